@@ -1,0 +1,27 @@
+"""Deep residual learning (He, Zhang, Ren, Sun, arXiv 1512.03385) as software.
+
+Nothing heavy happens at import: the names below are fetched when first used.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ResNetConfig": "reslab.models.resnet",
+    "build_resnet": "reslab.models.resnet",
+    "config_named": "reslab.models.names",
+    "load": "reslab.models.weights",
+    "recipe": "reslab.recipes",
+}
+
+__all__ = ["__version__", "train", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "train":
+        return import_module("reslab.train")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'reslab' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,0 +1,1 @@
+"""Bytes on disk to tensors; nothing here knows of networks."""

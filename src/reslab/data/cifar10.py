@@ -1,0 +1,145 @@
+"""CIFAR-10 from its official files: found, or downloaded, and always checked."""
+
+import hashlib
+import os
+import pickle
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from platformdirs import user_cache_path
+
+from reslab.data.images import ImageSet, Sets
+
+ARCHIVE = "cifar-10-python.tar.gz"
+ARCHIVE_MD5 = "c58f30108f718f92721af3b95e74349a"
+URL = f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"
+PYTHON_FOLDER, BINARY_FOLDER = "cifar-10-batches-py", "cifar-10-batches-bin"
+
+# the files of the official python archive; the last of each list is the test
+PYTHON_MD5 = {
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+}
+BINARY_FILES = tuple(f"{name}.bin" for name in PYTHON_MD5)
+CLASSES = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+PER_FILE, PIXELS = 10_000, 3 * 32 * 32
+
+
+def load_cifar10(folder: Path | None) -> Sets:
+    """50,000 pictures to train on and 10,000 to test, [3, 32, 32].
+
+    `folder` is searched and nothing else; without one $RESLAB_DATA, then the user's cache, then
+    the network. ValueError names the file that is missing or damaged, and what to do.
+    """
+    found = find(folder) if folder else find_or_download()
+    if found.name == BINARY_FOLDER:
+        parts = [read_binary(found / name) for name in BINARY_FILES]
+    else:
+        parts = [read_python(found / name, md5) for name, md5 in PYTHON_MD5.items()]
+    return Sets(joined("train", parts[:-1]), joined("test", parts[-1:]))
+
+
+def find(folder: Path) -> Path:
+    """The folder of official batches in `folder`, or that folder itself."""
+    if not folder.is_dir():
+        raise ValueError(f"--data {folder}: no such folder")
+    for place in (folder, folder / PYTHON_FOLDER, folder / BINARY_FOLDER):
+        if place.name in (PYTHON_FOLDER, BINARY_FOLDER) and place.is_dir():
+            return place
+    if (folder / ARCHIVE).is_file():
+        return unpack(folder / ARCHIVE)
+    raise ValueError(
+        f"no CIFAR-10 in {folder}: put {PYTHON_FOLDER}/, {BINARY_FOLDER}/ or {ARCHIVE} there"
+    )
+
+
+def find_or_download() -> Path:
+    """The official batches in $RESLAB_DATA or the user's cache, fetched if need be."""
+    home = Path(os.environ.get("RESLAB_DATA") or user_cache_path("reslab") / "data")
+    try:
+        return find(home)
+    except ValueError:
+        return unpack(download(home))
+
+
+def download(home: Path) -> Path:
+    """The official archive, checked against its published MD5, with a progress bar."""
+    import pooch
+
+    pooch.get_logger().setLevel("ERROR")  # the bar says enough
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        got = pooch.retrieve(
+            URL, f"md5:{ARCHIVE_MD5}", fname=ARCHIVE, path=home, progressbar=True
+        )  # fmt: skip
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ValueError(
+            f"CIFAR-10 is not here and cannot be downloaded ({type(error).__name__}: {reason}); "
+            f"put {ARCHIVE} (md5 {ARCHIVE_MD5}) or its folder {PYTHON_FOLDER}/ into {home}"
+        ) from None
+    return Path(got)
+
+
+def unpack(archive: Path) -> Path:
+    """The folder beside the archive, unpacked from it after a check of the whole archive."""
+    check(archive, archive.read_bytes(), ARCHIVE_MD5)
+    with tarfile.open(archive) as opened:
+        opened.extractall(archive.parent, filter="data")
+    return archive.parent / PYTHON_FOLDER
+
+
+def read_python(file: Path, md5: str) -> tuple[np.ndarray, np.ndarray]:
+    """One python batch: uint8 [10000, 3072] and int64 [10000].
+
+    The file is a pickle, which could run code: it is opened only after its MD5 has shown that it
+    is the published one.
+    """
+    data = read(file)
+    check(file, data, md5)
+    batch = pickle.loads(data, encoding="bytes")
+    return batch[b"data"], np.asarray(batch[b"labels"])
+
+
+def read_binary(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """One binary batch: a byte of label and 3,072 of picture for each of 10,000."""
+    data = read(file)
+    if len(data) != PER_FILE * (1 + PIXELS):
+        raise ValueError(
+            f"{file} has {len(data):,} bytes instead of {PER_FILE * (1 + PIXELS):,}; "
+            "it is truncated or another file: copy it again"
+        )
+    rows = np.frombuffer(data, np.uint8).reshape(PER_FILE, 1 + PIXELS)
+    labels = rows[:, 0].astype(np.int64)
+    if labels.max() >= len(CLASSES):
+        raise ValueError(f"{file} has a label {labels.max()}, but there are 10 classes: copy it again")
+    return rows[:, 1:], labels
+
+
+def read(file: Path) -> bytes:
+    if not file.is_file():
+        raise ValueError(f"{file} is missing; copy the whole official folder, {ARCHIVE}")
+    return file.read_bytes()
+
+
+def check(file: Path, data: bytes, md5: str) -> None:
+    found = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    if found != md5:
+        raise ValueError(
+            f"{file} has the MD5 {found}, the official one has {md5}: "
+            "it is truncated or damaged; delete it and copy it again"
+        )
+
+
+def joined(name: str, parts: list[tuple[np.ndarray, np.ndarray]]) -> ImageSet:
+    images = np.concatenate([images for images, _ in parts]).reshape(-1, 3, 32, 32)
+    labels = np.concatenate([labels for _, labels in parts])
+    return ImageSet(name, torch.from_numpy(images), torch.from_numpy(labels).long(), CLASSES)

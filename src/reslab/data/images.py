@@ -1,0 +1,45 @@
+"""A set of small pictures in memory."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Pictures of one size with their labels, as bytes."""
+
+    name: str
+    images: Tensor  # uint8 [N, 3, H, W]
+    labels: Tensor  # int64 [N]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, name: str, indices: Tensor) -> "ImageSet":
+        """The pictures at `indices` as a set of its own."""
+        return ImageSet(name, self.images[indices], self.labels[indices], self.classes)
+
+
+@dataclass(frozen=True)
+class Sets:
+    """What one data set offers: its training pictures and its test."""
+
+    train: ImageSet
+    test: ImageSet
+
+
+def hold_out(train: ImageSet, count: int) -> tuple[ImageSet, ImageSet]:
+    """`train` without `count` pictures, and those pictures: always the same ones (Sec. 4.2)."""
+    if not 0 < count < len(train):
+        raise ValueError(f"held_out={count}: {train.name} has {len(train)} training pictures")
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    kept, held = order[count:].sort().values, order[:count].sort().values
+    return train.take(train.name, kept), train.take("held_out", held)
+
+
+def pixel_mean(images: Tensor) -> Tensor:
+    """The mean picture, [N, 3, H, W] -> [3, H, W], exact: summed as whole numbers."""
+    return images.sum(0, dtype=torch.int64).double().div(len(images)).float()

@@ -1,0 +1,19 @@
+"""The one place where the name of a data set becomes its pictures."""
+
+from pathlib import Path
+from typing import Literal
+
+from reslab.data.cifar10 import load_cifar10
+from reslab.data.digits import load_digits
+from reslab.data.images import Sets
+
+SetName = Literal["digits", "cifar10"]
+
+
+def open_sets(name: SetName, folder: Path | None = None) -> Sets:
+    """The training and test pictures of a named set; digits come by themselves."""
+    if name == "cifar10":
+        return load_cifar10(folder)
+    if folder is not None:
+        raise ValueError(f"--data {folder}: digits come with reslab and need no folder")
+    return load_digits()

@@ -1,0 +1,1 @@
+"""Networks as functions of their configuration; nothing here knows of data, devices or runs."""

@@ -1,0 +1,26 @@
+"""Batch-norm statistics computed anew after training, as the authors released them."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+@torch.no_grad()
+def recompute_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
+    """Replace the moving averages by the mean of the statistics of `batches`, [B, 3, H, W] each.
+
+    The authors' release holds averages over a large sample and "not moving average". The weights
+    stay as they are; the network is left in evaluation mode.
+    """
+    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # torch's cumulative average
+    net.train()
+    for images in batches:
+        net(images)
+    net.eval()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

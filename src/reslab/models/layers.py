@@ -1,0 +1,62 @@
+"""The parts of Sec. 3: convolution with batch norm, the shortcuts A, B, C, and initialisation."""
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+Zeros = Literal["end", "both"]
+
+
+class ConvBN(nn.Module):
+    """A convolution and its batch norm, before any other non-linearity (Sec. 3.4).
+
+    [B, c_in, H, W] -> [B, c_out, ceil(H / stride), ceil(W / stride)]
+    """
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, bias=False)
+        self.norm = nn.BatchNorm2d(c_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
+
+
+class Projection(nn.Module):
+    """The 1x1 convolution W_s of Eqn. 2, with batch norm (options B and C)."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int) -> None:
+        super().__init__()
+        self.map = ConvBN(c_in, c_out, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.map(x)
+
+
+class ZeroPadding(nn.Module):
+    """Option A: every `stride`-th pixel, and zeros for the channels that are new (Sec. 3.3).
+
+    [B, c_in, H, W] -> [B, c_out, ceil(H / stride), ceil(W / stride)], without a parameter
+    """
+
+    def __init__(self, c_in: int, c_out: int, stride: int, zeros: Zeros) -> None:
+        super().__init__()
+        before = (c_out - c_in) // 2 if zeros == "both" else 0
+        self.padding = (0, 0, 0, 0, before, c_out - c_in - before)
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, :, :: self.stride, :: self.stride], self.padding)
+
+
+def he_normal(conv: nn.Conv2d, rng: Generator) -> None:
+    """Initialise as in the paper's reference [13], the fan counted over the inputs."""
+    nn.init.kaiming_normal_(conv.weight, mode="fan_in", nonlinearity="relu", generator=rng)
+
+
+def uniform_classifier(fc: nn.Linear, rng: Generator) -> None:
+    """torch's default for a linear layer; the paper does not name one."""
+    bound = fc.in_features**-0.5
+    nn.init.uniform_(fc.weight, -bound, bound, generator=rng)
+    nn.init.uniform_(fc.bias, -bound, bound, generator=rng)

@@ -1,0 +1,194 @@
+"""One network for the whole paper: plain and residual, ImageNet (Table 1) and CIFAR (Sec. 4.2)."""
+
+import warnings
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Generator, Tensor, nn
+
+from reslab.models.layers import (
+    ConvBN,
+    Projection,
+    Zeros,
+    ZeroPadding,
+    he_normal,
+    uniform_classifier,
+)
+
+BlockKind = Literal["basic", "bottleneck"]
+Option = Literal["A", "B", "C"]
+
+# Table 1: the block and how many of it conv2_x ... conv5_x hold
+IMAGENET_STAGES: dict[int, tuple[BlockKind, tuple[int, ...]]] = {
+    18: ("basic", (2, 2, 2, 2)),
+    34: ("basic", (3, 4, 6, 3)),
+    50: ("bottleneck", (3, 4, 6, 3)),
+    101: ("bottleneck", (3, 4, 23, 3)),
+    152: ("bottleneck", (3, 8, 36, 3)),
+}
+IMAGENET_WIDTHS = (64, 128, 256, 512)
+
+# Sec. 4.2: 6n+2 layers on feature maps of 32, 16 and 8 pixels; Table 6 names these depths
+CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
+CIFAR_WIDTHS = (16, 32, 64)
+
+EXPANSION = {"basic": 1, "bottleneck": 4}
+SMALLEST_MAP = 4  # pixels on a side that global average pooling should still find
+
+
+class ResNetConfig(BaseModel):
+    """The complete description of one network; `shortcut=None` is a plain net (Sec. 3.3)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stem: Literal["imagenet", "cifar"]
+    block: BlockKind
+    blocks: tuple[int, ...] = Field(min_length=1)
+    widths: tuple[int, ...] = Field(min_length=1)
+    classes: int = Field(ge=2)
+    shortcut: Option | None
+    zeros: Zeros = "end"  # option A's new channels; "both" for weights that were trained so
+    stride_on: Literal["1x1", "3x3"] = "1x1"  # as in the authors' released prototxt
+
+
+def imagenet(depth: int, shortcut: Option | None = "B", *, classes: int = 1000) -> ResNetConfig:
+    """A network of Table 1; option B by default, as every released weight."""
+    if depth not in IMAGENET_STAGES:
+        raise ValueError(f"depth {depth} is not in Table 1: {', '.join(map(str, IMAGENET_STAGES))}")
+    block, blocks = IMAGENET_STAGES[depth]
+    return ResNetConfig(
+        stem="imagenet", block=block, blocks=blocks, widths=IMAGENET_WIDTHS,
+        classes=classes, shortcut=shortcut,
+    )  # fmt: skip
+
+
+def cifar(depth: int, shortcut: Option | None = "A", *, classes: int = 10) -> ResNetConfig:
+    """A network of 6n+2 layers (Sec. 4.2); option A, "in all cases" there."""
+    n, rest = divmod(depth - 2, 6)
+    if rest or n < 1:
+        raise ValueError(f"depth {depth} is not 6n+2 for a whole n >= 1 (Sec. 4.2)")
+    return ResNetConfig(
+        stem="cifar", block="basic", blocks=(n, n, n), widths=CIFAR_WIDTHS,
+        classes=classes, shortcut=shortcut,
+    )  # fmt: skip
+
+
+class Block(nn.Module):
+    """A building block: y = F(x) + shortcut(x), then ReLU (Eqn. 1, 2); plain without a shortcut.
+
+    [B, c_in, H, W] -> [B, c_out, ceil(H / stride), ceil(W / stride)]
+    """
+
+    def __init__(self, body: nn.Sequential, shortcut: nn.Module | None) -> None:
+        super().__init__()
+        self.body = body
+        self.shortcut = shortcut
+        self.relu = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.body(x)
+        if self.shortcut is not None:
+            y = y + self.shortcut(x)
+        return self.relu(y)
+
+
+def basic_body(c_in: int, width: int, stride: int) -> nn.Sequential:
+    """Two 3x3 convolutions (Fig. 5 left)."""
+    return nn.Sequential(ConvBN(c_in, width, 3, stride), nn.ReLU(), ConvBN(width, width, 3))
+
+
+def bottleneck_body(c_in: int, width: int, stride: int, stride_on: str) -> nn.Sequential:
+    """1x1, 3x3, 1x1 convolutions (Fig. 5 right)."""
+    first, second = (stride, 1) if stride_on == "1x1" else (1, stride)
+    return nn.Sequential(
+        ConvBN(c_in, width, 1, first),
+        nn.ReLU(),
+        ConvBN(width, width, 3, second),
+        nn.ReLU(),
+        ConvBN(width, EXPANSION["bottleneck"] * width, 1),
+    )
+
+
+def build_shortcut(config: ResNetConfig, c_in: int, c_out: int, stride: int) -> nn.Module | None:
+    """The shortcut of one block under options A, B, C (Sec. 4.1)."""
+    grows = c_in != c_out or stride > 1
+    if config.shortcut is None:
+        return None
+    if config.shortcut == "C" or (config.shortcut == "B" and grows):
+        return Projection(c_in, c_out, stride)
+    if grows:
+        return ZeroPadding(c_in, c_out, stride, config.zeros)
+    return nn.Identity()
+
+
+class ResNet(nn.Module):
+    """Stem, stages of blocks, global average pooling and a linear classifier.
+
+    [B, 3, H, W] -> [B, classes], for any H and W that the stages can halve
+    """
+
+    def __init__(self, config: ResNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        first = config.widths[0]
+        if config.stem == "imagenet":
+            # the authors' pooling: no padding, the last window may reach over the edge
+            pool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+            self.stem = nn.Sequential(ConvBN(3, first, 7, stride=2), nn.ReLU(), pool)
+        else:
+            self.stem = nn.Sequential(ConvBN(3, first, 3), nn.ReLU())
+        stages, c_in = [], first
+        for index, (count, width) in enumerate(zip(config.blocks, config.widths, strict=True)):
+            stages.append(build_stage(config, c_in, width, count, stride=1 if index == 0 else 2))
+            c_in = EXPANSION[config.block] * width
+        self.stages = nn.Sequential(*stages)
+        self.fc = nn.Linear(c_in, config.classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.stages(self.stem(images))
+        if min(features.shape[-2:]) < SMALLEST_MAP:
+            warn_small_map(images, features)
+        return self.fc(features.mean((2, 3)))
+
+
+def build_stage(
+    config: ResNetConfig, c_in: int, width: int, count: int, stride: int
+) -> nn.Sequential:
+    """`count` blocks of one output size; the first of them halves the map."""
+    blocks = []
+    for _ in range(count):
+        if config.block == "basic":
+            body = basic_body(c_in, width, stride)
+        else:
+            body = bottleneck_body(c_in, width, stride, config.stride_on)
+        c_out = EXPANSION[config.block] * width
+        blocks.append(Block(body, build_shortcut(config, c_in, c_out, stride)))
+        c_in, stride = c_out, 1
+    return nn.Sequential(*blocks)
+
+
+def warn_small_map(images: Tensor, features: Tensor) -> None:
+    """An ImageNet stem on CIFAR's pictures is the usual cause; Python shows a warning once."""
+    height, width = features.shape[-2:]
+    warnings.warn(
+        f"pictures of {images.shape[-2]}x{images.shape[-1]} leave a feature map of "
+        f"{height}x{width} before pooling; for pictures this small use a CIFAR net (Sec. 4.2)",
+        stacklevel=3,
+    )
+
+
+def build_resnet(config: ResNetConfig, rng: Generator | None = None) -> ResNet:
+    """The network of `config` on the CPU, its weights drawn from `rng` (seed 0 without one)."""
+    rng = rng or torch.Generator().manual_seed(0)
+    with torch.device("meta"):
+        net = ResNet(config)
+    net.to_empty(device="cpu")
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d):
+            he_normal(module, rng)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+        elif isinstance(module, nn.Linear):
+            uniform_classifier(module, rng)
+    return net

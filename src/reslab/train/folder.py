@@ -1,0 +1,122 @@
+"""The run folder: what a run is, what it measured, what came out."""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from reslab.train.checkpoint import write_atomically
+from reslab.train.recipe import Recipe, recipe_from_json
+
+SHOWN = 3  # differences named when a folder holds another recipe
+
+
+class RunFolder:
+    """`recipe.json environment.json metrics.jsonl result.json model.safetensors checkpoints/`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
+
+    @staticmethod
+    def create(path: Path, recipe: Recipe, environment: dict[str, Any]) -> "RunFolder":
+        """A folder for this run: a new one, or the one that this same run was begun in.
+
+        `environment` names the seed, the data folder and the machine.
+        """
+        folder = RunFolder(path)
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"--out {path} is a file; name a folder for the run")
+        if (path / "recipe.json").exists():
+            folder.must_hold(recipe, environment["seed"])
+            return folder
+        if path.is_dir() and any(path.iterdir()):
+            raise ValueError(f"--out {path} is not empty and not a run; name a new folder")
+        path.mkdir(parents=True, exist_ok=True)
+        folder.write_json("environment.json", environment)
+        folder.write("recipe.json", recipe.model_dump_json(indent=2).encode())
+        return folder
+
+    @staticmethod
+    def open(path: Path) -> "RunFolder":
+        """A folder that holds a run."""
+        for name in ("recipe.json", "environment.json"):
+            if not (path / name).is_file():
+                raise ValueError(
+                    f"{path} is not a run folder: there is no {name} in it; "
+                    "`reslab train RECIPE --out FOLDER` makes one"
+                )
+        return RunFolder(path)
+
+    def must_hold(self, recipe: Recipe, seed: int) -> None:
+        """ValueError if the folder was made with another recipe or seed."""
+        RunFolder.open(self.path)
+        differences = self.recipe().differences(recipe)
+        if self.environment()["seed"] != seed:
+            differences.append(f"seed: {self.environment()['seed']} -> {seed}")
+        if differences:
+            more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
+            raise ValueError(
+                f"{self.path} holds a run of another recipe ({'; '.join(differences[:SHOWN])}"
+                f"{more}); name another --out, or `reslab resume {self.path}` to go on with it"
+            )
+
+    def recipe(self) -> Recipe:
+        try:
+            return recipe_from_json((self.path / "recipe.json").read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{self.path / 'recipe.json'}: {error}") from None
+
+    def result(self) -> dict[str, Any] | None:
+        """What came out; None while the run is not finished."""
+        return self.read_json("result.json") if (self.path / "result.json").exists() else None
+
+    def environment(self) -> dict[str, Any]:
+        """Seed, data folder and the machine that the run was begun on."""
+        return self.read_json("environment.json")
+
+    def lock(self) -> int:
+        """Keep a second process out until this one ends, however it ends; the lock's handle."""
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise ValueError(f"{self.path} is being trained by another process") from None
+        return handle
+
+    @staticmethod
+    def unlock(handle: int) -> None:
+        os.close(handle)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl; a last line that a kill cut short is left out."""
+        if not self.metrics.exists():
+            return []
+        lines = self.metrics.read_text().splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def log(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Append lines to metrics.jsonl."""
+        with open(self.metrics, "a") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows))
+
+    def forget_after(self, iteration: int) -> None:
+        """Drop the lines that the resumed run is going to write again."""
+        kept = [row for row in self.rows() if row["iteration"] <= iteration]
+        self.write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept).encode())
+
+    def write(self, name: str, data: bytes) -> None:
+        write_atomically(self.path / name, data)
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.write(name, (json.dumps(value, indent=2) + "\n").encode())
+
+    def read_json(self, name: str) -> Any:
+        try:
+            return json.loads((self.path / name).read_text())
+        except (OSError, json.JSONDecodeError) as error:
+            raise ValueError(f"{self.path / name} cannot be read: {error}") from None

@@ -1,0 +1,57 @@
+"""The one update path: a mini-batch cut into virtual GPUs, then one step."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reslab.train.optim import set_learning_rate
+from reslab.train.recipe import Recipe
+from reslab.train.schedule import WarmupState, learning_rate, warming
+
+
+@dataclass(frozen=True)
+class Step:
+    """The facts of one update. Loss and error stay on the device until somebody reads them."""
+
+    iteration: int  # updates done, this one included
+    learning_rate: float
+    loss: Tensor  # mean over the mini-batch, []
+    train_error: Tensor  # percent of the augmented mini-batch, []
+    warmup: WarmupState  # after this update
+
+
+def training_steps(
+    loss_of: Callable[[Any], tuple[Tensor, Tensor]],
+    shares_of: Callable[[int], Sequence[Any]],
+    optimizer: torch.optim.SGD,
+    recipe: Recipe,
+    *,
+    start: int = 0,
+    warmup: WarmupState = WarmupState(),
+) -> Iterator[Step]:
+    """Update until the recipe's last iteration, from `start` updates that are done.
+
+    `shares_of(k)` cuts mini-batch k into one equal share for each virtual GPU. `loss_of(share)`
+    gives loss and error in percent, each a mean over the share. Every share has a forward of its
+    own, so its own batch-norm statistics; gradients are averaged in the order of the shares.
+    """
+    for iteration in range(start, recipe.iterations):
+        rate = learning_rate(recipe, iteration, warmup)
+        set_learning_rate(optimizer, rate)
+        shares = shares_of(iteration)
+        losses, errors = [], []
+        for share in shares:
+            loss, error = loss_of(share)
+            (loss / len(shares)).backward()
+            losses.append(loss.detach())
+            errors.append(error)
+        optimizer.step()
+        optimizer.zero_grad()
+
+        mean_loss, mean_error = torch.stack(losses).mean(), torch.stack(errors).mean()
+        if recipe.warmup is not None and warming(recipe, warmup):
+            warmup = warmup.after(recipe.warmup, iteration + 1, mean_error.item())
+        yield Step(iteration + 1, rate, mean_loss, mean_error, warmup)
