@@ -30,7 +30,8 @@ class Model:
 
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] -> scores before the softmax, [B, classes]."""
-        return self.net(images.float() - self.pixel_mean)
+        pictures = images.float() - self.pixel_mean
+        return self.net(pictures.contiguous(memory_format=torch.channels_last))
 
 
 def model_bytes(model: Model) -> bytes:
@@ -71,7 +72,7 @@ def load(path: str | Path) -> Model:
         reason = " ".join(str(error).split())
         raise ValueError(f"{file} does not fit its own configuration: {reason}") from None
     return Model(
-        net=net.eval(),
+        net=net.eval().to(memory_format=torch.channels_last),
         classes=tuple(json.loads(metadata["classes"])),
         pixel_mean=pixel_mean,
         recipe=json.loads(metadata["recipe"]),
