@@ -1,0 +1,37 @@
+# Everything runs in .venv, which each target makes by itself.
+PYTHON ?= python3
+BIN := .venv/bin
+# bytecode is compiled at the first import instead of for all that is never imported
+PIP := $(BIN)/pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
+JOBS ?= $(shell nproc 2>/dev/null || echo 1)
+
+.PHONY: setup study test test-slow bench lint
+
+setup: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(PIP) --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+study: .venv/installed
+	$(BIN)/reslab study degradation --jobs $(JOBS) --out studies/degradation-digits
+
+lint: .venv/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyrefly check
+
+test: lint
+	$(BIN)/pytest --numprocesses $(JOBS)
+
+test-slow: lint
+	$(BIN)/pytest -m slow
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/start.py

@@ -1,0 +1,88 @@
+"""The command: a verb a file. torch is imported by the verb that needs it, not by `--help`."""
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+import typer
+
+from reslab.cli.console import complain
+from reslab.cli.evaluate import evaluate
+from reslab.cli.models import models
+from reslab.cli.recipes import recipes
+from reslab.cli.report import report
+from reslab.cli.study import study
+from reslab.cli.train import resume, train
+from reslab.words import unknown
+
+VERBS = {
+    models: "reslab models",
+    recipes: "reslab recipes cifar10-resnet110",
+    train: "reslab train digits-resnet20 --out runs/first",
+    resume: "reslab resume runs/first",
+    evaluate: "reslab evaluate runs/first",
+    study: "reslab study degradation --on cifar10 --iterations 4000 --seeds 3",
+    report: "reslab report runs/first runs/second --out report",
+}
+
+# typer keeps its copy of click to itself; what it shows of it is this class's base
+UsageError = typer.BadParameter.__mro__[1]
+
+
+def build_app() -> typer.Typer:
+    """The command with all its verbs."""
+    app = typer.Typer(
+        name="reslab",
+        help="Deep residual learning (arXiv 1512.03385): train, resume, evaluate, study.",
+        epilog="Try: reslab study degradation",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    for verb, example in VERBS.items():
+        app.command(epilog=f"Example: {example}")(verb)
+    return app
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; every failure is one line on standard error and an exit status.
+
+    0 done, 2 the caller's mistake, 1 the work failed, 130 and 143 stopped by a signal.
+    RESLAB_TRACEBACK=1 shows where an error came from.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    warnings.showwarning = lambda message, *rest, **more: complain(f"warning: {message}")
+    try:
+        return build_app()(args=arguments, prog_name="reslab", standalone_mode=False) or 0
+    except KeyboardInterrupt:
+        complain("stopped")
+        return 130
+    except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+        return 0
+    except Exception as error:
+        if os.environ.get("RESLAB_TRACEBACK"):
+            raise
+        return explain(error, arguments)
+
+
+def explain(error: Exception, arguments: Sequence[str]) -> int:
+    """One line for an exception, and the exit status that goes with it."""
+    if isinstance(error, UsageError):
+        names = [verb.__name__ for verb in VERBS]
+        if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
+            complain(unknown("verb", arguments[0], names))
+        else:
+            message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+            if message:  # none when a bare `reslab` has shown its help
+                complain(message)
+        return 2
+    if isinstance(error, OSError) and error.strerror:
+        place = f": {error.filename}" if error.filename else ""
+        complain(f"{error.strerror.lower()}{place}")
+        return 1
+    text = " ".join(str(error).split()) or type(error).__name__
+    complain(text)
+    return 2 if isinstance(error, ValueError) else 1

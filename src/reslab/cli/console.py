@@ -1,0 +1,152 @@
+"""What the verbs share: lines on standard error, progress, signals, JSON on standard output."""
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+Row = dict[str, Any]
+SECONDS_BETWEEN_LINES = 5.0  # where there is no terminal to redraw
+
+
+def complain(text: str) -> None:
+    """One line on standard error."""
+    print(f"reslab: {text}", file=sys.stderr)
+
+
+def say(text: str) -> None:
+    """A line of the result, on standard output."""
+    print(text)
+
+
+def say_json(value: Any) -> None:
+    """The one JSON document of `--json`."""
+    print(json.dumps(value, indent=2))
+
+
+def on_screen(*columns: str, rows: list[list[str]]) -> None:
+    """A table on standard output; the first column is left-aligned, numbers to the right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    if not console.is_terminal:
+        console.width = 200  # a pipe has no edge to wrap at
+    console.print(table)
+
+
+@contextmanager
+def stopping() -> Iterator[Callable[[], int | None]]:
+    """Inside, Ctrl-C and SIGTERM are only noted; the function given tells which one came.
+
+    A second one ends the process at once: its run goes on from the last checkpoint.
+    """
+    seen: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(number)
+        complain("saving after this iteration; once more to stop at once")
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: seen[0] if seen else None
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def training_display(iterations: int) -> Iterator[Callable[[Row], None]]:
+    """A listener for the rows of a run: a bar on a terminal, now and then a line elsewhere."""
+    if not sys.stderr.isatty():
+        yield plain_lines(iterations)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TextColumn("{task.fields[facts]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=iterations, facts="starting")
+
+        def hear(row: Row) -> None:
+            if row["kind"] == "train":
+                bar.update(task, completed=row["iteration"], facts=train_facts(row))
+            else:
+                bar.console.print(line_of(row), highlight=False, markup=False)
+
+        yield hear
+
+
+def plain_lines(iterations: int) -> Callable[[Row], None]:
+    """Rows as lines on standard error, those of training not too often."""
+    printed = 0.0
+
+    def hear(row: Row) -> None:
+        nonlocal printed
+        if row["kind"] == "train":
+            now = time.monotonic()
+            if now - printed < SECONDS_BETWEEN_LINES and row["iteration"] < iterations:
+                return
+            printed = now
+            left = (iterations - row["iteration"]) * seconds_each(row)
+            text = f"iteration {row['iteration']}/{iterations}  {train_facts(row)}  {clock(left)} left"
+        else:
+            text = line_of(row)
+        print(text, file=sys.stderr, flush=True)
+
+    batch: list[tuple[int, float]] = []  # the last two train rows: iteration and time
+
+    def seconds_each(row: Row) -> float:
+        batch.append((row["iteration"], time.monotonic()))
+        del batch[:-2]
+        if len(batch) < 2:
+            return 0.0
+        (first, then), (last, now) = batch
+        return (now - then) / max(last - first, 1)
+
+    return hear
+
+
+def train_facts(row: Row) -> str:
+    """Rate, loss, training error and speed of a train row."""
+    return (
+        f"lr {row['learning_rate']:g}  loss {row['loss']:.4f}  "
+        f"training error {row['train_error']:.2f} %  {row['images_per_second']:.0f} images/s"
+    )
+
+
+def line_of(row: Row) -> str:
+    """A row of any other kind in words."""
+    if row["kind"] == "eval":
+        return (
+            f"iteration {row['iteration']}  {row['set']} error {row['top1_error']:.2f} %  "
+            f"({row['protocol']}, n={row['n']})"
+        )
+    if row["kind"] == "warmup":
+        reason = "the training error is low enough" if row["ended_by"] == "train_error" else "its cap"
+        return f"iteration {row['iteration']}  warm-up ends: {reason}"
+    return str(row["text"])
+
+
+def clock(seconds: float) -> str:
+    """Seconds as h:mm:ss."""
+    minutes, second = divmod(round(seconds), 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour}:{minute:02d}:{second:02d}"

@@ -1,0 +1,66 @@
+"""`reslab evaluate`"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reslab.cli.console import say, say_json
+
+
+def evaluate(
+    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Run folders or model files.")],
+    on: Annotated[str | None, typer.Option(help="digits or cifar10; else the model's own set.")] = None,
+    data: Annotated[Path | None, typer.Option(help="The folder that holds the data set.")] = None,
+    protocol: Annotated[str, typer.Option(help="one-crop")] = "one-crop",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list of reports.")] = False,
+) -> None:
+    """Test trained models on a test set, each picture exactly once."""
+    from reslab.evaluate.classify import classify
+    from reslab.evaluate.views import OneCrop
+    from reslab.models.weights import load
+    from reslab.words import unknown
+    from reslab.world import open_world
+
+    if protocol != str(OneCrop()):
+        raise ValueError(unknown("protocol", protocol, [str(OneCrop())]))
+    open_world("fp32")
+    reports = []
+    for path in models:
+        model = load(path)
+        test = test_set(on or model.recipe["data"], data, path)
+        if len(test.classes) != len(model.classes):
+            raise ValueError(
+                f"{path} knows {len(model.classes)} classes, the set has {len(test.classes)}"
+            )
+        if test.images.shape[1:] != model.pixel_mean.shape:
+            raise ValueError(
+                f"{path} was trained on pictures of {list(model.pixel_mean.shape)}, "
+                f"the set has {list(test.images.shape[1:])}"
+            )
+        reports.append({"model": str(path), **classify(model, test).as_dict()})
+    if as_json:
+        say_json(reports)
+        return
+    for report in reports:
+        say(
+            f"{report['model']}  {report['set']}: top-1 error {report['top1_error']:.2f} %, "
+            f"top-5 error {report['top5_error']:.2f} %  ({report['protocol']}, n={report['n']})"
+        )
+
+
+def test_set(name: str, data: Path | None, path: Path):  # noqa: ANN201
+    """The test pictures of a set, found where the model's run found them if not told."""
+    from typing import get_args
+
+    from reslab.data.sets import SetName, open_sets
+    from reslab.train.folder import RunFolder
+    from reslab.words import unknown
+
+    if name not in get_args(SetName):
+        raise ValueError(unknown("set", name, get_args(SetName)))
+    if data is None and name != "digits" and path.is_dir():
+        run = RunFolder.open(path)
+        known = run.environment()["data"] if run.recipe().data == name else None
+        data = Path(known) if known and Path(known).is_dir() else None
+    return open_sets(name, data).test

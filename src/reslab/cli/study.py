@@ -1,0 +1,169 @@
+"""`reslab study`"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, get_args
+
+import typer
+
+from reslab.cli.console import complain, say, say_json, stopping
+
+if TYPE_CHECKING:
+    from reslab.study.carry_out import Tell
+    from reslab.study.experiments import PlannedRun
+
+
+def study(
+    name: Annotated[str, typer.Argument(help="degradation, depth, shortcuts or responses.")],
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="RUN...", help="Finished runs, for `responses`.")
+    ] = None,
+    on: Annotated[str, typer.Option(help="digits or cifar10.")] = "digits",
+    data: Annotated[Path | None, typer.Option(help="The folder that holds the data set.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The study's folder; else studies/NAME-SET.")] = None,
+    depths: Annotated[str | None, typer.Option(help="Layers, as 20,56; else the study's own.")] = None,
+    iterations: Annotated[int | None, typer.Option(help="A shorter schedule, drops scaled.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many, from seed 1.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time; they share the cores.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="The table as one JSON document.")] = False,
+) -> int:
+    """Answer one of the paper's questions by a set of runs: figures, table, report.html.
+
+    Runs that are finished are not run again, interrupted ones go on.
+    """
+    if name == "responses":
+        page, records = study_responses(runs or [], data, out)
+    else:
+        if runs:
+            raise ValueError(f"{name} makes its own runs; only `responses` takes run folders")
+        status, page, records = study_by_runs(
+            name, on, data, out, depths, iterations, seeds, jobs
+        )  # fmt: skip
+        if status:
+            return status
+    table = page.with_name("table.md")
+    if as_json:
+        say_json({"report": str(page), "runs": [{"run": str(r.path), **r.result} for r in records]})
+    else:
+        say(table.read_text())
+        say(f"report: {page}")
+    return 0
+
+
+def study_by_runs(
+    name: str,
+    on: str,
+    data: Path | None,
+    out: Path | None,
+    depths: str | None,
+    iterations: int | None,
+    seeds: int,
+    jobs: int,
+):  # noqa: ANN201
+    """Carry out an experiment: the exit status, the page, the records."""
+    from reslab.data.sets import SetName, open_sets
+    from reslab.study.carry_out import carry_out
+    from reslab.study.experiments import experiment, plan
+    from reslab.study.records import read_record
+    from reslab.study.report import write_report
+    from reslab.words import unknown
+
+    it = experiment(name, parse_depths(depths))
+    if on not in get_args(SetName):
+        raise ValueError(unknown("set", on, get_args(SetName)))
+    folder = out or Path("studies") / f"{name}-{on}"
+    planned = plan(it, on, folder, iterations=iterations, seeds=seeds)
+    open_sets(on, data)  # a missing set is told of here, once, not by every run
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with stopping() as stop, study_display(planned) as tell:
+        signal = carry_out(
+            planned, launcher(data), jobs=jobs, cores=cores, tell=tell, stop=stop
+        )  # fmt: skip
+    if signal:
+        complain(f"stopped, every run saved; the same command goes on: {folder}")
+        return 128 + signal, folder, []
+    records = [read_record(run.folder) for run in planned]
+    return 0, write_report(records, folder, it.title, it.question), records
+
+
+def study_responses(runs: Sequence[Path], data: Path | None, out: Path | None):  # noqa: ANN201
+    """Fig. 7 of finished runs: the page, the records."""
+    from reslab.cli.evaluate import test_set
+    from reslab.models.weights import load
+    from reslab.study.records import read_record
+    from reslab.study.report import write_responses
+    from reslab.study.responses import layer_responses
+
+    if not runs:
+        raise ValueError("responses of which runs? `reslab study responses RUN...`")
+    records = [read_record(run) for run in runs]
+    responses = []
+    for record in records:
+        complain(f"responses of {record.path}")
+        responses.append(layer_responses(load(record.path), test_set(record.recipe.data, data, record.path)))
+    return write_responses(records, responses, out or Path("studies") / "responses"), records
+
+
+def parse_depths(text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise ValueError(f"--depths {text}: whole numbers with commas between, as 20,56") from None
+
+
+def launcher(data: Path | None):  # noqa: ANN201
+    """Start a run as a person would, `reslab train ...`, in a process of its own."""
+
+    def launch(run: "PlannedRun", threads: int, log: Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "reslab", "train", run.base]
+        command += ["--out", str(run.folder), "--seed", str(run.seed)]
+        command += ["--data", str(data)] if data else []
+        for change in run.changes:
+            command += ["--set", change]
+        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+        with open(log, "ab") as file:
+            # a session of its own: Ctrl-C reaches the study alone, which asks each run to save
+            return subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment,
+                start_new_session=True,
+            )  # fmt: skip
+
+    return launch
+
+
+@contextmanager
+def study_display(planned: "Sequence[PlannedRun]") -> "Iterator[Tell]":
+    """A bar a run on a terminal; elsewhere a line when a run has ended."""
+    total = {run: run.recipe.iterations for run in planned}
+    if not sys.stderr.isatty():
+        ended: set[PlannedRun] = set()
+
+        def print_ended(run: "PlannedRun", done: int) -> None:
+            if done >= total[run] and run not in ended:
+                ended.add(run)
+                print(f"{run.folder.name}: {done} iterations done", file=sys.stderr, flush=True)
+
+        yield print_ended
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (
+        TextColumn("{task.description:<20}"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        tasks = {run: bar.add_task(run.folder.name, total=total[run], start=False) for run in planned}
+
+        def show(run: "PlannedRun", done: int) -> None:
+            if done:
+                bar.start_task(tasks[run])
+            bar.update(tasks[run], completed=done)
+
+        yield show

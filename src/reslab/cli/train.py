@@ -1,0 +1,83 @@
+"""`reslab train` and `reslab resume`"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from reslab.cli.console import complain, say, say_json, stopping, training_display
+
+if TYPE_CHECKING:
+    from reslab.train.recipe import Recipe
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name; `reslab recipes` lists them.")],
+    out: Annotated[Path, typer.Option(help="The run folder; a run begun there goes on.")],
+    data: Annotated[Path | None, typer.Option(help="The folder that holds the data set.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Weights, order, augmentation.")] = 1,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change a field of the recipe; repeatable."),
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Train a recipe into a run folder: weights, metrics, curves, checkpoints.
+
+    Kill it whenever you like: the same command goes on, to the same bits.
+    """
+    from reslab.recipes import recipe as recipe_named
+
+    chosen = recipe_named(recipe).with_changes(changes or [])
+    return carry_out(chosen, out, seed, data, as_json)
+
+
+def resume(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    data: Annotated[Path | None, typer.Option(help="Where the data set is now.")] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Go on with an interrupted run from its last checkpoint, to the same bits."""
+    from reslab.train.folder import RunFolder
+
+    folder = RunFolder.open(run)
+    begun = folder.environment()
+    place = data or (Path(begun["data"]) if begun["data"] else None)
+    return carry_out(folder.recipe(), run, begun["seed"], place, as_json)
+
+
+def carry_out(recipe: "Recipe", out: Path, seed: int, data: Path | None, as_json: bool) -> int:
+    """Train with a display, and saved when a signal asks to stop; the exit status."""
+    from reslab.train.classification import train as train_recipe
+    from reslab.train.run import Interrupted
+
+    try:
+        with stopping() as stop, training_display(recipe.iterations) as tell:
+            result = train_recipe(recipe, out, seed=seed, data=data, tell=tell, stop=stop)
+    except Interrupted as interrupted:
+        complain(str(interrupted))
+        return 128 + interrupted.signal
+    except OSError as error:
+        saved = out / "checkpoints"
+        if saved.is_dir() and any(saved.iterdir()):
+            reason = (error.strerror or str(error)).lower()
+            raise RuntimeError(
+                f"{reason}: {out}; what was saved is whole: mend it, then `reslab resume {out}`"
+            ) from error
+        raise
+    say_json(result) if as_json else say(summary(result, out))
+    return 0
+
+
+def summary(result: dict[str, Any], out: Path) -> str:
+    """The result in a few lines."""
+    lines = [
+        f"{report['set']}: top-1 error {report['top1_error']:.2f} %  "
+        f"({report['protocol']}, n={report['n']})"
+        for report in result["evaluation"]
+    ]
+    lines.append(f"training error {result['train_error']:.2f} %  (last epoch, augmented)")
+    lines.append(f"{result['iterations']} iterations in {result['seconds']:.0f} s; see {out}/curves.svg")
+    return "\n".join(lines)

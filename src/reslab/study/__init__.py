@@ -1,0 +1,1 @@
+"""Sets of runs to the paper's tables and figures."""

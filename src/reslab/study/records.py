@@ -1,0 +1,132 @@
+"""Finished runs, read back from their folders and grouped into sets of seeds."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from reslab.recipes.cifar10 import cifar10_recipe
+from reslab.train.folder import RunFolder
+from reslab.train.recipe import Recipe
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished run."""
+
+    path: Path
+    recipe: Recipe
+    environment: Row
+    rows: list[Row]
+    result: Row
+
+    @property
+    def depth(self) -> int:
+        """6n+2 (Sec. 4.2): two layers a block, the first convolution, the classifier."""
+        return 2 * sum(self.recipe.model.blocks) + 2
+
+    @property
+    def kind(self) -> str:
+        """plain, or ResNet with its shortcut option."""
+        option = self.recipe.model.shortcut
+        return "plain" if option is None else f"ResNet {option}"
+
+    @property
+    def label(self) -> str:
+        name = "plain" if self.recipe.model.shortcut is None else "ResNet"
+        suffix = f" {self.recipe.model.shortcut}" if self.recipe.model.shortcut in "BC" else ""
+        return f"{name}-{self.depth}{suffix}"
+
+    @property
+    def test_error(self) -> float:
+        return self.result["evaluation"][-1]["top1_error"]
+
+    @property
+    def train_error(self) -> float:
+        return self.result["train_error"]
+
+
+def read_record(path: Path) -> Record:
+    """A finished run; ValueError if it is not one."""
+    folder = RunFolder.open(path)
+    result = folder.result()
+    if result is None:
+        raise ValueError(f"{path} is not finished; `reslab resume {path}` goes on with it")
+    return Record(path, folder.recipe(), folder.environment(), folder.rows(), result)
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """A number over several seeds, printed as Table 6 prints it: never the best alone."""
+
+    values: tuple[float, ...]
+
+    def __str__(self) -> str:
+        best, n = min(self.values), len(self.values)
+        if n == 1:
+            return f"{best:.2f} (n=1)"
+        return f"{best:.2f} ({mean(self.values):.2f} ± {stdev(self.values):.2f}, n={n})"
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of one recipe, which differ in their seed alone."""
+
+    runs: tuple[Record, ...]
+
+    @property
+    def first(self) -> Record:
+        return self.runs[0]
+
+    @property
+    def test_error(self) -> Seeds:
+        return Seeds(tuple(run.test_error for run in self.runs))
+
+    @property
+    def train_error(self) -> Seeds:
+        return Seeds(tuple(run.train_error for run in self.runs))
+
+    @property
+    def mean_train_error(self) -> float:
+        return mean(self.train_error.values)
+
+    @property
+    def mean_test_error(self) -> float:
+        return mean(self.test_error.values)
+
+    @property
+    def seconds(self) -> float:
+        return mean(run.result["seconds"] for run in self.runs)
+
+    def curve_rows(self) -> list[Row]:
+        """The log of the group: each line the mean over its seeds."""
+        by_place: dict[tuple[Any, ...], list[Row]] = {}
+        for run in self.runs:
+            for row in run.rows:
+                if row["kind"] in ("train", "eval"):
+                    place = (row["kind"], row["iteration"], row.get("set"))
+                    by_place.setdefault(place, []).append(row)
+        return [_mean_row(rows) for rows in by_place.values()]
+
+
+def _mean_row(rows: Sequence[Row]) -> Row:
+    error = "train_error" if rows[0]["kind"] == "train" else "top1_error"
+    return rows[0] | {error: mean(row[error] for row in rows)}
+
+
+def grouped(records: Iterable[Record]) -> list[Group]:
+    """Runs of equal recipes together, in the order in which the recipes first appear."""
+    groups: dict[Recipe, list[Record]] = {}
+    for record in records:
+        groups.setdefault(record.recipe, []).append(record)
+    return [Group(tuple(runs)) for runs in groups.values()]
+
+
+def departures(recipe: Recipe) -> list[str]:
+    """How a recipe differs from the paper's training of the same net on CIFAR-10 (Sec. 4.2)."""
+    paper = cifar10_recipe("", recipe.model)
+    logging = ("eval_every", "checkpoint_every", "log_every")
+    return [line for line in paper.differences(recipe) if not line.startswith(logging)]

@@ -1,0 +1,63 @@
+"""The table of a set of runs, as Markdown and CSV."""
+
+import csv
+import io
+from collections.abc import Sequence
+
+from reslab.models.names import cifar_models
+from reslab.study.complexity import complexity
+from reslab.study.paper import table_6
+from reslab.study.records import Group, Record
+
+HEADER = (
+    "network", "layers", "parameters", "test error (%)", "training error (%)", "paper (%)",
+    "seconds a run",
+)  # fmt: skip
+
+
+def paper_entry(record: Record) -> str:
+    """The paper's test error for the same net on the same pictures, if it prints one."""
+    named = cifar_models().get(f"resnet{record.depth}")
+    if record.recipe.data == "cifar10" and record.recipe.model == named:
+        return table_6(record.depth)
+    return ""
+
+
+def table_rows(groups: Sequence[Group]) -> list[tuple[str, ...]]:
+    """A row a recipe: best (mean ± std) over its seeds."""
+    return [
+        (
+            group.first.label,
+            str(group.first.depth),
+            f"{complexity(group.first.label, group.first.recipe.model).parameters:,}",
+            str(group.test_error),
+            str(group.train_error),
+            paper_entry(group.first) or "–",
+            f"{group.seconds:,.0f}",
+        )
+        for group in groups
+    ]
+
+
+def as_markdown(groups: Sequence[Group]) -> str:
+    """The table in Markdown."""
+    lines = [HEADER, ("---",) * len(HEADER), *table_rows(groups)]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines)
+
+
+def as_csv(groups: Sequence[Group]) -> str:
+    """One line a run, nothing rounded: for a spreadsheet."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ["network", "layers", "shortcut", "data", "seed", "iterations", "test_error",
+         "train_error", "seconds", "weights_sha256"]
+    )  # fmt: skip
+    for group in groups:
+        for run in group.runs:
+            writer.writerow(
+                [run.label, run.depth, run.recipe.model.shortcut or "none", run.recipe.data,
+                 run.environment["seed"], run.result["iterations"], run.test_error,
+                 run.train_error, run.result["seconds"], run.result["weights_sha256"]]
+            )  # fmt: skip
+    return text.getvalue()

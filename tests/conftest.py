@@ -1,0 +1,88 @@
+"""Where tests find what does not come with the project."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+# one thread a test process: several run side by side, and results depend on the number
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real data and weights that are not redistributed; a test that needs them skips without."""
+    path = Path(os.environ.get("RESLAB_SHARED", "../shared")).resolve() / "data"
+    if not path.is_dir():
+        pytest.skip(f"no real data at {path} (RESLAB_SHARED)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def real_cifar10(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds the official cifar-10-batches-py/."""
+    out = tmp_path_factory.mktemp("cifar10")
+    subprocess.run([sys.executable, shared / "cifar10" / "unpack", out], check=True)
+    return out
+
+
+def write_binary_cifar10(folder: Path) -> Path:
+    """A well-formed cifar-10-batches-bin of random pictures under `folder`."""
+    rng = np.random.default_rng(0)
+    home = folder / "cifar-10-batches-bin"
+    home.mkdir(parents=True)
+    rows = rng.integers(0, 256, (10_000, 3073), dtype=np.uint8)
+    for number, name in enumerate([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]):
+        rows[:, 0] = rng.integers(0, 10, 10_000)
+        rows[0, 1] = number
+        (home / f"{name}.bin").write_bytes(rows.tobytes())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def random_cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with CIFAR-10's binary layout and random pictures."""
+    return write_binary_cifar10(tmp_path_factory.mktemp("random-cifar10"))
+
+
+Reslab = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def reslab() -> Reslab:
+    """Run the command in a process of its own, as a person does."""
+
+    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "reslab", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        )
+
+    return run
+
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def refused(reslab: Reslab) -> Refused:
+    """Run a command that must fail with one line, and give that line."""
+
+    def run(*arguments: object, status: int = 2, **environment: str) -> str:
+        done = reslab(*arguments, **environment)
+        assert done.returncode == status, done.stderr
+        assert done.stdout == ""
+        lines = done.stderr.strip().splitlines()
+        assert len(lines) == 1, done.stderr
+        assert lines[0].startswith("reslab: ")
+        return lines[0]
+
+    return run

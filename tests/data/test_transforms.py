@@ -1,0 +1,50 @@
+import torch
+
+from reslab.data.transforms import pad_and_crop, random_flip
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_all_81_offsets_occur_about_equally_and_each_is_a_true_crop() -> None:
+    """A picture whose pixels are all different tells where its crop came from."""
+    picture = torch.arange(1.0, 1025).reshape(1, 1, 32, 32)
+    padded = torch.zeros(40, 40)
+    padded[4:36, 4:36] = picture[0, 0]
+    count = 81 * 60
+    crops = pad_and_crop(picture.expand(count, 1, 32, 32), 4, rng())
+    windows = {(y, x): padded[y : y + 32, x : x + 32] for y in range(9) for x in range(9)}
+    seen = dict.fromkeys(windows, 0)
+    for crop in crops[:, 0]:
+        # pixel (16, 16) of a crop at (y, x) is pixel (y + 12, x + 12) of the picture
+        y, x = divmod(int(crop[16, 16]) - 1, 32)
+        offset = (y - 12, x - 12)
+        assert torch.equal(crop, windows[offset])
+        seen[offset] += 1
+    # 60 expected each; a binomial count leaves 25..110 once in 10^5 draws of all 81
+    assert all(25 < times < 110 for times in seen.values())
+
+
+def test_channels_move_together() -> None:
+    picture = torch.rand(5, 1, 16, 16, generator=rng()).expand(5, 3, 16, 16)
+    crops = pad_and_crop(picture, 2, rng(1))
+    assert torch.equal(crops[:, 0], crops[:, 1])
+    assert torch.equal(crops[:, 0], crops[:, 2])
+
+
+def test_flip_mirrors_about_half_and_nothing_else() -> None:
+    pictures = torch.rand(2000, 1, 2, 3, generator=rng())
+    flipped = random_flip(pictures, rng(1))
+    same = (flipped == pictures).flatten(1).all(1)
+    mirrored = (flipped == pictures.flip(-1)).flatten(1).all(1)
+    assert (same ^ mirrored).all()
+    assert 900 < mirrored.sum() < 1100
+
+
+def test_draws_come_from_the_generator_alone() -> None:
+    pictures = torch.rand(8, 3, 8, 8, generator=rng())
+    torch.manual_seed(1)
+    first = random_flip(pad_and_crop(pictures, 4, rng(7)), rng(8))
+    torch.manual_seed(2)
+    assert torch.equal(first, random_flip(pad_and_crop(pictures, 4, rng(7)), rng(8)))
