@@ -1,0 +1,59 @@
+from pathlib import Path
+
+import pytest
+
+from reslab.recipes import recipe
+from reslab.train.folder import RunFolder
+
+RECIPE = recipe("digits-resnet20")
+HERE = {"seed": 1, "data": None}
+
+
+def test_a_folder_is_opened_again_by_the_same_run(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "a" / "run", RECIPE, HERE)
+    again = RunFolder.create(tmp_path / "a" / "run", RECIPE, HERE | {"data": "/elsewhere"})
+    assert again.recipe() == RECIPE
+    assert again.environment() == HERE
+
+
+def test_another_recipe_or_seed_is_refused(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "run", RECIPE, HERE)
+    other = RECIPE.with_changes(["iterations=7"])
+    with pytest.raises(ValueError, match="iterations: 600 -> 7"):
+        RunFolder.create(tmp_path / "run", other, HERE)
+    with pytest.raises(ValueError, match="seed: 1 -> 2"):
+        RunFolder.create(tmp_path / "run", RECIPE, HERE | {"seed": 2})
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("...")
+    with pytest.raises(ValueError, match="not empty and not a run"):
+        RunFolder.create(tmp_path, RECIPE, HERE)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not a run folder"):
+        RunFolder.open(tmp_path)
+    with pytest.raises(ValueError, match="not a run folder"):
+        RunFolder.open(tmp_path / "nowhere")
+
+
+def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", RECIPE, HERE)
+    handle = folder.lock()
+    with pytest.raises(ValueError, match="another process"):
+        RunFolder.open(tmp_path / "run").lock()
+    folder.unlock(handle)
+    folder.unlock(folder.lock())
+
+
+def test_lines_after_a_checkpoint_are_forgotten_and_a_cut_line_too(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", RECIPE, HERE)
+    folder.log([{"iteration": k} for k in (10, 20, 30)])
+    with open(folder.metrics, "a") as file:
+        file.write('{"iterat')  # a kill in the middle of a line
+    assert [row["iteration"] for row in folder.rows()] == [10, 20, 30]
+    folder.forget_after(20)
+    folder.log([{"iteration": 25}])
+    assert [row["iteration"] for row in folder.rows()] == [10, 20, 25]

@@ -1,0 +1,88 @@
+import json
+
+import pytest
+from pydantic import ValidationError
+
+from reslab.recipes import recipe
+from reslab.train.recipe import recipe_from_json
+
+
+def test_json_both_ways() -> None:
+    for name in ("cifar10-resnet110", "digits-plain56", "cifar10-resnet20-B"):
+        it = recipe(name)
+        assert recipe_from_json(it.model_dump_json()) == it
+
+
+def test_a_recipe_is_frozen() -> None:
+    with pytest.raises(ValidationError):
+        recipe("digits-resnet20").iterations = 3
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "value"),
+    [
+        ("iterations=4000", "iterations", 4000),
+        ("learning_rate=1", "learning_rate", 1.0),
+        ("drops=[0.25, 0.5]", "drops", (0.25, 0.5)),
+        ("warmup=null", "warmup", None),
+        ("flip=false", "flip", False),
+        ("precision=fp32", "precision", "fp32"),
+    ],
+)
+def test_any_field_can_be_changed(change: str, field: str, value: object) -> None:
+    assert getattr(recipe("cifar10-resnet110").with_changes([change]), field) == value
+
+
+def test_fields_inside_fields_can_be_changed() -> None:
+    changed = recipe("cifar10-resnet20").with_changes(["model.shortcut=C", "warmup.cap=7"])
+    assert changed.model.shortcut == "C"
+    assert changed.warmup is not None
+    assert (changed.warmup.cap, changed.warmup.learning_rate) == (7, 0.01)
+
+
+def test_a_model_can_be_named() -> None:
+    changed = recipe("cifar10-resnet20").with_changes(["model=resnet32-B"])
+    assert changed == recipe("cifar10-resnet32-B")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("itertions=3", "did you mean 'iterations'"),
+        ("model.shortcutt=A", "did you mean 'model.shortcut'"),
+        ("warmup.capp=3", "did you mean 'warmup.cap'"),
+        ("name.first=x", "no recipe key 'name.first'"),
+        ("iterations", "KEY=VALUE"),
+        ("iterations=many", "'iterations' cannot be 'many'"),
+        ("iterations=2.5", "'iterations' cannot be 2.5"),
+        ("iterations=true", "'iterations' cannot be True"),
+        ("iterations=0", "greater than or equal to 1"),
+        ("momentum=1.5", "less than 1"),
+        ("drops=[0.75, 0.5]", "must rise"),
+        ("drops=[0.5, 1.0]", "must rise"),
+        ("virtual_gpus=3", "cannot be cut into 3"),
+        ("virtual_gpus=128", "at least 2 pictures"),
+        ("data=cifar100", "'data' cannot be 'cifar100'"),
+        ("precision=fp16", "'precision' cannot be 'fp16'"),
+        ("model=resnet21", "did you mean"),
+        ("flip=1", "'flip' cannot be 1"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(change: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=".") as caught:
+        recipe("digits-resnet110").with_changes([change])
+    assert reason in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_key_in_a_file_is_refused() -> None:
+    fields = json.loads(recipe("digits-resnet20").model_dump_json()) | {"bn_wd": 0}
+    with pytest.raises(ValueError, match="no recipe key 'bn_wd'"):
+        recipe_from_json(json.dumps(fields))
+
+
+def test_differences_name_each_field() -> None:
+    here = recipe("cifar10-resnet20")
+    assert here.differences(here) == []
+    there = here.with_changes(["iterations=10", "model.shortcut=B"])
+    assert here.differences(there) == ["model.shortcut: A -> B", "iterations: 64000 -> 10"]
