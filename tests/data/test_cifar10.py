@@ -25,7 +25,10 @@ def test_python_and_binary_files_hold_the_same(real_cifar10: Path, tmp_path: Pat
     sets = load_cifar10(real_cifar10)
     home = tmp_path / "cifar-10-batches-bin"
     home.mkdir()
-    for part, names in ((sets.train, cifar10.BINARY_FILES[:-1]), (sets.test, cifar10.BINARY_FILES[-1:])):
+    for part, names in (
+        (sets.train, cifar10.BINARY_FILES[:-1]),
+        (sets.test, cifar10.BINARY_FILES[-1:]),
+    ):
         rows = torch.cat([part.labels[:, None].to(torch.uint8), part.images.flatten(1)], 1)
         for name, chunk in zip(names, rows.split(10_000), strict=True):
             (home / name).write_bytes(chunk.numpy().tobytes())

@@ -21,5 +21,15 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
 
 def test_every_depth_of_the_paper_has_a_name() -> None:
     names = all_models()
-    assert {f"{kind}{d}" for kind in ("plain", "resnet") for d in (20, 32, 44, 56, 110, 1202)} <= set(names)
-    assert {"plain18", "plain34", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152"} <= set(names)
+    assert {
+        f"{kind}{d}" for kind in ("plain", "resnet") for d in (20, 32, 44, 56, 110, 1202)
+    } <= set(names)
+    assert {
+        "plain18",
+        "plain34",
+        "resnet18",
+        "resnet34",
+        "resnet50",
+        "resnet101",
+        "resnet152",
+    } <= set(names)

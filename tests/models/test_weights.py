@@ -18,14 +18,22 @@ def test_a_model_file_brings_back_the_same_function(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(model_bytes(model))
     again = load(tmp_path)
     pictures = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
-    assert torch.equal(again(pictures), model(pictures)) or torch.allclose(again(pictures), model(pictures), atol=1e-5)
-    assert (again.classes, again.recipe, again.metrics) == (model.classes, model.recipe, model.metrics)
+    assert torch.equal(again(pictures), model(pictures)) or torch.allclose(
+        again(pictures), model(pictures), atol=1e-5
+    )
+    assert (again.classes, again.recipe, again.metrics) == (
+        model.classes,
+        model.recipe,
+        model.metrics,
+    )
     assert again.net.config == model.net.config
     assert sha256_of(again.net.state_dict()) == sha256_of(model.net.state_dict())
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"no model", lambda b: b""])
-def test_a_damaged_file_is_refused(tmp_path: Path, damage) -> None:  # noqa: ANN001
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b"no model", lambda b: b""]
+)
+def test_a_damaged_file_is_refused(tmp_path: Path, damage) -> None:
     file = tmp_path / "model.safetensors"
     file.write_bytes(damage(model_bytes(a_model())))
     with pytest.raises(ValueError, match="damaged"):

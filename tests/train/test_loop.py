@@ -23,7 +23,9 @@ def test_one_update_is_the_mean_over_shares_with_statistics_of_their_own() -> No
     total = [torch.zeros_like(p) for p in twin.parameters()]
     for images, labels in shares:
         loss = nn.functional.cross_entropy(twin(images), labels)
-        for sum_, gradient in zip(total, torch.autograd.grad(loss, list(twin.parameters())), strict=True):
+        for sum_, gradient in zip(
+            total, torch.autograd.grad(loss, list(twin.parameters())), strict=True
+        ):
             sum_ += gradient / 2
     decayed = {id(m.weight) for m in twin.modules() if isinstance(m, nn.Conv2d | nn.Linear)}
     expected = [
@@ -44,11 +46,11 @@ def test_one_update_is_the_mean_over_shares_with_statistics_of_their_own() -> No
 class Counting(torch.optim.SGD):
     steps = 0
 
-    def step(self, *arguments, **keywords) -> None:  # noqa: ANN002, ANN003
+    def step(self, *arguments, **keywords) -> None:
         self.steps += 1
 
 
-def counted_run(error_of, changes: list[str], start: int = 0):  # noqa: ANN001, ANN202
+def counted_run(error_of, changes: list[str], start: int = 0):
     weight = nn.Parameter(torch.zeros(1))
     optimizer = Counting([weight], lr=0.1)
     asked: list[int] = []

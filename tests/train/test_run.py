@@ -157,7 +157,7 @@ def test_a_loss_that_is_not_finite_is_named_and_nothing_bad_is_saved(tmp_path: P
     with pytest.raises(Diverged, match=r"the loss is (nan|inf) at iteration [23]\b"):
         train(wild, tmp_path / "run")
     saved = sorted((tmp_path / "run" / "checkpoints").iterdir())
-    assert [path.name[:8] for path in saved][0] == "00000001"
+    assert next(path.name[:8] for path in saved) == "00000001"
     assert not (tmp_path / "run" / "result.json").exists()
 
 

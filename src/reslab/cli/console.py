@@ -106,7 +106,9 @@ def plain_lines(iterations: int) -> Callable[[Row], None]:
                 return
             printed = now
             left = (iterations - row["iteration"]) * seconds_each(row)
-            text = f"iteration {row['iteration']}/{iterations}  {train_facts(row)}  {clock(left)} left"
+            text = (
+                f"iteration {row['iteration']}/{iterations}  {train_facts(row)}  {clock(left)} left"
+            )
         else:
             text = line_of(row)
         print(text, file=sys.stderr, flush=True)
@@ -140,7 +142,9 @@ def line_of(row: Row) -> str:
             f"({row['protocol']}, n={row['n']})"
         )
     if row["kind"] == "warmup":
-        reason = "the training error is low enough" if row["ended_by"] == "train_error" else "its cap"
+        reason = (
+            "the training error is low enough" if row["ended_by"] == "train_error" else "its cap"
+        )
         return f"iteration {row['iteration']}  warm-up ends: {reason}"
     return str(row["text"])
 

@@ -9,8 +9,12 @@ from reslab.cli.console import say, say_json
 
 
 def evaluate(
-    models: Annotated[list[Path], typer.Argument(metavar="MODEL...", help="Run folders or model files.")],
-    on: Annotated[str | None, typer.Option(help="digits or cifar10; else the model's own set.")] = None,
+    models: Annotated[
+        list[Path], typer.Argument(metavar="MODEL...", help="Run folders or model files.")
+    ],
+    on: Annotated[
+        str | None, typer.Option(help="digits or cifar10; else the model's own set.")
+    ] = None,
     data: Annotated[Path | None, typer.Option(help="The folder that holds the data set.")] = None,
     protocol: Annotated[str, typer.Option(help="one-crop")] = "one-crop",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list of reports.")] = False,
@@ -49,7 +53,7 @@ def evaluate(
         )
 
 
-def test_set(name: str, data: Path | None, path: Path):  # noqa: ANN201
+def test_set(name: str, data: Path | None, path: Path):
     """The test pictures of a set, found where the model's run found them if not told."""
     from typing import get_args
 

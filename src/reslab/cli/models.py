@@ -21,6 +21,7 @@ def models(
         say_json([asdict(complexity) for complexity in found])
         return
     rows = [
-        [c.name, str(c.depth), f"{c.parameters:,}", f"{c.multiply_adds / 1e6:,.1f} M"] for c in found
+        [c.name, str(c.depth), f"{c.parameters:,}", f"{c.multiply_adds / 1e6:,.1f} M"]
+        for c in found
     ]
     on_screen("network", "depth", "parameters", "multiply-adds", rows=rows)

@@ -10,8 +10,12 @@ from reslab.cli.console import say, say_json
 
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Finished run folders.")],
-    out: Annotated[Path, typer.Option(help="Where the page, table and figures go.")] = Path("report"),
-    as_json: Annotated[bool, typer.Option("--json", help="The results as one JSON document.")] = False,
+    out: Annotated[Path, typer.Option(help="Where the page, table and figures go.")] = Path(
+        "report"
+    ),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The results as one JSON document.")
+    ] = False,
 ) -> None:
     """Make one page of any finished runs: figures, table, recipes, environment, departures."""
     from reslab.study.records import read_record

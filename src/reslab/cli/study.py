@@ -24,12 +24,20 @@ def study(
     ] = None,
     on: Annotated[str, typer.Option(help="digits or cifar10.")] = "digits",
     data: Annotated[Path | None, typer.Option(help="The folder that holds the data set.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The study's folder; else studies/NAME-SET.")] = None,
-    depths: Annotated[str | None, typer.Option(help="Layers, as 20,56; else the study's own.")] = None,
-    iterations: Annotated[int | None, typer.Option(help="A shorter schedule, drops scaled.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The study's folder; else studies/NAME-SET.")
+    ] = None,
+    depths: Annotated[
+        str | None, typer.Option(help="Layers, as 20,56; else the study's own.")
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option(help="A shorter schedule, drops scaled.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many, from seed 1.")] = 1,
     jobs: Annotated[int, typer.Option(min=1, help="Runs at a time; they share the cores.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="The table as one JSON document.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The table as one JSON document.")
+    ] = False,
 ) -> int:
     """Answer one of the paper's questions by a set of runs: figures, table, report.html.
 
@@ -63,7 +71,7 @@ def study_by_runs(
     iterations: int | None,
     seeds: int,
     jobs: int,
-):  # noqa: ANN201
+):
     """Carry out an experiment: the exit status, the page, the records."""
     from reslab.data.sets import SetName, open_sets
     from reslab.study.carry_out import carry_out
@@ -78,7 +86,9 @@ def study_by_runs(
     folder = out or Path("studies") / f"{name}-{on}"
     planned = plan(it, on, folder, iterations=iterations, seeds=seeds)
     open_sets(on, data)  # a missing set is told of here, once, not by every run
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     with stopping() as stop, study_display(planned) as tell:
         signal = carry_out(
             planned, launcher(data), jobs=jobs, cores=cores, tell=tell, stop=stop
@@ -90,7 +100,7 @@ def study_by_runs(
     return 0, write_report(records, folder, it.title, it.question), records
 
 
-def study_responses(runs: Sequence[Path], data: Path | None, out: Path | None):  # noqa: ANN201
+def study_responses(runs: Sequence[Path], data: Path | None, out: Path | None):
     """Fig. 7 of finished runs: the page, the records."""
     from reslab.cli.evaluate import test_set
     from reslab.models.weights import load
@@ -104,7 +114,9 @@ def study_responses(runs: Sequence[Path], data: Path | None, out: Path | None): 
     responses = []
     for record in records:
         complain(f"responses of {record.path}")
-        responses.append(layer_responses(load(record.path), test_set(record.recipe.data, data, record.path)))
+        responses.append(
+            layer_responses(load(record.path), test_set(record.recipe.data, data, record.path))
+        )
     return write_responses(records, responses, out or Path("studies") / "responses"), records
 
 
@@ -115,7 +127,7 @@ def parse_depths(text: str | None) -> tuple[int, ...]:
         raise ValueError(f"--depths {text}: whole numbers with commas between, as 20,56") from None
 
 
-def launcher(data: Path | None):  # noqa: ANN201
+def launcher(data: Path | None):
     """Start a run as a person would, `reslab train ...`, in a process of its own."""
 
     def launch(run: "PlannedRun", threads: int, log: Path) -> subprocess.Popen[bytes]:
@@ -159,7 +171,9 @@ def study_display(planned: "Sequence[PlannedRun]") -> "Iterator[Tell]":
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        tasks = {run: bar.add_task(run.folder.name, total=total[run], start=False) for run in planned}
+        tasks = {
+            run: bar.add_task(run.folder.name, total=total[run], start=False) for run in planned
+        }
 
         def show(run: "PlannedRun", done: int) -> None:
             if done:

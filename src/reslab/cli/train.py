@@ -20,7 +20,9 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Weights, order, augmentation.")] = 1,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Change a field of the recipe; repeatable."),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Change a field of the recipe; repeatable."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> int:
@@ -79,5 +81,7 @@ def summary(result: dict[str, Any], out: Path) -> str:
         for report in result["evaluation"]
     ]
     lines.append(f"training error {result['train_error']:.2f} %  (last epoch, augmented)")
-    lines.append(f"{result['iterations']} iterations in {result['seconds']:.0f} s; see {out}/curves.svg")
+    lines.append(
+        f"{result['iterations']} iterations in {result['seconds']:.0f} s; see {out}/curves.svg"
+    )
     return "\n".join(lines)

@@ -120,7 +120,9 @@ def read_binary(file: Path) -> tuple[np.ndarray, np.ndarray]:
     rows = np.frombuffer(data, np.uint8).reshape(PER_FILE, 1 + PIXELS)
     labels = rows[:, 0].astype(np.int64)
     if labels.max() >= len(CLASSES):
-        raise ValueError(f"{file} has a label {labels.max()}, but there are 10 classes: copy it again")
+        raise ValueError(
+            f"{file} has a label {labels.max()}, but there are 10 classes: copy it again"
+        )
     return rows[:, 1:], labels
 
 

@@ -10,8 +10,8 @@ from torch import Generator, Tensor, nn
 from reslab.models.layers import (
     ConvBN,
     Projection,
-    Zeros,
     ZeroPadding,
+    Zeros,
     he_normal,
     uniform_classifier,
 )

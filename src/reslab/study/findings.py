@@ -59,5 +59,7 @@ def option_findings(groups: Sequence[Group]) -> list[str]:
 def response_findings(of_models: Mapping[str, Sequence[Response]]) -> list[str]:
     """The nets by the mean strength of their responses, weakest first."""
     means = {label: mean(r.std for r in responses) for label, responses in of_models.items()}
-    order = ", ".join(f"{label} {means[label]:.3f}" for label in sorted(means, key=means.__getitem__))
+    order = ", ".join(
+        f"{label} {means[label]:.3f}" for label in sorted(means, key=means.__getitem__)
+    )
     return [f"Mean standard deviation of the layer responses, smallest first: {order}."]

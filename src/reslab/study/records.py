@@ -36,9 +36,11 @@ class Record:
 
     @property
     def label(self) -> str:
-        name = "plain" if self.recipe.model.shortcut is None else "ResNet"
-        suffix = f" {self.recipe.model.shortcut}" if self.recipe.model.shortcut in "BC" else ""
-        return f"{name}-{self.depth}{suffix}"
+        """As the paper writes it: plain-20, ResNet-56; with the option where it is not A."""
+        option = self.recipe.model.shortcut
+        if option is None:
+            return f"plain-{self.depth}"
+        return f"ResNet-{self.depth}" + ("" if option == "A" else f" {option}")
 
     @property
     def test_error(self) -> float:

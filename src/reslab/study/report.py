@@ -65,7 +65,13 @@ def write_responses(
     of_models = dict(zip(labels, responses, strict=True))
     header = ("network", "3×3 layers", "mean std", "smallest", "largest")
     rows = [
-        (label, str(len(stds)), f"{sum(stds) / len(stds):.3f}", f"{min(stds):.3f}", f"{max(stds):.3f}")
+        (
+            label,
+            str(len(stds)),
+            f"{sum(stds) / len(stds):.3f}",
+            f"{min(stds):.3f}",
+            f"{max(stds):.3f}",
+        )
         for label, stds in ((k, [r.std for r in v]) for k, v in of_models.items())
     ]
     page = Page(

@@ -34,7 +34,7 @@ def layer_responses(model: Model, pictures: ImageSet) -> list[Response]:
     }
     sums = {name: torch.zeros(3, dtype=torch.float64) for name in layers}
 
-    def hear(name: str):  # noqa: ANN202
+    def hear(name: str):
         def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             values = output.double()
             count = torch.tensor(float(values.numel()), dtype=torch.float64)

@@ -12,7 +12,7 @@ from torch import Tensor
 from reslab.data.batches import Batch, Batches, generator
 from reslab.data.images import ImageSet, hold_out, pixel_mean
 from reslab.data.sets import open_sets
-from reslab.evaluate.classify import Report, classify
+from reslab.evaluate.classify import classify
 from reslab.evaluate.errors import wrong_in_top
 from reslab.models.batchnorm import recompute_statistics
 from reslab.models.resnet import ResNet, build_resnet

@@ -48,7 +48,9 @@ def processor() -> str:
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        name = next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
     except (OSError, StopIteration):
         pass  # not Linux: the plain name serves
     return f"{name}, {os.cpu_count()} cores"
@@ -66,6 +68,8 @@ def commit() -> str | None:
     try:
         if not git("ls-files", Path(__file__).name):  # an installed copy inside another repository
             return None
-        return git("rev-parse", "--short=12", "HEAD") + ("+" if git("status", "--porcelain") else "")
+        return git("rev-parse", "--short=12", "HEAD") + (
+            "+" if git("status", "--porcelain") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -1,5 +1,6 @@
 """The recipe: one frozen, complete description of a run, JSON both ways."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from typing import Any, Self
@@ -59,7 +60,7 @@ class Recipe(BaseModel):
         if self.batch_size // self.virtual_gpus < 2:
             raise ValueError("batch norm needs at least 2 pictures on each of virtual_gpus")
         bounds = (0.0, *self.drops, 1.0)
-        if any(a >= b for a, b in zip(bounds, bounds[1:], strict=False)):
+        if any(a >= b for a, b in itertools.pairwise(bounds)):
             raise ValueError(f"drops {list(self.drops)} must rise, between 0 and 1")
         return self
 

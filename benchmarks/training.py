@@ -1,0 +1,156 @@
+"""Training speed of reslab and of the loop that people write, side by side in one run.
+
+Both train the same network from the same weights on the same bytes with the same recipe: batches
+of 128, crop and flip, SGD with momentum, the loss read. The plain loop is a Dataset of PIL
+pictures, DataLoader with two workers, eager fp32. The two take turns, A B A B; one JSON line a
+network gives the median ratio of the rounds, its range, and how far the losses of one batch differ.
+
+    python benchmarks/training.py [--rounds 5] [--models resnet20 resnet56 resnet110]
+"""
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Iterator
+from statistics import median
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from reslab.data.batches import Batches
+from reslab.data.images import ImageSet, pixel_mean
+from reslab.models.names import config_named
+from reslab.models.resnet import build_resnet
+from reslab.recipes import recipe
+from reslab.train.classification import Classification, parts_of
+from reslab.train.loop import training_steps
+from reslab.world import World, open_world
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+ITERATIONS = {"resnet20": 16, "resnet56": 8, "resnet110": 5}  # of one turn
+WARM_UP = 3  # iterations of each turn that are not counted
+WORKERS = 2
+
+
+class PlainDataset(Dataset):
+    """What the field's CIFAR scripts do with each picture, one at a time."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self.pictures = images.images.permute(0, 2, 3, 1).numpy()
+        self.labels = images.labels.tolist()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        picture = ImageOps.expand(Image.fromarray(self.pictures[index]), border=4)
+        left, top = random.randint(0, 8), random.randint(0, 8)
+        picture = picture.crop((left, top, left + 32, top + 32))
+        if random.random() < 0.5:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        tensor = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous().float().div(255)
+        return normalised(tensor), self.labels[index]
+
+
+def normalised(images: Tensor) -> Tensor:
+    """[..., 3, H, W] of 0 to 1, minus the channels' mean, by their deviation."""
+    mean, std = torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None]
+    return (images - mean) / std
+
+
+def plain_loop(name: str, images: ImageSet) -> Iterator[float]:
+    """One loss an iteration, for ever: eager, fp32, as most scripts have it."""
+    net = build_resnet(config_named(name)).train()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
+    loader = DataLoader(
+        PlainDataset(images), batch_size=128, shuffle=True, num_workers=WORKERS, drop_last=True,
+        persistent_workers=True,
+    )  # fmt: skip
+    while True:
+        for pictures, labels in loader:
+            loss = F.cross_entropy(net(pictures), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            yield loss.item()
+
+
+def reslab_loop(name: str, images: ImageSet, world: World) -> Iterator[float]:
+    """One loss an iteration: the loop behind `reslab train`."""
+    it = recipe(f"cifar10-{name}")
+    net = build_resnet(it.model).to(memory_format=torch.channels_last).train()
+    mean = pixel_mean(images.images)
+    batches = Batches(images, mean, size=it.batch_size, pad=it.pad, flip=it.flip, seed=1)
+    parts = parts_of(Classification(it, world, net, mean, batches, [images], [images]))
+    for step in training_steps(parts.loss_of, parts.shares_of, parts.optimizer, it):
+        yield step.loss.item()
+
+
+def difference(name: str, images: ImageSet) -> float:
+    """How far the two ways of computing one loss differ, relative, both in fp32."""
+    pictures, labels = images.images[:64].float(), images.labels[:64]
+    plain = build_resnet(config_named(name)).train()
+    ours = build_resnet(config_named(name)).to(memory_format=torch.channels_last).train()
+    with torch.no_grad():
+        one = F.cross_entropy(plain(pictures), labels)
+        other = F.cross_entropy(
+            ours(pictures.contiguous(memory_format=torch.channels_last)), labels
+        )
+    return abs(one - other).item() / one.item()
+
+
+def images_per_second(loop: Iterator[float], iterations: int) -> float:
+    """Of one turn."""
+    for _ in range(WARM_UP):
+        next(loop)
+    begun = time.perf_counter()
+    for _ in range(iterations):
+        next(loop)
+    return 128 * iterations / (time.perf_counter() - begun)
+
+
+def compare(name: str, rounds: int, images: ImageSet, world: World) -> dict[str, object]:
+    """The two loops in turn."""
+    loops: list[Iterator[float]] = [reslab_loop(name, images, world), plain_loop(name, images)]
+
+    def turn(loop: Iterator[float]) -> float:
+        return images_per_second(loop, ITERATIONS[name])
+
+    speeds = [[turn(loop) for loop in loops] for _ in range(rounds)]
+    ratios = [ours / plain for ours, plain in speeds]
+    return {
+        "measure": "training images/s, batch 128, data and augmentation included",
+        "model": name,
+        "precision": world.precision,
+        "threads": torch.get_num_threads(),
+        "reslab": round(median(ours for ours, _ in speeds)),
+        "plain_loop": round(median(plain for _, plain in speeds)),
+        "ratio": round(median(ratios), 2),
+        "ratio_range": [round(min(ratios), 2), round(max(ratios), 2)],
+        "rounds": rounds,
+        "loss_difference": difference(name, images),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--models", nargs="+", default=list(ITERATIONS), choices=list(ITERATIONS))
+    arguments = parser.parse_args()
+    world = open_world()
+    rng = torch.Generator().manual_seed(0)
+    # speed does not depend on what the pictures show
+    pictures = torch.randint(0, 256, (50_000, 3, 32, 32), dtype=torch.uint8, generator=rng)
+    labels = torch.randint(0, 10, (50_000,), generator=rng)
+    images = ImageSet("train", pictures, labels, tuple("0123456789"))
+    for name in arguments.models:
+        print(json.dumps(compare(name, arguments.rounds, images, world)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

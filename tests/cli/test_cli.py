@@ -1,0 +1,279 @@
+"""The command as a person meets it: in a process of its own."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SHORT = (
+    "--set", "iterations=12", "--set", "batch_size=16", "--set", "model.blocks=[1,1,1]",
+    "--set", "recompute_bn=1", "--set", "checkpoint_every=4", "--set", "eval_every=6",
+)  # fmt: skip
+VERBS = ("models", "recipes", "train", "resume", "evaluate", "study", "report")
+
+
+@pytest.fixture(scope="module")
+def run(reslab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, made by the command."""
+    out = tmp_path_factory.mktemp("runs") / "first"
+    done = reslab("train", "digits-resnet20", "--out", out, *SHORT)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example(reslab, verb: str) -> None:
+    done = reslab(verb, "--help")
+    assert done.returncode == 0
+    assert f"Example: reslab {verb}" in done.stdout
+
+
+def test_help_is_quick_and_loads_no_torch() -> None:
+    code = "import sys, reslab.cli; reslab.cli.main(['--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_recipes_prints_what_set_takes(reslab) -> None:
+    done = reslab("recipes", "cifar10-resnet110")
+    assert "learning_rate = 0.1" in done.stdout
+    assert "warmup.until_train_error = 80.0" in done.stdout
+    fields = json.loads(reslab("recipes", "cifar10-resnet110", "--json").stdout)
+    assert fields["iterations"] == 64_000
+    listed = json.loads(reslab("recipes", "--json").stdout)
+    assert "digits-plain56" in {fields["name"] for fields in listed}
+
+
+def test_models_prints_one_json_list(reslab) -> None:
+    done = reslab("models", "--json")
+    found = {entry["name"]: entry for entry in json.loads(done.stdout)}
+    assert set(found["resnet1202"]) == {"name", "depth", "parameters", "multiply_adds"}
+    assert found["resnet1202"]["parameters"] == 19_421_274
+    assert f"{found['resnet1202']['multiply_adds'] / 1e6:.0f}" == "2829"
+    assert found["resnet50-3x3"]["parameters"] == 25_557_032
+
+
+def test_train_prints_its_result_and_evaluate_finds_the_same(reslab, run: Path) -> None:
+    again = reslab("train", "digits-resnet20", "--out", run, *SHORT, "--json")
+    result = json.loads(again.stdout)
+    assert "finished" in again.stderr
+    (report,) = json.loads(reslab("evaluate", run, "--json").stdout)
+    assert report.pop("model") == str(run)
+    assert report == pytest.approx(result["evaluation"][0])
+    (from_file,) = json.loads(reslab("evaluate", run / "model.safetensors", "--json").stdout)
+    assert from_file["top1_error"] == report["top1_error"]
+
+
+def test_progress_goes_to_standard_error_as_lines(reslab, tmp_path: Path) -> None:
+    done = reslab("train", "digits-plain20", "--out", tmp_path / "run", *SHORT)
+    assert re.search(r"iteration 12/12  lr 0.\d+  loss .* training error .* images/s", done.stderr)
+    assert "test error" in done.stderr
+    assert done.stdout.startswith("test: top-1 error")
+
+
+def test_report_of_a_run(reslab, run: Path, tmp_path: Path) -> None:
+    done = reslab("report", run, "--out", tmp_path / "report")
+    assert done.returncode == 0, done.stderr
+    assert "<svg" in (tmp_path / "report" / "report.html").read_text()
+
+
+def test_a_study_from_end_to_end_and_again(reslab, tmp_path: Path) -> None:
+    command = (
+        "study", "degradation", "--depths", "20,32", "--iterations", "6", "--jobs", "2",
+        "--out", tmp_path / "study",
+    )  # fmt: skip
+    done = reslab(*command)
+    assert done.returncode == 0, done.stderr
+    study = tmp_path / "study"
+    assert {p.name for p in study.iterdir()} == {
+        "runs", "table.md", "table.csv", "figures", "report.html",
+    }  # fmt: skip
+    first = {p: p.stat().st_mtime_ns for p in study.rglob("result.json")}
+    assert len(first) == 4
+    shutil.rmtree(study / "runs" / "plain32-seed1")
+    assert reslab(*command).returncode == 0
+    after = {p: p.stat().st_mtime_ns for p in study.rglob("result.json")}
+    changed = {p.parent.name for p in after if after[p] != first.get(p)}
+    assert changed == {"plain32-seed1"}
+    responses = reslab(
+        "study", "responses", study / "runs" / "plain20-seed1", study / "runs" / "resnet20-seed1",
+        "--out", tmp_path / "responses",
+    )  # fmt: skip
+    assert responses.returncode == 0, responses.stderr
+    assert (tmp_path / "responses" / "figures" / "responses.svg").exists()
+
+
+def start(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "reslab", *map(str, arguments)],
+        stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def wait_for(folder: Path, pattern: str, count: int = 1) -> None:
+    deadline = time.monotonic() + 120
+    while len(list(folder.glob(pattern))) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+LONG = ("--set", "iterations=60", "--set", "checkpoint_every=5", "--set", "eval_every=60",
+        "--set", "recompute_bn=2", "--set", "batch_size=16")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def unstopped(reslab, tmp_path_factory: pytest.TempPathFactory) -> str:
+    out = tmp_path_factory.mktemp("unstopped") / "run"
+    assert reslab("train", "digits-resnet20", "--out", out, *LONG).returncode == 0
+    return json.loads((out / "result.json").read_text())["state_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+)
+def test_a_signal_loses_nothing(
+    reslab, unstopped: str, tmp_path: Path, number: int, status: int
+) -> None:  # fmt: skip
+    out = tmp_path / "run"
+    process = start("train", "digits-resnet20", "--out", out, *LONG)
+    wait_for(out, "checkpoints/*.safetensors")
+    process.send_signal(number)
+    _, printed = process.communicate()
+    assert process.returncode == status
+    assert not (out / "result.json").exists()
+    if number != signal.SIGKILL:
+        assert f"saved; `reslab resume {out}`" in printed
+    assert reslab("resume", out).returncode == 0
+    assert json.loads((out / "result.json").read_text())["state_sha256"] == unstopped
+
+
+def test_a_signalled_study_saves_its_runs(tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    process = start("study", "degradation", "--depths", "20", "--jobs", "2", "--out", out)
+    wait_for(out, "runs/*/metrics.jsonl", 2)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, printed = process.communicate()
+    assert process.returncode == 130, printed
+    assert "the same command goes on" in printed
+    assert len(list(out.glob("runs/*/checkpoints/*.safetensors"))) >= 2
+
+
+# bad input: exit 2 or 1, one line, and nothing lost
+
+
+def test_an_unknown_verb(refused) -> None:
+    assert "did you mean 'train'" in refused("trian", "digits-resnet20")
+
+
+def test_an_unknown_recipe(refused, tmp_path: Path) -> None:
+    assert "did you mean 'digits-resnet20'" in refused("train", "digits-resnt20", "--out", tmp_path)
+
+
+def test_an_unknown_option(refused) -> None:
+    assert "--iteration" in refused("study", "degradation", "--iteration", "3")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"), [("iteratons=3", "'iterations'"), ("iterations=x", "valid integer")]
+)
+def test_a_bad_change(refused, tmp_path: Path, change: str, reason: str) -> None:
+    out = tmp_path / "run"
+    assert reason in refused("train", "digits-resnet20", "--out", out, "--set", change)
+    assert not out.exists()
+
+
+def test_missing_data(refused, tmp_path: Path) -> None:
+    arguments = ("train", "cifar10-resnet20", "--out", tmp_path / "run", "--data", tmp_path / "no")
+    assert "no such folder" in refused(*arguments)
+
+
+def test_a_closed_network(refused, tmp_path: Path) -> None:
+    line = refused(
+        "train", "cifar10-resnet20", "--out", tmp_path / "run",
+        RESLAB_DATA=str(tmp_path), https_proxy="http://127.0.0.1:9",
+    )  # fmt: skip
+    assert "put cifar-10-python.tar.gz (md5 c58f30108f718f92721af3b95e74349a)" in line
+    assert str(tmp_path) in line
+
+
+def test_a_folder_that_is_no_run(refused, tmp_path: Path) -> None:
+    assert "not a run folder" in refused("resume", tmp_path)
+    assert "not a run folder" in refused("report", tmp_path)
+    assert "no model at" in refused("evaluate", tmp_path)
+
+
+def test_a_run_made_with_another_recipe(refused, run: Path) -> None:
+    before = (run / "result.json").read_bytes()
+    line = refused("train", "digits-resnet20", "--out", run, *SHORT, "--set", "momentum=0.5")
+    assert "momentum: 0.9 -> 0.5" in line
+    assert (run / "result.json").read_bytes() == before
+
+
+def test_a_damaged_recipe_file(refused, run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    (copy / "recipe.json").write_text('{"name": ')
+    assert "recipe.json: the recipe is not valid JSON" in refused("resume", copy)
+
+
+def test_unknown_protocol_and_set(refused, run: Path) -> None:
+    assert "one-crop" in refused("evaluate", run, "--protocol", "onecrop")
+    assert "cifar10" in refused("evaluate", run, "--on", "cifar-10")
+
+
+def test_pictures_of_another_size(refused, run: Path, random_cifar10: Path) -> None:
+    line = refused("evaluate", run, "--on", "cifar10", "--data", random_cifar10)
+    assert "[3, 16, 16]" in line
+    assert "[3, 32, 32]" in line
+
+
+def as_root() -> bool:
+    return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+@pytest.mark.skipif(as_root(), reason="root may write everywhere")
+def test_a_read_only_place(refused, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    line = refused("train", "digits-resnet20", "--out", tmp_path / "run", *SHORT, status=1)
+    assert "permission denied" in line
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path):
+    """A file system of 6 MB, where the test may mount one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(place)]
+    if not as_root() or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this machine does not let the test mount a small file system")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def test_a_full_disk_loses_no_run(reslab, refused, unstopped: str, small_disk: Path) -> None:
+    """Checkpoints of 2.2 MB: the third does not fit."""
+    out = small_disk / "run"
+    done = reslab("train", "digits-resnet20", "--out", out, *LONG)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert "no space left on device" in last
+    assert f"`reslab resume {out}`" in last
+    assert "Traceback" not in done.stderr
+    subprocess.run(["mount", "-o", "remount,size=60m", str(small_disk)], check=True)
+    assert reslab("resume", out).returncode == 0
+    assert json.loads((out / "result.json").read_text())["state_sha256"] == unstopped
+
+
+def test_a_read_only_file_system(reslab, small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    done = reslab("train", "digits-resnet20", "--out", small_disk / "run", *SHORT)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines() == [
+        f"reslab: read-only file system: {small_disk / 'run'}"
+    ]

@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+
+from reslab.study.experiments import experiment, plan
+
+OUT = Path("out")
+
+
+def test_degradation_is_plain_and_residual_at_both_depths() -> None:
+    runs = plan(experiment("degradation"), "digits", OUT, iterations=None, seeds=1)
+    assert [run.base for run in runs] == [
+        "digits-plain20", "digits-plain56", "digits-resnet20", "digits-resnet56",
+    ]  # fmt: skip
+    assert all(run.changes == () for run in runs)
+
+
+def test_depth_is_the_residual_half_of_table_6() -> None:
+    runs = plan(experiment("depth"), "cifar10", OUT, iterations=None, seeds=2)
+    assert len(runs) == 10
+    assert {run.recipe.model.blocks[0] for run in runs} == {3, 5, 7, 9, 18}
+    assert len({run.folder for run in runs}) == 10
+
+
+def test_shortcuts_are_a_b_and_c() -> None:
+    runs = plan(experiment("shortcuts"), "digits", OUT, iterations=None, seeds=1)
+    assert [run.recipe.model.shortcut for run in runs] == ["A", "B", "C"]
+
+
+def test_a_shortened_study_keeps_the_shape_of_the_schedule() -> None:
+    (run, *_) = plan(experiment("depth", (20,)), "cifar10", OUT, iterations=4000, seeds=1)
+    it = run.recipe
+    assert it.iterations == 4000
+    assert it.drops == (0.5, 0.75)
+    assert it.eval_every == 200
+
+
+@pytest.mark.parametrize(("name", "near"), [("degredation", "degradation"), ("dept", "depth")])
+def test_an_unknown_study_is_refused(name: str, near: str) -> None:
+    with pytest.raises(ValueError, match=near):
+        experiment(name)
+
+
+def test_a_depth_that_no_recipe_has_is_refused() -> None:
+    with pytest.raises(ValueError, match="no recipe 'digits-plain21'"):
+        plan(experiment("degradation", (21,)), "digits", OUT, iterations=None, seeds=1)

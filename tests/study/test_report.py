@@ -1,0 +1,149 @@
+import csv
+import io
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from reslab.study.figures import highest_settled
+from reslab.study.findings import depth_findings, option_findings, response_findings
+from reslab.study.records import Seeds, departures, grouped, read_record
+from reslab.study.report import unique, write_report, write_responses
+from reslab.study.responses import Response
+from reslab.study.tables import as_csv, as_markdown, paper_entry, table_rows
+
+
+def test_numbers_over_seeds_are_printed_as_table_6_prints_them() -> None:
+    assert str(Seeds((6.43, 6.61, 6.79))) == "6.43 (6.61 ± 0.18, n=3)"
+    assert str(Seeds((6.43,))) == "6.43 (n=1)"
+
+
+def test_runs_of_one_recipe_are_grouped(finish) -> None:
+    paths = [finish("digits-plain20", 1), finish("digits-plain56", 1), finish("digits-plain20", 2)]
+    groups = grouped(read_record(path) for path in paths)
+    assert [len(group.runs) for group in groups] == [2, 1]
+
+
+def test_a_run_that_is_not_finished_is_refused(finish) -> None:
+    run = finish("digits-plain20")
+    (run / "result.json").unlink()
+    with pytest.raises(ValueError, match="not finished; `reslab resume"):
+        read_record(run)
+
+
+def test_the_curve_of_several_seeds_is_their_mean(finish) -> None:
+    paths = [finish("digits-plain20", 1, test_error=10), finish("digits-plain20", 2, test_error=30)]
+    (group,) = grouped(read_record(path) for path in paths)
+    evals = [row for row in group.curve_rows() if row["kind"] == "eval"]
+    assert len(evals) == 10
+    assert evals[-1]["top1_error"] == pytest.approx(20 + 5)
+
+
+def degradation(finish):
+    errors = {"plain20": 0.5, "plain56": 25.0, "resnet20": 0.1, "resnet56": 0.6}
+    paths = [finish(f"digits-{model}", train_error=error) for model, error in errors.items()]
+    return [read_record(path) for path in paths]
+
+
+def test_degradation_is_said_of_the_plain_nets_alone(finish) -> None:
+    plain, residual = depth_findings(grouped(degradation(finish)))
+    assert "+24.50 points" in plain
+    assert "degradation" in plain
+    assert "harder to train" in plain
+    assert "ResNet-56 against ResNet-20" in residual
+    assert "no degradation" in residual
+
+
+def test_findings_follow_the_numbers(finish) -> None:
+    """The other way round they say the other thing."""
+    paths = [finish("digits-plain20", train_error=9), finish("digits-plain56", train_error=2)]
+    (found,) = depth_findings(grouped(read_record(path) for path in paths))
+    assert "trains better" in found
+
+
+def test_options_are_ordered_by_test_error(finish) -> None:
+    errors = {"A": 9.0, "B": 8.5, "C": 8.0}
+    paths = [finish(f"digits-resnet20-{o}", test_error=e) for o, e in errors.items()]
+    (found,) = option_findings(grouped(read_record(path) for path in paths))
+    assert "C 8.00 %, B 8.50 %, A 9.00 % (1.00 apart)" in found
+    assert "one seed does not tell" in found
+
+
+def test_the_weakest_responses_come_first() -> None:
+    found = response_findings({"plain-20": [Response("a", 3.0)], "ResNet-20": [Response("a", 1.0)]})
+    assert found[0].index("ResNet-20") < found[0].index("plain-20")
+
+
+def test_the_tables_agree(finish) -> None:
+    groups = grouped(degradation(finish))
+    rows = list(csv.DictReader(io.StringIO(as_csv(groups))))
+    assert [row["network"] for row in rows] == ["plain-20", "plain-56", "ResNet-20", "ResNet-56"]
+    assert [float(row["train_error"]) for row in rows] == [0.5, 25.0, 0.1, 0.6]
+    markdown = as_markdown(groups).splitlines()
+    assert len(markdown) == 2 + 4
+    assert "853,018" in markdown[3]
+    assert len({line.count("|") for line in markdown}) == 1
+
+
+def test_the_papers_number_stands_only_beside_its_own_net_and_set(finish) -> None:
+    assert paper_entry(read_record(finish("cifar10-resnet20"))) == "8.75"
+    assert paper_entry(read_record(finish("cifar10-resnet110"))) == "6.43 (6.61 ± 0.16, n=5)"
+    assert paper_entry(read_record(finish("digits-resnet20"))) == ""
+    assert paper_entry(read_record(finish("cifar10-plain20"))) == ""
+    assert paper_entry(read_record(finish("cifar10-resnet20-B"))) == ""
+
+
+def test_departures_name_what_differs_from_the_paper(finish) -> None:
+    assert departures(read_record(finish("cifar10-resnet110")).recipe) == []
+    short = read_record(finish("cifar10-resnet20", changes=("iterations=4000", "eval_every=9")))
+    assert departures(short.recipe) == ["iterations: 64000 -> 4000"]
+    assert "data: cifar10 -> digits" in departures(read_record(finish("digits-resnet20")).recipe)
+
+
+def test_the_report_is_whole_and_needs_no_network(finish, tmp_path: Path) -> None:
+    page = write_report(degradation(finish), tmp_path / "out", "Depth <hurts>?", "Does it?")
+    html = page.read_text()
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "report.html", "table.md", "table.csv", "figures",
+    }  # fmt: skip
+    assert not re.findall(r"(?:src|href)=[\"'](?!#)", html)  # nothing is fetched
+    assert "@import" not in html
+    assert "Depth &lt;hurts&gt;?" in html
+    assert html.count("<svg") == 1
+    for row in table_rows(grouped(degradation_again(tmp_path))):
+        assert f"<td>{row[0]}</td>" in html
+    figure = ET.parse(tmp_path / "out" / "figures" / "errors.svg")  # well-formed
+    assert figure.getroot().tag.endswith("svg")
+
+
+def degradation_again(folder: Path):
+    return [read_record(p) for p in sorted(folder.glob("digits-*"))]
+
+
+def test_a_report_is_the_same_for_the_same_runs(finish, tmp_path: Path) -> None:
+    records = degradation(finish)
+    one = write_report(records, tmp_path / "one", "t", "q").read_text()
+    assert write_report(records, tmp_path / "two", "t", "q").read_text() == one
+
+
+def test_the_error_axis_shows_all_of_the_later_training(finish) -> None:
+    groups = grouped(degradation(finish))
+    # from 40 % on: 25 + 50 / 4 of the 56-layer plain net's training error, plus 15 %
+    assert highest_settled(groups) == pytest.approx(1.15 * (25 + 12.5))
+
+
+def test_responses_make_a_page_too(finish, tmp_path: Path) -> None:
+    records = degradation(finish)[:2]
+    responses = [[Response("stem.0", 1.5), Response("stages.0", 0.5)]] * 2
+    page = write_responses(records, responses, tmp_path / "out")
+    assert (tmp_path / "out" / "figures" / "responses.svg").exists()
+    rows = list(csv.DictReader((tmp_path / "out" / "table.csv").open()))
+    assert [(r["network"], r["index"], r["std"]) for r in rows][:2] == [
+        ("plain-20", "1", "1.5"), ("plain-20", "2", "0.5"),
+    ]  # fmt: skip
+    assert "weaker" in page.read_text()
+
+
+def test_two_runs_of_one_net_get_labels_of_their_own() -> None:
+    assert unique(["a", "b", "a"]) == ["a #1", "b", "a #2"]
