@@ -24,7 +24,7 @@ study: .venv/installed
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyrefly check
+	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 
 test: lint
 	$(BIN)/pytest --numprocesses $(JOBS)

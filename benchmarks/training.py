@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from reslab.data.batches import Batches
 from reslab.data.images import ImageSet, pixel_mean
 from reslab.models.names import config_named
-from reslab.models.resnet import build_resnet
+from reslab.models.resnet import build_resnet, channels_last
 from reslab.recipes import recipe
 from reslab.train.classification import Classification, parts_of
 from reslab.train.loop import training_steps
@@ -83,7 +83,7 @@ def plain_loop(name: str, images: ImageSet) -> Iterator[float]:
 def reslab_loop(name: str, images: ImageSet, world: World) -> Iterator[float]:
     """One loss an iteration: the loop behind `reslab train`."""
     it = recipe(f"cifar10-{name}")
-    net = build_resnet(it.model).to(memory_format=torch.channels_last).train()
+    net = channels_last(build_resnet(it.model)).train()
     mean = pixel_mean(images.images)
     batches = Batches(images, mean, size=it.batch_size, pad=it.pad, flip=it.flip, seed=1)
     parts = parts_of(Classification(it, world, net, mean, batches, [images], [images]))
@@ -95,7 +95,7 @@ def difference(name: str, images: ImageSet) -> float:
     """How far the two ways of computing one loss differ, relative, both in fp32."""
     pictures, labels = images.images[:64].float(), images.labels[:64]
     plain = build_resnet(config_named(name)).train()
-    ours = build_resnet(config_named(name)).to(memory_format=torch.channels_last).train()
+    ours = channels_last(build_resnet(config_named(name))).train()
     with torch.no_grad():
         one = F.cross_entropy(plain(pictures), labels)
         other = F.cross_entropy(

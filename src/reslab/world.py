@@ -3,7 +3,6 @@
 import ctypes
 import os
 import sys
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,7 +21,7 @@ class World:
     device: torch.device
     precision: Literal["bf16", "fp32"]
 
-    def autocast(self) -> AbstractContextManager[None]:
+    def autocast(self) -> torch.autocast:
         """Forward passes inside compute in bf16 where the precision says so."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 

@@ -12,7 +12,7 @@ def test_the_split_has_its_sizes_and_shares_nothing() -> None:
     assert sets.train.images.dtype == torch.uint8
     assert torch.equal(load_digits().test.labels, sets.test.labels)
     labels = torch.cat([sets.train.labels, sets.test.labels]).bincount()
-    assert labels.tolist() == np.bincount(originals().target).tolist()
+    assert labels.tolist() == np.bincount(originals(return_X_y=True)[1]).tolist()
 
 
 def test_three_equal_channels() -> None:

@@ -30,15 +30,18 @@ def bn_by_hand(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
 def test_a_block_computes_the_papers_equations(option: str | None) -> None:
     """Eqn. 1 and 2 in float64: BN before ReLU and before the addition, ReLU after it."""
     config = cifar(8).model_copy(update={"shortcut": option})
-    block = build_resnet(config, rng()).stages[1][0].double().train()
+    block = list(blocks(build_resnet(config, rng()).double().train()))[1]
     x = torch.randn(4, 16, 8, 8, generator=rng(), dtype=torch.float64).relu()
     first, _, second = block.body
+    assert isinstance(first, ConvBN)
+    assert isinstance(second, ConvBN)
     y = F.conv2d(x, first.conv.weight, stride=2, padding=1)
     y = F.conv2d(bn_by_hand(y, first.norm).relu(), second.conv.weight, padding=1)
     y = bn_by_hand(y, second.norm)
     if option == "A":
         y = y + torch.cat([x[:, :, ::2, ::2], torch.zeros(4, 16, 4, 4)], 1)
     elif option:
+        assert isinstance(block.shortcut, Projection)
         projected = F.conv2d(x, block.shortcut.map.conv.weight, stride=2)
         y = y + bn_by_hand(projected, block.shortcut.map.norm)
     torch.testing.assert_close(block(x), y.relu(), rtol=1e-10, atol=1e-10)
@@ -77,7 +80,7 @@ def test_a_bottleneck_halves_where_its_config_says(
 ) -> None:
     with torch.device("meta"):
         net = ResNet(imagenet(50).model_copy(update={"stride_on": stride_on}))
-    halving = net.stages[1][0].body
+    halving = list(blocks(net))[3].body  # after the three of conv2_x
     strides = [layer.conv.stride[0] for layer in halving if isinstance(layer, ConvBN)]
     assert tuple(strides) == expected
 

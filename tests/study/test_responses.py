@@ -4,7 +4,7 @@ from torch import nn
 
 from reslab.data.images import ImageSet
 from reslab.models.layers import ConvBN
-from reslab.models.resnet import build_resnet, cifar, imagenet
+from reslab.models.resnet import Block, build_resnet, cifar, imagenet
 from reslab.models.weights import Model
 from reslab.study.responses import layer_responses, spread
 
@@ -24,7 +24,8 @@ def test_a_response_is_taken_after_batch_norm_and_before_relu_and_addition() -> 
     """The second layer of a block, computed here by hand from its input."""
     it = model(cifar(8, classes=2))
     images = pictures(300)  # more than one range
-    block = it.net.stages[0][0]
+    block = it.net.get_submodule("stages.0.0")
+    assert isinstance(block, Block)
     with torch.no_grad():
         x = it.net.stem(images.images.float())
         expected = block.body(x)

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from pydantic import ValidationError
@@ -15,7 +16,7 @@ def test_json_both_ways() -> None:
 
 def test_a_recipe_is_frozen() -> None:
     with pytest.raises(ValidationError):
-        recipe("digits-resnet20").iterations = 3
+        setattr(recipe("digits-resnet20"), "iterations", 3)  # noqa: B010
 
 
 @pytest.mark.parametrize(
@@ -69,9 +70,8 @@ def test_a_model_can_be_named() -> None:
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(change: str, reason: str) -> None:
-    with pytest.raises(ValueError, match=".") as caught:
+    with pytest.raises(ValueError, match=re.escape(reason)) as caught:
         recipe("digits-resnet110").with_changes([change])
-    assert reason in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

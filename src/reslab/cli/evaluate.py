@@ -1,11 +1,14 @@
 """`reslab evaluate`"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from reslab.cli.console import say, say_json
+
+if TYPE_CHECKING:
+    from reslab.data.images import ImageSet
 
 
 def evaluate(
@@ -53,18 +56,14 @@ def evaluate(
         )
 
 
-def test_set(name: str, data: Path | None, path: Path):
+def test_set(name: str, data: Path | None, path: Path) -> "ImageSet":
     """The test pictures of a set, found where the model's run found them if not told."""
-    from typing import get_args
-
-    from reslab.data.sets import SetName, open_sets
+    from reslab.data.sets import open_sets, set_named
     from reslab.train.folder import RunFolder
-    from reslab.words import unknown
 
-    if name not in get_args(SetName):
-        raise ValueError(unknown("set", name, get_args(SetName)))
-    if data is None and name != "digits" and path.is_dir():
+    chosen = set_named(name)
+    if data is None and chosen != "digits" and path.is_dir():
         run = RunFolder.open(path)
-        known = run.environment()["data"] if run.recipe().data == name else None
+        known = run.environment()["data"] if run.recipe().data == chosen else None
         data = Path(known) if known and Path(known).is_dir() else None
-    return open_sets(name, data).test
+    return open_sets(chosen, data).test

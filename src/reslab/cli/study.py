@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -73,19 +73,17 @@ def study_by_runs(
     jobs: int,
 ):
     """Carry out an experiment: the exit status, the page, the records."""
-    from reslab.data.sets import SetName, open_sets
+    from reslab.data.sets import open_sets, set_named
     from reslab.study.carry_out import carry_out
     from reslab.study.experiments import experiment, plan
     from reslab.study.records import read_record
     from reslab.study.report import write_report
-    from reslab.words import unknown
 
     it = experiment(name, parse_depths(depths))
-    if on not in get_args(SetName):
-        raise ValueError(unknown("set", on, get_args(SetName)))
+    chosen = set_named(on)
     folder = out or Path("studies") / f"{name}-{on}"
-    planned = plan(it, on, folder, iterations=iterations, seeds=seeds)
-    open_sets(on, data)  # a missing set is told of here, once, not by every run
+    planned = plan(it, chosen, folder, iterations=iterations, seeds=seeds)
+    open_sets(chosen, data)  # a missing set is told of here, once, not by every run
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )

@@ -1,13 +1,22 @@
 """The one place where the name of a data set becomes its pictures."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from reslab.data.cifar10 import load_cifar10
 from reslab.data.digits import load_digits
 from reslab.data.images import Sets
+from reslab.words import unknown
 
 SetName = Literal["digits", "cifar10"]
+
+
+def set_named(name: str) -> SetName:
+    """`name` if there is a set of that name; ValueError with the nearest otherwise."""
+    for known in get_args(SetName):
+        if name == known:
+            return known
+    raise ValueError(unknown("set", name, get_args(SetName)))
 
 
 def open_sets(name: SetName, folder: Path | None = None) -> Sets:

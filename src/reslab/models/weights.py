@@ -13,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 import reslab
-from reslab.models.resnet import ResNet, ResNetConfig
+from reslab.models.resnet import ResNet, ResNetConfig, channels_last
 
 MEAN_NAME = "preprocessing.pixel_mean"
 
@@ -72,7 +72,7 @@ def load(path: str | Path) -> Model:
         reason = " ".join(str(error).split())
         raise ValueError(f"{file} does not fit its own configuration: {reason}") from None
     return Model(
-        net=net.eval().to(memory_format=torch.channels_last),
+        net=channels_last(net.eval()),
         classes=tuple(json.loads(metadata["classes"])),
         pixel_mean=pixel_mean,
         recipe=json.loads(metadata["recipe"]),

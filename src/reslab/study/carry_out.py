@@ -33,7 +33,8 @@ def carry_out(
     for run in runs:
         if (run.folder / "recipe.json").exists():
             RunFolder(run.folder).must_hold(run.recipe, run.seed)
-    waiting = [run for run in runs if not is_finished(run)]
+    # the longest first: a short run left for the end keeps the cores busy together
+    waiting = sorted((run for run in runs if not is_finished(run)), key=cost, reverse=True)
     for run in runs:
         if run not in waiting:
             tell(run, run.recipe.iterations)
@@ -66,6 +67,11 @@ def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
             process.send_signal(signal.SIGTERM)
     for process in processes:
         process.wait()
+
+
+def cost(run: PlannedRun) -> int:
+    """How long a run takes beside others, in blocks passed by mini-batches."""
+    return sum(run.recipe.model.blocks) * run.recipe.iterations
 
 
 def printed(run: PlannedRun) -> Path:

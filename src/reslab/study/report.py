@@ -20,8 +20,9 @@ ERROR_CAPTION = (
     "above the errors of the later part of training; what is higher leaves the figure at its top."
 )
 ERROR_NOTE = (
-    "Errors of the last iteration: best (mean ± standard deviation over n seeds). Training error is "
-    "the mean of the last epoch, on augmented pictures. “paper” is Table 6, trained for 64k iterations."
+    "Errors of the last iteration: best (mean ± standard deviation over n seeds). Training error "
+    "is the mean of the last epoch, on augmented pictures. “paper” is the test error of Table 6, "
+    "trained for 64k iterations."
 )
 RESPONSE_CAPTION = (
     "Standard deviation of each 3×3 layer's output after batch norm, before ReLU and addition, on "
@@ -76,8 +77,8 @@ def write_responses(
     ]
     page = Page(
         title="Layer responses",
-        question="Are the responses of residual nets weaker than those of plain nets, and the weaker "
-        "the deeper? (Sec. 4.2, Fig. 7)",
+        question="Are the responses of residual nets weaker than those of plain nets, and the "
+        "weaker the deeper? (Sec. 4.2, Fig. 7)",
         findings=response_findings(of_models),
         figures={"responses.svg": (draw_responses(of_models), RESPONSE_CAPTION)},
         header=header,

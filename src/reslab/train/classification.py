@@ -15,7 +15,7 @@ from reslab.data.sets import open_sets
 from reslab.evaluate.classify import classify
 from reslab.evaluate.errors import wrong_in_top
 from reslab.models.batchnorm import recompute_statistics
-from reslab.models.resnet import ResNet, build_resnet
+from reslab.models.resnet import ResNet, build_resnet, channels_last
 from reslab.models.weights import Model, model_bytes
 from reslab.train.environment import environment, moved
 from reslab.train.folder import RunFolder
@@ -99,7 +99,7 @@ def prepare(recipe: Recipe, seed: int, data: Path | None, world: World) -> Class
         )
     device = world.device
     net = build_resnet(recipe.model, generator(seed, INITIALISATION))
-    net = net.to(device, memory_format=torch.channels_last).train()
+    net = channels_last(net.to(device)).train()
     mean = pixel_mean(train.images).to(device)
     batches = Batches(
         on(device, train), mean, size=recipe.batch_size, pad=recipe.pad, flip=recipe.flip, seed=seed
