@@ -47,7 +47,9 @@ class ZeroPadding(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.pad(x[:, :, :: self.stride, :: self.stride], self.padding)
+        # pooling over one pixel is x[:, :, ::stride, ::stride], but its gradient stays
+        # channels-last, as all others of the net
+        return F.pad(F.avg_pool2d(x, 1, self.stride), self.padding)
 
 
 def he_normal(conv: nn.Conv2d, rng: Generator) -> None:

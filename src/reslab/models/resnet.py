@@ -4,6 +4,7 @@ import warnings
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Generator, Tensor, nn
 
@@ -149,7 +150,9 @@ class ResNet(nn.Module):
         features = self.stages(self.stem(images))
         if min(features.shape[-2:]) < SMALLEST_MAP:
             warn_small_map(images, features)
-        return self.fc(features.mean((2, 3)))
+        # over the whole map; the adaptive pooling of torch would turn gradients channels-first
+        pooled = F.avg_pool2d(features, features.shape[-2:])
+        return self.fc(pooled.flatten(1))
 
 
 def build_stage(
