@@ -46,20 +46,31 @@ def degradation(finish):
     return [read_record(path) for path in paths]
 
 
-def test_degradation_is_said_of_the_plain_nets_alone(finish) -> None:
-    plain, residual = depth_findings(grouped(degradation(finish)))
+def test_degradation_is_measured_on_both_kinds_of_net(finish) -> None:
+    plain, residual, together = depth_findings(grouped(degradation(finish)))
+    assert plain.startswith("plain-56 against plain-20: training error 25.00 % against 0.50 %")
     assert "+24.50 points" in plain
-    assert "degradation" in plain
-    assert "harder to train" in plain
-    assert "ResNet-56 against ResNet-20" in residual
-    assert "no degradation" in residual
+    assert residual.startswith("ResNet-56 against ResNet-20: training error 0.60 %")
+    # 1 - 0.5 / 24.5
+    assert "plain nets 24.50 points" in together
+    assert "ResNet A +0.50; the shortcuts take away 98 % of it" in together
 
 
-def test_findings_follow_the_numbers(finish) -> None:
-    """The other way round they say the other thing."""
-    paths = [finish("digits-plain20", train_error=9), finish("digits-plain56", train_error=2)]
-    (found,) = depth_findings(grouped(read_record(path) for path in paths))
-    assert "trains better" in found
+@pytest.mark.parametrize(
+    ("plain56", "resnet56", "share"), [(9.0, 0.0, "all"), (9.0, 30.0, "nothing"), (0.1, 0.5, None)]
+)
+def test_findings_follow_the_numbers(finish, plain56, resnet56, share) -> None:
+    errors = {"plain20": 0.5, "plain56": plain56, "resnet20": 0.1, "resnet56": resnet56}
+    paths = [finish(f"digits-{model}", train_error=error) for model, error in errors.items()]
+    found = depth_findings(grouped(read_record(path) for path in paths))
+    if share is None:  # the plain net did not degrade: there is nothing to take away
+        assert len(found) == 2
+    else:
+        assert f"take away {share} of it" in found[2]
+
+
+def test_one_depth_alone_has_no_finding(finish) -> None:
+    assert depth_findings(grouped([read_record(finish("digits-plain20"))])) == []
 
 
 def test_options_are_ordered_by_test_error(finish) -> None:

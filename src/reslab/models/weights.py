@@ -58,7 +58,8 @@ def load(path: str | Path) -> Model:
     try:
         with safe_open(file, "pt") as opened:
             metadata = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened}
+            names = opened.keys()
+            tensors = {name: opened.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{file} is no model file, or a damaged one ({error})") from None
     if "config" not in metadata or MEAN_NAME not in tensors:

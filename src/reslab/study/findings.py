@@ -6,18 +6,19 @@ from statistics import mean
 from reslab.study.records import Group
 from reslab.study.responses import Response
 
-# below this many points two training errors count as the same: a seed moves them as much
-SAME_POINTS = 1.0
-
 
 def depth_findings(groups: Sequence[Group]) -> list[str]:
-    """For each kind of net: the deepest against the shallowest."""
-    found = []
-    kinds = dict.fromkeys(group.first.kind for group in groups)
-    for kind in kinds:
+    """For each kind of net the deepest against the shallowest; then the kinds against each other."""
+    found, costs = [], {}
+    for kind in dict.fromkeys(group.first.kind for group in groups):
         family = sorted((g for g in groups if g.first.kind == kind), key=lambda g: g.first.depth)
-        if family[0].first.depth < family[-1].first.depth:
-            found.append(deeper(family[0], family[-1]))
+        shallow, deep = family[0], family[-1]
+        if shallow.first.depth < deep.first.depth:
+            found.append(deeper(shallow, deep))
+            costs[kind] = deep.mean_train_error - shallow.mean_train_error
+    plain = costs.pop("plain", 0.0)
+    if plain > 0:
+        found += [rescued(kind, plain, cost) for kind, cost in costs.items()]
     return found
 
 
@@ -25,17 +26,23 @@ def deeper(shallow: Group, deep: Group) -> str:
     """One sentence on the training and the test error of a deeper net."""
     train = deep.mean_train_error - shallow.mean_train_error
     test = deep.mean_test_error - shallow.mean_test_error
-    if train > SAME_POINTS:
-        verdict = "it is harder to train: degradation"
-    elif train < -SAME_POINTS:
-        verdict = "it trains better than the shallower one"
-    else:
-        verdict = "it trains as well: no degradation"
     return (
         f"{deep.first.label} against {shallow.first.label}: training error "
         f"{deep.mean_train_error:.2f} % against {shallow.mean_train_error:.2f} % "
         f"({train:+.2f} points), test error {deep.mean_test_error:.2f} % against "
-        f"{shallow.mean_test_error:.2f} % ({test:+.2f}); {verdict}."
+        f"{shallow.mean_test_error:.2f} % ({test:+.2f} points)."
+    )
+
+
+def rescued(kind: str, plain: float, residual: float) -> str:
+    """How much of what depth costs plain nets, in points of training error, shortcuts take away."""
+    if residual <= 0:
+        share = "all"
+    else:
+        share = f"{100 * (1 - residual / plain):.0f} %" if residual < plain else "nothing"
+    return (
+        f"Degradation: the depth costs plain nets {plain:.2f} points of training error and "
+        f"{kind} {residual:+.2f}; the shortcuts take away {share} of it."
     )
 
 

@@ -82,7 +82,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         with safe_open(path, "pt") as opened:
             metadata = opened.metadata() or {}
-            tensors = {name: opened.get_tensor(name) for name in opened}
+            names = opened.keys()
+            tensors = {name: opened.get_tensor(name) for name in names}
         facts = json.loads(metadata["facts"])
     except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"checkpoint {path} is damaged ({error})") from None

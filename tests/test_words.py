@@ -1,0 +1,11 @@
+from reslab.words import unknown
+
+
+def test_a_near_name_is_offered() -> None:
+    assert unknown("verb", "trian", ["train", "resume"]) == "no verb 'trian'; did you mean 'train'?"
+
+
+def test_far_from_all_names_all_are_listed() -> None:
+    assert (
+        unknown("set", "zzz", ["digits", "cifar10"]) == "no set 'zzz'; there are: cifar10, digits"
+    )
