@@ -8,7 +8,7 @@ from reslab.study.responses import Response
 
 
 def depth_findings(groups: Sequence[Group]) -> list[str]:
-    """For each kind of net the deepest against the shallowest; then the kinds against each other."""
+    """The deepest against the shallowest net of each kind; then plain against residual."""
     found, costs = [], {}
     for kind in dict.fromkeys(group.first.kind for group in groups):
         family = sorted((g for g in groups if g.first.kind == kind), key=lambda g: g.first.depth)
