@@ -149,7 +149,7 @@ def test_responses_make_a_page_too(finish, tmp_path: Path) -> None:
     responses = [[Response("stem.0", 1.5), Response("stages.0", 0.5)]] * 2
     page = write_responses(records, responses, tmp_path / "out")
     assert (tmp_path / "out" / "figures" / "responses.svg").exists()
-    rows = list(csv.DictReader((tmp_path / "out" / "table.csv").open()))
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "table.csv").read_text())))
     assert [(r["network"], r["index"], r["std"]) for r in rows][:2] == [
         ("plain-20", "1", "1.5"), ("plain-20", "2", "0.5"),
     ]  # fmt: skip
