@@ -91,9 +91,10 @@ def test_a_study_from_end_to_end_and_again(reslab, tmp_path: Path) -> None:
     done = reslab(*command)
     assert done.returncode == 0, done.stderr
     study = tmp_path / "study"
-    assert {p.name for p in study.iterdir()} == {
-        "runs", "table.md", "table.csv", "figures", "report.html",
-    }  # fmt: skip
+    names = {path.name for path in study.iterdir()}
+    files = {"report.html", "report.md", "table.md", "table.csv"}
+    assert names == {"runs", "logs", "figures", *files}
+    assert all(path.is_dir() for path in (study / "runs").iterdir())  # `runs/*` are runs
     first = {p: p.stat().st_mtime_ns for p in study.rglob("result.json")}
     assert len(first) == 4
     shutil.rmtree(study / "runs" / "plain32-seed1")

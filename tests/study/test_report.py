@@ -116,7 +116,7 @@ def test_the_report_is_whole_and_needs_no_network(finish, tmp_path: Path) -> Non
     page = write_report(degradation(finish), tmp_path / "out", "Depth <hurts>?", "Does it?")
     html = page.read_text()
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
-        "report.html", "table.md", "table.csv", "figures",
+        "report.html", "report.md", "table.md", "table.csv", "figures",
     }  # fmt: skip
     assert not re.findall(r"(?:src|href)=[\"'](?!#)", html)  # nothing is fetched
     assert "@import" not in html
@@ -124,6 +124,10 @@ def test_the_report_is_whole_and_needs_no_network(finish, tmp_path: Path) -> Non
     assert html.count("<svg") == 1
     for row in table_rows(grouped(degradation_again(tmp_path))):
         assert f"<td>{row[0]}</td>" in html
+    markdown = (tmp_path / "out" / "report.md").read_text()
+    assert as_markdown(grouped(degradation_again(tmp_path))).splitlines()[0] in markdown
+    assert "](figures/errors.svg)" in markdown
+    assert "- `data: cifar10 -> digits`" in markdown
     figure = ET.parse(tmp_path / "out" / "figures" / "errors.svg")  # well-formed
     assert figure.getroot().tag.endswith("svg")
 

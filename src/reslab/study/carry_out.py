@@ -44,7 +44,7 @@ def carry_out(
         while waiting or working:
             while waiting and len(working) < jobs:
                 run = waiting.pop(0)
-                run.folder.parent.mkdir(parents=True, exist_ok=True)
+                printed(run).parent.mkdir(parents=True, exist_ok=True)
                 working[run] = launch(run, threads, printed(run))
             time.sleep(POLL_SECONDS)
             for run, process in list(working.items()):
@@ -76,7 +76,7 @@ def cost(run: PlannedRun) -> int:
 
 def printed(run: PlannedRun) -> Path:
     """The file that holds what a run printed."""
-    return run.folder.with_suffix(".log")
+    return run.folder.parent.with_name("logs") / f"{run.folder.name}.log"
 
 
 def is_finished(run: PlannedRun) -> bool:

@@ -44,7 +44,7 @@ class Page:
 
 
 def write_report(records: Sequence[Record], out: Path, title: str, question: str) -> Path:
-    """`report.html table.md table.csv figures/` of finished runs; the page's path."""
+    """`report.html report.md table.md table.csv figures/` of finished runs; the page's path."""
     groups = grouped(records)
     page = Page(
         title=title,
@@ -127,8 +127,27 @@ def write_page(page: Page, groups: Sequence[Group], out: Path, markdown: str, ta
         write_atomically(out / "figures" / name, svg.encode())
     write_atomically(out / "table.md", markdown.encode())
     write_atomically(out / "table.csv", table.encode())
+    write_atomically(out / "report.md", markdown_page(page, groups, markdown).encode())
     write_atomically(out / "report.html", html.encode())
     return out / "report.html"
+
+
+def markdown_page(page: Page, groups: Sequence[Group], table: str) -> str:
+    """The page for a repository: Markdown, the figures beside it."""
+    figures = [f"![{caption}](figures/{name})" for name, (_, caption) in page.figures.items()]
+    parts = [
+        f"# {page.title}",
+        page.question,
+        *page.findings,
+        *figures,
+        table.rstrip(),
+        page.table_note,
+        "## Departures from the paper",
+        "\n".join(f"- `{line}`" for line in all_departures(groups)) or "None in the recipe.",
+        "## Environment",
+        "\n".join(f"- {line}" for line in environments(groups)),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
 def svg_element(document: str) -> str:
