@@ -25,6 +25,12 @@ def test_runs_of_one_recipe_are_grouped(finish) -> None:
     assert [len(group.runs) for group in groups] == [2, 1]
 
 
+def test_one_run_does_not_count_as_two_seeds(finish) -> None:
+    record = read_record(finish("digits-plain20"))
+    with pytest.raises(ValueError, match="are the same run"):
+        grouped([record, record])
+
+
 def test_a_run_that_is_not_finished_is_refused(finish) -> None:
     run = finish("digits-plain20")
     (run / "result.json").unlink()
@@ -109,6 +115,8 @@ def test_departures_name_what_differs_from_the_paper(finish) -> None:
     assert departures(read_record(finish("cifar10-resnet110")).recipe) == []
     short = read_record(finish("cifar10-resnet20", changes=("iterations=4000", "eval_every=9")))
     assert departures(short.recipe) == ["iterations: 64000 -> 4000"]
+    option = read_record(finish("cifar10-resnet20-B"))
+    assert departures(option.recipe) == ["model.shortcut: A -> B"]
     assert "data: cifar10 -> digits" in departures(read_record(finish("digits-resnet20")).recipe)
 
 

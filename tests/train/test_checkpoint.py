@@ -74,6 +74,21 @@ def test_a_damaged_newest_is_told_of_and_passed_over(tmp_path: Path, damage: str
     assert "00000020.safetensors is damaged" in told[0]
 
 
+def test_a_disk_that_does_not_answer_costs_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of reading is not damage: nothing may be deleted for it."""
+    save_checkpoint(tmp_path, checkpoint(10))
+
+    def fail(*arguments: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("reslab.train.checkpoint.safe_open", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        newest_checkpoint(tmp_path, print)
+    assert len(checkpoints_in(tmp_path)) == 1
+
+
 def test_no_checkpoint_is_none(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path, print) is None
 

@@ -50,10 +50,36 @@ def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
 
 def test_lines_after_a_checkpoint_are_forgotten_and_a_cut_line_too(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", RECIPE, HERE)
-    folder.log([{"iteration": k} for k in (10, 20, 30)])
+    folder.log([{"kind": "train", "iteration": k} for k in (10, 20, 30)])
     with open(folder.metrics, "a") as file:
         file.write('{"iterat')  # a kill in the middle of a line
     assert [row["iteration"] for row in folder.rows()] == [10, 20, 30]
-    folder.forget_after(20)
-    folder.log([{"iteration": 25}])
+    folder.forget_after(20, last=40)
+    folder.log([{"kind": "train", "iteration": 25}])
     assert [row["iteration"] for row in folder.rows()] == [10, 20, 25]
+
+
+def test_evaluations_after_the_last_checkpoint_are_made_again(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", RECIPE, HERE)
+    folder.log([{"kind": kind, "iteration": k} for k in (20, 40) for kind in ("train", "eval")])
+    folder.forget_after(40, last=40)
+    kept = [(row["kind"], row["iteration"]) for row in folder.rows()]
+    assert kept == [("train", 20), ("eval", 20), ("train", 40)]
+
+
+def test_a_folder_whose_making_was_killed_is_made_whole(tmp_path: Path) -> None:
+    whole = RunFolder.create(tmp_path / "run", RECIPE, HERE)
+    (tmp_path / "run" / "recipe.json").rename(tmp_path / "run" / ".recipe.json.tmp")
+    assert RunFolder.create(tmp_path / "run", RECIPE, HERE).recipe() == RECIPE
+    assert whole.environment() == HERE
+
+
+@pytest.mark.parametrize("content", [b"{}", b"", b"\xff\xfe", b"[1]"])
+def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
+    folder = RunFolder.create(tmp_path / "run", RECIPE, HERE)
+    (tmp_path / "run" / "environment.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"environment.json is damaged"):
+        folder.environment()
+    folder.metrics.write_bytes(content + b"garbage\n")
+    with pytest.raises(ValueError, match=r"metrics.jsonl is damaged"):
+        folder.rows()

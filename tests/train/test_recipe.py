@@ -67,6 +67,9 @@ def test_a_model_can_be_named() -> None:
         ("precision=fp16", "'precision' cannot be 'fp16'"),
         ("model=resnet21", "did you mean"),
         ("flip=1", "'flip' cannot be 1"),
+        ("model.blocks=[3, 3]", "must name the same stages"),
+        ("model.blocks=[0, 0, 0]", "greater than 0"),
+        ("drops=[NaN]", "finite"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(change: str, reason: str) -> None:

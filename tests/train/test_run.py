@@ -142,6 +142,38 @@ def test_a_run_killed_without_warning_goes_on_from_its_last_checkpoint(
     assert metrics(out) == metrics(whole)
 
 
+def test_a_run_stopped_in_its_last_phase_goes_on(
+    short: Recipe, whole: Path, tmp_path: Path
+) -> None:
+    """After the last update: while statistics are recomputed, and before the result is written."""
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train(short, out, stop=after(25))
+    assert not (out / "result.json").exists()
+    train(short, out)
+    (out / "result.json").unlink()
+    train(short, out)
+    assert result(out) == result(whole)
+    assert metrics(out) == metrics(whole)
+
+
+def test_a_resumed_run_keeps_its_number_of_threads(short: Recipe, tmp_path: Path) -> None:
+    """Sums depend on it, so the bits do."""
+    out = tmp_path / "run"
+    before = torch.get_num_threads()
+    told: list[dict[str, Any]] = []
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(Interrupted):
+            train(short, out, stop=after(2))
+        torch.set_num_threads(1)
+        train(short, out, tell=told.append)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert not any("not bit-exact" in row.get("text", "") for row in told)
+
+
 def test_a_finished_run_is_not_run_again(short: Recipe, whole: Path) -> None:
     before = (whole / "model.safetensors").stat().st_mtime_ns
     told: list[dict[str, Any]] = []

@@ -36,7 +36,6 @@ def build_app() -> typer.Typer:
         name="reslab",
         help="Deep residual learning (arXiv 1512.03385): train, resume, evaluate, study.",
         epilog="Try: reslab study degradation",
-        no_args_is_help=True,
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
@@ -53,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     RESLAB_TRACEBACK=1 shows where an error came from.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments:
+        complain(f"which verb? {', '.join(verb.__name__ for verb in VERBS)}; see reslab --help")
+        return 2
     warnings.showwarning = lambda message, *rest, **more: complain(f"warning: {message}")
     try:
         return build_app()(args=arguments, prog_name="reslab", standalone_mode=False) or 0
@@ -75,9 +77,7 @@ def explain(error: Exception, arguments: Sequence[str]) -> int:
         if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
             complain(unknown("verb", arguments[0], names))
         else:
-            message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
-            if message:  # none when a bare `reslab` has shown its help
-                complain(message)
+            complain(" ".join(error.format_message().split()))  # type: ignore[attr-defined]
         return 2
     if isinstance(error, OSError) and error.strerror:
         place = f": {error.filename}" if error.filename else ""

@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -15,7 +15,13 @@ SECONDS_BETWEEN_LINES = 5.0  # where there is no terminal to redraw
 
 def complain(text: str) -> None:
     """One line on standard error."""
-    print(f"reslab: {text}", file=sys.stderr)
+    to_stderr(f"reslab: {text}")
+
+
+def to_stderr(text: str) -> None:
+    """A line on standard error; a reader who has gone away must not stop the work."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def say(text: str) -> None:
@@ -47,7 +53,7 @@ def on_screen(*columns: str, rows: list[list[str]]) -> None:
 
 @contextmanager
 def stopping() -> Iterator[Callable[[], int | None]]:
-    """Inside, Ctrl-C and SIGTERM are only noted; the function given tells which one came.
+    """Inside, Ctrl-C, SIGTERM and SIGHUP are only noted; the function given tells which one came.
 
     A second one ends the process at once: its run goes on from the last checkpoint.
     """
@@ -55,11 +61,12 @@ def stopping() -> Iterator[Callable[[], int | None]]:
 
     def note(number: int, frame: FrameType | None) -> None:
         if seen:
-            raise KeyboardInterrupt
+            raise SystemExit(128 + number)
         seen.append(number)
         complain("saving after this iteration; once more to stop at once")
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal was closed
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield lambda: seen[0] if seen else None
     finally:
@@ -111,7 +118,7 @@ def plain_lines(iterations: int) -> Callable[[Row], None]:
             )
         else:
             text = line_of(row)
-        print(text, file=sys.stderr, flush=True)
+        to_stderr(text)
 
     batch: list[tuple[int, float]] = []  # the last two train rows: iteration and time
 

@@ -31,10 +31,10 @@ def evaluate(
 
     if protocol != str(OneCrop()):
         raise ValueError(unknown("protocol", protocol, [str(OneCrop())]))
-    open_world("fp32")
+    world = open_world("fp32")
     reports = []
     for path in models:
-        model = load(path)
+        model = load(path).to(world.device)
         test = test_set(on or model.recipe["data"], data, path)
         if len(test.classes) != len(model.classes):
             raise ValueError(
@@ -45,7 +45,7 @@ def evaluate(
                 f"{path} was trained on pictures of {list(model.pixel_mean.shape)}, "
                 f"the set has {list(test.images.shape[1:])}"
             )
-        reports.append({"model": str(path), **classify(model, test).as_dict()})
+        reports.append({"model": str(path), **classify(model, test.to(world.device)).as_dict()})
     if as_json:
         say_json(reports)
         return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reslab.cli.console import complain, say, say_json, stopping
+from reslab.cli.console import complain, say, say_json, stopping, to_stderr
 
 if TYPE_CHECKING:
     from reslab.study.carry_out import Tell
@@ -78,18 +78,16 @@ def study_by_runs(
     from reslab.study.experiments import experiment, plan
     from reslab.study.records import read_record
     from reslab.study.report import write_report
+    from reslab.train.environment import usable_cores
 
     it = experiment(name, parse_depths(depths))
     chosen = set_named(on)
     folder = out or Path("studies") / f"{name}-{on}"
     planned = plan(it, chosen, folder, iterations=iterations, seeds=seeds)
     open_sets(chosen, data)  # a missing set is told of here, once, not by every run
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
     with stopping() as stop, study_display(planned) as tell:
         signal = carry_out(
-            planned, launcher(data), jobs=jobs, cores=cores, tell=tell, stop=stop
+            planned, launcher(data), jobs=jobs, cores=usable_cores(), tell=tell, stop=stop
         )  # fmt: skip
     if signal:
         complain(f"stopped, every run saved; the same command goes on: {folder}")
@@ -105,22 +103,23 @@ def study_responses(runs: Sequence[Path], data: Path | None, out: Path | None):
     from reslab.study.records import read_record
     from reslab.study.report import write_responses
     from reslab.study.responses import layer_responses
+    from reslab.world import open_world
 
     if not runs:
         raise ValueError("responses of which runs? `reslab study responses RUN...`")
+    world = open_world("fp32")
     records = [read_record(run) for run in runs]
     responses = []
     for record in records:
         complain(f"responses of {record.path}")
-        responses.append(
-            layer_responses(load(record.path), test_set(record.recipe.data, data, record.path))
-        )
+        pictures = test_set(record.recipe.data, data, record.path).to(world.device)
+        responses.append(layer_responses(load(record.path).to(world.device), pictures))
     return write_responses(records, responses, out or Path("studies") / "responses"), records
 
 
 def parse_depths(text: str | None) -> tuple[int, ...]:
     try:
-        return tuple(int(part) for part in text.split(",")) if text else ()
+        return tuple(dict.fromkeys(int(part) for part in text.split(","))) if text else ()
     except ValueError:
         raise ValueError(f"--depths {text}: whole numbers with commas between, as 20,56") from None
 
@@ -155,7 +154,7 @@ def study_display(planned: "Sequence[PlannedRun]") -> "Iterator[Tell]":
         def print_ended(run: "PlannedRun", done: int) -> None:
             if done >= total[run] and run not in ended:
                 ended.add(run)
-                print(f"{run.folder.name}: {done} iterations done", file=sys.stderr, flush=True)
+                to_stderr(f"{run.folder.name}: {done} iterations done")
 
         yield print_ended
         return

@@ -1,9 +1,11 @@
-"""CIFAR-10 from its official files: found, or downloaded, and always checked."""
+"""CIFAR-10 from its official files: found or downloaded; python batches checked by MD5, binary
+ones, whose MD5s are not published, by size and labels."""
 
 import hashlib
 import os
 import pickle
 import tarfile
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -92,9 +94,13 @@ def download(home: Path) -> Path:
 def unpack(archive: Path) -> Path:
     """The folder beside the archive, unpacked from it after a check of the whole archive."""
     check(archive, archive.read_bytes(), ARCHIVE_MD5)
-    with tarfile.open(archive) as opened:
-        opened.extractall(archive.parent, filter="data")
-    return archive.parent / PYTHON_FOLDER
+    target = archive.parent / PYTHON_FOLDER
+    with tempfile.TemporaryDirectory(dir=archive.parent) as beside:
+        with tarfile.open(archive) as opened:
+            opened.extractall(beside, filter="data")
+        if not target.exists():  # another process may have been quicker
+            os.replace(Path(beside) / PYTHON_FOLDER, target)
+    return target
 
 
 def read_python(file: Path, md5: str) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,11 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def to(self, device: torch.device) -> "ImageSet":
+        """The same set in the memory of a device."""
+        images, labels = self.images.to(device), self.labels.to(device)
+        return ImageSet(self.name, images, labels, self.classes)
+
     def take(self, name: str, indices: Tensor) -> "ImageSet":
         """The pictures at `indices` as a set of its own."""
         return ImageSet(name, self.images[indices], self.labels[indices], self.classes)

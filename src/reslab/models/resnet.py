@@ -1,11 +1,11 @@
 """One network for the whole paper: plain and residual, ImageNet (Table 1) and CIFAR (Sec. 4.2)."""
 
 import warnings
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from torch import Generator, Tensor, nn
 
 from reslab.models.layers import (
@@ -34,6 +34,7 @@ IMAGENET_WIDTHS = (64, 128, 256, 512)
 CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
 CIFAR_WIDTHS = (16, 32, 64)
 
+LAYERS = {"basic": 2, "bottleneck": 3}  # of one block (Fig. 5)
 EXPANSION = {"basic": 1, "bottleneck": 4}
 SMALLEST_MAP = 4  # pixels on a side that global average pooling should still find
 
@@ -41,16 +42,30 @@ SMALLEST_MAP = 4  # pixels on a side that global average pooling should still fi
 class ResNetConfig(BaseModel):
     """The complete description of one network; `shortcut=None` is a plain net (Sec. 3.3)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid")  # no key that nobody reads
 
     stem: Literal["imagenet", "cifar"]
     block: BlockKind
-    blocks: tuple[int, ...] = Field(min_length=1)
-    widths: tuple[int, ...] = Field(min_length=1)
+    blocks: tuple[PositiveInt, ...] = Field(min_length=1)  # of each stage
+    widths: tuple[PositiveInt, ...] = Field(min_length=1)  # channels inside its blocks
     classes: int = Field(ge=2)
     shortcut: Option | None
     zeros: Zeros = "end"  # option A's new channels; "both" for weights that were trained so
     stride_on: Literal["1x1", "3x3"] = "1x1"  # as in the authors' released prototxt
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if len(self.blocks) != len(self.widths):
+            raise ValueError(
+                f"model.blocks {list(self.blocks)} and model.widths {list(self.widths)} must "
+                "name the same stages"
+            )
+        return self
+
+    @property
+    def depth(self) -> int:
+        """Weighted layers as the paper counts them: those of the blocks, the first, the last."""
+        return LAYERS[self.block] * sum(self.blocks) + 2
 
 
 def imagenet(depth: int, shortcut: Option | None = "B", *, classes: int = 1000) -> ResNetConfig:

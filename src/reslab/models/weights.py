@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import Tensor
 import reslab
 from reslab.models.resnet import ResNet, ResNetConfig, channels_last
 
+WRITTEN = {"config", "classes", "recipe", "metrics"}  # what a use of the file needs
 MEAN_NAME = "preprocessing.pixel_mean"
 
 
@@ -27,6 +28,10 @@ class Model:
     pixel_mean: Tensor  # [3, H, W], 0 to 255, subtracted from every picture
     recipe: dict[str, Any]
     metrics: list[dict[str, Any]]
+
+    def to(self, device: torch.device) -> "Model":
+        """The same model on a device; the network itself moves."""
+        return replace(self, net=self.net.to(device), pixel_mean=self.pixel_mean.to(device))
 
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 [B, 3, H, W] -> scores before the softmax, [B, classes]."""
@@ -62,7 +67,7 @@ def load(path: str | Path) -> Model:
             tensors = {name: opened.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{file} is no model file, or a damaged one ({error})") from None
-    if "config" not in metadata or MEAN_NAME not in tensors:
+    if not metadata.keys() >= WRITTEN or MEAN_NAME not in tensors:
         raise ValueError(f"{file} was not written by reslab: it holds no configuration")
     pixel_mean = tensors.pop(MEAN_NAME)
     with torch.device("meta"):
@@ -73,7 +78,7 @@ def load(path: str | Path) -> Model:
         reason = " ".join(str(error).split())
         raise ValueError(f"{file} does not fit its own configuration: {reason}") from None
     return Model(
-        net=channels_last(net.eval()),
+        net=channels_last(net.eval()).requires_grad_(False),
         classes=tuple(json.loads(metadata["classes"])),
         pixel_mean=pixel_mean,
         recipe=json.loads(metadata["recipe"]),

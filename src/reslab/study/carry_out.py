@@ -1,5 +1,7 @@
 """Planned runs to finished runs: several processes, each one run at a time."""
 
+import json
+import os
 import signal
 import subprocess
 import time
@@ -13,6 +15,7 @@ from reslab.train.folder import RunFolder
 Launch = Callable[[PlannedRun, int, Path], subprocess.Popen[bytes]]
 Tell = Callable[[PlannedRun, int], None]  # a run and the iterations it has done
 POLL_SECONDS = 0.5
+TAIL = 2048  # bytes of a log, more than its last line
 
 
 def carry_out(
@@ -85,8 +88,13 @@ def is_finished(run: PlannedRun) -> bool:
 
 def iterations_done(run: PlannedRun) -> int:
     """How far the log of a run has come."""
-    rows = RunFolder(run.folder).rows()
-    return max((row["iteration"] for row in rows), default=0)
+    try:
+        with open(run.folder / "metrics.jsonl", "rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
+            lines = [line for line in file.read().splitlines(keepends=True) if line.endswith(b"\n")]
+        return json.loads(lines[-1])["iteration"]
+    except (OSError, IndexError, ValueError):  # nothing yet, or a line that is being written
+        return 0
 
 
 def last_line(log: Path) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reslab.data.sets import SetName
+from reslab.models.resnet import CIFAR_DEPTHS
 from reslab.recipes import recipe as recipe_named
 from reslab.train.recipe import Recipe
 from reslab.words import unknown
@@ -38,6 +39,10 @@ class PlannedRun:
 
 def experiment(name: str, depths: Sequence[int] = ()) -> Experiment:
     """The experiment of that name, at `depths` instead of its own if any are given."""
+    for depth in depths:
+        if depth not in CIFAR_DEPTHS:
+            known = ", ".join(map(str, CIFAR_DEPTHS))
+            raise ValueError(f"--depths {depth}: the depths of Table 6 are {known}")
     if name == "degradation":
         at = depths or (20, 56)
         return Experiment(

@@ -28,7 +28,7 @@ def draw_errors(groups: Sequence[Group]) -> str:
             curve = Curve(group.first.label, group.curve_rows())
             colour = COLOURS[index % len(COLOURS)]
             axes.plot(*curve.train(), color=colour, linewidth=0.9, alpha=0.85)
-            axes.plot(*curve.test(), color=colour, linewidth=2.4, label=curve.label)
+            axes.plot(*curve.watched(), color=colour, linewidth=2.4, label=curve.label)
         axes.set(xlabel="iteration", title=f"{name} nets")
         axes.grid(alpha=0.25)
         axes.set_xlim(left=0)
@@ -46,7 +46,7 @@ def highest_settled(groups: Sequence[Group]) -> float:
     highest = 5.0
     for group in groups:
         curve = Curve("", group.curve_rows())
-        for iterations, errors in (curve.train(), curve.test()):
+        for iterations, errors in (curve.train(), curve.watched()):
             start = SETTLED * iterations[-1]
             settled = [e for i, e in zip(iterations, errors, strict=True) if i >= start]
             highest = max(highest, *settled)

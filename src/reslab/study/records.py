@@ -25,8 +25,7 @@ class Record:
 
     @property
     def depth(self) -> int:
-        """6n+2 (Sec. 4.2): two layers a block, the first convolution, the classifier."""
-        return 2 * sum(self.recipe.model.blocks) + 2
+        return self.recipe.model.depth
 
     @property
     def kind(self) -> str:
@@ -54,10 +53,12 @@ class Record:
 def read_record(path: Path) -> Record:
     """A finished run; ValueError if it is not one."""
     folder = RunFolder.open(path)
-    result = folder.result()
+    result, rows = folder.result(), folder.rows()
+    if not any(row["kind"] == "train" for row in rows):
+        raise ValueError(f"{folder.metrics} holds no training: there is nothing to draw")
     if result is None:
         raise ValueError(f"{path} is not finished; `reslab resume {path}` goes on with it")
-    return Record(path, folder.recipe(), folder.environment(), folder.rows(), result)
+    return Record(path, folder.recipe(), folder.environment(), rows, result)
 
 
 @dataclass(frozen=True)
@@ -123,12 +124,21 @@ def grouped(records: Iterable[Record]) -> list[Group]:
     """Runs of equal recipes together, in the order in which the recipes first appear."""
     groups: dict[Recipe, list[Record]] = {}
     for record in records:
-        groups.setdefault(record.recipe, []).append(record)
+        runs = groups.setdefault(record.recipe, [])
+        for other in runs:
+            if other.environment["seed"] == record.environment["seed"]:
+                raise ValueError(
+                    f"{other.path} and {record.path} are the same run: recipe and seed are equal"
+                )
+        runs.append(record)
     return [Group(tuple(runs)) for runs in groups.values()]
 
 
 def departures(recipe: Recipe) -> list[str]:
     """How a recipe differs from the paper's training of the same net on CIFAR-10 (Sec. 4.2)."""
-    paper = cifar10_recipe("", recipe.model)
+    paper_model = recipe.model.model_copy(
+        update={"shortcut": recipe.model.shortcut and "A", "zeros": "end", "stride_on": "1x1"}
+    )
+    paper = cifar10_recipe("", paper_model)
     logging = ("eval_every", "checkpoint_every", "log_every")
     return [line for line in paper.differences(recipe) if not line.startswith(logging)]

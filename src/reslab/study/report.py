@@ -167,7 +167,10 @@ def all_departures(groups: Sequence[Group]) -> list[str]:
     """Each departure once, with the networks it belongs to where it is not all of them."""
     owners: dict[str, list[str]] = {}
     for group in groups:
-        for line in departures(group.first.recipe):
+        lines = departures(group.first.recipe)
+        if group.first.environment.get("precision") == "bf16":
+            lines.append("precision: fp32 -> bf16, with weights, statistics and loss in fp32")
+        for line in lines:
             owners.setdefault(line, []).append(group.first.label)
     return [
         line if len(labels) == len(groups) else f"{line}  ({', '.join(labels)})"

@@ -67,10 +67,11 @@ class Classification:
         self.net.train()
         return [report.as_dict() for report in reports]
 
-    def finish(self) -> list[Row]:
+    def finish(self, beat: Callable[[], None]) -> list[Row]:
         """Recompute the statistics over augmented training batches, then evaluate for good.
 
         The batches are those of the iterations after the last: seeded, and new to the net.
+        `beat` is called before each of them, and may raise to stop.
         """
         first = self.recipe.iterations
         if self.recipe.recompute_bn:
@@ -80,7 +81,7 @@ class Classification:
                     (
                         share.images
                         for k in range(self.recipe.recompute_bn)
-                        for share in self.shares_of(first + k)
+                        for share in (beat() or self.shares_of(first + k))
                     ),
                 )
         return self.evaluate(self.final)
@@ -102,18 +103,11 @@ def prepare(recipe: Recipe, seed: int, data: Path | None, world: World) -> Class
     net = channels_last(net.to(device)).train()
     mean = pixel_mean(train.images).to(device)
     batches = Batches(
-        on(device, train), mean, size=recipe.batch_size, pad=recipe.pad, flip=recipe.flip, seed=seed
+        train.to(device), mean, size=recipe.batch_size, pad=recipe.pad, flip=recipe.flip, seed=seed
     )
     return Classification(
         recipe, world, net, mean, batches,
-        [on(device, images) for images in watched], [on(device, images) for images in final],
-    )  # fmt: skip
-
-
-def on(device: torch.device, images: ImageSet) -> ImageSet:
-    """The same set in the memory of a device."""
-    return ImageSet(
-        images.name, images.images.to(device), images.labels.to(device), images.classes
+        [images.to(device) for images in watched], [images.to(device) for images in final],
     )  # fmt: skip
 
 
@@ -148,11 +142,15 @@ def train(
     """
     place = Path(data) if data else None
     world = open_world(recipe.precision)
-    here = environment(world, seed=seed, data=place)
     classification = None
-    if not (Path(out) / "recipe.json").exists():
+    if (Path(out) / "recipe.json").exists():
+        # sums depend on the number of threads: a resumed run keeps its own
+        threads = RunFolder.open(Path(out)).environment().get("threads")
+        torch.set_num_threads(threads or torch.get_num_threads())
+    else:
         # before the folder is made: data that is missing should leave nothing behind
         classification = prepare(recipe, seed, place, world)
+    here = environment(world, seed=seed, data=place)
     folder = RunFolder.create(Path(out), recipe, here)
     handle = folder.lock()
     try:

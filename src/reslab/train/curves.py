@@ -27,35 +27,31 @@ class Curve:
             [sum(y for _, y in part) / len(part) for part in stretches],
         )
 
-    def test(self) -> tuple[list[float], list[float]]:
-        """Iterations and error on the set that was watched."""
-        evals = [r for r in self.rows if r["kind"] == "eval"]
-        watched = [r for r in evals if r["set"] == evals[0]["set"]]
-        return [r["iteration"] for r in watched], [r["top1_error"] for r in watched]
+    def watched_set(self) -> str:
+        """The set that was evaluated on the way: the test, or what was held out."""
+        return next((row["set"] for row in self.rows if row["kind"] == "eval"), "test")
+
+    def watched(self) -> tuple[list[float], list[float]]:
+        """Iterations and error on that set."""
+        name = self.watched_set()
+        rows = [row for row in self.rows if row["kind"] == "eval" and row["set"] == name]
+        return [row["iteration"] for row in rows], [row["top1_error"] for row in rows]
 
 
 def draw_curves(rows: Sequence[Row], title: str) -> str:
     """One run's curves as SVG text."""
-    return draw([Curve(title, rows)], title)
-
-
-def draw(curves: Sequence[Curve], title: str, *, highest: float | None = None) -> str:
-    """Several runs in one figure, as SVG text; `highest` cuts the error axis, percent."""
     from matplotlib.figure import Figure
 
+    curve = Curve(title, rows)
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    for index, curve in enumerate(curves):
-        colour = COLOURS[index % len(COLOURS)]
-        dashes = "--" if index >= len(COLOURS) else "-"
-        axes.plot(*curve.train(), color=colour, linewidth=0.8, linestyle=dashes, alpha=0.8)
-        axes.plot(*curve.test(), color=colour, linewidth=2.2, linestyle=dashes, label=curve.label)
+    axes.plot(*curve.train(), color=COLOURS[0], linewidth=0.9, label="training")
+    axes.plot(*curve.watched(), color=COLOURS[0], linewidth=2.4, label=curve.watched_set())
     axes.set(xlabel="iteration", ylabel="error (%)", title=title)
-    axes.set_ylim(0, highest)
+    axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
     axes.grid(alpha=0.25)
-    legend_title = "bold: test, thin: training"
-    axes.legend(title=legend_title, frameon=False, fontsize=9, title_fontsize=9)
+    axes.legend(frameon=False)
     return svg_of(figure)
 
 

@@ -53,7 +53,14 @@ def processor() -> str:
         )
     except (OSError, StopIteration):
         pass  # not Linux: the plain name serves
-    return f"{name}, {os.cpu_count()} cores"
+    return f"{name}, {usable_cores()} cores"
+
+
+def usable_cores() -> int:
+    """The cores that this process may use; a container may grant fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def commit() -> str | None:

@@ -10,6 +10,8 @@ from typing import Any
 from reslab.train.checkpoint import write_atomically
 from reslab.train.recipe import Recipe, recipe_from_json
 
+# what a process that was killed while it made the folder may leave there
+BEGUN = ("environment.json", ".environment.json.tmp", ".recipe.json.tmp")
 SHOWN = 3  # differences named when a folder holds another recipe
 
 
@@ -33,7 +35,7 @@ class RunFolder:
         if (path / "recipe.json").exists():
             folder.must_hold(recipe, environment["seed"])
             return folder
-        if path.is_dir() and any(path.iterdir()):
+        if path.is_dir() and any(file.name not in BEGUN for file in path.iterdir()):
             raise ValueError(f"--out {path} is not empty and not a run; name a new folder")
         path.mkdir(parents=True, exist_ok=True)
         folder.write_json("environment.json", environment)
@@ -72,11 +74,13 @@ class RunFolder:
 
     def result(self) -> dict[str, Any] | None:
         """What came out; None while the run is not finished."""
-        return self.read_json("result.json") if (self.path / "result.json").exists() else None
+        if not (self.path / "result.json").exists():
+            return None
+        return self.read_json("result.json", "train_error", "evaluation", "seconds")
 
     def environment(self) -> dict[str, Any]:
         """Seed, data folder and the machine that the run was begun on."""
-        return self.read_json("environment.json")
+        return self.read_json("environment.json", "seed", "data")
 
     def lock(self) -> int:
         """Keep a second process out until this one ends, however it ends; the lock's handle."""
@@ -96,17 +100,33 @@ class RunFolder:
         """The lines of metrics.jsonl; a last line that a kill cut short is left out."""
         if not self.metrics.exists():
             return []
-        lines = self.metrics.read_text().splitlines(keepends=True)
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        lines = self.metrics.read_bytes().splitlines(keepends=True)
+        try:
+            return [json.loads(line) for line in lines if line.endswith(b"\n")]
+        except ValueError as error:
+            raise ValueError(f"{self.metrics} is damaged: {error}") from None
 
     def log(self, rows: Iterable[dict[str, Any]]) -> None:
         """Append lines to metrics.jsonl."""
         with open(self.metrics, "a") as file:
             file.write("".join(json.dumps(row) + "\n" for row in rows))
 
-    def forget_after(self, iteration: int) -> None:
-        """Drop the lines that the resumed run is going to write again."""
-        kept = [row for row in self.rows() if row["iteration"] <= iteration]
+    def flush(self) -> None:
+        """Bring the log to the disk, so that a checkpoint never outlives lines before it."""
+        with open(self.metrics, "a") as file:
+            os.fsync(file.fileno())
+
+    def forget_after(self, iteration: int, last: int) -> None:
+        """Drop the lines that the resumed run is going to write again.
+
+        Evaluations at the run's `last` iteration follow its last checkpoint.
+        """
+        kept = [
+            row
+            for row in self.rows()
+            if row["iteration"] <= iteration
+            and not (row["kind"] == "eval" and row["iteration"] == last)
+        ]
         self.write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept).encode())
 
     def write(self, name: str, data: bytes) -> None:
@@ -115,8 +135,13 @@ class RunFolder:
     def write_json(self, name: str, value: Any) -> None:
         self.write(name, (json.dumps(value, indent=2) + "\n").encode())
 
-    def read_json(self, name: str) -> Any:
+    def read_json(self, name: str, *keys: str) -> dict[str, Any]:
+        """A file of the folder, which must hold `keys`."""
         try:
-            return json.loads((self.path / name).read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            raise ValueError(f"{self.path / name} cannot be read: {error}") from None
+            value = json.loads((self.path / name).read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{self.path / name} is damaged: {error}") from None
+        missing = [key for key in keys if not isinstance(value, dict) or key not in value]
+        if missing:
+            raise ValueError(f"{self.path / name} is damaged: there is no {missing[0]!r} in it")
+        return value

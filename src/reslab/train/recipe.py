@@ -17,7 +17,7 @@ from reslab.world import Precision
 class Warmup(BaseModel):
     """The closed-loop warm-up of the 110-layer net (Sec. 4.2): low rate until it learns."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     learning_rate: float = Field(0.01, gt=0)
     until_train_error: float = Field(80.0, ge=0, le=100)  # percent
@@ -28,7 +28,7 @@ class Warmup(BaseModel):
 class Recipe(BaseModel):
     """What a run does, all of it but its seed and places. Defaults: Sec. 4.2 of the paper."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str
     model: ResNetConfig

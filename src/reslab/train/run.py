@@ -45,7 +45,8 @@ class Parts:
     loss_of: Callable[[Any], tuple[Tensor, Tensor]]
     shares_of: Callable[[int], Sequence[Any]]
     evaluate: Callable[[], list[Row]]  # on the way, with moving statistics
-    finish: Callable[[], list[Row]]  # after training: final statistics, then the final reports
+    # after training: final statistics and final reports; calls its argument now and then
+    finish: Callable[[Callable[[], None]], list[Row]]
     model_file: Callable[[list[Row]], bytes]  # the model with its reports
 
 
@@ -109,13 +110,14 @@ def run(
         tell(note(f"going on from iteration {found.iteration}"))
     start = found.iteration if found else 0
     warmup = found.warmup if found else WarmupState()
-    folder.forget_after(start)
+    folder.forget_after(start, recipe.iterations)
     begun = logged = clock()
     seconds_before = found.seconds if found else 0.0
 
     def checkpoint(iteration: int) -> None:
         progress.read()
         seconds = seconds_before + clock() - begun
+        folder.flush()
         state = snapshot(parts, progress, iteration, warmup, seconds)
         save_checkpoint(folder.checkpoints, state)
 
@@ -146,16 +148,27 @@ def run(
         if signal:
             raise Interrupted(signal, folder.path, step.iteration)
     seconds = seconds_before + clock() - begun
-    return finish(recipe, parts, folder, progress, seconds, tell)
+
+    def beat() -> None:  # all is saved: it is safe to stop anywhere
+        if signal := stop():
+            raise Interrupted(signal, folder.path, recipe.iterations)
+
+    return finish(recipe, parts, folder, progress, seconds, tell, beat)
 
 
 def finish(
-    recipe: Recipe, parts: Parts, folder: RunFolder, progress: Progress, seconds: float, tell: Tell
+    recipe: Recipe,
+    parts: Parts,
+    folder: RunFolder,
+    progress: Progress,
+    seconds: float,
+    tell: Tell,
+    beat: Callable[[], None],
 ) -> Row:
     """Final statistics, final reports, the model, its curves, and last of all the result."""
     from reslab.train.curves import draw_curves
 
-    reports = parts.finish()
+    reports = parts.finish(beat)
     rows = [eval_row(recipe.iterations, report) for report in reports]
     folder.log(rows)
     for row in rows:
