@@ -8,6 +8,23 @@ from torch import Generator, Tensor, nn
 Zeros = Literal["end", "both"]
 
 
+class Conv(nn.Conv2d):
+    """A convolution whose weights are left unset: `build_resnet` or a file sets them.
+
+    torch would draw them from the global generator, only for them to be replaced.
+    """
+
+    def reset_parameters(self) -> None:
+        pass
+
+
+class Classifier(nn.Linear):
+    """The linear layer, its weights left unset for the same reason."""
+
+    def reset_parameters(self) -> None:
+        pass
+
+
 class ConvBN(nn.Module):
     """A convolution and its batch norm, before any other non-linearity (Sec. 3.4).
 
@@ -16,7 +33,7 @@ class ConvBN(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, bias=False)
+        self.conv = Conv(c_in, c_out, kernel, stride, padding=kernel // 2, bias=False)
         self.norm = nn.BatchNorm2d(c_out)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from torch import Generator, Tensor, nn
 
 from reslab.models.layers import (
+    Classifier,
     ConvBN,
     Projection,
     ZeroPadding,
@@ -139,7 +140,7 @@ def build_shortcut(config: ResNetConfig, c_in: int, c_out: int, stride: int) -> 
 
 
 class ResNet(nn.Module):
-    """Stem, stages of blocks, global average pooling and a linear classifier.
+    """Stem, stages of blocks, global average pooling and a linear classifier; weights unset.
 
     [B, 3, H, W] -> [B, classes], for any H and W that the stages can halve
     """
@@ -159,7 +160,7 @@ class ResNet(nn.Module):
             stages.append(build_stage(config, c_in, width, count, stride=1 if index == 0 else 2))
             c_in = EXPANSION[config.block] * width
         self.stages = nn.Sequential(*stages)
-        self.fc = nn.Linear(c_in, config.classes)
+        self.fc = Classifier(c_in, config.classes)
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.stages(self.stem(images))
@@ -204,14 +205,10 @@ def channels_last(net: ResNet) -> ResNet:
 def build_resnet(config: ResNetConfig, rng: Generator | None = None) -> ResNet:
     """The network of `config` on the CPU, its weights drawn from `rng` (seed 0 without one)."""
     rng = rng or torch.Generator().manual_seed(0)
-    with torch.device("meta"):
-        net = ResNet(config)
-    net.to_empty(device="cpu")
+    net = ResNet(config)
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             he_normal(module, rng)
-        elif isinstance(module, nn.BatchNorm2d):
-            module.reset_parameters()
         elif isinstance(module, nn.Linear):
             uniform_classifier(module, rng)
     return net

@@ -70,8 +70,7 @@ def load(path: str | Path) -> Model:
     if not metadata.keys() >= WRITTEN or MEAN_NAME not in tensors:
         raise ValueError(f"{file} was not written by reslab: it holds no configuration")
     pixel_mean = tensors.pop(MEAN_NAME)
-    with torch.device("meta"):
-        net = ResNet(ResNetConfig.model_validate_json(metadata["config"]))
+    net = ResNet(ResNetConfig.model_validate_json(metadata["config"]))
     try:
         net.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
