@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from reslab.study.figures import highest_settled
-from reslab.study.findings import depth_findings, option_findings, response_findings
+from reslab.study.findings import depth_findings, findings, option_findings, response_findings
 from reslab.study.records import Seeds, departures, grouped, read_record
 from reslab.study.report import unique, write_report, write_responses
 from reslab.study.responses import Response
@@ -23,6 +23,11 @@ def test_runs_of_one_recipe_are_grouped(finish) -> None:
     paths = [finish("digits-plain20", 1), finish("digits-plain56", 1), finish("digits-plain20", 2)]
     groups = grouped(read_record(path) for path in paths)
     assert [len(group.runs) for group in groups] == [2, 1]
+
+
+def test_how_often_a_run_was_logged_makes_no_other_recipe(finish) -> None:
+    paths = [finish("digits-plain20"), finish("digits-plain20", 2, changes=("eval_every=7",))]
+    assert len(grouped(read_record(path) for path in paths)) == 1
 
 
 def test_one_run_does_not_count_as_two_seeds(finish) -> None:
@@ -73,6 +78,11 @@ def test_findings_follow_the_numbers(finish, plain56, resnet56, share) -> None:
         assert len(found) == 2
     else:
         assert f"take away {share} of it" in found[2]
+
+
+def test_nets_of_different_sets_are_not_compared(finish) -> None:
+    paths = [finish("digits-resnet20"), finish("cifar10-resnet56", train_error=50.0)]
+    assert findings(grouped(read_record(path) for path in paths)) == []
 
 
 def test_one_depth_alone_has_no_finding(finish) -> None:

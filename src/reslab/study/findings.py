@@ -7,6 +7,15 @@ from reslab.study.records import Group
 from reslab.study.responses import Response
 
 
+def findings(groups: Sequence[Group]) -> list[str]:
+    """What a set of runs says of depth and of shortcuts, each data set for itself."""
+    found = []
+    for data in dict.fromkeys(group.first.recipe.data for group in groups):
+        family = [group for group in groups if group.first.recipe.data == data]
+        found += [*depth_findings(family), *option_findings(family)]
+    return found
+
+
 def depth_findings(groups: Sequence[Group]) -> list[str]:
     """The deepest against the shallowest net of each kind; then plain against residual."""
     found, costs = [], {}

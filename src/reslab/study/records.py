@@ -11,6 +11,7 @@ from reslab.train.folder import RunFolder
 from reslab.train.recipe import Recipe
 
 Row = dict[str, Any]
+CADENCE = ("eval_every", "checkpoint_every", "log_every")  # recipe keys that change no weight
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,9 @@ class Group:
                 if row["kind"] in ("train", "eval"):
                     place = (row["kind"], row["iteration"], row.get("set"))
                     by_place.setdefault(place, []).append(row)
-        return [_mean_row(rows) for rows in by_place.values()]
+        # where runs were logged at different iterations, those that all of them have
+        whole = [rows for rows in by_place.values() if len(rows) == len(self.runs)]
+        return [_mean_row(rows) for rows in whole]
 
 
 def _mean_row(rows: Sequence[Row]) -> Row:
@@ -121,10 +124,14 @@ def _mean_row(rows: Sequence[Row]) -> Row:
 
 
 def grouped(records: Iterable[Record]) -> list[Group]:
-    """Runs of equal recipes together, in the order in which the recipes first appear."""
+    """Runs of equal recipes together, in the order in which the recipes first appear.
+
+    How often a run logs, evaluates and saves changes nothing of its training.
+    """
     groups: dict[Recipe, list[Record]] = {}
     for record in records:
-        runs = groups.setdefault(record.recipe, [])
+        training = record.recipe.model_copy(update=dict.fromkeys(CADENCE, 1))
+        runs = groups.setdefault(training, [])
         for other in runs:
             if other.environment["seed"] == record.environment["seed"]:
                 raise ValueError(
@@ -140,5 +147,4 @@ def departures(recipe: Recipe) -> list[str]:
         update={"shortcut": recipe.model.shortcut and "A", "zeros": "end", "stride_on": "1x1"}
     )
     paper = cifar10_recipe("", paper_model)
-    logging = ("eval_every", "checkpoint_every", "log_every")
-    return [line for line in paper.differences(recipe) if not line.startswith(logging)]
+    return [line for line in paper.differences(recipe) if not line.startswith(CADENCE)]

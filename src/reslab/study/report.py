@@ -8,7 +8,7 @@ from typing import Any
 
 import reslab
 from reslab.study.figures import draw_errors, draw_responses
-from reslab.study.findings import depth_findings, option_findings, response_findings
+from reslab.study.findings import findings, response_findings
 from reslab.study.records import Group, Record, departures, grouped
 from reslab.study.responses import Response
 from reslab.study.tables import HEADER, as_csv, as_markdown, table_rows
@@ -49,7 +49,7 @@ def write_report(records: Sequence[Record], out: Path, title: str, question: str
     page = Page(
         title=title,
         question=question,
-        findings=[*depth_findings(groups), *option_findings(groups)],
+        findings=findings(groups),
         figures={"errors.svg": (draw_errors(groups), ERROR_CAPTION)},
         header=HEADER,
         rows=table_rows(groups),

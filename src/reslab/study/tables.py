@@ -10,7 +10,7 @@ from reslab.study.paper import table_6
 from reslab.study.records import Group, Record
 
 HEADER = (
-    "network", "layers", "parameters", "test error (%)", "training error (%)", "paper (%)",
+    "network", "set", "layers", "parameters", "test error (%)", "training error (%)", "paper (%)",
     "seconds a run",
 )  # fmt: skip
 
@@ -28,6 +28,7 @@ def table_rows(groups: Sequence[Group]) -> list[tuple[str, ...]]:
     return [
         (
             group.first.label,
+            group.first.recipe.data,
             str(group.first.depth),
             f"{complexity(group.first.label, group.first.recipe.model).parameters:,}",
             str(group.test_error),
