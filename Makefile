@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 JOBS ?= $(shell nproc 2>/dev/null || echo 1)
 
-.PHONY: setup study test test-slow bench lint
+.PHONY: setup study test test-slow bench lint results
 
 setup: .venv/installed
 
@@ -35,3 +35,8 @@ test-slow: lint
 bench: .venv/installed
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/start.py
+
+# docs/results.md links these pages; the runs in docs/runs are kept without weights and checkpoints
+results: .venv/installed
+	$(BIN)/reslab report docs/runs/digits-* --out docs/results/digits
+	$(BIN)/reslab report docs/runs/cifar10-* --out docs/results/cifar10
