@@ -27,7 +27,7 @@ lint: .venv/installed-dev
 	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 
 test: lint
-	$(BIN)/pytest --numprocesses $(JOBS)
+	$(BIN)/pytest --numprocesses $(JOBS) --dist worksteal
 
 test-slow: lint
 	$(BIN)/pytest -m slow
