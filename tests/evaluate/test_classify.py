@@ -48,12 +48,6 @@ def test_a_report_names_its_protocol_and_count() -> None:
     assert "one-crop, n=10" in str(classify(reader, coded(10, 10)))
 
 
-def test_progress_is_told() -> None:
-    told = []
-    classify(reader, coded(RANGE + 1, 10), tell=lambda done, total: told.append((done, total)))
-    assert told == [(RANGE, RANGE + 1), (RANGE + 1, RANGE + 1)]
-
-
 def test_an_empty_set_is_refused() -> None:
     with pytest.raises(ValueError, match="no pictures"):
         classify(reader, coded(0, 10))

@@ -123,7 +123,7 @@ def test_a_map_of_4x4_is_not() -> None:
     net = build_resnet(cifar(8), rng()).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        net(torch.zeros(1, 3, 16, 16))
+        assert net(torch.zeros(1, 3, 16, 16)).shape == (1, 10)
 
 
 def test_weights_depend_on_the_generator_alone() -> None:

@@ -45,15 +45,12 @@ def evaluate(
                 f"{path} was trained on pictures of {list(model.pixel_mean.shape)}, "
                 f"the set has {list(test.images.shape[1:])}"
             )
-        reports.append({"model": str(path), **classify(model, test.to(world.device)).as_dict()})
+        reports.append((path, classify(model, test.to(world.device))))
     if as_json:
-        say_json(reports)
+        say_json([{"model": str(path), **report.as_dict()} for path, report in reports])
         return
-    for report in reports:
-        say(
-            f"{report['model']}  {report['set']}: top-1 error {report['top1_error']:.2f} %, "
-            f"top-5 error {report['top5_error']:.2f} %  ({report['protocol']}, n={report['n']})"
-        )
+    for path, report in reports:
+        say(f"{path}  {report}")
 
 
 def test_set(name: str, data: Path | None, path: Path) -> "ImageSet":

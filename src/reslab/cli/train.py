@@ -75,11 +75,9 @@ def carry_out(recipe: "Recipe", out: Path, seed: int, data: Path | None, as_json
 
 def summary(result: dict[str, Any], out: Path) -> str:
     """The result in a few lines."""
-    lines = [
-        f"{report['set']}: top-1 error {report['top1_error']:.2f} %  "
-        f"({report['protocol']}, n={report['n']})"
-        for report in result["evaluation"]
-    ]
+    from reslab.evaluate.classify import Report
+
+    lines = [str(Report(**report)) for report in result["evaluation"]]
     lines.append(f"training error {result['train_error']:.2f} %  (last epoch, augmented)")
     lines.append(
         f"{result['iterations']} iterations in {result['seconds']:.0f} s; see {out}/curves.svg"

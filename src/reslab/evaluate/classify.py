@@ -42,12 +42,10 @@ def classify(
     model: Callable[[Tensor], Tensor],
     images: ImageSet,
     protocol: OneCrop = OneCrop(),
-    *,
-    tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
     """Test `model`, uint8 [B, 3, H, W] -> scores [B, classes], on every picture of a set.
 
-    Top-5 is top-k for k = min(5, classes). `tell(done, total)` is called after each range.
+    Top-5 is top-k for k = min(5, classes).
     """
     if not len(images):
         raise ValueError(f"{images.name} holds no pictures: there is nothing to evaluate")
@@ -60,7 +58,6 @@ def classify(
         wrong1 += int(wrong_in_top(scores, labels, 1).sum())
         wrong5 += int(wrong_in_top(scores, labels, k).sum())
         loss += float(F.cross_entropy(scores, labels, reduction="sum"))
-        tell(min(start + RANGE, len(images)), len(images))
     n = len(images)
     return Report(
         set=images.name, protocol=str(protocol), n=n,
