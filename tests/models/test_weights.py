@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from reslab.models.preprocessing import minus_mean
 from reslab.models.resnet import build_resnet, cifar
 from reslab.models.weights import Model, load, model_bytes, sha256_of
 
@@ -10,7 +11,9 @@ from reslab.models.weights import Model, load, model_bytes, sha256_of
 def a_model() -> Model:
     net = build_resnet(cifar(8, "B", classes=3), torch.Generator().manual_seed(1)).eval()
     mean = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(2)) * 255
-    return Model(net, ("ant", "bee", "cat"), mean, {"data": "digits"}, [{"top1_error": 1.5}])
+    return Model(
+        net, ("ant", "bee", "cat"), minus_mean(mean), {"data": "digits"}, [{"top1_error": 1.5}]
+    )
 
 
 def test_a_model_file_brings_back_the_same_function(tmp_path: Path) -> None:

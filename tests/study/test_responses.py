@@ -4,6 +4,7 @@ from torch import nn
 
 from reslab.data.images import ImageSet
 from reslab.models.layers import ConvBN
+from reslab.models.preprocessing import minus_mean
 from reslab.models.resnet import Block, build_resnet, cifar, imagenet
 from reslab.models.weights import Model
 from reslab.study.responses import layer_responses, spread
@@ -17,7 +18,7 @@ def pictures(count: int, side: int = 16) -> ImageSet:
 
 def model(config) -> Model:
     net = build_resnet(config, torch.Generator().manual_seed(1)).eval()
-    return Model(net, ("a", "b"), torch.zeros(3, 1, 1), {}, [])
+    return Model(net, ("a", "b"), minus_mean(torch.zeros(3, 1, 1)), {}, [])
 
 
 def test_a_response_is_taken_after_batch_norm_and_before_relu_and_addition() -> None:

@@ -40,9 +40,9 @@ def evaluate(
             raise ValueError(
                 f"{path} knows {len(model.classes)} classes, the set has {len(test.classes)}"
             )
-        if test.images.shape[1:] != model.pixel_mean.shape:
+        if test.images.shape[1:] != model.preprocessing.mean.shape:
             raise ValueError(
-                f"{path} was trained on pictures of {list(model.pixel_mean.shape)}, "
+                f"{path} was trained on pictures of {list(model.preprocessing.mean.shape)}, "
                 f"the set has {list(test.images.shape[1:])}"
             )
         reports.append((path, classify(model, test.to(world.device))))

@@ -53,6 +53,7 @@ class ResNetConfig(BaseModel):
     shortcut: Option | None
     zeros: Zeros = "end"  # option A's new channels; "both" for weights that were trained so
     stride_on: Literal["1x1", "3x3"] = "1x1"  # as in the authors' released prototxt
+    pool: Literal["ceil", "padded"] = "ceil"  # the ImageNet stem's: the authors', or torchvision's
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -67,6 +68,11 @@ class ResNetConfig(BaseModel):
     def depth(self) -> int:
         """Weighted layers as the paper counts them: those of the blocks, the first, the last."""
         return LAYERS[self.block] * sum(self.blocks) + 2
+
+    @property
+    def reduction(self) -> int:
+        """Pixels of a picture's side to one of the last feature map's."""
+        return (4 if self.stem == "imagenet" else 1) * 2 ** (len(self.blocks) - 1)
 
 
 def imagenet(depth: int, shortcut: Option | None = "B", *, classes: int = 1000) -> ResNetConfig:
@@ -150,8 +156,9 @@ class ResNet(nn.Module):
         self.config = config
         first = config.widths[0]
         if config.stem == "imagenet":
-            # the authors' pooling: no padding, the last window may reach over the edge
-            pool = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+            # the authors' pooling has no padding, and its last window may reach over the edge
+            own = config.pool == "ceil"
+            pool = nn.MaxPool2d(3, stride=2, padding=0 if own else 1, ceil_mode=own)
             self.stem = nn.Sequential(ConvBN(3, first, 7, stride=2), nn.ReLU(), pool)
         else:
             self.stem = nn.Sequential(ConvBN(3, first, 3), nn.ReLU())
@@ -169,6 +176,14 @@ class ResNet(nn.Module):
         # over the whole map; the adaptive pooling of torch would turn gradients channels-first
         pooled = F.avg_pool2d(features, features.shape[-2:])
         return self.fc(pooled.flatten(1))
+
+    def dense(self, images: Tensor, window: int) -> Tensor:
+        """Fully convolutional (Sec. 3.4): the pooling slides by one, the classifier is a 1x1
+        convolution. [B, 3, H, W] -> [B, classes, h, w], h = H / reduction - window + 1
+        """
+        features = self.stages(self.stem(images))
+        pooled = F.avg_pool2d(features, window, stride=1)
+        return F.conv2d(pooled, self.fc.weight[:, :, None, None], self.fc.bias)
 
 
 def build_stage(

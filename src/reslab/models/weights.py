@@ -13,10 +13,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 import reslab
+from reslab.models.preprocessing import MEAN_NAME, STD_NAME, Preprocessing, taken_from
 from reslab.models.resnet import ResNet, ResNetConfig, channels_last
 
-WRITTEN = {"config", "classes", "recipe", "metrics"}  # what a use of the file needs
-MEAN_NAME = "preprocessing.pixel_mean"
+# what a use of the file needs
+WRITTEN = {"config", "classes", "ids", "preprocessing", "recipe", "metrics", "batch_norm_folded"}
 
 
 @dataclass(frozen=True)
@@ -24,34 +25,46 @@ class Model:
     """A trained network with all that its use needs."""
 
     net: ResNet
-    classes: tuple[str, ...]
-    pixel_mean: Tensor  # [3, H, W], 0 to 255, subtracted from every picture
-    recipe: dict[str, Any]
+    classes: tuple[str, ...]  # names of the outputs, for people
+    preprocessing: Preprocessing
+    recipe: dict[str, Any]  # empty for weights that come from elsewhere
     metrics: list[dict[str, Any]]
+    ids: tuple[str, ...] = ()  # what folders call the outputs (ImageNet: wnids); none: the names
+    folded: bool = False  # batch norm went into the convolutions: mean 0, variance 1 everywhere
 
     def to(self, device: torch.device) -> "Model":
         """The same model on a device; the network itself moves."""
-        return replace(self, net=self.net.to(device), pixel_mean=self.pixel_mean.to(device))
+        return replace(self, net=self.net.to(device), preprocessing=self.preprocessing.to(device))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """uint8 [B, 3, H, W] -> scores before the softmax, [B, classes]."""
-        pictures = images.float() - self.pixel_mean
-        return self.net(pictures.contiguous(memory_format=torch.channels_last))
+        """RGB bytes [B, 3, H, W] -> scores before the softmax, [B, classes]."""
+        return self.net(self.preprocessing(images))
+
+    def dense(self, images: Tensor) -> Tensor:
+        """RGB bytes [B, 3, H, W] -> scores at every position, [B, classes, h, w] (Sec. 3.4).
+
+        The network is applied as at each place of the size that it was trained on: one position
+        at that size, more where the pictures are larger.
+        """
+        own = self.preprocessing.size or self.preprocessing.mean.shape[-1]
+        return self.net.dense(self.preprocessing(images), window=own // self.net.config.reduction)
 
 
 def model_bytes(model: Model) -> bytes:
     """The model file as bytes."""
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in model.net.state_dict().items()}
+    state = model.net.state_dict() | model.preprocessing.tensors()
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in state.items()}
     metadata = {
         "reslab": reslab.__version__,
         "config": model.net.config.model_dump_json(),
         "classes": json.dumps(model.classes),
-        "preprocessing": json.dumps({"subtract": MEAN_NAME, "range": [0, 255]}),
+        "ids": json.dumps(model.ids),
+        "preprocessing": model.preprocessing.facts(),
         "recipe": json.dumps(model.recipe),
         "metrics": json.dumps(model.metrics),
-        "batch_norm_folded": "false",
+        "batch_norm_folded": json.dumps(model.folded),
     }
-    return save(tensors | {MEAN_NAME: model.pixel_mean.contiguous().cpu()}, metadata)
+    return save(tensors, metadata)
 
 
 def load(path: str | Path) -> Model:
@@ -67,9 +80,11 @@ def load(path: str | Path) -> Model:
             tensors = {name: opened.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{file} is no model file, or a damaged one ({error})") from None
-    if not metadata.keys() >= WRITTEN or MEAN_NAME not in tensors:
-        raise ValueError(f"{file} was not written by reslab: it holds no configuration")
-    pixel_mean = tensors.pop(MEAN_NAME)
+    if not metadata.keys() >= WRITTEN or not tensors.keys() >= {MEAN_NAME, STD_NAME}:
+        raise ValueError(
+            f"{file} was not written by reslab; `reslab import` reads weights from elsewhere"
+        )
+    preprocessing = taken_from(tensors, json.loads(metadata["preprocessing"]))
     net = ResNet(ResNetConfig.model_validate_json(metadata["config"]))
     try:
         net.load_state_dict(tensors, assign=True)
@@ -79,9 +94,11 @@ def load(path: str | Path) -> Model:
     return Model(
         net=channels_last(net.eval()).requires_grad_(False),
         classes=tuple(json.loads(metadata["classes"])),
-        pixel_mean=pixel_mean,
+        preprocessing=preprocessing,
         recipe=json.loads(metadata["recipe"]),
         metrics=json.loads(metadata["metrics"]),
+        ids=tuple(json.loads(metadata["ids"])),
+        folded=json.loads(metadata["batch_norm_folded"]),
     )
 
 

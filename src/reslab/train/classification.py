@@ -15,6 +15,7 @@ from reslab.data.sets import open_sets
 from reslab.evaluate.classify import classify
 from reslab.evaluate.errors import wrong_in_top
 from reslab.models.batchnorm import recompute_statistics
+from reslab.models.preprocessing import minus_mean
 from reslab.models.resnet import ResNet, build_resnet, channels_last
 from reslab.models.weights import Model, model_bytes
 from reslab.train.environment import environment, moved
@@ -58,7 +59,7 @@ class Classification:
         """The network as it stands, with all that its use needs."""
         classes = self.final[0].classes
         recipe = self.recipe.model_dump(mode="json")
-        return Model(self.net, classes, self.mean, recipe, metrics=reports)
+        return Model(self.net, classes, minus_mean(self.mean), recipe, metrics=reports)
 
     def evaluate(self, sets: Sequence[ImageSet]) -> list[Row]:
         """Reports in fp32 with the statistics as they stand."""

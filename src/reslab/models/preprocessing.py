@@ -1,0 +1,63 @@
+"""What is done to a picture before a network sees it; it travels in the model file."""
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Channels = Literal["RGB", "BGR"]
+MEAN_NAME, STD_NAME = "preprocessing.mean", "preprocessing.std"
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From bytes to a network's input: minus the mean, over the deviation, channels in order.
+
+    The paper subtracts the mean and does not divide: its deviation is one. `resize` and `size` are
+    the shorter side and the centre crop of a one-crop test; without them pictures are shown as
+    they come.
+    """
+
+    mean: Tensor  # [3, H, W] a mean picture, or [3, 1, 1] a colour; 0 to 255; red, green, blue
+    std: Tensor  # [3, 1, 1]; red, green, blue
+    channels: Channels = "RGB"  # the order that the network was trained with
+    resize: int | None = None
+    size: int | None = None
+
+    def to(self, device: torch.device) -> "Preprocessing":
+        """The same preprocessing, its tensors in the memory of a device."""
+        return replace(self, mean=self.mean.to(device), std=self.std.to(device))
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """RGB [B, 3, H, W] of 0 to 255, bytes or floats -> float [B, 3, H, W], channels last.
+
+        A mean picture of another size than the pictures' stands for its average colour, as at the
+        other sizes of multi-scale testing.
+        """
+        mean = self.mean
+        if mean.shape[-2:] != pictures.shape[-2:]:
+            mean = mean.mean((1, 2), keepdim=True)
+        prepared = (pictures.float() - mean) / self.std
+        if self.channels == "BGR":
+            prepared = prepared.flip(1)
+        return prepared.contiguous(memory_format=torch.channels_last)
+
+    def facts(self) -> str:
+        """All but the tensors, as JSON."""
+        return json.dumps({"channels": self.channels, "resize": self.resize, "size": self.size})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors under their names in the model file."""
+        return {MEAN_NAME: self.mean, STD_NAME: self.std}
+
+
+def minus_mean(mean: Tensor) -> Preprocessing:
+    """The paper's own for small pictures: the mean picture subtracted, nothing else."""
+    return Preprocessing(mean, torch.ones(3, 1, 1, device=mean.device))
+
+
+def taken_from(tensors: dict[str, Tensor], facts: dict[str, Any]) -> Preprocessing:
+    """The preprocessing of a model file, whose tensors are removed from `tensors`."""
+    return Preprocessing(mean=tensors.pop(MEAN_NAME), std=tensors.pop(STD_NAME), **facts)
