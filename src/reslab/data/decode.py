@@ -1,0 +1,196 @@
+"""Encoded pictures to RGB bytes. The header is judged before any pixel is decoded."""
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from io import BytesIO
+
+import numpy as np
+import simplejpeg
+from PIL import (
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from reslab.data.orientation import jpeg_exif, orientation, turned, upright
+
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+
+# 256 MiB as RGB. Also where Pillow would begin to warn, so that it never does.
+MAX_PIXELS = 2**28 // 3
+
+# Image.open would try every plugin there is, and warn of large pictures before we can refuse them.
+READERS: dict[str, type[ImageFile.ImageFile]] = {
+    "jpeg": JpegImagePlugin.JpegImageFile,
+    "png": PngImagePlugin.PngImageFile,
+    "webp": WebPImagePlugin.WebPImageFile,
+    "gif": GifImagePlugin.GifImageFile,
+    "bmp": BmpImagePlugin.BmpImageFile,
+    "tiff": TiffImagePlugin.TiffImageFile,
+}
+
+# libjpeg's warnings that mean lost pixels; after others the picture is whole.
+DAMAGE = ("premature end", "bad huffman", "instead of rst", "inconsistent progression")
+
+_one_at_a_time = threading.Lock()
+
+
+class BadPicture(ValueError):
+    """A file that does not become a picture: `FILE: reason`."""
+
+
+def decode(data: bytes, file: str) -> np.ndarray:
+    """RGB uint8 [H, W, 3], upright; `file` is what an error calls the picture."""
+    kind = _kind(data, file)
+    rgb = _decode_jpeg(data, file) if kind == "jpeg" else None
+    if rgb is not None:
+        turn = orientation(jpeg_exif(data)[0])
+    else:
+        rgb, turn = _decode_with_pillow(data, kind, file)
+    return upright(rgb, turn)
+
+
+def size_of(data: bytes, file: str) -> tuple[int, int]:
+    """(width, height) of the upright picture, from the header alone."""
+    kind = _kind(data, file)
+    if kind == "jpeg":
+        found = _jpeg_header(data, file)
+        if found is not None:
+            width, height, _ = found
+            return turned(width, height, orientation(jpeg_exif(data)[0]))
+    with _opened(data, kind, file) as (picture, turn):
+        return turned(*picture.size, turn)
+
+
+def format_of(data: bytes) -> str | None:
+    """The format by its signature: jpeg, png, webp, gif, bmp, tiff, or None."""
+    if data.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "webp"
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return "gif"
+    if data.startswith(b"BM"):
+        return "bmp"
+    if data.startswith((b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")):
+        return "tiff"
+    return None
+
+
+def _kind(data: bytes, file: str) -> str:
+    kind = format_of(data)
+    if kind is not None:
+        return kind
+    if not data:
+        raise BadPicture(f"{file}: the file is empty")
+    if not any(data):
+        raise BadPicture(f"{file}: nothing but zero bytes")
+    if data[4:8] == b"ftyp":
+        raise BadPicture(f"{file}: HEIC, AVIF or video; save it as JPEG or PNG")
+    if data.lstrip()[:1] == b"<":
+        raise BadPicture(f"{file}: a web page or SVG, not a photograph")
+    raise BadPicture(f"{file}: not a picture (known are {', '.join(READERS)})")
+
+
+def _check_size(width: int, height: int, file: str) -> None:
+    if width * height > MAX_PIXELS:
+        raise BadPicture(
+            f"{file}: {width} x {height} pixels by its header; at most {MAX_PIXELS:,} are read"
+        )
+
+
+def _jpeg_header(data: bytes, file: str) -> tuple[int, int, str] | None:
+    """Width, height and colour space; None where simplejpeg makes nothing of it."""
+    try:
+        found = simplejpeg.decode_jpeg_header(data)
+    except ValueError:
+        return None
+    height, width = int(found[0]), int(found[1])
+    _check_size(width, height, file)
+    return width, height, found[2]
+
+
+def _decode_jpeg(data: bytes, file: str) -> np.ndarray | None:
+    """[H, W, 3] without the interpreter's lock; None for what is left to Pillow."""
+    found = _jpeg_header(data, file)
+    if found is None or found[2] not in ("YCbCr", "Gray", "RGB"):
+        return None
+    try:
+        # Pillow's transform and upsampling: the pixels are equal to its own
+        return simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
+    except (ValueError, MemoryError) as error:
+        reason = str(error)
+        if any(words in reason.lower() for words in DAMAGE):
+            raise BadPicture(f"{file}: damaged or truncated JPEG ({reason})") from None
+        return None
+
+
+@contextmanager
+def _opened(data: bytes, kind: str, file: str) -> Iterator[tuple[ImageFile.ImageFile, int]]:
+    """A picture by its header, not decoded yet, and the orientation that is still to be applied."""
+    with _silence() if _may_warn(data, kind) else nullcontext():
+        try:
+            exif = b""
+            if kind == "jpeg":  # Pillow would look there for the resolution, and warn
+                exif, start, end = jpeg_exif(data)
+                data = data[:start] + data[end:]
+            picture = READERS[kind](BytesIO(data))
+            _check_size(*picture.size, file)
+            if kind in ("png", "webp"):
+                exif = picture.info.get("exif", b"")
+            yield picture, orientation(exif)  # a TIFF is turned by its reader
+        except BadPicture:
+            raise
+        except Exception as error:
+            # Pillow's readers are Python over bytes of anybody's making, and raise what Python
+            # does: OSError, SyntaxError, struct.error, KeyError, MemoryError, zlib.error, ...
+            reason = str(error) or type(error).__name__
+            raise BadPicture(f"{file}: damaged {kind.upper()} ({reason})") from None
+
+
+def _may_warn(data: bytes, kind: str) -> bool:
+    return kind in ("gif", "tiff") or (kind == "png" and b"acTL" in data)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """No warnings. Their filters belong to the process, so such pictures take turns."""
+    with _one_at_a_time, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _decode_with_pillow(data: bytes, kind: str, file: str) -> tuple[np.ndarray, int]:
+    with _opened(data, kind, file) as (picture, turn):
+        picture.load()
+        return _rgb(picture), turn
+
+
+def _rgb(picture: Image.Image) -> np.ndarray:
+    """Any mode as [H, W, 3]. What is transparent shows white, as on a page: cut-outs are made
+    for one, and the colours below are whatever the program that cut left there."""
+    if picture.mode.startswith("I;16"):
+        return _rgb_of_16_bits(picture)
+    if picture.mode in ("I", "F"):
+        raise ValueError("32-bit grey does not say what is black and what is white")
+    if picture.has_transparency_data:
+        page = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(page, picture.convert("RGBA"))
+    return np.asarray(picture.convert("RGB"))
+
+
+def _rgb_of_16_bits(picture: Image.Image) -> np.ndarray:
+    grey = np.asarray(picture).astype(np.uint32)
+    clear = grey == picture.info.get("transparency", -1)
+    grey = ((grey + 128) // 257).astype(np.uint8)  # Pillow's own conversion clips at 255
+    grey[clear] = 255
+    return np.repeat(grey[:, :, None], 3, axis=2)
