@@ -130,7 +130,7 @@ def _decode_jpeg(data: bytes, file: str) -> np.ndarray | None:
     except (ValueError, MemoryError) as error:
         reason = str(error)
         if any(words in reason.lower() for words in DAMAGE):
-            raise BadPicture(f"{file}: damaged or truncated JPEG ({reason})") from None
+            raise BadPicture(f"{file}: truncated or damaged JPEG ({reason})") from None
         return None
 
 
@@ -150,11 +150,13 @@ def _opened(data: bytes, kind: str, file: str) -> Iterator[tuple[ImageFile.Image
             yield picture, orientation(exif)  # a TIFF is turned by its reader
         except BadPicture:
             raise
+        except Image.DecompressionBombError:  # of a frame larger than its picture
+            raise BadPicture(f"{file}: at most {MAX_PIXELS:,} pixels are read") from None
         except Exception as error:
             # Pillow's readers are Python over bytes of anybody's making, and raise what Python
             # does: OSError, SyntaxError, struct.error, KeyError, MemoryError, zlib.error, ...
             reason = str(error) or type(error).__name__
-            raise BadPicture(f"{file}: damaged {kind.upper()} ({reason})") from None
+            raise BadPicture(f"{file}: not readable as {kind.upper()} ({reason})") from None
 
 
 def _may_warn(data: bytes, kind: str) -> bool:
@@ -172,16 +174,16 @@ def _silence() -> Iterator[None]:
 def _decode_with_pillow(data: bytes, kind: str, file: str) -> tuple[np.ndarray, int]:
     with _opened(data, kind, file) as (picture, turn):
         picture.load()
-        return _rgb(picture), turn
+        if picture.mode in ("I", "F"):
+            raise BadPicture(f"{file}: 32-bit grey, which does not say what is black and white")
+        return rgb_of(picture), turn
 
 
-def _rgb(picture: Image.Image) -> np.ndarray:
+def rgb_of(picture: Image.Image) -> np.ndarray:
     """Any mode as [H, W, 3]. What is transparent shows white, as on a page: cut-outs are made
     for one, and the colours below are whatever the program that cut left there."""
     if picture.mode.startswith("I;16"):
         return _rgb_of_16_bits(picture)
-    if picture.mode in ("I", "F"):
-        raise ValueError("32-bit grey does not say what is black and what is white")
     if picture.has_transparency_data:
         page = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(page, picture.convert("RGBA"))

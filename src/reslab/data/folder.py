@@ -1,0 +1,188 @@
+"""Folders of pictures, a class a subfolder: what is in a folder says how it is read."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from reslab.data.classes import arranged, with_ids_of
+from reslab.data.decode import SUFFIXES, BadPicture
+from reslab.data.pictures import PictureSet
+from reslab.data.shards import is_packed, open_part
+
+TRAIN = ("train", "training")
+TEST = ("val", "validation", "valid", "test")  # the first that is there
+CLASSES = "classes.csv"
+NO_CLASSES = ("__MACOSX", "@eaDir")  # left by archivers and file servers
+
+
+@dataclass(frozen=True)
+class PictureSets:
+    """Labels of both parts are indices into the same classes."""
+
+    train: PictureSet
+    test: PictureSet
+
+
+@dataclass(frozen=True)
+class FolderReader:
+    """The bytes of a file by its name below `root`."""
+
+    root: str
+
+    def __call__(self, file: str) -> bytes:
+        try:
+            with open(f"{self.root}/{file}", "rb") as opened:
+                return opened.read()
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise BadPicture(f"{file}: cannot be read ({reason})") from None
+
+
+def open_pictures(
+    folder: Path, *, validation: float = 0.2, seed: int = 0, names: Path | None = None
+) -> PictureSets:
+    """The train and the validation part of a folder, or of each class the fraction `validation`
+    drawn by `seed` where there are no parts. `names` takes the place of the folder's classes.csv.
+    """
+    train, test = _parts(folder)
+    if test is not None and train is None:
+        raise ValueError(f"{folder} has {test.name}/ and no {TRAIN[0]}/ beside it to train on")
+    whole = _open(train or folder, folder, names)
+    if len(whole.ids) < 2:
+        raise ValueError(_one_class(train or folder, whole))
+    if test is None:
+        return split(whole, validation, seed)
+    part = with_ids_of(whole, _open(test, folder, names), train or folder, test)
+    return PictureSets(replace(whole, name="train"), replace(part, name="validation"))
+
+
+def open_all(folder: Path, *, names: Path | None = None) -> PictureSet:
+    """Every picture as one set: of a folder with parts its validation part."""
+    train, test = _parts(folder)
+    whole = _open(test or train or folder, folder, names)
+    return replace(whole, name="validation") if test else whole
+
+
+def split(whole: PictureSet, validation: float, seed: int) -> PictureSets:
+    """Of each class the fraction `validation`, at least one picture and not all.
+
+    Pictures are drawn by a hash of seed and name: a class's part does not depend on the other
+    classes, and pictures that are added later do not move those that were there.
+    """
+    if not 0 < validation < 1:
+        raise ValueError(f"a validation part of {validation}: it must lie between 0 and 1")
+    counts = whole.labels.bincount(minlength=len(whole.ids))
+    if (counts < 2).any():
+        few = int((counts < 2).nonzero()[0])
+        raise ValueError(
+            f"class {whole.ids[few]!r} has {'one picture' if counts[few] else 'no picture'}, and a "
+            "split needs two: add pictures, leave the class out, or make parts train/ and val/"
+        )
+    key = str(seed).encode()
+    ranks = [blake2b(os.fsencode(file), digest_size=8, key=key).digest() for file in whole.files]
+    held_out = torch.zeros(len(whole), dtype=torch.bool)
+    for rows in _rows_by_class(whole.labels, counts):
+        number = min(max(round(validation * len(rows)), 1), len(rows) - 1)
+        held_out[sorted(rows.tolist(), key=ranks.__getitem__)[:number]] = True
+    return PictureSets(
+        whole.take("train", (~held_out).nonzero()[:, 0]),
+        whole.take("validation", held_out.nonzero()[:, 0]),
+    )
+
+
+def _rows_by_class(labels: Tensor, counts: Tensor) -> tuple[Tensor, ...]:
+    return labels.argsort(stable=True).split(counts.tolist())
+
+
+def _parts(folder: Path) -> tuple[Path | None, Path | None]:
+    """The folders of the train and the validation part. One alone among other subfolders is a
+    class: a train is a thing to photograph."""
+    if is_packed(folder):
+        return None, None
+    found = {name.lower(): folder / name for name in _subfolders(folder)}
+    train = next((found[name] for name in TRAIN if name in found), None)
+    test = next((found[name] for name in TEST if name in found), None)
+    part = train or test
+    if train and test:
+        return train, test
+    if part and len(found) == 1 and (is_packed(part) or _subfolders(part)):
+        return train, test
+    return None, None
+
+
+def _open(root: Path, folder: Path, names: Path | None) -> PictureSet:
+    """The pictures below `root`, which is `folder` or a part of it."""
+    if is_packed(root):
+        return arranged(open_part(root), root, names) if names else open_part(root)
+    pictures = _open_class_folders(root)
+    for place in (root / CLASSES, folder / CLASSES):
+        if names is None and place.is_file():
+            names = place
+    return arranged(pictures, root, names) if names else pictures
+
+
+def _open_class_folders(root: Path) -> PictureSet:
+    ids = _subfolders(root)
+    if not ids:
+        raise ValueError(_no_classes(root))
+    files: list[str] = []
+    counts = []
+    for name in ids:
+        pictures = sorted(_pictures_below(root, name))
+        if not pictures:
+            raise ValueError(
+                f"{root / name} holds no picture ({', '.join(SUFFIXES)}); remove it, or fill it"
+            )
+        files += pictures
+        counts.append(len(pictures))
+    labels = torch.arange(len(ids)).repeat_interleave(torch.tensor(counts))
+    return PictureSet(root.resolve().name, files, labels, ids, ids, FolderReader(str(root)))
+
+
+def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ValueError(f"{folder} cannot be listed: {reason}") from None
+
+
+def _subfolders(folder: Path) -> tuple[str, ...]:
+    names = (entry.name for entry in _entries(folder) if entry.is_dir())
+    return tuple(sorted(name for name in names if name not in NO_CLASSES))
+
+
+def _pictures_below(root: Path, name: str) -> Iterator[str]:
+    """Names relative to `root`, in no order. A link to a folder is not followed, except that
+    `name` may be one: links below it could lead in circles."""
+    folders = [name]
+    while folders:
+        folder = folders.pop()
+        for entry in _entries(f"{root}/{folder}"):
+            if entry.is_dir(follow_symlinks=False):
+                if entry.name not in NO_CLASSES:
+                    folders.append(f"{folder}/{entry.name}")
+            elif entry.name.lower().endswith(SUFFIXES):
+                yield f"{folder}/{entry.name}"
+
+
+def _one_class(root: Path, pictures: PictureSet) -> str:
+    inside = root / pictures.ids[0]
+    line = f"{root} holds one class folder, {pictures.ids[0]!r}; a net needs at least two classes"
+    return f"{line}; did you mean {inside}?" if _subfolders(inside) else line
+
+
+def _no_classes(root: Path) -> str:
+    for entry in _entries(root):
+        if entry.name.startswith("ILSVRC2012_val_"):
+            return (
+                f"{root} holds ImageNet's validation pictures in one heap: move each into a folder "
+                "named after its class's wnid (n01440764/...), by the devkit's ground truth"
+            )
+    return f"{root} holds no class folders: put the pictures of each class into a subfolder"
