@@ -1,0 +1,80 @@
+"""Bilinear resizing with antialiasing, of a part of a picture as exactly as of the whole."""
+
+from dataclasses import dataclass
+from math import ceil, floor
+
+import numpy as np
+from PIL import Image
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom, in the picture's pixels
+Size = tuple[int, int]  # width, height, as Pillow orders them
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Which part of a picture becomes which size, mirrored or not."""
+
+    box: Box
+    size: Size
+    flip: bool
+
+
+def shorter_side(width: int, height: int, side: int) -> Size:
+    """The size whose shorter side is `side`; the longer one is rounded down, as everywhere."""
+    if width <= height:
+        return side, side * height // width
+    return side * width // height, side
+
+
+def resize_whole(picture: np.ndarray, side: int) -> np.ndarray:
+    """The whole picture with its shorter side made `side`, uint8 [H, W, 3] -> [h, w, 3]."""
+    height, width = picture.shape[:2]
+    return cut(picture, (0, 0, width, height), shorter_side(width, height, side))
+
+
+def crop_box(width: int, height: int, scaled: Size, left: int, top: int, size: int) -> Box:
+    """Where a square crop of the picture resized to `scaled` lies in the picture itself."""
+    x, y = width / scaled[0], height / scaled[1]
+    return left * x, top * y, (left + size) * x, (top + size) * y
+
+
+def centre_crop(picture: np.ndarray, side: int, size: int) -> np.ndarray:
+    """The middle of the picture with its shorter side made `side`, [H, W, 3] -> [size, size, 3]."""
+    height, width = picture.shape[:2]
+    scaled = shorter_side(width, height, side)
+    left, top = (round((length - size) / 2) for length in scaled)  # halves to even, as everywhere
+    return cut(picture, crop_box(width, height, scaled, left, top, size), (size, size))
+
+
+def cut(picture: np.ndarray, box: Box, size: Size, flip: bool = False) -> np.ndarray:
+    """The part of a picture in `box`, resized to `size` and mirrored; uint8 [H, W, 3] -> [h, w, 3].
+
+    Equals the same crop of the resized whole picture, up to rounding: Pillow takes a box in
+    fractions of pixels, and its filter still sees what lies around the box. So only the pixels
+    that count are handed over.
+    """
+    height, width = picture.shape[:2]
+    x0, y0, x1, y1 = box
+    if size == (x1 - x0, y1 - y0) and x0 == int(x0) and y0 == int(y0):  # nothing to interpolate
+        part = picture[int(y0) : int(y1), int(x0) : int(x1)]
+        return part[:, ::-1] if flip else part
+    left, right = _seen(x0, x1, size[0], width)
+    top, bottom = _seen(y0, y1, size[1], height)
+    source = Image.fromarray(picture[top:bottom, left:right])
+    # a box may reach over the edge by a rounding error, which Pillow refuses
+    inside = (
+        max(x0 - left, 0),
+        max(y0 - top, 0),
+        min(x1 - left, source.width),
+        min(y1 - top, source.height),
+    )
+    resized = source.resize(size, Image.Resampling.BILINEAR, box=inside)
+    if flip:
+        resized = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return np.asarray(resized)
+
+
+def _seen(start: float, stop: float, pixels: int, length: int) -> tuple[int, int]:
+    """The range of source pixels that resizing [start, stop) to `pixels` looks at."""
+    reach = max((stop - start) / pixels, 1.0)  # of the triangle filter to each side
+    return max(floor(start - reach), 0), min(ceil(stop + reach), length)

@@ -1,0 +1,130 @@
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from reslab.data.decode import decode
+from reslab.data.resize import Box, centre_crop, crop_box, cut, resize_whole, shorter_side
+
+
+def by_pillow(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The whole picture resized: the plain way, which the fast one must equal."""
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
+
+
+def noise(width: int, height: int) -> np.ndarray:
+    """The hardest picture to resize alike: every pixel another."""
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def differences(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    assert one.shape == other.shape
+    return np.abs(one.astype(int) - other.astype(int))
+
+
+def test_the_shorter_side_is_the_one_asked_for() -> None:
+    assert shorter_side(500, 375, 256) == (341, 256)  # 341.33
+    assert shorter_side(375, 500, 480) == (480, 640)
+    assert shorter_side(7, 7, 3) == (3, 3)
+    assert shorter_side(1, 100, 2) == (2, 200)
+    assert shorter_side(300, 200, 255) == (382, 255)  # 382.5: rounded down
+
+
+@pytest.mark.parametrize("side", [256, 333, 480])
+def test_a_cut_equals_the_crop_of_the_resized_photograph(shared: Path, side: int) -> None:
+    """On every photograph, at a random place, up to rounding."""
+    rng = random.Random(side)
+    paths = sorted((shared / "imagenet" / "samples").rglob("*.JPEG"))
+    assert len(paths) == 100
+    worst, sums = 0, 0.0
+    for path in paths:
+        picture = decode(path.read_bytes(), path.name)
+        height, width = picture.shape[:2]
+        scaled = shorter_side(width, height, side)
+        left, top = rng.randint(0, scaled[0] - 224), rng.randint(0, scaled[1] - 224)
+        ours = cut(picture, crop_box(width, height, scaled, left, top, 224), (224, 224))
+        plain = by_pillow(picture, scaled)[top : top + 224, left : left + 224]
+        worst = max(worst, int(differences(ours, plain).max()))
+        sums += float(differences(ours, plain).mean())
+    assert worst <= 2
+    assert sums / len(paths) < 0.02
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(1, 90),
+    st.integers(1, 90),
+    st.integers(8, 60),
+    st.floats(0, 1),
+    st.floats(0, 1),
+)
+def test_a_cut_equals_the_crop_of_the_resized_whole(
+    width: int, height: int, side: int, across: float, down: float
+) -> None:
+    """Of any shape, larger and smaller, at edges and corners."""
+    picture = noise(width, height)
+    scaled = shorter_side(width, height, side)
+    left, top = round(across * (scaled[0] - 8)), round(down * (scaled[1] - 8))
+    ours = cut(picture, crop_box(width, height, scaled, left, top, 8), (8, 8))
+    plain = by_pillow(picture, scaled)[top : top + 8, left : left + 8]
+    assert differences(ours, plain).max() <= 2
+
+
+@pytest.mark.parametrize(("width", "height"), [(4000, 9), (9, 4000), (1, 1), (1, 300), (3, 2)])
+def test_extreme_shapes(width: int, height: int) -> None:
+    picture = noise(width, height)
+    scaled = shorter_side(width, height, 16)
+    whole = by_pillow(picture, scaled)
+    assert np.array_equal(resize_whole(picture, 16), whole)
+    for left, top in [(0, 0), (scaled[0] - 16, scaled[1] - 16)]:
+        ours = cut(picture, crop_box(width, height, scaled, left, top, 16), (16, 16))
+        assert differences(ours, whole[top : top + 16, left : left + 16]).max() <= 2
+
+
+def test_one_pixel_fills_everything() -> None:
+    picture = np.array([[[10, 20, 30]]], np.uint8)
+    assert (centre_crop(picture, 256, 224) == (10, 20, 30)).all()
+
+
+def test_a_long_strip_is_not_resized_whole() -> None:
+    """480 times a million pixels would be gigabytes; the crop is not."""
+    picture = np.full((1, 20_000, 3), 7, np.uint8)
+    scaled = shorter_side(20_000, 1, 480)
+    part = cut(picture, crop_box(20_000, 1, scaled, scaled[0] - 224, 0, 224), (224, 224))
+    assert part.shape == (224, 224, 3)
+    assert (part == 7).all()
+
+
+def test_a_worked_case() -> None:
+    """Halving with a triangle of two pixels' reach: weights 1 3 3 1, at the edge 3 3 1."""
+    row = np.array([0, 80, 160, 240, 240, 240], np.uint8)
+    picture = np.repeat(np.repeat(row[None, :, None], 2, axis=0), 3, axis=2)
+    small = cut(picture, (0, 0, 6, 2), (3, 1))[0, :, 0].tolist()
+    #        (3*0 + 3*80 + 160) / 7    (80 + 480 + 720 + 240) / 8    240
+    assert small == [57, 190, 240]
+
+
+def test_a_flip_is_the_mirror_image() -> None:
+    picture = noise(40, 30)
+    boxes: list[tuple[Box, tuple[int, int]]] = [
+        ((3.5, 2.25, 33.5, 20.25), (11, 13)),  # resized
+        ((4, 5, 14, 17), (10, 12)),  # only cut out
+    ]
+    for box, size in boxes:
+        plain, mirrored = cut(picture, box, size), cut(picture, box, size, flip=True)
+        assert np.array_equal(mirrored, plain[:, ::-1])
+
+
+def test_a_box_of_the_same_size_is_cut_out_untouched() -> None:
+    picture = noise(20, 10)
+    assert np.array_equal(cut(picture, (3, 2, 13, 9), (10, 7)), picture[2:9, 3:13])
+
+
+def test_the_centre_is_that_of_the_resized_picture() -> None:
+    picture = noise(101, 60)
+    whole = by_pillow(picture, shorter_side(101, 60, 30))  # 50 wide: 15 to each side of 20
+    assert differences(centre_crop(picture, 30, 20), whole[5:25, 15:35]).max() <= 2
