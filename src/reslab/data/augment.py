@@ -1,8 +1,18 @@
-"""Training augmentation as values: what a recipe names and a loader carries out."""
+"""Training augmentation as values: what a recipe names and a loader carries out.
 
-from typing import Literal, Self
+Those for pictures of any size turn numbers drawn from [0, 1), always equally many, into the part
+of a picture to cut out.
+"""
+
+from collections.abc import Sequence
+from math import exp, log, sqrt
+from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from reslab.data.resize import Box, Cut, crop_box, shorter_side
+
+ATTEMPTS = 10  # at a shape that fits, before a resized crop takes the middle; as in torchvision
 
 
 class Augmentation(BaseModel):
@@ -26,6 +36,7 @@ class ScaleCrop(Augmentation):
     kind: Literal["scale-crop"] = "scale-crop"
     size: int = Field(224, ge=1)
     shorter_side: tuple[int, int] = (256, 480)
+    draws: ClassVar[int] = 4  # shorter side, left, top, flip
     colour: float = Field(0.1, ge=0)  # standard deviation of the PCA's factors; AlexNet's
 
     @model_validator(mode="after")
@@ -37,6 +48,15 @@ class ScaleCrop(Augmentation):
             )
         return self
 
+    def cut(self, width: int, height: int, draws: Sequence[float]) -> Cut:
+        """A square of the picture resized so that its shorter side is the one drawn."""
+        low, high = self.shorter_side
+        scaled = shorter_side(width, height, low + _below(high - low + 1, draws[0]))
+        left = _below(scaled[0] - self.size + 1, draws[1])
+        top = _below(scaled[1] - self.size + 1, draws[2])
+        box = crop_box(width, height, scaled, left, top, self.size)
+        return Cut(box, (self.size, self.size), self.flip and draws[3] < 0.5)
+
 
 class ResizedCrop(Augmentation):
     """Not the paper's: a crop of random area and shape, stretched to the size (RandomResizedCrop
@@ -47,6 +67,7 @@ class ResizedCrop(Augmentation):
     area: tuple[float, float] = (0.08, 1.0)  # of the picture
     ratio: tuple[float, float] = (0.75, 4 / 3)  # width over height, drawn in logarithms
     colour: float = Field(0.0, ge=0)
+    draws: ClassVar[int] = 2 * ATTEMPTS + 3  # area and ratio of each attempt, left, top, flip
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -55,3 +76,38 @@ class ResizedCrop(Augmentation):
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f"augmentation.ratio {list(self.ratio)} must rise, above 0")
         return self
+
+    def cut(self, width: int, height: int, draws: Sequence[float]) -> Cut:
+        """A part of the first shape drawn that fits; if none does, the middle."""
+        *shapes, x, y, mirror = draws
+        box = self._middle(width, height)
+        for area, ratio in zip(shapes[::2], shapes[1::2], strict=True):
+            across, down = self._shape(width, height, area, ratio)
+            if 0 < across <= width and 0 < down <= height:
+                left, top = _below(width - across + 1, x), _below(height - down + 1, y)
+                box = (left, top, left + across, top + down)
+                break
+        return Cut(box, (self.size, self.size), self.flip and mirror < 0.5)
+
+    def _shape(self, width: int, height: int, area: float, ratio: float) -> tuple[int, int]:
+        """Width and height in whole pixels, for two numbers drawn from [0, 1)."""
+        pixels = width * height * _between(*self.area, area)
+        shape = exp(_between(log(self.ratio[0]), log(self.ratio[1]), ratio))
+        return round(sqrt(pixels * shape)), round(sqrt(pixels / shape))
+
+    def _middle(self, width: int, height: int) -> Box:
+        """The largest part of an allowed shape, in the middle."""
+        low, high = self.ratio
+        across = max(min(width, round(height * high)), 1)
+        down = max(min(height, round(width / low)), 1)
+        left, top = (width - across) // 2, (height - down) // 2
+        return (left, top, left + across, top + down)
+
+
+def _below(count: int, draw: float) -> int:
+    """A whole number from 0 to count - 1, each for an equal part of [0, 1)."""
+    return min(int(draw * count), count - 1)
+
+
+def _between(low: float, high: float, draw: float) -> float:
+    return low + (high - low) * draw

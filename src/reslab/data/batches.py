@@ -1,22 +1,14 @@
 """The k-th mini-batch as a function of (seed, k) alone: nothing to save, nothing to replay."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
-import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from reslab.data.images import ImageSet
+from reslab.data.order import AUGMENTATION, ORDER, Balanced, Shuffled, generator
 from reslab.data.transforms import pad_and_crop, random_flip
-
-ORDER, AUGMENTATION = 0, 1  # the streams of random numbers that a seed is split into
-
-
-def generator(*key: int) -> Generator:
-    """Independent random numbers for each key of whole numbers."""
-    state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state >> 1))
 
 
 @dataclass(frozen=True)
@@ -35,32 +27,30 @@ class Batches:
     """
 
     def __init__(
-        self, train: ImageSet, mean: Tensor, *, size: int, pad: int, flip: bool, seed: int
+        self,
+        train: ImageSet,
+        prepare: Callable[[Tensor], Tensor],
+        *,
+        size: int,
+        pad: int,
+        flip: bool,
+        seed: int,
+        sampler: bool = False,
     ) -> None:
-        self.images, self.labels, self.mean = train.images, train.labels, mean
+        self.images, self.labels, self.prepare = train.images, train.labels, prepare
         self.size, self.pad, self.flip, self.seed = size, pad, flip, seed
-        # an epoch's order is asked for by every batch of it
-        self._permutation = lru_cache(maxsize=2)(self._draw_permutation)
-
-    def _draw_permutation(self, epoch: int) -> Tensor:
-        return torch.randperm(len(self.labels), generator=generator(self.seed, ORDER, epoch))
+        labels = train.labels.cpu()
+        self.order = Balanced(labels, seed) if sampler else Shuffled(len(labels), seed, ORDER)
 
     def indices(self, iteration: int) -> Tensor:
         """Which pictures the batch of `iteration` (from 0) holds, [B]."""
-        count = len(self.labels)
-        parts, position, left = [], iteration * self.size, self.size
-        while left:
-            epoch, start = divmod(position, count)
-            part = self._permutation(epoch)[start : start + left]
-            parts.append(part)
-            position, left = position + len(part), left - len(part)
-        return torch.cat(parts)
+        return self.order(iteration * self.size, self.size)
 
     def __call__(self, iteration: int) -> Batch:
         """The mini-batch of `iteration`, counted from 0."""
         chosen = self.indices(iteration).to(self.images.device)
         rng = generator(self.seed, AUGMENTATION, iteration)
-        images = self.images[chosen].float() - self.mean
+        images = self.prepare(self.images[chosen])
         if self.pad:
             images = pad_and_crop(images, self.pad, rng)
         if self.flip:
