@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from reslab.data.images import ImageSet
-from reslab.evaluate.classify import RANGE, classify
+from reslab.evaluate.classify import classify
+from reslab.evaluate.scoring import RANGE
 
 
 def coded(count: int, classes: int) -> ImageSet:

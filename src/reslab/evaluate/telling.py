@@ -1,0 +1,26 @@
+"""What an evaluation says while it works; whoever draws it gives the function that hears it."""
+
+from collections.abc import Callable
+from typing import Any
+
+Row = dict[str, Any]
+Tell = Callable[[Row], None]
+
+
+def silent(row: Row) -> None:
+    """Hear and say nothing."""
+
+
+def note(text: str) -> Row:
+    """Something that a person should know."""
+    return {"kind": "note", "text": text}
+
+
+def bad_picture(text: str) -> Row:
+    """A picture that could not be decoded: `FILE: reason`."""
+    return {"kind": "bad", "text": text}
+
+
+def progress(doing: str, done: int, total: int) -> Row:
+    """How many pictures are done."""
+    return {"kind": "progress", "doing": doing, "done": done, "total": total}
