@@ -1,5 +1,6 @@
 """Encoded pictures to RGB bytes. The header is judged before any pixel is decoded."""
 
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -36,8 +37,11 @@ READERS: dict[str, type[ImageFile.ImageFile]] = {
     "tiff": TiffImagePlugin.TiffImageFile,
 }
 
-# libjpeg's warnings that mean lost pixels; after others the picture is whole.
-DAMAGE = ("premature end", "bad huffman", "instead of rst", "inconsistent progression")
+# libjpeg's warnings that mean lost pixels, the last of them in a restart interval; after others
+# (stray bytes between two segments, say) the picture is whole.
+DAMAGE = re.compile(
+    "premature end|bad huffman|instead of rst|inconsistent progression|before marker 0xd[0-7]", re.I
+)
 
 _one_at_a_time = threading.Lock()
 
@@ -129,7 +133,7 @@ def _decode_jpeg(data: bytes, file: str) -> np.ndarray | None:
         return simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
     except (ValueError, MemoryError) as error:
         reason = str(error)
-        if any(words in reason.lower() for words in DAMAGE):
+        if DAMAGE.search(reason):
             raise BadPicture(f"{file}: truncated or damaged JPEG ({reason})") from None
         return None
 

@@ -1,0 +1,394 @@
+import io
+import struct
+import time
+import warnings
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+from PIL import Image, ImageFile, ImageOps
+
+from reslab.data.decode import MAX_PIXELS, SUFFIXES, BadPicture, decode, format_of, size_of
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+
+
+def photograph(width: int = 64, height: int = 48, seed: int = 0) -> Image.Image:
+    """Smooth colours, as a photograph has."""
+    noise = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encoded(picture: Image.Image, form: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, form, **options)
+    return file.getvalue()
+
+
+def flat(mode: str, colour: tuple[int, ...] | int) -> Image.Image:
+    return Image.new(mode, (8, 8), colour)
+
+
+def pixels(picture: Image.Image) -> np.ndarray:
+    return np.asarray(picture.convert("RGB"))
+
+
+def reason(data: bytes) -> str:
+    """Why `data` is no picture, for both functions alike."""
+    with pytest.raises(BadPicture, match=r"\Athe/file\.jpg: [^\n]+\Z") as caught:
+        decode(data, "the/file.jpg")
+    return str(caught.value).removeprefix("the/file.jpg: ")
+
+
+def one_colour(data: bytes) -> list[int]:
+    rgb = decode(data, "x")
+    assert rgb.dtype == np.uint8
+    assert rgb.flags.c_contiguous
+    assert (rgb == rgb[0, 0]).all()
+    return rgb[0, 0].tolist()
+
+
+# what becomes of pictures
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1}, {"restart_marker_rows": 1}],
+    ids=str,
+)
+def test_jpeg_has_the_pixels_that_pillow_gives(options: dict[str, object]) -> None:
+    for picture in (photograph(61, 47), photograph(61, 47).convert("L")):
+        data = encoded(picture, "JPEG", **options)
+        rgb = decode(data, "x")
+        assert rgb.flags.c_contiguous
+        assert np.array_equal(rgb, pixels(Image.open(io.BytesIO(data))))
+
+
+def test_real_photographs_have_the_pixels_that_pillow_gives(shared: Path) -> None:
+    files = sorted((shared / "imagenet" / "samples").glob("*/*"))[::5]
+    files += sorted((shared / "detection" / "coco128").rglob("*.jpg"))[::5]
+    for path in files:
+        data = path.read_bytes()
+        with Image.open(path) as picture:
+            expected = pixels(ImageOps.exif_transpose(picture))
+        assert np.array_equal(decode(data, path.name), expected), path
+        assert size_of(data, path.name) == (expected.shape[1], expected.shape[0])
+
+
+@pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF"])
+def test_lossless_formats_give_back_what_was_saved(form: str) -> None:
+    assert np.array_equal(decode(encoded(photograph(), form), "x"), pixels(photograph()))
+    grey = photograph().convert("L")
+    assert np.array_equal(decode(encoded(grey, form), "x"), pixels(grey))
+    black_and_white = photograph().convert("1")
+    assert set(decode(encoded(black_and_white, form), "x").ravel().tolist()) == {0, 255}
+
+
+def test_webp_and_gif() -> None:
+    lossless = encoded(photograph(), "WEBP", lossless=True)
+    assert np.array_equal(decode(lossless, "x"), pixels(photograph()))
+    indexed = photograph().quantize(64)
+    assert np.array_equal(decode(encoded(indexed, "GIF"), "x"), pixels(indexed))
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
+def test_of_a_film_the_first_picture_counts(form: str) -> None:
+    more = [flat("RGB", (0, 0, 255)), flat("RGB", (0, 255, 0))]
+    options = {"lossless": True} if form == "WEBP" else {}
+    film = encoded(flat("RGB", (255, 0, 0)), form, save_all=True, append_images=more, **options)
+    assert one_colour(film) == [255, 0, 0]
+
+
+@pytest.mark.parametrize("stored", [(255, 0, 0, 255), (0, 255, 255, 255)], ids=["red", "cyan"])
+def test_cmyk_jpeg_is_inverted_as_adobe_does(stored: tuple[int, ...]) -> None:
+    """Stored is 255 minus the ink: no cyan, all magenta and yellow, no black make red."""
+    inks = np.broadcast_to(np.array(stored, np.uint8), (16, 16, 4)).copy()
+    data = simplejpeg.encode_jpeg(inks, colorspace="CMYK", colorsubsampling="444")
+    assert simplejpeg.decode_jpeg_header(data)[2] in ("CMYK", "YCCK")
+    colour = np.array(one_colour(data))
+    assert np.abs(colour - np.array(stored[:3])).max() <= 2
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_sixteen_bits_are_scaled_not_clipped(form: str) -> None:
+    """255 is nearly black among 65,535; each value goes to the nearest of value / 257."""
+    values = np.array([[0, 128, 129, 255], [257, 32768, 65406, 65535]], np.uint16)
+    rgb = decode(encoded(Image.fromarray(values), form), "x")
+    assert rgb[..., 0].tolist() == [[0, 0, 1, 1], [1, 128, 254, 255]]
+    assert (rgb == rgb[..., :1]).all()
+
+
+def test_thirty_two_bit_grey_is_refused() -> None:
+    data = encoded(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF")
+    assert reason(data) == "32-bit grey, which does not say what is black and white"
+
+
+def transparent_pictures() -> Iterator[tuple[str, bytes]]:
+    yield "RGBA", encoded(flat("RGBA", (200, 0, 0, 0)), "PNG")
+    yield "LA", encoded(flat("LA", (9, 0)), "PNG")
+    yield "webp", encoded(flat("RGBA", (200, 0, 0, 0)), "WEBP", lossless=True)
+    yield "a clear colour", encoded(flat("RGB", (1, 2, 3)), "PNG", transparency=(1, 2, 3))
+    yield "a clear grey", encoded(flat("L", 7), "PNG", transparency=7)
+    indexed = flat("P", 0)
+    indexed.putpalette([10, 20, 30, 40, 50, 60])
+    yield "a clear index", encoded(indexed, "PNG", transparency=0)
+    yield "a palette of opacities", encoded(indexed, "PNG", transparency=b"\x00\xff")
+    yield "gif", encoded(indexed, "GIF", transparency=0)
+    deep = Image.fromarray(np.full((8, 8), 7, np.uint16))
+    yield "16 bits", encoded(deep, "PNG", transparency=7)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"), list(transparent_pictures()), ids=[kind for kind, _ in transparent_pictures()]
+)
+def test_what_is_transparent_is_white(kind: str, data: bytes) -> None:
+    assert one_colour(data) == [255, 255, 255]
+
+
+def test_half_transparent_black_is_grey() -> None:
+    assert one_colour(encoded(flat("RGBA", (0, 0, 0, 128)), "PNG")) == [127, 127, 127]
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("turn", range(9))
+def test_pictures_come_upright(form: str, turn: int) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "a camera"
+    exif[0x0112] = turn
+    data = encoded(photograph(24, 16), form, exif=exif)
+    with Image.open(io.BytesIO(data)) as picture:
+        expected = pixels(ImageOps.exif_transpose(picture))
+    assert np.array_equal(decode(data, "x"), expected)
+    assert size_of(data, "x") == ((16, 24) if turn >= 5 else (24, 16))
+
+
+def test_a_cmyk_jpeg_comes_upright_too() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(photograph(24, 16).convert("CMYK"), "JPEG", exif=exif)
+    assert decode(data, "x").shape == (24, 16, 3)
+    assert size_of(data, "x") == (16, 24)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_formats_are_known_by_their_signature(form: str) -> None:
+    data = encoded(photograph(), form)
+    assert format_of(data) == form.lower()
+    assert size_of(data, "x") == (64, 48)
+    assert f".{form.lower()}" in SUFFIXES
+
+
+def test_stray_bytes_between_segments_cost_nothing() -> None:
+    data = encoded(photograph(), "JPEG")
+    start = data.index(b"\xff\xdb")
+    assert np.array_equal(decode(data[:start] + b"ab" + data[start:], "x"), decode(data, "x"))
+
+
+# what does not become a picture
+
+
+def test_what_is_no_picture_is_told_in_plain_words() -> None:
+    assert reason(b"") == "the file is empty"
+    assert reason(bytes(100)) == "nothing but zero bytes"
+    assert reason(b"<!DOCTYPE html>") == "a web page or SVG, not a photograph"
+    assert reason(b"\0\0\0\x18ftypheic") == "HEIC, AVIF or video; save it as JPEG or PNG"
+    assert reason(b"hello") == "not a picture (known are jpeg, png, webp, gif, bmp, tiff)"
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
+def test_a_jpeg_cut_anywhere_is_refused(options: dict[str, object]) -> None:
+    data = encoded(photograph(), "JPEG", **options)
+    for end in range(len(data) - 1):
+        with pytest.raises(BadPicture, match=r"\Ax\.jpg: "):
+            decode(data[:end], "x.jpg")
+    middle = data[: data.index(b"\xff\xda") + 100]
+    assert reason(middle).startswith("truncated or damaged JPEG (")
+    # an end marker after the cut hides it from Pillow, which fills up with grey
+    assert reason(middle + b"\xff\xd9").startswith("truncated or damaged JPEG (")
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_other_formats_cut_short_are_refused(form: str) -> None:
+    data = encoded(photograph(), form)
+    for end in range(10, len(data) * 3 // 4, 37):
+        decoded = reason(data[:end])
+        assert decoded.startswith((f"not readable as {form} (", "not a picture"))
+
+
+@pytest.fixture(scope="module")
+def mutated() -> list[tuple[str, bytes]]:
+    """1,000 JPEGs with bytes flipped, cut, or spliced from two files."""
+    sources = [
+        encoded(photograph(120 + 8 * seed, 90, seed), "JPEG", progressive=bool(seed % 2))
+        for seed in range(6)
+    ]
+    sources.append(encoded(photograph().convert("CMYK"), "JPEG"))
+    sources.append(encoded(photograph().convert("L"), "JPEG", restart_marker_rows=1))
+    rng = np.random.default_rng(0)
+    return [(f"{number}.jpg", mutate(sources, rng)) for number in range(1000)]
+
+
+def mutate(sources: list[bytes], rng: np.random.Generator) -> bytes:
+    data = bytearray(sources[rng.integers(len(sources))])
+    kind = rng.integers(4)
+    if kind == 0:  # anywhere
+        for _ in range(rng.integers(1, 20)):
+            data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+    elif kind == 1:  # in the header
+        for _ in range(rng.integers(1, 6)):
+            data[rng.integers(2, min(600, len(data)))] = rng.integers(256)
+    elif kind == 2:
+        data = data[: rng.integers(len(data))]
+    else:
+        other = sources[rng.integers(len(sources))]
+        data = data[: rng.integers(len(data))] + other[rng.integers(len(other)) :]
+    return bytes(data)
+
+
+def outcome(file: str, data: bytes) -> str:
+    """What is wrong with a picture, or nothing; that is all that may happen, and soon."""
+    start = time.perf_counter()
+    try:
+        rgb = decode(data, file)
+        width, height = size_of(data, file)
+    except BadPicture as error:
+        return str(error)
+    finally:
+        assert time.perf_counter() - start < 5, file
+    assert rgb.shape == (height, width, 3)
+    return ""
+
+
+def outcomes(files: list[tuple[str, bytes]]) -> list[bool]:
+    """Which of them decode."""
+    said = [outcome(file, data) for file, data in files]
+    for (file, _), line in zip(files, said, strict=True):
+        assert not line or (line.startswith(f"{file}: ") and "\n" not in line)
+    return [not line for line in said]
+
+
+def test_a_thousand_damaged_jpegs_crash_nothing(mutated: list[tuple[str, bytes]]) -> None:
+    good = outcomes(mutated)
+    assert 100 < sum(good) < 500  # a flipped bit may leave a picture; a cut file is none
+    with ThreadPoolExecutor(4) as threads:  # and as loader threads meet them
+        parts = threads.map(outcomes, [mutated[start::4] for start in range(4)])
+    assert sum(sum(part) for part in parts) == sum(good)
+
+
+def test_damaged_real_photographs_crash_nothing(shared: Path) -> None:
+    paths = sorted((shared / "imagenet" / "val500").glob("*/*"))[::25]
+    sources = [path.read_bytes() for path in paths]
+    rng = np.random.default_rng(1)
+    good = outcomes([(f"{number}.jpg", mutate(sources, rng)) for number in range(200)])
+    assert 40 < sum(good) < 160
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_damaged_pictures_of_other_formats_crash_nothing(form: str) -> None:
+    picture = photograph(40, 30)
+    sources = [encoded(picture, form), encoded(picture.quantize(16).convert("RGBA"), "PNG")]
+    if form != "BMP":
+        sources.append(encoded(picture, form, save_all=True, append_images=[picture]))
+    rng = np.random.default_rng(2)
+    good = outcomes([(f"{number}.x", mutate(sources, rng)) for number in range(200)])
+    assert 0 < sum(good) < 200
+
+
+def chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+
+def png_of_zeros(width: int, height: int) -> bytes:
+    """One bit a pixel; 60,000 x 60,000 are 440 kB here and 10 GB as RGB."""
+    packer = zlib.compressobj(9)
+    row = bytes(1 + (width + 7) // 8)
+    body = b"".join(packer.compress(row * 100) for _ in range(height // 100)) + packer.flush()
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+    )
+
+
+def with_size(data: bytes, at: int, order: str, width: int, height: int) -> bytes:
+    return data[:at] + struct.pack(order, width, height) + data[at + struct.calcsize(order) :]
+
+
+def huge_pictures() -> Iterator[tuple[str, bytes]]:
+    small = photograph()
+    yield "png", png_of_zeros(60_000, 60_000)
+    for name, frame in (("jpeg", b"\xff\xc0"), ("progressive", b"\xff\xc2")):
+        data = encoded(small, "JPEG", progressive=name == "progressive")
+        yield name, with_size(data, data.index(frame) + 5, ">HH", 65_500, 65_500)
+    data = encoded(small.convert("CMYK"), "JPEG")
+    yield "cmyk", with_size(data, data.index(b"\xff\xc0") + 5, ">HH", 65_500, 65_500)
+    data = encoded(small.convert("L"), "GIF")
+    yield "gif", with_size(data, 6, "<HH", 65_500, 65_500)
+    yield "gif frame", with_size(data, data.index(b"\x2c\0\0\0\0") + 5, "<HH", 65_500, 65_500)
+    yield "gif frame, less", with_size(data, data.index(b"\x2c\0\0\0\0") + 5, "<HH", 11_000, 11_000)
+    yield "bmp", with_size(encoded(small, "BMP"), 18, "<ii", 60_000, 60_000)
+
+
+@pytest.fixture(scope="module")
+def huge() -> dict[str, bytes]:
+    return dict(huge_pictures())
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["png", "jpeg", "progressive", "cmyk", "gif", "gif frame", "gif frame, less", "bmp"],
+)
+def test_a_huge_picture_is_refused_by_its_header(huge: dict[str, bytes], kind: str) -> None:
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        said = reason(huge[kind])
+        times.append(time.perf_counter() - start)
+    assert f"{MAX_PIXELS:,}" in said
+    with pytest.raises(BadPicture, match=f"{MAX_PIXELS:,}"):
+        size_of(huge[kind], "x")
+    assert min(times) < 0.02
+
+
+# what stays as it was
+
+
+def loud_pictures() -> Iterator[tuple[str, bytes]]:
+    """Pictures that Pillow warns of."""
+    tiff = encoded(flat("RGB", (10, 20, 30)), "TIFF", description="x" * 50)
+    yield "tiff", tiff.replace(struct.pack("<HHI", 270, 2, 51), struct.pack("<HHI", 270, 2, 5100))
+    yield (
+        "apng",
+        encoded(flat("RGB", (10, 20, 30)), "PNG").replace(
+            chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)),
+            chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)) + chunk(b"acTL", bytes(8)),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"), list(loud_pictures()), ids=[kind for kind, _ in loud_pictures()]
+)
+def test_warnings_of_pillow_do_not_come_through(kind: str, data: bytes) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Image.open(io.BytesIO(data)).load()
+    assert caught
+    filters = list(warnings.filters)
+    assert one_colour(data) == [10, 20, 30]
+    assert list(warnings.filters) == filters
+
+
+def test_a_damaged_exif_block_costs_nothing() -> None:
+    exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\xff\xff\x12\x01\x03\x00"
+    for mode in ("RGB", "CMYK"):
+        data = encoded(photograph().convert(mode), "JPEG", exif=exif)
+        assert decode(data, "x").shape == (48, 64, 3)
+
+
+def test_settings_of_pillow_stay() -> None:
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+    assert Image.MAX_IMAGE_PIXELS == MAX_PIXELS
