@@ -50,6 +50,10 @@ class BadPicture(ValueError):
     """A file that does not become a picture: `FILE: reason`."""
 
 
+class TooLarge(BadPicture):
+    """More pixels than are read, by the header: nothing of it was decoded."""
+
+
 def decode(data: bytes, file: str) -> np.ndarray:
     """RGB uint8 [H, W, 3], upright; `file` is what an error calls the picture."""
     kind = _kind(data, file)
@@ -69,7 +73,7 @@ def size_of(data: bytes, file: str) -> tuple[int, int]:
         if found is not None:
             width, height, _ = found
             return turned(width, height, orientation(jpeg_exif(data)[0]))
-    with _opened(data, kind, file) as (picture, turn):
+    with opened(data, kind, file) as (picture, turn):
         return turned(*picture.size, turn)
 
 
@@ -107,7 +111,7 @@ def _kind(data: bytes, file: str) -> str:
 
 def _check_size(width: int, height: int, file: str) -> None:
     if width * height > MAX_PIXELS:
-        raise BadPicture(
+        raise TooLarge(
             f"{file}: {width} x {height} pixels by its header; at most {MAX_PIXELS:,} are read"
         )
 
@@ -139,7 +143,7 @@ def _decode_jpeg(data: bytes, file: str) -> np.ndarray | None:
 
 
 @contextmanager
-def _opened(data: bytes, kind: str, file: str) -> Iterator[tuple[ImageFile.ImageFile, int]]:
+def opened(data: bytes, kind: str, file: str) -> Iterator[tuple[ImageFile.ImageFile, int]]:
     """A picture by its header, not decoded yet, and the orientation that is still to be applied."""
     with _silence() if _may_warn(data, kind) else nullcontext():
         try:
@@ -155,7 +159,7 @@ def _opened(data: bytes, kind: str, file: str) -> Iterator[tuple[ImageFile.Image
         except BadPicture:
             raise
         except Image.DecompressionBombError:  # of a frame larger than its picture
-            raise BadPicture(f"{file}: at most {MAX_PIXELS:,} pixels are read") from None
+            raise TooLarge(f"{file}: at most {MAX_PIXELS:,} pixels are read") from None
         except Exception as error:
             # Pillow's readers are Python over bytes of anybody's making, and raise what Python
             # does: OSError, SyntaxError, struct.error, KeyError, MemoryError, zlib.error, ...
@@ -176,7 +180,7 @@ def _silence() -> Iterator[None]:
 
 
 def _decode_with_pillow(data: bytes, kind: str, file: str) -> tuple[np.ndarray, int]:
-    with _opened(data, kind, file) as (picture, turn):
+    with opened(data, kind, file) as (picture, turn):
         picture.load()
         if picture.mode in ("I", "F"):
             raise BadPicture(f"{file}: 32-bit grey, which does not say what is black and white")
