@@ -1,0 +1,330 @@
+import pickle
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+import torch
+
+from reslab.data.decode import BadPicture
+from reslab.data.folder import FolderReader, PictureSets, open_all, open_pictures, split
+from reslab.data.packing import Packing, pack
+from reslab.data.pictures import PictureSet
+
+
+def picture(seed: int) -> bytes:
+    return simplejpeg.encode_jpeg(np.full((4, 4, 3), seed % 256, np.uint8))
+
+
+def grow(root: Path, **counts: int) -> Path:
+    """A folder per class; `train__cat` is cat/ in train/."""
+    for name, count in counts.items():
+        home = root.joinpath(*name.split("__"))
+        home.mkdir(parents=True)
+        for number in range(count):
+            (home / f"{number:03}.jpg").write_bytes(picture(number))
+    return root
+
+
+def by_class(pictures: PictureSet) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for file, label in zip(pictures.files, pictures.labels.tolist(), strict=True):
+        found.setdefault(pictures.ids[label], []).append(file)
+    return found
+
+
+def refused(folder: Path, validation: float = 0.2) -> str:
+    with pytest.raises(ValueError, match=r"\A[^\n]+\Z") as caught:
+        open_pictures(folder, validation=validation)
+    return str(caught.value)
+
+
+# class folders
+
+
+def test_a_class_is_a_subfolder_and_all_below_it(tmp_path: Path) -> None:
+    grow(tmp_path, dog=1, cat=2, cat__kittens__young=1)
+    for name in ("upper.JPG", "a.jpeg", "b.PNG", "c.webp", "d.tiff"):
+        (tmp_path / "dog" / name).write_bytes(picture(0))
+    for name in (".hidden.jpg", "notes.txt", "Thumbs.db", "jpg"):
+        (tmp_path / "dog" / name).write_bytes(b"")
+    (tmp_path / "loose.jpg").write_bytes(picture(0))
+    grow(tmp_path, **{".git": 1, "cat__.thumbnails": 1})
+    (tmp_path / "__MACOSX").mkdir()
+    whole = open_all(tmp_path)
+    assert whole.ids == whole.classes == ("cat", "dog")
+    assert by_class(whole) == {
+        "cat": ["cat/000.jpg", "cat/001.jpg", "cat/kittens/young/000.jpg"],
+        "dog": [
+            f"dog/{name}"
+            for name in ("000.jpg", "a.jpeg", "b.PNG", "c.webp", "d.tiff", "upper.JPG")
+        ],
+    }
+    assert whole.labels.dtype == torch.int64
+    assert whole.name == tmp_path.name
+    assert whole.picture(1).tolist() == np.full((4, 4, 3), 1).tolist()
+
+
+def test_links_lead_to_classes_and_files_but_not_in_circles(tmp_path: Path) -> None:
+    real = grow(tmp_path / "real", dog=2, cat=2)
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "dog").symlink_to(real / "dog")
+    (linked / "cat").mkdir()
+    (linked / "cat" / "one.jpg").symlink_to(real / "cat" / "000.jpg")
+    (linked / "cat" / "round").symlink_to(linked)
+    (linked / "cat" / "gone.jpg").symlink_to(real / "nowhere.jpg")
+    whole = open_all(linked)
+    assert whole.files == ["cat/gone.jpg", "cat/one.jpg", "dog/000.jpg", "dog/001.jpg"]
+    with pytest.raises(BadPicture, match=r"\Acat/gone\.jpg: cannot be read \(no such file"):
+        whole.picture(0)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    whole = open_all(grow(tmp_path, dog=2))
+    (tmp_path / "dog" / "001.jpg").unlink()
+    (tmp_path / "dog" / "001.jpg").mkdir()
+    with pytest.raises(BadPicture, match=r"\Adog/001\.jpg: cannot be read \(is a directory\)\Z"):
+        whole.read("dog/001.jpg")
+
+
+def test_the_reader_goes_to_other_processes(tmp_path: Path) -> None:
+    whole = open_all(grow(tmp_path, dog=1))
+    assert isinstance(whole.read, FolderReader)
+    assert pickle.loads(pickle.dumps(whole.read))("dog/000.jpg") == picture(0)
+
+
+# a split
+
+
+def test_a_split_is_stratified_and_whole(tmp_path: Path) -> None:
+    sets = open_pictures(grow(tmp_path, ant=2, bee=7, cow=30, dog=3), validation=0.2)
+    train, test = by_class(sets.train), by_class(sets.test)
+    assert {name: len(files) for name, files in test.items()} == {
+        "ant": 1, "bee": 1, "cow": 6, "dog": 1,
+    }  # fmt: skip
+    assert (sets.train.name, sets.test.name) == ("train", "validation")
+    whole = by_class(open_all(tmp_path))
+    for name, files in whole.items():
+        assert sorted(train[name] + test[name]) == files
+        assert train[name] == sorted(train[name])
+    most = open_pictures(tmp_path, validation=0.99)
+    assert most.train.labels.bincount().tolist() == [1, 1, 1, 1]
+
+
+def test_a_split_depends_on_seed_and_files_of_the_class_alone(tmp_path: Path) -> None:
+    first = by_class(open_pictures(grow(tmp_path, cow=30, dog=30)).test)
+    assert by_class(open_pictures(tmp_path).test) == first
+    assert by_class(open_pictures(tmp_path, seed=1).test)["cow"] != first["cow"]
+    assert [name[4:] for name in first["cow"]] != [name[4:] for name in first["dog"]]
+    grow(tmp_path, ant=5)
+    again = by_class(open_pictures(tmp_path).test)
+    assert (again["cow"], again["dog"]) == (first["cow"], first["dog"])
+
+
+def test_pictures_added_later_do_not_move_the_others(tmp_path: Path) -> None:
+    before = set(open_pictures(grow(tmp_path, cow=30, dog=30)).test.files)
+    for number in range(100, 110):
+        (tmp_path / "cow" / f"{number}.jpg").write_bytes(b"")
+    after = set(open_pictures(tmp_path).test.files)
+    # of 30 cows 6 are held out and of 40 are 8: an old one leaves only for a new one
+    added = {file for file in after - before if file >= "cow/100.jpg"}
+    assert len(after) == len(before) + 2
+    assert len(before - after) <= len(added)
+    assert {file for file in before if "dog" in file} <= after
+
+
+def test_a_split_of_pictures_in_any_order(tmp_path: Path) -> None:
+    whole = open_all(grow(tmp_path, cow=10, dog=10))
+    mixed = whole.take("mixed", torch.randperm(20, generator=torch.Generator().manual_seed(0)))
+    expected = split(whole, 0.3, 7)
+    assert set(split(mixed, 0.3, 7).test.files) == set(expected.test.files)
+
+
+@pytest.mark.parametrize("validation", [0.0, 1.0, -0.1, 3.0, float("nan")])
+def test_a_fraction_is_between_none_and_all(tmp_path: Path, validation: float) -> None:
+    line = refused(grow(tmp_path, cow=5, dog=5), validation=validation)
+    assert line == f"a validation part of {validation}: it must lie between 0 and 1"
+
+
+def test_the_pictures_of_ten_real_classes(shared: Path) -> None:
+    imagenet = shared / "imagenet"
+    sets = open_pictures(imagenet / "val500", names=imagenet / "classes.csv")
+    assert sets.train.labels.bincount().tolist() == [40] * 10
+    assert sets.test.labels.bincount().tolist() == [10] * 10
+    assert sets.test.classes[:2] == ("tench", "English springer")
+    assert sets.test.ids[:2] == ("n01440764", "n02102040")
+    assert sets.test.picture(0).shape == (224, 224, 3)
+    assert not set(sets.train.files) & set(sets.test.files)
+
+
+# parts
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [("train", "val"), ("training", "validation"), ("Train", "Test"), ("train", "valid")],
+)
+def test_parts_are_known_by_their_names(tmp_path: Path, train: str, test: str) -> None:
+    grow(tmp_path, **{f"{train}__cat": 3, f"{train}__dog": 2, f"{test}__dog": 1, "scripts": 0})
+    sets = open_pictures(tmp_path)
+    assert by_class(sets.train) == {
+        "cat": ["cat/000.jpg", "cat/001.jpg", "cat/002.jpg"],
+        "dog": ["dog/000.jpg", "dog/001.jpg"],
+    }
+    assert by_class(sets.test) == {"dog": ["dog/000.jpg"]}  # cat is lacking, which is allowed
+    assert sets.test.labels.tolist() == [1]
+    assert sets.test.ids == sets.train.ids == ("cat", "dog")
+    assert (sets.train.name, sets.test.name) == ("train", "validation")
+    assert sets.test.read("dog/000.jpg") == picture(0)
+    alone = open_all(tmp_path)
+    assert (alone.name, alone.ids, alone.files) == ("validation", ("dog",), ["dog/000.jpg"])
+
+
+def test_validation_comes_before_test(tmp_path: Path) -> None:
+    grow(tmp_path, train__a=1, train__b=1, test__a=3, test__b=3, val__a=2, val__b=2)
+    assert len(open_pictures(tmp_path).test) == len(open_all(tmp_path)) == 4
+
+
+def test_a_train_part_alone_is_split(tmp_path: Path) -> None:
+    grow(tmp_path, train__a=5, train__b=5)
+    sets = open_pictures(tmp_path)
+    assert (len(sets.train), len(sets.test)) == (8, 2)
+    assert open_all(tmp_path).ids == ("a", "b")
+
+
+def test_a_train_may_be_photographed(tmp_path: Path) -> None:
+    grow(tmp_path, bus=2, train=2, car=2)
+    assert open_pictures(tmp_path).train.ids == ("bus", "car", "train")
+
+
+def test_a_validation_part_alone_is_for_evaluation(tmp_path: Path) -> None:
+    grow(tmp_path, val__a=5, val__b=5)
+    assert len(open_all(tmp_path)) == 10
+    assert refused(tmp_path) == f"{tmp_path} has val/ and no train/ beside it to train on"
+
+
+def test_a_class_only_in_validation_is_named(tmp_path: Path) -> None:
+    grow(tmp_path, train__a=1, train__b=1, val__a=1, val__c=1)
+    line = refused(tmp_path)
+    assert line.startswith(f"class 'c' is in {tmp_path / 'val'} and not in {tmp_path / 'train'}")
+
+
+# classes.csv
+
+
+def write_names(path: Path, *rows: tuple[str, str]) -> Path:
+    lines = [f"{index},{key},{name}" for index, (key, name) in enumerate(rows)]
+    path.write_text("\n".join(["index,id,name", *lines]))
+    return path
+
+
+@pytest.mark.parametrize("place", ["classes.csv", "train/classes.csv"])
+def test_classes_have_the_order_and_names_of_the_file(tmp_path: Path, place: str) -> None:
+    grow(tmp_path, train__n1=2, train__n2=1, train__n3=3, val__n1=1, val__n3=1)
+    rows = [("n9", "absent"), ("n3", "crane"), ("n1", "tench"), ("n2", "crane")]
+    write_names(tmp_path / place, *rows)
+    sets = open_pictures(tmp_path)
+    assert sets.train.ids == sets.test.ids == ("n3", "n1", "n2")
+    assert sets.train.classes == sets.test.classes == ("crane", "tench", "crane")
+    assert sets.train.labels.bincount().tolist() == [3, 2, 1]
+    assert by_class(sets.train)["n1"] == ["n1/000.jpg", "n1/001.jpg"]
+    assert sets.test.labels.tolist() == [1, 0]
+
+
+def test_names_given_take_the_place_of_the_folders(tmp_path: Path) -> None:
+    grow(tmp_path / "set", a=2, b=2)
+    write_names(tmp_path / "set" / "classes.csv", ("a", "ours"), ("b", "too"))
+    other = write_names(tmp_path / "other.csv", ("b", "bee"), ("a", "ant"))
+    assert open_all(tmp_path / "set").classes == ("ours", "too")
+    assert open_all(tmp_path / "set", names=other).classes == ("bee", "ant")
+    assert open_pictures(tmp_path / "set", names=other).test.ids == ("b", "a")
+
+
+def test_a_class_that_is_not_in_the_file_is_named(tmp_path: Path) -> None:
+    grow(tmp_path, tench=2, goldfisch=2)
+    path = write_names(tmp_path / "classes.csv", ("tench", "tench"), ("goldfish", "goldfish"))
+    line = refused(tmp_path)
+    assert line == f"{tmp_path}: class 'goldfisch' is not in {path}; the nearest is 'goldfish'"
+
+
+# packed
+
+
+@pytest.fixture
+def packed(tmp_path: Path) -> Path:
+    source = open_all(grow(tmp_path / "source", ant=2, bee=7, cow=30))
+    pack({".": source}, tmp_path / "packed", Packing(), lambda bad: None)
+    return tmp_path / "packed"
+
+
+def same(left: PictureSet, right: PictureSet) -> bool:
+    return (
+        list(left.files) == list(right.files)
+        and torch.equal(left.labels, right.labels)
+        and (left.ids, left.classes) == (right.ids, right.classes)
+        and all(left.read(file) == right.read(file) for file in left.files)
+    )
+
+
+def same_sets(left: PictureSets, right: PictureSets) -> bool:
+    return same(left.train, right.train) and same(left.test, right.test)
+
+
+def test_a_packed_folder_is_the_folder(packed: Path) -> None:
+    source = packed.parent / "source"
+    assert same(open_all(packed), open_all(source))
+    assert same_sets(open_pictures(packed, seed=3), open_pictures(source, seed=3))
+    names = write_names(packed.parent / "n.csv", ("cow", "C"), ("bee", "B"), ("ant", "A"))
+    assert same_sets(open_pictures(packed, names=names), open_pictures(source, names=names))
+
+
+def test_packed_parts_are_the_parts(tmp_path: Path) -> None:
+    source = grow(tmp_path / "source", train__a=3, train__b=2, val__b=2, val__a=1)
+    sets = open_pictures(source)
+    parts = {"train": sets.train, "validation": sets.test}
+    pack(parts, tmp_path / "packed", Packing(), lambda bad: None)
+    assert same_sets(open_pictures(tmp_path / "packed"), sets)
+    assert same(open_all(tmp_path / "packed"), open_all(source))
+    shutil.rmtree(tmp_path / "packed" / "validation")
+    shutil.copytree(source / "val", tmp_path / "packed" / "val")
+    assert same_sets(open_pictures(tmp_path / "packed"), sets)
+
+
+# what is no folder of pictures
+
+
+def test_what_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
+    none = tmp_path / "none"
+    assert refused(none) == f"{none} cannot be listed: no such file or directory"
+    (tmp_path / "file").write_bytes(b"")
+    assert refused(tmp_path / "file") == f"{tmp_path / 'file'} cannot be listed: not a directory"
+    (tmp_path / "empty").mkdir()
+    assert refused(tmp_path / "empty").startswith(f"{tmp_path / 'empty'} holds no class folders")
+
+
+def test_what_is_no_tree_of_classes_is_one_line(tmp_path: Path) -> None:
+    heap = grow(tmp_path, heap=3) / "heap"
+    assert refused(heap) == (
+        f"{heap} holds no class folders: put the pictures of each class into a subfolder"
+    )
+    (heap / "ILSVRC2012_val_00000001.JPEG").write_bytes(b"")
+    assert "ImageNet's validation pictures in one heap: move each into a folder" in refused(heap)
+    one = grow(tmp_path / "one", only=3)
+    assert refused(one) == (
+        f"{one} holds one class folder, 'only'; a net needs at least two classes"
+    )
+    assert open_all(one).ids == ("only",)  # any subset of a net's classes can be evaluated
+    deep = grow(tmp_path / "deep", flowers__rose=3, flowers__tulip=3)
+    assert refused(deep).endswith(f"; did you mean {deep / 'flowers'}?")
+    gap = grow(tmp_path / "gap", full=3, void=0)
+    assert refused(gap).startswith(f"{gap / 'void'} holds no picture (.jpg, ")
+    lonely = grow(tmp_path / "lonely", many=3, single=1)
+    assert refused(lonely).startswith("class 'single' has one picture, and a split needs two: ")
+
+
+def test_imagenets_validation_heap_beside_its_train_part(tmp_path: Path) -> None:
+    grow(tmp_path, train__n01440764=2, train__n01443537=2, val=0)
+    (tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG").write_bytes(b"")
+    assert refused(tmp_path).startswith(f"{tmp_path / 'val'} holds ImageNet's validation pictures")
