@@ -133,6 +133,50 @@ def plain_lines(iterations: int) -> Callable[[Row], None]:
     return hear
 
 
+@contextmanager
+def counting(total: int, what: str) -> Iterator[Callable[[str | None], None]]:
+    """A listener that counts to `total`, and prints a line where there is one to say.
+
+    A bar on a terminal, now and then a line elsewhere.
+    """
+    if not sys.stderr.isatty():
+        yield plain_count(total, what)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        BarColumn(bar_width=24),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.description}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=total)
+
+        def hear(line: str | None) -> None:
+            if line:
+                bar.console.print(f"reslab: {line}", highlight=False, markup=False, soft_wrap=True)
+            bar.advance(task)
+
+        yield hear
+
+
+def plain_count(total: int, what: str) -> Callable[[str | None], None]:
+    """A count as lines on standard error, not too often."""
+    done, printed = 0, time.monotonic()
+
+    def hear(line: str | None) -> None:
+        nonlocal done, printed
+        done += 1
+        if line:
+            complain(line)
+        if time.monotonic() - printed >= SECONDS_BETWEEN_LINES:
+            printed = time.monotonic()
+            to_stderr(f"{done:,}/{total:,} {what}")
+
+    return hear
+
+
 def train_facts(row: Row) -> str:
     """Rate, loss, training error and speed of a train row."""
     return (

@@ -1,0 +1,96 @@
+"""`reslab pack`"""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reslab.cli.console import complain, counting, say, say_json
+
+if TYPE_CHECKING:
+    from reslab.data.packing import Packed, Packing
+
+
+def pack(
+    folder: Annotated[Path, typer.Argument(help="Pictures, a class a subfolder.")],
+    out: Annotated[Path, typer.Argument(help="A new folder for the shards.")],
+    shorter_side: Annotated[
+        int | None,
+        typer.Option(min=1, help="Reduce larger pictures; 480 loses nothing the paper uses."),
+    ] = None,
+    shard_size: Annotated[
+        int | None, typer.Option(min=1, metavar="MB", help="Megabytes of a shard; 500.")
+    ] = None,
+    quality: Annotated[
+        int | None, typer.Option(min=1, max=100, help="JPEG quality of reduced pictures; 95.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> int:
+    """Pack a folder of pictures into tar shards that `--data` and webdataset read.
+
+    Bytes are copied as they are, except of pictures that --shorter-side reduces. Parts stay parts.
+    Pictures that do not decode are named and left out.
+    """
+    from reslab.data.folder import open_parts
+    from reslab.data.packing import QUALITY, SHARD_SIZE, Packing
+    from reslab.data.packing import pack as pack_sets
+
+    if quality and not shorter_side:
+        raise ValueError("--quality is that of reduced pictures: give --shorter-side too")
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{out} lies in {folder}, where it would become a class; name another")
+    packing = Packing(shorter_side, quality or QUALITY, shard_size or SHARD_SIZE)
+    with stopped_by_signals() as seen:
+        try:
+            parts = open_parts(folder)
+            with counting(sum(map(len, parts.values())), "pictures") as tell:
+                packed = pack_sets(
+                    parts, out, packing, lambda bad: tell(f"{bad}; left out" if bad else None)
+                )
+        except KeyboardInterrupt:
+            complain(f"stopped; nothing of it is left in {out}")
+            return 128 + seen[0]
+    if as_json:
+        say_json({"out": str(out), "parts": [asdict(part) for part in packed]})
+        return 0
+    for part in packed:
+        say(f"{part.name}: {summary(part, packing)}")
+    return 0
+
+
+def summary(part: "Packed", packing: "Packing") -> str:
+    """What became of a set, in a line."""
+    line = (
+        f"{part.pictures:,} pictures of {part.classes:,} classes in {part.shards:,} "
+        f"{'shard' if part.shards == 1 else 'shards'}, {part.bytes / 1e6:,.1f} MB"
+    )
+    if packing.shorter_side:
+        line += f"; {part.reduced:,} reduced to a shorter side of {packing.shorter_side}"
+    return f"{line}; {part.left_out:,} left out" if part.left_out else line
+
+
+@contextmanager
+def stopped_by_signals() -> Iterator[list[int]]:
+    """Inside, SIGTERM and SIGHUP stop the work as Ctrl-C does; which one came is in the list.
+
+    Only the first does: what was written is being removed when a second one comes.
+    """
+    seen: list[int] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield seen
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

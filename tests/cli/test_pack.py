@@ -1,0 +1,111 @@
+"""`reslab pack` as a person meets it."""
+
+import errno
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from reslab.cli import main
+
+
+def picture(seed: int) -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(pixels).save(out, "JPEG")
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten pictures of two classes, one of them cut short."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(10):
+        path = folder / ("cat", "dog")[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(picture(number)[: 200 if number == 4 else None])
+    return folder
+
+
+def test_packed_with_a_line_for_what_was_left_out(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "packed"
+    assert main(["pack", str(pictures), str(out), "--shorter-side", "32", "--json"]) == 0
+    printed = capsys.readouterr()
+    (line,) = printed.err.splitlines()
+    assert line.startswith("reslab: cat/4.jpg: ")
+    assert line.endswith("; left out")
+    size = (out / "shard-000000.tar").stat().st_size
+    assert json.loads(printed.out) == {
+        "out": str(out),
+        "parts": [
+            {
+                "name": pictures.name, "pictures": 9, "classes": 2, "reduced": 9, "left_out": 1,
+                "shards": 1, "bytes": size,
+            }
+        ],
+    }  # fmt: skip
+    assert main(["pack", str(out), str(tmp_path / "again")]) == 0
+    line = f"{pictures.name}: 9 pictures of 2 classes in 1 shard, {size / 1e6:.1f} MB\n"
+    assert capsys.readouterr() == (line, "")
+
+
+def test_refusals(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def refusal(*arguments: object) -> str:
+        assert main(["pack", *map(str, arguments)]) == 2
+        printed = capsys.readouterr()
+        (line,) = printed.err.splitlines()
+        assert not printed.out
+        return line
+
+    assert "is not empty" in refusal(pictures, pictures.parent)
+    assert "would become a class" in refusal(pictures, pictures / "new" / "packed")
+    assert "--shorter-side too" in refusal(pictures, tmp_path / "o", "--quality", "90")
+    assert "no such file" in refusal(tmp_path / "no", tmp_path / "o")
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_leaves_nothing(tmp_path: Path, number: int, status: int) -> None:
+    """It comes while a picture is read: a pipe, which gives nothing until we close it."""
+    for name in ("cat", "dog"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for count in range(20):
+            (tmp_path / "pictures" / name / f"{count}.jpg").write_bytes(picture(count))
+    pipe = tmp_path / "pictures" / "dog" / "pipe.jpg"
+    os.mkfifo(pipe)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "reslab", "pack", tmp_path / "pictures", tmp_path / "packed"],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    writer = opened_by_its_reader(pipe)
+    assert (tmp_path / "packed").exists()
+    process.send_signal(number)
+    time.sleep(0.2)
+    os.close(writer)
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert printed == f"reslab: stopped; nothing of it is left in {tmp_path / 'packed'}\n"
+    assert not (tmp_path / "packed").exists()
+
+
+def opened_by_its_reader(pipe: Path) -> int:
+    """A descriptor for writing, as soon as someone reads."""
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:  # that is: no reader yet
+                raise
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
