@@ -22,13 +22,14 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from reslab.data.batches import Batches
-from reslab.data.images import ImageSet, pixel_mean
+from reslab.data.images import ImageSet, Sets
 from reslab.models.names import config_named
 from reslab.models.resnet import build_resnet, channels_last
 from reslab.recipes import recipe
-from reslab.train.classification import Classification, parts_of
+from reslab.train.classification import parts_of
 from reslab.train.loop import training_steps
+from reslab.train.prepare import prepared
+from reslab.train.schedule import Schedule
 from reslab.world import World, open_world
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -83,11 +84,10 @@ def plain_loop(name: str, images: ImageSet) -> Iterator[float]:
 def reslab_loop(name: str, images: ImageSet, world: World) -> Iterator[float]:
     """One loss an iteration: the loop behind `reslab train`."""
     it = recipe(f"cifar10-{name}")
-    net = channels_last(build_resnet(it.model)).train()
-    mean = pixel_mean(images.images)
-    batches = Batches(images, mean, size=it.batch_size, pad=it.pad, flip=it.flip, seed=1)
-    parts = parts_of(Classification(it, world, net, mean, batches, [images], [images]))
-    for step in training_steps(parts.loss_of, parts.shares_of, parts.optimizer, it):
+    parts = parts_of(prepared(it, 1, Sets(images, images), world))
+    for step in training_steps(
+        parts.loss_of, parts.shares_of, parts.optimizer, Schedule(it), range(it.iterations)
+    ):
         yield step.loss.item()
 
 

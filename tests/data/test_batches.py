@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from reslab.data.batches import Batches
 from reslab.data.images import ImageSet, pixel_mean
+from reslab.models.preprocessing import minus_mean
 
 
 def a_set(count: int) -> ImageSet:
@@ -12,7 +13,8 @@ def a_set(count: int) -> ImageSet:
 
 
 def batches(train: ImageSet, size: int, seed: int = 1, pad: int = 2, flip: bool = True) -> Batches:
-    return Batches(train, pixel_mean(train.images), size=size, pad=pad, flip=flip, seed=seed)
+    prepare = minus_mean(pixel_mean(train.images))
+    return Batches(train, prepare, size=size, pad=pad, flip=flip, seed=seed)
 
 
 @settings(max_examples=30, deadline=None)

@@ -1,7 +1,8 @@
 import pytest
 
+from reslab.data.augment import PadAndCrop, ScaleCrop
 from reslab.recipes import catalogue, recipe
-from reslab.train.recipe import Warmup
+from reslab.train.sections import Plateau, Warmup
 
 
 def test_there_is_a_recipe_for_every_net_of_the_family_on_both_sets() -> None:
@@ -16,7 +17,7 @@ def test_cifar10_is_section_4_2() -> None:
     assert (it.iterations, it.batch_size, it.virtual_gpus) == (64_000, 128, 2)
     assert (it.learning_rate, it.momentum, it.weight_decay) == (0.1, 0.9, 1e-4)
     assert [round(drop * it.iterations) for drop in it.drops] == [32_000, 48_000]
-    assert (it.pad, it.flip, it.held_out, it.recompute_bn) == (4, True, 0, 200)
+    assert (it.augmentation, it.held_out, it.recompute_bn) == (PadAndCrop(pad=4, flip=True), 0, 200)
 
 
 def test_only_the_deepest_nets_warm_up() -> None:
@@ -30,3 +31,26 @@ def test_only_the_deepest_nets_warm_up() -> None:
 def test_an_unknown_recipe_is_refused_with_the_nearest() -> None:
     with pytest.raises(ValueError, match="did you mean 'cifar10-resnet110'"):
         recipe("cifar-resnet110")
+
+
+def test_imagenet_is_section_3_4() -> None:
+    it = recipe("imagenet-resnet152")
+    assert (it.iterations, it.batch_size, it.batch_size // it.virtual_gpus) == (600_000, 256, 32)
+    assert (it.learning_rate, it.momentum, it.weight_decay) == (0.1, 0.9, 1e-4)
+    assert it.augmentation == ScaleCrop(size=224, shorter_side=(256, 480), flip=True, colour=0.1)
+    assert (it.drops, it.plateau, it.warmup) == ((), Plateau(), None)
+    assert it.pictures is not None
+    assert (it.pictures.resize, it.pictures.mean) == (256, "pixel")
+
+
+def test_there_is_an_imagenet_recipe_for_every_net_of_the_tables() -> None:
+    names = set(catalogue())
+    plain = {f"imagenet-plain{depth}" for depth in (18, 34)}
+    options = {f"imagenet-resnet{depth}-{o}" for depth in (18, 34) for o in "ABC"}
+    deep = {f"imagenet-resnet{depth}" for depth in (18, 34, 50, 101, 152)}
+    assert plain | options | deep <= names
+
+
+def test_fixed_drops_are_a_change_away() -> None:
+    it = recipe("imagenet-resnet50").with_changes(["plateau=null", "drops=[0.25, 0.5, 0.75]"])
+    assert (it.plateau, it.drops) == (None, (0.25, 0.5, 0.75))

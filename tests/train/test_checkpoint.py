@@ -12,7 +12,7 @@ from reslab.train.checkpoint import (
     save_checkpoint,
     write_atomically,
 )
-from reslab.train.schedule import WarmupState
+from reslab.train.schedule import PlateauState, ScheduleState, WarmupState
 
 
 def checkpoint(iteration: int) -> Checkpoint:
@@ -21,7 +21,7 @@ def checkpoint(iteration: int) -> Checkpoint:
         iteration=iteration,
         learning_rate=0.1,
         seconds=1.5,
-        warmup=WarmupState((90.0, 85.5), None),
+        schedule=ScheduleState(WarmupState((90.0, 85.5), None), PlateauState(1, 40.5, 2)),
         weights={"a": torch.randn(5, 3, generator=rng), "count": torch.tensor(7)},
         momentum={"a": torch.randn(5, 3, generator=rng)},
         losses=torch.tensor([0.1, 0.2], dtype=torch.float64),
@@ -31,7 +31,7 @@ def checkpoint(iteration: int) -> Checkpoint:
 
 def equal(one: Checkpoint, other: Checkpoint) -> bool:
     tensors, others = one.tensors(), other.tensors()
-    facts = ("iteration", "learning_rate", "seconds", "warmup")
+    facts = ("iteration", "learning_rate", "seconds", "schedule")
     return (
         tensors.keys() == others.keys()
         and all(torch.equal(tensors[name], others[name]) for name in tensors)

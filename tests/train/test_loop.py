@@ -5,6 +5,7 @@ from reslab.models.resnet import build_resnet, cifar
 from reslab.recipes import recipe
 from reslab.train.loop import training_steps
 from reslab.train.optim import build_sgd
+from reslab.train.schedule import Schedule
 
 RECIPE = recipe("digits-resnet20").with_changes(["iterations=4", "warmup=null", "batch_size=8"])
 
@@ -37,7 +38,7 @@ def test_one_update_is_the_mean_over_shares_with_statistics_of_their_own() -> No
         return nn.functional.cross_entropy(net(one[0]), one[1]), torch.tensor(50.0)
 
     optimizer = build_sgd(net, momentum=0.9, weight_decay=1e-4)
-    step = next(training_steps(loss_of, lambda k: shares, optimizer, RECIPE))
+    step = next(training_steps(loss_of, lambda k: shares, optimizer, Schedule(RECIPE), range(1)))
     for weight, value in zip(net.parameters(), expected, strict=True):
         torch.testing.assert_close(weight.detach(), value, rtol=1e-9, atol=1e-9)
     assert (step.iteration, step.learning_rate, step.train_error.item()) == (1, 0.1, 50.0)
@@ -63,7 +64,8 @@ def counted_run(error_of, changes: list[str], start: int = 0):
         return (weight * 0).sum(), torch.tensor(error_of(iteration))
 
     it = RECIPE.with_changes(changes)
-    steps = list(training_steps(loss_of, shares_of, optimizer, it, start=start))
+    iterations = range(start, it.iterations)
+    steps = list(training_steps(loss_of, shares_of, optimizer, Schedule(it), iterations))
     return steps, asked, optimizer.steps
 
 
@@ -85,4 +87,4 @@ def test_the_warm_up_listens_to_the_training_error() -> None:
     rates = [step.learning_rate for step in steps]
     # errors of 90 until the 12th: two of 0 among the last ten make a mean of 72
     assert rates == [0.01] * 14 + [0.1] * (20 - 14) + [0.01] * 10 + [0.001] * 10
-    assert steps[-1].warmup.ended_at == 14
+    assert [step.iteration for step in steps if step.warmed_up] == [14]

@@ -4,6 +4,7 @@ import re
 import pytest
 from pydantic import ValidationError
 
+from reslab.data.augment import ResizedCrop, ScaleCrop
 from reslab.recipes import recipe
 from reslab.train.recipe import recipe_from_json
 
@@ -26,7 +27,7 @@ def test_a_recipe_is_frozen() -> None:
         ("learning_rate=1", "learning_rate", 1.0),
         ("drops=[0.25, 0.5]", "drops", (0.25, 0.5)),
         ("warmup=null", "warmup", None),
-        ("flip=false", "flip", False),
+        ("balance=loss", "balance", "loss"),
         ("precision=fp32", "precision", "fp32"),
     ],
 )
@@ -39,6 +40,13 @@ def test_fields_inside_fields_can_be_changed() -> None:
     assert changed.model.shortcut == "C"
     assert changed.warmup is not None
     assert (changed.warmup.cap, changed.warmup.learning_rate) == (7, 0.01)
+    photographs = recipe("imagenet-resnet18").with_changes(["augmentation.colour=0"])
+    assert photographs.augmentation == ScaleCrop(colour=0.0)
+
+
+def test_an_augmentation_can_be_named() -> None:
+    changed = recipe("imagenet-resnet18").with_changes(["augmentation=resized-crop"])
+    assert changed.augmentation == ResizedCrop()
 
 
 def test_a_model_can_be_named() -> None:
@@ -66,7 +74,14 @@ def test_a_model_can_be_named() -> None:
         ("data=cifar100", "'data' cannot be 'cifar100'"),
         ("precision=fp16", "'precision' cannot be 'fp16'"),
         ("model=resnet21", "did you mean"),
-        ("flip=1", "'flip' cannot be 1"),
+        ("flip=false", "did you mean 'augmentation.flip'"),
+        ("augmentation.flip=1", "'augmentation.flip' cannot be 1"),
+        ("augmentation=cut-out", "no augmentation 'cut-out'"),
+        ("augmentation=scale-crop", "'scale-crop' is not for data 'digits'"),
+        ("augmentation.size=3", "no recipe key 'augmentation.size'"),
+        ("plateau={}", "set drops=[] or plateau=null"),
+        ("data=pictures", "do not go together"),
+        ("batch_norm=frozen", "(--weights)"),
         ("model.blocks=[3, 3]", "must name the same stages"),
         ("model.blocks=[0, 0, 0]", "greater than 0"),
         ("drops=[NaN]", "finite"),

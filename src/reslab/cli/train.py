@@ -17,6 +17,9 @@ def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's name; `reslab recipes` lists them.")],
     out: Annotated[Path, typer.Option(help="The run folder; a run begun there goes on.")],
     data: Annotated[Path | None, typer.Option(help="The folder that holds the data set.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="A model file or run to start from: fine-tuning.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Weights, order, augmentation.")] = 1,
     changes: Annotated[
         list[str] | None,
@@ -30,10 +33,12 @@ def train(
 
     Kill it whenever you like: the same command goes on, to the same bits.
     """
+    from reslab.models.weights import load
     from reslab.recipes import recipe as recipe_named
 
-    chosen = recipe_named(recipe).with_changes(changes or [])
-    return carry_out(chosen, out, seed, data, as_json)
+    given = load(weights) if weights else None
+    chosen = recipe_named(recipe, data=data, weights=given).with_changes(changes or [])
+    return carry_out(chosen, out, seed, data, weights, as_json)
 
 
 def resume(
@@ -47,17 +52,21 @@ def resume(
     folder = RunFolder.open(run)
     begun = folder.environment()
     place = data or (Path(begun["data"]) if begun["data"] else None)
-    return carry_out(folder.recipe(), run, begun["seed"], place, as_json)
+    return carry_out(folder.recipe(), run, begun["seed"], place, None, as_json)
 
 
-def carry_out(recipe: "Recipe", out: Path, seed: int, data: Path | None, as_json: bool) -> int:
+def carry_out(
+    recipe: "Recipe", out: Path, seed: int, data: Path | None, weights: Path | None, as_json: bool
+) -> int:
     """Train with a display, and saved when a signal asks to stop; the exit status."""
-    from reslab.train.classification import train as train_recipe
     from reslab.train.run import Interrupted
+    from reslab.train.training import train as train_recipe
 
     try:
         with stopping() as stop, training_display(recipe.iterations) as tell:
-            result = train_recipe(recipe, out, seed=seed, data=data, tell=tell, stop=stop)
+            result = train_recipe(
+                recipe, out, seed=seed, data=data, weights=weights, tell=tell, stop=stop
+            )
     except Interrupted as interrupted:
         complain(str(interrupted))
         return 128 + interrupted.signal

@@ -1,6 +1,7 @@
 """A set of small pictures in memory."""
 
 from dataclasses import dataclass
+from typing import Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -36,7 +37,21 @@ class Sets:
     test: ImageSet
 
 
-def hold_out(train: ImageSet, count: int) -> tuple[ImageSet, ImageSet]:
+class Part(Protocol):
+    """A set of pictures of which a part is again one."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def take(self, name: str, indices: Tensor) -> Self: ...
+
+
+AnySet = TypeVar("AnySet", bound=Part)
+
+
+def hold_out(train: AnySet, count: int) -> tuple[AnySet, AnySet]:
     """`train` without `count` pictures, and those pictures: always the same ones (Sec. 4.2)."""
     if not 0 < count < len(train):
         raise ValueError(f"held_out={count}: {train.name} has {len(train)} training pictures")

@@ -1,9 +1,24 @@
-"""Batch-norm statistics computed anew after training, as the authors released them."""
+"""Batch-norm statistics: computed anew after training, as the authors released them, or kept."""
 
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+
+
+def norms_of(net: nn.Module) -> list[nn.BatchNorm2d]:
+    """All batch-norm layers of a network."""
+    return [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+
+
+def train_mode(net: nn.Module, *, keep_statistics: bool) -> None:
+    """Training mode; with kept statistics batch norm is a constant affine map (App. A)."""
+    net.train()
+    if not keep_statistics:
+        return
+    for norm in norms_of(net):
+        norm.eval()
+        norm.requires_grad_(False)
 
 
 @torch.no_grad()
@@ -13,7 +28,7 @@ def recompute_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
     The authors' release holds averages over a large sample and "not moving average". The weights
     stay as they are; the network is left in evaluation mode.
     """
-    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = norms_of(net)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()

@@ -1,7 +1,8 @@
 """Sec. 4.2: CIFAR-10."""
 
 from reslab.models.resnet import ResNetConfig
-from reslab.train.recipe import Recipe, Warmup
+from reslab.train.recipe import Recipe
+from reslab.train.sections import Warmup
 
 DEEP_BLOCKS = 18  # n of the 110-layer net, the first for which 0.1 "is slightly too large"
 

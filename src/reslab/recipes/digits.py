@@ -1,7 +1,9 @@
 """The paper's CIFAR-10 training made short, for the digits that come with reslab."""
 
+from reslab.data.augment import PadAndCrop
 from reslab.models.resnet import ResNetConfig
-from reslab.train.recipe import Recipe, Warmup
+from reslab.train.recipe import Recipe
+from reslab.train.sections import Warmup
 
 
 def digits_recipe(model: str, config: ResNetConfig) -> Recipe:
@@ -15,10 +17,9 @@ def digits_recipe(model: str, config: ResNetConfig) -> Recipe:
         name=f"digits-{model}",
         model=config,
         data="digits",
+        augmentation=PadAndCrop(pad=2, flip=False),
         iterations=600,
         warmup=Warmup(cap=300),
-        pad=2,
-        flip=False,
         recompute_bn=50,
         eval_every=50,
         checkpoint_every=50,

@@ -7,6 +7,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from reslab.recipes.cifar10 import cifar10_recipe
+from reslab.recipes.imagenet import imagenet_recipe
 from reslab.train.folder import RunFolder
 from reslab.train.recipe import Recipe
 
@@ -142,9 +143,12 @@ def grouped(records: Iterable[Record]) -> list[Group]:
 
 
 def departures(recipe: Recipe) -> list[str]:
-    """How a recipe differs from the paper's training of the same net on CIFAR-10 (Sec. 4.2)."""
-    paper_model = recipe.model.model_copy(
-        update={"shortcut": recipe.model.shortcut and "A", "zeros": "end", "stride_on": "1x1"}
-    )
-    paper = cifar10_recipe("", paper_model)
+    """How a recipe differs from the paper's training of the same net: on ImageNet (Sec. 3.4) for
+    photographs, else on CIFAR-10 (Sec. 4.2)."""
+    photographs = recipe.data == "pictures"
+    layout = {"zeros": "end", "stride_on": "1x1", "pool": "ceil"}
+    if not photographs:
+        layout["shortcut"] = recipe.model.shortcut and "A"
+    make = imagenet_recipe if photographs else cifar10_recipe
+    paper = make("", recipe.model.model_copy(update=layout))
     return [line for line in paper.differences(recipe) if not line.startswith(CADENCE)]

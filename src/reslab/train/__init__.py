@@ -11,8 +11,8 @@ from typing import Any
 
 class _Room(ModuleType):
     def __call__(self, *arguments: Any, **keywords: Any) -> dict[str, Any]:
-        """See `reslab.train.classification.train`."""
-        from reslab.train.classification import train
+        """See `reslab.train.training.train`."""
+        from reslab.train.training import train
 
         return train(*arguments, **keywords)
 

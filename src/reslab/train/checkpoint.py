@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from reslab.models.weights import sha256_of
-from reslab.train.schedule import WarmupState
+from reslab.train.schedule import PlateauState, ScheduleState, WarmupState
 
 KEPT = 3
 SUFFIX = ".safetensors"
@@ -26,7 +26,7 @@ class Checkpoint:
     iteration: int
     learning_rate: float
     seconds: float  # spent training so far
-    warmup: WarmupState
+    schedule: ScheduleState
     weights: dict[str, Tensor]  # parameters and statistics
     momentum: dict[str, Tensor]
     losses: Tensor  # since the last line of the log, [<= log_every]
@@ -50,7 +50,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
             "iteration": checkpoint.iteration,
             "learning_rate": checkpoint.learning_rate,
             "seconds": checkpoint.seconds,
-            "warmup": asdict(checkpoint.warmup),
+            "schedule": asdict(checkpoint.schedule),
         }
     )
     metadata = {"facts": facts, "sha256": sha256_of(tensors | {f"facts {facts}": torch.empty(0)})}
@@ -90,10 +90,14 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if sha256_of(tensors | {f"facts {text}": torch.empty(0)}) != metadata.get("sha256"):
         raise ValueError(f"checkpoint {path} is damaged (its checksum is another)")
     facts = json.loads(text)
-    warmup = facts.pop("warmup")
+    schedule = facts.pop("schedule")
+    warmup = schedule["warmup"]
     return Checkpoint(
         **facts,
-        warmup=WarmupState(**(warmup | {"errors": tuple(warmup["errors"])})),
+        schedule=ScheduleState(
+            WarmupState(**(warmup | {"errors": tuple(warmup["errors"])})),
+            PlateauState(**schedule["plateau"]),
+        ),
         weights=_under("weights.", tensors),
         momentum=_under("momentum.", tensors),
         losses=tensors["history.losses"],

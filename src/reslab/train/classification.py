@@ -1,31 +1,31 @@
 """The parts of a classification run, and the function that trains one."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from reslab.data.batches import Batch, Batches, generator
-from reslab.data.images import ImageSet, hold_out, pixel_mean
-from reslab.data.sets import open_sets
-from reslab.evaluate.classify import classify
+from reslab.data.batches import Batch
+from reslab.data.images import ImageSet
+from reslab.data.pictures import PictureSet
+from reslab.evaluate.classify import Report, report, score
 from reslab.evaluate.errors import wrong_in_top
-from reslab.models.batchnorm import recompute_statistics
-from reslab.models.preprocessing import minus_mean
-from reslab.models.resnet import ResNet, build_resnet, channels_last
+from reslab.evaluate.mistakes import mistakes_json, worst_mistakes
+from reslab.evaluate.vault import Scores
+from reslab.evaluate.views import OneCrop
+from reslab.models.batchnorm import recompute_statistics, train_mode
+from reslab.models.preprocessing import Preprocessing
+from reslab.models.resnet import ResNet
 from reslab.models.weights import Model, model_bytes
-from reslab.train.environment import environment, moved
-from reslab.train.folder import RunFolder
 from reslab.train.optim import build_sgd
+from reslab.train.origin import Origin
 from reslab.train.recipe import Recipe
-from reslab.train.run import Parts, Row, Tell, note, run
-from reslab.world import World, open_world
+from reslab.train.run import Final, Parts, Row
+from reslab.world import World
 
-INITIALISATION = 2  # a seed's stream of random numbers for the weights, beside those of the batches
+AnySet = ImageSet | PictureSet
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,15 @@ class Classification:
     recipe: Recipe
     world: World
     net: ResNet
-    mean: Tensor  # [3, H, W]
-    batches: Batches
-    watched: list[ImageSet]  # evaluated on the way
-    final: list[ImageSet]  # evaluated once, at the end
+    preprocessing: Preprocessing
+    batches: Callable[[int], Batch]
+    epoch: int  # iterations of one
+    classes: tuple[str, ...]
+    ids: tuple[str, ...]  # what folders call the classes; none: their names
+    watched: Sequence[AnySet]  # evaluated on the way
+    final: Sequence[AnySet]  # evaluated once, at the end
+    class_weights: Tensor | None  # of the loss, [classes]
+    origin: Origin
 
     def shares_of(self, iteration: int) -> list[Batch]:
         """The mini-batch of `iteration`, an equal share for each virtual GPU."""
@@ -53,29 +58,39 @@ class Classification:
             scores = self.net(share.images)
         scores = scores.float()
         wrong = wrong_in_top(scores.detach(), share.labels, 1)
-        return F.cross_entropy(scores, share.labels), 100 * wrong.float().mean()
+        loss = F.cross_entropy(scores, share.labels, self.class_weights)
+        return loss, 100 * wrong.float().mean()
+
+    def train_mode(self) -> None:
+        """Layers as training wants them; statistics that are kept stay as they are."""
+        train_mode(self.net, keep_statistics=self.recipe.batch_norm != "train")
 
     def model(self, reports: list[Row]) -> Model:
         """The network as it stands, with all that its use needs."""
-        classes = self.final[0].classes
         recipe = self.recipe.model_dump(mode="json")
-        return Model(self.net, classes, minus_mean(self.mean), recipe, metrics=reports)
+        return Model(self.net, self.classes, self.preprocessing, recipe, reports, ids=self.ids)
 
-    def evaluate(self, sets: Sequence[ImageSet]) -> list[Row]:
-        """Reports in fp32 with the statistics as they stand."""
+    def evaluate(self) -> list[Row]:
+        """Reports on the way, in fp32 with the statistics as they stand."""
         self.net.eval()
-        reports = [classify(self.model([]), images) for images in sets]
-        self.net.train()
-        return [report.as_dict() for report in reports]
+        reports = [self.judge(pictures)[0].as_dict() for pictures in self.watched]
+        self.train_mode()
+        return reports
 
-    def finish(self, beat: Callable[[], None]) -> list[Row]:
+    def judge(self, pictures: AnySet) -> tuple[Report, Scores]:
+        """The report of one set, and the scores behind it."""
+        protocol = OneCrop(self.preprocessing.resize, self.preprocessing.size)
+        scores = score(self.model([]), pictures, protocol, device=self.world.device)
+        return report(scores, pictures, str(protocol)), scores
+
+    def finish(self, beat: Callable[[], None]) -> Final:
         """Recompute the statistics over augmented training batches, then evaluate for good.
 
         The batches are those of the iterations after the last: seeded, and new to the net.
         `beat` is called before each of them, and may raise to stop.
         """
         first = self.recipe.iterations
-        if self.recipe.recompute_bn:
+        if self.recipe.recompute_bn and self.recipe.batch_norm == "train":
             with self.world.autocast():
                 recompute_statistics(
                     self.net,
@@ -85,31 +100,15 @@ class Classification:
                         for share in (beat() or self.shares_of(first + k))
                     ),
                 )
-        return self.evaluate(self.final)
-
-
-def prepare(recipe: Recipe, seed: int, data: Path | None, world: World) -> Classification:
-    """Pictures, mean, network and batches of a run, on the world's device."""
-    sets = open_sets(recipe.data, data)
-    train, watched, final = sets.train, [sets.test], [sets.test]
-    if recipe.held_out:
-        train, held = hold_out(sets.train, recipe.held_out)
-        watched, final = [held], [held, sets.test]
-    if recipe.model.classes != len(train.classes):
-        raise ValueError(
-            f"model.classes is {recipe.model.classes}, but {recipe.data} has {len(train.classes)}"
+        self.net.eval()
+        judged = [self.judge(pictures) for pictures in self.final]
+        _, scores = judged[-1]
+        pictures = self.final[-1]
+        mistakes = worst_mistakes(scores.log_probabilities, pictures.labels.cpu(), pictures)
+        return Final(
+            reports=[report.as_dict() | report.details() for report, _ in judged],
+            files={"mistakes.json": json.dumps(mistakes_json(mistakes)).encode()},
         )
-    device = world.device
-    net = build_resnet(recipe.model, generator(seed, INITIALISATION))
-    net = channels_last(net.to(device)).train()
-    mean = pixel_mean(train.images).to(device)
-    batches = Batches(
-        train.to(device), mean, size=recipe.batch_size, pad=recipe.pad, flip=recipe.flip, seed=seed
-    )
-    return Classification(
-        recipe, world, net, mean, batches,
-        [images.to(device) for images in watched], [images.to(device) for images in final],
-    )  # fmt: skip
 
 
 def parts_of(it: Classification) -> Parts:
@@ -118,51 +117,10 @@ def parts_of(it: Classification) -> Parts:
     return Parts(
         net=it.net,
         optimizer=build_sgd(it.net, momentum=recipe.momentum, weight_decay=recipe.weight_decay),
-        epoch=-(-len(it.batches.labels) // recipe.batch_size),
+        epoch=it.epoch,
         loss_of=it.loss_of,
         shares_of=it.shares_of,
-        evaluate=lambda: it.evaluate(it.watched),
+        evaluate=it.evaluate,
         finish=it.finish,
         model_file=lambda reports: model_bytes(it.model(reports)),
     )
-
-
-def train(
-    recipe: Recipe,
-    out: str | Path,
-    *,
-    seed: int = 1,
-    data: str | Path | None = None,
-    tell: Tell = lambda row: None,
-    stop: Callable[[], int | None] = lambda: None,
-) -> dict[str, Any]:
-    """Train `recipe` into the folder `out`, or go on with the run that is there; its result.
-
-    `tell` hears every line of the log as it is written; `stop` is asked after each update and
-    ends the run, saved, by returning a signal's number (see `run`).
-    """
-    place = Path(data) if data else None
-    world = open_world(recipe.precision)
-    classification = None
-    if (Path(out) / "recipe.json").exists():
-        # sums depend on the number of threads: a resumed run keeps its own
-        threads = RunFolder.open(Path(out)).environment().get("threads")
-        torch.set_num_threads(threads or torch.get_num_threads())
-    else:
-        # before the folder is made: data that is missing should leave nothing behind
-        classification = prepare(recipe, seed, place, world)
-    here = environment(world, seed=seed, data=place)
-    folder = RunFolder.create(Path(out), recipe, here)
-    handle = folder.lock()
-    try:
-        result = folder.result()
-        if result is not None:
-            tell(note("this run is finished"))
-            return result
-        differences = moved(folder.environment(), here)
-        if differences:
-            tell(note(f"not bit-exact from here on, the machine differs: {'; '.join(differences)}"))
-        classification = classification or prepare(recipe, seed, place, world)
-        return run(recipe, parts_of(classification), folder, tell=tell, stop=stop)
-    finally:
-        folder.unlock(handle)

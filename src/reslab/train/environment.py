@@ -1,6 +1,5 @@
 """Where a run was made: enough to make it again, and to say when the bits may differ."""
 
-import os
 import platform
 import subprocess
 import sys
@@ -10,17 +9,21 @@ from typing import Any
 import torch
 
 import reslab
+from reslab.data.loading import usable_cores
 from reslab.world import World
 
 # a run resumed where one of these differs is still right, but not the same to the last bit
 BINDING = ("device", "precision", "threads", "torch", "processor")
 
 
-def environment(world: World, *, seed: int, data: Path | None) -> dict[str, Any]:
+def environment(
+    world: World, *, seed: int, data: Path | None, weights: Path | None = None
+) -> dict[str, Any]:
     """What environment.json holds."""
     return {
         "seed": seed,
         "data": str(data.resolve()) if data else None,
+        "weights": str(weights.resolve()) if weights else None,
         "device": device_name(world.device),
         "precision": world.precision,
         "threads": torch.get_num_threads(),
@@ -54,13 +57,6 @@ def processor() -> str:
     except (OSError, StopIteration):
         pass  # not Linux: the plain name serves
     return f"{name}, {usable_cores()} cores"
-
-
-def usable_cores() -> int:
-    """The cores that this process may use; a container may grant fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def commit() -> str | None:

@@ -1,6 +1,6 @@
 """The one update path: a mini-batch cut into virtual GPUs, then one step."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from reslab.train.optim import set_learning_rate
-from reslab.train.recipe import Recipe
-from reslab.train.schedule import WarmupState, learning_rate, warming
+from reslab.train.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -20,26 +19,24 @@ class Step:
     learning_rate: float
     loss: Tensor  # mean over the mini-batch, []
     train_error: Tensor  # percent of the augmented mini-batch, []
-    warmup: WarmupState  # after this update
+    warmed_up: bool  # whether the warm-up ended with this update
 
 
 def training_steps(
     loss_of: Callable[[Any], tuple[Tensor, Tensor]],
     shares_of: Callable[[int], Sequence[Any]],
     optimizer: torch.optim.SGD,
-    recipe: Recipe,
-    *,
-    start: int = 0,
-    warmup: WarmupState = WarmupState(),
+    schedule: Schedule,
+    iterations: Iterable[int],
 ) -> Iterator[Step]:
-    """Update until the recipe's last iteration, from `start` updates that are done.
+    """One update for each of `iterations`, counted from 0.
 
     `shares_of(k)` cuts mini-batch k into one equal share for each virtual GPU. `loss_of(share)`
     gives loss and error in percent, each a mean over the share. Every share has a forward of its
     own, so its own batch-norm statistics; gradients are averaged in the order of the shares.
     """
-    for iteration in range(start, recipe.iterations):
-        rate = learning_rate(recipe, iteration, warmup)
+    for iteration in iterations:
+        rate = schedule.rate(iteration)
         set_learning_rate(optimizer, rate)
         shares = shares_of(iteration)
         losses, errors = [], []
@@ -52,6 +49,5 @@ def training_steps(
         optimizer.zero_grad()
 
         mean_loss, mean_error = torch.stack(losses).mean(), torch.stack(errors).mean()
-        if recipe.warmup is not None and warming(recipe, warmup):
-            warmup = warmup.after(recipe.warmup, iteration + 1, mean_error.item())
-        yield Step(iteration + 1, rate, mean_loss, mean_error, warmup)
+        warmed_up = schedule.trained(iteration + 1, mean_error)
+        yield Step(iteration + 1, rate, mean_loss, mean_error, warmed_up)

@@ -17,10 +17,11 @@ from reslab.train.folder import RunFolder
 from reslab.train.loop import Step, training_steps
 from reslab.train.optim import momentum_buffers, restore_momentum
 from reslab.train.recipe import Recipe
-from reslab.train.schedule import WarmupState
+from reslab.train.schedule import Schedule, ScheduleState
 
 Row = dict[str, Any]
 Tell = Callable[[Row], None]
+DETAILS = ("per_class", "confusion")  # of a final report; the log holds one line an evaluation
 
 
 class Interrupted(Exception):
@@ -36,6 +37,14 @@ class Diverged(RuntimeError):
 
 
 @dataclass(frozen=True)
+class Final:
+    """What a run ends with."""
+
+    reports: list[Row]  # in full
+    files: dict[str, bytes]  # for the run folder, by name
+
+
+@dataclass(frozen=True)
 class Parts:
     """What the run is made of; classification and detection differ in these alone."""
 
@@ -46,7 +55,7 @@ class Parts:
     shares_of: Callable[[int], Sequence[Any]]
     evaluate: Callable[[], list[Row]]  # on the way, with moving statistics
     # after training: final statistics and final reports; calls its argument now and then
-    finish: Callable[[Callable[[], None]], list[Row]]
+    finish: Callable[[Callable[[], None]], Final]
     model_file: Callable[[list[Row]], bytes]  # the model with its reports
 
 
@@ -88,6 +97,26 @@ class Progress:
         return sum(self.errors) / len(self.errors)
 
 
+class Timer:
+    """Seconds of training, those before a resume included, and the speed between two lines."""
+
+    def __init__(self, clock: Callable[[], float], before: float) -> None:
+        self.clock, self.before = clock, before
+        self.begun = self.logged = clock()
+        self.pictures = 0  # since the last line
+
+    def seconds(self) -> float:
+        return self.before + self.clock() - self.begun
+
+    def speed(self) -> float:
+        """Pictures a second since the last line."""
+        return self.pictures / (self.clock() - self.logged)
+
+    def restart(self) -> None:
+        """A line was written, or something else than training took time."""
+        self.logged, self.pictures = self.clock(), 0
+
+
 def run(
     recipe: Recipe,
     parts: Parts,
@@ -109,51 +138,59 @@ def run(
         restore(found, parts, progress)
         tell(note(f"going on from iteration {found.iteration}"))
     start = found.iteration if found else 0
-    warmup = found.warmup if found else WarmupState()
+    schedule = Schedule(recipe, found.schedule if found else ScheduleState())
     folder.forget_after(start, recipe.iterations)
-    begun = logged = clock()
-    seconds_before = found.seconds if found else 0.0
-
-    def checkpoint(iteration: int) -> None:
-        progress.read()
-        seconds = seconds_before + clock() - begun
-        folder.flush()
-        state = snapshot(parts, progress, iteration, warmup, seconds)
-        save_checkpoint(folder.checkpoints, state)
-
-    pictures = 0
+    timer = Timer(clock, found.seconds if found else 0.0)
     steps = training_steps(
-        parts.loss_of, parts.shares_of, parts.optimizer, recipe, start=start, warmup=warmup
+        parts.loss_of, parts.shares_of, parts.optimizer, schedule, range(start, recipe.iterations)
     )
     for step in steps:
-        rows: list[Row] = []
         progress.add(step)
-        pictures += recipe.batch_size
-        if step.warmup.ended_at == step.iteration:
-            rows.append(warmup_row(recipe, step))
-        warmup = step.warmup
-        last = step.iteration == recipe.iterations
-        if step.iteration % recipe.log_every == 0 or last:
-            rows.append(train_row(step, progress, pictures / (clock() - logged)))
-            logged, pictures = clock(), 0
-        if step.iteration % recipe.eval_every == 0 and not last:
-            rows += [eval_row(step.iteration, report) for report in parts.evaluate()]
-            logged, pictures = clock(), 0
+        timer.pictures += recipe.batch_size
+        rows = rows_after(step, recipe, parts, schedule, progress, timer)
         folder.log(rows)
         for row in rows:
             tell(row)
         signal = stop()
+        last = step.iteration == recipe.iterations
         if step.iteration % recipe.checkpoint_every == 0 or last or signal:
-            checkpoint(step.iteration)
+            progress.read()
+            folder.flush()
+            now = snapshot(parts, progress, step.iteration, schedule.state, timer.seconds())
+            save_checkpoint(folder.checkpoints, now)
         if signal:
             raise Interrupted(signal, folder.path, step.iteration)
-    seconds = seconds_before + clock() - begun
+    seconds = timer.seconds()
 
     def beat() -> None:  # all is saved: it is safe to stop anywhere
         if signal := stop():
             raise Interrupted(signal, folder.path, recipe.iterations)
 
     return finish(recipe, parts, folder, progress, seconds, tell, beat)
+
+
+def rows_after(
+    step: Step,
+    recipe: Recipe,
+    parts: Parts,
+    schedule: Schedule,
+    progress: Progress,
+    timer: Timer,
+) -> list[Row]:
+    """The lines that an update adds to the log; evaluates where it is time."""
+    rows: list[Row] = []
+    last = step.iteration == recipe.iterations
+    if step.warmed_up:
+        rows.append(warmup_row(step, schedule))
+    if step.iteration % recipe.log_every == 0 or last:
+        rows.append(train_row(step, progress, timer.speed()))
+        timer.restart()
+    if step.iteration % recipe.eval_every == 0 and not last:
+        reports = parts.evaluate()
+        schedule.evaluated(reports[0]["top1_error"])
+        rows += [eval_row(step.iteration, report) for report in reports]
+        timer.restart()
+    return rows
 
 
 def finish(
@@ -168,8 +205,8 @@ def finish(
     """Final statistics, final reports, the model, its curves, and last of all the result."""
     from reslab.train.curves import draw_curves
 
-    reports = parts.finish(beat)
-    rows = [eval_row(recipe.iterations, report) for report in reports]
+    final = parts.finish(beat)
+    rows = [eval_row(recipe.iterations, report) for report in final.reports]
     folder.log(rows)
     for row in rows:
         tell(row)
@@ -181,23 +218,25 @@ def finish(
         "iterations": recipe.iterations,
         "seconds": round(seconds, 2),
         "train_error": progress.epoch_error(),
-        "evaluation": reports,
+        "evaluation": final.reports,
     }
-    folder.write("model.safetensors", parts.model_file(reports))
+    folder.write("model.safetensors", parts.model_file([short(report) for report in final.reports]))
+    for name, data in final.files.items():
+        folder.write(name, data)
     folder.write("curves.svg", draw_curves(folder.rows(), recipe.name).encode())
     folder.write_json("result.json", result)
     return result
 
 
 def snapshot(
-    parts: Parts, progress: Progress, iteration: int, warmup: WarmupState, seconds: float
+    parts: Parts, progress: Progress, iteration: int, schedule: ScheduleState, seconds: float
 ) -> Checkpoint:
     """The state after `iteration` updates."""
     return Checkpoint(
         iteration=iteration,
         learning_rate=parts.optimizer.param_groups[0]["lr"],
         seconds=seconds,
-        warmup=warmup,
+        schedule=schedule,
         weights=parts.net.state_dict(),
         momentum=momentum_buffers(parts.net, parts.optimizer),
         losses=torch.tensor(progress.losses, dtype=torch.float64),
@@ -217,9 +256,8 @@ def note(text: str) -> Row:
     return {"kind": "note", "text": text}
 
 
-def warmup_row(recipe: Recipe, step: Step) -> Row:
-    assert recipe.warmup is not None
-    how = "cap" if step.warmup.capped else "train_error"
+def warmup_row(step: Step, schedule: Schedule) -> Row:
+    how = "cap" if schedule.state.warmup.capped else "train_error"
     return {"kind": "warmup", "iteration": step.iteration, "ended_by": how}
 
 
@@ -236,4 +274,9 @@ def train_row(step: Step, progress: Progress, images_per_second: float) -> Row:
 
 
 def eval_row(iteration: int, report: Row) -> Row:
-    return {"kind": "eval", "iteration": iteration, **report}
+    return {"kind": "eval", "iteration": iteration, **short(report)}
+
+
+def short(report: Row) -> Row:
+    """A report without its details."""
+    return {key: value for key, value in report.items() if key not in DETAILS}

@@ -1,0 +1,48 @@
+"""A folder of one's own pictures: rates and lengths from how many there are."""
+
+from math import ceil
+
+from reslab.data.augment import ScaleCrop
+from reslab.data.pictures import PictureSet
+from reslab.models.resnet import ResNetConfig
+from reslab.models.weights import Model
+from reslab.train.origin import starting_from
+from reslab.train.recipe import Recipe
+from reslab.train.sections import Pictures
+
+BATCH = 32
+RATE = 0.1 * BATCH / 256  # Sec. 3.4's, in proportion to the mini-batch
+FINE_RATE = 0.01  # for weights that need to be moved, not found
+EPOCHS, FINE_EPOCHS = 100, 12
+SHORTEST, FINE_SHORTEST = 1500, 150  # iterations, for folders of a few pictures
+LOOKS = 10  # evaluations on the way
+
+
+def own_recipe(
+    model: str, config: ResNetConfig, train: PictureSet, weights: Model | None = None
+) -> Recipe:
+    """Training on the pictures of `train`, from nothing or from `weights`.
+
+    From nothing it is Sec. 3.4 in small: its rate for a mini-batch of 32, its drops at the same
+    parts of 100 epochs. From trained weights the classifier is new, the rate a tenth of the
+    paper's, the length 12 epochs, and batch norm keeps its statistics, as in the paper's transfer
+    to detection (App. A): so mini-batches may be small.
+    """
+    epochs, shortest = (FINE_EPOCHS, FINE_SHORTEST) if weights else (EPOCHS, SHORTEST)
+    batch = min(BATCH, len(train) // 2 * 2)
+    iterations = max(ceil(epochs * len(train) / batch), shortest)
+    looks = max(iterations // LOOKS, 1)
+    recipe = Recipe(
+        name=f"own-{model}",
+        model=config.model_copy(update={"classes": len(train.classes)}),
+        data="pictures",
+        pictures=Pictures(mean="channel"),
+        augmentation=ScaleCrop(),
+        iterations=iterations,
+        batch_size=batch,
+        virtual_gpus=1,
+        learning_rate=FINE_RATE if weights else RATE,
+        eval_every=looks,
+        checkpoint_every=looks,
+    )
+    return starting_from(recipe, weights, keep_statistics=True) if weights else recipe
