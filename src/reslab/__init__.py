@@ -12,7 +12,7 @@ _HOMES = {
     "ResNetConfig": "reslab.models.resnet",
     "build_resnet": "reslab.models.resnet",
     "config_named": "reslab.models.names",
-    "load": "reslab.models.weights",
+    "load": "reslab.evaluate.predict",
     "recipe": "reslab.recipes",
 }
 

@@ -1,0 +1,138 @@
+"""`reslab predict`"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from reslab.cli.console import complain, say
+
+if TYPE_CHECKING:
+    from reslab.data.decode import BadPicture
+    from reslab.evaluate.predict import Prediction
+
+    Answer = list[Prediction] | BadPicture
+
+STDIN = "-"
+TOP = 5
+WIDEST = 60  # characters of a file's name that others are aligned with
+
+
+def predict(
+    model: Annotated[Path, typer.Argument(help="A run folder or a model file.")],
+    pictures: Annotated[
+        list[str],
+        typer.Argument(metavar="PICTURE|FOLDER...", help="Files, folders, - for standard input."),
+    ],
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, help="Classes a picture: 5, or 1 for each of several pictures."),
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(help="one-crop, ten-crop, multi-scale; with numbers, ten-crop:256-224.")
+    ] = "one-crop",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list of predictions.")] = False,
+) -> int:
+    """Name pictures: the most probable classes of each.
+
+    The model file says how a picture is prepared. A file that is bad is named on standard error
+    and the others go on; the exit status is then 1.
+    """
+    from reslab.data.decode import BadPicture
+    from reslab.evaluate.predict import load
+    from reslab.world import open_world
+
+    files, unlike = files_of(pictures)
+    predictor = load(model).to(open_world("fp32").device)
+    if unlike:
+        complain(f"{unlike} other files in folders are no pictures by their names, left out")
+    alone = len(files) == 1
+    count = top or (TOP if alone or as_json else 1)
+    sources = (sys.stdin.buffer.read() if file == STDIN else file for file in files)
+    answers = zip(files, predictor.each(sources, top=count, protocol=protocol), strict=True)
+    bad = 0
+
+    def good() -> "Iterator[tuple[str, Answer]]":
+        nonlocal bad
+        for file, answer in answers:
+            if isinstance(answer, BadPicture):
+                bad += 1
+                complain(f"{file}: {reason(file, answer)}")
+            yield file, answer
+
+    if as_json:
+        print_json(good())
+    elif alone or top:
+        print_blocks(good())
+    else:
+        print_lines(good(), width=min(WIDEST, max(map(len, files))))
+    return 1 if bad else 0
+
+
+def files_of(paths: list[str]) -> tuple[list[str], int]:
+    """Files as named, those of folders in order; how many in folders have no picture's suffix."""
+    from reslab.data.decode import SUFFIXES
+
+    if paths.count(STDIN) > 1:
+        raise ValueError("- stands twice; standard input holds one picture")
+    files: list[str] = []
+    unlike = 0
+    for path in paths:
+        if path == STDIN or not os.path.isdir(path):
+            files.append(path)
+            continue
+        before = len(files)
+        for folder, subfolders, names in os.walk(path):
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            shown = sorted(name for name in names if not name.startswith("."))
+            chosen = [name for name in shown if name.lower().endswith(SUFFIXES)]
+            unlike += len(shown) - len(chosen)
+            files += [os.path.join(folder, name) for name in chosen]
+        if len(files) == before:
+            raise ValueError(f"{path} holds no pictures ({', '.join(SUFFIXES)})")
+    return files, unlike
+
+
+def print_blocks(answers: "Iterator[tuple[str, Answer]]") -> None:
+    """A block of several classes for each picture."""
+    for file, answer in answers:
+        if isinstance(answer, list):
+            say("\n".join([file, *(f"  {prediction}" for prediction in answer)]))
+
+
+def print_lines(answers: "Iterator[tuple[str, Answer]]", width: int) -> None:
+    """A line for each picture, as it comes."""
+    for file, answer in answers:
+        if isinstance(answer, list):
+            say(f"{file:{width}}  {answer[0]}")
+
+
+def print_json(answers: "Iterator[tuple[str, Answer]]") -> None:
+    """One list, an entry a picture, written as it comes."""
+    between = "["
+    for file, answer in answers:
+        print(between)
+        print(f"  {json.dumps(entry(file, answer))}", end="")
+        between = ","
+    print("\n]")
+
+
+def entry(file: str, answer: "Answer") -> dict[str, object]:
+    """One picture in JSON."""
+    if isinstance(answer, list):
+        names = [asdict(prediction) for prediction in answer]
+        renamed = [{"class": it.pop("name"), **it} for it in names]
+        return {"file": file, "predictions": renamed}
+    return {"file": file, "error": reason(file, answer)}
+
+
+def reason(file: str, bad: "BadPicture") -> str:
+    """Why a picture is bad, without its name."""
+    from reslab.evaluate.predict import BYTES
+
+    return str(bad).removeprefix(f"{BYTES if file == STDIN else file}: ")

@@ -1,0 +1,194 @@
+"""Pictures to names and probabilities, by what the model file says and nothing else."""
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from reslab.data.decode import BadPicture, decode, rgb_of
+from reslab.data.loading import in_order, usable_cores
+from reslab.evaluate.scoring import Sized, at_sides, log_mean, log_probabilities
+from reslab.evaluate.views import View, protocol_named
+from reslab.models import weights
+from reslab.models.weights import Model
+
+Picture = str | Path | bytes | np.ndarray | Image.Image
+
+BYTES = "the picture"  # what a picture without a file is called
+TOGETHER = 32  # pictures whose views are scored in one go; as many again are decoded meanwhile
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One of a model's classes, and how probable it holds it to be."""
+
+    name: str
+    probability: float  # 0 to 1
+    id: str  # what folders call the class; the name where they call it that
+
+    def __str__(self) -> str:
+        return f"{100 * self.probability:5.1f} %  {self.name}"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A picture at the sizes that a protocol looks at."""
+
+    sized: Sized
+    fitted: bool  # made to fit a network that knows one size only
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model that takes pictures as people have them: files, bytes, arrays."""
+
+    model: Model
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """RGB bytes [B, 3, H, W] -> scores before the softmax, [B, classes]."""
+        return self.model(images)
+
+    def dense(self, images: Tensor) -> Tensor:
+        """RGB bytes [B, 3, H, W] -> scores at every position, [B, classes, h, w]."""
+        return self.model.dense(images)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What the model can call a picture."""
+        return self.model.classes
+
+    def to(self, device: torch.device) -> "Predictor":
+        """The same on a device."""
+        return Predictor(self.model.to(device))
+
+    @overload
+    def predict(
+        self, pictures: Picture, *, top: int = 5, protocol: str = "one-crop"
+    ) -> list[Prediction]: ...
+    @overload
+    def predict(
+        self, pictures: Sequence[Picture], *, top: int = 5, protocol: str = "one-crop"
+    ) -> list[list[Prediction]]: ...
+    def predict(
+        self, pictures: Picture | Sequence[Picture], *, top: int = 5, protocol: str = "one-crop"
+    ) -> list[Prediction] | list[list[Prediction]]:
+        """The `top` classes of a picture, the most probable first; of a list, a list for each.
+
+        A picture is a path, the bytes of a file, RGB uint8 [H, W, 3], or Pillow's. BadPicture
+        says which one is bad, and why.
+        """
+        alone = isinstance(pictures, Picture)
+        found = []
+        for answer in self.each([pictures] if alone else pictures, top=top, protocol=protocol):
+            if isinstance(answer, BadPicture):
+                raise answer
+            found.append(answer)
+        return found[0] if alone else found
+
+    def each(
+        self, pictures: Iterable[Picture], *, top: int = 5, protocol: str = "one-crop"
+    ) -> Iterator[list[Prediction] | BadPicture]:
+        """As `predict`, one answer after the other, in bounded memory; a bad picture is an answer.
+
+        Pictures are read, decoded and resized by threads, ahead of the network.
+        """
+        preprocessing = self.model.preprocessing
+        views = protocol_named(protocol, preprocessing.resize, preprocessing.size).views()
+        if top < 1:
+            raise ValueError(f"top={top}: at least one class")
+        sides = list(dict.fromkeys(view.side for view in views))
+        own = own_side(self.model)
+
+        def prepared(picture: Picture) -> Prepared | BadPicture:
+            try:
+                return prepare(pixels_of(picture), sides, own)
+            except BadPicture as bad:
+                return bad
+
+        return self._answers(in_order(prepared, pictures, usable_cores(), TOGETHER), views, top)
+
+    def _answers(
+        self, coming: Iterator[Prepared | BadPicture], views: Sequence[View], top: int
+    ) -> Iterator[list[Prediction] | BadPicture]:
+        said = False
+        while together := list(islice(coming, TOGETHER)):
+            good = [it for it in together if isinstance(it, Prepared)]
+            if not said and any(it.fitted for it in good):
+                side = own_side(self.model)
+                warnings.warn(
+                    f"this network knows pictures of {side}x{side} only: others are resized until "
+                    "their shorter side fits, and their centre is taken",
+                    stacklevel=2,
+                )
+                said = True
+            named = iter(self._named([it.sized for it in good], views, top))
+            for it in together:
+                yield it if isinstance(it, BadPicture) else next(named)
+
+    @torch.no_grad()
+    def _named(
+        self, pictures: Sequence[Sized], views: Sequence[View], top: int
+    ) -> list[list[Prediction]]:
+        if not pictures:
+            return []
+        device = self.model.preprocessing.std.device
+        logs = log_mean([log_probabilities(self.model, pictures, view, device) for view in views])
+        if logs.isnan().any():
+            raise RuntimeError("the network's scores are not numbers: its weights are of no use")
+        # of equal scores the lower index ranks first, as for the errors
+        ranked = logs.exp().sort(dim=1, descending=True, stable=True)
+        ids = self.model.ids or self.classes
+        return [
+            [Prediction(self.classes[k], p, ids[k]) for k, p in list(zip(*row, strict=True))[:top]]
+            for row in zip(ranked.indices.tolist(), ranked.values.tolist(), strict=True)
+        ]
+
+
+def load(path: str | Path) -> Predictor:
+    """A model file, or the one in a run folder, ready to name pictures."""
+    return Predictor(weights.load(path))
+
+
+def own_side(model: Model) -> int | None:
+    """The one size that a network knows which has a mean picture and no crop: CIFAR's, digits'."""
+    side = model.preprocessing.mean.shape[-1]
+    return side if model.preprocessing.size is None and side > 1 else None
+
+
+def prepare(pixels: np.ndarray, sides: Sequence[int | None], own: int | None) -> Prepared:
+    """A picture with its shorter side made each of `sides`; RGB uint8 [H, W, 3].
+
+    None is the picture as it came, but for a network that knows one size only its `own` size.
+    """
+    if own is None or None not in sides or pixels.shape[:2] == (own, own):
+        return Prepared(at_sides(pixels, sides), fitted=False)
+    sized = at_sides(pixels, [own if side is None else side for side in sides])
+    centre = View(own, "centre", own).of(sized[own])
+    return Prepared(sized | {None: centre}, fitted=True)
+
+
+def pixels_of(picture: Picture) -> np.ndarray:
+    """RGB uint8 [H, W, 3] of whatever a picture comes as."""
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+            raise ValueError(
+                f"a picture as an array is RGB uint8 [H, W, 3], "
+                f"not {picture.dtype} {list(picture.shape)}"
+            )
+        return picture
+    if isinstance(picture, Image.Image):
+        return rgb_of(ImageOps.exif_transpose(picture))
+    if isinstance(picture, bytes):
+        return decode(picture, BYTES)
+    try:
+        data = Path(picture).read_bytes()
+    except OSError as error:
+        raise BadPicture(f"{picture}: {(error.strerror or str(error)).lower()}") from None
+    return decode(data, str(picture))

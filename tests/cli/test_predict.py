@@ -1,0 +1,168 @@
+"""`reslab predict`, run inside this process where that is enough."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from reslab.cli import main
+from reslab.evaluate.predict import load
+from reslab.models.preprocessing import Preprocessing
+from reslab.models.resnet import build_resnet, cifar
+from reslab.models.weights import Model, model_bytes
+
+CLASSES = ("tench", "goldfish", "great white shark")
+IDS = ("n01440764", "n01443537", "n01484850")
+
+
+def a_model(size: int | None, mean: torch.Tensor) -> Model:
+    net = build_resnet(cifar(8, classes=3), torch.Generator().manual_seed(1)).eval()
+    preprocessing = Preprocessing(
+        mean, torch.full((3, 1, 1), 60.0), resize=size and size + 8, size=size
+    )
+    return Model(net, CLASSES, preprocessing, {}, [], IDS)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("model") / "model.safetensors"
+    out.write_bytes(model_bytes(a_model(32, torch.full((3, 1, 1), 120.0))))
+    return out
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four good pictures, one bad, and files that predict should pass by."""
+    out = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    (out / "deep").mkdir()
+    (out / ".hidden").mkdir()
+    for name in ("b.jpg", "a.png", "deep/c.webp", "z.JPG", ".hidden/x.png", ".y.png"):
+        pixels = rng.integers(0, 256, (40 + len(name), 50, 3), dtype=np.uint8)
+        kind = {"g": "PNG", "p": "WEBP"}.get(name[-1], "JPEG")
+        Image.fromarray(pixels).save(out / name, "JPEG" if name == "b.jpg" else kind)
+    (out / "c-bad.jpg").write_bytes(b"\xff\xd8\xff no picture")
+    (out / "notes.txt").write_text("no picture")
+    return out
+
+
+GOOD = ["a.png", "b.jpg", "z.JPG", "deep/c.webp"]  # in the order of a walk
+
+
+def run(capsys, *arguments: object) -> tuple[int, str, list[str]]:
+    """Exit status, standard output, lines of standard error."""
+    with warnings.catch_warnings():  # in a process of its own, warnings are lines and no errors
+        warnings.simplefilter("default")
+        status = main(["predict", *map(str, arguments)])
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err.splitlines()
+
+
+def test_one_picture_is_a_block_best_first(capsys, model: Path, folder: Path) -> None:
+    status, out, err = run(capsys, model, folder / "a.png")
+    expected = load(model).predict(folder / "a.png")
+    assert (status, err) == (0, [])
+    assert out.splitlines() == [str(folder / "a.png"), *(f"  {it}" for it in expected)]
+    assert len(expected) == 3
+
+
+def test_a_folder_is_a_line_each_and_a_bad_file_does_not_stop_it(
+    capsys, model: Path, folder: Path
+) -> None:
+    status, out, err = run(capsys, model, folder)
+    assert status == 1
+    assert len(err) == 2
+    assert err[0] == "reslab: 1 other files in folders are no pictures by their names, left out"
+    assert err[1].startswith(f"reslab: {folder / 'c-bad.jpg'}: ")
+    lines = out.splitlines()
+    assert [line.split()[0] for line in lines] == [str(folder / name) for name in GOOD]
+    assert len({line.index(" %") for line in lines}) == 1  # aligned
+    names = [it[0].name for it in load(model).predict([folder / name for name in GOOD], top=1)]
+    assert [line.split(" %  ")[1] for line in lines] == names
+
+
+def test_top_gives_blocks_and_no_more_than_there_are(capsys, model: Path, folder: Path) -> None:
+    _, out, _ = run(capsys, model, folder / "a.png", folder / "b.jpg", "--top", 2)
+    assert len(out.splitlines()) == 2 * 3
+    _, out, _ = run(capsys, model, folder / "a.png", "--top", 50)
+    assert len(out.splitlines()) == 1 + 3
+
+
+def test_json_is_one_list_with_the_bad_ones_in_it(capsys, model: Path, folder: Path) -> None:
+    status, out, _ = run(capsys, model, folder, "--json")
+    found = {Path(it["file"]).relative_to(folder).as_posix(): it for it in json.loads(out)}
+    assert status == 1
+    assert set(found) == {*GOOD, "c-bad.jpg"}
+    assert set(found["c-bad.jpg"]) == {"file", "error"}
+    assert str(folder) not in found["c-bad.jpg"]["error"]
+    expected = [
+        {"class": it.name, "id": it.id, "probability": pytest.approx(it.probability, rel=1e-4)}
+        for it in load(model).predict(folder / "b.jpg")
+    ]
+    assert found["b.jpg"]["predictions"] == expected
+    assert {it["id"] for it in expected} == set(IDS)
+
+
+def test_json_of_bad_files_alone_is_a_list_too(capsys, model: Path, folder: Path) -> None:
+    status, out, err = run(capsys, model, folder / "c-bad.jpg", folder / "missing.jpg", "--json")
+    assert (status, len(err)) == (1, 2)
+    assert [it["error"] for it in json.loads(out)][1] == "no such file or directory"
+
+
+def test_a_picture_from_standard_input(model: Path, folder: Path) -> None:
+    command = [sys.executable, "-m", "reslab", "predict", model, "-", "--json"]
+    good = subprocess.run(command, input=(folder / "a.png").read_bytes(), capture_output=True)
+    assert (good.returncode, good.stderr) == (0, b"")
+    (found,) = json.loads(good.stdout)
+    expected = load(model).predict(folder / "a.png")
+    assert found["file"] == "-"
+    assert [it["class"] for it in found["predictions"]] == [it.name for it in expected]
+
+
+def test_bad_standard_input_is_one_line(capsys, monkeypatch, model: Path) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    assert run(capsys, model, "-") == (1, "", ["reslab: -: the file is empty"])
+    assert run(capsys, model, "-", "-")[0] == 2
+
+
+def test_protocols_differ_and_are_named(capsys, model: Path, folder: Path) -> None:
+    one, ten, many = (
+        json.loads(run(capsys, model, folder / "a.png", "--json", "--protocol", it)[1])
+        for it in ("one-crop", "ten-crop", "multi-scale:32,48")
+    )
+    assert one != ten != many != one
+    _, _, err = run(capsys, model, folder / "a.png", "--protocol", "tencrop")
+    assert err == ["reslab: no protocol 'tencrop'; did you mean 'ten-crop'?"]
+
+
+def test_a_folder_without_pictures_and_a_model_that_is_none(
+    capsys, model: Path, folder: Path, tmp_path: Path
+) -> None:
+    status, out, err = run(capsys, model, tmp_path)
+    assert (status, out) == (2, "")
+    assert "holds no pictures" in err[0]
+    status, out, err = run(capsys, folder / "a.png", folder / "b.jpg")
+    assert (status, out, len(err)) == (2, "", 1)
+
+
+def test_a_net_of_one_size_says_once_that_pictures_were_made_to_fit(
+    capsys, folder: Path, tmp_path: Path
+) -> None:
+    shutil.copy(folder / "a.png", tmp_path / "a.png")
+    shutil.copy(folder / "b.jpg", tmp_path / "b.jpg")
+    small = a_model(None, torch.full((3, 16, 16), 120.0))
+    (tmp_path / "model.safetensors").write_bytes(model_bytes(replace(small, ids=())))
+    status, out, err = run(
+        capsys, tmp_path / "model.safetensors", tmp_path / "a.png", tmp_path / "b.jpg"
+    )
+    assert (status, len(out.splitlines()), len(err)) == (0, 2, 1)
+    assert "16x16 only" in err[0]
