@@ -1,15 +1,18 @@
 import csv
 import io
+import json
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
 
+from reslab.evaluate.mistakes import Mistake, mistakes_json
+from reslab.study.details import SHOWN_CLASSES, details_of, mistakes_of
 from reslab.study.figures import highest_settled
 from reslab.study.findings import depth_findings, findings, option_findings, response_findings
 from reslab.study.records import Seeds, departures, grouped, read_record
-from reslab.study.report import unique, write_report, write_responses
+from reslab.study.report import unique, write_evaluations, write_report, write_responses
 from reslab.study.responses import Response
 from reslab.study.tables import as_csv, as_markdown, paper_entry, table_rows
 
@@ -152,6 +155,106 @@ def test_the_report_is_whole_and_needs_no_network(finish, tmp_path: Path) -> Non
 
 def degradation_again(folder: Path):
     return [read_record(p) for p in sorted(folder.glob("digits-*"))]
+
+
+PIXEL = "data:image/png;base64,iVBORw0KGgo="
+CONFUSION = [[8, 2, 0], [0, 10, 0], [1, 3, 6]]
+
+
+def with_details(run: Path, names: tuple[str, ...] = ("ant", "bee", "<cat>")) -> Path:
+    """Add to a finished run what says which pictures and classes went wrong."""
+    rows = [
+        {"class": name, "n": 10, "top1_error": error, "taken_for": taken}
+        for name, error, taken in zip(
+            names,
+            (20.0, 0.0, 40.0, *[50.0] * 97),
+            ([[names[1], 2]], [], [[names[1], 3], [names[0], 1]], *[[]] * 97),
+            strict=False,
+        )
+    ]
+    result = json.loads((run / "result.json").read_text())
+    result["evaluation"][-1] |= {"per_class": rows, "confusion": CONFUSION}
+    (run / "result.json").write_text(json.dumps(result))
+    mistakes = [
+        Mistake(of, f"bee/{of}.jpg", "<cat>", "bee", 0.987, 0.001, PIXEL)
+        for of in ("test", "held_out")
+    ]
+    (run / "mistakes.json").write_text(json.dumps(mistakes_json(mistakes)))
+    return run
+
+
+def test_mistakes_are_shown_as_pictures_and_nothing_is_fetched(finish, tmp_path: Path) -> None:
+    run = with_details(finish("digits-resnet20"))
+    page = write_report([read_record(run)], tmp_path / "out", "t", "q")
+    html = page.read_text()
+    assert html.count(f'<img src="{PIXEL}" alt="bee/test.jpg">') == 1
+    assert "held_out.jpg" not in html  # another set than the one that the page is about
+    assert "taken for <b>bee</b>, 98.7 %" in html
+    assert "is <b>&lt;cat&gt;</b>, 0.1 %" in html
+    assert not re.findall(r"(?:src|href)=[\"'](?!#|data:image/)", html)
+    markdown = page.with_name("report.md").read_text()
+    assert "| bee/test.jpg | &lt;cat> | bee | 98.7 |" in markdown
+    assert "data:image" not in markdown
+
+
+def test_classes_are_listed_worst_first_and_the_matrix_has_its_counts(
+    finish, tmp_path: Path
+) -> None:
+    run = with_details(finish("digits-resnet20"))
+    html = write_report([read_record(run)], tmp_path / "out", "t", "q").read_text()
+    rows = re.findall(r"<tr><td>(.*?)</td><td>10</td><td>([\d.]+)</td>", html)
+    assert rows == [("&lt;cat&gt;", "40.0"), ("ant", "20.0"), ("bee", "0.0")]
+    assert "bee (3), ant (1)" in html
+    matrix = html[html.index('<table class="matrix') :]
+    matrix = matrix[: matrix.index("</table>")]
+    cells = re.findall(r"<td(?: style=\"([^\"]+)\")?>(\d*)</td>", matrix)
+    assert [int(count or 0) for _, count in cells] == [n for row in CONFUSION for n in row]
+    blue = [bool(style) and "0,114,178" in style for style, _ in cells]
+    assert blue == [at % 4 == 0 for at in range(9)]  # the diagonal
+
+
+def test_a_matrix_that_could_not_be_read_or_named_is_left_out() -> None:
+    many = tuple(f"class {k}" for k in range(40))
+    evaluation = {"set": "test", "protocol": "one-crop", "n": 400, "top1_error": 50.0}
+    rows = [{"class": name, "n": 10, "top1_error": 50.0, "taken_for": []} for name in many]
+    full = evaluation | {"per_class": rows, "confusion": [[0] * 40] * 40}
+    assert (details_of("net", full, []).matrix, len(details_of("net", full, []).classes)) == (
+        [],
+        40,
+    )
+    # a class without pictures has no row, so the matrix's names would be off by one
+    some = evaluation | {"per_class": rows[:2], "confusion": CONFUSION}
+    assert details_of("net", some, []).matrix == []
+
+
+def test_many_classes_are_folded_and_several_runs_too(finish, tmp_path: Path) -> None:
+    many = tuple(f"class {k}" for k in range(100))
+    runs = [with_details(finish("digits-resnet20"), many), with_details(finish("digits-plain20"))]
+    html = write_report([read_record(run) for run in runs], tmp_path / "out", "t", "q").read_text()
+    assert f"the other {100 - SHOWN_CLASSES} classes" in html
+    assert html.count("<details open>") == 1
+    assert "<b>plain-20, seed 1</b>; test, one-crop" in html
+
+
+def test_mistakes_that_are_damaged_are_named(finish) -> None:
+    run = with_details(finish("digits-resnet20"))
+    for text in ("{", "{}", '{"mistakes": [{}]}'):
+        (run / "mistakes.json").write_text(text)
+        with pytest.raises(ValueError, match=r"mistakes\.json is damaged"):
+            mistakes_of(read_record(run))
+
+
+def test_a_page_of_models_from_elsewhere_has_no_recipes(tmp_path: Path) -> None:
+    report = {"set": "val", "protocol": "ten-crop 256-224", "n": 1234, "top1_error": 25.0,
+              "top5_error": 7.5, "per_class": [], "confusion": None}  # fmt: skip
+    mistake = Mistake("val", "a/b.jpg", "tench", "coho", 0.9, 0.05, PIXEL)
+    html = write_evaluations([("net.safetensors", report, [mistake])], tmp_path / "out").read_text()
+    assert "<td>net.safetensors</td>" in html
+    assert "<td>25.00</td><td>7.50</td>" in html
+    assert "taken for <b>coho</b>" in html
+    assert "Recipes" not in html
+    assert "Departures" not in html
+    assert list((tmp_path / "out").iterdir()) == [tmp_path / "out" / "report.html"]
 
 
 def test_a_report_is_the_same_for_the_same_runs(finish, tmp_path: Path) -> None:

@@ -1,15 +1,15 @@
 """Runs to one folder that a person shows to a colleague: page, table, figures."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib.resources import files
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import reslab
+from reslab.evaluate.mistakes import Mistake
+from reslab.study.details import details_of, details_of_runs
 from reslab.study.figures import draw_errors, draw_responses
 from reslab.study.findings import findings, response_findings
-from reslab.study.records import Group, Record, departures, grouped
+from reslab.study.page import Page, html_page, write_page
+from reslab.study.records import Record, grouped
 from reslab.study.responses import Response
 from reslab.study.tables import HEADER, as_csv, as_markdown, table_rows
 from reslab.train.checkpoint import write_atomically
@@ -30,19 +30,6 @@ RESPONSE_CAPTION = (
 )
 
 
-@dataclass(frozen=True)
-class Page:
-    """What report.html shows above recipes and environment."""
-
-    title: str
-    question: str
-    findings: Sequence[str]
-    figures: Mapping[str, tuple[str, str]]  # file name -> SVG text, caption
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    table_note: str
-
-
 def write_report(records: Sequence[Record], out: Path, title: str, question: str) -> Path:
     """`report.html report.md table.md table.csv figures/` of finished runs; the page's path."""
     groups = grouped(records)
@@ -54,6 +41,7 @@ def write_report(records: Sequence[Record], out: Path, title: str, question: str
         header=HEADER,
         rows=table_rows(groups),
         table_note=ERROR_NOTE,
+        details=details_of_runs(groups, unique([group.first.label for group in groups])),
     )
     return write_page(page, groups, out, as_markdown(groups), as_csv(groups))
 
@@ -103,87 +91,29 @@ def unique(labels: Sequence[str]) -> list[str]:
     ]
 
 
-def write_page(page: Page, groups: Sequence[Group], out: Path, markdown: str, table: str) -> Path:
-    """Everything into `out`, the page last."""
-    from jinja2 import Environment
+def write_evaluations(
+    evaluations: Sequence[tuple[str, dict[str, Any], Sequence[Mistake]]], out: Path
+) -> Path:
+    """`report.html` of models that were tested here, wherever they were trained; its path.
 
-    template = files(reslab).joinpath("study/report.html.j2").read_text()
-    html = Environment(autoescape=True, trim_blocks=True).from_string(template).render(
-        title=page.title,
-        question=page.question,
-        findings=page.findings,
-        figures=[{"svg": svg_element(svg), "caption": c} for svg, c in page.figures.values()],
-        header=page.header,
-        rows=page.rows,
-        table_note=page.table_note,
-        departures=all_departures(groups),
-        recipes=[recipe_entry(group) for group in groups],
-        environment=environments(groups),
-        folders=[str(run.path) for group in groups for run in group.runs],
-        version=reslab.__version__,
-    )  # fmt: skip
-    (out / "figures").mkdir(parents=True, exist_ok=True)
-    for name, (svg, _) in page.figures.items():
-        write_atomically(out / "figures" / name, svg.encode())
-    write_atomically(out / "table.md", markdown.encode())
-    write_atomically(out / "table.csv", table.encode())
-    write_atomically(out / "report.md", markdown_page(page, groups, markdown).encode())
-    write_atomically(out / "report.html", html.encode())
+    An evaluation is a model's name, its report with details, and its mistakes.
+    """
+    header = ("model", "set", "protocol", "n", "top-1 error (%)", "top-5 error (%)")
+    rows = [
+        (model, row["set"], row["protocol"], f"{row['n']:,}", f"{row['top1_error']:.2f}",
+         f"{row['top5_error']:.2f}")
+        for model, row, _ in evaluations
+    ]  # fmt: skip
+    page = Page(
+        title="Evaluation",
+        question="What do these models get wrong?",
+        findings=(),
+        figures={},
+        header=header,
+        rows=rows,
+        table_note="",
+        details=[details_of(*evaluation) for evaluation in evaluations],
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / "report.html", html_page(page).encode())
     return out / "report.html"
-
-
-def markdown_page(page: Page, groups: Sequence[Group], table: str) -> str:
-    """The page for a repository: Markdown, the figures beside it."""
-    figures = [f"![{caption}](figures/{name})" for name, (_, caption) in page.figures.items()]
-    parts = [
-        f"# {page.title}",
-        page.question,
-        *page.findings,
-        *figures,
-        table.rstrip(),
-        page.table_note,
-        "## Departures from the paper",
-        "\n".join(f"- `{line}`" for line in all_departures(groups)) or "None in the recipe.",
-        "## Environment",
-        "\n".join(f"- {line}" for line in environments(groups)),
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def svg_element(document: str) -> str:
-    """The svg element of an SVG document, for use inside a page."""
-    return document[document.index("<svg") :]
-
-
-def recipe_entry(group: Group) -> dict[str, Any]:
-    return {
-        "label": group.first.label,
-        "seeds": ", ".join(str(run.environment["seed"]) for run in group.runs),
-        "json": group.first.recipe.model_dump_json(indent=2),
-    }
-
-
-def all_departures(groups: Sequence[Group]) -> list[str]:
-    """Each departure once, with the networks it belongs to where it is not all of them."""
-    owners: dict[str, list[str]] = {}
-    for group in groups:
-        lines = departures(group.first.recipe)
-        if group.first.environment.get("precision") == "bf16":
-            lines.append("precision: fp32 -> bf16, with weights, statistics and loss in fp32")
-        for line in lines:
-            owners.setdefault(line, []).append(group.first.label)
-    return [
-        line if len(labels) == len(groups) else f"{line}  ({', '.join(labels)})"
-        for line, labels in owners.items()
-    ]
-
-
-def environments(groups: Sequence[Group]) -> list[str]:
-    """Each machine and version that took part, once."""
-    keys = ("device", "processor", "precision", "threads", "torch", "python", "system", "commit")
-    lines = [
-        ", ".join(f"{key} {run.environment[key]}" for key in keys if run.environment.get(key))
-        for group in groups
-        for run in group.runs
-    ]
-    return list(dict.fromkeys(lines))
