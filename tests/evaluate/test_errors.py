@@ -1,8 +1,9 @@
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reslab.evaluate.errors import wrong_in_top
+from reslab.evaluate.errors import wilson, wrong_in_top
 
 
 def test_by_hand() -> None:
@@ -31,3 +32,27 @@ def test_a_net_that_scores_all_alike_is_right_by_chance_only() -> None:
 
 def test_scores_that_are_no_numbers_are_wrong() -> None:
     assert wrong_in_top(torch.full((2, 3), float("nan")), torch.tensor([0, 1]), 3).all()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "n", "interval"),
+    [
+        (0, 10, (0.0, 27.75)),
+        (1, 10, (1.79, 40.42)),
+        (5, 10, (23.66, 76.34)),
+        (10, 10, (72.25, 100.0)),
+        (50, 100, (40.38, 59.62)),
+        (1, 1, (20.65, 100.0)),
+    ],
+)
+def test_wilsons_interval_by_hand(wrong: int, n: int, interval: tuple[float, float]) -> None:
+    assert wilson(wrong, n) == pytest.approx(interval, abs=0.005)
+
+
+@given(st.integers(1, 5000), st.data())
+def test_wilsons_interval_holds_the_rate_and_mirrors(n: int, data) -> None:
+    wrong = data.draw(st.integers(0, n))
+    low, high = wilson(wrong, n)
+    assert 0 <= low <= 100 * wrong / n + 1e-9
+    assert 100 >= high >= 100 * wrong / n - 1e-9
+    assert wilson(n - wrong, n) == pytest.approx((100 - high, 100 - low))

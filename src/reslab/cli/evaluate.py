@@ -1,66 +1,180 @@
 """`reslab evaluate`"""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reslab.cli.console import say, say_json
+from reslab.cli.chosen import numbers_for, test_pictures
+from reslab.cli.console import complain, counting, on_screen, say, say_json
 
 if TYPE_CHECKING:
-    from reslab.data.images import ImageSet
+    from reslab.evaluate.classify import Report
+    from reslab.evaluate.telling import Row, Tell
+    from reslab.evaluate.vault import Vault
+    from reslab.models.weights import Model
+
+    Entry = tuple[str, dict[str, Any], Report]  # a title, its JSON, the report
+
+LISTED = 20  # classes at most; of more, the worst ones
+WORST = 10
 
 
 def evaluate(
     models: Annotated[
-        list[Path], typer.Argument(metavar="MODEL...", help="Run folders or model files.")
+        list[Path],
+        typer.Argument(metavar="MODEL...", help="Run folders or model files; several: their mean."),
     ],
     on: Annotated[
         str | None, typer.Option(help="digits or cifar10; else the model's own set.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="The folder that holds the data set.")] = None,
-    protocol: Annotated[str, typer.Option(help="one-crop")] = "one-crop",
+    data: Annotated[
+        Path | None, typer.Option(help="A folder of pictures by class, of shards, of CIFAR-10.")
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(help="one-crop, ten-crop, multi-scale; with numbers, ten-crop:256-224.")
+    ] = "one-crop",
+    keep_scores: Annotated[
+        bool, typer.Option("--keep-scores", help="Keep the scores of every view with the model.")
+    ] = False,
+    classes: Annotated[
+        Path | None, typer.Option(help="A CSV file that names the outputs: index,wnid,name.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list of reports.")] = False,
 ) -> None:
-    """Test trained models on a test set, each picture exactly once."""
-    from reslab.evaluate.classify import classify
-    from reslab.evaluate.views import OneCrop
+    """Test trained models on a test set, each picture exactly once.
+
+    Several models are reported one by one and as the mean of their probabilities. Scores that
+    were kept are used wherever they are found; only what is missing is computed.
+    """
     from reslab.models.weights import load
-    from reslab.words import unknown
+
+    loaded = [(path, named_by(classes, load(path))) for path in models]
+    must_share_classes(loaded)
+    entries = reports_of(loaded, on, data, protocol, keep_scores)
+    if as_json:
+        say_json([about | row.as_dict() | row.details() for _, about, row in entries])
+        return
+    for title, _, row in entries:
+        say(f"{title}  {row}")
+    print_classes(entries[-1][2])
+
+
+def reports_of(
+    models: "Sequence[tuple[Path, Model]]",
+    on: str | None,
+    data: Path | None,
+    protocol: str,
+    keep_scores: bool,
+) -> "list[Entry]":
+    """A report a model, and one of their mean where there are several."""
+    from reslab.evaluate.classify import report, score
+    from reslab.evaluate.ensemble import ensemble
+    from reslab.evaluate.matching import matched
+    from reslab.evaluate.views import protocol_named
     from reslab.world import open_world
 
-    if protocol != str(OneCrop()):
-        raise ValueError(unknown("protocol", protocol, [str(OneCrop())]))
     world = open_world("fp32")
-    reports = []
-    for path in models:
-        model = load(path).to(world.device)
-        test = test_set(on or model.recipe["data"], data, path)
-        if len(test.classes) != len(model.classes):
+    found = test_pictures(on, data, models)
+    pictures, lost = matched(found, models[0][1].classes, models[0][1].ids)
+    for line in lost:
+        complain(f"{line}; its pictures are left out")
+    protocols = [protocol_named(protocol, *numbers_for(*it, pictures)) for it in models]
+    entries, scores = [], []
+    for (path, model), chosen in zip(models, protocols, strict=True):
+        with listening(len(pictures)) as tell:
+            scores.append(
+                score(
+                    model.to(world.device), pictures, chosen, device=world.device, tell=tell,
+                    vault=vault_of(path, model, keep_scores),
+                )
+            )  # fmt: skip
+        entries.append((str(path), {"model": str(path)}, report(scores[-1], pictures, str(chosen))))
+    if len(models) > 1:
+        shown = " + ".join(dict.fromkeys(map(str, protocols)))
+        about = {"models": [str(path) for path, _ in models]}
+        mean = report(ensemble(scores), pictures, shown)
+        entries.append((f"mean of {len(models)} models", about, mean))
+    return entries
+
+
+@contextmanager
+def listening(total: int) -> "Iterator[Tell]":
+    """A listener for what an evaluation says, with a count of the pictures."""
+    seen = 0
+    with counting(total, "pictures") as count:
+
+        def hear(row: "Row") -> None:
+            nonlocal seen
+            if row["kind"] == "note":
+                complain(row["text"])
+            elif row["kind"] == "bad":
+                seen += 1
+                count(f"{row['text']}; left out")
+            while row["kind"] == "progress" and seen < row["done"]:
+                seen += 1
+                count(None)
+
+        yield hear
+
+
+def named_by(file: Path | None, model: "Model") -> "Model":
+    """The model, its outputs named by a file if there is one."""
+    from reslab.data.classes import read_classes
+
+    if file is None:
+        return model
+    rows = read_classes(file)
+    if len(rows) != len(model.classes):
+        raise ValueError(f"{file} names {len(rows)} classes, the model has {len(model.classes)}")
+    ids, names = zip(*rows, strict=True)
+    return replace(model, classes=names, ids=ids)
+
+
+def must_share_classes(models: "Sequence[tuple[Path, Model]]") -> None:
+    """ValueError unless the outputs of all models mean the same."""
+    first, known = models[0]
+    for path, model in models[1:]:
+        same_ids = bool(known.ids) and known.ids == model.ids
+        if not same_ids and known.classes != model.classes:
             raise ValueError(
-                f"{path} knows {len(model.classes)} classes, the set has {len(test.classes)}"
+                f"{path} knows other classes than {first}: their scores cannot be averaged; "
+                "evaluate them one at a time"
             )
-        if test.images.shape[1:] != model.preprocessing.mean.shape:
-            raise ValueError(
-                f"{path} was trained on pictures of {list(model.preprocessing.mean.shape)}, "
-                f"the set has {list(test.images.shape[1:])}"
-            )
-        reports.append((path, classify(model, test.to(world.device))))
-    if as_json:
-        say_json([{"model": str(path), **report.as_dict()} for path, report in reports])
-        return
-    for path, report in reports:
-        say(f"{path}  {report}")
 
 
-def test_set(name: str, data: Path | None, path: Path) -> "ImageSet":
-    """The test pictures of a set, found where the model's run found them if not told."""
-    from reslab.data.sets import open_sets, set_named
-    from reslab.train.folder import RunFolder
+def vault_of(path: Path, model: "Model", keep: bool) -> "Vault":
+    """Where the scores of a model are kept: in its run folder, or beside its file."""
+    import torch
 
-    chosen = set_named(name)
-    if data is None and chosen != "digits" and path.is_dir():
-        run = RunFolder.open(path)
-        known = run.environment()["data"] if run.recipe().data == chosen else None
-        data = Path(known) if known and Path(known).is_dir() else None
-    return open_sets(chosen, data).test
+    from reslab.evaluate.vault import Vault
+    from reslab.models.weights import sha256_of
+
+    # the layout and the preprocessing decide as much as the weights do
+    facts = f"{model.net.config.model_dump_json()} {model.preprocessing.facts()}"
+    tensors = model.net.state_dict() | model.preprocessing.tensors()
+    folder = path / "scores" if path.is_dir() else path.with_name(f"{path.name}.scores")
+    return Vault(folder, sha256_of(tensors | {facts: torch.empty(0)}), keep)
+
+
+def print_classes(report: "Report") -> None:
+    """Class by class, or the worst where there are many."""
+    rows = report.per_class
+    if len(rows) > LISTED:
+        rows = sorted(rows, key=lambda row: -row["top1_error"])[:WORST]
+    lines = [
+        [
+            row["class"],
+            str(row["n"]),
+            f"{row['top1_error']:.2f}",
+            ", ".join(f"{name} ({count})" for name, count in row["taken_for"]),
+        ]
+        for row in rows
+    ]
+    if lines:
+        on_screen("class", "n", "top-1 error", "taken for", rows=lines)
+    if len(rows) < len(report.per_class):
+        say(f"the worst {len(rows)} of {len(report.per_class)} classes; --json has all")

@@ -98,7 +98,7 @@ def study_by_runs(
 
 def study_responses(runs: Sequence[Path], data: Path | None, out: Path | None):
     """Fig. 7 of finished runs: the page, the records."""
-    from reslab.cli.evaluate import test_set
+    from reslab.cli.chosen import test_set
     from reslab.models.weights import load
     from reslab.study.records import read_record
     from reslab.study.report import write_responses

@@ -123,7 +123,7 @@ def score(
         bad |= loaded.bad
         for text in loaded.bad.values():
             tell(bad_picture(text))
-        tell(progress("evaluating", loaded.stop, len(pictures)))
+        tell(progress(loaded.stop))
     for view, values in fresh.items():
         assert shelf is not None
         shelf.keep(view, Scores(values, bad))

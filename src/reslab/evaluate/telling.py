@@ -21,6 +21,6 @@ def bad_picture(text: str) -> Row:
     return {"kind": "bad", "text": text}
 
 
-def progress(doing: str, done: int, total: int) -> Row:
-    """How many pictures are done."""
-    return {"kind": "progress", "doing": doing, "done": done, "total": total}
+def progress(done: int) -> Row:
+    """How many pictures are done, bad ones included."""
+    return {"kind": "progress", "done": done}

@@ -16,7 +16,7 @@ from torch import Tensor
 from reslab.data.images import ImageSet
 from reslab.data.loading import in_order
 from reslab.evaluate.scoring import AnySet
-from reslab.evaluate.telling import Tell, note, progress
+from reslab.evaluate.telling import Tell, note
 from reslab.evaluate.views import View
 
 NAME = "log_probabilities"
@@ -80,7 +80,7 @@ class Shelf:
                 raise ValueError("its checksum does not fit")
             bad = {int(index): reason for index, reason in json.loads(facts["bad"]).items()}
         except (SafetensorError, OSError, KeyError, ValueError) as error:
-            self.tell(note(f"{file} is damaged, so it is not used ({error})"))
+            self.tell(note(f"{file} is damaged, or no file of scores: not used ({error})"))
             return None
         assert scores.shape == self.shape
         return Scores(scores, bad)
@@ -131,7 +131,7 @@ def contents(pictures: AnySet, threads: int, tell: Tell) -> Iterator[bytes | mem
     def read(file: str) -> bytes:
         return hashlib.sha256(pictures.read(file)).digest()
 
+    tell(note(f"reading {len(pictures):,} pictures, to know which kept scores are theirs"))
     digests = in_order(read, pictures.files, threads, AHEAD)
-    for done, (file, digest) in enumerate(zip(pictures.files, digests, strict=True)):
-        tell(progress("reading", done + 1, len(pictures)))
+    for file, digest in zip(pictures.files, digests, strict=True):
         yield json.dumps(file).encode() + digest

@@ -1,0 +1,119 @@
+"""The pictures that a verb is asked to test models on: named, in a folder, or a model's own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reslab.cli.console import complain
+
+if TYPE_CHECKING:
+    from reslab.data.images import ImageSet
+    from reslab.evaluate.scoring import AnySet
+    from reslab.models.weights import Model
+
+    Named = tuple[Path, Model]
+
+
+def test_pictures(on: str | None, data: Path | None, models: "Sequence[Named]") -> "AnySet":
+    """The set to test on; without a word of it the models' own, if that is one."""
+    path, model = models[0]
+    if on is not None:
+        return test_set(on, data, path)
+    if data is None:
+        for other in models[1:]:
+            if home(*other) != home(path, model):
+                raise ValueError(
+                    f"{path} and {other[0]} have different sets of their own: "
+                    "name one with --on or --data"
+                )
+        return own_set(path, model)
+    if not data.is_dir():
+        raise ValueError(f"--data {data}: no such folder")
+    if holds_cifar10(data):
+        return test_set("cifar10", data, path)
+    return folder_set(data, models)
+
+
+def test_set(name: str, data: Path | None, path: Path) -> "ImageSet":
+    """The test pictures of a set, found where the model's run found them if not told."""
+    from reslab.data.sets import open_sets, set_named
+
+    chosen = set_named(name)
+    if data is None and chosen != "digits" and run_data(path, chosen):
+        data = run_data(path, chosen)
+    return open_sets(chosen, data).test
+
+
+def own_set(path: Path, model: "Model") -> "AnySet":
+    """The set that a model was tested on when it was trained."""
+    from reslab.data.folder import open_pictures
+
+    name, folder = home(path, model)
+    if name is None:
+        raise ValueError(
+            f"{path} holds weights from elsewhere, which have no set of their own: "
+            "name one with --on cifar10, --on digits or --data FOLDER"
+        )
+    if name != "pictures":
+        return test_set(name, None, path)
+    if folder is None:
+        raise ValueError(
+            f"the pictures that {path} was trained on are not found: say --data FOLDER"
+        )
+    return open_pictures(folder, validation=model.recipe["pictures"]["validation"]).test
+
+
+def folder_set(data: Path, models: "Sequence[Named]") -> "AnySet":
+    """The pictures of a folder; never those that a model was trained on, as far as is known."""
+    from reslab.data.folder import open_all
+
+    for path, model in models:
+        name, folder = home(path, model)
+        if name == "pictures" and folder is not None and folder.resolve() == data.resolve():
+            return own_set(path, model)
+    pictures = open_all(data)
+    if any(home(*it)[0] == "pictures" for it in models) and pictures.name != "validation":
+        complain(f"{data} is tested whole: a model trained on it has seen most of its pictures")
+    return pictures
+
+
+def home(path: Path, model: "Model") -> tuple[str | None, Path | None]:
+    """A model's own set, and for pictures the folder of its run that holds them."""
+    name = model.recipe.get("data")
+    return name, run_data(path, name) if name == "pictures" else None
+
+
+def run_data(path: Path, name: str) -> Path | None:
+    """Where a run on the set `name` found its data, if it is still there."""
+    from reslab.train.folder import RunFolder
+
+    if not path.is_dir():
+        return None
+    run = RunFolder.open(path)
+    known = run.environment()["data"] if run.recipe().data == name else None
+    return Path(known) if known and Path(known).is_dir() else None
+
+
+def holds_cifar10(folder: Path) -> bool:
+    """Whether a folder is or holds the official batches of CIFAR-10."""
+    from reslab.data.cifar10 import ARCHIVE, BINARY_FOLDER, PYTHON_FOLDER
+
+    folders = (PYTHON_FOLDER, BINARY_FOLDER)
+    return folder.name in folders or any((folder / name).exists() for name in (*folders, ARCHIVE))
+
+
+def numbers_for(path: Path, model: "Model", pictures: "AnySet") -> tuple[int | None, int | None]:
+    """The shorter side and the crop with which a model is shown the pictures of a set."""
+    from reslab.data.images import ImageSet
+
+    preprocessing = model.preprocessing
+    resize, size = preprocessing.resize, preprocessing.size
+    own = preprocessing.mean.shape[-1]  # 1: a colour, which goes with every size
+    if not isinstance(pictures, ImageSet):
+        return (own, own) if size is None and own > 1 else (resize, size)
+    if size is None and own > 1 and pictures.images.shape[1:] != preprocessing.mean.shape:
+        raise ValueError(
+            f"{path} was trained on pictures of {list(preprocessing.mean.shape)}, "
+            f"the set has {list(pictures.images.shape[1:])}"
+        )
+    return (None, None) if {resize, size} == {pictures.images.shape[-1]} else (resize, size)
