@@ -133,6 +133,16 @@ def test_webdataset_reads_the_same(tmp_path: Path) -> None:
     gc.collect()  # webdataset leaves its files to the collector
 
 
+def test_a_picture_larger_than_a_shard_has_one_to_itself(tmp_path: Path) -> None:
+    sizes = {"n01/a.jpg": 0, "n01/b.jpg": 1_200_000, "n01/c.jpg": 0, "n01/d.jpg": 1_200_000}
+    files = {name: encoded(8, 8, 0) + bytes(size) for name, size in sizes.items()}
+    pack({".": set_of(files)}, tmp_path / "o", Packing(shard_size=1), quiet)
+    opened, shards = open_part(tmp_path / "o"), read_index(tmp_path / "o").columns["shards"]
+    assert all(opened.read(name) == data for name, data in files.items())
+    assert shards[1] != shards[3]
+    assert not {shards[1], shards[3]} & {shards[0], shards[2]}
+
+
 def test_members_are_called_what_they_are(packed: Path) -> None:
     with tarfile.open(packed / "shard-000000.tar") as tar:
         members = tar.getmembers()

@@ -21,13 +21,16 @@ def pack(
     out: Annotated[Path, typer.Argument(help="A new folder for the shards.")],
     shorter_side: Annotated[
         int | None,
-        typer.Option(min=1, help="Reduce larger pictures; 480 loses nothing the paper uses."),
+        typer.Option(
+            min=1, metavar="N", help="Reduce larger pictures; 480 is the most the paper trains at."
+        ),
     ] = None,
     shard_size: Annotated[
         int | None, typer.Option(min=1, metavar="MB", help="Megabytes of a shard; 500.")
     ] = None,
     quality: Annotated[
-        int | None, typer.Option(min=1, max=100, help="JPEG quality of reduced pictures; 95.")
+        int | None,
+        typer.Option(min=1, max=100, metavar="Q", help="JPEG quality of reduced pictures; 95."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> int:

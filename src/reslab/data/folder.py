@@ -49,7 +49,7 @@ def open_pictures(
     """The train and the validation part of a folder, or of each class the fraction `validation`
     drawn by `seed` where there are no parts. `names` takes the place of the folder's classes.csv.
     """
-    train, test = _parts(folder)
+    train, test = find_parts(folder)
     if test is not None and train is None:
         raise ValueError(f"{folder} has {test.name}/ and no {TRAIN[0]}/ beside it to train on")
     whole = _open(train or folder, folder, names)
@@ -63,9 +63,20 @@ def open_pictures(
 
 def open_all(folder: Path, *, names: Path | None = None) -> PictureSet:
     """Every picture as one set: of a folder with parts its validation part."""
-    train, test = _parts(folder)
+    train, test = find_parts(folder)
     whole = _open(test or train or folder, folder, names)
     return replace(whole, name="validation") if test else whole
+
+
+def open_parts(folder: Path) -> dict[str, PictureSet]:
+    """What there is, by where it belongs in a copy: "train" and "validation", or "." for a folder
+    without parts."""
+    train, test = find_parts(folder)
+    if train and test:
+        sets = open_pictures(folder)
+        return {"train": sets.train, "validation": sets.test}
+    only = "train" if train else "validation" if test else "."
+    return {only: open_all(folder)}
 
 
 def split(whole: PictureSet, validation: float, seed: int) -> PictureSets:
@@ -99,18 +110,18 @@ def _rows_by_class(labels: Tensor, counts: Tensor) -> tuple[Tensor, ...]:
     return labels.argsort(stable=True).split(counts.tolist())
 
 
-def _parts(folder: Path) -> tuple[Path | None, Path | None]:
+def find_parts(folder: Path) -> tuple[Path | None, Path | None]:
     """The folders of the train and the validation part. One alone among other subfolders is a
     class: a train is a thing to photograph."""
     if is_packed(folder):
         return None, None
-    found = {name.lower(): folder / name for name in _subfolders(folder)}
+    found = {name.lower(): folder / name for name in subfolders(folder)}
     train = next((found[name] for name in TRAIN if name in found), None)
     test = next((found[name] for name in TEST if name in found), None)
     part = train or test
     if train and test:
         return train, test
-    if part and len(found) == 1 and (is_packed(part) or _subfolders(part)):
+    if part and len(found) == 1 and (is_packed(part) or subfolders(part)):
         return train, test
     return None, None
 
@@ -127,7 +138,7 @@ def _open(root: Path, folder: Path, names: Path | None) -> PictureSet:
 
 
 def _open_class_folders(root: Path) -> PictureSet:
-    ids = _subfolders(root)
+    ids = subfolders(root)
     if not ids:
         raise ValueError(_no_classes(root))
     files: list[str] = []
@@ -144,7 +155,7 @@ def _open_class_folders(root: Path) -> PictureSet:
     return PictureSet(root.resolve().name, files, labels, ids, ids, FolderReader(str(root)))
 
 
-def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
+def list_folder(folder: str | Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith(".")]
@@ -153,8 +164,8 @@ def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
         raise ValueError(f"{folder} cannot be listed: {reason}") from None
 
 
-def _subfolders(folder: Path) -> tuple[str, ...]:
-    names = (entry.name for entry in _entries(folder) if entry.is_dir())
+def subfolders(folder: Path) -> tuple[str, ...]:
+    names = (entry.name for entry in list_folder(folder) if entry.is_dir())
     return tuple(sorted(name for name in names if name not in NO_CLASSES))
 
 
@@ -164,7 +175,7 @@ def _pictures_below(root: Path, name: str) -> Iterator[str]:
     folders = [name]
     while folders:
         folder = folders.pop()
-        for entry in _entries(f"{root}/{folder}"):
+        for entry in list_folder(f"{root}/{folder}"):
             if entry.is_dir(follow_symlinks=False):
                 if entry.name not in NO_CLASSES:
                     folders.append(f"{folder}/{entry.name}")
@@ -175,11 +186,11 @@ def _pictures_below(root: Path, name: str) -> Iterator[str]:
 def _one_class(root: Path, pictures: PictureSet) -> str:
     inside = root / pictures.ids[0]
     line = f"{root} holds one class folder, {pictures.ids[0]!r}; a net needs at least two classes"
-    return f"{line}; did you mean {inside}?" if _subfolders(inside) else line
+    return f"{line}; did you mean {inside}?" if subfolders(inside) else line
 
 
 def _no_classes(root: Path) -> str:
-    for entry in _entries(root):
+    for entry in list_folder(root):
         if entry.name.startswith("ILSVRC2012_val_"):
             return (
                 f"{root} holds ImageNet's validation pictures in one heap: move each into a folder "
