@@ -10,6 +10,7 @@ import typer
 from reslab.cli.console import complain
 from reslab.cli.evaluate import evaluate
 from reslab.cli.models import models
+from reslab.cli.pack import pack
 from reslab.cli.recipes import recipes
 from reslab.cli.report import report
 from reslab.cli.study import study
@@ -22,6 +23,7 @@ VERBS = {
     train: "reslab train digits-resnet20 --out runs/first",
     resume: "reslab resume runs/first",
     evaluate: "reslab evaluate runs/first",
+    pack: "reslab pack pictures packed --shorter-side 480",
     study: "reslab study degradation --on cifar10 --iterations 4000 --seeds 3",
     report: "reslab report runs/first runs/second --out report",
 }
