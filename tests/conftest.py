@@ -1,5 +1,6 @@
 """Where tests find what does not come with the project."""
 
+import lzma
 import os
 import subprocess
 import sys
@@ -28,6 +29,15 @@ def real_cifar10(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """A folder that holds the official cifar-10-batches-py/."""
     out = tmp_path_factory.mktemp("cifar10")
     subprocess.run([sys.executable, shared / "cifar10" / "unpack", out], check=True)
+    return out
+
+
+@pytest.fixture(scope="session")
+def resnet18_file(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Trained weights of ResNet-18 under torchvision's names, as they are released."""
+    out = tmp_path_factory.mktemp("resnet18") / "resnet18-imagenet.safetensors"
+    with lzma.open(shared / "weights" / "resnet18-imagenet.safetensors.xz") as packed:
+        out.write_bytes(packed.read())
     return out
 
 

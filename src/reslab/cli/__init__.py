@@ -3,14 +3,17 @@
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import typer
 
 from reslab.cli.console import complain
 from reslab.cli.evaluate import evaluate
+from reslab.cli.export import export
+from reslab.cli.import_ import import_
 from reslab.cli.models import models
 from reslab.cli.pack import pack
+from reslab.cli.predict import predict
 from reslab.cli.recipes import recipes
 from reslab.cli.report import report
 from reslab.cli.study import study
@@ -23,7 +26,10 @@ VERBS = {
     train: "reslab train digits-resnet20 --out runs/first",
     resume: "reslab resume runs/first",
     evaluate: "reslab evaluate runs/first",
+    predict: "reslab predict runs/first photo.jpg more/",
     pack: "reslab pack pictures packed --shorter-side 480",
+    import_: "reslab import resnet50.pth --as resnet50 --out resnet50.safetensors",
+    export: "reslab export runs/first --to torchvision --out resnet50.pth",
     study: "reslab study degradation --on cifar10 --iterations 4000 --seeds 3",
     report: "reslab report runs/first runs/second --out report",
 }
@@ -43,8 +49,13 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     for verb, example in VERBS.items():
-        app.command(epilog=f"Example: {example}")(verb)
+        app.command(name_of(verb), epilog=f"Example: {example}")(verb)
     return app
+
+
+def name_of(verb: Callable[..., object]) -> str:
+    """What a person types; `import` is a word of Python's, so its function is `import_`."""
+    return verb.__name__.removesuffix("_")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments:
-        complain(f"which verb? {', '.join(verb.__name__ for verb in VERBS)}; see reslab --help")
+        complain(f"which verb? {', '.join(map(name_of, VERBS))}; see reslab --help")
         return 2
     warnings.showwarning = lambda message, *rest, **more: complain(f"warning: {message}")
     try:
@@ -75,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def explain(error: Exception, arguments: Sequence[str]) -> int:
     """One line for an exception, and the exit status that goes with it."""
     if isinstance(error, UsageError):
-        names = [verb.__name__ for verb in VERBS]
+        names = [name_of(verb) for verb in VERBS]
         if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
             complain(unknown("verb", arguments[0], names))
         else:

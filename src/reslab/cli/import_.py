@@ -1,0 +1,157 @@
+"""`reslab import`"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from reslab.cli.console import complain, say, say_json
+
+if TYPE_CHECKING:
+    from reslab.models.foreign import Imported
+    from reslab.models.preprocessing import Preprocessing
+    from reslab.models.weights import Model
+
+WORDS = {
+    ("stride_on", "1x1"): "stride of a bottleneck: on its first 1x1",
+    ("stride_on", "3x3"): "stride of a bottleneck: on its 3x3",
+    ("pool", "ceil"): "first pooling: not padded, its last window may reach over the edge",
+    ("pool", "padded"): "first pooling: padded by one pixel",
+    ("zeros", "both"): "option A: zeros on both sides of the channels",
+}
+
+
+def import_(
+    file: Annotated[Path, typer.Argument(help="Weights: .safetensors, .pth, .pt, .th or .npz.")],
+    network: Annotated[
+        str, typer.Option("--as", help="The network's name; `reslab models` lists them.")
+    ],
+    out: Annotated[Path, typer.Option(help="The model file to write, .safetensors.")],
+    classes: Annotated[
+        Path | None,
+        typer.Option(help="Names of the outputs: .csv of index,id,name, or .txt, one a line."),
+    ] = None,
+    mean: Annotated[
+        Path | None,
+        typer.Option(
+            help="What is subtracted, .npy or .npz of [3] or [3, H, W]; for the authors' Caffe "
+            "layout blue first."
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Make a model file of weights from elsewhere, recognised by their names.
+
+    torchvision's and timm's, akamaster's CIFAR nets, the authors' Caffe layers, and reslab's own.
+    """
+    from reslab.models.foreign import import_model
+    from reslab.models.weights import model_bytes
+    from reslab.train.checkpoint import write_atomically
+
+    check_new(out, (".safetensors",))
+    names = read_names(classes) if classes else None
+    imported = import_model(file, network, mean)
+    model = named(imported, names, classes)
+    write_atomically(out, model_bytes(model))
+    if as_json:
+        say_json(facts(imported, model, network, out))
+        return
+    say(f"{out}: {network}, from {imported.layout.title}")
+    for field, value in imported.decided.items():
+        by_name = getattr(imported.asked, field)
+        other = "" if by_name == value else f" ({network} by itself has {field}={by_name})"
+        say(WORDS[field, value] + other)
+    say(f"preprocessing: {in_words(model.preprocessing)}")
+    say(f"outputs: {len(model.classes)}, {model.classes[0]} to {model.classes[-1]}")
+    if model.folded:
+        say("batch norm: folded into the convolutions; only frozen is right when fine-tuning")
+
+
+def check_new(out: Path, suffixes: Sequence[str]) -> None:
+    """Before any work: a file of the right kind that is not there yet, in a folder that is."""
+    if out.suffix not in suffixes:
+        raise ValueError(f"--out {out}: the file is to end in {' or '.join(suffixes)}")
+    if out.exists():
+        raise ValueError(f"--out {out} is there already: name another, or remove it first")
+    if not out.parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {out.parent}")
+
+
+def read_names(file: Path) -> list[tuple[str, str]]:
+    """(id, name) of each output; in a .txt the names are the ids."""
+    from reslab.data.classes import read_classes
+
+    if file.suffix != ".txt":
+        return read_classes(file)
+    try:
+        names = [line.strip() for line in file.read_text("utf-8-sig").splitlines()]
+    except OSError as error:
+        raise ValueError(f"{file}: {(error.strerror or str(error)).lower()}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{file} is not UTF-8 text") from None
+    for line, name in enumerate(names, 1):
+        if not name:
+            raise ValueError(f"{file}:{line}: an empty line where a name is to be")
+        if name in names[: line - 1]:
+            raise ValueError(
+                f"{file}:{line}: {name!r} for a second time; a .csv of index,id,name tells them "
+                "apart by their ids"
+            )
+    return [(name, name) for name in names]
+
+
+def named(imported: "Imported", names: list[tuple[str, str]] | None, file: Path | None) -> "Model":
+    """The model with names for its outputs: those given, else CIFAR-10's, else their numbers."""
+    from reslab.data.cifar10 import CLASSES
+    from reslab.models.layouts import AKAMASTER
+
+    model = imported.model
+    outputs = len(model.classes)
+    if names is not None:
+        if len(names) != outputs:
+            raise ValueError(f"{file} names {len(names)} classes, the weights have {outputs}")
+        ids, words = tuple(key for key, _ in names), tuple(name for _, name in names)
+        return replace(model, classes=words, ids=() if ids == words else ids)
+    if imported.layout is AKAMASTER and outputs == len(CLASSES):
+        return replace(model, classes=CLASSES)
+    complain(f"the {outputs} outputs are called 0 to {outputs - 1}; --classes FILE names them")
+    return model
+
+
+def in_words(preprocessing: "Preprocessing") -> str:
+    """What is done to a picture, in one line."""
+    red, green, blue = preprocessing.mean.mean((1, 2)).tolist()
+    picture = preprocessing.mean.shape[-2:]
+    kind = "mean" if tuple(picture) == (1, 1) else f"a mean picture {list(picture)} of average"
+    parts = [f"{preprocessing.channels}, {kind} {red:.3f} {green:.3f} {blue:.3f} (R G B)"]
+    if (preprocessing.std != 1).any():
+        parts.append("deviation " + " ".join(f"{v:.3f}" for v in preprocessing.std.flatten()))
+    if preprocessing.size:
+        parts.append(f"shorter side {preprocessing.resize}, centre {preprocessing.size}")
+    else:
+        parts.append("pictures as they come")
+    return ", ".join(parts)
+
+
+def facts(imported: "Imported", model: "Model", network: str, out: Path) -> dict[str, Any]:
+    """What import found and decided, for `--json`."""
+    prepared = model.preprocessing
+    return {
+        "model": str(out),
+        "network": network,
+        "layout": imported.layout.title,
+        "decided": imported.decided,
+        "config": model.net.config.model_dump(),
+        "preprocessing": {
+            "channels": prepared.channels,
+            "mean": prepared.mean.mean((1, 2)).tolist(),
+            "std": prepared.std.flatten().tolist(),
+            "resize": prepared.resize,
+            "size": prepared.size,
+        },
+        "classes": list(model.classes),
+        "ids": list(model.ids),
+        "batch_norm_folded": model.folded,
+    }

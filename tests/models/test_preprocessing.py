@@ -1,0 +1,55 @@
+import json
+
+import pytest
+import torch
+
+from reslab.models.preprocessing import Preprocessing, minus_mean, taken_from
+
+
+def column(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float32)[:, None, None]
+
+
+def test_a_pixel_loses_the_mean_and_is_divided() -> None:
+    pixel = torch.tensor([110, 60, 5], dtype=torch.uint8).reshape(1, 3, 1, 1)
+    seen = Preprocessing(column(100, 50, 25), column(5, 2, 4))(pixel)
+    assert seen.flatten().tolist() == [2.0, 5.0, -5.0]
+
+
+def test_blue_first_turns_the_channels_after_each_lost_its_own_mean() -> None:
+    pixel = torch.tensor([110, 60, 5], dtype=torch.uint8).reshape(1, 3, 1, 1)
+    seen = Preprocessing(column(100, 50, 25), column(5, 2, 4), channels="BGR")(pixel)
+    assert seen.flatten().tolist() == [-5.0, 5.0, 2.0]
+
+
+def test_a_mean_picture_is_taken_pixel_by_pixel() -> None:
+    mean = torch.arange(12.0).reshape(3, 2, 2)
+    pictures = torch.full((2, 3, 2, 2), 20, dtype=torch.uint8)
+    assert torch.equal(minus_mean(mean)(pictures), (20 - mean).expand(2, 3, 2, 2))
+
+
+def test_at_another_size_it_stands_for_its_colour() -> None:
+    mean = torch.arange(12.0).reshape(3, 2, 2)  # 1.5, 5.5 and 9.5 on average
+    pictures = torch.full((1, 3, 3, 5), 20, dtype=torch.uint8)
+    seen = minus_mean(mean)(pictures)
+    assert seen.shape == pictures.shape
+    assert seen[0, :, 2, 4].tolist() == [18.5, 14.5, 10.5]
+
+
+@pytest.mark.parametrize("channels", ["RGB", "BGR"])
+def test_bytes_and_floats_come_out_alike_and_channels_last(channels) -> None:
+    pictures = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    prepare = Preprocessing(column(1, 2, 3), column(4, 5, 6), channels)
+    seen = prepare(pictures)
+    assert torch.equal(seen, prepare(pictures.float()))
+    assert seen.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_it_travels_as_tensors_and_facts() -> None:
+    before = Preprocessing(torch.rand(3, 4, 4), column(4, 5, 6), "BGR", resize=256, size=224)
+    tensors = before.tensors() | {"fc.weight": torch.zeros(1)}
+    after = taken_from(tensors, json.loads(before.facts()))
+    assert tensors.keys() == {"fc.weight"}
+    assert torch.equal(after.mean, before.mean)
+    assert torch.equal(after.std, before.std)
+    assert (after.channels, after.resize, after.size) == ("BGR", 256, 224)
