@@ -60,12 +60,6 @@ def test_no_more_than_are_asked_for_and_no_picture_that_is_right() -> None:
     assert found == []
 
 
-def test_the_network_may_know_more_classes_than_the_set() -> None:
-    more = torch.cat([logs(), torch.full((6, 1), 0.99).log()], dim=1)
-    found = worst_mistakes(more, LABELS, numbered(), 1, classes=(*CLASSES, "dog"))
-    assert found[0].predicted == "dog"
-
-
 def test_mistakes_of_files_have_their_names_and_thumbnails(tmp_path: Path) -> None:
     def encoded(shade: int) -> bytes:
         data = io.BytesIO()

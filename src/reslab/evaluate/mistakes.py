@@ -37,17 +37,17 @@ def worst_mistakes(
     labels: Tensor,
     pictures: ImageSet | PictureSet,
     count: int = COUNT,
-    classes: Sequence[str] = (),
 ) -> list[Mistake]:
     """The `count` wrong answers that a net is surest of, the surest first.
 
     `log_probabilities` [N, outputs] and `labels` [N], which output is right, follow the pictures
-    of the set. `classes` names the outputs where they are not the set's own classes. Pictures
-    whose scores are no numbers have no answer, so they are left out.
+    of the set, whose classes are the outputs. Pictures whose scores are no numbers have no answer,
+    so they are left out.
     """
-    names = classes or pictures.classes
+    names = pictures.classes
     assert len(labels) == len(log_probabilities) == len(pictures)
     assert log_probabilities.shape[1] == len(names)
+    log_probabilities, labels = log_probabilities.cpu(), labels.cpu()
     surest = log_probabilities.max(1).values
     wrong = wrong_in_top(log_probabilities, labels, 1) & surest.isfinite()
     order = surest.masked_fill(~wrong, -float("inf")).sort(descending=True, stable=True).indices
