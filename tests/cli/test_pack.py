@@ -74,7 +74,10 @@ def test_refusals(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert not (tmp_path / "o").exists()
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
 def test_a_signal_leaves_nothing(tmp_path: Path, number: int, status: int) -> None:
     """It comes while a picture is read: a pipe, which gives nothing until we close it."""
     for name in ("cat", "dog"):
