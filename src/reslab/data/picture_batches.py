@@ -1,7 +1,7 @@
 """Mini-batches of photographs: decoded by threads ahead of need, yet a function of (seed, k)."""
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,26 +23,29 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Begun:
-    """A batch that threads are filling."""
+    """A batch that threads are working on."""
 
-    rows: np.ndarray  # uint8 [B, S, S, 3]
-    labels: Tensor  # int64 [B]
-    factors: Tensor  # [B, 3], of the colours' components
-    bad: list["Future[list[int]]"]  # of each row, once it is filled: the bad files met on the way
+    bad: list["Future[list[int]]"]  # for each picture, the bad files met on the way to it
+    batch: "Future[Batch]"
+
+    def cancel(self) -> None:
+        for future in (*self.bad, self.batch):
+            future.cancel()
 
 
 class PictureBatches:
     """Shuffled, augmented mini-batches of a set of encoded pictures, on a device.
 
     Batches may be asked for in any order; the ones after the last one asked for are decoded
-    meanwhile, up to the one numbered `last`. A file that does not decode is replaced (see
+    meanwhile, but no more than `last` in all. A file that does not decode is replaced (see
     Replaced) and told of once; more of them than the share `bad_limit` of the set are an error.
+    `prepare` turns float RGB [B, 3, S, S] of 0 to 255 into the network's input; threads call it.
     """
 
     def __init__(
         self,
         train: PictureSet,
-        prepare: Callable[[Tensor], Tensor],  # float RGB [B, 3, S, S], 0 to 255 -> network input
+        prepare: Callable[[Tensor], Tensor],
         *,
         augmentation: ScaleCrop | ResizedCrop,
         colour: Components | None,
@@ -63,7 +66,8 @@ class PictureBatches:
         sampler = balance == "sampler"
         self.order = Balanced(train.labels, seed) if sampler else Shuffled(len(train), seed, ORDER)
         self.picture = Replaced(train)
-        self.threads = ThreadPoolExecutor(threads, thread_name_prefix="reslab-pictures")
+        torch.get_num_threads()  # settles this thread's number, before others set theirs
+        self.threads = ThreadPoolExecutor(threads, "reslab-pictures", initializer=_alone)
         self.begun: dict[int, Begun] = {}
 
     def indices(self, iteration: int) -> Tensor:
@@ -72,15 +76,19 @@ class PictureBatches:
 
     def __call__(self, iteration: int) -> Batch:
         """The mini-batch of `iteration`, counted from 0."""
-        last = iteration + AHEAD if self.last is None else min(iteration + AHEAD, self.last)
-        wanted = range(iteration, max(last, iteration) + 1)
+        end = iteration + 1 + AHEAD
+        if self.last is not None:
+            end = max(min(end, self.last), iteration + 1)
+        wanted = range(iteration, end)
         for other in self.begun.keys() - set(wanted):
-            for future in self.begun.pop(other).bad:
-                future.cancel()
+            self.begun.pop(other).cancel()
         for number in wanted:
             if number not in self.begun:
                 self.begun[number] = self._begin(number)
-        return self._finished(self.begun.pop(iteration))
+        begun = self.begun.pop(iteration)
+        for future in begun.bad:
+            self._count(future.result())
+        return begun.batch.result()
 
     def close(self) -> None:
         """End the threads, each as soon as it is done with its picture."""
@@ -97,7 +105,8 @@ class PictureBatches:
             self.threads.submit(self._fill, row, index, numbers)
             for row, index, numbers in zip(rows, chosen.tolist(), draws.tolist(), strict=True)
         ]
-        return Begun(rows, self.train.labels[chosen], factors, bad)
+        labels = self.train.labels[chosen]
+        return Begun(bad, self.threads.submit(self._finish, rows, labels, factors, bad))
 
     def _fill(self, row: np.ndarray, index: int, draws: list[float]) -> list[int]:
         """Decode, crop and flip one picture into its row [S, S, 3]; the bad files met."""
@@ -107,16 +116,20 @@ class PictureBatches:
         row[:] = cut(picture, part.box, part.size, part.flip)
         return bad
 
-    def _finished(self, begun: Begun) -> Batch:
-        for future in begun.bad:
-            self._count(future.result())
-        images = torch.from_numpy(begun.rows).to(self.device).float()  # floats only where needed
+    def _finish(
+        self, rows: np.ndarray, labels: Tensor, factors: Tensor, bad: list["Future[list[int]]"]
+    ) -> Batch:
+        """A batch of its pictures [B, S, S, 3], when all are there.
+
+        They were given to the threads before: the last of them are in work, none is waiting.
+        """
+        wait(bad)
+        images = torch.from_numpy(rows).to(self.device).float()  # bytes travel faster than floats
         if self.colour is not None:
-            shift = colour_shift(begun.factors, self.colour).to(self.device)
-            # a whole line of pixels at once: three numbers at a time would take thrice as long
-            line = shift.repeat(1, images.shape[2])
-            images.flatten(2).add_(line[:, None])
-        return Batch(self.prepare(images.permute(0, 3, 1, 2)), begun.labels.to(self.device))
+            shift = colour_shift(factors, self.colour).to(self.device)
+            # a line of pixels at once: three numbers at a time would take thrice as long
+            images.flatten(2).add_(shift.repeat(1, images.shape[2])[:, None])
+        return Batch(self.prepare(images.permute(0, 3, 1, 2)), labels.to(self.device))
 
     def _count(self, bad: list[int]) -> None:
         for index in bad:
@@ -128,3 +141,8 @@ class PictureBatches:
                 f"{len(self.told):,} of {len(self.train):,} pictures do not decode, and "
                 f"bad_limit is {self.bad_limit:g} of them; `reslab check FOLDER` lists them"
             )
+
+
+def _alone() -> None:
+    """Torch uses one thread where this thread calls it; others would wait for each other."""
+    torch.set_num_threads(1)
