@@ -189,8 +189,8 @@ def test_mistakes_are_shown_as_pictures_and_nothing_is_fetched(finish, tmp_path:
     html = page.read_text()
     assert html.count(f'<img src="{PIXEL}" alt="bee/test.jpg">') == 1
     assert "held_out.jpg" not in html  # another set than the one that the page is about
-    assert "taken for <b>bee</b>, 98.7 %" in html
-    assert "is <b>&lt;cat&gt;</b>, 0.1 %" in html
+    assert "taken for <b>bee</b>, 98.7&nbsp;%" in html
+    assert "is <b>&lt;cat&gt;</b>, 0.1&nbsp;%" in html
     assert not re.findall(r"(?:src|href)=[\"'](?!#|data:image/)", html)
     markdown = page.with_name("report.md").read_text()
     assert "| bee/test.jpg | &lt;cat> | bee | 98.7 |" in markdown

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reslab.cli.chosen import numbers_for, test_pictures
-from reslab.cli.console import complain, counting, on_screen, say, say_json
+from reslab.cli.console import complain, counting, on_screen, say, say_json, to_stderr
 
 if TYPE_CHECKING:
     from reslab.evaluate.classify import Report
+    from reslab.evaluate.scoring import AnySet
     from reslab.evaluate.telling import Row, Tell
-    from reslab.evaluate.vault import Vault
+    from reslab.evaluate.vault import Scores, Vault
     from reslab.models.weights import Model
 
-    Entry = tuple[str, dict[str, Any], Report]  # a title, its JSON, the report
+    Entry = tuple[str, dict[str, Any], Report, Scores]  # a title, its JSON, the report
 
 LISTED = 20  # classes at most; of more, the worst ones
 WORST = 10
@@ -43,6 +44,10 @@ def evaluate(
     classes: Annotated[
         Path | None, typer.Option(help="A CSV file that names the outputs: index,wnid,name.")
     ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option("--report", metavar="DIR", help="A page of what went wrong, written there."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list of reports.")] = False,
 ) -> None:
     """Test trained models on a test set, each picture exactly once.
@@ -54,13 +59,33 @@ def evaluate(
 
     loaded = [(path, named_by(classes, load(path))) for path in models]
     must_share_classes(loaded)
-    entries = reports_of(loaded, on, data, protocol, keep_scores)
+    pictures, entries = reports_of(loaded, on, data, protocol, keep_scores)
     if as_json:
-        say_json([about | row.as_dict() | row.details() for _, about, row in entries])
-        return
-    for title, _, row in entries:
-        say(f"{title}  {row}")
-    print_classes(entries[-1][2])
+        say_json([about | row.as_dict() | row.details() for _, about, row, _ in entries])
+    else:
+        for title, _, row, _ in entries:
+            say(f"{title}  {row}")
+        print_classes(entries[-1][2])
+    if page:
+        to_stderr(f"report: {write_page(pictures, entries, page)}")
+
+
+def write_page(pictures: "AnySet", entries: "Sequence[Entry]", out: Path) -> Path:
+    """What the models got wrong, as a page; its path."""
+    from reslab.evaluate.mistakes import worst_mistakes
+    from reslab.study.report import write_evaluations
+
+    return write_evaluations(
+        [
+            (
+                title,
+                row.as_dict() | row.details(),
+                worst_mistakes(scores.log_probabilities, pictures.labels, pictures),
+            )
+            for title, _, row, scores in entries
+        ],
+        out,
+    )
 
 
 def reports_of(
@@ -69,8 +94,8 @@ def reports_of(
     data: Path | None,
     protocol: str,
     keep_scores: bool,
-) -> "list[Entry]":
-    """A report a model, and one of their mean where there are several."""
+) -> "tuple[AnySet, list[Entry]]":
+    """The pictures, a report a model, and one of their mean where there are several."""
     from reslab.evaluate.classify import report, score
     from reslab.evaluate.ensemble import ensemble
     from reslab.evaluate.matching import matched
@@ -92,13 +117,16 @@ def reports_of(
                     vault=vault_of(path, model, keep_scores),
                 )
             )  # fmt: skip
-        entries.append((str(path), {"model": str(path)}, report(scores[-1], pictures, str(chosen))))
+        made = report(scores[-1], pictures, str(chosen))
+        entries.append((str(path), {"model": str(path)}, made, scores[-1]))
     if len(models) > 1:
         shown = " + ".join(dict.fromkeys(map(str, protocols)))
         about = {"models": [str(path) for path, _ in models]}
-        mean = report(ensemble(scores), pictures, shown)
-        entries.append((f"mean of {len(models)} models", about, mean))
-    return entries
+        mean = ensemble(scores)
+        entries.append(
+            (f"mean of {len(models)} models", about, report(mean, pictures, shown), mean)
+        )
+    return pictures, entries
 
 
 @contextmanager
