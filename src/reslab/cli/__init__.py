@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import typer
 
+from reslab.cli.check import check
 from reslab.cli.console import complain
 from reslab.cli.evaluate import evaluate
 from reslab.cli.export import export
@@ -26,6 +27,7 @@ VERBS = {
     train: "reslab train digits-resnet20 --out runs/first",
     resume: "reslab resume runs/first",
     evaluate: "reslab evaluate runs/first",
+    check: "reslab check pictures",
     predict: "reslab predict runs/first photo.jpg more/",
     pack: "reslab pack pictures packed --shorter-side 480",
     import_: "reslab import resnet50.pth --as resnet50 --out resnet50.safetensors",

@@ -1,0 +1,96 @@
+"""`reslab check`: exit statuses, the document, and what a person reads."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from reslab.cli import main
+from reslab.cli.check import printable
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two clean classes of ten pictures."""
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for number in range(10):
+            pixels = rng.integers(0, 256, (32, 32, 3), np.uint8)
+            (tmp_path / name / f"{number}.jpg").write_bytes(simplejpeg.encode_jpeg(pixels))
+    return tmp_path
+
+
+def run(*arguments: object) -> int:
+    return main(["check", *map(str, arguments)])
+
+
+def test_a_clean_folder_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(folder, "--size", 32) == 0
+    line = f"{folder}: nothing spoils a run; 20 pictures in 2 classes; 0:00:0"
+    out, err = capsys.readouterr()
+    assert out[:-2] == line
+    assert err == ""
+
+
+def test_a_remark_is_not_a_failure(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(folder) == 0  # at 224 they are small
+    out = capsys.readouterr().out
+    assert "small (remark, 20): shorter side below that of the net's pictures" in out
+    assert "    cat/2.jpg  (32 x 32)\n    and 17 more; --json names all" in out
+    assert f"{folder}: nothing spoils a run, 1 remark; 20 pictures" in out
+
+
+def test_what_spoils_a_run_is_named_with_its_cure(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "cat/[red]bad.jpg").write_bytes(b"")
+    for copy in "abcd":
+        shutil.copy(folder / "dog/0.jpg", folder / f"dog/{copy}.jpg")
+    assert run(folder, "--size", 32) == 1
+    out = capsys.readouterr().out
+    assert "empty (spoils a run, 1): training puts another picture" in out
+    assert "    cat/[red]bad.jpg  (the file is empty)\n" in out
+    assert "    dog/0.jpg = dog/a.jpg = dog/b.jpg = 2 more\n" in out
+    table = out[out.index("what to do") :]
+    assert "copy or download it again, or delete it" in table
+    assert "delete all but one" in table
+    assert f"{folder}: 2 findings spoil a run; 25 pictures" in out
+
+
+def test_the_document_names_every_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(5):
+        (folder / f"cat/empty{number}.jpg").write_bytes(b"")
+    assert run(folder, "--size", 32, "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    (finding,) = found.pop("findings")
+    assert found == {
+        "folder": str(folder),
+        "size": 32,
+        "pictures": 25,
+        "spoils": 1,
+        "remarks": 0,
+        "parts": {"whole": {"folder": ".", "classes": {"cat": 15, "dog": 10}}},
+    }
+    cases = finding.pop("cases")
+    assert set(finding) == {"kind", "severity", "does", "fix", "count"}
+    assert (finding["kind"], finding["severity"], finding["count"]) == ("empty", "spoils", 5)
+    expected = [{"files": [f"cat/empty{n}.jpg"], "note": "the file is empty"} for n in range(5)]
+    assert cases == expected
+
+
+def test_a_wrong_path_is_the_callers_mistake(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(folder / "nowhere") == 2
+    assert capsys.readouterr().err == f"reslab: {folder / 'nowhere'} is not there\n"
+    assert run(folder / "cat/0.jpg") == 2
+    assert capsys.readouterr().err == f"reslab: {folder / 'cat/0.jpg'} is no folder\n"
+
+
+def test_no_name_gives_orders_to_a_terminal() -> None:
+    assert printable("café [1].jpg") == "café [1].jpg"
+    assert printable("\x1b[2J\udcff") == r"'\x1b[2J\udcff'"
