@@ -135,6 +135,8 @@ def test_a_picture_of_pillows_is_turned_upright_and_made_rgb() -> None:
     assert model.predict(opened) == model.predict(data.getvalue())
     grey = Image.new("L", (8, 8), 77)
     assert colours().predict(grey) == colours().predict(plain(77, 77, 77))
+    with pytest.raises(BadPicture, match="32-bit grey"):
+        colours().predict(Image.new("F", (8, 8), 0.5))
 
 
 def test_sizes_may_differ_and_answers_keep_their_places() -> None:

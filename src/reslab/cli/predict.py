@@ -103,6 +103,7 @@ def print_blocks(answers: "Iterator[tuple[str, Answer]]") -> None:
     for file, answer in answers:
         if isinstance(answer, list):
             say("\n".join([file, *(f"  {prediction}" for prediction in answer)]))
+            sys.stdout.flush()
 
 
 def print_lines(answers: "Iterator[tuple[str, Answer]]", width: int) -> None:
@@ -110,6 +111,7 @@ def print_lines(answers: "Iterator[tuple[str, Answer]]", width: int) -> None:
     for file, answer in answers:
         if isinstance(answer, list):
             say(f"{file:{width}}  {answer[0]}")
+            sys.stdout.flush()  # to a pipe too
 
 
 def print_json(answers: "Iterator[tuple[str, Answer]]") -> None:
@@ -117,7 +119,7 @@ def print_json(answers: "Iterator[tuple[str, Answer]]") -> None:
     between = "["
     for file, answer in answers:
         print(between)
-        print(f"  {json.dumps(entry(file, answer))}", end="")
+        print(f"  {json.dumps(entry(file, answer))}", end="", flush=True)
         between = ","
     print("\n]")
 

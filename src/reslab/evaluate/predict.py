@@ -125,7 +125,7 @@ class Predictor:
                 warnings.warn(
                     f"this network knows pictures of {side}x{side} only: others are resized until "
                     "their shorter side fits, and their centre is taken",
-                    stacklevel=2,
+                    stacklevel=3,
                 )
                 said = True
             named = iter(self._named([it.sized for it in good], views, top))
@@ -184,6 +184,8 @@ def pixels_of(picture: Picture) -> np.ndarray:
             )
         return picture
     if isinstance(picture, Image.Image):
+        if picture.mode in ("I", "F"):
+            raise BadPicture(f"{BYTES}: 32-bit grey, which does not say what is black and white")
         return rgb_of(ImageOps.exif_transpose(picture))
     if isinstance(picture, bytes):
         return decode(picture, BYTES)
