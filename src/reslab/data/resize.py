@@ -40,6 +40,7 @@ def crop_box(width: int, height: int, scaled: Size, left: int, top: int, size: i
 
 def centre_crop(picture: np.ndarray, side: int, size: int) -> np.ndarray:
     """The middle of the picture with its shorter side made `side`, [H, W, 3] -> [size, size, 3]."""
+    assert size <= side
     height, width = picture.shape[:2]
     scaled = shorter_side(width, height, side)
     left, top = (round((length - size) / 2) for length in scaled)  # halves to even, as everywhere

@@ -1,0 +1,174 @@
+"""Speed of reslab's loader of photographs and of the one people write, side by side in one run.
+
+Both give training batches with the paper's augmentation: shorter side drawn from 256 to 480, a
+224 crop, flip, minus the mean picture. The plain loader is a Dataset that opens, resizes and crops
+with Pillow, under DataLoader with two workers; reslab's, with two threads, moves the colours too.
+Loaders take turns, A B A B; one JSON line a comparison gives the median ratio of the rounds.
+
+    python benchmarks/loader.py [--data FOLDER] [--rounds 7] [--memory]
+"""
+
+import argparse
+import json
+import random
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, RandomSampler
+
+from reslab.data.augment import ScaleCrop
+from reslab.data.folder import open_all
+from reslab.data.packing import Packing, pack
+from reslab.data.picture_batches import PictureBatches
+from reslab.data.pictures import PictureSet
+from reslab.data.shards import open_part
+from reslab.data.statistics import ALEXNET, picture_statistics
+from reslab.models.preprocessing import minus_mean
+
+BATCH, SIZE, WORKERS = 32, 224, 2
+WARM_UP = 6  # batches of each turn that are not counted: more than are read ahead
+PICTURES = 50_000  # while memory is watched
+PAPER, REDUCED = ScaleCrop(), ScaleCrop(shorter_side=(256, 256))
+
+
+class PlainDataset(Dataset):
+    """What scripts do with each picture, one at a time."""
+
+    def __init__(self, pictures: PictureSet, root: Path, mean: Tensor) -> None:
+        self.paths = [root / file for file in pictures.files]
+        self.labels = pictures.labels.tolist()
+        self.mean = mean
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        with Image.open(self.paths[index]) as file:
+            picture = file.convert("RGB")
+        side = random.randint(256, 480)
+        width, height = picture.size
+        if width < height:
+            picture = picture.resize((side, side * height // width), Image.Resampling.BILINEAR)
+        else:
+            picture = picture.resize((side * width // height, side), Image.Resampling.BILINEAR)
+        left = random.randint(0, picture.width - SIZE)
+        top = random.randint(0, picture.height - SIZE)
+        picture = picture.crop((left, top, left + SIZE, top + SIZE))
+        if random.random() < 0.5:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        tensor = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous().float()
+        return tensor - self.mean, self.labels[index]
+
+
+def plain_batches(dataset: PlainDataset) -> Iterator[Tensor]:
+    """Without end, from workers that stay."""
+    # drawn with replacement: an epoch of few pictures would be over before it is measured
+    sampler = RandomSampler(dataset, replacement=True, num_samples=10**9)
+    for images, _ in DataLoader(dataset, BATCH, sampler=sampler, num_workers=WORKERS):
+        yield images
+
+
+def our_batches(pictures: PictureSet, mean: Tensor, augmentation: ScaleCrop) -> Iterator[Tensor]:
+    """Without end, as training asks for them."""
+    batches = PictureBatches(
+        pictures, minus_mean(mean), augmentation=augmentation, colour=ALEXNET, size=BATCH, seed=1,
+        threads=WORKERS, balance="none", bad_limit=0.0, tell=print,
+    )  # fmt: skip
+    for iteration in count():
+        yield batches(iteration).images
+
+
+def images_per_second(loader: Iterator[Tensor], batches: int) -> float:
+    """Of one turn."""
+    for _ in range(WARM_UP):
+        next(loader)
+    begun = time.perf_counter()
+    for _ in range(batches):
+        next(loader)
+    return BATCH * batches / (time.perf_counter() - begun)
+
+
+def compare(data: Path, rounds: int, batches: int) -> Iterator[dict[str, object]]:
+    """All loaders in turn; each of ours beside the plain one."""
+    pictures = open_all(data)
+    mean = picture_statistics(pictures, SIZE, 256, seed=0, threads=WORKERS).pixel_mean
+    with tempfile.TemporaryDirectory() as place:
+        for name, packing in {"whole": Packing(), "reduced": Packing(shorter_side=256)}.items():
+            pack({".": pictures}, Path(place) / name, packing, lambda bad: None)
+        whole, reduced = open_part(Path(place) / "whole"), open_part(Path(place) / "reduced")
+        loaders = {
+            "plain": plain_batches(PlainDataset(pictures, data, mean)),
+            "originals": our_batches(pictures, mean, PAPER),
+            "packed": our_batches(whole, mean, PAPER),
+            "packed --shorter-side 256": our_batches(reduced, mean, REDUCED),
+        }
+        turns = [
+            {name: images_per_second(loader, batches) for name, loader in loaders.items()}
+            for _ in range(rounds)
+        ]
+    for ours, other in [
+        ("originals", "plain"),
+        ("packed", "plain"),
+        ("packed", "originals"),
+        ("packed --shorter-side 256", "plain"),
+    ]:
+        ratios = [turn[ours] / turn[other] for turn in turns]
+        yield {
+            "measure": f"training images/s, batches of {BATCH}, two workers or threads",
+            "loader": ours,
+            "beside": other,
+            "images_per_second": round(median(turn[ours] for turn in turns)),
+            "images_per_second_beside": round(median(turn[other] for turn in turns)),
+            "ratio": round(median(ratios), 2),
+            "ratio_range": [round(min(ratios), 2), round(max(ratios), 2)],
+            "rounds": rounds,
+        }
+
+
+def memory(data: Path) -> dict[str, object]:
+    """Of this process while it loads, in MB; the first pictures are left to fill the buffers."""
+    pictures = open_all(data)
+    loader = our_batches(pictures, torch.full((3, SIZE, SIZE), 120.0), PAPER)
+    held = []
+    for number in range(1, PICTURES // BATCH + 1):
+        next(loader)
+        if number % (PICTURES // BATCH // 20) == 0:
+            held.append(resident_megabytes())
+    return {
+        "measure": f"resident memory in MB over {PICTURES:,} pictures, looked at 20 times",
+        "first": held[0],
+        "last": held[-1],
+        "highest": max(held),
+    }
+
+
+def resident_megabytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() // 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data/imagenet/samples"))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batches", type=int, default=20, help="of each turn")
+    parser.add_argument("--memory", action="store_true", help="measure memory, not speed")
+    arguments = parser.parse_args()
+    if arguments.memory:
+        print(json.dumps(memory(arguments.data)), flush=True)
+        return
+    for line in compare(arguments.data, arguments.rounds, arguments.batches):
+        print(json.dumps(line), flush=True)
+
+
+if __name__ == "__main__":
+    main()
