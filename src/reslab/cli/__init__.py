@@ -14,6 +14,7 @@ from reslab.cli.export import export
 from reslab.cli.import_ import import_
 from reslab.cli.models import models
 from reslab.cli.pack import pack
+from reslab.cli.plan import plan
 from reslab.cli.predict import predict
 from reslab.cli.recipes import recipes
 from reslab.cli.report import report
@@ -25,6 +26,7 @@ VERBS = {
     models: "reslab models",
     recipes: "reslab recipes cifar10-resnet110",
     train: "reslab train digits-resnet20 --out runs/first",
+    plan: "reslab plan own-resnet18 --data pictures",
     resume: "reslab resume runs/first",
     evaluate: "reslab evaluate runs/first",
     check: "reslab check pictures",

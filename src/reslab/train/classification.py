@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from reslab.data.batches import Batch
+from reslab.data.batches import Batch, Batches
 from reslab.data.images import ImageSet
+from reslab.data.picture_batches import PictureBatches
 from reslab.data.pictures import PictureSet
 from reslab.evaluate.classify import Report, report, score
 from reslab.evaluate.errors import wrong_in_top
@@ -36,14 +37,24 @@ class Classification:
     world: World
     net: ResNet
     preprocessing: Preprocessing
-    batches: Callable[[int], Batch]
-    epoch: int  # iterations of one
+    batches: Batches | PictureBatches
+    count: int  # of training pictures
     classes: tuple[str, ...]
     ids: tuple[str, ...]  # what folders call the classes; none: their names
     watched: Sequence[AnySet]  # evaluated on the way
     final: Sequence[AnySet]  # evaluated once, at the end
     class_weights: Tensor | None  # of the loss, [classes]
     origin: Origin
+
+    @property
+    def epoch(self) -> int:
+        """Iterations of one."""
+        return -(-self.count // self.recipe.batch_size)
+
+    def close(self) -> None:
+        """End the threads that prepare photographs."""
+        if isinstance(self.batches, PictureBatches):
+            self.batches.close()
 
     def shares_of(self, iteration: int) -> list[Batch]:
         """The mini-batch of `iteration`, an equal share for each virtual GPU."""

@@ -70,7 +70,7 @@ def prepared(
         net=channels_last(net.to(world.device)),
         preprocessing=preprocessing,
         batches=batches_of(recipe, seed, train, preprocessing, origin, world, say),
-        epoch=-(-len(train) // recipe.batch_size),
+        count=len(train),
         classes=train.classes,
         ids=train.ids if isinstance(train, PictureSet) else (),
         watched=[on_device(pictures, world.device) for pictures in watched],

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from reslab.data.picture_batches import PictureBatches
 from reslab.models.weights import Model, load
 from reslab.train.checkpoint import checkpoints_in
 from reslab.train.classification import Classification, parts_of
@@ -70,8 +69,8 @@ def train(
             folder.write(FILE, origin_bytes(it.origin))
         return run(recipe, parts_of(it), folder, tell=tell, stop=stop)
     finally:
-        if it is not None and isinstance(it.batches, PictureBatches):
-            it.batches.close()
+        if it is not None:
+            it.close()
         folder.unlock(handle)
 
 
