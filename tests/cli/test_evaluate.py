@@ -5,22 +5,35 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from reslab.cli import main
+from reslab.data.decode import BadPicture
+from reslab.data.pictures import PictureSet
 from reslab.models.preprocessing import Preprocessing
 from reslab.models.resnet import build_resnet, cifar
 from reslab.models.weights import Model, model_bytes
+from reslab.recipes import recipe
+from reslab.train.folder import RunFolder
 
 CLASSES = ("ant", "bee", "cat")
 
 
-def a_model(file: Path, seed: int) -> Path:
-    net = build_resnet(cifar(8, classes=3), torch.Generator().manual_seed(seed)).eval()
+def a_model(
+    file: Path,
+    seed: int,
+    classes: tuple[str, ...] = CLASSES,
+    resize: int | None = 20,
+    size: int | None = 16,
+    **recipe: object,
+) -> Path:
+    config = cifar(8, classes=len(classes))
+    net = build_resnet(config, torch.Generator().manual_seed(seed)).eval()
     mean, std = torch.full((3, 1, 1), 120.0), torch.full((3, 1, 1), 60.0)
-    preprocessing = Preprocessing(mean, std, resize=20, size=16)
-    file.write_bytes(model_bytes(Model(net, CLASSES, preprocessing, {}, [])))
+    preprocessing = Preprocessing(mean, std, resize=resize, size=size)
+    file.write_bytes(model_bytes(Model(net, classes, preprocessing, recipe, [])))
     return file
 
 
@@ -32,6 +45,31 @@ def pictures(folder: Path) -> Path:
             pixels = rng.integers(0, 256, (24, 30, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / name / f"{k}.png")
     return folder
+
+
+@pytest.fixture
+def evaluate(capsys):
+    """The verb's reports and what it said beside them."""
+
+    def run(*arguments: object) -> tuple[list[dict], str]:
+        assert main(["evaluate", *map(str, arguments), "--json"]) == 0
+        printed = capsys.readouterr()
+        return json.loads(printed.out), printed.err
+
+    return run
+
+
+@pytest.fixture
+def line(capsys):
+    """The one line with which the verb refuses."""
+
+    def run(*arguments: object) -> str:
+        assert main(["evaluate", *map(str, arguments)]) == 2
+        printed = capsys.readouterr()
+        assert (printed.out, printed.err.count("\n")) == ("", 1)
+        return printed.err
+
+    return run
 
 
 def test_the_page_shows_every_mistake_of_every_model(capsys, tmp_path: Path) -> None:
@@ -51,3 +89,135 @@ def test_the_page_shows_every_mistake_of_every_model(capsys, tmp_path: Path) -> 
     named = re.findall(r'alt="(\w+)/\d.png">\s*<figcaption>.*<br>\s*is <b>(\w+)</b>', html)
     assert len(named) == wrong
     assert all(folder == truth for folder, truth in named)
+
+
+def test_a_report_has_all_that_belongs_to_it(evaluate, tmp_path: Path) -> None:
+    model, data = a_model(tmp_path / "m.safetensors", 1), pictures(tmp_path / "data")
+    ((report,), _) = evaluate(model, "--data", data)
+    assert report["model"] == str(model)
+    assert (report["set"], report["protocol"], report["n"]) == ("data", "one-crop 20-16", 12)
+    assert {"top1_error", "top5_error", "loss", "skipped", "top1_interval"} < report.keys()
+    assert [row["class"] for row in report["per_class"]] == list(CLASSES)
+    assert np.sum(report["confusion"]) == 12
+
+
+def test_several_models_are_reported_and_averaged(evaluate, tmp_path: Path) -> None:
+    models = [a_model(tmp_path / f"{seed}.safetensors", seed) for seed in (1, 2)]
+    data = pictures(tmp_path / "data")
+    reports, _ = evaluate(*models, "--data", data, "--protocol", "multi-scale:16,24")
+    assert [report.get("model") for report in reports] == [*map(str, models), None]
+    assert reports[2]["models"] == [str(model) for model in models]
+    assert {report["protocol"] for report in reports} == {"multi-scale 16,24"}
+    alone, _ = evaluate(models[0], models[0], "--data", data)
+    assert alone[2]["loss"] == pytest.approx(alone[0]["loss"], rel=1e-6)
+    best, worst = sorted(report["loss"] for report in reports[:2])
+    assert reports[2]["loss"] < (best + worst) / 2  # the logarithm is concave
+
+
+def test_kept_scores_are_used_without_being_asked_for(
+    evaluate, tmp_path: Path, monkeypatch
+) -> None:
+    model, data = a_model(tmp_path / "m.safetensors", 1), pictures(tmp_path / "data")
+    many, _ = evaluate(model, "--data", data, "--protocol", "ten-crop", "--keep-scores")
+    kept = list((tmp_path / "m.safetensors.scores").rglob("*.safetensors"))
+    assert len(kept) == 10
+    fresh, said = evaluate(model, "--data", data, "--protocol", "one-crop:20-15")
+    assert "from kept scores" not in said
+
+    def forbidden(self: PictureSet, index: int) -> np.ndarray:
+        raise BadPicture("decoded again")
+
+    monkeypatch.setattr(PictureSet, "picture", forbidden)
+    again, said = evaluate(model, "--data", data, "--protocol", "ten-crop")
+    assert again == many
+    assert "10 of 10 views from kept scores" in said
+    one, said = evaluate(model, "--data", data)
+    assert "1 of 1 views from kept scores" in said
+    assert one[0]["protocol"] == "one-crop 20-16"
+    assert one[0]["loss"] != fresh[0]["loss"]
+
+
+def test_the_preprocessing_is_part_of_what_scores_depend_on(evaluate, tmp_path: Path) -> None:
+    data = pictures(tmp_path / "data")
+    for size in (16, 20):  # the same weights and the same view, but positions of another size
+        model = a_model(tmp_path / "m.safetensors", 1, size=size)
+        _, said = evaluate(model, "--data", data, "--protocol", "multi-scale:24", "--keep-scores")
+    assert "of another model: not used" in said
+
+
+def test_a_bad_picture_and_a_class_unknown_are_named(evaluate, tmp_path: Path) -> None:
+    model, data = a_model(tmp_path / "m.safetensors", 1), pictures(tmp_path / "data")
+    (data / "cat" / "9.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    (data / "bee").rename(data / "Bees")
+    ((report,), said) = evaluate(model, "--data", data)
+    assert (report["n"], report["skipped"]) == (8, 1)
+    assert "cat/9.png: " in said
+    assert "class 'Bees' is no output of the model; nearest: 'bee'" in said
+    assert [row["class"] for row in report["per_class"]] == ["ant", "cat"]
+
+
+def test_a_file_names_the_outputs(evaluate, line, tmp_path: Path) -> None:
+    model, data = a_model(tmp_path / "m.safetensors", 1, classes=("0", "1", "2")), tmp_path / "data"
+    pictures(data)
+    assert "no class of data is an output of the model" in line(model, "--data", data)
+    names = tmp_path / "names.csv"
+    names.write_text("index,wnid,name\n0,ant,the ant\n1,bee,the bee\n2,cat,the cat\n")
+    ((report,), _) = evaluate(model, "--data", data, "--classes", names)
+    assert report["per_class"][1]["class"] == "the bee"
+    names.write_text("index,wnid,name\n0,ant,the ant\n")
+    assert "names 1 classes, the model has 3" in line(model, "--data", data, "--classes", names)
+
+
+def test_a_model_from_elsewhere_needs_a_set(line, evaluate, tmp_path: Path) -> None:
+    """One that subtracts a colour takes pictures of every size: digits as they come."""
+    digits = tuple(str(digit) for digit in range(10))
+    model = a_model(tmp_path / "m.safetensors", 1, classes=digits, resize=None, size=None)
+    assert "no set of their own" in line(model)
+    ((report,), _) = evaluate(model, "--on", "digits")
+    assert (report["protocol"], report["n"]) == ("one-crop", 360)
+    assert "shown as they come" in line(model, "--on", "digits", "--protocol", "ten-crop")
+    ((report,), _) = evaluate(model, "--on", "digits", "--protocol", "ten-crop:18-16")
+    assert report["protocol"] == "ten-crop 18-16"
+
+
+def test_models_of_different_classes_have_no_mean(line, tmp_path: Path) -> None:
+    one = a_model(tmp_path / "1.safetensors", 1)
+    two = a_model(tmp_path / "2.safetensors", 2, classes=("ant", "bee", "dog"))
+    assert "knows other classes than" in line(one, two, "--data", pictures(tmp_path / "data"))
+
+
+def test_a_folder_that_is_not_there(line, tmp_path: Path) -> None:
+    model = a_model(tmp_path / "m.safetensors", 1)
+    assert "no such folder" in line(model, "--data", tmp_path / "nowhere")
+    assert "did you mean 'ten-crop'" in line(
+        model, "--data", pictures(tmp_path / "data"), "--protocol", "tencrop"
+    )
+
+
+@pytest.fixture
+def own_run(tmp_path: Path) -> tuple[Path, Path]:
+    """A run on a folder without parts, and that folder."""
+    data = pictures(tmp_path / "data")
+    made = recipe("own-resnet18", data=data)
+    folder = RunFolder.create(tmp_path / "run", made, {"seed": 3, "data": str(data)})
+    a_model(folder.path / "model.safetensors", 1, **made.model_dump(mode="json"))
+    return folder.path, data
+
+
+def test_a_run_is_tested_on_pictures_that_it_was_not_trained_on(evaluate, own_run) -> None:
+    run, data = own_run
+    ((report,), said) = evaluate(run)
+    assert (report["set"], report["n"]) == ("validation", 3)
+    ((again,), _) = evaluate(run, "--data", data)
+    assert again == report
+    ((whole,), said) = evaluate(run / "model.safetensors", "--data", data)
+    assert (whole["set"], whole["n"]) == ("data", 12)
+    assert "has seen most of its pictures" in said
+    evaluate(run, "--keep-scores")
+    assert (run / "scores").is_dir()
+
+
+def test_pictures_that_are_gone(line, own_run) -> None:
+    run, data = own_run
+    data.rename(data.with_name("moved"))
+    assert "say --data FOLDER" in line(run)

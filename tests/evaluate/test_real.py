@@ -1,0 +1,77 @@
+"""Trained weights from elsewhere give the numbers that they are known for."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from reslab.data.cifar10 import load_cifar10
+from reslab.data.classes import read_classes
+from reslab.data.folder import open_all
+from reslab.evaluate.classify import Report, classify, report, score
+from reslab.evaluate.ensemble import ensemble
+from reslab.evaluate.matching import matched
+from reslab.evaluate.views import MultiScale, OneCrop, TenCrop, ViewProtocol
+from reslab.models.foreign import import_model
+from reslab.models.weights import Model
+
+
+@pytest.fixture(scope="module")
+def resnet18(shared: Path, resnet18_file: Path) -> Model:
+    ids, names = zip(*read_classes(shared / "imagenet" / "classes.csv"), strict=True)
+    return replace(import_model(resnet18_file, "resnet18").model, classes=names, ids=ids)
+
+
+def result_of(model: Model, folder: Path, protocol: ViewProtocol) -> Report:
+    pictures, lost = matched(open_all(folder), model.classes, model.ids)
+    assert not lost
+    return classify(model, pictures, protocol)
+
+
+def test_a_hundred_photographs(resnet18: Model, shared: Path) -> None:
+    found = result_of(resnet18, shared / "imagenet" / "samples", OneCrop(256, 224))
+    assert (found.n, found.skipped, len(found.per_class)) == (100, 0, 100)
+    assert 100 - found.top1_error == pytest.approx(78, abs=1.01)  # one picture
+    assert 100 - found.top5_error == pytest.approx(93, abs=1.01)
+
+
+@pytest.mark.slow
+def test_five_hundred_of_the_validation_set(resnet18: Model, shared: Path) -> None:
+    found = result_of(resnet18, shared / "imagenet" / "val500", OneCrop(256, 224))
+    assert (found.n, len(found.per_class)) == (500, 10)
+    assert 100 - found.top1_error == pytest.approx(64.8, abs=0.6)
+    assert 100 - found.top5_error == pytest.approx(88.4, abs=0.6)
+
+
+@pytest.mark.slow
+def test_more_views_are_better(resnet18: Model, shared: Path) -> None:
+    folder = shared / "imagenet" / "samples"
+    one, ten, many = (
+        result_of(resnet18, folder, protocol)
+        for protocol in (OneCrop(256, 224), TenCrop(256, 224), MultiScale((224, 288)))
+    )
+    assert ten.loss < one.loss
+    assert many.loss < one.loss
+
+
+@pytest.mark.slow
+def test_akamasters_errors_are_exact(shared: Path, real_cifar10: Path) -> None:
+    test = load_cifar10(real_cifar10).test
+    scores = []
+    for depth, file, error in (
+        (20, "resnet20-12fca82f.th", 8.27),
+        (44, "resnet44-014dd654.th", 6.90),
+    ):
+        model = import_model(shared / "weights" / file, f"resnet{depth}").model
+        scores.append(score(model, test, OneCrop()))
+        assert report(scores[-1], test, "one-crop").top1_error == error
+    assert report(ensemble(scores), test, "one-crop").top1_error < 6.90
+
+
+def test_scores_are_log_probabilities(resnet18: Model, shared: Path) -> None:
+    pictures, _ = matched(open_all(shared / "imagenet" / "samples"), resnet18.classes, resnet18.ids)
+    few = pictures.take("few", torch.arange(4))
+    for protocol in (OneCrop(256, 224), MultiScale((224,))):
+        found = score(resnet18, few, protocol).log_probabilities
+        assert found.exp().sum(1).tolist() == pytest.approx([1.0] * 4, abs=1e-5)
