@@ -104,10 +104,10 @@ def reports_of(
 
     world = open_world("fp32")
     found = test_pictures(on, data, models)
+    protocols = [protocol_named(protocol, *numbers_for(*it, found)) for it in models]
     pictures, lost = matched(found, models[0][1].classes, models[0][1].ids)
     for line in lost:
         complain(f"{line}; its pictures are left out")
-    protocols = [protocol_named(protocol, *numbers_for(*it, pictures)) for it in models]
     entries, scores = [], []
     for (path, model), chosen in zip(models, protocols, strict=True):
         with listening(len(pictures)) as tell:
