@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reslab.cli.console import complain
+from reslab.words import unknown
 
 if TYPE_CHECKING:
     from reslab.data.images import ImageSet
@@ -12,6 +13,18 @@ if TYPE_CHECKING:
     from reslab.models.weights import Model
 
     Named = tuple[Path, Model]
+
+
+PRECISIONS = ("fp32", "bf16")
+
+
+def computing_in(precision: str, model: "Model") -> "Model":
+    """The model as it is, in fp32, or made to compute in bf16."""
+    from reslab.models.inference import in_bf16
+
+    if precision not in PRECISIONS:
+        raise ValueError(unknown("precision", precision, PRECISIONS))
+    return in_bf16(model) if precision == "bf16" else model
 
 
 def test_pictures(on: str | None, data: Path | None, models: "Sequence[Named]") -> "AnySet":

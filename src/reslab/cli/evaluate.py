@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reslab.cli.chosen import numbers_for, test_pictures
+from reslab.cli.chosen import computing_in, numbers_for, test_pictures
 from reslab.cli.console import complain, counting, on_screen, say, say_json, to_stderr
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def evaluate(
     protocol: Annotated[
         str, typer.Option(help="one-crop, ten-crop, multi-scale; with numbers, ten-crop:256-224.")
     ] = "one-crop",
+    precision: Annotated[str, typer.Option(help="fp32, or bf16: faster.")] = "fp32",
     keep_scores: Annotated[
         bool, typer.Option("--keep-scores", help="Keep the scores of every view with the model.")
     ] = False,
@@ -57,7 +58,7 @@ def evaluate(
     """
     from reslab.models.weights import load
 
-    loaded = [(path, named_by(classes, load(path))) for path in models]
+    loaded = [(path, named_by(classes, computing_in(precision, load(path)))) for path in models]
     must_share_classes(loaded)
     pictures, entries = reports_of(loaded, on, data, protocol, keep_scores)
     if as_json:

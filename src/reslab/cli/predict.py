@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from reslab.cli.chosen import computing_in
 from reslab.cli.console import complain, say
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ def predict(
     protocol: Annotated[
         str, typer.Option(help="one-crop, ten-crop, multi-scale; with numbers, ten-crop:256-224.")
     ] = "one-crop",
+    precision: Annotated[str, typer.Option(help="fp32, or bf16: faster.")] = "fp32",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list of predictions.")] = False,
 ) -> int:
     """Name pictures: the most probable classes of each.
@@ -44,11 +46,13 @@ def predict(
     and the others go on; the exit status is then 1.
     """
     from reslab.data.decode import BadPicture
-    from reslab.evaluate.predict import load
+    from reslab.evaluate.predict import Predictor
+    from reslab.models.weights import load
     from reslab.world import open_world
 
     files, unlike = files_of(pictures)
-    predictor = load(model).to(open_world("fp32").device)
+    chosen = computing_in(precision, load(model))
+    predictor = Predictor(chosen.to(open_world("fp32").device))
     if unlike:
         complain(f"{unlike} other files in folders are no pictures by their names, left out")
     alone = len(files) == 1

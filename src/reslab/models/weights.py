@@ -38,7 +38,7 @@ class Model:
 
     def __call__(self, images: Tensor) -> Tensor:
         """RGB bytes [B, 3, H, W] -> scores before the softmax, [B, classes]."""
-        return self.net(self.preprocessing(images))
+        return self.net(self._input(images)).float()
 
     def dense(self, images: Tensor) -> Tensor:
         """RGB bytes [B, 3, H, W] -> scores at every position, [B, classes, h, w] (Sec. 3.4).
@@ -47,7 +47,14 @@ class Model:
         at that size, more where the pictures are larger.
         """
         own = self.preprocessing.size or self.preprocessing.mean.shape[-1]
-        return self.net.dense(self.preprocessing(images), window=own // self.net.config.reduction)
+        if own < self.net.config.reduction:
+            raise ValueError("this model does not say for which size of pictures it was trained")
+        window = own // self.net.config.reduction
+        return self.net.dense(self._input(images), window).float()
+
+    def _input(self, images: Tensor) -> Tensor:
+        """Prepared in fp32, then in the numbers that the network computes in."""
+        return self.preprocessing(images).to(self.net.fc.weight.dtype)
 
 
 def model_bytes(model: Model) -> bytes:

@@ -1,0 +1,135 @@
+"""ResNet-50 beside the plain way: training and inference in pictures a second, in one run.
+
+The plain way is what a first script does: eager, fp32, channels first. Ours is the update behind
+`reslab train` and the model behind `--precision bf16`. One JSON line a measurement; turns are
+taken A B A B, the ratio is the median of the rounds'.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+import torch.nn.functional as F
+
+from reslab.models.inference import in_bf16
+from reslab.models.names import config_named
+from reslab.models.preprocessing import Preprocessing
+from reslab.models.resnet import ResNet, build_resnet, channels_last
+from reslab.models.weights import Model
+from reslab.recipes import recipe
+from reslab.train.loop import training_steps
+from reslab.train.optim import build_sgd
+from reslab.train.schedule import Schedule
+from reslab.world import World, open_world
+
+NAME, SIDE, CLASSES = "resnet50", 224, 1000
+TRAIN_BATCH, SHOWN = 32, 16
+
+
+def pictures(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    rng = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (count, 3, SIDE, SIDE), dtype=torch.uint8, generator=rng)
+    return images, torch.randint(0, CLASSES, (count,), generator=rng)
+
+
+def preprocessing() -> Preprocessing:
+    return Preprocessing(torch.full((3, 1, 1), 120.0), torch.full((3, 1, 1), 60.0), size=SIDE)
+
+
+def plain_training(net: ResNet) -> Iterator[float]:
+    images, labels = pictures(TRAIN_BATCH)
+    prepared = (images.float() - 120) / 60
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    while True:
+        loss = F.cross_entropy(net(prepared), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        yield loss.item()
+
+
+def our_training(net: ResNet, world: World) -> Iterator[float]:
+    images, labels = pictures(TRAIN_BATCH)
+    it = recipe(f"imagenet-{NAME}").with_changes(["learning_rate=0.01", "plateau=null"])
+    prepared = preprocessing()(images)
+
+    def loss_of(share: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        with world.autocast():
+            scores = net(share[0])
+        return F.cross_entropy(scores.float(), share[1]), torch.zeros(())
+
+    steps = training_steps(
+        loss_of, lambda k: [(prepared, labels)],
+        build_sgd(net, momentum=it.momentum, weight_decay=it.weight_decay),
+        Schedule(it), range(1_000_000),
+    )  # fmt: skip
+    for step in steps:
+        yield step.loss.item()
+
+
+def measure(
+    what: str, plain: Callable[[], object], ours: Callable[[], object], shown: int, rounds: int
+) -> None:
+    """Turns of each, warm, and a line of JSON."""
+    plain(), ours()
+    seconds: dict[str, list[float]] = {"plain": [], "ours": []}
+    for _ in range(rounds):
+        for name, turn in (("plain", plain), ("ours", ours)):
+            begun = time.perf_counter()
+            turn()
+            seconds[name].append(time.perf_counter() - begun)
+    ratios = [a / b for a, b in zip(seconds["plain"], seconds["ours"], strict=True)]
+    line = {
+        "what": what,
+        "plain_images_per_second": round(shown / statistics.median(seconds["plain"]), 1),
+        "ours_images_per_second": round(shown / statistics.median(seconds["ours"]), 1),
+        "ratio": round(statistics.median(ratios), 2),
+        "range": [round(min(ratios), 2), round(max(ratios), 2)],
+        "rounds": rounds,
+    }
+    print(json.dumps(line), flush=True)
+
+
+@torch.no_grad()
+def inference(rounds: int) -> None:
+    """The same pictures, and how far the answers differ."""
+    net = build_resnet(config_named(NAME)).eval()
+    images, _ = pictures(SHOWN)
+    model = Model(channels_last(net), tuple(map(str, range(CLASSES))), preprocessing(), {}, [])
+    plain_net = build_resnet(config_named(NAME)).eval()
+    fast = in_bf16(model)
+
+    def plain() -> torch.Tensor:
+        return plain_net((images.float() - 120) / 60)
+
+    one, other = plain().softmax(1), fast(images).softmax(1)
+    largest = (one - other).abs().max().item()
+    same = (one.argmax(1) == other.argmax(1)).sum().item()
+    print(json.dumps({"what": "probabilities", "largest_difference": largest, "same_answer": same}))
+    measure("inference, batch 16, bf16", plain, lambda: fast(images), SHOWN, rounds)
+    measure("inference, batch 16, fp32", plain, lambda: model(images), SHOWN, rounds)
+
+
+def training(rounds: int) -> None:
+    """One update each turn; the first losses are those of the same weights."""
+    world = open_world("auto")
+    plain = plain_training(build_resnet(config_named(NAME)).train())
+    ours = our_training(channels_last(build_resnet(config_named(NAME))).train(), world)
+    first = {"plain": next(plain), "ours": next(ours)}
+    print(json.dumps({"what": "first loss", **first}), flush=True)
+    measure("training, batch 32", lambda: next(plain), lambda: next(ours), TRAIN_BATCH, rounds)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--rounds", type=int, default=5)
+    rounds = arguments.parse_args().rounds
+    inference(rounds)
+    training(rounds)
+
+
+if __name__ == "__main__":
+    main()
