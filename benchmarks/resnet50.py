@@ -6,6 +6,7 @@ taken A B A B, the ratio is the median of the rounds'.
 """
 
 import argparse
+import copy
 import json
 import statistics
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 import torch
 import torch.nn.functional as F
 
+from reslab.models.batchnorm import recompute_statistics
 from reslab.models.inference import in_bf16
 from reslab.models.names import config_named
 from reslab.models.preprocessing import Preprocessing
@@ -96,10 +98,11 @@ def measure(
 @torch.no_grad()
 def inference(rounds: int) -> None:
     """The same pictures, and how far the answers differ."""
-    net = build_resnet(config_named(NAME)).eval()
     images, _ = pictures(SHOWN)
-    model = Model(channels_last(net), tuple(map(str, range(CLASSES))), preprocessing(), {}, [])
-    plain_net = build_resnet(config_named(NAME)).eval()
+    plain_net = build_resnet(config_named(NAME))
+    recompute_statistics(plain_net, [preprocessing()(images)])  # as of a net that was trained
+    net = channels_last(copy.deepcopy(plain_net))
+    model = Model(net, tuple(map(str, range(CLASSES))), preprocessing(), {}, [])
     fast = in_bf16(model)
 
     def plain() -> torch.Tensor:

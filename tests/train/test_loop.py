@@ -53,7 +53,7 @@ class Counting(torch.optim.SGD):
 
 def counted_run(error_of, changes: list[str], start: int = 0):
     weight = nn.Parameter(torch.zeros(1))
-    optimizer = Counting([weight], lr=0.1)
+    optimizer = Counting([{"params": [weight], "scale": 1.0}], lr=0.1)
     asked: list[int] = []
 
     def shares_of(iteration: int) -> list[int]:

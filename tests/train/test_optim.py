@@ -74,3 +74,21 @@ def test_momentum_goes_out_and_comes_back() -> None:
         optimizer.step()
     assert torch.equal(first.weight, second.weight)
     assert torch.equal(first.bias, second.bias)
+
+
+def test_a_classifier_learns_at_a_rate_of_its_own() -> None:
+    net = build_resnet(cifar(8))
+    optimizer = build_sgd(net, momentum=0.9, weight_decay=0.0, classifier_rate=10.0)
+    before = {name: weight.detach().clone() for name, weight in net.named_parameters()}
+    for rate, moved in ((0.1, 1.0), (0.01, 0.1)):  # where the velocity is left out
+        for weight in net.parameters():
+            weight.grad = torch.ones_like(weight)
+        set_learning_rate(optimizer, rate)
+        for group in optimizer.param_groups:
+            group["momentum"] = 0.0
+        optimizer.step()
+        for name, weight in net.named_parameters():
+            step = before[name] - weight.detach()
+            expected = moved * (1.0 if name.startswith("fc.") else 0.1)
+            torch.testing.assert_close(step, torch.full_like(step, expected), atol=1e-5, rtol=1e-4)
+            before[name] = weight.detach().clone()

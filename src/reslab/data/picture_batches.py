@@ -38,8 +38,8 @@ class PictureBatches:
 
     Batches may be asked for in any order; the ones after the last one asked for are decoded
     meanwhile, but no more than `last` in all. A file that does not decode is replaced (see
-    Replaced) and told of once; more of them than the share `bad_limit` of the set are an error.
-    `prepare` turns float RGB [B, 3, S, S] of 0 to 255 into the network's input; threads call it.
+    Replaced) and told of once; more of them than one and than the share `bad_limit` of the set
+    are an error. `prepare` turns float RGB [B, 3, S, S] of 0 to 255 into the network's input; threads call it.
     """
 
     def __init__(
@@ -136,7 +136,8 @@ class PictureBatches:
             if index not in self.told:
                 self.told.add(index)
                 self.tell(f"skipped {self.picture.reasons[index]}")
-        if len(self.told) > self.bad_limit * len(self.train):
+        # one is let pass in a set of any size, if any is
+        if len(self.told) > max(self.bad_limit * len(self.train), self.bad_limit > 0):
             raise ValueError(
                 f"{len(self.told):,} of {len(self.train):,} pictures do not decode, and "
                 f"bad_limit is {self.bad_limit:g} of them; `reslab check FOLDER` lists them"

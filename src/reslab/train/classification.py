@@ -127,7 +127,12 @@ def parts_of(it: Classification) -> Parts:
     recipe = it.recipe
     return Parts(
         net=it.net,
-        optimizer=build_sgd(it.net, momentum=recipe.momentum, weight_decay=recipe.weight_decay),
+        optimizer=build_sgd(
+            it.net,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            classifier_rate=recipe.classifier_rate,
+        ),
         epoch=it.epoch,
         loss_of=it.loss_of,
         shares_of=it.shares_of,

@@ -6,17 +6,30 @@ from torch import nn
 DECAYED = (nn.Conv2d, nn.Linear)
 
 
-def build_sgd(net: nn.Module, *, momentum: float, weight_decay: float) -> torch.optim.SGD:
-    """SGD with weight decay on the weights of convolutions and the classifier alone."""
-    decayed = [m.weight for m in net.modules() if isinstance(m, DECAYED)]
-    chosen = {id(weight) for weight in decayed}
-    others = [weight for weight in net.parameters() if id(weight) not in chosen]
-    groups = [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    # the rate is set before each update; none is meant until then
-    return torch.optim.SGD(groups, lr=0.0, momentum=momentum, fused=True)
+def build_sgd(
+    net: nn.Module, *, momentum: float, weight_decay: float, classifier_rate: float = 1.0
+) -> torch.optim.SGD:
+    """SGD with weight decay on the weights of convolutions and the classifier alone.
+
+    The classifier learns at `classifier_rate` times the rate of the rest.
+    """
+    decayed = {id(m.weight) for m in net.modules() if isinstance(m, DECAYED)}
+    linear = [m for m in net.modules() if isinstance(m, nn.Linear)]
+    classifier = {id(weight) for m in linear for weight in m.parameters()}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for weight in net.parameters():
+        scale = classifier_rate if id(weight) in classifier else 1.0
+        decay = weight_decay if id(weight) in decayed else 0.0
+        groups.setdefault((scale, decay), []).append(weight)
+    return torch.optim.SGD(
+        [
+            {"params": weights, "weight_decay": decay, "scale": scale}
+            for (scale, decay), weights in groups.items()
+        ],
+        lr=0.0,  # set before each update; none is meant until then
+        momentum=momentum,
+        fused=True,
+    )
 
 
 def set_learning_rate(optimizer: torch.optim.SGD, rate: float) -> None:
@@ -26,13 +39,13 @@ def set_learning_rate(optimizer: torch.optim.SGD, rate: float) -> None:
     while the rate stays; when it changes, torch's buffer times old / new is theirs.
     """
     for group in optimizer.param_groups:
-        old, group["lr"] = group["lr"], rate
-        if old == rate:
+        old, group["lr"] = group["lr"], rate * group["scale"]
+        if old == group["lr"]:
             continue
         for weight in group["params"]:
             buffer = optimizer.state[weight].get("momentum_buffer")
             if buffer is not None:
-                buffer.mul_(old / rate)
+                buffer.mul_(old / group["lr"])
 
 
 def momentum_buffers(net: nn.Module, optimizer: torch.optim.SGD) -> dict[str, torch.Tensor]:
@@ -53,4 +66,4 @@ def restore_momentum(
         buffer = torch.empty_like(weight).copy_(buffers[name])
         optimizer.state[weight]["momentum_buffer"] = buffer
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["scale"]

@@ -37,6 +37,7 @@ class Recipe(Section):
     batch_size: int = Field(128, ge=1)  # the total, over all virtual GPUs
     virtual_gpus: int = Field(2, ge=1)  # "trained with a mini-batch size of 128 on two GPUs"
     learning_rate: float = Field(0.1, gt=0)
+    classifier_rate: float = Field(1.0, gt=0)  # times `learning_rate`; for a new one on old weights
     drops: tuple[float, ...] = (0.5, 0.75)  # of `iterations`: divided by 10 at 32k and 48k
     plateau: Plateau | None = None
     warmup: Warmup | None = None
