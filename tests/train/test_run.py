@@ -10,9 +10,10 @@ import torch
 
 from reslab.models.weights import load, sha256_of
 from reslab.recipes import recipe
+from reslab.train.progress import Diverged
+from reslab.train.progress import short as short_report
 from reslab.train.recipe import Recipe
-from reslab.train.run import Diverged, Interrupted
-from reslab.train.run import short as short_report
+from reslab.train.run import Interrupted
 from reslab.train.training import train
 
 SHORT = [

@@ -39,7 +39,8 @@ class PictureBatches:
     Batches may be asked for in any order; the ones after the last one asked for are decoded
     meanwhile, but no more than `last` in all. A file that does not decode is replaced (see
     Replaced) and told of once; more of them than one and than the share `bad_limit` of the set
-    are an error. `prepare` turns float RGB [B, 3, S, S] of 0 to 255 into the network's input; threads call it.
+    are an error. `prepare` turns float RGB [B, 3, S, S] of 0 to 255 into the network's input;
+    threads call it.
     """
 
     def __init__(

@@ -22,8 +22,9 @@ from reslab.models.resnet import ResNet
 from reslab.models.weights import Model, model_bytes
 from reslab.train.optim import build_sgd
 from reslab.train.origin import Origin
+from reslab.train.progress import Row
 from reslab.train.recipe import Recipe
-from reslab.train.run import Final, Parts, Row
+from reslab.train.run import Final, Parts
 from reslab.world import World
 
 AnySet = ImageSet | PictureSet

@@ -14,8 +14,9 @@ from reslab.train.environment import environment, moved
 from reslab.train.folder import RunFolder
 from reslab.train.origin import FILE, Origin, origin_bytes, read_origin, starting_from
 from reslab.train.prepare import prepare
+from reslab.train.progress import note
 from reslab.train.recipe import Recipe
-from reslab.train.run import Tell, note, run
+from reslab.train.run import Tell, run
 from reslab.world import open_world
 
 
