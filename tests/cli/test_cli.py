@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from reslab.cli import VERBS, name_of
+
 SHORT = (
     "--set", "iterations=12", "--set", "batch_size=16", "--set", "model.blocks=[1,1,1]",
     "--set", "recompute_bn=1", "--set", "checkpoint_every=4", "--set", "eval_every=6",
 )  # fmt: skip
-VERBS = ("models", "recipes", "train", "resume", "evaluate", "study", "report")
+NAMES = [name_of(verb) for verb in VERBS]
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def run(reslab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", NAMES)
 def test_every_verb_has_help_with_an_example(reslab, verb: str) -> None:
     done = reslab(verb, "--help")
     assert done.returncode == 0

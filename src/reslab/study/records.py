@@ -146,7 +146,7 @@ def departures(recipe: Recipe) -> list[str]:
     """How a recipe differs from the paper's training of the same net: on ImageNet (Sec. 3.4) for
     photographs, else on CIFAR-10 (Sec. 4.2)."""
     photographs = recipe.data == "pictures"
-    layout = {"zeros": "end", "stride_on": "1x1", "pool": "ceil"}
+    layout: dict[str, str | None] = {"zeros": "end", "stride_on": "1x1", "pool": "ceil"}
     if not photographs:
         layout["shortcut"] = recipe.model.shortcut and "A"
     make = imagenet_recipe if photographs else cifar10_recipe
