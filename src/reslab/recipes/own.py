@@ -12,7 +12,10 @@ from reslab.train.sections import Pictures
 
 BATCH = 32
 RATE = 0.1 * BATCH / 256  # Sec. 3.4's, in proportion to the mini-batch
-FINE_RATE = 0.0003  # statistics that are kept do not damp a step: at 0.001 training diverges
+# of weights that need to be moved, not found. Statistics that are kept do not damp a step: at
+# 0.001 training diverges, at 0.0001 it forgets what the weights knew (docs/log.md)
+FINE_RATE = 0.00003
+NEW_CLASSIFIER = 50  # times that: it starts from nothing
 EPOCHS, FINE_EPOCHS = 100, 12
 SHORTEST, FINE_SHORTEST = 1500, 150  # iterations, for folders of a few pictures
 LOOKS = 10  # evaluations on the way
@@ -24,9 +27,9 @@ def own_recipe(
     """Training on the pictures of `train`, from nothing or from `weights`.
 
     From nothing it is Sec. 3.4 in small: its rate for a mini-batch of 32, its drops at the same
-    parts of 100 epochs. From trained weights the classifier is new, the rate small, the
-    length 12 epochs, and batch norm keeps its statistics, as in the paper's transfer to detection
-    (App. A): so mini-batches may be small.
+    parts of 100 epochs. From trained weights the rate is small but for the new
+    classifier, the length 12 epochs, and batch norm keeps its statistics, as in the paper's
+    transfer to detection (App. A): so mini-batches may be small.
     """
     epochs, shortest = (FINE_EPOCHS, FINE_SHORTEST) if weights else (EPOCHS, SHORTEST)
     batch = min(BATCH, len(train) // 2 * 2)
@@ -42,6 +45,7 @@ def own_recipe(
         batch_size=batch,
         virtual_gpus=1,
         learning_rate=FINE_RATE if weights else RATE,
+        classifier_rate=NEW_CLASSIFIER if weights else 1.0,
         eval_every=looks,
         checkpoint_every=looks,
     )
