@@ -148,6 +148,15 @@ def test_fine_tuning_resumes_without_the_weights_it_began_from(
     assert result(out)["state_sha256"] == result(tmp_path / "straight")["state_sha256"]
 
 
+def test_a_new_classifier_has_no_opinion(whole: Path, three: Path) -> None:
+    start = load(whole)
+    it = prepare(fine(three, start), 1, three, open_world("fp32"), Origin(start))
+    with closing(it):
+        assert not any(weight.any() for weight in it.net.fc.parameters())
+        first = "stem.0.conv.weight"
+        assert torch.equal(it.net.state_dict()[first], start.net.state_dict()[first])
+
+
 def test_the_same_classes_keep_their_classifier(whole: Path, walls: Path, tmp_path: Path) -> None:
     start = load(whole)
     tuned = fine(walls, start, "learning_rate=1e-30", "iterations=1")

@@ -146,14 +146,16 @@ def own_preprocessing(train: AnySet, weights: Model | None) -> Preprocessing:
 
 
 def initial_net(recipe: Recipe, seed: int, weights: Model | None, train: AnySet) -> ResNet:
-    """Drawn from the seed; with weights only the classifier is, if its classes are others."""
+    """Drawn from the seed, or the given weights; a classifier of other classes starts at zero,
+    so that it disturbs them as little as it can."""
     net = build_resnet(recipe.model, generator(seed, INITIALISATION))
     if weights is None:
         return net
     state = weights.net.state_dict()
     theirs = (weights.classes, weights.ids)
     if theirs != (train.classes, train.ids if isinstance(train, PictureSet) else ()):
-        state |= {f"fc.{name}": tensor for name, tensor in net.fc.state_dict().items()}
+        own = net.fc.state_dict()
+        state |= {f"fc.{name}": torch.zeros_like(tensor) for name, tensor in own.items()}
     net.load_state_dict(state)
     return net
 
