@@ -46,6 +46,7 @@ def own_recipe(
         virtual_gpus=1,
         learning_rate=FINE_RATE if weights else RATE,
         classifier_rate=NEW_CLASSIFIER if weights else 1.0,
+        recompute_bn=50,
         eval_every=looks,
         checkpoint_every=looks,
     )

@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from reslab.data.pictures import PictureSet
+from reslab.models.preprocessing import minus_mean
+from reslab.models.resnet import ResNetConfig, build_resnet
+from reslab.models.weights import Model, sha256_of
+from reslab.recipes import own_names, recipe
+from reslab.recipes.own import own_recipe
+
+CONFIG = ResNetConfig(
+    stem="imagenet", block="basic", blocks=(1, 1), widths=(4, 8), classes=7, shortcut="B",
+    pool="padded",
+)  # fmt: skip
+
+
+def pictures(count: int, classes: int = 2) -> PictureSet:
+    names = tuple("abcdefg"[:classes])
+    files = [f"{number}.jpg" for number in range(count)]
+    return PictureSet("train", files, torch.arange(count) % classes, names, names, str.encode)
+
+
+def weights(folded: bool = False) -> Model:
+    mean = minus_mean(torch.zeros(3, 1, 1))
+    return Model(build_resnet(CONFIG), tuple("tuvwxyz"), mean, {}, [], folded=folded)
+
+
+def test_lengths_follow_the_number_of_pictures() -> None:
+    """An epoch is pictures / 32 iterations: 100 of them from nothing, 12 from weights."""
+    plain = CONFIG.model_copy(update={"pool": "ceil"})
+    assert own_recipe("net", plain, pictures(3200)).iterations == 100 * 100
+    assert own_recipe("net", plain, pictures(3200), weights()).iterations == 12 * 100
+    assert own_recipe("net", plain, pictures(32)).iterations == 1500
+    assert own_recipe("net", plain, pictures(32), weights()).iterations == 150
+
+
+def test_a_mini_batch_is_never_larger_than_the_set() -> None:
+    assert own_recipe("net", CONFIG, pictures(5)).batch_size == 4
+    assert own_recipe("net", CONFIG, pictures(33)).batch_size == 32
+
+
+def test_classes_come_from_the_folder_and_the_layout_from_the_weights() -> None:
+    plain = CONFIG.model_copy(update={"pool": "ceil", "classes": 1000})
+    it = own_recipe("net", plain, pictures(9, classes=3), weights())
+    assert (it.model.classes, it.model.pool) == (3, "padded")
+    assert it.weights == sha256_of(weights().net.state_dict())
+    assert it.batch_norm == "frozen"
+    assert own_recipe("net", plain, pictures(9, classes=3)).batch_norm == "train"
+
+
+def test_folded_weights_can_only_be_frozen() -> None:
+    it = own_recipe("net", CONFIG, pictures(9), weights(folded=True))
+    assert it.batch_norm == "frozen"
+
+
+def test_every_imagenet_net_has_one() -> None:
+    assert {"own-resnet18", "own-resnet50", "own-resnet152", "own-plain18"} <= set(own_names())
+
+
+def test_pictures_are_needed(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="--data"):
+        recipe("own-resnet18")
+    with pytest.raises(ValueError, match="did you mean 'own-resnet152'"):
+        recipe("own-resnet153", data=tmp_path)
