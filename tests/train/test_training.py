@@ -11,7 +11,8 @@ import torch
 from tests.train.walls import TINY, draw
 
 from reslab.data.folder import open_pictures
-from reslab.models.weights import Model, load, sha256_of
+from reslab.models.resnet import build_resnet
+from reslab.models.weights import Model, load, model_bytes, sha256_of
 from reslab.recipes import recipe
 from reslab.recipes.own import own_recipe
 from reslab.train.origin import Origin
@@ -155,6 +156,26 @@ def test_a_new_classifier_has_no_opinion(whole: Path, three: Path) -> None:
         assert not any(weight.any() for weight in it.net.fc.parameters())
         first = "stem.0.conv.weight"
         assert torch.equal(it.net.state_dict()[first], start.net.state_dict()[first])
+
+
+def test_ids_that_the_weights_know_get_their_names(
+    whole: Path, three: Path, tmp_path: Path
+) -> None:
+    """Also when the run goes on without the weights; other ids stay as they are."""
+    shutil.copytree(whole, tmp_path / "start")
+    ids, names = ("sky", "brick", "water", "wood"), ("blue", "red", "wet", "brown")
+    config = load(whole).net.config.model_copy(update={"classes": 4})
+    start = replace(load(whole), net=build_resnet(config).eval(), classes=names, ids=ids)
+    (tmp_path / "start" / "model.safetensors").write_bytes(model_bytes(start))
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train(
+            fine(three, start), out, data=three, weights=tmp_path / "start", stop=stopping_after(2)
+        )
+    train(fine(three, start), out, data=three)
+    assert (load(out).classes, load(out).ids) == (("red", "blue", "wet"), ("brick", "sky", "water"))
+    rows = result(out)["evaluation"][0]["per_class"]
+    assert [row["class"] for row in rows] == ["red", "blue", "wet"]
 
 
 def test_the_same_classes_keep_their_classifier(whole: Path, walls: Path, tmp_path: Path) -> None:

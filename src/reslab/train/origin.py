@@ -24,6 +24,7 @@ class Origin:
     weights: Model | None = None  # training starts from them
     preprocessing: Preprocessing | None = None
     components: Components | None = None  # of the colours
+    names: tuple[str, ...] = ()  # of the classes, where folders are called by ids
     begun: bool = False  # a checkpoint holds the network's state
 
 
@@ -35,7 +36,8 @@ def origin_bytes(origin: Origin) -> bytes:
         values, vectors = origin.components
         tensors |= {"colour.values": values, "colour.vectors": vectors}
     contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    return save(contiguous, {"preprocessing": origin.preprocessing.facts()})
+    facts = {"preprocessing": origin.preprocessing.facts(), "names": json.dumps(origin.names)}
+    return save(contiguous, facts)
 
 
 def read_origin(folder: Path, *, begun: bool) -> Origin:
@@ -45,15 +47,16 @@ def read_origin(folder: Path, *, begun: bool) -> Origin:
         return Origin(begun=begun)
     try:
         with safe_open(file, "pt") as opened:
-            facts = (opened.metadata() or {})["preprocessing"]
-            names = opened.keys()
-            tensors = {name: opened.get_tensor(name) for name in names}
+            facts = opened.metadata() or {}
+            keys = opened.keys()
+            tensors = {key: opened.get_tensor(key) for key in keys}
+        names = tuple(json.loads(facts["names"]))
         values, vectors = tensors.pop("colour.values", None), tensors.pop("colour.vectors", None)
-        preprocessing = taken_from(tensors, json.loads(facts))
+        preprocessing = taken_from(tensors, json.loads(facts["preprocessing"]))
     except (SafetensorError, KeyError, ValueError) as error:
         raise ValueError(f"{file} is damaged ({error}); delete it to measure again") from None
     components = None if values is None or vectors is None else Components(values, vectors)
-    return Origin(None, preprocessing, components, begun)
+    return Origin(None, preprocessing, components, names, begun)
 
 
 def starting_from(recipe: Recipe, weights: Model, *, keep_statistics: bool = False) -> Recipe:

@@ -60,7 +60,7 @@ def prepared(
     train, watched, final = parted(recipe, sets)
     must_know_classes(recipe, train)
     if isinstance(train, PictureSet):
-        origin = with_statistics(recipe, train, origin, say)
+        origin = with_statistics(recipe, train, with_names(train, origin), say)
     preprocessing = origin.preprocessing or own_preprocessing(train, origin.weights)
     preprocessing = preprocessing.to(world.device)
     net = initial_net(recipe, seed, origin.weights, train)
@@ -71,10 +71,10 @@ def prepared(
         preprocessing=preprocessing,
         batches=batches_of(recipe, seed, train, preprocessing, origin, world, say),
         count=len(train),
-        classes=train.classes,
+        classes=origin.names or train.classes,
         ids=train.ids if isinstance(train, PictureSet) else (),
-        watched=[on_device(pictures, world.device) for pictures in watched],
-        final=[on_device(pictures, world.device) for pictures in final],
+        watched=[ready(pictures, origin, world.device) for pictures in watched],
+        final=[ready(pictures, origin, world.device) for pictures in final],
         class_weights=class_weights(recipe, train.labels, world.device),
         origin=origin,
     )
@@ -110,6 +110,15 @@ def must_know_classes(recipe: Recipe, train: AnySet) -> None:
         raise ValueError(
             f"model.classes is {recipe.model.classes}, but {train.name} has {len(train.classes)}"
         )
+
+
+def with_names(train: PictureSet, origin: Origin) -> Origin:
+    """`origin` with names for the classes, if folders have ids alone and the weights know them."""
+    weights = origin.weights
+    if weights is None or train.classes != train.ids or not set(train.ids) <= set(weights.ids):
+        return origin
+    known = dict(zip(weights.ids, weights.classes, strict=True))
+    return replace(origin, names=tuple(known[id] for id in train.ids))
 
 
 def with_statistics(recipe: Recipe, train: PictureSet, origin: Origin, say: Say) -> Origin:
@@ -202,6 +211,8 @@ def calibration(it: Classification):
     return (share.images for k in range(CALIBRATION) for share in it.shares_of(k))
 
 
-def on_device(pictures: AnySet, device: torch.device) -> AnySet:
-    """Sets in memory move to the device; photographs are decoded when they are wanted."""
-    return pictures.to(device) if isinstance(pictures, ImageSet) else pictures
+def ready(pictures: AnySet, origin: Origin, device: torch.device) -> AnySet:
+    """A set as it is evaluated: on the device if it is in memory, its classes called by names."""
+    if isinstance(pictures, ImageSet):
+        return pictures.to(device)
+    return replace(pictures, classes=origin.names or pictures.classes)
