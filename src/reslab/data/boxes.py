@@ -1,0 +1,121 @@
+"""Boxes, what is true of a picture, what is found in it, and sets of such pictures.
+
+`boxes_xyxy` [N, 4]: corners x0 y0 x1 y1 in pixels, x1 and y1 the edges behind the last pixel, so a
+width is x1 - x0 and the box of the first pixel is 0 0 1 1. COCO's x y w h becomes x y x+w y+h;
+VOC's corners, which count pixels from 1 and include the last, become xmin-1 ymin-1 xmax ymax.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import overload
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reslab.data.decode import decode
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The objects of one picture."""
+
+    boxes: Tensor  # float32 [N, 4], xyxy in pixels of the picture
+    labels: Tensor  # int64 [N], indices into the classes of the set
+    difficult: Tensor  # bool [N], VOC: neither counted nor punished
+    crowd: Tensor  # bool [N], COCO: one box around many; neither counted nor punished
+    areas: Tensor | None = None  # float32 [N], of COCO's outlines; None: those of the boxes
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: Tensor) -> "Truth":
+        """The objects at `indices`, numbers or a mask."""
+        areas = None if self.areas is None else self.areas[indices]
+        return Truth(
+            self.boxes[indices],
+            self.labels[indices],
+            self.difficult[indices],
+            self.crowd[indices],
+            areas,
+        )
+
+
+@dataclass(frozen=True)
+class Detections:
+    """What a detector finds in one picture."""
+
+    boxes: Tensor  # float32 [N, 4], xyxy in pixels of the picture
+    scores: Tensor  # float32 [N]
+    labels: Tensor  # int64 [N], indices into the classes of the model
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: Tensor) -> "Detections":
+        """The detections at `indices`, numbers or a mask."""
+        return Detections(self.boxes[indices], self.scores[indices], self.labels[indices])
+
+
+class Truths(Sequence[Truth]):
+    """Those of many pictures as one table: object j belongs to picture i for starts[i] <= j <
+    starts[i + 1]."""
+
+    def __init__(self, objects: Truth, starts: Tensor) -> None:
+        self.objects = objects
+        self.starts = starts  # int64 [pictures + 1]
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> Truth: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Truth]: ...
+    def __getitem__(self, index: int | slice) -> Truth | Sequence[Truth]:
+        places = range(len(self))[index]  # counts from the end where negative, raises IndexError
+        if isinstance(places, range):
+            return [self[place] for place in places]
+        first, end = self.starts[places : places + 2].tolist()
+        return self.objects.take(torch.arange(first, end))
+
+
+@dataclass(frozen=True)
+class DetectionSet:
+    """Encoded pictures with the boxes of the objects in them; no picture is in memory."""
+
+    name: str  # "train", "validation", "test", or what its list of pictures is called
+    files: Sequence[str]  # what each picture is called, relative to the root of its set
+    truths: Sequence[Truth]  # one a picture; pictures without objects have one of length 0
+    classes: tuple[str, ...]  # names for people
+    ids: tuple[str, ...]  # of the classes in their files: COCO's category ids, VOC's names
+    read: Callable[[str], bytes]  # a file's name to its bytes; any thread may call it
+    sizes: Sequence[tuple[int, int]]  # width and height of each picture, as annotated
+    keys: Sequence[int | str]  # what annotations and results call each picture: COCO's image ids
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def take(self, name: str, indices: Tensor) -> "DetectionSet":
+        """The pictures at `indices` as a set of its own."""
+        rows = indices.tolist()
+        return replace(
+            self,
+            name=name,
+            files=[self.files[row] for row in rows],
+            truths=[self.truths[row] for row in rows],
+            sizes=[self.sizes[row] for row in rows],
+            keys=[self.keys[row] for row in rows],
+        )
+
+    def picture(self, index: int) -> np.ndarray:
+        """RGB bytes [H, W, 3]; BadPicture says which file is bad, and why."""
+        return decode(self.read(self.files[index]), self.files[index])
+
+
+@dataclass(frozen=True)
+class DetectionSets:
+    """Labels of both parts are indices into the same classes."""
+
+    train: DetectionSet
+    test: DetectionSet
