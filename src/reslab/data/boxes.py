@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reslab.data.decode import decode
+from reslab.data.decode import BadPicture, decode
 
 
 @dataclass(frozen=True)
@@ -25,19 +25,20 @@ class Truth:
     difficult: Tensor  # bool [N], VOC: neither counted nor punished
     crowd: Tensor  # bool [N], COCO: one box around many; neither counted nor punished
     areas: Tensor | None = None  # float32 [N], of COCO's outlines; None: those of the boxes
+    truncated: Tensor | None = None  # bool [N], VOC: the object goes on outside its box
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: Tensor) -> "Truth":
         """The objects at `indices`, numbers or a mask."""
-        areas = None if self.areas is None else self.areas[indices]
         return Truth(
             self.boxes[indices],
             self.labels[indices],
             self.difficult[indices],
             self.crowd[indices],
-            areas,
+            None if self.areas is None else self.areas[indices],
+            None if self.truncated is None else self.truncated[indices],
         )
 
 
@@ -109,8 +110,19 @@ class DetectionSet:
         )
 
     def picture(self, index: int) -> np.ndarray:
-        """RGB bytes [H, W, 3]; BadPicture says which file is bad, and why."""
-        return decode(self.read(self.files[index]), self.files[index])
+        """RGB bytes [H, W, 3]; BadPicture says which file is bad, and why.
+
+        A picture of another size than its annotations' is bad too: its boxes would lie elsewhere.
+        """
+        file = self.files[index]
+        rgb = decode(self.read(file), file)
+        height, width = rgb.shape[:2]
+        if (width, height) != tuple(self.sizes[index]):
+            wide, high = self.sizes[index]
+            raise BadPicture(
+                f"{file}: {width} x {height} pixels, {wide} x {high} by its annotations"
+            )
+        return rgb
 
 
 @dataclass(frozen=True)
