@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import simplejpeg
+from tests.data.planted_boxes import plant_coco
 
 from reslab.cli import main
 from reslab.cli.check import printable
@@ -94,3 +95,28 @@ def test_a_wrong_path_is_the_callers_mistake(
 def test_no_name_gives_orders_to_a_terminal() -> None:
     assert printable("café [1].jpg") == "café [1].jpg"
     assert printable("\x1b[2J\udcff") == r"'\x1b[2J\udcff'"
+
+
+def test_pictures_with_boxes_are_recognised(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant_coco(tmp_path, lambda it: it["annotations"][0].update(bbox=[9, 2, 3, -1]))
+    assert main(["check", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "swapped corners (spoils a run, 1): training refuses the folder" in out
+    assert "instances.json: annotation 1  (box 9 2 12 1 in a picture of 40 x 30" in out
+    assert "3 pictures with 3 boxes of 2 classes" in out.splitlines()[-1]
+    assert main(["check", str(tmp_path), "--json"]) == 1
+    document = json.loads(capsys.readouterr().out)
+    assert [it["kind"] for it in document["findings"]] == ["swapped corners", "no boxes"]
+    assert document["parts"][tmp_path.name]["boxes"] == 3
+
+
+def test_malformed_annotations_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "instances.json").write_text("{\n1")
+    assert main(["check", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"reslab: {tmp_path / 'instances.json'}:2: malformed JSON: ")
+    assert error.count("\n") == 1

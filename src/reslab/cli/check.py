@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,14 +12,26 @@ from reslab.cli.console import clock, counting, say, say_json
 
 if TYPE_CHECKING:
     from reslab.data.check import Case, Finding
-    from reslab.data.listing import Listing
 
 SHOWN = 3  # cases of a finding, and files of a case; --json has them all
 WIDTH = 200  # of the table in a pipe, which has no edge to wrap at
 
 
+@dataclass(frozen=True)
+class Checked:
+    """What a folder holds, and what was found in it."""
+
+    folder: Path
+    pictures: int
+    parts: dict[str, dict[str, Any]]  # for --json
+    contents: str  # in words
+    findings: "tuple[Finding, ...]"
+
+
 def check(
-    folder: Annotated[Path, typer.Argument(help="Pictures, a class a subfolder; or shards.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Pictures, a class a subfolder; shards; COCO; or VOC.")
+    ],
     size: Annotated[
         int, typer.Option(min=1, help="The side of the net's pictures, in pixels.")
     ] = 224,
@@ -27,41 +40,80 @@ def check(
     """Find what would spoil a run on a folder of pictures, and how to mend it.
 
     Every file is decoded. Bad files, copies within and across parts and classes, pictures too
-    small, classes too few: named, with what each does to a run. The exit status is 1 if something
-    would spoil a run.
+    small, classes too few; of COCO and VOC also boxes that cannot be: named, with what each does
+    to a run. The exit status is 1 if something would spoil a run.
     """
-    from reslab.data.check import diagnose
-    from reslab.data.facts import gather
-    from reslab.data.listing import list_pictures
+    from reslab.data.detection import is_detection
 
     began = time.monotonic()
+    checked = check_boxes(folder) if is_detection(folder) else check_classes(folder, size)
+    if as_json:
+        say_json(as_document(checked, size))
+    else:
+        for line in as_text(checked.findings):
+            say(line)
+        if checked.findings:
+            on_screen(checked.findings)
+        say(summary(checked, time.monotonic() - began))
+    return int(any(finding.advice.severity == "spoils" for finding in checked.findings))
+
+
+def check_classes(folder: Path, size: int) -> Checked:
+    """Pictures to classify."""
+    from reslab.data.check import diagnose
+    from reslab.data.facts import gather
+    from reslab.data.listing import WHOLE, list_pictures
+
     listing = list_pictures(folder)
     with counting(len(listing), "pictures") as hear:
         facts = gather(listing, hear)
-    findings = diagnose(listing, facts, size)
-    if as_json:
-        say_json(as_document(listing, findings, size))
-    else:
-        for line in as_text(findings):
-            say(line)
-        if findings:
-            on_screen(findings)
-        say(summary(listing, findings, time.monotonic() - began))
-    return int(any(finding.advice.severity == "spoils" for finding in findings))
+    parts = {
+        part.name: {"folder": part.prefix or ".", "classes": part.classes} for part in listing.parts
+    }
+    contents = ", ".join(
+        f"{sum(part.classes.values()):,} {'' if part.name == WHOLE else part.name + ' '}pictures "
+        f"in {len(part.classes):,} classes"
+        for part in listing.parts
+    )
+    return Checked(folder, len(listing), parts, contents, diagnose(listing, facts, size))
 
 
-def as_document(listing: "Listing", findings: "tuple[Finding, ...]", size: int) -> dict[str, Any]:
+def check_boxes(folder: Path) -> Checked:
+    """Pictures with boxes, in COCO's or VOC's layout."""
+    from reslab.data.box_check import diagnose_boxes, gather_pictures
+    from reslab.data.detection import read_parts
+
+    found = read_parts(folder)
+    pictures = sum(len(part) for part in found)
+    with counting(pictures, "pictures") as hear:
+        facts = gather_pictures(found, hear)
+    parts = {
+        part.name: {
+            "layout": found.layout,
+            "pictures": len(part),
+            "boxes": len(part.objects),
+            "classes": list(part.classes.values()),
+        }
+        for part in found
+    }
+    contents = ", ".join(
+        f"{len(part):,} {'' if part is found.whole else part.name + ' '}pictures with "
+        f"{len(part.objects):,} boxes of {len(part.classes):,} classes"
+        for part in found
+    )
+    return Checked(folder, pictures, parts, contents, diagnose_boxes(folder, found, facts))
+
+
+def as_document(checked: Checked, size: int) -> dict[str, Any]:
     """All that was found, with the names of all files."""
+    findings = checked.findings
     return {
-        "folder": str(listing.folder),
+        "folder": str(checked.folder),
         "size": size,
-        "pictures": len(listing),
+        "pictures": checked.pictures,
         "spoils": count(findings, "spoils"),
         "remarks": count(findings, "remark"),
-        "parts": {
-            part.name: {"folder": part.prefix or ".", "classes": part.classes}
-            for part in listing.parts
-        },
+        "parts": checked.parts,
         "findings": [
             {
                 "kind": finding.kind,
@@ -128,23 +180,17 @@ def on_screen(findings: "tuple[Finding, ...]") -> None:
     console.print(table)
 
 
-def summary(listing: "Listing", findings: "tuple[Finding, ...]", seconds: float) -> str:
+def summary(checked: Checked, seconds: float) -> str:
     """One line at the end."""
-    from reslab.data.listing import WHOLE
-
-    pictures = ", ".join(
-        f"{sum(part.classes.values()):,} {'' if part.name == WHOLE else part.name + ' '}pictures "
-        f"in {len(part.classes):,} classes"
-        for part in listing.parts
-    )
+    findings = checked.findings
     spoils, remarks = count(findings, "spoils"), count(findings, "remark")
     verdict = "nothing spoils a run"
     if spoils:
         verdict = f"{spoils} {'finding spoils' if spoils == 1 else 'findings spoil'} a run"
     if remarks:
         verdict += f", {remarks} {'remark' if remarks == 1 else 'remarks'}"
-    folder = printable(str(listing.folder))
-    return f"{folder}: {verdict}; {pictures or 'no pictures'}; {clock(seconds)}"
+    folder = printable(str(checked.folder))
+    return f"{folder}: {verdict}; {checked.contents or 'no pictures'}; {clock(seconds)}"
 
 
 def count(findings: "tuple[Finding, ...]", severity: str) -> int:

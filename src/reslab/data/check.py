@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 
 from reslab.data.advice import ADVICE, FEW, IMBALANCE, SMALL, Advice
+from reslab.data.box_advice import BOX_ADVICE
 from reslab.data.classes import read_classes
 from reslab.data.facts import FORMS, LOOKS, PROBLEMS, Facts
 from reslab.data.folder import CLASSES
@@ -43,15 +44,15 @@ class Cases:
 class Finding:
     """All cases of one kind."""
 
-    kind: str  # a key of ADVICE
+    kind: str  # a key of ADVICE or BOX_ADVICE
     cases: Cases
 
     @property
     def advice(self) -> Advice:
-        return ADVICE[self.kind]
+        return ADVICE[self.kind] if self.kind in ADVICE else BOX_ADVICE[self.kind]
 
 
-def _finding(kind: str, cases: Iterable[Case]) -> Finding:
+def made_finding(kind: str, cases: Iterable[Case]) -> Finding:
     listed = list(cases)
     return Finding(kind, Cases(range(len(listed)), listed.__getitem__))
 
@@ -66,17 +67,21 @@ def diagnose(listing: Listing, facts: Facts, size: int) -> tuple[Finding, ...]:
         *_of_others(listing),
         *_of_classes(listing),
     )
-    places = {kind: place for place, kind in enumerate(ADVICE)}
-    return tuple(sorted(
-        (finding for finding in found if len(finding.cases)), key=lambda it: places[it.kind]
-    ))  # fmt: skip
+    return in_order_of(ADVICE, found)
+
+
+def in_order_of(advice: Iterable[str], found: Iterable[Finding]) -> tuple[Finding, ...]:
+    """The findings that have cases, as their kinds are ordered."""
+    places = {kind: place for place, kind in enumerate(advice)}
+    with_cases = (finding for finding in found if len(finding.cases))
+    return tuple(sorted(with_cases, key=lambda it: places[it.kind]))
 
 
 def _of_arrangement(listing: Listing) -> Iterator[Finding]:
     for kind in {fault.kind: None for fault in listing.faults}:
         faults = [fault for fault in listing.faults if fault.kind == kind]
-        yield _finding(kind, (Case((fault.place,), fault.note) for fault in faults))
-    yield _finding("class list", _faults_of_class_list(listing))
+        yield made_finding(kind, (Case((fault.place,), fault.note) for fault in faults))
+    yield made_finding("class list", _faults_of_class_list(listing))
 
 
 def _faults_of_class_list(listing: Listing) -> Iterator[Case]:
@@ -181,14 +186,14 @@ def _of_classes(listing: Listing) -> Iterator[Finding]:
         for id_, count in part.classes.items()
         if count == 0
     )
-    yield _finding("empty class", (Case((place,)) for place in empty))
+    yield made_finding("empty class", (Case((place,)) for place in empty))
     parts = {part.name: part for part in listing.parts}
     train, test = parts.get("train") or parts.get(WHOLE), parts.get("validation")
     if train:
         yield from _of_training_classes(train, alone=test is None)
     if train and test:
-        yield _finding("class not in training", _missing(test, train))
-        yield _finding("class not in validation", _missing(train, test))
+        yield made_finding("class not in training", _missing(test, train))
+        yield made_finding("class not in validation", _missing(train, test))
 
 
 def _of_training_classes(part: Part, alone: bool) -> Iterator[Finding]:
@@ -196,15 +201,17 @@ def _of_training_classes(part: Part, alone: bool) -> Iterator[Finding]:
     counts = {id_: count for id_, count in part.classes.items() if count}
     single = [id_ for id_, count in counts.items() if count == 1 and alone]
     place = part.prefix or "."
-    yield _finding("no classes", [] if part.classes else [Case((place,))])
-    yield _finding("one class", [Case((place,))] if len(part.classes) == 1 else [])
-    yield _finding("one picture", (Case((part.prefix + id_,)) for id_ in single))
+    yield made_finding("no classes", [] if part.classes else [Case((place,))])
+    yield made_finding("one class", [Case((place,))] if len(part.classes) == 1 else [])
+    yield made_finding("one picture", (Case((part.prefix + id_,)) for id_ in single))
     few = ((id_, count) for id_, count in counts.items() if count < FEW and id_ not in single)
-    yield _finding("few pictures", (Case((part.prefix + id_,), f"{count}") for id_, count in few))
+    yield made_finding(
+        "few pictures", (Case((part.prefix + id_,), f"{count}") for id_, count in few)
+    )
     largest = max(counts, key=counts.__getitem__, default="")
     small = ((id_, count) for id_, count in counts.items() if count * IMBALANCE < counts[largest])
     beside = f"{largest} has {counts.get(largest, 0):,}"
-    yield _finding(
+    yield made_finding(
         "imbalance",
         (Case((part.prefix + id_,), f"{count:,}; {beside}") for id_, count in small),
     )

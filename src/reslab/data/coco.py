@@ -10,9 +10,8 @@ from typing import Any
 from reslab.data.annotations import Annotations, Objects
 from reslab.data.listing import Fault
 
-NAMED = re.compile(
-    r"(instances(?!.*result).*|annotations|_annotations\.coco|train.*|val.*|test.*)\.json"
-)
+NAMED = re.compile(r"(instances(?!.*result).*|annotations|_annotations\.coco)\.json")
+IN_ANNOTATIONS = re.compile(NAMED.pattern + r"|(train|val|test)[^/]*\.json")
 LISTS = ("images", "annotations", "categories")
 TEST = ("val", "valid", "validation", "test")
 TRAIN = ("train", "training")
@@ -22,9 +21,16 @@ LARGEST = 2**24  # float32 counts every pixel up to here
 
 def find_coco(folder: Path) -> list[Path]:
     """The annotation files: in annotations/, the folder itself, or its train/, val/, test/."""
-    places = (folder / "annotations", folder, *(folder / name for name in TRAIN + TEST))
-    found = (path for place in places if place.is_dir() for path in sorted(place.iterdir()))
-    return [path for path in found if NAMED.fullmatch(path.name) and path.is_file()]
+    found = _named(folder / "annotations", IN_ANNOTATIONS)
+    for place in (folder, *(folder / name for name in TRAIN + TEST)):
+        found += _named(place, NAMED)
+    return found
+
+
+def _named(place: Path, names: re.Pattern[str]) -> list[Path]:
+    if not place.is_dir():
+        return []
+    return sorted(path for path in place.iterdir() if names.fullmatch(path.name))
 
 
 def part_of(path: Path) -> str:
@@ -132,15 +138,16 @@ def _add(
         yield "annotation file", f"annotation number {number + 1} {lacks}"
         return
     id_ = annotation.get("id", number + 1)
-    if annotation["image_id"] not in rows:
-        yield "unknown picture", f"annotation {id_} is of picture {annotation['image_id']!r}"
+    picture = annotation["image_id"]
+    if picture not in rows:
+        yield "unknown picture", f"annotation {id_} is of picture {picture!r}, which is not listed"
         return
     box = annotation["bbox"]
     known = len(box) == 4 and all(isinstance(value, (int, float)) for value in box)
     if not known or not all(abs(value) <= LARGEST for value in box):
         box = [NAN] * 4
     x, y, width, height = box
-    objects.pictures.append(rows[annotation["image_id"]])
+    objects.pictures.append(rows[picture])
     objects.names.append(annotation["category_id"])
     objects.boxes.append((x, y, x + width, y + height))
     objects.places.append(id_)

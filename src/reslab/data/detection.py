@@ -24,7 +24,7 @@ VOC = {
 
 @dataclass(frozen=True)
 class Parts:
-    """What a folder holds, as written: without parts, only `whole`."""
+    """What a folder holds, as written: both parts, or the whole."""
 
     layout: str  # COCO or VOC
     train: Annotations | None = None
@@ -48,10 +48,8 @@ def open_detection(
     parts = read_parts(folder, years)
     if parts.whole is not None:
         return split(detection_set(parts.whole), validation, seed)
-    if parts.train is None:
-        raise ValueError(f"{folder} has a part to test on and none to train on")
-    if parts.test is None:
-        raise ValueError(f"{folder} has a part to train on and none to test on")
+    assert parts.train is not None, "a folder without a whole has both parts"
+    assert parts.test is not None
     return DetectionSets(detection_set(parts.train), detection_set(parts.test))
 
 
