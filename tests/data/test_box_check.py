@@ -111,6 +111,13 @@ def test_what_the_doctor_says_is_refused_is_refused(kind: str, tmp_path: Path) -
         assert len(open_all_detection(tmp_path)) == 3
 
 
+def test_a_name_that_no_file_can_have_is_missing(tmp_path: Path) -> None:
+    def spoil(it: Document) -> None:
+        it["images"][2]["file_name"] = "a\0b.png"
+
+    assert check(plant_coco(tmp_path, spoil))["missing picture"] == [(("images/a\0b.png",), "")]
+
+
 def test_copies_within_and_across_parts(tmp_path: Path) -> None:
     sheets = {key: sheet(CAT, DOG) for key in "abcd"}
     plant_voc(tmp_path, sheets, train=["a", "b"], val=["c", "d"])

@@ -149,6 +149,14 @@ FAULTS: dict[str, tuple[Callable[[Document], object], str]] = {
         lambda it: it["images"][2].update(file_name="gone.png"),
         "images/gone.png: not there",
     ),
+    "a name that no file can have": (
+        lambda it: it["images"][2].update(file_name="a\0/b\n.png"),
+        "b .png: not there",
+    ),
+    "an absolute name": (
+        lambda it: it["images"][2].update(file_name="/etc/passwd"),
+        "/etc/passwd: not there",
+    ),
     "nothing": (lambda it: it.update(images=[], annotations=[]), "no picture is listed"),
 }  # fmt: skip
 

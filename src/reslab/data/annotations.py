@@ -67,8 +67,8 @@ def missing_pictures(root: Path, files: Sequence[str]) -> Iterator[str]:
         folder, name = os.path.split(file)
         if folder not in listed:
             try:
-                listed[folder] = set(os.listdir(root / folder))
-            except OSError:
+                listed[folder] = set(os.listdir(f"{root}/{folder}"))
+            except (OSError, ValueError):  # a name that no file can have
                 listed[folder] = set()
         if name not in listed[folder]:
             yield file
@@ -174,7 +174,7 @@ def _refuse(part: Annotations, alone: bool) -> None:
         faults += (f"{part.place(at)}: {kind} ({box_in_words(part, at)})" for at in found[kind])
     if faults:
         more = f"; {len(faults) - 1:,} more: reslab check" if len(faults) > 1 else ""
-        raise ValueError(f"{faults[0]}{more}")
+        raise ValueError(f"{' '.join(faults[0].split())}{more}")
     if not part.files:
         raise ValueError(f"{part.root}: no picture is listed")
     if not part.classes:

@@ -42,7 +42,10 @@ def gather_pictures(parts: Parts, hear: Callable[[None], None]) -> Facts:
 def _inspect(picture: tuple[Path, str]) -> Fact:
     root, file = picture
     suffix = os.path.splitext(file)[1].lower()
-    return inspect(FolderReader(str(root)), file, suffix if suffix in FORMATS else "")
+    try:
+        return inspect(FolderReader(str(root)), file, suffix if suffix in FORMATS else "")
+    except ValueError:
+        return Fact("unreadable", "a name that no file can have")
 
 
 def diagnose_boxes(folder: Path, parts: Parts, facts: Facts) -> tuple[Finding, ...]:
