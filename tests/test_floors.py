@@ -15,6 +15,7 @@ FLOORS = {
     "data": 1,
     "evaluate": 2,
     "train": 3,
+    "detect": 4,
     "recipes": 5,
     "study": 6,
     "cli": 7,
