@@ -1,0 +1,101 @@
+"""What a detector does besides its convolutions: suppression and the pooling of regions.
+
+On the sizes of Faster R-CNN with ResNet-101: a picture of 600 x 1000 pixels, a map of 1024
+channels at stride 16, 6,000 boxes of which 300 stay, 7x7 bins of each. One JSON line a
+measurement, in milliseconds: the best and the median of the rounds.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from reslab.detect.anchors import Anchors
+from reslab.detect.geometry import clip, decode, iou
+from reslab.detect.nms import nms, nms_by_class
+from reslab.detect.roi import roi_align, roi_pool
+
+HEIGHT, WIDTH, STRIDE, CHANNELS = 600, 1000, 16, 1024
+BOXES, REGIONS, BINS = 6000, 300, 7
+
+
+def measure(what: str, turn: Callable[[], object], rounds: int) -> None:
+    """A warm turn, the rounds, and a line of JSON."""
+    turn()
+    taken = []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        turn()
+        taken.append(1000 * (time.perf_counter() - begun))
+    best, median = round(min(taken), 1), round(statistics.median(taken), 1)
+    line = {"what": what, "best_ms": best, "median_ms": median, "rounds": rounds}
+    print(json.dumps(line | {"threads": torch.get_num_threads()}), flush=True)
+
+
+def proposals(rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """What a region proposal network gives: anchors moved a little, the 6,000 of highest score.
+
+    Scores rise towards a few places, as on a picture with objects.
+    """
+    anchors = Anchors().over(38, 63)
+    deltas = 0.1 * torch.randn(anchors.shape, generator=rng)
+    boxes = clip(decode(anchors, deltas), WIDTH, HEIGHT)
+    objects = regions(12, rng)
+    scores = iou(boxes, objects).amax(1) + 0.1 * torch.rand(len(boxes), generator=rng)
+    best = scores.topk(BOXES).indices
+    return boxes[best], scores[best]
+
+
+def regions(count: int, rng: torch.Generator) -> Tensor:
+    """Boxes between any two points of the picture, 16 pixels wide and high at least."""
+    corners = torch.rand(count, 2, 2, generator=rng) * torch.tensor([WIDTH - 16.0, HEIGHT - 16.0])
+    return torch.cat([corners.amin(1), corners.amax(1) + 16], 1)
+
+
+def suppression(rounds: int, rng: torch.Generator) -> None:
+    boxes, scores = proposals(rng)
+    for what, kind in (("proposals", boxes), ("any boxes", regions(BOXES, rng))):
+        for most in (REGIONS, None):
+            stay = len(nms(kind, scores, 0.7, most))
+            name = f"nms of {BOXES} {what} at 0.7 to {stay}" + (", all" if most is None else "")
+            measure(name, partial(nms, kind, scores, 0.7, most), rounds)
+    labels = torch.randint(0, 80, (BOXES,), generator=rng)
+    name = f"nms_by_class of {BOXES} boxes of 80 classes at 0.3"
+    measure(name, partial(nms_by_class, boxes, scores, labels, 0.3), rounds)
+
+
+def pooling(rounds: int, rng: torch.Generator) -> None:
+    shape = (1, CHANNELS, 38, 63)
+    features = torch.randn(shape, generator=rng).relu()
+    features = features.contiguous(memory_format=torch.channels_last)
+    learning = features.clone().requires_grad_()
+    pictures = torch.zeros(REGIONS, dtype=torch.int64)
+    whole = torch.tensor([[0.0, 0, WIDTH, HEIGHT]]).expand(REGIONS, 4)
+    gradient = torch.randn(REGIONS, BINS, BINS, CHANNELS, generator=rng).permute(0, 3, 1, 2)
+    for layer in (roi_pool, roi_align):
+        for kind, boxes in (("any", regions(REGIONS, rng)), ("whole-picture", whole)):
+            name = f"{layer.__name__} of {REGIONS} {kind} regions to 7x7 on {list(shape)}"
+            pool = partial(layer, boxes=boxes, pictures=pictures, size=BINS, stride=STRIDE)
+            measure(f"{name}, forward", partial(pool, features), rounds)
+            measure(f"{name}, forward to learn", partial(pool, learning), rounds)
+            found = pool(learning)
+            back = partial(torch.autograd.grad, found, learning, gradient, retain_graph=True)
+            measure(f"{name}, backward", back, rounds)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--rounds", type=int, default=10)
+    rounds = arguments.parse_args().rounds
+    rng = torch.Generator().manual_seed(0)
+    suppression(rounds, rng)
+    pooling(rounds, rng)
+
+
+if __name__ == "__main__":
+    main()
