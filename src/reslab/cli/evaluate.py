@@ -10,6 +10,7 @@ import typer
 
 from reslab.cli.chosen import computing_in, numbers_for, test_pictures
 from reslab.cli.console import complain, counting, on_screen, say, say_json, to_stderr
+from reslab.cli.evaluate_detections import evaluate_detections, is_detections
 
 if TYPE_CHECKING:
     from reslab.evaluate.classify import Report
@@ -27,17 +28,25 @@ WORST = 10
 def evaluate(
     models: Annotated[
         list[Path],
-        typer.Argument(metavar="MODEL...", help="Run folders or model files; several: their mean."),
+        typer.Argument(
+            metavar="MODEL...",
+            help="Run folders or model files; several: their mean. Or .json files of detections.",
+        ),
     ],
     on: Annotated[
         str | None, typer.Option(help="digits or cifar10; else the model's own set.")
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="A folder of pictures by class, of shards, of CIFAR-10.")
+        Path | None,
+        typer.Option(help="A folder of pictures by class, of shards, of CIFAR-10, COCO, VOC."),
     ] = None,
     protocol: Annotated[
-        str, typer.Option(help="one-crop, ten-crop, multi-scale; with numbers, ten-crop:256-224.")
-    ] = "one-crop",
+        str | None,
+        typer.Option(
+            help="one-crop, ten-crop, multi-scale; with numbers, ten-crop:256-224. "
+            "Of detections: coco, voc-2007, voc-2012."
+        ),
+    ] = None,
     precision: Annotated[str, typer.Option(help="fp32, or bf16: faster.")] = "fp32",
     keep_scores: Annotated[
         bool, typer.Option("--keep-scores", help="Keep the scores of every view with the model.")
@@ -54,13 +63,20 @@ def evaluate(
     """Test trained models on a test set, each picture exactly once.
 
     Several models are reported one by one and as the mean of their probabilities. Scores that
-    were kept are used wherever they are found; only what is missing is computed.
+    were kept are used wherever they are found; only what is missing is computed. Detections that
+    were written to a file, as COCO writes results, are measured against the boxes in --data.
     """
+    if any(map(is_detections, models)):
+        of_models = {"--on": on, "--keep-scores": keep_scores, "--classes": classes}
+        for option in (name for name, value in of_models.items() if value):
+            raise ValueError(f"{option} goes with models, not with files of detections")
+        evaluate_detections(models, data, protocol, page, as_json)
+        return
     from reslab.models.weights import load
 
     loaded = [(path, named_by(classes, computing_in(precision, load(path)))) for path in models]
     must_share_classes(loaded)
-    pictures, entries = reports_of(loaded, on, data, protocol, keep_scores)
+    pictures, entries = reports_of(loaded, on, data, protocol or "one-crop", keep_scores)
     if as_json:
         say_json([about | row.as_dict() | row.details() for _, about, row, _ in entries])
     else:

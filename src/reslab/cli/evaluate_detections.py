@@ -1,0 +1,100 @@
+"""`reslab evaluate` of files of detections: no model, no picture, only boxes against boxes."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reslab.cli.console import on_screen, say, say_json, to_stderr
+
+if TYPE_CHECKING:
+    from reslab.data.boxes import DetectionSet
+    from reslab.detect.precision import Precision
+
+LISTED = 20  # classes at most; of more, the worst ones
+WORST = 10
+
+
+def evaluate_detections(
+    files: Sequence[Path], data: Path | None, protocol: str | None, page: Path | None, as_json: bool
+) -> None:
+    """Measure what is written in `files`, in COCO's results format, against a detection set."""
+    from reslab.detect.precision import measure
+    from reslab.detect.results import read_results
+
+    for file in files:
+        if not is_detections(file):
+            raise ValueError(f"{file} is no .json of detections: evaluate models by themselves")
+    if data is None:
+        raise ValueError("--data: which annotations? a COCO or VOC folder, or an instances.json")
+    pictures, usual = annotated(data)
+    found = [read_results(file, pictures) for file in files]
+    entries = [
+        (str(file), measure(pictures, rows, protocol or usual))
+        for file, rows in zip(files, found, strict=True)
+    ]
+    if as_json:
+        say_json([
+            {"detections": name} | row.as_dict() | row.details() for name, row in entries
+        ])  # fmt: skip
+    else:
+        for name, row in entries:
+            say(f"{name}  {row}")
+            print_twelve(row)
+        print_average_precisions(entries[-1][1])
+    if page:
+        from reslab.study.precision import write_precision
+
+        to_stderr(f"report: {write_precision(entries, page)}")
+
+
+def annotated(data: Path) -> "tuple[DetectionSet, str]":
+    """The boxes of a folder, or of one file of COCO's, and the protocol that goes with them."""
+    from reslab.data.annotations import detection_set
+    from reslab.data.coco import read_coco
+    from reslab.data.detection import read_parts
+    from reslab.detect.precision import usual_protocol
+
+    if is_detections(data):
+        return detection_set(read_coco(data, data.parent, data.stem), alone=True), "coco"
+    parts = read_parts(data)
+    part = next(part for part in (parts.test, parts.whole, parts.train) if part)
+    protocol = usual_protocol(parts.layout, part.root.resolve(), part.files)
+    return detection_set(part, alone=True), protocol
+
+
+def is_detections(path: Path) -> bool:
+    """A file of detections, not a model: by its name alone, since it may be missing."""
+    return path.suffix == ".json"
+
+
+def print_twelve(precision: "Precision") -> None:
+    """COCO's twelve numbers with what each is of."""
+    from reslab.detect.coco_precision import TWELVE
+
+    if not precision.coco:
+        return
+    rows = [
+        [name[:2].upper(), iou, size, str(most), percent(precision.coco[name])]
+        for name, (iou, size, most) in TWELVE.items()
+    ]
+    on_screen("", "IoU", "size", "detections", "%", rows=rows)
+
+
+def print_average_precisions(precision: "Precision") -> None:
+    """Class by class, or the worst where there are many."""
+    known = [row for row in precision.per_class if row["boxes"]]
+    shown = known if len(known) <= LISTED else sorted(known, key=lambda row: row["ap_50"])[:WORST]
+    keys = {"AP@.5": "ap_50"} | ({"AP@[.5:.95]": "ap_50_95"} if precision.coco else {})
+    lines = [
+        [row["class"], str(row["boxes"]), str(row["detections"]),
+         *(percent(row[key]) for key in keys.values())]
+        for row in shown
+    ]  # fmt: skip
+    on_screen("class", "boxes", "detections", *keys, rows=lines)
+    if len(shown) < len(known):
+        say(f"the worst {len(shown)} of {len(known)} classes; --json has all")
+
+
+def percent(value: float) -> str:
+    """With one digit, as papers print it; a dash where there is nothing to be found."""
+    return "–" if value != value else f"{value:.1f}"

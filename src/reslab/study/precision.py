@@ -1,0 +1,114 @@
+"""Average precision as a page: the numbers, class by class, and precision over recall."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from reslab.detect.coco_precision import TWELVE
+from reslab.detect.precision import Precision
+from reslab.study.page import Page, html_page
+from reslab.train.checkpoint import write_atomically
+from reslab.train.curves import COLOURS, svg_of
+
+CAPTION = (
+    "Precision over recall at IoU 0.5, interpolated: the highest precision at that recall or a "
+    "higher one. Bold: the mean over the classes that have boxes."
+)
+NAMED_CURVES = 8  # classes at most that a colour can tell apart
+MANY = "#8a949e"  # grey, where there are more
+
+
+def draw_precision(precision: Precision) -> str:
+    """Precision over recall of each class and their mean, IoU 0.5, as SVG text."""
+    from matplotlib.figure import Figure
+
+    rows = zip(precision.per_class, precision.curves, strict=True)
+    curves = {row["class"]: 100 * np.array(curve) for row, curve in rows if row["boxes"]}
+    recalls = np.linspace(0, 100, len(precision.curves[0]))
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    few = len(curves) <= NAMED_CURVES
+    for index, (name, curve) in enumerate(curves.items()):
+        colour, label = (COLOURS[index], plain(name)) if few else (MANY, None)
+        alpha = 0.85 if few else 0.4
+        axes.step(recalls, curve, color=colour, label=label, linewidth=0.9, alpha=alpha)
+    mean, whole = np.mean(list(curves.values()), axis=0), f"mean of {len(curves)}"
+    axes.step(recalls, mean, color="#1b1f24", label=whole, linewidth=2.4)
+    axes.set(xlabel="recall (%)", ylabel="precision (%)", title=plain(precision.set))
+    axes.set_xlim(0, 100)
+    axes.set_ylim(0, 103)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, loc="lower left", fontsize=9)
+    return svg_of(figure)
+
+
+def plain(name: str) -> str:
+    """A name as matplotlib shows it: a dollar begins no formula, a line hides no label."""
+    return name.replace("$", r"\$").lstrip("_") or name
+
+
+def write_precision(entries: Sequence[tuple[str, Precision]], out: Path) -> Path:
+    """`report.html` of what was measured, each under its name; the page's path."""
+    page = Page(
+        title="Average precision",
+        question="What is found, and what is missed?",
+        findings=[line for name, row in entries for line in findings_of(name, row)],
+        figures={
+            f"precision{index}.svg": (draw_precision(row), f"{name}. {CAPTION}")
+            for index, (name, row) in enumerate(entries)
+        },
+        header=("class", "boxes", *columns(entries)),
+        rows=[mean_row(entries), *class_rows(entries)],
+        table_note="Percent. Classes without boxes are left out of the means.",
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / "report.html", html_page(page).encode())
+    return out / "report.html"
+
+
+def findings_of(name: str, precision: Precision) -> list[str]:
+    """The numbers of one file of detections in words."""
+    numbers = ", ".join(
+        f"{what.upper().replace('_', ' ')} {percent(precision.coco[what])}"
+        for what in TWELVE
+        if precision.coco
+    )
+    return [f"{name}: {precision}", *([numbers] if numbers else [])]
+
+
+def columns(entries: Sequence[tuple[str, Precision]]) -> list[str]:
+    """Of the table, those of each entry."""
+    several = len(entries) > 1
+    return [
+        f"{name}: {what}" if several else what
+        for name, row in entries
+        for what in ("detections", "AP@.5", *(["AP@[.5:.95]"] if row.coco else []))
+    ]
+
+
+def mean_row(entries: Sequence[tuple[str, Precision]]) -> list[str]:
+    cells = ["mean", f"{sum(row['boxes'] for row in entries[0][1].per_class):,}"]
+    for _, precision in entries:
+        cells.append(f"{sum(row['detections'] for row in precision.per_class):,}")
+        cells.append(percent(precision.map_50))
+        if precision.map_50_95 is not None:
+            cells.append(percent(precision.map_50_95))
+    return cells
+
+
+def class_rows(entries: Sequence[tuple[str, Precision]]) -> list[list[str]]:
+    """A row for each class, all entries beside each other."""
+    lines = []
+    for of_class in zip(*(precision.per_class for _, precision in entries), strict=True):
+        cells = [of_class[0]["class"], f"{of_class[0]['boxes']:,}"]
+        for row in of_class:
+            cells.append(f"{row['detections']:,}")
+            cells += [percent(row[key]) for key in ("ap_50", "ap_50_95") if key in row]
+        lines.append(cells)
+    return lines
+
+
+def percent(value: float) -> str:
+    """With one digit, as papers print it; a dash where there is nothing to be found."""
+    return "–" if np.isnan(value) else f"{value:.1f}"
