@@ -162,7 +162,12 @@ def test_the_page_has_the_table_and_the_curves(evaluate, coco, found, tmp_path: 
 def test_what_does_not_go_together(line, coco: Path, found: Path, tmp_path: Path) -> None:
     assert "--data: which annotations?" in line(found)
     assert "run is no .json of detections" in line(found, tmp_path / "run", "--data", coco)
-    for option in (("--keep-scores",), ("--on", "digits"), ("--classes", coco)):
+    for option in (
+        ("--keep-scores",),
+        ("--on", "digits"),
+        ("--classes", coco),
+        ("--precision", "bf16"),
+    ):
         said = line(found, "--data", coco, *option)
         assert f"{option[0]} goes with models" in said
     assert "no protocol 'one-crop'" in line(found, "--data", coco, "--protocol", "one-crop")

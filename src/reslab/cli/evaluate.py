@@ -67,7 +67,10 @@ def evaluate(
     were written to a file, as COCO writes results, are measured against the boxes in --data.
     """
     if any(map(is_detections, models)):
-        of_models = {"--on": on, "--keep-scores": keep_scores, "--classes": classes}
+        of_models = {
+            "--on": on, "--precision": precision != "fp32", "--keep-scores": keep_scores,
+            "--classes": classes,
+        }  # fmt: skip
         for option in (name for name, value in of_models.items() if value):
             raise ValueError(f"{option} goes with models, not with files of detections")
         evaluate_detections(models, data, protocol, page, as_json)
