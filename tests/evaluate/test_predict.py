@@ -27,6 +27,7 @@ class Brightness(nn.Module):
     """The scores of three classes are the mean red, green and blue, over a hundred."""
 
     config = cifar(8, classes=3)
+    fc = nn.Linear(1, 1)  # tells what numbers a network computes in
 
     def forward(self, images: Tensor) -> Tensor:
         return images.mean((2, 3)) / 100
@@ -247,6 +248,8 @@ def test_a_model_file_predicts_what_its_scores_say(random_net: Path) -> None:
 
 class LeastSquares(nn.Module):
     """A linear classifier of digits, fitted in one step."""
+
+    fc = Brightness.fc
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         super().__init__()

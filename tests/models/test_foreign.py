@@ -205,7 +205,7 @@ def test_akamaster_decides_zeros_and_preprocessing(tmp_path: Path) -> None:
     prepared = imported.model.preprocessing
     assert prepared.mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
     assert prepared.std.flatten().tolist() == pytest.approx([58.395, 57.12, 57.375])
-    assert (prepared.channels, prepared.resize, prepared.size) == ("RGB", None, None)
+    assert (prepared.channels, prepared.resize, prepared.size) == ("RGB", 32, 32)
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ class Predictor:
         if top < 1:
             raise ValueError(f"top={top}: at least one class")
         sides = list(dict.fromkeys(view.side for view in views))
-        own = own_side(self.model)
+        own = only_side(self.model)
 
         def prepared(picture: Picture) -> Prepared | BadPicture:
             try:
@@ -121,7 +121,7 @@ class Predictor:
         while together := list(islice(coming, TOGETHER)):
             good = [it for it in together if isinstance(it, Prepared)]
             if not said and any(it.fitted for it in good):
-                side = own_side(self.model)
+                side = only_side(self.model)
                 warnings.warn(
                     f"this network knows pictures of {side}x{side} only: others are resized until "
                     "their shorter side fits, and their centre is taken",
@@ -156,10 +156,9 @@ def load(path: str | Path) -> Predictor:
     return Predictor(weights.load(path))
 
 
-def own_side(model: Model) -> int | None:
+def only_side(model: Model) -> int | None:
     """The one size that a network knows which has a mean picture and no crop: CIFAR's, digits'."""
-    side = model.preprocessing.mean.shape[-1]
-    return side if model.preprocessing.size is None and side > 1 else None
+    return None if model.preprocessing.size else model.own_side
 
 
 def prepare(pixels: np.ndarray, sides: Sequence[int | None], own: int | None) -> Prepared:
