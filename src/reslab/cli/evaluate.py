@@ -58,6 +58,8 @@ def evaluate(
     """
     from reslab.models.weights import load
 
+    if page and page.exists() and not page.is_dir():
+        raise ValueError(f"--report {page} is a file: name a folder")
     loaded = [(path, named_by(classes, computing_in(precision, load(path)))) for path in models]
     must_share_classes(loaded)
     pictures, entries = reports_of(loaded, on, data, protocol, keep_scores)
@@ -167,8 +169,8 @@ def must_share_classes(models: "Sequence[tuple[Path, Model]]") -> None:
     """ValueError unless the outputs of all models mean the same."""
     first, known = models[0]
     for path, model in models[1:]:
-        same_ids = bool(known.ids) and known.ids == model.ids
-        if not same_ids and known.classes != model.classes:
+        both = bool(known.ids and model.ids)  # then names may repeat, or be written otherwise
+        if known.ids != model.ids if both else known.classes != model.classes:
             raise ValueError(
                 f"{path} knows other classes than {first}: their scores cannot be averaged; "
                 "evaluate them one at a time"
@@ -176,7 +178,10 @@ def must_share_classes(models: "Sequence[tuple[Path, Model]]") -> None:
 
 
 def vault_of(path: Path, model: "Model", keep: bool) -> "Vault":
-    """Where the scores of a model are kept: in its run folder, or beside its file."""
+    """Where the scores of a model are kept: in its run folder, or beside its file.
+
+    Those in bf16 have a folder of their own, so neither replaces the other.
+    """
     import torch
 
     from reslab.evaluate.vault import Vault
@@ -185,7 +190,8 @@ def vault_of(path: Path, model: "Model", keep: bool) -> "Vault":
     # the layout and the preprocessing decide as much as the weights do
     facts = f"{model.net.config.model_dump_json()} {model.preprocessing.facts()}"
     tensors = model.net.state_dict() | model.preprocessing.tensors()
-    folder = path / "scores" if path.is_dir() else path.with_name(f"{path.name}.scores")
+    kind = "scores-bf16" if model.net.fc.weight.dtype == torch.bfloat16 else "scores"
+    folder = path / kind if path.is_dir() else path.with_name(f"{path.name}.{kind}")
     return Vault(folder, sha256_of(tensors | {facts: torch.empty(0)}), keep)
 
 
