@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 
 from reslab.cli.chosen import computing_in, numbers_for, test_pictures
 from reslab.cli.console import complain, counting, on_screen, say, say_json, to_stderr
+from reslab.cli.import_ import named_by
 
 if TYPE_CHECKING:
     from reslab.evaluate.classify import Report
@@ -43,7 +43,8 @@ def evaluate(
         bool, typer.Option("--keep-scores", help="Keep the scores of every view with the model.")
     ] = False,
     classes: Annotated[
-        Path | None, typer.Option(help="A CSV file that names the outputs: index,wnid,name.")
+        Path | None,
+        typer.Option(help="Names of the outputs: .csv of index,id,name, or .txt, one a line."),
     ] = None,
     page: Annotated[
         Path | None,
@@ -60,7 +61,9 @@ def evaluate(
 
     if page and page.exists() and not page.is_dir():
         raise ValueError(f"--report {page} is a file: name a folder")
-    loaded = [(path, named_by(classes, computing_in(precision, load(path)))) for path in models]
+    loaded = [(path, computing_in(precision, load(path))) for path in models]
+    if classes:
+        loaded = [(path, named_by(classes, model)) for path, model in loaded]
     must_share_classes(loaded)
     pictures, entries = reports_of(loaded, on, data, protocol, keep_scores)
     if as_json:
@@ -150,19 +153,6 @@ def listening(total: int) -> "Iterator[Tell]":
                 count(None)
 
         yield hear
-
-
-def named_by(file: Path | None, model: "Model") -> "Model":
-    """The model, its outputs named by a file if there is one."""
-    from reslab.data.classes import read_classes
-
-    if file is None:
-        return model
-    rows = read_classes(file)
-    if len(rows) != len(model.classes):
-        raise ValueError(f"{file} names {len(rows)} classes, the model has {len(model.classes)}")
-    ids, names = zip(*rows, strict=True)
-    return replace(model, classes=names, ids=ids)
 
 
 def must_share_classes(models: "Sequence[tuple[Path, Model]]") -> None:

@@ -133,8 +133,11 @@ def some(names: list[str]) -> str:
 def nearest(layout: Layout, tensors: dict[str, Tensor]) -> str:
     """The named networks that a file does fit, as the end of a sentence."""
     layers = sum(tensor.ndim in (2, 4) for tensor in tensors.values())
-    fitting = []
+    names: dict[ResNetConfig, str] = {}  # the first of those that mean the same
     for name, config in all_models().items():
+        names.setdefault(config, name)
+    fitting = []
+    for config, name in names.items():
         # as the paper counts, and at most one projection a block: spares building deep nets
         possible = config.depth <= layers <= config.depth + sum(config.blocks)
         if layout.stem not in (None, config.stem) or not possible:
