@@ -9,7 +9,7 @@ import pytest
 import simplejpeg
 
 from reslab.cli import main
-from reslab.cli.check import printable
+from reslab.cli.console import printable
 
 
 @pytest.fixture
@@ -93,4 +93,4 @@ def test_a_wrong_path_is_the_callers_mistake(
 
 def test_no_name_gives_orders_to_a_terminal() -> None:
     assert printable("café [1].jpg") == "café [1].jpg"
-    assert printable("\x1b[2J\udcff") == r"'\x1b[2J\udcff'"
+    assert printable("a\nü\x1b[2J\udcff") == r"a\nü\x1b[2J\udcff"

@@ -4,6 +4,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 
 import typer
 
@@ -72,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments:
         complain(f"which verb? {', '.join(map(name_of, VERBS))}; see reslab --help")
         return 2
+    if isinstance(sys.stdout, TextIOWrapper):  # a name that cannot be printed stops no work
+        sys.stdout.reconfigure(errors="backslashreplace")
     warnings.showwarning = lambda message, *rest, **more: complain(f"warning: {message}")
     try:
         return build_app()(args=arguments, prog_name="reslab", standalone_mode=False) or 0
