@@ -138,6 +138,16 @@ def test_kept_scores_are_used_without_being_asked_for(
     assert one[0]["loss"] != fresh[0]["loss"]
 
 
+def test_an_ensemble_from_kept_scores_reads_its_pictures_once(evaluate, tmp_path: Path) -> None:
+    models = [a_model(tmp_path / f"{seed}.safetensors", seed) for seed in (1, 2)]
+    data = pictures(tmp_path / "data")
+    first, _ = evaluate(*models, "--data", data, "--keep-scores")
+    again, said = evaluate(*models, "--data", data)
+    assert again == first
+    assert said.count("reading 12 pictures") == 1
+    assert said.count("1 of 1 views from kept scores") == 2
+
+
 def test_scores_in_bf16_do_not_replace_others(evaluate, tmp_path: Path) -> None:
     asked = (a_model(tmp_path / "m.safetensors", 1), "--data", pictures(tmp_path / "data"))
     exact, _ = evaluate(*asked, "--keep-scores")

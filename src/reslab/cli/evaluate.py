@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -102,9 +103,11 @@ def reports_of(
     keep_scores: bool,
 ) -> "tuple[AnySet, list[Entry]]":
     """The pictures, a report a model, and one of their mean where there are several."""
+    from reslab.data.loading import usable_cores
     from reslab.evaluate.classify import report, score
     from reslab.evaluate.ensemble import ensemble
     from reslab.evaluate.matching import matched
+    from reslab.evaluate.vault import digest_of
     from reslab.evaluate.views import protocol_named
     from reslab.world import open_world
 
@@ -114,13 +117,18 @@ def reports_of(
     pictures, lost = matched(found, models[0][1].classes, models[0][1].ids)
     for line in lost:
         complain(f"{line}; its pictures are left out")
+    vaults = [vault_of(*it, keep_scores) for it in models]
+    if any(vault.in_use for vault in vaults):  # read once for all models
+        with listening(len(pictures)) as tell:
+            digest = digest_of(pictures, usable_cores(), tell)
+        vaults = [replace(vault, pictures=digest) for vault in vaults]
     entries, scores = [], []
-    for (path, model), chosen in zip(models, protocols, strict=True):
+    for (path, model), chosen, vault in zip(models, protocols, vaults, strict=True):
         with listening(len(pictures)) as tell:
             scores.append(
                 score(
                     model.to(world.device), pictures, chosen, device=world.device, tell=tell,
-                    vault=vault_of(path, model, keep_scores),
+                    vault=vault,
                 )
             )  # fmt: skip
         made = report(scores[-1], pictures, str(chosen))
