@@ -10,6 +10,7 @@ import simplejpeg
 
 from reslab.cli import main
 from reslab.cli.console import printable
+from reslab.data import facts
 
 
 @pytest.fixture
@@ -89,6 +90,17 @@ def test_a_wrong_path_is_the_callers_mistake(
     assert capsys.readouterr().err == f"reslab: {folder / 'nowhere'} is not there\n"
     assert run(folder / "cat/0.jpg") == 2
     assert capsys.readouterr().err == f"reslab: {folder / 'cat/0.jpg'} is no folder\n"
+
+
+def test_ctrl_c_is_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(facts, "gather", stop)
+    assert run(folder) == 130
+    assert capsys.readouterr() == ("", "reslab: stopped\n")
 
 
 def test_no_name_gives_orders_to_a_terminal() -> None:
