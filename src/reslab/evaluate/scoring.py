@@ -22,7 +22,7 @@ AnySet = ImageSet | PictureSet
 Sized = dict[int | None, Tensor]  # a picture by its shorter side, uint8 [3, h, w]; None: as it is
 
 # fixed ranges of indices: results do not depend on who evaluates which range, or on the device
-RANGE = 500
+RANGE = 100  # small ones: what a layer makes of them stays near the processor
 PICTURE_RANGE = 64  # of photographs, which are large
 BATCH_PIXELS = PICTURE_RANGE * 224 * 224  # that a network is shown at a time
 THINNEST = 50  # longer side to shorter: enlarged to 640, what is thinner would fill the memory
