@@ -32,9 +32,12 @@ test: lint
 test-slow: lint
 	$(BIN)/pytest -m slow
 
+# `make bench PHOTOGRAPHS=FOLDER` measures the loader too, on original photographs in class folders
 bench: .venv/installed
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/start.py
+	$(BIN)/python benchmarks/resnet50.py
+	$(if $(PHOTOGRAPHS),$(BIN)/python benchmarks/loader.py --data $(PHOTOGRAPHS))
 
 # docs/results.md links these pages; the runs in docs/runs are kept without weights and checkpoints
 results: .venv/installed

@@ -5,7 +5,7 @@ Both give training batches with the paper's augmentation: shorter side drawn fro
 with Pillow, under DataLoader with two workers; reslab's, with two threads, moves the colours too.
 Loaders take turns, A B A B; one JSON line a comparison gives the median ratio of the rounds.
 
-    python benchmarks/loader.py [--data FOLDER] [--rounds 7] [--memory]
+    python benchmarks/loader.py --data FOLDER [--rounds 7] [--memory]
 """
 
 import argparse
@@ -158,7 +158,7 @@ def resident_megabytes() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/imagenet/samples"))
+    parser.add_argument("--data", type=Path, required=True, help="photographs, a class a subfolder")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batches", type=int, default=20, help="of each turn")
     parser.add_argument("--memory", action="store_true", help="measure memory, not speed")

@@ -10,7 +10,8 @@ import simplejpeg
 from tests.data.planted_boxes import plant_coco
 
 from reslab.cli import main
-from reslab.cli.check import printable
+from reslab.cli.console import printable
+from reslab.data import facts
 
 
 @pytest.fixture
@@ -92,9 +93,20 @@ def test_a_wrong_path_is_the_callers_mistake(
     assert capsys.readouterr().err == f"reslab: {folder / 'cat/0.jpg'} is no folder\n"
 
 
+def test_ctrl_c_is_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(facts, "gather", stop)
+    assert run(folder) == 130
+    assert capsys.readouterr() == ("", "reslab: stopped\n")
+
+
 def test_no_name_gives_orders_to_a_terminal() -> None:
     assert printable("café [1].jpg") == "café [1].jpg"
-    assert printable("\x1b[2J\udcff") == r"'\x1b[2J\udcff'"
+    assert printable("a\nü\x1b[2J\udcff") == r"a\nü\x1b[2J\udcff"
 
 
 def test_pictures_with_boxes_are_recognised(

@@ -27,13 +27,14 @@ def a_model(
     classes: tuple[str, ...] = CLASSES,
     resize: int | None = 20,
     size: int | None = 16,
+    ids: tuple[str, ...] = (),
     **recipe: object,
 ) -> Path:
     config = cifar(8, classes=len(classes))
     net = build_resnet(config, torch.Generator().manual_seed(seed)).eval()
     mean, std = torch.full((3, 1, 1), 120.0), torch.full((3, 1, 1), 60.0)
     preprocessing = Preprocessing(mean, std, resize=resize, size=size)
-    file.write_bytes(model_bytes(Model(net, classes, preprocessing, recipe, [])))
+    file.write_bytes(model_bytes(Model(net, classes, preprocessing, recipe, [], ids)))
     return file
 
 
@@ -137,6 +138,27 @@ def test_kept_scores_are_used_without_being_asked_for(
     assert one[0]["loss"] != fresh[0]["loss"]
 
 
+def test_an_ensemble_from_kept_scores_reads_its_pictures_once(evaluate, tmp_path: Path) -> None:
+    models = [a_model(tmp_path / f"{seed}.safetensors", seed) for seed in (1, 2)]
+    data = pictures(tmp_path / "data")
+    first, _ = evaluate(*models, "--data", data, "--keep-scores")
+    again, said = evaluate(*models, "--data", data)
+    assert again == first
+    assert said.count("reading 12 pictures") == 1
+    assert said.count("1 of 1 views from kept scores") == 2
+
+
+def test_scores_in_bf16_do_not_replace_others(evaluate, tmp_path: Path) -> None:
+    asked = (a_model(tmp_path / "m.safetensors", 1), "--data", pictures(tmp_path / "data"))
+    exact, _ = evaluate(*asked, "--keep-scores")
+    fast, said = evaluate(*asked, "--keep-scores", "--precision", "bf16")
+    assert "another model" not in said
+    assert fast[0]["loss"] != exact[0]["loss"]
+    again, said = evaluate(*asked)
+    assert again == exact
+    assert "1 of 1 views from kept scores" in said
+
+
 def test_the_preprocessing_is_part_of_what_scores_depend_on(evaluate, tmp_path: Path) -> None:
     data = pictures(tmp_path / "data")
     for size in (16, 20):  # the same weights and the same view, but positions of another size
@@ -183,11 +205,16 @@ def test_a_model_from_elsewhere_needs_a_set(line, evaluate, tmp_path: Path) -> N
 def test_models_of_different_classes_have_no_mean(line, tmp_path: Path) -> None:
     one = a_model(tmp_path / "1.safetensors", 1)
     two = a_model(tmp_path / "2.safetensors", 2, classes=("ant", "bee", "dog"))
-    assert "knows other classes than" in line(one, two, "--data", pictures(tmp_path / "data"))
+    data = pictures(tmp_path / "data")
+    assert "knows other classes than" in line(one, two, "--data", data)
+    one = a_model(tmp_path / "3.safetensors", 1, ids=("n1", "n2", "n3"))  # as ImageNet's two cranes
+    two = a_model(tmp_path / "4.safetensors", 2, ids=("n2", "n1", "n3"))
+    assert "knows other classes than" in line(one, two, "--data", data)
 
 
 def test_a_folder_that_is_not_there(line, tmp_path: Path) -> None:
     model = a_model(tmp_path / "m.safetensors", 1)
+    assert "is a file: name a folder" in line(model, "--data", tmp_path, "--report", model)
     assert "no such folder" in line(model, "--data", tmp_path / "nowhere")
     assert "did you mean 'ten-crop'" in line(
         model, "--data", pictures(tmp_path / "data"), "--protocol", "tencrop"

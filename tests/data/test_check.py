@@ -213,6 +213,10 @@ ARRANGED: dict[str, tuple[Spoil, Found]] = {
         lambda root: link(root, "val/cat/self.jpg", "self.jpg"),
         {"unreadable": [("val/cat/self.jpg",)]},
     ),
+    "circles of links without a suffix": (
+        lambda root: [link(root, place, "round") for place in ("val/cat/round", "train/round")],
+        {"other file": [("val/cat/round",)]},
+    ),
     "a pipe": (
         lambda root: os.mkfifo(root / "val/cat/pipe.jpg"),
         {"unreadable": [("val/cat/pipe.jpg",)]},

@@ -1,3 +1,4 @@
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -87,6 +88,21 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "dog" / "001.jpg").mkdir()
     with pytest.raises(BadPicture, match=r"\Adog/001\.jpg: cannot be read \(is a directory\)\Z"):
         whole.read("dog/001.jpg")
+
+
+def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+    whole = open_all(grow(tmp_path, dog=1))
+    (tmp_path / "dog" / "device.jpg").symlink_to(os.devnull)
+    os.mkfifo(tmp_path / "dog" / "pipe.jpg")  # to read it would wait for ever
+    for name in ("device", "pipe"):
+        with pytest.raises(BadPicture, match=rf"\Adog/{name}\.jpg: .* \(not a file but a device"):
+            whole.read(f"dog/{name}.jpg")
+
+
+def test_a_circle_of_links_is_no_class(tmp_path: Path) -> None:
+    grow(tmp_path, dog=1, cat=1)
+    (tmp_path / "round").symlink_to("round")
+    assert open_all(tmp_path).ids == ("cat", "dog")
 
 
 def test_the_reader_goes_to_other_processes(tmp_path: Path) -> None:

@@ -285,6 +285,12 @@ def test_a_reduced_picture_is_the_resized_one_up_to_jpeg(tmp_path: Path) -> None
     assert [layer[1:3] for layer in layers] == [(1, 1)] * 3  # 4:4:4
 
 
+def test_what_no_jpeg_can_hold_is_kept_as_it_is(tmp_path: Path) -> None:
+    data = encoded(140_000, 3, 0, "PNG")
+    pack({".": set_of({"n01/a.png": data})}, tmp_path / "o", Packing(shorter_side=2), quiet)
+    assert open_part(tmp_path / "o").read("n01/a.png") == data
+
+
 def test_quality_is_the_jpegs(tmp_path: Path) -> None:
     files = {"n01/a.jpg": encoded(400, 300, 3)}
     for quality in (50, 95):

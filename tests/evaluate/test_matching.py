@@ -75,3 +75,12 @@ def test_sets_in_memory_too() -> None:
     found, lost = matched(images, ("C", "x", "A"))
     assert (found.labels.tolist(), found.classes) == ([2, 0], ("C", "x", "A"))
     assert len(lost) == 1
+
+
+def test_case_counts_where_it_tells_outputs_apart(of) -> None:
+    letters = ("A", "B", "a", "b")
+    pictures, lost = matched(of("a", "B"), letters)
+    assert (pictures.labels.tolist(), lost) == ([2, 2, 1, 1], [])
+    pictures, lost = matched(of("a", "B", "B "), letters)
+    assert pictures.labels.tolist() == [2, 2, 1, 1]
+    assert "several outputs have this name" in lost[0]

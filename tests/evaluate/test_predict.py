@@ -27,6 +27,7 @@ class Brightness(nn.Module):
     """The scores of three classes are the mean red, green and blue, over a hundred."""
 
     config = cifar(8, classes=3)
+    fc = nn.Linear(1, 1)  # tells what numbers a network computes in
 
     def forward(self, images: Tensor) -> Tensor:
         return images.mean((2, 3)) / 100
@@ -90,7 +91,7 @@ def test_only_the_centre_crop_counts() -> None:
 
 def test_ten_crop_is_the_mean_of_ten_probabilities() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (10, 14, 3), dtype=np.uint8)
-    sized = at_sides(pixels, [10])
+    sized = at_sides(pixels, [10], "picture")
     by_hand = torch.stack([
         (view.of(sized[10]).float().mean((1, 2)) / 100).softmax(0)
         for view in TenCrop(10, 8).views()
@@ -179,9 +180,29 @@ def test_a_bad_picture_is_an_answer_among_others(tmp_path: Path) -> None:
         colours().predict(pictures)
 
 
+def test_a_picture_of_pillows_may_be_truncated() -> None:
+    noise = np.random.default_rng(2).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    opened = Image.open(io.BytesIO(png(noise)[:9000]))
+    (found,) = colours().each([opened])
+    assert str(found).startswith("the picture: ")
+    assert isinstance(found, BadPicture)
+
+
+def test_a_picture_that_would_fill_the_memory_is_bad(tmp_path: Path) -> None:
+    file = tmp_path / "thin.png"
+    file.write_bytes(png(plain(9, 0, 0, (3, 153))))
+    found = list(colours(6).each([file, plain(9, 0, 0, (3, 150))], top=1))
+    assert str(found[0]) == f"{file}: 153 x 3 pixels; at most 50 to 1 are shown"
+    assert isinstance(found[1], list)
+
+
 @pytest.mark.parametrize(
-    "array", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), np.zeros((3, 8, 8), np.uint8)]
-)
+    "array",
+    [
+        np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), np.zeros((3, 8, 8), np.uint8),
+        np.zeros((0, 8, 3), np.uint8),
+    ],
+)  # fmt: skip
 def test_an_array_of_another_shape_or_type_is_refused(array: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"RGB uint8 \[H, W, 3\], not"):
         colours().predict(array)
@@ -247,6 +268,8 @@ def test_a_model_file_predicts_what_its_scores_say(random_net: Path) -> None:
 
 class LeastSquares(nn.Module):
     """A linear classifier of digits, fitted in one step."""
+
+    fc = Brightness.fc
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         super().__init__()

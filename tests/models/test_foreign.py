@@ -205,23 +205,7 @@ def test_akamaster_decides_zeros_and_preprocessing(tmp_path: Path) -> None:
     prepared = imported.model.preprocessing
     assert prepared.mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
     assert prepared.std.flatten().tolist() == pytest.approx([58.395, 57.12, 57.375])
-    assert (prepared.channels, prepared.resize, prepared.size) == ("RGB", None, None)
-
-
-@pytest.mark.parametrize(
-    ("name", "file", "error"),
-    [
-        pytest.param("resnet20", "resnet20-12fca82f.th", 8.27, id="20"),
-        pytest.param("resnet44", "resnet44-014dd654.th", 6.90, id="44", marks=pytest.mark.slow),
-    ],
-)
-def test_akamasters_nets_err_as_he_says(shared, real_cifar10, name, file, error) -> None:
-    from reslab.data.sets import open_sets
-    from reslab.evaluate.classify import classify
-
-    model = import_model(shared / "weights" / file, name).model
-    report = classify(model, open_sets("cifar10", real_cifar10).test)
-    assert (report.n, f"{report.top1_error:.2f}") == (10_000, f"{error:.2f}")
+    assert (prepared.channels, prepared.resize, prepared.size) == ("RGB", 32, 32)
 
 
 # the authors
@@ -318,7 +302,7 @@ def test_another_depth_is_told_by_names_and_the_one_that_fits(tmp_path, small_18
     assert told.startswith(
         f"{file} is not resnet34: 80 weights are missing (layer1.2.conv1.weight,"
     )
-    assert told.endswith("0 too many; it fits resnet18, resnet18-B")
+    assert told.endswith("0 too many; it fits resnet18")
     told = refusal(file, "resnet50")
     assert "layer1.0.conv1.weight is [64, 64, 3, 3], expected [64, 64, 1, 1]" in told
     assert "nets with the imagenet stem; resnet20 has the cifar stem" in refusal(file, "resnet20")

@@ -10,7 +10,8 @@ from reslab.models.weights import Model
 
 def with_statistics(name: str) -> ResNet:
     """A net whose batch norms are not the identity."""
-    net = build_resnet(config_named(name))
+    config = config_named(name)
+    net = build_resnet(config.model_copy(update={"blocks": tuple(1 for _ in config.blocks)}))
     rng = torch.Generator().manual_seed(0)
     for module in net.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

@@ -1,10 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from reslab.models.preprocessing import minus_mean
-from reslab.models.resnet import build_resnet, cifar
+from reslab.models.resnet import build_resnet, cifar, imagenet
 from reslab.models.weights import Model, load, model_bytes, sha256_of
 
 
@@ -60,3 +61,23 @@ def test_the_digest_sees_names_shapes_and_values() -> None:
     assert len(set(digests)) == len(digests)
     strided = torch.zeros(3, 2).t()
     assert sha256_of({"a": strided}) == sha256_of(one)  # layout in memory is no difference
+
+
+@pytest.mark.parametrize("pool", ["ceil", "padded"])
+@pytest.mark.parametrize("side", [16, 17, 18, 100, 129])
+def test_at_its_own_size_a_net_has_one_position(pool, side: int) -> None:
+    """Also at sizes that the stages do not halve into whole numbers."""
+    config = cifar(8) if side < 32 else imagenet(18).model_copy(update={"pool": pool})
+    model = replace(a_model(), net=build_resnet(config).eval())
+    model = replace(model, preprocessing=replace(model.preprocessing, resize=side, size=side))
+    pictures = torch.randint(0, 256, (1, 3, side, side), dtype=torch.uint8)
+    with torch.no_grad():
+        dense = model.dense(pictures)
+        torch.testing.assert_close(dense[:, :, 0, 0], model(pictures), rtol=1e-3, atol=1e-3)
+    assert dense.shape[2:] == (1, 1)
+    assert config.map_side(side) == model.net.stages(model.net.stem(pictures.float())).shape[-1]
+
+
+def test_pictures_below_a_nets_own_size_have_no_position() -> None:
+    with pytest.raises(ValueError, match="pictures of 20x12 are below the network's own size, 16"):
+        a_model().dense(torch.zeros(1, 3, 20, 12, dtype=torch.uint8))

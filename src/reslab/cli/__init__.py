@@ -4,6 +4,8 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from functools import wraps
+from io import TextIOWrapper
 
 import typer
 
@@ -53,8 +55,22 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     for verb, example in VERBS.items():
-        app.command(name_of(verb), epilog=f"Example: {example}")(verb)
+        app.command(name_of(verb), epilog=f"Example: {example}")(stopped_in_a_line(verb))
     return app
+
+
+def stopped_in_a_line(verb: Callable[..., int | None]) -> Callable[..., int | None]:
+    """The verb, which Ctrl-C ends with a line: typer would end it without a word."""
+
+    @wraps(verb)
+    def run(*arguments: object, **options: object) -> int | None:
+        try:
+            return verb(*arguments, **options)
+        except KeyboardInterrupt:
+            complain("stopped")
+            return 130
+
+    return run
 
 
 def name_of(verb: Callable[..., object]) -> str:
@@ -72,12 +88,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments:
         complain(f"which verb? {', '.join(map(name_of, VERBS))}; see reslab --help")
         return 2
+    if isinstance(sys.stdout, TextIOWrapper):  # a name that cannot be printed stops no work
+        sys.stdout.reconfigure(errors="backslashreplace")
     warnings.showwarning = lambda message, *rest, **more: complain(f"warning: {message}")
     try:
         return build_app()(args=arguments, prog_name="reslab", standalone_mode=False) or 0
-    except KeyboardInterrupt:
-        complain("stopped")
-        return 130
     except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reslab.cli.console import clock, counting, say, say_json
+from reslab.cli.console import clock, counting, printable, say, say_json
 
 if TYPE_CHECKING:
     from reslab.data.check import Case, Finding
@@ -147,11 +147,6 @@ def in_words(case: "Case") -> str:
     if len(case.files) > SHOWN:
         names.append(f"{len(case.files) - SHOWN:,} more")
     return " = ".join(names) + (f"  ({printable(case.note)})" if case.note else "")
-
-
-def printable(name: str) -> str:
-    """A file's name as it can be shown: any bytes are allowed in one, a terminal's orders too."""
-    return name if name.isprintable() else ascii(name)
 
 
 def on_screen(findings: "tuple[Finding, ...]") -> None:

@@ -21,7 +21,12 @@ def complain(text: str) -> None:
 def to_stderr(text: str) -> None:
     """A line on standard error; a reader who has gone away must not stop the work."""
     with suppress(OSError):
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """One line that gives no orders to a terminal: the name of a file may hold any bytes."""
+    return "".join(it if it.isprintable() else ascii(it)[1:-1] for it in text)
 
 
 def say(text: str) -> None:
@@ -96,7 +101,7 @@ def training_display(iterations: int) -> Iterator[Callable[[Row], None]]:
             if row["kind"] == "train":
                 bar.update(task, completed=row["iteration"], facts=train_facts(row))
             else:
-                bar.console.print(line_of(row), highlight=False, markup=False)
+                bar.console.print(printable(line_of(row)), highlight=False, markup=False)
 
         yield hear
 
@@ -155,7 +160,8 @@ def counting(total: int, what: str) -> Iterator[Callable[[str | None], None]]:
 
         def hear(line: str | None) -> None:
             if line:
-                bar.console.print(f"reslab: {line}", highlight=False, markup=False, soft_wrap=True)
+                text = f"reslab: {printable(line)}"
+                bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
             bar.advance(task)
 
         yield hear

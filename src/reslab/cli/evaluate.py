@@ -11,6 +11,7 @@ import typer
 from reslab.cli.chosen import computing_in, numbers_for, test_pictures
 from reslab.cli.console import complain, counting, on_screen, say, say_json, to_stderr
 from reslab.cli.evaluate_detections import evaluate_detections, is_detections
+from reslab.cli.import_ import named_by
 
 if TYPE_CHECKING:
     from reslab.evaluate.classify import Report
@@ -52,7 +53,8 @@ def evaluate(
         bool, typer.Option("--keep-scores", help="Keep the scores of every view with the model.")
     ] = False,
     classes: Annotated[
-        Path | None, typer.Option(help="A CSV file that names the outputs: index,wnid,name.")
+        Path | None,
+        typer.Option(help="Names of the outputs: .csv of index,id,name, or .txt, one a line."),
     ] = None,
     page: Annotated[
         Path | None,
@@ -77,7 +79,11 @@ def evaluate(
         return
     from reslab.models.weights import load
 
-    loaded = [(path, named_by(classes, computing_in(precision, load(path)))) for path in models]
+    if page and page.exists() and not page.is_dir():
+        raise ValueError(f"--report {page} is a file: name a folder")
+    loaded = [(path, computing_in(precision, load(path))) for path in models]
+    if classes:
+        loaded = [(path, named_by(classes, model)) for path, model in loaded]
     must_share_classes(loaded)
     pictures, entries = reports_of(loaded, on, data, protocol or "one-crop", keep_scores)
     if as_json:
@@ -116,9 +122,11 @@ def reports_of(
     keep_scores: bool,
 ) -> "tuple[AnySet, list[Entry]]":
     """The pictures, a report a model, and one of their mean where there are several."""
+    from reslab.data.loading import usable_cores
     from reslab.evaluate.classify import report, score
     from reslab.evaluate.ensemble import ensemble
     from reslab.evaluate.matching import matched
+    from reslab.evaluate.vault import digest_of
     from reslab.evaluate.views import protocol_named
     from reslab.world import open_world
 
@@ -128,13 +136,18 @@ def reports_of(
     pictures, lost = matched(found, models[0][1].classes, models[0][1].ids)
     for line in lost:
         complain(f"{line}; its pictures are left out")
+    vaults = [vault_of(*it, keep_scores) for it in models]
+    if any(vault.in_use for vault in vaults):  # read once for all models
+        with listening(len(pictures)) as tell:
+            digest = digest_of(pictures, usable_cores(), tell)
+        vaults = [replace(vault, pictures=digest) for vault in vaults]
     entries, scores = [], []
-    for (path, model), chosen in zip(models, protocols, strict=True):
+    for (path, model), chosen, vault in zip(models, protocols, vaults, strict=True):
         with listening(len(pictures)) as tell:
             scores.append(
                 score(
                     model.to(world.device), pictures, chosen, device=world.device, tell=tell,
-                    vault=vault_of(path, model, keep_scores),
+                    vault=vault,
                 )
             )  # fmt: skip
         made = report(scores[-1], pictures, str(chosen))
@@ -169,25 +182,12 @@ def listening(total: int) -> "Iterator[Tell]":
         yield hear
 
 
-def named_by(file: Path | None, model: "Model") -> "Model":
-    """The model, its outputs named by a file if there is one."""
-    from reslab.data.classes import read_classes
-
-    if file is None:
-        return model
-    rows = read_classes(file)
-    if len(rows) != len(model.classes):
-        raise ValueError(f"{file} names {len(rows)} classes, the model has {len(model.classes)}")
-    ids, names = zip(*rows, strict=True)
-    return replace(model, classes=names, ids=ids)
-
-
 def must_share_classes(models: "Sequence[tuple[Path, Model]]") -> None:
     """ValueError unless the outputs of all models mean the same."""
     first, known = models[0]
     for path, model in models[1:]:
-        same_ids = bool(known.ids) and known.ids == model.ids
-        if not same_ids and known.classes != model.classes:
+        both = bool(known.ids and model.ids)  # then names may repeat, or be written otherwise
+        if known.ids != model.ids if both else known.classes != model.classes:
             raise ValueError(
                 f"{path} knows other classes than {first}: their scores cannot be averaged; "
                 "evaluate them one at a time"
@@ -195,7 +195,10 @@ def must_share_classes(models: "Sequence[tuple[Path, Model]]") -> None:
 
 
 def vault_of(path: Path, model: "Model", keep: bool) -> "Vault":
-    """Where the scores of a model are kept: in its run folder, or beside its file."""
+    """Where the scores of a model are kept: in its run folder, or beside its file.
+
+    Those in bf16 have a folder of their own, so neither replaces the other.
+    """
     import torch
 
     from reslab.evaluate.vault import Vault
@@ -204,7 +207,8 @@ def vault_of(path: Path, model: "Model", keep: bool) -> "Vault":
     # the layout and the preprocessing decide as much as the weights do
     facts = f"{model.net.config.model_dump_json()} {model.preprocessing.facts()}"
     tensors = model.net.state_dict() | model.preprocessing.tensors()
-    folder = path / "scores" if path.is_dir() else path.with_name(f"{path.name}.scores")
+    kind = "scores-bf16" if model.net.fc.weight.dtype == torch.bfloat16 else "scores"
+    folder = path / kind if path.is_dir() else path.with_name(f"{path.name}.{kind}")
     return Vault(folder, sha256_of(tensors | {facts: torch.empty(0)}), keep)
 
 

@@ -51,9 +51,8 @@ def import_(
     from reslab.train.checkpoint import write_atomically
 
     check_new(out, (".safetensors",))
-    names = read_names(classes) if classes else None
     imported = import_model(file, network, mean)
-    model = named(imported, names, classes)
+    model = named_by(classes, imported.model) if classes else named(imported)
     write_atomically(out, model_bytes(model))
     if as_json:
         say_json(facts(imported, model, network, out))
@@ -91,6 +90,8 @@ def read_names(file: Path) -> list[tuple[str, str]]:
         raise ValueError(f"{file}: {(error.strerror or str(error)).lower()}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{file} is not UTF-8 text") from None
+    if not names:
+        raise ValueError(f"{file} names no class")
     for line, name in enumerate(names, 1):
         if not name:
             raise ValueError(f"{file}:{line}: an empty line where a name is to be")
@@ -102,18 +103,22 @@ def read_names(file: Path) -> list[tuple[str, str]]:
     return [(name, name) for name in names]
 
 
-def named(imported: "Imported", names: list[tuple[str, str]] | None, file: Path | None) -> "Model":
-    """The model with names for its outputs: those given, else CIFAR-10's, else their numbers."""
+def named_by(file: Path, model: "Model") -> "Model":
+    """The model, its outputs named by a file."""
+    names = read_names(file)
+    if len(names) != len(model.classes):
+        raise ValueError(f"{file} names {len(names)} classes, the model has {len(model.classes)}")
+    ids, words = zip(*names, strict=True)
+    return replace(model, classes=words, ids=() if ids == words else ids)
+
+
+def named(imported: "Imported") -> "Model":
+    """The model with CIFAR-10's names for its outputs, where its layout says so."""
     from reslab.data.cifar10 import CLASSES
     from reslab.models.layouts import AKAMASTER
 
     model = imported.model
     outputs = len(model.classes)
-    if names is not None:
-        if len(names) != outputs:
-            raise ValueError(f"{file} names {len(names)} classes, the weights have {outputs}")
-        ids, words = tuple(key for key, _ in names), tuple(name for _, name in names)
-        return replace(model, classes=words, ids=() if ids == words else ids)
     if imported.layout is AKAMASTER and outputs == len(CLASSES):
         return replace(model, classes=CLASSES)
     complain(f"the {outputs} outputs are called 0 to {outputs - 1}; --classes FILE names them")

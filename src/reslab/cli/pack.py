@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reslab.cli.console import complain, counting, say, say_json
+from reslab.cli.console import complain, counting, printable, say, say_json
 
 if TYPE_CHECKING:
     from reslab.data.packing import Packed, Packing
@@ -62,7 +62,7 @@ def pack(
         say_json({"out": str(out), "parts": [asdict(part) for part in packed]})
         return 0
     for part in packed:
-        say(f"{part.name}: {summary(part, packing)}")
+        say(f"{printable(part.name)}: {summary(part, packing)}")
     return 0
 
 

@@ -14,7 +14,7 @@ from reslab.data.advice import ADVICE, FEW, IMBALANCE, SMALL, Advice
 from reslab.data.box_advice import BOX_ADVICE
 from reslab.data.classes import read_classes
 from reslab.data.facts import FORMS, LOOKS, PROBLEMS, Facts
-from reslab.data.folder import CLASSES
+from reslab.data.folder import class_list
 from reslab.data.listing import WHOLE, Listing, Names, Part
 
 
@@ -86,12 +86,12 @@ def _of_arrangement(listing: Listing) -> Iterator[Finding]:
 
 def _faults_of_class_list(listing: Listing) -> Iterator[Case]:
     for part in listing.parts:
-        places = (f"{part.prefix}{CLASSES}", CLASSES)
-        place = next((it for it in places if (listing.folder / it).is_file()), None)
-        if place is None or part.packed:
+        path = class_list(listing.folder / part.prefix, listing.folder)
+        if path is None or part.packed:
             continue
+        place = str(path.relative_to(listing.folder))
         try:
-            listed = dict(read_classes(listing.folder / place))
+            listed = dict(read_classes(path))
         except ValueError as error:
             yield Case((place,), str(error))
             continue

@@ -65,7 +65,8 @@ def arranged(pictures: PictureSet, root: Path, names: Path) -> PictureSet:
         if name not in listed:
             near = get_close_matches(name, listed, n=1, cutoff=0)[0]
             raise ValueError(f"{root}: class {name!r} is not in {names}; the nearest is {near!r}")
-    ids = tuple(name for name in listed if name in set(pictures.ids))
+    present = set(pictures.ids)
+    ids = tuple(name for name in listed if name in present)
     return replace(
         pictures,
         labels=_relabelled(pictures, ids),

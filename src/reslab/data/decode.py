@@ -22,7 +22,11 @@ from PIL import (
 
 from reslab.data.orientation import jpeg_exif, orientation, turned, upright
 
-SUFFIXES = (".jpg", ".jpeg", ".jpe", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+FORMATS = {
+    ".jpg": "jpeg", ".jpeg": "jpeg", ".jpe": "jpeg", ".png": "png", ".webp": "webp",
+    ".gif": "gif", ".bmp": "bmp", ".tif": "tiff", ".tiff": "tiff",
+}  # fmt: skip
+SUFFIXES = tuple(FORMATS)
 
 # 256 MiB as RGB. Also where Pillow would begin to warn, so that it never does.
 MAX_PIXELS = 2**28 // 3

@@ -11,7 +11,7 @@ import simplejpeg
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from reslab.data.decode import READERS, BadPicture, TooLarge, decode, format_of, opened
+from reslab.data.decode import FORMATS, READERS, BadPicture, TooLarge, decode, format_of, opened
 from reslab.data.listing import Listing
 from reslab.data.loading import in_order, usable_cores
 from reslab.data.orientation import jpeg_exif, orientation
@@ -25,10 +25,6 @@ PROBLEMS = ("unreadable", "empty", "truncated", "corrupt", "not a picture", "too
 LOOKS = ("16-bit", "CMYK", "alpha", "palette", "grey", "rotated", "animated", "wrong suffix")
 
 FORMS = tuple(READERS)
-FORMATS = {
-    ".jpg": "jpeg", ".jpeg": "jpeg", ".jpe": "jpeg", ".png": "png", ".webp": "webp",
-    ".gif": "gif", ".bmp": "bmp", ".tif": "tiff", ".tiff": "tiff",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -79,8 +75,6 @@ def gather(listing: Listing, hear: Callable[[None], None]) -> Facts:
 
 
 def _inspect(listing: Listing, index: int) -> Fact:
-    if index in listing.no_files:
-        return Fact("unreadable", listing.no_files[index])
     part = listing.parts[listing.part_of[index]]
     file = listing.names[index]
     # what was packed may have become a JPEG without its name being changed
@@ -91,8 +85,6 @@ def inspect(read: Callable[[str], bytes], file: str, suffix: str) -> Fact:
     """Read and decode one file. `suffix` is held against its content unless it is empty."""
     try:
         data = read(file)
-    except OSError as error:
-        return Fact("unreadable", (error.strerror or str(error)).lower())
     except BadPicture as bad:
         return Fact("unreadable", str(bad).removeprefix(f"{file}: "))
     try:

@@ -1,10 +1,11 @@
 """Folders of pictures, a class a subfolder: what is in a folder says how it is read."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
+from stat import S_ISREG
 
 import torch
 from torch import Tensor
@@ -36,11 +37,18 @@ class FolderReader:
 
     def __call__(self, file: str) -> bytes:
         try:
-            with open(f"{self.root}/{file}", "rb") as opened:
-                return opened.read()
+            with open(f"{self.root}/{file}", "rb", opener=_open_at_once) as opened:
+                if S_ISREG(os.fstat(opened.fileno()).st_mode):
+                    return opened.read()
+            raise OSError("not a file but a device, a pipe or a socket")
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise BadPicture(f"{file}: cannot be read ({reason})") from None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Opening a pipe would wait for somebody to write to it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def open_pictures(
@@ -131,10 +139,15 @@ def _open(root: Path, folder: Path, names: Path | None) -> PictureSet:
     if is_packed(root):
         return arranged(open_part(root), root, names) if names else open_part(root)
     pictures = _open_class_folders(root)
-    for place in (root / CLASSES, folder / CLASSES):
-        if names is None and place.is_file():
-            names = place
+    names = names or class_list(root, folder)
     return arranged(pictures, root, names) if names else pictures
+
+
+def class_list(root: Path, folder: Path) -> Path | None:
+    """The file that gives the classes of `root` order and names, there or in the `folder` whose
+    part it is."""
+    places = (root / CLASSES, folder / CLASSES)
+    return next((place for place in places if place.is_file()), None)
 
 
 def _open_class_folders(root: Path) -> PictureSet:
@@ -144,7 +157,8 @@ def _open_class_folders(root: Path) -> PictureSet:
     files: list[str] = []
     counts = []
     for name in ids:
-        pictures = sorted(_pictures_below(root, name))
+        below = files_below(root, name, list_folder)
+        pictures = sorted(file for file, _ in below if file.lower().endswith(SUFFIXES))
         if not pictures:
             raise ValueError(
                 f"{root / name} holds no picture ({', '.join(SUFFIXES)}); remove it, or fill it"
@@ -155,32 +169,48 @@ def _open_class_folders(root: Path) -> PictureSet:
     return PictureSet(root.resolve().name, files, labels, ids, ids, FolderReader(str(root)))
 
 
-def list_folder(folder: str | Path) -> list[os.DirEntry[str]]:
+def list_folder(folder: Path) -> list[os.DirEntry[str]]:
+    """What is in a folder and not hidden, by name."""
     try:
         with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+        return sorted(shown, key=lambda entry: entry.name)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ValueError(f"{folder} cannot be listed: {reason}") from None
 
 
 def subfolders(folder: Path) -> tuple[str, ...]:
-    names = (entry.name for entry in list_folder(folder) if entry.is_dir())
-    return tuple(sorted(name for name in names if name not in NO_CLASSES))
+    """The names of the folders that may be classes or parts, sorted."""
+    names = (entry.name for entry in list_folder(folder) if is_folder(entry))
+    return tuple(name for name in names if name not in NO_CLASSES)
 
 
-def _pictures_below(root: Path, name: str) -> Iterator[str]:
-    """Names relative to `root`, in no order. A link to a folder is not followed, except that
-    `name` may be one: links below it could lead in circles."""
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a circle of links
+        return False
+
+
+def files_below(
+    root: Path, name: str, listed: Callable[[Path], list[os.DirEntry[str]]]
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """All below a class's folder that is no folder, with its name relative to `root`.
+
+    A link to a folder is not followed, except that `name` may be one: links below it could lead
+    in circles.
+    """
     folders = [name]
     while folders:
         folder = folders.pop()
-        for entry in list_folder(f"{root}/{folder}"):
-            if entry.is_dir(follow_symlinks=False):
-                if entry.name not in NO_CLASSES:
-                    folders.append(f"{folder}/{entry.name}")
-            elif entry.name.lower().endswith(SUFFIXES):
-                yield f"{folder}/{entry.name}"
+        for entry in listed(root / folder):
+            file = f"{folder}/{entry.name}"
+            if not entry.is_dir(follow_symlinks=False):
+                yield file, entry
+            elif entry.name not in NO_CLASSES:
+                folders.append(file)
 
 
 def _one_class(root: Path, pictures: PictureSet) -> str:

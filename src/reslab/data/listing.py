@@ -6,12 +6,20 @@ are the same: a test holds that both see the same pictures.
 
 import os
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from reslab.data.decode import SUFFIXES, format_of
-from reslab.data.folder import NO_CLASSES, FolderReader, find_parts, list_folder, subfolders
+from reslab.data.folder import (
+    FolderReader,
+    files_below,
+    find_parts,
+    is_folder,
+    list_folder,
+    subfolders,
+)
 from reslab.data.shards import is_packed, open_part
 
 WHOLE = "whole"  # the name of the part where there are no parts
@@ -65,7 +73,6 @@ class Listing:
     names: Names = field(default_factory=Names)  # relative to the root of their part
     part_of: array = field(default_factory=lambda: array("B"))  # [N], into `parts`
     class_of: array = field(default_factory=lambda: array("l"))  # [N], a number of `ids`
-    no_files: dict[int, str] = field(default_factory=dict)  # pictures that cannot even be opened
     # what is not read, relative to `folder`
     misnamed: Names = field(default_factory=Names)  # pictures by their content alone
     formats: list[str] = field(default_factory=list)  # of the misnamed
@@ -129,7 +136,7 @@ def _list_part(listing: Listing, name: str, root: Path) -> None:
             continue
         seen[real] = f"the same files as {prefix}{id_}"
         part.classes[id_] = 0
-        for file, entry in _files_below(listing, part, root, id_):
+        for file, entry in files_below(root, id_, partial(_listed, listing)):
             _list_file(listing, part, id_, file, entry)
     _list_outside(listing, root, [])
 
@@ -146,16 +153,13 @@ def _list_packed(listing: Listing, name: str, prefix: str, root: Path) -> None:
 
 
 def _list_file(listing: Listing, part: Part, id_: str, file: str, entry: os.DirEntry[str]) -> None:
-    readable = _is_file(entry)
     if file.lower().endswith(SUFFIXES):
-        if not readable:  # a link to nothing, or a pipe that would be read for ever
-            listing.no_files[len(listing)] = _why_no_file(entry)
         listing.add(id_, file)
-    elif entry.is_symlink() and entry.is_dir():
+    elif is_folder(entry):
         listing.faults.append(
             Fault("linked folder", part.prefix + file, f"to {os.readlink(entry)}")
         )
-    elif readable and (kind := _format_by_head(entry)):
+    elif kind := _format_by_head(entry):
         listing.misnamed.append(part.prefix + file)
         listing.formats.append(kind)
     else:
@@ -164,51 +168,27 @@ def _list_file(listing: Listing, part: Part, id_: str, file: str, entry: os.DirE
 
 def _format_by_head(entry: os.DirEntry[str]) -> str | None:
     try:
+        if not entry.is_file():  # a pipe would be read for ever
+            return None
         with open(entry, "rb") as file:
             return format_of(file.read(16))
     except OSError:
         return None
 
 
-def _files_below(
-    listing: Listing, part: Part, root: Path, id_: str
-) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """All that is not a folder below a class folder, sorted within its folder."""
-    folders = [id_]
-    while folders:
-        folder = folders.pop()
-        try:
-            entries = sorted(list_folder(root / folder), key=lambda entry: entry.name)
-        except ValueError as error:
-            listing.faults.append(Fault("unreadable folder", part.prefix + folder, str(error)))
-            continue
-        for entry in entries:
-            file = f"{folder}/{entry.name}"
-            if not entry.is_dir(follow_symlinks=False):
-                yield file, entry
-            elif entry.name not in NO_CLASSES:
-                folders.append(file)
+def _listed(listing: Listing, folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        return list_folder(folder)
+    except ValueError as error:
+        place = str(folder.relative_to(listing.folder))
+        listing.faults.append(Fault("unreadable folder", place, str(error)))
+        return []
 
 
 def _list_outside(listing: Listing, root: Path, folders: list[str]) -> None:
     """Pictures beside the class folders, and folders beside the parts."""
     prefix = f"{root.name}/" if root != listing.folder else ""
-    entries = (entry.name for entry in list_folder(root) if not entry.is_dir())
+    entries = (entry.name for entry in list_folder(root) if not is_folder(entry))
     pictures = (name for name in entries if name.lower().endswith(SUFFIXES))
-    for name in (*sorted(pictures), *(f"{folder}/" for folder in folders)):
+    for name in (*pictures, *(f"{folder}/" for folder in folders)):
         listing.outside.append(prefix + name)
-
-
-def _is_file(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_file()
-    except OSError:  # a circle of links
-        return False
-
-
-def _why_no_file(entry: os.DirEntry[str]) -> str:
-    try:
-        os.stat(entry.path)
-    except OSError as error:
-        return (error.strerror or str(error)).lower()
-    return "a folder" if entry.is_dir() else "not a file but a device, a pipe or a socket"

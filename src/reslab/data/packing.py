@@ -13,13 +13,14 @@ import torch
 from reslab.data.decode import BadPicture, decode, format_of
 from reslab.data.loading import in_order, usable_cores
 from reslab.data.pictures import PictureSet
-from reslab.data.resize import resize_whole
+from reslab.data.resize import resize_whole, shorter_side
 from reslab.data.shard_writer import Draft, ShardWriter
 from reslab.data.shards import COLUMNS, INDEX, Index, Shard, index_bytes
 
 MEGABYTE = 1_000_000
 SHARD_SIZE = 500  # megabytes: 280 shards for ImageNet
 QUALITY = 95
+LONGEST = 65_500  # side of a JPEG that libjpeg writes
 
 Tell = Callable[[BadPicture | None], None]  # one more picture is packed, or is bad and left out
 
@@ -88,7 +89,6 @@ def write_shards(
     Pictures lie in one fixed random order, so that who reads a shard from end to end meets every
     class; the index keeps the order of the set.
     """
-
     draft.make_folder(place)
     writer = ShardWriter(place, packing.shard_size * MEGABYTE, draft)
     order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0)).tolist()
@@ -140,7 +140,12 @@ def keep(pictures: PictureSet, packing: Packing, row: int) -> Kept | BadPicture:
     except BadPicture as error:
         return error
     side = packing.shorter_side
-    if side is None or min(picture.shape[:2]) <= side:
+    height, width = picture.shape[:2]
+    if (
+        side is None
+        or min(width, height) <= side
+        or max(shorter_side(width, height, side)) > LONGEST
+    ):
         kind = str(format_of(data))  # whatever it is called
         return Kept(data, "jpg" if kind == "jpeg" else kind, reduced=False)
     small = np.ascontiguousarray(resize_whole(picture, side))

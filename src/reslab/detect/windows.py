@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 CHANNELS = 64  # computed together, so that the tables of them stay in a processor's cache
 
@@ -86,7 +85,6 @@ class _Largest(torch.autograd.Function):
         return found
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, None]:
         (gradient,) = grad_outputs  # [N, C]
         places, empty = ctx.saved_tensors

@@ -104,11 +104,12 @@ class Predictor:
         if top < 1:
             raise ValueError(f"top={top}: at least one class")
         sides = list(dict.fromkeys(view.side for view in views))
-        own = own_side(self.model)
+        own = only_side(self.model)
 
         def prepared(picture: Picture) -> Prepared | BadPicture:
             try:
-                return prepare(pixels_of(picture), sides, own)
+                file = str(picture) if isinstance(picture, str | Path) else BYTES
+                return prepare(pixels_of(picture), sides, own, file)
             except BadPicture as bad:
                 return bad
 
@@ -121,7 +122,7 @@ class Predictor:
         while together := list(islice(coming, TOGETHER)):
             good = [it for it in together if isinstance(it, Prepared)]
             if not said and any(it.fitted for it in good):
-                side = own_side(self.model)
+                side = only_side(self.model)
                 warnings.warn(
                     f"this network knows pictures of {side}x{side} only: others are resized until "
                     "their shorter side fits, and their centre is taken",
@@ -156,20 +157,21 @@ def load(path: str | Path) -> Predictor:
     return Predictor(weights.load(path))
 
 
-def own_side(model: Model) -> int | None:
+def only_side(model: Model) -> int | None:
     """The one size that a network knows which has a mean picture and no crop: CIFAR's, digits'."""
-    side = model.preprocessing.mean.shape[-1]
-    return side if model.preprocessing.size is None and side > 1 else None
+    return None if model.preprocessing.size else model.own_side
 
 
-def prepare(pixels: np.ndarray, sides: Sequence[int | None], own: int | None) -> Prepared:
+def prepare(
+    pixels: np.ndarray, sides: Sequence[int | None], own: int | None, file: str
+) -> Prepared:
     """A picture with its shorter side made each of `sides`; RGB uint8 [H, W, 3].
 
     None is the picture as it came, but for a network that knows one size only its `own` size.
     """
     if own is None or None not in sides or pixels.shape[:2] == (own, own):
-        return Prepared(at_sides(pixels, sides), fitted=False)
-    sized = at_sides(pixels, [own if side is None else side for side in sides])
+        return Prepared(at_sides(pixels, sides, file), fitted=False)
+    sized = at_sides(pixels, [own if side is None else side for side in sides], file)
     centre = View(own, "centre", own).of(sized[own])
     return Prepared(sized | {None: centre}, fitted=True)
 
@@ -177,7 +179,7 @@ def prepare(pixels: np.ndarray, sides: Sequence[int | None], own: int | None) ->
 def pixels_of(picture: Picture) -> np.ndarray:
     """RGB uint8 [H, W, 3] of whatever a picture comes as."""
     if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        if picture.dtype != np.uint8 or picture.shape[2:] != (3,) or not picture.size:
             raise ValueError(
                 f"a picture as an array is RGB uint8 [H, W, 3], "
                 f"not {picture.dtype} {list(picture.shape)}"
@@ -186,7 +188,10 @@ def pixels_of(picture: Picture) -> np.ndarray:
     if isinstance(picture, Image.Image):
         if picture.mode in ("I", "F"):
             raise BadPicture(f"{BYTES}: 32-bit grey, which does not say what is black and white")
-        return rgb_of(ImageOps.exif_transpose(picture))
+        try:
+            return rgb_of(ImageOps.exif_transpose(picture))
+        except Exception as error:  # of a file that is read only now: see `decode.opened`
+            raise BadPicture(f"{BYTES}: {error or type(error).__name__}") from None
     if isinstance(picture, bytes):
         return decode(picture, BYTES)
     try:

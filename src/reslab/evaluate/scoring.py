@@ -22,9 +22,10 @@ AnySet = ImageSet | PictureSet
 Sized = dict[int | None, Tensor]  # a picture by its shorter side, uint8 [3, h, w]; None: as it is
 
 # fixed ranges of indices: results do not depend on who evaluates which range, or on the device
-RANGE = 500
+RANGE = 100  # small ones: what a layer makes of them stays near the processor
 PICTURE_RANGE = 64  # of photographs, which are large
 BATCH_PIXELS = PICTURE_RANGE * 224 * 224  # that a network is shown at a time
+THINNEST = 50  # longer side to shorter: enlarged to 640, what is thinner would fill the memory
 
 
 class Scorer(Protocol):
@@ -88,12 +89,19 @@ def load_ranges(pictures: AnySet, sides: Iterable[int | None], threads: int) -> 
 def resized(pictures: AnySet, index: int, sides: Sequence[int | None]) -> Sized:
     """One picture of a set at each of the sides, decoded once."""
     if isinstance(pictures, ImageSet):
-        return at_sides(pictures.images[index].permute(1, 2, 0).cpu().numpy(), sides)
-    return at_sides(pictures.picture(index), sides)
+        pixels = pictures.images[index].permute(1, 2, 0).cpu().numpy()
+        return at_sides(pixels, sides, f"picture {index}")
+    return at_sides(pictures.picture(index), sides, pictures.files[index])
 
 
-def at_sides(picture: np.ndarray, sides: Iterable[int | None]) -> Sized:
-    """A picture, uint8 [H, W, 3], at each of the shorter sides."""
+def at_sides(picture: np.ndarray, sides: Iterable[int | None], file: str) -> Sized:
+    """A picture, uint8 [H, W, 3], at each of the shorter sides; `file` is what errors call it.
+
+    Too thin at one side is too thin at all: kept scores of parts agree with those of the whole.
+    """
+    height, width = picture.shape[:2]
+    if max(height, width) > THINNEST * min(height, width):
+        raise BadPicture(f"{file}: {width} x {height} pixels; at most {THINNEST} to 1 are shown")
     arrays = {side: picture if side is None else resize_whole(picture, side) for side in sides}
     # copied, for torch wants memory that it may write to
     return {side: torch.from_numpy(array.copy()).permute(2, 0, 1) for side, array in arrays.items()}

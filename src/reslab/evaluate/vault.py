@@ -38,12 +38,18 @@ class Vault:
     folder: Path
     model: str  # a digest of all that its scores depend on
     keep: bool = False  # what is computed
+    pictures: str | None = None  # the digest of the set, where it is known
+
+    @property
+    def in_use(self) -> bool:
+        """Whether there are scores, or there will be."""
+        return self.keep or self.folder.is_dir()
 
     def shelf(self, pictures: AnySet, threads: int, tell: Tell) -> "Shelf | None":
         """Where this set's scores are or will be; None if there are none and none are wanted."""
-        if not self.keep and not self.folder.is_dir():
+        if not self.in_use:
             return None
-        digest = digest_of(pictures, threads, tell)
+        digest = self.pictures or digest_of(pictures, threads, tell)
         plain = re.sub(r"[^\w.-]+", "-", pictures.name)
         folder = self.folder / f"{plain}-{digest[:12]}"
         if self.keep:

@@ -21,7 +21,7 @@ from reslab.models.resnet import ResNet, ResNetConfig, channels_last
 from reslab.models.tensor_files import mean_shaped, read_mean, read_tensors
 from reslab.models.weights import Model
 
-RESIZE, SIZE = 256, 224  # the one-crop test that the ImageNet nets are quoted with
+ONE_CROP = (256, 224)  # that the ImageNet nets are quoted with
 SHOWN = 3  # names of a difference
 MEAN_KEY = "mean"  # of the mean picture in a file of the authors' layout
 
@@ -133,8 +133,11 @@ def some(names: list[str]) -> str:
 def nearest(layout: Layout, tensors: dict[str, Tensor]) -> str:
     """The named networks that a file does fit, as the end of a sentence."""
     layers = sum(tensor.ndim in (2, 4) for tensor in tensors.values())
-    fitting = []
+    names: dict[ResNetConfig, str] = {}  # the first of those that mean the same
     for name, config in all_models().items():
+        names.setdefault(config, name)
+    fitting = []
+    for config, name in names.items():
         # as the paper counts, and at most one projection a block: spares building deep nets
         possible = config.depth <= layers <= config.depth + sum(config.blocks)
         if layout.stem not in (None, config.stem) or not possible:
@@ -161,9 +164,8 @@ def preprocessing_of(
             "give --mean FILE (.npy or .npz; red, green, blue of 0 to 255; [3] or [3, H, W])"
         )
     std = torch.tensor(layout.std)[:, None, None]
-    if config.stem == "cifar":  # pictures as they come
-        return Preprocessing(mean.contiguous(), std, layout.channels)
-    return Preprocessing(mean.contiguous(), std, layout.channels, resize=RESIZE, size=SIZE)
+    numbers = ONE_CROP if config.stem == "imagenet" else (layout.side, layout.side)
+    return Preprocessing(mean.contiguous(), std, layout.channels, *numbers)
 
 
 def is_folded(net: nn.Module) -> bool:

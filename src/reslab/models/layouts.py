@@ -36,6 +36,7 @@ class Layout:
     std: tuple[float, float, float]
     channels: Channels = "RGB"
     asks_mean: bool = False  # a mean may be given, in the order of the channels
+    side: int | None = None  # of the pictures of its nets with the cifar stem, where that is known
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,7 @@ TORCHVISION = Layout(
 AKAMASTER = Layout(
     "akamaster's names", ("conv1.weight", "bn1.weight", "linear.weight"),
     akamaster_names, "linear.weight", "cifar", {"zeros": "both"}, USUAL_MEAN, USUAL_STD,
+    side=32,
 )  # fmt: skip
 AUTHORS = Layout(
     "the authors' Caffe layers", ("bn_conv1/0", "res2a_branch2a/0"),

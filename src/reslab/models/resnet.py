@@ -69,10 +69,14 @@ class ResNetConfig(BaseModel):
         """Weighted layers as the paper counts them: those of the blocks, the first, the last."""
         return LAYERS[self.block] * sum(self.blocks) + 2
 
-    @property
-    def reduction(self) -> int:
-        """Pixels of a picture's side to one of the last feature map's."""
-        return (4 if self.stem == "imagenet" else 1) * 2 ** (len(self.blocks) - 1)
+    def map_side(self, side: int) -> int:
+        """Of the last feature map, for a picture of so many pixels on a side."""
+        if self.stem == "imagenet":
+            side = (side + 1) // 2
+            side = side // 2 if self.pool == "ceil" else (side + 1) // 2
+        for _ in self.blocks[1:]:
+            side = (side + 1) // 2
+        return side
 
 
 def imagenet(depth: int, shortcut: Option | None = "B", *, classes: int = 1000) -> ResNetConfig:
@@ -179,7 +183,7 @@ class ResNet(nn.Module):
 
     def dense(self, images: Tensor, window: int) -> Tensor:
         """Fully convolutional (Sec. 3.4): the pooling slides by one, the classifier is a 1x1
-        convolution. [B, 3, H, W] -> [B, classes, h, w], h = H / reduction - window + 1
+        convolution. [B, 3, H, W] -> [B, classes, h, w], h = map_side(H) - window + 1
         """
         features = self.stages(self.stem(images))
         pooled = F.avg_pool2d(features, window, stride=1)

@@ -46,11 +46,21 @@ class Model:
         The network is applied as at each place of the size that it was trained on: one position
         at that size, more where the pictures are larger.
         """
-        own = self.preprocessing.size or self.preprocessing.mean.shape[-1]
-        if own < self.net.config.reduction:
+        own, map_side = self.own_side, self.net.config.map_side
+        if own is None:
             raise ValueError("this model does not say for which size of pictures it was trained")
-        window = own // self.net.config.reduction
-        return self.net.dense(self._input(images), window).float()
+        if map_side(min(images.shape[-2:])) < map_side(own):
+            height, width = images.shape[-2:]
+            raise ValueError(
+                f"pictures of {height}x{width} are below the network's own size, {own}"
+            )
+        return self.net.dense(self._input(images), map_side(own)).float()
+
+    @property
+    def own_side(self) -> int | None:
+        """Of the pictures that it was trained on, where the file says so."""
+        side = self.preprocessing.mean.shape[-1]  # 1: a colour, which goes with every size
+        return self.preprocessing.size or (side if side > 1 else None)
 
     def _input(self, images: Tensor) -> Tensor:
         """Prepared in fp32, then in the numbers that the network computes in."""

@@ -108,7 +108,8 @@ def parted(
 def must_know_classes(recipe: Recipe, train: AnySet) -> None:
     if recipe.model.classes != len(train.classes):
         raise ValueError(
-            f"model.classes is {recipe.model.classes}, but {train.name} has {len(train.classes)}"
+            f"{recipe.name} has model.classes={recipe.model.classes}, the pictures have "
+            f"{len(train.classes)} classes: --set model.classes={len(train.classes)}"
         )
 
 
