@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHANNELS = 64  # computed together, so that the tables of them stay in a processor's cache
+CHANNELS = 128  # computed together, so that the tables of them stay in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def _tables(part: Tensor, looks: _Looks, learning: bool) -> tuple[Tensor, Tensor
             if learning:
                 first, second = (origins[half].narrow(dim, start, length) for start in (0, by))
                 target = origins[row, column].narrow(dim, 0, length)
-                torch.where(other > one, second, first, out=target)
+                torch.add(first, _step(one, other, first, second), out=target)
     return values, origins
 
 
@@ -146,6 +146,15 @@ def _largest_and_place(values: Tensor, origins: Tensor, looks: _Looks) -> tuple[
     found, place = (table.index_select(0, looks.entries[0]) for table in (flat, flat_origins))
     for entries in looks.entries[1:]:
         other, origin = (table.index_select(0, entries) for table in (flat, flat_origins))
-        torch.where(other > found, origin, place, out=place)
+        place += _step(found, other, place, origin)
         torch.maximum(found, other, out=found)
     return found, place
+
+
+def _step(one: Tensor, other: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """From `first` to `second` where the other is larger, else 0; int32, all of one shape.
+
+    Added, it is what torch.where would choose, in a third of its time on the CPU.
+    """
+    larger = torch.gt(other, one, out=torch.empty_like(first))
+    return larger.mul_(second - first)
