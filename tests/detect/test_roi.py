@@ -3,6 +3,7 @@ import torch
 from tests.detect import references
 from torch import Tensor
 
+from reslab.detect import windows
 from reslab.detect.roi import roi_align, roi_pool
 
 FIRST = torch.zeros(1, dtype=torch.int64)  # the picture of one region
@@ -60,10 +61,13 @@ def test_bins_off_the_map_are_zero_and_learn_nothing() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 7])
-@pytest.mark.parametrize("channels", [3, 70])  # 70: more than are computed together
-def test_pooling_against_plain_loops(size: int, channels: int) -> None:
+@pytest.mark.parametrize("together", [2, 256])  # of 5 channels
+def test_pooling_against_plain_loops(
+    size: int, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two pictures, regions of any size on and off the map; with the gradient and without."""
-    features = noise(2, channels, 9, 12)
+    monkeypatch.setattr(windows, "CHANNELS", together)
+    features = noise(2, 5, 9, 12)
     rng = torch.Generator().manual_seed(size)
     boxes = regions(20, rng)
     pictures = torch.randint(0, 2, (20,), generator=rng)
@@ -76,7 +80,8 @@ def test_pooling_against_plain_loops(size: int, channels: int) -> None:
         assert learning.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_the_gradient_of_pooling_against_plain_loops() -> None:
+def test_the_gradient_of_pooling_against_plain_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows, "CHANNELS", 1)
     features, boxes = noise(1, 2, 9, 12), regions(8, torch.Generator().manual_seed(0))
     pictures = torch.zeros(8, dtype=torch.int64)
     weights = noise(8, 2, 3, 3, seed=1)
