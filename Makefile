@@ -37,6 +37,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/resnet50.py
+	$(BIN)/python benchmarks/detection.py
 	$(if $(PHOTOGRAPHS),$(BIN)/python benchmarks/loader.py --data $(PHOTOGRAPHS))
 
 # docs/results.md links these pages; the runs in docs/runs are kept without weights and checkpoints
