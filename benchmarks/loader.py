@@ -81,7 +81,7 @@ def our_batches(pictures: PictureSet, mean: Tensor, augmentation: ScaleCrop) -> 
     """Without end, as training asks for them."""
     batches = PictureBatches(
         pictures, minus_mean(mean), augmentation=augmentation, colour=ALEXNET, size=BATCH, seed=1,
-        threads=WORKERS, balance="none", bad_limit=0.0, tell=print,
+        threads=WORKERS, sampler=False, bad_limit=0.0, tell=print,
     )  # fmt: skip
     for iteration in count():
         yield batches(iteration).images

@@ -60,19 +60,6 @@ def evaluate(capsys):
     return run
 
 
-@pytest.fixture
-def line(capsys):
-    """The one line with which the verb refuses."""
-
-    def run(*arguments: object) -> str:
-        assert main(["evaluate", *map(str, arguments)]) == 2
-        printed = capsys.readouterr()
-        assert (printed.out, printed.err.count("\n")) == ("", 1)
-        return printed.err
-
-    return run
-
-
 def test_the_page_shows_every_mistake_of_every_model(capsys, tmp_path: Path) -> None:
     models = [a_model(tmp_path / f"{seed}.safetensors", seed) for seed in (1, 2)]
     data, out = pictures(tmp_path / "data"), tmp_path / "page"

@@ -24,19 +24,6 @@ def evaluate(capsys):
 
 
 @pytest.fixture
-def line(capsys):
-    """The one line with which the verb refuses."""
-
-    def run(*arguments: object) -> str:
-        assert main(["evaluate", *map(str, arguments)]) == 2
-        printed = capsys.readouterr()
-        assert (printed.out, printed.err.count("\n")) == ("", 1)
-        return printed.err
-
-    return run
-
-
-@pytest.fixture
 def coco(tmp_path: Path) -> Path:
     """Annotations without pictures; ids begin at 0, a class has no boxes."""
     content = {

@@ -2,7 +2,6 @@ import io
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -63,14 +62,14 @@ class Opened:
         size: int = 6,
         seed: int = 1,
         threads: int = 2,
-        balance: Literal["none", "sampler"] = "none",
+        sampler: bool = False,
         bad_limit: float = 1.0,
         last: int | None = None,
         prepare: Callable[[Tensor], Tensor] = lambda images: images,
     ) -> PictureBatches:
         made = PictureBatches(
             train, prepare, augmentation=augmentation, colour=colour, size=size, seed=seed,
-            threads=threads, balance=balance, bad_limit=bad_limit, tell=self.told.append, last=last,
+            threads=threads, sampler=sampler, bad_limit=bad_limit, tell=self.told.append, last=last,
         )  # fmt: skip
         self.all.append(made)
         return made
@@ -183,7 +182,7 @@ def test_pictures_are_prepared_as_floats_that_lie_channels_last(opened: Opened) 
 def test_a_sampler_shows_each_class_equally_often(opened: Opened) -> None:
     train = a_set(21)
     train = train.take("train", torch.tensor([0, 4, 8, 12, 16, 20, 1, 2]))  # 6 a, 1 b, 1 c
-    labels = [label for k in range(5) for label in opened(train, balance="sampler")(k).labels]
+    labels = [label for k in range(5) for label in opened(train, sampler=True)(k).labels]
     assert torch.stack(labels).bincount().tolist() == [10, 10, 10]
 
 

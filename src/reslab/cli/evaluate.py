@@ -69,12 +69,14 @@ def evaluate(
     were written to a file, as COCO writes results, are measured against the boxes in --data.
     """
     if any(map(is_detections, models)):
-        of_models = {
-            "--on": on, "--precision": precision != "fp32", "--keep-scores": keep_scores,
-            "--classes": classes,
-        }  # fmt: skip
-        for option in (name for name, value in of_models.items() if value):
-            raise ValueError(f"{option} goes with models, not with files of detections")
+        must_not_be_given(
+            {
+                "--on": on,
+                "--precision": precision != "fp32",
+                "--keep-scores": keep_scores,
+                "--classes": classes,
+            }
+        )
         evaluate_detections(models, data, protocol, page, as_json)
         return
     from reslab.models.weights import load
@@ -85,7 +87,18 @@ def evaluate(
     if classes:
         loaded = [(path, named_by(classes, model)) for path, model in loaded]
     must_share_classes(loaded)
-    pictures, entries = reports_of(loaded, on, data, protocol or "one-crop", keep_scores)
+    show(*reports_of(loaded, on, data, protocol or "one-crop", keep_scores), page, as_json)
+
+
+def must_not_be_given(of_models: dict[str, object]) -> None:
+    """ValueError for an option, by its name, that files of detections know nothing of."""
+    for option, value in of_models.items():
+        if value:
+            raise ValueError(f"{option} goes with models, not with files of detections")
+
+
+def show(pictures: "AnySet", entries: "Sequence[Entry]", page: Path | None, as_json: bool) -> None:
+    """The reports on standard output, and as a page where one is wanted."""
     if as_json:
         say_json([about | row.as_dict() | row.details() for _, about, row, _ in entries])
     else:

@@ -73,12 +73,12 @@ def study_by_runs(
     jobs: int,
 ):
     """Carry out an experiment: the exit status, the page, the records."""
+    from reslab.data.loading import usable_cores
     from reslab.data.sets import open_sets, set_named
     from reslab.study.carry_out import carry_out
     from reslab.study.experiments import experiment, plan
     from reslab.study.records import read_record
     from reslab.study.report import write_report
-    from reslab.train.environment import usable_cores
 
     it = experiment(name, parse_depths(depths))
     chosen = set_named(on)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -53,7 +52,7 @@ class PictureBatches:
         size: int,
         seed: int,
         threads: int,
-        balance: Literal["none", "sampler"],
+        sampler: bool,
         bad_limit: float,
         tell: Callable[[str], None],
         last: int | None = None,
@@ -64,7 +63,6 @@ class PictureBatches:
         self.size, self.seed, self.last, self.device = size, seed, last, device
         self.bad_limit, self.tell = bad_limit, tell
         self.told: set[int] = set()  # the bad files so far
-        sampler = balance == "sampler"
         self.order = Balanced(train.labels, seed) if sampler else Shuffled(len(train), seed, ORDER)
         self.picture = Replaced(train)
         torch.get_num_threads()  # settles this thread's number, before others set theirs

@@ -193,7 +193,7 @@ def batches_of(
         train, preprocessing, augmentation=augmentation,
         colour=origin.components if augmentation.colour else None,
         size=recipe.batch_size, seed=seed, threads=usable_cores(),
-        balance="sampler" if recipe.balance == "sampler" else "none",
+        sampler=recipe.balance == "sampler",
         bad_limit=recipe.pictures.bad_limit, tell=say,
         last=recipe.iterations + recipe.recompute_bn, device=world.device,
     )  # fmt: skip
