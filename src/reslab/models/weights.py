@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 import reslab
 from reslab.models.preprocessing import MEAN_NAME, STD_NAME, Preprocessing, taken_from
@@ -86,28 +86,14 @@ def model_bytes(model: Model) -> bytes:
 
 def load(path: str | Path) -> Model:
     """A model file, or the one in a run folder; strict: every weight is there and no other."""
-    file = Path(path)
-    file = file / "model.safetensors" if file.is_dir() else file
-    if not file.exists():
-        raise ValueError(f"no model at {file}; give a finished run folder or a model file")
-    try:
-        with safe_open(file, "pt") as opened:
-            metadata = opened.metadata() or {}
-            names = opened.keys()
-            tensors = {name: opened.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} is no model file, or a damaged one ({error})") from None
+    file, metadata, tensors = read_model_file(path)
+    if "detector" in metadata:
+        raise ValueError(f"{path} is a detector: `reslab detect` shows what it finds in a picture")
     if not metadata.keys() >= WRITTEN or not tensors.keys() >= {MEAN_NAME, STD_NAME}:
-        raise ValueError(
-            f"{file} was not written by reslab; `reslab import` reads weights from elsewhere"
-        )
+        raise not_ours(file)
     preprocessing = taken_from(tensors, json.loads(metadata["preprocessing"]))
     net = ResNet(ResNetConfig.model_validate_json(metadata["config"]))
-    try:
-        net.load_state_dict(tensors, assign=True)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{file} does not fit its own configuration: {reason}") from None
+    fill(net, tensors, file)
     return Model(
         net=channels_last(net.eval()).requires_grad_(False),
         classes=tuple(json.loads(metadata["classes"])),
@@ -117,6 +103,35 @@ def load(path: str | Path) -> Model:
         ids=tuple(json.loads(metadata["ids"])),
         folded=json.loads(metadata["batch_norm_folded"]),
     )
+
+
+def read_model_file(path: str | Path) -> tuple[Path, dict[str, str], dict[str, Tensor]]:
+    """The file at `path`, or the one in a run folder there; its metadata and its tensors."""
+    file = Path(path)
+    file = file / "model.safetensors" if file.is_dir() else file
+    if not file.exists():
+        raise ValueError(f"no model at {file}; give a finished run folder or a model file")
+    try:
+        with safe_open(file, "pt") as opened:
+            names = opened.keys()
+            return file, opened.metadata() or {}, {name: opened.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file} is no model file, or a damaged one ({error})") from None
+
+
+def not_ours(file: Path) -> ValueError:
+    return ValueError(
+        f"{file} was not written by reslab; `reslab import` reads weights from elsewhere"
+    )
+
+
+def fill(net: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
+    """Give a network the weights of a file; ValueError unless every one is there and no other."""
+    try:
+        net.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file} does not fit its own configuration: {reason}") from None
 
 
 def sha256_of(tensors: Mapping[str, Tensor]) -> str:
