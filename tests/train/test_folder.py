@@ -1,6 +1,8 @@
+import json
 from pathlib import Path
 
 import pytest
+from tests.train.finder import FinderRecipe
 
 from reslab.recipes import recipe
 from reslab.train.folder import RunFolder
@@ -83,3 +85,41 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
     folder.metrics.write_bytes(content + b"garbage\n")
     with pytest.raises(ValueError, match=r"metrics.jsonl is damaged"):
         folder.rows()
+
+
+def test_a_run_of_a_detector_is_told_from_one_of_a_classifier(tmp_path: Path) -> None:
+    finder = FinderRecipe(name="finder")
+    folder = RunFolder.create(tmp_path / "finder", finder, HERE)
+    RunFolder.create(tmp_path / "finder", finder, HERE)
+    assert (folder.task(), folder.recipe_as(FinderRecipe)) == ("detection", finder)
+    with pytest.raises(ValueError, match="finder holds a run of a detector, not of a classifier"):
+        folder.recipe()
+    with pytest.raises(ValueError, match=r"another recipe \(task: detection -> classification;"):
+        RunFolder.create(tmp_path / "finder", RECIPE, HERE)
+    with pytest.raises(ValueError, match="shorter: 600 -> 400"):
+        RunFolder.create(tmp_path / "finder", finder.with_changes(["shorter=400"]), HERE)
+    digits = RunFolder.create(tmp_path / "digits", RECIPE, HERE)
+    with pytest.raises(ValueError, match="digits holds a run of a classifier, not of a detector"):
+        digits.recipe_as(FinderRecipe)
+    with pytest.raises(ValueError, match="task: classification -> detection"):
+        RunFolder.create(tmp_path / "digits", finder, HERE)
+
+
+def test_a_folder_from_before_there_were_tasks_goes_on(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", RECIPE, HERE)
+    fields = json.loads(RECIPE.model_dump_json())
+    del fields["task"]
+    folder.write_json("recipe.json", fields)
+    assert folder.task() == "classification"
+    assert RunFolder.create(tmp_path / "run", RECIPE, HERE).recipe() == RECIPE
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [("[1]", "damaged"), ("{", "damaged"), ('{"name": "x", "task": "poetry"}', "no task 'poetry'")],
+)
+def test_a_recipe_that_is_none_is_refused(tmp_path: Path, content: str, reason: str) -> None:
+    folder = RunFolder.create(tmp_path / "run", RECIPE, HERE)
+    folder.write("recipe.json", content.encode())
+    with pytest.raises(ValueError, match=rf"recipe.json.*{reason}"):
+        RunFolder.create(tmp_path / "run", RECIPE, HERE)

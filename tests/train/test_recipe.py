@@ -1,18 +1,20 @@
 import json
 import re
+from inspect import isabstract
 
 import pytest
 from pydantic import ValidationError
+from tests.train.finder import FinderRecipe
 
 from reslab.data.augment import ResizedCrop, ScaleCrop
 from reslab.recipes import recipe
-from reslab.train.recipe import recipe_from_json
+from reslab.train.recipe import Recipe, RunRecipe
 
 
 def test_json_both_ways() -> None:
     for name in ("cifar10-resnet110", "digits-plain56", "cifar10-resnet20-B"):
         it = recipe(name)
-        assert recipe_from_json(it.model_dump_json()) == it
+        assert Recipe.from_json(it.model_dump_json()) == it
 
 
 def test_a_recipe_is_frozen() -> None:
@@ -96,7 +98,7 @@ def test_what_cannot_be_is_refused_in_one_line(change: str, reason: str) -> None
 def test_an_unknown_key_in_a_file_is_refused() -> None:
     fields = json.loads(recipe("digits-resnet20").model_dump_json()) | {"bn_wd": 0}
     with pytest.raises(ValueError, match="no recipe key 'bn_wd'"):
-        recipe_from_json(json.dumps(fields))
+        Recipe.from_json(json.dumps(fields))
 
 
 def test_differences_name_each_field() -> None:
@@ -104,3 +106,49 @@ def test_differences_name_each_field() -> None:
     assert here.differences(here) == []
     there = here.with_changes(["iterations=10", "model.shortcut=B"])
     assert here.differences(there) == ["model.shortcut: A -> B", "iterations: 64000 -> 10"]
+
+
+def test_the_base_is_no_recipe() -> None:
+    assert [isabstract(it) for it in (RunRecipe, Recipe, FinderRecipe)] == [True, False, False]
+
+
+def test_another_task_has_fields_and_defaults_of_its_own() -> None:
+    it = FinderRecipe(name="finder")
+    assert FinderRecipe.from_json(it.model_dump_json()) == it
+    assert (it.learning_rate, it.momentum) == (0.001, 0.9)
+    changed = it.with_changes(["shorter=400", "warmup.cap=7"])
+    assert (changed.shorter, changed.warmup and changed.warmup.cap) == (400, 7)
+    assert it.with_changes(["shorter=paper"]).batch_size == 8
+    with pytest.raises(ValueError, match="did you mean 'shorter'"):
+        it.with_changes(["shortr=1"])
+    with pytest.raises(ValueError, match="no recipe key 'held_out'"):
+        it.with_changes(["held_out=5"])
+
+
+def test_a_file_begins_with_what_the_task_is() -> None:
+    keys = list(json.loads(FinderRecipe(name="finder").model_dump_json()))
+    assert keys[:4] == ["name", "task", "shorter", "weights"]
+    keys = list(recipe("digits-resnet20").model_dump())
+    assert keys[:4] == ["name", "task", "model", "data"]
+    assert keys[-1] == "log_every"
+
+
+def test_a_recipe_without_a_task_is_a_classification() -> None:
+    it = recipe("digits-resnet20")
+    fields = json.loads(it.model_dump_json())
+    del fields["task"]
+    assert Recipe.from_json(json.dumps(fields)) == it
+
+
+def test_no_recipe_is_read_as_one_of_another_task() -> None:
+    with pytest.raises(ValueError, match=r"'task' cannot be 'detection'|no recipe key 'shorter'"):
+        Recipe.from_json(FinderRecipe(name="finder").model_dump_json())
+    with pytest.raises(ValueError, match="'task' cannot be 'detection'"):
+        recipe("digits-resnet20").with_changes(["task=detection"])
+
+
+def test_tasks_differ_in_what_only_one_of_them_has() -> None:
+    found = recipe("cifar10-resnet20").differences(FinderRecipe(name="finder"))
+    assert found[0] == "task: classification -> detection"
+    assert {"shorter: None -> 600", "data: cifar10 -> None"} <= set(found)
+    assert not any(line.startswith(("name", "momentum", "iterations")) for line in found)

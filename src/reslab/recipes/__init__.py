@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from reslab.recipes.cifar10 import cifar10_recipe
 from reslab.recipes.digits import digits_recipe
 from reslab.recipes.imagenet import imagenet_recipe
-from reslab.train.recipe import Recipe
+from reslab.train.folder import RunFolder
+from reslab.train.recipe import Recipe, RunRecipe
 from reslab.words import unknown
 
 if TYPE_CHECKING:
@@ -50,6 +51,14 @@ def recipe(name: str, *, data: str | Path | None = None, weights: "Model | None"
     if name not in recipes:
         raise ValueError(unknown("recipe", name, [*recipes, *own_names()]))
     return starting_from(recipes[name], weights) if weights else recipes[name]
+
+
+def recipe_in(folder: RunFolder) -> RunRecipe:
+    """The recipe of a run, whatever it trains."""
+    task = folder.task()
+    if task == "classification":
+        return folder.recipe()
+    raise ValueError(f"{folder.path} holds a run of another task, {task}")
 
 
 def _own(model: str, data: str | Path | None, weights: "Model | None") -> Recipe:

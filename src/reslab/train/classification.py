@@ -138,6 +138,7 @@ def parts_of(it: Classification) -> Parts:
         loss_of=it.loss_of,
         shares_of=it.shares_of,
         evaluate=it.evaluate,
+        error_of=lambda report: report["top1_error"],
         finish=it.finish,
         model_file=lambda reports: model_bytes(it.model(reports)),
     )

@@ -5,13 +5,16 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from reslab.train.changes import Fields, differences
 from reslab.train.checkpoint import write_atomically
-from reslab.train.recipe import Recipe, recipe_from_json
+from reslab.train.recipe import TASKS, Recipe, RunRecipe
+from reslab.words import unknown
 
 # what a process that was killed while it made the folder may leave there
 BEGUN = ("environment.json", ".environment.json.tmp", ".recipe.json.tmp")
+AnyRecipe = TypeVar("AnyRecipe", bound=RunRecipe)
 SHOWN = 3  # differences named when a folder holds another recipe
 
 
@@ -24,7 +27,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
 
     @staticmethod
-    def create(path: Path, recipe: Recipe, environment: dict[str, Any]) -> "RunFolder":
+    def create(path: Path, recipe: RunRecipe, environment: dict[str, Any]) -> "RunFolder":
         """A folder for this run: a new one, or the one that this same run was begun in.
 
         `environment` names the seed, the data folder and the machine.
@@ -53,22 +56,48 @@ class RunFolder:
                 )
         return RunFolder(path)
 
-    def must_hold(self, recipe: Recipe, seed: int) -> None:
+    def must_hold(self, recipe: RunRecipe, seed: int) -> None:
         """ValueError if the folder was made with another recipe or seed."""
         RunFolder.open(self.path)
-        differences = self.recipe().differences(recipe)
+        if self.task() == recipe.task:
+            here = self.recipe_as(type(recipe)).model_dump(mode="json")
+        else:
+            here = self.fields()
+        found = differences(here, recipe.model_dump(mode="json"))
         if self.environment()["seed"] != seed:
-            differences.append(f"seed: {self.environment()['seed']} -> {seed}")
-        if differences:
-            more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
+            found.append(f"seed: {self.environment()['seed']} -> {seed}")
+        if found:
+            more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
             raise ValueError(
-                f"{self.path} holds a run of another recipe ({'; '.join(differences[:SHOWN])}"
+                f"{self.path} holds a run of another recipe ({'; '.join(found[:SHOWN])}"
                 f"{more}); name another --out, or `reslab resume {self.path}` to go on with it"
             )
 
+    def fields(self) -> Fields:
+        """The recipe as it is written; one that does not say its task is a classification."""
+        fields = self.read_json("recipe.json", "name")
+        return {"name": fields["name"], "task": "classification"} | fields
+
+    def task(self) -> str:
+        """What the run trains, one of TASKS."""
+        task = self.fields()["task"]
+        if task not in TASKS:
+            raise ValueError(f"{self.path / 'recipe.json'}: {unknown('task', str(task), TASKS)}")
+        return task
+
     def recipe(self) -> Recipe:
+        """That of a classifier; ValueError for a run of anything else."""
+        return self.recipe_as(Recipe)
+
+    def recipe_as(self, kind: type[AnyRecipe]) -> AnyRecipe:
+        """The recipe, which must be of this kind."""
+        wanted = kind.model_fields["task"].default
+        if self.task() != wanted:
+            raise ValueError(
+                f"{self.path} holds a run of a {TASKS[self.task()]}, not of a {TASKS[wanted]}"
+            )
         try:
-            return recipe_from_json((self.path / "recipe.json").read_bytes())
+            return kind.from_json((self.path / "recipe.json").read_bytes())
         except ValueError as error:
             raise ValueError(f"{self.path / 'recipe.json'}: {error}") from None
 

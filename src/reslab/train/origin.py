@@ -11,7 +11,7 @@ from reslab.data.statistics import Components
 from reslab.models.preprocessing import Preprocessing, taken_from
 from reslab.models.resnet import ResNetConfig
 from reslab.models.weights import Model, sha256_of
-from reslab.train.recipe import Recipe, recipe_from_json
+from reslab.train.recipe import Recipe
 
 FILE = "preprocessing.safetensors"  # in a run folder
 LAYOUT = ("zeros", "stride_on", "pool")  # of a network, which its trained weights decide
@@ -79,7 +79,7 @@ def starting_from(recipe: Recipe, weights: Model, *, keep_statistics: bool = Fal
         "weights": sha256_of(weights.net.state_dict()),
         "batch_norm": "frozen" if keep else recipe.batch_norm,
     }
-    return recipe_from_json(recipe.model_copy(update=changes).model_dump_json())
+    return Recipe.from_json(recipe.model_copy(update=changes).model_dump_json())
 
 
 def must_fit(recipe: Recipe, weights: Model | None) -> None:

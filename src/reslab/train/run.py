@@ -24,7 +24,7 @@ from reslab.train.progress import (
     train_row,
     warmup_row,
 )
-from reslab.train.recipe import Recipe
+from reslab.train.recipe import RunRecipe
 from reslab.train.schedule import Schedule, ScheduleState
 
 Tell = Callable[[Row], None]
@@ -56,13 +56,14 @@ class Parts:
     loss_of: Callable[[Any], tuple[Tensor, Tensor]]
     shares_of: Callable[[int], Sequence[Any]]
     evaluate: Callable[[], list[Row]]  # on the way, with moving statistics
+    error_of: Callable[[Row], float]  # the error, percent, in whose first report a plateau shows
     # after training: final statistics and final reports; calls its argument now and then
     finish: Callable[[Callable[[], None]], Final]
     model_file: Callable[[list[Row]], bytes]  # the model with its reports
 
 
 def run(
-    recipe: Recipe,
+    recipe: RunRecipe,
     parts: Parts,
     folder: RunFolder,
     *,
@@ -115,7 +116,7 @@ def run(
 
 def rows_after(
     step: Step,
-    recipe: Recipe,
+    recipe: RunRecipe,
     parts: Parts,
     schedule: Schedule,
     progress: Progress,
@@ -131,14 +132,14 @@ def rows_after(
         timer.restart()
     if step.iteration % recipe.eval_every == 0 and not last:
         reports = parts.evaluate()
-        schedule.evaluated(reports[0]["top1_error"])
+        schedule.evaluated(parts.error_of(reports[0]))
         rows += [eval_row(step.iteration, report) for report in reports]
         timer.restart()
     return rows
 
 
 def finish(
-    recipe: Recipe,
+    recipe: RunRecipe,
     parts: Parts,
     folder: RunFolder,
     progress: Progress,

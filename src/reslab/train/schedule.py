@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from reslab.train.recipe import Recipe
+from reslab.train.recipe import RunRecipe
 from reslab.train.sections import Plateau, Warmup
 
 DROP = 10  # "divided by 10" (Sec. 3.4, 4.2)
@@ -58,7 +58,7 @@ class ScheduleState:
 class Schedule:
     """The rate of every update; it hears of training errors and evaluations."""
 
-    def __init__(self, recipe: Recipe, state: ScheduleState = ScheduleState()) -> None:
+    def __init__(self, recipe: RunRecipe, state: ScheduleState = ScheduleState()) -> None:
         self.recipe, self.state = recipe, state
 
     @property
@@ -87,7 +87,7 @@ class Schedule:
         return warmup.ended_at is not None
 
     def evaluated(self, error: float) -> None:
-        """Hear of an evaluation on the way, top-1 error in percent."""
+        """Hear of an evaluation on the way, its error in percent."""
         if self.recipe.plateau is not None:
             plateau = self.state.plateau.after(self.recipe.plateau, error)
             self.state = replace(self.state, plateau=plateau)

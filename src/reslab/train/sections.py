@@ -28,7 +28,7 @@ class Plateau(Section):
     """
 
     patience: int = Field(6, ge=1)
-    threshold: float = Field(0.1, ge=0)  # points of top-1 error
+    threshold: float = Field(0.1, ge=0)  # points of that error
 
 
 class Pictures(Section):
