@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 # the streams of random numbers that a seed is split into; 2 draws a network's weights
-ORDER, AUGMENTATION, CLASSES = 0, 1, 3
+ORDER, AUGMENTATION, CLASSES, SAMPLING = 0, 1, 3, 4
 
 
 def generator(*key: int) -> Generator:

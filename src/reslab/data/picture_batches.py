@@ -1,22 +1,22 @@
 """Mini-batches of photographs: decoded by threads ahead of need, yet a function of (seed, k)."""
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, wait
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from reslab.data.ahead import Ahead
 from reslab.data.augment import ResizedCrop, ScaleCrop
 from reslab.data.batches import Batch
 from reslab.data.order import AUGMENTATION, ORDER, Balanced, Shuffled, generator
 from reslab.data.pictures import PictureSet
-from reslab.data.replaced import Replaced
+from reslab.data.replaced import BadFiles, Replaced, SameClass
 from reslab.data.resize import cut
 from reslab.data.statistics import Components, colour_shift
 
-AHEAD = 2  # batches that the threads work on before they are asked for
 CPU = torch.device("cpu")
 
 
@@ -60,14 +60,11 @@ class PictureBatches:
     ) -> None:
         self.train, self.prepare = train, prepare
         self.augmentation, self.colour = augmentation, colour
-        self.size, self.seed, self.last, self.device = size, seed, last, device
-        self.bad_limit, self.tell = bad_limit, tell
-        self.told: set[int] = set()  # the bad files so far
+        self.size, self.seed, self.device = size, seed, device
         self.order = Balanced(train.labels, seed) if sampler else Shuffled(len(train), seed, ORDER)
-        self.picture = Replaced(train)
-        torch.get_num_threads()  # settles this thread's number, before others set theirs
-        self.threads = ThreadPoolExecutor(threads, "reslab-pictures", initializer=_alone)
-        self.begun: dict[int, Begun] = {}
+        self.picture = Replaced(train.picture, SameClass(train.labels, train.classes))
+        self.bad = BadFiles(len(train), bad_limit, tell)
+        self.ahead = Ahead(self._begin, threads, last)
 
     def indices(self, iteration: int) -> Tensor:
         """Which pictures the batch of `iteration` (from 0) shows, bad ones not replaced, [B]."""
@@ -75,25 +72,16 @@ class PictureBatches:
 
     def __call__(self, iteration: int) -> Batch:
         """The mini-batch of `iteration`, counted from 0."""
-        end = iteration + 1 + AHEAD
-        if self.last is not None:
-            end = max(min(end, self.last), iteration + 1)
-        wanted = range(iteration, end)
-        for other in self.begun.keys() - set(wanted):
-            self.begun.pop(other).cancel()
-        for number in wanted:
-            if number not in self.begun:
-                self.begun[number] = self._begin(number)
-        begun = self.begun.pop(iteration)
+        begun = self.ahead(iteration)
         for future in begun.bad:
-            self._count(future.result())
+            self.bad.note(future.result(), self.picture.reasons)
         return begun.batch.result()
 
     def close(self) -> None:
         """End the threads, each as soon as it is done with its picture."""
-        self.threads.shutdown(cancel_futures=True)
+        self.ahead.close()
 
-    def _begin(self, iteration: int) -> Begun:
+    def _begin(self, threads: Executor, iteration: int) -> Begun:
         chosen = self.indices(iteration)
         rng = generator(self.seed, AUGMENTATION, iteration)
         draws = torch.rand(self.size, self.augmentation.draws, generator=rng, dtype=torch.float64)
@@ -101,15 +89,15 @@ class PictureBatches:
         side = self.augmentation.size
         rows = np.empty((self.size, side, side, 3), np.uint8)
         bad = [
-            self.threads.submit(self._fill, row, index, numbers)
+            threads.submit(self._fill, row, index, numbers)
             for row, index, numbers in zip(rows, chosen.tolist(), draws.tolist(), strict=True)
         ]
         labels = self.train.labels[chosen]
-        return Begun(bad, self.threads.submit(self._finish, rows, labels, factors, bad))
+        return Begun(bad, threads.submit(self._finish, rows, labels, factors, bad))
 
     def _fill(self, row: np.ndarray, index: int, draws: list[float]) -> list[int]:
         """Decode, crop and flip one picture into its row [S, S, 3]; the bad files met."""
-        picture, bad = self.picture(index)
+        picture, _, bad = self.picture(index)
         height, width = picture.shape[:2]
         part = self.augmentation.cut(width, height, draws)
         row[:] = cut(picture, part.box, part.size, part.flip)
@@ -129,20 +117,3 @@ class PictureBatches:
             # a line of pixels at once: three numbers at a time would take thrice as long
             images.flatten(2).add_(shift.repeat(1, images.shape[2])[:, None])
         return Batch(self.prepare(images.permute(0, 3, 1, 2)), labels.to(self.device))
-
-    def _count(self, bad: list[int]) -> None:
-        for index in bad:
-            if index not in self.told:
-                self.told.add(index)
-                self.tell(f"skipped {self.picture.reasons[index]}")
-        # one is let pass in a set of any size, if any is
-        if len(self.told) > max(self.bad_limit * len(self.train), self.bad_limit > 0):
-            raise ValueError(
-                f"{len(self.told):,} of {len(self.train):,} pictures do not decode, and "
-                f"bad_limit is {self.bad_limit:g} of them; `reslab check FOLDER` lists them"
-            )
-
-
-def _alone() -> None:
-    """Torch uses one thread where this thread calls it; others would wait for each other."""
-    torch.set_num_threads(1)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from reslab.data.loading import in_order
 from reslab.data.pictures import PictureSet
-from reslab.data.replaced import Replaced
+from reslab.data.replaced import Replaced, SameClass
 from reslab.data.resize import centre_crop
 
 LEVELS = 255
@@ -72,7 +72,7 @@ def picture_statistics(
     """
     order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(seed))
     sample = order[:count].sort().values.tolist()
-    picture_at = Replaced(pictures)
+    picture_at = Replaced(pictures.picture, SameClass(pictures.labels, pictures.classes))
 
     def crop(index: int) -> np.ndarray:
         return centre_crop(picture_at(index)[0], resize, size)
