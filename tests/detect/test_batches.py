@@ -172,6 +172,14 @@ def test_all_sizes_are_shown(opened: Opened, scenes: DetectionSets) -> None:
     assert min(counts) >= 8
 
 
+def test_sizes_and_flips_are_drawn_apart(
+    opened: Opened, scenes: DetectionSets, whose: Whose
+) -> None:
+    batches = opened(scenes.train, shorter=(64, 128), flip=True, size=8)
+    whole = [example for k in range(6) for example in batches(k) if example.image.shape[3] == 128]
+    assert 6 <= sum(whose(example)[1] for example in whole) <= len(whole) - 6
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_batches_are_the_same_whoever_prepares_them(
     opened: Opened, scenes: DetectionSets, threads: int
@@ -239,7 +247,8 @@ def test_pictures_without_an_object_to_find_are_left_out(
     batches = opened(with_truths(scenes.train, *none, truth(box), *none, truth(box, box)))
     assert batches.count == 2
     for k in range(4):
-        assert {whose(example)[0] for example in batches(k)} == {3, 7}
+        found = {(whose(example)[0], len(example.boxes)) for example in batches(k)}
+        assert found == {(3, 1), (7, 2)}
     with pytest.raises(ValueError, match="none of the 3 pictures of train has an object to find"):
         opened(with_truths(scenes.train, *none))
 

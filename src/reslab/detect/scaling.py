@@ -13,9 +13,7 @@ def sides(width: int, height: int, shorter: int, longest: int) -> Size:
     """Faster R-CNN's rule: the shorter side becomes `shorter`, unless the longer one would exceed
     `longest`; then that becomes `longest`. Rounded to whole pixels, of which one is left at least.
     """
-    scale = Fraction(shorter, min(width, height))
-    if round(scale * max(width, height)) > longest:
-        scale = Fraction(longest, max(width, height))
+    scale = min(Fraction(shorter, min(width, height)), Fraction(longest, max(width, height)))
     return max(round(scale * width), 1), max(round(scale * height), 1)
 
 
