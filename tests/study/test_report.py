@@ -6,6 +6,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from tests.train.finder import FinderRecipe
 
 from reslab.evaluate.mistakes import Mistake, mistakes_json
 from reslab.study.details import SHOWN_CLASSES, details_of, mistakes_of
@@ -43,6 +44,13 @@ def test_a_run_that_is_not_finished_is_refused(finish) -> None:
     run = finish("digits-plain20")
     (run / "result.json").unlink()
     with pytest.raises(ValueError, match="not finished; `reslab resume"):
+        read_record(run)
+
+
+def test_a_run_of_a_detector_is_refused(finish) -> None:
+    run = finish("digits-plain20")
+    (run / "recipe.json").write_text(FinderRecipe(name="finder").model_dump_json())
+    with pytest.raises(ValueError, match="holds a run of a detector, not of a classifier"):
         read_record(run)
 
 

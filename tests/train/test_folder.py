@@ -116,7 +116,12 @@ def test_a_folder_from_before_there_were_tasks_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [("[1]", "damaged"), ("{", "damaged"), ('{"name": "x", "task": "poetry"}', "no task 'poetry'")],
+    [
+        ("[1]", "has keys"),
+        ("{", "not valid JSON"),
+        ("{}", "'name' cannot be"),
+        ('{"name": "x", "task": "poetry"}', "no task 'poetry'"),
+    ],
 )
 def test_a_recipe_that_is_none_is_refused(tmp_path: Path, content: str, reason: str) -> None:
     folder = RunFolder.create(tmp_path / "run", RECIPE, HERE)

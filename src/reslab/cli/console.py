@@ -194,8 +194,9 @@ def train_facts(row: Row) -> str:
 def line_of(row: Row) -> str:
     """A row of any other kind in words."""
     if row["kind"] == "eval":
+        numbers = f"error {row['top1_error']:.2f} %" if "top1_error" in row else precisions(row)
         return (
-            f"iteration {row['iteration']}  {row['set']} error {row['top1_error']:.2f} %  "
+            f"iteration {row['iteration']}  {row['set']} {numbers}  "
             f"({row['protocol']}, n={row['n']})"
         )
     if row["kind"] == "warmup":
@@ -204,6 +205,14 @@ def line_of(row: Row) -> str:
         )
         return f"iteration {row['iteration']}  warm-up ends: {reason}"
     return str(row["text"])
+
+
+def precisions(report: Row) -> str:
+    """The average precisions of a detector's report; VOC has but one."""
+    numbers = f"mAP@.5 {report['map_50']:.2f} %"
+    if report["map_50_95"] is not None:
+        numbers += f", mAP@[.5:.95] {report['map_50_95']:.2f} %"
+    return numbers
 
 
 def clock(seconds: float) -> str:

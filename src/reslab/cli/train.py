@@ -1,14 +1,15 @@
 """`reslab train` and `reslab resume`"""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reslab.cli.console import complain, say, say_json, stopping, training_display
+from reslab.cli.console import complain, precisions, say, say_json, stopping, training_display
 
 if TYPE_CHECKING:
-    from reslab.train.recipe import Recipe
+    from reslab.train.recipe import RunRecipe
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 
@@ -47,26 +48,30 @@ def resume(
     as_json: AsJson = False,
 ) -> int:
     """Go on with an interrupted run from its last checkpoint, to the same bits."""
+    from reslab.recipes import recipe_in
     from reslab.train.folder import RunFolder
 
     folder = RunFolder.open(run)
     begun = folder.environment()
     place = data or (Path(begun["data"]) if begun["data"] else None)
-    return carry_out(folder.recipe(), run, begun["seed"], place, None, as_json)
+    return carry_out(recipe_in(folder), run, begun["seed"], place, None, as_json)
 
 
 def carry_out(
-    recipe: "Recipe", out: Path, seed: int, data: Path | None, weights: Path | None, as_json: bool
+    recipe: "RunRecipe",
+    out: Path,
+    seed: int,
+    data: Path | None,
+    weights: Path | None,
+    as_json: bool,
 ) -> int:
     """Train with a display, and saved when a signal asks to stop; the exit status."""
     from reslab.train.run import Interrupted
-    from reslab.train.training import train as train_recipe
 
+    trained = trainer_of(recipe)
     try:
         with stopping() as stop, training_display(recipe.iterations) as tell:
-            result = train_recipe(
-                recipe, out, seed=seed, data=data, weights=weights, tell=tell, stop=stop
-            )
+            result = trained(out, seed=seed, data=data, weights=weights, tell=tell, stop=stop)
     except Interrupted as interrupted:
         complain(str(interrupted))
         return 128 + interrupted.signal
@@ -82,13 +87,29 @@ def carry_out(
     return 0
 
 
+def trainer_of(recipe: "RunRecipe") -> partial[dict[str, Any]]:
+    """The function that trains this kind of recipe, given it; see `reslab.train.training.train`."""
+    from reslab.train.recipe import Recipe
+    from reslab.train.training import train
+
+    assert isinstance(recipe, Recipe), type(recipe)
+    return partial(train, recipe)
+
+
 def summary(result: dict[str, Any], out: Path) -> str:
     """The result in a few lines."""
-    from reslab.evaluate.classify import Report
-
-    lines = [str(Report(**report)) for report in result["evaluation"]]
+    lines = [line_of_report(report) for report in result["evaluation"]]
     lines.append(f"training error {result['train_error']:.2f} %  (last epoch, augmented)")
     lines.append(
         f"{result['iterations']} iterations in {result['seconds']:.0f} s; see {out}/curves.svg"
     )
     return "\n".join(lines)
+
+
+def line_of_report(report: dict[str, Any]) -> str:
+    """A final report in words."""
+    from reslab.evaluate.classify import Report
+
+    if "map_50" in report:
+        return f"{report['set']}: {precisions(report)}  ({report['protocol']}, n={report['n']})"
+    return str(Report(**report))

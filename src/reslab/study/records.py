@@ -53,14 +53,15 @@ class Record:
 
 
 def read_record(path: Path) -> Record:
-    """A finished run; ValueError if it is not one."""
+    """A finished run of a classifier; ValueError if it is not one."""
     folder = RunFolder.open(path)
+    recipe = folder.recipe()
     result, rows = folder.result(), folder.rows()
     if not any(row["kind"] == "train" for row in rows):
         raise ValueError(f"{folder.metrics} holds no training: there is nothing to draw")
     if result is None:
         raise ValueError(f"{path} is not finished; `reslab resume {path}` goes on with it")
-    return Record(path, folder.recipe(), folder.environment(), rows, result)
+    return Record(path, recipe, folder.environment(), rows, result)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""metrics.jsonl to curves in the paper's style: training error thin, test error bold (Fig. 6)."""
+"""metrics.jsonl to curves in the paper's style: training error thin, test bold (Fig. 6)."""
 
 import io
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 @dataclass(frozen=True)
 class Curve:
-    """The errors of one run over its iterations, percent."""
+    """What one run measured over its iterations, percent."""
 
     label: str
     rows: Sequence[Row]
@@ -31,11 +31,16 @@ class Curve:
         """The set that was evaluated on the way: the test, or what was held out."""
         return next((row["set"] for row in self.rows if row["kind"] == "eval"), "test")
 
+    def of_boxes(self) -> bool:
+        """Whether the run trained a detector: evaluations give a precision, not an error."""
+        return any("map_50" in row for row in self.rows)
+
     def watched(self) -> tuple[list[float], list[float]]:
-        """Iterations and error on that set."""
+        """Iterations and top-1 error on that set, or mAP@.5 of a detector."""
         name = self.watched_set()
         rows = [row for row in self.rows if row["kind"] == "eval" and row["set"] == name]
-        return [row["iteration"] for row in rows], [row["top1_error"] for row in rows]
+        measure = "map_50" if self.of_boxes() else "top1_error"
+        return [row["iteration"] for row in rows], [row[measure] for row in rows]
 
 
 def draw_curves(rows: Sequence[Row], title: str) -> str:
@@ -45,9 +50,14 @@ def draw_curves(rows: Sequence[Row], title: str) -> str:
     curve = Curve(title, rows)
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    axes.plot(*curve.train(), color=COLOURS[0], linewidth=0.9, label="training")
-    axes.plot(*curve.watched(), color=COLOURS[0], linewidth=2.4, label=curve.watched_set())
-    axes.set(xlabel="iteration", ylabel="error (%)", title=title)
+    train, watched, measured = "training", curve.watched_set(), "error (%)"
+    if curve.of_boxes():
+        train, watched, measured = "training error of regions", f"{watched} mAP@.5", "percent"
+    axes.plot(*curve.train(), color=COLOURS[0], linewidth=0.9, label=train)
+    iterations, values = curve.watched()
+    if iterations:
+        axes.plot(iterations, values, color=COLOURS[0], linewidth=2.4, label=watched)
+    axes.set(xlabel="iteration", ylabel=measured, title=title)
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
     axes.grid(alpha=0.25)

@@ -75,8 +75,14 @@ class RunFolder:
 
     def fields(self) -> Fields:
         """The recipe as it is written; one that does not say its task is a classification."""
-        fields = self.read_json("recipe.json", "name")
-        return {"name": fields["name"], "task": "classification"} | fields
+        file = self.path / "recipe.json"
+        try:
+            fields = json.loads(file.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{file}: the recipe is not valid JSON: {error}") from None
+        if not isinstance(fields, dict):
+            raise ValueError(f"{file}: a recipe has keys, this is {fields!r}")
+        return {"task": "classification"} | fields
 
     def task(self) -> str:
         """What the run trains, one of TASKS."""

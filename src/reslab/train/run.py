@@ -28,6 +28,7 @@ from reslab.train.recipe import RunRecipe
 from reslab.train.schedule import Schedule, ScheduleState
 
 Tell = Callable[[Row], None]
+Stop = Callable[[], int | None]
 
 
 class Interrupted(Exception):
@@ -55,8 +56,8 @@ class Parts:
     epoch: int  # iterations of one
     loss_of: Callable[[Any], tuple[Tensor, Tensor]]
     shares_of: Callable[[int], Sequence[Any]]
-    evaluate: Callable[[], list[Row]]  # on the way, with moving statistics
-    error_of: Callable[[Row], float]  # the error, percent, in whose first report a plateau shows
+    evaluate: Callable[[], list[Row]]  # on the way, with moving statistics; there may be none
+    error_of: Callable[[Row], float]  # of a report, percent; a plateau shows in the first one's
     # after training: final statistics and final reports; calls its argument now and then
     finish: Callable[[Callable[[], None]], Final]
     model_file: Callable[[list[Row]], bytes]  # the model with its reports
@@ -68,7 +69,7 @@ def run(
     folder: RunFolder,
     *,
     tell: Tell,
-    stop: Callable[[], int | None],
+    stop: Stop,
     clock: Callable[[], float] = time.monotonic,
 ) -> Row:
     """Train from the newest checkpoint, or from nothing, to `result.json`, whose value it returns.
@@ -132,7 +133,8 @@ def rows_after(
         timer.restart()
     if step.iteration % recipe.eval_every == 0 and not last:
         reports = parts.evaluate()
-        schedule.evaluated(parts.error_of(reports[0]))
+        if reports:
+            schedule.evaluated(parts.error_of(reports[0]))
         rows += [eval_row(step.iteration, report) for report in reports]
         timer.restart()
     return rows

@@ -1,7 +1,8 @@
-"""The function that trains a recipe into a run folder."""
+"""The function that trains a recipe into a run folder, and what is the same for every task."""
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,24 @@ import torch
 
 from reslab.models.weights import Model, load
 from reslab.train.checkpoint import checkpoints_in
-from reslab.train.classification import Classification, parts_of
+from reslab.train.classification import parts_of
 from reslab.train.environment import environment, moved
 from reslab.train.folder import RunFolder
 from reslab.train.origin import FILE, Origin, origin_bytes, read_origin, starting_from
 from reslab.train.prepare import prepare
 from reslab.train.progress import note
-from reslab.train.recipe import Recipe
-from reslab.train.run import Tell, run
-from reslab.world import open_world
+from reslab.train.recipe import Recipe, RunRecipe
+from reslab.train.run import Parts, Stop, Tell, run
+from reslab.world import World, open_world
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run whose data, network and weights are there."""
+
+    parts: Parts
+    close: Callable[[], None]  # ends what prepares its mini-batches
+    files: Mapping[str, bytes] = field(default_factory=dict)  # kept with the run from its beginning
 
 
 def train(
@@ -28,7 +38,7 @@ def train(
     data: str | Path | None = None,
     weights: str | Path | None = None,
     tell: Tell = lambda row: None,
-    stop: Callable[[], int | None] = lambda: None,
+    stop: Stop = lambda: None,
 ) -> dict[str, Any]:
     """Train `recipe` into the folder `out`, or go on with the run that is there; its result.
 
@@ -41,38 +51,63 @@ def train(
     if given and recipe.weights is None:
         recipe = starting_from(recipe, given)
     world = open_world(recipe.precision)
-    it: Classification | None = None
 
-    def say(text: str) -> None:
-        tell(note(text))
+    def begin(folder: RunFolder | None) -> Begun:
+        origin = found_in(folder, given) if folder else Origin(given)
+        it = prepare(recipe, seed, place, world, origin, lambda text: tell(note(text)))
+        files = {FILE: origin_bytes(it.origin)} if recipe.data == "pictures" else {}
+        return Begun(parts_of(it), it.close, files)
 
-    if (Path(out) / "recipe.json").exists():
-        # sums depend on the number of threads: a resumed run keeps its own
-        threads = RunFolder.open(Path(out)).environment().get("threads")
-        torch.set_num_threads(threads or torch.get_num_threads())
-    else:
-        # before the folder is made: data that is missing should leave nothing behind
-        it = prepare(recipe, seed, place, world, Origin(given), say)
-    here = environment(world, seed=seed, data=place, weights=Path(weights) if weights else None)
-    folder = RunFolder.create(Path(out), recipe, here)
-    handle = folder.lock()
-    try:
+    return carry_out(
+        recipe, Path(out), begin, world=world, seed=seed, data=place,
+        weights=Path(weights) if weights else None, tell=tell, stop=stop,
+    )  # fmt: skip
+
+
+def carry_out(
+    recipe: RunRecipe,
+    out: Path,
+    begin: Callable[[RunFolder | None], Begun],
+    *,
+    world: World,
+    seed: int,
+    data: Path | None,
+    weights: Path | None,
+    tell: Tell,
+    stop: Stop,
+) -> dict[str, Any]:
+    """Run what `begin` makes ready in the folder `out`; the result.
+
+    `begin` is given the folder of the run to go on with. For a new run it is given None, before
+    there is a folder: data or weights that are missing should leave nothing behind.
+    """
+    begun: Begun | None = None
+    with ExitStack() as ending:
+        if (out / "recipe.json").exists():
+            # sums depend on the number of threads: a resumed run keeps its own
+            threads = RunFolder.open(out).environment().get("threads")
+            torch.set_num_threads(threads or torch.get_num_threads())
+        else:
+            begun = begin(None)
+            ending.callback(begun.close)
+        here = environment(world, seed=seed, data=data, weights=weights)
+        folder = RunFolder.create(out, recipe, here)
+        ending.callback(folder.unlock, folder.lock())
         result = folder.result()
         if result is not None:
-            say("this run is finished")
+            tell(note("this run is finished"))
             return result
         differences = moved(folder.environment(), here)
         if differences:
-            say(f"not bit-exact from here on, the machine differs: {'; '.join(differences)}")
-        if it is None:
-            it = prepare(recipe, seed, place, world, found_in(folder, given), say)
-        if recipe.data == "pictures" and not (folder.path / FILE).exists():
-            folder.write(FILE, origin_bytes(it.origin))
-        return run(recipe, parts_of(it), folder, tell=tell, stop=stop)
-    finally:
-        if it is not None:
-            it.close()
-        folder.unlock(handle)
+            told = "; ".join(differences)
+            tell(note(f"not bit-exact from here on, the machine differs: {told}"))
+        if begun is None:
+            begun = begin(folder)
+            ending.callback(begun.close)
+        for name, content in begun.files.items():
+            if not (folder.path / name).exists():
+                folder.write(name, content)
+        return run(recipe, begun.parts, folder, tell=tell, stop=stop)
 
 
 def found_in(folder: RunFolder, given: Model | None) -> Origin:
