@@ -1,7 +1,5 @@
 """`reslab predict`"""
 
-import json
-import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -12,6 +10,7 @@ import typer
 
 from reslab.cli.chosen import computing_in
 from reslab.cli.console import complain, say
+from reslab.cli.files import STDIN, files_of, print_json, reason, width_of
 
 if TYPE_CHECKING:
     from reslab.data.decode import BadPicture
@@ -19,9 +18,7 @@ if TYPE_CHECKING:
 
     Answer = list[Prediction] | BadPicture
 
-STDIN = "-"
 TOP = 5
-WIDEST = 60  # characters of a file's name that others are aligned with
 
 
 def predict(
@@ -50,7 +47,8 @@ def predict(
     from reslab.models.weights import load
     from reslab.world import open_world
 
-    files, unlike = files_of(pictures)
+    given, unlike = files_of(pictures)
+    files = [it.file for it in given]
     chosen = computing_in(precision, load(model))
     predictor = Predictor(chosen.to(open_world("fp32").device))
     if unlike:
@@ -70,36 +68,12 @@ def predict(
             yield file, answer
 
     if as_json:
-        print_json(good())
+        print_json(good(), entry)
     elif alone or top:
         print_blocks(good())
     else:
-        print_lines(good(), width=min(WIDEST, max(map(len, files))))
+        print_lines(good(), width=width_of(files))
     return 1 if bad else 0
-
-
-def files_of(paths: list[str]) -> tuple[list[str], int]:
-    """Files as named, those of folders in order; how many in folders have no picture's suffix."""
-    from reslab.data.decode import SUFFIXES
-
-    if paths.count(STDIN) > 1:
-        raise ValueError("- stands twice; standard input holds one picture")
-    files: list[str] = []
-    unlike = 0
-    for path in paths:
-        if path == STDIN or not os.path.isdir(path):
-            files.append(path)
-            continue
-        before = len(files)
-        for folder, subfolders, names in os.walk(path):
-            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-            shown = sorted(name for name in names if not name.startswith("."))
-            chosen = [name for name in shown if name.lower().endswith(SUFFIXES)]
-            unlike += len(shown) - len(chosen)
-            files += [os.path.join(folder, name) for name in chosen]
-        if len(files) == before:
-            raise ValueError(f"{path} holds no pictures ({', '.join(SUFFIXES)})")
-    return files, unlike
 
 
 def print_blocks(answers: "Iterator[tuple[str, Answer]]") -> None:
@@ -118,16 +92,6 @@ def print_lines(answers: "Iterator[tuple[str, Answer]]", width: int) -> None:
             sys.stdout.flush()  # to a pipe too
 
 
-def print_json(answers: "Iterator[tuple[str, Answer]]") -> None:
-    """One list, an entry a picture, written as it comes."""
-    between = "["
-    for file, answer in answers:
-        print(between)
-        print(f"  {json.dumps(entry(file, answer))}", end="", flush=True)
-        between = ","
-    print("\n]")
-
-
 def entry(file: str, answer: "Answer") -> dict[str, object]:
     """One picture in JSON."""
     if isinstance(answer, list):
@@ -135,10 +99,3 @@ def entry(file: str, answer: "Answer") -> dict[str, object]:
         renamed = [{"class": it.pop("name"), **it} for it in names]
         return {"file": file, "predictions": renamed}
     return {"file": file, "error": reason(file, answer)}
-
-
-def reason(file: str, bad: "BadPicture") -> str:
-    """Why a picture is bad, without its name."""
-    from reslab.evaluate.predict import BYTES
-
-    return str(bad).removeprefix(f"{BYTES if file == STDIN else file}: ")

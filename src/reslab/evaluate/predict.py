@@ -9,19 +9,16 @@ from typing import overload
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
-from reslab.data.decode import BadPicture, decode, rgb_of
+from reslab.data.decode import BadPicture
+from reslab.data.given import Picture, name_of, pixels_of
 from reslab.data.loading import in_order, usable_cores
 from reslab.evaluate.scoring import Sized, at_sides, log_mean, log_probabilities
 from reslab.evaluate.views import View, protocol_named
 from reslab.models import weights
 from reslab.models.weights import Model
 
-Picture = str | Path | bytes | np.ndarray | Image.Image
-
-BYTES = "the picture"  # what a picture without a file is called
 TOGETHER = 32  # pictures whose views are scored in one go; as many again are decoded meanwhile
 
 
@@ -108,8 +105,7 @@ class Predictor:
 
         def prepared(picture: Picture) -> Prepared | BadPicture:
             try:
-                file = str(picture) if isinstance(picture, str | Path) else BYTES
-                return prepare(pixels_of(picture), sides, own, file)
+                return prepare(pixels_of(picture), sides, own, name_of(picture))
             except BadPicture as bad:
                 return bad
 
@@ -174,28 +170,3 @@ def prepare(
     sized = at_sides(pixels, [own if side is None else side for side in sides], file)
     centre = View(own, "centre", own).of(sized[own])
     return Prepared(sized | {None: centre}, fitted=True)
-
-
-def pixels_of(picture: Picture) -> np.ndarray:
-    """RGB uint8 [H, W, 3] of whatever a picture comes as."""
-    if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.shape[2:] != (3,) or not picture.size:
-            raise ValueError(
-                f"a picture as an array is RGB uint8 [H, W, 3], "
-                f"not {picture.dtype} {list(picture.shape)}"
-            )
-        return picture
-    if isinstance(picture, Image.Image):
-        if picture.mode in ("I", "F"):
-            raise BadPicture(f"{BYTES}: 32-bit grey, which does not say what is black and white")
-        try:
-            return rgb_of(ImageOps.exif_transpose(picture))
-        except Exception as error:  # of a file that is read only now: see `decode.opened`
-            raise BadPicture(f"{BYTES}: {error or type(error).__name__}") from None
-    if isinstance(picture, bytes):
-        return decode(picture, BYTES)
-    try:
-        data = Path(picture).read_bytes()
-    except OSError as error:
-        raise BadPicture(f"{picture}: {(error.strerror or str(error)).lower()}") from None
-    return decode(data, str(picture))

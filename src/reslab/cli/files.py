@@ -1,0 +1,76 @@
+"""The pictures that a verb is given to look at, and what is printed of each."""
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from reslab.data.decode import BadPicture
+
+Answer = TypeVar("Answer")
+
+STDIN = "-"
+WIDEST = 60  # characters of a file's name that others are aligned with
+
+
+@dataclass(frozen=True)
+class Given:
+    """A picture that was named, or lies in a folder that was."""
+
+    file: str  # as it is opened and printed; STDIN
+    folder: str | None = None  # where it was found; None: it was named itself
+
+    @property
+    def name(self) -> str:
+        """Within its folder, or as given."""
+        return os.path.relpath(self.file, self.folder) if self.folder else self.file
+
+
+def files_of(paths: Sequence[str]) -> tuple[list[Given], int]:
+    """Files as named, those of folders in order; how many in folders have no picture's suffix."""
+    from reslab.data.decode import SUFFIXES
+
+    if paths.count(STDIN) > 1:
+        raise ValueError("- stands twice; standard input holds one picture")
+    files: list[Given] = []
+    unlike = 0
+    for path in paths:
+        if path == STDIN or not os.path.isdir(path):
+            files.append(Given(path))
+            continue
+        before = len(files)
+        for folder, subfolders, names in os.walk(path):
+            subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+            shown = sorted(name for name in names if not name.startswith("."))
+            chosen = [name for name in shown if name.lower().endswith(SUFFIXES)]
+            unlike += len(shown) - len(chosen)
+            files += [Given(os.path.join(folder, name), path) for name in chosen]
+        if len(files) == before:
+            raise ValueError(f"{path} holds no pictures ({', '.join(SUFFIXES)})")
+    return files, unlike
+
+
+def width_of(files: Iterable[str]) -> int:
+    """Of the column of names, so that most are aligned."""
+    return min(WIDEST, max(map(len, files)))
+
+
+def print_json(
+    answers: Iterable[tuple[str, Answer]], entry: Callable[[str, Answer], dict[str, object]]
+) -> None:
+    """One list, an entry a picture, written as it comes."""
+    between = "["
+    for file, answer in answers:
+        print(between)
+        print(f"  {json.dumps(entry(file, answer))}", end="", flush=True)
+        between = ","
+    print("\n]")
+
+
+def reason(file: str, bad: "BadPicture") -> str:
+    """Why a picture is bad, without its name."""
+    from reslab.data.given import BYTES
+
+    return str(bad).removeprefix(f"{BYTES if file == STDIN else file}: ")
