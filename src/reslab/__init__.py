@@ -13,7 +13,10 @@ _HOMES = {
     "build_resnet": "reslab.models.resnet",
     "config_named": "reslab.models.names",
     "load": "reslab.evaluate.predict",
+    "load_detector": "reslab.detect.detect:load",
     "recipe": "reslab.recipes",
+    "detection_recipe": "reslab.recipes",
+    "train_detector": "reslab.detect.train",
 }
 
 __all__ = ["__version__", "train", *_HOMES]
@@ -24,4 +27,5 @@ def __getattr__(name: str) -> Any:
         return import_module("reslab.train")
     if name not in _HOMES:
         raise AttributeError(f"module 'reslab' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    home, _, there = _HOMES[name].partition(":")  # where it has another name, that one
+    return getattr(import_module(home), there or name)

@@ -154,9 +154,11 @@ def test_what_does_not_go_together(line, coco: Path, found: Path, tmp_path: Path
         ("--on", "digits"),
         ("--classes", coco),
         ("--precision", "bf16"),
+        ("--refine",),
+        ("--scales", "400,600"),
     ):
         said = line(found, "--data", coco, *option)
-        assert f"{option[0]} goes with models" in said
+        assert f"{option[0]} does not go with files of detections" in said
     assert "no protocol 'one-crop'" in line(found, "--data", coco, "--protocol", "one-crop")
 
 

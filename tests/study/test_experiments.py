@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from reslab.recipes import network_of
 from reslab.study.experiments import experiment, plan
 
 OUT = Path("out")
@@ -18,13 +19,13 @@ def test_degradation_is_plain_and_residual_at_both_depths() -> None:
 def test_depth_is_the_residual_half_of_table_6() -> None:
     runs = plan(experiment("depth"), "cifar10", OUT, iterations=None, seeds=2)
     assert len(runs) == 10
-    assert {run.recipe.model.blocks[0] for run in runs} == {3, 5, 7, 9, 18}
+    assert {network_of(run.recipe).blocks[0] for run in runs} == {3, 5, 7, 9, 18}
     assert len({run.folder for run in runs}) == 10
 
 
 def test_shortcuts_are_a_b_and_c() -> None:
     runs = plan(experiment("shortcuts"), "digits", OUT, iterations=None, seeds=1)
-    assert [run.recipe.model.shortcut for run in runs] == ["A", "B", "C"]
+    assert [network_of(run.recipe).shortcut for run in runs] == ["A", "B", "C"]
 
 
 def test_a_shortened_study_keeps_the_shape_of_the_schedule() -> None:

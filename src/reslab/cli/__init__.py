@@ -11,6 +11,7 @@ import typer
 
 from reslab.cli.check import check
 from reslab.cli.console import complain
+from reslab.cli.detect import detect
 from reslab.cli.evaluate import evaluate
 from reslab.cli.export import export
 from reslab.cli.import_ import import_
@@ -33,6 +34,7 @@ VERBS = {
     evaluate: "reslab evaluate runs/first",
     check: "reslab check pictures",
     predict: "reslab predict runs/first photo.jpg more/",
+    detect: "reslab detect runs/first street.jpg --out found",
     pack: "reslab pack pictures packed --shorter-side 480",
     import_: "reslab import resnet50.pth --as resnet50 --out resnet50.safetensors",
     export: "reslab export runs/first --to torchvision --out resnet50.pth",

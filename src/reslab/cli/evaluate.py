@@ -1,6 +1,6 @@
 """`reslab evaluate`"""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +11,8 @@ import typer
 from reslab.cli.chosen import computing_in, numbers_for, test_pictures
 from reslab.cli.console import complain, counting, on_screen, say, say_json, to_stderr
 from reslab.cli.evaluate_detections import evaluate_detections, is_detections
+from reslab.cli.evaluate_detectors import evaluate_detectors
+from reslab.cli.files import numbers_in
 from reslab.cli.import_ import named_by
 
 if TYPE_CHECKING:
@@ -31,11 +33,13 @@ def evaluate(
         list[Path],
         typer.Argument(
             metavar="MODEL...",
-            help="Run folders or model files; several: their mean. Or .json files of detections.",
+            help="Run folders or model files of classifiers or of detectors; several: together. "
+            "Or .json files of detections.",
         ),
     ],
     on: Annotated[
-        str | None, typer.Option(help="digits or cifar10; else the model's own set.")
+        str | None,
+        typer.Option(help="digits, cifar10 or digit-scenes; else the model's own set."),
     ] = None,
     data: Annotated[
         Path | None,
@@ -45,7 +49,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="one-crop, ten-crop, multi-scale; with numbers, ten-crop:256-224. "
-            "Of detections: coco, voc-2007, voc-2012."
+            "Of boxes: coco, voc-2007, voc-2012."
         ),
     ] = None,
     precision: Annotated[str, typer.Option(help="fp32, or bf16: faster.")] = "fp32",
@@ -55,6 +59,13 @@ def evaluate(
     classes: Annotated[
         Path | None,
         typer.Option(help="Names of the outputs: .csv of index,id,name, or .txt, one a line."),
+    ] = None,
+    refine: Annotated[
+        bool, typer.Option("--refine", help="Of detectors: box refinement and voting (App. B).")
+    ] = False,
+    scales: Annotated[
+        str | None,
+        typer.Option(help="Of detectors: shorter sides to look at, as 400,600,800 (App. B)."),
     ] = None,
     page: Annotated[
         Path | None,
@@ -68,17 +79,23 @@ def evaluate(
     were kept are used wherever they are found; only what is missing is computed. Detections that
     were written to a file, as COCO writes results, are measured against the boxes in --data.
     """
+    of_classifiers = {
+        "--precision": precision != "fp32",
+        "--keep-scores": keep_scores,
+        "--classes": classes,
+    }
+    of_detectors = {"--refine": refine, "--scales": scales}
     if any(map(is_detections, models)):
-        must_not_be_given(
-            {
-                "--on": on,
-                "--precision": precision != "fp32",
-                "--keep-scores": keep_scores,
-                "--classes": classes,
-            }
-        )
+        must_not_be_given(of_classifiers | of_detectors | {"--on": on}, "files of detections")
         evaluate_detections(models, data, protocol, page, as_json)
         return
+    if all_detectors(models):
+        must_not_be_given(of_classifiers, "detectors")
+        sides = numbers_in(scales)
+        changes = {"refine": refine} | ({"scales": sides} if sides else {})
+        evaluate_detectors(models, on, data, protocol, changes, page, as_json)
+        return
+    must_not_be_given(of_detectors, "classifiers")
     from reslab.models.weights import load
 
     if page and page.exists() and not page.is_dir():
@@ -90,11 +107,23 @@ def evaluate(
     show(*reports_of(loaded, on, data, protocol or "one-crop", keep_scores), page, as_json)
 
 
-def must_not_be_given(of_models: dict[str, object]) -> None:
-    """ValueError for an option, by its name, that files of detections know nothing of."""
-    for option, value in of_models.items():
+def must_not_be_given(options: Mapping[str, object], what: str) -> None:
+    """ValueError for an option, by its name, that what is evaluated knows nothing of."""
+    for option, value in options.items():
         if value:
-            raise ValueError(f"{option} goes with models, not with files of detections")
+            raise ValueError(f"{option} does not go with {what}")
+
+
+def all_detectors(models: Sequence[Path]) -> bool:
+    """Whether detectors are meant; ValueError if classifiers are among them."""
+    from reslab.detect.model import is_detector
+
+    kinds = {is_detector(path): path for path in models}
+    if len(kinds) > 1:
+        raise ValueError(
+            f"{kinds[True]} is a detector, {kinds[False]} is none: evaluate them one at a time"
+        )
+    return True in kinds
 
 
 def show(pictures: "AnySet", entries: "Sequence[Entry]", page: Path | None, as_json: bool) -> None:

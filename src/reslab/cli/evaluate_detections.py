@@ -32,10 +32,15 @@ def evaluate_detections(
         (str(file), measure(pictures, rows, protocol or usual))
         for file, rows in zip(files, found, strict=True)
     ]
+    show_precision("detections", entries, page, as_json)
+
+
+def show_precision(
+    what: str, entries: "Sequence[tuple[str, Precision]]", page: Path | None, as_json: bool
+) -> None:
+    """What was measured of each entry, on standard output, and as a page where one is wanted."""
     if as_json:
-        say_json([
-            {"detections": name} | row.as_dict() | row.details() for name, row in entries
-        ])  # fmt: skip
+        say_json([{what: name} | row.as_dict() | row.details() for name, row in entries])
     else:
         for name, row in entries:
             say(f"{name}  {row}")

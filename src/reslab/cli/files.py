@@ -74,3 +74,13 @@ def reason(file: str, bad: "BadPicture") -> str:
     from reslab.data.given import BYTES
 
     return str(bad).removeprefix(f"{BYTES if file == STDIN else file}: ")
+
+
+def numbers_in(scales: str | None) -> list[int] | None:
+    """Of 400,600,800 the three numbers."""
+    if scales is None:
+        return None
+    try:
+        return [int(number) for number in scales.split(",")]
+    except ValueError:
+        raise ValueError(f"--scales {scales}: write whole numbers as 400,600,800") from None

@@ -1,6 +1,7 @@
 """`reslab plan`"""
 
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,9 +10,10 @@ import typer
 from reslab.cli.console import clock, complain, say, say_json
 
 if TYPE_CHECKING:
-    from reslab.train.classification import Classification
-    from reslab.train.probe import Probe
-    from reslab.train.recipe import Recipe
+    from reslab.detect.initial import Weights
+    from reslab.recipes import AnyRecipe
+    from reslab.train.probe import Probe, Probed
+    from reslab.train.recipe import RunRecipe
 
 LIMITS = {
     "network": "the network: pictures are ready before it wants them",
@@ -21,7 +23,9 @@ LIMITS = {
 
 
 def plan(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name; `reslab recipes` lists them.")],
+    name: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="Its name; `reslab recipes` lists them.")
+    ],
     data: Annotated[Path | None, typer.Option(help="The folder that holds the data set.")] = None,
     weights: Annotated[Path | None, typer.Option(help="A model file or run to start from.")] = None,
     changes: Annotated[
@@ -32,19 +36,15 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
     """Say what a run would cost here: speed, memory, hours, what limits it; nothing is written."""
-    from reslab.models.weights import load
-    from reslab.recipes import recipe as recipe_named
-    from reslab.train.origin import Origin
-    from reslab.train.prepare import prepare
+    from reslab.detect.initial import load_weights
+    from reslab.recipes import any_recipe
     from reslab.train.probe import probe
-    from reslab.world import open_world
 
-    given = load(weights) if weights else None
-    chosen = recipe_named(recipe, data=data, weights=given).with_changes(changes or [])
-    world = open_world(chosen.precision)
-    with closing(prepare(chosen, 1, data, world, Origin(given), complain)) as it:
-        found = probe(it, iterations)
-        facts = facts_of(it, found)
+    given = load_weights(weights) if weights else None
+    chosen = any_recipe(name, data=data, weights=given).with_changes(changes or [])
+    with ready(chosen, data, given) as run:
+        found = probe(run, iterations)
+    facts = facts_of(run, found)
     if as_json:
         say_json(facts)
         return
@@ -52,16 +52,38 @@ def plan(
     say(rate_curve(chosen))
 
 
-def facts_of(it: "Classification", found: "Probe") -> dict[str, Any]:
+@contextmanager
+def ready(recipe: "AnyRecipe", data: Path | None, weights: "Weights | None") -> "Iterator[Probed]":
+    """The run of a recipe, its data and its network there, nothing written."""
+    from reslab.detect.prepare import prepare_detector
+    from reslab.detect.probe import detector_probed
+    from reslab.detect.recipe import DetectionRecipe
+    from reslab.models.weights import Model
+    from reslab.train.origin import Origin
+    from reslab.train.prepare import prepare
+    from reslab.train.probe import classification_probed
+    from reslab.world import open_world
+
+    world = open_world(recipe.precision)
+    if isinstance(recipe, DetectionRecipe):
+        with closing(prepare_detector(recipe, 1, data, world, weights, complain)) as it:
+            yield detector_probed(it)
+        return
+    assert isinstance(weights, Model | None), "such a recipe was refused"
+    with closing(prepare(recipe, 1, data, world, Origin(weights), complain)) as it:
+        yield classification_probed(it)
+
+
+def facts_of(it: "Probed", found: "Probe") -> dict[str, Any]:
     """What is known of a run before it is made."""
     recipe = it.recipe
     return {
         "recipe": recipe.name,
         "device": str(it.world.device),
         "precision": it.world.precision,
-        "pictures": it.count,
+        "pictures": it.pictures,
         "iterations": recipe.iterations,
-        "epochs": round(recipe.iterations / it.epoch, 1),
+        "epochs": round(recipe.iterations / it.parts.epoch, 1),
         "batch_size": recipe.batch_size,
         "hours": found.seconds(it) / 3600,
         "memory": found.memory,
@@ -96,7 +118,7 @@ def as_text(facts: dict[str, Any], found: "Probe") -> str:
     return "\n".join([*lines, ""])
 
 
-def rate_curve(recipe: "Recipe") -> str:
+def rate_curve(recipe: "RunRecipe") -> str:
     """The learning rate over the iterations, drawn in characters; in words what listens."""
     lines = []
     if recipe.drops:
@@ -117,7 +139,7 @@ def rate_curve(recipe: "Recipe") -> str:
     return "\n".join(lines)
 
 
-def drawn(recipe: "Recipe") -> str:
+def drawn(recipe: "RunRecipe") -> str:
     """The rate between its drops, after any warm-up."""
     import plotext
 

@@ -16,32 +16,40 @@ def recipes(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
     """List the recipes, or show one: every field here can be changed with `train --set`."""
-    from reslab.models.weights import load
-    from reslab.recipes import catalogue, own_names, recipe
+    from reslab.detect.initial import load_weights
+    from reslab.recipes import (
+        any_recipe,
+        catalogue,
+        detectors,
+        network_of,
+        own_detector_names,
+        own_names,
+    )
 
     if name is not None:
-        given = load(weights) if weights else None
-        fields = recipe(name, data=data, weights=given).model_dump(mode="json")
+        given = load_weights(weights) if weights else None
+        fields = any_recipe(name, data=data, weights=given).model_dump(mode="json")
         say_json(fields) if as_json else say(as_text(fields))
         return
-    found = list(catalogue().values())
+    found = [*catalogue().values(), *detectors().values()]
     if as_json:
-        say_json([recipe.model_dump(mode="json") for recipe in found])
+        say_json([it.model_dump(mode="json") for it in found])
         return
     rows = [
         [
-            recipe.name,
-            f"{recipe.iterations:,}",
-            str(recipe.batch_size),
-            "yes" if recipe.warmup else "no",
-            "plain" if recipe.model.shortcut is None else f"option {recipe.model.shortcut}",
+            it.name,
+            f"{it.iterations:,}",
+            str(it.batch_size),
+            "yes" if it.warmup else "no",
+            f"option {shortcut}" if (shortcut := network_of(it).shortcut) else "plain",
         ]
-        for recipe in found
+        for it in found
     ]
     on_screen("recipe", "iterations", "batch size", "warm-up", "shortcut", rows=rows)
+    own = [*own_names(), *own_detector_names()]
     say(
-        f"and, from the pictures in a folder of your own (`reslab recipes {own_names()[0]} --data "
-        f"FOLDER`): {', '.join(own_names())}"
+        f"and, from the pictures in a folder of your own (`reslab recipes {own[0]} --data "
+        f"FOLDER`): {', '.join(own)}"
     )
 
 

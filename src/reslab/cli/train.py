@@ -9,7 +9,7 @@ import typer
 from reslab.cli.console import complain, precisions, say, say_json, stopping, training_display
 
 if TYPE_CHECKING:
-    from reslab.train.recipe import RunRecipe
+    from reslab.recipes import AnyRecipe
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 
@@ -34,11 +34,11 @@ def train(
 
     Kill it whenever you like: the same command goes on, to the same bits.
     """
-    from reslab.models.weights import load
-    from reslab.recipes import recipe as recipe_named
+    from reslab.detect.initial import load_weights
+    from reslab.recipes import any_recipe
 
-    given = load(weights) if weights else None
-    chosen = recipe_named(recipe, data=data, weights=given).with_changes(changes or [])
+    given = load_weights(weights) if weights else None
+    chosen = any_recipe(recipe, data=data, weights=given).with_changes(changes or [])
     return carry_out(chosen, out, seed, data, weights, as_json)
 
 
@@ -58,7 +58,7 @@ def resume(
 
 
 def carry_out(
-    recipe: "RunRecipe",
+    recipe: "AnyRecipe",
     out: Path,
     seed: int,
     data: Path | None,
@@ -87,12 +87,14 @@ def carry_out(
     return 0
 
 
-def trainer_of(recipe: "RunRecipe") -> partial[dict[str, Any]]:
+def trainer_of(recipe: "AnyRecipe") -> partial[dict[str, Any]]:
     """The function that trains this kind of recipe, given it; see `reslab.train.training.train`."""
-    from reslab.train.recipe import Recipe
+    from reslab.detect.recipe import DetectionRecipe
+    from reslab.detect.train import train_detector
     from reslab.train.training import train
 
-    assert isinstance(recipe, Recipe), type(recipe)
+    if isinstance(recipe, DetectionRecipe):
+        return partial(train_detector, recipe)
     return partial(train, recipe)
 
 

@@ -45,7 +45,11 @@ def open_detection(
 ) -> DetectionSets:
     """The train and the test part of a folder, or the fraction `validation` drawn by `seed` where
     there are no parts. `years`: 2014 or 2017 of COCO; 07, 12 or 07+12 of VOC."""
-    parts = read_parts(folder, years)
+    return sets_of(read_parts(folder, years), validation, seed)
+
+
+def sets_of(parts: Parts, validation: float, seed: int = 0) -> DetectionSets:
+    """The same of what was read."""
     if parts.whole is not None:
         return split(detection_set(parts.whole), validation, seed)
     assert parts.train is not None, "a folder without a whole has both parts"

@@ -27,6 +27,7 @@ class Example:
     boxes: Tensor  # float32 [N, 4], xyxy in pixels of `image`; the objects to find, if any is left
     labels: Tensor  # int64 [N], from 0
     ignored: Tensor  # float32 [I, 4]: crowds, that are neither objects nor background
+    ratio: float  # pixels of `image` for a pixel of the picture as it came
     seed: tuple[int, ...]  # key of the random numbers that sample anchors and regions
 
 
@@ -146,6 +147,7 @@ class DetectionBatches:
             boxes[objects].to(self.device),
             truth.labels[objects].to(self.device),
             boxes[crowds].to(self.device),
+            pixels.shape[1] / came[0],
             seed,
         )
         return example, bad

@@ -39,13 +39,19 @@ class Measured:
     numbers: Mapping[str, float]
 
 
-def measure_coco(truths: Sequence[Truth], found: Sequence[Detections], classes: int) -> Measured:
-    """COCO's numbers of detections, one entry a picture in both."""
+def authors_code() -> tuple[Any, Any]:
+    """COCO and COCOeval of pycocotools; ImportError says how they come."""
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
     except ImportError:
         raise ImportError("COCO's numbers need pycocotools: pip install 'reslab[detect]'") from None
+    return COCO, COCOeval
+
+
+def measure_coco(truths: Sequence[Truth], found: Sequence[Detections], classes: int) -> Measured:
+    """COCO's numbers of detections, one entry a picture in both."""
+    COCO, COCOeval = authors_code()
     boxes = [row for index, truth in enumerate(truths) for row in truth_rows(index, truth)]
     seen = [row for index, it in enumerate(found) for row in found_rows(index, it)]
     with redirect_stdout(io.StringIO()):  # it prints as it goes

@@ -1,6 +1,7 @@
 """Detections in files, as COCO writes results: a list of image_id, category_id, bbox, score."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,3 +113,20 @@ def as_detections(rows: list[tuple[list[float], float, int]]) -> Detections:
         torch.tensor(scores, dtype=torch.float64),
         torch.tensor(labels, dtype=torch.int64),
     )
+
+
+def as_results(pictures: DetectionSet, found: Sequence[Detections]) -> list[dict[str, Any]]:
+    """The inverse: what was found in each picture of a set, for a file."""
+    kinds = [int(id) if id.isdecimal() else id for id in pictures.ids]
+    return [
+        {
+            "image_id": key,
+            "category_id": kinds[label],
+            "bbox": [x0, y0, x1 - x0, y1 - y0],
+            "score": score,
+        }
+        for key, seen in zip(pictures.keys, found, strict=True)
+        for (x0, y0, x1, y1), score, label in zip(
+            seen.boxes.tolist(), seen.scores.tolist(), seen.labels.tolist(), strict=True
+        )
+    ]

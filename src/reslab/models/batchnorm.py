@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 
 def norms_of(net: nn.Module) -> list[nn.BatchNorm2d]:
@@ -22,8 +22,9 @@ def train_mode(net: nn.Module, *, keep_statistics: bool) -> None:
 
 
 @torch.no_grad()
-def recompute_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Replace the moving averages by the mean of the statistics of `batches`, [B, 3, H, W] each.
+def recompute_statistics(net: nn.Module, passes: Iterable[object]) -> None:
+    """Replace the moving averages by the mean of the statistics of some forward passes, which
+    happen as `passes` is gone through: `(net(images) for images in batches)`.
 
     The authors' release holds averages over a large sample and "not moving average". The weights
     stay as they are; the network is left in evaluation mode.
@@ -34,8 +35,8 @@ def recompute_statistics(net: nn.Module, batches: Iterable[Tensor]) -> None:
         norm.reset_running_stats()
         norm.momentum = None  # torch's cumulative average
     net.train()
-    for images in batches:
-        net(images)
+    for _ in passes:
+        pass
     net.eval()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

@@ -107,14 +107,27 @@ def load(path: str | Path) -> Model:
 
 def read_model_file(path: str | Path) -> tuple[Path, dict[str, str], dict[str, Tensor]]:
     """The file at `path`, or the one in a run folder there; its metadata and its tensors."""
+    file = model_file(path)
+    metadata = metadata_of(file)
+    with safe_open(file, "pt") as opened:
+        names = opened.keys()
+        return file, metadata, {name: opened.get_tensor(name) for name in names}
+
+
+def model_file(path: str | Path) -> Path:
+    """A model file, or the one in a run folder; ValueError if it is not there."""
     file = Path(path)
     file = file / "model.safetensors" if file.is_dir() else file
     if not file.exists():
         raise ValueError(f"no model at {file}; give a finished run folder or a model file")
+    return file
+
+
+def metadata_of(file: Path) -> dict[str, str]:
+    """What a model file says of itself; ValueError if the file is none."""
     try:
         with safe_open(file, "pt") as opened:
-            names = opened.keys()
-            return file, opened.metadata() or {}, {name: opened.get_tensor(name) for name in names}
+            return opened.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{file} is no model file, or a damaged one ({error})") from None
 

@@ -1,34 +1,51 @@
-"""The catalogue: every recipe by its name, `<data>-<model>`."""
+"""The catalogue: classifiers' recipes by `<data>-<model>`, detectors' by `<data>-<trunk>-c4`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reslab.detect.recipe import DetectionRecipe
 from reslab.recipes.cifar10 import cifar10_recipe
+from reslab.recipes.detection import coco_recipe, digit_scenes_recipe, voc_recipe
 from reslab.recipes.digits import digits_recipe
 from reslab.recipes.imagenet import imagenet_recipe
 from reslab.train.folder import RunFolder
-from reslab.train.recipe import Recipe, RunRecipe
+from reslab.train.recipe import Recipe
 from reslab.words import unknown
 
 if TYPE_CHECKING:
+    from reslab.detect.initial import Weights
+    from reslab.models.resnet import ResNetConfig
     from reslab.models.weights import Model
 
-OWN = "own-"
+AnyRecipe = Recipe | DetectionRecipe
+
+OWN, OWN_DETECTION = "own-", "own-detection-"
+# the residual nets that detectors are offered on
+SMALL_TRUNKS = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
+TRUNKS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
+C4 = "-c4"  # the regions are cut out of the map of conv4_x
 
 
 def catalogue() -> dict[str, Recipe]:
-    """All recipes that need no look at the pictures: CIFAR's nets on both small sets, Table 1's."""
+    """All recipes of classifiers that need no look at the pictures: CIFAR's nets on both small
+    sets, Table 1's on ImageNet."""
     from reslab.models.names import cifar_models, imagenet_models
 
-    recipes = {}
+    recipes = []
     for model, config in cifar_models().items():
-        for make in (digits_recipe, cifar10_recipe):
-            recipe = make(model, config)
-            recipes[recipe.name] = recipe
-    for model, config in imagenet_models().items():
-        recipe = imagenet_recipe(model, config)
-        recipes[recipe.name] = recipe
-    return recipes
+        recipes += [make(model, config) for make in (digits_recipe, cifar10_recipe)]
+    recipes += [imagenet_recipe(model, config) for model, config in imagenet_models().items()]
+    return {recipe.name: recipe for recipe in recipes}
+
+
+def detectors() -> dict[str, DetectionRecipe]:
+    """All recipes of detectors that need no look at the pictures."""
+    from reslab.models.names import config_named
+
+    recipes = [digit_scenes_recipe(model, config_named(model)) for model in SMALL_TRUNKS]
+    for make in (coco_recipe, voc_recipe):
+        recipes += [make(model, config_named(model)) for model in TRUNKS]
+    return {recipe.name: recipe for recipe in recipes}
 
 
 def own_names() -> list[str]:
@@ -38,34 +55,85 @@ def own_names() -> list[str]:
     return [OWN + model for model in imagenet_models()]
 
 
-def recipe(name: str, *, data: str | Path | None = None, weights: "Model | None" = None) -> Recipe:
-    """The recipe of that name; ValueError with the nearest name otherwise.
+def own_detector_names() -> list[str]:
+    """Those for a folder of one's own boxes."""
+    return [OWN_DETECTION + model + C4 for model in TRUNKS]
+
+
+def any_recipe(
+    name: str, *, data: str | Path | None = None, weights: "Weights | None" = None
+) -> AnyRecipe:
+    """The recipe of that name, of a classifier or of a detector; see `recipe`."""
+    if name in {*detectors(), *own_detector_names()}:
+        return detection_recipe(name, data=data, weights=weights)
+    return recipe(name, data=data, weights=weights)
+
+
+def recipe(
+    name: str, *, data: str | Path | None = None, weights: "Weights | None" = None
+) -> Recipe:
+    """The classifier's recipe of that name; ValueError with the nearest name otherwise.
 
     `own-*` looks at the folder `data`. With `weights` the recipe starts from them.
     """
+    from reslab.models.weights import Model
     from reslab.train.origin import starting_from
 
+    if not isinstance(weights, Model | None):
+        raise ValueError(f"{name} trains a classifier: it cannot start from a detector")
     if name in own_names():
-        return _own(name.removeprefix(OWN), data, weights)
+        return _own(name, data, weights)
     recipes = catalogue()
     if name not in recipes:
-        raise ValueError(unknown("recipe", name, [*recipes, *own_names()]))
+        known = [*recipes, *own_names(), *detectors(), *own_detector_names()]
+        raise ValueError(unknown("recipe", name, known))
     return starting_from(recipes[name], weights) if weights else recipes[name]
 
 
-def recipe_in(folder: RunFolder) -> RunRecipe:
+def detection_recipe(
+    name: str, *, data: str | Path | None = None, weights: "Weights | None" = None
+) -> DetectionRecipe:
+    """The detector's recipe of that name; the same otherwise."""
+    from reslab.detect.initial import starting_from
+
+    recipes = detectors()
+    if name in own_detector_names():
+        found = _own_detector(name, data)
+    elif name in recipes:
+        found = recipes[name]
+    else:
+        raise ValueError(unknown("detector's recipe", name, [*recipes, *own_detector_names()]))
+    return starting_from(found, weights) if weights else found
+
+
+def network_of(recipe: AnyRecipe) -> "ResNetConfig":
+    """What a recipe trains, or the trunk of it."""
+    return recipe.model if isinstance(recipe, Recipe) else recipe.model.trunk
+
+
+def recipe_in(folder: RunFolder) -> AnyRecipe:
     """The recipe of a run, whatever it trains."""
-    task = folder.task()
-    if task == "classification":
-        return folder.recipe()
-    raise ValueError(f"{folder.path} holds a run of another task, {task}")
+    detector = folder.task() == "detection"
+    return folder.recipe_as(DetectionRecipe) if detector else folder.recipe()
 
 
-def _own(model: str, data: str | Path | None, weights: "Model | None") -> Recipe:
+def _own(name: str, data: str | Path | None, weights: "Model | None") -> Recipe:
     from reslab.data.folder import open_pictures
     from reslab.models.names import config_named
     from reslab.recipes.own import own_recipe
 
     if data is None:
-        raise ValueError(f"{OWN}{model} is made from your pictures: name their folder with --data")
+        raise ValueError(f"{name} is made from your pictures: name their folder with --data")
+    model = name.removeprefix(OWN)
     return own_recipe(model, config_named(model), open_pictures(Path(data)).train, weights)
+
+
+def _own_detector(name: str, data: str | Path | None) -> DetectionRecipe:
+    from reslab.data.detection import open_detection
+    from reslab.models.names import config_named
+    from reslab.recipes.detection import own_detection_recipe
+
+    if data is None:
+        raise ValueError(f"{name} is made from your boxes: name a COCO or VOC folder with --data")
+    model = name.removeprefix(OWN_DETECTION).removesuffix(C4)
+    return own_detection_recipe(model, config_named(model), open_detection(Path(data)).train)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from reslab.recipes import network_of
 from reslab.study.experiments import PlannedRun
 from reslab.train.folder import RunFolder
 
@@ -74,7 +75,7 @@ def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 def cost(run: PlannedRun) -> int:
     """How long a run takes beside others, in blocks passed by mini-batches."""
-    return sum(run.recipe.model.blocks) * run.recipe.iterations
+    return sum(network_of(run.recipe).blocks) * run.recipe.iterations
 
 
 def printed(run: PlannedRun) -> Path:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from reslab.data.sets import SetName
 from reslab.models.resnet import CIFAR_DEPTHS
+from reslab.recipes import AnyRecipe, any_recipe
 from reslab.recipes import recipe as recipe_named
-from reslab.train.recipe import Recipe
+from reslab.train.recipe import RunRecipe
 from reslab.words import unknown
 
 EVALUATIONS = 20  # points of a curve, at least, when a schedule is shortened
@@ -33,8 +34,8 @@ class PlannedRun:
     folder: Path
 
     @property
-    def recipe(self) -> Recipe:
-        return recipe_named(self.base).with_changes(self.changes)
+    def recipe(self) -> AnyRecipe:
+        return any_recipe(self.base).with_changes(self.changes)
 
 
 def experiment(name: str, depths: Sequence[int] = ()) -> Experiment:
@@ -86,7 +87,7 @@ def plan(
     return runs
 
 
-def shortened(recipe: Recipe, iterations: int | None) -> tuple[str, ...]:
+def shortened(recipe: RunRecipe, iterations: int | None) -> tuple[str, ...]:
     """The changes that shorten a recipe, with curves and checkpoints as dense as its shape asks."""
     if iterations is None or iterations == recipe.iterations:
         return ()

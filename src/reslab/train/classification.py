@@ -107,7 +107,7 @@ class Classification:
                 recompute_statistics(
                     self.net,
                     (
-                        share.images
+                        self.net(share.images)
                         for k in range(self.recipe.recompute_bn)
                         for share in (beat() or self.shares_of(first + k))
                     ),

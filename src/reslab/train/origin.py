@@ -65,14 +65,7 @@ def starting_from(recipe: Recipe, weights: Model, *, keep_statistics: bool = Fal
     Statistics of batch norm that were folded away can only be kept. ValueError if these are
     weights of another network.
     """
-    theirs = weights.net.config
-    layout = {key: getattr(theirs, key) for key in LAYOUT}
-    config = recipe.model.model_copy(update=layout)
-    if config != theirs.model_copy(update={"classes": config.classes}):
-        raise ValueError(
-            f"the weights are of a net with {shape_of(theirs)}, {recipe.name} trains one with "
-            f"{shape_of(config)}"
-        )
+    config = fitted(recipe.model, weights.net.config, recipe.name)
     keep = keep_statistics or weights.folded
     changes = {
         "model": config,
@@ -80,6 +73,18 @@ def starting_from(recipe: Recipe, weights: Model, *, keep_statistics: bool = Fal
         "batch_norm": "frozen" if keep else recipe.batch_norm,
     }
     return Recipe.from_json(recipe.model_copy(update=changes).model_dump_json())
+
+
+def fitted(config: ResNetConfig, theirs: ResNetConfig, name: str) -> ResNetConfig:
+    """The network of the recipe `name` in the layout of the weights of `theirs`, its classes its
+    own; ValueError if that is another network."""
+    config = config.model_copy(update={key: getattr(theirs, key) for key in LAYOUT})
+    if config != theirs.model_copy(update={"classes": config.classes}):
+        raise ValueError(
+            f"the weights are of a net with {shape_of(theirs)}, {name} trains one with "
+            f"{shape_of(config)}"
+        )
+    return config
 
 
 def must_fit(recipe: Recipe, weights: Model | None) -> None:

@@ -209,7 +209,7 @@ def class_weights(recipe: Recipe, labels: Tensor, device: torch.device) -> Tenso
 
 def calibration(it: Classification):
     """Augmented training pictures, whose statistics the given weights then keep."""
-    return (share.images for k in range(CALIBRATION) for share in it.shares_of(k))
+    return (it.net(share.images) for k in range(CALIBRATION) for share in it.shares_of(k))
 
 
 def ready(pictures: AnySet, origin: Origin, device: torch.device) -> AnySet:

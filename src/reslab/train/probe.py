@@ -3,22 +3,39 @@
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
 import torch
 
 from reslab.data.picture_batches import PictureBatches
-from reslab.data.pictures import PictureSet
 from reslab.train.classification import Classification, parts_of
 from reslab.train.loop import training_steps
+from reslab.train.recipe import RunRecipe
+from reslab.train.run import Parts
 from reslab.train.schedule import Schedule
+from reslab.world import World
 
 WARM_UP = 3  # iterations that are not counted: memory is fetched, kernels are chosen
 READ = 200  # pictures whose bytes are read to time the disk
 EVALUATED = 64
 Limit = Literal["network", "decoding", "disk"]
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A run that is not made yet, as far as its cost is concerned."""
+
+    recipe: RunRecipe
+    world: World
+    parts: Parts
+    pictures: int  # in the training set
+    batches: int  # mini-batches shown in the whole run, those after the last update included
+    evaluated: int  # pictures that are evaluated in the whole run
+    evaluate: Callable[[], int]  # evaluates some pictures; how many
+    read: Callable[[int], int] | None  # reads the files of so many at most; None: set in memory
 
 
 @dataclass(frozen=True)
@@ -33,26 +50,55 @@ class Probe:
     memory: int  # at most in use by the process, or on the GPU
     limit: Limit
 
-    def seconds(self, it: Classification) -> float:
+    def seconds(self, run: Probed) -> float:
         """Of the whole run: updates, recomputed statistics, evaluations."""
-        recipe = it.recipe
-        batches = recipe.iterations + (recipe.recompute_bn if recipe.batch_norm == "train" else 0)
-        looks = (recipe.iterations - 1) // recipe.eval_every
-        watched, final = (sum(map(len, sets)) for sets in (it.watched, it.final))
-        shown = looks * watched + final
-        return batches * recipe.batch_size / self.together + shown / self.evaluating
+        trained = run.batches * run.recipe.batch_size
+        return trained / self.together + run.evaluated / self.evaluating
+
+
+def classification_probed(it: Classification) -> Probed:
+    """What a run of a classifier will show, and how."""
+    recipe = it.recipe
+    looks = (recipe.iterations - 1) // recipe.eval_every
+    watched, final = (sum(map(len, sets)) for sets in (it.watched, it.final))
+    more = recipe.recompute_bn if recipe.batch_norm == "train" else 0
+
+    def evaluate() -> int:
+        it.net.eval()
+        some = it.watched[0].take("some", torch.arange(min(len(it.watched[0]), EVALUATED)))
+        it.judge(some)
+        it.train_mode()
+        return len(some)
+
+    train = it.batches.train if isinstance(it.batches, PictureBatches) else None
+    return Probed(
+        recipe, it.world, parts_of(it), it.count,
+        batches=recipe.iterations + more,
+        evaluated=looks * watched + final,
+        evaluate=evaluate,
+        read=(lambda most: read_last(train.files, train.read, most)) if train else None,
+    )  # fmt: skip
+
+
+def read_last(files: Sequence[str], read: Callable[[str], bytes], most: int) -> int:
+    """Read bytes from where they lie; how many files. Those read a moment ago would come from
+    memory: files from the end of the set are taken, which training has hardly touched."""
+    chosen = files[-most:]
+    for file in chosen:
+        read(file)
+    return len(chosen)
 
 
 def probe(
-    it: Classification, iterations: int = 20, clock: Callable[[], float] = time.perf_counter
+    run: Probed, iterations: int = 20, clock: Callable[[], float] = time.perf_counter
 ) -> Probe:
-    """Train `it` for some iterations; its network is spent afterwards."""
-    parts = parts_of(it)
-    size = it.recipe.batch_size
+    """Train for some iterations; the run's network is spent afterwards."""
+    parts = run.parts
+    size = run.recipe.batch_size
 
-    def speed(shares_of: Callable[[int], list], count: int) -> float:
+    def speed(shares_of: Callable[[int], Sequence[Any]], count: int) -> float:
         steps = training_steps(
-            parts.loss_of, shares_of, parts.optimizer, Schedule(it.recipe), range(WARM_UP + count)
+            parts.loss_of, shares_of, parts.optimizer, Schedule(run.recipe), range(WARM_UP + count)
         )
         begun = 0.0
         for step in steps:
@@ -62,51 +108,30 @@ def probe(
         step.loss.item()
         return count * size / (clock() - begun)
 
-    together = speed(it.shares_of, iterations)
-    same = it.shares_of(0)
+    def rate(work: Callable[[], int]) -> float:
+        begun = clock()
+        return work() / (clock() - begun)
+
+    def prepare() -> int:
+        for k in range(WARM_UP, WARM_UP + iterations):
+            parts.shares_of(k)
+        return iterations * size
+
+    together = speed(parts.shares_of, iterations)
+    same = parts.shares_of(0)
     network = speed(lambda k: same, max(iterations // 4, 1))
     pictures = reading = None
-    if isinstance(it.batches, PictureBatches):
-        pictures = preparing(it, iterations, clock)
-        reading = read_speed(it.batches.train, clock)
+    if run.read is not None:
+        for k in range(WARM_UP):  # what was prepared ahead is used up
+            parts.shares_of(k)
+        pictures = rate(prepare)
+        reading = rate(partial(run.read, READ))
     return Probe(
         together, network, pictures, reading,
-        evaluating=evaluation_speed(it, clock),
-        memory=peak_memory(it.world.device),
+        evaluating=rate(run.evaluate),
+        memory=peak_memory(run.world.device),
         limit=limit_of(network, pictures, reading),
     )  # fmt: skip
-
-
-def preparing(it: Classification, iterations: int, clock: Callable[[], float]) -> float:
-    """Mini-batches made and not used."""
-    begun = 0.0
-    for k in range(WARM_UP + iterations):
-        if k == WARM_UP:
-            begun = clock()
-        it.shares_of(k)
-    return iterations * it.recipe.batch_size / (clock() - begun)
-
-
-def read_speed(train: PictureSet, clock: Callable[[], float]) -> float:
-    """Bytes of pictures from where they lie. Those read a moment ago come from memory: pictures
-    from the end of the set are taken, which training has hardly touched."""
-    count = min(READ, len(train))
-    begun = clock()
-    for file in train.files[-count:]:
-        train.read(file)
-    return count / (clock() - begun)
-
-
-def evaluation_speed(it: Classification, clock: Callable[[], float]) -> float:
-    """One range of the set that is evaluated on the way."""
-    it.net.eval()
-    watched = it.watched[0]
-    some = watched.take(watched.name, torch.arange(min(len(watched), EVALUATED)))
-    begun = clock()
-    it.judge(some)
-    seconds = clock() - begun
-    it.train_mode()
-    return len(some) / seconds
 
 
 def peak_memory(device: torch.device) -> int:

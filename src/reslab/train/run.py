@@ -36,7 +36,7 @@ class Interrupted(Exception):
 
     def __init__(self, signal: int, folder: Path, iteration: int) -> None:
         super().__init__(f"stopped at iteration {iteration}, saved; `reslab resume {folder}`")
-        self.signal = signal
+        self.signal, self.iteration = signal, iteration
 
 
 @dataclass(frozen=True)

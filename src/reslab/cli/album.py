@@ -1,0 +1,132 @@
+"""A folder of pictures with what was found drawn on them, and a list of it."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reslab.cli.files import STDIN, Given
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from reslab.detect.detect import Found, Seen
+
+LIST = "detections.json"
+FROM_STDIN = "standard-input"
+JPEG = (".jpg", ".jpeg", ".jpe")
+QUALITY = 92  # of JPEG; its colours at full size, for the lines of boxes are thin
+COMPRESSION = 3  # of PNG: half the time of the usual 6, a little larger
+
+
+@dataclass
+class Album:
+    """Where what is seen is drawn and listed."""
+
+    out: Path
+    targets: dict[str, Path]  # each picture's file -> the file with boxes
+    ids: dict[str, str]  # each picture's file -> what the list calls it
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    drawn: int = 0
+
+    def add(self, given: Given, seen: "Seen", classes: Sequence[str]) -> None:
+        """Draw a picture, whole or not at all, and keep what is to be listed."""
+        from reslab.detect.drawing import draw
+        from reslab.train.checkpoint import write_atomically
+
+        target = self.targets[given.file]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        picture = draw(seen.pixels, seen.detections, classes)
+        write_atomically(target, encoded(picture, target.suffix))
+        self.rows += [row_of(self.ids[given.file], it) for it in seen.objects]
+        self.drawn += 1
+
+    def finish(self) -> None:
+        """The list of all that was found, as COCO writes results."""
+        from reslab.train.checkpoint import write_atomically
+
+        lines = ",\n".join(json.dumps(row) for row in self.rows)
+        write_atomically(self.out / LIST, f"[\n{lines}\n]\n".encode())
+
+
+def open_album(out: Path, given: Sequence[Given]) -> Album:
+    """The folder, made if need be; ValueError if something of another's would be overwritten."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file; name a folder")
+    targets = targets_of(given, out)
+    sources = {os.path.realpath(it.file) for it in given if it.file != STDIN}
+    for target in targets.values():
+        if os.path.realpath(target) in sources:
+            raise ValueError(f"--out {out} would overwrite {target} itself; name another folder")
+        if target.exists() and not (out / LIST).exists():
+            raise ValueError(
+                f"{target} is there already, and {out} has no {LIST} of an earlier call; "
+                "name another --out"
+            )
+    out.mkdir(parents=True, exist_ok=True)
+    times = Counter(it.name for it in given)
+    ids = {it.file: it.name if times[it.name] == 1 else it.file for it in given}
+    return Album(out, targets, ids)
+
+
+def targets_of(given: Sequence[Given], out: Path) -> dict[str, Path]:
+    """Where each picture is drawn: under its name in its folder, with a number if that is taken.
+
+    JPEG stays JPEG, all else becomes PNG.
+    """
+    taken: set[str] = set()
+    targets = {}
+    for it in given:
+        name = Path(it.name if it.folder else os.path.basename(it.file))
+        if it.file == STDIN:
+            name = Path(FROM_STDIN)
+        if name.suffix.lower() not in JPEG:
+            name = name.with_suffix(".png")
+        free, number = name, 1
+        while str(free).casefold() in taken:  # some systems hold a.png and A.png for the same
+            number += 1
+            free = name.with_stem(f"{name.stem}-{number}")
+        taken.add(str(free).casefold())
+        targets[it.file] = out / free
+    return targets
+
+
+def without_drawn(given: Sequence[Given], out: Path) -> list[Given]:
+    """The pictures but for those that an earlier call drew, where `out` lies in their folder."""
+    here = Path(os.path.realpath(out))
+
+    def is_drawn(it: Given) -> bool:
+        if it.folder is None or not here.is_relative_to(os.path.realpath(it.folder)):
+            return False
+        return Path(os.path.realpath(it.file)).is_relative_to(here)
+
+    kept = [it for it in given if not is_drawn(it)]
+    if not kept:
+        raise ValueError(f"--out {out} is where the pictures lie; name another folder")
+    return kept
+
+
+def encoded(picture: "Image.Image", suffix: str) -> bytes:
+    """A picture as the file of this suffix."""
+    out = BytesIO()
+    if suffix.lower() in JPEG:
+        picture.save(out, "JPEG", quality=QUALITY, subsampling=0)
+    else:
+        picture.save(out, "PNG", compress_level=COMPRESSION)
+    return out.getvalue()
+
+
+def row_of(picture: str, found: "Found") -> dict[str, Any]:
+    """One detection as COCO writes it; ids that are numbers are numbers there."""
+    x0, y0, x1, y1 = found.box
+    number = found.id.isdecimal() and str(int(found.id)) == found.id
+    return {
+        "image_id": picture,
+        "category_id": int(found.id) if number else found.id,
+        "bbox": [round(side, 2) for side in (x0, y0, x1 - x0, y1 - y0)],
+        "score": round(found.score, 6),
+    }

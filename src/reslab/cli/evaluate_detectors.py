@@ -1,0 +1,133 @@
+"""`reslab evaluate` of detectors: one by one, and several together as an ensemble."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reslab.cli.console import complain, counting
+from reslab.cli.evaluate_detections import show_precision
+from reslab.words import unknown
+
+if TYPE_CHECKING:
+    from reslab.data.boxes import DetectionSet
+    from reslab.detect.model import Detector
+    from reslab.detect.precision import Precision
+    from reslab.detect.search import Search
+
+    Named = tuple[Path, Detector]
+
+SCENES = "digit-scenes"
+
+
+def evaluate_detectors(
+    models: Sequence[Path],
+    on: str | None,
+    data: Path | None,
+    protocol: str | None,
+    changes: Mapping[str, object],
+    page: Path | None,
+    as_json: bool,
+) -> None:
+    """Search the pictures of a test set and measure what is found."""
+    from reslab.detect.model import load_detector
+    from reslab.world import open_world
+
+    world = open_world("fp32")
+    loaded = [(path, load_detector(path).to(world.device)) for path in models]
+    must_share_classes(loaded)
+    pictures, usual = pictures_of(loaded, on, data)
+    search = loaded[0][1].search.with_changes(changes)
+    entries = []
+    for path, detector in loaded:
+        entries.append((str(path), measured([detector], pictures, search, protocol or usual)))
+    if len(loaded) > 1:
+        together = [detector for _, detector in loaded]
+        title = f"ensemble of {len(loaded)} detectors"
+        entries.append((title, measured(together, pictures, search, protocol or usual)))
+    show_precision("model", entries, page, as_json)
+
+
+def measured(
+    detectors: "Sequence[Detector]", pictures: "DetectionSet", search: "Search", protocol: str
+) -> "Precision":
+    from reslab.detect.precision import measure
+    from reslab.detect.searching import search_set
+
+    with counting(len(pictures), "pictures") as hear:
+        seen, found = search_set(detectors, pictures, search, hear)
+    return measure(seen, found, protocol)
+
+
+def pictures_of(
+    models: "Sequence[Named]", on: str | None, data: Path | None
+) -> "tuple[DetectionSet, str]":
+    """The set to test on, and how results on it are published; the first model's own if not
+    told."""
+    path, detector = models[0]
+    if on is not None:
+        if on != SCENES:
+            raise ValueError(unknown("set for a detector", on, (SCENES,)))
+        return scenes()
+    if data is None:
+        return own_pictures(path, detector)
+    return folder_pictures(data, path, detector)
+
+
+def scenes() -> "tuple[DetectionSet, str]":
+    from reslab.data.scenes import digit_scenes
+
+    return digit_scenes().test, "coco"
+
+
+def own_pictures(path: Path, detector: "Detector") -> "tuple[DetectionSet, str]":
+    """Those that a detector was tested on when it was trained."""
+    from reslab.detect.prepare import open_data
+    from reslab.detect.recipe import DetectionRecipe
+
+    recipe = DetectionRecipe.model_validate(detector.recipe)
+    folder = home(path)
+    if recipe.data == "boxes" and folder is None:
+        raise ValueError(
+            f"the pictures that {path} was trained on are not found: say --data FOLDER"
+        )
+    opened = open_data(recipe, folder)
+    return opened.sets.test, opened.protocol
+
+
+def folder_pictures(data: Path, path: Path, detector: "Detector") -> "tuple[DetectionSet, str]":
+    """The test part of a folder, or all of it; never those that the detector was trained on, as
+    far as is known."""
+    from reslab.data.annotations import detection_set
+    from reslab.data.detection import read_parts
+    from reslab.detect.precision import usual_protocol
+
+    folder = home(path)
+    if folder is not None and folder.resolve() == data.resolve():
+        return own_pictures(path, detector)
+    parts = read_parts(data, detector.recipe.get("years", "") if folder else "")
+    part = parts.test or parts.whole or parts.train
+    assert part is not None
+    if parts.test is None:
+        complain(f"{data} is tested whole")
+    return detection_set(part), usual_protocol(parts.layout, part.root.resolve(), part.files)
+
+
+def home(path: Path) -> Path | None:
+    """The folder of pictures of a run, if it is known and still there."""
+    from reslab.train.folder import RunFolder
+
+    if not path.is_dir():
+        return None
+    known = RunFolder.open(path).environment()["data"]
+    return Path(known) if known and Path(known).is_dir() else None
+
+
+def must_share_classes(models: "Sequence[Named]") -> None:
+    """ValueError unless the outputs of all detectors mean the same."""
+    first, known = models[0]
+    for path, detector in models[1:]:
+        if detector.ids != known.ids:
+            raise ValueError(
+                f"{path} knows other classes than {first}: they cannot be taken together; "
+                "evaluate them one at a time"
+            )

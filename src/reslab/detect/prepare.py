@@ -1,0 +1,143 @@
+"""A recipe's pictures with boxes, its detector and mini-batches, on their device."""
+
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reslab.data.boxes import DetectionSet, DetectionSets
+from reslab.data.decode import BadPicture
+from reslab.data.detection import read_parts, sets_of
+from reslab.data.loading import in_order, usable_cores
+from reslab.data.scenes import digit_scenes
+from reslab.detect.batches import DetectionBatches
+from reslab.detect.coco_precision import authors_code
+from reslab.detect.initial import Weights, initial_net, must_fit, train_mode
+from reslab.detect.network import FasterRCNN, channels_last
+from reslab.detect.precision import usual_protocol
+from reslab.detect.recipe import DetectionRecipe
+from reslab.detect.training import DetectorTraining
+from reslab.models.batchnorm import recompute_statistics
+from reslab.models.preprocessing import Preprocessing, minus_mean
+from reslab.world import World
+
+CALIBRATION = 50  # mini-batches whose statistics replace those that came with the weights
+MEASURED = 500  # training pictures whose colours give the mean, without weights that bring one
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The sets of a recipe, and how results on them are measured."""
+
+    sets: DetectionSets
+    protocol: str
+
+
+def open_data(recipe: DetectionRecipe, data: Path | None) -> Opened:
+    """The sets that a recipe names."""
+    if recipe.data == "digit-scenes":
+        return Opened(digit_scenes(), "coco")
+    if data is None:
+        raise ValueError(
+            f"{recipe.name} needs pictures with boxes: name a COCO or VOC folder with --data"
+        )
+    parts = read_parts(data, recipe.years)
+    test = parts.test or parts.whole
+    assert test is not None
+    protocol = usual_protocol(parts.layout, test.root.resolve(), test.files)
+    return Opened(sets_of(parts, recipe.validation), protocol)
+
+
+def prepare_detector(
+    recipe: DetectionRecipe,
+    seed: int,
+    data: Path | None,
+    world: World,
+    weights: Weights | None,
+    say: Say,
+) -> DetectorTraining:
+    """The training of a new run; ValueError if data, weights and recipe do not fit together."""
+    must_fit(recipe, weights)
+    return prepared(
+        recipe, seed, open_data(recipe, data), world, weights=weights, preprocessing=None,
+        proposer=None, begun=False, say=say,
+    )  # fmt: skip
+
+
+def prepared(
+    recipe: DetectionRecipe,
+    seed: int,
+    opened: Opened,
+    world: World,
+    *,
+    weights: Weights | None,
+    preprocessing: Preprocessing | None,
+    proposer: FasterRCNN | None,
+    begun: bool,
+    say: Say,
+) -> DetectorTraining:
+    """All that a detector's training needs. `preprocessing` was found when the run began."""
+    sets = opened.sets
+    must_know_classes(recipe, sets.train)
+    if opened.protocol == "coco":
+        authors_code()  # better missed now than after the training
+    if preprocessing is None and weights is not None:
+        preprocessing = weights.preprocessing
+    if preprocessing is None:
+        preprocessing = minus_mean(mean_colour(sets.train))
+    preprocessing = preprocessing.to(world.device)
+    net = initial_net(recipe, seed, weights, sets.train.ids)
+    it = DetectorTraining(
+        recipe=recipe,
+        world=world,
+        net=channels_last(net.to(world.device)),
+        preprocessing=preprocessing,
+        batches=DetectionBatches(
+            sets.train, preprocessing, shorter=recipe.shorter, longest=recipe.longest,
+            flip=recipe.flip, size=recipe.batch_size, seed=seed, threads=usable_cores(),
+            bad_limit=recipe.bad_limit, tell=say, last=recipe.iterations, device=world.device,
+        ),
+        test=sets.test,
+        protocol=opened.protocol,
+        proposer=proposer,
+        say=say,
+    )  # fmt: skip
+    if recipe.model.norm == "recompute" and not begun:
+        recompute_statistics(it.net, calibration(it))
+    train_mode(it.net, recipe)
+    return it
+
+
+def calibration(it: DetectorTraining) -> Iterator[object]:
+    """Training pictures and regions of them, shown to the network."""
+    return (it.loss_of(share) for k in range(CALIBRATION) for share in it.shares_of(k))
+
+
+def must_know_classes(recipe: DetectionRecipe, train: DetectionSet) -> None:
+    if recipe.model.classes != len(train.classes):
+        raise ValueError(
+            f"{recipe.name} has model.classes={recipe.model.classes}, the pictures have "
+            f"{len(train.classes)} classes: --set model.classes={len(train.classes)}"
+        )
+
+
+def mean_colour(train: DetectionSet) -> Tensor:
+    """Of the first training pictures, [3, 1, 1], exact: summed as whole numbers by picture."""
+
+    def colour(index: int) -> np.ndarray | None:
+        try:
+            return train.picture(index).mean((0, 1), dtype=np.float64)
+        except BadPicture:
+            return None
+
+    count = min(len(train), MEASURED)
+    with closing(in_order(colour, range(count), usable_cores(), 8)) as coming:
+        colours = [it for it in coming if it is not None]
+    if not colours:
+        raise ValueError(f"no picture of {train.name} can be decoded")
+    return torch.from_numpy(np.mean(colours, axis=0)).float()[:, None, None]

@@ -1,0 +1,76 @@
+"""Detectors over a whole set: what they find in each picture, and how good that is."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+
+import numpy as np
+import torch
+
+from reslab.data.boxes import Detections, DetectionSet
+from reslab.data.decode import BadPicture
+from reslab.data.loading import in_order, usable_cores
+from reslab.detect.inference import find_together
+from reslab.detect.model import Detector
+from reslab.detect.search import Search
+from reslab.words import unknown
+
+AHEAD = 8  # pictures that are decoded before they are wanted
+Hear = Callable[[str | None], None]  # after each picture; with a line if it is bad
+
+
+def search_set(
+    detectors: Sequence[Detector],
+    pictures: DetectionSet,
+    search: Search,
+    hear: Hear = lambda line: None,
+) -> tuple[DetectionSet, list[Detections]]:
+    """What the detectors, together, find in each picture; labels are the set's.
+
+    Pictures that do not decode are told of and left out of the set that is returned.
+    """
+    labels = labels_in(detectors[0], pictures)
+    good, found = [], []
+    for index, picture in enumerate(decoded(pictures)):
+        if isinstance(picture, BadPicture):
+            hear(f"{picture}; left out")
+            continue
+        seen = find_together(detectors, picture, search)
+        known = seen.take(labels[seen.labels] >= 0)
+        good.append(index)
+        found.append(Detections(known.boxes, known.scores, labels[known.labels]))
+        hear(None)
+    if not good:
+        raise ValueError(f"no picture of {pictures.name} can be decoded")
+    whole = len(good) == len(pictures)
+    return pictures if whole else pictures.take(pictures.name, torch.tensor(good)), found
+
+
+def decoded(pictures: DetectionSet) -> Iterator[np.ndarray | BadPicture]:
+    """All pictures, read by threads ahead of need; what is wrong with a bad one in its place."""
+
+    def picture_at(index: int) -> np.ndarray | BadPicture:
+        try:
+            return pictures.picture(index)
+        except BadPicture as bad:
+            return bad
+
+    with closing(in_order(picture_at, range(len(pictures)), usable_cores(), AHEAD)) as coming:
+        yield from coming
+
+
+def labels_in(detector: Detector, pictures: DetectionSet) -> torch.Tensor:
+    """What a set calls each class of a detector, int64 [classes]; -1 where it has none such.
+
+    Classes are the same if their ids are, or, if no id is shared, their names.
+    """
+    theirs, own = detector.ids, pictures.ids
+    if not set(theirs) >= set(own) and set(detector.classes) >= set(pictures.classes):
+        theirs, own = detector.classes, pictures.classes
+    for name in own:
+        if name not in theirs:
+            raise ValueError(
+                f"the detector does not know a class of {pictures.name}: "
+                f"{unknown('class', name, theirs)}"
+            )
+    places = {name: label for label, name in enumerate(own)}
+    return torch.tensor([places.get(name, -1) for name in theirs], dtype=torch.int64)

@@ -1,0 +1,175 @@
+"""The parts of a detector's run: its losses, its mini-batches, its evaluation."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from reslab.data.boxes import Detections, DetectionSet
+from reslab.data.order import generator
+from reslab.detect.anchors import inside
+from reslab.detect.assign import RegionTargets, anchor_targets, region_targets
+from reslab.detect.batches import DetectionBatches, Example
+from reslab.detect.initial import train_mode
+from reslab.detect.losses import proposal_loss, region_loss
+from reslab.detect.model import Detector, detector_bytes
+from reslab.detect.network import FasterRCNN
+from reslab.detect.precision import measure
+from reslab.detect.recipe import DetectionRecipe
+from reslab.detect.results import as_results
+from reslab.detect.rpn import Proposed
+from reslab.detect.searching import search_set
+from reslab.models.preprocessing import Preprocessing
+from reslab.train.optim import build_sgd
+from reslab.train.progress import Row
+from reslab.train.run import Final, Parts
+from reslab.world import World
+
+FOUND = "detections.json"  # in a run folder: what was found at the end, as COCO writes results
+
+
+@dataclass(frozen=True)
+class DetectorTraining:
+    """A recipe's detector and pictures, on their device."""
+
+    recipe: DetectionRecipe
+    world: World
+    net: FasterRCNN
+    preprocessing: Preprocessing
+    batches: DetectionBatches
+    test: DetectionSet
+    protocol: str  # of `measure`
+    proposer: FasterRCNN | None  # whose proposals step 2 learns from; none: its own
+    say: Callable[[str], None]
+
+    @property
+    def epoch(self) -> int:
+        """Iterations of one."""
+        return -(-self.batches.count // self.recipe.batch_size)
+
+    def close(self) -> None:
+        """End the threads that prepare pictures."""
+        self.batches.close()
+
+    def shares_of(self, iteration: int) -> list[list[Example]]:
+        """The pictures of `iteration`, an equal share for each virtual GPU."""
+        examples = self.batches(iteration)
+        size = len(examples) // self.recipe.virtual_gpus
+        return [examples[at : at + size] for at in range(0, len(examples), size)]
+
+    def loss_of(self, share: Sequence[Example]) -> tuple[Tensor, Tensor]:
+        """Mean over the pictures of the losses that the step trains; the error is the percentage
+        of sampled regions whose class is wrong, or of sampled anchors where only they learn."""
+        losses, errors = zip(*(self.losses_of(example) for example in share), strict=True)
+        return torch.stack(losses).mean(), torch.stack(errors).mean()
+
+    def losses_of(self, example: Example) -> tuple[Tensor, Tensor]:
+        """Of one picture: approximate joint training, or the losses of one step."""
+        rng = generator(*example.seed)
+        with self.world.autocast():
+            features = self.net.features(example.image)
+            proposed = self.net.proposals(features)
+        if self.recipe.stage in (1, 3):
+            return self.loss_of_proposals(proposed, example, rng)
+        if self.recipe.stage in (2, 4):
+            return self.loss_of_regions(features, proposed, example, rng)
+        proposals, _ = self.loss_of_proposals(proposed, example, rng)
+        regions, error = self.loss_of_regions(features, proposed, example, rng)
+        return proposals + regions, error
+
+    def loss_of_proposals(
+        self, proposed: Proposed, example: Example, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        height, width = example.image.shape[2:]
+        sampled = anchor_targets(
+            proposed.anchors, inside(proposed.anchors, width, height), example.boxes,
+            example.ignored, rng, count=self.recipe.sampling.anchors,
+        )  # fmt: skip
+        wrong = (proposed.logits.detach()[sampled.anchors] > 0) != (sampled.objects > 0)
+        return proposal_loss(proposed, sampled), 100 * wrong.float().mean()
+
+    def loss_of_regions(
+        self, features: Tensor, proposed: Proposed, example: Example, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        targets = self.targets(proposed, example, rng)
+        height, width = example.image.shape[2:]
+        with self.world.autocast():
+            boxes = self.net.with_whole(targets.boxes, width, height)
+            seen = self.net.region_features(self.net.pool(features, boxes))
+            count = len(targets.boxes)
+            scores, deltas = self.net.judge(seen[:count], seen[count:])
+        wrong = scores.detach().argmax(1) != targets.labels
+        return region_loss(scores, deltas, targets), 100 * wrong.float().mean()
+
+    @torch.no_grad()
+    def targets(self, proposed: Proposed, example: Example, rng: torch.Generator) -> RegionTargets:
+        """Regions to judge, of proposals that are taken as they are: no gradient goes through
+        their places ("approximate" joint training)."""
+        if self.proposer is not None:
+            with self.world.autocast():
+                proposed = self.proposer.proposals(self.proposer.features(example.image))
+        sampling = self.recipe.sampling
+        height, width = example.image.shape[2:]
+        boxes = proposed.boxes(
+            width, height, before=sampling.before, after=sampling.proposals,
+            smallest=self.recipe.search.smallest * example.ratio,
+        )  # fmt: skip
+        return region_targets(
+            boxes, example.boxes, example.labels, example.ignored, rng,
+            count=sampling.regions, background=(sampling.background, 0.5),
+        )  # fmt: skip
+
+    def detector(self, reports: list[Row]) -> Detector:
+        """The network as it stands, with all that its use needs."""
+        recipe = self.recipe.model_dump(mode="json")
+        return Detector(
+            self.net, self.test.classes, self.test.ids, self.preprocessing, self.recipe.search,
+            recipe, reports,
+        )  # fmt: skip
+
+    def evaluate(self) -> list[Row]:
+        """The report on the way, over the first of the test pictures."""
+        count = min(self.recipe.watched, len(self.test))
+        if self.recipe.stage in (1, 3):  # nothing judges regions yet
+            return []
+        found = self.search(self.test.take(self.test.name, torch.arange(count)))
+        train_mode(self.net, self.recipe)
+        return [measure(*found, self.protocol).as_dict()]
+
+    def search(self, pictures: DetectionSet) -> tuple[DetectionSet, list[Detections]]:
+        """A set without its bad pictures, and what is found in them."""
+        self.net.eval()
+
+        def hear(line: str | None) -> None:
+            if line:
+                self.say(line)
+
+        return search_set([self.detector([])], pictures, self.recipe.search, hear)
+
+    def finish(self, beat: Callable[[], None]) -> Final:
+        """The final report and all detections."""
+        if self.recipe.stage in (1, 3):
+            return Final([], {})
+        seen, found = self.search(self.test)
+        report = measure(seen, found, self.protocol)
+        results = json.dumps(as_results(seen, found))
+        return Final([report.as_dict() | report.details()], {FOUND: results.encode()})
+
+
+def parts_of(it: DetectorTraining) -> Parts:
+    """A detector's training as the parts of a run."""
+    return Parts(
+        net=it.net,
+        optimizer=build_sgd(
+            it.net, momentum=it.recipe.momentum, weight_decay=it.recipe.weight_decay
+        ),
+        epoch=it.epoch,
+        loss_of=it.loss_of,
+        shares_of=it.shares_of,
+        evaluate=it.evaluate,
+        error_of=lambda report: 100 - report["map_50"],
+        finish=it.finish,
+        model_file=lambda reports: detector_bytes(it.detector(reports)),
+    )
