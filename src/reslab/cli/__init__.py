@@ -21,6 +21,7 @@ from reslab.cli.plan import plan
 from reslab.cli.predict import predict
 from reslab.cli.recipes import recipes
 from reslab.cli.report import report
+from reslab.cli.scenes import scenes
 from reslab.cli.study import study
 from reslab.cli.train import resume, train
 from reslab.words import unknown
@@ -35,6 +36,7 @@ VERBS = {
     check: "reslab check pictures",
     predict: "reslab predict runs/first photo.jpg more/",
     detect: "reslab detect runs/first street.jpg --out found",
+    scenes: "reslab scenes scenes --train 100 --test 20",
     pack: "reslab pack pictures packed --shorter-side 480",
     import_: "reslab import resnet50.pth --as resnet50 --out resnet50.safetensors",
     export: "reslab export runs/first --to torchvision --out resnet50.pth",

@@ -187,8 +187,13 @@ def train_facts(row: Row) -> str:
     """Rate, loss, training error and speed of a train row."""
     return (
         f"lr {row['learning_rate']:g}  loss {row['loss']:.4f}  "
-        f"training error {row['train_error']:.2f} %  {row['images_per_second']:.0f} images/s"
+        f"training error {row['train_error']:.2f} %  {speed(row['images_per_second'])} images/s"
     )
+
+
+def speed(value: float) -> str:
+    """Of images a second, what is worth reading: 780, 9.5, 0.52."""
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def line_of(row: Row) -> str:

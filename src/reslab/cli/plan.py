@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reslab.cli.console import clock, complain, say, say_json
+from reslab.cli.console import clock, complain, say, say_json, speed
 
 if TYPE_CHECKING:
     from reslab.detect.initial import Weights
@@ -106,14 +106,14 @@ def as_text(facts: dict[str, Any], found: "Probe") -> str:
         f"{facts['batch_size']}: {facts['epochs']:g} epochs",
         "",
         f"time      {clock(3600 * facts['hours'])}, evaluations included",
-        f"speed     {found.together:.0f} images/s; evaluating {found.evaluating:.0f}",
+        f"speed     {speed(found.together)} images/s; evaluating {speed(found.evaluating)}",
         f"memory    {found.memory / 2**30:.1f} GiB at most",
         f"limit     {LIMITS[found.limit]}",
     ]
     if found.pictures is not None and found.reading is not None:
         lines.append(
-            f"          network alone {found.network:.0f} images/s, pictures alone "
-            f"{found.pictures:.0f}, reading files {found.reading:.0f}"
+            f"          network alone {speed(found.network)} images/s, pictures alone "
+            f"{speed(found.pictures)}, reading files {speed(found.reading)}"
         )
     return "\n".join([*lines, ""])
 
