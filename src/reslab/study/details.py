@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reslab.evaluate.mistakes import Mistake, mistakes_from
-from reslab.study.records import Group, Record
+from reslab.study.records import ClassifierRecord, Classifiers
 from reslab.train.folder import RunFolder
 
 Row = dict[str, Any]
@@ -88,7 +88,7 @@ def cells(label: int, counts: Sequence[int]) -> list[Cell]:
     return [Cell(count, at == label, count / whole) for at, count in enumerate(counts)]
 
 
-def details_of_runs(groups: Sequence[Group], labels: Sequence[str]) -> list[Details]:
+def details_of_runs(groups: Sequence[Classifiers], labels: Sequence[str]) -> list[Details]:
     """The first run of each recipe that has something to show, by the last of its evaluations."""
     found = [
         details_of(
@@ -101,7 +101,7 @@ def details_of_runs(groups: Sequence[Group], labels: Sequence[str]) -> list[Deta
     return [it for it in found if it.mistakes or it.classes]
 
 
-def mistakes_of(record: Record) -> list[Mistake]:
+def mistakes_of(record: ClassifierRecord) -> list[Mistake]:
     """Those in a run's mistakes.json; runs made before there was one have none."""
     file = record.path / "mistakes.json"
     if not file.exists():

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
-from reslab.study.records import Group
+from reslab.study.records import Classifiers
 from reslab.study.responses import Response
 from reslab.train.curves import COLOURS, Curve, svg_of
 
 SETTLED = 0.4  # of a run's length: what happens before may leave the figure at its top
 
 
-def draw_errors(groups: Sequence[Group]) -> str:
+def draw_errors(groups: Sequence[Classifiers]) -> str:
     """Training and test error over iterations, plain and residual side by side (Fig. 6).
 
     The panels share their error axis, so that heights can be compared.
@@ -41,7 +41,7 @@ def draw_errors(groups: Sequence[Group]) -> str:
     return svg_of(figure)
 
 
-def highest_settled(groups: Sequence[Group]) -> float:
+def highest_settled(groups: Sequence[Classifiers]) -> float:
     """The top of the error axis: all that the runs do after their first part, percent."""
     highest = 5.0
     for group in groups:

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
-from reslab.study.records import Group
+from reslab.study.records import Classifiers, test_error
 from reslab.study.responses import Response
 
 
-def findings(groups: Sequence[Group]) -> list[str]:
+def findings(groups: Sequence[Classifiers]) -> list[str]:
     """What a set of runs says of depth and of shortcuts, each data set for itself."""
     found = []
     for data in dict.fromkeys(group.first.recipe.data for group in groups):
@@ -16,7 +16,7 @@ def findings(groups: Sequence[Group]) -> list[str]:
     return found
 
 
-def depth_findings(groups: Sequence[Group]) -> list[str]:
+def depth_findings(groups: Sequence[Classifiers]) -> list[str]:
     """The deepest against the shallowest net of each kind; then plain against residual."""
     found, costs = [], {}
     for kind in dict.fromkeys(group.first.kind for group in groups):
@@ -24,22 +24,22 @@ def depth_findings(groups: Sequence[Group]) -> list[str]:
         shallow, deep = family[0], family[-1]
         if shallow.first.depth < deep.first.depth:
             found.append(deeper(shallow, deep))
-            costs[kind] = deep.mean_train_error - shallow.mean_train_error
+            costs[kind] = deep.train_error.mean - shallow.train_error.mean
     plain = costs.pop("plain", 0.0)
     if plain > 0:
         found += [rescued(kind, plain, cost) for kind, cost in costs.items()]
     return found
 
 
-def deeper(shallow: Group, deep: Group) -> str:
+def deeper(shallow: Classifiers, deep: Classifiers) -> str:
     """One sentence on the training and the test error of a deeper net."""
-    train = deep.mean_train_error - shallow.mean_train_error
-    test = deep.mean_test_error - shallow.mean_test_error
+    train = deep.train_error.mean - shallow.train_error.mean
+    test = test_error(deep).mean - test_error(shallow).mean
     return (
         f"{deep.first.label} against {shallow.first.label}: training error "
-        f"{deep.mean_train_error:.2f} % against {shallow.mean_train_error:.2f} % "
-        f"({train:+.2f} points), test error {deep.mean_test_error:.2f} % against "
-        f"{shallow.mean_test_error:.2f} % ({test:+.2f} points)."
+        f"{deep.train_error.mean:.2f} % against {shallow.train_error.mean:.2f} % "
+        f"({train:+.2f} points), test error {test_error(deep).mean:.2f} % against "
+        f"{test_error(shallow).mean:.2f} % ({test:+.2f} points)."
     )
 
 
@@ -55,7 +55,7 @@ def rescued(kind: str, plain: float, residual: float) -> str:
     )
 
 
-def option_findings(groups: Sequence[Group]) -> list[str]:
+def option_findings(groups: Sequence[Classifiers]) -> list[str]:
     """At each depth: the shortcut options by test error, and how far they lie apart."""
     found = []
     residual = [group for group in groups if group.first.recipe.model.shortcut]
@@ -63,9 +63,9 @@ def option_findings(groups: Sequence[Group]) -> list[str]:
         family = [group for group in residual if group.first.depth == depth]
         if len({group.first.kind for group in family}) < 2:
             continue
-        order = sorted(family, key=lambda g: g.mean_test_error)
-        names = ", ".join(f"{g.first.kind[-1]} {g.mean_test_error:.2f} %" for g in order)
-        apart = order[-1].mean_test_error - order[0].mean_test_error
+        order = sorted(family, key=lambda g: test_error(g).mean)
+        names = ", ".join(f"{g.first.kind[-1]} {test_error(g).mean:.2f} %" for g in order)
+        apart = test_error(order[-1]).mean - test_error(order[0]).mean
         seeds = min(len(g.runs) for g in family)
         caution = "; one seed does not tell such gaps from chance" if seeds < 2 else ""
         found.append(f"{depth} layers, test error by option: {names} ({apart:.2f} apart){caution}.")

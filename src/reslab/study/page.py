@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import reslab
+from reslab.study.departures import departures
 from reslab.study.details import SHOWN_CLASSES, Details
-from reslab.study.records import Group, departures
+from reslab.study.records import Group
 from reslab.train.checkpoint import write_atomically
 
 

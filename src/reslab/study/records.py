@@ -1,33 +1,71 @@
 """Finished runs, read back from their folders and grouped into sets of seeds."""
 
-from collections.abc import Iterable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from reslab.recipes.cifar10 import cifar10_recipe
-from reslab.recipes.imagenet import imagenet_recipe
+from reslab.models.resnet import ResNetConfig
 from reslab.train.folder import RunFolder
-from reslab.train.recipe import Recipe
+from reslab.train.recipe import Recipe, RunRecipe
 
 Row = dict[str, Any]
-CADENCE = ("eval_every", "checkpoint_every", "log_every")  # recipe keys that change no weight
+# recipe keys that change no weight
+CADENCE = {"eval_every", "checkpoint_every", "log_every", "watched"}
 
 
 @dataclass(frozen=True)
 class Record:
-    """One finished run."""
+    """One finished run of any task: the abstract part of a record."""
 
     path: Path
-    recipe: Recipe
+    recipe: RunRecipe
     environment: Row
     rows: list[Row]
     result: Row
 
     @property
+    @abstractmethod
+    def label(self) -> str:
+        """What a page calls the run."""
+
+    @property
     def depth(self) -> int:
-        return self.recipe.model.depth
+        return self.network.depth
+
+    @property
+    @abstractmethod
+    def network(self) -> ResNetConfig:
+        """What was trained, or the trunk of it."""
+
+    @property
+    def network_label(self) -> str:
+        """As the paper writes it: plain-20, ResNet-56; with the option where it is not A."""
+        option = self.network.shortcut
+        if option is None:
+            return f"plain-{self.depth}"
+        return f"ResNet-{self.depth}" + ("" if option == "A" else f" {option}")
+
+    @property
+    def train_error(self) -> float:
+        return self.result["train_error"]
+
+
+@dataclass(frozen=True)
+class ClassifierRecord(Record):
+    """One finished run of a classifier."""
+
+    recipe: Recipe
+
+    @property
+    def network(self) -> ResNetConfig:
+        return self.recipe.model
+
+    @property
+    def label(self) -> str:
+        return self.network_label
 
     @property
     def kind(self) -> str:
@@ -36,32 +74,27 @@ class Record:
         return "plain" if option is None else f"ResNet {option}"
 
     @property
-    def label(self) -> str:
-        """As the paper writes it: plain-20, ResNet-56; with the option where it is not A."""
-        option = self.recipe.model.shortcut
-        if option is None:
-            return f"plain-{self.depth}"
-        return f"ResNet-{self.depth}" + ("" if option == "A" else f" {option}")
-
-    @property
     def test_error(self) -> float:
         return self.result["evaluation"][-1]["top1_error"]
 
-    @property
-    def train_error(self) -> float:
-        return self.result["train_error"]
 
-
-def read_record(path: Path) -> Record:
+def read_record(path: Path) -> ClassifierRecord:
     """A finished run of a classifier; ValueError if it is not one."""
     folder = RunFolder.open(path)
     recipe = folder.recipe()
+    return ClassifierRecord(path, recipe, folder.environment(), *rows_and_result(folder))
+
+
+def rows_and_result(folder: RunFolder) -> tuple[list[Row], Row]:
+    """What a run measured and came to; ValueError if it is not finished."""
     result, rows = folder.result(), folder.rows()
     if not any(row["kind"] == "train" for row in rows):
         raise ValueError(f"{folder.metrics} holds no training: there is nothing to draw")
     if result is None:
-        raise ValueError(f"{path} is not finished; `reslab resume {path}` goes on with it")
-    return Record(path, recipe, folder.environment(), rows, result)
+        raise ValueError(
+            f"{folder.path} is not finished; `reslab resume {folder.path}` goes on with it"
+        )
+    return rows, result
 
 
 @dataclass(frozen=True)
@@ -69,39 +102,35 @@ class Seeds:
     """A number over several seeds, printed as Table 6 prints it: never the best alone."""
 
     values: tuple[float, ...]
+    best: Callable[[tuple[float, ...]], float] = min
+
+    @property
+    def mean(self) -> float:
+        return mean(self.values)
 
     def __str__(self) -> str:
-        best, n = min(self.values), len(self.values)
+        best, n = self.best(self.values), len(self.values)
         if n == 1:
             return f"{best:.2f} (n=1)"
-        return f"{best:.2f} ({mean(self.values):.2f} ± {stdev(self.values):.2f}, n={n})"
+        return f"{best:.2f} ({self.mean:.2f} ± {stdev(self.values):.2f}, n={n})"
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record, covariant=True)
 
 
 @dataclass(frozen=True)
-class Group:
+class Group(Generic[AnyRecord]):
     """The runs of one recipe, which differ in their seed alone."""
 
-    runs: tuple[Record, ...]
+    runs: tuple[AnyRecord, ...]
 
     @property
-    def first(self) -> Record:
+    def first(self) -> AnyRecord:
         return self.runs[0]
-
-    @property
-    def test_error(self) -> Seeds:
-        return Seeds(tuple(run.test_error for run in self.runs))
 
     @property
     def train_error(self) -> Seeds:
         return Seeds(tuple(run.train_error for run in self.runs))
-
-    @property
-    def mean_train_error(self) -> float:
-        return mean(self.train_error.values)
-
-    @property
-    def mean_test_error(self) -> float:
-        return mean(self.test_error.values)
 
     @property
     def seconds(self) -> float:
@@ -120,19 +149,28 @@ class Group:
         return [_mean_row(rows) for rows in whole]
 
 
+Classifiers = Group[ClassifierRecord]
+
+
+def test_error(group: Classifiers) -> Seeds:
+    """That of a recipe, over its seeds."""
+    return Seeds(tuple(run.test_error for run in group.runs))
+
+
 def _mean_row(rows: Sequence[Row]) -> Row:
-    error = "train_error" if rows[0]["kind"] == "train" else "top1_error"
-    return rows[0] | {error: mean(row[error] for row in rows)}
+    measured = [key for key in ("train_error", "top1_error", "map_50") if key in rows[0]]
+    return rows[0] | {key: mean(row[key] for row in rows) for key in measured}
 
 
-def grouped(records: Iterable[Record]) -> list[Group]:
+def grouped(records: Iterable[AnyRecord]) -> list[Group[AnyRecord]]:
     """Runs of equal recipes together, in the order in which the recipes first appear.
 
     How often a run logs, evaluates and saves changes nothing of its training.
     """
-    groups: dict[Recipe, list[Record]] = {}
+    groups: dict[RunRecipe, list[AnyRecord]] = {}
     for record in records:
-        training = record.recipe.model_copy(update=dict.fromkeys(CADENCE, 1))
+        of_no_weight = CADENCE & type(record.recipe).model_fields.keys()
+        training = record.recipe.model_copy(update=dict.fromkeys(of_no_weight, 1))
         runs = groups.setdefault(training, [])
         for other in runs:
             if other.environment["seed"] == record.environment["seed"]:
@@ -141,15 +179,3 @@ def grouped(records: Iterable[Record]) -> list[Group]:
                 )
         runs.append(record)
     return [Group(tuple(runs)) for runs in groups.values()]
-
-
-def departures(recipe: Recipe) -> list[str]:
-    """How a recipe differs from the paper's training of the same net: on ImageNet (Sec. 3.4) for
-    photographs, else on CIFAR-10 (Sec. 4.2)."""
-    photographs = recipe.data == "pictures"
-    layout: dict[str, str | None] = {"zeros": "end", "stride_on": "1x1", "pool": "ceil"}
-    if not photographs:
-        layout["shortcut"] = recipe.model.shortcut and "A"
-    make = imagenet_recipe if photographs else cifar10_recipe
-    paper = make("", recipe.model.model_copy(update=layout))
-    return [line for line in paper.differences(recipe) if not line.startswith(CADENCE)]

@@ -9,7 +9,7 @@ from reslab.study.details import details_of, details_of_runs
 from reslab.study.figures import draw_errors, draw_responses
 from reslab.study.findings import findings, response_findings
 from reslab.study.page import Page, html_page, write_page
-from reslab.study.records import Record, grouped
+from reslab.study.records import ClassifierRecord, grouped
 from reslab.study.responses import Response
 from reslab.study.tables import HEADER, as_csv, as_markdown, table_rows
 from reslab.train.checkpoint import write_atomically
@@ -30,7 +30,7 @@ RESPONSE_CAPTION = (
 )
 
 
-def write_report(records: Sequence[Record], out: Path, title: str, question: str) -> Path:
+def write_report(records: Sequence[ClassifierRecord], out: Path, title: str, question: str) -> Path:
     """`report.html report.md table.md table.csv figures/` of finished runs; the page's path."""
     groups = grouped(records)
     page = Page(
@@ -47,7 +47,7 @@ def write_report(records: Sequence[Record], out: Path, title: str, question: str
 
 
 def write_responses(
-    records: Sequence[Record], responses: Sequence[Sequence[Response]], out: Path
+    records: Sequence[ClassifierRecord], responses: Sequence[Sequence[Response]], out: Path
 ) -> Path:
     """The same page for Fig. 7, one list of responses a run."""
     labels = unique([record.label for record in records])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from reslab.models.names import cifar_models
 from reslab.study.complexity import complexity
 from reslab.study.paper import table_6
-from reslab.study.records import Group, Record
+from reslab.study.records import ClassifierRecord, Classifiers, test_error
 
 HEADER = (
     "network", "set", "layers", "parameters", "test error (%)", "training error (%)", "paper (%)",
@@ -15,7 +15,7 @@ HEADER = (
 )  # fmt: skip
 
 
-def paper_entry(record: Record) -> str:
+def paper_entry(record: ClassifierRecord) -> str:
     """The paper's test error for the same net on the same pictures, if it prints one."""
     named = cifar_models().get(f"resnet{record.depth}")
     if record.recipe.data == "cifar10" and record.recipe.model == named:
@@ -23,7 +23,7 @@ def paper_entry(record: Record) -> str:
     return ""
 
 
-def table_rows(groups: Sequence[Group]) -> list[tuple[str, ...]]:
+def table_rows(groups: Sequence[Classifiers]) -> list[tuple[str, ...]]:
     """A row a recipe: best (mean ± std) over its seeds."""
     return [
         (
@@ -31,7 +31,7 @@ def table_rows(groups: Sequence[Group]) -> list[tuple[str, ...]]:
             group.first.recipe.data,
             str(group.first.depth),
             f"{complexity(group.first.label, group.first.recipe.model).parameters:,}",
-            str(group.test_error),
+            str(test_error(group)),
             str(group.train_error),
             paper_entry(group.first) or "–",
             f"{group.seconds:,.0f}",
@@ -40,13 +40,13 @@ def table_rows(groups: Sequence[Group]) -> list[tuple[str, ...]]:
     ]
 
 
-def as_markdown(groups: Sequence[Group]) -> str:
+def as_markdown(groups: Sequence[Classifiers]) -> str:
     """The table in Markdown."""
     lines = [HEADER, ("---",) * len(HEADER), *table_rows(groups)]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-def as_csv(groups: Sequence[Group]) -> str:
+def as_csv(groups: Sequence[Classifiers]) -> str:
     """One line a run, nothing rounded: for a spreadsheet."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

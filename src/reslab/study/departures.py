@@ -1,0 +1,50 @@
+"""How a run differs from the paper's training of the same net."""
+
+from reslab.detect.recipe import DetectionRecipe
+from reslab.models.names import config_named
+from reslab.recipes import AnyRecipe
+from reslab.recipes.cifar10 import cifar10_recipe
+from reslab.recipes.detection import coco_recipe, voc_recipe
+from reslab.recipes.imagenet import imagenet_recipe
+from reslab.study.records import CADENCE
+from reslab.train.origin import shape_of
+from reslab.train.recipe import Recipe
+
+
+def departures(recipe: AnyRecipe) -> list[str]:
+    """A line each: `key: the paper's -> the run's`."""
+    if isinstance(recipe, DetectionRecipe):
+        lines = of_detector(recipe)
+    else:
+        lines = of_classifier(recipe)
+    return [line for line in lines if line.partition(":")[0] not in CADENCE]
+
+
+def section(recipe: AnyRecipe) -> str:
+    """Where the paper says how such a run is trained."""
+    if isinstance(recipe, DetectionRecipe):
+        return "App. A"
+    return "Sec. 3.4" if recipe.data == "pictures" else "Sec. 4.2"
+
+
+def of_classifier(recipe: Recipe) -> list[str]:
+    """Against training on ImageNet for photographs, else on CIFAR-10."""
+    photographs = recipe.data == "pictures"
+    layout: dict[str, str | None] = {"zeros": "end", "stride_on": "1x1", "pool": "ceil"}
+    if not photographs:
+        layout["shortcut"] = recipe.model.shortcut and "A"
+    make = imagenet_recipe if photographs else cifar10_recipe
+    paper = make("", recipe.model.model_copy(update=layout))
+    return paper.differences(recipe)
+
+
+def of_detector(recipe: DetectionRecipe) -> list[str]:
+    """Against the baseline on VOC for its unions of years, else on COCO, from trained weights."""
+    trunk = recipe.model.trunk
+    make = voc_recipe if recipe.years else coco_recipe
+    paper = make("", trunk).model_copy(update={"weights": recipe.weights or "of ImageNet"})
+    lines = paper.differences(recipe)
+    if trunk.stem == "cifar":
+        theirs = shape_of(config_named("resnet101"))
+        lines.insert(0, f"model.trunk: {theirs} -> {shape_of(trunk)}")
+    return lines
