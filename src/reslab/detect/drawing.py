@@ -30,8 +30,12 @@ NEXT = 0.02  # of an object hidden: what it must spare for a plate to go to its 
 LETTERS = 60  # of a class's name at most
 
 
-def draw(pixels: np.ndarray, found: Detections, classes: Sequence[str]) -> Image.Image:
+def draw(
+    pixels: np.ndarray, found: Detections, classes: Sequence[str], *, scores: bool = True
+) -> Image.Image:
     """A picture with a box, a name and a score for each detection, the best ones on top.
+
+    Without `scores` the names stand alone, for a truth is not more or less probable.
 
     RGB uint8 [H, W, 3]; small pictures are enlarged by a whole factor, so that names are legible.
     """
@@ -48,7 +52,7 @@ def draw(pixels: np.ndarray, found: Detections, classes: Sequence[str]) -> Image
     for box, label in reversed(list(zip(boxes, labels, strict=True))):
         outline(canvas, box, colour_of(label), line)
     texts = [
-        label_of(classes[label], score, font, picture.width)
+        label_of(classes[label], score if scores else None, font, picture.width)
         for label, score in zip(labels, rows.scores.tolist(), strict=True)
     ]
     plates = placed(boxes, [plate_size(text, font) for text in texts], picture.size)
@@ -105,10 +109,10 @@ def outline(canvas: ImageDraw.ImageDraw, box: Box, colour: Colour, line: int) ->
         canvas.rectangle(corners, outline=shade, width=thick)
 
 
-def label_of(name: str, score: float, font: ImageFont.FreeTypeFont, width: int) -> str:
+def label_of(name: str, score: float | None, font: ImageFont.FreeTypeFont, width: int) -> str:
     """Name and score in one line, the name cut where both would be wider than the picture."""
     shown = "".join(letter if letter.isprintable() else "?" for letter in name)
-    percent = f"  {100 * score:.0f} %"
+    percent = "" if score is None else f"  {100 * score:.0f} %"
     for end in range(min(len(shown), LETTERS), -1, -1):
         text = (shown if end == len(shown) else f"{shown[:end]}...") + percent
         if plate_size(text, font)[0] <= width:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from reslab.recipes import network_of
 from reslab.study.experiments import PlannedRun
-from reslab.train.folder import RunFolder
 
 # how a run is started: the run, the threads it may use, the file for what it prints
 Launch = Callable[[PlannedRun, int, Path], subprocess.Popen[bytes]]
@@ -30,15 +29,13 @@ def carry_out(
 ) -> int | None:
     """Finish every run, `jobs` at a time; the signal's number if one came, else None.
 
-    A run that is finished is not started again, an interrupted one goes on. A signal is passed
-    on, and each run saves before it ends. RuntimeError names the first run that failed, after the
-    others have been stopped, saved.
+    A run that starts from another's weights waits for it, one that is finished is not started
+    again, an interrupted one goes on. A signal is passed on, and each run saves before it ends.
+    RuntimeError names the first run that failed, after the others have been stopped, saved.
     """
     for run in runs:
-        if (run.folder / "recipe.json").exists():
-            RunFolder(run.folder).must_hold(run.recipe, run.seed)
-    # the longest first: a short run left for the end keeps the cores busy together
-    waiting = sorted((run for run in runs if not is_finished(run)), key=cost, reverse=True)
+        run.must_be_in_its_folder()
+    waiting = in_turn([run for run in runs if not is_finished(run.folder)])
     for run in runs:
         if run not in waiting:
             tell(run, run.recipe.iterations)
@@ -46,8 +43,8 @@ def carry_out(
     working: dict[PlannedRun, subprocess.Popen[bytes]] = {}
     try:
         while waiting or working:
-            while waiting and len(working) < jobs:
-                run = waiting.pop(0)
+            while len(working) < jobs and (run := first_ready(waiting)):
+                waiting.remove(run)
                 printed(run).parent.mkdir(parents=True, exist_ok=True)
                 working[run] = launch(run, threads, printed(run))
             time.sleep(POLL_SECONDS)
@@ -55,7 +52,7 @@ def carry_out(
                 tell(run, iterations_done(run))
                 if process.poll() is not None:
                     del working[run]
-                    if not is_finished(run) and not stop():
+                    if not is_finished(run.folder) and not stop():
                         raise RuntimeError(f"{run.folder}: {last_line(printed(run))}")
             if number := stop():
                 return number
@@ -73,6 +70,18 @@ def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
         process.wait()
 
 
+def in_turn(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
+    """Those that others wait for first; then the longest first: a short run left for the end
+    keeps the cores busy together."""
+    wanted = {run.weights for run in runs}
+    return sorted(runs, key=lambda run: (run.folder in wanted, cost(run)), reverse=True)
+
+
+def first_ready(waiting: Sequence[PlannedRun]) -> PlannedRun | None:
+    """The first run whose weights, if it starts from any, are there."""
+    return next((run for run in waiting if not run.weights or is_finished(run.weights)), None)
+
+
 def cost(run: PlannedRun) -> int:
     """How long a run takes beside others, in blocks passed by mini-batches."""
     return sum(network_of(run.recipe).blocks) * run.recipe.iterations
@@ -83,8 +92,8 @@ def printed(run: PlannedRun) -> Path:
     return run.folder.parent.with_name("logs") / f"{run.folder.name}.log"
 
 
-def is_finished(run: PlannedRun) -> bool:
-    return (run.folder / "result.json").exists()
+def is_finished(folder: Path) -> bool:
+    return (folder / "result.json").exists()
 
 
 def iterations_done(run: PlannedRun) -> int:

@@ -13,10 +13,7 @@ from reslab.train.recipe import Recipe
 
 def departures(recipe: AnyRecipe) -> list[str]:
     """A line each: `key: the paper's -> the run's`."""
-    if isinstance(recipe, DetectionRecipe):
-        lines = of_detector(recipe)
-    else:
-        lines = of_classifier(recipe)
+    lines = of_detector(recipe) if isinstance(recipe, DetectionRecipe) else of_classifier(recipe)
     return [line for line in lines if line.partition(":")[0] not in CADENCE]
 
 

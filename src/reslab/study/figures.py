@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from reslab.study.detection import Detectors
 from reslab.study.records import Classifiers
 from reslab.study.responses import Response
 from reslab.train.curves import COLOURS, Curve, svg_of
@@ -38,6 +39,27 @@ def draw_errors(groups: Sequence[Classifiers]) -> str:
         )  # fmt: skip
     all_axes[0].set_ylabel("error (%)")
     all_axes[0].set_ylim(0, highest_settled(groups))
+    return svg_of(figure)
+
+
+def draw_learning(groups: Sequence[Detectors], labels: Sequence[str]) -> str:
+    """Of detectors: mAP@.5 over iterations at the left, training error of regions at the right."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.4, 4.2), layout="constrained")
+    precision, error = figure.subplots(1, 2)
+    for index, (group, label) in enumerate(zip(groups, labels, strict=True)):
+        curve = Curve(label, group.curve_rows())
+        colour = COLOURS[index % len(COLOURS)]
+        precision.plot(*curve.watched(), color=colour, linewidth=2.4, marker=".", label=label)
+        error.plot(*curve.train(), color=colour, linewidth=1.2, label=label)
+    precision.set(xlabel="iteration", ylabel="mAP@.5 (%)", title="mAP@.5")
+    error.set(xlabel="iteration", ylabel="error (%)", title="training error of regions")
+    for axes in (precision, error):
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False, fontsize=9)
     return svg_of(figure)
 
 

@@ -7,10 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import reslab
-from reslab.study.departures import departures
+from reslab.study.album import Album
+from reslab.study.departures import departures, section
 from reslab.study.details import SHOWN_CLASSES, Details
 from reslab.study.records import Group
 from reslab.train.checkpoint import write_atomically
+
+
+@dataclass(frozen=True)
+class Table:
+    """Of a page; the rows beyond `shown` are behind a line to be opened."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+    shown: int = 50
 
 
 @dataclass(frozen=True)
@@ -21,10 +33,9 @@ class Page:
     question: str
     findings: Sequence[str]
     figures: Mapping[str, tuple[str, str]]  # file name -> SVG text, caption
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    table_note: str
+    tables: Sequence[Table]
     details: Sequence[Details] = ()
+    albums: Sequence[Album] = ()
 
 
 def write_page(page: Page, groups: Sequence[Group], out: Path, markdown: str, table: str) -> Path:
@@ -50,11 +61,11 @@ def html_page(page: Page, groups: Sequence[Group] = ()) -> str:
         question=page.question,
         findings=page.findings,
         figures=[{"svg": svg_element(svg), "caption": c} for svg, c in page.figures.values()],
-        header=page.header,
-        rows=page.rows,
-        table_note=page.table_note,
+        tables=page.tables,
+        albums=page.albums,
         details=page.details,
         shown_classes=SHOWN_CLASSES,
+        sections=sections(groups),
         departures=all_departures(groups),
         recipes=[recipe_entry(group) for group in groups],
         environment=environments(groups),
@@ -72,7 +83,8 @@ def markdown_page(page: Page, groups: Sequence[Group], table: str) -> str:
         *page.findings,
         *figures,
         table.rstrip(),
-        page.table_note,
+        page.tables[0].note,
+        *map(table_markdown, page.tables[1:]),
         *map(details_markdown, page.details),
         "## Departures from the paper",
         "\n".join(f"- `{line}`" for line in all_departures(groups)) or "None in the recipe.",
@@ -80,6 +92,12 @@ def markdown_page(page: Page, groups: Sequence[Group], table: str) -> str:
         "\n".join(f"- {line}" for line in environments(groups)),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def table_markdown(table: Table) -> str:
+    """A table under its title."""
+    lines = [table.header, ("---",) * len(table.header), *table.rows]
+    return "\n\n".join([f"## {table.title}", markdown_table(lines), table.note]).rstrip()
 
 
 def details_markdown(details: Details) -> str:
@@ -117,6 +135,11 @@ def recipe_entry(group: Group) -> dict[str, Any]:
         "seeds": ", ".join(str(run.environment["seed"]) for run in group.runs),
         "json": group.first.recipe.model_dump_json(indent=2),
     }
+
+
+def sections(groups: Sequence[Group]) -> str:
+    """Where the paper describes the training that these runs are held against."""
+    return " and ".join(dict.fromkeys(section(group.first.recipe) for group in groups))
 
 
 def all_departures(groups: Sequence[Group]) -> list[str]:

@@ -2,20 +2,25 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from reslab.detect.coco_precision import TWELVE
 from reslab.detect.precision import Precision
-from reslab.study.page import Page, html_page
+from reslab.study.page import Page, Table, html_page
 from reslab.train.checkpoint import write_atomically
 from reslab.train.curves import COLOURS, svg_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 CAPTION = (
     "Precision over recall at IoU 0.5, interpolated: the highest precision at that recall or a "
     "higher one. Bold: the mean over the classes that have boxes."
 )
 NAMED_CURVES = 8  # classes at most that a colour can tell apart
+ABREAST = 2  # panels
 MANY = "#8a949e"  # grey, where there are more
 
 
@@ -23,11 +28,31 @@ def draw_precision(precision: Precision) -> str:
     """Precision over recall of each class and their mean, IoU 0.5, as SVG text."""
     from matplotlib.figure import Figure
 
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    draw_into(figure.add_subplot(), precision, precision.set)
+    return svg_of(figure)
+
+
+def draw_precisions(entries: Sequence[tuple[str, Precision]]) -> str:
+    """The same of each entry, side by side."""
+    from matplotlib.figure import Figure
+
+    rows = -(-len(entries) // ABREAST)
+    wide = min(len(entries), ABREAST)
+    figure = Figure(figsize=(5.2 * wide, 4.2 * rows), layout="constrained")
+    panels = figure.subplots(rows, wide, squeeze=False).flat
+    for axes, (name, precision) in zip(panels, entries, strict=False):
+        draw_into(axes, precision, name)
+    for axes in list(panels)[len(entries) :]:
+        axes.set_visible(False)
+    return svg_of(figure)
+
+
+def draw_into(axes: "Axes", precision: Precision, title: str) -> None:
+    """One panel."""
     rows = zip(precision.per_class, precision.curves, strict=True)
     curves = {row["class"]: 100 * np.array(curve) for row, curve in rows if row["boxes"]}
     recalls = np.linspace(0, 100, len(precision.curves[0]))
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axes = figure.add_subplot()
     few = len(curves) <= NAMED_CURVES
     for index, (name, curve) in enumerate(curves.items()):
         colour, label = (COLOURS[index], plain(name)) if few else (MANY, None)
@@ -35,12 +60,11 @@ def draw_precision(precision: Precision) -> str:
         axes.step(recalls, curve, color=colour, label=label, linewidth=0.9, alpha=alpha)
     mean, whole = np.mean(list(curves.values()), axis=0), f"mean of {len(curves)}"
     axes.step(recalls, mean, color="#1b1f24", label=whole, linewidth=2.4)
-    axes.set(xlabel="recall (%)", ylabel="precision (%)", title=plain(precision.set))
+    axes.set(xlabel="recall (%)", ylabel="precision (%)", title=plain(title))
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 103)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, loc="lower left", fontsize=9)
-    return svg_of(figure)
 
 
 def plain(name: str) -> str:
@@ -58,13 +82,18 @@ def write_precision(entries: Sequence[tuple[str, Precision]], out: Path) -> Path
             f"precision{index}.svg": (draw_precision(row), f"{name}. {CAPTION}")
             for index, (name, row) in enumerate(entries)
         },
-        header=("class", "boxes", *columns(entries)),
-        rows=[mean_row(entries), *class_rows(entries)],
-        table_note="Percent. Classes without boxes are left out of the means.",
+        tables=[by_class("Table", entries)],
     )
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(out / "report.html", html_page(page).encode())
     return out / "report.html"
+
+
+def by_class(title: str, entries: Sequence[tuple[str, Precision]]) -> Table:
+    """All entries beside each other, of the same classes."""
+    rows = [mean_row(entries), *class_rows(entries)]
+    note = "Percent. Classes without boxes are left out of the means."
+    return Table(title, ("class", "boxes", *columns(entries)), rows, note)
 
 
 def findings_of(name: str, precision: Precision) -> list[str]:

@@ -108,11 +108,15 @@ class Seeds:
     def mean(self) -> float:
         return mean(self.values)
 
+    @property
+    def std(self) -> float:
+        return stdev(self.values)
+
     def __str__(self) -> str:
         best, n = self.best(self.values), len(self.values)
         if n == 1:
             return f"{best:.2f} (n=1)"
-        return f"{best:.2f} ({self.mean:.2f} ± {stdev(self.values):.2f}, n={n})"
+        return f"{best:.2f} ({self.mean:.2f} ± {self.std:.2f}, n={n})"
 
 
 AnyRecord = TypeVar("AnyRecord", bound=Record, covariant=True)
@@ -179,3 +183,11 @@ def grouped(records: Iterable[AnyRecord]) -> list[Group[AnyRecord]]:
                 )
         runs.append(record)
     return [Group(tuple(runs)) for runs in groups.values()]
+
+
+def unique(labels: Sequence[str]) -> list[str]:
+    """Labels made different by a number where two runs share one."""
+    return [
+        label if labels.count(label) == 1 else f"{label} #{labels[: i + 1].count(label)}"
+        for i, label in enumerate(labels)
+    ]

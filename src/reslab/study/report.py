@@ -8,8 +8,8 @@ from reslab.evaluate.mistakes import Mistake
 from reslab.study.details import details_of, details_of_runs
 from reslab.study.figures import draw_errors, draw_responses
 from reslab.study.findings import findings, response_findings
-from reslab.study.page import Page, html_page, write_page
-from reslab.study.records import ClassifierRecord, grouped
+from reslab.study.page import Page, Table, html_page, markdown_table, write_page
+from reslab.study.records import ClassifierRecord, grouped, unique
 from reslab.study.responses import Response
 from reslab.study.tables import HEADER, as_csv, as_markdown, table_rows
 from reslab.train.checkpoint import write_atomically
@@ -38,9 +38,7 @@ def write_report(records: Sequence[ClassifierRecord], out: Path, title: str, que
         question=question,
         findings=findings(groups),
         figures={"errors.svg": (draw_errors(groups), ERROR_CAPTION)},
-        header=HEADER,
-        rows=table_rows(groups),
-        table_note=ERROR_NOTE,
+        tables=[Table("Table", HEADER, table_rows(groups), ERROR_NOTE)],
         details=details_of_runs(groups, unique([group.first.label for group in groups])),
     )
     return write_page(page, groups, out, as_markdown(groups), as_csv(groups))
@@ -69,26 +67,22 @@ def write_responses(
         "weaker the deeper? (Sec. 4.2, Fig. 7)",
         findings=response_findings(of_models),
         figures={"responses.svg": (draw_responses(of_models), RESPONSE_CAPTION)},
-        header=header,
-        rows=rows,
-        table_note="Over the 3×3 layers of each net, as trained, last iteration.",
+        tables=[
+            Table(
+                "Table",
+                header,
+                rows,
+                "Over the 3×3 layers of each net, as trained, last iteration.",
+            )
+        ],
     )
-    lines = [header, ("---",) * len(header), *rows]
-    markdown = "".join("| " + " | ".join(line) + " |\n" for line in lines)
+    markdown = markdown_table([header, ("---",) * len(header), *rows]) + "\n"
     table = "network,index,layer,std\n" + "".join(
         f"{label},{index},{response.layer},{response.std!r}\n"
         for label, found in of_models.items()
         for index, response in enumerate(found, 1)
     )
     return write_page(page, grouped(records), out, markdown, table)
-
-
-def unique(labels: Sequence[str]) -> list[str]:
-    """Labels made different by a number where two runs share one."""
-    return [
-        label if labels.count(label) == 1 else f"{label} #{labels[: i + 1].count(label)}"
-        for i, label in enumerate(labels)
-    ]
 
 
 def write_evaluations(
@@ -109,9 +103,7 @@ def write_evaluations(
         question="What do these models get wrong?",
         findings=(),
         figures={},
-        header=header,
-        rows=rows,
-        table_note="",
+        tables=[Table("Table", header, rows)],
         details=[details_of(*evaluation) for evaluation in evaluations],
     )
     out.mkdir(parents=True, exist_ok=True)

@@ -48,17 +48,21 @@ def as_markdown(groups: Sequence[Classifiers]) -> str:
 
 def as_csv(groups: Sequence[Classifiers]) -> str:
     """One line a run, nothing rounded: for a spreadsheet."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ["network", "layers", "shortcut", "data", "seed", "iterations", "test_error",
-         "train_error", "seconds", "weights_sha256"]
+    header = (
+        "network", "layers", "shortcut", "data", "seed", "iterations", "test_error",
+        "train_error", "seconds", "weights_sha256",
     )  # fmt: skip
-    for group in groups:
-        for run in group.runs:
-            writer.writerow(
-                [run.label, run.depth, run.recipe.model.shortcut or "none", run.recipe.data,
-                 run.environment["seed"], run.result["iterations"], run.test_error,
-                 run.train_error, run.result["seconds"], run.result["weights_sha256"]]
-            )  # fmt: skip
+    rows = [
+        (run.label, run.depth, run.recipe.model.shortcut or "none", run.recipe.data,
+         run.environment["seed"], run.result["iterations"], run.test_error,
+         run.train_error, run.result["seconds"], run.result["weights_sha256"])
+        for group in groups
+        for run in group.runs
+    ]  # fmt: skip
+    return csv_text(header, rows)
+
+
+def csv_text(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
     return text.getvalue()
