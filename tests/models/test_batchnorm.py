@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from reslab.models.batchnorm import recompute_statistics
+from reslab.models.batchnorm import at_initial_scale, norms_of, recompute_statistics
 from reslab.models.resnet import build_resnet, cifar
 
 
@@ -25,3 +25,22 @@ def test_weights_stay() -> None:
     before = [weight.clone() for weight in net.parameters()]
     recompute_statistics(net, (net(torch.randn(4, 3, 16, 16, generator=rng)) for _ in range(2)))
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+
+
+def test_the_scale_of_convolutions_is_that_of_the_initialisation_and_the_net_the_same() -> None:
+    rng = torch.Generator().manual_seed(0)
+    net = build_resnet(cifar(8, "B"), rng)
+    recompute_statistics(net, (net(torch.randn(4, 3, 16, 16, generator=rng)) for _ in range(2)))
+    convolutions = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
+    for number, (convolution, norm) in enumerate(zip(convolutions, norms_of(net), strict=True)):
+        with torch.no_grad():  # as decay would leave them, were the statistics to follow
+            convolution.weight.mul_(0.1 * (number + 1))
+            norm.running_mean.mul_(0.1 * (number + 1))
+            norm.running_var.mul_((0.1 * (number + 1)) ** 2)
+    images = torch.randn(2, 3, 16, 16, generator=rng)
+    before = net(images)
+    at_initial_scale(net)
+    for convolution in convolutions:
+        fan = convolution.weight[0].numel()
+        torch.testing.assert_close(convolution.weight.std(), torch.tensor((2 / fan) ** 0.5))
+    torch.testing.assert_close(net(images), before, rtol=1e-4, atol=1e-5)
