@@ -92,7 +92,7 @@ def evaluate(
     if all_detectors(models):
         must_not_be_given(of_classifiers, "detectors")
         sides = numbers_in(scales)
-        changes = {"refine": refine} | ({"scales": sides} if sides else {})
+        changes = ({"refine": True} if refine else {}) | ({"scales": sides} if sides else {})
         evaluate_detectors(models, on, data, protocol, changes, page, as_json)
         return
     must_not_be_given(of_detectors, "classifiers")

@@ -36,14 +36,15 @@ def evaluate_detectors(
     loaded = [(path, load_detector(path).to(world.device)) for path in models]
     must_share_classes(loaded)
     pictures, usual = pictures_of(loaded, on, data)
-    search = loaded[0][1].search.with_changes(changes)
+    searches = [detector.search.with_changes(changes) for _, detector in loaded]
+    must_search_alike(loaded, searches)
     entries = []
-    for path, detector in loaded:
+    for (path, detector), search in zip(loaded, searches, strict=True):
         entries.append((str(path), measured([detector], pictures, search, protocol or usual)))
     if len(loaded) > 1:
         together = [detector for _, detector in loaded]
         title = f"ensemble of {len(loaded)} detectors"
-        entries.append((title, measured(together, pictures, search, protocol or usual)))
+        entries.append((title, measured(together, pictures, searches[0], protocol or usual)))
     show_precision("model", entries, page, as_json)
 
 
@@ -105,8 +106,7 @@ def folder_pictures(data: Path, path: Path, detector: "Detector") -> "tuple[Dete
     if folder is not None and folder.resolve() == data.resolve():
         return own_pictures(path, detector)
     parts = read_parts(data, detector.recipe.get("years", "") if folder else "")
-    part = parts.test or parts.whole or parts.train
-    assert part is not None
+    part = next(it for it in (parts.test, parts.whole, parts.train) if it is not None)
     if parts.test is None:
         complain(f"{data} is tested whole")
     return detection_set(part), usual_protocol(parts.layout, part.root.resolve(), part.files)
@@ -126,8 +126,18 @@ def must_share_classes(models: "Sequence[Named]") -> None:
     """ValueError unless the outputs of all detectors mean the same."""
     first, known = models[0]
     for path, detector in models[1:]:
-        if detector.ids != known.ids:
+        if (detector.ids, detector.classes) != (known.ids, known.classes):
             raise ValueError(
                 f"{path} knows other classes than {first}: they cannot be taken together; "
                 "evaluate them one at a time"
+            )
+
+
+def must_search_alike(models: "Sequence[Named]", searches: "Sequence[Search]") -> None:
+    """ValueError unless all detectors look at a picture in one way."""
+    for (path, _), search in zip(models, searches, strict=True):
+        if search != searches[0]:
+            raise ValueError(
+                f"{path} searches pictures otherwise than {models[0][0]}: they cannot be taken "
+                "together; evaluate them one at a time"
             )

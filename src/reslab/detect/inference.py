@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import torch
@@ -33,9 +32,15 @@ class Sight:
         self.detector, self.net, self.search = detector, detector.net, search
         self.pixels = pixels
         self.height, self.width = pixels.shape[:2]
-        self.map_at = cache(self._map_at)
+        self.maps: dict[int, Map] = {}  # by the shorter side as shown
 
-    def _map_at(self, shorter: int) -> Map:
+    def map_at(self, shorter: int) -> Map:
+        """The whole picture's, computed when it is first wanted."""
+        if shorter not in self.maps:
+            self.maps[shorter] = self._map(shorter)
+        return self.maps[shorter]
+
+    def _map(self, shorter: int) -> Map:
         longest = self.search.longest * shorter / self.search.shorter
         shown = scaled(self.pixels, shorter, round(longest))
         height, width = shown.shape[:2]
@@ -46,7 +51,9 @@ class Sight:
     def proposals(self) -> Tensor:
         """Where there may be an object, best first, [R, 4]."""
         seen = self.map_at(self.search.shorter)
-        boxes = self.net.proposals(seen.features).boxes(
+        proposed = self.net.proposals(seen.features)
+        must_be_numbers(proposed.logits, proposed.deltas)
+        boxes = proposed.boxes(
             seen.width, seen.height, before=self.search.before, after=self.search.proposals,
             smallest=self.search.smallest * float(seen.ratio[0]),
         )  # fmt: skip
@@ -56,6 +63,7 @@ class Sight:
         """Probabilities, background first, [R, classes + 1]; boxes by class, [R, classes, 4]."""
         features = self.region_features(self.net.with_whole(boxes, self.width, self.height))
         scores, deltas = self.net.judge(features[: len(boxes)], features[len(boxes) :])
+        must_be_numbers(scores, deltas)
         places = decode(boxes[:, None].expand_as(deltas), deltas, REGION_STDS)
         return scores.softmax(1), clip(places, self.width, self.height)
 
@@ -82,6 +90,12 @@ class Sight:
     def sides(self) -> Tensor:
         """How much larger than it came the picture is at each scale, [scales]."""
         return torch.stack([self.map_at(shorter).ratio[0] for shorter in self.search.scales])
+
+
+def must_be_numbers(*outputs: Tensor) -> None:
+    """RuntimeError for a network that would find nothing, or would find it nowhere."""
+    if not all(output.isfinite().all() for output in outputs):
+        raise RuntimeError("the network's outputs are not numbers: its weights are of no use")
 
 
 def first_of_two(boxes: Tensor, ratios: Tensor, side: float) -> Tensor:
@@ -127,8 +141,6 @@ def find(detector: Detector, pixels: np.ndarray, search: Search) -> Detections:
 
 def chosen(probabilities: Tensor, places: Tensor, search: Search) -> Detections:
     """Of what every region says, the detections: [R, classes + 1], [R, classes, 4]."""
-    if probabilities.isnan().any():
-        raise RuntimeError("the network's scores are not numbers: its weights are of no use")
     region, label = (probabilities[:, 1:] > search.threshold).nonzero().unbind(1)
     scores, boxes = probabilities[region, label + 1], places[region, label]
     kept = nms_by_class(boxes, scores, label, search.overlap, search.most)

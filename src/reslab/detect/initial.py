@@ -4,11 +4,12 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from reslab.data.boxes import DetectionSet
 from reslab.data.order import generator
 from reslab.detect.model import Detector, is_detector, load_detector
 from reslab.detect.network import FasterRCNN, build_detector
 from reslab.detect.recipe import DetectionRecipe
-from reslab.models.batchnorm import norms_of
+from reslab.models.batchnorm import at_initial_scale, norms_of
 from reslab.models.resnet import ResNetConfig
 from reslab.models.weights import Model, load, sha256_of
 from reslab.train.origin import fitted
@@ -56,24 +57,49 @@ def must_fit(recipe: DetectionRecipe, weights: Weights | None) -> None:
         raise ValueError(
             f"the weights have the SHA-256 {found}, the recipe starts from {recipe.weights}"
         )
-    if isinstance(weights, Model) and weights.folded and recipe.model.norm != "frozen":
+    if recipe.model.norm == "frozen":
+        if is_untouched(weights.net) and isinstance(weights, Model) and not weights.folded:
+            raise ValueError(
+                "the weights' batch norm has no statistics, for they were never trained: nothing "
+                "to keep; model.norm=group and fixed_stages=0 start from nothing"
+            )
+    elif is_folded(weights):
         raise ValueError(
             f"model.norm={recipe.model.norm}: in these weights batch norm was folded into the "
             "convolutions, so it can only be kept: model.norm=frozen"
         )
 
 
+def is_folded(weights: Weights) -> bool:
+    """Whether batch norm went into the convolutions; a detector kept it so if it started so."""
+    return weights.folded if isinstance(weights, Model) else is_untouched(weights.net)
+
+
+def is_untouched(net: nn.Module) -> bool:
+    """Whether batch norm, if there is any, has the statistics that it begins with."""
+    state = net.state_dict()
+    means = [it for name, it in state.items() if name.endswith("running_mean")]
+    variances = [it for name, it in state.items() if name.endswith("running_var")]
+    return bool(means) and all(
+        bool((statistic == value).all())
+        for value, statistics in ((0, means), (1, variances))
+        for statistic in statistics
+    )
+
+
 def initial_net(
-    recipe: DetectionRecipe, seed: int, weights: Weights | None, ids: tuple[str, ...]
+    recipe: DetectionRecipe, seed: int, weights: Weights | None, train: DetectionSet
 ) -> FasterRCNN:
     """The network of the recipe. A classifier gives it the residual part; a detector what else
-    fits, the layers that name classes only if its `ids` are these."""
+    fits, the layers that name classes only if its classes are these."""
     net = build_detector(recipe.model, generator(seed, INITIALISATION))
     if weights is not None:
         given = weights.net.state_dict()
-        if weights.ids != ids:
+        if (weights.ids, weights.classes) != (train.ids, train.classes):
             given = {name: it for name, it in given.items() if not name.startswith(OF_CLASSES)}
         net.load_state_dict(net.state_dict() | {name: given[name] for name in taken(net, given)})
+    if isinstance(weights, Model):
+        at_initial_scale(net)
     return net
 
 

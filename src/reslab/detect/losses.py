@@ -27,8 +27,9 @@ def region_loss(scores: Tensor, deltas: Tensor, targets: RegionTargets) -> Tenso
 
     scores [S, classes + 1], deltas [S, classes, 4]
     """
-    kinds = F.cross_entropy(scores, targets.labels)
+    count = max(len(targets.labels), 1)  # nothing may be left of a picture's proposals
+    kinds = F.cross_entropy(scores, targets.labels, reduction="sum")
     objects = torch.arange(len(targets.deltas), device=deltas.device)
     own = deltas[objects, targets.labels[objects] - 1]  # each by what regresses its own class
     places = F.smooth_l1_loss(own, targets.deltas, reduction="sum", beta=REGION_BETA)
-    return kinds + places / len(targets.labels)
+    return (kinds + places) / count

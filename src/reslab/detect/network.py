@@ -1,5 +1,6 @@
 """Faster R-CNN on a residual net: conv1 to conv4_x for pictures, conv5_x for regions (App. A)."""
 
+from math import gcd
 from typing import Literal
 
 import torch
@@ -16,6 +17,7 @@ from reslab.models.resnet import EXPANSION, ResNet, ResNetConfig
 Norm = Literal["frozen", "recompute", "group"]
 
 GROUPS = 32  # of group normalisation, as its authors'; fewer where a group would be one channel
+SMALLEST = 3  # pixels of a picture's sides that the stem's pooling finds a window in
 # standard deviations of the new layers' first weights, of the released code
 NEW, NEW_REGRESSION = 0.01, 0.001
 
@@ -75,7 +77,9 @@ class FasterRCNN(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> the map that proposals and regions share, [B, C, h, w]"""
-        x = images
+        height, width = images.shape[2:]
+        # zeros, the mean's value, right and below a picture that is but a line
+        x = F.pad(images, (0, max(SMALLEST - width, 0), 0, max(SMALLEST - height, 0)))
         for part in self.trunk:
             x = part(x)
         return x
@@ -111,7 +115,8 @@ class FasterRCNN(nn.Module):
 def group_norm(norm: nn.BatchNorm2d) -> nn.GroupNorm:
     """In the place of a batch norm."""
     channels = norm.num_features
-    return nn.GroupNorm(min(GROUPS, max(channels // 2, 1)), channels, norm.eps)
+    groups = gcd(channels, min(GROUPS, max(channels // 2, 1)))
+    return nn.GroupNorm(groups, channels, norm.eps)
 
 
 def build_detector(config: DetectorConfig, rng: Generator) -> FasterRCNN:

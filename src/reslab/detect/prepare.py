@@ -1,6 +1,6 @@
 """A recipe's pictures with boxes, its detector and mini-batches, on their device."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reslab.data.boxes import DetectionSet, DetectionSets
+from reslab.data.boxes import DetectionSet, DetectionSets, Truth
 from reslab.data.decode import BadPicture
 from reslab.data.detection import read_parts, sets_of
 from reslab.data.loading import in_order, usable_cores
 from reslab.data.scenes import digit_scenes
-from reslab.detect.batches import DetectionBatches
+from reslab.detect.batches import DetectionBatches, to_find
 from reslab.detect.coco_precision import authors_code
 from reslab.detect.initial import Weights, initial_net, must_fit, train_mode
 from reslab.detect.network import FasterRCNN, channels_last
@@ -47,10 +47,22 @@ def open_data(recipe: DetectionRecipe, data: Path | None) -> Opened:
             f"{recipe.name} needs pictures with boxes: name a COCO or VOC folder with --data"
         )
     parts = read_parts(data, recipe.years)
-    test = parts.test or parts.whole
+    test = parts.whole if parts.test is None else parts.test
     assert test is not None
     protocol = usual_protocol(parts.layout, test.root.resolve(), test.files)
     return Opened(sets_of(parts, recipe.validation), protocol)
+
+
+def open_fitting(recipe: DetectionRecipe, data: Path | None) -> Opened:
+    """The same, for training; ValueError for what would end a run later."""
+    opened = open_data(recipe, data)
+    train, test = opened.sets.train, opened.sets.test
+    must_know_classes(recipe, train)
+    must_have_objects(train.name, train.truths)
+    must_have_objects(f"those of {test.name} to watch", test.truths[: recipe.watched])
+    if opened.protocol == "coco":
+        authors_code()  # better missed now than after the training
+    return opened
 
 
 def prepare_detector(
@@ -64,7 +76,7 @@ def prepare_detector(
     """The training of a new run; ValueError if data, weights and recipe do not fit together."""
     must_fit(recipe, weights)
     return prepared(
-        recipe, seed, open_data(recipe, data), world, weights=weights, preprocessing=None,
+        recipe, seed, open_fitting(recipe, data), world, weights=weights, preprocessing=None,
         proposer=None, begun=False, say=say,
     )  # fmt: skip
 
@@ -83,15 +95,12 @@ def prepared(
 ) -> DetectorTraining:
     """All that a detector's training needs. `preprocessing` was found when the run began."""
     sets = opened.sets
-    must_know_classes(recipe, sets.train)
-    if opened.protocol == "coco":
-        authors_code()  # better missed now than after the training
     if preprocessing is None and weights is not None:
         preprocessing = weights.preprocessing
     if preprocessing is None:
         preprocessing = minus_mean(mean_colour(sets.train))
     preprocessing = preprocessing.to(world.device)
-    net = initial_net(recipe, seed, weights, sets.train.ids)
+    net = initial_net(recipe, seed, weights, sets.train)
     it = DetectorTraining(
         recipe=recipe,
         world=world,
@@ -104,10 +113,11 @@ def prepared(
         ),
         test=sets.test,
         protocol=opened.protocol,
-        proposer=proposer,
+        proposer=proposer.to(world.device) if proposer else None,
         say=say,
     )  # fmt: skip
-    if recipe.model.norm == "recompute" and not begun:
+    # a trunk that an earlier step left is kept, statistics and all
+    if recipe.model.norm == "recompute" and not begun and recipe.stage not in (3, 4):
         recompute_statistics(it.net, calibration(it))
     train_mode(it.net, recipe)
     return it
@@ -123,6 +133,14 @@ def must_know_classes(recipe: DetectionRecipe, train: DetectionSet) -> None:
         raise ValueError(
             f"{recipe.name} has model.classes={recipe.model.classes}, the pictures have "
             f"{len(train.classes)} classes: --set model.classes={len(train.classes)}"
+        )
+
+
+def must_have_objects(name: str, truths: Sequence[Truth]) -> None:
+    if not any(to_find(truth).any() for truth in truths):
+        raise ValueError(
+            f"none of the {len(truths):,} pictures of {name} has an object to find: "
+            "difficult objects and crowds do not count"
         )
 
 

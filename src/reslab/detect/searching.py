@@ -1,6 +1,6 @@
 """Detectors over a whole set: what they find in each picture, and how good that is."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import closing
 
 import numpy as np
@@ -61,16 +61,23 @@ def decoded(pictures: DetectionSet) -> Iterator[np.ndarray | BadPicture]:
 def labels_in(detector: Detector, pictures: DetectionSet) -> torch.Tensor:
     """What a set calls each class of a detector, int64 [classes]; -1 where it has none such.
 
-    Classes are the same if their ids are, or, if no id is shared, their names.
+    Classes are the same if their ids and names are, or, where ids are others, their names: the
+    first category of every COCO folder is 1.
     """
-    theirs, own = detector.ids, pictures.ids
-    if not set(theirs) >= set(own) and set(detector.classes) >= set(pictures.classes):
-        theirs, own = detector.classes, pictures.classes
-    for name in own:
-        if name not in theirs:
+    theirs = list(zip(detector.ids, detector.classes, strict=True))
+    own = list(zip(pictures.ids, pictures.classes, strict=True))
+    if set(theirs) >= set(own):
+        return places_of(theirs, own)
+    for name in pictures.classes:
+        if name not in detector.classes:
             raise ValueError(
                 f"the detector does not know a class of {pictures.name}: "
-                f"{unknown('class', name, theirs)}"
+                f"{unknown('class', name, detector.classes)}"
             )
-    places = {name: label for label, name in enumerate(own)}
-    return torch.tensor([places.get(name, -1) for name in theirs], dtype=torch.int64)
+    return places_of(detector.classes, pictures.classes)
+
+
+def places_of(theirs: Sequence[Hashable], own: Sequence[Hashable]) -> torch.Tensor:
+    """Where each of theirs stands among our own, -1 for nowhere."""
+    places = {it: label for label, it in enumerate(own)}
+    return torch.tensor([places.get(it, -1) for it in theirs], dtype=torch.int64)

@@ -7,7 +7,7 @@ from typing import Any
 from reslab.detect.initial import Weights, load_weights, must_fit, starting_from
 from reslab.detect.model import Detector, load_detector
 from reslab.detect.network import FasterRCNN
-from reslab.detect.prepare import open_data, prepared
+from reslab.detect.prepare import open_fitting, prepared
 from reslab.detect.recipe import DetectionRecipe, Step
 from reslab.detect.training import parts_of
 from reslab.train.checkpoint import checkpoints_in
@@ -53,8 +53,10 @@ def train_detector(
         Path(weights) if weights else None, given, open_world(recipe.precision), tell, stop,
     )  # fmt: skip
     if recipe.training == "alternating" and recipe.step is None:
-        run.begin_folder()
-        for step in STEPS:
+        folder = run.begin_folder()
+        if run.weights is None and (named := folder.environment().get("weights")):
+            run = replace(run, weights=Path(named))  # steps that are not begun need them too
+        for step in () if folder.result() else STEPS:
             run.take_step(step)
     return run.carry_out()
 
@@ -73,13 +75,13 @@ class DetectorRun:
     tell: Tell
     stop: Stop
 
-    def begin_folder(self) -> None:
+    def begin_folder(self) -> RunFolder:
         """Make the folder that the steps lie in; data and weights are looked at before."""
         if not (self.out / "recipe.json").exists():
             must_fit(self.recipe, self.given)
-            open_data(self.recipe, self.data)
+            open_fitting(self.recipe, self.data)
         here = environment(self.world, seed=self.seed, data=self.data, weights=self.weights)
-        RunFolder.create(self.out, self.recipe, here)
+        return RunFolder.create(self.out, self.recipe, here)
 
     def take_step(self, step: Step) -> None:
         """One of the first three, in a run folder of its own."""
@@ -104,7 +106,7 @@ class DetectorRun:
         origin = read_origin(folder.path, begun=begun) if folder else Origin()
         start = self.beginning(folder, begun)
         it = prepared(
-            self.recipe, self.seed, open_data(self.recipe, self.data), self.world,
+            self.recipe, self.seed, open_fitting(self.recipe, self.data), self.world,
             weights=start.weights, preprocessing=origin.preprocessing, proposer=start.proposer,
             begun=begun, say=lambda text: self.tell(note(text)),
         )  # fmt: skip
@@ -122,7 +124,7 @@ class DetectorRun:
         if begun:
             return Beginning(None, proposer)
         weights = self.given
-        named = folder.environment().get("weights") if folder else None
+        named = folder.environment().get("weights") if folder else self.weights
         if weights is None and named is not None:
             weights = load_weights(named)
         must_fit(self.recipe, weights)

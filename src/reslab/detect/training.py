@@ -88,7 +88,7 @@ class DetectorTraining:
             example.ignored, rng, count=self.recipe.sampling.anchors,
         )  # fmt: skip
         wrong = (proposed.logits.detach()[sampled.anchors] > 0) != (sampled.objects > 0)
-        return proposal_loss(proposed, sampled), 100 * wrong.float().mean()
+        return proposal_loss(proposed, sampled), percentage(wrong)
 
     def loss_of_regions(
         self, features: Tensor, proposed: Proposed, example: Example, rng: torch.Generator
@@ -101,7 +101,7 @@ class DetectorTraining:
             count = len(targets.boxes)
             scores, deltas = self.net.judge(seen[:count], seen[count:])
         wrong = scores.detach().argmax(1) != targets.labels
-        return region_loss(scores, deltas, targets), 100 * wrong.float().mean()
+        return region_loss(scores, deltas, targets), percentage(wrong)
 
     @torch.no_grad()
     def targets(self, proposed: Proposed, example: Example, rng: torch.Generator) -> RegionTargets:
@@ -156,6 +156,11 @@ class DetectorTraining:
         report = measure(seen, found, self.protocol)
         results = json.dumps(as_results(seen, found))
         return Final([report.as_dict() | report.details()], {FOUND: results.encode()})
+
+
+def percentage(wrong: Tensor) -> Tensor:
+    """Of what is wrong; 0 where there is nothing to be wrong about, bool [N] -> []"""
+    return 100 * wrong.float().sum() / max(len(wrong), 1)
 
 
 def parts_of(it: DetectorTraining) -> Parts:
