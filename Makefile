@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 JOBS ?= $(shell nproc 2>/dev/null || echo 1)
 
-.PHONY: setup study test test-slow bench lint results
+.PHONY: setup study study-detection test test-slow bench lint results
 
 setup: .venv/installed
 
@@ -20,6 +20,14 @@ setup: .venv/installed
 
 study: .venv/installed
 	$(BIN)/reslab study degradation --jobs $(JOBS) --out studies/degradation-digits
+
+# COCO's numbers are made by its authors' code
+.venv/installed-detect: .venv/installed
+	$(PIP) --editable '.[detect]'
+	touch $@
+
+study-detection: .venv/installed-detect
+	$(BIN)/reslab study detection --jobs $(JOBS) --out studies/detection-digit-scenes
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .

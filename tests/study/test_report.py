@@ -13,10 +13,10 @@ from reslab.study.departures import departures
 from reslab.study.details import SHOWN_CLASSES, details_of, mistakes_of
 from reslab.study.figures import highest_settled
 from reslab.study.findings import depth_findings, findings, option_findings, response_findings
-from reslab.study.records import Seeds, grouped, read_record, unique
+from reslab.study.records import Seeds, grouped, read_record
 from reslab.study.report import write_evaluations, write_report, write_responses
 from reslab.study.responses import Response
-from reslab.study.tables import as_csv, as_markdown, paper_entry, table_rows
+from reslab.study.tables import as_csv, as_markdown, paper_entry, table_rows, unique
 
 
 def test_numbers_over_seeds_are_printed_as_table_6_prints_them() -> None:

@@ -18,11 +18,18 @@ def report(
     ] = False,
 ) -> None:
     """Make one page of any finished runs: figures, table, recipes, environment, departures."""
-    from reslab.study.records import read_record
+    from reslab.study.detection import read_detector
+    from reslab.study.detection_page import write_detectors
+    from reslab.study.records import read_record, task_of
     from reslab.study.report import write_report
 
-    records = [read_record(run) for run in runs]
-    page = write_report(records, out, "Report", "What did these runs come to?")
+    title, question = "Report", "What did these runs come to?"
+    if task_of(runs) == "detection":
+        records = [read_detector(run) for run in runs]
+        page = write_detectors(records, out, title, question)
+    else:
+        records = [read_record(run) for run in runs]
+        page = write_report(records, out, title, question)
     if as_json:
         say_json({"report": str(page), "runs": [{"run": str(r.path), **r.result} for r in records]})
     else:

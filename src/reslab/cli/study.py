@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reslab.cli.console import complain, say, say_json, stopping, to_stderr
+from reslab.cli.studies import Study, detection_study, must_not_be_given, study_by_depths
 
 if TYPE_CHECKING:
     from reslab.study.carry_out import Tell
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
 
 
 def study(
-    name: Annotated[str, typer.Argument(help="degradation, depth, shortcuts or responses.")],
+    name: Annotated[
+        str, typer.Argument(help="degradation, depth, shortcuts, detection, responses.")
+    ],
     runs: Annotated[
         list[Path] | None, typer.Argument(metavar="RUN...", help="Finished runs, for `responses`.")
     ] = None,
-    on: Annotated[str, typer.Option(help="digits or cifar10.")] = "digits",
+    on: Annotated[str | None, typer.Option(help="digits or cifar10; else digits.")] = None,
     data: Annotated[Path | None, typer.Option(help="The folder that holds the data set.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="The study's folder; else studies/NAME-SET.")
@@ -48,11 +51,15 @@ def study(
     else:
         if runs:
             raise ValueError(f"{name} makes its own runs; only `responses` takes run folders")
-        status, page, records = study_by_runs(
-            name, on, data, out, depths, iterations, seeds, jobs
-        )  # fmt: skip
+        if name == "detection":
+            must_not_be_given(name, {"--on": on, "--depths": depths, "--data": data})
+            it = detection_study(out, iterations, seeds)
+        else:
+            it = study_by_depths(name, on or "digits", data, out, depths, iterations, seeds)
+        status = carried_out(it, data, jobs)
         if status:
             return status
+        page, records = it.write()
     table = page.with_name("table.md")
     if as_json:
         say_json({"report": str(page), "runs": [{"run": str(r.path), **r.result} for r in records]})
@@ -62,38 +69,19 @@ def study(
     return 0
 
 
-def study_by_runs(
-    name: str,
-    on: str,
-    data: Path | None,
-    out: Path | None,
-    depths: str | None,
-    iterations: int | None,
-    seeds: int,
-    jobs: int,
-):
-    """Carry out an experiment: the exit status, the page, the records."""
+def carried_out(it: Study, data: Path | None, jobs: int) -> int:
+    """Finish all runs; the exit status."""
     from reslab.data.loading import usable_cores
-    from reslab.data.sets import open_sets, set_named
     from reslab.study.carry_out import carry_out
-    from reslab.study.experiments import experiment, plan
-    from reslab.study.records import read_record
-    from reslab.study.report import write_report
 
-    it = experiment(name, parse_depths(depths))
-    chosen = set_named(on)
-    folder = out or Path("studies") / f"{name}-{on}"
-    planned = plan(it, chosen, folder, iterations=iterations, seeds=seeds)
-    open_sets(chosen, data)  # a missing set is told of here, once, not by every run
-    with stopping() as stop, study_display(planned) as tell:
+    with stopping() as stop, study_display(it.planned) as tell:
         signal = carry_out(
-            planned, launcher(data), jobs=jobs, cores=usable_cores(), tell=tell, stop=stop
+            it.planned, launcher(data), jobs=jobs, cores=usable_cores(), tell=tell, stop=stop
         )  # fmt: skip
     if signal:
-        complain(f"stopped, every run saved; the same command goes on: {folder}")
-        return 128 + signal, folder, []
-    records = [read_record(run.folder) for run in planned]
-    return 0, write_report(records, folder, it.title, it.question), records
+        complain(f"stopped, every run saved; the same command goes on: {it.folder}")
+        return 128 + signal
+    return 0
 
 
 def study_responses(runs: Sequence[Path], data: Path | None, out: Path | None):
@@ -117,13 +105,6 @@ def study_responses(runs: Sequence[Path], data: Path | None, out: Path | None):
     return write_responses(records, responses, out or Path("studies") / "responses"), records
 
 
-def parse_depths(text: str | None) -> tuple[int, ...]:
-    try:
-        return tuple(dict.fromkeys(int(part) for part in text.split(","))) if text else ()
-    except ValueError:
-        raise ValueError(f"--depths {text}: whole numbers with commas between, as 20,56") from None
-
-
 def launcher(data: Path | None):
     """Start a run as a person would, `reslab train ...`, in a process of its own."""
 
@@ -131,6 +112,7 @@ def launcher(data: Path | None):
         command = [sys.executable, "-m", "reslab", "train", run.base]
         command += ["--out", str(run.folder), "--seed", str(run.seed)]
         command += ["--data", str(data)] if data else []
+        command += ["--weights", str(run.weights)] if run.weights else []
         for change in run.changes:
             command += ["--set", change]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}

@@ -37,6 +37,12 @@ class DetectorRecord(Record):
         return f"{self.network_label}, {'trained' if self.trained else 'untrained'} trunk"
 
     @property
+    def place(self) -> str:
+        """The pictures of the test; those of one's own are known by the part's name alone."""
+        part = self.report["set"]
+        return part if self.recipe.data == "boxes" else f"{self.recipe.data}, {part}"
+
+    @property
     def report(self) -> Row:
         return self.result["evaluation"][-1]
 

@@ -27,7 +27,7 @@ def measured(group: Detectors, label: str) -> str:
         numbers += f", mAP@[.5:.95] {spread(strict)}"
     runs = "one run" if len(group.runs) == 1 else f"{len(group.runs)} seeds, mean ± std"
     return (
-        f"{label}: {numbers} on {report['set']} ({report['protocol']}; {runs}, "
+        f"{label}: {numbers} on {group.first.place} ({report['protocol']}; {runs}, "
         f"n={report['n']:,} pictures) after {group.first.recipe.iterations:,} iterations."
     )
 
@@ -93,7 +93,7 @@ def first_at(group: Detectors, mark: float) -> float | None:
 def watched(group: Detectors) -> str:
     """Which pictures the curves on the way are of."""
     count = min(group.first.recipe.watched, group.first.report["n"])
-    return f"the first {count:,} pictures of {group.first.report['set']}"
+    return f"the first {count:,} pictures of {group.first.place}"
 
 
 def caution(trained: Detectors, untrained: Detectors) -> str:

@@ -20,8 +20,8 @@ from reslab.study.detection_findings import findings, watched
 from reslab.study.figures import draw_learning
 from reslab.study.page import Page, Table, markdown_table, write_page
 from reslab.study.precision import CAPTION, by_class, draw_precisions
-from reslab.study.records import ClassifierRecord, grouped, unique
-from reslab.study.tables import csv_text
+from reslab.study.records import ClassifierRecord, grouped
+from reslab.study.tables import csv_text, unique
 
 TITLE = "Transfer: does a trained trunk help a detector?"
 QUESTION = (
@@ -104,7 +104,7 @@ def table_rows(groups: Sequence[Detectors], labels: Sequence[str]) -> list[tuple
     return [
         (
             label,
-            group.first.recipe.data,
+            group.first.place,
             f"{parameters(group.first):,}",
             str(map_50(group)),
             str(map_50_95(group) or "–"),

@@ -65,7 +65,6 @@ def html_page(page: Page, groups: Sequence[Group] = ()) -> str:
         albums=page.albums,
         details=page.details,
         shown_classes=SHOWN_CLASSES,
-        sections=sections(groups),
         departures=all_departures(groups),
         recipes=[recipe_entry(group) for group in groups],
         environment=environments(groups),
@@ -87,7 +86,7 @@ def markdown_page(page: Page, groups: Sequence[Group], table: str) -> str:
         *map(table_markdown, page.tables[1:]),
         *map(details_markdown, page.details),
         "## Departures from the paper",
-        "\n".join(f"- `{line}`" for line in all_departures(groups)) or "None in the recipe.",
+        *departures_markdown(groups),
         "## Environment",
         "\n".join(f"- {line}" for line in environments(groups)),
     ]
@@ -137,13 +136,18 @@ def recipe_entry(group: Group) -> dict[str, Any]:
     }
 
 
-def sections(groups: Sequence[Group]) -> str:
-    """Where the paper describes the training that these runs are held against."""
-    return " and ".join(dict.fromkeys(section(group.first.recipe) for group in groups))
+def all_departures(groups: Sequence[Group]) -> dict[str, list[str]]:
+    """Where the paper describes a training -> how runs differ from it, each departure once, with
+    the networks it belongs to where it is not all of those."""
+    found = {}
+    for where in dict.fromkeys(section(group.first.recipe) for group in groups):
+        family = [group for group in groups if section(group.first.recipe) == where]
+        found[where] = shared_departures(family)
+    return found
 
 
-def all_departures(groups: Sequence[Group]) -> list[str]:
-    """Each departure once, with the networks it belongs to where it is not all of them."""
+def shared_departures(groups: Sequence[Group]) -> list[str]:
+    """Those of runs that are held against the same training."""
     owners: dict[str, list[str]] = {}
     for group in groups:
         lines = departures(group.first.recipe)
@@ -152,8 +156,18 @@ def all_departures(groups: Sequence[Group]) -> list[str]:
         for line in lines:
             owners.setdefault(line, []).append(group.first.label)
     return [
-        line if len(labels) == len(groups) else f"{line}  ({', '.join(labels)})"
+        line if len(labels) == len(groups) else f"{line}  ({'; '.join(labels)})"
         for line, labels in owners.items()
+    ]
+
+
+def departures_markdown(groups: Sequence[Group]) -> list[str]:
+    """A paragraph for each training of the paper."""
+    return [
+        f"From {where}:\n\n" + "\n".join(f"- `{line}`" for line in lines)
+        if lines
+        else f"From {where}: none in the recipe."
+        for where, lines in all_departures(groups).items()
     ]
 
 

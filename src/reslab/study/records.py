@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from reslab.models.resnet import ResNetConfig
 from reslab.train.folder import RunFolder
-from reslab.train.recipe import Recipe, RunRecipe
+from reslab.train.recipe import TASKS, Recipe, RunRecipe
 
 Row = dict[str, Any]
 # recipe keys that change no weight
@@ -76,6 +76,19 @@ class ClassifierRecord(Record):
     @property
     def test_error(self) -> float:
         return self.result["evaluation"][-1]["top1_error"]
+
+
+def task_of(paths: Sequence[Path]) -> str:
+    """What all these runs train; ValueError if they train different things."""
+    first, task = paths[0], RunFolder.open(paths[0]).task()
+    for path in paths[1:]:
+        other = RunFolder.open(path).task()
+        if other != task:
+            raise ValueError(
+                f"{first} is a run of a {TASKS[task]}, {path} of a {TASKS[other]}: "
+                "make a page of each kind"
+            )
+    return task
 
 
 def read_record(path: Path) -> ClassifierRecord:
@@ -183,11 +196,3 @@ def grouped(records: Iterable[AnyRecord]) -> list[Group[AnyRecord]]:
                 )
         runs.append(record)
     return [Group(tuple(runs)) for runs in groups.values()]
-
-
-def unique(labels: Sequence[str]) -> list[str]:
-    """Labels made different by a number where two runs share one."""
-    return [
-        label if labels.count(label) == 1 else f"{label} #{labels[: i + 1].count(label)}"
-        for i, label in enumerate(labels)
-    ]

@@ -9,9 +9,9 @@ from reslab.study.details import details_of, details_of_runs
 from reslab.study.figures import draw_errors, draw_responses
 from reslab.study.findings import findings, response_findings
 from reslab.study.page import Page, Table, html_page, markdown_table, write_page
-from reslab.study.records import ClassifierRecord, grouped, unique
+from reslab.study.records import ClassifierRecord, grouped
 from reslab.study.responses import Response
-from reslab.study.tables import HEADER, as_csv, as_markdown, table_rows
+from reslab.study.tables import HEADER, as_csv, as_markdown, table_rows, unique
 from reslab.train.checkpoint import write_atomically
 
 ERROR_CAPTION = (
