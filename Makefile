@@ -46,6 +46,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/start.py
 	$(BIN)/python benchmarks/resnet50.py
 	$(BIN)/python benchmarks/detection.py
+	$(BIN)/python benchmarks/detection.py --whole resnet101 --rounds 3
 	$(if $(PHOTOGRAPHS),$(BIN)/python benchmarks/loader.py --data $(PHOTOGRAPHS))
 
 # docs/results.md links these pages; the runs in docs/runs are kept without weights and checkpoints

@@ -1,4 +1,5 @@
-"""What a detector does besides its convolutions: suppression and the pooling of regions.
+"""What a detector does besides its convolutions: suppression and the pooling of regions; with
+--whole one picture from bytes to detections.
 
 On the sizes of Faster R-CNN with ResNet-101: a picture of 600 x 1000 pixels, a map of 1024
 channels at stride 16, 6,000 boxes of which 300 stay, 7x7 bins of each. One JSON line a
@@ -7,6 +8,7 @@ measurement, in milliseconds: the best and the median of the rounds.
 
 import argparse
 import json
+import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -17,8 +19,15 @@ from torch import Tensor
 
 from reslab.detect.anchors import Anchors
 from reslab.detect.geometry import clip, decode, iou
+from reslab.detect.inference import Sight, find
+from reslab.detect.model import Detector, ready
+from reslab.detect.network import build_detector, channels_last
 from reslab.detect.nms import nms, nms_by_class
 from reslab.detect.roi import roi_align, roi_pool
+from reslab.detect.search import Search
+from reslab.models.batchnorm import recompute_statistics
+from reslab.models.preprocessing import minus_mean
+from reslab.recipes import detection_recipe
 
 HEIGHT, WIDTH, STRIDE, CHANNELS = 600, 1000, 16, 1024
 BOXES, REGIONS, BINS = 6000, 300, 7
@@ -88,11 +97,49 @@ def pooling(rounds: int, rng: torch.Generator) -> None:
             measure(f"{name}, backward", back, rounds)
 
 
+def whole(model: str, rounds: int, rng: torch.Generator) -> None:
+    """A picture of 600 x 1000 pixels from bytes to detections, in fp32, batch norm folded.
+
+    The weights are drawn; batch norm has statistics of the picture, so that numbers stay in range.
+    What is found is nonsense, the work is that of a trained net.
+    """
+    config = detection_recipe(f"voc07+12-{model}-c4").model
+    net = channels_last(build_detector(config, rng))
+    pixels = torch.randint(0, 256, (HEIGHT, WIDTH, 3), generator=rng, dtype=torch.uint8).numpy()
+    plain = Detector(
+        net, tuple(map(str, range(20))), tuple(map(str, range(20))),
+        minus_mean(torch.full((3, 1, 1), 128.0)), Search(threshold=0.0), {}, [],
+    )  # fmt: skip
+    image = plain.prepared(pixels)
+    boxes = regions(REGIONS, rng)
+
+    def judged() -> Tensor:
+        return net.region_features(net.pool(net.features(image), boxes))
+
+    recompute_statistics(net, (judged() for _ in range(2)))
+    detector = ready(plain)
+    sight = Sight(detector, pixels, detector.search)
+    boxes = sight.proposals()
+    name = f"{model} on {HEIGHT}x{WIDTH}"
+    with torch.no_grad():
+        measure(f"{name}, map and proposals",
+                lambda: Sight(detector, pixels, detector.search).proposals(), rounds)  # fmt: skip
+        measure(f"{name}, judging {len(boxes)} proposals", lambda: sight.judge(boxes), rounds)
+        measure(f"{name}, all", lambda: find(detector, pixels, detector.search), rounds)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(json.dumps({"what": f"{name}, memory", "GiB": round(peak, 2)}), flush=True)
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--rounds", type=int, default=10)
-    rounds = arguments.parse_args().rounds
+    arguments.add_argument("--whole", metavar="MODEL", help="a picture through this trunk instead")
+    chosen = arguments.parse_args()
+    rounds = chosen.rounds
     rng = torch.Generator().manual_seed(0)
+    if chosen.whole:
+        whole(chosen.whole, rounds, rng)
+        return
     suppression(rounds, rng)
     pooling(rounds, rng)
 

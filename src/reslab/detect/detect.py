@@ -13,7 +13,7 @@ from reslab.data.decode import BadPicture
 from reslab.data.given import Picture, pixels_of
 from reslab.data.loading import in_order, usable_cores
 from reslab.detect.inference import find
-from reslab.detect.model import Detector, load_detector
+from reslab.detect.model import Detector, load_detector, ready
 from reslab.detect.search import Search
 
 SURE = 0.5  # the probability from which people are shown a box; measuring wants the others too
@@ -128,4 +128,4 @@ def load(
     least = min(threshold, detector.search.threshold)
     asked = {"threshold": least, "refine": refine, "scales": scales}
     changes = {key: value for key, value in asked.items() if value is not None}
-    return Finder(detector, detector.search.with_changes(changes), threshold)
+    return Finder(ready(detector), detector.search.with_changes(changes), threshold)

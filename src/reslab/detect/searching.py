@@ -10,7 +10,7 @@ from reslab.data.boxes import Detections, DetectionSet
 from reslab.data.decode import BadPicture
 from reslab.data.loading import in_order, usable_cores
 from reslab.detect.inference import find_together
-from reslab.detect.model import Detector
+from reslab.detect.model import Detector, ready
 from reslab.detect.search import Search
 from reslab.words import unknown
 
@@ -29,6 +29,7 @@ def search_set(
     Pictures that do not decode are told of and left out of the set that is returned.
     """
     labels = labels_in(detectors[0], pictures)
+    detectors = [ready(detector) for detector in detectors]
     good, found = [], []
     for index, picture in enumerate(decoded(pictures)):
         if isinstance(picture, BadPicture):

@@ -2,13 +2,17 @@
 
 import copy
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
+from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from reslab.models.layers import ConvBN
-from reslab.models.resnet import ResNet, channels_last
+from reslab.models.resnet import channels_last
 from reslab.models.weights import Model
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 def in_bf16(model: Model) -> Model:
@@ -20,11 +24,11 @@ def in_bf16(model: Model) -> Model:
     return replace(model, net=channels_last(net))
 
 
-def folded(net: ResNet) -> ResNet:
+def folded(net: Net) -> Net:
     """A copy whose convolutions do what their batch norms did; for use, not for training."""
     net = copy.deepcopy(net).eval()
     for module in net.modules():
-        if isinstance(module, ConvBN):
+        if isinstance(module, ConvBN) and isinstance(module.norm, nn.BatchNorm2d):
             module.conv = fuse_conv_bn_eval(module.conv, module.norm)
-            module.norm = torch.nn.Identity()  # pyrefly: ignore[bad-assignment]
+            module.norm = nn.Identity()  # pyrefly: ignore[bad-assignment]
     return net.requires_grad_(False)
