@@ -35,7 +35,7 @@ def digit_scenes_recipe(model: str, config: ResNetConfig) -> DetectionRecipe:
         sampling=Sampling(anchors=128, before=1000, proposals=200, regions=48),
         search=Search(shorter=64, longest=64, smallest=4, before=1000, proposals=50),
         watched=100,
-        iterations=1500,
+        iterations=2000,
         batch_size=4,
         learning_rate=0.01,
         weight_decay=0.0001,
