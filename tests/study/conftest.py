@@ -5,8 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
-from reslab.recipes import recipe
+from reslab.data.boxes import Detections
+from reslab.data.scenes import digit_scenes, write_scenes
+from reslab.detect.precision import measure
+from reslab.detect.prepare import open_data
+from reslab.detect.results import as_results
+from reslab.detect.training import FOUND
+from reslab.recipes import detection_recipe, recipe
 
 Finish = Callable[..., Path]
 
@@ -42,6 +49,53 @@ def finish(tmp_path: Path) -> Finish:
                   "top5_error": 0.5, "loss": 0.1}  # fmt: skip
         result = {"weights_sha256": "0" * 64, "state_sha256": "1" * 64, "iterations": it.iterations,
                   "seconds": 12.5, "train_error": train_error, "evaluation": [report]}  # fmt: skip
+        (run / "result.json").write_text(json.dumps(result))
+        return run
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few digit-scenes as a folder in COCO's layout: boxes of one's own."""
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder, digit_scenes(train=2, test=3), lambda none: None)
+    return folder
+
+
+@pytest.fixture
+def finish_detector(tmp_path: Path, scenes: Path) -> Finish:
+    """Write a finished run of a detector that found every object of the scenes, each with a score;
+    its precisions are those that are given."""
+
+    def write(
+        seed: int = 1, *, trained: bool = True, map_50: float = 80.0, score: float = 0.9,
+        changes: tuple[str, ...] = (),
+    ) -> Path:  # fmt: skip
+        kind = ("weights=" + "a" * 64,) if trained else ("model.norm=group",)
+        it = detection_recipe("digit-scenes-resnet20-c4").with_changes(
+            ("data=boxes", *kind, *changes)
+        )
+        test = open_data(it, scenes).sets.test
+        found = [Detections(t.boxes, torch.full((len(t),), score), t.labels) for t in test.truths]
+        run = tmp_path / f"{'trained' if trained else 'untrained'}-{seed}"
+        run.mkdir()
+        (run / "recipe.json").write_text(it.model_dump_json())
+        (run / "environment.json").write_text(
+            json.dumps({"seed": seed, "data": str(scenes), "device": "cpu", "commit": "abc"})
+        )
+        report = measure(test, found, "coco")
+        report = report.as_dict() | report.details() | {"map_50": map_50, "map_50_95": map_50 / 2}
+        rows = []
+        for k in range(1, 11):
+            iteration = it.iterations * k // 10
+            rows.append({"kind": "train", "iteration": iteration, "train_error": 50 / k})
+            rows.append({"kind": "eval", "iteration": iteration, "set": test.name,
+                         "map_50": map_50 * k / 10})  # fmt: skip
+        (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (run / FOUND).write_text(json.dumps(as_results(test, found)))
+        result = {"weights_sha256": "0" * 64, "iterations": it.iterations, "seconds": 12.5,
+                  "train_error": 5.0, "evaluation": [report]}  # fmt: skip
         (run / "result.json").write_text(json.dumps(result))
         return run
 

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from reslab.recipes import network_of
-from reslab.study.experiments import experiment, plan
+from reslab.recipes import any_recipe, network_of
+from reslab.study.experiments import experiment, plan, plan_detection
 
 OUT = Path("out")
 
@@ -45,3 +45,30 @@ def test_an_unknown_study_is_refused(name: str, near: str) -> None:
 def test_a_depth_that_no_recipe_has_is_refused() -> None:
     with pytest.raises(ValueError, match="21: the depths of Table 6 are 20, 32, 44, 56, 110, 1202"):
         experiment("degradation", (21,))
+
+
+def test_detection_is_a_classifier_and_two_detectors_a_seed() -> None:
+    trunk, *detectors = plan_detection(OUT, iterations=None, seeds=2)
+    assert (trunk.base, trunk.changes, trunk.weights) == ("digits-resnet20", (), None)
+    assert [(run.seed, run.weights) for run in detectors] == [
+        (1, trunk.folder), (1, None), (2, trunk.folder), (2, None),
+    ]  # fmt: skip
+    trained, untrained, *_ = (run.recipe for run in detectors)
+    assert trained.differences(untrained) == ["model.norm: frozen -> group"]
+    assert trained.iterations == any_recipe("digit-scenes-resnet20-c4").iterations
+    assert len({run.folder for run in detectors}) == 4
+
+
+def test_a_shortened_detection_study_is_shortened_as_a_whole() -> None:
+    whole = any_recipe("digit-scenes-resnet20-c4").iterations
+    trunk, trained, _ = plan_detection(OUT, iterations=whole // 10, seeds=1)
+    assert trunk.recipe.iterations == any_recipe("digits-resnet20").iterations // 10
+    assert trained.recipe.iterations == whole // 10
+    assert trained.recipe.eval_every == whole // 10 // 20
+    longer, _, _ = plan_detection(OUT, iterations=2 * whole, seeds=1)
+    assert longer.changes == ()
+
+
+def test_no_iterations_are_refused() -> None:
+    with pytest.raises(ValueError, match="--iterations 0: at least 1"):
+        plan_detection(OUT, iterations=0, seeds=1)

@@ -14,7 +14,7 @@ from reslab.data.decode import BadPicture
 from reslab.detect.detect import SURE
 from reslab.detect.drawing import draw
 from reslab.evaluate.mistakes import INLINE
-from reslab.study.detection import Tested
+from reslab.study.detection import Searched
 
 SHOWN = 8  # pictures
 LARGEST = 480  # pixels of a picture's longer side before it is drawn on
@@ -40,9 +40,9 @@ class Album:
     rows: Sequence[Row]
 
 
-def albums_of(known: Sequence[Tested]) -> list[Album]:
+def albums_of(known: Sequence[Searched]) -> list[Album]:
     """One for each set of pictures, in the order in which they first appear."""
-    families: list[list[Tested]] = []
+    families: list[list[Searched]] = []
     for it in known:
         family = next((f for f in families if f[0].pictures.files == it.pictures.files), None)
         if family is None:
@@ -52,7 +52,7 @@ def albums_of(known: Sequence[Tested]) -> list[Album]:
     return [album_of(family) for family in families]
 
 
-def album_of(family: Sequence[Tested]) -> Album:
+def album_of(family: Sequence[Searched]) -> Album:
     """The first pictures of a set, not chosen by how well they went."""
     pictures = family[0].pictures
     rows = []
@@ -72,7 +72,7 @@ def album_of(family: Sequence[Tested]) -> Album:
     )
 
 
-def row_of(index: int, pictures: DetectionSet, family: Sequence[Tested]) -> Row:
+def row_of(index: int, pictures: DetectionSet, family: Sequence[Searched]) -> Row:
     """Truth, then what each has found."""
     pixels = pictures.picture(index)
     truth = pictures.truths[index]

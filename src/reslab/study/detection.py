@@ -117,7 +117,7 @@ Place = tuple[str, str | None, str, float]  # that the pictures of a recipe come
 
 
 @dataclass(frozen=True)
-class Tested:
+class Searched:
     """What a run found at its end, picture by picture."""
 
     label: str
@@ -131,21 +131,23 @@ class Tested:
         return measure(self.pictures, self.found, self.protocol)
 
 
-def tested(groups: Sequence[Detectors], labels: Sequence[str]) -> tuple[list[Tested], list[str]]:
+def searched(
+    groups: Sequence[Detectors], labels: Sequence[str]
+) -> tuple[list[Searched], list[str]]:
     """Of the first run of each recipe; and why it is not known of others, whose pictures may have
     gone."""
     opened: dict[Place, Opened] = {}  # runs on one page are mostly of the same pictures
-    known: list[Tested] = []
+    known: list[Searched] = []
     reasons: list[str] = []
     for group, label in zip(groups, labels, strict=True):
         try:
-            known.append(tested_of(group.first, label, opened))
+            known.append(searched_by(group.first, label, opened))
         except (OSError, ValueError) as error:
             reasons.append(f"{label}: {error}")
     return known, reasons
 
 
-def tested_of(record: DetectorRecord, label: str, opened: dict[Place, Opened]) -> Tested:
+def searched_by(record: DetectorRecord, label: str, opened: dict[Place, Opened]) -> Searched:
     """Of one run; ValueError or OSError if its pictures are not those of its test any more."""
     folder, recipe = record.environment["data"], record.recipe
     place = (recipe.data, folder, recipe.years, recipe.validation)
@@ -155,4 +157,4 @@ def tested_of(record: DetectorRecord, label: str, opened: dict[Place, Opened]) -
     count = record.report["n"]
     if len(pictures) != count:
         raise ValueError(f"it was tested on {count} pictures, there are {len(pictures)} now")
-    return Tested(label, pictures, read_results(record.path / FOUND, pictures), protocol)
+    return Searched(label, pictures, read_results(record.path / FOUND, pictures), protocol)

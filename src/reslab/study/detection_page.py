@@ -14,7 +14,7 @@ from reslab.study.detection import (
     map_50,
     map_50_95,
     mean_precision,
-    tested,
+    searched,
 )
 from reslab.study.detection_findings import findings, watched
 from reslab.study.figures import draw_learning
@@ -52,7 +52,7 @@ def write_detectors(
     """
     groups, classifiers = grouped(records), grouped(trunks)
     labels = unique([group.first.label for group in groups])
-    known, reasons = tested(groups, labels)
+    known, reasons = searched(groups, labels)
     figures = {"learning.svg": (draw_learning(groups, labels), learning_caption(groups[0]))}
     if known:
         drawn = draw_precisions([(it.label, it.precision) for it in known])
