@@ -73,7 +73,8 @@ def voc_recipe(model: str, config: ResNetConfig) -> DetectionRecipe:
 def own_detection_recipe(model: str, config: ResNetConfig, train: DetectionSet) -> DetectionRecipe:
     """Boxes of one's own, from trained weights: lengths from how many pictures there are.
 
-    One picture at a time as on VOC, with COCO's small anchors too, for as many epochs.
+    One picture at a time as on VOC, with COCO's small anchors too, for as many epochs; and of each
+    64 regions, Fast R-CNN's number where it takes two pictures, for regions are what costs.
     """
     iterations = max(EPOCHS * len(with_objects(train)), SHORTEST)
     looks = max(ceil(iterations / LOOKS), 1)
@@ -81,6 +82,7 @@ def own_detection_recipe(model: str, config: ResNetConfig, train: DetectionSet) 
         name=f"own-detection-{model}-c4",
         model=DetectorConfig(trunk=config, classes=len(train.classes), sizes=COCO_SIZES),
         data="boxes",
+        sampling=Sampling(regions=64),
         iterations=iterations,
         eval_every=looks,
         checkpoint_every=looks,
