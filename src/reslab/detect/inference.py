@@ -1,7 +1,7 @@
 """A picture to detections: proposals, their classes and places, and what App. B adds to them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -131,7 +131,9 @@ def find_together(detectors: Sequence[Detector], pixels: np.ndarray, search: Sea
         again = judge(moved) if len(moved) else (probabilities[:0], places[:0])
         probabilities = torch.cat([probabilities, again[0]])
         places = torch.cat([places, again[1]])
-    return chosen(probabilities, places, search)
+    found = chosen(probabilities, places, search)
+    # a mean of boxes may lie past the border by a rounding
+    return replace(found, boxes=clip(found.boxes, sights[0].width, sights[0].height))
 
 
 def find(detector: Detector, pixels: np.ndarray, search: Search) -> Detections:

@@ -103,7 +103,7 @@ class FasterRCNN(nn.Module):
         if self.config.context:
             regions = torch.cat([regions, whole.expand(len(regions), -1)], 1)
         scores, deltas = self.classifier(regions), self.regressor(regions)
-        return scores.float(), deltas.float().view(len(deltas), -1, 4)
+        return scores.float(), deltas.float().view(-1, self.config.classes, 4)
 
     def with_whole(self, boxes: Tensor, width: float, height: float) -> Tensor:
         """The regions, [R, 4], and after them what gives context: the whole picture, if any."""
