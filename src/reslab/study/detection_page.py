@@ -34,7 +34,7 @@ HEADER = (
     "training error of regions (%)", "iterations", "seconds a run",
 )  # fmt: skip
 NOTE = (
-    "At the last iteration: best (mean ± standard deviation over n seeds). Training error is the "
+    "Of the last iteration: best (mean ± standard deviation over n seeds). Training error is the "
     "share of sampled regions whose class is wrong, mean of the last epoch."
 )
 
