@@ -59,7 +59,7 @@ def open_fitting(recipe: DetectionRecipe, data: Path | None) -> Opened:
     train, test = opened.sets.train, opened.sets.test
     must_know_classes(recipe, train)
     must_have_objects(train.name, train.truths)
-    must_have_objects(f"those of {test.name} to watch", test.truths[: recipe.watched])
+    must_have_objects(f"{test.name} that are watched", test.truths[: recipe.watched])
     if opened.protocol == "coco":
         authors_code()  # better missed now than after the training
     return opened
