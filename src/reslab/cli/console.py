@@ -57,7 +57,9 @@ def on_screen(*columns: str, rows: list[list[str]]) -> None:
 
 
 @contextmanager
-def stopping() -> Iterator[Callable[[], int | None]]:
+def stopping(
+    hear: Callable[[str], None] = complain,
+) -> Iterator[Callable[[], int | None]]:
     """Inside, Ctrl-C, SIGTERM and SIGHUP are only noted; the function given tells which one came.
 
     A second one ends the process at once: its run goes on from the last checkpoint.
@@ -68,7 +70,7 @@ def stopping() -> Iterator[Callable[[], int | None]]:
         if seen:
             raise SystemExit(128 + number)
         seen.append(number)
-        complain("saving after this iteration; once more to stop at once")
+        hear("saving after this iteration; once more to stop at once")
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal was closed
     before = {number: signal.signal(number, note) for number in numbers}

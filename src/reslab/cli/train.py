@@ -1,5 +1,9 @@
 """`reslab train` and `reslab resume`"""
 
+import os
+import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +15,9 @@ from reslab.cli.console import complain, precisions, say, say_json, stopping, tr
 if TYPE_CHECKING:
     from reslab.recipes import AnyRecipe
 
+Processes = Annotated[
+    int, typer.Option(min=1, help="How many train together on this machine; torchrun: leave it.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 
 
@@ -28,33 +35,77 @@ def train(
             "--set", metavar="KEY=VALUE", help="Change a field of the recipe; repeatable."
         ),
     ] = None,
+    processes: Processes = 1,
     as_json: AsJson = False,
 ) -> int:
     """Train a recipe into a run folder: weights, metrics, curves, checkpoints.
 
     Kill it whenever you like: the same command goes on, to the same bits.
     """
-    from reslab.detect.initial import load_weights
-    from reslab.recipes import any_recipe
 
-    given = load_weights(weights) if weights else None
-    chosen = any_recipe(recipe, data=data, weights=given).with_changes(changes or [])
-    return carry_out(chosen, out, seed, data, weights, as_json)
+    def work() -> int:
+        from reslab.detect.initial import load_weights
+        from reslab.recipes import any_recipe
+
+        given = load_weights(weights) if weights else None
+        chosen = any_recipe(recipe, data=data, weights=given).with_changes(changes or [])
+        return carry_out(chosen, out, seed, data, weights, as_json)
+
+    return by_processes(processes, work)
 
 
 def resume(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     data: Annotated[Path | None, typer.Option(help="Where the data set is now.")] = None,
+    processes: Processes = 1,
     as_json: AsJson = False,
 ) -> int:
     """Go on with an interrupted run from its last checkpoint, to the same bits."""
-    from reslab.recipes import recipe_in
-    from reslab.train.folder import RunFolder
 
-    folder = RunFolder.open(run)
-    begun = folder.environment()
-    place = data or (Path(begun["data"]) if begun["data"] else None)
-    return carry_out(recipe_in(folder), run, begun["seed"], place, None, as_json)
+    def work() -> int:
+        from reslab.recipes import recipe_in
+        from reslab.train.folder import RunFolder
+
+        folder = RunFolder.open(run)
+        begun = folder.environment()
+        place = data or (Path(begun["data"]) if begun["data"] else None)
+        return carry_out(recipe_in(folder), run, begun["seed"], place, None, as_json)
+
+    return by_processes(processes, work)
+
+
+def by_processes(count: int, work: Callable[[], int]) -> int:
+    """Do `work` in this process, one of several if a launcher started it so, or start several of
+    this command; the exit status."""
+    from reslab.world.launching import launch, this_command
+    from reslab.world.processes import Ended, one_voice
+
+    if count > 1 and "RANK" in os.environ:
+        raise ValueError(
+            f"--processes {count} starts processes, and this is already one of torchrun's: "
+            "give one of the two a number"
+        )
+    if count > 1:
+        from reslab.data.loading import usable_cores
+
+        threads = max(usable_cores() // count, 1)
+        return launch(this_command("--processes"), count, threads, complain)
+    try:
+        with one_voice(status_of) as processes:
+            if not processes.first:
+                warnings.simplefilter("ignore")  # the first has the same ones
+            return work()
+    except Ended as ended:
+        return ended.status
+
+
+def status_of(error: BaseException) -> int:
+    """The exit status that `reslab.cli` gives to a failure."""
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    if isinstance(error, KeyboardInterrupt):
+        return 130
+    return 2 if isinstance(error, ValueError) else 1
 
 
 def carry_out(
@@ -67,13 +118,18 @@ def carry_out(
 ) -> int:
     """Train with a display, and saved when a signal asks to stop; the exit status."""
     from reslab.train.run import Interrupted
+    from reslab.train.training import silent
+    from reslab.world.processes import join_processes
 
     trained = trainer_of(recipe)
+    first = join_processes().first
+    display = training_display(recipe.iterations) if first else nullcontext(silent)
     try:
-        with stopping() as stop, training_display(recipe.iterations) as tell:
+        with stopping(complain if first else silent) as stop, display as tell:
             result = trained(out, seed=seed, data=data, weights=weights, tell=tell, stop=stop)
     except Interrupted as interrupted:
-        complain(str(interrupted))
+        if first:
+            complain(str(interrupted))
         return 128 + interrupted.signal
     except OSError as error:
         saved = out / "checkpoints"
@@ -83,7 +139,8 @@ def carry_out(
                 f"{reason}: {out}; what was saved is whole: mend it, then `reslab resume {out}`"
             ) from error
         raise
-    say_json(result) if as_json else say(summary(result, out))
+    if first:
+        say_json(result) if as_json else say(summary(result, out))
     return 0
 
 

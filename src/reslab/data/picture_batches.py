@@ -16,6 +16,7 @@ from reslab.data.pictures import PictureSet
 from reslab.data.replaced import BadFiles, Replaced, SameClass
 from reslab.data.resize import cut
 from reslab.data.statistics import Components, colour_shift
+from reslab.world import Alone, Processes
 
 CPU = torch.device("cpu")
 
@@ -38,8 +39,8 @@ class PictureBatches:
     Batches may be asked for in any order; the ones after the last one asked for are decoded
     meanwhile, but no more than `last` in all. A file that does not decode is replaced (see
     Replaced) and told of once; more of them than one and than the share `bad_limit` of the set
-    are an error. `prepare` turns float RGB [B, 3, S, S] of 0 to 255 into the network's input;
-    threads call it.
+    are an error. Of several processes each prepares a part, and all hear of bad files. `prepare`
+    turns float RGB [B, 3, S, S] of 0 to 255 into the network's input; threads call it.
     """
 
     def __init__(
@@ -57,7 +58,9 @@ class PictureBatches:
         tell: Callable[[str], None],
         last: int | None = None,
         device: torch.device = CPU,
+        processes: Processes = Alone(),
     ) -> None:
+        self.processes, self.part = processes, processes.part(size)
         self.train, self.prepare = train, prepare
         self.augmentation, self.colour = augmentation, colour
         self.size, self.seed, self.device = size, seed, device
@@ -71,10 +74,11 @@ class PictureBatches:
         return self.order(iteration * self.size, self.size)
 
     def __call__(self, iteration: int) -> Batch:
-        """The mini-batch of `iteration`, counted from 0."""
+        """The part of the mini-batch of `iteration`, counted from 0."""
         begun = self.ahead(iteration)
-        for future in begun.bad:
-            self.bad.note(future.result(), self.picture.reasons)
+        own = [index for future in begun.bad for index in future.result()]
+        for bad in self.processes.gather_objects({it: self.picture.reasons[it] for it in own}):
+            self.bad.note(bad, bad)
         return begun.batch.result()
 
     def close(self) -> None:
@@ -82,12 +86,13 @@ class PictureBatches:
         self.ahead.close()
 
     def _begin(self, threads: Executor, iteration: int) -> Begun:
-        chosen = self.indices(iteration)
+        chosen = self.indices(iteration)[self.part]
         rng = generator(self.seed, AUGMENTATION, iteration)
         draws = torch.rand(self.size, self.augmentation.draws, generator=rng, dtype=torch.float64)
         factors = self.augmentation.colour * torch.randn(self.size, 3, generator=rng)
+        draws, factors = draws[self.part], factors[self.part]
         side = self.augmentation.size
-        rows = np.empty((self.size, side, side, 3), np.uint8)
+        rows = np.empty((len(chosen), side, side, 3), np.uint8)
         bad = [
             threads.submit(self._fill, row, index, numbers)
             for row, index, numbers in zip(rows, chosen.tolist(), draws.tolist(), strict=True)

@@ -14,6 +14,7 @@ from reslab.data.order import AUGMENTATION, ORDER, SAMPLING, Shuffled, generator
 from reslab.data.replaced import BadFiles, Replaced
 from reslab.detect.geometry import clip, large_enough
 from reslab.detect.scaling import scaled, to_shown
+from reslab.world import Alone, Processes
 
 CPU = torch.device("cpu")
 SMALLEST = 1.0  # side of an object that is still to be found, in pixels as it is shown
@@ -84,7 +85,9 @@ class DetectionBatches:
         tell: Callable[[str], None],
         last: int | None = None,
         device: torch.device = CPU,
+        processes: Processes = Alone(),
     ) -> None:
+        self.processes, self.part = processes, processes.part(size)
         self.train, self.prepare = train, prepare
         self.shorter, self.longest, self.flip = shorter, longest, flip
         self.size, self.seed, self.device = size, seed, device
@@ -100,13 +103,12 @@ class DetectionBatches:
         return len(self.rows)
 
     def __call__(self, iteration: int) -> list[Example]:
-        """The mini-batch of `iteration`, counted from 0."""
-        examples = []
-        for future in self.ahead(iteration).shown:
-            example, bad = future.result()
-            self.bad.note(bad, self.picture.reasons)
-            examples.append(example)
-        return examples
+        """This process's part of the mini-batch of `iteration`, counted from 0."""
+        shown = [future.result() for future in self.ahead(iteration).shown]
+        own = {index: self.picture.reasons[index] for _, bad in shown for index in bad}
+        for bad in self.processes.gather_objects(own):
+            self.bad.note(bad, bad)
+        return [example for example, _ in shown]
 
     def close(self) -> None:
         """End the threads, each as soon as it is done with its picture."""
@@ -116,6 +118,7 @@ class DetectionBatches:
         chosen = self.order(iteration * self.size, self.size).tolist()
         rng = generator(self.seed, AUGMENTATION, iteration)
         draws = torch.rand(self.size, 2, generator=rng, dtype=torch.float64).tolist()
+        numbered = list(enumerate(zip(chosen, draws, strict=True)))
         return Begun([
             threads.submit(
                 self._show,
@@ -124,7 +127,7 @@ class DetectionBatches:
                 self.flip and mirror < 0.5,
                 (self.seed, SAMPLING, iteration, place),
             )
-            for place, (picture, (side, mirror)) in enumerate(zip(chosen, draws, strict=True))
+            for place, (picture, (side, mirror)) in numbered[self.part]
         ])  # fmt: skip
 
     def _picture(self, index: int) -> np.ndarray:

@@ -17,10 +17,12 @@ from reslab.evaluate.scoring import (
     load_ranges,
     log_mean,
     log_probabilities,
+    ranges_of,
 )
 from reslab.evaluate.telling import Tell, bad_picture, note, progress, silent
 from reslab.evaluate.vault import Scores, Shelf, Vault
 from reslab.evaluate.views import OneCrop, View, ViewProtocol
+from reslab.world import Alone, Processes
 
 Interval = Sequence[float]  # low and high, 95 %, percent
 LISTED_CLASSES = 1000  # at most, class by class
@@ -99,11 +101,15 @@ def score(
     threads: int | None = None,
     tell: Tell = silent,
     vault: Vault | None = None,
+    processes: Processes = Alone(),
 ) -> Scores:
-    """The mean over a protocol's views of a model's probabilities; arguments as of `classify`."""
+    """The mean over a protocol's views of a model's probabilities; arguments as of `classify`.
+
+    Ranges of pictures are dealt whole to the processes, and all of them have all scores.
+    """
     if not len(pictures):
         raise ValueError(f"{pictures.name} holds no pictures: there is nothing to evaluate")
-    threads = threads or usable_cores()
+    threads = threads or max(usable_cores() // processes.local, 1)
     device = device or pictures.labels.device
     shelf = vault.shelf(pictures, threads, tell) if vault else None
     views = protocol.views()
@@ -112,8 +118,10 @@ def score(
     shape = (len(pictures), len(pictures.classes))
     fresh = {view: torch.empty(shape) for view in missing if vault and vault.keep}
     bad = {index: text for scores in kept.values() for index, text in scores.bad.items()}
-    total = torch.empty(shape)
-    for loaded in load_ranges(pictures, [view.side for view in missing], threads):
+    assert vault is None or processes.count == 1
+    ranges = ranges_of(pictures)[processes.rank :: processes.count]
+    total = torch.full(shape, -0.0)
+    for loaded in load_ranges(pictures, [view.side for view in missing], threads, ranges):
         here = slice(loaded.start, loaded.stop)
         parts = score_range(model, loaded, missing, shape[1], device)
         for view, values in fresh.items():
@@ -127,7 +135,8 @@ def score(
     for view, values in fresh.items():
         assert shelf is not None
         shelf.keep(view, Scores(values, bad))
-    return Scores(total, bad)
+    bad = {at: text for one in processes.gather_objects(bad) for at, text in one.items()}
+    return Scores(processes.join(total), dict(sorted(bad.items())))
 
 
 def find_kept(shelf: Shelf | None, views: Sequence[View], tell: Tell) -> dict[View, Scores]:

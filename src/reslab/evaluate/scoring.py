@@ -57,11 +57,13 @@ def ranges_of(pictures: AnySet) -> list[range]:
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def load_ranges(pictures: AnySet, sides: Iterable[int | None], threads: int) -> Iterator[Loaded]:
-    """The ranges of a set one after the other, at every shorter side that is asked for."""
+def load_ranges(
+    pictures: AnySet, sides: Iterable[int | None], threads: int, ranges: Sequence[range]
+) -> Iterator[Loaded]:
+    """Ranges of a set one after the other, at every shorter side that is asked for."""
     wanted = list(dict.fromkeys(sides))
     if not wanted:
-        yield from (Loaded(part.start, part.stop, [], [], {}) for part in ranges_of(pictures))
+        yield from (Loaded(part.start, part.stop, [], [], {}) for part in ranges)
         return
 
     def load(index: int) -> Sized | str:
@@ -70,12 +72,12 @@ def load_ranges(pictures: AnySet, sides: Iterable[int | None], threads: int) -> 
         except BadPicture as bad:
             return str(bad)
 
-    indices = range(len(pictures))
+    indices = [index for part in ranges for index in part]
     if wanted == [None] and isinstance(pictures, ImageSet):
-        loaded: Iterator[Sized | str] = ({None: image} for image in pictures.images)
+        loaded: Iterator[Sized | str] = ({None: pictures.images[at]} for at in indices)
     else:
         loaded = in_order(load, indices, threads, ahead=PICTURE_RANGE)
-    for part in ranges_of(pictures):
+    for part in ranges:
         found = list(islice(loaded, len(part)))
         good = [(at, it) for at, it in enumerate(found) if not isinstance(it, str)]
         yield Loaded(

@@ -1,9 +1,10 @@
 """Batch-norm statistics: computed anew after training, as the authors released them, or kept."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from reslab.models.layers import ConvBN
 
@@ -23,25 +24,86 @@ def train_mode(net: nn.Module, *, keep_statistics: bool) -> None:
         norm.requires_grad_(False)
 
 
+class Statistics:
+    """The statistics of batch-norm layers, as one row of numbers: of a forward pass that was made
+    in `of_passes`, or what the layers keep."""
+
+    def __init__(self, norms: Iterable[nn.BatchNorm2d]) -> None:
+        self.norms = list(norms)
+        pairs = [(norm.running_mean, norm.running_var) for norm in self.norms]
+        self.buffers = [buffer for pair in pairs for buffer in pair if buffer is not None]
+        self.counts = [
+            n.num_batches_tracked for n in self.norms if n.num_batches_tracked is not None
+        ]
+        self.sizes = [buffer.numel() for buffer in self.buffers]
+
+    @contextmanager
+    def of_passes(self) -> Iterator[float]:
+        """Inside, every forward pass in training leaves its own statistics in the layers; given is
+        the momentum by which it would have changed what they kept."""
+        momenta = [norm.momentum for norm in self.norms]
+        assert len(set(momenta)) <= 1, "one network, one momentum"
+        for norm in self.norms:
+            norm.momentum = 1.0
+        try:
+            yield (momenta[0] or 0.0) if momenta else 0.0
+        finally:
+            for norm, momentum in zip(self.norms, momenta, strict=True):
+                norm.momentum = momentum
+
+    def row(self) -> Tensor:
+        """float64 [numbers]"""
+        if not self.buffers:
+            return torch.empty(0, dtype=torch.float64)
+        return torch.cat(self.buffers).double()
+
+    @torch.no_grad()
+    def keep(self, row: Tensor, passes: int) -> None:
+        """Put numbers into the layers, which were shown so many passes more than they saw."""
+        if self.buffers:
+            torch._foreach_copy_(self.buffers, list(row.split(self.sizes)))
+            torch._foreach_add_(self.counts, passes)
+
+
+def only(rows: Tensor) -> Tensor:
+    """The rows of one process are all rows."""
+    return rows
+
+
 @torch.no_grad()
-def recompute_statistics(net: nn.Module, passes: Iterable[object]) -> None:
+def recompute_statistics(
+    net: nn.Module,
+    passes: Iterable[object],
+    gather: Callable[[Tensor], Tensor] = only,
+    shares: int = 1,
+) -> None:
     """Replace the moving averages by the mean of the statistics of some forward passes, which
     happen as `passes` is gone through: `(net(images) for images in batches)`.
 
     The authors' release holds averages over a large sample and "not moving average". The weights
-    stay as they are; the network is left in evaluation mode.
+    stay as they are; the network is left in evaluation mode. Where several processes make passes,
+    `shares` each of a mini-batch, `gather` brings the rows of all, in the order of the shares.
     """
-    norms = norms_of(net)
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
+    statistics = Statistics(norms_of(net))
+    for norm in statistics.norms:
         norm.reset_running_stats()
-        norm.momentum = None  # torch's cumulative average
     net.train()
-    for _ in passes:
-        pass
+    total = torch.zeros_like(statistics.row())
+    own, everywhere = 0, 0
+    rows: list[Tensor] = []
+    with statistics.of_passes():
+        for _ in passes:
+            own += 1
+            rows.append(statistics.row())
+            if len(rows) == shares:
+                for row in gather(torch.stack(rows)):
+                    total += row
+                    everywhere += 1
+                rows.clear()
+    assert not rows
     net.eval()
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    if everywhere:
+        statistics.keep(total / everywhere, everywhere - own)
 
 
 @torch.no_grad()

@@ -58,9 +58,9 @@ class Classification:
             self.batches.close()
 
     def shares_of(self, iteration: int) -> list[Batch]:
-        """The mini-batch of `iteration`, an equal share for each virtual GPU."""
+        """Of the mini-batch of `iteration`, an equal share for each virtual GPU of this process."""
         batch = self.batches(iteration)
-        count = self.recipe.virtual_gpus
+        count = self.recipe.virtual_gpus // self.world.processes.count
         pairs = zip(batch.images.chunk(count), batch.labels.chunk(count), strict=True)
         return [Batch(images, labels) for images, labels in pairs]
 
@@ -92,7 +92,13 @@ class Classification:
     def judge(self, pictures: AnySet) -> tuple[Report, Scores]:
         """The report of one set, and the scores behind it."""
         protocol = OneCrop(self.preprocessing.resize, self.preprocessing.size)
-        scores = score(self.model([]), pictures, protocol, device=self.world.device)
+        scores = score(
+            self.model([]),
+            pictures,
+            protocol,
+            device=self.world.device,
+            processes=self.world.processes,
+        )
         return report(scores, pictures, str(protocol)), scores
 
     def finish(self, beat: Callable[[], None]) -> Final:
@@ -111,6 +117,8 @@ class Classification:
                         for k in range(self.recipe.recompute_bn)
                         for share in (beat() or self.shares_of(first + k))
                     ),
+                    self.world.processes.gather,
+                    self.recipe.virtual_gpus // self.world.processes.count,
                 )
         self.net.eval()
         judged = [self.judge(pictures) for pictures in self.final]
@@ -141,4 +149,5 @@ def parts_of(it: Classification) -> Parts:
         error_of=lambda report: report["top1_error"],
         finish=it.finish,
         model_file=lambda reports: model_bytes(it.model(reports)),
+        processes=it.world.processes,
     )

@@ -27,6 +27,7 @@ def environment(
         "device": device_name(world.device),
         "precision": world.precision,
         "threads": torch.get_num_threads(),
+        "processes": world.processes.count,
         "processor": processor(),
         "reslab": reslab.__version__,
         "commit": commit(),

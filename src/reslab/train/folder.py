@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from reslab.train.changes import Fields, differences
-from reslab.train.checkpoint import write_atomically
+from reslab.train.checkpoint import Checkpoint, save_checkpoint, write_atomically
 from reslab.train.recipe import TASKS, Recipe, RunRecipe
 from reslab.words import unknown
 
@@ -21,8 +21,8 @@ SHOWN = 3  # differences named when a folder holds another recipe
 class RunFolder:
     """`recipe.json environment.json metrics.jsonl result.json model.safetensors checkpoints/`."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, writes: bool = True) -> None:
+        self.path, self.writes = path, writes  # of the processes of a run, one writes
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
 
@@ -143,19 +143,26 @@ class RunFolder:
 
     def log(self, rows: Iterable[dict[str, Any]]) -> None:
         """Append lines to metrics.jsonl."""
+        if not self.writes:
+            return
         with open(self.metrics, "a") as file:
             file.write("".join(json.dumps(row) + "\n" for row in rows))
 
-    def flush(self) -> None:
-        """Bring the log to the disk, so that a checkpoint never outlives lines before it."""
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Keep a checkpoint; the log comes to the disk before, so that none outlives its lines."""
+        if not self.writes:
+            return
         with open(self.metrics, "a") as file:
             os.fsync(file.fileno())
+        save_checkpoint(self.checkpoints, checkpoint)
 
     def forget_after(self, iteration: int, last: int) -> None:
         """Drop the lines that the resumed run is going to write again.
 
         Evaluations at the run's `last` iteration follow its last checkpoint.
         """
+        if not self.writes:
+            return
         kept = [
             row
             for row in self.rows()
@@ -165,7 +172,8 @@ class RunFolder:
         self.write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept).encode())
 
     def write(self, name: str, data: bytes) -> None:
-        write_atomically(self.path / name, data)
+        if self.writes:
+            write_atomically(self.path / name, data)
 
     def write_json(self, name: str, value: Any) -> None:
         self.write(name, (json.dumps(value, indent=2) + "\n").encode())

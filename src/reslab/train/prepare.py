@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -60,7 +61,9 @@ def prepared(
     train, watched, final = parted(recipe, sets)
     must_know_classes(recipe, train)
     if isinstance(train, PictureSet):
-        origin = with_statistics(recipe, train, with_names(train, origin), say)
+        origin = world.processes.from_first(
+            partial(with_statistics, recipe, train, with_names(train, origin), say)
+        )
     preprocessing = origin.preprocessing or own_preprocessing(train, origin.weights)
     preprocessing = preprocessing.to(world.device)
     net = initial_net(recipe, seed, origin.weights, train)
@@ -80,7 +83,12 @@ def prepared(
     )
     if recipe.batch_norm == "recalibrate" and not origin.begun:
         with world.autocast():
-            recompute_statistics(it.net, calibration(it))
+            recompute_statistics(
+                it.net,
+                calibration(it),
+                world.processes.gather,
+                recipe.virtual_gpus // world.processes.count,
+            )
     it.train_mode()
     return it
 
@@ -186,16 +194,18 @@ def batches_of(
         return Batches(
             train.to(world.device), preprocessing, size=recipe.batch_size, pad=augmentation.pad,
             flip=augmentation.flip, seed=seed, sampler=recipe.balance == "sampler",
+            part=world.processes.part(recipe.batch_size),
         )  # fmt: skip
     assert recipe.pictures is not None
     assert not isinstance(augmentation, PadAndCrop)
     return PictureBatches(
         train, preprocessing, augmentation=augmentation,
         colour=origin.components if augmentation.colour else None,
-        size=recipe.batch_size, seed=seed, threads=usable_cores(),
+        size=recipe.batch_size, seed=seed, threads=max(usable_cores() // world.processes.local, 1),
         sampler=recipe.balance == "sampler",
         bad_limit=recipe.pictures.bad_limit, tell=say,
         last=recipe.iterations + recipe.recompute_bn, device=world.device,
+        processes=world.processes,
     )  # fmt: skip
 
 

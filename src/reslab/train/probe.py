@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from reslab.data.picture_batches import PictureBatches
+from reslab.models.batchnorm import norms_of
 from reslab.train.classification import Classification, parts_of
 from reslab.train.loop import training_steps
 from reslab.train.recipe import RunRecipe
@@ -98,8 +99,9 @@ def probe(
 
     def speed(shares_of: Callable[[int], Sequence[Any]], count: int) -> float:
         steps = training_steps(
-            parts.loss_of, shares_of, parts.optimizer, Schedule(run.recipe), range(WARM_UP + count)
-        )
+            parts.loss_of, shares_of, parts.optimizer, Schedule(run.recipe), range(WARM_UP + count),
+            norms=[norm for norm in norms_of(parts.net) if norm.training],
+        )  # fmt: skip
         begun = 0.0
         for step in steps:
             if step.iteration == WARM_UP:

@@ -2,15 +2,16 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from reslab.models.batchnorm import norms_of
 from reslab.models.weights import sha256_of
-from reslab.train.checkpoint import Checkpoint, newest_checkpoint, save_checkpoint
+from reslab.train.checkpoint import Checkpoint, newest_checkpoint
 from reslab.train.folder import RunFolder
 from reslab.train.loop import Step, training_steps
 from reslab.train.optim import momentum_buffers, restore_momentum
@@ -26,6 +27,7 @@ from reslab.train.progress import (
 )
 from reslab.train.recipe import RunRecipe
 from reslab.train.schedule import Schedule, ScheduleState
+from reslab.world import Alone, Processes
 
 Tell = Callable[[Row], None]
 Stop = Callable[[], int | None]
@@ -61,6 +63,7 @@ class Parts:
     # after training: final statistics and final reports; calls its argument now and then
     finish: Callable[[Callable[[], None]], Final]
     model_file: Callable[[list[Row]], bytes]  # the model with its reports
+    processes: Processes = field(default_factory=Alone)  # that the run is made by
 
 
 def run(
@@ -77,9 +80,11 @@ def run(
     `tell` hears every line of the log, and notes. `stop` is asked after every update: a signal's
     number saves a checkpoint and raises Interrupted. Diverged leaves the last good checkpoint.
     """
-    folder.checkpoints.mkdir(exist_ok=True)
+    processes = parts.processes
     progress = Progress(parts.epoch)
-    found = newest_checkpoint(folder.checkpoints, lambda text: tell(note(text)))
+    found = processes.from_first(
+        lambda: newest_checkpoint(folder.checkpoints, lambda text: tell(note(text)))
+    )
     if found:
         restore(found, parts, progress)
         tell(note(f"going on from iteration {found.iteration}"))
@@ -88,8 +93,9 @@ def run(
     folder.forget_after(start, recipe.iterations)
     timer = Timer(clock, found.seconds if found else 0.0)
     steps = training_steps(
-        parts.loss_of, parts.shares_of, parts.optimizer, schedule, range(start, recipe.iterations)
-    )
+        parts.loss_of, parts.shares_of, parts.optimizer, schedule, range(start, recipe.iterations),
+        norms=[norm for norm in norms_of(parts.net) if norm.training], processes=processes,
+    )  # fmt: skip
     for step in steps:
         progress.add(step)
         timer.pictures += recipe.batch_size
@@ -101,10 +107,10 @@ def run(
         last = step.iteration == recipe.iterations
         if step.iteration % recipe.checkpoint_every == 0 or last or signal:
             progress.read()
-            folder.flush()
             now = snapshot(parts, progress, step.iteration, schedule.state, timer.seconds())
-            save_checkpoint(folder.checkpoints, now)
+            folder.save(now)
         if signal:
+            processes.agree(0)  # none ends before it is saved: a launcher ends the others then
             raise Interrupted(signal, folder.path, step.iteration)
     seconds = timer.seconds()
 
@@ -150,13 +156,27 @@ def finish(
     beat: Callable[[], None],
 ) -> Row:
     """Final statistics, final reports, the model, its curves, and last of all the result."""
-    from reslab.train.curves import draw_curves
-
     final = parts.finish(beat)
     rows = [eval_row(recipe.iterations, report) for report in final.reports]
     folder.log(rows)
     for row in rows:
         tell(row)
+    return parts.processes.from_first(
+        lambda: write_result(recipe, parts, folder, progress, seconds, final)
+    )
+
+
+def write_result(
+    recipe: RunRecipe,
+    parts: Parts,
+    folder: RunFolder,
+    progress: Progress,
+    seconds: float,
+    final: Final,
+) -> Row:
+    """All that a finished run leaves in its folder."""
+    from reslab.train.curves import draw_curves
+
     weights = parts.net.state_dict()
     momentum = momentum_buffers(parts.net, parts.optimizer)
     result = {

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from reslab.train.prepare import prepare
 from reslab.train.progress import note
 from reslab.train.recipe import Recipe, RunRecipe
 from reslab.train.run import Parts, Stop, Tell, run
-from reslab.world import World, open_world
+from reslab.world import Processes, World, open_world
 
 
 @dataclass(frozen=True)
@@ -81,23 +82,30 @@ def carry_out(
     `begin` is given the folder of the run to go on with. For a new run it is given None, before
     there is a folder: data or weights that are missing should leave nothing behind.
     """
+    processes = world.processes
+    must_be_dealt(recipe, processes)
+    tell = tell if processes.first else silent
     begun: Begun | None = None
     with ExitStack() as ending:
-        if (out / "recipe.json").exists():
+        known = processes.from_first(partial(environment_in, out))
+        if known is not None:
             # sums depend on the number of threads: a resumed run keeps its own
-            threads = RunFolder.open(out).environment().get("threads")
-            torch.set_num_threads(threads or torch.get_num_threads())
+            torch.set_num_threads(known.get("threads") or torch.get_num_threads())
         else:
             begun = begin(None)
             ending.callback(begun.close)
         here = environment(world, seed=seed, data=data, weights=weights)
-        folder = RunFolder.create(out, recipe, here)
-        ending.callback(folder.unlock, folder.lock())
-        result = folder.result()
+
+        def enter() -> tuple[dict[str, Any] | None, list[str]]:
+            made = RunFolder.create(out, recipe, here)
+            ending.callback(made.unlock, made.lock())
+            return made.result(), moved(made.environment(), here)
+
+        result, differences = processes.from_first(enter)
+        folder = RunFolder(out, writes=processes.first)
         if result is not None:
             tell(note("this run is finished"))
             return result
-        differences = moved(folder.environment(), here)
         if differences:
             told = "; ".join(differences)
             tell(note(f"not bit-exact from here on, the machine differs: {told}"))
@@ -107,7 +115,31 @@ def carry_out(
         for name, content in begun.files.items():
             if not (folder.path / name).exists():
                 folder.write(name, content)
-        return run(recipe, begun.parts, folder, tell=tell, stop=stop)
+        # a signal to one is a signal to all, at the same iteration
+        agreed: Stop = lambda: processes.agree(stop() or 0) or None  # noqa: E731
+        return run(recipe, begun.parts, folder, tell=tell, stop=agreed)
+
+
+def silent(said: object) -> None:
+    """The first process tells for all."""
+
+
+def environment_in(out: Path) -> dict[str, Any] | None:
+    """That of the run in a folder; None if there is none."""
+    return RunFolder.open(out).environment() if (out / "recipe.json").exists() else None
+
+
+def must_be_dealt(recipe: RunRecipe, processes: Processes) -> None:
+    """ValueError unless the virtual GPUs can be dealt whole."""
+    count, shares = processes.count, recipe.virtual_gpus
+    if shares % count == 0:
+        return
+    fit = [str(number) for number in range(1, shares + 1) if shares % number == 0]
+    sizes = " or ".join([", ".join(fit[:-1]), fit[-1]] if len(fit) > 1 else fit)
+    more = "" if recipe.batch_size % count else f", or --set virtual_gpus={count} for another run"
+    raise ValueError(
+        f"{shares} virtual_gpus cannot be dealt whole to {count} processes: take {sizes}{more}"
+    )
 
 
 def found_in(folder: RunFolder, given: Model | None) -> Origin:

@@ -1,19 +1,24 @@
-"""Where a run computes: the device, the precision, and how this process uses them."""
+"""Where a run computes: the device, the precision, the processes, and how this one uses them."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+
+from reslab.world.processes import Alone, Processes, join_processes
 
 Precision = Literal["auto", "bf16", "fp32"]
 
 
 @dataclass(frozen=True)
 class World:
-    """One device and the precision of training on it; evaluation is fp32 everywhere."""
+    """One device, the precision of training on it, and the processes that train together;
+    evaluation is fp32 everywhere."""
 
     device: torch.device
     precision: Literal["bf16", "fp32"]
+    processes: Processes = field(default_factory=Alone)
 
     def autocast(self) -> torch.autocast:
         """Forward passes inside compute in bf16 where the precision says so."""
@@ -26,15 +31,23 @@ def open_world(precision: Precision = "auto") -> World:
     Sets process-wide switches (denormals, exact fp32, repeatable kernels), so it
     is called by whoever owns the process's work, once, before the first tensor.
     """
+    processes = join_processes()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_flush_denormal(True)
     if device.type == "cuda":
+        if processes.local > torch.cuda.device_count():
+            raise ValueError(
+                f"{processes.local} processes need a GPU each; there are "
+                f"{torch.cuda.device_count()}: take so many processes, or CUDA_VISIBLE_DEVICES="
+            )
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
     chosen = precision if precision != "auto" else "bf16" if _has_bf16(device) else "fp32"
-    return World(device, chosen)
+    return World(device, chosen, processes)
 
 
 def _has_bf16(device: torch.device) -> bool:
