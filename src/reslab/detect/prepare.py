@@ -108,8 +108,10 @@ def prepared(
         preprocessing=preprocessing,
         batches=DetectionBatches(
             sets.train, preprocessing, shorter=recipe.shorter, longest=recipe.longest,
-            flip=recipe.flip, size=recipe.batch_size, seed=seed, threads=usable_cores(),
+            flip=recipe.flip, size=recipe.batch_size, seed=seed,
+            threads=max(usable_cores() // world.processes.local, 1),
             bad_limit=recipe.bad_limit, tell=say, last=recipe.iterations, device=world.device,
+            processes=world.processes,
         ),
         test=sets.test,
         protocol=opened.protocol,
@@ -118,7 +120,9 @@ def prepared(
     )  # fmt: skip
     # a trunk that an earlier step left is kept, statistics and all
     if recipe.model.norm == "recompute" and not begun and recipe.stage not in (3, 4):
-        recompute_statistics(it.net, calibration(it))
+        processes = world.processes
+        shares = recipe.virtual_gpus // processes.count
+        recompute_statistics(it.net, calibration(it), processes.gather, shares)
     train_mode(it.net, recipe)
     return it
 

@@ -13,6 +13,7 @@ from reslab.detect.inference import find_together
 from reslab.detect.model import Detector, ready
 from reslab.detect.search import Search
 from reslab.words import unknown
+from reslab.world import Alone, Processes
 
 AHEAD = 8  # pictures that are decoded before they are wanted
 Hear = Callable[[str | None], None]  # after each picture; with a line if it is bad
@@ -23,31 +24,45 @@ def search_set(
     pictures: DetectionSet,
     search: Search,
     hear: Hear = lambda line: None,
+    processes: Processes = Alone(),
 ) -> tuple[DetectionSet, list[Detections]]:
     """What the detectors, together, find in each picture; labels are the set's.
 
-    Pictures that do not decode are told of and left out of the set that is returned.
+    Pictures that do not decode are told of and left out of the set that is returned. Pictures are
+    dealt to the processes, and all of them have what was found in all.
     """
     labels = labels_in(detectors[0], pictures)
     detectors = [ready(detector) for detector in detectors]
-    good, found = [], []
-    for index, picture in enumerate(decoded(pictures)):
+    own: dict[int, Detections | str] = {}
+    dealt = range(processes.rank, len(pictures), processes.count)
+    for index, picture in zip(dealt, decoded(pictures, dealt), strict=True):
         if isinstance(picture, BadPicture):
-            hear(f"{picture}; left out")
+            line = f"{picture}; left out"
+            own[index] = line
+            hear(line)
             continue
         seen = find_together(detectors, picture, search)
         known = seen.take(labels[seen.labels] >= 0)
-        good.append(index)
-        found.append(Detections(known.boxes, known.scores, labels[known.labels]))
+        own[index] = Detections(known.boxes, known.scores, labels[known.labels])
         hear(None)
+    of_all = {at: it for one in processes.gather_objects(own) for at, it in one.items()}
+    good, found = [], []
+    for index in range(len(pictures)):
+        match of_all[index]:
+            case str(line):
+                if index not in own:
+                    hear(line)
+            case detections:
+                good.append(index)
+                found.append(detections)
     if not good:
         raise ValueError(f"no picture of {pictures.name} can be decoded")
     whole = len(good) == len(pictures)
     return pictures if whole else pictures.take(pictures.name, torch.tensor(good)), found
 
 
-def decoded(pictures: DetectionSet) -> Iterator[np.ndarray | BadPicture]:
-    """All pictures, read by threads ahead of need; what is wrong with a bad one in its place."""
+def decoded(pictures: DetectionSet, indices: Sequence[int]) -> Iterator[np.ndarray | BadPicture]:
+    """Pictures read by threads ahead of need; what is wrong with a bad one in its place."""
 
     def picture_at(index: int) -> np.ndarray | BadPicture:
         try:
@@ -55,7 +70,7 @@ def decoded(pictures: DetectionSet) -> Iterator[np.ndarray | BadPicture]:
         except BadPicture as bad:
             return bad
 
-    with closing(in_order(picture_at, range(len(pictures)), usable_cores(), AHEAD)) as coming:
+    with closing(in_order(picture_at, indices, usable_cores(), AHEAD)) as coming:
         yield from coming
 
 

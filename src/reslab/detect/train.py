@@ -16,7 +16,7 @@ from reslab.train.folder import RunFolder
 from reslab.train.origin import FILE, Origin, origin_bytes, read_origin
 from reslab.train.progress import note
 from reslab.train.run import Interrupted, Stop, Tell
-from reslab.train.training import Begun, carry_out
+from reslab.train.training import Begun, carry_out, must_be_dealt
 from reslab.world import World, open_world
 
 STEPS: tuple[Step, ...] = (1, 2, 3)  # the fourth is the run itself
@@ -77,11 +77,18 @@ class DetectorRun:
 
     def begin_folder(self) -> RunFolder:
         """Make the folder that the steps lie in; data and weights are looked at before."""
-        if not (self.out / "recipe.json").exists():
-            must_fit(self.recipe, self.given)
-            open_fitting(self.recipe, self.data)
+        processes = self.world.processes
+        must_be_dealt(self.recipe, processes)
         here = environment(self.world, seed=self.seed, data=self.data, weights=self.weights)
-        return RunFolder.create(self.out, self.recipe, here)
+
+        def enter() -> None:
+            if not (self.out / "recipe.json").exists():
+                must_fit(self.recipe, self.given)
+                open_fitting(self.recipe, self.data)
+            RunFolder.create(self.out, self.recipe, here)
+
+        processes.from_first(enter)
+        return RunFolder(self.out, writes=processes.first)
 
     def take_step(self, step: Step) -> None:
         """One of the first three, in a run folder of its own."""

@@ -54,9 +54,9 @@ class DetectorTraining:
         self.batches.close()
 
     def shares_of(self, iteration: int) -> list[list[Example]]:
-        """The pictures of `iteration`, an equal share for each virtual GPU."""
+        """The pictures of `iteration`, an equal share for each virtual GPU of this process."""
         examples = self.batches(iteration)
-        size = len(examples) // self.recipe.virtual_gpus
+        size = self.recipe.batch_size // self.recipe.virtual_gpus
         return [examples[at : at + size] for at in range(0, len(examples), size)]
 
     def loss_of(self, share: Sequence[Example]) -> tuple[Tensor, Tensor]:
@@ -146,7 +146,9 @@ class DetectorTraining:
             if line:
                 self.say(line)
 
-        return search_set([self.detector([])], pictures, self.recipe.search, hear)
+        return search_set(
+            [self.detector([])], pictures, self.recipe.search, hear, self.world.processes
+        )
 
     def finish(self, beat: Callable[[], None]) -> Final:
         """The final report and all detections."""
@@ -177,4 +179,5 @@ def parts_of(it: DetectorTraining) -> Parts:
         error_of=lambda report: 100 - report["map_50"],
         finish=it.finish,
         model_file=lambda reports: detector_bytes(it.detector(reports)),
+        processes=it.world.processes,
     )

@@ -1,0 +1,174 @@
+"""Runs by several processes: the run of one, to the last bit, whatever happens to them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHANGES = [
+    "iterations=20", "warmup.cap=9", "eval_every=8", "checkpoint_every=5", "recompute_bn=3",
+    "batch_size=32", "precision=fp32",
+]  # fmt: skip
+SPEEDS = ("seconds", "images_per_second")
+RESLAB = ("-m", "reslab")
+TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone")
+
+
+def words(out: Path, *more: str, changes: list[str] = CHANGES) -> list[str]:
+    sets = [word for change in changes for word in ("--set", change)]
+    return ["train", "digits-resnet20", "--out", str(out), *sets, *more]
+
+
+def result(out: Path) -> dict[str, Any]:
+    found = json.loads((out / "result.json").read_text())
+    return {key: value for key, value in found.items() if key not in SPEEDS}
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key not in SPEEDS} for row in lines]
+
+
+@contextmanager
+def started(*command: str) -> Iterator[subprocess.Popen[str]]:
+    """A command in a session of its own, which ends with the test."""
+    process = subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    limit = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < limit
+        time.sleep(0.01)
+
+
+def ranks(process: subprocess.Popen[str]) -> dict[int, int]:
+    """The ids of the processes that a launcher has started, by rank."""
+    found = {}
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    for child in children:
+        environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+        facts = dict(entry.split(b"=", 1) for entry in environment if b"=" in entry)
+        if b"RANK" in facts:
+            found[int(facts[b"RANK"])] = int(child)
+    return found
+
+
+@pytest.fixture(scope="module")
+def one(reslab, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process with two virtual GPUs."""
+    out = tmp_path_factory.mktemp("one") / "run"
+    done = reslab(*words(out))
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_two_processes_make_the_run_of_one(one: Path, reslab, tmp_path: Path) -> None:
+    """Weights, momentum, statistics, every line of the log; said and written once."""
+    out = tmp_path / "two"
+    done = reslab(*words(out, "--processes", "2", "--json"))
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert printed["state_sha256"] == result(one)["state_sha256"]
+    assert result(out) == result(one)
+    assert rows(out) == rows(one)
+    assert {path.name for path in out.iterdir()} == {path.name for path in one.iterdir()}
+    told = [line for line in done.stderr.splitlines() if not line.startswith("iteration")]
+    assert not told
+    assert done.stderr.count("iteration 8  test error") == 1
+    environment = json.loads((out / "environment.json").read_text())
+    assert (environment["processes"], environment["threads"]) == (2, 1)
+
+
+def test_sizes_that_do_not_fit_are_refused_with_those_that_do(refused, tmp_path: Path) -> None:
+    out = tmp_path / "three"
+    line = refused(*words(out, "--processes", "3", changes=["batch_size=36"]))
+    assert line == (
+        "reslab: 2 virtual_gpus cannot be dealt whole to 3 processes: take 1 or 2, or "
+        "--set virtual_gpus=3 for another run"
+    )
+    assert not out.exists()
+    line = refused("train", "digits-resnet20x", "--out", out, "--processes", "2")
+    assert line.startswith("reslab: no recipe 'digits-resnet20x'")
+
+
+def test_a_signal_to_one_of_two_saves_and_ends_both_and_one_goes_on(
+    one: Path, reslab, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with started(*RESLAB, *words(out, "--processes", "2")) as process:
+        wait_for(out / "checkpoints" / "00000005.safetensors", process)
+        begun = time.monotonic()
+        os.kill(ranks(process)[1], signal.SIGTERM)
+        stdout, stderr = process.communicate(timeout=60)
+        assert time.monotonic() - begun < 10
+    assert (process.returncode, stdout) == (143, "")
+    ours = [line for line in stderr.splitlines() if line.startswith("reslab:")]
+    assert len(ours) == 1, stderr
+    assert ours[0].startswith("reslab: stopped at iteration")
+    done = reslab("resume", out)
+    assert done.returncode == 0, done.stderr
+    assert result(out) == result(one)
+    assert rows(out) == rows(one)
+
+
+def test_a_signal_to_the_launcher_is_one_to_all(reslab, tmp_path: Path, one: Path) -> None:
+    out = tmp_path / "run"
+    with started(*RESLAB, *words(out, "--processes", "2")) as process:
+        wait_for(out / "checkpoints" / "00000005.safetensors", process)
+        process.terminate()
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 143, stderr
+    assert stderr.count("reslab: stopped at iteration") == 1
+    done = reslab("resume", out, "--processes", "2")
+    assert done.returncode == 0, done.stderr
+    assert result(out) == result(one)
+
+
+def test_a_full_disk_ends_all_with_one_line(tmp_path: Path, refused) -> None:
+    """A file that may not grow is what a full disk is; the first process alone writes."""
+    out = tmp_path / "run"
+    code = (
+        "import resource, signal, sys; from reslab.cli import main; "
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)); "
+        f"sys.exit(main({words(out)!r}))"
+    )
+    command = (*TORCHRUN[:-1], "--standalone", "--no-python", sys.executable, "-c", code)
+    with started(*command) as process:
+        _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 1
+    ours = [line for line in stderr.splitlines() if line.startswith("reslab:")]
+    assert len(ours) == 1, stderr
+    assert "file too large" in ours[0]
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_a_killed_process_and_the_run_ends_the_same(
+    one: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with started(*TORCHRUN, "--max-restarts", "1", *RESLAB, *words(out)) as process:
+        wait_for(out / "checkpoints" / "00000005.safetensors", process)
+        os.kill(ranks(process)[1], signal.SIGKILL)
+        _, stderr = process.communicate(timeout=240)
+    assert process.returncode == 0, stderr
+    assert "going on from iteration" in stderr
+    assert result(out) == result(one)
