@@ -196,7 +196,9 @@ def join_processes() -> Processes:
     except RuntimeError:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise RuntimeError(f"there is no run at {place} that this process could join") from None
-    return Group(store, rank, count, patience)
+    # a store may outlive the processes that torchrun starts again, whose addresses are others
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return Group(dist.PrefixStore(f"attempt {attempt}", store), rank, count, patience)
 
 
 @contextmanager

@@ -1,0 +1,94 @@
+"""Two processes with one thread each beside one process with two threads, in one run.
+
+Both train the same network on the same bytes, batches of 128 on two virtual GPUs, in fp32. They
+take turns, A B A B; one JSON line gives the median of the rounds, their range, and the ratio. Each
+turn is a command of its own: `python benchmarks/processes.py [--rounds 5] [--model resnet20]`.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from reslab.data.images import ImageSet, Sets
+from reslab.models.batchnorm import norms_of
+from reslab.recipes import recipe
+from reslab.train.classification import parts_of
+from reslab.train.loop import training_steps
+from reslab.train.prepare import prepared
+from reslab.train.schedule import Schedule
+from reslab.world import open_world
+from reslab.world.launching import launch
+from reslab.world.processes import one_voice
+
+WARM_UP = 3  # iterations of each turn that are not counted
+
+
+def measured(model: str, iterations: int, out: Path) -> None:
+    """One turn, by as many processes as there are; images a second go to the file `out`."""
+    with one_voice(lambda error: 1) as processes:
+        rng = torch.Generator().manual_seed(0)
+        # speed does not depend on what the pictures show
+        pictures = torch.randint(0, 256, (10_000, 3, 32, 32), dtype=torch.uint8, generator=rng)
+        labels = torch.randint(0, 10, (10_000,), generator=rng)
+        images = ImageSet("train", pictures, labels, tuple("0123456789"))
+        it = recipe(f"cifar10-{model}")
+        parts = parts_of(prepared(it, 1, Sets(images, images), open_world("fp32")))
+        steps = training_steps(
+            parts.loss_of, parts.shares_of, parts.optimizer, Schedule(it),
+            range(WARM_UP + iterations), norms=norms_of(parts.net), processes=processes,
+        )  # fmt: skip
+        begun = 0.0
+        for step in steps:
+            if step.iteration == WARM_UP:
+                processes.agree(0)
+                begun = time.perf_counter()
+        processes.agree(0)
+        if processes.first:
+            out.write_text(str(it.batch_size * iterations / (time.perf_counter() - begun)))
+
+
+def turn(model: str, iterations: int, processes: int, threads: int) -> float:
+    """Images a second of a fresh command."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "speed"
+        command = [sys.executable, __file__, "--model", model, "--iterations", str(iterations)]
+        os.environ["OMP_NUM_THREADS"] = str(threads)
+        assert launch([*command, "--out", str(out)], processes, threads, print) == 0
+        return float(out.read_text())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--model", default="resnet20")
+    parser.add_argument("--iterations", type=int, default=20, help="of a turn")
+    parser.add_argument("--out", type=Path, help="one turn, here and now, into this file")
+    given = parser.parse_args()
+    if given.out:
+        measured(given.model, given.iterations, given.out)
+        return
+    speeds = [
+        [turn(given.model, given.iterations, *how) for how in ((2, 1), (1, 2))]
+        for _ in range(given.rounds)
+    ]
+    ratios = [two / one for two, one in speeds]
+    print(json.dumps({
+        "measure": "training images/s, batch 128, fp32, data and augmentation included",
+        "model": given.model,
+        "two_processes_of_one_thread": round(median(two for two, _ in speeds)),
+        "one_process_of_two_threads": round(median(one for _, one in speeds)),
+        "ratio": round(median(ratios), 2),
+        "ratio_range": [round(min(ratios), 2), round(max(ratios), 2)],
+        "rounds": given.rounds,
+    }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
