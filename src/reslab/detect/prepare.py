@@ -121,15 +121,20 @@ def prepared(
     # a trunk that an earlier step left is kept, statistics and all
     if recipe.model.norm == "recompute" and not begun and recipe.stage not in (3, 4):
         processes = world.processes
-        shares = recipe.virtual_gpus // processes.count
-        recompute_statistics(it.net, calibration(it), processes.gather, shares)
+        pictures = recipe.batch_size // processes.count
+        recompute_statistics(it.net, calibration(it), processes.gather, pictures)
     train_mode(it.net, recipe)
     return it
 
 
 def calibration(it: DetectorTraining) -> Iterator[object]:
     """Training pictures and regions of them, shown to the network."""
-    return (it.loss_of(share) for k in range(CALIBRATION) for share in it.shares_of(k))
+    return (
+        it.losses_of(example)  # one by one, for each has statistics of its own
+        for k in range(CALIBRATION)
+        for share in it.shares_of(k)
+        for example in share
+    )
 
 
 def must_know_classes(recipe: DetectionRecipe, train: DetectionSet) -> None:

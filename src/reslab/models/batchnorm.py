@@ -78,7 +78,7 @@ def recompute_statistics(
     shares: int = 1,
 ) -> None:
     """Replace the moving averages by the mean of the statistics of some forward passes, which
-    happen as `passes` is gone through: `(net(images) for images in batches)`.
+    happen as `passes` is gone through, one at a time: `(net(images) for images in batches)`.
 
     The authors' release holds averages over a large sample and "not moving average". The weights
     stay as they are; the network is left in evaluation mode. Where several processes make passes,
