@@ -377,10 +377,8 @@ def must_survive(
     for _ in range(kills):
         killed += killed_once(command_, out, moments.randint(1, max(shown // kills, 4)))
     assert killed >= kills * 0.7
-    if (out / "recipe.json").exists():
-        done = reslab("resume", out)
-    else:
-        done = reslab(*command_[3:])
+    begun = (out / "recipe.json").exists()
+    done = reslab("resume", out) if begun else reslab(*command_[3:])
     assert done.returncode == 0, done.stderr
     assert digests(out) == digests(tmp_path / "whole")
 

@@ -107,9 +107,10 @@ def folder_pictures(data: Path, path: Path, detector: "Detector") -> "tuple[Dete
         return own_pictures(path, detector)
     parts = read_parts(data, detector.recipe.get("years", "") if folder else "")
     part = next(it for it in (parts.test, parts.whole, parts.train) if it is not None)
+    pictures = detection_set(part)
     if parts.test is None:
         complain(f"{data} is tested whole")
-    return detection_set(part), usual_protocol(parts.layout, part.root.resolve(), part.files)
+    return pictures, usual_protocol(parts.layout, part.root.resolve(), part.files)
 
 
 def home(path: Path) -> Path | None:
