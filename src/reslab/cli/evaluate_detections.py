@@ -62,7 +62,7 @@ def annotated(data: Path) -> "tuple[DetectionSet, str]":
     if is_detections(data):
         return detection_set(read_coco(data, data.parent, data.stem), alone=True), "coco"
     parts = read_parts(data)
-    part = next(part for part in (parts.test, parts.whole, parts.train) if part)
+    part = next(it for it in (parts.test, parts.whole, parts.train) if it is not None)
     protocol = usual_protocol(parts.layout, part.root.resolve(), part.files)
     return detection_set(part, alone=True), protocol
 
