@@ -74,7 +74,8 @@ def load_ranges(pictures: AnySet, sides: Iterable[int | None], threads: int) -> 
     if wanted == [None] and isinstance(pictures, ImageSet):
         loaded: Iterator[Sized | str] = ({None: image} for image in pictures.images)
     else:
-        loaded = in_order(load, indices, threads, ahead=PICTURE_RANGE)
+        announced = indices if isinstance(pictures, ImageSet) else pictures.announced(indices)
+        loaded = in_order(load, announced, threads, ahead=PICTURE_RANGE)
     for part in ranges_of(pictures):
         found = list(islice(loaded, len(part)))
         good = [(at, it) for at, it in enumerate(found) if not isinstance(it, str)]
