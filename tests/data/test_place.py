@@ -50,7 +50,7 @@ def test_a_password_is_neither_kept_nor_repeated() -> None:
 
 def test_what_needs_a_folder_says_so() -> None:
     assert folder_of(Path("a"), "cifar10 needs") == Path("a")
-    with pytest.raises(ValueError, match="^s3://b/a: .* cifar10 needs a folder here$"):
+    with pytest.raises(ValueError, match=r"^s3://b/a: .* cifar10 needs a folder here$"):
         folder_of(Url("s3://b/a"), "cifar10 needs")
 
 

@@ -131,9 +131,9 @@ from tests.data.remote_sets import bytes_in, pictures, reach
 from tests.data.test_remote import read_all
 url, wide, narrow, limit = sys.argv[1:]
 files = pictures(100)
-opened = open_remote_part(Url(url), reach(Path(wide)))
+opened = open_remote_part(Url(url), reach(Path(wide), warn=print))
 assert read_all(opened) == files
-opened = open_remote_part(Url(url), reach(Path(narrow), limit=int(limit)))
+opened = open_remote_part(Url(url), reach(Path(narrow), limit=int(limit), warn=print))
 for _ in range(2):
     assert read_all(opened) == files
 """
