@@ -80,8 +80,8 @@ def evaluate(
     """Test trained models on a test set, each picture exactly once.
 
     Several models are reported one by one and as the mean of their probabilities. Scores that
-    were kept are used wherever they are found; only what is missing is computed. Detections that
-    were written to a file, as COCO writes results, are measured against the boxes in --data.
+    were kept are used wherever they are found; only what is missing is computed. Several detectors
+    are an ensemble (App. B). Detections that were written to a file, as COCO writes results, are measured against the boxes in --data.
     """
     from reslab.data.place import place_of
 
