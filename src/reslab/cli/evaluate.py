@@ -81,7 +81,8 @@ def evaluate(
 
     Several models are reported one by one and as the mean of their probabilities. Scores that
     were kept are used wherever they are found; only what is missing is computed. Several detectors
-    are an ensemble (App. B). Detections that were written to a file, as COCO writes results, are measured against the boxes in --data.
+    are an ensemble (App. B). Detections that were written to a file, as COCO writes results, are
+    measured against the boxes in --data.
     """
     from reslab.data.place import place_of
 
