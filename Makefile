@@ -50,6 +50,7 @@ bench: .venv/installed
 	$(if $(PHOTOGRAPHS),$(BIN)/python benchmarks/loader.py --data $(PHOTOGRAPHS))
 
 # docs/results.md links these pages; the runs in docs/runs are kept without weights and checkpoints
-results: .venv/installed
+results: .venv/installed-detect
 	$(BIN)/reslab report docs/runs/digits-* --out docs/results/digits
 	$(BIN)/reslab report docs/runs/cifar10-* --out docs/results/cifar10
+	$(BIN)/reslab report docs/runs/detection-* --out docs/results/detection

@@ -239,18 +239,20 @@ def test_ctrl_c_keeps_what_is_drawn_and_lists_it(model: Path, folder: Path) -> N
     for number in range(300):
         shutil.copy(folder / "a.png", folder / f"copy-{number:03}.png")
     arguments = ["detect", str(model), str(folder), "--out", "out", "--threshold", "0.3"]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child would ignore it too
     child = subprocess.Popen(
         [sys.executable, "-m", "reslab", *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
+    signal.signal(signal.SIGINT, before)
     assert child.stdout is not None
     for _ in range(5):
         child.stdout.readline()
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=60)
-    assert child.returncode == 130
     assert err.splitlines()[-1] == "reslab: stopped"
+    assert child.returncode == 130
     rows = json.loads(Path("out/detections.json").read_bytes())
     drawn = contents(Path("out")) - {"detections.json"}
     assert 5 <= len(drawn) < 300

@@ -3,15 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
-from tests.train.finder import FinderRecipe
-
-from reslab.cli import main
-from reslab.cli.chosen import run_data
 from reslab.cli.console import line_of
 from reslab.cli.train import summary, trainer_of
 from reslab.recipes import recipe
-from reslab.train.folder import RunFolder
 from reslab.train.training import train
 
 REPORT = {
@@ -51,15 +45,3 @@ def test_a_recipe_brings_the_function_that_trains_it(tmp_path: Path) -> None:
     it = recipe("digits-resnet20")
     made = trainer_of(it)
     assert (made.func, made.args) == (train, (it,))
-
-
-def test_a_run_of_a_detector_is_refused_in_a_line(capsys, tmp_path: Path) -> None:
-    it = FinderRecipe(name="finder")
-    folder = RunFolder.create(tmp_path / "run", it, {"seed": 1, "data": str(tmp_path)})
-    assert main(["report", str(folder.path)]) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.endswith("run holds a run of a detector, not of a classifier\n")
-    assert printed.err.count("\n") == 1
-    with pytest.raises(ValueError, match="holds a run of a detector"):
-        run_data(folder.path, "digits")

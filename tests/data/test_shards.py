@@ -23,7 +23,8 @@ from reslab.data.folder import open_all, open_parts, open_pictures
 from reslab.data.packing import Packing, pack
 from reslab.data.pictures import PictureSet
 from reslab.data.resize import resize_whole
-from reslab.data.shards import FORMAT, INDEX, index_bytes, is_packed, open_part, read_index
+from reslab.data.shard_index import FORMAT, INDEX, index_bytes
+from reslab.data.shards import is_packed, open_part, read_index
 
 CLASSES = ("cat", "dog", "grey fox")
 IDS = ("n02", "n01", "n03")  # not sorted: the order is the set's
@@ -495,7 +496,7 @@ def test_a_damaged_index_is_one_line(packed: Path, part: str) -> None:
 def test_an_index_of_a_newer_reslab_says_so(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     index = read_index(packed)
     with monkeypatch.context() as newer:
-        newer.setattr("reslab.data.shards.FORMAT", FORMAT + 1)
+        newer.setattr("reslab.data.shard_index.FORMAT", FORMAT + 1)
         (packed / INDEX).write_bytes(index_bytes(index))
     with pytest.raises(ValueError, match=f"format {FORMAT + 1}.*update reslab"):
         open_part(packed)

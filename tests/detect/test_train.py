@@ -253,11 +253,11 @@ def test_a_detector_is_trained_further(joint: Path, tmp_path: Path) -> None:
 
 
 def test_what_it_learns_from_lowers_the_loss(weights: Path, tmp_path: Path) -> None:
-    recipe = short_recipe("iterations=60", "learning_rate=0.02", "eval_every=100", "drops=[]")
+    recipe = short_recipe("iterations=30", "learning_rate=0.02", "eval_every=100", "drops=[]")
     train_detector(recipe, tmp_path / "run", weights=weights)
     rows = RunFolder.open(tmp_path / "run").rows()
     losses = [row["loss"] for row in rows if row["kind"] == "train"]
-    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
 
 
 @pytest.mark.parametrize("training", ["joint", "alternating"])
@@ -377,10 +377,8 @@ def must_survive(
     for _ in range(kills):
         killed += killed_once(command_, out, moments.randint(1, max(shown // kills, 4)))
     assert killed >= kills * 0.7
-    if (out / "recipe.json").exists():
-        done = reslab("resume", out)
-    else:
-        done = reslab(*command_[3:])
+    begun = (out / "recipe.json").exists()
+    done = reslab("resume", out) if begun else reslab(*command_[3:])
     assert done.returncode == 0, done.stderr
     assert digests(out) == digests(tmp_path / "whole")
 

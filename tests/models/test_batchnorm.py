@@ -35,6 +35,8 @@ def test_the_scale_of_convolutions_is_that_of_the_initialisation_and_the_net_the
     for number, (convolution, norm) in enumerate(zip(convolutions, norms_of(net), strict=True)):
         with torch.no_grad():  # as decay would leave them, were the statistics to follow
             convolution.weight.mul_(0.1 * (number + 1))
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
             norm.running_mean.mul_(0.1 * (number + 1))
             norm.running_var.mul_((0.1 * (number + 1)) ** 2)
     images = torch.randn(2, 3, 16, 16, generator=rng)

@@ -119,7 +119,7 @@ def test_a_folder_from_before_there_were_tasks_goes_on(tmp_path: Path) -> None:
     [
         ("[1]", "has keys"),
         ("{", "not valid JSON"),
-        ("{}", "'name' cannot be"),
+        ("{}", "the recipe has no 'name'"),
         ('{"name": "x", "task": "poetry"}', "no task 'poetry'"),
     ],
 )

@@ -12,6 +12,7 @@ from reslab.cli.console import clock, counting, printable, say, say_json
 
 if TYPE_CHECKING:
     from reslab.data.check import Case, Finding
+    from reslab.data.place import Place
 
 SHOWN = 3  # cases of a finding, and files of a case; --json has them all
 WIDTH = 200  # of the table in a pipe, which has no edge to wrap at
@@ -21,7 +22,7 @@ WIDTH = 200  # of the table in a pipe, which has no edge to wrap at
 class Checked:
     """What a folder holds, and what was found in it."""
 
-    folder: Path
+    folder: "Place"
     pictures: int
     parts: dict[str, dict[str, Any]]  # for --json
     contents: str  # in words
@@ -30,7 +31,7 @@ class Checked:
 
 def check(
     folder: Annotated[
-        Path, typer.Argument(help="Pictures, a class a subfolder; shards; COCO; or VOC.")
+        str, typer.Argument(help="Pictures, a class a subfolder; shards, or their URL; COCO; VOC.")
     ],
     size: Annotated[
         int, typer.Option(min=1, help="The side of the net's pictures, in pixels.")
@@ -44,9 +45,14 @@ def check(
     to a run. The exit status is 1 if something would spoil a run.
     """
     from reslab.data.detection import is_detection
+    from reslab.data.place import Url, place_of
 
+    place = place_of(folder)
     began = time.monotonic()
-    checked = check_boxes(folder) if is_detection(folder) else check_classes(folder, size)
+    if not isinstance(place, Url) and is_detection(place):
+        checked = check_boxes(place)
+    else:
+        checked = check_classes(place, size)
     if as_json:
         say_json(as_document(checked, size))
     else:
@@ -58,7 +64,7 @@ def check(
     return int(any(finding.advice.severity == "spoils" for finding in checked.findings))
 
 
-def check_classes(folder: Path, size: int) -> Checked:
+def check_classes(folder: "Place", size: int) -> Checked:
     """Pictures to classify."""
     from reslab.data.check import diagnose
     from reslab.data.facts import gather

@@ -9,6 +9,7 @@ from reslab.words import unknown
 
 if TYPE_CHECKING:
     from reslab.data.images import ImageSet
+    from reslab.data.place import Place
     from reslab.evaluate.scoring import AnySet
     from reslab.models.weights import Model
 
@@ -27,8 +28,10 @@ def computing_in(precision: str, model: "Model") -> "Model":
     return in_bf16(model) if precision == "bf16" else model
 
 
-def test_pictures(on: str | None, data: Path | None, models: "Sequence[Named]") -> "AnySet":
+def test_pictures(on: str | None, data: "Place | None", models: "Sequence[Named]") -> "AnySet":
     """The set to test on; without a word of it the models' own, if that is one."""
+    from reslab.data.place import Url
+
     path, model = models[0]
     if on is not None:
         return test_set(on, data, path)
@@ -40,14 +43,16 @@ def test_pictures(on: str | None, data: Path | None, models: "Sequence[Named]") 
                     "name one with --on or --data"
                 )
         return own_set(path, model)
+    if isinstance(data, Url):
+        return placed_set(data, models)
     if not data.is_dir():
         raise ValueError(f"--data {data}: no such folder")
     if holds_cifar10(data):
         return test_set("cifar10", data, path)
-    return folder_set(data, models)
+    return placed_set(data, models)
 
 
-def test_set(name: str, data: Path | None, path: Path) -> "ImageSet":
+def test_set(name: str, data: "Place | None", path: Path) -> "ImageSet":
     """The test pictures of a set, found where the model's run found them if not told."""
     from reslab.data.sets import open_sets, set_named
 
@@ -61,7 +66,7 @@ def own_set(path: Path, model: "Model") -> "AnySet":
     """The set that a model was tested on when it was trained."""
     from reslab.data.folder import open_pictures
 
-    name, folder = home(path, model)
+    name, place = home(path, model)
     if name is None:
         raise ValueError(
             f"{path} holds weights from elsewhere, which have no set of their own: "
@@ -69,20 +74,21 @@ def own_set(path: Path, model: "Model") -> "AnySet":
         )
     if name != "pictures":
         return test_set(name, None, path)
-    if folder is None:
+    if place is None:
         raise ValueError(
             f"the pictures that {path} was trained on are not found: say --data FOLDER"
         )
-    return open_pictures(folder, validation=model.recipe["pictures"]["validation"]).test
+    return open_pictures(place, validation=model.recipe["pictures"]["validation"]).test
 
 
-def folder_set(data: Path, models: "Sequence[Named]") -> "AnySet":
-    """The pictures of a folder; never those that a model was trained on, as far as is known."""
+def placed_set(data: "Place", models: "Sequence[Named]") -> "AnySet":
+    """The pictures there; never those that a model was trained on, as far as is known."""
     from reslab.data.folder import open_all
+    from reslab.data.place import lasting
 
     for path, model in models:
-        name, folder = home(path, model)
-        if name == "pictures" and folder is not None and folder.resolve() == data.resolve():
+        name, place = home(path, model)
+        if name == "pictures" and place is not None and lasting(place) == lasting(data):
             return own_set(path, model)
     pictures = open_all(data)
     if any(home(*it)[0] == "pictures" for it in models) and pictures.name != "validation":
@@ -90,21 +96,23 @@ def folder_set(data: Path, models: "Sequence[Named]") -> "AnySet":
     return pictures
 
 
-def home(path: Path, model: "Model") -> tuple[str | None, Path | None]:
-    """A model's own set, and for pictures the folder of its run that holds them."""
+def home(path: Path, model: "Model") -> "tuple[str | None, Place | None]":
+    """A model's own set, and for pictures where its run found them."""
     name = model.recipe.get("data")
     return name, run_data(path, name) if name == "pictures" else None
 
 
-def run_data(path: Path, name: str) -> Path | None:
-    """Where a run on the set `name` found its data, if it is still there."""
+def run_data(path: Path, name: str) -> "Place | None":
+    """Where a run on the set `name` found its data: a URL, or a folder that is still there."""
+    from reslab.data.place import Url, place_of
     from reslab.train.folder import RunFolder
 
     if not path.is_dir():
         return None
     run = RunFolder.open(path)
     known = run.environment()["data"] if run.recipe().data == name else None
-    return Path(known) if known and Path(known).is_dir() else None
+    place = place_of(known) if known else None
+    return place if isinstance(place, Url) or (place and place.is_dir()) else None
 
 
 def holds_cifar10(folder: Path) -> bool:

@@ -16,6 +16,7 @@ from reslab.cli.files import numbers_in
 from reslab.cli.import_ import named_by
 
 if TYPE_CHECKING:
+    from reslab.data.place import Place
     from reslab.evaluate.classify import Report
     from reslab.evaluate.scoring import AnySet
     from reslab.evaluate.telling import Row, Tell
@@ -42,8 +43,11 @@ def evaluate(
         typer.Option(help="digits, cifar10 or digit-scenes; else the model's own set."),
     ] = None,
     data: Annotated[
-        Path | None,
-        typer.Option(help="A folder of pictures by class, of shards, of CIFAR-10, COCO, VOC."),
+        str | None,
+        typer.Option(
+            help="A folder of pictures by class, of shards, of CIFAR-10, COCO, VOC; or a URL of "
+            "shards."
+        ),
     ] = None,
     protocol: Annotated[
         str | None,
@@ -76,9 +80,13 @@ def evaluate(
     """Test trained models on a test set, each picture exactly once.
 
     Several models are reported one by one and as the mean of their probabilities. Scores that
-    were kept are used wherever they are found; only what is missing is computed. Detections that
-    were written to a file, as COCO writes results, are measured against the boxes in --data.
+    were kept are used wherever they are found; only what is missing is computed. Several detectors
+    are an ensemble (App. B). Detections that were written to a file, as COCO writes results, are
+    measured against the boxes in --data.
     """
+    from reslab.data.place import place_of
+
+    place = place_of(data) if data else None
     of_classifiers = {
         "--precision": precision != "fp32",
         "--keep-scores": keep_scores,
@@ -87,13 +95,13 @@ def evaluate(
     of_detectors = {"--refine": refine, "--scales": scales}
     if any(map(is_detections, models)):
         must_not_be_given(of_classifiers | of_detectors | {"--on": on}, "files of detections")
-        evaluate_detections(models, data, protocol, page, as_json)
+        evaluate_detections(models, place, protocol, page, as_json)
         return
     if all_detectors(models):
         must_not_be_given(of_classifiers, "detectors")
         sides = numbers_in(scales)
         changes = ({"refine": True} if refine else {}) | ({"scales": sides} if sides else {})
-        evaluate_detectors(models, on, data, protocol, changes, page, as_json)
+        evaluate_detectors(models, on, place, protocol, changes, page, as_json)
         return
     must_not_be_given(of_detectors, "classifiers")
     from reslab.models.weights import load
@@ -104,7 +112,7 @@ def evaluate(
     if classes:
         loaded = [(path, named_by(classes, model)) for path, model in loaded]
     must_share_classes(loaded)
-    show(*reports_of(loaded, on, data, protocol or "one-crop", keep_scores), page, as_json)
+    show(*reports_of(loaded, on, place, protocol or "one-crop", keep_scores), page, as_json)
 
 
 def must_not_be_given(options: Mapping[str, object], what: str) -> None:
@@ -159,7 +167,7 @@ def write_page(pictures: "AnySet", entries: "Sequence[Entry]", out: Path) -> Pat
 def reports_of(
     models: "Sequence[tuple[Path, Model]]",
     on: str | None,
-    data: Path | None,
+    data: "Place | None",
     protocol: str,
     keep_scores: bool,
 ) -> "tuple[AnySet, list[Entry]]":

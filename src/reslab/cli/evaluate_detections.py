@@ -8,6 +8,7 @@ from reslab.cli.console import on_screen, say, say_json, to_stderr
 
 if TYPE_CHECKING:
     from reslab.data.boxes import DetectionSet
+    from reslab.data.place import Place
     from reslab.detect.precision import Precision
 
 LISTED = 20  # classes at most; of more, the worst ones
@@ -15,7 +16,11 @@ WORST = 10
 
 
 def evaluate_detections(
-    files: Sequence[Path], data: Path | None, protocol: str | None, page: Path | None, as_json: bool
+    files: Sequence[Path],
+    data: "Place | None",
+    protocol: str | None,
+    page: Path | None,
+    as_json: bool,
 ) -> None:
     """Measure what is written in `files`, in COCO's results format, against a detection set."""
     from reslab.detect.precision import measure
@@ -52,17 +57,19 @@ def show_precision(
         to_stderr(f"report: {write_precision(entries, page)}")
 
 
-def annotated(data: Path) -> "tuple[DetectionSet, str]":
+def annotated(data: "Place") -> "tuple[DetectionSet, str]":
     """The boxes of a folder, or of one file of COCO's, and the protocol that goes with them."""
     from reslab.data.annotations import detection_set
     from reslab.data.coco import read_coco
     from reslab.data.detection import read_parts
+    from reslab.data.place import folder_of
     from reslab.detect.precision import usual_protocol
 
+    data = folder_of(data, "boxes need")
     if is_detections(data):
         return detection_set(read_coco(data, data.parent, data.stem), alone=True), "coco"
     parts = read_parts(data)
-    part = next(part for part in (parts.test, parts.whole, parts.train) if part)
+    part = next(it for it in (parts.test, parts.whole, parts.train) if it is not None)
     protocol = usual_protocol(parts.layout, part.root.resolve(), part.files)
     return detection_set(part, alone=True), protocol
 

@@ -10,6 +10,7 @@ from reslab.words import unknown
 
 if TYPE_CHECKING:
     from reslab.data.boxes import DetectionSet
+    from reslab.data.place import Place
     from reslab.detect.model import Detector
     from reslab.detect.precision import Precision
     from reslab.detect.search import Search
@@ -22,7 +23,7 @@ SCENES = "digit-scenes"
 def evaluate_detectors(
     models: Sequence[Path],
     on: str | None,
-    data: Path | None,
+    data: "Place | None",
     protocol: str | None,
     changes: Mapping[str, object],
     page: Path | None,
@@ -60,10 +61,12 @@ def measured(
 
 
 def pictures_of(
-    models: "Sequence[Named]", on: str | None, data: Path | None
+    models: "Sequence[Named]", on: str | None, data: "Place | None"
 ) -> "tuple[DetectionSet, str]":
     """The set to test on, and how results on it are published; the first model's own if not
     told."""
+    from reslab.data.place import folder_of
+
     path, detector = models[0]
     if on is not None:
         if on != SCENES:
@@ -71,7 +74,7 @@ def pictures_of(
         return scenes()
     if data is None:
         return own_pictures(path, detector)
-    return folder_pictures(data, path, detector)
+    return folder_pictures(folder_of(data, "a detector needs"), path, detector)
 
 
 def scenes() -> "tuple[DetectionSet, str]":
@@ -107,9 +110,10 @@ def folder_pictures(data: Path, path: Path, detector: "Detector") -> "tuple[Dete
         return own_pictures(path, detector)
     parts = read_parts(data, detector.recipe.get("years", "") if folder else "")
     part = next(it for it in (parts.test, parts.whole, parts.train) if it is not None)
+    pictures = detection_set(part)
     if parts.test is None:
         complain(f"{data} is tested whole")
-    return detection_set(part), usual_protocol(parts.layout, part.root.resolve(), part.files)
+    return pictures, usual_protocol(parts.layout, part.root.resolve(), part.files)
 
 
 def home(path: Path) -> Path | None:

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reslab.cli.console import clock, complain, say, say_json, speed
+from reslab.cli.train import DATA_HELP
 
 if TYPE_CHECKING:
+    from reslab.data.place import Place
     from reslab.detect.initial import Weights
     from reslab.recipes import AnyRecipe
     from reslab.train.probe import Probe, Probed
@@ -26,7 +28,7 @@ def plan(
     name: Annotated[
         str, typer.Argument(metavar="RECIPE", help="Its name; `reslab recipes` lists them.")
     ],
-    data: Annotated[Path | None, typer.Option(help="The folder that holds the data set.")] = None,
+    data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
     weights: Annotated[Path | None, typer.Option(help="A model file or run to start from.")] = None,
     changes: Annotated[
         list[str] | None,
@@ -36,13 +38,15 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
     """Say what a run would cost here: speed, memory, hours, what limits it; nothing is written."""
+    from reslab.data.place import place_of
     from reslab.detect.initial import load_weights
     from reslab.recipes import any_recipe
     from reslab.train.probe import probe
 
+    place = place_of(data) if data else None
     given = load_weights(weights) if weights else None
-    chosen = any_recipe(name, data=data, weights=given).with_changes(changes or [])
-    with ready(chosen, data, given) as run:
+    chosen = any_recipe(name, data=place, weights=given).with_changes(changes or [])
+    with ready(chosen, place, given) as run:
         found = probe(run, iterations)
     facts = facts_of(run, found)
     if as_json:
@@ -53,7 +57,9 @@ def plan(
 
 
 @contextmanager
-def ready(recipe: "AnyRecipe", data: Path | None, weights: "Weights | None") -> "Iterator[Probed]":
+def ready(
+    recipe: "AnyRecipe", data: "Place | None", weights: "Weights | None"
+) -> "Iterator[Probed]":
     """The run of a recipe, its data and its network there, nothing written."""
     from reslab.detect.prepare import prepare_detector
     from reslab.detect.probe import detector_probed

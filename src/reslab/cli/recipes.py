@@ -11,7 +11,7 @@ from reslab.cli.console import on_screen, say, say_json
 
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Show this recipe whole.")] = None,
-    data: Annotated[Path | None, typer.Option(help="Your pictures, for own-*.")] = None,
+    data: Annotated[str | None, typer.Option(help="Your pictures, for own-*.")] = None,
     weights: Annotated[Path | None, typer.Option(help="A model file or run to start from.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:

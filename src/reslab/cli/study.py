@@ -26,7 +26,7 @@ def study(
         list[Path] | None, typer.Argument(metavar="RUN...", help="Finished runs, for `responses`.")
     ] = None,
     on: Annotated[str | None, typer.Option(help="digits or cifar10; else digits.")] = None,
-    data: Annotated[Path | None, typer.Option(help="The folder that holds the data set.")] = None,
+    data: Annotated[str | None, typer.Option(help="The folder that holds the data set.")] = None,
     out: Annotated[
         Path | None, typer.Option(help="The study's folder; else studies/NAME-SET.")
     ] = None,
@@ -46,8 +46,11 @@ def study(
 
     Runs that are finished are not run again, interrupted ones go on.
     """
+    from reslab.data.place import folder_of, place_of
+
+    folder = folder_of(place_of(data), "a study needs") if data else None
     if name == "responses":
-        page, records = study_responses(runs or [], data, out)
+        page, records = study_responses(runs or [], folder, out)
     else:
         if runs:
             raise ValueError(f"{name} makes its own runs; only `responses` takes run folders")
@@ -55,8 +58,8 @@ def study(
             must_not_be_given(name, {"--on": on, "--depths": depths, "--data": data})
             it = detection_study(out, iterations, seeds)
         else:
-            it = study_by_depths(name, on or "digits", data, out, depths, iterations, seeds)
-        status = carried_out(it, data, jobs)
+            it = study_by_depths(name, on or "digits", folder, out, depths, iterations, seeds)
+        status = carried_out(it, folder, jobs)
         if status:
             return status
         page, records = it.write()

@@ -13,18 +13,20 @@ import typer
 from reslab.cli.console import complain, precisions, say, say_json, stopping, training_display
 
 if TYPE_CHECKING:
+    from reslab.data.place import Place
     from reslab.recipes import AnyRecipe
 
 Processes = Annotated[
     int, typer.Option(min=1, help="How many train together on this machine; torchrun: leave it.")
 ]
+DATA_HELP = "The folder that holds the data set, or a URL of packed pictures."
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's name; `reslab recipes` lists them.")],
     out: Annotated[Path, typer.Option(help="The run folder; a run begun there goes on.")],
-    data: Annotated[Path | None, typer.Option(help="The folder that holds the data set.")] = None,
+    data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
     weights: Annotated[
         Path | None, typer.Option(help="A model file or run to start from: fine-tuning.")
     ] = None,
@@ -44,31 +46,37 @@ def train(
     """
 
     def work() -> int:
+        from reslab.data.place import place_of
         from reslab.detect.initial import load_weights
         from reslab.recipes import any_recipe
 
+        place = place_of(data) if data else None
         given = load_weights(weights) if weights else None
-        chosen = any_recipe(recipe, data=data, weights=given).with_changes(changes or [])
-        return carry_out(chosen, out, seed, data, weights, as_json)
+        chosen = any_recipe(recipe, data=place, weights=given).with_changes(changes or [])
+        return carry_out(chosen, out, seed, place, weights, as_json)
 
     return by_processes(processes, work)
 
 
 def resume(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
-    data: Annotated[Path | None, typer.Option(help="Where the data set is now.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Where the data set is now: a folder or a URL.")
+    ] = None,
     processes: Processes = 1,
     as_json: AsJson = False,
 ) -> int:
     """Go on with an interrupted run from its last checkpoint, to the same bits."""
 
     def work() -> int:
+        from reslab.data.place import place_of
         from reslab.recipes import recipe_in
         from reslab.train.folder import RunFolder
 
         folder = RunFolder.open(run)
         begun = folder.environment()
-        place = data or (Path(begun["data"]) if begun["data"] else None)
+        known = data or begun["data"]
+        place = place_of(known) if known else None
         return carry_out(recipe_in(folder), run, begun["seed"], place, None, as_json)
 
     return by_processes(processes, work)
@@ -112,7 +120,7 @@ def carry_out(
     recipe: "AnyRecipe",
     out: Path,
     seed: int,
-    data: Path | None,
+    data: "Place | None",
     weights: Path | None,
     as_json: bool,
 ) -> int:

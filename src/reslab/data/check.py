@@ -7,6 +7,7 @@ in another format or with another EXIF block are found, and nothing that only lo
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -86,8 +87,11 @@ def _of_arrangement(listing: Listing) -> Iterator[Finding]:
 
 def _faults_of_class_list(listing: Listing) -> Iterator[Case]:
     for part in listing.parts:
+        if part.packed:
+            continue
+        assert isinstance(listing.folder, Path), "what is afar is packed"
         path = class_list(listing.folder / part.prefix, listing.folder)
-        if path is None or part.packed:
+        if path is None:
             continue
         place = str(path.relative_to(listing.folder))
         try:

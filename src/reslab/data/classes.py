@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from reslab.data.pictures import PictureSet
+from reslab.data.place import Place
 
 HEADERS = (["index", "wnid", "name"], ["index", "id", "name"])
 
@@ -58,7 +59,7 @@ def _numbered_rows(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
         raise ValueError(f"{path}:{reader.line_num}: {error}") from None
 
 
-def arranged(pictures: PictureSet, root: Path, names: Path) -> PictureSet:
+def arranged(pictures: PictureSet, root: Place, names: Path) -> PictureSet:
     """In the order and with the names of a file of classes; those without pictures fall away."""
     listed = dict(read_classes(names))
     for name in pictures.ids:
@@ -75,7 +76,7 @@ def arranged(pictures: PictureSet, root: Path, names: Path) -> PictureSet:
     )
 
 
-def with_ids_of(train: PictureSet, test: PictureSet, train_root: Path, root: Path) -> PictureSet:
+def with_ids_of(train: PictureSet, test: PictureSet, train_root: Place, root: Place) -> PictureSet:
     """The labels of `test` as indices into the classes of `train`."""
     for name in test.ids:
         if name not in train.ids:

@@ -13,6 +13,8 @@ from torch import Tensor
 from reslab.data.classes import arranged, with_ids_of
 from reslab.data.decode import SUFFIXES, BadPicture
 from reslab.data.pictures import PictureSet
+from reslab.data.place import Place, Url
+from reslab.data.remote import open_remote_part, remote_parts
 from reslab.data.shards import is_packed, open_part
 
 TRAIN = ("train", "training")
@@ -52,27 +54,27 @@ def _open_at_once(path: str, flags: int) -> int:
 
 
 def open_pictures(
-    folder: Path, *, validation: float = 0.2, seed: int = 0, names: Path | None = None
+    place: Place, *, validation: float = 0.2, seed: int = 0, names: Path | None = None
 ) -> PictureSets:
     """The train and the validation part of a folder, or of each class the fraction `validation`
     drawn by `seed` where there are no parts. `names` takes the place of the folder's classes.csv.
     """
-    train, test = find_parts(folder)
+    train, test = find_parts(place)
     if test is not None and train is None:
-        raise ValueError(f"{folder} has {test.name}/ and no {TRAIN[0]}/ beside it to train on")
-    whole = _open(train or folder, folder, names)
+        raise ValueError(f"{place} has {test.name}/ and no {TRAIN[0]}/ beside it to train on")
+    whole = _open(train or place, place, names)
     if len(whole.ids) < 2:
-        raise ValueError(_one_class(train or folder, whole))
+        raise ValueError(_one_class(train or place, whole))
     if test is None:
         return split(whole, validation, seed)
-    part = with_ids_of(whole, _open(test, folder, names), train or folder, test)
+    part = with_ids_of(whole, _open(test, place, names), train or place, test)
     return PictureSets(replace(whole, name="train"), replace(part, name="validation"))
 
 
-def open_all(folder: Path, *, names: Path | None = None) -> PictureSet:
+def open_all(place: Place, *, names: Path | None = None) -> PictureSet:
     """Every picture as one set: of a folder with parts its validation part."""
-    train, test = find_parts(folder)
-    whole = _open(test or train or folder, folder, names)
+    train, test = find_parts(place)
+    whole = _open(test or train or place, place, names)
     return replace(whole, name="validation") if test else whole
 
 
@@ -118,12 +120,14 @@ def _rows_by_class(labels: Tensor, counts: Tensor) -> tuple[Tensor, ...]:
     return labels.argsort(stable=True).split(counts.tolist())
 
 
-def find_parts(folder: Path) -> tuple[Path | None, Path | None]:
-    """The folders of the train and the validation part. One alone among other subfolders is a
-    class: a train is a thing to photograph."""
-    if is_packed(folder):
+def find_parts(place: Place) -> tuple[Place | None, Place | None]:
+    """Where the train and the validation part are. One alone among other subfolders is a class:
+    a train is a thing to photograph."""
+    if isinstance(place, Url):
+        return remote_parts(place)
+    if is_packed(place):
         return None, None
-    found = {name.lower(): folder / name for name in subfolders(folder)}
+    found = {name.lower(): place / name for name in subfolders(place)}
     train = next((found[name] for name in TRAIN if name in found), None)
     test = next((found[name] for name in TEST if name in found), None)
     part = train or test
@@ -134,12 +138,16 @@ def find_parts(folder: Path) -> tuple[Path | None, Path | None]:
     return None, None
 
 
-def _open(root: Path, folder: Path, names: Path | None) -> PictureSet:
-    """The pictures below `root`, which is `folder` or a part of it."""
-    if is_packed(root):
-        return arranged(open_part(root), root, names) if names else open_part(root)
-    pictures = _open_class_folders(root)
-    names = names or class_list(root, folder)
+def _open(root: Place, place: Place, names: Path | None) -> PictureSet:
+    """The pictures below `root`, which is `place` or a part of it."""
+    if isinstance(root, Url):
+        pictures = open_remote_part(root)
+    elif is_packed(root):
+        pictures = open_part(root)
+    else:
+        pictures = _open_class_folders(root)
+        assert isinstance(place, Path), "what it is a part of"
+        names = names or class_list(root, place)
     return arranged(pictures, root, names) if names else pictures
 
 
@@ -213,10 +221,11 @@ def files_below(
                 folders.append(file)
 
 
-def _one_class(root: Path, pictures: PictureSet) -> str:
+def _one_class(root: Place, pictures: PictureSet) -> str:
     inside = root / pictures.ids[0]
     line = f"{root} holds one class folder, {pictures.ids[0]!r}; a net needs at least two classes"
-    return f"{line}; did you mean {inside}?" if subfolders(inside) else line
+    folders = isinstance(inside, Path) and inside.is_dir() and subfolders(inside)
+    return f"{line}; did you mean {inside}?" if folders else line
 
 
 def _no_classes(root: Path) -> str:

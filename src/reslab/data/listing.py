@@ -20,6 +20,8 @@ from reslab.data.folder import (
     list_folder,
     subfolders,
 )
+from reslab.data.place import Place, Url
+from reslab.data.remote import open_remote_part
 from reslab.data.shards import is_packed, open_part
 
 WHOLE = "whole"  # the name of the part where there are no parts
@@ -67,7 +69,7 @@ class Part:
 class Listing:
     """Every picture by its number, as columns; and what is no picture."""
 
-    folder: Path
+    folder: Place
     parts: list[Part] = field(default_factory=list)
     ids: dict[str, int] = field(default_factory=dict)  # of the classes of all parts: their numbers
     names: Names = field(default_factory=Names)  # relative to the root of their part
@@ -96,9 +98,9 @@ class Listing:
         return self.parts[self.part_of[index]].prefix + self.names[index]
 
 
-def list_pictures(folder: Path) -> Listing:
+def list_pictures(folder: Place) -> Listing:
     """The pictures that a run would read, and what stands in its way. None is decoded."""
-    if not folder.is_dir():
+    if isinstance(folder, Path) and not folder.is_dir():
         raise ValueError(f"{folder} is {'no folder' if folder.exists() else 'not there'}")
     listing = Listing(folder)
     train, test = find_parts(folder)
@@ -110,14 +112,16 @@ def list_pictures(folder: Path) -> Listing:
             _list_part(listing, name, root)
     if not train:
         listing.faults.append(Fault("no training part", "."))
+    if isinstance(folder, Url):
+        return listing
     used = {root.name for root in (train, test) if root}
     _list_outside(listing, folder, [name for name in subfolders(folder) if name not in used])
     return listing
 
 
-def _list_part(listing: Listing, name: str, root: Path) -> None:
+def _list_part(listing: Listing, name: str, root: Place) -> None:
     prefix = f"{root.name}/" if root != listing.folder else ""
-    if is_packed(root):
+    if isinstance(root, Url) or is_packed(root):
         _list_packed(listing, name, prefix, root)
         return
     try:
@@ -141,9 +145,9 @@ def _list_part(listing: Listing, name: str, root: Path) -> None:
     _list_outside(listing, root, [])
 
 
-def _list_packed(listing: Listing, name: str, prefix: str, root: Path) -> None:
+def _list_packed(listing: Listing, name: str, prefix: str, root: Place) -> None:
     try:
-        pictures = open_part(root)
+        pictures = open_remote_part(root) if isinstance(root, Url) else open_part(root)
     except ValueError as error:
         listing.faults.append(Fault("shards", prefix or ".", str(error)))
         return
@@ -180,6 +184,7 @@ def _listed(listing: Listing, folder: Path) -> list[os.DirEntry[str]]:
     try:
         return list_folder(folder)
     except ValueError as error:
+        assert isinstance(listing.folder, Path), "what is afar is packed"
         place = str(folder.relative_to(listing.folder))
         listing.faults.append(Fault("unreadable folder", place, str(error)))
         return []

@@ -14,8 +14,8 @@ from reslab.data.decode import BadPicture, decode, format_of
 from reslab.data.loading import in_order, usable_cores
 from reslab.data.pictures import PictureSet
 from reslab.data.resize import resize_whole, shorter_side
+from reslab.data.shard_index import COLUMNS, INDEX, Index, Shard, index_bytes
 from reslab.data.shard_writer import Draft, ShardWriter
-from reslab.data.shards import COLUMNS, INDEX, Index, Shard, index_bytes
 
 MEGABYTE = 1_000_000
 SHARD_SIZE = 500  # megabytes: 280 shards for ImageNet

@@ -12,7 +12,7 @@ from reslab.data.ahead import Ahead
 from reslab.data.augment import ResizedCrop, ScaleCrop
 from reslab.data.batches import Batch
 from reslab.data.order import AUGMENTATION, ORDER, Balanced, Shuffled, generator
-from reslab.data.pictures import PictureSet
+from reslab.data.pictures import EXPECTED, PictureSet
 from reslab.data.replaced import BadFiles, Replaced, SameClass
 from reslab.data.resize import cut
 from reslab.data.statistics import Components, colour_shift
@@ -68,6 +68,7 @@ class PictureBatches:
         self.picture = Replaced(train.picture, SameClass(train.labels, train.classes))
         self.bad = BadFiles(len(train), bad_limit, tell)
         self.ahead = Ahead(self._begin, threads, last)
+        self.last, self._announced = last, 0  # batches of which the set has heard
 
     def indices(self, iteration: int) -> Tensor:
         """Which pictures the batch of `iteration` (from 0) shows, bad ones not replaced, [B]."""
@@ -86,6 +87,7 @@ class PictureBatches:
         self.ahead.close()
 
     def _begin(self, threads: Executor, iteration: int) -> Begun:
+        self._announce(iteration)
         chosen = self.indices(iteration)[self.part]
         rng = generator(self.seed, AUGMENTATION, iteration)
         draws = torch.rand(self.size, self.augmentation.draws, generator=rng, dtype=torch.float64)
@@ -99,6 +101,17 @@ class PictureBatches:
         ]
         labels = self.train.labels[chosen]
         return Begun(bad, threads.submit(self._finish, rows, labels, factors, bad))
+
+    def _announce(self, iteration: int) -> None:
+        """Tell a set that has to fetch its pictures which will be read after this batch."""
+        if self.train.expect is None:
+            return
+        end = iteration + 1 + -(-EXPECTED // self.size)
+        end = end if self.last is None else min(end, self.last)
+        for number in range(max(self._announced, iteration), end):
+            own = self.indices(number)[self.part].tolist()
+            self.train.expect([self.train.files[index] for index in own])
+        self._announced = max(self._announced, end)
 
     def _fill(self, row: np.ndarray, index: int, draws: list[float]) -> list[int]:
         """Decode, crop and flip one picture into its row [S, S, 3]; the bad files met."""

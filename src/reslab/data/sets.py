@@ -1,11 +1,11 @@
 """The one place where the name of a data set becomes its pictures."""
 
-from pathlib import Path
 from typing import Literal, get_args
 
 from reslab.data.cifar10 import load_cifar10
 from reslab.data.digits import load_digits
 from reslab.data.images import Sets
+from reslab.data.place import Place, folder_of
 from reslab.words import unknown
 
 SetName = Literal["digits", "cifar10"]
@@ -19,10 +19,10 @@ def set_named(name: str) -> SetName:
     raise ValueError(unknown("set", name, get_args(SetName)))
 
 
-def open_sets(name: SetName, folder: Path | None = None) -> Sets:
+def open_sets(name: SetName, folder: Place | None = None) -> Sets:
     """The training and test pictures of a named set; digits come by themselves."""
     if name == "cifar10":
-        return load_cifar10(folder)
+        return load_cifar10(folder_of(folder, "cifar10 needs") if folder else None)
     if folder is not None:
         raise ValueError(f"--data {folder}: digits come with reslab and need no folder")
     return load_digits()

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from io import BufferedWriter
 from pathlib import Path
 
-from reslab.data.shards import Shard
+from reslab.data.shard_index import Shard
 
 BLOCK = tarfile.BLOCKSIZE
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from reslab.data.boxes import DetectionSet, DetectionSets, Truth
 from reslab.data.decode import BadPicture
 from reslab.data.detection import read_parts, sets_of
 from reslab.data.loading import in_order, usable_cores
+from reslab.data.place import Place, folder_of
 from reslab.data.scenes import digit_scenes
 from reslab.detect.batches import DetectionBatches, to_find
 from reslab.detect.coco_precision import authors_code
@@ -38,7 +38,7 @@ class Opened:
     protocol: str
 
 
-def open_data(recipe: DetectionRecipe, data: Path | None) -> Opened:
+def open_data(recipe: DetectionRecipe, data: Place | None) -> Opened:
     """The sets that a recipe names."""
     if recipe.data == "digit-scenes":
         return Opened(digit_scenes(), "coco")
@@ -46,14 +46,14 @@ def open_data(recipe: DetectionRecipe, data: Path | None) -> Opened:
         raise ValueError(
             f"{recipe.name} needs pictures with boxes: name a COCO or VOC folder with --data"
         )
-    parts = read_parts(data, recipe.years)
+    parts = read_parts(folder_of(data, f"{recipe.name} needs"), recipe.years)
     test = parts.whole if parts.test is None else parts.test
     assert test is not None
     protocol = usual_protocol(parts.layout, test.root.resolve(), test.files)
     return Opened(sets_of(parts, recipe.validation), protocol)
 
 
-def open_fitting(recipe: DetectionRecipe, data: Path | None) -> Opened:
+def open_fitting(recipe: DetectionRecipe, data: Place | None) -> Opened:
     """The same, for training; ValueError for what would end a run later."""
     opened = open_data(recipe, data)
     train, test = opened.sets.train, opened.sets.test
@@ -68,7 +68,7 @@ def open_fitting(recipe: DetectionRecipe, data: Path | None) -> Opened:
 def prepare_detector(
     recipe: DetectionRecipe,
     seed: int,
-    data: Path | None,
+    data: Place | None,
     world: World,
     weights: Weights | None,
     say: Say,

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from reslab.data.place import Place, place_of
 from reslab.detect.initial import Weights, load_weights, must_fit, starting_from
 from reslab.detect.model import Detector, load_detector
 from reslab.detect.network import FasterRCNN
@@ -35,7 +36,7 @@ def train_detector(
     out: str | Path,
     *,
     seed: int = 1,
-    data: str | Path | None = None,
+    data: str | Place | None = None,
     weights: str | Path | None = None,
     tell: Tell = lambda row: None,
     stop: Stop = lambda: None,
@@ -49,7 +50,7 @@ def train_detector(
     if given and recipe.weights is None:
         recipe = starting_from(recipe, given)
     run = DetectorRun(
-        recipe, Path(out), seed, Path(data) if data else None,
+        recipe, Path(out), seed, place_of(data) if data else None,
         Path(weights) if weights else None, given, open_world(recipe.precision), tell, stop,
     )  # fmt: skip
     if recipe.training == "alternating" and recipe.step is None:
@@ -68,7 +69,7 @@ class DetectorRun:
     recipe: DetectionRecipe
     out: Path
     seed: int
-    data: Path | None
+    data: Place | None
     weights: Path | None
     given: Weights | None
     world: World

@@ -76,7 +76,8 @@ def load_ranges(
     if wanted == [None] and isinstance(pictures, ImageSet):
         loaded: Iterator[Sized | str] = ({None: pictures.images[at]} for at in indices)
     else:
-        loaded = in_order(load, indices, threads, ahead=PICTURE_RANGE)
+        announced = indices if isinstance(pictures, ImageSet) else pictures.announced(indices)
+        loaded = in_order(load, announced, threads, ahead=PICTURE_RANGE)
     for part in ranges:
         found = list(islice(loaded, len(part)))
         good = [(at, it) for at, it in enumerate(found) if not isinstance(it, str)]

@@ -134,10 +134,10 @@ def contents(pictures: AnySet, threads: int, tell: Tell) -> Iterator[bytes | mem
         yield pictures.images.cpu().contiguous().numpy().data
         return
 
-    def read(file: str) -> bytes:
-        return hashlib.sha256(pictures.read(file)).digest()
+    def read(index: int) -> bytes:
+        return hashlib.sha256(pictures.read(pictures.files[index])).digest()
 
     tell(note(f"reading {len(pictures):,} pictures, to know which kept scores are theirs"))
-    digests = in_order(read, pictures.files, threads, AHEAD)
+    digests = in_order(read, pictures.announced(range(len(pictures))), threads, AHEAD)
     for file, digest in zip(pictures.files, digests, strict=True):
         yield json.dumps(file).encode() + digest

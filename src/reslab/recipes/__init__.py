@@ -1,8 +1,8 @@
 """The catalogue: classifiers' recipes by `<data>-<model>`, detectors' by `<data>-<trunk>-c4`."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reslab.data.place import Place, folder_of, place_of
 from reslab.detect.recipe import DetectionRecipe
 from reslab.recipes.cifar10 import cifar10_recipe
 from reslab.recipes.detection import coco_recipe, digit_scenes_recipe, voc_recipe
@@ -61,7 +61,7 @@ def own_detector_names() -> list[str]:
 
 
 def any_recipe(
-    name: str, *, data: str | Path | None = None, weights: "Weights | None" = None
+    name: str, *, data: str | Place | None = None, weights: "Weights | None" = None
 ) -> AnyRecipe:
     """The recipe of that name, of a classifier or of a detector; see `recipe`."""
     if name in {*detectors(), *own_detector_names()}:
@@ -70,7 +70,7 @@ def any_recipe(
 
 
 def recipe(
-    name: str, *, data: str | Path | None = None, weights: "Weights | None" = None
+    name: str, *, data: str | Place | None = None, weights: "Weights | None" = None
 ) -> Recipe:
     """The classifier's recipe of that name; ValueError with the nearest name otherwise.
 
@@ -91,7 +91,7 @@ def recipe(
 
 
 def detection_recipe(
-    name: str, *, data: str | Path | None = None, weights: "Weights | None" = None
+    name: str, *, data: str | Place | None = None, weights: "Weights | None" = None
 ) -> DetectionRecipe:
     """The detector's recipe of that name; the same otherwise."""
     from reslab.detect.initial import starting_from
@@ -117,7 +117,7 @@ def recipe_in(folder: RunFolder) -> AnyRecipe:
     return folder.recipe_as(DetectionRecipe) if detector else folder.recipe()
 
 
-def _own(name: str, data: str | Path | None, weights: "Model | None") -> Recipe:
+def _own(name: str, data: str | Place | None, weights: "Model | None") -> Recipe:
     from reslab.data.folder import open_pictures
     from reslab.models.names import config_named
     from reslab.recipes.own import own_recipe
@@ -125,10 +125,10 @@ def _own(name: str, data: str | Path | None, weights: "Model | None") -> Recipe:
     if data is None:
         raise ValueError(f"{name} is made from your pictures: name their folder with --data")
     model = name.removeprefix(OWN)
-    return own_recipe(model, config_named(model), open_pictures(Path(data)).train, weights)
+    return own_recipe(model, config_named(model), open_pictures(place_of(data)).train, weights)
 
 
-def _own_detector(name: str, data: str | Path | None) -> DetectionRecipe:
+def _own_detector(name: str, data: str | Place | None) -> DetectionRecipe:
     from reslab.data.detection import open_detection
     from reslab.models.names import config_named
     from reslab.recipes.detection import own_detection_recipe
@@ -136,4 +136,5 @@ def _own_detector(name: str, data: str | Path | None) -> DetectionRecipe:
     if data is None:
         raise ValueError(f"{name} is made from your boxes: name a COCO or VOC folder with --data")
     model = name.removeprefix(OWN_DETECTION).removesuffix(C4)
-    return own_detection_recipe(model, config_named(model), open_detection(Path(data)).train)
+    folder = folder_of(place_of(data), f"{name} needs")
+    return own_detection_recipe(model, config_named(model), open_detection(folder).train)

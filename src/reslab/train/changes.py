@@ -74,6 +74,8 @@ def refusal(error: ValidationError, keys: Iterable[str], kinds: Kinds) -> str:
         return unknown("recipe key", key, keys)
     if first["type"].startswith("union_tag"):
         return unknown(key, str(first["input"].get("kind")), kinds[key])
+    if first["type"] == "missing":
+        return f"the recipe has no {key!r}"
     if first["type"] == "value_error":  # ours: it names the fields itself
         return str(first["ctx"]["error"])
     if first["type"] == "json_invalid":

@@ -10,6 +10,7 @@ import torch
 
 import reslab
 from reslab.data.loading import usable_cores
+from reslab.data.place import Place, lasting
 from reslab.world import World
 
 # a run resumed where one of these differs is still right, but not the same to the last bit
@@ -17,12 +18,12 @@ BINDING = ("device", "precision", "threads", "torch", "processor")
 
 
 def environment(
-    world: World, *, seed: int, data: Path | None, weights: Path | None = None
+    world: World, *, seed: int, data: Place | None, weights: Path | None = None
 ) -> dict[str, Any]:
     """What environment.json holds."""
     return {
         "seed": seed,
-        "data": str(data.resolve()) if data else None,
+        "data": lasting(data) if data else None,
         "weights": str(weights.resolve()) if weights else None,
         "device": device_name(world.device),
         "precision": world.precision,

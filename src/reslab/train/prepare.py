@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from reslab.data.loading import usable_cores
 from reslab.data.order import generator
 from reslab.data.picture_batches import PictureBatches
 from reslab.data.pictures import PictureSet
+from reslab.data.place import Place
 from reslab.data.sets import open_sets
 from reslab.data.statistics import ALEXNET, picture_statistics
 from reslab.models.batchnorm import recompute_statistics
@@ -35,7 +35,7 @@ Say = Callable[[str], None]
 def prepare(
     recipe: Recipe,
     seed: int,
-    data: Path | None,
+    data: Place | None,
     world: World,
     origin: Origin = Origin(),
     say: Say = lambda text: None,
@@ -93,7 +93,7 @@ def prepared(
     return it
 
 
-def open_data(recipe: Recipe, data: Path | None) -> Sets | PictureSets:
+def open_data(recipe: Recipe, data: Place | None) -> Sets | PictureSets:
     """The sets that a recipe names."""
     if recipe.data != "pictures":
         return open_sets(recipe.data, data)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from reslab.data.place import Place, place_of
 from reslab.models.weights import Model, load
 from reslab.train.checkpoint import checkpoints_in
 from reslab.train.classification import parts_of
@@ -36,7 +37,7 @@ def train(
     out: str | Path,
     *,
     seed: int = 1,
-    data: str | Path | None = None,
+    data: str | Place | None = None,
     weights: str | Path | None = None,
     tell: Tell = lambda row: None,
     stop: Stop = lambda: None,
@@ -47,7 +48,7 @@ def train(
     is written; `stop` is asked after each update and ends the run, saved, by returning a signal's
     number (see `run`).
     """
-    place = Path(data) if data else None
+    place = place_of(data) if data else None
     given = load(weights) if weights else None
     if given and recipe.weights is None:
         recipe = starting_from(recipe, given)
@@ -72,7 +73,7 @@ def carry_out(
     *,
     world: World,
     seed: int,
-    data: Path | None,
+    data: Place | None,
     weights: Path | None,
     tell: Tell,
     stop: Stop,

@@ -1,0 +1,141 @@
+"""The index of packed pictures: what is in the shards, where, and what it must be."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+INDEX = "index.safetensors"
+FORMAT = 1
+COLUMNS = {  # of the index: [N] each
+    "labels": np.int64,
+    "shards": np.int64,  # the number of the shard
+    "offsets": np.int64,  # of the picture's first byte in it
+    "lengths": np.int64,
+    "checksums": np.uint32,  # CRC-32 of those bytes
+}
+PLACE = ("shards", "offsets", "lengths", "checksums")  # the columns of a `Member`
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A tar file of samples, and what it must be."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Index:
+    """What is in the shards, and where."""
+
+    name: str  # of the set: "train", "validation", or what its folder was called
+    classes: tuple[str, ...]
+    ids: tuple[str, ...]
+    shorter_side: int | None  # larger pictures were reduced to it; None: all are as they were
+    quality: int | None  # of the JPEGs so made
+    shards: tuple[Shard, ...]
+    files: list[str]  # names in the original set, in its order
+    columns: dict[str, np.ndarray]  # COLUMNS
+
+    def facts(self) -> dict:
+        """All but the files and the columns."""
+        return {
+            "format": FORMAT,
+            "name": self.name,
+            "classes": self.classes,
+            "ids": self.ids,
+            "shorter_side": self.shorter_side,
+            "quality": self.quality,
+            "shards": [asdict(shard) for shard in self.shards],
+        }
+
+
+class Member(NamedTuple):
+    """Where the bytes of a picture are, and their CRC-32."""
+
+    shard: int
+    offset: int
+    length: int
+    checksum: int
+
+
+class Members:
+    """What the index says of a picture, by its name."""
+
+    def __init__(self, index: Index) -> None:
+        self.columns = index.columns
+        self.rows = {file: row for row, file in enumerate(index.files)}
+
+    def __call__(self, file: str) -> Member:
+        row = self.rows[file]
+        return Member(*(int(self.columns[name][row]) for name in PLACE))
+
+
+def index_bytes(index: Index) -> bytes:
+    """The index file. All metadata is one entry, for safetensors does not order them."""
+    arrays: dict[str, np.ndarray] = {
+        name: np.ascontiguousarray(index.columns[name], dtype) for name, dtype in COLUMNS.items()
+    }
+    # no file's name can hold a zero byte; one that is not UTF-8 comes back as it was
+    names = "\0".join(index.files).encode("utf-8", "surrogateescape")
+    arrays["files"] = np.frombuffer(names, np.uint8)
+    facts = index.facts()
+    return save(arrays, {"facts": json.dumps({**facts, "sha256": _sha256(facts, arrays)})})
+
+
+def index_of(data: bytes, path: str) -> Index:
+    """The index that a file holds, which errors call `path`."""
+    try:
+        facts = facts_of(header_of(data[8 : 8 + header_size(data)]))
+        arrays = load(data)
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error}); copy it again") from None
+    if facts.get("format", 0) > FORMAT:
+        raise ValueError(
+            f"{path} is of format {facts['format']}, this reslab reads {FORMAT}: update reslab"
+        )
+    if facts.pop("sha256", "") != _sha256(facts, arrays):
+        raise ValueError(f"{path} is damaged (its checksum is another); copy it again")
+    files = arrays.pop("files").tobytes().decode("utf-8", "surrogateescape").split("\0")
+    return Index(
+        facts["name"],
+        tuple(facts["classes"]),
+        tuple(facts["ids"]),
+        facts["shorter_side"],
+        facts["quality"],
+        tuple(Shard(**shard) for shard in facts["shards"]),
+        files,
+        arrays,
+    )
+
+
+def header_size(data: bytes) -> int:
+    """Of a safetensors file, from its first eight bytes."""
+    return int.from_bytes(data[:8], "little")
+
+
+def header_of(data: bytes) -> dict:
+    """What the header of a safetensors file says; ValueError if it is none."""
+    header = json.loads(data)
+    if not isinstance(header, dict):
+        raise ValueError("its header is none")
+    return header
+
+
+def facts_of(header: dict) -> dict:
+    """`Index.facts` with their checksum; empty in a file that is no index."""
+    return json.loads(header.get("__metadata__", {}).get("facts", "{}"))
+
+
+def _sha256(facts: dict, arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(json.dumps(facts).encode())
+    for name in sorted(arrays):
+        digest.update(name.encode())
+        digest.update(arrays[name].data)
+    return digest.hexdigest()

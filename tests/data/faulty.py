@@ -1,0 +1,177 @@
+"""A server of files that fails on purpose, and a proxy that does so before another server."""
+
+import http.client
+import random
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+
+@dataclass
+class Faults:
+    """What goes wrong, drawn by a seed, of each part of all requests; and what has been seen."""
+
+    refused: float = 0.0
+    short: float = 0.0
+    corrupt: float = 0.0
+    seed: int = 0
+    seen: dict[str, int] = field(default_factory=dict)
+    requests: int = 0
+    wait: float = 0.0  # seconds before each answer
+
+    def __post_init__(self) -> None:
+        self._rng, self._lock = random.Random(self.seed), threading.Lock()
+
+    def draw(self) -> str:
+        with self._lock:
+            self.requests += 1
+            drawn = self._rng.random()
+            for kind in ("refused", "short", "corrupt"):
+                drawn -= getattr(self, kind)
+                if drawn < 0:
+                    return self.saw(kind)
+            return "none"
+
+    def saw(self, kind: str) -> str:
+        self.seen[kind] = self.seen.get(kind, 0) + 1
+        return kind
+
+
+Answer = Callable[[BaseHTTPRequestHandler], tuple[int, dict[str, str], bytes]]
+
+
+class FaultyServer:
+    """Answers on one port of loopback, which it keeps when it is stopped and started again."""
+
+    def __init__(self, answer: Answer, faults: Faults) -> None:
+        self.answer, self.faults = answer, faults
+        self.port = 0
+        self._open: set[socket.socket] = set()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        self._server = _Server(("127.0.0.1", self.port), _handler(self))
+        self.port = self._server.server_address[1]
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+
+    def stop(self) -> None:
+        """As a killed process: open connections break too."""
+        self._server.shutdown()
+        self._server.server_close()
+        for connection in list(self._open):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A connection that breaks is no news here."""
+
+
+def _handler(server: FaultyServer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # or each answer waits for an acknowledgement
+
+        def setup(self) -> None:
+            super().setup()
+            server._open.add(self.connection)
+
+        def finish(self) -> None:
+            server._open.discard(self.connection)
+            super().finish()
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            kind = server.faults.draw()
+            time.sleep(server.faults.wait)
+            if kind == "refused":
+                self.close_connection = True
+                if server.faults.seen[kind] % 2:
+                    self.send_error(503)
+                return  # or not a word
+            status, headers, body = server.answer(self)
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if status >= 300:
+                kind = "none"
+            if kind == "short":
+                body, self.close_connection = body[: len(body) // 2], True
+            if kind == "corrupt" and body:
+                at = len(body) // 2
+                body = body[:at] + bytes([body[at] ^ 0x55]) + body[at + 1 :]
+            self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+    return Handler
+
+
+def files_of(folder: Path, *, ranges: bool = True) -> Answer:
+    """The files of a folder, and parts of them."""
+
+    def answer(request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
+        path = folder / unquote(urlsplit(request.path).path).lstrip("/")
+        if "forbidden" in path.parts:
+            return 403, {}, b"no"
+        if not path.is_file():
+            return 404, {}, b"no"
+        data = path.read_bytes()
+        wanted = request.headers.get("Range")
+        if wanted is None or not ranges:
+            return 200, {}, data
+        first, _, last = wanted.removeprefix("bytes=").partition("-")
+        if int(first) >= len(data):
+            return 416, {}, b""
+        part = data[int(first) : int(last) + 1]
+        end = int(first) + len(part) - 1
+        return 206, {"Content-Range": f"bytes {first}-{end}/{len(data)}"}, part
+
+    return answer
+
+
+def passed_on_to(host: str, port: int) -> Answer:
+    """What another server answers."""
+
+    def answer(request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
+        connection = http.client.HTTPConnection(host, port, timeout=10)
+        try:
+            connection.request(request.command, request.path, headers=dict(request.headers))
+            answered = connection.getresponse()
+            headers = {
+                name: value
+                for name, value in answered.getheaders()
+                if name.lower() not in ("content-length", "transfer-encoding", "connection", "date")
+            }
+            return answered.status, headers, answered.read()
+        finally:
+            connection.close()
+
+    return answer
+
+
+@contextmanager
+def serving(answer: Answer, faults: Faults | None = None) -> Iterator[FaultyServer]:
+    server = FaultyServer(answer, faults or Faults())
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
