@@ -266,10 +266,10 @@ def test_a_read_only_place(refused, tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path):
-    """A file system of 1.5 MB, where the test may mount one."""
+    """A file system of 1.3 MB, where the test may mount one."""
     place = tmp_path / "disk"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(place)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1300k", "tmpfs", str(place)]
     if not as_root() or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("this machine does not let the test mount a small file system")
     yield place
@@ -277,11 +277,15 @@ def small_disk(tmp_path: Path):
 
 
 def test_a_full_disk_loses_no_run(reslab, refused, unstopped: str, small_disk: Path) -> None:
-    """Checkpoints of 0.6 MB: the third does not fit."""
+    """Checkpoints of 0.6 MB: the third does not fit, nor the model in the end."""
     out = small_disk / "run"
     done = reslab("train", "digits-resnet20", "--out", out, *LONG)
     assert done.returncode == 1
-    last = done.stderr.strip().splitlines()[-1]
+    lines = done.stderr.strip().splitlines()
+    last = lines[-1]
+    refused_ones = [line for line in lines if "no checkpoint at iteration" in line]
+    assert "no space left on device" in refused_ones[0]
+    assert lines.index(refused_ones[0]) < len(lines) - 2  # training went on
     assert "no space left on device" in last
     assert f"`reslab resume {out}`" in last
     assert "Traceback" not in done.stderr

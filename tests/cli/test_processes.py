@@ -3,11 +3,12 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,11 @@ def rows(out: Path) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def started(*command: str) -> Iterator[subprocess.Popen[str]]:
+def started(*command: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """A command in a session of its own, which ends with the test."""
     process = subprocess.Popen(
         [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, start_new_session=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment, start_new_session=True,
     )  # fmt: skip
     try:
         yield process
@@ -160,7 +161,56 @@ def test_a_full_disk_ends_all_with_one_line(tmp_path: Path, refused) -> None:
     assert "file too large" in ours[0]
 
 
-@pytest.mark.slow
+def test_a_scheduler_may_start_the_processes_and_hears_143(one: Path, tmp_path: Path) -> None:
+    """Told of each other by variables alone; SIGTERM comes to both."""
+    out = tmp_path / "run"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    facts = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+
+    def both() -> list[subprocess.Popen[str]]:
+        return [
+            ending.enter_context(started(*RESLAB, *words(out), **facts, RANK=str(rank)))
+            for rank in range(2)
+        ]
+
+    with ExitStack() as ending:
+        processes = both()
+        wait_for(out / "checkpoints" / "00000005.safetensors", processes[0])
+        for process in processes:
+            process.terminate()
+        said = [process.communicate(timeout=60)[1] for process in processes]
+        assert [process.returncode for process in processes] == [143, 143], said
+        processes = both()
+        said = [process.communicate(timeout=120)[1] for process in processes]
+        assert [process.returncode for process in processes] == [0, 0], said
+    assert result(out) == result(one)
+
+
+def test_two_machines(one: Path, tmp_path: Path) -> None:
+    """As docs/machines.md has it: torchrun on each, here on two addresses of this machine."""
+    out = tmp_path / "run"
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    with ExitStack() as ending:
+        machines = [
+            ending.enter_context(
+                started(
+                    *TORCHRUN[:2], "--nnodes", "2", "--nproc-per-node", "1",
+                    "--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", "first-run",
+                    "--local-addr", address, *RESLAB, *words(out),
+                )
+            )
+            for address in ("127.0.0.1", "127.0.0.2")
+        ]  # fmt: skip
+        said = [machine.communicate(timeout=240)[1] for machine in machines]
+        assert [machine.returncode for machine in machines] == [0, 0], said
+    assert result(out) == result(one)
+    assert rows(out) == rows(one)
+
+
 def test_torchrun_restarts_a_killed_process_and_the_run_ends_the_same(
     one: Path, tmp_path: Path
 ) -> None:

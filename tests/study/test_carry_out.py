@@ -16,7 +16,7 @@ class Machine:
         self.started: list[str] = []
         self.failing = failing
 
-    def launch(self, run: PlannedRun, threads: int, log: Path) -> "subprocess.Popen[bytes]":
+    def launch(self, run: PlannedRun, log: Path) -> "subprocess.Popen[bytes]":
         if run.weights:
             assert (run.weights / "result.json").exists()  # it waited for them
         self.started.append(run.folder.name)
@@ -35,7 +35,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def finish(runs: list[PlannedRun], machine: Machine, jobs: int) -> int | None:
     return carry_out(
-        runs, machine.launch, jobs=jobs, cores=2, tell=lambda run, done: None, stop=lambda: None
+        runs, machine.launch, jobs=jobs, tell=lambda run, done: None, stop=lambda: None
     )
 
 

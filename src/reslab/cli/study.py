@@ -1,10 +1,8 @@
 """`reslab study`"""
 
-import os
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,7 +35,12 @@ def study(
         int | None, typer.Option(help="A shorter schedule, drops scaled.")
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many, from seed 1.")] = 1,
-    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time; they share the cores.")] = 1,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Runs at a time on a machine; they share its cores.")
+    ] = 1,
+    cluster: Annotated[
+        str | None, typer.Option(help="ray: spread the runs over the machines of a cluster.")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="The table as one JSON document.")
     ] = False,
@@ -47,7 +50,10 @@ def study(
     Runs that are finished are not run again, interrupted ones go on.
     """
     from reslab.data.place import folder_of, place_of
+    from reslab.words import unknown
 
+    if cluster not in (None, "ray"):
+        raise ValueError(unknown("cluster", cluster, ("ray",)))
     folder = folder_of(place_of(data), "a study needs") if data else None
     if name == "responses":
         page, records = study_responses(runs or [], folder, out)
@@ -59,7 +65,7 @@ def study(
             it = detection_study(out, iterations, seeds)
         else:
             it = study_by_depths(name, on or "digits", folder, out, depths, iterations, seeds)
-        status = carried_out(it, folder, jobs)
+        status = carried_out(it, folder, jobs, cluster)
         if status:
             return status
         page, records = it.write()
@@ -72,15 +78,21 @@ def study(
     return 0
 
 
-def carried_out(it: Study, data: Path | None, jobs: int) -> int:
+def carried_out(it: Study, data: Path | None, jobs: int, cluster: str | None) -> int:
     """Finish all runs; the exit status."""
     from reslab.data.loading import usable_cores
     from reslab.study.carry_out import carry_out
+    from reslab.study.cluster import on_ray
+    from reslab.study.launching import here
 
-    with stopping() as stop, study_display(it.planned) as tell:
-        signal = carry_out(
-            it.planned, launcher(data), jobs=jobs, cores=usable_cores(), tell=tell, stop=stop
-        )  # fmt: skip
+    with ExitStack() as ending:
+        if cluster:
+            launch, at_a_time = ending.enter_context(on_ray(data, jobs)), len(it.planned)
+        else:
+            launch, at_a_time = here(data, max(usable_cores() // jobs, 1)), jobs
+        stop = ending.enter_context(stopping())  # Ray would end at once
+        tell = ending.enter_context(study_display(it.planned))
+        signal = carry_out(it.planned, launch, jobs=at_a_time, tell=tell, stop=stop)
     if signal:
         complain(f"stopped, every run saved; the same command goes on: {it.folder}")
         return 128 + signal
@@ -106,27 +118,6 @@ def study_responses(runs: Sequence[Path], data: Path | None, out: Path | None):
         pictures = test_set(record.recipe.data, data, record.path).to(world.device)
         responses.append(layer_responses(load(record.path).to(world.device), pictures))
     return write_responses(records, responses, out or Path("studies") / "responses"), records
-
-
-def launcher(data: Path | None):
-    """Start a run as a person would, `reslab train ...`, in a process of its own."""
-
-    def launch(run: "PlannedRun", threads: int, log: Path) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "reslab", "train", run.base]
-        command += ["--out", str(run.folder), "--seed", str(run.seed)]
-        command += ["--data", str(data)] if data else []
-        command += ["--weights", str(run.weights)] if run.weights else []
-        for change in run.changes:
-            command += ["--set", change]
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        with open(log, "ab") as file:
-            # a session of its own: Ctrl-C reaches the study alone, which asks each run to save
-            return subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env=environment,
-                start_new_session=True,
-            )  # fmt: skip
-
-    return launch
 
 
 @contextmanager

@@ -1,18 +1,15 @@
-"""Planned runs to finished runs: several processes, each one run at a time."""
+"""Planned runs to finished runs, several at a time."""
 
 import json
 import os
-import signal
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from reslab.recipes import network_of
 from reslab.study.experiments import PlannedRun
+from reslab.study.launching import Launch, Work
 
-# how a run is started: the run, the threads it may use, the file for what it prints
-Launch = Callable[[PlannedRun, int, Path], subprocess.Popen[bytes]]
 Tell = Callable[[PlannedRun, int], None]  # a run and the iterations it has done
 POLL_SECONDS = 0.5
 TAIL = 2048  # bytes of a log, more than its last line
@@ -23,7 +20,6 @@ def carry_out(
     launch: Launch,
     *,
     jobs: int,
-    cores: int,
     tell: Tell,
     stop: Callable[[], int | None],
 ) -> int | None:
@@ -39,18 +35,17 @@ def carry_out(
     for run in runs:
         if run not in waiting:
             tell(run, run.recipe.iterations)
-    threads = max(1, cores // jobs)
-    working: dict[PlannedRun, subprocess.Popen[bytes]] = {}
+    working: dict[PlannedRun, Work] = {}
     try:
         while waiting or working:
             while len(working) < jobs and (run := first_ready(waiting)):
                 waiting.remove(run)
                 printed(run).parent.mkdir(parents=True, exist_ok=True)
-                working[run] = launch(run, threads, printed(run))
+                working[run] = launch(run, printed(run))
             time.sleep(POLL_SECONDS)
-            for run, process in list(working.items()):
+            for run, work in list(working.items()):
                 tell(run, iterations_done(run))
-                if process.poll() is not None:
+                if work.poll() is not None:
                     del working[run]
                     if not is_finished(run.folder) and not stop():
                         raise RuntimeError(f"{run.folder}: {last_line(printed(run))}")
@@ -61,13 +56,13 @@ def carry_out(
     return None
 
 
-def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Ask for a save and wait; a process that a terminal's Ctrl-C has reached saves once."""
-    for process in processes:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-    for process in processes:
-        process.wait()
+def end(working: Sequence[Work]) -> None:
+    """Ask for a save and wait."""
+    for work in working:
+        if work.poll() is None:
+            work.terminate()
+    for work in working:
+        work.wait()
 
 
 def in_turn(runs: Sequence[PlannedRun]) -> list[PlannedRun]:

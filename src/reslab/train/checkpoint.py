@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -32,6 +32,10 @@ class Checkpoint:
     losses: Tensor  # since the last line of the log, [<= log_every]
     errors: Tensor  # of the last epoch, [<= iterations of an epoch]
 
+    def copied(self) -> "Checkpoint":
+        """One that stays as it is when training goes on, on the CPU."""
+        return replace(self, weights=copies(self.weights), momentum=copies(self.momentum))
+
     def tensors(self) -> dict[str, Tensor]:
         """Everything under one name each."""
         return (
@@ -39,6 +43,10 @@ class Checkpoint:
             | {f"momentum.{name}": tensor for name, tensor in self.momentum.items()}
             | {"history.losses": self.losses, "history.errors": self.errors}
         )
+
+
+def copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:

@@ -25,6 +25,7 @@ class RunFolder:
         self.path, self.writes = path, writes  # of the processes of a run, one writes
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
+        self.waiting = b""  # lines that could not be written
 
     @staticmethod
     def create(path: Path, recipe: RunRecipe, environment: dict[str, Any]) -> "RunFolder":
@@ -142,11 +143,19 @@ class RunFolder:
             raise ValueError(f"{self.metrics} is damaged: {error}") from None
 
     def log(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Append lines to metrics.jsonl."""
+        """Append lines to metrics.jsonl, and those before that an OSError kept out; they wait."""
         if not self.writes:
             return
-        with open(self.metrics, "a") as file:
-            file.write("".join(json.dumps(row) + "\n" for row in rows))
+        self.waiting += "".join(json.dumps(row) + "\n" for row in rows).encode()
+        with open(self.metrics, "ab", buffering=0) as file:
+            size, left = file.seek(0, os.SEEK_END), self.waiting
+            try:
+                while left:
+                    left = left[file.write(left) :]
+            except OSError:
+                file.truncate(size)  # half a line is none
+                raise
+        self.waiting = b""
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Keep a checkpoint; the log comes to the disk before, so that none outlives its lines."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from reslab.train.progress import (
     warmup_row,
 )
 from reslab.train.recipe import RunRecipe
+from reslab.train.saving import Saver
 from reslab.train.schedule import Schedule, ScheduleState
 from reslab.world import Alone, Processes
 
@@ -96,29 +98,32 @@ def run(
         parts.loss_of, parts.shares_of, parts.optimizer, schedule, range(start, recipe.iterations),
         norms=[norm for norm in norms_of(parts.net) if norm.training], processes=processes,
     )  # fmt: skip
-    for step in steps:
-        progress.add(step)
-        timer.pictures += recipe.batch_size
-        rows = rows_after(step, recipe, parts, schedule, progress, timer)
-        folder.log(rows)
-        for row in rows:
-            tell(row)
-        signal = stop()
-        last = step.iteration == recipe.iterations
-        if step.iteration % recipe.checkpoint_every == 0 or last or signal:
-            progress.read()
-            now = snapshot(parts, progress, step.iteration, schedule.state, timer.seconds())
-            folder.save(now)
-        if signal:
-            processes.agree(0)  # none ends before it is saved: a launcher ends the others then
-            raise Interrupted(signal, folder.path, step.iteration)
-    seconds = timer.seconds()
+    with closing(Saver(folder, lambda text: tell(note(text)), start)) as saver:
+        for step in steps:
+            progress.add(step)
+            timer.pictures += recipe.batch_size
+            rows = rows_after(step, recipe, parts, schedule, progress, timer)
+            saver.log(rows)
+            for row in rows:
+                tell(row)
+            signal = stop()
+            last = step.iteration == recipe.iterations
+            if step.iteration % recipe.checkpoint_every == 0 or last or signal:
+                progress.read()
+                now = snapshot(parts, progress, step.iteration, schedule.state, timer.seconds())
+                saver.save(now) if signal else saver.begin(now)
+            if signal:
+                processes.agree(0)  # none ends before it is saved: a launcher ends the others then
+                raise Interrupted(signal, folder.path, step.iteration)
+        seconds = timer.seconds()
 
-    def beat() -> None:  # all is saved: it is safe to stop anywhere
-        if signal := stop():
-            raise Interrupted(signal, folder.path, recipe.iterations)
+        def beat() -> None:  # no update comes any more: it is safe to stop anywhere
+            if signal := stop():
+                saver.close()
+                saved = processes.from_first(lambda: saver.saved)
+                raise Interrupted(signal, folder.path, saved)
 
-    return finish(recipe, parts, folder, progress, seconds, tell, beat)
+        return finish(recipe, parts, folder, progress, seconds, tell, beat)
 
 
 def rows_after(
