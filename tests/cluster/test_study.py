@@ -113,7 +113,11 @@ def test_a_cluster_makes_the_runs_of_one_machine_whatever_happens_to_it(tmp_path
     ("words", "address", "line"),
     [
         (("--cluster", "rey"), "", "no cluster 'rey'"),
-        (("--cluster", "ray"), "127.0.0.1:9", "no Ray cluster answers at 127.0.0.1:9"),
+        (
+            ("--cluster", "ray"),
+            "127.0.0.1:9",
+            "no Ray cluster answers at RAY_ADDRESS",
+        ),
     ],
 )
 def test_a_cluster_that_is_none_is_refused(

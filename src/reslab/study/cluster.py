@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 RETRIES = 20  # of a run whose machine was lost; it goes on from its last checkpoint
 POLL_SECONDS = 0.2
+ANSWER_SECONDS = 10.0
 
 
 @contextmanager
@@ -30,11 +32,8 @@ def on_ray(data: Path | None, jobs: int) -> Iterator[Launch]:
         import ray
     except ImportError:
         raise ValueError("--cluster ray needs Ray: pip install 'reslab[cluster]'") from None
-    try:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except ConnectionError:
-        address = os.environ.get("RAY_ADDRESS", "this machine")
-        raise ValueError(f"no Ray cluster answers at {address}") from None
+    must_answer(os.environ.get("RAY_ADDRESS", ""))
+    ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
         threads, gpus = share_of([node["Resources"] for node in ray.nodes() if node["Alive"]], jobs)
         task = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=RETRIES)(carry)
@@ -48,6 +47,17 @@ def on_ray(data: Path | None, jobs: int) -> Iterator[Launch]:
         yield launch
     finally:
         ray.shutdown()
+
+
+def must_answer(address: str) -> None:
+    """ValueError if nothing does; Ray itself would try for five minutes."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():  # none, or Ray's own words
+        return
+    try:
+        socket.create_connection((host.removeprefix("ray://"), int(port)), ANSWER_SECONDS).close()
+    except OSError as error:
+        raise ValueError(f"no Ray cluster answers at RAY_ADDRESS {address}: {error}") from None
 
 
 def share_of(machines: Sequence[dict[str, float]], jobs: int) -> tuple[int, float]:

@@ -82,143 +82,139 @@ def run(
     `tell` hears every line of the log, and notes. `stop` is asked after every update: a signal's
     number saves a checkpoint and raises Interrupted. Diverged leaves the last good checkpoint.
     """
-    processes = parts.processes
-    progress = Progress(parts.epoch)
-    found = processes.from_first(
-        lambda: newest_checkpoint(folder.checkpoints, lambda text: tell(note(text)))
-    )
-    if found:
-        restore(found, parts, progress)
-        tell(note(f"going on from iteration {found.iteration}"))
+
+    def say(text: str) -> None:
+        tell(note(text))
+
+    found = parts.processes.from_first(lambda: newest_checkpoint(folder.checkpoints, say))
     start = found.iteration if found else 0
-    schedule = Schedule(recipe, found.schedule if found else ScheduleState())
     folder.forget_after(start, recipe.iterations)
-    timer = Timer(clock, found.seconds if found else 0.0)
-    steps = training_steps(
-        parts.loss_of, parts.shares_of, parts.optimizer, schedule, range(start, recipe.iterations),
-        norms=[norm for norm in norms_of(parts.net) if norm.training], processes=processes,
-    )  # fmt: skip
-    with closing(Saver(folder, lambda text: tell(note(text)), start)) as saver:
+    with closing(Saver(folder, say, saved=start)) as saver:
+        it = Going(
+            recipe, parts, folder,
+            progress=Progress(parts.epoch),
+            schedule=Schedule(recipe, found.schedule if found else ScheduleState()),
+            timer=Timer(clock, found.seconds if found else 0.0),
+            saver=saver, tell=tell, stop=stop,
+        )  # fmt: skip
+        if found:
+            it.restore(found)
+            say(f"going on from iteration {start}")
+        it.update(start)
+        return it.finish(it.timer.seconds())
+
+
+@dataclass(frozen=True)
+class Going:
+    """A run that goes on."""
+
+    recipe: RunRecipe
+    parts: Parts
+    folder: RunFolder
+    progress: Progress
+    schedule: Schedule
+    timer: Timer
+    saver: Saver
+    tell: Tell
+    stop: Stop
+
+    def restore(self, found: Checkpoint) -> None:
+        """Put a checkpoint's state into the parts."""
+        parts = self.parts
+        parts.net.load_state_dict(found.weights)
+        restore_momentum(parts.net, parts.optimizer, found.momentum, found.learning_rate)
+        self.progress.losses.extend(found.losses.tolist())
+        self.progress.errors.extend(found.errors.tolist())
+
+    def snapshot(self, iteration: int) -> Checkpoint:
+        """The state after `iteration` updates."""
+        self.progress.read()
+        parts = self.parts
+        return Checkpoint(
+            iteration=iteration,
+            learning_rate=parts.optimizer.param_groups[0]["lr"],
+            seconds=self.timer.seconds(),
+            schedule=self.schedule.state,
+            weights=parts.net.state_dict(),
+            momentum=momentum_buffers(parts.net, parts.optimizer),
+            losses=torch.tensor(self.progress.losses, dtype=torch.float64),
+            errors=torch.tensor(self.progress.errors, dtype=torch.float64),
+        )
+
+    def update(self, start: int) -> None:
+        """Every update from iteration `start` on, with what is logged and saved after each."""
+        recipe, parts = self.recipe, self.parts
+        steps = training_steps(
+            parts.loss_of, parts.shares_of, parts.optimizer, self.schedule,
+            range(start, recipe.iterations), processes=parts.processes,
+            norms=[norm for norm in norms_of(parts.net) if norm.training],
+        )  # fmt: skip
         for step in steps:
-            progress.add(step)
-            timer.pictures += recipe.batch_size
-            rows = rows_after(step, recipe, parts, schedule, progress, timer)
-            saver.log(rows)
+            self.progress.add(step)
+            self.timer.pictures += recipe.batch_size
+            rows = self.rows_after(step)
+            self.saver.log(rows)
             for row in rows:
-                tell(row)
-            signal = stop()
-            last = step.iteration == recipe.iterations
-            if step.iteration % recipe.checkpoint_every == 0 or last or signal:
-                progress.read()
-                now = snapshot(parts, progress, step.iteration, schedule.state, timer.seconds())
-                saver.save(now) if signal else saver.begin(now)
-            if signal:
-                processes.agree(0)  # none ends before it is saved: a launcher ends the others then
-                raise Interrupted(signal, folder.path, step.iteration)
-        seconds = timer.seconds()
+                self.tell(row)
+            if signal := self.stop():
+                self.saver.save(self.snapshot(step.iteration))
+                parts.processes.agree(0)  # who ends before it is saved would end the others
+                raise Interrupted(signal, self.folder.path, step.iteration)
+            if step.iteration % recipe.checkpoint_every == 0 or step.iteration == recipe.iterations:
+                self.saver.begin(self.snapshot(step.iteration))
 
-        def beat() -> None:  # no update comes any more: it is safe to stop anywhere
-            if signal := stop():
-                saver.close()
-                saved = processes.from_first(lambda: saver.saved)
-                raise Interrupted(signal, folder.path, saved)
+    def rows_after(self, step: Step) -> list[Row]:
+        """The lines that an update adds to the log; evaluates where it is time."""
+        recipe, rows = self.recipe, []
+        last = step.iteration == recipe.iterations
+        if step.warmed_up:
+            rows.append(warmup_row(step, self.schedule))
+        if step.iteration % recipe.log_every == 0 or last:
+            rows.append(train_row(step, self.progress, self.timer.speed()))
+            self.timer.restart()
+        if step.iteration % recipe.eval_every == 0 and not last:
+            reports = self.parts.evaluate()
+            if reports:
+                self.schedule.evaluated(self.parts.error_of(reports[0]))
+            rows += [eval_row(step.iteration, report) for report in reports]
+            self.timer.restart()
+        return rows
 
-        return finish(recipe, parts, folder, progress, seconds, tell, beat)
+    def beat(self) -> None:
+        """No update comes any more: it is safe to stop anywhere."""
+        if signal := self.stop():
+            self.saver.close()
+            saved = self.parts.processes.from_first(lambda: self.saver.saved)
+            raise Interrupted(signal, self.folder.path, saved)
 
+    def finish(self, seconds: float) -> Row:
+        """Final statistics, final reports, the model, its curves, and last of all the result."""
+        final = self.parts.finish(self.beat)
+        rows = [eval_row(self.recipe.iterations, report) for report in final.reports]
+        self.folder.log(rows)
+        for row in rows:
+            self.tell(row)
+        return self.parts.processes.from_first(lambda: self.write_result(final, seconds))
 
-def rows_after(
-    step: Step,
-    recipe: RunRecipe,
-    parts: Parts,
-    schedule: Schedule,
-    progress: Progress,
-    timer: Timer,
-) -> list[Row]:
-    """The lines that an update adds to the log; evaluates where it is time."""
-    rows: list[Row] = []
-    last = step.iteration == recipe.iterations
-    if step.warmed_up:
-        rows.append(warmup_row(step, schedule))
-    if step.iteration % recipe.log_every == 0 or last:
-        rows.append(train_row(step, progress, timer.speed()))
-        timer.restart()
-    if step.iteration % recipe.eval_every == 0 and not last:
-        reports = parts.evaluate()
-        if reports:
-            schedule.evaluated(parts.error_of(reports[0]))
-        rows += [eval_row(step.iteration, report) for report in reports]
-        timer.restart()
-    return rows
+    def write_result(self, final: Final, seconds: float) -> Row:
+        """All that a finished run leaves in its folder."""
+        from reslab.train.curves import draw_curves
 
-
-def finish(
-    recipe: RunRecipe,
-    parts: Parts,
-    folder: RunFolder,
-    progress: Progress,
-    seconds: float,
-    tell: Tell,
-    beat: Callable[[], None],
-) -> Row:
-    """Final statistics, final reports, the model, its curves, and last of all the result."""
-    final = parts.finish(beat)
-    rows = [eval_row(recipe.iterations, report) for report in final.reports]
-    folder.log(rows)
-    for row in rows:
-        tell(row)
-    return parts.processes.from_first(
-        lambda: write_result(recipe, parts, folder, progress, seconds, final)
-    )
-
-
-def write_result(
-    recipe: RunRecipe,
-    parts: Parts,
-    folder: RunFolder,
-    progress: Progress,
-    seconds: float,
-    final: Final,
-) -> Row:
-    """All that a finished run leaves in its folder."""
-    from reslab.train.curves import draw_curves
-
-    weights = parts.net.state_dict()
-    momentum = momentum_buffers(parts.net, parts.optimizer)
-    result = {
-        "weights_sha256": sha256_of(weights),
-        "state_sha256": sha256_of(weights | {f"momentum.{n}": t for n, t in momentum.items()}),
-        "iterations": recipe.iterations,
-        "seconds": round(seconds, 2),
-        "train_error": progress.epoch_error(),
-        "evaluation": final.reports,
-    }
-    folder.write("model.safetensors", parts.model_file([short(report) for report in final.reports]))
-    for name, data in final.files.items():
-        folder.write(name, data)
-    folder.write("curves.svg", draw_curves(folder.rows(), recipe.name).encode())
-    folder.write_json("result.json", result)
-    return result
-
-
-def snapshot(
-    parts: Parts, progress: Progress, iteration: int, schedule: ScheduleState, seconds: float
-) -> Checkpoint:
-    """The state after `iteration` updates."""
-    return Checkpoint(
-        iteration=iteration,
-        learning_rate=parts.optimizer.param_groups[0]["lr"],
-        seconds=seconds,
-        schedule=schedule,
-        weights=parts.net.state_dict(),
-        momentum=momentum_buffers(parts.net, parts.optimizer),
-        losses=torch.tensor(progress.losses, dtype=torch.float64),
-        errors=torch.tensor(progress.errors, dtype=torch.float64),
-    )
-
-
-def restore(found: Checkpoint, parts: Parts, progress: Progress) -> None:
-    """Put a checkpoint's state into the parts."""
-    parts.net.load_state_dict(found.weights)
-    restore_momentum(parts.net, parts.optimizer, found.momentum, found.learning_rate)
-    progress.losses.extend(found.losses.tolist())
-    progress.errors.extend(found.errors.tolist())
+        folder, parts, recipe = self.folder, self.parts, self.recipe
+        weights = parts.net.state_dict()
+        momentum = momentum_buffers(parts.net, parts.optimizer)
+        result = {
+            "weights_sha256": sha256_of(weights),
+            "state_sha256": sha256_of(weights | {f"momentum.{n}": t for n, t in momentum.items()}),
+            "iterations": recipe.iterations,
+            "seconds": round(seconds, 2),
+            "train_error": self.progress.epoch_error(),
+            "evaluation": final.reports,
+        }
+        model = parts.model_file([short(report) for report in final.reports])
+        folder.write("model.safetensors", model)
+        for name, data in final.files.items():
+            folder.write(name, data)
+        folder.write("curves.svg", draw_curves(folder.rows(), recipe.name).encode())
+        folder.write_json("result.json", result)
+        return result
