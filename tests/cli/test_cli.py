@@ -37,8 +37,9 @@ def test_every_verb_has_help_with_an_example(reslab, verb: str) -> None:
     assert f"Example: reslab {verb}" in done.stdout
 
 
-def test_help_is_quick_and_loads_no_torch() -> None:
-    code = "import sys, reslab.cli; reslab.cli.main(['--help']); sys.exit('torch' in sys.modules)"
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_is_quick_and_loads_no_torch(option: str) -> None:
+    code = f"import sys, reslab.cli; reslab.cli.main(['{option}']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 

@@ -5,12 +5,15 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import wraps
+from importlib import metadata
 from io import TextIOWrapper
+from typing import Annotated
 
 import typer
 
+import reslab
 from reslab.cli.check import check
-from reslab.cli.console import complain
+from reslab.cli.console import complain, say
 from reslab.cli.detect import detect
 from reslab.cli.evaluate import evaluate
 from reslab.cli.export import export
@@ -48,6 +51,13 @@ VERBS = {
 UsageError = typer.BadParameter.__mro__[1]
 
 
+def tell(version: bool) -> None:
+    """Answer `--version`; torch is asked of the installation, for its import takes seconds."""
+    if version:
+        say(f"reslab {reslab.__version__}, torch {metadata.version('torch')}")
+        raise typer.Exit
+
+
 def build_app() -> typer.Typer:
     """The command with all its verbs."""
     app = typer.Typer(
@@ -58,9 +68,18 @@ def build_app() -> typer.Typer:
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )
+    app.callback()(about)
     for verb, example in VERBS.items():
         app.command(name_of(verb), epilog=f"Example: {example}")(stopped_in_a_line(verb))
     return app
+
+
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", help="What is installed.", is_eager=True, callback=tell)
+    ] = False,
+) -> None:
+    """What is asked of reslab itself, without a verb."""
 
 
 def stopped_in_a_line(verb: Callable[..., int | None]) -> Callable[..., int | None]:
