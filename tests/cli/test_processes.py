@@ -188,8 +188,11 @@ def test_a_scheduler_may_start_the_processes_and_hears_143(one: Path, tmp_path: 
     assert result(out) == result(one)
 
 
-def test_two_machines(one: Path, tmp_path: Path) -> None:
-    """As docs/machines.md has it: torchrun on each, here on two addresses of this machine."""
+def test_two_machines_of_which_one_loses_its_process(one: Path, tmp_path: Path) -> None:
+    """As docs/machines.md has it: torchrun on each, here on two addresses of this machine.
+
+    Each torchrun counts its own restarts, so after the loss their numbers differ.
+    """
     out = tmp_path / "run"
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -198,13 +201,16 @@ def test_two_machines(one: Path, tmp_path: Path) -> None:
         machines = [
             ending.enter_context(
                 started(
-                    *TORCHRUN[:2], "--nnodes", "2", "--nproc-per-node", "1",
+                    *TORCHRUN[:2], "--nnodes", "2", "--nproc-per-node", "1", "--max-restarts", "1",
                     "--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", "first-run",
                     "--local-addr", address, *RESLAB, *words(out),
                 )
             )
             for address in ("127.0.0.1", "127.0.0.2")
         ]  # fmt: skip
+        wait_for(out / "checkpoints" / "00000005.safetensors", machines[0])
+        (lost,) = ranks(machines[1]).values()
+        os.kill(lost, signal.SIGKILL)
         said = [machine.communicate(timeout=240)[1] for machine in machines]
         assert [machine.returncode for machine in machines] == [0, 0], said
     assert result(out) == result(one)

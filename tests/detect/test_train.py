@@ -56,14 +56,21 @@ def digests(run: Path) -> tuple[str, str]:
     return result["weights_sha256"], result["state_sha256"]
 
 
-def after(updates: int) -> Callable[[], int | None]:
-    """A SIGTERM that arrives during so many updates from now."""
+def looks(run: Path) -> list[tuple[int, int]]:
+    """Iterations and pictures of the evaluations in the log."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [(row["iteration"], row["n"]) for row in rows if row["kind"] == "eval"]
+
+
+def after(times: int) -> Callable[[], int | None]:
+    """A SIGTERM that is there when the run asks for the so manieth time: it does after each update
+    and for each picture that it looks at."""
     asked = 0
 
     def stop() -> int | None:
         nonlocal asked
         asked += 1
-        return 15 if asked == updates else None
+        return 15 if asked == times else None
 
     return stop
 
@@ -100,34 +107,35 @@ def test_a_run_folder_holds_what_a_classifiers_does(joint: Path) -> None:
     names = {path.name for path in joint.iterdir()}
     assert names == {
         "recipe.json", "environment.json", "metrics.jsonl", "result.json", "model.safetensors",
-        "curves.svg", "detections.json", "preprocessing.safetensors", "checkpoints",
+        "curves.svg", "detections.json", "preprocessing.safetensors", "checkpoints", ".lock",
     }  # fmt: skip
     rows = [json.loads(line) for line in (joint / "metrics.jsonl").read_text().splitlines()]
     assert [row["iteration"] for row in rows if row["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
-    looks = [row for row in rows if row["kind"] == "eval"]
-    assert [(row["iteration"], row["n"]) for row in looks] == [(4, 2), (6, 3)]
+    assert looks(joint) == [(4, 2), (6, 3)]
+    evaluated = [row for row in rows if row["kind"] == "eval"]
     made = load_detector(joint)
     assert sha256_of(made.net.state_dict()) == digests(joint)[0]
     assert made.classes == SCENES.test.classes
     result = json.loads((joint / "result.json").read_bytes())
     (report,) = result["evaluation"]
-    assert report["map_50"] == looks[1]["map_50"]
+    assert report["map_50"] == evaluated[1]["map_50"]
     assert len(report["per_class"]) == 10
     assert isinstance(json.loads((joint / "detections.json").read_bytes()), list)
 
 
-@pytest.mark.parametrize("updates", [1, 4, 6])
+@pytest.mark.parametrize(("updates", "times"), [(1, 1), (4, 4), (4, 6), (6, 8)])
 def test_stopped_and_gone_on_is_never_stopped(
-    joint: Path, weights: Path, tmp_path: Path, updates: int
+    joint: Path, weights: Path, tmp_path: Path, updates: int, times: int
 ) -> None:
-    """At a checkpoint, between two, at the last update."""
+    """At a checkpoint, between two, at the second picture of an evaluation, at the last update."""
     out = tmp_path / "run"
     with pytest.raises(Interrupted) as stopped:
-        train_detector(short_recipe(), out, weights=weights, stop=after(updates))
+        train_detector(short_recipe(), out, weights=weights, stop=after(times))
     assert stopped.value.iteration == updates
     assert not (out / "result.json").exists()
     resume(out)
     assert digests(out) == digests(joint)
+    assert looks(out) == looks(joint)
     assert (out / "detections.json").read_bytes() == (joint / "detections.json").read_bytes()
     assert load_detector(out).metrics == load_detector(joint).metrics
 
@@ -206,17 +214,17 @@ def test_four_steps_share_what_the_paper_shares(fourfold: Path) -> None:
     assert (recipe.step, recipe.name) == (2, "digit-scenes-small-c4-step2")
 
 
-@pytest.mark.parametrize("updates", [3, 4, 7, 15])
+@pytest.mark.parametrize("times", [3, 4, 9, 12, 22])
 def test_four_steps_stopped_anywhere_go_on(
-    fourfold: Path, weights: Path, tmp_path: Path, updates: int
+    fourfold: Path, weights: Path, tmp_path: Path, times: int
 ) -> None:
-    """Of 4 updates each: inside every step, and between two.
+    """Of 4 updates each: inside every step, between two, while the second looks at its pictures.
 
     What goes on needs the weights' place alone, which the folder knows.
     """
     out = tmp_path / "run"
     with pytest.raises(Interrupted) as stopped:
-        train_detector(short_recipe(*FOURFOLD), out, weights=weights, stop=after(updates))
+        train_detector(short_recipe(*FOURFOLD), out, weights=weights, stop=after(times))
     assert f"reslab resume {out}" in str(stopped.value)
     resume(out)
     assert digests(out) == digests(fourfold)
@@ -227,7 +235,7 @@ def test_four_steps_stopped_anywhere_go_on(
 def test_a_step_can_go_on_by_itself(fourfold: Path, weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(Interrupted):
-        train_detector(short_recipe(*FOURFOLD), out, weights=weights, stop=after(7))
+        train_detector(short_recipe(*FOURFOLD), out, weights=weights, stop=after(9))
     resume(out / "step2")
     assert digests(out / "step2") == digests(fourfold / "step2")
     assert not (out / "step3").exists()

@@ -297,7 +297,7 @@ def test_step_two_learns_from_the_proposals_of_another_net(make: Make) -> None:
 def test_steps_of_proposals_report_nothing(make: Make) -> None:
     for step in (1, 3):
         it = make(step=step)
-        assert it.evaluate() == []
+        assert it.evaluate(lambda: None) == []
         final = it.finish(lambda: None)
         assert (final.reports, final.files) == ([], {})
 
@@ -370,7 +370,7 @@ def test_evaluation_is_of_the_first_pictures_and_leaves_training_as_it_was(make:
     it = make("search.threshold=0.0")
     before, training = state_of(it), [m.training for m in it.net.modules()]
     learning = [p.requires_grad for p in it.net.parameters()]
-    (row,) = it.evaluate()
+    (row,) = it.evaluate(lambda: None)
     assert (row["n"], row["set"]) == (2, "test")
     assert not changed(before, it)
     assert training == [m.training for m in it.net.modules()]

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -66,3 +67,11 @@ def test_nothing_starts_from_weights_that_failed(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="digits-resnet20: no luck"):
         finish(plan_detection(tmp_path, iterations=None, seeds=1), machine, jobs=1)
     assert machine.started == ["digits-resnet20"]
+
+
+def test_a_result_that_other_machines_see_late_is_waited_for(tmp_path: Path) -> None:
+    run = plan_detection(tmp_path, iterations=None, seeds=1)[0]
+    run.folder.mkdir(parents=True)
+    assert not module.has_finished(run, seconds=0.0)
+    Timer(0.2, (run.folder / "result.json").touch).start()
+    assert module.has_finished(run, seconds=20.0)

@@ -46,7 +46,7 @@ class Finder:
             epoch=2,
             loss_of=self.loss_of,
             shares_of=lambda k: [torch.full((1, 1), float(k)), torch.ones(1, 1)],
-            evaluate=lambda: self.reports,
+            evaluate=lambda beat: self.reports,
             error_of=lambda report: 100 - report["map_50"],
             finish=lambda beat: Final(
                 [report | {"coco": TWELVE, "per_class": []} for report in self.reports], {}

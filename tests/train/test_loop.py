@@ -44,6 +44,20 @@ def test_one_update_is_the_mean_over_shares_with_statistics_of_their_own() -> No
     assert (step.iteration, step.learning_rate, step.train_error.item()) == (1, 0.1, 50.0)
 
 
+def test_all_that_an_update_makes_is_on_the_device_of_the_weights() -> None:
+    """Also where no batch norm moves statistics. A device without memory mixes with no other."""
+    net = nn.Linear(2, 1, device="meta")
+    optimizer = torch.optim.SGD([{"params": list(net.parameters()), "scale": 1.0}], lr=0.1)
+
+    def loss_of(one: Tensor) -> tuple[Tensor, Tensor]:
+        loss = net(one).mean()
+        return loss, loss.detach()
+
+    shares = [torch.zeros(3, 2, device="meta")] * 2
+    step = next(training_steps(loss_of, lambda k: shares, optimizer, Schedule(RECIPE), range(1)))
+    assert step.loss.device == step.train_error.device == torch.device("meta")
+
+
 class Counting(torch.optim.SGD):
     steps = 0
 

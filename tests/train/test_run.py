@@ -46,14 +46,22 @@ def result(run: Path) -> dict[str, Any]:
     return {k: v for k, v in found.items() if k not in ADDRESS}
 
 
+LOOKS = 4  # times that an evaluation asks whether to stop: once for each hundred of 360 pictures
+
+
 def after(iterations: int) -> Callable[[], int | None]:
     """A SIGTERM that arrives during update number `iterations`."""
+    return at(iterations + LOOKS * ((iterations - 1) // 10))
+
+
+def at(number: int) -> Callable[[], int | None]:
+    """A SIGTERM that is there when a run asks for the so manieth time."""
     asked = 0
 
     def stop() -> int | None:
         nonlocal asked
         asked += 1
-        return 15 if asked == iterations else None
+        return 15 if asked == number else None
 
     return stop
 
@@ -62,7 +70,7 @@ def test_the_folder_holds_what_the_contract_names(whole: Path) -> None:
     names = {path.name for path in whole.iterdir()}
     assert names == {
         "recipe.json", "environment.json", "metrics.jsonl", "result.json", "model.safetensors",
-        "curves.svg", "mistakes.json", "checkpoints",
+        "curves.svg", "mistakes.json", "checkpoints", ".lock",
     }  # fmt: skip
     assert [p.name[:8] for p in sorted((whole / "checkpoints").iterdir())] == [
         "00000012", "00000018", "00000024",
@@ -120,6 +128,19 @@ def test_a_stopped_run_goes_on_to_the_same_bits_and_lines(
     assert metrics(out) == metrics(whole)
 
 
+@pytest.mark.parametrize("number", [11, 14, 26])
+def test_a_run_that_is_stopped_in_an_evaluation_goes_on_with_it(
+    short: Recipe, whole: Path, tmp_path: Path, number: int
+) -> None:
+    """At its beginning, at its end, and in the second one; what it would have told is not lost."""
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted, match="iteration 20" if number > 20 else "iteration 10"):
+        train(short, out, stop=at(number))
+    train(short, out)
+    assert result(out) == result(whole)
+    assert metrics(out) == metrics(whole)
+
+
 def test_a_run_killed_without_warning_goes_on_from_its_last_checkpoint(
     short: Recipe, whole: Path, tmp_path: Path
 ) -> None:
@@ -135,7 +156,7 @@ def test_a_run_killed_without_warning_goes_on_from_its_last_checkpoint(
         train(short, out, stop=after(8))
     calls = iter(range(100))
     with pytest.raises(Killed):  # five updates later, none of them saved but by the sixth
-        train(short, out, stop=lambda: None if next(calls) < 6 else kill())
+        train(short, out, stop=lambda: None if next(calls) < 6 + LOOKS else kill())
     newest = sorted((out / "checkpoints").iterdir())[-1]
     newest.write_bytes(newest.read_bytes()[:-100])
     told: list[dict[str, Any]] = []

@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from threading import Event
+from threading import Event, Timer
 
 import pytest
 import torch
@@ -69,6 +69,36 @@ def test_a_disk_that_is_behind_costs_checkpoints_and_no_time(
     assert told == [
         f"no checkpoint at iteration {it}: the disk is busy with that of 10" for it in (20, 30)
     ]
+
+
+def test_the_last_checkpoint_waits_for_the_disk(tmp_path: Path, told: list[str]) -> None:
+    disk = Disk(tmp_path)
+    saver = Saver(disk, told.append, saved=0, patience=0.01)
+    disk.let.clear()
+    saver.begin(checkpoint(10))
+    Timer(0.2, disk.let.set).start()
+    saver.begin(checkpoint(20), must=True)
+    saver.close()
+    assert (kept(disk), told) == ([10, 20], [])
+
+
+def test_who_must_end_at_once_does_not_wait_for_the_disk(tmp_path: Path, told: list[str]) -> None:
+    """As a second signal ends a run: what was being written is as good as lost."""
+    disk = Disk(tmp_path)
+    disk.let.clear()
+    saver = Saver(disk, told.append, saved=0)
+
+    def run() -> None:
+        with saver:
+            saver.begin(checkpoint(10))
+            raise SystemExit(143)
+
+    with pytest.raises(SystemExit):
+        run()
+    assert kept(disk) == []
+    disk.let.set()
+    saver.close()
+    assert kept(disk) == [10]
 
 
 def test_a_disk_that_refuses_is_told_of_and_tried_again(tmp_path: Path, told: list[str]) -> None:

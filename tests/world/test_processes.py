@@ -2,18 +2,22 @@
 
 import os
 import signal
+import socket
+import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from reslab.world import launching
 from reslab.world.launching import launch
-from reslab.world.processes import Alone, join_processes, one_voice
+from reslab.world.processes import Alone, join_processes, meet, one_voice
 
 BEGIN = """
 import os, signal, sys, time
@@ -180,6 +184,80 @@ def test_who_is_waited_for_too_long_is_named(together, monkeypatch) -> None:
         "process 1 of 3 did not come within 6 s (RESLAB_PATIENCE allows more): it was stopped, "
         "or it is slow"
     ]
+
+
+def test_who_is_killed_while_others_compute_is_named_and_they_end(together, monkeypatch) -> None:
+    work = """
+    def work(group):
+        if group.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(60)
+    """
+    monkeypatch.setattr(launching, "GRACE", 0.2)
+    begun = time.monotonic()
+    assert together(work) == (137, ["process 1 of 2 was ended by SIGKILL"])
+    assert time.monotonic() - begun < 50
+
+
+def test_a_signal_that_comes_before_anyone_listens_is_the_status(together) -> None:
+    work = """
+    def work(group):
+        if group.rank == 1:
+            os.kill(os.getppid(), signal.SIGTERM)
+        time.sleep(60)
+    """
+    assert together(work) == (143, [])
+
+
+def test_the_others_say_that_the_process_with_the_store_is_gone(tmp_path: Path) -> None:
+    """A scheduler starts processes, and the first of them has the store."""
+    script, lines = tmp_path / "script.py", tmp_path / "lines"
+    work = """
+def work(group):
+    group.agree(0)
+    if group.rank == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    group.agree(0)
+"""
+    script.write_text(f"{BEGIN}{work}\nsaid()\n")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    facts = {"WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(lines)], env=os.environ | facts | {"RANK": str(rank)}
+        )
+        for rank in range(3)
+    ]
+    assert [process.wait(60) for process in started] == [-signal.SIGKILL, 1, 1]
+    assert lines.read_text() == "process 0 of 3 is gone, and with it the way to the others\n"
+
+
+def met(store: dist.Store, count: int, late: float = 0.0) -> list[str]:
+    """What `count` processes agree on, of which the last comes so many seconds late."""
+
+    def one(rank: int) -> str:
+        time.sleep(late if rank == count - 1 else 0.0)
+        return meet(store, rank, count, patience=20.0)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count)))
+
+
+def test_processes_that_are_started_again_meet_each_other_and_not_the_dead() -> None:
+    """In a store that still holds what the dead ones wrote."""
+    store = dist.HashStore()
+    names = [met(store, 3), met(store, 3, late=0.5), met(store, 3)]
+    assert all(len(set(name)) == 1 for name in names)
+    assert len({name[0] for name in names}) == 3
+
+
+def test_who_does_not_come_is_named() -> None:
+    store = dist.HashStore()
+    met(store, 3)  # started before, dead now
+    with pytest.raises(RuntimeError, match=r"process 1 and 2 of 3 did not come within 0\.2 s"):
+        meet(store, 0, 3, patience=0.2)
 
 
 def test_one_process_is_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:

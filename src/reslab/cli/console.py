@@ -58,24 +58,34 @@ def on_screen(*columns: str, rows: list[list[str]]) -> None:
 
 @contextmanager
 def stopping(
-    hear: Callable[[str], None] = complain,
+    hear: Callable[[str], None] = complain, *, begun: bool = False
 ) -> Iterator[Callable[[], int | None]]:
     """Inside, Ctrl-C, SIGTERM and SIGHUP are only noted; the function given tells which one came.
 
-    A second one ends the process at once: its run goes on from the last checkpoint.
+    A second one ends the process at once: its run goes on from the last checkpoint. So does one
+    that comes before the function was ever asked, unless the work has `begun`: there is nothing new
+    to save.
     """
     seen: list[int] = []
+    asked = begun
 
     def note(number: int, frame: FrameType | None) -> None:
-        if seen:
+        if not asked:
+            hear("stopped before anything new was done")
+        if seen or not asked:
             raise SystemExit(128 + number)
         seen.append(number)
         hear("saving after this iteration; once more to stop at once")
 
+    def stop() -> int | None:
+        nonlocal asked
+        asked = True
+        return seen[0] if seen else None
+
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal was closed
     before = {number: signal.signal(number, note) for number in numbers}
     try:
-        yield lambda: seen[0] if seen else None
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

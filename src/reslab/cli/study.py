@@ -90,7 +90,8 @@ def carried_out(it: Study, data: Path | None, jobs: int, cluster: str | None) ->
             launch, at_a_time = ending.enter_context(on_ray(data, jobs)), len(it.planned)
         else:
             launch, at_a_time = here(data, max(usable_cores() // jobs, 1)), jobs
-        stop = ending.enter_context(stopping())  # Ray would end at once
+        # Ray would end at once, and without the runs
+        stop = ending.enter_context(stopping(begun=True))
         tell = ending.enter_context(study_display(it.planned))
         signal = carry_out(it.planned, launch, jobs=at_a_time, tell=tell, stop=stop)
     if signal:

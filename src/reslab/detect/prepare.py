@@ -11,7 +11,7 @@ from torch import Tensor
 from reslab.data.boxes import DetectionSet, DetectionSets, Truth
 from reslab.data.decode import BadPicture
 from reslab.data.detection import read_parts, sets_of
-from reslab.data.loading import in_order, usable_cores
+from reslab.data.loading import cores_for, in_order, usable_cores
 from reslab.data.place import Place, folder_of
 from reslab.data.scenes import digit_scenes
 from reslab.detect.batches import DetectionBatches, to_find
@@ -109,7 +109,7 @@ def prepared(
         batches=DetectionBatches(
             sets.train, preprocessing, shorter=recipe.shorter, longest=recipe.longest,
             flip=recipe.flip, size=recipe.batch_size, seed=seed,
-            threads=max(usable_cores() // world.processes.local, 1),
+            threads=cores_for(world.processes),
             bad_limit=recipe.bad_limit, tell=say, last=recipe.iterations, device=world.device,
             processes=world.processes,
         ),

@@ -8,7 +8,7 @@ import torch
 
 from reslab.data.boxes import Detections, DetectionSet
 from reslab.data.decode import BadPicture
-from reslab.data.loading import in_order, usable_cores
+from reslab.data.loading import cores_for, in_order
 from reslab.detect.inference import find_together
 from reslab.detect.model import Detector, ready
 from reslab.detect.search import Search
@@ -25,17 +25,21 @@ def search_set(
     search: Search,
     hear: Hear = lambda line: None,
     processes: Processes = Alone(),
+    beat: Callable[[], None] = lambda: None,
 ) -> tuple[DetectionSet, list[Detections]]:
     """What the detectors, together, find in each picture; labels are the set's.
 
     Pictures that do not decode are told of and left out of the set that is returned. Pictures are
-    dealt to the processes, and all of them have what was found in all.
+    dealt to the processes, and all of them have what was found in all. `beat` is called once a
+    picture, equally often by every process, and may raise to stop.
     """
     labels = labels_in(detectors[0], pictures)
     detectors = [ready(detector) for detector in detectors]
+    threads = cores_for(processes)
     own: dict[int, Detections | str] = {}
     dealt = range(processes.rank, len(pictures), processes.count)
-    for index, picture in zip(dealt, decoded(pictures, dealt), strict=True):
+    for index, picture in zip(dealt, decoded(pictures, dealt, threads), strict=True):
+        beat()
         if isinstance(picture, BadPicture):
             line = f"{picture}; left out"
             own[index] = line
@@ -45,6 +49,8 @@ def search_set(
         known = seen.take(labels[seen.labels] >= 0)
         own[index] = Detections(known.boxes, known.scores, labels[known.labels])
         hear(None)
+    if processes.rank >= len(pictures) % processes.count > 0:
+        beat()  # others have a picture more
     of_all = {at: it for one in processes.gather_objects(own) for at, it in one.items()}
     good, found = [], []
     for index in range(len(pictures)):
@@ -61,7 +67,9 @@ def search_set(
     return pictures if whole else pictures.take(pictures.name, torch.tensor(good)), found
 
 
-def decoded(pictures: DetectionSet, indices: Sequence[int]) -> Iterator[np.ndarray | BadPicture]:
+def decoded(
+    pictures: DetectionSet, indices: Sequence[int], threads: int
+) -> Iterator[np.ndarray | BadPicture]:
     """Pictures read by threads ahead of need; what is wrong with a bad one in its place."""
 
     def picture_at(index: int) -> np.ndarray | BadPicture:
@@ -70,7 +78,7 @@ def decoded(pictures: DetectionSet, indices: Sequence[int]) -> Iterator[np.ndarr
         except BadPicture as bad:
             return bad
 
-    with closing(in_order(picture_at, indices, usable_cores(), AHEAD)) as coming:
+    with closing(in_order(picture_at, indices, threads, AHEAD)) as coming:
         yield from coming
 
 

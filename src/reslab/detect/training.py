@@ -129,16 +129,18 @@ class DetectorTraining:
             recipe, reports,
         )  # fmt: skip
 
-    def evaluate(self) -> list[Row]:
+    def evaluate(self, beat: Callable[[], None]) -> list[Row]:
         """The report on the way, over the first of the test pictures."""
         count = min(self.recipe.watched, len(self.test))
         if self.recipe.stage in (1, 3):  # nothing judges regions yet
             return []
-        found = self.search(self.test.take(self.test.name, torch.arange(count)))
+        found = self.search(self.test.take(self.test.name, torch.arange(count)), beat)
         train_mode(self.net, self.recipe)
         return [measure(*found, self.protocol).as_dict()]
 
-    def search(self, pictures: DetectionSet) -> tuple[DetectionSet, list[Detections]]:
+    def search(
+        self, pictures: DetectionSet, beat: Callable[[], None] = lambda: None
+    ) -> tuple[DetectionSet, list[Detections]]:
         """A set without its bad pictures, and what is found in them."""
         self.net.eval()
 
@@ -147,14 +149,14 @@ class DetectorTraining:
                 self.say(line)
 
         return search_set(
-            [self.detector([])], pictures, self.recipe.search, hear, self.world.processes
+            [self.detector([])], pictures, self.recipe.search, hear, self.world.processes, beat
         )
 
     def finish(self, beat: Callable[[], None]) -> Final:
         """The final report and all detections."""
         if self.recipe.stage in (1, 3):
             return Final([], {})
-        seen, found = self.search(self.test)
+        seen, found = self.search(self.test, beat)
         report = measure(seen, found, self.protocol)
         results = json.dumps(as_results(seen, found))
         return Final([report.as_dict() | report.details()], {FOUND: results.encode()})

@@ -1,13 +1,13 @@
 """A protocol over a set: each picture exactly once, errors from whole counts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from reslab.data.loading import usable_cores
+from reslab.data.loading import cores_for
 from reslab.data.pictures import PictureSet
 from reslab.evaluate.errors import wilson, wrong_in_top
 from reslab.evaluate.scoring import (
@@ -102,14 +102,16 @@ def score(
     tell: Tell = silent,
     vault: Vault | None = None,
     processes: Processes = Alone(),
+    beat: Callable[[], None] = lambda: None,
 ) -> Scores:
     """The mean over a protocol's views of a model's probabilities; arguments as of `classify`.
 
-    Ranges of pictures are dealt whole to the processes, and all of them have all scores.
+    Ranges of pictures are dealt whole to the processes, and all of them have all scores. `beat` is
+    called once a range, equally often by every process, and may raise to stop.
     """
     if not len(pictures):
         raise ValueError(f"{pictures.name} holds no pictures: there is nothing to evaluate")
-    threads = threads or max(usable_cores() // processes.local, 1)
+    threads = threads or cores_for(processes)
     device = device or pictures.labels.device
     shelf = vault.shelf(pictures, threads, tell) if vault else None
     views = protocol.views()
@@ -119,9 +121,11 @@ def score(
     fresh = {view: torch.empty(shape) for view in missing if vault and vault.keep}
     bad = {index: text for scores in kept.values() for index, text in scores.bad.items()}
     assert vault is None or processes.count == 1
-    ranges = ranges_of(pictures)[processes.rank :: processes.count]
+    whole = ranges_of(pictures)
+    ranges = whole[processes.rank :: processes.count]
     total = torch.full(shape, -0.0)
     for loaded in load_ranges(pictures, [view.side for view in missing], threads, ranges):
+        beat()
         here = slice(loaded.start, loaded.stop)
         parts = score_range(model, loaded, missing, shape[1], device)
         for view, values in fresh.items():
@@ -132,6 +136,8 @@ def score(
         for text in loaded.bad.values():
             tell(bad_picture(text))
         tell(progress(loaded.stop))
+    if processes.rank >= len(whole) % processes.count > 0:
+        beat()  # others have a range more
     for view, values in fresh.items():
         assert shelf is not None
         shelf.keep(view, Scores(values, bad))

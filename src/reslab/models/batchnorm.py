@@ -28,8 +28,8 @@ class Statistics:
     """The statistics of batch-norm layers, as one row of numbers: of a forward pass that was made
     in `of_passes`, or what the layers keep."""
 
-    def __init__(self, norms: Iterable[nn.BatchNorm2d]) -> None:
-        self.norms = list(norms)
+    def __init__(self, norms: Iterable[nn.BatchNorm2d], device: torch.device) -> None:
+        self.norms, self.device = list(norms), device
         pairs = [(norm.running_mean, norm.running_var) for norm in self.norms]
         self.buffers = [buffer for pair in pairs for buffer in pair if buffer is not None]
         self.counts = [
@@ -54,7 +54,7 @@ class Statistics:
     def row(self) -> Tensor:
         """float64 [numbers]"""
         if not self.buffers:
-            return torch.empty(0, dtype=torch.float64)
+            return torch.empty(0, dtype=torch.float64, device=self.device)
         return torch.cat(self.buffers).double()
 
     @torch.no_grad()
@@ -84,7 +84,7 @@ def recompute_statistics(
     stay as they are; the network is left in evaluation mode. Where several processes make passes,
     `shares` each of a mini-batch, `gather` brings the rows of all, in the order of the shares.
     """
-    statistics = Statistics(norms_of(net))
+    statistics = Statistics(norms_of(net), next(net.parameters()).device)
     for norm in statistics.norms:
         norm.reset_running_stats()
     net.train()

@@ -12,6 +12,7 @@ from reslab.study.launching import Launch, Work
 
 Tell = Callable[[PlannedRun, int], None]  # a run and the iterations it has done
 POLL_SECONDS = 0.5
+SETTLED = 90.0  # seconds after which every machine sees what one of them wrote on a shared disk
 TAIL = 2048  # bytes of a log, more than its last line
 
 
@@ -45,9 +46,9 @@ def carry_out(
             time.sleep(POLL_SECONDS)
             for run, work in list(working.items()):
                 tell(run, iterations_done(run))
-                if work.poll() is not None:
+                if (status := work.poll()) is not None:
                     del working[run]
-                    if not is_finished(run.folder) and not stop():
+                    if not (stop() or has_finished(run, SETTLED if status == 0 else 0.0)):
                         raise RuntimeError(f"{run.folder}: {last_line(printed(run))}")
             if number := stop():
                 return number
@@ -85,6 +86,14 @@ def cost(run: PlannedRun) -> int:
 def printed(run: PlannedRun) -> Path:
     """The file that holds what a run printed."""
     return run.folder.parent.with_name("logs") / f"{run.folder.name}.log"
+
+
+def has_finished(run: PlannedRun, seconds: float) -> bool:
+    """Whether the result of a run that has ended is there, or comes within so many seconds."""
+    limit = time.monotonic() + seconds
+    while not (there := is_finished(run.folder)) and time.monotonic() < limit:
+        time.sleep(POLL_SECONDS)
+    return there
 
 
 def is_finished(folder: Path) -> bool:

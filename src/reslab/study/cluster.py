@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reslab.study.launching import Launch, start, words_of
+from reslab.train.locking import is_locked
 
 if TYPE_CHECKING:
     from reslab.study.experiments import PlannedRun
@@ -39,10 +41,12 @@ def on_ray(data: Path | None, jobs: int) -> Iterator[Launch]:
         task = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=RETRIES)(carry)
 
         def launch(run: "PlannedRun", log: Path) -> Task:
-            weights = run.weights.resolve() if run.weights else None
-            there = replace(run, folder=run.folder.resolve(), weights=weights)
-            words = words_of(there, data.resolve() if data else None)
-            return Task(ray, task.remote(words, str(log.resolve()), threads), log)
+            # not resolved: where a link leads is each machine's own
+            weights = run.weights.absolute() if run.weights else None
+            there = replace(run, folder=run.folder.absolute(), weights=weights)
+            words = words_of(there, data.absolute() if data else None)
+            reference = task.remote(words, str(there.folder), str(log.absolute()), threads)
+            return Task(ray, reference, log)
 
         yield launch
     finally:
@@ -73,8 +77,13 @@ def share_of(machines: Sequence[dict[str, float]], jobs: int) -> tuple[int, floa
     return max(int(min(machine["CPU"] for machine in able)) // jobs, 1), min(gpus, 1)
 
 
-def carry(words: Sequence[str], log: str, threads: int) -> int:
-    """A run in a worker of the cluster; asked to cancel, it saves first."""
+def carry(words: Sequence[str], folder: str, log: str, threads: int) -> int:
+    """A run in a worker of the cluster; asked to cancel, it saves first.
+
+    A machine that was cut off may still be training what the cluster has lost sight of.
+    """
+    while is_locked(Path(folder)):
+        time.sleep(POLL_SECONDS)
     process = start(words, Path(log), threads)
     asked = False
     while True:
@@ -106,9 +115,10 @@ class Task:
             return self.ray.get(self.reference)
         except self.ray.exceptions.RayError as error:
             with open(self.log, "a") as file:
-                file.write(f"reslab: {first_line(error)}\n")
+                file.write(f"reslab: {last_line_of(error)}\n")
             return 1
 
 
-def first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+def last_line_of(error: Exception) -> str:
+    """Of a failure far away: the lines before say where."""
+    return str(error).strip().splitlines()[-1]

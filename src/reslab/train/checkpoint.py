@@ -31,6 +31,7 @@ class Checkpoint:
     momentum: dict[str, Tensor]
     losses: Tensor  # since the last line of the log, [<= log_every]
     errors: Tensor  # of the last epoch, [<= iterations of an epoch]
+    judged: bool = True  # False: the evaluation that belongs to this iteration is still to be made
 
     def copied(self) -> "Checkpoint":
         """One that stays as it is when training goes on, on the CPU."""
@@ -59,6 +60,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
             "learning_rate": checkpoint.learning_rate,
             "seconds": checkpoint.seconds,
             "schedule": asdict(checkpoint.schedule),
+            "judged": checkpoint.judged,
         }
     )
     metadata = {"facts": facts, "sha256": sha256_of(tensors | {f"facts {facts}": torch.empty(0)})}

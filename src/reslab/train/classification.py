@@ -82,14 +82,16 @@ class Classification:
         recipe = self.recipe.model_dump(mode="json")
         return Model(self.net, self.classes, self.preprocessing, recipe, reports, ids=self.ids)
 
-    def evaluate(self) -> list[Row]:
+    def evaluate(self, beat: Callable[[], None]) -> list[Row]:
         """Reports on the way, in fp32 with the statistics as they stand."""
         self.net.eval()
-        reports = [self.judge(pictures)[0].as_dict() for pictures in self.watched]
+        reports = [self.judge(pictures, beat)[0].as_dict() for pictures in self.watched]
         self.train_mode()
         return reports
 
-    def judge(self, pictures: AnySet) -> tuple[Report, Scores]:
+    def judge(
+        self, pictures: AnySet, beat: Callable[[], None] = lambda: None
+    ) -> tuple[Report, Scores]:
         """The report of one set, and the scores behind it."""
         protocol = OneCrop(self.preprocessing.resize, self.preprocessing.size)
         scores = score(
@@ -98,6 +100,7 @@ class Classification:
             protocol,
             device=self.world.device,
             processes=self.world.processes,
+            beat=beat,
         )
         return report(scores, pictures, str(protocol)), scores
 
@@ -105,7 +108,7 @@ class Classification:
         """Recompute the statistics over augmented training batches, then evaluate for good.
 
         The batches are those of the iterations after the last: seeded, and new to the net.
-        `beat` is called before each of them, and may raise to stop.
+        `beat` is called before each of them and in evaluation, and may raise to stop.
         """
         first = self.recipe.iterations
         if self.recipe.recompute_bn and self.recipe.batch_norm == "train":
@@ -121,7 +124,7 @@ class Classification:
                     self.recipe.virtual_gpus // self.world.processes.count,
                 )
         self.net.eval()
-        judged = [self.judge(pictures) for pictures in self.final]
+        judged = [self.judge(pictures, beat) for pictures in self.final]
         _, scores = judged[-1]
         pictures = self.final[-1]
         mistakes = worst_mistakes(scores.log_probabilities, pictures.labels.cpu(), pictures)

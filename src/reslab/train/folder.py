@@ -1,6 +1,5 @@
 """The run folder: what a run is, what it measured, what came out."""
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable
@@ -9,11 +8,12 @@ from typing import Any, TypeVar
 
 from reslab.train.changes import Fields, differences
 from reslab.train.checkpoint import Checkpoint, save_checkpoint, write_atomically
+from reslab.train.locking import LOCK, lock
 from reslab.train.recipe import TASKS, Recipe, RunRecipe
 from reslab.words import unknown
 
 # what a process that was killed while it made the folder may leave there
-BEGUN = ("environment.json", ".environment.json.tmp", ".recipe.json.tmp")
+BEGUN = (LOCK, "environment.json", ".environment.json.tmp", ".recipe.json.tmp")
 AnyRecipe = TypeVar("AnyRecipe", bound=RunRecipe)
 SHOWN = 3  # differences named when a folder holds another recipe
 
@@ -120,12 +120,9 @@ class RunFolder:
 
     def lock(self) -> int:
         """Keep a second process out until this one ends, however it ends; the lock's handle."""
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(handle)
-            raise ValueError(f"{self.path} is being trained by another process") from None
+        handle = lock(self.path)
+        if handle is None:
+            raise ValueError(f"{self.path} is being trained by another process")
         return handle
 
     @staticmethod
@@ -165,18 +162,15 @@ class RunFolder:
             os.fsync(file.fileno())
         save_checkpoint(self.checkpoints, checkpoint)
 
-    def forget_after(self, iteration: int, last: int) -> None:
-        """Drop the lines that the resumed run is going to write again.
-
-        Evaluations at the run's `last` iteration follow its last checkpoint.
-        """
+    def forget_after(self, iteration: int, judged: int) -> None:
+        """Drop the lines that the resumed run is going to write again: those after its iteration,
+        and evaluations after the iteration that was `judged` last."""
         if not self.writes:
             return
         kept = [
             row
             for row in self.rows()
-            if row["iteration"] <= iteration
-            and not (row["kind"] == "eval" and row["iteration"] == last)
+            if row["iteration"] <= (judged if row["kind"] == "eval" else iteration)
         ]
         self.write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept).encode())
 

@@ -41,8 +41,8 @@ def training_steps(
     keep. Gradients, statistics, losses and errors are taken in the order of the shares, whichever
     process had them, so that the sums are the same to the last bit.
     """
-    statistics = Statistics(norms)
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    statistics = Statistics(norms, weights[0].device)
     gradients = processes.gradients(weights)
     for iteration in iterations:
         rate = schedule.rate(iteration)

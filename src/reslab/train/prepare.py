@@ -11,7 +11,7 @@ from reslab.data.augment import PadAndCrop
 from reslab.data.batches import Batches
 from reslab.data.folder import PictureSets, open_pictures
 from reslab.data.images import ImageSet, Sets, hold_out, pixel_mean
-from reslab.data.loading import usable_cores
+from reslab.data.loading import cores_for, usable_cores
 from reslab.data.order import generator
 from reslab.data.picture_batches import PictureBatches
 from reslab.data.pictures import PictureSet
@@ -201,7 +201,7 @@ def batches_of(
     return PictureBatches(
         train, preprocessing, augmentation=augmentation,
         colour=origin.components if augmentation.colour else None,
-        size=recipe.batch_size, seed=seed, threads=max(usable_cores() // world.processes.local, 1),
+        size=recipe.batch_size, seed=seed, threads=cores_for(world.processes),
         sampler=recipe.balance == "sampler",
         bad_limit=recipe.pictures.bad_limit, tell=say,
         last=recipe.iterations + recipe.recompute_bn, device=world.device,

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,7 +59,8 @@ class Parts:
     epoch: int  # iterations of one
     loss_of: Callable[[Any], tuple[Tensor, Tensor]]
     shares_of: Callable[[int], Sequence[Any]]
-    evaluate: Callable[[], list[Row]]  # on the way, with moving statistics; there may be none
+    # on the way, with moving statistics, there may be none; calls its argument now and then
+    evaluate: Callable[[Callable[[], None]], list[Row]]
     error_of: Callable[[Row], float]  # of a report, percent; a plateau shows in the first one's
     # after training: final statistics and final reports; calls its argument now and then
     finish: Callable[[Callable[[], None]], Final]
@@ -79,8 +79,9 @@ def run(
 ) -> Row:
     """Train from the newest checkpoint, or from nothing, to `result.json`, whose value it returns.
 
-    `tell` hears every line of the log, and notes. `stop` is asked after every update: a signal's
-    number saves a checkpoint and raises Interrupted. Diverged leaves the last good checkpoint.
+    `tell` hears every line of the log, and notes. `stop` is asked after every update and during
+    evaluation: a signal's number saves a checkpoint and raises Interrupted. Diverged leaves the
+    last good checkpoint.
     """
 
     def say(text: str) -> None:
@@ -88,8 +89,10 @@ def run(
 
     found = parts.processes.from_first(lambda: newest_checkpoint(folder.checkpoints, say))
     start = found.iteration if found else 0
-    folder.forget_after(start, recipe.iterations)
-    with closing(Saver(folder, say, saved=start)) as saver:
+    # evaluations at the last iteration follow its checkpoint
+    judged = start if found and found.judged and start < recipe.iterations else start - 1
+    folder.forget_after(start, judged)
+    with Saver(folder, say, saved=start) as saver:
         it = Going(
             recipe, parts, folder,
             progress=Progress(parts.epoch),
@@ -100,6 +103,8 @@ def run(
         if found:
             it.restore(found)
             say(f"going on from iteration {start}")
+            if not found.judged:
+                it.judge(start)
         it.update(start)
         return it.finish(it.timer.seconds())
 
@@ -126,7 +131,7 @@ class Going:
         self.progress.losses.extend(found.losses.tolist())
         self.progress.errors.extend(found.errors.tolist())
 
-    def snapshot(self, iteration: int) -> Checkpoint:
+    def snapshot(self, iteration: int, judged: bool = True) -> Checkpoint:
         """The state after `iteration` updates."""
         self.progress.read()
         parts = self.parts
@@ -139,6 +144,7 @@ class Going:
             momentum=momentum_buffers(parts.net, parts.optimizer),
             losses=torch.tensor(self.progress.losses, dtype=torch.float64),
             errors=torch.tensor(self.progress.errors, dtype=torch.float64),
+            judged=judged,
         )
 
     def update(self, start: int) -> None:
@@ -152,33 +158,42 @@ class Going:
         for step in steps:
             self.progress.add(step)
             self.timer.pictures += recipe.batch_size
-            rows = self.rows_after(step)
-            self.saver.log(rows)
-            for row in rows:
-                self.tell(row)
-            if signal := self.stop():
-                self.saver.save(self.snapshot(step.iteration))
-                parts.processes.agree(0)  # who ends before it is saved would end the others
-                raise Interrupted(signal, self.folder.path, step.iteration)
-            if step.iteration % recipe.checkpoint_every == 0 or step.iteration == recipe.iterations:
-                self.saver.begin(self.snapshot(step.iteration))
+            self.write(self.rows_after(step))
+            last = step.iteration == recipe.iterations
+            judged = last or step.iteration % recipe.eval_every != 0
+            self.heed(step.iteration, judged)
+            if not judged:
+                self.judge(step.iteration)
+            if last or step.iteration % recipe.checkpoint_every == 0:
+                self.saver.begin(self.snapshot(step.iteration), must=last)
 
     def rows_after(self, step: Step) -> list[Row]:
-        """The lines that an update adds to the log; evaluates where it is time."""
-        recipe, rows = self.recipe, []
-        last = step.iteration == recipe.iterations
-        if step.warmed_up:
-            rows.append(warmup_row(step, self.schedule))
-        if step.iteration % recipe.log_every == 0 or last:
+        """The lines that an update adds to the log."""
+        rows = [warmup_row(step, self.schedule)] if step.warmed_up else []
+        if step.iteration % self.recipe.log_every == 0 or step.iteration == self.recipe.iterations:
             rows.append(train_row(step, self.progress, self.timer.speed()))
             self.timer.restart()
-        if step.iteration % recipe.eval_every == 0 and not last:
-            reports = self.parts.evaluate()
-            if reports:
-                self.schedule.evaluated(self.parts.error_of(reports[0]))
-            rows += [eval_row(step.iteration, report) for report in reports]
-            self.timer.restart()
         return rows
+
+    def judge(self, iteration: int) -> None:
+        """Evaluate on the way."""
+        reports = self.parts.evaluate(lambda: self.heed(iteration, judged=False))
+        if reports:
+            self.schedule.evaluated(self.parts.error_of(reports[0]))
+        self.write([eval_row(iteration, report) for report in reports])
+        self.timer.restart()
+
+    def write(self, rows: Sequence[Row]) -> None:
+        self.saver.log(rows)
+        for row in rows:
+            self.tell(row)
+
+    def heed(self, iteration: int, judged: bool) -> None:
+        """Save and end if a signal came; the state is that after `iteration` updates."""
+        if signal := self.stop():
+            self.saver.save(self.snapshot(iteration, judged))
+            self.parts.processes.agree(0)  # who ends before it is saved would end the others
+            raise Interrupted(signal, self.folder.path, iteration)
 
     def beat(self) -> None:
         """No update comes any more: it is safe to stop anywhere."""

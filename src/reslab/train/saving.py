@@ -1,7 +1,8 @@
 """What a run writes while it trains. No disk holds it up: what is refused is tried again later."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from threading import Thread
+from typing import Self
 
 from reslab.train.checkpoint import Checkpoint
 from reslab.train.folder import RunFolder
@@ -22,8 +23,7 @@ class Saver:
     ) -> None:
         self.folder, self.tell, self.patience = folder, tell, patience
         self.saved = saved  # the iteration of the newest whole checkpoint
-        self._thread = ThreadPoolExecutor(1, "reslab-checkpoint")
-        self._begun: tuple[int, Future[None]] | None = None
+        self._begun: Writing | None = None
         self._refused = False  # whether lines of the log are waiting
 
     def log(self, rows: Sequence[Row]) -> None:
@@ -40,14 +40,14 @@ class Saver:
         else:
             self._refused = False
 
-    def begin(self, checkpoint: Checkpoint) -> None:
-        """Copy a checkpoint, and have it written."""
+    def begin(self, checkpoint: Checkpoint, *, must: bool = False) -> None:
+        """Copy a checkpoint, and have it written; if it `must`, the disk is waited for."""
         if not self.folder.writes:
             return
         iteration = checkpoint.iteration
-        self._hear(self.patience)
+        self._hear(None if must else self.patience)
         if self._begun:
-            late = self._begun[0]
+            late = self._begun.checkpoint.iteration
             self.tell(
                 f"no checkpoint at iteration {iteration}: the disk is busy with that of {late}"
             )
@@ -57,7 +57,8 @@ class Saver:
         except OSError as error:
             self._complain(iteration, error)
             return
-        self._begun = iteration, self._thread.submit(self.folder.save, checkpoint.copied())
+        self._begun = Writing(self.folder, checkpoint.copied())
+        self._begun.start()
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint here and now; OSError if that cannot be."""
@@ -69,25 +70,46 @@ class Saver:
     def close(self) -> None:
         """Wait for what is being written."""
         self._hear(None)
-        self._thread.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None or issubclass(kind, Exception):  # others end the process, at once
+            self.close()
 
     def _hear(self, seconds: float | None) -> None:
         """What became of the checkpoint that was begun; wait for that so long at most."""
         if self._begun is None:
             return
-        iteration, writing = self._begun
-        if not wait([writing], seconds).done:
+        writing = self._begun
+        writing.join(seconds)
+        if writing.is_alive():
             return
         self._begun = None
-        try:
-            writing.result()
-            self.saved = iteration
-        except OSError as error:
-            self._complain(iteration, error)
+        if writing.refused:
+            self._complain(writing.checkpoint.iteration, writing.refused)
+        else:
+            self.saved = writing.checkpoint.iteration
 
     def _complain(self, iteration: int, error: OSError) -> None:
         last = f"that of iteration {self.saved} is kept" if self.saved else "none is kept yet"
         self.tell(f"no checkpoint at iteration {iteration}: {said(error)}; {last}")
+
+
+class Writing(Thread):
+    """A checkpoint on its way to the disk; the end of the process does not wait for it."""
+
+    def __init__(self, folder: RunFolder, checkpoint: Checkpoint) -> None:
+        super().__init__(name="reslab-checkpoint", daemon=True)
+        self.folder, self.checkpoint = folder, checkpoint
+        self.refused: OSError | None = None
+
+    def run(self) -> None:
+        try:
+            self.folder.save(self.checkpoint)
+        except OSError as error:
+            self.refused = error
 
 
 def said(error: OSError) -> str:

@@ -50,12 +50,16 @@ def launch(command: Sequence[str], count: int, threads: int, say: Callable[[str]
             )
             if asked:
                 send(started[-1:], asked[-1])
-        wait(started)
+        codes = wait(started)
     finally:
         send(started, signal.SIGKILL)
+        for process in started:
+            process.wait()
         for number, handler in before.items():
             signal.signal(number, handler)
-    return status_of([process.wait() for process in started], say)
+    if asked and -asked[0] in codes:  # it came before they could listen
+        return 128 + asked[0]
+    return status_of(codes, say)
 
 
 def send(processes: Sequence[subprocess.Popen[bytes]], number: int) -> None:
@@ -64,22 +68,25 @@ def send(processes: Sequence[subprocess.Popen[bytes]], number: int) -> None:
         process.send_signal(number)
 
 
-def wait(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Until all have ended, or one has failed and the others had time to."""
+def wait(processes: Sequence[subprocess.Popen[bytes]]) -> list[int | None]:
+    """Until all have ended, or one has failed and the others had time to; how each has ended."""
     limit = float("inf")
-    while any(process.poll() is None for process in processes) and time.monotonic() < limit:
-        if limit == float("inf") and any(process.returncode for process in processes):
+    while None in (codes := [process.poll() for process in processes]):
+        if time.monotonic() > limit:
+            break
+        if any(codes) and limit == float("inf"):
             limit = time.monotonic() + GRACE
         time.sleep(0.05)
+    return codes
 
 
-def status_of(codes: Sequence[int], say: Callable[[str], None]) -> int:
+def status_of(codes: Sequence[int | None], say: Callable[[str], None]) -> int:
     """Of the whole: what a process that could speak ended with, else 128 and the signal."""
-    spoken = [code for code in codes if code > 0]
+    spoken = [code for code in codes if code and code > 0]
     if spoken:
         return spoken[0]
     for rank, code in enumerate(codes):
-        if code < 0:
+        if code and code < 0:
             say(f"process {rank} of {len(codes)} was ended by {signal.Signals(-code).name}")
             return 128 - code
     return 0

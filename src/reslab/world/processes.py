@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from typing import Any, TypeVar, final
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
@@ -22,8 +23,10 @@ from reslab.world.gradients import Accumulated, Apart
 
 Value = TypeVar("Value")
 STARTED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what a launcher tells a process
+AGENT = "TORCHELASTIC_USE_AGENT_STORE"  # whether the store is the launcher's
 PATIENCE = "RESLAB_PATIENCE"  # seconds that a process waits for another
 SECONDS = 600.0
+POLL = 0.05  # seconds between two looks for the others
 GRACE = 2.0  # seconds in which a process that failed can say so before it is called lost
 
 
@@ -86,6 +89,7 @@ class Group:
         self.rank, self.count, self.patience = rank, count, patience
         self.local = int(os.environ.get("LOCAL_WORLD_SIZE", count))
         self.first = rank == 0
+        self.host = None if os.environ.get(AGENT) == "True" else 0  # the process with the store
         self.store = dist.PrefixStore("reslab", store)
         self.met = 0  # collectives that this process has come to
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -152,7 +156,8 @@ class Group:
                 time.sleep(0.1)
             missing = [rank for rank in range(self.count) if self._met(rank) < self.met]
         except RuntimeError:
-            return RuntimeError("the process that started this one is gone; nothing was lost")
+            gone = "the launcher" if self.host is None else f"process {self.host} of {self.count}"
+            return RuntimeError(f"{gone} is gone, and with it the way to the others")
         who = " and ".join(map(str, missing)) or "another"
         if waited >= self.patience:
             return RuntimeError(
@@ -172,8 +177,8 @@ class Group:
             mine = f"{status}/{self.rank}"
             found = self.store.compare_set("failed by", "", mine).decode()
             self.store.set("failed", found.split("/")[0])
-        except RuntimeError:
-            return self.first
+        except RuntimeError:  # the store is gone: the first of those that are left speaks
+            return self.rank == (1 if self.host == 0 else 0)
         return found == mine
 
     def close(self) -> None:
@@ -195,10 +200,46 @@ def join_processes() -> Processes:
         store, rank, count = next(dist.rendezvous("env://", timeout=timedelta(seconds=patience)))
     except RuntimeError:
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        raise RuntimeError(f"there is no run at {place} that this process could join") from None
-    # a store may outlive the processes that torchrun starts again, whose addresses are others
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    return Group(dist.PrefixStore(f"attempt {attempt}", store), rank, count, patience)
+        raise RuntimeError(
+            f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} did not meet the others "
+            f"at {place} within {patience:g} s"
+        ) from None
+    return Group(dist.PrefixStore(meet(store, rank, count, patience), store), rank, count, patience)
+
+
+def meet(store: dist.Store, rank: int, count: int, patience: float) -> str:
+    """A name for this start of the processes, which no other has.
+
+    torchrun's store outlives the processes that it starts again, and so does what they wrote; how
+    often it started them again is not the same number on each machine. So every process says that
+    it is here under a name of its own, the first proposes the names that it finds, and begins when
+    the processes of just these names have agreed.
+    """
+
+    def read(key: str) -> str:
+        return store.get(key).decode() if store.check([key]) else ""
+
+    own = uuid4().hex
+    store.set(f"here/{rank}", own)
+    limit = time.monotonic() + patience
+    missing: list[int] = [0]
+    while time.monotonic() < limit:
+        if rank == 0:
+            names = [read(f"here/{other}") for other in range(count)]
+            proposed = " ".join(names)
+            store.set("proposed", proposed)
+            missing = [other for other in range(1, count) if read(f"agreed/{other}") != proposed]
+            if not missing:
+                store.set("begun", proposed)
+                return own
+        elif own in (proposed := read("proposed")).split():
+            store.set(f"agreed/{rank}", proposed)
+            if read("begun") == proposed:
+                return proposed.split()[0]
+        time.sleep(POLL)
+    who = " and ".join(map(str, missing))
+    raise RuntimeError(f"process {who} of {count} did not come within {patience:g} s "
+                       f"({PATIENCE} allows more)")  # fmt: skip
 
 
 @contextmanager
