@@ -56,6 +56,8 @@ def study(
         raise ValueError(unknown("cluster", cluster, ("ray",)))
     folder = folder_of(place_of(data), "a study needs") if data else None
     if name == "responses":
+        of_others = {"--on": on, "--depths": depths, "--iterations": iterations}
+        must_not_be_given(name, of_others | {"--cluster": cluster})
         page, records = study_responses(runs or [], folder, out)
     else:
         if runs:

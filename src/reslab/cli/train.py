@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from reslab.recipes import AnyRecipe
 
 Processes = Annotated[
-    int, typer.Option(min=1, help="How many train together on this machine; torchrun: leave it.")
+    int, typer.Option(min=1, help="How many train together on this machine; not under torchrun or SLURM.")
 ]
 DATA_HELP = "The folder that holds the data set, or a URL of packed pictures."
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
