@@ -16,7 +16,7 @@ from reslab.study.findings import depth_findings, findings, option_findings, res
 from reslab.study.records import Seeds, grouped, read_record
 from reslab.study.report import write_evaluations, write_report, write_responses
 from reslab.study.responses import Response
-from reslab.study.tables import as_csv, as_markdown, paper_entry, table_rows, unique
+from reslab.study.tables import as_csv, as_markdown, labels_of, paper_entry, table_rows, unique
 
 
 def test_numbers_over_seeds_are_printed_as_table_6_prints_them() -> None:
@@ -123,6 +123,22 @@ def test_the_tables_agree(finish) -> None:
     assert len(markdown) == 2 + 4
     assert "853,018" in markdown[3]
     assert len({line.count("|") for line in markdown}) == 1
+
+
+def test_recipes_of_one_network_are_called_by_what_sets_them_apart(finish) -> None:
+    whole, digits = finish("cifar10-resnet20"), finish("digits-resnet20")
+    short = finish("cifar10-resnet20", seed=2, changes=("iterations=4000", "eval_every=9"))
+    many = ("iterations=9", "batch_size=64", "learning_rate=0.2")
+    other = finish("cifar10-resnet20", seed=3, changes=many)
+
+    def labels(*paths: Path) -> list[str]:
+        return labels_of(grouped(map(read_record, paths)))
+
+    assert labels(whole, short, finish("cifar10-resnet56")) == [
+        "ResNet-20, iterations=64000", "ResNet-20, iterations=4000", "ResNet-56",
+    ]  # fmt: skip
+    assert labels(whole, digits) == ["ResNet-20, data=cifar10", "ResNet-20, data=digits"]
+    assert labels(whole, other) == ["ResNet-20 #1", "ResNet-20 #2"]
 
 
 def test_the_papers_number_stands_only_beside_its_own_net_and_set(finish) -> None:

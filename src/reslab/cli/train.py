@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from reslab.recipes import AnyRecipe
 
 Processes = Annotated[
-    int, typer.Option(min=1, help="How many train together on this machine; not under torchrun or SLURM.")
+    int,
+    typer.Option(min=1, help="How many train together on this machine; not under torchrun."),
 ]
 DATA_HELP = "The folder that holds the data set, or a URL of packed pictures."
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]

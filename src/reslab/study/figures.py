@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from reslab.study.detection import Detectors
 from reslab.study.records import Classifiers
 from reslab.study.responses import Response
+from reslab.study.tables import labels_of
 from reslab.train.curves import COLOURS, Curve, svg_of
 
 SETTLED = 0.4  # of a run's length: what happens before may leave the figure at its top
@@ -17,16 +18,17 @@ def draw_errors(groups: Sequence[Classifiers]) -> str:
     """
     from matplotlib.figure import Figure
 
+    named = list(zip(groups, labels_of(groups), strict=True))
     panels = {
-        "plain": [group for group in groups if group.first.kind == "plain"],
-        "residual": [group for group in groups if group.first.kind != "plain"],
+        "plain": [it for it in named if it[0].first.kind == "plain"],
+        "residual": [it for it in named if it[0].first.kind != "plain"],
     }
     panels = {name: inside for name, inside in panels.items() if inside}
     figure = Figure(figsize=(5.2 * len(panels), 4.2), layout="constrained")
     all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (name, inside) in zip(all_axes, panels.items(), strict=True):
-        for index, group in enumerate(inside):
-            curve = Curve(group.first.label, group.curve_rows())
+        for index, (group, label) in enumerate(inside):
+            curve = Curve(label, group.curve_rows())
             colour = COLOURS[index % len(COLOURS)]
             axes.plot(*curve.train(), color=colour, linewidth=0.9, alpha=0.85)
             axes.plot(*curve.watched(), color=colour, linewidth=2.4, label=curve.label)

@@ -11,7 +11,7 @@ from reslab.study.findings import findings, response_findings
 from reslab.study.page import Page, Table, html_page, markdown_table, write_page
 from reslab.study.records import ClassifierRecord, grouped
 from reslab.study.responses import Response
-from reslab.study.tables import HEADER, as_csv, as_markdown, table_rows, unique
+from reslab.study.tables import HEADER, as_csv, as_markdown, labels_of, table_rows, unique
 from reslab.train.checkpoint import write_atomically
 
 ERROR_CAPTION = (
@@ -39,7 +39,7 @@ def write_report(records: Sequence[ClassifierRecord], out: Path, title: str, que
         findings=findings(groups),
         figures={"errors.svg": (draw_errors(groups), ERROR_CAPTION)},
         tables=[Table("Table", HEADER, table_rows(groups), ERROR_NOTE)],
-        details=details_of_runs(groups, unique([group.first.label for group in groups])),
+        details=details_of_runs(groups, labels_of(groups)),
     )
     return write_page(page, groups, out, as_markdown(groups), as_csv(groups))
 

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from reslab.models.names import cifar_models
 from reslab.study.complexity import complexity
 from reslab.study.paper import table_6
-from reslab.study.records import ClassifierRecord, Classifiers, test_error
+from reslab.study.records import CADENCE, ClassifierRecord, Classifiers, test_error
+from reslab.train.changes import flat
+from reslab.train.recipe import Recipe
+
+MOST = 2  # keys that a label names
 
 HEADER = (
     "network", "set", "layers", "parameters", "test error (%)", "training error (%)", "paper (%)",
@@ -27,7 +31,7 @@ def table_rows(groups: Sequence[Classifiers]) -> list[tuple[str, ...]]:
     """A row a recipe: best (mean ± std) over its seeds."""
     return [
         (
-            group.first.label,
+            label,
             group.first.recipe.data,
             str(group.first.depth),
             f"{complexity(group.first.label, group.first.recipe.model).parameters:,}",
@@ -36,7 +40,7 @@ def table_rows(groups: Sequence[Classifiers]) -> list[tuple[str, ...]]:
             paper_entry(group.first) or "–",
             f"{group.seconds:,.0f}",
         )
-        for group in groups
+        for group, label in zip(groups, labels_of(groups), strict=True)
     ]
 
 
@@ -66,6 +70,25 @@ def csv_text(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
     return text.getvalue()
+
+
+def labels_of(groups: Sequence[Classifiers]) -> list[str]:
+    """What tables and figures call each recipe; where two train the same net, what sets them
+    apart: the set, else one or two keys with their values."""
+    labels = []
+    for group in groups:
+        own = flat(group.first.recipe.model_dump(mode="json"))
+        others = [it.first.recipe for it in groups if it.first.label == group.first.label]
+        differing = {key for other in others for key in keys_of(group.first.recipe, other)}
+        telling = ["data"] if "data" in differing else sorted(differing - CADENCE)
+        values = [f"{key}={own.get(key)}" for key in telling if len(telling) <= MOST]
+        labels.append(", ".join([group.first.label, *values]))
+    return unique(labels)
+
+
+def keys_of(recipe: Recipe, other: Recipe) -> list[str]:
+    """Those in which two recipes differ."""
+    return [line.partition(":")[0] for line in recipe.differences(other)]
 
 
 def unique(labels: Sequence[str]) -> list[str]:
