@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from reslab.data.loading import usable_cores
+from reslab.data.loading import cores_here
 
 WORKERS = Path(__file__).with_name("workers.py")
 ITERATIONS = 24
@@ -23,9 +23,9 @@ LIMIT = 240.0  # seconds
 
 @contextmanager
 def two_workers() -> Iterator[subprocess.Popen[str]]:
-    """Of as many processors each as this machine has, so that a run has as many threads."""
+    """Of one processor each."""
     cluster = subprocess.Popen(
-        [sys.executable, str(WORKERS), str(usable_cores())],
+        [sys.executable, str(WORKERS), "1"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
     try:
@@ -48,10 +48,12 @@ def lose(cluster: subprocess.Popen[str], worker: int) -> None:
 
 
 def begun(out: Path, *more: str, address: str = "") -> subprocess.Popen[str]:
-    environment = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
-    environment |= {"RAY_ADDRESS": address} if address else {}
+    """The study, by a process that may use one core: a run has one thread wherever it is."""
+    environment = os.environ | ({"RAY_ADDRESS": address} if address else {})
+    core = min(cores_here())
+    code = f"import os, sys; os.sched_setaffinity(0, [{core}]); from reslab.cli import main; "
     return subprocess.Popen(
-        [sys.executable, "-m", "reslab", *STUDY, "--out", str(out), *more],
+        [sys.executable, "-c", f"{code} sys.exit(main())", *STUDY, "--out", str(out), *more],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
     )  # fmt: skip
 
@@ -80,20 +82,10 @@ def goings_on(out: Path) -> int:
     return sum("going on from iteration" in log for log in logs)
 
 
-def test_a_cluster_makes_the_runs_of_one_machine_whatever_happens_to_it(tmp_path: Path) -> None:
-    """One study is asked to stop and gone on with on this machine alone; one loses a worker."""
-    stopped, lost = tmp_path / "stopped", tmp_path / "lost"
+def test_a_cluster_that_loses_a_worker_makes_the_runs_of_one_machine(tmp_path: Path) -> None:
+    lost, here = tmp_path / "lost", tmp_path / "here"
     with two_workers() as cluster:
-        address = address_of(cluster)
-        study = begun(stopped, "--cluster", "ray", address=address)
-        wait_for_checkpoints(stopped, study)
-        study.send_signal(signal.SIGTERM)
-        _, err = study.communicate(timeout=LIMIT)
-        assert study.returncode == 143, err
-        assert err.splitlines()[-1].startswith("reslab: stopped, every run saved")
-        assert goings_on(stopped) == 0
-
-        study = begun(lost, "--cluster", "ray", address=address)
+        study = begun(lost, "--cluster", "ray", address=address_of(cluster))
         wait_for_checkpoints(lost, study)
         lose(cluster, 0)
         out, err = study.communicate(timeout=LIMIT)
@@ -102,11 +94,29 @@ def test_a_cluster_makes_the_runs_of_one_machine_whatever_happens_to_it(tmp_path
     assert f"report: {lost / 'report.html'}" in out
     assert sorted(err.splitlines()) == [f"{name}: {ITERATIONS} iterations done" for name in NAMES]
 
-    study = begun(stopped, "--jobs", "1")
+    study = begun(here, "--jobs", "1")
     _, err = study.communicate(timeout=LIMIT)
     assert study.returncode == 0, err
+    assert states(here) == states(lost)
+
+
+@pytest.mark.slow
+def test_a_study_that_is_stopped_on_a_cluster_goes_on_without_it(tmp_path: Path) -> None:
+    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+    with two_workers() as cluster:
+        study = begun(stopped, "--cluster", "ray", address=address_of(cluster))
+        wait_for_checkpoints(stopped, study)
+        study.send_signal(signal.SIGTERM)
+        _, err = study.communicate(timeout=LIMIT)
+    assert study.returncode == 143, err
+    assert err.splitlines()[-1].startswith("reslab: stopped, every run saved")
+    assert goings_on(stopped) == 0
+    for out in (stopped, whole):
+        study = begun(out, "--jobs", "1")
+        _, err = study.communicate(timeout=LIMIT)
+        assert study.returncode == 0, err
     assert goings_on(stopped) == 2
-    assert states(stopped) == states(lost)
+    assert states(stopped) == states(whole)
 
 
 @pytest.mark.parametrize(

@@ -316,8 +316,8 @@ net = build_resnet(cifar(8), torch.Generator().manual_seed(0)).double().train()
 
 def shares_of(k):
     rng = torch.Generator().manual_seed(k)
-    images = torch.randn(32, 3, 16, 16, generator=rng, dtype=torch.float64)
-    labels = torch.randint(0, 10, (32,), generator=rng)
+    images = torch.randn(16, 3, 16, 16, generator=rng, dtype=torch.float64)
+    labels = torch.randint(0, 10, (16,), generator=rng)
     pairs = list(zip(images.chunk(4), labels.chunk(4)))
     return pairs[group.part(4)]
 
@@ -338,17 +338,16 @@ group.close()
 def test_thread_counts_move_float64_by_less_than_1e_8_and_processes_by_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four virtual GPUs on one process, two and four; moving statistics and losses included."""
+    """Four virtual GPUs on one process and on two; moving statistics and losses included."""
     script = tmp_path / "script.py"
     script.write_text(FLOAT64)
     states = {}
-    for count, threads in ((1, 1), (2, 1), (4, 1), (1, 2)):
+    for count, threads in ((1, 1), (2, 1), (1, 2)):
         out = tmp_path / f"{count}-{threads}"
         monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
         assert launch([sys.executable, str(script), str(out)], count, threads, print) == 0
         states[count, threads] = torch.load(out, weights_only=True)
     one = states[1, 1]
-    for count in (2, 4):
-        assert all(torch.equal(states[count, 1][name], one[name]) for name in one)
+    assert all(torch.equal(states[2, 1][name], one[name]) for name in one)
     for name, value in states[1, 2].items():
         torch.testing.assert_close(value, one[name], rtol=0, atol=1e-8)
