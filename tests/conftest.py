@@ -1,10 +1,12 @@
 """Where tests find what does not come with the project."""
 
+import json
 import lzma
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -61,22 +63,37 @@ def random_cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 Reslab = Callable[..., subprocess.CompletedProcess[str]]
+READY = Path(__file__).with_name("ready.py")
 
 
 @pytest.fixture(scope="session")
-def reslab() -> Reslab:
-    """Run the command in a process of its own, as a person does."""
+def reslab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reslab]:
+    """Run the command in a process of its own, as a person does, but with torch imported."""
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    home = tmp_path_factory.mktemp("printed")
+    numbers = count()
+    ready = subprocess.Popen(
+        [sys.executable, READY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        env=one_thread,
+    )  # fmt: skip
+    assert ready.stdin is not None
+    assert ready.stdout is not None
 
     def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "reslab", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-        )
+        number = next(numbers)
+        out, err = home / f"{number}.out", home / f"{number}.err"
+        words = [str(argument) for argument in arguments]
+        request = {
+            "arguments": words, "environment": os.environ | one_thread | environment,
+            "out": str(out), "err": str(err),
+        }  # fmt: skip
+        ready.stdin.write(json.dumps(request) + "\n")
+        ready.stdin.flush()
+        status = int(ready.stdout.readline())
+        return subprocess.CompletedProcess(words, status, out.read_text(), err.read_text())
 
-    return run
+    yield run
+    ready.communicate()
 
 
 Refused = Callable[..., str]

@@ -31,7 +31,9 @@ except Ended as ended:
     raise SystemExit(ended.status)
 """
 DETECTOR = """
-from tests.detect.small import short_recipe
+from tests.detect.small import SCENES, short_recipe
+from reslab.detect import prepare
+prepare.digit_scenes = lambda: SCENES
 from reslab.detect.train import train_detector
 def work(home, out):
     recipe = short_recipe("virtual_gpus=2", "batch_size=4", "precision=fp32")

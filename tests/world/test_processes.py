@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from tests.world import updates
 from torch import nn
 
 from reslab.world import launching
@@ -296,58 +297,20 @@ def test_a_launched_process_has_its_share_of_threads_and_its_place(together, mon
     assert "RANK" not in os.environ
 
 
-FLOAT64 = """
-import os, sys
-import torch
-torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-from pathlib import Path
-import torch.nn.functional as F
-from reslab.models.batchnorm import norms_of
-from reslab.models.resnet import build_resnet, cifar
-from reslab.recipes import recipe
-from reslab.train.loop import training_steps
-from reslab.train.optim import build_sgd
-from reslab.train.schedule import Schedule
-from reslab.world.processes import join_processes
-
-it = recipe("digits-resnet20").with_changes(["iterations=20", "warmup=null", "virtual_gpus=4"])
-group = join_processes()
-net = build_resnet(cifar(8), torch.Generator().manual_seed(0)).double().train()
-
-def shares_of(k):
-    rng = torch.Generator().manual_seed(k)
-    images = torch.randn(16, 3, 16, 16, generator=rng, dtype=torch.float64)
-    labels = torch.randint(0, 10, (16,), generator=rng)
-    pairs = list(zip(images.chunk(4), labels.chunk(4)))
-    return pairs[group.part(4)]
-
-def loss_of(share):
-    scores = net(share[0])
-    return F.cross_entropy(scores, share[1]), (scores.argmax(1) != share[1]).double().mean()
-
-optimizer = build_sgd(net, momentum=0.9, weight_decay=1e-4)
-steps = list(training_steps(loss_of, shares_of, optimizer, Schedule(it), range(20),
-                            norms=norms_of(net), processes=group))
-if group.first:
-    state = net.state_dict() | {"losses": torch.stack([step.loss for step in steps])}
-    torch.save(state, sys.argv[1])
-group.close()
-"""
-
-
 def test_thread_counts_move_float64_by_less_than_1e_8_and_processes_by_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four virtual GPUs on one process and on two; moving statistics and losses included."""
-    script = tmp_path / "script.py"
-    script.write_text(FLOAT64)
-    states = {}
-    for count, threads in ((1, 1), (2, 1), (1, 2)):
-        out = tmp_path / f"{count}-{threads}"
-        monkeypatch.setenv("OMP_NUM_THREADS", str(threads))
-        assert launch([sys.executable, str(script), str(out)], count, threads, print) == 0
-        states[count, threads] = torch.load(out, weights_only=True)
-    one = states[1, 1]
-    assert all(torch.equal(states[2, 1][name], one[name]) for name in one)
-    for name, value in states[1, 2].items():
-        torch.testing.assert_close(value, one[name], rtol=0, atol=1e-8)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    two = tmp_path / "two"
+    assert launch([sys.executable, updates.__file__, str(two)], 2, 1, print) == 0
+    one = updates.made_by(Alone())
+    for name, value in torch.load(two, weights_only=True).items():
+        assert torch.equal(value, one[name])
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for name, value in updates.made_by(Alone()).items():
+            torch.testing.assert_close(value, one[name], rtol=0, atol=1e-8)
+    finally:
+        torch.set_num_threads(before)
