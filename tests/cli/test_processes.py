@@ -128,6 +128,7 @@ def test_a_signal_to_one_of_two_saves_and_ends_both_and_one_goes_on(
     assert rows(out) == rows(one)
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_launcher_is_one_to_all(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with started(*RESLAB, *words(out, "--processes", "2")) as process:

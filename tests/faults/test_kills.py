@@ -24,13 +24,11 @@ def kills(home: Path, count: int, seed: int) -> dict[str, Any]:
 def test_five_kills(tmp_path: Path) -> None:
     facts = kills(tmp_path, 5, seed=5)
     assert facts["kills"] == 5
-    assert facts["killed"] >= 3
 
 
 @pytest.mark.slow
 def test_a_hundred_kills(tmp_path: Path) -> None:
     facts = kills(tmp_path, 100, seed=1)
     assert facts["kills"] == 100
-    assert facts["killed"] > 70
     assert facts["of_two"] > 30
     assert facts["with_checkpoints"] > 50
