@@ -158,6 +158,7 @@ def test_a_full_disk_ends_all_with_one_line(tmp_path: Path, refused) -> None:
     assert "file too large" in ours[0]
 
 
+@pytest.mark.slow
 def test_a_scheduler_may_start_the_processes_and_hears_143(one: Path, tmp_path: Path) -> None:
     """Told of each other by variables alone; SIGTERM comes to both."""
     out = tmp_path / "run"
