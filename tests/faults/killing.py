@@ -55,7 +55,7 @@ def begin(out: Path, count: int) -> list[int]:
         os.environ |= {
             "RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True",
-            "TORCHELASTIC_RESTART_COUNT": "0",
+            "RESLAB_PATIENCE": "20",  # for one that is killed before the two have met
         }  # fmt: skip
         status = 1
         try:

@@ -30,7 +30,6 @@ def launch(command: Sequence[str], count: int, threads: int, say: Callable[[str]
         "WORLD_SIZE": str(count),
         "LOCAL_WORLD_SIZE": str(count),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
-        "TORCHELASTIC_RESTART_COUNT": "0",
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(threads),
     }
     started: list[subprocess.Popen[bytes]] = []
