@@ -69,12 +69,12 @@ READY = Path(__file__).with_name("ready.py")
 @pytest.fixture(scope="session")
 def reslab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reslab]:
     """Run the command in a process of its own, as a person does, but with torch imported."""
-    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    one_thread = {"OMP_NUM_THREADS": "1"}
     home = tmp_path_factory.mktemp("printed")
     numbers = count()
     ready = subprocess.Popen(
         [sys.executable, READY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env=one_thread,
+        env=os.environ | one_thread,
     )  # fmt: skip
     assert ready.stdin is not None
     assert ready.stdout is not None

@@ -115,6 +115,18 @@ def test_a_disk_that_refuses_is_told_of_and_tried_again(tmp_path: Path, told: li
     assert saver.saved == 40
 
 
+def test_what_is_no_fault_of_the_disk_ends_the_run(tmp_path: Path, told: list[str]) -> None:
+    class Broken(Disk):
+        def save(self, checkpoint: Checkpoint) -> None:
+            raise AssertionError("ours")
+
+    saver = Saver(Broken(tmp_path), told.append, saved=0)
+    saver.begin(checkpoint(10))
+    with pytest.raises(AssertionError, match="ours"):
+        saver.close()
+    assert saver.saved == 0
+
+
 def test_who_has_to_save_now_hears_of_a_refusal(tmp_path: Path, told: list[str]) -> None:
     saver = Saver(Disk(tmp_path, refused=(10,)), told.append, saved=0)
     with pytest.raises(OSError, match="No space"):

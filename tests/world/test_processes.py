@@ -257,7 +257,7 @@ def test_processes_that_are_started_again_meet_each_other_and_not_the_dead() -> 
 def test_who_does_not_come_is_named() -> None:
     store = dist.HashStore()
     met(store, 3)  # started before, dead now
-    with pytest.raises(RuntimeError, match=r"process 1 and 2 of 3 did not come within 0\.2 s"):
+    with pytest.raises(TimeoutError, match=r"process 1 and 2 of 3 did not come within 0\.2 s"):
         meet(store, 0, 3, patience=0.2)
 
 

@@ -1,4 +1,4 @@
-"""What a run writes while it trains. No disk holds it up: what is refused is tried again later."""
+"""What a run writes while it trains. A disk hardly holds it up: what it refuses is tried again."""
 
 from collections.abc import Callable, Sequence
 from threading import Thread
@@ -87,10 +87,12 @@ class Saver:
         if writing.is_alive():
             return
         self._begun = None
-        if writing.refused:
-            self._complain(writing.checkpoint.iteration, writing.refused)
-        else:
+        if writing.failure is None:
             self.saved = writing.checkpoint.iteration
+        elif isinstance(writing.failure, OSError):
+            self._complain(writing.checkpoint.iteration, writing.failure)
+        else:
+            raise writing.failure
 
     def _complain(self, iteration: int, error: OSError) -> None:
         last = f"that of iteration {self.saved} is kept" if self.saved else "none is kept yet"
@@ -103,13 +105,13 @@ class Writing(Thread):
     def __init__(self, folder: RunFolder, checkpoint: Checkpoint) -> None:
         super().__init__(name="reslab-checkpoint", daemon=True)
         self.folder, self.checkpoint = folder, checkpoint
-        self.refused: OSError | None = None
+        self.failure: Exception | None = None
 
     def run(self) -> None:
         try:
             self.folder.save(self.checkpoint)
-        except OSError as error:
-            self.refused = error
+        except Exception as error:  # raised where the training is
+            self.failure = error
 
 
 def said(error: OSError) -> str:

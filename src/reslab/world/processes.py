@@ -198,13 +198,14 @@ def join_processes() -> Processes:
     patience = float(os.environ.get(PATIENCE, SECONDS))
     try:
         store, rank, count = next(dist.rendezvous("env://", timeout=timedelta(seconds=patience)))
-    except RuntimeError:
+        name = meet(store, rank, count, patience)
+    except RuntimeError:  # the store's
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise RuntimeError(
             f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} did not meet the others "
             f"at {place} within {patience:g} s"
         ) from None
-    return Group(dist.PrefixStore(meet(store, rank, count, patience), store), rank, count, patience)
+    return Group(dist.PrefixStore(name, store), rank, count, patience)
 
 
 def meet(store: dist.Store, rank: int, count: int, patience: float) -> str:
@@ -213,7 +214,7 @@ def meet(store: dist.Store, rank: int, count: int, patience: float) -> str:
     torchrun's store outlives the processes that it starts again, and so does what they wrote; how
     often it started them again is not the same number on each machine. So every process says that
     it is here under a name of its own, the first proposes the names that it finds, and begins when
-    the processes of just these names have agreed.
+    the processes of just these names have agreed. TimeoutError names those who do not come.
     """
 
     def read(key: str) -> str:
@@ -238,7 +239,7 @@ def meet(store: dist.Store, rank: int, count: int, patience: float) -> str:
                 return proposed.split()[0]
         time.sleep(POLL)
     who = " and ".join(map(str, missing))
-    raise RuntimeError(f"process {who} of {count} did not come within {patience:g} s "
+    raise TimeoutError(f"process {who} of {count} did not come within {patience:g} s "
                        f"({PATIENCE} allows more)")  # fmt: skip
 
 
