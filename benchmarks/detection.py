@@ -17,14 +17,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from reslab.detect.anchors import Anchors
-from reslab.detect.geometry import clip, decode, iou
-from reslab.detect.inference import Sight, find
-from reslab.detect.model import Detector, ready
-from reslab.detect.network import build_detector, channels_last
-from reslab.detect.nms import nms, nms_by_class
-from reslab.detect.roi import roi_align, roi_pool
-from reslab.detect.search import Search
+from reslab.detection.box_ops import clip, decode, iou, nms, nms_by_class
+from reslab.detection.inference import Sight, find
+from reslab.detection.model import Detector, ready
+from reslab.detection.network import build_detector, channels_last
+from reslab.detection.recipe import Search
+from reslab.detection.roi import roi_align, roi_pool
+from reslab.detection.targets import Anchors
 from reslab.models.batchnorm import recompute_statistics
 from reslab.models.preprocessing import minus_mean
 from reslab.recipes import detection_recipe

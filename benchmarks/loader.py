@@ -25,13 +25,13 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from reslab.data.augment import ScaleCrop
+from reslab.data.augment import ALEXNET, ScaleCrop
+from reslab.data.datasets import PictureSet
 from reslab.data.folder import open_all
-from reslab.data.packing import Packing, pack
-from reslab.data.picture_batches import PictureBatches
-from reslab.data.pictures import PictureSet
-from reslab.data.shards import open_part
-from reslab.data.statistics import ALEXNET, picture_statistics
+from reslab.data.loader import PictureBatches
+from reslab.data.shards.reader import open_part
+from reslab.data.shards.writer import Packing, pack
+from reslab.data.statistics import picture_statistics
 from reslab.models.preprocessing import minus_mean
 
 BATCH, SIZE, WORKERS = 32, 224, 2

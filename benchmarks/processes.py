@@ -16,16 +16,16 @@ from statistics import median
 
 import torch
 
-from reslab.data.images import ImageSet, Sets
+from reslab.data.datasets import ImageSet, Sets
 from reslab.models.batchnorm import norms_of
 from reslab.recipes import recipe
-from reslab.train.classification import parts_of
-from reslab.train.loop import training_steps
-from reslab.train.prepare import prepared
-from reslab.train.schedule import Schedule
-from reslab.world import open_world
-from reslab.world.launching import launch
-from reslab.world.processes import one_voice
+from reslab.runtime.device import open_world
+from reslab.runtime.distributed import one_voice
+from reslab.runtime.launch import launch
+from reslab.training.classification import parts_of
+from reslab.training.loop import training_steps
+from reslab.training.schedule import Schedule
+from reslab.training.setup import prepared
 
 WARM_UP = 3  # iterations of each turn that are not counted
 

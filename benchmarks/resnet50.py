@@ -15,17 +15,16 @@ from collections.abc import Callable, Iterator
 import torch
 import torch.nn.functional as F
 
-from reslab.models.batchnorm import recompute_statistics
-from reslab.models.inference import in_bf16
-from reslab.models.names import config_named
+from reslab.models.batchnorm import in_bf16, recompute_statistics
+from reslab.models.config import config_named
+from reslab.models.model_file import Model
 from reslab.models.preprocessing import Preprocessing
 from reslab.models.resnet import ResNet, build_resnet, channels_last
-from reslab.models.weights import Model
 from reslab.recipes import recipe
-from reslab.train.loop import training_steps
-from reslab.train.optim import build_sgd
-from reslab.train.schedule import Schedule
-from reslab.world import World, open_world
+from reslab.runtime.device import World, open_world
+from reslab.training.loop import training_steps
+from reslab.training.optim import build_sgd
+from reslab.training.schedule import Schedule
 
 NAME, SIDE, CLASSES = "resnet50", 224, 1000
 TRAIN_BATCH, SHOWN = 32, 16

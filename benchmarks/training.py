@@ -22,15 +22,15 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from reslab.data.images import ImageSet, Sets
-from reslab.models.names import config_named
+from reslab.data.datasets import ImageSet, Sets
+from reslab.models.config import config_named
 from reslab.models.resnet import build_resnet, channels_last
 from reslab.recipes import recipe
-from reslab.train.classification import parts_of
-from reslab.train.loop import training_steps
-from reslab.train.prepare import prepared
-from reslab.train.schedule import Schedule
-from reslab.world import World, open_world
+from reslab.runtime.device import World, open_world
+from reslab.training.classification import parts_of
+from reslab.training.loop import training_steps
+from reslab.training.schedule import Schedule
+from reslab.training.setup import prepared
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 ITERATIONS = {"resnet20": 16, "resnet56": 8, "resnet110": 5}  # of one turn

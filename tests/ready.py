@@ -17,11 +17,11 @@ import rich.console
 import sklearn.datasets
 import torch._dynamo
 
-import reslab.detect.train
-import reslab.evaluate.predict
+import reslab.detection.train
+import reslab.evaluation.predict
 import reslab.recipes
-import reslab.study.report
-import reslab.train.curves
+import reslab.studies.page.classifiers
+import reslab.training.curves
 from reslab.cli import main
 
 IMPORTED = (
@@ -30,11 +30,11 @@ IMPORTED = (
     rich.console,
     sklearn.datasets,
     torch._dynamo,
-    reslab.detect.train,
-    reslab.evaluate.predict,
+    reslab.detection.train,
+    reslab.evaluation.predict,
     reslab.recipes,
-    reslab.study.report,
-    reslab.train.curves,
+    reslab.studies.page.classifiers,
+    reslab.training.curves,
 )
 
 LIMIT = 300  # seconds; who takes longer hangs

@@ -9,16 +9,18 @@ import reslab
 
 SOURCE = Path(reslab.__file__).parent
 FLOORS = {
-    "world": 0,
-    "words": 0,
-    "models": 1,
-    "data": 1,
-    "evaluate": 2,
-    "train": 3,
-    "detect": 4,
-    "recipes": 5,
-    "study": 6,
-    "cli": 7,
+    "errors": 0,
+    "runtime": 1,
+    "models": 2,
+    "data": 2,
+    "evaluation": 3,
+    "training": 4,
+    "analysis": 4,
+    "detection": 5,
+    "recipes": 7,
+    "studies": 8,
+    "api": 9,
+    "cli": 11,
 }
 
 

@@ -1,4 +1,4 @@
-from reslab.words import unknown
+from reslab.errors import unknown
 
 
 def test_a_near_name_is_offered() -> None:

@@ -11,20 +11,19 @@ __version__ = "0.1.0"
 _HOMES = {
     "ResNetConfig": "reslab.models.resnet",
     "build_resnet": "reslab.models.resnet",
-    "config_named": "reslab.models.names",
-    "load": "reslab.evaluate.predict",
-    "load_detector": "reslab.detect.detect:load",
+    "config_named": "reslab.models.config",
+    "train": "reslab.training.train",
+    "load": "reslab.evaluation.predict",
+    "load_detector": "reslab.detection.predict:load",
     "recipe": "reslab.recipes",
     "detection_recipe": "reslab.recipes",
-    "train_detector": "reslab.detect.train",
+    "train_detector": "reslab.detection.train",
 }
 
-__all__ = ["__version__", "train", *_HOMES]
+__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "train":
-        return import_module("reslab.train")
     if name not in _HOMES:
         raise AttributeError(f"module 'reslab' has no attribute {name!r}")
     home, _, there = _HOMES[name].partition(":")  # where it has another name, that one

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import simplejpeg
-from tests.data.planted_boxes import plant_coco
+from tests.data.boxes.planted_boxes import plant_coco
 
 from reslab.cli import main
 from reslab.cli.console import printable
-from reslab.data import facts
+from reslab.data.doctor import inspect as facts
 
 
 @pytest.fixture

@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.detect.untrained import untrained_detector
+from tests.detection.untrained import untrained_detector
 
 from reslab.cli import main
 from reslab.cli.album import row_of
 from reslab.cli.detect import SURE, line_of
 from reslab.data.decode import decode, format_of
-from reslab.detect import detect as library
-from reslab.detect.detect import Found, Seen, load
-from reslab.detect.drawing import draw
-from reslab.detect.model import detector_bytes
+from reslab.detection import predict as library
+from reslab.detection.drawing import draw
+from reslab.detection.model import detector_bytes
+from reslab.detection.predict import Found, Seen, load
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,14 @@ import torch
 from PIL import Image
 
 from reslab.cli import main
+from reslab.data.datasets import PictureSet
 from reslab.data.decode import BadPicture
-from reslab.data.pictures import PictureSet
+from reslab.models.config import cifar
+from reslab.models.model_file import Model, model_bytes
 from reslab.models.preprocessing import Preprocessing
-from reslab.models.resnet import build_resnet, cifar
-from reslab.models.weights import Model, model_bytes
+from reslab.models.resnet import build_resnet
 from reslab.recipes import recipe
-from reslab.train.folder import RunFolder
+from reslab.training.folder import RunFolder
 
 CLASSES = ("ant", "bee", "cat")
 

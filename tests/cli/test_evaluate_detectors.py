@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.data.planted_boxes import CAT, DOG, plant_voc, sheet
-from tests.detect.small import (
+from tests.data.boxes.planted_boxes import CAT, DOG, plant_voc, sheet
+from tests.detection.small import (
     SCENES,
     classifier_file,
     detector,
@@ -19,13 +19,13 @@ from tests.detect.small import (
 )
 
 from reslab.cli import main
-from reslab.data import scenes
-from reslab.data.boxes import DetectionSets, Truth
-from reslab.detect import prepare
-from reslab.detect.model import Detector, detector_bytes
-from reslab.detect.precision import measure
-from reslab.detect.searching import search_set
-from reslab.detect.train import train_detector
+from reslab.data.boxes import digit_scenes as scenes
+from reslab.data.boxes.sets import DetectionSets, Truth
+from reslab.detection import setup as prepare
+from reslab.detection.average_precision.measure import measure
+from reslab.detection.evaluation import search_set
+from reslab.detection.model import Detector, detector_bytes
+from reslab.detection.train import train_detector
 
 Run = Callable[..., tuple[int, str, list[str]]]
 

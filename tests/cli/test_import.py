@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from reslab.cli import main
-from reslab.models.export import torchvision_state
-from reslab.models.names import config_named
+from reslab.models.config import config_named
+from reslab.models.convert.exporter import torchvision_state
+from reslab.models.model_file import Model, load, model_bytes
 from reslab.models.preprocessing import Preprocessing
 from reslab.models.resnet import build_resnet
-from reslab.models.weights import Model, load, model_bytes
 
 
 def net_of(name: str, classes: int = 3, **update) -> Model:

@@ -7,7 +7,7 @@ from PIL import Image
 
 from reslab.cli.plan import rate_curve
 from reslab.recipes import recipe
-from reslab.train.probe import limit_of
+from reslab.training.probe import limit_of
 
 
 def test_a_plan_says_what_a_run_costs(reslab) -> None:

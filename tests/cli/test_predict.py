@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 
 from reslab.cli import main
-from reslab.evaluate.predict import load
+from reslab.evaluation.predict import load
+from reslab.models.config import cifar
+from reslab.models.model_file import Model, model_bytes
 from reslab.models.preprocessing import Preprocessing
-from reslab.models.resnet import build_resnet, cifar
-from reslab.models.weights import Model, model_bytes
+from reslab.models.resnet import build_resnet
 
 CLASSES = ("tench", "goldfish", "great white shark")
 IDS = ("n01440764", "n01443537", "n01484850")

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 from tests.cli.test_own import SMALL
-from tests.data.faulty import Faults, FaultyServer, files_of, serving
-from tests.data.remote_sets import pictures, set_of
+from tests.data.doctor.faulty import Faults, FaultyServer, files_of, serving
+from tests.data.shards.remote_sets import pictures, set_of
 
 from reslab.cli import main
-from reslab.data.packing import Packing, pack
+from reslab.data.shards.writer import Packing, pack
 
 pytest.importorskip("aiohttp", reason="the extra `remote`")
 

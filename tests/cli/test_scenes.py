@@ -1,7 +1,7 @@
 import json
 from pathlib import Path
 
-from reslab.data.detection import open_detection
+from reslab.data.boxes.folder import open_detection
 
 
 def test_scenes_are_a_folder_that_detectors_read(reslab, tmp_path: Path) -> None:

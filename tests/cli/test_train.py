@@ -6,7 +6,7 @@ from typing import Any
 from reslab.cli.console import line_of
 from reslab.cli.train import summary, trainer_of
 from reslab.recipes import recipe
-from reslab.train.training import train
+from reslab.training.train import train
 
 REPORT = {
     "set": "test", "protocol": "COCO, pycocotools", "n": 500, "map_50": 81.2, "map_50_95": 45.1,

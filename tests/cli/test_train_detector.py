@@ -7,13 +7,20 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from tests.data.planted_boxes import CAT, DOG, plant_voc, sheet
-from tests.detect.small import SCENES, SHORT, classifier, classifier_file, detector, scenes_folder
+from tests.data.boxes.planted_boxes import CAT, DOG, plant_voc, sheet
+from tests.detection.small import (
+    SCENES,
+    SHORT,
+    classifier,
+    classifier_file,
+    detector,
+    scenes_folder,
+)
 
 from reslab.cli import main
-from reslab.detect import prepare
-from reslab.detect.model import detector_bytes
-from reslab.models.names import config_named
+from reslab.detection import setup as prepare
+from reslab.detection.model import detector_bytes
+from reslab.models.config import config_named
 
 Run = Callable[..., tuple[int, str, list[str]]]
 RECIPE = "digit-scenes-resnet20-c4"

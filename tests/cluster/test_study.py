@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from reslab.data.loading import cores_here
+from reslab.runtime.threads import cores_here
 
 WORKERS = Path(__file__).with_name("workers.py")
 ITERATIONS = 24

@@ -7,7 +7,7 @@ import torch
 
 from reslab.data import cifar10
 from reslab.data.cifar10 import load_cifar10
-from reslab.data.images import pixel_mean
+from reslab.data.datasets import pixel_mean
 
 
 def test_the_real_pictures(real_cifar10: Path) -> None:

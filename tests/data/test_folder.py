@@ -8,10 +8,10 @@ import pytest
 import simplejpeg
 import torch
 
+from reslab.data.datasets import PictureSet
 from reslab.data.decode import BadPicture
 from reslab.data.folder import FolderReader, PictureSets, open_all, open_pictures, split
-from reslab.data.packing import Packing, pack
-from reslab.data.pictures import PictureSet
+from reslab.data.shards.writer import Packing, pack
 
 
 def picture(seed: int) -> bytes:

@@ -3,7 +3,7 @@ import struct
 import numpy as np
 import pytest
 
-from reslab.data.orientation import jpeg_exif, orientation, turned, upright
+from reslab.data.decode import jpeg_exif, orientation, turned, upright
 
 STORED = np.arange(6, dtype=np.uint8).reshape(2, 3, 1).repeat(3, 2)  # 0 1 2 / 3 4 5
 UPRIGHT = {  # EXIF 2.3, tag 0x0112: where the stored first row and first column belong

@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
-from reslab.data.pictures import PictureSet
-from reslab.data.statistics import ALEXNET, Components, colour_shift, picture_statistics, principal
+from reslab.data.augment import ALEXNET, Components, colour_shift
+from reslab.data.datasets import PictureSet
+from reslab.data.statistics import picture_statistics, principal
 
 
 def a_set(pictures: list[np.ndarray]) -> PictureSet:

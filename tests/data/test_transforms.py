@@ -1,6 +1,6 @@
 import torch
 
-from reslab.data.transforms import pad_and_crop, random_flip
+from reslab.data.augment import pad_and_crop, random_flip
 
 
 def rng(seed: int = 0) -> torch.Generator:

@@ -21,11 +21,11 @@ import torch
 import torch._dynamo
 import torch.distributed as dist
 
-import reslab.detect.train
+import reslab.detection.train
 import reslab.recipes
-import reslab.train.curves
+import reslab.training.curves
 from reslab.cli import main
-from reslab.train.checkpoint import checkpoints_in, read_checkpoint
+from reslab.training.checkpoint import checkpoints_in, read_checkpoint
 
 CHANGES = [
     "iterations=60", "warmup=null", "eval_every=25", "checkpoint_every=5", "recompute_bn=2",
@@ -35,9 +35,9 @@ IMPORTED = (
     matplotlib.figure,
     sklearn.datasets,
     torch._dynamo,
-    reslab.detect.train,
+    reslab.detection.train,
     reslab.recipes,
-    reslab.train.curves,
+    reslab.training.curves,
 )  # what a run imports on its way
 MOST = 4  # runs for each kill
 LIMIT = 60.0  # seconds; who takes longer hangs

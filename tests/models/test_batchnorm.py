@@ -2,7 +2,8 @@ import torch
 from torch import nn
 
 from reslab.models.batchnorm import at_initial_scale, norms_of, recompute_statistics
-from reslab.models.resnet import build_resnet, cifar
+from reslab.models.config import cifar
+from reslab.models.resnet import build_resnet
 
 
 def test_statistics_are_the_mean_of_those_of_the_batches() -> None:

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from reslab.models.config import ResNetConfig, cifar, imagenet
 from reslab.models.layers import ConvBN, Projection, ZeroPadding
-from reslab.models.resnet import Block, ResNet, ResNetConfig, build_resnet, cifar, imagenet
+from reslab.models.resnet import Block, ResNet, build_resnet
 
 
 def rng(seed: int = 0) -> torch.Generator:

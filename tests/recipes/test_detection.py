@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.data.planted_boxes import plant_coco
-from tests.detect.small import SCENES, classifier, detector, scenes_folder
+from tests.data.boxes.planted_boxes import plant_coco
+from tests.detection.small import SCENES, classifier, detector, scenes_folder
 
-from reslab.detect.recipe import DetectionRecipe
+from reslab.detection.recipe import DetectionRecipe
 from reslab.recipes import (
     SMALL_TRUNKS,
     TRUNKS,
@@ -18,7 +18,7 @@ from reslab.recipes import (
     recipe,
 )
 from reslab.recipes.detection import own_detection_recipe
-from reslab.train.recipe import Recipe
+from reslab.training.recipe import Recipe
 
 
 def test_there_is_a_recipe_for_every_trunk() -> None:

@@ -3,10 +3,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from reslab.data.pictures import PictureSet
+from reslab.data.datasets import PictureSet
+from reslab.models.config import ResNetConfig
+from reslab.models.model_file import Model, sha256_of
 from reslab.models.preprocessing import minus_mean
-from reslab.models.resnet import ResNetConfig, build_resnet
-from reslab.models.weights import Model, sha256_of
+from reslab.models.resnet import build_resnet
 from reslab.recipes import own_names, recipe
 from reslab.recipes.own import own_recipe
 

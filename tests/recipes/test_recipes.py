@@ -2,7 +2,7 @@ import pytest
 
 from reslab.data.augment import PadAndCrop, ScaleCrop
 from reslab.recipes import catalogue, recipe
-from reslab.train.sections import Plateau, Warmup
+from reslab.training.recipe import Plateau, Warmup
 
 
 def test_there_is_a_recipe_for_every_net_of_the_family_on_both_sets() -> None:

@@ -18,16 +18,13 @@ from reslab.cli.detect import detect
 from reslab.cli.evaluate import evaluate
 from reslab.cli.export import export
 from reslab.cli.import_ import import_
-from reslab.cli.models import models
-from reslab.cli.pack import pack
+from reslab.cli.pack import pack, scenes
 from reslab.cli.plan import plan
 from reslab.cli.predict import predict
-from reslab.cli.recipes import recipes
-from reslab.cli.report import report
-from reslab.cli.scenes import scenes
-from reslab.cli.study import study
+from reslab.cli.recipes import models, recipes
+from reslab.cli.study import report, study
 from reslab.cli.train import resume, train
-from reslab.words import unknown
+from reslab.errors import unknown
 
 VERBS = {
     models: "reslab models",

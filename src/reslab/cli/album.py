@@ -14,7 +14,8 @@ from reslab.cli.files import STDIN, Given
 if TYPE_CHECKING:
     from PIL import Image
 
-    from reslab.detect.detect import Found, Seen
+    from reslab.detection.predict import Found, Seen
+
 
 LIST = "detections.json"
 FROM_STDIN = "standard-input"
@@ -35,8 +36,8 @@ class Album:
 
     def add(self, given: Given, seen: "Seen", classes: Sequence[str]) -> None:
         """Draw a picture, whole or not at all, and keep what is to be listed."""
-        from reslab.detect.drawing import draw
-        from reslab.train.checkpoint import write_atomically
+        from reslab.detection.drawing import draw
+        from reslab.training.checkpoint import write_atomically
 
         target = self.targets[given.file]
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +48,7 @@ class Album:
 
     def finish(self) -> None:
         """The list of all that was found, as COCO writes results."""
-        from reslab.train.checkpoint import write_atomically
+        from reslab.training.checkpoint import write_atomically
 
         lines = ",\n".join(json.dumps(row) for row in self.rows)
         write_atomically(self.out / LIST, f"[\n{lines}\n]\n".encode())

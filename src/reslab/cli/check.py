@@ -11,8 +11,9 @@ import typer
 from reslab.cli.console import clock, counting, printable, say, say_json
 
 if TYPE_CHECKING:
-    from reslab.data.check import Case, Finding
-    from reslab.data.place import Place
+    from reslab.data.doctor.findings import Case, Finding
+    from reslab.data.location import Place
+
 
 SHOWN = 3  # cases of a finding, and files of a case; --json has them all
 WIDTH = 200  # of the table in a pipe, which has no edge to wrap at
@@ -44,8 +45,8 @@ def check(
     small, classes too few; of COCO and VOC also boxes that cannot be: named, with what each does
     to a run. The exit status is 1 if something would spoil a run.
     """
-    from reslab.data.detection import is_detection
-    from reslab.data.place import Url, place_of
+    from reslab.data.boxes.folder import is_detection
+    from reslab.data.location import Url, place_of
 
     place = place_of(folder)
     began = time.monotonic()
@@ -66,9 +67,9 @@ def check(
 
 def check_classes(folder: "Place", size: int) -> Checked:
     """Pictures to classify."""
-    from reslab.data.check import diagnose
-    from reslab.data.facts import gather
-    from reslab.data.listing import WHOLE, list_pictures
+    from reslab.data.doctor.findings import diagnose
+    from reslab.data.doctor.inspect import gather
+    from reslab.data.doctor.scan import WHOLE, list_pictures
 
     listing = list_pictures(folder)
     with counting(len(listing), "pictures") as hear:
@@ -86,8 +87,8 @@ def check_classes(folder: "Place", size: int) -> Checked:
 
 def check_boxes(folder: Path) -> Checked:
     """Pictures with boxes, in COCO's or VOC's layout."""
-    from reslab.data.box_check import diagnose_boxes, gather_pictures
-    from reslab.data.detection import read_parts
+    from reslab.data.boxes.folder import read_parts
+    from reslab.data.doctor.box_findings import diagnose_boxes, gather_pictures
 
     found = read_parts(folder)
     pictures = sum(len(part) for part in found)

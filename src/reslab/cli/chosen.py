@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reslab.cli.console import complain
-from reslab.words import unknown
+from reslab.errors import unknown
 
 if TYPE_CHECKING:
-    from reslab.data.images import ImageSet
-    from reslab.data.place import Place
-    from reslab.evaluate.scoring import AnySet
-    from reslab.models.weights import Model
+    from reslab.data.datasets import ImageSet
+    from reslab.data.location import Place
+    from reslab.evaluation.scoring import AnySet
+    from reslab.models.model_file import Model
 
     Named = tuple[Path, Model]
 
@@ -21,7 +21,7 @@ PRECISIONS = ("fp32", "bf16")
 
 def computing_in(precision: str, model: "Model") -> "Model":
     """The model as it is, in fp32, or made to compute in bf16."""
-    from reslab.models.inference import in_bf16
+    from reslab.models.batchnorm import in_bf16
 
     if precision not in PRECISIONS:
         raise ValueError(unknown("precision", precision, PRECISIONS))
@@ -30,7 +30,7 @@ def computing_in(precision: str, model: "Model") -> "Model":
 
 def test_pictures(on: str | None, data: "Place | None", models: "Sequence[Named]") -> "AnySet":
     """The set to test on; without a word of it the models' own, if that is one."""
-    from reslab.data.place import Url
+    from reslab.data.location import Url
 
     path, model = models[0]
     if on is not None:
@@ -54,7 +54,7 @@ def test_pictures(on: str | None, data: "Place | None", models: "Sequence[Named]
 
 def test_set(name: str, data: "Place | None", path: Path) -> "ImageSet":
     """The test pictures of a set, found where the model's run found them if not told."""
-    from reslab.data.sets import open_sets, set_named
+    from reslab.data.builtin import open_sets, set_named
 
     chosen = set_named(name)
     if data is None and chosen != "digits" and run_data(path, chosen):
@@ -84,7 +84,7 @@ def own_set(path: Path, model: "Model") -> "AnySet":
 def placed_set(data: "Place", models: "Sequence[Named]") -> "AnySet":
     """The pictures there; never those that a model was trained on, as far as is known."""
     from reslab.data.folder import open_all
-    from reslab.data.place import lasting
+    from reslab.data.location import lasting
 
     for path, model in models:
         name, place = home(path, model)
@@ -104,8 +104,8 @@ def home(path: Path, model: "Model") -> "tuple[str | None, Place | None]":
 
 def run_data(path: Path, name: str) -> "Place | None":
     """Where a run on the set `name` found its data: a URL, or a folder that is still there."""
-    from reslab.data.place import Url, place_of
-    from reslab.train.folder import RunFolder
+    from reslab.data.location import Url, place_of
+    from reslab.training.folder import RunFolder
 
     if not path.is_dir():
         return None
@@ -125,7 +125,7 @@ def holds_cifar10(folder: Path) -> bool:
 
 def numbers_for(path: Path, model: "Model", pictures: "AnySet") -> tuple[int | None, int | None]:
     """The shorter side and the crop with which a model is shown the pictures of a set."""
-    from reslab.data.images import ImageSet
+    from reslab.data.datasets import ImageSet
 
     preprocessing = model.preprocessing
     resize, size = preprocessing.resize, preprocessing.size

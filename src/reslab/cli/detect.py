@@ -13,9 +13,10 @@ from reslab.cli.files import STDIN, files_of, numbers_in, print_json, reason, wi
 
 if TYPE_CHECKING:
     from reslab.data.decode import BadPicture
-    from reslab.detect.detect import Found
+    from reslab.detection.predict import Found
 
     Answer = list[Found] | BadPicture
+
 
 SURE = 0.5  # as that of detect/detect.py, which needs torch
 NOTHING = "nothing found"
@@ -50,8 +51,8 @@ def detect(
     file that is bad is named on standard error and the others go on; the exit status is then 1.
     """
     from reslab.data.decode import BadPicture
-    from reslab.detect.detect import load
-    from reslab.world import open_world
+    from reslab.detection.predict import load
+    from reslab.runtime.device import open_world
 
     given, unlike = files_of(pictures)
     given = list({it.file: it for it in given}.values())  # what is named twice is looked at once

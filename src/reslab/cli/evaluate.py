@@ -16,14 +16,14 @@ from reslab.cli.files import numbers_in
 from reslab.cli.import_ import named_by
 
 if TYPE_CHECKING:
-    from reslab.data.place import Place
-    from reslab.evaluate.classify import Report
-    from reslab.evaluate.scoring import AnySet
-    from reslab.evaluate.telling import Row, Tell
-    from reslab.evaluate.vault import Scores, Vault
-    from reslab.models.weights import Model
+    from reslab.data.location import Place
+    from reslab.evaluation.report import Report
+    from reslab.evaluation.score_cache import Vault
+    from reslab.evaluation.scoring import AnySet, Row, Scores, Tell
+    from reslab.models.model_file import Model
 
     Entry = tuple[str, dict[str, Any], Report, Scores]  # a title, its JSON, the report
+
 
 LISTED = 20  # classes at most; of more, the worst ones
 WORST = 10
@@ -84,7 +84,7 @@ def evaluate(
     are an ensemble (App. B). Detections that were written to a file, as COCO writes results, are
     measured against the boxes in --data.
     """
-    from reslab.data.place import place_of
+    from reslab.data.location import place_of
 
     place = place_of(data) if data else None
     of_classifiers = {
@@ -104,7 +104,7 @@ def evaluate(
         evaluate_detectors(models, on, place, protocol, changes, page, as_json)
         return
     must_not_be_given(of_detectors, "classifiers")
-    from reslab.models.weights import load
+    from reslab.models.model_file import load
 
     if page and page.exists() and not page.is_dir():
         raise ValueError(f"--report {page} is a file: name a folder")
@@ -124,7 +124,7 @@ def must_not_be_given(options: Mapping[str, object], what: str) -> None:
 
 def all_detectors(models: Sequence[Path]) -> bool:
     """Whether detectors are meant; ValueError if classifiers are among them."""
-    from reslab.detect.model import is_detector
+    from reslab.detection.model import is_detector
 
     kinds = {is_detector(path): path for path in models}
     if len(kinds) > 1:
@@ -148,8 +148,8 @@ def show(pictures: "AnySet", entries: "Sequence[Entry]", page: Path | None, as_j
 
 def write_page(pictures: "AnySet", entries: "Sequence[Entry]", out: Path) -> Path:
     """What the models got wrong, as a page; its path."""
-    from reslab.evaluate.mistakes import worst_mistakes
-    from reslab.study.report import write_evaluations
+    from reslab.evaluation.mistakes import worst_mistakes
+    from reslab.studies.page.classifiers import write_evaluations
 
     return write_evaluations(
         [
@@ -172,13 +172,13 @@ def reports_of(
     keep_scores: bool,
 ) -> "tuple[AnySet, list[Entry]]":
     """The pictures, a report a model, and one of their mean where there are several."""
-    from reslab.data.loading import usable_cores
-    from reslab.evaluate.classify import report, score
-    from reslab.evaluate.ensemble import ensemble
-    from reslab.evaluate.matching import matched
-    from reslab.evaluate.vault import digest_of
-    from reslab.evaluate.views import protocol_named
-    from reslab.world import open_world
+    from reslab.evaluation.predict import matched
+    from reslab.evaluation.report import report, score
+    from reslab.evaluation.score_cache import digest_of
+    from reslab.evaluation.scoring import ensemble
+    from reslab.evaluation.views import protocol_named
+    from reslab.runtime.device import open_world
+    from reslab.runtime.threads import usable_cores
 
     world = open_world("fp32")
     found = test_pictures(on, data, models)
@@ -251,8 +251,8 @@ def vault_of(path: Path, model: "Model", keep: bool) -> "Vault":
     """
     import torch
 
-    from reslab.evaluate.vault import Vault
-    from reslab.models.weights import sha256_of
+    from reslab.evaluation.score_cache import Vault
+    from reslab.models.model_file import sha256_of
 
     # the layout and the preprocessing decide as much as the weights do
     facts = f"{model.net.config.model_dump_json()} {model.preprocessing.facts()}"

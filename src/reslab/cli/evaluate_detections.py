@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from reslab.cli.console import on_screen, say, say_json, to_stderr
 
 if TYPE_CHECKING:
-    from reslab.data.boxes import DetectionSet
-    from reslab.data.place import Place
-    from reslab.detect.precision import Precision
+    from reslab.data.boxes.sets import DetectionSet
+    from reslab.data.location import Place
+    from reslab.detection.average_precision.measure import Precision
+
 
 LISTED = 20  # classes at most; of more, the worst ones
 WORST = 10
@@ -23,8 +24,8 @@ def evaluate_detections(
     as_json: bool,
 ) -> None:
     """Measure what is written in `files`, in COCO's results format, against a detection set."""
-    from reslab.detect.precision import measure
-    from reslab.detect.results import read_results
+    from reslab.detection.average_precision.measure import measure
+    from reslab.detection.average_precision.results import read_results
 
     for file in files:
         if not is_detections(file):
@@ -52,18 +53,18 @@ def show_precision(
             print_twelve(row)
         print_average_precisions(entries[-1][1])
     if page:
-        from reslab.study.precision import write_precision
+        from reslab.studies.page.figures import write_precision
 
         to_stderr(f"report: {write_precision(entries, page)}")
 
 
 def annotated(data: "Place") -> "tuple[DetectionSet, str]":
     """The boxes of a folder, or of one file of COCO's, and the protocol that goes with them."""
-    from reslab.data.annotations import detection_set
-    from reslab.data.coco import read_coco
-    from reslab.data.detection import read_parts
-    from reslab.data.place import folder_of
-    from reslab.detect.precision import usual_protocol
+    from reslab.data.boxes.annotations import detection_set
+    from reslab.data.boxes.coco import read_coco
+    from reslab.data.boxes.folder import read_parts
+    from reslab.data.location import folder_of
+    from reslab.detection.average_precision.measure import usual_protocol
 
     data = folder_of(data, "boxes need")
     if is_detections(data):
@@ -81,7 +82,7 @@ def is_detections(path: Path) -> bool:
 
 def print_twelve(precision: "Precision") -> None:
     """COCO's twelve numbers with what each is of."""
-    from reslab.detect.coco_precision import TWELVE
+    from reslab.detection.average_precision.measure import TWELVE
 
     if not precision.coco:
         return

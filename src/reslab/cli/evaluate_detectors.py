@@ -6,16 +6,17 @@ from typing import TYPE_CHECKING
 
 from reslab.cli.console import complain, counting
 from reslab.cli.evaluate_detections import show_precision
-from reslab.words import unknown
+from reslab.errors import unknown
 
 if TYPE_CHECKING:
-    from reslab.data.boxes import DetectionSet
-    from reslab.data.place import Place
-    from reslab.detect.model import Detector
-    from reslab.detect.precision import Precision
-    from reslab.detect.search import Search
+    from reslab.data.boxes.sets import DetectionSet
+    from reslab.data.location import Place
+    from reslab.detection.average_precision.measure import Precision
+    from reslab.detection.model import Detector
+    from reslab.detection.recipe import Search
 
     Named = tuple[Path, Detector]
+
 
 SCENES = "digit-scenes"
 
@@ -30,8 +31,8 @@ def evaluate_detectors(
     as_json: bool,
 ) -> None:
     """Search the pictures of a test set and measure what is found."""
-    from reslab.detect.model import load_detector
-    from reslab.world import open_world
+    from reslab.detection.model import load_detector
+    from reslab.runtime.device import open_world
 
     world = open_world("fp32")
     loaded = [(path, load_detector(path).to(world.device)) for path in models]
@@ -52,8 +53,8 @@ def evaluate_detectors(
 def measured(
     detectors: "Sequence[Detector]", pictures: "DetectionSet", search: "Search", protocol: str
 ) -> "Precision":
-    from reslab.detect.precision import measure
-    from reslab.detect.searching import search_set
+    from reslab.detection.average_precision.measure import measure
+    from reslab.detection.evaluation import search_set
 
     with counting(len(pictures), "pictures") as hear:
         seen, found = search_set(detectors, pictures, search, hear)
@@ -65,7 +66,7 @@ def pictures_of(
 ) -> "tuple[DetectionSet, str]":
     """The set to test on, and how results on it are published; the first model's own if not
     told."""
-    from reslab.data.place import folder_of
+    from reslab.data.location import folder_of
 
     path, detector = models[0]
     if on is not None:
@@ -78,15 +79,15 @@ def pictures_of(
 
 
 def scenes() -> "tuple[DetectionSet, str]":
-    from reslab.data.scenes import digit_scenes
+    from reslab.data.boxes.digit_scenes import digit_scenes
 
     return digit_scenes().test, "coco"
 
 
 def own_pictures(path: Path, detector: "Detector") -> "tuple[DetectionSet, str]":
     """Those that a detector was tested on when it was trained."""
-    from reslab.detect.prepare import open_data
-    from reslab.detect.recipe import DetectionRecipe
+    from reslab.detection.recipe import DetectionRecipe
+    from reslab.detection.setup import open_data
 
     recipe = DetectionRecipe.model_validate(detector.recipe)
     folder = home(path)
@@ -101,9 +102,9 @@ def own_pictures(path: Path, detector: "Detector") -> "tuple[DetectionSet, str]"
 def folder_pictures(data: Path, path: Path, detector: "Detector") -> "tuple[DetectionSet, str]":
     """The test part of a folder, or all of it; never those that the detector was trained on, as
     far as is known."""
-    from reslab.data.annotations import detection_set
-    from reslab.data.detection import read_parts
-    from reslab.detect.precision import usual_protocol
+    from reslab.data.boxes.annotations import detection_set
+    from reslab.data.boxes.folder import read_parts
+    from reslab.detection.average_precision.measure import usual_protocol
 
     folder = home(path)
     if folder is not None and folder.resolve() == data.resolve():
@@ -118,7 +119,7 @@ def folder_pictures(data: Path, path: Path, detector: "Detector") -> "tuple[Dete
 
 def home(path: Path) -> Path | None:
     """The folder of pictures of a run, if it is known and still there."""
-    from reslab.train.folder import RunFolder
+    from reslab.training.folder import RunFolder
 
     if not path.is_dir():
         return None

@@ -11,7 +11,8 @@ from reslab.cli.import_ import check_new
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from reslab.models.weights import Model
+    from reslab.models.model_file import Model
+
 
 TORCH_SUFFIXES = (".pth", ".pt")
 
@@ -26,10 +27,10 @@ def export(
 
     A net that the other program cannot compute is refused, with the reason.
     """
-    from reslab.models.export import torchvision_state
-    from reslab.models.weights import load
-    from reslab.train.checkpoint import write_atomically
-    from reslab.words import unknown
+    from reslab.errors import unknown
+    from reslab.models.convert.exporter import torchvision_state
+    from reslab.models.model_file import load
+    from reslab.training.checkpoint import write_atomically
 
     if to != "torchvision":
         raise ValueError(unknown("target of export", to, ["torchvision"]))
@@ -70,7 +71,7 @@ def of_0_to_1(model: "Model") -> tuple[list[float], list[float]]:
 
 def to_mind(model: "Model", mean: list[float], std: list[float]) -> list[str]:
     """What a user of the weights has to know and the names do not say."""
-    from reslab.models.layouts import USUAL_MEAN, USUAL_STD
+    from reslab.models.convert.layouts import USUAL_MEAN, USUAL_STD
 
     usual = all(
         abs(255 * value - known) < 0.01

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from reslab.data.decode import BadPicture
 
+
 Answer = TypeVar("Answer")
 
 STDIN = "-"
@@ -71,7 +72,7 @@ def print_json(
 
 def reason(file: str, bad: "BadPicture") -> str:
     """Why a picture is bad, without its name."""
-    from reslab.data.given import BYTES
+    from reslab.data.decode import BYTES
 
     return str(bad).removeprefix(f"{BYTES if file == STDIN else file}: ")
 

@@ -10,9 +10,10 @@ import typer
 from reslab.cli.console import complain, say, say_json
 
 if TYPE_CHECKING:
-    from reslab.models.foreign import Imported
+    from reslab.models.convert.importer import Imported
+    from reslab.models.model_file import Model
     from reslab.models.preprocessing import Preprocessing
-    from reslab.models.weights import Model
+
 
 WORDS = {
     ("stride_on", "1x1"): "stride of a bottleneck: on its first 1x1",
@@ -46,9 +47,9 @@ def import_(
 
     torchvision's and timm's, akamaster's CIFAR nets, the authors' Caffe layers, and reslab's own.
     """
-    from reslab.models.foreign import import_model
-    from reslab.models.weights import model_bytes
-    from reslab.train.checkpoint import write_atomically
+    from reslab.models.convert.importer import import_model
+    from reslab.models.model_file import model_bytes
+    from reslab.training.checkpoint import write_atomically
 
     check_new(out, (".safetensors",))
     imported = import_model(file, network, mean)
@@ -80,7 +81,7 @@ def check_new(out: Path, suffixes: Sequence[str]) -> None:
 
 def read_names(file: Path) -> list[tuple[str, str]]:
     """(id, name) of each output; in a .txt the names are the ids."""
-    from reslab.data.classes import read_classes
+    from reslab.data.class_names import read_classes
 
     if file.suffix != ".txt":
         return read_classes(file)
@@ -115,7 +116,7 @@ def named_by(file: Path, model: "Model") -> "Model":
 def named(imported: "Imported") -> "Model":
     """The model with CIFAR-10's names for its outputs, where its layout says so."""
     from reslab.data.cifar10 import CLASSES
-    from reslab.models.layouts import AKAMASTER
+    from reslab.models.convert.layouts import AKAMASTER
 
     model = imported.model
     outputs = len(model.classes)

@@ -13,7 +13,7 @@ import typer
 from reslab.cli.console import complain, counting, printable, say, say_json
 
 if TYPE_CHECKING:
-    from reslab.data.packing import Packed, Packing
+    from reslab.data.shards.writer import Packed, Packing
 
 
 def pack(
@@ -40,8 +40,8 @@ def pack(
     Pictures that do not decode are named and left out.
     """
     from reslab.data.folder import open_parts
-    from reslab.data.packing import QUALITY, SHARD_SIZE, Packing
-    from reslab.data.packing import pack as pack_sets
+    from reslab.data.shards.writer import QUALITY, SHARD_SIZE, Packing
+    from reslab.data.shards.writer import pack as pack_sets
 
     if quality and not shorter_side:
         raise ValueError("--quality is that of reduced pictures: give --shorter-side too")
@@ -97,3 +97,24 @@ def stopped_by_signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def scenes(
+    out: Annotated[Path, typer.Argument(help="A new folder for the pictures and their boxes.")],
+    train: Annotated[int, typer.Option(min=1, help="Scenes to train on.")] = 4000,
+    test: Annotated[int, typer.Option(min=1, help="Scenes to test on.")] = 500,
+    seed: Annotated[int, typer.Option(min=0, help="Other seeds are other scenes.")] = 0,
+) -> None:
+    """Write digit-scenes, the set that comes with reslab, as a folder in COCO's layout.
+
+    Digits of several sizes on cluttered backgrounds, their boxes in annotations/: to look at, or
+    for other programs. Detectors need no folder of them: `digit-scenes-*` draws them itself.
+    """
+    from reslab.data.boxes.digit_scenes import digit_scenes, write_scenes
+
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} is there already: name a new folder")
+    sets = digit_scenes(train=train, test=test, seed=seed)
+    with counting(train + test, "scenes") as hear:
+        write_scenes(out, sets, hear)
+    say(f"{train:,} scenes to train on and {test:,} to test on, boxes in {out / 'annotations'}")

@@ -11,11 +11,12 @@ from reslab.cli.console import clock, complain, say, say_json, speed
 from reslab.cli.train import DATA_HELP
 
 if TYPE_CHECKING:
-    from reslab.data.place import Place
-    from reslab.detect.initial import Weights
+    from reslab.data.location import Place
+    from reslab.detection.initial import Weights
     from reslab.recipes import AnyRecipe
-    from reslab.train.probe import Probe, Probed
-    from reslab.train.recipe import RunRecipe
+    from reslab.training.probe import Probe, Probed
+    from reslab.training.recipe import RunRecipe
+
 
 LIMITS = {
     "network": "the network: pictures are ready before it wants them",
@@ -38,10 +39,10 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
     """Say what a run would cost here: speed, memory, hours, what limits it; nothing is written."""
-    from reslab.data.place import place_of
-    from reslab.detect.initial import load_weights
+    from reslab.data.location import place_of
+    from reslab.detection.initial import load_weights
     from reslab.recipes import any_recipe
-    from reslab.train.probe import probe
+    from reslab.training.probe import probe
 
     place = place_of(data) if data else None
     given = load_weights(weights) if weights else None
@@ -61,14 +62,14 @@ def ready(
     recipe: "AnyRecipe", data: "Place | None", weights: "Weights | None"
 ) -> "Iterator[Probed]":
     """The run of a recipe, its data and its network there, nothing written."""
-    from reslab.detect.prepare import prepare_detector
-    from reslab.detect.probe import detector_probed
-    from reslab.detect.recipe import DetectionRecipe
-    from reslab.models.weights import Model
-    from reslab.train.origin import Origin
-    from reslab.train.prepare import prepare
-    from reslab.train.probe import classification_probed
-    from reslab.world import open_world
+    from reslab.detection.recipe import DetectionRecipe
+    from reslab.detection.setup import prepare_detector
+    from reslab.detection.task import detector_probed
+    from reslab.models.model_file import Model
+    from reslab.runtime.device import open_world
+    from reslab.training.origin import Origin
+    from reslab.training.probe import classification_probed
+    from reslab.training.setup import prepare
 
     world = open_world(recipe.precision)
     if isinstance(recipe, DetectionRecipe):
@@ -149,7 +150,7 @@ def drawn(recipe: "RunRecipe") -> str:
     """The rate between its drops, after any warm-up."""
     import plotext
 
-    from reslab.train.schedule import Schedule, ScheduleState, WarmupState
+    from reslab.training.schedule import Schedule, ScheduleState, WarmupState
 
     schedule = Schedule(recipe, ScheduleState(WarmupState(ended_at=0)))
     last = recipe.iterations - 1

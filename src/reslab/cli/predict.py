@@ -14,9 +14,10 @@ from reslab.cli.files import STDIN, files_of, print_json, reason, width_of
 
 if TYPE_CHECKING:
     from reslab.data.decode import BadPicture
-    from reslab.evaluate.predict import Prediction
+    from reslab.evaluation.predict import Prediction
 
     Answer = list[Prediction] | BadPicture
+
 
 TOP = 5
 
@@ -43,9 +44,9 @@ def predict(
     and the others go on; the exit status is then 1.
     """
     from reslab.data.decode import BadPicture
-    from reslab.evaluate.predict import Predictor
-    from reslab.models.weights import load
-    from reslab.world import open_world
+    from reslab.evaluation.predict import Predictor
+    from reslab.models.model_file import load
+    from reslab.runtime.device import open_world
 
     given, unlike = files_of(pictures)
     files = [it.file for it in given]

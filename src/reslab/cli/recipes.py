@@ -16,7 +16,7 @@ def recipes(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
     """List the recipes, or show one: every field here can be changed with `train --set`."""
-    from reslab.detect.initial import load_weights
+    from reslab.detection.initial import load_weights
     from reslab.recipes import (
         any_recipe,
         catalogue,
@@ -62,3 +62,23 @@ def as_text(fields: dict[str, object], prefix: str = "") -> str:
         else:
             lines.append(f"{prefix}{key} = {json.dumps(value)}")
     return "\n".join(lines)
+
+
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON list.")] = False,
+) -> None:
+    """List every network of the paper with its depth, parameters and multiply-adds."""
+    from dataclasses import asdict
+
+    from reslab.models.complexity import complexities
+    from reslab.models.config import all_models
+
+    found = complexities(all_models())
+    if as_json:
+        say_json([asdict(complexity) for complexity in found])
+        return
+    rows = [
+        [c.name, str(c.depth), f"{c.parameters:,}", f"{c.multiply_adds / 1e6:,.1f} M"]
+        for c in found
+    ]
+    on_screen("network", "depth", "parameters", "multiply-adds", rows=rows)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from reslab.study.experiments import PlannedRun
-    from reslab.study.records import Record
+    from reslab.studies.experiments import PlannedRun
+    from reslab.studies.records import Record
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ def study_by_depths(
     seeds: int,
 ) -> Study:
     """Classifiers beside each other."""
-    from reslab.data.sets import open_sets, set_named
-    from reslab.study.experiments import experiment, plan
-    from reslab.study.records import read_record
-    from reslab.study.report import write_report
+    from reslab.data.builtin import open_sets, set_named
+    from reslab.studies.experiments import experiment, plan
+    from reslab.studies.page.classifiers import write_report
+    from reslab.studies.records import read_record
 
     it = experiment(name, parse_depths(depths))
     chosen = set_named(on)
@@ -55,11 +55,11 @@ def study_by_depths(
 
 def detection_study(out: Path | None, iterations: int | None, seeds: int) -> Study:
     """A classifier, then detectors on its trunk and on an untrained one."""
-    from reslab.detect.coco_precision import authors_code
-    from reslab.study.detection import read_detector
-    from reslab.study.detection_page import QUESTION, TITLE, write_detectors
-    from reslab.study.experiments import plan_detection
-    from reslab.study.records import read_record
+    from reslab.detection.average_precision.measure import authors_code
+    from reslab.studies.detection import read_detector
+    from reslab.studies.experiments import plan_detection
+    from reslab.studies.page.detectors import QUESTION, TITLE, write_detectors
+    from reslab.studies.records import read_record
 
     authors_code()  # better missed now than by the second run
     folder = out or Path("studies") / "detection-digit-scenes"

@@ -12,8 +12,8 @@ from reslab.cli.console import complain, say, say_json, stopping, to_stderr
 from reslab.cli.studies import Study, detection_study, must_not_be_given, study_by_depths
 
 if TYPE_CHECKING:
-    from reslab.study.carry_out import Tell
-    from reslab.study.experiments import PlannedRun
+    from reslab.studies.execute import Tell
+    from reslab.studies.experiments import PlannedRun
 
 
 def study(
@@ -49,8 +49,8 @@ def study(
 
     Runs that are finished are not run again, interrupted ones go on.
     """
-    from reslab.data.place import folder_of, place_of
-    from reslab.words import unknown
+    from reslab.data.location import folder_of, place_of
+    from reslab.errors import unknown
 
     if cluster not in (None, "ray"):
         raise ValueError(unknown("cluster", cluster, ("ray",)))
@@ -82,10 +82,9 @@ def study(
 
 def carried_out(it: Study, data: Path | None, jobs: int, cluster: str | None) -> int:
     """Finish all runs; the exit status."""
-    from reslab.data.loading import usable_cores
-    from reslab.study.carry_out import carry_out
-    from reslab.study.cluster import on_ray
-    from reslab.study.launching import here
+    from reslab.runtime.threads import usable_cores
+    from reslab.studies.cluster import on_ray
+    from reslab.studies.execute import carry_out, here
 
     with ExitStack() as ending:
         if cluster:
@@ -104,12 +103,12 @@ def carried_out(it: Study, data: Path | None, jobs: int, cluster: str | None) ->
 
 def study_responses(runs: Sequence[Path], data: Path | None, out: Path | None):
     """Fig. 7 of finished runs: the page, the records."""
+    from reslab.analysis.responses import layer_responses
     from reslab.cli.chosen import test_set
-    from reslab.models.weights import load
-    from reslab.study.records import read_record
-    from reslab.study.report import write_responses
-    from reslab.study.responses import layer_responses
-    from reslab.world import open_world
+    from reslab.models.model_file import load
+    from reslab.runtime.device import open_world
+    from reslab.studies.page.classifiers import write_responses
+    from reslab.studies.records import read_record
 
     if not runs:
         raise ValueError("responses of which runs? `reslab study responses RUN...`")
@@ -157,3 +156,32 @@ def study_display(planned: "Sequence[PlannedRun]") -> "Iterator[Tell]":
             bar.update(tasks[run], completed=done)
 
         yield show
+
+
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Finished run folders.")],
+    out: Annotated[Path, typer.Option(help="Where the page, table and figures go.")] = Path(
+        "report"
+    ),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The results as one JSON document.")
+    ] = False,
+) -> None:
+    """Make one page of any finished runs: figures, table, recipes, environment, departures."""
+    from reslab.studies.detection import read_detector
+    from reslab.studies.page.classifiers import write_report
+    from reslab.studies.page.detectors import write_detectors
+    from reslab.studies.records import read_record, task_of
+
+    title, question = "Report", "What did these runs come to?"
+    if task_of(runs) == "detection":
+        records = [read_detector(run) for run in runs]
+        page = write_detectors(records, out, title, question)
+    else:
+        records = [read_record(run) for run in runs]
+        page = write_report(records, out, title, question)
+    if as_json:
+        say_json({"report": str(page), "runs": [{"run": str(r.path), **r.result} for r in records]})
+    else:
+        say(page.with_name("table.md").read_text())
+        say(f"report: {page}")

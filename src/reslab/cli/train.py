@@ -13,8 +13,9 @@ import typer
 from reslab.cli.console import complain, precisions, say, say_json, stopping, training_display
 
 if TYPE_CHECKING:
-    from reslab.data.place import Place
+    from reslab.data.location import Place
     from reslab.recipes import AnyRecipe
+
 
 Processes = Annotated[
     int,
@@ -47,8 +48,8 @@ def train(
     """
 
     def work() -> int:
-        from reslab.data.place import place_of
-        from reslab.detect.initial import load_weights
+        from reslab.data.location import place_of
+        from reslab.detection.initial import load_weights
         from reslab.recipes import any_recipe
 
         place = place_of(data) if data else None
@@ -70,9 +71,9 @@ def resume(
     """Go on with an interrupted run from its last checkpoint, to the same bits."""
 
     def work() -> int:
-        from reslab.data.place import place_of
+        from reslab.data.location import place_of
         from reslab.recipes import recipe_in
-        from reslab.train.folder import RunFolder
+        from reslab.training.folder import RunFolder
 
         folder = RunFolder.open(run)
         begun = folder.environment()
@@ -86,8 +87,8 @@ def resume(
 def by_processes(count: int, work: Callable[[], int]) -> int:
     """Do `work` in this process, one of several if a launcher started it so, or start several of
     this command; the exit status."""
-    from reslab.world.launching import launch, this_command
-    from reslab.world.processes import Ended, one_voice
+    from reslab.runtime.distributed import Ended, one_voice
+    from reslab.runtime.launch import launch, this_command
 
     if count > 1 and "RANK" in os.environ:
         raise ValueError(
@@ -95,7 +96,7 @@ def by_processes(count: int, work: Callable[[], int]) -> int:
             "give one of the two a number"
         )
     if count > 1:
-        from reslab.data.loading import usable_cores
+        from reslab.runtime.threads import usable_cores
 
         threads = max(usable_cores() // count, 1)
         return launch(this_command("--processes"), count, threads, complain)
@@ -126,9 +127,9 @@ def carry_out(
     as_json: bool,
 ) -> int:
     """Train with a display, and saved when a signal asks to stop; the exit status."""
-    from reslab.train.run import Interrupted
-    from reslab.train.training import silent
-    from reslab.world.processes import join_processes
+    from reslab.runtime.distributed import join_processes
+    from reslab.training.run import Interrupted
+    from reslab.training.train import silent
 
     trained = trainer_of(recipe)
     first = join_processes().first
@@ -154,10 +155,10 @@ def carry_out(
 
 
 def trainer_of(recipe: "AnyRecipe") -> partial[dict[str, Any]]:
-    """The function that trains this kind of recipe, given it; see `reslab.train.training.train`."""
-    from reslab.detect.recipe import DetectionRecipe
-    from reslab.detect.train import train_detector
-    from reslab.train.training import train
+    """The function that trains this kind of recipe, given it; see `reslab.training.train.train`."""
+    from reslab.detection.recipe import DetectionRecipe
+    from reslab.detection.train import train_detector
+    from reslab.training.train import train
 
     if isinstance(recipe, DetectionRecipe):
         return partial(train_detector, recipe)
@@ -176,7 +177,7 @@ def summary(result: dict[str, Any], out: Path) -> str:
 
 def line_of_report(report: dict[str, Any]) -> str:
     """A final report in words."""
-    from reslab.evaluate.classify import Report
+    from reslab.evaluation.report import Report
 
     if "map_50" in report:
         return f"{report['set']}: {precisions(report)}  ({report['protocol']}, n={report['n']})"

@@ -6,11 +6,46 @@ of a picture to cut out.
 
 from collections.abc import Sequence
 from math import exp, log, sqrt
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal, NamedTuple, Self
 
+import torch
+import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Generator, Tensor
 
 from reslab.data.resize import Box, Cut, crop_box, shorter_side
+
+LEVELS = 255
+
+
+class Components(NamedTuple):
+    """The principal components of a set's colours, the largest first.
+
+    AlexNet moves a picture by factor times eigenvalue along each eigenvector. An eigenvalue is a
+    variance, so what that moves depends on the unit; pixels from 0 to 1 are meant, and `values`
+    are those eigenvalues times 255, to be added to pixels from 0 to 255.
+    """
+
+    values: Tensor  # [3]
+    vectors: Tensor  # [3, 3], a component a column; red, green, blue
+
+
+# of ImageNet; published with fb.resnet.torch for pixels from 0 to 1
+ALEXNET = Components(
+    LEVELS * torch.tensor([0.2175, 0.0188, 0.0045]),
+    torch.tensor(
+        [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
+    ),
+)
+
+
+def colour_shift(factors: Tensor, components: Components) -> Tensor:
+    """What is added to all pixels of a picture, [B, 3] -> [B, 3] of 0 to 255.
+
+    `factors` are normal numbers of AlexNet's standard deviation, three a picture.
+    """
+    return (factors * components.values) @ components.vectors.T
+
 
 ATTEMPTS = 10  # at a shape that fits, before a resized crop takes the middle; as in torchvision
 
@@ -111,3 +146,34 @@ def _below(count: int, draw: float) -> int:
 
 def _between(low: float, high: float, draw: float) -> float:
     return low + (high - low) * draw
+
+
+WHOLE = slice(None)  # of a mini-batch
+
+
+def pad_and_crop(
+    images: Tensor, pad: int, rng: Generator, size: int | None = None, part: slice = WHOLE
+) -> Tensor:
+    """Zeros on all sides, then a crop of the old size at one of (2 pad + 1)^2 offsets (Sec. 4.2).
+
+    [B, C, H, W] -> [B, C, H, W]; pictures whose mean is subtracted are padded with the mean.
+    Numbers are drawn for `size` pictures, of which `images` are a part: the others may be with
+    other processes.
+    """
+    batch, _, height, width = images.shape
+    drawn = torch.randint(0, 2 * pad + 1, (2, size or batch, 1), generator=rng)
+    offsets = drawn[:, part].to(images.device)
+    rows = offsets[0] + torch.arange(height, device=images.device)  # [B, H]
+    columns = offsets[1] + torch.arange(width, device=images.device)  # [B, W]
+    padded = F.pad(images, (pad, pad, pad, pad)).permute(0, 2, 3, 1)  # [B, H + 2p, W + 2p, C]
+    which = torch.arange(batch, device=images.device)[:, None, None]
+    cropped = padded[which, rows[:, :, None], columns[:, None, :]]  # [B, H, W, C]
+    return cropped.permute(0, 3, 1, 2)
+
+
+def random_flip(
+    images: Tensor, rng: Generator, size: int | None = None, part: slice = WHOLE
+) -> Tensor:
+    """Each picture mirrored with probability one half, [B, C, H, W] -> [B, C, H, W]; see above."""
+    heads = torch.rand(size or len(images), 1, 1, 1, generator=rng)[part] < 0.5
+    return torch.where(heads.to(images.device), images.flip(-1), images)

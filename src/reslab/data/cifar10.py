@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from platformdirs import user_cache_path
 
-from reslab.data.images import ImageSet, Sets
+from reslab.data.datasets import ImageSet, Sets
 
 ARCHIVE = "cifar-10-python.tar.gz"
 ARCHIVE_MD5 = "c58f30108f718f92721af3b95e74349a"

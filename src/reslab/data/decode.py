@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import simplejpeg
@@ -14,13 +15,12 @@ from PIL import (
     GifImagePlugin,
     Image,
     ImageFile,
+    ImageOps,
     JpegImagePlugin,
     PngImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
 )
-
-from reslab.data.orientation import jpeg_exif, orientation, turned, upright
 
 FORMATS = {
     ".jpg": "jpeg", ".jpeg": "jpeg", ".jpe": "jpeg", ".png": "png", ".webp": "webp",
@@ -208,3 +208,82 @@ def _rgb_of_16_bits(picture: Image.Image) -> np.ndarray:
     grey = ((grey + 128) // 257).astype(np.uint8)  # Pillow's own conversion clips at 255
     grey[clear] = 255
     return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+EXIF = b"Exif\x00\x00"
+
+
+def jpeg_exif(data: bytes) -> tuple[bytes, int, int]:
+    """The EXIF block, and from where to where its segment lies; empty if there is none."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:  # pixels begin there
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        if data[at + 1] == 0xE1 and data[at + 4 : at + 10] == EXIF:
+            return data[at + 4 : at + 2 + length], at, at + 2 + length
+        at += 2 + length
+    return b"", 0, 0
+
+
+def orientation(exif: bytes) -> int:
+    """1 to 8; 1 is upright, and what is said by a block that cannot be read."""
+    exif = exif.removeprefix(EXIF)
+    if exif[:2] not in (b"II", b"MM"):
+        return 1
+    order = "little" if exif[:2] == b"II" else "big"
+    start = int.from_bytes(exif[4:8], order)
+    count = int.from_bytes(exif[start : start + 2], order)
+    for at in range(start + 2, min(start + 2 + 12 * count, len(exif)), 12):
+        if int.from_bytes(exif[at : at + 2], order) == 0x0112:
+            value = int.from_bytes(exif[at + 8 : at + 10], order)
+            return value if 1 <= value <= 8 else 1
+    return 1
+
+
+def turned(width: int, height: int, turn: int) -> tuple[int, int]:
+    return (height, width) if turn >= 5 else (width, height)
+
+
+def upright(rgb: np.ndarray, turn: int) -> np.ndarray:
+    """The first row and column of the file are, by EXIF's table, these sides of the picture."""
+    if turn >= 5:
+        rgb = rgb.swapaxes(0, 1)
+    if turn in (3, 4, 7, 8):
+        rgb = rgb[::-1]
+    if turn in (2, 3, 6, 7):
+        rgb = rgb[:, ::-1]
+    return np.ascontiguousarray(rgb)
+
+
+Picture = str | Path | bytes | np.ndarray | Image.Image
+
+BYTES = "the picture"  # what a picture without a file is called
+
+
+def name_of(picture: Picture) -> str:
+    """What an error calls a picture."""
+    return str(picture) if isinstance(picture, str | Path) else BYTES
+
+
+def pixels_of(picture: Picture) -> np.ndarray:
+    """RGB uint8 [H, W, 3] of whatever a picture comes as."""
+    if isinstance(picture, np.ndarray):
+        if picture.dtype != np.uint8 or picture.shape[2:] != (3,) or not picture.size:
+            raise ValueError(
+                f"a picture as an array is RGB uint8 [H, W, 3], "
+                f"not {picture.dtype} {list(picture.shape)}"
+            )
+        return picture
+    if isinstance(picture, Image.Image):
+        if picture.mode in ("I", "F"):
+            raise BadPicture(f"{BYTES}: 32-bit grey, which does not say what is black and white")
+        try:
+            return rgb_of(ImageOps.exif_transpose(picture))
+        except Exception as error:  # of a file that is read only now: see `decode.opened`
+            raise BadPicture(f"{BYTES}: {error or type(error).__name__}") from None
+    if isinstance(picture, bytes):
+        return decode(picture, BYTES)
+    try:
+        data = Path(picture).read_bytes()
+    except OSError as error:
+        raise BadPicture(f"{picture}: {(error.strerror or str(error)).lower()}") from None
+    return decode(data, str(picture))

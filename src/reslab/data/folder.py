@@ -10,12 +10,21 @@ from stat import S_ISREG
 import torch
 from torch import Tensor
 
-from reslab.data.classes import arranged, with_ids_of
+from reslab.data.class_names import arranged, with_ids_of
+from reslab.data.datasets import PictureSet
 from reslab.data.decode import SUFFIXES, BadPicture
-from reslab.data.pictures import PictureSet
-from reslab.data.place import Place, Url
-from reslab.data.remote import open_remote_part, remote_parts
-from reslab.data.shards import is_packed, open_part
+from reslab.data.location import Place, Url
+from reslab.data.shards.reader import is_packed, open_part, open_remote_part, remote_parts
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something wrong with the arrangement: a kind of `advice.ADVICE`, where, and more of it."""
+
+    kind: str
+    place: str  # relative to the folder that is checked
+    note: str = ""
+
 
 TRAIN = ("train", "training")
 TEST = ("val", "validation", "valid", "test")  # the first that is there

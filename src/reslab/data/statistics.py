@@ -3,47 +3,16 @@
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from reslab.data.loading import in_order
-from reslab.data.pictures import PictureSet
-from reslab.data.replaced import Replaced, SameClass
+from reslab.data.augment import LEVELS, Components
+from reslab.data.datasets import PictureSet
+from reslab.data.loader import Replaced, SameClass
 from reslab.data.resize import centre_crop
-
-LEVELS = 255
-
-
-class Components(NamedTuple):
-    """The principal components of a set's colours, the largest first.
-
-    AlexNet moves a picture by factor times eigenvalue along each eigenvector. An eigenvalue is a
-    variance, so what that moves depends on the unit; pixels from 0 to 1 are meant, and `values`
-    are those eigenvalues times 255, to be added to pixels from 0 to 255.
-    """
-
-    values: Tensor  # [3]
-    vectors: Tensor  # [3, 3], a component a column; red, green, blue
-
-
-# of ImageNet; published with fb.resnet.torch for pixels from 0 to 1
-ALEXNET = Components(
-    LEVELS * torch.tensor([0.2175, 0.0188, 0.0045]),
-    torch.tensor(
-        [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
-    ),
-)
-
-
-def colour_shift(factors: Tensor, components: Components) -> Tensor:
-    """What is added to all pixels of a picture, [B, 3] -> [B, 3] of 0 to 255.
-
-    `factors` are normal numbers of AlexNet's standard deviation, three a picture.
-    """
-    return (factors * components.values) @ components.vectors.T
+from reslab.runtime.threads import in_order
 
 
 @dataclass(frozen=True)

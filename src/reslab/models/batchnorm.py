@@ -1,12 +1,18 @@
 """Batch-norm statistics: computed anew after training, as the authors released them, or kept."""
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from reslab.models.layers import ConvBN
+from reslab.models.model_file import Model
+from reslab.models.resnet import channels_last
 
 
 def norms_of(net: nn.Module) -> list[nn.BatchNorm2d]:
@@ -124,3 +130,25 @@ def at_initial_scale(net: nn.Module) -> None:
             assert norm.running_var is not None
             norm.running_mean.mul_(scale)
             norm.running_var.copy_((norm.running_var + norm.eps) * scale**2 - norm.eps)
+
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def in_bf16(model: Model) -> Model:
+    """The same model computing in bf16; its scores differ in their third digit.
+
+    Batch norm is folded while the numbers are exact, and the sum is rounded once.
+    """
+    net = folded(model.net).to(torch.bfloat16)
+    return replace(model, net=channels_last(net))
+
+
+def folded(net: Net) -> Net:
+    """A copy whose convolutions do what their batch norms did; for use, not for training."""
+    net = copy.deepcopy(net).eval()
+    for module in net.modules():
+        if isinstance(module, ConvBN) and isinstance(module.norm, nn.BatchNorm2d):
+            module.conv = fuse_conv_bn_eval(module.conv, module.norm)
+            module.norm = nn.Identity()  # pyrefly: ignore[bad-assignment]
+    return net.requires_grad_(False)

@@ -1,11 +1,9 @@
 """The parts of Sec. 3: convolution with batch norm, the shortcuts A, B, C, and initialisation."""
 
-from typing import Literal
-
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-Zeros = Literal["end", "both"]
+from reslab.models.config import Zeros
 
 
 class Conv(nn.Conv2d):

@@ -1,104 +1,22 @@
 """One network for the whole paper: plain and residual, ImageNet (Table 1) and CIFAR (Sec. 4.2)."""
 
 import warnings
-from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 from torch import Generator, Tensor, nn
 
+from reslab.models.config import EXPANSION, ResNetConfig
 from reslab.models.layers import (
     Classifier,
     ConvBN,
     Projection,
     ZeroPadding,
-    Zeros,
     he_normal,
     uniform_classifier,
 )
 
-BlockKind = Literal["basic", "bottleneck"]
-Option = Literal["A", "B", "C"]
-
-# Table 1: the block and how many of it conv2_x ... conv5_x hold
-IMAGENET_STAGES: dict[int, tuple[BlockKind, tuple[int, ...]]] = {
-    18: ("basic", (2, 2, 2, 2)),
-    34: ("basic", (3, 4, 6, 3)),
-    50: ("bottleneck", (3, 4, 6, 3)),
-    101: ("bottleneck", (3, 4, 23, 3)),
-    152: ("bottleneck", (3, 8, 36, 3)),
-}
-IMAGENET_WIDTHS = (64, 128, 256, 512)
-
-# Sec. 4.2: 6n+2 layers on feature maps of 32, 16 and 8 pixels; Table 6 names these depths
-CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
-CIFAR_WIDTHS = (16, 32, 64)
-
-LAYERS = {"basic": 2, "bottleneck": 3}  # of one block (Fig. 5)
-EXPANSION = {"basic": 1, "bottleneck": 4}
 SMALLEST_MAP = 4  # pixels on a side that global average pooling should still find
-
-
-class ResNetConfig(BaseModel):
-    """The complete description of one network; `shortcut=None` is a plain net (Sec. 3.3)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")  # no key that nobody reads
-
-    stem: Literal["imagenet", "cifar"]
-    block: BlockKind
-    blocks: tuple[PositiveInt, ...] = Field(min_length=1)  # of each stage
-    widths: tuple[PositiveInt, ...] = Field(min_length=1)  # channels inside its blocks
-    classes: int = Field(ge=2)
-    shortcut: Option | None
-    zeros: Zeros = "end"  # option A's new channels; "both" for weights that were trained so
-    stride_on: Literal["1x1", "3x3"] = "1x1"  # as in the authors' released prototxt
-    pool: Literal["ceil", "padded"] = "ceil"  # the ImageNet stem's: the authors', or torchvision's
-
-    @model_validator(mode="after")
-    def _fits_together(self) -> Self:
-        if len(self.blocks) != len(self.widths):
-            raise ValueError(
-                f"model.blocks {list(self.blocks)} and model.widths {list(self.widths)} must "
-                "name the same stages"
-            )
-        return self
-
-    @property
-    def depth(self) -> int:
-        """Weighted layers as the paper counts them: those of the blocks, the first, the last."""
-        return LAYERS[self.block] * sum(self.blocks) + 2
-
-    def map_side(self, side: int) -> int:
-        """Of the last feature map, for a picture of so many pixels on a side."""
-        if self.stem == "imagenet":
-            side = (side + 1) // 2
-            side = side // 2 if self.pool == "ceil" else (side + 1) // 2
-        for _ in self.blocks[1:]:
-            side = (side + 1) // 2
-        return side
-
-
-def imagenet(depth: int, shortcut: Option | None = "B", *, classes: int = 1000) -> ResNetConfig:
-    """A network of Table 1; option B by default, as every released weight."""
-    if depth not in IMAGENET_STAGES:
-        raise ValueError(f"depth {depth} is not in Table 1: {', '.join(map(str, IMAGENET_STAGES))}")
-    block, blocks = IMAGENET_STAGES[depth]
-    return ResNetConfig(
-        stem="imagenet", block=block, blocks=blocks, widths=IMAGENET_WIDTHS,
-        classes=classes, shortcut=shortcut,
-    )  # fmt: skip
-
-
-def cifar(depth: int, shortcut: Option | None = "A", *, classes: int = 10) -> ResNetConfig:
-    """A network of 6n+2 layers (Sec. 4.2); option A, "in all cases" there."""
-    n, rest = divmod(depth - 2, 6)
-    if rest or n < 1:
-        raise ValueError(f"depth {depth} is not 6n+2 for a whole n >= 1 (Sec. 4.2)")
-    return ResNetConfig(
-        stem="cifar", block="basic", blocks=(n, n, n), widths=CIFAR_WIDTHS,
-        classes=classes, shortcut=shortcut,
-    )  # fmt: skip
 
 
 class Block(nn.Module):

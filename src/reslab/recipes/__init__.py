@@ -2,20 +2,19 @@
 
 from typing import TYPE_CHECKING
 
-from reslab.data.place import Place, folder_of, place_of
-from reslab.detect.recipe import DetectionRecipe
-from reslab.recipes.cifar10 import cifar10_recipe
+from reslab.data.location import Place, folder_of, place_of
+from reslab.detection.recipe import DetectionRecipe
+from reslab.errors import unknown
+from reslab.recipes.classification import cifar10_recipe, digits_recipe, imagenet_recipe
 from reslab.recipes.detection import coco_recipe, digit_scenes_recipe, voc_recipe
-from reslab.recipes.digits import digits_recipe
-from reslab.recipes.imagenet import imagenet_recipe
-from reslab.train.folder import RunFolder
-from reslab.train.recipe import Recipe
-from reslab.words import unknown
+from reslab.training.folder import RunFolder
+from reslab.training.recipe import Recipe
 
 if TYPE_CHECKING:
-    from reslab.detect.initial import Weights
-    from reslab.models.resnet import ResNetConfig
-    from reslab.models.weights import Model
+    from reslab.detection.initial import Weights
+    from reslab.models.config import ResNetConfig
+    from reslab.models.model_file import Model
+
 
 AnyRecipe = Recipe | DetectionRecipe
 
@@ -29,7 +28,7 @@ C4 = "-c4"  # the regions are cut out of the map of conv4_x
 def catalogue() -> dict[str, Recipe]:
     """All recipes of classifiers that need no look at the pictures: CIFAR's nets on both small
     sets, Table 1's on ImageNet."""
-    from reslab.models.names import cifar_models, imagenet_models
+    from reslab.models.config import cifar_models, imagenet_models
 
     recipes = []
     for model, config in cifar_models().items():
@@ -40,7 +39,7 @@ def catalogue() -> dict[str, Recipe]:
 
 def detectors() -> dict[str, DetectionRecipe]:
     """All recipes of detectors that need no look at the pictures."""
-    from reslab.models.names import config_named
+    from reslab.models.config import config_named
 
     recipes = [digit_scenes_recipe(model, config_named(model)) for model in SMALL_TRUNKS]
     for make in (coco_recipe, voc_recipe):
@@ -50,7 +49,7 @@ def detectors() -> dict[str, DetectionRecipe]:
 
 def own_names() -> list[str]:
     """The recipes for a folder of one's own, whose numbers come from its pictures."""
-    from reslab.models.names import imagenet_models
+    from reslab.models.config import imagenet_models
 
     return [OWN + model for model in imagenet_models()]
 
@@ -76,8 +75,8 @@ def recipe(
 
     `own-*` looks at the folder `data`. With `weights` the recipe starts from them.
     """
-    from reslab.models.weights import Model
-    from reslab.train.origin import starting_from
+    from reslab.models.model_file import Model
+    from reslab.training.origin import starting_from
 
     if not isinstance(weights, Model | None):
         raise ValueError(f"{name} trains a classifier: it cannot start from a detector")
@@ -94,7 +93,7 @@ def detection_recipe(
     name: str, *, data: str | Place | None = None, weights: "Weights | None" = None
 ) -> DetectionRecipe:
     """The detector's recipe of that name; the same otherwise."""
-    from reslab.detect.initial import starting_from
+    from reslab.detection.initial import starting_from
 
     recipes = detectors()
     if name in own_detector_names():
@@ -119,7 +118,7 @@ def recipe_in(folder: RunFolder) -> AnyRecipe:
 
 def _own(name: str, data: str | Place | None, weights: "Model | None") -> Recipe:
     from reslab.data.folder import open_pictures
-    from reslab.models.names import config_named
+    from reslab.models.config import config_named
     from reslab.recipes.own import own_recipe
 
     if data is None:
@@ -129,8 +128,8 @@ def _own(name: str, data: str | Place | None, weights: "Model | None") -> Recipe
 
 
 def _own_detector(name: str, data: str | Place | None) -> DetectionRecipe:
-    from reslab.data.detection import open_detection
-    from reslab.models.names import config_named
+    from reslab.data.boxes.folder import open_detection
+    from reslab.models.config import config_named
     from reslab.recipes.detection import own_detection_recipe
 
     if data is None:

@@ -2,12 +2,11 @@
 
 from math import ceil
 
-from reslab.data.boxes import DetectionSet
-from reslab.detect.batches import with_objects
-from reslab.detect.network import DetectorConfig
-from reslab.detect.recipe import DetectionRecipe, Sampling
-from reslab.detect.search import Search
-from reslab.models.resnet import ResNetConfig
+from reslab.data.boxes.sets import DetectionSet
+from reslab.detection.loader import with_objects
+from reslab.detection.network import DetectorConfig
+from reslab.detection.recipe import DetectionRecipe, Sampling, Search
+from reslab.models.config import ResNetConfig
 
 COCO_SIZES = (64, 128, 256, 512)  # of anchors, for COCO has small objects (Faster R-CNN, Sec. 4.2)
 EPOCHS = 16  # 80k iterations over the 5,011 pictures of VOC 2007 are as many

@@ -3,12 +3,11 @@
 from math import ceil
 
 from reslab.data.augment import ScaleCrop
-from reslab.data.pictures import PictureSet
-from reslab.models.resnet import ResNetConfig
-from reslab.models.weights import Model
-from reslab.train.origin import starting_from
-from reslab.train.recipe import Recipe
-from reslab.train.sections import Pictures
+from reslab.data.datasets import PictureSet
+from reslab.models.config import ResNetConfig
+from reslab.models.model_file import Model
+from reslab.training.origin import starting_from
+from reslab.training.recipe import Pictures, Recipe
 
 BATCH = 32
 RATE = 0.1 * BATCH / 256  # Sec. 3.4's, in proportion to the mini-batch

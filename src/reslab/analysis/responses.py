@@ -1,0 +1,55 @@
+"""Standard deviations of the layer responses (Sec. 4.2, Fig. 7)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from reslab.data.datasets import ImageSet
+from reslab.models.layers import ConvBN
+from reslab.models.model_file import Model
+
+RANGE = 250  # pictures shown at once
+
+
+@dataclass(frozen=True)
+class Response:
+    """One 3x3 layer and the spread of what it answers."""
+
+    layer: str  # its name in the network
+    std: float
+
+
+@torch.no_grad()
+def layer_responses(model: Model, pictures: ImageSet) -> list[Response]:
+    """The standard deviation of each 3x3 layer's output over a set, in the order of the layers.
+
+    Taken after batch norm and before the other non-linearity, ReLU or addition, as in Fig. 7,
+    over all pictures, channels and positions.
+    """
+    layers = {
+        name: module
+        for name, module in model.net.named_modules()
+        if isinstance(module, ConvBN) and module.conv.kernel_size == (3, 3)
+    }
+    sums = {name: torch.zeros(3, dtype=torch.float64) for name in layers}
+
+    def hear(name: str):
+        def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            values = output.double()
+            count = torch.tensor(float(values.numel()), dtype=torch.float64)
+            sums[name] += torch.stack((count, values.sum().cpu(), values.square().sum().cpu()))
+
+        return add
+
+    handles = [module.register_forward_hook(hear(name)) for name, module in layers.items()]
+    for start in range(0, len(pictures), RANGE):
+        model(pictures.images[start : start + RANGE])
+    for handle in handles:
+        handle.remove()
+    return [Response(name, spread(*total.tolist())) for name, total in sums.items()]
+
+
+def spread(count: float, total: float, squares: float) -> float:
+    """Standard deviation from a count, a sum and a sum of squares."""
+    return max(squares / count - (total / count) ** 2, 0.0) ** 0.5

@@ -1,0 +1,228 @@
+"""`digit-scenes`: digits of several sizes on cluttered backgrounds, to detect; always there.
+
+A scene is a function of (seed, part, number) alone. Training scenes hold only digits that a
+classifier of `digits` may train on, test scenes only those of its test.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from reslab.data.boxes.sets import DetectionSet, DetectionSets, Truth, Truths
+from reslab.data.builtin import load_digits
+from reslab.data.datasets import ImageSet
+
+SIDE = 128  # of a scene, in pixels
+TRAIN, TEST = 4000, 500  # scenes
+HEIGHTS = (20, 64)  # of the digits' ink, the smallest and the largest
+DIGITS = (2, 6)  # in a scene, the fewest and the most that are tried
+OVERLAP = 0.05  # of the smaller of two boxes, at most
+CONTRAST = 80  # of ink and background, in grey levels of 255, at least
+FINE = 96  # the side of a digit that is cut to its ink, before it gets its size
+INK = (40, 170)  # grey levels of a digit: where its ink begins to cover, and where it covers wholly
+PARTS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A digit and its box in a scene."""
+
+    digit: int  # index into the digits of the part
+    x: int
+    y: int
+    width: int
+    height: int
+
+    def overlap(self, other: "Placed") -> float:
+        """The area that both cover, as a fraction of the smaller one's."""
+        wide = min(self.x + self.width, other.x + other.width) - max(self.x, other.x)
+        high = min(self.y + self.height, other.y + other.height) - max(self.y, other.y)
+        smaller = min(self.width * self.height, other.width * other.height)
+        return max(wide, 0) * max(high, 0) / smaller
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """The scenes of one part: number -> picture and truth."""
+
+    digits: ImageSet
+    part: str  # of PARTS
+    seed: int
+
+    @cached_property
+    def inks(self) -> list[np.ndarray]:
+        """Each digit cut to its ink: how far a pixel is covered, uint8 [h, w]."""
+        return [_cut(grey) for grey in self.digits.images[:, 0].numpy()]
+
+    def layout(self, number: int) -> list[Placed]:
+        """The digits of a scene, without drawing it; every scene has one at least."""
+        rng = self._rng(number, 0)
+        placed: list[Placed] = []
+        for _ in range(rng.randint(DIGITS[0], DIGITS[1] + 1)):
+            digit = rng.randint(len(self.inks))
+            low, high = np.log(HEIGHTS)
+            height = round(float(np.exp(rng.uniform(low, high))))
+            rows, columns = self.inks[digit].shape
+            wide = height * columns / rows * rng.uniform(0.85, 1.15)
+            width = min(max(round(wide), height // 4), SIDE - 2)
+            x, y = rng.randint(1, SIDE - width), rng.randint(1, SIDE - height)
+            found = Placed(digit, x, y, width, height)
+            if all(found.overlap(other) <= OVERLAP for other in placed):
+                placed.append(found)
+        return placed
+
+    def truths(self, count: int) -> Truths:
+        """The boxes and the digits of the first scenes."""
+        layouts = [self.layout(number) for number in range(count)]
+        placed = [it for layout in layouts for it in layout]
+        corners = [(it.x, it.y, it.x + it.width, it.y + it.height) for it in placed]
+        none = torch.zeros(len(placed), dtype=torch.bool)
+        labels = self.digits.labels[torch.tensor([it.digit for it in placed], dtype=torch.int64)]
+        boxes = torch.tensor(corners, dtype=torch.float32).reshape(-1, 4)
+        ends = np.cumsum([len(layout) for layout in layouts], dtype=np.int64)
+        starts = torch.from_numpy(np.concatenate(([0], ends)))
+        return Truths(Truth(boxes, labels, none, none), starts)
+
+    def draw(self, number: int) -> np.ndarray:
+        """The picture, RGB uint8 [128, 128, 3]."""
+        rng = self._rng(number, 1)
+        scene = background(rng)
+        for placed in self.layout(number):
+            region = scene[placed.y : placed.y + placed.height, placed.x : placed.x + placed.width]
+            ink = Image.fromarray(self.inks[placed.digit])
+            cover = ink.resize((placed.width, placed.height), Image.Resampling.BILINEAR)
+            strength = np.asarray(cover, np.float32)[..., None] / 255
+            region += strength * (_colour_apart(region, rng) - region)
+        scene += rng.normal(0, 4, (SIDE, SIDE, 1))
+        return np.clip(np.round(scene), 0, 255).astype(np.uint8)
+
+    def encoded(self, file: str) -> bytes:
+        """The picture as the PNG `file`."""
+        out = BytesIO()
+        Image.fromarray(self.draw(int(Path(file).stem))).save(out, "PNG", compress_level=1)
+        return out.getvalue()
+
+    def _rng(self, number: int, purpose: int) -> np.random.RandomState:
+        # RandomState's stream is frozen by numpy: the scenes are the same everywhere, always
+        return np.random.RandomState([self.seed, PARTS.index(self.part), number, purpose])
+
+
+def digit_scenes(*, train: int = TRAIN, test: int = TEST, seed: int = 0) -> DetectionSets:
+    """Scenes of digits to train on and to test; they are drawn when they are read."""
+    digits = load_digits()
+    return DetectionSets(
+        _scene_set(Scenes(digits.train, "train", seed), train),
+        _scene_set(Scenes(digits.test, "test", seed), test),
+    )
+
+
+def _scene_set(scenes: Scenes, count: int) -> DetectionSet:
+    return DetectionSet(
+        scenes.part,
+        [f"{number:06}.png" for number in range(count)],
+        scenes.truths(count),
+        scenes.digits.classes,
+        scenes.digits.classes,
+        scenes.encoded,
+        [(SIDE, SIDE)] * count,
+        range(count),
+    )
+
+
+def _cut(grey: np.ndarray) -> np.ndarray:
+    """A digit without the empty rows and columns around its ink."""
+    fine = Image.fromarray(grey).resize((FINE, FINE), Image.Resampling.BICUBIC)
+    begins, whole = INK
+    cover = np.clip((np.asarray(fine, np.float32) - begins) / (whole - begins), 0, 1)
+    rows, columns = (np.flatnonzero((cover > 0.5).any(axis)) for axis in (1, 0))
+    cover = cover[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return np.round(cover * 255).astype(np.uint8)
+
+
+def background(rng: np.random.RandomState) -> np.ndarray:
+    """Smooth colours, shapes and strokes, float32 [128, 128, 3] of 0 to 255."""
+    cells = rng.randint(3, 7)
+    base = rng.uniform(40, 215, 3)
+    patches = np.clip(base + rng.normal(0, 30, (cells, cells, 3)), 0, 255).astype(np.uint8)
+    picture = Image.fromarray(patches).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(picture)
+    for _ in range(rng.randint(1, 5)):
+        _shape(draw, rng, _near(base, rng))
+    for _ in range(rng.randint(2, 7)):
+        points = [tuple(point) for point in rng.randint(0, SIDE, (rng.randint(2, 4), 2)).tolist()]
+        draw.line(points, _near(base, rng), rng.randint(1, 4))
+    return np.asarray(picture).astype(np.float32)
+
+
+def _near(base: np.ndarray, rng: np.random.RandomState) -> tuple[int, ...]:
+    """A colour not far from the background's, so that ink still stands out from both."""
+    return tuple(np.clip(base + rng.uniform(-55, 55, 3), 0, 255).astype(int).tolist())
+
+
+def _shape(draw: ImageDraw.ImageDraw, rng: np.random.RandomState, colour: tuple[int, ...]) -> None:
+    """A disc, or a rectangle or triangle, filled or hollow; a hollow disc would be a 0."""
+    x, y = rng.randint(-20, SIDE, 2).tolist()
+    width, height = rng.randint(12, 60, 2).tolist()
+    kind, filled = rng.randint(3), rng.randint(3) > 0
+    fill, outline = (colour, None) if filled else (None, colour)
+    corners = (x, y, x + width, y + height)
+    if kind == 0 and filled:
+        draw.ellipse(corners, fill)
+    elif kind == 1:
+        draw.polygon([(x, y + height), (x + width // 2, y), (x + width, y + height)], fill, outline)
+    else:
+        draw.rectangle(corners, fill, outline, 2)
+
+
+def _colour_apart(region: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
+    """An ink whose grey differs from that of what it covers by CONTRAST or more."""
+    grey = region.mean()
+    lighter, darker = 255 - grey > CONTRAST, grey > CONTRAST
+    up = lighter and (not darker or rng.randint(2) == 1)
+    level = rng.uniform(grey + CONTRAST, 255) if up else rng.uniform(0, grey - CONTRAST)
+    tint = rng.normal(0, 25, 3)
+    return np.clip(level + tint - tint.mean(), 0, 255).astype(np.float32)
+
+
+def write_scenes(folder: Path, sets: DetectionSets, hear: Callable[[None], None]) -> None:
+    """The scenes as a folder in COCO's layout; `hear` is called after each picture."""
+    (folder / "annotations").mkdir(parents=True, exist_ok=True)
+    for part, name in ((sets.train, "train"), (sets.test, "val")):
+        (folder / name).mkdir(exist_ok=True)
+        for file in part.files:
+            (folder / name / file).write_bytes(part.read(file))
+            hear(None)
+        path = folder / "annotations" / f"instances_{name}.json"
+        path.write_text(json.dumps(as_coco(part)), "utf-8")
+
+
+def as_coco(part: DetectionSet) -> dict[str, Any]:
+    """COCO's instances of a set, its class ids numbered from 1."""
+    annotations = []
+    for key, truth in zip(part.keys, part.truths, strict=True):
+        columns = (truth.boxes.tolist(), truth.labels.tolist(), truth.crowd.tolist())
+        for (x0, y0, x1, y1), label, crowd in zip(*columns, strict=True):
+            annotations.append({
+                "id": len(annotations) + 1,  # pycocotools takes 0 for no match
+                "image_id": key,
+                "category_id": label + 1,
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "area": (x1 - x0) * (y1 - y0),
+                "iscrowd": int(crowd),
+            })  # fmt: skip
+    return {
+        "images": [
+            {"id": key, "file_name": file, "width": width, "height": height}
+            for key, file, (width, height) in zip(part.keys, part.files, part.sizes, strict=True)
+        ],
+        "annotations": annotations,
+        "categories": [{"id": label + 1, "name": name} for label, name in enumerate(part.classes)],
+    }

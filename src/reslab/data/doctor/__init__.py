@@ -1,0 +1,1 @@
+"""The folder doctor: what would spoil a run, and how to mend it."""

@@ -1,0 +1,141 @@
+"""The doctor for boxes: what in a COCO or VOC folder would spoil a run, and how to mend it."""
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from reslab.data.boxes.annotations import (
+    Annotations,
+    box_in_words,
+    faulty_boxes,
+    missing_pictures,
+    repeated_boxes,
+    unknown_classes,
+    unknown_in_words,
+)
+from reslab.data.boxes.folder import Parts
+from reslab.data.doctor.box_advice import BOX_ADVICE
+from reslab.data.doctor.findings import Case, Finding, equal_rows, in_order_of, made_finding
+from reslab.data.doctor.inspect import FORMATS, Fact, Facts, inspect
+from reslab.data.folder import FolderReader
+from reslab.runtime.threads import in_order, usable_cores
+
+AHEAD = 4  # files a thread that are read before their turn
+
+
+def gather_pictures(parts: Parts, hear: Callable[[None], None]) -> Facts:
+    """Read and decode every picture of all parts, one part after the other; `hear` is called after
+    each."""
+    pictures = [(part.root, file) for part in parts for file in part.files]
+    threads = usable_cores()
+    facts = Facts(len(pictures))
+    for index, fact in enumerate(in_order(_inspect, pictures, threads, AHEAD * threads)):
+        facts.put(index, fact)
+        hear(None)
+    return facts
+
+
+def _inspect(picture: tuple[Path, str]) -> Fact:
+    root, file = picture
+    suffix = os.path.splitext(file)[1].lower()
+    try:
+        return inspect(FolderReader(str(root)), file, suffix if suffix in FORMATS else "")
+    except ValueError:
+        return Fact("unreadable", "a name that no file can have")
+
+
+def diagnose_boxes(folder: Path, parts: Parts, facts: Facts) -> tuple[Finding, ...]:
+    """All that is found, what spoils a run first."""
+    found: list[Finding] = []
+    first = 0
+    for part in parts:
+        found += _of_part(folder, part, facts, first)
+        first += len(part)
+    found += _of_copies(folder, parts, facts)
+    found += _of_classes(parts)
+    return in_order_of(BOX_ADVICE, _together(found))
+
+
+def _together(found: list[Finding]) -> Iterator[Finding]:
+    """One finding a kind, of all parts."""
+    for kind in {finding.kind: None for finding in found}:
+        cases = (case for finding in found if finding.kind == kind for case in finding.cases)
+        yield made_finding(kind, cases)
+
+
+def _path(folder: Path, part: Annotations, row: int) -> str:
+    """A picture's name relative to the folder that is checked."""
+    return os.path.relpath(part.root / part.files[row], folder)
+
+
+def _of_part(folder: Path, part: Annotations, facts: Facts, first: int) -> Iterator[Finding]:
+    for kind in {fault.kind: None for fault in part.faults}:
+        faults = (fault for fault in part.faults if fault.kind == kind)
+        yield made_finding(kind, (Case((fault.place,), fault.note) for fault in faults))
+    yield from _of_pictures(folder, part, facts, first)
+
+    boxes = {"unknown class": unknown_classes(part)} | faulty_boxes(part)
+    boxes["repeated box"] = repeated_boxes(part)
+    for kind, rows in boxes.items():
+        words = unknown_in_words if kind == "unknown class" else box_in_words
+        yield made_finding(kind, map(partial(_box, part, words), rows.tolist()))
+
+
+def _box(part: Annotations, words: Callable[[Annotations, int], str], at: int) -> Case:
+    file = part.files[part.objects.pictures[at]]
+    return Case((part.place(at),), f"{words(part, at)}: {file}")
+
+
+def _of_pictures(folder: Path, part: Annotations, facts: Facts, first: int) -> Iterator[Finding]:
+    missing = set(missing_pictures(part.root, part.files))
+    bare = np.bincount(part.objects.pictures or [0], minlength=len(part)) == 0
+    cases: dict[str, list[Case]] = {}
+    for row, file in enumerate(part.files):
+        kind, note = _of_picture(part, facts, first + row, row)
+        if file in missing:
+            kind, note = "missing picture", ""
+        path = (_path(folder, part, row),)
+        if kind:
+            cases.setdefault(kind, []).append(Case(path, note))
+        if bare[row] or not len(part.objects):
+            cases.setdefault("no boxes", []).append(Case(path))
+    for kind, listed in cases.items():
+        yield made_finding(kind, listed)
+
+
+def _of_picture(part: Annotations, facts: Facts, index: int, row: int) -> tuple[str, str]:
+    if facts.problems[index]:
+        return "bad picture", facts.reasons[index]
+    width, height = facts.sizes[index]
+    wide, high = part.sizes[row]
+    if (width, height) == (wide, high):
+        return "", ""
+    return "other size", f"{width} x {height}, annotated as {wide} x {high}"
+
+
+def _of_copies(folder: Path, parts: Parts, facts: Facts) -> Iterator[Finding]:
+    """Pictures that decode to the same pixels; each group of them is one case."""
+    paths = [_path(folder, part, row) for part in parts for row in range(len(part))]
+    part_of = [number for number, part in enumerate(parts) for _ in range(len(part))]
+    rows, starts = equal_rows(facts.pixels, np.flatnonzero(facts.problems == 0))
+    cases: dict[str, list[Case]] = {"picture in both parts": [], "repeated picture": []}
+    for first, end in pairwise(starts.tolist()):
+        group = sorted(rows[first:end].tolist())
+        several = len({part_of[row] for row in group}) > 1
+        kind = "picture in both parts" if several else "repeated picture"
+        cases[kind].append(Case(tuple(paths[row] for row in group)))
+    for kind, listed in cases.items():
+        yield made_finding(kind, listed)
+
+
+def _of_classes(parts: Parts) -> Iterator[Finding]:
+    """Classes that the part that is trained on has no box of."""
+    part = parts.whole if parts.train is None else parts.train
+    assert part is not None, "a folder has both parts, or the whole"
+    met = set(part.objects.names)
+    bare = (name for id_, name in part.classes.items() if id_ not in met)
+    yield made_finding("class without boxes", (Case((name,)) for name in bare))

@@ -1,0 +1,176 @@
+"""What each picture of a folder is: found by threads, kept as columns of a few bytes a picture."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
+
+from reslab.data.decode import (
+    FORMATS,
+    READERS,
+    BadPicture,
+    TooLarge,
+    decode,
+    format_of,
+    jpeg_exif,
+    opened,
+    orientation,
+)
+from reslab.data.doctor.scan import Listing
+from reslab.runtime.threads import in_order, usable_cores
+
+BITS_PER_SAMPLE, ORIENTATION = 258, 274  # tags of a TIFF
+AHEAD = 4  # files a thread that are read before their turn
+
+# Kinds of findings. A file that does not decode has one of these; its number is its index + 1.
+PROBLEMS = ("unreadable", "empty", "truncated", "corrupt", "not a picture", "too large")
+# A file that does may have some of these; each is a bit.
+LOOKS = ("16-bit", "CMYK", "alpha", "palette", "grey", "rotated", "animated", "wrong suffix")
+
+FORMS = tuple(READERS)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What one file is."""
+
+    problem: str = ""  # of PROBLEMS; "": it decodes
+    reason: str = ""  # more about the problem
+    width: int = 0
+    height: int = 0
+    pixels: bytes = bytes(16)  # equal for equal pictures: a digest of what the file decodes to
+    looks: tuple[str, ...] = ()  # of LOOKS
+    form: str = ""  # of FORMS, by its content
+
+
+class Facts:
+    """The facts of N files, some thirty bytes each."""
+
+    def __init__(self, count: int) -> None:
+        self.problems = np.zeros(count, np.uint8)
+        self.looks = np.zeros(count, np.uint8)
+        self.sizes = np.zeros((count, 2), np.int32)  # width, height
+        self.pixels = np.zeros((count, 16), np.uint8)
+        self.forms = np.zeros(count, np.uint8)
+        self.reasons: dict[int, str] = {}  # of those with a problem
+
+    def put(self, index: int, fact: Fact) -> None:
+        """What was found about the file of that number."""
+        if fact.form:
+            self.forms[index] = FORMS.index(fact.form)
+        if fact.problem:
+            self.problems[index] = PROBLEMS.index(fact.problem) + 1
+            self.reasons[index] = fact.reason
+        self.looks[index] = sum(1 << LOOKS.index(look) for look in fact.looks)
+        self.sizes[index] = fact.width, fact.height
+        self.pixels[index] = np.frombuffer(fact.pixels, np.uint8)
+
+
+def gather(listing: Listing, hear: Callable[[None], None]) -> Facts:
+    """Read and decode every picture once, with all cores; `hear` is called after each."""
+    threads = usable_cores()
+    facts = Facts(len(listing))
+    found = in_order(partial(_inspect, listing), range(len(listing)), threads, AHEAD * threads)
+    for index, fact in enumerate(found):
+        facts.put(index, fact)
+        hear(None)
+    return facts
+
+
+def _inspect(listing: Listing, index: int) -> Fact:
+    part = listing.parts[listing.part_of[index]]
+    file = listing.names[index]
+    # what was packed may have become a JPEG without its name being changed
+    return inspect(part.read, file, "" if part.packed else os.path.splitext(file)[1].lower())
+
+
+def inspect(read: Callable[[str], bytes], file: str, suffix: str) -> Fact:
+    """Read and decode one file. `suffix` is held against its content unless it is empty."""
+    try:
+        data = read(file)
+    except BadPicture as bad:
+        return Fact("unreadable", str(bad).removeprefix(f"{file}: "))
+    try:
+        rgb = decode(data, file)
+    except BadPicture as bad:
+        return Fact(_problem(data, bad), str(bad).removeprefix(f"{file}: "))
+    kind = format_of(data)
+    assert kind, "it was decoded"
+    height, width = rgb.shape[:2]
+    wrong = ("wrong suffix",) if suffix and FORMATS[suffix] != kind else ()
+    digest = blake2b(rgb.data, digest_size=16, salt=f"{width}x{height}".encode())
+    looks = (*_looks(data, kind, file), *wrong)
+    return Fact(width=width, height=height, pixels=digest.digest(), looks=looks, form=kind)
+
+
+def _problem(data: bytes, bad: BadPicture) -> str:
+    if isinstance(bad, TooLarge):
+        return "too large"
+    if data.count(0) == len(data):
+        return "empty"
+    kind = format_of(data)
+    if kind is None:
+        return "not a picture"
+    # how much of a TIFF belongs to it, only its reader knows
+    short = is_cut_short(data, kind) or (kind == "tiff" and "file is truncated" in str(bad))
+    return "truncated" if short else "corrupt"
+
+
+def is_cut_short(data: bytes, kind: str) -> bool:
+    """Whether the end is missing that a whole file of this format has."""
+    match kind:
+        case "jpeg":  # the end of a thumbnail inside is not that of the picture
+            return data.find(b"\xff\xd9", jpeg_exif(data)[2]) < 0
+        case "png":
+            return b"IEND" not in data
+        case "webp":
+            return len(data) < 8 + int.from_bytes(data[4:8], "little")
+        case "gif":
+            return data.rstrip(b"\0")[-1:] != b";"
+        case "bmp":
+            return len(data) < int.from_bytes(data[2:6], "little")
+    order = "little" if data.startswith(b"II") else "big"
+    at = int.from_bytes(data[4:8], order)  # of a TIFF's directory, often the last thing in it
+    return len(data) < at + 2 + 12 * int.from_bytes(data[at : at + 2], order)
+
+
+def _looks(data: bytes, kind: str, file: str) -> tuple[str, ...]:
+    """What is odd about a picture that decodes, from its header."""
+    if kind == "jpeg":
+        try:
+            space = simplejpeg.decode_jpeg_header(data)[2]
+        except ValueError:
+            space = ""
+        found = {"Gray": ("grey",), "CMYK": ("CMYK",), "YCCK": ("CMYK",)}.get(space, ())
+        return found + (("rotated",) if orientation(jpeg_exif(data)[0]) > 1 else ())
+    try:
+        with opened(data, kind, file) as (picture, turn):
+            looks = [_mode(data, kind, picture)]
+            if isinstance(picture, TiffImageFile):
+                turn = picture.tag_v2.get(ORIENTATION, 1)
+            looks += ["rotated"] if turn > 1 else []
+            # Pillow gives this only to the formats that can be; a JPEG is never
+            looks += ["animated"] if getattr(picture, "is_animated", False) else []
+    except BadPicture:  # of a second frame that is damaged
+        return ()
+    return tuple(look for look in looks if look)
+
+
+def _mode(data: bytes, kind: str, picture: Image.Image) -> str:
+    """The oddest thing about how the colours are kept; empty for eight bits of RGB."""
+    depth = data[24] if kind == "png" else 8  # Pillow opens RGB of sixteen bits as of eight
+    if isinstance(picture, TiffImageFile):
+        depth = max(picture.tag_v2.get(BITS_PER_SAMPLE, (8,)))
+    if depth == 16 or picture.mode.startswith("I;16"):
+        return "16-bit"
+    if picture.mode == "CMYK":
+        return "CMYK"
+    if picture.has_transparency_data:
+        return "alpha"
+    return {"P": "palette", "L": "grey", "1": "grey"}.get(picture.mode, "")

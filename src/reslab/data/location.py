@@ -1,0 +1,82 @@
+"""Where pictures are: a folder, or a URL of packed shards."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from reslab.errors import unknown
+
+PROTOCOLS = ("http", "https", "s3", "gs", "file")
+
+
+@dataclass(frozen=True)
+class Url:
+    """A folder that is reached by a URL; no slash at its end."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __truediv__(self, name: str) -> "Url":
+        return Url(f"{self.text}/{name}")
+
+    @property
+    def name(self) -> str:
+        """The last part of it."""
+        return self.text.rsplit("/", 1)[-1]
+
+
+Place = Path | Url
+
+
+def place_of(text: str | Place) -> Place:
+    """What a person wrote; ValueError for a URL that can be none."""
+    if isinstance(text, Url):
+        return text
+    written = str(text)  # a Path has lost one of two slashes, which is told of below
+    begins = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/", written)
+    if begins is None:
+        return Path(text)
+    protocol = begins[1].lower()
+    if not written.startswith("://", begins.end(1)):
+        if protocol in PROTOCOLS:
+            raise ValueError(f"{written}: a URL begins with {protocol}://")
+        return Path(text)
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"{written}: {unknown('protocol', protocol, PROTOCOLS)}")
+    _must_be_plain(written, protocol)
+    return Url(protocol + written[begins.end(1) :].rstrip("/"))
+
+
+def _must_be_plain(written: str, protocol: str) -> None:
+    """ValueError for a URL to which no file's name can be added, or that is best not kept."""
+    try:
+        parts = urlsplit(written)
+        number = parts.port  # looked at here, for it may be no number
+    except ValueError as error:
+        raise ValueError(f"{written}: {error}") from None
+    if "@" in parts.netloc:
+        shown = written.replace(f"{parts.netloc.rpartition('@')[0]}@", "")
+        raise ValueError(
+            f"{shown} came with a password, which a run would keep: put it into ~/.netrc"
+        )
+    if not parts.netloc and protocol != "file":
+        raise ValueError(f"{written} names no {'host' if 'http' in protocol else 'bucket'}")
+    if number == 0 or (protocol.startswith("http") and (parts.query or parts.fragment)):
+        raise ValueError(f"{written} is no folder: name the one that the shards lie in")
+
+
+def folder_of(place: Place, use: str) -> Path:
+    """The folder; ValueError for a URL, since `use` needs a folder."""
+    if isinstance(place, Url):
+        raise ValueError(
+            f"{place}: only packed pictures, a class each, are read from afar; {use} a folder here"
+        )
+    return place
+
+
+def lasting(place: Place) -> str:
+    """The same from whatever folder one works in: what a run keeps."""
+    return str(place if isinstance(place, Url) else place.resolve())

@@ -1,0 +1,1 @@
+"""Tar shards of images, on disk or behind a URL."""

@@ -1,0 +1,313 @@
+"""Files that appear together or not at all, and tar shards among them."""
+
+import hashlib
+import os
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from io import BufferedWriter
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+import torch
+
+from reslab.data.datasets import PictureSet
+from reslab.data.decode import BadPicture, decode, format_of
+from reslab.data.resize import resize_whole, shorter_side
+from reslab.data.shards.index import COLUMNS, INDEX, Index, Shard, index_bytes
+from reslab.runtime.threads import in_order, usable_cores
+
+BLOCK = tarfile.BLOCKSIZE
+
+
+class Draft:
+    """Files and folders in the making: under temporary names until all are published."""
+
+    def __init__(self) -> None:
+        self._folders: list[Path] = []
+        self._files: dict[Path, BufferedWriter | None] = {}  # by the final name, in order
+
+    def make_folder(self, path: Path) -> None:
+        """Make `path`, its parents too; what was there before is not ours to remove."""
+        for place in reversed([path, *path.parents]):
+            if not place.exists():
+                self._folders.append(place)
+                place.mkdir()
+
+    def create(self, path: Path) -> BufferedWriter:
+        """A new file that will be called `path`."""
+        self._files[path] = None  # before it exists: a signal may come between
+        self._files[path] = file = open(_beside(path), "xb")  # noqa: SIM115
+        return file
+
+    def write(self, path: Path, data: bytes) -> None:
+        """A whole file that will be called `path`."""
+        with _blaming(path), self.create(path) as file:
+            file.write(data)
+
+    def publish(self) -> None:
+        """Give every file its name, in the order of their making."""
+        for path in self._files:
+            with _blaming(path), open(_beside(path), "rb") as file:
+                os.fsync(file.fileno())
+        for path in self._files:
+            os.rename(_beside(path), path)
+        for folder in {path.parent for path in self._files}:
+            _fsync(folder)  # the names themselves
+
+    def remove(self) -> None:
+        """Leave nothing behind, as far as the disk lets us."""
+        for path, file in reversed(self._files.items()):
+            with suppress(OSError):  # of bytes that a full disk did not take
+                if file:
+                    file.close()
+            for name in (_beside(path), path):
+                with suppress(OSError):
+                    name.unlink(missing_ok=True)
+        for folder in reversed(self._folders):
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.tmp")
+
+
+def _fsync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _blaming(path: Path) -> Iterator[None]:
+    """What goes wrong with an open file does not say which; this does."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+class ShardWriter:
+    """Samples into tar files of at most `limit` bytes, unless a single sample is larger."""
+
+    def __init__(self, folder: Path, limit: int, draft: Draft) -> None:
+        self.folder, self.limit, self.draft = folder, limit, draft
+        self._finished: list[Shard] = []
+        self._samples = 0
+        self._file: BufferedWriter | None = None
+
+    def add(self, suffix: str, data: bytes, label: int) -> tuple[int, int]:
+        """Write one sample: the number of its shard, and where in it `data` begins."""
+        key = f"{self._samples:06d}"  # unique across the shards
+        sample = member(f"{key}.{suffix}", data) + member(f"{key}.cls", str(label).encode())
+        if self._file and self._size + len(sample) + 2 * BLOCK > self.limit:
+            self.finish()
+        if self._file is None:
+            self._path = self.folder / f"shard-{len(self._finished):06d}.tar"
+            self._file = self.draft.create(self._path)
+            self._size, self._digest = 0, hashlib.sha256()
+        start = self._size
+        self._write(sample)
+        self._samples += 1
+        return len(self._finished), start + BLOCK
+
+    def finish(self) -> list[Shard]:
+        """End the shard that is being written; all shards until now."""
+        assert self._file, "a shard has a sample"
+        self._write(bytes(2 * BLOCK))  # the end of a tar file
+        with _blaming(self._path):
+            self._file.close()
+        self._finished.append(Shard(self._path.name, self._size, self._digest.hexdigest()))
+        self._file = None
+        return self._finished
+
+    def _write(self, data: bytes) -> None:
+        assert self._file
+        with _blaming(self._path):
+            self._file.write(data)
+        self._digest.update(data)
+        self._size += len(data)
+
+
+def member(name: str, data: bytes) -> bytes:
+    """A file in a tar: no owner and no time, so that the same pictures give the same bytes."""
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    return info.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % BLOCK)
+
+
+MEGABYTE = 1_000_000
+SHARD_SIZE = 500  # megabytes: 280 shards for ImageNet
+QUALITY = 95
+LONGEST = 65_500  # side of a JPEG that libjpeg writes
+
+Tell = Callable[[BadPicture | None], None]  # one more picture is packed, or is bad and left out
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How pictures are kept."""
+
+    shorter_side: int | None = None  # larger pictures are reduced to it; None: bytes as they are
+    quality: int = QUALITY  # of the JPEGs so made
+    shard_size: int = SHARD_SIZE  # megabytes; a shard ends before it would be exceeded
+
+    def __post_init__(self) -> None:
+        if self.shorter_side is not None and self.shorter_side < 1:
+            raise ValueError(f"a shorter side of {self.shorter_side} pixels: at least 1")
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"JPEG quality {self.quality}: from 1 to 100")
+        if self.shard_size < 1:
+            raise ValueError(f"shards of {self.shard_size} MB: at least 1")
+
+
+@dataclass(frozen=True)
+class Packed:
+    """What became of a set."""
+
+    name: str
+    pictures: int  # packed
+    classes: int
+    reduced: int  # of the pictures, those made smaller
+    left_out: int  # do not decode
+    shards: int
+    bytes: int  # of the shards
+
+
+def pack(parts: Mapping[str, PictureSet], out: Path, packing: Packing, tell: Tell) -> list[Packed]:
+    """Write each set into the folder of that name under `out`; "." is `out` itself.
+
+    Every picture is decoded, so that what is packed can be read; one that cannot is told of and
+    left out. `out` must not exist or be empty, and unless the work ends well all that was written
+    is removed.
+    """
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; name a new folder")
+    if out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty; name a new folder, or empty it first")
+    draft = Draft()
+    try:
+        written = {
+            out / place: write_shards(pictures, out / place, packing, draft, tell)
+            for place, pictures in parts.items()
+        }
+        for place, (index, _) in written.items():
+            draft.write(place / INDEX, index_bytes(index))  # last: what has one is whole
+        draft.publish()
+        return [packed for _, packed in written.values()]
+    except BaseException:  # Ctrl-C too
+        draft.remove()
+        raise
+
+
+def write_shards(
+    pictures: PictureSet, place: Path, packing: Packing, draft: Draft, tell: Tell
+) -> tuple[Index, Packed]:
+    """The shards of one set.
+
+    Pictures lie in one fixed random order, so that who reads a shard from end to end meets every
+    class; the index keeps the order of the set.
+    """
+    draft.make_folder(place)
+    writer = ShardWriter(place, packing.shard_size * MEGABYTE, draft)
+    order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0)).tolist()
+    columns = {name: np.zeros(len(order), dtype) for name, dtype in COLUMNS.items()}
+    columns["labels"][:] = pictures.labels.numpy()
+    bad: dict[int, BadPicture] = {}
+    reduced, threads = 0, usable_cores()
+    results = in_order(partial(keep, pictures, packing), order, threads, 4 * threads)
+    for row, result in zip(order, results, strict=True):
+        if isinstance(result, BadPicture):
+            bad[row] = result
+            tell(result)
+            continue
+        shard, offset = writer.add(result.suffix, result.data, int(columns["labels"][row]))
+        columns["shards"][row], columns["offsets"][row] = shard, offset
+        columns["lengths"][row] = len(result.data)
+        columns["checksums"][row] = zlib.crc32(result.data)
+        reduced += result.reduced
+        tell(None)
+    refuse_lost_classes(pictures, bad)
+    shards = writer.finish()
+    index = make_index(pictures, packing, columns, bad, shards)
+    classes = len(np.unique(index.columns["labels"]))
+    size = sum(shard.size for shard in shards)
+    facts = (len(index.files), classes, reduced, len(bad), len(shards), size)
+    return index, Packed(pictures.name, *facts)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A picture as it goes into a shard."""
+
+    data: bytes
+    suffix: str
+    reduced: bool
+
+
+def keep(pictures: PictureSet, packing: Packing, row: int) -> Kept | BadPicture:
+    """The bytes of a picture, as they are or reduced; the reason if they do not decode.
+
+    Reduced pictures keep colour at full resolution (4:4:4): the halved colour channels of a large
+    photograph are, once reduced, as fine as its brightness. Halving them again about doubles the
+    squared error of quality 95.
+    """
+    file = pictures.files[row]
+    try:
+        data = pictures.read(file)
+        picture = decode(data, file)
+    except BadPicture as error:
+        return error
+    side = packing.shorter_side
+    height, width = picture.shape[:2]
+    if (
+        side is None
+        or min(width, height) <= side
+        or max(shorter_side(width, height, side)) > LONGEST
+    ):
+        kind = str(format_of(data))  # whatever it is called
+        return Kept(data, "jpg" if kind == "jpeg" else kind, reduced=False)
+    small = np.ascontiguousarray(resize_whole(picture, side))
+    made = simplejpeg.encode_jpeg(small, packing.quality, "RGB", "444")
+    return Kept(made, "jpg", reduced=True)
+
+
+def refuse_lost_classes(pictures: PictureSet, bad: dict[int, BadPicture]) -> None:
+    """ValueError when a class had pictures and every one is bad."""
+    labels = pictures.labels.numpy()
+    had = np.bincount(labels, minlength=len(pictures.classes))
+    lost = np.bincount(labels[list(bad)], minlength=len(pictures.classes))
+    for label in np.flatnonzero((had > 0) & (had == lost)):
+        example = next(error for row, error in bad.items() if labels[row] == label)
+        raise ValueError(
+            f"{pictures.name}: no picture of class {pictures.classes[label]} can be read; {example}"
+        )
+
+
+def make_index(
+    pictures: PictureSet,
+    packing: Packing,
+    columns: dict[str, np.ndarray],
+    bad: dict[int, BadPicture],
+    shards: list[Shard],
+) -> Index:
+    """The index of all but the bad pictures, in the set's order."""
+    rows = np.delete(np.arange(len(pictures)), list(bad)).tolist()
+    return Index(
+        pictures.name,
+        pictures.classes,
+        pictures.ids,
+        packing.shorter_side,
+        packing.quality if packing.shorter_side else None,
+        tuple(shards),
+        [pictures.files[row] for row in rows],
+        {name: column[rows] for name, column in columns.items()},
+    )

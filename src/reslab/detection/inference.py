@@ -1,0 +1,167 @@
+"""A picture to detections: proposals, their classes and places, and what App. B adds to them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reslab.data.boxes.sets import Detections
+from reslab.detection.box_ops import (
+    REGION_STDS,
+    clip,
+    decode,
+    large_enough,
+    nms_by_class,
+    scaled,
+    vote,
+)
+from reslab.detection.model import Detector
+from reslab.detection.recipe import Search
+
+
+@dataclass(frozen=True)
+class Map:
+    """What a detector computes of a whole picture at one size."""
+
+    features: Tensor  # [1, C, h, w]
+    width: int  # of the picture as it is shown
+    height: int
+    ratio: Tensor  # [4]: pixels as shown for a pixel of the picture as it came, x y x y
+
+
+class Sight:
+    """One detector's look at one picture. Boxes are in pixels of the picture as it came."""
+
+    def __init__(self, detector: Detector, pixels: np.ndarray, search: Search) -> None:
+        self.detector, self.net, self.search = detector, detector.net, search
+        self.pixels = pixels
+        self.height, self.width = pixels.shape[:2]
+        self.maps: dict[int, Map] = {}  # by the shorter side as shown
+
+    def map_at(self, shorter: int) -> Map:
+        """The whole picture's, computed when it is first wanted."""
+        if shorter not in self.maps:
+            self.maps[shorter] = self._map(shorter)
+        return self.maps[shorter]
+
+    def _map(self, shorter: int) -> Map:
+        longest = self.search.longest * shorter / self.search.shorter
+        shown = scaled(self.pixels, shorter, round(longest))
+        height, width = shown.shape[:2]
+        ratio = torch.tensor([width / self.width, height / self.height] * 2)
+        image = self.detector.prepared(shown)
+        return Map(self.net.features(image), width, height, ratio.to(image.device))
+
+    def proposals(self) -> Tensor:
+        """Where there may be an object, best first, [R, 4]."""
+        seen = self.map_at(self.search.shorter)
+        proposed = self.net.proposals(seen.features)
+        must_be_numbers(proposed.logits, proposed.deltas)
+        boxes = proposed.boxes(
+            seen.width, seen.height, before=self.search.before, after=self.search.proposals,
+            smallest=self.search.smallest * float(seen.ratio[0]),
+        )  # fmt: skip
+        return boxes / seen.ratio
+
+    def judge(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities, background first, [R, classes + 1]; boxes by class, [R, classes, 4]."""
+        features = self.region_features(self.net.with_whole(boxes, self.width, self.height))
+        scores, deltas = self.net.judge(features[: len(boxes)], features[len(boxes) :])
+        must_be_numbers(scores, deltas)
+        places = decode(boxes[:, None].expand_as(deltas), deltas, REGION_STDS)
+        return scores.softmax(1), clip(places, self.width, self.height)
+
+    def region_features(self, boxes: Tensor) -> Tensor:
+        """[R, 4] -> [R, c]"""
+        if not self.search.scales:
+            return self.net.region_features(self.pooled(boxes, self.search.shorter))
+        scales = self.search.scales
+        first = first_of_two(boxes, self.sides(), self.net.config.pooled * self.net.config.stride)
+        found: Tensor | None = None
+        for index in first.unique().tolist():
+            chosen = first == index
+            pair = [self.pooled(boxes[chosen], scales[index + turn]) for turn in (0, 1)]
+            features = self.net.region_features(torch.maximum(*pair))  # "merged by maxout"
+            found = features.new_empty(len(boxes), features.shape[1]) if found is None else found
+            found[chosen] = features
+        assert found is not None
+        return found
+
+    def pooled(self, boxes: Tensor, shorter: int) -> Tensor:
+        seen = self.map_at(shorter)
+        return self.net.pool(seen.features, boxes * seen.ratio)
+
+    def sides(self) -> Tensor:
+        """How much larger than it came the picture is at each scale, [scales]."""
+        return torch.stack([self.map_at(shorter).ratio[0] for shorter in self.search.scales])
+
+
+def must_be_numbers(*outputs: Tensor) -> None:
+    """RuntimeError for a network that would find nothing, or would find it nowhere."""
+    if not all(output.isfinite().all() for output in outputs):
+        raise RuntimeError("the network's outputs are not numbers: its weights are of no use")
+
+
+def first_of_two(boxes: Tensor, ratios: Tensor, side: float) -> Tensor:
+    """The lower of the two neighbouring scales at which each box is closest to side x side pixels.
+
+    [R, 4], [S] -> int64 [R], from 0 to S - 2. The side is the one that the net was trained with:
+    that of the regions after pooling, 14 cells of 16 pixels.
+    """
+    roots = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-3).prod(1).sqrt()
+    away = (roots[:, None] * ratios / side).log().abs()  # [R, S]
+    return (away[:, :-1] + away[:, 1:]).argmin(1)
+
+
+@torch.no_grad()
+def find_together(detectors: Sequence[Detector], pixels: np.ndarray, search: Search) -> Detections:
+    """What an ensemble finds in a picture, RGB bytes [H, W, 3]: all their proposals, each judged
+    by all of them, the means of their probabilities and places (App. B)."""
+    sights = [Sight(detector, pixels, search) for detector in detectors]
+
+    def judge(boxes: Tensor) -> tuple[Tensor, Tensor]:
+        judged = [sight.judge(boxes) for sight in sights]
+        probabilities, places = (torch.stack(parts).mean(0) for parts in zip(*judged, strict=True))
+        return probabilities, places
+
+    boxes = torch.cat([sight.proposals() for sight in sights])
+    if not len(boxes):
+        return Detections(boxes.cpu(), boxes.new_empty(0).cpu(), torch.empty(0, dtype=torch.int64))
+    probabilities, places = judge(boxes)
+    if search.refine:
+        best = probabilities[:, 1:].argmax(1)
+        moved = places[torch.arange(len(best), device=best.device), best]
+        moved = moved[large_enough(moved, 1)]
+        again = judge(moved) if len(moved) else (probabilities[:0], places[:0])
+        probabilities = torch.cat([probabilities, again[0]])
+        places = torch.cat([places, again[1]])
+    found = chosen(probabilities, places, search)
+    # a mean of boxes may lie past the border by a rounding
+    return replace(found, boxes=clip(found.boxes, sights[0].width, sights[0].height))
+
+
+def find(detector: Detector, pixels: np.ndarray, search: Search) -> Detections:
+    """What one detector finds in a picture, RGB bytes [H, W, 3]; best first."""
+    return find_together([detector], pixels, search)
+
+
+def chosen(probabilities: Tensor, places: Tensor, search: Search) -> Detections:
+    """Of what every region says, the detections: [R, classes + 1], [R, classes, 4]."""
+    region, label = (probabilities[:, 1:] > search.threshold).nonzero().unbind(1)
+    scores, boxes = probabilities[region, label + 1], places[region, label]
+    kept = nms_by_class(boxes, scores, label, search.overlap, search.most)
+    found = Detections(boxes[kept], scores[kept], label[kept])
+    if search.refine:
+        found = voted(found, Detections(boxes, scores, label))
+    return Detections(found.boxes.cpu(), found.scores.cpu(), found.labels.cpu())
+
+
+def voted(kept: Detections, all_found: Detections) -> Detections:
+    """Each box moved to the mean of those of its class that say the same (App. B)."""
+    boxes = kept.boxes.clone()
+    for label in kept.labels.unique():
+        mine, same = kept.labels == label, all_found.labels == label
+        boxes[mine] = vote(kept.boxes[mine], all_found.boxes[same], all_found.scores[same])
+    return Detections(boxes, kept.scores, kept.labels)

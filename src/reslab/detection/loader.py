@@ -1,0 +1,172 @@
+"""What a detector sees in training: pictures and their objects, a function of (seed, iteration)."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reslab.data.boxes.sets import DetectionSet, Truth
+from reslab.data.loader import BadFiles, Replaced
+from reslab.data.sampler import AUGMENTATION, ORDER, SAMPLING, Shuffled, generator
+from reslab.detection.box_ops import clip, large_enough, scaled, to_shown
+from reslab.runtime.device import Alone, Processes
+from reslab.runtime.threads import Ahead
+
+CPU = torch.device("cpu")
+SMALLEST = 1.0  # side of an object that is still to be found, in pixels as it is shown
+
+
+@dataclass(frozen=True)
+class Example:
+    """One picture as the network sees it."""
+
+    image: Tensor  # float32 [1, 3, H, W], prepared, channels last, on the device
+    boxes: Tensor  # float32 [N, 4], xyxy in pixels of `image`; the objects to find, if any is left
+    labels: Tensor  # int64 [N], from 0
+    ignored: Tensor  # float32 [I, 4]: crowds, that are neither objects nor background
+    ratio: float  # pixels of `image` for a pixel of the picture as it came
+    seed: tuple[int, ...]  # key of the random numbers that sample anchors and regions
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A batch that threads are working on."""
+
+    shown: list["Future[tuple[Example, list[int]]]"]  # and the bad files met on the way to each
+
+    def cancel(self) -> None:
+        for future in self.shown:
+            future.cancel()
+
+
+@dataclass(frozen=True)
+class Following:
+    """Any picture stands in for any other, the next one first; too many in a row are too many."""
+
+    bad: BadFiles
+
+    @property
+    def tried(self) -> int:
+        return min(self.bad.most + 1, self.bad.count)
+
+    def __call__(self, index: int) -> Iterator[int]:
+        return ((index + step) % self.bad.count for step in range(self.tried))
+
+    def failure(self, index: int) -> str:
+        return self.bad.too_many(self.tried)
+
+
+class DetectionBatches:
+    """Shuffled, scaled and mirrored pictures of a set with boxes, on a device.
+
+    Pictures without an object to find are left out, as in the released code. Batches may be asked
+    for in any order; threads work on those after the last one asked for (see Ahead). A picture
+    that is missing, does not decode or has another size than its annotations say is replaced by
+    the next good one and told of once; more of them than one and than the share `bad_limit` are an
+    error. `prepare` turns RGB bytes [1, 3, H, W] into the network's input; threads call it.
+    """
+
+    def __init__(
+        self,
+        train: DetectionSet,
+        prepare: Callable[[Tensor], Tensor],
+        *,
+        shorter: Sequence[int],
+        longest: int,
+        flip: bool,
+        size: int,
+        seed: int,
+        threads: int,
+        bad_limit: float,
+        tell: Callable[[str], None],
+        last: int | None = None,
+        device: torch.device = CPU,
+        processes: Processes = Alone(),
+    ) -> None:
+        self.processes, self.part = processes, processes.part(size)
+        self.train, self.prepare = train, prepare
+        self.shorter, self.longest, self.flip = shorter, longest, flip
+        self.size, self.seed, self.device = size, seed, device
+        self.rows = with_objects(train)
+        self.order = Shuffled(self.count, seed, ORDER)
+        self.bad = BadFiles(self.count, bad_limit, tell)
+        self.picture = Replaced(self._picture, Following(self.bad))
+        self.ahead = Ahead(self._begin, threads, last)
+
+    @property
+    def count(self) -> int:
+        """How many pictures there are to train on."""
+        return len(self.rows)
+
+    def __call__(self, iteration: int) -> list[Example]:
+        """This process's part of the mini-batch of `iteration`, counted from 0."""
+        shown = [future.result() for future in self.ahead(iteration).shown]
+        own = {index: self.picture.reasons[index] for _, bad in shown for index in bad}
+        for bad in self.processes.gather_objects(own):
+            self.bad.note(bad, bad)
+        return [example for example, _ in shown]
+
+    def close(self) -> None:
+        """End the threads, each as soon as it is done with its picture."""
+        self.ahead.close()
+
+    def _begin(self, threads: Executor, iteration: int) -> Begun:
+        chosen = self.order(iteration * self.size, self.size).tolist()
+        rng = generator(self.seed, AUGMENTATION, iteration)
+        draws = torch.rand(self.size, 2, generator=rng, dtype=torch.float64).tolist()
+        numbered = list(enumerate(zip(chosen, draws, strict=True)))
+        return Begun([
+            threads.submit(
+                self._show,
+                picture,
+                self.shorter[int(side * len(self.shorter))],
+                self.flip and mirror < 0.5,
+                (self.seed, SAMPLING, iteration, place),
+            )
+            for place, (picture, (side, mirror)) in numbered[self.part]
+        ])  # fmt: skip
+
+    def _picture(self, index: int) -> np.ndarray:
+        """RGB bytes [H, W, 3] of one of those that are trained on."""
+        return self.train.picture(self.rows[index])
+
+    def _show(
+        self, index: int, shorter: int, flip: bool, seed: tuple[int, ...]
+    ) -> tuple[Example, list[int]]:
+        """One picture, or what stands in for it, and the bad files met."""
+        picture, index, bad = self.picture(index)
+        truth = self.train.truths[self.rows[index]]
+        pixels = torch.from_numpy(scaled(picture, shorter, self.longest, flip))
+        came, shown = ((size[1], size[0]) for size in (picture.shape, pixels.shape))
+        boxes = clip(to_shown(truth.boxes, came, shown, flip), *shown)
+        large = large_enough(boxes, SMALLEST)
+        objects, crowds = to_find(truth) & large, truth.crowd & large
+        example = Example(
+            self.prepare(pixels.to(self.device).permute(2, 0, 1)[None]),  # bytes travel faster
+            boxes[objects].to(self.device),
+            truth.labels[objects].to(self.device),
+            boxes[crowds].to(self.device),
+            pixels.shape[1] / came[0],
+            seed,
+        )
+        return example, bad
+
+
+def to_find(truth: Truth) -> Tensor:
+    """Which are objects in training, bool [N]: VOC's difficult ones are not, and as in the
+    released code nothing is said of them, so they are background; crowds are ignored instead."""
+    return ~(truth.difficult | truth.crowd)
+
+
+def with_objects(train: DetectionSet) -> list[int]:
+    """The pictures with an object to find; ValueError if there is none."""
+    rows = [row for row, truth in enumerate(train.truths) if to_find(truth).any()]
+    if not rows:
+        raise ValueError(
+            f"none of the {len(train):,} pictures of {train.name} has an object to find: "
+            "difficult objects and crowds do not count"
+        )
+    return rows

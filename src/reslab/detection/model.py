@@ -1,0 +1,88 @@
+"""The model file of a detector: one safetensors file, as a classifier's, with its own config."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+import reslab
+from reslab.detection.network import DetectorConfig, FasterRCNN, channels_last
+from reslab.detection.recipe import Search
+from reslab.models.batchnorm import folded
+from reslab.models.model_file import fill, metadata_of, model_file, not_ours, read_model_file
+from reslab.models.preprocessing import Preprocessing, taken_from
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A trained detector with all that its use needs."""
+
+    net: FasterRCNN
+    classes: tuple[str, ...]  # names for people, without the background
+    ids: tuple[str, ...]  # of the classes in files: COCO's category ids, VOC's names
+    preprocessing: Preprocessing
+    search: Search  # as it was tested when it was trained
+    recipe: dict[str, Any]
+    metrics: list[dict[str, Any]]
+
+    def to(self, device: torch.device) -> "Detector":
+        """The same detector on a device; the network itself moves."""
+        return replace(self, net=self.net.to(device), preprocessing=self.preprocessing.to(device))
+
+    def prepared(self, pixels: np.ndarray) -> Tensor:
+        """RGB bytes [H, W, 3] -> what the network sees, [1, 3, H, W]"""
+        picture = torch.from_numpy(pixels).to(self.preprocessing.std.device)
+        return self.preprocessing(picture.permute(2, 0, 1)[None])
+
+
+def ready(detector: Detector) -> Detector:
+    """The same made fast to use: batch norm inside the convolutions."""
+    return replace(detector, net=channels_last(folded(detector.net)))
+
+
+def detector_bytes(detector: Detector) -> bytes:
+    """The model file as bytes."""
+    state = detector.net.state_dict() | detector.preprocessing.tensors()
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in state.items()}
+    metadata = {
+        "reslab": reslab.__version__,
+        "detector": detector.net.config.model_dump_json(),
+        "classes": json.dumps(detector.classes),
+        "ids": json.dumps(detector.ids),
+        "preprocessing": detector.preprocessing.facts(),
+        "search": detector.search.model_dump_json(),
+        "recipe": json.dumps(detector.recipe),
+        "metrics": json.dumps(detector.metrics),
+    }
+    return save(tensors, metadata)
+
+
+def is_detector(path: str | Path) -> bool:
+    """Whether a model file, or the one in a run folder, holds a detector."""
+    return "detector" in metadata_of(model_file(path))
+
+
+def load_detector(path: str | Path) -> Detector:
+    """A model file, or the one in a run folder; strict: every weight is there and no other."""
+    file, metadata, tensors = read_model_file(path)
+    if "config" in metadata:
+        raise ValueError(f"{path} holds no detector; `reslab predict` names pictures by classes")
+    if "detector" not in metadata:
+        raise not_ours(file)
+    preprocessing = taken_from(tensors, json.loads(metadata["preprocessing"]))
+    net = FasterRCNN(DetectorConfig.model_validate_json(metadata["detector"]))
+    fill(net, tensors, file)
+    return Detector(
+        net=channels_last(net.eval()).requires_grad_(False),
+        classes=tuple(json.loads(metadata["classes"])),
+        ids=tuple(json.loads(metadata["ids"])),
+        preprocessing=preprocessing,
+        search=Search.model_validate_json(metadata["search"]),
+        recipe=json.loads(metadata["recipe"]),
+        metrics=json.loads(metadata["metrics"]),
+    )

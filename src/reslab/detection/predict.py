@@ -1,0 +1,130 @@
+"""Pictures to the objects in them, by what the model file says."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import torch
+
+from reslab.data.boxes.sets import Detections
+from reslab.data.decode import BadPicture, Picture, pixels_of
+from reslab.detection.inference import find
+from reslab.detection.model import Detector, load_detector, ready
+from reslab.detection.recipe import Search
+from reslab.runtime.threads import in_order, usable_cores
+
+SURE = 0.5  # the probability from which people are shown a box; measuring wants the others too
+AHEAD = 8  # pictures decoded meanwhile: a detector sees them whole, so they fill the memory
+
+
+@dataclass(frozen=True)
+class Found:
+    """An object in a picture: what it is, how probable that is, and where."""
+
+    name: str
+    score: float  # 0 to 1
+    box: tuple[float, float, float, float]  # x0 y0 x1 y1 in pixels of the picture
+    id: str  # what annotations call the class
+
+    def __str__(self) -> str:
+        corners = " ".join(f"{corner:.0f}" for corner in self.box)
+        return f"{100 * self.score:5.1f} %  {self.name}  at {corners}"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A picture as the detector saw it, and what it found in it."""
+
+    pixels: np.ndarray  # RGB uint8 [H, W, 3], upright
+    detections: Detections
+    objects: list[Found]  # the same for people, best first
+
+
+@dataclass(frozen=True)
+class Finder:
+    """A detector that takes pictures as people have them: files, bytes, arrays."""
+
+    detector: Detector
+    search: Search
+    threshold: float = SURE  # the least probability that is told
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """What the detector can find."""
+        return self.detector.classes
+
+    def to(self, device: torch.device) -> "Finder":
+        """The same on a device."""
+        return replace(self, detector=self.detector.to(device))
+
+    @overload
+    def detect(self, pictures: Picture) -> list[Found]: ...
+    @overload
+    def detect(self, pictures: Sequence[Picture]) -> list[list[Found]]: ...
+    def detect(self, pictures: Picture | Sequence[Picture]) -> list[Found] | list[list[Found]]:
+        """The objects in a picture, the most probable first; of a list, a list for each.
+
+        A picture is a path, the bytes of a file, RGB uint8 [H, W, 3], or Pillow's. BadPicture
+        says which one is bad, and why.
+        """
+        alone = isinstance(pictures, Picture)
+        found = []
+        for answer in self.each([pictures] if alone else pictures):
+            if isinstance(answer, BadPicture):
+                raise answer
+            found.append(answer)
+        return found[0] if alone else found
+
+    def each(self, pictures: Iterable[Picture]) -> Iterator[list[Found] | BadPicture]:
+        """As `detect`, answer by answer, in bounded memory; a bad picture is an answer."""
+        for answer in self.see(pictures):
+            yield answer if isinstance(answer, BadPicture) else answer.objects
+
+    def see(self, pictures: Iterable[Picture]) -> Iterator[Seen | BadPicture]:
+        """As `each`, with the pictures themselves, to draw on.
+
+        They are read and decoded by threads, ahead of the detector.
+        """
+
+        def decoded(picture: Picture) -> np.ndarray | BadPicture:
+            try:
+                return pixels_of(picture)
+            except BadPicture as bad:
+                return bad
+
+        for pixels in in_order(decoded, pictures, min(usable_cores(), AHEAD), AHEAD):
+            yield pixels if isinstance(pixels, BadPicture) else self._seen(pixels)
+
+    def _seen(self, pixels: np.ndarray) -> Seen:
+        found = find(self.detector, pixels, self.search)
+        found = found.take(found.scores >= self.threshold)
+        columns = (found.labels.tolist(), found.scores.tolist(), found.boxes.tolist())
+        objects = [
+            Found(self.detector.classes[label], score, (x0, y0, x1, y1), self.detector.ids[label])
+            for label, score, (x0, y0, x1, y1) in zip(*columns, strict=True)
+        ]
+        return Seen(pixels, found, objects)
+
+
+def load(
+    path: str | Path,
+    *,
+    threshold: float = SURE,
+    refine: bool | None = None,
+    scales: Sequence[int] | None = None,
+) -> Finder:
+    """A detector's file, or the one in a run folder, ready to find objects in pictures.
+
+    `threshold` is the least probability that is told. `refine` and `scales` are App. B's box
+    refinement and multi-scale testing; None is as the detector was tested when it was trained.
+    """
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold {threshold}: a probability lies between 0 and 1")
+    detector = load_detector(path)
+    # the search hears of less probable boxes too: they suppress nothing better, but they vote
+    least = min(threshold, detector.search.threshold)
+    asked = {"threshold": least, "refine": refine, "scales": scales}
+    changes = {key: value for key, value in asked.items() if value is not None}
+    return Finder(ready(detector), detector.search.with_changes(changes), threshold)

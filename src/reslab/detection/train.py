@@ -1,0 +1,151 @@
+"""The function that trains a detector into a run folder, in one step or in Faster R-CNN's four."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from reslab.data.location import Place, place_of
+from reslab.detection.initial import Weights, load_weights, must_fit, starting_from
+from reslab.detection.model import Detector, load_detector
+from reslab.detection.network import FasterRCNN
+from reslab.detection.recipe import DetectionRecipe, Step
+from reslab.detection.setup import open_fitting, prepared
+from reslab.detection.task import parts_of
+from reslab.runtime.device import World, open_world
+from reslab.training.checkpoint import checkpoints_in
+from reslab.training.environment import environment
+from reslab.training.folder import RunFolder
+from reslab.training.log import note
+from reslab.training.origin import FILE, Origin, origin_bytes, read_origin
+from reslab.training.run import Interrupted, Stop, Tell
+from reslab.training.train import Begun, carry_out, must_be_dealt
+
+STEPS: tuple[Step, ...] = (1, 2, 3)  # the fourth is the run itself
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a step starts from, beside its recipe and its data."""
+
+    weights: Weights | None
+    proposer: FasterRCNN | None = None  # a net of its own, whose proposals regions learn from
+
+
+def train_detector(
+    recipe: DetectionRecipe,
+    out: str | Path,
+    *,
+    seed: int = 1,
+    data: str | Place | None = None,
+    weights: str | Path | None = None,
+    tell: Tell = lambda row: None,
+    stop: Stop = lambda: None,
+) -> dict[str, Any]:
+    """Train `recipe` into the folder `out`, or go on with the run that is there; its result.
+
+    `weights` is a classifier or a detector to start from, a model file or run folder. Alternating
+    training has its first three steps as runs inside `out`.
+    """
+    given = load_weights(weights) if weights else None
+    if given and recipe.weights is None:
+        recipe = starting_from(recipe, given)
+    run = DetectorRun(
+        recipe, Path(out), seed, place_of(data) if data else None,
+        Path(weights) if weights else None, given, open_world(recipe.precision), tell, stop,
+    )  # fmt: skip
+    if recipe.training == "alternating" and recipe.step is None:
+        folder = run.begin_folder()
+        if run.weights is None and (named := folder.environment().get("weights")):
+            run = replace(run, weights=Path(named))  # steps that are not begun need them too
+        for step in () if folder.result() else STEPS:
+            run.take_step(step)
+    return run.carry_out()
+
+
+@dataclass(frozen=True)
+class DetectorRun:
+    """One call of `train_detector`."""
+
+    recipe: DetectionRecipe
+    out: Path
+    seed: int
+    data: Place | None
+    weights: Path | None
+    given: Weights | None
+    world: World
+    tell: Tell
+    stop: Stop
+
+    def begin_folder(self) -> RunFolder:
+        """Make the folder that the steps lie in; data and weights are looked at before."""
+        processes = self.world.processes
+        must_be_dealt(self.recipe, processes)
+        here = environment(self.world, seed=self.seed, data=self.data, weights=self.weights)
+
+        def enter() -> None:
+            if not (self.out / "recipe.json").exists():
+                must_fit(self.recipe, self.given)
+                open_fitting(self.recipe, self.data)
+            RunFolder.create(self.out, self.recipe, here)
+
+        processes.from_first(enter)
+        return RunFolder(self.out, writes=processes.first)
+
+    def take_step(self, step: Step) -> None:
+        """One of the first three, in a run folder of its own."""
+        recipe = self.recipe.model_copy(
+            update={"name": f"{self.recipe.name}-step{step}", "step": step}
+        )
+        self.tell(note(f"step {step} of 4"))
+        try:
+            replace(self, recipe=recipe, out=self.step_folder(step)).carry_out()
+        except Interrupted as interrupted:  # what goes on is the whole
+            raise Interrupted(interrupted.signal, self.out, interrupted.iteration) from None
+
+    def carry_out(self) -> dict[str, Any]:
+        return carry_out(
+            self.recipe, self.out, self.begin, world=self.world, seed=self.seed, data=self.data,
+            weights=self.weights, tell=self.tell, stop=self.stop,
+        )  # fmt: skip
+
+    def begin(self, folder: RunFolder | None) -> Begun:
+        """Data, network and weights of the run."""
+        begun = folder is not None and bool(checkpoints_in(folder.checkpoints))
+        origin = read_origin(folder.path, begun=begun) if folder else Origin()
+        start = self.beginning(folder, begun)
+        it = prepared(
+            self.recipe, self.seed, open_fitting(self.recipe, self.data), self.world,
+            weights=start.weights, preprocessing=origin.preprocessing, proposer=start.proposer,
+            begun=begun, say=lambda text: self.tell(note(text)),
+        )  # fmt: skip
+        kept = origin_bytes(Origin(preprocessing=it.preprocessing))
+        return Begun(parts_of(it), it.close, {FILE: kept})
+
+    def beginning(self, folder: RunFolder | None, begun: bool) -> Beginning:
+        """Of a run that has a checkpoint, what is not in it."""
+        match self.recipe.stage:
+            case 3:
+                return Beginning(self.with_proposals_of(1, self.model_of(2)))
+            case 4:
+                return Beginning(self.model_of(3))
+        proposer = self.model_of(1).net if self.recipe.stage == 2 else None
+        if begun:
+            return Beginning(None, proposer)
+        weights = self.given
+        named = folder.environment().get("weights") if folder else self.weights
+        if weights is None and named is not None:
+            weights = load_weights(named)
+        must_fit(self.recipe, weights)
+        return Beginning(weights, proposer)
+
+    def step_folder(self, step: Step) -> Path:
+        """Beside this one for a step, inside it for the whole."""
+        return (self.out.parent if self.recipe.step else self.out) / f"step{step}"
+
+    def model_of(self, step: Step) -> Detector:
+        return load_detector(self.step_folder(step))
+
+    def with_proposals_of(self, step: Step, detector: Detector) -> Detector:
+        """A detector whose proposals are those of an earlier step."""
+        detector.net.proposals.load_state_dict(self.model_of(step).net.proposals.state_dict())
+        return detector

@@ -1,0 +1,134 @@
+"""Scores kept beside a run: a file for each view of a set, bound to the model and the pictures."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from reslab.data.datasets import ImageSet
+from reslab.evaluation.scoring import AnySet, Scores, Tell, note
+from reslab.evaluation.views import View
+from reslab.runtime.threads import in_order
+
+NAME = "log_probabilities"
+AHEAD = 64  # files read before their turn
+
+
+@dataclass(frozen=True)
+class Vault:
+    """The kept scores of one model; they are used wherever they are found."""
+
+    folder: Path
+    model: str  # a digest of all that its scores depend on
+    keep: bool = False  # what is computed
+    pictures: str | None = None  # the digest of the set, where it is known
+
+    @property
+    def in_use(self) -> bool:
+        """Whether there are scores, or there will be."""
+        return self.keep or self.folder.is_dir()
+
+    def shelf(self, pictures: AnySet, threads: int, tell: Tell) -> "Shelf | None":
+        """Where this set's scores are or will be; None if there are none and none are wanted."""
+        if not self.in_use:
+            return None
+        digest = self.pictures or digest_of(pictures, threads, tell)
+        plain = re.sub(r"[^\w.-]+", "-", pictures.name)
+        folder = self.folder / f"{plain}-{digest[:12]}"
+        if self.keep:
+            folder.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
+        return Shelf(folder, self.model, digest, (len(pictures), len(pictures.classes)), tell)
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """The kept scores of one model on one set."""
+
+    folder: Path
+    model: str
+    pictures: str  # a digest of the set
+    shape: tuple[int, int]  # pictures, classes
+    tell: Tell
+
+    def file(self, view: View) -> Path:
+        return self.folder / f"{view}.safetensors"
+
+    def find(self, view: View) -> Scores | None:
+        """The scores of a view; None, and a line, if the file is damaged or not of this model."""
+        file = self.file(view)
+        if not file.is_file():
+            return None
+        try:
+            with safe_open(file, "pt") as opened:
+                facts = opened.metadata() or {}
+                scores = opened.get_tensor(NAME)
+            if facts["model"] != self.model or facts["pictures"] != self.pictures:
+                self.tell(note(f"{file} holds the scores of another model: not used"))
+                return None
+            if facts["sha256"] != checksum(scores, facts["bad"]):
+                raise ValueError("its checksum does not fit")
+            bad = {int(index): reason for index, reason in json.loads(facts["bad"]).items()}
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            self.tell(note(f"{file} is damaged, or no file of scores: not used ({error})"))
+            return None
+        assert scores.shape == self.shape
+        return Scores(scores, bad)
+
+    def keep(self, view: View, scores: Scores) -> None:
+        """Write the scores of a view beside, then rename: a kill leaves no half file."""
+        bad = json.dumps(scores.bad)
+        values = scores.log_probabilities.contiguous()
+        facts = {
+            "model": self.model, "pictures": self.pictures, "view": str(view), "bad": bad,
+            "sha256": checksum(values, bad),
+        }  # fmt: skip
+        file = self.file(view)
+        beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+        try:
+            save_file({NAME: values}, beside, facts)
+            with open(beside, "rb") as written:
+                os.fsync(written.fileno())
+            os.replace(beside, file)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def checksum(scores: Tensor, bad: str) -> str:
+    """Of the scores' bytes and of what is said of bad pictures."""
+    assert scores.dtype == torch.float32
+    digest = hashlib.sha256(scores.numpy().data)
+    digest.update(bad.encode())
+    return digest.hexdigest()
+
+
+def digest_of(pictures: AnySet, threads: int, tell: Tell) -> str:
+    """One digest of a set: its classes, labels, names, and every byte of its pictures."""
+    digest = hashlib.sha256(json.dumps([len(pictures), pictures.classes]).encode())
+    digest.update(pictures.labels.cpu().numpy().data)
+    for part in contents(pictures, threads, tell):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def contents(pictures: AnySet, threads: int, tell: Tell) -> Iterator[bytes | memoryview]:
+    """The pixels of a set in memory; of files, the name and the digest of each."""
+    if isinstance(pictures, ImageSet):
+        yield str(tuple(pictures.images.shape)).encode()
+        yield pictures.images.cpu().contiguous().numpy().data
+        return
+
+    def read(index: int) -> bytes:
+        return hashlib.sha256(pictures.read(pictures.files[index])).digest()
+
+    tell(note(f"reading {len(pictures):,} pictures, to know which kept scores are theirs"))
+    digests = in_order(read, pictures.announced(range(len(pictures))), threads, AHEAD)
+    for file, digest in zip(pictures.files, digests, strict=True):
+        yield json.dumps(file).encode() + digest

@@ -1,0 +1,193 @@
+"""Pictures to log-probabilities: each picture decoded once, for all views and sides."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from reslab.data.datasets import ImageSet, PictureSet
+from reslab.data.decode import BadPicture
+from reslab.data.resize import resize_whole
+from reslab.evaluation.views import View
+from reslab.runtime.threads import in_order
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model makes of a set's pictures, as logarithms; NaN for those that are bad."""
+
+    log_probabilities: Tensor  # float32 [N, classes]
+    bad: dict[int, str]  # index of a picture that could not be decoded -> "FILE: reason"
+
+
+AnySet = ImageSet | PictureSet
+Sized = dict[int | None, Tensor]  # a picture by its shorter side, uint8 [3, h, w]; None: as it is
+
+# fixed ranges of indices: results do not depend on who evaluates which range, or on the device
+RANGE = 100  # small ones: what a layer makes of them stays near the processor
+PICTURE_RANGE = 64  # of photographs, which are large
+BATCH_PIXELS = PICTURE_RANGE * 224 * 224  # that a network is shown at a time
+THINNEST = 50  # longer side to shorter: enlarged to 640, what is thinner would fill the memory
+
+
+class Scorer(Protocol):
+    """A model that can also be applied fully convolutionally."""
+
+    def __call__(self, images: Tensor) -> Tensor: ...  # [B, 3, H, W] -> [B, classes]
+
+    def dense(self, images: Tensor) -> Tensor: ...  # [B, 3, H, W] -> [B, classes, h, w]
+
+
+Model = Callable[[Tensor], Tensor] | Scorer  # only views of all positions ask for `dense`
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A range of a set: the pictures that could be decoded, and what is said of the others."""
+
+    start: int
+    stop: int
+    positions: list[int]  # in the range, of the decoded pictures
+    pictures: list[Sized]
+    bad: dict[int, str]  # index in the set -> "FILE: reason"
+
+
+def ranges_of(pictures: AnySet) -> list[range]:
+    """The ranges that a set is evaluated in."""
+    size = RANGE if isinstance(pictures, ImageSet) else PICTURE_RANGE
+    count = len(pictures)
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def load_ranges(
+    pictures: AnySet, sides: Iterable[int | None], threads: int, ranges: Sequence[range]
+) -> Iterator[Loaded]:
+    """Ranges of a set one after the other, at every shorter side that is asked for."""
+    wanted = list(dict.fromkeys(sides))
+    if not wanted:
+        yield from (Loaded(part.start, part.stop, [], [], {}) for part in ranges)
+        return
+
+    def load(index: int) -> Sized | str:
+        try:
+            return resized(pictures, index, wanted)
+        except BadPicture as bad:
+            return str(bad)
+
+    indices = [index for part in ranges for index in part]
+    if wanted == [None] and isinstance(pictures, ImageSet):
+        loaded: Iterator[Sized | str] = ({None: pictures.images[at]} for at in indices)
+    else:
+        announced = indices if isinstance(pictures, ImageSet) else pictures.announced(indices)
+        loaded = in_order(load, announced, threads, ahead=PICTURE_RANGE)
+    for part in ranges:
+        found = list(islice(loaded, len(part)))
+        good = [(at, it) for at, it in enumerate(found) if not isinstance(it, str)]
+        yield Loaded(
+            part.start, part.stop,
+            positions=[at for at, _ in good],
+            pictures=[it for _, it in good],
+            bad={part.start + at: it for at, it in enumerate(found) if isinstance(it, str)},
+        )  # fmt: skip
+
+
+def resized(pictures: AnySet, index: int, sides: Sequence[int | None]) -> Sized:
+    """One picture of a set at each of the sides, decoded once."""
+    if isinstance(pictures, ImageSet):
+        pixels = pictures.images[index].permute(1, 2, 0).cpu().numpy()
+        return at_sides(pixels, sides, f"picture {index}")
+    return at_sides(pictures.picture(index), sides, pictures.files[index])
+
+
+def at_sides(picture: np.ndarray, sides: Iterable[int | None], file: str) -> Sized:
+    """A picture, uint8 [H, W, 3], at each of the shorter sides; `file` is what errors call it.
+
+    Too thin at one side is too thin at all: kept scores of parts agree with those of the whole.
+    """
+    height, width = picture.shape[:2]
+    if max(height, width) > THINNEST * min(height, width):
+        raise BadPicture(f"{file}: {width} x {height} pixels; at most {THINNEST} to 1 are shown")
+    arrays = {side: picture if side is None else resize_whole(picture, side) for side in sides}
+    # copied, for torch wants memory that it may write to
+    return {side: torch.from_numpy(array.copy()).permute(2, 0, 1) for side, array in arrays.items()}
+
+
+def log_probabilities(
+    model: Model, pictures: Sequence[Sized], view: View, device: torch.device
+) -> Tensor:
+    """What a model makes of one view of each picture; float32 [B, classes] on the CPU.
+
+    Pictures whose view has the same size are shown together.
+    """
+    shown = [view.of(picture[view.side]) for picture in pictures]
+    by_size: dict[torch.Size, list[int]] = defaultdict(list)
+    for at, picture in enumerate(shown):
+        by_size[picture.shape].append(at)
+    found: dict[int, Tensor] = {}
+    for (_, height, width), places in by_size.items():
+        count = max(1, BATCH_PIXELS // (height * width))
+        for start in range(0, len(places), count):
+            chosen = places[start : start + count]
+            images = torch.stack([shown[at] for at in chosen]).to(device)
+            scores = cast(Scorer, model).dense(images) if view.crop == "all" else model(images)
+            found |= zip(chosen, log_mean_softmax(scores), strict=True)
+    return torch.stack([found[at] for at in range(len(shown))])
+
+
+def log_mean_softmax(scores: Tensor) -> Tensor:
+    """Scores [B, classes], or [B, classes, h, w] whose softmax is averaged over the positions ->
+    log-probabilities, float32 [B, classes] on the CPU, computed in float64."""
+    logs = scores.double().log_softmax(1)
+    if logs.ndim == 4:
+        logs = logs.flatten(2).logsumexp(2) - math.log(logs[0, 0].numel())
+    return logs.float().cpu()
+
+
+def log_mean(parts: Sequence[Tensor]) -> Tensor:
+    """The mean of probabilities that are given and returned as logarithms; float32."""
+    together = torch.stack([part.double() for part in parts])
+    return (together.logsumexp(0) - math.log(len(parts))).float()
+
+
+ROWS = 10_000  # of scores that are averaged at a time
+
+
+def ensemble(members: Sequence[Scores]) -> Scores:
+    """The mean over models of their probabilities of the same pictures and the same classes."""
+    first = members[0].log_probabilities
+    assert all(member.log_probabilities.shape == first.shape for member in members)
+    total = torch.empty_like(first)
+    for start in range(0, len(first), ROWS):
+        here = slice(start, start + ROWS)
+        total[here] = log_mean([member.log_probabilities[here] for member in members])
+    bad = {index: text for member in members for index, text in member.bad.items()}
+    return Scores(total, bad)
+
+
+Row = dict[str, Any]
+Tell = Callable[[Row], None]
+
+
+def silent(row: Row) -> None:
+    """Hear and say nothing."""
+
+
+def note(text: str) -> Row:
+    """Something that a person should know."""
+    return {"kind": "note", "text": text}
+
+
+def bad_picture(text: str) -> Row:
+    """A picture that could not be decoded: `FILE: reason`."""
+    return {"kind": "bad", "text": text}
+
+
+def progress(done: int) -> Row:
+    """How many pictures are done, bad ones included."""
+    return {"kind": "progress", "done": done}

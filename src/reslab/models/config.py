@@ -1,0 +1,130 @@
+"""The names of the paper's networks; the one place where a name becomes a configuration."""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+
+from reslab.errors import unknown
+
+Zeros = Literal["end", "both"]
+
+
+BlockKind = Literal["basic", "bottleneck"]
+
+
+Option = Literal["A", "B", "C"]
+# Table 1: the block and how many of it conv2_x ... conv5_x hold
+IMAGENET_STAGES: dict[int, tuple[BlockKind, tuple[int, ...]]] = {
+    18: ("basic", (2, 2, 2, 2)),
+    34: ("basic", (3, 4, 6, 3)),
+    50: ("bottleneck", (3, 4, 6, 3)),
+    101: ("bottleneck", (3, 4, 23, 3)),
+    152: ("bottleneck", (3, 8, 36, 3)),
+}
+IMAGENET_WIDTHS = (64, 128, 256, 512)
+# Sec. 4.2: 6n+2 layers on feature maps of 32, 16 and 8 pixels; Table 6 names these depths
+CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
+CIFAR_WIDTHS = (16, 32, 64)
+LAYERS = {"basic": 2, "bottleneck": 3}  # of one block (Fig. 5)
+EXPANSION = {"basic": 1, "bottleneck": 4}
+
+
+class ResNetConfig(BaseModel):
+    """The complete description of one network; `shortcut=None` is a plain net (Sec. 3.3)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")  # no key that nobody reads
+
+    stem: Literal["imagenet", "cifar"]
+    block: BlockKind
+    blocks: tuple[PositiveInt, ...] = Field(min_length=1)  # of each stage
+    widths: tuple[PositiveInt, ...] = Field(min_length=1)  # channels inside its blocks
+    classes: int = Field(ge=2)
+    shortcut: Option | None
+    zeros: Zeros = "end"  # option A's new channels; "both" for weights that were trained so
+    stride_on: Literal["1x1", "3x3"] = "1x1"  # as in the authors' released prototxt
+    pool: Literal["ceil", "padded"] = "ceil"  # the ImageNet stem's: the authors', or torchvision's
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if len(self.blocks) != len(self.widths):
+            raise ValueError(
+                f"model.blocks {list(self.blocks)} and model.widths {list(self.widths)} must "
+                "name the same stages"
+            )
+        return self
+
+    @property
+    def depth(self) -> int:
+        """Weighted layers as the paper counts them: those of the blocks, the first, the last."""
+        return LAYERS[self.block] * sum(self.blocks) + 2
+
+    def map_side(self, side: int) -> int:
+        """Of the last feature map, for a picture of so many pixels on a side."""
+        if self.stem == "imagenet":
+            side = (side + 1) // 2
+            side = side // 2 if self.pool == "ceil" else (side + 1) // 2
+        for _ in self.blocks[1:]:
+            side = (side + 1) // 2
+        return side
+
+
+def imagenet(depth: int, shortcut: Option | None = "B", *, classes: int = 1000) -> ResNetConfig:
+    """A network of Table 1; option B by default, as every released weight."""
+    if depth not in IMAGENET_STAGES:
+        raise ValueError(f"depth {depth} is not in Table 1: {', '.join(map(str, IMAGENET_STAGES))}")
+    block, blocks = IMAGENET_STAGES[depth]
+    return ResNetConfig(
+        stem="imagenet", block=block, blocks=blocks, widths=IMAGENET_WIDTHS,
+        classes=classes, shortcut=shortcut,
+    )  # fmt: skip
+
+
+def cifar(depth: int, shortcut: Option | None = "A", *, classes: int = 10) -> ResNetConfig:
+    """A network of 6n+2 layers (Sec. 4.2); option A, "in all cases" there."""
+    n, rest = divmod(depth - 2, 6)
+    if rest or n < 1:
+        raise ValueError(f"depth {depth} is not 6n+2 for a whole n >= 1 (Sec. 4.2)")
+    return ResNetConfig(
+        stem="cifar", block="basic", blocks=(n, n, n), widths=CIFAR_WIDTHS,
+        classes=classes, shortcut=shortcut,
+    )  # fmt: skip
+
+
+OPTIONS: tuple[Option, ...] = ("A", "B", "C")
+
+
+def cifar_models() -> dict[str, ResNetConfig]:
+    """Sec. 4.2: plain and residual nets of every depth; option A unless suffixed."""
+    models = {}
+    for depth in CIFAR_DEPTHS:
+        models[f"plain{depth}"] = cifar(depth, None)
+        models[f"resnet{depth}"] = cifar(depth)
+        models |= {f"resnet{depth}-{option}": cifar(depth, option) for option in OPTIONS}
+    return models
+
+
+def imagenet_models() -> dict[str, ResNetConfig]:
+    """Table 1: option B unless suffixed; `-3x3` moves a bottleneck's stride to its 3x3."""
+    models = {}
+    for depth, (block, _) in IMAGENET_STAGES.items():
+        if block == "basic":
+            models[f"plain{depth}"] = imagenet(depth, None)
+        models[f"resnet{depth}"] = imagenet(depth)
+        models |= {f"resnet{depth}-{option}": imagenet(depth, option) for option in OPTIONS}
+        if block == "bottleneck":
+            other = imagenet(depth).model_copy(update={"stride_on": "3x3"})
+            models[f"resnet{depth}-3x3"] = other
+    return models
+
+
+def all_models() -> dict[str, ResNetConfig]:
+    """Every network that has a name."""
+    return cifar_models() | imagenet_models()
+
+
+def config_named(name: str) -> ResNetConfig:
+    """The configuration of a named network; ValueError with the nearest name otherwise."""
+    models = all_models()
+    if name not in models:
+        raise ValueError(unknown("model", name, models))
+    return models[name]

@@ -1,0 +1,158 @@
+"""The model file: weights, configuration, classes and preprocessing in one safetensors file."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+import reslab
+from reslab.models.config import ResNetConfig
+from reslab.models.preprocessing import MEAN_NAME, STD_NAME, Preprocessing, taken_from
+from reslab.models.resnet import ResNet, channels_last
+
+# what a use of the file needs
+WRITTEN = {"config", "classes", "ids", "preprocessing", "recipe", "metrics", "batch_norm_folded"}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained network with all that its use needs."""
+
+    net: ResNet
+    classes: tuple[str, ...]  # names of the outputs, for people
+    preprocessing: Preprocessing
+    recipe: dict[str, Any]  # empty for weights that come from elsewhere
+    metrics: list[dict[str, Any]]
+    ids: tuple[str, ...] = ()  # what folders call the outputs (ImageNet: wnids); none: the names
+    folded: bool = False  # batch norm went into the convolutions: mean 0, variance 1 everywhere
+
+    def to(self, device: torch.device) -> "Model":
+        """The same model on a device; the network itself moves."""
+        return replace(self, net=self.net.to(device), preprocessing=self.preprocessing.to(device))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """RGB bytes [B, 3, H, W] -> scores before the softmax, [B, classes]."""
+        return self.net(self._input(images)).float()
+
+    def dense(self, images: Tensor) -> Tensor:
+        """RGB bytes [B, 3, H, W] -> scores at every position, [B, classes, h, w] (Sec. 3.4).
+
+        The network is applied as at each place of the size that it was trained on: one position
+        at that size, more where the pictures are larger.
+        """
+        own, map_side = self.own_side, self.net.config.map_side
+        if own is None:
+            raise ValueError("this model does not say for which size of pictures it was trained")
+        if map_side(min(images.shape[-2:])) < map_side(own):
+            height, width = images.shape[-2:]
+            raise ValueError(
+                f"pictures of {height}x{width} are below the network's own size, {own}"
+            )
+        return self.net.dense(self._input(images), map_side(own)).float()
+
+    @property
+    def own_side(self) -> int | None:
+        """Of the pictures that it was trained on, where the file says so."""
+        side = self.preprocessing.mean.shape[-1]  # 1: a colour, which goes with every size
+        return self.preprocessing.size or (side if side > 1 else None)
+
+    def _input(self, images: Tensor) -> Tensor:
+        """Prepared in fp32, then in the numbers that the network computes in."""
+        return self.preprocessing(images).to(self.net.fc.weight.dtype)
+
+
+def model_bytes(model: Model) -> bytes:
+    """The model file as bytes."""
+    state = model.net.state_dict() | model.preprocessing.tensors()
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in state.items()}
+    metadata = {
+        "reslab": reslab.__version__,
+        "config": model.net.config.model_dump_json(),
+        "classes": json.dumps(model.classes),
+        "ids": json.dumps(model.ids),
+        "preprocessing": model.preprocessing.facts(),
+        "recipe": json.dumps(model.recipe),
+        "metrics": json.dumps(model.metrics),
+        "batch_norm_folded": json.dumps(model.folded),
+    }
+    return save(tensors, metadata)
+
+
+def load(path: str | Path) -> Model:
+    """A model file, or the one in a run folder; strict: every weight is there and no other."""
+    file, metadata, tensors = read_model_file(path)
+    if "detector" in metadata:
+        raise ValueError(f"{path} is a detector: `reslab detect` shows what it finds in a picture")
+    if not metadata.keys() >= WRITTEN or not tensors.keys() >= {MEAN_NAME, STD_NAME}:
+        raise not_ours(file)
+    preprocessing = taken_from(tensors, json.loads(metadata["preprocessing"]))
+    net = ResNet(ResNetConfig.model_validate_json(metadata["config"]))
+    fill(net, tensors, file)
+    return Model(
+        net=channels_last(net.eval()).requires_grad_(False),
+        classes=tuple(json.loads(metadata["classes"])),
+        preprocessing=preprocessing,
+        recipe=json.loads(metadata["recipe"]),
+        metrics=json.loads(metadata["metrics"]),
+        ids=tuple(json.loads(metadata["ids"])),
+        folded=json.loads(metadata["batch_norm_folded"]),
+    )
+
+
+def read_model_file(path: str | Path) -> tuple[Path, dict[str, str], dict[str, Tensor]]:
+    """The file at `path`, or the one in a run folder there; its metadata and its tensors."""
+    file = model_file(path)
+    metadata = metadata_of(file)
+    with safe_open(file, "pt") as opened:
+        names = opened.keys()
+        return file, metadata, {name: opened.get_tensor(name) for name in names}
+
+
+def model_file(path: str | Path) -> Path:
+    """A model file, or the one in a run folder; ValueError if it is not there."""
+    file = Path(path)
+    file = file / "model.safetensors" if file.is_dir() else file
+    if not file.exists():
+        raise ValueError(f"no model at {file}; give a finished run folder or a model file")
+    return file
+
+
+def metadata_of(file: Path) -> dict[str, str]:
+    """What a model file says of itself; ValueError if the file is none."""
+    try:
+        with safe_open(file, "pt") as opened:
+            return opened.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{file} is no model file, or a damaged one ({error})") from None
+
+
+def not_ours(file: Path) -> ValueError:
+    return ValueError(
+        f"{file} was not written by reslab; `reslab import` reads weights from elsewhere"
+    )
+
+
+def fill(net: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
+    """Give a network the weights of a file; ValueError unless every one is there and no other."""
+    try:
+        net.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{file} does not fit its own configuration: {reason}") from None
+
+
+def sha256_of(tensors: Mapping[str, Tensor]) -> str:
+    """One digest of names, types, shapes and values, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

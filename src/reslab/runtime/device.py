@@ -1,0 +1,57 @@
+"""Where a run computes: the device, the precision, the processes, and how this one uses them."""
+
+import os
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+
+from reslab.runtime.distributed import Alone, Processes, join_processes
+
+Precision = Literal["auto", "bf16", "fp32"]
+
+
+@dataclass(frozen=True)
+class World:
+    """One device, the precision of training on it, and the processes that train together;
+    evaluation is fp32 everywhere."""
+
+    device: torch.device
+    precision: Literal["bf16", "fp32"]
+    processes: Processes = field(default_factory=Alone)
+
+    def autocast(self) -> torch.autocast:
+        """Forward passes inside compute in bf16 where the precision says so."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def open_world(precision: Precision = "auto") -> World:
+    """The best device here, prepared for training; `auto` is bf16 where the hardware has it.
+
+    Sets process-wide switches (denormals, exact fp32, repeatable kernels), so it
+    is called by whoever owns the process's work, once, before the first tensor.
+    """
+    processes = join_processes()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_flush_denormal(True)
+    if device.type == "cuda":
+        if processes.local > torch.cuda.device_count():
+            raise ValueError(
+                f"{processes.local} processes need a GPU each; there are "
+                f"{torch.cuda.device_count()}: take so many processes, or CUDA_VISIBLE_DEVICES="
+            )
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+    chosen = precision if precision != "auto" else "bf16" if _has_bf16(device) else "fp32"
+    return World(device, chosen, processes)
+
+
+def _has_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

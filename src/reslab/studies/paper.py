@@ -1,0 +1,57 @@
+"""The paper's own numbers, addressed by table."""
+
+from reslab.detection.recipe import DetectionRecipe
+from reslab.models.config import config_named
+from reslab.recipes import AnyRecipe
+from reslab.recipes.classification import cifar10_recipe, imagenet_recipe
+from reslab.recipes.detection import coco_recipe, voc_recipe
+from reslab.studies.records import CADENCE
+from reslab.training.origin import shape_of
+from reslab.training.recipe import Recipe
+
+# Table 6: test error on CIFAR-10 in percent, by depth; option A, with augmentation
+TABLE_6 = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.43, 1202: 7.93}
+TABLE_6_SPREAD = {110: "6.43 (6.61 ± 0.16, n=5)"}
+
+
+def table_6(depth: int) -> str:
+    """The paper's entry for a residual net of that depth, as it prints it; empty for others."""
+    if depth in TABLE_6_SPREAD:
+        return TABLE_6_SPREAD[depth]
+    return f"{TABLE_6[depth]:.2f}" if depth in TABLE_6 else ""
+
+
+def departures(recipe: AnyRecipe) -> list[str]:
+    """A line each: `key: the paper's -> the run's`."""
+    lines = of_detector(recipe) if isinstance(recipe, DetectionRecipe) else of_classifier(recipe)
+    return [line for line in lines if line.partition(":")[0] not in CADENCE]
+
+
+def section(recipe: AnyRecipe) -> str:
+    """Where the paper says how such a run is trained."""
+    if isinstance(recipe, DetectionRecipe):
+        return "App. A"
+    return "Sec. 3.4" if recipe.data == "pictures" else "Sec. 4.2"
+
+
+def of_classifier(recipe: Recipe) -> list[str]:
+    """Against training on ImageNet for photographs, else on CIFAR-10."""
+    photographs = recipe.data == "pictures"
+    layout: dict[str, str | None] = {"zeros": "end", "stride_on": "1x1", "pool": "ceil"}
+    if not photographs:
+        layout["shortcut"] = recipe.model.shortcut and "A"
+    make = imagenet_recipe if photographs else cifar10_recipe
+    paper = make("", recipe.model.model_copy(update=layout))
+    return paper.differences(recipe)
+
+
+def of_detector(recipe: DetectionRecipe) -> list[str]:
+    """Against the baseline on VOC for its unions of years, else on COCO, from trained weights."""
+    trunk = recipe.model.trunk
+    make = voc_recipe if recipe.years else coco_recipe
+    paper = make("", trunk).model_copy(update={"weights": recipe.weights or "of ImageNet"})
+    lines = paper.differences(recipe)
+    if trunk.stem == "cifar":
+        theirs = shape_of(config_named("resnet101"))
+        lines.insert(0, f"model.trunk: {theirs} -> {shape_of(trunk)}")
+    return lines

@@ -1,0 +1,153 @@
+"""The parts of a classification run, and the function that trains one."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from reslab.data.datasets import ImageSet, PictureSet
+from reslab.data.loader import Batch, Batches, PictureBatches
+from reslab.evaluation.mistakes import mistakes_json, worst_mistakes
+from reslab.evaluation.report import Report, report, score, wrong_in_top
+from reslab.evaluation.scoring import Scores
+from reslab.evaluation.views import OneCrop
+from reslab.models.batchnorm import recompute_statistics, train_mode
+from reslab.models.model_file import Model, model_bytes
+from reslab.models.preprocessing import Preprocessing
+from reslab.models.resnet import ResNet
+from reslab.runtime.device import World
+from reslab.training.log import Row
+from reslab.training.optim import build_sgd
+from reslab.training.origin import Origin
+from reslab.training.recipe import Recipe
+from reslab.training.run import Final, Parts
+
+AnySet = ImageSet | PictureSet
+
+
+@dataclass(frozen=True)
+class Classification:
+    """A recipe's network and pictures on their device."""
+
+    recipe: Recipe
+    world: World
+    net: ResNet
+    preprocessing: Preprocessing
+    batches: Batches | PictureBatches
+    count: int  # of training pictures
+    classes: tuple[str, ...]
+    ids: tuple[str, ...]  # what folders call the classes; none: their names
+    watched: Sequence[AnySet]  # evaluated on the way
+    final: Sequence[AnySet]  # evaluated once, at the end
+    class_weights: Tensor | None  # of the loss, [classes]
+    origin: Origin
+
+    @property
+    def epoch(self) -> int:
+        """Iterations of one."""
+        return -(-self.count // self.recipe.batch_size)
+
+    def close(self) -> None:
+        """End the threads that prepare photographs."""
+        if isinstance(self.batches, PictureBatches):
+            self.batches.close()
+
+    def shares_of(self, iteration: int) -> list[Batch]:
+        """Of the mini-batch of `iteration`, an equal share for each virtual GPU of this process."""
+        batch = self.batches(iteration)
+        count = self.recipe.virtual_gpus // self.world.processes.count
+        pairs = zip(batch.images.chunk(count), batch.labels.chunk(count), strict=True)
+        return [Batch(images, labels) for images, labels in pairs]
+
+    def loss_of(self, share: Batch) -> tuple[Tensor, Tensor]:
+        """Mean cross-entropy, in fp32, and training error in percent."""
+        with self.world.autocast():
+            scores = self.net(share.images)
+        scores = scores.float()
+        wrong = wrong_in_top(scores.detach(), share.labels, 1)
+        loss = F.cross_entropy(scores, share.labels, self.class_weights)
+        return loss, 100 * wrong.float().mean()
+
+    def train_mode(self) -> None:
+        """Layers as training wants them; statistics that are kept stay as they are."""
+        train_mode(self.net, keep_statistics=self.recipe.batch_norm != "train")
+
+    def model(self, reports: list[Row]) -> Model:
+        """The network as it stands, with all that its use needs."""
+        recipe = self.recipe.model_dump(mode="json")
+        return Model(self.net, self.classes, self.preprocessing, recipe, reports, ids=self.ids)
+
+    def evaluate(self, beat: Callable[[], None]) -> list[Row]:
+        """Reports on the way, in fp32 with the statistics as they stand."""
+        self.net.eval()
+        reports = [self.judge(pictures, beat)[0].as_dict() for pictures in self.watched]
+        self.train_mode()
+        return reports
+
+    def judge(
+        self, pictures: AnySet, beat: Callable[[], None] = lambda: None
+    ) -> tuple[Report, Scores]:
+        """The report of one set, and the scores behind it."""
+        protocol = OneCrop(self.preprocessing.resize, self.preprocessing.size)
+        scores = score(
+            self.model([]),
+            pictures,
+            protocol,
+            device=self.world.device,
+            processes=self.world.processes,
+            beat=beat,
+        )
+        return report(scores, pictures, str(protocol)), scores
+
+    def finish(self, beat: Callable[[], None]) -> Final:
+        """Recompute the statistics over augmented training batches, then evaluate for good.
+
+        The batches are those of the iterations after the last: seeded, and new to the net.
+        `beat` is called before each of them and in evaluation, and may raise to stop.
+        """
+        first = self.recipe.iterations
+        if self.recipe.recompute_bn and self.recipe.batch_norm == "train":
+            with self.world.autocast():
+                recompute_statistics(
+                    self.net,
+                    (
+                        self.net(share.images)
+                        for k in range(self.recipe.recompute_bn)
+                        for share in (beat() or self.shares_of(first + k))
+                    ),
+                    self.world.processes.gather,
+                    self.recipe.virtual_gpus // self.world.processes.count,
+                )
+        self.net.eval()
+        judged = [self.judge(pictures, beat) for pictures in self.final]
+        _, scores = judged[-1]
+        pictures = self.final[-1]
+        mistakes = worst_mistakes(scores.log_probabilities, pictures.labels.cpu(), pictures)
+        return Final(
+            reports=[report.as_dict() | report.details() for report, _ in judged],
+            files={"mistakes.json": json.dumps(mistakes_json(mistakes)).encode()},
+        )
+
+
+def parts_of(it: Classification) -> Parts:
+    """A classification as the parts of a run."""
+    recipe = it.recipe
+    return Parts(
+        net=it.net,
+        optimizer=build_sgd(
+            it.net,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            classifier_rate=recipe.classifier_rate,
+        ),
+        epoch=it.epoch,
+        loss_of=it.loss_of,
+        shares_of=it.shares_of,
+        evaluate=it.evaluate,
+        error_of=lambda report: report["top1_error"],
+        finish=it.finish,
+        model_file=lambda reports: model_bytes(it.model(reports)),
+        processes=it.world.processes,
+    )

@@ -1,0 +1,151 @@
+"""What a run will cost on this machine, from twenty of its iterations."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+
+from reslab.data.loader import PictureBatches
+from reslab.models.batchnorm import norms_of
+from reslab.runtime.device import World
+from reslab.training.classification import Classification, parts_of
+from reslab.training.loop import training_steps
+from reslab.training.recipe import RunRecipe
+from reslab.training.run import Parts
+from reslab.training.schedule import Schedule
+
+WARM_UP = 3  # iterations that are not counted: memory is fetched, kernels are chosen
+READ = 200  # pictures whose bytes are read to time the disk
+EVALUATED = 64
+Limit = Literal["network", "decoding", "disk"]
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A run that is not made yet, as far as its cost is concerned."""
+
+    recipe: RunRecipe
+    world: World
+    parts: Parts
+    pictures: int  # in the training set
+    batches: int  # mini-batches shown in the whole run, those after the last update included
+    evaluated: int  # pictures that are evaluated in the whole run
+    evaluate: Callable[[], int]  # evaluates some pictures; how many
+    read: Callable[[int], int] | None  # reads the files of so many at most; None: set in memory
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Speeds in pictures a second, memory in bytes."""
+
+    together: float  # training as it will be: pictures are prepared while the network learns
+    network: float  # on a mini-batch that is there
+    pictures: float | None  # mini-batches prepared and nothing else; None: a set in memory
+    reading: float | None  # bytes from the disk, one picture after the other
+    evaluating: float
+    memory: int  # at most in use by the process, or on the GPU
+    limit: Limit
+
+    def seconds(self, run: Probed) -> float:
+        """Of the whole run: updates, recomputed statistics, evaluations."""
+        trained = run.batches * run.recipe.batch_size
+        return trained / self.together + run.evaluated / self.evaluating
+
+
+def classification_probed(it: Classification) -> Probed:
+    """What a run of a classifier will show, and how."""
+    recipe = it.recipe
+    looks = (recipe.iterations - 1) // recipe.eval_every
+    watched, final = (sum(map(len, sets)) for sets in (it.watched, it.final))
+    more = recipe.recompute_bn if recipe.batch_norm == "train" else 0
+
+    def evaluate() -> int:
+        it.net.eval()
+        some = it.watched[0].take("some", torch.arange(min(len(it.watched[0]), EVALUATED)))
+        it.judge(some)
+        it.train_mode()
+        return len(some)
+
+    train = it.batches.train if isinstance(it.batches, PictureBatches) else None
+    return Probed(
+        recipe, it.world, parts_of(it), it.count,
+        batches=recipe.iterations + more,
+        evaluated=looks * watched + final,
+        evaluate=evaluate,
+        read=(lambda most: read_last(train.files, train.read, most)) if train else None,
+    )  # fmt: skip
+
+
+def read_last(files: Sequence[str], read: Callable[[str], bytes], most: int) -> int:
+    """Read bytes from where they lie; how many files. Those read a moment ago would come from
+    memory: files from the end of the set are taken, which training has hardly touched."""
+    chosen = files[-most:]
+    for file in chosen:
+        read(file)
+    return len(chosen)
+
+
+def probe(
+    run: Probed, iterations: int = 20, clock: Callable[[], float] = time.perf_counter
+) -> Probe:
+    """Train for some iterations; the run's network is spent afterwards."""
+    parts = run.parts
+    size = run.recipe.batch_size
+
+    def speed(shares_of: Callable[[int], Sequence[Any]], count: int) -> float:
+        steps = training_steps(
+            parts.loss_of, shares_of, parts.optimizer, Schedule(run.recipe), range(WARM_UP + count),
+            norms=[norm for norm in norms_of(parts.net) if norm.training],
+        )  # fmt: skip
+        begun = 0.0
+        for step in steps:
+            if step.iteration == WARM_UP:
+                step.loss.item()  # all of it is done, on a GPU too
+                begun = clock()
+        step.loss.item()
+        return count * size / (clock() - begun)
+
+    def rate(work: Callable[[], int]) -> float:
+        begun = clock()
+        return work() / (clock() - begun)
+
+    def prepare() -> int:
+        for k in range(WARM_UP, WARM_UP + iterations):
+            parts.shares_of(k)
+        return iterations * size
+
+    together = speed(parts.shares_of, iterations)
+    same = parts.shares_of(0)
+    network = speed(lambda k: same, max(iterations // 4, 1))
+    pictures = reading = None
+    if run.read is not None:
+        for k in range(WARM_UP):  # what was prepared ahead is used up
+            parts.shares_of(k)
+        pictures = rate(prepare)
+        reading = rate(partial(run.read, READ))
+    return Probe(
+        together, network, pictures, reading,
+        evaluating=rate(run.evaluate),
+        memory=peak_memory(run.world.device),
+        limit=limit_of(network, pictures, reading),
+    )  # fmt: skip
+
+
+def peak_memory(device: torch.device) -> int:
+    """At most in use so far, in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def limit_of(network: float, pictures: float | None, reading: float | None) -> Limit:
+    """What is slowest. A disk is to blame where reading takes half of the time of a picture."""
+    if pictures is None or reading is None or network <= pictures:
+        return "network"
+    return "disk" if reading < 2 * pictures else "decoding"

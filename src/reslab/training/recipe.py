@@ -1,0 +1,269 @@
+"""The parts of a recipe that belong together."""
+
+import itertools
+import json
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self, final
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+
+from reslab.data.augment import PadAndCrop, ResizedCrop, ScaleCrop
+from reslab.data.builtin import SetName
+from reslab.errors import unknown
+from reslab.models.config import ResNetConfig, config_named
+from reslab.runtime.device import Precision
+
+
+class Section(BaseModel):
+    """A part of a recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Warmup(Section):
+    """The closed-loop warm-up of the 110-layer net (Sec. 4.2): low rate until it learns."""
+
+    learning_rate: float = Field(0.01, gt=0)
+    until_train_error: float = Field(80.0, ge=0, le=100)  # percent
+    window: int = Field(10, ge=1)  # iterations whose mean error decides; not in the paper
+    cap: int = Field(2000, ge=1)  # iterations after which it ends whatever the error is
+
+
+class Plateau(Section):
+    """ "Divided by 10 when the error plateaus" (Sec. 3.4); what a plateau is, is our reading.
+
+    The error is that of the set evaluated on the way. A plateau is `patience` evaluations in a row
+    that were not `threshold` points below the best one since the rate last changed.
+    """
+
+    patience: int = Field(6, ge=1)
+    threshold: float = Field(0.1, ge=0)  # points of that error
+
+
+class Pictures(Section):
+    """What a run on photographs needs beyond its augmentation; `data` is then "pictures"."""
+
+    resize: int = Field(256, ge=1)  # shorter side in testing (Sec. 3.4)
+    mean: Literal["pixel", "channel"] = "pixel"  # "per-pixel mean subtracted", or its average
+    colour: Literal["set", "imagenet"] = "set"  # whose principal components the colours follow
+    validation: float = Field(0.2, gt=0, lt=1)  # of a folder that has no parts of its own
+    bad_limit: float = Field(0.01, ge=0, le=1)  # share of files that may be undecodable
+
+
+Fields = dict[str, Any]  # a recipe as JSON has it
+Kinds = Mapping[str, Sequence[str]]  # sections that come in several kinds -> what these are called
+# sections that may be absent; changing a key of one brings the others' defaults
+OPTIONAL = {"warmup": Warmup(), "plateau": Plateau()}
+
+
+def key_and_value(change: str) -> tuple[str, Any]:
+    """KEY=VALUE taken apart; a value that is no JSON is a word."""
+    key, equals, text = change.partition("=")
+    if not equals:
+        raise ValueError(f"--set {change}: write it as KEY=VALUE")
+    try:
+        return key.strip(), json.loads(text.strip())
+    except json.JSONDecodeError:
+        return key.strip(), text.strip()
+
+
+def put(fields: Fields, key: str, value: Any) -> None:
+    """Change one field in place; a dotted key reaches inside a section."""
+    *path, last = key.split(".")
+    place: Any = fields
+    for part in path:
+        if part in OPTIONAL and place.get(part) is None:
+            place[part] = OPTIONAL[part].model_dump(mode="json")
+        if not isinstance(place.get(part), dict):
+            raise ValueError(unknown("recipe key", key, flat(fields)))
+        place = place[part]
+    if last not in place:
+        raise ValueError(unknown("recipe key", key, {*flat(fields), *fields}))
+    if isinstance(place[last], float) and type(value) is int:
+        value = float(value)
+    place[last] = value
+
+
+def flat(fields: Fields, prefix: str = "") -> Fields:
+    """Nested fields under dotted keys."""
+    found = {}
+    for key, value in fields.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
+
+
+def differences(here: Fields, there: Fields) -> list[str]:
+    """One line for each field in which two recipes differ, but for their names."""
+    here, there = flat(here), flat(there)
+    return [
+        f"{key}: {here.get(key)} -> {there.get(key)}"
+        for key in dict.fromkeys([*here, *there])
+        if key != "name" and here.get(key) != there.get(key)
+    ]
+
+
+def refusal(error: ValidationError, keys: Iterable[str], kinds: Kinds) -> str:
+    """What is wrong first, in one line; `keys` are those that a recipe of this task has."""
+    first = error.errors(include_url=False)[0]
+    # a union names the alternative that it tried; a person who sets a key does not
+    tried = {kind for several in kinds.values() for kind in several}
+    key = ".".join(str(part) for part in first["loc"] if part not in tried)
+    if first["type"] == "extra_forbidden":
+        return unknown("recipe key", key, keys)
+    if first["type"].startswith("union_tag"):
+        return unknown(key, str(first["input"].get("kind")), kinds[key])
+    if first["type"] == "missing":
+        return f"the recipe has no {key!r}"
+    if first["type"] == "value_error":  # ours: it names the fields itself
+        return str(first["ctx"]["error"])
+    if first["type"] == "json_invalid":
+        return f"the recipe is not valid JSON: {first['msg']}"
+    return f"recipe key {key!r} cannot be {first['input']!r}: {first['msg'].lower()}"
+
+
+TASKS = {"classification": "classifier", "detection": "detector"}  # what a run of each trains
+AnyAugmentation = Annotated[PadAndCrop | ScaleCrop | ResizedCrop, Field(discriminator="kind")]
+
+
+class RunRecipe(Section):
+    """What every run has, whatever it trains, but its seed and places: the abstract part of a
+    recipe. Defaults: Sec. 4.2 of the paper."""
+
+    kinds: ClassVar[Kinds] = {}
+
+    name: str
+    task: str  # one of TASKS; each class of recipes allows its own alone
+    weights: str | None = None  # SHA-256 of the weights that training starts from
+    iterations: int = Field(64_000, ge=1)
+    batch_size: int = Field(128, ge=1)  # the total, over all virtual GPUs
+    virtual_gpus: int = Field(2, ge=1)  # "trained with a mini-batch size of 128 on two GPUs"
+    learning_rate: float = Field(0.1, gt=0)
+    drops: tuple[float, ...] = (0.5, 0.75)  # of `iterations`: divided by 10 at 32k and 48k
+    plateau: Plateau | None = None
+    warmup: Warmup | None = None
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(1e-4, ge=0)
+    precision: Precision = "auto"
+    eval_every: int = Field(1000, ge=1)
+    checkpoint_every: int = Field(1000, ge=1)
+    log_every: int = Field(10, ge=1)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Strictly: ValueError for an unknown key, a wrong type, an impossible value, in a line."""
+        try:
+            return cls.model_validate_json(text, strict=True)
+        except ValidationError as error:
+            raise ValueError(refusal(error, cls.model_fields, cls.kinds)) from None
+
+    @model_serializer(mode="wrap")
+    def _what_before_how(self, fields_of: SerializerFunctionWrapHandler) -> Fields:
+        """Fields of the task first, as a person reads them; pydantic would put them last."""
+        fields = fields_of(self)
+        first = {key: fields[key] for key in ("name", "task") if key in fields}
+        own = {key: it for key, it in fields.items() if key not in RunRecipe.model_fields}
+        return first | own | fields
+
+    @model_validator(mode="after")
+    def _shares_are_whole(self) -> Self:
+        if self.batch_size % self.virtual_gpus:
+            raise ValueError(
+                f"batch_size {self.batch_size} cannot be cut into {self.virtual_gpus} equal "
+                "virtual_gpus"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _rate_falls_in_one_way(self) -> Self:
+        bounds = (0.0, *self.drops, 1.0)
+        if any(a >= b for a, b in itertools.pairwise(bounds)):
+            raise ValueError(f"drops {list(self.drops)} must rise, between 0 and 1")
+        if self.plateau and self.drops:
+            raise ValueError(
+                "the rate falls at drops or at a plateau: set drops=[] or plateau=null"
+            )
+        return self
+
+    @staticmethod
+    @abstractmethod
+    def meant(fields: Fields, key: str, value: Any) -> Fields:
+        """The changes of fields that KEY=VALUE stands for; `fields` are those before it."""
+
+    def with_changes(self, changes: Sequence[str]) -> Self:
+        """This recipe with KEY=VALUE changes; a dotted key reaches inside a section.
+
+        A section that comes in kinds can be set to one, which brings its defaults.
+        """
+        fields = self.model_dump(mode="json")
+        for change in changes:
+            for key, value in self.meant(fields, *key_and_value(change)).items():
+                named = key in self.kinds and isinstance(value, str)
+                put(fields, key, {"kind": value} if named else value)
+        return self.from_json(json.dumps(fields))
+
+    def differences(self, other: "RunRecipe") -> list[str]:
+        """One line for each field in which `other` differs: `key: here -> there`."""
+        return differences(self.model_dump(mode="json"), other.model_dump(mode="json"))
+
+
+@final
+class Recipe(RunRecipe):
+    """What a run of a classifier does."""
+
+    kinds: ClassVar[Kinds] = {"augmentation": ("pad-and-crop", "scale-crop", "resized-crop")}
+
+    task: Literal["classification"] = "classification"
+    model: ResNetConfig
+    data: Literal[SetName, "pictures"]
+    pictures: Pictures | None = None
+    augmentation: AnyAugmentation = PadAndCrop()
+    balance: Literal["none", "sampler", "loss"] = "none"  # for classes of unequal size
+    held_out: int = Field(0, ge=0)  # training pictures kept back; 5000 in the paper's 45k/5k split
+    batch_norm: Literal["train", "frozen", "recalibrate"] = "train"
+    classifier_rate: float = Field(1.0, gt=0)  # times `learning_rate`; for a new one on old weights
+    recompute_bn: int = Field(200, ge=0)  # batches after training; 0 keeps moving averages
+
+    @model_validator(mode="after")
+    def _shares_have_statistics(self) -> Self:
+        if self.batch_size // self.virtual_gpus < 2 and self.batch_norm == "train":
+            raise ValueError("batch norm needs at least 2 pictures on each of virtual_gpus")
+        return self
+
+    @model_validator(mode="after")
+    def _data_fit(self) -> Self:
+        photographs = self.data == "pictures"
+        if photographs != (self.pictures is not None):
+            raise ValueError(f"data {self.data!r} and the section pictures do not go together")
+        if photographs == isinstance(self.augmentation, PadAndCrop):
+            raise ValueError(
+                f"augmentation {self.augmentation.kind!r} is not for data {self.data!r}"
+            )
+        if self.batch_norm != "train" and self.weights is None:
+            raise ValueError(
+                f"batch_norm {self.batch_norm!r} keeps statistics of trained weights: "
+                "start from some (--weights), or choose 'train'"
+            )
+        return self
+
+    @staticmethod
+    def meant(fields: Fields, key: str, value: Any) -> Fields:
+        """A network may be named: it keeps the classes, and the recipe is called after it."""
+        if key != "model" or not isinstance(value, str):
+            return {key: value}
+        classes = fields["model"]["classes"]
+        return {
+            "name": f"{fields['name'].split('-')[0]}-{value}",
+            "model": config_named(value).model_dump(mode="json") | {"classes": classes},
+        }

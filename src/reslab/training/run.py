@@ -1,0 +1,235 @@
+"""A run from its folder to its result: log, evaluate, checkpoint, resume, finish."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from reslab.models.batchnorm import norms_of
+from reslab.models.model_file import sha256_of
+from reslab.runtime.device import Alone, Processes
+from reslab.training.checkpoint import Checkpoint, newest_checkpoint
+from reslab.training.folder import RunFolder
+from reslab.training.log import (
+    Progress,
+    Row,
+    Saver,
+    Timer,
+    eval_row,
+    note,
+    short,
+    train_row,
+    warmup_row,
+)
+from reslab.training.loop import Step, training_steps
+from reslab.training.optim import momentum_buffers, restore_momentum
+from reslab.training.recipe import RunRecipe
+from reslab.training.schedule import Schedule, ScheduleState
+
+Tell = Callable[[Row], None]
+Stop = Callable[[], int | None]
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, and stopped after saving."""
+
+    def __init__(self, signal: int, folder: Path, iteration: int) -> None:
+        super().__init__(f"stopped at iteration {iteration}, saved; `reslab resume {folder}`")
+        self.signal, self.iteration = signal, iteration
+
+
+@dataclass(frozen=True)
+class Final:
+    """What a run ends with."""
+
+    reports: list[Row]  # in full
+    files: dict[str, bytes]  # for the run folder, by name
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the run is made of; classification and detection differ in these alone."""
+
+    net: nn.Module
+    optimizer: torch.optim.SGD
+    epoch: int  # iterations of one
+    loss_of: Callable[[Any], tuple[Tensor, Tensor]]
+    shares_of: Callable[[int], Sequence[Any]]
+    # on the way, with moving statistics, there may be none; calls its argument now and then
+    evaluate: Callable[[Callable[[], None]], list[Row]]
+    error_of: Callable[[Row], float]  # of a report, percent; a plateau shows in the first one's
+    # after training: final statistics and final reports; calls its argument now and then
+    finish: Callable[[Callable[[], None]], Final]
+    model_file: Callable[[list[Row]], bytes]  # the model with its reports
+    processes: Processes = field(default_factory=Alone)  # that the run is made by
+
+
+def run(
+    recipe: RunRecipe,
+    parts: Parts,
+    folder: RunFolder,
+    *,
+    tell: Tell,
+    stop: Stop,
+    clock: Callable[[], float] = time.monotonic,
+) -> Row:
+    """Train from the newest checkpoint, or from nothing, to `result.json`, whose value it returns.
+
+    `tell` hears every line of the log, and notes. `stop` is asked after every update and during
+    evaluation: a signal's number saves a checkpoint and raises Interrupted. Diverged leaves the
+    last good checkpoint.
+    """
+
+    def say(text: str) -> None:
+        tell(note(text))
+
+    found = parts.processes.from_first(lambda: newest_checkpoint(folder.checkpoints, say))
+    start = found.iteration if found else 0
+    # evaluations at the last iteration follow its checkpoint
+    judged = start if found and found.judged and start < recipe.iterations else start - 1
+    folder.forget_after(start, judged)
+    with Saver(folder, say, saved=start) as saver:
+        it = Going(
+            recipe, parts, folder,
+            progress=Progress(parts.epoch),
+            schedule=Schedule(recipe, found.schedule if found else ScheduleState()),
+            timer=Timer(clock, found.seconds if found else 0.0),
+            saver=saver, tell=tell, stop=stop,
+        )  # fmt: skip
+        if found:
+            it.restore(found)
+            say(f"going on from iteration {start}")
+            if not found.judged:
+                it.judge(start)
+        it.update(start)
+        return it.finish(it.timer.seconds())
+
+
+@dataclass(frozen=True)
+class Going:
+    """A run that goes on."""
+
+    recipe: RunRecipe
+    parts: Parts
+    folder: RunFolder
+    progress: Progress
+    schedule: Schedule
+    timer: Timer
+    saver: Saver
+    tell: Tell
+    stop: Stop
+
+    def restore(self, found: Checkpoint) -> None:
+        """Put a checkpoint's state into the parts."""
+        parts = self.parts
+        parts.net.load_state_dict(found.weights)
+        restore_momentum(parts.net, parts.optimizer, found.momentum, found.learning_rate)
+        self.progress.losses.extend(found.losses.tolist())
+        self.progress.errors.extend(found.errors.tolist())
+
+    def snapshot(self, iteration: int, judged: bool = True) -> Checkpoint:
+        """The state after `iteration` updates."""
+        self.progress.read()
+        parts = self.parts
+        return Checkpoint(
+            iteration=iteration,
+            learning_rate=parts.optimizer.param_groups[0]["lr"],
+            seconds=self.timer.seconds(),
+            schedule=self.schedule.state,
+            weights=parts.net.state_dict(),
+            momentum=momentum_buffers(parts.net, parts.optimizer),
+            losses=torch.tensor(self.progress.losses, dtype=torch.float64),
+            errors=torch.tensor(self.progress.errors, dtype=torch.float64),
+            judged=judged,
+        )
+
+    def update(self, start: int) -> None:
+        """Every update from iteration `start` on, with what is logged and saved after each."""
+        recipe, parts = self.recipe, self.parts
+        steps = training_steps(
+            parts.loss_of, parts.shares_of, parts.optimizer, self.schedule,
+            range(start, recipe.iterations), processes=parts.processes,
+            norms=[norm for norm in norms_of(parts.net) if norm.training],
+        )  # fmt: skip
+        for step in steps:
+            self.progress.add(step)
+            self.timer.pictures += recipe.batch_size
+            self.write(self.rows_after(step))
+            last = step.iteration == recipe.iterations
+            judged = last or step.iteration % recipe.eval_every != 0
+            self.heed(step.iteration, judged)
+            if not judged:
+                self.judge(step.iteration)
+            if last or step.iteration % recipe.checkpoint_every == 0:
+                self.saver.begin(self.snapshot(step.iteration), must=last)
+
+    def rows_after(self, step: Step) -> list[Row]:
+        """The lines that an update adds to the log."""
+        rows = [warmup_row(step, self.schedule)] if step.warmed_up else []
+        if step.iteration % self.recipe.log_every == 0 or step.iteration == self.recipe.iterations:
+            rows.append(train_row(step, self.progress, self.timer.speed()))
+            self.timer.restart()
+        return rows
+
+    def judge(self, iteration: int) -> None:
+        """Evaluate on the way."""
+        reports = self.parts.evaluate(lambda: self.heed(iteration, judged=False))
+        if reports:
+            self.schedule.evaluated(self.parts.error_of(reports[0]))
+        self.write([eval_row(iteration, report) for report in reports])
+        self.timer.restart()
+
+    def write(self, rows: Sequence[Row]) -> None:
+        self.saver.log(rows)
+        for row in rows:
+            self.tell(row)
+
+    def heed(self, iteration: int, judged: bool) -> None:
+        """Save and end if a signal came; the state is that after `iteration` updates."""
+        if signal := self.stop():
+            self.saver.save(self.snapshot(iteration, judged))
+            self.parts.processes.agree(0)  # who ends before it is saved would end the others
+            raise Interrupted(signal, self.folder.path, iteration)
+
+    def beat(self) -> None:
+        """No update comes any more: it is safe to stop anywhere."""
+        if signal := self.stop():
+            self.saver.close()
+            saved = self.parts.processes.from_first(lambda: self.saver.saved)
+            raise Interrupted(signal, self.folder.path, saved)
+
+    def finish(self, seconds: float) -> Row:
+        """Final statistics, final reports, the model, its curves, and last of all the result."""
+        final = self.parts.finish(self.beat)
+        rows = [eval_row(self.recipe.iterations, report) for report in final.reports]
+        self.folder.log(rows)
+        for row in rows:
+            self.tell(row)
+        return self.parts.processes.from_first(lambda: self.write_result(final, seconds))
+
+    def write_result(self, final: Final, seconds: float) -> Row:
+        """All that a finished run leaves in its folder."""
+        from reslab.training.curves import draw_curves
+
+        folder, parts, recipe = self.folder, self.parts, self.recipe
+        weights = parts.net.state_dict()
+        momentum = momentum_buffers(parts.net, parts.optimizer)
+        result = {
+            "weights_sha256": sha256_of(weights),
+            "state_sha256": sha256_of(weights | {f"momentum.{n}": t for n, t in momentum.items()}),
+            "iterations": recipe.iterations,
+            "seconds": round(seconds, 2),
+            "train_error": self.progress.epoch_error(),
+            "evaluation": final.reports,
+        }
+        model = parts.model_file([short(report) for report in final.reports])
+        folder.write("model.safetensors", model)
+        for name, data in final.files.items():
+            folder.write(name, data)
+        folder.write("curves.svg", draw_curves(folder.rows(), recipe.name).encode())
+        folder.write_json("result.json", result)
+        return result

@@ -1,0 +1,227 @@
+"""A recipe's pictures, preprocessing, network and mini-batches, on their device."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from reslab.data.augment import ALEXNET, PadAndCrop
+from reslab.data.builtin import open_sets
+from reslab.data.datasets import ImageSet, PictureSet, Sets, hold_out, pixel_mean
+from reslab.data.folder import PictureSets, open_pictures
+from reslab.data.loader import Batches, PictureBatches
+from reslab.data.location import Place
+from reslab.data.sampler import generator
+from reslab.data.statistics import picture_statistics
+from reslab.models.batchnorm import recompute_statistics
+from reslab.models.model_file import Model
+from reslab.models.preprocessing import Preprocessing, minus_mean
+from reslab.models.resnet import ResNet, build_resnet, channels_last
+from reslab.runtime.device import World
+from reslab.runtime.threads import cores_for, usable_cores
+from reslab.training.classification import AnySet, Classification
+from reslab.training.origin import Origin, must_fit
+from reslab.training.recipe import Recipe
+
+INITIALISATION = 2  # a seed's stream of random numbers for the weights, beside those of the batches
+CALIBRATION = 50  # mini-batches whose statistics replace those that came with weights
+Say = Callable[[str], None]
+
+
+def prepare(
+    recipe: Recipe,
+    seed: int,
+    data: Place | None,
+    world: World,
+    origin: Origin = Origin(),
+    say: Say = lambda text: None,
+) -> Classification:
+    """All that a classification needs; `say` hears notes for the user.
+
+    ValueError if data, weights and recipe do not fit together.
+    """
+    if not origin.begun:
+        must_fit(recipe, origin.weights)
+    return prepared(recipe, seed, open_data(recipe, data), world, origin, say)
+
+
+def prepared(
+    recipe: Recipe,
+    seed: int,
+    sets: Sets | PictureSets,
+    world: World,
+    origin: Origin = Origin(),
+    say: Say = lambda text: None,
+) -> Classification:
+    """The same for sets that are open."""
+    train, watched, final = parted(recipe, sets)
+    must_know_classes(recipe, train)
+    if isinstance(train, PictureSet):
+        origin = world.processes.from_first(
+            partial(with_statistics, recipe, train, with_names(train, origin), say)
+        )
+    preprocessing = origin.preprocessing or own_preprocessing(train, origin.weights)
+    preprocessing = preprocessing.to(world.device)
+    net = initial_net(recipe, seed, origin.weights, train)
+    it = Classification(
+        recipe=recipe,
+        world=world,
+        net=channels_last(net.to(world.device)),
+        preprocessing=preprocessing,
+        batches=batches_of(recipe, seed, train, preprocessing, origin, world, say),
+        count=len(train),
+        classes=origin.names or train.classes,
+        ids=train.ids if isinstance(train, PictureSet) else (),
+        watched=[ready(pictures, origin, world.device) for pictures in watched],
+        final=[ready(pictures, origin, world.device) for pictures in final],
+        class_weights=class_weights(recipe, train.labels, world.device),
+        origin=origin,
+    )
+    if recipe.batch_norm == "recalibrate" and not origin.begun:
+        with world.autocast():
+            recompute_statistics(
+                it.net,
+                calibration(it),
+                world.processes.gather,
+                recipe.virtual_gpus // world.processes.count,
+            )
+    it.train_mode()
+    return it
+
+
+def open_data(recipe: Recipe, data: Place | None) -> Sets | PictureSets:
+    """The sets that a recipe names."""
+    if recipe.data != "pictures":
+        return open_sets(recipe.data, data)
+    assert recipe.pictures is not None
+    if data is None:
+        raise ValueError(f"{recipe.name} needs pictures: name their folder with --data")
+    return open_pictures(data, validation=recipe.pictures.validation)
+
+
+def parted(
+    recipe: Recipe, sets: Sets | PictureSets
+) -> tuple[AnySet, Sequence[AnySet], Sequence[AnySet]]:
+    """The training pictures, those evaluated on the way, those evaluated at the end."""
+    if not recipe.held_out:
+        return sets.train, [sets.test], [sets.test]
+    train, held = hold_out(sets.train, recipe.held_out)
+    return train, [held], [held, sets.test]
+
+
+def must_know_classes(recipe: Recipe, train: AnySet) -> None:
+    if recipe.model.classes != len(train.classes):
+        raise ValueError(
+            f"{recipe.name} has model.classes={recipe.model.classes}, the pictures have "
+            f"{len(train.classes)} classes: --set model.classes={len(train.classes)}"
+        )
+
+
+def with_names(train: PictureSet, origin: Origin) -> Origin:
+    """`origin` with names for the classes, if folders have ids alone and the weights know them."""
+    weights = origin.weights
+    if weights is None or train.classes != train.ids or not set(train.ids) <= set(weights.ids):
+        return origin
+    known = dict(zip(weights.ids, weights.classes, strict=True))
+    return replace(origin, names=tuple(known[id] for id in train.ids))
+
+
+def with_statistics(recipe: Recipe, train: PictureSet, origin: Origin, say: Say) -> Origin:
+    """`origin` with the preprocessing and the colours' components of photographs.
+
+    Weights bring the mean that they were trained with; of the rest, what the recipe asks for and
+    nobody has found before is measured on the training pictures.
+    """
+    assert recipe.pictures is not None
+    assert not isinstance(recipe.augmentation, PadAndCrop)
+    size, resize = recipe.augmentation.size, recipe.pictures.resize
+    found, components = origin.preprocessing, origin.components
+    if found is None and origin.weights is not None:
+        found = origin.weights.preprocessing
+    if components is None and recipe.pictures.colour == "imagenet":
+        components = ALEXNET
+    if found is None or (components is None and recipe.augmentation.colour):
+        say(f"measuring colours over {min(len(train), 10_000)} training pictures")
+        measured = picture_statistics(train, size, resize, seed=0, threads=usable_cores())
+        components = components or measured.components
+        if found is None:
+            by_channel = recipe.pictures.mean == "channel"
+            mean = measured.pixel_mean
+            found = minus_mean(mean.mean((1, 2), keepdim=True) if by_channel else mean)
+    return replace(
+        origin, preprocessing=replace(found, resize=resize, size=size), components=components
+    )
+
+
+def own_preprocessing(train: AnySet, weights: Model | None) -> Preprocessing:
+    """That of a set in memory: what the weights were trained with, or minus the mean picture."""
+    assert isinstance(train, ImageSet)
+    return weights.preprocessing if weights else minus_mean(pixel_mean(train.images))
+
+
+def initial_net(recipe: Recipe, seed: int, weights: Model | None, train: AnySet) -> ResNet:
+    """Drawn from the seed, or the given weights; a classifier of other classes starts at zero,
+    so that it disturbs them as little as it can."""
+    net = build_resnet(recipe.model, generator(seed, INITIALISATION))
+    if weights is None:
+        return net
+    state = weights.net.state_dict()
+    theirs = (weights.classes, weights.ids)
+    if theirs != (train.classes, train.ids if isinstance(train, PictureSet) else ()):
+        own = net.fc.state_dict()
+        state |= {f"fc.{name}": torch.zeros_like(tensor) for name, tensor in own.items()}
+    net.load_state_dict(state)
+    return net
+
+
+def batches_of(
+    recipe: Recipe,
+    seed: int,
+    train: AnySet,
+    preprocessing: Preprocessing,
+    origin: Origin,
+    world: World,
+    say: Say,
+) -> Batches | PictureBatches:
+    """The mini-batches of training."""
+    augmentation = recipe.augmentation
+    if isinstance(train, ImageSet):
+        assert isinstance(augmentation, PadAndCrop)
+        return Batches(
+            train.to(world.device), preprocessing, size=recipe.batch_size, pad=augmentation.pad,
+            flip=augmentation.flip, seed=seed, sampler=recipe.balance == "sampler",
+            part=world.processes.part(recipe.batch_size),
+        )  # fmt: skip
+    assert recipe.pictures is not None
+    assert not isinstance(augmentation, PadAndCrop)
+    return PictureBatches(
+        train, preprocessing, augmentation=augmentation,
+        colour=origin.components if augmentation.colour else None,
+        size=recipe.batch_size, seed=seed, threads=cores_for(world.processes),
+        sampler=recipe.balance == "sampler",
+        bad_limit=recipe.pictures.bad_limit, tell=say,
+        last=recipe.iterations + recipe.recompute_bn, device=world.device,
+        processes=world.processes,
+    )  # fmt: skip
+
+
+def class_weights(recipe: Recipe, labels: Tensor, device: torch.device) -> Tensor | None:
+    """Weights of the loss under which every class counts alike; their mean over pictures is 1."""
+    if recipe.balance != "loss":
+        return None
+    counts = labels.bincount(minlength=recipe.model.classes)
+    return (len(labels) / (len(counts) * counts.clamp_min(1))).float().to(device)
+
+
+def calibration(it: Classification):
+    """Augmented training pictures, whose statistics the given weights then keep."""
+    return (it.net(share.images) for k in range(CALIBRATION) for share in it.shares_of(k))
+
+
+def ready(pictures: AnySet, origin: Origin, device: torch.device) -> AnySet:
+    """A set as it is evaluated: on the device if it is in memory, its classes called by names."""
+    if isinstance(pictures, ImageSet):
+        return pictures.to(device)
+    return replace(pictures, classes=origin.names or pictures.classes)

@@ -1,0 +1,155 @@
+"""The function that trains a recipe into a run folder, and what is the same for every task."""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from reslab.data.location import Place, place_of
+from reslab.models.model_file import Model, load
+from reslab.runtime.device import Processes, World, open_world
+from reslab.training.checkpoint import checkpoints_in
+from reslab.training.classification import parts_of
+from reslab.training.environment import environment, moved
+from reslab.training.folder import RunFolder
+from reslab.training.log import note
+from reslab.training.origin import FILE, Origin, origin_bytes, read_origin, starting_from
+from reslab.training.recipe import Recipe, RunRecipe
+from reslab.training.run import Parts, Stop, Tell, run
+from reslab.training.setup import prepare
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A run whose data, network and weights are there."""
+
+    parts: Parts
+    close: Callable[[], None]  # ends what prepares its mini-batches
+    files: Mapping[str, bytes] = field(default_factory=dict)  # kept with the run from its beginning
+
+
+def train(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    seed: int = 1,
+    data: str | Place | None = None,
+    weights: str | Path | None = None,
+    tell: Tell = lambda row: None,
+    stop: Stop = lambda: None,
+) -> dict[str, Any]:
+    """Train `recipe` into the folder `out`, or go on with the run that is there; its result.
+
+    `weights` is a model file or run folder to start from. `tell` hears every line of the log as it
+    is written; `stop` is asked after each update and ends the run, saved, by returning a signal's
+    number (see `run`).
+    """
+    place = place_of(data) if data else None
+    given = load(weights) if weights else None
+    if given and recipe.weights is None:
+        recipe = starting_from(recipe, given)
+    world = open_world(recipe.precision)
+
+    def begin(folder: RunFolder | None) -> Begun:
+        origin = found_in(folder, given) if folder else Origin(given)
+        it = prepare(recipe, seed, place, world, origin, lambda text: tell(note(text)))
+        files = {FILE: origin_bytes(it.origin)} if recipe.data == "pictures" else {}
+        return Begun(parts_of(it), it.close, files)
+
+    return carry_out(
+        recipe, Path(out), begin, world=world, seed=seed, data=place,
+        weights=Path(weights) if weights else None, tell=tell, stop=stop,
+    )  # fmt: skip
+
+
+def carry_out(
+    recipe: RunRecipe,
+    out: Path,
+    begin: Callable[[RunFolder | None], Begun],
+    *,
+    world: World,
+    seed: int,
+    data: Place | None,
+    weights: Path | None,
+    tell: Tell,
+    stop: Stop,
+) -> dict[str, Any]:
+    """Run what `begin` makes ready in the folder `out`; the result.
+
+    `begin` is given the folder of the run to go on with. For a new run it is given None, before
+    there is a folder: data or weights that are missing should leave nothing behind.
+    """
+    processes = world.processes
+    must_be_dealt(recipe, processes)
+    tell = tell if processes.first else silent
+    begun: Begun | None = None
+    with ExitStack() as ending:
+        known = processes.from_first(partial(environment_in, out))
+        if known is not None:
+            # sums depend on the number of threads: a resumed run keeps its own
+            torch.set_num_threads(known.get("threads") or torch.get_num_threads())
+        else:
+            begun = begin(None)
+            ending.callback(begun.close)
+        here = environment(world, seed=seed, data=data, weights=weights)
+
+        def enter() -> tuple[dict[str, Any] | None, list[str]]:
+            made = RunFolder.create(out, recipe, here)
+            ending.callback(made.unlock, made.lock())
+            return made.result(), moved(made.environment(), here)
+
+        result, differences = processes.from_first(enter)
+        folder = RunFolder(out, writes=processes.first)
+        if result is not None:
+            tell(note("this run is finished"))
+            return result
+        if differences:
+            told = "; ".join(differences)
+            tell(note(f"not bit-exact from here on, the machine differs: {told}"))
+        if begun is None:
+            begun = begin(folder)
+            ending.callback(begun.close)
+        for name, content in begun.files.items():
+            if not (folder.path / name).exists():
+                folder.write(name, content)
+        # a signal to one is a signal to all, at the same iteration
+        agreed: Stop = lambda: processes.agree(stop() or 0) or None  # noqa: E731
+        return run(recipe, begun.parts, folder, tell=tell, stop=agreed)
+
+
+def silent(said: object) -> None:
+    """The first process tells for all."""
+
+
+def environment_in(out: Path) -> dict[str, Any] | None:
+    """That of the run in a folder; None if there is none."""
+    return RunFolder.open(out).environment() if (out / "recipe.json").exists() else None
+
+
+def must_be_dealt(recipe: RunRecipe, processes: Processes) -> None:
+    """ValueError unless the virtual GPUs can be dealt whole."""
+    count, shares = processes.count, recipe.virtual_gpus
+    if shares % count == 0:
+        return
+    fit = [str(number) for number in range(1, shares + 1) if shares % number == 0]
+    sizes = " or ".join([", ".join(fit[:-1]), fit[-1]] if len(fit) > 1 else fit)
+    more = "" if recipe.batch_size % count else f", or --set virtual_gpus={count} for another run"
+    raise ValueError(
+        f"{shares} virtual_gpus cannot be dealt whole to {count} processes: take {sizes}{more}"
+    )
+
+
+def found_in(folder: RunFolder, given: Model | None) -> Origin:
+    """What the run in a folder starts from, or goes on from."""
+    begun = bool(checkpoints_in(folder.checkpoints))
+    origin = read_origin(folder.path, begun=begun)
+    named = folder.environment().get("weights")
+    if begun or folder.recipe().weights is None:
+        return origin
+    if given is None and named is not None:
+        given = load(named)
+    return replace(origin, weights=given)

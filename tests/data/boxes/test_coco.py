@@ -1,0 +1,200 @@
+"""COCO's instances: what is read, and the line for each fault."""
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tests.data.boxes.planted_boxes import Document, document, picture, plant_coco
+
+from reslab.data.boxes.folder import open_all_detection, open_detection
+
+
+def test_boxes_labels_crowds_and_areas(tmp_path: Path) -> None:
+    pictures = open_all_detection(plant_coco(tmp_path / "mine"))
+    assert pictures.name == "mine"
+    assert pictures.classes == ("car", "toothbrush")
+    assert pictures.ids == ("4", "90")
+    assert pictures.files == ["five.png", "three.png", "nine.png"]
+    assert pictures.keys == [5, 3, 9]
+    assert pictures.sizes == [(40, 30)] * 3
+    five, three, nine = pictures.truths
+    assert five.boxes.tolist() == [[0, 0, 40, 30]]
+    assert five.crowd.tolist() == [True]
+    assert three.boxes.tolist() == [[1, 2, 4, 6], [10.5, 5, 30.5, 25.25]]
+    assert three.labels.tolist() == [1, 0]
+    assert three.crowd.tolist() == three.difficult.tolist() == [False, False]
+    assert three.areas is not None
+    assert three.areas.tolist() == [7.5, 405.0]
+    assert (three.boxes.dtype, three.labels.dtype) == (torch.float32, torch.int64)
+    assert nine.boxes.shape == (0, 4)
+    assert pictures.picture(2).shape == (30, 40, 3)
+
+
+@pytest.mark.parametrize("pictures", ["train2017", "images/train2017", "images"])
+def test_the_official_layout(tmp_path: Path, pictures: str) -> None:
+    plant_coco(tmp_path)
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "instances.json").rename(tmp_path / "annotations/instances_train2017.json")
+    other = {**document(), "annotations": [], "images": document()["images"][:1]}
+    (tmp_path / "annotations/instances_val2017.json").write_text(json.dumps(other))
+    (tmp_path / "annotations/captions_val2017.json").write_text("[]")
+    if pictures != "images":
+        shutil.move(tmp_path / "images", tmp_path / "moved")
+        (tmp_path / pictures).parent.mkdir(exist_ok=True)
+        shutil.move(tmp_path / "moved", tmp_path / pictures)
+        picture(tmp_path / pictures.replace("train", "val") / "five.png", 5)
+    sets = open_detection(tmp_path)
+    assert (sets.train.name, sets.test.name) == ("train", "validation")
+    assert (len(sets.train), len(sets.test)) == (3, 1)
+    assert sets.test.ids == sets.train.ids
+    sets.train.picture(0), sets.test.picture(0)
+    assert len(open_all_detection(tmp_path, years="2017")) == 1
+
+
+def test_parts_that_hold_their_own_annotations(tmp_path: Path) -> None:
+    for part, seed in (("train", 1), ("valid", 2)):
+        picture(tmp_path / part / "a.png", seed)
+        made = {**document(), "annotations": []}
+        made["images"] = [{**made["images"][0], "file_name": "a.png"}]
+        (tmp_path / part / "_annotations.coco.json").write_text(json.dumps(made))
+    sets = open_detection(tmp_path)
+    assert (sets.train.picture(0) != sets.test.picture(0)).any()
+
+
+def test_two_years_beside_each_other_are_told_apart(tmp_path: Path) -> None:
+    plant_coco(tmp_path)
+    (tmp_path / "annotations").mkdir()
+    for name in ("train2014", "val2014", "train2017", "val2017"):
+        shutil.copy(tmp_path / "instances.json", tmp_path / f"annotations/instances_{name}.json")
+    (tmp_path / "instances.json").unlink()
+    assert len(open_detection(tmp_path, years="2014").train) == 3
+    with pytest.raises(ValueError, match="has annotations of 2014 and 2017: say which year"):
+        open_detection(tmp_path)
+    with pytest.raises(ValueError, match="no year of COCO '2015'; did you mean '201"):
+        open_detection(tmp_path, years="2015")
+
+
+def test_a_split_is_drawn_by_seed_and_name(tmp_path: Path) -> None:
+    plant_coco(tmp_path)
+    sets = open_detection(tmp_path, validation=0.34)
+    assert (len(sets.train), len(sets.test)) == (2, 1)
+    assert {*sets.train.keys, *sets.test.keys} == {3, 5, 9}
+    assert open_detection(tmp_path, validation=0.34).test.keys == sets.test.keys
+    drawn = {open_detection(tmp_path, validation=0.34, seed=it).test.keys[0] for it in range(20)}
+    assert drawn == {3, 5, 9}
+    with pytest.raises(ValueError, match="must lie between 0 and 1"):
+        open_detection(tmp_path, validation=1)
+
+
+def test_an_empty_box_is_left_out_as_cocos_own_need(tmp_path: Path) -> None:
+    def empty(it: Document) -> None:
+        it["annotations"][0]["bbox"] = [1, 2, 0, 4]
+
+    three = open_all_detection(plant_coco(tmp_path, empty)).truths[1]
+    assert three.labels.tolist() == [0]
+
+
+FAULTS: dict[str, tuple[Callable[[Document], object], str]] = {
+    "no images": (lambda it: it.pop("images"), "instances.json: 'images' is missing; COCO's"),
+    "images no list": (lambda it: it.update(images={}), "instances.json: 'images' is no list"),
+    "no file name": (
+        lambda it: it["images"][1].pop("file_name"),
+        "instances.json: picture number 2 has no 'file_name'; 2 more: reslab check",
+    ),
+    "no size": (lambda it: it["images"][1].update(width=0), "json: picture 3 has no size"),
+    "size in words": (
+        lambda it: it["images"][1].update(width="40"),
+        "instances.json: picture number 2 has '40' as its 'width'",
+    ),
+    "same picture": (lambda it: it["images"][1].update(id=5), "two pictures have the id 5"),
+    "same category": (lambda it: it["categories"][0].update(id=4), "two categories have the id 4"),
+    "no box": (
+        lambda it: it["annotations"][1].pop("bbox"),
+        "instances.json: annotation number 2 has no 'bbox'",
+    ),
+    "no object": (lambda it: it["annotations"].append(7), "annotation number 4 is no object"),
+    "unknown picture": (
+        lambda it: it["annotations"][0].update(image_id=4),
+        "instances.json: annotation 1 is of picture 4, which is not listed",
+    ),
+    "unknown category": (
+        lambda it: it["annotations"][2].update(category_id=5),
+        "instances.json: annotation 3: no category has the id 5",
+    ),
+    "negative width": (
+        lambda it: it["annotations"][0].update(bbox=[10, 2, -3, 4]),
+        "instances.json: annotation 1: swapped corners (box 10 2 7 6 in a picture of 40 x 30)",
+    ),
+    "three numbers": (
+        lambda it: it["annotations"][0].update(bbox=[10, 2, 3]),
+        "instances.json: annotation 1: not numbers",
+    ),
+    "infinite": (
+        lambda it: it["annotations"][0].update(bbox=[10, 2, 3, float("inf")]),
+        "instances.json: annotation 1: not numbers",
+    ),
+    "huge": (
+        lambda it: it["annotations"][0].update(bbox=[10, 2, 3, 10**400]),
+        "instances.json: annotation 1: not numbers",
+    ),
+    "outside": (
+        lambda it: it["annotations"][0].update(bbox=[40, 2, 3, 4]),
+        "instances.json: annotation 1: box outside (box 40 2 43 6 in a picture of 40 x 30)",
+    ),
+    "missing picture": (
+        lambda it: it["images"][2].update(file_name="gone.png"),
+        "images/gone.png: not there",
+    ),
+    "a name that no file can have": (
+        lambda it: it["images"][2].update(file_name="a\0/b\n.png"),
+        "b .png: not there",
+    ),
+    "an absolute name": (
+        lambda it: it["images"][2].update(file_name="/etc/passwd"),
+        "/etc/passwd: not there",
+    ),
+    "nothing": (lambda it: it.update(images=[], annotations=[]), "no picture is listed"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_one_line_that_names_file_and_place(name: str, tmp_path: Path) -> None:
+    spoil, line = FAULTS[name]
+    with pytest.raises(ValueError, match=re.escape(line)) as caught:
+        open_all_detection(plant_coco(tmp_path, spoil))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        (b'{"images": [\n1,\n2', "instances.json:3: malformed JSON: Expecting"),
+        (b"", "instances.json:1: malformed JSON"),
+        (b"[1, 2]", "instances.json: a list, not COCO's instances"),
+        (b"\xff\xfe\xfd", "instances.json: not UTF-8 text"),
+        (b"[" * 100_000, "instances.json: nested too deeply"),
+    ],
+)
+def test_malformed_json_is_one_line(data: bytes, line: str, tmp_path: Path) -> None:
+    (tmp_path / "instances.json").write_bytes(data)
+    with pytest.raises(ValueError, match=re.escape(line)) as caught:
+        open_all_detection(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_coco128(shared: Path) -> None:
+    pictures = open_all_detection(shared / "detection" / "coco128")
+    assert len(pictures) == 128
+    assert len(pictures.classes) == 80
+    assert sum(len(it) for it in pictures.truths) == 929
+    assert len(torch.cat([it.labels for it in pictures.truths]).unique()) == 71
+    assert sum(len(it) == 0 for it in pictures.truths) == 2
+    for index in (0, 64, 127):
+        width, height = pictures.sizes[index]
+        assert pictures.picture(index).shape == (height, width, 3)
+    sets = open_detection(shared / "detection" / "coco128", validation=0.25)
+    assert (len(sets.train), len(sets.test)) == (96, 32)

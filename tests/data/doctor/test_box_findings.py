@@ -1,0 +1,160 @@
+"""The doctor for boxes: a clean folder, one fault after the other, all of them at once."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.data.boxes.planted_boxes import CAT, DOG, Document, picture, plant_coco, plant_voc, sheet
+
+from reslab.data.boxes.folder import open_all_detection, read_parts
+from reslab.data.doctor.advice import ADVICE
+from reslab.data.doctor.box_advice import BOX_ADVICE
+from reslab.data.doctor.box_findings import diagnose_boxes, gather_pictures
+
+Found = dict[str, list[tuple[tuple[str, ...], str]]]
+
+
+def check(folder: Path) -> Found:
+    parts = read_parts(folder)
+    findings = diagnose_boxes(folder, parts, gather_pictures(parts, lambda line: None))
+    return {it.kind: [(case.files, case.note) for case in it.cases] for it in findings}
+
+
+def whole(it: Document) -> None:
+    """Every picture and class has a box."""
+    it["annotations"].append({"id": 4, "image_id": 9, "category_id": 90, "bbox": [1, 1, 5, 5]})
+
+
+Spoil = Callable[[Document, Path], object]
+SPOILT: dict[str, tuple[Spoil, str, str]] = {
+    "annotation file": (
+        lambda it, _: it["annotations"].append({"id": 9}),
+        "instances.json", "annotation number 5 has no 'image_id'",
+    ),
+    "unknown picture": (
+        lambda it, _: it["annotations"].append({**it["annotations"][0], "image_id": 4}),
+        "instances.json", "annotation 1 is of picture 4, which is not listed",
+    ),
+    "missing picture": (lambda _, root: (root / "images/nine.png").unlink(), "images/nine.png", ""),
+    "bad picture": (
+        lambda _, root: (root / "images/nine.png").write_bytes(b"<html>"),
+        "images/nine.png", "a web page or SVG, not a photograph",
+    ),
+    "other size": (
+        lambda _, root: picture(root / "images/nine.png", 8, (30, 40)),
+        "images/nine.png", "30 x 40, annotated as 40 x 30",
+    ),
+    "unknown class": (
+        lambda it, _: it["annotations"].append({**it["annotations"][0], "category_id": 7}),
+        "instances.json: annotation 1", "no category has the id 7: three.png",
+    ),
+    "not numbers": (
+        lambda it, _: it["annotations"][2].update(bbox=[1, 2, 3, None]),
+        "instances.json: annotation 3", "box nan nan nan nan in a picture of 40 x 30: three.png",
+    ),
+    "swapped corners": (
+        lambda it, _: it["annotations"][2].update(bbox=[9, 2, 3, -1]),
+        "instances.json: annotation 3", "box 9 2 12 1 in a picture of 40 x 30: three.png",
+    ),
+    "box outside": (
+        lambda it, _: it["annotations"][2].update(bbox=[9, 30, 3, 1]),
+        "instances.json: annotation 3", "box 9 30 12 31 in a picture of 40 x 30: three.png",
+    ),
+    "empty box": (
+        lambda it, _: it["annotations"][2].update(bbox=[9, 2, 0, 1]),
+        "instances.json: annotation 3", "box 9 2 9 3 in a picture of 40 x 30: three.png",
+    ),
+    "past the edge": (
+        lambda it, _: it["annotations"][2].update(bbox=[9, 2, 33, 3]),
+        "instances.json: annotation 3", "box 9 2 42 5 in a picture of 40 x 30: three.png",
+    ),
+    "repeated box": (
+        lambda it, _: it["annotations"].append({**it["annotations"][0], "id": 8}),
+        "instances.json: annotation 8", "box 1 2 4 6 in a picture of 40 x 30: three.png",
+    ),
+    "no boxes": (lambda it, _: it["annotations"].pop(), "images/nine.png", ""),
+    "class without boxes": (
+        lambda it, _: it["categories"].append({"id": 5, "name": "eel"}), "eel", "",
+    ),
+}  # fmt: skip
+REFUSED = [kind for kind in SPOILT if BOX_ADVICE[kind].does == "training refuses the folder"]
+
+
+def plant(folder: Path, *kinds: str) -> Path:
+    def spoil(it: Document) -> None:
+        whole(it)
+        for kind in kinds:
+            SPOILT[kind][0](it, folder)
+
+    return plant_coco(folder, spoil)
+
+
+def test_a_clean_folder_has_no_findings(tmp_path: Path) -> None:
+    assert check(plant(tmp_path)) == {}
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_a_fault_is_found_and_nothing_else(kind: str, tmp_path: Path) -> None:
+    _, place, note = SPOILT[kind]
+    assert check(plant(tmp_path, kind)) == {kind: [((place,), note)]}
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+def test_what_the_doctor_says_is_refused_is_refused(kind: str, tmp_path: Path) -> None:
+    plant(tmp_path, kind)
+    if kind in REFUSED:
+        with pytest.raises(ValueError, match=":"):
+            open_all_detection(tmp_path)
+    else:
+        assert len(open_all_detection(tmp_path)) == 3
+
+
+def test_a_name_that_no_file_can_have_is_missing(tmp_path: Path) -> None:
+    def spoil(it: Document) -> None:
+        it["images"][2]["file_name"] = "a\0b.png"
+
+    assert check(plant_coco(tmp_path, spoil))["missing picture"] == [(("images/a\0b.png",), "")]
+
+
+def test_copies_within_and_across_parts(tmp_path: Path) -> None:
+    sheets = {key: sheet(CAT, DOG) for key in "abcd"}
+    plant_voc(tmp_path, sheets, train=["a", "b"], val=["c", "d"])
+    home = tmp_path / "JPEGImages"
+    assert check(tmp_path) == {}
+    shutil.copy(home / "a.jpg", home / "d.jpg")
+    both = ("JPEGImages/a.jpg", "JPEGImages/d.jpg")
+    assert check(tmp_path) == {"picture in both parts": [(both, "")]}
+    shutil.copy(home / "c.jpg", home / "d.jpg")
+    assert list(check(tmp_path)) == ["repeated picture"]
+
+
+def test_voc_is_named_by_sheet_and_line(tmp_path: Path) -> None:
+    hound = ("hound", (1, 1, 9, 9), "")
+    plant_voc(tmp_path, {"a": sheet(CAT, DOG), "b": sheet(CAT, hound), "c": "<annotation>"},
+              train=["a", "c"], val=["b"])  # fmt: skip
+    assert check(tmp_path) == {
+        "annotation file": [(("Annotations/c.xml:1",), "malformed XML: no element found")],
+        "unknown class": [
+            (("Annotations/b.xml:5",), "no class 'hound'; there are: cat, dog: JPEGImages/b.jpg")
+        ],
+    }
+
+
+def test_every_kind_is_tested_and_has_one_advice() -> None:
+    assert {*SPOILT, "picture in both parts", "repeated picture"} == set(BOX_ADVICE)
+    assert not set(BOX_ADVICE) & set(ADVICE)
+
+
+def test_all_at_once_are_shown_with_what_spoils_first(tmp_path: Path) -> None:
+    kinds = ("annotation file", "missing picture", "unknown class", "swapped corners", "empty box")
+    plant(tmp_path, *(kind for kind in kinds if kind != "empty box"))
+    made = json.loads((tmp_path / "instances.json").read_text())
+    made["annotations"][0]["bbox"] = [1, 1, 0, 0]
+    (tmp_path / "instances.json").write_text(json.dumps(made))
+    found = list(check(tmp_path))
+    assert found[:4] == ["annotation file", "missing picture", "unknown class", "swapped corners"]
+    assert found[4] == "empty box"
+    severities = [BOX_ADVICE[kind].severity for kind in BOX_ADVICE]
+    assert severities == sorted(severities, key=["spoils", "remark"].index)

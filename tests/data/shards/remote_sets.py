@@ -1,0 +1,63 @@
+"""Packed pictures to be served, and a short patience to read them with."""
+
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from reslab.data.datasets import PictureSet
+from reslab.data.shards.block_cache import BlockCache, Warn
+from reslab.data.shards.reader import Reach
+from reslab.data.shards.source import Patience
+from reslab.data.shards.writer import Packing, pack
+
+CLASSES = ("cat", "dog")
+BLOCK = 8_192  # small, so that there are many
+QUICK = Patience(attempts=12, first=0.01, longest=0.3)
+
+
+def pictures(count: int, name: str = "pictures", start: int = 0) -> dict[str, bytes]:
+    """Noise of 7 to 17 kB each, `cat/...` and `dog/...`."""
+    files = {}
+    for number in range(start, start + count):
+        rng = np.random.default_rng(number)
+        pixels = rng.integers(0, 256, (48, 50 + number % 70, 3), dtype=np.uint8)
+        out = io.BytesIO()
+        Image.fromarray(pixels).save(out, "PNG")
+        files[f"{CLASSES[number % 2]}/{name} {number} é.png"] = out.getvalue()
+    return files
+
+
+def set_of(files: dict[str, bytes], name: str = "pictures") -> PictureSet:
+    labels = torch.tensor([CLASSES.index(file.split("/")[0]) for file in files])
+    return PictureSet(name, list(files), labels, CLASSES, CLASSES, files.__getitem__)
+
+
+def packed(files: dict[str, bytes], out: Path) -> Path:
+    pack({".": set_of(files)}, out, Packing(shard_size=1), lambda bad: None)
+    return out
+
+
+def fail(text: str) -> None:
+    raise AssertionError(text)
+
+
+def reach(
+    cache: Path,
+    *,
+    limit: int = 10**9,
+    warn: Warn = fail,
+    patience: Patience = QUICK,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Reach:
+    """Nothing is warned of unless a test says so."""
+    kept = BlockCache(cache, warn, limit=limit)
+    return Reach(kept, warn, patience, patience, BLOCK, sleep)
+
+
+def bytes_in(cache: Path) -> int:
+    return sum(path.stat().st_size for path in cache.rglob("*") if path.is_file())

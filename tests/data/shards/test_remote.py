@@ -1,0 +1,354 @@
+"""Packed pictures over HTTP: from a server that fails, through a cache that others use too."""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from tests.data.doctor.faulty import Faults, FaultyServer, files_of, serving
+from tests.data.shards.remote_sets import BLOCK, bytes_in, packed, pictures, reach, set_of
+
+from reslab.data.datasets import PictureSet
+from reslab.data.decode import BadPicture
+from reslab.data.loader import Batch
+from reslab.data.location import Url
+from reslab.data.shards.reader import open_remote_part, remote_parts
+from reslab.data.shards.source import Patience
+from reslab.data.shards.writer import Packing, pack
+
+pytest.importorskip("aiohttp", reason="the extra `remote`")
+FAULTS = {"refused": 0.1, "short": 0.05, "corrupt": 0.01}
+
+
+@pytest.fixture(scope="module")
+def files() -> dict[str, bytes]:
+    return pictures(100)
+
+
+@pytest.fixture(scope="module")
+def folder(files: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return packed(files, tmp_path_factory.mktemp("packed") / "set")
+
+
+def read_all(opened: PictureSet, threads: int = 4) -> dict[str, bytes]:
+    """In a random order, as training does."""
+    order = torch.randperm(len(opened), generator=torch.Generator().manual_seed(1)).tolist()
+    names = [opened.files[row] for row in order]
+    with ThreadPoolExecutor(threads) as pool:
+        return dict(zip(names, pool.map(opened.read, names), strict=True))
+
+
+def restarted(server: FaultyServer, opened: PictureSet) -> dict[str, bytes]:
+    """All pictures, the server being killed and started again in the middle."""
+
+    def restart() -> None:
+        deadline = time.monotonic() + 20
+        while server.faults.requests < 120 and time.monotonic() < deadline:
+            time.sleep(0.002)
+        server.stop()
+        server.faults.saw("restart")
+        time.sleep(0.3)
+        server.start()
+
+    meanwhile = threading.Thread(target=restart)
+    meanwhile.start()
+    read = read_all(opened)
+    meanwhile.join()
+    return read
+
+
+def test_every_sample_of_a_server_that_fails_equals_the_original(tmp_path: Path) -> None:
+    said: list[str] = []
+    files = pictures(300)
+    folder = packed(files, tmp_path / "set")
+    with serving(files_of(folder), Faults(**FAULTS, seed=3)) as server:
+        opened = open_remote_part(Url(server.url), reach(tmp_path / "cache", warn=said.append))
+        assert (list(opened.files), opened.classes) == (list(files), ("cat", "dog"))
+        assert torch.equal(opened.labels, set_of(files).labels)
+        assert restarted(server, opened) == files
+        seen = server.faults.seen
+        assert seen.keys() == {"refused", "short", "corrupt", "restart"}
+        assert server.faults.requests > 250
+        requests = server.faults.requests
+        assert read_all(opened) == files  # from the cache
+        assert server.faults.requests == requests
+    assert len(said) <= 1, "one line for one time of trouble"
+
+
+def test_what_was_read_once_is_not_fetched_again(files: dict, folder: Path, tmp_path: Path) -> None:
+    with serving(files_of(folder)) as server:
+        read_all(open_remote_part(Url(server.url), reach(tmp_path / "cache")))
+        first = server.faults.requests
+        opened = open_remote_part(Url(f"{server.url}/"[:-1]), reach(tmp_path / "cache"))
+        shards = len(list(folder.glob("shard-*")))
+        assert shards > 1
+        assert server.faults.requests == first + 2 + shards, "the index's header, each shard's end"
+        assert read_all(opened) == files
+        assert server.faults.requests == first + 2 + shards
+
+
+def test_damage_in_the_cache_is_found_and_mended(files: dict, folder: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    with serving(files_of(folder)) as server:
+        opened = open_remote_part(Url(server.url), reach(cache))
+        read_all(opened)
+        blocks = sorted(path for path in cache.rglob("*") if path.is_file())
+        before = {path: path.read_bytes() for path in blocks}
+        for number, path in enumerate(blocks):
+            data = bytearray(before[path])
+            data[len(data) // 2] ^= 1
+            path.write_bytes(data[: number % 3 * 1000] if number % 3 < 2 else data)
+        blocks[0].unlink()
+        read = read_all(open_remote_part(Url(server.url), reach(cache)))
+    assert read == files
+    same = [path.read_bytes() == before[path] for path in blocks]
+    assert sum(same) > 0.9 * len(same), "all but those that lie between pictures"
+
+
+def test_a_cache_is_no_larger_than_it_may_be(files: dict, folder: Path, tmp_path: Path) -> None:
+    limit, cache = 60 * BLOCK, tmp_path / "cache"
+    most = 0
+    with serving(files_of(folder)) as server:
+        opened = open_remote_part(Url(server.url), reach(cache, limit=limit))
+        for name, data in files.items():
+            assert opened.read(name) == data
+            most = max(most, bytes_in(cache))
+    assert 0.9 * limit < most <= limit
+    assert sum(map(len, files.values())) > 2 * limit
+
+
+READ = """
+import sys
+from pathlib import Path
+from reslab.data.location import Url
+from reslab.data.shards.reader import open_remote_part
+from tests.data.shards.remote_sets import bytes_in, pictures, reach
+from tests.data.shards.test_remote import read_all
+url, wide, narrow, limit = sys.argv[1:]
+files = pictures(100)
+opened = open_remote_part(Url(url), reach(Path(wide), warn=print))
+assert read_all(opened) == files
+opened = open_remote_part(Url(url), reach(Path(narrow), limit=int(limit), warn=print))
+for _ in range(2):
+    assert read_all(opened) == files
+"""
+
+
+def test_two_processes_share_a_cache(folder: Path, tmp_path: Path) -> None:
+    """One where there is room for all, and one where each removes what the other has written."""
+    wide, narrow, limit = tmp_path / "wide", tmp_path / "narrow", 80 * BLOCK
+    with serving(files_of(folder), Faults(refused=0.05, corrupt=0.01)) as server:
+        command = [sys.executable, "-c", READ, server.url, wide, narrow, str(limit)]
+        here = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        both = [subprocess.Popen(command, env=here, stderr=subprocess.PIPE) for _ in range(2)]
+        for process in both:
+            _, printed = process.communicate(timeout=100)
+            assert process.returncode == 0, printed.decode()
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    assert 0.98 * size < bytes_in(wide) <= size, "all but some ends of shards"
+    assert bytes_in(narrow) <= limit < size
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("full", [True, False])
+def test_a_disk_that_takes_nothing_is_told_of_once(
+    files: dict, folder: Path, tmp_path: Path, full: bool
+) -> None:
+    said: list[str] = []
+    (tmp_path / "file").touch()
+    cache = tmp_path / ("cache" if full else "file/cache")
+    with serving(files_of(folder)) as server:
+        limit = 100 if full else 10**9
+        opened = open_remote_part(Url(server.url), reach(cache, limit=limit, warn=said.append))
+        assert read_all(opened) == files
+        assert opened.expect
+        opened.expect(list(files))  # in vain: there is no place for it
+    reason = "there is no room for a block" if full else "not a directory"
+    assert said == [f"cache {cache}: {reason}; reading goes on without it"]
+
+
+# what no patience helps against
+
+
+def test_a_shard_that_stays_wrong_is_named_and_no_other_picture_suffers(
+    files: dict, tmp_path: Path
+) -> None:
+    folder = packed(files, tmp_path / "set")
+    shard = folder / "shard-000000.tar"
+    data = bytearray(shard.read_bytes())
+    data[500_000] ^= 1
+    shard.write_bytes(data)
+    pauses: list[float] = []
+    patience = Patience(attempts=4, first=1.0, longest=3.0)
+    with serving(files_of(folder)) as server:
+        far = reach(tmp_path / "cache", patience=patience, sleep=pauses.append, warn=print)
+        opened = open_remote_part(Url(server.url), far)
+        bad = {}
+        for name in files:
+            try:
+                assert opened.read(name) == files[name]
+            except BadPicture as error:
+                bad[name] = str(error)
+    ((name, line),) = bad.items()
+    assert line == (
+        f"{name}: its bytes in {server.url}/shard-000000.tar are not those that were packed, "
+        "4 times; copy that shard there again"
+    )
+    assert len(pauses) == 3
+    assert 0.5 <= pauses[0] <= 1 <= pauses[1] <= 2
+    assert 1.5 <= pauses[2] <= 3
+
+
+def test_a_server_that_stays_away_is_named_and_no_picture_is_called_bad(
+    files: dict, folder: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    with serving(files_of(folder)) as server:
+        patience = Patience(attempts=5, first=0.01, longest=0.1)
+        far = reach(tmp_path / "cache", patience=patience, warn=said.append)
+        opened = open_remote_part(Url(server.url), far)
+        server.faults.refused = 1
+        with pytest.raises(RuntimeError) as raised:
+            opened.read(opened.files[0])
+        server.faults.refused = 0
+        assert opened.read(opened.files[0]) == files[opened.files[0]], "and when it is back"
+    assert str(raised.value).startswith(f"{server.url}/shard-00000")
+    assert str(raised.value).endswith(", 5 times")
+    assert " cannot be read: " in str(raised.value)
+    (line,) = said
+    assert line.endswith("; trying again")
+
+
+def test_a_slow_server_is_not_waited_for_for_ever(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience = Patience(attempts=2, first=0.01, longest=0.1)
+    with serving(files_of(folder)) as server:
+        opened = open_remote_part(Url(server.url), reach(tmp_path / "cache", patience=patience))
+        monkeypatch.setattr("reslab.data.shards.source.TIMEOUT", 0.1)
+        server.faults.wait = 1.0
+        with pytest.raises(RuntimeError, match="no whole answer within"):
+            opened.read(opened.files[0])
+        server.faults.wait = 0.0
+
+
+def refusal(url: str, tmp_path: Path, kind: type[Exception] = ValueError) -> str:
+    patience = Patience(attempts=3, first=0.01, longest=0.02)
+    far = reach(tmp_path / "cache", patience=patience)
+    with pytest.raises(kind) as raised:  # noqa: PT012
+        remote_parts(Url(url), far)
+        open_remote_part(Url(url), far)
+    text = str(raised.value)
+    assert "\n" not in text
+    assert text.startswith(url)
+    return text.removeprefix(url)
+
+
+def test_at_the_door(files: dict, folder: Path, tmp_path: Path) -> None:
+    small = packed(pictures(4), tmp_path / "root" / "small")
+    for name in ("gone", "cut", "html", "index", "forbidden"):
+        (tmp_path / "root" / name).mkdir()
+        for path in small.iterdir():
+            (tmp_path / "root" / name / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "root/gone/shard-000000.tar").unlink()
+    size = (tmp_path / "root/cut/shard-000000.tar").stat().st_size
+    os.truncate(tmp_path / "root/cut/shard-000000.tar", size - 1500)
+    (tmp_path / "root/html/index.safetensors").write_text("<!doctype html>" * 100)
+    index = bytearray((small / "index.safetensors").read_bytes())
+    index[-5] ^= 1
+    (tmp_path / "root/index/index.safetensors").write_bytes(index)
+    with serving(files_of(tmp_path / "root")) as server:
+        none = refusal(f"{server.url}/nothing", tmp_path)
+        assert "holds no packed pictures" in none
+        assert "there is no such file" in none
+        assert "access is refused" in refusal(f"{server.url}/forbidden", tmp_path)
+        gone = refusal(f"{server.url}/gone", tmp_path)
+        assert gone == "/shard-000000.tar: there is no such file"
+        assert "is shorter than the index says" in refusal(f"{server.url}/cut", tmp_path)
+        assert "this is no index of packed pictures" in refusal(f"{server.url}/html", tmp_path)
+        assert "is damaged (its checksum is another)" in refusal(
+            f"{server.url}/index", tmp_path / "no other's index"
+        )
+        server.faults.refused = 1
+        assert ", 3 times" in refusal(f"{server.url}/small", tmp_path, RuntimeError)
+    assert "Connect call failed" in refusal(f"{server.url}/small", tmp_path, RuntimeError)
+    with serving(files_of(small, ranges=False)) as server:
+        assert "it knows no ranges of bytes" in refusal(server.url, tmp_path)
+    assert "no such host" in refusal("http://no-such-host.invalid/set", tmp_path)
+
+
+# parts, and what is told before it is needed
+
+
+def test_parts_stay_parts(tmp_path: Path) -> None:
+    parts = {"train": set_of(pictures(6), "train"), "validation": set_of(pictures(4), "v")}
+    pack(parts, tmp_path / "set", Packing(shard_size=1), lambda bad: None)
+    with serving(files_of(tmp_path)) as server:
+        url, far = Url(f"{server.url}/set"), reach(tmp_path / "cache")
+        assert remote_parts(url, far) == (url / "train", url / "validation")
+        assert remote_parts(url / "train", far) == (None, None)
+        assert len(open_remote_part(url / "validation", far)) == 4
+
+
+def test_a_file_url_goes_through_the_cache_too(files: dict, folder: Path, tmp_path: Path) -> None:
+    opened = open_remote_part(Url(f"file://{folder}"), reach(tmp_path / "cache"))
+    assert read_all(opened) == files
+    assert bytes_in(tmp_path / "cache") > sum(map(len, files.values()))
+
+
+def wait_until_quiet(server: FaultyServer) -> int:
+    before = -1
+    while before != server.faults.requests:
+        before = server.faults.requests
+        time.sleep(1.0)  # a busy machine is slow to ask
+    return before
+
+
+def test_what_is_expected_is_there_when_it_is_read(
+    files: dict, folder: Path, tmp_path: Path
+) -> None:
+    with serving(files_of(folder)) as server:
+        opened = open_remote_part(Url(server.url), reach(tmp_path / "cache"))
+        assert opened.expect
+        opened.expect(opened.files[:20])
+        requests = wait_until_quiet(server)
+        for name in opened.files[:20]:
+            assert opened.read(name) == files[name]
+        assert server.faults.requests == requests
+        assert list(opened.announced(range(len(opened)))) == list(range(len(opened)))
+        wait_until_quiet(server)
+        requests = server.faults.requests
+        assert read_all(opened) == files
+        assert server.faults.requests == requests
+
+
+def test_batches_tell_what_comes_after_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each picture of each batch, in order, before it is read, and none after the last batch."""
+    from dataclasses import replace
+
+    from reslab.data.augment import ScaleCrop
+    from reslab.data.loader import PictureBatches
+
+    monkeypatch.setattr("reslab.data.loader.EXPECTED", 8)
+    told: list[str] = []
+    files = pictures(10)
+    train = replace(set_of(files), expect=told.extend)
+    augmentation = ScaleCrop(shorter_side=(32, 40), size=32, colour=0.0)
+    batches = PictureBatches(
+        train, lambda images: images, augmentation=augmentation, colour=None, size=4, seed=1,
+        threads=2, sampler=False, bad_limit=0.0, tell=print, last=7,
+    )  # fmt: skip
+    try:
+        for iteration in range(7):
+            assert isinstance(batches(iteration), Batch)
+            rows = [row for k in range(iteration + 1) for row in batches.indices(k).tolist()]
+            shown = [train.files[row] for row in rows]
+            assert told[: len(shown)] == shown
+            assert len(told) == 4 * min(iteration + 5, 7)
+    finally:
+        batches.close()

@@ -1,0 +1,522 @@
+"""Packing into shards and reading back, whole and damaged."""
+
+import errno
+import gc
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from reslab.data.datasets import PictureSet
+from reslab.data.decode import BadPicture, decode
+from reslab.data.folder import open_all, open_parts, open_pictures
+from reslab.data.resize import resize_whole
+from reslab.data.shards.index import FORMAT, INDEX, index_bytes
+from reslab.data.shards.reader import is_packed, open_part, read_index
+from reslab.data.shards.writer import Packing, pack
+
+CLASSES = ("cat", "dog", "grey fox")
+IDS = ("n02", "n01", "n03")  # not sorted: the order is the set's
+FORMATS = ("JPEG", "JPEG", "PNG", "WEBP", "JPEG")
+
+
+def encoded(width: int, height: int, seed: int, kind: str = "JPEG") -> bytes:
+    """A smooth picture with some noise."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8))
+    out = io.BytesIO()
+    coarse.resize((width, height), Image.Resampling.BICUBIC).save(out, kind)
+    return out.getvalue()
+
+
+def set_of(files: dict[str, bytes], name: str = "pictures") -> PictureSet:
+    """Pictures in memory, `ID/...` each."""
+    labels = torch.tensor([IDS.index(file.split("/")[0]) for file in files])
+    return PictureSet(name, list(files), labels, CLASSES, IDS, files.__getitem__)
+
+
+def mixed_files() -> dict[str, bytes]:
+    """Twenty pictures a class; formats and sizes differ, one is called what it is not."""
+    files = {}
+    for number in range(60):
+        kind = FORMATS[number % len(FORMATS)]
+        size = (40 + number % 7, 30 + number % 11)
+        suffix = "JPEG" if number == 2 else kind.lower()  # the first PNG
+        name = f"{IDS[number // 20]}/a.b-{number} é.{suffix}"
+        files[name] = encoded(*size, seed=number, kind=kind)
+    return files
+
+
+def quiet(bad: BadPicture | None) -> None:
+    assert bad is None
+
+
+@pytest.fixture(scope="module")
+def files() -> dict[str, bytes]:
+    return mixed_files()
+
+
+@pytest.fixture
+def packed(files: dict[str, bytes], tmp_path: Path) -> Path:
+    (facts,) = pack({".": set_of(files)}, tmp_path / "packed", Packing(), quiet)
+    assert (facts.pictures, facts.classes, facts.reduced, facts.left_out) == (60, 3, 0, 0)
+    return tmp_path / "packed"
+
+
+def names_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+# what was packed comes back
+
+
+def test_a_set_comes_back_byte_for_byte_in_its_order(packed: Path, files: dict) -> None:
+    original, opened = set_of(files), open_part(packed)
+    assert is_packed(packed)
+    assert not is_packed(packed.parent)
+    assert list(opened.files) == list(original.files)
+    assert torch.equal(opened.labels, original.labels)
+    assert (opened.name, opened.classes, opened.ids) == ("pictures", CLASSES, IDS)
+    for row, (name, data) in enumerate(files.items()):
+        assert opened.read(name) == data
+        assert np.array_equal(opened.picture(row), decode(data, name))
+
+
+def test_any_part_of_it_by_many_threads(packed: Path, files: dict) -> None:
+    opened = open_part(packed)
+    chosen = torch.randint(60, (400,), generator=torch.Generator().manual_seed(0))
+    part = opened.take("part", chosen)
+    with ThreadPoolExecutor(8) as pool:
+        read = list(pool.map(part.read, part.files))
+    names = list(files)
+    assert read == [files[names[row]] for row in chosen.tolist()]
+
+
+def test_the_index_says_where_each_picture_lies(packed: Path, files: dict) -> None:
+    index = read_index(packed)
+    columns = index.columns
+    for row, name in enumerate(index.files):
+        shard = (packed / index.shards[columns["shards"][row]].name).read_bytes()
+        start, length = columns["offsets"][row], columns["lengths"][row]
+        assert shard[start : start + length] == files[name]
+    for shard in index.shards:
+        data = (packed / shard.name).read_bytes()
+        assert (len(data), hashlib.sha256(data).hexdigest()) == (shard.size, shard.sha256)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_webdataset_reads_the_same(tmp_path: Path) -> None:
+    """Every sample, from several shards, with webdataset's own decoding of labels."""
+    import webdataset
+
+    files = {f"{IDS[n % 3]}/{n}.jpg": encoded(900, 700, n) + bytes(200_000) for n in range(9)}
+    files["n01/x.png"] = encoded(9, 9, 50, "PNG")
+    pack({".": set_of(files)}, tmp_path / "packed", Packing(shard_size=1), quiet)
+    shards = sorted(map(str, (tmp_path / "packed").glob("*.tar")))
+    assert len(shards) > 1
+    assert all(os.path.getsize(shard) <= 1_000_000 for shard in shards)
+    stream: Any = webdataset.WebDataset(shards, shardshuffle=False).decode()
+    samples = list(stream)
+    assert len({sample["__key__"] for sample in samples}) == len(files)
+    found = {(sample.get("jpg") or sample["png"], sample["cls"]) for sample in samples}
+    assert found == {(data, IDS.index(name.split("/")[0])) for name, data in files.items()}
+    gc.collect()  # webdataset leaves its files to the collector
+
+
+def test_a_picture_larger_than_a_shard_has_one_to_itself(tmp_path: Path) -> None:
+    sizes = {"n01/a.jpg": 0, "n01/b.jpg": 1_200_000, "n01/c.jpg": 0, "n01/d.jpg": 1_200_000}
+    files = {name: encoded(8, 8, 0) + bytes(size) for name, size in sizes.items()}
+    pack({".": set_of(files)}, tmp_path / "o", Packing(shard_size=1), quiet)
+    opened, shards = open_part(tmp_path / "o"), read_index(tmp_path / "o").columns["shards"]
+    assert all(opened.read(name) == data for name, data in files.items())
+    assert shards[1] != shards[3]
+    assert not {shards[1], shards[3]} & {shards[0], shards[2]}
+
+
+def test_members_are_called_what_they_are(packed: Path) -> None:
+    with tarfile.open(packed / "shard-000000.tar") as tar:
+        members = tar.getmembers()
+    names = [member.name for member in members]
+    assert names[1::2] == [f"{number:06d}.cls" for number in range(60)]
+    suffixes = [name.split(".")[1] for name in names[::2]]
+    assert {s: suffixes.count(s) for s in set(suffixes)} == {"jpg": 36, "png": 12, "webp": 12}
+    assert {(m.mtime, m.uid, m.gid, m.uname, m.mode) for m in members} == {(0, 0, 0, "", 0o644)}
+
+
+def test_a_shard_read_from_end_to_end_mixes_the_classes(packed: Path) -> None:
+    """Sorted by class, no first third would hold all three."""
+    index = read_index(packed)
+    first = np.argsort(index.columns["offsets"])[:20]
+    assert set(index.columns["labels"][first]) == {0, 1, 2}
+
+
+def test_equal_pictures_give_equal_bytes(files: dict, packed: Path, tmp_path: Path) -> None:
+    pack({".": set_of(files)}, tmp_path / "again", Packing(), quiet)
+    for name in names_in(packed):
+        assert (packed / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+    assert names_in(packed) == {INDEX, "shard-000000.tar"} == names_in(tmp_path / "again")
+
+
+def write(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def test_the_split_is_that_of_the_originals(files: dict, tmp_path: Path) -> None:
+    """Also from reduced pictures, whose bytes are others."""
+    folder = write(tmp_path / "pictures", files)
+    for packing in (Packing(), Packing(shorter_side=32)):
+        out = tmp_path / f"packed-{packing.shorter_side}"
+        pack(open_parts(folder), out, packing, quiet)
+        for seed in (0, 1):
+            before, after = (open_pictures(place, seed=seed) for place in (folder, out))
+            assert list(after.train.files) == list(before.train.files)
+            assert list(after.test.files) == list(before.test.files)
+            assert torch.equal(after.test.labels, before.test.labels)
+            assert after.train.ids == before.train.ids == tuple(sorted(IDS))
+
+
+def test_parts_are_packed_as_parts(files: dict, tmp_path: Path) -> None:
+    names = list(files)
+    train = {f"train/{name}": files[name] for name in names[::2]}
+    test = {f"val/{name}": files[name] for name in names[1::8]}
+    folder = write(tmp_path / "pictures", train | test)
+    pack(open_parts(folder), tmp_path / "new" / "packed", Packing(), quiet)
+    assert is_packed(tmp_path / "new" / "packed" / "train")
+    assert is_packed(tmp_path / "new" / "packed" / "validation")
+    before, after = open_pictures(folder), open_pictures(tmp_path / "new" / "packed")
+    for was, now in ((before.train, after.train), (before.test, after.test)):
+        assert (now.name, list(now.files)) == (was.name, list(was.files))
+        assert torch.equal(now.labels, was.labels)
+        assert all(now.read(file) == was.read(file) for file in now.files)
+
+
+@pytest.mark.parametrize("alone", ["train", "val"])
+def test_one_part_alone_stays_that_part(files: dict, tmp_path: Path, alone: str) -> None:
+    folder = write(tmp_path / "pictures" / alone, files).parent
+    pack(open_parts(folder), tmp_path / "packed", Packing(), quiet)
+    place = {"train": "train", "val": "validation"}[alone]
+    assert names_in(tmp_path / "packed") == {place, f"{place}/{INDEX}", f"{place}/shard-000000.tar"}
+    assert list(open_all(tmp_path / "packed").files) == list(open_all(folder).files)
+    if alone == "val":
+        with pytest.raises(ValueError, match="no train/ beside it"):
+            open_pictures(tmp_path / "packed")
+
+
+def test_a_packed_set_packs_again(packed: Path, files: dict, tmp_path: Path) -> None:
+    pack({".": open_part(packed)}, tmp_path / "again", Packing(), quiet)
+    assert (packed / INDEX).read_bytes() == (tmp_path / "again" / INDEX).read_bytes()
+
+
+def test_descriptors_are_closed_with_the_reader(packed: Path) -> None:
+    def open_files() -> int:
+        return len(os.listdir("/proc/self/fd"))
+
+    if not os.path.isdir("/proc/self/fd"):
+        pytest.skip("this system does not list a process's open files")
+    gc.collect()
+    before = open_files()
+    opened = open_part(packed)
+    opened.read(opened.files[0])
+    opened.read(opened.files[1])
+    assert open_files() == before + 1
+    del opened
+    gc.collect()
+    assert open_files() == before
+
+
+def test_more_shards_than_a_process_may_keep_open(
+    packed: Path, files: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reslab.data.shards.reader.KEPT_OPEN", 0)
+    opened = open_part(packed)
+    assert all(opened.read(name) == data for name, data in files.items())
+
+
+# reducing
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((120, 60), (96, 48)),
+        ((60, 120), (48, 96)),
+        ((101, 60), (80, 48)),  # 80.8 rounded down, as whole pictures are resized elsewhere
+        ((49, 49), (48, 48)),
+        ((500, 48), (500, 48)),
+        ((47, 500), (47, 500)),
+    ],
+)
+def test_the_shorter_side_is_reduced_and_nothing_enlarged(
+    tmp_path: Path, size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    data = encoded(*size, seed=1, kind="PNG")
+    pictures, packing = set_of({"n01/a.png": data}), Packing(shorter_side=48)
+    (facts,) = pack({".": pictures}, tmp_path / "o", packing, quiet)
+    opened = open_part(tmp_path / "o")
+    height, width = opened.picture(0).shape[:2]
+    assert (width, height) == expected
+    assert facts.reduced == (size != expected)
+    if size == expected:
+        assert opened.read("n01/a.png") == data
+
+
+def test_a_reduced_picture_is_the_resized_one_up_to_jpeg(tmp_path: Path) -> None:
+    data = encoded(400, 300, 3)
+    pack({".": set_of({"n01/a.jpg": data})}, tmp_path / "o", Packing(shorter_side=100), quiet)
+    opened = open_part(tmp_path / "o")
+    expected = resize_whole(decode(data, ""), 100).astype(int)
+    assert np.abs(opened.picture(0) - expected).mean() < 1
+    with Image.open(io.BytesIO(opened.read("n01/a.jpg"))) as made:
+        assert made.format == "JPEG"
+        layers = made.layer  # type: ignore[attr-defined]
+    assert [layer[1:3] for layer in layers] == [(1, 1)] * 3  # 4:4:4
+
+
+def test_what_no_jpeg_can_hold_is_kept_as_it_is(tmp_path: Path) -> None:
+    data = encoded(140_000, 3, 0, "PNG")
+    pack({".": set_of({"n01/a.png": data})}, tmp_path / "o", Packing(shorter_side=2), quiet)
+    assert open_part(tmp_path / "o").read("n01/a.png") == data
+
+
+def test_quality_is_the_jpegs(tmp_path: Path) -> None:
+    files = {"n01/a.jpg": encoded(400, 300, 3)}
+    for quality in (50, 95):
+        packing = Packing(shorter_side=200, quality=quality)
+        pack({".": set_of(files)}, tmp_path / str(quality), packing, quiet)
+    low, high = (open_part(tmp_path / q).read("n01/a.jpg") for q in ("50", "95"))
+    assert len(low) < len(high)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"shorter_side": 0}, "at least 1"),
+        ({"quality": 101}, "from 1 to 100"),
+        ({"shard_size": 0}, "at least 1"),
+    ],
+)
+def test_options_out_of_range(options: dict, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        Packing(**options)
+
+
+# bad pictures, and work that does not end well
+
+
+def test_bad_pictures_are_named_and_left_out(files: dict, tmp_path: Path) -> None:
+    names = list(files)
+    broken = files | {names[0]: files[names[0]][:100], names[30]: b""}
+    told: list[BadPicture] = []
+    done = []
+    (facts,) = pack(
+        {".": set_of(broken)},
+        tmp_path / "o",
+        Packing(),
+        lambda bad: told.append(bad) if bad else done.append(1),
+    )
+    assert (facts.pictures, facts.left_out, len(done)) == (58, 2, 58)
+    assert {str(bad).split(":")[0] for bad in told} == {names[0], names[30]}
+    opened = open_part(tmp_path / "o")
+    good = [name for name in names if name not in (names[0], names[30])]
+    assert list(opened.files) == good
+    assert all(opened.read(name) == files[name] for name in good)
+    assert opened.labels.tolist() == [IDS.index(name[:3]) for name in good]
+
+
+def test_a_class_without_a_good_picture_is_an_error(files: dict, tmp_path: Path) -> None:
+    broken = {name: b"" if name.startswith("n01") else data for name, data in files.items()}
+    with pytest.raises(ValueError, match="no picture of class dog can be read; n01/"):
+        pack({".": set_of(broken)}, tmp_path / "new" / "o", Packing(), lambda bad: None)
+    assert names_in(tmp_path) == set()
+
+
+@pytest.mark.parametrize("made_before", [False, True])
+def test_an_interrupt_leaves_nothing(files: dict, tmp_path: Path, made_before: bool) -> None:
+    if made_before:
+        (tmp_path / "o").mkdir()
+    seen = []
+
+    def stop(bad: BadPicture | None) -> None:
+        seen.append(names_in(tmp_path / "o"))
+        if len(seen) == 70:
+            raise KeyboardInterrupt
+
+    part = set_of(files, "train")
+    parts = {"train": part, "validation": part.take("validation", torch.arange(60))}
+    with pytest.raises(KeyboardInterrupt):
+        pack(parts, tmp_path / "o", Packing(), stop)
+    # while it goes on, nothing there looks like a shard
+    assert not any(name.endswith(".tar") or INDEX in name for names in seen for name in names)
+    assert seen[-1] >= {"train/shard-000000.tar.tmp", "validation/shard-000000.tar.tmp"}
+    assert names_in(tmp_path) == ({"o"} if made_before else set())
+
+
+def test_a_failing_rename_leaves_nothing(
+    files: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shard has its name already when the index's fails."""
+    rename = os.rename
+
+    def fail(source: Path, target: Path) -> None:
+        if target.name == INDEX:
+            assert (target.parent / "shard-000000.tar").exists(), "the index comes last"
+            raise OSError(errno.EIO, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr("reslab.data.shards.writer.os.rename", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        pack({".": set_of(files)}, tmp_path / "o", Packing(), quiet)
+    assert names_in(tmp_path) == set()
+
+
+def test_a_folder_with_something_in_it_is_refused(packed: Path, files: dict) -> None:
+    before = {name: (packed / name).read_bytes() for name in names_in(packed)}
+    with pytest.raises(ValueError, match="is not empty"):
+        pack({".": set_of(files)}, packed, Packing(), quiet)
+    assert {name: (packed / name).read_bytes() for name in names_in(packed)} == before
+    with pytest.raises(ValueError, match="is a file"):
+        pack({".": set_of(files)}, packed / INDEX, Packing(), quiet)
+
+
+def test_a_full_disk_leaves_nothing_and_is_named(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this machine does not let the test mount a small file system")
+    try:
+        files = {f"n01/{n}.jpg": encoded(90, 70, n) + bytes(100_000) for n in range(30)}
+        with pytest.raises(OSError, match="No space left on device") as caught:
+            pack({".": set_of(files)}, disk / "o", Packing(), quiet)
+        assert caught.value.filename == str(disk / "o" / "shard-000000.tar")
+        assert names_in(disk) == set()
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_a_killed_pack_is_no_packed_folder(
+    files: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed: nothing is removed."""
+    done = []
+
+    def kill(bad: BadPicture | None) -> None:
+        done.append(bad)
+        if len(done) == 40:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("reslab.data.shards.writer.Draft.remove", lambda draft: None)
+    with pytest.raises(KeyboardInterrupt):
+        pack({".": set_of(files)}, tmp_path / "o", Packing(), kill)
+    gc.collect()
+    assert names_in(tmp_path) == {"o", "o/shard-000000.tar.tmp"}
+    assert not is_packed(tmp_path / "o")
+    with pytest.raises(ValueError, match="is not empty"):
+        pack({".": set_of(files)}, tmp_path / "o", Packing(), quiet)
+
+
+# damage
+
+
+def changed(path: Path, change: Callable[[bytearray], object]) -> None:
+    data = bytearray(path.read_bytes())
+    change(data)
+    path.write_bytes(data)
+
+
+def test_a_truncated_or_missing_shard_is_named(packed: Path) -> None:
+    path = packed / "shard-000000.tar"
+    os.truncate(path, path.stat().st_size - 1)
+    with pytest.raises(ValueError, match=r"shard-000000\.tar has .* truncated"):
+        open_part(packed)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"shard-000000\.tar is missing"):
+        open_part(packed)
+
+
+def test_a_damaged_sample_is_named_and_the_others_are_read(packed: Path, files: dict) -> None:
+    index = read_index(packed)
+    position = int(index.columns["offsets"][7]) + 50
+
+    def flip(data: bytearray) -> None:
+        data[position] ^= 1
+
+    changed(packed / "shard-000000.tar", flip)
+    opened = open_part(packed)
+    with pytest.raises(BadPicture) as caught:
+        opened.picture(7)
+    assert str(caught.value).startswith(f"{index.files[7]}: ")
+    assert str(packed / "shard-000000.tar") in str(caught.value)
+    assert all(opened.read(n) == d for n, d in files.items() if n != index.files[7])
+
+
+def test_a_shard_that_shrinks_while_it_is_read(packed: Path) -> None:
+    opened = open_part(packed)
+    os.truncate(packed / "shard-000000.tar", 1000)
+    last = int(np.argmax(read_index(packed).columns["offsets"]))
+    with pytest.raises(BadPicture, match="not those that were packed"):
+        opened.picture(last)
+
+
+@pytest.mark.parametrize("part", ["length", "facts", "columns", "names", "end", "nothing"])
+def test_a_damaged_index_is_one_line(packed: Path, part: str) -> None:
+    path = packed / INDEX
+    data = path.read_bytes()
+    position = {
+        "length": 1,
+        "facts": data.index(b"grey fox"),
+        "columns": len(data) // 2,
+        "names": data.index(b"a.b-3"),
+    }.get(part)
+    if position is not None:
+        changed(path, lambda content: content.__setitem__(position, content[position] ^ 4))
+    else:
+        path.write_bytes(data[:-1] if part == "end" else b"")
+    with pytest.raises(ValueError, match="damaged") as caught:
+        open_part(packed)
+    assert str(path) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_index_of_a_newer_reslab_says_so(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = read_index(packed)
+    with monkeypatch.context() as newer:
+        newer.setattr("reslab.data.shards.index.FORMAT", FORMAT + 1)
+        (packed / INDEX).write_bytes(index_bytes(index))
+    with pytest.raises(ValueError, match=f"format {FORMAT + 1}.*update reslab"):
+        open_part(packed)
+
+
+def test_names_that_are_not_unicode_come_back(tmp_path: Path) -> None:
+    name = os.fsdecode(b"n01/caf\xe9\n.jpg")
+    pack({".": set_of({name: encoded(8, 8, 0)})}, tmp_path / "o", Packing(), quiet)
+    assert list(open_part(tmp_path / "o").files) == [name]
+
+
+def test_real_photographs(shared: Path, tmp_path: Path) -> None:
+    """Reduced to 256, none is lost and shapes keep their aspect."""
+    paths = sorted((shared / "imagenet" / "samples").rglob("*.JPEG"))[:12]
+    files = {f"n01/{path.name}": path.read_bytes() for path in paths}
+    pack({".": set_of(files)}, tmp_path / "o", Packing(shorter_side=256), quiet)
+    opened = open_part(tmp_path / "o")
+    for row, (name, data) in enumerate(files.items()):
+        height, width = decode(data, name).shape[:2]
+        small = opened.picture(row)
+        assert min(small.shape[:2]) == min(256, width, height)
+        assert small.shape[1] / small.shape[0] == pytest.approx(width / height, rel=0.01)
+    shutil.rmtree(tmp_path / "o")

@@ -1,0 +1,259 @@
+import io
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from reslab.data.augment import ALEXNET, Components, ResizedCrop, ScaleCrop
+from reslab.data.datasets import PictureSet
+from reslab.data.decode import decode
+from reslab.data.loader import Batch, PictureBatches
+from reslab.data.resize import shorter_side
+from reslab.data.sampler import AUGMENTATION, generator
+
+SMALL = ScaleCrop(size=8, shorter_side=(9, 14))
+
+
+def png(picture: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, "png")
+    return out.getvalue()
+
+
+def a_set(count: int = 20, bad: tuple[int, ...] = (), classes: int = 4) -> PictureSet:
+    """Picture k is all of the colour (k, k, k), so that a batch says whom it shows."""
+    files = {
+        f"{k}.png": b"no" if k in bad else png(np.full((10 + k, 12, 3), k, np.uint8))
+        for k in range(count)
+    }
+    names = tuple("abcdefgh"[:classes])
+    labels = torch.arange(count) % classes
+    return PictureSet("train", list(files), labels, names, names, files.__getitem__)
+
+
+def noise_set(count: int = 20) -> PictureSet:
+    rng = np.random.default_rng(0)
+    files = {
+        f"{k}.png": png(rng.integers(0, 256, (15 + k, 20, 3), dtype=np.uint8)) for k in range(count)
+    }
+    labels = torch.arange(count) % 4
+    return PictureSet("train", list(files), labels, tuple("abcd"), (), files.__getitem__)
+
+
+class Opened:
+    """Batches that are closed when the test is over, and what they told."""
+
+    def __init__(self) -> None:
+        self.all: list[PictureBatches] = []
+        self.told: list[str] = []
+
+    def __call__(
+        self,
+        train: PictureSet,
+        augmentation: ScaleCrop | ResizedCrop = SMALL,
+        colour: Components | None = None,
+        size: int = 6,
+        seed: int = 1,
+        threads: int = 2,
+        sampler: bool = False,
+        bad_limit: float = 1.0,
+        last: int | None = None,
+        prepare: Callable[[Tensor], Tensor] = lambda images: images,
+    ) -> PictureBatches:
+        made = PictureBatches(
+            train, prepare, augmentation=augmentation, colour=colour, size=size, seed=seed,
+            threads=threads, sampler=sampler, bad_limit=bad_limit, tell=self.told.append, last=last,
+        )  # fmt: skip
+        self.all.append(made)
+        return made
+
+
+@pytest.fixture
+def opened() -> Iterator[Opened]:
+    made = Opened()
+    yield made
+    for batches in made.all:
+        batches.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("reslab-pictures")]
+
+
+def shown(batch: Batch) -> list[int]:
+    """Which pictures of `a_set` a batch shows."""
+    assert (batch.images.amax((1, 2, 3)) == batch.images.amin((1, 2, 3))).all()
+    return batch.images[:, 0, 0, 0].int().tolist()
+
+
+def same(one: Batch, other: Batch) -> bool:
+    return torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
+
+
+def test_an_epoch_shows_every_picture_once_with_its_label(opened: Opened) -> None:
+    batches = opened(a_set(20), size=6)
+    seen = []
+    for k in range(10):
+        batch = batches(k)
+        assert batch.labels.tolist() == [picture % 4 for picture in shown(batch)]
+        seen += shown(batch)
+    for epoch in range(3):
+        assert sorted(seen[20 * epoch : 20 * epoch + 20]) == list(range(20))
+    assert seen[:20] != seen[20:40]
+
+
+@pytest.mark.parametrize("augmentation", [SMALL, ResizedCrop(size=8, colour=0.1)])
+def test_batches_are_the_same_whoever_prepares_them(
+    opened: Opened, augmentation: ScaleCrop | ResizedCrop
+) -> None:
+    """Whatever the number of threads, the first iteration, the order of asking, the read-ahead."""
+    train = noise_set()
+    reference = [opened(train, augmentation, ALEXNET)(k) for k in range(9)]
+    for threads in (1, 3):
+        batches = opened(train, augmentation, ALEXNET, threads=threads, last=7)
+        assert all(same(batches(k), reference[k]) for k in range(9))
+    resumed = opened(train, augmentation, ALEXNET)
+    assert all(same(resumed(k), reference[k]) for k in (5, 6, 7, 2, 8, 0, 0, 1))
+    other = opened(train, augmentation, ALEXNET, seed=2)(0)
+    assert not torch.equal(other.images, reference[0].images)
+
+
+def test_a_batch_is_what_the_plain_way_makes(opened: Opened, shared: Path) -> None:
+    """Photographs resized whole, cropped, mirrored, one at a time, up to rounding."""
+    root = shared / "imagenet" / "samples"
+    files = sorted(str(path.relative_to(root)) for path in root.rglob("*.JPEG"))[:12]
+    labels = torch.arange(12)
+    train = PictureSet("train", files, labels, tuple(files), (), lambda f: (root / f).read_bytes())
+    batches = opened(train, ScaleCrop(), None, size=12, seed=5)
+    for k in range(2):
+        rng = generator(5, AUGMENTATION, k)
+        draws = torch.rand(12, 4, generator=rng, dtype=torch.float64).tolist()
+        batch = batches(k)
+        for image, label, row in zip(batch.images, batch.labels.tolist(), draws, strict=True):
+            expected = by_pillow(decode(train.read(files[label]), files[label]), row)
+            difference = (image - expected).abs()
+            assert difference.max() <= 2
+            assert difference.mean() < 0.05
+
+
+def by_pillow(picture: np.ndarray, draws: list[float]) -> Tensor:
+    """The whole picture resized, then cropped, then mirrored."""
+    side, left, top, mirror = draws
+    size = shorter_side(picture.shape[1], picture.shape[0], 256 + int(side * 225))
+    whole = Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR)
+    x, y = int(left * (size[0] - 223)), int(top * (size[1] - 223))
+    crop = whole.crop((x, y, x + 224, y + 224))
+    if mirror < 0.5:
+        crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return torch.from_numpy(np.array(crop)).permute(2, 0, 1).float()
+
+
+def test_colours_move_all_pixels_of_a_picture_alike(opened: Opened) -> None:
+    train = noise_set()
+    plain, moved = opened(train)(3), opened(train, colour=ALEXNET)(3)
+    shift = moved.images - plain.images
+    first = shift[:, :, :1, :1]
+    assert torch.allclose(shift, first.expand_as(shift), atol=1e-4)
+    assert len(first[:, 0].unique()) == 6
+    rotated = first[:, :, 0, 0] @ ALEXNET.vectors / ALEXNET.values  # the factors drawn
+    assert (rotated.abs() < 0.5).all()
+    assert (rotated.abs() > 1e-4).any()
+
+
+def test_pictures_are_prepared_as_floats_that_lie_channels_last(opened: Opened) -> None:
+    given: list[Tensor] = []
+
+    def prepare(images: Tensor) -> Tensor:
+        given.append(images)
+        return images - 1
+
+    batch = opened(a_set(), prepare=prepare, last=1)(0)
+    (images,) = given
+    assert images.shape == (6, 3, 8, 8)
+    assert images.dtype == torch.float32
+    assert torch.equal(batch.images, images - 1)
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_sampler_shows_each_class_equally_often(opened: Opened) -> None:
+    train = a_set(21)
+    train = train.take("train", torch.tensor([0, 4, 8, 12, 16, 20, 1, 2]))  # 6 a, 1 b, 1 c
+    labels = [label for k in range(5) for label in opened(train, sampler=True)(k).labels]
+    assert torch.stack(labels).bincount().tolist() == [10, 10, 10]
+
+
+def test_a_bad_file_is_replaced_by_the_next_of_its_class_and_told_of_once(opened: Opened) -> None:
+    batches = opened(a_set(20, bad=(5, 9, 19)))
+    seen = [picture for k in range(10) for picture in shown(batches(k))]
+    # 5 -> 9 -> 13, and 19 -> from the beginning of its class, 3
+    twice = {13: 3, 3: 2}
+    for picture in set(range(20)) - {5, 9, 19}:
+        assert seen.count(picture) == 3 * twice.get(picture, 1)
+    named = sorted(line.split(":")[0] for line in opened.told)
+    assert named == ["skipped 19.png", "skipped 5.png", "skipped 9.png"]
+
+
+def test_labels_stay_those_of_the_class(opened: Opened) -> None:
+    batches = opened(a_set(20, bad=(0, 1, 2, 3)))
+    for k in range(4):
+        batch = batches(k)
+        assert batch.labels.tolist() == [picture % 4 for picture in shown(batch)]
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_replacements_do_not_depend_on_threads_or_start(opened: Opened, threads: int) -> None:
+    train = a_set(20, bad=(5, 9, 19))
+    reference = [opened(train)(k) for k in range(6)]
+    batches = opened(train, threads=threads)
+    assert all(same(batches(k), reference[k]) for k in (3, 4, 5, 0, 1, 2))
+
+
+def test_too_many_bad_files_are_an_error(opened: Opened) -> None:
+    train = a_set(20, bad=(5, 9))
+    enough = opened(train, bad_limit=0.1)
+    for k in range(8):
+        enough(k)
+    too_few = opened(train, bad_limit=0.09)
+    with pytest.raises(ValueError, match=r"2 of 20 .* 0\.09 .*`reslab check FOLDER`"):
+        [too_few(k) for k in range(8)]
+
+
+def test_a_class_without_a_good_picture_is_an_error(opened: Opened) -> None:
+    batches = opened(a_set(20, bad=(1, 5, 9, 13, 17)))
+    with pytest.raises(ValueError, match=r"class 'b'.*1?\d\.png: .*`reslab check FOLDER`"):
+        [batches(k) for k in range(8)]
+
+
+def test_no_more_is_read_ahead_than_a_few_batches(opened: Opened) -> None:
+    read: list[str] = []
+    train = a_set(20)
+
+    def counted(file: str) -> bytes:
+        read.append(file)
+        return train.read(file)
+
+    source = PictureSet("train", train.files, train.labels, train.classes, (), counted)
+    batches = opened(source, size=6, last=4)
+    for k in range(3):
+        batches(k)
+    batches.close()
+    assert len(read) <= 6 * 5
+    read.clear()
+    until = opened(source, size=6, last=1)
+    until(0)
+    until(1)
+    until(2)  # not foreseen, and given all the same
+    until.close()
+    assert len(read) == 6 * 3
+
+
+def test_the_caller_keeps_its_threads(opened: Opened) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        opened(a_set())(0)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

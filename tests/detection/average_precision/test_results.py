@@ -1,0 +1,111 @@
+"""Detections in files: what is read, and what is said of a file that is not as it should be."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from reslab.data.boxes.sets import DetectionSet, Truth
+from reslab.detection.average_precision.results import read_results
+
+NONE = torch.zeros(0, dtype=torch.bool)
+EMPTY = Truth(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), NONE, NONE)
+PICTURES = DetectionSet(
+    "scenes", ["a.png", "b.png"], [EMPTY] * 2, ("cat", "dog"), ("3", "17"),
+    lambda file: b"", [(100, 100)] * 2, [42, "key"],
+)  # fmt: skip
+GOOD = {"image_id": 42, "category_id": 17, "bbox": [1.25, 2, 3, 4.5], "score": 0.5}
+
+
+@pytest.fixture
+def line(tmp_path: Path):
+    """The one line with which a file is refused, without the folder."""
+
+    def read(content: object) -> str:
+        file = tmp_path / "found.json"
+        file.write_text(content if isinstance(content, str) else json.dumps(content))
+        with pytest.raises(ValueError, match=r"found\.json") as caught:
+            read_results(file, PICTURES)
+        text = str(caught.value)
+        assert "\n" not in text
+        assert len(text) < 300
+        return text.replace(str(tmp_path) + "/", "")
+
+    return read
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "found.json"
+    more = GOOD | {"image_id": "key", "category_id": 3, "score": 1, "segmentation": []}
+    file.write_text(json.dumps([GOOD, more, GOOD | {"score": 0.75}]))
+    first, second = read_results(file, PICTURES)
+    assert first.boxes.tolist() == [[1.25, 2, 4.25, 6.5]] * 2
+    assert first.boxes.dtype == torch.float64
+    assert (first.scores.tolist(), first.labels.tolist()) == ([0.5, 0.75], [1, 1])
+    assert (second.scores.tolist(), second.labels.tolist()) == ([1.0], [0])
+
+
+def test_an_empty_list_is_nothing_found(tmp_path: Path) -> None:
+    (tmp_path / "found.json").write_text("[]")
+    first, second = read_results(tmp_path / "found.json", PICTURES)
+    assert len(first) == len(second) == 0
+    assert first.boxes.shape == (0, 4)
+
+
+def test_what_is_no_list_of_detections_is_refused(line) -> None:
+    assert line('[{"image_id": 1,\n oh]').startswith("found.json:2: not JSON at column 2:")
+    assert line("").startswith("found.json:1: not JSON at column 1:")
+    assert line({"images": []}).startswith("found.json holds no list; detections are a list of")
+    assert line([GOOD, 7]).startswith("found.json[1] is no detection")
+    assert line("[" * 100_000).startswith("found.json is nested too deeply")
+    assert line("[" + "1" * 5000 + "]").startswith("found.json: ")
+
+
+@pytest.mark.parametrize("key", GOOD)
+def test_what_is_missing_is_named_with_its_place(line, key: str) -> None:
+    lacking = {name: value for name, value in GOOD.items() if name != key}
+    assert line([GOOD, GOOD, lacking]).startswith(f"found.json[2] has no {key}; ")
+
+
+@pytest.mark.parametrize("key", [41, True, 42.0, None, [42], "42"])
+def test_unknown_pictures_are_named(line, key: object) -> None:
+    said = line([GOOD, GOOD | {"image_id": key}])
+    assert said == f"found.json[1].image_id: no picture {json.dumps(key)} in scenes"
+
+
+def test_unknown_classes_are_named(line) -> None:
+    said = line([GOOD | {"category_id": 18}])
+    assert said.startswith("found.json[0].category_id: no class '18'")
+    assert "17" in said
+
+
+BAD_BOXES = ["[1, 2, 3]", '[1, 2, 3, "4"]', "[1, 2, 3, true]", "[NaN, 2, 3, 4]", "[1, 2, 3, 1e999]"]
+
+
+@pytest.mark.parametrize("box", [*BAD_BOXES, "null", "{}", "[1, 2, 3, 4, 5]", "7"])
+def test_boxes_that_are_not_four_numbers(line, box: str) -> None:
+    said = line(json.dumps([GOOD]).replace("[1.25, 2, 3, 4.5]", box))
+    assert said.startswith("found.json[0].bbox: ")
+    assert said.endswith(" is not four numbers: x y width height")
+
+
+@pytest.mark.parametrize("box", [[5, 5, -1, 3], [5, 5, 1, -3]])
+def test_swapped_corners(line, box: list[int]) -> None:
+    said = line([GOOD | {"bbox": box}])
+    assert said == f"found.json[0].bbox: {box} has a negative width or height"
+
+
+@pytest.mark.parametrize("score", ["NaN", "Infinity", '"0.5"', "null", "true", "9" * 400])
+def test_scores_that_are_no_numbers(line, score: str) -> None:
+    said = line(json.dumps([GOOD]).replace("0.5}", score + "}"))
+    assert said.startswith("found.json[0].score: ")
+    assert said.endswith(" is not a number")
+
+
+def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"none\.json: no such file"):
+        read_results(tmp_path / "none.json", PICTURES)
+    (tmp_path / "bytes.json").write_bytes(b"[\xff\xfe\x80]")
+    with pytest.raises(ValueError, match=r"bytes\.json is not UTF-8 text"):
+        read_results(tmp_path / "bytes.json", PICTURES)

@@ -1,0 +1,367 @@
+import gc
+from dataclasses import replace
+from math import exp
+
+import numpy as np
+import pytest
+import torch
+from tests.detection import references
+from tests.detection.small import LARGE, SCENES, detector
+from torch import Tensor
+
+from reslab.data.boxes.sets import Detections
+from reslab.detection.box_ops import REGION_STDS
+from reslab.detection.inference import Map, Sight, chosen, find, find_together, first_of_two
+from reslab.detection.model import Detector
+from reslab.detection.network import DetectorConfig
+from reslab.detection.recipe import Search
+
+CLASSES = 2
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def same(one: Detections, other: Detections) -> bool:
+    return (
+        torch.equal(one.boxes, other.boxes)
+        and torch.equal(one.scores, other.scores)
+        and torch.equal(one.labels, other.labels)
+    )
+
+
+def close(one: Detections, other: Detections) -> None:
+    torch.testing.assert_close(one.boxes, other.boxes)
+    torch.testing.assert_close(one.scores, other.scores)
+    assert torch.equal(one.labels, other.labels)
+
+
+def hand_made(search: Search, logits: tuple[float, ...], moves: Tensor) -> Detector:
+    """One anchor of 8 pixels a cell of 2; each region has these scores and deltas, whatever it
+    shows. Anchors are equally probable, so the first that fit are the proposals."""
+    it = detector(
+        classes=CLASSES, sizes=(8,), ratios=(1.0,), search=search,
+    )  # fmt: skip
+    for layer in (
+        it.net.proposals.objectness,
+        it.net.proposals.deltas,
+        it.net.classifier,
+        it.net.regressor,
+    ):
+        layer.weight.zero_()
+        assert layer.bias is not None
+        layer.bias.zero_()
+    it.net.classifier.bias.copy_(torch.tensor(logits))
+    it.net.regressor.bias.copy_(moves.flatten() / torch.tensor(REGION_STDS * CLASSES))
+    return replace(it, classes=("cat", "dog"), ids=("1", "2"))
+
+
+def test_a_hand_made_head_finds_known_boxes_in_pixels_of_the_picture_as_it_came() -> None:
+    """A picture of 41 x 30, shown as 27 x 20: the first anchor inside lies at 0 0 7 7 there."""
+    search = Search(
+        shorter=20, longest=40, smallest=0, before=1, proposals=1, threshold=0.1, overlap=0.5
+    )
+    moves = torch.tensor([[0.5, 0.0, 0.0, 0.0], [0.0, 0.25, np.log(2), 0.0]])
+    it = hand_made(search, (0.0, 1.0, 2.0), moves)
+    found = find(it, picture(30, 41), search)
+    across, down = 41 / 27, 30 / 20
+    # cell (0, 0) has its middle at 1 1: the anchor, -3 -3 5 5, is clipped to 0 0 5 5
+    width, height = 5 * across, 5 * down
+    cat = [0.5 * width, 0, 1.5 * width, height]
+    dog = [0, 0.25 * height, 1.5 * width, 1.25 * height]
+    assert found.labels.tolist() == [1, 0]
+    torch.testing.assert_close(found.boxes, torch.tensor([dog, cat]))
+    total = 1 + exp(1) + exp(2)
+    assert found.scores.tolist() == pytest.approx([exp(2) / total, exp(1) / total])
+
+
+@pytest.mark.parametrize("height", [29, 30, 31, 57])
+@pytest.mark.parametrize("width", [29, 43, 58, 64])
+def test_a_region_of_the_whole_picture_covers_all_of_it_at_any_size(
+    height: int, width: int
+) -> None:
+    """Deltas that grow without end, clipped to the picture: its own borders, to the last bit."""
+    search = Search(shorter=20, longest=35, smallest=0, before=1, proposals=1, threshold=0.3)
+    it = hand_made(search, (0.0, 9.0, 0.0), torch.tensor([[0.0, 0, 9, 9], [0.0] * 4]))
+    found = find(it, picture(height, width), search)
+    assert found.boxes.tolist() == [[0, 0, width, height]]
+
+
+def test_the_rules_of_what_is_reported() -> None:
+    """Three regions, two classes: threshold, suppression within a class, the most."""
+    places = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 6], [20, 20, 30, 30]])
+    places = places[:, None].expand(3, 2, 4)
+    probabilities = torch.tensor([[0.1, 0.6, 0.3], [0.05, 0.35, 0.6], [0.9, 0.05, 0.05]])
+    search = Search(threshold=0.05, overlap=0.5)
+    found = chosen(probabilities, places, search)
+    # 0.05 is not above the threshold; 0.35 is suppressed by 0.6, 0.3 by 0.6 (IoU 0.6)
+    assert found.labels.tolist() == [0, 1]
+    torch.testing.assert_close(found.scores, torch.tensor([0.6, 0.6]))
+    assert found.boxes.tolist() == [[0, 0, 10, 10], [0, 0, 10, 6]]
+    loose = chosen(probabilities, places, search.with_changes({"overlap": 0.6}))
+    torch.testing.assert_close(loose.scores, torch.tensor([0.6, 0.6, 0.35, 0.3]))
+    assert len(chosen(probabilities, places, search.with_changes({"threshold": 0.04}))) == 4
+    assert len(chosen(probabilities, places, search.with_changes({"most": 1}))) == 1
+    assert chosen(probabilities, places, search.with_changes({"threshold": 0.7})).boxes.shape == (
+        0,
+        4,
+    )
+
+
+def reference(it: Detector, pixels: np.ndarray, search: Search) -> Detections:
+    """Regions one at a time: pooled by plain loops, judged, refined, suppressed, voted on."""
+    net, sight = it.net, Sight(it, pixels, search)
+    height, width = pixels.shape[:2]
+    seen = sight.map_at(search.shorter)
+
+    def features(box: Tensor) -> Tensor:
+        pooled = references.roi_pool(
+            seen.features, (box * seen.ratio)[None], torch.tensor([0]), net.config.pooled,
+            net.config.stride,
+        )  # fmt: skip
+        return net.stages[-1](pooled).mean((2, 3))
+
+    def judge(box: Tensor) -> tuple[Tensor, Tensor]:
+        region = features(box)
+        if net.config.context:
+            region = torch.cat([region, features(torch.tensor([0.0, 0, width, height]))], 1)
+        scores = net.classifier(region)[0].softmax(0)
+        deltas = net.regressor(region).view(-1, 4) * torch.tensor(REGION_STDS)
+        middle, sides = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
+        middle = middle + deltas[:, :2] * sides
+        sides = sides * deltas[:, 2:].exp()
+        places = torch.cat([middle - sides / 2, middle + sides / 2], 1)
+        edges = torch.tensor([width, height, width, height])
+        return scores, torch.minimum(places.clamp(min=0), edges)
+
+    judged = [judge(box) for box in sight.proposals()]
+    if search.refine:
+        moved = [places[scores[1:].argmax()] for scores, places in judged]
+        judged += [judge(box) for box in moved if min(box[2] - box[0], box[3] - box[1]) >= 1]
+    rows = []
+    for label in range(net.config.classes):
+        mine = [
+            (scores[label + 1].item(), places[label])
+            for scores, places in judged
+            if scores[label + 1] > search.threshold
+        ]
+        if not mine:
+            continue
+        boxes = torch.stack([box for _, box in mine])
+        stay = references.nms(boxes, torch.tensor([score for score, _ in mine]), search.overlap)
+        for index in stay:
+            score, box = mine[index]
+            if search.refine:
+                same = [
+                    (weight, other)
+                    for weight, other in mine
+                    if references.iou(box.tolist(), other.tolist()) >= 0.5
+                ]
+                total = sum(weight for weight, _ in same)
+                box = sum((weight * other for weight, other in same), torch.zeros(4)) / total
+            rows.append((score, label, box))
+    rows = sorted(rows, key=lambda row: -row[0])[: search.most]
+    return Detections(
+        torch.stack([box for _, _, box in rows]),
+        torch.tensor([score for score, _, _ in rows]),
+        torch.tensor([label for _, label, _ in rows]),
+    )
+
+
+@pytest.mark.parametrize("refine", [False, True])
+@pytest.mark.parametrize("context", [False, True])
+def test_against_regions_one_at_a_time(refine: bool, context: bool) -> None:
+    search = Search(
+        shorter=40, longest=96, smallest=3, before=200, proposals=12, threshold=0.12, refine=refine
+    )
+    it = detector(search=search, context=context, sure=40, pooled=4)
+    pixels = SCENES.test.picture(1)[5:80, :111]
+    found, expected = find(it, pixels, search), reference(it, pixels, search)
+    assert len(found) > 4
+    assert found.labels.tolist() == expected.labels.tolist()
+    torch.testing.assert_close(found.scores, expected.scores, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.boxes, expected.boxes, rtol=1e-4, atol=1e-2)
+
+
+def test_refinement_judges_moved_boxes_once_more_and_adds_them() -> None:
+    """Every box moves by a half of its width: the refined ones by that again."""
+    search = Search(
+        shorter=40, longest=40, smallest=4, before=1, proposals=1, threshold=0.5, overlap=0.9
+    )
+    it = hand_made(search, (0.0, 9.0, 0.0), torch.tensor([[1.0, 0, 0, 0], [0.0] * 4]))
+    once = find(it, picture(40, 40), search)
+    torch.testing.assert_close(once.boxes, torch.tensor([[5.0, 0, 10, 5]]))
+    again = find(it, picture(40, 40), search.with_changes({"refine": True}))
+    torch.testing.assert_close(
+        again.boxes, torch.tensor([[5.0, 0, 10, 5], [10, 0, 15, 5]]), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_voting_is_the_mean_by_score_of_those_that_say_the_same() -> None:
+    """Three boxes of a class, of IoU 0.8, 0.6 and 0 with the best; one of another class."""
+    places = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 6, 10], [50, 50, 60, 60]])
+    places = places[:, None].expand(4, 2, 4).clone()
+    probabilities = torch.tensor([[0.1, 0.8, 0.0], [0.3, 0.4, 0.3], [0.8, 0.2, 0], [0.5, 0.5, 0]])
+    search = Search(threshold=0.1, overlap=0.3, refine=True)
+    found = chosen(probabilities, places, search)
+    assert found.labels.tolist() == [0, 0, 1]
+    torch.testing.assert_close(found.scores, torch.tensor([0.8, 0.5, 0.3]))
+    width = (0.8 * 10 + 0.4 * 10 + 0.2 * 6) / 1.4
+    height = (0.8 * 10 + 0.4 * 8 + 0.2 * 10) / 1.4
+    expected = [[0, 0, width, height], [50, 50, 60, 60], [0, 0, 10, 8]]
+    torch.testing.assert_close(found.boxes, torch.tensor(expected))
+
+
+def test_the_two_scales_at_which_a_region_is_closest_to_224_pixels() -> None:
+    """The paper's scales, for a picture whose shorter side is 500 pixels."""
+    ratios = torch.tensor([200.0, 400, 600, 800, 1000]) / 500
+    sides = [20.0, 120, 130, 180, 200, 300, 400, 490]
+
+    def by_hand(side: float) -> int:
+        away = [abs(np.log(side * ratio / 224)) for ratio in ratios.tolist()]
+        best = min(range(5), key=away.__getitem__)
+        neighbours = [at for at in (best - 1, best + 1) if 0 <= at < 5]
+        return min(best, min(neighbours, key=away.__getitem__))
+
+    boxes = torch.tensor([[3.0, 4, 3 + side / 2, 4 + side * 2] for side in sides])
+    assert first_of_two(boxes, ratios, 224).tolist() == [by_hand(side) for side in sides]
+    assert first_of_two(boxes, ratios, 224).tolist() == [3, 3, 3, 2, 1, 1, 0, 0]
+    empty = torch.tensor([[5.0, 5, 5, 5]])
+    assert first_of_two(empty, ratios, 224).tolist() == [3]
+
+
+def test_features_of_two_scales_are_merged_by_their_maximum() -> None:
+    search = Search(shorter=48, longest=96, smallest=4, proposals=8, scales=(24, 48, 96))
+    it = detector(search=search)
+    sight = Sight(it, picture(50, 60), search)
+    boxes = torch.tensor([[1.0, 2, 9, 12], [0, 0, 60, 50], [20, 5, 50, 49], [10, 10, 12, 13]])
+    side = it.net.config.pooled * it.net.config.stride
+    assert side == 16
+    first = first_of_two(boxes, torch.tensor([0.48, 0.96, 1.92]), side).tolist()
+    assert set(first) == {0, 1}
+    found = sight.region_features(boxes)
+    for box, at, features in zip(boxes, first, found, strict=True):
+        pair = [
+            it.net.pool(
+                (seen := sight.map_at(search.scales[at + turn])).features, box[None] * seen.ratio
+            )
+            for turn in (0, 1)
+        ]
+        assert not torch.equal(*pair)
+        expected = it.net.region_features(torch.maximum(*pair))[0]
+        torch.testing.assert_close(features, expected)
+
+
+def test_maps_that_are_equal_at_both_scales_are_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = Search(shorter=48, longest=96, smallest=4, proposals=30)
+    it, pixels = detector(search=search), picture(50, 70)
+    single = find(it, pixels, search)
+    own = Sight._map
+
+    def alike(self: Sight, shorter: int) -> Map:
+        return own(self, 48)
+
+    monkeypatch.setattr(Sight, "_map", alike)
+    two = find(it, pixels, search.with_changes({"scales": (47, 48)}))
+    assert len(single) > 3
+    close(two, single)
+
+
+def test_several_scales_see_other_things() -> None:
+    search = Search(shorter=48, longest=96, smallest=4, proposals=30)
+    it, pixels = detector(search=search), SCENES.test.picture(0)
+    one = find(it, pixels, search)
+    two = find(it, pixels, search.with_changes({"scales": (32, 64)}))
+    assert not same(one, two)
+
+
+def test_an_ensemble_of_twice_the_same_is_the_one() -> None:
+    it, pixels = detector(), picture(47, 71)
+    for changes in ({}, {"refine": True}, {"scales": (32, 64)}):
+        search = it.search.with_changes(changes)
+        one = find(it, pixels, search)
+        assert len(one) > 3
+        close(find_together([it, it], pixels, search), one)
+
+
+def test_an_ensemble_averages_what_both_say_of_the_proposals_of_both() -> None:
+    one, other = detector(seed=3, sure=20), detector(seed=4, sure=20)
+    search = one.search.with_changes({"threshold": 0.0, "overlap": 1.0, "most": 10_000})
+    pixels = picture(47, 71)
+    sights = [Sight(it, pixels, search) for it in (one, other)]
+    boxes = torch.cat([sight.proposals() for sight in sights])
+    (p, q), (a, b) = zip(*(sight.judge(boxes) for sight in sights), strict=True)
+    expected = chosen((p + q) / 2, (a + b) / 2, search)
+    assert len(expected) > 200
+    close(find_together([one, other], pixels, search), expected)
+    close(
+        find_together([other, one], pixels, search).take(torch.arange(5)),
+        expected.take(torch.arange(5)),
+    )
+
+
+SHAPES = [(1, 1), (1, 90), (90, 1), (2, 2), (3, 200), (17, 16)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("trunk", ["cifar", "imagenet"])
+def test_pictures_of_any_size_are_searched(shape: tuple[int, int], trunk: str) -> None:
+    it = detector(trunk=LARGE, sizes=(32, 64)) if trunk == "imagenet" else detector()
+    for changes in ({"smallest": 0}, {"smallest": 0, "refine": True, "scales": (16, 48)}):
+        search = it.search.with_changes(changes)
+        found = find(it, picture(*shape), search)
+        height, width = shape
+        assert found.boxes.shape == (len(found), 4)
+        assert found.boxes.isfinite().all()
+        assert (found.boxes >= 0).all()
+        assert (found.boxes <= torch.tensor([width, height, width, height])).all()
+
+
+def test_where_no_proposal_is_left_nothing_is_found() -> None:
+    it = detector()
+    for changes in ({}, {"refine": True}, {"scales": (32, 64)}):
+        search = it.search.with_changes({"smallest": 1000, **changes})
+        found = find(it, picture(40, 40), search)
+        assert (found.boxes.shape, found.scores.shape, found.labels.dtype) == (
+            (0, 4), (0,), torch.int64,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("context", [False, True])
+def test_no_region_no_judgement(context: bool) -> None:
+    it = detector(context=context)
+    sight = Sight(it, picture(40, 40), it.search)
+    probabilities, places = sight.judge(torch.zeros(0, 4))
+    assert (probabilities.shape, places.shape) == ((0, 11), (0, 10, 4))
+
+
+@pytest.mark.parametrize(
+    "where", ["stem.0.conv", "proposals.deltas", "proposals.objectness", "classifier", "regressor"]
+)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_an_error(where: str, value: float) -> None:
+    it = detector()
+    weight = it.net.get_parameter(f"{where}.weight")
+    weight[(0,) * weight.dim()] = value
+    with pytest.raises(RuntimeError, match="its weights are of no use"):
+        find(it, picture(40, 50), it.search)
+
+
+def test_nothing_of_a_picture_is_kept_when_it_is_done() -> None:
+    """Maps of large pictures must not wait for the garbage collector."""
+    it = detector()
+    gc.collect()
+    gc.disable()
+    try:
+        find(it, picture(40, 50), it.search)
+        left = [one for one in gc.get_objects() if type(one) in (Sight, Map)]
+    finally:
+        gc.enable()
+    assert not left
+
+
+def test_a_config_may_be_written_and_read() -> None:
+    it = detector(context=True, norm="group", pooling="align")
+    text = it.net.config.model_dump_json()
+    assert DetectorConfig.model_validate_json(text) == it.net.config

@@ -1,0 +1,216 @@
+import pytest
+import torch
+from tests.detection import references
+from tests.detection.small import LARGE, SMALL, network, scatter_statistics
+from torch import Tensor, nn
+
+from reslab.detection.network import DetectorConfig, FasterRCNN, build_detector
+from reslab.models.config import ResNetConfig, config_named
+from reslab.models.layers import ConvBN
+from reslab.models.resnet import build_resnet
+
+TRUNKS = {
+    "cifar": SMALL,
+    "imagenet": LARGE,
+    "padded": LARGE.model_copy(update={"pool": "padded", "stride_on": "3x3"}),
+}
+CLASSES = 3
+
+
+def config(trunk: ResNetConfig = SMALL, **changes: object) -> DetectorConfig:
+    few = {"trunk": trunk, "classes": CLASSES, "sizes": (8, 16), "width": 5, "pooled": 6}
+    return DetectorConfig.model_validate(few | changes)
+
+
+def picture(height: int, width: int, seed: int = 0) -> Tensor:
+    return torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
+@pytest.mark.parametrize("context", [False, True])
+def test_shapes_from_picture_to_deltas(trunk: ResNetConfig, context: bool) -> None:
+    net = network(config(trunk, context=context))
+    expansion, stride = (1, 2) if trunk is SMALL else (4, 16)
+    assert net.config.stride == stride
+    features = net.features(picture(64, 96))
+    assert features.shape == (1, 8 * expansion, 64 // stride, 96 // stride)
+    boxes = torch.tensor([[0.0, 0, 20, 30], [5, 5, 64, 60]])
+    seen = net.with_whole(boxes, 96, 64)
+    assert seen.tolist() == boxes.tolist() + [[0, 0, 96, 64]] * context
+    pooled = net.pool(features, seen)
+    assert pooled.shape == (len(seen), 8 * expansion, 6, 6)
+    regions = net.region_features(pooled)
+    assert regions.shape == (len(seen), 8 * expansion)
+    scores, deltas = net.judge(regions[:2], regions[2:])
+    assert scores.shape == (2, CLASSES + 1)
+    assert deltas.shape == (2, CLASSES, 4)
+    assert net.classifier.in_features == (2 if context else 1) * 8 * expansion
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"])
+def test_the_paper_trunks_end_with_conv4_at_a_stride_of_16(name: str) -> None:
+    trunk = config_named(name)
+    with torch.device("meta"):
+        net = FasterRCNN(config(trunk, norm="group"))
+    assert net.config.stride == 16
+    shared = 256 if name in ("resnet18", "resnet34") else 1024
+    assert net.proposals.conv.in_channels == shared
+    assert net.classifier.in_features == 2 * shared
+    assert len(net.trunk) == 4  # conv1, conv2_x, conv3_x, conv4_x
+
+
+@pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
+@pytest.mark.parametrize("sides", [(64, 96), (61, 77), (67, 110), (33, 47)])
+def test_a_map_covers_the_picture_in_cells_of_the_stride(
+    trunk: ResNetConfig, sides: tuple[int, int]
+) -> None:
+    net = network(config(trunk))
+    found = net.features(picture(*sides)).shape[2:]
+    for cells, side in zip(found, sides, strict=True):
+        # the authors' pooling loses a cell of four pixels where its last window lies outside
+        fewest = -(-(side - 3) // net.config.stride)
+        assert fewest <= cells <= -(-side // net.config.stride)
+    assert len(net.config.anchors.over(*found)) == found[0] * found[1] * 6
+
+
+@pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
+def test_moving_the_picture_by_the_stride_moves_its_map_by_a_cell(trunk: ResNetConfig) -> None:
+    net = network(config(trunk))
+    stride = net.config.stride
+    wide = picture(20 * stride, 21 * stride)
+    here = net.features(wide[..., :-stride])
+    there = net.features(wide[..., stride:])
+    middle = slice(8, 12)  # none of its fields of view reaches a border
+    torch.testing.assert_close(here[..., 9:13][:, :, middle], there[..., 8:12][:, :, middle])
+    assert not torch.allclose(here[..., 8:12][:, :, middle], there[..., 8:12][:, :, middle])
+
+
+@pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
+def test_what_a_cell_sees_lies_around_its_place(trunk: ResNetConfig) -> None:
+    """The gradient of a cell is centred on its pixels, to less than half of a cell."""
+    net = network(config(trunk)).double()
+    stride = net.config.stride
+    image = picture(20 * stride, 20 * stride).double().requires_grad_()
+    net.features(image)[0, :, 10, 7].sum().backward()
+    assert image.grad is not None
+    seen = image.grad.abs().sum((0, 1)) > 0
+    rows, columns = (seen.any(dim).nonzero()[:, 0] for dim in (1, 0))
+    for touched, cell in ((rows, 10), (columns, 7)):
+        middle = (touched.min().item() + touched.max().item() + 1) / 2
+        assert abs(middle - (cell + 0.5) * stride) <= stride / 2
+
+
+@pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
+def test_the_residual_part_is_the_classifiers(trunk: ResNetConfig) -> None:
+    rng = torch.Generator().manual_seed(5)
+    net = build_resnet(trunk, rng).eval()
+    scatter_statistics(net, rng)
+    mine = network(config(trunk))
+    residual = {name: it for name, it in net.state_dict().items() if not name.startswith("fc.")}
+    own = {name for name in mine.state_dict() if name.startswith(("stem.", "stages."))}
+    assert own == residual.keys()
+    mine.load_state_dict(mine.state_dict() | residual)
+    image = picture(125, 140)
+    with torch.no_grad():
+        shared = net.stages[:-1](net.stem(image))
+        assert torch.equal(mine.features(image), shared)
+        last = net.stages[-1](shared).mean((2, 3))
+        torch.testing.assert_close(mine.region_features(shared), last)
+        logits = net(image)
+        torch.testing.assert_close(net.fc(last), logits)
+
+
+@pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
+def test_group_norm_replaces_every_batch_norm(trunk: ResNetConfig) -> None:
+    rng = torch.Generator().manual_seed(0)
+    net, plain = build_detector(config(trunk, norm="group"), rng), FasterRCNN(config(trunk))
+    norms = [it.norm for it in net.modules() if isinstance(it, ConvBN)]
+    assert len(norms) == sum(isinstance(it, nn.BatchNorm2d) for it in plain.modules())
+    assert all(isinstance(norm, nn.GroupNorm) for norm in norms)
+    assert not any(isinstance(it, nn.BatchNorm2d) for it in net.modules())
+    for norm in norms:
+        assert isinstance(norm, nn.GroupNorm)
+        assert norm.num_channels // norm.num_groups >= 2
+        assert torch.equal(norm.weight, torch.ones(norm.num_channels))
+    # its output does not depend on the scale of what it is given
+    image = picture(40, 40)
+    same = [net.stem[0](times * image) for times in (1, 7)]
+    torch.testing.assert_close(*same, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 6, 7, 48, 80, 256])
+def test_groups_share_any_number_of_channels_equally(width: int) -> None:
+    trunk = SMALL.model_copy(update={"widths": (width, width, width)})
+    net = FasterRCNN(config(trunk, norm="group"))
+    (norm,) = {it for it in net.stem.modules() if isinstance(it, nn.GroupNorm)}
+    assert width % norm.num_groups == 0
+    assert norm.num_groups <= 32
+    if width == 256:
+        assert norm.num_groups == 32
+
+
+def test_context_is_the_whole_picture_beside_each_region() -> None:
+    net = network(config(context=True))
+    regions, whole = torch.randn(3, 8), torch.randn(1, 8)
+    scores, deltas = net.judge(regions, whole)
+    for at in range(3):
+        both = torch.cat([regions[at], whole[0]])
+        torch.testing.assert_close(scores[at], net.classifier(both))
+        torch.testing.assert_close(deltas[at].flatten(), net.regressor(both))
+    other, _ = net.judge(regions, whole + 1)
+    assert not torch.allclose(other, scores)
+    plain = network(config())
+    alone, _ = plain.judge(regions, whole[:0])
+    torch.testing.assert_close(alone, plain.classifier(regions))
+
+
+def test_deltas_are_ordered_class_by_class() -> None:
+    net = network(config())
+    net.regressor.weight.zero_()
+    net.regressor.bias.copy_(torch.arange(12.0))
+    _, deltas = net.judge(torch.zeros(2, 8), torch.zeros(0, 8))
+    assert deltas[1].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
+
+
+def test_new_layers_are_drawn_as_in_fast_rcnn() -> None:
+    wide = config(SMALL.model_copy(update={"widths": (64, 64, 256)}), width=200, classes=40)
+    net = build_detector(wide, torch.Generator().manual_seed(1))
+    same = build_detector(wide, torch.Generator().manual_seed(1))
+    other = build_detector(wide, torch.Generator().manual_seed(2))
+    for layer, std in (
+        (net.proposals.conv, 0.01), (net.proposals.objectness, 0.01), (net.proposals.deltas, 0.01),
+        (net.classifier, 0.01), (net.regressor, 0.001),
+    ):  # fmt: skip
+        assert layer.weight.std().item() == pytest.approx(std, rel=0.1)
+        assert layer.bias is not None
+        assert not layer.bias.any()
+    state = net.state_dict()
+    assert all(torch.equal(it, state[name]) for name, it in same.state_dict().items())
+    for name in ("regressor.weight", "stages.0.0.body.0.conv.weight"):
+        assert not torch.equal(other.state_dict()[name], state[name])
+
+
+@pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
+@pytest.mark.parametrize("sides", [(1, 1), (1, 40), (40, 1), (2, 3), (3, 2)])
+def test_a_picture_that_is_but_a_line_has_a_map(
+    trunk: ResNetConfig, sides: tuple[int, int]
+) -> None:
+    net = network(config(trunk))
+    image = picture(*sides)
+    found = net.features(image)
+    assert min(found.shape[2:]) >= 1
+    padded = torch.zeros(1, 3, max(sides[0], 3), max(sides[1], 3))
+    padded[..., : sides[0], : sides[1]] = image
+    assert torch.equal(found, net.features(padded))
+
+
+@pytest.mark.parametrize("pooling", ["max", "align"])
+def test_regions_are_pooled_from_the_map_at_its_stride(pooling: str) -> None:
+    net = network(config(pooling=pooling, pooled=3))
+    board, boxes = torch.randn(1, 2, 9, 12), torch.tensor([[4.0, 3, 17, 16], [0, 0, 24, 18]])
+    first = torch.zeros(2, dtype=torch.int64)
+    if pooling == "max":
+        expected = references.roi_pool(board, boxes, first, 3, stride=2)
+    else:
+        expected = references.roi_align(board, boxes, first, 3, stride=2, points=2)
+    torch.testing.assert_close(net.pool(board, boxes), expected)

@@ -1,0 +1,92 @@
+"""A detector and a classifier of photographs by two processes: the runs of one."""
+
+import ast
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.detection.small import classifier_file
+from tests.training import walls
+
+from reslab.runtime.launch import launch
+
+ROOT = Path(__file__).parents[2]
+BEGIN = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from reslab.runtime.distributed import Ended, one_voice
+told = []
+tell = lambda row: told.append(row.get("text"))
+try:
+    with one_voice(lambda error: 1) as group:
+        work(Path(sys.argv[1]), Path(sys.argv[2]))
+        if group.first:
+            print(told)
+except Ended as ended:
+    raise SystemExit(ended.status)
+"""
+DETECTOR = """
+from tests.detection.small import SCENES, short_recipe
+from reslab.detection import setup as prepare
+prepare.digit_scenes = lambda: SCENES
+from reslab.detection.train import train_detector
+def work(home, out):
+    recipe = short_recipe("virtual_gpus=2", "batch_size=4", "precision=fp32")
+    train_detector(recipe, out, weights=home / "classifier.safetensors", tell=tell)
+"""
+PHOTOGRAPHS = """
+from tests.training.walls import TINY
+from reslab.recipes import recipe
+from reslab.training.train import train
+def work(home, out):
+    it = recipe("own-resnet18", data=home / "walls")
+    it = it.with_changes([*TINY, "virtual_gpus=2", "precision=fp32", "pictures.bad_limit=0.5"])
+    train(it, out, data=home / "walls", tell=tell)
+"""
+SPEEDS = ("seconds", "images_per_second")
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key not in SPEEDS} for row in lines]
+
+
+def must_be_equal(work: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    script = home / "script.py"
+    script.write_text(work + BEGIN)
+    outs = [home / "one", home / "two"]
+    for count, out in enumerate(outs, 1):
+        assert launch([sys.executable, str(script), str(home), str(out)], count, 1, print) == 0
+    results = [json.loads((out / "result.json").read_text()) for out in outs]
+    for key in ("state_sha256", "weights_sha256", "evaluation", "train_error"):
+        assert results[0][key] == results[1][key]
+    assert rows(outs[0]) == rows(outs[1])
+    return outs
+
+
+def test_a_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    classifier_file(tmp_path)
+    outs = must_be_equal(DETECTOR, tmp_path, monkeypatch)
+    found = [(out / "detections.json").read_bytes() for out in outs]
+    assert found[0] == found[1]
+
+
+def test_photographs_of_which_some_are_bad(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whichever process meets a bad file, it is told of once."""
+    folder = walls.draw(tmp_path / "walls", {"brick": 8, "sky": 8})
+    for number in range(3):
+        (folder / "brick" / f"{number:03d}.jpg").write_bytes(b"no picture")
+    must_be_equal(PHOTOGRAPHS, tmp_path, monkeypatch)
+    one, two = capfd.readouterr().out.splitlines()
+    assert one == two
+    bad = [line for line in ast.literal_eval(one) if line and line.startswith("skipped")]
+    assert 1 <= len(bad) == len(set(bad)) <= 3

@@ -1,0 +1,70 @@
+import pytest
+from tests.detection.small import LARGE, short_recipe
+
+from reslab.detection.network import DetectorConfig
+from reslab.detection.recipe import DetectionRecipe, Sampling
+from reslab.recipes import recipe_in
+from reslab.training.folder import RunFolder
+
+
+def test_a_recipe_is_json_both_ways() -> None:
+    it = short_recipe("training=alternating", "model.norm=group", "shorter=[24, 32]")
+    again = DetectionRecipe.from_json(it.model_dump_json())
+    assert again == it
+    assert (again.model.norm, again.shorter, again.task) == ("group", (24, 32), "detection")
+
+
+def test_a_folder_gives_its_recipe_back(tmp_path) -> None:
+    it = short_recipe()
+    folder = RunFolder.create(tmp_path / "run", it, {"seed": 1, "data": None})
+    assert recipe_in(folder) == it
+
+
+def test_defaults_are_appendix_a_and_the_released_code() -> None:
+    it = DetectionRecipe(name="it", model=DetectorConfig(trunk=LARGE, classes=20), data="boxes")
+    assert (it.iterations, it.batch_size, it.learning_rate, it.drops) == (80_000, 1, 0.001, (0.75,))
+    assert (it.momentum, it.weight_decay, it.flip, it.fixed_stages) == (0.9, 0.0005, True, 1)
+    assert (it.shorter, it.longest, it.training, it.stage) == ((600,), 1000, "joint", None)
+    assert it.sampling == Sampling(
+        anchors=256, before=12_000, proposals=2000, regions=128, background=0.0
+    )
+    assert (it.model.norm, it.model.pooling, it.model.pooled) == ("frozen", "max", 14)
+    assert (it.model.sizes, it.model.ratios) == ((128, 256, 512), (0.5, 1, 2))
+
+
+def test_the_run_itself_is_the_fourth_step() -> None:
+    it = short_recipe("training=alternating")
+    assert (it.step, it.stage) == (None, 4)
+    assert it.model_copy(update={"step": 2}).stage == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("fixed_stages=3", "fixed_stages=3: 2 stages come before the regions"),
+        ("model.trunk.blocks=[1]", "must name the same stages"),
+        ("step=1", "step 1 is one of training=alternating"),
+        ("step=4", "'step' cannot be 4"),
+        ("model.norm=batch", "model.norm"),
+        ("model.clases=3", "did you mean 'model.classes'"),
+        ("search.scales=[5]", "two or more that rise"),
+        ("sampling.background=0.5", "sampling.background"),
+        ("model.sizes=[]", "model.sizes"),
+        ("batch_size=3", None),
+        ("virtual_gpus=3", "cannot be cut into 3"),
+        ("validation=1", "validation"),
+        ("data=digits", "data"),
+    ],
+)
+def test_changes_that_cannot_be(change: str, why: str | None) -> None:
+    if why is None:
+        assert short_recipe(change)
+        return
+    with pytest.raises(ValueError, match=why) as caught:
+        short_recipe(change)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_stage_has_nothing_to_share() -> None:
+    with pytest.raises(ValueError, match="0 stages come before"):
+        short_recipe("model.trunk.blocks=[1]", "model.trunk.widths=[4]")

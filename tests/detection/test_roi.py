@@ -1,0 +1,152 @@
+import pytest
+import torch
+from tests.detection import references
+from torch import Tensor
+
+from reslab.detection import roi as windows
+from reslab.detection.roi import roi_align, roi_pool
+
+FIRST = torch.zeros(1, dtype=torch.int64)  # the picture of one region
+
+
+def board(height: int, width: int) -> Tensor:
+    """0, 1, 2 ... row by row, [1, 1, height, width]."""
+    return torch.arange(float(height * width)).view(1, 1, height, width)
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=rng, dtype=torch.float64)
+
+
+def regions(count: int, rng: torch.Generator) -> Tensor:
+    """On and around a map of 9 x 12 cells of 16 pixels, some of a pixel or two."""
+    start = torch.rand(count, 2, generator=rng) * torch.tensor([220.0, 170]) - 20
+    sides = torch.rand(count, 2, generator=rng) ** 3 * torch.tensor([200.0, 150]) + 1
+    return torch.cat([start, start + sides], 1).double()
+
+
+def test_bins_by_hand() -> None:
+    """Cells 1 to 5 of 6 rows and 0 to 2 of 4 columns: bins of 3 rows that share one, 2 columns."""
+    box = torch.tensor([[0.0, 16, 48, 96]])  # its last pixel is (47, 95): cells 2.9 and 5.9
+    found = roi_pool(board(6, 4), box, FIRST, size=2, stride=16)
+    # rounded, they are 3 and 6: columns 0 1 | 2 3, rows 1 2 3 | 4 5 (6 is off the map)
+    assert found.tolist() == [[[[13, 15], [21, 23]]]]
+    found = roi_pool(board(6, 4), box - torch.tensor([0.0, 0, 8, 8]), FIRST, size=2, stride=16)
+    # last pixels 39 and 87: 2.4 and 5.4, so columns 0 1 | 1 2, rows 1 2 3 | 3 4 5
+    assert found.tolist() == [[[[13, 14], [21, 22]]]]
+
+
+def test_halves_round_up() -> None:
+    """Fast R-CNN's C rounds 0.5 to 1 and 2.5 to 3, where torch rounds to even."""
+    box = torch.tensor([[8.0, 8, 41, 41]])  # first pixel at 0.5 cells, last one at 2.5
+    assert roi_pool(board(5, 5), box, FIRST, 1, 16).item() == 18  # row 3, column 3
+    kept = roi_pool(-board(5, 5), box, FIRST, 1, 16).item()
+    assert kept == -6  # row 1, column 1
+
+
+def test_a_small_region_fills_all_bins_with_its_cell() -> None:
+    found = roi_pool(board(4, 4), torch.tensor([[17.0, 33, 19, 34]]), FIRST, 7, 16)
+    assert torch.equal(found, torch.full((1, 1, 7, 7), 9.0))
+
+
+def test_bins_off_the_map_are_zero_and_learn_nothing() -> None:
+    features = (-1 - board(2, 2)).requires_grad_()
+    box = torch.tensor([[16.0, 0, 80, 8]])  # row 0, columns 1 to 5 of 2
+    found = roi_pool(features, box, FIRST, 2, 16)
+    assert found.tolist() == [[[[-2, 0], [-2, 0]]]]
+    found.sum().backward()
+    assert features.grad is not None
+    assert features.grad.tolist() == [[[[0, 2], [0, 0]]]]
+
+
+@pytest.mark.parametrize("size", [1, 2, 7])
+@pytest.mark.parametrize("together", [2, 256])  # of 5 channels
+def test_pooling_against_plain_loops(
+    size: int, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two pictures, regions of any size on and off the map; with the gradient and without."""
+    monkeypatch.setattr(windows, "CHANNELS", together)
+    features = noise(2, 5, 9, 12)
+    rng = torch.Generator().manual_seed(size)
+    boxes = regions(20, rng)
+    pictures = torch.randint(0, 2, (20,), generator=rng)
+    expected = references.roi_pool(features, boxes, pictures, size, 16)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        ours = features.contiguous(memory_format=layout)
+        assert torch.equal(roi_pool(ours, boxes, pictures, size, 16), expected)
+        learning = roi_pool(ours.clone().requires_grad_(), boxes, pictures, size, 16)
+        assert torch.equal(learning, expected)
+        assert learning.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_gradient_of_pooling_against_plain_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(windows, "CHANNELS", 1)
+    features, boxes = noise(1, 2, 9, 12), regions(8, torch.Generator().manual_seed(0))
+    pictures = torch.zeros(8, dtype=torch.int64)
+    weights = noise(8, 2, 3, 3, seed=1)
+    gradients = []
+    for layer in (roi_pool, references.roi_pool):
+        learning = features.clone().requires_grad_()
+        (layer(learning, boxes, pictures, 3, 16) * weights).sum().backward()
+        gradients.append(learning.grad)
+    torch.testing.assert_close(*gradients)
+
+
+def test_among_equals_one_place_learns() -> None:
+    features = torch.zeros(1, 1, 5, 5, requires_grad=True)
+    box = torch.tensor([[0.0, 0, 80, 80]])
+    grads = []
+    for _ in range(2):
+        features.grad = None
+        roi_pool(features, box, FIRST, 1, 16).sum().backward()
+        assert features.grad is not None
+        grads.append(features.grad)
+    assert sorted(grads[0].flatten().tolist()) == [0] * 24 + [1]
+    assert torch.equal(*grads)
+
+
+@pytest.mark.parametrize("layer", [roi_pool, roi_align])
+def test_gradients_in_float64(layer) -> None:
+    features = noise(2, 3, 5, 6).requires_grad_()
+    boxes = regions(4, torch.Generator().manual_seed(0)) / 2
+    pictures = torch.tensor([0, 1, 1, 0])
+    assert torch.autograd.gradcheck(lambda f: layer(f, boxes, pictures, 3, 16), features)
+
+
+@pytest.mark.parametrize("layer", [roi_pool, roi_align])
+def test_no_regions(layer) -> None:
+    features = noise(1, 3, 5, 6).requires_grad_()
+    found = layer(features, torch.zeros(0, 4), FIRST[:0], 7, 16)
+    assert found.shape == (0, 3, 7, 7)
+    found.sum().backward()
+    assert features.grad is not None
+    assert not features.grad.any()
+
+
+def test_align_by_hand() -> None:
+    """A plane is interpolated exactly: each bin has the value at its middle, half a pixel off."""
+    found = roi_align(board(6, 8), torch.tensor([[16.0, 32, 80, 64]]), FIRST, 2, 16)
+    # cells 1 to 5 and 2 to 4, middles 2, 4 and 2.5, 3.5, of which cell 0 has its own at 0.5
+    expected = [[8 * y + x for x in (1.5, 3.5)] for y in (2.0, 3.0)]
+    assert found.tolist() == [[expected]]
+
+
+@pytest.mark.parametrize("points", [1, 2, 3])
+def test_align_against_plain_loops(points: int) -> None:
+    features, rng = noise(2, 3, 9, 12), torch.Generator().manual_seed(points)
+    boxes, pictures = regions(20, rng), torch.randint(0, 2, (20,), generator=rng)
+    expected = references.roi_align(features, boxes, pictures, 3, 16, points)
+    found = roi_align(features, boxes, pictures, 3, 16, points)
+    torch.testing.assert_close(found, expected)
+    assert found.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_align_of_a_mirrored_picture_is_mirrored() -> None:
+    """What pooling with its rounding does not have."""
+    features, boxes = noise(1, 4, 9, 12), torch.tensor([[21.3, 40.2, 101.7, 91.1]]).double()
+    mirrored = boxes.clone()
+    mirrored[:, [0, 2]] = 12 * 16 - boxes[:, [2, 0]]
+    one = roi_align(features, boxes, FIRST, 4, 16)
+    other = roi_align(features.flip(3), mirrored, FIRST, 4, 16)
+    torch.testing.assert_close(other.flip(3), one)

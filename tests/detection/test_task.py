@@ -1,0 +1,392 @@
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tests.detection import references
+from tests.detection.small import SCENES, classifier, detector, short_recipe
+from torch import Tensor
+
+from reslab.detection import setup as prepare
+from reslab.detection.box_ops import REGION_STDS
+from reslab.detection.initial import Weights, starting_from
+from reslab.detection.loader import Example
+from reslab.detection.network import FasterRCNN
+from reslab.detection.recipe import DetectionRecipe
+from reslab.detection.setup import Opened, prepared
+from reslab.detection.task import FOUND, DetectorTraining, parts_of
+from reslab.models.model_file import sha256_of
+from reslab.runtime.device import open_world
+from reslab.training.loop import training_steps
+from reslab.training.schedule import Schedule
+
+Make = Callable[..., DetectorTraining]
+WEIGHTS = classifier()
+ALL = ("sampling.anchors=100000", "sampling.regions=100000")  # nothing is left to chance
+
+
+@pytest.fixture(autouse=True)
+def calibrated_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "CALIBRATION", 2)
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """Trainings of a few scenes, whose threads end with the test."""
+    made: list[DetectorTraining] = []
+
+    def build(
+        *changes: str,
+        step: int | None = None,
+        seed: int = 1,
+        weights: Weights | None = WEIGHTS,
+        proposer: FasterRCNN | None = None,
+        begun: bool = False,
+    ) -> DetectorTraining:
+        recipe = short_recipe(*changes)
+        recipe = with_step(recipe, step) if step else recipe
+        recipe = starting_from(recipe, weights) if weights else recipe
+        it = prepared(
+            recipe, seed, Opened(SCENES, "coco"), open_world("fp32"), weights=weights,
+            preprocessing=None, proposer=proposer, begun=begun, say=print,
+        )  # fmt: skip
+        made.append(it)
+        return it
+
+    yield build
+    for it in made:
+        it.close()
+
+
+def with_step(recipe: DetectionRecipe, step: int) -> DetectionRecipe:
+    """A run of one of the four; the last is the run itself."""
+    return recipe.model_copy(update={"training": "alternating", "step": step if step < 4 else None})
+
+
+def smooth_l1(differences: Tensor, sigma: float) -> Tensor:
+    away = differences.abs()
+    near = 0.5 * sigma**2 * away**2
+    return torch.where(away < 1 / sigma**2, near, away - 0.5 / sigma**2).sum()
+
+
+def should_say(reference: list[float], box: list[float]) -> Tensor:
+    """R-CNN's t."""
+    wide, high = reference[2] - reference[0], reference[3] - reference[1]
+    x, y = (
+        (box[0] + box[2] - reference[0] - reference[2]) / 2,
+        (box[1] + box[3] - reference[1] - reference[3]) / 2,
+    )
+    growth = torch.tensor([(box[2] - box[0]) / wide, (box[3] - box[1]) / high]).log()
+    return torch.cat([torch.tensor([x / wide, y / high]), growth])
+
+
+def slow_loss(it: DetectorTraining, example: Example) -> Tensor:
+    """Faster R-CNN's loss of a picture, all anchors and regions that may be sampled in it."""
+    net, config = it.net, it.net.config
+    height, width = example.image.shape[2:]
+    features = net.features(example.image)
+    rpn = net.proposals
+    hidden = F.relu(F.conv2d(features, rpn.conv.weight, rpn.conv.bias, padding=1))
+    logits = F.conv2d(hidden, rpn.objectness.weight, rpn.objectness.bias)[0]
+    deltas = F.conv2d(hidden, rpn.deltas.weight, rpn.deltas.bias)[0]
+    truths = example.boxes.tolist()
+    anchors = config.anchors.over(*features.shape[2:]).tolist()
+    per_cell, across = config.anchors.per_cell, features.shape[3]
+    overlaps = {
+        at: [references.iou(anchor, truth) for truth in truths]
+        for at, anchor in enumerate(anchors)
+        if anchor[0] >= 0 and anchor[1] >= 0 and anchor[2] <= width and anchor[3] <= height
+    }
+    highest = [max(row[k] for row in overlaps.values()) for k in range(len(truths))]
+    total, count = torch.zeros(()), 0
+    for at, row in overlaps.items():
+        cell, kind = divmod(at, per_cell)
+        y, x = divmod(cell, across)
+        closest = any(own == best > 0 for own, best in zip(row, highest, strict=True))
+        positive = max(row) > 0.7 or closest
+        if positive:
+            own = truths[row.index(max(row))]
+            said = deltas[4 * kind : 4 * kind + 4, y, x]
+            total = total + smooth_l1(said - should_say(anchors[at], own), 3)
+        if positive or max(row) < 0.3:
+            logit = logits[kind, y, x]
+            total, count = total + F.softplus(-logit if positive else logit), count + 1
+    proposal = total / count
+
+    boxes = net.proposals(features).boxes(
+        width, height, before=it.recipe.sampling.before, after=it.recipe.sampling.proposals,
+        smallest=it.recipe.search.smallest * example.ratio,
+    )  # fmt: skip
+    total, regions = torch.zeros(()), [*boxes.tolist(), *truths]
+    for box in regions:
+        row = [references.iou(box, truth) for truth in truths]
+        own = row.index(max(row))
+        label = example.labels[own].item() + 1 if max(row) >= 0.5 else 0
+        pooled = references.roi_pool(
+            features, torch.tensor([box]), torch.tensor([0]), config.pooled, config.stride
+        )
+        region = net.stages[-1](pooled).mean((2, 3))[0]
+        total = total - net.classifier(region).log_softmax(0)[label]
+        if label:
+            said = net.regressor(region)[4 * label - 4 : 4 * label]
+            wanted = should_say(box, truths[own]) / torch.tensor(REGION_STDS)
+            total = total + smooth_l1(said - wanted, 1)
+    return proposal + total / len(regions)
+
+
+def test_the_joint_loss_and_its_gradients_against_plain_loops(make: Make) -> None:
+    it = make(*ALL)
+    with torch.no_grad():  # answers that are not all alike
+        for layer in (it.net.proposals.objectness, it.net.proposals.deltas, it.net.regressor):
+            layer.weight.mul_(30)
+    examples = it.batches(0)
+    for example in examples:
+        loss, _ = it.losses_of(example)
+        loss.backward()
+        gradients = {name: p.grad for name, p in it.net.named_parameters()}
+        found = {name: it.clone() for name, it in gradients.items() if it is not None}
+        it.net.zero_grad()
+        expected = slow_loss(it, example)
+        torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
+        expected.backward()
+        learning = {name for name, p in it.net.named_parameters() if p.requires_grad}
+        assert found.keys() == learning
+        for name, parameter in it.net.named_parameters():
+            if name in learning:
+                torch.testing.assert_close(found[name], parameter.grad, rtol=1e-3, atol=1e-4)
+        it.net.zero_grad()
+    both = it.loss_of(examples)[0]
+    torch.testing.assert_close(both, torch.stack([it.losses_of(e)[0] for e in examples]).mean())
+
+
+def test_places_of_proposals_pass_no_gradient(make: Make) -> None:
+    it = make()
+    (example, _) = it.batches(0)
+    features = it.net.features(example.image)
+    proposed = it.net.proposals(features)
+    regions, _ = it.loss_of_regions(features, proposed, example, torch.Generator())
+    regions.backward()
+    assert all(weight.grad is None for weight in it.net.proposals.parameters())
+    assert it.net.regressor.weight.grad is not None
+    assert it.net.get_parameter("stem.0.conv.weight").grad is not None
+
+
+def test_the_error_counts_wrong_regions_or_anchors(make: Make) -> None:
+    """Of a net that always says background, exactly the foreground is wrong."""
+    it = make()
+    with torch.no_grad():
+        assert it.net.classifier.bias is not None
+        it.net.classifier.bias[0] = 99
+    (example, _) = it.batches(0)
+    rng = torch.Generator().manual_seed(0)
+    features = it.net.features(example.image)
+    proposed = it.net.proposals(features)
+    targets = it.targets(proposed, example, rng)
+    _, error = it.loss_of_regions(features, proposed, example, rng.manual_seed(0))
+    share = 100 * len(targets.deltas) / len(targets.labels)
+    assert 0 < share < 100
+    assert error.item() == pytest.approx(share)
+    with torch.no_grad():
+        assert it.net.proposals.objectness.bias is not None
+        it.net.proposals.objectness.bias.fill_(99)
+    _, error = it.loss_of_proposals(it.net.proposals(features), example, rng)
+    assert error.item() >= 50  # at least one half of the anchors is background
+
+
+def test_a_loss_is_a_function_of_seed_and_iteration(make: Make) -> None:
+    one, same, other = make(), make(), make(seed=2)
+
+    def losses(it: DetectorTraining, iterations: list[int]) -> list[float]:
+        return [it.loss_of(it.shares_of(k)[0])[0].item() for k in iterations]
+
+    forwards = losses(one, [0, 1, 2, 3])
+    assert losses(same, [3, 1, 0, 2]) == [forwards[k] for k in (3, 1, 0, 2)]
+    assert losses(one, [2]) == [forwards[2]]
+    assert len(set(forwards)) == 4
+    other.net.load_state_dict(one.net.state_dict())
+    assert losses(other, [0]) != forwards[:1]
+
+
+def state_of(it: DetectorTraining) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in it.net.state_dict().items()}
+
+
+def train(it: DetectorTraining, iterations: int = 3) -> None:
+    parts = parts_of(it)
+    for _ in training_steps(
+        it.loss_of, it.shares_of, parts.optimizer, Schedule(it.recipe), range(iterations)
+    ):
+        pass
+
+
+def changed(before: dict[str, Tensor], it: DetectorTraining) -> set[str]:
+    after = it.net.state_dict()
+    return {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+
+
+def convolutions(it: DetectorTraining, *parts: str) -> set[str]:
+    """The weights of these parts but batch norm's."""
+    return {name for name in it.net.state_dict() if name.startswith(parts) and ".norm." not in name}
+
+
+REGIONS = ("stages.2.", "classifier.", "regressor.")
+
+
+@pytest.mark.parametrize("norm", ["frozen", "recompute"])
+@pytest.mark.parametrize(
+    ("fixed", "free"),
+    [(0, ("stem.", "stages.0.", "stages.1.")), (1, ("stages.1.",)), (2, ("nothing",))],
+)
+def test_what_is_fixed_keeps_its_bits_while_the_rest_moves(
+    make: Make, norm: str, fixed: int, free: tuple[str, ...]
+) -> None:
+    it = make(f"fixed_stages={fixed}", f"model.norm={norm}", "weight_decay=0.1")
+    before = state_of(it)
+    train(it)
+    assert changed(before, it) == convolutions(it, *free, "proposals.", *REGIONS)
+
+
+def test_group_norm_learns(make: Make) -> None:
+    it = make("model.norm=group")
+    before = state_of(it)
+    train(it)
+    assert changed(before, it) == set(before)
+    fixed = make("model.norm=group", "fixed_stages=1")
+    before = state_of(fixed)
+    train(fixed)
+    still = {name for name in before if name.startswith(("stem.", "stages.0."))}
+    assert changed(before, fixed) == set(before) - still
+
+
+@pytest.mark.parametrize(
+    ("step", "parts"),
+    [
+        (1, ("stages.1.", "proposals.")),
+        (2, ("stages.1.", *REGIONS)),
+        (3, ("proposals.",)),
+        (4, REGIONS),
+    ],
+)
+def test_each_of_the_four_steps_changes_its_parts(
+    make: Make, step: int, parts: tuple[str, ...]
+) -> None:
+    proposer = detector(seed=8).net if step == 2 else None
+    it = make("fixed_stages=1", step=step, proposer=proposer)
+    before = state_of(it)
+    theirs = sha256_of(proposer.state_dict()) if proposer else None
+    train(it)
+    assert changed(before, it) == convolutions(it, *parts)
+    if proposer:
+        assert sha256_of(proposer.state_dict()) == theirs
+
+
+def test_step_two_learns_from_the_proposals_of_another_net(make: Make) -> None:
+    theirs = detector(seed=8, sizes=(8, 14, 24), ratios=(1, 1.6, 2.8)).net
+    own, other = make(step=2), make(step=2, proposer=theirs)
+    (example, _) = own.batches(0)
+    proposed = own.net.proposals(own.net.features(example.image))
+
+    def regions(it: DetectorTraining) -> Tensor:
+        return it.targets(proposed, example, torch.Generator().manual_seed(0)).boxes
+
+    assert not torch.equal(regions(own), regions(other))
+    proposed = theirs.proposals(theirs.features(example.image))
+    assert torch.equal(regions(own), regions(other))
+
+
+def test_steps_of_proposals_report_nothing(make: Make) -> None:
+    for step in (1, 3):
+        it = make(step=step)
+        assert it.evaluate(lambda: None) == []
+        final = it.finish(lambda: None)
+        assert (final.reports, final.files) == ([], {})
+
+
+def test_recomputed_statistics_are_means_over_what_is_shown_at_the_beginning(make: Make) -> None:
+    kept, it = make(), make("model.norm=recompute")
+    before, state = kept.net.state_dict(), it.net.state_dict()
+    first = before["stem.0.conv.weight"]
+    assert torch.equal(state["stem.0.conv.weight"], first)
+    shown = [F.conv2d(e.image, first, padding=1) for k in range(2) for e in kept.batches(k)]
+    means = torch.stack([maps.mean((0, 2, 3)) for maps in shown]).mean(0)
+    variances = torch.stack([maps.var((0, 2, 3)) for maps in shown]).mean(0)
+    torch.testing.assert_close(state["stem.0.norm.running_mean"], means, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(state["stem.0.norm.running_var"], variances, rtol=1e-4, atol=1e-4)
+    for name, tensor in state.items():
+        if name.endswith(("running_mean", "running_var")):
+            assert not torch.allclose(tensor, before[name]), name
+    again = make("model.norm=recompute")
+    assert not changed(state_of(it), again)
+
+
+def test_a_trunk_that_a_step_left_keeps_its_statistics(make: Make) -> None:
+    """Steps 3 and 4 stand on the trunk of step 2; of a run that goes on it is in a checkpoint."""
+    it = detector(seed=8, norm="recompute")
+    for step in (3, 4):
+        made = make("model.norm=recompute", *LIKE, step=step, weights=it)
+        assert sha256_of(made.net.state_dict()) == sha256_of(it.net.state_dict())
+    going_on = make("model.norm=recompute", begun=True, weights=None)
+    assert not going_on.net.state_dict()["stem.0.norm.running_mean"].any()
+
+
+LIKE = ("model.sizes=[8, 14, 24]", "model.ratios=[1.0, 1.6]", "model.width=8")
+
+
+def blank(side: int, boxes: Tensor, labels: Tensor) -> Example:
+    image = torch.zeros(1, 3, side, side).to(memory_format=torch.channels_last)
+    return Example(image, boxes, labels, torch.zeros(0, 4), 1.0, (1, 2, 3))
+
+
+@pytest.mark.parametrize("step", [None, 1, 2])
+def test_a_picture_smaller_than_all_anchors_is_no_error(make: Make, step: int | None) -> None:
+    it = make(step=step)
+    example = blank(6, torch.tensor([[1.0, 1, 5, 5]]), torch.tensor([3]))
+    loss, error = it.losses_of(example)
+    assert loss.isfinite()
+    assert 0 <= error.item() <= 100
+    loss.backward()
+    if step == 1:
+        assert (loss.item(), error.item()) == (0, 0)
+
+
+@pytest.mark.parametrize("context", ["true", "false"])
+def test_a_picture_that_nothing_can_be_sampled_of_is_no_error(make: Make, context: str) -> None:
+    """Its objects were too small to be kept, and background must overlap some."""
+    it = make("sampling.background=0.1", f"model.context={context}", step=2)
+    loss, error = it.losses_of(blank(40, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)))
+    assert (loss.item(), error.item()) == (0, 0)
+    loss.backward()
+
+
+def test_shares_are_virtual_gpus(make: Make) -> None:
+    it = make("batch_size=4", "virtual_gpus=2")
+    first, second = it.shares_of(1)
+    assert (len(first), len(second)) == (2, 2)
+    assert [e.seed for e in first + second] == [e.seed for e in it.batches(1)]
+    assert it.epoch == 2  # 6 pictures, 4 at once
+
+
+def test_evaluation_is_of_the_first_pictures_and_leaves_training_as_it_was(make: Make) -> None:
+    it = make("search.threshold=0.0")
+    before, training = state_of(it), [m.training for m in it.net.modules()]
+    learning = [p.requires_grad for p in it.net.parameters()]
+    (row,) = it.evaluate(lambda: None)
+    assert (row["n"], row["set"]) == (2, "test")
+    assert not changed(before, it)
+    assert training == [m.training for m in it.net.modules()]
+    assert learning == [p.requires_grad for p in it.net.parameters()]
+    final = it.finish(lambda: None)
+    (report,) = final.reports
+    assert report["n"] == 3
+    assert list(final.files) == [FOUND]
+    assert len(report["per_class"]) == 10
+
+
+def test_the_detector_knows_its_classes_and_its_search(make: Make) -> None:
+    it = make()
+    made = it.detector([{"n": 1}])
+    assert (made.classes, made.ids) == (SCENES.test.classes, SCENES.test.ids)
+    assert made.search == it.recipe.search
+    assert DetectionRecipe.model_validate(made.recipe) == it.recipe
+    assert made.metrics == [{"n": 1}]
+    assert parts_of(it).error_of({"map_50": 87.5}) == 12.5

@@ -1,0 +1,405 @@
+"""Whole runs of detectors: repeatable, resumable anywhere, in one step or in four."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.detection.small import (
+    SCENES,
+    SHORT,
+    SMALL,
+    classifier,
+    classifier_file,
+    own_recipe,
+    scenes_folder,
+    short_recipe,
+)
+
+from reslab.detection import setup as prepare
+from reslab.detection.initial import load_weights
+from reslab.detection.model import load_detector
+from reslab.detection.recipe import DetectionRecipe
+from reslab.detection.train import train_detector
+from reslab.models.batchnorm import recompute_statistics
+from reslab.models.config import config_named
+from reslab.models.model_file import sha256_of
+from reslab.recipes import any_recipe, recipe_in
+from reslab.training.folder import RunFolder
+from reslab.training.run import Interrupted
+
+FOURFOLD = ("training=alternating", "fixed_stages=1", "iterations=4", "eval_every=2")
+
+
+@pytest.fixture(autouse=True)
+def few_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "digit_scenes", lambda: SCENES)
+    monkeypatch.setattr(prepare, "CALIBRATION", 2)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return classifier_file(tmp_path_factory.mktemp("weights"))
+
+
+def digests(run: Path) -> tuple[str, str]:
+    result = json.loads((run / "result.json").read_bytes())
+    return result["weights_sha256"], result["state_sha256"]
+
+
+def looks(run: Path) -> list[tuple[int, int]]:
+    """Iterations and pictures of the evaluations in the log."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [(row["iteration"], row["n"]) for row in rows if row["kind"] == "eval"]
+
+
+def after(times: int) -> Callable[[], int | None]:
+    """A SIGTERM that is there when the run asks for the so manieth time: it does after each update
+    and for each picture that it looks at."""
+    asked = 0
+
+    def stop() -> int | None:
+        nonlocal asked
+        asked += 1
+        return 15 if asked == times else None
+
+    return stop
+
+
+def resume(out: Path, **more: Any) -> dict[str, Any]:
+    """As `reslab resume` does."""
+    folder = RunFolder.open(out)
+    recipe, begun = recipe_in(folder), folder.environment()
+    assert isinstance(recipe, DetectionRecipe)
+    return train_detector(recipe, out, seed=begun["seed"], data=begun["data"], **more)
+
+
+@pytest.fixture(scope="module")
+def joint(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Path:
+    """A run that was never stopped."""
+    out = tmp_path_factory.mktemp("joint") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "digit_scenes", lambda: SCENES)
+        train_detector(short_recipe(), out, weights=weights)
+    return out
+
+
+@pytest.fixture(scope="module")
+def fourfold(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Path:
+    """The four steps, never stopped."""
+    out = tmp_path_factory.mktemp("fourfold") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "digit_scenes", lambda: SCENES)
+        train_detector(short_recipe(*FOURFOLD), out, weights=weights)
+    return out
+
+
+def test_a_run_folder_holds_what_a_classifiers_does(joint: Path) -> None:
+    names = {path.name for path in joint.iterdir()}
+    assert names == {
+        "recipe.json", "environment.json", "metrics.jsonl", "result.json", "model.safetensors",
+        "curves.svg", "detections.json", "preprocessing.safetensors", "checkpoints", ".lock",
+    }  # fmt: skip
+    rows = [json.loads(line) for line in (joint / "metrics.jsonl").read_text().splitlines()]
+    assert [row["iteration"] for row in rows if row["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
+    assert looks(joint) == [(4, 2), (6, 3)]
+    evaluated = [row for row in rows if row["kind"] == "eval"]
+    made = load_detector(joint)
+    assert sha256_of(made.net.state_dict()) == digests(joint)[0]
+    assert made.classes == SCENES.test.classes
+    result = json.loads((joint / "result.json").read_bytes())
+    (report,) = result["evaluation"]
+    assert report["map_50"] == evaluated[1]["map_50"]
+    assert len(report["per_class"]) == 10
+    assert isinstance(json.loads((joint / "detections.json").read_bytes()), list)
+
+
+@pytest.mark.parametrize(("updates", "times"), [(1, 1), (4, 4), (4, 6), (6, 8)])
+def test_stopped_and_gone_on_is_never_stopped(
+    joint: Path, weights: Path, tmp_path: Path, updates: int, times: int
+) -> None:
+    """At a checkpoint, between two, at the second picture of an evaluation, at the last update."""
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted) as stopped:
+        train_detector(short_recipe(), out, weights=weights, stop=after(times))
+    assert stopped.value.iteration == updates
+    assert not (out / "result.json").exists()
+    resume(out)
+    assert digests(out) == digests(joint)
+    assert looks(out) == looks(joint)
+    assert (out / "detections.json").read_bytes() == (joint / "detections.json").read_bytes()
+    assert load_detector(out).metrics == load_detector(joint).metrics
+
+
+def test_the_same_command_goes_on_too_and_a_finished_run_is_left(
+    joint: Path, weights: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train_detector(short_recipe(), out, weights=weights, stop=after(3))
+    train_detector(short_recipe(), out, weights=weights)
+    assert digests(out) == digests(joint)
+    told: list[Any] = []
+    train_detector(short_recipe(), out, weights=weights, tell=told.append)
+    assert [row["text"] for row in told] == ["this run is finished"]
+
+
+def test_a_run_without_a_checkpoint_finds_its_weights(
+    joint: Path, weights: Path, tmp_path: Path
+) -> None:
+    """Killed before its first checkpoint."""
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train_detector(short_recipe(), out, weights=weights, stop=after(1))
+    for checkpoint in (out / "checkpoints").iterdir():
+        checkpoint.unlink()
+    resume(out)
+    assert digests(out) == digests(joint)
+
+
+@pytest.mark.parametrize(
+    "changes", [["model.norm=recompute"], ["model.norm=group"], ["virtual_gpus=2"]]
+)
+def test_other_ways_to_train_go_on_as_well(
+    weights: Path, tmp_path: Path, changes: list[str]
+) -> None:
+    recipe = short_recipe("iterations=4", *changes)
+    given = None if "model.norm=group" in changes else weights
+    train_detector(recipe, tmp_path / "whole", weights=given)
+    with pytest.raises(Interrupted):
+        train_detector(recipe, tmp_path / "run", weights=given, stop=after(3))
+    resume(tmp_path / "run")
+    assert digests(tmp_path / "run") == digests(tmp_path / "whole")
+
+
+def state_of(run: Path) -> dict[str, torch.Tensor]:
+    return load_detector(run).net.state_dict()
+
+
+def alike(one: Path, other: Path, *parts: str) -> bool:
+    first, second = state_of(one), state_of(other)
+    names = [name for name in first if name.startswith(parts)]
+    assert names
+    return all(torch.equal(first[name], second[name]) for name in names)
+
+
+TRUNK = ("stem.", "stages.0.", "stages.1.")
+REGIONS = ("stages.2.", "classifier.", "regressor.")
+
+
+def test_four_steps_share_what_the_paper_shares(fourfold: Path) -> None:
+    """Proposals and regions have a trunk of their own at first; then both stand on the second."""
+    one, two, three = (fourfold / f"step{step}" for step in (1, 2, 3))
+    assert not alike(one, two, "stages.1.")
+    assert alike(one, two, "stem.", "stages.0.")  # fixed_stages=1
+    assert alike(two, three, *TRUNK)
+    assert alike(two, three, *REGIONS)
+    assert not alike(one, three, "proposals.")
+    assert alike(three, fourfold, *TRUNK)
+    assert alike(three, fourfold, "proposals.")
+    assert not alike(three, fourfold, *REGIONS)
+    for step, reports in ((one, 0), (two, 1), (three, 0), (fourfold, 1)):
+        assert len(json.loads((step / "result.json").read_bytes())["evaluation"]) == reports
+    recipe = recipe_in(RunFolder.open(two))
+    assert isinstance(recipe, DetectionRecipe)
+    assert (recipe.step, recipe.name) == (2, "digit-scenes-small-c4-step2")
+
+
+@pytest.mark.parametrize("times", [3, 4, 9, 12, 22])
+def test_four_steps_stopped_anywhere_go_on(
+    fourfold: Path, weights: Path, tmp_path: Path, times: int
+) -> None:
+    """Of 4 updates each: inside every step, between two, while the second looks at its pictures.
+
+    What goes on needs the weights' place alone, which the folder knows.
+    """
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted) as stopped:
+        train_detector(short_recipe(*FOURFOLD), out, weights=weights, stop=after(times))
+    assert f"reslab resume {out}" in str(stopped.value)
+    resume(out)
+    assert digests(out) == digests(fourfold)
+    for step in ("step1", "step2", "step3"):
+        assert digests(out / step) == digests(fourfold / step)
+
+
+def test_a_step_can_go_on_by_itself(fourfold: Path, weights: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train_detector(short_recipe(*FOURFOLD), out, weights=weights, stop=after(9))
+    resume(out / "step2")
+    assert digests(out / "step2") == digests(fourfold / "step2")
+    assert not (out / "step3").exists()
+    resume(out)
+    assert digests(out) == digests(fourfold)
+
+
+def test_finished_steps_may_be_deleted(fourfold: Path, weights: Path, tmp_path: Path) -> None:
+    shutil.copytree(fourfold, tmp_path / "run")
+    for step in (1, 2, 3):
+        shutil.rmtree(tmp_path / "run" / f"step{step}")
+    told: list[Any] = []
+    resume(tmp_path / "run", tell=told.append)
+    assert [row["text"] for row in told] == ["this run is finished"]
+    assert not (tmp_path / "run" / "step1").exists()
+
+
+def test_a_detector_is_trained_further(joint: Path, tmp_path: Path) -> None:
+    """One that learns at next to nothing is as it was."""
+    recipe = short_recipe("iterations=1", "learning_rate=1e-30", "weight_decay=0.0")
+    train_detector(recipe, tmp_path / "run", weights=joint)
+    assert digests(tmp_path / "run")[0] == digests(joint)[0]
+
+
+def test_what_it_learns_from_lowers_the_loss(weights: Path, tmp_path: Path) -> None:
+    recipe = short_recipe("iterations=30", "learning_rate=0.02", "eval_every=100", "drops=[]")
+    train_detector(recipe, tmp_path / "run", weights=weights)
+    rows = RunFolder.open(tmp_path / "run").rows()
+    losses = [row["loss"] for row in rows if row["kind"] == "train"]
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+
+
+@pytest.mark.parametrize("training", ["joint", "alternating"])
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ((), "starts from trained weights"),
+        (("model.norm=recompute",), "starts from trained weights"),
+        (("data=boxes",), "starts from trained weights|with --data"),
+    ],
+)
+def test_what_is_missing_is_said_before_there_is_a_folder(
+    tmp_path: Path, training: str, changes: tuple[str, ...], why: str
+) -> None:
+    recipe = short_recipe(f"training={training}", *changes)
+    with pytest.raises(ValueError, match=why) as caught:
+        train_detector(recipe, tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("training", ["joint", "alternating"])
+def test_what_does_not_fit_is_said_before_there_is_a_folder(
+    tmp_path: Path, weights: Path, training: str
+) -> None:
+    folder = scenes_folder(tmp_path / "scenes")
+    recipe = own_recipe(f"training={training}", "model.classes=9")
+    with pytest.raises(ValueError, match=r"model\.classes=10"):
+        train_detector(recipe, tmp_path / "run", weights=weights, data=folder)
+    other = classifier_file(folder, classifier(SMALL.model_copy(update={"widths": (4, 8, 9)})))
+    recipe = own_recipe(f"training={training}")
+    with pytest.raises(ValueError, match="the weights are of a net"):
+        train_detector(recipe, tmp_path / "run", weights=other, data=folder)
+    folded = classifier_file(folder, classifier(folded=True))
+    for norm in ("recompute", "group"):
+        recipe = own_recipe(f"training={training}", f"model.norm={norm}")
+        with pytest.raises(ValueError, match="batch norm was folded"):
+            train_detector(recipe, tmp_path / "run", weights=folded, data=folder)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_of_another_recipe_is_refused(joint: Path, weights: Path) -> None:
+    with pytest.raises(ValueError, match="holds a run of another recipe"):
+        train_detector(short_recipe("model.width=16"), joint, weights=weights)
+    with pytest.raises(ValueError, match="seed: 1 -> 2"):
+        train_detector(short_recipe(), joint, weights=weights, seed=2)
+
+
+def test_bad_pictures_are_skipped_if_they_are_few(weights: Path, tmp_path: Path) -> None:
+    folder = scenes_folder(tmp_path / "scenes")
+    (folder / "train" / "000002.png").write_bytes(b"no picture")
+    told: list[Any] = []
+    recipe = own_recipe("bad_limit=0.2", "iterations=4")
+    train_detector(recipe, tmp_path / "run", weights=weights, data=folder, tell=told.append)
+    notes = [row["text"] for row in told if row["kind"] == "note"]
+    assert any(text.startswith("skipped 000002.png") for text in notes)
+    (folder / "train" / "000003.png").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="2 of 6 pictures cannot be used"):
+        train_detector(recipe, tmp_path / "more", weights=weights, data=folder)
+
+
+# real processes, really killed
+
+KILLS = 20
+LONG = [*SHORT, "checkpoint_every=3", "eval_every=15", "data=boxes"]
+
+
+def command(out: Path, weights: Path, data: Path, changes: list[str]) -> list[str]:
+    return [
+        sys.executable, "-m", "reslab", "train", "digit-scenes-resnet20-c4", "--out", str(out),
+        "--weights", str(weights), "--data", str(data), *(f"--set={change}" for change in changes),
+    ]  # fmt: skip
+
+
+def lines(out: Path) -> int:
+    """Of all logs of a run, its steps included."""
+    return sum(len(log.read_bytes().splitlines()) for log in out.rglob("metrics.jsonl"))
+
+
+def killed_once(arguments: list[str], out: Path, more: int) -> bool:
+    """Run the command until the log has so many lines more than before; whether it was running."""
+    process = subprocess.Popen(
+        arguments, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL
+    )
+    begun, limit = lines(out), time.monotonic() + 120
+    while lines(out) < begun + more and process.poll() is None:
+        assert time.monotonic() < limit
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    return process.wait() == -signal.SIGKILL
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A classifier's file for the recipe's own trunk, and a folder of scenes."""
+    home = tmp_path_factory.mktemp("large")
+    made = classifier(config_named("resnet20"))
+    noise = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 60
+    recompute_statistics(made.net, (made.net(noise) for _ in range(2)))
+    return classifier_file(home, made), scenes_folder(home / "it")
+
+
+def must_survive(
+    large: tuple[Path, Path], tmp_path: Path, reslab: Callable[..., Any], kills: int,
+    iterations: int, training: str,
+) -> None:  # fmt: skip
+    """Killed so often, each time further on, and at last finished: the same bits."""
+    weights, data = large
+    changes = [*LONG, f"iterations={iterations}", f"training={training}"]
+    recipe = any_recipe("digit-scenes-resnet20-c4", weights=load_weights(weights))
+    assert isinstance(recipe, DetectionRecipe)
+    train_detector(recipe.with_changes(changes), tmp_path / "whole", weights=weights, data=data)
+    moments, out = random.Random(0), tmp_path / "run"
+    shown = iterations * (4 if training == "alternating" else 1)
+    command_ = command(out, weights, data, changes)
+    killed = 0
+    for _ in range(kills):
+        killed += killed_once(command_, out, moments.randint(1, max(shown // kills, 4)))
+    assert killed >= kills * 0.7
+    begun = (out / "recipe.json").exists()
+    done = reslab("resume", out) if begun else reslab(*command_[3:])
+    assert done.returncode == 0, done.stderr
+    assert digests(out) == digests(tmp_path / "whole")
+
+
+def test_killed_and_gone_on_is_never_killed(
+    large: tuple[Path, Path], tmp_path: Path, reslab: Callable[..., Any]
+) -> None:
+    must_survive(large, tmp_path, reslab, 1, 8, "joint")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("training", ["joint", "alternating"])
+def test_twenty_kills(
+    large: tuple[Path, Path], tmp_path: Path, reslab: Callable[..., Any], training: str
+) -> None:
+    must_survive(large, tmp_path, reslab, KILLS, 40, training)

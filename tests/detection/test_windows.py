@@ -1,0 +1,46 @@
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reslab.detection.roi import Rectangles, largest
+
+
+def rectangles(*rows: tuple[int, int, int, int, int]) -> Rectangles:
+    """picture, top, bottom, left, right"""
+    return Rectangles(*torch.tensor(rows).T)
+
+
+def test_by_hand() -> None:
+    features = torch.tensor([[[[1.0, 9, 2], [3, 4, 5]]], [[[-1, -2, -3], [-4, -5, -6]]]])
+    asked = rectangles(
+        (0, 0, 2, 0, 3), (0, 1, 2, 0, 2), (0, 0, 1, 2, 3),
+        (1, 0, 2, 1, 3), (1, 1, 1, 0, 3), (1, 0, 2, 3, 1),
+    )  # fmt: skip
+    assert largest(features, asked).tolist() == [[9], [4], [2], [-2], [0], [0]]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**31))
+def test_every_rectangle_of_a_map(height: int, width: int, seed: int) -> None:
+    """Values of few kinds, so that most are equal; what learns holds the largest value."""
+    rng = torch.Generator().manual_seed(seed)
+    features = torch.randint(-2, 3, (1, 2, height, width), generator=rng).double().requires_grad_()
+    rows = [(top, stop) for stop in range(height + 1) for top in range(stop)]
+    columns = [(left, stop) for stop in range(width + 1) for left in range(stop)]
+    all_of_them = [(0, *row, *column) for row in rows for column in columns]
+    some = [all_of_them[k] for k in torch.randperm(len(all_of_them), generator=rng)[:20].tolist()]
+    found = largest(features, rectangles(*some))
+    for (_, top, bottom, left, right), values in zip(some, found, strict=True):
+        part = features[0, :, top:bottom, left:right]
+        assert torch.equal(values, part.amax((1, 2)))
+        (gradient,) = torch.autograd.grad(values.sum(), features, retain_graph=True)
+        own = gradient[0, :, top:bottom, left:right]
+        assert gradient.sum() == own.sum() == 2
+        assert torch.equal((own * part).sum((1, 2)), values)
+
+
+def test_what_is_no_number_stays_so() -> None:
+    features = torch.zeros(1, 1, 4, 4)
+    features[0, 0, 2, 1] = float("nan")
+    found = largest(features, rectangles((0, 0, 4, 0, 4), (0, 0, 2, 0, 4)))
+    assert found.isnan().tolist() == [[True], [False]]

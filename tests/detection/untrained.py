@@ -1,0 +1,25 @@
+"""A small detector whose weights were drawn, and which is sure of what it sees all the same."""
+
+import torch
+
+from reslab.detection.model import Detector
+from reslab.detection.network import DetectorConfig, build_detector
+from reslab.detection.recipe import Search
+from reslab.models.config import cifar
+from reslab.models.preprocessing import Preprocessing
+
+CLASSES = ("person", "Schäferhund", "虎")
+IDS = ("1", "18", "tiger")
+
+
+def untrained_detector() -> Detector:
+    """Of pictures of some 40 to 100 pixels."""
+    config = DetectorConfig(
+        trunk=cifar(8, classes=3), classes=3, sizes=(8, 14, 24), width=16, pooled=8
+    )
+    net = build_detector(config, torch.Generator().manual_seed(1)).eval()
+    with torch.no_grad():
+        net.classifier.weight.mul_(150)
+    grey = torch.full((3, 1, 1), 120.0)
+    search = Search(shorter=48, longest=96, smallest=4, proposals=50, most=20)
+    return Detector(net, CLASSES, IDS, Preprocessing(grey, grey / 2), search, {}, [])

@@ -1,0 +1,60 @@
+"""Small sets of encoded pictures, kept in memory."""
+
+import io
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from reslab.data.datasets import PictureSet
+from reslab.data.decode import BadPicture
+
+Album = Callable[..., PictureSet]
+
+
+def encoded(picture: np.ndarray) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(picture).save(data, "PNG")
+    return data.getvalue()
+
+
+@pytest.fixture
+def album() -> Album:
+    """A set of arrays, uint8 [H, W, 3]; a file for None is damaged."""
+
+    def make(
+        pictures: Sequence[np.ndarray | None],
+        labels: Sequence[int],
+        classes: Sequence[str] = ("red", "green", "blue"),
+        ids: Sequence[str] = (),
+    ) -> PictureSet:
+        files = {
+            f"{at}.png": b"no picture" if picture is None else encoded(picture)
+            for at, picture in enumerate(pictures)
+        }
+
+        def read(file: str) -> bytes:
+            if file not in files:
+                raise BadPicture(f"{file}: not here")
+            return files[file]
+
+        names = tuple(classes)
+        return PictureSet(
+            "album", list(files), torch.tensor(labels), names, tuple(ids) or names, read
+        )
+
+    return make
+
+
+@pytest.fixture
+def photographs() -> list[np.ndarray]:
+    """Five random pictures of different shapes, smooth enough to be resized."""
+    rng = np.random.default_rng(0)
+    shapes = [(40, 40), (40, 61), (57, 40), (48, 48), (90, 50)]
+    coarse = [rng.integers(0, 256, (9, 9, 3), dtype=np.uint8) for _ in shapes]
+    return [
+        np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+        for small, (height, width) in zip(coarse, shapes, strict=True)
+    ]

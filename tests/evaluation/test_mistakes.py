@@ -1,0 +1,102 @@
+import base64
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from reslab.data.datasets import ImageSet, PictureSet
+from reslab.evaluation.mistakes import mistakes_from, mistakes_json, thumbnail, worst_mistakes
+
+CLASSES = ("ant", "bee", "cat")
+# right; wrong and sure; wrong and unsure; wrong and surest; not a number; all alike
+PROBABILITIES = [
+    [0.90, 0.05, 0.05],
+    [0.10, 0.80, 0.10],
+    [0.30, 0.30, 0.40],
+    [0.01, 0.01, 0.98],
+    [float("nan")] * 3,
+    [1 / 3] * 3,
+]
+LABELS = torch.tensor([0, 0, 1, 1, 2, 1])
+
+
+def numbered(side: int = 4) -> ImageSet:
+    images = torch.arange(6, dtype=torch.uint8).reshape(6, 1, 1, 1).repeat(1, 3, side, side)
+    return ImageSet("test", images, LABELS, CLASSES)
+
+
+def pixels_of(address: str) -> np.ndarray:
+    head, data = address.split(",")
+    assert head in ("data:image/png;base64", "data:image/jpeg;base64")
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+
+
+def logs() -> Tensor:
+    return torch.tensor(PROBABILITIES).log()
+
+
+def test_the_surest_wrong_answers_come_first() -> None:
+    found = worst_mistakes(logs(), LABELS, numbered())
+    assert [it.file for it in found] == ["picture 3", "picture 1", "picture 2", "picture 5"]
+    assert [(it.truth, it.predicted) for it in found] == [
+        ("bee", "cat"), ("ant", "bee"), ("bee", "cat"), ("bee", "ant"),
+    ]  # fmt: skip
+    assert [it.probability for it in found] == pytest.approx([0.98, 0.8, 0.4, 1 / 3])
+    assert [it.truth_probability for it in found] == pytest.approx([0.01, 0.1, 0.3, 1 / 3])
+    assert {it.set for it in found} == {"test"}
+    assert [pixels_of(it.picture)[0, 0, 0] for it in found] == [3, 1, 2, 5]  # lossless
+
+
+def test_no_more_than_are_asked_for_and_no_picture_that_is_right() -> None:
+    assert len(worst_mistakes(logs(), LABELS, numbered(), count=2)) == 2
+    right = torch.tensor([0, 1, 2, 2, 2, 0])
+    found = worst_mistakes(logs(), right, numbered())
+    assert found == []
+
+
+def test_mistakes_of_files_have_their_names_and_thumbnails(tmp_path: Path) -> None:
+    def encoded(shade: int) -> bytes:
+        data = io.BytesIO()
+        Image.new("RGB", (640, 320), (shade, 0, 0)).save(data, "PNG")
+        return data.getvalue()
+
+    files = {f"bee/{shade}.png": encoded(shade) for shade in range(0, 240, 40)}
+    pictures = PictureSet("validation", list(files), LABELS, CLASSES, CLASSES, files.__getitem__)
+    first = worst_mistakes(logs(), LABELS, pictures)[0]
+    assert (first.set, first.file) == ("validation", "bee/120.png")
+    small = pixels_of(first.picture)
+    assert small.shape == (80, 160, 3)
+    assert abs(int(small[40, 80, 0]) - 120) < 8  # JPEG
+
+
+@pytest.mark.parametrize(
+    ("size", "expected", "kind"),
+    [((32, 32), (32, 32), "png"), ((80, 60), (80, 60), "png"), ((100, 90), (100, 90), "jpeg"),
+     ((90, 900), (16, 160), "jpeg")],
+)  # fmt: skip
+def test_a_thumbnail_is_never_enlarged(size, expected, kind: str) -> None:
+    address = thumbnail(np.zeros((size[1], size[0], 3), np.uint8))
+    assert address.startswith(f"data:image/{kind};base64,")
+    assert pixels_of(address).shape == (expected[1], expected[0], 3)
+
+
+def test_json_brings_them_back() -> None:
+    found = worst_mistakes(logs(), LABELS, numbered())
+    text = json.dumps(mistakes_json(found), allow_nan=False)
+    assert mistakes_from(json.loads(text)) == found
+
+
+def test_a_file_that_is_none_or_fetches_pictures_is_refused() -> None:
+    content = mistakes_json(worst_mistakes(logs(), LABELS, numbered()))
+    with pytest.raises(ValueError, match="no mistakes"):
+        mistakes_from({"errors": []})
+    with pytest.raises(ValueError, match="no mistakes"):
+        mistakes_from({"mistakes": [{"file": "a"}]})
+    content["mistakes"][0]["picture"] = "https://example.org/a.png"
+    with pytest.raises(ValueError, match="not inside the file"):
+        mistakes_from(content)

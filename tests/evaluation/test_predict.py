@@ -1,0 +1,308 @@
+import io
+import math
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from reslab.data.builtin import load_digits
+from reslab.data.decode import BadPicture
+from reslab.evaluation.predict import Prediction, Predictor, load
+from reslab.evaluation.scoring import at_sides
+from reslab.evaluation.views import TenCrop
+from reslab.models.config import cifar
+from reslab.models.model_file import Model, model_bytes
+from reslab.models.preprocessing import Preprocessing, minus_mean
+from reslab.models.resnet import ResNet, build_resnet
+
+COLOURS = ("red", "green", "blue")
+
+
+class Brightness(nn.Module):
+    """The scores of three classes are the mean red, green and blue, over a hundred."""
+
+    config = cifar(8, classes=3)
+    fc = nn.Linear(1, 1)  # tells what numbers a network computes in
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean((2, 3)) / 100
+
+    def dense(self, images: Tensor, window: int) -> Tensor:
+        return images / 100
+
+
+def colours(size: int | None = None, **changes) -> Predictor:
+    """A predictor whose answers can be worked out by hand."""
+    preprocessing = Preprocessing(
+        torch.zeros(3, 1, 1), torch.ones(3, 1, 1), resize=size and size + 2, size=size
+    )
+    net = cast(ResNet, Brightness())
+    model = Model(net, COLOURS, replace(preprocessing, **changes), {}, [])
+    return Predictor(model)
+
+
+def plain(red: int, green: int, blue: int, size: tuple[int, int] = (8, 8)) -> np.ndarray:
+    return np.full((*size, 3), (red, green, blue), dtype=np.uint8)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "PNG")
+    return data.getvalue()
+
+
+def softmax(*scores: float) -> list[float]:
+    total = sum(map(math.exp, scores))
+    return [math.exp(score) / total for score in scores]
+
+
+def test_probabilities_worked_by_hand_best_first() -> None:
+    expected = softmax(1.0, 2.5, 0.5)
+    found = colours().predict(plain(100, 250, 50))
+    assert [it.name for it in found] == ["green", "red", "blue"]
+    assert [it.probability for it in found] == pytest.approx(
+        [expected[1], expected[0], expected[2]], rel=1e-5
+    )
+    assert str(found[0]) == f" {100 * expected[1]:.1f} %  green"
+
+
+def test_the_model_files_preprocessing_decides() -> None:
+    mean = torch.tensor([0.0, 250.0, 0.0]).reshape(3, 1, 1)
+    picture = plain(100, 250, 50)
+    assert colours(mean=mean).predict(picture)[0].name == "red"
+    assert colours(channels="BGR").predict(plain(200, 0, 0))[0].name == "blue"
+    std = torch.tensor([1.0, 100.0, 1.0]).reshape(3, 1, 1)
+    assert colours(std=std).predict(picture)[0].name == "red"
+
+
+def test_only_the_centre_crop_counts() -> None:
+    """Shorter side 10 of a picture that has it, centre 8: a green frame is cut off."""
+    pixels = plain(0, 255, 0, (10, 30))
+    pixels[1:9, 11:19] = (255, 0, 0)
+    found = colours(size=8).predict(pixels)
+    assert found[0].name == "red"
+    assert found[0].probability == pytest.approx(softmax(2.55, 0, 0)[0], rel=1e-5)
+
+
+def test_ten_crop_is_the_mean_of_ten_probabilities() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 14, 3), dtype=np.uint8)
+    sized = at_sides(pixels, [10], "picture")
+    by_hand = torch.stack([
+        (view.of(sized[10]).float().mean((1, 2)) / 100).softmax(0)
+        for view in TenCrop(10, 8).views()
+    ]).mean(0)  # fmt: skip
+    found = {it.name: it.probability for it in colours(8).predict(pixels, protocol="ten-crop")}
+    assert [found[name] for name in COLOURS] == pytest.approx(by_hand.tolist(), rel=1e-5)
+
+
+def test_multi_scale_averages_over_positions() -> None:
+    """Left half red, right half green: the mean of two softmaxes, and not one of the mean."""
+    pixels = plain(200, 0, 0, (8, 8))
+    pixels[:, 4:] = (0, 200, 0)
+    found = colours(8).predict(pixels, protocol="multi-scale:8,no-flip")
+    high, _, low = softmax(2, 0, 0)
+    assert {it.name: it.probability for it in found} == pytest.approx(
+        {"red": (high + low) / 2, "green": (high + low) / 2, "blue": low}, rel=1e-5
+    )
+    assert [it.name for it in found] == ["red", "green", "blue"]  # equal: the lower index first
+
+
+def test_a_picture_may_be_a_file_bytes_an_array_or_pillows(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    file = tmp_path / "picture.png"
+    file.write_bytes(png(pixels))
+    model = colours()
+    expected = model.predict(pixels)
+    for picture in (file, str(file), png(pixels), Image.fromarray(pixels)):
+        assert model.predict(picture) == expected
+    assert model.predict([pixels, file]) == [expected, expected]
+    assert model.predict([]) == []
+
+
+def test_a_picture_of_pillows_is_turned_upright_and_made_rgb() -> None:
+    pixels = plain(0, 200, 0, (8, 12))
+    pixels[:, :6] = (200, 0, 0)  # left half red
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees: the left becomes the top
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "PNG", exif=exif)
+    opened = Image.open(io.BytesIO(data.getvalue()))
+    model = colours(6)
+    assert model.predict(opened) == model.predict(data.getvalue())
+    grey = Image.new("L", (8, 8), 77)
+    assert colours().predict(grey) == colours().predict(plain(77, 77, 77))
+    with pytest.raises(BadPicture, match="32-bit grey"):
+        colours().predict(Image.new("F", (8, 8), 0.5))
+
+
+def test_sizes_may_differ_and_answers_keep_their_places() -> None:
+    sizes = [(8, 8), (6, 9), (8, 8), (20, 8), (6, 9)]
+    pictures = [plain(10 * k, 200 - 9 * k, 5, size) for k, size in enumerate(sizes * 15)]
+    model = colours()
+    together = model.predict(pictures, top=3)
+    for found, picture in zip(together, pictures, strict=True):
+        for one, other in zip(found, model.predict(picture), strict=True):
+            assert one.name == other.name
+            assert one.probability == pytest.approx(other.probability, rel=1e-5)
+
+
+def test_top_is_at_most_the_number_of_classes() -> None:
+    assert len(colours().predict(plain(1, 2, 3), top=2)) == 2
+    found = colours().predict(plain(1, 2, 3), top=50)
+    assert len(found) == 3
+    assert sum(it.probability for it in found) == pytest.approx(1)
+    with pytest.raises(ValueError, match="top=0"):
+        colours().predict(plain(1, 2, 3), top=0)
+
+
+def test_ids_are_the_names_where_there_are_no_others() -> None:
+    model = colours().model
+    assert Predictor(model).predict(plain(9, 0, 0))[0].id == "red"
+    found = Predictor(replace(model, ids=("n1", "n2", "n3"))).predict(plain(9, 0, 0))
+    assert (found[0].name, found[0].id) == ("red", "n1")
+
+
+def test_a_bad_picture_is_an_answer_among_others(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no picture")
+    pictures = [plain(9, 0, 0), bad, tmp_path / "missing.png", tmp_path, plain(0, 0, 9)]
+    found = list(colours().each(pictures, top=1))
+    assert [it[0].name for it in found if isinstance(it, list)] == ["red", "blue"]
+    assert [type(it) for it in found] == [list, BadPicture, BadPicture, BadPicture, list]
+    assert str(found[1]).startswith(f"{bad}: not a picture")
+    assert str(found[2]) == f"{tmp_path / 'missing.png'}: no such file or directory"
+    with pytest.raises(BadPicture, match=r"bad\.jpg"):
+        colours().predict(pictures)
+
+
+def test_a_picture_of_pillows_may_be_truncated() -> None:
+    noise = np.random.default_rng(2).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    opened = Image.open(io.BytesIO(png(noise)[:9000]))
+    (found,) = colours().each([opened])
+    assert str(found).startswith("the picture: ")
+    assert isinstance(found, BadPicture)
+
+
+def test_a_picture_that_would_fill_the_memory_is_bad(tmp_path: Path) -> None:
+    file = tmp_path / "thin.png"
+    file.write_bytes(png(plain(9, 0, 0, (3, 153))))
+    found = list(colours(6).each([file, plain(9, 0, 0, (3, 150))], top=1))
+    assert str(found[0]) == f"{file}: 153 x 3 pixels; at most 50 to 1 are shown"
+    assert isinstance(found[1], list)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), np.zeros((3, 8, 8), np.uint8),
+        np.zeros((0, 8, 3), np.uint8),
+    ],
+)  # fmt: skip
+def test_an_array_of_another_shape_or_type_is_refused(array: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"RGB uint8 \[H, W, 3\], not"):
+        colours().predict(array)
+
+
+def test_scores_that_are_no_numbers_are_not_passed_off_as_an_answer() -> None:
+    with pytest.raises(RuntimeError, match="not numbers"):
+        colours(mean=torch.full((3, 1, 1), torch.nan)).predict(plain(1, 2, 3))
+
+
+def test_a_protocol_that_is_unknown_is_refused_before_any_work() -> None:
+    with pytest.raises(ValueError, match="did you mean 'ten-crop'"):
+        colours(8).each([], protocol="tencrop")
+
+
+def test_a_net_with_a_mean_picture_gets_its_own_size_and_says_so_once() -> None:
+    """Shorter side to the net's, then the centre: left and right of a wide picture are cut off."""
+    model = colours(mean=torch.zeros(3, 8, 8))
+    pixels = plain(0, 255, 0, (16, 48))
+    pixels[:, 16:32] = (255, 0, 0)
+    with pytest.warns(UserWarning, match="pictures of 8x8 only") as said:
+        found = list(model.each([pixels] * 70, top=1))
+    assert len(said) == 1
+    assert {it[0].name for it in found if isinstance(it, list)} == {"red"}
+    model.predict(plain(1, 2, 3))  # of its size: nothing to say, and warnings are errors here
+
+
+def test_large_pictures_do_not_wait_for_the_whole_list() -> None:
+    """Pictures are read a bounded number ahead of the answers."""
+    read = 0
+
+    def endless():
+        nonlocal read
+        while True:
+            read += 1
+            yield plain(9, 0, 0)
+
+    answers = colours().each(endless(), top=1)
+    assert all(isinstance(answer, list) for answer in islice(answers, 100))
+    assert read < 300
+
+
+@pytest.fixture(scope="module")
+def random_net(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("model") / "model.safetensors"
+    net = build_resnet(cifar(8, classes=3), torch.Generator().manual_seed(1)).eval()
+    mean = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(2)) * 255
+    out.write_bytes(model_bytes(Model(net, COLOURS, minus_mean(mean), {}, [])))
+    return out
+
+
+def test_a_model_file_predicts_what_its_scores_say(random_net: Path) -> None:
+    model = load(random_net)
+    pixels = np.random.default_rng(3).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    images = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+    expected = model(images).softmax(1)[0].sort(descending=True)
+    found = model.predict(png(pixels))
+    assert [it.name for it in found] == [COLOURS[k] for k in expected.indices.tolist()]
+    assert [it.probability for it in found] == pytest.approx(expected.values.tolist(), rel=1e-4)
+    assert model.classes == COLOURS
+    assert isinstance(found[0], Prediction)
+
+
+class LeastSquares(nn.Module):
+    """A linear classifier of digits, fitted in one step."""
+
+    fc = Brightness.fc
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        super().__init__()
+        targets = nn.functional.one_hot(labels, 10).double()
+        pixels = self.flat(images).double()
+        ridge = 1e4 * len(pixels) * torch.eye(257, dtype=torch.float64)
+        weight = torch.linalg.solve(pixels.T @ pixels + ridge, pixels.T @ targets)
+        self.weight = weight.float()
+
+    @staticmethod
+    def flat(images: Tensor) -> Tensor:
+        flat = images[:, 0].flatten(1)
+        return torch.cat([flat, torch.full_like(flat[:, :1], 100.0)], dim=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 10 * self.flat(images) @ self.weight
+
+
+def test_a_model_of_digits_names_enlarged_digits() -> None:
+    sets = load_digits()
+    zero = minus_mean(torch.zeros(3, 16, 16))
+    net = LeastSquares(sets.train.images.float(), sets.train.labels)
+    model = Predictor(Model(cast(ResNet, net), sets.test.classes, zero, {}, []))
+    small = [image.permute(1, 2, 0).numpy() for image in sets.test.images[:100]]
+    large = [Image.fromarray(it).resize((160, 160), Image.Resampling.BICUBIC) for it in small]
+    truth = [str(label) for label in sets.test.labels[:100].tolist()]
+    with pytest.warns(UserWarning, match="16x16 only"):
+        found = model.predict(large, top=1)
+    right = sum(answer[0].name == label for answer, label in zip(found, truth, strict=True))
+    own = sum(
+        answer[0].name == label
+        for answer, label in zip(model.predict(small, top=1), truth, strict=True)
+    )
+    assert own >= 90
+    assert right >= own - 2

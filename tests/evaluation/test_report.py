@@ -1,0 +1,125 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from reslab.data.datasets import ImageSet
+from reslab.evaluation.report import Report, classify
+from reslab.evaluation.scoring import RANGE
+
+
+def coded(count: int, classes: int) -> ImageSet:
+    """Pictures whose first pixel is their label, and second whether a net should get it."""
+    labels = torch.arange(count) % classes
+    images = torch.zeros(count, 3, 2, 2, dtype=torch.uint8)
+    images[:, 0, 0, 0] = labels
+    return ImageSet("test", images, labels, tuple(str(c) for c in range(classes)))
+
+
+def reader(images: torch.Tensor, classes: int = 10) -> torch.Tensor:
+    """Reads the label, but is off by one for labels 0 and 1."""
+    label = images[:, 0, 0, 0].long()
+    return torch.nn.functional.one_hot(torch.where(label < 2, label + 1, label), classes).float()
+
+
+@pytest.mark.parametrize("count", [10, RANGE, RANGE + 10, 3 * RANGE - 10])
+def test_each_picture_counts_once(count: int) -> None:
+    seen = 0
+
+    def model(images: torch.Tensor) -> torch.Tensor:
+        nonlocal seen
+        seen += len(images)
+        return reader(images)
+
+    report = classify(model, coded(count, 10))
+    assert seen == report.n == count
+    assert report.top1_error == pytest.approx(20.0)
+    right = math.log(9 + math.e) - 1
+    wrong = math.log(9 + math.e)
+    assert report.loss == pytest.approx(0.8 * right + 0.2 * wrong, rel=1e-5)
+
+
+def test_top5_of_three_classes_is_top3() -> None:
+    report = classify(lambda x: reader(x, 3), coded(9, 3))
+    assert report.top5_error == 0.0
+    assert report.top1_error == pytest.approx(100 * 6 / 9)
+
+
+def test_a_report_names_its_protocol_and_count() -> None:
+    assert "one-crop, n=10" in str(classify(reader, coded(10, 10)))
+
+
+def test_an_empty_set_is_refused() -> None:
+    with pytest.raises(ValueError, match="no pictures"):
+        classify(reader, coded(0, 10))
+
+
+def test_pictures_that_do_not_decode_are_named_and_left_out(album) -> None:
+    red = np.zeros((2, 2, 3), np.uint8)
+    red[..., 0] = 255
+    heard: list[dict] = []
+    pictures = album([red, None, red, red], [0, 0, 1, 0])
+    report = classify(lambda x: x.float().mean((2, 3)), pictures, tell=heard.append)
+    assert (report.n, report.skipped) == (3, 1)
+    assert report.top1_error == pytest.approx(100 / 3)
+    (bad,) = [row["text"] for row in heard if row["kind"] == "bad"]
+    assert bad.startswith("1.png: ")
+    assert "1 skipped" in str(report)
+    assert report.as_dict()["skipped"] == 1
+
+
+def test_a_set_of_bad_pictures_is_no_result(album) -> None:
+    with pytest.raises(ValueError, match="not one picture of album"):
+        classify(reader, album([None, None], [0, 1]))
+
+
+def test_class_by_class() -> None:
+    """Labels 0 and 1 are taken for 1 and 2, all others are right."""
+    report = classify(lambda x: reader(x, 4), coded(9, 4))
+    assert [row["class"] for row in report.per_class] == ["0", "1", "2", "3"]
+    assert [row["n"] for row in report.per_class] == [3, 2, 2, 2]
+    assert [row["top1_error"] for row in report.per_class] == [100, 100, 0, 0]
+    assert [row["taken_for"] for row in report.per_class] == [[["1", 3]], [["2", 2]], [], []]
+    assert report.confusion == [[0, 3, 0, 0], [0, 0, 2, 0], [0, 0, 2, 0], [0, 0, 0, 2]]
+
+
+def test_classes_without_pictures_have_no_error(album) -> None:
+    pictures = album([np.zeros((2, 2, 3), np.uint8)], [2], ids=("n1", "n2", "n3"))
+    (row,) = classify(lambda x: x.float().mean((2, 3)), pictures).per_class
+    assert (row["class"], row["id"], row["n"], row["top1_error"]) == ("blue", "n3", 1, 100.0)
+
+
+def test_a_matrix_is_for_few_classes_and_rows_for_a_thousand() -> None:
+    assert classify(lambda x: reader(x, 101), coded(9, 101)).confusion is None
+    assert len(classify(lambda x: reader(x, 1000), coded(9, 1000)).per_class) == 9
+    assert classify(lambda x: reader(x, 1001), coded(9, 1001)).per_class == ()
+
+
+def test_scores_that_are_no_numbers_take_a_picture_for_nothing() -> None:
+    report = classify(lambda x: reader(x) * torch.nan, coded(20, 10))
+    assert (report.top1_error, report.top5_error) == (100.0, 100.0)
+    assert sum(map(sum, report.confusion or [])) == 0
+
+
+def test_a_report_comes_back_from_json() -> None:
+    report = classify(reader, coded(30, 10))
+    assert list(report.as_dict())[:6] == [
+        "set", "protocol", "n", "top1_error", "top5_error", "loss",
+    ]  # fmt: skip
+    again = Report(**json.loads(json.dumps(report.as_dict() | report.details())))
+    assert str(again) == str(report)
+    assert again.details() == report.details()
+    assert report.top1_interval == pytest.approx((9.51, 37.31), abs=0.005)  # 6 of 30
+
+
+def test_reports_of_before_are_read() -> None:
+    core = {"set": "test", "protocol": "one-crop", "n": 10, "loss": 0.5}
+    old = Report(**core, top1_error=20.0, top5_error=0.0)
+    assert str(old) == "test: top-1 error 20.00 %, top-5 error 0.00 %  (one-crop, n=10)"
+
+
+def test_a_model_of_other_classes_is_refused() -> None:
+    with pytest.raises(ValueError, match="scores 10 classes, the set has 3"):
+        classify(reader, coded(9, 3))

@@ -1,0 +1,194 @@
+"""Kept scores: nothing is computed twice, and nothing is believed that does not belong."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from reslab.data.datasets import ImageSet, PictureSet
+from reslab.evaluation import score_cache as vault_module
+from reslab.evaluation.report import Report, classify
+from reslab.evaluation.score_cache import Vault
+from reslab.evaluation.views import MultiScale, OneCrop, TenCrop, ViewProtocol
+
+
+@dataclass
+class Watched:
+    """A network of the pixels alone that counts what it is shown."""
+
+    shown: int = 0
+    kinds: list[str] = field(default_factory=list)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        self.shown += len(images)
+        return images.float()[:, :, 0, 0] / 50
+
+    def dense(self, images: Tensor) -> Tensor:
+        self.shown += len(images)
+        return images.float() / 50
+
+
+def forbidden(images: Tensor) -> Tensor:
+    raise AssertionError("computed again")
+
+
+@pytest.fixture
+def pictures(album, photographs) -> PictureSet:
+    return album([*photographs, None], [0, 1, 2, 0, 1, 2])
+
+
+def kept(model, pictures, protocol: ViewProtocol, folder: Path, **how) -> tuple[Report, list[str]]:
+    heard: list[str] = []
+    keeper = Vault(folder, how.pop("digest", "weights"), how.pop("keep", True))
+    report = classify(
+        model, pictures, protocol, vault=keeper,
+        tell=lambda row: heard.append(row["text"]) if "text" in row else None,
+    )  # fmt: skip
+    return report, heard
+
+
+PROTOCOLS = [OneCrop(36, 32), TenCrop(36, 32), MultiScale((32, 48))]
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS, ids=str)
+def test_kept_scores_give_the_same_report_without_the_model(
+    pictures: PictureSet, tmp_path: Path, protocol: ViewProtocol, monkeypatch
+) -> None:
+    fresh = classify(Watched(), pictures, protocol)
+    first, _ = kept(Watched(), pictures, protocol, tmp_path)
+    monkeypatch.setattr(PictureSet, "picture", forbidden)
+    again, heard = kept(forbidden, pictures, protocol, tmp_path, keep=False)
+    assert fresh == first == again
+    count = len(protocol.views())
+    assert any(f"{count} of {count} views from kept scores" in line for line in heard)
+    assert any(line.startswith("5.png: ") for line in heard)  # still named
+
+
+@pytest.mark.parametrize(
+    ("whole", "part"),
+    [
+        (TenCrop(36, 32), OneCrop(36, 32)),
+        (MultiScale((32, 40, 48)), MultiScale((48,), flip=False)),
+        (MultiScale((32, 40, 48)), MultiScale((40, 32))),
+    ],
+    ids=str,
+)
+def test_a_part_of_a_protocol_computes_nothing(
+    pictures: PictureSet, tmp_path: Path, whole: ViewProtocol, part: ViewProtocol
+) -> None:
+    kept(Watched(), pictures, whole, tmp_path)
+    found, _ = kept(forbidden, pictures, part, tmp_path)
+    assert found == classify(Watched(), pictures, part)
+
+
+def test_only_missing_views_are_computed(pictures: PictureSet, tmp_path: Path) -> None:
+    kept(Watched(), pictures, OneCrop(36, 32), tmp_path)
+    model = Watched()
+    found, heard = kept(model, pictures, TenCrop(36, 32), tmp_path)
+    assert model.shown == 9 * 5
+    assert any("1 of 10 views from kept scores" in line for line in heard)
+    assert found == classify(Watched(), pictures, TenCrop(36, 32))
+
+
+def test_nothing_is_written_or_read_unless_asked(pictures: PictureSet, tmp_path: Path) -> None:
+    reads: list[str] = []
+    original = pictures.read
+
+    def read(file: str) -> bytes:
+        reads.append(file)
+        return original(file)
+
+    watched = PictureSet(
+        "album", pictures.files, pictures.labels, pictures.classes, pictures.ids, read
+    )
+    kept(Watched(), watched, OneCrop(36, 32), tmp_path / "scores", keep=False)
+    assert not (tmp_path / "scores").exists()
+    assert len(reads) == len(pictures)
+
+
+def test_other_weights_are_not_these(pictures: PictureSet, tmp_path: Path) -> None:
+    kept(Watched(), pictures, OneCrop(36, 32), tmp_path)
+    model = Watched()
+    _, heard = kept(model, pictures, OneCrop(36, 32), tmp_path, digest="others")
+    assert model.shown == 5
+    assert any("holds the scores of another model: not used" in line for line in heard)
+
+
+@pytest.mark.parametrize("change", ["pixels", "label", "class"])
+def test_another_set_is_not_this(album, photographs, tmp_path: Path, change: str) -> None:
+    labels, classes = [0, 1, 2, 0, 1], ["red", "green", "blue"]
+    kept(Watched(), album(photographs, labels, classes), OneCrop(36, 32), tmp_path)
+    if change == "pixels":
+        photographs[3] = np.ascontiguousarray(photographs[3][::-1])
+    elif change == "label":
+        labels[4] = 2
+    else:
+        classes[0] = "rot"
+    model = Watched()
+    kept(model, album(photographs, labels, classes), OneCrop(36, 32), tmp_path)
+    assert model.shown == 5
+
+
+def test_a_mended_picture_is_seen(album, photographs, tmp_path: Path) -> None:
+    damaged = album([*photographs[:2], None], [0, 1, 2])
+    kept(Watched(), damaged, OneCrop(36, 32), tmp_path)
+    report, _ = kept(Watched(), album(photographs[:3], [0, 1, 2]), OneCrop(36, 32), tmp_path)
+    assert (report.n, report.skipped) == (3, 0)
+
+
+def flip_a_byte(data: bytes) -> bytes:
+    at = len(data) - 5
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage", [flip_a_byte, lambda data: data[:-9], lambda data: b"", lambda data: b"x" * 64],
+    ids=["byte", "cut", "empty", "other"],
+)  # fmt: skip
+def test_damaged_files_are_computed_again(pictures: PictureSet, tmp_path: Path, damage) -> None:
+    first, _ = kept(Watched(), pictures, OneCrop(36, 32), tmp_path)
+    (file,) = tmp_path.rglob("*.safetensors")
+    file.write_bytes(damage(file.read_bytes()))
+    again, heard = kept(Watched(), pictures, OneCrop(36, 32), tmp_path)
+    assert any("is damaged, or no file of scores" in line for line in heard)
+    assert again == first
+    assert kept(forbidden, pictures, OneCrop(36, 32), tmp_path)[0] == first
+
+
+def test_a_file_of_somebody_else_is_not_used(pictures: PictureSet, tmp_path: Path) -> None:
+    kept(Watched(), pictures, OneCrop(36, 32), tmp_path)
+    (file,) = tmp_path.rglob("*.safetensors")
+    save_file({"something": torch.zeros(3)}, file)
+    model = Watched()
+    _, heard = kept(model, pictures, OneCrop(36, 32), tmp_path)
+    assert model.shown == 5
+    assert any("not used" in line for line in heard)
+
+
+def test_a_kill_while_writing_leaves_no_half_file(
+    pictures: PictureSet, tmp_path: Path, monkeypatch
+) -> None:
+    def killed(tensors, file, facts) -> None:
+        Path(file).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(vault_module, "save_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        kept(Watched(), pictures, OneCrop(36, 32), tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_sets_in_memory_are_known_by_their_pixels(tmp_path: Path) -> None:
+    images = torch.randint(0, 256, (7, 3, 4, 4), dtype=torch.uint8)
+    one = ImageSet("test", images, torch.arange(7) % 3, ("a", "b", "c"))
+    report, _ = kept(Watched(), one, OneCrop(), tmp_path)
+    assert kept(forbidden, one, OneCrop(), tmp_path)[0] == report
+    images = images.clone()
+    images[6, 2, 3, 3] += 1
+    model = Watched()
+    kept(model, ImageSet("test", images, one.labels, one.classes), OneCrop(), tmp_path)
+    assert model.shown == 7

@@ -1,0 +1,89 @@
+"""Parameters and multiply-adds against the paper's tables, to the digits printed there."""
+
+import pytest
+
+from reslab.models.complexity import complexities, complexity
+from reslab.models.config import all_models, config_named
+
+# name: parameters, multiply-adds in millions and the decimals they are known to
+TABLE_1 = {
+    "plain18": (11_515_688, "1.795"),
+    "resnet18-A": (11_515_688, "1.795"),
+    "resnet18": (11_689_512, "1.814"),
+    "resnet18-C": (12_043_816, "1.878"),
+    "plain34": (21_623_848, "3.644"),
+    "resnet34-A": (21_623_848, "3.644"),
+    "resnet34-B": (21_797_672, "3.664"),
+    "resnet34-C": (22_716_840, "3.831"),
+    "resnet50": (25_557_032, "3.858"),
+    "resnet50-3x3": (25_557_032, "4.089"),
+    "resnet101": (44_549_160, "7.570"),
+    "resnet101-3x3": (44_549_160, "7.801"),
+    "resnet152": (60_192_808, "11.282"),
+    "resnet152-3x3": (60_192_808, "11.514"),
+}
+TABLE_6 = {
+    20: (269_722, "40.6"),
+    32: (464_154, "68.9"),
+    44: (658_586, "97.2"),
+    56: (853_018, "125.5"),
+    110: (1_727_962, "252.9"),
+    1202: (19_421_274, "2829"),
+}
+OPTION_B = {20: 272_474, 32: 466_906, 44: 661_338, 56: 855_770, 110: 1_730_714, 1202: 19_424_026}
+# the FLOPs that Table 1 itself prints, in billions
+PRINTED = {
+    "resnet18-A": 1.8,
+    "resnet34-A": 3.6,
+    "resnet50": 3.8,
+    "resnet101": 7.6,
+    "resnet152": 11.3,
+}
+
+
+def printed(value: float, like: str) -> str:
+    decimals = len(like.partition(".")[2])
+    return f"{value:.{decimals}f}"
+
+
+@pytest.mark.parametrize("name", TABLE_1)
+def test_table_1(name: str) -> None:
+    parameters, multiply_adds = TABLE_1[name]
+    found = complexity(name, config_named(name))
+    assert found.parameters == parameters
+    assert printed(found.multiply_adds / 1e9, multiply_adds) == multiply_adds
+    assert found.depth == int("".join(c for c in name.split("-")[0] if c.isdigit()))
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_the_papers_flops_are_met_with_the_stride_on_the_1x1(name: str) -> None:
+    found = complexity(name, config_named(name))
+    assert abs(found.multiply_adds / 1e9 - PRINTED[name]) < 0.06
+
+
+@pytest.mark.parametrize("depth", TABLE_6)
+def test_table_6(depth: int) -> None:
+    parameters, multiply_adds = TABLE_6[depth]
+    found = complexity("", config_named(f"resnet{depth}"))
+    assert found.parameters == parameters
+    assert printed(found.multiply_adds / 1e6, multiply_adds) == multiply_adds
+    assert found.depth == depth
+
+
+@pytest.mark.parametrize("depth", OPTION_B)
+def test_option_b_has_2752_more(depth: int) -> None:
+    found = complexity("", config_named(f"resnet{depth}-B"))
+    assert found.parameters == OPTION_B[depth] == TABLE_6[depth][0] + 2752
+
+
+def test_plain_and_option_a_cost_the_same() -> None:
+    plain, residual = config_named("plain56"), config_named("resnet56")
+    one, other = complexities({"plain56": plain, "resnet56": residual})
+    assert (one.parameters, one.multiply_adds) == (other.parameters, other.multiply_adds)
+
+
+def test_every_name_is_counted_once_and_in_order() -> None:
+    some = {
+        name: config for name, config in all_models().items() if "20" in name and "1202" not in name
+    }
+    assert [c.name for c in complexities(some)] == list(some)

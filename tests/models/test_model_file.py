@@ -1,0 +1,84 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from reslab.models.config import cifar, imagenet
+from reslab.models.model_file import Model, load, model_bytes, sha256_of
+from reslab.models.preprocessing import minus_mean
+from reslab.models.resnet import build_resnet
+
+
+def a_model() -> Model:
+    net = build_resnet(cifar(8, "B", classes=3), torch.Generator().manual_seed(1)).eval()
+    mean = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(2)) * 255
+    return Model(
+        net, ("ant", "bee", "cat"), minus_mean(mean), {"data": "digits"}, [{"top1_error": 1.5}]
+    )
+
+
+def test_a_model_file_brings_back_the_same_function(tmp_path: Path) -> None:
+    model = a_model()
+    (tmp_path / "model.safetensors").write_bytes(model_bytes(model))
+    again = load(tmp_path)
+    pictures = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    assert torch.equal(again(pictures), model(pictures)) or torch.allclose(
+        again(pictures), model(pictures), atol=1e-5
+    )
+    assert (again.classes, again.recipe, again.metrics) == (
+        model.classes,
+        model.recipe,
+        model.metrics,
+    )
+    assert again.net.config == model.net.config
+    assert sha256_of(again.net.state_dict()) == sha256_of(model.net.state_dict())
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[: len(b) // 2], lambda b: b"no model", lambda b: b""]
+)
+def test_a_damaged_file_is_refused(tmp_path: Path, damage) -> None:
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(damage(model_bytes(a_model())))
+    with pytest.raises(ValueError, match="damaged"):
+        load(file)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no model at"):
+        load(tmp_path / "nowhere")
+
+
+def test_the_digest_sees_names_shapes_and_values() -> None:
+    one = {"a": torch.zeros(2, 3)}
+    digests = [
+        sha256_of(one),
+        sha256_of({"b": torch.zeros(2, 3)}),
+        sha256_of({"a": torch.zeros(3, 2)}),
+        sha256_of({"a": torch.zeros(2, 3, dtype=torch.int32)}),
+        sha256_of({"a": torch.eye(2, 3)}),
+    ]
+    assert len(set(digests)) == len(digests)
+    strided = torch.zeros(3, 2).t()
+    assert sha256_of({"a": strided}) == sha256_of(one)  # layout in memory is no difference
+
+
+@pytest.mark.parametrize("pool", ["ceil", "padded"])
+@pytest.mark.parametrize("side", [16, 17, 18, 100, 129])
+def test_at_its_own_size_a_net_has_one_position(pool, side: int) -> None:
+    """Also at sizes that the stages do not halve into whole numbers."""
+    config = cifar(8) if side < 32 else imagenet(18).model_copy(update={"pool": pool})
+    model = replace(a_model(), net=build_resnet(config).eval())
+    model = replace(model, preprocessing=replace(model.preprocessing, resize=side, size=side))
+    pictures = torch.randint(0, 256, (1, 3, side, side), dtype=torch.uint8)
+    with torch.no_grad():
+        dense = model.dense(pictures)
+        torch.testing.assert_close(dense[:, :, 0, 0], model(pictures), rtol=1e-3, atol=1e-3)
+    assert dense.shape[2:] == (1, 1)
+    assert config.map_side(side) == model.net.stages(model.net.stem(pictures.float())).shape[-1]
+
+
+def test_pictures_below_a_nets_own_size_have_no_position() -> None:
+    with pytest.raises(ValueError, match="pictures of 20x12 are below the network's own size, 16"):
+        a_model().dense(torch.zeros(1, 3, 20, 12, dtype=torch.uint8))

@@ -1,0 +1,35 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from reslab.runtime.device import World, open_world
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)]
+)
+def test_precision_is_that_of_the_forward_pass(precision, dtype) -> None:
+    world = World(torch.device("cpu"), precision)
+    with world.autocast():
+        assert torch.nn.functional.linear(torch.zeros(1, 2), torch.zeros(3, 2)).dtype == dtype
+
+
+def test_auto_is_one_of_the_two_and_a_choice_is_kept() -> None:
+    """In a process of its own: opening a world sets switches of the whole process."""
+    code = """
+import torch
+from reslab.runtime.device import open_world
+assert open_world("auto").precision in ("bf16", "fp32")
+assert open_world("fp32").precision == "fp32"
+assert open_world("bf16").precision == "bf16"
+tiny = torch.tensor([1e-39])
+assert (tiny * 0.5 == 0).all(), "denormals are flushed"
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_opening_twice_is_opening_once() -> None:
+    assert open_world("fp32") == open_world("fp32")

@@ -1,0 +1,317 @@
+"""Collectives of several processes against what one process makes of the same."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from tests.runtime import updates
+from torch import nn
+
+from reslab.runtime import launch as launching
+from reslab.runtime.distributed import Alone, join_processes, meet, one_voice
+from reslab.runtime.launch import launch
+
+BEGIN = """
+import os, signal, sys, time
+import torch
+torch.set_num_threads(1)
+from reslab.runtime.distributed import Ended, one_voice
+
+def status_of(error):
+    return 2 if isinstance(error, ValueError) else 1
+
+def main():
+    with one_voice(status_of) as group:
+        work(group)
+
+def said():
+    try:
+        main()
+    except Ended as ended:
+        raise SystemExit(ended.status)
+    except Exception as error:
+        with open(sys.argv[1], "a") as file:
+            file.write(f"{error}\\n")
+        raise SystemExit(status_of(error))
+"""
+
+
+@pytest.fixture
+def together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Run `work(group)` in several processes: the status of the whole, and what was said."""
+
+    def run(work: str, count: int = 2, **environment: str) -> tuple[int, list[str]]:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        script = tmp_path / "script.py"
+        script.write_text(BEGIN + textwrap.dedent(work) + "\nsaid()\n")
+        lines = tmp_path / "lines"
+        lines.write_text("")
+        spoken_for: list[str] = []
+        command = [sys.executable, str(script), str(lines)]
+        status = launch(command, count, 1, spoken_for.append)
+        return status, lines.read_text().splitlines() + spoken_for
+
+    return run
+
+
+def test_three_processes_are_one(together) -> None:
+    """Gathered, joined, agreed, made by the first; gradients added in the order of the shares."""
+    work = """
+    def work(group):
+        rank, count = group.rank, group.count
+        assert (count, group.first, group.part(12)) == (3, rank == 0, slice(4 * rank, 4 * rank + 4))
+        rows = torch.arange(12.0).view(6, 2)
+        assert torch.equal(group.gather(rows[group.part(6)]), rows)
+        assert group.gather_objects("abc"[rank]) == ["a", "b", "c"]
+        assert group.from_first(lambda: {"made by": rank}) == {"made by": 0}
+        assert group.agree([0, 15, 2][rank]) == 15
+        whole = torch.tensor([1.5, -0.0, float("nan"), 1e-30, 5.0])
+        table = torch.full_like(whole, -0.0)
+        table[rank::count] = whole[rank::count]
+        assert group.join(table).numpy().tobytes() == whole.numpy().tobytes()
+
+        rng = torch.Generator().manual_seed(0)
+        kernel = torch.zeros(4, 3, 3, 3).contiguous(memory_format=torch.channels_last)
+        weights = [
+            torch.nn.Parameter(kernel),
+            torch.nn.Parameter(torch.zeros(7)), torch.nn.Parameter(torch.zeros(5)),
+            torch.nn.Parameter(torch.zeros(2)),
+        ]
+        shares = [[torch.randn(w.shape, generator=rng) * 10 ** (s % 3) for w in weights]
+                  for s in range(6)]
+        expected = shares[0][:2]
+        for share in shares[1:]:
+            expected = [a + b for a, b in zip(expected, share)]
+        for again in range(2):
+            gradients = group.gradients(weights)
+            for number in range(6)[group.part(6)]:
+                for weight, value in zip(weights[:2], shares[number]):
+                    weight.grad = value.clone()
+                if number == 4:  # one share alone knows this weight, none the last
+                    weights[2].grad = shares[number][2].clone()
+                gradients.keep()
+            gradients.add()
+            assert all(torch.equal(w.grad, e) for w, e in zip(weights, expected))
+            assert weights[0].grad.is_contiguous(memory_format=torch.channels_last)
+            assert torch.equal(weights[2].grad, shares[4][2])
+            assert weights[3].grad is None
+            for weight in weights:
+                weight.grad = None
+    """
+    assert together(work, 3) == (0, [])
+
+
+def test_three_processes_count_the_errors_of_one_on_1001_pictures(together) -> None:
+    """Every picture once, the tail of one included; log-probabilities equal to the last bit."""
+    work = """
+    from reslab.data.builtin import load_digits
+    from reslab.evaluation.report import report, score
+    from reslab.evaluation.views import OneCrop
+    from reslab.models.resnet import build_resnet
+    from reslab.models.config import cifar
+
+    def work(group):
+        it = load_digits()
+        pictures = it.train.take("some", torch.arange(1001))
+        net = build_resnet(cifar(8), torch.Generator().manual_seed(0)).eval()
+        model = lambda images: net(images.float() / 100)
+        scores = score(model, pictures, OneCrop(), processes=group)
+        alone = score(model, pictures, OneCrop())
+        assert torch.equal(scores.log_probabilities, alone.log_probabilities)
+        one, all_ = report(alone, pictures, ""), report(scores, pictures, "")
+        assert one == all_ and all_.n == 1001 and 50 < all_.top1_error < 99
+        wrong = all_.top1_error * 10.01
+        assert group.gather_objects(round(wrong)) == [round(wrong)] * group.count
+    """
+    for count in (2, 3):
+        assert together(work, count) == (0, [])
+
+
+def test_what_fails_in_one_ends_all_with_its_line_alone(together) -> None:
+    work = """
+    def work(group):
+        group.agree(0)
+        if group.rank == 1:
+            raise ValueError("wrong here")
+        group.agree(0)
+    """
+    assert together(work, 3) == (2, ["wrong here"])
+    assert together("def work(group): raise ValueError('wrong everywhere')") == (
+        2,
+        ["wrong everywhere"],
+    )
+
+
+def test_a_killed_process_is_named(together) -> None:
+    work = """
+    def work(group):
+        group.agree(0)
+        if group.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        group.agree(0)
+    """
+    line = "process 1 of 3 is gone: it was killed, or ran out of memory"
+    assert together(work, 3) == (1, [line])
+    assert together("def work(group): os.kill(os.getpid(), signal.SIGKILL)") == (
+        137,
+        ["process 0 of 2 was ended by SIGKILL"],
+    )
+
+
+def test_who_is_waited_for_too_long_is_named(together, monkeypatch) -> None:
+    """Two wait for the third, who is stopped; it is not left behind."""
+    work = """
+    def work(group):
+        group.agree(0)
+        if group.rank == 1:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        group.agree(0)
+    """
+    monkeypatch.setattr(launching, "GRACE", 1.0)
+    begun = time.monotonic()
+    status, lines = together(work, 3, RESLAB_PATIENCE="6")
+    assert time.monotonic() - begun < 60
+    assert status == 1
+    assert lines == [
+        "process 1 of 3 did not come within 6 s (RESLAB_PATIENCE allows more): it was stopped, "
+        "or it is slow"
+    ]
+
+
+def test_who_is_killed_while_others_compute_is_named_and_they_end(together, monkeypatch) -> None:
+    work = """
+    def work(group):
+        if group.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(60)
+    """
+    monkeypatch.setattr(launching, "GRACE", 0.2)
+    begun = time.monotonic()
+    assert together(work) == (137, ["process 1 of 2 was ended by SIGKILL"])
+    assert time.monotonic() - begun < 50
+
+
+def test_a_signal_that_comes_before_anyone_listens_is_the_status(together) -> None:
+    work = """
+    def work(group):
+        if group.rank == 1:
+            os.kill(os.getppid(), signal.SIGTERM)
+        time.sleep(60)
+    """
+    assert together(work) == (143, [])
+
+
+def test_the_others_say_that_the_process_with_the_store_is_gone(tmp_path: Path) -> None:
+    """A scheduler starts processes, and the first of them has the store."""
+    script, lines = tmp_path / "script.py", tmp_path / "lines"
+    work = """
+def work(group):
+    group.agree(0)
+    if group.rank == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    group.agree(0)
+"""
+    script.write_text(f"{BEGIN}{work}\nsaid()\n")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    facts = {"WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    started = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(lines)], env=os.environ | facts | {"RANK": str(rank)}
+        )
+        for rank in range(3)
+    ]
+    assert [process.wait(60) for process in started] == [-signal.SIGKILL, 1, 1]
+    assert lines.read_text() == "process 0 of 3 is gone, and with it the way to the others\n"
+
+
+def met(store: dist.Store, count: int, late: float = 0.0) -> list[str]:
+    """What `count` processes agree on, of which the last comes so many seconds late."""
+
+    def one(rank: int) -> str:
+        time.sleep(late if rank == count - 1 else 0.0)
+        return meet(store, rank, count, patience=20.0)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(one, range(count)))
+
+
+def test_processes_that_are_started_again_meet_each_other_and_not_the_dead() -> None:
+    """In a store that still holds what the dead ones wrote."""
+    store = dist.HashStore()
+    names = [met(store, 3), met(store, 3, late=0.5), met(store, 3)]
+    assert all(len(set(name)) == 1 for name in names)
+    assert len({name[0] for name in names}) == 3
+
+
+def test_who_does_not_come_is_named() -> None:
+    store = dist.HashStore()
+    met(store, 3)  # started before, dead now
+    with pytest.raises(TimeoutError, match=r"process 1 and 2 of 3 did not come within 0\.2 s"):
+        meet(store, 0, 3, patience=0.2)
+
+
+def test_one_process_is_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
+    join_processes.cache_clear()
+    with one_voice(lambda error: 1) as alone:
+        assert alone == Alone()
+    rows = torch.randn(3, 2)
+    assert alone.gather(rows) is rows
+    assert alone.join(rows) is rows
+    assert (alone.part(7), alone.agree(15)) == (slice(0, 7), 15)
+    assert (alone.gather_objects(3), alone.from_first(lambda: 4)) == ([3], 4)
+    weight = nn.Parameter(torch.zeros(2))
+    gradients = alone.gradients([weight])
+    for value in (1.0, 2.0):  # as backward adds them
+        (weight * value).sum().backward()
+        gradients.keep()
+    gradients.add()
+    assert weight.grad is not None
+    assert weight.grad.tolist() == [3.0, 3.0]
+    with pytest.raises(KeyError), one_voice(lambda error: 1):
+        raise KeyError
+
+
+def test_a_launched_process_has_its_share_of_threads_and_its_place(together, monkeypatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    work = """
+    def work(group):
+        places = group.gather_objects((os.environ["OMP_NUM_THREADS"], os.environ["LOCAL_RANK"]))
+        assert places == [("1", "0"), ("1", "1")], places
+    """
+    assert together(work) == (0, [])
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert "RANK" not in os.environ
+
+
+def test_thread_counts_move_float64_by_less_than_1e_8_and_processes_by_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four virtual GPUs on one process and on two; moving statistics and losses included."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    two = tmp_path / "two"
+    assert launch([sys.executable, updates.__file__, str(two)], 2, 1, print) == 0
+    one = updates.made_by(Alone())
+    for name, value in torch.load(two, weights_only=True).items():
+        assert torch.equal(value, one[name])
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for name, value in updates.made_by(Alone()).items():
+            torch.testing.assert_close(value, one[name], rtol=0, atol=1e-8)
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,52 @@
+"""Twenty updates in float64 with four virtual GPUs; by as many processes as are started."""
+
+import sys
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from reslab.models.batchnorm import norms_of
+from reslab.models.config import cifar
+from reslab.models.resnet import build_resnet
+from reslab.recipes import recipe
+from reslab.runtime.distributed import Processes, join_processes
+from reslab.training.loop import training_steps
+from reslab.training.optim import build_sgd
+from reslab.training.schedule import Schedule
+
+CHANGES = ["iterations=20", "warmup=null", "virtual_gpus=4"]
+
+
+def made_by(processes: Processes) -> dict[str, Tensor]:
+    """Weights, statistics and losses."""
+    net = build_resnet(cifar(8), torch.Generator().manual_seed(0)).double().train()
+
+    def shares_of(iteration: int) -> list[tuple[Tensor, Tensor]]:
+        rng = torch.Generator().manual_seed(iteration)
+        images = torch.randn(16, 3, 16, 16, generator=rng, dtype=torch.float64)
+        labels = torch.randint(0, 10, (16,), generator=rng)
+        pairs = list(zip(images.chunk(4), labels.chunk(4), strict=True))
+        return pairs[processes.part(4)]
+
+    def loss_of(share: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        scores = net(share[0])
+        wrong = scores.argmax(1) != share[1]
+        return F.cross_entropy(scores, share[1]), wrong.double().mean()
+
+    schedule = Schedule(recipe("digits-resnet20").with_changes(CHANGES))
+    steps = training_steps(
+        loss_of, shares_of, build_sgd(net, momentum=0.9, weight_decay=1e-4), schedule, range(20),
+        norms=norms_of(net), processes=processes,
+    )  # fmt: skip
+    losses = torch.stack([step.loss for step in steps])
+    return net.state_dict() | {"losses": losses}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    group = join_processes()
+    made = made_by(group)
+    if group.first:
+        torch.save(made, sys.argv[1])
+    group.close()

@@ -1,0 +1,102 @@
+"""Finished runs made by hand: what a study reads, without the time of training."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from reslab.data.boxes.digit_scenes import digit_scenes, write_scenes
+from reslab.data.boxes.sets import Detections
+from reslab.detection.average_precision.measure import measure
+from reslab.detection.average_precision.results import as_results
+from reslab.detection.setup import open_data
+from reslab.detection.task import FOUND
+from reslab.recipes import detection_recipe, recipe
+
+Finish = Callable[..., Path]
+
+
+@pytest.fixture
+def finish(tmp_path: Path) -> Finish:
+    """Write a finished run of a recipe with given errors."""
+
+    def write(
+        name: str, seed: int = 1, train_error: float = 5.0, test_error: float = 10.0,
+        changes: tuple[str, ...] = (),
+    ) -> Path:  # fmt: skip
+        it = recipe(name).with_changes(changes)
+        run = tmp_path / f"{name}-{seed}"
+        run.mkdir()
+        (run / "recipe.json").write_text(it.model_dump_json())
+        (run / "environment.json").write_text(
+            json.dumps({"seed": seed, "data": None, "device": "cpu", "threads": 2, "commit": "abc"})
+        )
+        rows = []
+        for k in range(1, 11):
+            iteration = it.iterations * k // 10
+            rows.append(
+                {"kind": "train", "iteration": iteration, "learning_rate": 0.1, "loss": 1.0,
+                 "train_error": train_error + 50 / k, "images_per_second": 100.0}
+            )  # fmt: skip
+            rows.append(
+                {"kind": "eval", "iteration": iteration, "set": "test", "protocol": "one-crop",
+                 "n": 360, "top1_error": test_error + 50 / k, "top5_error": 1.0, "loss": 1.0}
+            )  # fmt: skip
+        (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        report = {"set": "test", "protocol": "one-crop", "n": 360, "top1_error": test_error,
+                  "top5_error": 0.5, "loss": 0.1}  # fmt: skip
+        result = {"weights_sha256": "0" * 64, "state_sha256": "1" * 64, "iterations": it.iterations,
+                  "seconds": 12.5, "train_error": train_error, "evaluation": [report]}  # fmt: skip
+        (run / "result.json").write_text(json.dumps(result))
+        return run
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few digit-scenes as a folder in COCO's layout: boxes of one's own."""
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder, digit_scenes(train=2, test=3), lambda none: None)
+    return folder
+
+
+@pytest.fixture
+def finish_detector(tmp_path: Path, scenes: Path) -> Finish:
+    """Write a finished run of a detector that found every object of the scenes, each with a score;
+    its precisions are those that are given."""
+
+    def write(
+        seed: int = 1, *, trained: bool = True, map_50: float = 80.0, score: float = 0.9,
+        changes: tuple[str, ...] = (),
+    ) -> Path:  # fmt: skip
+        kind = ("weights=" + "a" * 64,) if trained else ("model.norm=group",)
+        it = detection_recipe("digit-scenes-resnet20-c4").with_changes(
+            ("data=boxes", *kind, *changes)
+        )
+        test = open_data(it, scenes).sets.test
+        found = [Detections(t.boxes, torch.full((len(t),), score), t.labels) for t in test.truths]
+        run = tmp_path / f"{'trained' if trained else 'untrained'}-{seed}"
+        run.mkdir()
+        (run / "recipe.json").write_text(it.model_dump_json())
+        (run / "environment.json").write_text(
+            json.dumps({"seed": seed, "data": str(scenes), "device": "cpu", "commit": "abc"})
+        )
+        report = measure(test, found, "coco")
+        report = report.as_dict() | report.details() | {"map_50": map_50, "map_50_95": map_50 / 2}
+        rows = []
+        for k in range(1, 11):
+            iteration = it.iterations * k // 10
+            rows.append({"kind": "train", "iteration": iteration, "train_error": 50 / k})
+            rows.append({"kind": "eval", "iteration": iteration, "set": test.name,
+                         "map_50": map_50 * k / 10})  # fmt: skip
+        (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (run / FOUND).write_text(json.dumps(as_results(test, found)))
+        result = {"weights_sha256": "0" * 64, "iterations": it.iterations, "seconds": 12.5,
+                  "train_error": 5.0, "evaluation": [report]}  # fmt: skip
+        (run / "result.json").write_text(json.dumps(result))
+        return run
+
+    return write

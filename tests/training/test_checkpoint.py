@@ -1,0 +1,109 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from reslab.training.checkpoint import (
+    Checkpoint,
+    checkpoints_in,
+    newest_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+    write_atomically,
+)
+from reslab.training.schedule import PlateauState, ScheduleState, WarmupState
+
+
+def checkpoint(iteration: int) -> Checkpoint:
+    rng = torch.Generator().manual_seed(iteration)
+    return Checkpoint(
+        iteration=iteration,
+        learning_rate=0.1,
+        seconds=1.5,
+        schedule=ScheduleState(WarmupState((90.0, 85.5), None), PlateauState(1, 40.5, 2)),
+        weights={"a": torch.randn(5, 3, generator=rng), "count": torch.tensor(7)},
+        momentum={"a": torch.randn(5, 3, generator=rng)},
+        losses=torch.tensor([0.1, 0.2], dtype=torch.float64),
+        errors=torch.tensor([], dtype=torch.float64),
+    )
+
+
+def equal(one: Checkpoint, other: Checkpoint) -> bool:
+    tensors, others = one.tensors(), other.tensors()
+    facts = ("iteration", "learning_rate", "seconds", "schedule")
+    return (
+        tensors.keys() == others.keys()
+        and all(torch.equal(tensors[name], others[name]) for name in tensors)
+        and all(getattr(one, fact) == getattr(other, fact) for fact in facts)
+    )
+
+
+def test_what_is_saved_comes_back(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path / "c", checkpoint(5))
+    assert equal(read_checkpoint(path), checkpoint(5))
+
+
+def test_the_last_three_are_kept(tmp_path: Path) -> None:
+    for iteration in (10, 20, 30, 40, 50):
+        save_checkpoint(tmp_path, checkpoint(iteration))
+    assert [path.stem for path in checkpoints_in(tmp_path)] == ["00000030", "00000040", "00000050"]
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "one bit", "facts"])
+def test_a_damaged_newest_is_told_of_and_passed_over(tmp_path: Path, damage: str) -> None:
+    save_checkpoint(tmp_path, checkpoint(10))
+    newest = save_checkpoint(tmp_path, checkpoint(20))
+    data = bytearray(newest.read_bytes())
+    if damage == "cut":
+        data = data[:-7]
+    elif damage == "empty":
+        data = bytearray()
+    elif damage == "one bit":
+        data[-1] ^= 1
+    else:
+        data = data.replace(b'iteration\\": 20', b'iteration\\": 99')
+    assert bytes(data) != newest.read_bytes()
+    newest.write_bytes(data)
+    told: list[str] = []
+    found = newest_checkpoint(tmp_path, told.append)
+    assert found is not None
+    assert equal(found, checkpoint(10))
+    assert len(told) == 1
+    assert "00000020.safetensors is damaged" in told[0]
+
+
+def test_a_disk_that_does_not_answer_costs_no_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error of reading is not damage: nothing may be deleted for it."""
+    save_checkpoint(tmp_path, checkpoint(10))
+
+    def fail(*arguments: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("reslab.training.checkpoint.safe_open", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        newest_checkpoint(tmp_path, print)
+    assert len(checkpoints_in(tmp_path)) == 1
+
+
+def test_no_checkpoint_is_none(tmp_path: Path) -> None:
+    assert newest_checkpoint(tmp_path, print) is None
+
+
+def test_a_write_that_fails_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "file"
+    write_atomically(target, b"before")
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(target, b"after")
+    assert target.read_bytes() == b"before"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

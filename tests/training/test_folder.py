@@ -1,0 +1,130 @@
+import json
+from pathlib import Path
+
+import pytest
+from tests.training.finder import FinderRecipe
+
+from reslab.recipes import recipe
+from reslab.training.folder import RunFolder
+
+RECIPE = recipe("digits-resnet20")
+HERE = {"seed": 1, "data": None}
+
+
+def test_a_folder_is_opened_again_by_the_same_run(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "a" / "run", RECIPE, HERE)
+    again = RunFolder.create(tmp_path / "a" / "run", RECIPE, HERE | {"data": "/elsewhere"})
+    assert again.recipe() == RECIPE
+    assert again.environment() == HERE
+
+
+def test_another_recipe_or_seed_is_refused(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path / "run", RECIPE, HERE)
+    other = RECIPE.with_changes(["iterations=7"])
+    with pytest.raises(ValueError, match="iterations: 600 -> 7"):
+        RunFolder.create(tmp_path / "run", other, HERE)
+    with pytest.raises(ValueError, match="seed: 1 -> 2"):
+        RunFolder.create(tmp_path / "run", RECIPE, HERE | {"seed": 2})
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("...")
+    with pytest.raises(ValueError, match="not empty and not a run"):
+        RunFolder.create(tmp_path, RECIPE, HERE)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_what_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not a run folder"):
+        RunFolder.open(tmp_path)
+    with pytest.raises(ValueError, match="not a run folder"):
+        RunFolder.open(tmp_path / "nowhere")
+
+
+def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", RECIPE, HERE)
+    handle = folder.lock()
+    with pytest.raises(ValueError, match="another process"):
+        RunFolder.open(tmp_path / "run").lock()
+    folder.unlock(handle)
+    folder.unlock(folder.lock())
+
+
+def test_lines_after_a_checkpoint_are_forgotten_and_a_cut_line_too(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", RECIPE, HERE)
+    folder.log([{"kind": "train", "iteration": k} for k in (10, 20, 30)])
+    with open(folder.metrics, "a") as file:
+        file.write('{"iterat')  # a kill in the middle of a line
+    assert [row["iteration"] for row in folder.rows()] == [10, 20, 30]
+    folder.forget_after(20, judged=20)
+    folder.log([{"kind": "train", "iteration": 25}])
+    assert [row["iteration"] for row in folder.rows()] == [10, 20, 25]
+
+
+def test_evaluations_after_the_last_checkpoint_are_made_again(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", RECIPE, HERE)
+    folder.log([{"kind": kind, "iteration": k} for k in (20, 40) for kind in ("train", "eval")])
+    folder.forget_after(40, judged=39)
+    kept = [(row["kind"], row["iteration"]) for row in folder.rows()]
+    assert kept == [("train", 20), ("eval", 20), ("train", 40)]
+
+
+def test_a_folder_whose_making_was_killed_is_made_whole(tmp_path: Path) -> None:
+    whole = RunFolder.create(tmp_path / "run", RECIPE, HERE)
+    (tmp_path / "run" / "recipe.json").rename(tmp_path / "run" / ".recipe.json.tmp")
+    assert RunFolder.create(tmp_path / "run", RECIPE, HERE).recipe() == RECIPE
+    assert whole.environment() == HERE
+
+
+@pytest.mark.parametrize("content", [b"{}", b"", b"\xff\xfe", b"[1]"])
+def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
+    folder = RunFolder.create(tmp_path / "run", RECIPE, HERE)
+    (tmp_path / "run" / "environment.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"environment.json is damaged"):
+        folder.environment()
+    folder.metrics.write_bytes(content + b"garbage\n")
+    with pytest.raises(ValueError, match=r"metrics.jsonl is damaged"):
+        folder.rows()
+
+
+def test_a_run_of_a_detector_is_told_from_one_of_a_classifier(tmp_path: Path) -> None:
+    finder = FinderRecipe(name="finder")
+    folder = RunFolder.create(tmp_path / "finder", finder, HERE)
+    RunFolder.create(tmp_path / "finder", finder, HERE)
+    assert (folder.task(), folder.recipe_as(FinderRecipe)) == ("detection", finder)
+    with pytest.raises(ValueError, match="finder holds a run of a detector, not of a classifier"):
+        folder.recipe()
+    with pytest.raises(ValueError, match=r"another recipe \(task: detection -> classification;"):
+        RunFolder.create(tmp_path / "finder", RECIPE, HERE)
+    with pytest.raises(ValueError, match="shorter: 600 -> 400"):
+        RunFolder.create(tmp_path / "finder", finder.with_changes(["shorter=400"]), HERE)
+    digits = RunFolder.create(tmp_path / "digits", RECIPE, HERE)
+    with pytest.raises(ValueError, match="digits holds a run of a classifier, not of a detector"):
+        digits.recipe_as(FinderRecipe)
+    with pytest.raises(ValueError, match="task: classification -> detection"):
+        RunFolder.create(tmp_path / "digits", finder, HERE)
+
+
+def test_a_folder_from_before_there_were_tasks_goes_on(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", RECIPE, HERE)
+    fields = json.loads(RECIPE.model_dump_json())
+    del fields["task"]
+    folder.write_json("recipe.json", fields)
+    assert folder.task() == "classification"
+    assert RunFolder.create(tmp_path / "run", RECIPE, HERE).recipe() == RECIPE
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("[1]", "has keys"),
+        ("{", "not valid JSON"),
+        ("{}", "the recipe has no 'name'"),
+        ('{"name": "x", "task": "poetry"}', "no task 'poetry'"),
+    ],
+)
+def test_a_recipe_that_is_none_is_refused(tmp_path: Path, content: str, reason: str) -> None:
+    folder = RunFolder.create(tmp_path / "run", RECIPE, HERE)
+    folder.write("recipe.json", content.encode())
+    with pytest.raises(ValueError, match=rf"recipe.json.*{reason}"):
+        RunFolder.create(tmp_path / "run", RECIPE, HERE)

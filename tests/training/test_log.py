@@ -1,0 +1,202 @@
+"""Disks that are slow, full or gone while a run goes on."""
+
+import json
+import os
+from pathlib import Path
+from threading import Event, Timer
+
+import pytest
+import torch
+from tests.training.test_checkpoint import checkpoint, equal
+
+from reslab.training.checkpoint import Checkpoint, checkpoints_in, read_checkpoint
+from reslab.training.folder import RunFolder
+from reslab.training.log import Saver
+
+
+class Disk(RunFolder):
+    """Writes a checkpoint when it is let; refuses those of some iterations."""
+
+    def __init__(self, path: Path, refused: tuple[int, ...] = ()) -> None:
+        super().__init__(path)
+        self.let, self.refused = Event(), refused
+        self.let.set()
+
+    def save(self, checkpoint: Checkpoint) -> None:
+        self.let.wait()
+        if checkpoint.iteration in self.refused:
+            raise OSError(28, "No space left on device")
+        super().save(checkpoint)
+
+
+def kept(disk: Disk) -> list[int]:
+    return [int(path.stem) for path in checkpoints_in(disk.checkpoints)]
+
+
+@pytest.fixture
+def told() -> list[str]:
+    return []
+
+
+def test_training_goes_on_while_a_copy_is_written(tmp_path: Path, told: list[str]) -> None:
+    disk = Disk(tmp_path)
+    saver = Saver(disk, told.append, saved=0)
+    disk.let.clear()
+    now = checkpoint(10)
+    saver.begin(now)
+    for tensor in (*now.weights.values(), *now.momentum.values()):
+        tensor.zero_()  # the next update
+    assert kept(disk) == []
+    disk.let.set()
+    saver.close()
+    assert equal(read_checkpoint(disk.checkpoints / "00000010.safetensors"), checkpoint(10))
+    assert (saver.saved, told) == (10, [])
+
+
+def test_a_disk_that_is_behind_costs_checkpoints_and_no_time(
+    tmp_path: Path, told: list[str]
+) -> None:
+    disk = Disk(tmp_path)
+    saver = Saver(disk, told.append, saved=0, patience=0.01)
+    disk.let.clear()
+    for iteration in (10, 20, 30):
+        saver.begin(checkpoint(iteration))
+        saver.log([])
+    disk.let.set()
+    saver.save(checkpoint(40))
+    saver.close()
+    assert kept(disk) == [10, 40]
+    assert told == [
+        f"no checkpoint at iteration {it}: the disk is busy with that of 10" for it in (20, 30)
+    ]
+
+
+def test_the_last_checkpoint_waits_for_the_disk(tmp_path: Path, told: list[str]) -> None:
+    disk = Disk(tmp_path)
+    saver = Saver(disk, told.append, saved=0, patience=0.01)
+    disk.let.clear()
+    saver.begin(checkpoint(10))
+    Timer(0.2, disk.let.set).start()
+    saver.begin(checkpoint(20), must=True)
+    saver.close()
+    assert (kept(disk), told) == ([10, 20], [])
+
+
+def test_who_must_end_at_once_does_not_wait_for_the_disk(tmp_path: Path, told: list[str]) -> None:
+    """As a second signal ends a run: what was being written is as good as lost."""
+    disk = Disk(tmp_path)
+    disk.let.clear()
+    saver = Saver(disk, told.append, saved=0)
+
+    def run() -> None:
+        with saver:
+            saver.begin(checkpoint(10))
+            raise SystemExit(143)
+
+    with pytest.raises(SystemExit):
+        run()
+    assert kept(disk) == []
+    disk.let.set()
+    saver.close()
+    assert kept(disk) == [10]
+
+
+def test_a_disk_that_refuses_is_told_of_and_tried_again(tmp_path: Path, told: list[str]) -> None:
+    disk = Disk(tmp_path, refused=(10, 30))
+    saver = Saver(disk, told.append, saved=0)
+    for iteration in (10, 20, 30, 40):
+        saver.begin(checkpoint(iteration))
+    saver.close()
+    assert kept(disk) == [20, 40]
+    assert told == [
+        "no checkpoint at iteration 10: no space left on device; none is kept yet",
+        "no checkpoint at iteration 30: no space left on device; that of iteration 20 is kept",
+    ]
+    assert saver.saved == 40
+
+
+def test_what_is_no_fault_of_the_disk_ends_the_run(tmp_path: Path, told: list[str]) -> None:
+    class Broken(Disk):
+        def save(self, checkpoint: Checkpoint) -> None:
+            raise AssertionError("ours")
+
+    saver = Saver(Broken(tmp_path), told.append, saved=0)
+    saver.begin(checkpoint(10))
+    with pytest.raises(AssertionError, match="ours"):
+        saver.close()
+    assert saver.saved == 0
+
+
+def test_who_has_to_save_now_hears_of_a_refusal(tmp_path: Path, told: list[str]) -> None:
+    saver = Saver(Disk(tmp_path, refused=(10,)), told.append, saved=0)
+    with pytest.raises(OSError, match="No space"):
+        saver.save(checkpoint(10))
+    saver.close()
+    assert saver.saved == 0
+
+
+def test_lines_wait_for_room_and_no_checkpoint_outlives_them(
+    tmp_path: Path, told: list[str]
+) -> None:
+    disk = Disk(tmp_path)
+    saver = Saver(disk, told.append, saved=0)
+    saver.log([{"iteration": 1}])
+    disk.metrics = tmp_path / "gone" / "metrics.jsonl"
+    saver.log([{"iteration": 2}])
+    saver.log([{"iteration": 3}])
+    saver.begin(checkpoint(3))
+    assert kept(disk) == []
+    (tmp_path / "metrics.jsonl").rename(tmp_path / "before")
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "before").rename(disk.metrics)
+    saver.begin(checkpoint(4))
+    saver.log([{"iteration": 5}])
+    saver.close()
+    lines = disk.metrics.read_text().splitlines()
+    assert [json.loads(line)["iteration"] for line in lines] == [1, 2, 3, 5]
+    assert kept(disk) == [4]
+    assert [line.split(":")[0] for line in told] == [
+        "no such file or directory",
+        "no checkpoint at iteration 3",
+    ]
+
+
+def test_half_a_line_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fills in the middle of a line."""
+    resource = pytest.importorskip("resource")
+    import signal
+
+    folder = RunFolder(tmp_path)
+    folder.log([{"iteration": 1}])
+    size = folder.metrics.stat().st_size
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 5, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            folder.log([{"iteration": 2}])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+    assert folder.metrics.stat().st_size == size
+    folder.log([])
+    assert [row["iteration"] for row in folder.rows()] == [1, 2]
+
+
+def test_another_process_of_the_run_writes_nothing(tmp_path: Path, told: list[str]) -> None:
+    saver = Saver(RunFolder(tmp_path, writes=False), told.append, saved=0)
+    saver.log([{"iteration": 1}])
+    saver.begin(checkpoint(1))
+    saver.save(checkpoint(2))
+    saver.close()
+    assert os.listdir(tmp_path) == []
+    assert told == []
+
+
+def test_a_copy_keeps_the_type_and_the_values(tmp_path: Path) -> None:
+    now = checkpoint(7)
+    copied = now.copied()
+    assert equal(now, copied)
+    assert copied.weights["count"].dtype == torch.int64
+    pointers = {tensor.data_ptr() for tensor in now.weights.values()}
+    assert not pointers & {tensor.data_ptr() for tensor in copied.weights.values()}

@@ -1,0 +1,105 @@
+import torch
+from torch import Tensor, nn
+
+from reslab.models.config import cifar
+from reslab.models.resnet import build_resnet
+from reslab.recipes import recipe
+from reslab.training.loop import training_steps
+from reslab.training.optim import build_sgd
+from reslab.training.schedule import Schedule
+
+RECIPE = recipe("digits-resnet20").with_changes(["iterations=4", "warmup=null", "batch_size=8"])
+
+
+def share(seed: int, count: int = 4) -> tuple[Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    images = torch.randn(count, 3, 16, 16, generator=rng, dtype=torch.float64)
+    return images, torch.randint(0, 10, (count,), generator=rng)
+
+
+def test_one_update_is_the_mean_over_shares_with_statistics_of_their_own() -> None:
+    """Against gradients taken by hand, one forward a virtual GPU, in float64."""
+    net = build_resnet(cifar(8)).double().train()
+    twin = build_resnet(cifar(8)).double().train()
+    shares = [share(0), share(1)]
+    total = [torch.zeros_like(p) for p in twin.parameters()]
+    for images, labels in shares:
+        loss = nn.functional.cross_entropy(twin(images), labels)
+        for sum_, gradient in zip(
+            total, torch.autograd.grad(loss, list(twin.parameters())), strict=True
+        ):
+            sum_ += gradient / 2
+    decayed = {id(m.weight) for m in twin.modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    expected = [
+        p.detach() - 0.1 * (g + (1e-4 * p.detach() if id(p) in decayed else 0))
+        for p, g in zip(twin.parameters(), total, strict=True)
+    ]
+
+    def loss_of(one: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        return nn.functional.cross_entropy(net(one[0]), one[1]), torch.tensor(50.0)
+
+    optimizer = build_sgd(net, momentum=0.9, weight_decay=1e-4)
+    step = next(training_steps(loss_of, lambda k: shares, optimizer, Schedule(RECIPE), range(1)))
+    for weight, value in zip(net.parameters(), expected, strict=True):
+        torch.testing.assert_close(weight.detach(), value, rtol=1e-9, atol=1e-9)
+    assert (step.iteration, step.learning_rate, step.train_error.item()) == (1, 0.1, 50.0)
+
+
+def test_all_that_an_update_makes_is_on_the_device_of_the_weights() -> None:
+    """Also where no batch norm moves statistics. A device without memory mixes with no other."""
+    net = nn.Linear(2, 1, device="meta")
+    optimizer = torch.optim.SGD([{"params": list(net.parameters()), "scale": 1.0}], lr=0.1)
+
+    def loss_of(one: Tensor) -> tuple[Tensor, Tensor]:
+        loss = net(one).mean()
+        return loss, loss.detach()
+
+    shares = [torch.zeros(3, 2, device="meta")] * 2
+    step = next(training_steps(loss_of, lambda k: shares, optimizer, Schedule(RECIPE), range(1)))
+    assert step.loss.device == step.train_error.device == torch.device("meta")
+
+
+class Counting(torch.optim.SGD):
+    steps = 0
+
+    def step(self, *arguments, **keywords) -> None:
+        self.steps += 1
+
+
+def counted_run(error_of, changes: list[str], start: int = 0):
+    weight = nn.Parameter(torch.zeros(1))
+    optimizer = Counting([{"params": [weight], "scale": 1.0}], lr=0.1)
+    asked: list[int] = []
+
+    def shares_of(iteration: int) -> list[int]:
+        asked.append(iteration)
+        return [iteration, iteration]
+
+    def loss_of(iteration: int) -> tuple[Tensor, Tensor]:
+        return (weight * 0).sum(), torch.tensor(error_of(iteration))
+
+    it = RECIPE.with_changes(changes)
+    iterations = range(start, it.iterations)
+    steps = list(training_steps(loss_of, shares_of, optimizer, Schedule(it), iterations))
+    return steps, asked, optimizer.steps
+
+
+def test_one_step_an_iteration_and_each_batch_once() -> None:
+    steps, asked, count = counted_run(lambda k: 10.0, ["iterations=7"])
+    assert asked == list(range(7))
+    assert count == 7
+    assert [step.iteration for step in steps] == list(range(1, 8))
+
+
+def test_a_later_start_goes_on_where_it_was() -> None:
+    steps, asked, count = counted_run(lambda k: 10.0, ["iterations=7"], start=5)
+    assert (asked, count, [s.iteration for s in steps]) == ([5, 6], 2, [6, 7])
+
+
+def test_the_warm_up_listens_to_the_training_error() -> None:
+    changes = ["iterations=40", "warmup.window=10"]
+    steps, _, _ = counted_run(lambda k: 90.0 if k < 12 else 0.0, changes)
+    rates = [step.learning_rate for step in steps]
+    # errors of 90 until the 12th: two of 0 among the last ten make a mean of 72
+    assert rates == [0.01] * 14 + [0.1] * (20 - 14) + [0.01] * 10 + [0.001] * 10
+    assert [step.iteration for step in steps if step.warmed_up] == [14]

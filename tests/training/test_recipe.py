@@ -1,0 +1,154 @@
+import json
+import re
+from inspect import isabstract
+
+import pytest
+from pydantic import ValidationError
+from tests.training.finder import FinderRecipe
+
+from reslab.data.augment import ResizedCrop, ScaleCrop
+from reslab.recipes import recipe
+from reslab.training.recipe import Recipe, RunRecipe
+
+
+def test_json_both_ways() -> None:
+    for name in ("cifar10-resnet110", "digits-plain56", "cifar10-resnet20-B"):
+        it = recipe(name)
+        assert Recipe.from_json(it.model_dump_json()) == it
+
+
+def test_a_recipe_is_frozen() -> None:
+    with pytest.raises(ValidationError):
+        setattr(recipe("digits-resnet20"), "iterations", 3)  # noqa: B010
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "value"),
+    [
+        ("iterations=4000", "iterations", 4000),
+        ("learning_rate=1", "learning_rate", 1.0),
+        ("drops=[0.25, 0.5]", "drops", (0.25, 0.5)),
+        ("warmup=null", "warmup", None),
+        ("balance=loss", "balance", "loss"),
+        ("precision=fp32", "precision", "fp32"),
+    ],
+)
+def test_any_field_can_be_changed(change: str, field: str, value: object) -> None:
+    assert getattr(recipe("cifar10-resnet110").with_changes([change]), field) == value
+
+
+def test_fields_inside_fields_can_be_changed() -> None:
+    changed = recipe("cifar10-resnet20").with_changes(["model.shortcut=C", "warmup.cap=7"])
+    assert changed.model.shortcut == "C"
+    assert changed.warmup is not None
+    assert (changed.warmup.cap, changed.warmup.learning_rate) == (7, 0.01)
+    photographs = recipe("imagenet-resnet18").with_changes(["augmentation.colour=0"])
+    assert photographs.augmentation == ScaleCrop(colour=0.0)
+
+
+def test_an_augmentation_can_be_named() -> None:
+    changed = recipe("imagenet-resnet18").with_changes(["augmentation=resized-crop"])
+    assert changed.augmentation == ResizedCrop()
+
+
+def test_a_model_can_be_named() -> None:
+    changed = recipe("cifar10-resnet20").with_changes(["model=resnet32-B"])
+    assert changed == recipe("cifar10-resnet32-B")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("itertions=3", "did you mean 'iterations'"),
+        ("model.shortcutt=A", "did you mean 'model.shortcut'"),
+        ("warmup.capp=3", "did you mean 'warmup.cap'"),
+        ("name.first=x", "no recipe key 'name.first'"),
+        ("iterations", "KEY=VALUE"),
+        ("iterations=many", "'iterations' cannot be 'many'"),
+        ("iterations=2.5", "'iterations' cannot be 2.5"),
+        ("iterations=true", "'iterations' cannot be True"),
+        ("iterations=0", "greater than or equal to 1"),
+        ("momentum=1.5", "less than 1"),
+        ("drops=[0.75, 0.5]", "must rise"),
+        ("drops=[0.5, 1.0]", "must rise"),
+        ("virtual_gpus=3", "cannot be cut into 3"),
+        ("virtual_gpus=128", "at least 2 pictures"),
+        ("data=cifar100", "'data' cannot be 'cifar100'"),
+        ("precision=fp16", "'precision' cannot be 'fp16'"),
+        ("model=resnet21", "did you mean"),
+        ("flip=false", "did you mean 'augmentation.flip'"),
+        ("augmentation.flip=1", "'augmentation.flip' cannot be 1"),
+        ("augmentation=cut-out", "no augmentation 'cut-out'"),
+        ("augmentation=scale-crop", "'scale-crop' is not for data 'digits'"),
+        ("augmentation.size=3", "no recipe key 'augmentation.size'"),
+        ("plateau={}", "set drops=[] or plateau=null"),
+        ("data=pictures", "do not go together"),
+        ("batch_norm=frozen", "(--weights)"),
+        ("model.blocks=[3, 3]", "must name the same stages"),
+        ("model.blocks=[0, 0, 0]", "greater than 0"),
+        ("drops=[NaN]", "finite"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(change: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(reason)) as caught:
+        recipe("digits-resnet110").with_changes([change])
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_key_in_a_file_is_refused() -> None:
+    fields = json.loads(recipe("digits-resnet20").model_dump_json()) | {"bn_wd": 0}
+    with pytest.raises(ValueError, match="no recipe key 'bn_wd'"):
+        Recipe.from_json(json.dumps(fields))
+
+
+def test_differences_name_each_field() -> None:
+    here = recipe("cifar10-resnet20")
+    assert here.differences(here) == []
+    there = here.with_changes(["iterations=10", "model.shortcut=B"])
+    assert here.differences(there) == ["model.shortcut: A -> B", "iterations: 64000 -> 10"]
+
+
+def test_the_base_is_no_recipe() -> None:
+    assert [isabstract(it) for it in (RunRecipe, Recipe, FinderRecipe)] == [True, False, False]
+
+
+def test_another_task_has_fields_and_defaults_of_its_own() -> None:
+    it = FinderRecipe(name="finder")
+    assert FinderRecipe.from_json(it.model_dump_json()) == it
+    assert (it.learning_rate, it.momentum) == (0.001, 0.9)
+    changed = it.with_changes(["shorter=400", "warmup.cap=7"])
+    assert (changed.shorter, changed.warmup and changed.warmup.cap) == (400, 7)
+    assert it.with_changes(["shorter=paper"]).batch_size == 8
+    with pytest.raises(ValueError, match="did you mean 'shorter'"):
+        it.with_changes(["shortr=1"])
+    with pytest.raises(ValueError, match="no recipe key 'held_out'"):
+        it.with_changes(["held_out=5"])
+
+
+def test_a_file_begins_with_what_the_task_is() -> None:
+    keys = list(json.loads(FinderRecipe(name="finder").model_dump_json()))
+    assert keys[:4] == ["name", "task", "shorter", "weights"]
+    keys = list(recipe("digits-resnet20").model_dump())
+    assert keys[:4] == ["name", "task", "model", "data"]
+    assert keys[-1] == "log_every"
+
+
+def test_a_recipe_without_a_task_is_a_classification() -> None:
+    it = recipe("digits-resnet20")
+    fields = json.loads(it.model_dump_json())
+    del fields["task"]
+    assert Recipe.from_json(json.dumps(fields)) == it
+
+
+def test_no_recipe_is_read_as_one_of_another_task() -> None:
+    with pytest.raises(ValueError, match=r"'task' cannot be 'detection'|no recipe key 'shorter'"):
+        Recipe.from_json(FinderRecipe(name="finder").model_dump_json())
+    with pytest.raises(ValueError, match="'task' cannot be 'detection'"):
+        recipe("digits-resnet20").with_changes(["task=detection"])
+
+
+def test_tasks_differ_in_what_only_one_of_them_has() -> None:
+    found = recipe("cifar10-resnet20").differences(FinderRecipe(name="finder"))
+    assert found[0] == "task: classification -> detection"
+    assert {"shorter: None -> 600", "data: cifar10 -> None"} <= set(found)
+    assert not any(line.startswith(("name", "momentum", "iterations")) for line in found)

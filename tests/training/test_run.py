@@ -1,0 +1,244 @@
+"""Whole runs: repeatable, resumable at any iteration, honest about what they did."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from reslab.models.model_file import load, sha256_of
+from reslab.recipes import recipe
+from reslab.training.log import Diverged
+from reslab.training.log import short as short_report
+from reslab.training.recipe import Recipe
+from reslab.training.run import Interrupted
+from reslab.training.train import train
+
+SHORT = [
+    "iterations=24", "warmup.cap=9", "eval_every=10", "checkpoint_every=6", "recompute_bn=2",
+    "batch_size=32", "model.blocks=[1, 1, 1]",
+]  # fmt: skip
+ADDRESS = ("seconds", "images_per_second")  # what may differ between equal runs
+
+
+@pytest.fixture(scope="module")
+def short() -> Recipe:
+    return recipe("digits-resnet20").with_changes(SHORT)
+
+
+@pytest.fixture(scope="module")
+def whole(short: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never stopped."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    train(short, out)
+    return out
+
+
+def metrics(run: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k not in ADDRESS} for row in rows]
+
+
+def result(run: Path) -> dict[str, Any]:
+    found = json.loads((run / "result.json").read_text())
+    return {k: v for k, v in found.items() if k not in ADDRESS}
+
+
+LOOKS = 4  # times that an evaluation asks whether to stop: once for each hundred of 360 pictures
+
+
+def after(iterations: int) -> Callable[[], int | None]:
+    """A SIGTERM that arrives during update number `iterations`."""
+    return at(iterations + LOOKS * ((iterations - 1) // 10))
+
+
+def at(number: int) -> Callable[[], int | None]:
+    """A SIGTERM that is there when a run asks for the so manieth time."""
+    asked = 0
+
+    def stop() -> int | None:
+        nonlocal asked
+        asked += 1
+        return 15 if asked == number else None
+
+    return stop
+
+
+def test_the_folder_holds_what_the_contract_names(whole: Path) -> None:
+    names = {path.name for path in whole.iterdir()}
+    assert names == {
+        "recipe.json", "environment.json", "metrics.jsonl", "result.json", "model.safetensors",
+        "curves.svg", "mistakes.json", "checkpoints", ".lock",
+    }  # fmt: skip
+    assert [p.name[:8] for p in sorted((whole / "checkpoints").iterdir())] == [
+        "00000012", "00000018", "00000024",
+    ]  # fmt: skip
+
+
+def test_rows_have_the_keys_of_the_contract(whole: Path) -> None:
+    rows = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    training = [row for row in rows if row["kind"] == "train"]
+    assert [row["iteration"] for row in training] == [10, 20, 24]
+    keys = ["kind", "iteration", "learning_rate", "loss", "train_error", "images_per_second"]
+    assert all(list(row) == keys for row in training)
+    evals = [row for row in rows if row["kind"] == "eval"]
+    assert [row["iteration"] for row in evals] == [10, 20, 24]
+    keys = {"kind", "iteration", "set", "protocol", "top1_error", "top5_error", "loss", "n"}
+    assert all(set(row) >= keys for row in evals)
+    assert not any("per_class" in row for row in evals)  # it stands in the result
+    assert [row["iteration"] for row in rows if row["kind"] == "warmup"] == [9]
+
+
+def test_the_result_describes_the_model_file(whole: Path) -> None:
+    model = load(whole)
+    found = result(whole)
+    assert found["weights_sha256"] == sha256_of(model.net.state_dict())
+    assert model.metrics == [short_report(report) for report in found["evaluation"]]
+    assert sum(row["n"] for row in found["evaluation"][0]["per_class"]) == 360
+    assert found["evaluation"][0]["n"] == 360
+    assert model.classes == tuple("0123456789")
+
+
+def test_the_same_run_twice_is_the_same_to_the_bit(
+    short: Recipe, whole: Path, tmp_path: Path
+) -> None:
+    train(short, tmp_path / "again")
+    assert result(tmp_path / "again") == result(whole)
+    assert metrics(tmp_path / "again") == metrics(whole)
+
+
+def test_another_seed_is_another_run(short: Recipe, whole: Path, tmp_path: Path) -> None:
+    train(short, tmp_path / "other", seed=2)
+    assert result(tmp_path / "other")["weights_sha256"] != result(whole)["weights_sha256"]
+
+
+@pytest.mark.parametrize("iterations", [1, 4, 9, 17, 23])
+def test_a_stopped_run_goes_on_to_the_same_bits_and_lines(
+    short: Recipe, whole: Path, tmp_path: Path, iterations: int
+) -> None:
+    """In the warm-up, at its end, between lines of the log, in the middle of an epoch."""
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted, match=f"iteration {iterations}"):
+        train(short, out, stop=after(iterations))
+    assert not (out / "result.json").exists()
+    train(short, out)
+    assert result(out) == result(whole)
+    assert metrics(out) == metrics(whole)
+
+
+@pytest.mark.parametrize("number", [11, 14, 26])
+def test_a_run_that_is_stopped_in_an_evaluation_goes_on_with_it(
+    short: Recipe, whole: Path, tmp_path: Path, number: int
+) -> None:
+    """At its beginning, at its end, and in the second one; what it would have told is not lost."""
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted, match="iteration 20" if number > 20 else "iteration 10"):
+        train(short, out, stop=at(number))
+    train(short, out)
+    assert result(out) == result(whole)
+    assert metrics(out) == metrics(whole)
+
+
+def test_a_run_killed_without_warning_goes_on_from_its_last_checkpoint(
+    short: Recipe, whole: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+
+    class Killed(BaseException):
+        pass
+
+    def kill() -> int | None:
+        raise Killed
+
+    with pytest.raises(Interrupted):
+        train(short, out, stop=after(8))
+    calls = iter(range(100))
+    with pytest.raises(Killed):  # five updates later, none of them saved but by the sixth
+        train(short, out, stop=lambda: None if next(calls) < 6 + LOOKS else kill())
+    newest = sorted((out / "checkpoints").iterdir())[-1]
+    newest.write_bytes(newest.read_bytes()[:-100])
+    told: list[dict[str, Any]] = []
+    train(short, out, tell=told.append)
+    notes = [row["text"] for row in told if row["kind"] == "note"]
+    assert "damaged" in notes[0]
+    assert result(out) == result(whole)
+    assert metrics(out) == metrics(whole)
+
+
+def test_a_run_stopped_in_its_last_phase_goes_on(
+    short: Recipe, whole: Path, tmp_path: Path
+) -> None:
+    """After the last update: while statistics are recomputed, and before the result is written."""
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train(short, out, stop=after(25))
+    assert not (out / "result.json").exists()
+    train(short, out)
+    (out / "result.json").unlink()
+    train(short, out)
+    assert result(out) == result(whole)
+    assert metrics(out) == metrics(whole)
+
+
+def test_a_resumed_run_keeps_its_number_of_threads(short: Recipe, tmp_path: Path) -> None:
+    """Sums depend on it, so the bits do."""
+    out = tmp_path / "run"
+    before = torch.get_num_threads()
+    told: list[dict[str, Any]] = []
+    try:
+        torch.set_num_threads(2)
+        with pytest.raises(Interrupted):
+            train(short, out, stop=after(2))
+        torch.set_num_threads(1)
+        train(short, out, tell=told.append)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert not any("not bit-exact" in row.get("text", "") for row in told)
+
+
+def test_a_finished_run_is_not_run_again(short: Recipe, whole: Path) -> None:
+    before = (whole / "model.safetensors").stat().st_mtime_ns
+    told: list[dict[str, Any]] = []
+    train(short, whole, tell=told.append)
+    assert (whole / "model.safetensors").stat().st_mtime_ns == before
+    assert told == [{"kind": "note", "text": "this run is finished"}]
+
+
+def test_a_loss_that_is_not_finite_is_named_and_nothing_bad_is_saved(tmp_path: Path) -> None:
+    wild = recipe("digits-resnet20").with_changes(
+        [*SHORT, "warmup=null", "learning_rate=1e30", "checkpoint_every=1", "eval_every=100"]
+    )
+    with pytest.raises(Diverged, match=r"the loss is (nan|inf) at iteration [23]\b"):
+        train(wild, tmp_path / "run")
+    saved = sorted((tmp_path / "run" / "checkpoints").iterdir())
+    assert next(path.name[:8] for path in saved) == "00000001"
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_data_that_is_missing_leaves_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no CIFAR-10 in"):
+        train(recipe("cifar10-resnet20"), tmp_path / "run", data=tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_held_out_pictures_are_watched_and_the_test_is_opened_once(tmp_path: Path) -> None:
+    it = recipe("digits-resnet20").with_changes([*SHORT, "held_out=100"])
+    train(it, tmp_path / "run")
+    evals = [row for row in metrics(tmp_path / "run") if row["kind"] == "eval"]
+    assert [(row["iteration"], row["set"], row["n"]) for row in evals] == [
+        (10, "held_out", 100), (20, "held_out", 100), (24, "held_out", 100), (24, "test", 360),
+    ]  # fmt: skip
+
+
+def test_recomputed_statistics_replace_the_moving_averages(short: Recipe, tmp_path: Path) -> None:
+    moving = short.with_changes(["recompute_bn=0"])
+    train(moving, tmp_path / "moving")
+    train(short, tmp_path / "recomputed")
+    one = load(tmp_path / "moving").net.state_dict()
+    other = load(tmp_path / "recomputed").net.state_dict()
+    for name, tensor in one.items():
+        statistics = name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+        assert torch.equal(tensor, other[name]) != statistics, name

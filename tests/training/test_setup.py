@@ -1,0 +1,172 @@
+"""What a run of any task gets: a task as small as one weight, whose reports are a detector's."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.training.finder import FinderRecipe
+from torch import Tensor, nn
+
+from reslab.runtime.device import open_world
+from reslab.training.folder import RunFolder
+from reslab.training.recipe import RunRecipe
+from reslab.training.run import Final, Interrupted, Parts
+from reslab.training.train import Begun, carry_out
+
+RECIPE = FinderRecipe(
+    name="finder", iterations=8, batch_size=2, eval_every=2, checkpoint_every=2, log_every=1,
+    drops=(), precision="fp32",
+).with_changes(["plateau.patience=1"])  # fmt: skip
+REPORT = {"set": "test", "protocol": "COCO, pycocotools", "n": 3, "map_50": 81.2, "map_50_95": None}
+TWELVE = {"ap": 45.0, "ap_50": 81.2}
+
+
+class Finder:
+    """Learns a single weight; remembers what it was asked to do."""
+
+    def __init__(self, reports: list[dict[str, Any]]) -> None:
+        self.reports, self.closed = reports, 0
+        self.net = nn.Linear(1, 1, bias=False)
+        nn.init.ones_(self.net.weight)
+
+    def loss_of(self, share: Tensor) -> tuple[Tensor, Tensor]:
+        return (self.net(share) - 3).square().mean(), torch.tensor(50.0)
+
+    def close(self) -> None:
+        self.closed += 1
+
+    def parts(self) -> Parts:
+        group = {"params": list(self.net.parameters()), "scale": 1.0}
+        return Parts(
+            net=self.net,
+            optimizer=torch.optim.SGD([group], lr=0.0, momentum=0.9),
+            epoch=2,
+            loss_of=self.loss_of,
+            shares_of=lambda k: [torch.full((1, 1), float(k)), torch.ones(1, 1)],
+            evaluate=lambda beat: self.reports,
+            error_of=lambda report: 100 - report["map_50"],
+            finish=lambda beat: Final(
+                [report | {"coco": TWELVE, "per_class": []} for report in self.reports], {}
+            ),
+            model_file=lambda reports: json.dumps(reports).encode(),
+        )
+
+
+def carried_out(
+    out: Path,
+    finder: Finder,
+    recipe: RunRecipe = RECIPE,
+    stop: Callable[[], int | None] = lambda: None,
+    files: dict[str, bytes] | None = None,
+) -> tuple[dict[str, Any], list[RunFolder | None]]:
+    """The result, and the folders that `begin` was called with."""
+    asked: list[RunFolder | None] = []
+
+    def begin(folder: RunFolder | None) -> Begun:
+        asked.append(folder)
+        return Begun(finder.parts(), finder.close, files or {})
+
+    result = carry_out(
+        recipe, out, begin, world=open_world("fp32"), seed=1, data=None, weights=None,
+        tell=lambda row: None, stop=stop,
+    )  # fmt: skip
+    return result, asked
+
+
+def rates(out: Path) -> list[float]:
+    rows = RunFolder.open(out).rows()
+    return [row["learning_rate"] for row in rows if row["kind"] == "train"]
+
+
+def stopping_after(updates: int) -> Callable[[], int | None]:
+    count = iter(range(1, 100))
+    return lambda: 15 if next(count) == updates else None
+
+
+def test_reports_without_an_error_are_logged_and_drawn(tmp_path: Path) -> None:
+    result, _ = carried_out(tmp_path, Finder([REPORT]))
+    folder = RunFolder.open(tmp_path)
+    evals = [row for row in folder.rows() if row["kind"] == "eval"]
+    assert [row["iteration"] for row in evals] == [2, 4, 6, 8]
+    assert {key: evals[0][key] for key in REPORT} == REPORT
+    assert evals[-1]["coco"] == TWELVE
+    assert "per_class" not in evals[-1]
+    assert result["evaluation"][0]["per_class"] == []
+    assert "test mAP@.5" in (tmp_path / "curves.svg").read_text()
+
+
+def test_a_plateau_is_heard_in_the_error_that_the_task_names(tmp_path: Path) -> None:
+    """The same precision at every evaluation: the first is the best, each pair is a plateau."""
+    carried_out(tmp_path / "same", Finder([REPORT]))
+    assert rates(tmp_path / "same") == pytest.approx([0.001] * 4 + [0.0001] * 4)
+    better = Finder([REPORT])
+    begun = better.parts().error_of(REPORT)
+    assert begun == pytest.approx(18.8)
+
+
+def test_a_run_may_have_nothing_to_report(tmp_path: Path) -> None:
+    result, _ = carried_out(tmp_path, Finder([]))
+    assert result["evaluation"] == []
+    assert {row["kind"] for row in RunFolder.open(tmp_path).rows()} == {"train"}
+    assert rates(tmp_path) == [0.001] * 8
+
+
+def test_a_new_run_begins_before_its_folder_is_made(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    def begin(folder: RunFolder | None) -> Begun:
+        raise ValueError(f"no data; {folder} {out.exists()}")
+
+    with pytest.raises(ValueError, match="no data; None False"):
+        carry_out(
+            RECIPE, out, begin, world=open_world("fp32"), seed=1, data=None, weights=None,
+            tell=lambda row: None, stop=lambda: None,
+        )  # fmt: skip
+    assert not out.exists()
+
+
+def test_a_resumed_run_begins_with_its_folder_and_ends_the_same(tmp_path: Path) -> None:
+    whole, asked = carried_out(tmp_path / "whole", Finder([REPORT]))
+    assert asked == [None]
+    with pytest.raises(Interrupted):
+        carried_out(tmp_path / "run", Finder([REPORT]), stop=stopping_after(3))
+    result, asked = carried_out(tmp_path / "run", Finder([REPORT]))
+    assert [folder and folder.path for folder in asked] == [tmp_path / "run"]
+    assert result["state_sha256"] == whole["state_sha256"]
+    assert rates(tmp_path / "run") == rates(tmp_path / "whole")
+
+
+def test_what_was_measured_at_the_beginning_is_kept_and_not_written_again(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        carried_out(tmp_path, Finder([]), stop=stopping_after(1), files={"mean": b"first"})
+    carried_out(tmp_path, Finder([]), files={"mean": b"second", "colours": b"new"})
+    assert (tmp_path / "mean").read_bytes() == b"first"
+    assert (tmp_path / "colours").read_bytes() == b"new"
+
+
+def test_whatever_happens_the_run_is_closed_and_unlocked(tmp_path: Path) -> None:
+    finder = Finder([REPORT])
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("...")
+    with pytest.raises(ValueError, match="not empty"):
+        carried_out(tmp_path / "full", finder)
+    assert finder.closed == 1
+    with pytest.raises(Interrupted):
+        carried_out(tmp_path / "run", finder, stop=stopping_after(1))
+    assert finder.closed == 2
+    carried_out(tmp_path / "run", finder)
+    assert finder.closed == 3
+    _, asked = carried_out(tmp_path / "run", finder)
+    assert (asked, finder.closed) == ([], 3)  # it is finished: nothing is begun
+    RunFolder.unlock(RunFolder.open(tmp_path / "run").lock())
+
+
+def test_a_folder_of_another_task_is_left_alone(tmp_path: Path) -> None:
+    from reslab.recipes import recipe
+
+    carried_out(tmp_path, Finder([REPORT]))
+    with pytest.raises(ValueError, match="task: detection -> classification"):
+        carried_out(tmp_path, Finder([REPORT]), recipe("digits-resnet20"))
