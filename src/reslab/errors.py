@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
-def unknown(kind: str, name: str, allowed: Iterable[str]) -> str:
+def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:
     """One line for a name that is not among `allowed`, with the nearest one that is.
 
     Of a dotted name the last part may stand for the whole.

@@ -4,7 +4,7 @@ from torch import nn
 
 from reslab.analysis.responses import layer_responses, spread
 from reslab.data.datasets import ImageSet
-from reslab.models.config import cifar, imagenet
+from reslab.models.config import cifar_config, imagenet_config
 from reslab.models.layers import ConvBN
 from reslab.models.model_file import Model
 from reslab.models.preprocessing import minus_mean
@@ -24,7 +24,7 @@ def model(config) -> Model:
 
 def test_a_response_is_taken_after_batch_norm_and_before_relu_and_addition() -> None:
     """The second layer of a block, computed here by hand from its input."""
-    it = model(cifar(8, classes=2))
+    it = model(cifar_config(8, classes=2))
     images = pictures(300)  # more than one range
     block = it.net.get_submodule("stages.0.0")
     assert isinstance(block, Block)
@@ -39,7 +39,7 @@ def test_a_response_is_taken_after_batch_norm_and_before_relu_and_addition() -> 
 
 
 def test_every_3x3_layer_answers_once_in_order() -> None:
-    it = model(cifar(20, "B", classes=2))
+    it = model(cifar_config(20, "B", classes=2))
     found = [response.layer for response in layer_responses(it, pictures(4))]
     assert len(found) == 19  # 20 layers less the classifier; projections are 1x1
     assert found[0] == "stem.0"
@@ -47,7 +47,7 @@ def test_every_3x3_layer_answers_once_in_order() -> None:
 
 
 def test_of_a_bottleneck_only_the_3x3() -> None:
-    it = model(imagenet(50, classes=2))
+    it = model(imagenet_config(50, classes=2))
     found = layer_responses(it, pictures(2, 128))
     assert len(found) == 16
     layers = dict(it.net.named_modules())
@@ -58,7 +58,7 @@ def test_of_a_bottleneck_only_the_3x3() -> None:
 
 
 def test_hooks_are_taken_off() -> None:
-    it = model(cifar(8, classes=2))
+    it = model(cifar_config(8, classes=2))
     layer_responses(it, pictures(2))
     assert not any(m._forward_hooks for m in it.net.modules() if isinstance(m, nn.Module))
 

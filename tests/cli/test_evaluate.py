@@ -12,7 +12,7 @@ from PIL import Image
 from reslab.cli import main
 from reslab.data.datasets import PictureSet
 from reslab.data.decode import BadPicture
-from reslab.models.config import cifar
+from reslab.models.config import cifar_config
 from reslab.models.model_file import Model, model_bytes
 from reslab.models.preprocessing import Preprocessing
 from reslab.models.resnet import build_resnet
@@ -31,7 +31,7 @@ def a_model(
     ids: tuple[str, ...] = (),
     **recipe: object,
 ) -> Path:
-    config = cifar(8, classes=len(classes))
+    config = cifar_config(8, classes=len(classes))
     net = build_resnet(config, torch.Generator().manual_seed(seed)).eval()
     mean, std = torch.full((3, 1, 1), 120.0), torch.full((3, 1, 1), 60.0)
     preprocessing = Preprocessing(mean, std, resize=resize, size=size)

@@ -20,7 +20,7 @@ from tests.detection.small import (
 
 from reslab.cli import main
 from reslab.data.boxes import digit_scenes as scenes
-from reslab.data.boxes.sets import DetectionSets, Truth
+from reslab.data.boxes.sets import DetectionSets, GroundTruth
 from reslab.detection import setup as prepare
 from reslab.detection.average_precision.measure import measure
 from reslab.detection.evaluation import search_set
@@ -43,7 +43,7 @@ def findable() -> DetectionSets:
         best = seen.take(large).take(torch.tensor([0, 2, 3, 7, 11, 12]))
         shrunk = best.boxes - torch.tensor([0.0, 0, 3, 2])
         none = torch.zeros(len(best), dtype=torch.bool)
-        truths.append(Truth(shrunk, best.labels, none, none))
+        truths.append(GroundTruth(shrunk, best.labels, none, none))
     return DetectionSets(SCENES.train, replace(SCENES.test, truths=truths))
 
 

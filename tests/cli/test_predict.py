@@ -15,7 +15,7 @@ from PIL import Image
 
 from reslab.cli import main
 from reslab.evaluation.predict import load
-from reslab.models.config import cifar
+from reslab.models.config import cifar_config
 from reslab.models.model_file import Model, model_bytes
 from reslab.models.preprocessing import Preprocessing
 from reslab.models.resnet import build_resnet
@@ -25,7 +25,7 @@ IDS = ("n01440764", "n01443537", "n01484850")
 
 
 def a_model(size: int | None, mean: torch.Tensor) -> Model:
-    net = build_resnet(cifar(8, classes=3), torch.Generator().manual_seed(1)).eval()
+    net = build_resnet(cifar_config(8, classes=3), torch.Generator().manual_seed(1)).eval()
     preprocessing = Preprocessing(
         mean, torch.full((3, 1, 1), 60.0), resize=size and size + 8, size=size
     )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from reslab.data.boxes.digit_scenes import digit_scenes, write_scenes
 from reslab.data.boxes.folder import open_detection
-from reslab.data.boxes.sets import DetectionSet, DetectionSets, Truth
+from reslab.data.boxes.sets import DetectionSet, DetectionSets, GroundTruth
 from reslab.data.sampler import SAMPLING
 from reslab.detection.loader import DetectionBatches, Example
 from reslab.models.preprocessing import minus_mean
@@ -98,15 +98,15 @@ def same(one: Sequence[Example], other: Sequence[Example]) -> bool:
     )
 
 
-def with_truths(train: DetectionSet, *truths: Truth) -> DetectionSet:
+def with_truths(train: DetectionSet, *truths: GroundTruth) -> DetectionSet:
     """The first pictures of a set with other objects."""
     return replace(train.take("train", torch.arange(len(truths))), truths=truths)
 
 
-def truth(*boxes: Sequence[float], difficult: Sequence[int] = (), crowd=()) -> Truth:
+def truth(*boxes: Sequence[float], difficult: Sequence[int] = (), crowd=()) -> GroundTruth:
     """Objects of class 0, 1, 2 ..."""
     places = range(len(boxes))
-    return Truth(
+    return GroundTruth(
         torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
         torch.arange(len(boxes)),
         torch.tensor([at in difficult for at in places], dtype=torch.bool),

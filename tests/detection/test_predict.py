@@ -13,7 +13,7 @@ from reslab.data.decode import BadPicture
 from reslab.detection.inference import find
 from reslab.detection.model import detector_bytes
 from reslab.detection.predict import SURE, Finder, Found, load
-from reslab.models.config import cifar
+from reslab.models.config import cifar_config
 from reslab.models.model_file import Model, model_bytes
 from reslab.models.preprocessing import Preprocessing
 from reslab.models.resnet import build_resnet
@@ -157,7 +157,7 @@ def test_scales_that_cannot_be(model: Path, scales: list[int], why: str) -> None
 
 
 def test_a_classifier_is_no_detector(model: Path, tmp_path: Path) -> None:
-    net = build_resnet(cifar(8, classes=3), torch.Generator().manual_seed(1)).eval()
+    net = build_resnet(cifar_config(8, classes=3), torch.Generator().manual_seed(1)).eval()
     grey = torch.full((3, 1, 1), 120.0)
     file = tmp_path / "classifier.safetensors"
     file.write_bytes(model_bytes(Model(net, CLASSES, Preprocessing(grey, grey / 2), {}, [])))

@@ -5,7 +5,7 @@ import torch
 from reslab.detection.model import Detector
 from reslab.detection.network import DetectorConfig, build_detector
 from reslab.detection.recipe import Search
-from reslab.models.config import cifar
+from reslab.models.config import cifar_config
 from reslab.models.preprocessing import Preprocessing
 
 CLASSES = ("person", "Schäferhund", "虎")
@@ -15,7 +15,7 @@ IDS = ("1", "18", "tiger")
 def untrained_detector() -> Detector:
     """Of pictures of some 40 to 100 pixels."""
     config = DetectorConfig(
-        trunk=cifar(8, classes=3), classes=3, sizes=(8, 14, 24), width=16, pooled=8
+        trunk=cifar_config(8, classes=3), classes=3, sizes=(8, 14, 24), width=16, pooled=8
     )
     net = build_detector(config, torch.Generator().manual_seed(1)).eval()
     with torch.no_grad():

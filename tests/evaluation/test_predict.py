@@ -16,7 +16,7 @@ from reslab.data.decode import BadPicture
 from reslab.evaluation.predict import Prediction, Predictor, load
 from reslab.evaluation.scoring import at_sides
 from reslab.evaluation.views import TenCrop
-from reslab.models.config import cifar
+from reslab.models.config import cifar_config
 from reslab.models.model_file import Model, model_bytes
 from reslab.models.preprocessing import Preprocessing, minus_mean
 from reslab.models.resnet import ResNet, build_resnet
@@ -27,7 +27,7 @@ COLOURS = ("red", "green", "blue")
 class Brightness(nn.Module):
     """The scores of three classes are the mean red, green and blue, over a hundred."""
 
-    config = cifar(8, classes=3)
+    config = cifar_config(8, classes=3)
     fc = nn.Linear(1, 1)  # tells what numbers a network computes in
 
     def forward(self, images: Tensor) -> Tensor:
@@ -249,7 +249,7 @@ def test_large_pictures_do_not_wait_for_the_whole_list() -> None:
 @pytest.fixture(scope="module")
 def random_net(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("model") / "model.safetensors"
-    net = build_resnet(cifar(8, classes=3), torch.Generator().manual_seed(1)).eval()
+    net = build_resnet(cifar_config(8, classes=3), torch.Generator().manual_seed(1)).eval()
     mean = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(2)) * 255
     out.write_bytes(model_bytes(Model(net, COLOURS, minus_mean(mean), {}, [])))
     return out

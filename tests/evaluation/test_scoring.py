@@ -14,7 +14,7 @@ from reslab.data.datasets import ImageSet, PictureSet
 from reslab.evaluation import scoring
 from reslab.evaluation.report import classify, score
 from reslab.evaluation.views import MultiScale, OneCrop, TenCrop, ViewProtocol
-from reslab.models.config import ResNetConfig, imagenet
+from reslab.models.config import ResNetConfig, imagenet_config
 from reslab.models.model_file import Model
 from reslab.models.preprocessing import Preprocessing
 from reslab.models.resnet import build_resnet
@@ -172,7 +172,7 @@ def test_every_position_of_a_real_network_counts_alike(album, photographs) -> No
 def test_one_scale_without_mirrors_is_one_crop_on_square_pictures(album) -> None:
     rng = np.random.default_rng(1)
     squares = [rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for side in (224, 250, 180)]
-    net = build_resnet(imagenet(18, classes=3), torch.Generator().manual_seed(0)).eval()
+    net = build_resnet(imagenet_config(18, classes=3), torch.Generator().manual_seed(0)).eval()
     mean = torch.full((3, 224, 224), 120.0)
     preprocessing = Preprocessing(mean, torch.full((3, 1, 1), 60.0), resize=256, size=224)
     model = Model(net.requires_grad_(False), ("a", "b", "c"), preprocessing, {}, [])

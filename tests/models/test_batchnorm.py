@@ -2,7 +2,7 @@ import torch
 from torch import nn
 
 from reslab.models.batchnorm import at_initial_scale, norms_of, recompute_statistics
-from reslab.models.config import cifar
+from reslab.models.config import cifar_config
 from reslab.models.resnet import build_resnet
 
 
@@ -22,7 +22,7 @@ def test_statistics_are_the_mean_of_those_of_the_batches() -> None:
 
 def test_weights_stay() -> None:
     rng = torch.Generator().manual_seed(0)
-    net = build_resnet(cifar(8), rng)
+    net = build_resnet(cifar_config(8), rng)
     before = [weight.clone() for weight in net.parameters()]
     recompute_statistics(net, (net(torch.randn(4, 3, 16, 16, generator=rng)) for _ in range(2)))
     assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
@@ -30,7 +30,7 @@ def test_weights_stay() -> None:
 
 def test_the_scale_of_convolutions_is_that_of_the_initialisation_and_the_net_the_same() -> None:
     rng = torch.Generator().manual_seed(0)
-    net = build_resnet(cifar(8, "B"), rng)
+    net = build_resnet(cifar_config(8, "B"), rng)
     recompute_statistics(net, (net(torch.randn(4, 3, 16, 16, generator=rng)) for _ in range(2)))
     convolutions = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
     for number, (convolution, norm) in enumerate(zip(convolutions, norms_of(net), strict=True)):

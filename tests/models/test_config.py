@@ -1,13 +1,13 @@
 import pytest
 
-from reslab.models.config import all_models, cifar, config_named, imagenet
+from reslab.models.config import all_models, cifar_config, config_named, imagenet_config
 
 
 def test_names_mean_what_the_paper_says() -> None:
-    assert config_named("resnet56") == cifar(56, "A")
-    assert config_named("resnet56-B") == cifar(56, "B")
+    assert config_named("resnet56") == cifar_config(56, "A")
+    assert config_named("resnet56-B") == cifar_config(56, "B")
     assert config_named("plain20").shortcut is None
-    assert config_named("resnet34") == imagenet(34, "B")
+    assert config_named("resnet34") == imagenet_config(34, "B")
     assert config_named("resnet34-A").shortcut == "A"
     assert config_named("resnet50").stride_on == "1x1"
     assert config_named("resnet50-3x3").stride_on == "3x3"

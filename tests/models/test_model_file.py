@@ -4,14 +4,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from reslab.models.config import cifar, imagenet
+from reslab.models.config import cifar_config, imagenet_config
 from reslab.models.model_file import Model, load, model_bytes, sha256_of
 from reslab.models.preprocessing import minus_mean
 from reslab.models.resnet import build_resnet
 
 
 def a_model() -> Model:
-    net = build_resnet(cifar(8, "B", classes=3), torch.Generator().manual_seed(1)).eval()
+    net = build_resnet(cifar_config(8, "B", classes=3), torch.Generator().manual_seed(1)).eval()
     mean = torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(2)) * 255
     return Model(
         net, ("ant", "bee", "cat"), minus_mean(mean), {"data": "digits"}, [{"top1_error": 1.5}]
@@ -68,7 +68,7 @@ def test_the_digest_sees_names_shapes_and_values() -> None:
 @pytest.mark.parametrize("side", [16, 17, 18, 100, 129])
 def test_at_its_own_size_a_net_has_one_position(pool, side: int) -> None:
     """Also at sizes that the stages do not halve into whole numbers."""
-    config = cifar(8) if side < 32 else imagenet(18).model_copy(update={"pool": pool})
+    config = cifar_config(8) if side < 32 else imagenet_config(18).model_copy(update={"pool": pool})
     model = replace(a_model(), net=build_resnet(config).eval())
     model = replace(model, preprocessing=replace(model.preprocessing, resize=side, size=side))
     pictures = torch.randint(0, 256, (1, 3, side, side), dtype=torch.uint8)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from reslab.models.config import ResNetConfig, cifar, imagenet
+from reslab.models.config import ResNetConfig, cifar_config, imagenet_config
 from reslab.models.layers import ConvBN, Projection, ZeroPadding
 from reslab.models.resnet import Block, ResNet, build_resnet
 
@@ -30,7 +30,7 @@ def bn_by_hand(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
 @pytest.mark.parametrize("option", [None, "A", "B", "C"])
 def test_a_block_computes_the_papers_equations(option: str | None) -> None:
     """Eqn. 1 and 2 in float64: BN before ReLU and before the addition, ReLU after it."""
-    config = cifar(8).model_copy(update={"shortcut": option})
+    config = cifar_config(8).model_copy(update={"shortcut": option})
     block = list(blocks(build_resnet(config, rng()).double().train()))[1]
     x = torch.randn(4, 16, 8, 8, generator=rng(), dtype=torch.float64).relu()
     first, _, second = block.body
@@ -51,12 +51,12 @@ def test_a_block_computes_the_papers_equations(option: str | None) -> None:
 @pytest.mark.parametrize(
     ("config", "projections"),
     [
-        (imagenet(34, None), 0),
-        (imagenet(34, "A"), 0),
-        (imagenet(34, "B"), 3),
-        (imagenet(34, "C"), 16),  # "many (thirteen) projection shortcuts" more than B
-        (imagenet(50), 4),
-        (cifar(110), 0),
+        (imagenet_config(34, None), 0),
+        (imagenet_config(34, "A"), 0),
+        (imagenet_config(34, "B"), 3),
+        (imagenet_config(34, "C"), 16),  # "many (thirteen) projection shortcuts" more than B
+        (imagenet_config(50), 4),
+        (cifar_config(110), 0),
     ],
 )
 def test_projections_stand_where_the_option_says(config: ResNetConfig, projections: int) -> None:
@@ -66,7 +66,7 @@ def test_projections_stand_where_the_option_says(config: ResNetConfig, projectio
 
 
 def test_a_plain_net_is_the_residual_net_without_its_shortcuts() -> None:
-    plain, residual = build_resnet(cifar(20, None), rng(3)), build_resnet(cifar(20), rng(3))
+    plain, residual = build_resnet(cifar_config(20, None), rng(3)), build_resnet(cifar_config(20), rng(3))
     assert plain.state_dict().keys() == residual.state_dict().keys()
     assert all(
         torch.equal(a, b) for a, b in zip(plain.parameters(), residual.parameters(), strict=True)
@@ -80,7 +80,7 @@ def test_a_bottleneck_halves_where_its_config_says(
     stride_on: str, expected: tuple[int, ...]
 ) -> None:
     with torch.device("meta"):
-        net = ResNet(imagenet(50).model_copy(update={"stride_on": stride_on}))
+        net = ResNet(imagenet_config(50).model_copy(update={"stride_on": stride_on}))
     halving = list(blocks(net))[3].body  # after the three of conv2_x
     strides = [layer.conv.stride[0] for layer in halving if isinstance(layer, ConvBN)]
     assert tuple(strides) == expected
@@ -89,7 +89,7 @@ def test_a_bottleneck_halves_where_its_config_says(
 def test_resnet_101_has_91_convolutions_up_to_conv4_x() -> None:
     """Appendix A counts conv1 ... conv4_x of ResNet-101."""
     with torch.device("meta"):
-        net = ResNet(imagenet(101))
+        net = ResNet(imagenet_config(101))
     trunk = nn.Sequential(net.stem, *list(net.stages)[:3])
     convolutions = [m for m in trunk.modules() if isinstance(m, nn.Conv2d)]
     projections = [m for m in trunk.modules() if isinstance(m, Projection)]
@@ -98,7 +98,7 @@ def test_resnet_101_has_91_convolutions_up_to_conv4_x() -> None:
 
 def test_imagenet_maps_have_the_sizes_of_table_1() -> None:
     with torch.device("meta"):
-        net = ResNet(imagenet(18))
+        net = ResNet(imagenet_config(18))
         x = net.stem(torch.empty(1, 3, 224, 224))
         sizes = [x.shape[-1]]
         for stage in net.stages:
@@ -110,18 +110,18 @@ def test_imagenet_maps_have_the_sizes_of_table_1() -> None:
 @settings(max_examples=10, deadline=None)
 @given(height=st.integers(16, 50), width=st.integers(16, 50))
 def test_any_input_size_works(height: int, width: int) -> None:
-    net = build_resnet(cifar(8), rng()).eval()
+    net = build_resnet(cifar_config(8), rng()).eval()
     assert net(torch.zeros(2, 3, height, width)).shape == (2, 10)
 
 
 def test_a_map_under_4x4_is_warned_of() -> None:
-    net = build_resnet(imagenet(18, classes=10), rng()).eval()
+    net = build_resnet(imagenet_config(18, classes=10), rng()).eval()
     with pytest.warns(UserWarning, match=r"32x32 leave a feature map of 1x1"):
         net(torch.zeros(1, 3, 32, 32))
 
 
 def test_a_map_of_4x4_is_not() -> None:
-    net = build_resnet(cifar(8), rng()).eval()
+    net = build_resnet(cifar_config(8), rng()).eval()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert net(torch.zeros(1, 3, 16, 16)).shape == (1, 10)
@@ -129,17 +129,17 @@ def test_a_map_of_4x4_is_not() -> None:
 
 def test_weights_depend_on_the_generator_alone() -> None:
     torch.manual_seed(1)
-    first = build_resnet(cifar(8), rng(5)).state_dict()
+    first = build_resnet(cifar_config(8), rng(5)).state_dict()
     torch.manual_seed(2)
-    second = build_resnet(cifar(8), rng(5)).state_dict()
-    other = build_resnet(cifar(8), rng(6)).state_dict()
+    second = build_resnet(cifar_config(8), rng(5)).state_dict()
+    other = build_resnet(cifar_config(8), rng(6)).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["fc.weight"], other["fc.weight"])
 
 
 def test_nothing_starts_at_zero_but_batch_norms_shift() -> None:
     """No zero-gamma: the paper's blocks add their full residual from the start."""
-    net = build_resnet(cifar(8), rng())
+    net = build_resnet(cifar_config(8), rng())
     norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
     assert all((norm.weight == 1).all() and (norm.bias == 0).all() for norm in norms)
 
@@ -147,9 +147,9 @@ def test_nothing_starts_at_zero_but_batch_norms_shift() -> None:
 @pytest.mark.parametrize("depth", [2, 18, 21, 57])
 def test_only_6n_plus_2_layers(depth: int) -> None:
     with pytest.raises(ValueError, match="6n"):
-        cifar(depth)
+        cifar_config(depth)
 
 
 def test_only_the_depths_of_table_1() -> None:
     with pytest.raises(ValueError, match="18, 34, 50, 101, 152"):
-        imagenet(20)
+        imagenet_config(20)

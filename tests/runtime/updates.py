@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reslab.models.batchnorm import norms_of
-from reslab.models.config import cifar
+from reslab.models.config import cifar_config
 from reslab.models.resnet import build_resnet
 from reslab.recipes import recipe
 from reslab.runtime.distributed import Processes, join_processes
@@ -20,7 +20,7 @@ CHANGES = ["iterations=20", "warmup=null", "virtual_gpus=4"]
 
 def made_by(processes: Processes) -> dict[str, Tensor]:
     """Weights, statistics and losses."""
-    net = build_resnet(cifar(8), torch.Generator().manual_seed(0)).double().train()
+    net = build_resnet(cifar_config(8), torch.Generator().manual_seed(0)).double().train()
 
     def shares_of(iteration: int) -> list[tuple[Tensor, Tensor]]:
         rng = torch.Generator().manual_seed(iteration)

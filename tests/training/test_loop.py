@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor, nn
 
-from reslab.models.config import cifar
+from reslab.models.config import cifar_config
 from reslab.models.resnet import build_resnet
 from reslab.recipes import recipe
 from reslab.training.loop import training_steps
@@ -19,8 +19,8 @@ def share(seed: int, count: int = 4) -> tuple[Tensor, Tensor]:
 
 def test_one_update_is_the_mean_over_shares_with_statistics_of_their_own() -> None:
     """Against gradients taken by hand, one forward a virtual GPU, in float64."""
-    net = build_resnet(cifar(8)).double().train()
-    twin = build_resnet(cifar(8)).double().train()
+    net = build_resnet(cifar_config(8)).double().train()
+    twin = build_resnet(cifar_config(8)).double().train()
     shares = [share(0), share(1)]
     total = [torch.zeros_like(p) for p in twin.parameters()]
     for images, labels in shares:

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from reslab.models.config import cifar, imagenet
+from reslab.models.config import cifar_config, imagenet_config
 from reslab.models.resnet import build_resnet
 from reslab.training.optim import build_sgd, momentum_buffers, restore_momentum, set_learning_rate
 
@@ -43,7 +43,7 @@ def test_torchs_own_form_differs_after_a_drop() -> None:
 
 
 def test_convolutions_and_the_classifier_decay_and_nothing_else() -> None:
-    for config in (cifar(20, "B"), imagenet(50, classes=7)):
+    for config in (cifar_config(20, "B"), imagenet_config(50, classes=7)):
         net = build_resnet(config)
         decayed, others = build_sgd(net, momentum=0.9, weight_decay=1e-4).param_groups
         assert (decayed["weight_decay"], others["weight_decay"]) == (1e-4, 0.0)
@@ -73,7 +73,7 @@ def test_momentum_goes_out_and_comes_back() -> None:
 
 
 def test_a_classifier_learns_at_a_rate_of_its_own() -> None:
-    net = build_resnet(cifar(8))
+    net = build_resnet(cifar_config(8))
     optimizer = build_sgd(net, momentum=0.9, weight_decay=0.0, classifier_rate=10.0)
     before = {name: weight.detach().clone() for name, weight in net.named_parameters()}
     for rate, moved in ((0.1, 1.0), (0.01, 0.1)):  # where the velocity is left out

@@ -24,7 +24,7 @@ from reslab.cli.predict import predict
 from reslab.cli.recipes import models, recipes
 from reslab.cli.study import report, study
 from reslab.cli.train import resume, train
-from reslab.errors import unknown
+from reslab.errors import unknown_name
 
 VERBS = {
     models: "reslab models",
@@ -127,7 +127,7 @@ def explain(error: Exception, arguments: Sequence[str]) -> int:
     if isinstance(error, UsageError):
         names = [name_of(verb) for verb in VERBS]
         if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
-            complain(unknown("verb", arguments[0], names))
+            complain(unknown_name("verb", arguments[0], names))
         else:
             complain(" ".join(error.format_message().split()))  # type: ignore[attr-defined]
         return 2

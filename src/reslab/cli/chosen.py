@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reslab.cli.console import complain
-from reslab.errors import unknown
+from reslab.errors import unknown_name
 
 if TYPE_CHECKING:
     from reslab.data.datasets import ImageSet
@@ -24,7 +24,7 @@ def computing_in(precision: str, model: "Model") -> "Model":
     from reslab.models.batchnorm import in_bf16
 
     if precision not in PRECISIONS:
-        raise ValueError(unknown("precision", precision, PRECISIONS))
+        raise ValueError(unknown_name("precision", precision, PRECISIONS))
     return in_bf16(model) if precision == "bf16" else model
 
 

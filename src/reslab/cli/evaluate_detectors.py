@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from reslab.cli.console import complain, counting
 from reslab.cli.evaluate_detections import show_precision
-from reslab.errors import unknown
+from reslab.errors import unknown_name
 
 if TYPE_CHECKING:
     from reslab.data.boxes.sets import DetectionSet
@@ -71,7 +71,7 @@ def pictures_of(
     path, detector = models[0]
     if on is not None:
         if on != SCENES:
-            raise ValueError(unknown("set for a detector", on, (SCENES,)))
+            raise ValueError(unknown_name("set for a detector", on, (SCENES,)))
         return scenes()
     if data is None:
         return own_pictures(path, detector)

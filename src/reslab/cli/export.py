@@ -27,13 +27,13 @@ def export(
 
     A net that the other program cannot compute is refused, with the reason.
     """
-    from reslab.errors import unknown
+    from reslab.errors import unknown_name
     from reslab.models.convert.exporter import torchvision_state
     from reslab.models.model_file import load
     from reslab.training.checkpoint import write_atomically
 
     if to != "torchvision":
-        raise ValueError(unknown("target of export", to, ["torchvision"]))
+        raise ValueError(unknown_name("target of export", to, ["torchvision"]))
     check_new(out, (".safetensors", *TORCH_SUFFIXES))
     loaded = load(model)
     state = torchvision_state(loaded)

@@ -50,10 +50,10 @@ def study(
     Runs that are finished are not run again, interrupted ones go on.
     """
     from reslab.data.location import folder_of, place_of
-    from reslab.errors import unknown
+    from reslab.errors import unknown_name
 
     if cluster not in (None, "ray"):
-        raise ValueError(unknown("cluster", cluster, ("ray",)))
+        raise ValueError(unknown_name("cluster", cluster, ("ray",)))
     folder = folder_of(place_of(data), "a study needs") if data else None
     if name == "responses":
         of_others = {"--on": on, "--depths": depths, "--iterations": iterations}

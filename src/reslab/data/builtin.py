@@ -9,7 +9,7 @@ from PIL import Image
 from reslab.data.cifar10 import load_cifar10
 from reslab.data.datasets import ImageSet, Sets
 from reslab.data.location import Place, folder_of
-from reslab.errors import unknown
+from reslab.errors import unknown_name
 
 SetName = Literal["digits", "cifar10"]
 
@@ -19,7 +19,7 @@ def set_named(name: str) -> SetName:
     for known in get_args(SetName):
         if name == known:
             return known
-    raise ValueError(unknown("set", name, get_args(SetName)))
+    raise ValueError(unknown_name("set", name, get_args(SetName)))
 
 
 def open_sets(name: SetName, folder: Place | None = None) -> Sets:

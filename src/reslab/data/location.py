@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from reslab.errors import unknown
+from reslab.errors import unknown_name
 
 PROTOCOLS = ("http", "https", "s3", "gs", "file")
 
@@ -45,7 +45,7 @@ def place_of(text: str | Place) -> Place:
             raise ValueError(f"{written}: a URL begins with {protocol}://")
         return Path(text)
     if protocol not in PROTOCOLS:
-        raise ValueError(f"{written}: {unknown('protocol', protocol, PROTOCOLS)}")
+        raise ValueError(f"{written}: {unknown_name('protocol', protocol, PROTOCOLS)}")
     _must_be_plain(written, protocol)
     return Url(protocol + written[begins.end(1) :].rstrip("/"))
 

@@ -11,7 +11,7 @@ from reslab.data.decode import BadPicture
 from reslab.detection.inference import find_together
 from reslab.detection.model import Detector, ready
 from reslab.detection.recipe import Search
-from reslab.errors import unknown
+from reslab.errors import unknown_name
 from reslab.runtime.device import Alone, Processes
 from reslab.runtime.threads import cores_for, in_order
 
@@ -96,7 +96,7 @@ def labels_in(detector: Detector, pictures: DetectionSet) -> torch.Tensor:
         if name not in detector.classes:
             raise ValueError(
                 f"the detector does not know a class of {pictures.name}: "
-                f"{unknown('class', name, detector.classes)}"
+                f"{unknown_name('class', name, detector.classes)}"
             )
     return places_of(detector.classes, pictures.classes)
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reslab.data.boxes.sets import DetectionSet, Truth
+from reslab.data.boxes.sets import DetectionSet, GroundTruth
 from reslab.data.loader import BadFiles, Replaced
 from reslab.data.sampler import AUGMENTATION, ORDER, SAMPLING, Shuffled, generator
 from reslab.detection.box_ops import clip, large_enough, scaled, to_shown
@@ -155,7 +155,7 @@ class DetectionBatches:
         return example, bad
 
 
-def to_find(truth: Truth) -> Tensor:
+def to_find(truth: GroundTruth) -> Tensor:
     """Which are objects in training, bool [N]: VOC's difficult ones are not, and as in the
     released code nothing is said of them, so they are background; crowds are ignored instead."""
     return ~(truth.difficult | truth.crowd)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from reslab.data.boxes.digit_scenes import digit_scenes
 from reslab.data.boxes.folder import read_parts, sets_of
-from reslab.data.boxes.sets import DetectionSet, DetectionSets, Truth
+from reslab.data.boxes.sets import DetectionSet, DetectionSets, GroundTruth
 from reslab.data.decode import BadPicture
 from reslab.data.location import Place, folder_of
 from reslab.detection.average_precision.measure import authors_code, usual_protocol
@@ -144,7 +144,7 @@ def must_know_classes(recipe: DetectionRecipe, train: DetectionSet) -> None:
         )
 
 
-def must_have_objects(name: str, truths: Sequence[Truth]) -> None:
+def must_have_objects(name: str, truths: Sequence[GroundTruth]) -> None:
     if not any(to_find(truth).any() for truth in truths):
         raise ValueError(
             f"none of the {len(truths):,} pictures of {name} has an object to find: "

@@ -5,7 +5,7 @@ from typing import Literal, Protocol, get_args
 
 from torch import Tensor
 
-from reslab.errors import unknown
+from reslab.errors import unknown_name
 
 Crop = Literal["whole", "all", "centre", "top-left", "top-right", "bottom-left", "bottom-right"]
 Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
@@ -138,7 +138,7 @@ def protocol_named(text: str, resize: int | None, size: int | None) -> ViewProto
     """
     name, _, rest = text.strip().replace(" ", ":", 1).partition(":")
     if name not in EXAMPLES:
-        raise ValueError(unknown("protocol", name, EXAMPLES))
+        raise ValueError(unknown_name("protocol", name, EXAMPLES))
     if name == "multi-scale":
         flip = not rest.endswith(NO_FLIP)
         return multi_scale(

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from reslab.errors import unknown
+from reslab.errors import unknown_name
 
 Zeros = Literal["end", "both"]
 
@@ -68,7 +68,7 @@ class ResNetConfig(BaseModel):
         return side
 
 
-def imagenet(depth: int, shortcut: Option | None = "B", *, classes: int = 1000) -> ResNetConfig:
+def imagenet_config(depth: int, shortcut: Option | None = "B", *, classes: int = 1000) -> ResNetConfig:
     """A network of Table 1; option B by default, as every released weight."""
     if depth not in IMAGENET_STAGES:
         raise ValueError(f"depth {depth} is not in Table 1: {', '.join(map(str, IMAGENET_STAGES))}")
@@ -79,7 +79,7 @@ def imagenet(depth: int, shortcut: Option | None = "B", *, classes: int = 1000) 
     )  # fmt: skip
 
 
-def cifar(depth: int, shortcut: Option | None = "A", *, classes: int = 10) -> ResNetConfig:
+def cifar_config(depth: int, shortcut: Option | None = "A", *, classes: int = 10) -> ResNetConfig:
     """A network of 6n+2 layers (Sec. 4.2); option A, "in all cases" there."""
     n, rest = divmod(depth - 2, 6)
     if rest or n < 1:
@@ -97,9 +97,9 @@ def cifar_models() -> dict[str, ResNetConfig]:
     """Sec. 4.2: plain and residual nets of every depth; option A unless suffixed."""
     models = {}
     for depth in CIFAR_DEPTHS:
-        models[f"plain{depth}"] = cifar(depth, None)
-        models[f"resnet{depth}"] = cifar(depth)
-        models |= {f"resnet{depth}-{option}": cifar(depth, option) for option in OPTIONS}
+        models[f"plain{depth}"] = cifar_config(depth, None)
+        models[f"resnet{depth}"] = cifar_config(depth)
+        models |= {f"resnet{depth}-{option}": cifar_config(depth, option) for option in OPTIONS}
     return models
 
 
@@ -108,11 +108,11 @@ def imagenet_models() -> dict[str, ResNetConfig]:
     models = {}
     for depth, (block, _) in IMAGENET_STAGES.items():
         if block == "basic":
-            models[f"plain{depth}"] = imagenet(depth, None)
-        models[f"resnet{depth}"] = imagenet(depth)
-        models |= {f"resnet{depth}-{option}": imagenet(depth, option) for option in OPTIONS}
+            models[f"plain{depth}"] = imagenet_config(depth, None)
+        models[f"resnet{depth}"] = imagenet_config(depth)
+        models |= {f"resnet{depth}-{option}": imagenet_config(depth, option) for option in OPTIONS}
         if block == "bottleneck":
-            other = imagenet(depth).model_copy(update={"stride_on": "3x3"})
+            other = imagenet_config(depth).model_copy(update={"stride_on": "3x3"})
             models[f"resnet{depth}-3x3"] = other
     return models
 
@@ -126,5 +126,5 @@ def config_named(name: str) -> ResNetConfig:
     """The configuration of a named network; ValueError with the nearest name otherwise."""
     models = all_models()
     if name not in models:
-        raise ValueError(unknown("model", name, models))
+        raise ValueError(unknown_name("model", name, models))
     return models[name]

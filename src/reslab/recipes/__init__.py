@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from reslab.data.location import Place, folder_of, place_of
 from reslab.detection.recipe import DetectionRecipe
-from reslab.errors import unknown
+from reslab.errors import unknown_name
 from reslab.recipes.classification import cifar10_recipe, digits_recipe, imagenet_recipe
 from reslab.recipes.detection import coco_recipe, digit_scenes_recipe, voc_recipe
 from reslab.training.folder import RunFolder
@@ -85,7 +85,7 @@ def recipe(
     recipes = catalogue()
     if name not in recipes:
         known = [*recipes, *own_names(), *detectors(), *own_detector_names()]
-        raise ValueError(unknown("recipe", name, known))
+        raise ValueError(unknown_name("recipe", name, known))
     return starting_from(recipes[name], weights) if weights else recipes[name]
 
 
@@ -101,7 +101,7 @@ def detection_recipe(
     elif name in recipes:
         found = recipes[name]
     else:
-        raise ValueError(unknown("detector's recipe", name, [*recipes, *own_detector_names()]))
+        raise ValueError(unknown_name("detector's recipe", name, [*recipes, *own_detector_names()]))
     return starting_from(found, weights) if weights else found
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from reslab.data.builtin import SetName
 from reslab.detection.initial import load_weights
-from reslab.errors import unknown
+from reslab.errors import unknown_name
 from reslab.models.config import CIFAR_DEPTHS
 from reslab.recipes import AnyRecipe, any_recipe
 from reslab.recipes import recipe as recipe_named
@@ -87,7 +87,7 @@ def experiment(name: str, depths: Sequence[int] = ()) -> Experiment:
             "How much do options A, B and C differ? (Sec. 4.1, Table 3, here on CIFAR's nets)",
             tuple(f"resnet{d}-{option}" for d in at for option in "ABC"),
         )
-    raise ValueError(unknown("study", name, STUDIES))
+    raise ValueError(unknown_name("study", name, STUDIES))
 
 
 def plan(

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from reslab.errors import unknown
+from reslab.errors import unknown_name
 from reslab.training.checkpoint import Checkpoint, save_checkpoint, write_atomically
 from reslab.training.recipe import TASKS, Fields, Recipe, RunRecipe, differences
 
@@ -116,7 +116,7 @@ class RunFolder:
         """What the run trains, one of TASKS."""
         task = self.fields()["task"]
         if task not in TASKS:
-            raise ValueError(f"{self.path / 'recipe.json'}: {unknown('task', str(task), TASKS)}")
+            raise ValueError(f"{self.path / 'recipe.json'}: {unknown_name('task', str(task), TASKS)}")
         return task
 
     def recipe(self) -> Recipe:

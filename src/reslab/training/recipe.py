@@ -18,7 +18,7 @@ from pydantic import (
 
 from reslab.data.augment import PadAndCrop, ResizedCrop, ScaleCrop
 from reslab.data.builtin import SetName
-from reslab.errors import unknown
+from reslab.errors import unknown_name
 from reslab.models.config import ResNetConfig, config_named
 from reslab.runtime.device import Precision
 
@@ -84,10 +84,10 @@ def put(fields: Fields, key: str, value: Any) -> None:
         if part in OPTIONAL and place.get(part) is None:
             place[part] = OPTIONAL[part].model_dump(mode="json")
         if not isinstance(place.get(part), dict):
-            raise ValueError(unknown("recipe key", key, flat(fields)))
+            raise ValueError(unknown_name("recipe key", key, flat(fields)))
         place = place[part]
     if last not in place:
-        raise ValueError(unknown("recipe key", key, {*flat(fields), *fields}))
+        raise ValueError(unknown_name("recipe key", key, {*flat(fields), *fields}))
     if isinstance(place[last], float) and type(value) is int:
         value = float(value)
     place[last] = value
@@ -121,9 +121,9 @@ def refusal(error: ValidationError, keys: Iterable[str], kinds: Kinds) -> str:
     tried = {kind for several in kinds.values() for kind in several}
     key = ".".join(str(part) for part in first["loc"] if part not in tried)
     if first["type"] == "extra_forbidden":
-        return unknown("recipe key", key, keys)
+        return unknown_name("recipe key", key, keys)
     if first["type"].startswith("union_tag"):
-        return unknown(key, str(first["input"].get("kind")), kinds[key])
+        return unknown_name(key, str(first["input"].get("kind")), kinds[key])
     if first["type"] == "missing":
         return f"the recipe has no {key!r}"
     if first["type"] == "value_error":  # ours: it names the fields itself

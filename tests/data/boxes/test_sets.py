@@ -7,14 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
-from reslab.data.boxes.sets import Detections, DetectionSet, Truth, Truths
+from reslab.data.boxes.sets import Detections, DetectionSet, GroundTruth, Truths
 from reslab.data.decode import BadPicture
 
 
-def truth(count: int, areas: bool = False) -> Truth:
+def truth(count: int, areas: bool = False) -> GroundTruth:
     boxes = torch.arange(4.0 * count).reshape(count, 4)
     none = torch.zeros(count, dtype=torch.bool)
-    return Truth(boxes, torch.arange(count), none, ~none, boxes[:, 0] if areas else None)
+    return GroundTruth(boxes, torch.arange(count), none, ~none, boxes[:, 0] if areas else None)
 
 
 def test_a_table_of_truths_is_a_sequence() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from reslab.data.boxes.sets import Detections, DetectionSet, Truth
+from reslab.data.boxes.sets import Detections, DetectionSet, GroundTruth
 from reslab.detection.average_precision.measure import Precision, measure, usual_protocol
 from reslab.detection.average_precision.voc import (
     Ranking,
@@ -24,9 +24,9 @@ HALF_OF_B, LESS_THAN_HALF = (20.0, 0.0, 30.0, 5.0), (20.0, 0.0, 30.0, 4.99)
 ELSEWHERE = (50.0, 50.0, 60.0, 60.0)
 
 
-def truth(*boxes: Box, label: int = 0, difficult: Sequence[int] = (), crowd=()) -> Truth:
+def truth(*boxes: Box, label: int = 0, difficult: Sequence[int] = (), crowd=()) -> GroundTruth:
     places = range(len(boxes))
-    return Truth(
+    return GroundTruth(
         torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4),
         torch.full((len(boxes),), label),
         torch.tensor([at in difficult for at in places], dtype=torch.bool),
@@ -42,7 +42,7 @@ def found(*rows: tuple[float, Box], label: int = 0) -> Detections:
     )
 
 
-def a_set(truths: Sequence[Truth], classes: Sequence[str] = ("cat",), keys=None) -> DetectionSet:
+def a_set(truths: Sequence[GroundTruth], classes: Sequence[str] = ("cat",), keys=None) -> DetectionSet:
     number = len(truths)
     return DetectionSet(
         "scenes", [f"{at}.png" for at in range(number)], truths, tuple(classes), tuple(classes),
@@ -58,7 +58,7 @@ FOUND = [
 ]
 
 
-def only(truths: Sequence[Truth], detections: Sequence[Detections]) -> Ranking:
+def only(truths: Sequence[GroundTruth], detections: Sequence[Detections]) -> Ranking:
     (ranking,) = rankings(truths, detections, 1)
     return ranking
 
@@ -126,7 +126,7 @@ def iou_of(a: Box, b: Box) -> float:
     return shared / (sum(sizes) - shared) if shared else 0.0
 
 
-def by_loops(truths: Sequence[Truth], detections: Sequence[Detections]) -> tuple[float, float]:
+def by_loops(truths: Sequence[GroundTruth], detections: Sequence[Detections]) -> tuple[float, float]:
     """VOC's two numbers of class 0 as its development kits tell them, one detection at a time."""
     ranked = [
         (-score, picture, box)
@@ -174,7 +174,7 @@ def by_loops(truths: Sequence[Truth], detections: Sequence[Detections]) -> tuple
     return eleven / 11, whole
 
 
-def random_case(rng: np.random.Generator) -> tuple[list[Truth], list[Detections]]:
+def random_case(rng: np.random.Generator) -> tuple[list[GroundTruth], list[Detections]]:
     """Few places and few scores, so that boxes meet and scores tie; two classes, in pictures."""
 
     def boxes(number: int) -> torch.Tensor:
@@ -186,7 +186,7 @@ def random_case(rng: np.random.Generator) -> tuple[list[Truth], list[Detections]
         number, seen = int(rng.integers(0, 4)), int(rng.integers(0, 7))
         labels = torch.from_numpy(rng.integers(0, 2, number))
         difficult = torch.from_numpy(rng.random(number) < 0.2)
-        truths.append(Truth(boxes(number), labels, difficult, torch.zeros_like(difficult)))
+        truths.append(GroundTruth(boxes(number), labels, difficult, torch.zeros_like(difficult)))
         scores = torch.from_numpy(rng.integers(1, 5, seen) / 4)
         detections.append(
             Detections(boxes(seen), scores, torch.from_numpy(rng.integers(0, 2, seen)))
@@ -233,7 +233,7 @@ def test_the_reports_of_all_protocols() -> None:
 def test_coco_sizes_are_those_of_the_outlines() -> None:
     """A box of 100 x 100 pixels around an outline of 50 is a small object."""
     whole = truth((0.0, 0.0, 100.0, 100.0))
-    thin = Truth(whole.boxes, whole.labels, whole.difficult, whole.crowd, torch.tensor([50.0]))
+    thin = GroundTruth(whole.boxes, whole.labels, whole.difficult, whole.crowd, torch.tensor([50.0]))
     detections = [found((0.9, (0.0, 0.0, 100.0, 100.0)))]
     numbers = measure(a_set([whole]), detections).coco
     assert isnan(numbers["ap_small"])

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from reslab.data.boxes.sets import DetectionSet, Truth
+from reslab.data.boxes.sets import DetectionSet, GroundTruth
 from reslab.detection.average_precision.results import read_results
 
 NONE = torch.zeros(0, dtype=torch.bool)
-EMPTY = Truth(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), NONE, NONE)
+EMPTY = GroundTruth(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), NONE, NONE)
 PICTURES = DetectionSet(
     "scenes", ["a.png", "b.png"], [EMPTY] * 2, ("cat", "dog"), ("3", "17"),
     lambda file: b"", [(100, 100)] * 2, [42, "key"],

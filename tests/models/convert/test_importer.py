@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from tests.models import references
 from torch import Tensor, nn
 
-from reslab.models.config import ResNetConfig, cifar, config_named
+from reslab.models.config import ResNetConfig, cifar_config, config_named
 from reslab.models.convert.exporter import torchvision_state
 from reslab.models.convert.importer import import_model
 from reslab.models.convert.layouts import AKAMASTER, AUTHORS, OWN, TORCHVISION
@@ -179,7 +179,7 @@ def test_what_torchvision_cannot_compute_is_not_exported(name, change, reason) -
 
 def akamaster_state(n: int = 1) -> State:
     """The names of pytorch_resnet_cifar10/resnet.py, as DataParallel saves them."""
-    own = a_model(cifar(6 * n + 2)).net.state_dict()
+    own = a_model(cifar_config(6 * n + 2)).net.state_dict()
     state = {}
     for name, tensor in own.items():
         name = re.sub(r"^stem\.0\.conv", "conv1", name)
@@ -201,7 +201,7 @@ def test_akamaster_decides_zeros_and_preprocessing(tmp_path: Path) -> None:
     imported = import_model(tmp_path / "w.th", "resnet20")
     assert imported.layout is AKAMASTER
     assert imported.decided == {"zeros": "both"}
-    assert imported.model.net.config == cifar(20).model_copy(update={"zeros": "both"})
+    assert imported.model.net.config == cifar_config(20).model_copy(update={"zeros": "both"})
     prepared = imported.model.preprocessing
     assert prepared.mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
     assert prepared.std.flatten().tolist() == pytest.approx([58.395, 57.12, 57.375])
@@ -274,7 +274,7 @@ def test_a_lost_scale_factor_is_named(tmp_path: Path, authors_50: State) -> None
 
 
 def test_our_own_names_need_a_mean(tmp_path: Path) -> None:
-    model = a_model(cifar(20, "B", classes=4))
+    model = a_model(cifar_config(20, "B", classes=4))
     file = saved(dict(model.net.state_dict()), tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match="--mean"):
         import_model(file, "resnet20-B")
@@ -369,7 +369,7 @@ def test_other_files_are_refused_by_what_they_are(tmp_path: Path) -> None:
         (tmp_path / f"w{suffix}").write_bytes(b"x")
     assert "first `xz -dk" in refusal(tmp_path / "w.xz", "resnet18")
     assert ".safetensors, .pth, .pt, .th, .npz" in refusal(tmp_path / "w.onnx", "resnet18")
-    (tmp_path / "m.safetensors").write_bytes(model_bytes(a_model(cifar(8))))
+    (tmp_path / "m.safetensors").write_bytes(model_bytes(a_model(cifar_config(8))))
     assert "already" in refusal(tmp_path / "m.safetensors", "resnet20")
     assert "did you mean 'resnet18-B'" in refusal(tmp_path / "m.safetensors", "resnet1B")
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from reslab.data.boxes.sets import DetectionSet, Truth, Truths
+from reslab.data.boxes.sets import DetectionSet, GroundTruth, Truths
 from reslab.data.folder import Fault, FolderReader
-from reslab.errors import unknown
+from reslab.errors import unknown_name
 
 # faults of boxes that make a set refused; an empty box is left out (COCO's own files have some)
 REFUSED = ("not numbers", "swapped corners", "box outside")
@@ -117,7 +117,7 @@ def unknown_in_words(part: Annotations, at: int) -> str:
     name = part.objects.names[at]
     if isinstance(name, int):
         return f"no category has the id {name}"
-    return unknown("class", name, map(str, part.classes))
+    return unknown_name("class", name, map(str, part.classes))
 
 
 def box_in_words(part: Annotations, at: int) -> str:
@@ -140,7 +140,7 @@ def detection_set(part: Annotations, *, alone: bool = False) -> DetectionSet:
     order = np.flatnonzero(keep)[np.argsort(pictures[keep], kind="stable")]
     labels = {name: label for label, name in enumerate(part.classes)}
     number = torch.float64 if alone else torch.float32
-    table = Truth(
+    table = GroundTruth(
         torch.from_numpy(objects.corners()).to(number),
         torch.tensor([labels[name] for name in objects.names], dtype=torch.int64),
         torch.tensor(objects.difficult, dtype=torch.bool),

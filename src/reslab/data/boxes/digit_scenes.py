@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from reslab.data.boxes.sets import DetectionSet, DetectionSets, Truth, Truths
+from reslab.data.boxes.sets import DetectionSet, DetectionSets, GroundTruth, Truths
 from reslab.data.builtin import load_digits
 from reslab.data.datasets import ImageSet
 
@@ -89,7 +89,7 @@ class Scenes:
         boxes = torch.tensor(corners, dtype=torch.float32).reshape(-1, 4)
         ends = np.cumsum([len(layout) for layout in layouts], dtype=np.int64)
         starts = torch.from_numpy(np.concatenate(([0], ends)))
-        return Truths(Truth(boxes, labels, none, none), starts)
+        return Truths(GroundTruth(boxes, labels, none, none), starts)
 
     def draw(self, number: int) -> np.ndarray:
         """The picture, RGB uint8 [128, 128, 3]."""

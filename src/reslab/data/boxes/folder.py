@@ -12,7 +12,7 @@ from reslab.data.boxes.annotations import Annotations, detection_set
 from reslab.data.boxes.coco import find_coco, part_of, read_coco, year_of
 from reslab.data.boxes.sets import DetectionSet, DetectionSets
 from reslab.data.boxes.voc import CLASSES, YEARS, all_keys, find_voc, has_part, listed, read_voc
-from reslab.errors import unknown
+from reslab.errors import unknown_name
 
 # what is trained on, and what is tested on
 VOC = {
@@ -101,7 +101,7 @@ def read_parts(folder: Path, years: str = "") -> Parts:
 def _coco_parts(folder: Path, files: list[Path], years: str) -> Parts:
     there = sorted({year_of(path) for path in files} - {""})
     if years and years not in there:
-        raise ValueError(f"{folder}: {unknown('year of COCO', years, there)}")
+        raise ValueError(f"{folder}: {unknown_name('year of COCO', years, there)}")
     if len(there) > 1 and not years:
         raise ValueError(f"{folder} has annotations of {' and '.join(there)}: say which year")
     chosen: dict[str, Path] = {}
@@ -135,7 +135,7 @@ def _voc_parts(folder: Path, homes: list[Path], years: str) -> Parts:
     if not years:
         return _own_voc(folder, homes[0])
     if years not in VOC:
-        raise ValueError(f"{folder}: {unknown('union of VOC', years, VOC)}")
+        raise ValueError(f"{folder}: {unknown_name('union of VOC', years, VOC)}")
     trained, tested = VOC[years]
     if years == "07" and "VOC2007" in named and not has_part(named["VOC2007"], "test"):
         trained, tested = (("VOC2007", "train"),), ("VOC2007", "val")

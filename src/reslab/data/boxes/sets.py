@@ -17,7 +17,7 @@ from reslab.data.decode import BadPicture, decode
 
 
 @dataclass(frozen=True)
-class Truth:
+class GroundTruth:
     """The objects of one picture."""
 
     boxes: Tensor  # float32 [N, 4], xyxy in pixels of the picture
@@ -30,9 +30,9 @@ class Truth:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, indices: Tensor) -> "Truth":
+    def take(self, indices: Tensor) -> "GroundTruth":
         """The objects at `indices`, numbers or a mask."""
-        return Truth(
+        return GroundTruth(
             self.boxes[indices],
             self.labels[indices],
             self.difficult[indices],
@@ -58,11 +58,11 @@ class Detections:
         return Detections(self.boxes[indices], self.scores[indices], self.labels[indices])
 
 
-class Truths(Sequence[Truth]):
+class Truths(Sequence[GroundTruth]):
     """Those of many pictures as one table: object j belongs to picture i for starts[i] <= j <
     starts[i + 1]."""
 
-    def __init__(self, objects: Truth, starts: Tensor) -> None:
+    def __init__(self, objects: GroundTruth, starts: Tensor) -> None:
         self.objects = objects
         self.starts = starts  # int64 [pictures + 1]
 
@@ -70,10 +70,10 @@ class Truths(Sequence[Truth]):
         return len(self.starts) - 1
 
     @overload
-    def __getitem__(self, index: int) -> Truth: ...
+    def __getitem__(self, index: int) -> GroundTruth: ...
     @overload
-    def __getitem__(self, index: slice) -> Sequence[Truth]: ...
-    def __getitem__(self, index: int | slice) -> Truth | Sequence[Truth]:
+    def __getitem__(self, index: slice) -> Sequence[GroundTruth]: ...
+    def __getitem__(self, index: int | slice) -> GroundTruth | Sequence[GroundTruth]:
         places = range(len(self))[index]  # counts from the end where negative, raises IndexError
         if isinstance(places, range):
             return [self[place] for place in places]
@@ -87,7 +87,7 @@ class DetectionSet:
 
     name: str  # "train", "validation", "test", or what its list of pictures is called
     files: Sequence[str]  # what each picture is called, relative to the root of its set
-    truths: Sequence[Truth]  # one a picture; pictures without objects have one of length 0
+    truths: Sequence[GroundTruth]  # one a picture; pictures without objects have one of length 0
     classes: tuple[str, ...]  # names for people
     ids: tuple[str, ...]  # of the classes in their files: COCO's category ids, VOC's names
     read: Callable[[str], bytes]  # a file's name to its bytes; any thread may call it

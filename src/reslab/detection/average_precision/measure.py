@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from reslab.data.boxes.sets import Detections, DetectionSet, Truth
+from reslab.data.boxes.sets import Detections, DetectionSet, GroundTruth
 from reslab.detection.average_precision.voc import area, eleven_points, interpolated, rankings
-from reslab.errors import unknown
+from reslab.errors import unknown_name
 
 # COCO's twelve numbers in its order: IoU, size of the objects, detections a picture at most
 TWELVE = {
@@ -53,7 +53,7 @@ def authors_code() -> tuple[Any, Any]:
     return COCO, COCOeval
 
 
-def measure_coco(truths: Sequence[Truth], found: Sequence[Detections], classes: int) -> Measured:
+def measure_coco(truths: Sequence[GroundTruth], found: Sequence[Detections], classes: int) -> Measured:
     """COCO's numbers of detections, one entry a picture in both."""
     COCO, COCOeval = authors_code()
     boxes = [row for index, truth in enumerate(truths) for row in truth_rows(index, truth)]
@@ -95,7 +95,7 @@ def as_coco(empty: Any, rows: list[dict[str, Any]], pictures: int, classes: int)
     return empty
 
 
-def truth_rows(index: int, truth: Truth) -> list[dict[str, Any]]:
+def truth_rows(index: int, truth: GroundTruth) -> list[dict[str, Any]]:
     """The boxes of a picture; difficult ones, which COCO does not know, are left out as VOC does.
 
     An object's size is the area of its outline where that is known.
@@ -196,7 +196,7 @@ def measure(
     `found` is in the set's order and its labels are indices into the set's classes.
     """
     if protocol not in PROTOCOLS:
-        raise ValueError(unknown("protocol", protocol, PROTOCOLS))
+        raise ValueError(unknown_name("protocol", protocol, PROTOCOLS))
     must_be_numbers(pictures, found)
     # pycocotools takes the pictures by their ids; equal scores then rank as they do there
     order = sorted(range(len(pictures)), key=lambda index: pictures.keys[index])
@@ -237,7 +237,7 @@ def must_be_numbers(pictures: DetectionSet, found: Sequence[Detections]) -> None
 
 
 def measure_voc(
-    truths: Sequence[Truth], found: Sequence[Detections], classes: int, protocol: str
+    truths: Sequence[GroundTruth], found: Sequence[Detections], classes: int, protocol: str
 ) -> Measured:
     """Average precision of each class by one of VOC's two definitions."""
     ranked = rankings(truths, found, classes)

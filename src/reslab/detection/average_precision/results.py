@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from reslab.data.boxes.sets import Detections, DetectionSet
-from reslab.errors import unknown
+from reslab.errors import unknown_name
 
 KEYS = ("image_id", "category_id", "bbox", "score")
 LARGEST = 1e30  # of a number, so that areas stay finite
@@ -81,7 +81,7 @@ def no_class(key: Any, pictures: DetectionSet) -> str:
     if all(id.isdecimal() for id in pictures.ids) and len(pictures.ids) > NAMED:
         numbers = sorted(map(int, pictures.ids))
         return f"no class {shown(key)}; the {len(numbers)} ids lie in {numbers[0]} to {numbers[-1]}"
-    return unknown("class", str(key)[:SHOWN], pictures.ids)
+    return unknown_name("class", str(key)[:SHOWN], pictures.ids)
 
 
 def shown(value: Any) -> str:

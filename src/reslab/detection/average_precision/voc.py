@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from reslab.data.boxes.sets import Detections, Truth
+from reslab.data.boxes.sets import Detections, GroundTruth
 from reslab.detection.box_ops import iou
 
 IOU = 0.5
@@ -25,7 +25,7 @@ class Ranking:
     positives: int  # boxes to be found
 
 
-def rankings(truths: Sequence[Truth], found: Sequence[Detections], classes: int) -> list[Ranking]:
+def rankings(truths: Sequence[GroundTruth], found: Sequence[Detections], classes: int) -> list[Ranking]:
     """One a class. Equal scores: in the order of the pictures, then of their detections."""
     marks: list[list[np.ndarray]] = [[] for _ in range(classes)]
     scores: list[list[np.ndarray]] = [[] for _ in range(classes)]

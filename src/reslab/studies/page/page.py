@@ -55,7 +55,7 @@ def html_page(page: Page, groups: Sequence[Group] = ()) -> str:
     """The page in one file that fetches nothing; without runs, what concerns runs is left out."""
     from jinja2 import Environment
 
-    template = files(reslab).joinpath("study/report.html.j2").read_text()
+    template = files("reslab.studies.page").joinpath("report.html.j2").read_text()
     return Environment(autoescape=True, trim_blocks=True).from_string(template).render(
         title=page.title,
         question=page.question,
