@@ -17,11 +17,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from reslab.detection.box_ops import clip, decode, iou, nms, nms_by_class
-from reslab.detection.inference import Sight, find
-from reslab.detection.model import Detector, ready
-from reslab.detection.network import build_detector, channels_last
-from reslab.detection.recipe import Search
+from reslab.detection.box_ops import clip, decode_boxes, iou, nms, nms_by_class
+from reslab.detection.inference import ImageFeatures, detect_objects
+from reslab.detection.model import Detector, prepare_for_inference
+from reslab.detection.network import build_detector, detector_channels_last
+from reslab.detection.recipe import InferenceConfig
 from reslab.detection.roi import roi_align, roi_pool
 from reslab.detection.targets import Anchors
 from reslab.models.batchnorm import recompute_statistics
@@ -52,7 +52,7 @@ def proposals(rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """
     anchors = Anchors().over(38, 63)
     deltas = 0.1 * torch.randn(anchors.shape, generator=rng)
-    boxes = clip(decode(anchors, deltas), WIDTH, HEIGHT)
+    boxes = clip(decode_boxes(anchors, deltas), WIDTH, HEIGHT)
     objects = regions(12, rng)
     scores = iou(boxes, objects).amax(1) + 0.1 * torch.rand(len(boxes), generator=rng)
     best = scores.topk(BOXES).indices
@@ -103,11 +103,11 @@ def whole(model: str, rounds: int, rng: torch.Generator) -> None:
     What is found is nonsense, the work is that of a trained net.
     """
     config = detection_recipe(f"voc07+12-{model}-c4").model
-    net = channels_last(build_detector(config, rng))
+    net = detector_channels_last(build_detector(config, rng))
     pixels = torch.randint(0, 256, (HEIGHT, WIDTH, 3), generator=rng, dtype=torch.uint8).numpy()
     plain = Detector(
         net, tuple(map(str, range(20))), tuple(map(str, range(20))),
-        minus_mean(torch.full((3, 1, 1), 128.0)), Search(threshold=0.0), {}, [],
+        minus_mean(torch.full((3, 1, 1), 128.0)), InferenceConfig(threshold=0.0), {}, [],
     )  # fmt: skip
     image = plain.prepared(pixels)
     boxes = regions(REGIONS, rng)
@@ -116,15 +116,17 @@ def whole(model: str, rounds: int, rng: torch.Generator) -> None:
         return net.region_features(net.pool(net.features(image), boxes))
 
     recompute_statistics(net, (judged() for _ in range(2)))
-    detector = ready(plain)
-    sight = Sight(detector, pixels, detector.search)
+    detector = prepare_for_inference(plain)
+    sight = ImageFeatures(detector, pixels, detector.search)
     boxes = sight.proposals()
     name = f"{model} on {HEIGHT}x{WIDTH}"
     with torch.no_grad():
         measure(f"{name}, map and proposals",
-                lambda: Sight(detector, pixels, detector.search).proposals(), rounds)  # fmt: skip
-        measure(f"{name}, judging {len(boxes)} proposals", lambda: sight.judge(boxes), rounds)
-        measure(f"{name}, all", lambda: find(detector, pixels, detector.search), rounds)
+                lambda: ImageFeatures(detector, pixels, detector.search).proposals(), rounds)  # fmt: skip
+        measure(
+            f"{name}, judging {len(boxes)} proposals", lambda: sight.classify_regions(boxes), rounds
+        )
+        measure(f"{name}, all", lambda: detect_objects(detector, pixels, detector.search), rounds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(json.dumps({"what": f"{name}, memory", "GiB": round(peak, 2)}), flush=True)
 

@@ -26,12 +26,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from reslab.data.augment import ALEXNET, ScaleCrop
-from reslab.data.datasets import PictureSet
-from reslab.data.folder import open_all
-from reslab.data.loader import PictureBatches
+from reslab.data.datasets import EncodedImages
+from reslab.data.folder import open_whole_folder
+from reslab.data.loader import EncodedLoader
 from reslab.data.shards.reader import open_part
-from reslab.data.shards.writer import Packing, pack
-from reslab.data.statistics import picture_statistics
+from reslab.data.shards.writer import Packing, pack_sets
+from reslab.data.statistics import measure_statistics
 from reslab.models.preprocessing import minus_mean
 
 BATCH, SIZE, WORKERS = 32, 224, 2
@@ -43,7 +43,7 @@ PAPER, REDUCED = ScaleCrop(), ScaleCrop(shorter_side=(256, 256))
 class PlainDataset(Dataset):
     """What scripts do with each picture, one at a time."""
 
-    def __init__(self, pictures: PictureSet, root: Path, mean: Tensor) -> None:
+    def __init__(self, pictures: EncodedImages, root: Path, mean: Tensor) -> None:
         self.paths = [root / file for file in pictures.files]
         self.labels = pictures.labels.tolist()
         self.mean = mean
@@ -77,9 +77,9 @@ def plain_batches(dataset: PlainDataset) -> Iterator[Tensor]:
         yield images
 
 
-def our_batches(pictures: PictureSet, mean: Tensor, augmentation: ScaleCrop) -> Iterator[Tensor]:
+def our_batches(pictures: EncodedImages, mean: Tensor, augmentation: ScaleCrop) -> Iterator[Tensor]:
     """Without end, as training asks for them."""
-    batches = PictureBatches(
+    batches = EncodedLoader(
         pictures, minus_mean(mean), augmentation=augmentation, colour=ALEXNET, size=BATCH, seed=1,
         threads=WORKERS, sampler=False, bad_limit=0.0, tell=print,
     )  # fmt: skip
@@ -99,11 +99,11 @@ def images_per_second(loader: Iterator[Tensor], batches: int) -> float:
 
 def compare(data: Path, rounds: int, batches: int) -> Iterator[dict[str, object]]:
     """All loaders in turn; each of ours beside the plain one."""
-    pictures = open_all(data)
-    mean = picture_statistics(pictures, SIZE, 256, seed=0, threads=WORKERS).pixel_mean
+    pictures = open_whole_folder(data)
+    mean = measure_statistics(pictures, SIZE, 256, seed=0, threads=WORKERS).pixel_mean
     with tempfile.TemporaryDirectory() as place:
         for name, packing in {"whole": Packing(), "reduced": Packing(shorter_side=256)}.items():
-            pack({".": pictures}, Path(place) / name, packing, lambda bad: None)
+            pack_sets({".": pictures}, Path(place) / name, packing, lambda bad: None)
         whole, reduced = open_part(Path(place) / "whole"), open_part(Path(place) / "reduced")
         loaders = {
             "plain": plain_batches(PlainDataset(pictures, data, mean)),
@@ -136,7 +136,7 @@ def compare(data: Path, rounds: int, batches: int) -> Iterator[dict[str, object]
 
 def memory(data: Path) -> dict[str, object]:
     """Of this process while it loads, in MB; the first pictures are left to fill the buffers."""
-    pictures = open_all(data)
+    pictures = open_whole_folder(data)
     loader = our_batches(pictures, torch.full((3, SIZE, SIZE), 120.0), PAPER)
     held = []
     for number in range(1, PICTURES // BATCH + 1):

@@ -16,40 +16,40 @@ from statistics import median
 
 import torch
 
-from reslab.data.datasets import ImageSet, Sets
+from reslab.data.datasets import ImagesInMemory, MemorySplits
 from reslab.models.batchnorm import norms_of
 from reslab.recipes import recipe
-from reslab.runtime.device import open_world
-from reslab.runtime.distributed import one_voice
+from reslab.runtime.device import setup_device
+from reslab.runtime.distributed import fail_together
 from reslab.runtime.launch import launch
 from reslab.training.classification import parts_of
-from reslab.training.loop import training_steps
+from reslab.training.loop import updates
 from reslab.training.schedule import Schedule
-from reslab.training.setup import prepared
+from reslab.training.setup import setup_with_sets
 
 WARM_UP = 3  # iterations of each turn that are not counted
 
 
 def measured(model: str, iterations: int, out: Path) -> None:
     """One turn, by as many processes as there are; images a second go to the file `out`."""
-    with one_voice(lambda error: 1) as processes:
+    with fail_together(lambda error: 1) as processes:
         rng = torch.Generator().manual_seed(0)
         # speed does not depend on what the pictures show
         pictures = torch.randint(0, 256, (10_000, 3, 32, 32), dtype=torch.uint8, generator=rng)
         labels = torch.randint(0, 10, (10_000,), generator=rng)
-        images = ImageSet("train", pictures, labels, tuple("0123456789"))
+        images = ImagesInMemory("train", pictures, labels, tuple("0123456789"))
         it = recipe(f"cifar10-{model}")
-        parts = parts_of(prepared(it, 1, Sets(images, images), open_world("fp32")))
-        steps = training_steps(
+        parts = parts_of(setup_with_sets(it, 1, MemorySplits(images, images), setup_device("fp32")))
+        steps = updates(
             parts.loss_of, parts.shares_of, parts.optimizer, Schedule(it),
             range(WARM_UP + iterations), norms=norms_of(parts.net), processes=processes,
         )  # fmt: skip
         begun = 0.0
         for step in steps:
             if step.iteration == WARM_UP:
-                processes.agree(0)
+                processes.all_reduce_max(0)
                 begun = time.perf_counter()
-        processes.agree(0)
+        processes.all_reduce_max(0)
         if processes.first:
             out.write_text(str(it.batch_size * iterations / (time.perf_counter() - begun)))
 

@@ -21,8 +21,8 @@ from reslab.models.model_file import Model
 from reslab.models.preprocessing import Preprocessing
 from reslab.models.resnet import ResNet, build_resnet, channels_last
 from reslab.recipes import recipe
-from reslab.runtime.device import World, open_world
-from reslab.training.loop import training_steps
+from reslab.runtime.device import Device, setup_device
+from reslab.training.loop import updates
 from reslab.training.optim import build_sgd
 from reslab.training.schedule import Schedule
 
@@ -52,7 +52,7 @@ def plain_training(net: ResNet) -> Iterator[float]:
         yield loss.item()
 
 
-def our_training(net: ResNet, world: World) -> Iterator[float]:
+def our_training(net: ResNet, world: Device) -> Iterator[float]:
     images, labels = pictures(TRAIN_BATCH)
     it = recipe(f"imagenet-{NAME}").with_changes(["learning_rate=0.01", "plateau=null"])
     prepared = preprocessing()(images)
@@ -62,7 +62,7 @@ def our_training(net: ResNet, world: World) -> Iterator[float]:
             scores = net(share[0])
         return F.cross_entropy(scores.float(), share[1]), torch.zeros(())
 
-    steps = training_steps(
+    steps = updates(
         loss_of, lambda k: [(prepared, labels)],
         build_sgd(net, momentum=it.momentum, weight_decay=it.weight_decay),
         Schedule(it), range(1_000_000),
@@ -117,7 +117,7 @@ def inference(rounds: int) -> None:
 
 def training(rounds: int) -> None:
     """One update each turn; the first losses are those of the same weights."""
-    world = open_world("auto")
+    world = setup_device("auto")
     plain = plain_training(build_resnet(config_named(NAME)).train())
     ours = our_training(channels_last(build_resnet(config_named(NAME))).train(), world)
     first = {"plain": next(plain), "ours": next(ours)}

@@ -22,15 +22,15 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from reslab.data.datasets import ImageSet, Sets
+from reslab.data.datasets import ImagesInMemory, MemorySplits
 from reslab.models.config import config_named
 from reslab.models.resnet import build_resnet, channels_last
 from reslab.recipes import recipe
-from reslab.runtime.device import World, open_world
+from reslab.runtime.device import Device, setup_device
 from reslab.training.classification import parts_of
-from reslab.training.loop import training_steps
+from reslab.training.loop import updates
 from reslab.training.schedule import Schedule
-from reslab.training.setup import prepared
+from reslab.training.setup import setup_with_sets
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 ITERATIONS = {"resnet20": 16, "resnet56": 8, "resnet110": 5}  # of one turn
@@ -41,7 +41,7 @@ WORKERS = 2
 class PlainDataset(Dataset):
     """What the field's CIFAR scripts do with each picture, one at a time."""
 
-    def __init__(self, images: ImageSet) -> None:
+    def __init__(self, images: ImagesInMemory) -> None:
         self.pictures = images.images.permute(0, 2, 3, 1).numpy()
         self.labels = images.labels.tolist()
 
@@ -64,7 +64,7 @@ def normalised(images: Tensor) -> Tensor:
     return (images - mean) / std
 
 
-def plain_loop(name: str, images: ImageSet) -> Iterator[float]:
+def plain_loop(name: str, images: ImagesInMemory) -> Iterator[float]:
     """One loss an iteration, for ever: eager, fp32, as most scripts have it."""
     net = build_resnet(config_named(name)).train()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
@@ -81,17 +81,17 @@ def plain_loop(name: str, images: ImageSet) -> Iterator[float]:
             yield loss.item()
 
 
-def reslab_loop(name: str, images: ImageSet, world: World) -> Iterator[float]:
+def reslab_loop(name: str, images: ImagesInMemory, world: Device) -> Iterator[float]:
     """One loss an iteration: the loop behind `reslab train`."""
     it = recipe(f"cifar10-{name}")
-    parts = parts_of(prepared(it, 1, Sets(images, images), world))
-    for step in training_steps(
+    parts = parts_of(setup_with_sets(it, 1, MemorySplits(images, images), world))
+    for step in updates(
         parts.loss_of, parts.shares_of, parts.optimizer, Schedule(it), range(it.iterations)
     ):
         yield step.loss.item()
 
 
-def difference(name: str, images: ImageSet) -> float:
+def difference(name: str, images: ImagesInMemory) -> float:
     """How far the two ways of computing one loss differ, relative, both in fp32."""
     pictures, labels = images.images[:64].float(), images.labels[:64]
     plain = build_resnet(config_named(name)).train()
@@ -114,7 +114,7 @@ def images_per_second(loop: Iterator[float], iterations: int) -> float:
     return 128 * iterations / (time.perf_counter() - begun)
 
 
-def compare(name: str, rounds: int, images: ImageSet, world: World) -> dict[str, object]:
+def compare(name: str, rounds: int, images: ImagesInMemory, world: Device) -> dict[str, object]:
     """The two loops in turn."""
     loops: list[Iterator[float]] = [reslab_loop(name, images, world), plain_loop(name, images)]
 
@@ -142,12 +142,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--models", nargs="+", default=list(ITERATIONS), choices=list(ITERATIONS))
     arguments = parser.parse_args()
-    world = open_world()
+    world = setup_device()
     rng = torch.Generator().manual_seed(0)
     # speed does not depend on what the pictures show
     pictures = torch.randint(0, 256, (50_000, 3, 32, 32), dtype=torch.uint8, generator=rng)
     labels = torch.randint(0, 10, (50_000,), generator=rng)
-    images = ImageSet("train", pictures, labels, tuple("0123456789"))
+    images = ImagesInMemory("train", pictures, labels, tuple("0123456789"))
     for name in arguments.models:
         print(json.dumps(compare(name, arguments.rounds, images, world)), flush=True)
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
-from reslab.analysis.responses import layer_responses, spread
-from reslab.data.datasets import ImageSet
+from reslab.analysis.responses import layer_responses, standard_deviation
+from reslab.data.datasets import ImagesInMemory
 from reslab.models.config import cifar_config, imagenet_config
 from reslab.models.layers import ConvBN
 from reslab.models.model_file import Model
@@ -11,10 +11,10 @@ from reslab.models.preprocessing import minus_mean
 from reslab.models.resnet import Block, build_resnet
 
 
-def pictures(count: int, side: int = 16) -> ImageSet:
+def pictures(count: int, side: int = 16) -> ImagesInMemory:
     rng = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=rng)
-    return ImageSet("test", images, torch.zeros(count, dtype=torch.int64), ("a", "b"))
+    return ImagesInMemory("test", images, torch.zeros(count, dtype=torch.int64), ("a", "b"))
 
 
 def model(config) -> Model:
@@ -64,5 +64,5 @@ def test_hooks_are_taken_off() -> None:
 
 
 def test_spread_by_hand() -> None:
-    assert spread(4, 10, 30) == pytest.approx(1.25**0.5)  # 1 2 3 4
-    assert spread(3, 6, 12) == 0  # 2 2 2
+    assert standard_deviation(4, 10, 30) == pytest.approx(1.25**0.5)  # 1 2 3 4
+    assert standard_deviation(3, 6, 12) == 0  # 2 2 2

@@ -99,7 +99,7 @@ def test_ctrl_c_is_one_line(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(facts, "gather", stop)
+    monkeypatch.setattr(facts, "inspect_all", stop)
     assert run(folder) == 130
     assert capsys.readouterr() == ("", "reslab: stopped\n")
 

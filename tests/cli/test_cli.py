@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from reslab.cli import VERBS, name_of
+from reslab.cli import VERBS, verb_name
 
 SHORT = (
     "--set", "iterations=12", "--set", "batch_size=16", "--set", "model.blocks=[1,1,1]",
     "--set", "recompute_bn=1", "--set", "checkpoint_every=4", "--set", "eval_every=6",
 )  # fmt: skip
-NAMES = [name_of(verb) for verb in VERBS]
+NAMES = [verb_name(verb) for verb in VERBS]
 
 
 @pytest.fixture(scope="module")

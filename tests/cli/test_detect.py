@@ -15,13 +15,13 @@ from PIL import Image
 from tests.detection.untrained import untrained_detector
 
 from reslab.cli import main
-from reslab.cli.album import row_of
-from reslab.cli.detect import SURE, line_of
-from reslab.data.decode import decode, format_of
+from reslab.cli.album import detection_row
+from reslab.cli.detect import SURE, image_line
+from reslab.data.decode import decode_image, image_format
 from reslab.detection import predict as library
-from reslab.detection.drawing import draw
+from reslab.detection.drawing import draw_detections
 from reslab.detection.model import detector_bytes
-from reslab.detection.predict import Found, Seen, load
+from reslab.detection.predict import DetectedImage, Detection, load_detector_predictor
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +62,11 @@ def contents(folder: Path) -> set[str]:
 
 def test_one_picture_is_a_line_for_each_object(capsys, model: Path, folder: Path) -> None:
     status, out, err = run(capsys, model, folder / "a.png")
-    expected = load(model).detect(folder / "a.png")
+    expected = load_detector_predictor(model).detect(folder / "a.png")
     assert (status, err) == (0, [])
     assert out.splitlines() == [str(folder / "a.png"), *(f"  {it}" for it in expected)]
     assert expected
-    assert SURE == library.SURE
+    assert SURE == library.SHOWN_SCORE
     _, out, _ = run(capsys, model, folder / "a.png", "--threshold", 1)
     assert out.splitlines() == [str(folder / "a.png"), "  nothing found"]
 
@@ -79,7 +79,7 @@ def test_a_folder_is_a_line_each_and_a_bad_file_does_not_stop_it(
     assert len(err) == 1
     assert err[0].startswith(f"reslab: {folder / 'b-bad.jpg'}: ")
     files = [folder / name for name in NAMES]
-    expected = [line_of(objects) for objects in load(model).detect(files)]
+    expected = [image_line(objects) for objects in load_detector_predictor(model).detect(files)]
     assert out.splitlines() == [
         f"{file!s:13}  {line}" for file, line in zip(files, expected, strict=True)
     ]
@@ -87,11 +87,14 @@ def test_a_folder_is_a_line_each_and_a_bad_file_does_not_stop_it(
 
 
 def test_a_line_names_the_best_and_counts_the_others() -> None:
-    person, dog = Found("person", 0.971, (0, 0, 9, 9), "1"), Found("dog", 0.88, (0, 0, 9, 9), "18")
-    assert line_of([]) == "nothing found"
-    assert line_of([dog]) == "1 object: dog 88 %"
-    assert line_of([person, dog]) == "2 objects: person 97 %, dog 88 %"
-    assert line_of([person] * 5 + [dog] * 4) == (
+    person, dog = (
+        Detection("person", 0.971, (0, 0, 9, 9), "1"),
+        Detection("dog", 0.88, (0, 0, 9, 9), "18"),
+    )
+    assert image_line([]) == "nothing found"
+    assert image_line([dog]) == "1 object: dog 88 %"
+    assert image_line([person, dog]) == "2 objects: person 97 %, dog 88 %"
+    assert image_line([person] * 5 + [dog] * 4) == (
         "9 objects: person 97 %, person 97 %, person 97 %, person 97 %, person 97 %, dog 88 % "
         "and 3 more"
     )
@@ -100,11 +103,13 @@ def test_a_line_names_the_best_and_counts_the_others() -> None:
 def test_what_is_drawn_is_the_picture_with_its_boxes(capsys, model: Path, folder: Path) -> None:
     status, _, err = run(capsys, model, folder / "a.png", "--out", "new/out")
     assert (status, err) == (0, ["1 of 1 pictures with their boxes: new/out"])
-    finder = load(model)
+    finder = load_detector_predictor(model)
     (seen,) = finder.see([folder / "a.png"])
-    assert isinstance(seen, Seen)
-    expected = draw(seen.pixels, seen.detections, finder.classes)
-    assert np.array_equal(decode(Path("new/out/a.png").read_bytes(), ""), np.asarray(expected))
+    assert isinstance(seen, DetectedImage)
+    expected = draw_detections(seen.pixels, seen.detections, finder.classes)
+    assert np.array_equal(
+        decode_image(Path("new/out/a.png").read_bytes(), ""), np.asarray(expected)
+    )
     assert expected.size == (640, 480)
 
 
@@ -119,8 +124,8 @@ def test_names_and_subfolders_are_kept_and_nothing_overwrites_another(
     assert contents(Path("out")) == {
         "a.jpg", "a.png", "a-2.png", "empty.png", "deep/a.JPG", "a-2.JPG", "detections.json",
     }  # fmt: skip
-    assert format_of(Path("out/deep/a.JPG").read_bytes()) == "jpeg"
-    assert format_of(Path("out/a-2.png").read_bytes()) == "png"
+    assert image_format(Path("out/deep/a.JPG").read_bytes()) == "jpeg"
+    assert image_format(Path("out/a-2.png").read_bytes()) == "png"
 
 
 def test_the_list_is_cocos_with_names_of_pictures(capsys, model: Path, folder: Path) -> None:
@@ -129,7 +134,7 @@ def test_the_list_is_cocos_with_names_of_pictures(capsys, model: Path, folder: P
     assert {tuple(row) for row in rows} == {("image_id", "category_id", "bbox", "score")}
     assert [row["score"] for row in rows if row["image_id"] == "a.png"] == [
         pytest.approx(it.score, abs=1e-6)
-        for it in load(model, threshold=0.3).detect(folder / "a.png")
+        for it in load_detector_predictor(model, threshold=0.3).detect(folder / "a.png")
     ]
     found = {row["image_id"] for row in rows}
     assert "deep/a.JPG" in found
@@ -139,11 +144,11 @@ def test_the_list_is_cocos_with_names_of_pictures(capsys, model: Path, folder: P
 
 
 def test_a_row_worked_by_hand() -> None:
-    found = Found("dog", 0.98765432, (1.004, 2, 11.5, 30.25), "18")
+    found = Detection("dog", 0.98765432, (1.004, 2, 11.5, 30.25), "18")
     expected = {"image_id": "x.jpg", "category_id": 18, "bbox": [1.0, 2, 10.5, 28.25]}
-    assert row_of("x.jpg", found) == expected | {"score": 0.987654}
+    assert detection_row("x.jpg", found) == expected | {"score": 0.987654}
     for id_ in ("018", "tiger", "²", ""):
-        assert row_of("x.jpg", Found("dog", 1, (0, 0, 1, 1), id_))["category_id"] == id_
+        assert detection_row("x.jpg", Detection("dog", 1, (0, 0, 1, 1), id_))["category_id"] == id_
 
 
 def test_pictures_of_one_name_in_two_folders_are_told_apart(
@@ -196,7 +201,7 @@ def test_json_is_one_list_with_the_bad_ones_in_it(capsys, model: Path, folder: P
     expected = [
         {"class": it.name, "id": it.id, "score": pytest.approx(it.score, abs=1e-6),
          "box": pytest.approx(it.box, abs=0.01)}
-        for it in load(model).detect(folder / "a.webp")
+        for it in load_detector_predictor(model).detect(folder / "a.webp")
     ]  # fmt: skip
     assert found["in/a.webp"]["objects"] == expected
     assert (Path("out") / "detections.json").exists()
@@ -209,7 +214,7 @@ def test_a_picture_from_standard_input(capsys, monkeypatch, model: Path, folder:
     assert status == 0
     (found,) = json.loads(out)
     assert found["file"] == "-"
-    assert len(found["objects"]) == len(load(model).detect(folder / "a.png"))
+    assert len(found["objects"]) == len(load_detector_predictor(model).detect(folder / "a.png"))
     assert contents(Path("out")) == {"standard-input.png", "detections.json"}
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
     assert run(capsys, model, "-") == (1, "", ["reslab: -: the file is empty"])
@@ -258,4 +263,4 @@ def test_ctrl_c_keeps_what_is_drawn_and_lists_it(model: Path, folder: Path) -> N
     assert 5 <= len(drawn) < 300
     assert {Path(row["image_id"]).stem for row in rows} <= {Path(name).stem for name in drawn}
     for name in drawn:
-        decode((Path("out") / name).read_bytes(), name)  # whole
+        decode_image((Path("out") / name).read_bytes(), name)  # whole

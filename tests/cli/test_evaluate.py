@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from reslab.cli import main
-from reslab.data.datasets import PictureSet
-from reslab.data.decode import BadPicture
+from reslab.data.datasets import EncodedImages
+from reslab.data.decode import BadImage
 from reslab.models.config import cifar_config
 from reslab.models.model_file import Model, model_bytes
 from reslab.models.preprocessing import Preprocessing
@@ -113,10 +113,10 @@ def test_kept_scores_are_used_without_being_asked_for(
     fresh, said = evaluate(model, "--data", data, "--protocol", "one-crop:20-15")
     assert "from kept scores" not in said
 
-    def forbidden(self: PictureSet, index: int) -> np.ndarray:
-        raise BadPicture("decoded again")
+    def forbidden(self: EncodedImages, index: int) -> np.ndarray:
+        raise BadImage("decoded again")
 
-    monkeypatch.setattr(PictureSet, "picture", forbidden)
+    monkeypatch.setattr(EncodedImages, "image", forbidden)
     again, said = evaluate(model, "--data", data, "--protocol", "ten-crop")
     assert again == many
     assert "10 of 10 views from kept scores" in said

@@ -20,10 +20,10 @@ from tests.detection.small import (
 
 from reslab.cli import main
 from reslab.data.boxes import digit_scenes as scenes
-from reslab.data.boxes.sets import DetectionSets, GroundTruth
+from reslab.data.boxes.sets import DetectionSplits, GroundTruth
 from reslab.detection import setup as prepare
 from reslab.detection.average_precision.measure import measure
-from reslab.detection.evaluation import search_set
+from reslab.detection.evaluation import detect_set
 from reslab.detection.model import Detector, detector_bytes
 from reslab.detection.train import train_detector
 
@@ -34,9 +34,9 @@ IT = detector(sure=20)
 IT = replace(IT, search=IT.search.with_changes({"threshold": 0.0}))
 
 
-def findable() -> DetectionSets:
+def findable() -> DetectionSplits:
     """Scenes whose truth is about what an untrained detector takes for it."""
-    _, found = search_set([IT], SCENES.test, IT.search)
+    _, found = detect_set([IT], SCENES.test, IT.search)
     truths = []
     for seen in found:
         large = (seen.boxes[:, 2:] - seen.boxes[:, :2]).amin(1) > 9
@@ -44,7 +44,7 @@ def findable() -> DetectionSets:
         shrunk = best.boxes - torch.tensor([0.0, 0, 3, 2])
         none = torch.zeros(len(best), dtype=torch.bool)
         truths.append(GroundTruth(shrunk, best.labels, none, none))
-    return DetectionSets(SCENES.train, replace(SCENES.test, truths=truths))
+    return DetectionSplits(SCENES.train, replace(SCENES.test, truths=truths))
 
 
 SETS = findable()
@@ -92,9 +92,9 @@ def own_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home / "run"
 
 
-def expected(*detectors: Detector, sets: DetectionSets = SETS, **changes: object) -> float:
+def expected(*detectors: Detector, sets: DetectionSplits = SETS, **changes: object) -> float:
     search = detectors[0].search.with_changes(changes)
-    return measure(*search_set(detectors, sets.test, search)).map_50_95 or 0.0
+    return measure(*detect_set(detectors, sets.test, search)).map_50_95 or 0.0
 
 
 def numbers(out: str) -> list[float]:

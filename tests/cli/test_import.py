@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from reslab.cli import main
 from reslab.models.config import config_named
 from reslab.models.convert.exporter import torchvision_state
-from reslab.models.model_file import Model, load, model_bytes
+from reslab.models.model_file import Model, load_model, model_bytes
 from reslab.models.preprocessing import Preprocessing
 from reslab.models.resnet import build_resnet
 
@@ -79,7 +79,7 @@ def test_import_says_what_it_found_and_export_gives_the_tensors_back(
     assert "RGB, mean 123.675 116.280 103.530" in told[2]
     assert told[3] == "outputs: 1000, tench to toilet tissue"
     assert "folded" in told[4]
-    imported = load(model)
+    imported = load_model(model)
     assert imported.folded
     assert (imported.ids[1], imported.classes[1]) == ("n01443537", "goldfish")
 
@@ -103,7 +103,7 @@ def test_outputs_without_names_are_numbers_and_that_is_said(
     assert facts["decided"] == {"pool": "padded"}
     assert (facts["classes"], facts["ids"]) == (["0", "1", "2"], [])
     assert not facts["batch_norm_folded"]
-    assert load(out).net.config.model_dump(mode="json") == facts["config"]
+    assert load_model(out).net.config.model_dump(mode="json") == facts["config"]
 
 
 def test_classes_from_a_table_and_from_lines(weights: Path, tmp_path: Path, run) -> None:
@@ -116,7 +116,7 @@ def test_classes_from_a_table_and_from_lines(weights: Path, tmp_path: Path, run)
     ]:
         out = tmp_path / f"{file.suffix[1:]}.safetensors"
         run("import", weights, "--as", "resnet18", "--out", out, "--classes", file)
-        assert (load(out).ids, load(out).classes) == (ids, classes)
+        assert (load_model(out).ids, load_model(out).classes) == (ids, classes)
 
 
 def test_akamasters_ten_outputs_have_cifars_names(shared: Path, tmp_path: Path, run) -> None:
@@ -124,7 +124,7 @@ def test_akamasters_ten_outputs_have_cifars_names(shared: Path, tmp_path: Path, 
     file = shared / "weights" / "resnet20-12fca82f.th"
     told = run("import", file, "--as", "resnet20", "--out", out)
     assert "option A: zeros on both sides" in told[1]
-    assert load(out).classes[:2] == ("airplane", "automobile")
+    assert load_model(out).classes[:2] == ("airplane", "automobile")
 
 
 def test_export_says_what_its_names_do_not(tmp_path: Path, run) -> None:

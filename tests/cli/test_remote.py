@@ -11,7 +11,7 @@ from tests.data.doctor.faulty import Faults, FaultyServer, files_of, serving
 from tests.data.shards.remote_sets import pictures, set_of
 
 from reslab.cli import main
-from reslab.data.shards.writer import Packing, pack
+from reslab.data.shards.writer import Packing, pack_sets
 
 pytest.importorskip("aiohttp", reason="the extra `remote`")
 
@@ -21,7 +21,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultySe
     """Twelve pictures to train on and six to test, on a server that sometimes fails."""
     monkeypatch.setenv("RESLAB_CACHE", str(tmp_path / "cache"))
     parts = {"train": set_of(pictures(12)), "validation": set_of(pictures(6, "v", start=12))}
-    pack(parts, tmp_path / "root" / "set", Packing(shard_size=1), lambda bad: None)
+    pack_sets(parts, tmp_path / "root" / "set", Packing(shard_size=1), lambda bad: None)
     with serving(files_of(tmp_path / "root"), Faults(refused=0.1, short=0.05)) as server:
         yield server
 

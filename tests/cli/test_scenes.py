@@ -10,7 +10,7 @@ def test_scenes_are_a_folder_that_detectors_read(reslab, tmp_path: Path) -> None
     assert "3 scenes to train on and 2 to test on" in done.stdout
     sets = open_detection(tmp_path / "scenes")
     assert (len(sets.train), len(sets.test)) == (3, 2)
-    assert sets.train.picture(2).shape == (128, 128, 3)
+    assert sets.train.image(2).shape == (128, 128, 3)
     written = json.loads((tmp_path / "scenes/annotations/instances_val.json").read_text())
     assert len(written["annotations"]) == sum(map(len, sets.test.truths))
 

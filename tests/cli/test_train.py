@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from reslab.cli.console import line_of
-from reslab.cli.train import summary, trainer_of
+from reslab.cli.console import event_line
+from reslab.cli.train import trainer_of, training_summary
 from reslab.recipes import recipe
 from reslab.training.train import train
 
@@ -16,7 +16,7 @@ NUMBERS = "mAP@.5 81.20 %, mAP@[.5:.95] 45.10 %  (COCO, pycocotools, n=500)"
 
 
 def logged(**numbers: Any) -> str:
-    return line_of({"kind": "eval", "iteration": 500} | REPORT | numbers)
+    return event_line({"kind": "eval", "iteration": 500} | REPORT | numbers)
 
 
 def test_an_evaluation_is_a_line_in_the_words_of_its_task() -> None:
@@ -24,20 +24,20 @@ def test_an_evaluation_is_a_line_in_the_words_of_its_task() -> None:
     voc = logged(map_50_95=None, protocol="VOC 2007, eleven points, IoU 0.5")
     assert voc == "iteration 500  test mAP@.5 81.20 %  (VOC 2007, eleven points, IoU 0.5, n=500)"
     row = {"set": "test", "protocol": "one-crop", "n": 360, "top1_error": 1.5, "top5_error": 0.1}
-    line = line_of({"kind": "eval", "iteration": 7} | row)
+    line = event_line({"kind": "eval", "iteration": 7} | row)
     assert line == "iteration 7  test error 1.50 %  (one-crop, n=360)"
 
 
 def test_a_result_is_summed_up_in_the_words_of_its_task() -> None:
     result = {"train_error": 12.345, "iterations": 9, "seconds": 61.4}
-    assert summary(result | {"evaluation": [REPORT | {"per_class": []}]}, Path("run")) == (
+    assert training_summary(result | {"evaluation": [REPORT | {"per_class": []}]}, Path("run")) == (
         f"test: {NUMBERS}\n"
         "training error 12.35 %  (last epoch, augmented)\n"
         "9 iterations in 61 s; see run/curves.svg"
     )
     one = {"set": "test", "protocol": "one-crop", "n": 360, "top1_error": 1.5, "top5_error": 0.1,
            "loss": 0.2}  # fmt: skip
-    first = summary(result | {"evaluation": [one]}, Path("run")).splitlines()[0]
+    first = training_summary(result | {"evaluation": [one]}, Path("run")).splitlines()[0]
     assert first == "test: top-1 error 1.50 %, top-5 error 0.10 %  (one-crop, n=360)"
 
 

@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from reslab.data.class_names import read_classes
+from reslab.data.class_names import read_class_list
 
 
 def read(folder: Path, text: str | bytes) -> list[tuple[str, str]]:
     path = folder / "classes.csv"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return read_classes(path)
+    return read_class_list(path)
 
 
 def test_both_headers_quotes_and_what_spreadsheets_write(tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_both_headers_quotes_and_what_spreadsheets_write(tmp_path: Path) -> None
 
 
 def test_the_classes_of_imagenet(shared: Path) -> None:
-    classes = read_classes(shared / "imagenet" / "classes.csv")
+    classes = read_class_list(shared / "imagenet" / "classes.csv")
     assert len(classes) == 1000
     assert classes[0] == ("n01440764", "tench")
     assert [key for key, _ in classes] == sorted(key for key, _ in classes)
@@ -56,4 +56,4 @@ def test_a_malformed_file_is_one_line_that_says_where(
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"names\.csv: no such file"):
-        read_classes(tmp_path / "names.csv")
+        read_class_list(tmp_path / "names.csv")

@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from reslab.data.datasets import ImageSet, hold_out, pixel_mean
+from reslab.data.datasets import ImagesInMemory, hold_out, pixel_mean
 
 
-def a_set(count: int) -> ImageSet:
+def a_set(count: int) -> ImagesInMemory:
     images = torch.arange(count, dtype=torch.uint8).reshape(count, 1, 1, 1).expand(count, 3, 2, 2)
-    return ImageSet("train", images.contiguous(), torch.arange(count), ("a", "b"))
+    return ImagesInMemory("train", images.contiguous(), torch.arange(count), ("a", "b"))
 
 
 def test_holding_out_splits_without_loss_and_always_alike() -> None:

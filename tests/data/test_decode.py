@@ -12,7 +12,14 @@ import pytest
 import simplejpeg
 from PIL import Image, ImageFile, ImageOps
 
-from reslab.data.decode import MAX_PIXELS, SUFFIXES, BadPicture, decode, format_of, size_of
+from reslab.data.decode import (
+    IMAGE_SUFFIXES,
+    MAX_PIXELS,
+    BadImage,
+    decode_image,
+    image_format,
+    image_size,
+)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
@@ -39,13 +46,13 @@ def pixels(picture: Image.Image) -> np.ndarray:
 
 def reason(data: bytes) -> str:
     """Why `data` is no picture, for both functions alike."""
-    with pytest.raises(BadPicture, match=r"\Athe/file\.jpg: [^\n]+\Z") as caught:
-        decode(data, "the/file.jpg")
+    with pytest.raises(BadImage, match=r"\Athe/file\.jpg: [^\n]+\Z") as caught:
+        decode_image(data, "the/file.jpg")
     return str(caught.value).removeprefix("the/file.jpg: ")
 
 
 def one_colour(data: bytes) -> list[int]:
-    rgb = decode(data, "x")
+    rgb = decode_image(data, "x")
     assert rgb.dtype == np.uint8
     assert rgb.flags.c_contiguous
     assert (rgb == rgb[0, 0]).all()
@@ -63,7 +70,7 @@ def one_colour(data: bytes) -> list[int]:
 def test_jpeg_has_the_pixels_that_pillow_gives(options: dict[str, object]) -> None:
     for picture in (photograph(61, 47), photograph(61, 47).convert("L")):
         data = encoded(picture, "JPEG", **options)
-        rgb = decode(data, "x")
+        rgb = decode_image(data, "x")
         assert rgb.flags.c_contiguous
         assert np.array_equal(rgb, pixels(Image.open(io.BytesIO(data))))
 
@@ -75,24 +82,24 @@ def test_real_photographs_have_the_pixels_that_pillow_gives(shared: Path) -> Non
         data = path.read_bytes()
         with Image.open(path) as picture:
             expected = pixels(ImageOps.exif_transpose(picture))
-        assert np.array_equal(decode(data, path.name), expected), path
-        assert size_of(data, path.name) == (expected.shape[1], expected.shape[0])
+        assert np.array_equal(decode_image(data, path.name), expected), path
+        assert image_size(data, path.name) == (expected.shape[1], expected.shape[0])
 
 
 @pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF"])
 def test_lossless_formats_give_back_what_was_saved(form: str) -> None:
-    assert np.array_equal(decode(encoded(photograph(), form), "x"), pixels(photograph()))
+    assert np.array_equal(decode_image(encoded(photograph(), form), "x"), pixels(photograph()))
     grey = photograph().convert("L")
-    assert np.array_equal(decode(encoded(grey, form), "x"), pixels(grey))
+    assert np.array_equal(decode_image(encoded(grey, form), "x"), pixels(grey))
     black_and_white = photograph().convert("1")
-    assert set(decode(encoded(black_and_white, form), "x").ravel().tolist()) == {0, 255}
+    assert set(decode_image(encoded(black_and_white, form), "x").ravel().tolist()) == {0, 255}
 
 
 def test_webp_and_gif() -> None:
     lossless = encoded(photograph(), "WEBP", lossless=True)
-    assert np.array_equal(decode(lossless, "x"), pixels(photograph()))
+    assert np.array_equal(decode_image(lossless, "x"), pixels(photograph()))
     indexed = photograph().quantize(64)
-    assert np.array_equal(decode(encoded(indexed, "GIF"), "x"), pixels(indexed))
+    assert np.array_equal(decode_image(encoded(indexed, "GIF"), "x"), pixels(indexed))
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
@@ -117,7 +124,7 @@ def test_cmyk_jpeg_is_inverted_as_adobe_does(stored: tuple[int, ...]) -> None:
 def test_sixteen_bits_are_scaled_not_clipped(form: str) -> None:
     """255 is nearly black among 65,535; each value goes to the nearest of value / 257."""
     values = np.array([[0, 128, 129, 255], [257, 32768, 65406, 65535]], np.uint16)
-    rgb = decode(encoded(Image.fromarray(values), form), "x")
+    rgb = decode_image(encoded(Image.fromarray(values), form), "x")
     assert rgb[..., 0].tolist() == [[0, 0, 1, 1], [1, 128, 254, 255]]
     assert (rgb == rgb[..., :1]).all()
 
@@ -162,30 +169,32 @@ def test_pictures_come_upright(form: str, turn: int) -> None:
     data = encoded(photograph(24, 16), form, exif=exif)
     with Image.open(io.BytesIO(data)) as picture:
         expected = pixels(ImageOps.exif_transpose(picture))
-    assert np.array_equal(decode(data, "x"), expected)
-    assert size_of(data, "x") == ((16, 24) if turn >= 5 else (24, 16))
+    assert np.array_equal(decode_image(data, "x"), expected)
+    assert image_size(data, "x") == ((16, 24) if turn >= 5 else (24, 16))
 
 
 def test_a_cmyk_jpeg_comes_upright_too() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encoded(photograph(24, 16).convert("CMYK"), "JPEG", exif=exif)
-    assert decode(data, "x").shape == (24, 16, 3)
-    assert size_of(data, "x") == (16, 24)
+    assert decode_image(data, "x").shape == (24, 16, 3)
+    assert image_size(data, "x") == (16, 24)
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_formats_are_known_by_their_signature(form: str) -> None:
     data = encoded(photograph(), form)
-    assert format_of(data) == form.lower()
-    assert size_of(data, "x") == (64, 48)
-    assert f".{form.lower()}" in SUFFIXES
+    assert image_format(data) == form.lower()
+    assert image_size(data, "x") == (64, 48)
+    assert f".{form.lower()}" in IMAGE_SUFFIXES
 
 
 def test_stray_bytes_between_segments_cost_nothing() -> None:
     data = encoded(photograph(), "JPEG")
     start = data.index(b"\xff\xdb")
-    assert np.array_equal(decode(data[:start] + b"ab" + data[start:], "x"), decode(data, "x"))
+    assert np.array_equal(
+        decode_image(data[:start] + b"ab" + data[start:], "x"), decode_image(data, "x")
+    )
 
 
 # what does not become a picture
@@ -203,8 +212,8 @@ def test_what_is_no_picture_is_told_in_plain_words() -> None:
 def test_a_jpeg_cut_anywhere_is_refused(options: dict[str, object]) -> None:
     data = encoded(photograph(), "JPEG", **options)
     for end in range(len(data) - 1):
-        with pytest.raises(BadPicture, match=r"\Ax\.jpg: "):
-            decode(data[:end], "x.jpg")
+        with pytest.raises(BadImage, match=r"\Ax\.jpg: "):
+            decode_image(data[:end], "x.jpg")
     middle = data[: data.index(b"\xff\xda") + 100]
     assert reason(middle).startswith("truncated or damaged JPEG (")
     # an end marker after the cut hides it from Pillow, which fills up with grey
@@ -253,9 +262,9 @@ def outcome(file: str, data: bytes) -> str:
     """What is wrong with a picture, or nothing; that is all that may happen, and soon."""
     start = time.perf_counter()
     try:
-        rgb = decode(data, file)
-        width, height = size_of(data, file)
-    except BadPicture as error:
+        rgb = decode_image(data, file)
+        width, height = image_size(data, file)
+    except BadImage as error:
         return str(error)
     finally:
         assert time.perf_counter() - start < 5, file
@@ -348,8 +357,8 @@ def test_a_huge_picture_is_refused_by_its_header(huge: dict[str, bytes], kind: s
         said = reason(huge[kind])
         times.append(time.perf_counter() - start)
     assert f"{MAX_PIXELS:,}" in said
-    with pytest.raises(BadPicture, match=f"{MAX_PIXELS:,}"):
-        size_of(huge[kind], "x")
+    with pytest.raises(BadImage, match=f"{MAX_PIXELS:,}"):
+        image_size(huge[kind], "x")
     assert min(times) < 0.02
 
 
@@ -386,7 +395,7 @@ def test_a_damaged_exif_block_costs_nothing() -> None:
     exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\xff\xff\x12\x01\x03\x00"
     for mode in ("RGB", "CMYK"):
         data = encoded(photograph().convert(mode), "JPEG", exif=exif)
-        assert decode(data, "x").shape == (48, 64, 3)
+        assert decode_image(data, "x").shape == (48, 64, 3)
 
 
 def test_settings_of_pillow_stay() -> None:

@@ -8,10 +8,16 @@ import pytest
 import simplejpeg
 import torch
 
-from reslab.data.datasets import PictureSet
-from reslab.data.decode import BadPicture
-from reslab.data.folder import FolderReader, PictureSets, open_all, open_pictures, split
-from reslab.data.shards.writer import Packing, pack
+from reslab.data.datasets import EncodedImages
+from reslab.data.decode import BadImage
+from reslab.data.folder import (
+    FolderReader,
+    FolderSplits,
+    open_folder,
+    open_whole_folder,
+    split_validation,
+)
+from reslab.data.shards.writer import Packing, pack_sets
 
 
 def picture(seed: int) -> bytes:
@@ -28,7 +34,7 @@ def grow(root: Path, **counts: int) -> Path:
     return root
 
 
-def by_class(pictures: PictureSet) -> dict[str, list[str]]:
+def by_class(pictures: EncodedImages) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for file, label in zip(pictures.files, pictures.labels.tolist(), strict=True):
         found.setdefault(pictures.ids[label], []).append(file)
@@ -37,7 +43,7 @@ def by_class(pictures: PictureSet) -> dict[str, list[str]]:
 
 def refused(folder: Path, validation: float = 0.2) -> str:
     with pytest.raises(ValueError, match=r"\A[^\n]+\Z") as caught:
-        open_pictures(folder, validation=validation)
+        open_folder(folder, validation=validation)
     return str(caught.value)
 
 
@@ -53,7 +59,7 @@ def test_a_class_is_a_subfolder_and_all_below_it(tmp_path: Path) -> None:
     (tmp_path / "loose.jpg").write_bytes(picture(0))
     grow(tmp_path, **{".git": 1, "cat__.thumbnails": 1})
     (tmp_path / "__MACOSX").mkdir()
-    whole = open_all(tmp_path)
+    whole = open_whole_folder(tmp_path)
     assert whole.ids == whole.classes == ("cat", "dog")
     assert by_class(whole) == {
         "cat": ["cat/000.jpg", "cat/001.jpg", "cat/kittens/young/000.jpg"],
@@ -64,7 +70,7 @@ def test_a_class_is_a_subfolder_and_all_below_it(tmp_path: Path) -> None:
     }
     assert whole.labels.dtype == torch.int64
     assert whole.name == tmp_path.name
-    assert whole.picture(1).tolist() == np.full((4, 4, 3), 1).tolist()
+    assert whole.image(1).tolist() == np.full((4, 4, 3), 1).tolist()
 
 
 def test_links_lead_to_classes_and_files_but_not_in_circles(tmp_path: Path) -> None:
@@ -76,37 +82,37 @@ def test_links_lead_to_classes_and_files_but_not_in_circles(tmp_path: Path) -> N
     (linked / "cat" / "one.jpg").symlink_to(real / "cat" / "000.jpg")
     (linked / "cat" / "round").symlink_to(linked)
     (linked / "cat" / "gone.jpg").symlink_to(real / "nowhere.jpg")
-    whole = open_all(linked)
+    whole = open_whole_folder(linked)
     assert whole.files == ["cat/gone.jpg", "cat/one.jpg", "dog/000.jpg", "dog/001.jpg"]
-    with pytest.raises(BadPicture, match=r"\Acat/gone\.jpg: cannot be read \(no such file"):
-        whole.picture(0)
+    with pytest.raises(BadImage, match=r"\Acat/gone\.jpg: cannot be read \(no such file"):
+        whole.image(0)
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    whole = open_all(grow(tmp_path, dog=2))
+    whole = open_whole_folder(grow(tmp_path, dog=2))
     (tmp_path / "dog" / "001.jpg").unlink()
     (tmp_path / "dog" / "001.jpg").mkdir()
-    with pytest.raises(BadPicture, match=r"\Adog/001\.jpg: cannot be read \(is a directory\)\Z"):
+    with pytest.raises(BadImage, match=r"\Adog/001\.jpg: cannot be read \(is a directory\)\Z"):
         whole.read("dog/001.jpg")
 
 
 def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
-    whole = open_all(grow(tmp_path, dog=1))
+    whole = open_whole_folder(grow(tmp_path, dog=1))
     (tmp_path / "dog" / "device.jpg").symlink_to(os.devnull)
     os.mkfifo(tmp_path / "dog" / "pipe.jpg")  # to read it would wait for ever
     for name in ("device", "pipe"):
-        with pytest.raises(BadPicture, match=rf"\Adog/{name}\.jpg: .* \(not a file but a device"):
+        with pytest.raises(BadImage, match=rf"\Adog/{name}\.jpg: .* \(not a file but a device"):
             whole.read(f"dog/{name}.jpg")
 
 
 def test_a_circle_of_links_is_no_class(tmp_path: Path) -> None:
     grow(tmp_path, dog=1, cat=1)
     (tmp_path / "round").symlink_to("round")
-    assert open_all(tmp_path).ids == ("cat", "dog")
+    assert open_whole_folder(tmp_path).ids == ("cat", "dog")
 
 
 def test_the_reader_goes_to_other_processes(tmp_path: Path) -> None:
-    whole = open_all(grow(tmp_path, dog=1))
+    whole = open_whole_folder(grow(tmp_path, dog=1))
     assert isinstance(whole.read, FolderReader)
     assert pickle.loads(pickle.dumps(whole.read))("dog/000.jpg") == picture(0)
 
@@ -115,35 +121,35 @@ def test_the_reader_goes_to_other_processes(tmp_path: Path) -> None:
 
 
 def test_a_split_is_stratified_and_whole(tmp_path: Path) -> None:
-    sets = open_pictures(grow(tmp_path, ant=2, bee=7, cow=30, dog=3), validation=0.2)
+    sets = open_folder(grow(tmp_path, ant=2, bee=7, cow=30, dog=3), validation=0.2)
     train, test = by_class(sets.train), by_class(sets.test)
     assert {name: len(files) for name, files in test.items()} == {
         "ant": 1, "bee": 1, "cow": 6, "dog": 1,
     }  # fmt: skip
     assert (sets.train.name, sets.test.name) == ("train", "validation")
-    whole = by_class(open_all(tmp_path))
+    whole = by_class(open_whole_folder(tmp_path))
     for name, files in whole.items():
         assert sorted(train[name] + test[name]) == files
         assert train[name] == sorted(train[name])
-    most = open_pictures(tmp_path, validation=0.99)
+    most = open_folder(tmp_path, validation=0.99)
     assert most.train.labels.bincount().tolist() == [1, 1, 1, 1]
 
 
 def test_a_split_depends_on_seed_and_files_of_the_class_alone(tmp_path: Path) -> None:
-    first = by_class(open_pictures(grow(tmp_path, cow=30, dog=30)).test)
-    assert by_class(open_pictures(tmp_path).test) == first
-    assert by_class(open_pictures(tmp_path, seed=1).test)["cow"] != first["cow"]
+    first = by_class(open_folder(grow(tmp_path, cow=30, dog=30)).test)
+    assert by_class(open_folder(tmp_path).test) == first
+    assert by_class(open_folder(tmp_path, seed=1).test)["cow"] != first["cow"]
     assert [name[4:] for name in first["cow"]] != [name[4:] for name in first["dog"]]
     grow(tmp_path, ant=5)
-    again = by_class(open_pictures(tmp_path).test)
+    again = by_class(open_folder(tmp_path).test)
     assert (again["cow"], again["dog"]) == (first["cow"], first["dog"])
 
 
 def test_pictures_added_later_do_not_move_the_others(tmp_path: Path) -> None:
-    before = set(open_pictures(grow(tmp_path, cow=30, dog=30)).test.files)
+    before = set(open_folder(grow(tmp_path, cow=30, dog=30)).test.files)
     for number in range(100, 110):
         (tmp_path / "cow" / f"{number}.jpg").write_bytes(b"")
-    after = set(open_pictures(tmp_path).test.files)
+    after = set(open_folder(tmp_path).test.files)
     # of 30 cows 6 are held out and of 40 are 8: an old one leaves only for a new one
     added = {file for file in after - before if file >= "cow/100.jpg"}
     assert len(after) == len(before) + 2
@@ -152,10 +158,10 @@ def test_pictures_added_later_do_not_move_the_others(tmp_path: Path) -> None:
 
 
 def test_a_split_of_pictures_in_any_order(tmp_path: Path) -> None:
-    whole = open_all(grow(tmp_path, cow=10, dog=10))
+    whole = open_whole_folder(grow(tmp_path, cow=10, dog=10))
     mixed = whole.take("mixed", torch.randperm(20, generator=torch.Generator().manual_seed(0)))
-    expected = split(whole, 0.3, 7)
-    assert set(split(mixed, 0.3, 7).test.files) == set(expected.test.files)
+    expected = split_validation(whole, 0.3, 7)
+    assert set(split_validation(mixed, 0.3, 7).test.files) == set(expected.test.files)
 
 
 @pytest.mark.parametrize("validation", [0.0, 1.0, -0.1, 3.0, float("nan")])
@@ -166,12 +172,12 @@ def test_a_fraction_is_between_none_and_all(tmp_path: Path, validation: float) -
 
 def test_the_pictures_of_ten_real_classes(shared: Path) -> None:
     imagenet = shared / "imagenet"
-    sets = open_pictures(imagenet / "val500", names=imagenet / "classes.csv")
+    sets = open_folder(imagenet / "val500", names=imagenet / "classes.csv")
     assert sets.train.labels.bincount().tolist() == [40] * 10
     assert sets.test.labels.bincount().tolist() == [10] * 10
     assert sets.test.classes[:2] == ("tench", "English springer")
     assert sets.test.ids[:2] == ("n01440764", "n02102040")
-    assert sets.test.picture(0).shape == (224, 224, 3)
+    assert sets.test.image(0).shape == (224, 224, 3)
     assert not set(sets.train.files) & set(sets.test.files)
 
 
@@ -184,7 +190,7 @@ def test_the_pictures_of_ten_real_classes(shared: Path) -> None:
 )
 def test_parts_are_known_by_their_names(tmp_path: Path, train: str, test: str) -> None:
     grow(tmp_path, **{f"{train}__cat": 3, f"{train}__dog": 2, f"{test}__dog": 1, "scripts": 0})
-    sets = open_pictures(tmp_path)
+    sets = open_folder(tmp_path)
     assert by_class(sets.train) == {
         "cat": ["cat/000.jpg", "cat/001.jpg", "cat/002.jpg"],
         "dog": ["dog/000.jpg", "dog/001.jpg"],
@@ -194,30 +200,30 @@ def test_parts_are_known_by_their_names(tmp_path: Path, train: str, test: str) -
     assert sets.test.ids == sets.train.ids == ("cat", "dog")
     assert (sets.train.name, sets.test.name) == ("train", "validation")
     assert sets.test.read("dog/000.jpg") == picture(0)
-    alone = open_all(tmp_path)
+    alone = open_whole_folder(tmp_path)
     assert (alone.name, alone.ids, alone.files) == ("validation", ("dog",), ["dog/000.jpg"])
 
 
 def test_validation_comes_before_test(tmp_path: Path) -> None:
     grow(tmp_path, train__a=1, train__b=1, test__a=3, test__b=3, val__a=2, val__b=2)
-    assert len(open_pictures(tmp_path).test) == len(open_all(tmp_path)) == 4
+    assert len(open_folder(tmp_path).test) == len(open_whole_folder(tmp_path)) == 4
 
 
 def test_a_train_part_alone_is_split(tmp_path: Path) -> None:
     grow(tmp_path, train__a=5, train__b=5)
-    sets = open_pictures(tmp_path)
+    sets = open_folder(tmp_path)
     assert (len(sets.train), len(sets.test)) == (8, 2)
-    assert open_all(tmp_path).ids == ("a", "b")
+    assert open_whole_folder(tmp_path).ids == ("a", "b")
 
 
 def test_a_train_may_be_photographed(tmp_path: Path) -> None:
     grow(tmp_path, bus=2, train=2, car=2)
-    assert open_pictures(tmp_path).train.ids == ("bus", "car", "train")
+    assert open_folder(tmp_path).train.ids == ("bus", "car", "train")
 
 
 def test_a_validation_part_alone_is_for_evaluation(tmp_path: Path) -> None:
     grow(tmp_path, val__a=5, val__b=5)
-    assert len(open_all(tmp_path)) == 10
+    assert len(open_whole_folder(tmp_path)) == 10
     assert refused(tmp_path) == f"{tmp_path} has val/ and no train/ beside it to train on"
 
 
@@ -241,7 +247,7 @@ def test_classes_have_the_order_and_names_of_the_file(tmp_path: Path, place: str
     grow(tmp_path, train__n1=2, train__n2=1, train__n3=3, val__n1=1, val__n3=1)
     rows = [("n9", "absent"), ("n3", "crane"), ("n1", "tench"), ("n2", "crane")]
     write_names(tmp_path / place, *rows)
-    sets = open_pictures(tmp_path)
+    sets = open_folder(tmp_path)
     assert sets.train.ids == sets.test.ids == ("n3", "n1", "n2")
     assert sets.train.classes == sets.test.classes == ("crane", "tench", "crane")
     assert sets.train.labels.bincount().tolist() == [3, 2, 1]
@@ -253,9 +259,9 @@ def test_names_given_take_the_place_of_the_folders(tmp_path: Path) -> None:
     grow(tmp_path / "set", a=2, b=2)
     write_names(tmp_path / "set" / "classes.csv", ("a", "ours"), ("b", "too"))
     other = write_names(tmp_path / "other.csv", ("b", "bee"), ("a", "ant"))
-    assert open_all(tmp_path / "set").classes == ("ours", "too")
-    assert open_all(tmp_path / "set", names=other).classes == ("bee", "ant")
-    assert open_pictures(tmp_path / "set", names=other).test.ids == ("b", "a")
+    assert open_whole_folder(tmp_path / "set").classes == ("ours", "too")
+    assert open_whole_folder(tmp_path / "set", names=other).classes == ("bee", "ant")
+    assert open_folder(tmp_path / "set", names=other).test.ids == ("b", "a")
 
 
 def test_a_class_that_is_not_in_the_file_is_named(tmp_path: Path) -> None:
@@ -270,12 +276,12 @@ def test_a_class_that_is_not_in_the_file_is_named(tmp_path: Path) -> None:
 
 @pytest.fixture
 def packed(tmp_path: Path) -> Path:
-    source = open_all(grow(tmp_path / "source", ant=2, bee=7, cow=30))
-    pack({".": source}, tmp_path / "packed", Packing(), lambda bad: None)
+    source = open_whole_folder(grow(tmp_path / "source", ant=2, bee=7, cow=30))
+    pack_sets({".": source}, tmp_path / "packed", Packing(), lambda bad: None)
     return tmp_path / "packed"
 
 
-def same(left: PictureSet, right: PictureSet) -> bool:
+def same(left: EncodedImages, right: EncodedImages) -> bool:
     return (
         list(left.files) == list(right.files)
         and torch.equal(left.labels, right.labels)
@@ -284,28 +290,28 @@ def same(left: PictureSet, right: PictureSet) -> bool:
     )
 
 
-def same_sets(left: PictureSets, right: PictureSets) -> bool:
+def same_sets(left: FolderSplits, right: FolderSplits) -> bool:
     return same(left.train, right.train) and same(left.test, right.test)
 
 
 def test_a_packed_folder_is_the_folder(packed: Path) -> None:
     source = packed.parent / "source"
-    assert same(open_all(packed), open_all(source))
-    assert same_sets(open_pictures(packed, seed=3), open_pictures(source, seed=3))
+    assert same(open_whole_folder(packed), open_whole_folder(source))
+    assert same_sets(open_folder(packed, seed=3), open_folder(source, seed=3))
     names = write_names(packed.parent / "n.csv", ("cow", "C"), ("bee", "B"), ("ant", "A"))
-    assert same_sets(open_pictures(packed, names=names), open_pictures(source, names=names))
+    assert same_sets(open_folder(packed, names=names), open_folder(source, names=names))
 
 
 def test_packed_parts_are_the_parts(tmp_path: Path) -> None:
     source = grow(tmp_path / "source", train__a=3, train__b=2, val__b=2, val__a=1)
-    sets = open_pictures(source)
+    sets = open_folder(source)
     parts = {"train": sets.train, "validation": sets.test}
-    pack(parts, tmp_path / "packed", Packing(), lambda bad: None)
-    assert same_sets(open_pictures(tmp_path / "packed"), sets)
-    assert same(open_all(tmp_path / "packed"), open_all(source))
+    pack_sets(parts, tmp_path / "packed", Packing(), lambda bad: None)
+    assert same_sets(open_folder(tmp_path / "packed"), sets)
+    assert same(open_whole_folder(tmp_path / "packed"), open_whole_folder(source))
     shutil.rmtree(tmp_path / "packed" / "validation")
     shutil.copytree(source / "val", tmp_path / "packed" / "val")
-    assert same_sets(open_pictures(tmp_path / "packed"), sets)
+    assert same_sets(open_folder(tmp_path / "packed"), sets)
 
 
 # what is no folder of pictures
@@ -331,7 +337,7 @@ def test_what_is_no_tree_of_classes_is_one_line(tmp_path: Path) -> None:
     assert refused(one) == (
         f"{one} holds one class folder, 'only'; a net needs at least two classes"
     )
-    assert open_all(one).ids == ("only",)  # any subset of a net's classes can be evaluated
+    assert open_whole_folder(one).ids == ("only",)  # any subset of a net's classes can be evaluated
     deep = grow(tmp_path / "deep", flowers__rose=3, flowers__tulip=3)
     assert refused(deep).endswith(f"; did you mean {deep / 'flowers'}?")
     gap = grow(tmp_path / "gap", full=3, void=0)

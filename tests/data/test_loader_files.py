@@ -10,11 +10,11 @@ from PIL import Image
 from torch import Tensor
 
 from reslab.data.augment import ALEXNET, Components, ResizedCrop, ScaleCrop
-from reslab.data.datasets import PictureSet
-from reslab.data.decode import decode
-from reslab.data.loader import Batch, PictureBatches
+from reslab.data.datasets import EncodedImages
+from reslab.data.decode import decode_image
+from reslab.data.loader import Batch, EncodedLoader
 from reslab.data.resize import shorter_side
-from reslab.data.sampler import AUGMENTATION, generator
+from reslab.data.sampler import AUGMENTATION, make_generator
 
 SMALL = ScaleCrop(size=8, shorter_side=(9, 14))
 
@@ -25,7 +25,7 @@ def png(picture: np.ndarray) -> bytes:
     return out.getvalue()
 
 
-def a_set(count: int = 20, bad: tuple[int, ...] = (), classes: int = 4) -> PictureSet:
+def a_set(count: int = 20, bad: tuple[int, ...] = (), classes: int = 4) -> EncodedImages:
     """Picture k is all of the colour (k, k, k), so that a batch says whom it shows."""
     files = {
         f"{k}.png": b"no" if k in bad else png(np.full((10 + k, 12, 3), k, np.uint8))
@@ -33,28 +33,28 @@ def a_set(count: int = 20, bad: tuple[int, ...] = (), classes: int = 4) -> Pictu
     }
     names = tuple("abcdefgh"[:classes])
     labels = torch.arange(count) % classes
-    return PictureSet("train", list(files), labels, names, names, files.__getitem__)
+    return EncodedImages("train", list(files), labels, names, names, files.__getitem__)
 
 
-def noise_set(count: int = 20) -> PictureSet:
+def noise_set(count: int = 20) -> EncodedImages:
     rng = np.random.default_rng(0)
     files = {
         f"{k}.png": png(rng.integers(0, 256, (15 + k, 20, 3), dtype=np.uint8)) for k in range(count)
     }
     labels = torch.arange(count) % 4
-    return PictureSet("train", list(files), labels, tuple("abcd"), (), files.__getitem__)
+    return EncodedImages("train", list(files), labels, tuple("abcd"), (), files.__getitem__)
 
 
 class Opened:
     """Batches that are closed when the test is over, and what they told."""
 
     def __init__(self) -> None:
-        self.all: list[PictureBatches] = []
+        self.all: list[EncodedLoader] = []
         self.told: list[str] = []
 
     def __call__(
         self,
-        train: PictureSet,
+        train: EncodedImages,
         augmentation: ScaleCrop | ResizedCrop = SMALL,
         colour: Components | None = None,
         size: int = 6,
@@ -64,8 +64,8 @@ class Opened:
         bad_limit: float = 1.0,
         last: int | None = None,
         prepare: Callable[[Tensor], Tensor] = lambda images: images,
-    ) -> PictureBatches:
-        made = PictureBatches(
+    ) -> EncodedLoader:
+        made = EncodedLoader(
             train, prepare, augmentation=augmentation, colour=colour, size=size, seed=seed,
             threads=threads, sampler=sampler, bad_limit=bad_limit, tell=self.told.append, last=last,
         )  # fmt: skip
@@ -125,14 +125,16 @@ def test_a_batch_is_what_the_plain_way_makes(opened: Opened, shared: Path) -> No
     root = shared / "imagenet" / "samples"
     files = sorted(str(path.relative_to(root)) for path in root.rglob("*.JPEG"))[:12]
     labels = torch.arange(12)
-    train = PictureSet("train", files, labels, tuple(files), (), lambda f: (root / f).read_bytes())
+    train = EncodedImages(
+        "train", files, labels, tuple(files), (), lambda f: (root / f).read_bytes()
+    )
     batches = opened(train, ScaleCrop(), None, size=12, seed=5)
     for k in range(2):
-        rng = generator(5, AUGMENTATION, k)
+        rng = make_generator(5, AUGMENTATION, k)
         draws = torch.rand(12, 4, generator=rng, dtype=torch.float64).tolist()
         batch = batches(k)
         for image, label, row in zip(batch.images, batch.labels.tolist(), draws, strict=True):
-            expected = by_pillow(decode(train.read(files[label]), files[label]), row)
+            expected = by_pillow(decode_image(train.read(files[label]), files[label]), row)
             difference = (image - expected).abs()
             assert difference.max() <= 2
             assert difference.mean() < 0.05
@@ -234,7 +236,7 @@ def test_no_more_is_read_ahead_than_a_few_batches(opened: Opened) -> None:
         read.append(file)
         return train.read(file)
 
-    source = PictureSet("train", train.files, train.labels, train.classes, (), counted)
+    source = EncodedImages("train", train.files, train.labels, train.classes, (), counted)
     batches = opened(source, size=6, last=4)
     for k in range(3):
         batches(k)

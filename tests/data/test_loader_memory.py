@@ -2,19 +2,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reslab.data.datasets import ImageSet, pixel_mean
-from reslab.data.loader import Batches
+from reslab.data.datasets import ImagesInMemory, pixel_mean
+from reslab.data.loader import InMemoryLoader
 from reslab.models.preprocessing import minus_mean
 
 
-def a_set(count: int) -> ImageSet:
+def a_set(count: int) -> ImagesInMemory:
     images = torch.randint(0, 256, (count, 3, 8, 8), dtype=torch.uint8)
-    return ImageSet("train", images, torch.arange(count), ("a", "b"))
+    return ImagesInMemory("train", images, torch.arange(count), ("a", "b"))
 
 
-def batches(train: ImageSet, size: int, seed: int = 1, pad: int = 2, flip: bool = True) -> Batches:
+def batches(
+    train: ImagesInMemory, size: int, seed: int = 1, pad: int = 2, flip: bool = True
+) -> InMemoryLoader:
     prepare = minus_mean(pixel_mean(train.images))
-    return Batches(train, prepare, size=size, pad=pad, flip=flip, seed=seed)
+    return InMemoryLoader(train, prepare, size=size, pad=pad, flip=flip, seed=seed)
 
 
 @settings(max_examples=30, deadline=None)
@@ -56,7 +58,7 @@ def test_without_augmentation_a_batch_is_the_picture_minus_the_mean() -> None:
 def test_the_mean_is_subtracted_before_padding_with_zeros() -> None:
     """Constant pictures are their own mean: minus it, padded with zeros, all is zero."""
     images = torch.full((4, 3, 8, 8), 200, dtype=torch.uint8)
-    train = ImageSet("train", images, torch.arange(4), ("a",))
+    train = ImagesInMemory("train", images, torch.arange(4), ("a",))
     assert not batches(train, 4, pad=4)(0).images.any()
 
 

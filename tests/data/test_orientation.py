@@ -3,7 +3,7 @@ import struct
 import numpy as np
 import pytest
 
-from reslab.data.decode import jpeg_exif, orientation, turned, upright
+from reslab.data.decode import jpeg_exif, orientation, rotate, upright
 
 STORED = np.arange(6, dtype=np.uint8).reshape(2, 3, 1).repeat(3, 2)  # 0 1 2 / 3 4 5
 UPRIGHT = {  # EXIF 2.3, tag 0x0112: where the stored first row and first column belong
@@ -30,7 +30,7 @@ def test_each_orientation_by_hand(turn: int, expected: list[list[int]]) -> None:
     rgb = upright(STORED, turn)
     assert rgb[..., 0].tolist() == expected
     assert rgb.flags.c_contiguous
-    assert turned(3, 2, turn) == (len(expected[0]), len(expected))
+    assert rotate(3, 2, turn) == (len(expected[0]), len(expected))
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

@@ -2,7 +2,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reslab.data.sampler import Balanced, Shuffled
+from reslab.data.sampler import ClassBalancedSampler, ShuffleSampler
 
 
 @settings(max_examples=30, deadline=None)
@@ -11,14 +11,14 @@ def test_a_part_of_a_sequence_is_the_same_wherever_it_is_begun(
     count: int, start: int, length: int
 ) -> None:
     labels = torch.arange(count) % 3
-    for order in (Shuffled(count, 1, 0), Balanced(labels, 1)):
+    for order in (ShuffleSampler(count, 1, 0), ClassBalancedSampler(labels, 1)):
         whole = order(0, start + length)
         assert torch.equal(order(start, length), whole[start:])
 
 
 def test_each_class_comes_equally_often() -> None:
     labels = torch.tensor([0] * 50 + [1] * 3 + [3] * 10)  # class 2 has no pictures
-    chosen = Balanced(labels, seed=1)(0, 3 * 200)
+    chosen = ClassBalancedSampler(labels, seed=1)(0, 3 * 200)
     assert labels[chosen].bincount().tolist() == [200, 200, 0, 200]
     for round_ in labels[chosen].split(3):
         assert sorted(round_.tolist()) == [0, 1, 3]
@@ -27,16 +27,16 @@ def test_each_class_comes_equally_often() -> None:
 
 def test_each_picture_of_a_class_comes_equally_often() -> None:
     labels = torch.tensor([0] * 5 + [1] * 3)
-    counts = Balanced(labels, seed=1)(0, 2 * 15).bincount()
+    counts = ClassBalancedSampler(labels, seed=1)(0, 2 * 15).bincount()
     assert counts.tolist() == [3] * 5 + [5] * 3
 
 
 def test_a_class_is_shuffled_anew_and_unlike_the_others() -> None:
     labels = torch.arange(2).repeat_interleave(30)
-    chosen = Balanced(labels, seed=1)(0, 120)
+    chosen = ClassBalancedSampler(labels, seed=1)(0, 120)
     first = chosen[labels[chosen] == 0]
     second = chosen[labels[chosen] == 1] - 30
     assert not torch.equal(first[:30], first[30:])
     assert not torch.equal(first[:30], second[:30])
-    other = Balanced(labels, seed=2)(0, 120)
+    other = ClassBalancedSampler(labels, seed=2)(0, 120)
     assert not torch.equal(chosen, other)

@@ -6,11 +6,11 @@ import torch
 from PIL import Image
 
 from reslab.data.augment import ALEXNET, Components, colour_shift
-from reslab.data.datasets import PictureSet
-from reslab.data.statistics import picture_statistics, principal
+from reslab.data.datasets import EncodedImages
+from reslab.data.statistics import measure_statistics, principal_components
 
 
-def a_set(pictures: list[np.ndarray]) -> PictureSet:
+def a_set(pictures: list[np.ndarray]) -> EncodedImages:
     """Of PNGs, which lose nothing; an empty array is a file that does not decode."""
 
     def png(picture: np.ndarray) -> bytes:
@@ -20,7 +20,7 @@ def a_set(pictures: list[np.ndarray]) -> PictureSet:
 
     files = {f"{k}.png": png(x) if x.size else b"no" for k, x in enumerate(pictures)}
     labels = torch.zeros(len(files), dtype=torch.int64)
-    return PictureSet("train", list(files), labels, ("a",), ("a",), files.__getitem__)
+    return EncodedImages("train", list(files), labels, ("a",), ("a",), files.__getitem__)
 
 
 def noise(count: int, height: int, width: int) -> list[np.ndarray]:
@@ -31,7 +31,7 @@ def noise(count: int, height: int, width: int) -> list[np.ndarray]:
 def test_the_mean_picture_is_exact() -> None:
     """At its own size a picture is not resized: the mean is that of its middle."""
     pictures = noise(7, 8, 10)
-    found = picture_statistics(a_set(pictures), 6, 8, seed=0, threads=2)
+    found = measure_statistics(a_set(pictures), 6, 8, seed=0, threads=2)
     expected = np.stack(pictures)[:, 1:7, 2:8].astype(np.float64).mean(0)
     assert found.pictures == 7
     assert found.pixel_mean.dtype == torch.float32
@@ -40,7 +40,7 @@ def test_the_mean_picture_is_exact() -> None:
 
 def test_the_components_are_those_of_the_pixels() -> None:
     pictures = [image // np.array([1, 2, 4], np.uint8) for image in noise(5, 8, 8)]
-    found = picture_statistics(a_set(pictures), 8, 8, seed=0, threads=1).components
+    found = measure_statistics(a_set(pictures), 8, 8, seed=0, threads=1).components
     covariance = np.cov(np.stack(pictures).reshape(-1, 3).T, bias=True)
     rebuilt = found.vectors @ torch.diag(found.values) @ found.vectors.T * 255
     assert torch.allclose(rebuilt, torch.from_numpy(covariance).float(), rtol=1e-4, atol=0.05)
@@ -50,21 +50,21 @@ def test_the_components_are_those_of_the_pixels() -> None:
 def test_a_known_covariance_has_known_components() -> None:
     """All variance along (1, 2, 2) / 3, none else."""
     direction = np.array([-1, -2, -2]) / 3
-    found = principal(2550 * np.outer(direction, direction))
+    found = principal_components(2550 * np.outer(direction, direction))
     assert found.values.tolist() == pytest.approx([10, 0, 0], abs=1e-5)
     assert found.vectors[:, 0].tolist() == pytest.approx([1 / 3, 2 / 3, 2 / 3])
 
 
 def test_threads_change_nothing_and_the_sample_is_seeded() -> None:
     pictures = a_set(noise(30, 12, 9))
-    one = picture_statistics(pictures, 6, 8, count=10, seed=3, threads=1)
+    one = measure_statistics(pictures, 6, 8, count=10, seed=3, threads=1)
     for threads in (2, 5):
-        other = picture_statistics(pictures, 6, 8, count=10, seed=3, threads=threads)
+        other = measure_statistics(pictures, 6, 8, count=10, seed=3, threads=threads)
         assert torch.equal(one.pixel_mean, other.pixel_mean)
         assert torch.equal(one.components.values, other.components.values)
         assert torch.equal(one.components.vectors, other.components.vectors)
     assert one.pictures == 10
-    elsewhere = picture_statistics(pictures, 6, 8, count=10, seed=4, threads=1)
+    elsewhere = measure_statistics(pictures, 6, 8, count=10, seed=4, threads=1)
     assert not torch.equal(one.pixel_mean, elsewhere.pixel_mean)
 
 
@@ -72,7 +72,7 @@ def test_bad_files_are_skipped() -> None:
     good = noise(3, 6, 6)
     with_bad = a_set([good[0], np.empty(0), good[1]])
     expected = np.stack([good[0], good[1], good[1]]).mean(0)  # the next one of its class
-    found = picture_statistics(with_bad, 6, 6, seed=0, threads=2)
+    found = measure_statistics(with_bad, 6, 6, seed=0, threads=2)
     assert torch.allclose(found.pixel_mean, torch.from_numpy(expected).permute(2, 0, 1).float())
 
 

@@ -7,10 +7,15 @@ import torch
 from torch import Generator, Tensor, nn
 
 from reslab.data.boxes.digit_scenes import digit_scenes, write_scenes
-from reslab.data.boxes.sets import DetectionSets
+from reslab.data.boxes.sets import DetectionSplits
 from reslab.detection.model import Detector
-from reslab.detection.network import DetectorConfig, FasterRCNN, build_detector, channels_last
-from reslab.detection.recipe import DetectionRecipe, Search
+from reslab.detection.network import (
+    DetectorConfig,
+    FasterRCNN,
+    build_detector,
+    detector_channels_last,
+)
+from reslab.detection.recipe import DetectionRecipe, InferenceConfig
 from reslab.models.batchnorm import norms_of
 from reslab.models.config import ResNetConfig
 from reslab.models.model_file import Model, model_bytes
@@ -75,7 +80,7 @@ def network(config: DetectorConfig, seed: int = 3) -> FasterRCNN:
 
 
 def detector(
-    *, seed: int = 3, search: Search | None = None, sure: float = 150, **config: object
+    *, seed: int = 3, search: InferenceConfig | None = None, sure: float = 150, **config: object
 ) -> Detector:
     """An untrained one, of scenes' classes, that is sure of what it sees."""
     sizes = {"sizes": (8, 14, 24), "ratios": (1.0, 1.6), "width": 8, "pooled": 8}
@@ -85,13 +90,13 @@ def detector(
     net.regressor.weight.mul_(30)
     grey = torch.full((3, 1, 1), 110.0)
     return Detector(
-        channels_last(net), SCENES.train.classes, SCENES.train.ids,
+        detector_channels_last(net), SCENES.train.classes, SCENES.train.ids,
         Preprocessing(grey, grey / 2),
-        search or Search(shorter=48, longest=96, smallest=4, proposals=30), {}, [],
+        search or InferenceConfig(shorter=48, longest=96, smallest=4, proposals=30), {}, [],
     )  # fmt: skip
 
 
-def scenes_folder(folder: Path, sets: DetectionSets = SCENES) -> Path:
+def scenes_folder(folder: Path, sets: DetectionSplits = SCENES) -> Path:
     """The same scenes as a folder of COCO's layout."""
     folder.mkdir(parents=True, exist_ok=True)
     write_scenes(folder, sets, lambda _: None)
@@ -103,7 +108,9 @@ def own_recipe(*changes: str) -> DetectionRecipe:
     return short_recipe("data=boxes", *changes)
 
 
-def renamed(sets: DetectionSets, classes: tuple[str, ...], ids: tuple[str, ...]) -> DetectionSets:
-    return DetectionSets(
+def renamed(
+    sets: DetectionSplits, classes: tuple[str, ...], ids: tuple[str, ...]
+) -> DetectionSplits:
+    return DetectionSplits(
         *(replace(part, classes=classes, ids=ids) for part in (sets.train, sets.test))
     )

@@ -1,6 +1,6 @@
 import torch
 
-from reslab.detection.targets import Anchors, inside
+from reslab.detection.targets import Anchors, inside_image
 
 # printed by the released code's generate_anchors, its last pixels inclusive; there for each ratio
 # all sizes too
@@ -42,7 +42,7 @@ def test_sizes_ratios_and_stride_are_arguments() -> None:
 
 def test_inside_is_up_to_the_border() -> None:
     boxes = torch.tensor([[0.0, 0, 30, 20], [-1, 0, 5, 5], [0, 0, 31, 20], [0, 0, 30, 21]])
-    assert inside(boxes, width=30, height=20).tolist() == [True, False, False, False]
+    assert inside_image(boxes, width=30, height=20).tolist() == [True, False, False, False]
 
 
 def test_how_many_are_inside_a_picture() -> None:
@@ -56,4 +56,4 @@ def test_how_many_are_inside_a_picture() -> None:
         across = sum(x <= 8 + 16 * cell <= 1000 - x for cell in range(63))
         down = sum(y <= 8 + 16 * cell <= 600 - y for cell in range(38))
         fits += across * down
-    assert inside(found, 1000, 600).sum() == fits
+    assert inside_image(found, 1000, 600).sum() == fits

@@ -11,10 +11,10 @@ from reslab.detection.box_ops import (
     REGION_STDS,
     areas,
     clip,
-    covered,
-    decode,
-    encode,
-    intersections,
+    decode_boxes,
+    encode_boxes,
+    intersection_areas,
+    ioa,
     iou,
     large_enough,
 )  # fmt: skip
@@ -26,10 +26,10 @@ def test_areas_and_overlaps_by_hand() -> None:
     assert areas(BOXES).tolist() == [16, 8, 4, 0]
     assert areas(torch.tensor([3.0, 0, 1, 2])) == 0  # swapped corners
     shared = [[16, 4, 0, 0], [4, 8, 0, 0], [0, 0, 4, 0], [0, 0, 0, 0]]
-    assert intersections(BOXES, BOXES).tolist() == shared
+    assert intersection_areas(BOXES, BOXES).tolist() == shared
     expected = torch.tensor([[1, 0.2, 0, 0], [0.2, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]])
     assert torch.equal(iou(BOXES, BOXES), expected)
-    assert covered(BOXES, BOXES[:2]).tolist() == [[1, 0.25], [0.5, 1], [0, 0], [0, 0]]
+    assert ioa(BOXES, BOXES[:2]).tolist() == [[1, 0.25], [0.5, 1], [0, 0], [0, 0]]
     assert iou(BOXES, torch.zeros(0, 4)).shape == (4, 0)
     assert iou(torch.zeros(0, 4), BOXES).shape == (0, 4)
 
@@ -61,12 +61,12 @@ def test_clipping_and_the_least_size() -> None:
 
 def test_regression_targets_by_hand() -> None:
     reference, box = torch.tensor([10.0, 20, 30, 60]), torch.tensor([15.0, 20, 55, 40])
-    deltas = encode(reference, box)
+    deltas = encode_boxes(reference, box)
     assert deltas.tolist() == pytest.approx([15 / 20, -10 / 40, log(2), log(0.5)])
-    scaled = encode(reference, box, REGION_STDS)
+    scaled = encode_boxes(reference, box, REGION_STDS)
     assert scaled.tolist() == pytest.approx([7.5, -2.5, log(2) / 0.2, log(0.5) / 0.2])
-    assert decode(reference, deltas).tolist() == pytest.approx(box.tolist())
-    assert decode(reference, torch.zeros(4)).tolist() == reference.tolist()
+    assert decode_boxes(reference, deltas).tolist() == pytest.approx(box.tolist())
+    assert decode_boxes(reference, torch.zeros(4)).tolist() == reference.tolist()
 
 
 @settings(deadline=None)
@@ -74,20 +74,20 @@ def test_regression_targets_by_hand() -> None:
 def test_decoding_inverts_encoding(seed: int, stds: tuple[float, float, float, float]) -> None:
     rng = torch.Generator().manual_seed(seed)
     references, boxes = (random_boxes(6, 60, rng).double() for _ in range(2))
-    back = decode(references, encode(references, boxes, stds), stds)
+    back = decode_boxes(references, encode_boxes(references, boxes, stds), stds)
     torch.testing.assert_close(back, boxes, rtol=0, atol=1e-9)
 
 
 def test_deltas_of_each_class_have_one_reference() -> None:
     rng = torch.Generator().manual_seed(0)
     references, deltas = random_boxes(3, 50, rng), torch.randn(3, 5, 4, generator=rng)
-    found = decode(references[:, None], deltas, REGION_STDS)
+    found = decode_boxes(references[:, None], deltas, REGION_STDS)
     assert found.shape == (3, 5, 4)
-    torch.testing.assert_close(found[1, 2], decode(references[1], deltas[1, 2], REGION_STDS))
+    torch.testing.assert_close(found[1, 2], decode_boxes(references[1], deltas[1, 2], REGION_STDS))
 
 
 def test_growth_is_bounded() -> None:
-    found = decode(torch.tensor([0.0, 0, 16, 16]), torch.tensor([0.0, 0, 1e6, 5e3]))
+    found = decode_boxes(torch.tensor([0.0, 0, 16, 16]), torch.tensor([0.0, 0, 1e6, 5e3]))
     assert found.tolist() == pytest.approx([-492, -492, 508, 508])
     assert exp(LARGEST_GROWTH) == pytest.approx(62.5)
 
@@ -96,6 +96,6 @@ def test_gradients() -> None:
     rng = torch.Generator().manual_seed(0)
     references = random_boxes(3, 50, rng).double()
     deltas = torch.randn(3, 4, generator=rng, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda d: decode(references, d, REGION_STDS), deltas)
+    assert torch.autograd.gradcheck(lambda d: decode_boxes(references, d, REGION_STDS), deltas)
     boxes = random_boxes(3, 50, rng).double().requires_grad_()
-    assert torch.autograd.gradcheck(lambda b: encode(references, b, REGION_STDS), boxes)
+    assert torch.autograd.gradcheck(lambda b: encode_boxes(references, b, REGION_STDS), boxes)

@@ -12,10 +12,10 @@ from reslab.data.boxes.sets import Detections
 from reslab.detection.drawing import (
     BLACK,
     WHITE,
-    Box,
     Colour,
+    PixelBox,
     colour_of,
-    draw,
+    draw_detections,
     label_of,
     letters_on,
     placed,
@@ -49,7 +49,7 @@ def changed(drawn: Image.Image) -> np.ndarray:
     return (np.asarray(drawn) != GREY).any(2)
 
 
-def overlap(one: Box, other: Box) -> bool:
+def overlap(one: PixelBox, other: PixelBox) -> bool:
     return max(one[0], other[0]) < min(one[2], other[2]) and max(one[1], other[1]) < min(
         one[3], other[3]
     )
@@ -58,8 +58,8 @@ def overlap(one: Box, other: Box) -> bool:
 def test_nothing_found_is_the_picture_itself() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     before = pixels.copy()
-    assert np.array_equal(np.asarray(draw(pixels, found([], []), CLASSES)), before)
-    draw(pixels, found([[10, 10, 100, 100]], [0]), CLASSES)
+    assert np.array_equal(np.asarray(draw_detections(pixels, found([], []), CLASSES)), before)
+    draw_detections(pixels, found([[10, 10, 100, 100]], [0]), CLASSES)
     assert np.array_equal(pixels, before)  # drawn on a copy
 
 
@@ -70,14 +70,14 @@ def test_nothing_found_is_the_picture_itself() -> None:
 def test_small_pictures_are_enlarged_by_a_whole_factor(
     height: int, width: int, factor: int
 ) -> None:
-    drawn = draw(grey(height, width), found([], []), CLASSES)
+    drawn = draw_detections(grey(height, width), found([], []), CLASSES)
     assert drawn.size == (factor * width, factor * height)
     assert (np.asarray(drawn) == GREY).all()
 
 
 def test_lines_lie_on_the_edges_of_the_box_and_nowhere_else() -> None:
     """128 pixels become 512: a box from 32 to 96 has its lines at 128 and 384."""
-    drawn = draw(grey(128, 128), found([[32, 32, 96, 96]], [1]), CLASSES)
+    drawn = draw_detections(grey(128, 128), found([[32, 32, 96, 96]], [1]), CLASSES)
     pixels = np.asarray(drawn)
     for edge in (128, 384):
         assert tuple(pixels[256, edge]) == tuple(pixels[edge, 256]) == colour_of(1)
@@ -95,7 +95,11 @@ def test_lines_lie_on_the_edges_of_the_box_and_nowhere_else() -> None:
 
 def test_lines_and_letters_grow_with_the_picture() -> None:
     small, large = (
-        changed(draw(grey(side, side), found([[0.25 * side] * 2 + [0.75 * side] * 2], [0]), ["a"]))
+        changed(
+            draw_detections(
+                grey(side, side), found([[0.25 * side] * 2 + [0.75 * side] * 2], [0]), ["a"]
+            )
+        )
         for side in (600, 2400)
     )
     shares = [it[it.shape[0] // 2].mean() for it in (small, large)]
@@ -106,12 +110,12 @@ def test_lines_and_letters_grow_with_the_picture() -> None:
 def test_the_best_detection_is_on_top() -> None:
     box = [100, 100, 300, 300]
     for scores, best in (((0.6, 0.9), 1), ((0.9, 0.6), 0)):
-        drawn = draw(grey(480, 480), found([box, box], [0, 1], *scores), CLASSES)
+        drawn = draw_detections(grey(480, 480), found([box, box], [0, 1], *scores), CLASSES)
         assert drawn.getpixel((300, 200)) == colour_of(best)
 
 
 def test_a_box_at_the_border_shows_all_its_lines() -> None:
-    drawn = np.asarray(draw(grey(500, 600), found([[0, 0, 600, 500]], [2]), CLASSES))
+    drawn = np.asarray(draw_detections(grey(500, 600), found([[0, 0, 600, 500]], [2]), CLASSES))
     for line in (drawn[250, :6], drawn[250, -6:], drawn[:6, 500], drawn[-6:, 500]):
         assert (line == colour_of(2)).all(1).any()
 
@@ -185,7 +189,7 @@ def test_labels_fit_into_the_picture() -> None:
     "name", ["虎", "Тигр", "نمر", "\udcff\udcfe", "🐅 e\u0301", "", "a" * 9999]
 )
 def test_any_name_can_be_drawn(name: str) -> None:
-    drawn = draw(grey(200, 300), found([[20, 60, 80, 120]], [0]), [name])
+    drawn = draw_detections(grey(200, 300), found([[20, 60, 80, 120]], [0]), [name])
     assert changed(drawn).any()
 
 
@@ -201,5 +205,5 @@ def test_any_name_can_be_drawn(name: str) -> None:
     ],
 )
 def test_boxes_and_pictures_of_any_shape(height: int, width: int, box: list[float]) -> None:
-    drawn = draw(grey(height, width), found([box], [0]), CLASSES)
+    drawn = draw_detections(grey(height, width), found([box], [0]), CLASSES)
     assert changed(drawn).any()

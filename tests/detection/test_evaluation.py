@@ -7,13 +7,13 @@ from tests.detection.small import SCENES, detector, renamed, scenes_folder
 
 from reslab.data.boxes.folder import open_all_detection
 from reslab.data.boxes.sets import Detections
-from reslab.detection.evaluation import labels_in, search_set
-from reslab.detection.inference import find
-from reslab.detection.model import ready
+from reslab.detection.evaluation import detect_set, labels_in
+from reslab.detection.inference import detect_objects
+from reslab.detection.model import prepare_for_inference
 
 DIGITS = tuple("0123456789")
 IT = detector()
-FAST = ready(IT)
+FAST = prepare_for_inference(IT)
 SEARCH = IT.search.with_changes({"threshold": 0.0})  # so every class is found
 
 
@@ -21,7 +21,7 @@ def found_in(pictures, labels: list[int]) -> list[Detections]:
     """What the detector finds by itself, its classes called as the set does."""
     rows = []
     for index in range(len(pictures)):
-        seen = find(FAST, pictures.picture(index), SEARCH)
+        seen = detect_objects(FAST, pictures.picture(index), SEARCH)
         own = torch.tensor(labels)[seen.labels]
         rows.append(Detections(seen.boxes[own >= 0], seen.scores[own >= 0], own[own >= 0]))
     return rows
@@ -38,7 +38,7 @@ def same(one: list[Detections], other: list[Detections]) -> bool:
 
 def test_each_picture_is_searched_in_the_order_of_the_set() -> None:
     heard: list[str | None] = []
-    seen, found = search_set([IT], SCENES.test, SEARCH, heard.append)
+    seen, found = detect_set([IT], SCENES.test, SEARCH, heard.append)
     assert seen is SCENES.test
     assert heard == [None] * 3
     assert same(found, found_in(SCENES.test, list(range(10))))
@@ -51,7 +51,7 @@ def test_labels_are_those_of_the_set() -> None:
     names = tuple(str(digit) for digit in order)
     others = renamed(SCENES, names, names).test
     assert labels_in(IT, others).tolist() == [8, 7, 6, -1, 5, 4, 3, 2, 1, 0]
-    _, found = search_set([IT], others, SEARCH)
+    _, found = detect_set([IT], others, SEARCH)
     expected = found_in(SCENES.test, [8, 7, 6, -1, 5, 4, 3, 2, 1, 0])
     assert same(found, expected)
     assert sum(map(len, expected)) < sum(len(it) for it in found_in(SCENES.test, list(range(10))))
@@ -88,7 +88,7 @@ def test_bad_pictures_are_told_of_and_left_out(tmp_path: Path) -> None:
     whole = open_all_detection(folder)
     (folder / "val" / "000001.png").write_bytes(b"no picture")
     heard: list[str | None] = []
-    seen, found = search_set([IT], whole, SEARCH, heard.append)
+    seen, found = detect_set([IT], whole, SEARCH, heard.append)
     assert list(seen.files) == ["000000.png", "000002.png"]
     assert list(seen.keys) == [0, 2]
     assert torch.equal(seen.truths[1].boxes, whole.truths[2].boxes)
@@ -106,10 +106,10 @@ def test_a_set_of_bad_pictures_alone_is_refused(tmp_path: Path) -> None:
     for file in whole.files:
         (folder / "val" / file).unlink()
     with pytest.raises(ValueError, match="no picture of validation can be decoded"):
-        search_set([IT], whole, SEARCH)
+        detect_set([IT], whole, SEARCH)
 
 
 def test_the_network_is_looked_at_with_no_memory_of_pictures_before() -> None:
-    one = search_set([IT], SCENES.test, SEARCH)[1]
+    one = detect_set([IT], SCENES.test, SEARCH)[1]
     turned = SCENES.test.take("turned", torch.tensor([2, 1, 0]))
-    assert same(one, search_set([IT], turned, SEARCH)[1][::-1])
+    assert same(one, detect_set([IT], turned, SEARCH)[1][::-1])

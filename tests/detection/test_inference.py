@@ -11,10 +11,17 @@ from torch import Tensor
 
 from reslab.data.boxes.sets import Detections
 from reslab.detection.box_ops import REGION_STDS
-from reslab.detection.inference import Map, Sight, chosen, find, find_together, first_of_two
+from reslab.detection.inference import (
+    FeatureMap,
+    ImageFeatures,
+    detect_objects,
+    detect_with_ensemble,
+    first_of_two,
+    postprocess,
+)
 from reslab.detection.model import Detector
 from reslab.detection.network import DetectorConfig
-from reslab.detection.recipe import Search
+from reslab.detection.recipe import InferenceConfig
 
 CLASSES = 2
 
@@ -37,7 +44,7 @@ def close(one: Detections, other: Detections) -> None:
     assert torch.equal(one.labels, other.labels)
 
 
-def hand_made(search: Search, logits: tuple[float, ...], moves: Tensor) -> Detector:
+def hand_made(search: InferenceConfig, logits: tuple[float, ...], moves: Tensor) -> Detector:
     """One anchor of 8 pixels a cell of 2; each region has these scores and deltas, whatever it
     shows. Anchors are equally probable, so the first that fit are the proposals."""
     it = detector(
@@ -59,12 +66,12 @@ def hand_made(search: Search, logits: tuple[float, ...], moves: Tensor) -> Detec
 
 def test_a_hand_made_head_finds_known_boxes_in_pixels_of_the_picture_as_it_came() -> None:
     """A picture of 41 x 30, shown as 27 x 20: the first anchor inside lies at 0 0 7 7 there."""
-    search = Search(
+    search = InferenceConfig(
         shorter=20, longest=40, smallest=0, before=1, proposals=1, threshold=0.1, overlap=0.5
     )
     moves = torch.tensor([[0.5, 0.0, 0.0, 0.0], [0.0, 0.25, np.log(2), 0.0]])
     it = hand_made(search, (0.0, 1.0, 2.0), moves)
-    found = find(it, picture(30, 41), search)
+    found = detect_objects(it, picture(30, 41), search)
     across, down = 41 / 27, 30 / 20
     # cell (0, 0) has its middle at 1 1: the anchor, -3 -3 5 5, is clipped to 0 0 5 5
     width, height = 5 * across, 5 * down
@@ -82,9 +89,11 @@ def test_a_region_of_the_whole_picture_covers_all_of_it_at_any_size(
     height: int, width: int
 ) -> None:
     """Deltas that grow without end, clipped to the picture: its own borders, to the last bit."""
-    search = Search(shorter=20, longest=35, smallest=0, before=1, proposals=1, threshold=0.3)
+    search = InferenceConfig(
+        shorter=20, longest=35, smallest=0, before=1, proposals=1, threshold=0.3
+    )
     it = hand_made(search, (0.0, 9.0, 0.0), torch.tensor([[0.0, 0, 9, 9], [0.0] * 4]))
-    found = find(it, picture(height, width), search)
+    found = detect_objects(it, picture(height, width), search)
     assert found.boxes.tolist() == [[0, 0, width, height]]
 
 
@@ -93,25 +102,27 @@ def test_the_rules_of_what_is_reported() -> None:
     places = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 6], [20, 20, 30, 30]])
     places = places[:, None].expand(3, 2, 4)
     probabilities = torch.tensor([[0.1, 0.6, 0.3], [0.05, 0.35, 0.6], [0.9, 0.05, 0.05]])
-    search = Search(threshold=0.05, overlap=0.5)
-    found = chosen(probabilities, places, search)
+    search = InferenceConfig(threshold=0.05, overlap=0.5)
+    found = postprocess(probabilities, places, search)
     # 0.05 is not above the threshold; 0.35 is suppressed by 0.6, 0.3 by 0.6 (IoU 0.6)
     assert found.labels.tolist() == [0, 1]
     torch.testing.assert_close(found.scores, torch.tensor([0.6, 0.6]))
     assert found.boxes.tolist() == [[0, 0, 10, 10], [0, 0, 10, 6]]
-    loose = chosen(probabilities, places, search.with_changes({"overlap": 0.6}))
+    loose = postprocess(probabilities, places, search.with_changes({"overlap": 0.6}))
     torch.testing.assert_close(loose.scores, torch.tensor([0.6, 0.6, 0.35, 0.3]))
-    assert len(chosen(probabilities, places, search.with_changes({"threshold": 0.04}))) == 4
-    assert len(chosen(probabilities, places, search.with_changes({"most": 1}))) == 1
-    assert chosen(probabilities, places, search.with_changes({"threshold": 0.7})).boxes.shape == (
+    assert len(postprocess(probabilities, places, search.with_changes({"threshold": 0.04}))) == 4
+    assert len(postprocess(probabilities, places, search.with_changes({"most": 1}))) == 1
+    assert postprocess(
+        probabilities, places, search.with_changes({"threshold": 0.7})
+    ).boxes.shape == (
         0,
         4,
     )
 
 
-def reference(it: Detector, pixels: np.ndarray, search: Search) -> Detections:
+def reference(it: Detector, pixels: np.ndarray, search: InferenceConfig) -> Detections:
     """Regions one at a time: pooled by plain loops, judged, refined, suppressed, voted on."""
-    net, sight = it.net, Sight(it, pixels, search)
+    net, sight = it.net, ImageFeatures(it, pixels, search)
     height, width = pixels.shape[:2]
     seen = sight.map_at(search.shorter)
 
@@ -172,12 +183,12 @@ def reference(it: Detector, pixels: np.ndarray, search: Search) -> Detections:
 @pytest.mark.parametrize("refine", [False, True])
 @pytest.mark.parametrize("context", [False, True])
 def test_against_regions_one_at_a_time(refine: bool, context: bool) -> None:
-    search = Search(
+    search = InferenceConfig(
         shorter=40, longest=96, smallest=3, before=200, proposals=12, threshold=0.12, refine=refine
     )
     it = detector(search=search, context=context, sure=40, pooled=4)
-    pixels = SCENES.test.picture(1)[5:80, :111]
-    found, expected = find(it, pixels, search), reference(it, pixels, search)
+    pixels = SCENES.test.image(1)[5:80, :111]
+    found, expected = detect_objects(it, pixels, search), reference(it, pixels, search)
     assert len(found) > 4
     assert found.labels.tolist() == expected.labels.tolist()
     torch.testing.assert_close(found.scores, expected.scores, rtol=1e-4, atol=1e-5)
@@ -186,13 +197,13 @@ def test_against_regions_one_at_a_time(refine: bool, context: bool) -> None:
 
 def test_refinement_judges_moved_boxes_once_more_and_adds_them() -> None:
     """Every box moves by a half of its width: the refined ones by that again."""
-    search = Search(
+    search = InferenceConfig(
         shorter=40, longest=40, smallest=4, before=1, proposals=1, threshold=0.5, overlap=0.9
     )
     it = hand_made(search, (0.0, 9.0, 0.0), torch.tensor([[1.0, 0, 0, 0], [0.0] * 4]))
-    once = find(it, picture(40, 40), search)
+    once = detect_objects(it, picture(40, 40), search)
     torch.testing.assert_close(once.boxes, torch.tensor([[5.0, 0, 10, 5]]))
-    again = find(it, picture(40, 40), search.with_changes({"refine": True}))
+    again = detect_objects(it, picture(40, 40), search.with_changes({"refine": True}))
     torch.testing.assert_close(
         again.boxes, torch.tensor([[5.0, 0, 10, 5], [10, 0, 15, 5]]), rtol=1e-4, atol=1e-4
     )
@@ -203,8 +214,8 @@ def test_voting_is_the_mean_by_score_of_those_that_say_the_same() -> None:
     places = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 6, 10], [50, 50, 60, 60]])
     places = places[:, None].expand(4, 2, 4).clone()
     probabilities = torch.tensor([[0.1, 0.8, 0.0], [0.3, 0.4, 0.3], [0.8, 0.2, 0], [0.5, 0.5, 0]])
-    search = Search(threshold=0.1, overlap=0.3, refine=True)
-    found = chosen(probabilities, places, search)
+    search = InferenceConfig(threshold=0.1, overlap=0.3, refine=True)
+    found = postprocess(probabilities, places, search)
     assert found.labels.tolist() == [0, 0, 1]
     torch.testing.assert_close(found.scores, torch.tensor([0.8, 0.5, 0.3]))
     width = (0.8 * 10 + 0.4 * 10 + 0.2 * 6) / 1.4
@@ -232,9 +243,9 @@ def test_the_two_scales_at_which_a_region_is_closest_to_224_pixels() -> None:
 
 
 def test_features_of_two_scales_are_merged_by_their_maximum() -> None:
-    search = Search(shorter=48, longest=96, smallest=4, proposals=8, scales=(24, 48, 96))
+    search = InferenceConfig(shorter=48, longest=96, smallest=4, proposals=8, scales=(24, 48, 96))
     it = detector(search=search)
-    sight = Sight(it, picture(50, 60), search)
+    sight = ImageFeatures(it, picture(50, 60), search)
     boxes = torch.tensor([[1.0, 2, 9, 12], [0, 0, 60, 50], [20, 5, 50, 49], [10, 10, 12, 13]])
     side = it.net.config.pooled * it.net.config.stride
     assert side == 16
@@ -254,25 +265,25 @@ def test_features_of_two_scales_are_merged_by_their_maximum() -> None:
 
 
 def test_maps_that_are_equal_at_both_scales_are_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    search = Search(shorter=48, longest=96, smallest=4, proposals=30)
+    search = InferenceConfig(shorter=48, longest=96, smallest=4, proposals=30)
     it, pixels = detector(search=search), picture(50, 70)
-    single = find(it, pixels, search)
-    own = Sight._map
+    single = detect_objects(it, pixels, search)
+    own = ImageFeatures._map
 
-    def alike(self: Sight, shorter: int) -> Map:
+    def alike(self: ImageFeatures, shorter: int) -> FeatureMap:
         return own(self, 48)
 
-    monkeypatch.setattr(Sight, "_map", alike)
-    two = find(it, pixels, search.with_changes({"scales": (47, 48)}))
+    monkeypatch.setattr(ImageFeatures, "_map", alike)
+    two = detect_objects(it, pixels, search.with_changes({"scales": (47, 48)}))
     assert len(single) > 3
     close(two, single)
 
 
 def test_several_scales_see_other_things() -> None:
-    search = Search(shorter=48, longest=96, smallest=4, proposals=30)
-    it, pixels = detector(search=search), SCENES.test.picture(0)
-    one = find(it, pixels, search)
-    two = find(it, pixels, search.with_changes({"scales": (32, 64)}))
+    search = InferenceConfig(shorter=48, longest=96, smallest=4, proposals=30)
+    it, pixels = detector(search=search), SCENES.test.image(0)
+    one = detect_objects(it, pixels, search)
+    two = detect_objects(it, pixels, search.with_changes({"scales": (32, 64)}))
     assert not same(one, two)
 
 
@@ -280,23 +291,23 @@ def test_an_ensemble_of_twice_the_same_is_the_one() -> None:
     it, pixels = detector(), picture(47, 71)
     for changes in ({}, {"refine": True}, {"scales": (32, 64)}):
         search = it.search.with_changes(changes)
-        one = find(it, pixels, search)
+        one = detect_objects(it, pixels, search)
         assert len(one) > 3
-        close(find_together([it, it], pixels, search), one)
+        close(detect_with_ensemble([it, it], pixels, search), one)
 
 
 def test_an_ensemble_averages_what_both_say_of_the_proposals_of_both() -> None:
     one, other = detector(seed=3, sure=20), detector(seed=4, sure=20)
     search = one.search.with_changes({"threshold": 0.0, "overlap": 1.0, "most": 10_000})
     pixels = picture(47, 71)
-    sights = [Sight(it, pixels, search) for it in (one, other)]
+    sights = [ImageFeatures(it, pixels, search) for it in (one, other)]
     boxes = torch.cat([sight.proposals() for sight in sights])
-    (p, q), (a, b) = zip(*(sight.judge(boxes) for sight in sights), strict=True)
-    expected = chosen((p + q) / 2, (a + b) / 2, search)
+    (p, q), (a, b) = zip(*(sight.classify_regions(boxes) for sight in sights), strict=True)
+    expected = postprocess((p + q) / 2, (a + b) / 2, search)
     assert len(expected) > 200
-    close(find_together([one, other], pixels, search), expected)
+    close(detect_with_ensemble([one, other], pixels, search), expected)
     close(
-        find_together([other, one], pixels, search).take(torch.arange(5)),
+        detect_with_ensemble([other, one], pixels, search).take(torch.arange(5)),
         expected.take(torch.arange(5)),
     )
 
@@ -310,7 +321,7 @@ def test_pictures_of_any_size_are_searched(shape: tuple[int, int], trunk: str) -
     it = detector(trunk=LARGE, sizes=(32, 64)) if trunk == "imagenet" else detector()
     for changes in ({"smallest": 0}, {"smallest": 0, "refine": True, "scales": (16, 48)}):
         search = it.search.with_changes(changes)
-        found = find(it, picture(*shape), search)
+        found = detect_objects(it, picture(*shape), search)
         height, width = shape
         assert found.boxes.shape == (len(found), 4)
         assert found.boxes.isfinite().all()
@@ -322,7 +333,7 @@ def test_where_no_proposal_is_left_nothing_is_found() -> None:
     it = detector()
     for changes in ({}, {"refine": True}, {"scales": (32, 64)}):
         search = it.search.with_changes({"smallest": 1000, **changes})
-        found = find(it, picture(40, 40), search)
+        found = detect_objects(it, picture(40, 40), search)
         assert (found.boxes.shape, found.scores.shape, found.labels.dtype) == (
             (0, 4), (0,), torch.int64,
         )  # fmt: skip
@@ -331,8 +342,8 @@ def test_where_no_proposal_is_left_nothing_is_found() -> None:
 @pytest.mark.parametrize("context", [False, True])
 def test_no_region_no_judgement(context: bool) -> None:
     it = detector(context=context)
-    sight = Sight(it, picture(40, 40), it.search)
-    probabilities, places = sight.judge(torch.zeros(0, 4))
+    sight = ImageFeatures(it, picture(40, 40), it.search)
+    probabilities, places = sight.classify_regions(torch.zeros(0, 4))
     assert (probabilities.shape, places.shape) == ((0, 11), (0, 10, 4))
 
 
@@ -345,7 +356,7 @@ def test_weights_that_are_no_numbers_are_an_error(where: str, value: float) -> N
     weight = it.net.get_parameter(f"{where}.weight")
     weight[(0,) * weight.dim()] = value
     with pytest.raises(RuntimeError, match="its weights are of no use"):
-        find(it, picture(40, 50), it.search)
+        detect_objects(it, picture(40, 50), it.search)
 
 
 def test_nothing_of_a_picture_is_kept_when_it_is_done() -> None:
@@ -354,8 +365,8 @@ def test_nothing_of_a_picture_is_kept_when_it_is_done() -> None:
     gc.collect()
     gc.disable()
     try:
-        find(it, picture(40, 50), it.search)
-        left = [one for one in gc.get_objects() if type(one) in (Sight, Map)]
+        detect_objects(it, picture(40, 50), it.search)
+        left = [one for one in gc.get_objects() if type(one) in (ImageFeatures, FeatureMap)]
     finally:
         gc.enable()
     assert not left

@@ -16,12 +16,12 @@ from tests.detection.small import (
 
 from reslab.detection.initial import (
     Weights,
-    initial_net,
-    learning,
+    detector_train_mode,
+    fit_detector_to_weights,
+    initial_detector,
     load_weights,
-    must_fit,
-    starting_from,
-    train_mode,
+    must_match_trunk,
+    trainable_parts,
     trunk_of,
 )
 from reslab.detection.model import Detector, detector_bytes
@@ -41,7 +41,7 @@ def untouched() -> Model:
 
 
 def fitting(weights: Weights, *changes: str) -> DetectionRecipe:
-    return starting_from(short_recipe(*changes), weights)
+    return fit_detector_to_weights(short_recipe(*changes), weights)
 
 
 def test_weights_are_a_classifiers_or_a_detectors(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_weights_are_a_classifiers_or_a_detectors(tmp_path: Path) -> None:
 def test_the_trunk_of_a_new_detector_does_what_the_classifier_did() -> None:
     """Convolutions get another scale, and batch norm undoes it."""
     weights = classifier()
-    net = initial_net(fitting(weights), 1, weights, TRAIN).eval()
+    net = initial_detector(fitting(weights), 1, weights, TRAIN).eval()
     image = torch.randn(1, 3, 30, 42, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         shared = weights.net.stages[:-1](weights.net.stem(image))
@@ -73,7 +73,7 @@ def test_the_trunk_of_a_new_detector_does_what_the_classifier_did() -> None:
 def test_new_layers_are_drawn_from_the_seed() -> None:
     weights = classifier()
     recipe = fitting(weights)
-    one, same, other = (initial_net(recipe, seed, weights, TRAIN) for seed in (1, 1, 2))
+    one, same, other = (initial_detector(recipe, seed, weights, TRAIN) for seed in (1, 1, 2))
     assert sha256_of(one.state_dict()) == sha256_of(same.state_dict())
     residual = ("stem.", "stages.")
     for name, tensor in other.state_dict().items():
@@ -83,7 +83,7 @@ def test_new_layers_are_drawn_from_the_seed() -> None:
 
 def test_a_detector_of_the_same_classes_gives_everything() -> None:
     weights = detector()
-    net = initial_net(fitting(weights, *LIKE), 1, weights, TRAIN)
+    net = initial_detector(fitting(weights, *LIKE), 1, weights, TRAIN)
     assert sha256_of(net.state_dict()) == sha256_of(weights.net.state_dict())
 
 
@@ -92,7 +92,7 @@ def test_a_detector_of_other_classes_gives_all_that_names_none(classes: tuple[st
     """Ids that are the same numbers for other things make no class the same."""
     weights = detector()
     others = renamed(SCENES, classes, weights.ids).train
-    net = initial_net(fitting(weights, *LIKE), 1, weights, others)
+    net = initial_detector(fitting(weights, *LIKE), 1, weights, others)
     for name, tensor in net.state_dict().items():
         of_classes = name.startswith(("classifier.", "regressor."))
         assert torch.equal(tensor, weights.net.state_dict()[name]) != of_classes or not tensor.any()
@@ -100,7 +100,7 @@ def test_a_detector_of_other_classes_gives_all_that_names_none(classes: tuple[st
 
 def test_layers_of_another_shape_are_new() -> None:
     weights = detector()  # two shapes of anchors, the recipe has three
-    net = initial_net(fitting(weights), 1, weights, TRAIN).state_dict()
+    net = initial_detector(fitting(weights), 1, weights, TRAIN).state_dict()
     given = weights.net.state_dict()
     assert torch.equal(net["proposals.conv.weight"], given["proposals.conv.weight"])
     assert net["proposals.deltas.weight"].shape == (36, 8, 1, 1)
@@ -117,11 +117,11 @@ def test_another_net_is_refused() -> None:
     model = recipe.model.model_copy(update={"trunk": deeper})
     recipe = recipe.model_copy(update={"model": model})
     with pytest.raises(ValueError, match=r"of another net: stages\.0\.1.* does not fit"):
-        initial_net(recipe, 1, classifier(), TRAIN)
+        initial_detector(recipe, 1, classifier(), TRAIN)
     grouped = detector(norm="group")
     recipe = fitting(grouped, "model.norm=frozen")
     with pytest.raises(ValueError, match="running_mean does not fit"):
-        initial_net(recipe, 1, grouped, TRAIN)
+        initial_detector(recipe, 1, grouped, TRAIN)
 
 
 def test_the_layout_is_that_of_the_weights() -> None:
@@ -135,70 +135,70 @@ def test_the_layout_is_that_of_the_weights() -> None:
 @pytest.mark.parametrize("norm", ["frozen", "recompute"])
 def test_batch_norm_needs_weights(norm: str) -> None:
     with pytest.raises(ValueError, match=r"--weights, or set model\.norm=group") as caught:
-        must_fit(short_recipe(f"model.norm={norm}"), None)
+        must_match_trunk(short_recipe(f"model.norm={norm}"), None)
     assert "\n" not in str(caught.value)
 
 
 def test_group_norm_may_start_from_nothing_that_is_fixed() -> None:
-    must_fit(short_recipe("model.norm=group"), None)
+    must_match_trunk(short_recipe("model.norm=group"), None)
     with pytest.raises(ValueError, match="fixed_stages=0"):
-        must_fit(short_recipe("model.norm=group", "fixed_stages=1"), None)
+        must_match_trunk(short_recipe("model.norm=group", "fixed_stages=1"), None)
     with pytest.raises(ValueError, match="--weights"):
-        must_fit(fitting(classifier(), "model.norm=group"), None)
+        must_match_trunk(fitting(classifier(), "model.norm=group"), None)
 
 
 def test_weights_must_be_those_of_the_recipe() -> None:
     recipe = fitting(classifier())
-    must_fit(recipe, classifier())
+    must_match_trunk(recipe, classifier())
     with pytest.raises(ValueError, match="the weights have the SHA-256"):
-        must_fit(recipe, classifier(seed=8))
+        must_match_trunk(recipe, classifier(seed=8))
 
 
 def test_a_net_that_was_never_trained_has_no_statistics_to_keep() -> None:
     weights = untouched()
     with pytest.raises(ValueError, match="never trained"):
-        must_fit(fitting(weights), weights)
-    must_fit(fitting(weights, "model.norm=group"), weights)
-    must_fit(fitting(weights, "model.norm=recompute"), weights)
+        must_match_trunk(fitting(weights), weights)
+    must_match_trunk(fitting(weights, "model.norm=group"), weights)
+    must_match_trunk(fitting(weights, "model.norm=recompute"), weights)
 
 
 @pytest.mark.parametrize("norm", ["recompute", "group"])
 def test_folded_weights_allow_frozen_batch_norm_alone(norm: str) -> None:
     folded = classifier(folded=True)
-    must_fit(fitting(folded), folded)
+    must_match_trunk(fitting(folded), folded)
     with pytest.raises(ValueError, match=f"model.norm={norm}: in these weights"):
-        must_fit(fitting(folded, f"model.norm={norm}"), folded)
+        must_match_trunk(fitting(folded, f"model.norm={norm}"), folded)
     # and so do those of a detector that was trained from them
-    net = initial_net(fitting(folded, *LIKE), 1, folded, TRAIN)
+    net = initial_detector(fitting(folded, *LIKE), 1, folded, TRAIN)
     after = replace(detector(), net=net)
-    must_fit(fitting(after, *LIKE), after)
+    must_match_trunk(fitting(after, *LIKE), after)
     with pytest.raises(ValueError, match=f"model.norm={norm}: in these weights"):
-        must_fit(fitting(after, *LIKE, f"model.norm={norm}"), after)
-    must_fit(fitting(detector(), *LIKE, f"model.norm={norm}"), detector())
+        must_match_trunk(fitting(after, *LIKE, f"model.norm={norm}"), after)
+    must_match_trunk(fitting(detector(), *LIKE, f"model.norm={norm}"), detector())
 
 
 def test_a_detector_with_group_norm_may_go_on() -> None:
     weights = detector(norm="group")
     recipe = fitting(weights, *LIKE, "model.norm=group", "fixed_stages=1")
-    must_fit(recipe, weights)
-    net = initial_net(recipe, 1, weights, TRAIN)
+    must_match_trunk(recipe, weights)
+    net = initial_detector(recipe, 1, weights, TRAIN)
     assert sha256_of(net.state_dict()) == sha256_of(weights.net.state_dict())
 
 
 @pytest.mark.parametrize("fixed", [0, 1, 2])
 def test_what_learns(fixed: int) -> None:
     recipe = short_recipe(f"fixed_stages={fixed}")
-    net = initial_net(recipe, 1, None, TRAIN)
+    net = initial_detector(recipe, 1, None, TRAIN)
     conv4 = [net.stem, net.stages[0], net.stages[1]][fixed + 1 if fixed else 0 :]
     regions = [net.stages[2], net.classifier, net.regressor]
-    assert learning(net, recipe) == [*conv4, net.proposals, *regions]
+    assert trainable_parts(net, recipe) == [*conv4, net.proposals, *regions]
     assert len(conv4) == {0: 3, 1: 1, 2: 0}[fixed]
 
 
 def test_train_mode_makes_batch_norm_a_fixed_map() -> None:
     recipe = short_recipe("fixed_stages=1")
-    net = initial_net(recipe, 1, None, TRAIN)
-    train_mode(net, recipe)
+    net = initial_detector(recipe, 1, None, TRAIN)
+    detector_train_mode(net, recipe)
     assert net.training
     norms = norms_of(net)
     assert len(norms) == 7

@@ -9,19 +9,19 @@ from torch import Tensor
 
 from reslab.data.boxes.digit_scenes import digit_scenes, write_scenes
 from reslab.data.boxes.folder import open_detection
-from reslab.data.boxes.sets import DetectionSet, DetectionSets, GroundTruth
+from reslab.data.boxes.sets import DetectionSet, DetectionSplits, GroundTruth
 from reslab.data.sampler import SAMPLING
-from reslab.detection.loader import DetectionBatches, Example
+from reslab.detection.loader import DetectionLoader, Example
 from reslab.models.preprocessing import minus_mean
 
 
 @pytest.fixture(scope="module")
-def scenes() -> DetectionSets:
+def scenes() -> DetectionSplits:
     return digit_scenes(train=8, test=2)
 
 
 @pytest.fixture
-def coco(scenes: DetectionSets, tmp_path: Path) -> Path:
+def coco(scenes: DetectionSplits, tmp_path: Path) -> Path:
     """The scenes as a folder, whose pictures a test may spoil."""
     write_scenes(tmp_path, scenes, lambda _: None)
     return tmp_path
@@ -35,7 +35,7 @@ class Opened:
     """Batches that are closed when the test is over, and what they told."""
 
     def __init__(self) -> None:
-        self.all: list[DetectionBatches] = []
+        self.all: list[DetectionLoader] = []
         self.told: list[str] = []
 
     def __call__(
@@ -50,8 +50,8 @@ class Opened:
         bad_limit: float = 1.0,
         last: int | None = None,
         prepare: Callable[[Tensor], Tensor] = as_it_is,
-    ) -> DetectionBatches:
-        made = DetectionBatches(
+    ) -> DetectionLoader:
+        made = DetectionLoader(
             train, prepare, shorter=shorter, longest=longest, flip=flip, size=size, seed=seed,
             threads=threads, bad_limit=bad_limit, tell=self.told.append, last=last,
         )  # fmt: skip
@@ -72,11 +72,11 @@ Whose = Callable[[Example], tuple[int, bool]]
 
 
 @pytest.fixture(scope="module")
-def whose(scenes: DetectionSets) -> Whose:
+def whose(scenes: DetectionSplits) -> Whose:
     """Which scene an example of full size shows, and whether it is mirrored."""
     known = {}
     for index in range(len(scenes.train)):
-        picture = scenes.train.picture(index)
+        picture = scenes.train.image(index)
         known[picture.tobytes()] = index, False
         known[picture[:, ::-1].tobytes()] = index, True
 
@@ -115,7 +115,7 @@ def truth(*boxes: Sequence[float], difficult: Sequence[int] = (), crowd=()) -> G
 
 
 def test_an_epoch_shows_every_scene_once_with_its_objects(
-    opened: Opened, scenes: DetectionSets, whose: Whose
+    opened: Opened, scenes: DetectionSplits, whose: Whose
 ) -> None:
     batches = opened(scenes.train)
     assert batches.count == 8
@@ -135,7 +135,7 @@ def test_an_epoch_shows_every_scene_once_with_its_objects(
 
 
 def test_flips_are_half_and_take_the_boxes_along(
-    opened: Opened, scenes: DetectionSets, whose: Whose
+    opened: Opened, scenes: DetectionSplits, whose: Whose
 ) -> None:
     batches = opened(scenes.train, flip=True, size=8)
     shown = [(example, whose(example)) for k in range(12) for example in batches(k)]
@@ -164,7 +164,7 @@ def test_boxes_are_scaled_as_their_pictures(opened: Opened, shared: Path) -> Non
         torch.testing.assert_close(example.boxes, expected, atol=1e-4, rtol=0)
 
 
-def test_all_sizes_are_shown(opened: Opened, scenes: DetectionSets) -> None:
+def test_all_sizes_are_shown(opened: Opened, scenes: DetectionSplits) -> None:
     batches = opened(scenes.train, shorter=(32, 64, 200), longest=150, size=8)
     found = [tuple(example.image.shape[2:]) for k in range(6) for example in batches(k)]
     counts = [found.count((side, side)) for side in (32, 64, 150)]
@@ -173,7 +173,7 @@ def test_all_sizes_are_shown(opened: Opened, scenes: DetectionSets) -> None:
 
 
 def test_sizes_and_flips_are_drawn_apart(
-    opened: Opened, scenes: DetectionSets, whose: Whose
+    opened: Opened, scenes: DetectionSplits, whose: Whose
 ) -> None:
     batches = opened(scenes.train, shorter=(64, 128), flip=True, size=8)
     whole = [example for k in range(6) for example in batches(k) if example.image.shape[3] == 128]
@@ -182,7 +182,7 @@ def test_sizes_and_flips_are_drawn_apart(
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_batches_are_the_same_whoever_prepares_them(
-    opened: Opened, scenes: DetectionSets, threads: int
+    opened: Opened, scenes: DetectionSplits, threads: int
 ) -> None:
     prepare = minus_mean(torch.tensor([100.0, 110.0, 120.0])[:, None, None])
     reference_maker = opened(scenes.train, (40, 64), flip=True, prepare=prepare)
@@ -193,7 +193,7 @@ def test_batches_are_the_same_whoever_prepares_them(
 
 
 def test_pictures_are_prepared_as_they_lie_channels_last(
-    opened: Opened, scenes: DetectionSets, whose: Whose
+    opened: Opened, scenes: DetectionSplits, whose: Whose
 ) -> None:
     prepare = minus_mean(torch.full((3, 1, 1), 100.0))
     (example,) = opened(scenes.train, size=1, prepare=prepare)(0)
@@ -204,7 +204,7 @@ def test_pictures_are_prepared_as_they_lie_channels_last(
 
 
 def test_difficult_objects_are_background_and_crowds_are_ignored(
-    opened: Opened, scenes: DetectionSets
+    opened: Opened, scenes: DetectionSplits
 ) -> None:
     box, other, third = [0, 0, 10, 20], [5, 5, 60, 60], [100, 100, 128, 128]
     train = with_truths(scenes.train, truth(box, other, third, difficult=[0], crowd=[1]))
@@ -215,7 +215,7 @@ def test_difficult_objects_are_background_and_crowds_are_ignored(
 
 
 def test_boxes_are_clipped_and_what_is_too_small_is_dropped(
-    opened: Opened, scenes: DetectionSets
+    opened: Opened, scenes: DetectionSplits
 ) -> None:
     train = with_truths(
         scenes.train,
@@ -240,7 +240,7 @@ def test_boxes_are_clipped_and_what_is_too_small_is_dropped(
 
 
 def test_pictures_without_an_object_to_find_are_left_out(
-    opened: Opened, scenes: DetectionSets, whose: Whose
+    opened: Opened, scenes: DetectionSplits, whose: Whose
 ) -> None:
     box = [10, 10, 40, 50]
     none = (truth(), truth(box, difficult=[0]), truth(box, box, difficult=[0], crowd=[1]))
@@ -254,7 +254,7 @@ def test_pictures_without_an_object_to_find_are_left_out(
 
 
 def test_bad_pictures_are_replaced_by_the_next_one_and_told_of_once(
-    opened: Opened, scenes: DetectionSets, coco: Path, whose: Whose
+    opened: Opened, scenes: DetectionSplits, coco: Path, whose: Whose
 ) -> None:
     train = open_detection(coco).train
     (coco / "train" / "000002.png").unlink()
@@ -298,7 +298,7 @@ def test_replacements_do_not_depend_on_threads_or_start(
 
 
 def test_a_reader_of_ones_own_may_raise_what_open_raises(
-    opened: Opened, scenes: DetectionSets, coco: Path, whose: Whose
+    opened: Opened, scenes: DetectionSplits, coco: Path, whose: Whose
 ) -> None:
     train = replace(scenes.train, read=lambda file: (coco / "train" / file).read_bytes())
     (coco / "train" / "000004.png").unlink()
@@ -324,7 +324,7 @@ def test_too_many_bad_pictures_are_an_error(opened: Opened, coco: Path) -> None:
 
 
 def test_a_search_for_a_good_picture_ends_with_the_limit(
-    opened: Opened, scenes: DetectionSets
+    opened: Opened, scenes: DetectionSplits
 ) -> None:
     """Where all are bad, not all are decoded before somebody hears of it."""
     read: list[str] = []
@@ -342,7 +342,7 @@ def test_a_search_for_a_good_picture_ends_with_the_limit(
 
 
 def test_only_pictures_to_train_on_count_for_the_limit(
-    opened: Opened, scenes: DetectionSets, coco: Path, whose: Whose
+    opened: Opened, scenes: DetectionSplits, coco: Path, whose: Whose
 ) -> None:
     """And a stand-in is never one without objects."""
     train = open_detection(coco).train

@@ -4,15 +4,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from reslab.detection.network import Proposed
+from reslab.detection.network import AnchorPredictions
 from reslab.detection.targets import AnchorTargets, RegionTargets
 from reslab.detection.task import proposal_loss, region_loss
 
 NOWHERE = torch.zeros(0, dtype=torch.int64)
 
 
-def said(logits: list[float], deltas: list[list[float]]) -> Proposed:
-    return Proposed(torch.zeros(len(logits), 4), torch.tensor(logits), torch.tensor(deltas))
+def said(logits: list[float], deltas: list[list[float]]) -> AnchorPredictions:
+    return AnchorPredictions(
+        torch.zeros(len(logits), 4), torch.tensor(logits), torch.tensor(deltas)
+    )
 
 
 def smooth_l1(difference: float, sigma: float) -> float:
@@ -94,7 +96,7 @@ def test_both_losses_and_their_gradients_in_float64(seed: int) -> None:
     logits, places = random(5, seed=seed + 40), random(5, 4, seed=seed + 50)
 
     def loss(logits: Tensor, places: Tensor) -> Tensor:
-        return proposal_loss(Proposed(torch.zeros(5, 4), logits, places), sampled)
+        return proposal_loss(AnchorPredictions(torch.zeros(5, 4), logits, places), sampled)
 
     slow = 0.0
     for order, (anchor, object_) in enumerate(((4, True), (1, True), (2, False), (0, False))):
@@ -124,7 +126,7 @@ def test_background_alone_has_no_place_to_learn() -> None:
 def test_nothing_sampled_is_zero_and_has_a_gradient_of_zero() -> None:
     logits, deltas = torch.zeros(3, requires_grad=True), torch.ones(3, 4, requires_grad=True)
     nothing = AnchorTargets(NOWHERE, torch.zeros(0, 4))
-    loss = proposal_loss(Proposed(torch.zeros(3, 4), logits, deltas), nothing)
+    loss = proposal_loss(AnchorPredictions(torch.zeros(3, 4), logits, deltas), nothing)
     scores, places = torch.zeros(0, 4, requires_grad=True), torch.zeros(0, 3, 4, requires_grad=True)
     none = RegionTargets(torch.zeros(0, 4), NOWHERE, torch.zeros(0, 4))
     regions = region_loss(scores, places, none)

@@ -5,9 +5,15 @@ import pytest
 import torch
 from tests.detection.small import LARGE, classifier_file, detector, short_recipe
 
-from reslab.detection.inference import find
-from reslab.detection.model import Detector, detector_bytes, is_detector, load_detector, ready
-from reslab.detection.recipe import Search
+from reslab.detection.inference import detect_objects
+from reslab.detection.model import (
+    Detector,
+    detector_bytes,
+    is_detector,
+    load_detector,
+    prepare_for_inference,
+)
+from reslab.detection.recipe import InferenceConfig
 from reslab.models.batchnorm import norms_of
 from reslab.models.model_file import sha256_of
 
@@ -30,7 +36,9 @@ def written(folder: Path, it: Detector) -> Path:
     ],
 )
 def test_a_file_is_the_detector(tmp_path: Path, config: dict[str, object]) -> None:
-    search = Search(shorter=40, longest=60, refine=True, scales=(20, 40), smallest=4, proposals=9)
+    search = InferenceConfig(
+        shorter=40, longest=60, refine=True, scales=(20, 40), smallest=4, proposals=9
+    )
     made = replace(
         detector(search=search, **config),  # pyrefly: ignore[bad-argument-type]
         recipe=short_recipe().model_dump(mode="json"),
@@ -47,17 +55,17 @@ def test_a_file_is_the_detector(tmp_path: Path, config: dict[str, object]) -> No
     assert torch.equal(found.preprocessing.mean, made.preprocessing.mean)
     assert torch.equal(found.preprocessing.std, made.preprocessing.std)
     assert not found.net.training
-    one, other = (find(it, PICTURE.numpy(), search) for it in (made, found))
+    one, other = (detect_objects(it, PICTURE.numpy(), search) for it in (made, found))
     assert torch.equal(one.boxes, other.boxes)
     assert torch.equal(one.scores, other.scores)
 
 
 def test_in_use_batch_norm_is_inside_the_convolutions() -> None:
     it = detector()
-    fast = ready(it)
+    fast = prepare_for_inference(it)
     assert norms_of(it.net)
     assert not norms_of(fast.net)
-    one, other = (find(made, PICTURE.numpy(), it.search) for made in (it, fast))
+    one, other = (detect_objects(made, PICTURE.numpy(), it.search) for made in (it, fast))
     assert len(one)
     torch.testing.assert_close(one.boxes, other.boxes, rtol=1e-4, atol=1e-2)
     torch.testing.assert_close(one.scores, other.scores, rtol=1e-3, atol=1e-4)

@@ -41,7 +41,7 @@ def test_shapes_from_picture_to_deltas(trunk: ResNetConfig, context: bool) -> No
     assert pooled.shape == (len(seen), 8 * expansion, 6, 6)
     regions = net.region_features(pooled)
     assert regions.shape == (len(seen), 8 * expansion)
-    scores, deltas = net.judge(regions[:2], regions[2:])
+    scores, deltas = net.classify_regions(regions[:2], regions[2:])
     assert scores.shape == (2, CLASSES + 1)
     assert deltas.shape == (2, CLASSES, 4)
     assert net.classifier.in_features == (2 if context else 1) * 8 * expansion
@@ -152,15 +152,15 @@ def test_groups_share_any_number_of_channels_equally(width: int) -> None:
 def test_context_is_the_whole_picture_beside_each_region() -> None:
     net = network(config(context=True))
     regions, whole = torch.randn(3, 8), torch.randn(1, 8)
-    scores, deltas = net.judge(regions, whole)
+    scores, deltas = net.classify_regions(regions, whole)
     for at in range(3):
         both = torch.cat([regions[at], whole[0]])
         torch.testing.assert_close(scores[at], net.classifier(both))
         torch.testing.assert_close(deltas[at].flatten(), net.regressor(both))
-    other, _ = net.judge(regions, whole + 1)
+    other, _ = net.classify_regions(regions, whole + 1)
     assert not torch.allclose(other, scores)
     plain = network(config())
-    alone, _ = plain.judge(regions, whole[:0])
+    alone, _ = plain.classify_regions(regions, whole[:0])
     torch.testing.assert_close(alone, plain.classifier(regions))
 
 
@@ -168,7 +168,7 @@ def test_deltas_are_ordered_class_by_class() -> None:
     net = network(config())
     net.regressor.weight.zero_()
     net.regressor.bias.copy_(torch.arange(12.0))
-    _, deltas = net.judge(torch.zeros(2, 8), torch.zeros(0, 8))
+    _, deltas = net.classify_regions(torch.zeros(2, 8), torch.zeros(0, 8))
     assert deltas[1].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
 
 

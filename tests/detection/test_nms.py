@@ -6,7 +6,7 @@ from tests.detection import references
 from tests.detection.references import random_boxes
 
 from reslab.detection import box_ops as module
-from reslab.detection.box_ops import nms, nms_by_class, vote
+from reslab.detection.box_ops import box_voting, nms, nms_by_class
 
 # the second overlaps the first by 0.6, the third the second by 0.6 but the first by 1/3
 CHAIN = torch.tensor([[0.0, 0, 8, 1], [2, 0, 10, 1], [4, 0, 12, 1], [20, 0, 28, 1]])
@@ -31,7 +31,7 @@ def test_equal_scores_stay_in_their_order() -> None:
 @pytest.mark.parametrize("block", [1, 3, 7, 256])
 def test_against_a_plain_loop(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """For any seam between the blocks; scores of five values, so that many are equal."""
-    monkeypatch.setattr(module, "BLOCK", block)
+    monkeypatch.setattr(module, "NMS_BLOCK", block)
     rng = torch.Generator().manual_seed(block)
     for threshold in (0.0, 0.3, 0.7):
         boxes = random_boxes(40, 20, rng)
@@ -63,11 +63,11 @@ def test_votes_by_hand() -> None:
     scores = torch.tensor([0.6, 0.3, 0.1, 0.9])
     # half of the union counts, 0.4 of it does not: bottoms 10, 20 and 5, weighed
     expected = [[0, 0, 10, pytest.approx((0.6 * 10 + 0.3 * 20 + 0.1 * 5) / 1.0)]]
-    assert vote(boxes[:1], boxes, scores).tolist() == expected
-    assert vote(boxes[:1], boxes, scores, threshold=0.6).tolist() == boxes[:1].tolist()
+    assert box_voting(boxes[:1], boxes, scores).tolist() == expected
+    assert box_voting(boxes[:1], boxes, scores, threshold=0.6).tolist() == boxes[:1].tolist()
 
 
 def test_boxes_without_votes_stay() -> None:
     empty = torch.tensor([[3.0, 3, 3, 9]])
-    assert vote(empty, empty, torch.ones(1)).tolist() == empty.tolist()
-    assert vote(CHAIN, CHAIN, torch.zeros(4)).tolist() == CHAIN.tolist()
+    assert box_voting(empty, empty, torch.ones(1)).tolist() == empty.tolist()
+    assert box_voting(CHAIN, CHAIN, torch.zeros(4)).tolist() == CHAIN.tolist()

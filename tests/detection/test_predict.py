@@ -9,10 +9,15 @@ from PIL import Image
 from tests.detection.untrained import CLASSES, IDS, untrained_detector
 
 import reslab
-from reslab.data.decode import BadPicture
-from reslab.detection.inference import find
+from reslab.data.decode import BadImage
+from reslab.detection.inference import detect_objects
 from reslab.detection.model import detector_bytes
-from reslab.detection.predict import SURE, Finder, Found, load
+from reslab.detection.predict import (
+    SHOWN_SCORE,
+    Detection,
+    DetectorPredictor,
+    load_detector_predictor,
+)
 from reslab.models.config import cifar_config
 from reslab.models.model_file import Model, model_bytes
 from reslab.models.preprocessing import Preprocessing
@@ -33,15 +38,15 @@ def picture(seed: int, height: int = 60, width: int = 80) -> np.ndarray:
 
 
 def test_found_in_words() -> None:
-    object_ = Found("person", 0.9731, (12.2, 39.6, 200.0, 310.4), "1")
+    object_ = Detection("person", 0.9731, (12.2, 39.6, 200.0, 310.4), "1")
     assert str(object_) == " 97.3 %  person  at 12 40 200 310"
 
 
 def test_objects_are_what_the_search_finds_best_first(model: Path) -> None:
-    finder = load(model)
+    finder = load_detector_predictor(model)
     objects = finder.detect(picture(0))
-    raw = find(finder.detector, picture(0), finder.detector.search)
-    sure = raw.take(raw.scores >= SURE)
+    raw = detect_objects(finder.detector, picture(0), finder.detector.search)
+    sure = raw.take(raw.scores >= SHOWN_SCORE)
     assert len(sure) < len(raw)
     assert [it.score for it in objects] == sure.scores.tolist()
     assert [list(it.box) for it in objects] == sure.boxes.tolist()
@@ -53,7 +58,7 @@ def test_objects_are_what_the_search_finds_best_first(model: Path) -> None:
 
 
 def test_a_picture_may_be_a_file_bytes_an_array_or_pillows(model: Path, tmp_path: Path) -> None:
-    finder = load(model)
+    finder = load_detector_predictor(model)
     expected = finder.detect(picture(1))
     file = tmp_path / "picture.png"
     Image.fromarray(picture(1)).save(file)
@@ -69,42 +74,53 @@ def test_a_photograph_on_its_side_is_seen_upright(model: Path) -> None:
     exif[0x0112] = 6  # turn by 90 degrees
     lying, out = Image.fromarray(np.rot90(picture(1))), io.BytesIO()
     lying.save(out, "PNG", exif=exif)
-    assert load(model).detect(out.getvalue()) == load(model).detect(picture(1))
+    assert load_detector_predictor(model).detect(out.getvalue()) == load_detector_predictor(
+        model
+    ).detect(picture(1))
 
 
 def test_boxes_do_not_depend_on_the_threshold(model: Path) -> None:
     """Refinement averages over less probable boxes, which are heard though they are not told."""
-    everything = load(model, threshold=0.05, refine=True).detect(picture(3))
-    for threshold in (0.3, SURE, 0.9):
-        told = load(model, threshold=threshold, refine=True).detect(picture(3))
+    everything = load_detector_predictor(model, threshold=0.05, refine=True).detect(picture(3))
+    for threshold in (0.3, SHOWN_SCORE, 0.9):
+        told = load_detector_predictor(model, threshold=threshold, refine=True).detect(picture(3))
         assert told == [it for it in everything if it.score >= threshold]
         assert len(told) < len(everything)
-    assert len(load(model, threshold=0).detect(picture(3))) == 20  # as many as its search allows
+    assert (
+        len(load_detector_predictor(model, threshold=0).detect(picture(3))) == 20
+    )  # as many as its search allows
 
 
 def test_switches_are_the_files_unless_they_are_named(model: Path, tmp_path: Path) -> None:
     detector = untrained_detector()
     named = detector.search.model_copy(update={"refine": True, "scales": (32, 64)})
     (tmp_path / "other.safetensors").write_bytes(detector_bytes(replace(detector, search=named)))
-    assert load(tmp_path / "other.safetensors").search == named
-    assert load(tmp_path / "other.safetensors", refine=False, scales=[]).search == detector.search
+    assert load_detector_predictor(tmp_path / "other.safetensors").search == named
+    assert (
+        load_detector_predictor(tmp_path / "other.safetensors", refine=False, scales=[]).search
+        == detector.search
+    )
     plain, refined, scaled = (
         it.detect(picture(3))
-        for it in (load(model), load(model, refine=True), load(model, scales=[32, 64]))
+        for it in (
+            load_detector_predictor(model),
+            load_detector_predictor(model, refine=True),
+            load_detector_predictor(model, scales=[32, 64]),
+        )
     )
     assert plain != refined != scaled != plain
 
 
 def test_a_bad_picture_is_an_answer_among_others(model: Path, tmp_path: Path) -> None:
-    finder = load(model)
+    finder = load_detector_predictor(model)
     good, bad = finder.detect(picture(1)), tmp_path / "missing.jpg"
     answers = list(finder.each([picture(1), bad, b"nothing", picture(1)]))
     assert answers[0] == answers[3] == good
-    assert [str(it) for it in answers if isinstance(it, BadPicture)] == [
+    assert [str(it) for it in answers if isinstance(it, BadImage)] == [
         f"{bad}: no such file or directory",
         "the picture: not a picture (known are jpeg, png, webp, gif, bmp, tiff)",
     ]
-    with pytest.raises(BadPicture, match=r"missing\.jpg"):
+    with pytest.raises(BadImage, match=r"missing\.jpg"):
         finder.detect([picture(1), bad])
     with pytest.raises(ValueError, match=r"RGB uint8 \[H, W, 3\]"):
         finder.detect(np.zeros((4, 4), dtype=np.uint8))
@@ -119,31 +135,33 @@ def test_the_first_answer_does_not_wait_for_the_last_picture(model: Path) -> Non
             taken += 1
             yield picture(taken)
 
-    answers = load(model).see(endless())
+    answers = load_detector_predictor(model).see(endless())
     first = next(answers)
-    assert not isinstance(first, BadPicture)
+    assert not isinstance(first, BadImage)
     assert np.array_equal(first.pixels, picture(1))
     assert len(first.objects) == len(first.detections)
     assert taken < 12
 
 
 def test_a_finder_can_move_to_a_device(model: Path) -> None:
-    finder = load(model, threshold=0.4)
+    finder = load_detector_predictor(model, threshold=0.4)
     moved = finder.to(torch.device("cpu"))
-    assert isinstance(moved, Finder)
+    assert isinstance(moved, DetectorPredictor)
     assert moved.threshold == 0.4
     assert moved.classes == CLASSES
     assert moved.detect(picture(0)) == finder.detect(picture(0))
 
 
 def test_in_three_lines(model: Path) -> None:
-    assert reslab.load_detector(model).detect(picture(0)) == load(model).detect(picture(0))
+    assert reslab.load_detector(model).detect(picture(0)) == load_detector_predictor(model).detect(
+        picture(0)
+    )
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.5, float("nan")])
 def test_a_threshold_is_a_probability(model: Path, threshold: float) -> None:
     with pytest.raises(ValueError, match="a probability lies between 0 and 1"):
-        load(model, threshold=threshold)
+        load_detector_predictor(model, threshold=threshold)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +170,7 @@ def test_a_threshold_is_a_probability(model: Path, threshold: float) -> None:
 )
 def test_scales_that_cannot_be(model: Path, scales: list[int], why: str) -> None:
     with pytest.raises(ValueError, match=why) as caught:
-        load(model, scales=scales)
+        load_detector_predictor(model, scales=scales)
     assert "\n" not in str(caught.value)
 
 
@@ -162,6 +180,6 @@ def test_a_classifier_is_no_detector(model: Path, tmp_path: Path) -> None:
     file = tmp_path / "classifier.safetensors"
     file.write_bytes(model_bytes(Model(net, CLASSES, Preprocessing(grey, grey / 2), {}, [])))
     with pytest.raises(ValueError, match="`reslab predict`"):
-        load(file)
+        load_detector_predictor(file)
     with pytest.raises(ValueError, match="`reslab detect`"):
         reslab.load(model)

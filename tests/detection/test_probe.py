@@ -2,9 +2,9 @@ import pytest
 from tests.detection.small import SCENES, classifier, short_recipe
 
 from reslab.detection import setup as prepare
-from reslab.detection.initial import starting_from
+from reslab.detection.initial import fit_detector_to_weights
 from reslab.detection.task import detector_probed
-from reslab.runtime.device import open_world
+from reslab.runtime.device import setup_device
 from reslab.training.probe import probe
 
 
@@ -12,8 +12,8 @@ from reslab.training.probe import probe
 def test_what_a_run_will_show(training: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "digit_scenes", lambda: SCENES)
     weights = classifier()
-    recipe = starting_from(short_recipe(f"training={training}"), weights)
-    it = prepare.prepare_detector(recipe, 1, None, open_world("fp32"), weights, print)
+    recipe = fit_detector_to_weights(short_recipe(f"training={training}"), weights)
+    it = prepare.setup_detector(recipe, 1, None, setup_device("fp32"), weights, print)
     try:
         run = detector_probed(it)
         # 6 iterations, looked at once on the way (2 pictures) and at the end (3); two of the four

@@ -5,8 +5,8 @@ import torch
 from tests.detection import references
 from torch import Tensor
 
-from reslab.detection.box_ops import decode, iou
-from reslab.detection.network import OVERLAP, ProposalNetwork, Proposed
+from reslab.detection.box_ops import decode_boxes, iou
+from reslab.detection.network import PROPOSAL_NMS, AnchorPredictions, ProposalNetwork
 from reslab.detection.targets import Anchors
 
 ANCHORS = Anchors(sizes=(8, 16), ratios=(0.5, 1, 2), stride=4)
@@ -67,7 +67,7 @@ def test_answers_are_float32_and_learn() -> None:
 
 
 def slow_boxes(
-    found: Proposed, width: float, height: float, before: int, after: int, smallest: float
+    found: AnchorPredictions, width: float, height: float, before: int, after: int, smallest: float
 ) -> list[list[float]]:
     """One anchor at a time, in Python's arithmetic."""
     kept = []
@@ -96,14 +96,14 @@ def slow_boxes(
     return stay[:after]
 
 
-def said(cells: tuple[int, int], seed: int, steps: int | None = None) -> Proposed:
+def said(cells: tuple[int, int], seed: int, steps: int | None = None) -> AnchorPredictions:
     """Random answers; of few distinct scores where there are `steps`."""
     rng = torch.Generator().manual_seed(seed)
     anchors = ANCHORS.over(*cells)
     logits = torch.randn(len(anchors), generator=rng)
     if steps:
         logits = (logits * steps).round() / steps
-    return Proposed(anchors, logits, torch.randn(len(anchors), 4, generator=rng) * 0.4)
+    return AnchorPredictions(anchors, logits, torch.randn(len(anchors), 4, generator=rng) * 0.4)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -131,7 +131,7 @@ def test_equal_scores_keep_the_order_of_the_anchors() -> None:
 def test_small_boxes_are_dropped_before_the_best_are_taken() -> None:
     """Else a picture whose best boxes are slivers would have no proposal."""
     anchors = torch.tensor([[0.0, 0, 3, 30], [0, 0, 10, 10], [20, 0, 30, 10]])
-    found = Proposed(anchors, torch.tensor([3.0, 1, 2]), torch.zeros(3, 4))
+    found = AnchorPredictions(anchors, torch.tensor([3.0, 1, 2]), torch.zeros(3, 4))
     assert found.boxes(50, 50, before=1, after=1, smallest=4).tolist() == [[20, 0, 30, 10]]
     assert found.boxes(50, 50, before=9, after=9, smallest=10).tolist() == [
         [20, 0, 30, 10], [0, 0, 10, 10],
@@ -141,31 +141,33 @@ def test_small_boxes_are_dropped_before_the_best_are_taken() -> None:
 
 def test_boxes_are_clipped_before_they_are_measured() -> None:
     anchors = torch.tensor([[-90.0, 0, 9, 20], [-90, 0, 10, 20]])  # 9 and 10 pixels are inside
-    found = Proposed(anchors, torch.tensor([2.0, 1]), torch.zeros(2, 4))
+    found = AnchorPredictions(anchors, torch.tensor([2.0, 1]), torch.zeros(2, 4))
     assert found.boxes(40, 40, before=9, after=9, smallest=10).tolist() == [[0, 0, 10, 20]]
 
 
 def test_an_overlap_of_seven_tenths_is_let_pass() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 7]])  # IoU 0.7
-    assert iou(boxes, boxes)[0, 1] <= OVERLAP
-    found = Proposed(boxes, torch.tensor([2.0, 1]), torch.zeros(2, 4))
+    assert iou(boxes, boxes)[0, 1] <= PROPOSAL_NMS
+    found = AnchorPredictions(boxes, torch.tensor([2.0, 1]), torch.zeros(2, 4))
     assert len(found.boxes(40, 40, before=9, after=9, smallest=0)) == 2
-    more = Proposed(boxes + torch.tensor([0, 0, 0, 0.1]), found.logits, found.deltas)
+    more = AnchorPredictions(boxes + torch.tensor([0, 0, 0, 0.1]), found.logits, found.deltas)
     assert len(more.boxes(40, 40, before=9, after=9, smallest=0)) == 1
 
 
 def test_proposals_are_places_that_no_gradient_goes_through() -> None:
     found = said((4, 4), 0)
-    learning = Proposed(found.anchors, found.logits.requires_grad_(), found.deltas.requires_grad_())
+    learning = AnchorPredictions(
+        found.anchors, found.logits.requires_grad_(), found.deltas.requires_grad_()
+    )
     boxes = learning.boxes(16, 16, before=20, after=10, smallest=1)
     assert len(boxes)
     assert not boxes.requires_grad
-    assert decode(learning.anchors, learning.deltas).requires_grad
+    assert decode_boxes(learning.anchors, learning.deltas).requires_grad
 
 
 def test_a_growth_that_overflows_gives_the_picture() -> None:
     anchors = torch.tensor([[10.0, 10, 20, 20]])
-    found = Proposed(anchors, torch.zeros(1), torch.tensor([[0.0, 0, 500, 500]]))
+    found = AnchorPredictions(anchors, torch.zeros(1), torch.tensor([[0.0, 0, 500, 500]]))
     assert found.boxes(90, 70, before=1, after=1, smallest=1).tolist() == [[0, 0, 90, 70]]
 
 
@@ -174,5 +176,5 @@ def nothing(count: int) -> Tensor:
 
 
 def test_no_anchor_no_proposal() -> None:
-    found = Proposed(nothing(4), torch.zeros(0), nothing(4))
+    found = AnchorPredictions(nothing(4), torch.zeros(0), nothing(4))
     assert found.boxes(9, 9, before=5, after=5, smallest=0).shape == (0, 4)

@@ -17,15 +17,15 @@ from tests.detection.small import (
 
 from reslab.data.boxes.folder import open_detection
 from reslab.detection import setup as prepare
-from reslab.detection.initial import starting_from
+from reslab.detection.initial import fit_detector_to_weights
 from reslab.detection.setup import (
     mean_colour,
-    must_know_classes,
-    open_data,
-    open_fitting,
-    prepare_detector,
+    must_match_classes,
+    open_detection_data,
+    open_training_data,
+    setup_detector,
 )
-from reslab.runtime.device import open_world
+from reslab.runtime.device import setup_device
 
 
 @pytest.fixture
@@ -42,39 +42,39 @@ def spoil(folder: Path, part: str, change: Any) -> None:
 
 def test_the_scenes_come_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "digit_scenes", lambda: SCENES)
-    opened = open_data(short_recipe(), None)
+    opened = open_detection_data(short_recipe(), None)
     assert (opened.sets, opened.protocol) == (SCENES, "coco")
 
 
 def test_a_folder_is_measured_as_its_layout_is(folder: Path, tmp_path: Path) -> None:
-    opened = open_data(own_recipe(), folder)
+    opened = open_detection_data(own_recipe(), folder)
     assert (len(opened.sets.train), len(opened.sets.test), opened.protocol) == (6, 3, "coco")
     sheets = {f"00{number}": sheet(CAT, DOG) for number in range(4)}
     plant_voc(tmp_path / "devkit" / "VOC2007", sheets, trainval=["000", "001"], test=["002", "003"])
-    assert open_data(own_recipe(), tmp_path / "devkit").protocol == "voc-2007"
+    assert open_detection_data(own_recipe(), tmp_path / "devkit").protocol == "voc-2007"
     plant_voc(tmp_path / "own", sheets)
-    assert open_data(own_recipe(), tmp_path / "own").protocol == "voc-2012"
+    assert open_detection_data(own_recipe(), tmp_path / "own").protocol == "voc-2012"
 
 
 def test_a_folder_must_be_named() -> None:
     with pytest.raises(ValueError, match="COCO or VOC folder with --data"):
-        open_data(own_recipe(), None)
+        open_detection_data(own_recipe(), None)
 
 
 def test_classes_are_as_many_as_outputs(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"--set model\.classes=10"):
-        open_fitting(own_recipe("model.classes=9"), folder)
-    must_know_classes(own_recipe(), SCENES.train)
+        open_training_data(own_recipe("model.classes=9"), folder)
+    must_match_classes(own_recipe(), SCENES.train)
 
 
 def test_a_part_without_objects_is_refused_before_training(folder: Path) -> None:
     """Not when the first evaluation finds nothing to measure."""
     spoil(folder, "val", lambda it: it["annotations"].clear())
     with pytest.raises(ValueError, match="pictures of validation that are watched has an object"):
-        open_fitting(own_recipe(), folder)
+        open_training_data(own_recipe(), folder)
     spoil(folder, "train", lambda it: [row.update(iscrowd=1) for row in it["annotations"]])
     with pytest.raises(ValueError, match="none of the 6 pictures of train has an object to find"):
-        open_fitting(own_recipe(), folder)
+        open_training_data(own_recipe(), folder)
 
 
 def test_what_is_watched_must_hold_an_object(folder: Path) -> None:
@@ -83,21 +83,21 @@ def test_what_is_watched_must_hold_an_object(folder: Path) -> None:
 
     spoil(folder, "val", first_two_empty)
     with pytest.raises(ValueError, match="none of the 2 pictures"):
-        open_fitting(own_recipe("watched=2"), folder)
-    open_fitting(own_recipe("watched=3"), folder)
+        open_training_data(own_recipe("watched=2"), folder)
+    open_training_data(own_recipe("watched=3"), folder)
 
 
 def test_an_empty_test_part_is_a_line(folder: Path) -> None:
     spoil(folder, "val", lambda it: (it["images"].clear(), it["annotations"].clear()))
     with pytest.raises(ValueError, match="no picture is listed"):
-        open_data(own_recipe(), folder)
+        open_detection_data(own_recipe(), folder)
 
 
 def test_without_weights_the_mean_is_that_of_the_training_pictures(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train = open_detection(folder).train
-    pictures = [train.picture(index) for index in range(6)]
+    pictures = [train.image(index) for index in range(6)]
     expected = np.mean([picture.mean((0, 1)) for picture in pictures], axis=0)
     found = mean_colour(train)
     assert found.shape == (3, 1, 1)
@@ -107,7 +107,7 @@ def test_without_weights_the_mean_is_that_of_the_training_pictures(
     torch.testing.assert_close(
         mean_colour(train).flatten(), torch.tensor(np.mean(some, axis=0)).float()
     )
-    monkeypatch.setattr(prepare, "MEASURED", 2)
+    monkeypatch.setattr(prepare, "MEAN_COLOUR_IMAGES", 2)
     torch.testing.assert_close(mean_colour(train).flatten(), torch.tensor(some[0]).float())
     for file in train.files:
         (folder / "train" / file).write_bytes(b"")
@@ -117,23 +117,23 @@ def test_without_weights_the_mean_is_that_of_the_training_pictures(
 
 def test_what_is_prepared_fits_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "digit_scenes", lambda: SCENES)
-    world, weights = open_world("fp32"), classifier()
-    recipe = starting_from(short_recipe(), weights)
-    it = prepare_detector(recipe, 1, None, world, weights, print)
+    world, weights = setup_device("fp32"), classifier()
+    recipe = fit_detector_to_weights(short_recipe(), weights)
+    it = setup_detector(recipe, 1, None, world, weights, print)
     try:
         assert torch.equal(it.preprocessing.mean, weights.preprocessing.mean)
         (example, _) = it.batches(0)
         assert example.image.shape == (1, 3, 32, 32)
         assert example.image.is_contiguous(memory_format=torch.channels_last)
         index = it.batches.order(0, 1).item()
-        colour = SCENES.train.picture(int(index)).mean() - weights.preprocessing.mean.mean()
+        colour = SCENES.train.image(int(index)).mean() - weights.preprocessing.mean.mean()
         assert example.image.mean().item() == pytest.approx(float(colour), abs=1)
         assert it.proposer is None
         assert it.net.training
     finally:
         it.close()
     with pytest.raises(ValueError, match="--weights"):
-        prepare_detector(short_recipe(), 1, None, world, None, print)
+        setup_detector(short_recipe(), 1, None, world, None, print)
 
 
 def test_a_proposer_goes_to_the_device_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,15 +145,15 @@ def test_a_proposer_goes_to_the_device_of_the_run(monkeypatch: pytest.MonkeyPatc
         return theirs
 
     monkeypatch.setattr(theirs, "to", to)
-    weights, world = classifier(), open_world("fp32")
-    it = prepare.prepared(
-        starting_from(short_recipe(), weights), 1, prepare.Opened(SCENES, "coco"), world,
+    weights, world = classifier(), setup_device("fp32")
+    it = prepare.setup_with_data(
+        fit_detector_to_weights(short_recipe(), weights), 1, prepare.OpenedSets(SCENES, "coco"), world,
         weights=weights, preprocessing=None, proposer=theirs, begun=False, say=print,
     )  # fmt: skip
     it.close()
-    assert moved == [world.device]
+    assert moved == [world.torch_device]
 
 
 def test_a_split_folder_has_both_parts(tmp_path: Path) -> None:
-    opened = open_data(own_recipe("validation=0.5"), plant_coco(tmp_path))
+    opened = open_detection_data(own_recipe("validation=0.5"), plant_coco(tmp_path))
     assert len(opened.sets.train) + len(opened.sets.test) == 3

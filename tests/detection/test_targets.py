@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from tests.detection import references
 from tests.detection.references import random_boxes
 
-from reslab.detection.box_ops import REGION_STDS, encode
+from reslab.detection.box_ops import REGION_STDS, encode_boxes
 from reslab.detection.targets import (
     BACKGROUND,
     IGNORED,
@@ -152,7 +152,7 @@ def test_targets_of_anchors() -> None:
     assert first in (0, 1)  # the first two are positive, for the second truth; one is drawn
     assert found.anchors[1:].tolist() == [3]  # and one is background, the third neither
     assert found.objects.tolist() == [1, 0]
-    assert torch.equal(found.deltas, encode(anchors[first : first + 1], truths[1:]))
+    assert torch.equal(found.deltas, encode_boxes(anchors[first : first + 1], truths[1:]))
 
 
 def test_targets_of_regions() -> None:
@@ -163,7 +163,9 @@ def test_targets_of_regions() -> None:
     assert sorted(found.boxes[:2, 2].tolist()) == [8, 10]
     assert found.boxes[2:].tolist() == [[0, 0, 3, 1]]
     assert found.labels.tolist() == [5, 5, 0]
-    assert torch.equal(found.deltas, encode(found.boxes[:2], truths.expand(2, 4), REGION_STDS))
+    assert torch.equal(
+        found.deltas, encode_boxes(found.boxes[:2], truths.expand(2, 4), REGION_STDS)
+    )
     assert found.deltas[found.boxes[:2, 2] == 10].tolist() == [[0, 0, 0, 0]]
 
 

@@ -9,31 +9,31 @@ from torch import Tensor
 
 from reslab.detection import setup as prepare
 from reslab.detection.box_ops import REGION_STDS
-from reslab.detection.initial import Weights, starting_from
+from reslab.detection.initial import Weights, fit_detector_to_weights
 from reslab.detection.loader import Example
 from reslab.detection.network import FasterRCNN
 from reslab.detection.recipe import DetectionRecipe
-from reslab.detection.setup import Opened, prepared
-from reslab.detection.task import FOUND, DetectorTraining, parts_of
+from reslab.detection.setup import OpenedSets, setup_with_data
+from reslab.detection.task import DETECTIONS_FILE, DetectionTask, parts_of
 from reslab.models.model_file import sha256_of
-from reslab.runtime.device import open_world
-from reslab.training.loop import training_steps
+from reslab.runtime.device import setup_device
+from reslab.training.loop import updates
 from reslab.training.schedule import Schedule
 
-Make = Callable[..., DetectorTraining]
+Make = Callable[..., DetectionTask]
 WEIGHTS = classifier()
 ALL = ("sampling.anchors=100000", "sampling.regions=100000")  # nothing is left to chance
 
 
 @pytest.fixture(autouse=True)
 def calibrated_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "CALIBRATION", 2)
+    monkeypatch.setattr(prepare, "CALIBRATION_BATCHES", 2)
 
 
 @pytest.fixture
 def make() -> Iterator[Make]:
     """Trainings of a few scenes, whose threads end with the test."""
-    made: list[DetectorTraining] = []
+    made: list[DetectionTask] = []
 
     def build(
         *changes: str,
@@ -42,12 +42,12 @@ def make() -> Iterator[Make]:
         weights: Weights | None = WEIGHTS,
         proposer: FasterRCNN | None = None,
         begun: bool = False,
-    ) -> DetectorTraining:
+    ) -> DetectionTask:
         recipe = short_recipe(*changes)
         recipe = with_step(recipe, step) if step else recipe
-        recipe = starting_from(recipe, weights) if weights else recipe
-        it = prepared(
-            recipe, seed, Opened(SCENES, "coco"), open_world("fp32"), weights=weights,
+        recipe = fit_detector_to_weights(recipe, weights) if weights else recipe
+        it = setup_with_data(
+            recipe, seed, OpenedSets(SCENES, "coco"), setup_device("fp32"), weights=weights,
             preprocessing=None, proposer=proposer, begun=begun, say=print,
         )  # fmt: skip
         made.append(it)
@@ -80,7 +80,7 @@ def should_say(reference: list[float], box: list[float]) -> Tensor:
     return torch.cat([torch.tensor([x / wide, y / high]), growth])
 
 
-def slow_loss(it: DetectorTraining, example: Example) -> Tensor:
+def slow_loss(it: DetectionTask, example: Example) -> Tensor:
     """Faster R-CNN's loss of a picture, all anchors and regions that may be sampled in it."""
     net, config = it.net, it.net.config
     height, width = example.image.shape[2:]
@@ -141,7 +141,7 @@ def test_the_joint_loss_and_its_gradients_against_plain_loops(make: Make) -> Non
             layer.weight.mul_(30)
     examples = it.batches(0)
     for example in examples:
-        loss, _ = it.losses_of(example)
+        loss, _ = it.image_loss(example)
         loss.backward()
         gradients = {name: p.grad for name, p in it.net.named_parameters()}
         found = {name: it.clone() for name, it in gradients.items() if it is not None}
@@ -155,8 +155,8 @@ def test_the_joint_loss_and_its_gradients_against_plain_loops(make: Make) -> Non
             if name in learning:
                 torch.testing.assert_close(found[name], parameter.grad, rtol=1e-3, atol=1e-4)
         it.net.zero_grad()
-    both = it.loss_of(examples)[0]
-    torch.testing.assert_close(both, torch.stack([it.losses_of(e)[0] for e in examples]).mean())
+    both = it.loss(examples)[0]
+    torch.testing.assert_close(both, torch.stack([it.image_loss(e)[0] for e in examples]).mean())
 
 
 def test_places_of_proposals_pass_no_gradient(make: Make) -> None:
@@ -164,7 +164,7 @@ def test_places_of_proposals_pass_no_gradient(make: Make) -> None:
     (example, _) = it.batches(0)
     features = it.net.features(example.image)
     proposed = it.net.proposals(features)
-    regions, _ = it.loss_of_regions(features, proposed, example, torch.Generator())
+    regions, _ = it.region_loss(features, proposed, example, torch.Generator())
     regions.backward()
     assert all(weight.grad is None for weight in it.net.proposals.parameters())
     assert it.net.regressor.weight.grad is not None
@@ -182,22 +182,22 @@ def test_the_error_counts_wrong_regions_or_anchors(make: Make) -> None:
     features = it.net.features(example.image)
     proposed = it.net.proposals(features)
     targets = it.targets(proposed, example, rng)
-    _, error = it.loss_of_regions(features, proposed, example, rng.manual_seed(0))
+    _, error = it.region_loss(features, proposed, example, rng.manual_seed(0))
     share = 100 * len(targets.deltas) / len(targets.labels)
     assert 0 < share < 100
     assert error.item() == pytest.approx(share)
     with torch.no_grad():
         assert it.net.proposals.objectness.bias is not None
         it.net.proposals.objectness.bias.fill_(99)
-    _, error = it.loss_of_proposals(it.net.proposals(features), example, rng)
+    _, error = it.proposal_loss(it.net.proposals(features), example, rng)
     assert error.item() >= 50  # at least one half of the anchors is background
 
 
 def test_a_loss_is_a_function_of_seed_and_iteration(make: Make) -> None:
     one, same, other = make(), make(), make(seed=2)
 
-    def losses(it: DetectorTraining, iterations: list[int]) -> list[float]:
-        return [it.loss_of(it.shares_of(k)[0])[0].item() for k in iterations]
+    def losses(it: DetectionTask, iterations: list[int]) -> list[float]:
+        return [it.loss(it.shares(k)[0])[0].item() for k in iterations]
 
     forwards = losses(one, [0, 1, 2, 3])
     assert losses(same, [3, 1, 0, 2]) == [forwards[k] for k in (3, 1, 0, 2)]
@@ -207,24 +207,22 @@ def test_a_loss_is_a_function_of_seed_and_iteration(make: Make) -> None:
     assert losses(other, [0]) != forwards[:1]
 
 
-def state_of(it: DetectorTraining) -> dict[str, Tensor]:
+def state_of(it: DetectionTask) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in it.net.state_dict().items()}
 
 
-def train(it: DetectorTraining, iterations: int = 3) -> None:
+def train(it: DetectionTask, iterations: int = 3) -> None:
     parts = parts_of(it)
-    for _ in training_steps(
-        it.loss_of, it.shares_of, parts.optimizer, Schedule(it.recipe), range(iterations)
-    ):
+    for _ in updates(it.loss, it.shares, parts.optimizer, Schedule(it.recipe), range(iterations)):
         pass
 
 
-def changed(before: dict[str, Tensor], it: DetectorTraining) -> set[str]:
+def changed(before: dict[str, Tensor], it: DetectionTask) -> set[str]:
     after = it.net.state_dict()
     return {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
 
 
-def convolutions(it: DetectorTraining, *parts: str) -> set[str]:
+def convolutions(it: DetectionTask, *parts: str) -> set[str]:
     """The weights of these parts but batch norm's."""
     return {name for name in it.net.state_dict() if name.startswith(parts) and ".norm." not in name}
 
@@ -286,7 +284,7 @@ def test_step_two_learns_from_the_proposals_of_another_net(make: Make) -> None:
     (example, _) = own.batches(0)
     proposed = own.net.proposals(own.net.features(example.image))
 
-    def regions(it: DetectorTraining) -> Tensor:
+    def regions(it: DetectionTask) -> Tensor:
         return it.targets(proposed, example, torch.Generator().manual_seed(0)).boxes
 
     assert not torch.equal(regions(own), regions(other))
@@ -341,7 +339,7 @@ def blank(side: int, boxes: Tensor, labels: Tensor) -> Example:
 def test_a_picture_smaller_than_all_anchors_is_no_error(make: Make, step: int | None) -> None:
     it = make(step=step)
     example = blank(6, torch.tensor([[1.0, 1, 5, 5]]), torch.tensor([3]))
-    loss, error = it.losses_of(example)
+    loss, error = it.image_loss(example)
     assert loss.isfinite()
     assert 0 <= error.item() <= 100
     loss.backward()
@@ -353,14 +351,14 @@ def test_a_picture_smaller_than_all_anchors_is_no_error(make: Make, step: int | 
 def test_a_picture_that_nothing_can_be_sampled_of_is_no_error(make: Make, context: str) -> None:
     """Its objects were too small to be kept, and background must overlap some."""
     it = make("sampling.background=0.1", f"model.context={context}", step=2)
-    loss, error = it.losses_of(blank(40, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)))
+    loss, error = it.image_loss(blank(40, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)))
     assert (loss.item(), error.item()) == (0, 0)
     loss.backward()
 
 
 def test_shares_are_virtual_gpus(make: Make) -> None:
     it = make("batch_size=4", "virtual_gpus=2")
-    first, second = it.shares_of(1)
+    first, second = it.shares(1)
     assert (len(first), len(second)) == (2, 2)
     assert [e.seed for e in first + second] == [e.seed for e in it.batches(1)]
     assert it.epoch == 2  # 6 pictures, 4 at once
@@ -378,7 +376,7 @@ def test_evaluation_is_of_the_first_pictures_and_leaves_training_as_it_was(make:
     final = it.finish(lambda: None)
     (report,) = final.reports
     assert report["n"] == 3
-    assert list(final.files) == [FOUND]
+    assert list(final.files) == [DETECTIONS_FILE]
     assert len(report["per_class"]) == 10
 
 

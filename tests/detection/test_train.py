@@ -43,7 +43,7 @@ FOURFOLD = ("training=alternating", "fixed_stages=1", "iterations=4", "eval_ever
 @pytest.fixture(autouse=True)
 def few_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "digit_scenes", lambda: SCENES)
-    monkeypatch.setattr(prepare, "CALIBRATION", 2)
+    monkeypatch.setattr(prepare, "CALIBRATION_BATCHES", 2)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reslab.detection.roi import Rectangles, largest
+from reslab.detection.roi import Rectangles, range_max
 
 
 def rectangles(*rows: tuple[int, int, int, int, int]) -> Rectangles:
@@ -16,7 +16,7 @@ def test_by_hand() -> None:
         (0, 0, 2, 0, 3), (0, 1, 2, 0, 2), (0, 0, 1, 2, 3),
         (1, 0, 2, 1, 3), (1, 1, 1, 0, 3), (1, 0, 2, 3, 1),
     )  # fmt: skip
-    assert largest(features, asked).tolist() == [[9], [4], [2], [-2], [0], [0]]
+    assert range_max(features, asked).tolist() == [[9], [4], [2], [-2], [0], [0]]
 
 
 @settings(max_examples=50, deadline=None)
@@ -29,7 +29,7 @@ def test_every_rectangle_of_a_map(height: int, width: int, seed: int) -> None:
     columns = [(left, stop) for stop in range(width + 1) for left in range(stop)]
     all_of_them = [(0, *row, *column) for row in rows for column in columns]
     some = [all_of_them[k] for k in torch.randperm(len(all_of_them), generator=rng)[:20].tolist()]
-    found = largest(features, rectangles(*some))
+    found = range_max(features, rectangles(*some))
     for (_, top, bottom, left, right), values in zip(some, found, strict=True):
         part = features[0, :, top:bottom, left:right]
         assert torch.equal(values, part.amax((1, 2)))
@@ -42,5 +42,5 @@ def test_every_rectangle_of_a_map(height: int, width: int, seed: int) -> None:
 def test_what_is_no_number_stays_so() -> None:
     features = torch.zeros(1, 1, 4, 4)
     features[0, 0, 2, 1] = float("nan")
-    found = largest(features, rectangles((0, 0, 4, 0, 4), (0, 0, 2, 0, 4)))
+    found = range_max(features, rectangles((0, 0, 4, 0, 4), (0, 0, 2, 0, 4)))
     assert found.isnan().tolist() == [[True], [False]]

@@ -4,7 +4,7 @@ import torch
 
 from reslab.detection.model import Detector
 from reslab.detection.network import DetectorConfig, build_detector
-from reslab.detection.recipe import Search
+from reslab.detection.recipe import InferenceConfig
 from reslab.models.config import cifar_config
 from reslab.models.preprocessing import Preprocessing
 
@@ -21,5 +21,5 @@ def untrained_detector() -> Detector:
     with torch.no_grad():
         net.classifier.weight.mul_(150)
     grey = torch.full((3, 1, 1), 120.0)
-    search = Search(shorter=48, longest=96, smallest=4, proposals=50, most=20)
+    search = InferenceConfig(shorter=48, longest=96, smallest=4, proposals=50, most=20)
     return Detector(net, CLASSES, IDS, Preprocessing(grey, grey / 2), search, {}, [])

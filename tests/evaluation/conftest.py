@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from reslab.data.datasets import PictureSet
-from reslab.data.decode import BadPicture
+from reslab.data.datasets import EncodedImages
+from reslab.data.decode import BadImage
 
-Album = Callable[..., PictureSet]
+Album = Callable[..., EncodedImages]
 
 
 def encoded(picture: np.ndarray) -> bytes:
@@ -29,7 +29,7 @@ def album() -> Album:
         labels: Sequence[int],
         classes: Sequence[str] = ("red", "green", "blue"),
         ids: Sequence[str] = (),
-    ) -> PictureSet:
+    ) -> EncodedImages:
         files = {
             f"{at}.png": b"no picture" if picture is None else encoded(picture)
             for at, picture in enumerate(pictures)
@@ -37,11 +37,11 @@ def album() -> Album:
 
         def read(file: str) -> bytes:
             if file not in files:
-                raise BadPicture(f"{file}: not here")
+                raise BadImage(f"{file}: not here")
             return files[file]
 
         names = tuple(classes)
-        return PictureSet(
+        return EncodedImages(
             "album", list(files), torch.tensor(labels), names, tuple(ids) or names, read
         )
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from reslab.evaluation.report import report, score
+from reslab.evaluation.report import build_report, score_set
 from reslab.evaluation.scoring import Scores, ensemble
 from reslab.evaluation.views import OneCrop
 
@@ -20,7 +20,7 @@ def test_the_mean_of_probabilities_by_hand(album) -> None:
     assert found[0] == pytest.approx([0.55, 0.35, 0.10])
     assert found[1] == pytest.approx([0.275, 0.60, 0.125])
     pictures = album([np.zeros((2, 2, 3), np.uint8)] * 2, [0, 1])
-    errors = [report(it, pictures, "").top1_error for it in (first, second, mean)]
+    errors = [build_report(it, pictures, "").top1_error for it in (first, second, mean)]
     assert errors == [50.0, 50.0, 0.0]
 
 
@@ -34,7 +34,7 @@ def test_scores_are_not_what_is_averaged() -> None:
 
 def test_a_member_alone_is_itself(album) -> None:
     pictures = album([np.full((2, 2, 3), 40, np.uint8)], [0])
-    alone = score(lambda x: x.float().mean((2, 3)), pictures, OneCrop())
+    alone = score_set(lambda x: x.float().mean((2, 3)), pictures, OneCrop())
     assert torch.equal(ensemble([alone]).log_probabilities, alone.log_probabilities)
 
 

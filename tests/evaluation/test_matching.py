@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from reslab.data.datasets import ImageSet, PictureSet
-from reslab.evaluation.predict import matched
+from reslab.data.datasets import EncodedImages, ImagesInMemory
+from reslab.evaluation.predict import match_classes
 from reslab.evaluation.report import classify
 
 NAMES = ("tench", "great white shark", "crane", "crane", "goldfish")
@@ -21,29 +21,29 @@ def of(album):
 
 
 def test_a_subset_by_id_in_any_order(of) -> None:
-    pictures, lost = matched(of("n05", "N01"), NAMES, WNIDS)
+    pictures, lost = match_classes(of("n05", "N01"), NAMES, WNIDS)
     assert lost == []
     assert pictures.labels.tolist() == [4, 4, 0, 0]
-    assert isinstance(pictures, PictureSet)
+    assert isinstance(pictures, EncodedImages)
     assert (pictures.classes, pictures.ids) == (NAMES, WNIDS)
 
 
 def test_by_name_whatever_its_case_and_gaps(of) -> None:
-    pictures, lost = matched(of("Goldfish", "Great_White-Shark"), NAMES, WNIDS)
+    pictures, lost = match_classes(of("Goldfish", "Great_White-Shark"), NAMES, WNIDS)
     assert (pictures.labels.tolist(), lost) == ([4, 4, 1, 1], [])
-    pictures, _ = matched(of("folder1", "folder2", names=("tench", "goldfish")), NAMES, WNIDS)
+    pictures, _ = match_classes(of("folder1", "folder2", names=("tench", "goldfish")), NAMES, WNIDS)
     assert pictures.labels.tolist() == [0, 0, 4, 4]
 
 
 def test_an_id_counts_before_a_name(of) -> None:
-    pictures, _ = matched(of("n04", "n01", names=("crane", "goldfish")), NAMES, WNIDS)
+    pictures, _ = match_classes(of("n04", "n01", names=("crane", "goldfish")), NAMES, WNIDS)
     assert pictures.labels.tolist() == [3, 3, 0, 0]
 
 
 def test_classes_that_are_not_found_are_named_and_left_out(of) -> None:
-    pictures, lost = matched(of("tench", "gold fish", "crane"), NAMES, WNIDS)
+    pictures, lost = match_classes(of("tench", "gold fish", "crane"), NAMES, WNIDS)
     assert pictures.labels.tolist() == [0, 0]
-    assert isinstance(pictures, PictureSet)
+    assert isinstance(pictures, EncodedImages)
     assert pictures.files == ["0.png", "1.png"]
     assert len(lost) == 2
     assert "'gold fish'" in lost[0]
@@ -53,12 +53,12 @@ def test_classes_that_are_not_found_are_named_and_left_out(of) -> None:
 
 def test_no_class_in_common(of) -> None:
     with pytest.raises(ValueError, match=r"no class of album is an output.*'sofa'"):
-        matched(of("sofa", "chair"), NAMES, WNIDS)
+        match_classes(of("sofa", "chair"), NAMES, WNIDS)
 
 
 def test_all_outputs_compete(of) -> None:
     """The model is sure of an output that the folder does not have: every picture is wrong."""
-    pictures, _ = matched(of("n01", "n05"), NAMES, WNIDS)
+    pictures, _ = match_classes(of("n01", "n05"), NAMES, WNIDS)
     scores = torch.tensor([0.0, 1.0, 0.0, 0.0, 0.5])
     report = classify(lambda images: scores.expand(len(images), 5), pictures)
     assert report.top1_error == 100.0
@@ -67,19 +67,19 @@ def test_all_outputs_compete(of) -> None:
 
 
 def test_sets_in_memory_too() -> None:
-    images = ImageSet(
+    images = ImagesInMemory(
         "test", torch.zeros(3, 3, 2, 2, dtype=torch.uint8), torch.arange(3), tuple("abc")
     )
-    assert matched(images, ("a", "b", "c"))[0] is images
-    found, lost = matched(images, ("C", "x", "A"))
+    assert match_classes(images, ("a", "b", "c"))[0] is images
+    found, lost = match_classes(images, ("C", "x", "A"))
     assert (found.labels.tolist(), found.classes) == ([2, 0], ("C", "x", "A"))
     assert len(lost) == 1
 
 
 def test_case_counts_where_it_tells_outputs_apart(of) -> None:
     letters = ("A", "B", "a", "b")
-    pictures, lost = matched(of("a", "B"), letters)
+    pictures, lost = match_classes(of("a", "B"), letters)
     assert (pictures.labels.tolist(), lost) == ([2, 2, 1, 1], [])
-    pictures, lost = matched(of("a", "B", "B "), letters)
+    pictures, lost = match_classes(of("a", "B", "B "), letters)
     assert pictures.labels.tolist() == [2, 2, 1, 1]
     assert "several outputs have this name" in lost[0]

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from reslab.data.datasets import ImageSet, PictureSet
+from reslab.data.datasets import EncodedImages, ImagesInMemory
 from reslab.evaluation.mistakes import mistakes_from, mistakes_json, thumbnail, worst_mistakes
 
 CLASSES = ("ant", "bee", "cat")
@@ -25,9 +25,9 @@ PROBABILITIES = [
 LABELS = torch.tensor([0, 0, 1, 1, 2, 1])
 
 
-def numbered(side: int = 4) -> ImageSet:
+def numbered(side: int = 4) -> ImagesInMemory:
     images = torch.arange(6, dtype=torch.uint8).reshape(6, 1, 1, 1).repeat(1, 3, side, side)
-    return ImageSet("test", images, LABELS, CLASSES)
+    return ImagesInMemory("test", images, LABELS, CLASSES)
 
 
 def pixels_of(address: str) -> np.ndarray:
@@ -66,7 +66,7 @@ def test_mistakes_of_files_have_their_names_and_thumbnails(tmp_path: Path) -> No
         return data.getvalue()
 
     files = {f"bee/{shade}.png": encoded(shade) for shade in range(0, 240, 40)}
-    pictures = PictureSet("validation", list(files), LABELS, CLASSES, CLASSES, files.__getitem__)
+    pictures = EncodedImages("validation", list(files), LABELS, CLASSES, CLASSES, files.__getitem__)
     first = worst_mistakes(logs(), LABELS, pictures)[0]
     assert (first.set, first.file) == ("validation", "bee/120.png")
     small = pixels_of(first.picture)

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from reslab.data.builtin import load_digits
-from reslab.data.decode import BadPicture
-from reslab.evaluation.predict import Prediction, Predictor, load
+from reslab.data.decode import BadImage
+from reslab.evaluation.predict import Prediction, Predictor, load_predictor
 from reslab.evaluation.scoring import at_sides
 from reslab.evaluation.views import TenCrop
 from reslab.models.config import cifar_config
@@ -137,7 +137,7 @@ def test_a_picture_of_pillows_is_turned_upright_and_made_rgb() -> None:
     assert model.predict(opened) == model.predict(data.getvalue())
     grey = Image.new("L", (8, 8), 77)
     assert colours().predict(grey) == colours().predict(plain(77, 77, 77))
-    with pytest.raises(BadPicture, match="32-bit grey"):
+    with pytest.raises(BadImage, match="32-bit grey"):
         colours().predict(Image.new("F", (8, 8), 0.5))
 
 
@@ -174,10 +174,10 @@ def test_a_bad_picture_is_an_answer_among_others(tmp_path: Path) -> None:
     pictures = [plain(9, 0, 0), bad, tmp_path / "missing.png", tmp_path, plain(0, 0, 9)]
     found = list(colours().each(pictures, top=1))
     assert [it[0].name for it in found if isinstance(it, list)] == ["red", "blue"]
-    assert [type(it) for it in found] == [list, BadPicture, BadPicture, BadPicture, list]
+    assert [type(it) for it in found] == [list, BadImage, BadImage, BadImage, list]
     assert str(found[1]).startswith(f"{bad}: not a picture")
     assert str(found[2]) == f"{tmp_path / 'missing.png'}: no such file or directory"
-    with pytest.raises(BadPicture, match=r"bad\.jpg"):
+    with pytest.raises(BadImage, match=r"bad\.jpg"):
         colours().predict(pictures)
 
 
@@ -186,7 +186,7 @@ def test_a_picture_of_pillows_may_be_truncated() -> None:
     opened = Image.open(io.BytesIO(png(noise)[:9000]))
     (found,) = colours().each([opened])
     assert str(found).startswith("the picture: ")
-    assert isinstance(found, BadPicture)
+    assert isinstance(found, BadImage)
 
 
 def test_a_picture_that_would_fill_the_memory_is_bad(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def random_net(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_model_file_predicts_what_its_scores_say(random_net: Path) -> None:
-    model = load(random_net)
+    model = load_predictor(random_net)
     pixels = np.random.default_rng(3).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     images = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     expected = model(images).softmax(1)[0].sort(descending=True)

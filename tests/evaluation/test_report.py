@@ -5,17 +5,17 @@ import numpy as np
 import pytest
 import torch
 
-from reslab.data.datasets import ImageSet
+from reslab.data.datasets import ImagesInMemory
 from reslab.evaluation.report import Report, classify
-from reslab.evaluation.scoring import RANGE
+from reslab.evaluation.scoring import RANGE_IMAGES
 
 
-def coded(count: int, classes: int) -> ImageSet:
+def coded(count: int, classes: int) -> ImagesInMemory:
     """Pictures whose first pixel is their label, and second whether a net should get it."""
     labels = torch.arange(count) % classes
     images = torch.zeros(count, 3, 2, 2, dtype=torch.uint8)
     images[:, 0, 0, 0] = labels
-    return ImageSet("test", images, labels, tuple(str(c) for c in range(classes)))
+    return ImagesInMemory("test", images, labels, tuple(str(c) for c in range(classes)))
 
 
 def reader(images: torch.Tensor, classes: int = 10) -> torch.Tensor:
@@ -24,7 +24,7 @@ def reader(images: torch.Tensor, classes: int = 10) -> torch.Tensor:
     return torch.nn.functional.one_hot(torch.where(label < 2, label + 1, label), classes).float()
 
 
-@pytest.mark.parametrize("count", [10, RANGE, RANGE + 10, 3 * RANGE - 10])
+@pytest.mark.parametrize("count", [10, RANGE_IMAGES, RANGE_IMAGES + 10, 3 * RANGE_IMAGES - 10])
 def test_each_picture_counts_once(count: int) -> None:
     seen = 0
 

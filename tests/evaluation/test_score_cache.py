@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from reslab.data.datasets import ImageSet, PictureSet
+from reslab.data.datasets import EncodedImages, ImagesInMemory
 from reslab.evaluation import score_cache as vault_module
 from reslab.evaluation.report import Report, classify
-from reslab.evaluation.score_cache import Vault
+from reslab.evaluation.score_cache import ScoreCache
 from reslab.evaluation.views import MultiScale, OneCrop, TenCrop, ViewProtocol
 
 
@@ -37,13 +37,13 @@ def forbidden(images: Tensor) -> Tensor:
 
 
 @pytest.fixture
-def pictures(album, photographs) -> PictureSet:
+def pictures(album, photographs) -> EncodedImages:
     return album([*photographs, None], [0, 1, 2, 0, 1, 2])
 
 
 def kept(model, pictures, protocol: ViewProtocol, folder: Path, **how) -> tuple[Report, list[str]]:
     heard: list[str] = []
-    keeper = Vault(folder, how.pop("digest", "weights"), how.pop("keep", True))
+    keeper = ScoreCache(folder, how.pop("digest", "weights"), how.pop("keep", True))
     report = classify(
         model, pictures, protocol, vault=keeper,
         tell=lambda row: heard.append(row["text"]) if "text" in row else None,
@@ -56,11 +56,11 @@ PROTOCOLS = [OneCrop(36, 32), TenCrop(36, 32), MultiScale((32, 48))]
 
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=str)
 def test_kept_scores_give_the_same_report_without_the_model(
-    pictures: PictureSet, tmp_path: Path, protocol: ViewProtocol, monkeypatch
+    pictures: EncodedImages, tmp_path: Path, protocol: ViewProtocol, monkeypatch
 ) -> None:
     fresh = classify(Watched(), pictures, protocol)
     first, _ = kept(Watched(), pictures, protocol, tmp_path)
-    monkeypatch.setattr(PictureSet, "picture", forbidden)
+    monkeypatch.setattr(EncodedImages, "image", forbidden)
     again, heard = kept(forbidden, pictures, protocol, tmp_path, keep=False)
     assert fresh == first == again
     count = len(protocol.views())
@@ -78,14 +78,14 @@ def test_kept_scores_give_the_same_report_without_the_model(
     ids=str,
 )
 def test_a_part_of_a_protocol_computes_nothing(
-    pictures: PictureSet, tmp_path: Path, whole: ViewProtocol, part: ViewProtocol
+    pictures: EncodedImages, tmp_path: Path, whole: ViewProtocol, part: ViewProtocol
 ) -> None:
     kept(Watched(), pictures, whole, tmp_path)
     found, _ = kept(forbidden, pictures, part, tmp_path)
     assert found == classify(Watched(), pictures, part)
 
 
-def test_only_missing_views_are_computed(pictures: PictureSet, tmp_path: Path) -> None:
+def test_only_missing_views_are_computed(pictures: EncodedImages, tmp_path: Path) -> None:
     kept(Watched(), pictures, OneCrop(36, 32), tmp_path)
     model = Watched()
     found, heard = kept(model, pictures, TenCrop(36, 32), tmp_path)
@@ -94,7 +94,7 @@ def test_only_missing_views_are_computed(pictures: PictureSet, tmp_path: Path) -
     assert found == classify(Watched(), pictures, TenCrop(36, 32))
 
 
-def test_nothing_is_written_or_read_unless_asked(pictures: PictureSet, tmp_path: Path) -> None:
+def test_nothing_is_written_or_read_unless_asked(pictures: EncodedImages, tmp_path: Path) -> None:
     reads: list[str] = []
     original = pictures.read
 
@@ -102,7 +102,7 @@ def test_nothing_is_written_or_read_unless_asked(pictures: PictureSet, tmp_path:
         reads.append(file)
         return original(file)
 
-    watched = PictureSet(
+    watched = EncodedImages(
         "album", pictures.files, pictures.labels, pictures.classes, pictures.ids, read
     )
     kept(Watched(), watched, OneCrop(36, 32), tmp_path / "scores", keep=False)
@@ -110,7 +110,7 @@ def test_nothing_is_written_or_read_unless_asked(pictures: PictureSet, tmp_path:
     assert len(reads) == len(pictures)
 
 
-def test_other_weights_are_not_these(pictures: PictureSet, tmp_path: Path) -> None:
+def test_other_weights_are_not_these(pictures: EncodedImages, tmp_path: Path) -> None:
     kept(Watched(), pictures, OneCrop(36, 32), tmp_path)
     model = Watched()
     _, heard = kept(model, pictures, OneCrop(36, 32), tmp_path, digest="others")
@@ -149,7 +149,7 @@ def flip_a_byte(data: bytes) -> bytes:
     "damage", [flip_a_byte, lambda data: data[:-9], lambda data: b"", lambda data: b"x" * 64],
     ids=["byte", "cut", "empty", "other"],
 )  # fmt: skip
-def test_damaged_files_are_computed_again(pictures: PictureSet, tmp_path: Path, damage) -> None:
+def test_damaged_files_are_computed_again(pictures: EncodedImages, tmp_path: Path, damage) -> None:
     first, _ = kept(Watched(), pictures, OneCrop(36, 32), tmp_path)
     (file,) = tmp_path.rglob("*.safetensors")
     file.write_bytes(damage(file.read_bytes()))
@@ -159,7 +159,7 @@ def test_damaged_files_are_computed_again(pictures: PictureSet, tmp_path: Path, 
     assert kept(forbidden, pictures, OneCrop(36, 32), tmp_path)[0] == first
 
 
-def test_a_file_of_somebody_else_is_not_used(pictures: PictureSet, tmp_path: Path) -> None:
+def test_a_file_of_somebody_else_is_not_used(pictures: EncodedImages, tmp_path: Path) -> None:
     kept(Watched(), pictures, OneCrop(36, 32), tmp_path)
     (file,) = tmp_path.rglob("*.safetensors")
     save_file({"something": torch.zeros(3)}, file)
@@ -170,7 +170,7 @@ def test_a_file_of_somebody_else_is_not_used(pictures: PictureSet, tmp_path: Pat
 
 
 def test_a_kill_while_writing_leaves_no_half_file(
-    pictures: PictureSet, tmp_path: Path, monkeypatch
+    pictures: EncodedImages, tmp_path: Path, monkeypatch
 ) -> None:
     def killed(tensors, file, facts) -> None:
         Path(file).write_bytes(b"half")
@@ -184,11 +184,11 @@ def test_a_kill_while_writing_leaves_no_half_file(
 
 def test_sets_in_memory_are_known_by_their_pixels(tmp_path: Path) -> None:
     images = torch.randint(0, 256, (7, 3, 4, 4), dtype=torch.uint8)
-    one = ImageSet("test", images, torch.arange(7) % 3, ("a", "b", "c"))
+    one = ImagesInMemory("test", images, torch.arange(7) % 3, ("a", "b", "c"))
     report, _ = kept(Watched(), one, OneCrop(), tmp_path)
     assert kept(forbidden, one, OneCrop(), tmp_path)[0] == report
     images = images.clone()
     images[6, 2, 3, 3] += 1
     model = Watched()
-    kept(model, ImageSet("test", images, one.labels, one.classes), OneCrop(), tmp_path)
+    kept(model, ImagesInMemory("test", images, one.labels, one.classes), OneCrop(), tmp_path)
     assert model.shown == 7

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from reslab.data.datasets import ImageSet, PictureSet
+from reslab.data.datasets import EncodedImages, ImagesInMemory
 from reslab.evaluation import scoring
-from reslab.evaluation.report import classify, score
+from reslab.evaluation.report import classify, score_set
 from reslab.evaluation.views import MultiScale, OneCrop, TenCrop, ViewProtocol
 from reslab.models.config import ResNetConfig, imagenet_config
 from reslab.models.model_file import Model
@@ -39,7 +39,7 @@ class Pixels:
 
 
 def probabilities(model, pictures, protocol: ViewProtocol) -> Tensor:
-    return score(model, pictures, protocol).log_probabilities.exp()
+    return score_set(model, pictures, protocol).log_probabilities.exp()
 
 
 def black(height: int, width: int) -> np.ndarray:
@@ -177,8 +177,8 @@ def test_one_scale_without_mirrors_is_one_crop_on_square_pictures(album) -> None
     preprocessing = Preprocessing(mean, torch.full((3, 1, 1), 60.0), resize=256, size=224)
     model = Model(net.requires_grad_(False), ("a", "b", "c"), preprocessing, {}, [])
     pictures = album(squares, [0, 1, 2])
-    dense = score(model, pictures, MultiScale((224,), flip=False)).log_probabilities
-    crop = score(model, pictures, OneCrop(resize=224, size=224)).log_probabilities
+    dense = score_set(model, pictures, MultiScale((224,), flip=False)).log_probabilities
+    crop = score_set(model, pictures, OneCrop(resize=224, size=224)).log_probabilities
     torch.testing.assert_close(dense, crop, rtol=1e-5, atol=1e-5)
     assert classify(model, pictures, MultiScale((224,), flip=False)).top1_error == (
         classify(model, pictures, OneCrop(resize=224, size=224)).top1_error
@@ -189,30 +189,32 @@ def test_a_set_in_memory_is_a_folder_of_the_same_pictures(album, photographs) ->
     squares = [picture[:40, :40] for picture in photographs]
     images = torch.stack([one(picture)[0] for picture in squares])
     labels = [0, 1, 2, 0, 1]
-    in_memory = ImageSet("album", images, torch.tensor(labels), ("red", "green", "blue"))
+    in_memory = ImagesInMemory("album", images, torch.tensor(labels), ("red", "green", "blue"))
     for protocol in (OneCrop(), OneCrop(36, 32), TenCrop(36, 32), MultiScale((32, 40))):
         model = Pixels(8)
-        found = score(model, in_memory, protocol).log_probabilities
-        assert torch.equal(found, score(model, album(squares, labels), protocol).log_probabilities)
+        found = score_set(model, in_memory, protocol).log_probabilities
+        assert torch.equal(
+            found, score_set(model, album(squares, labels), protocol).log_probabilities
+        )
 
 
 def test_results_do_not_depend_on_threads(album, photographs) -> None:
     pictures = album(photographs, [0, 1, 2, 0, 1])
-    found = [score(Pixels(8), pictures, TenCrop(36, 32), threads=threads) for threads in (1, 3)]
+    found = [score_set(Pixels(8), pictures, TenCrop(36, 32), threads=threads) for threads in (1, 3)]
     assert torch.equal(found[0].log_probabilities, found[1].log_probabilities)
 
 
 def test_each_picture_is_decoded_once_and_few_at_a_time(album, monkeypatch) -> None:
     """More pictures than a range holds; every view and side from one decoding."""
-    count = scoring.PICTURE_RANGE + 3
+    count = scoring.RANGE_FILES + 3
     decoded: list[int] = []
-    original = PictureSet.picture
+    original = EncodedImages.image
 
-    def counted(self: PictureSet, index: int) -> np.ndarray:
+    def counted(self: EncodedImages, index: int) -> np.ndarray:
         decoded.append(index)
         return original(self, index)
 
-    monkeypatch.setattr(PictureSet, "picture", counted)
+    monkeypatch.setattr(EncodedImages, "image", counted)
     pictures = album([black(4, 5)] * count, [0] * count)
     shown: list[int] = []
 
@@ -225,7 +227,7 @@ def test_each_picture_is_decoded_once_and_few_at_a_time(album, monkeypatch) -> N
     assert sorted(decoded) == list(range(count))
     assert report.n == count
     assert sum(shown) == 4 * count
-    assert max(shown) <= scoring.PICTURE_RANGE
+    assert max(shown) <= scoring.RANGE_FILES
 
 
 def test_large_pictures_are_shown_a_few_at_a_time(album, monkeypatch) -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from reslab.models.config import cifar_config, imagenet_config
-from reslab.models.model_file import Model, load, model_bytes, sha256_of
+from reslab.models.model_file import Model, load_model, model_bytes, sha256_of
 from reslab.models.preprocessing import minus_mean
 from reslab.models.resnet import build_resnet
 
@@ -21,7 +21,7 @@ def a_model() -> Model:
 def test_a_model_file_brings_back_the_same_function(tmp_path: Path) -> None:
     model = a_model()
     (tmp_path / "model.safetensors").write_bytes(model_bytes(model))
-    again = load(tmp_path)
+    again = load_model(tmp_path)
     pictures = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
     assert torch.equal(again(pictures), model(pictures)) or torch.allclose(
         again(pictures), model(pictures), atol=1e-5
@@ -42,12 +42,12 @@ def test_a_damaged_file_is_refused(tmp_path: Path, damage) -> None:
     file = tmp_path / "model.safetensors"
     file.write_bytes(damage(model_bytes(a_model())))
     with pytest.raises(ValueError, match="damaged"):
-        load(file)
+        load_model(file)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no model at"):
-        load(tmp_path / "nowhere")
+        load_model(tmp_path / "nowhere")
 
 
 def test_the_digest_sees_names_shapes_and_values() -> None:

@@ -66,7 +66,10 @@ def test_projections_stand_where_the_option_says(config: ResNetConfig, projectio
 
 
 def test_a_plain_net_is_the_residual_net_without_its_shortcuts() -> None:
-    plain, residual = build_resnet(cifar_config(20, None), rng(3)), build_resnet(cifar_config(20), rng(3))
+    plain, residual = (
+        build_resnet(cifar_config(20, None), rng(3)),
+        build_resnet(cifar_config(20), rng(3)),
+    )
     assert plain.state_dict().keys() == residual.state_dict().keys()
     assert all(
         torch.equal(a, b) for a, b in zip(plain.parameters(), residual.parameters(), strict=True)

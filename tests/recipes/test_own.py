@@ -3,12 +3,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from reslab.data.datasets import PictureSet
+from reslab.data.datasets import EncodedImages
 from reslab.models.config import ResNetConfig
 from reslab.models.model_file import Model, sha256_of
 from reslab.models.preprocessing import minus_mean
 from reslab.models.resnet import build_resnet
-from reslab.recipes import own_names, recipe
+from reslab.recipes import own_recipe_names, recipe
 from reslab.recipes.own import own_recipe
 
 CONFIG = ResNetConfig(
@@ -17,10 +17,10 @@ CONFIG = ResNetConfig(
 )  # fmt: skip
 
 
-def pictures(count: int, classes: int = 2) -> PictureSet:
+def pictures(count: int, classes: int = 2) -> EncodedImages:
     names = tuple("abcdefg"[:classes])
     files = [f"{number}.jpg" for number in range(count)]
-    return PictureSet("train", files, torch.arange(count) % classes, names, names, str.encode)
+    return EncodedImages("train", files, torch.arange(count) % classes, names, names, str.encode)
 
 
 def weights(folded: bool = False) -> Model:
@@ -57,7 +57,9 @@ def test_folded_weights_can_only_be_frozen() -> None:
 
 
 def test_every_imagenet_net_has_one() -> None:
-    assert {"own-resnet18", "own-resnet50", "own-resnet152", "own-plain18"} <= set(own_names())
+    assert {"own-resnet18", "own-resnet50", "own-resnet152", "own-plain18"} <= set(
+        own_recipe_names()
+    )
 
 
 def test_pictures_are_needed(tmp_path: Path) -> None:

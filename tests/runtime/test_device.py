@@ -4,14 +4,14 @@ import sys
 import pytest
 import torch
 
-from reslab.runtime.device import World, open_world
+from reslab.runtime.device import Device, setup_device
 
 
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)]
 )
 def test_precision_is_that_of_the_forward_pass(precision, dtype) -> None:
-    world = World(torch.device("cpu"), precision)
+    world = Device(torch.device("cpu"), precision)
     with world.autocast():
         assert torch.nn.functional.linear(torch.zeros(1, 2), torch.zeros(3, 2)).dtype == dtype
 
@@ -32,4 +32,4 @@ assert (tiny * 0.5 == 0).all(), "denormals are flushed"
 
 
 def test_opening_twice_is_opening_once() -> None:
-    assert open_world("fp32") == open_world("fp32")
+    assert setup_device("fp32") == setup_device("fp32")

@@ -17,7 +17,7 @@ from tests.runtime import updates
 from torch import nn
 
 from reslab.runtime import launch as launching
-from reslab.runtime.distributed import Alone, join_processes, meet, one_voice
+from reslab.runtime.distributed import SingleProcess, fail_together, join_processes, rendezvous
 from reslab.runtime.launch import launch
 
 BEGIN = """
@@ -177,7 +177,7 @@ def test_who_is_waited_for_too_long_is_named(together, monkeypatch) -> None:
             os.kill(os.getpid(), signal.SIGSTOP)
         group.agree(0)
     """
-    monkeypatch.setattr(launching, "GRACE", 1.0)
+    monkeypatch.setattr(launching, "EXIT_GRACE", 1.0)
     begun = time.monotonic()
     status, lines = together(work, 3, RESLAB_PATIENCE="6")
     assert time.monotonic() - begun < 60
@@ -195,7 +195,7 @@ def test_who_is_killed_while_others_compute_is_named_and_they_end(together, monk
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(60)
     """
-    monkeypatch.setattr(launching, "GRACE", 0.2)
+    monkeypatch.setattr(launching, "EXIT_GRACE", 0.2)
     begun = time.monotonic()
     assert together(work) == (137, ["process 1 of 2 was ended by SIGKILL"])
     assert time.monotonic() - begun < 50
@@ -241,7 +241,7 @@ def met(store: dist.Store, count: int, late: float = 0.0) -> list[str]:
 
     def one(rank: int) -> str:
         time.sleep(late if rank == count - 1 else 0.0)
-        return meet(store, rank, count, patience=20.0)
+        return rendezvous(store, rank, count, patience=20.0)
 
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(one, range(count)))
@@ -259,7 +259,7 @@ def test_who_does_not_come_is_named() -> None:
     store = dist.HashStore()
     met(store, 3)  # started before, dead now
     with pytest.raises(TimeoutError, match=r"process 1 and 2 of 3 did not come within 0\.2 s"):
-        meet(store, 0, 3, patience=0.2)
+        rendezvous(store, 0, 3, patience=0.2)
 
 
 def test_one_process_is_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,22 +267,22 @@ def test_one_process_is_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "0")
     join_processes.cache_clear()
-    with one_voice(lambda error: 1) as alone:
-        assert alone == Alone()
+    with fail_together(lambda error: 1) as alone:
+        assert alone == SingleProcess()
     rows = torch.randn(3, 2)
-    assert alone.gather(rows) is rows
+    assert alone.all_gather(rows) is rows
     assert alone.join(rows) is rows
-    assert (alone.part(7), alone.agree(15)) == (slice(0, 7), 15)
-    assert (alone.gather_objects(3), alone.from_first(lambda: 4)) == ([3], 4)
+    assert (alone.rank_slice(7), alone.all_reduce_max(15)) == (slice(0, 7), 15)
+    assert (alone.all_gather_objects(3), alone.run_on_first(lambda: 4)) == ([3], 4)
     weight = nn.Parameter(torch.zeros(2))
     gradients = alone.gradients([weight])
     for value in (1.0, 2.0):  # as backward adds them
         (weight * value).sum().backward()
-        gradients.keep()
-    gradients.add()
+        gradients.store()
+    gradients.reduce()
     assert weight.grad is not None
     assert weight.grad.tolist() == [3.0, 3.0]
-    with pytest.raises(KeyError), one_voice(lambda error: 1):
+    with pytest.raises(KeyError), fail_together(lambda error: 1):
         raise KeyError
 
 
@@ -305,13 +305,13 @@ def test_thread_counts_move_float64_by_less_than_1e_8_and_processes_by_nothing(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     two = tmp_path / "two"
     assert launch([sys.executable, updates.__file__, str(two)], 2, 1, print) == 0
-    one = updates.made_by(Alone())
+    one = updates.made_by(SingleProcess())
     for name, value in torch.load(two, weights_only=True).items():
         assert torch.equal(value, one[name])
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        for name, value in updates.made_by(Alone()).items():
+        for name, value in updates.made_by(SingleProcess()).items():
             torch.testing.assert_close(value, one[name], rtol=0, atol=1e-8)
     finally:
         torch.set_num_threads(before)

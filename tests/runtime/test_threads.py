@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from reslab.runtime.threads import in_order, usable_cores
+from reslab.runtime.threads import map_in_order, usable_cores
 
 
 def test_results_come_in_order_however_long_each_takes() -> None:
@@ -14,8 +14,8 @@ def test_results_come_in_order_however_long_each_takes() -> None:
         return item * item
 
     for threads, ahead in [(1, 0), (1, 5), (4, 2), (4, 100)]:
-        assert list(in_order(slow, range(30), threads, ahead)) == [n * n for n in range(30)]
-    assert list(in_order(slow, [], 2, 2)) == []
+        assert list(map_in_order(slow, range(30), threads, ahead)) == [n * n for n in range(30)]
+    assert list(map_in_order(slow, [], 2, 2)) == []
 
 
 def test_threads_work_side_by_side() -> None:
@@ -26,7 +26,7 @@ def test_threads_work_side_by_side() -> None:
         meeting.wait()
         return item
 
-    assert list(in_order(meet, range(8), 4, 8)) == list(range(8))
+    assert list(map_in_order(meet, range(8), 4, 8)) == list(range(8))
 
 
 def test_no_more_is_taken_than_may_be_ahead() -> None:
@@ -38,7 +38,7 @@ def test_no_more_is_taken_than_may_be_ahead() -> None:
             taken += 1
             yield taken
 
-    results = in_order(lambda item: item, items(), 2, 5)
+    results = map_in_order(lambda item: item, items(), 2, 5)
     for number in range(1, 20):
         assert next(results) == number
         assert taken <= number + 5
@@ -51,7 +51,7 @@ def test_an_error_is_raised_in_its_place() -> None:
             raise ValueError("three")
         return item
 
-    results = in_order(fails, range(10), 4, 10)
+    results = map_in_order(fails, range(10), 4, 10)
     assert [next(results) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(ValueError, match="three"):
         next(results)
@@ -75,7 +75,7 @@ def test_threads_end_with_the_iterator(end: str) -> None:
             raise KeyboardInterrupt  # where Ctrl-C finds the main thread
         yield from range(5, 9)
 
-    results = in_order(work, items(), 3, 1)
+    results = map_in_order(work, items(), 3, 1)
     assert next(results) == 0
     assert ours()
     if end == "exhausted":
@@ -100,7 +100,7 @@ def test_what_was_not_begun_is_left_undone() -> None:
         time.sleep(0.01)
         done.append(item)
 
-    results = in_order(work, range(1000), 1, 500)
+    results = map_in_order(work, range(1000), 1, 500)
     next(results)
     results.close()
     assert len(done) < 20

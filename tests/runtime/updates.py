@@ -11,7 +11,7 @@ from reslab.models.config import cifar_config
 from reslab.models.resnet import build_resnet
 from reslab.recipes import recipe
 from reslab.runtime.distributed import Processes, join_processes
-from reslab.training.loop import training_steps
+from reslab.training.loop import updates
 from reslab.training.optim import build_sgd
 from reslab.training.schedule import Schedule
 
@@ -27,7 +27,7 @@ def made_by(processes: Processes) -> dict[str, Tensor]:
         images = torch.randn(16, 3, 16, 16, generator=rng, dtype=torch.float64)
         labels = torch.randint(0, 10, (16,), generator=rng)
         pairs = list(zip(images.chunk(4), labels.chunk(4), strict=True))
-        return pairs[processes.part(4)]
+        return pairs[processes.rank_slice(4)]
 
     def loss_of(share: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         scores = net(share[0])
@@ -35,7 +35,7 @@ def made_by(processes: Processes) -> dict[str, Tensor]:
         return F.cross_entropy(scores, share[1]), wrong.double().mean()
 
     schedule = Schedule(recipe("digits-resnet20").with_changes(CHANGES))
-    steps = training_steps(
+    steps = updates(
         loss_of, shares_of, build_sgd(net, momentum=0.9, weight_decay=1e-4), schedule, range(20),
         norms=norms_of(net), processes=processes,
     )  # fmt: skip

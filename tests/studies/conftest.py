@@ -11,8 +11,8 @@ from reslab.data.boxes.digit_scenes import digit_scenes, write_scenes
 from reslab.data.boxes.sets import Detections
 from reslab.detection.average_precision.measure import measure
 from reslab.detection.average_precision.results import as_results
-from reslab.detection.setup import open_data
-from reslab.detection.task import FOUND
+from reslab.detection.setup import open_detection_data
+from reslab.detection.task import DETECTIONS_FILE
 from reslab.recipes import detection_recipe, recipe
 
 Finish = Callable[..., Path]
@@ -76,7 +76,7 @@ def finish_detector(tmp_path: Path, scenes: Path) -> Finish:
         it = detection_recipe("digit-scenes-resnet20-c4").with_changes(
             ("data=boxes", *kind, *changes)
         )
-        test = open_data(it, scenes).sets.test
+        test = open_detection_data(it, scenes).sets.test
         found = [Detections(t.boxes, torch.full((len(t),), score), t.labels) for t in test.truths]
         run = tmp_path / f"{'trained' if trained else 'untrained'}-{seed}"
         run.mkdir()
@@ -93,7 +93,7 @@ def finish_detector(tmp_path: Path, scenes: Path) -> Finish:
             rows.append({"kind": "eval", "iteration": iteration, "set": test.name,
                          "map_50": map_50 * k / 10})  # fmt: skip
         (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        (run / FOUND).write_text(json.dumps(as_results(test, found)))
+        (run / DETECTIONS_FILE).write_text(json.dumps(as_results(test, found)))
         result = {"weights_sha256": "0" * 64, "iterations": it.iterations, "seconds": 12.5,
                   "train_error": 5.0, "evaluation": [report]}  # fmt: skip
         (run / "result.json").write_text(json.dumps(result))

@@ -6,7 +6,7 @@ from threading import Timer
 import pytest
 
 from reslab.studies import execute as module
-from reslab.studies.execute import carry_out
+from reslab.studies.execute import run_all
 from reslab.studies.experiments import PlannedRun, plan_detection
 
 
@@ -31,13 +31,11 @@ class Machine:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(module, "RUN_POLL_SECONDS", 0.02)
 
 
 def finish(runs: list[PlannedRun], machine: Machine, jobs: int) -> int | None:
-    return carry_out(
-        runs, machine.launch, jobs=jobs, tell=lambda run, done: None, stop=lambda: None
-    )
+    return run_all(runs, machine.launch, jobs=jobs, tell=lambda run, done: None, stop=lambda: None)
 
 
 def test_the_classifier_comes_first_and_its_detector_waits(tmp_path: Path) -> None:

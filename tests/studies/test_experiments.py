@@ -3,13 +3,13 @@ from pathlib import Path
 import pytest
 
 from reslab.recipes import any_recipe, network_of
-from reslab.studies.experiments import experiment, plan, plan_detection
+from reslab.studies.experiments import experiment, plan_detection, plan_runs
 
 OUT = Path("out")
 
 
 def test_degradation_is_plain_and_residual_at_both_depths() -> None:
-    runs = plan(experiment("degradation"), "digits", OUT, iterations=None, seeds=1)
+    runs = plan_runs(experiment("degradation"), "digits", OUT, iterations=None, seeds=1)
     assert [run.base for run in runs] == [
         "digits-plain20", "digits-plain56", "digits-resnet20", "digits-resnet56",
     ]  # fmt: skip
@@ -17,19 +17,19 @@ def test_degradation_is_plain_and_residual_at_both_depths() -> None:
 
 
 def test_depth_is_the_residual_half_of_table_6() -> None:
-    runs = plan(experiment("depth"), "cifar10", OUT, iterations=None, seeds=2)
+    runs = plan_runs(experiment("depth"), "cifar10", OUT, iterations=None, seeds=2)
     assert len(runs) == 10
     assert {network_of(run.recipe).blocks[0] for run in runs} == {3, 5, 7, 9, 18}
     assert len({run.folder for run in runs}) == 10
 
 
 def test_shortcuts_are_a_b_and_c() -> None:
-    runs = plan(experiment("shortcuts"), "digits", OUT, iterations=None, seeds=1)
+    runs = plan_runs(experiment("shortcuts"), "digits", OUT, iterations=None, seeds=1)
     assert [network_of(run.recipe).shortcut for run in runs] == ["A", "B", "C"]
 
 
 def test_a_shortened_study_keeps_the_shape_of_the_schedule() -> None:
-    (run, *_) = plan(experiment("depth", (20,)), "cifar10", OUT, iterations=4000, seeds=1)
+    (run, *_) = plan_runs(experiment("depth", (20,)), "cifar10", OUT, iterations=4000, seeds=1)
     it = run.recipe
     assert it.iterations == 4000
     assert it.drops == (0.5, 0.75)

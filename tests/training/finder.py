@@ -12,7 +12,7 @@ class FinderRecipe(RunRecipe):
     learning_rate: float = 0.001
 
     @staticmethod
-    def meant(fields: Fields, key: str, value: Any) -> Fields:
+    def expand_override(fields: Fields, key: str, value: Any) -> Fields:
         """`shorter=paper` stands for two changes."""
         return (
             {"shorter": 600, "batch_size": 8}

@@ -7,8 +7,8 @@ import torch
 from reslab.training.checkpoint import (
     Checkpoint,
     checkpoints_in,
-    newest_checkpoint,
     read_checkpoint,
+    recover_newest_checkpoint,
     save_checkpoint,
     write_atomically,
 )
@@ -67,7 +67,7 @@ def test_a_damaged_newest_is_told_of_and_passed_over(tmp_path: Path, damage: str
     assert bytes(data) != newest.read_bytes()
     newest.write_bytes(data)
     told: list[str] = []
-    found = newest_checkpoint(tmp_path, told.append)
+    found = recover_newest_checkpoint(tmp_path, told.append)
     assert found is not None
     assert equal(found, checkpoint(10))
     assert len(told) == 1
@@ -85,12 +85,12 @@ def test_a_disk_that_does_not_answer_costs_no_checkpoint(
 
     monkeypatch.setattr("reslab.training.checkpoint.safe_open", fail)
     with pytest.raises(OSError, match="Input/output"):
-        newest_checkpoint(tmp_path, print)
+        recover_newest_checkpoint(tmp_path, print)
     assert len(checkpoints_in(tmp_path)) == 1
 
 
 def test_no_checkpoint_is_none(tmp_path: Path) -> None:
-    assert newest_checkpoint(tmp_path, print) is None
+    assert recover_newest_checkpoint(tmp_path, print) is None
 
 
 def test_a_write_that_fails_leaves_what_was_there(

@@ -11,7 +11,7 @@ from tests.training.test_checkpoint import checkpoint, equal
 
 from reslab.training.checkpoint import Checkpoint, checkpoints_in, read_checkpoint
 from reslab.training.folder import RunFolder
-from reslab.training.log import Saver
+from reslab.training.log import CheckpointWriter
 
 
 class Disk(RunFolder):
@@ -40,7 +40,7 @@ def told() -> list[str]:
 
 def test_training_goes_on_while_a_copy_is_written(tmp_path: Path, told: list[str]) -> None:
     disk = Disk(tmp_path)
-    saver = Saver(disk, told.append, saved=0)
+    saver = CheckpointWriter(disk, told.append, saved=0)
     disk.let.clear()
     now = checkpoint(10)
     saver.begin(now)
@@ -57,7 +57,7 @@ def test_a_disk_that_is_behind_costs_checkpoints_and_no_time(
     tmp_path: Path, told: list[str]
 ) -> None:
     disk = Disk(tmp_path)
-    saver = Saver(disk, told.append, saved=0, patience=0.01)
+    saver = CheckpointWriter(disk, told.append, saved=0, patience=0.01)
     disk.let.clear()
     for iteration in (10, 20, 30):
         saver.begin(checkpoint(iteration))
@@ -73,7 +73,7 @@ def test_a_disk_that_is_behind_costs_checkpoints_and_no_time(
 
 def test_the_last_checkpoint_waits_for_the_disk(tmp_path: Path, told: list[str]) -> None:
     disk = Disk(tmp_path)
-    saver = Saver(disk, told.append, saved=0, patience=0.01)
+    saver = CheckpointWriter(disk, told.append, saved=0, patience=0.01)
     disk.let.clear()
     saver.begin(checkpoint(10))
     Timer(0.2, disk.let.set).start()
@@ -86,7 +86,7 @@ def test_who_must_end_at_once_does_not_wait_for_the_disk(tmp_path: Path, told: l
     """As a second signal ends a run: what was being written is as good as lost."""
     disk = Disk(tmp_path)
     disk.let.clear()
-    saver = Saver(disk, told.append, saved=0)
+    saver = CheckpointWriter(disk, told.append, saved=0)
 
     def run() -> None:
         with saver:
@@ -103,7 +103,7 @@ def test_who_must_end_at_once_does_not_wait_for_the_disk(tmp_path: Path, told: l
 
 def test_a_disk_that_refuses_is_told_of_and_tried_again(tmp_path: Path, told: list[str]) -> None:
     disk = Disk(tmp_path, refused=(10, 30))
-    saver = Saver(disk, told.append, saved=0)
+    saver = CheckpointWriter(disk, told.append, saved=0)
     for iteration in (10, 20, 30, 40):
         saver.begin(checkpoint(iteration))
     saver.close()
@@ -120,7 +120,7 @@ def test_what_is_no_fault_of_the_disk_ends_the_run(tmp_path: Path, told: list[st
         def save(self, checkpoint: Checkpoint) -> None:
             raise AssertionError("ours")
 
-    saver = Saver(Broken(tmp_path), told.append, saved=0)
+    saver = CheckpointWriter(Broken(tmp_path), told.append, saved=0)
     saver.begin(checkpoint(10))
     with pytest.raises(AssertionError, match="ours"):
         saver.close()
@@ -128,7 +128,7 @@ def test_what_is_no_fault_of_the_disk_ends_the_run(tmp_path: Path, told: list[st
 
 
 def test_who_has_to_save_now_hears_of_a_refusal(tmp_path: Path, told: list[str]) -> None:
-    saver = Saver(Disk(tmp_path, refused=(10,)), told.append, saved=0)
+    saver = CheckpointWriter(Disk(tmp_path, refused=(10,)), told.append, saved=0)
     with pytest.raises(OSError, match="No space"):
         saver.save(checkpoint(10))
     saver.close()
@@ -139,7 +139,7 @@ def test_lines_wait_for_room_and_no_checkpoint_outlives_them(
     tmp_path: Path, told: list[str]
 ) -> None:
     disk = Disk(tmp_path)
-    saver = Saver(disk, told.append, saved=0)
+    saver = CheckpointWriter(disk, told.append, saved=0)
     saver.log([{"iteration": 1}])
     disk.metrics = tmp_path / "gone" / "metrics.jsonl"
     saver.log([{"iteration": 2}])
@@ -184,7 +184,7 @@ def test_half_a_line_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_another_process_of_the_run_writes_nothing(tmp_path: Path, told: list[str]) -> None:
-    saver = Saver(RunFolder(tmp_path, writes=False), told.append, saved=0)
+    saver = CheckpointWriter(RunFolder(tmp_path, writes=False), told.append, saved=0)
     saver.log([{"iteration": 1}])
     saver.begin(checkpoint(1))
     saver.save(checkpoint(2))

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from reslab.models.model_file import load, sha256_of
+from reslab.models.model_file import load_model, sha256_of
 from reslab.recipes import recipe
 from reslab.training.log import Diverged
-from reslab.training.log import short as short_report
+from reslab.training.log import without_details as short_report
 from reslab.training.recipe import Recipe
 from reslab.training.run import Interrupted
 from reslab.training.train import train
@@ -92,7 +92,7 @@ def test_rows_have_the_keys_of_the_contract(whole: Path) -> None:
 
 
 def test_the_result_describes_the_model_file(whole: Path) -> None:
-    model = load(whole)
+    model = load_model(whole)
     found = result(whole)
     assert found["weights_sha256"] == sha256_of(model.net.state_dict())
     assert model.metrics == [short_report(report) for report in found["evaluation"]]
@@ -237,8 +237,8 @@ def test_recomputed_statistics_replace_the_moving_averages(short: Recipe, tmp_pa
     moving = short.with_changes(["recompute_bn=0"])
     train(moving, tmp_path / "moving")
     train(short, tmp_path / "recomputed")
-    one = load(tmp_path / "moving").net.state_dict()
-    other = load(tmp_path / "recomputed").net.state_dict()
+    one = load_model(tmp_path / "moving").net.state_dict()
+    other = load_model(tmp_path / "recomputed").net.state_dict()
     for name, tensor in one.items():
         statistics = name.endswith(("running_mean", "running_var", "num_batches_tracked"))
         assert torch.equal(tensor, other[name]) != statistics, name

@@ -92,7 +92,7 @@ def test_each_plateau_divides_the_rate_by_ten() -> None:
     rates = []
     for error in (60.0, 50.0, 50.0, 40.0, 45.0):
         rates.append(schedule.rate(1000))
-        schedule.evaluated(error)
+        schedule.observe_evaluation(error)
     assert rates == [0.1, 0.1, 0.1, 0.01, 0.01]
     assert schedule.rate(1000) == 0.001
 
@@ -100,5 +100,5 @@ def test_each_plateau_divides_the_rate_by_ten() -> None:
 def test_fixed_drops_do_not_listen() -> None:
     schedule = Schedule(recipe("cifar10-resnet20"))
     for _ in range(100):
-        schedule.evaluated(50.0)
+        schedule.observe_evaluation(50.0)
     assert schedule.state == ScheduleState()

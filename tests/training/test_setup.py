@@ -10,11 +10,11 @@ import torch
 from tests.training.finder import FinderRecipe
 from torch import Tensor, nn
 
-from reslab.runtime.device import open_world
+from reslab.runtime.device import setup_device
 from reslab.training.folder import RunFolder
 from reslab.training.recipe import RunRecipe
-from reslab.training.run import Final, Interrupted, Parts
-from reslab.training.train import Begun, carry_out
+from reslab.training.run import FinalReports, Interrupted, Task
+from reslab.training.train import Begun, train_in_folder
 
 RECIPE = FinderRecipe(
     name="finder", iterations=8, batch_size=2, eval_every=2, checkpoint_every=2, log_every=1,
@@ -38,9 +38,9 @@ class Finder:
     def close(self) -> None:
         self.closed += 1
 
-    def parts(self) -> Parts:
+    def parts(self) -> Task:
         group = {"params": list(self.net.parameters()), "scale": 1.0}
-        return Parts(
+        return Task(
             net=self.net,
             optimizer=torch.optim.SGD([group], lr=0.0, momentum=0.9),
             epoch=2,
@@ -48,7 +48,7 @@ class Finder:
             shares_of=lambda k: [torch.full((1, 1), float(k)), torch.ones(1, 1)],
             evaluate=lambda beat: self.reports,
             error_of=lambda report: 100 - report["map_50"],
-            finish=lambda beat: Final(
+            finish=lambda beat: FinalReports(
                 [report | {"coco": TWELVE, "per_class": []} for report in self.reports], {}
             ),
             model_file=lambda reports: json.dumps(reports).encode(),
@@ -69,8 +69,8 @@ def carried_out(
         asked.append(folder)
         return Begun(finder.parts(), finder.close, files or {})
 
-    result = carry_out(
-        recipe, out, begin, world=open_world("fp32"), seed=1, data=None, weights=None,
+    result = train_in_folder(
+        recipe, out, begin, world=setup_device("fp32"), seed=1, data=None, weights=None,
         tell=lambda row: None, stop=stop,
     )  # fmt: skip
     return result, asked
@@ -121,8 +121,8 @@ def test_a_new_run_begins_before_its_folder_is_made(tmp_path: Path) -> None:
         raise ValueError(f"no data; {folder} {out.exists()}")
 
     with pytest.raises(ValueError, match="no data; None False"):
-        carry_out(
-            RECIPE, out, begin, world=open_world("fp32"), seed=1, data=None, weights=None,
+        train_in_folder(
+            RECIPE, out, begin, world=setup_device("fp32"), seed=1, data=None, weights=None,
             tell=lambda row: None, stop=lambda: None,
         )  # fmt: skip
     assert not out.exists()

@@ -10,16 +10,16 @@ import pytest
 import torch
 from tests.training.walls import TINY, draw
 
-from reslab.data.folder import open_pictures
-from reslab.models.model_file import Model, load, model_bytes, sha256_of
+from reslab.data.folder import open_folder
+from reslab.models.model_file import Model, load_model, model_bytes, sha256_of
 from reslab.models.resnet import build_resnet
 from reslab.recipes import recipe
 from reslab.recipes.own import own_recipe
-from reslab.runtime.device import open_world
-from reslab.training.origin import Origin
+from reslab.runtime.device import setup_device
+from reslab.training.origin import InitialState
 from reslab.training.recipe import Recipe
 from reslab.training.run import Interrupted
-from reslab.training.setup import prepare
+from reslab.training.setup import setup_classification
 from reslab.training.train import train
 
 
@@ -64,7 +64,7 @@ def test_a_run_stopped_inside_an_epoch_goes_on_to_the_same_bits(
 
 
 def test_the_model_file_knows_classes_and_preprocessing(whole: Path) -> None:
-    model = load(whole)
+    model = load_model(whole)
     assert (model.classes, model.ids) == (("brick", "sky"), ("brick", "sky"))
     assert (model.preprocessing.resize, model.preprocessing.size) == (144, 128)
     assert model.preprocessing.mean.shape == (3, 1, 1)
@@ -76,7 +76,7 @@ def test_the_model_file_knows_classes_and_preprocessing(whole: Path) -> None:
 
 def test_the_mean_picture_has_the_size_of_the_crop(walls: Path, tmp_path: Path) -> None:
     train(own(walls, "pictures.mean=pixel", "iterations=1"), tmp_path / "run", data=walls)
-    assert load(tmp_path / "run").preprocessing.mean.shape == (3, 128, 128)
+    assert load_model(tmp_path / "run").preprocessing.mean.shape == (3, 128, 128)
 
 
 def test_each_class_has_its_error(whole: Path) -> None:
@@ -96,7 +96,7 @@ def test_statistics_are_measured_once(whole: Path, walls: Path, tmp_path: Path) 
 
 
 def fine(walls: Path, start: Model, *changes: str) -> Recipe:
-    tuned = own_recipe("tiny", start.net.config, open_pictures(walls).train, start)
+    tuned = own_recipe("tiny", start.net.config, open_folder(walls).train, start)
     return tuned.with_changes([*TINY[1:], *changes])
 
 
@@ -108,11 +108,11 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_fine_tuning_replaces_the_classifier_and_keeps_statistics(
     whole: Path, three: Path, tmp_path: Path
 ) -> None:
-    start = load(whole)
+    start = load_model(whole)
     tuned = fine(three, start)
     assert (tuned.batch_norm, tuned.model.classes) == ("frozen", 3)
     train(tuned, tmp_path / "run", data=three, weights=whole)
-    end = load(tmp_path / "run")
+    end = load_model(tmp_path / "run")
     assert end.classes == ("brick", "sky", "water")
     assert torch.equal(end.preprocessing.mean, start.preprocessing.mean)
     before, after = start.net.state_dict(), end.net.state_dict()
@@ -125,10 +125,10 @@ def test_fine_tuning_replaces_the_classifier_and_keeps_statistics(
 def test_recalibrated_statistics_are_those_of_the_new_pictures(
     whole: Path, three: Path, tmp_path: Path
 ) -> None:
-    start = load(whole)
+    start = load_model(whole)
     tuned = fine(three, start, "batch_norm=recalibrate", "iterations=1")
     train(tuned, tmp_path / "run", data=three, weights=whole)
-    before, after = start.net.state_dict(), load(tmp_path / "run").net.state_dict()
+    before, after = start.net.state_dict(), load_model(tmp_path / "run").net.state_dict()
     name = "stem.0.norm.running_mean"
     assert not torch.equal(before[name], after[name])
     assert torch.equal(before["stem.0.norm.weight"], after["stem.0.norm.weight"])
@@ -137,7 +137,7 @@ def test_recalibrated_statistics_are_those_of_the_new_pictures(
 def test_fine_tuning_resumes_without_the_weights_it_began_from(
     whole: Path, three: Path, tmp_path: Path
 ) -> None:
-    tuned = fine(three, load(whole))
+    tuned = fine(three, load_model(whole))
     train(tuned, tmp_path / "straight", data=three, weights=whole)
     moved = tmp_path / "start.safetensors"
     shutil.copy(whole / "model.safetensors", moved)
@@ -150,8 +150,10 @@ def test_fine_tuning_resumes_without_the_weights_it_began_from(
 
 
 def test_a_new_classifier_has_no_opinion(whole: Path, three: Path) -> None:
-    start = load(whole)
-    it = prepare(fine(three, start), 1, three, open_world("fp32"), Origin(start))
+    start = load_model(whole)
+    it = setup_classification(
+        fine(three, start), 1, three, setup_device("fp32"), InitialState(start)
+    )
     with closing(it):
         assert not any(weight.any() for weight in it.net.fc.parameters())
         first = "stem.0.conv.weight"
@@ -164,8 +166,8 @@ def test_ids_that_the_weights_know_get_their_names(
     """Also when the run goes on without the weights; other ids stay as they are."""
     shutil.copytree(whole, tmp_path / "start")
     ids, names = ("sky", "brick", "water", "wood"), ("blue", "red", "wet", "brown")
-    config = load(whole).net.config.model_copy(update={"classes": 4})
-    start = replace(load(whole), net=build_resnet(config).eval(), classes=names, ids=ids)
+    config = load_model(whole).net.config.model_copy(update={"classes": 4})
+    start = replace(load_model(whole), net=build_resnet(config).eval(), classes=names, ids=ids)
     (tmp_path / "start" / "model.safetensors").write_bytes(model_bytes(start))
     out = tmp_path / "run"
     with pytest.raises(Interrupted):
@@ -173,21 +175,24 @@ def test_ids_that_the_weights_know_get_their_names(
             fine(three, start), out, data=three, weights=tmp_path / "start", stop=stopping_after(2)
         )
     train(fine(three, start), out, data=three)
-    assert (load(out).classes, load(out).ids) == (("red", "blue", "wet"), ("brick", "sky", "water"))
+    assert (load_model(out).classes, load_model(out).ids) == (
+        ("red", "blue", "wet"),
+        ("brick", "sky", "water"),
+    )
     rows = result(out)["evaluation"][0]["per_class"]
     assert [row["class"] for row in rows] == ["red", "blue", "wet"]
 
 
 def test_the_same_classes_keep_their_classifier(whole: Path, walls: Path, tmp_path: Path) -> None:
-    start = load(whole)
+    start = load_model(whole)
     tuned = fine(walls, start, "learning_rate=1e-30", "iterations=1")
     train(tuned, tmp_path / "run", data=walls, weights=whole)
-    end = load(tmp_path / "run").net.state_dict()
+    end = load_model(tmp_path / "run").net.state_dict()
     assert sha256_of(end) == sha256_of(start.net.state_dict())
 
 
 def test_other_weights_are_refused(whole: Path, walls: Path, tmp_path: Path) -> None:
-    start = load(whole)
+    start = load_model(whole)
     with pytest.raises(ValueError, match="20 layers, option A, cifar stem"):
         recipe("digits-resnet20", weights=start)
     tuned = fine(walls, start)
@@ -195,15 +200,19 @@ def test_other_weights_are_refused(whole: Path, walls: Path, tmp_path: Path) -> 
         train(tuned, tmp_path / "run", data=walls)
     folded = replace(start, folded=True)
     with pytest.raises(ValueError, match="batch_norm=frozen"):
-        prepare(
-            fine(walls, start, "batch_norm=train"), 1, walls, open_world("fp32"), Origin(folded)
+        setup_classification(
+            fine(walls, start, "batch_norm=train"),
+            1,
+            walls,
+            setup_device("fp32"),
+            InitialState(folded),
         )
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("balance", ["sampler", "loss"])
 def test_unequal_classes_can_be_balanced(walls: Path, tmp_path: Path, balance: str) -> None:
-    it = prepare(own(walls, f"balance={balance}"), 1, walls, open_world("fp32"))
+    it = setup_classification(own(walls, f"balance={balance}"), 1, walls, setup_device("fp32"))
     with closing(it):
         if balance == "loss":
             assert it.class_weights is not None

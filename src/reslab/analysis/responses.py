@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from reslab.data.datasets import ImageSet
+from reslab.data.datasets import ImagesInMemory
 from reslab.models.layers import ConvBN
 from reslab.models.model_file import Model
 
-RANGE = 250  # pictures shown at once
+BATCH_IMAGES = 250  # pictures shown at once
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Response:
 
 
 @torch.no_grad()
-def layer_responses(model: Model, pictures: ImageSet) -> list[Response]:
+def layer_responses(model: Model, pictures: ImagesInMemory) -> list[Response]:
     """The standard deviation of each 3x3 layer's output over a set, in the order of the layers.
 
     Taken after batch norm and before the other non-linearity, ReLU or addition, as in Fig. 7,
@@ -43,13 +43,13 @@ def layer_responses(model: Model, pictures: ImageSet) -> list[Response]:
         return add
 
     handles = [module.register_forward_hook(hear(name)) for name, module in layers.items()]
-    for start in range(0, len(pictures), RANGE):
-        model(pictures.images[start : start + RANGE])
+    for start in range(0, len(pictures), BATCH_IMAGES):
+        model(pictures.images[start : start + BATCH_IMAGES])
     for handle in handles:
         handle.remove()
-    return [Response(name, spread(*total.tolist())) for name, total in sums.items()]
+    return [Response(name, standard_deviation(*total.tolist())) for name, total in sums.items()]
 
 
-def spread(count: float, total: float, squares: float) -> float:
+def standard_deviation(count: float, total: float, squares: float) -> float:
     """Standard deviation from a count, a sum and a sum of squares."""
     return max(squares / count - (total / count) ** 2, 0.0) ** 0.5

@@ -13,12 +13,12 @@ import typer
 
 import reslab
 from reslab.cli.check import check
-from reslab.cli.console import complain, say
+from reslab.cli.console import print_line, warn
 from reslab.cli.detect import detect
 from reslab.cli.evaluate import evaluate
 from reslab.cli.export import export
 from reslab.cli.import_ import import_
-from reslab.cli.pack import pack, scenes
+from reslab.cli.pack import pack, write_scenes_command
 from reslab.cli.plan import plan
 from reslab.cli.predict import predict
 from reslab.cli.recipes import models, recipes
@@ -36,7 +36,7 @@ VERBS = {
     check: "reslab check pictures",
     predict: "reslab predict runs/first photo.jpg more/",
     detect: "reslab detect runs/first street.jpg --out found",
-    scenes: "reslab scenes scenes --train 100 --test 20",
+    write_scenes_command: "reslab scenes scenes --train 100 --test 20",
     pack: "reslab pack pictures packed --shorter-side 480",
     import_: "reslab import resnet50.pth --as resnet50 --out resnet50.safetensors",
     export: "reslab export runs/first --to torchvision --out resnet50.pth",
@@ -48,10 +48,10 @@ VERBS = {
 UsageError = typer.BadParameter.__mro__[1]
 
 
-def tell(version: bool) -> None:
+def print_version(version: bool) -> None:
     """Answer `--version`; torch is asked of the installation, for its import takes seconds."""
     if version:
-        say(f"reslab {reslab.__version__}, torch {metadata.version('torch')}")
+        print_line(f"reslab {reslab.__version__}, torch {metadata.version('torch')}")
         raise typer.Exit
 
 
@@ -67,13 +67,14 @@ def build_app() -> typer.Typer:
     )
     app.callback()(about)
     for verb, example in VERBS.items():
-        app.command(name_of(verb), epilog=f"Example: {example}")(stopped_in_a_line(verb))
+        app.command(verb_name(verb), epilog=f"Example: {example}")(stopped_in_a_line(verb))
     return app
 
 
 def about(
     version: Annotated[
-        bool, typer.Option("--version", help="What is installed.", is_eager=True, callback=tell)
+        bool,
+        typer.Option("--version", help="What is installed.", is_eager=True, callback=print_version),
     ] = False,
 ) -> None:
     """What is asked of reslab itself, without a verb."""
@@ -87,13 +88,13 @@ def stopped_in_a_line(verb: Callable[..., int | None]) -> Callable[..., int | No
         try:
             return verb(*arguments, **options)
         except KeyboardInterrupt:
-            complain("stopped")
+            warn("stopped")
             return 130
 
     return run
 
 
-def name_of(verb: Callable[..., object]) -> str:
+def verb_name(verb: Callable[..., object]) -> str:
     """What a person types; `import` is a word of Python's, so its function is `import_`."""
     return verb.__name__.removesuffix("_")
 
@@ -106,11 +107,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments:
-        complain(f"which verb? {', '.join(map(name_of, VERBS))}; see reslab --help")
+        warn(f"which verb? {', '.join(map(verb_name, VERBS))}; see reslab --help")
         return 2
     if isinstance(sys.stdout, TextIOWrapper):  # a name that cannot be printed stops no work
         sys.stdout.reconfigure(errors="backslashreplace")
-    warnings.showwarning = lambda message, *rest, **more: complain(f"warning: {message}")
+    warnings.showwarning = lambda message, *rest, **more: warn(f"warning: {message}")
     try:
         return build_app()(args=arguments, prog_name="reslab", standalone_mode=False) or 0
     except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
@@ -125,16 +126,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def explain(error: Exception, arguments: Sequence[str]) -> int:
     """One line for an exception, and the exit status that goes with it."""
     if isinstance(error, UsageError):
-        names = [name_of(verb) for verb in VERBS]
+        names = [verb_name(verb) for verb in VERBS]
         if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
-            complain(unknown_name("verb", arguments[0], names))
+            warn(unknown_name("verb", arguments[0], names))
         else:
-            complain(" ".join(error.format_message().split()))  # type: ignore[attr-defined]
+            warn(" ".join(error.format_message().split()))  # type: ignore[attr-defined]
         return 2
     if isinstance(error, OSError) and error.strerror:
         place = f": {error.filename}" if error.filename else ""
-        complain(f"{error.strerror.lower()}{place}")
+        warn(f"{error.strerror.lower()}{place}")
         return 1
     text = " ".join(str(error).split()) or type(error).__name__
-    complain(text)
+    warn(text)
     return 2 if isinstance(error, ValueError) else 1

@@ -9,23 +9,23 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reslab.cli.files import STDIN, Given
+from reslab.cli.files import STDIN, InputFile
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from reslab.detection.predict import Found, Seen
+    from reslab.detection.predict import DetectedImage, Detection
 
 
 LIST = "detections.json"
 FROM_STDIN = "standard-input"
 JPEG = (".jpg", ".jpeg", ".jpe")
-QUALITY = 92  # of JPEG; its colours at full size, for the lines of boxes are thin
+DRAWING_QUALITY = 92  # of JPEG; its colours at full size, for the lines of boxes are thin
 COMPRESSION = 3  # of PNG: half the time of the usual 6, a little larger
 
 
 @dataclass
-class Album:
+class DrawingFolder:
     """Where what is seen is drawn and listed."""
 
     out: Path
@@ -34,16 +34,16 @@ class Album:
     rows: list[dict[str, Any]] = field(default_factory=list)
     drawn: int = 0
 
-    def add(self, given: Given, seen: "Seen", classes: Sequence[str]) -> None:
+    def add(self, given: InputFile, seen: "DetectedImage", classes: Sequence[str]) -> None:
         """Draw a picture, whole or not at all, and keep what is to be listed."""
-        from reslab.detection.drawing import draw
+        from reslab.detection.drawing import draw_detections
         from reslab.training.checkpoint import write_atomically
 
         target = self.targets[given.file]
         target.parent.mkdir(parents=True, exist_ok=True)
-        picture = draw(seen.pixels, seen.detections, classes)
+        picture = draw_detections(seen.pixels, seen.detections, classes)
         write_atomically(target, encoded(picture, target.suffix))
-        self.rows += [row_of(self.ids[given.file], it) for it in seen.objects]
+        self.rows += [detection_row(self.ids[given.file], it) for it in seen.objects]
         self.drawn += 1
 
     def finish(self) -> None:
@@ -54,7 +54,7 @@ class Album:
         write_atomically(self.out / LIST, f"[\n{lines}\n]\n".encode())
 
 
-def open_album(out: Path, given: Sequence[Given]) -> Album:
+def open_drawing_folder(out: Path, given: Sequence[InputFile]) -> DrawingFolder:
     """The folder, made if need be; ValueError if something of another's would be overwritten."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file; name a folder")
@@ -71,10 +71,10 @@ def open_album(out: Path, given: Sequence[Given]) -> Album:
     out.mkdir(parents=True, exist_ok=True)
     times = Counter(it.name for it in given)
     ids = {it.file: it.name if times[it.name] == 1 else it.file for it in given}
-    return Album(out, targets, ids)
+    return DrawingFolder(out, targets, ids)
 
 
-def targets_of(given: Sequence[Given], out: Path) -> dict[str, Path]:
+def targets_of(given: Sequence[InputFile], out: Path) -> dict[str, Path]:
     """Where each picture is drawn: under its name in its folder, with a number if that is taken.
 
     JPEG stays JPEG, all else becomes PNG.
@@ -96,11 +96,11 @@ def targets_of(given: Sequence[Given], out: Path) -> dict[str, Path]:
     return targets
 
 
-def without_drawn(given: Sequence[Given], out: Path) -> list[Given]:
+def without_drawn(given: Sequence[InputFile], out: Path) -> list[InputFile]:
     """The pictures but for those that an earlier call drew, where `out` lies in their folder."""
     here = Path(os.path.realpath(out))
 
-    def is_drawn(it: Given) -> bool:
+    def is_drawn(it: InputFile) -> bool:
         if it.folder is None or not here.is_relative_to(os.path.realpath(it.folder)):
             return False
         return Path(os.path.realpath(it.file)).is_relative_to(here)
@@ -115,13 +115,13 @@ def encoded(picture: "Image.Image", suffix: str) -> bytes:
     """A picture as the file of this suffix."""
     out = BytesIO()
     if suffix.lower() in JPEG:
-        picture.save(out, "JPEG", quality=QUALITY, subsampling=0)
+        picture.save(out, "JPEG", quality=DRAWING_QUALITY, subsampling=0)
     else:
         picture.save(out, "PNG", compress_level=COMPRESSION)
     return out.getvalue()
 
 
-def row_of(picture: str, found: "Found") -> dict[str, Any]:
+def detection_row(picture: str, found: "Detection") -> dict[str, Any]:
     """One detection as COCO writes it; ids that are numbers are numbers there."""
     x0, y0, x1, y1 = found.box
     number = found.id.isdecimal() and str(int(found.id)) == found.id

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reslab.cli.console import clock, counting, printable, say, say_json
+from reslab.cli.console import clock, counting, print_json, print_line, printable
 
 if TYPE_CHECKING:
     from reslab.data.doctor.findings import Case, Finding
-    from reslab.data.location import Place
+    from reslab.data.location import Location
 
 
-SHOWN = 3  # cases of a finding, and files of a case; --json has them all
+CASES_SHOWN = 3  # cases of a finding, and files of a case; --json has them all
 WIDTH = 200  # of the table in a pipe, which has no edge to wrap at
 
 
@@ -23,7 +23,7 @@ WIDTH = 200  # of the table in a pipe, which has no edge to wrap at
 class Checked:
     """What a folder holds, and what was found in it."""
 
-    folder: "Place"
+    folder: "Location"
     pictures: int
     parts: dict[str, dict[str, Any]]  # for --json
     contents: str  # in words
@@ -46,39 +46,39 @@ def check(
     to a run. The exit status is 1 if something would spoil a run.
     """
     from reslab.data.boxes.folder import is_detection
-    from reslab.data.location import Url, place_of
+    from reslab.data.location import Url, parse_location
 
-    place = place_of(folder)
+    place = parse_location(folder)
     began = time.monotonic()
     if not isinstance(place, Url) and is_detection(place):
         checked = check_boxes(place)
     else:
         checked = check_classes(place, size)
     if as_json:
-        say_json(as_document(checked, size))
+        print_json(as_document(checked, size))
     else:
-        for line in as_text(checked.findings):
-            say(line)
+        for line in findings_as_text(checked.findings):
+            print_line(line)
         if checked.findings:
-            on_screen(checked.findings)
-        say(summary(checked, time.monotonic() - began))
+            print_advice(checked.findings)
+        print_line(check_summary(checked, time.monotonic() - began))
     return int(any(finding.advice.severity == "spoils" for finding in checked.findings))
 
 
-def check_classes(folder: "Place", size: int) -> Checked:
+def check_classes(folder: "Location", size: int) -> Checked:
     """Pictures to classify."""
     from reslab.data.doctor.findings import diagnose
-    from reslab.data.doctor.inspect import gather
-    from reslab.data.doctor.scan import WHOLE, list_pictures
+    from reslab.data.doctor.inspect import inspect_all
+    from reslab.data.doctor.scan import WHOLE_FOLDER, scan_folder
 
-    listing = list_pictures(folder)
+    listing = scan_folder(folder)
     with counting(len(listing), "pictures") as hear:
-        facts = gather(listing, hear)
+        facts = inspect_all(listing, hear)
     parts = {
         part.name: {"folder": part.prefix or ".", "classes": part.classes} for part in listing.parts
     }
     contents = ", ".join(
-        f"{sum(part.classes.values()):,} {'' if part.name == WHOLE else part.name + ' '}pictures "
+        f"{sum(part.classes.values()):,} {'' if part.name == WHOLE_FOLDER else part.name + ' '}pictures "
         f"in {len(part.classes):,} classes"
         for part in listing.parts
     )
@@ -88,12 +88,12 @@ def check_classes(folder: "Place", size: int) -> Checked:
 def check_boxes(folder: Path) -> Checked:
     """Pictures with boxes, in COCO's or VOC's layout."""
     from reslab.data.boxes.folder import read_parts
-    from reslab.data.doctor.box_findings import diagnose_boxes, gather_pictures
+    from reslab.data.doctor.box_findings import diagnose_boxes, inspect_annotated
 
     found = read_parts(folder)
     pictures = sum(len(part) for part in found)
     with counting(pictures, "pictures") as hear:
-        facts = gather_pictures(found, hear)
+        facts = inspect_annotated(found, hear)
     parts = {
         part.name: {
             "layout": found.layout,
@@ -135,28 +135,28 @@ def as_document(checked: Checked, size: int) -> dict[str, Any]:
     }
 
 
-def as_text(findings: "tuple[Finding, ...]") -> Iterator[str]:
+def findings_as_text(findings: "tuple[Finding, ...]") -> Iterator[str]:
     """Each finding with what it does to a run, and its first cases."""
     for finding in findings:
         advice = finding.advice
         mark = {"spoils": "spoils a run", "remark": "remark"}[advice.severity]
         yield f"{finding.kind} ({mark}, {len(finding.cases):,}): {advice.does}"
-        for case, _ in zip(finding.cases, range(SHOWN), strict=False):
-            yield f"    {in_words(case)}"
-        if len(finding.cases) > SHOWN:
-            yield f"    and {len(finding.cases) - SHOWN:,} more; --json names all"
+        for case, _ in zip(finding.cases, range(CASES_SHOWN), strict=False):
+            yield f"    {case_in_words(case)}"
+        if len(finding.cases) > CASES_SHOWN:
+            yield f"    and {len(finding.cases) - CASES_SHOWN:,} more; --json names all"
         yield ""
 
 
-def in_words(case: "Case") -> str:
+def case_in_words(case: "Case") -> str:
     """The files of a case, the first few of many, and what is said of them."""
-    names = [printable(file) for file in case.files[:SHOWN]]
-    if len(case.files) > SHOWN:
-        names.append(f"{len(case.files) - SHOWN:,} more")
+    names = [printable(file) for file in case.files[:CASES_SHOWN]]
+    if len(case.files) > CASES_SHOWN:
+        names.append(f"{len(case.files) - CASES_SHOWN:,} more")
     return " = ".join(names) + (f"  ({printable(case.note)})" if case.note else "")
 
 
-def on_screen(findings: "tuple[Finding, ...]") -> None:
+def print_advice(findings: "tuple[Finding, ...]") -> None:
     """The table of what to do."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -182,7 +182,7 @@ def on_screen(findings: "tuple[Finding, ...]") -> None:
     console.print(table)
 
 
-def summary(checked: Checked, seconds: float) -> str:
+def check_summary(checked: Checked, seconds: float) -> str:
     """One line at the end."""
     findings = checked.findings
     spoils, remarks = count(findings, "spoils"), count(findings, "remark")

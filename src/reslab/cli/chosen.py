@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reslab.cli.console import complain
+from reslab.cli.console import warn
 from reslab.errors import unknown_name
 
 if TYPE_CHECKING:
-    from reslab.data.datasets import ImageSet
-    from reslab.data.location import Place
+    from reslab.data.datasets import ImagesInMemory
+    from reslab.data.location import Location
     from reslab.evaluation.scoring import AnySet
     from reslab.models.model_file import Model
 
@@ -28,7 +28,7 @@ def computing_in(precision: str, model: "Model") -> "Model":
     return in_bf16(model) if precision == "bf16" else model
 
 
-def test_pictures(on: str | None, data: "Place | None", models: "Sequence[Named]") -> "AnySet":
+def test_pictures(on: str | None, data: "Location | None", models: "Sequence[Named]") -> "AnySet":
     """The set to test on; without a word of it the models' own, if that is one."""
     from reslab.data.location import Url
 
@@ -37,7 +37,7 @@ def test_pictures(on: str | None, data: "Place | None", models: "Sequence[Named]
         return test_set(on, data, path)
     if data is None:
         for other in models[1:]:
-            if home(*other) != home(path, model):
+            if image_folder(*other) != image_folder(path, model):
                 raise ValueError(
                     f"{path} and {other[0]} have different sets of their own: "
                     "name one with --on or --data"
@@ -52,7 +52,7 @@ def test_pictures(on: str | None, data: "Place | None", models: "Sequence[Named]
     return placed_set(data, models)
 
 
-def test_set(name: str, data: "Place | None", path: Path) -> "ImageSet":
+def test_set(name: str, data: "Location | None", path: Path) -> "ImagesInMemory":
     """The test pictures of a set, found where the model's run found them if not told."""
     from reslab.data.builtin import open_sets, set_named
 
@@ -64,9 +64,9 @@ def test_set(name: str, data: "Place | None", path: Path) -> "ImageSet":
 
 def own_set(path: Path, model: "Model") -> "AnySet":
     """The set that a model was tested on when it was trained."""
-    from reslab.data.folder import open_pictures
+    from reslab.data.folder import open_folder
 
-    name, place = home(path, model)
+    name, place = image_folder(path, model)
     if name is None:
         raise ValueError(
             f"{path} holds weights from elsewhere, which have no set of their own: "
@@ -78,40 +78,40 @@ def own_set(path: Path, model: "Model") -> "AnySet":
         raise ValueError(
             f"the pictures that {path} was trained on are not found: say --data FOLDER"
         )
-    return open_pictures(place, validation=model.recipe["pictures"]["validation"]).test
+    return open_folder(place, validation=model.recipe["pictures"]["validation"]).test
 
 
-def placed_set(data: "Place", models: "Sequence[Named]") -> "AnySet":
+def placed_set(data: "Location", models: "Sequence[Named]") -> "AnySet":
     """The pictures there; never those that a model was trained on, as far as is known."""
-    from reslab.data.folder import open_all
-    from reslab.data.location import lasting
+    from reslab.data.folder import open_whole_folder
+    from reslab.data.location import absolute
 
     for path, model in models:
-        name, place = home(path, model)
-        if name == "pictures" and place is not None and lasting(place) == lasting(data):
+        name, place = image_folder(path, model)
+        if name == "pictures" and place is not None and absolute(place) == absolute(data):
             return own_set(path, model)
-    pictures = open_all(data)
-    if any(home(*it)[0] == "pictures" for it in models) and pictures.name != "validation":
-        complain(f"{data} is tested whole: a model trained on it has seen most of its pictures")
+    pictures = open_whole_folder(data)
+    if any(image_folder(*it)[0] == "pictures" for it in models) and pictures.name != "validation":
+        warn(f"{data} is tested whole: a model trained on it has seen most of its pictures")
     return pictures
 
 
-def home(path: Path, model: "Model") -> "tuple[str | None, Place | None]":
+def image_folder(path: Path, model: "Model") -> "tuple[str | None, Location | None]":
     """A model's own set, and for pictures where its run found them."""
     name = model.recipe.get("data")
     return name, run_data(path, name) if name == "pictures" else None
 
 
-def run_data(path: Path, name: str) -> "Place | None":
+def run_data(path: Path, name: str) -> "Location | None":
     """Where a run on the set `name` found its data: a URL, or a folder that is still there."""
-    from reslab.data.location import Url, place_of
+    from reslab.data.location import Url, parse_location
     from reslab.training.folder import RunFolder
 
     if not path.is_dir():
         return None
     run = RunFolder.open(path)
     known = run.environment()["data"] if run.recipe().data == name else None
-    place = place_of(known) if known else None
+    place = parse_location(known) if known else None
     return place if isinstance(place, Url) or (place and place.is_dir()) else None
 
 
@@ -125,12 +125,12 @@ def holds_cifar10(folder: Path) -> bool:
 
 def numbers_for(path: Path, model: "Model", pictures: "AnySet") -> tuple[int | None, int | None]:
     """The shorter side and the crop with which a model is shown the pictures of a set."""
-    from reslab.data.datasets import ImageSet
+    from reslab.data.datasets import ImagesInMemory
 
     preprocessing = model.preprocessing
     resize, size = preprocessing.resize, preprocessing.size
     own = preprocessing.mean.shape[-1]  # 1: a colour, which goes with every size
-    if not isinstance(pictures, ImageSet):
+    if not isinstance(pictures, ImagesInMemory):
         return (own, own) if size is None and own > 1 else (resize, size)
     if size is None and own > 1 and pictures.images.shape[1:] != preprocessing.mean.shape:
         raise ValueError(

@@ -13,7 +13,7 @@ Row = dict[str, Any]
 SECONDS_BETWEEN_LINES = 5.0  # where there is no terminal to redraw
 
 
-def complain(text: str) -> None:
+def warn(text: str) -> None:
     """One line on standard error."""
     to_stderr(f"reslab: {text}")
 
@@ -29,17 +29,17 @@ def printable(text: str) -> str:
     return "".join(it if it.isprintable() else ascii(it)[1:-1] for it in text)
 
 
-def say(text: str) -> None:
+def print_line(text: str) -> None:
     """A line of the result, on standard output."""
     print(text)
 
 
-def say_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     """The one JSON document of `--json`."""
     print(json.dumps(value, indent=2))
 
 
-def on_screen(*columns: str, rows: list[list[str]]) -> None:
+def print_table(*columns: str, rows: list[list[str]]) -> None:
     """A table on standard output; the first column is left-aligned, numbers to the right."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -58,7 +58,7 @@ def on_screen(*columns: str, rows: list[list[str]]) -> None:
 
 @contextmanager
 def stopping(
-    hear: Callable[[str], None] = complain, *, begun: bool = False
+    hear: Callable[[str], None] = warn, *, begun: bool = False
 ) -> Iterator[Callable[[], int | None]]:
     """Inside, Ctrl-C, SIGTERM and SIGHUP are only noted; the function given tells which one came.
 
@@ -113,7 +113,7 @@ def training_display(iterations: int) -> Iterator[Callable[[Row], None]]:
             if row["kind"] == "train":
                 bar.update(task, completed=row["iteration"], facts=train_facts(row))
             else:
-                bar.console.print(printable(line_of(row)), highlight=False, markup=False)
+                bar.console.print(printable(event_line(row)), highlight=False, markup=False)
 
         yield hear
 
@@ -134,7 +134,7 @@ def plain_lines(iterations: int) -> Callable[[Row], None]:
                 f"iteration {row['iteration']}/{iterations}  {train_facts(row)}  {clock(left)} left"
             )
         else:
-            text = line_of(row)
+            text = event_line(row)
         to_stderr(text)
 
     batch: list[tuple[int, float]] = []  # the last two train rows: iteration and time
@@ -187,7 +187,7 @@ def plain_count(total: int, what: str) -> Callable[[str | None], None]:
         nonlocal done, printed
         done += 1
         if line:
-            complain(line)
+            warn(line)
         if time.monotonic() - printed >= SECONDS_BETWEEN_LINES:
             printed = time.monotonic()
             to_stderr(f"{done:,}/{total:,} {what}")
@@ -208,7 +208,7 @@ def speed(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
-def line_of(row: Row) -> str:
+def event_line(row: Row) -> str:
     """A row of any other kind in words."""
     if row["kind"] == "eval":
         numbers = f"error {row['top1_error']:.2f} %" if "top1_error" in row else precisions(row)

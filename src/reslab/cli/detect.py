@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reslab.cli.album import open_album, without_drawn
-from reslab.cli.console import complain, printable, say, to_stderr
-from reslab.cli.files import STDIN, files_of, numbers_in, print_json, reason, width_of
+from reslab.cli.album import open_drawing_folder, without_drawn
+from reslab.cli.console import print_line, printable, to_stderr, warn
+from reslab.cli.files import STDIN, files_of, numbers_in, print_json_list, reason, width_of
 
 if TYPE_CHECKING:
-    from reslab.data.decode import BadPicture
-    from reslab.detection.predict import Found
+    from reslab.data.decode import BadImage
+    from reslab.detection.predict import Detection
 
-    Answer = list[Found] | BadPicture
+    Answer = list[Detection] | BadImage
 
 
 SURE = 0.5  # as that of detect/detect.py, which needs torch
 NOTHING = "nothing found"
-LISTED = 6  # objects of a picture in its line
+OBJECTS_LISTED = 6  # objects of a picture in its line
 
 
 def detect(
@@ -50,19 +50,21 @@ def detect(
     With --out the boxes are drawn, and detections.json there has them as COCO writes results. A
     file that is bad is named on standard error and the others go on; the exit status is then 1.
     """
-    from reslab.data.decode import BadPicture
-    from reslab.detection.predict import load
-    from reslab.runtime.device import open_world
+    from reslab.data.decode import BadImage
+    from reslab.detection.predict import load_detector_predictor
+    from reslab.runtime.device import setup_device
 
     given, unlike = files_of(pictures)
     given = list({it.file: it for it in given}.values())  # what is named twice is looked at once
     if out:
         given = without_drawn(given, out)
-    album = open_album(out, given) if out else None
-    finder = load(model, threshold=threshold, refine=refine or None, scales=numbers_in(scales))
-    finder = finder.to(open_world("fp32").device)
+    album = open_drawing_folder(out, given) if out else None
+    finder = load_detector_predictor(
+        model, threshold=threshold, refine=refine or None, scales=numbers_in(scales)
+    )
+    finder = finder.to(setup_device("fp32").torch_device)
     if unlike:
-        complain(f"{unlike} other files in folders are no pictures by their names, left out")
+        warn(f"{unlike} other files in folders are no pictures by their names, left out")
     sources = (sys.stdin.buffer.read() if it.file == STDIN else it.file for it in given)
     seen = zip(given, finder.see(sources), strict=True)
     bad = 0
@@ -70,9 +72,9 @@ def detect(
     def good() -> "Iterator[tuple[str, Answer]]":
         nonlocal bad
         for it, answer in seen:
-            if isinstance(answer, BadPicture):
+            if isinstance(answer, BadImage):
                 bad += 1
-                complain(f"{it.file}: {reason(it.file, answer)}")
+                warn(f"{it.file}: {reason(it.file, answer)}")
                 yield it.file, answer
                 continue
             if album:
@@ -81,11 +83,11 @@ def detect(
 
     try:
         if as_json:
-            print_json(good(), entry)
+            print_json_list(good(), detections_entry)
         elif len(given) == 1:
             print_block(good())
         else:
-            print_lines(good(), width_of(it.file for it in given))
+            print_detections(good(), width_of(it.file for it in given))
     finally:  # stopped, too: what is drawn is also listed
         if album:
             album.finish()
@@ -98,27 +100,27 @@ def print_block(answers: "Iterator[tuple[str, Answer]]") -> None:
     for file, answer in answers:
         if isinstance(answer, list):
             lines = [printable(str(it)) for it in answer] or [NOTHING]
-            say("\n".join([printable(file), *(f"  {line}" for line in lines)]))
+            print_line("\n".join([printable(file), *(f"  {line}" for line in lines)]))
 
 
-def print_lines(answers: "Iterator[tuple[str, Answer]]", width: int) -> None:
+def print_detections(answers: "Iterator[tuple[str, Answer]]", width: int) -> None:
     """A line for each picture, as it comes."""
     for file, answer in answers:
         if isinstance(answer, list):
-            say(f"{printable(file):{width}}  {printable(line_of(answer))}")
+            print_line(f"{printable(file):{width}}  {printable(image_line(answer))}")
             sys.stdout.flush()  # to a pipe too
 
 
-def line_of(objects: "Sequence[Found]") -> str:
+def image_line(objects: "Sequence[Detection]") -> str:
     """What is in a picture, the most probable first."""
     if not objects:
         return NOTHING
-    shown = ", ".join(f"{it.name} {100 * it.score:.0f} %" for it in objects[:LISTED])
-    more = f" and {len(objects) - LISTED} more" if len(objects) > LISTED else ""
+    shown = ", ".join(f"{it.name} {100 * it.score:.0f} %" for it in objects[:OBJECTS_LISTED])
+    more = f" and {len(objects) - OBJECTS_LISTED} more" if len(objects) > OBJECTS_LISTED else ""
     return f"{len(objects)} object{'s' if len(objects) > 1 else ''}: {shown}{more}"
 
 
-def entry(file: str, answer: "Answer") -> dict[str, object]:
+def detections_entry(file: str, answer: "Answer") -> dict[str, object]:
     """One picture in JSON."""
     if not isinstance(answer, list):
         return {"file": file, "error": reason(file, answer)}

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reslab.cli.chosen import computing_in, numbers_for, test_pictures
-from reslab.cli.console import complain, counting, on_screen, say, say_json, to_stderr
+from reslab.cli.console import counting, print_json, print_line, print_table, to_stderr, warn
 from reslab.cli.evaluate_detections import evaluate_detections, is_detections
 from reslab.cli.evaluate_detectors import evaluate_detectors
 from reslab.cli.files import numbers_in
 from reslab.cli.import_ import named_by
 
 if TYPE_CHECKING:
-    from reslab.data.location import Place
+    from reslab.data.location import Location
     from reslab.evaluation.report import Report
-    from reslab.evaluation.score_cache import Vault
-    from reslab.evaluation.scoring import AnySet, Row, Scores, Tell
+    from reslab.evaluation.score_cache import ScoreCache
+    from reslab.evaluation.scoring import AnySet, Callback, Event, Scores
     from reslab.models.model_file import Model
 
     Entry = tuple[str, dict[str, Any], Report, Scores]  # a title, its JSON, the report
@@ -84,9 +84,9 @@ def evaluate(
     are an ensemble (App. B). Detections that were written to a file, as COCO writes results, are
     measured against the boxes in --data.
     """
-    from reslab.data.location import place_of
+    from reslab.data.location import parse_location
 
-    place = place_of(data) if data else None
+    place = parse_location(data) if data else None
     of_classifiers = {
         "--precision": precision != "fp32",
         "--keep-scores": keep_scores,
@@ -104,11 +104,11 @@ def evaluate(
         evaluate_detectors(models, on, place, protocol, changes, page, as_json)
         return
     must_not_be_given(of_detectors, "classifiers")
-    from reslab.models.model_file import load
+    from reslab.models.model_file import load_model
 
     if page and page.exists() and not page.is_dir():
         raise ValueError(f"--report {page} is a file: name a folder")
-    loaded = [(path, computing_in(precision, load(path))) for path in models]
+    loaded = [(path, computing_in(precision, load_model(path))) for path in models]
     if classes:
         loaded = [(path, named_by(classes, model)) for path, model in loaded]
     must_share_classes(loaded)
@@ -137,16 +137,16 @@ def all_detectors(models: Sequence[Path]) -> bool:
 def show(pictures: "AnySet", entries: "Sequence[Entry]", page: Path | None, as_json: bool) -> None:
     """The reports on standard output, and as a page where one is wanted."""
     if as_json:
-        say_json([about | row.as_dict() | row.details() for _, about, row, _ in entries])
+        print_json([about | row.as_dict() | row.details() for _, about, row, _ in entries])
     else:
         for title, _, row, _ in entries:
-            say(f"{title}  {row}")
+            print_line(f"{title}  {row}")
         print_classes(entries[-1][2])
     if page:
-        to_stderr(f"report: {write_page(pictures, entries, page)}")
+        to_stderr(f"report: {write_mistakes_page(pictures, entries, page)}")
 
 
-def write_page(pictures: "AnySet", entries: "Sequence[Entry]", out: Path) -> Path:
+def write_mistakes_page(pictures: "AnySet", entries: "Sequence[Entry]", out: Path) -> Path:
     """What the models got wrong, as a page; its path."""
     from reslab.evaluation.mistakes import worst_mistakes
     from reslab.studies.page.classifiers import write_evaluations
@@ -167,61 +167,61 @@ def write_page(pictures: "AnySet", entries: "Sequence[Entry]", out: Path) -> Pat
 def reports_of(
     models: "Sequence[tuple[Path, Model]]",
     on: str | None,
-    data: "Place | None",
+    data: "Location | None",
     protocol: str,
     keep_scores: bool,
 ) -> "tuple[AnySet, list[Entry]]":
     """The pictures, a report a model, and one of their mean where there are several."""
-    from reslab.evaluation.predict import matched
-    from reslab.evaluation.report import report, score
-    from reslab.evaluation.score_cache import digest_of
+    from reslab.evaluation.predict import match_classes
+    from reslab.evaluation.report import build_report, score_set
+    from reslab.evaluation.score_cache import digest_set
     from reslab.evaluation.scoring import ensemble
     from reslab.evaluation.views import protocol_named
-    from reslab.runtime.device import open_world
+    from reslab.runtime.device import setup_device
     from reslab.runtime.threads import usable_cores
 
-    world = open_world("fp32")
+    world = setup_device("fp32")
     found = test_pictures(on, data, models)
     protocols = [protocol_named(protocol, *numbers_for(*it, found)) for it in models]
-    pictures, lost = matched(found, models[0][1].classes, models[0][1].ids)
+    pictures, lost = match_classes(found, models[0][1].classes, models[0][1].ids)
     for line in lost:
-        complain(f"{line}; its pictures are left out")
-    vaults = [vault_of(*it, keep_scores) for it in models]
+        warn(f"{line}; its pictures are left out")
+    vaults = [score_cache_for(*it, keep_scores) for it in models]
     if any(vault.in_use for vault in vaults):  # read once for all models
         with listening(len(pictures)) as tell:
-            digest = digest_of(pictures, usable_cores(), tell)
+            digest = digest_set(pictures, usable_cores(), tell)
         vaults = [replace(vault, pictures=digest) for vault in vaults]
     entries, scores = [], []
     for (path, model), chosen, vault in zip(models, protocols, vaults, strict=True):
         with listening(len(pictures)) as tell:
             scores.append(
-                score(
-                    model.to(world.device), pictures, chosen, device=world.device, tell=tell,
+                score_set(
+                    model.to(world.torch_device), pictures, chosen, device=world.torch_device, tell=tell,
                     vault=vault,
                 )
             )  # fmt: skip
-        made = report(scores[-1], pictures, str(chosen))
+        made = build_report(scores[-1], pictures, str(chosen))
         entries.append((str(path), {"model": str(path)}, made, scores[-1]))
     if len(models) > 1:
         shown = " + ".join(dict.fromkeys(map(str, protocols)))
         about = {"models": [str(path) for path, _ in models]}
         mean = ensemble(scores)
         entries.append(
-            (f"mean of {len(models)} models", about, report(mean, pictures, shown), mean)
+            (f"mean of {len(models)} models", about, build_report(mean, pictures, shown), mean)
         )
     return pictures, entries
 
 
 @contextmanager
-def listening(total: int) -> "Iterator[Tell]":
+def listening(total: int) -> "Iterator[Callback]":
     """A listener for what an evaluation says, with a count of the pictures."""
     seen = 0
     with counting(total, "pictures") as count:
 
-        def hear(row: "Row") -> None:
+        def hear(row: "Event") -> None:
             nonlocal seen
             if row["kind"] == "note":
-                complain(row["text"])
+                warn(row["text"])
             elif row["kind"] == "bad":
                 seen += 1
                 count(f"{row['text']}; left out")
@@ -244,14 +244,14 @@ def must_share_classes(models: "Sequence[tuple[Path, Model]]") -> None:
             )
 
 
-def vault_of(path: Path, model: "Model", keep: bool) -> "Vault":
+def score_cache_for(path: Path, model: "Model", keep: bool) -> "ScoreCache":
     """Where the scores of a model are kept: in its run folder, or beside its file.
 
     Those in bf16 have a folder of their own, so neither replaces the other.
     """
     import torch
 
-    from reslab.evaluation.score_cache import Vault
+    from reslab.evaluation.score_cache import ScoreCache
     from reslab.models.model_file import sha256_of
 
     # the layout and the preprocessing decide as much as the weights do
@@ -259,7 +259,7 @@ def vault_of(path: Path, model: "Model", keep: bool) -> "Vault":
     tensors = model.net.state_dict() | model.preprocessing.tensors()
     kind = "scores-bf16" if model.net.fc.weight.dtype == torch.bfloat16 else "scores"
     folder = path / kind if path.is_dir() else path.with_name(f"{path.name}.{kind}")
-    return Vault(folder, sha256_of(tensors | {facts: torch.empty(0)}), keep)
+    return ScoreCache(folder, sha256_of(tensors | {facts: torch.empty(0)}), keep)
 
 
 def print_classes(report: "Report") -> None:
@@ -277,6 +277,6 @@ def print_classes(report: "Report") -> None:
         for row in rows
     ]
     if lines:
-        on_screen("class", "n", "top-1 error", "taken for", rows=lines)
+        print_table("class", "n", "top-1 error", "taken for", rows=lines)
     if len(rows) < len(report.per_class):
-        say(f"the worst {len(rows)} of {len(report.per_class)} classes; --json has all")
+        print_line(f"the worst {len(rows)} of {len(report.per_class)} classes; --json has all")

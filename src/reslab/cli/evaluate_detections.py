@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reslab.cli.console import on_screen, say, say_json, to_stderr
+from reslab.cli.console import print_json, print_line, print_table, to_stderr
 
 if TYPE_CHECKING:
     from reslab.data.boxes.sets import DetectionSet
-    from reslab.data.location import Place
-    from reslab.detection.average_precision.measure import Precision
+    from reslab.data.location import Location
+    from reslab.detection.average_precision.measure import AveragePrecision
 
 
 LISTED = 20  # classes at most; of more, the worst ones
@@ -18,7 +18,7 @@ WORST = 10
 
 def evaluate_detections(
     files: Sequence[Path],
-    data: "Place | None",
+    data: "Location | None",
     protocol: str | None,
     page: Path | None,
     as_json: bool,
@@ -42,14 +42,14 @@ def evaluate_detections(
 
 
 def show_precision(
-    what: str, entries: "Sequence[tuple[str, Precision]]", page: Path | None, as_json: bool
+    what: str, entries: "Sequence[tuple[str, AveragePrecision]]", page: Path | None, as_json: bool
 ) -> None:
     """What was measured of each entry, on standard output, and as a page where one is wanted."""
     if as_json:
-        say_json([{what: name} | row.as_dict() | row.details() for name, row in entries])
+        print_json([{what: name} | row.as_dict() | row.details() for name, row in entries])
     else:
         for name, row in entries:
-            say(f"{name}  {row}")
+            print_line(f"{name}  {row}")
             print_twelve(row)
         print_average_precisions(entries[-1][1])
     if page:
@@ -58,15 +58,15 @@ def show_precision(
         to_stderr(f"report: {write_precision(entries, page)}")
 
 
-def annotated(data: "Place") -> "tuple[DetectionSet, str]":
+def annotated(data: "Location") -> "tuple[DetectionSet, str]":
     """The boxes of a folder, or of one file of COCO's, and the protocol that goes with them."""
     from reslab.data.boxes.annotations import detection_set
     from reslab.data.boxes.coco import read_coco
     from reslab.data.boxes.folder import read_parts
-    from reslab.data.location import folder_of
+    from reslab.data.location import to_folder
     from reslab.detection.average_precision.measure import usual_protocol
 
-    data = folder_of(data, "boxes need")
+    data = to_folder(data, "boxes need")
     if is_detections(data):
         return detection_set(read_coco(data, data.parent, data.stem), alone=True), "coco"
     parts = read_parts(data)
@@ -80,7 +80,7 @@ def is_detections(path: Path) -> bool:
     return path.suffix == ".json"
 
 
-def print_twelve(precision: "Precision") -> None:
+def print_twelve(precision: "AveragePrecision") -> None:
     """COCO's twelve numbers with what each is of."""
     from reslab.detection.average_precision.measure import TWELVE
 
@@ -90,10 +90,10 @@ def print_twelve(precision: "Precision") -> None:
         [name[:2].upper(), iou, size, str(most), percent(precision.coco[name])]
         for name, (iou, size, most) in TWELVE.items()
     ]
-    on_screen("", "IoU", "size", "detections", "%", rows=rows)
+    print_table("", "IoU", "size", "detections", "%", rows=rows)
 
 
-def print_average_precisions(precision: "Precision") -> None:
+def print_average_precisions(precision: "AveragePrecision") -> None:
     """Class by class, or the worst where there are many."""
     known = [row for row in precision.per_class if row["boxes"]]
     shown = known if len(known) <= LISTED else sorted(known, key=lambda row: row["ap_50"])[:WORST]
@@ -103,9 +103,9 @@ def print_average_precisions(precision: "Precision") -> None:
          *(percent(row[key]) for key in keys.values())]
         for row in shown
     ]  # fmt: skip
-    on_screen("class", "boxes", "detections", *keys, rows=lines)
+    print_table("class", "boxes", "detections", *keys, rows=lines)
     if len(shown) < len(known):
-        say(f"the worst {len(shown)} of {len(known)} classes; --json has all")
+        print_line(f"the worst {len(shown)} of {len(known)} classes; --json has all")
 
 
 def percent(value: float) -> str:

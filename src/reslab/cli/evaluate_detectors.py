@@ -4,16 +4,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reslab.cli.console import complain, counting
+from reslab.cli.console import counting, warn
 from reslab.cli.evaluate_detections import show_precision
 from reslab.errors import unknown_name
 
 if TYPE_CHECKING:
     from reslab.data.boxes.sets import DetectionSet
-    from reslab.data.location import Place
-    from reslab.detection.average_precision.measure import Precision
+    from reslab.data.location import Location
+    from reslab.detection.average_precision.measure import AveragePrecision
     from reslab.detection.model import Detector
-    from reslab.detection.recipe import Search
+    from reslab.detection.recipe import InferenceConfig
 
     Named = tuple[Path, Detector]
 
@@ -24,7 +24,7 @@ SCENES = "digit-scenes"
 def evaluate_detectors(
     models: Sequence[Path],
     on: str | None,
-    data: "Place | None",
+    data: "Location | None",
     protocol: str | None,
     changes: Mapping[str, object],
     page: Path | None,
@@ -32,53 +32,60 @@ def evaluate_detectors(
 ) -> None:
     """Search the pictures of a test set and measure what is found."""
     from reslab.detection.model import load_detector
-    from reslab.runtime.device import open_world
+    from reslab.runtime.device import setup_device
 
-    world = open_world("fp32")
-    loaded = [(path, load_detector(path).to(world.device)) for path in models]
-    must_share_classes(loaded)
+    world = setup_device("fp32")
+    loaded = [(path, load_detector(path).to(world.torch_device)) for path in models]
+    detectors_must_share_classes(loaded)
     pictures, usual = pictures_of(loaded, on, data)
     searches = [detector.search.with_changes(changes) for _, detector in loaded]
     must_search_alike(loaded, searches)
     entries = []
     for (path, detector), search in zip(loaded, searches, strict=True):
-        entries.append((str(path), measured([detector], pictures, search, protocol or usual)))
+        entries.append(
+            (str(path), measure_detections([detector], pictures, search, protocol or usual))
+        )
     if len(loaded) > 1:
         together = [detector for _, detector in loaded]
         title = f"ensemble of {len(loaded)} detectors"
-        entries.append((title, measured(together, pictures, searches[0], protocol or usual)))
+        entries.append(
+            (title, measure_detections(together, pictures, searches[0], protocol or usual))
+        )
     show_precision("model", entries, page, as_json)
 
 
-def measured(
-    detectors: "Sequence[Detector]", pictures: "DetectionSet", search: "Search", protocol: str
-) -> "Precision":
+def measure_detections(
+    detectors: "Sequence[Detector]",
+    pictures: "DetectionSet",
+    search: "InferenceConfig",
+    protocol: str,
+) -> "AveragePrecision":
     from reslab.detection.average_precision.measure import measure
-    from reslab.detection.evaluation import search_set
+    from reslab.detection.evaluation import detect_set
 
     with counting(len(pictures), "pictures") as hear:
-        seen, found = search_set(detectors, pictures, search, hear)
+        seen, found = detect_set(detectors, pictures, search, hear)
     return measure(seen, found, protocol)
 
 
 def pictures_of(
-    models: "Sequence[Named]", on: str | None, data: "Place | None"
+    models: "Sequence[Named]", on: str | None, data: "Location | None"
 ) -> "tuple[DetectionSet, str]":
     """The set to test on, and how results on it are published; the first model's own if not
     told."""
-    from reslab.data.location import folder_of
+    from reslab.data.location import to_folder
 
     path, detector = models[0]
     if on is not None:
         if on != SCENES:
             raise ValueError(unknown_name("set for a detector", on, (SCENES,)))
-        return scenes()
+        return digit_scenes_set()
     if data is None:
         return own_pictures(path, detector)
-    return folder_pictures(folder_of(data, "a detector needs"), path, detector)
+    return folder_pictures(to_folder(data, "a detector needs"), path, detector)
 
 
-def scenes() -> "tuple[DetectionSet, str]":
+def digit_scenes_set() -> "tuple[DetectionSet, str]":
     from reslab.data.boxes.digit_scenes import digit_scenes
 
     return digit_scenes().test, "coco"
@@ -87,15 +94,15 @@ def scenes() -> "tuple[DetectionSet, str]":
 def own_pictures(path: Path, detector: "Detector") -> "tuple[DetectionSet, str]":
     """Those that a detector was tested on when it was trained."""
     from reslab.detection.recipe import DetectionRecipe
-    from reslab.detection.setup import open_data
+    from reslab.detection.setup import open_detection_data
 
     recipe = DetectionRecipe.model_validate(detector.recipe)
-    folder = home(path)
+    folder = detector_image_folder(path)
     if recipe.data == "boxes" and folder is None:
         raise ValueError(
             f"the pictures that {path} was trained on are not found: say --data FOLDER"
         )
-    opened = open_data(recipe, folder)
+    opened = open_detection_data(recipe, folder)
     return opened.sets.test, opened.protocol
 
 
@@ -106,18 +113,18 @@ def folder_pictures(data: Path, path: Path, detector: "Detector") -> "tuple[Dete
     from reslab.data.boxes.folder import read_parts
     from reslab.detection.average_precision.measure import usual_protocol
 
-    folder = home(path)
+    folder = detector_image_folder(path)
     if folder is not None and folder.resolve() == data.resolve():
         return own_pictures(path, detector)
     parts = read_parts(data, detector.recipe.get("years", "") if folder else "")
     part = next(it for it in (parts.test, parts.whole, parts.train) if it is not None)
     pictures = detection_set(part)
     if parts.test is None:
-        complain(f"{data} is tested whole")
+        warn(f"{data} is tested whole")
     return pictures, usual_protocol(parts.layout, part.root.resolve(), part.files)
 
 
-def home(path: Path) -> Path | None:
+def detector_image_folder(path: Path) -> Path | None:
     """The folder of pictures of a run, if it is known and still there."""
     from reslab.training.folder import RunFolder
 
@@ -127,7 +134,7 @@ def home(path: Path) -> Path | None:
     return Path(known) if known and Path(known).is_dir() else None
 
 
-def must_share_classes(models: "Sequence[Named]") -> None:
+def detectors_must_share_classes(models: "Sequence[Named]") -> None:
     """ValueError unless the outputs of all detectors mean the same."""
     first, known = models[0]
     for path, detector in models[1:]:
@@ -138,7 +145,7 @@ def must_share_classes(models: "Sequence[Named]") -> None:
             )
 
 
-def must_search_alike(models: "Sequence[Named]", searches: "Sequence[Search]") -> None:
+def must_search_alike(models: "Sequence[Named]", searches: "Sequence[InferenceConfig]") -> None:
     """ValueError unless all detectors look at a picture in one way."""
     for (path, _), search in zip(models, searches, strict=True):
         if search != searches[0]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reslab.cli.console import say, say_json
+from reslab.cli.console import print_json, print_line
 from reslab.cli.import_ import check_new
 
 if TYPE_CHECKING:
@@ -29,24 +29,24 @@ def export(
     """
     from reslab.errors import unknown_name
     from reslab.models.convert.exporter import torchvision_state
-    from reslab.models.model_file import load
+    from reslab.models.model_file import load_model
     from reslab.training.checkpoint import write_atomically
 
     if to != "torchvision":
         raise ValueError(unknown_name("target of export", to, ["torchvision"]))
     check_new(out, (".safetensors", *TORCH_SUFFIXES))
-    loaded = load(model)
+    loaded = load_model(model)
     state = torchvision_state(loaded)
     write_atomically(out, as_bytes(state, out.suffix))
     mean, std = of_0_to_1(loaded)
     if as_json:
         facts = {"file": str(out), "tensors": len(state), "mean": mean, "std": std}
-        say_json({**facts, "depth": loaded.net.config.depth, "outputs": len(loaded.classes)})
+        print_json({**facts, "depth": loaded.net.config.depth, "outputs": len(loaded.classes)})
         return
     outputs = len(loaded.classes)
-    say(f"{out}: resnet{loaded.net.config.depth}, {outputs} outputs, torchvision's names")
+    print_line(f"{out}: resnet{loaded.net.config.depth}, {outputs} outputs, torchvision's names")
     for line in to_mind(loaded, mean, std):
-        say(line)
+        print_line(line)
 
 
 def as_bytes(state: "dict[str, Tensor]", suffix: str) -> bytes:

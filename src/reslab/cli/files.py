@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from reslab.data.decode import BadPicture
+    from reslab.data.decode import BadImage
 
 
 Answer = TypeVar("Answer")
@@ -17,7 +17,7 @@ WIDEST = 60  # characters of a file's name that others are aligned with
 
 
 @dataclass(frozen=True)
-class Given:
+class InputFile:
     """A picture that was named, or lies in a folder that was."""
 
     file: str  # as it is opened and printed; STDIN
@@ -29,27 +29,27 @@ class Given:
         return os.path.relpath(self.file, self.folder) if self.folder else self.file
 
 
-def files_of(paths: Sequence[str]) -> tuple[list[Given], int]:
+def files_of(paths: Sequence[str]) -> tuple[list[InputFile], int]:
     """Files as named, those of folders in order; how many in folders have no picture's suffix."""
-    from reslab.data.decode import SUFFIXES
+    from reslab.data.decode import IMAGE_SUFFIXES
 
     if paths.count(STDIN) > 1:
         raise ValueError("- stands twice; standard input holds one picture")
-    files: list[Given] = []
+    files: list[InputFile] = []
     unlike = 0
     for path in paths:
         if path == STDIN or not os.path.isdir(path):
-            files.append(Given(path))
+            files.append(InputFile(path))
             continue
         before = len(files)
         for folder, subfolders, names in os.walk(path):
             subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
             shown = sorted(name for name in names if not name.startswith("."))
-            chosen = [name for name in shown if name.lower().endswith(SUFFIXES)]
+            chosen = [name for name in shown if name.lower().endswith(IMAGE_SUFFIXES)]
             unlike += len(shown) - len(chosen)
-            files += [Given(os.path.join(folder, name), path) for name in chosen]
+            files += [InputFile(os.path.join(folder, name), path) for name in chosen]
         if len(files) == before:
-            raise ValueError(f"{path} holds no pictures ({', '.join(SUFFIXES)})")
+            raise ValueError(f"{path} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
     return files, unlike
 
 
@@ -58,7 +58,7 @@ def width_of(files: Iterable[str]) -> int:
     return min(WIDEST, max(map(len, files)))
 
 
-def print_json(
+def print_json_list(
     answers: Iterable[tuple[str, Answer]], entry: Callable[[str, Answer], dict[str, object]]
 ) -> None:
     """One list, an entry a picture, written as it comes."""
@@ -70,7 +70,7 @@ def print_json(
     print("\n]")
 
 
-def reason(file: str, bad: "BadPicture") -> str:
+def reason(file: str, bad: "BadImage") -> str:
     """Why a picture is bad, without its name."""
     from reslab.data.decode import BYTES
 

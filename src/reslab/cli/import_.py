@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reslab.cli.console import complain, say, say_json
+from reslab.cli.console import print_json, print_line, warn
 
 if TYPE_CHECKING:
     from reslab.models.convert.importer import Imported
@@ -56,17 +56,19 @@ def import_(
     model = named_by(classes, imported.model) if classes else named(imported)
     write_atomically(out, model_bytes(model))
     if as_json:
-        say_json(facts(imported, model, network, out))
+        print_json(facts(imported, model, network, out))
         return
-    say(f"{out}: {network}, from {imported.layout.title}")
+    print_line(f"{out}: {network}, from {imported.layout.title}")
     for field, value in imported.decided.items():
         by_name = getattr(imported.asked, field)
         other = "" if by_name == value else f" ({network} by itself has {field}={by_name})"
-        say(WORDS[field, value] + other)
-    say(f"preprocessing: {in_words(model.preprocessing)}")
-    say(f"outputs: {len(model.classes)}, {model.classes[0]} to {model.classes[-1]}")
+        print_line(WORDS[field, value] + other)
+    print_line(f"preprocessing: {in_words(model.preprocessing)}")
+    print_line(f"outputs: {len(model.classes)}, {model.classes[0]} to {model.classes[-1]}")
     if model.folded:
-        say("batch norm: folded into the convolutions; only frozen is right when fine-tuning")
+        print_line(
+            "batch norm: folded into the convolutions; only frozen is right when fine-tuning"
+        )
 
 
 def check_new(out: Path, suffixes: Sequence[str]) -> None:
@@ -81,10 +83,10 @@ def check_new(out: Path, suffixes: Sequence[str]) -> None:
 
 def read_names(file: Path) -> list[tuple[str, str]]:
     """(id, name) of each output; in a .txt the names are the ids."""
-    from reslab.data.class_names import read_classes
+    from reslab.data.class_names import read_class_list
 
     if file.suffix != ".txt":
-        return read_classes(file)
+        return read_class_list(file)
     try:
         names = [line.strip() for line in file.read_text("utf-8-sig").splitlines()]
     except OSError as error:
@@ -115,14 +117,14 @@ def named_by(file: Path, model: "Model") -> "Model":
 
 def named(imported: "Imported") -> "Model":
     """The model with CIFAR-10's names for its outputs, where its layout says so."""
-    from reslab.data.cifar10 import CLASSES
+    from reslab.data.cifar10 import CIFAR10_CLASSES
     from reslab.models.convert.layouts import AKAMASTER
 
     model = imported.model
     outputs = len(model.classes)
-    if imported.layout is AKAMASTER and outputs == len(CLASSES):
-        return replace(model, classes=CLASSES)
-    complain(f"the {outputs} outputs are called 0 to {outputs - 1}; --classes FILE names them")
+    if imported.layout is AKAMASTER and outputs == len(CIFAR10_CLASSES):
+        return replace(model, classes=CIFAR10_CLASSES)
+    warn(f"the {outputs} outputs are called 0 to {outputs - 1}; --classes FILE names them")
     return model
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reslab.cli.console import complain, counting, printable, say, say_json
+from reslab.cli.console import counting, print_json, print_line, printable, warn
 
 if TYPE_CHECKING:
     from reslab.data.shards.writer import Packed, Packing
@@ -39,34 +39,34 @@ def pack(
     Bytes are copied as they are, except of pictures that --shorter-side reduces. Parts stay parts.
     Pictures that do not decode are named and left out.
     """
-    from reslab.data.folder import open_parts
-    from reslab.data.shards.writer import QUALITY, SHARD_SIZE, Packing
-    from reslab.data.shards.writer import pack as pack_sets
+    from reslab.data.folder import open_folder_parts
+    from reslab.data.shards.writer import JPEG_QUALITY, SHARD_SIZE, Packing
+    from reslab.data.shards.writer import pack_sets as pack_sets
 
     if quality and not shorter_side:
         raise ValueError("--quality is that of reduced pictures: give --shorter-side too")
     if out.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{out} lies in {folder}, where it would become a class; name another")
-    packing = Packing(shorter_side, quality or QUALITY, shard_size or SHARD_SIZE)
+    packing = Packing(shorter_side, quality or JPEG_QUALITY, shard_size or SHARD_SIZE)
     with stopped_by_signals() as seen:
         try:
-            parts = open_parts(folder)
+            parts = open_folder_parts(folder)
             with counting(sum(map(len, parts.values())), "pictures") as tell:
                 packed = pack_sets(
                     parts, out, packing, lambda bad: tell(f"{bad}; left out" if bad else None)
                 )
         except KeyboardInterrupt:
-            complain(f"stopped; nothing of it is left in {out}")
+            warn(f"stopped; nothing of it is left in {out}")
             return 128 + seen[0]
     if as_json:
-        say_json({"out": str(out), "parts": [asdict(part) for part in packed]})
+        print_json({"out": str(out), "parts": [asdict(part) for part in packed]})
         return 0
     for part in packed:
-        say(f"{printable(part.name)}: {summary(part, packing)}")
+        print_line(f"{printable(part.name)}: {packed_summary(part, packing)}")
     return 0
 
 
-def summary(part: "Packed", packing: "Packing") -> str:
+def packed_summary(part: "Packed", packing: "Packing") -> str:
     """What became of a set, in a line."""
     line = (
         f"{part.pictures:,} pictures of {part.classes:,} classes in {part.shards:,} "
@@ -99,7 +99,7 @@ def stopped_by_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def scenes(
+def write_scenes_command(
     out: Annotated[Path, typer.Argument(help="A new folder for the pictures and their boxes.")],
     train: Annotated[int, typer.Option(min=1, help="Scenes to train on.")] = 4000,
     test: Annotated[int, typer.Option(min=1, help="Scenes to test on.")] = 500,
@@ -117,4 +117,6 @@ def scenes(
     sets = digit_scenes(train=train, test=test, seed=seed)
     with counting(train + test, "scenes") as hear:
         write_scenes(out, sets, hear)
-    say(f"{train:,} scenes to train on and {test:,} to test on, boxes in {out / 'annotations'}")
+    print_line(
+        f"{train:,} scenes to train on and {test:,} to test on, boxes in {out / 'annotations'}"
+    )

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reslab.cli.console import clock, complain, say, say_json, speed
+from reslab.cli.console import clock, print_json, print_line, speed, warn
 from reslab.cli.train import DATA_HELP
 
 if TYPE_CHECKING:
-    from reslab.data.location import Place
+    from reslab.data.location import Location
     from reslab.detection.initial import Weights
     from reslab.recipes import AnyRecipe
-    from reslab.training.probe import Probe, Probed
+    from reslab.training.probe import Probe, ProbeTarget
     from reslab.training.recipe import RunRecipe
 
 
@@ -39,54 +39,54 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
     """Say what a run would cost here: speed, memory, hours, what limits it; nothing is written."""
-    from reslab.data.location import place_of
+    from reslab.data.location import parse_location
     from reslab.detection.initial import load_weights
     from reslab.recipes import any_recipe
     from reslab.training.probe import probe
 
-    place = place_of(data) if data else None
+    place = parse_location(data) if data else None
     given = load_weights(weights) if weights else None
     chosen = any_recipe(name, data=place, weights=given).with_changes(changes or [])
-    with ready(chosen, place, given) as run:
+    with setup_for_plan(chosen, place, given) as run:
         found = probe(run, iterations)
-    facts = facts_of(run, found)
+    facts = plan_facts(run, found)
     if as_json:
-        say_json(facts)
+        print_json(facts)
         return
-    say(as_text(facts, found))
-    say(rate_curve(chosen))
+    print_line(plan_as_text(facts, found))
+    print_line(rate_curve(chosen))
 
 
 @contextmanager
-def ready(
-    recipe: "AnyRecipe", data: "Place | None", weights: "Weights | None"
-) -> "Iterator[Probed]":
+def setup_for_plan(
+    recipe: "AnyRecipe", data: "Location | None", weights: "Weights | None"
+) -> "Iterator[ProbeTarget]":
     """The run of a recipe, its data and its network there, nothing written."""
     from reslab.detection.recipe import DetectionRecipe
-    from reslab.detection.setup import prepare_detector
+    from reslab.detection.setup import setup_detector
     from reslab.detection.task import detector_probed
     from reslab.models.model_file import Model
-    from reslab.runtime.device import open_world
-    from reslab.training.origin import Origin
+    from reslab.runtime.device import setup_device
+    from reslab.training.origin import InitialState
     from reslab.training.probe import classification_probed
-    from reslab.training.setup import prepare
+    from reslab.training.setup import setup_classification
 
-    world = open_world(recipe.precision)
+    world = setup_device(recipe.precision)
     if isinstance(recipe, DetectionRecipe):
-        with closing(prepare_detector(recipe, 1, data, world, weights, complain)) as it:
+        with closing(setup_detector(recipe, 1, data, world, weights, warn)) as it:
             yield detector_probed(it)
         return
     assert isinstance(weights, Model | None), "such a recipe was refused"
-    with closing(prepare(recipe, 1, data, world, Origin(weights), complain)) as it:
+    with closing(setup_classification(recipe, 1, data, world, InitialState(weights), warn)) as it:
         yield classification_probed(it)
 
 
-def facts_of(it: "Probed", found: "Probe") -> dict[str, Any]:
+def plan_facts(it: "ProbeTarget", found: "Probe") -> dict[str, Any]:
     """What is known of a run before it is made."""
     recipe = it.recipe
     return {
         "recipe": recipe.name,
-        "device": str(it.world.device),
+        "device": str(it.world.torch_device),
         "precision": it.world.precision,
         "pictures": it.pictures,
         "iterations": recipe.iterations,
@@ -105,7 +105,7 @@ def facts_of(it: "Probed", found: "Probe") -> dict[str, Any]:
     }
 
 
-def as_text(facts: dict[str, Any], found: "Probe") -> str:
+def plan_as_text(facts: dict[str, Any], found: "Probe") -> str:
     """The same for people."""
     lines = [
         f"{facts['recipe']} on {facts['device']}, {facts['precision']}",
@@ -129,7 +129,7 @@ def rate_curve(recipe: "RunRecipe") -> str:
     """The learning rate over the iterations, drawn in characters; in words what listens."""
     lines = []
     if recipe.drops:
-        lines.append(drawn(recipe))
+        lines.append(draw_rate(recipe))
     if recipe.warmup:
         warmup = recipe.warmup
         lines.append(
@@ -146,7 +146,7 @@ def rate_curve(recipe: "RunRecipe") -> str:
     return "\n".join(lines)
 
 
-def drawn(recipe: "RunRecipe") -> str:
+def draw_rate(recipe: "RunRecipe") -> str:
     """The rate between its drops, after any warm-up."""
     import plotext
 

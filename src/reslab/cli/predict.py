@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reslab.cli.chosen import computing_in
-from reslab.cli.console import complain, say
-from reslab.cli.files import STDIN, files_of, print_json, reason, width_of
+from reslab.cli.console import print_line, warn
+from reslab.cli.files import STDIN, files_of, print_json_list, reason, width_of
 
 if TYPE_CHECKING:
-    from reslab.data.decode import BadPicture
+    from reslab.data.decode import BadImage
     from reslab.evaluation.predict import Prediction
 
-    Answer = list[Prediction] | BadPicture
+    Answer = list[Prediction] | BadImage
 
 
 TOP = 5
@@ -43,17 +43,17 @@ def predict(
     The model file says how a picture is prepared. A file that is bad is named on standard error
     and the others go on; the exit status is then 1.
     """
-    from reslab.data.decode import BadPicture
+    from reslab.data.decode import BadImage
     from reslab.evaluation.predict import Predictor
-    from reslab.models.model_file import load
-    from reslab.runtime.device import open_world
+    from reslab.models.model_file import load_model
+    from reslab.runtime.device import setup_device
 
     given, unlike = files_of(pictures)
     files = [it.file for it in given]
-    chosen = computing_in(precision, load(model))
-    predictor = Predictor(chosen.to(open_world("fp32").device))
+    chosen = computing_in(precision, load_model(model))
+    predictor = Predictor(chosen.to(setup_device("fp32").torch_device))
     if unlike:
-        complain(f"{unlike} other files in folders are no pictures by their names, left out")
+        warn(f"{unlike} other files in folders are no pictures by their names, left out")
     alone = len(files) == 1
     count = top or (TOP if alone or as_json else 1)
     sources = (sys.stdin.buffer.read() if file == STDIN else file for file in files)
@@ -63,17 +63,17 @@ def predict(
     def good() -> "Iterator[tuple[str, Answer]]":
         nonlocal bad
         for file, answer in answers:
-            if isinstance(answer, BadPicture):
+            if isinstance(answer, BadImage):
                 bad += 1
-                complain(f"{file}: {reason(file, answer)}")
+                warn(f"{file}: {reason(file, answer)}")
             yield file, answer
 
     if as_json:
-        print_json(good(), entry)
+        print_json_list(good(), predictions_entry)
     elif alone or top:
         print_blocks(good())
     else:
-        print_lines(good(), width=width_of(files))
+        print_predictions(good(), width=width_of(files))
     return 1 if bad else 0
 
 
@@ -81,19 +81,19 @@ def print_blocks(answers: "Iterator[tuple[str, Answer]]") -> None:
     """A block of several classes for each picture."""
     for file, answer in answers:
         if isinstance(answer, list):
-            say("\n".join([file, *(f"  {prediction}" for prediction in answer)]))
+            print_line("\n".join([file, *(f"  {prediction}" for prediction in answer)]))
             sys.stdout.flush()
 
 
-def print_lines(answers: "Iterator[tuple[str, Answer]]", width: int) -> None:
+def print_predictions(answers: "Iterator[tuple[str, Answer]]", width: int) -> None:
     """A line for each picture, as it comes."""
     for file, answer in answers:
         if isinstance(answer, list):
-            say(f"{file:{width}}  {answer[0]}")
+            print_line(f"{file:{width}}  {answer[0]}")
             sys.stdout.flush()  # to a pipe too
 
 
-def entry(file: str, answer: "Answer") -> dict[str, object]:
+def predictions_entry(file: str, answer: "Answer") -> dict[str, object]:
     """One picture in JSON."""
     if isinstance(answer, list):
         names = [asdict(prediction) for prediction in answer]

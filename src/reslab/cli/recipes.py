@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from reslab.cli.console import on_screen, say, say_json
+from reslab.cli.console import print_json, print_line, print_table
 
 
 def recipes(
@@ -23,17 +23,17 @@ def recipes(
         detectors,
         network_of,
         own_detector_names,
-        own_names,
+        own_recipe_names,
     )
 
     if name is not None:
         given = load_weights(weights) if weights else None
         fields = any_recipe(name, data=data, weights=given).model_dump(mode="json")
-        say_json(fields) if as_json else say(as_text(fields))
+        print_json(fields) if as_json else print_line(as_text(fields))
         return
     found = [*catalogue().values(), *detectors().values()]
     if as_json:
-        say_json([it.model_dump(mode="json") for it in found])
+        print_json([it.model_dump(mode="json") for it in found])
         return
     rows = [
         [
@@ -45,9 +45,9 @@ def recipes(
         ]
         for it in found
     ]
-    on_screen("recipe", "iterations", "batch size", "warm-up", "shortcut", rows=rows)
-    own = [*own_names(), *own_detector_names()]
-    say(
+    print_table("recipe", "iterations", "batch size", "warm-up", "shortcut", rows=rows)
+    own = [*own_recipe_names(), *own_detector_names()]
+    print_line(
         f"and, from the pictures in a folder of your own (`reslab recipes {own[0]} --data "
         f"FOLDER`): {', '.join(own)}"
     )
@@ -75,10 +75,10 @@ def models(
 
     found = complexities(all_models())
     if as_json:
-        say_json([asdict(complexity) for complexity in found])
+        print_json([asdict(complexity) for complexity in found])
         return
     rows = [
         [c.name, str(c.depth), f"{c.parameters:,}", f"{c.multiply_adds / 1e6:,.1f} M"]
         for c in found
     ]
-    on_screen("network", "depth", "parameters", "multiply-adds", rows=rows)
+    print_table("network", "depth", "parameters", "multiply-adds", rows=rows)

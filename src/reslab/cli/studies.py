@@ -36,18 +36,18 @@ def study_by_depths(
 ) -> Study:
     """Classifiers beside each other."""
     from reslab.data.builtin import open_sets, set_named
-    from reslab.studies.experiments import experiment, plan
+    from reslab.studies.experiments import experiment, plan_runs
     from reslab.studies.page.classifiers import write_report
-    from reslab.studies.records import read_record
+    from reslab.studies.records import read_classifier
 
     it = experiment(name, parse_depths(depths))
     chosen = set_named(on)
     folder = out or Path("studies") / f"{name}-{on}"
-    planned = plan(it, chosen, folder, iterations=iterations, seeds=seeds)
+    planned = plan_runs(it, chosen, folder, iterations=iterations, seeds=seeds)
     open_sets(chosen, data)  # a missing set is told of here, once, not by every run
 
     def write() -> "tuple[Path, Sequence[Record]]":
-        records = [read_record(run.folder) for run in planned]
+        records = [read_classifier(run.folder) for run in planned]
         return write_report(records, folder, it.title, it.question), records
 
     return Study(folder, planned, write)
@@ -55,18 +55,18 @@ def study_by_depths(
 
 def detection_study(out: Path | None, iterations: int | None, seeds: int) -> Study:
     """A classifier, then detectors on its trunk and on an untrained one."""
-    from reslab.detection.average_precision.measure import authors_code
+    from reslab.detection.average_precision.measure import import_pycocotools
     from reslab.studies.detection import read_detector
     from reslab.studies.experiments import plan_detection
     from reslab.studies.page.detectors import QUESTION, TITLE, write_detectors
-    from reslab.studies.records import read_record
+    from reslab.studies.records import read_classifier
 
-    authors_code()  # better missed now than by the second run
+    import_pycocotools()  # better missed now than by the second run
     folder = out or Path("studies") / "detection-digit-scenes"
     planned = plan_detection(folder, iterations=iterations, seeds=seeds)
 
     def write() -> "tuple[Path, Sequence[Record]]":
-        trunk = read_record(planned[0].folder)
+        trunk = read_classifier(planned[0].folder)
         # all seeds of one recipe, then those of the other
         places = sorted(planned[1:], key=lambda run: run.weights is None)
         records = [read_detector(run.folder) for run in places]

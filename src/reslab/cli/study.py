@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reslab.cli.console import complain, say, say_json, stopping, to_stderr
+from reslab.cli.console import print_json, print_line, stopping, to_stderr, warn
 from reslab.cli.studies import Study, detection_study, must_not_be_given, study_by_depths
 
 if TYPE_CHECKING:
-    from reslab.studies.execute import Tell
+    from reslab.studies.execute import RunCallback
     from reslab.studies.experiments import PlannedRun
 
 
@@ -49,12 +49,12 @@ def study(
 
     Runs that are finished are not run again, interrupted ones go on.
     """
-    from reslab.data.location import folder_of, place_of
+    from reslab.data.location import parse_location, to_folder
     from reslab.errors import unknown_name
 
     if cluster not in (None, "ray"):
         raise ValueError(unknown_name("cluster", cluster, ("ray",)))
-    folder = folder_of(place_of(data), "a study needs") if data else None
+    folder = to_folder(parse_location(data), "a study needs") if data else None
     if name == "responses":
         of_others = {"--on": on, "--depths": depths, "--iterations": iterations}
         must_not_be_given(name, of_others | {"--cluster": cluster})
@@ -73,30 +73,32 @@ def study(
         page, records = it.write()
     table = page.with_name("table.md")
     if as_json:
-        say_json({"report": str(page), "runs": [{"run": str(r.path), **r.result} for r in records]})
+        print_json(
+            {"report": str(page), "runs": [{"run": str(r.path), **r.result} for r in records]}
+        )
     else:
-        say(table.read_text())
-        say(f"report: {page}")
+        print_line(table.read_text())
+        print_line(f"report: {page}")
     return 0
 
 
 def carried_out(it: Study, data: Path | None, jobs: int, cluster: str | None) -> int:
     """Finish all runs; the exit status."""
     from reslab.runtime.threads import usable_cores
-    from reslab.studies.cluster import on_ray
-    from reslab.studies.execute import carry_out, here
+    from reslab.studies.cluster import launch_on_ray
+    from reslab.studies.execute import launch_here, run_all
 
     with ExitStack() as ending:
         if cluster:
-            launch, at_a_time = ending.enter_context(on_ray(data, jobs)), len(it.planned)
+            launch, at_a_time = ending.enter_context(launch_on_ray(data, jobs)), len(it.planned)
         else:
-            launch, at_a_time = here(data, max(usable_cores() // jobs, 1)), jobs
+            launch, at_a_time = launch_here(data, max(usable_cores() // jobs, 1)), jobs
         # Ray would end at once, and without the runs
         stop = ending.enter_context(stopping(begun=True))
         tell = ending.enter_context(study_display(it.planned))
-        signal = carry_out(it.planned, launch, jobs=at_a_time, tell=tell, stop=stop)
+        signal = run_all(it.planned, launch, jobs=at_a_time, tell=tell, stop=stop)
     if signal:
-        complain(f"stopped, every run saved; the same command goes on: {it.folder}")
+        warn(f"stopped, every run saved; the same command goes on: {it.folder}")
         return 128 + signal
     return 0
 
@@ -105,25 +107,25 @@ def study_responses(runs: Sequence[Path], data: Path | None, out: Path | None):
     """Fig. 7 of finished runs: the page, the records."""
     from reslab.analysis.responses import layer_responses
     from reslab.cli.chosen import test_set
-    from reslab.models.model_file import load
-    from reslab.runtime.device import open_world
+    from reslab.models.model_file import load_model
+    from reslab.runtime.device import setup_device
     from reslab.studies.page.classifiers import write_responses
-    from reslab.studies.records import read_record
+    from reslab.studies.records import read_classifier
 
     if not runs:
         raise ValueError("responses of which runs? `reslab study responses RUN...`")
-    world = open_world("fp32")
-    records = [read_record(run) for run in runs]
+    world = setup_device("fp32")
+    records = [read_classifier(run) for run in runs]
     responses = []
     for record in records:
-        complain(f"responses of {record.path}")
-        pictures = test_set(record.recipe.data, data, record.path).to(world.device)
-        responses.append(layer_responses(load(record.path).to(world.device), pictures))
+        warn(f"responses of {record.path}")
+        pictures = test_set(record.recipe.data, data, record.path).to(world.torch_device)
+        responses.append(layer_responses(load_model(record.path).to(world.torch_device), pictures))
     return write_responses(records, responses, out or Path("studies") / "responses"), records
 
 
 @contextmanager
-def study_display(planned: "Sequence[PlannedRun]") -> "Iterator[Tell]":
+def study_display(planned: "Sequence[PlannedRun]") -> "Iterator[RunCallback]":
     """A bar a run on a terminal; elsewhere a line when a run has ended."""
     total = {run: run.recipe.iterations for run in planned}
     if not sys.stderr.isatty():
@@ -171,17 +173,19 @@ def report(
     from reslab.studies.detection import read_detector
     from reslab.studies.page.classifiers import write_report
     from reslab.studies.page.detectors import write_detectors
-    from reslab.studies.records import read_record, task_of
+    from reslab.studies.records import read_classifier, task_of
 
     title, question = "Report", "What did these runs come to?"
     if task_of(runs) == "detection":
         records = [read_detector(run) for run in runs]
         page = write_detectors(records, out, title, question)
     else:
-        records = [read_record(run) for run in runs]
+        records = [read_classifier(run) for run in runs]
         page = write_report(records, out, title, question)
     if as_json:
-        say_json({"report": str(page), "runs": [{"run": str(r.path), **r.result} for r in records]})
+        print_json(
+            {"report": str(page), "runs": [{"run": str(r.path), **r.result} for r in records]}
+        )
     else:
-        say(page.with_name("table.md").read_text())
-        say(f"report: {page}")
+        print_line(page.with_name("table.md").read_text())
+        print_line(f"report: {page}")

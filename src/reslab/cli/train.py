@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reslab.cli.console import complain, precisions, say, say_json, stopping, training_display
+from reslab.cli.console import precisions, print_json, print_line, stopping, training_display, warn
 
 if TYPE_CHECKING:
-    from reslab.data.location import Place
+    from reslab.data.location import Location
     from reslab.recipes import AnyRecipe
 
 
@@ -48,14 +48,14 @@ def train(
     """
 
     def work() -> int:
-        from reslab.data.location import place_of
+        from reslab.data.location import parse_location
         from reslab.detection.initial import load_weights
         from reslab.recipes import any_recipe
 
-        place = place_of(data) if data else None
+        place = parse_location(data) if data else None
         given = load_weights(weights) if weights else None
         chosen = any_recipe(recipe, data=place, weights=given).with_changes(changes or [])
-        return carry_out(chosen, out, seed, place, weights, as_json)
+        return run_training(chosen, out, seed, place, weights, as_json)
 
     return by_processes(processes, work)
 
@@ -71,15 +71,15 @@ def resume(
     """Go on with an interrupted run from its last checkpoint, to the same bits."""
 
     def work() -> int:
-        from reslab.data.location import place_of
+        from reslab.data.location import parse_location
         from reslab.recipes import recipe_in
         from reslab.training.folder import RunFolder
 
         folder = RunFolder.open(run)
         begun = folder.environment()
         known = data or begun["data"]
-        place = place_of(known) if known else None
-        return carry_out(recipe_in(folder), run, begun["seed"], place, None, as_json)
+        place = parse_location(known) if known else None
+        return run_training(recipe_in(folder), run, begun["seed"], place, None, as_json)
 
     return by_processes(processes, work)
 
@@ -87,7 +87,7 @@ def resume(
 def by_processes(count: int, work: Callable[[], int]) -> int:
     """Do `work` in this process, one of several if a launcher started it so, or start several of
     this command; the exit status."""
-    from reslab.runtime.distributed import Ended, one_voice
+    from reslab.runtime.distributed import PeerFailed, fail_together
     from reslab.runtime.launch import launch, this_command
 
     if count > 1 and "RANK" in os.environ:
@@ -99,17 +99,17 @@ def by_processes(count: int, work: Callable[[], int]) -> int:
         from reslab.runtime.threads import usable_cores
 
         threads = max(usable_cores() // count, 1)
-        return launch(this_command("--processes"), count, threads, complain)
+        return launch(this_command("--processes"), count, threads, warn)
     try:
-        with one_voice(status_of) as processes:
+        with fail_together(failure_status) as processes:
             if not processes.first:
                 warnings.simplefilter("ignore")  # the first has the same ones
             return work()
-    except Ended as ended:
+    except PeerFailed as ended:
         return ended.status
 
 
-def status_of(error: BaseException) -> int:
+def failure_status(error: BaseException) -> int:
     """The exit status that `reslab.cli` gives to a failure."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
@@ -118,11 +118,11 @@ def status_of(error: BaseException) -> int:
     return 2 if isinstance(error, ValueError) else 1
 
 
-def carry_out(
+def run_training(
     recipe: "AnyRecipe",
     out: Path,
     seed: int,
-    data: "Place | None",
+    data: "Location | None",
     weights: Path | None,
     as_json: bool,
 ) -> int:
@@ -135,11 +135,11 @@ def carry_out(
     first = join_processes().first
     display = training_display(recipe.iterations) if first else nullcontext(silent)
     try:
-        with stopping(complain if first else silent) as stop, display as tell:
+        with stopping(warn if first else silent) as stop, display as tell:
             result = trained(out, seed=seed, data=data, weights=weights, tell=tell, stop=stop)
     except Interrupted as interrupted:
         if first:
-            complain(str(interrupted))
+            warn(str(interrupted))
         return 128 + interrupted.signal
     except OSError as error:
         saved = out / "checkpoints"
@@ -150,7 +150,7 @@ def carry_out(
             ) from error
         raise
     if first:
-        say_json(result) if as_json else say(summary(result, out))
+        print_json(result) if as_json else print_line(training_summary(result, out))
     return 0
 
 
@@ -165,7 +165,7 @@ def trainer_of(recipe: "AnyRecipe") -> partial[dict[str, Any]]:
     return partial(train, recipe)
 
 
-def summary(result: dict[str, Any], out: Path) -> str:
+def training_summary(result: dict[str, Any], out: Path) -> str:
     """The result in a few lines."""
     lines = [line_of_report(report) for report in result["evaluation"]]
     lines.append(f"training error {result['train_error']:.2f} %  (last epoch, augmented)")

@@ -148,11 +148,11 @@ def _between(low: float, high: float, draw: float) -> float:
     return low + (high - low) * draw
 
 
-WHOLE = slice(None)  # of a mini-batch
+WHOLE_BATCH = slice(None)  # of a mini-batch
 
 
 def pad_and_crop(
-    images: Tensor, pad: int, rng: Generator, size: int | None = None, part: slice = WHOLE
+    images: Tensor, pad: int, rng: Generator, size: int | None = None, part: slice = WHOLE_BATCH
 ) -> Tensor:
     """Zeros on all sides, then a crop of the old size at one of (2 pad + 1)^2 offsets (Sec. 4.2).
 
@@ -172,7 +172,7 @@ def pad_and_crop(
 
 
 def random_flip(
-    images: Tensor, rng: Generator, size: int | None = None, part: slice = WHOLE
+    images: Tensor, rng: Generator, size: int | None = None, part: slice = WHOLE_BATCH
 ) -> Tensor:
     """Each picture mirrored with probability one half, [B, C, H, W] -> [B, C, H, W]; see above."""
     heads = torch.rand(size or len(images), 1, 1, 1, generator=rng)[part] < 0.5

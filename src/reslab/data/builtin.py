@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from reslab.data.cifar10 import load_cifar10
-from reslab.data.datasets import ImageSet, Sets
-from reslab.data.location import Place, folder_of
+from reslab.data.datasets import ImagesInMemory, MemorySplits
+from reslab.data.location import Location, to_folder
 from reslab.errors import unknown_name
 
 SetName = Literal["digits", "cifar10"]
@@ -22,21 +22,21 @@ def set_named(name: str) -> SetName:
     raise ValueError(unknown_name("set", name, get_args(SetName)))
 
 
-def open_sets(name: SetName, folder: Place | None = None) -> Sets:
+def open_sets(name: SetName, folder: Location | None = None) -> MemorySplits:
     """The training and test pictures of a named set; digits come by themselves."""
     if name == "cifar10":
-        return load_cifar10(folder_of(folder, "cifar10 needs") if folder else None)
+        return load_cifar10(to_folder(folder, "cifar10 needs") if folder else None)
     if folder is not None:
         raise ValueError(f"--data {folder}: digits come with reslab and need no folder")
     return load_digits()
 
 
-SIDE = 16  # two halvings leave the 4x4 that global average pooling wants
-TEST = 360
+DIGIT_SIDE = 16  # two halvings leave the 4x4 that global average pooling wants
+TEST_DIGITS = 360
 BRIGHTEST = 16  # the ink of one original pixel is counted from 0 to 16
 
 
-def load_digits() -> Sets:
+def load_digits() -> MemorySplits:
     """1,437 digits to train on and 360 to test, [3, 16, 16] with three equal channels."""
     from sklearn.datasets import load_digits as load_originals
 
@@ -44,13 +44,17 @@ def load_digits() -> Sets:
     pictures = np.stack([enlarge(row.reshape(8, 8)) for row in originals])
     images = torch.from_numpy(pictures)[:, None].repeat(1, 3, 1, 1)
     classes = tuple(str(digit) for digit in range(10))
-    whole = ImageSet("digits", images, torch.from_numpy(labels).long(), classes)
+    whole = ImagesInMemory("digits", images, torch.from_numpy(labels).long(), classes)
     # RandomState's stream is frozen by numpy: the split is the same everywhere, always
     order = torch.from_numpy(np.random.RandomState(0).permutation(len(whole)))
-    return Sets(whole.take("train", order[TEST:]), whole.take("test", order[:TEST]))
+    return MemorySplits(
+        whole.take("train", order[TEST_DIGITS:]), whole.take("test", order[:TEST_DIGITS])
+    )
 
 
 def enlarge(ink: np.ndarray) -> np.ndarray:
     """One digit, [8, 8] of 0 to 16 -> [16, 16] of 0 to 255, bilinear."""
     grey = np.round(ink * 255 / BRIGHTEST).astype(np.uint8)
-    return np.asarray(Image.fromarray(grey).resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+    return np.asarray(
+        Image.fromarray(grey).resize((DIGIT_SIDE, DIGIT_SIDE), Image.Resampling.BILINEAR)
+    )

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from platformdirs import user_cache_path
 
-from reslab.data.datasets import ImageSet, Sets
+from reslab.data.datasets import ImagesInMemory, MemorySplits
 
 ARCHIVE = "cifar-10-python.tar.gz"
 ARCHIVE_MD5 = "c58f30108f718f92721af3b95e74349a"
@@ -29,27 +29,27 @@ PYTHON_MD5 = {
     "test_batch": "40351d587109b95175f43aff81a1287e",
 }
 BINARY_FILES = tuple(f"{name}.bin" for name in PYTHON_MD5)
-CLASSES = (
+CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
 PER_FILE, PIXELS = 10_000, 3 * 32 * 32
 
 
-def load_cifar10(folder: Path | None) -> Sets:
+def load_cifar10(folder: Path | None) -> MemorySplits:
     """50,000 pictures to train on and 10,000 to test, [3, 32, 32].
 
     `folder` is searched and nothing else; without one $RESLAB_DATA, then the user's cache, then
     the network. ValueError names the file that is missing or damaged, and what to do.
     """
-    found = find(folder) if folder else find_or_download()
+    found = find_batches(folder) if folder else find_or_download()
     if found.name == BINARY_FOLDER:
         parts = [read_binary(found / name) for name in BINARY_FILES]
     else:
         parts = [read_python(found / name, md5) for name, md5 in PYTHON_MD5.items()]
-    return Sets(joined("train", parts[:-1]), joined("test", parts[-1:]))
+    return MemorySplits(joined("train", parts[:-1]), joined("test", parts[-1:]))
 
 
-def find(folder: Path) -> Path:
+def find_batches(folder: Path) -> Path:
     """The folder of official batches in `folder`, or that folder itself."""
     if not folder.is_dir():
         raise ValueError(f"--data {folder}: no such folder")
@@ -67,7 +67,7 @@ def find_or_download() -> Path:
     """The official batches in $RESLAB_DATA or the user's cache, fetched if need be."""
     home = Path(os.environ.get("RESLAB_DATA") or user_cache_path("reslab") / "data")
     try:
-        return find(home)
+        return find_batches(home)
     except ValueError:
         return unpack(download(home))
 
@@ -93,7 +93,7 @@ def download(home: Path) -> Path:
 
 def unpack(archive: Path) -> Path:
     """The folder beside the archive, unpacked from it after a check of the whole archive."""
-    check(archive, archive.read_bytes(), ARCHIVE_MD5)
+    check_md5(archive, archive.read_bytes(), ARCHIVE_MD5)
     target = archive.parent / PYTHON_FOLDER
     with tempfile.TemporaryDirectory(dir=archive.parent) as beside:
         with tarfile.open(archive) as opened:
@@ -110,7 +110,7 @@ def read_python(file: Path, md5: str) -> tuple[np.ndarray, np.ndarray]:
     is the published one.
     """
     data = read(file)
-    check(file, data, md5)
+    check_md5(file, data, md5)
     batch = pickle.loads(data, encoding="bytes")
     return batch[b"data"], np.asarray(batch[b"labels"])
 
@@ -125,7 +125,7 @@ def read_binary(file: Path) -> tuple[np.ndarray, np.ndarray]:
         )
     rows = np.frombuffer(data, np.uint8).reshape(PER_FILE, 1 + PIXELS)
     labels = rows[:, 0].astype(np.int64)
-    if labels.max() >= len(CLASSES):
+    if labels.max() >= len(CIFAR10_CLASSES):
         raise ValueError(
             f"{file} has a label {labels.max()}, but there are 10 classes: copy it again"
         )
@@ -138,7 +138,7 @@ def read(file: Path) -> bytes:
     return file.read_bytes()
 
 
-def check(file: Path, data: bytes, md5: str) -> None:
+def check_md5(file: Path, data: bytes, md5: str) -> None:
     found = hashlib.md5(data, usedforsecurity=False).hexdigest()
     if found != md5:
         raise ValueError(
@@ -147,7 +147,9 @@ def check(file: Path, data: bytes, md5: str) -> None:
         )
 
 
-def joined(name: str, parts: list[tuple[np.ndarray, np.ndarray]]) -> ImageSet:
+def joined(name: str, parts: list[tuple[np.ndarray, np.ndarray]]) -> ImagesInMemory:
     images = np.concatenate([images for images, _ in parts]).reshape(-1, 3, 32, 32)
     labels = np.concatenate([labels for _, labels in parts])
-    return ImageSet(name, torch.from_numpy(images), torch.from_numpy(labels).long(), CLASSES)
+    return ImagesInMemory(
+        name, torch.from_numpy(images), torch.from_numpy(labels).long(), CIFAR10_CLASSES
+    )

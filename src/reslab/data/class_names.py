@@ -10,13 +10,13 @@ from typing import TextIO
 import torch
 from torch import Tensor
 
-from reslab.data.datasets import PictureSet
-from reslab.data.location import Place
+from reslab.data.datasets import EncodedImages
+from reslab.data.location import Location
 
 HEADERS = (["index", "wnid", "name"], ["index", "id", "name"])
 
 
-def read_classes(path: Path) -> list[tuple[str, str]]:
+def read_class_list(path: Path) -> list[tuple[str, str]]:
     """(id, name) of each class in the order of the outputs; ValueError names the line."""
     try:
         # Excel writes a byte-order mark; it is not part of the first column's name
@@ -59,9 +59,9 @@ def _numbered_rows(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
         raise ValueError(f"{path}:{reader.line_num}: {error}") from None
 
 
-def arranged(pictures: PictureSet, root: Place, names: Path) -> PictureSet:
+def arrange_classes(pictures: EncodedImages, root: Location, names: Path) -> EncodedImages:
     """In the order and with the names of a file of classes; those without pictures fall away."""
-    listed = dict(read_classes(names))
+    listed = dict(read_class_list(names))
     for name in pictures.ids:
         if name not in listed:
             near = get_close_matches(name, listed, n=1, cutoff=0)[0]
@@ -76,7 +76,9 @@ def arranged(pictures: PictureSet, root: Place, names: Path) -> PictureSet:
     )
 
 
-def with_ids_of(train: PictureSet, test: PictureSet, train_root: Place, root: Place) -> PictureSet:
+def align_labels(
+    train: EncodedImages, test: EncodedImages, train_root: Location, root: Location
+) -> EncodedImages:
     """The labels of `test` as indices into the classes of `train`."""
     for name in test.ids:
         if name not in train.ids:
@@ -87,6 +89,6 @@ def with_ids_of(train: PictureSet, test: PictureSet, train_root: Place, root: Pl
     return replace(test, labels=labels, classes=train.classes, ids=train.ids)
 
 
-def _relabelled(pictures: PictureSet, ids: tuple[str, ...]) -> Tensor:
+def _relabelled(pictures: EncodedImages, ids: tuple[str, ...]) -> Tensor:
     places = {name: place for place, name in enumerate(ids)}
     return torch.tensor([places[name] for name in pictures.ids])[pictures.labels]

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reslab.data.decode import decode
+from reslab.data.decode import decode_image
 
 
 @dataclass(frozen=True)
-class ImageSet:
+class ImagesInMemory:
     """Pictures of one size with their labels, as bytes."""
 
     name: str
@@ -24,22 +24,22 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def to(self, device: torch.device) -> "ImageSet":
+    def to(self, device: torch.device) -> "ImagesInMemory":
         """The same set in the memory of a device."""
         images, labels = self.images.to(device), self.labels.to(device)
-        return ImageSet(self.name, images, labels, self.classes)
+        return ImagesInMemory(self.name, images, labels, self.classes)
 
-    def take(self, name: str, indices: Tensor) -> "ImageSet":
+    def take(self, name: str, indices: Tensor) -> "ImagesInMemory":
         """The pictures at `indices` as a set of its own."""
-        return ImageSet(name, self.images[indices], self.labels[indices], self.classes)
+        return ImagesInMemory(name, self.images[indices], self.labels[indices], self.classes)
 
 
 @dataclass(frozen=True)
-class Sets:
+class MemorySplits:
     """What one data set offers: its training pictures and its test."""
 
-    train: ImageSet
-    test: ImageSet
+    train: ImagesInMemory
+    test: ImagesInMemory
 
 
 class Part(Protocol):
@@ -53,10 +53,10 @@ class Part(Protocol):
     def take(self, name: str, indices: Tensor) -> Self: ...
 
 
-AnySet = TypeVar("AnySet", bound=Part)
+AnySubset = TypeVar("AnySubset", bound=Part)
 
 
-def hold_out(train: AnySet, count: int) -> tuple[AnySet, AnySet]:
+def hold_out(train: AnySubset, count: int) -> tuple[AnySubset, AnySubset]:
     """`train` without `count` pictures, and those pictures: always the same ones (Sec. 4.2)."""
     if not 0 < count < len(train):
         raise ValueError(f"held_out={count}: {train.name} has {len(train)} training pictures")
@@ -74,7 +74,7 @@ EXPECTED = 512  # pictures that a set hears of before they are read
 
 
 @dataclass(frozen=True)
-class PictureSet:
+class EncodedImages:
     """Encoded pictures of any size and format; nothing of them is in memory."""
 
     name: str  # "train", "validation", or what its folder is called
@@ -89,14 +89,14 @@ class PictureSet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def take(self, name: str, indices: Tensor) -> "PictureSet":
+    def take(self, name: str, indices: Tensor) -> "EncodedImages":
         """The pictures at `indices` as a set of its own."""
         files = [self.files[index] for index in indices.tolist()]
         return replace(self, name=name, files=files, labels=self.labels[indices])
 
-    def picture(self, index: int) -> np.ndarray:
+    def image(self, index: int) -> np.ndarray:
         """RGB bytes [H, W, 3]; BadPicture says which file is bad, and why."""
-        return decode(self.read(self.files[index]), self.files[index])
+        return decode_image(self.read(self.files[index]), self.files[index])
 
     def announced(self, indices: Iterable[int]) -> Iterator[int]:
         """The same indices; the set hears of each some time before it is taken."""

@@ -26,7 +26,7 @@ FORMATS = {
     ".jpg": "jpeg", ".jpeg": "jpeg", ".jpe": "jpeg", ".png": "png", ".webp": "webp",
     ".gif": "gif", ".bmp": "bmp", ".tif": "tiff", ".tiff": "tiff",
 }  # fmt: skip
-SUFFIXES = tuple(FORMATS)
+IMAGE_SUFFIXES = tuple(FORMATS)
 
 # 256 MiB as RGB. Also where Pillow would begin to warn, so that it never does.
 MAX_PIXELS = 2**28 // 3
@@ -50,15 +50,15 @@ DAMAGE = re.compile(
 _one_at_a_time = threading.Lock()
 
 
-class BadPicture(ValueError):
+class BadImage(ValueError):
     """A file that does not become a picture: `FILE: reason`."""
 
 
-class TooLarge(BadPicture):
+class TooLarge(BadImage):
     """More pixels than are read, by the header: nothing of it was decoded."""
 
 
-def decode(data: bytes, file: str) -> np.ndarray:
+def decode_image(data: bytes, file: str) -> np.ndarray:
     """RGB uint8 [H, W, 3], upright; `file` is what an error calls the picture."""
     kind = _kind(data, file)
     rgb = _decode_jpeg(data, file) if kind == "jpeg" else None
@@ -69,19 +69,19 @@ def decode(data: bytes, file: str) -> np.ndarray:
     return upright(rgb, turn)
 
 
-def size_of(data: bytes, file: str) -> tuple[int, int]:
+def image_size(data: bytes, file: str) -> tuple[int, int]:
     """(width, height) of the upright picture, from the header alone."""
     kind = _kind(data, file)
     if kind == "jpeg":
         found = _jpeg_header(data, file)
         if found is not None:
             width, height, _ = found
-            return turned(width, height, orientation(jpeg_exif(data)[0]))
-    with opened(data, kind, file) as (picture, turn):
-        return turned(*picture.size, turn)
+            return rotate(width, height, orientation(jpeg_exif(data)[0]))
+    with open_lazily(data, kind, file) as (picture, turn):
+        return rotate(*picture.size, turn)
 
 
-def format_of(data: bytes) -> str | None:
+def image_format(data: bytes) -> str | None:
     """The format by its signature: jpeg, png, webp, gif, bmp, tiff, or None."""
     if data.startswith(b"\xff\xd8\xff"):
         return "jpeg"
@@ -99,18 +99,18 @@ def format_of(data: bytes) -> str | None:
 
 
 def _kind(data: bytes, file: str) -> str:
-    kind = format_of(data)
+    kind = image_format(data)
     if kind is not None:
         return kind
     if not data:
-        raise BadPicture(f"{file}: the file is empty")
+        raise BadImage(f"{file}: the file is empty")
     if not any(data):
-        raise BadPicture(f"{file}: nothing but zero bytes")
+        raise BadImage(f"{file}: nothing but zero bytes")
     if data[4:8] == b"ftyp":
-        raise BadPicture(f"{file}: HEIC, AVIF or video; save it as JPEG or PNG")
+        raise BadImage(f"{file}: HEIC, AVIF or video; save it as JPEG or PNG")
     if data.lstrip()[:1] == b"<":
-        raise BadPicture(f"{file}: a web page or SVG, not a photograph")
-    raise BadPicture(f"{file}: not a picture (known are {', '.join(READERS)})")
+        raise BadImage(f"{file}: a web page or SVG, not a photograph")
+    raise BadImage(f"{file}: not a picture (known are {', '.join(READERS)})")
 
 
 def _check_size(width: int, height: int, file: str) -> None:
@@ -142,12 +142,12 @@ def _decode_jpeg(data: bytes, file: str) -> np.ndarray | None:
     except (ValueError, MemoryError) as error:
         reason = str(error)
         if DAMAGE.search(reason):
-            raise BadPicture(f"{file}: truncated or damaged JPEG ({reason})") from None
+            raise BadImage(f"{file}: truncated or damaged JPEG ({reason})") from None
         return None
 
 
 @contextmanager
-def opened(data: bytes, kind: str, file: str) -> Iterator[tuple[ImageFile.ImageFile, int]]:
+def open_lazily(data: bytes, kind: str, file: str) -> Iterator[tuple[ImageFile.ImageFile, int]]:
     """A picture by its header, not decoded yet, and the orientation that is still to be applied."""
     with _silence() if _may_warn(data, kind) else nullcontext():
         try:
@@ -160,7 +160,7 @@ def opened(data: bytes, kind: str, file: str) -> Iterator[tuple[ImageFile.ImageF
             if kind in ("png", "webp"):
                 exif = picture.info.get("exif", b"")
             yield picture, orientation(exif)  # a TIFF is turned by its reader
-        except BadPicture:
+        except BadImage:
             raise
         except Image.DecompressionBombError:  # of a frame larger than its picture
             raise TooLarge(f"{file}: at most {MAX_PIXELS:,} pixels are read") from None
@@ -168,7 +168,7 @@ def opened(data: bytes, kind: str, file: str) -> Iterator[tuple[ImageFile.ImageF
             # Pillow's readers are Python over bytes of anybody's making, and raise what Python
             # does: OSError, SyntaxError, struct.error, KeyError, MemoryError, zlib.error, ...
             reason = str(error) or type(error).__name__
-            raise BadPicture(f"{file}: not readable as {kind.upper()} ({reason})") from None
+            raise BadImage(f"{file}: not readable as {kind.upper()} ({reason})") from None
 
 
 def _may_warn(data: bytes, kind: str) -> bool:
@@ -184,14 +184,14 @@ def _silence() -> Iterator[None]:
 
 
 def _decode_with_pillow(data: bytes, kind: str, file: str) -> tuple[np.ndarray, int]:
-    with opened(data, kind, file) as (picture, turn):
+    with open_lazily(data, kind, file) as (picture, turn):
         picture.load()
         if picture.mode in ("I", "F"):
-            raise BadPicture(f"{file}: 32-bit grey, which does not say what is black and white")
-        return rgb_of(picture), turn
+            raise BadImage(f"{file}: 32-bit grey, which does not say what is black and white")
+        return to_rgb(picture), turn
 
 
-def rgb_of(picture: Image.Image) -> np.ndarray:
+def to_rgb(picture: Image.Image) -> np.ndarray:
     """Any mode as [H, W, 3]. What is transparent shows white, as on a page: cut-outs are made
     for one, and the colours below are whatever the program that cut left there."""
     if picture.mode.startswith("I;16"):
@@ -239,7 +239,7 @@ def orientation(exif: bytes) -> int:
     return 1
 
 
-def turned(width: int, height: int, turn: int) -> tuple[int, int]:
+def rotate(width: int, height: int, turn: int) -> tuple[int, int]:
     return (height, width) if turn >= 5 else (width, height)
 
 
@@ -254,17 +254,17 @@ def upright(rgb: np.ndarray, turn: int) -> np.ndarray:
     return np.ascontiguousarray(rgb)
 
 
-Picture = str | Path | bytes | np.ndarray | Image.Image
+ImageInput = str | Path | bytes | np.ndarray | Image.Image
 
 BYTES = "the picture"  # what a picture without a file is called
 
 
-def name_of(picture: Picture) -> str:
+def image_name(picture: ImageInput) -> str:
     """What an error calls a picture."""
     return str(picture) if isinstance(picture, str | Path) else BYTES
 
 
-def pixels_of(picture: Picture) -> np.ndarray:
+def load_image(picture: ImageInput) -> np.ndarray:
     """RGB uint8 [H, W, 3] of whatever a picture comes as."""
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.shape[2:] != (3,) or not picture.size:
@@ -275,15 +275,15 @@ def pixels_of(picture: Picture) -> np.ndarray:
         return picture
     if isinstance(picture, Image.Image):
         if picture.mode in ("I", "F"):
-            raise BadPicture(f"{BYTES}: 32-bit grey, which does not say what is black and white")
+            raise BadImage(f"{BYTES}: 32-bit grey, which does not say what is black and white")
         try:
-            return rgb_of(ImageOps.exif_transpose(picture))
+            return to_rgb(ImageOps.exif_transpose(picture))
         except Exception as error:  # of a file that is read only now: see `decode.opened`
-            raise BadPicture(f"{BYTES}: {error or type(error).__name__}") from None
+            raise BadImage(f"{BYTES}: {error or type(error).__name__}") from None
     if isinstance(picture, bytes):
-        return decode(picture, BYTES)
+        return decode_image(picture, BYTES)
     try:
         data = Path(picture).read_bytes()
     except OSError as error:
-        raise BadPicture(f"{picture}: {(error.strerror or str(error)).lower()}") from None
-    return decode(data, str(picture))
+        raise BadImage(f"{picture}: {(error.strerror or str(error)).lower()}") from None
+    return decode_image(data, str(picture))

@@ -10,15 +10,15 @@ from stat import S_ISREG
 import torch
 from torch import Tensor
 
-from reslab.data.class_names import arranged, with_ids_of
-from reslab.data.datasets import PictureSet
-from reslab.data.decode import SUFFIXES, BadPicture
-from reslab.data.location import Place, Url
+from reslab.data.class_names import align_labels, arrange_classes
+from reslab.data.datasets import EncodedImages
+from reslab.data.decode import IMAGE_SUFFIXES, BadImage
+from reslab.data.location import Location, Url
 from reslab.data.shards.reader import is_packed, open_part, open_remote_part, remote_parts
 
 
 @dataclass(frozen=True)
-class Fault:
+class Problem:
     """Something wrong with the arrangement: a kind of `advice.ADVICE`, where, and more of it."""
 
     kind: str
@@ -26,18 +26,18 @@ class Fault:
     note: str = ""
 
 
-TRAIN = ("train", "training")
-TEST = ("val", "validation", "valid", "test")  # the first that is there
-CLASSES = "classes.csv"
+TRAIN_NAMES = ("train", "training")
+VALIDATION_NAMES = ("val", "validation", "valid", "test")  # the first that is there
+CLASS_LIST = "classes.csv"
 NO_CLASSES = ("__MACOSX", "@eaDir")  # left by archivers and file servers
 
 
 @dataclass(frozen=True)
-class PictureSets:
+class FolderSplits:
     """Labels of both parts are indices into the same classes."""
 
-    train: PictureSet
-    test: PictureSet
+    train: EncodedImages
+    test: EncodedImages
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class FolderReader:
             raise OSError("not a file but a device, a pipe or a socket")
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
-            raise BadPicture(f"{file}: cannot be read ({reason})") from None
+            raise BadImage(f"{file}: cannot be read ({reason})") from None
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -62,43 +62,43 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def open_pictures(
-    place: Place, *, validation: float = 0.2, seed: int = 0, names: Path | None = None
-) -> PictureSets:
+def open_folder(
+    place: Location, *, validation: float = 0.2, seed: int = 0, names: Path | None = None
+) -> FolderSplits:
     """The train and the validation part of a folder, or of each class the fraction `validation`
     drawn by `seed` where there are no parts. `names` takes the place of the folder's classes.csv.
     """
     train, test = find_parts(place)
     if test is not None and train is None:
-        raise ValueError(f"{place} has {test.name}/ and no {TRAIN[0]}/ beside it to train on")
+        raise ValueError(f"{place} has {test.name}/ and no {TRAIN_NAMES[0]}/ beside it to train on")
     whole = _open(train or place, place, names)
     if len(whole.ids) < 2:
         raise ValueError(_one_class(train or place, whole))
     if test is None:
-        return split(whole, validation, seed)
-    part = with_ids_of(whole, _open(test, place, names), train or place, test)
-    return PictureSets(replace(whole, name="train"), replace(part, name="validation"))
+        return split_validation(whole, validation, seed)
+    part = align_labels(whole, _open(test, place, names), train or place, test)
+    return FolderSplits(replace(whole, name="train"), replace(part, name="validation"))
 
 
-def open_all(place: Place, *, names: Path | None = None) -> PictureSet:
+def open_whole_folder(place: Location, *, names: Path | None = None) -> EncodedImages:
     """Every picture as one set: of a folder with parts its validation part."""
     train, test = find_parts(place)
     whole = _open(test or train or place, place, names)
     return replace(whole, name="validation") if test else whole
 
 
-def open_parts(folder: Path) -> dict[str, PictureSet]:
+def open_folder_parts(folder: Path) -> dict[str, EncodedImages]:
     """What there is, by where it belongs in a copy: "train" and "validation", or "." for a folder
     without parts."""
     train, test = find_parts(folder)
     if train and test:
-        sets = open_pictures(folder)
+        sets = open_folder(folder)
         return {"train": sets.train, "validation": sets.test}
     only = "train" if train else "validation" if test else "."
-    return {only: open_all(folder)}
+    return {only: open_whole_folder(folder)}
 
 
-def split(whole: PictureSet, validation: float, seed: int) -> PictureSets:
+def split_validation(whole: EncodedImages, validation: float, seed: int) -> FolderSplits:
     """Of each class the fraction `validation`, at least one picture and not all.
 
     Pictures are drawn by a hash of seed and name: a class's part does not depend on the other
@@ -119,7 +119,7 @@ def split(whole: PictureSet, validation: float, seed: int) -> PictureSets:
     for rows in _rows_by_class(whole.labels, counts):
         number = min(max(round(validation * len(rows)), 1), len(rows) - 1)
         held_out[sorted(rows.tolist(), key=ranks.__getitem__)[:number]] = True
-    return PictureSets(
+    return FolderSplits(
         whole.take("train", (~held_out).nonzero()[:, 0]),
         whole.take("validation", held_out.nonzero()[:, 0]),
     )
@@ -129,7 +129,7 @@ def _rows_by_class(labels: Tensor, counts: Tensor) -> tuple[Tensor, ...]:
     return labels.argsort(stable=True).split(counts.tolist())
 
 
-def find_parts(place: Place) -> tuple[Place | None, Place | None]:
+def find_parts(place: Location) -> tuple[Location | None, Location | None]:
     """Where the train and the validation part are. One alone among other subfolders is a class:
     a train is a thing to photograph."""
     if isinstance(place, Url):
@@ -137,8 +137,8 @@ def find_parts(place: Place) -> tuple[Place | None, Place | None]:
     if is_packed(place):
         return None, None
     found = {name.lower(): place / name for name in subfolders(place)}
-    train = next((found[name] for name in TRAIN if name in found), None)
-    test = next((found[name] for name in TEST if name in found), None)
+    train = next((found[name] for name in TRAIN_NAMES if name in found), None)
+    test = next((found[name] for name in VALIDATION_NAMES if name in found), None)
     part = train or test
     if train and test:
         return train, test
@@ -147,7 +147,7 @@ def find_parts(place: Place) -> tuple[Place | None, Place | None]:
     return None, None
 
 
-def _open(root: Place, place: Place, names: Path | None) -> PictureSet:
+def _open(root: Location, place: Location, names: Path | None) -> EncodedImages:
     """The pictures below `root`, which is `place` or a part of it."""
     if isinstance(root, Url):
         pictures = open_remote_part(root)
@@ -157,17 +157,17 @@ def _open(root: Place, place: Place, names: Path | None) -> PictureSet:
         pictures = _open_class_folders(root)
         assert isinstance(place, Path), "what it is a part of"
         names = names or class_list(root, place)
-    return arranged(pictures, root, names) if names else pictures
+    return arrange_classes(pictures, root, names) if names else pictures
 
 
 def class_list(root: Path, folder: Path) -> Path | None:
     """The file that gives the classes of `root` order and names, there or in the `folder` whose
     part it is."""
-    places = (root / CLASSES, folder / CLASSES)
+    places = (root / CLASS_LIST, folder / CLASS_LIST)
     return next((place for place in places if place.is_file()), None)
 
 
-def _open_class_folders(root: Path) -> PictureSet:
+def _open_class_folders(root: Path) -> EncodedImages:
     ids = subfolders(root)
     if not ids:
         raise ValueError(_no_classes(root))
@@ -175,15 +175,15 @@ def _open_class_folders(root: Path) -> PictureSet:
     counts = []
     for name in ids:
         below = files_below(root, name, list_folder)
-        pictures = sorted(file for file, _ in below if file.lower().endswith(SUFFIXES))
+        pictures = sorted(file for file, _ in below if file.lower().endswith(IMAGE_SUFFIXES))
         if not pictures:
             raise ValueError(
-                f"{root / name} holds no picture ({', '.join(SUFFIXES)}); remove it, or fill it"
+                f"{root / name} holds no picture ({', '.join(IMAGE_SUFFIXES)}); remove it, or fill it"
             )
         files += pictures
         counts.append(len(pictures))
     labels = torch.arange(len(ids)).repeat_interleave(torch.tensor(counts))
-    return PictureSet(root.resolve().name, files, labels, ids, ids, FolderReader(str(root)))
+    return EncodedImages(root.resolve().name, files, labels, ids, ids, FolderReader(str(root)))
 
 
 def list_folder(folder: Path) -> list[os.DirEntry[str]]:
@@ -230,7 +230,7 @@ def files_below(
                 folders.append(file)
 
 
-def _one_class(root: Place, pictures: PictureSet) -> str:
+def _one_class(root: Location, pictures: EncodedImages) -> str:
     inside = root / pictures.ids[0]
     line = f"{root} holds one class folder, {pictures.ids[0]!r}; a net needs at least two classes"
     folders = isinstance(inside, Path) and inside.is_dir() and subfolders(inside)

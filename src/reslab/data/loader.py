@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from reslab.data.augment import (
-    WHOLE,
+    WHOLE_BATCH,
     Components,
     ResizedCrop,
     ScaleCrop,
@@ -18,12 +18,18 @@ from reslab.data.augment import (
     pad_and_crop,
     random_flip,
 )
-from reslab.data.datasets import EXPECTED, ImageSet, PictureSet
-from reslab.data.decode import BadPicture
+from reslab.data.datasets import EXPECTED, EncodedImages, ImagesInMemory
+from reslab.data.decode import BadImage
 from reslab.data.resize import cut
-from reslab.data.sampler import AUGMENTATION, ORDER, Balanced, Shuffled, generator
-from reslab.runtime.device import Alone, Processes
-from reslab.runtime.threads import Ahead
+from reslab.data.sampler import (
+    AUGMENTATION,
+    ORDER,
+    ClassBalancedSampler,
+    ShuffleSampler,
+    make_generator,
+)
+from reslab.runtime.device import Processes, SingleProcess
+from reslab.runtime.threads import Prefetcher
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Batch:
     labels: Tensor  # int64 [B]
 
 
-class Batches:
+class InMemoryLoader:
     """Shuffled, augmented mini-batches of a set that lies in memory.
 
     The epochs' permutations follow each other without a seam: the last, partial batch of an epoch
@@ -43,7 +49,7 @@ class Batches:
 
     def __init__(
         self,
-        train: ImageSet,
+        train: ImagesInMemory,
         prepare: Callable[[Tensor], Tensor],
         *,
         size: int,
@@ -51,13 +57,17 @@ class Batches:
         flip: bool,
         seed: int,
         sampler: bool = False,
-        part: slice = WHOLE,
+        part: slice = WHOLE_BATCH,
     ) -> None:
         self.part = part
         self.images, self.labels, self.prepare = train.images, train.labels, prepare
         self.size, self.pad, self.flip, self.seed = size, pad, flip, seed
         labels = train.labels.cpu()
-        self.order = Balanced(labels, seed) if sampler else Shuffled(len(labels), seed, ORDER)
+        self.order = (
+            ClassBalancedSampler(labels, seed)
+            if sampler
+            else ShuffleSampler(len(labels), seed, ORDER)
+        )
 
     def indices(self, iteration: int) -> Tensor:
         """Which pictures the batch of `iteration` (from 0) holds, [B]."""
@@ -66,7 +76,7 @@ class Batches:
     def __call__(self, iteration: int) -> Batch:
         """The part of the mini-batch of `iteration`, counted from 0."""
         chosen = self.indices(iteration)[self.part].to(self.images.device)
-        rng = generator(self.seed, AUGMENTATION, iteration)
+        rng = make_generator(self.seed, AUGMENTATION, iteration)
         images = self.prepare(self.images[chosen])
         if self.pad:
             images = pad_and_crop(images, self.pad, rng, self.size, self.part)
@@ -76,7 +86,7 @@ class Batches:
         return Batch(images, self.labels[chosen])
 
 
-class StandIns(Protocol):
+class Fallback(Protocol):
     """Which pictures may be shown in the place of one."""
 
     def __call__(self, index: int) -> Iterator[int]:
@@ -89,7 +99,7 @@ class StandIns(Protocol):
 
 
 @dataclass(frozen=True)
-class SameClass:
+class SameClassFallback:
     """The others of a picture's class, from the next one round."""
 
     labels: Tensor  # int64 [N]
@@ -106,13 +116,13 @@ class SameClass:
         return f"no picture of class {self.classes[int(self.labels[index])]!r} can be decoded"
 
 
-class Replaced:
+class ReplaceBad:
     """Pictures by index, the bad ones replaced; a function of the set alone.
 
     Any thread may call it. What was found bad is remembered, and not read again.
     """
 
-    def __init__(self, picture: Callable[[int], np.ndarray], stand_ins: StandIns) -> None:
+    def __init__(self, picture: Callable[[int], np.ndarray], stand_ins: Fallback) -> None:
         self.picture, self.stand_ins = picture, stand_ins
         self.reasons: dict[int, str] = {}  # of the bad pictures
 
@@ -123,7 +133,7 @@ class Replaced:
             if candidate not in self.reasons:
                 try:
                     return self.picture(candidate), candidate, bad
-                except (BadPicture, OSError) as error:  # a caller's own reader may raise the latter
+                except (BadImage, OSError) as error:  # a caller's own reader may raise the latter
                     self.reasons[candidate] = str(error)
             bad.append(candidate)
         raise ValueError(
@@ -132,7 +142,7 @@ class Replaced:
         )
 
 
-class BadFiles:
+class BadFileLimit:
     """Those met so far in a set: each is told of once, and too many are an error."""
 
     def __init__(self, count: int, limit: float, tell: Callable[[str], None]) -> None:
@@ -163,7 +173,7 @@ CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class Begun:
+class PendingImages:
     """A batch that threads are working on."""
 
     bad: list["Future[list[int]]"]  # for each picture, the bad files met on the way to it
@@ -174,7 +184,7 @@ class Begun:
             future.cancel()
 
 
-class PictureBatches:
+class EncodedLoader:
     """Shuffled, augmented mini-batches of a set of encoded pictures, on a device.
 
     Batches may be asked for in any order; the ones after the last one asked for are decoded
@@ -186,7 +196,7 @@ class PictureBatches:
 
     def __init__(
         self,
-        train: PictureSet,
+        train: EncodedImages,
         prepare: Callable[[Tensor], Tensor],
         *,
         augmentation: ScaleCrop | ResizedCrop,
@@ -199,16 +209,20 @@ class PictureBatches:
         tell: Callable[[str], None],
         last: int | None = None,
         device: torch.device = CPU,
-        processes: Processes = Alone(),
+        processes: Processes = SingleProcess(),
     ) -> None:
-        self.processes, self.part = processes, processes.part(size)
+        self.processes, self.part = processes, processes.rank_slice(size)
         self.train, self.prepare = train, prepare
         self.augmentation, self.colour = augmentation, colour
         self.size, self.seed, self.device = size, seed, device
-        self.order = Balanced(train.labels, seed) if sampler else Shuffled(len(train), seed, ORDER)
-        self.picture = Replaced(train.picture, SameClass(train.labels, train.classes))
-        self.bad = BadFiles(len(train), bad_limit, tell)
-        self.ahead = Ahead(self._begin, threads, last)
+        self.order = (
+            ClassBalancedSampler(train.labels, seed)
+            if sampler
+            else ShuffleSampler(len(train), seed, ORDER)
+        )
+        self.picture = ReplaceBad(train.image, SameClassFallback(train.labels, train.classes))
+        self.bad = BadFileLimit(len(train), bad_limit, tell)
+        self.ahead = Prefetcher(self._begin, threads, last)
         self.last, self._announced = last, 0  # batches of which the set has heard
 
     def indices(self, iteration: int) -> Tensor:
@@ -219,7 +233,7 @@ class PictureBatches:
         """The part of the mini-batch of `iteration`, counted from 0."""
         begun = self.ahead(iteration)
         own = [index for future in begun.bad for index in future.result()]
-        for bad in self.processes.gather_objects({it: self.picture.reasons[it] for it in own}):
+        for bad in self.processes.all_gather_objects({it: self.picture.reasons[it] for it in own}):
             self.bad.note(bad, bad)
         return begun.batch.result()
 
@@ -227,10 +241,10 @@ class PictureBatches:
         """End the threads, each as soon as it is done with its picture."""
         self.ahead.close()
 
-    def _begin(self, threads: Executor, iteration: int) -> Begun:
+    def _begin(self, threads: Executor, iteration: int) -> PendingImages:
         self._announce(iteration)
         chosen = self.indices(iteration)[self.part]
-        rng = generator(self.seed, AUGMENTATION, iteration)
+        rng = make_generator(self.seed, AUGMENTATION, iteration)
         draws = torch.rand(self.size, self.augmentation.draws, generator=rng, dtype=torch.float64)
         factors = self.augmentation.colour * torch.randn(self.size, 3, generator=rng)
         draws, factors = draws[self.part], factors[self.part]
@@ -241,7 +255,7 @@ class PictureBatches:
             for row, index, numbers in zip(rows, chosen.tolist(), draws.tolist(), strict=True)
         ]
         labels = self.train.labels[chosen]
-        return Begun(bad, threads.submit(self._finish, rows, labels, factors, bad))
+        return PendingImages(bad, threads.submit(self._finish, rows, labels, factors, bad))
 
     def _announce(self, iteration: int) -> None:
         """Tell a set that has to fetch its pictures which will be read after this batch."""

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from reslab.errors import unknown_name
 
-PROTOCOLS = ("http", "https", "s3", "gs", "file")
+URL_SCHEMES = ("http", "https", "s3", "gs", "file")
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class Url:
         return self.text.rsplit("/", 1)[-1]
 
 
-Place = Path | Url
+Location = Path | Url
 
 
-def place_of(text: str | Place) -> Place:
+def parse_location(text: str | Location) -> Location:
     """What a person wrote; ValueError for a URL that can be none."""
     if isinstance(text, Url):
         return text
@@ -41,11 +41,11 @@ def place_of(text: str | Place) -> Place:
         return Path(text)
     protocol = begins[1].lower()
     if not written.startswith("://", begins.end(1)):
-        if protocol in PROTOCOLS:
+        if protocol in URL_SCHEMES:
             raise ValueError(f"{written}: a URL begins with {protocol}://")
         return Path(text)
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"{written}: {unknown_name('protocol', protocol, PROTOCOLS)}")
+    if protocol not in URL_SCHEMES:
+        raise ValueError(f"{written}: {unknown_name('protocol', protocol, URL_SCHEMES)}")
     _must_be_plain(written, protocol)
     return Url(protocol + written[begins.end(1) :].rstrip("/"))
 
@@ -68,7 +68,7 @@ def _must_be_plain(written: str, protocol: str) -> None:
         raise ValueError(f"{written} is no folder: name the one that the shards lie in")
 
 
-def folder_of(place: Place, use: str) -> Path:
+def to_folder(place: Location, use: str) -> Path:
     """The folder; ValueError for a URL, since `use` needs a folder."""
     if isinstance(place, Url):
         raise ValueError(
@@ -77,6 +77,6 @@ def folder_of(place: Place, use: str) -> Path:
     return place
 
 
-def lasting(place: Place) -> str:
+def absolute(place: Location) -> str:
     """The same from whatever folder one works in: what a run keeps."""
     return str(place if isinstance(place, Url) else place.resolve())

@@ -10,13 +10,13 @@ from torch import Generator, Tensor
 ORDER, AUGMENTATION, CLASSES, SAMPLING = 0, 1, 3, 4
 
 
-def generator(*key: int) -> Generator:
+def make_generator(*key: int) -> Generator:
     """Independent random numbers for each key of whole numbers."""
     state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> 1))
 
 
-class Shuffled:
+class ShuffleSampler:
     """Each epoch a new permutation; epochs follow each other without a seam."""
 
     def __init__(self, count: int, *key: int) -> None:
@@ -25,7 +25,7 @@ class Shuffled:
         self._permutation = lru_cache(maxsize=2)(self._draw_permutation)
 
     def _draw_permutation(self, epoch: int) -> Tensor:
-        return torch.randperm(self.count, generator=generator(*self.key, epoch))
+        return torch.randperm(self.count, generator=make_generator(*self.key, epoch))
 
     def __call__(self, start: int, length: int) -> Tensor:
         """The pictures at the positions from `start` on, [length]."""
@@ -38,7 +38,7 @@ class Shuffled:
         return torch.cat(parts)
 
 
-class Balanced:
+class ClassBalancedSampler:
     """Each class equally often, whatever its size: all classes once, in a new order each round.
 
     The pictures of a class come as in epochs of their own, so that none is forgotten.
@@ -48,9 +48,9 @@ class Balanced:
         counts = labels.bincount()
         by_class = labels.argsort(stable=True).split(counts.tolist())
         self.members = [members for members in by_class if len(members)]
-        self.classes = Shuffled(len(self.members), seed, CLASSES)
+        self.classes = ShuffleSampler(len(self.members), seed, CLASSES)
         self.within = [
-            Shuffled(len(members), seed, ORDER, number)
+            ShuffleSampler(len(members), seed, ORDER, number)
             for number, members in enumerate(self.members)
         ]
 

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from reslab.data.augment import LEVELS, Components
-from reslab.data.datasets import PictureSet
-from reslab.data.loader import Replaced, SameClass
+from reslab.data.datasets import EncodedImages
+from reslab.data.loader import ReplaceBad, SameClassFallback
 from reslab.data.resize import centre_crop
-from reslab.runtime.threads import in_order
+from reslab.runtime.threads import map_in_order
 
 
 @dataclass(frozen=True)
-class Statistics:
+class ImageStatistics:
     """Of centre crops of training pictures, as a test would show them."""
 
     pixel_mean: Tensor  # float [3, size, size], 0 to 255
@@ -24,8 +24,8 @@ class Statistics:
     pictures: int  # how many they are of
 
 
-def picture_statistics(
-    pictures: PictureSet,
+def measure_statistics(
+    pictures: EncodedImages,
     size: int,
     resize: int,
     *,
@@ -33,7 +33,7 @@ def picture_statistics(
     seed: int,
     threads: int,
     tell: Callable[[int], None] = lambda done: None,
-) -> Statistics:
+) -> ImageStatistics:
     """Of a seeded sample of `count` pictures, or of all if there are not more.
 
     Sums are of whole numbers, so neither order nor threads change them. Bad files are replaced as
@@ -41,14 +41,14 @@ def picture_statistics(
     """
     order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(seed))
     sample = order[:count].sort().values.tolist()
-    picture_at = Replaced(pictures.picture, SameClass(pictures.labels, pictures.classes))
+    picture_at = ReplaceBad(pictures.image, SameClassFallback(pictures.labels, pictures.classes))
 
     def crop(index: int) -> np.ndarray:
         return centre_crop(picture_at(index)[0], resize, size)
 
     total = np.zeros((size, size, 3), np.int64)
     products = np.zeros((3, 3))
-    with closing(in_order(crop, sample, threads, 4 * threads)) as crops:
+    with closing(map_in_order(crop, sample, threads, 4 * threads)) as crops:
         for done, picture in enumerate(crops, 1):
             total += picture
             # exact: whole numbers far below 2^53
@@ -59,10 +59,10 @@ def picture_statistics(
     of_all = len(sample) * size * size
     mean = total.sum((0, 1)) / of_all
     covariance = products / of_all - np.outer(mean, mean)
-    return Statistics(pixel_mean.contiguous(), principal(covariance), len(sample))
+    return ImageStatistics(pixel_mean.contiguous(), principal_components(covariance), len(sample))
 
 
-def principal(covariance: np.ndarray) -> Components:
+def principal_components(covariance: np.ndarray) -> Components:
     """Of the covariance of pixels from 0 to 255, [3, 3]; each vector's sum is not negative."""
     values, vectors = np.linalg.eigh(covariance)
     values, vectors = values[::-1].clip(min=0), vectors[:, ::-1]

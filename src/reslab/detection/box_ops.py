@@ -26,7 +26,7 @@ def areas(boxes: Tensor) -> Tensor:
     return (x1 - x0).clamp(min=0) * (y1 - y0).clamp(min=0)
 
 
-def intersections(ones: Tensor, others: Tensor) -> Tensor:
+def intersection_areas(ones: Tensor, others: Tensor) -> Tensor:
     """The areas that each box shares with each other box, [N, 4], [M, 4] -> [N, M]."""
     start = torch.maximum(ones[:, None, :2], others[:, :2])  # [N, M, 2]
     stop = torch.minimum(ones[:, None, 2:], others[:, 2:])  # [N, M, 2]
@@ -35,14 +35,14 @@ def intersections(ones: Tensor, others: Tensor) -> Tensor:
 
 def iou(ones: Tensor, others: Tensor) -> Tensor:
     """Intersection over union of each pair, [N, 4], [M, 4] -> [N, M]; 0 for boxes without area."""
-    shared = intersections(ones, others)
+    shared = intersection_areas(ones, others)
     union = areas(ones)[:, None] + areas(others) - shared
     return torch.where(shared > 0, shared / union, 0)
 
 
-def covered(boxes: Tensor, regions: Tensor) -> Tensor:
+def ioa(boxes: Tensor, regions: Tensor) -> Tensor:
     """Which part of each box lies in each region, from 0 to 1; [N, 4], [M, 4] -> [N, M]."""
-    shared = intersections(boxes, regions)
+    shared = intersection_areas(boxes, regions)
     return torch.where(shared > 0, shared / areas(boxes)[:, None], 0)
 
 
@@ -60,7 +60,7 @@ def large_enough(boxes: Tensor, side: float) -> Tensor:
     return (x1 - x0 >= side) & (y1 - y0 >= side)
 
 
-def encode(references: Tensor, boxes: Tensor, stds: Stds = NO_STDS) -> Tensor:
+def encode_boxes(references: Tensor, boxes: Tensor, stds: Stds = NO_STDS) -> Tensor:
     """What regression should say of a reference so that it becomes the box (R-CNN's t).
 
     The way between the centres in sides of the reference, and the logarithms of the growth; each
@@ -72,7 +72,7 @@ def encode(references: Tensor, boxes: Tensor, stds: Stds = NO_STDS) -> Tensor:
     return deltas / deltas.new_tensor(stds)
 
 
-def decode(references: Tensor, deltas: Tensor, stds: Stds = NO_STDS) -> Tensor:
+def decode_boxes(references: Tensor, deltas: Tensor, stds: Stds = NO_STDS) -> Tensor:
     """The inverse: references moved and stretched; [..., 4], deltas [..., 4] -> boxes [..., 4].
 
     Growth is bounded, lest exp overflow while a net knows nothing. The released code's decoding
@@ -91,7 +91,7 @@ def _centre(boxes: Tensor) -> tuple[Tensor, Tensor]:
     return (start + stop) / 2, stop - start
 
 
-BLOCK = 256  # boxes whose overlaps are looked at together; from 128 to 512 as fast
+NMS_BLOCK = 256  # boxes whose overlaps are looked at together; from 128 to 512 as fast
 
 
 def nms(boxes: Tensor, scores: Tensor, threshold: float, most: int | None = None) -> Tensor:
@@ -105,10 +105,10 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float, most: int | None = None
     boxes = boxes[order]
     most = len(order) if most is None else most
     stay: list[int] = []  # positions in the order
-    for start in range(0, len(order), BLOCK):
+    for start in range(0, len(order), NMS_BLOCK):
         if len(stay) >= most:
             break
-        block = boxes[start : start + BLOCK]
+        block = boxes[start : start + NMS_BLOCK]
         free = (iou(block, boxes[stay]) <= threshold).all(1).nonzero()[:, 0]
         among = iou(block[free], block[free]) > threshold
         stay += (free[_greedy(among)] + start).tolist()
@@ -139,7 +139,7 @@ def nms_by_class(
     return kept[scores[kept].argsort(descending=True, stable=True)][:most]
 
 
-def vote(kept: Tensor, boxes: Tensor, scores: Tensor, threshold: float = 0.5) -> Tensor:
+def box_voting(kept: Tensor, boxes: Tensor, scores: Tensor, threshold: float = 0.5) -> Tensor:
     """Boxes that stayed, moved to the mean of all that say the same (App. B, box voting).
 
     Of one class: [K, 4], and all boxes before suppression [N, 4] with their scores [N], the
@@ -151,7 +151,7 @@ def vote(kept: Tensor, boxes: Tensor, scores: Tensor, threshold: float = 0.5) ->
     return torch.where(total > 0, weights @ boxes / total, kept)
 
 
-def sides(width: int, height: int, shorter: int, longest: int) -> Size:
+def resize_shortest_edge(width: int, height: int, shorter: int, longest: int) -> Size:
     """Faster R-CNN's rule: the shorter side becomes `shorter`, unless the longer one would exceed
     `longest`; then that becomes `longest`. Rounded to whole pixels, of which one is left at least.
     """
@@ -159,30 +159,30 @@ def sides(width: int, height: int, shorter: int, longest: int) -> Size:
     return max(round(scale * width), 1), max(round(scale * height), 1)
 
 
-def scaled(pixels: np.ndarray, shorter: int, longest: int, flip: bool = False) -> np.ndarray:
+def resize_image(pixels: np.ndarray, shorter: int, longest: int, flip: bool = False) -> np.ndarray:
     """The picture at the size of the rule, mirrored or not; uint8 [H, W, 3] -> [h, w, 3], a copy
     that torch can take over."""
     height, width = pixels.shape[:2]
-    size = sides(width, height, shorter, longest)
+    size = resize_shortest_edge(width, height, shorter, longest)
     return np.array(cut(pixels, (0, 0, width, height), size, flip), order="C")
 
 
-def to_shown(boxes: Tensor, came: Size, shown: Size, flip: bool = False) -> Tensor:
+def boxes_to_network(boxes: Tensor, came: Size, shown: Size, flip: bool = False) -> Tensor:
     """Boxes of a picture in pixels of how it is shown, [..., 4] -> [..., 4].
 
     Each side has a ratio of its own, for both were rounded.
     """
     boxes = boxes * _ratios(boxes, came, shown)
-    return flipped(boxes, shown[0]) if flip else boxes
+    return flip_boxes(boxes, shown[0]) if flip else boxes
 
 
-def to_came(boxes: Tensor, came: Size, shown: Size, flip: bool = False) -> Tensor:
+def boxes_to_image(boxes: Tensor, came: Size, shown: Size, flip: bool = False) -> Tensor:
     """The inverse: what was found in a picture as it was shown, in pixels of it as it came."""
-    boxes = flipped(boxes, shown[0]) if flip else boxes
+    boxes = flip_boxes(boxes, shown[0]) if flip else boxes
     return boxes * _ratios(boxes, shown, came)
 
 
-def flipped(boxes: Tensor, width: float) -> Tensor:
+def flip_boxes(boxes: Tensor, width: float) -> Tensor:
     """Boxes of a mirrored picture that is so wide, [..., 4] -> [..., 4]; its own inverse."""
     x0, y0, x1, y1 = boxes.unbind(-1)
     return torch.stack([width - x1, y0, width - x0, y1], -1)

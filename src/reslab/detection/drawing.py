@@ -9,13 +9,13 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from reslab.data.boxes.sets import Detections
-from reslab.detection.box_ops import covered
+from reslab.detection.box_ops import ioa
 
 Colour = tuple[int, int, int]
-Box = tuple[int, int, int, int]  # x0 y0 x1 y1 in pixels of the drawing, the last two exclusive
+PixelBox = tuple[int, int, int, int]  # x0 y0 x1 y1 in pixels of the drawing, the last two exclusive
 
 # Okabe and Ito's, which the colour-blind tell apart as well; without black
-NAMED: tuple[Colour, ...] = (
+NAMED_COLOURS: tuple[Colour, ...] = (
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
     (204, 121, 167),
 )  # fmt: skip
@@ -24,13 +24,13 @@ GOLDEN = 0.6180339887  # of the circle of hues: each step falls into the widest 
 LIGHTNESS = (0.85, 0.55, 0.3)  # in turn, since neighbours of many hues look alike
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 LEAST = 480  # pixels of the shorter side, about, below which a picture is enlarged
-LONGEST = 2400  # that an enlarged picture may become
+MAX_DRAWING_SIDE = 2400  # that an enlarged picture may become
 WORSE = 4  # is a hidden name than a hidden object
 NEXT = 0.02  # of an object hidden: what it must spare for a plate to go to its next place
 LETTERS = 60  # of a class's name at most
 
 
-def draw(
+def draw_detections(
     pixels: np.ndarray, found: Detections, classes: Sequence[str], *, scores: bool = True
 ) -> Image.Image:
     """A picture with a box, a name and a score for each detection, the best ones on top.
@@ -47,7 +47,7 @@ def draw(
     canvas = ImageDraw.Draw(picture)
     order = found.scores.argsort(descending=True, stable=True)
     rows = found.take(order)
-    boxes = [inside(box, factor, picture.size) for box in rows.boxes.tolist()]
+    boxes = [clip_to_drawing(box, factor, picture.size) for box in rows.boxes.tolist()]
     labels = rows.labels.tolist()
     for box, label in reversed(list(zip(boxes, labels, strict=True))):
         outline(canvas, box, colour_of(label), line)
@@ -63,9 +63,9 @@ def draw(
 
 def colour_of(label: int) -> Colour:
     """That of a class, wherever and whenever it is drawn."""
-    if label < len(NAMED):
-        return NAMED[label]
-    step = label - len(NAMED)
+    if label < len(NAMED_COLOURS):
+        return NAMED_COLOURS[label]
+    step = label - len(NAMED_COLOURS)
     shares = hls_to_rgb((FIRST_HUE + GOLDEN * step) % 1, LIGHTNESS[step % len(LIGHTNESS)], 0.85)
     red, green, blue = (round(255 * share) for share in shares)
     return red, green, blue
@@ -82,14 +82,14 @@ def enlarged(pixels: np.ndarray) -> tuple[Image.Image, int]:
     """The picture to draw on, and how many times larger it is."""
     picture = Image.fromarray(pixels)
     shorter, longer = sorted(picture.size)
-    factor = max(1, min(round(LEAST / shorter), LONGEST // longer))
+    factor = max(1, min(round(LEAST / shorter), MAX_DRAWING_SIDE // longer))
     if factor == 1:
         return picture.copy(), 1
     size = (factor * picture.width, factor * picture.height)
     return picture.resize(size, Image.Resampling.BICUBIC), factor
 
 
-def inside(box: Sequence[float], factor: int, size: tuple[int, int]) -> Box:
+def clip_to_drawing(box: Sequence[float], factor: int, size: tuple[int, int]) -> PixelBox:
     """A box in pixels of the drawing, cut at its edges, at least one pixel large."""
     width, height = size
     x0, y0, x1, y1 = (round(factor * corner) for corner in box)
@@ -97,7 +97,7 @@ def inside(box: Sequence[float], factor: int, size: tuple[int, int]) -> Box:
     return x0, y0, min(max(x1, x0 + 1), width), min(max(y1, y0 + 1), height)
 
 
-def outline(canvas: ImageDraw.ImageDraw, box: Box, colour: Colour, line: int) -> None:
+def outline(canvas: ImageDraw.ImageDraw, box: PixelBox, colour: Colour, line: int) -> None:
     """The lines run along the edge, on both sides of it; a rim sets them off from the picture."""
     x0, y0, x1, y1 = box
     rim = max(1, line // 3)
@@ -132,8 +132,8 @@ def padding(font: ImageFont.FreeTypeFont) -> int:
 
 
 def placed(
-    boxes: Sequence[Box], plates: Sequence[tuple[int, int]], size: tuple[int, int]
-) -> list[Box]:
+    boxes: Sequence[PixelBox], plates: Sequence[tuple[int, int]], size: tuple[int, int]
+) -> list[PixelBox]:
     """Where the plates of these sizes lie: at their boxes, in the picture, the first ones best.
 
     Of eight places the one where a plate hides least of the boxes and, above all, of the plates
@@ -143,14 +143,14 @@ def placed(
     taken = around[:0]
     for box, plate in zip(boxes, plates, strict=True):
         places = torch.tensor(places_at(box, plate, size), dtype=torch.float32)
-        hidden = covered(around, places).sum(0) + WORSE * covered(taken, places).sum(0)
+        hidden = ioa(around, places).sum(0) + WORSE * ioa(taken, places).sum(0)
         costs = (hidden + NEXT * torch.arange(len(places))).tolist()
         best = costs.index(min(costs))
         taken = torch.cat([taken, places[best : best + 1]])
     return [(x0, y0, x1, y1) for x0, y0, x1, y1 in taken.int().tolist()]
 
 
-def places_at(box: Box, plate: tuple[int, int], size: tuple[int, int]) -> list[Box]:
+def places_at(box: PixelBox, plate: tuple[int, int], size: tuple[int, int]) -> list[PixelBox]:
     """Where a plate may lie: above its box, below it, in it at the top and the bottom; flush with
     its left or its right side."""
     (x0, y0, x1, y1), (wide, high), (width, height) = box, plate, size
@@ -160,7 +160,11 @@ def places_at(box: Box, plate: tuple[int, int], size: tuple[int, int]) -> list[B
 
 
 def draw_plate(
-    canvas: ImageDraw.ImageDraw, plate: Box, text: str, colour: Colour, font: ImageFont.FreeTypeFont
+    canvas: ImageDraw.ImageDraw,
+    plate: PixelBox,
+    text: str,
+    colour: Colour,
+    font: ImageFont.FreeTypeFont,
 ) -> None:
     """Letters on a plate of their class's colour."""
     x0, y0, x1, y1 = plate

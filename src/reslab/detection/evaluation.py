@@ -7,24 +7,24 @@ import numpy as np
 import torch
 
 from reslab.data.boxes.sets import Detections, DetectionSet
-from reslab.data.decode import BadPicture
-from reslab.detection.inference import find_together
-from reslab.detection.model import Detector, ready
-from reslab.detection.recipe import Search
+from reslab.data.decode import BadImage
+from reslab.detection.inference import detect_with_ensemble
+from reslab.detection.model import Detector, prepare_for_inference
+from reslab.detection.recipe import InferenceConfig
 from reslab.errors import unknown_name
-from reslab.runtime.device import Alone, Processes
-from reslab.runtime.threads import cores_for, in_order
+from reslab.runtime.device import Processes, SingleProcess
+from reslab.runtime.threads import cores_for, map_in_order
 
-AHEAD = 8  # pictures that are decoded before they are wanted
+DECODED_AHEAD = 8  # pictures that are decoded before they are wanted
 Hear = Callable[[str | None], None]  # after each picture; with a line if it is bad
 
 
-def search_set(
+def detect_set(
     detectors: Sequence[Detector],
     pictures: DetectionSet,
-    search: Search,
+    search: InferenceConfig,
     hear: Hear = lambda line: None,
-    processes: Processes = Alone(),
+    processes: Processes = SingleProcess(),
     beat: Callable[[], None] = lambda: None,
 ) -> tuple[DetectionSet, list[Detections]]:
     """What the detectors, together, find in each picture; labels are the set's.
@@ -34,24 +34,24 @@ def search_set(
     picture, equally often by every process, and may raise to stop.
     """
     labels = labels_in(detectors[0], pictures)
-    detectors = [ready(detector) for detector in detectors]
+    detectors = [prepare_for_inference(detector) for detector in detectors]
     threads = cores_for(processes)
     own: dict[int, Detections | str] = {}
     dealt = range(processes.rank, len(pictures), processes.count)
     for index, picture in zip(dealt, decoded(pictures, dealt, threads), strict=True):
         beat()
-        if isinstance(picture, BadPicture):
+        if isinstance(picture, BadImage):
             line = f"{picture}; left out"
             own[index] = line
             hear(line)
             continue
-        seen = find_together(detectors, picture, search)
+        seen = detect_with_ensemble(detectors, picture, search)
         known = seen.take(labels[seen.labels] >= 0)
         own[index] = Detections(known.boxes, known.scores, labels[known.labels])
         hear(None)
     if processes.rank >= len(pictures) % processes.count > 0:
         beat()  # others have a picture more
-    of_all = {at: it for one in processes.gather_objects(own) for at, it in one.items()}
+    of_all = {at: it for one in processes.all_gather_objects(own) for at, it in one.items()}
     good, found = [], []
     for index in range(len(pictures)):
         match of_all[index]:
@@ -69,16 +69,16 @@ def search_set(
 
 def decoded(
     pictures: DetectionSet, indices: Sequence[int], threads: int
-) -> Iterator[np.ndarray | BadPicture]:
+) -> Iterator[np.ndarray | BadImage]:
     """Pictures read by threads ahead of need; what is wrong with a bad one in its place."""
 
-    def picture_at(index: int) -> np.ndarray | BadPicture:
+    def picture_at(index: int) -> np.ndarray | BadImage:
         try:
-            return pictures.picture(index)
-        except BadPicture as bad:
+            return pictures.image(index)
+        except BadImage as bad:
             return bad
 
-    with closing(in_order(picture_at, indices, threads, AHEAD)) as coming:
+    with closing(map_in_order(picture_at, indices, threads, DECODED_AHEAD)) as coming:
         yield from coming
 
 

@@ -10,19 +10,19 @@ from torch import Tensor
 from reslab.data.boxes.sets import Detections
 from reslab.detection.box_ops import (
     REGION_STDS,
+    box_voting,
     clip,
-    decode,
+    decode_boxes,
     large_enough,
     nms_by_class,
-    scaled,
-    vote,
+    resize_image,
 )
 from reslab.detection.model import Detector
-from reslab.detection.recipe import Search
+from reslab.detection.recipe import InferenceConfig
 
 
 @dataclass(frozen=True)
-class Map:
+class FeatureMap:
     """What a detector computes of a whole picture at one size."""
 
     features: Tensor  # [1, C, h, w]
@@ -31,46 +31,46 @@ class Map:
     ratio: Tensor  # [4]: pixels as shown for a pixel of the picture as it came, x y x y
 
 
-class Sight:
+class ImageFeatures:
     """One detector's look at one picture. Boxes are in pixels of the picture as it came."""
 
-    def __init__(self, detector: Detector, pixels: np.ndarray, search: Search) -> None:
+    def __init__(self, detector: Detector, pixels: np.ndarray, search: InferenceConfig) -> None:
         self.detector, self.net, self.search = detector, detector.net, search
         self.pixels = pixels
         self.height, self.width = pixels.shape[:2]
-        self.maps: dict[int, Map] = {}  # by the shorter side as shown
+        self.maps: dict[int, FeatureMap] = {}  # by the shorter side as shown
 
-    def map_at(self, shorter: int) -> Map:
+    def map_at(self, shorter: int) -> FeatureMap:
         """The whole picture's, computed when it is first wanted."""
         if shorter not in self.maps:
             self.maps[shorter] = self._map(shorter)
         return self.maps[shorter]
 
-    def _map(self, shorter: int) -> Map:
+    def _map(self, shorter: int) -> FeatureMap:
         longest = self.search.longest * shorter / self.search.shorter
-        shown = scaled(self.pixels, shorter, round(longest))
+        shown = resize_image(self.pixels, shorter, round(longest))
         height, width = shown.shape[:2]
         ratio = torch.tensor([width / self.width, height / self.height] * 2)
         image = self.detector.prepared(shown)
-        return Map(self.net.features(image), width, height, ratio.to(image.device))
+        return FeatureMap(self.net.features(image), width, height, ratio.to(image.device))
 
     def proposals(self) -> Tensor:
         """Where there may be an object, best first, [R, 4]."""
         seen = self.map_at(self.search.shorter)
         proposed = self.net.proposals(seen.features)
-        must_be_numbers(proposed.logits, proposed.deltas)
+        must_be_finite(proposed.logits, proposed.deltas)
         boxes = proposed.boxes(
             seen.width, seen.height, before=self.search.before, after=self.search.proposals,
             smallest=self.search.smallest * float(seen.ratio[0]),
         )  # fmt: skip
         return boxes / seen.ratio
 
-    def judge(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    def classify_regions(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities, background first, [R, classes + 1]; boxes by class, [R, classes, 4]."""
         features = self.region_features(self.net.with_whole(boxes, self.width, self.height))
-        scores, deltas = self.net.judge(features[: len(boxes)], features[len(boxes) :])
-        must_be_numbers(scores, deltas)
-        places = decode(boxes[:, None].expand_as(deltas), deltas, REGION_STDS)
+        scores, deltas = self.net.classify_regions(features[: len(boxes)], features[len(boxes) :])
+        must_be_finite(scores, deltas)
+        places = decode_boxes(boxes[:, None].expand_as(deltas), deltas, REGION_STDS)
         return scores.softmax(1), clip(places, self.width, self.height)
 
     def region_features(self, boxes: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ class Sight:
         return torch.stack([self.map_at(shorter).ratio[0] for shorter in self.search.scales])
 
 
-def must_be_numbers(*outputs: Tensor) -> None:
+def must_be_finite(*outputs: Tensor) -> None:
     """RuntimeError for a network that would find nothing, or would find it nowhere."""
     if not all(output.isfinite().all() for output in outputs):
         raise RuntimeError("the network's outputs are not numbers: its weights are of no use")
@@ -116,13 +116,15 @@ def first_of_two(boxes: Tensor, ratios: Tensor, side: float) -> Tensor:
 
 
 @torch.no_grad()
-def find_together(detectors: Sequence[Detector], pixels: np.ndarray, search: Search) -> Detections:
+def detect_with_ensemble(
+    detectors: Sequence[Detector], pixels: np.ndarray, search: InferenceConfig
+) -> Detections:
     """What an ensemble finds in a picture, RGB bytes [H, W, 3]: all their proposals, each judged
     by all of them, the means of their probabilities and places (App. B)."""
-    sights = [Sight(detector, pixels, search) for detector in detectors]
+    sights = [ImageFeatures(detector, pixels, search) for detector in detectors]
 
     def judge(boxes: Tensor) -> tuple[Tensor, Tensor]:
-        judged = [sight.judge(boxes) for sight in sights]
+        judged = [sight.classify_regions(boxes) for sight in sights]
         probabilities, places = (torch.stack(parts).mean(0) for parts in zip(*judged, strict=True))
         return probabilities, places
 
@@ -137,31 +139,31 @@ def find_together(detectors: Sequence[Detector], pixels: np.ndarray, search: Sea
         again = judge(moved) if len(moved) else (probabilities[:0], places[:0])
         probabilities = torch.cat([probabilities, again[0]])
         places = torch.cat([places, again[1]])
-    found = chosen(probabilities, places, search)
+    found = postprocess(probabilities, places, search)
     # a mean of boxes may lie past the border by a rounding
     return replace(found, boxes=clip(found.boxes, sights[0].width, sights[0].height))
 
 
-def find(detector: Detector, pixels: np.ndarray, search: Search) -> Detections:
+def detect_objects(detector: Detector, pixels: np.ndarray, search: InferenceConfig) -> Detections:
     """What one detector finds in a picture, RGB bytes [H, W, 3]; best first."""
-    return find_together([detector], pixels, search)
+    return detect_with_ensemble([detector], pixels, search)
 
 
-def chosen(probabilities: Tensor, places: Tensor, search: Search) -> Detections:
+def postprocess(probabilities: Tensor, places: Tensor, search: InferenceConfig) -> Detections:
     """Of what every region says, the detections: [R, classes + 1], [R, classes, 4]."""
     region, label = (probabilities[:, 1:] > search.threshold).nonzero().unbind(1)
     scores, boxes = probabilities[region, label + 1], places[region, label]
     kept = nms_by_class(boxes, scores, label, search.overlap, search.most)
     found = Detections(boxes[kept], scores[kept], label[kept])
     if search.refine:
-        found = voted(found, Detections(boxes, scores, label))
+        found = vote_by_class(found, Detections(boxes, scores, label))
     return Detections(found.boxes.cpu(), found.scores.cpu(), found.labels.cpu())
 
 
-def voted(kept: Detections, all_found: Detections) -> Detections:
+def vote_by_class(kept: Detections, all_found: Detections) -> Detections:
     """Each box moved to the mean of those of its class that say the same (App. B)."""
     boxes = kept.boxes.clone()
     for label in kept.labels.unique():
         mine, same = kept.labels == label, all_found.labels == label
-        boxes[mine] = vote(kept.boxes[mine], all_found.boxes[same], all_found.scores[same])
+        boxes[mine] = box_voting(kept.boxes[mine], all_found.boxes[same], all_found.scores[same])
     return Detections(boxes, kept.scores, kept.labels)

@@ -5,13 +5,13 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from reslab.data.boxes.sets import DetectionSet
-from reslab.data.sampler import generator
+from reslab.data.sampler import make_generator
 from reslab.detection.model import Detector, is_detector, load_detector
 from reslab.detection.network import FasterRCNN, build_detector
 from reslab.detection.recipe import DetectionRecipe
 from reslab.models.batchnorm import at_initial_scale, norms_of
 from reslab.models.config import ResNetConfig
-from reslab.models.model_file import Model, load, sha256_of
+from reslab.models.model_file import Model, load_model, sha256_of
 from reslab.training.origin import fitted
 
 INITIALISATION = 2  # a seed's stream of random numbers for the weights, as in classification
@@ -22,7 +22,7 @@ Weights = Model | Detector
 
 def load_weights(path: str | Path) -> Weights:
     """What a detector's training can start from: a classifier's model file or a detector's."""
-    return load_detector(path) if is_detector(path) else load(path)
+    return load_detector(path) if is_detector(path) else load_model(path)
 
 
 def trunk_of(weights: Weights) -> ResNetConfig:
@@ -30,7 +30,7 @@ def trunk_of(weights: Weights) -> ResNetConfig:
     return weights.net.config.trunk if isinstance(weights, Detector) else weights.net.config
 
 
-def starting_from(recipe: DetectionRecipe, weights: Weights) -> DetectionRecipe:
+def fit_detector_to_weights(recipe: DetectionRecipe, weights: Weights) -> DetectionRecipe:
     """`recipe` for training that starts from `weights`: their layout, their digest.
 
     ValueError if these are weights of another network.
@@ -43,7 +43,7 @@ def starting_from(recipe: DetectionRecipe, weights: Weights) -> DetectionRecipe:
     return DetectionRecipe.from_json(recipe.model_copy(update=changes).model_dump_json())
 
 
-def must_fit(recipe: DetectionRecipe, weights: Weights | None) -> None:
+def must_match_trunk(recipe: DetectionRecipe, weights: Weights | None) -> None:
     """ValueError if `recipe` cannot start from `weights`, or needs some and there are none."""
     if weights is None:
         if recipe.model.norm == "group" and not recipe.fixed_stages and recipe.weights is None:
@@ -58,46 +58,48 @@ def must_fit(recipe: DetectionRecipe, weights: Weights | None) -> None:
             f"the weights have the SHA-256 {found}, the recipe starts from {recipe.weights}"
         )
     if recipe.model.norm == "frozen":
-        if is_untouched(weights.net) and isinstance(weights, Model) and not weights.folded:
+        if never_trained(weights.net) and isinstance(weights, Model) and not weights.folded:
             raise ValueError(
                 "the weights' batch norm has no statistics, for they were never trained: nothing "
                 "to keep; model.norm=group and fixed_stages=0 start from nothing"
             )
-    elif is_folded(weights):
+    elif norm_is_folded(weights):
         raise ValueError(
             f"model.norm={recipe.model.norm}: in these weights batch norm was folded into the "
             "convolutions, so it can only be kept: model.norm=frozen"
         )
 
 
-def is_folded(weights: Weights) -> bool:
+def norm_is_folded(weights: Weights) -> bool:
     """Whether batch norm went into the convolutions; a detector kept it so if it started so."""
-    return weights.folded if isinstance(weights, Model) else is_untouched(weights.net)
+    return weights.folded if isinstance(weights, Model) else never_trained(weights.net)
 
 
-def is_untouched(net: nn.Module) -> bool:
+def never_trained(net: nn.Module) -> bool:
     """Whether the means in batch norm, if there is any, are what they begin with: all 0."""
     means = [it for name, it in net.state_dict().items() if name.endswith("running_mean")]
     return bool(means) and not any(bool(mean.any()) for mean in means)
 
 
-def initial_net(
+def initial_detector(
     recipe: DetectionRecipe, seed: int, weights: Weights | None, train: DetectionSet
 ) -> FasterRCNN:
     """The network of the recipe. A classifier gives it the residual part; a detector what else
     fits, the layers that name classes only if its classes are these."""
-    net = build_detector(recipe.model, generator(seed, INITIALISATION))
+    net = build_detector(recipe.model, make_generator(seed, INITIALISATION))
     if weights is not None:
         given = weights.net.state_dict()
         if (weights.ids, weights.classes) != (train.ids, train.classes):
             given = {name: it for name, it in given.items() if not name.startswith(OF_CLASSES)}
-        net.load_state_dict(net.state_dict() | {name: given[name] for name in taken(net, given)})
+        net.load_state_dict(
+            net.state_dict() | {name: given[name] for name in load_matching(net, given)}
+        )
     if isinstance(weights, Model):
         at_initial_scale(net)
     return net
 
 
-def taken(net: FasterRCNN, given: dict[str, Tensor]) -> list[str]:
+def load_matching(net: FasterRCNN, given: dict[str, Tensor]) -> list[str]:
     """The weights that the network takes over; ValueError if the residual part does not fit."""
     state = net.state_dict()
     residual = [name for name in state if name.startswith(("stem.", "stages."))]
@@ -109,7 +111,7 @@ def taken(net: FasterRCNN, given: dict[str, Tensor]) -> list[str]:
     return residual + fitting
 
 
-def learning(net: FasterRCNN, recipe: DetectionRecipe) -> list[nn.Module]:
+def trainable_parts(net: FasterRCNN, recipe: DetectionRecipe) -> list[nn.Module]:
     """The parts whose weights the recipe changes."""
     free = net.trunk[recipe.fixed_stages + 1 if recipe.fixed_stages else 0 :]
     regions = [net.stages[-1], net.classifier, net.regressor]
@@ -126,11 +128,11 @@ def learning(net: FasterRCNN, recipe: DetectionRecipe) -> list[nn.Module]:
             return regions
 
 
-def train_mode(net: FasterRCNN, recipe: DetectionRecipe) -> None:
+def detector_train_mode(net: FasterRCNN, recipe: DetectionRecipe) -> None:
     """Layers as training wants them: what is kept needs no gradient, batch norm is a fixed map."""
     net.train()
     net.requires_grad_(False)
-    for part in learning(net, recipe):
+    for part in trainable_parts(net, recipe):
         part.requires_grad_(True)
     for norm in norms_of(net):
         norm.eval()

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from reslab.data.boxes.sets import DetectionSet, GroundTruth
-from reslab.data.loader import BadFiles, Replaced
-from reslab.data.sampler import AUGMENTATION, ORDER, SAMPLING, Shuffled, generator
-from reslab.detection.box_ops import clip, large_enough, scaled, to_shown
-from reslab.runtime.device import Alone, Processes
-from reslab.runtime.threads import Ahead
+from reslab.data.loader import BadFileLimit, ReplaceBad
+from reslab.data.sampler import AUGMENTATION, ORDER, SAMPLING, ShuffleSampler, make_generator
+from reslab.detection.box_ops import boxes_to_network, clip, large_enough, resize_image
+from reslab.runtime.device import Processes, SingleProcess
+from reslab.runtime.threads import Prefetcher
 
 CPU = torch.device("cpu")
-SMALLEST = 1.0  # side of an object that is still to be found, in pixels as it is shown
+MIN_OBJECT_SIDE = 1.0  # side of an object that is still to be found, in pixels as it is shown
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Begun:
+class PendingExamples:
     """A batch that threads are working on."""
 
     shown: list["Future[tuple[Example, list[int]]]"]  # and the bad files met on the way to each
@@ -43,10 +43,10 @@ class Begun:
 
 
 @dataclass(frozen=True)
-class Following:
+class NextImageFallback:
     """Any picture stands in for any other, the next one first; too many in a row are too many."""
 
-    bad: BadFiles
+    bad: BadFileLimit
 
     @property
     def tried(self) -> int:
@@ -59,7 +59,7 @@ class Following:
         return self.bad.too_many(self.tried)
 
 
-class DetectionBatches:
+class DetectionLoader:
     """Shuffled, scaled and mirrored pictures of a set with boxes, on a device.
 
     Pictures without an object to find are left out, as in the released code. Batches may be asked
@@ -84,17 +84,17 @@ class DetectionBatches:
         tell: Callable[[str], None],
         last: int | None = None,
         device: torch.device = CPU,
-        processes: Processes = Alone(),
+        processes: Processes = SingleProcess(),
     ) -> None:
-        self.processes, self.part = processes, processes.part(size)
+        self.processes, self.part = processes, processes.rank_slice(size)
         self.train, self.prepare = train, prepare
         self.shorter, self.longest, self.flip = shorter, longest, flip
         self.size, self.seed, self.device = size, seed, device
         self.rows = with_objects(train)
-        self.order = Shuffled(self.count, seed, ORDER)
-        self.bad = BadFiles(self.count, bad_limit, tell)
-        self.picture = Replaced(self._picture, Following(self.bad))
-        self.ahead = Ahead(self._begin, threads, last)
+        self.order = ShuffleSampler(self.count, seed, ORDER)
+        self.bad = BadFileLimit(self.count, bad_limit, tell)
+        self.picture = ReplaceBad(self._picture, NextImageFallback(self.bad))
+        self.ahead = Prefetcher(self._begin, threads, last)
 
     @property
     def count(self) -> int:
@@ -105,7 +105,7 @@ class DetectionBatches:
         """This process's part of the mini-batch of `iteration`, counted from 0."""
         shown = [future.result() for future in self.ahead(iteration).shown]
         own = {index: self.picture.reasons[index] for _, bad in shown for index in bad}
-        for bad in self.processes.gather_objects(own):
+        for bad in self.processes.all_gather_objects(own):
             self.bad.note(bad, bad)
         return [example for example, _ in shown]
 
@@ -113,12 +113,12 @@ class DetectionBatches:
         """End the threads, each as soon as it is done with its picture."""
         self.ahead.close()
 
-    def _begin(self, threads: Executor, iteration: int) -> Begun:
+    def _begin(self, threads: Executor, iteration: int) -> PendingExamples:
         chosen = self.order(iteration * self.size, self.size).tolist()
-        rng = generator(self.seed, AUGMENTATION, iteration)
+        rng = make_generator(self.seed, AUGMENTATION, iteration)
         draws = torch.rand(self.size, 2, generator=rng, dtype=torch.float64).tolist()
         numbered = list(enumerate(zip(chosen, draws, strict=True)))
-        return Begun([
+        return PendingExamples([
             threads.submit(
                 self._show,
                 picture,
@@ -131,7 +131,7 @@ class DetectionBatches:
 
     def _picture(self, index: int) -> np.ndarray:
         """RGB bytes [H, W, 3] of one of those that are trained on."""
-        return self.train.picture(self.rows[index])
+        return self.train.image(self.rows[index])
 
     def _show(
         self, index: int, shorter: int, flip: bool, seed: tuple[int, ...]
@@ -139,11 +139,11 @@ class DetectionBatches:
         """One picture, or what stands in for it, and the bad files met."""
         picture, index, bad = self.picture(index)
         truth = self.train.truths[self.rows[index]]
-        pixels = torch.from_numpy(scaled(picture, shorter, self.longest, flip))
+        pixels = torch.from_numpy(resize_image(picture, shorter, self.longest, flip))
         came, shown = ((size[1], size[0]) for size in (picture.shape, pixels.shape))
-        boxes = clip(to_shown(truth.boxes, came, shown, flip), *shown)
-        large = large_enough(boxes, SMALLEST)
-        objects, crowds = to_find(truth) & large, truth.crowd & large
+        boxes = clip(boxes_to_network(truth.boxes, came, shown, flip), *shown)
+        large = large_enough(boxes, MIN_OBJECT_SIDE)
+        objects, crowds = is_trainable(truth) & large, truth.crowd & large
         example = Example(
             self.prepare(pixels.to(self.device).permute(2, 0, 1)[None]),  # bytes travel faster
             boxes[objects].to(self.device),
@@ -155,7 +155,7 @@ class DetectionBatches:
         return example, bad
 
 
-def to_find(truth: GroundTruth) -> Tensor:
+def is_trainable(truth: GroundTruth) -> Tensor:
     """Which are objects in training, bool [N]: VOC's difficult ones are not, and as in the
     released code nothing is said of them, so they are background; crowds are ignored instead."""
     return ~(truth.difficult | truth.crowd)
@@ -163,7 +163,7 @@ def to_find(truth: GroundTruth) -> Tensor:
 
 def with_objects(train: DetectionSet) -> list[int]:
     """The pictures with an object to find; ValueError if there is none."""
-    rows = [row for row, truth in enumerate(train.truths) if to_find(truth).any()]
+    rows = [row for row, truth in enumerate(train.truths) if is_trainable(truth).any()]
     if not rows:
         raise ValueError(
             f"none of the {len(train):,} pictures of {train.name} has an object to find: "

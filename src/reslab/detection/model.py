@@ -11,10 +11,16 @@ from safetensors.torch import save
 from torch import Tensor
 
 import reslab
-from reslab.detection.network import DetectorConfig, FasterRCNN, channels_last
-from reslab.detection.recipe import Search
+from reslab.detection.network import DetectorConfig, FasterRCNN, detector_channels_last
+from reslab.detection.recipe import InferenceConfig
 from reslab.models.batchnorm import folded
-from reslab.models.model_file import fill, metadata_of, model_file, not_ours, read_model_file
+from reslab.models.model_file import (
+    load_weights_strictly,
+    model_file,
+    not_a_model_file,
+    read_metadata,
+    read_model_file,
+)
 from reslab.models.preprocessing import Preprocessing, taken_from
 
 
@@ -26,7 +32,7 @@ class Detector:
     classes: tuple[str, ...]  # names for people, without the background
     ids: tuple[str, ...]  # of the classes in files: COCO's category ids, VOC's names
     preprocessing: Preprocessing
-    search: Search  # as it was tested when it was trained
+    search: InferenceConfig  # as it was tested when it was trained
     recipe: dict[str, Any]
     metrics: list[dict[str, Any]]
 
@@ -40,9 +46,9 @@ class Detector:
         return self.preprocessing(picture.permute(2, 0, 1)[None])
 
 
-def ready(detector: Detector) -> Detector:
+def prepare_for_inference(detector: Detector) -> Detector:
     """The same made fast to use: batch norm inside the convolutions."""
-    return replace(detector, net=channels_last(folded(detector.net)))
+    return replace(detector, net=detector_channels_last(folded(detector.net)))
 
 
 def detector_bytes(detector: Detector) -> bytes:
@@ -64,7 +70,7 @@ def detector_bytes(detector: Detector) -> bytes:
 
 def is_detector(path: str | Path) -> bool:
     """Whether a model file, or the one in a run folder, holds a detector."""
-    return "detector" in metadata_of(model_file(path))
+    return "detector" in read_metadata(model_file(path))
 
 
 def load_detector(path: str | Path) -> Detector:
@@ -73,16 +79,16 @@ def load_detector(path: str | Path) -> Detector:
     if "config" in metadata:
         raise ValueError(f"{path} holds no detector; `reslab predict` names pictures by classes")
     if "detector" not in metadata:
-        raise not_ours(file)
+        raise not_a_model_file(file)
     preprocessing = taken_from(tensors, json.loads(metadata["preprocessing"]))
     net = FasterRCNN(DetectorConfig.model_validate_json(metadata["detector"]))
-    fill(net, tensors, file)
+    load_weights_strictly(net, tensors, file)
     return Detector(
-        net=channels_last(net.eval()).requires_grad_(False),
+        net=detector_channels_last(net.eval()).requires_grad_(False),
         classes=tuple(json.loads(metadata["classes"])),
         ids=tuple(json.loads(metadata["ids"])),
         preprocessing=preprocessing,
-        search=Search.model_validate_json(metadata["search"]),
+        search=InferenceConfig.model_validate_json(metadata["search"]),
         recipe=json.loads(metadata["recipe"]),
         metrics=json.loads(metadata["metrics"]),
     )

@@ -9,18 +9,18 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
 from torch import Generator, Tensor, nn
 
-from reslab.detection.box_ops import clip, decode, large_enough, nms
+from reslab.detection.box_ops import clip, decode_boxes, large_enough, nms
 from reslab.detection.roi import roi_align, roi_pool
 from reslab.detection.targets import Anchors
 from reslab.models.config import EXPANSION, ResNetConfig
 from reslab.models.layers import Classifier, Conv, ConvBN, he_normal
 from reslab.models.resnet import ResNet
 
-OVERLAP = 0.7  # IoU above which the lower-scored of two proposals is dropped (Sec. 3.1.3)
+PROPOSAL_NMS = 0.7  # IoU above which the lower-scored of two proposals is dropped (Sec. 3.1.3)
 
 
 @dataclass(frozen=True)
-class Proposed:
+class AnchorPredictions:
     """What the network says of each anchor of one picture."""
 
     anchors: Tensor  # [N, 4]
@@ -33,11 +33,11 @@ class Proposed:
     ) -> Tensor:
         """Proposals, best first, [R, 4]: of the `before` best boxes the `after` best that do not
         overlap, none narrower or lower than `smallest` pixels."""
-        boxes = clip(decode(self.anchors, self.deltas), width, height)
+        boxes = clip(decode_boxes(self.anchors, self.deltas), width, height)
         kept = large_enough(boxes, smallest).nonzero()[:, 0]
         best = self.logits[kept].argsort(descending=True, stable=True)[:before]
         boxes, scores = boxes[kept[best]], self.logits[kept[best]]
-        return boxes[nms(boxes, scores, OVERLAP, after)]
+        return boxes[nms(boxes, scores, PROPOSAL_NMS, after)]
 
 
 class ProposalNetwork(nn.Module):
@@ -54,20 +54,20 @@ class ProposalNetwork(nn.Module):
         self.objectness = Conv(width, anchors.per_cell, 1)
         self.deltas = Conv(width, 4 * anchors.per_cell, 1)
 
-    def forward(self, features: Tensor) -> Proposed:
+    def forward(self, features: Tensor) -> AnchorPredictions:
         """Features of one picture, [1, c_in, h, w] -> N = h * w * anchors of a cell."""
         hidden = F.relu(self.conv(features))
         # channels go last: row by row, cell by cell, anchor by anchor, as `Anchors.over` has them
         logits = self.objectness(hidden).permute(0, 2, 3, 1).flatten()
         deltas = self.deltas(hidden).permute(0, 2, 3, 1).reshape(-1, 4)
         anchors = self.anchors.over(*features.shape[2:]).to(features.device)
-        return Proposed(anchors, logits.float(), deltas.float())
+        return AnchorPredictions(anchors, logits.float(), deltas.float())
 
 
 Norm = Literal["frozen", "recompute", "group"]
 
 GROUPS = 32  # of group normalisation, as its authors'; fewer where a group would be one channel
-SMALLEST = 3  # pixels of a picture's sides that the stem's pooling finds a window in
+MIN_IMAGE_SIDE = 3  # pixels of a picture's sides that the stem's pooling finds a window in
 # standard deviations of the new layers' first weights, of the released code
 NEW, NEW_REGRESSION = 0.01, 0.001
 
@@ -129,7 +129,7 @@ class FasterRCNN(nn.Module):
         """[B, 3, H, W] -> the map that proposals and regions share, [B, C, h, w]"""
         height, width = images.shape[2:]
         # zeros, the mean's value, right and below a picture that is but a line
-        x = F.pad(images, (0, max(SMALLEST - width, 0), 0, max(SMALLEST - height, 0)))
+        x = F.pad(images, (0, max(MIN_IMAGE_SIDE - width, 0), 0, max(MIN_IMAGE_SIDE - height, 0)))
         for part in self.trunk:
             x = part(x)
         return x
@@ -145,7 +145,7 @@ class FasterRCNN(nn.Module):
         x = self.stages[-1](pooled)
         return F.avg_pool2d(x, x.shape[-2:]).flatten(1)
 
-    def judge(self, regions: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
+    def classify_regions(self, regions: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
         """Region features [R, c]; with context those of the whole picture, [1, c], else none.
 
         -> scores before the softmax, background first, [R, classes + 1]; deltas [R, classes, 4]
@@ -189,6 +189,6 @@ def new_layer(layer: nn.Conv2d | nn.Linear, std: float, rng: Generator) -> None:
     nn.init.zeros_(layer.bias)
 
 
-def channels_last(net: FasterRCNN) -> FasterRCNN:
+def detector_channels_last(net: FasterRCNN) -> FasterRCNN:
     """The same network, its convolutions laid out as processors and GPUs read them best."""
     return net.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]

@@ -9,18 +9,20 @@ import numpy as np
 import torch
 
 from reslab.data.boxes.sets import Detections
-from reslab.data.decode import BadPicture, Picture, pixels_of
-from reslab.detection.inference import find
-from reslab.detection.model import Detector, load_detector, ready
-from reslab.detection.recipe import Search
-from reslab.runtime.threads import in_order, usable_cores
+from reslab.data.decode import BadImage, ImageInput, load_image
+from reslab.detection.inference import detect_objects
+from reslab.detection.model import Detector, load_detector, prepare_for_inference
+from reslab.detection.recipe import InferenceConfig
+from reslab.runtime.threads import map_in_order, usable_cores
 
-SURE = 0.5  # the probability from which people are shown a box; measuring wants the others too
-AHEAD = 8  # pictures decoded meanwhile: a detector sees them whole, so they fill the memory
+SHOWN_SCORE = (
+    0.5  # the probability from which people are shown a box; measuring wants the others too
+)
+IMAGES_AHEAD = 8  # pictures decoded meanwhile: a detector sees them whole, so they fill the memory
 
 
 @dataclass(frozen=True)
-class Found:
+class Detection:
     """An object in a picture: what it is, how probable that is, and where."""
 
     name: str
@@ -34,87 +36,93 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Seen:
+class DetectedImage:
     """A picture as the detector saw it, and what it found in it."""
 
     pixels: np.ndarray  # RGB uint8 [H, W, 3], upright
     detections: Detections
-    objects: list[Found]  # the same for people, best first
+    objects: list[Detection]  # the same for people, best first
 
 
 @dataclass(frozen=True)
-class Finder:
+class DetectorPredictor:
     """A detector that takes pictures as people have them: files, bytes, arrays."""
 
     detector: Detector
-    search: Search
-    threshold: float = SURE  # the least probability that is told
+    search: InferenceConfig
+    threshold: float = SHOWN_SCORE  # the least probability that is told
 
     @property
     def classes(self) -> tuple[str, ...]:
         """What the detector can find."""
         return self.detector.classes
 
-    def to(self, device: torch.device) -> "Finder":
+    def to(self, device: torch.device) -> "DetectorPredictor":
         """The same on a device."""
         return replace(self, detector=self.detector.to(device))
 
     @overload
-    def detect(self, pictures: Picture) -> list[Found]: ...
+    def detect(self, pictures: ImageInput) -> list[Detection]: ...
     @overload
-    def detect(self, pictures: Sequence[Picture]) -> list[list[Found]]: ...
-    def detect(self, pictures: Picture | Sequence[Picture]) -> list[Found] | list[list[Found]]:
+    def detect(self, pictures: Sequence[ImageInput]) -> list[list[Detection]]: ...
+    def detect(
+        self, pictures: ImageInput | Sequence[ImageInput]
+    ) -> list[Detection] | list[list[Detection]]:
         """The objects in a picture, the most probable first; of a list, a list for each.
 
         A picture is a path, the bytes of a file, RGB uint8 [H, W, 3], or Pillow's. BadPicture
         says which one is bad, and why.
         """
-        alone = isinstance(pictures, Picture)
+        alone = isinstance(pictures, ImageInput)
         found = []
         for answer in self.each([pictures] if alone else pictures):
-            if isinstance(answer, BadPicture):
+            if isinstance(answer, BadImage):
                 raise answer
             found.append(answer)
         return found[0] if alone else found
 
-    def each(self, pictures: Iterable[Picture]) -> Iterator[list[Found] | BadPicture]:
+    def each(self, pictures: Iterable[ImageInput]) -> Iterator[list[Detection] | BadImage]:
         """As `detect`, answer by answer, in bounded memory; a bad picture is an answer."""
         for answer in self.see(pictures):
-            yield answer if isinstance(answer, BadPicture) else answer.objects
+            yield answer if isinstance(answer, BadImage) else answer.objects
 
-    def see(self, pictures: Iterable[Picture]) -> Iterator[Seen | BadPicture]:
+    def see(self, pictures: Iterable[ImageInput]) -> Iterator[DetectedImage | BadImage]:
         """As `each`, with the pictures themselves, to draw on.
 
         They are read and decoded by threads, ahead of the detector.
         """
 
-        def decoded(picture: Picture) -> np.ndarray | BadPicture:
+        def decoded(picture: ImageInput) -> np.ndarray | BadImage:
             try:
-                return pixels_of(picture)
-            except BadPicture as bad:
+                return load_image(picture)
+            except BadImage as bad:
                 return bad
 
-        for pixels in in_order(decoded, pictures, min(usable_cores(), AHEAD), AHEAD):
-            yield pixels if isinstance(pixels, BadPicture) else self._seen(pixels)
+        for pixels in map_in_order(
+            decoded, pictures, min(usable_cores(), IMAGES_AHEAD), IMAGES_AHEAD
+        ):
+            yield pixels if isinstance(pixels, BadImage) else self._seen(pixels)
 
-    def _seen(self, pixels: np.ndarray) -> Seen:
-        found = find(self.detector, pixels, self.search)
+    def _seen(self, pixels: np.ndarray) -> DetectedImage:
+        found = detect_objects(self.detector, pixels, self.search)
         found = found.take(found.scores >= self.threshold)
         columns = (found.labels.tolist(), found.scores.tolist(), found.boxes.tolist())
         objects = [
-            Found(self.detector.classes[label], score, (x0, y0, x1, y1), self.detector.ids[label])
+            Detection(
+                self.detector.classes[label], score, (x0, y0, x1, y1), self.detector.ids[label]
+            )
             for label, score, (x0, y0, x1, y1) in zip(*columns, strict=True)
         ]
-        return Seen(pixels, found, objects)
+        return DetectedImage(pixels, found, objects)
 
 
-def load(
+def load_detector_predictor(
     path: str | Path,
     *,
-    threshold: float = SURE,
+    threshold: float = SHOWN_SCORE,
     refine: bool | None = None,
     scales: Sequence[int] | None = None,
-) -> Finder:
+) -> DetectorPredictor:
     """A detector's file, or the one in a run folder, ready to find objects in pictures.
 
     `threshold` is the least probability that is told. `refine` and `scales` are App. B's box
@@ -127,4 +135,6 @@ def load(
     least = min(threshold, detector.search.threshold)
     asked = {"threshold": least, "refine": refine, "scales": scales}
     changes = {key: value for key, value in asked.items() if value is not None}
-    return Finder(ready(detector), detector.search.with_changes(changes), threshold)
+    return DetectorPredictor(
+        prepare_for_inference(detector), detector.search.with_changes(changes), threshold
+    )

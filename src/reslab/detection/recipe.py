@@ -10,7 +10,7 @@ from reslab.detection.network import DetectorConfig
 from reslab.training.recipe import Fields, RunRecipe, Section
 
 
-class Search(Section):
+class InferenceConfig(Section):
     """Numbers of Faster R-CNN's testing; the defaults are the paper's baseline (App. A)."""
 
     shorter: PositiveInt = 600  # the side that a picture is shown with, in pixels
@@ -32,10 +32,10 @@ class Search(Section):
             raise ValueError(f"scales {list(self.scales)}: two or more that rise, or none")
         return self
 
-    def with_changes(self, changes: Mapping[str, Any]) -> "Search":
+    def with_changes(self, changes: Mapping[str, Any]) -> "InferenceConfig":
         """The same but for some fields; ValueError in a line for an impossible value."""
         try:
-            return Search.model_validate(self.model_dump() | dict(changes))
+            return InferenceConfig.model_validate(self.model_dump() | dict(changes))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             if first["type"] == "value_error":  # ours: it names what it is about
@@ -80,7 +80,7 @@ class DetectionRecipe(RunRecipe):
     longest: PositiveInt = 1000
     flip: bool = True
     sampling: Sampling = Sampling()
-    search: Search = Search()
+    search: InferenceConfig = InferenceConfig()
     watched: PositiveInt = 500  # test pictures evaluated on the way, at most
     iterations: int = Field(80_000, ge=1)
     batch_size: int = Field(1, ge=1)
@@ -91,7 +91,7 @@ class DetectionRecipe(RunRecipe):
     eval_every: int = Field(5000, ge=1)
 
     @staticmethod
-    def meant(fields: Fields, key: str, value: Any) -> Fields:
+    def expand_override(fields: Fields, key: str, value: Any) -> Fields:
         return {key: value}
 
     @property

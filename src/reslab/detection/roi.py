@@ -28,7 +28,7 @@ class Rectangles:
 
 
 @dataclass(frozen=True)
-class _Looks:
+class _Lookups:
     """Where the tables hold the four entries of each rectangle."""
 
     entries: Tensor  # int64 [4, N], into tables [rows, columns, B, H, W]
@@ -37,16 +37,16 @@ class _Looks:
     columns: int  # and by width
 
 
-def largest(features: Tensor, rectangles: Rectangles) -> Tensor:
+def range_max(features: Tensor, rectangles: Rectangles) -> Tensor:
     """The largest value of each channel in each rectangle, [B, C, H, W] -> [N, C]; 0 in empty ones.
 
     The gradient goes to one place that holds it; which one of equals is always the same.
     """
-    looks = _looks(rectangles, features.shape)
-    return _Largest.apply(features.permute(0, 2, 3, 1), looks)
+    looks = _lookups(rectangles, features.shape)
+    return _RangeMax.apply(features.permute(0, 2, 3, 1), looks)
 
 
-def _looks(rectangles: Rectangles, shape: torch.Size) -> _Looks:
+def _lookups(rectangles: Rectangles, shape: torch.Size) -> _Lookups:
     batch, _, height, width = shape
     it = rectangles
     empty = (it.bottom <= it.top) | (it.right <= it.left)
@@ -56,7 +56,7 @@ def _looks(rectangles: Rectangles, shape: torch.Size) -> _Looks:
     rows, columns = (1 + max(level.tolist(), default=0) for level in (row_level, column_level))
     table = (row_level * columns + column_level) * batch + it.pictures  # [N], of one picture
     entries = (table * height + tops[:, None]) * width + lefts  # [2, 2, N]
-    return _Looks(entries.flatten(0, 1), empty, rows, columns)
+    return _Lookups(entries.flatten(0, 1), empty, rows, columns)
 
 
 def _cover(start: Tensor, stop: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,11 +65,11 @@ def _cover(start: Tensor, stop: Tensor) -> tuple[Tensor, Tensor]:
     return level, torch.stack([start, stop - 2**level])
 
 
-class _Largest(torch.autograd.Function):
+class _RangeMax(torch.autograd.Function):
     """[B, H, W, C] -> [N, C]"""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, looks: _Looks) -> Tensor:
+    def forward(ctx: Any, features: Tensor, looks: _Lookups) -> Tensor:
         count, channels = looks.entries.shape[1], features.shape[3]
         found = features.new_empty(count, channels)
         learning = ctx.needs_input_grad[0]
@@ -101,7 +101,7 @@ def _parts(channels: int) -> Iterator[slice]:
         yield slice(start, min(start + CHANNELS, channels))
 
 
-def _tables(part: Tensor, looks: _Looks, learning: bool) -> tuple[Tensor, Tensor]:
+def _tables(part: Tensor, looks: _Lookups, learning: bool) -> tuple[Tensor, Tensor]:
     """[B, H, W, c] -> the largest values [rows, columns, B, H, W, c], and where each comes from.
 
     Entries of windows that reach over the border are never written, nor looked at.
@@ -130,7 +130,7 @@ def _tables(part: Tensor, looks: _Looks, learning: bool) -> tuple[Tensor, Tensor
     return values, origins
 
 
-def _largest_entry(values: Tensor, looks: _Looks) -> Tensor:
+def _largest_entry(values: Tensor, looks: _Lookups) -> Tensor:
     """[N, c]"""
     flat = values.flatten(0, -2)
     found = flat.index_select(0, looks.entries[0])
@@ -141,7 +141,7 @@ def _largest_entry(values: Tensor, looks: _Looks) -> Tensor:
     return found
 
 
-def _largest_and_place(values: Tensor, origins: Tensor, looks: _Looks) -> tuple[Tensor, Tensor]:
+def _largest_and_place(values: Tensor, origins: Tensor, looks: _Lookups) -> tuple[Tensor, Tensor]:
     """[N, c] and int32 [N, c]"""
     flat, flat_origins = values.flatten(0, -2), origins.flatten(0, -2)
     found, place = (table.index_select(0, looks.entries[0]) for table in (flat, flat_origins))
@@ -177,7 +177,7 @@ def roi_pool(features: Tensor, boxes: Tensor, pictures: Tensor, size: int, strid
         *(rows[:, :, None].expand(shape).flatten() for rows in (top, bottom)),
         *(columns[:, None, :].expand(shape).flatten() for columns in (left, right)),
     )
-    return _by_region(largest(features, rectangles), size)
+    return _by_region(range_max(features, rectangles), size)
 
 
 def _bins(first: Tensor, last: Tensor, size: int, length: int) -> tuple[Tensor, Tensor]:

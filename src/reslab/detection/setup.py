@@ -9,134 +9,141 @@ import torch
 from torch import Tensor
 
 from reslab.data.boxes.digit_scenes import digit_scenes
-from reslab.data.boxes.folder import read_parts, sets_of
-from reslab.data.boxes.sets import DetectionSet, DetectionSets, GroundTruth
-from reslab.data.decode import BadPicture
-from reslab.data.location import Place, folder_of
-from reslab.detection.average_precision.measure import authors_code, usual_protocol
-from reslab.detection.initial import Weights, initial_net, must_fit, train_mode
-from reslab.detection.loader import DetectionBatches, to_find
-from reslab.detection.network import FasterRCNN, channels_last
+from reslab.data.boxes.folder import read_parts, split_parts
+from reslab.data.boxes.sets import DetectionSet, DetectionSplits, GroundTruth
+from reslab.data.decode import BadImage
+from reslab.data.location import Location, to_folder
+from reslab.detection.average_precision.measure import import_pycocotools, usual_protocol
+from reslab.detection.initial import (
+    Weights,
+    detector_train_mode,
+    initial_detector,
+    must_match_trunk,
+)
+from reslab.detection.loader import DetectionLoader, is_trainable
+from reslab.detection.network import FasterRCNN, detector_channels_last
 from reslab.detection.recipe import DetectionRecipe
-from reslab.detection.task import DetectorTraining
+from reslab.detection.task import DetectionTask
 from reslab.models.batchnorm import recompute_statistics
 from reslab.models.preprocessing import Preprocessing, minus_mean
-from reslab.runtime.device import World
-from reslab.runtime.threads import cores_for, in_order, usable_cores
+from reslab.runtime.device import Device
+from reslab.runtime.threads import cores_for, map_in_order, usable_cores
 
-CALIBRATION = 50  # mini-batches whose statistics replace those that came with the weights
-MEASURED = 500  # training pictures whose colours give the mean, without weights that bring one
+CALIBRATION_BATCHES = 50  # mini-batches whose statistics replace those that came with the weights
+MEAN_COLOUR_IMAGES = (
+    500  # training pictures whose colours give the mean, without weights that bring one
+)
 Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedSets:
     """The sets of a recipe, and how results on them are measured."""
 
-    sets: DetectionSets
+    sets: DetectionSplits
     protocol: str
 
 
-def open_data(recipe: DetectionRecipe, data: Place | None) -> Opened:
+def open_detection_data(recipe: DetectionRecipe, data: Location | None) -> OpenedSets:
     """The sets that a recipe names."""
     if recipe.data == "digit-scenes":
-        return Opened(digit_scenes(), "coco")
+        return OpenedSets(digit_scenes(), "coco")
     if data is None:
         raise ValueError(
             f"{recipe.name} needs pictures with boxes: name a COCO or VOC folder with --data"
         )
-    parts = read_parts(folder_of(data, f"{recipe.name} needs"), recipe.years)
+    parts = read_parts(to_folder(data, f"{recipe.name} needs"), recipe.years)
     test = parts.whole if parts.test is None else parts.test
     assert test is not None
     protocol = usual_protocol(parts.layout, test.root.resolve(), test.files)
-    return Opened(sets_of(parts, recipe.validation), protocol)
+    return OpenedSets(split_parts(parts, recipe.validation), protocol)
 
 
-def open_fitting(recipe: DetectionRecipe, data: Place | None) -> Opened:
+def open_training_data(recipe: DetectionRecipe, data: Location | None) -> OpenedSets:
     """The same, for training; ValueError for what would end a run later."""
-    opened = open_data(recipe, data)
+    opened = open_detection_data(recipe, data)
     train, test = opened.sets.train, opened.sets.test
-    must_know_classes(recipe, train)
+    must_match_classes(recipe, train)
     must_have_objects(train.name, train.truths)
     must_have_objects(f"{test.name} that are watched", test.truths[: recipe.watched])
     if opened.protocol == "coco":
-        authors_code()  # better missed now than after the training
+        import_pycocotools()  # better missed now than after the training
     return opened
 
 
-def prepare_detector(
+def setup_detector(
     recipe: DetectionRecipe,
     seed: int,
-    data: Place | None,
-    world: World,
+    data: Location | None,
+    world: Device,
     weights: Weights | None,
     say: Say,
-) -> DetectorTraining:
+) -> DetectionTask:
     """The training of a new run; ValueError if data, weights and recipe do not fit together."""
-    must_fit(recipe, weights)
-    return prepared(
-        recipe, seed, open_fitting(recipe, data), world, weights=weights, preprocessing=None,
+    must_match_trunk(recipe, weights)
+    return setup_with_data(
+        recipe, seed, open_training_data(recipe, data), world, weights=weights, preprocessing=None,
         proposer=None, begun=False, say=say,
     )  # fmt: skip
 
 
-def prepared(
+def setup_with_data(
     recipe: DetectionRecipe,
     seed: int,
-    opened: Opened,
-    world: World,
+    opened: OpenedSets,
+    world: Device,
     *,
     weights: Weights | None,
     preprocessing: Preprocessing | None,
     proposer: FasterRCNN | None,
     begun: bool,
     say: Say,
-) -> DetectorTraining:
+) -> DetectionTask:
     """All that a detector's training needs. `preprocessing` was found when the run began."""
     sets = opened.sets
     if preprocessing is None and weights is not None:
         preprocessing = weights.preprocessing
     if preprocessing is None:
         preprocessing = minus_mean(mean_colour(sets.train))
-    preprocessing = preprocessing.to(world.device)
-    net = initial_net(recipe, seed, weights, sets.train)
-    it = DetectorTraining(
+    preprocessing = preprocessing.to(world.torch_device)
+    net = initial_detector(recipe, seed, weights, sets.train)
+    it = DetectionTask(
         recipe=recipe,
         world=world,
-        net=channels_last(net.to(world.device)),
+        net=detector_channels_last(net.to(world.torch_device)),
         preprocessing=preprocessing,
-        batches=DetectionBatches(
+        batches=DetectionLoader(
             sets.train, preprocessing, shorter=recipe.shorter, longest=recipe.longest,
             flip=recipe.flip, size=recipe.batch_size, seed=seed,
             threads=cores_for(world.processes),
-            bad_limit=recipe.bad_limit, tell=say, last=recipe.iterations, device=world.device,
+            bad_limit=recipe.bad_limit, tell=say, last=recipe.iterations, device=world.torch_device,
             processes=world.processes,
         ),
         test=sets.test,
         protocol=opened.protocol,
-        proposer=proposer.to(world.device) if proposer else None,
+        proposer=proposer.to(world.torch_device) if proposer else None,
         say=say,
     )  # fmt: skip
     # a trunk that an earlier step left is kept, statistics and all
     if recipe.model.norm == "recompute" and not begun and recipe.stage not in (3, 4):
         processes = world.processes
         pictures = recipe.batch_size // processes.count
-        recompute_statistics(it.net, calibration(it), processes.gather, pictures)
-    train_mode(it.net, recipe)
+        recompute_statistics(it.net, calibration_losses(it), processes.all_gather, pictures)
+    detector_train_mode(it.net, recipe)
     return it
 
 
-def calibration(it: DetectorTraining) -> Iterator[object]:
+def calibration_losses(it: DetectionTask) -> Iterator[object]:
     """Training pictures and regions of them, shown to the network."""
     return (
-        it.losses_of(example)  # one by one, for each has statistics of its own
-        for k in range(CALIBRATION)
-        for share in it.shares_of(k)
+        it.image_loss(example)  # one by one, for each has statistics of its own
+        for k in range(CALIBRATION_BATCHES)
+        for share in it.shares(k)
         for example in share
     )
 
 
-def must_know_classes(recipe: DetectionRecipe, train: DetectionSet) -> None:
+def must_match_classes(recipe: DetectionRecipe, train: DetectionSet) -> None:
     if recipe.model.classes != len(train.classes):
         raise ValueError(
             f"{recipe.name} has model.classes={recipe.model.classes}, the pictures have "
@@ -145,7 +152,7 @@ def must_know_classes(recipe: DetectionRecipe, train: DetectionSet) -> None:
 
 
 def must_have_objects(name: str, truths: Sequence[GroundTruth]) -> None:
-    if not any(to_find(truth).any() for truth in truths):
+    if not any(is_trainable(truth).any() for truth in truths):
         raise ValueError(
             f"none of the {len(truths):,} pictures of {name} has an object to find: "
             "difficult objects and crowds do not count"
@@ -157,12 +164,12 @@ def mean_colour(train: DetectionSet) -> Tensor:
 
     def colour(index: int) -> np.ndarray | None:
         try:
-            return train.picture(index).mean((0, 1), dtype=np.float64)
-        except BadPicture:
+            return train.image(index).mean((0, 1), dtype=np.float64)
+        except BadImage:
             return None
 
-    count = min(len(train), MEASURED)
-    with closing(in_order(colour, range(count), usable_cores(), 8)) as coming:
+    count = min(len(train), MEAN_COLOUR_IMAGES)
+    with closing(map_in_order(colour, range(count), usable_cores(), 8)) as coming:
         colours = [it for it in coming if it is not None]
     if not colours:
         raise ValueError(f"no picture of {train.name} can be decoded")

@@ -11,7 +11,7 @@ from math import sqrt
 import torch
 from torch import Generator, Tensor
 
-from reslab.detection.box_ops import NO_STDS, REGION_STDS, Stds, covered, encode, iou
+from reslab.detection.box_ops import NO_STDS, REGION_STDS, Stds, encode_boxes, ioa, iou
 
 BACKGROUND, IGNORED = -1, -2  # in the place of the index of a truth
 MOSTLY = 0.7  # of a box that lies in an ignored region; the released code's crowd_thresh
@@ -51,7 +51,7 @@ def assign_anchors(
     than `low` with all. Anchors that are not inside take no part, not even as the closest.
     """
     overlaps = iou(anchors, truths) * inside[:, None]  # [A, N]
-    best, truth = _best(overlaps)
+    best, truth = argmax_iou(overlaps)
     # a truth that no anchor touches has no closest one; the released code makes all such of it
     closest = (overlaps > 0) & (overlaps == overlaps.amax(0))
     assigned = torch.full_like(truth, IGNORED)
@@ -69,7 +69,7 @@ def assign_proposals(
     Foreground has an IoU of at least `foreground`; background one in [low, high) (Fast R-CNN,
     Sec. 2.3; the released code's joint training takes a low of 0).
     """
-    best, truth = _best(iou(proposals, truths))
+    best, truth = argmax_iou(iou(proposals, truths))
     assigned = torch.full_like(truth, IGNORED)
     low, high = background
     assigned[(low <= best) & (best < high) & ~_in_ignored(proposals, ignored)] = BACKGROUND
@@ -79,8 +79,8 @@ def assign_proposals(
 def sample(assigned: Tensor, count: int, positive: float, rng: Generator) -> tuple[Tensor, Tensor]:
     """Indices of positives, at most the fraction `positive` of `count`, and of background for the
     rest of it, both at random and as many as there are; [N] -> int64 [P], int64 [Q]."""
-    chosen = _some(assigned >= 0, round(count * positive), rng)
-    return chosen, _some(assigned == BACKGROUND, count - len(chosen), rng)
+    chosen = random_subset(assigned >= 0, round(count * positive), rng)
+    return chosen, random_subset(assigned == BACKGROUND, count - len(chosen), rng)
 
 
 def anchor_targets(
@@ -90,7 +90,7 @@ def anchor_targets(
     """The region proposal network's mini-batch of a picture (Sec. 3.1.3)."""
     assigned = assign_anchors(anchors, inside, truths, ignored, high, low)
     objects, rest = sample(assigned, count, positive, rng)
-    deltas = encode(anchors[objects], truths[assigned[objects]], NO_STDS)
+    deltas = encode_boxes(anchors[objects], truths[assigned[objects]], NO_STDS)
     return AnchorTargets(torch.cat([objects, rest]), deltas)
 
 
@@ -110,11 +110,11 @@ def region_targets(
     return RegionTargets(
         boxes=proposals[torch.cat([objects, rest])],
         labels=torch.cat([labels[own] + 1, torch.zeros_like(rest)]),
-        deltas=encode(proposals[objects], truths[own], stds),
+        deltas=encode_boxes(proposals[objects], truths[own], stds),
     )
 
 
-def _best(overlaps: Tensor) -> tuple[Tensor, Tensor]:
+def argmax_iou(overlaps: Tensor) -> tuple[Tensor, Tensor]:
     """The largest of each row and the first that has it, [N, M] -> [N], int64 [N]."""
     if not overlaps.shape[1]:
         zeros = overlaps.new_zeros(len(overlaps))
@@ -125,10 +125,10 @@ def _best(overlaps: Tensor) -> tuple[Tensor, Tensor]:
 
 def _in_ignored(boxes: Tensor, ignored: Tensor) -> Tensor:
     """Which lie mostly in one of the regions, [N, 4], [I, 4] -> bool [N]."""
-    return (covered(boxes, ignored) >= MOSTLY).any(1)
+    return (ioa(boxes, ignored) >= MOSTLY).any(1)
 
 
-def _some(candidates: Tensor, count: int, rng: Generator) -> Tensor:
+def random_subset(candidates: Tensor, count: int, rng: Generator) -> Tensor:
     """At most `count` indices at random; drawn on the CPU, so alike for every device."""
     indices = candidates.nonzero()[:, 0]
     return indices[torch.randperm(len(indices), generator=rng)[:count].to(indices.device)]
@@ -173,7 +173,7 @@ class Anchors:
         return (centres.repeat(1, 1, 2)[:, :, None] + self.shapes()).reshape(-1, 4)
 
 
-def inside(anchors: Tensor, width: float, height: float) -> Tensor:
+def inside_image(anchors: Tensor, width: float, height: float) -> Tensor:
     """Which do not cross the border of the picture, [N, 4] -> bool [N]."""
     x0, y0, x1, y1 = anchors.unbind(1)
     return (x0 >= 0) & (y0 >= 0) & (x1 <= width) & (y1 <= height)

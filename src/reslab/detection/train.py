@@ -4,27 +4,32 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from reslab.data.location import Place, place_of
-from reslab.detection.initial import Weights, load_weights, must_fit, starting_from
+from reslab.data.location import Location, parse_location
+from reslab.detection.initial import (
+    Weights,
+    fit_detector_to_weights,
+    load_weights,
+    must_match_trunk,
+)
 from reslab.detection.model import Detector, load_detector
 from reslab.detection.network import FasterRCNN
 from reslab.detection.recipe import DetectionRecipe, Step
-from reslab.detection.setup import open_fitting, prepared
+from reslab.detection.setup import open_training_data, setup_with_data
 from reslab.detection.task import parts_of
-from reslab.runtime.device import World, open_world
+from reslab.runtime.device import Device, setup_device
 from reslab.training.checkpoint import checkpoints_in
 from reslab.training.environment import environment
 from reslab.training.folder import RunFolder
 from reslab.training.log import note
-from reslab.training.origin import FILE, Origin, origin_bytes, read_origin
+from reslab.training.origin import FILE, InitialState, initial_state_bytes, read_initial_state
 from reslab.training.run import Interrupted, Stop, Tell
-from reslab.training.train import Begun, carry_out, must_be_dealt
+from reslab.training.train import Begun, must_divide_evenly, train_in_folder
 
 STEPS: tuple[Step, ...] = (1, 2, 3)  # the fourth is the run itself
 
 
 @dataclass(frozen=True)
-class Beginning:
+class StepStart:
     """What a step starts from, beside its recipe and its data."""
 
     weights: Weights | None
@@ -36,7 +41,7 @@ def train_detector(
     out: str | Path,
     *,
     seed: int = 1,
-    data: str | Place | None = None,
+    data: str | Location | None = None,
     weights: str | Path | None = None,
     tell: Tell = lambda row: None,
     stop: Stop = lambda: None,
@@ -48,10 +53,10 @@ def train_detector(
     """
     given = load_weights(weights) if weights else None
     if given and recipe.weights is None:
-        recipe = starting_from(recipe, given)
+        recipe = fit_detector_to_weights(recipe, given)
     run = DetectorRun(
-        recipe, Path(out), seed, place_of(data) if data else None,
-        Path(weights) if weights else None, given, open_world(recipe.precision), tell, stop,
+        recipe, Path(out), seed, parse_location(data) if data else None,
+        Path(weights) if weights else None, given, setup_device(recipe.precision), tell, stop,
     )  # fmt: skip
     if recipe.training == "alternating" and recipe.step is None:
         folder = run.begin_folder()
@@ -69,26 +74,26 @@ class DetectorRun:
     recipe: DetectionRecipe
     out: Path
     seed: int
-    data: Place | None
+    data: Location | None
     weights: Path | None
     given: Weights | None
-    world: World
+    world: Device
     tell: Tell
     stop: Stop
 
     def begin_folder(self) -> RunFolder:
         """Make the folder that the steps lie in; data and weights are looked at before."""
         processes = self.world.processes
-        must_be_dealt(self.recipe, processes)
+        must_divide_evenly(self.recipe, processes)
         here = environment(self.world, seed=self.seed, data=self.data, weights=self.weights)
 
         def enter() -> None:
             if not (self.out / "recipe.json").exists():
-                must_fit(self.recipe, self.given)
-                open_fitting(self.recipe, self.data)
+                must_match_trunk(self.recipe, self.given)
+                open_training_data(self.recipe, self.data)
             RunFolder.create(self.out, self.recipe, here)
 
-        processes.from_first(enter)
+        processes.run_on_first(enter)
         return RunFolder(self.out, writes=processes.first)
 
     def take_step(self, step: Step) -> None:
@@ -103,7 +108,7 @@ class DetectorRun:
             raise Interrupted(interrupted.signal, self.out, interrupted.iteration) from None
 
     def carry_out(self) -> dict[str, Any]:
-        return carry_out(
+        return train_in_folder(
             self.recipe, self.out, self.begin, world=self.world, seed=self.seed, data=self.data,
             weights=self.weights, tell=self.tell, stop=self.stop,
         )  # fmt: skip
@@ -111,32 +116,32 @@ class DetectorRun:
     def begin(self, folder: RunFolder | None) -> Begun:
         """Data, network and weights of the run."""
         begun = folder is not None and bool(checkpoints_in(folder.checkpoints))
-        origin = read_origin(folder.path, begun=begun) if folder else Origin()
+        origin = read_initial_state(folder.path, begun=begun) if folder else InitialState()
         start = self.beginning(folder, begun)
-        it = prepared(
-            self.recipe, self.seed, open_fitting(self.recipe, self.data), self.world,
+        it = setup_with_data(
+            self.recipe, self.seed, open_training_data(self.recipe, self.data), self.world,
             weights=start.weights, preprocessing=origin.preprocessing, proposer=start.proposer,
             begun=begun, say=lambda text: self.tell(note(text)),
         )  # fmt: skip
-        kept = origin_bytes(Origin(preprocessing=it.preprocessing))
+        kept = initial_state_bytes(InitialState(preprocessing=it.preprocessing))
         return Begun(parts_of(it), it.close, {FILE: kept})
 
-    def beginning(self, folder: RunFolder | None, begun: bool) -> Beginning:
+    def beginning(self, folder: RunFolder | None, begun: bool) -> StepStart:
         """Of a run that has a checkpoint, what is not in it."""
         match self.recipe.stage:
             case 3:
-                return Beginning(self.with_proposals_of(1, self.model_of(2)))
+                return StepStart(self.with_proposals_of(1, self.model_of(2)))
             case 4:
-                return Beginning(self.model_of(3))
+                return StepStart(self.model_of(3))
         proposer = self.model_of(1).net if self.recipe.stage == 2 else None
         if begun:
-            return Beginning(None, proposer)
+            return StepStart(None, proposer)
         weights = self.given
         named = folder.environment().get("weights") if folder else self.weights
         if weights is None and named is not None:
             weights = load_weights(named)
-        must_fit(self.recipe, weights)
-        return Beginning(weights, proposer)
+        must_match_trunk(self.recipe, weights)
+        return StepStart(weights, proposer)
 
     def step_folder(self, step: Step) -> Path:
         """Beside this one for a step, inside it for the whole."""

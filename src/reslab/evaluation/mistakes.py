@@ -10,11 +10,11 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from reslab.data.datasets import ImageSet, PictureSet
+from reslab.data.datasets import EncodedImages, ImagesInMemory
 from reslab.evaluation.report import wrong_in_top
 
-COUNT = 12  # three rows of four on a page
-LONGEST = 160  # pixels of a thumbnail's longer side
+SHOWN_MISTAKES = 12  # three rows of four on a page
+THUMBNAIL_SIDE = 160  # pixels of a thumbnail's longer side
 INLINE = ("data:image/png;base64,", "data:image/jpeg;base64,")  # a page fetches nothing
 
 
@@ -34,8 +34,8 @@ class Mistake:
 def worst_mistakes(
     log_probabilities: Tensor,
     labels: Tensor,
-    pictures: ImageSet | PictureSet,
-    count: int = COUNT,
+    pictures: ImagesInMemory | EncodedImages,
+    count: int = SHOWN_MISTAKES,
 ) -> list[Mistake]:
     """The `count` wrong answers that a net is surest of, the surest first.
 
@@ -55,7 +55,7 @@ def worst_mistakes(
         # of equal scores the lower index ranks first, as for the errors
         ranked = log_probabilities[index].sort(descending=True, stable=True).indices
         predicted, label = int(ranked[0]), int(labels[index])
-        file, pixels = shown(pictures, index)
+        file, pixels = named_image(pictures, index)
         found.append(
             Mistake(
                 pictures.name, file, names[label], names[predicted],
@@ -67,11 +67,11 @@ def worst_mistakes(
     return found
 
 
-def shown(pictures: ImageSet | PictureSet, index: int) -> tuple[str, np.ndarray]:
+def named_image(pictures: ImagesInMemory | EncodedImages, index: int) -> tuple[str, np.ndarray]:
     """What a set calls a picture, and its pixels: RGB uint8 [H, W, 3]."""
-    if isinstance(pictures, ImageSet):
+    if isinstance(pictures, ImagesInMemory):
         return f"picture {index}", pictures.images[index].permute(1, 2, 0).cpu().numpy()
-    return pictures.files[index], pictures.picture(index)
+    return pictures.files[index], pictures.image(index)
 
 
 def thumbnail(pixels: np.ndarray) -> str:
@@ -81,11 +81,11 @@ def thumbnail(pixels: np.ndarray) -> str:
     """
     small = Image.fromarray(np.ascontiguousarray(pixels))
     data = io.BytesIO()
-    if max(small.size) <= LONGEST // 2:
+    if max(small.size) <= THUMBNAIL_SIDE // 2:
         small.save(data, "PNG")
         address = INLINE[0]
     else:
-        small.thumbnail((LONGEST, LONGEST))
+        small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
         small.save(data, "JPEG", quality=85)
         address = INLINE[1]
     return address + base64.b64encode(data.getvalue()).decode()

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reslab.data.datasets import ImageSet, PictureSet
-from reslab.data.decode import BadPicture, Picture, name_of, pixels_of
-from reslab.evaluation.scoring import AnySet, Sized, at_sides, log_mean, log_probabilities
+from reslab.data.datasets import EncodedImages, ImagesInMemory
+from reslab.data.decode import BadImage, ImageInput, image_name, load_image
+from reslab.evaluation.scoring import AnySet, ResizedViews, at_sides, log_mean, log_probabilities
 from reslab.evaluation.views import View, protocol_named
 from reslab.models import model_file as weights
 from reslab.models.model_file import Model
-from reslab.runtime.threads import in_order, usable_cores
+from reslab.runtime.threads import map_in_order, usable_cores
 
 TOGETHER = 32  # pictures whose views are scored in one go; as many again are decoded meanwhile
 
@@ -39,7 +39,7 @@ class Prediction:
 class Prepared:
     """A picture at the sizes that a protocol looks at."""
 
-    sized: Sized
+    sized: ResizedViews
     fitted: bool  # made to fit a network that knows one size only
 
 
@@ -68,31 +68,35 @@ class Predictor:
 
     @overload
     def predict(
-        self, pictures: Picture, *, top: int = 5, protocol: str = "one-crop"
+        self, pictures: ImageInput, *, top: int = 5, protocol: str = "one-crop"
     ) -> list[Prediction]: ...
     @overload
     def predict(
-        self, pictures: Sequence[Picture], *, top: int = 5, protocol: str = "one-crop"
+        self, pictures: Sequence[ImageInput], *, top: int = 5, protocol: str = "one-crop"
     ) -> list[list[Prediction]]: ...
     def predict(
-        self, pictures: Picture | Sequence[Picture], *, top: int = 5, protocol: str = "one-crop"
+        self,
+        pictures: ImageInput | Sequence[ImageInput],
+        *,
+        top: int = 5,
+        protocol: str = "one-crop",
     ) -> list[Prediction] | list[list[Prediction]]:
         """The `top` classes of a picture, the most probable first; of a list, a list for each.
 
         A picture is a path, the bytes of a file, RGB uint8 [H, W, 3], or Pillow's. BadPicture
         says which one is bad, and why.
         """
-        alone = isinstance(pictures, Picture)
+        alone = isinstance(pictures, ImageInput)
         found = []
         for answer in self.each([pictures] if alone else pictures, top=top, protocol=protocol):
-            if isinstance(answer, BadPicture):
+            if isinstance(answer, BadImage):
                 raise answer
             found.append(answer)
         return found[0] if alone else found
 
     def each(
-        self, pictures: Iterable[Picture], *, top: int = 5, protocol: str = "one-crop"
-    ) -> Iterator[list[Prediction] | BadPicture]:
+        self, pictures: Iterable[ImageInput], *, top: int = 5, protocol: str = "one-crop"
+    ) -> Iterator[list[Prediction] | BadImage]:
         """As `predict`, one answer after the other, in bounded memory; a bad picture is an answer.
 
         Pictures are read, decoded and resized by threads, ahead of the network.
@@ -104,17 +108,17 @@ class Predictor:
         sides = list(dict.fromkeys(view.side for view in views))
         own = only_side(self.model)
 
-        def prepared(picture: Picture) -> Prepared | BadPicture:
+        def prepared(picture: ImageInput) -> Prepared | BadImage:
             try:
-                return prepare(pixels_of(picture), sides, own, name_of(picture))
-            except BadPicture as bad:
+                return resize_to_sides(load_image(picture), sides, own, image_name(picture))
+            except BadImage as bad:
                 return bad
 
-        return self._answers(in_order(prepared, pictures, usable_cores(), TOGETHER), views, top)
+        return self._answers(map_in_order(prepared, pictures, usable_cores(), TOGETHER), views, top)
 
     def _answers(
-        self, coming: Iterator[Prepared | BadPicture], views: Sequence[View], top: int
-    ) -> Iterator[list[Prediction] | BadPicture]:
+        self, coming: Iterator[Prepared | BadImage], views: Sequence[View], top: int
+    ) -> Iterator[list[Prediction] | BadImage]:
         said = False
         while together := list(islice(coming, TOGETHER)):
             good = [it for it in together if isinstance(it, Prepared)]
@@ -128,11 +132,11 @@ class Predictor:
                 said = True
             named = iter(self._named([it.sized for it in good], views, top))
             for it in together:
-                yield it if isinstance(it, BadPicture) else next(named)
+                yield it if isinstance(it, BadImage) else next(named)
 
     @torch.no_grad()
     def _named(
-        self, pictures: Sequence[Sized], views: Sequence[View], top: int
+        self, pictures: Sequence[ResizedViews], views: Sequence[View], top: int
     ) -> list[list[Prediction]]:
         if not pictures:
             return []
@@ -149,9 +153,9 @@ class Predictor:
         ]
 
 
-def load(path: str | Path) -> Predictor:
+def load_predictor(path: str | Path) -> Predictor:
     """A model file, or the one in a run folder, ready to name pictures."""
-    return Predictor(weights.load(path))
+    return Predictor(weights.load_model(path))
 
 
 def only_side(model: Model) -> int | None:
@@ -159,7 +163,7 @@ def only_side(model: Model) -> int | None:
     return None if model.preprocessing.size else model.own_side
 
 
-def prepare(
+def resize_to_sides(
     pixels: np.ndarray, sides: Sequence[int | None], own: int | None, file: str
 ) -> Prepared:
     """A picture with its shorter side made each of `sides`; RGB uint8 [H, W, 3].
@@ -173,7 +177,7 @@ def prepare(
     return Prepared(sized | {None: centre}, fitted=True)
 
 
-def matched(
+def match_classes(
     pictures: AnySet, classes: tuple[str, ...], ids: tuple[str, ...] = ()
 ) -> tuple[AnySet, list[str]]:
     """The set with its labels as a model's outputs, and a line for each class that is none.
@@ -183,14 +187,14 @@ def matched(
     any of the outputs; all of them compete. Pictures of classes that are not found are left out.
     ValueError if none is.
     """
-    own_ids = pictures.ids if isinstance(pictures, PictureSet) else ()
+    own_ids = pictures.ids if isinstance(pictures, EncodedImages) else ()
     if pictures.classes == classes and (not ids or not own_ids or own_ids == ids):
         return pictures, []
-    exactly, outputs = (outputs_by_name(kind, classes, ids) for kind in (str, plain))
+    exactly, outputs = (outputs_by_name(kind, classes, ids) for kind in (str, normalise))
     found, lost = [], []
     for at, name in enumerate(pictures.classes):
         words = dict.fromkeys([*own_ids[at : at + 1], name])
-        places = [exactly.get(word, outputs.get(plain(word), -1)) for word in words]
+        places = [exactly.get(word, outputs.get(normalise(word), -1)) for word in words]
         output = next((at for at in places if at not in (None, -1)), None)
         found.append(-1 if output is None else output)
         if output is None:
@@ -204,12 +208,12 @@ def matched(
     labels = torch.tensor(found, device=pictures.labels.device)[pictures.labels]
     kept = (labels >= 0).nonzero()[:, 0]
     rest = pictures if len(kept) == len(labels) else pictures.take(pictures.name, kept)
-    if isinstance(rest, ImageSet):
+    if isinstance(rest, ImagesInMemory):
         return replace(rest, labels=labels[kept], classes=classes), lost
     return replace(rest, labels=labels[kept], classes=classes, ids=ids or classes), lost
 
 
-def plain(name: str) -> str:
+def normalise(name: str) -> str:
     """A name as it is compared: neither case nor the kind of gap counts."""
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
@@ -229,5 +233,5 @@ def described(words: Sequence[str], shared: bool, outputs: dict[str, int | None]
     name = " ".join(repr(word) for word in words)
     if shared:
         return f"class {name}: several outputs have this name; call the folder by its id"
-    near = get_close_matches(plain(words[-1]), list(outputs), n=1, cutoff=0.5)
+    near = get_close_matches(normalise(words[-1]), list(outputs), n=1, cutoff=0.5)
     return f"class {name} is no output of the model" + (f"; nearest: {near[0]!r}" if near else "")

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reslab.data.datasets import PictureSet
-from reslab.evaluation.score_cache import Shelf, Vault
+from reslab.data.datasets import EncodedImages
+from reslab.evaluation.score_cache import CachedScores, ScoreCache
 from reslab.evaluation.scoring import (
     AnySet,
-    Loaded,
-    Model,
+    Callback,
+    LoadedRange,
+    Scorable,
     Scores,
-    Tell,
-    bad_picture,
+    bad_image,
     load_ranges,
     log_mean,
     log_probabilities,
@@ -26,14 +26,14 @@ from reslab.evaluation.scoring import (
     silent,
 )
 from reslab.evaluation.views import OneCrop, View, ViewProtocol
-from reslab.runtime.device import Alone, Processes
+from reslab.runtime.device import Processes, SingleProcess
 from reslab.runtime.threads import cores_for
 
 Interval = Sequence[float]  # low and high, 95 %, percent
 LISTED_CLASSES = 1000  # at most, class by class
 CONFUSED_CLASSES = 100  # at most, as a matrix
 TAKEN_FOR = 3  # other classes that a class's line names
-ROWS = 10_000  # of scores that are ranked at a time
+RANKED_ROWS = 10_000  # of scores that are ranked at a time
 
 
 @dataclass(frozen=True)
@@ -76,37 +76,37 @@ def between(interval: Interval | None) -> str:
 
 
 def classify(
-    model: Model,
+    model: Scorable,
     pictures: AnySet,
     protocol: ViewProtocol = OneCrop(),
     *,
     device: torch.device | None = None,
     threads: int | None = None,
-    tell: Tell = silent,
-    vault: Vault | None = None,
+    tell: Callback = silent,
+    vault: ScoreCache | None = None,
 ) -> Report:
     """Test `model`, uint8 [B, 3, H, W] -> scores [B, classes], on every picture of a set.
 
     Top-5 is top-k for k = min(5, classes). Pictures are shown on `device`, else where the set's
     labels are; `threads` decode. `vault` has what was computed before.
     """
-    scores = score(
+    scores = score_set(
         model, pictures, protocol, device=device, threads=threads, tell=tell, vault=vault
     )
-    return report(scores, pictures, str(protocol))
+    return build_report(scores, pictures, str(protocol))
 
 
 @torch.no_grad()
-def score(
-    model: Model,
+def score_set(
+    model: Scorable,
     pictures: AnySet,
     protocol: ViewProtocol,
     *,
     device: torch.device | None = None,
     threads: int | None = None,
-    tell: Tell = silent,
-    vault: Vault | None = None,
-    processes: Processes = Alone(),
+    tell: Callback = silent,
+    vault: ScoreCache | None = None,
+    processes: Processes = SingleProcess(),
     beat: Callable[[], None] = lambda: None,
 ) -> Scores:
     """The mean over a protocol's views of a model's probabilities; arguments as of `classify`.
@@ -118,9 +118,9 @@ def score(
         raise ValueError(f"{pictures.name} holds no pictures: there is nothing to evaluate")
     threads = threads or cores_for(processes)
     device = device or pictures.labels.device
-    shelf = vault.shelf(pictures, threads, tell) if vault else None
+    shelf = vault.for_set(pictures, threads, tell) if vault else None
     views = protocol.views()
-    kept = find_kept(shelf, views, tell)
+    kept = find_cached(shelf, views, tell)
     missing = [view for view in views if view not in kept]
     shape = (len(pictures), len(pictures.classes))
     fresh = {view: torch.empty(shape) for view in missing if vault and vault.keep}
@@ -139,18 +139,20 @@ def score(
         total[here] = log_mean([parts[view] for view in views])
         bad |= loaded.bad
         for text in loaded.bad.values():
-            tell(bad_picture(text))
+            tell(bad_image(text))
         tell(progress(loaded.stop))
     if processes.rank >= len(whole) % processes.count > 0:
         beat()  # others have a range more
     for view, values in fresh.items():
         assert shelf is not None
         shelf.keep(view, Scores(values, bad))
-    bad = {at: text for one in processes.gather_objects(bad) for at, text in one.items()}
+    bad = {at: text for one in processes.all_gather_objects(bad) for at, text in one.items()}
     return Scores(processes.join(total), dict(sorted(bad.items())))
 
 
-def find_kept(shelf: Shelf | None, views: Sequence[View], tell: Tell) -> dict[View, Scores]:
+def find_cached(
+    shelf: CachedScores | None, views: Sequence[View], tell: Callback
+) -> dict[View, Scores]:
     """The views that need not be computed again."""
     if shelf is None:
         return {}
@@ -159,12 +161,12 @@ def find_kept(shelf: Shelf | None, views: Sequence[View], tell: Tell) -> dict[Vi
         tell(note(f"{len(kept)} of {len(views)} views from kept scores, {shelf.folder}"))
     named = {text for scores in kept.values() for text in scores.bad.values()}
     for text in sorted(named):
-        tell(bad_picture(text))
+        tell(bad_image(text))
     return kept
 
 
 def score_range(
-    model: Model, loaded: Loaded, views: Sequence[View], classes: int, device: torch.device
+    model: Scorable, loaded: LoadedRange, views: Sequence[View], classes: int, device: torch.device
 ) -> dict[View, Tensor]:
     """Log-probabilities of a range by view, [pictures, classes]; NaN for those that are bad."""
     rows = {view: torch.full((loaded.stop - loaded.start, classes), torch.nan) for view in views}
@@ -178,7 +180,7 @@ def score_range(
     return rows
 
 
-def report(scores: Scores, pictures: AnySet, protocol: str) -> Report:
+def build_report(scores: Scores, pictures: AnySet, protocol: str) -> Report:
     """Scores against a set's labels; pictures that could not be decoded are left out."""
     good = torch.tensor([index not in scores.bad for index in range(len(pictures))])
     n = int(good.sum())
@@ -186,22 +188,22 @@ def report(scores: Scores, pictures: AnySet, protocol: str) -> Report:
         raise ValueError(f"not one picture of {pictures.name} could be decoded")
     labels, logs = pictures.labels.cpu()[good], scores.log_probabilities[good]
     k = min(5, len(pictures.classes))
-    parts = list(zip(logs.split(ROWS), labels.split(ROWS), strict=True))
+    parts = list(zip(logs.split(RANKED_ROWS), labels.split(RANKED_ROWS), strict=True))
     wrong = torch.cat([wrong_in_top(*part, 1) for part in parts])
     wrong1, wrong5 = int(wrong.sum()), sum(int(wrong_in_top(*part, k).sum()) for part in parts)
     loss = -float(logs.gather(1, labels[:, None]).double().mean())
-    confusion = confusion_of(logs, labels) if len(pictures.classes) <= LISTED_CLASSES else None
+    confusion = confusion_matrix(logs, labels) if len(pictures.classes) <= LISTED_CLASSES else None
     small = confusion is not None and len(confusion) <= CONFUSED_CLASSES
     return Report(
         set=pictures.name, protocol=protocol, n=n,
         top1_error=100 * wrong1 / n, top5_error=100 * wrong5 / n, loss=loss,
         skipped=len(scores.bad), top1_interval=wilson(wrong1, n), top5_interval=wilson(wrong5, n),
-        per_class=() if confusion is None else class_rows(confusion, wrong, labels, pictures),
+        per_class=() if confusion is None else class_errors(confusion, wrong, labels, pictures),
         confusion=confusion.tolist() if confusion is not None and small else None,
     )  # fmt: skip
 
 
-def confusion_of(logs: Tensor, labels: Tensor) -> Tensor:
+def confusion_matrix(logs: Tensor, labels: Tensor) -> Tensor:
     """How many pictures of each class were taken for each, int64 [label, predicted].
 
     Scores that are no numbers take a picture for nothing.
@@ -213,13 +215,13 @@ def confusion_of(logs: Tensor, labels: Tensor) -> Tensor:
     return pairs.bincount(minlength=classes**2).view(classes, classes)
 
 
-def class_rows(
+def class_errors(
     confusion: Tensor, wrong: Tensor, labels: Tensor, pictures: AnySet
 ) -> list[dict[str, Any]]:
     """A row for each class that has pictures: its error, and what it was mostly taken for."""
     counts = labels.bincount(minlength=len(confusion)).tolist()
     errors = labels[wrong].bincount(minlength=len(confusion)).tolist()
-    names, ids = pictures.classes, pictures.ids if isinstance(pictures, PictureSet) else ()
+    names, ids = pictures.classes, pictures.ids if isinstance(pictures, EncodedImages) else ()
     rows = []
     for label, count in enumerate(counts):
         if not count:

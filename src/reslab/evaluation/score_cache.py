@@ -13,17 +13,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from reslab.data.datasets import ImageSet
-from reslab.evaluation.scoring import AnySet, Scores, Tell, note
+from reslab.data.datasets import ImagesInMemory
+from reslab.evaluation.scoring import AnySet, Callback, Scores, note
 from reslab.evaluation.views import View
-from reslab.runtime.threads import in_order
+from reslab.runtime.threads import map_in_order
 
 NAME = "log_probabilities"
-AHEAD = 64  # files read before their turn
+READ_AHEAD = 64  # files read before their turn
 
 
 @dataclass(frozen=True)
-class Vault:
+class ScoreCache:
     """The kept scores of one model; they are used wherever they are found."""
 
     folder: Path
@@ -36,27 +36,29 @@ class Vault:
         """Whether there are scores, or there will be."""
         return self.keep or self.folder.is_dir()
 
-    def shelf(self, pictures: AnySet, threads: int, tell: Tell) -> "Shelf | None":
+    def for_set(self, pictures: AnySet, threads: int, tell: Callback) -> "CachedScores | None":
         """Where this set's scores are or will be; None if there are none and none are wanted."""
         if not self.in_use:
             return None
-        digest = self.pictures or digest_of(pictures, threads, tell)
+        digest = self.pictures or digest_set(pictures, threads, tell)
         plain = re.sub(r"[^\w.-]+", "-", pictures.name)
         folder = self.folder / f"{plain}-{digest[:12]}"
         if self.keep:
             folder.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
-        return Shelf(folder, self.model, digest, (len(pictures), len(pictures.classes)), tell)
+        return CachedScores(
+            folder, self.model, digest, (len(pictures), len(pictures.classes)), tell
+        )
 
 
 @dataclass(frozen=True)
-class Shelf:
+class CachedScores:
     """The kept scores of one model on one set."""
 
     folder: Path
     model: str
     pictures: str  # a digest of the set
     shape: tuple[int, int]  # pictures, classes
-    tell: Tell
+    tell: Callback
 
     def file(self, view: View) -> Path:
         return self.folder / f"{view}.safetensors"
@@ -109,7 +111,7 @@ def checksum(scores: Tensor, bad: str) -> str:
     return digest.hexdigest()
 
 
-def digest_of(pictures: AnySet, threads: int, tell: Tell) -> str:
+def digest_set(pictures: AnySet, threads: int, tell: Callback) -> str:
     """One digest of a set: its classes, labels, names, and every byte of its pictures."""
     digest = hashlib.sha256(json.dumps([len(pictures), pictures.classes]).encode())
     digest.update(pictures.labels.cpu().numpy().data)
@@ -118,9 +120,9 @@ def digest_of(pictures: AnySet, threads: int, tell: Tell) -> str:
     return digest.hexdigest()
 
 
-def contents(pictures: AnySet, threads: int, tell: Tell) -> Iterator[bytes | memoryview]:
+def contents(pictures: AnySet, threads: int, tell: Callback) -> Iterator[bytes | memoryview]:
     """The pixels of a set in memory; of files, the name and the digest of each."""
-    if isinstance(pictures, ImageSet):
+    if isinstance(pictures, ImagesInMemory):
         yield str(tuple(pictures.images.shape)).encode()
         yield pictures.images.cpu().contiguous().numpy().data
         return
@@ -129,6 +131,6 @@ def contents(pictures: AnySet, threads: int, tell: Tell) -> Iterator[bytes | mem
         return hashlib.sha256(pictures.read(pictures.files[index])).digest()
 
     tell(note(f"reading {len(pictures):,} pictures, to know which kept scores are theirs"))
-    digests = in_order(read, pictures.announced(range(len(pictures))), threads, AHEAD)
+    digests = map_in_order(read, pictures.announced(range(len(pictures))), threads, READ_AHEAD)
     for file, digest in zip(pictures.files, digests, strict=True):
         yield json.dumps(file).encode() + digest

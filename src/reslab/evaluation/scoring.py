@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reslab.data.datasets import ImageSet, PictureSet
-from reslab.data.decode import BadPicture
+from reslab.data.datasets import EncodedImages, ImagesInMemory
+from reslab.data.decode import BadImage
 from reslab.data.resize import resize_whole
 from reslab.evaluation.views import View
-from reslab.runtime.threads import in_order
+from reslab.runtime.threads import map_in_order
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,15 @@ class Scores:
     bad: dict[int, str]  # index of a picture that could not be decoded -> "FILE: reason"
 
 
-AnySet = ImageSet | PictureSet
-Sized = dict[int | None, Tensor]  # a picture by its shorter side, uint8 [3, h, w]; None: as it is
+AnySet = ImagesInMemory | EncodedImages
+ResizedViews = dict[
+    int | None, Tensor
+]  # a picture by its shorter side, uint8 [3, h, w]; None: as it is
 
 # fixed ranges of indices: results do not depend on who evaluates which range, or on the device
-RANGE = 100  # small ones: what a layer makes of them stays near the processor
-PICTURE_RANGE = 64  # of photographs, which are large
-BATCH_PIXELS = PICTURE_RANGE * 224 * 224  # that a network is shown at a time
+RANGE_IMAGES = 100  # small ones: what a layer makes of them stays near the processor
+RANGE_FILES = 64  # of photographs, which are large
+BATCH_PIXELS = RANGE_FILES * 224 * 224  # that a network is shown at a time
 THINNEST = 50  # longer side to shorter: enlarged to 640, what is thinner would fill the memory
 
 
@@ -44,52 +46,52 @@ class Scorer(Protocol):
     def dense(self, images: Tensor) -> Tensor: ...  # [B, 3, H, W] -> [B, classes, h, w]
 
 
-Model = Callable[[Tensor], Tensor] | Scorer  # only views of all positions ask for `dense`
+Scorable = Callable[[Tensor], Tensor] | Scorer  # only views of all positions ask for `dense`
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedRange:
     """A range of a set: the pictures that could be decoded, and what is said of the others."""
 
     start: int
     stop: int
     positions: list[int]  # in the range, of the decoded pictures
-    pictures: list[Sized]
+    pictures: list[ResizedViews]
     bad: dict[int, str]  # index in the set -> "FILE: reason"
 
 
 def ranges_of(pictures: AnySet) -> list[range]:
     """The ranges that a set is evaluated in."""
-    size = RANGE if isinstance(pictures, ImageSet) else PICTURE_RANGE
+    size = RANGE_IMAGES if isinstance(pictures, ImagesInMemory) else RANGE_FILES
     count = len(pictures)
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def load_ranges(
     pictures: AnySet, sides: Iterable[int | None], threads: int, ranges: Sequence[range]
-) -> Iterator[Loaded]:
+) -> Iterator[LoadedRange]:
     """Ranges of a set one after the other, at every shorter side that is asked for."""
     wanted = list(dict.fromkeys(sides))
     if not wanted:
-        yield from (Loaded(part.start, part.stop, [], [], {}) for part in ranges)
+        yield from (LoadedRange(part.start, part.stop, [], [], {}) for part in ranges)
         return
 
-    def load(index: int) -> Sized | str:
+    def load(index: int) -> ResizedViews | str:
         try:
             return resized(pictures, index, wanted)
-        except BadPicture as bad:
+        except BadImage as bad:
             return str(bad)
 
     indices = [index for part in ranges for index in part]
-    if wanted == [None] and isinstance(pictures, ImageSet):
-        loaded: Iterator[Sized | str] = ({None: pictures.images[at]} for at in indices)
+    if wanted == [None] and isinstance(pictures, ImagesInMemory):
+        loaded: Iterator[ResizedViews | str] = ({None: pictures.images[at]} for at in indices)
     else:
-        announced = indices if isinstance(pictures, ImageSet) else pictures.announced(indices)
-        loaded = in_order(load, announced, threads, ahead=PICTURE_RANGE)
+        announced = indices if isinstance(pictures, ImagesInMemory) else pictures.announced(indices)
+        loaded = map_in_order(load, announced, threads, ahead=RANGE_FILES)
     for part in ranges:
         found = list(islice(loaded, len(part)))
         good = [(at, it) for at, it in enumerate(found) if not isinstance(it, str)]
-        yield Loaded(
+        yield LoadedRange(
             part.start, part.stop,
             positions=[at for at, _ in good],
             pictures=[it for _, it in good],
@@ -97,29 +99,29 @@ def load_ranges(
         )  # fmt: skip
 
 
-def resized(pictures: AnySet, index: int, sides: Sequence[int | None]) -> Sized:
+def resized(pictures: AnySet, index: int, sides: Sequence[int | None]) -> ResizedViews:
     """One picture of a set at each of the sides, decoded once."""
-    if isinstance(pictures, ImageSet):
+    if isinstance(pictures, ImagesInMemory):
         pixels = pictures.images[index].permute(1, 2, 0).cpu().numpy()
         return at_sides(pixels, sides, f"picture {index}")
-    return at_sides(pictures.picture(index), sides, pictures.files[index])
+    return at_sides(pictures.image(index), sides, pictures.files[index])
 
 
-def at_sides(picture: np.ndarray, sides: Iterable[int | None], file: str) -> Sized:
+def at_sides(picture: np.ndarray, sides: Iterable[int | None], file: str) -> ResizedViews:
     """A picture, uint8 [H, W, 3], at each of the shorter sides; `file` is what errors call it.
 
     Too thin at one side is too thin at all: kept scores of parts agree with those of the whole.
     """
     height, width = picture.shape[:2]
     if max(height, width) > THINNEST * min(height, width):
-        raise BadPicture(f"{file}: {width} x {height} pixels; at most {THINNEST} to 1 are shown")
+        raise BadImage(f"{file}: {width} x {height} pixels; at most {THINNEST} to 1 are shown")
     arrays = {side: picture if side is None else resize_whole(picture, side) for side in sides}
     # copied, for torch wants memory that it may write to
     return {side: torch.from_numpy(array.copy()).permute(2, 0, 1) for side, array in arrays.items()}
 
 
 def log_probabilities(
-    model: Model, pictures: Sequence[Sized], view: View, device: torch.device
+    model: Scorable, pictures: Sequence[ResizedViews], view: View, device: torch.device
 ) -> Tensor:
     """What a model makes of one view of each picture; float32 [B, classes] on the CPU.
 
@@ -155,7 +157,7 @@ def log_mean(parts: Sequence[Tensor]) -> Tensor:
     return (together.logsumexp(0) - math.log(len(parts))).float()
 
 
-ROWS = 10_000  # of scores that are averaged at a time
+AVERAGED_ROWS = 10_000  # of scores that are averaged at a time
 
 
 def ensemble(members: Sequence[Scores]) -> Scores:
@@ -163,31 +165,31 @@ def ensemble(members: Sequence[Scores]) -> Scores:
     first = members[0].log_probabilities
     assert all(member.log_probabilities.shape == first.shape for member in members)
     total = torch.empty_like(first)
-    for start in range(0, len(first), ROWS):
-        here = slice(start, start + ROWS)
+    for start in range(0, len(first), AVERAGED_ROWS):
+        here = slice(start, start + AVERAGED_ROWS)
         total[here] = log_mean([member.log_probabilities[here] for member in members])
     bad = {index: text for member in members for index, text in member.bad.items()}
     return Scores(total, bad)
 
 
-Row = dict[str, Any]
-Tell = Callable[[Row], None]
+Event = dict[str, Any]
+Callback = Callable[[Event], None]
 
 
-def silent(row: Row) -> None:
+def silent(row: Event) -> None:
     """Hear and say nothing."""
 
 
-def note(text: str) -> Row:
+def note(text: str) -> Event:
     """Something that a person should know."""
     return {"kind": "note", "text": text}
 
 
-def bad_picture(text: str) -> Row:
+def bad_image(text: str) -> Event:
     """A picture that could not be decoded: `FILE: reason`."""
     return {"kind": "bad", "text": text}
 
 
-def progress(done: int) -> Row:
+def progress(done: int) -> Event:
     """How many pictures are done, bad ones included."""
     return {"kind": "progress", "done": done}

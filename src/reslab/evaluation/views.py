@@ -10,7 +10,7 @@ from reslab.errors import unknown_name
 Crop = Literal["whole", "all", "centre", "top-left", "top-right", "bottom-left", "bottom-right"]
 Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
 OWN_SIZE = 224  # of the paper's networks
-SIDES = (224, 256, 384, 480, 640)  # Sec. 3.4
+PAPER_SIDES = (224, 256, 384, 480, 640)  # Sec. 3.4
 NO_FLIP = "no-flip"
 
 
@@ -102,7 +102,7 @@ class MultiScale:
     after the softmax: mirrored, and after, as in ten-crop.
     """
 
-    sides: tuple[int, ...] = SIDES
+    sides: tuple[int, ...] = PAPER_SIDES
     flip: bool = True
 
     def __post_init__(self) -> None:
@@ -173,7 +173,7 @@ def multi_scale(sides: tuple[int, ...], flip: bool, size: int | None) -> MultiSc
         return MultiScale(sides, flip)
     if size is None:
         raise ValueError(without_numbers("multi-scale", "32,40"))
-    return MultiScale(tuple(round(side * size / OWN_SIZE) for side in SIDES), flip)
+    return MultiScale(tuple(round(side * size / OWN_SIZE) for side in PAPER_SIDES), flip)
 
 
 def without_numbers(name: str, example: str) -> str:

@@ -30,7 +30,7 @@ def train_mode(net: nn.Module, *, keep_statistics: bool) -> None:
         norm.requires_grad_(False)
 
 
-class Statistics:
+class NormStatistics:
     """The statistics of batch-norm layers, as one row of numbers: of a forward pass that was made
     in `of_passes`, or what the layers keep."""
 
@@ -90,7 +90,7 @@ def recompute_statistics(
     stay as they are; the network is left in evaluation mode. Where several processes make passes,
     `shares` each of a mini-batch, `gather` brings the rows of all, in the order of the shares.
     """
-    statistics = Statistics(norms_of(net), next(net.parameters()).device)
+    statistics = NormStatistics(norms_of(net), next(net.parameters()).device)
     for norm in statistics.norms:
         norm.reset_running_stats()
     net.train()

@@ -68,7 +68,9 @@ class ResNetConfig(BaseModel):
         return side
 
 
-def imagenet_config(depth: int, shortcut: Option | None = "B", *, classes: int = 1000) -> ResNetConfig:
+def imagenet_config(
+    depth: int, shortcut: Option | None = "B", *, classes: int = 1000
+) -> ResNetConfig:
     """A network of Table 1; option B by default, as every released weight."""
     if depth not in IMAGENET_STAGES:
         raise ValueError(f"depth {depth} is not in Table 1: {', '.join(map(str, IMAGENET_STAGES))}")

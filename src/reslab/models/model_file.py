@@ -85,16 +85,16 @@ def model_bytes(model: Model) -> bytes:
     return save(tensors, metadata)
 
 
-def load(path: str | Path) -> Model:
+def load_model(path: str | Path) -> Model:
     """A model file, or the one in a run folder; strict: every weight is there and no other."""
     file, metadata, tensors = read_model_file(path)
     if "detector" in metadata:
         raise ValueError(f"{path} is a detector: `reslab detect` shows what it finds in a picture")
     if not metadata.keys() >= WRITTEN or not tensors.keys() >= {MEAN_NAME, STD_NAME}:
-        raise not_ours(file)
+        raise not_a_model_file(file)
     preprocessing = taken_from(tensors, json.loads(metadata["preprocessing"]))
     net = ResNet(ResNetConfig.model_validate_json(metadata["config"]))
-    fill(net, tensors, file)
+    load_weights_strictly(net, tensors, file)
     return Model(
         net=channels_last(net.eval()).requires_grad_(False),
         classes=tuple(json.loads(metadata["classes"])),
@@ -109,7 +109,7 @@ def load(path: str | Path) -> Model:
 def read_model_file(path: str | Path) -> tuple[Path, dict[str, str], dict[str, Tensor]]:
     """The file at `path`, or the one in a run folder there; its metadata and its tensors."""
     file = model_file(path)
-    metadata = metadata_of(file)
+    metadata = read_metadata(file)
     with safe_open(file, "pt") as opened:
         names = opened.keys()
         return file, metadata, {name: opened.get_tensor(name) for name in names}
@@ -124,7 +124,7 @@ def model_file(path: str | Path) -> Path:
     return file
 
 
-def metadata_of(file: Path) -> dict[str, str]:
+def read_metadata(file: Path) -> dict[str, str]:
     """What a model file says of itself; ValueError if the file is none."""
     try:
         with safe_open(file, "pt") as opened:
@@ -133,13 +133,13 @@ def metadata_of(file: Path) -> dict[str, str]:
         raise ValueError(f"{file} is no model file, or a damaged one ({error})") from None
 
 
-def not_ours(file: Path) -> ValueError:
+def not_a_model_file(file: Path) -> ValueError:
     return ValueError(
         f"{file} was not written by reslab; `reslab import` reads weights from elsewhere"
     )
 
 
-def fill(net: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
+def load_weights_strictly(net: nn.Module, tensors: dict[str, Tensor], file: Path) -> None:
     """Give a network the weights of a file; ValueError unless every one is there and no other."""
     try:
         net.load_state_dict(tensors, assign=True)

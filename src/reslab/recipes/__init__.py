@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from reslab.data.location import Place, folder_of, place_of
+from reslab.data.location import Location, parse_location, to_folder
 from reslab.detection.recipe import DetectionRecipe
 from reslab.errors import unknown_name
 from reslab.recipes.classification import cifar10_recipe, digits_recipe, imagenet_recipe
@@ -47,7 +47,7 @@ def detectors() -> dict[str, DetectionRecipe]:
     return {recipe.name: recipe for recipe in recipes}
 
 
-def own_names() -> list[str]:
+def own_recipe_names() -> list[str]:
     """The recipes for a folder of one's own, whose numbers come from its pictures."""
     from reslab.models.config import imagenet_models
 
@@ -60,7 +60,7 @@ def own_detector_names() -> list[str]:
 
 
 def any_recipe(
-    name: str, *, data: str | Place | None = None, weights: "Weights | None" = None
+    name: str, *, data: str | Location | None = None, weights: "Weights | None" = None
 ) -> AnyRecipe:
     """The recipe of that name, of a classifier or of a detector; see `recipe`."""
     if name in {*detectors(), *own_detector_names()}:
@@ -69,31 +69,31 @@ def any_recipe(
 
 
 def recipe(
-    name: str, *, data: str | Place | None = None, weights: "Weights | None" = None
+    name: str, *, data: str | Location | None = None, weights: "Weights | None" = None
 ) -> Recipe:
     """The classifier's recipe of that name; ValueError with the nearest name otherwise.
 
     `own-*` looks at the folder `data`. With `weights` the recipe starts from them.
     """
     from reslab.models.model_file import Model
-    from reslab.training.origin import starting_from
+    from reslab.training.origin import fit_to_weights
 
     if not isinstance(weights, Model | None):
         raise ValueError(f"{name} trains a classifier: it cannot start from a detector")
-    if name in own_names():
+    if name in own_recipe_names():
         return _own(name, data, weights)
     recipes = catalogue()
     if name not in recipes:
-        known = [*recipes, *own_names(), *detectors(), *own_detector_names()]
+        known = [*recipes, *own_recipe_names(), *detectors(), *own_detector_names()]
         raise ValueError(unknown_name("recipe", name, known))
-    return starting_from(recipes[name], weights) if weights else recipes[name]
+    return fit_to_weights(recipes[name], weights) if weights else recipes[name]
 
 
 def detection_recipe(
-    name: str, *, data: str | Place | None = None, weights: "Weights | None" = None
+    name: str, *, data: str | Location | None = None, weights: "Weights | None" = None
 ) -> DetectionRecipe:
     """The detector's recipe of that name; the same otherwise."""
-    from reslab.detection.initial import starting_from
+    from reslab.detection.initial import fit_detector_to_weights
 
     recipes = detectors()
     if name in own_detector_names():
@@ -102,7 +102,7 @@ def detection_recipe(
         found = recipes[name]
     else:
         raise ValueError(unknown_name("detector's recipe", name, [*recipes, *own_detector_names()]))
-    return starting_from(found, weights) if weights else found
+    return fit_detector_to_weights(found, weights) if weights else found
 
 
 def network_of(recipe: AnyRecipe) -> "ResNetConfig":
@@ -116,18 +116,18 @@ def recipe_in(folder: RunFolder) -> AnyRecipe:
     return folder.recipe_as(DetectionRecipe) if detector else folder.recipe()
 
 
-def _own(name: str, data: str | Place | None, weights: "Model | None") -> Recipe:
-    from reslab.data.folder import open_pictures
+def _own(name: str, data: str | Location | None, weights: "Model | None") -> Recipe:
+    from reslab.data.folder import open_folder
     from reslab.models.config import config_named
     from reslab.recipes.own import own_recipe
 
     if data is None:
         raise ValueError(f"{name} is made from your pictures: name their folder with --data")
     model = name.removeprefix(OWN)
-    return own_recipe(model, config_named(model), open_pictures(place_of(data)).train, weights)
+    return own_recipe(model, config_named(model), open_folder(parse_location(data)).train, weights)
 
 
-def _own_detector(name: str, data: str | Place | None) -> DetectionRecipe:
+def _own_detector(name: str, data: str | Location | None) -> DetectionRecipe:
     from reslab.data.boxes.folder import open_detection
     from reslab.models.config import config_named
     from reslab.recipes.detection import own_detection_recipe
@@ -135,5 +135,5 @@ def _own_detector(name: str, data: str | Place | None) -> DetectionRecipe:
     if data is None:
         raise ValueError(f"{name} is made from your boxes: name a COCO or VOC folder with --data")
     model = name.removeprefix(OWN_DETECTION).removesuffix(C4)
-    folder = folder_of(place_of(data), f"{name} needs")
+    folder = to_folder(parse_location(data), f"{name} needs")
     return own_detection_recipe(model, config_named(model), open_detection(folder).train)

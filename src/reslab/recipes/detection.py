@@ -5,13 +5,13 @@ from math import ceil
 from reslab.data.boxes.sets import DetectionSet
 from reslab.detection.loader import with_objects
 from reslab.detection.network import DetectorConfig
-from reslab.detection.recipe import DetectionRecipe, Sampling, Search
+from reslab.detection.recipe import DetectionRecipe, InferenceConfig, Sampling
 from reslab.models.config import ResNetConfig
 
 COCO_SIZES = (64, 128, 256, 512)  # of anchors, for COCO has small objects (Faster R-CNN, Sec. 4.2)
 EPOCHS = 16  # 80k iterations over the 5,011 pictures of VOC 2007 are as many
 SHORTEST = 1000  # iterations, for folders of a few pictures
-LOOKS = 10  # evaluations on the way
+DETECTOR_EVALUATIONS = 10  # evaluations on the way
 
 
 def digit_scenes_recipe(model: str, config: ResNetConfig) -> DetectionRecipe:
@@ -32,7 +32,7 @@ def digit_scenes_recipe(model: str, config: ResNetConfig) -> DetectionRecipe:
         longest=64,
         flip=False,
         sampling=Sampling(anchors=128, before=1000, proposals=200, regions=48),
-        search=Search(shorter=64, longest=64, smallest=4, before=1000, proposals=50),
+        search=InferenceConfig(shorter=64, longest=64, smallest=4, before=1000, proposals=50),
         watched=100,
         iterations=2000,
         batch_size=4,
@@ -76,7 +76,7 @@ def own_detection_recipe(model: str, config: ResNetConfig, train: DetectionSet) 
     64 regions, Fast R-CNN's number where it takes two pictures, for regions are what costs.
     """
     iterations = max(EPOCHS * len(with_objects(train)), SHORTEST)
-    looks = max(ceil(iterations / LOOKS), 1)
+    looks = max(ceil(iterations / DETECTOR_EVALUATIONS), 1)
     return DetectionRecipe(
         name=f"own-detection-{model}-c4",
         model=DetectorConfig(trunk=config, classes=len(train.classes), sizes=COCO_SIZES),

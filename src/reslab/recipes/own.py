@@ -3,10 +3,10 @@
 from math import ceil
 
 from reslab.data.augment import ScaleCrop
-from reslab.data.datasets import PictureSet
+from reslab.data.datasets import EncodedImages
 from reslab.models.config import ResNetConfig
 from reslab.models.model_file import Model
-from reslab.training.origin import starting_from
+from reslab.training.origin import fit_to_weights
 from reslab.training.recipe import Pictures, Recipe
 
 BATCH = 32
@@ -17,11 +17,11 @@ FINE_RATE = 0.00003
 NEW_CLASSIFIER = 50  # times that: it starts from nothing
 EPOCHS, FINE_EPOCHS = 100, 12
 SHORTEST, FINE_SHORTEST = 1500, 150  # iterations, for folders of a few pictures
-LOOKS = 10  # evaluations on the way
+EVALUATIONS = 10  # evaluations on the way
 
 
 def own_recipe(
-    model: str, config: ResNetConfig, train: PictureSet, weights: Model | None = None
+    model: str, config: ResNetConfig, train: EncodedImages, weights: Model | None = None
 ) -> Recipe:
     """Training on the pictures of `train`, from nothing or from `weights`.
 
@@ -33,7 +33,7 @@ def own_recipe(
     epochs, shortest = (FINE_EPOCHS, FINE_SHORTEST) if weights else (EPOCHS, SHORTEST)
     batch = min(BATCH, len(train) // 2 * 2)
     iterations = max(ceil(epochs * len(train) / batch), shortest)
-    looks = max(iterations // LOOKS, 1)
+    looks = max(iterations // EVALUATIONS, 1)
     recipe = Recipe(
         name=f"own-{model}",
         model=config.model_copy(update={"classes": len(train.classes)}),
@@ -49,4 +49,4 @@ def own_recipe(
         eval_every=looks,
         checkpoint_every=looks,
     )
-    return starting_from(recipe, weights, keep_statistics=True) if weights else recipe
+    return fit_to_weights(recipe, weights, keep_statistics=True) if weights else recipe

@@ -6,26 +6,28 @@ from typing import Literal
 
 import torch
 
-from reslab.runtime.distributed import Alone, Processes, join_processes
+from reslab.runtime.distributed import Processes, SingleProcess, join_processes
 
 Precision = Literal["auto", "bf16", "fp32"]
 
 
 @dataclass(frozen=True)
-class World:
+class Device:
     """One device, the precision of training on it, and the processes that train together;
     evaluation is fp32 everywhere."""
 
-    device: torch.device
+    torch_device: torch.device
     precision: Literal["bf16", "fp32"]
-    processes: Processes = field(default_factory=Alone)
+    processes: Processes = field(default_factory=SingleProcess)
 
     def autocast(self) -> torch.autocast:
         """Forward passes inside compute in bf16 where the precision says so."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        return torch.autocast(
+            self.torch_device.type, torch.bfloat16, enabled=self.precision == "bf16"
+        )
 
 
-def open_world(precision: Precision = "auto") -> World:
+def setup_device(precision: Precision = "auto") -> Device:
     """The best device here, prepared for training; `auto` is bf16 where the hardware has it.
 
     Sets process-wide switches (denormals, exact fp32, repeatable kernels), so it
@@ -47,7 +49,7 @@ def open_world(precision: Precision = "auto") -> World:
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
     chosen = precision if precision != "auto" else "bf16" if _has_bf16(device) else "fp32"
-    return World(device, chosen, processes)
+    return Device(device, chosen, processes)
 
 
 def _has_bf16(device: torch.device) -> bool:

@@ -19,18 +19,18 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from reslab.runtime.gradients import Accumulated, Apart
+from reslab.runtime.gradients import InPlace, OrderedReduce
 
 Value = TypeVar("Value")
 STARTED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what a launcher tells a process
 AGENT = "TORCHELASTIC_USE_AGENT_STORE"  # whether the store is the launcher's
-PATIENCE = "RESLAB_PATIENCE"  # seconds that a process waits for another
+PATIENCE_VARIABLE = "RESLAB_PATIENCE"  # seconds that a process waits for another
 SECONDS = 600.0
 POLL = 0.05  # seconds between two looks for the others
-GRACE = 2.0  # seconds in which a process that failed can say so before it is called lost
+FAILURE_GRACE = 2.0  # seconds in which a process that failed can say so before it is called lost
 
 
-class Ended(Exception):
+class PeerFailed(Exception):
     """Another process has failed, and said why."""
 
     def __init__(self, status: int) -> None:
@@ -40,7 +40,7 @@ class Ended(Exception):
 
 @final
 @dataclass(frozen=True)
-class Alone:
+class SingleProcess:
     """One process."""
 
     rank = 0
@@ -48,15 +48,15 @@ class Alone:
     local = 1  # processes on this machine
     first = True  # whether this is the one that writes and speaks
 
-    def part(self, size: int) -> slice:
+    def rank_slice(self, size: int) -> slice:
         """What this process has of `size` things that are dealt out in a row."""
         return slice(0, size)
 
-    def gather(self, rows: Tensor) -> Tensor:
+    def all_gather(self, rows: Tensor) -> Tensor:
         """The rows of all processes, of each as many, [m, ...] -> [m * count, ...]"""
         return rows
 
-    def gather_objects(self, value: Value) -> list[Value]:
+    def all_gather_objects(self, value: Value) -> list[Value]:
         """What each process has, a small thing."""
         return [value]
 
@@ -64,23 +64,23 @@ class Alone:
         """One table on the CPU of which each process filled rows of its own, the rest -0."""
         return table
 
-    def from_first(self, make: Callable[[], Value]) -> Value:
+    def run_on_first(self, make: Callable[[], Value]) -> Value:
         """What the first process makes; the others wait for it."""
         return make()
 
-    def agree(self, number: int) -> int:
+    def all_reduce_max(self, number: int) -> int:
         """The highest number that a process gives."""
         return number
 
-    def gradients(self, weights: Sequence[nn.Parameter]) -> Accumulated:
+    def gradients(self, weights: Sequence[nn.Parameter]) -> InPlace:
         """Where the gradients of the shares of one mini-batch are added."""
-        return Accumulated()
+        return InPlace()
 
     def close(self) -> None: ...
 
 
 @final
-class Group:
+class ProcessGroup:
     """Several processes, each with equally many of the shares of a mini-batch."""
 
     first: bool
@@ -101,42 +101,42 @@ class Group:
                 timeout=timedelta(seconds=patience),
             )  # fmt: skip
 
-        self.together(begin)
+        self.collective(begin)
 
-    def part(self, size: int) -> slice:
+    def rank_slice(self, size: int) -> slice:
         assert size % self.count == 0
         own = size // self.count
         return slice(self.rank * own, (self.rank + 1) * own)
 
-    def gather(self, rows: Tensor) -> Tensor:
+    def all_gather(self, rows: Tensor) -> Tensor:
         found = rows.new_empty(self.count * len(rows), *rows.shape[1:])
-        self.together(lambda: dist.all_gather(list(found.chunk(self.count)), rows.contiguous()))
+        self.collective(lambda: dist.all_gather(list(found.chunk(self.count)), rows.contiguous()))
         return found
 
-    def gather_objects(self, value: Value) -> list[Value]:
+    def all_gather_objects(self, value: Value) -> list[Value]:
         found: list[Any] = [None] * self.count
-        self.together(lambda: dist.all_gather_object(found, value))
+        self.collective(lambda: dist.all_gather_object(found, value))
         return found
 
     def join(self, table: Tensor) -> Tensor:
         # every row is one number and otherwise -0, which changes nothing in any order
-        self.together(lambda: dist.all_reduce(table))
+        self.collective(lambda: dist.all_reduce(table))
         return table
 
-    def from_first(self, make: Callable[[], Value]) -> Value:
+    def run_on_first(self, make: Callable[[], Value]) -> Value:
         box: list[Any] = [make() if self.first else None]
-        self.together(lambda: dist.broadcast_object_list(box, src=0))
+        self.collective(lambda: dist.broadcast_object_list(box, src=0))
         return box[0]
 
-    def agree(self, number: int) -> int:
+    def all_reduce_max(self, number: int) -> int:
         box = torch.tensor(number)
-        self.together(lambda: dist.all_reduce(box, dist.ReduceOp.MAX))
+        self.collective(lambda: dist.all_reduce(box, dist.ReduceOp.MAX))
         return int(box)
 
-    def gradients(self, weights: Sequence[nn.Parameter]) -> Apart:
-        return Apart(weights, self.count, self.together)
+    def gradients(self, weights: Sequence[nn.Parameter]) -> OrderedReduce:
+        return OrderedReduce(weights, self.count, self.collective)
 
-    def together(self, collective: Callable[[], object]) -> None:
+    def collective(self, collective: Callable[[], object]) -> None:
         """One collective; if it fails, the reason is a process that has failed or is missing."""
         self.met += 1
         begun = time.monotonic()
@@ -150,9 +150,9 @@ class Group:
         """What to say of a collective that did not come about."""
         missing: list[int] = []
         try:
-            for _ in range(round(GRACE / 0.1)):
+            for _ in range(round(FAILURE_GRACE / 0.1)):
                 if self.store.check(["failed"]):
-                    return Ended(int(self.store.get("failed")))
+                    return PeerFailed(int(self.store.get("failed")))
                 time.sleep(0.1)
             missing = [rank for rank in range(self.count) if self._met(rank) < self.met]
         except RuntimeError:
@@ -162,7 +162,7 @@ class Group:
         if waited >= self.patience:
             return RuntimeError(
                 f"process {who} of {self.count} did not come within {self.patience:g} s "
-                f"({PATIENCE} allows more): it was stopped, or it is slow"
+                f"({PATIENCE_VARIABLE} allows more): it was stopped, or it is slow"
             )
         return RuntimeError(f"process {who} of {self.count} is gone: it was killed, or ran out "
                             "of memory")  # fmt: skip
@@ -171,7 +171,7 @@ class Group:
         key = f"met/{rank}"
         return int(self.store.get(key)) if self.store.check([key]) else 0
 
-    def claim(self, status: int) -> bool:
+    def report_first_failure(self, status: int) -> bool:
         """Whether this process is the first that fails, with an exit status; it may speak."""
         try:
             mine = f"{status}/{self.rank}"
@@ -187,28 +187,28 @@ class Group:
             dist.destroy_process_group()
 
 
-Processes = Alone | Group
+Processes = SingleProcess | ProcessGroup
 
 
 @cache
 def join_processes() -> Processes:
     """The processes of this run, from what torchrun or `--processes` told this one."""
     if not all(os.environ.get(name) for name in STARTED) or os.environ["WORLD_SIZE"] == "1":
-        return Alone()
-    patience = float(os.environ.get(PATIENCE, SECONDS))
+        return SingleProcess()
+    patience = float(os.environ.get(PATIENCE_VARIABLE, SECONDS))
     try:
         store, rank, count = next(dist.rendezvous("env://", timeout=timedelta(seconds=patience)))
-        name = meet(store, rank, count, patience)
+        name = rendezvous(store, rank, count, patience)
     except RuntimeError:  # the store's
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise RuntimeError(
             f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} did not meet the others "
             f"at {place} within {patience:g} s"
         ) from None
-    return Group(dist.PrefixStore(name, store), rank, count, patience)
+    return ProcessGroup(dist.PrefixStore(name, store), rank, count, patience)
 
 
-def meet(store: dist.Store, rank: int, count: int, patience: float) -> str:
+def rendezvous(store: dist.Store, rank: int, count: int, patience: float) -> str:
     """A name for this start of the processes, which no other has.
 
     torchrun's store outlives the processes that it starts again, and so does what they wrote; how
@@ -240,22 +240,22 @@ def meet(store: dist.Store, rank: int, count: int, patience: float) -> str:
         time.sleep(POLL)
     who = " and ".join(map(str, missing))
     raise TimeoutError(f"process {who} of {count} did not come within {patience:g} s "
-                       f"({PATIENCE} allows more)")  # fmt: skip
+                       f"({PATIENCE_VARIABLE} allows more)")  # fmt: skip
 
 
 @contextmanager
-def one_voice(status_of: Callable[[BaseException], int]) -> Iterator[Processes]:
+def fail_together(status_of: Callable[[BaseException], int]) -> Iterator[Processes]:
     """Inside, what ends one process ends all, and the first to fail alone raises why: the others
     raise Ended with the exit status that it has."""
     processes = join_processes()
     try:
         yield processes
-    except Ended:
+    except PeerFailed:
         raise
     except BaseException as error:
         status = status_of(error)
-        if isinstance(processes, Group) and not processes.claim(status):
-            raise Ended(status) from error
+        if isinstance(processes, ProcessGroup) and not processes.report_first_failure(status):
+            raise PeerFailed(status) from error
         raise
     finally:
         processes.close()

@@ -13,18 +13,18 @@ from torch import Tensor, nn
 
 
 @final
-class Accumulated:
+class InPlace:
     """One process: backward adds them."""
 
-    def keep(self) -> None:
+    def store(self) -> None:
         """A share's backward is done."""
 
-    def add(self) -> None:
+    def reduce(self) -> None:
         """All shares are done: `.grad` of every weight becomes the sum over all processes."""
 
 
 @final
-class Apart:
+class OrderedReduce:
     """Several processes, each with as many of the shares.
 
     Every process adds one stretch of the weights over all shares, and gives it to the others. That
@@ -48,7 +48,7 @@ class Apart:
     def new_row(self) -> Tensor:
         return self.weights[0].detach().new_empty(self.count * self.stretch)
 
-    def keep(self) -> None:
+    def store(self) -> None:
         if self.kept == len(self.rows):
             self.rows.append(self.new_row())
         row = self.rows[self.kept]
@@ -60,7 +60,7 @@ class Apart:
                 row[self.length + place] = 1
                 weight.grad = None
 
-    def add(self) -> None:
+    def reduce(self) -> None:
         sent = torch.stack([row.view(self.count, -1) for row in self.rows[: self.kept]], 1)
         came = torch.empty_like(sent)
         self.kept = 0

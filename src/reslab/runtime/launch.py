@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-GRACE = 20.0  # seconds that the others have to end by themselves when one has
+EXIT_GRACE = 20.0  # seconds that the others have to end by themselves when one has
 
 
 def launch(command: Sequence[str], count: int, threads: int, say: Callable[[str], None]) -> int:
@@ -58,7 +58,7 @@ def launch(command: Sequence[str], count: int, threads: int, say: Callable[[str]
             signal.signal(number, handler)
     if asked and -asked[0] in codes:  # it came before they could listen
         return 128 + asked[0]
-    return status_of(codes, say)
+    return exit_status(codes, say)
 
 
 def send(processes: Sequence[subprocess.Popen[bytes]], number: int) -> None:
@@ -74,12 +74,12 @@ def wait(processes: Sequence[subprocess.Popen[bytes]]) -> list[int | None]:
         if time.monotonic() > limit:
             break
         if any(codes) and limit == float("inf"):
-            limit = time.monotonic() + GRACE
+            limit = time.monotonic() + EXIT_GRACE
         time.sleep(0.05)
     return codes
 
 
-def status_of(codes: Sequence[int | None], say: Callable[[str], None]) -> int:
+def exit_status(codes: Sequence[int | None], say: Callable[[str], None]) -> int:
     """Of the whole: what a process that could speak ended with, else 128 and the signal."""
     spoken = [code for code in codes if code and code > 0]
     if spoken:

@@ -38,12 +38,12 @@ def cores_for(processes: "Processes") -> int:
     """This process's part of the cores that it may use, where others of the run may use the same:
     a scheduler binds each to cores of its own, other launchers do not."""
     host, cores = socket.gethostname(), cores_here()
-    everyone = processes.gather_objects((host, cores))
+    everyone = processes.all_gather_objects((host, cores))
     users = [sum(core in theirs for there, theirs in everyone if there == host) for core in cores]
     return max(round(sum(1 / count for count in users)), 1)
 
 
-def in_order(
+def map_in_order(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int
 ) -> Generator[Result, None, None]:
     """`function` of each item, in the items' order, computed by threads up to `ahead` items early.
@@ -64,19 +64,19 @@ def in_order(
         pool.shutdown(cancel_futures=True)
 
 
-AHEAD = 2  # batches that the threads work on before they are asked for
+BATCHES_AHEAD = 2  # batches that the threads work on before they are asked for
 
 
-class Begun(Protocol):
+class PendingBatch(Protocol):
     """What threads do for one mini-batch."""
 
     def cancel(self) -> object: ...
 
 
-Work = TypeVar("Work", bound=Begun)
+Pending = TypeVar("Pending", bound=PendingBatch)
 
 
-class Ahead(Generic[Work]):
+class Prefetcher(Generic[Pending]):
     """The work on the mini-batch of each iteration; `begin` gives it to the threads.
 
     Iterations may be asked for in any order. Those after the last one asked for are begun
@@ -84,16 +84,16 @@ class Ahead(Generic[Work]):
     """
 
     def __init__(
-        self, begin: Callable[[Executor, int], Work], threads: int, last: int | None
+        self, begin: Callable[[Executor, int], Pending], threads: int, last: int | None
     ) -> None:
         self.begin, self.last = begin, last
         torch.get_num_threads()  # settles this thread's number, before others set theirs
         self.threads = ThreadPoolExecutor(threads, "reslab-pictures", initializer=_alone)
-        self.begun: dict[int, Work] = {}
+        self.begun: dict[int, Pending] = {}
 
-    def __call__(self, iteration: int) -> Work:
+    def __call__(self, iteration: int) -> Pending:
         """The work on the mini-batch of `iteration`, from 0; it may not be done yet."""
-        end = iteration + 1 + AHEAD
+        end = iteration + 1 + BATCHES_AHEAD
         if self.last is not None:
             end = max(min(end, self.last), iteration + 1)
         wanted = range(iteration, end)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reslab.studies.execute import Launch, start, words_of
+from reslab.studies.execute import Launcher, start, words_of
 from reslab.training.folder import is_locked
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ ANSWER_SECONDS = 10.0
 
 
 @contextmanager
-def on_ray(data: Path | None, jobs: int) -> Iterator[Launch]:
+def launch_on_ray(data: Path | None, jobs: int) -> Iterator[Launcher]:
     """Runs on the machines of a cluster, `jobs` on each, which share its processors and GPUs.
 
     The cluster is that of RAY_ADDRESS, else the one that this machine belongs to, else it is this

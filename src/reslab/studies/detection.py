@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from reslab.data.boxes.sets import Detections, DetectionSet
-from reslab.detection.average_precision.measure import Precision, measure
+from reslab.detection.average_precision.measure import AveragePrecision, measure
 from reslab.detection.average_precision.results import read_results
 from reslab.detection.recipe import DetectionRecipe
-from reslab.detection.setup import Opened, open_data
-from reslab.detection.task import FOUND
+from reslab.detection.setup import OpenedSets, open_detection_data
+from reslab.detection.task import DETECTIONS_FILE
 from reslab.models.config import ResNetConfig
-from reslab.studies.records import Group, Record, Row, Seeds, rows_and_result
+from reslab.studies.records import Record, Row, SeedGroup, Seeds, rows_and_result
 from reslab.training.folder import RunFolder
 
 
@@ -47,10 +47,10 @@ class DetectorRecord(Record):
         return self.result["evaluation"][-1]
 
     @property
-    def precision(self) -> Precision:
+    def precision(self) -> AveragePrecision:
         """The final report, without curves."""
         report = self.report
-        return Precision(
+        return AveragePrecision(
             report["set"], report["protocol"], report["n"], report["map_50"], report["map_50_95"],
             report.get("coco", {}), [dict(map(number, row.items())) for row in report["per_class"]],
         )  # fmt: skip
@@ -62,7 +62,7 @@ def number(entry: tuple[str, object]) -> tuple[str, object]:
     return key, float("nan") if value is None else value
 
 
-Detectors = Group[DetectorRecord]
+Detectors = SeedGroup[DetectorRecord]
 
 
 def read_detector(path: Path) -> DetectorRecord:
@@ -75,7 +75,7 @@ def read_detector(path: Path) -> DetectorRecord:
     return DetectorRecord(path, recipe, folder.environment(), rows, result)
 
 
-def over_seeds(group: Detectors, of: Callable[[Precision], float | None]) -> Seeds | None:
+def over_seeds(group: Detectors, of: Callable[[AveragePrecision], float | None]) -> Seeds | None:
     """A precision of a recipe over its seeds; None where the protocol has no such number."""
     values = [of(run.precision) for run in group.runs]
     known = tuple(value for value in values if value is not None)
@@ -92,7 +92,7 @@ def map_50_95(group: Detectors) -> Seeds | None:
     return over_seeds(group, lambda it: it.map_50_95)
 
 
-def mean_precision(group: Detectors) -> Precision:
+def mean_precision(group: Detectors) -> AveragePrecision:
     """The final reports of a group as one: numbers and classes are means over its seeds."""
     reports = [run.precision for run in group.runs]
     strict = map_50_95(group)
@@ -113,11 +113,11 @@ def mean_precision(group: Detectors) -> Precision:
     )
 
 
-Place = tuple[str, str | None, str, float]  # that the pictures of a recipe come from
+ImageSource = tuple[str, str | None, str, float]  # that the pictures of a recipe come from
 
 
 @dataclass(frozen=True)
-class Searched:
+class FinalDetections:
     """What a run found at its end, picture by picture."""
 
     label: str
@@ -126,18 +126,18 @@ class Searched:
     protocol: str  # of `measure`
 
     @property
-    def precision(self) -> Precision:
+    def precision(self) -> AveragePrecision:
         """Measured again, with curves."""
         return measure(self.pictures, self.found, self.protocol)
 
 
-def searched(
+def final_detections(
     groups: Sequence[Detectors], labels: Sequence[str]
-) -> tuple[list[Searched], list[str]]:
+) -> tuple[list[FinalDetections], list[str]]:
     """Of the first run of each recipe; and why it is not known of others, whose pictures may have
     gone."""
-    opened: dict[Place, Opened] = {}  # runs on one page are mostly of the same pictures
-    known: list[Searched] = []
+    opened: dict[ImageSource, OpenedSets] = {}  # runs on one page are mostly of the same pictures
+    known: list[FinalDetections] = []
     reasons: list[str] = []
     for group, label in zip(groups, labels, strict=True):
         try:
@@ -147,14 +147,18 @@ def searched(
     return known, reasons
 
 
-def searched_by(record: DetectorRecord, label: str, opened: dict[Place, Opened]) -> Searched:
+def searched_by(
+    record: DetectorRecord, label: str, opened: dict[ImageSource, OpenedSets]
+) -> FinalDetections:
     """Of one run; ValueError or OSError if its pictures are not those of its test any more."""
     folder, recipe = record.environment["data"], record.recipe
     place = (recipe.data, folder, recipe.years, recipe.validation)
     if place not in opened:
-        opened[place] = open_data(recipe, Path(folder) if folder else None)
+        opened[place] = open_detection_data(recipe, Path(folder) if folder else None)
     pictures, protocol = opened[place].sets.test, opened[place].protocol
     count = record.report["n"]
     if len(pictures) != count:
         raise ValueError(f"it was tested on {count} pictures, there are {len(pictures)} now")
-    return Searched(label, pictures, read_results(record.path / FOUND, pictures), protocol)
+    return FinalDetections(
+        label, pictures, read_results(record.path / DETECTIONS_FILE, pictures), protocol
+    )

@@ -24,7 +24,7 @@ GUARDED = (
 )
 
 
-class Work(Protocol):
+class StartedRun(Protocol):
     """A run that was started, as subprocess.Popen is one."""
 
     def poll(self) -> int | None:
@@ -39,10 +39,10 @@ class Work(Protocol):
 
 
 # start a run; what it prints goes to the file
-Launch = Callable[["PlannedRun", Path], Work]
+Launcher = Callable[["PlannedRun", Path], StartedRun]
 
 
-def here(data: Path | None, threads: int) -> Launch:
+def launch_here(data: Path | None, threads: int) -> Launcher:
     """Runs as processes of this machine."""
     return lambda run, log: start(words_of(run, data), log, threads)
 
@@ -78,18 +78,20 @@ def end_with(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-Tell = Callable[[PlannedRun, int], None]  # a run and the iterations it has done
-POLL_SECONDS = 0.5
-SETTLED = 90.0  # seconds after which every machine sees what one of them wrote on a shared disk
+RunCallback = Callable[[PlannedRun, int], None]  # a run and the iterations it has done
+RUN_POLL_SECONDS = 0.5
+SHARED_DISK_SECONDS = (
+    90.0  # seconds after which every machine sees what one of them wrote on a shared disk
+)
 TAIL = 2048  # bytes of a log, more than its last line
 
 
-def carry_out(
+def run_all(
     runs: Sequence[PlannedRun],
-    launch: Launch,
+    launch: Launcher,
     *,
     jobs: int,
-    tell: Tell,
+    tell: RunCallback,
     stop: Callable[[], int | None],
 ) -> int | None:
     """Finish every run, `jobs` at a time; the signal's number if one came, else None.
@@ -104,19 +106,21 @@ def carry_out(
     for run in runs:
         if run not in waiting:
             tell(run, run.recipe.iterations)
-    working: dict[PlannedRun, Work] = {}
+    working: dict[PlannedRun, StartedRun] = {}
     try:
         while waiting or working:
             while len(working) < jobs and (run := first_ready(waiting)):
                 waiting.remove(run)
                 printed(run).parent.mkdir(parents=True, exist_ok=True)
                 working[run] = launch(run, printed(run))
-            time.sleep(POLL_SECONDS)
+            time.sleep(RUN_POLL_SECONDS)
             for run, work in list(working.items()):
                 tell(run, iterations_done(run))
                 if (status := work.poll()) is not None:
                     del working[run]
-                    if not (stop() or has_finished(run, SETTLED if status == 0 else 0.0)):
+                    if not (
+                        stop() or has_finished(run, SHARED_DISK_SECONDS if status == 0 else 0.0)
+                    ):
                         raise RuntimeError(f"{run.folder}: {last_line(printed(run))}")
             if number := stop():
                 return number
@@ -125,7 +129,7 @@ def carry_out(
     return None
 
 
-def end(working: Sequence[Work]) -> None:
+def end(working: Sequence[StartedRun]) -> None:
     """Ask for a save and wait."""
     for work in working:
         if work.poll() is None:
@@ -160,7 +164,7 @@ def has_finished(run: PlannedRun, seconds: float) -> bool:
     """Whether the result of a run that has ended is there, or comes within so many seconds."""
     limit = time.monotonic() + seconds
     while not (there := is_finished(run.folder)) and time.monotonic() < limit:
-        time.sleep(POLL_SECONDS)
+        time.sleep(RUN_POLL_SECONDS)
     return there
 
 

@@ -53,7 +53,7 @@ class PlannedRun:
             return
         weights = load_weights(self.weights) if self.weights else None
         recipe = any_recipe(self.base, weights=weights).with_changes(self.changes)
-        RunFolder(self.folder).must_hold(recipe, self.seed)
+        RunFolder(self.folder).must_match(recipe, self.seed)
 
 
 def experiment(name: str, depths: Sequence[int] = ()) -> Experiment:
@@ -90,7 +90,7 @@ def experiment(name: str, depths: Sequence[int] = ()) -> Experiment:
     raise ValueError(unknown_name("study", name, STUDIES))
 
 
-def plan(
+def plan_runs(
     it: Experiment, on: SetName, out: Path, *, iterations: int | None, seeds: int
 ) -> list[PlannedRun]:
     """The runs of an experiment; a shortened schedule keeps the place of its drops."""

@@ -21,7 +21,7 @@ def table_6(depth: int) -> str:
     return f"{TABLE_6[depth]:.2f}" if depth in TABLE_6 else ""
 
 
-def departures(recipe: AnyRecipe) -> list[str]:
+def deviations(recipe: AnyRecipe) -> list[str]:
     """A line each: `key: the paper's -> the run's`."""
     lines = of_detector(recipe) if isinstance(recipe, DetectionRecipe) else of_classifier(recipe)
     return [line for line in lines if line.partition(":")[0] not in CADENCE]

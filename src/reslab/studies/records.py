@@ -91,7 +91,7 @@ def task_of(paths: Sequence[Path]) -> str:
     return task
 
 
-def read_record(path: Path) -> ClassifierRecord:
+def read_classifier(path: Path) -> ClassifierRecord:
     """A finished run of a classifier; ValueError if it is not one."""
     folder = RunFolder.open(path)
     recipe = folder.recipe()
@@ -136,7 +136,7 @@ AnyRecord = TypeVar("AnyRecord", bound=Record, covariant=True)
 
 
 @dataclass(frozen=True)
-class Group(Generic[AnyRecord]):
+class SeedGroup(Generic[AnyRecord]):
     """The runs of one recipe, which differ in their seed alone."""
 
     runs: tuple[AnyRecord, ...]
@@ -166,7 +166,7 @@ class Group(Generic[AnyRecord]):
         return [_mean_row(rows) for rows in whole]
 
 
-Classifiers = Group[ClassifierRecord]
+Classifiers = SeedGroup[ClassifierRecord]
 
 
 def test_error(group: Classifiers) -> Seeds:
@@ -179,7 +179,7 @@ def _mean_row(rows: Sequence[Row]) -> Row:
     return rows[0] | {key: mean(row[key] for row in rows) for key in measured}
 
 
-def grouped(records: Iterable[AnyRecord]) -> list[Group[AnyRecord]]:
+def group_by_recipe(records: Iterable[AnyRecord]) -> list[SeedGroup[AnyRecord]]:
     """Runs of equal recipes together, in the order in which the recipes first appear.
 
     How often a run logs, evaluates and saves changes nothing of its training.
@@ -195,4 +195,4 @@ def grouped(records: Iterable[AnyRecord]) -> list[Group[AnyRecord]]:
                     f"{other.path} and {record.path} are the same run: recipe and seed are equal"
                 )
         runs.append(record)
-    return [Group(tuple(runs)) for runs in groups.values()]
+    return [SeedGroup(tuple(runs)) for runs in groups.values()]

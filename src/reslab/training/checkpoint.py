@@ -14,7 +14,7 @@ from torch import Tensor
 from reslab.models.model_file import sha256_of
 from reslab.training.schedule import PlateauState, ScheduleState, WarmupState
 
-KEPT = 3
+KEPT_CHECKPOINTS = 3
 SUFFIX = ".safetensors"
 
 
@@ -66,7 +66,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     metadata = {"facts": facts, "sha256": sha256_of(tensors | {f"facts {facts}": torch.empty(0)})}
     path = folder / f"{checkpoint.iteration:08d}{SUFFIX}"
     write_atomically(path, save(tensors, metadata))
-    for old in checkpoints_in(folder)[:-KEPT]:
+    for old in checkpoints_in(folder)[:-KEPT_CHECKPOINTS]:
         old.unlink()
     return path
 
@@ -76,7 +76,7 @@ def checkpoints_in(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"*{SUFFIX}"))
 
 
-def newest_checkpoint(folder: Path, tell: Callable[[str], None]) -> Checkpoint | None:
+def recover_newest_checkpoint(folder: Path, tell: Callable[[str], None]) -> Checkpoint | None:
     """The newest whole checkpoint; a damaged one is told of, deleted, and passed over."""
     for path in reversed(checkpoints_in(folder)):
         try:

@@ -7,42 +7,42 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from reslab.data.datasets import ImageSet, PictureSet
-from reslab.data.loader import Batch, Batches, PictureBatches
+from reslab.data.datasets import EncodedImages, ImagesInMemory
+from reslab.data.loader import Batch, EncodedLoader, InMemoryLoader
 from reslab.evaluation.mistakes import mistakes_json, worst_mistakes
-from reslab.evaluation.report import Report, report, score, wrong_in_top
+from reslab.evaluation.report import Report, build_report, score_set, wrong_in_top
 from reslab.evaluation.scoring import Scores
 from reslab.evaluation.views import OneCrop
 from reslab.models.batchnorm import recompute_statistics, train_mode
 from reslab.models.model_file import Model, model_bytes
 from reslab.models.preprocessing import Preprocessing
 from reslab.models.resnet import ResNet
-from reslab.runtime.device import World
+from reslab.runtime.device import Device
 from reslab.training.log import Row
 from reslab.training.optim import build_sgd
-from reslab.training.origin import Origin
+from reslab.training.origin import InitialState
 from reslab.training.recipe import Recipe
-from reslab.training.run import Final, Parts
+from reslab.training.run import FinalReports, Task
 
-AnySet = ImageSet | PictureSet
+AnySet = ImagesInMemory | EncodedImages
 
 
 @dataclass(frozen=True)
-class Classification:
+class ClassificationTask:
     """A recipe's network and pictures on their device."""
 
     recipe: Recipe
-    world: World
+    world: Device
     net: ResNet
     preprocessing: Preprocessing
-    batches: Batches | PictureBatches
+    batches: InMemoryLoader | EncodedLoader
     count: int  # of training pictures
     classes: tuple[str, ...]
     ids: tuple[str, ...]  # what folders call the classes; none: their names
     watched: Sequence[AnySet]  # evaluated on the way
     final: Sequence[AnySet]  # evaluated once, at the end
     class_weights: Tensor | None  # of the loss, [classes]
-    origin: Origin
+    origin: InitialState
 
     @property
     def epoch(self) -> int:
@@ -51,17 +51,17 @@ class Classification:
 
     def close(self) -> None:
         """End the threads that prepare photographs."""
-        if isinstance(self.batches, PictureBatches):
+        if isinstance(self.batches, EncodedLoader):
             self.batches.close()
 
-    def shares_of(self, iteration: int) -> list[Batch]:
+    def shares(self, iteration: int) -> list[Batch]:
         """Of the mini-batch of `iteration`, an equal share for each virtual GPU of this process."""
         batch = self.batches(iteration)
         count = self.recipe.virtual_gpus // self.world.processes.count
         pairs = zip(batch.images.chunk(count), batch.labels.chunk(count), strict=True)
         return [Batch(images, labels) for images, labels in pairs]
 
-    def loss_of(self, share: Batch) -> tuple[Tensor, Tensor]:
+    def loss(self, share: Batch) -> tuple[Tensor, Tensor]:
         """Mean cross-entropy, in fp32, and training error in percent."""
         with self.world.autocast():
             scores = self.net(share.images)
@@ -82,26 +82,26 @@ class Classification:
     def evaluate(self, beat: Callable[[], None]) -> list[Row]:
         """Reports on the way, in fp32 with the statistics as they stand."""
         self.net.eval()
-        reports = [self.judge(pictures, beat)[0].as_dict() for pictures in self.watched]
+        reports = [self.evaluate_set(pictures, beat)[0].as_dict() for pictures in self.watched]
         self.train_mode()
         return reports
 
-    def judge(
+    def evaluate_set(
         self, pictures: AnySet, beat: Callable[[], None] = lambda: None
     ) -> tuple[Report, Scores]:
         """The report of one set, and the scores behind it."""
         protocol = OneCrop(self.preprocessing.resize, self.preprocessing.size)
-        scores = score(
+        scores = score_set(
             self.model([]),
             pictures,
             protocol,
-            device=self.world.device,
+            device=self.world.torch_device,
             processes=self.world.processes,
             beat=beat,
         )
-        return report(scores, pictures, str(protocol)), scores
+        return build_report(scores, pictures, str(protocol)), scores
 
-    def finish(self, beat: Callable[[], None]) -> Final:
+    def finish(self, beat: Callable[[], None]) -> FinalReports:
         """Recompute the statistics over augmented training batches, then evaluate for good.
 
         The batches are those of the iterations after the last: seeded, and new to the net.
@@ -115,26 +115,26 @@ class Classification:
                     (
                         self.net(share.images)
                         for k in range(self.recipe.recompute_bn)
-                        for share in (beat() or self.shares_of(first + k))
+                        for share in (beat() or self.shares(first + k))
                     ),
-                    self.world.processes.gather,
+                    self.world.processes.all_gather,
                     self.recipe.virtual_gpus // self.world.processes.count,
                 )
         self.net.eval()
-        judged = [self.judge(pictures, beat) for pictures in self.final]
+        judged = [self.evaluate_set(pictures, beat) for pictures in self.final]
         _, scores = judged[-1]
         pictures = self.final[-1]
         mistakes = worst_mistakes(scores.log_probabilities, pictures.labels.cpu(), pictures)
-        return Final(
+        return FinalReports(
             reports=[report.as_dict() | report.details() for report, _ in judged],
             files={"mistakes.json": json.dumps(mistakes_json(mistakes)).encode()},
         )
 
 
-def parts_of(it: Classification) -> Parts:
+def parts_of(it: ClassificationTask) -> Task:
     """A classification as the parts of a run."""
     recipe = it.recipe
-    return Parts(
+    return Task(
         net=it.net,
         optimizer=build_sgd(
             it.net,
@@ -143,8 +143,8 @@ def parts_of(it: Classification) -> Parts:
             classifier_rate=recipe.classifier_rate,
         ),
         epoch=it.epoch,
-        loss_of=it.loss_of,
-        shares_of=it.shares_of,
+        loss_of=it.loss,
+        shares_of=it.shares,
         evaluate=it.evaluate,
         error_of=lambda report: report["top1_error"],
         finish=it.finish,

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 import reslab
-from reslab.data.location import Place, lasting
-from reslab.runtime.device import World
+from reslab.data.location import Location, absolute
+from reslab.runtime.device import Device
 from reslab.runtime.threads import usable_cores
 
 # a run resumed where one of these differs is still right, but not the same to the last bit
@@ -18,14 +18,14 @@ BINDING = ("device", "precision", "threads", "torch", "processor")
 
 
 def environment(
-    world: World, *, seed: int, data: Place | None, weights: Path | None = None
+    world: Device, *, seed: int, data: Location | None, weights: Path | None = None
 ) -> dict[str, Any]:
     """What environment.json holds."""
     return {
         "seed": seed,
-        "data": lasting(data) if data else None,
+        "data": absolute(data) if data else None,
         "weights": str(weights.resolve()) if weights else None,
-        "device": device_name(world.device),
+        "device": device_name(world.torch_device),
         "precision": world.precision,
         "threads": torch.get_num_threads(),
         "processes": world.processes.count,
@@ -39,7 +39,7 @@ def environment(
     }
 
 
-def moved(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def environment_changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """What differs between two environments that can change a run's last bits."""
     return [f"{key}: {then.get(key)} -> {now[key]}" for key in BINDING if then.get(key) != now[key]]
 

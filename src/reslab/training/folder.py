@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from reslab.errors import unknown_name
 from reslab.training.checkpoint import Checkpoint, save_checkpoint, write_atomically
-from reslab.training.recipe import TASKS, Fields, Recipe, RunRecipe, differences
+from reslab.training.recipe import TASKS, Fields, Recipe, RunRecipe, recipe_differences
 
 LOCK = ".lock"  # a file in the folder, for shared disks know no lock of the folder itself
 
@@ -40,9 +40,9 @@ def is_locked(folder: Path) -> bool:
 
 
 # what a process that was killed while it made the folder may leave there
-BEGUN = (LOCK, "environment.json", ".environment.json.tmp", ".recipe.json.tmp")
+LEFTOVERS = (LOCK, "environment.json", ".environment.json.tmp", ".recipe.json.tmp")
 AnyRecipe = TypeVar("AnyRecipe", bound=RunRecipe)
-SHOWN = 3  # differences named when a folder holds another recipe
+DIFFERENCES_SHOWN = 3  # differences named when a folder holds another recipe
 
 
 class RunFolder:
@@ -64,9 +64,9 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise ValueError(f"--out {path} is a file; name a folder for the run")
         if (path / "recipe.json").exists():
-            folder.must_hold(recipe, environment["seed"])
+            folder.must_match(recipe, environment["seed"])
             return folder
-        if path.is_dir() and any(file.name not in BEGUN for file in path.iterdir()):
+        if path.is_dir() and any(file.name not in LEFTOVERS for file in path.iterdir()):
             raise ValueError(f"--out {path} is not empty and not a run; name a new folder")
         path.mkdir(parents=True, exist_ok=True)
         folder.write_json("environment.json", environment)
@@ -84,20 +84,24 @@ class RunFolder:
                 )
         return RunFolder(path)
 
-    def must_hold(self, recipe: RunRecipe, seed: int) -> None:
+    def must_match(self, recipe: RunRecipe, seed: int) -> None:
         """ValueError if the folder was made with another recipe or seed."""
         RunFolder.open(self.path)
         if self.task() == recipe.task:
             here = self.recipe_as(type(recipe)).model_dump(mode="json")
         else:
             here = self.fields()
-        found = differences(here, recipe.model_dump(mode="json"))
+        found = recipe_differences(here, recipe.model_dump(mode="json"))
         if self.environment()["seed"] != seed:
             found.append(f"seed: {self.environment()['seed']} -> {seed}")
         if found:
-            more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+            more = (
+                f" and {len(found) - DIFFERENCES_SHOWN} more"
+                if len(found) > DIFFERENCES_SHOWN
+                else ""
+            )
             raise ValueError(
-                f"{self.path} holds a run of another recipe ({'; '.join(found[:SHOWN])}"
+                f"{self.path} holds a run of another recipe ({'; '.join(found[:DIFFERENCES_SHOWN])}"
                 f"{more}); name another --out, or `reslab resume {self.path}` to go on with it"
             )
 
@@ -116,7 +120,9 @@ class RunFolder:
         """What the run trains, one of TASKS."""
         task = self.fields()["task"]
         if task not in TASKS:
-            raise ValueError(f"{self.path / 'recipe.json'}: {unknown_name('task', str(task), TASKS)}")
+            raise ValueError(
+                f"{self.path / 'recipe.json'}: {unknown_name('task', str(task), TASKS)}"
+            )
         return task
 
     def recipe(self) -> Recipe:

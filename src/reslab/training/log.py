@@ -11,7 +11,7 @@ from torch import Tensor
 
 from reslab.training.checkpoint import Checkpoint
 from reslab.training.folder import RunFolder
-from reslab.training.loop import Step
+from reslab.training.loop import Update
 from reslab.training.schedule import Schedule
 
 Row = dict[str, Any]
@@ -30,7 +30,7 @@ class Progress:
         self.losses: list[float] = []  # since the last line of the log
         self.errors: deque[float] = deque(maxlen=epoch)
 
-    def add(self, step: Step) -> None:
+    def add(self, step: Update) -> None:
         self.unread.append((step.iteration, step.loss, step.train_error))
 
     def read(self) -> None:
@@ -84,12 +84,12 @@ def note(text: str) -> Row:
     return {"kind": "note", "text": text}
 
 
-def warmup_row(step: Step, schedule: Schedule) -> Row:
+def warmup_row(step: Update, schedule: Schedule) -> Row:
     how = "cap" if schedule.state.warmup.capped else "train_error"
     return {"kind": "warmup", "iteration": step.iteration, "ended_by": how}
 
 
-def train_row(step: Step, progress: Progress, images_per_second: float) -> Row:
+def train_row(step: Update, progress: Progress, images_per_second: float) -> Row:
     loss, error = progress.line()
     return {
         "kind": "train",
@@ -102,18 +102,18 @@ def train_row(step: Step, progress: Progress, images_per_second: float) -> Row:
 
 
 def eval_row(iteration: int, report: Row) -> Row:
-    return {"kind": "eval", "iteration": iteration, **short(report)}
+    return {"kind": "eval", "iteration": iteration, **without_details(report)}
 
 
-def short(report: Row) -> Row:
+def without_details(report: Row) -> Row:
     """A report without its details."""
     return {key: value for key, value in report.items() if key not in DETAILS}
 
 
-PATIENCE = 2.0  # seconds that training waits for a disk which is a whole checkpoint behind
+DISK_PATIENCE = 2.0  # seconds that training waits for a disk which is a whole checkpoint behind
 
 
-class Saver:
+class CheckpointWriter:
     """The log of a run, and its checkpoints, which a thread writes while training goes on.
 
     What a slow or full disk costs is told in a line, and the run goes on. Training waits for the
@@ -121,11 +121,15 @@ class Saver:
     """
 
     def __init__(
-        self, folder: RunFolder, tell: Callable[[str], None], saved: int, patience: float = PATIENCE
+        self,
+        folder: RunFolder,
+        tell: Callable[[str], None],
+        saved: int,
+        patience: float = DISK_PATIENCE,
     ) -> None:
         self.folder, self.tell, self.patience = folder, tell, patience
         self.saved = saved  # the iteration of the newest whole checkpoint
-        self._begun: Writing | None = None
+        self._begun: PendingWrite | None = None
         self._refused = False  # whether lines of the log are waiting
 
     def log(self, rows: Sequence[Row]) -> None:
@@ -137,7 +141,7 @@ class Saver:
             self.folder.log(rows)
         except OSError as error:
             if not self._refused:
-                self.tell(f"{said(error)}: {self.folder.metrics}; its lines wait for room")
+                self.tell(f"{reason(error)}: {self.folder.metrics}; its lines wait for room")
             self._refused = True
         else:
             self._refused = False
@@ -159,7 +163,7 @@ class Saver:
         except OSError as error:
             self._complain(iteration, error)
             return
-        self._begun = Writing(self.folder, checkpoint.copied())
+        self._begun = PendingWrite(self.folder, checkpoint.copied())
         self._begun.start()
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -198,10 +202,10 @@ class Saver:
 
     def _complain(self, iteration: int, error: OSError) -> None:
         last = f"that of iteration {self.saved} is kept" if self.saved else "none is kept yet"
-        self.tell(f"no checkpoint at iteration {iteration}: {said(error)}; {last}")
+        self.tell(f"no checkpoint at iteration {iteration}: {reason(error)}; {last}")
 
 
-class Writing(Thread):
+class PendingWrite(Thread):
     """A checkpoint on its way to the disk; the end of the process does not wait for it."""
 
     def __init__(self, folder: RunFolder, checkpoint: Checkpoint) -> None:
@@ -216,5 +220,5 @@ class Writing(Thread):
             self.failure = error
 
 
-def said(error: OSError) -> str:
+def reason(error: OSError) -> str:
     return (error.strerror or str(error)).lower()

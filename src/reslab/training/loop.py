@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from reslab.models.batchnorm import Statistics
-from reslab.runtime.device import Alone, Processes
+from reslab.models.batchnorm import NormStatistics
+from reslab.runtime.device import Processes, SingleProcess
 from reslab.training.optim import set_learning_rate
 from reslab.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
-class Step:
+class Update:
     """The facts of one update. Loss and error stay on the device until somebody reads them."""
 
     iteration: int  # updates done, this one included
@@ -24,15 +24,15 @@ class Step:
     warmed_up: bool  # whether the warm-up ended with this update
 
 
-def training_steps(
+def updates(
     loss_of: Callable[[Any], tuple[Tensor, Tensor]],
     shares_of: Callable[[int], Sequence[Any]],
     optimizer: torch.optim.SGD,
     schedule: Schedule,
     iterations: Iterable[int],
     norms: Sequence[nn.BatchNorm2d] = (),
-    processes: Processes = Alone(),
-) -> Iterator[Step]:
+    processes: Processes = SingleProcess(),
+) -> Iterator[Update]:
     """One update for each of `iterations`, counted from 0.
 
     `shares_of(k)` cuts mini-batch k into one equal share for each virtual GPU, and gives those of
@@ -42,7 +42,7 @@ def training_steps(
     process had them, so that the sums are the same to the last bit.
     """
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    statistics = Statistics(norms, weights[0].device)
+    statistics = NormStatistics(norms, weights[0].device)
     gradients = processes.gradients(weights)
     for iteration in iterations:
         rate = schedule.rate(iteration)
@@ -53,20 +53,20 @@ def training_steps(
             for share in shares:
                 loss, error = loss_of(share)
                 (loss / (len(shares) * processes.count)).backward()
-                gradients.keep()
+                gradients.store()
                 rows.append(torch.cat([statistics.row(), as_row(loss, error)]))
-        gradients.add()
+        gradients.reduce()
         optimizer.step()
         optimizer.zero_grad()
 
-        table = processes.gather(torch.stack(rows))  # [shares, statistics and two]
+        table = processes.all_gather(torch.stack(rows))  # [shares, statistics and two]
         for row in table:
             kept.lerp_(row[:-2], momentum)
         statistics.keep(kept, len(table) - len(shares))
         mean_loss = table[:, -2].to(loss.dtype).mean()
         mean_error = table[:, -1].to(error.dtype).mean()
-        warmed_up = schedule.trained(iteration + 1, mean_error)
-        yield Step(iteration + 1, rate, mean_loss, mean_error, warmed_up)
+        warmed_up = schedule.observe_training(iteration + 1, mean_error)
+        yield Update(iteration + 1, rate, mean_loss, mean_error, warmed_up)
 
 
 def as_row(loss: Tensor, error: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ LAYOUT = ("zeros", "stride_on", "pool")  # of a network, which its trained weigh
 
 
 @dataclass(frozen=True)
-class Origin:
+class InitialState:
     """What is not made from the recipe and its data, because it was given or found before."""
 
     weights: Model | None = None  # training starts from them
@@ -28,7 +28,7 @@ class Origin:
     begun: bool = False  # a checkpoint holds the network's state
 
 
-def origin_bytes(origin: Origin) -> bytes:
+def initial_state_bytes(origin: InitialState) -> bytes:
     """What was measured when the run began, so that a resumed one need not measure again."""
     assert origin.preprocessing is not None
     tensors = {name: tensor.cpu() for name, tensor in origin.preprocessing.tensors().items()}
@@ -40,11 +40,11 @@ def origin_bytes(origin: Origin) -> bytes:
     return save(contiguous, facts)
 
 
-def read_origin(folder: Path, *, begun: bool) -> Origin:
+def read_initial_state(folder: Path, *, begun: bool) -> InitialState:
     """What `origin_bytes` wrote into a run folder; nothing if it is not there."""
     file = folder / FILE
     if not file.exists():
-        return Origin(begun=begun)
+        return InitialState(begun=begun)
     try:
         with safe_open(file, "pt") as opened:
             facts = opened.metadata() or {}
@@ -56,10 +56,10 @@ def read_origin(folder: Path, *, begun: bool) -> Origin:
     except (SafetensorError, KeyError, ValueError) as error:
         raise ValueError(f"{file} is damaged ({error}); delete it to measure again") from None
     components = None if values is None or vectors is None else Components(values, vectors)
-    return Origin(None, preprocessing, components, names, begun)
+    return InitialState(None, preprocessing, components, names, begun)
 
 
-def starting_from(recipe: Recipe, weights: Model, *, keep_statistics: bool = False) -> Recipe:
+def fit_to_weights(recipe: Recipe, weights: Model, *, keep_statistics: bool = False) -> Recipe:
     """`recipe` for training that starts from `weights`: their layout, their digest.
 
     Statistics of batch norm that were folded away can only be kept. ValueError if these are
@@ -87,7 +87,7 @@ def fitted(config: ResNetConfig, theirs: ResNetConfig, name: str) -> ResNetConfi
     return config
 
 
-def must_fit(recipe: Recipe, weights: Model | None) -> None:
+def must_match_weights(recipe: Recipe, weights: Model | None) -> None:
     """ValueError if `weights` are not those that `recipe` starts from."""
     found = sha256_of(weights.net.state_dict()) if weights else None
     if weights is None or recipe.weights is None:

@@ -10,28 +10,28 @@ from typing import Any, Literal
 
 import torch
 
-from reslab.data.loader import PictureBatches
+from reslab.data.loader import EncodedLoader
 from reslab.models.batchnorm import norms_of
-from reslab.runtime.device import World
-from reslab.training.classification import Classification, parts_of
-from reslab.training.loop import training_steps
+from reslab.runtime.device import Device
+from reslab.training.classification import ClassificationTask, parts_of
+from reslab.training.loop import updates
 from reslab.training.recipe import RunRecipe
-from reslab.training.run import Parts
+from reslab.training.run import Task
 from reslab.training.schedule import Schedule
 
 WARM_UP = 3  # iterations that are not counted: memory is fetched, kernels are chosen
 READ = 200  # pictures whose bytes are read to time the disk
-EVALUATED = 64
+EVALUATED_IMAGES = 64
 Limit = Literal["network", "decoding", "disk"]
 
 
 @dataclass(frozen=True)
-class Probed:
+class ProbeTarget:
     """A run that is not made yet, as far as its cost is concerned."""
 
     recipe: RunRecipe
-    world: World
-    parts: Parts
+    world: Device
+    parts: Task
     pictures: int  # in the training set
     batches: int  # mini-batches shown in the whole run, those after the last update included
     evaluated: int  # pictures that are evaluated in the whole run
@@ -51,13 +51,13 @@ class Probe:
     memory: int  # at most in use by the process, or on the GPU
     limit: Limit
 
-    def seconds(self, run: Probed) -> float:
+    def seconds(self, run: ProbeTarget) -> float:
         """Of the whole run: updates, recomputed statistics, evaluations."""
         trained = run.batches * run.recipe.batch_size
         return trained / self.together + run.evaluated / self.evaluating
 
 
-def classification_probed(it: Classification) -> Probed:
+def classification_probed(it: ClassificationTask) -> ProbeTarget:
     """What a run of a classifier will show, and how."""
     recipe = it.recipe
     looks = (recipe.iterations - 1) // recipe.eval_every
@@ -66,13 +66,13 @@ def classification_probed(it: Classification) -> Probed:
 
     def evaluate() -> int:
         it.net.eval()
-        some = it.watched[0].take("some", torch.arange(min(len(it.watched[0]), EVALUATED)))
-        it.judge(some)
+        some = it.watched[0].take("some", torch.arange(min(len(it.watched[0]), EVALUATED_IMAGES)))
+        it.evaluate_set(some)
         it.train_mode()
         return len(some)
 
-    train = it.batches.train if isinstance(it.batches, PictureBatches) else None
-    return Probed(
+    train = it.batches.train if isinstance(it.batches, EncodedLoader) else None
+    return ProbeTarget(
         recipe, it.world, parts_of(it), it.count,
         batches=recipe.iterations + more,
         evaluated=looks * watched + final,
@@ -91,14 +91,14 @@ def read_last(files: Sequence[str], read: Callable[[str], bytes], most: int) -> 
 
 
 def probe(
-    run: Probed, iterations: int = 20, clock: Callable[[], float] = time.perf_counter
+    run: ProbeTarget, iterations: int = 20, clock: Callable[[], float] = time.perf_counter
 ) -> Probe:
     """Train for some iterations; the run's network is spent afterwards."""
     parts = run.parts
     size = run.recipe.batch_size
 
     def speed(shares_of: Callable[[int], Sequence[Any]], count: int) -> float:
-        steps = training_steps(
+        steps = updates(
             parts.loss_of, shares_of, parts.optimizer, Schedule(run.recipe), range(WARM_UP + count),
             norms=[norm for norm in norms_of(parts.net) if norm.training],
         )  # fmt: skip
@@ -131,7 +131,7 @@ def probe(
     return Probe(
         together, network, pictures, reading,
         evaluating=rate(run.evaluate),
-        memory=peak_memory(run.world.device),
+        memory=peak_memory(run.world.torch_device),
         limit=limit_of(network, pictures, reading),
     )  # fmt: skip
 

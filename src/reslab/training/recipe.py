@@ -65,7 +65,7 @@ Kinds = Mapping[str, Sequence[str]]  # sections that come in several kinds -> wh
 OPTIONAL = {"warmup": Warmup(), "plateau": Plateau()}
 
 
-def key_and_value(change: str) -> tuple[str, Any]:
+def parse_override(change: str) -> tuple[str, Any]:
     """KEY=VALUE taken apart; a value that is no JSON is a word."""
     key, equals, text = change.partition("=")
     if not equals:
@@ -76,7 +76,7 @@ def key_and_value(change: str) -> tuple[str, Any]:
         return key.strip(), text.strip()
 
 
-def put(fields: Fields, key: str, value: Any) -> None:
+def set_field(fields: Fields, key: str, value: Any) -> None:
     """Change one field in place; a dotted key reaches inside a section."""
     *path, last = key.split(".")
     place: Any = fields
@@ -84,29 +84,29 @@ def put(fields: Fields, key: str, value: Any) -> None:
         if part in OPTIONAL and place.get(part) is None:
             place[part] = OPTIONAL[part].model_dump(mode="json")
         if not isinstance(place.get(part), dict):
-            raise ValueError(unknown_name("recipe key", key, flat(fields)))
+            raise ValueError(unknown_name("recipe key", key, flatten(fields)))
         place = place[part]
     if last not in place:
-        raise ValueError(unknown_name("recipe key", key, {*flat(fields), *fields}))
+        raise ValueError(unknown_name("recipe key", key, {*flatten(fields), *fields}))
     if isinstance(place[last], float) and type(value) is int:
         value = float(value)
     place[last] = value
 
 
-def flat(fields: Fields, prefix: str = "") -> Fields:
+def flatten(fields: Fields, prefix: str = "") -> Fields:
     """Nested fields under dotted keys."""
     found = {}
     for key, value in fields.items():
         if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
+            found |= flatten(value, f"{prefix}{key}.")
         else:
             found[prefix + key] = value
     return found
 
 
-def differences(here: Fields, there: Fields) -> list[str]:
+def recipe_differences(here: Fields, there: Fields) -> list[str]:
     """One line for each field in which two recipes differ, but for their names."""
-    here, there = flat(here), flat(there)
+    here, there = flatten(here), flatten(there)
     return [
         f"{key}: {here.get(key)} -> {there.get(key)}"
         for key in dict.fromkeys([*here, *there])
@@ -114,7 +114,7 @@ def differences(here: Fields, there: Fields) -> list[str]:
     ]
 
 
-def refusal(error: ValidationError, keys: Iterable[str], kinds: Kinds) -> str:
+def validation_message(error: ValidationError, keys: Iterable[str], kinds: Kinds) -> str:
     """What is wrong first, in one line; `keys` are those that a recipe of this task has."""
     first = error.errors(include_url=False)[0]
     # a union names the alternative that it tried; a person who sets a key does not
@@ -166,7 +166,7 @@ class RunRecipe(Section):
         try:
             return cls.model_validate_json(text, strict=True)
         except ValidationError as error:
-            raise ValueError(refusal(error, cls.model_fields, cls.kinds)) from None
+            raise ValueError(validation_message(error, cls.model_fields, cls.kinds)) from None
 
     @model_serializer(mode="wrap")
     def _what_before_how(self, fields_of: SerializerFunctionWrapHandler) -> Fields:
@@ -198,7 +198,7 @@ class RunRecipe(Section):
 
     @staticmethod
     @abstractmethod
-    def meant(fields: Fields, key: str, value: Any) -> Fields:
+    def expand_override(fields: Fields, key: str, value: Any) -> Fields:
         """The changes of fields that KEY=VALUE stands for; `fields` are those before it."""
 
     def with_changes(self, changes: Sequence[str]) -> Self:
@@ -208,14 +208,14 @@ class RunRecipe(Section):
         """
         fields = self.model_dump(mode="json")
         for change in changes:
-            for key, value in self.meant(fields, *key_and_value(change)).items():
+            for key, value in self.expand_override(fields, *parse_override(change)).items():
                 named = key in self.kinds and isinstance(value, str)
-                put(fields, key, {"kind": value} if named else value)
+                set_field(fields, key, {"kind": value} if named else value)
         return self.from_json(json.dumps(fields))
 
     def differences(self, other: "RunRecipe") -> list[str]:
         """One line for each field in which `other` differs: `key: here -> there`."""
-        return differences(self.model_dump(mode="json"), other.model_dump(mode="json"))
+        return recipe_differences(self.model_dump(mode="json"), other.model_dump(mode="json"))
 
 
 @final
@@ -258,7 +258,7 @@ class Recipe(RunRecipe):
         return self
 
     @staticmethod
-    def meant(fields: Fields, key: str, value: Any) -> Fields:
+    def expand_override(fields: Fields, key: str, value: Any) -> Fields:
         """A network may be named: it keeps the classes, and the recipe is called after it."""
         if key != "model" or not isinstance(value, str):
             return {key: value}

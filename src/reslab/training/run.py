@@ -11,21 +11,21 @@ from torch import Tensor, nn
 
 from reslab.models.batchnorm import norms_of
 from reslab.models.model_file import sha256_of
-from reslab.runtime.device import Alone, Processes
-from reslab.training.checkpoint import Checkpoint, newest_checkpoint
+from reslab.runtime.device import Processes, SingleProcess
+from reslab.training.checkpoint import Checkpoint, recover_newest_checkpoint
 from reslab.training.folder import RunFolder
 from reslab.training.log import (
+    CheckpointWriter,
     Progress,
     Row,
-    Saver,
     Timer,
     eval_row,
     note,
-    short,
     train_row,
     warmup_row,
+    without_details,
 )
-from reslab.training.loop import Step, training_steps
+from reslab.training.loop import Update, updates
 from reslab.training.optim import momentum_buffers, restore_momentum
 from reslab.training.recipe import RunRecipe
 from reslab.training.schedule import Schedule, ScheduleState
@@ -43,7 +43,7 @@ class Interrupted(Exception):
 
 
 @dataclass(frozen=True)
-class Final:
+class FinalReports:
     """What a run ends with."""
 
     reports: list[Row]  # in full
@@ -51,7 +51,7 @@ class Final:
 
 
 @dataclass(frozen=True)
-class Parts:
+class Task:
     """What the run is made of; classification and detection differ in these alone."""
 
     net: nn.Module
@@ -63,14 +63,14 @@ class Parts:
     evaluate: Callable[[Callable[[], None]], list[Row]]
     error_of: Callable[[Row], float]  # of a report, percent; a plateau shows in the first one's
     # after training: final statistics and final reports; calls its argument now and then
-    finish: Callable[[Callable[[], None]], Final]
+    finish: Callable[[Callable[[], None]], FinalReports]
     model_file: Callable[[list[Row]], bytes]  # the model with its reports
-    processes: Processes = field(default_factory=Alone)  # that the run is made by
+    processes: Processes = field(default_factory=SingleProcess)  # that the run is made by
 
 
-def run(
+def run_task(
     recipe: RunRecipe,
-    parts: Parts,
+    parts: Task,
     folder: RunFolder,
     *,
     tell: Tell,
@@ -87,13 +87,13 @@ def run(
     def say(text: str) -> None:
         tell(note(text))
 
-    found = parts.processes.from_first(lambda: newest_checkpoint(folder.checkpoints, say))
+    found = parts.processes.run_on_first(lambda: recover_newest_checkpoint(folder.checkpoints, say))
     start = found.iteration if found else 0
     # evaluations at the last iteration follow its checkpoint
     judged = start if found and found.judged and start < recipe.iterations else start - 1
     folder.forget_after(start, judged)
-    with Saver(folder, say, saved=start) as saver:
-        it = Going(
+    with CheckpointWriter(folder, say, saved=start) as saver:
+        it = RunInProgress(
             recipe, parts, folder,
             progress=Progress(parts.epoch),
             schedule=Schedule(recipe, found.schedule if found else ScheduleState()),
@@ -104,22 +104,22 @@ def run(
             it.restore(found)
             say(f"going on from iteration {start}")
             if not found.judged:
-                it.judge(start)
-        it.update(start)
+                it.evaluate(start)
+        it.train_from(start)
         return it.finish(it.timer.seconds())
 
 
 @dataclass(frozen=True)
-class Going:
+class RunInProgress:
     """A run that goes on."""
 
     recipe: RunRecipe
-    parts: Parts
+    parts: Task
     folder: RunFolder
     progress: Progress
     schedule: Schedule
     timer: Timer
-    saver: Saver
+    saver: CheckpointWriter
     tell: Tell
     stop: Stop
 
@@ -147,10 +147,10 @@ class Going:
             judged=judged,
         )
 
-    def update(self, start: int) -> None:
+    def train_from(self, start: int) -> None:
         """Every update from iteration `start` on, with what is logged and saved after each."""
         recipe, parts = self.recipe, self.parts
-        steps = training_steps(
+        steps = updates(
             parts.loss_of, parts.shares_of, parts.optimizer, self.schedule,
             range(start, recipe.iterations), processes=parts.processes,
             norms=[norm for norm in norms_of(parts.net) if norm.training],
@@ -161,13 +161,13 @@ class Going:
             self.write(self.rows_after(step))
             last = step.iteration == recipe.iterations
             judged = last or step.iteration % recipe.eval_every != 0
-            self.heed(step.iteration, judged)
+            self.save_and_stop_if_signalled(step.iteration, judged)
             if not judged:
-                self.judge(step.iteration)
+                self.evaluate(step.iteration)
             if last or step.iteration % recipe.checkpoint_every == 0:
                 self.saver.begin(self.snapshot(step.iteration), must=last)
 
-    def rows_after(self, step: Step) -> list[Row]:
+    def rows_after(self, step: Update) -> list[Row]:
         """The lines that an update adds to the log."""
         rows = [warmup_row(step, self.schedule)] if step.warmed_up else []
         if step.iteration % self.recipe.log_every == 0 or step.iteration == self.recipe.iterations:
@@ -175,11 +175,13 @@ class Going:
             self.timer.restart()
         return rows
 
-    def judge(self, iteration: int) -> None:
+    def evaluate(self, iteration: int) -> None:
         """Evaluate on the way."""
-        reports = self.parts.evaluate(lambda: self.heed(iteration, judged=False))
+        reports = self.parts.evaluate(
+            lambda: self.save_and_stop_if_signalled(iteration, judged=False)
+        )
         if reports:
-            self.schedule.evaluated(self.parts.error_of(reports[0]))
+            self.schedule.observe_evaluation(self.parts.error_of(reports[0]))
         self.write([eval_row(iteration, report) for report in reports])
         self.timer.restart()
 
@@ -188,30 +190,32 @@ class Going:
         for row in rows:
             self.tell(row)
 
-    def heed(self, iteration: int, judged: bool) -> None:
+    def save_and_stop_if_signalled(self, iteration: int, judged: bool) -> None:
         """Save and end if a signal came; the state is that after `iteration` updates."""
         if signal := self.stop():
             self.saver.save(self.snapshot(iteration, judged))
-            self.parts.processes.agree(0)  # who ends before it is saved would end the others
+            self.parts.processes.all_reduce_max(
+                0
+            )  # who ends before it is saved would end the others
             raise Interrupted(signal, self.folder.path, iteration)
 
-    def beat(self) -> None:
+    def stop_if_signalled(self) -> None:
         """No update comes any more: it is safe to stop anywhere."""
         if signal := self.stop():
             self.saver.close()
-            saved = self.parts.processes.from_first(lambda: self.saver.saved)
+            saved = self.parts.processes.run_on_first(lambda: self.saver.saved)
             raise Interrupted(signal, self.folder.path, saved)
 
     def finish(self, seconds: float) -> Row:
         """Final statistics, final reports, the model, its curves, and last of all the result."""
-        final = self.parts.finish(self.beat)
+        final = self.parts.finish(self.stop_if_signalled)
         rows = [eval_row(self.recipe.iterations, report) for report in final.reports]
         self.folder.log(rows)
         for row in rows:
             self.tell(row)
-        return self.parts.processes.from_first(lambda: self.write_result(final, seconds))
+        return self.parts.processes.run_on_first(lambda: self.write_result(final, seconds))
 
-    def write_result(self, final: Final, seconds: float) -> Row:
+    def write_result(self, final: FinalReports, seconds: float) -> Row:
         """All that a finished run leaves in its folder."""
         from reslab.training.curves import draw_curves
 
@@ -226,7 +230,7 @@ class Going:
             "train_error": self.progress.epoch_error(),
             "evaluation": final.reports,
         }
-        model = parts.model_file([short(report) for report in final.reports])
+        model = parts.model_file([without_details(report) for report in final.reports])
         folder.write("model.safetensors", model)
         for name, data in final.files.items():
             folder.write(name, data)

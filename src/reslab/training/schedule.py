@@ -74,7 +74,7 @@ class Schedule:
             return min(rate, recipe.warmup.learning_rate)
         return rate
 
-    def trained(self, iteration: int, train_error: Tensor) -> bool:
+    def observe_training(self, iteration: int, train_error: Tensor) -> bool:
         """Hear of update number `iteration` (from 1); whether the warm-up ended with it.
 
         The error is read from its device only while there is a warm-up.
@@ -85,7 +85,7 @@ class Schedule:
         self.state = replace(self.state, warmup=warmup)
         return warmup.ended_at is not None
 
-    def evaluated(self, error: float) -> None:
+    def observe_evaluation(self, error: float) -> None:
         """Hear of an evaluation on the way, its error in percent."""
         if self.recipe.plateau is not None:
             plateau = self.state.plateau.after(self.recipe.plateau, error)

@@ -9,20 +9,20 @@ from torch import Tensor
 
 from reslab.data.augment import ALEXNET, PadAndCrop
 from reslab.data.builtin import open_sets
-from reslab.data.datasets import ImageSet, PictureSet, Sets, hold_out, pixel_mean
-from reslab.data.folder import PictureSets, open_pictures
-from reslab.data.loader import Batches, PictureBatches
-from reslab.data.location import Place
-from reslab.data.sampler import generator
-from reslab.data.statistics import picture_statistics
+from reslab.data.datasets import EncodedImages, ImagesInMemory, MemorySplits, hold_out, pixel_mean
+from reslab.data.folder import FolderSplits, open_folder
+from reslab.data.loader import EncodedLoader, InMemoryLoader
+from reslab.data.location import Location
+from reslab.data.sampler import make_generator
+from reslab.data.statistics import measure_statistics
 from reslab.models.batchnorm import recompute_statistics
 from reslab.models.model_file import Model
 from reslab.models.preprocessing import Preprocessing, minus_mean
 from reslab.models.resnet import ResNet, build_resnet, channels_last
-from reslab.runtime.device import World
+from reslab.runtime.device import Device
 from reslab.runtime.threads import cores_for, usable_cores
-from reslab.training.classification import AnySet, Classification
-from reslab.training.origin import Origin, must_fit
+from reslab.training.classification import AnySet, ClassificationTask
+from reslab.training.origin import InitialState, must_match_weights
 from reslab.training.recipe import Recipe
 
 INITIALISATION = 2  # a seed's stream of random numbers for the weights, beside those of the batches
@@ -30,53 +30,53 @@ CALIBRATION = 50  # mini-batches whose statistics replace those that came with w
 Say = Callable[[str], None]
 
 
-def prepare(
+def setup_classification(
     recipe: Recipe,
     seed: int,
-    data: Place | None,
-    world: World,
-    origin: Origin = Origin(),
+    data: Location | None,
+    world: Device,
+    origin: InitialState = InitialState(),
     say: Say = lambda text: None,
-) -> Classification:
+) -> ClassificationTask:
     """All that a classification needs; `say` hears notes for the user.
 
     ValueError if data, weights and recipe do not fit together.
     """
     if not origin.begun:
-        must_fit(recipe, origin.weights)
-    return prepared(recipe, seed, open_data(recipe, data), world, origin, say)
+        must_match_weights(recipe, origin.weights)
+    return setup_with_sets(recipe, seed, open_data(recipe, data), world, origin, say)
 
 
-def prepared(
+def setup_with_sets(
     recipe: Recipe,
     seed: int,
-    sets: Sets | PictureSets,
-    world: World,
-    origin: Origin = Origin(),
+    sets: MemorySplits | FolderSplits,
+    world: Device,
+    origin: InitialState = InitialState(),
     say: Say = lambda text: None,
-) -> Classification:
+) -> ClassificationTask:
     """The same for sets that are open."""
-    train, watched, final = parted(recipe, sets)
+    train, watched, final = split_sets(recipe, sets)
     must_know_classes(recipe, train)
-    if isinstance(train, PictureSet):
-        origin = world.processes.from_first(
+    if isinstance(train, EncodedImages):
+        origin = world.processes.run_on_first(
             partial(with_statistics, recipe, train, with_names(train, origin), say)
         )
     preprocessing = origin.preprocessing or own_preprocessing(train, origin.weights)
-    preprocessing = preprocessing.to(world.device)
+    preprocessing = preprocessing.to(world.torch_device)
     net = initial_net(recipe, seed, origin.weights, train)
-    it = Classification(
+    it = ClassificationTask(
         recipe=recipe,
         world=world,
-        net=channels_last(net.to(world.device)),
+        net=channels_last(net.to(world.torch_device)),
         preprocessing=preprocessing,
-        batches=batches_of(recipe, seed, train, preprocessing, origin, world, say),
+        batches=build_loader(recipe, seed, train, preprocessing, origin, world, say),
         count=len(train),
         classes=origin.names or train.classes,
-        ids=train.ids if isinstance(train, PictureSet) else (),
-        watched=[ready(pictures, origin, world.device) for pictures in watched],
-        final=[ready(pictures, origin, world.device) for pictures in final],
-        class_weights=class_weights(recipe, train.labels, world.device),
+        ids=train.ids if isinstance(train, EncodedImages) else (),
+        watched=[prepare_set(pictures, origin, world.torch_device) for pictures in watched],
+        final=[prepare_set(pictures, origin, world.torch_device) for pictures in final],
+        class_weights=class_weights(recipe, train.labels, world.torch_device),
         origin=origin,
     )
     if recipe.batch_norm == "recalibrate" and not origin.begun:
@@ -84,25 +84,25 @@ def prepared(
             recompute_statistics(
                 it.net,
                 calibration(it),
-                world.processes.gather,
+                world.processes.all_gather,
                 recipe.virtual_gpus // world.processes.count,
             )
     it.train_mode()
     return it
 
 
-def open_data(recipe: Recipe, data: Place | None) -> Sets | PictureSets:
+def open_data(recipe: Recipe, data: Location | None) -> MemorySplits | FolderSplits:
     """The sets that a recipe names."""
     if recipe.data != "pictures":
         return open_sets(recipe.data, data)
     assert recipe.pictures is not None
     if data is None:
         raise ValueError(f"{recipe.name} needs pictures: name their folder with --data")
-    return open_pictures(data, validation=recipe.pictures.validation)
+    return open_folder(data, validation=recipe.pictures.validation)
 
 
-def parted(
-    recipe: Recipe, sets: Sets | PictureSets
+def split_sets(
+    recipe: Recipe, sets: MemorySplits | FolderSplits
 ) -> tuple[AnySet, Sequence[AnySet], Sequence[AnySet]]:
     """The training pictures, those evaluated on the way, those evaluated at the end."""
     if not recipe.held_out:
@@ -119,7 +119,7 @@ def must_know_classes(recipe: Recipe, train: AnySet) -> None:
         )
 
 
-def with_names(train: PictureSet, origin: Origin) -> Origin:
+def with_names(train: EncodedImages, origin: InitialState) -> InitialState:
     """`origin` with names for the classes, if folders have ids alone and the weights know them."""
     weights = origin.weights
     if weights is None or train.classes != train.ids or not set(train.ids) <= set(weights.ids):
@@ -128,7 +128,9 @@ def with_names(train: PictureSet, origin: Origin) -> Origin:
     return replace(origin, names=tuple(known[id] for id in train.ids))
 
 
-def with_statistics(recipe: Recipe, train: PictureSet, origin: Origin, say: Say) -> Origin:
+def with_statistics(
+    recipe: Recipe, train: EncodedImages, origin: InitialState, say: Say
+) -> InitialState:
     """`origin` with the preprocessing and the colours' components of photographs.
 
     Weights bring the mean that they were trained with; of the rest, what the recipe asks for and
@@ -144,7 +146,7 @@ def with_statistics(recipe: Recipe, train: PictureSet, origin: Origin, say: Say)
         components = ALEXNET
     if found is None or (components is None and recipe.augmentation.colour):
         say(f"measuring colours over {min(len(train), 10_000)} training pictures")
-        measured = picture_statistics(train, size, resize, seed=0, threads=usable_cores())
+        measured = measure_statistics(train, size, resize, seed=0, threads=usable_cores())
         components = components or measured.components
         if found is None:
             by_channel = recipe.pictures.mean == "channel"
@@ -157,52 +159,52 @@ def with_statistics(recipe: Recipe, train: PictureSet, origin: Origin, say: Say)
 
 def own_preprocessing(train: AnySet, weights: Model | None) -> Preprocessing:
     """That of a set in memory: what the weights were trained with, or minus the mean picture."""
-    assert isinstance(train, ImageSet)
+    assert isinstance(train, ImagesInMemory)
     return weights.preprocessing if weights else minus_mean(pixel_mean(train.images))
 
 
 def initial_net(recipe: Recipe, seed: int, weights: Model | None, train: AnySet) -> ResNet:
     """Drawn from the seed, or the given weights; a classifier of other classes starts at zero,
     so that it disturbs them as little as it can."""
-    net = build_resnet(recipe.model, generator(seed, INITIALISATION))
+    net = build_resnet(recipe.model, make_generator(seed, INITIALISATION))
     if weights is None:
         return net
     state = weights.net.state_dict()
     theirs = (weights.classes, weights.ids)
-    if theirs != (train.classes, train.ids if isinstance(train, PictureSet) else ()):
+    if theirs != (train.classes, train.ids if isinstance(train, EncodedImages) else ()):
         own = net.fc.state_dict()
         state |= {f"fc.{name}": torch.zeros_like(tensor) for name, tensor in own.items()}
     net.load_state_dict(state)
     return net
 
 
-def batches_of(
+def build_loader(
     recipe: Recipe,
     seed: int,
     train: AnySet,
     preprocessing: Preprocessing,
-    origin: Origin,
-    world: World,
+    origin: InitialState,
+    world: Device,
     say: Say,
-) -> Batches | PictureBatches:
+) -> InMemoryLoader | EncodedLoader:
     """The mini-batches of training."""
     augmentation = recipe.augmentation
-    if isinstance(train, ImageSet):
+    if isinstance(train, ImagesInMemory):
         assert isinstance(augmentation, PadAndCrop)
-        return Batches(
-            train.to(world.device), preprocessing, size=recipe.batch_size, pad=augmentation.pad,
+        return InMemoryLoader(
+            train.to(world.torch_device), preprocessing, size=recipe.batch_size, pad=augmentation.pad,
             flip=augmentation.flip, seed=seed, sampler=recipe.balance == "sampler",
-            part=world.processes.part(recipe.batch_size),
+            part=world.processes.rank_slice(recipe.batch_size),
         )  # fmt: skip
     assert recipe.pictures is not None
     assert not isinstance(augmentation, PadAndCrop)
-    return PictureBatches(
+    return EncodedLoader(
         train, preprocessing, augmentation=augmentation,
         colour=origin.components if augmentation.colour else None,
         size=recipe.batch_size, seed=seed, threads=cores_for(world.processes),
         sampler=recipe.balance == "sampler",
         bad_limit=recipe.pictures.bad_limit, tell=say,
-        last=recipe.iterations + recipe.recompute_bn, device=world.device,
+        last=recipe.iterations + recipe.recompute_bn, device=world.torch_device,
         processes=world.processes,
     )  # fmt: skip
 
@@ -215,13 +217,13 @@ def class_weights(recipe: Recipe, labels: Tensor, device: torch.device) -> Tenso
     return (len(labels) / (len(counts) * counts.clamp_min(1))).float().to(device)
 
 
-def calibration(it: Classification):
+def calibration(it: ClassificationTask):
     """Augmented training pictures, whose statistics the given weights then keep."""
-    return (it.net(share.images) for k in range(CALIBRATION) for share in it.shares_of(k))
+    return (it.net(share.images) for k in range(CALIBRATION) for share in it.shares(k))
 
 
-def ready(pictures: AnySet, origin: Origin, device: torch.device) -> AnySet:
+def prepare_set(pictures: AnySet, origin: InitialState, device: torch.device) -> AnySet:
     """A set as it is evaluated: on the device if it is in memory, its classes called by names."""
-    if isinstance(pictures, ImageSet):
+    if isinstance(pictures, ImagesInMemory):
         return pictures.to(device)
     return replace(pictures, classes=origin.names or pictures.classes)

@@ -9,25 +9,31 @@ from typing import Any
 
 import torch
 
-from reslab.data.location import Place, place_of
-from reslab.models.model_file import Model, load
-from reslab.runtime.device import Processes, World, open_world
+from reslab.data.location import Location, parse_location
+from reslab.models.model_file import Model, load_model
+from reslab.runtime.device import Device, Processes, setup_device
 from reslab.training.checkpoint import checkpoints_in
 from reslab.training.classification import parts_of
-from reslab.training.environment import environment, moved
+from reslab.training.environment import environment, environment_changes
 from reslab.training.folder import RunFolder
 from reslab.training.log import note
-from reslab.training.origin import FILE, Origin, origin_bytes, read_origin, starting_from
+from reslab.training.origin import (
+    FILE,
+    InitialState,
+    fit_to_weights,
+    initial_state_bytes,
+    read_initial_state,
+)
 from reslab.training.recipe import Recipe, RunRecipe
-from reslab.training.run import Parts, Stop, Tell, run
-from reslab.training.setup import prepare
+from reslab.training.run import Stop, Task, Tell, run_task
+from reslab.training.setup import setup_classification
 
 
 @dataclass(frozen=True)
 class Begun:
     """A run whose data, network and weights are there."""
 
-    parts: Parts
+    parts: Task
     close: Callable[[], None]  # ends what prepares its mini-batches
     files: Mapping[str, bytes] = field(default_factory=dict)  # kept with the run from its beginning
 
@@ -37,7 +43,7 @@ def train(
     out: str | Path,
     *,
     seed: int = 1,
-    data: str | Place | None = None,
+    data: str | Location | None = None,
     weights: str | Path | None = None,
     tell: Tell = lambda row: None,
     stop: Stop = lambda: None,
@@ -48,32 +54,32 @@ def train(
     is written; `stop` is asked after each update and ends the run, saved, by returning a signal's
     number (see `run`).
     """
-    place = place_of(data) if data else None
-    given = load(weights) if weights else None
+    place = parse_location(data) if data else None
+    given = load_model(weights) if weights else None
     if given and recipe.weights is None:
-        recipe = starting_from(recipe, given)
-    world = open_world(recipe.precision)
+        recipe = fit_to_weights(recipe, given)
+    world = setup_device(recipe.precision)
 
     def begin(folder: RunFolder | None) -> Begun:
-        origin = found_in(folder, given) if folder else Origin(given)
-        it = prepare(recipe, seed, place, world, origin, lambda text: tell(note(text)))
-        files = {FILE: origin_bytes(it.origin)} if recipe.data == "pictures" else {}
+        origin = recover_initial_state(folder, given) if folder else InitialState(given)
+        it = setup_classification(recipe, seed, place, world, origin, lambda text: tell(note(text)))
+        files = {FILE: initial_state_bytes(it.origin)} if recipe.data == "pictures" else {}
         return Begun(parts_of(it), it.close, files)
 
-    return carry_out(
+    return train_in_folder(
         recipe, Path(out), begin, world=world, seed=seed, data=place,
         weights=Path(weights) if weights else None, tell=tell, stop=stop,
     )  # fmt: skip
 
 
-def carry_out(
+def train_in_folder(
     recipe: RunRecipe,
     out: Path,
     begin: Callable[[RunFolder | None], Begun],
     *,
-    world: World,
+    world: Device,
     seed: int,
-    data: Place | None,
+    data: Location | None,
     weights: Path | None,
     tell: Tell,
     stop: Stop,
@@ -84,11 +90,11 @@ def carry_out(
     there is a folder: data or weights that are missing should leave nothing behind.
     """
     processes = world.processes
-    must_be_dealt(recipe, processes)
+    must_divide_evenly(recipe, processes)
     tell = tell if processes.first else silent
     begun: Begun | None = None
     with ExitStack() as ending:
-        known = processes.from_first(partial(environment_in, out))
+        known = processes.run_on_first(partial(environment_in, out))
         if known is not None:
             # sums depend on the number of threads: a resumed run keeps its own
             torch.set_num_threads(known.get("threads") or torch.get_num_threads())
@@ -100,9 +106,9 @@ def carry_out(
         def enter() -> tuple[dict[str, Any] | None, list[str]]:
             made = RunFolder.create(out, recipe, here)
             ending.callback(made.unlock, made.lock())
-            return made.result(), moved(made.environment(), here)
+            return made.result(), environment_changes(made.environment(), here)
 
-        result, differences = processes.from_first(enter)
+        result, differences = processes.run_on_first(enter)
         folder = RunFolder(out, writes=processes.first)
         if result is not None:
             tell(note("this run is finished"))
@@ -117,8 +123,8 @@ def carry_out(
             if not (folder.path / name).exists():
                 folder.write(name, content)
         # a signal to one is a signal to all, at the same iteration
-        agreed: Stop = lambda: processes.agree(stop() or 0) or None  # noqa: E731
-        return run(recipe, begun.parts, folder, tell=tell, stop=agreed)
+        agreed: Stop = lambda: processes.all_reduce_max(stop() or 0) or None  # noqa: E731
+        return run_task(recipe, begun.parts, folder, tell=tell, stop=agreed)
 
 
 def silent(said: object) -> None:
@@ -130,7 +136,7 @@ def environment_in(out: Path) -> dict[str, Any] | None:
     return RunFolder.open(out).environment() if (out / "recipe.json").exists() else None
 
 
-def must_be_dealt(recipe: RunRecipe, processes: Processes) -> None:
+def must_divide_evenly(recipe: RunRecipe, processes: Processes) -> None:
     """ValueError unless the virtual GPUs can be dealt whole."""
     count, shares = processes.count, recipe.virtual_gpus
     if shares % count == 0:
@@ -143,13 +149,13 @@ def must_be_dealt(recipe: RunRecipe, processes: Processes) -> None:
     )
 
 
-def found_in(folder: RunFolder, given: Model | None) -> Origin:
+def recover_initial_state(folder: RunFolder, given: Model | None) -> InitialState:
     """What the run in a folder starts from, or goes on from."""
     begun = bool(checkpoints_in(folder.checkpoints))
-    origin = read_origin(folder.path, begun=begun)
+    origin = read_initial_state(folder.path, begun=begun)
     named = folder.environment().get("weights")
     if begun or folder.recipe().weights is None:
         return origin
     if given is None and named is not None:
-        given = load(named)
+        given = load_model(named)
     return replace(origin, weights=given)

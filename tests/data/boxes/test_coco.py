@@ -31,7 +31,7 @@ def test_boxes_labels_crowds_and_areas(tmp_path: Path) -> None:
     assert three.areas.tolist() == [7.5, 405.0]
     assert (three.boxes.dtype, three.labels.dtype) == (torch.float32, torch.int64)
     assert nine.boxes.shape == (0, 4)
-    assert pictures.picture(2).shape == (30, 40, 3)
+    assert pictures.image(2).shape == (30, 40, 3)
 
 
 @pytest.mark.parametrize("pictures", ["train2017", "images/train2017", "images"])
@@ -51,7 +51,7 @@ def test_the_official_layout(tmp_path: Path, pictures: str) -> None:
     assert (sets.train.name, sets.test.name) == ("train", "validation")
     assert (len(sets.train), len(sets.test)) == (3, 1)
     assert sets.test.ids == sets.train.ids
-    sets.train.picture(0), sets.test.picture(0)
+    sets.train.image(0), sets.test.image(0)
     assert len(open_all_detection(tmp_path, years="2017")) == 1
 
 
@@ -62,7 +62,7 @@ def test_parts_that_hold_their_own_annotations(tmp_path: Path) -> None:
         made["images"] = [{**made["images"][0], "file_name": "a.png"}]
         (tmp_path / part / "_annotations.coco.json").write_text(json.dumps(made))
     sets = open_detection(tmp_path)
-    assert (sets.train.picture(0) != sets.test.picture(0)).any()
+    assert (sets.train.image(0) != sets.test.image(0)).any()
 
 
 def test_two_years_beside_each_other_are_told_apart(tmp_path: Path) -> None:
@@ -195,6 +195,6 @@ def test_coco128(shared: Path) -> None:
     assert sum(len(it) == 0 for it in pictures.truths) == 2
     for index in (0, 64, 127):
         width, height = pictures.sizes[index]
-        assert pictures.picture(index).shape == (height, width, 3)
+        assert pictures.image(index).shape == (height, width, 3)
     sets = open_detection(shared / "detection" / "coco128", validation=0.25)
     assert (len(sets.train), len(sets.test)) == (96, 32)

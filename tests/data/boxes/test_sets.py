@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from reslab.data.boxes.sets import Detections, DetectionSet, GroundTruth, Truths
-from reslab.data.decode import BadPicture
+from reslab.data.boxes.sets import Detections, DetectionSet, GroundTruth, GroundTruthTable
+from reslab.data.decode import BadImage
 
 
 def truth(count: int, areas: bool = False) -> GroundTruth:
@@ -18,7 +18,7 @@ def truth(count: int, areas: bool = False) -> GroundTruth:
 
 
 def test_a_table_of_truths_is_a_sequence() -> None:
-    truths = Truths(truth(5, areas=True), torch.tensor([0, 2, 2, 5]))
+    truths = GroundTruthTable(truth(5, areas=True), torch.tensor([0, 2, 2, 5]))
     assert [len(it) for it in truths] == [2, 0, 3] == [len(it) for it in truths[:]]
     assert truths[-1].labels.tolist() == [2, 3, 4] == truths[2].labels.tolist()
     assert truths[2].areas is not None
@@ -47,6 +47,6 @@ def test_pictures_are_taken_with_all_that_belongs_to_them() -> None:
     taken = pictures.take("some", torch.tensor([2, 1]))
     assert (taken.name, taken.files, taken.keys) == ("some", ["c", "b"], [30, 20])
     assert [len(it) for it in taken.truths] == [2, 0]
-    assert taken.picture(1).shape == (3, 5, 3)
-    with pytest.raises(BadPicture, match="c: 5 x 3 pixels, 3 x 5 by its annotations"):
-        taken.picture(0)
+    assert taken.image(1).shape == (3, 5, 3)
+    with pytest.raises(BadImage, match="c: 5 x 3 pixels, 3 x 5 by its annotations"):
+        taken.image(0)

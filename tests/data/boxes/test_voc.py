@@ -7,7 +7,7 @@ import pytest
 from tests.data.boxes.planted_boxes import CAT, DOG, plant_voc, sheet
 
 from reslab.data.boxes.folder import is_detection, open_all_detection, open_detection
-from reslab.data.boxes.voc import CLASSES, read_sheet
+from reslab.data.boxes.voc import VOC_CLASSES, read_sheet
 
 
 def test_corners_count_from_one_and_include_the_last(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_corners_count_from_one_and_include_the_last(tmp_path: Path) -> None:
     assert first.truncated.tolist() == [True, False]
     assert first.crowd.tolist() == [False, False]
     assert len(second) == 0
-    assert pictures.picture(0).shape == (30, 40, 3)
+    assert pictures.image(0).shape == (30, 40, 3)
 
 
 def test_boxes_of_heads_and_hands_are_not_those_of_the_object() -> None:
@@ -70,9 +70,9 @@ def test_unions_of_years(devkit: Path, years: str, train: list[str], test: list[
     for folder in (devkit, devkit / "VOCdevkit"):
         sets = open_detection(folder, years=years)
         assert (sets.train.keys, sets.test.keys) == (train, test)
-        assert sets.train.classes == sets.test.classes == CLASSES
+        assert sets.train.classes == sets.test.classes == VOC_CLASSES
         assert sets.train.classes[sets.test.truths[0].labels[0]] in ("cat", "dog")
-        sets.train.picture(len(sets.train) - 1)
+        sets.train.image(len(sets.train) - 1)
 
 
 def test_one_year_alone(devkit: Path) -> None:
@@ -90,8 +90,8 @@ def test_one_year_alone(devkit: Path) -> None:
 
 
 def test_the_classes_are_vocs_twenty_in_order() -> None:
-    assert len(CLASSES) == 20
-    assert sorted(CLASSES) == list(CLASSES)
+    assert len(VOC_CLASSES) == 20
+    assert sorted(VOC_CLASSES) == list(VOC_CLASSES)
 
 
 def test_a_folder_of_ones_own_with_lists(tmp_path: Path) -> None:

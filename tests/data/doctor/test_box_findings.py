@@ -11,14 +11,14 @@ from tests.data.boxes.planted_boxes import CAT, DOG, Document, picture, plant_co
 from reslab.data.boxes.folder import open_all_detection, read_parts
 from reslab.data.doctor.advice import ADVICE
 from reslab.data.doctor.box_advice import BOX_ADVICE
-from reslab.data.doctor.box_findings import diagnose_boxes, gather_pictures
+from reslab.data.doctor.box_findings import diagnose_boxes, inspect_annotated
 
 Found = dict[str, list[tuple[tuple[str, ...], str]]]
 
 
 def check(folder: Path) -> Found:
     parts = read_parts(folder)
-    findings = diagnose_boxes(folder, parts, gather_pictures(parts, lambda line: None))
+    findings = diagnose_boxes(folder, parts, inspect_annotated(parts, lambda line: None))
     return {it.kind: [(case.files, case.note) for case in it.cases] for it in findings}
 
 

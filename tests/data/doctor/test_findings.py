@@ -14,22 +14,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reslab.data.decode import SUFFIXES, decode
+from reslab.data.decode import IMAGE_SUFFIXES, decode_image
 from reslab.data.doctor.advice import ADVICE, FEW, IMBALANCE
 from reslab.data.doctor.findings import diagnose, equal_rows
 from reslab.data.doctor.inspect import (
     FORMATS,
-    LOOKS,
+    ODDITIES,
     PROBLEMS,
-    Fact,
-    Facts,
-    gather,
+    ImageInfo,
+    ImageTable,
     inspect,
+    inspect_all,
     is_cut_short,
 )
-from reslab.data.doctor.scan import Part, list_pictures
-from reslab.data.folder import open_parts, open_pictures
-from reslab.data.shards.writer import Packing, pack
+from reslab.data.doctor.scan import ScannedPart, scan_folder
+from reslab.data.folder import open_folder, open_folder_parts
+from reslab.data.shards.writer import Packing, pack_sets
 
 SIZE = 16  # of the net's pictures, and of those here
 Found = dict[str, list[tuple[str, ...]]]
@@ -72,8 +72,8 @@ def plant_parts(root: Path) -> Path:
 
 
 def check(folder: Path, size: int = SIZE) -> Found:
-    listing = list_pictures(folder)
-    findings = diagnose(listing, gather(listing, lambda line: None), size)
+    listing = scan_folder(folder)
+    findings = diagnose(listing, inspect_all(listing, lambda line: None), size)
     return {it.kind: [case.files for case in it.cases] for it in findings}
 
 
@@ -152,8 +152,8 @@ def test_a_note_says_more(tmp_path: Path) -> None:
     for kind in ("wrong suffix", "unknown suffix", "small", "too large"):
         name, data = FILES[kind]
         (tmp_path / "cat" / name).write_bytes(data)
-    listing = list_pictures(tmp_path)
-    findings = diagnose(listing, gather(listing, lambda line: None), SIZE)
+    listing = scan_folder(tmp_path)
+    findings = diagnose(listing, inspect_all(listing, lambda line: None), SIZE)
     notes = {it.kind: [case.note for case in it.cases] for it in findings}
     assert notes == {
         "too large": ["100000 x 100000 pixels by its header; at most 89,478,485 are read"],
@@ -170,7 +170,7 @@ def copy(root: Path, source: str, target: str) -> None:
 def as_png(root: Path, source: str, target: str) -> None:
     """The same pixels in another format."""
     data = (root / source).read_bytes()
-    Image.fromarray(decode(data, source)).save(root / target)
+    Image.fromarray(decode_image(data, source)).save(root / target)
 
 
 def spoil_class_list(root: Path) -> None:
@@ -361,8 +361,8 @@ def test_all_faults_at_once_are_found_each_and_no_other(tmp_path: Path) -> None:
 def test_every_kind_has_advice_and_a_case_here() -> None:
     met = {kind for _, found in (*ARRANGED.values(), *WHOLE.values()) for kind in found}
     assert met | set(FILES) | {"unreadable folder"} == set(ADVICE)
-    assert set(PROBLEMS) | set(LOOKS) <= set(ADVICE)
-    assert set(FORMATS) == set(SUFFIXES)
+    assert set(PROBLEMS) | set(ODDITIES) <= set(ADVICE)
+    assert set(FORMATS) == set(IMAGE_SUFFIXES)
 
 
 def test_the_doctor_sees_the_pictures_of_a_run(tmp_path: Path) -> None:
@@ -381,8 +381,8 @@ def test_the_doctor_sees_the_pictures_of_a_run(tmp_path: Path) -> None:
         (root / place).write_bytes(JPEG)
     link(root, "train/eel", "../val/cat")
     link(root, "val/eel", "dog/../../train/dog")
-    sets = open_pictures(root)
-    listing = list_pictures(root)
+    sets = open_folder(root)
+    listing = scan_folder(root)
     seen = {listing.path(row) for row in range(len(listing))}
     read = [f"train/{it}" for it in sets.train.files] + [f"val/{it}" for it in sets.test.files]
     assert seen == set(read)
@@ -395,7 +395,7 @@ def test_the_doctor_sees_the_pictures_of_a_run(tmp_path: Path) -> None:
 def test_shards_are_checked_as_their_folder_is(tmp_path: Path) -> None:
     root = plant_parts(tmp_path / "plain")
     copy(root, "train/cat/03.jpg", "val/cat/copy.jpg")
-    pack(open_parts(root), tmp_path / "packed", Packing(), lambda bad: None)
+    pack_sets(open_folder_parts(root), tmp_path / "packed", Packing(), lambda bad: None)
     assert check(tmp_path / "packed") == {"leak": [("train/cat/03.jpg", "validation/cat/copy.jpg")]}
     shard = next((tmp_path / "packed/train").glob("*.tar"))
     data = bytearray(shard.read_bytes())
@@ -409,7 +409,9 @@ def test_shards_are_checked_as_their_folder_is(tmp_path: Path) -> None:
 def test_shards_of_reduced_pictures_have_no_wrong_suffix(tmp_path: Path) -> None:
     root = plant(tmp_path / "plain")
     (root / "cat/large.png").write_bytes(encoded(image(1, 40, 30), "PNG"))
-    pack(open_parts(root), tmp_path / "packed", Packing(shorter_side=SIZE), lambda bad: None)
+    pack_sets(
+        open_folder_parts(root), tmp_path / "packed", Packing(shorter_side=SIZE), lambda bad: None
+    )
     assert check(tmp_path / "packed") == {}
 
 
@@ -448,7 +450,7 @@ def test_names_that_are_not_text_and_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     assert check(tmp_path / "b") == {"no classes": [(".",)]}
     with pytest.raises(ValueError, match="is not there"):
-        list_pictures(tmp_path / "c")
+        scan_folder(tmp_path / "c")
 
 
 def test_equal_rows_are_grouped() -> None:
@@ -468,15 +470,15 @@ def test_equal_rows_are_grouped() -> None:
 def test_many_pictures_take_little_memory(tmp_path: Path) -> None:
     """Bytes a picture, names of thirty letters included, while every hundredth is a copy."""
     many = 20_000
-    listing = list_pictures(plant(tmp_path))
-    listing.parts.append(Part("train", "", False, lambda file: b""))
+    listing = scan_folder(plant(tmp_path))
+    listing.parts.append(ScannedPart("train", "", False, lambda file: b""))
     tracemalloc.start()
     for row in range(many):
         listing.add(f"n{row % 1000:08}", f"n{row % 1000:08}/n{row % 1000:08}_{row:05}.JPEG")
-    facts = Facts(len(listing))
+    facts = ImageTable(len(listing))
     for row in range(len(listing)):
         pixels = (row // 2 * 2 if row % 200 == 1 else row).to_bytes(16, "little")
-        facts.put(row, Fact(width=500, height=375, pixels=pixels, looks=("grey",)))
+        facts.put(row, ImageInfo(width=500, height=375, pixels=pixels, looks=("grey",)))
     kept = tracemalloc.get_traced_memory()[0]
     findings = diagnose(listing, facts, SIZE)
     peak = tracemalloc.get_traced_memory()[1]

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from reslab.data.datasets import PictureSet
+from reslab.data.datasets import EncodedImages
 from reslab.data.shards.block_cache import BlockCache, Warn
 from reslab.data.shards.reader import Reach
-from reslab.data.shards.source import Patience
-from reslab.data.shards.writer import Packing, pack
+from reslab.data.shards.source import RetryPolicy
+from reslab.data.shards.writer import Packing, pack_sets
 
 CLASSES = ("cat", "dog")
 BLOCK = 8_192  # small, so that there are many
-QUICK = Patience(attempts=12, first=0.01, longest=0.3)
+QUICK = RetryPolicy(attempts=12, first=0.01, longest=0.3)
 
 
 def pictures(count: int, name: str = "pictures", start: int = 0) -> dict[str, bytes]:
@@ -32,13 +32,13 @@ def pictures(count: int, name: str = "pictures", start: int = 0) -> dict[str, by
     return files
 
 
-def set_of(files: dict[str, bytes], name: str = "pictures") -> PictureSet:
+def set_of(files: dict[str, bytes], name: str = "pictures") -> EncodedImages:
     labels = torch.tensor([CLASSES.index(file.split("/")[0]) for file in files])
-    return PictureSet(name, list(files), labels, CLASSES, CLASSES, files.__getitem__)
+    return EncodedImages(name, list(files), labels, CLASSES, CLASSES, files.__getitem__)
 
 
 def packed(files: dict[str, bytes], out: Path) -> Path:
-    pack({".": set_of(files)}, out, Packing(shard_size=1), lambda bad: None)
+    pack_sets({".": set_of(files)}, out, Packing(shard_size=1), lambda bad: None)
     return out
 
 
@@ -51,7 +51,7 @@ def reach(
     *,
     limit: int = 10**9,
     warn: Warn = fail,
-    patience: Patience = QUICK,
+    patience: RetryPolicy = QUICK,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Reach:
     """Nothing is warned of unless a test says so."""

@@ -13,13 +13,13 @@ import torch
 from tests.data.doctor.faulty import Faults, FaultyServer, files_of, serving
 from tests.data.shards.remote_sets import BLOCK, bytes_in, packed, pictures, reach, set_of
 
-from reslab.data.datasets import PictureSet
-from reslab.data.decode import BadPicture
+from reslab.data.datasets import EncodedImages
+from reslab.data.decode import BadImage
 from reslab.data.loader import Batch
 from reslab.data.location import Url
 from reslab.data.shards.reader import open_remote_part, remote_parts
-from reslab.data.shards.source import Patience
-from reslab.data.shards.writer import Packing, pack
+from reslab.data.shards.source import RetryPolicy
+from reslab.data.shards.writer import Packing, pack_sets
 
 pytest.importorskip("aiohttp", reason="the extra `remote`")
 FAULTS = {"refused": 0.1, "short": 0.05, "corrupt": 0.01}
@@ -35,7 +35,7 @@ def folder(files: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return packed(files, tmp_path_factory.mktemp("packed") / "set")
 
 
-def read_all(opened: PictureSet, threads: int = 4) -> dict[str, bytes]:
+def read_all(opened: EncodedImages, threads: int = 4) -> dict[str, bytes]:
     """In a random order, as training does."""
     order = torch.randperm(len(opened), generator=torch.Generator().manual_seed(1)).tolist()
     names = [opened.files[row] for row in order]
@@ -43,7 +43,7 @@ def read_all(opened: PictureSet, threads: int = 4) -> dict[str, bytes]:
         return dict(zip(names, pool.map(opened.read, names), strict=True))
 
 
-def restarted(server: FaultyServer, opened: PictureSet) -> dict[str, bytes]:
+def restarted(server: FaultyServer, opened: EncodedImages) -> dict[str, bytes]:
     """All pictures, the server being killed and started again in the middle."""
 
     def restart() -> None:
@@ -184,7 +184,7 @@ def test_a_shard_that_stays_wrong_is_named_and_no_other_picture_suffers(
     data[500_000] ^= 1
     shard.write_bytes(data)
     pauses: list[float] = []
-    patience = Patience(attempts=4, first=1.0, longest=3.0)
+    patience = RetryPolicy(attempts=4, first=1.0, longest=3.0)
     with serving(files_of(folder)) as server:
         far = reach(tmp_path / "cache", patience=patience, sleep=pauses.append, warn=print)
         opened = open_remote_part(Url(server.url), far)
@@ -192,7 +192,7 @@ def test_a_shard_that_stays_wrong_is_named_and_no_other_picture_suffers(
         for name in files:
             try:
                 assert opened.read(name) == files[name]
-            except BadPicture as error:
+            except BadImage as error:
                 bad[name] = str(error)
     ((name, line),) = bad.items()
     assert line == (
@@ -209,7 +209,7 @@ def test_a_server_that_stays_away_is_named_and_no_picture_is_called_bad(
 ) -> None:
     said: list[str] = []
     with serving(files_of(folder)) as server:
-        patience = Patience(attempts=5, first=0.01, longest=0.1)
+        patience = RetryPolicy(attempts=5, first=0.01, longest=0.1)
         far = reach(tmp_path / "cache", patience=patience, warn=said.append)
         opened = open_remote_part(Url(server.url), far)
         server.faults.refused = 1
@@ -227,7 +227,7 @@ def test_a_server_that_stays_away_is_named_and_no_picture_is_called_bad(
 def test_a_slow_server_is_not_waited_for_for_ever(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    patience = Patience(attempts=2, first=0.01, longest=0.1)
+    patience = RetryPolicy(attempts=2, first=0.01, longest=0.1)
     with serving(files_of(folder)) as server:
         opened = open_remote_part(Url(server.url), reach(tmp_path / "cache", patience=patience))
         monkeypatch.setattr("reslab.data.shards.source.TIMEOUT", 0.1)
@@ -238,7 +238,7 @@ def test_a_slow_server_is_not_waited_for_for_ever(
 
 
 def refusal(url: str, tmp_path: Path, kind: type[Exception] = ValueError) -> str:
-    patience = Patience(attempts=3, first=0.01, longest=0.02)
+    patience = RetryPolicy(attempts=3, first=0.01, longest=0.02)
     far = reach(tmp_path / "cache", patience=patience)
     with pytest.raises(kind) as raised:  # noqa: PT012
         remote_parts(Url(url), far)
@@ -287,7 +287,7 @@ def test_at_the_door(files: dict, folder: Path, tmp_path: Path) -> None:
 
 def test_parts_stay_parts(tmp_path: Path) -> None:
     parts = {"train": set_of(pictures(6), "train"), "validation": set_of(pictures(4), "v")}
-    pack(parts, tmp_path / "set", Packing(shard_size=1), lambda bad: None)
+    pack_sets(parts, tmp_path / "set", Packing(shard_size=1), lambda bad: None)
     with serving(files_of(tmp_path)) as server:
         url, far = Url(f"{server.url}/set"), reach(tmp_path / "cache")
         assert remote_parts(url, far) == (url / "train", url / "validation")
@@ -332,14 +332,14 @@ def test_batches_tell_what_comes_after_them(monkeypatch: pytest.MonkeyPatch) -> 
     from dataclasses import replace
 
     from reslab.data.augment import ScaleCrop
-    from reslab.data.loader import PictureBatches
+    from reslab.data.loader import EncodedLoader
 
     monkeypatch.setattr("reslab.data.loader.EXPECTED", 8)
     told: list[str] = []
     files = pictures(10)
     train = replace(set_of(files), expect=told.extend)
     augmentation = ScaleCrop(shorter_side=(32, 40), size=32, colour=0.0)
-    batches = PictureBatches(
+    batches = EncodedLoader(
         train, lambda images: images, augmentation=augmentation, colour=None, size=4, seed=1,
         threads=2, sampler=False, bad_limit=0.0, tell=print, last=7,
     )  # fmt: skip

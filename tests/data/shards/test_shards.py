@@ -18,13 +18,13 @@ import pytest
 import torch
 from PIL import Image
 
-from reslab.data.datasets import PictureSet
-from reslab.data.decode import BadPicture, decode
-from reslab.data.folder import open_all, open_parts, open_pictures
+from reslab.data.datasets import EncodedImages
+from reslab.data.decode import BadImage, decode_image
+from reslab.data.folder import open_folder, open_folder_parts, open_whole_folder
 from reslab.data.resize import resize_whole
 from reslab.data.shards.index import FORMAT, INDEX, index_bytes
 from reslab.data.shards.reader import is_packed, open_part, read_index
-from reslab.data.shards.writer import Packing, pack
+from reslab.data.shards.writer import Packing, pack_sets
 
 CLASSES = ("cat", "dog", "grey fox")
 IDS = ("n02", "n01", "n03")  # not sorted: the order is the set's
@@ -40,10 +40,10 @@ def encoded(width: int, height: int, seed: int, kind: str = "JPEG") -> bytes:
     return out.getvalue()
 
 
-def set_of(files: dict[str, bytes], name: str = "pictures") -> PictureSet:
+def set_of(files: dict[str, bytes], name: str = "pictures") -> EncodedImages:
     """Pictures in memory, `ID/...` each."""
     labels = torch.tensor([IDS.index(file.split("/")[0]) for file in files])
-    return PictureSet(name, list(files), labels, CLASSES, IDS, files.__getitem__)
+    return EncodedImages(name, list(files), labels, CLASSES, IDS, files.__getitem__)
 
 
 def mixed_files() -> dict[str, bytes]:
@@ -58,7 +58,7 @@ def mixed_files() -> dict[str, bytes]:
     return files
 
 
-def quiet(bad: BadPicture | None) -> None:
+def quiet(bad: BadImage | None) -> None:
     assert bad is None
 
 
@@ -69,7 +69,7 @@ def files() -> dict[str, bytes]:
 
 @pytest.fixture
 def packed(files: dict[str, bytes], tmp_path: Path) -> Path:
-    (facts,) = pack({".": set_of(files)}, tmp_path / "packed", Packing(), quiet)
+    (facts,) = pack_sets({".": set_of(files)}, tmp_path / "packed", Packing(), quiet)
     assert (facts.pictures, facts.classes, facts.reduced, facts.left_out) == (60, 3, 0, 0)
     return tmp_path / "packed"
 
@@ -90,7 +90,7 @@ def test_a_set_comes_back_byte_for_byte_in_its_order(packed: Path, files: dict) 
     assert (opened.name, opened.classes, opened.ids) == ("pictures", CLASSES, IDS)
     for row, (name, data) in enumerate(files.items()):
         assert opened.read(name) == data
-        assert np.array_equal(opened.picture(row), decode(data, name))
+        assert np.array_equal(opened.image(row), decode_image(data, name))
 
 
 def test_any_part_of_it_by_many_threads(packed: Path, files: dict) -> None:
@@ -122,7 +122,7 @@ def test_webdataset_reads_the_same(tmp_path: Path) -> None:
 
     files = {f"{IDS[n % 3]}/{n}.jpg": encoded(900, 700, n) + bytes(200_000) for n in range(9)}
     files["n01/x.png"] = encoded(9, 9, 50, "PNG")
-    pack({".": set_of(files)}, tmp_path / "packed", Packing(shard_size=1), quiet)
+    pack_sets({".": set_of(files)}, tmp_path / "packed", Packing(shard_size=1), quiet)
     shards = sorted(map(str, (tmp_path / "packed").glob("*.tar")))
     assert len(shards) > 1
     assert all(os.path.getsize(shard) <= 1_000_000 for shard in shards)
@@ -137,7 +137,7 @@ def test_webdataset_reads_the_same(tmp_path: Path) -> None:
 def test_a_picture_larger_than_a_shard_has_one_to_itself(tmp_path: Path) -> None:
     sizes = {"n01/a.jpg": 0, "n01/b.jpg": 1_200_000, "n01/c.jpg": 0, "n01/d.jpg": 1_200_000}
     files = {name: encoded(8, 8, 0) + bytes(size) for name, size in sizes.items()}
-    pack({".": set_of(files)}, tmp_path / "o", Packing(shard_size=1), quiet)
+    pack_sets({".": set_of(files)}, tmp_path / "o", Packing(shard_size=1), quiet)
     opened, shards = open_part(tmp_path / "o"), read_index(tmp_path / "o").columns["shards"]
     assert all(opened.read(name) == data for name, data in files.items())
     assert shards[1] != shards[3]
@@ -162,7 +162,7 @@ def test_a_shard_read_from_end_to_end_mixes_the_classes(packed: Path) -> None:
 
 
 def test_equal_pictures_give_equal_bytes(files: dict, packed: Path, tmp_path: Path) -> None:
-    pack({".": set_of(files)}, tmp_path / "again", Packing(), quiet)
+    pack_sets({".": set_of(files)}, tmp_path / "again", Packing(), quiet)
     for name in names_in(packed):
         assert (packed / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
     assert names_in(packed) == {INDEX, "shard-000000.tar"} == names_in(tmp_path / "again")
@@ -180,9 +180,9 @@ def test_the_split_is_that_of_the_originals(files: dict, tmp_path: Path) -> None
     folder = write(tmp_path / "pictures", files)
     for packing in (Packing(), Packing(shorter_side=32)):
         out = tmp_path / f"packed-{packing.shorter_side}"
-        pack(open_parts(folder), out, packing, quiet)
+        pack_sets(open_folder_parts(folder), out, packing, quiet)
         for seed in (0, 1):
-            before, after = (open_pictures(place, seed=seed) for place in (folder, out))
+            before, after = (open_folder(place, seed=seed) for place in (folder, out))
             assert list(after.train.files) == list(before.train.files)
             assert list(after.test.files) == list(before.test.files)
             assert torch.equal(after.test.labels, before.test.labels)
@@ -194,10 +194,10 @@ def test_parts_are_packed_as_parts(files: dict, tmp_path: Path) -> None:
     train = {f"train/{name}": files[name] for name in names[::2]}
     test = {f"val/{name}": files[name] for name in names[1::8]}
     folder = write(tmp_path / "pictures", train | test)
-    pack(open_parts(folder), tmp_path / "new" / "packed", Packing(), quiet)
+    pack_sets(open_folder_parts(folder), tmp_path / "new" / "packed", Packing(), quiet)
     assert is_packed(tmp_path / "new" / "packed" / "train")
     assert is_packed(tmp_path / "new" / "packed" / "validation")
-    before, after = open_pictures(folder), open_pictures(tmp_path / "new" / "packed")
+    before, after = open_folder(folder), open_folder(tmp_path / "new" / "packed")
     for was, now in ((before.train, after.train), (before.test, after.test)):
         assert (now.name, list(now.files)) == (was.name, list(was.files))
         assert torch.equal(now.labels, was.labels)
@@ -207,17 +207,19 @@ def test_parts_are_packed_as_parts(files: dict, tmp_path: Path) -> None:
 @pytest.mark.parametrize("alone", ["train", "val"])
 def test_one_part_alone_stays_that_part(files: dict, tmp_path: Path, alone: str) -> None:
     folder = write(tmp_path / "pictures" / alone, files).parent
-    pack(open_parts(folder), tmp_path / "packed", Packing(), quiet)
+    pack_sets(open_folder_parts(folder), tmp_path / "packed", Packing(), quiet)
     place = {"train": "train", "val": "validation"}[alone]
     assert names_in(tmp_path / "packed") == {place, f"{place}/{INDEX}", f"{place}/shard-000000.tar"}
-    assert list(open_all(tmp_path / "packed").files) == list(open_all(folder).files)
+    assert list(open_whole_folder(tmp_path / "packed").files) == list(
+        open_whole_folder(folder).files
+    )
     if alone == "val":
         with pytest.raises(ValueError, match="no train/ beside it"):
-            open_pictures(tmp_path / "packed")
+            open_folder(tmp_path / "packed")
 
 
 def test_a_packed_set_packs_again(packed: Path, files: dict, tmp_path: Path) -> None:
-    pack({".": open_part(packed)}, tmp_path / "again", Packing(), quiet)
+    pack_sets({".": open_part(packed)}, tmp_path / "again", Packing(), quiet)
     assert (packed / INDEX).read_bytes() == (tmp_path / "again" / INDEX).read_bytes()
 
 
@@ -265,9 +267,9 @@ def test_the_shorter_side_is_reduced_and_nothing_enlarged(
 ) -> None:
     data = encoded(*size, seed=1, kind="PNG")
     pictures, packing = set_of({"n01/a.png": data}), Packing(shorter_side=48)
-    (facts,) = pack({".": pictures}, tmp_path / "o", packing, quiet)
+    (facts,) = pack_sets({".": pictures}, tmp_path / "o", packing, quiet)
     opened = open_part(tmp_path / "o")
-    height, width = opened.picture(0).shape[:2]
+    height, width = opened.image(0).shape[:2]
     assert (width, height) == expected
     assert facts.reduced == (size != expected)
     if size == expected:
@@ -276,10 +278,10 @@ def test_the_shorter_side_is_reduced_and_nothing_enlarged(
 
 def test_a_reduced_picture_is_the_resized_one_up_to_jpeg(tmp_path: Path) -> None:
     data = encoded(400, 300, 3)
-    pack({".": set_of({"n01/a.jpg": data})}, tmp_path / "o", Packing(shorter_side=100), quiet)
+    pack_sets({".": set_of({"n01/a.jpg": data})}, tmp_path / "o", Packing(shorter_side=100), quiet)
     opened = open_part(tmp_path / "o")
-    expected = resize_whole(decode(data, ""), 100).astype(int)
-    assert np.abs(opened.picture(0) - expected).mean() < 1
+    expected = resize_whole(decode_image(data, ""), 100).astype(int)
+    assert np.abs(opened.image(0) - expected).mean() < 1
     with Image.open(io.BytesIO(opened.read("n01/a.jpg"))) as made:
         assert made.format == "JPEG"
         layers = made.layer  # type: ignore[attr-defined]
@@ -288,7 +290,7 @@ def test_a_reduced_picture_is_the_resized_one_up_to_jpeg(tmp_path: Path) -> None
 
 def test_what_no_jpeg_can_hold_is_kept_as_it_is(tmp_path: Path) -> None:
     data = encoded(140_000, 3, 0, "PNG")
-    pack({".": set_of({"n01/a.png": data})}, tmp_path / "o", Packing(shorter_side=2), quiet)
+    pack_sets({".": set_of({"n01/a.png": data})}, tmp_path / "o", Packing(shorter_side=2), quiet)
     assert open_part(tmp_path / "o").read("n01/a.png") == data
 
 
@@ -296,7 +298,7 @@ def test_quality_is_the_jpegs(tmp_path: Path) -> None:
     files = {"n01/a.jpg": encoded(400, 300, 3)}
     for quality in (50, 95):
         packing = Packing(shorter_side=200, quality=quality)
-        pack({".": set_of(files)}, tmp_path / str(quality), packing, quiet)
+        pack_sets({".": set_of(files)}, tmp_path / str(quality), packing, quiet)
     low, high = (open_part(tmp_path / q).read("n01/a.jpg") for q in ("50", "95"))
     assert len(low) < len(high)
 
@@ -320,9 +322,9 @@ def test_options_out_of_range(options: dict, reason: str) -> None:
 def test_bad_pictures_are_named_and_left_out(files: dict, tmp_path: Path) -> None:
     names = list(files)
     broken = files | {names[0]: files[names[0]][:100], names[30]: b""}
-    told: list[BadPicture] = []
+    told: list[BadImage] = []
     done = []
-    (facts,) = pack(
+    (facts,) = pack_sets(
         {".": set_of(broken)},
         tmp_path / "o",
         Packing(),
@@ -340,7 +342,7 @@ def test_bad_pictures_are_named_and_left_out(files: dict, tmp_path: Path) -> Non
 def test_a_class_without_a_good_picture_is_an_error(files: dict, tmp_path: Path) -> None:
     broken = {name: b"" if name.startswith("n01") else data for name, data in files.items()}
     with pytest.raises(ValueError, match="no picture of class dog can be read; n01/"):
-        pack({".": set_of(broken)}, tmp_path / "new" / "o", Packing(), lambda bad: None)
+        pack_sets({".": set_of(broken)}, tmp_path / "new" / "o", Packing(), lambda bad: None)
     assert names_in(tmp_path) == set()
 
 
@@ -350,7 +352,7 @@ def test_an_interrupt_leaves_nothing(files: dict, tmp_path: Path, made_before: b
         (tmp_path / "o").mkdir()
     seen = []
 
-    def stop(bad: BadPicture | None) -> None:
+    def stop(bad: BadImage | None) -> None:
         seen.append(names_in(tmp_path / "o"))
         if len(seen) == 70:
             raise KeyboardInterrupt
@@ -358,7 +360,7 @@ def test_an_interrupt_leaves_nothing(files: dict, tmp_path: Path, made_before: b
     part = set_of(files, "train")
     parts = {"train": part, "validation": part.take("validation", torch.arange(60))}
     with pytest.raises(KeyboardInterrupt):
-        pack(parts, tmp_path / "o", Packing(), stop)
+        pack_sets(parts, tmp_path / "o", Packing(), stop)
     # while it goes on, nothing there looks like a shard
     assert not any(name.endswith(".tar") or INDEX in name for names in seen for name in names)
     assert seen[-1] >= {"train/shard-000000.tar.tmp", "validation/shard-000000.tar.tmp"}
@@ -379,17 +381,17 @@ def test_a_failing_rename_leaves_nothing(
 
     monkeypatch.setattr("reslab.data.shards.writer.os.rename", fail)
     with pytest.raises(OSError, match="Input/output error"):
-        pack({".": set_of(files)}, tmp_path / "o", Packing(), quiet)
+        pack_sets({".": set_of(files)}, tmp_path / "o", Packing(), quiet)
     assert names_in(tmp_path) == set()
 
 
 def test_a_folder_with_something_in_it_is_refused(packed: Path, files: dict) -> None:
     before = {name: (packed / name).read_bytes() for name in names_in(packed)}
     with pytest.raises(ValueError, match="is not empty"):
-        pack({".": set_of(files)}, packed, Packing(), quiet)
+        pack_sets({".": set_of(files)}, packed, Packing(), quiet)
     assert {name: (packed / name).read_bytes() for name in names_in(packed)} == before
     with pytest.raises(ValueError, match="is a file"):
-        pack({".": set_of(files)}, packed / INDEX, Packing(), quiet)
+        pack_sets({".": set_of(files)}, packed / INDEX, Packing(), quiet)
 
 
 def test_a_full_disk_leaves_nothing_and_is_named(tmp_path: Path) -> None:
@@ -401,7 +403,7 @@ def test_a_full_disk_leaves_nothing_and_is_named(tmp_path: Path) -> None:
     try:
         files = {f"n01/{n}.jpg": encoded(90, 70, n) + bytes(100_000) for n in range(30)}
         with pytest.raises(OSError, match="No space left on device") as caught:
-            pack({".": set_of(files)}, disk / "o", Packing(), quiet)
+            pack_sets({".": set_of(files)}, disk / "o", Packing(), quiet)
         assert caught.value.filename == str(disk / "o" / "shard-000000.tar")
         assert names_in(disk) == set()
     finally:
@@ -415,19 +417,19 @@ def test_a_killed_pack_is_no_packed_folder(
     """Killed: nothing is removed."""
     done = []
 
-    def kill(bad: BadPicture | None) -> None:
+    def kill(bad: BadImage | None) -> None:
         done.append(bad)
         if len(done) == 40:
             raise KeyboardInterrupt
 
     monkeypatch.setattr("reslab.data.shards.writer.Draft.remove", lambda draft: None)
     with pytest.raises(KeyboardInterrupt):
-        pack({".": set_of(files)}, tmp_path / "o", Packing(), kill)
+        pack_sets({".": set_of(files)}, tmp_path / "o", Packing(), kill)
     gc.collect()
     assert names_in(tmp_path) == {"o", "o/shard-000000.tar.tmp"}
     assert not is_packed(tmp_path / "o")
     with pytest.raises(ValueError, match="is not empty"):
-        pack({".": set_of(files)}, tmp_path / "o", Packing(), quiet)
+        pack_sets({".": set_of(files)}, tmp_path / "o", Packing(), quiet)
 
 
 # damage
@@ -458,8 +460,8 @@ def test_a_damaged_sample_is_named_and_the_others_are_read(packed: Path, files: 
 
     changed(packed / "shard-000000.tar", flip)
     opened = open_part(packed)
-    with pytest.raises(BadPicture) as caught:
-        opened.picture(7)
+    with pytest.raises(BadImage) as caught:
+        opened.image(7)
     assert str(caught.value).startswith(f"{index.files[7]}: ")
     assert str(packed / "shard-000000.tar") in str(caught.value)
     assert all(opened.read(n) == d for n, d in files.items() if n != index.files[7])
@@ -469,8 +471,8 @@ def test_a_shard_that_shrinks_while_it_is_read(packed: Path) -> None:
     opened = open_part(packed)
     os.truncate(packed / "shard-000000.tar", 1000)
     last = int(np.argmax(read_index(packed).columns["offsets"]))
-    with pytest.raises(BadPicture, match="not those that were packed"):
-        opened.picture(last)
+    with pytest.raises(BadImage, match="not those that were packed"):
+        opened.image(last)
 
 
 @pytest.mark.parametrize("part", ["length", "facts", "columns", "names", "end", "nothing"])
@@ -504,7 +506,7 @@ def test_an_index_of_a_newer_reslab_says_so(packed: Path, monkeypatch: pytest.Mo
 
 def test_names_that_are_not_unicode_come_back(tmp_path: Path) -> None:
     name = os.fsdecode(b"n01/caf\xe9\n.jpg")
-    pack({".": set_of({name: encoded(8, 8, 0)})}, tmp_path / "o", Packing(), quiet)
+    pack_sets({".": set_of({name: encoded(8, 8, 0)})}, tmp_path / "o", Packing(), quiet)
     assert list(open_part(tmp_path / "o").files) == [name]
 
 
@@ -512,11 +514,11 @@ def test_real_photographs(shared: Path, tmp_path: Path) -> None:
     """Reduced to 256, none is lost and shapes keep their aspect."""
     paths = sorted((shared / "imagenet" / "samples").rglob("*.JPEG"))[:12]
     files = {f"n01/{path.name}": path.read_bytes() for path in paths}
-    pack({".": set_of(files)}, tmp_path / "o", Packing(shorter_side=256), quiet)
+    pack_sets({".": set_of(files)}, tmp_path / "o", Packing(shorter_side=256), quiet)
     opened = open_part(tmp_path / "o")
     for row, (name, data) in enumerate(files.items()):
-        height, width = decode(data, name).shape[:2]
-        small = opened.picture(row)
+        height, width = decode_image(data, name).shape[:2]
+        small = opened.image(row)
         assert min(small.shape[:2]) == min(256, width, height)
         assert small.shape[1] / small.shape[0] == pytest.approx(width / height, rel=0.01)
     shutil.rmtree(tmp_path / "o")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from reslab.data.boxes.sets import Detections, DetectionSet, GroundTruth
-from reslab.detection.average_precision.measure import Precision, measure, usual_protocol
+from reslab.detection.average_precision.measure import AveragePrecision, measure, usual_protocol
 from reslab.detection.average_precision.voc import (
     Ranking,
     area,
@@ -42,7 +42,9 @@ def found(*rows: tuple[float, Box], label: int = 0) -> Detections:
     )
 
 
-def a_set(truths: Sequence[GroundTruth], classes: Sequence[str] = ("cat",), keys=None) -> DetectionSet:
+def a_set(
+    truths: Sequence[GroundTruth], classes: Sequence[str] = ("cat",), keys=None
+) -> DetectionSet:
     number = len(truths)
     return DetectionSet(
         "scenes", [f"{at}.png" for at in range(number)], truths, tuple(classes), tuple(classes),
@@ -65,7 +67,7 @@ def only(truths: Sequence[GroundTruth], detections: Sequence[Detections]) -> Ran
 
 def test_a_ranking_worked_by_hand() -> None:
     ranking = only(TRUTHS, FOUND)
-    assert ranking.right.tolist() == [True, False, True, False, True]
+    assert ranking.correct.tolist() == [True, False, True, False, True]
     assert ranking.positives == 3
     # precisions 1, 1/2, 2/3, 1/2, 3/5 at recalls 1/3, 1/3, 2/3, 2/3, 1
     assert area(ranking) == pytest.approx((1 + 2 / 3 + 3 / 5) / 3, abs=1e-15)
@@ -80,33 +82,33 @@ def test_a_recall_of_three_tenths_reaches_the_fourth_point() -> None:
 
 
 def test_half_is_enough_and_less_is_not() -> None:
-    assert only([truth(B)], [found((0.5, HALF_OF_B))]).right.tolist() == [True]
-    assert only([truth(B)], [found((0.5, LESS_THAN_HALF))]).right.tolist() == [False]
+    assert only([truth(B)], [found((0.5, HALF_OF_B))]).correct.tolist() == [True]
+    assert only([truth(B)], [found((0.5, LESS_THAN_HALF))]).correct.tolist() == [False]
 
 
 def test_every_detection_on_a_difficult_box_is_left_out() -> None:
     ranking = only([truth(B, difficult=[0])], [found((0.9, B), (0.8, B), (0.7, ELSEWHERE))])
-    assert (ranking.right.tolist(), ranking.positives) == ([False], 0)
+    assert (ranking.correct.tolist(), ranking.positives) == ([False], 0)
     crowd = only([truth(B, crowd=[0])], [found((0.9, B), (0.8, B), (0.7, ELSEWHERE))])
-    assert (crowd.right.tolist(), crowd.positives) == ([False], 0)
+    assert (crowd.correct.tolist(), crowd.positives) == ([False], 0)
 
 
 def test_the_box_that_is_overlapped_most_decides() -> None:
     """A detection between two boxes does not go on to the one that is still free."""
     near = (1.0, 0.0, 11.0, 10.0)  # IoU of A and near: 9 / 11
     ranking = only([truth(A, near)], [found((0.9, A), (0.8, A), (0.7, near))])
-    assert ranking.right.tolist() == [True, False, True]
+    assert ranking.correct.tolist() == [True, False, True]
     hidden = only([truth(A, near, difficult=[1])], [found((0.9, near), (0.8, A))])
-    assert hidden.right.tolist() == [True]
+    assert hidden.correct.tolist() == [True]
 
 
 def test_equal_scores_stay_in_the_order_of_the_pictures() -> None:
     right, wrong = (truth(A), found((0.5, A))), (truth(A), found((0.5, ELSEWHERE)))
     for pairs in ([right, wrong], [wrong, right]):
         ranking = only(*zip(*pairs, strict=True))
-        assert ranking.right.tolist() == [pair is right for pair in pairs]
+        assert ranking.correct.tolist() == [pair is right for pair in pairs]
     several = only([truth(A, B)], [found((0.5, ELSEWHERE), (0.5, A), (0.5, ELSEWHERE), (0.5, B))])
-    assert several.right.tolist() == [False, True, False, True]
+    assert several.correct.tolist() == [False, True, False, True]
 
 
 def test_nothing_found_and_nothing_to_be_found() -> None:
@@ -126,7 +128,9 @@ def iou_of(a: Box, b: Box) -> float:
     return shared / (sum(sizes) - shared) if shared else 0.0
 
 
-def by_loops(truths: Sequence[GroundTruth], detections: Sequence[Detections]) -> tuple[float, float]:
+def by_loops(
+    truths: Sequence[GroundTruth], detections: Sequence[Detections]
+) -> tuple[float, float]:
     """VOC's two numbers of class 0 as its development kits tell them, one detection at a time."""
     ranked = [
         (-score, picture, box)
@@ -233,7 +237,9 @@ def test_the_reports_of_all_protocols() -> None:
 def test_coco_sizes_are_those_of_the_outlines() -> None:
     """A box of 100 x 100 pixels around an outline of 50 is a small object."""
     whole = truth((0.0, 0.0, 100.0, 100.0))
-    thin = GroundTruth(whole.boxes, whole.labels, whole.difficult, whole.crowd, torch.tensor([50.0]))
+    thin = GroundTruth(
+        whole.boxes, whole.labels, whole.difficult, whole.crowd, torch.tensor([50.0])
+    )
     detections = [found((0.9, (0.0, 0.0, 100.0, 100.0)))]
     numbers = measure(a_set([whole]), detections).coco
     assert isnan(numbers["ap_small"])
@@ -299,7 +305,7 @@ def test_without_pycocotools_one_line_says_what_to_install(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
     with pytest.raises(ImportError, match=r"pip install 'reslab\[detect\]'"):
         measure(a_set([truth(A)]), [found()])
-    assert isinstance(measure(a_set([truth(A)]), [found()], "voc-2012"), Precision)
+    assert isinstance(measure(a_set([truth(A)]), [found()], "voc-2012"), AveragePrecision)
 
 
 def test_a_set_has_its_usual_protocol(tmp_path) -> None:

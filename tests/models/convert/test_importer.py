@@ -16,7 +16,7 @@ from reslab.models.config import ResNetConfig, cifar_config, config_named
 from reslab.models.convert.exporter import torchvision_state
 from reslab.models.convert.importer import import_model
 from reslab.models.convert.layouts import AKAMASTER, AUTHORS, OWN, TORCHVISION
-from reslab.models.model_file import Model, load, model_bytes
+from reslab.models.model_file import Model, load_model, model_bytes
 from reslab.models.preprocessing import Preprocessing
 from reslab.models.resnet import build_resnet
 
@@ -150,7 +150,7 @@ def test_folded_batch_norm_is_seen_and_kept(tmp_path: Path, small_18: State) -> 
     model = import_model(saved(folded, tmp_path / "w.safetensors"), "resnet18").model
     assert model.folded
     (tmp_path / "m.safetensors").write_bytes(model_bytes(model))
-    assert load(tmp_path / "m.safetensors").folded
+    assert load_model(tmp_path / "m.safetensors").folded
     untrained = {n: t * 0 if n.endswith("bias") else t for n, t in folded.items()}
     assert not import_model(saved(untrained, tmp_path / "u.safetensors"), "resnet18").model.folded
     folded["layer3.1.bn2.running_mean"][7] = 0.01

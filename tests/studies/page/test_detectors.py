@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 
 from reslab.data.boxes.sets import Detections
-from reslab.studies.detection import map_50, mean_precision, read_detector, searched
-from reslab.studies.page.album import SIDE, albums_of, drawn
-from reslab.studies.page.detection_findings import findings, first_at
-from reslab.studies.page.detectors import as_csv, parameters, write_detectors
-from reslab.studies.paper import departures
-from reslab.studies.records import grouped, read_record, task_of
+from reslab.studies.detection import final_detections, map_50, mean_precision, read_detector
+from reslab.studies.page.album import PAGE_SIDE, albums_of, draw_image
+from reslab.studies.page.detection_findings import detector_findings, first_at
+from reslab.studies.page.detectors import detectors_as_csv, parameters, write_detectors
+from reslab.studies.paper import deviations
+from reslab.studies.records import group_by_recipe, read_classifier, task_of
 
 
 def pair(finish_detector, **options):
@@ -36,19 +36,19 @@ def labels(groups) -> list[str]:
 
 def test_the_larger_precision_is_the_best_of_several_seeds(finish_detector) -> None:
     runs = [finish_detector(seed, map_50=it) for seed, it in ((1, 80.0), (2, 84.0))]
-    (group,) = grouped(read_detector(run) for run in runs)
+    (group,) = group_by_recipe(read_detector(run) for run in runs)
     assert str(map_50(group)) == "84.00 (82.00 ± 2.83, n=2)"
     assert mean_precision(group).map_50 == 82.0
 
 
 def test_what_is_watched_on_the_way_makes_no_other_recipe(finish_detector) -> None:
     runs = [finish_detector(), finish_detector(2, changes=("watched=7", "eval_every=9"))]
-    assert len(grouped(read_detector(run) for run in runs)) == 1
+    assert len(group_by_recipe(read_detector(run) for run in runs)) == 1
 
 
 def test_findings_hold_the_numbers_and_what_they_are_of(finish_detector) -> None:
-    groups = grouped(pair(finish_detector))
-    found = " ".join(findings(groups, labels(groups)))
+    groups = group_by_recipe(pair(finish_detector))
+    found = " ".join(detector_findings(groups, labels(groups)))
     assert "trained trunk: mAP@.5 90.00 %, mAP@[.5:.95] 45.00 %" in found
     assert "one run, n=3 pictures" in found
     assert "+30.00 points of mAP@.5 and +15.00 of mAP@[.5:.95]" in found
@@ -57,11 +57,13 @@ def test_findings_hold_the_numbers_and_what_they_are_of(finish_detector) -> None
 
 
 def test_the_mark_is_reached_where_the_curve_first_is_above_it(finish_detector) -> None:
-    trained, untrained = groups = grouped(pair(finish_detector, changes=("iterations=1000",)))
+    trained, untrained = groups = group_by_recipe(
+        pair(finish_detector, changes=("iterations=1000",))
+    )
     assert first_at(trained, 50) == 600  # 54
     assert first_at(untrained, 50) == 900  # 54
     assert first_at(untrained, 61) is None
-    said = " ".join(findings(groups, labels(groups)))
+    said = " ".join(detector_findings(groups, labels(groups)))
     assert "after 600 iterations by the trained, after 900 iterations by the untrained" in said
 
 
@@ -70,20 +72,20 @@ def test_detectors_of_other_lengths_are_not_compared(finish_detector) -> None:
         finish_detector(trained=True),
         finish_detector(trained=False, changes=("iterations=9",)),
     ]
-    groups = grouped(read_detector(run) for run in runs)
-    assert len(findings(groups, labels(groups))) == 2
+    groups = group_by_recipe(read_detector(run) for run in runs)
+    assert len(detector_findings(groups, labels(groups))) == 2
 
 
 def test_several_seeds_have_a_spread(finish_detector) -> None:
     runs = [finish_detector(seed, map_50=it) for seed, it in ((1, 80.0), (2, 84.0))]
-    groups = grouped(read_detector(run) for run in runs)
-    (found,) = findings(groups, labels(groups))
+    groups = group_by_recipe(read_detector(run) for run in runs)
+    (found,) = detector_findings(groups, labels(groups))
     assert "mAP@.5 82.00 % ± 2.83, mAP@[.5:.95] 41.00 % ± 1.41" in found
     assert "2 seeds, mean ± std" in found
 
 
 def test_departures_of_a_detector_are_from_app_a(finish_detector) -> None:
-    trained, untrained = (departures(record.recipe) for record in pair(finish_detector))
+    trained, untrained = (deviations(record.recipe) for record in pair(finish_detector))
     assert (
         "model.trunk: 101 layers, option B, imagenet stem -> 20 layers, option A, cifar stem"
         in (trained)
@@ -96,7 +98,7 @@ def test_departures_of_a_detector_are_from_app_a(finish_detector) -> None:
 
 def test_the_page_is_whole_and_needs_no_network(finish_detector, finish, tmp_path: Path) -> None:
     records = pair(finish_detector)
-    trunk = read_record(finish("digits-resnet20", test_error=0.56))
+    trunk = read_classifier(finish("digits-resnet20", test_error=0.56))
     page = write_detectors(records, tmp_path / "out", "Boxes <help>?", "Do they?", [trunk])
     html = page.read_text()
     assert "Boxes &lt;help&gt;?" in html
@@ -126,8 +128,8 @@ def test_pictures_that_have_gone_are_told_of(finish_detector, tmp_path: Path) ->
 
 
 def album_of_run(run: Path):
-    groups = grouped([read_detector(run)])
-    known, reasons = searched(groups, labels(groups))
+    groups = group_by_recipe([read_detector(run)])
+    known, reasons = final_detections(groups, labels(groups))
     assert reasons == []
     (album,) = albums_of(known)
     return album, known[0].pictures
@@ -140,7 +142,7 @@ def test_only_what_is_sure_is_drawn(finish_detector, score: float, seen: bool) -
     bare = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
     for index, row in enumerate(album.rows):
         truth, found = row.pictures
-        empty = drawn(pictures.picture(index), bare, pictures.classes)
+        empty = draw_image(pictures.image(index), bare, pictures.classes)
         assert truth != empty
         assert (found != empty) == seen
 
@@ -148,8 +150,8 @@ def test_only_what_is_sure_is_drawn(finish_detector, score: float, seen: bool) -
 def test_a_drawing_is_large_enough_to_read_and_no_larger() -> None:
     none = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
     for shape in ((64, 64, 3), (900, 1600, 3)):
-        picture = picture_in(drawn(np.zeros(shape, dtype=np.uint8), none, ("a",)))
-        assert max(picture.size) == SIDE
+        picture = picture_in(draw_image(np.zeros(shape, dtype=np.uint8), none, ("a",)))
+        assert max(picture.size) == PAGE_SIDE
 
 
 def picture_in(address: str) -> Image.Image:
@@ -160,14 +162,14 @@ def test_boxes_shrink_with_their_picture() -> None:
     """A box of the left half stays in the left half of a picture that was made smaller."""
     half = Detections(torch.tensor([[0.0, 0, 960, 1080]]), torch.ones(1), torch.zeros(1).long())
     black = np.zeros((1080, 1920, 3), dtype=np.uint8)
-    pixels = np.asarray(picture_in(drawn(black, half, ("a",), scores=False))).max(2)
-    assert pixels[:, : SIDE // 2 + 3].max() > 150
-    assert pixels[:, SIDE // 2 + 6 :].max() < 30
+    pixels = np.asarray(picture_in(draw_image(black, half, ("a",), scores=False))).max(2)
+    assert pixels[:, : PAGE_SIDE // 2 + 3].max() > 150
+    assert pixels[:, PAGE_SIDE // 2 + 6 :].max() < 30
 
 
 def test_the_spreadsheet_has_a_line_a_run(finish_detector) -> None:
-    groups = grouped(pair(finish_detector))
-    rows = list(csv.DictReader(io.StringIO(as_csv(groups, labels(groups)))))
+    groups = group_by_recipe(pair(finish_detector))
+    rows = list(csv.DictReader(io.StringIO(detectors_as_csv(groups, labels(groups)))))
     assert [(row["map_50"], row["norm"], row["weights"]) for row in rows] == [
         ("90.0", "frozen", "a" * 64), ("60.0", "group", "none"),
     ]  # fmt: skip

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from reslab.data.boxes.sets import DetectionSet, GroundTruth, Truths
-from reslab.data.folder import Fault, FolderReader
+from reslab.data.boxes.sets import DetectionSet, GroundTruth, GroundTruthTable
+from reslab.data.folder import FolderReader, Problem
 from reslab.errors import unknown_name
 
 # faults of boxes that make a set refused; an empty box is left out (COCO's own files have some)
@@ -53,7 +53,7 @@ class Annotations:
     sizes: list[tuple[int, int]] = field(default_factory=list)
     keys: list[int | str] = field(default_factory=list)
     objects: Objects = field(default_factory=Objects)
-    faults: list[Fault] = field(default_factory=list)  # not of boxes
+    faults: list[Problem] = field(default_factory=list)  # not of boxes
 
     def __len__(self) -> int:
         return len(self.files)
@@ -153,7 +153,7 @@ def detection_set(part: Annotations, *, alone: bool = False) -> DetectionSet:
     return DetectionSet(
         part.name,
         part.files,
-        Truths(table, starts),
+        GroundTruthTable(table, starts),
         tuple(part.classes.values()),
         tuple(str(name) for name in part.classes),
         FolderReader(str(part.root)),

@@ -8,26 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from reslab.data.boxes.annotations import Annotations, Objects
-from reslab.data.folder import Fault
+from reslab.data.folder import Problem
 
-NAMED = re.compile(r"(instances(?!.*result).*|annotations|_annotations\.coco)\.json")
-IN_ANNOTATIONS = re.compile(NAMED.pattern + r"|(train|val|test)[^/]*\.json")
+ANNOTATION_FILE = re.compile(r"(instances(?!.*result).*|annotations|_annotations\.coco)\.json")
+IN_ANNOTATIONS = re.compile(ANNOTATION_FILE.pattern + r"|(train|val|test)[^/]*\.json")
 LISTS = ("images", "annotations", "categories")
-TEST = ("val", "valid", "validation", "test")
-TRAIN = ("train", "training")
+COCO_TEST = ("val", "valid", "validation", "test")
+COCO_TRAIN = ("train", "training")
 NAN = float("nan")
-LARGEST = 2**24  # float32 counts every pixel up to here
+MAX_PIXEL = 2**24  # float32 counts every pixel up to here
 
 
 def find_coco(folder: Path) -> list[Path]:
     """The annotation files: in annotations/, the folder itself, or its train/, val/, test/."""
-    found = _named(folder / "annotations", IN_ANNOTATIONS)
-    for place in (folder, *(folder / name for name in TRAIN + TEST)):
-        found += _named(place, NAMED)
+    found = _annotation_files(folder / "annotations", IN_ANNOTATIONS)
+    for place in (folder, *(folder / name for name in COCO_TRAIN + COCO_TEST)):
+        found += _annotation_files(place, ANNOTATION_FILE)
     return found
 
 
-def _named(place: Path, names: re.Pattern[str]) -> list[Path]:
+def _annotation_files(place: Path, names: re.Pattern[str]) -> list[Path]:
     if not place.is_dir():
         return []
     return sorted(path for path in place.iterdir() if names.fullmatch(path.name))
@@ -36,9 +36,9 @@ def _named(place: Path, names: re.Pattern[str]) -> list[Path]:
 def part_of(path: Path) -> str:
     """train, val, test, or whole: by the file's name, or by its folder's (Roboflow's layout)."""
     for name in (path.stem, path.parent.name):
-        for part in (*TRAIN, *TEST):
+        for part in (*COCO_TRAIN, *COCO_TEST):
             if re.search(rf"(^|[_-]){part}(\d{{4}})?($|[_-])", name):
-                return "train" if part in TRAIN else "test" if part == "test" else "val"
+                return "train" if part in COCO_TRAIN else "test" if part == "test" else "val"
     return "whole"
 
 
@@ -58,7 +58,7 @@ def read_coco(path: Path, folder: Path, name: str) -> Annotations:
     )
 
     def fault(kind: str, note: str) -> None:
-        part.faults.append(Fault(kind, str(shown), note))
+        part.faults.append(Problem(kind, str(shown), note))
 
     for number, category in enumerate(document["categories"]):
         lacks = _lacking(category, {"id": int, "name": str})
@@ -75,7 +75,7 @@ def read_coco(path: Path, folder: Path, name: str) -> Annotations:
         lacks = _lacking(picture, {"id": (int, str), "file_name": str, "width": int, "height": int})
         if lacks:
             fault("annotation file", f"picture number {number + 1} {lacks}")
-        elif not all(0 < picture[side] <= LARGEST for side in ("width", "height")):
+        elif not all(0 < picture[side] <= MAX_PIXEL for side in ("width", "height")):
             fault("annotation file", f"picture {picture['id']!r} has no size")
         elif picture["id"] in rows:
             fault("annotation file", f"two pictures have the id {picture['id']}")
@@ -85,7 +85,7 @@ def read_coco(path: Path, folder: Path, name: str) -> Annotations:
             part.files.append(picture["file_name"])
             part.sizes.append((picture["width"], picture["height"]))
     for number, annotation in enumerate(document["annotations"]):
-        for kind, note in _add(objects, annotation, number, rows):
+        for kind, note in _add_annotation(objects, annotation, number, rows):
             fault(kind, note)
     part.root = _picture_folder(path, folder, part)
     return part
@@ -129,7 +129,7 @@ def _lacking(found: Any, keys: dict[str, Any]) -> str:
     return ""
 
 
-def _add(
+def _add_annotation(
     objects: Objects, annotation: Any, number: int, rows: dict[int | str, int]
 ) -> Iterator[tuple[str, str]]:
     """Puts one annotation into the columns, or says what is wrong with it."""
@@ -144,7 +144,7 @@ def _add(
         return
     box = annotation["bbox"]
     known = len(box) == 4 and all(isinstance(value, (int, float)) for value in box)
-    if not known or not all(abs(value) <= LARGEST for value in box):
+    if not known or not all(abs(value) <= MAX_PIXEL for value in box):
         box = [NAN] * 4
     x, y, width, height = box
     objects.pictures.append(rows[picture])
@@ -154,7 +154,7 @@ def _add(
     objects.difficult.append(False)
     objects.crowd.append(bool(annotation.get("iscrowd", 0)))
     area = annotation.get("area")
-    known = isinstance(area, (int, float)) and 0 <= area <= LARGEST**2
+    known = isinstance(area, (int, float)) and 0 <= area <= MAX_PIXEL**2
     objects.areas.append(area if known else width * height)
 
 

@@ -16,19 +16,19 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from reslab.data.boxes.sets import DetectionSet, DetectionSets, GroundTruth, Truths
+from reslab.data.boxes.sets import DetectionSet, DetectionSplits, GroundTruth, GroundTruthTable
 from reslab.data.builtin import load_digits
-from reslab.data.datasets import ImageSet
+from reslab.data.datasets import ImagesInMemory
 
-SIDE = 128  # of a scene, in pixels
+SCENE_SIDE = 128  # of a scene, in pixels
 TRAIN, TEST = 4000, 500  # scenes
 HEIGHTS = (20, 64)  # of the digits' ink, the smallest and the largest
 DIGITS = (2, 6)  # in a scene, the fewest and the most that are tried
-OVERLAP = 0.05  # of the smaller of two boxes, at most
+MAX_OVERLAP = 0.05  # of the smaller of two boxes, at most
 CONTRAST = 80  # of ink and background, in grey levels of 255, at least
 FINE = 96  # the side of a digit that is cut to its ink, before it gets its size
 INK = (40, 170)  # grey levels of a digit: where its ink begins to cover, and where it covers wholly
-PARTS = ("train", "test")
+SCENE_PARTS = ("train", "test")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Placed:
 class Scenes:
     """The scenes of one part: number -> picture and truth."""
 
-    digits: ImageSet
+    digits: ImagesInMemory
     part: str  # of PARTS
     seed: int
 
@@ -72,14 +72,14 @@ class Scenes:
             height = round(float(np.exp(rng.uniform(low, high))))
             rows, columns = self.inks[digit].shape
             wide = height * columns / rows * rng.uniform(0.85, 1.15)
-            width = min(max(round(wide), height // 4), SIDE - 2)
-            x, y = rng.randint(1, SIDE - width), rng.randint(1, SIDE - height)
+            width = min(max(round(wide), height // 4), SCENE_SIDE - 2)
+            x, y = rng.randint(1, SCENE_SIDE - width), rng.randint(1, SCENE_SIDE - height)
             found = Placed(digit, x, y, width, height)
-            if all(found.overlap(other) <= OVERLAP for other in placed):
+            if all(found.overlap(other) <= MAX_OVERLAP for other in placed):
                 placed.append(found)
         return placed
 
-    def truths(self, count: int) -> Truths:
+    def truths(self, count: int) -> GroundTruthTable:
         """The boxes and the digits of the first scenes."""
         layouts = [self.layout(number) for number in range(count)]
         placed = [it for layout in layouts for it in layout]
@@ -89,7 +89,7 @@ class Scenes:
         boxes = torch.tensor(corners, dtype=torch.float32).reshape(-1, 4)
         ends = np.cumsum([len(layout) for layout in layouts], dtype=np.int64)
         starts = torch.from_numpy(np.concatenate(([0], ends)))
-        return Truths(GroundTruth(boxes, labels, none, none), starts)
+        return GroundTruthTable(GroundTruth(boxes, labels, none, none), starts)
 
     def draw(self, number: int) -> np.ndarray:
         """The picture, RGB uint8 [128, 128, 3]."""
@@ -101,7 +101,7 @@ class Scenes:
             cover = ink.resize((placed.width, placed.height), Image.Resampling.BILINEAR)
             strength = np.asarray(cover, np.float32)[..., None] / 255
             region += strength * (_colour_apart(region, rng) - region)
-        scene += rng.normal(0, 4, (SIDE, SIDE, 1))
+        scene += rng.normal(0, 4, (SCENE_SIDE, SCENE_SIDE, 1))
         return np.clip(np.round(scene), 0, 255).astype(np.uint8)
 
     def encoded(self, file: str) -> bytes:
@@ -112,13 +112,13 @@ class Scenes:
 
     def _rng(self, number: int, purpose: int) -> np.random.RandomState:
         # RandomState's stream is frozen by numpy: the scenes are the same everywhere, always
-        return np.random.RandomState([self.seed, PARTS.index(self.part), number, purpose])
+        return np.random.RandomState([self.seed, SCENE_PARTS.index(self.part), number, purpose])
 
 
-def digit_scenes(*, train: int = TRAIN, test: int = TEST, seed: int = 0) -> DetectionSets:
+def digit_scenes(*, train: int = TRAIN, test: int = TEST, seed: int = 0) -> DetectionSplits:
     """Scenes of digits to train on and to test; they are drawn when they are read."""
     digits = load_digits()
-    return DetectionSets(
+    return DetectionSplits(
         _scene_set(Scenes(digits.train, "train", seed), train),
         _scene_set(Scenes(digits.test, "test", seed), test),
     )
@@ -132,7 +132,7 @@ def _scene_set(scenes: Scenes, count: int) -> DetectionSet:
         scenes.digits.classes,
         scenes.digits.classes,
         scenes.encoded,
-        [(SIDE, SIDE)] * count,
+        [(SCENE_SIDE, SCENE_SIDE)] * count,
         range(count),
     )
 
@@ -152,12 +152,14 @@ def background(rng: np.random.RandomState) -> np.ndarray:
     cells = rng.randint(3, 7)
     base = rng.uniform(40, 215, 3)
     patches = np.clip(base + rng.normal(0, 30, (cells, cells, 3)), 0, 255).astype(np.uint8)
-    picture = Image.fromarray(patches).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    picture = Image.fromarray(patches).resize((SCENE_SIDE, SCENE_SIDE), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(picture)
     for _ in range(rng.randint(1, 5)):
         _shape(draw, rng, _near(base, rng))
     for _ in range(rng.randint(2, 7)):
-        points = [tuple(point) for point in rng.randint(0, SIDE, (rng.randint(2, 4), 2)).tolist()]
+        points = [
+            tuple(point) for point in rng.randint(0, SCENE_SIDE, (rng.randint(2, 4), 2)).tolist()
+        ]
         draw.line(points, _near(base, rng), rng.randint(1, 4))
     return np.asarray(picture).astype(np.float32)
 
@@ -169,7 +171,7 @@ def _near(base: np.ndarray, rng: np.random.RandomState) -> tuple[int, ...]:
 
 def _shape(draw: ImageDraw.ImageDraw, rng: np.random.RandomState, colour: tuple[int, ...]) -> None:
     """A disc, or a rectangle or triangle, filled or hollow; a hollow disc would be a 0."""
-    x, y = rng.randint(-20, SIDE, 2).tolist()
+    x, y = rng.randint(-20, SCENE_SIDE, 2).tolist()
     width, height = rng.randint(12, 60, 2).tolist()
     kind, filled = rng.randint(3), rng.randint(3) > 0
     fill, outline = (colour, None) if filled else (None, colour)
@@ -192,7 +194,7 @@ def _colour_apart(region: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
     return np.clip(level + tint - tint.mean(), 0, 255).astype(np.float32)
 
 
-def write_scenes(folder: Path, sets: DetectionSets, hear: Callable[[None], None]) -> None:
+def write_scenes(folder: Path, sets: DetectionSplits, hear: Callable[[None], None]) -> None:
     """The scenes as a folder in COCO's layout; `hear` is called after each picture."""
     (folder / "annotations").mkdir(parents=True, exist_ok=True)
     for part, name in ((sets.train, "train"), (sets.test, "val")):
@@ -201,10 +203,10 @@ def write_scenes(folder: Path, sets: DetectionSets, hear: Callable[[None], None]
             (folder / name / file).write_bytes(part.read(file))
             hear(None)
         path = folder / "annotations" / f"instances_{name}.json"
-        path.write_text(json.dumps(as_coco(part)), "utf-8")
+        path.write_text(json.dumps(scenes_as_coco(part)), "utf-8")
 
 
-def as_coco(part: DetectionSet) -> dict[str, Any]:
+def scenes_as_coco(part: DetectionSet) -> dict[str, Any]:
     """COCO's instances of a set, its class ids numbered from 1."""
     annotations = []
     for key, truth in zip(part.keys, part.truths, strict=True):

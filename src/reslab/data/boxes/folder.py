@@ -10,8 +10,8 @@ import torch
 
 from reslab.data.boxes.annotations import Annotations, detection_set
 from reslab.data.boxes.coco import find_coco, part_of, read_coco, year_of
-from reslab.data.boxes.sets import DetectionSet, DetectionSets
-from reslab.data.boxes.voc import CLASSES, YEARS, all_keys, find_voc, has_part, listed, read_voc
+from reslab.data.boxes.sets import DetectionSet, DetectionSplits
+from reslab.data.boxes.voc import VOC_CLASSES, YEARS, all_keys, find_voc, has_part, listed, read_voc
 from reslab.errors import unknown_name
 
 # what is trained on, and what is tested on
@@ -23,7 +23,7 @@ VOC = {
 
 
 @dataclass(frozen=True)
-class Parts:
+class DetectionParts:
     """What a folder holds, as written: both parts, or the whole."""
 
     layout: str  # COCO or VOC
@@ -42,19 +42,19 @@ def is_detection(folder: Path) -> bool:
 
 def open_detection(
     folder: Path, *, years: str = "", validation: float = 0.2, seed: int = 0
-) -> DetectionSets:
+) -> DetectionSplits:
     """The train and the test part of a folder, or the fraction `validation` drawn by `seed` where
     there are no parts. `years`: 2014 or 2017 of COCO; 07, 12 or 07+12 of VOC."""
-    return sets_of(read_parts(folder, years), validation, seed)
+    return split_parts(read_parts(folder, years), validation, seed)
 
 
-def sets_of(parts: Parts, validation: float, seed: int = 0) -> DetectionSets:
+def split_parts(parts: DetectionParts, validation: float, seed: int = 0) -> DetectionSplits:
     """The same of what was read."""
     if parts.whole is not None:
-        return split(detection_set(parts.whole), validation, seed)
+        return split_boxes(detection_set(parts.whole), validation, seed)
     assert parts.train is not None, "a folder without a whole has both parts"
     assert parts.test is not None
-    return DetectionSets(detection_set(parts.train), detection_set(parts.test))
+    return DetectionSplits(detection_set(parts.train), detection_set(parts.test))
 
 
 def open_all_detection(folder: Path, *, years: str = "") -> DetectionSet:
@@ -63,7 +63,7 @@ def open_all_detection(folder: Path, *, years: str = "") -> DetectionSet:
     return detection_set(next(part for part in (parts.test, *parts) if part is not None))
 
 
-def split(whole: DetectionSet, validation: float, seed: int) -> DetectionSets:
+def split_boxes(whole: DetectionSet, validation: float, seed: int) -> DetectionSplits:
     """The fraction `validation` of the pictures, at least one and not all; drawn by a hash of seed
     and name, so that pictures that are added later do not move those that were there."""
     if not 0 < validation < 1:
@@ -74,13 +74,13 @@ def split(whole: DetectionSet, validation: float, seed: int) -> DetectionSets:
     ranks = [blake2b(os.fsencode(file), digest_size=8, key=key).digest() for file in whole.files]
     number = min(max(round(validation * len(whole)), 1), len(whole) - 1)
     order = sorted(range(len(whole)), key=ranks.__getitem__)
-    return DetectionSets(
+    return DetectionSplits(
         whole.take("train", torch.tensor(sorted(order[number:]))),
         whole.take("validation", torch.tensor(sorted(order[:number]))),
     )
 
 
-def read_parts(folder: Path, years: str = "") -> Parts:
+def read_parts(folder: Path, years: str = "") -> DetectionParts:
     """What is in the folder, with its faults; ValueError if it is neither COCO nor VOC."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is {'no folder' if folder.exists() else 'not there'}")
@@ -98,7 +98,7 @@ def read_parts(folder: Path, years: str = "") -> Parts:
     return parts
 
 
-def _coco_parts(folder: Path, files: list[Path], years: str) -> Parts:
+def _coco_parts(folder: Path, files: list[Path], years: str) -> DetectionParts:
     there = sorted({year_of(path) for path in files} - {""})
     if years and years not in there:
         raise ValueError(f"{folder}: {unknown_name('year of COCO', years, there)}")
@@ -114,7 +114,7 @@ def _coco_parts(folder: Path, files: list[Path], years: str) -> Parts:
         chosen[part] = path
     test = chosen.get("val") or chosen.get("test")
     if "train" in chosen and test:
-        return Parts(
+        return DetectionParts(
             "COCO",
             train=read_coco(chosen["train"], folder, "train"),
             test=read_coco(test, folder, "validation"),
@@ -125,10 +125,10 @@ def _coco_parts(folder: Path, files: list[Path], years: str) -> Parts:
             "and one to test on are needed, or a single file to split"
         )
     (path,) = chosen.values()
-    return Parts("COCO", whole=read_coco(path, folder, folder.resolve().name))
+    return DetectionParts("COCO", whole=read_coco(path, folder, folder.resolve().name))
 
 
-def _voc_parts(folder: Path, homes: list[Path], years: str) -> Parts:
+def _voc_parts(folder: Path, homes: list[Path], years: str) -> DetectionParts:
     named = {home.resolve().name: home for home in homes}
     if not years:
         years = "+".join(year.removeprefix("VOC20") for year in YEARS if year in named)
@@ -149,19 +149,19 @@ def _voc_parts(folder: Path, homes: list[Path], years: str) -> Parts:
                     f"{folder}: {years} needs the annotations of {year} {part}, which are not there"
                 )
         homes = [(named[year], listed(named[year], part)) for year, part in lists]
-        return read_voc(homes, folder, name, CLASSES)
+        return read_voc(homes, folder, name, VOC_CLASSES)
 
-    return Parts("VOC", train=read(trained, "train"), test=read((tested,), "test"))
+    return DetectionParts("VOC", train=read(trained, "train"), test=read((tested,), "test"))
 
 
-def _own_voc(folder: Path, home: Path) -> Parts:
+def _own_voc(folder: Path, home: Path) -> DetectionParts:
     """trainval and test, or train and val, or everything."""
     for train, test in (("trainval", "test"), ("train", "val"), ("train", "test")):
         if has_part(home, train) and has_part(home, test):
-            return Parts(
+            return DetectionParts(
                 "VOC",
                 train=read_voc([(home, listed(home, train))], folder, "train"),
                 test=read_voc([(home, listed(home, test))], folder, "validation"),
             )
     name = folder.resolve().name
-    return Parts("VOC", whole=read_voc([(home, all_keys(home))], folder, name))
+    return DetectionParts("VOC", whole=read_voc([(home, all_keys(home))], folder, name))

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reslab.data.decode import BadPicture, decode
+from reslab.data.decode import BadImage, decode_image
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Detections:
         return Detections(self.boxes[indices], self.scores[indices], self.labels[indices])
 
 
-class Truths(Sequence[GroundTruth]):
+class GroundTruthTable(Sequence[GroundTruth]):
     """Those of many pictures as one table: object j belongs to picture i for starts[i] <= j <
     starts[i + 1]."""
 
@@ -109,24 +109,22 @@ class DetectionSet:
             keys=[self.keys[row] for row in rows],
         )
 
-    def picture(self, index: int) -> np.ndarray:
+    def image(self, index: int) -> np.ndarray:
         """RGB bytes [H, W, 3]; BadPicture says which file is bad, and why.
 
         A picture of another size than its annotations' is bad too: its boxes would lie elsewhere.
         """
         file = self.files[index]
-        rgb = decode(self.read(file), file)
+        rgb = decode_image(self.read(file), file)
         height, width = rgb.shape[:2]
         if (width, height) != tuple(self.sizes[index]):
             wide, high = self.sizes[index]
-            raise BadPicture(
-                f"{file}: {width} x {height} pixels, {wide} x {high} by its annotations"
-            )
+            raise BadImage(f"{file}: {width} x {height} pixels, {wide} x {high} by its annotations")
         return rgb
 
 
 @dataclass(frozen=True)
-class DetectionSets:
+class DetectionSplits:
     """Labels of both parts are indices into the same classes."""
 
     train: DetectionSet

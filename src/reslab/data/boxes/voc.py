@@ -8,21 +8,21 @@ from pathlib import Path
 from xml.parsers import expat
 
 from reslab.data.boxes.annotations import Annotations, Objects
-from reslab.data.decode import SUFFIXES, BadPicture, size_of
-from reslab.data.folder import Fault, FolderReader
+from reslab.data.decode import IMAGE_SUFFIXES, BadImage, image_size
+from reslab.data.folder import FolderReader, Problem
 
-CLASSES = (
+VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
     "tvmonitor",
 )  # fmt: skip
 YEARS = ("VOC2007", "VOC2012")
 SHEETS, PICTURES, LISTS = "Annotations", ("JPEGImages", "images"), "ImageSets/Main"
-LARGEST = 2**24  # float32 counts every pixel up to here
+MAX_COORDINATE = 2**24  # float32 counts every pixel up to here
 
 
 @dataclass
-class Marked:
+class MarkedObject:
     """One object of a sheet."""
 
     line: int
@@ -37,7 +37,7 @@ class Sheet:
     """What the XML of one picture says."""
 
     size: dict[str, float] = field(default_factory=dict)  # empty where it says nothing
-    objects: list[Marked] = field(default_factory=list)
+    objects: list[MarkedObject] = field(default_factory=list)
 
 
 class _Reader:
@@ -70,7 +70,7 @@ class _Reader:
         self.path.append(tag)
         self.text.clear()
         if self.path[1:] == ["object"]:
-            self.sheet.objects.append(Marked(self.parser.CurrentLineNumber))
+            self.sheet.objects.append(MarkedObject(self.parser.CurrentLineNumber))
 
     def end(self, tag: str) -> None:
         place, text = self.path[1:], "".join(self.text).strip()
@@ -93,11 +93,11 @@ class _Reader:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not abs(value) <= LARGEST:
+        if not abs(value) <= MAX_COORDINATE:
             raise ValueError(f"{self.place()}: {text[:40]!r} as <{tag}>")
         return value
 
-    def whole(self, found: Marked) -> None:
+    def whole(self, found: MarkedObject) -> None:
         lacks = [tag for tag in ("xmin", "ymin", "xmax", "ymax") if tag not in found.corners]
         if not found.name:
             lacks.insert(0, "name")
@@ -176,10 +176,10 @@ def read_voc(
             sheet = f"{prefix}{SHEETS}/{key}.xml"
             file = f"{prefix}{pictures}/{by_stem.get(key, f'{key}.jpg')}"
             try:
-                _add(part, sheet, key, file)
+                _add_sheet(part, sheet, key, file)
             except ValueError as error:
                 where, _, what = str(error).partition(": ")
-                part.faults.append(Fault("annotation file", where, what))
+                part.faults.append(Problem("annotation file", where, what))
                 continue
             sheets.append(sheet)
     part.classes = {name: str(name) for name in classes or sorted(set(objects.names), key=str)}
@@ -188,10 +188,12 @@ def read_voc(
 
 def _by_stem(folder: Path) -> dict[str, str]:
     names = sorted(os.listdir(folder), reverse=True)  # of a.jpg and a.png, a.jpg
-    return {os.path.splitext(name)[0]: name for name in names if name.lower().endswith(SUFFIXES)}
+    return {
+        os.path.splitext(name)[0]: name for name in names if name.lower().endswith(IMAGE_SUFFIXES)
+    }
 
 
-def _add(part: Annotations, sheet: str, key: str, file: str) -> None:
+def _add_sheet(part: Annotations, sheet: str, key: str, file: str) -> None:
     """Puts one picture and its objects into the columns; ValueError `PLACE: REASON`."""
     try:
         data = (part.root / sheet).read_bytes()
@@ -219,6 +221,6 @@ def _add(part: Annotations, sheet: str, key: str, file: str) -> None:
 def _size_by_header(root: Path, file: str) -> tuple[int, int]:
     """Where the XML does not say: some programs write no size, or zeros."""
     try:
-        return size_of(FolderReader(str(root))(file), file)
-    except BadPicture as bad:
+        return image_size(FolderReader(str(root))(file), file)
+    except BadImage as bad:
         raise ValueError(str(bad)) from None

@@ -2,17 +2,19 @@
 
 from reslab.data.doctor.advice import Advice
 
-_REFUSED = "training refuses the folder"
+_TRAINING_STOPS = "training refuses the folder"
 
 # In the order in which they are shown.
 BOX_ADVICE = {
     # files
-    "annotation file": Advice("spoils", _REFUSED, "correct the file at the place that is named"),
+    "annotation file": Advice(
+        "spoils", _TRAINING_STOPS, "correct the file at the place that is named"
+    ),
     "unknown picture": Advice(
-        "spoils", _REFUSED, "add the picture to the list 'images', or delete its annotations"
+        "spoils", _TRAINING_STOPS, "add the picture to the list 'images', or delete its annotations"
     ),
     "missing picture": Advice(
-        "spoils", _REFUSED, "copy it to that place, or delete it from the annotations"
+        "spoils", _TRAINING_STOPS, "copy it to that place, or delete it from the annotations"
     ),
     "bad picture": Advice(
         "spoils",
@@ -27,17 +29,17 @@ BOX_ADVICE = {
     ),
     # boxes
     "unknown class": Advice(
-        "spoils", _REFUSED, "correct the class, or add it: no net could learn it without"
+        "spoils", _TRAINING_STOPS, "correct the class, or add it: no net could learn it without"
     ),
-    "not numbers": Advice("spoils", _REFUSED, "correct the box: it has four finite numbers"),
+    "not numbers": Advice("spoils", _TRAINING_STOPS, "correct the box: it has four finite numbers"),
     "swapped corners": Advice(
         "spoils",
-        _REFUSED,
+        _TRAINING_STOPS,
         "exchange the corners: COCO's box is x y width height, VOC's xmin ymin xmax ymax",
     ),
     "box outside": Advice(
         "spoils",
-        _REFUSED,
+        _TRAINING_STOPS,
         "correct or delete it; numbers of a picture before it was made smaller, scale with it",
     ),
     "picture in both parts": Advice(

@@ -17,46 +17,48 @@ from reslab.data.boxes.annotations import (
     unknown_classes,
     unknown_in_words,
 )
-from reslab.data.boxes.folder import Parts
+from reslab.data.boxes.folder import DetectionParts
 from reslab.data.doctor.box_advice import BOX_ADVICE
 from reslab.data.doctor.findings import Case, Finding, equal_rows, in_order_of, made_finding
-from reslab.data.doctor.inspect import FORMATS, Fact, Facts, inspect
+from reslab.data.doctor.inspect import FORMATS, ImageInfo, ImageTable, inspect
 from reslab.data.folder import FolderReader
-from reslab.runtime.threads import in_order, usable_cores
+from reslab.runtime.threads import map_in_order, usable_cores
 
-AHEAD = 4  # files a thread that are read before their turn
+IMAGES_AHEAD = 4  # files a thread that are read before their turn
 
 
-def gather_pictures(parts: Parts, hear: Callable[[None], None]) -> Facts:
+def inspect_annotated(parts: DetectionParts, hear: Callable[[None], None]) -> ImageTable:
     """Read and decode every picture of all parts, one part after the other; `hear` is called after
     each."""
     pictures = [(part.root, file) for part in parts for file in part.files]
     threads = usable_cores()
-    facts = Facts(len(pictures))
-    for index, fact in enumerate(in_order(_inspect, pictures, threads, AHEAD * threads)):
+    facts = ImageTable(len(pictures))
+    for index, fact in enumerate(
+        map_in_order(_inspect_image, pictures, threads, IMAGES_AHEAD * threads)
+    ):
         facts.put(index, fact)
         hear(None)
     return facts
 
 
-def _inspect(picture: tuple[Path, str]) -> Fact:
+def _inspect_image(picture: tuple[Path, str]) -> ImageInfo:
     root, file = picture
     suffix = os.path.splitext(file)[1].lower()
     try:
         return inspect(FolderReader(str(root)), file, suffix if suffix in FORMATS else "")
     except ValueError:
-        return Fact("unreadable", "a name that no file can have")
+        return ImageInfo("unreadable", "a name that no file can have")
 
 
-def diagnose_boxes(folder: Path, parts: Parts, facts: Facts) -> tuple[Finding, ...]:
+def diagnose_boxes(folder: Path, parts: DetectionParts, facts: ImageTable) -> tuple[Finding, ...]:
     """All that is found, what spoils a run first."""
     found: list[Finding] = []
     first = 0
     for part in parts:
         found += _of_part(folder, part, facts, first)
         first += len(part)
-    found += _of_copies(folder, parts, facts)
-    found += _of_classes(parts)
+    found += _image_copies(folder, parts, facts)
+    found += _missing_classes(parts)
     return in_order_of(BOX_ADVICE, _together(found))
 
 
@@ -72,7 +74,7 @@ def _path(folder: Path, part: Annotations, row: int) -> str:
     return os.path.relpath(part.root / part.files[row], folder)
 
 
-def _of_part(folder: Path, part: Annotations, facts: Facts, first: int) -> Iterator[Finding]:
+def _of_part(folder: Path, part: Annotations, facts: ImageTable, first: int) -> Iterator[Finding]:
     for kind in {fault.kind: None for fault in part.faults}:
         faults = (fault for fault in part.faults if fault.kind == kind)
         yield made_finding(kind, (Case((fault.place,), fault.note) for fault in faults))
@@ -90,7 +92,9 @@ def _box(part: Annotations, words: Callable[[Annotations, int], str], at: int) -
     return Case((part.place(at),), f"{words(part, at)}: {file}")
 
 
-def _of_pictures(folder: Path, part: Annotations, facts: Facts, first: int) -> Iterator[Finding]:
+def _of_pictures(
+    folder: Path, part: Annotations, facts: ImageTable, first: int
+) -> Iterator[Finding]:
     missing = set(missing_pictures(part.root, part.files))
     bare = np.bincount(part.objects.pictures or [0], minlength=len(part)) == 0
     cases: dict[str, list[Case]] = {}
@@ -107,7 +111,7 @@ def _of_pictures(folder: Path, part: Annotations, facts: Facts, first: int) -> I
         yield made_finding(kind, listed)
 
 
-def _of_picture(part: Annotations, facts: Facts, index: int, row: int) -> tuple[str, str]:
+def _of_picture(part: Annotations, facts: ImageTable, index: int, row: int) -> tuple[str, str]:
     if facts.problems[index]:
         return "bad picture", facts.reasons[index]
     width, height = facts.sizes[index]
@@ -117,7 +121,7 @@ def _of_picture(part: Annotations, facts: Facts, index: int, row: int) -> tuple[
     return "other size", f"{width} x {height}, annotated as {wide} x {high}"
 
 
-def _of_copies(folder: Path, parts: Parts, facts: Facts) -> Iterator[Finding]:
+def _image_copies(folder: Path, parts: DetectionParts, facts: ImageTable) -> Iterator[Finding]:
     """Pictures that decode to the same pixels; each group of them is one case."""
     paths = [_path(folder, part, row) for part in parts for row in range(len(part))]
     part_of = [number for number, part in enumerate(parts) for _ in range(len(part))]
@@ -132,7 +136,7 @@ def _of_copies(folder: Path, parts: Parts, facts: Facts) -> Iterator[Finding]:
         yield made_finding(kind, listed)
 
 
-def _of_classes(parts: Parts) -> Iterator[Finding]:
+def _missing_classes(parts: DetectionParts) -> Iterator[Finding]:
     """Classes that the part that is trained on has no box of."""
     part = parts.whole if parts.train is None else parts.train
     assert part is not None, "a folder has both parts, or the whole"

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from reslab.data.class_names import read_classes
+from reslab.data.class_names import read_class_list
 from reslab.data.doctor.advice import ADVICE, FEW, IMBALANCE, SMALL, Advice
 from reslab.data.doctor.box_advice import BOX_ADVICE
-from reslab.data.doctor.inspect import FORMS, LOOKS, PROBLEMS, Facts
-from reslab.data.doctor.scan import WHOLE, Listing, Names, Part
+from reslab.data.doctor.inspect import FORMS, ODDITIES, PROBLEMS, ImageTable
+from reslab.data.doctor.scan import WHOLE_FOLDER, FolderScan, NameTable, ScannedPart
 from reslab.data.folder import class_list
 
 
@@ -58,7 +58,7 @@ def made_finding(kind: str, cases: Iterable[Case]) -> Finding:
     return Finding(kind, Cases(range(len(listed)), listed.__getitem__))
 
 
-def diagnose(listing: Listing, facts: Facts, size: int) -> tuple[Finding, ...]:
+def diagnose(listing: FolderScan, facts: ImageTable, size: int) -> tuple[Finding, ...]:
     """All that is found, what spoils a run first. `size` is the side of the net's pictures."""
     found = (
         *_of_arrangement(listing),
@@ -78,14 +78,14 @@ def in_order_of(advice: Iterable[str], found: Iterable[Finding]) -> tuple[Findin
     return tuple(sorted(with_cases, key=lambda it: places[it.kind]))
 
 
-def _of_arrangement(listing: Listing) -> Iterator[Finding]:
+def _of_arrangement(listing: FolderScan) -> Iterator[Finding]:
     for kind in {fault.kind: None for fault in listing.faults}:
         faults = [fault for fault in listing.faults if fault.kind == kind]
         yield made_finding(kind, (Case((fault.place,), fault.note) for fault in faults))
     yield made_finding("class list", _faults_of_class_list(listing))
 
 
-def _faults_of_class_list(listing: Listing) -> Iterator[Case]:
+def _faults_of_class_list(listing: FolderScan) -> Iterator[Case]:
     for part in listing.parts:
         if part.packed:
             continue
@@ -95,7 +95,7 @@ def _faults_of_class_list(listing: Listing) -> Iterator[Case]:
             continue
         place = str(path.relative_to(listing.folder))
         try:
-            listed = dict(read_classes(path))
+            listed = dict(read_class_list(path))
         except ValueError as error:
             yield Case((place,), str(error))
             continue
@@ -104,21 +104,21 @@ def _faults_of_class_list(listing: Listing) -> Iterator[Case]:
                 yield Case((part.prefix + id_,), f"not in {place}")
 
 
-def _of_files(listing: Listing, facts: Facts) -> Iterator[Finding]:
+def _of_files(listing: FolderScan, facts: ImageTable) -> Iterator[Finding]:
     for number, kind in enumerate(PROBLEMS, start=1):
         rows = np.flatnonzero(facts.problems == number)
         yield Finding(kind, Cases(rows, lambda row: Case((listing.path(row),), facts.reasons[row])))
-    for bit, kind in enumerate(LOOKS):
+    for bit, kind in enumerate(ODDITIES):
         rows = np.flatnonzero(facts.looks & (1 << bit))
         yield Finding(kind, Cases(rows, partial(_odd, listing, facts, kind)))
 
 
-def _odd(listing: Listing, facts: Facts, kind: str, row: int) -> Case:
+def _odd(listing: FolderScan, facts: ImageTable, kind: str, row: int) -> Case:
     note = f"a {FORMS[facts.forms[row]].upper()}" if kind == "wrong suffix" else ""
     return Case((listing.path(row),), note)
 
 
-def _of_sizes(listing: Listing, facts: Facts, size: int) -> Iterator[Finding]:
+def _of_sizes(listing: FolderScan, facts: ImageTable, size: int) -> Iterator[Finding]:
     def case(row: int) -> Case:
         width, height = facts.sizes[row]
         return Case((listing.path(row),), f"{width} x {height}")
@@ -130,7 +130,7 @@ def _of_sizes(listing: Listing, facts: Facts, size: int) -> Iterator[Finding]:
     yield Finding("small", Cases(np.flatnonzero(small), case))
 
 
-def _of_copies(listing: Listing, facts: Facts) -> Iterator[Finding]:
+def _of_copies(listing: FolderScan, facts: ImageTable) -> Iterator[Finding]:
     """Pictures that decode to the same pixels; each group of them is one case."""
     rows, starts = equal_rows(facts.pixels, np.flatnonzero(facts.problems == 0))
 
@@ -170,20 +170,20 @@ def _differ(values: np.ndarray, rows: np.ndarray, starts: np.ndarray) -> np.ndar
     return np.maximum.reduceat(of_rows, starts[:-1]) != np.minimum.reduceat(of_rows, starts[:-1])
 
 
-def _of_others(listing: Listing) -> Iterator[Finding]:
+def _of_others(listing: FolderScan) -> Iterator[Finding]:
     def misnamed(row: int) -> Case:
         return Case((listing.misnamed[row],), f"a {listing.formats[row].upper()}")
 
     yield Finding("unknown suffix", Cases(range(len(listing.misnamed)), misnamed))
     for kind, names in (("other file", listing.others), ("outside", listing.outside)):
-        yield Finding(kind, Cases(range(len(names)), partial(_named, names)))
+        yield Finding(kind, Cases(range(len(names)), partial(_named_files, names)))
 
 
-def _named(names: Names, row: int) -> Case:
+def _named_files(names: NameTable, row: int) -> Case:
     return Case((names[row],))
 
 
-def _of_classes(listing: Listing) -> Iterator[Finding]:
+def _of_classes(listing: FolderScan) -> Iterator[Finding]:
     empty = (
         part.prefix + id_
         for part in listing.parts
@@ -192,7 +192,7 @@ def _of_classes(listing: Listing) -> Iterator[Finding]:
     )
     yield made_finding("empty class", (Case((place,)) for place in empty))
     parts = {part.name: part for part in listing.parts}
-    train, test = parts.get("train") or parts.get(WHOLE), parts.get("validation")
+    train, test = parts.get("train") or parts.get(WHOLE_FOLDER), parts.get("validation")
     if train:
         yield from _of_training_classes(train, alone=test is None)
     if train and test:
@@ -200,7 +200,7 @@ def _of_classes(listing: Listing) -> Iterator[Finding]:
         yield made_finding("class not in validation", _missing(train, test))
 
 
-def _of_training_classes(part: Part, alone: bool) -> Iterator[Finding]:
+def _of_training_classes(part: ScannedPart, alone: bool) -> Iterator[Finding]:
     """Of a part that is trained on; `alone`: the validation part is drawn from it."""
     counts = {id_: count for id_, count in part.classes.items() if count}
     single = [id_ for id_, count in counts.items() if count == 1 and alone]
@@ -221,7 +221,7 @@ def _of_training_classes(part: Part, alone: bool) -> Iterator[Finding]:
     )
 
 
-def _missing(here: Part, there: Part) -> list[Case]:
+def _missing(here: ScannedPart, there: ScannedPart) -> list[Case]:
     """The classes with pictures here and none there."""
     ids = (id_ for id_, count in here.classes.items() if count and id_ not in there.classes)
     return [Case((here.prefix + id_,)) for id_ in ids]

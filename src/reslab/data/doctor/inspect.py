@@ -14,30 +14,30 @@ from PIL.TiffImagePlugin import TiffImageFile
 from reslab.data.decode import (
     FORMATS,
     READERS,
-    BadPicture,
+    BadImage,
     TooLarge,
-    decode,
-    format_of,
+    decode_image,
+    image_format,
     jpeg_exif,
-    opened,
+    open_lazily,
     orientation,
 )
-from reslab.data.doctor.scan import Listing
-from reslab.runtime.threads import in_order, usable_cores
+from reslab.data.doctor.scan import FolderScan
+from reslab.runtime.threads import map_in_order, usable_cores
 
 BITS_PER_SAMPLE, ORIENTATION = 258, 274  # tags of a TIFF
-AHEAD = 4  # files a thread that are read before their turn
+FILES_AHEAD = 4  # files a thread that are read before their turn
 
 # Kinds of findings. A file that does not decode has one of these; its number is its index + 1.
 PROBLEMS = ("unreadable", "empty", "truncated", "corrupt", "not a picture", "too large")
 # A file that does may have some of these; each is a bit.
-LOOKS = ("16-bit", "CMYK", "alpha", "palette", "grey", "rotated", "animated", "wrong suffix")
+ODDITIES = ("16-bit", "CMYK", "alpha", "palette", "grey", "rotated", "animated", "wrong suffix")
 
 FORMS = tuple(READERS)
 
 
 @dataclass(frozen=True)
-class Fact:
+class ImageInfo:
     """What one file is."""
 
     problem: str = ""  # of PROBLEMS; "": it decodes
@@ -49,7 +49,7 @@ class Fact:
     form: str = ""  # of FORMS, by its content
 
 
-class Facts:
+class ImageTable:
     """The facts of N files, some thirty bytes each."""
 
     def __init__(self, count: int) -> None:
@@ -60,61 +60,63 @@ class Facts:
         self.forms = np.zeros(count, np.uint8)
         self.reasons: dict[int, str] = {}  # of those with a problem
 
-    def put(self, index: int, fact: Fact) -> None:
+    def put(self, index: int, fact: ImageInfo) -> None:
         """What was found about the file of that number."""
         if fact.form:
             self.forms[index] = FORMS.index(fact.form)
         if fact.problem:
             self.problems[index] = PROBLEMS.index(fact.problem) + 1
             self.reasons[index] = fact.reason
-        self.looks[index] = sum(1 << LOOKS.index(look) for look in fact.looks)
+        self.looks[index] = sum(1 << ODDITIES.index(look) for look in fact.looks)
         self.sizes[index] = fact.width, fact.height
         self.pixels[index] = np.frombuffer(fact.pixels, np.uint8)
 
 
-def gather(listing: Listing, hear: Callable[[None], None]) -> Facts:
+def inspect_all(listing: FolderScan, hear: Callable[[None], None]) -> ImageTable:
     """Read and decode every picture once, with all cores; `hear` is called after each."""
     threads = usable_cores()
-    facts = Facts(len(listing))
-    found = in_order(partial(_inspect, listing), range(len(listing)), threads, AHEAD * threads)
+    facts = ImageTable(len(listing))
+    found = map_in_order(
+        partial(_inspect_file, listing), range(len(listing)), threads, FILES_AHEAD * threads
+    )
     for index, fact in enumerate(found):
         facts.put(index, fact)
         hear(None)
     return facts
 
 
-def _inspect(listing: Listing, index: int) -> Fact:
+def _inspect_file(listing: FolderScan, index: int) -> ImageInfo:
     part = listing.parts[listing.part_of[index]]
     file = listing.names[index]
     # what was packed may have become a JPEG without its name being changed
     return inspect(part.read, file, "" if part.packed else os.path.splitext(file)[1].lower())
 
 
-def inspect(read: Callable[[str], bytes], file: str, suffix: str) -> Fact:
+def inspect(read: Callable[[str], bytes], file: str, suffix: str) -> ImageInfo:
     """Read and decode one file. `suffix` is held against its content unless it is empty."""
     try:
         data = read(file)
-    except BadPicture as bad:
-        return Fact("unreadable", str(bad).removeprefix(f"{file}: "))
+    except BadImage as bad:
+        return ImageInfo("unreadable", str(bad).removeprefix(f"{file}: "))
     try:
-        rgb = decode(data, file)
-    except BadPicture as bad:
-        return Fact(_problem(data, bad), str(bad).removeprefix(f"{file}: "))
-    kind = format_of(data)
+        rgb = decode_image(data, file)
+    except BadImage as bad:
+        return ImageInfo(_problem(data, bad), str(bad).removeprefix(f"{file}: "))
+    kind = image_format(data)
     assert kind, "it was decoded"
     height, width = rgb.shape[:2]
     wrong = ("wrong suffix",) if suffix and FORMATS[suffix] != kind else ()
     digest = blake2b(rgb.data, digest_size=16, salt=f"{width}x{height}".encode())
-    looks = (*_looks(data, kind, file), *wrong)
-    return Fact(width=width, height=height, pixels=digest.digest(), looks=looks, form=kind)
+    looks = (*_oddity(data, kind, file), *wrong)
+    return ImageInfo(width=width, height=height, pixels=digest.digest(), looks=looks, form=kind)
 
 
-def _problem(data: bytes, bad: BadPicture) -> str:
+def _problem(data: bytes, bad: BadImage) -> str:
     if isinstance(bad, TooLarge):
         return "too large"
     if data.count(0) == len(data):
         return "empty"
-    kind = format_of(data)
+    kind = image_format(data)
     if kind is None:
         return "not a picture"
     # how much of a TIFF belongs to it, only its reader knows
@@ -140,7 +142,7 @@ def is_cut_short(data: bytes, kind: str) -> bool:
     return len(data) < at + 2 + 12 * int.from_bytes(data[at : at + 2], order)
 
 
-def _looks(data: bytes, kind: str, file: str) -> tuple[str, ...]:
+def _oddity(data: bytes, kind: str, file: str) -> tuple[str, ...]:
     """What is odd about a picture that decodes, from its header."""
     if kind == "jpeg":
         try:
@@ -150,14 +152,14 @@ def _looks(data: bytes, kind: str, file: str) -> tuple[str, ...]:
         found = {"Gray": ("grey",), "CMYK": ("CMYK",), "YCCK": ("CMYK",)}.get(space, ())
         return found + (("rotated",) if orientation(jpeg_exif(data)[0]) > 1 else ())
     try:
-        with opened(data, kind, file) as (picture, turn):
+        with open_lazily(data, kind, file) as (picture, turn):
             looks = [_mode(data, kind, picture)]
             if isinstance(picture, TiffImageFile):
                 turn = picture.tag_v2.get(ORIENTATION, 1)
             looks += ["rotated"] if turn > 1 else []
             # Pillow gives this only to the formats that can be; a JPEG is never
             looks += ["animated"] if getattr(picture, "is_animated", False) else []
-    except BadPicture:  # of a second frame that is damaged
+    except BadImage:  # of a second frame that is damaged
         return ()
     return tuple(look for look in looks if look)
 

@@ -11,23 +11,23 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from reslab.data.decode import SUFFIXES, format_of
+from reslab.data.decode import IMAGE_SUFFIXES, image_format
 from reslab.data.folder import (
-    Fault,
     FolderReader,
+    Problem,
     files_below,
     find_parts,
     is_folder,
     list_folder,
     subfolders,
 )
-from reslab.data.location import Place, Url
+from reslab.data.location import Location, Url
 from reslab.data.shards.reader import is_packed, open_part, open_remote_part
 
-WHOLE = "whole"  # the name of the part where there are no parts
+WHOLE_FOLDER = "whole"  # the name of the part where there are no parts
 
 
-class Names:
+class NameTable:
     """Very many names of files: their bytes end to end, and where each ends."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Names:
 
 
 @dataclass(frozen=True)
-class Part:
+class ScannedPart:
     """One of the folders that pictures are read from."""
 
     name: str  # "train", "validation" or WHOLE
@@ -57,21 +57,21 @@ class Part:
 
 
 @dataclass
-class Listing:
+class FolderScan:
     """Every picture by its number, as columns; and what is no picture."""
 
-    folder: Place
-    parts: list[Part] = field(default_factory=list)
+    folder: Location
+    parts: list[ScannedPart] = field(default_factory=list)
     ids: dict[str, int] = field(default_factory=dict)  # of the classes of all parts: their numbers
-    names: Names = field(default_factory=Names)  # relative to the root of their part
+    names: NameTable = field(default_factory=NameTable)  # relative to the root of their part
     part_of: array = field(default_factory=lambda: array("B"))  # [N], into `parts`
     class_of: array = field(default_factory=lambda: array("l"))  # [N], a number of `ids`
     # what is not read, relative to `folder`
-    misnamed: Names = field(default_factory=Names)  # pictures by their content alone
+    misnamed: NameTable = field(default_factory=NameTable)  # pictures by their content alone
     formats: list[str] = field(default_factory=list)  # of the misnamed
-    others: Names = field(default_factory=Names)  # no pictures
-    outside: Names = field(default_factory=Names)  # of all class folders
-    faults: list[Fault] = field(default_factory=list)
+    others: NameTable = field(default_factory=NameTable)  # no pictures
+    outside: NameTable = field(default_factory=NameTable)  # of all class folders
+    faults: list[Problem] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -89,20 +89,20 @@ class Listing:
         return self.parts[self.part_of[index]].prefix + self.names[index]
 
 
-def list_pictures(folder: Place) -> Listing:
+def scan_folder(folder: Location) -> FolderScan:
     """The pictures that a run would read, and what stands in its way. None is decoded."""
     if isinstance(folder, Path) and not folder.is_dir():
         raise ValueError(f"{folder} is {'no folder' if folder.exists() else 'not there'}")
-    listing = Listing(folder)
+    listing = FolderScan(folder)
     train, test = find_parts(folder)
     if not train and not test:
-        _list_part(listing, WHOLE, folder)
+        _list_part(listing, WHOLE_FOLDER, folder)
         return listing
     for name, root in (("train", train), ("validation", test)):
         if root:
             _list_part(listing, name, root)
     if not train:
-        listing.faults.append(Fault("no training part", "."))
+        listing.faults.append(Problem("no training part", "."))
     if isinstance(folder, Url):
         return listing
     used = {root.name for root in (train, test) if root}
@@ -110,7 +110,7 @@ def list_pictures(folder: Place) -> Listing:
     return listing
 
 
-def _list_part(listing: Listing, name: str, root: Place) -> None:
+def _list_part(listing: FolderScan, name: str, root: Location) -> None:
     prefix = f"{root.name}/" if root != listing.folder else ""
     if isinstance(root, Url) or is_packed(root):
         _list_packed(listing, name, prefix, root)
@@ -118,16 +118,16 @@ def _list_part(listing: Listing, name: str, root: Place) -> None:
     try:
         classes = subfolders(root)
     except ValueError as error:
-        listing.faults.append(Fault("unreadable folder", prefix or ".", str(error)))
+        listing.faults.append(Problem("unreadable folder", prefix or ".", str(error)))
         return
-    part = Part(name, prefix, False, FolderReader(str(root)))
+    part = ScannedPart(name, prefix, False, FolderReader(str(root)))
     listing.parts.append(part)
     here = Path(os.path.realpath(root))
     seen = {str(parent): "a folder around it" for parent in (here, *here.parents)}
     for id_ in classes:
         real = os.path.realpath(root / id_)
         if real in seen:
-            listing.faults.append(Fault("linked class", prefix + id_, f"leads to {seen[real]}"))
+            listing.faults.append(Problem("linked class", prefix + id_, f"leads to {seen[real]}"))
             continue
         seen[real] = f"the same files as {prefix}{id_}"
         part.classes[id_] = 0
@@ -136,23 +136,25 @@ def _list_part(listing: Listing, name: str, root: Place) -> None:
     _list_outside(listing, root, [])
 
 
-def _list_packed(listing: Listing, name: str, prefix: str, root: Place) -> None:
+def _list_packed(listing: FolderScan, name: str, prefix: str, root: Location) -> None:
     try:
         pictures = open_remote_part(root) if isinstance(root, Url) else open_part(root)
     except ValueError as error:
-        listing.faults.append(Fault("shards", prefix or ".", str(error)))
+        listing.faults.append(Problem("shards", prefix or ".", str(error)))
         return
-    listing.parts.append(Part(name, prefix, True, pictures.read))
+    listing.parts.append(ScannedPart(name, prefix, True, pictures.read))
     for file, label in zip(pictures.files, pictures.labels.tolist(), strict=True):
         listing.add(pictures.ids[label], file)
 
 
-def _list_file(listing: Listing, part: Part, id_: str, file: str, entry: os.DirEntry[str]) -> None:
-    if file.lower().endswith(SUFFIXES):
+def _list_file(
+    listing: FolderScan, part: ScannedPart, id_: str, file: str, entry: os.DirEntry[str]
+) -> None:
+    if file.lower().endswith(IMAGE_SUFFIXES):
         listing.add(id_, file)
     elif is_folder(entry):
         listing.faults.append(
-            Fault("linked folder", part.prefix + file, f"to {os.readlink(entry)}")
+            Problem("linked folder", part.prefix + file, f"to {os.readlink(entry)}")
         )
     elif kind := _format_by_head(entry):
         listing.misnamed.append(part.prefix + file)
@@ -166,25 +168,25 @@ def _format_by_head(entry: os.DirEntry[str]) -> str | None:
         if not entry.is_file():  # a pipe would be read for ever
             return None
         with open(entry, "rb") as file:
-            return format_of(file.read(16))
+            return image_format(file.read(16))
     except OSError:
         return None
 
 
-def _listed(listing: Listing, folder: Path) -> list[os.DirEntry[str]]:
+def _listed(listing: FolderScan, folder: Path) -> list[os.DirEntry[str]]:
     try:
         return list_folder(folder)
     except ValueError as error:
         assert isinstance(listing.folder, Path), "what is afar is packed"
         place = str(folder.relative_to(listing.folder))
-        listing.faults.append(Fault("unreadable folder", place, str(error)))
+        listing.faults.append(Problem("unreadable folder", place, str(error)))
         return []
 
 
-def _list_outside(listing: Listing, root: Path, folders: list[str]) -> None:
+def _list_outside(listing: FolderScan, root: Path, folders: list[str]) -> None:
     """Pictures beside the class folders, and folders beside the parts."""
     prefix = f"{root.name}/" if root != listing.folder else ""
     entries = (entry.name for entry in list_folder(root) if not is_folder(entry))
-    pictures = (name for name in entries if name.lower().endswith(SUFFIXES))
+    pictures = (name for name in entries if name.lower().endswith(IMAGE_SUFFIXES))
     for name in (*pictures, *(f"{folder}/" for folder in folders)):
         listing.outside.append(prefix + name)

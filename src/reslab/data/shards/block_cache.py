@@ -17,9 +17,9 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 GIGABYTE = 1_000_000_000
-MOST = 50 * GIGABYTE  # less on a disk with little room: half of what is free
-KEPT = 0.9  # of the limit, after the oldest blocks are removed
-COUNTED = 0.05  # of the limit: so much is written before the blocks are counted again
+MAX_BYTES = 50 * GIGABYTE  # less on a disk with little room: half of what is free
+KEPT_FRACTION = 0.9  # of the limit, after the oldest blocks are removed
+RECOUNT_FRACTION = 0.05  # of the limit: so much is written before the blocks are counted again
 STALE = 3600.0  # seconds after which a half-written block is nobody's
 Warn = Callable[[str], None]
 
@@ -106,16 +106,16 @@ class BlockCache:
                     os.unlink(entry.path)
         limit = self.limit
         if limit is None:
-            limit = min(MOST, (total + shutil.disk_usage(self.folder).free) // 2)
+            limit = min(MAX_BYTES, (total + shutil.disk_usage(self.folder).free) // 2)
         if wanted > limit:
             raise OSError(errno.ENOSPC, "there is no room for a block")
         for _, size, path in sorted(blocks):
-            if total + wanted <= KEPT * limit:
+            if total + wanted <= KEPT_FRACTION * limit:
                 break
             with suppress(OSError):
                 os.unlink(path)
             total -= size
-        self._left = COUNTED * limit
+        self._left = RECOUNT_FRACTION * limit
 
     def _give_up(self, error: OSError) -> None:
         with self._lock:

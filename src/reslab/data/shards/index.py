@@ -89,10 +89,10 @@ def index_bytes(index: Index) -> bytes:
     return save(arrays, {"facts": json.dumps({**facts, "sha256": _sha256(facts, arrays)})})
 
 
-def index_of(data: bytes, path: str) -> Index:
+def parse_index(data: bytes, path: str) -> Index:
     """The index that a file holds, which errors call `path`."""
     try:
-        facts = facts_of(header_of(data[8 : 8 + header_size(data)]))
+        facts = checked_facts(parse_header(data[8 : 8 + header_size(data)]))
         arrays = load(data)
     except (SafetensorError, ValueError) as error:
         raise ValueError(f"{path} is damaged ({error}); copy it again") from None
@@ -120,7 +120,7 @@ def header_size(data: bytes) -> int:
     return int.from_bytes(data[:8], "little")
 
 
-def header_of(data: bytes) -> dict:
+def parse_header(data: bytes) -> dict:
     """What the header of a safetensors file says; ValueError if it is none."""
     header = json.loads(data)
     if not isinstance(header, dict):
@@ -128,7 +128,7 @@ def header_of(data: bytes) -> dict:
     return header
 
 
-def facts_of(header: dict) -> dict:
+def checked_facts(header: dict) -> dict:
     """`Index.facts` with their checksum; empty in a file that is no index."""
     return json.loads(header.get("__metadata__", {}).get("facts", "{}"))
 

@@ -22,8 +22,8 @@ from typing import TypeVar
 import torch
 from safetensors import SafetensorError
 
-from reslab.data.datasets import PictureSet
-from reslab.data.decode import BadPicture
+from reslab.data.datasets import EncodedImages
+from reslab.data.decode import BadImage
 from reslab.data.location import Url
 from reslab.data.shards.block_cache import BlockCache, Warn, cache_folder
 from reslab.data.shards.index import (
@@ -31,23 +31,30 @@ from reslab.data.shards.index import (
     Index,
     Members,
     Shard,
-    facts_of,
-    header_of,
+    checked_facts,
     header_size,
-    index_of,
+    parse_header,
+    parse_index,
 )
-from reslab.data.shards.remote import BLOCK, FETCHERS, READING, Blocks, RemoteFile, RemoteReader
+from reslab.data.shards.remote import (
+    BLOCK_BYTES,
+    FETCHERS,
+    READING,
+    Blocks,
+    RemoteFile,
+    RemoteReader,
+)
 from reslab.data.shards.source import (
-    Absent,
-    Final,
+    CorruptData,
     NoHost,
-    Passing,
-    Patience,
-    Source,
-    WrongBytes,
-    persist,
+    NotFound,
+    PermanentError,
+    RangeReader,
+    RetryPolicy,
+    TransientError,
+    retry,
 )
-from reslab.runtime.threads import in_order
+from reslab.runtime.threads import map_in_order
 
 KEPT_OPEN = 512  # shards; a process may usually have 1,024 files open
 
@@ -57,7 +64,7 @@ def is_packed(folder: Path) -> bool:
     return (folder / INDEX).is_file()
 
 
-def open_part(folder: Path) -> PictureSet:
+def open_part(folder: Path) -> EncodedImages:
     """The set whose shards lie in `folder`; each read is one pread, checked by its checksum.
 
     ValueError names the index or the shard that is missing, truncated or damaged.
@@ -75,7 +82,7 @@ def open_part(folder: Path) -> PictureSet:
             )
     labels = torch.from_numpy(index.columns["labels"])
     reader = ShardReader(folder, index)
-    return PictureSet(index.name, index.files, labels, index.classes, index.ids, reader)
+    return EncodedImages(index.name, index.files, labels, index.classes, index.ids, reader)
 
 
 class ShardReader:
@@ -97,9 +104,9 @@ class ShardReader:
             data = self._pread(shard, length, offset)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
-            raise BadPicture(f"{file}: {self.paths[shard]} cannot be read ({reason})") from None
+            raise BadImage(f"{file}: {self.paths[shard]} cannot be read ({reason})") from None
         if zlib.crc32(data) != checksum:
-            raise BadPicture(
+            raise BadImage(
                 f"{file}: its bytes in {self.paths[shard]} are not those that were packed; "
                 "copy that shard again"
             )
@@ -128,14 +135,14 @@ def _close_all(descriptors: dict[int, int]) -> None:
 
 def read_index(folder: Path) -> Index:
     """The index of a packed folder, checked against its own checksum."""
-    return index_of((folder / INDEX).read_bytes(), str(folder / INDEX))
+    return parse_index((folder / INDEX).read_bytes(), str(folder / INDEX))
 
 
-DOOR = Patience(attempts=6, first=0.2, longest=5)  # some seconds, while somebody waits
-PARTS = ("train", "validation")  # as `reslab pack` calls them
-LARGEST = 100_000_000  # bytes of a header; more is no index
+DOOR = RetryPolicy(attempts=6, first=0.2, longest=5)  # some seconds, while somebody waits
+PACKED_PARTS = ("train", "validation")  # as `reslab pack` calls them
+MAX_HEADER_BYTES = 100_000_000  # bytes of a header; more is no index
 END = 1024  # zeros at the end of a tar file
-Got = TypeVar("Got")
+Result = TypeVar("Result")
 
 
 def warned(text: str) -> None:
@@ -149,21 +156,21 @@ class Reach:
 
     cache: BlockCache
     warn: Warn = warned
-    door: Patience = DOOR
-    reading: Patience = READING
-    block: int = BLOCK
+    door: RetryPolicy = DOOR
+    reading: RetryPolicy = READING
+    block: int = BLOCK_BYTES
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
 
-    def persist(self, url: Url, act: Callable[[], Got]) -> Got:
+    def persist(self, url: Url, act: Callable[[], Result]) -> Result:
         """What `act` returns; ValueError or RuntimeError names the URL and the reason."""
         try:
-            return persist(partial(_known_host, act), str(url), self.door, sleep=self.sleep)
-        except Final as error:
+            return retry(partial(_known_host, act), str(url), self.door, sleep=self.sleep)
+        except PermanentError as error:
             raise ValueError(f"{url}: {error}") from None
-        except WrongBytes as error:
+        except CorruptData as error:
             raise ValueError(f"{url}: {error}, {self.door.attempts} times") from None
-        except Passing as error:
+        except TransientError as error:
             raise RuntimeError(f"{url}: {error}, {self.door.attempts} times") from None
 
 
@@ -171,24 +178,24 @@ def usual_reach() -> Reach:
     return Reach(BlockCache(cache_folder(), warned))
 
 
-def _known_host(act: Callable[[], Got]) -> Got:
+def _known_host(act: Callable[[], Result]) -> Result:
     """A name that is not known at the beginning is mistyped."""
     try:
         return act()
     except NoHost as error:
-        raise Final(str(error)) from None
+        raise PermanentError(str(error)) from None
 
 
 def remote_parts(url: Url, reach: Reach | None = None) -> tuple[Url | None, Url | None]:
     """Where the train and the validation part are; both None if the shards lie at `url` itself."""
     reach = reach or usual_reach()
-    source = Source(url)
-    missed: list[Absent] = []
+    source = RangeReader(url)
+    missed: list[NotFound] = []
 
     def there(name: str) -> bool:
         try:
             source.read(name, 0, 8)
-        except Absent as error:
+        except NotFound as error:
             missed.append(error)
             return False
         return True
@@ -196,33 +203,33 @@ def remote_parts(url: Url, reach: Reach | None = None) -> tuple[Url | None, Url 
     if reach.persist(url, partial(there, INDEX)):
         return None, None
     found = [url / part if reach.persist(url, partial(there, f"{part}/{INDEX}")) else None
-             for part in PARTS]  # fmt: skip
+             for part in PACKED_PARTS]  # fmt: skip
     if not any(found):
         raise ValueError(
-            f"{url} holds no packed pictures: {INDEX}, there or in {' or '.join(PARTS)}: "
+            f"{url} holds no packed pictures: {INDEX}, there or in {' or '.join(PACKED_PARTS)}: "
             f"{missed[0]}; `reslab pack` makes them"
         )
     return found[0], found[1]
 
 
-def open_remote_part(url: Url, reach: Reach | None = None) -> PictureSet:
+def open_remote_part(url: Url, reach: Reach | None = None) -> EncodedImages:
     """The set whose shards lie at `url`; each picture is checked by its checksum.
 
     ValueError names the index or the shard that is missing, cut short or damaged.
     """
     reach = reach or usual_reach()
-    blocks = Blocks(Source(url), reach.cache, reach.block)
+    blocks = Blocks(RangeReader(url), reach.cache, reach.block)
     index = reach.persist(url / INDEX, partial(fetch_index, blocks, reach))
     first, *others = index.shards
     check = partial(_must_be_whole, blocks.source, reach)
     check(first)  # alone: a server that knows no ranges sends all of it
-    for _ in in_order(check, others, FETCHERS, FETCHERS):
+    for _ in map_in_order(check, others, FETCHERS, FETCHERS):
         pass
     reader = RemoteReader(
         blocks, index, reach.warn, patience=reach.reading, sleep=reach.sleep, clock=reach.clock
     )
     labels = torch.from_numpy(index.columns["labels"])
-    return PictureSet(
+    return EncodedImages(
         index.name, index.files, labels, index.classes, index.ids, reader, reader.expect
     )
 
@@ -231,38 +238,40 @@ def fetch_index(blocks: Blocks, reach: Reach) -> Index:
     """The index, in one attempt. Its header says which it is, so that all of it may be kept."""
     path = str(blocks.source.url / INDEX)
     size = header_size(blocks.source.read(INDEX, 0, 8))
-    if size > LARGEST:
-        raise WrongBytes("this is no index of packed pictures, or it is damaged")
+    if size > MAX_HEADER_BYTES:
+        raise CorruptData("this is no index of packed pictures, or it is damaged")
     try:
-        header = header_of(blocks.source.read(INDEX, 8, 8 + size))
-        key = bytes.fromhex(facts_of(header)["sha256"]).hex()  # a name of a folder, and no path
+        header = parse_header(blocks.source.read(INDEX, 8, 8 + size))
+        key = bytes.fromhex(
+            checked_facts(header)["sha256"]
+        ).hex()  # a name of a folder, and no path
         arrays = [entry["data_offsets"] for name, entry in header.items() if name[:2] != "__"]
         length = 8 + size + max(stop for _, stop in arrays)
     except (ValueError, KeyError, AttributeError, TypeError):
-        raise WrongBytes("this is no index of packed pictures, or it is damaged") from None
+        raise CorruptData("this is no index of packed pictures, or it is damaged") from None
     file = RemoteFile(INDEX, f"index-{key}", length)
     pieces = [(at, min(at + blocks.size, length)) for at in range(0, length, blocks.size)]
 
     def piece(ends: tuple[int, int]) -> bytes:
         what = f"{path} {ends[0]}"
-        return persist(partial(blocks.read, file, *ends), what, reach.door, sleep=reach.sleep)
+        return retry(partial(blocks.read, file, *ends), what, reach.door, sleep=reach.sleep)
 
-    data = b"".join(in_order(piece, pieces, FETCHERS, FETCHERS))
+    data = b"".join(map_in_order(piece, pieces, FETCHERS, FETCHERS))
     try:
-        index = index_of(data, path)
+        index = parse_index(data, path)
         for shard in index.shards:
             bytes.fromhex(shard.sha256)
         return index
     except (SafetensorError, ValueError, KeyError) as error:
         blocks.drop(file, 0, length)
-        raise WrongBytes(str(error).removeprefix(f"{path} ")) from None
+        raise CorruptData(str(error).removeprefix(f"{path} ")) from None
 
 
-def _must_be_whole(source: Source, reach: Reach, shard: Shard) -> None:
+def _must_be_whole(source: RangeReader, reach: Reach, shard: Shard) -> None:
     """ValueError unless the shard ends where the index says."""
 
     def end() -> None:
         if any(source.read(shard.name, shard.size - END, shard.size)):
-            raise WrongBytes("it does not end as the shard that was packed; copy it there again")
+            raise CorruptData("it does not end as the shard that was packed; copy it there again")
 
     reach.persist(source.url / shard.name, end)

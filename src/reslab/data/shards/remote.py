@@ -10,15 +10,22 @@ from dataclasses import dataclass
 from functools import partial
 from queue import SimpleQueue
 
-from reslab.data.decode import BadPicture
+from reslab.data.decode import BadImage
 from reslab.data.shards.block_cache import BlockCache, Warn
 from reslab.data.shards.index import Index, Member, Members
-from reslab.data.shards.source import Final, Passing, Patience, Source, WrongBytes, persist
+from reslab.data.shards.source import (
+    CorruptData,
+    PermanentError,
+    RangeReader,
+    RetryPolicy,
+    TransientError,
+    retry,
+)
 
-BLOCK = (
+BLOCK_BYTES = (
     256 * 1024
 )  # bytes; of pictures in a random order, larger blocks fetch what is not asked for
-READING = Patience(attempts=10, first=0.2, longest=30)  # a minute or more: a server may restart
+READING = RetryPolicy(attempts=10, first=0.2, longest=30)  # a minute or more: a server may restart
 NOTED = 3  # failures of one read, of which the next is told of
 QUIET = 60.0  # seconds between two such lines
 FETCHERS = 16  # threads that read ahead; they wait more than they work
@@ -37,7 +44,7 @@ class RemoteFile:
 class Blocks:
     """Ranges of files, by whole blocks that are kept. Any thread may ask."""
 
-    def __init__(self, source: Source, cache: BlockCache, size: int = BLOCK) -> None:
+    def __init__(self, source: RangeReader, cache: BlockCache, size: int = BLOCK_BYTES) -> None:
         self.source, self.cache, self.size = source, cache, size
         self._locks = [threading.Lock() for _ in range(LOCKS)]  # a block is fetched by one thread
 
@@ -85,7 +92,7 @@ class Blocks:
         there = (self.cache.has(file.key, it, self._length(file, it)) for it in numbers)
         if not self.cache.keeps or all(there):
             return
-        with suppress(Passing, Final):
+        with suppress(TransientError, PermanentError):
             self.read(file, start, stop)
 
 
@@ -103,7 +110,7 @@ class RemoteReader:
         index: Index,
         warn: Warn,
         *,
-        patience: Patience = READING,
+        patience: RetryPolicy = READING,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -120,17 +127,17 @@ class RemoteReader:
         place = f"{self.blocks.source.url}/{shard.name}"
         what = f"{place} {member.offset}"
         try:
-            return persist(
+            return retry(
                 partial(self._attempt, member), what, self.patience,
                 failed=partial(self._note, place), sleep=self.sleep,
             )  # fmt: skip
-        except WrongBytes:
-            raise BadPicture(
+        except CorruptData:
+            raise BadImage(
                 f"{file}: its bytes in {place} are not those that were packed, "
                 f"{self.patience.attempts} times; copy that shard there again"
             ) from None
-        except (Passing, Final) as error:
-            tried = f", {self.patience.attempts} times" if isinstance(error, Passing) else ""
+        except (TransientError, PermanentError) as error:
+            tried = f", {self.patience.attempts} times" if isinstance(error, TransientError) else ""
             raise RuntimeError(f"{place} cannot be read: {error}{tried}") from None
 
     def expect(self, files: Sequence[str]) -> None:
@@ -144,10 +151,10 @@ class RemoteReader:
         data = self.blocks.read(shard, start, start + member.length)
         if zlib.crc32(data) != member.checksum:
             self.blocks.drop(shard, start, start + member.length)
-            raise WrongBytes("its bytes are not those that were packed")
+            raise CorruptData("its bytes are not those that were packed")
         return data
 
-    def _note(self, place: str, attempt: int, failure: Passing) -> None:
+    def _note(self, place: str, attempt: int, failure: TransientError) -> None:
         """Say that there is a reason to wait, but not for each of many threads."""
         now = self.clock()
         if attempt + 1 == NOTED and now - self._told > QUIET:

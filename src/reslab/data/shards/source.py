@@ -8,19 +8,19 @@ from typing import Any, TypeVar
 
 from reslab.data.location import Url
 
-Got = TypeVar("Got")
+Result = TypeVar("Result")
 
 
-class Passing(Exception):
+class TransientError(Exception):
     """A failure that may pass; the text is the reason."""
 
 
-class WrongBytes(Passing):
+class CorruptData(TransientError):
     """What came is not what the index says."""
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How often something is tried, and the pauses between."""
 
     attempts: int
@@ -37,14 +37,14 @@ class Patience:
         return min(self.first * 2**attempt, self.longest) * (1 - part / 2)
 
 
-def persist(
-    act: Callable[[], Got],
+def retry(
+    act: Callable[[], Result],
     what: str,
-    patience: Patience,
+    patience: RetryPolicy,
     *,
-    failed: Callable[[int, Passing], None] = lambda attempt, failure: None,
+    failed: Callable[[int, TransientError], None] = lambda attempt, failure: None,
     sleep: Callable[[float], None] = time.sleep,
-) -> Got:
+) -> Result:
     """What `act` returns when it succeeds; the last Passing if it does not in so many attempts.
 
     `failed` hears of each failure after which there is another attempt.
@@ -52,7 +52,7 @@ def persist(
     for attempt in range(patience.attempts - 1):
         try:
             return act()
-        except Passing as failure:
+        except TransientError as failure:
             failed(attempt, failure)
         sleep(patience.pause(what, attempt))
     return act()
@@ -62,23 +62,23 @@ CONNECTIONS = 32  # to S3 at a time
 TIMEOUT = 60.0  # seconds for one answer; 256 KiB take that long on a line of 35 kbit/s
 PASSING = (408, 425, 429)  # statuses of HTTP below 500 that ask to come again
 EXTRA = "pip install 'reslab[remote]'"
-LONGEST = 160  # characters of what a library says
+MAX_REASON = 160  # characters of what a library says
 
 
-class Final(Exception):
+class PermanentError(Exception):
     """A failure that another attempt would not mend; the text is the reason."""
 
 
-class Absent(Final):
+class NotFound(PermanentError):
     """There is no such file; or the server will not say that there is."""
 
 
-class Source:
+class RangeReader:
     """Files below a URL. Any thread may read; every request has an end."""
 
     def __init__(self, url: Url) -> None:
         self.url = url
-        self._files, root = opened(url)
+        self._files, root = open_filesystem(url)
         self._root = root.rstrip("/")
 
     def read(self, name: str, start: int, stop: int) -> bytes:
@@ -88,9 +88,11 @@ class Source:
         except Exception as error:  # each library below has its own, a few hundred in all
             raise failure_of(error) from error
         if len(data) > stop - start:
-            raise Final("the server sends more than it is asked for: it knows no ranges of bytes")
+            raise PermanentError(
+                "the server sends more than it is asked for: it knows no ranges of bytes"
+            )
         if len(data) < stop - start:
-            raise Passing(f"{len(data):,} of {stop - start:,} bytes came")
+            raise TransientError(f"{len(data):,} of {stop - start:,} bytes came")
         return data
 
     def _ask(self, path: str, start: int, stop: int) -> bytes:
@@ -103,7 +105,7 @@ class Source:
         return data
 
 
-def opened(url: Url) -> tuple[Any, str]:
+def open_filesystem(url: Url) -> tuple[Any, str]:
     """fsspec's file system and the root in it; ImportError says what is missing."""
     protocol = str(url).partition(":")[0]
     try:
@@ -120,39 +122,39 @@ def opened(url: Url) -> tuple[Any, str]:
         raise ImportError(f"{url}: reading {protocol}:// needs more: {how}") from None
 
 
-def failure_of(error: Exception) -> Passing | Final:
+def failure_of(error: Exception) -> TransientError | PermanentError:
     """What an exception of the libraries means."""
     from fsspec.exceptions import FSTimeoutError
 
     status = getattr(error, "status", None)  # of aiohttp's, which may not be installed
     name = type(error).__name__
     if isinstance(error, FileNotFoundError):
-        return Absent("there is no such file")
+        return NotFound("there is no such file")
     if isinstance(error, PermissionError) or status in (401, 403):
-        return Absent("access is refused")
+        return NotFound("access is refused")
     if name == "NoCredentialsError":
-        return Final(
+        return PermanentError(
             "no credentials are found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
             "FSSPEC_S3_ANON=true for a public bucket"
         )
     if name == "ClientConnectorDNSError":
         return NoHost("no such host, or no network")
     if status == 416:
-        return Final("it is shorter than the index says")
+        return PermanentError("it is shorter than the index says")
     if name in ("InvalidURL", "ParamValidationError"):
-        return Final(f"no valid address ({said(error)})")
+        return PermanentError(f"no valid address ({short_reason(error)})")
     if isinstance(status, int) and 400 <= status < 500 and status not in PASSING:
-        return Final(f"the server answers {status}")
+        return PermanentError(f"the server answers {status}")
     if isinstance(error, FSTimeoutError | TimeoutError):
-        return Passing(f"no whole answer within {TIMEOUT:g} s")
-    return Passing(f"the server answers {status}" if status else said(error))
+        return TransientError(f"no whole answer within {TIMEOUT:g} s")
+    return TransientError(f"the server answers {status}" if status else short_reason(error))
 
 
-class NoHost(Passing):
+class NoHost(TransientError):
     """The name of the server is not known; a name once known may be lost for a while."""
 
 
-def said(error: Exception) -> str:
+def short_reason(error: Exception) -> str:
     """What a library says, in a line that is not too long."""
     text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}..."

@@ -15,13 +15,13 @@ import numpy as np
 import simplejpeg
 import torch
 
-from reslab.data.datasets import PictureSet
-from reslab.data.decode import BadPicture, decode, format_of
+from reslab.data.datasets import EncodedImages
+from reslab.data.decode import BadImage, decode_image, image_format
 from reslab.data.resize import resize_whole, shorter_side
 from reslab.data.shards.index import COLUMNS, INDEX, Index, Shard, index_bytes
-from reslab.runtime.threads import in_order, usable_cores
+from reslab.runtime.threads import map_in_order, usable_cores
 
-BLOCK = tarfile.BLOCKSIZE
+TAR_BLOCK = tarfile.BLOCKSIZE
 
 
 class Draft:
@@ -108,7 +108,7 @@ class ShardWriter:
         """Write one sample: the number of its shard, and where in it `data` begins."""
         key = f"{self._samples:06d}"  # unique across the shards
         sample = member(f"{key}.{suffix}", data) + member(f"{key}.cls", str(label).encode())
-        if self._file and self._size + len(sample) + 2 * BLOCK > self.limit:
+        if self._file and self._size + len(sample) + 2 * TAR_BLOCK > self.limit:
             self.finish()
         if self._file is None:
             self._path = self.folder / f"shard-{len(self._finished):06d}.tar"
@@ -117,12 +117,12 @@ class ShardWriter:
         start = self._size
         self._write(sample)
         self._samples += 1
-        return len(self._finished), start + BLOCK
+        return len(self._finished), start + TAR_BLOCK
 
     def finish(self) -> list[Shard]:
         """End the shard that is being written; all shards until now."""
         assert self._file, "a shard has a sample"
-        self._write(bytes(2 * BLOCK))  # the end of a tar file
+        self._write(bytes(2 * TAR_BLOCK))  # the end of a tar file
         with _blaming(self._path):
             self._file.close()
         self._finished.append(Shard(self._path.name, self._size, self._digest.hexdigest()))
@@ -141,15 +141,15 @@ def member(name: str, data: bytes) -> bytes:
     """A file in a tar: no owner and no time, so that the same pictures give the same bytes."""
     info = tarfile.TarInfo(name)
     info.size = len(data)
-    return info.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % BLOCK)
+    return info.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % TAR_BLOCK)
 
 
 MEGABYTE = 1_000_000
 SHARD_SIZE = 500  # megabytes: 280 shards for ImageNet
-QUALITY = 95
-LONGEST = 65_500  # side of a JPEG that libjpeg writes
+JPEG_QUALITY = 95
+MAX_JPEG_SIDE = 65_500  # side of a JPEG that libjpeg writes
 
-Tell = Callable[[BadPicture | None], None]  # one more picture is packed, or is bad and left out
+Tell = Callable[[BadImage | None], None]  # one more picture is packed, or is bad and left out
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ class Packing:
     """How pictures are kept."""
 
     shorter_side: int | None = None  # larger pictures are reduced to it; None: bytes as they are
-    quality: int = QUALITY  # of the JPEGs so made
+    quality: int = JPEG_QUALITY  # of the JPEGs so made
     shard_size: int = SHARD_SIZE  # megabytes; a shard ends before it would be exceeded
 
     def __post_init__(self) -> None:
@@ -182,7 +182,9 @@ class Packed:
     bytes: int  # of the shards
 
 
-def pack(parts: Mapping[str, PictureSet], out: Path, packing: Packing, tell: Tell) -> list[Packed]:
+def pack_sets(
+    parts: Mapping[str, EncodedImages], out: Path, packing: Packing, tell: Tell
+) -> list[Packed]:
     """Write each set into the folder of that name under `out`; "." is `out` itself.
 
     Every picture is decoded, so that what is packed can be read; one that cannot is told of and
@@ -209,7 +211,7 @@ def pack(parts: Mapping[str, PictureSet], out: Path, packing: Packing, tell: Tel
 
 
 def write_shards(
-    pictures: PictureSet, place: Path, packing: Packing, draft: Draft, tell: Tell
+    pictures: EncodedImages, place: Path, packing: Packing, draft: Draft, tell: Tell
 ) -> tuple[Index, Packed]:
     """The shards of one set.
 
@@ -221,11 +223,11 @@ def write_shards(
     order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0)).tolist()
     columns = {name: np.zeros(len(order), dtype) for name, dtype in COLUMNS.items()}
     columns["labels"][:] = pictures.labels.numpy()
-    bad: dict[int, BadPicture] = {}
+    bad: dict[int, BadImage] = {}
     reduced, threads = 0, usable_cores()
-    results = in_order(partial(keep, pictures, packing), order, threads, 4 * threads)
+    results = map_in_order(partial(pack_image, pictures, packing), order, threads, 4 * threads)
     for row, result in zip(order, results, strict=True):
-        if isinstance(result, BadPicture):
+        if isinstance(result, BadImage):
             bad[row] = result
             tell(result)
             continue
@@ -245,7 +247,7 @@ def write_shards(
 
 
 @dataclass(frozen=True)
-class Kept:
+class PackedImage:
     """A picture as it goes into a shard."""
 
     data: bytes
@@ -253,7 +255,7 @@ class Kept:
     reduced: bool
 
 
-def keep(pictures: PictureSet, packing: Packing, row: int) -> Kept | BadPicture:
+def pack_image(pictures: EncodedImages, packing: Packing, row: int) -> PackedImage | BadImage:
     """The bytes of a picture, as they are or reduced; the reason if they do not decode.
 
     Reduced pictures keep colour at full resolution (4:4:4): the halved colour channels of a large
@@ -263,24 +265,24 @@ def keep(pictures: PictureSet, packing: Packing, row: int) -> Kept | BadPicture:
     file = pictures.files[row]
     try:
         data = pictures.read(file)
-        picture = decode(data, file)
-    except BadPicture as error:
+        picture = decode_image(data, file)
+    except BadImage as error:
         return error
     side = packing.shorter_side
     height, width = picture.shape[:2]
     if (
         side is None
         or min(width, height) <= side
-        or max(shorter_side(width, height, side)) > LONGEST
+        or max(shorter_side(width, height, side)) > MAX_JPEG_SIDE
     ):
-        kind = str(format_of(data))  # whatever it is called
-        return Kept(data, "jpg" if kind == "jpeg" else kind, reduced=False)
+        kind = str(image_format(data))  # whatever it is called
+        return PackedImage(data, "jpg" if kind == "jpeg" else kind, reduced=False)
     small = np.ascontiguousarray(resize_whole(picture, side))
     made = simplejpeg.encode_jpeg(small, packing.quality, "RGB", "444")
-    return Kept(made, "jpg", reduced=True)
+    return PackedImage(made, "jpg", reduced=True)
 
 
-def refuse_lost_classes(pictures: PictureSet, bad: dict[int, BadPicture]) -> None:
+def refuse_lost_classes(pictures: EncodedImages, bad: dict[int, BadImage]) -> None:
     """ValueError when a class had pictures and every one is bad."""
     labels = pictures.labels.numpy()
     had = np.bincount(labels, minlength=len(pictures.classes))
@@ -293,10 +295,10 @@ def refuse_lost_classes(pictures: PictureSet, bad: dict[int, BadPicture]) -> Non
 
 
 def make_index(
-    pictures: PictureSet,
+    pictures: EncodedImages,
     packing: Packing,
     columns: dict[str, np.ndarray],
-    bad: dict[int, BadPicture],
+    bad: dict[int, BadImage],
     shards: list[Shard],
 ) -> Index:
     """The index of all but the bad pictures, in the set's order."""

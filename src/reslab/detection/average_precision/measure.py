@@ -33,7 +33,7 @@ NOWHERE = -1.0  # an area outside every range of sizes: pycocotools leaves such 
 
 
 @dataclass(frozen=True)
-class Measured:
+class CocoNumbers:
     """Average precisions as fractions, by class; NaN where a class has nothing to be found."""
 
     boxes: np.ndarray  # int [classes], to be found
@@ -43,7 +43,7 @@ class Measured:
     numbers: Mapping[str, float]
 
 
-def authors_code() -> tuple[Any, Any]:
+def import_pycocotools() -> tuple[Any, Any]:
     """COCO and COCOeval of pycocotools; ImportError says how they come."""
     try:
         from pycocotools.coco import COCO
@@ -53,13 +53,15 @@ def authors_code() -> tuple[Any, Any]:
     return COCO, COCOeval
 
 
-def measure_coco(truths: Sequence[GroundTruth], found: Sequence[Detections], classes: int) -> Measured:
+def measure_coco(
+    truths: Sequence[GroundTruth], found: Sequence[Detections], classes: int
+) -> CocoNumbers:
     """COCO's numbers of detections, one entry a picture in both."""
-    COCO, COCOeval = authors_code()
+    COCO, COCOeval = import_pycocotools()
     boxes = [row for index, truth in enumerate(truths) for row in truth_rows(index, truth)]
     seen = [row for index, it in enumerate(found) for row in found_rows(index, it)]
     with redirect_stdout(io.StringIO()):  # it prints as it goes
-        true, said = (as_coco(COCO(), rows, len(truths), classes) for rows in (boxes, seen))
+        true, said = (to_pycocotools(COCO(), rows, len(truths), classes) for rows in (boxes, seen))
         judge = COCOeval(true, said, "bbox")
         judge.evaluate()
         judge.accumulate()
@@ -67,7 +69,7 @@ def measure_coco(truths: Sequence[GroundTruth], found: Sequence[Detections], cla
     # [10 IoUs, 101 recalls, classes] of all sizes, 100 detections a picture
     precision = defined(judge.eval["precision"][:, :, :, 0, -1])
     counted = [row["category_id"] for row in boxes if not row["iscrowd"] and row["area"] != NOWHERE]
-    return Measured(
+    return CocoNumbers(
         boxes=np.bincount(counted, minlength=classes),
         ap_50=precision[0].mean(0),
         ap=precision.mean((0, 1)),
@@ -81,7 +83,7 @@ def defined(values: np.ndarray) -> np.ndarray:
     return np.where(values < 0, np.nan, values)
 
 
-def as_coco(empty: Any, rows: list[dict[str, Any]], pictures: int, classes: int) -> Any:
+def to_pycocotools(empty: Any, rows: list[dict[str, Any]], pictures: int, classes: int) -> Any:
     """Boxes as pycocotools wants them.
 
     They are numbered from 1: it takes a box numbered 0 for none, as files of annotations do not.
@@ -132,7 +134,7 @@ def found_rows(index: int, found: Detections) -> list[dict[str, Any]]:
 
 
 RECALLS = 100  # steps of the curves, as COCO's
-PROTOCOLS = {  # what is typed -> what a report calls it
+PROTOCOL_NAMES = {  # what is typed -> what a report calls it
     "coco": "COCO, pycocotools",
     "voc-2007": "VOC 2007, eleven points, IoU 0.5",
     "voc-2012": "VOC 2012, area, IoU 0.5",
@@ -140,7 +142,7 @@ PROTOCOLS = {  # what is typed -> what a report calls it
 
 
 @dataclass(frozen=True)
-class Precision:
+class AveragePrecision:
     """Average precisions in percent, never without their set, protocol and number of pictures.
 
     What is not defined, since there is nothing to be found, is NaN, and null in JSON.
@@ -174,30 +176,32 @@ class Precision:
     def as_dict(self) -> dict[str, Any]:
         """What fits on a line of a log."""
         core = ("set", "protocol", "n", "map_50", "map_50_95")
-        coco = {"coco": {name: known(it) for name, it in self.coco.items()}} if self.coco else {}
+        coco = (
+            {"coco": {name: nan_to_none(it) for name, it in self.coco.items()}} if self.coco else {}
+        )
         return {key: getattr(self, key) for key in core} | coco
 
     def details(self) -> dict[str, Any]:
         """Class by class."""
-        rows = [{key: known(value) for key, value in row.items()} for row in self.per_class]
+        rows = [{key: nan_to_none(value) for key, value in row.items()} for row in self.per_class]
         return {"per_class": rows}
 
 
-def known(value: Any) -> Any:
+def nan_to_none(value: Any) -> Any:
     """JSON has no NaN."""
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def measure(
     pictures: DetectionSet, found: Sequence[Detections], protocol: str = "coco"
-) -> Precision:
+) -> AveragePrecision:
     """What was found in each picture of a set, against what is true.
 
     `found` is in the set's order and its labels are indices into the set's classes.
     """
-    if protocol not in PROTOCOLS:
-        raise ValueError(unknown_name("protocol", protocol, PROTOCOLS))
-    must_be_numbers(pictures, found)
+    if protocol not in PROTOCOL_NAMES:
+        raise ValueError(unknown_name("protocol", protocol, PROTOCOL_NAMES))
+    must_be_ranked(pictures, found)
     # pycocotools takes the pictures by their ids; equal scores then rank as they do there
     order = sorted(range(len(pictures)), key=lambda index: pictures.keys[index])
     truths, seen = [pictures.truths[at] for at in order], [found[at] for at in order]
@@ -207,12 +211,12 @@ def measure(
         measured = measure_voc(truths, seen, len(pictures.classes), protocol)
     if not measured.boxes.any():
         raise ValueError(f"{pictures.name} has no boxes to be found: there is nothing to measure")
-    return Precision(
-        set=pictures.name, protocol=PROTOCOLS[protocol], n=len(pictures),
+    return AveragePrecision(
+        set=pictures.name, protocol=PROTOCOL_NAMES[protocol], n=len(pictures),
         map_50=100 * measured.numbers.get("ap_50", float(np.nanmean(measured.ap_50))),
         map_50_95=100 * measured.numbers["ap"] if "ap" in measured.numbers else None,
         coco={name: 100 * value for name, value in measured.numbers.items()},
-        per_class=class_rows(pictures, found, measured),
+        per_class=class_precisions(pictures, found, measured),
         curves=measured.curves.tolist(),
     )  # fmt: skip
 
@@ -228,7 +232,7 @@ def usual_protocol(layout: str, root: Path, files: Sequence[str]) -> str:
     return "voc-2007" if of_2007 else "voc-2012"
 
 
-def must_be_numbers(pictures: DetectionSet, found: Sequence[Detections]) -> None:
+def must_be_ranked(pictures: DetectionSet, found: Sequence[Detections]) -> None:
     """ValueError for scores and boxes that cannot be ranked or compared."""
     assert len(found) == len(pictures), (len(found), len(pictures))
     for file, seen in zip(pictures.files, found, strict=True):
@@ -238,11 +242,11 @@ def must_be_numbers(pictures: DetectionSet, found: Sequence[Detections]) -> None
 
 def measure_voc(
     truths: Sequence[GroundTruth], found: Sequence[Detections], classes: int, protocol: str
-) -> Measured:
+) -> CocoNumbers:
     """Average precision of each class by one of VOC's two definitions."""
     ranked = rankings(truths, found, classes)
     average = eleven_points if protocol == "voc-2007" else area
-    return Measured(
+    return CocoNumbers(
         boxes=np.array([ranking.positives for ranking in ranked]),
         ap_50=np.array([average(ranking) for ranking in ranked]),
         ap=None,
@@ -251,8 +255,8 @@ def measure_voc(
     )
 
 
-def class_rows(
-    pictures: DetectionSet, found: Sequence[Detections], measured: Measured
+def class_precisions(
+    pictures: DetectionSet, found: Sequence[Detections], measured: CocoNumbers
 ) -> list[dict[str, Any]]:
     """A row for each class of the set."""
     detections = sum(

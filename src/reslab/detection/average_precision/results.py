@@ -11,9 +11,9 @@ from reslab.data.boxes.sets import Detections, DetectionSet
 from reslab.errors import unknown_name
 
 KEYS = ("image_id", "category_id", "bbox", "score")
-LARGEST = 1e30  # of a number, so that areas stay finite
-SHOWN = 60  # letters of a value in a message
-NAMED = 20  # classes at most in a message
+MAX_NUMBER = 1e30  # of a number, so that areas stay finite
+MAX_QUOTED = 60  # letters of a value in a message
+CLASSES_NAMED = 20  # classes at most in a message
 
 
 def read_results(file: Path, pictures: DetectionSet) -> list[Detections]:
@@ -30,13 +30,13 @@ def read_results(file: Path, pictures: DetectionSet) -> list[Detections]:
         at = f"{file}[{number}]"
         must_be_complete(entry, at)
         picture, kind, box, score = (entry[key] for key in KEYS)
-        index, label = places.get(plain(picture)), labels.get(str(kind))
+        index, label = places.get(is_image_key(picture)), labels.get(str(kind))
         if index is None:
-            raise ValueError(f"{at}.image_id: no picture {shown(picture)} in {pictures.name}")
+            raise ValueError(f"{at}.image_id: no picture {quoted(picture)} in {pictures.name}")
         if label is None:
             raise ValueError(f"{at}.category_id: {no_class(kind, pictures)}")
         if not is_number(score):
-            raise ValueError(f"{at}.score: {shown(score)} is not a number")
+            raise ValueError(f"{at}.score: {quoted(score)} is not a number")
         rows[index].append((corners_of(box, at), score, label))
     return [as_detections(found) for found in rows]
 
@@ -71,38 +71,42 @@ def must_be_complete(entry: Any, at: str) -> None:
             raise ValueError(f"{at} has no {key}; a detection is {{{', '.join(KEYS)}}}")
 
 
-def plain(key: Any) -> int | str | None:
+def is_image_key(key: Any) -> int | str | None:
     """What may name a picture."""
     return key if isinstance(key, int | str) and not isinstance(key, bool) else None
 
 
 def no_class(key: Any, pictures: DetectionSet) -> str:
     """Which classes there are, the numbers of COCO's in short."""
-    if all(id.isdecimal() for id in pictures.ids) and len(pictures.ids) > NAMED:
+    if all(id.isdecimal() for id in pictures.ids) and len(pictures.ids) > CLASSES_NAMED:
         numbers = sorted(map(int, pictures.ids))
-        return f"no class {shown(key)}; the {len(numbers)} ids lie in {numbers[0]} to {numbers[-1]}"
-    return unknown_name("class", str(key)[:SHOWN], pictures.ids)
+        return (
+            f"no class {quoted(key)}; the {len(numbers)} ids lie in {numbers[0]} to {numbers[-1]}"
+        )
+    return unknown_name("class", str(key)[:MAX_QUOTED], pictures.ids)
 
 
-def shown(value: Any) -> str:
+def quoted(value: Any) -> str:
     """A value as it is written, of a long one the beginning."""
     text = json.dumps(value)
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}..."
 
 
 def corners_of(box: Any, at: str) -> list[float]:
     """COCO's x y width height as corners."""
     if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
-        raise ValueError(f"{at}.bbox: {shown(box)} is not four numbers: x y width height")
+        raise ValueError(f"{at}.bbox: {quoted(box)} is not four numbers: x y width height")
     x, y, width, height = box
     if width < 0 or height < 0:
-        raise ValueError(f"{at}.bbox: {shown(box)} has a negative width or height")
+        raise ValueError(f"{at}.bbox: {quoted(box)} has a negative width or height")
     return [x, y, x + width, y + height]
 
 
 def is_number(value: Any) -> bool:
     """One to reckon with: neither JSON's true and false nor NaN, Infinity and the like."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_NUMBER
+    )
 
 
 def as_detections(rows: list[tuple[list[float], float, int]]) -> Detections:

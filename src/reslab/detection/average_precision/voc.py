@@ -21,11 +21,13 @@ WRONG, RIGHT, IGNORED = range(3)
 class Ranking:
     """The detections of one class in a whole set, by falling score."""
 
-    right: np.ndarray  # bool [D]
+    correct: np.ndarray  # bool [D]
     positives: int  # boxes to be found
 
 
-def rankings(truths: Sequence[GroundTruth], found: Sequence[Detections], classes: int) -> list[Ranking]:
+def rankings(
+    truths: Sequence[GroundTruth], found: Sequence[Detections], classes: int
+) -> list[Ranking]:
     """One a class. Equal scores: in the order of the pictures, then of their detections."""
     marks: list[list[np.ndarray]] = [[] for _ in range(classes)]
     scores: list[list[np.ndarray]] = [[] for _ in range(classes)]
@@ -74,7 +76,7 @@ def by_score(values: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> np.n
 
 def best_precisions(ranking: Ranking) -> np.ndarray:
     """At each detection the highest precision there or further down, [D]."""
-    precisions = np.cumsum(ranking.right) / np.arange(1, len(ranking.right) + 1)
+    precisions = np.cumsum(ranking.correct) / np.arange(1, len(ranking.correct) + 1)
     return np.maximum.accumulate(precisions[::-1])[::-1]
 
 
@@ -83,7 +85,7 @@ def interpolated(ranking: Ranking, steps: int) -> np.ndarray:
     if not ranking.positives:
         return np.full(steps + 1, np.nan)
     # hits / positives >= k / steps in whole numbers: a recall of 3 / 10 does reach 0.3
-    hits = np.cumsum(ranking.right) * steps
+    hits = np.cumsum(ranking.correct) * steps
     places = np.searchsorted(hits, np.arange(steps + 1) * ranking.positives)
     return np.append(best_precisions(ranking), 0.0)[places]
 
@@ -97,4 +99,4 @@ def area(ranking: Ranking) -> float:
     """VOC 2010 and later: the area below the interpolated precision, over all recalls."""
     if not ranking.positives:
         return float("nan")
-    return float(best_precisions(ranking)[ranking.right].sum() / ranking.positives)
+    return float(best_precisions(ranking)[ranking.correct].sum() / ranking.positives)

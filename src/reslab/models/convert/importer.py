@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from reslab.models.config import ResNetConfig, all_models, config_named
 from reslab.models.convert.layouts import (
     AUTHORS,
-    COUNT,
+    BATCH_COUNT,
     LAYOUTS,
     Layout,
-    Names,
+    NameMap,
     authors_tensors,
     with_slashes,
 )
@@ -22,7 +22,7 @@ from reslab.models.preprocessing import Preprocessing
 from reslab.models.resnet import ResNet, channels_last
 
 ONE_CROP = (256, 224)  # that the ImageNet nets are quoted with
-SHOWN = 3  # names of a difference
+NAMES_SHOWN = 3  # names of a difference
 MEAN_KEY = "mean"  # of the mean picture in a file of the authors' layout
 
 
@@ -55,13 +55,13 @@ def import_model(file: Path, name: str, mean: Path | None = None) -> Imported:
             f"{file} has {layout.title}, which belong to nets with the {layout.stem} stem; "
             f"{name} has the {asked.stem} stem{nearest(layout, tensors)}"
         )
-    config = decided(asked, layout, tensors)
+    config = apply_layout(asked, layout, tensors)
     net = ResNet(config)
     names = layout.names(net)
-    if wrong := differences(net, names, tensors):
+    if wrong := weight_mismatch(net, names, tensors):
         raise ValueError(f"{file} is not {name}: {wrong}{nearest(layout, tensors)}")
     state = {ours: tensors[theirs] for ours, theirs in names.items() if theirs in tensors}
-    counts = {ours: t for ours, t in net.state_dict().items() if ours.endswith(COUNT)}
+    counts = {ours: t for ours, t in net.state_dict().items() if ours.endswith(BATCH_COUNT)}
     net.load_state_dict(counts | state, assign=True)
     model = Model(
         net=channels_last(net.eval()).requires_grad_(False),
@@ -71,7 +71,9 @@ def import_model(file: Path, name: str, mean: Path | None = None) -> Imported:
         metrics=[],
         folded=is_folded(net),
     )
-    return Imported(model, layout, asked, {f: layout.decides[f] for f in deciding(asked, layout)})
+    return Imported(
+        model, layout, asked, {f: layout.overrides[f] for f in relevant_fields(asked, layout)}
+    )
 
 
 def layout_of(tensors: dict[str, Tensor], file: Path) -> Layout:
@@ -80,35 +82,35 @@ def layout_of(tensors: dict[str, Tensor], file: Path) -> Layout:
     for layout in LAYOUTS:
         if names >= set(layout.marks):
             return layout
-    some = ", ".join(list(tensors)[:SHOWN]) or "none"
+    some = ", ".join(list(tensors)[:NAMES_SHOWN]) or "none"
     known = ", ".join(layout.title for layout in LAYOUTS)
     raise ValueError(f"{file}: the names of its tensors ({some}, ...) are not {known}")
 
 
-def decided(asked: ResNetConfig, layout: Layout, tensors: dict[str, Tensor]) -> ResNetConfig:
+def apply_layout(asked: ResNetConfig, layout: Layout, tensors: dict[str, Tensor]) -> ResNetConfig:
     """The configuration asked for, with what the layout decides and the file's outputs."""
-    update: dict[str, object] = {f: layout.decides[f] for f in deciding(asked, layout)}
+    update: dict[str, object] = {f: layout.overrides[f] for f in relevant_fields(asked, layout)}
     classifier = tensors.get(layout.classifier)
     if classifier is not None and classifier.ndim == 2:
         update["classes"] = max(len(classifier), 2)
     return asked.model_copy(update=update)
 
 
-def deciding(config: ResNetConfig, layout: Layout) -> list[str]:
+def relevant_fields(config: ResNetConfig, layout: Layout) -> list[str]:
     """The fields that a layout decides, of those that matter to a configuration."""
     matters = {
         "stride_on": config.block == "bottleneck",
         "pool": config.stem == "imagenet",
         "zeros": config.shortcut == "A",
     }
-    return [field for field in layout.decides if matters[field]]
+    return [field for field in layout.overrides if matters[field]]
 
 
-def differences(net: ResNet, names: Names, tensors: dict[str, Tensor]) -> str:
+def weight_mismatch(net: ResNet, names: NameMap, tensors: dict[str, Tensor]) -> str:
     """What of a file does not fit the network, in one line; empty if all does."""
     expected = {names[ours]: list(tensor.shape) for ours, tensor in net.state_dict().items()
                 if ours in names}  # fmt: skip
-    missing = [theirs for theirs in expected if theirs not in tensors and COUNT not in theirs]
+    missing = [theirs for theirs in expected if theirs not in tensors and BATCH_COUNT not in theirs]
     over = [theirs for theirs in tensors if theirs not in expected]
     shapes = [
         f"{theirs} is {list(tensors[theirs].shape)}, expected {shape}"
@@ -126,8 +128,8 @@ def differences(net: ResNet, names: Names, tensors: dict[str, Tensor]) -> str:
 
 def some(names: list[str]) -> str:
     """The first few of some names, in brackets."""
-    more = ", ..." if len(names) > SHOWN else ""
-    return f" ({', '.join(names[:SHOWN])}{more})" if names else ""
+    more = ", ..." if len(names) > NAMES_SHOWN else ""
+    return f" ({', '.join(names[:NAMES_SHOWN])}{more})" if names else ""
 
 
 def nearest(layout: Layout, tensors: dict[str, Tensor]) -> str:
@@ -142,8 +144,8 @@ def nearest(layout: Layout, tensors: dict[str, Tensor]) -> str:
         possible = config.depth <= layers <= config.depth + sum(config.blocks)
         if layout.stem not in (None, config.stem) or not possible:
             continue
-        net = ResNet(decided(config, layout, tensors))
-        if not differences(net, layout.names(net), tensors):
+        net = ResNet(apply_layout(config, layout, tensors))
+        if not weight_mismatch(net, layout.names(net), tensors):
             fitting.append(name)
     return f"; it fits {', '.join(fitting)}" if fitting else "; it fits no network that has a name"
 

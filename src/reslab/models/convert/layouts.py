@@ -16,11 +16,11 @@ from reslab.models.layers import ConvBN, Projection
 from reslab.models.preprocessing import Channels
 from reslab.models.resnet import Block, ResNet
 
-Names = dict[str, str]  # ours -> theirs
+NameMap = dict[str, str]  # ours -> theirs
 
 # of a batch norm, as torch calls them; the last is a count that some files leave out
-COUNT = "num_batches_tracked"
-NORM_TENSORS = ("weight", "bias", "running_mean", "running_var", COUNT)
+BATCH_COUNT = "num_batches_tracked"
+NORM_TENSORS = ("weight", "bias", "running_mean", "running_var", BATCH_COUNT)
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Layout:
 
     title: str
     marks: tuple[str, ...]  # names that a file has if it is of this layout
-    names: Callable[[ResNet], Names]
+    names: Callable[[ResNet], NameMap]
     classifier: str  # the name of its weights
     stem: Literal["imagenet", "cifar"] | None  # of its nets; None: either
-    decides: dict[str, str]  # fields of the configuration, where they matter
+    overrides: dict[str, str]  # fields of the configuration, where they matter
     mean: tuple[float, float, float] | None  # red, green, blue, 0 to 255; None: has to be given
     std: tuple[float, float, float]
     channels: Channels = "RGB"
@@ -41,7 +41,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Place:
+class ConvPosition:
     """Where a convolution with its batch norm sits in a network."""
 
     own: str  # our name of the two
@@ -50,21 +50,21 @@ class Place:
     conv: int | None = None  # of the block's body; None: its projection
 
 
-def places(net: ResNet) -> Iterator[Place]:
+def places(net: ResNet) -> Iterator[ConvPosition]:
     """Every convolution of a network, from input to output."""
-    yield Place("stem.0", None)
+    yield ConvPosition("stem.0", None)
     for name, block in net.named_modules():
         if not isinstance(block, Block):
             continue
         stage, number = map(int, name.removeprefix("stages.").split("."))
         convs = [index for index, part in enumerate(block.body) if isinstance(part, ConvBN)]
         for conv, index in enumerate(convs):
-            yield Place(f"{name}.body.{index}", stage, number, conv)
+            yield ConvPosition(f"{name}.body.{index}", stage, number, conv)
         if isinstance(block.shortcut, Projection):
-            yield Place(f"{name}.shortcut.map", stage, number)
+            yield ConvPosition(f"{name}.shortcut.map", stage, number)
 
 
-def torch_names(net: ResNet, projection: str, classifier: str) -> Names:
+def torch_names(net: ResNet, projection: str, classifier: str) -> NameMap:
     """conv1, bn1, layer1.0.conv1, ...: torchvision's way, and that of all who follow it."""
     names = {}
     for place in places(net):
@@ -81,22 +81,22 @@ def torch_names(net: ResNet, projection: str, classifier: str) -> Names:
     return names | {f"fc.{part}": f"{classifier}.{part}" for part in ("weight", "bias")}
 
 
-def torchvision_names(net: ResNet) -> Names:
+def torchvision_names(net: ResNet) -> NameMap:
     """torchvision's and timm's."""
     return torch_names(net, "downsample", "fc")
 
 
-def akamaster_names(net: ResNet) -> Names:
+def akamaster_names(net: ResNet) -> NameMap:
     """Those of akamaster/pytorch_resnet_cifar10."""
     return torch_names(net, "shortcut", "linear")
 
 
-def own_names(net: ResNet) -> Names:
+def reslab_names(net: ResNet) -> NameMap:
     """Ours, in a file without the rest of a model file."""
     return {name: name for name in net.state_dict()}
 
 
-def authors_names(net: ResNet) -> Names:
+def authors_names(net: ResNet) -> NameMap:
     """The layers of the released prototxts, each with the number of a blob: `res2a_branch2a/0`.
 
     The blobs are those that `authors_tensors` leaves.
@@ -177,7 +177,7 @@ AUTHORS = Layout(
 )  # fmt: skip
 OWN = Layout(
     "reslab's own names", ("stem.0.conv.weight",),
-    own_names, "fc.weight", None, {}, None, (1.0, 1.0, 1.0), asks_mean=True,
+    reslab_names, "fc.weight", None, {}, None, (1.0, 1.0, 1.0), asks_mean=True,
 )  # fmt: skip
 
 LAYOUTS = (AUTHORS, AKAMASTER, TORCHVISION, OWN)  # the first whose marks a file has

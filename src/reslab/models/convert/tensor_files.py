@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 TORCH_SUFFIXES = (".pth", ".pt", ".th")
-SUFFIXES = (".safetensors", *TORCH_SUFFIXES, ".npz")
+WEIGHT_SUFFIXES = (".safetensors", *TORCH_SUFFIXES, ".npz")
 PACKED = {".xz": "xz -dk", ".gz": "gzip -dk", ".bz2": "bzip2 -dk", ".zst": "zstd -dk"}
 
 # what training scripts put around a state dict, and what wrappers put before its names
@@ -31,8 +31,8 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         raise ValueError(f"no file {file}")
     if file.suffix in PACKED:
         raise ValueError(f"{file} is compressed: first `{PACKED[file.suffix]} {quote(str(file))}`")
-    if file.suffix not in SUFFIXES:
-        raise ValueError(f"{file}: weights are read from {', '.join(SUFFIXES)}")
+    if file.suffix not in WEIGHT_SUFFIXES:
+        raise ValueError(f"{file}: weights are read from {', '.join(WEIGHT_SUFFIXES)}")
     if file.suffix == ".safetensors":
         found = read_safetensors(file)
     elif file.suffix == ".npz":

@@ -10,20 +10,20 @@ import torch
 from PIL import Image
 
 from reslab.data.boxes.sets import Detections, DetectionSet
-from reslab.data.decode import BadPicture
-from reslab.detection.drawing import draw
-from reslab.detection.predict import SURE
+from reslab.data.decode import BadImage
+from reslab.detection.drawing import draw_detections
+from reslab.detection.predict import SHOWN_SCORE
 from reslab.evaluation.mistakes import INLINE
-from reslab.studies.detection import Searched
+from reslab.studies.detection import FinalDetections
 
-SHOWN = 8  # pictures
-LARGEST = 480  # pixels of a picture's longer side before it is drawn on
-SIDE = 400  # and after: as large as a page shows it
-QUALITY = 88  # of JPEG, with colours as fine as brightness: boxes are thin
+ALBUM_IMAGES = 8  # pictures
+SOURCE_SIDE = 480  # pixels of a picture's longer side before it is drawn on
+PAGE_SIDE = 400  # and after: as large as a page shows it
+ALBUM_QUALITY = 88  # of JPEG, with colours as fine as brightness: boxes are thin
 
 
 @dataclass(frozen=True)
-class Row:
+class AlbumRow:
     """One picture in several drawings, as data: addresses."""
 
     file: str
@@ -37,12 +37,12 @@ class Album:
     title: str
     note: str
     columns: Sequence[str]
-    rows: Sequence[Row]
+    rows: Sequence[AlbumRow]
 
 
-def albums_of(known: Sequence[Searched]) -> list[Album]:
+def albums_of(known: Sequence[FinalDetections]) -> list[Album]:
     """One for each set of pictures, in the order in which they first appear."""
-    families: list[list[Searched]] = []
+    families: list[list[FinalDetections]] = []
     for it in known:
         family = next((f for f in families if f[0].pictures.files == it.pictures.files), None)
         if family is None:
@@ -52,48 +52,50 @@ def albums_of(known: Sequence[Searched]) -> list[Album]:
     return [album_of(family) for family in families]
 
 
-def album_of(family: Sequence[Searched]) -> Album:
+def album_of(family: Sequence[FinalDetections]) -> Album:
     """The first pictures of a set, not chosen by how well they went."""
     pictures = family[0].pictures
     rows = []
     for index in range(len(pictures)):
-        if len(rows) == SHOWN:
+        if len(rows) == ALBUM_IMAGES:
             break
         try:
-            rows.append(row_of(index, pictures, family))
-        except (BadPicture, OSError):
+            rows.append(album_row(index, pictures, family))
+        except (BadImage, OSError):
             continue
     return Album(
         title="What is found",
         note=f"The first {len(rows)} of the {len(pictures):,} pictures of {pictures.name}, not "
-        f"chosen, with the boxes whose score is {SURE} or more.",
+        f"chosen, with the boxes whose score is {SHOWN_SCORE} or more.",
         columns=["truth", *(it.label for it in family)],
         rows=rows,
     )
 
 
-def row_of(index: int, pictures: DetectionSet, family: Sequence[Searched]) -> Row:
+def album_row(index: int, pictures: DetectionSet, family: Sequence[FinalDetections]) -> AlbumRow:
     """Truth, then what each has found."""
-    pixels = pictures.picture(index)
+    pixels = pictures.image(index)
     truth = pictures.truths[index]
     true = Detections(truth.boxes, torch.ones(len(truth)), truth.labels)
-    drawings = [drawn(pixels, true, pictures.classes, scores=False)]
+    drawings = [draw_image(pixels, true, pictures.classes, scores=False)]
     for it in family:
         found = it.found[index]
-        drawings.append(drawn(pixels, found.take(found.scores >= SURE), pictures.classes))
-    return Row(pictures.files[index], drawings)
+        drawings.append(
+            draw_image(pixels, found.take(found.scores >= SHOWN_SCORE), pictures.classes)
+        )
+    return AlbumRow(pictures.files[index], drawings)
 
 
-def drawn(
+def draw_image(
     pixels: np.ndarray, found: Detections, classes: Sequence[str], *, scores: bool = True
 ) -> str:
     """A picture, RGB uint8 [H, W, 3], with its boxes, of a page's size, as a data: address."""
     picture = Image.fromarray(pixels)
-    picture.thumbnail((LARGEST, LARGEST))
+    picture.thumbnail((SOURCE_SIDE, SOURCE_SIDE))
     ratio = torch.tensor([picture.width / pixels.shape[1], picture.height / pixels.shape[0]] * 2)
     found = Detections(found.boxes * ratio, found.scores, found.labels)
-    drawing = draw(np.asarray(picture), found, classes, scores=scores)
-    drawing.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
+    drawing = draw_detections(np.asarray(picture), found, classes, scores=scores)
+    drawing.thumbnail((PAGE_SIDE, PAGE_SIDE), Image.Resampling.LANCZOS)
     data = io.BytesIO()
-    drawing.save(data, "JPEG", quality=QUALITY, subsampling=0)
+    drawing.save(data, "JPEG", quality=ALBUM_QUALITY, subsampling=0)
     return INLINE[1] + base64.b64encode(data.getvalue()).decode()

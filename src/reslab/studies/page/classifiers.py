@@ -7,11 +7,18 @@ from typing import Any
 from reslab.analysis.responses import Response
 from reslab.evaluation.mistakes import Mistake
 from reslab.studies.page.figures import draw_errors, draw_responses
-from reslab.studies.page.findings import findings, response_findings
+from reslab.studies.page.findings import classifier_findings, response_findings
 from reslab.studies.page.mistakes import details_of, details_of_runs
 from reslab.studies.page.page import Page, Table, html_page, markdown_table, write_page
-from reslab.studies.page.tables import HEADER, as_csv, as_markdown, labels_of, table_rows, unique
-from reslab.studies.records import ClassifierRecord, grouped
+from reslab.studies.page.tables import (
+    ERROR_HEADER,
+    as_markdown,
+    error_rows,
+    labels_of,
+    runs_as_csv,
+    unique,
+)
+from reslab.studies.records import ClassifierRecord, group_by_recipe
 from reslab.training.checkpoint import write_atomically
 
 ERROR_CAPTION = (
@@ -32,16 +39,16 @@ RESPONSE_CAPTION = (
 
 def write_report(records: Sequence[ClassifierRecord], out: Path, title: str, question: str) -> Path:
     """`report.html report.md table.md table.csv figures/` of finished runs; the page's path."""
-    groups = grouped(records)
+    groups = group_by_recipe(records)
     page = Page(
         title=title,
         question=question,
-        findings=findings(groups),
+        findings=classifier_findings(groups),
         figures={"errors.svg": (draw_errors(groups), ERROR_CAPTION)},
-        tables=[Table("Table", HEADER, table_rows(groups), ERROR_NOTE)],
+        tables=[Table("Table", ERROR_HEADER, error_rows(groups), ERROR_NOTE)],
         details=details_of_runs(groups, labels_of(groups)),
     )
-    return write_page(page, groups, out, as_markdown(groups), as_csv(groups))
+    return write_page(page, groups, out, as_markdown(groups), runs_as_csv(groups))
 
 
 def write_responses(
@@ -82,7 +89,7 @@ def write_responses(
         for label, found in of_models.items()
         for index, response in enumerate(found, 1)
     )
-    return write_page(page, grouped(records), out, markdown, table)
+    return write_page(page, group_by_recipe(records), out, markdown, table)
 
 
 def write_evaluations(

@@ -9,9 +9,9 @@ from reslab.training.curves import Curve
 MARK = 50.0  # mAP@.5 in percent: how soon is it reached?
 
 
-def findings(groups: Sequence[Detectors], labels: Sequence[str]) -> list[str]:
+def detector_findings(groups: Sequence[Detectors], labels: Sequence[str]) -> list[str]:
     """What each found, then each pair of a trained and an untrained trunk."""
-    found = [measured(group, label) for group, label in zip(groups, labels, strict=True)]
+    found = [precision_finding(group, label) for group, label in zip(groups, labels, strict=True)]
     for trained, untrained in pairs(groups):
         found += [difference(trained, untrained), *sooner(trained, untrained)]
         if trained.first.recipe.model.norm != untrained.first.recipe.model.norm:
@@ -19,12 +19,12 @@ def findings(groups: Sequence[Detectors], labels: Sequence[str]) -> list[str]:
     return found
 
 
-def measured(group: Detectors, label: str) -> str:
+def precision_finding(group: Detectors, label: str) -> str:
     """The precisions of one recipe, with all that they are of."""
     report, strict = group.first.report, map_50_95(group)
-    numbers = f"mAP@.5 {spread(map_50(group))}"
+    numbers = f"mAP@.5 {mean_and_std(map_50(group))}"
     if strict:
-        numbers += f", mAP@[.5:.95] {spread(strict)}"
+        numbers += f", mAP@[.5:.95] {mean_and_std(strict)}"
     runs = "one run" if len(group.runs) == 1 else f"{len(group.runs)} seeds, mean ± std"
     return (
         f"{label}: {numbers} on {group.first.place} ({report['protocol']}; {runs}, "
@@ -32,7 +32,7 @@ def measured(group: Detectors, label: str) -> str:
     )
 
 
-def spread(seeds: Seeds) -> str:
+def mean_and_std(seeds: Seeds) -> str:
     """Mean and spread, in percent."""
     return f"{seeds.mean:.2f} %" + (f" ± {seeds.std:.2f}" if len(seeds.values) > 1 else "")
 

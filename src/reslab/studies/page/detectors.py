@@ -5,22 +5,22 @@ from pathlib import Path
 
 import torch
 
-from reslab.detection.average_precision.measure import Precision
+from reslab.detection.average_precision.measure import AveragePrecision
 from reslab.detection.network import FasterRCNN
 from reslab.studies.detection import (
     DetectorRecord,
     Detectors,
+    final_detections,
     map_50,
     map_50_95,
     mean_precision,
-    searched,
 )
 from reslab.studies.page.album import albums_of
-from reslab.studies.page.detection_findings import findings, watched
+from reslab.studies.page.detection_findings import detector_findings, watched
 from reslab.studies.page.figures import CAPTION, by_class, draw_learning, draw_precisions
 from reslab.studies.page.page import Page, Table, markdown_table, write_page
 from reslab.studies.page.tables import csv_text, unique
-from reslab.studies.records import ClassifierRecord, grouped
+from reslab.studies.records import ClassifierRecord, group_by_recipe
 
 TITLE = "Transfer: does a trained trunk help a detector?"
 QUESTION = (
@@ -28,7 +28,7 @@ QUESTION = (
     "nothing, after as many iterations? (Sec. 4.3, App. A; here Faster R-CNN on a small net, "
     "which finds digits in scenes)"
 )
-HEADER = (
+PRECISION_HEADER = (
     "detector", "set", "parameters", "mAP@.5 (%)", "mAP@[.5:.95] (%)",
     "training error of regions (%)", "iterations", "seconds a run",
 )  # fmt: skip
@@ -49,28 +49,30 @@ def write_detectors(
 
     `trunks` are the classifiers whose weights they started from, where those are known.
     """
-    groups, classifiers = grouped(records), grouped(trunks)
+    groups, classifiers = group_by_recipe(records), group_by_recipe(trunks)
     labels = unique([group.first.label for group in groups])
-    known, reasons = searched(groups, labels)
+    known, reasons = final_detections(groups, labels)
     figures = {"learning.svg": (draw_learning(groups, labels), learning_caption(groups[0]))}
     if known:
         drawn = draw_precisions([(it.label, it.precision) for it in known])
         figures["precision.svg"] = (drawn, CAPTION)
-    rows = table_rows(groups, labels)
+    rows = detector_rows(groups, labels)
     page = Page(
         title=title,
         question=question,
         findings=[
-            *findings(groups, labels),
+            *detector_findings(groups, labels),
             *map(of_trunk, trunks),
             *(f"Without pictures and precision over recall: {reason}" for reason in reasons),
         ],
         figures=figures,
-        tables=[Table("Table", HEADER, rows, NOTE), *class_tables(groups, labels)],
+        tables=[Table("Table", PRECISION_HEADER, rows, NOTE), *class_tables(groups, labels)],
         albums=albums_of(known),
     )
-    markdown = markdown_table([HEADER, ("---",) * len(HEADER), *rows]) + "\n"
-    return write_page(page, [*groups, *classifiers], out, markdown, as_csv(groups, labels))
+    markdown = markdown_table([PRECISION_HEADER, ("---",) * len(PRECISION_HEADER), *rows]) + "\n"
+    return write_page(
+        page, [*groups, *classifiers], out, markdown, detectors_as_csv(groups, labels)
+    )
 
 
 def of_trunk(record: ClassifierRecord) -> str:
@@ -98,7 +100,7 @@ def parameters(record: DetectorRecord) -> int:
         return sum(weight.numel() for weight in FasterRCNN(record.recipe.model).parameters())
 
 
-def table_rows(groups: Sequence[Detectors], labels: Sequence[str]) -> list[tuple[str, ...]]:
+def detector_rows(groups: Sequence[Detectors], labels: Sequence[str]) -> list[tuple[str, ...]]:
     """A row a recipe: best (mean ± std) over its seeds."""
     return [
         (
@@ -117,7 +119,7 @@ def table_rows(groups: Sequence[Detectors], labels: Sequence[str]) -> list[tuple
 
 def class_tables(groups: Sequence[Detectors], labels: Sequence[str]) -> list[Table]:
     """One for all detectors of the same classes and boxes, means over seeds."""
-    families: dict[tuple[object, ...], list[tuple[str, Precision]]] = {}
+    families: dict[tuple[object, ...], list[tuple[str, AveragePrecision]]] = {}
     for group, label in zip(groups, labels, strict=True):
         precision = mean_precision(group)
         key = tuple((row["id"], row["class"], row["boxes"]) for row in precision.per_class)
@@ -128,7 +130,7 @@ def class_tables(groups: Sequence[Detectors], labels: Sequence[str]) -> list[Tab
     ]
 
 
-def as_csv(groups: Sequence[Detectors], labels: Sequence[str]) -> str:
+def detectors_as_csv(groups: Sequence[Detectors], labels: Sequence[str]) -> str:
     """One line a run, nothing rounded: for a spreadsheet."""
     header = (
         "detector", "data", "seed", "norm", "weights", "iterations", "map_50", "map_50_95",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reslab.analysis.responses import Response
-from reslab.detection.average_precision.measure import TWELVE, Precision
+from reslab.detection.average_precision.measure import TWELVE, AveragePrecision
 from reslab.studies.detection import Detectors
 from reslab.studies.page.page import Page, Table, html_page
 from reslab.studies.page.tables import labels_of
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-SETTLED = 0.4  # of a run's length: what happens before may leave the figure at its top
+SETTLED_FRACTION = 0.4  # of a run's length: what happens before may leave the figure at its top
 
 
 def draw_errors(groups: Sequence[Classifiers]) -> str:
@@ -82,7 +82,7 @@ def highest_settled(groups: Sequence[Classifiers]) -> float:
     for group in groups:
         curve = Curve("", group.curve_rows())
         for iterations, errors in (curve.train(), curve.watched()):
-            start = SETTLED * iterations[-1]
+            start = SETTLED_FRACTION * iterations[-1]
             settled = [e for i, e in zip(iterations, errors, strict=True) if i >= start]
             highest = max(highest, *settled)
     return min(100.0, 1.15 * highest)
@@ -120,7 +120,7 @@ ABREAST = 2  # panels
 MANY = "#8a949e"  # grey, where there are more
 
 
-def draw_precision(precision: Precision) -> str:
+def draw_precision(precision: AveragePrecision) -> str:
     """Precision over recall of each class and their mean, IoU 0.5, as SVG text."""
     from matplotlib.figure import Figure
 
@@ -129,7 +129,7 @@ def draw_precision(precision: Precision) -> str:
     return svg_of(figure)
 
 
-def draw_precisions(entries: Sequence[tuple[str, Precision]]) -> str:
+def draw_precisions(entries: Sequence[tuple[str, AveragePrecision]]) -> str:
     """The same of each entry, side by side."""
     from matplotlib.figure import Figure
 
@@ -144,31 +144,31 @@ def draw_precisions(entries: Sequence[tuple[str, Precision]]) -> str:
     return svg_of(figure)
 
 
-def draw_into(axes: "Axes", precision: Precision, title: str) -> None:
+def draw_into(axes: "Axes", precision: AveragePrecision, title: str) -> None:
     """One panel."""
     rows = zip(precision.per_class, precision.curves, strict=True)
     curves = {row["class"]: 100 * np.array(curve) for row, curve in rows if row["boxes"]}
     recalls = np.linspace(0, 100, len(precision.curves[0]))
     few = len(curves) <= NAMED_CURVES
     for index, (name, curve) in enumerate(curves.items()):
-        colour, label = (COLOURS[index], plain(name)) if few else (MANY, None)
+        colour, label = (COLOURS[index], escape_label(name)) if few else (MANY, None)
         alpha = 0.85 if few else 0.4
         axes.step(recalls, curve, color=colour, label=label, linewidth=0.9, alpha=alpha)
     mean, whole = np.mean(list(curves.values()), axis=0), f"mean of {len(curves)}"
     axes.step(recalls, mean, color="#1b1f24", label=whole, linewidth=2.4)
-    axes.set(xlabel="recall (%)", ylabel="precision (%)", title=plain(title))
+    axes.set(xlabel="recall (%)", ylabel="precision (%)", title=escape_label(title))
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 103)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, loc="lower left", fontsize=9)
 
 
-def plain(name: str) -> str:
+def escape_label(name: str) -> str:
     """A name as matplotlib shows it: a dollar begins no formula, a line hides no label."""
     return name.replace("$", r"\$").lstrip("_") or name
 
 
-def write_precision(entries: Sequence[tuple[str, Precision]], out: Path) -> Path:
+def write_precision(entries: Sequence[tuple[str, AveragePrecision]], out: Path) -> Path:
     """`report.html` of what was measured, each under its name; the page's path."""
     page = Page(
         title="Average precision",
@@ -185,24 +185,24 @@ def write_precision(entries: Sequence[tuple[str, Precision]], out: Path) -> Path
     return out / "report.html"
 
 
-def by_class(title: str, entries: Sequence[tuple[str, Precision]]) -> Table:
+def by_class(title: str, entries: Sequence[tuple[str, AveragePrecision]]) -> Table:
     """All entries beside each other, of the same classes."""
-    rows = [mean_row(entries), *class_rows(entries)]
+    rows = [mean_row(entries), *precision_rows(entries)]
     note = "Percent. Classes without boxes are left out of the means."
     return Table(title, ("class", "boxes", *columns(entries)), rows, note)
 
 
-def findings_of(name: str, precision: Precision) -> list[str]:
+def findings_of(name: str, precision: AveragePrecision) -> list[str]:
     """The numbers of one file of detections in words."""
     numbers = ", ".join(
-        f"{what.upper().replace('_', ' ')} {percent(precision.coco[what])}"
+        f"{what.upper().replace('_', ' ')} {one_decimal(precision.coco[what])}"
         for what in TWELVE
         if precision.coco
     )
     return [f"{name}: {precision}", *([numbers] if numbers else [])]
 
 
-def columns(entries: Sequence[tuple[str, Precision]]) -> list[str]:
+def columns(entries: Sequence[tuple[str, AveragePrecision]]) -> list[str]:
     """Of the table, those of each entry."""
     several = len(entries) > 1
     return [
@@ -212,28 +212,28 @@ def columns(entries: Sequence[tuple[str, Precision]]) -> list[str]:
     ]
 
 
-def mean_row(entries: Sequence[tuple[str, Precision]]) -> list[str]:
+def mean_row(entries: Sequence[tuple[str, AveragePrecision]]) -> list[str]:
     cells = ["mean", f"{sum(row['boxes'] for row in entries[0][1].per_class):,}"]
     for _, precision in entries:
         cells.append(f"{sum(row['detections'] for row in precision.per_class):,}")
-        cells.append(percent(precision.map_50))
+        cells.append(one_decimal(precision.map_50))
         if precision.map_50_95 is not None:
-            cells.append(percent(precision.map_50_95))
+            cells.append(one_decimal(precision.map_50_95))
     return cells
 
 
-def class_rows(entries: Sequence[tuple[str, Precision]]) -> list[list[str]]:
+def precision_rows(entries: Sequence[tuple[str, AveragePrecision]]) -> list[list[str]]:
     """A row for each class, all entries beside each other."""
     lines = []
     for of_class in zip(*(precision.per_class for _, precision in entries), strict=True):
         cells = [of_class[0]["class"], f"{of_class[0]['boxes']:,}"]
         for row in of_class:
             cells.append(f"{row['detections']:,}")
-            cells += [percent(row[key]) for key in ("ap_50", "ap_50_95") if key in row]
+            cells += [one_decimal(row[key]) for key in ("ap_50", "ap_50_95") if key in row]
         lines.append(cells)
     return lines
 
 
-def percent(value: float) -> str:
+def one_decimal(value: float) -> str:
     """With one digit, as papers print it; a dash where there is nothing to be found."""
     return "–" if np.isnan(value) else f"{value:.1f}"

@@ -7,7 +7,7 @@ from reslab.analysis.responses import Response
 from reslab.studies.records import Classifiers, test_error
 
 
-def findings(groups: Sequence[Classifiers]) -> list[str]:
+def classifier_findings(groups: Sequence[Classifiers]) -> list[str]:
     """What a set of runs says of depth and of shortcuts, each data set for itself."""
     found = []
     for data in dict.fromkeys(group.first.recipe.data for group in groups):

@@ -49,7 +49,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Details:
+class EvaluationDetails:
     """One evaluation in detail."""
 
     label: str
@@ -60,12 +60,12 @@ class Details:
     matrix: Sequence[Sequence[Cell]]  # [label][predicted]
 
 
-def details_of(label: str, evaluation: Row, mistakes: Sequence[Mistake]) -> Details:
+def details_of(label: str, evaluation: Row, mistakes: Sequence[Mistake]) -> EvaluationDetails:
     """A line of result.json's `evaluation` with the mistakes that belong to it."""
     rows = evaluation.get("per_class") or []
     confusion = evaluation.get("confusion") or []
     complete = len(confusion) == len(rows) <= MATRIX_CLASSES  # every class has pictures
-    return Details(
+    return EvaluationDetails(
         label=label,
         facts=f"{evaluation['set']}, {evaluation['protocol']}: top-1 error "
         f"{evaluation['top1_error']:.2f} % of {evaluation['n']:,} pictures",
@@ -88,7 +88,9 @@ def cells(label: int, counts: Sequence[int]) -> list[Cell]:
     return [Cell(count, at == label, count / whole) for at, count in enumerate(counts)]
 
 
-def details_of_runs(groups: Sequence[Classifiers], labels: Sequence[str]) -> list[Details]:
+def details_of_runs(
+    groups: Sequence[Classifiers], labels: Sequence[str]
+) -> list[EvaluationDetails]:
     """The first run of each recipe that has something to show, by the last of its evaluations."""
     found = [
         details_of(

@@ -8,9 +8,9 @@ from typing import Any
 
 import reslab
 from reslab.studies.page.album import Album
-from reslab.studies.page.mistakes import SHOWN_CLASSES, Details
-from reslab.studies.paper import departures, section
-from reslab.studies.records import Group
+from reslab.studies.page.mistakes import SHOWN_CLASSES, EvaluationDetails
+from reslab.studies.paper import deviations, section
+from reslab.studies.records import SeedGroup
 from reslab.training.checkpoint import write_atomically
 
 
@@ -34,11 +34,13 @@ class Page:
     findings: Sequence[str]
     figures: Mapping[str, tuple[str, str]]  # file name -> SVG text, caption
     tables: Sequence[Table]
-    details: Sequence[Details] = ()
+    details: Sequence[EvaluationDetails] = ()
     albums: Sequence[Album] = ()
 
 
-def write_page(page: Page, groups: Sequence[Group], out: Path, markdown: str, table: str) -> Path:
+def write_page(
+    page: Page, groups: Sequence[SeedGroup], out: Path, markdown: str, table: str
+) -> Path:
     """Everything into `out`, the page last."""
     html = html_page(page, groups)
     (out / "figures").mkdir(parents=True, exist_ok=True)
@@ -51,7 +53,7 @@ def write_page(page: Page, groups: Sequence[Group], out: Path, markdown: str, ta
     return out / "report.html"
 
 
-def html_page(page: Page, groups: Sequence[Group] = ()) -> str:
+def html_page(page: Page, groups: Sequence[SeedGroup] = ()) -> str:
     """The page in one file that fetches nothing; without runs, what concerns runs is left out."""
     from jinja2 import Environment
 
@@ -65,7 +67,7 @@ def html_page(page: Page, groups: Sequence[Group] = ()) -> str:
         albums=page.albums,
         details=page.details,
         shown_classes=SHOWN_CLASSES,
-        departures=all_departures(groups),
+        departures=all_deviations(groups),
         recipes=[recipe_entry(group) for group in groups],
         environment=environments(groups),
         folders=[str(run.path) for group in groups for run in group.runs],
@@ -73,7 +75,7 @@ def html_page(page: Page, groups: Sequence[Group] = ()) -> str:
     )  # fmt: skip
 
 
-def markdown_page(page: Page, groups: Sequence[Group], table: str) -> str:
+def markdown_page(page: Page, groups: Sequence[SeedGroup], table: str) -> str:
     """The page for a repository: Markdown, the figures beside it."""
     figures = [f"![{caption}](figures/{name})" for name, (_, caption) in page.figures.items()]
     parts = [
@@ -86,7 +88,7 @@ def markdown_page(page: Page, groups: Sequence[Group], table: str) -> str:
         *map(table_markdown, page.tables[1:]),
         *map(details_markdown, page.details),
         "## Departures from the paper",
-        *departures_markdown(groups),
+        *deviations_markdown(groups),
         "## Environment",
         "\n".join(f"- {line}" for line in environments(groups)),
     ]
@@ -99,7 +101,7 @@ def table_markdown(table: Table) -> str:
     return "\n\n".join([f"## {table.title}", markdown_table(lines), table.note]).rstrip()
 
 
-def details_markdown(details: Details) -> str:
+def details_markdown(details: EvaluationDetails) -> str:
     """Mistakes and the worst classes as tables; the pictures themselves are in the page."""
     parts = [f"## What went wrong: {details.label}", f"{details.facts}."]
     if details.mistakes:
@@ -128,7 +130,7 @@ def svg_element(document: str) -> str:
     return document[document.index("<svg") :]
 
 
-def recipe_entry(group: Group) -> dict[str, Any]:
+def recipe_entry(group: SeedGroup) -> dict[str, Any]:
     return {
         "label": group.first.label,
         "seeds": ", ".join(str(run.environment["seed"]) for run in group.runs),
@@ -136,21 +138,21 @@ def recipe_entry(group: Group) -> dict[str, Any]:
     }
 
 
-def all_departures(groups: Sequence[Group]) -> dict[str, list[str]]:
+def all_deviations(groups: Sequence[SeedGroup]) -> dict[str, list[str]]:
     """Where the paper describes a training -> how runs differ from it, each departure once, with
     the networks it belongs to where it is not all of those."""
     found = {}
     for where in dict.fromkeys(section(group.first.recipe) for group in groups):
         family = [group for group in groups if section(group.first.recipe) == where]
-        found[where] = shared_departures(family)
+        found[where] = shared_deviations(family)
     return found
 
 
-def shared_departures(groups: Sequence[Group]) -> list[str]:
+def shared_deviations(groups: Sequence[SeedGroup]) -> list[str]:
     """Those of runs that are held against the same training."""
     owners: dict[str, list[str]] = {}
     for group in groups:
-        lines = departures(group.first.recipe)
+        lines = deviations(group.first.recipe)
         if group.first.environment.get("precision") == "bf16":
             lines.append("precision: fp32 -> bf16, with weights, statistics and loss in fp32")
         for line in lines:
@@ -161,17 +163,17 @@ def shared_departures(groups: Sequence[Group]) -> list[str]:
     ]
 
 
-def departures_markdown(groups: Sequence[Group]) -> list[str]:
+def deviations_markdown(groups: Sequence[SeedGroup]) -> list[str]:
     """A paragraph for each training of the paper."""
     return [
         f"From {where}:\n\n" + "\n".join(f"- `{line}`" for line in lines)
         if lines
         else f"From {where}: none in the recipe."
-        for where, lines in all_departures(groups).items()
+        for where, lines in all_deviations(groups).items()
     ]
 
 
-def environments(groups: Sequence[Group]) -> list[str]:
+def environments(groups: Sequence[SeedGroup]) -> list[str]:
     """Each machine and version that took part, once."""
     keys = ("device", "processor", "precision", "threads", "torch", "python", "system", "commit")
     lines = [

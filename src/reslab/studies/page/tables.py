@@ -8,11 +8,11 @@ from reslab.models.complexity import complexity
 from reslab.models.config import cifar_models
 from reslab.studies.paper import table_6
 from reslab.studies.records import CADENCE, ClassifierRecord, Classifiers, test_error
-from reslab.training.recipe import Recipe, flat
+from reslab.training.recipe import Recipe, flatten
 
-MOST = 2  # keys that a label names
+MAX_LABEL_KEYS = 2  # keys that a label names
 
-HEADER = (
+ERROR_HEADER = (
     "network", "set", "layers", "parameters", "test error (%)", "training error (%)", "paper (%)",
     "seconds a run",
 )  # fmt: skip
@@ -26,7 +26,7 @@ def paper_entry(record: ClassifierRecord) -> str:
     return ""
 
 
-def table_rows(groups: Sequence[Classifiers]) -> list[tuple[str, ...]]:
+def error_rows(groups: Sequence[Classifiers]) -> list[tuple[str, ...]]:
     """A row a recipe: best (mean ± std) over its seeds."""
     return [
         (
@@ -45,11 +45,11 @@ def table_rows(groups: Sequence[Classifiers]) -> list[tuple[str, ...]]:
 
 def as_markdown(groups: Sequence[Classifiers]) -> str:
     """The table in Markdown."""
-    lines = [HEADER, ("---",) * len(HEADER), *table_rows(groups)]
+    lines = [ERROR_HEADER, ("---",) * len(ERROR_HEADER), *error_rows(groups)]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-def as_csv(groups: Sequence[Classifiers]) -> str:
+def runs_as_csv(groups: Sequence[Classifiers]) -> str:
     """One line a run, nothing rounded: for a spreadsheet."""
     header = (
         "network", "layers", "shortcut", "data", "seed", "iterations", "test_error",
@@ -76,11 +76,11 @@ def labels_of(groups: Sequence[Classifiers]) -> list[str]:
     apart: the set, else one or two keys with their values."""
     labels = []
     for group in groups:
-        own = flat(group.first.recipe.model_dump(mode="json"))
+        own = flatten(group.first.recipe.model_dump(mode="json"))
         others = [it.first.recipe for it in groups if it.first.label == group.first.label]
         differing = {key for other in others for key in keys_of(group.first.recipe, other)}
         telling = ["data"] if "data" in differing else sorted(differing - CADENCE)
-        values = [f"{key}={own.get(key)}" for key in telling if len(telling) <= MOST]
+        values = [f"{key}={own.get(key)}" for key in telling if len(telling) <= MAX_LABEL_KEYS]
         labels.append(", ".join([group.first.label, *values]))
     return unique(labels)
 
