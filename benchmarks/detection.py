@@ -1,7 +1,7 @@
 """What a detector does besides its convolutions: suppression and the pooling of regions; with
---whole one picture from bytes to detections.
+--whole one image from bytes to detections.
 
-On the sizes of Faster R-CNN with ResNet-101: a picture of 600 x 1000 pixels, a map of 1024
+On the sizes of Faster R-CNN with ResNet-101: an image of 600 x 1000 pixels, a map of 1024
 channels at stride 16, 6,000 boxes of which 300 stay, 7x7 bins of each. One JSON line a
 measurement, in milliseconds: the best and the median of the rounds.
 """
@@ -48,7 +48,7 @@ def measure(what: str, turn: Callable[[], object], rounds: int) -> None:
 def proposals(rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """What a region proposal network gives: anchors moved a little, the 6,000 of highest score.
 
-    Scores rise towards a few places, as on a picture with objects.
+    Scores rise towards a few places, as on an image with objects.
     """
     anchors = Anchors().over(38, 63)
     deltas = 0.1 * torch.randn(anchors.shape, generator=rng)
@@ -60,7 +60,7 @@ def proposals(rng: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def regions(count: int, rng: torch.Generator) -> Tensor:
-    """Boxes between any two points of the picture, 16 pixels wide and high at least."""
+    """Boxes between any two points of the image, 16 pixels wide and high at least."""
     corners = torch.rand(count, 2, 2, generator=rng) * torch.tensor([WIDTH - 16.0, HEIGHT - 16.0])
     return torch.cat([corners.amin(1), corners.amax(1) + 16], 1)
 
@@ -82,13 +82,13 @@ def pooling(rounds: int, rng: torch.Generator) -> None:
     features = torch.randn(shape, generator=rng).relu()
     features = features.contiguous(memory_format=torch.channels_last)
     learning = features.clone().requires_grad_()
-    pictures = torch.zeros(REGIONS, dtype=torch.int64)
+    images = torch.zeros(REGIONS, dtype=torch.int64)
     whole = torch.tensor([[0.0, 0, WIDTH, HEIGHT]]).expand(REGIONS, 4)
     gradient = torch.randn(REGIONS, BINS, BINS, CHANNELS, generator=rng).permute(0, 3, 1, 2)
     for layer in (roi_pool, roi_align):
-        for kind, boxes in (("any", regions(REGIONS, rng)), ("whole-picture", whole)):
+        for kind, boxes in (("any", regions(REGIONS, rng)), ("whole-image", whole)):
             name = f"{layer.__name__} of {REGIONS} {kind} regions to 7x7 on {list(shape)}"
-            pool = partial(layer, boxes=boxes, pictures=pictures, size=BINS, stride=STRIDE)
+            pool = partial(layer, boxes=boxes, images=images, size=BINS, stride=STRIDE)
             measure(f"{name}, forward", partial(pool, features), rounds)
             measure(f"{name}, forward to learn", partial(pool, learning), rounds)
             found = pool(learning)
@@ -97,9 +97,9 @@ def pooling(rounds: int, rng: torch.Generator) -> None:
 
 
 def whole(model: str, rounds: int, rng: torch.Generator) -> None:
-    """A picture of 600 x 1000 pixels from bytes to detections, in fp32, batch norm folded.
+    """An image of 600 x 1000 pixels from bytes to detections, in fp32, batch norm folded.
 
-    The weights are drawn; batch norm has statistics of the picture, so that numbers stay in range.
+    The weights are drawn; batch norm has statistics of the image, so that numbers stay in range.
     What is found is nonsense, the work is that of a trained net.
     """
     config = detection_recipe(f"voc07+12-{model}-c4").model
@@ -134,7 +134,7 @@ def whole(model: str, rounds: int, rng: torch.Generator) -> None:
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--rounds", type=int, default=10)
-    arguments.add_argument("--whole", metavar="MODEL", help="a picture through this trunk instead")
+    arguments.add_argument("--whole", metavar="MODEL", help="an image through this trunk instead")
     chosen = arguments.parse_args()
     rounds = chosen.rounds
     rng = torch.Generator().manual_seed(0)

@@ -1,7 +1,7 @@
 """Speed of reslab's loader of photographs and of the one people write, side by side in one run.
 
 Both give training batches with the paper's augmentation: shorter side drawn from 256 to 480, a
-224 crop, flip, minus the mean picture. The plain loader is a Dataset that opens, resizes and crops
+224 crop, flip, minus the mean image. The plain loader is a Dataset that opens, resizes and crops
 with Pillow, under DataLoader with two workers; reslab's, with two threads, moves the colours too.
 Loaders take turns, A B A B; one JSON line a comparison gives the median ratio of the rounds.
 
@@ -36,16 +36,16 @@ from reslab.models.preprocessing import minus_mean
 
 BATCH, SIZE, WORKERS = 32, 224, 2
 WARM_UP = 6  # batches of each turn that are not counted: more than are read ahead
-PICTURES = 50_000  # while memory is watched
+IMAGES = 50_000  # while memory is watched
 PAPER, REDUCED = ScaleCrop(), ScaleCrop(shorter_side=(256, 256))
 
 
 class PlainDataset(Dataset):
-    """What scripts do with each picture, one at a time."""
+    """What scripts do with each image, one at a time."""
 
-    def __init__(self, pictures: EncodedImages, root: Path, mean: Tensor) -> None:
-        self.paths = [root / file for file in pictures.files]
-        self.labels = pictures.labels.tolist()
+    def __init__(self, images: EncodedImages, root: Path, mean: Tensor) -> None:
+        self.paths = [root / file for file in images.files]
+        self.labels = images.labels.tolist()
         self.mean = mean
 
     def __len__(self) -> int:
@@ -53,35 +53,35 @@ class PlainDataset(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         with Image.open(self.paths[index]) as file:
-            picture = file.convert("RGB")
+            image = file.convert("RGB")
         side = random.randint(256, 480)
-        width, height = picture.size
+        width, height = image.size
         if width < height:
-            picture = picture.resize((side, side * height // width), Image.Resampling.BILINEAR)
+            image = image.resize((side, side * height // width), Image.Resampling.BILINEAR)
         else:
-            picture = picture.resize((side * width // height, side), Image.Resampling.BILINEAR)
-        left = random.randint(0, picture.width - SIZE)
-        top = random.randint(0, picture.height - SIZE)
-        picture = picture.crop((left, top, left + SIZE, top + SIZE))
+            image = image.resize((side * width // height, side), Image.Resampling.BILINEAR)
+        left = random.randint(0, image.width - SIZE)
+        top = random.randint(0, image.height - SIZE)
+        image = image.crop((left, top, left + SIZE, top + SIZE))
         if random.random() < 0.5:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        tensor = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous().float()
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float()
         return tensor - self.mean, self.labels[index]
 
 
 def plain_batches(dataset: PlainDataset) -> Iterator[Tensor]:
     """Without end, from workers that stay."""
-    # drawn with replacement: an epoch of few pictures would be over before it is measured
+    # drawn with replacement: an epoch of few images would be over before it is measured
     sampler = RandomSampler(dataset, replacement=True, num_samples=10**9)
     for images, _ in DataLoader(dataset, BATCH, sampler=sampler, num_workers=WORKERS):
         yield images
 
 
-def our_batches(pictures: EncodedImages, mean: Tensor, augmentation: ScaleCrop) -> Iterator[Tensor]:
+def our_batches(images: EncodedImages, mean: Tensor, augmentation: ScaleCrop) -> Iterator[Tensor]:
     """Without end, as training asks for them."""
     batches = EncodedLoader(
-        pictures, minus_mean(mean), augmentation=augmentation, colour=ALEXNET, size=BATCH, seed=1,
-        threads=WORKERS, sampler=False, bad_limit=0.0, tell=print,
+        images, minus_mean(mean), augmentation=augmentation, colour=ALEXNET, size=BATCH, seed=1,
+        threads=WORKERS, sampler=False, bad_limit=0.0, on_event=print,
     )  # fmt: skip
     for iteration in count():
         yield batches(iteration).images
@@ -99,15 +99,15 @@ def images_per_second(loader: Iterator[Tensor], batches: int) -> float:
 
 def compare(data: Path, rounds: int, batches: int) -> Iterator[dict[str, object]]:
     """All loaders in turn; each of ours beside the plain one."""
-    pictures = open_whole_folder(data)
-    mean = measure_statistics(pictures, SIZE, 256, seed=0, threads=WORKERS).pixel_mean
+    images = open_whole_folder(data)
+    mean = measure_statistics(images, SIZE, 256, seed=0, threads=WORKERS).pixel_mean
     with tempfile.TemporaryDirectory() as place:
         for name, packing in {"whole": Packing(), "reduced": Packing(shorter_side=256)}.items():
-            pack_sets({".": pictures}, Path(place) / name, packing, lambda bad: None)
+            pack_sets({".": images}, Path(place) / name, packing, lambda bad: None)
         whole, reduced = open_part(Path(place) / "whole"), open_part(Path(place) / "reduced")
         loaders = {
-            "plain": plain_batches(PlainDataset(pictures, data, mean)),
-            "originals": our_batches(pictures, mean, PAPER),
+            "plain": plain_batches(PlainDataset(images, data, mean)),
+            "originals": our_batches(images, mean, PAPER),
             "packed": our_batches(whole, mean, PAPER),
             "packed --shorter-side 256": our_batches(reduced, mean, REDUCED),
         }
@@ -135,16 +135,16 @@ def compare(data: Path, rounds: int, batches: int) -> Iterator[dict[str, object]
 
 
 def memory(data: Path) -> dict[str, object]:
-    """Of this process while it loads, in MB; the first pictures are left to fill the buffers."""
-    pictures = open_whole_folder(data)
-    loader = our_batches(pictures, torch.full((3, SIZE, SIZE), 120.0), PAPER)
+    """Of this process while it loads, in MB; the first images are left to fill the buffers."""
+    images = open_whole_folder(data)
+    loader = our_batches(images, torch.full((3, SIZE, SIZE), 120.0), PAPER)
     held = []
-    for number in range(1, PICTURES // BATCH + 1):
+    for number in range(1, IMAGES // BATCH + 1):
         next(loader)
-        if number % (PICTURES // BATCH // 20) == 0:
+        if number % (IMAGES // BATCH // 20) == 0:
             held.append(resident_megabytes())
     return {
-        "measure": f"resident memory in MB over {PICTURES:,} pictures, looked at 20 times",
+        "measure": f"resident memory in MB over {IMAGES:,} images, looked at 20 times",
         "first": held[0],
         "last": held[-1],
         "highest": max(held),

@@ -34,7 +34,7 @@ def measured(model: str, iterations: int, out: Path) -> None:
     """One turn, by as many processes as there are; images a second go to the file `out`."""
     with fail_together(lambda error: 1) as processes:
         rng = torch.Generator().manual_seed(0)
-        # speed does not depend on what the pictures show
+        # speed does not depend on what the images show
         pictures = torch.randint(0, 256, (10_000, 3, 32, 32), dtype=torch.uint8, generator=rng)
         labels = torch.randint(0, 10, (10_000,), generator=rng)
         images = ImagesInMemory("train", pictures, labels, tuple("0123456789"))

@@ -1,4 +1,4 @@
-"""ResNet-50 beside the plain way: training and inference in pictures a second, in one run.
+"""ResNet-50 beside the plain way: training and inference in images a second, in one run.
 
 The plain way is what a first script does: eager, fp32, channels first. Ours is the update behind
 `reslab train` and the model behind `--precision bf16`. One JSON line a measurement; turns are
@@ -30,7 +30,7 @@ NAME, SIDE, CLASSES = "resnet50", 224, 1000
 TRAIN_BATCH, SHOWN = 32, 16
 
 
-def pictures(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def random_images(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     rng = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 3, SIDE, SIDE), dtype=torch.uint8, generator=rng)
     return images, torch.randint(0, CLASSES, (count,), generator=rng)
@@ -41,7 +41,7 @@ def preprocessing() -> Preprocessing:
 
 
 def plain_training(net: ResNet) -> Iterator[float]:
-    images, labels = pictures(TRAIN_BATCH)
+    images, labels = random_images(TRAIN_BATCH)
     prepared = (images.float() - 120) / 60
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     while True:
@@ -52,13 +52,13 @@ def plain_training(net: ResNet) -> Iterator[float]:
         yield loss.item()
 
 
-def our_training(net: ResNet, world: Device) -> Iterator[float]:
-    images, labels = pictures(TRAIN_BATCH)
+def our_training(net: ResNet, device: Device) -> Iterator[float]:
+    images, labels = random_images(TRAIN_BATCH)
     it = recipe(f"imagenet-{NAME}").with_changes(["learning_rate=0.01", "plateau=null"])
     prepared = preprocessing()(images)
 
     def loss_of(share: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-        with world.autocast():
+        with device.autocast():
             scores = net(share[0])
         return F.cross_entropy(scores.float(), share[1]), torch.zeros(())
 
@@ -96,8 +96,8 @@ def measure(
 
 @torch.no_grad()
 def inference(rounds: int) -> None:
-    """The same pictures, and how far the answers differ."""
-    images, _ = pictures(SHOWN)
+    """The same images, and how far the answers differ."""
+    images, _ = random_images(SHOWN)
     plain_net = build_resnet(config_named(NAME))
     recompute_statistics(plain_net, [preprocessing()(images)])  # as of a net that was trained
     net = channels_last(copy.deepcopy(plain_net))
@@ -117,9 +117,9 @@ def inference(rounds: int) -> None:
 
 def training(rounds: int) -> None:
     """One update each turn; the first losses are those of the same weights."""
-    world = setup_device("auto")
+    device = setup_device("auto")
     plain = plain_training(build_resnet(config_named(NAME)).train())
-    ours = our_training(channels_last(build_resnet(config_named(NAME))).train(), world)
+    ours = our_training(channels_last(build_resnet(config_named(NAME))).train(), device)
     first = {"plain": next(plain), "ours": next(ours)}
     print(json.dumps({"what": "first loss", **first}), flush=True)
     measure("training, batch 32", lambda: next(plain), lambda: next(ours), TRAIN_BATCH, rounds)

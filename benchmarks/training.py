@@ -2,7 +2,7 @@
 
 Both train the same network from the same weights on the same bytes with the same recipe: batches
 of 128, crop and flip, SGD with momentum, the loss read. The plain loop is a Dataset of PIL
-pictures, DataLoader with two workers, eager fp32. The two take turns, A B A B; one JSON line a
+images, DataLoader with two workers, eager fp32. The two take turns, A B A B; one JSON line a
 network gives the median ratio of the rounds, its range, and how far the losses of one batch differ.
 
     python benchmarks/training.py [--rounds 5] [--models resnet20 resnet56 resnet110]
@@ -39,22 +39,22 @@ WORKERS = 2
 
 
 class PlainDataset(Dataset):
-    """What the field's CIFAR scripts do with each picture, one at a time."""
+    """What the field's CIFAR scripts do with each image, one at a time."""
 
     def __init__(self, images: ImagesInMemory) -> None:
-        self.pictures = images.images.permute(0, 2, 3, 1).numpy()
+        self.images = images.images.permute(0, 2, 3, 1).numpy()
         self.labels = images.labels.tolist()
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        picture = ImageOps.expand(Image.fromarray(self.pictures[index]), border=4)
+        image = ImageOps.expand(Image.fromarray(self.images[index]), border=4)
         left, top = random.randint(0, 8), random.randint(0, 8)
-        picture = picture.crop((left, top, left + 32, top + 32))
+        image = image.crop((left, top, left + 32, top + 32))
         if random.random() < 0.5:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        tensor = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous().float().div(255)
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
         return normalised(tensor), self.labels[index]
 
 
@@ -81,10 +81,10 @@ def plain_loop(name: str, images: ImagesInMemory) -> Iterator[float]:
             yield loss.item()
 
 
-def reslab_loop(name: str, images: ImagesInMemory, world: Device) -> Iterator[float]:
+def reslab_loop(name: str, images: ImagesInMemory, device: Device) -> Iterator[float]:
     """One loss an iteration: the loop behind `reslab train`."""
     it = recipe(f"cifar10-{name}")
-    parts = parts_of(setup_with_sets(it, 1, MemorySplits(images, images), world))
+    parts = parts_of(setup_with_sets(it, 1, MemorySplits(images, images), device))
     for step in updates(
         parts.loss_of, parts.shares_of, parts.optimizer, Schedule(it), range(it.iterations)
     ):
@@ -114,9 +114,9 @@ def images_per_second(loop: Iterator[float], iterations: int) -> float:
     return 128 * iterations / (time.perf_counter() - begun)
 
 
-def compare(name: str, rounds: int, images: ImagesInMemory, world: Device) -> dict[str, object]:
+def compare(name: str, rounds: int, images: ImagesInMemory, device: Device) -> dict[str, object]:
     """The two loops in turn."""
-    loops: list[Iterator[float]] = [reslab_loop(name, images, world), plain_loop(name, images)]
+    loops: list[Iterator[float]] = [reslab_loop(name, images, device), plain_loop(name, images)]
 
     def turn(loop: Iterator[float]) -> float:
         return images_per_second(loop, ITERATIONS[name])
@@ -126,7 +126,7 @@ def compare(name: str, rounds: int, images: ImagesInMemory, world: Device) -> di
     return {
         "measure": "training images/s, batch 128, data and augmentation included",
         "model": name,
-        "precision": world.precision,
+        "precision": device.precision,
         "threads": torch.get_num_threads(),
         "reslab": round(median(ours for ours, _ in speeds)),
         "plain_loop": round(median(plain for _, plain in speeds)),
@@ -142,14 +142,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--models", nargs="+", default=list(ITERATIONS), choices=list(ITERATIONS))
     arguments = parser.parse_args()
-    world = setup_device()
+    device = setup_device()
     rng = torch.Generator().manual_seed(0)
-    # speed does not depend on what the pictures show
+    # speed does not depend on what the images show
     pictures = torch.randint(0, 256, (50_000, 3, 32, 32), dtype=torch.uint8, generator=rng)
     labels = torch.randint(0, 10, (50_000,), generator=rng)
     images = ImagesInMemory("train", pictures, labels, tuple("0123456789"))
     for name in arguments.models:
-        print(json.dumps(compare(name, arguments.rounds, images, world)), flush=True)
+        print(json.dumps(compare(name, arguments.rounds, images, device)), flush=True)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def resnet18_file(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def write_binary_cifar10(folder: Path) -> Path:
-    """A well-formed cifar-10-batches-bin of random pictures under `folder`."""
+    """A well-formed cifar-10-batches-bin of random images under `folder`."""
     rng = np.random.default_rng(0)
     home = folder / "cifar-10-batches-bin"
     home.mkdir(parents=True)
@@ -58,7 +58,7 @@ def write_binary_cifar10(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def random_cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with CIFAR-10's binary layout and random pictures."""
+    """A folder with CIFAR-10's binary layout and random images."""
     return write_binary_cifar10(tmp_path_factory.mktemp("random-cifar10"))
 
 

@@ -11,7 +11,7 @@ from reslab.models.preprocessing import minus_mean
 from reslab.models.resnet import Block, build_resnet
 
 
-def pictures(count: int, side: int = 16) -> ImagesInMemory:
+def image_set(count: int, side: int = 16) -> ImagesInMemory:
     rng = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=rng)
     return ImagesInMemory("test", images, torch.zeros(count, dtype=torch.int64), ("a", "b"))
@@ -25,7 +25,7 @@ def model(config) -> Model:
 def test_a_response_is_taken_after_batch_norm_and_before_relu_and_addition() -> None:
     """The second layer of a block, computed here by hand from its input."""
     it = model(cifar_config(8, classes=2))
-    images = pictures(300)  # more than one range
+    images = image_set(300)  # more than one range
     block = it.net.get_submodule("stages.0.0")
     assert isinstance(block, Block)
     with torch.no_grad():
@@ -40,7 +40,7 @@ def test_a_response_is_taken_after_batch_norm_and_before_relu_and_addition() -> 
 
 def test_every_3x3_layer_answers_once_in_order() -> None:
     it = model(cifar_config(20, "B", classes=2))
-    found = [response.layer for response in layer_responses(it, pictures(4))]
+    found = [response.layer for response in layer_responses(it, image_set(4))]
     assert len(found) == 19  # 20 layers less the classifier; projections are 1x1
     assert found[0] == "stem.0"
     assert found[-1] == "stages.2.2.body.2"
@@ -48,7 +48,7 @@ def test_every_3x3_layer_answers_once_in_order() -> None:
 
 def test_of_a_bottleneck_only_the_3x3() -> None:
     it = model(imagenet_config(50, classes=2))
-    found = layer_responses(it, pictures(2, 128))
+    found = layer_responses(it, image_set(2, 128))
     assert len(found) == 16
     layers = dict(it.net.named_modules())
     for response in found:
@@ -59,7 +59,7 @@ def test_of_a_bottleneck_only_the_3x3() -> None:
 
 def test_hooks_are_taken_off() -> None:
     it = model(cifar_config(8, classes=2))
-    layer_responses(it, pictures(2))
+    layer_responses(it, image_set(2))
     assert not any(m._forward_hooks for m in it.net.modules() if isinstance(m, nn.Module))
 
 

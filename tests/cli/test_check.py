@@ -16,7 +16,7 @@ from reslab.data.doctor import inspect as facts
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two clean classes of ten pictures."""
+    """Two clean classes of ten images."""
     rng = np.random.default_rng(0)
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()
@@ -32,7 +32,7 @@ def run(*arguments: object) -> int:
 
 def test_a_clean_folder_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(folder, "--size", 32) == 0
-    line = f"{folder}: nothing spoils a run; 20 pictures in 2 classes; 0:00:0"
+    line = f"{folder}: nothing spoils a run; 20 images in 2 classes; 0:00:0"
     out, err = capsys.readouterr()
     assert out[:-2] == line
     assert err == ""
@@ -41,9 +41,9 @@ def test_a_clean_folder_is_one_line(folder: Path, capsys: pytest.CaptureFixture[
 def test_a_remark_is_not_a_failure(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(folder) == 0  # at 224 they are small
     out = capsys.readouterr().out
-    assert "small (remark, 20): shorter side below that of the net's pictures" in out
+    assert "small (remark, 20): shorter side below that of the net's images" in out
     assert "    cat/2.jpg  (32 x 32)\n    and 17 more; --json names all" in out
-    assert f"{folder}: nothing spoils a run, 1 remark; 20 pictures" in out
+    assert f"{folder}: nothing spoils a run, 1 remark; 20 images" in out
 
 
 def test_what_spoils_a_run_is_named_with_its_cure(
@@ -54,13 +54,13 @@ def test_what_spoils_a_run_is_named_with_its_cure(
         shutil.copy(folder / "dog/0.jpg", folder / f"dog/{copy}.jpg")
     assert run(folder, "--size", 32) == 1
     out = capsys.readouterr().out
-    assert "empty (spoils a run, 1): training puts another picture" in out
+    assert "empty (spoils a run, 1): training puts another image" in out
     assert "    cat/[red]bad.jpg  (the file is empty)\n" in out
     assert "    dog/0.jpg = dog/a.jpg = dog/b.jpg = 2 more\n" in out
     table = out[out.index("what to do") :]
     assert "copy or download it again, or delete it" in table
     assert "delete all but one" in table
-    assert f"{folder}: 2 findings spoil a run; 25 pictures" in out
+    assert f"{folder}: 2 findings spoil a run; 25 images" in out
 
 
 def test_the_document_names_every_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,15 +109,15 @@ def test_no_name_gives_orders_to_a_terminal() -> None:
     assert printable("a\nü\x1b[2J\udcff") == r"a\nü\x1b[2J\udcff"
 
 
-def test_pictures_with_boxes_are_recognised(
+def test_images_with_boxes_are_recognised(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plant_coco(tmp_path, lambda it: it["annotations"][0].update(bbox=[9, 2, 3, -1]))
     assert main(["check", str(tmp_path)]) == 1
     out = capsys.readouterr().out
     assert "swapped corners (spoils a run, 1): training refuses the folder" in out
-    assert "instances.json: annotation 1  (box 9 2 12 1 in a picture of 40 x 30" in out
-    assert "3 pictures with 3 boxes of 2 classes" in out.splitlines()[-1]
+    assert "instances.json: annotation 1  (box 9 2 12 1 in an image of 40 x 30" in out
+    assert "3 images with 3 boxes of 2 classes" in out.splitlines()[-1]
     assert main(["check", str(tmp_path), "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
     assert [it["kind"] for it in document["findings"]] == ["swapped corners", "no boxes"]

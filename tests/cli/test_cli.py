@@ -249,7 +249,7 @@ def test_unknown_protocol_and_set(refused, run: Path) -> None:
     assert "cifar10" in refused("evaluate", run, "--on", "cifar-10")
 
 
-def test_pictures_of_another_size(refused, run: Path, random_cifar10: Path) -> None:
+def test_images_of_another_size(refused, run: Path, random_cifar10: Path) -> None:
     line = refused("evaluate", run, "--on", "cifar10", "--data", random_cifar10)
     assert "[3, 16, 16]" in line
     assert "[3, 32, 32]" in line

@@ -36,15 +36,15 @@ NAMES = ["a.jpg", "a.png", "a.webp", "empty.png", "deep/a.JPG"]  # in the order 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Five good pictures, one bad; the folder, as seen from where it lies."""
+    """Five good images, one bad; the folder, as seen from where it lies."""
     rng = np.random.default_rng(0)
     (tmp_path / "in" / "deep").mkdir(parents=True)
     for name in NAMES:
         patches = rng.integers(0, 256, (4, 5, 3), dtype=np.uint8)
         pixels = patches[:1, :1] if name == "empty.png" else patches
-        picture = Image.fromarray(pixels).resize((80, 60), Image.Resampling.NEAREST)
-        picture.save(tmp_path / "in" / name)
-    (tmp_path / "in" / "b-bad.jpg").write_bytes(b"\xff\xd8\xff no picture")
+        image = Image.fromarray(pixels).resize((80, 60), Image.Resampling.NEAREST)
+        image.save(tmp_path / "in" / name)
+    (tmp_path / "in" / "b-bad.jpg").write_bytes(b"\xff\xd8\xff no image")
     monkeypatch.chdir(tmp_path)
     return Path("in")
 
@@ -60,7 +60,7 @@ def contents(folder: Path) -> set[str]:
     return {it.relative_to(folder).as_posix() for it in folder.rglob("*") if it.is_file()}
 
 
-def test_one_picture_is_a_line_for_each_object(capsys, model: Path, folder: Path) -> None:
+def test_one_image_is_a_line_for_each_object(capsys, model: Path, folder: Path) -> None:
     status, out, err = run(capsys, model, folder / "a.png")
     expected = load_detector_predictor(model).detect(folder / "a.png")
     assert (status, err) == (0, [])
@@ -100,9 +100,9 @@ def test_a_line_names_the_best_and_counts_the_others() -> None:
     )
 
 
-def test_what_is_drawn_is_the_picture_with_its_boxes(capsys, model: Path, folder: Path) -> None:
+def test_what_is_drawn_is_the_image_with_its_boxes(capsys, model: Path, folder: Path) -> None:
     status, _, err = run(capsys, model, folder / "a.png", "--out", "new/out")
-    assert (status, err) == (0, ["1 of 1 pictures with their boxes: new/out"])
+    assert (status, err) == (0, ["1 of 1 images with their boxes: new/out"])
     finder = load_detector_predictor(model)
     (seen,) = finder.see([folder / "a.png"])
     assert isinstance(seen, DetectedImage)
@@ -120,7 +120,7 @@ def test_names_and_subfolders_are_kept_and_nothing_overwrites_another(
     shutil.copytree(folder / "deep", "other")
     status, _, err = run(capsys, model, folder, "other/a.JPG", "--out", "out")
     assert status == 1
-    assert err[-1] == "6 of 7 pictures with their boxes: out"
+    assert err[-1] == "6 of 7 images with their boxes: out"
     assert contents(Path("out")) == {
         "a.jpg", "a.png", "a-2.png", "empty.png", "deep/a.JPG", "a-2.JPG", "detections.json",
     }  # fmt: skip
@@ -128,7 +128,7 @@ def test_names_and_subfolders_are_kept_and_nothing_overwrites_another(
     assert image_format(Path("out/a-2.png").read_bytes()) == "png"
 
 
-def test_the_list_is_cocos_with_names_of_pictures(capsys, model: Path, folder: Path) -> None:
+def test_the_list_is_cocos_with_names_of_images(capsys, model: Path, folder: Path) -> None:
     run(capsys, model, folder, folder / "a.jpg", "--out", "out", "--threshold", 0.3)
     rows = json.loads(Path("out/detections.json").read_bytes())
     assert {tuple(row) for row in rows} == {("image_id", "category_id", "bbox", "score")}
@@ -151,7 +151,7 @@ def test_a_row_worked_by_hand() -> None:
         assert detection_row("x.jpg", Detection("dog", 1, (0, 0, 1, 1), id_))["category_id"] == id_
 
 
-def test_pictures_of_one_name_in_two_folders_are_told_apart(
+def test_images_of_one_name_in_two_folders_are_told_apart(
     capsys, model: Path, folder: Path
 ) -> None:
     shutil.copytree(folder / "deep", "other")
@@ -165,7 +165,7 @@ def test_what_was_drawn_before_is_not_looked_at_again(capsys, model: Path, folde
     for _ in range(2):
         _, out, err = run(capsys, model, folder, "--out", folder / "found")
         assert len(out.splitlines()) == 5
-        assert err[-1] == f"5 of 6 pictures with their boxes: {folder / 'found'}"
+        assert err[-1] == f"5 of 6 images with their boxes: {folder / 'found'}"
     assert contents(folder / "found") == {
         "a.jpg", "a.png", "a-2.png", "empty.png", "deep/a.JPG", "detections.json",
     }  # fmt: skip
@@ -173,13 +173,13 @@ def test_what_was_drawn_before_is_not_looked_at_again(capsys, model: Path, folde
 
 def test_nothing_of_anothers_is_overwritten(capsys, model: Path, folder: Path) -> None:
     before = {name: (folder / name).read_bytes() for name in contents(folder)}
-    for pictures, out, why in (
-        (folder, folder, "is where the pictures lie"),
+    for images, out, why in (
+        (folder, folder, "is where the images lie"),
         (folder / "a.png", folder, "would overwrite in/a.png itself"),
         (folder / "deep" / "a.JPG", folder / "deep" / ".." / "deep", "would overwrite"),
         (folder / "a.png", folder / "a.jpg", "is a file"),
     ):
-        status, said, err = run(capsys, model, pictures, "--out", out)
+        status, said, err = run(capsys, model, images, "--out", out)
         assert (status, said, len(err)) == (2, "", 1)
         assert why in err[0]
     Path("album").mkdir()
@@ -207,7 +207,7 @@ def test_json_is_one_list_with_the_bad_ones_in_it(capsys, model: Path, folder: P
     assert (Path("out") / "detections.json").exists()
 
 
-def test_a_picture_from_standard_input(capsys, monkeypatch, model: Path, folder: Path) -> None:
+def test_an_image_from_standard_input(capsys, monkeypatch, model: Path, folder: Path) -> None:
     piped = io.TextIOWrapper(io.BytesIO((folder / "a.png").read_bytes()))
     monkeypatch.setattr(sys, "stdin", piped)
     status, out, _ = run(capsys, model, "-", "--json", "--out", "out")

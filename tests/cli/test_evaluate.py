@@ -1,4 +1,4 @@
-"""`reslab evaluate` on a folder of pictures, inside this process."""
+"""`reslab evaluate` on a folder of images, inside this process."""
 
 import json
 import re
@@ -39,7 +39,7 @@ def a_model(
     return file
 
 
-def pictures(folder: Path) -> Path:
+def images(folder: Path) -> Path:
     rng = np.random.default_rng(0)
     for name in CLASSES:
         (folder / name).mkdir(parents=True)
@@ -63,7 +63,7 @@ def evaluate(capsys):
 
 def test_the_page_shows_every_mistake_of_every_model(capsys, tmp_path: Path) -> None:
     models = [a_model(tmp_path / f"{seed}.safetensors", seed) for seed in (1, 2)]
-    data, out = pictures(tmp_path / "data"), tmp_path / "page"
+    data, out = images(tmp_path / "data"), tmp_path / "page"
     arguments = ["evaluate", *models, "--data", data, "--report", out, "--json"]
     assert main(list(map(str, arguments))) == 0
     printed = capsys.readouterr()
@@ -81,7 +81,7 @@ def test_the_page_shows_every_mistake_of_every_model(capsys, tmp_path: Path) -> 
 
 
 def test_a_report_has_all_that_belongs_to_it(evaluate, tmp_path: Path) -> None:
-    model, data = a_model(tmp_path / "m.safetensors", 1), pictures(tmp_path / "data")
+    model, data = a_model(tmp_path / "m.safetensors", 1), images(tmp_path / "data")
     ((report,), _) = evaluate(model, "--data", data)
     assert report["model"] == str(model)
     assert (report["set"], report["protocol"], report["n"]) == ("data", "one-crop 20-16", 12)
@@ -92,7 +92,7 @@ def test_a_report_has_all_that_belongs_to_it(evaluate, tmp_path: Path) -> None:
 
 def test_several_models_are_reported_and_averaged(evaluate, tmp_path: Path) -> None:
     models = [a_model(tmp_path / f"{seed}.safetensors", seed) for seed in (1, 2)]
-    data = pictures(tmp_path / "data")
+    data = images(tmp_path / "data")
     reports, _ = evaluate(*models, "--data", data, "--protocol", "multi-scale:16,24")
     assert [report.get("model") for report in reports] == [*map(str, models), None]
     assert reports[2]["models"] == [str(model) for model in models]
@@ -106,7 +106,7 @@ def test_several_models_are_reported_and_averaged(evaluate, tmp_path: Path) -> N
 def test_kept_scores_are_used_without_being_asked_for(
     evaluate, tmp_path: Path, monkeypatch
 ) -> None:
-    model, data = a_model(tmp_path / "m.safetensors", 1), pictures(tmp_path / "data")
+    model, data = a_model(tmp_path / "m.safetensors", 1), images(tmp_path / "data")
     many, _ = evaluate(model, "--data", data, "--protocol", "ten-crop", "--keep-scores")
     kept = list((tmp_path / "m.safetensors.scores").rglob("*.safetensors"))
     assert len(kept) == 10
@@ -126,18 +126,18 @@ def test_kept_scores_are_used_without_being_asked_for(
     assert one[0]["loss"] != fresh[0]["loss"]
 
 
-def test_an_ensemble_from_kept_scores_reads_its_pictures_once(evaluate, tmp_path: Path) -> None:
+def test_an_ensemble_from_kept_scores_reads_its_images_once(evaluate, tmp_path: Path) -> None:
     models = [a_model(tmp_path / f"{seed}.safetensors", seed) for seed in (1, 2)]
-    data = pictures(tmp_path / "data")
+    data = images(tmp_path / "data")
     first, _ = evaluate(*models, "--data", data, "--keep-scores")
     again, said = evaluate(*models, "--data", data)
     assert again == first
-    assert said.count("reading 12 pictures") == 1
+    assert said.count("reading 12 images") == 1
     assert said.count("1 of 1 views from kept scores") == 2
 
 
 def test_scores_in_bf16_do_not_replace_others(evaluate, tmp_path: Path) -> None:
-    asked = (a_model(tmp_path / "m.safetensors", 1), "--data", pictures(tmp_path / "data"))
+    asked = (a_model(tmp_path / "m.safetensors", 1), "--data", images(tmp_path / "data"))
     exact, _ = evaluate(*asked, "--keep-scores")
     fast, said = evaluate(*asked, "--keep-scores", "--precision", "bf16")
     assert "another model" not in said
@@ -148,15 +148,15 @@ def test_scores_in_bf16_do_not_replace_others(evaluate, tmp_path: Path) -> None:
 
 
 def test_the_preprocessing_is_part_of_what_scores_depend_on(evaluate, tmp_path: Path) -> None:
-    data = pictures(tmp_path / "data")
+    data = images(tmp_path / "data")
     for size in (16, 20):  # the same weights and the same view, but positions of another size
         model = a_model(tmp_path / "m.safetensors", 1, size=size)
         _, said = evaluate(model, "--data", data, "--protocol", "multi-scale:24", "--keep-scores")
     assert "of another model: not used" in said
 
 
-def test_a_bad_picture_and_a_class_unknown_are_named(evaluate, tmp_path: Path) -> None:
-    model, data = a_model(tmp_path / "m.safetensors", 1), pictures(tmp_path / "data")
+def test_a_bad_image_and_a_class_unknown_are_named(evaluate, tmp_path: Path) -> None:
+    model, data = a_model(tmp_path / "m.safetensors", 1), images(tmp_path / "data")
     (data / "cat" / "9.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     (data / "bee").rename(data / "Bees")
     ((report,), said) = evaluate(model, "--data", data)
@@ -168,7 +168,7 @@ def test_a_bad_picture_and_a_class_unknown_are_named(evaluate, tmp_path: Path) -
 
 def test_a_file_names_the_outputs(evaluate, line, tmp_path: Path) -> None:
     model, data = a_model(tmp_path / "m.safetensors", 1, classes=("0", "1", "2")), tmp_path / "data"
-    pictures(data)
+    images(data)
     assert "no class of data is an output of the model" in line(model, "--data", data)
     names = tmp_path / "names.csv"
     names.write_text("index,wnid,name\n0,ant,the ant\n1,bee,the bee\n2,cat,the cat\n")
@@ -179,7 +179,7 @@ def test_a_file_names_the_outputs(evaluate, line, tmp_path: Path) -> None:
 
 
 def test_a_model_from_elsewhere_needs_a_set(line, evaluate, tmp_path: Path) -> None:
-    """One that subtracts a colour takes pictures of every size: digits as they come."""
+    """One that subtracts a colour takes images of every size: digits as they come."""
     digits = tuple(str(digit) for digit in range(10))
     model = a_model(tmp_path / "m.safetensors", 1, classes=digits, resize=None, size=None)
     assert "no set of their own" in line(model)
@@ -193,7 +193,7 @@ def test_a_model_from_elsewhere_needs_a_set(line, evaluate, tmp_path: Path) -> N
 def test_models_of_different_classes_have_no_mean(line, tmp_path: Path) -> None:
     one = a_model(tmp_path / "1.safetensors", 1)
     two = a_model(tmp_path / "2.safetensors", 2, classes=("ant", "bee", "dog"))
-    data = pictures(tmp_path / "data")
+    data = images(tmp_path / "data")
     assert "knows other classes than" in line(one, two, "--data", data)
     one = a_model(tmp_path / "3.safetensors", 1, ids=("n1", "n2", "n3"))  # as ImageNet's two cranes
     two = a_model(tmp_path / "4.safetensors", 2, ids=("n2", "n1", "n3"))
@@ -205,21 +205,21 @@ def test_a_folder_that_is_not_there(line, tmp_path: Path) -> None:
     assert "is a file: name a folder" in line(model, "--data", tmp_path, "--report", model)
     assert "no such folder" in line(model, "--data", tmp_path / "nowhere")
     assert "did you mean 'ten-crop'" in line(
-        model, "--data", pictures(tmp_path / "data"), "--protocol", "tencrop"
+        model, "--data", images(tmp_path / "data"), "--protocol", "tencrop"
     )
 
 
 @pytest.fixture
 def own_run(tmp_path: Path) -> tuple[Path, Path]:
     """A run on a folder without parts, and that folder."""
-    data = pictures(tmp_path / "data")
+    data = images(tmp_path / "data")
     made = recipe("own-resnet18", data=data)
     folder = RunFolder.create(tmp_path / "run", made, {"seed": 3, "data": str(data)})
     a_model(folder.path / "model.safetensors", 1, **made.model_dump(mode="json"))
     return folder.path, data
 
 
-def test_a_run_is_tested_on_pictures_that_it_was_not_trained_on(evaluate, own_run) -> None:
+def test_a_run_is_tested_on_images_that_it_was_not_trained_on(evaluate, own_run) -> None:
     run, data = own_run
     ((report,), said) = evaluate(run)
     assert (report["set"], report["n"]) == ("validation", 3)
@@ -227,12 +227,12 @@ def test_a_run_is_tested_on_pictures_that_it_was_not_trained_on(evaluate, own_ru
     assert again == report
     ((whole,), said) = evaluate(run / "model.safetensors", "--data", data)
     assert (whole["set"], whole["n"]) == ("data", 12)
-    assert "has seen most of its pictures" in said
+    assert "has seen most of its images" in said
     evaluate(run, "--keep-scores")
     assert (run / "scores").is_dir()
 
 
-def test_pictures_that_are_gone(line, own_run) -> None:
+def test_images_that_are_gone(line, own_run) -> None:
     run, data = own_run
     data.rename(data.with_name("moved"))
     assert "say --data FOLDER" in line(run)

@@ -25,7 +25,7 @@ def evaluate(capsys):
 
 @pytest.fixture
 def coco(tmp_path: Path) -> Path:
-    """Annotations without pictures; ids begin at 0, a class has no boxes."""
+    """Annotations without images; ids begin at 0, a class has no boxes."""
     content = {
         "images": [
             {"id": key, "file_name": f"{key}.jpg", "width": 100, "height": 80} for key in (5, 9)
@@ -168,7 +168,7 @@ def test_files_that_are_not_as_they_should_be(line, coco: Path, found: Path) -> 
     whole = found.read_text()
     for written, instead, said in (
         ("]", "", "found.json:1: not JSON"),
-        ('"image_id": 9', '"image_id": 6', "found.json[1].image_id: no picture 6 in instances"),
+        ('"image_id": 9', '"image_id": 6', "found.json[1].image_id: no image 6 in instances"),
         ('"category_id": 7', '"category_id": 1', "found.json[1].category_id: no class '1'"),
         ("[30, 30, 20, 20]", "[30, 30, 20]", "found.json[1].bbox: [30, 30, 20] is not four"),
         ("0.8", "NaN", "found.json[1].score: NaN is not a number"),

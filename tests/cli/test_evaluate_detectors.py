@@ -125,7 +125,7 @@ def test_a_run_is_tested_as_it_was_at_its_end(run: Run, own_run: Path) -> None:
     assert same == (0, out, [])
 
 
-def test_a_model_file_does_not_know_where_its_pictures_were(run: Run, own_run: Path) -> None:
+def test_a_model_file_does_not_know_where_its_images_were(run: Run, own_run: Path) -> None:
     file = own_run / "model.safetensors"
     status, out, err = run(file)
     assert (status, out, len(err)) == (2, "", 1)
@@ -167,7 +167,7 @@ def test_an_empty_test_part_is_not_replaced_by_what_was_trained_on(
     path.write_text(json.dumps(nothing))
     status, out, err = run(model, "--data", folder)
     assert (status, out, len(err)) == (2, "", 1)
-    assert "no picture is listed" in err[0]
+    assert "no image is listed" in err[0]
 
 
 def test_several_are_an_ensemble_too(run: Run, model: Path, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_detectors_that_cannot_be_taken_together(run: Run, model: Path, tmp_path
     larger = replace(IT, search=IT.search.with_changes({"shorter": 64}))
     status, out, err = run(model, written(tmp_path, larger, "larger"))
     assert (status, out, len(err)) == (2, "", 1)
-    assert "searches pictures otherwise than" in err[0]
+    assert "searches images otherwise than" in err[0]
 
 
 def test_a_classifier_among_detectors_is_refused(run: Run, model: Path, tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_a_class_that_the_model_does_not_know_is_a_line(
     assert "does not know a class of validation: no class 'zebra'" in err[0]
 
 
-def test_bad_pictures_are_named_and_left_out(run: Run, model: Path, tmp_path: Path) -> None:
+def test_bad_images_are_named_and_left_out(run: Run, model: Path, tmp_path: Path) -> None:
     folder = scenes_folder(tmp_path / "scenes", SETS)
     (folder / "val" / "000001.png").write_bytes(b"spoilt")
     status, out, err = run(model, "--data", folder, "--json")

@@ -44,9 +44,9 @@ def run(capsys):
 
     def run(*arguments: object) -> list[str]:
         assert main(list(map(str, arguments))) == 0
-        told = capsys.readouterr()
-        assert told.err == ""
-        return told.out.splitlines()
+        reported = capsys.readouterr()
+        assert reported.err == ""
+        return reported.out.splitlines()
 
     return run
 
@@ -59,11 +59,11 @@ def one_line(capsys):
         before = out.read_bytes() if out and out.exists() else None
         assert main([*map(str, arguments), *(["--out", str(out)] if out else [])]) == 2
         assert before == (out.read_bytes() if out and out.exists() else None)
-        told = capsys.readouterr()
-        assert told.out == ""
-        assert told.err.startswith("reslab: ")
-        assert told.err.count("\n") == 1
-        return told.err.removeprefix("reslab: ").strip()
+        reported = capsys.readouterr()
+        assert reported.out == ""
+        assert reported.err.startswith("reslab: ")
+        assert reported.err.count("\n") == 1
+        return reported.err.removeprefix("reslab: ").strip()
 
     return run
 
@@ -73,20 +73,20 @@ def test_import_says_what_it_found_and_export_gives_the_tensors_back(
 ) -> None:
     model, out = tmp_path / "model.safetensors", tmp_path / "back.safetensors"
     names = shared / "imagenet" / "classes.csv"
-    told = run("import", resnet18_file, "--as", "resnet18", "--out", model, "--classes", names)
-    assert told[0] == f"{model}: resnet18, from torchvision's names"
-    assert "padded by one pixel (resnet18 by itself has pool=ceil)" in told[1]
-    assert "RGB, mean 123.675 116.280 103.530" in told[2]
-    assert told[3] == "outputs: 1000, tench to toilet tissue"
-    assert "folded" in told[4]
+    reported = run("import", resnet18_file, "--as", "resnet18", "--out", model, "--classes", names)
+    assert reported[0] == f"{model}: resnet18, from torchvision's names"
+    assert "padded by one pixel (resnet18 by itself has pool=ceil)" in reported[1]
+    assert "RGB, mean 123.675 116.280 103.530" in reported[2]
+    assert reported[3] == "outputs: 1000, tench to toilet tissue"
+    assert "folded" in reported[4]
     imported = load_model(model)
     assert imported.folded
     assert (imported.ids[1], imported.classes[1]) == ("n01443537", "goldfish")
 
-    told = run("export", model, "--to", "torchvision", "--out", out)
-    assert told[0] == f"{out}: resnet18, 1000 outputs, torchvision's names"
-    assert "Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])" in told[1]
-    assert told[1].endswith(", torchvision's usual")
+    reported = run("export", model, "--to", "torchvision", "--out", out)
+    assert reported[0] == f"{out}: resnet18, 1000 outputs, torchvision's names"
+    assert "Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])" in reported[1]
+    assert reported[1].endswith(", torchvision's usual")
     before, after = load_file(resnet18_file), load_file(out)
     assert before.keys() == {name for name in after if "tracked" not in name}
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -97,9 +97,9 @@ def test_outputs_without_names_are_numbers_and_that_is_said(
 ) -> None:
     out = tmp_path / "model.safetensors"
     assert main(["import", str(weights), "--as", "resnet18", "--out", str(out), "--json"]) == 0
-    told = capsys.readouterr()
-    assert "3 outputs are called 0 to 2; --classes FILE names them" in told.err
-    facts = json.loads(told.out)
+    reported = capsys.readouterr()
+    assert "3 outputs are called 0 to 2; --classes FILE names them" in reported.err
+    facts = json.loads(reported.out)
     assert facts["decided"] == {"pool": "padded"}
     assert (facts["classes"], facts["ids"]) == (["0", "1", "2"], [])
     assert not facts["batch_norm_folded"]
@@ -122,8 +122,8 @@ def test_classes_from_a_table_and_from_lines(weights: Path, tmp_path: Path, run)
 def test_akamasters_ten_outputs_have_cifars_names(shared: Path, tmp_path: Path, run) -> None:
     out = tmp_path / "model.safetensors"
     file = shared / "weights" / "resnet20-12fca82f.th"
-    told = run("import", file, "--as", "resnet20", "--out", out)
-    assert "option A: zeros on both sides" in told[1]
+    reported = run("import", file, "--as", "resnet20", "--out", out)
+    assert "option A: zeros on both sides" in reported[1]
     assert load_model(out).classes[:2] == ("airplane", "automobile")
 
 
@@ -131,12 +131,12 @@ def test_export_says_what_its_names_do_not(tmp_path: Path, run) -> None:
     model = net_of("resnet50-3x3", pool="padded")
     file, out = tmp_path / "model.safetensors", tmp_path / "out.pth"
     file.write_bytes(model_bytes(model))
-    told = "\n".join(run("export", file, "--to", "torchvision", "--out", out))
+    reported = "\n".join(run("export", file, "--to", "torchvision", "--out", out))
     mean = [round(value / 255, 6) for value in model.preprocessing.mean.mean((1, 2)).tolist()]
-    assert f"Normalize(mean={mean}, std=[0.003922, 0.003922, 0.003922])" in told
-    assert "NOT torchvision's usual" in told
-    assert "mean picture" in told
-    assert "turned to see red first" in told
+    assert f"Normalize(mean={mean}, std=[0.003922, 0.003922, 0.003922])" in reported
+    assert "NOT torchvision's usual" in reported
+    assert "mean image" in reported
+    assert "turned to see red first" in reported
     state = torch.load(out, weights_only=True)
     assert torch.equal(state["conv1.weight"], model.net.state_dict()["stem.0.conv.weight"].flip(1))
     assert len(state) == 320
@@ -176,5 +176,5 @@ def test_export_refuses_in_one_line(one_line, tmp_path: Path) -> None:
     asked = ("export", file, "--to", "torchvision")
     assert "CIFAR" in one_line(*asked, out=tmp_path / "out.pth")
     assert ".safetensors or .pth or .pt" in one_line(*asked, out=tmp_path / "out.onnx")
-    told = one_line("export", file, "--to", "keras", out=tmp_path / "out.pth")
-    assert "no target of export 'keras'; there are: torchvision" in told
+    reported = one_line("export", file, "--to", "keras", out=tmp_path / "out.pth")
+    assert "no target of export 'keras'; there are: torchvision" in reported

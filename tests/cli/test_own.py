@@ -1,4 +1,4 @@
-"""A folder of one's own, as a person would use it: forty grey pictures of two classes."""
+"""A folder of one's own, as a person would use it: forty grey images of two classes."""
 
 import json
 from pathlib import Path
@@ -43,12 +43,12 @@ def test_a_run_knows_its_classes_and_how_many_it_was_tested_on(run: Path) -> Non
     assert (report["set"], report["n"], report["top5_error"]) == ("validation", 8, 0.0)
 
 
-def test_it_is_evaluated_on_its_own_pictures(reslab, run: Path) -> None:
+def test_it_is_evaluated_on_its_own_images(reslab, run: Path) -> None:
     done = reslab("evaluate", run, "--json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)[0]
+    reported = json.loads(done.stdout)[0]
     result = json.loads((run / "result.json").read_text())["evaluation"][0]
-    assert {key: told[key] for key in result} == result
+    assert {key: reported[key] for key in result} == result
 
 
 def test_a_page_shows_its_mistakes(reslab, run: Path, tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_weights_from_elsewhere_are_sent_to_import(refused, scans: Path, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-def test_own_recipes_need_pictures(refused, tmp_path: Path) -> None:
+def test_own_recipes_need_images(refused, tmp_path: Path) -> None:
     line = refused("train", "own-resnet18", "--out", tmp_path / "run")
     assert "--data" in line
     line = refused("train", "own-resnet19", "--data", tmp_path, "--out", tmp_path / "run")

@@ -17,7 +17,7 @@ from PIL import Image
 from reslab.cli import main
 
 
-def picture(seed: int) -> bytes:
+def image(seed: int) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "JPEG")
@@ -25,32 +25,32 @@ def picture(seed: int) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten pictures of two classes, one of them cut short."""
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten images of two classes, one of them cut short."""
     folder = tmp_path_factory.mktemp("pictures")
     for number in range(10):
         path = folder / ("cat", "dog")[number % 2] / f"{number}.jpg"
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(picture(number)[: 200 if number == 4 else None])
+        path.write_bytes(image(number)[: 200 if number == 4 else None])
     return folder
 
 
-def test_names_of_any_bytes_are_one_line(reslab, pictures: Path, tmp_path: Path) -> None:
+def test_names_of_any_bytes_are_one_line(reslab, images: Path, tmp_path: Path) -> None:
     folder = tmp_path / os.fsdecode(b"\xff")
-    shutil.copytree(pictures, folder)
+    shutil.copytree(images, folder)
     (folder / "cat/4.jpg").rename(folder / os.fsdecode(b"cat/\n\xfe.jpg"))
     done = reslab("pack", folder, tmp_path / "packed", PYTHONIOENCODING="ascii")
     assert done.returncode == 0
     assert done.stderr.startswith(r"reslab: cat/\n\udcfe.jpg: ")
     assert done.stderr.count("\n") == 1
-    assert done.stdout.startswith(r"\udcff: 9 pictures")
+    assert done.stdout.startswith(r"\udcff: 9 images")
 
 
 def test_packed_with_a_line_for_what_was_left_out(
-    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "packed"
-    assert main(["pack", str(pictures), str(out), "--shorter-side", "32", "--json"]) == 0
+    assert main(["pack", str(images), str(out), "--shorter-side", "32", "--json"]) == 0
     printed = capsys.readouterr()
     (line,) = printed.err.splitlines()
     assert line.startswith("reslab: cat/4.jpg: ")
@@ -60,17 +60,17 @@ def test_packed_with_a_line_for_what_was_left_out(
         "out": str(out),
         "parts": [
             {
-                "name": pictures.name, "pictures": 9, "classes": 2, "reduced": 9, "left_out": 1,
+                "name": images.name, "pictures": 9, "classes": 2, "reduced": 9, "left_out": 1,
                 "shards": 1, "bytes": size,
             }
         ],
     }  # fmt: skip
     assert main(["pack", str(out), str(tmp_path / "again")]) == 0
-    line = f"{pictures.name}: 9 pictures of 2 classes in 1 shard, {size / 1e6:.1f} MB\n"
+    line = f"{images.name}: 9 images of 2 classes in 1 shard, {size / 1e6:.1f} MB\n"
     assert capsys.readouterr() == (line, "")
 
 
-def test_refusals(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_refusals(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def refusal(*arguments: object) -> str:
         assert main(["pack", *map(str, arguments)]) == 2
         printed = capsys.readouterr()
@@ -78,9 +78,9 @@ def test_refusals(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
         assert not printed.out
         return line
 
-    assert "is not empty" in refusal(pictures, pictures.parent)
-    assert "would become a class" in refusal(pictures, pictures / "new" / "packed")
-    assert "--shorter-side too" in refusal(pictures, tmp_path / "o", "--quality", "90")
+    assert "is not empty" in refusal(images, images.parent)
+    assert "would become a class" in refusal(images, images / "new" / "packed")
+    assert "--shorter-side too" in refusal(images, tmp_path / "o", "--quality", "90")
     assert "no such file" in refusal(tmp_path / "no", tmp_path / "o")
     assert not (tmp_path / "o").exists()
 
@@ -90,7 +90,7 @@ def test_refusals(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
 )
 def test_a_signal_leaves_nothing(tmp_path: Path, number: int, status: int) -> None:
-    """It comes when the first shard has its first picture, and there are seconds of work left."""
+    """It comes when the first shard has its first image, and there are seconds of work left."""
     large = tmp_path / "large.jpg"
     Image.fromarray(np.zeros((1500, 2000, 3), np.uint8)).save(large)
     for name in ("cat", "dog"):

@@ -38,8 +38,8 @@ def test_a_plan_of_photographs_leaves_nothing_behind(reslab, tmp_path: Path) -> 
     before = sorted(tmp_path.rglob("*"))
     done = reslab("plan", "own-resnet18", "--data", tmp_path / "set", "--iterations", 1, *changes)
     assert done.returncode == 0, done.stderr
-    assert "8 pictures, 1,500 iterations of 8" in done.stdout
-    assert "pictures alone" in done.stdout
+    assert "8 images, 1,500 iterations of 8" in done.stdout
+    assert "images alone" in done.stdout
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -60,5 +60,5 @@ def test_the_curve_shows_the_drops() -> None:
         (300, 200, 250, "disk"),
     ],
 )
-def test_what_is_slowest_limits(network, pictures, reading, limit) -> None:
-    assert limit_of(network, pictures, reading) == limit
+def test_what_is_slowest_limits(network, images, reading, limit) -> None:
+    assert limit_of(network, images, reading) == limit

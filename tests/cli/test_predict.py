@@ -41,7 +41,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four good pictures, one bad, and files that predict should pass by."""
+    """Four good images, one bad, and files that predict should pass by."""
     out = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(0)
     (out / "deep").mkdir()
@@ -50,8 +50,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pixels = rng.integers(0, 256, (40 + len(name), 50, 3), dtype=np.uint8)
         kind = {"g": "PNG", "p": "WEBP"}.get(name[-1], "JPEG")
         Image.fromarray(pixels).save(out / name, "JPEG" if name == "b.jpg" else kind)
-    (out / "c-bad.jpg").write_bytes(b"\xff\xd8\xff no picture")
-    (out / "notes.txt").write_text("no picture")
+    (out / "c-bad.jpg").write_bytes(b"\xff\xd8\xff no image")
+    (out / "notes.txt").write_text("no image")
     return out
 
 
@@ -67,7 +67,7 @@ def run(capsys, *arguments: object) -> tuple[int, str, list[str]]:
     return status, printed.out, printed.err.splitlines()
 
 
-def test_one_picture_is_a_block_best_first(capsys, model: Path, folder: Path) -> None:
+def test_one_image_is_a_block_best_first(capsys, model: Path, folder: Path) -> None:
     status, out, err = run(capsys, model, folder / "a.png")
     expected = load_predictor(model).predict(folder / "a.png")
     assert (status, err) == (0, [])
@@ -83,7 +83,7 @@ def test_a_folder_is_a_line_each_and_a_bad_file_does_not_stop_it(
     status, out, err = run(capsys, model, folder)
     assert status == 1
     assert len(err) == 2
-    assert err[0] == "reslab: 1 other files in folders are no pictures by their names, left out"
+    assert err[0] == "reslab: 1 other files in folders are no images by their names, left out"
     assert err[1].startswith(f"reslab: {folder / 'c-bad.jpg'}: ")
     lines = out.splitlines()
     assert [line.split()[0] for line in lines] == [str(folder / name) for name in GOOD]
@@ -122,7 +122,7 @@ def test_json_of_bad_files_alone_is_a_list_too(capsys, model: Path, folder: Path
     assert [it["error"] for it in json.loads(out)][1] == "no such file or directory"
 
 
-def test_a_picture_from_standard_input(capsys, monkeypatch, model: Path, folder: Path) -> None:
+def test_an_image_from_standard_input(capsys, monkeypatch, model: Path, folder: Path) -> None:
     piped = io.TextIOWrapper(io.BytesIO((folder / "a.png").read_bytes()))
     monkeypatch.setattr(sys, "stdin", piped)
     status, out, err = run(capsys, model, "-", "--json")
@@ -149,17 +149,17 @@ def test_protocols_differ_and_are_named(capsys, model: Path, folder: Path) -> No
     assert err == ["reslab: no protocol 'tencrop'; did you mean 'ten-crop'?"]
 
 
-def test_a_folder_without_pictures_and_a_model_that_is_none(
+def test_a_folder_without_images_and_a_model_that_is_none(
     capsys, model: Path, folder: Path, tmp_path: Path
 ) -> None:
     status, out, err = run(capsys, model, tmp_path)
     assert (status, out) == (2, "")
-    assert "holds no pictures" in err[0]
+    assert "holds no images" in err[0]
     status, out, err = run(capsys, folder / "a.png", folder / "b.jpg")
     assert (status, out, len(err)) == (2, "", 1)
 
 
-def test_a_net_of_one_size_says_once_that_pictures_were_made_to_fit(
+def test_a_net_of_one_size_says_once_that_images_were_made_to_fit(
     capsys, folder: Path, tmp_path: Path
 ) -> None:
     shutil.copy(folder / "a.png", tmp_path / "a.png")

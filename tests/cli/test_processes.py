@@ -91,8 +91,8 @@ def test_two_processes_make_the_run_of_one(one: Path, reslab, tmp_path: Path) ->
     assert result(out) == result(one)
     assert rows(out) == rows(one)
     assert {path.name for path in out.iterdir()} == {path.name for path in one.iterdir()}
-    told = [line for line in done.stderr.splitlines() if not line.startswith("iteration")]
-    assert not told
+    reported = [line for line in done.stderr.splitlines() if not line.startswith("iteration")]
+    assert not reported
     assert done.stderr.count("iteration 8  test error") == 1
     environment = json.loads((out / "environment.json").read_text())
     assert (environment["processes"], environment["threads"]) == (2, 1)

@@ -1,4 +1,4 @@
-"""Training, testing and checking pictures at a URL, as a person does."""
+"""Training, testing and checking images at a URL, as a person does."""
 
 import json
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import load_file
 from tests.cli.test_own import SMALL
 from tests.data.doctor.faulty import Faults, FaultyServer, files_of, serving
-from tests.data.shards.remote_sets import pictures, set_of
+from tests.data.shards.remote_sets import images, set_of
 
 from reslab.cli import main
 from reslab.data.shards.writer import Packing, pack_sets
@@ -18,9 +18,9 @@ pytest.importorskip("aiohttp", reason="the extra `remote`")
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
-    """Twelve pictures to train on and six to test, on a server that sometimes fails."""
+    """Twelve images to train on and six to test, on a server that sometimes fails."""
     monkeypatch.setenv("RESLAB_CACHE", str(tmp_path / "cache"))
-    parts = {"train": set_of(pictures(12)), "validation": set_of(pictures(6, "v", start=12))}
+    parts = {"train": set_of(images(12)), "validation": set_of(images(6, "v", start=12))}
     pack_sets(parts, tmp_path / "root" / "set", Packing(shard_size=1), lambda bad: None)
     with serving(files_of(tmp_path / "root"), Faults(refused=0.1, short=0.05)) as server:
         yield server
@@ -54,9 +54,9 @@ def test_a_run_from_afar_is_the_run_from_here(
     assert main(["evaluate", str(afar), "--json"]) == 0
     own = json.loads(capsys.readouterr().out)[0]
     assert main(["evaluate", str(here), "--data", url, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)[0]
-    assert (own["n"], own["set"]) == (told["n"], told["set"]) == (6, "validation")
-    assert own["top1_error"] == told["top1_error"]
+    reported = json.loads(capsys.readouterr().out)[0]
+    assert (own["n"], own["set"]) == (reported["n"], reported["set"]) == (6, "validation")
+    assert own["top1_error"] == reported["top1_error"]
 
     assert main(["check", url, "--json"]) in (0, 1)
     checked = json.loads(capsys.readouterr().out)
@@ -78,9 +78,9 @@ def test_refusals_are_one_line_and_write_nothing(
         assert main([*arguments]) == status
         printed = capsys.readouterr()
         assert printed.out == ""
-        (told,) = printed.err.splitlines()
+        (reported,) = printed.err.splitlines()
         assert not out.exists()
-        return told
+        return reported
 
     def train(url: str, recipe: str = "own-resnet18") -> str:
         return line("train", recipe, "--data", url, "--out", str(out))
@@ -88,13 +88,13 @@ def test_refusals_are_one_line_and_write_nothing(
     assert "did you mean 'http'?" in train("htp://host/set")
     assert "a URL begins with http://" in train("http:/host/set")
     assert "no such host" in train("http://no-such-host.invalid/set")
-    assert "holds no packed pictures" in train(f"{server.url}/nothing")
+    assert "holds no packed images" in train(f"{server.url}/nothing")
     assert "access is refused" in train(f"{server.url}/forbidden")
     assert "cifar10 needs a folder" in train(f"{server.url}/set", "cifar10-resnet20")
     assert "need no folder" in train(f"{server.url}/set", "digits-resnet20")
     assert "needs a folder" in train(f"{server.url}/set", "own-detection-resnet18-c4")
     assert "needs a folder" in line("study", "depth", "--data", f"{server.url}/set")
-    assert "holds no packed pictures" in line("check", f"{server.url}/nothing")
+    assert "holds no packed images" in line("check", f"{server.url}/nothing")
 
 
 def test_without_the_extra(
@@ -106,6 +106,6 @@ def test_without_the_extra(
     extra = "'reslab[remote]'"
     for url, what in (("s3://b/a", extra), ("http://h/a", extra), ("gs://b/a", "gcsfs")):
         assert main(["check", url]) == 1
-        told = capsys.readouterr().err
-        assert told.endswith(f"pip install {what}\n")
-        assert told.count("\n") == 1
+        reported = capsys.readouterr().err
+        assert reported.endswith(f"pip install {what}\n")
+        assert reported.count("\n") == 1

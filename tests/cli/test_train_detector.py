@@ -95,7 +95,7 @@ def test_a_run_is_summed_up_and_goes_on(run: Run, tmp_path: Path, weights: Path)
     assert json.loads(out)["evaluation"][0]["n"] == 3
 
 
-def test_a_resumed_run_looks_where_its_pictures_are_now(
+def test_a_resumed_run_looks_where_its_images_are_now(
     run: Run, tmp_path: Path, weights: Path, folder: Path
 ) -> None:
     more = ("--weights", weights, "--data", folder, *BOXES)
@@ -157,7 +157,7 @@ def a_list(folder: Path) -> None:
     (folder / "annotations" / "instances_val.json").write_text("[]")
 
 
-def missing_picture(folder: Path) -> None:
+def missing_image(folder: Path) -> None:
     (folder / "train" / "000003.png").unlink()
 
 
@@ -182,10 +182,10 @@ FAULTS: dict[Callable[[Path], None], str] = {
     malformed: "instances_train.json:1: malformed JSON",
     no_json: "instances_val.json: not UTF-8 text",
     a_list: "instances_val.json: a list, not COCO's instances",
-    missing_picture: "000003.png: not there",
+    missing_image: "000003.png: not there",
     unknown_class: "no category has the id 77",
-    one_class_more: "model.classes=10, the pictures have 11 classes: --set model.classes=11",
-    no_objects: "none of the 6 pictures of train has an object to find",
+    one_class_more: "model.classes=10, the images have 11 classes: --set model.classes=11",
+    no_objects: "none of the 6 images of train has an object to find",
     swapped: "annotation 1: swapped corners",
 }
 
@@ -223,7 +223,7 @@ def test_faults_of_voc_are_a_line_each(
     assert "002" in refused(*given, "--data", home)
 
 
-def test_pictures_of_another_size_are_bad_files(
+def test_images_of_another_size_are_bad_files(
     run: Run, tmp_path: Path, weights: Path, folder: Path
 ) -> None:
     """Their boxes would lie elsewhere. Few are passed over, too many end the run in a line."""
@@ -231,20 +231,20 @@ def test_pictures_of_another_size_are_bad_files(
     more = ("--weights", weights, "--data", folder, *BOXES, "--set=iterations=6")
     status, out, err = run("train", RECIPE, "--out", tmp_path / "one", *more)
     assert status == 0
-    told = [line for line in err if "000000.png" in line]
-    assert len(told) == 1
-    assert "skipped 000000.png: 50 x 40 pixels, 128 x 128 by its annotations" in told[0]
+    reported = [line for line in err if "000000.png" in line]
+    assert len(reported) == 1
+    assert "skipped 000000.png: 50 x 40 pixels, 128 x 128 by its annotations" in reported[0]
     Image.new("RGB", (50, 40)).save(folder / "train" / "000004.png")
     status, out, err = run("train", RECIPE, "--out", tmp_path / "two", *more)
     assert (status, out) == (2, "")
-    assert "2 of 6 pictures cannot be used" in err[-1]
+    assert "2 of 6 images cannot be used" in err[-1]
     assert "Traceback" not in "\n".join(err)
 
 
-def test_what_was_saved_outlives_a_picture_that_vanishes(
+def test_what_was_saved_outlives_an_image_that_vanishes(
     run: Run, tmp_path: Path, weights: Path, folder: Path
 ) -> None:
-    """A fault in the middle is a line; with the pictures back the run goes on."""
+    """A fault in the middle is a line; with the images back the run goes on."""
     more = ("--weights", weights, "--data", folder, *BOXES, "--set=eval_every=1")
     kept = {file.name: file.read_bytes() for file in (folder / "val").iterdir()}
     out = tmp_path / "run"
@@ -255,7 +255,7 @@ def test_what_was_saved_outlives_a_picture_that_vanishes(
         file.write_bytes(b"spoilt")
     status, _, err = run("resume", out)
     assert status == 2
-    assert "no picture of validation can be decoded" in err[-1]
+    assert "no image of validation can be decoded" in err[-1]
     for name, data in kept.items():
         (folder / "val" / name).write_bytes(data)
     assert run("resume", out)[0] == 0
@@ -283,7 +283,7 @@ def test_a_plan_of_a_detector(run: Run, tmp_path: Path, weights: Path, training:
     more = (*SETS, "--iterations", 2, f"--set=training={training}")
     status, out, err = run("plan", RECIPE, "--weights", weights, *more)
     assert (status, err) == (0, [])
-    assert "6 pictures, 2 iterations of 1" in out
+    assert "6 images, 2 iterations of 1" in out
     assert "learning rate by iteration" in out
     status, out, _ = run("plan", RECIPE, "--weights", weights, *more, "--json")
     facts = json.loads(out)

@@ -20,7 +20,7 @@ def grid(count: int) -> list[float]:
 
 
 def test_each_shorter_side_is_drawn_equally_often() -> None:
-    """256 and 480 too: at side s, the first crop of a square picture of 480 is 224 * 480/s wide."""
+    """256 and 480 too: at side s, the first crop of a square image of 480 is 224 * 480/s wide."""
     augmentation = ScaleCrop()
     widths = Counter()
     for draw in grid(225 * 4):
@@ -31,7 +31,7 @@ def test_each_shorter_side_is_drawn_equally_often() -> None:
     assert widths == dict.fromkeys(map(float, range(256, 481)), 4)
 
 
-def test_every_position_of_the_resized_picture_occurs() -> None:
+def test_every_position_of_the_resized_image_occurs() -> None:
     """Hand-worked: 6 x 4 at shorter side 4 has room for 4 x 2 crops of 3."""
     augmentation = ScaleCrop(size=3, shorter_side=(4, 4))
     boxes = Counter(
@@ -41,7 +41,7 @@ def test_every_position_of_the_resized_picture_occurs() -> None:
     assert boxes == expected
 
 
-def test_a_box_lies_in_the_original_picture() -> None:
+def test_a_box_lies_in_the_original_image() -> None:
     """100 x 50 at shorter side 100 is 200 x 100; its last crop of 80 begins at (120, 20)."""
     augmentation = ScaleCrop(size=80, shorter_side=(100, 100))
     part = augmentation.cut(100, 50, [0, ALMOST, ALMOST, 0.2])
@@ -50,7 +50,7 @@ def test_a_box_lies_in_the_original_picture() -> None:
     assert part.flip
 
 
-def test_half_of_the_pictures_are_mirrored_and_none_without_flip() -> None:
+def test_half_of_the_images_are_mirrored_and_none_without_flip() -> None:
     for augmentation in (ScaleCrop(), ResizedCrop()):
         start = [0.5] * (augmentation.draws - 1)
         flips = [augmentation.cut(300, 300, [*start, draw]).flip for draw in grid(10)]
@@ -109,7 +109,7 @@ def test_areas_are_uniform_where_every_shape_fits() -> None:
 
 def test_the_second_shape_is_taken_where_the_first_does_not_fit() -> None:
     draws = [0.5] * ResizedCrop.draws
-    draws[0:2] = [ALMOST, 0.0]  # the whole area, taller than the square picture
+    draws[0:2] = [ALMOST, 0.0]  # the whole area, taller than the square image
     draws[2:4] = [0.0, 0.5]  # 0.08 of it, a square
     x0, y0, x1, y1 = ResizedCrop().cut(1000, 1000, draws).box
     assert (x1 - x0, y1 - y0) == (283, 283)

@@ -10,7 +10,7 @@ from reslab.data.cifar10 import load_cifar10
 from reslab.data.datasets import pixel_mean
 
 
-def test_the_real_pictures(real_cifar10: Path) -> None:
+def test_the_real_images(real_cifar10: Path) -> None:
     sets = load_cifar10(real_cifar10)
     assert (len(sets.train), len(sets.test)) == (50_000, 10_000)
     assert sets.test.classes[sets.test.labels[0]] == "cat"

@@ -23,7 +23,7 @@ def test_a_split_that_leaves_nothing_is_refused(count: int) -> None:
         hold_out(a_set(100), count)
 
 
-def test_the_mean_is_exact_for_many_bright_pictures() -> None:
+def test_the_mean_is_exact_for_many_bright_images() -> None:
     images = torch.full((70_000, 3, 1, 1), 255, dtype=torch.uint8)
     images[0] = 254
     expected = (255 * 69_999 + 254) / 70_000

@@ -30,9 +30,9 @@ def photograph(width: int = 64, height: int = 48, seed: int = 0) -> Image.Image:
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def encoded(picture: Image.Image, form: str, **options: object) -> bytes:
+def encoded(image: Image.Image, form: str, **options: object) -> bytes:
     file = io.BytesIO()
-    picture.save(file, form, **options)
+    image.save(file, form, **options)
     return file.getvalue()
 
 
@@ -40,12 +40,12 @@ def flat(mode: str, colour: tuple[int, ...] | int) -> Image.Image:
     return Image.new(mode, (8, 8), colour)
 
 
-def pixels(picture: Image.Image) -> np.ndarray:
-    return np.asarray(picture.convert("RGB"))
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.convert("RGB"))
 
 
 def reason(data: bytes) -> str:
-    """Why `data` is no picture, for both functions alike."""
+    """Why `data` is no image, for both functions alike."""
     with pytest.raises(BadImage, match=r"\Athe/file\.jpg: [^\n]+\Z") as caught:
         decode_image(data, "the/file.jpg")
     return str(caught.value).removeprefix("the/file.jpg: ")
@@ -59,7 +59,7 @@ def one_colour(data: bytes) -> list[int]:
     return rgb[0, 0].tolist()
 
 
-# what becomes of pictures
+# what becomes of images
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def one_colour(data: bytes) -> list[int]:
     ids=str,
 )
 def test_jpeg_has_the_pixels_that_pillow_gives(options: dict[str, object]) -> None:
-    for picture in (photograph(61, 47), photograph(61, 47).convert("L")):
-        data = encoded(picture, "JPEG", **options)
+    for image in (photograph(61, 47), photograph(61, 47).convert("L")):
+        data = encoded(image, "JPEG", **options)
         rgb = decode_image(data, "x")
         assert rgb.flags.c_contiguous
         assert np.array_equal(rgb, pixels(Image.open(io.BytesIO(data))))
@@ -80,8 +80,8 @@ def test_real_photographs_have_the_pixels_that_pillow_gives(shared: Path) -> Non
     files += sorted((shared / "detection" / "coco128").rglob("*.jpg"))[::5]
     for path in files:
         data = path.read_bytes()
-        with Image.open(path) as picture:
-            expected = pixels(ImageOps.exif_transpose(picture))
+        with Image.open(path) as image:
+            expected = pixels(ImageOps.exif_transpose(image))
         assert np.array_equal(decode_image(data, path.name), expected), path
         assert image_size(data, path.name) == (expected.shape[1], expected.shape[0])
 
@@ -103,7 +103,7 @@ def test_webp_and_gif() -> None:
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
-def test_of_a_film_the_first_picture_counts(form: str) -> None:
+def test_of_a_film_the_first_image_counts(form: str) -> None:
     more = [flat("RGB", (0, 0, 255)), flat("RGB", (0, 255, 0))]
     options = {"lossless": True} if form == "WEBP" else {}
     film = encoded(flat("RGB", (255, 0, 0)), form, save_all=True, append_images=more, **options)
@@ -134,7 +134,7 @@ def test_thirty_two_bit_grey_is_refused() -> None:
     assert reason(data) == "32-bit grey, which does not say what is black and white"
 
 
-def transparent_pictures() -> Iterator[tuple[str, bytes]]:
+def transparent_images() -> Iterator[tuple[str, bytes]]:
     yield "RGBA", encoded(flat("RGBA", (200, 0, 0, 0)), "PNG")
     yield "LA", encoded(flat("LA", (9, 0)), "PNG")
     yield "webp", encoded(flat("RGBA", (200, 0, 0, 0)), "WEBP", lossless=True)
@@ -150,7 +150,7 @@ def transparent_pictures() -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "data"), list(transparent_pictures()), ids=[kind for kind, _ in transparent_pictures()]
+    ("kind", "data"), list(transparent_images()), ids=[kind for kind, _ in transparent_images()]
 )
 def test_what_is_transparent_is_white(kind: str, data: bytes) -> None:
     assert one_colour(data) == [255, 255, 255]
@@ -162,13 +162,13 @@ def test_half_transparent_black_is_grey() -> None:
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("turn", range(9))
-def test_pictures_come_upright(form: str, turn: int) -> None:
+def test_images_come_upright(form: str, turn: int) -> None:
     exif = Image.Exif()
     exif[0x010F] = "a camera"
     exif[0x0112] = turn
     data = encoded(photograph(24, 16), form, exif=exif)
-    with Image.open(io.BytesIO(data)) as picture:
-        expected = pixels(ImageOps.exif_transpose(picture))
+    with Image.open(io.BytesIO(data)) as image:
+        expected = pixels(ImageOps.exif_transpose(image))
     assert np.array_equal(decode_image(data, "x"), expected)
     assert image_size(data, "x") == ((16, 24) if turn >= 5 else (24, 16))
 
@@ -197,15 +197,15 @@ def test_stray_bytes_between_segments_cost_nothing() -> None:
     )
 
 
-# what does not become a picture
+# what does not become an image
 
 
-def test_what_is_no_picture_is_told_in_plain_words() -> None:
+def test_what_is_no_image_is_told_in_plain_words() -> None:
     assert reason(b"") == "the file is empty"
     assert reason(bytes(100)) == "nothing but zero bytes"
     assert reason(b"<!DOCTYPE html>") == "a web page or SVG, not a photograph"
     assert reason(b"\0\0\0\x18ftypheic") == "HEIC, AVIF or video; save it as JPEG or PNG"
-    assert reason(b"hello") == "not a picture (known are jpeg, png, webp, gif, bmp, tiff)"
+    assert reason(b"hello") == "not an image (known are jpeg, png, webp, gif, bmp, tiff)"
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
@@ -225,7 +225,7 @@ def test_other_formats_cut_short_are_refused(form: str) -> None:
     data = encoded(photograph(), form)
     for end in range(10, len(data) * 3 // 4, 37):
         decoded = reason(data[:end])
-        assert decoded.startswith((f"not readable as {form} (", "not a picture"))
+        assert decoded.startswith((f"not readable as {form} (", "not an image"))
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +259,7 @@ def mutate(sources: list[bytes], rng: np.random.Generator) -> bytes:
 
 
 def outcome(file: str, data: bytes) -> str:
-    """What is wrong with a picture, or nothing; that is all that may happen, and soon."""
+    """What is wrong with an image, or nothing; that is all that may happen, and soon."""
     start = time.perf_counter()
     try:
         rgb = decode_image(data, file)
@@ -282,7 +282,7 @@ def outcomes(files: list[tuple[str, bytes]]) -> list[bool]:
 
 def test_a_thousand_damaged_jpegs_crash_nothing(mutated: list[tuple[str, bytes]]) -> None:
     good = outcomes(mutated)
-    assert 100 < sum(good) < 500  # a flipped bit may leave a picture; a cut file is none
+    assert 100 < sum(good) < 500  # a flipped bit may leave an image; a cut file is none
     with ThreadPoolExecutor(4) as threads:  # and as loader threads meet them
         parts = threads.map(outcomes, [mutated[start::4] for start in range(4)])
     assert sum(sum(part) for part in parts) == sum(good)
@@ -297,11 +297,11 @@ def test_damaged_real_photographs_crash_nothing(shared: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_damaged_pictures_of_other_formats_crash_nothing(form: str) -> None:
-    picture = photograph(40, 30)
-    sources = [encoded(picture, form), encoded(picture.quantize(16).convert("RGBA"), "PNG")]
+def test_damaged_images_of_other_formats_crash_nothing(form: str) -> None:
+    image = photograph(40, 30)
+    sources = [encoded(image, form), encoded(image.quantize(16).convert("RGBA"), "PNG")]
     if form != "BMP":
-        sources.append(encoded(picture, form, save_all=True, append_images=[picture]))
+        sources.append(encoded(image, form, save_all=True, append_images=[image]))
     rng = np.random.default_rng(2)
     good = outcomes([(f"{number}.x", mutate(sources, rng)) for number in range(200)])
     assert 0 < sum(good) < 200
@@ -326,7 +326,7 @@ def with_size(data: bytes, at: int, order: str, width: int, height: int) -> byte
     return data[:at] + struct.pack(order, width, height) + data[at + struct.calcsize(order) :]
 
 
-def huge_pictures() -> Iterator[tuple[str, bytes]]:
+def huge_images() -> Iterator[tuple[str, bytes]]:
     small = photograph()
     yield "png", png_of_zeros(60_000, 60_000)
     for name, frame in (("jpeg", b"\xff\xc0"), ("progressive", b"\xff\xc2")):
@@ -343,14 +343,14 @@ def huge_pictures() -> Iterator[tuple[str, bytes]]:
 
 @pytest.fixture(scope="module")
 def huge() -> dict[str, bytes]:
-    return dict(huge_pictures())
+    return dict(huge_images())
 
 
 @pytest.mark.parametrize(
     "kind",
     ["png", "jpeg", "progressive", "cmyk", "gif", "gif frame", "gif frame, less", "bmp"],
 )
-def test_a_huge_picture_is_refused_by_its_header(huge: dict[str, bytes], kind: str) -> None:
+def test_a_huge_image_is_refused_by_its_header(huge: dict[str, bytes], kind: str) -> None:
     times = []
     for _ in range(3):
         start = time.perf_counter()
@@ -365,8 +365,8 @@ def test_a_huge_picture_is_refused_by_its_header(huge: dict[str, bytes], kind: s
 # what stays as it was
 
 
-def loud_pictures() -> Iterator[tuple[str, bytes]]:
-    """Pictures that Pillow warns of."""
+def loud_images() -> Iterator[tuple[str, bytes]]:
+    """Images that Pillow warns of."""
     tiff = encoded(flat("RGB", (10, 20, 30)), "TIFF", description="x" * 50)
     yield "tiff", tiff.replace(struct.pack("<HHI", 270, 2, 51), struct.pack("<HHI", 270, 2, 5100))
     yield (
@@ -379,7 +379,7 @@ def loud_pictures() -> Iterator[tuple[str, bytes]]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "data"), list(loud_pictures()), ids=[kind for kind, _ in loud_pictures()]
+    ("kind", "data"), list(loud_images()), ids=[kind for kind, _ in loud_images()]
 )
 def test_warnings_of_pillow_do_not_come_through(kind: str, data: bytes) -> None:
     with warnings.catch_warnings(record=True) as caught:

@@ -20,7 +20,7 @@ from reslab.data.folder import (
 from reslab.data.shards.writer import Packing, pack_sets
 
 
-def picture(seed: int) -> bytes:
+def image(seed: int) -> bytes:
     return simplejpeg.encode_jpeg(np.full((4, 4, 3), seed % 256, np.uint8))
 
 
@@ -30,14 +30,14 @@ def grow(root: Path, **counts: int) -> Path:
         home = root.joinpath(*name.split("__"))
         home.mkdir(parents=True)
         for number in range(count):
-            (home / f"{number:03}.jpg").write_bytes(picture(number))
+            (home / f"{number:03}.jpg").write_bytes(image(number))
     return root
 
 
-def by_class(pictures: EncodedImages) -> dict[str, list[str]]:
+def by_class(images: EncodedImages) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
-    for file, label in zip(pictures.files, pictures.labels.tolist(), strict=True):
-        found.setdefault(pictures.ids[label], []).append(file)
+    for file, label in zip(images.files, images.labels.tolist(), strict=True):
+        found.setdefault(images.ids[label], []).append(file)
     return found
 
 
@@ -53,10 +53,10 @@ def refused(folder: Path, validation: float = 0.2) -> str:
 def test_a_class_is_a_subfolder_and_all_below_it(tmp_path: Path) -> None:
     grow(tmp_path, dog=1, cat=2, cat__kittens__young=1)
     for name in ("upper.JPG", "a.jpeg", "b.PNG", "c.webp", "d.tiff"):
-        (tmp_path / "dog" / name).write_bytes(picture(0))
+        (tmp_path / "dog" / name).write_bytes(image(0))
     for name in (".hidden.jpg", "notes.txt", "Thumbs.db", "jpg"):
         (tmp_path / "dog" / name).write_bytes(b"")
-    (tmp_path / "loose.jpg").write_bytes(picture(0))
+    (tmp_path / "loose.jpg").write_bytes(image(0))
     grow(tmp_path, **{".git": 1, "cat__.thumbnails": 1})
     (tmp_path / "__MACOSX").mkdir()
     whole = open_whole_folder(tmp_path)
@@ -114,7 +114,7 @@ def test_a_circle_of_links_is_no_class(tmp_path: Path) -> None:
 def test_the_reader_goes_to_other_processes(tmp_path: Path) -> None:
     whole = open_whole_folder(grow(tmp_path, dog=1))
     assert isinstance(whole.read, FolderReader)
-    assert pickle.loads(pickle.dumps(whole.read))("dog/000.jpg") == picture(0)
+    assert pickle.loads(pickle.dumps(whole.read))("dog/000.jpg") == image(0)
 
 
 # a split
@@ -145,7 +145,7 @@ def test_a_split_depends_on_seed_and_files_of_the_class_alone(tmp_path: Path) ->
     assert (again["cow"], again["dog"]) == (first["cow"], first["dog"])
 
 
-def test_pictures_added_later_do_not_move_the_others(tmp_path: Path) -> None:
+def test_images_added_later_do_not_move_the_others(tmp_path: Path) -> None:
     before = set(open_folder(grow(tmp_path, cow=30, dog=30)).test.files)
     for number in range(100, 110):
         (tmp_path / "cow" / f"{number}.jpg").write_bytes(b"")
@@ -157,7 +157,7 @@ def test_pictures_added_later_do_not_move_the_others(tmp_path: Path) -> None:
     assert {file for file in before if "dog" in file} <= after
 
 
-def test_a_split_of_pictures_in_any_order(tmp_path: Path) -> None:
+def test_a_split_of_images_in_any_order(tmp_path: Path) -> None:
     whole = open_whole_folder(grow(tmp_path, cow=10, dog=10))
     mixed = whole.take("mixed", torch.randperm(20, generator=torch.Generator().manual_seed(0)))
     expected = split_validation(whole, 0.3, 7)
@@ -170,7 +170,7 @@ def test_a_fraction_is_between_none_and_all(tmp_path: Path, validation: float) -
     assert line == f"a validation part of {validation}: it must lie between 0 and 1"
 
 
-def test_the_pictures_of_ten_real_classes(shared: Path) -> None:
+def test_the_images_of_ten_real_classes(shared: Path) -> None:
     imagenet = shared / "imagenet"
     sets = open_folder(imagenet / "val500", names=imagenet / "classes.csv")
     assert sets.train.labels.bincount().tolist() == [40] * 10
@@ -199,7 +199,7 @@ def test_parts_are_known_by_their_names(tmp_path: Path, train: str, test: str) -
     assert sets.test.labels.tolist() == [1]
     assert sets.test.ids == sets.train.ids == ("cat", "dog")
     assert (sets.train.name, sets.test.name) == ("train", "validation")
-    assert sets.test.read("dog/000.jpg") == picture(0)
+    assert sets.test.read("dog/000.jpg") == image(0)
     alone = open_whole_folder(tmp_path)
     assert (alone.name, alone.ids, alone.files) == ("validation", ("dog",), ["dog/000.jpg"])
 
@@ -314,7 +314,7 @@ def test_packed_parts_are_the_parts(tmp_path: Path) -> None:
     assert same_sets(open_folder(tmp_path / "packed"), sets)
 
 
-# what is no folder of pictures
+# what is no folder of images
 
 
 def test_what_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
@@ -329,10 +329,10 @@ def test_what_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
 def test_what_is_no_tree_of_classes_is_one_line(tmp_path: Path) -> None:
     heap = grow(tmp_path, heap=3) / "heap"
     assert refused(heap) == (
-        f"{heap} holds no class folders: put the pictures of each class into a subfolder"
+        f"{heap} holds no class folders: put the images of each class into a subfolder"
     )
     (heap / "ILSVRC2012_val_00000001.JPEG").write_bytes(b"")
-    assert "ImageNet's validation pictures in one heap: move each into a folder" in refused(heap)
+    assert "ImageNet's validation images in one heap: move each into a folder" in refused(heap)
     one = grow(tmp_path / "one", only=3)
     assert refused(one) == (
         f"{one} holds one class folder, 'only'; a net needs at least two classes"
@@ -341,12 +341,12 @@ def test_what_is_no_tree_of_classes_is_one_line(tmp_path: Path) -> None:
     deep = grow(tmp_path / "deep", flowers__rose=3, flowers__tulip=3)
     assert refused(deep).endswith(f"; did you mean {deep / 'flowers'}?")
     gap = grow(tmp_path / "gap", full=3, void=0)
-    assert refused(gap).startswith(f"{gap / 'void'} holds no picture (.jpg, ")
+    assert refused(gap).startswith(f"{gap / 'void'} holds no image (.jpg, ")
     lonely = grow(tmp_path / "lonely", many=3, single=1)
-    assert refused(lonely).startswith("class 'single' has one picture, and a split needs two: ")
+    assert refused(lonely).startswith("class 'single' has one image, and a split needs two: ")
 
 
 def test_imagenets_validation_heap_beside_its_train_part(tmp_path: Path) -> None:
     grow(tmp_path, train__n01440764=2, train__n01443537=2, val=0)
     (tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG").write_bytes(b"")
-    assert refused(tmp_path).startswith(f"{tmp_path / 'val'} holds ImageNet's validation pictures")
+    assert refused(tmp_path).startswith(f"{tmp_path / 'val'} holds ImageNet's validation images")

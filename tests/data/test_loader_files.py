@@ -19,9 +19,9 @@ from reslab.data.sampler import AUGMENTATION, make_generator
 SMALL = ScaleCrop(size=8, shorter_side=(9, 14))
 
 
-def png(picture: np.ndarray) -> bytes:
+def png(image: np.ndarray) -> bytes:
     out = io.BytesIO()
-    Image.fromarray(picture).save(out, "png")
+    Image.fromarray(image).save(out, "png")
     return out.getvalue()
 
 
@@ -50,7 +50,7 @@ class Opened:
 
     def __init__(self) -> None:
         self.all: list[EncodedLoader] = []
-        self.told: list[str] = []
+        self.reported: list[str] = []
 
     def __call__(
         self,
@@ -67,7 +67,7 @@ class Opened:
     ) -> EncodedLoader:
         made = EncodedLoader(
             train, prepare, augmentation=augmentation, colour=colour, size=size, seed=seed,
-            threads=threads, sampler=sampler, bad_limit=bad_limit, tell=self.told.append, last=last,
+            threads=threads, sampler=sampler, bad_limit=bad_limit, on_event=self.reported.append, last=last,
         )  # fmt: skip
         self.all.append(made)
         return made
@@ -79,11 +79,11 @@ def opened() -> Iterator[Opened]:
     yield made
     for batches in made.all:
         batches.close()
-    assert not [t for t in threading.enumerate() if t.name.startswith("reslab-pictures")]
+    assert not [t for t in threading.enumerate() if t.name.startswith("reslab-images")]
 
 
 def shown(batch: Batch) -> list[int]:
-    """Which pictures of `a_set` a batch shows."""
+    """Which images of `a_set` a batch shows."""
     assert (batch.images.amax((1, 2, 3)) == batch.images.amin((1, 2, 3))).all()
     return batch.images[:, 0, 0, 0].int().tolist()
 
@@ -92,12 +92,12 @@ def same(one: Batch, other: Batch) -> bool:
     return torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
 
 
-def test_an_epoch_shows_every_picture_once_with_its_label(opened: Opened) -> None:
+def test_an_epoch_shows_every_image_once_with_its_label(opened: Opened) -> None:
     batches = opened(a_set(20), size=6)
     seen = []
     for k in range(10):
         batch = batches(k)
-        assert batch.labels.tolist() == [picture % 4 for picture in shown(batch)]
+        assert batch.labels.tolist() == [image % 4 for image in shown(batch)]
         seen += shown(batch)
     for epoch in range(3):
         assert sorted(seen[20 * epoch : 20 * epoch + 20]) == list(range(20))
@@ -140,11 +140,11 @@ def test_a_batch_is_what_the_plain_way_makes(opened: Opened, shared: Path) -> No
             assert difference.mean() < 0.05
 
 
-def by_pillow(picture: np.ndarray, draws: list[float]) -> Tensor:
-    """The whole picture resized, then cropped, then mirrored."""
+def by_pillow(image: np.ndarray, draws: list[float]) -> Tensor:
+    """The whole image resized, then cropped, then mirrored."""
     side, left, top, mirror = draws
-    size = shorter_side(picture.shape[1], picture.shape[0], 256 + int(side * 225))
-    whole = Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR)
+    size = shorter_side(image.shape[1], image.shape[0], 256 + int(side * 225))
+    whole = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
     x, y = int(left * (size[0] - 223)), int(top * (size[1] - 223))
     crop = whole.crop((x, y, x + 224, y + 224))
     if mirror < 0.5:
@@ -152,7 +152,7 @@ def by_pillow(picture: np.ndarray, draws: list[float]) -> Tensor:
     return torch.from_numpy(np.array(crop)).permute(2, 0, 1).float()
 
 
-def test_colours_move_all_pixels_of_a_picture_alike(opened: Opened) -> None:
+def test_colours_move_all_pixels_of_an_image_alike(opened: Opened) -> None:
     train = noise_set()
     plain, moved = opened(train)(3), opened(train, colour=ALEXNET)(3)
     shift = moved.images - plain.images
@@ -164,7 +164,7 @@ def test_colours_move_all_pixels_of_a_picture_alike(opened: Opened) -> None:
     assert (rotated.abs() > 1e-4).any()
 
 
-def test_pictures_are_prepared_as_floats_that_lie_channels_last(opened: Opened) -> None:
+def test_images_are_prepared_as_floats_that_lie_channels_last(opened: Opened) -> None:
     given: list[Tensor] = []
 
     def prepare(images: Tensor) -> Tensor:
@@ -188,12 +188,12 @@ def test_a_sampler_shows_each_class_equally_often(opened: Opened) -> None:
 
 def test_a_bad_file_is_replaced_by_the_next_of_its_class_and_told_of_once(opened: Opened) -> None:
     batches = opened(a_set(20, bad=(5, 9, 19)))
-    seen = [picture for k in range(10) for picture in shown(batches(k))]
+    seen = [image for k in range(10) for image in shown(batches(k))]
     # 5 -> 9 -> 13, and 19 -> from the beginning of its class, 3
     twice = {13: 3, 3: 2}
     for picture in set(range(20)) - {5, 9, 19}:
         assert seen.count(picture) == 3 * twice.get(picture, 1)
-    named = sorted(line.split(":")[0] for line in opened.told)
+    named = sorted(line.split(":")[0] for line in opened.reported)
     assert named == ["skipped 19.png", "skipped 5.png", "skipped 9.png"]
 
 
@@ -201,7 +201,7 @@ def test_labels_stay_those_of_the_class(opened: Opened) -> None:
     batches = opened(a_set(20, bad=(0, 1, 2, 3)))
     for k in range(4):
         batch = batches(k)
-        assert batch.labels.tolist() == [picture % 4 for picture in shown(batch)]
+        assert batch.labels.tolist() == [image % 4 for image in shown(batch)]
 
 
 @pytest.mark.parametrize("threads", [1, 4])
@@ -222,7 +222,7 @@ def test_too_many_bad_files_are_an_error(opened: Opened) -> None:
         [too_few(k) for k in range(8)]
 
 
-def test_a_class_without_a_good_picture_is_an_error(opened: Opened) -> None:
+def test_a_class_without_a_good_image_is_an_error(opened: Opened) -> None:
     batches = opened(a_set(20, bad=(1, 5, 9, 13, 17)))
     with pytest.raises(ValueError, match=r"class 'b'.*1?\d\.png: .*`reslab check FOLDER`"):
         [batches(k) for k in range(8)]

@@ -21,7 +21,7 @@ def batches(
 
 @settings(max_examples=30, deadline=None)
 @given(count=st.integers(1, 40), size=st.integers(1, 50), epochs=st.integers(1, 4))
-def test_each_epoch_shows_every_picture_once(count: int, size: int, epochs: int) -> None:
+def test_each_epoch_shows_every_image_once(count: int, size: int, epochs: int) -> None:
     """Also where batches reach over the end of an epoch, or hold several epochs."""
     loader = batches(a_set(count), size)
     needed = -(-count * epochs // size)
@@ -48,7 +48,7 @@ def test_epochs_are_shuffled_anew() -> None:
     assert not torch.equal(loader.indices(0), loader.indices(1))
 
 
-def test_without_augmentation_a_batch_is_the_picture_minus_the_mean() -> None:
+def test_without_augmentation_a_batch_is_the_image_minus_the_mean() -> None:
     train = a_set(10)
     batch = batches(train, 10, pad=0, flip=False)(0)
     expected = train.images.float() - pixel_mean(train.images)
@@ -56,7 +56,7 @@ def test_without_augmentation_a_batch_is_the_picture_minus_the_mean() -> None:
 
 
 def test_the_mean_is_subtracted_before_padding_with_zeros() -> None:
-    """Constant pictures are their own mean: minus it, padded with zeros, all is zero."""
+    """Constant images are their own mean: minus it, padded with zeros, all is zero."""
     images = torch.full((4, 3, 8, 8), 200, dtype=torch.uint8)
     train = ImagesInMemory("train", images, torch.arange(4), ("a",))
     assert not batches(train, 4, pad=4)(0).images.any()

@@ -11,13 +11,13 @@ from reslab.data.decode import decode_image
 from reslab.data.resize import Box, centre_crop, crop_box, cut, resize_whole, shorter_side
 
 
-def by_pillow(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The whole picture resized: the plain way, which the fast one must equal."""
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
+def by_pillow(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The whole image resized: the plain way, which the fast one must equal."""
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 
 def noise(width: int, height: int) -> np.ndarray:
-    """The hardest picture to resize alike: every pixel another."""
+    """The hardest image to resize alike: every pixel another."""
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -42,12 +42,12 @@ def test_a_cut_equals_the_crop_of_the_resized_photograph(shared: Path, side: int
     assert len(paths) == 100
     worst, sums = 0, 0.0
     for path in paths:
-        picture = decode_image(path.read_bytes(), path.name)
-        height, width = picture.shape[:2]
+        image = decode_image(path.read_bytes(), path.name)
+        height, width = image.shape[:2]
         scaled = shorter_side(width, height, side)
         left, top = rng.randint(0, scaled[0] - 224), rng.randint(0, scaled[1] - 224)
-        ours = cut(picture, crop_box(width, height, scaled, left, top, 224), (224, 224))
-        plain = by_pillow(picture, scaled)[top : top + 224, left : left + 224]
+        ours = cut(image, crop_box(width, height, scaled, left, top, 224), (224, 224))
+        plain = by_pillow(image, scaled)[top : top + 224, left : left + 224]
         worst = max(worst, int(differences(ours, plain).max()))
         sums += float(differences(ours, plain).mean())
     assert worst <= 2
@@ -66,35 +66,35 @@ def test_a_cut_equals_the_crop_of_the_resized_whole(
     width: int, height: int, side: int, across: float, down: float
 ) -> None:
     """Of any shape, larger and smaller, at edges and corners."""
-    picture = noise(width, height)
+    image = noise(width, height)
     scaled = shorter_side(width, height, side)
     left, top = round(across * (scaled[0] - 8)), round(down * (scaled[1] - 8))
-    ours = cut(picture, crop_box(width, height, scaled, left, top, 8), (8, 8))
-    plain = by_pillow(picture, scaled)[top : top + 8, left : left + 8]
+    ours = cut(image, crop_box(width, height, scaled, left, top, 8), (8, 8))
+    plain = by_pillow(image, scaled)[top : top + 8, left : left + 8]
     assert differences(ours, plain).max() <= 2
 
 
 @pytest.mark.parametrize(("width", "height"), [(4000, 9), (9, 4000), (1, 1), (1, 300), (3, 2)])
 def test_extreme_shapes(width: int, height: int) -> None:
-    picture = noise(width, height)
+    image = noise(width, height)
     scaled = shorter_side(width, height, 16)
-    whole = by_pillow(picture, scaled)
-    assert np.array_equal(resize_whole(picture, 16), whole)
+    whole = by_pillow(image, scaled)
+    assert np.array_equal(resize_whole(image, 16), whole)
     for left, top in [(0, 0), (scaled[0] - 16, scaled[1] - 16)]:
-        ours = cut(picture, crop_box(width, height, scaled, left, top, 16), (16, 16))
+        ours = cut(image, crop_box(width, height, scaled, left, top, 16), (16, 16))
         assert differences(ours, whole[top : top + 16, left : left + 16]).max() <= 2
 
 
 def test_one_pixel_fills_everything() -> None:
-    picture = np.array([[[10, 20, 30]]], np.uint8)
-    assert (centre_crop(picture, 256, 224) == (10, 20, 30)).all()
+    image = np.array([[[10, 20, 30]]], np.uint8)
+    assert (centre_crop(image, 256, 224) == (10, 20, 30)).all()
 
 
 def test_a_long_strip_is_not_resized_whole() -> None:
     """480 times a million pixels would be gigabytes; the crop is not."""
-    picture = np.full((1, 20_000, 3), 7, np.uint8)
+    image = np.full((1, 20_000, 3), 7, np.uint8)
     scaled = shorter_side(20_000, 1, 480)
-    part = cut(picture, crop_box(20_000, 1, scaled, scaled[0] - 224, 0, 224), (224, 224))
+    part = cut(image, crop_box(20_000, 1, scaled, scaled[0] - 224, 0, 224), (224, 224))
     assert part.shape == (224, 224, 3)
     assert (part == 7).all()
 
@@ -102,29 +102,29 @@ def test_a_long_strip_is_not_resized_whole() -> None:
 def test_a_worked_case() -> None:
     """Halving with a triangle of two pixels' reach: weights 1 3 3 1, at the edge 3 3 1."""
     row = np.array([0, 80, 160, 240, 240, 240], np.uint8)
-    picture = np.repeat(np.repeat(row[None, :, None], 2, axis=0), 3, axis=2)
-    small = cut(picture, (0, 0, 6, 2), (3, 1))[0, :, 0].tolist()
+    image = np.repeat(np.repeat(row[None, :, None], 2, axis=0), 3, axis=2)
+    small = cut(image, (0, 0, 6, 2), (3, 1))[0, :, 0].tolist()
     #        (3*0 + 3*80 + 160) / 7    (80 + 480 + 720 + 240) / 8    240
     assert small == [57, 190, 240]
 
 
 def test_a_flip_is_the_mirror_image() -> None:
-    picture = noise(40, 30)
+    image = noise(40, 30)
     boxes: list[tuple[Box, tuple[int, int]]] = [
         ((3.5, 2.25, 33.5, 20.25), (11, 13)),  # resized
         ((4, 5, 14, 17), (10, 12)),  # only cut out
     ]
     for box, size in boxes:
-        plain, mirrored = cut(picture, box, size), cut(picture, box, size, flip=True)
+        plain, mirrored = cut(image, box, size), cut(image, box, size, flip=True)
         assert np.array_equal(mirrored, plain[:, ::-1])
 
 
 def test_a_box_of_the_same_size_is_cut_out_untouched() -> None:
-    picture = noise(20, 10)
-    assert np.array_equal(cut(picture, (3, 2, 13, 9), (10, 7)), picture[2:9, 3:13])
+    image = noise(20, 10)
+    assert np.array_equal(cut(image, (3, 2, 13, 9), (10, 7)), image[2:9, 3:13])
 
 
-def test_the_centre_is_that_of_the_resized_picture() -> None:
-    picture = noise(101, 60)
-    whole = by_pillow(picture, shorter_side(101, 60, 30))  # 50 wide: 15 to each side of 20
-    assert differences(centre_crop(picture, 30, 20), whole[5:25, 15:35]).max() <= 2
+def test_the_centre_is_that_of_the_resized_image() -> None:
+    image = noise(101, 60)
+    whole = by_pillow(image, shorter_side(101, 60, 30))  # 50 wide: 15 to each side of 20
+    assert differences(centre_crop(image, 30, 20), whole[5:25, 15:35]).max() <= 2

@@ -17,7 +17,7 @@ def test_a_part_of_a_sequence_is_the_same_wherever_it_is_begun(
 
 
 def test_each_class_comes_equally_often() -> None:
-    labels = torch.tensor([0] * 50 + [1] * 3 + [3] * 10)  # class 2 has no pictures
+    labels = torch.tensor([0] * 50 + [1] * 3 + [3] * 10)  # class 2 has no images
     chosen = ClassBalancedSampler(labels, seed=1)(0, 3 * 200)
     assert labels[chosen].bincount().tolist() == [200, 200, 0, 200]
     for round_ in labels[chosen].split(3):
@@ -25,7 +25,7 @@ def test_each_class_comes_equally_often() -> None:
     assert len({tuple(round_.tolist()) for round_ in labels[chosen].split(3)}) == 6
 
 
-def test_each_picture_of_a_class_comes_equally_often() -> None:
+def test_each_image_of_a_class_comes_equally_often() -> None:
     labels = torch.tensor([0] * 5 + [1] * 3)
     counts = ClassBalancedSampler(labels, seed=1)(0, 2 * 15).bincount()
     assert counts.tolist() == [3] * 5 + [5] * 3

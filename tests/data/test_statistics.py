@@ -10,15 +10,15 @@ from reslab.data.datasets import EncodedImages
 from reslab.data.statistics import measure_statistics, principal_components
 
 
-def a_set(pictures: list[np.ndarray]) -> EncodedImages:
+def a_set(images: list[np.ndarray]) -> EncodedImages:
     """Of PNGs, which lose nothing; an empty array is a file that does not decode."""
 
-    def png(picture: np.ndarray) -> bytes:
+    def png(image: np.ndarray) -> bytes:
         out = io.BytesIO()
-        Image.fromarray(picture).save(out, "png")
+        Image.fromarray(image).save(out, "png")
         return out.getvalue()
 
-    files = {f"{k}.png": png(x) if x.size else b"no" for k, x in enumerate(pictures)}
+    files = {f"{k}.png": png(x) if x.size else b"no" for k, x in enumerate(images)}
     labels = torch.zeros(len(files), dtype=torch.int64)
     return EncodedImages("train", list(files), labels, ("a",), ("a",), files.__getitem__)
 
@@ -28,20 +28,20 @@ def noise(count: int, height: int, width: int) -> list[np.ndarray]:
     return list(rng.integers(0, 256, (count, height, width, 3), dtype=np.uint8))
 
 
-def test_the_mean_picture_is_exact() -> None:
-    """At its own size a picture is not resized: the mean is that of its middle."""
-    pictures = noise(7, 8, 10)
-    found = measure_statistics(a_set(pictures), 6, 8, seed=0, threads=2)
-    expected = np.stack(pictures)[:, 1:7, 2:8].astype(np.float64).mean(0)
-    assert found.pictures == 7
+def test_the_mean_image_is_exact() -> None:
+    """At its own size an image is not resized: the mean is that of its middle."""
+    images = noise(7, 8, 10)
+    found = measure_statistics(a_set(images), 6, 8, seed=0, threads=2)
+    expected = np.stack(images)[:, 1:7, 2:8].astype(np.float64).mean(0)
+    assert found.images == 7
     assert found.pixel_mean.dtype == torch.float32
     assert torch.equal(found.pixel_mean, torch.from_numpy(expected).permute(2, 0, 1).float())
 
 
 def test_the_components_are_those_of_the_pixels() -> None:
-    pictures = [image // np.array([1, 2, 4], np.uint8) for image in noise(5, 8, 8)]
-    found = measure_statistics(a_set(pictures), 8, 8, seed=0, threads=1).components
-    covariance = np.cov(np.stack(pictures).reshape(-1, 3).T, bias=True)
+    images = [image // np.array([1, 2, 4], np.uint8) for image in noise(5, 8, 8)]
+    found = measure_statistics(a_set(images), 8, 8, seed=0, threads=1).components
+    covariance = np.cov(np.stack(images).reshape(-1, 3).T, bias=True)
     rebuilt = found.vectors @ torch.diag(found.values) @ found.vectors.T * 255
     assert torch.allclose(rebuilt, torch.from_numpy(covariance).float(), rtol=1e-4, atol=0.05)
     assert found.values[0] > found.values[1] > found.values[2] > 0
@@ -56,15 +56,15 @@ def test_a_known_covariance_has_known_components() -> None:
 
 
 def test_threads_change_nothing_and_the_sample_is_seeded() -> None:
-    pictures = a_set(noise(30, 12, 9))
-    one = measure_statistics(pictures, 6, 8, count=10, seed=3, threads=1)
+    images = a_set(noise(30, 12, 9))
+    one = measure_statistics(images, 6, 8, count=10, seed=3, threads=1)
     for threads in (2, 5):
-        other = measure_statistics(pictures, 6, 8, count=10, seed=3, threads=threads)
+        other = measure_statistics(images, 6, 8, count=10, seed=3, threads=threads)
         assert torch.equal(one.pixel_mean, other.pixel_mean)
         assert torch.equal(one.components.values, other.components.values)
         assert torch.equal(one.components.vectors, other.components.vectors)
-    assert one.pictures == 10
-    elsewhere = measure_statistics(pictures, 6, 8, count=10, seed=4, threads=1)
+    assert one.images == 10
+    elsewhere = measure_statistics(images, 6, 8, count=10, seed=4, threads=1)
     assert not torch.equal(one.pixel_mean, elsewhere.pixel_mean)
 
 

@@ -8,16 +8,16 @@ def rng(seed: int = 0) -> torch.Generator:
 
 
 def test_all_81_offsets_occur_about_equally_and_each_is_a_true_crop() -> None:
-    """A picture whose pixels are all different tells where its crop came from."""
-    picture = torch.arange(1.0, 1025).reshape(1, 1, 32, 32)
+    """An image whose pixels are all different tells where its crop came from."""
+    image = torch.arange(1.0, 1025).reshape(1, 1, 32, 32)
     padded = torch.zeros(40, 40)
-    padded[4:36, 4:36] = picture[0, 0]
+    padded[4:36, 4:36] = image[0, 0]
     count = 81 * 60
-    crops = pad_and_crop(picture.expand(count, 1, 32, 32), 4, rng())
+    crops = pad_and_crop(image.expand(count, 1, 32, 32), 4, rng())
     windows = {(y, x): padded[y : y + 32, x : x + 32] for y in range(9) for x in range(9)}
     seen = dict.fromkeys(windows, 0)
     for crop in crops[:, 0]:
-        # pixel (16, 16) of a crop at (y, x) is pixel (y + 12, x + 12) of the picture
+        # pixel (16, 16) of a crop at (y, x) is pixel (y + 12, x + 12) of the image
         y, x = divmod(int(crop[16, 16]) - 1, 32)
         offset = (y - 12, x - 12)
         assert torch.equal(crop, windows[offset])
@@ -27,24 +27,24 @@ def test_all_81_offsets_occur_about_equally_and_each_is_a_true_crop() -> None:
 
 
 def test_channels_move_together() -> None:
-    picture = torch.rand(5, 1, 16, 16, generator=rng()).expand(5, 3, 16, 16)
-    crops = pad_and_crop(picture, 2, rng(1))
+    image = torch.rand(5, 1, 16, 16, generator=rng()).expand(5, 3, 16, 16)
+    crops = pad_and_crop(image, 2, rng(1))
     assert torch.equal(crops[:, 0], crops[:, 1])
     assert torch.equal(crops[:, 0], crops[:, 2])
 
 
 def test_flip_mirrors_about_half_and_nothing_else() -> None:
-    pictures = torch.rand(2000, 1, 2, 3, generator=rng())
-    flipped = random_flip(pictures, rng(1))
-    same = (flipped == pictures).flatten(1).all(1)
-    mirrored = (flipped == pictures.flip(-1)).flatten(1).all(1)
+    images = torch.rand(2000, 1, 2, 3, generator=rng())
+    flipped = random_flip(images, rng(1))
+    same = (flipped == images).flatten(1).all(1)
+    mirrored = (flipped == images.flip(-1)).flatten(1).all(1)
     assert (same ^ mirrored).all()
     assert 900 < mirrored.sum() < 1100
 
 
 def test_draws_come_from_the_generator_alone() -> None:
-    pictures = torch.rand(8, 3, 8, 8, generator=rng())
+    images = torch.rand(8, 3, 8, 8, generator=rng())
     torch.manual_seed(1)
-    first = random_flip(pad_and_crop(pictures, 4, rng(7)), rng(8))
+    first = random_flip(pad_and_crop(images, 4, rng(7)), rng(8))
     torch.manual_seed(2)
-    assert torch.equal(first, random_flip(pad_and_crop(pictures, 4, rng(7)), rng(8)))
+    assert torch.equal(first, random_flip(pad_and_crop(images, 4, rng(7)), rng(8)))

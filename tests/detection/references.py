@@ -39,11 +39,11 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float) -> list[int]:
     return stay
 
 
-def roi_pool(features: Tensor, boxes: Tensor, pictures: Tensor, size: int, stride: int) -> Tensor:
+def roi_pool(features: Tensor, boxes: Tensor, images: Tensor, size: int, stride: int) -> Tensor:
     """Fast R-CNN's layer in Python, its corners exclusive, its bins in exact fractions."""
     height, width = features.shape[2:]
     found = torch.zeros(len(boxes), features.shape[1], size, size, dtype=features.dtype)
-    for region, (box, picture) in enumerate(zip(boxes.tolist(), pictures.tolist(), strict=True)):
+    for region, (box, image) in enumerate(zip(boxes.tolist(), images.tolist(), strict=True)):
         x0, y0 = (floor(corner / stride + 0.5) for corner in box[:2])
         x1, y1 = (floor((corner - 1) / stride + 0.5) for corner in box[2:])
         across, down = max(x1 - x0 + 1, 1), max(y1 - y0 + 1, 1)
@@ -52,7 +52,7 @@ def roi_pool(features: Tensor, boxes: Tensor, pictures: Tensor, size: int, strid
                 top, bottom = y0 + row * down // size, y0 + ceil((row + 1) * down / size)
                 left, right = x0 + column * across // size, x0 + ceil((column + 1) * across / size)
                 cells = [
-                    features[picture, :, y, x]
+                    features[image, :, y, x]
                     for y in range(max(top, 0), min(bottom, height))
                     for x in range(max(left, 0), min(right, width))
                 ]
@@ -61,29 +61,29 @@ def roi_pool(features: Tensor, boxes: Tensor, pictures: Tensor, size: int, strid
     return found
 
 
-def bilinear(picture: Tensor, y: float, x: float) -> Tensor:
+def bilinear(image: Tensor, y: float, x: float) -> Tensor:
     """[C, H, W] at a point in cells, whose middles are whole numbers, -> [C]"""
-    height, width = picture.shape[1:]
+    height, width = image.shape[1:]
     if not (-1 <= y <= height and -1 <= x <= width):
-        return torch.zeros(len(picture), dtype=picture.dtype)
+        return torch.zeros(len(image), dtype=image.dtype)
     y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
     top, left = min(int(y), height - 1), min(int(x), width - 1)
     bottom, right = min(top + 1, height - 1), min(left + 1, width - 1)
-    upper = picture[:, top, left] * (1 - x + left) + picture[:, top, right] * (x - left)
-    lower = picture[:, bottom, left] * (1 - x + left) + picture[:, bottom, right] * (x - left)
+    upper = image[:, top, left] * (1 - x + left) + image[:, top, right] * (x - left)
+    lower = image[:, bottom, left] * (1 - x + left) + image[:, bottom, right] * (x - left)
     return upper * (1 - y + top) + lower * (y - top)
 
 
 def roi_align(
-    features: Tensor, boxes: Tensor, pictures: Tensor, size: int, stride: int, points: int
+    features: Tensor, boxes: Tensor, images: Tensor, size: int, stride: int, points: int
 ) -> Tensor:
     found = torch.zeros(len(boxes), features.shape[1], size, size, dtype=features.dtype)
-    for region, (box, picture) in enumerate(zip(boxes.tolist(), pictures.tolist(), strict=True)):
+    for region, (box, image) in enumerate(zip(boxes.tolist(), images.tolist(), strict=True)):
         x0, y0, x1, y1 = (corner / stride - 0.5 for corner in box)
         for row in range(size * points):
             for column in range(size * points):
                 y = y0 + (row + 0.5) * (y1 - y0) / (size * points)
                 x = x0 + (column + 0.5) * (x1 - x0) / (size * points)
-                value = bilinear(features[picture], y, x) / points**2
+                value = bilinear(features[image], y, x) / points**2
                 found[region, :, row // points, column // points] += value
     return found

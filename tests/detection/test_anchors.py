@@ -45,8 +45,8 @@ def test_inside_is_up_to_the_border() -> None:
     assert inside_image(boxes, width=30, height=20).tolist() == [True, False, False, False]
 
 
-def test_how_many_are_inside_a_picture() -> None:
-    """Counted by the places that each shape may have along the sides; all those of a picture of
+def test_how_many_are_inside_a_image() -> None:
+    """Counted by the places that each shape may have along the sides; all those of an image of
     1000 x 600 are the 20,000 of Sec. 3.1.3."""
     anchors = Anchors()
     found = anchors.over(38, 63)

@@ -45,7 +45,7 @@ def font(size: int = 16) -> ImageFont.FreeTypeFont:
 
 
 def changed(drawn: Image.Image) -> np.ndarray:
-    """Where a grey picture is grey no more, bool [H, W]."""
+    """Where a grey image is grey no more, bool [H, W]."""
     return (np.asarray(drawn) != GREY).any(2)
 
 
@@ -55,7 +55,7 @@ def overlap(one: PixelBox, other: PixelBox) -> bool:
     )
 
 
-def test_nothing_found_is_the_picture_itself() -> None:
+def test_nothing_found_is_the_image_itself() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     before = pixels.copy()
     assert np.array_equal(np.asarray(draw_detections(pixels, found([], []), CLASSES)), before)
@@ -67,9 +67,7 @@ def test_nothing_found_is_the_picture_itself() -> None:
     ("height", "width", "factor"),
     [(128, 128, 4), (32, 40, 15), (480, 640, 1), (3000, 4000, 1), (1, 5000, 1), (10, 1000, 2)],
 )
-def test_small_pictures_are_enlarged_by_a_whole_factor(
-    height: int, width: int, factor: int
-) -> None:
+def test_small_images_are_enlarged_by_a_whole_factor(height: int, width: int, factor: int) -> None:
     drawn = draw_detections(grey(height, width), found([], []), CLASSES)
     assert drawn.size == (factor * width, factor * height)
     assert (np.asarray(drawn) == GREY).all()
@@ -93,7 +91,7 @@ def test_lines_lie_on_the_edges_of_the_box_and_nowhere_else() -> None:
     assert not above[:, :124].any()
 
 
-def test_lines_and_letters_grow_with_the_picture() -> None:
+def test_lines_and_letters_grow_with_the_image() -> None:
     small, large = (
         changed(
             draw_detections(
@@ -166,7 +164,7 @@ corner = st.integers(0, 90)
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(corner, corner, corner, corner), max_size=12))
-def test_plates_stay_in_the_picture(corners: list[tuple[int, int, int, int]]) -> None:
+def test_plates_stay_in_the_image(corners: list[tuple[int, int, int, int]]) -> None:
     boxes = [(x, y, x + wide + 1, y + high + 1) for x, y, wide, high in corners]
     for x0, y0, x1, y1 in placed(boxes, [(30, 10)] * len(boxes), (181, 181)):
         assert 0 <= x0 < x1 <= 181
@@ -174,7 +172,7 @@ def test_plates_stay_in_the_picture(corners: list[tuple[int, int, int, int]]) ->
         assert (x1 - x0, y1 - y0) == (30, 10)
 
 
-def test_labels_fit_into_the_picture() -> None:
+def test_labels_fit_into_the_image() -> None:
     assert label_of("cat", 0.973, font(), 400) == "cat  97 %"
     assert label_of("c\nat\x1b", 0.5, font(), 400) == "c?at?  50 %"
     assert label_of("", 1.0, font(), 400) == "  100 %"
@@ -204,6 +202,6 @@ def test_any_name_can_be_drawn(name: str) -> None:
         (50, 50, [50, 50, 50, 50]),
     ],
 )
-def test_boxes_and_pictures_of_any_shape(height: int, width: int, box: list[float]) -> None:
+def test_boxes_and_images_of_any_shape(height: int, width: int, box: list[float]) -> None:
     drawn = draw_detections(grey(height, width), found([box], [0]), CLASSES)
     assert changed(drawn).any()

@@ -17,11 +17,11 @@ FAST = prepare_for_inference(IT)
 SEARCH = IT.search.with_changes({"threshold": 0.0})  # so every class is found
 
 
-def found_in(pictures, labels: list[int]) -> list[Detections]:
+def found_in(images, labels: list[int]) -> list[Detections]:
     """What the detector finds by itself, its classes called as the set does."""
     rows = []
-    for index in range(len(pictures)):
-        seen = detect_objects(FAST, pictures.picture(index), SEARCH)
+    for index in range(len(images)):
+        seen = detect_objects(FAST, images.image(index), SEARCH)
         own = torch.tensor(labels)[seen.labels]
         rows.append(Detections(seen.boxes[own >= 0], seen.scores[own >= 0], own[own >= 0]))
     return rows
@@ -36,7 +36,7 @@ def same(one: list[Detections], other: list[Detections]) -> bool:
     )
 
 
-def test_each_picture_is_searched_in_the_order_of_the_set() -> None:
+def test_each_image_is_searched_in_the_order_of_the_set() -> None:
     heard: list[str | None] = []
     seen, found = detect_set([IT], SCENES.test, SEARCH, heard.append)
     assert seen is SCENES.test
@@ -83,10 +83,10 @@ def test_an_unknown_class_is_a_line_with_the_nearest() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_bad_pictures_are_told_of_and_left_out(tmp_path: Path) -> None:
+def test_bad_images_are_told_of_and_left_out(tmp_path: Path) -> None:
     folder = scenes_folder(tmp_path / "scenes")
     whole = open_all_detection(folder)
-    (folder / "val" / "000001.png").write_bytes(b"no picture")
+    (folder / "val" / "000001.png").write_bytes(b"no image")
     heard: list[str | None] = []
     seen, found = detect_set([IT], whole, SEARCH, heard.append)
     assert list(seen.files) == ["000000.png", "000002.png"]
@@ -100,16 +100,16 @@ def test_bad_pictures_are_told_of_and_left_out(tmp_path: Path) -> None:
     assert heard[1].endswith("; left out")
 
 
-def test_a_set_of_bad_pictures_alone_is_refused(tmp_path: Path) -> None:
+def test_a_set_of_bad_images_alone_is_refused(tmp_path: Path) -> None:
     folder = scenes_folder(tmp_path / "scenes")
     whole = open_all_detection(folder)
     for file in whole.files:
         (folder / "val" / file).unlink()
-    with pytest.raises(ValueError, match="no picture of validation can be decoded"):
+    with pytest.raises(ValueError, match="no image of validation can be decoded"):
         detect_set([IT], whole, SEARCH)
 
 
-def test_the_network_is_looked_at_with_no_memory_of_pictures_before() -> None:
+def test_the_network_is_looked_at_with_no_memory_of_images_before() -> None:
     one = detect_set([IT], SCENES.test, SEARCH)[1]
     turned = SCENES.test.take("turned", torch.tensor([2, 1, 0]))
     assert same(one, detect_set([IT], turned, SEARCH)[1][::-1])

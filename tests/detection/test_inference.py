@@ -26,7 +26,7 @@ from reslab.detection.recipe import InferenceConfig
 CLASSES = 2
 
 
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+def image(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -64,14 +64,14 @@ def hand_made(search: InferenceConfig, logits: tuple[float, ...], moves: Tensor)
     return replace(it, classes=("cat", "dog"), ids=("1", "2"))
 
 
-def test_a_hand_made_head_finds_known_boxes_in_pixels_of_the_picture_as_it_came() -> None:
-    """A picture of 41 x 30, shown as 27 x 20: the first anchor inside lies at 0 0 7 7 there."""
+def test_a_hand_made_head_finds_known_boxes_in_pixels_of_the_image_as_it_came() -> None:
+    """An image of 41 x 30, shown as 27 x 20: the first anchor inside lies at 0 0 7 7 there."""
     search = InferenceConfig(
         shorter=20, longest=40, smallest=0, before=1, proposals=1, threshold=0.1, overlap=0.5
     )
     moves = torch.tensor([[0.5, 0.0, 0.0, 0.0], [0.0, 0.25, np.log(2), 0.0]])
     it = hand_made(search, (0.0, 1.0, 2.0), moves)
-    found = detect_objects(it, picture(30, 41), search)
+    found = detect_objects(it, image(30, 41), search)
     across, down = 41 / 27, 30 / 20
     # cell (0, 0) has its middle at 1 1: the anchor, -3 -3 5 5, is clipped to 0 0 5 5
     width, height = 5 * across, 5 * down
@@ -85,15 +85,13 @@ def test_a_hand_made_head_finds_known_boxes_in_pixels_of_the_picture_as_it_came(
 
 @pytest.mark.parametrize("height", [29, 30, 31, 57])
 @pytest.mark.parametrize("width", [29, 43, 58, 64])
-def test_a_region_of_the_whole_picture_covers_all_of_it_at_any_size(
-    height: int, width: int
-) -> None:
-    """Deltas that grow without end, clipped to the picture: its own borders, to the last bit."""
+def test_a_region_of_the_whole_image_covers_all_of_it_at_any_size(height: int, width: int) -> None:
+    """Deltas that grow without end, clipped to the image: its own borders, to the last bit."""
     search = InferenceConfig(
         shorter=20, longest=35, smallest=0, before=1, proposals=1, threshold=0.3
     )
     it = hand_made(search, (0.0, 9.0, 0.0), torch.tensor([[0.0, 0, 9, 9], [0.0] * 4]))
-    found = detect_objects(it, picture(height, width), search)
+    found = detect_objects(it, image(height, width), search)
     assert found.boxes.tolist() == [[0, 0, width, height]]
 
 
@@ -201,9 +199,9 @@ def test_refinement_judges_moved_boxes_once_more_and_adds_them() -> None:
         shorter=40, longest=40, smallest=4, before=1, proposals=1, threshold=0.5, overlap=0.9
     )
     it = hand_made(search, (0.0, 9.0, 0.0), torch.tensor([[1.0, 0, 0, 0], [0.0] * 4]))
-    once = detect_objects(it, picture(40, 40), search)
+    once = detect_objects(it, image(40, 40), search)
     torch.testing.assert_close(once.boxes, torch.tensor([[5.0, 0, 10, 5]]))
-    again = detect_objects(it, picture(40, 40), search.with_changes({"refine": True}))
+    again = detect_objects(it, image(40, 40), search.with_changes({"refine": True}))
     torch.testing.assert_close(
         again.boxes, torch.tensor([[5.0, 0, 10, 5], [10, 0, 15, 5]]), rtol=1e-4, atol=1e-4
     )
@@ -225,7 +223,7 @@ def test_voting_is_the_mean_by_score_of_those_that_say_the_same() -> None:
 
 
 def test_the_two_scales_at_which_a_region_is_closest_to_224_pixels() -> None:
-    """The paper's scales, for a picture whose shorter side is 500 pixels."""
+    """The paper's scales, for an image whose shorter side is 500 pixels."""
     ratios = torch.tensor([200.0, 400, 600, 800, 1000]) / 500
     sides = [20.0, 120, 130, 180, 200, 300, 400, 490]
 
@@ -245,7 +243,7 @@ def test_the_two_scales_at_which_a_region_is_closest_to_224_pixels() -> None:
 def test_features_of_two_scales_are_merged_by_their_maximum() -> None:
     search = InferenceConfig(shorter=48, longest=96, smallest=4, proposals=8, scales=(24, 48, 96))
     it = detector(search=search)
-    sight = ImageFeatures(it, picture(50, 60), search)
+    sight = ImageFeatures(it, image(50, 60), search)
     boxes = torch.tensor([[1.0, 2, 9, 12], [0, 0, 60, 50], [20, 5, 50, 49], [10, 10, 12, 13]])
     side = it.net.config.pooled * it.net.config.stride
     assert side == 16
@@ -266,7 +264,7 @@ def test_features_of_two_scales_are_merged_by_their_maximum() -> None:
 
 def test_maps_that_are_equal_at_both_scales_are_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     search = InferenceConfig(shorter=48, longest=96, smallest=4, proposals=30)
-    it, pixels = detector(search=search), picture(50, 70)
+    it, pixels = detector(search=search), image(50, 70)
     single = detect_objects(it, pixels, search)
     own = ImageFeatures._map
 
@@ -288,7 +286,7 @@ def test_several_scales_see_other_things() -> None:
 
 
 def test_an_ensemble_of_twice_the_same_is_the_one() -> None:
-    it, pixels = detector(), picture(47, 71)
+    it, pixels = detector(), image(47, 71)
     for changes in ({}, {"refine": True}, {"scales": (32, 64)}):
         search = it.search.with_changes(changes)
         one = detect_objects(it, pixels, search)
@@ -299,7 +297,7 @@ def test_an_ensemble_of_twice_the_same_is_the_one() -> None:
 def test_an_ensemble_averages_what_both_say_of_the_proposals_of_both() -> None:
     one, other = detector(seed=3, sure=20), detector(seed=4, sure=20)
     search = one.search.with_changes({"threshold": 0.0, "overlap": 1.0, "most": 10_000})
-    pixels = picture(47, 71)
+    pixels = image(47, 71)
     sights = [ImageFeatures(it, pixels, search) for it in (one, other)]
     boxes = torch.cat([sight.proposals() for sight in sights])
     (p, q), (a, b) = zip(*(sight.classify_regions(boxes) for sight in sights), strict=True)
@@ -317,11 +315,11 @@ SHAPES = [(1, 1), (1, 90), (90, 1), (2, 2), (3, 200), (17, 16)]
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("trunk", ["cifar", "imagenet"])
-def test_pictures_of_any_size_are_searched(shape: tuple[int, int], trunk: str) -> None:
+def test_images_of_any_size_are_searched(shape: tuple[int, int], trunk: str) -> None:
     it = detector(trunk=LARGE, sizes=(32, 64)) if trunk == "imagenet" else detector()
     for changes in ({"smallest": 0}, {"smallest": 0, "refine": True, "scales": (16, 48)}):
         search = it.search.with_changes(changes)
-        found = detect_objects(it, picture(*shape), search)
+        found = detect_objects(it, image(*shape), search)
         height, width = shape
         assert found.boxes.shape == (len(found), 4)
         assert found.boxes.isfinite().all()
@@ -333,7 +331,7 @@ def test_where_no_proposal_is_left_nothing_is_found() -> None:
     it = detector()
     for changes in ({}, {"refine": True}, {"scales": (32, 64)}):
         search = it.search.with_changes({"smallest": 1000, **changes})
-        found = detect_objects(it, picture(40, 40), search)
+        found = detect_objects(it, image(40, 40), search)
         assert (found.boxes.shape, found.scores.shape, found.labels.dtype) == (
             (0, 4), (0,), torch.int64,
         )  # fmt: skip
@@ -342,7 +340,7 @@ def test_where_no_proposal_is_left_nothing_is_found() -> None:
 @pytest.mark.parametrize("context", [False, True])
 def test_no_region_no_judgement(context: bool) -> None:
     it = detector(context=context)
-    sight = ImageFeatures(it, picture(40, 40), it.search)
+    sight = ImageFeatures(it, image(40, 40), it.search)
     probabilities, places = sight.classify_regions(torch.zeros(0, 4))
     assert (probabilities.shape, places.shape) == ((0, 11), (0, 10, 4))
 
@@ -356,16 +354,16 @@ def test_weights_that_are_no_numbers_are_an_error(where: str, value: float) -> N
     weight = it.net.get_parameter(f"{where}.weight")
     weight[(0,) * weight.dim()] = value
     with pytest.raises(RuntimeError, match="its weights are of no use"):
-        detect_objects(it, picture(40, 50), it.search)
+        detect_objects(it, image(40, 50), it.search)
 
 
-def test_nothing_of_a_picture_is_kept_when_it_is_done() -> None:
-    """Maps of large pictures must not wait for the garbage collector."""
+def test_nothing_of_an_image_is_kept_when_it_is_done() -> None:
+    """Maps of large images must not wait for the garbage collector."""
     it = detector()
     gc.collect()
     gc.disable()
     try:
-        detect_objects(it, picture(40, 50), it.search)
+        detect_objects(it, image(40, 50), it.search)
         left = [one for one in gc.get_objects() if type(one) in (ImageFeatures, FeatureMap)]
     finally:
         gc.enable()

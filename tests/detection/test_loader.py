@@ -22,7 +22,7 @@ def scenes() -> DetectionSplits:
 
 @pytest.fixture
 def coco(scenes: DetectionSplits, tmp_path: Path) -> Path:
-    """The scenes as a folder, whose pictures a test may spoil."""
+    """The scenes as a folder, whose images a test may spoil."""
     write_scenes(tmp_path, scenes, lambda _: None)
     return tmp_path
 
@@ -36,7 +36,7 @@ class Opened:
 
     def __init__(self) -> None:
         self.all: list[DetectionLoader] = []
-        self.told: list[str] = []
+        self.reported: list[str] = []
 
     def __call__(
         self,
@@ -53,7 +53,7 @@ class Opened:
     ) -> DetectionLoader:
         made = DetectionLoader(
             train, prepare, shorter=shorter, longest=longest, flip=flip, size=size, seed=seed,
-            threads=threads, bad_limit=bad_limit, tell=self.told.append, last=last,
+            threads=threads, bad_limit=bad_limit, on_event=self.reported.append, last=last,
         )  # fmt: skip
         self.all.append(made)
         return made
@@ -65,7 +65,7 @@ def opened() -> Iterator[Opened]:
     yield made
     for batches in made.all:
         batches.close()
-    assert not [t for t in threading.enumerate() if t.name.startswith("reslab-pictures")]
+    assert not [t for t in threading.enumerate() if t.name.startswith("reslab-images")]
 
 
 Whose = Callable[[Example], tuple[int, bool]]
@@ -76,9 +76,9 @@ def whose(scenes: DetectionSplits) -> Whose:
     """Which scene an example of full size shows, and whether it is mirrored."""
     known = {}
     for index in range(len(scenes.train)):
-        picture = scenes.train.image(index)
-        known[picture.tobytes()] = index, False
-        known[picture[:, ::-1].tobytes()] = index, True
+        image = scenes.train.image(index)
+        known[image.tobytes()] = index, False
+        known[image[:, ::-1].tobytes()] = index, True
 
     def find(example: Example) -> tuple[int, bool]:
         return known[example.image[0].permute(1, 2, 0).byte().numpy().tobytes()]
@@ -99,7 +99,7 @@ def same(one: Sequence[Example], other: Sequence[Example]) -> bool:
 
 
 def with_truths(train: DetectionSet, *truths: GroundTruth) -> DetectionSet:
-    """The first pictures of a set with other objects."""
+    """The first images of a set with other objects."""
     return replace(train.take("train", torch.arange(len(truths))), truths=truths)
 
 
@@ -147,7 +147,7 @@ def test_flips_are_half_and_take_the_boxes_along(
         assert torch.equal(example.boxes, torch.stack([x0, y0, x1, y1], 1))
 
 
-def test_boxes_are_scaled_as_their_pictures(opened: Opened, shared: Path) -> None:
+def test_boxes_are_scaled_as_their_images(opened: Opened, shared: Path) -> None:
     """Photographs, of which both sides are rounded."""
     train = open_detection(shared / "detection" / "coco128").train.take("few", torch.arange(6))
     batches = opened(train, shorter=[61], longest=90, size=6)
@@ -192,7 +192,7 @@ def test_batches_are_the_same_whoever_prepares_them(
     assert not same(opened(scenes.train, (40, 64), flip=True, seed=2)(0), reference[0])
 
 
-def test_pictures_are_prepared_as_they_lie_channels_last(
+def test_images_are_prepared_as_they_lie_channels_last(
     opened: Opened, scenes: DetectionSplits, whose: Whose
 ) -> None:
     prepare = minus_mean(torch.full((3, 1, 1), 100.0))
@@ -221,7 +221,7 @@ def test_boxes_are_clipped_and_what_is_too_small_is_dropped(
         scenes.train,
         truth(
             [-1, 0, 20, 129],
-            [127, 0, 129, 50],  # one pixel of it is in the picture
+            [127, 0, 129, 50],  # one pixel of it is in the image
             [10, 10, 12, 11.9],
             [10, 10, 12, 12],
             [127.5, 5, 140, 50],
@@ -239,7 +239,7 @@ def test_boxes_are_clipped_and_what_is_too_small_is_dropped(
     assert tiny.labels.tolist() == [0]
 
 
-def test_pictures_without_an_object_to_find_are_left_out(
+def test_images_without_an_object_to_find_are_left_out(
     opened: Opened, scenes: DetectionSplits, whose: Whose
 ) -> None:
     box = [10, 10, 40, 50]
@@ -249,16 +249,16 @@ def test_pictures_without_an_object_to_find_are_left_out(
     for k in range(4):
         found = {(whose(example)[0], len(example.boxes)) for example in batches(k)}
         assert found == {(3, 1), (7, 2)}
-    with pytest.raises(ValueError, match="none of the 3 pictures of train has an object to find"):
+    with pytest.raises(ValueError, match="none of the 3 images of train has an object to find"):
         opened(with_truths(scenes.train, *none))
 
 
-def test_bad_pictures_are_replaced_by_the_next_one_and_told_of_once(
+def test_bad_images_are_replaced_by_the_next_one_and_told_of_once(
     opened: Opened, scenes: DetectionSplits, coco: Path, whose: Whose
 ) -> None:
     train = open_detection(coco).train
     (coco / "train" / "000002.png").unlink()
-    (coco / "train" / "000003.png").write_bytes(b"no picture")
+    (coco / "train" / "000003.png").write_bytes(b"no image")
     (coco / "train" / "000007.png").write_bytes((coco / "train" / "000000.png").read_bytes()[:900])
     sizes = [(128, 128)] * 8
     sizes[5] = (128, 100)
@@ -275,13 +275,13 @@ def test_bad_pictures_are_replaced_by_the_next_one_and_told_of_once(
     assert {index: seen.count(index) for index in set(seen)} == {
         index: 6 * count for index, count in times.items()
     }
-    told = sorted(opened.told)
-    assert len(told) == 4
-    assert told[0] == "skipped 000002.png: cannot be read (no such file or directory)"
-    assert told[1].startswith("skipped 000003.png: not a picture")
-    assert told[2] == "skipped 000005.png: 128 x 128 pixels, 128 x 100 by its annotations"
-    assert told[3].startswith("skipped 000007.png: ")
-    assert all("\n" not in line for line in told)
+    reported = sorted(opened.reported)
+    assert len(reported) == 4
+    assert reported[0] == "skipped 000002.png: cannot be read (no such file or directory)"
+    assert reported[1].startswith("skipped 000003.png: not an image")
+    assert reported[2] == "skipped 000005.png: 128 x 128 pixels, 128 x 100 by its annotations"
+    assert reported[3].startswith("skipped 000007.png: ")
+    assert all("\n" not in line for line in reported)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -304,17 +304,17 @@ def test_a_reader_of_ones_own_may_raise_what_open_raises(
     (coco / "train" / "000004.png").unlink()
     batches = opened(train, size=8)
     assert 4 not in {whose(example)[0] for example in batches(0)}
-    (line,) = opened.told
+    (line,) = opened.reported
     assert line.startswith("skipped ")
     assert "000004.png" in line
 
 
-def test_too_many_bad_pictures_are_an_error(opened: Opened, coco: Path) -> None:
+def test_too_many_bad_images_are_an_error(opened: Opened, coco: Path) -> None:
     train = open_detection(coco).train
     (coco / "train" / "000001.png").unlink()
     (one := opened(train, size=8, bad_limit=0.01))(0)  # one is let pass, however few there are
     one(1)
-    assert len(opened.told) == 1
+    assert len(opened.reported) == 1
     with pytest.raises(ValueError, match=r"1 of 8 .* bad_limit is 0 .*000001\.png: .*check FOLDER"):
         opened(train, size=8, bad_limit=0)(0)
     (coco / "train" / "000004.png").unlink()
@@ -323,7 +323,7 @@ def test_too_many_bad_pictures_are_an_error(opened: Opened, coco: Path) -> None:
         opened(train, size=8, bad_limit=0.2)(0)
 
 
-def test_a_search_for_a_good_picture_ends_with_the_limit(
+def test_a_search_for_a_good_image_ends_with_the_limit(
     opened: Opened, scenes: DetectionSplits
 ) -> None:
     """Where all are bad, not all are decoded before somebody hears of it."""
@@ -337,11 +337,11 @@ def test_a_search_for_a_good_picture_ends_with_the_limit(
     with pytest.raises(ValueError, match=r"3 of 8 .*bad_limit is 0\.25 .*, for one: .*check"):
         opened(train, size=1, bad_limit=0.25, threads=1, last=1)(0)
     assert len(read) == 3
-    with pytest.raises(ValueError, match="8 of 8 pictures cannot be used"):
+    with pytest.raises(ValueError, match="8 of 8 images cannot be used"):
         opened(train, size=1)(0)
 
 
-def test_only_pictures_to_train_on_count_for_the_limit(
+def test_only_images_to_train_on_count_for_the_limit(
     opened: Opened, scenes: DetectionSplits, coco: Path, whose: Whose
 ) -> None:
     """And a stand-in is never one without objects."""

@@ -17,7 +17,7 @@ from reslab.detection.recipe import InferenceConfig
 from reslab.models.batchnorm import norms_of
 from reslab.models.model_file import sha256_of
 
-PICTURE = torch.randint(0, 256, (40, 56, 3), generator=torch.Generator().manual_seed(0)).byte()
+IMAGE = torch.randint(0, 256, (40, 56, 3), generator=torch.Generator().manual_seed(0)).byte()
 
 
 def written(folder: Path, it: Detector) -> Path:
@@ -55,7 +55,7 @@ def test_a_file_is_the_detector(tmp_path: Path, config: dict[str, object]) -> No
     assert torch.equal(found.preprocessing.mean, made.preprocessing.mean)
     assert torch.equal(found.preprocessing.std, made.preprocessing.std)
     assert not found.net.training
-    one, other = (detect_objects(it, PICTURE.numpy(), search) for it in (made, found))
+    one, other = (detect_objects(it, IMAGE.numpy(), search) for it in (made, found))
     assert torch.equal(one.boxes, other.boxes)
     assert torch.equal(one.scores, other.scores)
 
@@ -65,17 +65,17 @@ def test_in_use_batch_norm_is_inside_the_convolutions() -> None:
     fast = prepare_for_inference(it)
     assert norms_of(it.net)
     assert not norms_of(fast.net)
-    one, other = (detect_objects(made, PICTURE.numpy(), it.search) for made in (it, fast))
+    one, other = (detect_objects(made, IMAGE.numpy(), it.search) for made in (it, fast))
     assert len(one)
     torch.testing.assert_close(one.boxes, other.boxes, rtol=1e-4, atol=1e-2)
     torch.testing.assert_close(one.scores, other.scores, rtol=1e-3, atol=1e-4)
 
 
-def test_a_picture_is_prepared_as_in_training() -> None:
+def test_an_image_is_prepared_as_in_training() -> None:
     it = detector()
-    shown = it.prepared(PICTURE.numpy())
+    shown = it.prepared(IMAGE.numpy())
     assert shown.shape == (1, 3, 40, 56)
-    expected = (PICTURE.permute(2, 0, 1).float() - 110) / 55
+    expected = (IMAGE.permute(2, 0, 1).float() - 110) / 55
     torch.testing.assert_close(shown[0], expected)
 
 
@@ -107,4 +107,4 @@ def test_a_file_whose_weights_are_others_is_refused(tmp_path: Path) -> None:
 def test_a_detector_moves_with_all_it_needs() -> None:
     moved = detector().to(torch.device("cpu"))
     assert moved.preprocessing.std.device.type == "cpu"
-    assert moved.prepared(PICTURE.numpy()).device.type == "cpu"
+    assert moved.prepared(IMAGE.numpy()).device.type == "cpu"

@@ -22,17 +22,17 @@ def config(trunk: ResNetConfig = SMALL, **changes: object) -> DetectorConfig:
     return DetectorConfig.model_validate(few | changes)
 
 
-def picture(height: int, width: int, seed: int = 0) -> Tensor:
+def random_image(height: int, width: int, seed: int = 0) -> Tensor:
     return torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
 @pytest.mark.parametrize("context", [False, True])
-def test_shapes_from_picture_to_deltas(trunk: ResNetConfig, context: bool) -> None:
+def test_shapes_from_image_to_deltas(trunk: ResNetConfig, context: bool) -> None:
     net = network(config(trunk, context=context))
     expansion, stride = (1, 2) if trunk is SMALL else (4, 16)
     assert net.config.stride == stride
-    features = net.features(picture(64, 96))
+    features = net.features(random_image(64, 96))
     assert features.shape == (1, 8 * expansion, 64 // stride, 96 // stride)
     boxes = torch.tensor([[0.0, 0, 20, 30], [5, 5, 64, 60]])
     seen = net.with_whole(boxes, 96, 64)
@@ -61,11 +61,11 @@ def test_the_paper_trunks_end_with_conv4_at_a_stride_of_16(name: str) -> None:
 
 @pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
 @pytest.mark.parametrize("sides", [(64, 96), (61, 77), (67, 110), (33, 47)])
-def test_a_map_covers_the_picture_in_cells_of_the_stride(
+def test_a_map_covers_the_image_in_cells_of_the_stride(
     trunk: ResNetConfig, sides: tuple[int, int]
 ) -> None:
     net = network(config(trunk))
-    found = net.features(picture(*sides)).shape[2:]
+    found = net.features(random_image(*sides)).shape[2:]
     for cells, side in zip(found, sides, strict=True):
         # the authors' pooling loses a cell of four pixels where its last window lies outside
         fewest = -(-(side - 3) // net.config.stride)
@@ -74,10 +74,10 @@ def test_a_map_covers_the_picture_in_cells_of_the_stride(
 
 
 @pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
-def test_moving_the_picture_by_the_stride_moves_its_map_by_a_cell(trunk: ResNetConfig) -> None:
+def test_moving_the_image_by_the_stride_moves_its_map_by_a_cell(trunk: ResNetConfig) -> None:
     net = network(config(trunk))
     stride = net.config.stride
-    wide = picture(20 * stride, 21 * stride)
+    wide = random_image(20 * stride, 21 * stride)
     here = net.features(wide[..., :-stride])
     there = net.features(wide[..., stride:])
     middle = slice(8, 12)  # none of its fields of view reaches a border
@@ -90,7 +90,7 @@ def test_what_a_cell_sees_lies_around_its_place(trunk: ResNetConfig) -> None:
     """The gradient of a cell is centred on its pixels, to less than half of a cell."""
     net = network(config(trunk)).double()
     stride = net.config.stride
-    image = picture(20 * stride, 20 * stride).double().requires_grad_()
+    image = random_image(20 * stride, 20 * stride).double().requires_grad_()
     net.features(image)[0, :, 10, 7].sum().backward()
     assert image.grad is not None
     seen = image.grad.abs().sum((0, 1)) > 0
@@ -110,7 +110,7 @@ def test_the_residual_part_is_the_classifiers(trunk: ResNetConfig) -> None:
     own = {name for name in mine.state_dict() if name.startswith(("stem.", "stages."))}
     assert own == residual.keys()
     mine.load_state_dict(mine.state_dict() | residual)
-    image = picture(125, 140)
+    image = random_image(125, 140)
     with torch.no_grad():
         shared = net.stages[:-1](net.stem(image))
         assert torch.equal(mine.features(image), shared)
@@ -133,7 +133,7 @@ def test_group_norm_replaces_every_batch_norm(trunk: ResNetConfig) -> None:
         assert norm.num_channels // norm.num_groups >= 2
         assert torch.equal(norm.weight, torch.ones(norm.num_channels))
     # its output does not depend on the scale of what it is given
-    image = picture(40, 40)
+    image = random_image(40, 40)
     same = [net.stem[0](times * image) for times in (1, 7)]
     torch.testing.assert_close(*same, rtol=1e-3, atol=1e-3)
 
@@ -149,7 +149,7 @@ def test_groups_share_any_number_of_channels_equally(width: int) -> None:
         assert norm.num_groups == 32
 
 
-def test_context_is_the_whole_picture_beside_each_region() -> None:
+def test_context_is_the_whole_image_beside_each_region() -> None:
     net = network(config(context=True))
     regions, whole = torch.randn(3, 8), torch.randn(1, 8)
     scores, deltas = net.classify_regions(regions, whole)
@@ -192,11 +192,9 @@ def test_new_layers_are_drawn_as_in_fast_rcnn() -> None:
 
 @pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
 @pytest.mark.parametrize("sides", [(1, 1), (1, 40), (40, 1), (2, 3), (3, 2)])
-def test_a_picture_that_is_but_a_line_has_a_map(
-    trunk: ResNetConfig, sides: tuple[int, int]
-) -> None:
+def test_an_image_that_is_but_a_line_has_a_map(trunk: ResNetConfig, sides: tuple[int, int]) -> None:
     net = network(config(trunk))
-    image = picture(*sides)
+    image = random_image(*sides)
     found = net.features(image)
     assert min(found.shape[2:]) >= 1
     padded = torch.zeros(1, 3, max(sides[0], 3), max(sides[1], 3))

@@ -31,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def picture(seed: int, height: int = 60, width: int = 80) -> np.ndarray:
+def image(seed: int, height: int = 60, width: int = 80) -> np.ndarray:
     """Coloured patches."""
     patches = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
     return np.array(Image.fromarray(patches).resize((width, height), Image.Resampling.NEAREST))
@@ -44,8 +44,8 @@ def test_found_in_words() -> None:
 
 def test_objects_are_what_the_search_finds_best_first(model: Path) -> None:
     finder = load_detector_predictor(model)
-    objects = finder.detect(picture(0))
-    raw = detect_objects(finder.detector, picture(0), finder.detector.search)
+    objects = finder.detect(image(0))
+    raw = detect_objects(finder.detector, image(0), finder.detector.search)
     sure = raw.take(raw.scores >= SHOWN_SCORE)
     assert len(sure) < len(raw)
     assert [it.score for it in objects] == sure.scores.tolist()
@@ -57,14 +57,14 @@ def test_objects_are_what_the_search_finds_best_first(model: Path) -> None:
     assert len(objects) > 1
 
 
-def test_a_picture_may_be_a_file_bytes_an_array_or_pillows(model: Path, tmp_path: Path) -> None:
+def test_an_image_may_be_a_file_bytes_an_array_or_pillows(model: Path, tmp_path: Path) -> None:
     finder = load_detector_predictor(model)
-    expected = finder.detect(picture(1))
+    expected = finder.detect(image(1))
     file = tmp_path / "picture.png"
-    Image.fromarray(picture(1)).save(file)
+    Image.fromarray(image(1)).save(file)
     for same in (file, str(file), file.read_bytes(), Image.open(file)):
         assert finder.detect(same) == expected
-    assert finder.detect([file, picture(2)]) == [expected, finder.detect(picture(2))]
+    assert finder.detect([file, image(2)]) == [expected, finder.detect(image(2))]
     assert finder.detect([]) == []
     assert expected
 
@@ -72,22 +72,22 @@ def test_a_picture_may_be_a_file_bytes_an_array_or_pillows(model: Path, tmp_path
 def test_a_photograph_on_its_side_is_seen_upright(model: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees
-    lying, out = Image.fromarray(np.rot90(picture(1))), io.BytesIO()
+    lying, out = Image.fromarray(np.rot90(image(1))), io.BytesIO()
     lying.save(out, "PNG", exif=exif)
     assert load_detector_predictor(model).detect(out.getvalue()) == load_detector_predictor(
         model
-    ).detect(picture(1))
+    ).detect(image(1))
 
 
 def test_boxes_do_not_depend_on_the_threshold(model: Path) -> None:
     """Refinement averages over less probable boxes, which are heard though they are not told."""
-    everything = load_detector_predictor(model, threshold=0.05, refine=True).detect(picture(3))
+    everything = load_detector_predictor(model, threshold=0.05, refine=True).detect(image(3))
     for threshold in (0.3, SHOWN_SCORE, 0.9):
-        told = load_detector_predictor(model, threshold=threshold, refine=True).detect(picture(3))
-        assert told == [it for it in everything if it.score >= threshold]
-        assert len(told) < len(everything)
+        reported = load_detector_predictor(model, threshold=threshold, refine=True).detect(image(3))
+        assert reported == [it for it in everything if it.score >= threshold]
+        assert len(reported) < len(everything)
     assert (
-        len(load_detector_predictor(model, threshold=0).detect(picture(3))) == 20
+        len(load_detector_predictor(model, threshold=0).detect(image(3))) == 20
     )  # as many as its search allows
 
 
@@ -101,7 +101,7 @@ def test_switches_are_the_files_unless_they_are_named(model: Path, tmp_path: Pat
         == detector.search
     )
     plain, refined, scaled = (
-        it.detect(picture(3))
+        it.detect(image(3))
         for it in (
             load_detector_predictor(model),
             load_detector_predictor(model, refine=True),
@@ -111,34 +111,34 @@ def test_switches_are_the_files_unless_they_are_named(model: Path, tmp_path: Pat
     assert plain != refined != scaled != plain
 
 
-def test_a_bad_picture_is_an_answer_among_others(model: Path, tmp_path: Path) -> None:
+def test_a_bad_image_is_an_answer_among_others(model: Path, tmp_path: Path) -> None:
     finder = load_detector_predictor(model)
-    good, bad = finder.detect(picture(1)), tmp_path / "missing.jpg"
-    answers = list(finder.each([picture(1), bad, b"nothing", picture(1)]))
+    good, bad = finder.detect(image(1)), tmp_path / "missing.jpg"
+    answers = list(finder.each([image(1), bad, b"nothing", image(1)]))
     assert answers[0] == answers[3] == good
     assert [str(it) for it in answers if isinstance(it, BadImage)] == [
         f"{bad}: no such file or directory",
-        "the picture: not a picture (known are jpeg, png, webp, gif, bmp, tiff)",
+        "the image: not an image (known are jpeg, png, webp, gif, bmp, tiff)",
     ]
     with pytest.raises(BadImage, match=r"missing\.jpg"):
-        finder.detect([picture(1), bad])
+        finder.detect([image(1), bad])
     with pytest.raises(ValueError, match=r"RGB uint8 \[H, W, 3\]"):
         finder.detect(np.zeros((4, 4), dtype=np.uint8))
 
 
-def test_the_first_answer_does_not_wait_for_the_last_picture(model: Path) -> None:
+def test_the_first_answer_does_not_wait_for_the_last_image(model: Path) -> None:
     taken = 0
 
     def endless():
         nonlocal taken
         while True:
             taken += 1
-            yield picture(taken)
+            yield image(taken)
 
     answers = load_detector_predictor(model).see(endless())
     first = next(answers)
     assert not isinstance(first, BadImage)
-    assert np.array_equal(first.pixels, picture(1))
+    assert np.array_equal(first.pixels, image(1))
     assert len(first.objects) == len(first.detections)
     assert taken < 12
 
@@ -149,12 +149,12 @@ def test_a_finder_can_move_to_a_device(model: Path) -> None:
     assert isinstance(moved, DetectorPredictor)
     assert moved.threshold == 0.4
     assert moved.classes == CLASSES
-    assert moved.detect(picture(0)) == finder.detect(picture(0))
+    assert moved.detect(image(0)) == finder.detect(image(0))
 
 
 def test_in_three_lines(model: Path) -> None:
-    assert reslab.load_detector(model).detect(picture(0)) == load_detector_predictor(model).detect(
-        picture(0)
+    assert reslab.load_detector(model).detect(image(0)) == load_detector_predictor(model).detect(
+        image(0)
     )
 
 

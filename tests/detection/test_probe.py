@@ -16,17 +16,17 @@ def test_what_a_run_will_show(training: str, monkeypatch: pytest.MonkeyPatch) ->
     it = prepare.setup_detector(recipe, 1, None, setup_device("fp32"), weights, print)
     try:
         run = detector_probed(it)
-        # 6 iterations, looked at once on the way (2 pictures) and at the end (3); two of the four
+        # 6 iterations, looked at once on the way (2 images) and at the end (3); two of the four
         # steps judge regions
         shown = {"joint": (6, 2 + 3), "alternating": (4 * 6, 2 * (2 + 3))}[training]
         assert (run.batches, run.evaluated) == shown
-        assert (run.recipe, run.pictures, run.parts.epoch) == (recipe, 6, 3)
+        assert (run.recipe, run.images, run.parts.epoch) == (recipe, 6, 3)
         assert run.evaluate() == 3
         learning = {name for name, it in run.parts.net.named_parameters() if it.requires_grad}
         assert {"proposals.conv.weight", "regressor.weight"} <= learning
         found = probe(run, 2)
         assert min(found.together, found.network, found.evaluating) > 0
-        assert found.pictures is not None
+        assert found.images is not None
         assert found.seconds(run) > 0
     finally:
         it.close()

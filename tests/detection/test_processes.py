@@ -84,7 +84,7 @@ def test_photographs_of_which_some_are_bad(
     """Whichever process meets a bad file, it is told of once."""
     folder = walls.draw(tmp_path / "walls", {"brick": 8, "sky": 8})
     for number in range(3):
-        (folder / "brick" / f"{number:03d}.jpg").write_bytes(b"no picture")
+        (folder / "brick" / f"{number:03d}.jpg").write_bytes(b"no image")
     must_be_equal(PHOTOGRAPHS, tmp_path, monkeypatch)
     one, two = capfd.readouterr().out.splitlines()
     assert one == two

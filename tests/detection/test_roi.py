@@ -6,7 +6,7 @@ from torch import Tensor
 from reslab.detection import roi as windows
 from reslab.detection.roi import roi_align, roi_pool
 
-FIRST = torch.zeros(1, dtype=torch.int64)  # the picture of one region
+FIRST = torch.zeros(1, dtype=torch.int64)  # the image of one region
 
 
 def board(height: int, width: int) -> Tensor:
@@ -65,17 +65,17 @@ def test_bins_off_the_map_are_zero_and_learn_nothing() -> None:
 def test_pooling_against_plain_loops(
     size: int, together: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two pictures, regions of any size on and off the map; with the gradient and without."""
+    """Two images, regions of any size on and off the map; with the gradient and without."""
     monkeypatch.setattr(windows, "CHANNELS", together)
     features = noise(2, 5, 9, 12)
     rng = torch.Generator().manual_seed(size)
     boxes = regions(20, rng)
-    pictures = torch.randint(0, 2, (20,), generator=rng)
-    expected = references.roi_pool(features, boxes, pictures, size, 16)
+    images = torch.randint(0, 2, (20,), generator=rng)
+    expected = references.roi_pool(features, boxes, images, size, 16)
     for layout in (torch.contiguous_format, torch.channels_last):
         ours = features.contiguous(memory_format=layout)
-        assert torch.equal(roi_pool(ours, boxes, pictures, size, 16), expected)
-        learning = roi_pool(ours.clone().requires_grad_(), boxes, pictures, size, 16)
+        assert torch.equal(roi_pool(ours, boxes, images, size, 16), expected)
+        learning = roi_pool(ours.clone().requires_grad_(), boxes, images, size, 16)
         assert torch.equal(learning, expected)
         assert learning.is_contiguous(memory_format=torch.channels_last)
 
@@ -83,12 +83,12 @@ def test_pooling_against_plain_loops(
 def test_the_gradient_of_pooling_against_plain_loops(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(windows, "CHANNELS", 1)
     features, boxes = noise(1, 2, 9, 12), regions(8, torch.Generator().manual_seed(0))
-    pictures = torch.zeros(8, dtype=torch.int64)
+    images = torch.zeros(8, dtype=torch.int64)
     weights = noise(8, 2, 3, 3, seed=1)
     gradients = []
     for layer in (roi_pool, references.roi_pool):
         learning = features.clone().requires_grad_()
-        (layer(learning, boxes, pictures, 3, 16) * weights).sum().backward()
+        (layer(learning, boxes, images, 3, 16) * weights).sum().backward()
         gradients.append(learning.grad)
     torch.testing.assert_close(*gradients)
 
@@ -110,8 +110,8 @@ def test_among_equals_one_place_learns() -> None:
 def test_gradients_in_float64(layer) -> None:
     features = noise(2, 3, 5, 6).requires_grad_()
     boxes = regions(4, torch.Generator().manual_seed(0)) / 2
-    pictures = torch.tensor([0, 1, 1, 0])
-    assert torch.autograd.gradcheck(lambda f: layer(f, boxes, pictures, 3, 16), features)
+    images = torch.tensor([0, 1, 1, 0])
+    assert torch.autograd.gradcheck(lambda f: layer(f, boxes, images, 3, 16), features)
 
 
 @pytest.mark.parametrize("layer", [roi_pool, roi_align])
@@ -135,14 +135,14 @@ def test_align_by_hand() -> None:
 @pytest.mark.parametrize("points", [1, 2, 3])
 def test_align_against_plain_loops(points: int) -> None:
     features, rng = noise(2, 3, 9, 12), torch.Generator().manual_seed(points)
-    boxes, pictures = regions(20, rng), torch.randint(0, 2, (20,), generator=rng)
-    expected = references.roi_align(features, boxes, pictures, 3, 16, points)
-    found = roi_align(features, boxes, pictures, 3, 16, points)
+    boxes, images = regions(20, rng), torch.randint(0, 2, (20,), generator=rng)
+    expected = references.roi_align(features, boxes, images, 3, 16, points)
+    found = roi_align(features, boxes, images, 3, 16, points)
     torch.testing.assert_close(found, expected)
     assert found.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_align_of_a_mirrored_picture_is_mirrored() -> None:
+def test_align_of_a_mirrored_image_is_mirrored() -> None:
     """What pooling with its rounding does not have."""
     features, boxes = noise(1, 4, 9, 12), torch.tensor([[21.3, 40.2, 101.7, 91.1]]).double()
     mirrored = boxes.clone()

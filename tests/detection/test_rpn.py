@@ -129,7 +129,7 @@ def test_equal_scores_keep_the_order_of_the_anchors() -> None:
 
 
 def test_small_boxes_are_dropped_before_the_best_are_taken() -> None:
-    """Else a picture whose best boxes are slivers would have no proposal."""
+    """Else an image whose best boxes are slivers would have no proposal."""
     anchors = torch.tensor([[0.0, 0, 3, 30], [0, 0, 10, 10], [20, 0, 30, 10]])
     found = AnchorPredictions(anchors, torch.tensor([3.0, 1, 2]), torch.zeros(3, 4))
     assert found.boxes(50, 50, before=1, after=1, smallest=4).tolist() == [[20, 0, 30, 10]]
@@ -165,7 +165,7 @@ def test_proposals_are_places_that_no_gradient_goes_through() -> None:
     assert decode_boxes(learning.anchors, learning.deltas).requires_grad
 
 
-def test_a_growth_that_overflows_gives_the_picture() -> None:
+def test_a_growth_that_overflows_gives_the_image() -> None:
     anchors = torch.tensor([[10.0, 10, 20, 20]])
     found = AnchorPredictions(anchors, torch.zeros(1), torch.tensor([[0.0, 0, 500, 500]]))
     assert found.boxes(90, 70, before=1, after=1, smallest=1).tolist() == [[0, 0, 90, 70]]

@@ -30,7 +30,7 @@ CORNERS = st.floats(0.125, 5000, width=32, allow_subnormal=False)
         ((300, 501), (599, 1000)),
         ((500, 200), (1000, 400)),
         ((5002, 3000), (1000, 600)),  # 1000.4, which is 1000 pixels
-        ((10_000, 3), (1000, 1)),  # 0.3 of a pixel is no picture
+        ((10_000, 3), (1000, 1)),  # 0.3 of a pixel is no image
         ((600, 600), (600, 600)),
         ((1, 1), (600, 600)),
     ],
@@ -88,9 +88,9 @@ def test_boxes_there_and_back(
 @pytest.mark.parametrize("flip", [False, True])
 def test_pixels_go_where_their_boxes_go(flip: bool) -> None:
     """A white rectangle: enlarged twice, its edges stay at half the brightness."""
-    picture = np.zeros((10, 16, 3), np.uint8)
-    picture[2:5, 3:9] = 255
-    shown = resize_image(picture, 20, 100, flip)
+    image = np.zeros((10, 16, 3), np.uint8)
+    image[2:5, 3:9] = 255
+    shown = resize_image(image, 20, 100, flip)
     assert shown.shape == (20, 32, 3)
     (x0, y0, x1, y1) = boxes_to_network(
         torch.tensor([[3, 2, 9, 5]]), (16, 10), (32, 20), flip
@@ -102,21 +102,21 @@ def test_pixels_go_where_their_boxes_go(flip: bool) -> None:
     assert ((shown < 128).all(2) == ~inside).all()
 
 
-def test_the_mirrored_picture_is_the_picture_mirrored() -> None:
-    picture = np.random.default_rng(0).integers(0, 256, (30, 41, 3), np.uint8)
+def test_the_mirrored_image_is_the_image_mirrored() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (30, 41, 3), np.uint8)
     for shorter in (12, 30, 50):
         assert (
-            resize_image(picture, shorter, 80, True) == resize_image(picture, shorter, 80)[:, ::-1]
+            resize_image(image, shorter, 80, True) == resize_image(image, shorter, 80)[:, ::-1]
         ).all()
-    assert (resize_image(picture, 30, 80) == picture).all()
+    assert (resize_image(image, 30, 80) == image).all()
 
 
 @pytest.mark.parametrize("shorter", [4, 8])
 @pytest.mark.parametrize("flip", [False, True])
 def test_torch_can_take_the_pixels(shorter: int, flip: bool) -> None:
-    picture = np.zeros((4, 6, 3), np.uint8)
-    picture.flags.writeable = False
-    torch.from_numpy(resize_image(picture, shorter, 20, flip)).add_(
+    image = np.zeros((4, 6, 3), np.uint8)
+    image.flags.writeable = False
+    torch.from_numpy(resize_image(image, shorter, 20, flip)).add_(
         1
     )  # neither read-only nor reversed
-    assert not picture.any()
+    assert not image.any()

@@ -70,10 +70,10 @@ def test_classes_are_as_many_as_outputs(folder: Path) -> None:
 def test_a_part_without_objects_is_refused_before_training(folder: Path) -> None:
     """Not when the first evaluation finds nothing to measure."""
     spoil(folder, "val", lambda it: it["annotations"].clear())
-    with pytest.raises(ValueError, match="pictures of validation that are watched has an object"):
+    with pytest.raises(ValueError, match="images of validation that are watched has an object"):
         open_training_data(own_recipe(), folder)
     spoil(folder, "train", lambda it: [row.update(iscrowd=1) for row in it["annotations"]])
-    with pytest.raises(ValueError, match="none of the 6 pictures of train has an object to find"):
+    with pytest.raises(ValueError, match="none of the 6 images of train has an object to find"):
         open_training_data(own_recipe(), folder)
 
 
@@ -82,28 +82,28 @@ def test_what_is_watched_must_hold_an_object(folder: Path) -> None:
         document["annotations"] = [row for row in document["annotations"] if row["image_id"] == 2]
 
     spoil(folder, "val", first_two_empty)
-    with pytest.raises(ValueError, match="none of the 2 pictures"):
+    with pytest.raises(ValueError, match="none of the 2 images"):
         open_training_data(own_recipe("watched=2"), folder)
     open_training_data(own_recipe("watched=3"), folder)
 
 
 def test_an_empty_test_part_is_a_line(folder: Path) -> None:
     spoil(folder, "val", lambda it: (it["images"].clear(), it["annotations"].clear()))
-    with pytest.raises(ValueError, match="no picture is listed"):
+    with pytest.raises(ValueError, match="no image is listed"):
         open_detection_data(own_recipe(), folder)
 
 
-def test_without_weights_the_mean_is_that_of_the_training_pictures(
+def test_without_weights_the_mean_is_that_of_the_training_images(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train = open_detection(folder).train
-    pictures = [train.image(index) for index in range(6)]
-    expected = np.mean([picture.mean((0, 1)) for picture in pictures], axis=0)
+    images = [train.image(index) for index in range(6)]
+    expected = np.mean([image.mean((0, 1)) for image in images], axis=0)
     found = mean_colour(train)
     assert found.shape == (3, 1, 1)
     torch.testing.assert_close(found.flatten(), torch.tensor(expected).float())
-    (folder / "train" / "000001.png").write_bytes(b"no picture")
-    some = [picture.mean((0, 1)) for at, picture in enumerate(pictures) if at != 1]
+    (folder / "train" / "000001.png").write_bytes(b"no image")
+    some = [picture.mean((0, 1)) for at, picture in enumerate(images) if at != 1]
     torch.testing.assert_close(
         mean_colour(train).flatten(), torch.tensor(np.mean(some, axis=0)).float()
     )
@@ -111,15 +111,15 @@ def test_without_weights_the_mean_is_that_of_the_training_pictures(
     torch.testing.assert_close(mean_colour(train).flatten(), torch.tensor(some[0]).float())
     for file in train.files:
         (folder / "train" / file).write_bytes(b"")
-    with pytest.raises(ValueError, match="no picture of train can be decoded"):
+    with pytest.raises(ValueError, match="no image of train can be decoded"):
         mean_colour(train)
 
 
 def test_what_is_prepared_fits_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "digit_scenes", lambda: SCENES)
-    world, weights = setup_device("fp32"), classifier()
+    device, weights = setup_device("fp32"), classifier()
     recipe = fit_detector_to_weights(short_recipe(), weights)
-    it = setup_detector(recipe, 1, None, world, weights, print)
+    it = setup_detector(recipe, 1, None, device, weights, print)
     try:
         assert torch.equal(it.preprocessing.mean, weights.preprocessing.mean)
         (example, _) = it.batches(0)
@@ -133,7 +133,7 @@ def test_what_is_prepared_fits_together(monkeypatch: pytest.MonkeyPatch) -> None
     finally:
         it.close()
     with pytest.raises(ValueError, match="--weights"):
-        setup_detector(short_recipe(), 1, None, world, None, print)
+        setup_detector(short_recipe(), 1, None, device, None, print)
 
 
 def test_a_proposer_goes_to_the_device_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +148,7 @@ def test_a_proposer_goes_to_the_device_of_the_run(monkeypatch: pytest.MonkeyPatc
     weights, world = classifier(), setup_device("fp32")
     it = prepare.setup_with_data(
         fit_detector_to_weights(short_recipe(), weights), 1, prepare.OpenedSets(SCENES, "coco"), world,
-        weights=weights, preprocessing=None, proposer=theirs, begun=False, say=print,
+        weights=weights, preprocessing=None, proposer=theirs, begun=False, log=print,
     )  # fmt: skip
     it.close()
     assert moved == [world.torch_device]

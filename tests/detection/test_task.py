@@ -48,7 +48,7 @@ def make() -> Iterator[Make]:
         recipe = fit_detector_to_weights(recipe, weights) if weights else recipe
         it = setup_with_data(
             recipe, seed, OpenedSets(SCENES, "coco"), setup_device("fp32"), weights=weights,
-            preprocessing=None, proposer=proposer, begun=begun, say=print,
+            preprocessing=None, proposer=proposer, begun=begun, log=print,
         )  # fmt: skip
         made.append(it)
         return it
@@ -81,7 +81,7 @@ def should_say(reference: list[float], box: list[float]) -> Tensor:
 
 
 def slow_loss(it: DetectionTask, example: Example) -> Tensor:
-    """Faster R-CNN's loss of a picture, all anchors and regions that may be sampled in it."""
+    """Faster R-CNN's loss of an image, all anchors and regions that may be sampled in it."""
     net, config = it.net, it.net.config
     height, width = example.image.shape[2:]
     features = net.features(example.image)
@@ -336,7 +336,7 @@ def blank(side: int, boxes: Tensor, labels: Tensor) -> Example:
 
 
 @pytest.mark.parametrize("step", [None, 1, 2])
-def test_a_picture_smaller_than_all_anchors_is_no_error(make: Make, step: int | None) -> None:
+def test_an_image_smaller_than_all_anchors_is_no_error(make: Make, step: int | None) -> None:
     it = make(step=step)
     example = blank(6, torch.tensor([[1.0, 1, 5, 5]]), torch.tensor([3]))
     loss, error = it.image_loss(example)
@@ -348,7 +348,7 @@ def test_a_picture_smaller_than_all_anchors_is_no_error(make: Make, step: int | 
 
 
 @pytest.mark.parametrize("context", ["true", "false"])
-def test_a_picture_that_nothing_can_be_sampled_of_is_no_error(make: Make, context: str) -> None:
+def test_an_image_that_nothing_can_be_sampled_of_is_no_error(make: Make, context: str) -> None:
     """Its objects were too small to be kept, and background must overlap some."""
     it = make("sampling.background=0.1", f"model.context={context}", step=2)
     loss, error = it.image_loss(blank(40, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)))
@@ -361,10 +361,10 @@ def test_shares_are_virtual_gpus(make: Make) -> None:
     first, second = it.shares(1)
     assert (len(first), len(second)) == (2, 2)
     assert [e.seed for e in first + second] == [e.seed for e in it.batches(1)]
-    assert it.epoch == 2  # 6 pictures, 4 at once
+    assert it.epoch == 2  # 6 images, 4 at once
 
 
-def test_evaluation_is_of_the_first_pictures_and_leaves_training_as_it_was(make: Make) -> None:
+def test_evaluation_is_of_the_first_images_and_leaves_training_as_it_was(make: Make) -> None:
     it = make("search.threshold=0.0")
     before, training = state_of(it), [m.training for m in it.net.modules()]
     learning = [p.requires_grad for p in it.net.parameters()]

@@ -57,14 +57,14 @@ def digests(run: Path) -> tuple[str, str]:
 
 
 def looks(run: Path) -> list[tuple[int, int]]:
-    """Iterations and pictures of the evaluations in the log."""
+    """Iterations and images of the evaluations in the log."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [(row["iteration"], row["n"]) for row in rows if row["kind"] == "eval"]
 
 
 def after(times: int) -> Callable[[], int | None]:
     """A SIGTERM that is there when the run asks for the so manieth time: it does after each update
-    and for each picture that it looks at."""
+    and for each image that it looks at."""
     asked = 0
 
     def stop() -> int | None:
@@ -127,7 +127,7 @@ def test_a_run_folder_holds_what_a_classifiers_does(joint: Path) -> None:
 def test_stopped_and_gone_on_is_never_stopped(
     joint: Path, weights: Path, tmp_path: Path, updates: int, times: int
 ) -> None:
-    """At a checkpoint, between two, at the second picture of an evaluation, at the last update."""
+    """At a checkpoint, between two, at the second image of an evaluation, at the last update."""
     out = tmp_path / "run"
     with pytest.raises(Interrupted) as stopped:
         train_detector(short_recipe(), out, weights=weights, stop=after(times))
@@ -148,9 +148,9 @@ def test_the_same_command_goes_on_too_and_a_finished_run_is_left(
         train_detector(short_recipe(), out, weights=weights, stop=after(3))
     train_detector(short_recipe(), out, weights=weights)
     assert digests(out) == digests(joint)
-    told: list[Any] = []
-    train_detector(short_recipe(), out, weights=weights, tell=told.append)
-    assert [row["text"] for row in told] == ["this run is finished"]
+    reported: list[Any] = []
+    train_detector(short_recipe(), out, weights=weights, on_event=reported.append)
+    assert [row["text"] for row in reported] == ["this run is finished"]
 
 
 def test_a_run_without_a_checkpoint_finds_its_weights(
@@ -218,7 +218,7 @@ def test_four_steps_share_what_the_paper_shares(fourfold: Path) -> None:
 def test_four_steps_stopped_anywhere_go_on(
     fourfold: Path, weights: Path, tmp_path: Path, times: int
 ) -> None:
-    """Of 4 updates each: inside every step, between two, while the second looks at its pictures.
+    """Of 4 updates each: inside every step, between two, while the second looks at its images.
 
     What goes on needs the weights' place alone, which the folder knows.
     """
@@ -247,9 +247,9 @@ def test_finished_steps_may_be_deleted(fourfold: Path, weights: Path, tmp_path: 
     shutil.copytree(fourfold, tmp_path / "run")
     for step in (1, 2, 3):
         shutil.rmtree(tmp_path / "run" / f"step{step}")
-    told: list[Any] = []
-    resume(tmp_path / "run", tell=told.append)
-    assert [row["text"] for row in told] == ["this run is finished"]
+    reported: list[Any] = []
+    resume(tmp_path / "run", tell=reported.append)
+    assert [row["text"] for row in reported] == ["this run is finished"]
     assert not (tmp_path / "run" / "step1").exists()
 
 
@@ -314,16 +314,16 @@ def test_a_folder_of_another_recipe_is_refused(joint: Path, weights: Path) -> No
         train_detector(short_recipe(), joint, weights=weights, seed=2)
 
 
-def test_bad_pictures_are_skipped_if_they_are_few(weights: Path, tmp_path: Path) -> None:
+def test_bad_images_are_skipped_if_they_are_few(weights: Path, tmp_path: Path) -> None:
     folder = scenes_folder(tmp_path / "scenes")
-    (folder / "train" / "000002.png").write_bytes(b"no picture")
-    told: list[Any] = []
+    (folder / "train" / "000002.png").write_bytes(b"no image")
+    reported: list[Any] = []
     recipe = own_recipe("bad_limit=0.2", "iterations=4")
-    train_detector(recipe, tmp_path / "run", weights=weights, data=folder, tell=told.append)
-    notes = [row["text"] for row in told if row["kind"] == "note"]
+    train_detector(recipe, tmp_path / "run", weights=weights, data=folder, on_event=reported.append)
+    notes = [row["text"] for row in reported if row["kind"] == "note"]
     assert any(text.startswith("skipped 000002.png") for text in notes)
-    (folder / "train" / "000003.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match="2 of 6 pictures cannot be used"):
+    (folder / "train" / "000003.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="2 of 6 images cannot be used"):
         train_detector(recipe, tmp_path / "more", weights=weights, data=folder)
 
 

@@ -13,7 +13,7 @@ IDS = ("1", "18", "tiger")
 
 
 def untrained_detector() -> Detector:
-    """Of pictures of some 40 to 100 pixels."""
+    """Of images of some 40 to 100 pixels."""
     config = DetectorConfig(
         trunk=cifar_config(8, classes=3), classes=3, sizes=(8, 14, 24), width=16, pooled=8
     )

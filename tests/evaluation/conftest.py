@@ -1,4 +1,4 @@
-"""Small sets of encoded pictures, kept in memory."""
+"""Small sets of encoded images, kept in memory."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -14,9 +14,9 @@ from reslab.data.decode import BadImage
 Album = Callable[..., EncodedImages]
 
 
-def encoded(picture: np.ndarray) -> bytes:
+def encoded(image: np.ndarray) -> bytes:
     data = io.BytesIO()
-    Image.fromarray(picture).save(data, "PNG")
+    Image.fromarray(image).save(data, "PNG")
     return data.getvalue()
 
 
@@ -25,14 +25,14 @@ def album() -> Album:
     """A set of arrays, uint8 [H, W, 3]; a file for None is damaged."""
 
     def make(
-        pictures: Sequence[np.ndarray | None],
+        images: Sequence[np.ndarray | None],
         labels: Sequence[int],
         classes: Sequence[str] = ("red", "green", "blue"),
         ids: Sequence[str] = (),
     ) -> EncodedImages:
         files = {
-            f"{at}.png": b"no picture" if picture is None else encoded(picture)
-            for at, picture in enumerate(pictures)
+            f"{at}.png": b"no image" if image is None else encoded(image)
+            for at, image in enumerate(images)
         }
 
         def read(file: str) -> bytes:
@@ -50,7 +50,7 @@ def album() -> Album:
 
 @pytest.fixture
 def photographs() -> list[np.ndarray]:
-    """Five random pictures of different shapes, smooth enough to be resized."""
+    """Five random images of different shapes, smooth enough to be resized."""
     rng = np.random.default_rng(0)
     shapes = [(40, 40), (40, 61), (57, 40), (48, 48), (90, 50)]
     coarse = [rng.integers(0, 256, (9, 9, 3), dtype=np.uint8) for _ in shapes]

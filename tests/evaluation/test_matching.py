@@ -13,38 +13,38 @@ WNIDS = ("n01", "n02", "n03", "n04", "n05")
 @pytest.fixture
 def of(album):
     def make(*folders: str, names: tuple[str, ...] | None = None):
-        pictures = [np.full((2, 2, 3), at, np.uint8) for at in range(2 * len(folders))]
+        images = [np.full((2, 2, 3), at, np.uint8) for at in range(2 * len(folders))]
         labels = [at // 2 for at in range(2 * len(folders))]
-        return album(pictures, labels, classes=names or folders, ids=folders)
+        return album(images, labels, classes=names or folders, ids=folders)
 
     return make
 
 
 def test_a_subset_by_id_in_any_order(of) -> None:
-    pictures, lost = match_classes(of("n05", "N01"), NAMES, WNIDS)
+    images, lost = match_classes(of("n05", "N01"), NAMES, WNIDS)
     assert lost == []
-    assert pictures.labels.tolist() == [4, 4, 0, 0]
-    assert isinstance(pictures, EncodedImages)
-    assert (pictures.classes, pictures.ids) == (NAMES, WNIDS)
+    assert images.labels.tolist() == [4, 4, 0, 0]
+    assert isinstance(images, EncodedImages)
+    assert (images.classes, images.ids) == (NAMES, WNIDS)
 
 
 def test_by_name_whatever_its_case_and_gaps(of) -> None:
-    pictures, lost = match_classes(of("Goldfish", "Great_White-Shark"), NAMES, WNIDS)
-    assert (pictures.labels.tolist(), lost) == ([4, 4, 1, 1], [])
-    pictures, _ = match_classes(of("folder1", "folder2", names=("tench", "goldfish")), NAMES, WNIDS)
-    assert pictures.labels.tolist() == [0, 0, 4, 4]
+    images, lost = match_classes(of("Goldfish", "Great_White-Shark"), NAMES, WNIDS)
+    assert (images.labels.tolist(), lost) == ([4, 4, 1, 1], [])
+    images, _ = match_classes(of("folder1", "folder2", names=("tench", "goldfish")), NAMES, WNIDS)
+    assert images.labels.tolist() == [0, 0, 4, 4]
 
 
 def test_an_id_counts_before_a_name(of) -> None:
-    pictures, _ = match_classes(of("n04", "n01", names=("crane", "goldfish")), NAMES, WNIDS)
-    assert pictures.labels.tolist() == [3, 3, 0, 0]
+    images, _ = match_classes(of("n04", "n01", names=("crane", "goldfish")), NAMES, WNIDS)
+    assert images.labels.tolist() == [3, 3, 0, 0]
 
 
 def test_classes_that_are_not_found_are_named_and_left_out(of) -> None:
-    pictures, lost = match_classes(of("tench", "gold fish", "crane"), NAMES, WNIDS)
-    assert pictures.labels.tolist() == [0, 0]
-    assert isinstance(pictures, EncodedImages)
-    assert pictures.files == ["0.png", "1.png"]
+    images, lost = match_classes(of("tench", "gold fish", "crane"), NAMES, WNIDS)
+    assert images.labels.tolist() == [0, 0]
+    assert isinstance(images, EncodedImages)
+    assert images.files == ["0.png", "1.png"]
     assert len(lost) == 2
     assert "'gold fish'" in lost[0]
     assert "nearest: 'goldfish'" in lost[0]
@@ -57,7 +57,7 @@ def test_no_class_in_common(of) -> None:
 
 
 def test_all_outputs_compete(of) -> None:
-    """The model is sure of an output that the folder does not have: every picture is wrong."""
+    """The model is sure of an output that the folder does not have: every image is wrong."""
     pictures, _ = match_classes(of("n01", "n05"), NAMES, WNIDS)
     scores = torch.tensor([0.0, 1.0, 0.0, 0.0, 0.5])
     report = classify(lambda images: scores.expand(len(images), 5), pictures)
@@ -78,8 +78,8 @@ def test_sets_in_memory_too() -> None:
 
 def test_case_counts_where_it_tells_outputs_apart(of) -> None:
     letters = ("A", "B", "a", "b")
-    pictures, lost = match_classes(of("a", "B"), letters)
-    assert (pictures.labels.tolist(), lost) == ([2, 2, 1, 1], [])
-    pictures, lost = match_classes(of("a", "B", "B "), letters)
-    assert pictures.labels.tolist() == [2, 2, 1, 1]
+    images, lost = match_classes(of("a", "B"), letters)
+    assert (images.labels.tolist(), lost) == ([2, 2, 1, 1], [])
+    images, lost = match_classes(of("a", "B", "B "), letters)
+    assert images.labels.tolist() == [2, 2, 1, 1]
     assert "several outputs have this name" in lost[0]

@@ -42,7 +42,7 @@ def logs() -> Tensor:
 
 def test_the_surest_wrong_answers_come_first() -> None:
     found = worst_mistakes(logs(), LABELS, numbered())
-    assert [it.file for it in found] == ["picture 3", "picture 1", "picture 2", "picture 5"]
+    assert [it.file for it in found] == ["image 3", "image 1", "image 2", "image 5"]
     assert [(it.truth, it.predicted) for it in found] == [
         ("bee", "cat"), ("ant", "bee"), ("bee", "cat"), ("bee", "ant"),
     ]  # fmt: skip
@@ -52,7 +52,7 @@ def test_the_surest_wrong_answers_come_first() -> None:
     assert [pixels_of(it.picture)[0, 0, 0] for it in found] == [3, 1, 2, 5]  # lossless
 
 
-def test_no_more_than_are_asked_for_and_no_picture_that_is_right() -> None:
+def test_no_more_than_are_asked_for_and_no_image_that_is_right() -> None:
     assert len(worst_mistakes(logs(), LABELS, numbered(), count=2)) == 2
     right = torch.tensor([0, 1, 2, 2, 2, 0])
     found = worst_mistakes(logs(), right, numbered())
@@ -66,8 +66,8 @@ def test_mistakes_of_files_have_their_names_and_thumbnails(tmp_path: Path) -> No
         return data.getvalue()
 
     files = {f"bee/{shade}.png": encoded(shade) for shade in range(0, 240, 40)}
-    pictures = EncodedImages("validation", list(files), LABELS, CLASSES, CLASSES, files.__getitem__)
-    first = worst_mistakes(logs(), LABELS, pictures)[0]
+    images = EncodedImages("validation", list(files), LABELS, CLASSES, CLASSES, files.__getitem__)
+    first = worst_mistakes(logs(), LABELS, images)[0]
     assert (first.set, first.file) == ("validation", "bee/120.png")
     small = pixels_of(first.picture)
     assert small.shape == (80, 160, 3)
@@ -91,7 +91,7 @@ def test_json_brings_them_back() -> None:
     assert mistakes_from(json.loads(text)) == found
 
 
-def test_a_file_that_is_none_or_fetches_pictures_is_refused() -> None:
+def test_a_file_that_is_none_or_fetches_images_is_refused() -> None:
     content = mistakes_json(worst_mistakes(logs(), LABELS, numbered()))
     with pytest.raises(ValueError, match="no mistakes"):
         mistakes_from({"errors": []})

@@ -74,15 +74,15 @@ def test_probabilities_worked_by_hand_best_first() -> None:
 
 def test_the_model_files_preprocessing_decides() -> None:
     mean = torch.tensor([0.0, 250.0, 0.0]).reshape(3, 1, 1)
-    picture = plain(100, 250, 50)
-    assert colours(mean=mean).predict(picture)[0].name == "red"
+    image = plain(100, 250, 50)
+    assert colours(mean=mean).predict(image)[0].name == "red"
     assert colours(channels="BGR").predict(plain(200, 0, 0))[0].name == "blue"
     std = torch.tensor([1.0, 100.0, 1.0]).reshape(3, 1, 1)
-    assert colours(std=std).predict(picture)[0].name == "red"
+    assert colours(std=std).predict(image)[0].name == "red"
 
 
 def test_only_the_centre_crop_counts() -> None:
-    """Shorter side 10 of a picture that has it, centre 8: a green frame is cut off."""
+    """Shorter side 10 of an image that has it, centre 8: a green frame is cut off."""
     pixels = plain(0, 255, 0, (10, 30))
     pixels[1:9, 11:19] = (255, 0, 0)
     found = colours(size=8).predict(pixels)
@@ -113,19 +113,19 @@ def test_multi_scale_averages_over_positions() -> None:
     assert [it.name for it in found] == ["red", "green", "blue"]  # equal: the lower index first
 
 
-def test_a_picture_may_be_a_file_bytes_an_array_or_pillows(tmp_path: Path) -> None:
+def test_an_image_may_be_a_file_bytes_an_array_or_pillows(tmp_path: Path) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (9, 7, 3), dtype=np.uint8)
     file = tmp_path / "picture.png"
     file.write_bytes(png(pixels))
     model = colours()
     expected = model.predict(pixels)
-    for picture in (file, str(file), png(pixels), Image.fromarray(pixels)):
-        assert model.predict(picture) == expected
+    for image in (file, str(file), png(pixels), Image.fromarray(pixels)):
+        assert model.predict(image) == expected
     assert model.predict([pixels, file]) == [expected, expected]
     assert model.predict([]) == []
 
 
-def test_a_picture_of_pillows_is_turned_upright_and_made_rgb() -> None:
+def test_an_image_of_pillows_is_turned_upright_and_made_rgb() -> None:
     pixels = plain(0, 200, 0, (8, 12))
     pixels[:, :6] = (200, 0, 0)  # left half red
     exif = Image.Exif()
@@ -143,11 +143,11 @@ def test_a_picture_of_pillows_is_turned_upright_and_made_rgb() -> None:
 
 def test_sizes_may_differ_and_answers_keep_their_places() -> None:
     sizes = [(8, 8), (6, 9), (8, 8), (20, 8), (6, 9)]
-    pictures = [plain(10 * k, 200 - 9 * k, 5, size) for k, size in enumerate(sizes * 15)]
+    images = [plain(10 * k, 200 - 9 * k, 5, size) for k, size in enumerate(sizes * 15)]
     model = colours()
-    together = model.predict(pictures, top=3)
-    for found, picture in zip(together, pictures, strict=True):
-        for one, other in zip(found, model.predict(picture), strict=True):
+    together = model.predict(images, top=3)
+    for found, image in zip(together, images, strict=True):
+        for one, other in zip(found, model.predict(image), strict=True):
             assert one.name == other.name
             assert one.probability == pytest.approx(other.probability, rel=1e-5)
 
@@ -168,28 +168,28 @@ def test_ids_are_the_names_where_there_are_no_others() -> None:
     assert (found[0].name, found[0].id) == ("red", "n1")
 
 
-def test_a_bad_picture_is_an_answer_among_others(tmp_path: Path) -> None:
+def test_a_bad_image_is_an_answer_among_others(tmp_path: Path) -> None:
     bad = tmp_path / "bad.jpg"
-    bad.write_bytes(b"no picture")
-    pictures = [plain(9, 0, 0), bad, tmp_path / "missing.png", tmp_path, plain(0, 0, 9)]
-    found = list(colours().each(pictures, top=1))
+    bad.write_bytes(b"no image")
+    images = [plain(9, 0, 0), bad, tmp_path / "missing.png", tmp_path, plain(0, 0, 9)]
+    found = list(colours().each(images, top=1))
     assert [it[0].name for it in found if isinstance(it, list)] == ["red", "blue"]
     assert [type(it) for it in found] == [list, BadImage, BadImage, BadImage, list]
-    assert str(found[1]).startswith(f"{bad}: not a picture")
+    assert str(found[1]).startswith(f"{bad}: not an image")
     assert str(found[2]) == f"{tmp_path / 'missing.png'}: no such file or directory"
     with pytest.raises(BadImage, match=r"bad\.jpg"):
-        colours().predict(pictures)
+        colours().predict(images)
 
 
-def test_a_picture_of_pillows_may_be_truncated() -> None:
+def test_an_image_of_pillows_may_be_truncated() -> None:
     noise = np.random.default_rng(2).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     opened = Image.open(io.BytesIO(png(noise)[:9000]))
     (found,) = colours().each([opened])
-    assert str(found).startswith("the picture: ")
+    assert str(found).startswith("the image: ")
     assert isinstance(found, BadImage)
 
 
-def test_a_picture_that_would_fill_the_memory_is_bad(tmp_path: Path) -> None:
+def test_an_image_that_would_fill_the_memory_is_bad(tmp_path: Path) -> None:
     file = tmp_path / "thin.png"
     file.write_bytes(png(plain(9, 0, 0, (3, 153))))
     found = list(colours(6).each([file, plain(9, 0, 0, (3, 150))], top=1))
@@ -219,20 +219,20 @@ def test_a_protocol_that_is_unknown_is_refused_before_any_work() -> None:
         colours(8).each([], protocol="tencrop")
 
 
-def test_a_net_with_a_mean_picture_gets_its_own_size_and_says_so_once() -> None:
-    """Shorter side to the net's, then the centre: left and right of a wide picture are cut off."""
+def test_a_net_with_a_mean_image_gets_its_own_size_and_says_so_once() -> None:
+    """Shorter side to the net's, then the centre: left and right of a wide image are cut off."""
     model = colours(mean=torch.zeros(3, 8, 8))
     pixels = plain(0, 255, 0, (16, 48))
     pixels[:, 16:32] = (255, 0, 0)
-    with pytest.warns(UserWarning, match="pictures of 8x8 only") as said:
+    with pytest.warns(UserWarning, match="images of 8x8 only") as said:
         found = list(model.each([pixels] * 70, top=1))
     assert len(said) == 1
     assert {it[0].name for it in found if isinstance(it, list)} == {"red"}
     model.predict(plain(1, 2, 3))  # of its size: nothing to say, and warnings are errors here
 
 
-def test_large_pictures_do_not_wait_for_the_whole_list() -> None:
-    """Pictures are read a bounded number ahead of the answers."""
+def test_large_images_do_not_wait_for_the_whole_list() -> None:
+    """Images are read a bounded number ahead of the answers."""
     read = 0
 
     def endless():

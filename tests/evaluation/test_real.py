@@ -25,15 +25,15 @@ def resnet18(shared: Path, resnet18_file: Path) -> Model:
 
 
 def result_of(model: Model, folder: Path, protocol: ViewProtocol) -> Report:
-    pictures, lost = match_classes(open_whole_folder(folder), model.classes, model.ids)
+    images, lost = match_classes(open_whole_folder(folder), model.classes, model.ids)
     assert not lost
-    return classify(model, pictures, protocol)
+    return classify(model, images, protocol)
 
 
 def test_a_hundred_photographs(resnet18: Model, shared: Path) -> None:
     found = result_of(resnet18, shared / "imagenet" / "samples", OneCrop(256, 224))
     assert (found.n, found.skipped, len(found.per_class)) == (100, 0, 100)
-    assert 100 - found.top1_error == pytest.approx(78, abs=1.01)  # one picture
+    assert 100 - found.top1_error == pytest.approx(78, abs=1.01)  # one image
     assert 100 - found.top5_error == pytest.approx(93, abs=1.01)
 
 
@@ -82,10 +82,10 @@ def test_akamasters_44_layers_err_as_he_says(cifar10_test, scores_of_20, shared:
 
 
 def test_scores_are_log_probabilities(resnet18: Model, shared: Path) -> None:
-    pictures, _ = match_classes(
+    images, _ = match_classes(
         open_whole_folder(shared / "imagenet" / "samples"), resnet18.classes, resnet18.ids
     )
-    few = pictures.take("few", torch.arange(4))
+    few = images.take("few", torch.arange(4))
     for protocol in (OneCrop(256, 224), MultiScale((224,))):
         found = score_set(resnet18, few, protocol).log_probabilities
         assert found.exp().sum(1).tolist() == pytest.approx([1.0] * 4, abs=1e-5)

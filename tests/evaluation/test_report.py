@@ -11,7 +11,7 @@ from reslab.evaluation.scoring import RANGE_IMAGES
 
 
 def coded(count: int, classes: int) -> ImagesInMemory:
-    """Pictures whose first pixel is their label, and second whether a net should get it."""
+    """Images whose first pixel is their label, and second whether a net should get it."""
     labels = torch.arange(count) % classes
     images = torch.zeros(count, 3, 2, 2, dtype=torch.uint8)
     images[:, 0, 0, 0] = labels
@@ -25,7 +25,7 @@ def reader(images: torch.Tensor, classes: int = 10) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("count", [10, RANGE_IMAGES, RANGE_IMAGES + 10, 3 * RANGE_IMAGES - 10])
-def test_each_picture_counts_once(count: int) -> None:
+def test_each_image_counts_once(count: int) -> None:
     seen = 0
 
     def model(images: torch.Tensor) -> torch.Tensor:
@@ -52,16 +52,16 @@ def test_a_report_names_its_protocol_and_count() -> None:
 
 
 def test_an_empty_set_is_refused() -> None:
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="no images"):
         classify(reader, coded(0, 10))
 
 
-def test_pictures_that_do_not_decode_are_named_and_left_out(album) -> None:
+def test_images_that_do_not_decode_are_named_and_left_out(album) -> None:
     red = np.zeros((2, 2, 3), np.uint8)
     red[..., 0] = 255
     heard: list[dict] = []
-    pictures = album([red, None, red, red], [0, 0, 1, 0])
-    report = classify(lambda x: x.float().mean((2, 3)), pictures, tell=heard.append)
+    images = album([red, None, red, red], [0, 0, 1, 0])
+    report = classify(lambda x: x.float().mean((2, 3)), images, on_event=heard.append)
     assert (report.n, report.skipped) == (3, 1)
     assert report.top1_error == pytest.approx(100 / 3)
     (bad,) = [row["text"] for row in heard if row["kind"] == "bad"]
@@ -70,8 +70,8 @@ def test_pictures_that_do_not_decode_are_named_and_left_out(album) -> None:
     assert report.as_dict()["skipped"] == 1
 
 
-def test_a_set_of_bad_pictures_is_no_result(album) -> None:
-    with pytest.raises(ValueError, match="not one picture of album"):
+def test_a_set_of_bad_images_is_no_result(album) -> None:
+    with pytest.raises(ValueError, match="not one image of album"):
         classify(reader, album([None, None], [0, 1]))
 
 
@@ -85,9 +85,9 @@ def test_class_by_class() -> None:
     assert report.confusion == [[0, 3, 0, 0], [0, 0, 2, 0], [0, 0, 2, 0], [0, 0, 0, 2]]
 
 
-def test_classes_without_pictures_have_no_error(album) -> None:
-    pictures = album([np.zeros((2, 2, 3), np.uint8)], [2], ids=("n1", "n2", "n3"))
-    (row,) = classify(lambda x: x.float().mean((2, 3)), pictures).per_class
+def test_classes_without_images_have_no_error(album) -> None:
+    images = album([np.zeros((2, 2, 3), np.uint8)], [2], ids=("n1", "n2", "n3"))
+    (row,) = classify(lambda x: x.float().mean((2, 3)), images).per_class
     assert (row["class"], row["id"], row["n"], row["top1_error"]) == ("blue", "n3", 1, 100.0)
 
 
@@ -97,7 +97,7 @@ def test_a_matrix_is_for_few_classes_and_rows_for_a_thousand() -> None:
     assert classify(lambda x: reader(x, 1001), coded(9, 1001)).per_class == ()
 
 
-def test_scores_that_are_no_numbers_take_a_picture_for_nothing() -> None:
+def test_scores_that_are_no_numbers_take_an_image_for_nothing() -> None:
     report = classify(lambda x: reader(x) * torch.nan, coded(20, 10))
     assert (report.top1_error, report.top5_error) == (100.0, 100.0)
     assert sum(map(sum, report.confusion or [])) == 0

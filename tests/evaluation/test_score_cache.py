@@ -37,16 +37,16 @@ def forbidden(images: Tensor) -> Tensor:
 
 
 @pytest.fixture
-def pictures(album, photographs) -> EncodedImages:
+def images(album, photographs) -> EncodedImages:
     return album([*photographs, None], [0, 1, 2, 0, 1, 2])
 
 
-def kept(model, pictures, protocol: ViewProtocol, folder: Path, **how) -> tuple[Report, list[str]]:
+def kept(model, images, protocol: ViewProtocol, folder: Path, **how) -> tuple[Report, list[str]]:
     heard: list[str] = []
     keeper = ScoreCache(folder, how.pop("digest", "weights"), how.pop("keep", True))
     report = classify(
-        model, pictures, protocol, vault=keeper,
-        tell=lambda row: heard.append(row["text"]) if "text" in row else None,
+        model, images, protocol, score_cache=keeper,
+        on_event=lambda row: heard.append(row["text"]) if "text" in row else None,
     )  # fmt: skip
     return report, heard
 
@@ -56,12 +56,12 @@ PROTOCOLS = [OneCrop(36, 32), TenCrop(36, 32), MultiScale((32, 48))]
 
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=str)
 def test_kept_scores_give_the_same_report_without_the_model(
-    pictures: EncodedImages, tmp_path: Path, protocol: ViewProtocol, monkeypatch
+    images: EncodedImages, tmp_path: Path, protocol: ViewProtocol, monkeypatch
 ) -> None:
-    fresh = classify(Watched(), pictures, protocol)
-    first, _ = kept(Watched(), pictures, protocol, tmp_path)
+    fresh = classify(Watched(), images, protocol)
+    first, _ = kept(Watched(), images, protocol, tmp_path)
     monkeypatch.setattr(EncodedImages, "image", forbidden)
-    again, heard = kept(forbidden, pictures, protocol, tmp_path, keep=False)
+    again, heard = kept(forbidden, images, protocol, tmp_path, keep=False)
     assert fresh == first == again
     count = len(protocol.views())
     assert any(f"{count} of {count} views from kept scores" in line for line in heard)
@@ -78,42 +78,40 @@ def test_kept_scores_give_the_same_report_without_the_model(
     ids=str,
 )
 def test_a_part_of_a_protocol_computes_nothing(
-    pictures: EncodedImages, tmp_path: Path, whole: ViewProtocol, part: ViewProtocol
+    images: EncodedImages, tmp_path: Path, whole: ViewProtocol, part: ViewProtocol
 ) -> None:
-    kept(Watched(), pictures, whole, tmp_path)
-    found, _ = kept(forbidden, pictures, part, tmp_path)
-    assert found == classify(Watched(), pictures, part)
+    kept(Watched(), images, whole, tmp_path)
+    found, _ = kept(forbidden, images, part, tmp_path)
+    assert found == classify(Watched(), images, part)
 
 
-def test_only_missing_views_are_computed(pictures: EncodedImages, tmp_path: Path) -> None:
-    kept(Watched(), pictures, OneCrop(36, 32), tmp_path)
+def test_only_missing_views_are_computed(images: EncodedImages, tmp_path: Path) -> None:
+    kept(Watched(), images, OneCrop(36, 32), tmp_path)
     model = Watched()
-    found, heard = kept(model, pictures, TenCrop(36, 32), tmp_path)
+    found, heard = kept(model, images, TenCrop(36, 32), tmp_path)
     assert model.shown == 9 * 5
     assert any("1 of 10 views from kept scores" in line for line in heard)
-    assert found == classify(Watched(), pictures, TenCrop(36, 32))
+    assert found == classify(Watched(), images, TenCrop(36, 32))
 
 
-def test_nothing_is_written_or_read_unless_asked(pictures: EncodedImages, tmp_path: Path) -> None:
+def test_nothing_is_written_or_read_unless_asked(images: EncodedImages, tmp_path: Path) -> None:
     reads: list[str] = []
-    original = pictures.read
+    original = images.read
 
     def read(file: str) -> bytes:
         reads.append(file)
         return original(file)
 
-    watched = EncodedImages(
-        "album", pictures.files, pictures.labels, pictures.classes, pictures.ids, read
-    )
+    watched = EncodedImages("album", images.files, images.labels, images.classes, images.ids, read)
     kept(Watched(), watched, OneCrop(36, 32), tmp_path / "scores", keep=False)
     assert not (tmp_path / "scores").exists()
-    assert len(reads) == len(pictures)
+    assert len(reads) == len(images)
 
 
-def test_other_weights_are_not_these(pictures: EncodedImages, tmp_path: Path) -> None:
-    kept(Watched(), pictures, OneCrop(36, 32), tmp_path)
+def test_other_weights_are_not_these(images: EncodedImages, tmp_path: Path) -> None:
+    kept(Watched(), images, OneCrop(36, 32), tmp_path)
     model = Watched()
-    _, heard = kept(model, pictures, OneCrop(36, 32), tmp_path, digest="others")
+    _, heard = kept(model, images, OneCrop(36, 32), tmp_path, digest="others")
     assert model.shown == 5
     assert any("holds the scores of another model: not used" in line for line in heard)
 
@@ -133,7 +131,7 @@ def test_another_set_is_not_this(album, photographs, tmp_path: Path, change: str
     assert model.shown == 5
 
 
-def test_a_mended_picture_is_seen(album, photographs, tmp_path: Path) -> None:
+def test_a_mended_image_is_seen(album, photographs, tmp_path: Path) -> None:
     damaged = album([*photographs[:2], None], [0, 1, 2])
     kept(Watched(), damaged, OneCrop(36, 32), tmp_path)
     report, _ = kept(Watched(), album(photographs[:3], [0, 1, 2]), OneCrop(36, 32), tmp_path)
@@ -149,28 +147,28 @@ def flip_a_byte(data: bytes) -> bytes:
     "damage", [flip_a_byte, lambda data: data[:-9], lambda data: b"", lambda data: b"x" * 64],
     ids=["byte", "cut", "empty", "other"],
 )  # fmt: skip
-def test_damaged_files_are_computed_again(pictures: EncodedImages, tmp_path: Path, damage) -> None:
-    first, _ = kept(Watched(), pictures, OneCrop(36, 32), tmp_path)
+def test_damaged_files_are_computed_again(images: EncodedImages, tmp_path: Path, damage) -> None:
+    first, _ = kept(Watched(), images, OneCrop(36, 32), tmp_path)
     (file,) = tmp_path.rglob("*.safetensors")
     file.write_bytes(damage(file.read_bytes()))
-    again, heard = kept(Watched(), pictures, OneCrop(36, 32), tmp_path)
+    again, heard = kept(Watched(), images, OneCrop(36, 32), tmp_path)
     assert any("is damaged, or no file of scores" in line for line in heard)
     assert again == first
-    assert kept(forbidden, pictures, OneCrop(36, 32), tmp_path)[0] == first
+    assert kept(forbidden, images, OneCrop(36, 32), tmp_path)[0] == first
 
 
-def test_a_file_of_somebody_else_is_not_used(pictures: EncodedImages, tmp_path: Path) -> None:
-    kept(Watched(), pictures, OneCrop(36, 32), tmp_path)
+def test_a_file_of_somebody_else_is_not_used(images: EncodedImages, tmp_path: Path) -> None:
+    kept(Watched(), images, OneCrop(36, 32), tmp_path)
     (file,) = tmp_path.rglob("*.safetensors")
     save_file({"something": torch.zeros(3)}, file)
     model = Watched()
-    _, heard = kept(model, pictures, OneCrop(36, 32), tmp_path)
+    _, heard = kept(model, images, OneCrop(36, 32), tmp_path)
     assert model.shown == 5
     assert any("not used" in line for line in heard)
 
 
 def test_a_kill_while_writing_leaves_no_half_file(
-    pictures: EncodedImages, tmp_path: Path, monkeypatch
+    images: EncodedImages, tmp_path: Path, monkeypatch
 ) -> None:
     def killed(tensors, file, facts) -> None:
         Path(file).write_bytes(b"half")
@@ -178,7 +176,7 @@ def test_a_kill_while_writing_leaves_no_half_file(
 
     monkeypatch.setattr(vault_module, "save_file", killed)
     with pytest.raises(KeyboardInterrupt):
-        kept(Watched(), pictures, OneCrop(36, 32), tmp_path)
+        kept(Watched(), images, OneCrop(36, 32), tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 

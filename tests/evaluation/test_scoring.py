@@ -38,8 +38,8 @@ class Pixels:
         return F.avg_pool2d(images.float(), self.window, stride=1) * math.log(3) / 255
 
 
-def probabilities(model, pictures, protocol: ViewProtocol) -> Tensor:
-    return score_set(model, pictures, protocol).log_probabilities.exp()
+def probabilities(model, images, protocol: ViewProtocol) -> Tensor:
+    return score_set(model, images, protocol).log_probabilities.exp()
 
 
 def black(height: int, width: int) -> np.ndarray:
@@ -48,9 +48,9 @@ def black(height: int, width: int) -> np.ndarray:
 
 def test_ten_crop_by_hand(album) -> None:
     """Red in one corner: (.6, .2, .2) there and in its mirror, a third each in the others."""
-    picture = black(4, 6)
-    picture[:2, :2, 0] = 255
-    found = probabilities(colour, album([picture], [0]), TenCrop(4, 2))
+    image = black(4, 6)
+    image[:2, :2, 0] = 255
+    found = probabilities(colour, album([image], [0]), TenCrop(4, 2))
     other = (2 * 0.2 + 8 / 3) / 10
     assert found[0].tolist() == pytest.approx([(2 * 0.6 + 8 / 3) / 10, other, other])
     # and not the softmax of averaged scores
@@ -58,47 +58,47 @@ def test_ten_crop_by_hand(album) -> None:
 
 
 def test_mirrors_are_seen_by_hand(album) -> None:
-    """A network that looks at the left column alone: of the full picture half its mirrors."""
-    picture = black(2, 2)
-    picture[:, 0, 0] = 255
-    found = probabilities(lambda x: colour(x[..., :1]), album([picture], [0]), TenCrop(2, 2))
+    """A network that looks at the left column alone: of the full image half its mirrors."""
+    image = black(2, 2)
+    image[:, 0, 0] = 255
+    found = probabilities(lambda x: colour(x[..., :1]), album([image], [0]), TenCrop(2, 2))
     assert found[0, 0] == pytest.approx((0.6 + 1 / 3) / 2)
 
 
 def test_the_centre_by_hand(album) -> None:
-    picture = black(5, 8)
-    picture[1:4, 2:5, 1] = 255
-    found = probabilities(colour, album([picture], [1]), OneCrop(5, 3))
+    image = black(5, 8)
+    image[1:4, 2:5, 1] = 255
+    found = probabilities(colour, album([image], [1]), OneCrop(5, 3))
     assert found[0].tolist() == pytest.approx([0.2, 0.6, 0.2])
 
 
 def test_multi_scale_by_hand(album) -> None:
     """One red pixel of four at side 2; at side 4 the same four, each as 2 x 2 half-blended."""
-    picture = black(2, 2)
-    picture[0, 0, 0] = 255
-    found = probabilities(Pixels(1), album([picture], [0]), MultiScale((2,), flip=True))
+    image = black(2, 2)
+    image[0, 0, 0] = 255
+    found = probabilities(Pixels(1), album([image], [0]), MultiScale((2,), flip=True))
     assert found[0, 0] == pytest.approx((0.6 + 3 / 3) / 4)
     # bilinear from 2 to 4 pixels: weights 1, 3/4, 1/4, 0 along each side, rounded to bytes
     weights = [1, 0.75, 0.25, 0]
     reds = [round(255 * a * b) / 255 for a in weights for b in weights]
     at_4 = sum(3**red / (3**red + 2) for red in reds) / 16
-    found = probabilities(Pixels(1), album([picture], [0]), MultiScale((2, 4), flip=False))
+    found = probabilities(Pixels(1), album([image], [0]), MultiScale((2, 4), flip=False))
     assert found[0, 0] == pytest.approx((0.4 + at_4) / 2, abs=2e-4)
 
 
-def plainly_resized(picture: np.ndarray, side: int) -> np.ndarray:
-    height, width = picture.shape[:2]
+def plainly_resized(image: np.ndarray, side: int) -> np.ndarray:
+    height, width = image.shape[:2]
     scale = side / min(height, width)
     size = (int(width * scale + 1e-9), int(height * scale + 1e-9))
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 
 def one(view: np.ndarray) -> Tensor:
     return torch.tensor(np.ascontiguousarray(view)).permute(2, 0, 1)[None]
 
 
-def slow_ten_crop(model, picture: np.ndarray, side: int, size: int) -> Tensor:
-    whole = plainly_resized(picture, side)
+def slow_ten_crop(model, image: np.ndarray, side: int, size: int) -> Tensor:
+    whole = plainly_resized(image, side)
     height, width = whole.shape[:2]
     places = [
         (0, 0), (0, width - size), (height - size, 0), (height - size, width - size),
@@ -112,11 +112,11 @@ def slow_ten_crop(model, picture: np.ndarray, side: int, size: int) -> Tensor:
     return torch.stack(found).mean(0)
 
 
-def slow_multi_scale(model, picture: np.ndarray, sides: tuple[int, ...], window: int) -> Tensor:
+def slow_multi_scale(model, image: np.ndarray, sides: tuple[int, ...], window: int) -> Tensor:
     """Each position is a crop of its own."""
     means = []
     for side in sides:
-        whole = plainly_resized(picture, side)
+        whole = plainly_resized(image, side)
         for view in (whole, whole[:, ::-1]):
             height, width = view.shape[:2]
             found = [
@@ -142,14 +142,14 @@ def test_ten_crop_against_a_slow_reference(album, photographs) -> None:
     model = small_model(32, 36)
     some = photographs[:3]
     found = probabilities(model, album(some, [0, 1, 2]), TenCrop(36, 32))
-    slow = torch.stack([slow_ten_crop(model, picture, 36, 32) for picture in some])
+    slow = torch.stack([slow_ten_crop(model, image, 36, 32) for image in some])
     torch.testing.assert_close(found.double(), slow, rtol=0, atol=1e-5)
     assert (found - 1 / 3).abs().max() > 0.05  # the network does tell them apart
 
 
 def test_multi_scale_against_a_slow_reference(album, photographs) -> None:
     """A network of single pixels under its pooling: each position is exactly a crop."""
-    small = [picture[:12, :17] for picture in photographs]
+    small = [image[:12, :17] for image in photographs]
     found = probabilities(Pixels(7), album(small, [0, 1, 2, 0, 1]), MultiScale((7, 9, 12)))
     slow = torch.stack([slow_multi_scale(colour, picture, (7, 9, 12), 7) for picture in small])
     torch.testing.assert_close(found.double(), slow, rtol=0, atol=1e-6)
@@ -159,8 +159,8 @@ def test_every_position_of_a_real_network_counts_alike(album, photographs) -> No
     """Its last map, window by window: pooled, classified and put through the softmax by itself."""
     model = small_model(32, 36)
     found = probabilities(model, album(photographs[1:3], [0, 1]), MultiScale((40,), flip=False))
-    for picture, mean in zip(photographs[1:3], found, strict=True):
-        shown = model.preprocessing(one(plainly_resized(picture, 40)))
+    for image, mean in zip(photographs[1:3], found, strict=True):
+        shown = model.preprocessing(one(plainly_resized(image, 40)))
         features = model.net.stages(model.net.stem(shown))[0]  # [16, h, w]
         rows, columns = features.shape[1] - 3, features.shape[2] - 3
         assert min(rows, columns) == 2 < max(rows, columns)
@@ -169,24 +169,24 @@ def test_every_position_of_a_real_network_counts_alike(album, photographs) -> No
         torch.testing.assert_close(mean.double(), torch.stack(by_hand).mean(0), rtol=0, atol=1e-5)
 
 
-def test_one_scale_without_mirrors_is_one_crop_on_square_pictures(album) -> None:
+def test_one_scale_without_mirrors_is_one_crop_on_square_images(album) -> None:
     rng = np.random.default_rng(1)
     squares = [rng.integers(0, 256, (side, side, 3), dtype=np.uint8) for side in (224, 250, 180)]
     net = build_resnet(imagenet_config(18, classes=3), torch.Generator().manual_seed(0)).eval()
     mean = torch.full((3, 224, 224), 120.0)
     preprocessing = Preprocessing(mean, torch.full((3, 1, 1), 60.0), resize=256, size=224)
     model = Model(net.requires_grad_(False), ("a", "b", "c"), preprocessing, {}, [])
-    pictures = album(squares, [0, 1, 2])
-    dense = score_set(model, pictures, MultiScale((224,), flip=False)).log_probabilities
-    crop = score_set(model, pictures, OneCrop(resize=224, size=224)).log_probabilities
+    images = album(squares, [0, 1, 2])
+    dense = score_set(model, images, MultiScale((224,), flip=False)).log_probabilities
+    crop = score_set(model, images, OneCrop(resize=224, size=224)).log_probabilities
     torch.testing.assert_close(dense, crop, rtol=1e-5, atol=1e-5)
-    assert classify(model, pictures, MultiScale((224,), flip=False)).top1_error == (
-        classify(model, pictures, OneCrop(resize=224, size=224)).top1_error
+    assert classify(model, images, MultiScale((224,), flip=False)).top1_error == (
+        classify(model, images, OneCrop(resize=224, size=224)).top1_error
     )
 
 
-def test_a_set_in_memory_is_a_folder_of_the_same_pictures(album, photographs) -> None:
-    squares = [picture[:40, :40] for picture in photographs]
+def test_a_set_in_memory_is_a_folder_of_the_same_images(album, photographs) -> None:
+    squares = [image[:40, :40] for image in photographs]
     images = torch.stack([one(picture)[0] for picture in squares])
     labels = [0, 1, 2, 0, 1]
     in_memory = ImagesInMemory("album", images, torch.tensor(labels), ("red", "green", "blue"))
@@ -199,13 +199,13 @@ def test_a_set_in_memory_is_a_folder_of_the_same_pictures(album, photographs) ->
 
 
 def test_results_do_not_depend_on_threads(album, photographs) -> None:
-    pictures = album(photographs, [0, 1, 2, 0, 1])
-    found = [score_set(Pixels(8), pictures, TenCrop(36, 32), threads=threads) for threads in (1, 3)]
+    images = album(photographs, [0, 1, 2, 0, 1])
+    found = [score_set(Pixels(8), images, TenCrop(36, 32), threads=threads) for threads in (1, 3)]
     assert torch.equal(found[0].log_probabilities, found[1].log_probabilities)
 
 
-def test_each_picture_is_decoded_once_and_few_at_a_time(album, monkeypatch) -> None:
-    """More pictures than a range holds; every view and side from one decoding."""
+def test_each_image_is_decoded_once_and_few_at_a_time(album, monkeypatch) -> None:
+    """More images than a range holds; every view and side from one decoding."""
     count = scoring.RANGE_FILES + 3
     decoded: list[int] = []
     original = EncodedImages.image
@@ -230,7 +230,7 @@ def test_each_picture_is_decoded_once_and_few_at_a_time(album, monkeypatch) -> N
     assert max(shown) <= scoring.RANGE_FILES
 
 
-def test_large_pictures_are_shown_a_few_at_a_time(album, monkeypatch) -> None:
+def test_large_images_are_shown_a_few_at_a_time(album, monkeypatch) -> None:
     monkeypatch.setattr(scoring, "BATCH_PIXELS", 3 * 20)
     shown: list[int] = []
 

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from reslab.evaluation.views import Crop, MultiScale, OneCrop, TenCrop, View, protocol_named
 
-PICTURE = torch.arange(5 * 8).view(1, 5, 8).expand(3, 5, 8)  # rows of 8
+IMAGE = torch.arange(5 * 8).view(1, 5, 8).expand(3, 5, 8)  # rows of 8
 
 
 def test_each_corner_by_hand() -> None:
@@ -17,15 +17,15 @@ def test_each_corner_by_hand() -> None:
         "centre": 10,
     }
     for crop, value in first.items():
-        view = View(5, crop, 3).of(PICTURE)
+        view = View(5, crop, 3).of(IMAGE)
         assert view.shape == (3, 3, 3)
         assert view[0, 0].tolist() == [value, value + 1, value + 2]
         assert view[0, :, 0].tolist() == [value, value + 8, value + 16]
 
 
 def test_a_mirrored_crop_is_the_mirror_of_the_crop() -> None:
-    assert View(5, "top-right", 3, flip=True).of(PICTURE)[0, 0].tolist() == [7, 6, 5]
-    assert View(5, "all", flip=True).of(PICTURE)[0, 0].tolist() == [7, 6, 5, 4, 3, 2, 1, 0]
+    assert View(5, "top-right", 3, flip=True).of(IMAGE)[0, 0].tolist() == [7, 6, 5]
+    assert View(5, "all", flip=True).of(IMAGE)[0, 0].tolist() == [7, 6, 5, 4, 3, 2, 1, 0]
 
 
 def test_ten_crop_shows_five_places_and_their_mirrors() -> None:
@@ -100,6 +100,6 @@ def test_what_makes_no_sense_is_refused(text: str, reason: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["ten-crop", "multi-scale"])
-def test_pictures_of_the_networks_own_size_have_no_corners(text: str) -> None:
+def test_images_of_the_networks_own_size_have_no_corners(text: str) -> None:
     with pytest.raises(ValueError, match="shown as they come"):
         protocol_named(text, None, None)

@@ -44,7 +44,7 @@ def norm(shapes: Shapes, name: str, channels: int) -> None:
 
 
 def torchvision_net(state: State, images: Tensor) -> Tensor:
-    """`ResNet.forward` of torchvision on normalised pictures, read off a state dict."""
+    """`ResNet.forward` of torchvision on normalised images, read off a state dict."""
 
     def conv_bn(x: Tensor, conv: str, bn: str, stride: int) -> Tensor:
         kernel = state[f"{conv}.weight"]
@@ -116,7 +116,7 @@ def authors_blobs(depth: int, rng: Generator, classes: int = 7) -> State:
 
 
 def authors_net(blobs: State, depth: int, bgr: Tensor) -> Tensor:
-    """The deploy prototxt as Caffe computes it, on BGR pictures less their mean; in float64."""
+    """The deploy prototxt as Caffe computes it, on BGR images less their mean; in float64."""
     blobs = {name: blob.double() for name, blob in blobs.items()}
 
     def layer(x: Tensor, name: str, suffix: str, stride: int) -> Tensor:

@@ -22,9 +22,9 @@ def test_a_model_file_brings_back_the_same_function(tmp_path: Path) -> None:
     model = a_model()
     (tmp_path / "model.safetensors").write_bytes(model_bytes(model))
     again = load_model(tmp_path)
-    pictures = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
-    assert torch.equal(again(pictures), model(pictures)) or torch.allclose(
-        again(pictures), model(pictures), atol=1e-5
+    images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    assert torch.equal(again(images), model(images)) or torch.allclose(
+        again(images), model(images), atol=1e-5
     )
     assert (again.classes, again.recipe, again.metrics) == (
         model.classes,
@@ -71,14 +71,14 @@ def test_at_its_own_size_a_net_has_one_position(pool, side: int) -> None:
     config = cifar_config(8) if side < 32 else imagenet_config(18).model_copy(update={"pool": pool})
     model = replace(a_model(), net=build_resnet(config).eval())
     model = replace(model, preprocessing=replace(model.preprocessing, resize=side, size=side))
-    pictures = torch.randint(0, 256, (1, 3, side, side), dtype=torch.uint8)
+    images = torch.randint(0, 256, (1, 3, side, side), dtype=torch.uint8)
     with torch.no_grad():
-        dense = model.dense(pictures)
-        torch.testing.assert_close(dense[:, :, 0, 0], model(pictures), rtol=1e-3, atol=1e-3)
+        dense = model.dense(images)
+        torch.testing.assert_close(dense[:, :, 0, 0], model(images), rtol=1e-3, atol=1e-3)
     assert dense.shape[2:] == (1, 1)
-    assert config.map_side(side) == model.net.stages(model.net.stem(pictures.float())).shape[-1]
+    assert config.map_side(side) == model.net.stages(model.net.stem(images.float())).shape[-1]
 
 
-def test_pictures_below_a_nets_own_size_have_no_position() -> None:
-    with pytest.raises(ValueError, match="pictures of 20x12 are below the network's own size, 16"):
+def test_images_below_a_nets_own_size_have_no_position() -> None:
+    with pytest.raises(ValueError, match="images of 20x12 are below the network's own size, 16"):
         a_model().dense(torch.zeros(1, 3, 20, 12, dtype=torch.uint8))

@@ -22,26 +22,26 @@ def test_blue_first_turns_the_channels_after_each_lost_its_own_mean() -> None:
     assert seen.flatten().tolist() == [-5.0, 5.0, 2.0]
 
 
-def test_a_mean_picture_is_taken_pixel_by_pixel() -> None:
+def test_a_mean_image_is_taken_pixel_by_pixel() -> None:
     mean = torch.arange(12.0).reshape(3, 2, 2)
-    pictures = torch.full((2, 3, 2, 2), 20, dtype=torch.uint8)
-    assert torch.equal(minus_mean(mean)(pictures), (20 - mean).expand(2, 3, 2, 2))
+    images = torch.full((2, 3, 2, 2), 20, dtype=torch.uint8)
+    assert torch.equal(minus_mean(mean)(images), (20 - mean).expand(2, 3, 2, 2))
 
 
 def test_at_another_size_it_stands_for_its_colour() -> None:
     mean = torch.arange(12.0).reshape(3, 2, 2)  # 1.5, 5.5 and 9.5 on average
-    pictures = torch.full((1, 3, 3, 5), 20, dtype=torch.uint8)
-    seen = minus_mean(mean)(pictures)
-    assert seen.shape == pictures.shape
+    images = torch.full((1, 3, 3, 5), 20, dtype=torch.uint8)
+    seen = minus_mean(mean)(images)
+    assert seen.shape == images.shape
     assert seen[0, :, 2, 4].tolist() == [18.5, 14.5, 10.5]
 
 
 @pytest.mark.parametrize("channels", ["RGB", "BGR"])
 def test_bytes_and_floats_come_out_alike_and_channels_last(channels) -> None:
-    pictures = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    images = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     prepare = Preprocessing(column(1, 2, 3), column(4, 5, 6), channels)
-    seen = prepare(pictures)
-    assert torch.equal(seen, prepare(pictures.float()))
+    seen = prepare(images)
+    assert torch.equal(seen, prepare(images.float()))
     assert seen.is_contiguous(memory_format=torch.channels_last)
 
 

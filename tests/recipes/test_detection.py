@@ -31,7 +31,7 @@ def test_there_is_a_recipe_for_every_trunk() -> None:
 
 
 def test_coco_is_appendix_a() -> None:
-    """240k iterations at 0.001 and 80k at 0.0001, 8 pictures at once, anchors of four sizes."""
+    """240k iterations at 0.001 and 80k at 0.0001, 8 images at once, anchors of four sizes."""
     it = detection_recipe("coco-resnet101-c4")
     assert (it.iterations, it.batch_size, it.virtual_gpus) == (320_000, 8, 8)
     assert (it.learning_rate, [drop * it.iterations for drop in it.drops]) == (0.001, [240_000])

@@ -17,7 +17,7 @@ CONFIG = ResNetConfig(
 )  # fmt: skip
 
 
-def pictures(count: int, classes: int = 2) -> EncodedImages:
+def images(count: int, classes: int = 2) -> EncodedImages:
     names = tuple("abcdefg"[:classes])
     files = [f"{number}.jpg" for number in range(count)]
     return EncodedImages("train", files, torch.arange(count) % classes, names, names, str.encode)
@@ -28,31 +28,31 @@ def weights(folded: bool = False) -> Model:
     return Model(build_resnet(CONFIG), tuple("tuvwxyz"), mean, {}, [], folded=folded)
 
 
-def test_lengths_follow_the_number_of_pictures() -> None:
-    """An epoch is pictures / 32 iterations: 100 of them from nothing, 12 from weights."""
+def test_lengths_follow_the_number_of_images() -> None:
+    """An epoch is images / 32 iterations: 100 of them from nothing, 12 from weights."""
     plain = CONFIG.model_copy(update={"pool": "ceil"})
-    assert own_recipe("net", plain, pictures(3200)).iterations == 100 * 100
-    assert own_recipe("net", plain, pictures(3200), weights()).iterations == 12 * 100
-    assert own_recipe("net", plain, pictures(32)).iterations == 1500
-    assert own_recipe("net", plain, pictures(32), weights()).iterations == 150
+    assert own_recipe("net", plain, images(3200)).iterations == 100 * 100
+    assert own_recipe("net", plain, images(3200), weights()).iterations == 12 * 100
+    assert own_recipe("net", plain, images(32)).iterations == 1500
+    assert own_recipe("net", plain, images(32), weights()).iterations == 150
 
 
 def test_a_mini_batch_is_never_larger_than_the_set() -> None:
-    assert own_recipe("net", CONFIG, pictures(5)).batch_size == 4
-    assert own_recipe("net", CONFIG, pictures(33)).batch_size == 32
+    assert own_recipe("net", CONFIG, images(5)).batch_size == 4
+    assert own_recipe("net", CONFIG, images(33)).batch_size == 32
 
 
 def test_classes_come_from_the_folder_and_the_layout_from_the_weights() -> None:
     plain = CONFIG.model_copy(update={"pool": "ceil", "classes": 1000})
-    it = own_recipe("net", plain, pictures(9, classes=3), weights())
+    it = own_recipe("net", plain, images(9, classes=3), weights())
     assert (it.model.classes, it.model.pool) == (3, "padded")
     assert it.weights == sha256_of(weights().net.state_dict())
     assert it.batch_norm == "frozen"
-    assert own_recipe("net", plain, pictures(9, classes=3)).batch_norm == "train"
+    assert own_recipe("net", plain, images(9, classes=3)).batch_norm == "train"
 
 
 def test_folded_weights_can_only_be_frozen() -> None:
-    it = own_recipe("net", CONFIG, pictures(9), weights(folded=True))
+    it = own_recipe("net", CONFIG, images(9), weights(folded=True))
     assert it.batch_norm == "frozen"
 
 
@@ -62,7 +62,7 @@ def test_every_imagenet_net_has_one() -> None:
     )
 
 
-def test_pictures_are_needed(tmp_path: Path) -> None:
+def test_images_are_needed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--data"):
         recipe("own-resnet18")
     with pytest.raises(ValueError, match="did you mean 'own-resnet152'"):

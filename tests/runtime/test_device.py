@@ -11,8 +11,8 @@ from reslab.runtime.device import Device, setup_device
     ("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)]
 )
 def test_precision_is_that_of_the_forward_pass(precision, dtype) -> None:
-    world = Device(torch.device("cpu"), precision)
-    with world.autocast():
+    device = Device(torch.device("cpu"), precision)
+    with device.autocast():
         assert torch.nn.functional.linear(torch.zeros(1, 2), torch.zeros(3, 2)).dtype == dtype
 
 

@@ -111,8 +111,8 @@ def test_three_processes_are_one(together) -> None:
     assert together(work, 3) == (0, [])
 
 
-def test_three_processes_count_the_errors_of_one_on_1001_pictures(together) -> None:
-    """Every picture once, the tail of one included; log-probabilities equal to the last bit."""
+def test_three_processes_count_the_errors_of_one_on_1001_images(together) -> None:
+    """Every image once, the tail of one included; log-probabilities equal to the last bit."""
     work = """
     from reslab.data.builtin import load_digits
     from reslab.evaluation.report import report, score
@@ -122,13 +122,13 @@ def test_three_processes_count_the_errors_of_one_on_1001_pictures(together) -> N
 
     def work(group):
         it = load_digits()
-        pictures = it.train.take("some", torch.arange(1001))
+        images = it.train.take("some", torch.arange(1001))
         net = build_resnet(cifar(8), torch.Generator().manual_seed(0)).eval()
         model = lambda images: net(images.float() / 100)
-        scores = score(model, pictures, OneCrop(), processes=group)
-        alone = score(model, pictures, OneCrop())
+        scores = score(model, images, OneCrop(), processes=group)
+        alone = score(model, images, OneCrop())
         assert torch.equal(scores.log_probabilities, alone.log_probabilities)
-        one, all_ = report(alone, pictures, ""), report(scores, pictures, "")
+        one, all_ = report(alone, images, ""), report(scores, images, "")
         assert one == all_ and all_.n == 1001 and 50 < all_.top1_error < 99
         wrong = all_.top1_error * 10.01
         assert group.gather_objects(round(wrong)) == [round(wrong)] * group.count

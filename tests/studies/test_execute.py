@@ -35,7 +35,9 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def finish(runs: list[PlannedRun], machine: Machine, jobs: int) -> int | None:
-    return run_all(runs, machine.launch, jobs=jobs, tell=lambda run, done: None, stop=lambda: None)
+    return run_all(
+        runs, machine.launch, jobs=jobs, on_event=lambda run, done: None, stop=lambda: None
+    )
 
 
 def test_the_classifier_comes_first_and_its_detector_waits(tmp_path: Path) -> None:

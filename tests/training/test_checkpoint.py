@@ -66,12 +66,12 @@ def test_a_damaged_newest_is_told_of_and_passed_over(tmp_path: Path, damage: str
         data = data.replace(b'iteration\\": 20', b'iteration\\": 99')
     assert bytes(data) != newest.read_bytes()
     newest.write_bytes(data)
-    told: list[str] = []
-    found = recover_newest_checkpoint(tmp_path, told.append)
+    reported: list[str] = []
+    found = recover_newest_checkpoint(tmp_path, reported.append)
     assert found is not None
     assert equal(found, checkpoint(10))
-    assert len(told) == 1
-    assert "00000020.safetensors is damaged" in told[0]
+    assert len(reported) == 1
+    assert "00000020.safetensors is damaged" in reported[0]
 
 
 def test_a_disk_that_does_not_answer_costs_no_checkpoint(

@@ -34,13 +34,13 @@ def kept(disk: Disk) -> list[int]:
 
 
 @pytest.fixture
-def told() -> list[str]:
+def reported() -> list[str]:
     return []
 
 
-def test_training_goes_on_while_a_copy_is_written(tmp_path: Path, told: list[str]) -> None:
+def test_training_goes_on_while_a_copy_is_written(tmp_path: Path, reported: list[str]) -> None:
     disk = Disk(tmp_path)
-    saver = CheckpointWriter(disk, told.append, saved=0)
+    saver = CheckpointWriter(disk, reported.append, saved=0)
     disk.let.clear()
     now = checkpoint(10)
     saver.begin(now)
@@ -50,14 +50,14 @@ def test_training_goes_on_while_a_copy_is_written(tmp_path: Path, told: list[str
     disk.let.set()
     saver.close()
     assert equal(read_checkpoint(disk.checkpoints / "00000010.safetensors"), checkpoint(10))
-    assert (saver.saved, told) == (10, [])
+    assert (saver.saved, reported) == (10, [])
 
 
 def test_a_disk_that_is_behind_costs_checkpoints_and_no_time(
-    tmp_path: Path, told: list[str]
+    tmp_path: Path, reported: list[str]
 ) -> None:
     disk = Disk(tmp_path)
-    saver = CheckpointWriter(disk, told.append, saved=0, patience=0.01)
+    saver = CheckpointWriter(disk, reported.append, saved=0, patience=0.01)
     disk.let.clear()
     for iteration in (10, 20, 30):
         saver.begin(checkpoint(iteration))
@@ -66,27 +66,29 @@ def test_a_disk_that_is_behind_costs_checkpoints_and_no_time(
     saver.save(checkpoint(40))
     saver.close()
     assert kept(disk) == [10, 40]
-    assert told == [
+    assert reported == [
         f"no checkpoint at iteration {it}: the disk is busy with that of 10" for it in (20, 30)
     ]
 
 
-def test_the_last_checkpoint_waits_for_the_disk(tmp_path: Path, told: list[str]) -> None:
+def test_the_last_checkpoint_waits_for_the_disk(tmp_path: Path, reported: list[str]) -> None:
     disk = Disk(tmp_path)
-    saver = CheckpointWriter(disk, told.append, saved=0, patience=0.01)
+    saver = CheckpointWriter(disk, reported.append, saved=0, patience=0.01)
     disk.let.clear()
     saver.begin(checkpoint(10))
     Timer(0.2, disk.let.set).start()
     saver.begin(checkpoint(20), must=True)
     saver.close()
-    assert (kept(disk), told) == ([10, 20], [])
+    assert (kept(disk), reported) == ([10, 20], [])
 
 
-def test_who_must_end_at_once_does_not_wait_for_the_disk(tmp_path: Path, told: list[str]) -> None:
+def test_who_must_end_at_once_does_not_wait_for_the_disk(
+    tmp_path: Path, reported: list[str]
+) -> None:
     """As a second signal ends a run: what was being written is as good as lost."""
     disk = Disk(tmp_path)
     disk.let.clear()
-    saver = CheckpointWriter(disk, told.append, saved=0)
+    saver = CheckpointWriter(disk, reported.append, saved=0)
 
     def run() -> None:
         with saver:
@@ -101,34 +103,36 @@ def test_who_must_end_at_once_does_not_wait_for_the_disk(tmp_path: Path, told: l
     assert kept(disk) == [10]
 
 
-def test_a_disk_that_refuses_is_told_of_and_tried_again(tmp_path: Path, told: list[str]) -> None:
+def test_a_disk_that_refuses_is_told_of_and_tried_again(
+    tmp_path: Path, reported: list[str]
+) -> None:
     disk = Disk(tmp_path, refused=(10, 30))
-    saver = CheckpointWriter(disk, told.append, saved=0)
+    saver = CheckpointWriter(disk, reported.append, saved=0)
     for iteration in (10, 20, 30, 40):
         saver.begin(checkpoint(iteration))
     saver.close()
     assert kept(disk) == [20, 40]
-    assert told == [
+    assert reported == [
         "no checkpoint at iteration 10: no space left on device; none is kept yet",
         "no checkpoint at iteration 30: no space left on device; that of iteration 20 is kept",
     ]
     assert saver.saved == 40
 
 
-def test_what_is_no_fault_of_the_disk_ends_the_run(tmp_path: Path, told: list[str]) -> None:
+def test_what_is_no_fault_of_the_disk_ends_the_run(tmp_path: Path, reported: list[str]) -> None:
     class Broken(Disk):
         def save(self, checkpoint: Checkpoint) -> None:
             raise AssertionError("ours")
 
-    saver = CheckpointWriter(Broken(tmp_path), told.append, saved=0)
+    saver = CheckpointWriter(Broken(tmp_path), reported.append, saved=0)
     saver.begin(checkpoint(10))
     with pytest.raises(AssertionError, match="ours"):
         saver.close()
     assert saver.saved == 0
 
 
-def test_who_has_to_save_now_hears_of_a_refusal(tmp_path: Path, told: list[str]) -> None:
-    saver = CheckpointWriter(Disk(tmp_path, refused=(10,)), told.append, saved=0)
+def test_who_has_to_save_now_hears_of_a_refusal(tmp_path: Path, reported: list[str]) -> None:
+    saver = CheckpointWriter(Disk(tmp_path, refused=(10,)), reported.append, saved=0)
     with pytest.raises(OSError, match="No space"):
         saver.save(checkpoint(10))
     saver.close()
@@ -136,10 +140,10 @@ def test_who_has_to_save_now_hears_of_a_refusal(tmp_path: Path, told: list[str])
 
 
 def test_lines_wait_for_room_and_no_checkpoint_outlives_them(
-    tmp_path: Path, told: list[str]
+    tmp_path: Path, reported: list[str]
 ) -> None:
     disk = Disk(tmp_path)
-    saver = CheckpointWriter(disk, told.append, saved=0)
+    saver = CheckpointWriter(disk, reported.append, saved=0)
     saver.log([{"iteration": 1}])
     disk.metrics = tmp_path / "gone" / "metrics.jsonl"
     saver.log([{"iteration": 2}])
@@ -155,7 +159,7 @@ def test_lines_wait_for_room_and_no_checkpoint_outlives_them(
     lines = disk.metrics.read_text().splitlines()
     assert [json.loads(line)["iteration"] for line in lines] == [1, 2, 3, 5]
     assert kept(disk) == [4]
-    assert [line.split(":")[0] for line in told] == [
+    assert [line.split(":")[0] for line in reported] == [
         "no such file or directory",
         "no checkpoint at iteration 3",
     ]
@@ -183,14 +187,14 @@ def test_half_a_line_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [row["iteration"] for row in folder.rows()] == [1, 2]
 
 
-def test_another_process_of_the_run_writes_nothing(tmp_path: Path, told: list[str]) -> None:
-    saver = CheckpointWriter(RunFolder(tmp_path, writes=False), told.append, saved=0)
+def test_another_process_of_the_run_writes_nothing(tmp_path: Path, reported: list[str]) -> None:
+    saver = CheckpointWriter(RunFolder(tmp_path, writes=False), reported.append, saved=0)
     saver.log([{"iteration": 1}])
     saver.begin(checkpoint(1))
     saver.save(checkpoint(2))
     saver.close()
     assert os.listdir(tmp_path) == []
-    assert told == []
+    assert reported == []
 
 
 def test_a_copy_keeps_the_type_and_the_values(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_model_can_be_named() -> None:
         ("drops=[0.75, 0.5]", "must rise"),
         ("drops=[0.5, 1.0]", "must rise"),
         ("virtual_gpus=3", "cannot be cut into 3"),
-        ("virtual_gpus=128", "at least 2 pictures"),
+        ("virtual_gpus=128", "at least 2 images"),
         ("data=cifar100", "'data' cannot be 'cifar100'"),
         ("precision=fp16", "'precision' cannot be 'fp16'"),
         ("model=resnet21", "did you mean"),

@@ -46,7 +46,7 @@ def result(run: Path) -> dict[str, Any]:
     return {k: v for k, v in found.items() if k not in ADDRESS}
 
 
-LOOKS = 4  # times that an evaluation asks whether to stop: once for each hundred of 360 pictures
+LOOKS = 4  # times that an evaluation asks whether to stop: once for each hundred of 360 images
 
 
 def after(iterations: int) -> Callable[[], int | None]:
@@ -159,9 +159,9 @@ def test_a_run_killed_without_warning_goes_on_from_its_last_checkpoint(
         train(short, out, stop=lambda: None if next(calls) < 6 + LOOKS else kill())
     newest = sorted((out / "checkpoints").iterdir())[-1]
     newest.write_bytes(newest.read_bytes()[:-100])
-    told: list[dict[str, Any]] = []
-    train(short, out, tell=told.append)
-    notes = [row["text"] for row in told if row["kind"] == "note"]
+    reported: list[dict[str, Any]] = []
+    train(short, out, on_event=reported.append)
+    notes = [row["text"] for row in reported if row["kind"] == "note"]
     assert "damaged" in notes[0]
     assert result(out) == result(whole)
     assert metrics(out) == metrics(whole)
@@ -186,25 +186,25 @@ def test_a_resumed_run_keeps_its_number_of_threads(short: Recipe, tmp_path: Path
     """Sums depend on it, so the bits do."""
     out = tmp_path / "run"
     before = torch.get_num_threads()
-    told: list[dict[str, Any]] = []
+    reported: list[dict[str, Any]] = []
     try:
         torch.set_num_threads(2)
         with pytest.raises(Interrupted):
             train(short, out, stop=after(2))
         torch.set_num_threads(1)
-        train(short, out, tell=told.append)
+        train(short, out, on_event=reported.append)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
-    assert not any("not bit-exact" in row.get("text", "") for row in told)
+    assert not any("not bit-exact" in row.get("text", "") for row in reported)
 
 
 def test_a_finished_run_is_not_run_again(short: Recipe, whole: Path) -> None:
     before = (whole / "model.safetensors").stat().st_mtime_ns
-    told: list[dict[str, Any]] = []
-    train(short, whole, tell=told.append)
+    reported: list[dict[str, Any]] = []
+    train(short, whole, on_event=reported.append)
     assert (whole / "model.safetensors").stat().st_mtime_ns == before
-    assert told == [{"kind": "note", "text": "this run is finished"}]
+    assert reported == [{"kind": "note", "text": "this run is finished"}]
 
 
 def test_a_loss_that_is_not_finite_is_named_and_nothing_bad_is_saved(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_data_that_is_missing_leaves_no_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_held_out_pictures_are_watched_and_the_test_is_opened_once(tmp_path: Path) -> None:
+def test_held_out_images_are_watched_and_the_test_is_opened_once(tmp_path: Path) -> None:
     it = recipe("digits-resnet20").with_changes([*SHORT, "held_out=100"])
     train(it, tmp_path / "run")
     evals = [row for row in metrics(tmp_path / "run") if row["kind"] == "eval"]

@@ -46,7 +46,7 @@ class Finder:
             epoch=2,
             loss_of=self.loss_of,
             shares_of=lambda k: [torch.full((1, 1), float(k)), torch.ones(1, 1)],
-            evaluate=lambda beat: self.reports,
+            evaluate=lambda check_stop: self.reports,
             error_of=lambda report: 100 - report["map_50"],
             finish=lambda beat: FinalReports(
                 [report | {"coco": TWELVE, "per_class": []} for report in self.reports], {}
@@ -70,8 +70,8 @@ def carried_out(
         return Begun(finder.parts(), finder.close, files or {})
 
     result = train_in_folder(
-        recipe, out, begin, world=setup_device("fp32"), seed=1, data=None, weights=None,
-        tell=lambda row: None, stop=stop,
+        recipe, out, begin, device=setup_device("fp32"), seed=1, data=None, weights=None,
+        on_event=lambda row: None, stop=stop,
     )  # fmt: skip
     return result, asked
 
@@ -122,8 +122,8 @@ def test_a_new_run_begins_before_its_folder_is_made(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match="no data; None False"):
         train_in_folder(
-            RECIPE, out, begin, world=setup_device("fp32"), seed=1, data=None, weights=None,
-            tell=lambda row: None, stop=lambda: None,
+            RECIPE, out, begin, device=setup_device("fp32"), seed=1, data=None, weights=None,
+            on_event=lambda row: None, stop=lambda: None,
         )  # fmt: skip
     assert not out.exists()
 

@@ -29,7 +29,7 @@ def own(walls: Path, *changes: str) -> Recipe:
 
 @pytest.fixture(scope="module")
 def walls(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten pictures of brick and five of sky."""
+    """Ten images of brick and five of sky."""
     return draw(tmp_path_factory.mktemp("pictures") / "walls", {"brick": 10, "sky": 5})
 
 
@@ -74,7 +74,7 @@ def test_the_model_file_knows_classes_and_preprocessing(whole: Path) -> None:
     assert blue == pytest.approx((2 * 60 + 180) / 3, abs=10)
 
 
-def test_the_mean_picture_has_the_size_of_the_crop(walls: Path, tmp_path: Path) -> None:
+def test_the_mean_image_has_the_size_of_the_crop(walls: Path, tmp_path: Path) -> None:
     train(own(walls, "pictures.mean=pixel", "iterations=1"), tmp_path / "run", data=walls)
     assert load_model(tmp_path / "run").preprocessing.mean.shape == (3, 128, 128)
 
@@ -91,7 +91,7 @@ def test_statistics_are_measured_once(whole: Path, walls: Path, tmp_path: Path) 
     with pytest.raises(Interrupted):
         train(own(walls), out, data=walls, stop=stopping_after(2))
     notes = []
-    train(own(walls), out, data=walls, tell=lambda row: notes.append(row.get("text", "")))
+    train(own(walls), out, data=walls, on_event=lambda row: notes.append(row.get("text", "")))
     assert not any("measuring" in text for text in notes)
 
 
@@ -122,7 +122,7 @@ def test_fine_tuning_replaces_the_classifier_and_keeps_statistics(
     assert not torch.equal(before["stem.0.conv.weight"], after["stem.0.conv.weight"])
 
 
-def test_recalibrated_statistics_are_those_of_the_new_pictures(
+def test_recalibrated_statistics_are_those_of_the_new_images(
     whole: Path, three: Path, tmp_path: Path
 ) -> None:
     start = load_model(whole)
@@ -223,12 +223,12 @@ def test_unequal_classes_can_be_balanced(walls: Path, tmp_path: Path, balance: s
             assert labels.bincount().tolist() == [8, 8]
 
 
-def test_a_bad_picture_is_named_and_too_many_end_the_run(tmp_path: Path) -> None:
+def test_a_bad_image_is_named_and_too_many_end_the_run(tmp_path: Path) -> None:
     data = draw(tmp_path / "set", {"brick": 10, "sky": 10})
-    (data / "sky" / "000.jpg").write_bytes(b"no picture")
+    (data / "sky" / "000.jpg").write_bytes(b"no image")
     notes: list[str] = []
     one = own(data, "pictures.bad_limit=0.1")
-    train(one, tmp_path / "one", data=data, tell=lambda row: notes.append(row.get("text", "")))
+    train(one, tmp_path / "one", data=data, on_event=lambda row: notes.append(row.get("text", "")))
     assert any("sky/000.jpg" in text for text in notes)
     with pytest.raises(ValueError, match="reslab check"):
         train(own(data, "pictures.bad_limit=0"), tmp_path / "none", data=data)

@@ -9,7 +9,7 @@ from reslab.data.datasets import ImagesInMemory
 from reslab.models.layers import ConvBN
 from reslab.models.model_file import Model
 
-BATCH_IMAGES = 250  # pictures shown at once
+BATCH_IMAGES = 250  # images shown at once
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class Response:
 
 
 @torch.no_grad()
-def layer_responses(model: Model, pictures: ImagesInMemory) -> list[Response]:
+def layer_responses(model: Model, images: ImagesInMemory) -> list[Response]:
     """The standard deviation of each 3x3 layer's output over a set, in the order of the layers.
 
     Taken after batch norm and before the other non-linearity, ReLU or addition, as in Fig. 7,
-    over all pictures, channels and positions.
+    over all images, channels and positions.
     """
     layers = {
         name: module
@@ -34,7 +34,7 @@ def layer_responses(model: Model, pictures: ImagesInMemory) -> list[Response]:
     }
     sums = {name: torch.zeros(3, dtype=torch.float64) for name in layers}
 
-    def hear(name: str):
+    def on_progress(name: str):
         def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             values = output.double()
             count = torch.tensor(float(values.numel()), dtype=torch.float64)
@@ -42,9 +42,9 @@ def layer_responses(model: Model, pictures: ImagesInMemory) -> list[Response]:
 
         return add
 
-    handles = [module.register_forward_hook(hear(name)) for name, module in layers.items()]
-    for start in range(0, len(pictures), BATCH_IMAGES):
-        model(pictures.images[start : start + BATCH_IMAGES])
+    handles = [module.register_forward_hook(on_progress(name)) for name, module in layers.items()]
+    for start in range(0, len(images), BATCH_IMAGES):
+        model(images.images[start : start + BATCH_IMAGES])
     for handle in handles:
         handle.remove()
     return [Response(name, standard_deviation(*total.tolist())) for name, total in sums.items()]

@@ -1,4 +1,4 @@
-"""A folder of pictures with what was found drawn on them, and a list of it."""
+"""A folder of images with what was found drawn on them, and a list of it."""
 
 import json
 import os
@@ -29,20 +29,20 @@ class DrawingFolder:
     """Where what is seen is drawn and listed."""
 
     out: Path
-    targets: dict[str, Path]  # each picture's file -> the file with boxes
-    ids: dict[str, str]  # each picture's file -> what the list calls it
+    targets: dict[str, Path]  # each image's file -> the file with boxes
+    ids: dict[str, str]  # each image's file -> what the list calls it
     rows: list[dict[str, Any]] = field(default_factory=list)
     drawn: int = 0
 
     def add(self, given: InputFile, seen: "DetectedImage", classes: Sequence[str]) -> None:
-        """Draw a picture, whole or not at all, and keep what is to be listed."""
+        """Draw an image, whole or not at all, and keep what is to be listed."""
         from reslab.detection.drawing import draw_detections
         from reslab.training.checkpoint import write_atomically
 
         target = self.targets[given.file]
         target.parent.mkdir(parents=True, exist_ok=True)
-        picture = draw_detections(seen.pixels, seen.detections, classes)
-        write_atomically(target, encoded(picture, target.suffix))
+        image = draw_detections(seen.pixels, seen.detections, classes)
+        write_atomically(target, encoded(image, target.suffix))
         self.rows += [detection_row(self.ids[given.file], it) for it in seen.objects]
         self.drawn += 1
 
@@ -75,7 +75,7 @@ def open_drawing_folder(out: Path, given: Sequence[InputFile]) -> DrawingFolder:
 
 
 def targets_of(given: Sequence[InputFile], out: Path) -> dict[str, Path]:
-    """Where each picture is drawn: under its name in its folder, with a number if that is taken.
+    """Where each image is drawn: under its name in its folder, with a number if that is taken.
 
     JPEG stays JPEG, all else becomes PNG.
     """
@@ -97,7 +97,7 @@ def targets_of(given: Sequence[InputFile], out: Path) -> dict[str, Path]:
 
 
 def without_drawn(given: Sequence[InputFile], out: Path) -> list[InputFile]:
-    """The pictures but for those that an earlier call drew, where `out` lies in their folder."""
+    """The images but for those that an earlier call drew, where `out` lies in their folder."""
     here = Path(os.path.realpath(out))
 
     def is_drawn(it: InputFile) -> bool:
@@ -107,26 +107,26 @@ def without_drawn(given: Sequence[InputFile], out: Path) -> list[InputFile]:
 
     kept = [it for it in given if not is_drawn(it)]
     if not kept:
-        raise ValueError(f"--out {out} is where the pictures lie; name another folder")
+        raise ValueError(f"--out {out} is where the images lie; name another folder")
     return kept
 
 
-def encoded(picture: "Image.Image", suffix: str) -> bytes:
-    """A picture as the file of this suffix."""
+def encoded(image: "Image.Image", suffix: str) -> bytes:
+    """An image as the file of this suffix."""
     out = BytesIO()
     if suffix.lower() in JPEG:
-        picture.save(out, "JPEG", quality=DRAWING_QUALITY, subsampling=0)
+        image.save(out, "JPEG", quality=DRAWING_QUALITY, subsampling=0)
     else:
-        picture.save(out, "PNG", compress_level=COMPRESSION)
+        image.save(out, "PNG", compress_level=COMPRESSION)
     return out.getvalue()
 
 
-def detection_row(picture: str, found: "Detection") -> dict[str, Any]:
+def detection_row(image: str, found: "Detection") -> dict[str, Any]:
     """One detection as COCO writes it; ids that are numbers are numbers there."""
     x0, y0, x1, y1 = found.box
     number = found.id.isdecimal() and str(int(found.id)) == found.id
     return {
-        "image_id": picture,
+        "image_id": image,
         "category_id": int(found.id) if number else found.id,
         "bbox": [round(side, 2) for side in (x0, y0, x1 - x0, y1 - y0)],
         "score": round(found.score, 6),

@@ -24,7 +24,7 @@ class Checked:
     """What a folder holds, and what was found in it."""
 
     folder: "Location"
-    pictures: int
+    images: int
     parts: dict[str, dict[str, Any]]  # for --json
     contents: str  # in words
     findings: "tuple[Finding, ...]"
@@ -32,16 +32,16 @@ class Checked:
 
 def check(
     folder: Annotated[
-        str, typer.Argument(help="Pictures, a class a subfolder; shards, or their URL; COCO; VOC.")
+        str, typer.Argument(help="Images, a class a subfolder; shards, or their URL; COCO; VOC.")
     ],
     size: Annotated[
-        int, typer.Option(min=1, help="The side of the net's pictures, in pixels.")
+        int, typer.Option(min=1, help="The side of the net's images, in pixels.")
     ] = 224,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> int:
-    """Find what would spoil a run on a folder of pictures, and how to mend it.
+    """Find what would spoil a run on a folder of images, and how to mend it.
 
-    Every file is decoded. Bad files, copies within and across parts and classes, pictures too
+    Every file is decoded. Bad files, copies within and across parts and classes, images too
     small, classes too few; of COCO and VOC also boxes that cannot be: named, with what each does
     to a run. The exit status is 1 if something would spoil a run.
     """
@@ -66,19 +66,19 @@ def check(
 
 
 def check_classes(folder: "Location", size: int) -> Checked:
-    """Pictures to classify."""
+    """Images to classify."""
     from reslab.data.doctor.findings import diagnose
     from reslab.data.doctor.inspect import inspect_all
     from reslab.data.doctor.scan import WHOLE_FOLDER, scan_folder
 
     listing = scan_folder(folder)
-    with counting(len(listing), "pictures") as hear:
-        facts = inspect_all(listing, hear)
+    with counting(len(listing), "images") as on_progress:
+        facts = inspect_all(listing, on_progress)
     parts = {
         part.name: {"folder": part.prefix or ".", "classes": part.classes} for part in listing.parts
     }
     contents = ", ".join(
-        f"{sum(part.classes.values()):,} {'' if part.name == WHOLE_FOLDER else part.name + ' '}pictures "
+        f"{sum(part.classes.values()):,} {'' if part.name == WHOLE_FOLDER else part.name + ' '}images "
         f"in {len(part.classes):,} classes"
         for part in listing.parts
     )
@@ -86,14 +86,14 @@ def check_classes(folder: "Location", size: int) -> Checked:
 
 
 def check_boxes(folder: Path) -> Checked:
-    """Pictures with boxes, in COCO's or VOC's layout."""
+    """Images with boxes, in COCO's or VOC's layout."""
     from reslab.data.boxes.folder import read_parts
     from reslab.data.doctor.box_findings import diagnose_boxes, inspect_annotated
 
     found = read_parts(folder)
-    pictures = sum(len(part) for part in found)
-    with counting(pictures, "pictures") as hear:
-        facts = inspect_annotated(found, hear)
+    images = sum(len(part) for part in found)
+    with counting(images, "images") as on_progress:
+        facts = inspect_annotated(found, on_progress)
     parts = {
         part.name: {
             "layout": found.layout,
@@ -104,11 +104,11 @@ def check_boxes(folder: Path) -> Checked:
         for part in found
     }
     contents = ", ".join(
-        f"{len(part):,} {'' if part is found.whole else part.name + ' '}pictures with "
+        f"{len(part):,} {'' if part is found.whole else part.name + ' '}images with "
         f"{len(part.objects):,} boxes of {len(part.classes):,} classes"
         for part in found
     )
-    return Checked(folder, pictures, parts, contents, diagnose_boxes(folder, found, facts))
+    return Checked(folder, images, parts, contents, diagnose_boxes(folder, found, facts))
 
 
 def as_document(checked: Checked, size: int) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def as_document(checked: Checked, size: int) -> dict[str, Any]:
     return {
         "folder": str(checked.folder),
         "size": size,
-        "pictures": checked.pictures,
+        "pictures": checked.images,
         "spoils": count(findings, "spoils"),
         "remarks": count(findings, "remark"),
         "parts": checked.parts,
@@ -192,7 +192,7 @@ def check_summary(checked: Checked, seconds: float) -> str:
     if remarks:
         verdict += f", {remarks} {'remark' if remarks == 1 else 'remarks'}"
     folder = printable(str(checked.folder))
-    return f"{folder}: {verdict}; {checked.contents or 'no pictures'}; {clock(seconds)}"
+    return f"{folder}: {verdict}; {checked.contents or 'no images'}; {clock(seconds)}"
 
 
 def count(findings: "tuple[Finding, ...]", severity: str) -> int:

@@ -1,4 +1,4 @@
-"""The pictures that a verb is asked to test models on: named, in a folder, or a model's own."""
+"""The images that a verb is asked to test models on: named, in a folder, or a model's own."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ def computing_in(precision: str, model: "Model") -> "Model":
     return in_bf16(model) if precision == "bf16" else model
 
 
-def test_pictures(on: str | None, data: "Location | None", models: "Sequence[Named]") -> "AnySet":
+def test_images(on: str | None, data: "Location | None", models: "Sequence[Named]") -> "AnySet":
     """The set to test on; without a word of it the models' own, if that is one."""
     from reslab.data.location import Url
 
@@ -53,7 +53,7 @@ def test_pictures(on: str | None, data: "Location | None", models: "Sequence[Nam
 
 
 def test_set(name: str, data: "Location | None", path: Path) -> "ImagesInMemory":
-    """The test pictures of a set, found where the model's run found them if not told."""
+    """The test images of a set, found where the model's run found them if not told."""
     from reslab.data.builtin import open_sets, set_named
 
     chosen = set_named(name)
@@ -75,14 +75,12 @@ def own_set(path: Path, model: "Model") -> "AnySet":
     if name != "pictures":
         return test_set(name, None, path)
     if place is None:
-        raise ValueError(
-            f"the pictures that {path} was trained on are not found: say --data FOLDER"
-        )
+        raise ValueError(f"the images that {path} was trained on are not found: say --data FOLDER")
     return open_folder(place, validation=model.recipe["pictures"]["validation"]).test
 
 
 def placed_set(data: "Location", models: "Sequence[Named]") -> "AnySet":
-    """The pictures there; never those that a model was trained on, as far as is known."""
+    """The images there; never those that a model was trained on, as far as is known."""
     from reslab.data.folder import open_whole_folder
     from reslab.data.location import absolute
 
@@ -90,14 +88,14 @@ def placed_set(data: "Location", models: "Sequence[Named]") -> "AnySet":
         name, place = image_folder(path, model)
         if name == "pictures" and place is not None and absolute(place) == absolute(data):
             return own_set(path, model)
-    pictures = open_whole_folder(data)
-    if any(image_folder(*it)[0] == "pictures" for it in models) and pictures.name != "validation":
-        warn(f"{data} is tested whole: a model trained on it has seen most of its pictures")
-    return pictures
+    images = open_whole_folder(data)
+    if any(image_folder(*it)[0] == "pictures" for it in models) and images.name != "validation":
+        warn(f"{data} is tested whole: a model trained on it has seen most of its images")
+    return images
 
 
 def image_folder(path: Path, model: "Model") -> "tuple[str | None, Location | None]":
-    """A model's own set, and for pictures where its run found them."""
+    """A model's own set, and for images where its run found them."""
     name = model.recipe.get("data")
     return name, run_data(path, name) if name == "pictures" else None
 
@@ -123,18 +121,18 @@ def holds_cifar10(folder: Path) -> bool:
     return folder.name in folders or any((folder / name).exists() for name in (*folders, ARCHIVE))
 
 
-def numbers_for(path: Path, model: "Model", pictures: "AnySet") -> tuple[int | None, int | None]:
-    """The shorter side and the crop with which a model is shown the pictures of a set."""
+def numbers_for(path: Path, model: "Model", images: "AnySet") -> tuple[int | None, int | None]:
+    """The shorter side and the crop with which a model is shown the images of a set."""
     from reslab.data.datasets import ImagesInMemory
 
     preprocessing = model.preprocessing
     resize, size = preprocessing.resize, preprocessing.size
     own = preprocessing.mean.shape[-1]  # 1: a colour, which goes with every size
-    if not isinstance(pictures, ImagesInMemory):
+    if not isinstance(images, ImagesInMemory):
         return (own, own) if size is None and own > 1 else (resize, size)
-    if size is None and own > 1 and pictures.images.shape[1:] != preprocessing.mean.shape:
+    if size is None and own > 1 and images.images.shape[1:] != preprocessing.mean.shape:
         raise ValueError(
-            f"{path} was trained on pictures of {list(preprocessing.mean.shape)}, "
-            f"the set has {list(pictures.images.shape[1:])}"
+            f"{path} was trained on images of {list(preprocessing.mean.shape)}, "
+            f"the set has {list(images.images.shape[1:])}"
         )
-    return (None, None) if {resize, size} == {pictures.images.shape[-1]} else (resize, size)
+    return (None, None) if {resize, size} == {images.images.shape[-1]} else (resize, size)

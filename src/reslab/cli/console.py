@@ -58,7 +58,7 @@ def print_table(*columns: str, rows: list[list[str]]) -> None:
 
 @contextmanager
 def stopping(
-    hear: Callable[[str], None] = warn, *, begun: bool = False
+    on_progress: Callable[[str], None] = warn, *, begun: bool = False
 ) -> Iterator[Callable[[], int | None]]:
     """Inside, Ctrl-C, SIGTERM and SIGHUP are only noted; the function given tells which one came.
 
@@ -71,11 +71,11 @@ def stopping(
 
     def note(number: int, frame: FrameType | None) -> None:
         if not asked:
-            hear("stopped before anything new was done")
+            on_progress("stopped before anything new was done")
         if seen or not asked:
             raise SystemExit(128 + number)
         seen.append(number)
-        hear("saving after this iteration; once more to stop at once")
+        on_progress("saving after this iteration; once more to stop at once")
 
     def stop() -> int | None:
         nonlocal asked
@@ -109,20 +109,20 @@ def training_display(iterations: int) -> Iterator[Callable[[Row], None]]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=iterations, facts="starting")
 
-        def hear(row: Row) -> None:
+        def on_progress(row: Row) -> None:
             if row["kind"] == "train":
                 bar.update(task, completed=row["iteration"], facts=train_facts(row))
             else:
                 bar.console.print(printable(event_line(row)), highlight=False, markup=False)
 
-        yield hear
+        yield on_progress
 
 
 def plain_lines(iterations: int) -> Callable[[Row], None]:
     """Rows as lines on standard error, those of training not too often."""
     printed = 0.0
 
-    def hear(row: Row) -> None:
+    def on_progress(row: Row) -> None:
         nonlocal printed
         if row["kind"] == "train":
             now = time.monotonic()
@@ -147,7 +147,7 @@ def plain_lines(iterations: int) -> Callable[[Row], None]:
         (first, then), (last, now) = batch
         return (now - then) / max(last - first, 1)
 
-    return hear
+    return on_progress
 
 
 @contextmanager
@@ -170,20 +170,20 @@ def counting(total: int, what: str) -> Iterator[Callable[[str | None], None]]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(what, total=total)
 
-        def hear(line: str | None) -> None:
+        def on_progress(line: str | None) -> None:
             if line:
                 text = f"reslab: {printable(line)}"
                 bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
             bar.advance(task)
 
-        yield hear
+        yield on_progress
 
 
 def plain_count(total: int, what: str) -> Callable[[str | None], None]:
     """A count as lines on standard error, not too often."""
     done, printed = 0, time.monotonic()
 
-    def hear(line: str | None) -> None:
+    def on_progress(line: str | None) -> None:
         nonlocal done, printed
         done += 1
         if line:
@@ -192,7 +192,7 @@ def plain_count(total: int, what: str) -> Callable[[str | None], None]:
             printed = time.monotonic()
             to_stderr(f"{done:,}/{total:,} {what}")
 
-    return hear
+    return on_progress
 
 
 def train_facts(row: Row) -> str:

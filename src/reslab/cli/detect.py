@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 SURE = 0.5  # as that of detect/detect.py, which needs torch
 NOTHING = "nothing found"
-OBJECTS_LISTED = 6  # objects of a picture in its line
+OBJECTS_LISTED = 6  # objects of an image in its line
 
 
 def detect(
     model: Annotated[Path, typer.Argument(help="A detector's run folder or model file.")],
-    pictures: Annotated[
+    images: Annotated[
         list[str],
-        typer.Argument(metavar="PICTURE|FOLDER...", help="Files, folders, - for standard input."),
+        typer.Argument(metavar="IMAGE|FOLDER...", help="Files, folders, - for standard input."),
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="A folder for the pictures with boxes drawn, and detections.json."),
+        typer.Option(help="A folder for the images with boxes drawn, and detections.json."),
     ] = None,
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="The least probability that is told.")
@@ -45,7 +45,7 @@ def detect(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list of objects.")] = False,
 ) -> int:
-    """Find the objects in pictures: their names, how sure that is, and where they are.
+    """Find the objects in images: their names, how sure that is, and where they are.
 
     With --out the boxes are drawn, and detections.json there has them as COCO writes results. A
     file that is bad is named on standard error and the others go on; the exit status is then 1.
@@ -54,7 +54,7 @@ def detect(
     from reslab.detection.predict import load_detector_predictor
     from reslab.runtime.device import setup_device
 
-    given, unlike = files_of(pictures)
+    given, unlike = files_of(images)
     given = list({it.file: it for it in given}.values())  # what is named twice is looked at once
     if out:
         given = without_drawn(given, out)
@@ -64,7 +64,7 @@ def detect(
     )
     finder = finder.to(setup_device("fp32").torch_device)
     if unlike:
-        warn(f"{unlike} other files in folders are no pictures by their names, left out")
+        warn(f"{unlike} other files in folders are no images by their names, left out")
     sources = (sys.stdin.buffer.read() if it.file == STDIN else it.file for it in given)
     seen = zip(given, finder.see(sources), strict=True)
     bad = 0
@@ -91,7 +91,7 @@ def detect(
     finally:  # stopped, too: what is drawn is also listed
         if album:
             album.finish()
-            to_stderr(f"{album.drawn} of {len(given)} pictures with their boxes: {out}")
+            to_stderr(f"{album.drawn} of {len(given)} images with their boxes: {out}")
     return 1 if bad else 0
 
 
@@ -104,7 +104,7 @@ def print_block(answers: "Iterator[tuple[str, Answer]]") -> None:
 
 
 def print_detections(answers: "Iterator[tuple[str, Answer]]", width: int) -> None:
-    """A line for each picture, as it comes."""
+    """A line for each image, as it comes."""
     for file, answer in answers:
         if isinstance(answer, list):
             print_line(f"{printable(file):{width}}  {printable(image_line(answer))}")
@@ -112,7 +112,7 @@ def print_detections(answers: "Iterator[tuple[str, Answer]]", width: int) -> Non
 
 
 def image_line(objects: "Sequence[Detection]") -> str:
-    """What is in a picture, the most probable first."""
+    """What is in an image, the most probable first."""
     if not objects:
         return NOTHING
     shown = ", ".join(f"{it.name} {100 * it.score:.0f} %" for it in objects[:OBJECTS_LISTED])
@@ -121,7 +121,7 @@ def image_line(objects: "Sequence[Detection]") -> str:
 
 
 def detections_entry(file: str, answer: "Answer") -> dict[str, object]:
-    """One picture in JSON."""
+    """One image in JSON."""
     if not isinstance(answer, list):
         return {"file": file, "error": reason(file, answer)}
     objects = [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reslab.cli.chosen import computing_in, numbers_for, test_pictures
+from reslab.cli.chosen import computing_in, numbers_for, test_images
 from reslab.cli.console import counting, print_json, print_line, print_table, to_stderr, warn
 from reslab.cli.evaluate_detections import evaluate_detections, is_detections
 from reslab.cli.evaluate_detectors import evaluate_detectors
@@ -45,7 +45,7 @@ def evaluate(
     data: Annotated[
         str | None,
         typer.Option(
-            help="A folder of pictures by class, of shards, of CIFAR-10, COCO, VOC; or a URL of "
+            help="A folder of images by class, of shards, of CIFAR-10, COCO, VOC; or a URL of "
             "shards."
         ),
     ] = None,
@@ -77,7 +77,7 @@ def evaluate(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list of reports.")] = False,
 ) -> None:
-    """Test trained models on a test set, each picture exactly once.
+    """Test trained models on a test set, each image exactly once.
 
     Several models are reported one by one and as the mean of their probabilities. Scores that
     were kept are used wherever they are found; only what is missing is computed. Several detectors
@@ -134,7 +134,7 @@ def all_detectors(models: Sequence[Path]) -> bool:
     return True in kinds
 
 
-def show(pictures: "AnySet", entries: "Sequence[Entry]", page: Path | None, as_json: bool) -> None:
+def show(images: "AnySet", entries: "Sequence[Entry]", page: Path | None, as_json: bool) -> None:
     """The reports on standard output, and as a page where one is wanted."""
     if as_json:
         print_json([about | row.as_dict() | row.details() for _, about, row, _ in entries])
@@ -143,10 +143,10 @@ def show(pictures: "AnySet", entries: "Sequence[Entry]", page: Path | None, as_j
             print_line(f"{title}  {row}")
         print_classes(entries[-1][2])
     if page:
-        to_stderr(f"report: {write_mistakes_page(pictures, entries, page)}")
+        to_stderr(f"report: {write_mistakes_page(images, entries, page)}")
 
 
-def write_mistakes_page(pictures: "AnySet", entries: "Sequence[Entry]", out: Path) -> Path:
+def write_mistakes_page(images: "AnySet", entries: "Sequence[Entry]", out: Path) -> Path:
     """What the models got wrong, as a page; its path."""
     from reslab.evaluation.mistakes import worst_mistakes
     from reslab.studies.page.classifiers import write_evaluations
@@ -156,7 +156,7 @@ def write_mistakes_page(pictures: "AnySet", entries: "Sequence[Entry]", out: Pat
             (
                 title,
                 row.as_dict() | row.details(),
-                worst_mistakes(scores.log_probabilities, pictures.labels, pictures),
+                worst_mistakes(scores.log_probabilities, images.labels, images),
             )
             for title, _, row, scores in entries
         ],
@@ -171,7 +171,7 @@ def reports_of(
     protocol: str,
     keep_scores: bool,
 ) -> "tuple[AnySet, list[Entry]]":
-    """The pictures, a report a model, and one of their mean where there are several."""
+    """The images, a report a model, and one of their mean where there are several."""
     from reslab.evaluation.predict import match_classes
     from reslab.evaluation.report import build_report, score_set
     from reslab.evaluation.score_cache import digest_set
@@ -180,45 +180,45 @@ def reports_of(
     from reslab.runtime.device import setup_device
     from reslab.runtime.threads import usable_cores
 
-    world = setup_device("fp32")
-    found = test_pictures(on, data, models)
+    device = setup_device("fp32")
+    found = test_images(on, data, models)
     protocols = [protocol_named(protocol, *numbers_for(*it, found)) for it in models]
-    pictures, lost = match_classes(found, models[0][1].classes, models[0][1].ids)
+    images, lost = match_classes(found, models[0][1].classes, models[0][1].ids)
     for line in lost:
-        warn(f"{line}; its pictures are left out")
+        warn(f"{line}; its images are left out")
     vaults = [score_cache_for(*it, keep_scores) for it in models]
-    if any(vault.in_use for vault in vaults):  # read once for all models
-        with listening(len(pictures)) as tell:
-            digest = digest_set(pictures, usable_cores(), tell)
-        vaults = [replace(vault, pictures=digest) for vault in vaults]
+    if any(score_cache.in_use for score_cache in vaults):  # read once for all models
+        with listening(len(images)) as on_event:
+            digest = digest_set(images, usable_cores(), on_event)
+        vaults = [replace(vault, images=digest) for vault in vaults]
     entries, scores = [], []
     for (path, model), chosen, vault in zip(models, protocols, vaults, strict=True):
-        with listening(len(pictures)) as tell:
+        with listening(len(images)) as on_event:
             scores.append(
                 score_set(
-                    model.to(world.torch_device), pictures, chosen, device=world.torch_device, tell=tell,
-                    vault=vault,
+                    model.to(device.torch_device), images, chosen, device=device.torch_device, on_event=on_event,
+                    score_cache=vault,
                 )
             )  # fmt: skip
-        made = build_report(scores[-1], pictures, str(chosen))
+        made = build_report(scores[-1], images, str(chosen))
         entries.append((str(path), {"model": str(path)}, made, scores[-1]))
     if len(models) > 1:
         shown = " + ".join(dict.fromkeys(map(str, protocols)))
         about = {"models": [str(path) for path, _ in models]}
         mean = ensemble(scores)
         entries.append(
-            (f"mean of {len(models)} models", about, build_report(mean, pictures, shown), mean)
+            (f"mean of {len(models)} models", about, build_report(mean, images, shown), mean)
         )
-    return pictures, entries
+    return images, entries
 
 
 @contextmanager
 def listening(total: int) -> "Iterator[Callback]":
-    """A listener for what an evaluation says, with a count of the pictures."""
+    """A listener for what an evaluation says, with a count of the images."""
     seen = 0
-    with counting(total, "pictures") as count:
+    with counting(total, "images") as count:
 
-        def hear(row: "Event") -> None:
+        def on_progress(row: "Event") -> None:
             nonlocal seen
             if row["kind"] == "note":
                 warn(row["text"])
@@ -229,7 +229,7 @@ def listening(total: int) -> "Iterator[Callback]":
                 seen += 1
                 count(None)
 
-        yield hear
+        yield on_progress
 
 
 def must_share_classes(models: "Sequence[tuple[Path, Model]]") -> None:

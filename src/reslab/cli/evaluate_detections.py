@@ -1,4 +1,4 @@
-"""`reslab evaluate` of files of detections: no model, no picture, only boxes against boxes."""
+"""`reslab evaluate` of files of detections: no model, no image, only boxes against boxes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,10 +32,10 @@ def evaluate_detections(
             raise ValueError(f"{file} is no .json of detections: evaluate models by themselves")
     if data is None:
         raise ValueError("--data: which annotations? a COCO or VOC folder, or an instances.json")
-    pictures, usual = annotated(data)
-    found = [read_results(file, pictures) for file in files]
+    images, usual = annotated(data)
+    found = [read_results(file, images) for file in files]
     entries = [
-        (str(file), measure(pictures, rows, protocol or usual))
+        (str(file), measure(images, rows, protocol or usual))
         for file, rows in zip(files, found, strict=True)
     ]
     show_precision("detections", entries, page, as_json)

@@ -30,45 +30,45 @@ def evaluate_detectors(
     page: Path | None,
     as_json: bool,
 ) -> None:
-    """Search the pictures of a test set and measure what is found."""
+    """Search the images of a test set and measure what is found."""
     from reslab.detection.model import load_detector
     from reslab.runtime.device import setup_device
 
-    world = setup_device("fp32")
-    loaded = [(path, load_detector(path).to(world.torch_device)) for path in models]
+    device = setup_device("fp32")
+    loaded = [(path, load_detector(path).to(device.torch_device)) for path in models]
     detectors_must_share_classes(loaded)
-    pictures, usual = pictures_of(loaded, on, data)
+    images, usual = images_of(loaded, on, data)
     searches = [detector.search.with_changes(changes) for _, detector in loaded]
     must_search_alike(loaded, searches)
     entries = []
     for (path, detector), search in zip(loaded, searches, strict=True):
         entries.append(
-            (str(path), measure_detections([detector], pictures, search, protocol or usual))
+            (str(path), measure_detections([detector], images, search, protocol or usual))
         )
     if len(loaded) > 1:
         together = [detector for _, detector in loaded]
         title = f"ensemble of {len(loaded)} detectors"
         entries.append(
-            (title, measure_detections(together, pictures, searches[0], protocol or usual))
+            (title, measure_detections(together, images, searches[0], protocol or usual))
         )
     show_precision("model", entries, page, as_json)
 
 
 def measure_detections(
     detectors: "Sequence[Detector]",
-    pictures: "DetectionSet",
+    images: "DetectionSet",
     search: "InferenceConfig",
     protocol: str,
 ) -> "AveragePrecision":
     from reslab.detection.average_precision.measure import measure
     from reslab.detection.evaluation import detect_set
 
-    with counting(len(pictures), "pictures") as hear:
-        seen, found = detect_set(detectors, pictures, search, hear)
+    with counting(len(images), "images") as on_progress:
+        seen, found = detect_set(detectors, images, search, on_progress)
     return measure(seen, found, protocol)
 
 
-def pictures_of(
+def images_of(
     models: "Sequence[Named]", on: str | None, data: "Location | None"
 ) -> "tuple[DetectionSet, str]":
     """The set to test on, and how results on it are published; the first model's own if not
@@ -81,8 +81,8 @@ def pictures_of(
             raise ValueError(unknown_name("set for a detector", on, (SCENES,)))
         return digit_scenes_set()
     if data is None:
-        return own_pictures(path, detector)
-    return folder_pictures(to_folder(data, "a detector needs"), path, detector)
+        return own_images(path, detector)
+    return folder_images(to_folder(data, "a detector needs"), path, detector)
 
 
 def digit_scenes_set() -> "tuple[DetectionSet, str]":
@@ -91,7 +91,7 @@ def digit_scenes_set() -> "tuple[DetectionSet, str]":
     return digit_scenes().test, "coco"
 
 
-def own_pictures(path: Path, detector: "Detector") -> "tuple[DetectionSet, str]":
+def own_images(path: Path, detector: "Detector") -> "tuple[DetectionSet, str]":
     """Those that a detector was tested on when it was trained."""
     from reslab.detection.recipe import DetectionRecipe
     from reslab.detection.setup import open_detection_data
@@ -99,14 +99,12 @@ def own_pictures(path: Path, detector: "Detector") -> "tuple[DetectionSet, str]"
     recipe = DetectionRecipe.model_validate(detector.recipe)
     folder = detector_image_folder(path)
     if recipe.data == "boxes" and folder is None:
-        raise ValueError(
-            f"the pictures that {path} was trained on are not found: say --data FOLDER"
-        )
+        raise ValueError(f"the images that {path} was trained on are not found: say --data FOLDER")
     opened = open_detection_data(recipe, folder)
     return opened.sets.test, opened.protocol
 
 
-def folder_pictures(data: Path, path: Path, detector: "Detector") -> "tuple[DetectionSet, str]":
+def folder_images(data: Path, path: Path, detector: "Detector") -> "tuple[DetectionSet, str]":
     """The test part of a folder, or all of it; never those that the detector was trained on, as
     far as is known."""
     from reslab.data.boxes.annotations import detection_set
@@ -115,17 +113,17 @@ def folder_pictures(data: Path, path: Path, detector: "Detector") -> "tuple[Dete
 
     folder = detector_image_folder(path)
     if folder is not None and folder.resolve() == data.resolve():
-        return own_pictures(path, detector)
+        return own_images(path, detector)
     parts = read_parts(data, detector.recipe.get("years", "") if folder else "")
     part = next(it for it in (parts.test, parts.whole, parts.train) if it is not None)
-    pictures = detection_set(part)
+    images = detection_set(part)
     if parts.test is None:
         warn(f"{data} is tested whole")
-    return pictures, usual_protocol(parts.layout, part.root.resolve(), part.files)
+    return images, usual_protocol(parts.layout, part.root.resolve(), part.files)
 
 
 def detector_image_folder(path: Path) -> Path | None:
-    """The folder of pictures of a run, if it is known and still there."""
+    """The folder of images of a run, if it is known and still there."""
     from reslab.training.folder import RunFolder
 
     if not path.is_dir():
@@ -146,10 +144,10 @@ def detectors_must_share_classes(models: "Sequence[Named]") -> None:
 
 
 def must_search_alike(models: "Sequence[Named]", searches: "Sequence[InferenceConfig]") -> None:
-    """ValueError unless all detectors look at a picture in one way."""
+    """ValueError unless all detectors look at an image in one way."""
     for (path, _), search in zip(models, searches, strict=True):
         if search != searches[0]:
             raise ValueError(
-                f"{path} searches pictures otherwise than {models[0][0]}: they cannot be taken "
+                f"{path} searches images otherwise than {models[0][0]}: they cannot be taken "
                 "together; evaluate them one at a time"
             )

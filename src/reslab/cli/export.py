@@ -64,7 +64,7 @@ def as_bytes(state: "dict[str, Tensor]", suffix: str) -> bytes:
 
 
 def of_0_to_1(model: "Model") -> tuple[list[float], list[float]]:
-    """Mean colour and deviation of pictures of 0 to 1, as torchvision's Normalize takes them."""
+    """Mean colour and deviation of images of 0 to 1, as torchvision's Normalize takes them."""
     mean, std = model.preprocessing.mean.mean((1, 2)), model.preprocessing.std.flatten()
     return [round(v / 255, 6) for v in mean.tolist()], [round(v / 255, 6) for v in std.tolist()]
 
@@ -78,9 +78,9 @@ def to_mind(model: "Model", mean: list[float], std: list[float]) -> list[str]:
         for value, known in zip(mean + std, USUAL_MEAN + USUAL_STD, strict=True)
     )
     own = "torchvision's usual" if usual else "NOT torchvision's usual"
-    lines = [f"pictures of 0 to 1, red first: Normalize(mean={mean}, std={std}), {own}"]
+    lines = [f"images of 0 to 1, red first: Normalize(mean={mean}, std={std}), {own}"]
     if model.preprocessing.mean.shape[-2:] != (1, 1):
-        lines.append("the model subtracts a mean picture; the line above has its average colour")
+        lines.append("the model subtracts a mean image; the line above has its average colour")
     if model.preprocessing.channels == "BGR":
         lines.append("the first convolution, which saw blue first, was turned to see red first")
     return lines

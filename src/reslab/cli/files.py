@@ -1,4 +1,4 @@
-"""The pictures that a verb is given to look at, and what is printed of each."""
+"""The images that a verb is given to look at, and what is printed of each."""
 
 import json
 import os
@@ -18,7 +18,7 @@ WIDEST = 60  # characters of a file's name that others are aligned with
 
 @dataclass(frozen=True)
 class InputFile:
-    """A picture that was named, or lies in a folder that was."""
+    """An image that was named, or lies in a folder that was."""
 
     file: str  # as it is opened and printed; STDIN
     folder: str | None = None  # where it was found; None: it was named itself
@@ -30,11 +30,11 @@ class InputFile:
 
 
 def files_of(paths: Sequence[str]) -> tuple[list[InputFile], int]:
-    """Files as named, those of folders in order; how many in folders have no picture's suffix."""
+    """Files as named, those of folders in order; how many in folders have no image's suffix."""
     from reslab.data.decode import IMAGE_SUFFIXES
 
     if paths.count(STDIN) > 1:
-        raise ValueError("- stands twice; standard input holds one picture")
+        raise ValueError("- stands twice; standard input holds one image")
     files: list[InputFile] = []
     unlike = 0
     for path in paths:
@@ -49,7 +49,7 @@ def files_of(paths: Sequence[str]) -> tuple[list[InputFile], int]:
             unlike += len(shown) - len(chosen)
             files += [InputFile(os.path.join(folder, name), path) for name in chosen]
         if len(files) == before:
-            raise ValueError(f"{path} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
+            raise ValueError(f"{path} holds no images ({', '.join(IMAGE_SUFFIXES)})")
     return files, unlike
 
 
@@ -61,7 +61,7 @@ def width_of(files: Iterable[str]) -> int:
 def print_json_list(
     answers: Iterable[tuple[str, Answer]], entry: Callable[[str, Answer], dict[str, object]]
 ) -> None:
-    """One list, an entry a picture, written as it comes."""
+    """One list, an entry an image, written as it comes."""
     between = "["
     for file, answer in answers:
         print(between)
@@ -71,7 +71,7 @@ def print_json_list(
 
 
 def reason(file: str, bad: "BadImage") -> str:
-    """Why a picture is bad, without its name."""
+    """Why an image is bad, without its name."""
     from reslab.data.decode import BYTES
 
     return str(bad).removeprefix(f"{BYTES if file == STDIN else file}: ")

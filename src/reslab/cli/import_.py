@@ -129,17 +129,17 @@ def named(imported: "Imported") -> "Model":
 
 
 def in_words(preprocessing: "Preprocessing") -> str:
-    """What is done to a picture, in one line."""
+    """What is done to an image, in one line."""
     red, green, blue = preprocessing.mean.mean((1, 2)).tolist()
-    picture = preprocessing.mean.shape[-2:]
-    kind = "mean" if tuple(picture) == (1, 1) else f"a mean picture {list(picture)} of average"
+    image = preprocessing.mean.shape[-2:]
+    kind = "mean" if tuple(image) == (1, 1) else f"a mean image {list(image)} of average"
     parts = [f"{preprocessing.channels}, {kind} {red:.3f} {green:.3f} {blue:.3f} (R G B)"]
     if (preprocessing.std != 1).any():
         parts.append("deviation " + " ".join(f"{v:.3f}" for v in preprocessing.std.flatten()))
     if preprocessing.size:
         parts.append(f"shorter side {preprocessing.resize}, centre {preprocessing.size}")
     else:
-        parts.append("pictures as they come")
+        parts.append("images as they come")
     return ", ".join(parts)
 
 

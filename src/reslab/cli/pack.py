@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 def pack(
-    folder: Annotated[Path, typer.Argument(help="Pictures, a class a subfolder.")],
+    folder: Annotated[Path, typer.Argument(help="Images, a class a subfolder.")],
     out: Annotated[Path, typer.Argument(help="A new folder for the shards.")],
     shorter_side: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="Reduce larger pictures; 480 is the most the paper trains at."
+            min=1, metavar="N", help="Reduce larger images; 480 is the most the paper trains at."
         ),
     ] = None,
     shard_size: Annotated[
@@ -30,30 +30,30 @@ def pack(
     ] = None,
     quality: Annotated[
         int | None,
-        typer.Option(min=1, max=100, metavar="Q", help="JPEG quality of reduced pictures; 95."),
+        typer.Option(min=1, max=100, metavar="Q", help="JPEG quality of reduced images; 95."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> int:
-    """Pack a folder of pictures into tar shards that `--data` and webdataset read.
+    """Pack a folder of images into tar shards that `--data` and webdataset read.
 
-    Bytes are copied as they are, except of pictures that --shorter-side reduces. Parts stay parts.
-    Pictures that do not decode are named and left out.
+    Bytes are copied as they are, except of images that --shorter-side reduces. Parts stay parts.
+    Images that do not decode are named and left out.
     """
     from reslab.data.folder import open_folder_parts
     from reslab.data.shards.writer import JPEG_QUALITY, SHARD_SIZE, Packing
     from reslab.data.shards.writer import pack_sets as pack_sets
 
     if quality and not shorter_side:
-        raise ValueError("--quality is that of reduced pictures: give --shorter-side too")
+        raise ValueError("--quality is that of reduced images: give --shorter-side too")
     if out.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{out} lies in {folder}, where it would become a class; name another")
     packing = Packing(shorter_side, quality or JPEG_QUALITY, shard_size or SHARD_SIZE)
     with stopped_by_signals() as seen:
         try:
             parts = open_folder_parts(folder)
-            with counting(sum(map(len, parts.values())), "pictures") as tell:
+            with counting(sum(map(len, parts.values())), "images") as on_event:
                 packed = pack_sets(
-                    parts, out, packing, lambda bad: tell(f"{bad}; left out" if bad else None)
+                    parts, out, packing, lambda bad: on_event(f"{bad}; left out" if bad else None)
                 )
         except KeyboardInterrupt:
             warn(f"stopped; nothing of it is left in {out}")
@@ -69,7 +69,7 @@ def pack(
 def packed_summary(part: "Packed", packing: "Packing") -> str:
     """What became of a set, in a line."""
     line = (
-        f"{part.pictures:,} pictures of {part.classes:,} classes in {part.shards:,} "
+        f"{part.pictures:,} images of {part.classes:,} classes in {part.shards:,} "
         f"{'shard' if part.shards == 1 else 'shards'}, {part.bytes / 1e6:,.1f} MB"
     )
     if packing.shorter_side:
@@ -100,7 +100,7 @@ def stopped_by_signals() -> Iterator[list[int]]:
 
 
 def write_scenes_command(
-    out: Annotated[Path, typer.Argument(help="A new folder for the pictures and their boxes.")],
+    out: Annotated[Path, typer.Argument(help="A new folder for the images and their boxes.")],
     train: Annotated[int, typer.Option(min=1, help="Scenes to train on.")] = 4000,
     test: Annotated[int, typer.Option(min=1, help="Scenes to test on.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Other seeds are other scenes.")] = 0,
@@ -115,8 +115,8 @@ def write_scenes_command(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is there already: name a new folder")
     sets = digit_scenes(train=train, test=test, seed=seed)
-    with counting(train + test, "scenes") as hear:
-        write_scenes(out, sets, hear)
+    with counting(train + test, "scenes") as on_progress:
+        write_scenes(out, sets, on_progress)
     print_line(
         f"{train:,} scenes to train on and {test:,} to test on, boxes in {out / 'annotations'}"
     )

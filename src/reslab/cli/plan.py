@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 LIMITS = {
-    "network": "the network: pictures are ready before it wants them",
-    "decoding": "decoding: `reslab pack --shorter-side 480` prepares smaller pictures once",
-    "disk": "the disk: `reslab pack` puts the pictures into a few large files",
+    "network": "the network: images are ready before it wants them",
+    "decoding": "decoding: `reslab pack --shorter-side 480` prepares smaller images once",
+    "disk": "the disk: `reslab pack` puts the images into a few large files",
 }
 
 
@@ -71,13 +71,13 @@ def setup_for_plan(
     from reslab.training.probe import classification_probed
     from reslab.training.setup import setup_classification
 
-    world = setup_device(recipe.precision)
+    device = setup_device(recipe.precision)
     if isinstance(recipe, DetectionRecipe):
-        with closing(setup_detector(recipe, 1, data, world, weights, warn)) as it:
+        with closing(setup_detector(recipe, 1, data, device, weights, warn)) as it:
             yield detector_probed(it)
         return
     assert isinstance(weights, Model | None), "such a recipe was refused"
-    with closing(setup_classification(recipe, 1, data, world, InitialState(weights), warn)) as it:
+    with closing(setup_classification(recipe, 1, data, device, InitialState(weights), warn)) as it:
         yield classification_probed(it)
 
 
@@ -86,9 +86,9 @@ def plan_facts(it: "ProbeTarget", found: "Probe") -> dict[str, Any]:
     recipe = it.recipe
     return {
         "recipe": recipe.name,
-        "device": str(it.world.torch_device),
-        "precision": it.world.precision,
-        "pictures": it.pictures,
+        "device": str(it.device.torch_device),
+        "precision": it.device.precision,
+        "pictures": it.images,
         "iterations": recipe.iterations,
         "epochs": round(recipe.iterations / it.parts.epoch, 1),
         "batch_size": recipe.batch_size,
@@ -98,7 +98,7 @@ def plan_facts(it: "ProbeTarget", found: "Probe") -> dict[str, Any]:
         "pictures_per_second": {
             "training": found.together,
             "network": found.network,
-            "preparing": found.pictures,
+            "preparing": found.images,
             "reading": found.reading,
             "evaluating": found.evaluating,
         },
@@ -109,7 +109,7 @@ def plan_as_text(facts: dict[str, Any], found: "Probe") -> str:
     """The same for people."""
     lines = [
         f"{facts['recipe']} on {facts['device']}, {facts['precision']}",
-        f"{facts['pictures']:,} pictures, {facts['iterations']:,} iterations of "
+        f"{facts['pictures']:,} images, {facts['iterations']:,} iterations of "
         f"{facts['batch_size']}: {facts['epochs']:g} epochs",
         "",
         f"time      {clock(3600 * facts['hours'])}, evaluations included",
@@ -117,10 +117,10 @@ def plan_as_text(facts: dict[str, Any], found: "Probe") -> str:
         f"memory    {found.memory / 2**30:.1f} GiB at most",
         f"limit     {LIMITS[found.limit]}",
     ]
-    if found.pictures is not None and found.reading is not None:
+    if found.images is not None and found.reading is not None:
         lines.append(
-            f"          network alone {speed(found.network)} images/s, pictures alone "
-            f"{speed(found.pictures)}, reading files {speed(found.reading)}"
+            f"          network alone {speed(found.network)} images/s, images alone "
+            f"{speed(found.images)}, reading files {speed(found.reading)}"
         )
     return "\n".join([*lines, ""])
 

@@ -24,13 +24,13 @@ TOP = 5
 
 def predict(
     model: Annotated[Path, typer.Argument(help="A run folder or a model file.")],
-    pictures: Annotated[
+    images: Annotated[
         list[str],
-        typer.Argument(metavar="PICTURE|FOLDER...", help="Files, folders, - for standard input."),
+        typer.Argument(metavar="IMAGE|FOLDER...", help="Files, folders, - for standard input."),
     ],
     top: Annotated[
         int | None,
-        typer.Option(min=1, help="Classes a picture: 5, or 1 for each of several pictures."),
+        typer.Option(min=1, help="Classes an image: 5, or 1 for each of several images."),
     ] = None,
     protocol: Annotated[
         str, typer.Option(help="one-crop, ten-crop, multi-scale; with numbers, ten-crop:256-224.")
@@ -38,9 +38,9 @@ def predict(
     precision: Annotated[str, typer.Option(help="fp32, or bf16: faster.")] = "fp32",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list of predictions.")] = False,
 ) -> int:
-    """Name pictures: the most probable classes of each.
+    """Name images: the most probable classes of each.
 
-    The model file says how a picture is prepared. A file that is bad is named on standard error
+    The model file says how an image is prepared. A file that is bad is named on standard error
     and the others go on; the exit status is then 1.
     """
     from reslab.data.decode import BadImage
@@ -48,12 +48,12 @@ def predict(
     from reslab.models.model_file import load_model
     from reslab.runtime.device import setup_device
 
-    given, unlike = files_of(pictures)
+    given, unlike = files_of(images)
     files = [it.file for it in given]
     chosen = computing_in(precision, load_model(model))
     predictor = Predictor(chosen.to(setup_device("fp32").torch_device))
     if unlike:
-        warn(f"{unlike} other files in folders are no pictures by their names, left out")
+        warn(f"{unlike} other files in folders are no images by their names, left out")
     alone = len(files) == 1
     count = top or (TOP if alone or as_json else 1)
     sources = (sys.stdin.buffer.read() if file == STDIN else file for file in files)
@@ -78,7 +78,7 @@ def predict(
 
 
 def print_blocks(answers: "Iterator[tuple[str, Answer]]") -> None:
-    """A block of several classes for each picture."""
+    """A block of several classes for each image."""
     for file, answer in answers:
         if isinstance(answer, list):
             print_line("\n".join([file, *(f"  {prediction}" for prediction in answer)]))
@@ -86,7 +86,7 @@ def print_blocks(answers: "Iterator[tuple[str, Answer]]") -> None:
 
 
 def print_predictions(answers: "Iterator[tuple[str, Answer]]", width: int) -> None:
-    """A line for each picture, as it comes."""
+    """A line for each image, as it comes."""
     for file, answer in answers:
         if isinstance(answer, list):
             print_line(f"{file:{width}}  {answer[0]}")
@@ -94,7 +94,7 @@ def print_predictions(answers: "Iterator[tuple[str, Answer]]", width: int) -> No
 
 
 def predictions_entry(file: str, answer: "Answer") -> dict[str, object]:
-    """One picture in JSON."""
+    """One image in JSON."""
     if isinstance(answer, list):
         names = [asdict(prediction) for prediction in answer]
         renamed = [{"class": it.pop("name"), **it} for it in names]

@@ -11,7 +11,7 @@ from reslab.cli.console import print_json, print_line, print_table
 
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Show this recipe whole.")] = None,
-    data: Annotated[str | None, typer.Option(help="Your pictures, for own-*.")] = None,
+    data: Annotated[str | None, typer.Option(help="Your images, for own-*.")] = None,
     weights: Annotated[Path | None, typer.Option(help="A model file or run to start from.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
@@ -48,7 +48,7 @@ def recipes(
     print_table("recipe", "iterations", "batch size", "warm-up", "shortcut", rows=rows)
     own = [*own_recipe_names(), *own_detector_names()]
     print_line(
-        f"and, from the pictures in a folder of your own (`reslab recipes {own[0]} --data "
+        f"and, from the images in a folder of your own (`reslab recipes {own[0]} --data "
         f"FOLDER`): {', '.join(own)}"
     )
 

@@ -95,8 +95,8 @@ def carried_out(it: Study, data: Path | None, jobs: int, cluster: str | None) ->
             launch, at_a_time = launch_here(data, max(usable_cores() // jobs, 1)), jobs
         # Ray would end at once, and without the runs
         stop = ending.enter_context(stopping(begun=True))
-        tell = ending.enter_context(study_display(it.planned))
-        signal = run_all(it.planned, launch, jobs=at_a_time, tell=tell, stop=stop)
+        on_event = ending.enter_context(study_display(it.planned))
+        signal = run_all(it.planned, launch, jobs=at_a_time, on_event=on_event, stop=stop)
     if signal:
         warn(f"stopped, every run saved; the same command goes on: {it.folder}")
         return 128 + signal
@@ -114,13 +114,13 @@ def study_responses(runs: Sequence[Path], data: Path | None, out: Path | None):
 
     if not runs:
         raise ValueError("responses of which runs? `reslab study responses RUN...`")
-    world = setup_device("fp32")
+    device = setup_device("fp32")
     records = [read_classifier(run) for run in runs]
     responses = []
     for record in records:
         warn(f"responses of {record.path}")
-        pictures = test_set(record.recipe.data, data, record.path).to(world.torch_device)
-        responses.append(layer_responses(load_model(record.path).to(world.torch_device), pictures))
+        images = test_set(record.recipe.data, data, record.path).to(device.torch_device)
+        responses.append(layer_responses(load_model(record.path).to(device.torch_device), images))
     return write_responses(records, responses, out or Path("studies") / "responses"), records
 
 
@@ -169,7 +169,7 @@ def report(
         bool, typer.Option("--json", help="The results as one JSON document.")
     ] = False,
 ) -> None:
-    """Make one page of any finished runs: figures, table, recipes, environment, departures."""
+    """Make one page of any finished runs: figures, table, recipes, environment, deviations."""
     from reslab.studies.detection import read_detector
     from reslab.studies.page.classifiers import write_report
     from reslab.studies.page.detectors import write_detectors

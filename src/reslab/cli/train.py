@@ -21,7 +21,7 @@ Processes = Annotated[
     int,
     typer.Option(min=1, help="How many train together on this machine; not under torchrun."),
 ]
-DATA_HELP = "The folder that holds the data set, or a URL of packed pictures."
+DATA_HELP = "The folder that holds the data set, or a URL of packed images."
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 
 
@@ -135,8 +135,8 @@ def run_training(
     first = join_processes().first
     display = training_display(recipe.iterations) if first else nullcontext(silent)
     try:
-        with stopping(warn if first else silent) as stop, display as tell:
-            result = trained(out, seed=seed, data=data, weights=weights, tell=tell, stop=stop)
+        with stopping(warn if first else silent) as stop, display as on_event:
+            result = trained(out, seed=seed, data=data, weights=weights, tell=on_event, stop=stop)
     except Interrupted as interrupted:
         if first:
             warn(str(interrupted))

@@ -1,7 +1,7 @@
 """Training augmentation as values: what a recipe names and a loader carries out.
 
-Those for pictures of any size turn numbers drawn from [0, 1), always equally many, into the part
-of a picture to cut out.
+Those for images of any size turn numbers drawn from [0, 1), always equally many, into the part
+of an image to cut out.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ LEVELS = 255
 class Components(NamedTuple):
     """The principal components of a set's colours, the largest first.
 
-    AlexNet moves a picture by factor times eigenvalue along each eigenvector. An eigenvalue is a
+    AlexNet moves an image by factor times eigenvalue along each eigenvector. An eigenvalue is a
     variance, so what that moves depends on the unit; pixels from 0 to 1 are meant, and `values`
     are those eigenvalues times 255, to be added to pixels from 0 to 255.
     """
@@ -40,9 +40,9 @@ ALEXNET = Components(
 
 
 def colour_shift(factors: Tensor, components: Components) -> Tensor:
-    """What is added to all pixels of a picture, [B, 3] -> [B, 3] of 0 to 255.
+    """What is added to all pixels of an image, [B, 3] -> [B, 3] of 0 to 255.
 
-    `factors` are normal numbers of AlexNet's standard deviation, three a picture.
+    `factors` are normal numbers of AlexNet's standard deviation, three an image.
     """
     return (factors * components.values) @ components.vectors.T
 
@@ -59,7 +59,7 @@ class Augmentation(BaseModel):
 
 
 class PadAndCrop(Augmentation):
-    """Sec. 4.2, for pictures of one size: zeros on each side, then a crop of the old size."""
+    """Sec. 4.2, for images of one size: zeros on each side, then a crop of the old size."""
 
     kind: Literal["pad-and-crop"] = "pad-and-crop"
     pad: int = Field(4, ge=0)
@@ -84,7 +84,7 @@ class ScaleCrop(Augmentation):
         return self
 
     def cut(self, width: int, height: int, draws: Sequence[float]) -> Cut:
-        """A square of the picture resized so that its shorter side is the one drawn."""
+        """A square of the image resized so that its shorter side is the one drawn."""
         low, high = self.shorter_side
         scaled = shorter_side(width, height, low + _below(high - low + 1, draws[0]))
         left = _below(scaled[0] - self.size + 1, draws[1])
@@ -99,7 +99,7 @@ class ResizedCrop(Augmentation):
 
     kind: Literal["resized-crop"] = "resized-crop"
     size: int = Field(224, ge=1)
-    area: tuple[float, float] = (0.08, 1.0)  # of the picture
+    area: tuple[float, float] = (0.08, 1.0)  # of the image
     ratio: tuple[float, float] = (0.75, 4 / 3)  # width over height, drawn in logarithms
     colour: float = Field(0.0, ge=0)
     draws: ClassVar[int] = 2 * ATTEMPTS + 3  # area and ratio of each attempt, left, top, flip
@@ -156,8 +156,8 @@ def pad_and_crop(
 ) -> Tensor:
     """Zeros on all sides, then a crop of the old size at one of (2 pad + 1)^2 offsets (Sec. 4.2).
 
-    [B, C, H, W] -> [B, C, H, W]; pictures whose mean is subtracted are padded with the mean.
-    Numbers are drawn for `size` pictures, of which `images` are a part: the others may be with
+    [B, C, H, W] -> [B, C, H, W]; images whose mean is subtracted are padded with the mean.
+    Numbers are drawn for `size` images, of which `images` are a part: the others may be with
     other processes.
     """
     batch, _, height, width = images.shape
@@ -174,6 +174,6 @@ def pad_and_crop(
 def random_flip(
     images: Tensor, rng: Generator, size: int | None = None, part: slice = WHOLE_BATCH
 ) -> Tensor:
-    """Each picture mirrored with probability one half, [B, C, H, W] -> [B, C, H, W]; see above."""
+    """Each image mirrored with probability one half, [B, C, H, W] -> [B, C, H, W]; see above."""
     heads = torch.rand(size or len(images), 1, 1, 1, generator=rng)[part] < 0.5
     return torch.where(heads.to(images.device), images.flip(-1), images)

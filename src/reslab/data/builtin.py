@@ -1,4 +1,4 @@
-"""The one place where the name of a data set becomes its pictures."""
+"""The one place where the name of a data set becomes its images."""
 
 from typing import Literal, get_args
 
@@ -23,7 +23,7 @@ def set_named(name: str) -> SetName:
 
 
 def open_sets(name: SetName, folder: Location | None = None) -> MemorySplits:
-    """The training and test pictures of a named set; digits come by themselves."""
+    """The training and test images of a named set; digits come by themselves."""
     if name == "cifar10":
         return load_cifar10(to_folder(folder, "cifar10 needs") if folder else None)
     if folder is not None:
@@ -41,8 +41,8 @@ def load_digits() -> MemorySplits:
     from sklearn.datasets import load_digits as load_originals
 
     originals, labels = load_originals(return_X_y=True)
-    pictures = np.stack([enlarge(row.reshape(8, 8)) for row in originals])
-    images = torch.from_numpy(pictures)[:, None].repeat(1, 3, 1, 1)
+    enlarged = np.stack([enlarge(row.reshape(8, 8)) for row in originals])
+    images = torch.from_numpy(enlarged)[:, None].repeat(1, 3, 1, 1)
     classes = tuple(str(digit) for digit in range(10))
     whole = ImagesInMemory("digits", images, torch.from_numpy(labels).long(), classes)
     # RandomState's stream is frozen by numpy: the split is the same everywhere, always

@@ -36,7 +36,7 @@ PER_FILE, PIXELS = 10_000, 3 * 32 * 32
 
 
 def load_cifar10(folder: Path | None) -> MemorySplits:
-    """50,000 pictures to train on and 10,000 to test, [3, 32, 32].
+    """50,000 images to train on and 10,000 to test, [3, 32, 32].
 
     `folder` is searched and nothing else; without one $RESLAB_DATA, then the user's cache, then
     the network. ValueError names the file that is missing or damaged, and what to do.
@@ -116,7 +116,7 @@ def read_python(file: Path, md5: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_binary(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """One binary batch: a byte of label and 3,072 of picture for each of 10,000."""
+    """One binary batch: a byte of label and 3,072 of image for each of 10,000."""
     data = read(file)
     if len(data) != PER_FILE * (1 + PIXELS):
         raise ValueError(

@@ -59,18 +59,18 @@ def _numbered_rows(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
         raise ValueError(f"{path}:{reader.line_num}: {error}") from None
 
 
-def arrange_classes(pictures: EncodedImages, root: Location, names: Path) -> EncodedImages:
-    """In the order and with the names of a file of classes; those without pictures fall away."""
+def arrange_classes(images: EncodedImages, root: Location, names: Path) -> EncodedImages:
+    """In the order and with the names of a file of classes; those without images fall away."""
     listed = dict(read_class_list(names))
-    for name in pictures.ids:
+    for name in images.ids:
         if name not in listed:
             near = get_close_matches(name, listed, n=1, cutoff=0)[0]
             raise ValueError(f"{root}: class {name!r} is not in {names}; the nearest is {near!r}")
-    present = set(pictures.ids)
+    present = set(images.ids)
     ids = tuple(name for name in listed if name in present)
     return replace(
-        pictures,
-        labels=_relabelled(pictures, ids),
+        images,
+        labels=_relabelled(images, ids),
         classes=tuple(listed[name] for name in ids),
         ids=ids,
     )
@@ -89,6 +89,6 @@ def align_labels(
     return replace(test, labels=labels, classes=train.classes, ids=train.ids)
 
 
-def _relabelled(pictures: EncodedImages, ids: tuple[str, ...]) -> Tensor:
+def _relabelled(images: EncodedImages, ids: tuple[str, ...]) -> Tensor:
     places = {name: place for place, name in enumerate(ids)}
-    return torch.tensor([places[name] for name in pictures.ids])[pictures.labels]
+    return torch.tensor([places[name] for name in images.ids])[images.labels]

@@ -1,4 +1,4 @@
-"""Encoded pictures to RGB bytes. The header is judged before any pixel is decoded."""
+"""Encoded images to RGB bytes. The header is judged before any pixel is decoded."""
 
 import re
 import threading
@@ -31,7 +31,7 @@ IMAGE_SUFFIXES = tuple(FORMATS)
 # 256 MiB as RGB. Also where Pillow would begin to warn, so that it never does.
 MAX_PIXELS = 2**28 // 3
 
-# Image.open would try every plugin there is, and warn of large pictures before we can refuse them.
+# Image.open would try every plugin there is, and warn of large images before we can refuse them.
 READERS: dict[str, type[ImageFile.ImageFile]] = {
     "jpeg": JpegImagePlugin.JpegImageFile,
     "png": PngImagePlugin.PngImageFile,
@@ -42,7 +42,7 @@ READERS: dict[str, type[ImageFile.ImageFile]] = {
 }
 
 # libjpeg's warnings that mean lost pixels, the last of them in a restart interval; after others
-# (stray bytes between two segments, say) the picture is whole.
+# (stray bytes between two segments, say) the image is whole.
 DAMAGE = re.compile(
     "premature end|bad huffman|instead of rst|inconsistent progression|before marker 0xd[0-7]", re.I
 )
@@ -51,7 +51,7 @@ _one_at_a_time = threading.Lock()
 
 
 class BadImage(ValueError):
-    """A file that does not become a picture: `FILE: reason`."""
+    """A file that does not become an image: `FILE: reason`."""
 
 
 class TooLarge(BadImage):
@@ -59,7 +59,7 @@ class TooLarge(BadImage):
 
 
 def decode_image(data: bytes, file: str) -> np.ndarray:
-    """RGB uint8 [H, W, 3], upright; `file` is what an error calls the picture."""
+    """RGB uint8 [H, W, 3], upright; `file` is what an error calls the image."""
     kind = _kind(data, file)
     rgb = _decode_jpeg(data, file) if kind == "jpeg" else None
     if rgb is not None:
@@ -70,15 +70,15 @@ def decode_image(data: bytes, file: str) -> np.ndarray:
 
 
 def image_size(data: bytes, file: str) -> tuple[int, int]:
-    """(width, height) of the upright picture, from the header alone."""
+    """(width, height) of the upright image, from the header alone."""
     kind = _kind(data, file)
     if kind == "jpeg":
         found = _jpeg_header(data, file)
         if found is not None:
             width, height, _ = found
             return rotate(width, height, orientation(jpeg_exif(data)[0]))
-    with open_lazily(data, kind, file) as (picture, turn):
-        return rotate(*picture.size, turn)
+    with open_lazily(data, kind, file) as (image, turn):
+        return rotate(*image.size, turn)
 
 
 def image_format(data: bytes) -> str | None:
@@ -110,7 +110,7 @@ def _kind(data: bytes, file: str) -> str:
         raise BadImage(f"{file}: HEIC, AVIF or video; save it as JPEG or PNG")
     if data.lstrip()[:1] == b"<":
         raise BadImage(f"{file}: a web page or SVG, not a photograph")
-    raise BadImage(f"{file}: not a picture (known are {', '.join(READERS)})")
+    raise BadImage(f"{file}: not an image (known are {', '.join(READERS)})")
 
 
 def _check_size(width: int, height: int, file: str) -> None:
@@ -148,21 +148,21 @@ def _decode_jpeg(data: bytes, file: str) -> np.ndarray | None:
 
 @contextmanager
 def open_lazily(data: bytes, kind: str, file: str) -> Iterator[tuple[ImageFile.ImageFile, int]]:
-    """A picture by its header, not decoded yet, and the orientation that is still to be applied."""
+    """An image by its header, not decoded yet, and the orientation that is still to be applied."""
     with _silence() if _may_warn(data, kind) else nullcontext():
         try:
             exif = b""
             if kind == "jpeg":  # Pillow would look there for the resolution, and warn
                 exif, start, end = jpeg_exif(data)
                 data = data[:start] + data[end:]
-            picture = READERS[kind](BytesIO(data))
-            _check_size(*picture.size, file)
+            image = READERS[kind](BytesIO(data))
+            _check_size(*image.size, file)
             if kind in ("png", "webp"):
-                exif = picture.info.get("exif", b"")
-            yield picture, orientation(exif)  # a TIFF is turned by its reader
+                exif = image.info.get("exif", b"")
+            yield image, orientation(exif)  # a TIFF is turned by its reader
         except BadImage:
             raise
-        except Image.DecompressionBombError:  # of a frame larger than its picture
+        except Image.DecompressionBombError:  # of a frame larger than its image
             raise TooLarge(f"{file}: at most {MAX_PIXELS:,} pixels are read") from None
         except Exception as error:
             # Pillow's readers are Python over bytes of anybody's making, and raise what Python
@@ -177,34 +177,34 @@ def _may_warn(data: bytes, kind: str) -> bool:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """No warnings. Their filters belong to the process, so such pictures take turns."""
+    """No warnings. Their filters belong to the process, so such images take turns."""
     with _one_at_a_time, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def _decode_with_pillow(data: bytes, kind: str, file: str) -> tuple[np.ndarray, int]:
-    with open_lazily(data, kind, file) as (picture, turn):
-        picture.load()
-        if picture.mode in ("I", "F"):
+    with open_lazily(data, kind, file) as (image, turn):
+        image.load()
+        if image.mode in ("I", "F"):
             raise BadImage(f"{file}: 32-bit grey, which does not say what is black and white")
-        return to_rgb(picture), turn
+        return to_rgb(image), turn
 
 
-def to_rgb(picture: Image.Image) -> np.ndarray:
+def to_rgb(image: Image.Image) -> np.ndarray:
     """Any mode as [H, W, 3]. What is transparent shows white, as on a page: cut-outs are made
     for one, and the colours below are whatever the program that cut left there."""
-    if picture.mode.startswith("I;16"):
-        return _rgb_of_16_bits(picture)
-    if picture.has_transparency_data:
-        page = Image.new("RGBA", picture.size, "white")
-        picture = Image.alpha_composite(page, picture.convert("RGBA"))
-    return np.asarray(picture.convert("RGB"))
+    if image.mode.startswith("I;16"):
+        return _rgb_of_16_bits(image)
+    if image.has_transparency_data:
+        page = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(page, image.convert("RGBA"))
+    return np.asarray(image.convert("RGB"))
 
 
-def _rgb_of_16_bits(picture: Image.Image) -> np.ndarray:
-    grey = np.asarray(picture).astype(np.uint32)
-    clear = grey == picture.info.get("transparency", -1)
+def _rgb_of_16_bits(image: Image.Image) -> np.ndarray:
+    grey = np.asarray(image).astype(np.uint32)
+    clear = grey == image.info.get("transparency", -1)
     grey = ((grey + 128) // 257).astype(np.uint8)  # Pillow's own conversion clips at 255
     grey[clear] = 255
     return np.repeat(grey[:, :, None], 3, axis=2)
@@ -244,7 +244,7 @@ def rotate(width: int, height: int, turn: int) -> tuple[int, int]:
 
 
 def upright(rgb: np.ndarray, turn: int) -> np.ndarray:
-    """The first row and column of the file are, by EXIF's table, these sides of the picture."""
+    """The first row and column of the file are, by EXIF's table, these sides of the image."""
     if turn >= 5:
         rgb = rgb.swapaxes(0, 1)
     if turn in (3, 4, 7, 8):
@@ -256,34 +256,34 @@ def upright(rgb: np.ndarray, turn: int) -> np.ndarray:
 
 ImageInput = str | Path | bytes | np.ndarray | Image.Image
 
-BYTES = "the picture"  # what a picture without a file is called
+BYTES = "the image"  # what an image without a file is called
 
 
-def image_name(picture: ImageInput) -> str:
-    """What an error calls a picture."""
-    return str(picture) if isinstance(picture, str | Path) else BYTES
+def image_name(image: ImageInput) -> str:
+    """What an error calls an image."""
+    return str(image) if isinstance(image, str | Path) else BYTES
 
 
-def load_image(picture: ImageInput) -> np.ndarray:
-    """RGB uint8 [H, W, 3] of whatever a picture comes as."""
-    if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.shape[2:] != (3,) or not picture.size:
+def load_image(image: ImageInput) -> np.ndarray:
+    """RGB uint8 [H, W, 3] of whatever an image comes as."""
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
             raise ValueError(
-                f"a picture as an array is RGB uint8 [H, W, 3], "
-                f"not {picture.dtype} {list(picture.shape)}"
+                f"an image as an array is RGB uint8 [H, W, 3], "
+                f"not {image.dtype} {list(image.shape)}"
             )
-        return picture
-    if isinstance(picture, Image.Image):
-        if picture.mode in ("I", "F"):
+        return image
+    if isinstance(image, Image.Image):
+        if image.mode in ("I", "F"):
             raise BadImage(f"{BYTES}: 32-bit grey, which does not say what is black and white")
         try:
-            return to_rgb(ImageOps.exif_transpose(picture))
+            return to_rgb(ImageOps.exif_transpose(image))
         except Exception as error:  # of a file that is read only now: see `decode.opened`
             raise BadImage(f"{BYTES}: {error or type(error).__name__}") from None
-    if isinstance(picture, bytes):
-        return decode_image(picture, BYTES)
+    if isinstance(image, bytes):
+        return decode_image(image, BYTES)
     try:
-        data = Path(picture).read_bytes()
+        data = Path(image).read_bytes()
     except OSError as error:
-        raise BadImage(f"{picture}: {(error.strerror or str(error)).lower()}") from None
-    return decode_image(data, str(picture))
+        raise BadImage(f"{image}: {(error.strerror or str(error)).lower()}") from None
+    return decode_image(data, str(image))

@@ -1,4 +1,4 @@
-"""Folders of pictures, a class a subfolder: what is in a folder says how it is read."""
+"""Folders of images, a class a subfolder: what is in a folder says how it is read."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -81,7 +81,7 @@ def open_folder(
 
 
 def open_whole_folder(place: Location, *, names: Path | None = None) -> EncodedImages:
-    """Every picture as one set: of a folder with parts its validation part."""
+    """Every image as one set: of a folder with parts its validation part."""
     train, test = find_parts(place)
     whole = _open(test or train or place, place, names)
     return replace(whole, name="validation") if test else whole
@@ -99,10 +99,10 @@ def open_folder_parts(folder: Path) -> dict[str, EncodedImages]:
 
 
 def split_validation(whole: EncodedImages, validation: float, seed: int) -> FolderSplits:
-    """Of each class the fraction `validation`, at least one picture and not all.
+    """Of each class the fraction `validation`, at least one image and not all.
 
-    Pictures are drawn by a hash of seed and name: a class's part does not depend on the other
-    classes, and pictures that are added later do not move those that were there.
+    Images are drawn by a hash of seed and name: a class's part does not depend on the other
+    classes, and images that are added later do not move those that were there.
     """
     if not 0 < validation < 1:
         raise ValueError(f"a validation part of {validation}: it must lie between 0 and 1")
@@ -110,8 +110,8 @@ def split_validation(whole: EncodedImages, validation: float, seed: int) -> Fold
     if (counts < 2).any():
         few = int((counts < 2).nonzero()[0])
         raise ValueError(
-            f"class {whole.ids[few]!r} has {'one picture' if counts[few] else 'no picture'}, and a "
-            "split needs two: add pictures, leave the class out, or make parts train/ and val/"
+            f"class {whole.ids[few]!r} has {'one image' if counts[few] else 'no image'}, and a "
+            "split needs two: add images, leave the class out, or make parts train/ and val/"
         )
     key = str(seed).encode()
     ranks = [blake2b(os.fsencode(file), digest_size=8, key=key).digest() for file in whole.files]
@@ -148,16 +148,16 @@ def find_parts(place: Location) -> tuple[Location | None, Location | None]:
 
 
 def _open(root: Location, place: Location, names: Path | None) -> EncodedImages:
-    """The pictures below `root`, which is `place` or a part of it."""
+    """The images below `root`, which is `place` or a part of it."""
     if isinstance(root, Url):
-        pictures = open_remote_part(root)
+        images = open_remote_part(root)
     elif is_packed(root):
-        pictures = open_part(root)
+        images = open_part(root)
     else:
-        pictures = _open_class_folders(root)
+        images = _open_class_folders(root)
         assert isinstance(place, Path), "what it is a part of"
         names = names or class_list(root, place)
-    return arrange_classes(pictures, root, names) if names else pictures
+    return arrange_classes(images, root, names) if names else images
 
 
 def class_list(root: Path, folder: Path) -> Path | None:
@@ -175,13 +175,13 @@ def _open_class_folders(root: Path) -> EncodedImages:
     counts = []
     for name in ids:
         below = files_below(root, name, list_folder)
-        pictures = sorted(file for file, _ in below if file.lower().endswith(IMAGE_SUFFIXES))
-        if not pictures:
+        images = sorted(file for file, _ in below if file.lower().endswith(IMAGE_SUFFIXES))
+        if not images:
             raise ValueError(
-                f"{root / name} holds no picture ({', '.join(IMAGE_SUFFIXES)}); remove it, or fill it"
+                f"{root / name} holds no image ({', '.join(IMAGE_SUFFIXES)}); remove it, or fill it"
             )
-        files += pictures
-        counts.append(len(pictures))
+        files += images
+        counts.append(len(images))
     labels = torch.arange(len(ids)).repeat_interleave(torch.tensor(counts))
     return EncodedImages(root.resolve().name, files, labels, ids, ids, FolderReader(str(root)))
 
@@ -230,9 +230,9 @@ def files_below(
                 folders.append(file)
 
 
-def _one_class(root: Location, pictures: EncodedImages) -> str:
-    inside = root / pictures.ids[0]
-    line = f"{root} holds one class folder, {pictures.ids[0]!r}; a net needs at least two classes"
+def _one_class(root: Location, images: EncodedImages) -> str:
+    inside = root / images.ids[0]
+    line = f"{root} holds one class folder, {images.ids[0]!r}; a net needs at least two classes"
     folders = isinstance(inside, Path) and inside.is_dir() and subfolders(inside)
     return f"{line}; did you mean {inside}?" if folders else line
 
@@ -241,7 +241,7 @@ def _no_classes(root: Path) -> str:
     for entry in list_folder(root):
         if entry.name.startswith("ILSVRC2012_val_"):
             return (
-                f"{root} holds ImageNet's validation pictures in one heap: move each into a folder "
+                f"{root} holds ImageNet's validation images in one heap: move each into a folder "
                 "named after its class's wnid (n01440764/...), by the devkit's ground truth"
             )
-    return f"{root} holds no class folders: put the pictures of each class into a subfolder"
+    return f"{root} holds no class folders: put the images of each class into a subfolder"

@@ -34,7 +34,7 @@ from reslab.runtime.threads import Prefetcher
 
 @dataclass(frozen=True)
 class Batch:
-    """Pictures ready for a network, and their labels."""
+    """Images ready for a network, and their labels."""
 
     images: Tensor  # float [B, 3, H, W], mean subtracted, channels last
     labels: Tensor  # int64 [B]
@@ -70,7 +70,7 @@ class InMemoryLoader:
         )
 
     def indices(self, iteration: int) -> Tensor:
-        """Which pictures the batch of `iteration` (from 0) holds, [B]."""
+        """Which images the batch of `iteration` (from 0) holds, [B]."""
         return self.order(iteration * self.size, self.size)
 
     def __call__(self, iteration: int) -> Batch:
@@ -87,10 +87,10 @@ class InMemoryLoader:
 
 
 class Fallback(Protocol):
-    """Which pictures may be shown in the place of one."""
+    """Which images may be shown in the place of one."""
 
     def __call__(self, index: int) -> Iterator[int]:
-        """The picture itself, then what stands in for it, the next best each time."""
+        """The image itself, then what stands in for it, the next best each time."""
         ...
 
     def failure(self, index: int) -> str:
@@ -100,7 +100,7 @@ class Fallback(Protocol):
 
 @dataclass(frozen=True)
 class SameClassFallback:
-    """The others of a picture's class, from the next one round."""
+    """The others of an image's class, from the next one round."""
 
     labels: Tensor  # int64 [N]
     classes: tuple[str, ...]
@@ -113,26 +113,26 @@ class SameClassFallback:
         yield from before.tolist()
 
     def failure(self, index: int) -> str:
-        return f"no picture of class {self.classes[int(self.labels[index])]!r} can be decoded"
+        return f"no image of class {self.classes[int(self.labels[index])]!r} can be decoded"
 
 
 class ReplaceBad:
-    """Pictures by index, the bad ones replaced; a function of the set alone.
+    """Images by index, the bad ones replaced; a function of the set alone.
 
     Any thread may call it. What was found bad is remembered, and not read again.
     """
 
-    def __init__(self, picture: Callable[[int], np.ndarray], stand_ins: Fallback) -> None:
-        self.picture, self.stand_ins = picture, stand_ins
-        self.reasons: dict[int, str] = {}  # of the bad pictures
+    def __init__(self, image: Callable[[int], np.ndarray], stand_ins: Fallback) -> None:
+        self.image, self.stand_ins = image, stand_ins
+        self.reasons: dict[int, str] = {}  # of the bad images
 
     def __call__(self, index: int) -> tuple[np.ndarray, int, list[int]]:
-        """RGB bytes [H, W, 3], whose they are, and which pictures proved bad on the way to them."""
+        """RGB bytes [H, W, 3], whose they are, and which images proved bad on the way to them."""
         bad = []
         for candidate in self.stand_ins(index):
             if candidate not in self.reasons:
                 try:
-                    return self.picture(candidate), candidate, bad
+                    return self.image(candidate), candidate, bad
                 except (BadImage, OSError) as error:  # a caller's own reader may raise the latter
                     self.reasons[candidate] = str(error)
             bad.append(candidate)
@@ -145,9 +145,9 @@ class ReplaceBad:
 class BadFileLimit:
     """Those met so far in a set: each is told of once, and too many are an error."""
 
-    def __init__(self, count: int, limit: float, tell: Callable[[str], None]) -> None:
-        self.count, self.limit, self.tell = count, limit, tell
-        self.told: set[int] = set()
+    def __init__(self, count: int, limit: float, on_event: Callable[[str], None]) -> None:
+        self.count, self.limit, self.on_event = count, limit, on_event
+        self.reported: set[int] = set()
 
     @property
     def most(self) -> int:
@@ -156,15 +156,17 @@ class BadFileLimit:
 
     def note(self, bad: Iterable[int], reasons: Mapping[int, str]) -> None:
         for index in bad:
-            if index not in self.told:
-                self.told.add(index)
-                self.tell(f"skipped {reasons[index]}")
-        if len(self.told) > self.most:
-            raise ValueError(f"{self.too_many(len(self.told))}; `reslab check FOLDER` lists them")
+            if index not in self.reported:
+                self.reported.add(index)
+                self.on_event(f"skipped {reasons[index]}")
+        if len(self.reported) > self.most:
+            raise ValueError(
+                f"{self.too_many(len(self.reported))}; `reslab check FOLDER` lists them"
+            )
 
     def too_many(self, bad: int) -> str:
         return (
-            f"{bad:,} of {self.count:,} pictures cannot be used, and "
+            f"{bad:,} of {self.count:,} images cannot be used, and "
             f"bad_limit is {self.limit:g} of them"
         )
 
@@ -176,7 +178,7 @@ CPU = torch.device("cpu")
 class PendingImages:
     """A batch that threads are working on."""
 
-    bad: list["Future[list[int]]"]  # for each picture, the bad files met on the way to it
+    bad: list["Future[list[int]]"]  # for each image, the bad files met on the way to it
     batch: "Future[Batch]"
 
     def cancel(self) -> None:
@@ -185,7 +187,7 @@ class PendingImages:
 
 
 class EncodedLoader:
-    """Shuffled, augmented mini-batches of a set of encoded pictures, on a device.
+    """Shuffled, augmented mini-batches of a set of encoded images, on a device.
 
     Batches may be asked for in any order; the ones after the last one asked for are decoded
     meanwhile, but no more than `last` in all. A file that does not decode is replaced (see
@@ -206,7 +208,7 @@ class EncodedLoader:
         threads: int,
         sampler: bool,
         bad_limit: float,
-        tell: Callable[[str], None],
+        on_event: Callable[[str], None],
         last: int | None = None,
         device: torch.device = CPU,
         processes: Processes = SingleProcess(),
@@ -220,25 +222,25 @@ class EncodedLoader:
             if sampler
             else ShuffleSampler(len(train), seed, ORDER)
         )
-        self.picture = ReplaceBad(train.image, SameClassFallback(train.labels, train.classes))
-        self.bad = BadFileLimit(len(train), bad_limit, tell)
+        self.image = ReplaceBad(train.image, SameClassFallback(train.labels, train.classes))
+        self.bad = BadFileLimit(len(train), bad_limit, on_event)
         self.ahead = Prefetcher(self._begin, threads, last)
         self.last, self._announced = last, 0  # batches of which the set has heard
 
     def indices(self, iteration: int) -> Tensor:
-        """Which pictures the batch of `iteration` (from 0) shows, bad ones not replaced, [B]."""
+        """Which images the batch of `iteration` (from 0) shows, bad ones not replaced, [B]."""
         return self.order(iteration * self.size, self.size)
 
     def __call__(self, iteration: int) -> Batch:
         """The part of the mini-batch of `iteration`, counted from 0."""
         begun = self.ahead(iteration)
         own = [index for future in begun.bad for index in future.result()]
-        for bad in self.processes.all_gather_objects({it: self.picture.reasons[it] for it in own}):
+        for bad in self.processes.all_gather_objects({it: self.image.reasons[it] for it in own}):
             self.bad.note(bad, bad)
         return begun.batch.result()
 
     def close(self) -> None:
-        """End the threads, each as soon as it is done with its picture."""
+        """End the threads, each as soon as it is done with its image."""
         self.ahead.close()
 
     def _begin(self, threads: Executor, iteration: int) -> PendingImages:
@@ -258,7 +260,7 @@ class EncodedLoader:
         return PendingImages(bad, threads.submit(self._finish, rows, labels, factors, bad))
 
     def _announce(self, iteration: int) -> None:
-        """Tell a set that has to fetch its pictures which will be read after this batch."""
+        """Tell a set that has to fetch its images which will be read after this batch."""
         if self.train.expect is None:
             return
         end = iteration + 1 + -(-EXPECTED // self.size)
@@ -269,17 +271,17 @@ class EncodedLoader:
         self._announced = max(self._announced, end)
 
     def _fill(self, row: np.ndarray, index: int, draws: list[float]) -> list[int]:
-        """Decode, crop and flip one picture into its row [S, S, 3]; the bad files met."""
-        picture, _, bad = self.picture(index)
-        height, width = picture.shape[:2]
+        """Decode, crop and flip one image into its row [S, S, 3]; the bad files met."""
+        image, _, bad = self.image(index)
+        height, width = image.shape[:2]
         part = self.augmentation.cut(width, height, draws)
-        row[:] = cut(picture, part.box, part.size, part.flip)
+        row[:] = cut(image, part.box, part.size, part.flip)
         return bad
 
     def _finish(
         self, rows: np.ndarray, labels: Tensor, factors: Tensor, bad: list["Future[list[int]]"]
     ) -> Batch:
-        """A batch of its pictures [B, S, S, 3], when all are there.
+        """A batch of its images [B, S, S, 3], when all are there.
 
         They were given to the threads before: the last of them are in work, none is waiting.
         """

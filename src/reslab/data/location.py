@@ -1,4 +1,4 @@
-"""Where pictures are: a folder, or a URL of packed shards."""
+"""Where images are: a folder, or a URL of packed shards."""
 
 import re
 from dataclasses import dataclass
@@ -72,7 +72,7 @@ def to_folder(place: Location, use: str) -> Path:
     """The folder; ValueError for a URL, since `use` needs a folder."""
     if isinstance(place, Url):
         raise ValueError(
-            f"{place}: only packed pictures, a class each, are read from afar; {use} a folder here"
+            f"{place}: only packed images, a class each, are read from afar; {use} a folder here"
         )
     return place
 

@@ -1,4 +1,4 @@
-"""Bilinear resizing with antialiasing, of a part of a picture as exactly as of the whole."""
+"""Bilinear resizing with antialiasing, of a part of an image as exactly as of the whole."""
 
 from dataclasses import dataclass
 from math import ceil, floor
@@ -6,13 +6,13 @@ from math import ceil, floor
 import numpy as np
 from PIL import Image
 
-Box = tuple[float, float, float, float]  # left, top, right, bottom, in the picture's pixels
+Box = tuple[float, float, float, float]  # left, top, right, bottom, in the image's pixels
 Size = tuple[int, int]  # width, height, as Pillow orders them
 
 
 @dataclass(frozen=True)
 class Cut:
-    """Which part of a picture becomes which size, mirrored or not."""
+    """Which part of an image becomes which size, mirrored or not."""
 
     box: Box
     size: Size
@@ -26,42 +26,42 @@ def shorter_side(width: int, height: int, side: int) -> Size:
     return side * width // height, side
 
 
-def resize_whole(picture: np.ndarray, side: int) -> np.ndarray:
-    """The whole picture with its shorter side made `side`, uint8 [H, W, 3] -> [h, w, 3]."""
-    height, width = picture.shape[:2]
-    return cut(picture, (0, 0, width, height), shorter_side(width, height, side))
+def resize_whole(image: np.ndarray, side: int) -> np.ndarray:
+    """The whole image with its shorter side made `side`, uint8 [H, W, 3] -> [h, w, 3]."""
+    height, width = image.shape[:2]
+    return cut(image, (0, 0, width, height), shorter_side(width, height, side))
 
 
 def crop_box(width: int, height: int, scaled: Size, left: int, top: int, size: int) -> Box:
-    """Where a square crop of the picture resized to `scaled` lies in the picture itself."""
+    """Where a square crop of the image resized to `scaled` lies in the image itself."""
     x, y = width / scaled[0], height / scaled[1]
     return left * x, top * y, (left + size) * x, (top + size) * y
 
 
-def centre_crop(picture: np.ndarray, side: int, size: int) -> np.ndarray:
-    """The middle of the picture with its shorter side made `side`, [H, W, 3] -> [size, size, 3]."""
+def centre_crop(image: np.ndarray, side: int, size: int) -> np.ndarray:
+    """The middle of the image with its shorter side made `side`, [H, W, 3] -> [size, size, 3]."""
     assert size <= side
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     scaled = shorter_side(width, height, side)
     left, top = (round((length - size) / 2) for length in scaled)  # halves to even, as everywhere
-    return cut(picture, crop_box(width, height, scaled, left, top, size), (size, size))
+    return cut(image, crop_box(width, height, scaled, left, top, size), (size, size))
 
 
-def cut(picture: np.ndarray, box: Box, size: Size, flip: bool = False) -> np.ndarray:
-    """The part of a picture in `box`, resized to `size` and mirrored; uint8 [H, W, 3] -> [h, w, 3].
+def cut(image: np.ndarray, box: Box, size: Size, flip: bool = False) -> np.ndarray:
+    """The part of an image in `box`, resized to `size` and mirrored; uint8 [H, W, 3] -> [h, w, 3].
 
-    Equals the same crop of the resized whole picture, up to rounding: Pillow takes a box in
+    Equals the same crop of the resized whole image, up to rounding: Pillow takes a box in
     fractions of pixels, and its filter still sees what lies around the box. So only the pixels
     that count are handed over.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     x0, y0, x1, y1 = box
     if size == (x1 - x0, y1 - y0) and x0 == int(x0) and y0 == int(y0):  # nothing to interpolate
-        part = picture[int(y0) : int(y1), int(x0) : int(x1)]
+        part = image[int(y0) : int(y1), int(x0) : int(x1)]
         return part[:, ::-1] if flip else part
     left, right = _seen(x0, x1, size[0], width)
     top, bottom = _seen(y0, y1, size[1], height)
-    source = Image.fromarray(picture[top:bottom, left:right])
+    source = Image.fromarray(image[top:bottom, left:right])
     # a box may reach over the edge by a rounding error, which Pillow refuses
     inside = (
         max(x0 - left, 0),

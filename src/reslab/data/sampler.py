@@ -1,4 +1,4 @@
-"""Which pictures the positions of an endless training sequence hold, as a function of the seed."""
+"""Which images the positions of an endless training sequence hold, as a function of the seed."""
 
 from functools import lru_cache
 
@@ -28,7 +28,7 @@ class ShuffleSampler:
         return torch.randperm(self.count, generator=make_generator(*self.key, epoch))
 
     def __call__(self, start: int, length: int) -> Tensor:
-        """The pictures at the positions from `start` on, [length]."""
+        """The images at the positions from `start` on, [length]."""
         parts = []
         while length:
             epoch, first = divmod(start, self.count)
@@ -41,7 +41,7 @@ class ShuffleSampler:
 class ClassBalancedSampler:
     """Each class equally often, whatever its size: all classes once, in a new order each round.
 
-    The pictures of a class come as in epochs of their own, so that none is forgotten.
+    The images of a class come as in epochs of their own, so that none is forgotten.
     """
 
     def __init__(self, labels: Tensor, seed: int) -> None:
@@ -55,7 +55,7 @@ class ClassBalancedSampler:
         ]
 
     def __call__(self, start: int, length: int) -> Tensor:
-        """The pictures at the positions from `start` on, [length]."""
+        """The images at the positions from `start` on, [length]."""
         chosen = torch.empty(length, dtype=torch.int64)
         for place, number in enumerate(self.classes(start, length).tolist()):
             turn = (start + place) // len(self.members)

@@ -1,4 +1,4 @@
-"""What training on photographs needs to know of its set: the mean picture, and how colours vary."""
+"""What training on photographs needs to know of its set: the mean image, and how colours vary."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -17,44 +17,44 @@ from reslab.runtime.threads import map_in_order
 
 @dataclass(frozen=True)
 class ImageStatistics:
-    """Of centre crops of training pictures, as a test would show them."""
+    """Of centre crops of training images, as a test would show them."""
 
     pixel_mean: Tensor  # float [3, size, size], 0 to 255
     components: Components
-    pictures: int  # how many they are of
+    images: int  # how many they are of
 
 
 def measure_statistics(
-    pictures: EncodedImages,
+    images: EncodedImages,
     size: int,
     resize: int,
     *,
     count: int = 10_000,
     seed: int,
     threads: int,
-    tell: Callable[[int], None] = lambda done: None,
+    on_event: Callable[[int], None] = lambda done: None,
 ) -> ImageStatistics:
-    """Of a seeded sample of `count` pictures, or of all if there are not more.
+    """Of a seeded sample of `count` images, or of all if there are not more.
 
     Sums are of whole numbers, so neither order nor threads change them. Bad files are replaced as
     in training.
     """
-    order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     sample = order[:count].sort().values.tolist()
-    picture_at = ReplaceBad(pictures.image, SameClassFallback(pictures.labels, pictures.classes))
+    image_at = ReplaceBad(images.image, SameClassFallback(images.labels, images.classes))
 
     def crop(index: int) -> np.ndarray:
-        return centre_crop(picture_at(index)[0], resize, size)
+        return centre_crop(image_at(index)[0], resize, size)
 
     total = np.zeros((size, size, 3), np.int64)
     products = np.zeros((3, 3))
     with closing(map_in_order(crop, sample, threads, 4 * threads)) as crops:
-        for done, picture in enumerate(crops, 1):
-            total += picture
+        for done, image in enumerate(crops, 1):
+            total += image
             # exact: whole numbers far below 2^53
-            pixels = picture.reshape(-1, 3).astype(np.float64)
+            pixels = image.reshape(-1, 3).astype(np.float64)
             products += pixels.T @ pixels
-            tell(done)
+            on_event(done)
     pixel_mean = torch.from_numpy(total / len(sample)).permute(2, 0, 1).float()
     of_all = len(sample) * size * size
     mean = total.sum((0, 1)) / of_all

@@ -47,7 +47,7 @@ def ioa(boxes: Tensor, regions: Tensor) -> Tensor:
 
 
 def clip(boxes: Tensor, width: float, height: float) -> Tensor:
-    """The boxes without what lies outside the picture, [..., 4] -> [..., 4]."""
+    """The boxes without what lies outside the image, [..., 4] -> [..., 4]."""
     x0, y0, x1, y1 = boxes.unbind(-1)
     return torch.stack(
         [x0.clamp(0, width), y0.clamp(0, height), x1.clamp(0, width), y1.clamp(0, height)], -1
@@ -160,7 +160,7 @@ def resize_shortest_edge(width: int, height: int, shorter: int, longest: int) ->
 
 
 def resize_image(pixels: np.ndarray, shorter: int, longest: int, flip: bool = False) -> np.ndarray:
-    """The picture at the size of the rule, mirrored or not; uint8 [H, W, 3] -> [h, w, 3], a copy
+    """The image at the size of the rule, mirrored or not; uint8 [H, W, 3] -> [h, w, 3], a copy
     that torch can take over."""
     height, width = pixels.shape[:2]
     size = resize_shortest_edge(width, height, shorter, longest)
@@ -168,7 +168,7 @@ def resize_image(pixels: np.ndarray, shorter: int, longest: int, flip: bool = Fa
 
 
 def boxes_to_network(boxes: Tensor, came: Size, shown: Size, flip: bool = False) -> Tensor:
-    """Boxes of a picture in pixels of how it is shown, [..., 4] -> [..., 4].
+    """Boxes of an image in pixels of how it is shown, [..., 4] -> [..., 4].
 
     Each side has a ratio of its own, for both were rounded.
     """
@@ -177,13 +177,13 @@ def boxes_to_network(boxes: Tensor, came: Size, shown: Size, flip: bool = False)
 
 
 def boxes_to_image(boxes: Tensor, came: Size, shown: Size, flip: bool = False) -> Tensor:
-    """The inverse: what was found in a picture as it was shown, in pixels of it as it came."""
+    """The inverse: what was found in an image as it was shown, in pixels of it as it came."""
     boxes = flip_boxes(boxes, shown[0]) if flip else boxes
     return boxes * _ratios(boxes, shown, came)
 
 
 def flip_boxes(boxes: Tensor, width: float) -> Tensor:
-    """Boxes of a mirrored picture that is so wide, [..., 4] -> [..., 4]; its own inverse."""
+    """Boxes of a mirrored image that is so wide, [..., 4] -> [..., 4]; its own inverse."""
     x0, y0, x1, y1 = boxes.unbind(-1)
     return torch.stack([width - x1, y0, width - x0, y1], -1)
 

@@ -1,4 +1,4 @@
-"""Boxes, names and scores drawn on a picture, for people to look at."""
+"""Boxes, names and scores drawn on an image, for people to look at."""
 
 from collections.abc import Sequence
 from colorsys import hls_to_rgb
@@ -23,8 +23,8 @@ FIRST_HUE = 0.02  # of the others; with the lightnesses, farthest from those abo
 GOLDEN = 0.6180339887  # of the circle of hues: each step falls into the widest gap so far
 LIGHTNESS = (0.85, 0.55, 0.3)  # in turn, since neighbours of many hues look alike
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
-LEAST = 480  # pixels of the shorter side, about, below which a picture is enlarged
-MAX_DRAWING_SIDE = 2400  # that an enlarged picture may become
+LEAST = 480  # pixels of the shorter side, about, below which an image is enlarged
+MAX_DRAWING_SIDE = 2400  # that an enlarged image may become
 WORSE = 4  # is a hidden name than a hidden object
 NEXT = 0.02  # of an object hidden: what it must spare for a plate to go to its next place
 LETTERS = 60  # of a class's name at most
@@ -33,32 +33,32 @@ LETTERS = 60  # of a class's name at most
 def draw_detections(
     pixels: np.ndarray, found: Detections, classes: Sequence[str], *, scores: bool = True
 ) -> Image.Image:
-    """A picture with a box, a name and a score for each detection, the best ones on top.
+    """An image with a box, a name and a score for each detection, the best ones on top.
 
     Without `scores` the names stand alone, for a truth is not more or less probable.
 
-    RGB uint8 [H, W, 3]; small pictures are enlarged by a whole factor, so that names are legible.
+    RGB uint8 [H, W, 3]; small images are enlarged by a whole factor, so that names are legible.
     """
-    picture, factor = enlarged(pixels)
-    shorter = min(picture.size)
+    image, factor = enlarged(pixels)
+    shorter = min(image.size)
     line = max(2, round(shorter / 200))
     font = ImageFont.load_default(max(12, round(shorter / 32)))
     assert isinstance(font, ImageFont.FreeTypeFont)  # asked for by its size, it is one
-    canvas = ImageDraw.Draw(picture)
+    canvas = ImageDraw.Draw(image)
     order = found.scores.argsort(descending=True, stable=True)
     rows = found.take(order)
-    boxes = [clip_to_drawing(box, factor, picture.size) for box in rows.boxes.tolist()]
+    boxes = [clip_to_drawing(box, factor, image.size) for box in rows.boxes.tolist()]
     labels = rows.labels.tolist()
     for box, label in reversed(list(zip(boxes, labels, strict=True))):
         outline(canvas, box, colour_of(label), line)
     texts = [
-        label_of(classes[label], score if scores else None, font, picture.width)
+        label_of(classes[label], score if scores else None, font, image.width)
         for label, score in zip(labels, rows.scores.tolist(), strict=True)
     ]
-    plates = placed(boxes, [plate_size(text, font) for text in texts], picture.size)
+    plates = placed(boxes, [plate_size(text, font) for text in texts], image.size)
     for plate, text, label in reversed(list(zip(plates, texts, labels, strict=True))):
         draw_plate(canvas, plate, text, colour_of(label), font)
-    return picture
+    return image
 
 
 def colour_of(label: int) -> Colour:
@@ -79,14 +79,14 @@ def letters_on(colour: Colour) -> Colour:
 
 
 def enlarged(pixels: np.ndarray) -> tuple[Image.Image, int]:
-    """The picture to draw on, and how many times larger it is."""
-    picture = Image.fromarray(pixels)
-    shorter, longer = sorted(picture.size)
+    """The image to draw on, and how many times larger it is."""
+    image = Image.fromarray(pixels)
+    shorter, longer = sorted(image.size)
     factor = max(1, min(round(LEAST / shorter), MAX_DRAWING_SIDE // longer))
     if factor == 1:
-        return picture.copy(), 1
-    size = (factor * picture.width, factor * picture.height)
-    return picture.resize(size, Image.Resampling.BICUBIC), factor
+        return image.copy(), 1
+    size = (factor * image.width, factor * image.height)
+    return image.resize(size, Image.Resampling.BICUBIC), factor
 
 
 def clip_to_drawing(box: Sequence[float], factor: int, size: tuple[int, int]) -> PixelBox:
@@ -98,7 +98,7 @@ def clip_to_drawing(box: Sequence[float], factor: int, size: tuple[int, int]) ->
 
 
 def outline(canvas: ImageDraw.ImageDraw, box: PixelBox, colour: Colour, line: int) -> None:
-    """The lines run along the edge, on both sides of it; a rim sets them off from the picture."""
+    """The lines run along the edge, on both sides of it; a rim sets them off from the image."""
     x0, y0, x1, y1 = box
     rim = max(1, line // 3)
     width, height = canvas.im.size
@@ -110,7 +110,7 @@ def outline(canvas: ImageDraw.ImageDraw, box: PixelBox, colour: Colour, line: in
 
 
 def label_of(name: str, score: float | None, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """Name and score in one line, the name cut where both would be wider than the picture."""
+    """Name and score in one line, the name cut where both would be wider than the image."""
     shown = "".join(letter if letter.isprintable() else "?" for letter in name)
     percent = "" if score is None else f"  {100 * score:.0f} %"
     for end in range(min(len(shown), LETTERS), -1, -1):
@@ -134,7 +134,7 @@ def padding(font: ImageFont.FreeTypeFont) -> int:
 def placed(
     boxes: Sequence[PixelBox], plates: Sequence[tuple[int, int]], size: tuple[int, int]
 ) -> list[PixelBox]:
-    """Where the plates of these sizes lie: at their boxes, in the picture, the first ones best.
+    """Where the plates of these sizes lie: at their boxes, in the image, the first ones best.
 
     Of eight places the one where a plate hides least of the boxes and, above all, of the plates
     before it.

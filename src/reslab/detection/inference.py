@@ -1,4 +1,4 @@
-"""A picture to detections: proposals, their classes and places, and what App. B adds to them."""
+"""An image to detections: proposals, their classes and places, and what App. B adds to them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,16 +23,16 @@ from reslab.detection.recipe import InferenceConfig
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """What a detector computes of a whole picture at one size."""
+    """What a detector computes of a whole image at one size."""
 
     features: Tensor  # [1, C, h, w]
-    width: int  # of the picture as it is shown
+    width: int  # of the image as it is shown
     height: int
-    ratio: Tensor  # [4]: pixels as shown for a pixel of the picture as it came, x y x y
+    ratio: Tensor  # [4]: pixels as shown for a pixel of the image as it came, x y x y
 
 
 class ImageFeatures:
-    """One detector's look at one picture. Boxes are in pixels of the picture as it came."""
+    """One detector's look at one image. Boxes are in pixels of the image as it came."""
 
     def __init__(self, detector: Detector, pixels: np.ndarray, search: InferenceConfig) -> None:
         self.detector, self.net, self.search = detector, detector.net, search
@@ -41,7 +41,7 @@ class ImageFeatures:
         self.maps: dict[int, FeatureMap] = {}  # by the shorter side as shown
 
     def map_at(self, shorter: int) -> FeatureMap:
-        """The whole picture's, computed when it is first wanted."""
+        """The whole image's, computed when it is first wanted."""
         if shorter not in self.maps:
             self.maps[shorter] = self._map(shorter)
         return self.maps[shorter]
@@ -94,7 +94,7 @@ class ImageFeatures:
         return self.net.pool(seen.features, boxes * seen.ratio)
 
     def sides(self) -> Tensor:
-        """How much larger than it came the picture is at each scale, [scales]."""
+        """How much larger than it came the image is at each scale, [scales]."""
         return torch.stack([self.map_at(shorter).ratio[0] for shorter in self.search.scales])
 
 
@@ -119,7 +119,7 @@ def first_of_two(boxes: Tensor, ratios: Tensor, side: float) -> Tensor:
 def detect_with_ensemble(
     detectors: Sequence[Detector], pixels: np.ndarray, search: InferenceConfig
 ) -> Detections:
-    """What an ensemble finds in a picture, RGB bytes [H, W, 3]: all their proposals, each judged
+    """What an ensemble finds in an image, RGB bytes [H, W, 3]: all their proposals, each judged
     by all of them, the means of their probabilities and places (App. B)."""
     sights = [ImageFeatures(detector, pixels, search) for detector in detectors]
 
@@ -145,7 +145,7 @@ def detect_with_ensemble(
 
 
 def detect_objects(detector: Detector, pixels: np.ndarray, search: InferenceConfig) -> Detections:
-    """What one detector finds in a picture, RGB bytes [H, W, 3]; best first."""
+    """What one detector finds in an image, RGB bytes [H, W, 3]; best first."""
     return detect_with_ensemble([detector], pixels, search)
 
 

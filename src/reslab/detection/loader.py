@@ -1,4 +1,4 @@
-"""What a detector sees in training: pictures and their objects, a function of (seed, iteration)."""
+"""What a detector sees in training: images and their objects, a function of (seed, iteration)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
@@ -21,13 +21,13 @@ MIN_OBJECT_SIDE = 1.0  # side of an object that is still to be found, in pixels 
 
 @dataclass(frozen=True)
 class Example:
-    """One picture as the network sees it."""
+    """One image as the network sees it."""
 
     image: Tensor  # float32 [1, 3, H, W], prepared, channels last, on the device
     boxes: Tensor  # float32 [N, 4], xyxy in pixels of `image`; the objects to find, if any is left
     labels: Tensor  # int64 [N], from 0
     ignored: Tensor  # float32 [I, 4]: crowds, that are neither objects nor background
-    ratio: float  # pixels of `image` for a pixel of the picture as it came
+    ratio: float  # pixels of `image` for a pixel of the image as it came
     seed: tuple[int, ...]  # key of the random numbers that sample anchors and regions
 
 
@@ -44,7 +44,7 @@ class PendingExamples:
 
 @dataclass(frozen=True)
 class NextImageFallback:
-    """Any picture stands in for any other, the next one first; too many in a row are too many."""
+    """Any image stands in for any other, the next one first; too many in a row are too many."""
 
     bad: BadFileLimit
 
@@ -60,10 +60,10 @@ class NextImageFallback:
 
 
 class DetectionLoader:
-    """Shuffled, scaled and mirrored pictures of a set with boxes, on a device.
+    """Shuffled, scaled and mirrored images of a set with boxes, on a device.
 
-    Pictures without an object to find are left out, as in the released code. Batches may be asked
-    for in any order; threads work on those after the last one asked for (see Ahead). A picture
+    Images without an object to find are left out, as in the released code. Batches may be asked
+    for in any order; threads work on those after the last one asked for (see Ahead). An image
     that is missing, does not decode or has another size than its annotations say is replaced by
     the next good one and told of once; more of them than one and than the share `bad_limit` are an
     error. `prepare` turns RGB bytes [1, 3, H, W] into the network's input; threads call it.
@@ -81,7 +81,7 @@ class DetectionLoader:
         seed: int,
         threads: int,
         bad_limit: float,
-        tell: Callable[[str], None],
+        on_event: Callable[[str], None],
         last: int | None = None,
         device: torch.device = CPU,
         processes: Processes = SingleProcess(),
@@ -92,25 +92,25 @@ class DetectionLoader:
         self.size, self.seed, self.device = size, seed, device
         self.rows = with_objects(train)
         self.order = ShuffleSampler(self.count, seed, ORDER)
-        self.bad = BadFileLimit(self.count, bad_limit, tell)
-        self.picture = ReplaceBad(self._picture, NextImageFallback(self.bad))
+        self.bad = BadFileLimit(self.count, bad_limit, on_event)
+        self.image = ReplaceBad(self._image, NextImageFallback(self.bad))
         self.ahead = Prefetcher(self._begin, threads, last)
 
     @property
     def count(self) -> int:
-        """How many pictures there are to train on."""
+        """How many images there are to train on."""
         return len(self.rows)
 
     def __call__(self, iteration: int) -> list[Example]:
         """This process's part of the mini-batch of `iteration`, counted from 0."""
         shown = [future.result() for future in self.ahead(iteration).shown]
-        own = {index: self.picture.reasons[index] for _, bad in shown for index in bad}
+        own = {index: self.image.reasons[index] for _, bad in shown for index in bad}
         for bad in self.processes.all_gather_objects(own):
             self.bad.note(bad, bad)
         return [example for example, _ in shown]
 
     def close(self) -> None:
-        """End the threads, each as soon as it is done with its picture."""
+        """End the threads, each as soon as it is done with its image."""
         self.ahead.close()
 
     def _begin(self, threads: Executor, iteration: int) -> PendingExamples:
@@ -121,26 +121,26 @@ class DetectionLoader:
         return PendingExamples([
             threads.submit(
                 self._show,
-                picture,
+                image,
                 self.shorter[int(side * len(self.shorter))],
                 self.flip and mirror < 0.5,
                 (self.seed, SAMPLING, iteration, place),
             )
-            for place, (picture, (side, mirror)) in numbered[self.part]
+            for place, (image, (side, mirror)) in numbered[self.part]
         ])  # fmt: skip
 
-    def _picture(self, index: int) -> np.ndarray:
+    def _image(self, index: int) -> np.ndarray:
         """RGB bytes [H, W, 3] of one of those that are trained on."""
         return self.train.image(self.rows[index])
 
     def _show(
         self, index: int, shorter: int, flip: bool, seed: tuple[int, ...]
     ) -> tuple[Example, list[int]]:
-        """One picture, or what stands in for it, and the bad files met."""
-        picture, index, bad = self.picture(index)
+        """One image, or what stands in for it, and the bad files met."""
+        image, index, bad = self.image(index)
         truth = self.train.truths[self.rows[index]]
-        pixels = torch.from_numpy(resize_image(picture, shorter, self.longest, flip))
-        came, shown = ((size[1], size[0]) for size in (picture.shape, pixels.shape))
+        pixels = torch.from_numpy(resize_image(image, shorter, self.longest, flip))
+        came, shown = ((size[1], size[0]) for size in (image.shape, pixels.shape))
         boxes = clip(boxes_to_network(truth.boxes, came, shown, flip), *shown)
         large = large_enough(boxes, MIN_OBJECT_SIDE)
         objects, crowds = is_trainable(truth) & large, truth.crowd & large
@@ -162,11 +162,11 @@ def is_trainable(truth: GroundTruth) -> Tensor:
 
 
 def with_objects(train: DetectionSet) -> list[int]:
-    """The pictures with an object to find; ValueError if there is none."""
+    """The images with an object to find; ValueError if there is none."""
     rows = [row for row, truth in enumerate(train.truths) if is_trainable(truth).any()]
     if not rows:
         raise ValueError(
-            f"none of the {len(train):,} pictures of {train.name} has an object to find: "
+            f"none of the {len(train):,} images of {train.name} has an object to find: "
             "difficult objects and crowds do not count"
         )
     return rows

@@ -42,8 +42,8 @@ class Detector:
 
     def prepared(self, pixels: np.ndarray) -> Tensor:
         """RGB bytes [H, W, 3] -> what the network sees, [1, 3, H, W]"""
-        picture = torch.from_numpy(pixels).to(self.preprocessing.std.device)
-        return self.preprocessing(picture.permute(2, 0, 1)[None])
+        image = torch.from_numpy(pixels).to(self.preprocessing.std.device)
+        return self.preprocessing(image.permute(2, 0, 1)[None])
 
 
 def prepare_for_inference(detector: Detector) -> Detector:
@@ -77,7 +77,7 @@ def load_detector(path: str | Path) -> Detector:
     """A model file, or the one in a run folder; strict: every weight is there and no other."""
     file, metadata, tensors = read_model_file(path)
     if "config" in metadata:
-        raise ValueError(f"{path} holds no detector; `reslab predict` names pictures by classes")
+        raise ValueError(f"{path} holds no detector; `reslab predict` names images by classes")
     if "detector" not in metadata:
         raise not_a_model_file(file)
     preprocessing = taken_from(tensors, json.loads(metadata["preprocessing"]))

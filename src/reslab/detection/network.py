@@ -21,7 +21,7 @@ PROPOSAL_NMS = 0.7  # IoU above which the lower-scored of two proposals is dropp
 
 @dataclass(frozen=True)
 class AnchorPredictions:
-    """What the network says of each anchor of one picture."""
+    """What the network says of each anchor of one image."""
 
     anchors: Tensor  # [N, 4]
     logits: Tensor  # [N], float32; above 0 where it holds an object to be more probable than not
@@ -55,7 +55,7 @@ class ProposalNetwork(nn.Module):
         self.deltas = Conv(width, 4 * anchors.per_cell, 1)
 
     def forward(self, features: Tensor) -> AnchorPredictions:
-        """Features of one picture, [1, c_in, h, w] -> N = h * w * anchors of a cell."""
+        """Features of one image, [1, c_in, h, w] -> N = h * w * anchors of a cell."""
         hidden = F.relu(self.conv(features))
         # channels go last: row by row, cell by cell, anchor by anchor, as `Anchors.over` has them
         logits = self.objectness(hidden).permute(0, 2, 3, 1).flatten()
@@ -67,7 +67,7 @@ class ProposalNetwork(nn.Module):
 Norm = Literal["frozen", "recompute", "group"]
 
 GROUPS = 32  # of group normalisation, as its authors'; fewer where a group would be one channel
-MIN_IMAGE_SIDE = 3  # pixels of a picture's sides that the stem's pooling finds a window in
+MIN_IMAGE_SIDE = 3  # pixels of an image's sides that the stem's pooling finds a window in
 # standard deviations of the new layers' first weights, of the released code
 NEW, NEW_REGRESSION = 0.01, 0.001
 
@@ -80,18 +80,18 @@ class DetectorConfig(BaseModel):
     trunk: ResNetConfig  # all of its stages but the last, which sees the regions
     classes: int = Field(ge=1)  # without the background
     # batch norm as a fixed affine map, of the statistics that came with the weights or of ones
-    # computed anew over the pictures; or group normalisation in its place
+    # computed anew over the images; or group normalisation in its place
     norm: Norm = "frozen"
     sizes: tuple[PositiveFloat, ...] = Field((128, 256, 512), min_length=1)  # of anchors, pixels
     ratios: tuple[PositiveFloat, ...] = Field((0.5, 1, 2), min_length=1)  # height to width
     width: PositiveInt = 512  # channels of the region proposal network
     pooling: Literal["max", "align"] = "max"
     pooled: PositiveInt = 14  # a region's side in cells; conv5_1 halves it (docs/deviations.md)
-    context: bool = False  # the whole picture beside each region (App. B)
+    context: bool = False  # the whole image beside each region (App. B)
 
     @property
     def stride(self) -> int:
-        """Pixels of a picture for a cell of its map."""
+        """Pixels of an image for a cell of its map."""
         return (4 if self.trunk.stem == "imagenet" else 1) * 2 ** (len(self.trunk.blocks) - 2)
 
     @property
@@ -128,17 +128,17 @@ class FasterRCNN(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] -> the map that proposals and regions share, [B, C, h, w]"""
         height, width = images.shape[2:]
-        # zeros, the mean's value, right and below a picture that is but a line
+        # zeros, the mean's value, right and below an image that is but a line
         x = F.pad(images, (0, max(MIN_IMAGE_SIDE - width, 0), 0, max(MIN_IMAGE_SIDE - height, 0)))
         for part in self.trunk:
             x = part(x)
         return x
 
     def pool(self, features: Tensor, boxes: Tensor) -> Tensor:
-        """Regions of one picture, [1, C, h, w], xyxy [R, 4] -> [R, C, pooled, pooled]"""
+        """Regions of one image, [1, C, h, w], xyxy [R, 4] -> [R, C, pooled, pooled]"""
         pool = roi_pool if self.config.pooling == "max" else roi_align
-        pictures = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
-        return pool(features, boxes, pictures, self.config.pooled, self.config.stride)
+        images = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+        return pool(features, boxes, images, self.config.pooled, self.config.stride)
 
     def region_features(self, pooled: Tensor) -> Tensor:
         """conv5_x and average pooling; [R, C, pooled, pooled] -> [R, c]"""
@@ -146,7 +146,7 @@ class FasterRCNN(nn.Module):
         return F.avg_pool2d(x, x.shape[-2:]).flatten(1)
 
     def classify_regions(self, regions: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
-        """Region features [R, c]; with context those of the whole picture, [1, c], else none.
+        """Region features [R, c]; with context those of the whole image, [1, c], else none.
 
         -> scores before the softmax, background first, [R, classes + 1]; deltas [R, classes, 4]
         """
@@ -156,7 +156,7 @@ class FasterRCNN(nn.Module):
         return scores.float(), deltas.float().view(-1, self.config.classes, 4)
 
     def with_whole(self, boxes: Tensor, width: float, height: float) -> Tensor:
-        """The regions, [R, 4], and after them what gives context: the whole picture, if any."""
+        """The regions, [R, 4], and after them what gives context: the whole image, if any."""
         if not self.config.context:
             return boxes
         return torch.cat([boxes, boxes.new_tensor([[0, 0, width, height]])])

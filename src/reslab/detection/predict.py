@@ -1,4 +1,4 @@
-"""Pictures to the objects in them, by what the model file says."""
+"""Images to the objects in them, by what the model file says."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,16 +18,16 @@ from reslab.runtime.threads import map_in_order, usable_cores
 SHOWN_SCORE = (
     0.5  # the probability from which people are shown a box; measuring wants the others too
 )
-IMAGES_AHEAD = 8  # pictures decoded meanwhile: a detector sees them whole, so they fill the memory
+IMAGES_AHEAD = 8  # images decoded meanwhile: a detector sees them whole, so they fill the memory
 
 
 @dataclass(frozen=True)
 class Detection:
-    """An object in a picture: what it is, how probable that is, and where."""
+    """An object in an image: what it is, how probable that is, and where."""
 
     name: str
     score: float  # 0 to 1
-    box: tuple[float, float, float, float]  # x0 y0 x1 y1 in pixels of the picture
+    box: tuple[float, float, float, float]  # x0 y0 x1 y1 in pixels of the image
     id: str  # what annotations call the class
 
     def __str__(self) -> str:
@@ -37,7 +37,7 @@ class Detection:
 
 @dataclass(frozen=True)
 class DetectedImage:
-    """A picture as the detector saw it, and what it found in it."""
+    """An image as the detector saw it, and what it found in it."""
 
     pixels: np.ndarray  # RGB uint8 [H, W, 3], upright
     detections: Detections
@@ -46,7 +46,7 @@ class DetectedImage:
 
 @dataclass(frozen=True)
 class DetectorPredictor:
-    """A detector that takes pictures as people have them: files, bytes, arrays."""
+    """A detector that takes images as people have them: files, bytes, arrays."""
 
     detector: Detector
     search: InferenceConfig
@@ -62,44 +62,44 @@ class DetectorPredictor:
         return replace(self, detector=self.detector.to(device))
 
     @overload
-    def detect(self, pictures: ImageInput) -> list[Detection]: ...
+    def detect(self, images: ImageInput) -> list[Detection]: ...
     @overload
-    def detect(self, pictures: Sequence[ImageInput]) -> list[list[Detection]]: ...
+    def detect(self, images: Sequence[ImageInput]) -> list[list[Detection]]: ...
     def detect(
-        self, pictures: ImageInput | Sequence[ImageInput]
+        self, images: ImageInput | Sequence[ImageInput]
     ) -> list[Detection] | list[list[Detection]]:
-        """The objects in a picture, the most probable first; of a list, a list for each.
+        """The objects in an image, the most probable first; of a list, a list for each.
 
-        A picture is a path, the bytes of a file, RGB uint8 [H, W, 3], or Pillow's. BadPicture
+        An image is a path, the bytes of a file, RGB uint8 [H, W, 3], or Pillow's. BadImage
         says which one is bad, and why.
         """
-        alone = isinstance(pictures, ImageInput)
+        alone = isinstance(images, ImageInput)
         found = []
-        for answer in self.each([pictures] if alone else pictures):
+        for answer in self.each([images] if alone else images):
             if isinstance(answer, BadImage):
                 raise answer
             found.append(answer)
         return found[0] if alone else found
 
-    def each(self, pictures: Iterable[ImageInput]) -> Iterator[list[Detection] | BadImage]:
-        """As `detect`, answer by answer, in bounded memory; a bad picture is an answer."""
-        for answer in self.see(pictures):
+    def each(self, images: Iterable[ImageInput]) -> Iterator[list[Detection] | BadImage]:
+        """As `detect`, answer by answer, in bounded memory; a bad image is an answer."""
+        for answer in self.see(images):
             yield answer if isinstance(answer, BadImage) else answer.objects
 
-    def see(self, pictures: Iterable[ImageInput]) -> Iterator[DetectedImage | BadImage]:
-        """As `each`, with the pictures themselves, to draw on.
+    def see(self, images: Iterable[ImageInput]) -> Iterator[DetectedImage | BadImage]:
+        """As `each`, with the images themselves, to draw on.
 
         They are read and decoded by threads, ahead of the detector.
         """
 
-        def decoded(picture: ImageInput) -> np.ndarray | BadImage:
+        def decoded(image: ImageInput) -> np.ndarray | BadImage:
             try:
-                return load_image(picture)
+                return load_image(image)
             except BadImage as bad:
                 return bad
 
         for pixels in map_in_order(
-            decoded, pictures, min(usable_cores(), IMAGES_AHEAD), IMAGES_AHEAD
+            decoded, images, min(usable_cores(), IMAGES_AHEAD), IMAGES_AHEAD
         ):
             yield pixels if isinstance(pixels, BadImage) else self._seen(pixels)
 
@@ -123,7 +123,7 @@ def load_detector_predictor(
     refine: bool | None = None,
     scales: Sequence[int] | None = None,
 ) -> DetectorPredictor:
-    """A detector's file, or the one in a run folder, ready to find objects in pictures.
+    """A detector's file, or the one in a run folder, ready to find objects in images.
 
     `threshold` is the least probability that is told. `refine` and `scales` are App. B's box
     refinement and multi-scale testing; None is as the detector was tested when it was trained.

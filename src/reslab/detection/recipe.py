@@ -1,4 +1,4 @@
-"""How a picture is searched: what the paper fixes in testing, and the switches of its App. B."""
+"""How an image is searched: what the paper fixes in testing, and the switches of its App. B."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -13,14 +13,14 @@ from reslab.training.recipe import Fields, RunRecipe, Section
 class InferenceConfig(Section):
     """Numbers of Faster R-CNN's testing; the defaults are the paper's baseline (App. A)."""
 
-    shorter: PositiveInt = 600  # the side that a picture is shown with, in pixels
+    shorter: PositiveInt = 600  # the side that an image is shown with, in pixels
     longest: PositiveInt = 1000  # unless the other side would be longer than this
-    smallest: float = Field(16, ge=0)  # side of a proposal, in pixels of the picture as it came
+    smallest: float = Field(16, ge=0)  # side of a proposal, in pixels of the image as it came
     before: PositiveInt = 6000  # proposals that suppression looks at
     proposals: PositiveInt = 300  # that are left of them
     threshold: float = Field(0.05, ge=0, le=1)  # probability below which nothing is reported
     overlap: float = Field(0.3, ge=0, le=1)  # IoU above which two of a class are the same object
-    most: PositiveInt = 100  # detections of a picture, as COCO counts
+    most: PositiveInt = 100  # detections of an image, as COCO counts
     refine: bool = False  # "box refinement": judge the boxes found once more, and vote
     # "multi-scale testing": shorter sides, of which each region is seen at two, the larger of the
     # features kept; the paper's are 200, 400, 600, 800, 1000. Proposals come from `shorter`
@@ -49,7 +49,7 @@ Step = Literal[1, 2, 3]
 
 
 class Sampling(Section):
-    """What a picture's losses are of (Faster R-CNN, Sec. 3.1.3; Fast R-CNN, Sec. 2.3)."""
+    """What an image's losses are of (Faster R-CNN, Sec. 3.1.3; Fast R-CNN, Sec. 2.3)."""
 
     anchors: PositiveInt = 256  # of which at most one half are positive
     before: PositiveInt = 12_000  # proposals that suppression looks at; the released code's
@@ -81,7 +81,7 @@ class DetectionRecipe(RunRecipe):
     flip: bool = True
     sampling: Sampling = Sampling()
     search: InferenceConfig = InferenceConfig()
-    watched: PositiveInt = 500  # test pictures evaluated on the way, at most
+    watched: PositiveInt = 500  # test images evaluated on the way, at most
     iterations: int = Field(80_000, ge=1)
     batch_size: int = Field(1, ge=1)
     virtual_gpus: int = Field(1, ge=1)

@@ -18,9 +18,9 @@ CHANNELS = 256  # together: more do not fit the cache, with fewer threads wait f
 
 @dataclass(frozen=True)
 class Rectangles:
-    """Rows [top, bottom) and columns [left, right) of pictures of a batch, int64 [N] each."""
+    """Rows [top, bottom) and columns [left, right) of images of a batch, int64 [N] each."""
 
-    pictures: Tensor
+    images: Tensor
     top: Tensor
     bottom: Tensor
     left: Tensor
@@ -54,7 +54,7 @@ def _lookups(rectangles: Rectangles, shape: torch.Size) -> _Lookups:
     row_level, tops = _cover(top, it.bottom.masked_fill(empty, 1))
     column_level, lefts = _cover(left, it.right.masked_fill(empty, 1))
     rows, columns = (1 + max(level.tolist(), default=0) for level in (row_level, column_level))
-    table = (row_level * columns + column_level) * batch + it.pictures  # [N], of one picture
+    table = (row_level * columns + column_level) * batch + it.images  # [N], of one image
     entries = (table * height + tops[:, None]) * width + lefts  # [2, 2, N]
     return _Lookups(entries.flatten(0, 1), empty, rows, columns)
 
@@ -161,7 +161,7 @@ def _step(one: Tensor, other: Tensor, first: Tensor, second: Tensor) -> Tensor:
     return larger.mul_(second - first)
 
 
-def roi_pool(features: Tensor, boxes: Tensor, pictures: Tensor, size: int, stride: int) -> Tensor:
+def roi_pool(features: Tensor, boxes: Tensor, images: Tensor, size: int, stride: int) -> Tensor:
     """The largest value in each of size x size bins of each region; 0 in bins off the map.
 
     As in the released code, first and last pixels are divided by the stride and rounded, halves
@@ -173,7 +173,7 @@ def roi_pool(features: Tensor, boxes: Tensor, pictures: Tensor, size: int, strid
     top, bottom = _bins(first[:, 1], last[:, 1], size, features.shape[2])
     shape = (len(boxes), size, size)  # region, row, column
     rectangles = Rectangles(
-        pictures[:, None, None].expand(shape).flatten(),
+        images[:, None, None].expand(shape).flatten(),
         *(rows[:, :, None].expand(shape).flatten() for rows in (top, bottom)),
         *(columns[:, None, :].expand(shape).flatten() for columns in (left, right)),
     )
@@ -193,7 +193,7 @@ def _bins(first: Tensor, last: Tensor, size: int, length: int) -> tuple[Tensor, 
 
 
 def roi_align(
-    features: Tensor, boxes: Tensor, pictures: Tensor, size: int, stride: int, points: int = 2
+    features: Tensor, boxes: Tensor, images: Tensor, size: int, stride: int, points: int = 2
 ) -> Tensor:
     """Not the paper's: the mean of points x points values in each bin, nothing rounded.
 
@@ -204,7 +204,7 @@ def roi_align(
     height, width = features.shape[2:]
     columns, across = _points(boxes[:, 0], boxes[:, 2], size, stride, points, width)
     rows, down = _points(boxes[:, 1], boxes[:, 3], size, stride, points, height)
-    rows = pictures[:, None, None] * height + rows  # of all pictures, one above the other
+    rows = images[:, None, None] * height + rows  # of all images, one above the other
     # [R, size, size, 2 * points, 2 * points]: rows and columns of bins, then of their cells
     cells = rows[:, :, None, :, None] * width + columns[:, None, :, None, :]
     weights = down[:, :, None, :, None] * across[:, None, :, None, :]

@@ -1,4 +1,4 @@
-"""A recipe's pictures with boxes, its detector and mini-batches, on their device."""
+"""A recipe's images with boxes, its detector and mini-batches, on their device."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -31,7 +31,7 @@ from reslab.runtime.threads import cores_for, map_in_order, usable_cores
 
 CALIBRATION_BATCHES = 50  # mini-batches whose statistics replace those that came with the weights
 MEAN_COLOUR_IMAGES = (
-    500  # training pictures whose colours give the mean, without weights that bring one
+    500  # training images whose colours give the mean, without weights that bring one
 )
 Say = Callable[[str], None]
 
@@ -50,7 +50,7 @@ def open_detection_data(recipe: DetectionRecipe, data: Location | None) -> Opene
         return OpenedSets(digit_scenes(), "coco")
     if data is None:
         raise ValueError(
-            f"{recipe.name} needs pictures with boxes: name a COCO or VOC folder with --data"
+            f"{recipe.name} needs images with boxes: name a COCO or VOC folder with --data"
         )
     parts = read_parts(to_folder(data, f"{recipe.name} needs"), recipe.years)
     test = parts.whole if parts.test is None else parts.test
@@ -75,15 +75,15 @@ def setup_detector(
     recipe: DetectionRecipe,
     seed: int,
     data: Location | None,
-    world: Device,
+    device: Device,
     weights: Weights | None,
-    say: Say,
+    log: Say,
 ) -> DetectionTask:
     """The training of a new run; ValueError if data, weights and recipe do not fit together."""
     must_match_trunk(recipe, weights)
     return setup_with_data(
-        recipe, seed, open_training_data(recipe, data), world, weights=weights, preprocessing=None,
-        proposer=None, begun=False, say=say,
+        recipe, seed, open_training_data(recipe, data), device, weights=weights, preprocessing=None,
+        proposer=None, begun=False, log=log,
     )  # fmt: skip
 
 
@@ -91,13 +91,13 @@ def setup_with_data(
     recipe: DetectionRecipe,
     seed: int,
     opened: OpenedSets,
-    world: Device,
+    device: Device,
     *,
     weights: Weights | None,
     preprocessing: Preprocessing | None,
     proposer: FasterRCNN | None,
     begun: bool,
-    say: Say,
+    log: Say,
 ) -> DetectionTask:
     """All that a detector's training needs. `preprocessing` was found when the run began."""
     sets = opened.sets
@@ -105,36 +105,36 @@ def setup_with_data(
         preprocessing = weights.preprocessing
     if preprocessing is None:
         preprocessing = minus_mean(mean_colour(sets.train))
-    preprocessing = preprocessing.to(world.torch_device)
+    preprocessing = preprocessing.to(device.torch_device)
     net = initial_detector(recipe, seed, weights, sets.train)
     it = DetectionTask(
         recipe=recipe,
-        world=world,
-        net=detector_channels_last(net.to(world.torch_device)),
+        device=device,
+        net=detector_channels_last(net.to(device.torch_device)),
         preprocessing=preprocessing,
         batches=DetectionLoader(
             sets.train, preprocessing, shorter=recipe.shorter, longest=recipe.longest,
             flip=recipe.flip, size=recipe.batch_size, seed=seed,
-            threads=cores_for(world.processes),
-            bad_limit=recipe.bad_limit, tell=say, last=recipe.iterations, device=world.torch_device,
-            processes=world.processes,
+            threads=cores_for(device.processes),
+            bad_limit=recipe.bad_limit, on_event=log, last=recipe.iterations, device=device.torch_device,
+            processes=device.processes,
         ),
         test=sets.test,
         protocol=opened.protocol,
-        proposer=proposer.to(world.torch_device) if proposer else None,
-        say=say,
+        proposer=proposer.to(device.torch_device) if proposer else None,
+        log=log,
     )  # fmt: skip
     # a trunk that an earlier step left is kept, statistics and all
     if recipe.model.norm == "recompute" and not begun and recipe.stage not in (3, 4):
-        processes = world.processes
-        pictures = recipe.batch_size // processes.count
-        recompute_statistics(it.net, calibration_losses(it), processes.all_gather, pictures)
+        processes = device.processes
+        images = recipe.batch_size // processes.count
+        recompute_statistics(it.net, calibration_losses(it), processes.all_gather, images)
     detector_train_mode(it.net, recipe)
     return it
 
 
 def calibration_losses(it: DetectionTask) -> Iterator[object]:
-    """Training pictures and regions of them, shown to the network."""
+    """Training images and regions of them, shown to the network."""
     return (
         it.image_loss(example)  # one by one, for each has statistics of its own
         for k in range(CALIBRATION_BATCHES)
@@ -146,7 +146,7 @@ def calibration_losses(it: DetectionTask) -> Iterator[object]:
 def must_match_classes(recipe: DetectionRecipe, train: DetectionSet) -> None:
     if recipe.model.classes != len(train.classes):
         raise ValueError(
-            f"{recipe.name} has model.classes={recipe.model.classes}, the pictures have "
+            f"{recipe.name} has model.classes={recipe.model.classes}, the images have "
             f"{len(train.classes)} classes: --set model.classes={len(train.classes)}"
         )
 
@@ -154,13 +154,13 @@ def must_match_classes(recipe: DetectionRecipe, train: DetectionSet) -> None:
 def must_have_objects(name: str, truths: Sequence[GroundTruth]) -> None:
     if not any(is_trainable(truth).any() for truth in truths):
         raise ValueError(
-            f"none of the {len(truths):,} pictures of {name} has an object to find: "
+            f"none of the {len(truths):,} images of {name} has an object to find: "
             "difficult objects and crowds do not count"
         )
 
 
 def mean_colour(train: DetectionSet) -> Tensor:
-    """Of the first training pictures, [3, 1, 1], exact: summed as whole numbers by picture."""
+    """Of the first training images, [3, 1, 1], exact: summed as whole numbers by image."""
 
     def colour(index: int) -> np.ndarray | None:
         try:
@@ -172,5 +172,5 @@ def mean_colour(train: DetectionSet) -> Tensor:
     with closing(map_in_order(colour, range(count), usable_cores(), 8)) as coming:
         colours = [it for it in coming if it is not None]
     if not colours:
-        raise ValueError(f"no picture of {train.name} can be decoded")
+        raise ValueError(f"no image of {train.name} can be decoded")
     return torch.from_numpy(np.mean(colours, axis=0)).float()[:, None, None]

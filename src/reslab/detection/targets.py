@@ -1,6 +1,6 @@
 """What anchors and proposals should predict: the rules of Faster R-CNN and Fast R-CNN.
 
-All of one picture. `ignored` are regions, [I, 4], that say nothing: COCO's crowds, and VOC's
+All of one image. `ignored` are regions, [I, 4], that say nothing: COCO's crowds, and VOC's
 difficult objects where one does not want them to be background, which they are for the released
 code. What matches no truth and lies mostly in such a region is no background either.
 """
@@ -87,7 +87,7 @@ def anchor_targets(
     anchors: Tensor, inside: Tensor, truths: Tensor, ignored: Tensor, rng: Generator,
     *, high: float = 0.7, low: float = 0.3, count: int = 256, positive: float = 0.5,
 ) -> AnchorTargets:  # fmt: skip
-    """The region proposal network's mini-batch of a picture (Sec. 3.1.3)."""
+    """The region proposal network's mini-batch of an image (Sec. 3.1.3)."""
     assigned = assign_anchors(anchors, inside, truths, ignored, high, low)
     objects, rest = sample(assigned, count, positive, rng)
     deltas = encode_boxes(anchors[objects], truths[assigned[objects]], NO_STDS)
@@ -99,7 +99,7 @@ def region_targets(
     *, foreground: float = 0.5, background: tuple[float, float] = (0.1, 0.5),
     count: int = 128, positive: float = 0.25, stds: Stds = REGION_STDS,
 ) -> RegionTargets:  # fmt: skip
-    """Fast R-CNN's mini-batch of a picture; the truths are proposals too, as in the released code.
+    """Fast R-CNN's mini-batch of an image; the truths are proposals too, as in the released code.
 
     [R, 4], [N, 4], int64 [N] from 0, [I, 4]
     """
@@ -174,6 +174,6 @@ class Anchors:
 
 
 def inside_image(anchors: Tensor, width: float, height: float) -> Tensor:
-    """Which do not cross the border of the picture, [N, 4] -> bool [N]."""
+    """Which do not cross the border of the image, [N, 4] -> bool [N]."""
     x0, y0, x1, y1 = anchors.unbind(1)
     return (x0 >= 0) & (y0 >= 0) & (x1 <= width) & (y1 <= height)

@@ -1,4 +1,4 @@
-"""What a detector is trained to do: the losses of Faster R-CNN and Fast R-CNN, of one picture."""
+"""What a detector is trained to do: the losses of Faster R-CNN and Fast R-CNN, of one image."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -40,7 +40,7 @@ PROPOSAL_BETA, REGION_BETA = 1 / 9, 1.0
 
 def proposal_loss(found: AnchorPredictions, targets: AnchorTargets) -> Tensor:
     """Whether there is an object, and where; both divided by the number of sampled anchors, []."""
-    count = max(len(targets.anchors), 1)  # a picture smaller than all anchors has none
+    count = max(len(targets.anchors), 1)  # an image smaller than all anchors has none
     logits = found.logits[targets.anchors]
     objects = F.binary_cross_entropy_with_logits(logits, targets.objects, reduction="sum")
     deltas = found.deltas[targets.anchors[: len(targets.deltas)]]
@@ -53,7 +53,7 @@ def region_loss(scores: Tensor, deltas: Tensor, targets: RegionTargets) -> Tenso
 
     scores [S, classes + 1], deltas [S, classes, 4]
     """
-    count = max(len(targets.labels), 1)  # nothing may be left of a picture's proposals
+    count = max(len(targets.labels), 1)  # nothing may be left of an image's proposals
     kinds = F.cross_entropy(scores, targets.labels, reduction="sum")
     objects = torch.arange(len(targets.deltas), device=deltas.device)
     own = deltas[objects, targets.labels[objects] - 1]  # each by what regresses its own class
@@ -68,17 +68,17 @@ DETECTIONS_FILE = (
 
 @dataclass(frozen=True)
 class DetectionTask:
-    """A recipe's detector and pictures, on their device."""
+    """A recipe's detector and images, on their device."""
 
     recipe: DetectionRecipe
-    world: Device
+    device: Device
     net: FasterRCNN
     preprocessing: Preprocessing
     batches: DetectionLoader
     test: DetectionSet
     protocol: str  # of `measure`
     proposer: FasterRCNN | None  # whose proposals step 2 learns from; none: its own
-    say: Callable[[str], None]
+    log: Callable[[str], None]
 
     @property
     def epoch(self) -> int:
@@ -86,25 +86,25 @@ class DetectionTask:
         return -(-self.batches.count // self.recipe.batch_size)
 
     def close(self) -> None:
-        """End the threads that prepare pictures."""
+        """End the threads that prepare images."""
         self.batches.close()
 
     def shares(self, iteration: int) -> list[list[Example]]:
-        """The pictures of `iteration`, an equal share for each virtual GPU of this process."""
+        """The images of `iteration`, an equal share for each virtual GPU of this process."""
         examples = self.batches(iteration)
         size = self.recipe.batch_size // self.recipe.virtual_gpus
         return [examples[at : at + size] for at in range(0, len(examples), size)]
 
     def loss(self, share: Sequence[Example]) -> tuple[Tensor, Tensor]:
-        """Mean over the pictures of the losses that the step trains; the error is the percentage
+        """Mean over the images of the losses that the step trains; the error is the percentage
         of sampled regions whose class is wrong, or of sampled anchors where only they learn."""
         losses, errors = zip(*(self.image_loss(example) for example in share), strict=True)
         return torch.stack(losses).mean(), torch.stack(errors).mean()
 
     def image_loss(self, example: Example) -> tuple[Tensor, Tensor]:
-        """Of one picture: approximate joint training, or the losses of one step."""
+        """Of one image: approximate joint training, or the losses of one step."""
         rng = make_generator(*example.seed)
-        with self.world.autocast():
+        with self.device.autocast():
             features = self.net.features(example.image)
             proposed = self.net.proposals(features)
         if self.recipe.stage in (1, 3):
@@ -131,7 +131,7 @@ class DetectionTask:
     ) -> tuple[Tensor, Tensor]:
         targets = self.targets(proposed, example, rng)
         height, width = example.image.shape[2:]
-        with self.world.autocast():
+        with self.device.autocast():
             boxes = self.net.with_whole(targets.boxes, width, height)
             seen = self.net.region_features(self.net.pool(features, boxes))
             count = len(targets.boxes)
@@ -146,7 +146,7 @@ class DetectionTask:
         """Regions to judge, of proposals that are taken as they are: no gradient goes through
         their places ("approximate" joint training)."""
         if self.proposer is not None:
-            with self.world.autocast():
+            with self.device.autocast():
                 proposed = self.proposer.proposals(self.proposer.features(example.image))
         sampling = self.recipe.sampling
         height, width = example.image.shape[2:]
@@ -167,34 +167,41 @@ class DetectionTask:
             recipe, reports,
         )  # fmt: skip
 
-    def evaluate(self, beat: Callable[[], None]) -> list[Row]:
-        """The report on the way, over the first of the test pictures."""
+    def evaluate(self, check_stop: Callable[[], None]) -> list[Row]:
+        """The report on the way, over the first of the test images."""
         count = min(self.recipe.watched, len(self.test))
         if self.recipe.stage in (1, 3):  # nothing judges regions yet
             return []
-        found = self.detect_test_images(self.test.take(self.test.name, torch.arange(count)), beat)
+        found = self.detect_test_images(
+            self.test.take(self.test.name, torch.arange(count)), check_stop
+        )
         detector_train_mode(self.net, self.recipe)
         return [measure(*found, self.protocol).as_dict()]
 
     def detect_test_images(
-        self, pictures: DetectionSet, beat: Callable[[], None] = lambda: None
+        self, images: DetectionSet, check_stop: Callable[[], None] = lambda: None
     ) -> tuple[DetectionSet, list[Detections]]:
-        """A set without its bad pictures, and what is found in them."""
+        """A set without its bad images, and what is found in them."""
         self.net.eval()
 
-        def hear(line: str | None) -> None:
+        def on_progress(line: str | None) -> None:
             if line:
-                self.say(line)
+                self.log(line)
 
         return detect_set(
-            [self.detector([])], pictures, self.recipe.search, hear, self.world.processes, beat
+            [self.detector([])],
+            images,
+            self.recipe.search,
+            on_progress,
+            self.device.processes,
+            check_stop,
         )
 
-    def finish(self, beat: Callable[[], None]) -> FinalReports:
+    def finish(self, check_stop: Callable[[], None]) -> FinalReports:
         """The final report and all detections."""
         if self.recipe.stage in (1, 3):
             return FinalReports([], {})
-        seen, found = self.detect_test_images(self.test, beat)
+        seen, found = self.detect_test_images(self.test, check_stop)
         report = measure(seen, found, self.protocol)
         results = json.dumps(as_results(seen, found))
         return FinalReports(
@@ -221,11 +228,11 @@ def parts_of(it: DetectionTask) -> Task:
         error_of=lambda report: 100 - report["map_50"],
         finish=it.finish,
         model_file=lambda reports: detector_bytes(it.detector(reports)),
-        processes=it.world.processes,
+        processes=it.device.processes,
     )
 
 
-PROBED_IMAGES = 8  # pictures that are searched to time it
+PROBED_IMAGES = 8  # images that are searched to time it
 
 
 def detector_probed(it: DetectionTask) -> ProbeTarget:
@@ -245,7 +252,7 @@ def detector_probed(it: DetectionTask) -> ProbeTarget:
 
     train = it.batches.train
     return ProbeTarget(
-        recipe, it.world, parts_of(it), it.batches.count,
+        recipe, it.device, parts_of(it), it.batches.count,
         batches=steps * recipe.iterations,
         evaluated=looking * (looks * min(recipe.watched, len(it.test)) + len(it.test)),
         evaluate=evaluate,

@@ -43,7 +43,7 @@ def train_detector(
     seed: int = 1,
     data: str | Location | None = None,
     weights: str | Path | None = None,
-    tell: Tell = lambda row: None,
+    on_event: Tell = lambda row: None,
     stop: Stop = lambda: None,
 ) -> dict[str, Any]:
     """Train `recipe` into the folder `out`, or go on with the run that is there; its result.
@@ -56,7 +56,7 @@ def train_detector(
         recipe = fit_detector_to_weights(recipe, given)
     run = DetectorRun(
         recipe, Path(out), seed, parse_location(data) if data else None,
-        Path(weights) if weights else None, given, setup_device(recipe.precision), tell, stop,
+        Path(weights) if weights else None, given, setup_device(recipe.precision), on_event, stop,
     )  # fmt: skip
     if recipe.training == "alternating" and recipe.step is None:
         folder = run.begin_folder()
@@ -77,15 +77,15 @@ class DetectorRun:
     data: Location | None
     weights: Path | None
     given: Weights | None
-    world: Device
-    tell: Tell
+    device: Device
+    on_event: Tell
     stop: Stop
 
     def begin_folder(self) -> RunFolder:
         """Make the folder that the steps lie in; data and weights are looked at before."""
-        processes = self.world.processes
+        processes = self.device.processes
         must_divide_evenly(self.recipe, processes)
-        here = environment(self.world, seed=self.seed, data=self.data, weights=self.weights)
+        here = environment(self.device, seed=self.seed, data=self.data, weights=self.weights)
 
         def enter() -> None:
             if not (self.out / "recipe.json").exists():
@@ -101,7 +101,7 @@ class DetectorRun:
         recipe = self.recipe.model_copy(
             update={"name": f"{self.recipe.name}-step{step}", "step": step}
         )
-        self.tell(note(f"step {step} of 4"))
+        self.on_event(note(f"step {step} of 4"))
         try:
             replace(self, recipe=recipe, out=self.step_folder(step)).carry_out()
         except Interrupted as interrupted:  # what goes on is the whole
@@ -109,8 +109,8 @@ class DetectorRun:
 
     def carry_out(self) -> dict[str, Any]:
         return train_in_folder(
-            self.recipe, self.out, self.begin, world=self.world, seed=self.seed, data=self.data,
-            weights=self.weights, tell=self.tell, stop=self.stop,
+            self.recipe, self.out, self.begin, device=self.device, seed=self.seed, data=self.data,
+            weights=self.weights, on_event=self.on_event, stop=self.stop,
         )  # fmt: skip
 
     def begin(self, folder: RunFolder | None) -> Begun:
@@ -119,9 +119,9 @@ class DetectorRun:
         origin = read_initial_state(folder.path, begun=begun) if folder else InitialState()
         start = self.beginning(folder, begun)
         it = setup_with_data(
-            self.recipe, self.seed, open_training_data(self.recipe, self.data), self.world,
+            self.recipe, self.seed, open_training_data(self.recipe, self.data), self.device,
             weights=start.weights, preprocessing=origin.preprocessing, proposer=start.proposer,
-            begun=begun, say=lambda text: self.tell(note(text)),
+            begun=begun, log=lambda text: self.on_event(note(text)),
         )  # fmt: skip
         kept = initial_state_bytes(InitialState(preprocessing=it.preprocessing))
         return Begun(parts_of(it), it.close, {FILE: kept})

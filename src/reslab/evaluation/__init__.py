@@ -1,1 +1,1 @@
-"""A model and a set to a report; a model is any function from pictures to scores."""
+"""A model and a set to a report; a model is any function from images to scores."""

@@ -1,4 +1,4 @@
-"""The most confident mistakes of an evaluation, each with a small picture that a page can hold."""
+"""The most confident mistakes of an evaluation, each with a small image that a page can hold."""
 
 import base64
 import io
@@ -20,7 +20,7 @@ INLINE = ("data:image/png;base64,", "data:image/jpeg;base64,")  # a page fetches
 
 @dataclass(frozen=True)
 class Mistake:
-    """A picture that a net is sure of and wrong about."""
+    """An image that a net is sure of and wrong about."""
 
     set: str
     file: str  # as the set calls it: a path, or a number in sets that are kept in memory
@@ -34,17 +34,17 @@ class Mistake:
 def worst_mistakes(
     log_probabilities: Tensor,
     labels: Tensor,
-    pictures: ImagesInMemory | EncodedImages,
+    images: ImagesInMemory | EncodedImages,
     count: int = SHOWN_MISTAKES,
 ) -> list[Mistake]:
     """The `count` wrong answers that a net is surest of, the surest first.
 
-    `log_probabilities` [N, outputs] and `labels` [N], which output is right, follow the pictures
-    of the set, whose classes are the outputs. Pictures whose scores are no numbers have no answer,
+    `log_probabilities` [N, outputs] and `labels` [N], which output is right, follow the images
+    of the set, whose classes are the outputs. Images whose scores are no numbers have no answer,
     so they are left out.
     """
-    names = pictures.classes
-    assert len(labels) == len(log_probabilities) == len(pictures)
+    names = images.classes
+    assert len(labels) == len(log_probabilities) == len(images)
     assert log_probabilities.shape[1] == len(names)
     log_probabilities, labels = log_probabilities.cpu(), labels.cpu()
     surest = log_probabilities.max(1).values
@@ -55,10 +55,10 @@ def worst_mistakes(
         # of equal scores the lower index ranks first, as for the errors
         ranked = log_probabilities[index].sort(descending=True, stable=True).indices
         predicted, label = int(ranked[0]), int(labels[index])
-        file, pixels = named_image(pictures, index)
+        file, pixels = named_image(images, index)
         found.append(
             Mistake(
-                pictures.name, file, names[label], names[predicted],
+                images.name, file, names[label], names[predicted],
                 probability=float(surest[index].exp()),
                 truth_probability=float(log_probabilities[index, label].exp()),
                 picture=thumbnail(pixels),
@@ -67,15 +67,15 @@ def worst_mistakes(
     return found
 
 
-def named_image(pictures: ImagesInMemory | EncodedImages, index: int) -> tuple[str, np.ndarray]:
-    """What a set calls a picture, and its pixels: RGB uint8 [H, W, 3]."""
-    if isinstance(pictures, ImagesInMemory):
-        return f"picture {index}", pictures.images[index].permute(1, 2, 0).cpu().numpy()
-    return pictures.files[index], pictures.image(index)
+def named_image(images: ImagesInMemory | EncodedImages, index: int) -> tuple[str, np.ndarray]:
+    """What a set calls an image, and its pixels: RGB uint8 [H, W, 3]."""
+    if isinstance(images, ImagesInMemory):
+        return f"image {index}", images.images[index].permute(1, 2, 0).cpu().numpy()
+    return images.files[index], images.image(index)
 
 
 def thumbnail(pixels: np.ndarray) -> str:
-    """A small picture as a data: address; RGB uint8 [H, W, 3].
+    """A small image as a data: address; RGB uint8 [H, W, 3].
 
     One that is small already stays as it is, lossless, for the page to enlarge in whole pixels.
     """
@@ -104,5 +104,5 @@ def mistakes_from(content: dict[str, Any]) -> list[Mistake]:
         raise ValueError(f"these are no mistakes: {error}") from None
     for mistake in mistakes:
         if not mistake.picture.startswith(INLINE):
-            raise ValueError(f"the picture of {mistake.file} is not inside the file")
+            raise ValueError(f"the image of {mistake.file} is not inside the file")
     return mistakes

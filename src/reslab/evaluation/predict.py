@@ -1,4 +1,4 @@
-"""Pictures to names and probabilities, by what the model file says and nothing else."""
+"""Images to names and probabilities, by what the model file says and nothing else."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +20,7 @@ from reslab.models import model_file as weights
 from reslab.models.model_file import Model
 from reslab.runtime.threads import map_in_order, usable_cores
 
-TOGETHER = 32  # pictures whose views are scored in one go; as many again are decoded meanwhile
+TOGETHER = 32  # images whose views are scored in one go; as many again are decoded meanwhile
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A picture at the sizes that a protocol looks at."""
+    """An image at the sizes that a protocol looks at."""
 
     sized: ResizedViews
     fitted: bool  # made to fit a network that knows one size only
@@ -45,7 +45,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model that takes pictures as people have them: files, bytes, arrays."""
+    """A model that takes images as people have them: files, bytes, arrays."""
 
     model: Model
 
@@ -59,7 +59,7 @@ class Predictor:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """What the model can call a picture."""
+        """What the model can call an image."""
         return self.model.classes
 
     def to(self, device: torch.device) -> "Predictor":
@@ -68,38 +68,38 @@ class Predictor:
 
     @overload
     def predict(
-        self, pictures: ImageInput, *, top: int = 5, protocol: str = "one-crop"
+        self, images: ImageInput, *, top: int = 5, protocol: str = "one-crop"
     ) -> list[Prediction]: ...
     @overload
     def predict(
-        self, pictures: Sequence[ImageInput], *, top: int = 5, protocol: str = "one-crop"
+        self, images: Sequence[ImageInput], *, top: int = 5, protocol: str = "one-crop"
     ) -> list[list[Prediction]]: ...
     def predict(
         self,
-        pictures: ImageInput | Sequence[ImageInput],
+        images: ImageInput | Sequence[ImageInput],
         *,
         top: int = 5,
         protocol: str = "one-crop",
     ) -> list[Prediction] | list[list[Prediction]]:
-        """The `top` classes of a picture, the most probable first; of a list, a list for each.
+        """The `top` classes of an image, the most probable first; of a list, a list for each.
 
-        A picture is a path, the bytes of a file, RGB uint8 [H, W, 3], or Pillow's. BadPicture
+        An image is a path, the bytes of a file, RGB uint8 [H, W, 3], or Pillow's. BadImage
         says which one is bad, and why.
         """
-        alone = isinstance(pictures, ImageInput)
+        alone = isinstance(images, ImageInput)
         found = []
-        for answer in self.each([pictures] if alone else pictures, top=top, protocol=protocol):
+        for answer in self.each([images] if alone else images, top=top, protocol=protocol):
             if isinstance(answer, BadImage):
                 raise answer
             found.append(answer)
         return found[0] if alone else found
 
     def each(
-        self, pictures: Iterable[ImageInput], *, top: int = 5, protocol: str = "one-crop"
+        self, images: Iterable[ImageInput], *, top: int = 5, protocol: str = "one-crop"
     ) -> Iterator[list[Prediction] | BadImage]:
-        """As `predict`, one answer after the other, in bounded memory; a bad picture is an answer.
+        """As `predict`, one answer after the other, in bounded memory; a bad image is an answer.
 
-        Pictures are read, decoded and resized by threads, ahead of the network.
+        Images are read, decoded and resized by threads, ahead of the network.
         """
         preprocessing = self.model.preprocessing
         views = protocol_named(protocol, preprocessing.resize, preprocessing.size).views()
@@ -108,13 +108,13 @@ class Predictor:
         sides = list(dict.fromkeys(view.side for view in views))
         own = only_side(self.model)
 
-        def prepared(picture: ImageInput) -> Prepared | BadImage:
+        def prepared(image: ImageInput) -> Prepared | BadImage:
             try:
-                return resize_to_sides(load_image(picture), sides, own, image_name(picture))
+                return resize_to_sides(load_image(image), sides, own, image_name(image))
             except BadImage as bad:
                 return bad
 
-        return self._answers(map_in_order(prepared, pictures, usable_cores(), TOGETHER), views, top)
+        return self._answers(map_in_order(prepared, images, usable_cores(), TOGETHER), views, top)
 
     def _answers(
         self, coming: Iterator[Prepared | BadImage], views: Sequence[View], top: int
@@ -125,7 +125,7 @@ class Predictor:
             if not said and any(it.fitted for it in good):
                 side = only_side(self.model)
                 warnings.warn(
-                    f"this network knows pictures of {side}x{side} only: others are resized until "
+                    f"this network knows images of {side}x{side} only: others are resized until "
                     "their shorter side fits, and their centre is taken",
                     stacklevel=3,
                 )
@@ -136,12 +136,12 @@ class Predictor:
 
     @torch.no_grad()
     def _named(
-        self, pictures: Sequence[ResizedViews], views: Sequence[View], top: int
+        self, images: Sequence[ResizedViews], views: Sequence[View], top: int
     ) -> list[list[Prediction]]:
-        if not pictures:
+        if not images:
             return []
         device = self.model.preprocessing.std.device
-        logs = log_mean([log_probabilities(self.model, pictures, view, device) for view in views])
+        logs = log_mean([log_probabilities(self.model, images, view, device) for view in views])
         if logs.isnan().any():
             raise RuntimeError("the network's scores are not numbers: its weights are of no use")
         # of equal scores the lower index ranks first, as for the errors
@@ -154,21 +154,21 @@ class Predictor:
 
 
 def load_predictor(path: str | Path) -> Predictor:
-    """A model file, or the one in a run folder, ready to name pictures."""
+    """A model file, or the one in a run folder, ready to name images."""
     return Predictor(weights.load_model(path))
 
 
 def only_side(model: Model) -> int | None:
-    """The one size that a network knows which has a mean picture and no crop: CIFAR's, digits'."""
+    """The one size that a network knows which has a mean image and no crop: CIFAR's, digits'."""
     return None if model.preprocessing.size else model.own_side
 
 
 def resize_to_sides(
     pixels: np.ndarray, sides: Sequence[int | None], own: int | None, file: str
 ) -> Prepared:
-    """A picture with its shorter side made each of `sides`; RGB uint8 [H, W, 3].
+    """An image with its shorter side made each of `sides`; RGB uint8 [H, W, 3].
 
-    None is the picture as it came, but for a network that knows one size only its `own` size.
+    None is the image as it came, but for a network that knows one size only its `own` size.
     """
     if own is None or None not in sides or pixels.shape[:2] == (own, own):
         return Prepared(at_sides(pixels, sides, file), fitted=False)
@@ -178,21 +178,21 @@ def resize_to_sides(
 
 
 def match_classes(
-    pictures: AnySet, classes: tuple[str, ...], ids: tuple[str, ...] = ()
+    images: AnySet, classes: tuple[str, ...], ids: tuple[str, ...] = ()
 ) -> tuple[AnySet, list[str]]:
     """The set with its labels as a model's outputs, and a line for each class that is none.
 
     A class is found by its id (ImageNet: wnid) or its name, as it is written if that is an
     output's (folders of letters have an a and an A), else whatever their case. The set may hold
-    any of the outputs; all of them compete. Pictures of classes that are not found are left out.
+    any of the outputs; all of them compete. Images of classes that are not found are left out.
     ValueError if none is.
     """
-    own_ids = pictures.ids if isinstance(pictures, EncodedImages) else ()
-    if pictures.classes == classes and (not ids or not own_ids or own_ids == ids):
-        return pictures, []
+    own_ids = images.ids if isinstance(images, EncodedImages) else ()
+    if images.classes == classes and (not ids or not own_ids or own_ids == ids):
+        return images, []
     exactly, outputs = (outputs_by_name(kind, classes, ids) for kind in (str, normalise))
     found, lost = [], []
-    for at, name in enumerate(pictures.classes):
+    for at, name in enumerate(images.classes):
         words = dict.fromkeys([*own_ids[at : at + 1], name])
         places = [exactly.get(word, outputs.get(normalise(word), -1)) for word in words]
         output = next((at for at in places if at not in (None, -1)), None)
@@ -201,13 +201,13 @@ def match_classes(
             lost.append(described(list(words), None in places, outputs))
     if max(found, default=-1) < 0:
         raise ValueError(
-            f"no class of {pictures.name} is an output of the model: {lost[0]}"
+            f"no class of {images.name} is an output of the model: {lost[0]}"
             if lost
-            else f"{pictures.name} has no classes"
+            else f"{images.name} has no classes"
         )
-    labels = torch.tensor(found, device=pictures.labels.device)[pictures.labels]
+    labels = torch.tensor(found, device=images.labels.device)[images.labels]
     kept = (labels >= 0).nonzero()[:, 0]
-    rest = pictures if len(kept) == len(labels) else pictures.take(pictures.name, kept)
+    rest = images if len(kept) == len(labels) else images.take(images.name, kept)
     if isinstance(rest, ImagesInMemory):
         return replace(rest, labels=labels[kept], classes=classes), lost
     return replace(rest, labels=labels[kept], classes=classes, ids=ids or classes), lost

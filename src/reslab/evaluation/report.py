@@ -1,4 +1,4 @@
-"""A protocol over a set: each picture exactly once, errors from whole counts."""
+"""A protocol over a set: each image exactly once, errors from whole counts."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -38,7 +38,7 @@ RANKED_ROWS = 10_000  # of scores that are ranked at a time
 
 @dataclass(frozen=True)
 class Report:
-    """Error rates in percent, never without their set, protocol and number of pictures."""
+    """Error rates in percent, never without their set, protocol and number of images."""
 
     set: str
     protocol: str
@@ -46,11 +46,11 @@ class Report:
     top1_error: float
     top5_error: float
     loss: float  # mean cross-entropy, natural logarithm
-    skipped: int = 0  # pictures that could not be decoded; not in n
+    skipped: int = 0  # images that could not be decoded; not in n
     top1_interval: Interval | None = None
     top5_interval: Interval | None = None
     per_class: Sequence[dict[str, Any]] = ()  # {"class", "id", "n", "top1_error", "taken_for"}
-    confusion: Sequence[Sequence[int]] | None = None  # pictures, [label][predicted]
+    confusion: Sequence[Sequence[int]] | None = None  # images, [label][predicted]
 
     def __str__(self) -> str:
         skipped = f", {self.skipped} skipped" if self.skipped else ""
@@ -77,60 +77,66 @@ def between(interval: Interval | None) -> str:
 
 def classify(
     model: Scorable,
-    pictures: AnySet,
+    images: AnySet,
     protocol: ViewProtocol = OneCrop(),
     *,
     device: torch.device | None = None,
     threads: int | None = None,
-    tell: Callback = silent,
-    vault: ScoreCache | None = None,
+    on_event: Callback = silent,
+    score_cache: ScoreCache | None = None,
 ) -> Report:
-    """Test `model`, uint8 [B, 3, H, W] -> scores [B, classes], on every picture of a set.
+    """Test `model`, uint8 [B, 3, H, W] -> scores [B, classes], on every image of a set.
 
-    Top-5 is top-k for k = min(5, classes). Pictures are shown on `device`, else where the set's
+    Top-5 is top-k for k = min(5, classes). Images are shown on `device`, else where the set's
     labels are; `threads` decode. `vault` has what was computed before.
     """
     scores = score_set(
-        model, pictures, protocol, device=device, threads=threads, tell=tell, vault=vault
+        model,
+        images,
+        protocol,
+        device=device,
+        threads=threads,
+        on_event=on_event,
+        score_cache=score_cache,
     )
-    return build_report(scores, pictures, str(protocol))
+    return build_report(scores, images, str(protocol))
 
 
 @torch.no_grad()
 def score_set(
     model: Scorable,
-    pictures: AnySet,
+    images: AnySet,
     protocol: ViewProtocol,
     *,
     device: torch.device | None = None,
     threads: int | None = None,
-    tell: Callback = silent,
-    vault: ScoreCache | None = None,
+    on_event: Callback = silent,
+    score_cache: ScoreCache | None = None,
     processes: Processes = SingleProcess(),
-    beat: Callable[[], None] = lambda: None,
+    check_stop: Callable[[], None] = lambda: None,
 ) -> Scores:
     """The mean over a protocol's views of a model's probabilities; arguments as of `classify`.
 
-    Ranges of pictures are dealt whole to the processes, and all of them have all scores. `beat` is
+    Ranges of images are dealt whole to the processes, and all of them have all scores. `beat` is
     called once a range, equally often by every process, and may raise to stop.
     """
-    if not len(pictures):
-        raise ValueError(f"{pictures.name} holds no pictures: there is nothing to evaluate")
+    if not len(images):
+        raise ValueError(f"{images.name} holds no images: there is nothing to evaluate")
     threads = threads or cores_for(processes)
-    device = device or pictures.labels.device
-    shelf = vault.for_set(pictures, threads, tell) if vault else None
+    device = device or images.labels.device
+    shelf = score_cache.for_set(images, threads, on_event) if score_cache else None
     views = protocol.views()
-    kept = find_cached(shelf, views, tell)
+    kept = find_cached(shelf, views, on_event)
     missing = [view for view in views if view not in kept]
-    shape = (len(pictures), len(pictures.classes))
-    fresh = {view: torch.empty(shape) for view in missing if vault and vault.keep}
+    shape = (len(images), len(images.classes))
+    fresh = {view: torch.empty(shape) for view in missing if score_cache and score_cache.keep}
     bad = {index: text for scores in kept.values() for index, text in scores.bad.items()}
-    assert vault is None or processes.count == 1
-    whole = ranges_of(pictures)
+    assert score_cache is None or processes.count == 1
+    whole = ranges_of(images)
     ranges = whole[processes.rank :: processes.count]
     total = torch.full(shape, -0.0)
-    for loaded in load_ranges(pictures, [view.side for view in missing], threads, ranges):
-        beat()
+    for loaded in load_ranges(images, [view.side for view in missing], threads, ranges):
+        check_stop()
         here = slice(loaded.start, loaded.stop)
         parts = score_range(model, loaded, missing, shape[1], device)
         for view, values in fresh.items():
@@ -139,10 +145,10 @@ def score_set(
         total[here] = log_mean([parts[view] for view in views])
         bad |= loaded.bad
         for text in loaded.bad.values():
-            tell(bad_image(text))
-        tell(progress(loaded.stop))
+            on_event(bad_image(text))
+        on_event(progress(loaded.stop))
     if processes.rank >= len(whole) % processes.count > 0:
-        beat()  # others have a range more
+        check_stop()  # others have a range more
     for view, values in fresh.items():
         assert shelf is not None
         shelf.keep(view, Scores(values, bad))
@@ -151,62 +157,62 @@ def score_set(
 
 
 def find_cached(
-    shelf: CachedScores | None, views: Sequence[View], tell: Callback
+    shelf: CachedScores | None, views: Sequence[View], on_event: Callback
 ) -> dict[View, Scores]:
     """The views that need not be computed again."""
     if shelf is None:
         return {}
     kept = {view: scores for view in views if (scores := shelf.find(view)) is not None}
     if kept:
-        tell(note(f"{len(kept)} of {len(views)} views from kept scores, {shelf.folder}"))
+        on_event(note(f"{len(kept)} of {len(views)} views from kept scores, {shelf.folder}"))
     named = {text for scores in kept.values() for text in scores.bad.values()}
     for text in sorted(named):
-        tell(bad_image(text))
+        on_event(bad_image(text))
     return kept
 
 
 def score_range(
     model: Scorable, loaded: LoadedRange, views: Sequence[View], classes: int, device: torch.device
 ) -> dict[View, Tensor]:
-    """Log-probabilities of a range by view, [pictures, classes]; NaN for those that are bad."""
+    """Log-probabilities of a range by view, [images, classes]; NaN for those that are bad."""
     rows = {view: torch.full((loaded.stop - loaded.start, classes), torch.nan) for view in views}
-    if not loaded.pictures:
+    if not loaded.images:
         return rows
     for view in views:
-        found = log_probabilities(model, loaded.pictures, view, device)
+        found = log_probabilities(model, loaded.images, view, device)
         if found.shape[1] != classes:
             raise ValueError(f"the model scores {found.shape[1]} classes, the set has {classes}")
         rows[view][loaded.positions] = found
     return rows
 
 
-def build_report(scores: Scores, pictures: AnySet, protocol: str) -> Report:
-    """Scores against a set's labels; pictures that could not be decoded are left out."""
-    good = torch.tensor([index not in scores.bad for index in range(len(pictures))])
+def build_report(scores: Scores, images: AnySet, protocol: str) -> Report:
+    """Scores against a set's labels; images that could not be decoded are left out."""
+    good = torch.tensor([index not in scores.bad for index in range(len(images))])
     n = int(good.sum())
     if not n:
-        raise ValueError(f"not one picture of {pictures.name} could be decoded")
-    labels, logs = pictures.labels.cpu()[good], scores.log_probabilities[good]
-    k = min(5, len(pictures.classes))
+        raise ValueError(f"not one image of {images.name} could be decoded")
+    labels, logs = images.labels.cpu()[good], scores.log_probabilities[good]
+    k = min(5, len(images.classes))
     parts = list(zip(logs.split(RANKED_ROWS), labels.split(RANKED_ROWS), strict=True))
     wrong = torch.cat([wrong_in_top(*part, 1) for part in parts])
     wrong1, wrong5 = int(wrong.sum()), sum(int(wrong_in_top(*part, k).sum()) for part in parts)
     loss = -float(logs.gather(1, labels[:, None]).double().mean())
-    confusion = confusion_matrix(logs, labels) if len(pictures.classes) <= LISTED_CLASSES else None
+    confusion = confusion_matrix(logs, labels) if len(images.classes) <= LISTED_CLASSES else None
     small = confusion is not None and len(confusion) <= CONFUSED_CLASSES
     return Report(
-        set=pictures.name, protocol=protocol, n=n,
+        set=images.name, protocol=protocol, n=n,
         top1_error=100 * wrong1 / n, top5_error=100 * wrong5 / n, loss=loss,
         skipped=len(scores.bad), top1_interval=wilson(wrong1, n), top5_interval=wilson(wrong5, n),
-        per_class=() if confusion is None else class_errors(confusion, wrong, labels, pictures),
+        per_class=() if confusion is None else class_errors(confusion, wrong, labels, images),
         confusion=confusion.tolist() if confusion is not None and small else None,
     )  # fmt: skip
 
 
 def confusion_matrix(logs: Tensor, labels: Tensor) -> Tensor:
-    """How many pictures of each class were taken for each, int64 [label, predicted].
+    """How many images of each class were taken for each, int64 [label, predicted].
 
-    Scores that are no numbers take a picture for nothing.
+    Scores that are no numbers take an image for nothing.
     """
     classes = logs.shape[1]
     highest = logs.max(1)
@@ -216,12 +222,12 @@ def confusion_matrix(logs: Tensor, labels: Tensor) -> Tensor:
 
 
 def class_errors(
-    confusion: Tensor, wrong: Tensor, labels: Tensor, pictures: AnySet
+    confusion: Tensor, wrong: Tensor, labels: Tensor, images: AnySet
 ) -> list[dict[str, Any]]:
-    """A row for each class that has pictures: its error, and what it was mostly taken for."""
+    """A row for each class that has images: its error, and what it was mostly taken for."""
     counts = labels.bincount(minlength=len(confusion)).tolist()
     errors = labels[wrong].bincount(minlength=len(confusion)).tolist()
-    names, ids = pictures.classes, pictures.ids if isinstance(pictures, EncodedImages) else ()
+    names, ids = images.classes, images.ids if isinstance(images, EncodedImages) else ()
     rows = []
     for label, count in enumerate(counts):
         if not count:

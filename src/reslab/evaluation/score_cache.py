@@ -1,4 +1,4 @@
-"""Scores kept beside a run: a file for each view of a set, bound to the model and the pictures."""
+"""Scores kept beside a run: a file for each view of a set, bound to the model and the images."""
 
 import hashlib
 import json
@@ -29,24 +29,24 @@ class ScoreCache:
     folder: Path
     model: str  # a digest of all that its scores depend on
     keep: bool = False  # what is computed
-    pictures: str | None = None  # the digest of the set, where it is known
+    images: str | None = None  # the digest of the set, where it is known
 
     @property
     def in_use(self) -> bool:
         """Whether there are scores, or there will be."""
         return self.keep or self.folder.is_dir()
 
-    def for_set(self, pictures: AnySet, threads: int, tell: Callback) -> "CachedScores | None":
+    def for_set(self, images: AnySet, threads: int, on_event: Callback) -> "CachedScores | None":
         """Where this set's scores are or will be; None if there are none and none are wanted."""
         if not self.in_use:
             return None
-        digest = self.pictures or digest_set(pictures, threads, tell)
-        plain = re.sub(r"[^\w.-]+", "-", pictures.name)
+        digest = self.images or digest_set(images, threads, on_event)
+        plain = re.sub(r"[^\w.-]+", "-", images.name)
         folder = self.folder / f"{plain}-{digest[:12]}"
         if self.keep:
             folder.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
         return CachedScores(
-            folder, self.model, digest, (len(pictures), len(pictures.classes)), tell
+            folder, self.model, digest, (len(images), len(images.classes)), on_event
         )
 
 
@@ -56,9 +56,9 @@ class CachedScores:
 
     folder: Path
     model: str
-    pictures: str  # a digest of the set
-    shape: tuple[int, int]  # pictures, classes
-    tell: Callback
+    images: str  # a digest of the set
+    shape: tuple[int, int]  # images, classes
+    on_event: Callback
 
     def file(self, view: View) -> Path:
         return self.folder / f"{view}.safetensors"
@@ -72,14 +72,14 @@ class CachedScores:
             with safe_open(file, "pt") as opened:
                 facts = opened.metadata() or {}
                 scores = opened.get_tensor(NAME)
-            if facts["model"] != self.model or facts["pictures"] != self.pictures:
-                self.tell(note(f"{file} holds the scores of another model: not used"))
+            if facts["model"] != self.model or facts["pictures"] != self.images:
+                self.on_event(note(f"{file} holds the scores of another model: not used"))
                 return None
             if facts["sha256"] != checksum(scores, facts["bad"]):
                 raise ValueError("its checksum does not fit")
             bad = {int(index): reason for index, reason in json.loads(facts["bad"]).items()}
         except (SafetensorError, OSError, KeyError, ValueError) as error:
-            self.tell(note(f"{file} is damaged, or no file of scores: not used ({error})"))
+            self.on_event(note(f"{file} is damaged, or no file of scores: not used ({error})"))
             return None
         assert scores.shape == self.shape
         return Scores(scores, bad)
@@ -89,7 +89,7 @@ class CachedScores:
         bad = json.dumps(scores.bad)
         values = scores.log_probabilities.contiguous()
         facts = {
-            "model": self.model, "pictures": self.pictures, "view": str(view), "bad": bad,
+            "model": self.model, "pictures": self.images, "view": str(view), "bad": bad,
             "sha256": checksum(values, bad),
         }  # fmt: skip
         file = self.file(view)
@@ -104,33 +104,33 @@ class CachedScores:
 
 
 def checksum(scores: Tensor, bad: str) -> str:
-    """Of the scores' bytes and of what is said of bad pictures."""
+    """Of the scores' bytes and of what is said of bad images."""
     assert scores.dtype == torch.float32
     digest = hashlib.sha256(scores.numpy().data)
     digest.update(bad.encode())
     return digest.hexdigest()
 
 
-def digest_set(pictures: AnySet, threads: int, tell: Callback) -> str:
-    """One digest of a set: its classes, labels, names, and every byte of its pictures."""
-    digest = hashlib.sha256(json.dumps([len(pictures), pictures.classes]).encode())
-    digest.update(pictures.labels.cpu().numpy().data)
-    for part in contents(pictures, threads, tell):
+def digest_set(images: AnySet, threads: int, on_event: Callback) -> str:
+    """One digest of a set: its classes, labels, names, and every byte of its images."""
+    digest = hashlib.sha256(json.dumps([len(images), images.classes]).encode())
+    digest.update(images.labels.cpu().numpy().data)
+    for part in contents(images, threads, on_event):
         digest.update(part)
     return digest.hexdigest()
 
 
-def contents(pictures: AnySet, threads: int, tell: Callback) -> Iterator[bytes | memoryview]:
+def contents(images: AnySet, threads: int, on_event: Callback) -> Iterator[bytes | memoryview]:
     """The pixels of a set in memory; of files, the name and the digest of each."""
-    if isinstance(pictures, ImagesInMemory):
-        yield str(tuple(pictures.images.shape)).encode()
-        yield pictures.images.cpu().contiguous().numpy().data
+    if isinstance(images, ImagesInMemory):
+        yield str(tuple(images.images.shape)).encode()
+        yield images.images.cpu().contiguous().numpy().data
         return
 
     def read(index: int) -> bytes:
-        return hashlib.sha256(pictures.read(pictures.files[index])).digest()
+        return hashlib.sha256(images.read(images.files[index])).digest()
 
-    tell(note(f"reading {len(pictures):,} pictures, to know which kept scores are theirs"))
-    digests = map_in_order(read, pictures.announced(range(len(pictures))), threads, READ_AHEAD)
-    for file, digest in zip(pictures.files, digests, strict=True):
+    on_event(note(f"reading {len(images):,} images, to know which kept scores are theirs"))
+    digests = map_in_order(read, images.announced(range(len(images))), threads, READ_AHEAD)
+    for file, digest in zip(images.files, digests, strict=True):
         yield json.dumps(file).encode() + digest

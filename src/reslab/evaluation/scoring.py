@@ -1,4 +1,4 @@
-"""Pictures to log-probabilities: each picture decoded once, for all views and sides."""
+"""Images to log-probabilities: each image decoded once, for all views and sides."""
 
 import math
 from collections import defaultdict
@@ -20,16 +20,16 @@ from reslab.runtime.threads import map_in_order
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model makes of a set's pictures, as logarithms; NaN for those that are bad."""
+    """What a model makes of a set's images, as logarithms; NaN for those that are bad."""
 
     log_probabilities: Tensor  # float32 [N, classes]
-    bad: dict[int, str]  # index of a picture that could not be decoded -> "FILE: reason"
+    bad: dict[int, str]  # index of an image that could not be decoded -> "FILE: reason"
 
 
 AnySet = ImagesInMemory | EncodedImages
 ResizedViews = dict[
     int | None, Tensor
-]  # a picture by its shorter side, uint8 [3, h, w]; None: as it is
+]  # an image by its shorter side, uint8 [3, h, w]; None: as it is
 
 # fixed ranges of indices: results do not depend on who evaluates which range, or on the device
 RANGE_IMAGES = 100  # small ones: what a layer makes of them stays near the processor
@@ -51,24 +51,24 @@ Scorable = Callable[[Tensor], Tensor] | Scorer  # only views of all positions as
 
 @dataclass(frozen=True)
 class LoadedRange:
-    """A range of a set: the pictures that could be decoded, and what is said of the others."""
+    """A range of a set: the images that could be decoded, and what is said of the others."""
 
     start: int
     stop: int
-    positions: list[int]  # in the range, of the decoded pictures
-    pictures: list[ResizedViews]
+    positions: list[int]  # in the range, of the decoded images
+    images: list[ResizedViews]
     bad: dict[int, str]  # index in the set -> "FILE: reason"
 
 
-def ranges_of(pictures: AnySet) -> list[range]:
+def ranges_of(images: AnySet) -> list[range]:
     """The ranges that a set is evaluated in."""
-    size = RANGE_IMAGES if isinstance(pictures, ImagesInMemory) else RANGE_FILES
-    count = len(pictures)
+    size = RANGE_IMAGES if isinstance(images, ImagesInMemory) else RANGE_FILES
+    count = len(images)
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def load_ranges(
-    pictures: AnySet, sides: Iterable[int | None], threads: int, ranges: Sequence[range]
+    images: AnySet, sides: Iterable[int | None], threads: int, ranges: Sequence[range]
 ) -> Iterator[LoadedRange]:
     """Ranges of a set one after the other, at every shorter side that is asked for."""
     wanted = list(dict.fromkeys(sides))
@@ -78,15 +78,15 @@ def load_ranges(
 
     def load(index: int) -> ResizedViews | str:
         try:
-            return resized(pictures, index, wanted)
+            return resized(images, index, wanted)
         except BadImage as bad:
             return str(bad)
 
     indices = [index for part in ranges for index in part]
-    if wanted == [None] and isinstance(pictures, ImagesInMemory):
-        loaded: Iterator[ResizedViews | str] = ({None: pictures.images[at]} for at in indices)
+    if wanted == [None] and isinstance(images, ImagesInMemory):
+        loaded: Iterator[ResizedViews | str] = ({None: images.images[at]} for at in indices)
     else:
-        announced = indices if isinstance(pictures, ImagesInMemory) else pictures.announced(indices)
+        announced = indices if isinstance(images, ImagesInMemory) else images.announced(indices)
         loaded = map_in_order(load, announced, threads, ahead=RANGE_FILES)
     for part in ranges:
         found = list(islice(loaded, len(part)))
@@ -94,50 +94,50 @@ def load_ranges(
         yield LoadedRange(
             part.start, part.stop,
             positions=[at for at, _ in good],
-            pictures=[it for _, it in good],
+            images=[it for _, it in good],
             bad={part.start + at: it for at, it in enumerate(found) if isinstance(it, str)},
         )  # fmt: skip
 
 
-def resized(pictures: AnySet, index: int, sides: Sequence[int | None]) -> ResizedViews:
-    """One picture of a set at each of the sides, decoded once."""
-    if isinstance(pictures, ImagesInMemory):
-        pixels = pictures.images[index].permute(1, 2, 0).cpu().numpy()
-        return at_sides(pixels, sides, f"picture {index}")
-    return at_sides(pictures.image(index), sides, pictures.files[index])
+def resized(images: AnySet, index: int, sides: Sequence[int | None]) -> ResizedViews:
+    """One image of a set at each of the sides, decoded once."""
+    if isinstance(images, ImagesInMemory):
+        pixels = images.images[index].permute(1, 2, 0).cpu().numpy()
+        return at_sides(pixels, sides, f"image {index}")
+    return at_sides(images.image(index), sides, images.files[index])
 
 
-def at_sides(picture: np.ndarray, sides: Iterable[int | None], file: str) -> ResizedViews:
-    """A picture, uint8 [H, W, 3], at each of the shorter sides; `file` is what errors call it.
+def at_sides(image: np.ndarray, sides: Iterable[int | None], file: str) -> ResizedViews:
+    """An image, uint8 [H, W, 3], at each of the shorter sides; `file` is what errors call it.
 
     Too thin at one side is too thin at all: kept scores of parts agree with those of the whole.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     if max(height, width) > THINNEST * min(height, width):
         raise BadImage(f"{file}: {width} x {height} pixels; at most {THINNEST} to 1 are shown")
-    arrays = {side: picture if side is None else resize_whole(picture, side) for side in sides}
+    arrays = {side: image if side is None else resize_whole(image, side) for side in sides}
     # copied, for torch wants memory that it may write to
     return {side: torch.from_numpy(array.copy()).permute(2, 0, 1) for side, array in arrays.items()}
 
 
 def log_probabilities(
-    model: Scorable, pictures: Sequence[ResizedViews], view: View, device: torch.device
+    model: Scorable, images: Sequence[ResizedViews], view: View, device: torch.device
 ) -> Tensor:
-    """What a model makes of one view of each picture; float32 [B, classes] on the CPU.
+    """What a model makes of one view of each image; float32 [B, classes] on the CPU.
 
-    Pictures whose view has the same size are shown together.
+    Images whose view has the same size are shown together.
     """
-    shown = [view.of(picture[view.side]) for picture in pictures]
+    shown = [view.of(image[view.side]) for image in images]
     by_size: dict[torch.Size, list[int]] = defaultdict(list)
-    for at, picture in enumerate(shown):
-        by_size[picture.shape].append(at)
+    for at, crop in enumerate(shown):
+        by_size[crop.shape].append(at)
     found: dict[int, Tensor] = {}
     for (_, height, width), places in by_size.items():
         count = max(1, BATCH_PIXELS // (height * width))
         for start in range(0, len(places), count):
             chosen = places[start : start + count]
-            images = torch.stack([shown[at] for at in chosen]).to(device)
-            scores = cast(Scorer, model).dense(images) if view.crop == "all" else model(images)
+            batch = torch.stack([shown[at] for at in chosen]).to(device)
+            scores = cast(Scorer, model).dense(batch) if view.crop == "all" else model(batch)
             found |= zip(chosen, log_mean_softmax(scores), strict=True)
     return torch.stack([found[at] for at in range(len(shown))])
 
@@ -161,7 +161,7 @@ AVERAGED_ROWS = 10_000  # of scores that are averaged at a time
 
 
 def ensemble(members: Sequence[Scores]) -> Scores:
-    """The mean over models of their probabilities of the same pictures and the same classes."""
+    """The mean over models of their probabilities of the same images and the same classes."""
     first = members[0].log_probabilities
     assert all(member.log_probabilities.shape == first.shape for member in members)
     total = torch.empty_like(first)
@@ -186,10 +186,10 @@ def note(text: str) -> Event:
 
 
 def bad_image(text: str) -> Event:
-    """A picture that could not be decoded: `FILE: reason`."""
+    """An image that could not be decoded: `FILE: reason`."""
     return {"kind": "bad", "text": text}
 
 
 def progress(done: int) -> Event:
-    """How many pictures are done, bad ones included."""
+    """How many images are done, bad ones included."""
     return {"kind": "progress", "done": done}

@@ -1,4 +1,4 @@
-"""Testing protocols as values: what a network is shown of one picture."""
+"""Testing protocols as values: what a network is shown of one image."""
 
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
@@ -16,10 +16,10 @@ NO_FLIP = "no-flip"
 
 @dataclass(frozen=True)
 class View:
-    """What is shown of a picture: a crop of it, after its shorter side was resized.
+    """What is shown of an image: a crop of it, after its shorter side was resized.
 
-    `whole` is the picture as it comes. `all` is every position of the network on the resized
-    picture: the network is applied fully convolutionally.
+    `whole` is the image as it comes. `all` is every position of the network on the resized
+    image: the network is applied fully convolutionally.
     """
 
     side: int | None = None
@@ -31,12 +31,12 @@ class View:
         words = (self.side, self.crop, self.size, "mirrored" if self.flip else None)
         return "-".join(str(word) for word in words if word is not None)
 
-    def of(self, picture: Tensor) -> Tensor:
-        """This view of a picture whose shorter side is resized; [3, H, W] -> [3, h, w]."""
+    def of(self, image: Tensor) -> Tensor:
+        """This view of an image whose shorter side is resized; [3, H, W] -> [3, h, w]."""
         if self.size is not None:
-            top, left = corner(self.crop, picture.shape[1], picture.shape[2], self.size)
-            picture = picture[:, top : top + self.size, left : left + self.size]
-        return picture.flip(-1) if self.flip else picture
+            top, left = corner(self.crop, image.shape[1], image.shape[2], self.size)
+            image = image[:, top : top + self.size, left : left + self.size]
+        return image.flip(-1) if self.flip else image
 
 
 def corner(crop: Crop, height: int, width: int, size: int) -> tuple[int, int]:
@@ -57,7 +57,7 @@ class ViewProtocol(Protocol):
 
 @dataclass(frozen=True)
 class OneCrop:
-    """One view, the centre; without numbers the picture itself, as for CIFAR and digits."""
+    """One view, the centre; without numbers the image itself, as for CIFAR and digits."""
 
     resize: int | None = None  # the shorter side
     size: int | None = None
@@ -98,7 +98,7 @@ class TenCrop:
 class MultiScale:
     """Fully convolutional at several shorter sides, mirrored too (Sec. 3.4).
 
-    The paper says neither whether pictures are mirrored nor whether scores are averaged before or
+    The paper says neither whether images are mirrored nor whether scores are averaged before or
     after the softmax: mirrored, and after, as in ten-crop.
     """
 
@@ -119,7 +119,7 @@ class MultiScale:
 
 
 def must_hold(resize: int | None, size: int | None) -> None:
-    """ValueError unless a crop of `size` lies in a picture whose shorter side is `resize`."""
+    """ValueError unless a crop of `size` lies in an image whose shorter side is `resize`."""
     if resize is not None and size is not None and not 1 <= size <= resize:
         raise ValueError(f"a crop of {size} does not fit a shorter side of {resize}")
 
@@ -177,8 +177,8 @@ def multi_scale(sides: tuple[int, ...], flip: bool, size: int | None) -> MultiSc
 
 
 def without_numbers(name: str, example: str) -> str:
-    """What is said where a network is shown its pictures as they come."""
+    """What is said where a network is shown its images as they come."""
     return (
-        f"{name} needs pictures larger than the network's own size, and these are shown as they "
+        f"{name} needs images larger than the network's own size, and these are shown as they "
         f"come; if you mean it, give the numbers, as {name}:{example}"
     )

@@ -24,7 +24,7 @@ class Complexity:
 
 
 def complexity(name: str, config: ResNetConfig) -> Complexity:
-    """Count in the forward pass of one picture through a net of zeros."""
+    """Count in the forward pass of one image through a net of zeros."""
     net = ResNet(config).eval()
     for tensor in net.state_dict().values():
         tensor.zero_()

@@ -59,7 +59,7 @@ class ResNetConfig(BaseModel):
         return LAYERS[self.block] * sum(self.blocks) + 2
 
     def map_side(self, side: int) -> int:
-        """Of the last feature map, for a picture of so many pixels on a side."""
+        """Of the last feature map, for an image of so many pixels on a side."""
         if self.stem == "imagenet":
             side = (side + 1) // 2
             side = side // 2 if self.pool == "ceil" else (side + 1) // 2

@@ -45,21 +45,19 @@ class Model:
         """RGB bytes [B, 3, H, W] -> scores at every position, [B, classes, h, w] (Sec. 3.4).
 
         The network is applied as at each place of the size that it was trained on: one position
-        at that size, more where the pictures are larger.
+        at that size, more where the images are larger.
         """
         own, map_side = self.own_side, self.net.config.map_side
         if own is None:
-            raise ValueError("this model does not say for which size of pictures it was trained")
+            raise ValueError("this model does not say for which size of images it was trained")
         if map_side(min(images.shape[-2:])) < map_side(own):
             height, width = images.shape[-2:]
-            raise ValueError(
-                f"pictures of {height}x{width} are below the network's own size, {own}"
-            )
+            raise ValueError(f"images of {height}x{width} are below the network's own size, {own}")
         return self.net.dense(self._input(images), map_side(own)).float()
 
     @property
     def own_side(self) -> int | None:
-        """Of the pictures that it was trained on, where the file says so."""
+        """Of the images that it was trained on, where the file says so."""
         side = self.preprocessing.mean.shape[-1]  # 1: a colour, which goes with every size
         return self.preprocessing.size or (side if side > 1 else None)
 
@@ -89,7 +87,7 @@ def load_model(path: str | Path) -> Model:
     """A model file, or the one in a run folder; strict: every weight is there and no other."""
     file, metadata, tensors = read_model_file(path)
     if "detector" in metadata:
-        raise ValueError(f"{path} is a detector: `reslab detect` shows what it finds in a picture")
+        raise ValueError(f"{path} is a detector: `reslab detect` shows what it finds in an image")
     if not metadata.keys() >= WRITTEN or not tensors.keys() >= {MEAN_NAME, STD_NAME}:
         raise not_a_model_file(file)
     preprocessing = taken_from(tensors, json.loads(metadata["preprocessing"]))

@@ -1,4 +1,4 @@
-"""What is done to a picture before a network sees it; it travels in the model file."""
+"""What is done to an image before a network sees it; it travels in the model file."""
 
 import json
 from dataclasses import dataclass, replace
@@ -16,11 +16,11 @@ class Preprocessing:
     """From bytes to a network's input: minus the mean, over the deviation, channels in order.
 
     The paper subtracts the mean and does not divide: its deviation is one. `resize` and `size` are
-    the shorter side and the centre crop of a one-crop test; without them pictures are shown as
+    the shorter side and the centre crop of a one-crop test; without them images are shown as
     they come.
     """
 
-    mean: Tensor  # [3, H, W] a mean picture, or [3, 1, 1] a colour; 0 to 255; red, green, blue
+    mean: Tensor  # [3, H, W] a mean image, or [3, 1, 1] a colour; 0 to 255; red, green, blue
     std: Tensor  # [3, 1, 1]; red, green, blue
     channels: Channels = "RGB"  # the order that the network was trained with
     resize: int | None = None
@@ -30,18 +30,18 @@ class Preprocessing:
         """The same preprocessing, its tensors in the memory of a device."""
         return replace(self, mean=self.mean.to(device), std=self.std.to(device))
 
-    def __call__(self, pictures: Tensor) -> Tensor:
+    def __call__(self, images: Tensor) -> Tensor:
         """RGB [B, 3, H, W] of 0 to 255, bytes or floats -> float [B, 3, H, W], channels last.
 
-        A mean picture of another size than the pictures' stands for its average colour, as at the
+        A mean image of another size than the images' stands for its average colour, as at the
         other sizes of multi-scale testing.
         """
         mean = self.mean
-        if mean.shape[-2:] != pictures.shape[-2:]:
+        if mean.shape[-2:] != images.shape[-2:]:
             mean = mean.mean((1, 2), keepdim=True)
-        width = pictures.shape[-1]
-        pictures = pictures.to(torch.float32, memory_format=torch.channels_last)
-        prepared = (pictures - in_lines(mean, width)).div_(in_lines(self.std, width))
+        width = images.shape[-1]
+        images = images.to(torch.float32, memory_format=torch.channels_last)
+        prepared = (images - in_lines(mean, width)).div_(in_lines(self.std, width))
         if self.channels == "BGR":
             prepared = prepared.flip(1)
         return prepared.contiguous(memory_format=torch.channels_last)
@@ -56,14 +56,14 @@ class Preprocessing:
 
 
 def in_lines(values: Tensor, width: int) -> Tensor:
-    """[3, H or 1, W or 1] -> [1, 3, H or 1, W], laid out as pictures that lie channels last are:
+    """[3, H or 1, W or 1] -> [1, 3, H or 1, W], laid out as images that lie channels last are:
     so a line at a time is computed with it, thrice as fast as pixel by pixel."""
     values = values.expand(-1, -1, width)[None]
     return values.contiguous(memory_format=torch.channels_last)
 
 
 def minus_mean(mean: Tensor) -> Preprocessing:
-    """The paper's own for small pictures: the mean picture subtracted, nothing else."""
+    """The paper's own for small images: the mean image subtracted, nothing else."""
     return Preprocessing(mean, torch.ones(3, 1, 1, device=mean.device))
 
 

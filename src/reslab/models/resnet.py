@@ -125,11 +125,11 @@ def build_stage(
 
 
 def warn_small_map(images: Tensor, features: Tensor) -> None:
-    """An ImageNet stem on CIFAR's pictures is the usual cause; Python shows a warning once."""
+    """An ImageNet stem on CIFAR's images is the usual cause; Python shows a warning once."""
     height, width = features.shape[-2:]
     warnings.warn(
-        f"pictures of {images.shape[-2]}x{images.shape[-1]} leave a feature map of "
-        f"{height}x{width} before pooling; for pictures this small use a CIFAR net (Sec. 4.2)",
+        f"images of {images.shape[-2]}x{images.shape[-1]} leave a feature map of "
+        f"{height}x{width} before pooling; for images this small use a CIFAR net (Sec. 4.2)",
         stacklevel=3,
     )
 

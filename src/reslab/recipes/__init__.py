@@ -26,7 +26,7 @@ C4 = "-c4"  # the regions are cut out of the map of conv4_x
 
 
 def catalogue() -> dict[str, Recipe]:
-    """All recipes of classifiers that need no look at the pictures: CIFAR's nets on both small
+    """All recipes of classifiers that need no look at the images: CIFAR's nets on both small
     sets, Table 1's on ImageNet."""
     from reslab.models.config import cifar_models, imagenet_models
 
@@ -38,7 +38,7 @@ def catalogue() -> dict[str, Recipe]:
 
 
 def detectors() -> dict[str, DetectionRecipe]:
-    """All recipes of detectors that need no look at the pictures."""
+    """All recipes of detectors that need no look at the images."""
     from reslab.models.config import config_named
 
     recipes = [digit_scenes_recipe(model, config_named(model)) for model in SMALL_TRUNKS]
@@ -48,7 +48,7 @@ def detectors() -> dict[str, DetectionRecipe]:
 
 
 def own_recipe_names() -> list[str]:
-    """The recipes for a folder of one's own, whose numbers come from its pictures."""
+    """The recipes for a folder of one's own, whose numbers come from its images."""
     from reslab.models.config import imagenet_models
 
     return [OWN + model for model in imagenet_models()]
@@ -122,7 +122,7 @@ def _own(name: str, data: str | Location | None, weights: "Model | None") -> Rec
     from reslab.recipes.own import own_recipe
 
     if data is None:
-        raise ValueError(f"{name} is made from your pictures: name their folder with --data")
+        raise ValueError(f"{name} is made from your images: name their folder with --data")
     model = name.removeprefix(OWN)
     return own_recipe(model, config_named(model), open_folder(parse_location(data)).train, weights)
 

@@ -2,7 +2,7 @@
 
 from reslab.data.augment import PadAndCrop, ScaleCrop
 from reslab.models.config import ResNetConfig
-from reslab.training.recipe import Pictures, Plateau, Recipe, Warmup
+from reslab.training.recipe import PhotographSettings, Plateau, Recipe, Warmup
 
 DEEP_BLOCKS = 18  # n of the 110-layer net, the first for which 0.1 "is slightly too large"
 
@@ -44,11 +44,11 @@ def imagenet_recipe(model: str, config: ResNetConfig) -> Recipe:
         name=f"imagenet-{model}",
         model=config,
         data="pictures",
-        pictures=Pictures(colour="imagenet"),
+        pictures=PhotographSettings(colour="imagenet"),
         augmentation=ScaleCrop(),
         iterations=600_000,
         batch_size=256,
-        virtual_gpus=8,  # the authors' release: 32 pictures on each
+        virtual_gpus=8,  # the authors' release: 32 images on each
         drops=(),
         plateau=Plateau(),
         eval_every=5000,

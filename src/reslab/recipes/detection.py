@@ -9,8 +9,8 @@ from reslab.detection.recipe import DetectionRecipe, InferenceConfig, Sampling
 from reslab.models.config import ResNetConfig
 
 COCO_SIZES = (64, 128, 256, 512)  # of anchors, for COCO has small objects (Faster R-CNN, Sec. 4.2)
-EPOCHS = 16  # 80k iterations over the 5,011 pictures of VOC 2007 are as many
-SHORTEST = 1000  # iterations, for folders of a few pictures
+EPOCHS = 16  # 80k iterations over the 5,011 images of VOC 2007 are as many
+SHORTEST = 1000  # iterations, for folders of a few images
 DETECTOR_EVALUATIONS = 10  # evaluations on the way
 
 
@@ -44,7 +44,7 @@ def digit_scenes_recipe(model: str, config: ResNetConfig) -> DetectionRecipe:
 
 
 def coco_recipe(model: str, config: ResNetConfig) -> DetectionRecipe:
-    """App. A on COCO: 240k iterations of 8 pictures, one on each GPU, then 80k at a tenth.
+    """App. A on COCO: 240k iterations of 8 images, one on each GPU, then 80k at a tenth.
 
     The authors trained proposals and regions in turn, so many iterations each; here both at once.
     """
@@ -70,10 +70,10 @@ def voc_recipe(model: str, config: ResNetConfig) -> DetectionRecipe:
 
 
 def own_detection_recipe(model: str, config: ResNetConfig, train: DetectionSet) -> DetectionRecipe:
-    """Boxes of one's own, from trained weights: lengths from how many pictures there are.
+    """Boxes of one's own, from trained weights: lengths from how many images there are.
 
-    One picture at a time as on VOC, with COCO's small anchors too, for as many epochs; and of each
-    64 regions, Fast R-CNN's number where it takes two pictures, for regions are what costs.
+    One image at a time as on VOC, with COCO's small anchors too, for as many epochs; and of each
+    64 regions, Fast R-CNN's number where it takes two images, for regions are what costs.
     """
     iterations = max(EPOCHS * len(with_objects(train)), SHORTEST)
     looks = max(ceil(iterations / DETECTOR_EVALUATIONS), 1)

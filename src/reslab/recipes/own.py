@@ -1,4 +1,4 @@
-"""A folder of one's own pictures: rates and lengths from how many there are."""
+"""A folder of one's own images: rates and lengths from how many there are."""
 
 from math import ceil
 
@@ -7,7 +7,7 @@ from reslab.data.datasets import EncodedImages
 from reslab.models.config import ResNetConfig
 from reslab.models.model_file import Model
 from reslab.training.origin import fit_to_weights
-from reslab.training.recipe import Pictures, Recipe
+from reslab.training.recipe import PhotographSettings, Recipe
 
 BATCH = 32
 RATE = 0.1 * BATCH / 256  # Sec. 3.4's, in proportion to the mini-batch
@@ -16,14 +16,14 @@ RATE = 0.1 * BATCH / 256  # Sec. 3.4's, in proportion to the mini-batch
 FINE_RATE = 0.00003
 NEW_CLASSIFIER = 50  # times that: it starts from nothing
 EPOCHS, FINE_EPOCHS = 100, 12
-SHORTEST, FINE_SHORTEST = 1500, 150  # iterations, for folders of a few pictures
+SHORTEST, FINE_SHORTEST = 1500, 150  # iterations, for folders of a few images
 EVALUATIONS = 10  # evaluations on the way
 
 
 def own_recipe(
     model: str, config: ResNetConfig, train: EncodedImages, weights: Model | None = None
 ) -> Recipe:
-    """Training on the pictures of `train`, from nothing or from `weights`.
+    """Training on the images of `train`, from nothing or from `weights`.
 
     From nothing it is Sec. 3.4 in small: its rate for a mini-batch of 32, its drops at the same
     parts of 100 epochs. From trained weights the rate is small but for the new
@@ -38,7 +38,7 @@ def own_recipe(
         name=f"own-{model}",
         model=config.model_copy(update={"classes": len(train.classes)}),
         data="pictures",
-        pictures=Pictures(mean="channel"),
+        pictures=PhotographSettings(mean="channel"),
         augmentation=ScaleCrop(),
         iterations=iterations,
         batch_size=batch,

@@ -12,7 +12,7 @@ STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EXIT_GRACE = 20.0  # seconds that the others have to end by themselves when one has
 
 
-def launch(command: Sequence[str], count: int, threads: int, say: Callable[[str], None]) -> int:
+def launch(command: Sequence[str], count: int, threads: int, log: Callable[[str], None]) -> int:
     """Run `command` as `count` processes with `threads` each; the exit status of the whole.
 
     A signal to stop goes on to all. When one fails, the others hear of it and end; those that do
@@ -58,7 +58,7 @@ def launch(command: Sequence[str], count: int, threads: int, say: Callable[[str]
             signal.signal(number, handler)
     if asked and -asked[0] in codes:  # it came before they could listen
         return 128 + asked[0]
-    return exit_status(codes, say)
+    return exit_status(codes, log)
 
 
 def send(processes: Sequence[subprocess.Popen[bytes]], number: int) -> None:
@@ -79,14 +79,14 @@ def wait(processes: Sequence[subprocess.Popen[bytes]]) -> list[int | None]:
     return codes
 
 
-def exit_status(codes: Sequence[int | None], say: Callable[[str], None]) -> int:
+def exit_status(codes: Sequence[int | None], log: Callable[[str], None]) -> int:
     """Of the whole: what a process that could speak ended with, else 128 and the signal."""
     spoken = [code for code in codes if code and code > 0]
     if spoken:
         return spoken[0]
     for rank, code in enumerate(codes):
         if code and code < 0:
-            say(f"process {rank} of {len(codes)} was ended by {signal.Signals(-code).name}")
+            log(f"process {rank} of {len(codes)} was ended by {signal.Signals(-code).name}")
             return 128 - code
     return 0
 

@@ -88,7 +88,7 @@ class Prefetcher(Generic[Pending]):
     ) -> None:
         self.begin, self.last = begin, last
         torch.get_num_threads()  # settles this thread's number, before others set theirs
-        self.threads = ThreadPoolExecutor(threads, "reslab-pictures", initializer=_alone)
+        self.threads = ThreadPoolExecutor(threads, "reslab-images", initializer=_alone)
         self.begun: dict[int, Pending] = {}
 
     def __call__(self, iteration: int) -> Pending:
@@ -105,7 +105,7 @@ class Prefetcher(Generic[Pending]):
         return self.begun.pop(iteration)
 
     def close(self) -> None:
-        """End the threads, each as soon as it is done with its picture."""
+        """End the threads, each as soon as it is done with its image."""
         self.threads.shutdown(cancel_futures=True)
 
 

@@ -1,4 +1,4 @@
-"""Finished runs of detectors, and what they found in the pictures of their test."""
+"""Finished runs of detectors, and what they found in the images of their test."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -38,7 +38,7 @@ class DetectorRecord(Record):
 
     @property
     def place(self) -> str:
-        """The pictures of the test; those of one's own are known by the part's name alone."""
+        """The images of the test; those of one's own are known by the part's name alone."""
         part = self.report["set"]
         return part if self.recipe.data == "boxes" else f"{self.recipe.data}, {part}"
 
@@ -113,30 +113,30 @@ def mean_precision(group: Detectors) -> AveragePrecision:
     )
 
 
-ImageSource = tuple[str, str | None, str, float]  # that the pictures of a recipe come from
+ImageSource = tuple[str, str | None, str, float]  # that the images of a recipe come from
 
 
 @dataclass(frozen=True)
 class FinalDetections:
-    """What a run found at its end, picture by picture."""
+    """What a run found at its end, image by image."""
 
     label: str
-    pictures: DetectionSet
+    images: DetectionSet
     found: Sequence[Detections]
     protocol: str  # of `measure`
 
     @property
     def precision(self) -> AveragePrecision:
         """Measured again, with curves."""
-        return measure(self.pictures, self.found, self.protocol)
+        return measure(self.images, self.found, self.protocol)
 
 
 def final_detections(
     groups: Sequence[Detectors], labels: Sequence[str]
 ) -> tuple[list[FinalDetections], list[str]]:
-    """Of the first run of each recipe; and why it is not known of others, whose pictures may have
+    """Of the first run of each recipe; and why it is not known of others, whose images may have
     gone."""
-    opened: dict[ImageSource, OpenedSets] = {}  # runs on one page are mostly of the same pictures
+    opened: dict[ImageSource, OpenedSets] = {}  # runs on one page are mostly of the same images
     known: list[FinalDetections] = []
     reasons: list[str] = []
     for group, label in zip(groups, labels, strict=True):
@@ -150,15 +150,15 @@ def final_detections(
 def searched_by(
     record: DetectorRecord, label: str, opened: dict[ImageSource, OpenedSets]
 ) -> FinalDetections:
-    """Of one run; ValueError or OSError if its pictures are not those of its test any more."""
+    """Of one run; ValueError or OSError if its images are not those of its test any more."""
     folder, recipe = record.environment["data"], record.recipe
     place = (recipe.data, folder, recipe.years, recipe.validation)
     if place not in opened:
         opened[place] = open_detection_data(recipe, Path(folder) if folder else None)
-    pictures, protocol = opened[place].sets.test, opened[place].protocol
+    images, protocol = opened[place].sets.test, opened[place].protocol
     count = record.report["n"]
-    if len(pictures) != count:
-        raise ValueError(f"it was tested on {count} pictures, there are {len(pictures)} now")
+    if len(images) != count:
+        raise ValueError(f"it was tested on {count} images, there are {len(images)} now")
     return FinalDetections(
-        label, pictures, read_results(record.path / DETECTIONS_FILE, pictures), protocol
+        label, images, read_results(record.path / DETECTIONS_FILE, images), protocol
     )

@@ -91,7 +91,7 @@ def run_all(
     launch: Launcher,
     *,
     jobs: int,
-    tell: RunCallback,
+    on_event: RunCallback,
     stop: Callable[[], int | None],
 ) -> int | None:
     """Finish every run, `jobs` at a time; the signal's number if one came, else None.
@@ -105,7 +105,7 @@ def run_all(
     waiting = in_turn([run for run in runs if not is_finished(run.folder)])
     for run in runs:
         if run not in waiting:
-            tell(run, run.recipe.iterations)
+            on_event(run, run.recipe.iterations)
     working: dict[PlannedRun, StartedRun] = {}
     try:
         while waiting or working:
@@ -115,7 +115,7 @@ def run_all(
                 working[run] = launch(run, printed(run))
             time.sleep(RUN_POLL_SECONDS)
             for run, work in list(working.items()):
-                tell(run, iterations_done(run))
+                on_event(run, iterations_done(run))
                 if (status := work.poll()) is not None:
                     del working[run]
                     if not (

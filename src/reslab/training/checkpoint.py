@@ -76,13 +76,13 @@ def checkpoints_in(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"*{SUFFIX}"))
 
 
-def recover_newest_checkpoint(folder: Path, tell: Callable[[str], None]) -> Checkpoint | None:
+def recover_newest_checkpoint(folder: Path, on_event: Callable[[str], None]) -> Checkpoint | None:
     """The newest whole checkpoint; a damaged one is told of, deleted, and passed over."""
     for path in reversed(checkpoints_in(folder)):
         try:
             return read_checkpoint(path)
         except ValueError as error:
-            tell(f"{error}; going on from the one before")
+            on_event(f"{error}; going on from the one before")
             path.unlink()
     return None
 

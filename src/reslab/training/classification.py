@@ -29,14 +29,14 @@ AnySet = ImagesInMemory | EncodedImages
 
 @dataclass(frozen=True)
 class ClassificationTask:
-    """A recipe's network and pictures on their device."""
+    """A recipe's network and images on their device."""
 
     recipe: Recipe
-    world: Device
+    device: Device
     net: ResNet
     preprocessing: Preprocessing
     batches: InMemoryLoader | EncodedLoader
-    count: int  # of training pictures
+    count: int  # of training images
     classes: tuple[str, ...]
     ids: tuple[str, ...]  # what folders call the classes; none: their names
     watched: Sequence[AnySet]  # evaluated on the way
@@ -57,13 +57,13 @@ class ClassificationTask:
     def shares(self, iteration: int) -> list[Batch]:
         """Of the mini-batch of `iteration`, an equal share for each virtual GPU of this process."""
         batch = self.batches(iteration)
-        count = self.recipe.virtual_gpus // self.world.processes.count
+        count = self.recipe.virtual_gpus // self.device.processes.count
         pairs = zip(batch.images.chunk(count), batch.labels.chunk(count), strict=True)
         return [Batch(images, labels) for images, labels in pairs]
 
     def loss(self, share: Batch) -> tuple[Tensor, Tensor]:
         """Mean cross-entropy, in fp32, and training error in percent."""
-        with self.world.autocast():
+        with self.device.autocast():
             scores = self.net(share.images)
         scores = scores.float()
         wrong = wrong_in_top(scores.detach(), share.labels, 1)
@@ -79,29 +79,29 @@ class ClassificationTask:
         recipe = self.recipe.model_dump(mode="json")
         return Model(self.net, self.classes, self.preprocessing, recipe, reports, ids=self.ids)
 
-    def evaluate(self, beat: Callable[[], None]) -> list[Row]:
+    def evaluate(self, check_stop: Callable[[], None]) -> list[Row]:
         """Reports on the way, in fp32 with the statistics as they stand."""
         self.net.eval()
-        reports = [self.evaluate_set(pictures, beat)[0].as_dict() for pictures in self.watched]
+        reports = [self.evaluate_set(images, check_stop)[0].as_dict() for images in self.watched]
         self.train_mode()
         return reports
 
     def evaluate_set(
-        self, pictures: AnySet, beat: Callable[[], None] = lambda: None
+        self, images: AnySet, check_stop: Callable[[], None] = lambda: None
     ) -> tuple[Report, Scores]:
         """The report of one set, and the scores behind it."""
         protocol = OneCrop(self.preprocessing.resize, self.preprocessing.size)
         scores = score_set(
             self.model([]),
-            pictures,
+            images,
             protocol,
-            device=self.world.torch_device,
-            processes=self.world.processes,
-            beat=beat,
+            device=self.device.torch_device,
+            processes=self.device.processes,
+            check_stop=check_stop,
         )
-        return build_report(scores, pictures, str(protocol)), scores
+        return build_report(scores, images, str(protocol)), scores
 
-    def finish(self, beat: Callable[[], None]) -> FinalReports:
+    def finish(self, check_stop: Callable[[], None]) -> FinalReports:
         """Recompute the statistics over augmented training batches, then evaluate for good.
 
         The batches are those of the iterations after the last: seeded, and new to the net.
@@ -109,22 +109,22 @@ class ClassificationTask:
         """
         first = self.recipe.iterations
         if self.recipe.recompute_bn and self.recipe.batch_norm == "train":
-            with self.world.autocast():
+            with self.device.autocast():
                 recompute_statistics(
                     self.net,
                     (
                         self.net(share.images)
                         for k in range(self.recipe.recompute_bn)
-                        for share in (beat() or self.shares(first + k))
+                        for share in (check_stop() or self.shares(first + k))
                     ),
-                    self.world.processes.all_gather,
-                    self.recipe.virtual_gpus // self.world.processes.count,
+                    self.device.processes.all_gather,
+                    self.recipe.virtual_gpus // self.device.processes.count,
                 )
         self.net.eval()
-        judged = [self.evaluate_set(pictures, beat) for pictures in self.final]
+        judged = [self.evaluate_set(images, check_stop) for images in self.final]
         _, scores = judged[-1]
-        pictures = self.final[-1]
-        mistakes = worst_mistakes(scores.log_probabilities, pictures.labels.cpu(), pictures)
+        tested = self.final[-1]
+        mistakes = worst_mistakes(scores.log_probabilities, tested.labels.cpu(), tested)
         return FinalReports(
             reports=[report.as_dict() | report.details() for report, _ in judged],
             files={"mistakes.json": json.dumps(mistakes_json(mistakes)).encode()},
@@ -149,5 +149,5 @@ def parts_of(it: ClassificationTask) -> Task:
         error_of=lambda report: report["top1_error"],
         finish=it.finish,
         model_file=lambda reports: model_bytes(it.model(reports)),
-        processes=it.world.processes,
+        processes=it.device.processes,
     )

@@ -18,17 +18,17 @@ BINDING = ("device", "precision", "threads", "torch", "processor")
 
 
 def environment(
-    world: Device, *, seed: int, data: Location | None, weights: Path | None = None
+    device: Device, *, seed: int, data: Location | None, weights: Path | None = None
 ) -> dict[str, Any]:
     """What environment.json holds."""
     return {
         "seed": seed,
         "data": absolute(data) if data else None,
         "weights": str(weights.resolve()) if weights else None,
-        "device": device_name(world.torch_device),
-        "precision": world.precision,
+        "device": device_name(device.torch_device),
+        "precision": device.precision,
         "threads": torch.get_num_threads(),
-        "processes": world.processes.count,
+        "processes": device.processes.count,
         "processor": processor(),
         "reslab": reslab.__version__,
         "commit": commit(),

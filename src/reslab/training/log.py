@@ -66,18 +66,18 @@ class Timer:
     def __init__(self, clock: Callable[[], float], before: float) -> None:
         self.clock, self.before = clock, before
         self.begun = self.logged = clock()
-        self.pictures = 0  # since the last line
+        self.images = 0  # since the last line
 
     def seconds(self) -> float:
         return self.before + self.clock() - self.begun
 
     def speed(self) -> float:
-        """Pictures a second since the last line."""
-        return self.pictures / (self.clock() - self.logged)
+        """Images a second since the last line."""
+        return self.images / (self.clock() - self.logged)
 
     def restart(self) -> None:
         """A line was written, or something else than training took time."""
-        self.logged, self.pictures = self.clock(), 0
+        self.logged, self.images = self.clock(), 0
 
 
 def note(text: str) -> Row:
@@ -123,11 +123,11 @@ class CheckpointWriter:
     def __init__(
         self,
         folder: RunFolder,
-        tell: Callable[[str], None],
+        on_event: Callable[[str], None],
         saved: int,
         patience: float = DISK_PATIENCE,
     ) -> None:
-        self.folder, self.tell, self.patience = folder, tell, patience
+        self.folder, self.on_event, self.patience = folder, on_event, patience
         self.saved = saved  # the iteration of the newest whole checkpoint
         self._begun: PendingWrite | None = None
         self._refused = False  # whether lines of the log are waiting
@@ -141,7 +141,7 @@ class CheckpointWriter:
             self.folder.log(rows)
         except OSError as error:
             if not self._refused:
-                self.tell(f"{reason(error)}: {self.folder.metrics}; its lines wait for room")
+                self.on_event(f"{reason(error)}: {self.folder.metrics}; its lines wait for room")
             self._refused = True
         else:
             self._refused = False
@@ -154,7 +154,7 @@ class CheckpointWriter:
         self._hear(None if must else self.patience)
         if self._begun:
             late = self._begun.checkpoint.iteration
-            self.tell(
+            self.on_event(
                 f"no checkpoint at iteration {iteration}: the disk is busy with that of {late}"
             )
             return
@@ -202,7 +202,7 @@ class CheckpointWriter:
 
     def _complain(self, iteration: int, error: OSError) -> None:
         last = f"that of iteration {self.saved} is kept" if self.saved else "none is kept yet"
-        self.tell(f"no checkpoint at iteration {iteration}: {reason(error)}; {last}")
+        self.on_event(f"no checkpoint at iteration {iteration}: {reason(error)}; {last}")
 
 
 class PendingWrite(Thread):

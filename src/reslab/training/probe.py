@@ -20,7 +20,7 @@ from reslab.training.run import Task
 from reslab.training.schedule import Schedule
 
 WARM_UP = 3  # iterations that are not counted: memory is fetched, kernels are chosen
-READ = 200  # pictures whose bytes are read to time the disk
+READ = 200  # images whose bytes are read to time the disk
 EVALUATED_IMAGES = 64
 Limit = Literal["network", "decoding", "disk"]
 
@@ -30,23 +30,23 @@ class ProbeTarget:
     """A run that is not made yet, as far as its cost is concerned."""
 
     recipe: RunRecipe
-    world: Device
+    device: Device
     parts: Task
-    pictures: int  # in the training set
+    images: int  # in the training set
     batches: int  # mini-batches shown in the whole run, those after the last update included
-    evaluated: int  # pictures that are evaluated in the whole run
-    evaluate: Callable[[], int]  # evaluates some pictures; how many
+    evaluated: int  # images that are evaluated in the whole run
+    evaluate: Callable[[], int]  # evaluates some images; how many
     read: Callable[[int], int] | None  # reads the files of so many at most; None: set in memory
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Speeds in pictures a second, memory in bytes."""
+    """Speeds in images a second, memory in bytes."""
 
-    together: float  # training as it will be: pictures are prepared while the network learns
+    together: float  # training as it will be: images are prepared while the network learns
     network: float  # on a mini-batch that is there
-    pictures: float | None  # mini-batches prepared and nothing else; None: a set in memory
-    reading: float | None  # bytes from the disk, one picture after the other
+    images: float | None  # mini-batches prepared and nothing else; None: a set in memory
+    reading: float | None  # bytes from the disk, one image after the other
     evaluating: float
     memory: int  # at most in use by the process, or on the GPU
     limit: Limit
@@ -73,7 +73,7 @@ def classification_probed(it: ClassificationTask) -> ProbeTarget:
 
     train = it.batches.train if isinstance(it.batches, EncodedLoader) else None
     return ProbeTarget(
-        recipe, it.world, parts_of(it), it.count,
+        recipe, it.device, parts_of(it), it.count,
         batches=recipe.iterations + more,
         evaluated=looks * watched + final,
         evaluate=evaluate,
@@ -122,17 +122,17 @@ def probe(
     together = speed(parts.shares_of, iterations)
     same = parts.shares_of(0)
     network = speed(lambda k: same, max(iterations // 4, 1))
-    pictures = reading = None
+    images = reading = None
     if run.read is not None:
         for k in range(WARM_UP):  # what was prepared ahead is used up
             parts.shares_of(k)
-        pictures = rate(prepare)
+        images = rate(prepare)
         reading = rate(partial(run.read, READ))
     return Probe(
-        together, network, pictures, reading,
+        together, network, images, reading,
         evaluating=rate(run.evaluate),
-        memory=peak_memory(run.world.torch_device),
-        limit=limit_of(network, pictures, reading),
+        memory=peak_memory(run.device.torch_device),
+        limit=limit_of(network, images, reading),
     )  # fmt: skip
 
 
@@ -144,8 +144,8 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def limit_of(network: float, pictures: float | None, reading: float | None) -> Limit:
-    """What is slowest. A disk is to blame where reading takes half of the time of a picture."""
-    if pictures is None or reading is None or network <= pictures:
+def limit_of(network: float, images: float | None, reading: float | None) -> Limit:
+    """What is slowest. A disk is to blame where reading takes half of the time of an image."""
+    if images is None or reading is None or network <= images:
         return "network"
-    return "disk" if reading < 2 * pictures else "decoding"
+    return "disk" if reading < 2 * images else "decoding"

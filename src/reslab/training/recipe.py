@@ -49,7 +49,7 @@ class Plateau(Section):
     threshold: float = Field(0.1, ge=0)  # points of that error
 
 
-class Pictures(Section):
+class PhotographSettings(Section):
     """What a run on photographs needs beyond its augmentation; `data` is then "pictures"."""
 
     resize: int = Field(256, ge=1)  # shorter side in testing (Sec. 3.4)
@@ -227,10 +227,10 @@ class Recipe(RunRecipe):
     task: Literal["classification"] = "classification"
     model: ResNetConfig
     data: Literal[SetName, "pictures"]
-    pictures: Pictures | None = None
+    pictures: PhotographSettings | None = None
     augmentation: AnyAugmentation = PadAndCrop()
     balance: Literal["none", "sampler", "loss"] = "none"  # for classes of unequal size
-    held_out: int = Field(0, ge=0)  # training pictures kept back; 5000 in the paper's 45k/5k split
+    held_out: int = Field(0, ge=0)  # training images kept back; 5000 in the paper's 45k/5k split
     batch_norm: Literal["train", "frozen", "recalibrate"] = "train"
     classifier_rate: float = Field(1.0, gt=0)  # times `learning_rate`; for a new one on old weights
     recompute_bn: int = Field(200, ge=0)  # batches after training; 0 keeps moving averages
@@ -238,14 +238,14 @@ class Recipe(RunRecipe):
     @model_validator(mode="after")
     def _shares_have_statistics(self) -> Self:
         if self.batch_size // self.virtual_gpus < 2 and self.batch_norm == "train":
-            raise ValueError("batch norm needs at least 2 pictures on each of virtual_gpus")
+            raise ValueError("batch norm needs at least 2 images on each of virtual_gpus")
         return self
 
     @model_validator(mode="after")
     def _data_fit(self) -> Self:
         photographs = self.data == "pictures"
         if photographs != (self.pictures is not None):
-            raise ValueError(f"data {self.data!r} and the section pictures do not go together")
+            raise ValueError(f"data {self.data!r} and the section images do not go together")
         if photographs == isinstance(self.augmentation, PadAndCrop):
             raise ValueError(
                 f"augmentation {self.augmentation.kind!r} is not for data {self.data!r}"

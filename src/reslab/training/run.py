@@ -73,7 +73,7 @@ def run_task(
     parts: Task,
     folder: RunFolder,
     *,
-    tell: Tell,
+    on_event: Tell,
     stop: Stop,
     clock: Callable[[], float] = time.monotonic,
 ) -> Row:
@@ -84,25 +84,25 @@ def run_task(
     last good checkpoint.
     """
 
-    def say(text: str) -> None:
-        tell(note(text))
+    def log(text: str) -> None:
+        on_event(note(text))
 
-    found = parts.processes.run_on_first(lambda: recover_newest_checkpoint(folder.checkpoints, say))
+    found = parts.processes.run_on_first(lambda: recover_newest_checkpoint(folder.checkpoints, log))
     start = found.iteration if found else 0
     # evaluations at the last iteration follow its checkpoint
     judged = start if found and found.judged and start < recipe.iterations else start - 1
     folder.forget_after(start, judged)
-    with CheckpointWriter(folder, say, saved=start) as saver:
+    with CheckpointWriter(folder, log, saved=start) as saver:
         it = RunInProgress(
             recipe, parts, folder,
             progress=Progress(parts.epoch),
             schedule=Schedule(recipe, found.schedule if found else ScheduleState()),
             timer=Timer(clock, found.seconds if found else 0.0),
-            saver=saver, tell=tell, stop=stop,
+            saver=saver, on_event=on_event, stop=stop,
         )  # fmt: skip
         if found:
             it.restore(found)
-            say(f"going on from iteration {start}")
+            log(f"going on from iteration {start}")
             if not found.judged:
                 it.evaluate(start)
         it.train_from(start)
@@ -120,7 +120,7 @@ class RunInProgress:
     schedule: Schedule
     timer: Timer
     saver: CheckpointWriter
-    tell: Tell
+    on_event: Tell
     stop: Stop
 
     def restore(self, found: Checkpoint) -> None:
@@ -157,7 +157,7 @@ class RunInProgress:
         )  # fmt: skip
         for step in steps:
             self.progress.add(step)
-            self.timer.pictures += recipe.batch_size
+            self.timer.images += recipe.batch_size
             self.write(self.rows_after(step))
             last = step.iteration == recipe.iterations
             judged = last or step.iteration % recipe.eval_every != 0
@@ -188,7 +188,7 @@ class RunInProgress:
     def write(self, rows: Sequence[Row]) -> None:
         self.saver.log(rows)
         for row in rows:
-            self.tell(row)
+            self.on_event(row)
 
     def save_and_stop_if_signalled(self, iteration: int, judged: bool) -> None:
         """Save and end if a signal came; the state is that after `iteration` updates."""
@@ -212,7 +212,7 @@ class RunInProgress:
         rows = [eval_row(self.recipe.iterations, report) for report in final.reports]
         self.folder.log(rows)
         for row in rows:
-            self.tell(row)
+            self.on_event(row)
         return self.parts.processes.run_on_first(lambda: self.write_result(final, seconds))
 
     def write_result(self, final: FinalReports, seconds: float) -> Row:

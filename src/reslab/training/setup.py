@@ -1,4 +1,4 @@
-"""A recipe's pictures, preprocessing, network and mini-batches, on their device."""
+"""A recipe's images, preprocessing, network and mini-batches, on their device."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -34,9 +34,9 @@ def setup_classification(
     recipe: Recipe,
     seed: int,
     data: Location | None,
-    world: Device,
+    device: Device,
     origin: InitialState = InitialState(),
-    say: Say = lambda text: None,
+    log: Say = lambda text: None,
 ) -> ClassificationTask:
     """All that a classification needs; `say` hears notes for the user.
 
@@ -44,48 +44,48 @@ def setup_classification(
     """
     if not origin.begun:
         must_match_weights(recipe, origin.weights)
-    return setup_with_sets(recipe, seed, open_data(recipe, data), world, origin, say)
+    return setup_with_sets(recipe, seed, open_data(recipe, data), device, origin, log)
 
 
 def setup_with_sets(
     recipe: Recipe,
     seed: int,
     sets: MemorySplits | FolderSplits,
-    world: Device,
+    device: Device,
     origin: InitialState = InitialState(),
-    say: Say = lambda text: None,
+    log: Say = lambda text: None,
 ) -> ClassificationTask:
     """The same for sets that are open."""
     train, watched, final = split_sets(recipe, sets)
     must_know_classes(recipe, train)
     if isinstance(train, EncodedImages):
-        origin = world.processes.run_on_first(
-            partial(with_statistics, recipe, train, with_names(train, origin), say)
+        origin = device.processes.run_on_first(
+            partial(with_statistics, recipe, train, with_names(train, origin), log)
         )
     preprocessing = origin.preprocessing or own_preprocessing(train, origin.weights)
-    preprocessing = preprocessing.to(world.torch_device)
+    preprocessing = preprocessing.to(device.torch_device)
     net = initial_net(recipe, seed, origin.weights, train)
     it = ClassificationTask(
         recipe=recipe,
-        world=world,
-        net=channels_last(net.to(world.torch_device)),
+        device=device,
+        net=channels_last(net.to(device.torch_device)),
         preprocessing=preprocessing,
-        batches=build_loader(recipe, seed, train, preprocessing, origin, world, say),
+        batches=build_loader(recipe, seed, train, preprocessing, origin, device, log),
         count=len(train),
         classes=origin.names or train.classes,
         ids=train.ids if isinstance(train, EncodedImages) else (),
-        watched=[prepare_set(pictures, origin, world.torch_device) for pictures in watched],
-        final=[prepare_set(pictures, origin, world.torch_device) for pictures in final],
-        class_weights=class_weights(recipe, train.labels, world.torch_device),
+        watched=[prepare_set(images, origin, device.torch_device) for images in watched],
+        final=[prepare_set(part, origin, device.torch_device) for part in final],
+        class_weights=class_weights(recipe, train.labels, device.torch_device),
         origin=origin,
     )
     if recipe.batch_norm == "recalibrate" and not origin.begun:
-        with world.autocast():
+        with device.autocast():
             recompute_statistics(
                 it.net,
                 calibration(it),
-                world.processes.all_gather,
-                recipe.virtual_gpus // world.processes.count,
+                device.processes.all_gather,
+                recipe.virtual_gpus // device.processes.count,
             )
     it.train_mode()
     return it
@@ -97,14 +97,14 @@ def open_data(recipe: Recipe, data: Location | None) -> MemorySplits | FolderSpl
         return open_sets(recipe.data, data)
     assert recipe.pictures is not None
     if data is None:
-        raise ValueError(f"{recipe.name} needs pictures: name their folder with --data")
+        raise ValueError(f"{recipe.name} needs images: name their folder with --data")
     return open_folder(data, validation=recipe.pictures.validation)
 
 
 def split_sets(
     recipe: Recipe, sets: MemorySplits | FolderSplits
 ) -> tuple[AnySet, Sequence[AnySet], Sequence[AnySet]]:
-    """The training pictures, those evaluated on the way, those evaluated at the end."""
+    """The training images, those evaluated on the way, those evaluated at the end."""
     if not recipe.held_out:
         return sets.train, [sets.test], [sets.test]
     train, held = hold_out(sets.train, recipe.held_out)
@@ -114,7 +114,7 @@ def split_sets(
 def must_know_classes(recipe: Recipe, train: AnySet) -> None:
     if recipe.model.classes != len(train.classes):
         raise ValueError(
-            f"{recipe.name} has model.classes={recipe.model.classes}, the pictures have "
+            f"{recipe.name} has model.classes={recipe.model.classes}, the images have "
             f"{len(train.classes)} classes: --set model.classes={len(train.classes)}"
         )
 
@@ -129,12 +129,12 @@ def with_names(train: EncodedImages, origin: InitialState) -> InitialState:
 
 
 def with_statistics(
-    recipe: Recipe, train: EncodedImages, origin: InitialState, say: Say
+    recipe: Recipe, train: EncodedImages, origin: InitialState, log: Say
 ) -> InitialState:
     """`origin` with the preprocessing and the colours' components of photographs.
 
     Weights bring the mean that they were trained with; of the rest, what the recipe asks for and
-    nobody has found before is measured on the training pictures.
+    nobody has found before is measured on the training images.
     """
     assert recipe.pictures is not None
     assert not isinstance(recipe.augmentation, PadAndCrop)
@@ -145,7 +145,7 @@ def with_statistics(
     if components is None and recipe.pictures.colour == "imagenet":
         components = ALEXNET
     if found is None or (components is None and recipe.augmentation.colour):
-        say(f"measuring colours over {min(len(train), 10_000)} training pictures")
+        log(f"measuring colours over {min(len(train), 10_000)} training images")
         measured = measure_statistics(train, size, resize, seed=0, threads=usable_cores())
         components = components or measured.components
         if found is None:
@@ -158,7 +158,7 @@ def with_statistics(
 
 
 def own_preprocessing(train: AnySet, weights: Model | None) -> Preprocessing:
-    """That of a set in memory: what the weights were trained with, or minus the mean picture."""
+    """That of a set in memory: what the weights were trained with, or minus the mean image."""
     assert isinstance(train, ImagesInMemory)
     return weights.preprocessing if weights else minus_mean(pixel_mean(train.images))
 
@@ -184,33 +184,33 @@ def build_loader(
     train: AnySet,
     preprocessing: Preprocessing,
     origin: InitialState,
-    world: Device,
-    say: Say,
+    device: Device,
+    log: Say,
 ) -> InMemoryLoader | EncodedLoader:
     """The mini-batches of training."""
     augmentation = recipe.augmentation
     if isinstance(train, ImagesInMemory):
         assert isinstance(augmentation, PadAndCrop)
         return InMemoryLoader(
-            train.to(world.torch_device), preprocessing, size=recipe.batch_size, pad=augmentation.pad,
+            train.to(device.torch_device), preprocessing, size=recipe.batch_size, pad=augmentation.pad,
             flip=augmentation.flip, seed=seed, sampler=recipe.balance == "sampler",
-            part=world.processes.rank_slice(recipe.batch_size),
+            part=device.processes.rank_slice(recipe.batch_size),
         )  # fmt: skip
     assert recipe.pictures is not None
     assert not isinstance(augmentation, PadAndCrop)
     return EncodedLoader(
         train, preprocessing, augmentation=augmentation,
         colour=origin.components if augmentation.colour else None,
-        size=recipe.batch_size, seed=seed, threads=cores_for(world.processes),
+        size=recipe.batch_size, seed=seed, threads=cores_for(device.processes),
         sampler=recipe.balance == "sampler",
-        bad_limit=recipe.pictures.bad_limit, tell=say,
-        last=recipe.iterations + recipe.recompute_bn, device=world.torch_device,
-        processes=world.processes,
+        bad_limit=recipe.pictures.bad_limit, on_event=log,
+        last=recipe.iterations + recipe.recompute_bn, device=device.torch_device,
+        processes=device.processes,
     )  # fmt: skip
 
 
 def class_weights(recipe: Recipe, labels: Tensor, device: torch.device) -> Tensor | None:
-    """Weights of the loss under which every class counts alike; their mean over pictures is 1."""
+    """Weights of the loss under which every class counts alike; their mean over images is 1."""
     if recipe.balance != "loss":
         return None
     counts = labels.bincount(minlength=recipe.model.classes)
@@ -218,12 +218,12 @@ def class_weights(recipe: Recipe, labels: Tensor, device: torch.device) -> Tenso
 
 
 def calibration(it: ClassificationTask):
-    """Augmented training pictures, whose statistics the given weights then keep."""
+    """Augmented training images, whose statistics the given weights then keep."""
     return (it.net(share.images) for k in range(CALIBRATION) for share in it.shares(k))
 
 
-def prepare_set(pictures: AnySet, origin: InitialState, device: torch.device) -> AnySet:
+def prepare_set(images: AnySet, origin: InitialState, device: torch.device) -> AnySet:
     """A set as it is evaluated: on the device if it is in memory, its classes called by names."""
-    if isinstance(pictures, ImagesInMemory):
-        return pictures.to(device)
-    return replace(pictures, classes=origin.names or pictures.classes)
+    if isinstance(images, ImagesInMemory):
+        return images.to(device)
+    return replace(images, classes=origin.names or images.classes)

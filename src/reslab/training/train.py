@@ -45,7 +45,7 @@ def train(
     seed: int = 1,
     data: str | Location | None = None,
     weights: str | Path | None = None,
-    tell: Tell = lambda row: None,
+    on_event: Tell = lambda row: None,
     stop: Stop = lambda: None,
 ) -> dict[str, Any]:
     """Train `recipe` into the folder `out`, or go on with the run that is there; its result.
@@ -58,17 +58,19 @@ def train(
     given = load_model(weights) if weights else None
     if given and recipe.weights is None:
         recipe = fit_to_weights(recipe, given)
-    world = setup_device(recipe.precision)
+    device = setup_device(recipe.precision)
 
     def begin(folder: RunFolder | None) -> Begun:
         origin = recover_initial_state(folder, given) if folder else InitialState(given)
-        it = setup_classification(recipe, seed, place, world, origin, lambda text: tell(note(text)))
+        it = setup_classification(
+            recipe, seed, place, device, origin, lambda text: on_event(note(text))
+        )
         files = {FILE: initial_state_bytes(it.origin)} if recipe.data == "pictures" else {}
         return Begun(parts_of(it), it.close, files)
 
     return train_in_folder(
-        recipe, Path(out), begin, world=world, seed=seed, data=place,
-        weights=Path(weights) if weights else None, tell=tell, stop=stop,
+        recipe, Path(out), begin, device=device, seed=seed, data=place,
+        weights=Path(weights) if weights else None, on_event=on_event, stop=stop,
     )  # fmt: skip
 
 
@@ -77,11 +79,11 @@ def train_in_folder(
     out: Path,
     begin: Callable[[RunFolder | None], Begun],
     *,
-    world: Device,
+    device: Device,
     seed: int,
     data: Location | None,
     weights: Path | None,
-    tell: Tell,
+    on_event: Tell,
     stop: Stop,
 ) -> dict[str, Any]:
     """Run what `begin` makes ready in the folder `out`; the result.
@@ -89,9 +91,9 @@ def train_in_folder(
     `begin` is given the folder of the run to go on with. For a new run it is given None, before
     there is a folder: data or weights that are missing should leave nothing behind.
     """
-    processes = world.processes
+    processes = device.processes
     must_divide_evenly(recipe, processes)
-    tell = tell if processes.first else silent
+    on_event = on_event if processes.first else silent
     begun: Begun | None = None
     with ExitStack() as ending:
         known = processes.run_on_first(partial(environment_in, out))
@@ -101,7 +103,7 @@ def train_in_folder(
         else:
             begun = begin(None)
             ending.callback(begun.close)
-        here = environment(world, seed=seed, data=data, weights=weights)
+        here = environment(device, seed=seed, data=data, weights=weights)
 
         def enter() -> tuple[dict[str, Any] | None, list[str]]:
             made = RunFolder.create(out, recipe, here)
@@ -111,11 +113,11 @@ def train_in_folder(
         result, differences = processes.run_on_first(enter)
         folder = RunFolder(out, writes=processes.first)
         if result is not None:
-            tell(note("this run is finished"))
+            on_event(note("this run is finished"))
             return result
         if differences:
-            told = "; ".join(differences)
-            tell(note(f"not bit-exact from here on, the machine differs: {told}"))
+            reported = "; ".join(differences)
+            on_event(note(f"not bit-exact from here on, the machine differs: {reported}"))
         if begun is None:
             begun = begin(folder)
             ending.callback(begun.close)
@@ -124,7 +126,7 @@ def train_in_folder(
                 folder.write(name, content)
         # a signal to one is a signal to all, at the same iteration
         agreed: Stop = lambda: processes.all_reduce_max(stop() or 0) or None  # noqa: E731
-        return run_task(recipe, begun.parts, folder, tell=tell, stop=agreed)
+        return run_task(recipe, begun.parts, folder, on_event=on_event, stop=agreed)
 
 
 def silent(said: object) -> None:

@@ -1,4 +1,4 @@
-"""Tiny folders of pictures with boxes."""
+"""Tiny folders of images with boxes."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -12,14 +12,14 @@ Document = dict[str, Any]
 WIDTH, HEIGHT = 40, 30
 
 
-def picture(path: Path, seed: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
+def image(path: Path, seed: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
     Image.fromarray(pixels).save(path)
 
 
 def document() -> Document:
-    """Three pictures, the last without boxes; categories with a hole and out of order."""
+    """Three images, the last without boxes; categories with a hole and out of order."""
     return {
         "images": [
             {"id": 5, "file_name": "five.png", "width": WIDTH, "height": HEIGHT},
@@ -41,7 +41,7 @@ def plant_coco(folder: Path, change: Callable[[Document], object] = lambda it: N
     """A folder of instances.json and images/."""
     made = document()
     for number, name in enumerate(("five", "three", "nine")):
-        picture(folder / "images" / f"{name}.png", number)
+        image(folder / "images" / f"{name}.png", number)
     change(made)
     (folder / "instances.json").write_text(json.dumps(made))
     return folder
@@ -72,7 +72,7 @@ def plant_voc(home: Path, sheets: dict[str, str], **lists: Sequence[str]) -> Pat
     (home / "Annotations").mkdir(parents=True)
     (home / "ImageSets" / "Main").mkdir(parents=True)
     for number, (key, text) in enumerate(sheets.items()):
-        picture(home / "JPEGImages" / f"{key}.jpg", hash_of(key) + number)
+        image(home / "JPEGImages" / f"{key}.jpg", hash_of(key) + number)
         (home / "Annotations" / f"{key}.xml").write_text(text)
     for part, keys in lists.items():
         text = "".join(f"{key}\n" for key in keys)

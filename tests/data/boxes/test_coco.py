@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.data.boxes.planted_boxes import Document, document, picture, plant_coco
+from tests.data.boxes.planted_boxes import Document, document, image, plant_coco
 
 from reslab.data.boxes.folder import open_all_detection, open_detection
 
 
 def test_boxes_labels_crowds_and_areas(tmp_path: Path) -> None:
-    pictures = open_all_detection(plant_coco(tmp_path / "mine"))
-    assert pictures.name == "mine"
-    assert pictures.classes == ("car", "toothbrush")
-    assert pictures.ids == ("4", "90")
-    assert pictures.files == ["five.png", "three.png", "nine.png"]
-    assert pictures.keys == [5, 3, 9]
-    assert pictures.sizes == [(40, 30)] * 3
-    five, three, nine = pictures.truths
+    images = open_all_detection(plant_coco(tmp_path / "mine"))
+    assert images.name == "mine"
+    assert images.classes == ("car", "toothbrush")
+    assert images.ids == ("4", "90")
+    assert images.files == ["five.png", "three.png", "nine.png"]
+    assert images.keys == [5, 3, 9]
+    assert images.sizes == [(40, 30)] * 3
+    five, three, nine = images.truths
     assert five.boxes.tolist() == [[0, 0, 40, 30]]
     assert five.crowd.tolist() == [True]
     assert three.boxes.tolist() == [[1, 2, 4, 6], [10.5, 5, 30.5, 25.25]]
@@ -31,22 +31,22 @@ def test_boxes_labels_crowds_and_areas(tmp_path: Path) -> None:
     assert three.areas.tolist() == [7.5, 405.0]
     assert (three.boxes.dtype, three.labels.dtype) == (torch.float32, torch.int64)
     assert nine.boxes.shape == (0, 4)
-    assert pictures.image(2).shape == (30, 40, 3)
+    assert images.image(2).shape == (30, 40, 3)
 
 
 @pytest.mark.parametrize("pictures", ["train2017", "images/train2017", "images"])
-def test_the_official_layout(tmp_path: Path, pictures: str) -> None:
+def test_the_official_layout(tmp_path: Path, images: str) -> None:
     plant_coco(tmp_path)
     (tmp_path / "annotations").mkdir()
     (tmp_path / "instances.json").rename(tmp_path / "annotations/instances_train2017.json")
     other = {**document(), "annotations": [], "images": document()["images"][:1]}
     (tmp_path / "annotations/instances_val2017.json").write_text(json.dumps(other))
     (tmp_path / "annotations/captions_val2017.json").write_text("[]")
-    if pictures != "images":
+    if images != "images":
         shutil.move(tmp_path / "images", tmp_path / "moved")
-        (tmp_path / pictures).parent.mkdir(exist_ok=True)
-        shutil.move(tmp_path / "moved", tmp_path / pictures)
-        picture(tmp_path / pictures.replace("train", "val") / "five.png", 5)
+        (tmp_path / images).parent.mkdir(exist_ok=True)
+        shutil.move(tmp_path / "moved", tmp_path / images)
+        image(tmp_path / images.replace("train", "val") / "five.png", 5)
     sets = open_detection(tmp_path)
     assert (sets.train.name, sets.test.name) == ("train", "validation")
     assert (len(sets.train), len(sets.test)) == (3, 1)
@@ -57,7 +57,7 @@ def test_the_official_layout(tmp_path: Path, pictures: str) -> None:
 
 def test_parts_that_hold_their_own_annotations(tmp_path: Path) -> None:
     for part, seed in (("train", 1), ("valid", 2)):
-        picture(tmp_path / part / "a.png", seed)
+        image(tmp_path / part / "a.png", seed)
         made = {**document(), "annotations": []}
         made["images"] = [{**made["images"][0], "file_name": "a.png"}]
         (tmp_path / part / "_annotations.coco.json").write_text(json.dumps(made))
@@ -103,23 +103,23 @@ FAULTS: dict[str, tuple[Callable[[Document], object], str]] = {
     "images no list": (lambda it: it.update(images={}), "instances.json: 'images' is no list"),
     "no file name": (
         lambda it: it["images"][1].pop("file_name"),
-        "instances.json: picture number 2 has no 'file_name'; 2 more: reslab check",
+        "instances.json: image number 2 has no 'file_name'; 2 more: reslab check",
     ),
-    "no size": (lambda it: it["images"][1].update(width=0), "json: picture 3 has no size"),
+    "no size": (lambda it: it["images"][1].update(width=0), "json: image 3 has no size"),
     "size in words": (
         lambda it: it["images"][1].update(width="40"),
-        "instances.json: picture number 2 has '40' as its 'width'",
+        "instances.json: image number 2 has '40' as its 'width'",
     ),
-    "same picture": (lambda it: it["images"][1].update(id=5), "two pictures have the id 5"),
+    "same image": (lambda it: it["images"][1].update(id=5), "two images have the id 5"),
     "same category": (lambda it: it["categories"][0].update(id=4), "two categories have the id 4"),
     "no box": (
         lambda it: it["annotations"][1].pop("bbox"),
         "instances.json: annotation number 2 has no 'bbox'",
     ),
     "no object": (lambda it: it["annotations"].append(7), "annotation number 4 is no object"),
-    "unknown picture": (
+    "unknown image": (
         lambda it: it["annotations"][0].update(image_id=4),
-        "instances.json: annotation 1 is of picture 4, which is not listed",
+        "instances.json: annotation 1 is of image 4, which is not listed",
     ),
     "unknown category": (
         lambda it: it["annotations"][2].update(category_id=5),
@@ -127,7 +127,7 @@ FAULTS: dict[str, tuple[Callable[[Document], object], str]] = {
     ),
     "negative width": (
         lambda it: it["annotations"][0].update(bbox=[10, 2, -3, 4]),
-        "instances.json: annotation 1: swapped corners (box 10 2 7 6 in a picture of 40 x 30)",
+        "instances.json: annotation 1: swapped corners (box 10 2 7 6 in an image of 40 x 30)",
     ),
     "three numbers": (
         lambda it: it["annotations"][0].update(bbox=[10, 2, 3]),
@@ -143,9 +143,9 @@ FAULTS: dict[str, tuple[Callable[[Document], object], str]] = {
     ),
     "outside": (
         lambda it: it["annotations"][0].update(bbox=[40, 2, 3, 4]),
-        "instances.json: annotation 1: box outside (box 40 2 43 6 in a picture of 40 x 30)",
+        "instances.json: annotation 1: box outside (box 40 2 43 6 in an image of 40 x 30)",
     ),
-    "missing picture": (
+    "missing image": (
         lambda it: it["images"][2].update(file_name="gone.png"),
         "images/gone.png: not there",
     ),
@@ -157,7 +157,7 @@ FAULTS: dict[str, tuple[Callable[[Document], object], str]] = {
         lambda it: it["images"][2].update(file_name="/etc/passwd"),
         "/etc/passwd: not there",
     ),
-    "nothing": (lambda it: it.update(images=[], annotations=[]), "no picture is listed"),
+    "nothing": (lambda it: it.update(images=[], annotations=[]), "no image is listed"),
 }  # fmt: skip
 
 
@@ -187,14 +187,14 @@ def test_malformed_json_is_one_line(data: bytes, line: str, tmp_path: Path) -> N
 
 
 def test_coco128(shared: Path) -> None:
-    pictures = open_all_detection(shared / "detection" / "coco128")
-    assert len(pictures) == 128
-    assert len(pictures.classes) == 80
-    assert sum(len(it) for it in pictures.truths) == 929
-    assert len(torch.cat([it.labels for it in pictures.truths]).unique()) == 71
-    assert sum(len(it) == 0 for it in pictures.truths) == 2
+    images = open_all_detection(shared / "detection" / "coco128")
+    assert len(images) == 128
+    assert len(images.classes) == 80
+    assert sum(len(it) for it in images.truths) == 929
+    assert len(torch.cat([it.labels for it in images.truths]).unique()) == 71
+    assert sum(len(it) == 0 for it in images.truths) == 2
     for index in (0, 64, 127):
-        width, height = pictures.sizes[index]
-        assert pictures.image(index).shape == (height, width, 3)
+        width, height = images.sizes[index]
+        assert images.image(index).shape == (height, width, 3)
     sets = open_detection(shared / "detection" / "coco128", validation=0.25)
     assert (len(sets.train), len(sets.test)) == (96, 32)

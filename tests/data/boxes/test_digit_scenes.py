@@ -60,7 +60,7 @@ def test_every_scene_has_digits_that_fit_and_hardly_overlap(digits: MemorySplits
 
 
 def test_test_scenes_hold_no_digit_of_training(sets: DetectionSplits, digits: MemorySplits) -> None:
-    """Painted with test ink alone: the train part's scenes are made from other pictures."""
+    """Painted with test ink alone: the train part's scenes are made from other images."""
     train, test = (Scenes(part, "train", 0) for part in (digits.train, digits.test))
     assert (len(train.inks), len(test.inks)) == (1437, 360)
     assert not {ink.tobytes() for ink in train.inks} & {ink.tobytes() for ink in test.inks}

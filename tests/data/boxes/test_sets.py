@@ -1,4 +1,4 @@
-"""Truths as a table, sets of pictures with boxes."""
+"""Truths as a table, sets of images with boxes."""
 
 from io import BytesIO
 
@@ -37,14 +37,14 @@ def test_a_part_of_what_is_true_or_found() -> None:
     assert found.take(torch.tensor([1, 2])).labels.tolist() == [1, 2]
 
 
-def test_pictures_are_taken_with_all_that_belongs_to_them() -> None:
+def test_images_are_taken_with_all_that_belongs_to_them() -> None:
     out = BytesIO()
     Image.fromarray(np.zeros((3, 5, 3), np.uint8)).save(out, "PNG")
-    pictures = DetectionSet(
+    images = DetectionSet(
         "whole", ["a", "b", "c"], [truth(1), truth(0), truth(2)], ("x",), ("7",),
         lambda file: out.getvalue(), [(1, 1), (5, 3), (3, 5)], [10, 20, 30],
     )  # fmt: skip
-    taken = pictures.take("some", torch.tensor([2, 1]))
+    taken = images.take("some", torch.tensor([2, 1]))
     assert (taken.name, taken.files, taken.keys) == ("some", ["c", "b"], [30, 20])
     assert [len(it) for it in taken.truths] == [2, 0]
     assert taken.image(1).shape == (3, 5, 3)

@@ -11,11 +11,11 @@ from reslab.data.boxes.voc import VOC_CLASSES, read_sheet
 
 
 def test_corners_count_from_one_and_include_the_last(tmp_path: Path) -> None:
-    pictures = open_all_detection(plant_voc(tmp_path, {"a": sheet(DOG, CAT), "b": sheet()}))
-    assert pictures.classes == pictures.ids == ("cat", "dog")
-    assert pictures.files == ["JPEGImages/a.jpg", "JPEGImages/b.jpg"]
-    assert pictures.keys == ["a", "b"]
-    first, second = pictures.truths
+    images = open_all_detection(plant_voc(tmp_path, {"a": sheet(DOG, CAT), "b": sheet()}))
+    assert images.classes == images.ids == ("cat", "dog")
+    assert images.files == ["JPEGImages/a.jpg", "JPEGImages/b.jpg"]
+    assert images.keys == ["a", "b"]
+    first, second = images.truths
     assert first.boxes.tolist() == [[2, 3, 10, 12], [0, 0, 40, 30]]
     assert first.labels.tolist() == [1, 0]
     assert first.difficult.tolist() == [True, False]
@@ -23,7 +23,7 @@ def test_corners_count_from_one_and_include_the_last(tmp_path: Path) -> None:
     assert first.truncated.tolist() == [True, False]
     assert first.crowd.tolist() == [False, False]
     assert len(second) == 0
-    assert pictures.image(0).shape == (30, 40, 3)
+    assert images.image(0).shape == (30, 40, 3)
 
 
 def test_boxes_of_heads_and_hands_are_not_those_of_the_object() -> None:
@@ -34,7 +34,7 @@ def test_boxes_of_heads_and_hands_are_not_those_of_the_object() -> None:
     assert found.size == {"width": 40, "height": 30}
 
 
-def test_a_size_that_is_not_written_is_that_of_the_picture(tmp_path: Path) -> None:
+def test_a_size_that_is_not_written_is_that_of_the_image(tmp_path: Path) -> None:
     plant_voc(tmp_path, {"a": sheet(CAT, size=(0, 0))})
     assert open_all_detection(tmp_path).sizes == [(40, 30)]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.data.boxes.planted_boxes import CAT, DOG, Document, picture, plant_coco, plant_voc, sheet
+from tests.data.boxes.planted_boxes import CAT, DOG, Document, image, plant_coco, plant_voc, sheet
 
 from reslab.data.boxes.folder import open_all_detection, read_parts
 from reslab.data.doctor.advice import ADVICE
@@ -23,7 +23,7 @@ def check(folder: Path) -> Found:
 
 
 def whole(it: Document) -> None:
-    """Every picture and class has a box."""
+    """Every image and class has a box."""
     it["annotations"].append({"id": 4, "image_id": 9, "category_id": 90, "bbox": [1, 1, 5, 5]})
 
 
@@ -33,17 +33,17 @@ SPOILT: dict[str, tuple[Spoil, str, str]] = {
         lambda it, _: it["annotations"].append({"id": 9}),
         "instances.json", "annotation number 5 has no 'image_id'",
     ),
-    "unknown picture": (
+    "unknown image": (
         lambda it, _: it["annotations"].append({**it["annotations"][0], "image_id": 4}),
-        "instances.json", "annotation 1 is of picture 4, which is not listed",
+        "instances.json", "annotation 1 is of image 4, which is not listed",
     ),
-    "missing picture": (lambda _, root: (root / "images/nine.png").unlink(), "images/nine.png", ""),
-    "bad picture": (
+    "missing image": (lambda _, root: (root / "images/nine.png").unlink(), "images/nine.png", ""),
+    "bad image": (
         lambda _, root: (root / "images/nine.png").write_bytes(b"<html>"),
         "images/nine.png", "a web page or SVG, not a photograph",
     ),
     "other size": (
-        lambda _, root: picture(root / "images/nine.png", 8, (30, 40)),
+        lambda _, root: image(root / "images/nine.png", 8, (30, 40)),
         "images/nine.png", "30 x 40, annotated as 40 x 30",
     ),
     "unknown class": (
@@ -52,27 +52,27 @@ SPOILT: dict[str, tuple[Spoil, str, str]] = {
     ),
     "not numbers": (
         lambda it, _: it["annotations"][2].update(bbox=[1, 2, 3, None]),
-        "instances.json: annotation 3", "box nan nan nan nan in a picture of 40 x 30: three.png",
+        "instances.json: annotation 3", "box nan nan nan nan in an image of 40 x 30: three.png",
     ),
     "swapped corners": (
         lambda it, _: it["annotations"][2].update(bbox=[9, 2, 3, -1]),
-        "instances.json: annotation 3", "box 9 2 12 1 in a picture of 40 x 30: three.png",
+        "instances.json: annotation 3", "box 9 2 12 1 in an image of 40 x 30: three.png",
     ),
     "box outside": (
         lambda it, _: it["annotations"][2].update(bbox=[9, 30, 3, 1]),
-        "instances.json: annotation 3", "box 9 30 12 31 in a picture of 40 x 30: three.png",
+        "instances.json: annotation 3", "box 9 30 12 31 in an image of 40 x 30: three.png",
     ),
     "empty box": (
         lambda it, _: it["annotations"][2].update(bbox=[9, 2, 0, 1]),
-        "instances.json: annotation 3", "box 9 2 9 3 in a picture of 40 x 30: three.png",
+        "instances.json: annotation 3", "box 9 2 9 3 in an image of 40 x 30: three.png",
     ),
     "past the edge": (
         lambda it, _: it["annotations"][2].update(bbox=[9, 2, 33, 3]),
-        "instances.json: annotation 3", "box 9 2 42 5 in a picture of 40 x 30: three.png",
+        "instances.json: annotation 3", "box 9 2 42 5 in an image of 40 x 30: three.png",
     ),
     "repeated box": (
         lambda it, _: it["annotations"].append({**it["annotations"][0], "id": 8}),
-        "instances.json: annotation 8", "box 1 2 4 6 in a picture of 40 x 30: three.png",
+        "instances.json: annotation 8", "box 1 2 4 6 in an image of 40 x 30: three.png",
     ),
     "no boxes": (lambda it, _: it["annotations"].pop(), "images/nine.png", ""),
     "class without boxes": (
@@ -115,7 +115,7 @@ def test_a_name_that_no_file_can_have_is_missing(tmp_path: Path) -> None:
     def spoil(it: Document) -> None:
         it["images"][2]["file_name"] = "a\0b.png"
 
-    assert check(plant_coco(tmp_path, spoil))["missing picture"] == [(("images/a\0b.png",), "")]
+    assert check(plant_coco(tmp_path, spoil))["missing image"] == [(("images/a\0b.png",), "")]
 
 
 def test_copies_within_and_across_parts(tmp_path: Path) -> None:
@@ -125,9 +125,9 @@ def test_copies_within_and_across_parts(tmp_path: Path) -> None:
     assert check(tmp_path) == {}
     shutil.copy(home / "a.jpg", home / "d.jpg")
     both = ("JPEGImages/a.jpg", "JPEGImages/d.jpg")
-    assert check(tmp_path) == {"picture in both parts": [(both, "")]}
+    assert check(tmp_path) == {"image in both parts": [(both, "")]}
     shutil.copy(home / "c.jpg", home / "d.jpg")
-    assert list(check(tmp_path)) == ["repeated picture"]
+    assert list(check(tmp_path)) == ["repeated image"]
 
 
 def test_voc_is_named_by_sheet_and_line(tmp_path: Path) -> None:
@@ -143,18 +143,18 @@ def test_voc_is_named_by_sheet_and_line(tmp_path: Path) -> None:
 
 
 def test_every_kind_is_tested_and_has_one_advice() -> None:
-    assert {*SPOILT, "picture in both parts", "repeated picture"} == set(BOX_ADVICE)
+    assert {*SPOILT, "image in both parts", "repeated image"} == set(BOX_ADVICE)
     assert not set(BOX_ADVICE) & set(ADVICE)
 
 
 def test_all_at_once_are_shown_with_what_spoils_first(tmp_path: Path) -> None:
-    kinds = ("annotation file", "missing picture", "unknown class", "swapped corners", "empty box")
+    kinds = ("annotation file", "missing image", "unknown class", "swapped corners", "empty box")
     plant(tmp_path, *(kind for kind in kinds if kind != "empty box"))
     made = json.loads((tmp_path / "instances.json").read_text())
     made["annotations"][0]["bbox"] = [1, 1, 0, 0]
     (tmp_path / "instances.json").write_text(json.dumps(made))
     found = list(check(tmp_path))
-    assert found[:4] == ["annotation file", "missing picture", "unknown class", "swapped corners"]
+    assert found[:4] == ["annotation file", "missing image", "unknown class", "swapped corners"]
     assert found[4] == "empty box"
     severities = [BOX_ADVICE[kind].severity for kind in BOX_ADVICE]
     assert severities == sorted(severities, key=["spoils", "remark"].index)

@@ -31,7 +31,7 @@ from reslab.data.doctor.scan import ScannedPart, scan_folder
 from reslab.data.folder import open_folder, open_folder_parts
 from reslab.data.shards.writer import Packing, pack_sets
 
-SIZE = 16  # of the net's pictures, and of those here
+SIZE = 16  # of the net's images, and of those here
 Found = dict[str, list[tuple[str, ...]]]
 
 
@@ -40,9 +40,9 @@ def image(seed: int, width: int = SIZE, height: int = SIZE, bands: int = 3) -> I
     return Image.fromarray(pixels[:, :, 0] if bands == 1 else pixels)
 
 
-def encoded(picture: Image.Image, form: str, **options: object) -> bytes:
+def encoded(image: Image.Image, form: str, **options: object) -> bytes:
     out = BytesIO()
-    picture.save(out, form, **options)
+    image.save(out, form, **options)
     return out.getvalue()
 
 
@@ -115,7 +115,7 @@ FILES: dict[str, tuple[str, bytes]] = {
     "empty": ("empty.jpg", b""),
     "truncated": ("truncated.jpg", JPEG[: len(JPEG) * 2 // 3]),
     "corrupt": ("corrupt.png", PNG[:60] + bytes(40) + PNG[100:]),
-    "not a picture": ("page.jpg", b"<!DOCTYPE html><title>404</title>"),
+    "not an image": ("page.jpg", b"<!DOCTYPE html><title>404</title>"),
     "too large": ("bomb.png", bomb()),
     "too small": ("tiny.png", encoded(image(902, 1, 5), "PNG")),
     "small": ("small.png", encoded(image(903, 40, SIZE - 1), "PNG")),
@@ -254,9 +254,9 @@ ARRANGED: dict[str, tuple[Spoil, Found]] = {
         lambda root: grow(root, "train/eel", FEW),
         {"class not in validation": [("train/eel",)]},
     ),
-    "few pictures": (
+    "few images": (
         lambda root: (root / "train/cat/00.jpg").unlink(),
-        {"few pictures": [("train/cat",)]},
+        {"few images": [("train/cat",)]},
     ),
     "imbalance": (
         lambda root: grow(root, "train/cat/more", (IMBALANCE - 1) * FEW + 1),
@@ -294,7 +294,7 @@ WHOLE: dict[str, tuple[Spoil, Found]] = {
         lambda root: copy(root, "cat/03.jpg", "cat/copy.jpg"),
         {"repeated, no parts": [("cat/03.jpg", "cat/copy.jpg")]},
     ),
-    "one picture": (lambda root: grow(root, "eel", 1), {"one picture": [("eel",)]}),
+    "one image": (lambda root: grow(root, "eel", 1), {"one image": [("eel",)]}),
     "one class": (lambda root: shutil.rmtree(root / "cat"), {"one class": [(".",)]}),
     "no class": (
         lambda root: [shutil.rmtree(root / name) for name in ("cat", "dog")],
@@ -352,7 +352,7 @@ def test_all_faults_at_once_are_found_each_and_no_other(tmp_path: Path) -> None:
         "repeated": [("train/cat/03.jpg", "train/cat/copy.jpg")],
         "outside": [("loose.jpg",)],
         "linked folder": [("train/cat/up",)],
-        "few pictures": [("train/eel",)],
+        "few images": [("train/eel",)],
         "imbalance": [("train/eel",)],
         "class not in validation": [("train/eel",)],
     }
@@ -365,7 +365,7 @@ def test_every_kind_has_advice_and_a_case_here() -> None:
     assert set(FORMATS) == set(IMAGE_SUFFIXES)
 
 
-def test_the_doctor_sees_the_pictures_of_a_run(tmp_path: Path) -> None:
+def test_the_doctor_sees_the_images_of_a_run(tmp_path: Path) -> None:
     """On a folder that both accept, by name and in number."""
     root = plant_parts(tmp_path)
     for place in (
@@ -399,14 +399,14 @@ def test_shards_are_checked_as_their_folder_is(tmp_path: Path) -> None:
     assert check(tmp_path / "packed") == {"leak": [("train/cat/03.jpg", "validation/cat/copy.jpg")]}
     shard = next((tmp_path / "packed/train").glob("*.tar"))
     data = bytearray(shard.read_bytes())
-    data[600] ^= 255  # in the picture that comes first
+    data[600] ^= 255  # in the image that comes first
     shard.write_bytes(data)
     found = check(tmp_path / "packed")
     assert [len(cases) for cases in found.values()] == [1, 1]
     assert list(found) == ["unreadable", "leak"]
 
 
-def test_shards_of_reduced_pictures_have_no_wrong_suffix(tmp_path: Path) -> None:
+def test_shards_of_reduced_images_have_no_wrong_suffix(tmp_path: Path) -> None:
     root = plant(tmp_path / "plain")
     (root / "cat/large.png").write_bytes(encoded(image(1, 40, 30), "PNG"))
     pack_sets(
@@ -467,8 +467,8 @@ def test_equal_rows_are_grouped() -> None:
     assert len(equal_rows(alone, np.arange(2))[0]) == 0
 
 
-def test_many_pictures_take_little_memory(tmp_path: Path) -> None:
-    """Bytes a picture, names of thirty letters included, while every hundredth is a copy."""
+def test_many_images_take_little_memory(tmp_path: Path) -> None:
+    """Bytes an image, names of thirty letters included, while every hundredth is a copy."""
     many = 20_000
     listing = scan_folder(plant(tmp_path))
     listing.parts.append(ScannedPart("train", "", False, lambda file: b""))

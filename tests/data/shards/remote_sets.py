@@ -1,4 +1,4 @@
-"""Packed pictures to be served, and a short patience to read them with."""
+"""Packed images to be served, and a short patience to read them with."""
 
 import io
 import time
@@ -20,7 +20,7 @@ BLOCK = 8_192  # small, so that there are many
 QUICK = RetryPolicy(attempts=12, first=0.01, longest=0.3)
 
 
-def pictures(count: int, name: str = "pictures", start: int = 0) -> dict[str, bytes]:
+def images(count: int, name: str = "pictures", start: int = 0) -> dict[str, bytes]:
     """Noise of 7 to 17 kB each, `cat/...` and `dog/...`."""
     files = {}
     for number in range(start, start + count):

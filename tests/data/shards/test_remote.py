@@ -1,4 +1,4 @@
-"""Packed pictures over HTTP: from a server that fails, through a cache that others use too."""
+"""Packed images over HTTP: from a server that fails, through a cache that others use too."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.data.doctor.faulty import Faults, FaultyServer, files_of, serving
-from tests.data.shards.remote_sets import BLOCK, bytes_in, packed, pictures, reach, set_of
+from tests.data.shards.remote_sets import BLOCK, bytes_in, images, packed, reach, set_of
 
 from reslab.data.datasets import EncodedImages
 from reslab.data.decode import BadImage
@@ -27,7 +27,7 @@ FAULTS = {"refused": 0.1, "short": 0.05, "corrupt": 0.01}
 
 @pytest.fixture(scope="module")
 def files() -> dict[str, bytes]:
-    return pictures(100)
+    return images(100)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def read_all(opened: EncodedImages, threads: int = 4) -> dict[str, bytes]:
 
 
 def restarted(server: FaultyServer, opened: EncodedImages) -> dict[str, bytes]:
-    """All pictures, the server being killed and started again in the middle."""
+    """All images, the server being killed and started again in the middle."""
 
     def restart() -> None:
         deadline = time.monotonic() + 20
@@ -64,7 +64,7 @@ def restarted(server: FaultyServer, opened: EncodedImages) -> dict[str, bytes]:
 
 def test_every_sample_of_a_server_that_fails_equals_the_original(tmp_path: Path) -> None:
     said: list[str] = []
-    files = pictures(300)
+    files = images(300)
     folder = packed(files, tmp_path / "set")
     with serving(files_of(folder), Faults(**FAULTS, seed=3)) as server:
         opened = open_remote_part(Url(server.url), reach(tmp_path / "cache", warn=said.append))
@@ -107,7 +107,7 @@ def test_damage_in_the_cache_is_found_and_mended(files: dict, folder: Path, tmp_
         read = read_all(open_remote_part(Url(server.url), reach(cache)))
     assert read == files
     same = [path.read_bytes() == before[path] for path in blocks]
-    assert sum(same) > 0.9 * len(same), "all but those that lie between pictures"
+    assert sum(same) > 0.9 * len(same), "all but those that lie between images"
 
 
 def test_a_cache_is_no_larger_than_it_may_be(files: dict, folder: Path, tmp_path: Path) -> None:
@@ -127,10 +127,10 @@ import sys
 from pathlib import Path
 from reslab.data.location import Url
 from reslab.data.shards.reader import open_remote_part
-from tests.data.shards.remote_sets import bytes_in, pictures, reach
+from tests.data.shards.remote_sets import bytes_in, images, reach
 from tests.data.shards.test_remote import read_all
 url, wide, narrow, limit = sys.argv[1:]
-files = pictures(100)
+files = images(100)
 opened = open_remote_part(Url(url), reach(Path(wide), warn=print))
 assert read_all(opened) == files
 opened = open_remote_part(Url(url), reach(Path(narrow), limit=int(limit), warn=print))
@@ -175,7 +175,7 @@ def test_a_disk_that_takes_nothing_is_told_of_once(
 # what no patience helps against
 
 
-def test_a_shard_that_stays_wrong_is_named_and_no_other_picture_suffers(
+def test_a_shard_that_stays_wrong_is_named_and_no_other_image_suffers(
     files: dict, tmp_path: Path
 ) -> None:
     folder = packed(files, tmp_path / "set")
@@ -204,7 +204,7 @@ def test_a_shard_that_stays_wrong_is_named_and_no_other_picture_suffers(
     assert 1.5 <= pauses[2] <= 3
 
 
-def test_a_server_that_stays_away_is_named_and_no_picture_is_called_bad(
+def test_a_server_that_stays_away_is_named_and_no_image_is_called_bad(
     files: dict, folder: Path, tmp_path: Path
 ) -> None:
     said: list[str] = []
@@ -250,7 +250,7 @@ def refusal(url: str, tmp_path: Path, kind: type[Exception] = ValueError) -> str
 
 
 def test_at_the_door(files: dict, folder: Path, tmp_path: Path) -> None:
-    small = packed(pictures(4), tmp_path / "root" / "small")
+    small = packed(images(4), tmp_path / "root" / "small")
     for name in ("gone", "cut", "html", "index", "forbidden"):
         (tmp_path / "root" / name).mkdir()
         for path in small.iterdir():
@@ -264,13 +264,13 @@ def test_at_the_door(files: dict, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "root/index/index.safetensors").write_bytes(index)
     with serving(files_of(tmp_path / "root")) as server:
         none = refusal(f"{server.url}/nothing", tmp_path)
-        assert "holds no packed pictures" in none
+        assert "holds no packed images" in none
         assert "there is no such file" in none
         assert "access is refused" in refusal(f"{server.url}/forbidden", tmp_path)
         gone = refusal(f"{server.url}/gone", tmp_path)
         assert gone == "/shard-000000.tar: there is no such file"
         assert "is shorter than the index says" in refusal(f"{server.url}/cut", tmp_path)
-        assert "this is no index of packed pictures" in refusal(f"{server.url}/html", tmp_path)
+        assert "this is no index of packed images" in refusal(f"{server.url}/html", tmp_path)
         assert "is damaged (its checksum is another)" in refusal(
             f"{server.url}/index", tmp_path / "no other's index"
         )
@@ -286,7 +286,7 @@ def test_at_the_door(files: dict, folder: Path, tmp_path: Path) -> None:
 
 
 def test_parts_stay_parts(tmp_path: Path) -> None:
-    parts = {"train": set_of(pictures(6), "train"), "validation": set_of(pictures(4), "v")}
+    parts = {"train": set_of(images(6), "train"), "validation": set_of(images(4), "v")}
     pack_sets(parts, tmp_path / "set", Packing(shard_size=1), lambda bad: None)
     with serving(files_of(tmp_path)) as server:
         url, far = Url(f"{server.url}/set"), reach(tmp_path / "cache")
@@ -328,27 +328,27 @@ def test_what_is_expected_is_there_when_it_is_read(
 
 
 def test_batches_tell_what_comes_after_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each picture of each batch, in order, before it is read, and none after the last batch."""
+    """Each image of each batch, in order, before it is read, and none after the last batch."""
     from dataclasses import replace
 
     from reslab.data.augment import ScaleCrop
     from reslab.data.loader import EncodedLoader
 
     monkeypatch.setattr("reslab.data.loader.EXPECTED", 8)
-    told: list[str] = []
-    files = pictures(10)
-    train = replace(set_of(files), expect=told.extend)
+    reported: list[str] = []
+    files = images(10)
+    train = replace(set_of(files), expect=reported.extend)
     augmentation = ScaleCrop(shorter_side=(32, 40), size=32, colour=0.0)
     batches = EncodedLoader(
         train, lambda images: images, augmentation=augmentation, colour=None, size=4, seed=1,
-        threads=2, sampler=False, bad_limit=0.0, tell=print, last=7,
+        threads=2, sampler=False, bad_limit=0.0, on_event=print, last=7,
     )  # fmt: skip
     try:
         for iteration in range(7):
             assert isinstance(batches(iteration), Batch)
             rows = [row for k in range(iteration + 1) for row in batches.indices(k).tolist()]
             shown = [train.files[row] for row in rows]
-            assert told[: len(shown)] == shown
-            assert len(told) == 4 * min(iteration + 5, 7)
+            assert reported[: len(shown)] == shown
+            assert len(reported) == 4 * min(iteration + 5, 7)
     finally:
         batches.close()

@@ -1,11 +1,11 @@
-"""Packed pictures in an S3 bucket: moto's server, on loopback, behind a proxy that fails."""
+"""Packed images in an S3 bucket: moto's server, on loopback, behind a proxy that fails."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.data.doctor.faulty import Faults, FaultyServer, passed_on_to, serving
-from tests.data.shards.remote_sets import packed, pictures, reach
+from tests.data.shards.remote_sets import images, packed, reach
 from tests.data.shards.test_remote import FAULTS, read_all, restarted
 
 from reslab.data.location import Url
@@ -29,7 +29,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultySe
     host, port = moto.get_host_and_port()
     client = boto3.client("s3", endpoint_url=f"http://{host}:{port}")
     client.create_bucket(Bucket=BUCKET)
-    for path in packed(pictures(300), tmp_path / "set").iterdir():
+    for path in packed(images(300), tmp_path / "set").iterdir():
         client.put_object(Bucket=BUCKET, Key=f"imagenet/{path.name}", Body=path.read_bytes())
     with serving(passed_on_to(host, port), Faults(seed=5)) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
@@ -45,11 +45,11 @@ def test_every_sample_of_a_bucket_that_fails_equals_the_original(
     bucket.faults = Faults(**FAULTS, seed=4)
     assert remote_parts(url, far) == (None, None)
     opened = open_remote_part(url, far)
-    assert restarted(bucket, opened) == pictures(300)
+    assert restarted(bucket, opened) == images(300)
     assert bucket.faults.seen.keys() == {"refused", "short", "corrupt", "restart"}
     requests = bucket.faults.requests
     assert requests > 250
-    assert read_all(opened) == pictures(300)
+    assert read_all(opened) == images(300)
     assert bucket.faults.requests == requests
 
 
@@ -57,7 +57,7 @@ def test_a_bucket_or_folder_that_is_not_there_and_no_credentials(
     bucket: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for place in (f"s3://{BUCKET}/other", "s3://no-such-bucket/imagenet"):
-        with pytest.raises(ValueError, match=r"holds no packed pictures.*there is no such file"):
+        with pytest.raises(ValueError, match=r"holds no packed images.*there is no such file"):
             remote_parts(Url(place), reach(tmp_path / "cache"))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)

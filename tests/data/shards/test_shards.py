@@ -32,7 +32,7 @@ FORMATS = ("JPEG", "JPEG", "PNG", "WEBP", "JPEG")
 
 
 def encoded(width: int, height: int, seed: int, kind: str = "JPEG") -> bytes:
-    """A smooth picture with some noise."""
+    """A smooth image with some noise."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8))
     out = io.BytesIO()
@@ -41,13 +41,13 @@ def encoded(width: int, height: int, seed: int, kind: str = "JPEG") -> bytes:
 
 
 def set_of(files: dict[str, bytes], name: str = "pictures") -> EncodedImages:
-    """Pictures in memory, `ID/...` each."""
+    """Images in memory, `ID/...` each."""
     labels = torch.tensor([IDS.index(file.split("/")[0]) for file in files])
     return EncodedImages(name, list(files), labels, CLASSES, IDS, files.__getitem__)
 
 
 def mixed_files() -> dict[str, bytes]:
-    """Twenty pictures a class; formats and sizes differ, one is called what it is not."""
+    """Twenty images a class; formats and sizes differ, one is called what it is not."""
     files = {}
     for number in range(60):
         kind = FORMATS[number % len(FORMATS)]
@@ -103,7 +103,7 @@ def test_any_part_of_it_by_many_threads(packed: Path, files: dict) -> None:
     assert read == [files[names[row]] for row in chosen.tolist()]
 
 
-def test_the_index_says_where_each_picture_lies(packed: Path, files: dict) -> None:
+def test_the_index_says_where_each_image_lies(packed: Path, files: dict) -> None:
     index = read_index(packed)
     columns = index.columns
     for row, name in enumerate(index.files):
@@ -134,7 +134,7 @@ def test_webdataset_reads_the_same(tmp_path: Path) -> None:
     gc.collect()  # webdataset leaves its files to the collector
 
 
-def test_a_picture_larger_than_a_shard_has_one_to_itself(tmp_path: Path) -> None:
+def test_an_image_larger_than_a_shard_has_one_to_itself(tmp_path: Path) -> None:
     sizes = {"n01/a.jpg": 0, "n01/b.jpg": 1_200_000, "n01/c.jpg": 0, "n01/d.jpg": 1_200_000}
     files = {name: encoded(8, 8, 0) + bytes(size) for name, size in sizes.items()}
     pack_sets({".": set_of(files)}, tmp_path / "o", Packing(shard_size=1), quiet)
@@ -161,7 +161,7 @@ def test_a_shard_read_from_end_to_end_mixes_the_classes(packed: Path) -> None:
     assert set(index.columns["labels"][first]) == {0, 1, 2}
 
 
-def test_equal_pictures_give_equal_bytes(files: dict, packed: Path, tmp_path: Path) -> None:
+def test_equal_images_give_equal_bytes(files: dict, packed: Path, tmp_path: Path) -> None:
     pack_sets({".": set_of(files)}, tmp_path / "again", Packing(), quiet)
     for name in names_in(packed):
         assert (packed / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
@@ -176,7 +176,7 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
 
 
 def test_the_split_is_that_of_the_originals(files: dict, tmp_path: Path) -> None:
-    """Also from reduced pictures, whose bytes are others."""
+    """Also from reduced images, whose bytes are others."""
     folder = write(tmp_path / "pictures", files)
     for packing in (Packing(), Packing(shorter_side=32)):
         out = tmp_path / f"packed-{packing.shorter_side}"
@@ -256,7 +256,7 @@ def test_more_shards_than_a_process_may_keep_open(
     [
         ((120, 60), (96, 48)),
         ((60, 120), (48, 96)),
-        ((101, 60), (80, 48)),  # 80.8 rounded down, as whole pictures are resized elsewhere
+        ((101, 60), (80, 48)),  # 80.8 rounded down, as whole images are resized elsewhere
         ((49, 49), (48, 48)),
         ((500, 48), (500, 48)),
         ((47, 500), (47, 500)),
@@ -266,8 +266,8 @@ def test_the_shorter_side_is_reduced_and_nothing_enlarged(
     tmp_path: Path, size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
     data = encoded(*size, seed=1, kind="PNG")
-    pictures, packing = set_of({"n01/a.png": data}), Packing(shorter_side=48)
-    (facts,) = pack_sets({".": pictures}, tmp_path / "o", packing, quiet)
+    images, packing = set_of({"n01/a.png": data}), Packing(shorter_side=48)
+    (facts,) = pack_sets({".": images}, tmp_path / "o", packing, quiet)
     opened = open_part(tmp_path / "o")
     height, width = opened.image(0).shape[:2]
     assert (width, height) == expected
@@ -276,7 +276,7 @@ def test_the_shorter_side_is_reduced_and_nothing_enlarged(
         assert opened.read("n01/a.png") == data
 
 
-def test_a_reduced_picture_is_the_resized_one_up_to_jpeg(tmp_path: Path) -> None:
+def test_a_reduced_image_is_the_resized_one_up_to_jpeg(tmp_path: Path) -> None:
     data = encoded(400, 300, 3)
     pack_sets({".": set_of({"n01/a.jpg": data})}, tmp_path / "o", Packing(shorter_side=100), quiet)
     opened = open_part(tmp_path / "o")
@@ -316,22 +316,22 @@ def test_options_out_of_range(options: dict, reason: str) -> None:
         Packing(**options)
 
 
-# bad pictures, and work that does not end well
+# bad images, and work that does not end well
 
 
-def test_bad_pictures_are_named_and_left_out(files: dict, tmp_path: Path) -> None:
+def test_bad_images_are_named_and_left_out(files: dict, tmp_path: Path) -> None:
     names = list(files)
     broken = files | {names[0]: files[names[0]][:100], names[30]: b""}
-    told: list[BadImage] = []
+    reported: list[BadImage] = []
     done = []
     (facts,) = pack_sets(
         {".": set_of(broken)},
         tmp_path / "o",
         Packing(),
-        lambda bad: told.append(bad) if bad else done.append(1),
+        lambda bad: reported.append(bad) if bad else done.append(1),
     )
     assert (facts.pictures, facts.left_out, len(done)) == (58, 2, 58)
-    assert {str(bad).split(":")[0] for bad in told} == {names[0], names[30]}
+    assert {str(bad).split(":")[0] for bad in reported} == {names[0], names[30]}
     opened = open_part(tmp_path / "o")
     good = [name for name in names if name not in (names[0], names[30])]
     assert list(opened.files) == good
@@ -339,9 +339,9 @@ def test_bad_pictures_are_named_and_left_out(files: dict, tmp_path: Path) -> Non
     assert opened.labels.tolist() == [IDS.index(name[:3]) for name in good]
 
 
-def test_a_class_without_a_good_picture_is_an_error(files: dict, tmp_path: Path) -> None:
+def test_a_class_without_a_good_image_is_an_error(files: dict, tmp_path: Path) -> None:
     broken = {name: b"" if name.startswith("n01") else data for name, data in files.items()}
-    with pytest.raises(ValueError, match="no picture of class dog can be read; n01/"):
+    with pytest.raises(ValueError, match="no image of class dog can be read; n01/"):
         pack_sets({".": set_of(broken)}, tmp_path / "new" / "o", Packing(), lambda bad: None)
     assert names_in(tmp_path) == set()
 

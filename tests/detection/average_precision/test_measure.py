@@ -102,7 +102,7 @@ def test_the_box_that_is_overlapped_most_decides() -> None:
     assert hidden.correct.tolist() == [True]
 
 
-def test_equal_scores_stay_in_the_order_of_the_pictures() -> None:
+def test_equal_scores_stay_in_the_order_of_the_images() -> None:
     right, wrong = (truth(A), found((0.5, A))), (truth(A), found((0.5, ELSEWHERE)))
     for pairs in ([right, wrong], [wrong, right]):
         ranking = only(*zip(*pairs, strict=True))
@@ -133,8 +133,8 @@ def by_loops(
 ) -> tuple[float, float]:
     """VOC's two numbers of class 0 as its development kits tell them, one detection at a time."""
     ranked = [
-        (-score, picture, box)
-        for picture, seen in enumerate(detections)
+        (-score, image, box)
+        for image, seen in enumerate(detections)
         for score, label, box in zip(
             seen.scores.tolist(), seen.labels.tolist(), seen.boxes.tolist(), strict=True
         )
@@ -151,7 +151,7 @@ def by_loops(
         ]
         for it in truths
     ]
-    positives = sum(not difficult for of_picture in objects for _, difficult in of_picture)
+    positives = sum(not difficult for of_image in objects for _, difficult in of_image)
     taken = set()
     right = wrong = 0
     points = []
@@ -179,7 +179,7 @@ def by_loops(
 
 
 def random_case(rng: np.random.Generator) -> tuple[list[GroundTruth], list[Detections]]:
-    """Few places and few scores, so that boxes meet and scores tie; two classes, in pictures."""
+    """Few places and few scores, so that boxes meet and scores tie; two classes, in images."""
 
     def boxes(number: int) -> torch.Tensor:
         corners = torch.from_numpy(rng.integers(0, 3, (number, 2)) * 4.0)
@@ -264,10 +264,10 @@ def test_a_crowd_forgives_what_lies_in_it() -> None:
 
 @pytest.mark.parametrize("protocol", ["coco", "voc-2007", "voc-2012"])
 def test_classes_without_boxes_are_left_out_and_named(protocol: str) -> None:
-    pictures = a_set([truth(A)], ("cat", "dog", "owl"))
+    images = a_set([truth(A)], ("cat", "dog", "owl"))
     both = [found((0.9, A))]
     alone = measure(a_set([truth(A)]), both, protocol)
-    report = measure(pictures, both, protocol)
+    report = measure(images, both, protocol)
     assert report.map_50 == alone.map_50 == pytest.approx(100)
     assert report.absent == ["dog", "owl"]
     assert "2 of 3 classes have no boxes, left out" in str(report)
@@ -283,8 +283,8 @@ def test_nothing_found_is_zero(protocol: str) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["coco", "voc-2007", "voc-2012"])
-def test_pictures_rank_by_their_keys(protocol: str) -> None:
-    """So that equal scores give the same number in whatever order pictures are listed."""
+def test_images_rank_by_their_keys(protocol: str) -> None:
+    """So that equal scores give the same number in whatever order images are listed."""
     truths, seen = [truth(A), truth(A)], [found((0.5, A)), found((0.5, ELSEWHERE))]
     one = measure(a_set(truths, keys=[3, 7]), seen, protocol)
     turned = measure(a_set(truths[::-1], keys=[7, 3]), seen[::-1], protocol)

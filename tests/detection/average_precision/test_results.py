@@ -11,7 +11,7 @@ from reslab.detection.average_precision.results import read_results
 
 NONE = torch.zeros(0, dtype=torch.bool)
 EMPTY = GroundTruth(torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64), NONE, NONE)
-PICTURES = DetectionSet(
+IMAGES = DetectionSet(
     "scenes", ["a.png", "b.png"], [EMPTY] * 2, ("cat", "dog"), ("3", "17"),
     lambda file: b"", [(100, 100)] * 2, [42, "key"],
 )  # fmt: skip
@@ -26,7 +26,7 @@ def line(tmp_path: Path):
         file = tmp_path / "found.json"
         file.write_text(content if isinstance(content, str) else json.dumps(content))
         with pytest.raises(ValueError, match=r"found\.json") as caught:
-            read_results(file, PICTURES)
+            read_results(file, IMAGES)
         text = str(caught.value)
         assert "\n" not in text
         assert len(text) < 300
@@ -39,7 +39,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     file = tmp_path / "found.json"
     more = GOOD | {"image_id": "key", "category_id": 3, "score": 1, "segmentation": []}
     file.write_text(json.dumps([GOOD, more, GOOD | {"score": 0.75}]))
-    first, second = read_results(file, PICTURES)
+    first, second = read_results(file, IMAGES)
     assert first.boxes.tolist() == [[1.25, 2, 4.25, 6.5]] * 2
     assert first.boxes.dtype == torch.float64
     assert (first.scores.tolist(), first.labels.tolist()) == ([0.5, 0.75], [1, 1])
@@ -48,7 +48,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 def test_an_empty_list_is_nothing_found(tmp_path: Path) -> None:
     (tmp_path / "found.json").write_text("[]")
-    first, second = read_results(tmp_path / "found.json", PICTURES)
+    first, second = read_results(tmp_path / "found.json", IMAGES)
     assert len(first) == len(second) == 0
     assert first.boxes.shape == (0, 4)
 
@@ -69,9 +69,9 @@ def test_what_is_missing_is_named_with_its_place(line, key: str) -> None:
 
 
 @pytest.mark.parametrize("key", [41, True, 42.0, None, [42], "42"])
-def test_unknown_pictures_are_named(line, key: object) -> None:
+def test_unknown_images_are_named(line, key: object) -> None:
     said = line([GOOD, GOOD | {"image_id": key}])
-    assert said == f"found.json[1].image_id: no picture {json.dumps(key)} in scenes"
+    assert said == f"found.json[1].image_id: no image {json.dumps(key)} in scenes"
 
 
 def test_unknown_classes_are_named(line) -> None:
@@ -105,7 +105,7 @@ def test_scores_that_are_no_numbers(line, score: str) -> None:
 
 def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none\.json: no such file"):
-        read_results(tmp_path / "none.json", PICTURES)
+        read_results(tmp_path / "none.json", IMAGES)
     (tmp_path / "bytes.json").write_bytes(b"[\xff\xfe\x80]")
     with pytest.raises(ValueError, match=r"bytes\.json is not UTF-8 text"):
-        read_results(tmp_path / "bytes.json", PICTURES)
+        read_results(tmp_path / "bytes.json", IMAGES)

@@ -94,11 +94,11 @@ def test_exported_names_and_shapes_are_torchvisions(name, tensors, parameters) -
 @pytest.mark.parametrize("channels", ["RGB", "BGR"])
 def test_torchvisions_code_computes_the_same_with_exported_weights(name, channels) -> None:
     model = a_model(torchvision_like(name), channels=channels)
-    pictures = torch.randint(0, 256, (2, 3, 128, 112), dtype=torch.uint8, generator=rng(9))
-    normalised = (pictures - model.preprocessing.mean) / model.preprocessing.std
+    images = torch.randint(0, 256, (2, 3, 128, 112), dtype=torch.uint8, generator=rng(9))
+    normalised = (images - model.preprocessing.mean) / model.preprocessing.std
     with torch.no_grad():
         scores = references.torchvision_net(torchvision_state(model), normalised)
-        torch.testing.assert_close(model(pictures), scores, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(model(images), scores, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50-3x3"])
@@ -212,17 +212,17 @@ def test_akamaster_decides_zeros_and_preprocessing(tmp_path: Path) -> None:
 
 
 def test_the_authors_net_is_what_caffe_computes(tmp_path: Path, authors_50: State) -> None:
-    """Blue first, mean picture, bias and scale factor, pooling, stride: all in the scores."""
+    """Blue first, mean image, bias and scale factor, pooling, stride: all in the scores."""
     mean = 100 + 50 * torch.rand(3, 128, 128, generator=rng(5))  # blue, green, red
     save_npz(authors_50 | {"mean": mean}, tmp_path / "w.npz")
     imported = import_model(tmp_path / "w.npz", "resnet50")
     assert imported.layout is AUTHORS
     assert imported.decided == {"stride_on": "1x1", "pool": "ceil"}
     assert not imported.model.folded
-    pictures = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8, generator=rng(6))
-    expected = references.authors_net(authors_50, 50, pictures.flip(1) - mean)
+    images = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8, generator=rng(6))
+    expected = references.authors_net(authors_50, 50, images.flip(1) - mean)
     with torch.no_grad():
-        scores = imported.model(pictures).double()
+        scores = imported.model(images).double()
     assert expected.std() > 0.1
     torch.testing.assert_close(scores, expected, rtol=1e-3, atol=1e-3)
 
@@ -298,13 +298,13 @@ def refusal(file: Path, name: str, mean: Path | None = None) -> str:
 
 def test_another_depth_is_told_by_names_and_the_one_that_fits(tmp_path, small_18) -> None:
     file = saved(small_18, tmp_path / "w.safetensors")
-    told = refusal(file, "resnet34")
-    assert told.startswith(
+    reported = refusal(file, "resnet34")
+    assert reported.startswith(
         f"{file} is not resnet34: 80 weights are missing (layer1.2.conv1.weight,"
     )
-    assert told.endswith("0 too many; it fits resnet18")
-    told = refusal(file, "resnet50")
-    assert "layer1.0.conv1.weight is [64, 64, 3, 3], expected [64, 64, 1, 1]" in told
+    assert reported.endswith("0 too many; it fits resnet18")
+    reported = refusal(file, "resnet50")
+    assert "layer1.0.conv1.weight is [64, 64, 3, 3], expected [64, 64, 1, 1]" in reported
     assert "nets with the imagenet stem; resnet20 has the cifar stem" in refusal(file, "resnet20")
 
 
@@ -340,8 +340,8 @@ class Innocent:
 
 def test_a_pickle_that_needs_more_than_weights_is_refused(tmp_path, small_18) -> None:
     torch.save({"state_dict": small_18, "args": Innocent()}, tmp_path / "w.pth")
-    told = refusal(tmp_path / "w.pth", "resnet18")
-    assert "Innocent to be opened, which could run code, and is refused" in told
+    reported = refusal(tmp_path / "w.pth", "resnet18")
+    assert "Innocent to be opened, which could run code, and is refused" in reported
 
 
 def test_an_npz_of_objects_is_refused(tmp_path: Path) -> None:

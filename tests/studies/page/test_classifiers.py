@@ -201,7 +201,7 @@ CONFUSION = [[8, 2, 0], [0, 10, 0], [1, 3, 6]]
 
 
 def with_details(run: Path, names: tuple[str, ...] = ("ant", "bee", "<cat>")) -> Path:
-    """Add to a finished run what says which pictures and classes went wrong."""
+    """Add to a finished run what says which images and classes went wrong."""
     rows = [
         {"class": name, "n": 10, "top1_error": error, "taken_for": taken}
         for name, error, taken in zip(
@@ -222,7 +222,7 @@ def with_details(run: Path, names: tuple[str, ...] = ("ant", "bee", "<cat>")) ->
     return run
 
 
-def test_mistakes_are_shown_as_pictures_and_nothing_is_fetched(finish, tmp_path: Path) -> None:
+def test_mistakes_are_shown_as_images_and_nothing_is_fetched(finish, tmp_path: Path) -> None:
     run = with_details(finish("digits-resnet20"))
     page = write_report([read_classifier(run)], tmp_path / "out", "t", "q")
     html = page.read_text()
@@ -261,7 +261,7 @@ def test_a_matrix_that_could_not_be_read_or_named_is_left_out() -> None:
         [],
         40,
     )
-    # a class without pictures has no row, so the matrix's names would be off by one
+    # a class without images has no row, so the matrix's names would be off by one
     some = evaluation | {"per_class": rows[:2], "confusion": CONFUSION}
     assert details_of("net", some, []).matrix == []
 

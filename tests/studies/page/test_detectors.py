@@ -50,7 +50,7 @@ def test_findings_hold_the_numbers_and_what_they_are_of(finish_detector) -> None
     groups = group_by_recipe(pair(finish_detector))
     found = " ".join(detector_findings(groups, labels(groups)))
     assert "trained trunk: mAP@.5 90.00 %, mAP@[.5:.95] 45.00 %" in found
-    assert "one run, n=3 pictures" in found
+    assert "one run, n=3 images" in found
     assert "+30.00 points of mAP@.5 and +15.00 of mAP@[.5:.95]" in found
     assert "One run each does not tell" in found
     assert "group normalisation" in found
@@ -105,7 +105,7 @@ def test_the_page_is_whole_and_needs_no_network(finish_detector, finish, tmp_pat
     assert not re.findall(r"(?:src|href)=[\"'](?!#|data:image/)", html)
     assert html.count("<img ") == 3 * 3  # truth and two detectors of each of three scenes
     assert html.count("<svg") == 2
-    assert "test error 0.56 % (n=360 pictures)" in html
+    assert "test error 0.56 % (n=360 images)" in html
     assert "the training of App. A" in html
     assert "the training of Sec. 4.2" in html
     for name in ("learning.svg", "precision.svg"):
@@ -117,13 +117,13 @@ def test_the_page_is_whole_and_needs_no_network(finish_detector, finish, tmp_pat
     assert again.read_text() == html
 
 
-def test_pictures_that_have_gone_are_told_of(finish_detector, tmp_path: Path) -> None:
+def test_images_that_have_gone_are_told_of(finish_detector, tmp_path: Path) -> None:
     run = finish_detector()
     place = json.loads((run / "environment.json").read_text()) | {"data": str(tmp_path / "gone")}
     (run / "environment.json").write_text(json.dumps(place))
     html = write_detectors([read_detector(run)], tmp_path / "out", "t", "q").read_text()
     assert "<img " not in html
-    assert "Without pictures and precision over recall: ResNet-20, trained trunk:" in html
+    assert "Without images and precision over recall: ResNet-20, trained trunk:" in html
     assert html.count("<svg") == 1
 
 
@@ -132,17 +132,17 @@ def album_of_run(run: Path):
     known, reasons = final_detections(groups, labels(groups))
     assert reasons == []
     (album,) = albums_of(known)
-    return album, known[0].pictures
+    return album, known[0].images
 
 
 @pytest.mark.parametrize(("score", "seen"), [(0.9, True), (0.4, False)])
 def test_only_what_is_sure_is_drawn(finish_detector, score: float, seen: bool) -> None:
-    album, pictures = album_of_run(finish_detector(score=score))
+    album, images = album_of_run(finish_detector(score=score))
     assert album.columns == ["truth", "ResNet-20, trained trunk"]
     bare = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
     for index, row in enumerate(album.rows):
-        truth, found = row.pictures
-        empty = draw_image(pictures.image(index), bare, pictures.classes)
+        truth, found = row.images
+        empty = draw_image(images.image(index), bare, images.classes)
         assert truth != empty
         assert (found != empty) == seen
 
@@ -150,19 +150,19 @@ def test_only_what_is_sure_is_drawn(finish_detector, score: float, seen: bool) -
 def test_a_drawing_is_large_enough_to_read_and_no_larger() -> None:
     none = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
     for shape in ((64, 64, 3), (900, 1600, 3)):
-        picture = picture_in(draw_image(np.zeros(shape, dtype=np.uint8), none, ("a",)))
-        assert max(picture.size) == PAGE_SIDE
+        image = image_in(draw_image(np.zeros(shape, dtype=np.uint8), none, ("a",)))
+        assert max(image.size) == PAGE_SIDE
 
 
-def picture_in(address: str) -> Image.Image:
+def image_in(address: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2])))
 
 
-def test_boxes_shrink_with_their_picture() -> None:
-    """A box of the left half stays in the left half of a picture that was made smaller."""
+def test_boxes_shrink_with_their_image() -> None:
+    """A box of the left half stays in the left half of an image that was made smaller."""
     half = Detections(torch.tensor([[0.0, 0, 960, 1080]]), torch.ones(1), torch.zeros(1).long())
     black = np.zeros((1080, 1920, 3), dtype=np.uint8)
-    pixels = np.asarray(picture_in(draw_image(black, half, ("a",), scores=False))).max(2)
+    pixels = np.asarray(image_in(draw_image(black, half, ("a",), scores=False))).max(2)
     assert pixels[:, : PAGE_SIDE // 2 + 3].max() > 150
     assert pixels[:, PAGE_SIDE // 2 + 6 :].max() < 30
 

@@ -22,9 +22,9 @@ REFUSED = ("not numbers", "swapped corners", "box outside")
 
 @dataclass
 class Objects:
-    """The annotated objects of many pictures, as columns of length M."""
+    """The annotated objects of many images, as columns of length M."""
 
-    pictures: list[int] = field(default_factory=list)  # indices into the files
+    images: list[int] = field(default_factory=list)  # indices into the files
     names: list[int | str] = field(default_factory=list)  # the class, as written
     boxes: list[Sequence[float]] = field(default_factory=list)  # xyxy, as boxes.py counts
     places: list[int] = field(default_factory=list)  # the line of the XML, or COCO's annotation id
@@ -34,7 +34,7 @@ class Objects:
     areas: list[float] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
 
     def corners(self) -> np.ndarray:
         """float64 [M, 4]"""
@@ -46,7 +46,7 @@ class Annotations:
     """One part of a data set."""
 
     name: str
-    root: Path  # of the pictures
+    root: Path  # of the images
     place: Callable[[int], str]  # where object j is written, for people
     classes: dict[int | str, str]  # as written: for people, in the order of the labels
     files: list[str] = field(default_factory=list)  # relative to `root`
@@ -59,8 +59,8 @@ class Annotations:
         return len(self.files)
 
 
-def missing_pictures(root: Path, files: Sequence[str]) -> Iterator[str]:
-    """Those that are not there; a folder is listed once, not asked for each of its pictures."""
+def missing_images(root: Path, files: Sequence[str]) -> Iterator[str]:
+    """Those that are not there; a folder is listed once, not asked for each of its images."""
     listed: dict[str, set[str]] = {}
     for file in files:
         folder, name = os.path.split(file)
@@ -76,7 +76,7 @@ def missing_pictures(root: Path, files: Sequence[str]) -> Iterator[str]:
 def faulty_boxes(part: Annotations) -> dict[str, np.ndarray]:
     """Kinds of faults and the objects that have them, each object in one kind at most."""
     boxes = part.objects.corners()
-    sizes = np.array(part.sizes, float).reshape(-1, 2)[part.objects.pictures]
+    sizes = np.array(part.sizes, float).reshape(-1, 2)[part.objects.images]
     finite = np.isfinite(boxes).all(1)
     with np.errstate(invalid="ignore"):
         extent = boxes[:, 2:] - boxes[:, :2]
@@ -97,11 +97,11 @@ def faulty_boxes(part: Annotations) -> dict[str, np.ndarray]:
 
 
 def repeated_boxes(part: Annotations) -> np.ndarray:
-    """The objects that have the picture, the class and the box of an earlier one."""
+    """The objects that have the image, the class and the box of an earlier one."""
     objects = part.objects
     numbers = {name: number for number, name in enumerate(dict.fromkeys(objects.names))}
     rows = np.column_stack([
-        objects.pictures, [numbers[name] for name in objects.names], objects.corners(),
+        objects.images, [numbers[name] for name in objects.names], objects.corners(),
     ])  # fmt: skip
     _, first = np.unique(rows, axis=0, return_index=True)
     return np.setdiff1d(np.arange(len(rows)), first)
@@ -122,22 +122,22 @@ def unknown_in_words(part: Annotations, at: int) -> str:
 
 def box_in_words(part: Annotations, at: int) -> str:
     x0, y0, x1, y1 = part.objects.boxes[at]
-    width, height = part.sizes[part.objects.pictures[at]]
-    return f"box {x0:g} {y0:g} {x1:g} {y1:g} in a picture of {width} x {height}"
+    width, height = part.sizes[part.objects.images[at]]
+    return f"box {x0:g} {y0:g} {x1:g} {y1:g} in an image of {width} x {height}"
 
 
 def detection_set(part: Annotations, *, alone: bool = False) -> DetectionSet:
     """The set, or ValueError with the first fault.
 
-    `alone`: for comparing what was found elsewhere. The pictures need not be there, and the
+    `alone`: for comparing what was found elsewhere. The images need not be there, and the
     numbers stay float64, since an overlap of exactly 0.9 is on one side or the other of it.
     """
     _refuse(part, alone)
     objects = part.objects
     keep = np.ones(len(objects), bool)
     keep[faulty_boxes(part)["empty box"]] = False
-    pictures = np.array(objects.pictures, int)
-    order = np.flatnonzero(keep)[np.argsort(pictures[keep], kind="stable")]
+    images = np.array(objects.images, int)
+    order = np.flatnonzero(keep)[np.argsort(images[keep], kind="stable")]
     labels = {name: label for label, name in enumerate(part.classes)}
     number = torch.float64 if alone else torch.float32
     table = GroundTruth(
@@ -148,7 +148,7 @@ def detection_set(part: Annotations, *, alone: bool = False) -> DetectionSet:
         torch.tensor(objects.areas, dtype=number) if objects.areas else None,
         torch.tensor(objects.truncated, dtype=torch.bool) if objects.truncated else None,
     ).take(torch.from_numpy(order))
-    counts = np.bincount(pictures[order], minlength=len(part))
+    counts = np.bincount(images[order], minlength=len(part))
     starts = torch.from_numpy(np.concatenate(([0], np.cumsum(counts))))
     return DetectionSet(
         part.name,
@@ -164,7 +164,7 @@ def detection_set(part: Annotations, *, alone: bool = False) -> DetectionSet:
 
 def _refuse(part: Annotations, alone: bool) -> None:
     faults = [f"{fault.place}: {fault.note}" for fault in part.faults]
-    missing = () if alone else missing_pictures(part.root, part.files)
+    missing = () if alone else missing_images(part.root, part.files)
     faults += [f"{part.root / file}: not there" for file in missing]
     for at in unknown_classes(part):
         faults.append(f"{part.place(at)}: {unknown_in_words(part, at)}")
@@ -175,6 +175,6 @@ def _refuse(part: Annotations, alone: bool) -> None:
         more = f"; {len(faults) - 1:,} more: reslab check" if len(faults) > 1 else ""
         raise ValueError(f"{' '.join(faults[0].split())}{more}")
     if not part.files:
-        raise ValueError(f"{part.root}: no picture is listed")
+        raise ValueError(f"{part.root}: no image is listed")
     if not part.classes:
         raise ValueError(f"{part.root}: no class is listed, and no object is annotated")

@@ -1,4 +1,4 @@
-"""COCO's instances: a JSON of pictures, categories and boxes beside folders of pictures."""
+"""COCO's instances: a JSON of images, categories and boxes beside folders of images."""
 
 import json
 import os
@@ -71,23 +71,23 @@ def read_coco(path: Path, folder: Path, name: str) -> Annotations:
     part.classes = dict(sorted(part.classes.items()))
 
     rows = {}
-    for number, picture in enumerate(document["images"]):
-        lacks = _lacking(picture, {"id": (int, str), "file_name": str, "width": int, "height": int})
+    for number, image in enumerate(document["images"]):
+        lacks = _lacking(image, {"id": (int, str), "file_name": str, "width": int, "height": int})
         if lacks:
-            fault("annotation file", f"picture number {number + 1} {lacks}")
-        elif not all(0 < picture[side] <= MAX_PIXEL for side in ("width", "height")):
-            fault("annotation file", f"picture {picture['id']!r} has no size")
-        elif picture["id"] in rows:
-            fault("annotation file", f"two pictures have the id {picture['id']}")
+            fault("annotation file", f"image number {number + 1} {lacks}")
+        elif not all(0 < image[side] <= MAX_PIXEL for side in ("width", "height")):
+            fault("annotation file", f"image {image['id']!r} has no size")
+        elif image["id"] in rows:
+            fault("annotation file", f"two images have the id {image['id']}")
         else:
-            rows[picture["id"]] = len(rows)
-            part.keys.append(picture["id"])
-            part.files.append(picture["file_name"])
-            part.sizes.append((picture["width"], picture["height"]))
+            rows[image["id"]] = len(rows)
+            part.keys.append(image["id"])
+            part.files.append(image["file_name"])
+            part.sizes.append((image["width"], image["height"]))
     for number, annotation in enumerate(document["annotations"]):
         for kind, note in _add_annotation(objects, annotation, number, rows):
             fault(kind, note)
-    part.root = _picture_folder(path, folder, part)
+    part.root = _image_folder(path, folder, part)
     return part
 
 
@@ -138,16 +138,16 @@ def _add_annotation(
         yield "annotation file", f"annotation number {number + 1} {lacks}"
         return
     id_ = annotation.get("id", number + 1)
-    picture = annotation["image_id"]
-    if picture not in rows:
-        yield "unknown picture", f"annotation {id_} is of picture {picture!r}, which is not listed"
+    image = annotation["image_id"]
+    if image not in rows:
+        yield "unknown image", f"annotation {id_} is of image {image!r}, which is not listed"
         return
     box = annotation["bbox"]
     known = len(box) == 4 and all(isinstance(value, (int, float)) for value in box)
     if not known or not all(abs(value) <= MAX_PIXEL for value in box):
         box = [NAN] * 4
     x, y, width, height = box
-    objects.pictures.append(rows[picture])
+    objects.images.append(rows[image])
     objects.names.append(annotation["category_id"])
     objects.boxes.append((x, y, x + width, y + height))
     objects.places.append(id_)
@@ -158,8 +158,8 @@ def _add_annotation(
     objects.areas.append(area if known else width * height)
 
 
-def _picture_folder(path: Path, folder: Path, part: Annotations) -> Path:
-    """The first of the usual places where the first picture lies, or the first that is there."""
+def _image_folder(path: Path, folder: Path, part: Annotations) -> Path:
+    """The first of the usual places where the first image lies, or the first that is there."""
     stem = re.sub(r"^(instances|annotations)_?", "", path.stem)  # train2017
     names = [name for name in (stem, f"images/{stem}", "images", "pictures") if name]
     places = [folder / name for name in names if (folder / name).is_dir()]

@@ -51,7 +51,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class Scenes:
-    """The scenes of one part: number -> picture and truth."""
+    """The scenes of one part: number -> image and truth."""
 
     digits: ImagesInMemory
     part: str  # of PARTS
@@ -92,7 +92,7 @@ class Scenes:
         return GroundTruthTable(GroundTruth(boxes, labels, none, none), starts)
 
     def draw(self, number: int) -> np.ndarray:
-        """The picture, RGB uint8 [128, 128, 3]."""
+        """The image, RGB uint8 [128, 128, 3]."""
         rng = self._rng(number, 1)
         scene = background(rng)
         for placed in self.layout(number):
@@ -105,7 +105,7 @@ class Scenes:
         return np.clip(np.round(scene), 0, 255).astype(np.uint8)
 
     def encoded(self, file: str) -> bytes:
-        """The picture as the PNG `file`."""
+        """The image as the PNG `file`."""
         out = BytesIO()
         Image.fromarray(self.draw(int(Path(file).stem))).save(out, "PNG", compress_level=1)
         return out.getvalue()
@@ -152,8 +152,8 @@ def background(rng: np.random.RandomState) -> np.ndarray:
     cells = rng.randint(3, 7)
     base = rng.uniform(40, 215, 3)
     patches = np.clip(base + rng.normal(0, 30, (cells, cells, 3)), 0, 255).astype(np.uint8)
-    picture = Image.fromarray(patches).resize((SCENE_SIDE, SCENE_SIDE), Image.Resampling.BICUBIC)
-    draw = ImageDraw.Draw(picture)
+    image = Image.fromarray(patches).resize((SCENE_SIDE, SCENE_SIDE), Image.Resampling.BICUBIC)
+    draw = ImageDraw.Draw(image)
     for _ in range(rng.randint(1, 5)):
         _shape(draw, rng, _near(base, rng))
     for _ in range(rng.randint(2, 7)):
@@ -161,7 +161,7 @@ def background(rng: np.random.RandomState) -> np.ndarray:
             tuple(point) for point in rng.randint(0, SCENE_SIDE, (rng.randint(2, 4), 2)).tolist()
         ]
         draw.line(points, _near(base, rng), rng.randint(1, 4))
-    return np.asarray(picture).astype(np.float32)
+    return np.asarray(image).astype(np.float32)
 
 
 def _near(base: np.ndarray, rng: np.random.RandomState) -> tuple[int, ...]:
@@ -194,14 +194,14 @@ def _colour_apart(region: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
     return np.clip(level + tint - tint.mean(), 0, 255).astype(np.float32)
 
 
-def write_scenes(folder: Path, sets: DetectionSplits, hear: Callable[[None], None]) -> None:
-    """The scenes as a folder in COCO's layout; `hear` is called after each picture."""
+def write_scenes(folder: Path, sets: DetectionSplits, on_progress: Callable[[None], None]) -> None:
+    """The scenes as a folder in COCO's layout; `hear` is called after each image."""
     (folder / "annotations").mkdir(parents=True, exist_ok=True)
     for part, name in ((sets.train, "train"), (sets.test, "val")):
         (folder / name).mkdir(exist_ok=True)
         for file in part.files:
             (folder / name / file).write_bytes(part.read(file))
-            hear(None)
+            on_progress(None)
         path = folder / "annotations" / f"instances_{name}.json"
         path.write_text(json.dumps(scenes_as_coco(part)), "utf-8")
 

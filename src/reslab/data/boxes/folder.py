@@ -1,4 +1,4 @@
-"""Folders of pictures with boxes: COCO or VOC, by what is in them."""
+"""Folders of images with boxes: COCO or VOC, by what is in them."""
 
 import os
 from collections.abc import Iterator
@@ -58,18 +58,18 @@ def split_parts(parts: DetectionParts, validation: float, seed: int = 0) -> Dete
 
 
 def open_all_detection(folder: Path, *, years: str = "") -> DetectionSet:
-    """Every picture as one set: of a folder with parts its test part, for evaluation."""
+    """Every image as one set: of a folder with parts its test part, for evaluation."""
     parts = read_parts(folder, years)
     return detection_set(next(part for part in (parts.test, *parts) if part is not None))
 
 
 def split_boxes(whole: DetectionSet, validation: float, seed: int) -> DetectionSplits:
-    """The fraction `validation` of the pictures, at least one and not all; drawn by a hash of seed
-    and name, so that pictures that are added later do not move those that were there."""
+    """The fraction `validation` of the images, at least one and not all; drawn by a hash of seed
+    and name, so that images that are added later do not move those that were there."""
     if not 0 < validation < 1:
         raise ValueError(f"a validation part of {validation}: it must lie between 0 and 1")
     if len(whole) < 2:
-        raise ValueError("one picture with boxes cannot be split into training and validation")
+        raise ValueError("one image with boxes cannot be split into training and validation")
     key = str(seed).encode()
     ranks = [blake2b(os.fsencode(file), digest_size=8, key=key).digest() for file in whole.files]
     number = min(max(round(validation * len(whole)), 1), len(whole) - 1)
@@ -91,7 +91,7 @@ def read_parts(folder: Path, years: str = "") -> DetectionParts:
     else:
         raise ValueError(
             f"{folder} holds no boxes: COCO has annotations/instances_*.json or instances.json "
-            "beside its pictures, VOC has Annotations/ and JPEGImages/"
+            "beside its images, VOC has Annotations/ and JPEGImages/"
         )
     if parts.train is not None and parts.test is not None:
         parts.test.classes = parts.train.classes

@@ -1,4 +1,4 @@
-"""Boxes, what is true of a picture, what is found in it, and sets of such pictures.
+"""Boxes, what is true of an image, what is found in it, and sets of such images.
 
 `boxes_xyxy` [N, 4]: corners x0 y0 x1 y1 in pixels, x1 and y1 the edges behind the last pixel, so a
 width is x1 - x0 and the box of the first pixel is 0 0 1 1. COCO's x y w h becomes x y x+w y+h;
@@ -18,9 +18,9 @@ from reslab.data.decode import BadImage, decode_image
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """The objects of one picture."""
+    """The objects of one image."""
 
-    boxes: Tensor  # float32 [N, 4], xyxy in pixels of the picture
+    boxes: Tensor  # float32 [N, 4], xyxy in pixels of the image
     labels: Tensor  # int64 [N], indices into the classes of the set
     difficult: Tensor  # bool [N], VOC: neither counted nor punished
     crowd: Tensor  # bool [N], COCO: one box around many; neither counted nor punished
@@ -44,9 +44,9 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class Detections:
-    """What a detector finds in one picture."""
+    """What a detector finds in one image."""
 
-    boxes: Tensor  # float32 [N, 4], xyxy in pixels of the picture
+    boxes: Tensor  # float32 [N, 4], xyxy in pixels of the image
     scores: Tensor  # float32 [N]
     labels: Tensor  # int64 [N], indices into the classes of the model
 
@@ -59,12 +59,12 @@ class Detections:
 
 
 class GroundTruthTable(Sequence[GroundTruth]):
-    """Those of many pictures as one table: object j belongs to picture i for starts[i] <= j <
+    """Those of many images as one table: object j belongs to image i for starts[i] <= j <
     starts[i + 1]."""
 
     def __init__(self, objects: GroundTruth, starts: Tensor) -> None:
         self.objects = objects
-        self.starts = starts  # int64 [pictures + 1]
+        self.starts = starts  # int64 [images + 1]
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -83,22 +83,22 @@ class GroundTruthTable(Sequence[GroundTruth]):
 
 @dataclass(frozen=True)
 class DetectionSet:
-    """Encoded pictures with the boxes of the objects in them; no picture is in memory."""
+    """Encoded images with the boxes of the objects in them; no image is in memory."""
 
-    name: str  # "train", "validation", "test", or what its list of pictures is called
-    files: Sequence[str]  # what each picture is called, relative to the root of its set
-    truths: Sequence[GroundTruth]  # one a picture; pictures without objects have one of length 0
+    name: str  # "train", "validation", "test", or what its list of images is called
+    files: Sequence[str]  # what each image is called, relative to the root of its set
+    truths: Sequence[GroundTruth]  # one an image; images without objects have one of length 0
     classes: tuple[str, ...]  # names for people
     ids: tuple[str, ...]  # of the classes in their files: COCO's category ids, VOC's names
     read: Callable[[str], bytes]  # a file's name to its bytes; any thread may call it
-    sizes: Sequence[tuple[int, int]]  # width and height of each picture, as annotated
-    keys: Sequence[int | str]  # what annotations and results call each picture: COCO's image ids
+    sizes: Sequence[tuple[int, int]]  # width and height of each image, as annotated
+    keys: Sequence[int | str]  # what annotations and results call each image: COCO's image ids
 
     def __len__(self) -> int:
         return len(self.files)
 
     def take(self, name: str, indices: Tensor) -> "DetectionSet":
-        """The pictures at `indices` as a set of its own."""
+        """The images at `indices` as a set of its own."""
         rows = indices.tolist()
         return replace(
             self,
@@ -110,9 +110,9 @@ class DetectionSet:
         )
 
     def image(self, index: int) -> np.ndarray:
-        """RGB bytes [H, W, 3]; BadPicture says which file is bad, and why.
+        """RGB bytes [H, W, 3]; BadImage says which file is bad, and why.
 
-        A picture of another size than its annotations' is bad too: its boxes would lie elsewhere.
+        An image of another size than its annotations' is bad too: its boxes would lie elsewhere.
         """
         file = self.files[index]
         rgb = decode_image(self.read(file), file)

@@ -1,4 +1,4 @@
-"""Pascal VOC: an XML a picture, and lists of the pictures of each part."""
+"""Pascal VOC: an XML an image, and lists of the images of each part."""
 
 import math
 import os
@@ -17,7 +17,7 @@ VOC_CLASSES = (
     "tvmonitor",
 )  # fmt: skip
 YEARS = ("VOC2007", "VOC2012")
-SHEETS, PICTURES, LISTS = "Annotations", ("JPEGImages", "images"), "ImageSets/Main"
+SHEETS, IMAGES, LISTS = "Annotations", ("JPEGImages", "images"), "ImageSets/Main"
 MAX_COORDINATE = 2**24  # float32 counts every pixel up to here
 
 
@@ -34,7 +34,7 @@ class MarkedObject:
 
 @dataclass
 class Sheet:
-    """What the XML of one picture says."""
+    """What the XML of one image says."""
 
     size: dict[str, float] = field(default_factory=dict)  # empty where it says nothing
     objects: list[MarkedObject] = field(default_factory=list)
@@ -106,7 +106,7 @@ class _Reader:
 
 
 def read_sheet(data: bytes, file: str) -> Sheet:
-    """The objects of one picture; ValueError with file and line."""
+    """The objects of one image; ValueError with file and line."""
     reader = _Reader(file)
     try:
         reader.parser.Parse(data, True)
@@ -119,15 +119,15 @@ def read_sheet(data: bytes, file: str) -> Sheet:
 def find_voc(folder: Path) -> list[Path]:
     """The folders with Annotations/: VOC2007 and VOC2012 of a VOCdevkit, or the folder itself."""
     places = [folder, *(base / name for base in (folder, folder / "VOCdevkit") for name in YEARS)]
-    return [place for place in places if (place / SHEETS).is_dir() and _pictures_of(place)]
+    return [place for place in places if (place / SHEETS).is_dir() and _images_of(place)]
 
 
-def _pictures_of(home: Path) -> str:
-    return next((name for name in PICTURES if (home / name).is_dir()), "")
+def _images_of(home: Path) -> str:
+    return next((name for name in IMAGES if (home / name).is_dir()), "")
 
 
 def has_part(home: Path, part: str) -> bool:
-    """Whether there is a list of the part's pictures, and annotations of them: those of VOC2012's
+    """Whether there is a list of the part's images, and annotations of them: those of VOC2012's
     test were never published."""
     if not (home / LISTS / f"{part}.txt").is_file():
         return False
@@ -136,7 +136,7 @@ def has_part(home: Path, part: str) -> bool:
 
 
 def listed(home: Path, part: str) -> list[str]:
-    """The pictures of a part: the first word of each line of its list."""
+    """The images of a part: the first word of each line of its list."""
     path = home / LISTS / f"{part}.txt"
     try:
         lines = path.read_text("utf-8").splitlines()
@@ -148,7 +148,7 @@ def listed(home: Path, part: str) -> list[str]:
 
 
 def all_keys(home: Path) -> list[str]:
-    """Every picture that has annotations."""
+    """Every image that has annotations."""
     names = os.listdir(home / SHEETS)
     return sorted(name[:-4] for name in names if name.endswith(".xml") and name[0] != ".")
 
@@ -159,22 +159,22 @@ def read_voc(
     name: str,
     classes: Sequence[str] = (),
 ) -> Annotations:
-    """The pictures of several folders below `folder` as one part, as they are. Without `classes`
+    """The images of several folders below `folder` as one part, as they are. Without `classes`
     they are those that are met."""
     sheets: list[str] = []
     objects = Objects()
 
     def place(at: int) -> str:
-        return f"{sheets[objects.pictures[at]]}:{objects.places[at]}"
+        return f"{sheets[objects.images[at]]}:{objects.places[at]}"
 
     part = Annotations(name, folder, place, {}, objects=objects)
     for home, keys in homes:
         prefix = "" if home == folder else f"{home.relative_to(folder).as_posix()}/"
-        pictures = _pictures_of(home)
-        by_stem = _by_stem(home / pictures)
+        images = _images_of(home)
+        by_stem = _by_stem(home / images)
         for key in dict.fromkeys(keys):
             sheet = f"{prefix}{SHEETS}/{key}.xml"
-            file = f"{prefix}{pictures}/{by_stem.get(key, f'{key}.jpg')}"
+            file = f"{prefix}{images}/{by_stem.get(key, f'{key}.jpg')}"
             try:
                 _add_sheet(part, sheet, key, file)
             except ValueError as error:
@@ -194,7 +194,7 @@ def _by_stem(folder: Path) -> dict[str, str]:
 
 
 def _add_sheet(part: Annotations, sheet: str, key: str, file: str) -> None:
-    """Puts one picture and its objects into the columns; ValueError `PLACE: REASON`."""
+    """Puts one image and its objects into the columns; ValueError `PLACE: REASON`."""
     try:
         data = (part.root / sheet).read_bytes()
     except OSError as error:
@@ -209,7 +209,7 @@ def _add_sheet(part: Annotations, sheet: str, key: str, file: str) -> None:
     part.sizes.append((width, height))
     for marked in found.objects:
         x0, y0, x1, y1 = (marked.corners[name] for name in ("xmin", "ymin", "xmax", "ymax"))
-        part.objects.pictures.append(row)
+        part.objects.images.append(row)
         part.objects.names.append(marked.name)
         part.objects.boxes.append((x0 - 1, y0 - 1, x1, y1))
         part.objects.places.append(marked.line)

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-SMALL = 8  # times that a picture may be enlarged before it spoils a run
-FEW = 10  # pictures to learn a class from
+SMALL = 8  # times that an image may be enlarged before it spoils a run
+FEW = 10  # images to learn a class from
 IMBALANCE = 10  # times the smallest class, from which on the largest is worth a remark
 
 Severity = Literal["spoils", "remark"]
@@ -20,7 +20,7 @@ class Advice:
 
 
 _BAD = (
-    "training puts another picture of the class in its place, and stops where these are too many; "
+    "training puts another image of the class in its place, and stops where these are too many; "
     "tests leave it out"
 )
 _AGAIN = "copy or download it again, or delete it"
@@ -30,7 +30,7 @@ _REFUSED = "training refuses the folder"
 ADVICE = {
     # arrangement
     "no classes": Advice(
-        "spoils", _REFUSED, "put the pictures of each class into a subfolder named after it"
+        "spoils", _REFUSED, "put the images of each class into a subfolder named after it"
     ),
     "one class": Advice(
         "spoils", _REFUSED, "add a second class; if its subfolders are the classes, name it itself"
@@ -42,31 +42,31 @@ ADVICE = {
     "shards": Advice("spoils", _REFUSED, "copy or pack it again"),
     "unreadable folder": Advice("spoils", _REFUSED, "let yourself list it: chmod u+rx FOLDER"),
     "linked class": Advice(
-        "spoils", "the same pictures are read twice, as two classes", "delete the link"
+        "spoils", "the same images are read twice, as two classes", "delete the link"
     ),
     "empty class": Advice("spoils", _REFUSED, "delete the class's folder, or fill it"),
-    "one picture": Advice(
+    "one image": Advice(
         "spoils",
         "a split into training and validation needs two of each class: training refuses the folder",
-        "add pictures, delete the class, or make the parts train/ and val/ yourself",
+        "add images, delete the class, or make the parts train/ and val/ yourself",
     ),
     "class not in training": Advice(
         "spoils",
         "no net could learn it: training refuses the folder",
-        "add its pictures to the training part, rename it if it is a class of it, or delete it",
+        "add its images to the training part, rename it if it is a class of it, or delete it",
     ),
     # files that do not decode
     "unreadable": Advice("spoils", _BAD, "mend its link or its rights (chmod u+r), or delete it"),
     "empty": Advice("spoils", _BAD, _AGAIN),
     "truncated": Advice("spoils", _BAD, _AGAIN),
     "corrupt": Advice("spoils", _BAD, f"{_AGAIN}; what an image editor still opens, save anew"),
-    "not a picture": Advice(
+    "not an image": Advice(
         "spoils",
         _BAD,
         "look what it is (a web page: a failed download; HEIC: save it as JPEG), or delete it",
     ),
     "too large": Advice("spoils", _BAD, "reduce it in an image editor, or delete it"),
-    # pictures that mislead
+    # images that mislead
     "too small": Advice(
         "spoils",
         f"enlarged more than {SMALL} times it has no detail left to learn from",
@@ -74,12 +74,12 @@ ADVICE = {
     ),
     "two labels": Advice(
         "spoils",
-        "one picture in several classes: all but one of its labels are wrong",
+        "one image in several classes: all but one of its labels are wrong",
         "keep it in the right class and delete the others",
     ),
     "leak": Advice(
         "spoils",
-        "one picture in training and validation: the error comes out too low",
+        "one image in training and validation: the error comes out too low",
         "delete its copies from the training part",
     ),
     "repeated, no parts": Advice(
@@ -90,13 +90,13 @@ ADVICE = {
     ),
     # remarks
     "repeated": Advice(
-        "remark", "one picture several times in a class: it counts as often", "delete all but one"
+        "remark", "one image several times in a class: it counts as often", "delete all but one"
     ),
     "unknown suffix": Advice(
-        "remark", "not read: a picture by its content but not by its name", "rename it"
+        "remark", "not read: an image by its content but not by its name", "rename it"
     ),
     "other file": Advice(
-        "remark", "not read: not a picture", "nothing, or move it out; save HEIC and AVIF as JPEG"
+        "remark", "not read: not an image", "nothing, or move it out; save HEIC and AVIF as JPEG"
     ),
     "outside": Advice(
         "remark", "not read: it lies in no class folder of a part", "move it, if it should be read"
@@ -124,20 +124,20 @@ ADVICE = {
     "animated": Advice("remark", "only the first frame is read", "nothing, or save its frames"),
     "small": Advice(
         "remark",
-        "shorter side below that of the net's pictures: enlarged, hence blurred",
+        "shorter side below that of the net's images: enlarged, hence blurred",
         "take larger originals, or train at a smaller size",
     ),
-    "few pictures": Advice(
+    "few images": Advice(
         "remark",
-        f"under {FEW} pictures to learn a class from",
-        "add pictures; start from trained weights",
+        f"under {FEW} images to learn a class from",
+        "add images; start from trained weights",
     ),
     "imbalance": Advice(
         "remark",
-        f"the largest class has over {IMBALANCE} times the pictures of the smallest",
+        f"the largest class has over {IMBALANCE} times the images of the smallest",
         "--set balance=sampler or balance=loss; look at the errors per class",
     ),
     "class not in validation": Advice(
-        "remark", "its error is not measured", "move some of its pictures to the validation part"
+        "remark", "its error is not measured", "move some of its images to the validation part"
     ),
 }  # fmt: skip

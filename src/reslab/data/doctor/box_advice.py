@@ -10,13 +10,13 @@ BOX_ADVICE = {
     "annotation file": Advice(
         "spoils", _TRAINING_STOPS, "correct the file at the place that is named"
     ),
-    "unknown picture": Advice(
-        "spoils", _TRAINING_STOPS, "add the picture to the list 'images', or delete its annotations"
+    "unknown image": Advice(
+        "spoils", _TRAINING_STOPS, "add the image to the list 'images', or delete its annotations"
     ),
-    "missing picture": Advice(
+    "missing image": Advice(
         "spoils", _TRAINING_STOPS, "copy it to that place, or delete it from the annotations"
     ),
-    "bad picture": Advice(
+    "bad image": Advice(
         "spoils",
         "it does not decode: nothing can be found in it",
         "copy or download it again, or delete it and its annotations",
@@ -24,7 +24,7 @@ BOX_ADVICE = {
     "other size": Advice(
         "spoils",
         "annotated at another size: its boxes lie elsewhere in it, and it is refused when read",
-        "put back the picture that was annotated, or annotate this one; one that EXIF turns, save "
+        "put back the image that was annotated, or annotate this one; one that EXIF turns, save "
         "upright before",
     ),
     # boxes
@@ -40,11 +40,11 @@ BOX_ADVICE = {
     "box outside": Advice(
         "spoils",
         _TRAINING_STOPS,
-        "correct or delete it; numbers of a picture before it was made smaller, scale with it",
+        "correct or delete it; numbers of an image before it was made smaller, scale with it",
     ),
-    "picture in both parts": Advice(
+    "image in both parts": Advice(
         "spoils",
-        "one picture in training and test: the precision comes out too high",
+        "one image in training and test: the precision comes out too high",
         "delete its copies from the training part",
     ),
     # remarks
@@ -61,9 +61,9 @@ BOX_ADVICE = {
         "one object annotated twice: only one can be found, the precision comes out too low",
         "delete all but one",
     ),
-    "repeated picture": Advice(
+    "repeated image": Advice(
         "remark",
-        "one picture several times in a part: it counts as often; a split may draw one copy for "
+        "one image several times in a part: it counts as often; a split may draw one copy for "
         "training and another for test",
         "delete all but one",
     ),

@@ -12,7 +12,7 @@ from reslab.data.boxes.annotations import (
     Annotations,
     box_in_words,
     faulty_boxes,
-    missing_pictures,
+    missing_images,
     repeated_boxes,
     unknown_classes,
     unknown_in_words,
@@ -27,22 +27,22 @@ from reslab.runtime.threads import map_in_order, usable_cores
 IMAGES_AHEAD = 4  # files a thread that are read before their turn
 
 
-def inspect_annotated(parts: DetectionParts, hear: Callable[[None], None]) -> ImageTable:
-    """Read and decode every picture of all parts, one part after the other; `hear` is called after
+def inspect_annotated(parts: DetectionParts, on_progress: Callable[[None], None]) -> ImageTable:
+    """Read and decode every image of all parts, one part after the other; `hear` is called after
     each."""
-    pictures = [(part.root, file) for part in parts for file in part.files]
+    images = [(part.root, file) for part in parts for file in part.files]
     threads = usable_cores()
-    facts = ImageTable(len(pictures))
+    facts = ImageTable(len(images))
     for index, fact in enumerate(
-        map_in_order(_inspect_image, pictures, threads, IMAGES_AHEAD * threads)
+        map_in_order(_inspect_image, images, threads, IMAGES_AHEAD * threads)
     ):
         facts.put(index, fact)
-        hear(None)
+        on_progress(None)
     return facts
 
 
-def _inspect_image(picture: tuple[Path, str]) -> ImageInfo:
-    root, file = picture
+def _inspect_image(image: tuple[Path, str]) -> ImageInfo:
+    root, file = image
     suffix = os.path.splitext(file)[1].lower()
     try:
         return inspect(FolderReader(str(root)), file, suffix if suffix in FORMATS else "")
@@ -70,7 +70,7 @@ def _together(found: list[Finding]) -> Iterator[Finding]:
 
 
 def _path(folder: Path, part: Annotations, row: int) -> str:
-    """A picture's name relative to the folder that is checked."""
+    """An image's name relative to the folder that is checked."""
     return os.path.relpath(part.root / part.files[row], folder)
 
 
@@ -78,7 +78,7 @@ def _of_part(folder: Path, part: Annotations, facts: ImageTable, first: int) -> 
     for kind in {fault.kind: None for fault in part.faults}:
         faults = (fault for fault in part.faults if fault.kind == kind)
         yield made_finding(kind, (Case((fault.place,), fault.note) for fault in faults))
-    yield from _of_pictures(folder, part, facts, first)
+    yield from _of_images(folder, part, facts, first)
 
     boxes = {"unknown class": unknown_classes(part)} | faulty_boxes(part)
     boxes["repeated box"] = repeated_boxes(part)
@@ -88,20 +88,18 @@ def _of_part(folder: Path, part: Annotations, facts: ImageTable, first: int) -> 
 
 
 def _box(part: Annotations, words: Callable[[Annotations, int], str], at: int) -> Case:
-    file = part.files[part.objects.pictures[at]]
+    file = part.files[part.objects.images[at]]
     return Case((part.place(at),), f"{words(part, at)}: {file}")
 
 
-def _of_pictures(
-    folder: Path, part: Annotations, facts: ImageTable, first: int
-) -> Iterator[Finding]:
-    missing = set(missing_pictures(part.root, part.files))
-    bare = np.bincount(part.objects.pictures or [0], minlength=len(part)) == 0
+def _of_images(folder: Path, part: Annotations, facts: ImageTable, first: int) -> Iterator[Finding]:
+    missing = set(missing_images(part.root, part.files))
+    bare = np.bincount(part.objects.images or [0], minlength=len(part)) == 0
     cases: dict[str, list[Case]] = {}
     for row, file in enumerate(part.files):
-        kind, note = _of_picture(part, facts, first + row, row)
+        kind, note = _of_image(part, facts, first + row, row)
         if file in missing:
-            kind, note = "missing picture", ""
+            kind, note = "missing image", ""
         path = (_path(folder, part, row),)
         if kind:
             cases.setdefault(kind, []).append(Case(path, note))
@@ -111,9 +109,9 @@ def _of_pictures(
         yield made_finding(kind, listed)
 
 
-def _of_picture(part: Annotations, facts: ImageTable, index: int, row: int) -> tuple[str, str]:
+def _of_image(part: Annotations, facts: ImageTable, index: int, row: int) -> tuple[str, str]:
     if facts.problems[index]:
-        return "bad picture", facts.reasons[index]
+        return "bad image", facts.reasons[index]
     width, height = facts.sizes[index]
     wide, high = part.sizes[row]
     if (width, height) == (wide, high):
@@ -122,15 +120,15 @@ def _of_picture(part: Annotations, facts: ImageTable, index: int, row: int) -> t
 
 
 def _image_copies(folder: Path, parts: DetectionParts, facts: ImageTable) -> Iterator[Finding]:
-    """Pictures that decode to the same pixels; each group of them is one case."""
+    """Images that decode to the same pixels; each group of them is one case."""
     paths = [_path(folder, part, row) for part in parts for row in range(len(part))]
     part_of = [number for number, part in enumerate(parts) for _ in range(len(part))]
     rows, starts = equal_rows(facts.pixels, np.flatnonzero(facts.problems == 0))
-    cases: dict[str, list[Case]] = {"picture in both parts": [], "repeated picture": []}
+    cases: dict[str, list[Case]] = {"image in both parts": [], "repeated image": []}
     for first, end in pairwise(starts.tolist()):
         group = sorted(rows[first:end].tolist())
         several = len({part_of[row] for row in group}) > 1
-        kind = "picture in both parts" if several else "repeated picture"
+        kind = "image in both parts" if several else "repeated image"
         cases[kind].append(Case(tuple(paths[row] for row in group)))
     for kind, listed in cases.items():
         yield made_finding(kind, listed)

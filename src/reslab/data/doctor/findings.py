@@ -1,6 +1,6 @@
-"""The folder doctor: what in a folder of pictures would spoil a run, and what is worth knowing.
+"""The folder doctor: what in a folder of images would spoil a run, and what is worth knowing.
 
-Every file is read and decoded once. Pictures are equal if they decode to equal pixels, so copies
+Every file is read and decoded once. Images are equal if they decode to equal pixels, so copies
 in another format or with another EXIF block are found, and nothing that only looks alike.
 """
 
@@ -59,7 +59,7 @@ def made_finding(kind: str, cases: Iterable[Case]) -> Finding:
 
 
 def diagnose(listing: FolderScan, facts: ImageTable, size: int) -> tuple[Finding, ...]:
-    """All that is found, what spoils a run first. `size` is the side of the net's pictures."""
+    """All that is found, what spoils a run first. `size` is the side of the net's images."""
     found = (
         *_of_arrangement(listing),
         *_of_files(listing, facts),
@@ -131,7 +131,7 @@ def _of_sizes(listing: FolderScan, facts: ImageTable, size: int) -> Iterator[Fin
 
 
 def _of_copies(listing: FolderScan, facts: ImageTable) -> Iterator[Finding]:
-    """Pictures that decode to the same pixels; each group of them is one case."""
+    """Images that decode to the same pixels; each group of them is one case."""
     rows, starts = equal_rows(facts.pixels, np.flatnonzero(facts.problems == 0))
 
     def case(group: int) -> Case:
@@ -207,11 +207,9 @@ def _of_training_classes(part: ScannedPart, alone: bool) -> Iterator[Finding]:
     place = part.prefix or "."
     yield made_finding("no classes", [] if part.classes else [Case((place,))])
     yield made_finding("one class", [Case((place,))] if len(part.classes) == 1 else [])
-    yield made_finding("one picture", (Case((part.prefix + id_,)) for id_ in single))
+    yield made_finding("one image", (Case((part.prefix + id_,)) for id_ in single))
     few = ((id_, count) for id_, count in counts.items() if count < FEW and id_ not in single)
-    yield made_finding(
-        "few pictures", (Case((part.prefix + id_,), f"{count}") for id_, count in few)
-    )
+    yield made_finding("few images", (Case((part.prefix + id_,), f"{count}") for id_, count in few))
     largest = max(counts, key=counts.__getitem__, default="")
     small = ((id_, count) for id_, count in counts.items() if count * IMBALANCE < counts[largest])
     beside = f"{largest} has {counts.get(largest, 0):,}"
@@ -222,6 +220,6 @@ def _of_training_classes(part: ScannedPart, alone: bool) -> Iterator[Finding]:
 
 
 def _missing(here: ScannedPart, there: ScannedPart) -> list[Case]:
-    """The classes with pictures here and none there."""
+    """The classes with images here and none there."""
     ids = (id_ for id_, count in here.classes.items() if count and id_ not in there.classes)
     return [Case((here.prefix + id_,)) for id_ in ids]

@@ -1,4 +1,4 @@
-"""What each picture of a folder is: found by threads, kept as columns of a few bytes a picture."""
+"""What each image of a folder is: found by threads, kept as columns of a few bytes an image."""
 
 import os
 from collections.abc import Callable
@@ -29,7 +29,7 @@ BITS_PER_SAMPLE, ORIENTATION = 258, 274  # tags of a TIFF
 FILES_AHEAD = 4  # files a thread that are read before their turn
 
 # Kinds of findings. A file that does not decode has one of these; its number is its index + 1.
-PROBLEMS = ("unreadable", "empty", "truncated", "corrupt", "not a picture", "too large")
+PROBLEMS = ("unreadable", "empty", "truncated", "corrupt", "not an image", "too large")
 # A file that does may have some of these; each is a bit.
 ODDITIES = ("16-bit", "CMYK", "alpha", "palette", "grey", "rotated", "animated", "wrong suffix")
 
@@ -44,7 +44,7 @@ class ImageInfo:
     reason: str = ""  # more about the problem
     width: int = 0
     height: int = 0
-    pixels: bytes = bytes(16)  # equal for equal pictures: a digest of what the file decodes to
+    pixels: bytes = bytes(16)  # equal for equal images: a digest of what the file decodes to
     looks: tuple[str, ...] = ()  # of LOOKS
     form: str = ""  # of FORMS, by its content
 
@@ -72,8 +72,8 @@ class ImageTable:
         self.pixels[index] = np.frombuffer(fact.pixels, np.uint8)
 
 
-def inspect_all(listing: FolderScan, hear: Callable[[None], None]) -> ImageTable:
-    """Read and decode every picture once, with all cores; `hear` is called after each."""
+def inspect_all(listing: FolderScan, on_progress: Callable[[None], None]) -> ImageTable:
+    """Read and decode every image once, with all cores; `hear` is called after each."""
     threads = usable_cores()
     facts = ImageTable(len(listing))
     found = map_in_order(
@@ -81,7 +81,7 @@ def inspect_all(listing: FolderScan, hear: Callable[[None], None]) -> ImageTable
     )
     for index, fact in enumerate(found):
         facts.put(index, fact)
-        hear(None)
+        on_progress(None)
     return facts
 
 
@@ -118,7 +118,7 @@ def _problem(data: bytes, bad: BadImage) -> str:
         return "empty"
     kind = image_format(data)
     if kind is None:
-        return "not a picture"
+        return "not an image"
     # how much of a TIFF belongs to it, only its reader knows
     short = is_cut_short(data, kind) or (kind == "tiff" and "file is truncated" in str(bad))
     return "truncated" if short else "corrupt"
@@ -127,7 +127,7 @@ def _problem(data: bytes, bad: BadImage) -> str:
 def is_cut_short(data: bytes, kind: str) -> bool:
     """Whether the end is missing that a whole file of this format has."""
     match kind:
-        case "jpeg":  # the end of a thumbnail inside is not that of the picture
+        case "jpeg":  # the end of a thumbnail inside is not that of the image
             return data.find(b"\xff\xd9", jpeg_exif(data)[2]) < 0
         case "png":
             return b"IEND" not in data
@@ -143,7 +143,7 @@ def is_cut_short(data: bytes, kind: str) -> bool:
 
 
 def _oddity(data: bytes, kind: str, file: str) -> tuple[str, ...]:
-    """What is odd about a picture that decodes, from its header."""
+    """What is odd about an image that decodes, from its header."""
     if kind == "jpeg":
         try:
             space = simplejpeg.decode_jpeg_header(data)[2]
@@ -152,27 +152,27 @@ def _oddity(data: bytes, kind: str, file: str) -> tuple[str, ...]:
         found = {"Gray": ("grey",), "CMYK": ("CMYK",), "YCCK": ("CMYK",)}.get(space, ())
         return found + (("rotated",) if orientation(jpeg_exif(data)[0]) > 1 else ())
     try:
-        with open_lazily(data, kind, file) as (picture, turn):
-            looks = [_mode(data, kind, picture)]
-            if isinstance(picture, TiffImageFile):
-                turn = picture.tag_v2.get(ORIENTATION, 1)
+        with open_lazily(data, kind, file) as (image, turn):
+            looks = [_mode(data, kind, image)]
+            if isinstance(image, TiffImageFile):
+                turn = image.tag_v2.get(ORIENTATION, 1)
             looks += ["rotated"] if turn > 1 else []
             # Pillow gives this only to the formats that can be; a JPEG is never
-            looks += ["animated"] if getattr(picture, "is_animated", False) else []
+            looks += ["animated"] if getattr(image, "is_animated", False) else []
     except BadImage:  # of a second frame that is damaged
         return ()
     return tuple(look for look in looks if look)
 
 
-def _mode(data: bytes, kind: str, picture: Image.Image) -> str:
+def _mode(data: bytes, kind: str, image: Image.Image) -> str:
     """The oddest thing about how the colours are kept; empty for eight bits of RGB."""
     depth = data[24] if kind == "png" else 8  # Pillow opens RGB of sixteen bits as of eight
-    if isinstance(picture, TiffImageFile):
-        depth = max(picture.tag_v2.get(BITS_PER_SAMPLE, (8,)))
-    if depth == 16 or picture.mode.startswith("I;16"):
+    if isinstance(image, TiffImageFile):
+        depth = max(image.tag_v2.get(BITS_PER_SAMPLE, (8,)))
+    if depth == 16 or image.mode.startswith("I;16"):
         return "16-bit"
-    if picture.mode == "CMYK":
+    if image.mode == "CMYK":
         return "CMYK"
-    if picture.has_transparency_data:
+    if image.has_transparency_data:
         return "alpha"
-    return {"P": "palette", "L": "grey", "1": "grey"}.get(picture.mode, "")
+    return {"P": "palette", "L": "grey", "1": "grey"}.get(image.mode, "")

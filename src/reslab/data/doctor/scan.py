@@ -1,7 +1,7 @@
-"""What lies in a folder of pictures, whatever is wrong with it: the doctor's view.
+"""What lies in a folder of images, whatever is wrong with it: the doctor's view.
 
-`folder.open_pictures` stops at the first fault of arrangement; here they are collected. The rules
-are the same: a test holds that both see the same pictures.
+`folder.open_folder` stops at the first fault of arrangement; here they are collected. The rules
+are the same: a test holds that both see the same images.
 """
 
 import os
@@ -47,18 +47,18 @@ class NameTable:
 
 @dataclass(frozen=True)
 class ScannedPart:
-    """One of the folders that pictures are read from."""
+    """One of the folders that images are read from."""
 
     name: str  # "train", "validation" or WHOLE
     prefix: str  # what stands before the names of its files: "val/", or nothing
     packed: bool
     read: Callable[[str], bytes]
-    classes: dict[str, int] = field(default_factory=dict)  # the names of subfolders: pictures
+    classes: dict[str, int] = field(default_factory=dict)  # the names of subfolders: images
 
 
 @dataclass
 class FolderScan:
-    """Every picture by its number, as columns; and what is no picture."""
+    """Every image by its number, as columns; and what is no image."""
 
     folder: Location
     parts: list[ScannedPart] = field(default_factory=list)
@@ -67,9 +67,9 @@ class FolderScan:
     part_of: array = field(default_factory=lambda: array("B"))  # [N], into `parts`
     class_of: array = field(default_factory=lambda: array("l"))  # [N], a number of `ids`
     # what is not read, relative to `folder`
-    misnamed: NameTable = field(default_factory=NameTable)  # pictures by their content alone
+    misnamed: NameTable = field(default_factory=NameTable)  # images by their content alone
     formats: list[str] = field(default_factory=list)  # of the misnamed
-    others: NameTable = field(default_factory=NameTable)  # no pictures
+    others: NameTable = field(default_factory=NameTable)  # no images
     outside: NameTable = field(default_factory=NameTable)  # of all class folders
     faults: list[Problem] = field(default_factory=list)
 
@@ -77,7 +77,7 @@ class FolderScan:
         return len(self.names)
 
     def add(self, name: str, file: str) -> None:
-        """One more picture of the last part, of class `name`."""
+        """One more image of the last part, of class `name`."""
         part = self.parts[-1]
         self.names.append(file)
         self.part_of.append(len(self.parts) - 1)
@@ -85,12 +85,12 @@ class FolderScan:
         part.classes[name] = part.classes.get(name, 0) + 1
 
     def path(self, index: int) -> str:
-        """The name of a picture relative to the folder that is checked."""
+        """The name of an image relative to the folder that is checked."""
         return self.parts[self.part_of[index]].prefix + self.names[index]
 
 
 def scan_folder(folder: Location) -> FolderScan:
-    """The pictures that a run would read, and what stands in its way. None is decoded."""
+    """The images that a run would read, and what stands in its way. None is decoded."""
     if isinstance(folder, Path) and not folder.is_dir():
         raise ValueError(f"{folder} is {'no folder' if folder.exists() else 'not there'}")
     listing = FolderScan(folder)
@@ -138,13 +138,13 @@ def _list_part(listing: FolderScan, name: str, root: Location) -> None:
 
 def _list_packed(listing: FolderScan, name: str, prefix: str, root: Location) -> None:
     try:
-        pictures = open_remote_part(root) if isinstance(root, Url) else open_part(root)
+        images = open_remote_part(root) if isinstance(root, Url) else open_part(root)
     except ValueError as error:
         listing.faults.append(Problem("shards", prefix or ".", str(error)))
         return
-    listing.parts.append(ScannedPart(name, prefix, True, pictures.read))
-    for file, label in zip(pictures.files, pictures.labels.tolist(), strict=True):
-        listing.add(pictures.ids[label], file)
+    listing.parts.append(ScannedPart(name, prefix, True, images.read))
+    for file, label in zip(images.files, images.labels.tolist(), strict=True):
+        listing.add(images.ids[label], file)
 
 
 def _list_file(
@@ -184,9 +184,9 @@ def _listed(listing: FolderScan, folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _list_outside(listing: FolderScan, root: Path, folders: list[str]) -> None:
-    """Pictures beside the class folders, and folders beside the parts."""
+    """Images beside the class folders, and folders beside the parts."""
     prefix = f"{root.name}/" if root != listing.folder else ""
     entries = (entry.name for entry in list_folder(root) if not is_folder(entry))
-    pictures = (name for name in entries if name.lower().endswith(IMAGE_SUFFIXES))
-    for name in (*pictures, *(f"{folder}/" for folder in folders)):
+    images = (name for name in entries if name.lower().endswith(IMAGE_SUFFIXES))
+    for name in (*images, *(f"{folder}/" for folder in folders)):
         listing.outside.append(prefix + name)

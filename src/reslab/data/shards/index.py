@@ -1,4 +1,4 @@
-"""The index of packed pictures: what is in the shards, where, and what it must be."""
+"""The index of packed images: what is in the shards, where, and what it must be."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ FORMAT = 1
 COLUMNS = {  # of the index: [N] each
     "labels": np.int64,
     "shards": np.int64,  # the number of the shard
-    "offsets": np.int64,  # of the picture's first byte in it
+    "offsets": np.int64,  # of the image's first byte in it
     "lengths": np.int64,
     "checksums": np.uint32,  # CRC-32 of those bytes
 }
@@ -37,7 +37,7 @@ class Index:
     name: str  # of the set: "train", "validation", or what its folder was called
     classes: tuple[str, ...]
     ids: tuple[str, ...]
-    shorter_side: int | None  # larger pictures were reduced to it; None: all are as they were
+    shorter_side: int | None  # larger images were reduced to it; None: all are as they were
     quality: int | None  # of the JPEGs so made
     shards: tuple[Shard, ...]
     files: list[str]  # names in the original set, in its order
@@ -57,7 +57,7 @@ class Index:
 
 
 class Member(NamedTuple):
-    """Where the bytes of a picture are, and their CRC-32."""
+    """Where the bytes of an image are, and their CRC-32."""
 
     shard: int
     offset: int
@@ -66,7 +66,7 @@ class Member(NamedTuple):
 
 
 class Members:
-    """What the index says of a picture, by its name."""
+    """What the index says of an image, by its name."""
 
     def __init__(self, index: Index) -> None:
         self.columns = index.columns

@@ -1,8 +1,8 @@
-"""Packed pictures: tar shards that webdataset reads too, and an index by which any is one pread.
+"""Packed images: tar shards that webdataset reads too, and an index by which any is one pread.
 
 A packed folder holds `shard-000000.tar` and so on, and `index.safetensors`, which is written last:
 a folder without it is no packed folder. A sample is two members of a shard, `000123.jpg` and
-`000123.cls`, the label in decimal digits. The index keeps the pictures in the order and by the
+`000123.cls`, the label in decimal digits. The index keeps the images in the order and by the
 names of the set they were packed from, so that whatever is drawn or split by order or name comes
 out the same; where each lies in the shards is another matter.
 """
@@ -86,7 +86,7 @@ def open_part(folder: Path) -> EncodedImages:
 
 
 class ShardReader:
-    """The bytes of a picture by its name. Any thread may ask; none waits for another's read.
+    """The bytes of an image by its name. Any thread may ask; none waits for another's read.
 
     A shard is opened when it is first needed and closed when the reader is collected.
     """
@@ -206,14 +206,14 @@ def remote_parts(url: Url, reach: Reach | None = None) -> tuple[Url | None, Url 
              for part in PACKED_PARTS]  # fmt: skip
     if not any(found):
         raise ValueError(
-            f"{url} holds no packed pictures: {INDEX}, there or in {' or '.join(PACKED_PARTS)}: "
+            f"{url} holds no packed images: {INDEX}, there or in {' or '.join(PACKED_PARTS)}: "
             f"{missed[0]}; `reslab pack` makes them"
         )
     return found[0], found[1]
 
 
 def open_remote_part(url: Url, reach: Reach | None = None) -> EncodedImages:
-    """The set whose shards lie at `url`; each picture is checked by its checksum.
+    """The set whose shards lie at `url`; each image is checked by its checksum.
 
     ValueError names the index or the shard that is missing, cut short or damaged.
     """
@@ -239,7 +239,7 @@ def fetch_index(blocks: Blocks, reach: Reach) -> Index:
     path = str(blocks.source.url / INDEX)
     size = header_size(blocks.source.read(INDEX, 0, 8))
     if size > MAX_HEADER_BYTES:
-        raise CorruptData("this is no index of packed pictures, or it is damaged")
+        raise CorruptData("this is no index of packed images, or it is damaged")
     try:
         header = parse_header(blocks.source.read(INDEX, 8, 8 + size))
         key = bytes.fromhex(
@@ -248,7 +248,7 @@ def fetch_index(blocks: Blocks, reach: Reach) -> Index:
         arrays = [entry["data_offsets"] for name, entry in header.items() if name[:2] != "__"]
         length = 8 + size + max(stop for _, stop in arrays)
     except (ValueError, KeyError, AttributeError, TypeError):
-        raise CorruptData("this is no index of packed pictures, or it is damaged") from None
+        raise CorruptData("this is no index of packed images, or it is damaged") from None
     file = RemoteFile(INDEX, f"index-{key}", length)
     pieces = [(at, min(at + blocks.size, length)) for at in range(0, length, blocks.size)]
 

@@ -1,4 +1,4 @@
-"""Pictures of shards from afar: fetched in blocks, kept, checked, and fetched again if need be."""
+"""Images of shards from afar: fetched in blocks, kept, checked, and fetched again if need be."""
 
 import threading
 import time
@@ -24,7 +24,7 @@ from reslab.data.shards.source import (
 
 BLOCK_BYTES = (
     256 * 1024
-)  # bytes; of pictures in a random order, larger blocks fetch what is not asked for
+)  # bytes; of images in a random order, larger blocks fetch what is not asked for
 READING = RetryPolicy(attempts=10, first=0.2, longest=30)  # a minute or more: a server may restart
 NOTED = 3  # failures of one read, of which the next is told of
 QUIET = 60.0  # seconds between two such lines
@@ -97,10 +97,10 @@ class Blocks:
 
 
 class RemoteReader:
-    """The bytes of a picture by its name. Any thread may ask.
+    """The bytes of an image by its name. Any thread may ask.
 
     A server that fails is tried again, and so are bytes that are wrong. What stays wrong is a
-    BadPicture; a server that stays away is a RuntimeError: its pictures are not bad, and to train
+    BadImage; a server that stays away is a RuntimeError: its images are not bad, and to train
     on others instead would be another run.
     """
 

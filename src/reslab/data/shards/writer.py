@@ -138,7 +138,7 @@ class ShardWriter:
 
 
 def member(name: str, data: bytes) -> bytes:
-    """A file in a tar: no owner and no time, so that the same pictures give the same bytes."""
+    """A file in a tar: no owner and no time, so that the same images give the same bytes."""
     info = tarfile.TarInfo(name)
     info.size = len(data)
     return info.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % TAR_BLOCK)
@@ -149,14 +149,14 @@ SHARD_SIZE = 500  # megabytes: 280 shards for ImageNet
 JPEG_QUALITY = 95
 MAX_JPEG_SIDE = 65_500  # side of a JPEG that libjpeg writes
 
-Tell = Callable[[BadImage | None], None]  # one more picture is packed, or is bad and left out
+Tell = Callable[[BadImage | None], None]  # one more image is packed, or is bad and left out
 
 
 @dataclass(frozen=True)
 class Packing:
-    """How pictures are kept."""
+    """How images are kept."""
 
-    shorter_side: int | None = None  # larger pictures are reduced to it; None: bytes as they are
+    shorter_side: int | None = None  # larger images are reduced to it; None: bytes as they are
     quality: int = JPEG_QUALITY  # of the JPEGs so made
     shard_size: int = SHARD_SIZE  # megabytes; a shard ends before it would be exceeded
 
@@ -176,18 +176,18 @@ class Packed:
     name: str
     pictures: int  # packed
     classes: int
-    reduced: int  # of the pictures, those made smaller
+    reduced: int  # of the images, those made smaller
     left_out: int  # do not decode
     shards: int
     bytes: int  # of the shards
 
 
 def pack_sets(
-    parts: Mapping[str, EncodedImages], out: Path, packing: Packing, tell: Tell
+    parts: Mapping[str, EncodedImages], out: Path, packing: Packing, on_event: Tell
 ) -> list[Packed]:
     """Write each set into the folder of that name under `out`; "." is `out` itself.
 
-    Every picture is decoded, so that what is packed can be read; one that cannot is told of and
+    Every image is decoded, so that what is packed can be read; one that cannot is told of and
     left out. `out` must not exist or be empty, and unless the work ends well all that was written
     is removed.
     """
@@ -198,8 +198,8 @@ def pack_sets(
     draft = Draft()
     try:
         written = {
-            out / place: write_shards(pictures, out / place, packing, draft, tell)
-            for place, pictures in parts.items()
+            out / place: write_shards(images, out / place, packing, draft, on_event)
+            for place, images in parts.items()
         }
         for place, (index, _) in written.items():
             draft.write(place / INDEX, index_bytes(index))  # last: what has one is whole
@@ -211,65 +211,65 @@ def pack_sets(
 
 
 def write_shards(
-    pictures: EncodedImages, place: Path, packing: Packing, draft: Draft, tell: Tell
+    images: EncodedImages, place: Path, packing: Packing, draft: Draft, on_event: Tell
 ) -> tuple[Index, Packed]:
     """The shards of one set.
 
-    Pictures lie in one fixed random order, so that who reads a shard from end to end meets every
+    Images lie in one fixed random order, so that who reads a shard from end to end meets every
     class; the index keeps the order of the set.
     """
     draft.make_folder(place)
     writer = ShardWriter(place, packing.shard_size * MEGABYTE, draft)
-    order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0)).tolist()
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0)).tolist()
     columns = {name: np.zeros(len(order), dtype) for name, dtype in COLUMNS.items()}
-    columns["labels"][:] = pictures.labels.numpy()
+    columns["labels"][:] = images.labels.numpy()
     bad: dict[int, BadImage] = {}
     reduced, threads = 0, usable_cores()
-    results = map_in_order(partial(pack_image, pictures, packing), order, threads, 4 * threads)
+    results = map_in_order(partial(pack_image, images, packing), order, threads, 4 * threads)
     for row, result in zip(order, results, strict=True):
         if isinstance(result, BadImage):
             bad[row] = result
-            tell(result)
+            on_event(result)
             continue
         shard, offset = writer.add(result.suffix, result.data, int(columns["labels"][row]))
         columns["shards"][row], columns["offsets"][row] = shard, offset
         columns["lengths"][row] = len(result.data)
         columns["checksums"][row] = zlib.crc32(result.data)
         reduced += result.reduced
-        tell(None)
-    refuse_lost_classes(pictures, bad)
+        on_event(None)
+    refuse_lost_classes(images, bad)
     shards = writer.finish()
-    index = make_index(pictures, packing, columns, bad, shards)
+    index = make_index(images, packing, columns, bad, shards)
     classes = len(np.unique(index.columns["labels"]))
     size = sum(shard.size for shard in shards)
     facts = (len(index.files), classes, reduced, len(bad), len(shards), size)
-    return index, Packed(pictures.name, *facts)
+    return index, Packed(images.name, *facts)
 
 
 @dataclass(frozen=True)
 class PackedImage:
-    """A picture as it goes into a shard."""
+    """An image as it goes into a shard."""
 
     data: bytes
     suffix: str
     reduced: bool
 
 
-def pack_image(pictures: EncodedImages, packing: Packing, row: int) -> PackedImage | BadImage:
-    """The bytes of a picture, as they are or reduced; the reason if they do not decode.
+def pack_image(images: EncodedImages, packing: Packing, row: int) -> PackedImage | BadImage:
+    """The bytes of an image, as they are or reduced; the reason if they do not decode.
 
-    Reduced pictures keep colour at full resolution (4:4:4): the halved colour channels of a large
+    Reduced images keep colour at full resolution (4:4:4): the halved colour channels of a large
     photograph are, once reduced, as fine as its brightness. Halving them again about doubles the
     squared error of quality 95.
     """
-    file = pictures.files[row]
+    file = images.files[row]
     try:
-        data = pictures.read(file)
-        picture = decode_image(data, file)
+        data = images.read(file)
+        image = decode_image(data, file)
     except BadImage as error:
         return error
     side = packing.shorter_side
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     if (
         side is None
         or min(width, height) <= side
@@ -277,39 +277,39 @@ def pack_image(pictures: EncodedImages, packing: Packing, row: int) -> PackedIma
     ):
         kind = str(image_format(data))  # whatever it is called
         return PackedImage(data, "jpg" if kind == "jpeg" else kind, reduced=False)
-    small = np.ascontiguousarray(resize_whole(picture, side))
+    small = np.ascontiguousarray(resize_whole(image, side))
     made = simplejpeg.encode_jpeg(small, packing.quality, "RGB", "444")
     return PackedImage(made, "jpg", reduced=True)
 
 
-def refuse_lost_classes(pictures: EncodedImages, bad: dict[int, BadImage]) -> None:
-    """ValueError when a class had pictures and every one is bad."""
-    labels = pictures.labels.numpy()
-    had = np.bincount(labels, minlength=len(pictures.classes))
-    lost = np.bincount(labels[list(bad)], minlength=len(pictures.classes))
+def refuse_lost_classes(images: EncodedImages, bad: dict[int, BadImage]) -> None:
+    """ValueError when a class had images and every one is bad."""
+    labels = images.labels.numpy()
+    had = np.bincount(labels, minlength=len(images.classes))
+    lost = np.bincount(labels[list(bad)], minlength=len(images.classes))
     for label in np.flatnonzero((had > 0) & (had == lost)):
         example = next(error for row, error in bad.items() if labels[row] == label)
         raise ValueError(
-            f"{pictures.name}: no picture of class {pictures.classes[label]} can be read; {example}"
+            f"{images.name}: no image of class {images.classes[label]} can be read; {example}"
         )
 
 
 def make_index(
-    pictures: EncodedImages,
+    images: EncodedImages,
     packing: Packing,
     columns: dict[str, np.ndarray],
     bad: dict[int, BadImage],
     shards: list[Shard],
 ) -> Index:
-    """The index of all but the bad pictures, in the set's order."""
-    rows = np.delete(np.arange(len(pictures)), list(bad)).tolist()
+    """The index of all but the bad images, in the set's order."""
+    rows = np.delete(np.arange(len(images)), list(bad)).tolist()
     return Index(
-        pictures.name,
-        pictures.classes,
-        pictures.ids,
+        images.name,
+        images.classes,
+        images.ids,
         packing.shorter_side,
         packing.quality if packing.shorter_side else None,
         tuple(shards),
-        [pictures.files[row] for row in rows],
+        [images.files[row] for row in rows],
         {name: column[rows] for name, column in columns.items()},
     )

@@ -14,7 +14,7 @@ from reslab.data.boxes.sets import Detections, DetectionSet, GroundTruth
 from reslab.detection.average_precision.voc import area, eleven_points, interpolated, rankings
 from reslab.errors import unknown_name
 
-# COCO's twelve numbers in its order: IoU, size of the objects, detections a picture at most
+# COCO's twelve numbers in its order: IoU, size of the objects, detections an image at most
 TWELVE = {
     "ap": (".5:.95", "all", 100),
     "ap_50": (".5", "all", 100),
@@ -56,7 +56,7 @@ def import_pycocotools() -> tuple[Any, Any]:
 def measure_coco(
     truths: Sequence[GroundTruth], found: Sequence[Detections], classes: int
 ) -> CocoNumbers:
-    """COCO's numbers of detections, one entry a picture in both."""
+    """COCO's numbers of detections, one entry an image in both."""
     COCO, COCOeval = import_pycocotools()
     boxes = [row for index, truth in enumerate(truths) for row in truth_rows(index, truth)]
     seen = [row for index, it in enumerate(found) for row in found_rows(index, it)]
@@ -66,7 +66,7 @@ def measure_coco(
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
-    # [10 IoUs, 101 recalls, classes] of all sizes, 100 detections a picture
+    # [10 IoUs, 101 recalls, classes] of all sizes, 100 detections an image
     precision = defined(judge.eval["precision"][:, :, :, 0, -1])
     counted = [row["category_id"] for row in boxes if not row["iscrowd"] and row["area"] != NOWHERE]
     return CocoNumbers(
@@ -83,13 +83,13 @@ def defined(values: np.ndarray) -> np.ndarray:
     return np.where(values < 0, np.nan, values)
 
 
-def to_pycocotools(empty: Any, rows: list[dict[str, Any]], pictures: int, classes: int) -> Any:
+def to_pycocotools(empty: Any, rows: list[dict[str, Any]], images: int, classes: int) -> Any:
     """Boxes as pycocotools wants them.
 
     They are numbered from 1: it takes a box numbered 0 for none, as files of annotations do not.
     """
     empty.dataset = {
-        "images": [{"id": index} for index in range(pictures)],
+        "images": [{"id": index} for index in range(images)],
         "categories": [{"id": label} for label in range(classes)],
         "annotations": [row | {"id": number} for number, row in enumerate(rows, 1)],
     }
@@ -98,7 +98,7 @@ def to_pycocotools(empty: Any, rows: list[dict[str, Any]], pictures: int, classe
 
 
 def truth_rows(index: int, truth: GroundTruth) -> list[dict[str, Any]]:
-    """The boxes of a picture; difficult ones, which COCO does not know, are left out as VOC does.
+    """The boxes of an image; difficult ones, which COCO does not know, are left out as VOC does.
 
     An object's size is the area of its outline where that is known.
     """
@@ -119,7 +119,7 @@ def truth_rows(index: int, truth: GroundTruth) -> list[dict[str, Any]]:
 
 
 def found_rows(index: int, found: Detections) -> list[dict[str, Any]]:
-    """The detections of a picture."""
+    """The detections of an image."""
     corners = found.boxes.double()
     sides = corners[:, 2:] - corners[:, :2]
     columns = (
@@ -143,14 +143,14 @@ PROTOCOL_NAMES = {  # what is typed -> what a report calls it
 
 @dataclass(frozen=True)
 class AveragePrecision:
-    """Average precisions in percent, never without their set, protocol and number of pictures.
+    """Average precisions in percent, never without their set, protocol and number of images.
 
     What is not defined, since there is nothing to be found, is NaN, and null in JSON.
     """
 
     set: str
     protocol: str
-    n: int  # pictures
+    n: int  # images
     map_50: float  # IoU 0.5, mean over the classes that have boxes
     map_50_95: float | None  # the mean over IoU 0.5, 0.55, ... 0.95; None: VOC has no such number
     coco: Mapping[str, float]  # COCO's twelve numbers; none under VOC
@@ -193,36 +193,36 @@ def nan_to_none(value: Any) -> Any:
 
 
 def measure(
-    pictures: DetectionSet, found: Sequence[Detections], protocol: str = "coco"
+    images: DetectionSet, found: Sequence[Detections], protocol: str = "coco"
 ) -> AveragePrecision:
-    """What was found in each picture of a set, against what is true.
+    """What was found in each image of a set, against what is true.
 
     `found` is in the set's order and its labels are indices into the set's classes.
     """
     if protocol not in PROTOCOL_NAMES:
         raise ValueError(unknown_name("protocol", protocol, PROTOCOL_NAMES))
-    must_be_ranked(pictures, found)
-    # pycocotools takes the pictures by their ids; equal scores then rank as they do there
-    order = sorted(range(len(pictures)), key=lambda index: pictures.keys[index])
-    truths, seen = [pictures.truths[at] for at in order], [found[at] for at in order]
+    must_be_ranked(images, found)
+    # pycocotools takes the images by their ids; equal scores then rank as they do there
+    order = sorted(range(len(images)), key=lambda index: images.keys[index])
+    truths, seen = [images.truths[at] for at in order], [found[at] for at in order]
     if protocol == "coco":
-        measured = measure_coco(truths, seen, len(pictures.classes))
+        measured = measure_coco(truths, seen, len(images.classes))
     else:
-        measured = measure_voc(truths, seen, len(pictures.classes), protocol)
+        measured = measure_voc(truths, seen, len(images.classes), protocol)
     if not measured.boxes.any():
-        raise ValueError(f"{pictures.name} has no boxes to be found: there is nothing to measure")
+        raise ValueError(f"{images.name} has no boxes to be found: there is nothing to measure")
     return AveragePrecision(
-        set=pictures.name, protocol=PROTOCOL_NAMES[protocol], n=len(pictures),
+        set=images.name, protocol=PROTOCOL_NAMES[protocol], n=len(images),
         map_50=100 * measured.numbers.get("ap_50", float(np.nanmean(measured.ap_50))),
         map_50_95=100 * measured.numbers["ap"] if "ap" in measured.numbers else None,
         coco={name: 100 * value for name, value in measured.numbers.items()},
-        per_class=class_precisions(pictures, found, measured),
+        per_class=class_precisions(images, found, measured),
         curves=measured.curves.tolist(),
     )  # fmt: skip
 
 
 def usual_protocol(layout: str, root: Path, files: Sequence[str]) -> str:
-    """The one by which results on a set are published, known by its layout and its pictures.
+    """The one by which results on a set are published, known by its layout and its images.
 
     VOC changed its measure in 2010.
     """
@@ -232,10 +232,10 @@ def usual_protocol(layout: str, root: Path, files: Sequence[str]) -> str:
     return "voc-2007" if of_2007 else "voc-2012"
 
 
-def must_be_ranked(pictures: DetectionSet, found: Sequence[Detections]) -> None:
+def must_be_ranked(images: DetectionSet, found: Sequence[Detections]) -> None:
     """ValueError for scores and boxes that cannot be ranked or compared."""
-    assert len(found) == len(pictures), (len(found), len(pictures))
-    for file, seen in zip(pictures.files, found, strict=True):
+    assert len(found) == len(images), (len(found), len(images))
+    for file, seen in zip(images.files, found, strict=True):
         if not (seen.scores.isfinite().all() and seen.boxes.isfinite().all()):
             raise ValueError(f"{file}: a detection has a score or a box that is not a number")
 
@@ -256,15 +256,15 @@ def measure_voc(
 
 
 def class_precisions(
-    pictures: DetectionSet, found: Sequence[Detections], measured: CocoNumbers
+    images: DetectionSet, found: Sequence[Detections], measured: CocoNumbers
 ) -> list[dict[str, Any]]:
     """A row for each class of the set."""
     detections = sum(
-        (np.bincount(seen.labels, minlength=len(pictures.classes)) for seen in found),
-        start=np.zeros(len(pictures.classes), dtype=int),
+        (np.bincount(seen.labels, minlength=len(images.classes)) for seen in found),
+        start=np.zeros(len(images.classes), dtype=int),
     )
     rows = []
-    for label, (name, key) in enumerate(zip(pictures.classes, pictures.ids, strict=True)):
+    for label, (name, key) in enumerate(zip(images.classes, images.ids, strict=True)):
         row = {
             "class": name, "id": key, "boxes": int(measured.boxes[label]),
             "detections": int(detections[label]), "ap_50": 100 * float(measured.ap_50[label]),

@@ -16,25 +16,25 @@ MAX_QUOTED = 60  # letters of a value in a message
 CLASSES_NAMED = 20  # classes at most in a message
 
 
-def read_results(file: Path, pictures: DetectionSet) -> list[Detections]:
-    """What a file says was found in each picture of a set; ValueError names the place in the file.
+def read_results(file: Path, images: DetectionSet) -> list[Detections]:
+    """What a file says was found in each image of a set; ValueError names the place in the file.
 
-    Pictures are named by the set's keys, classes by their ids. Pictures that the file does not
+    Images are named by the set's keys, classes by their ids. Images that the file does not
     name have nothing found in them.
     """
     entries = read_list(file)
-    places: dict[int | str | None, int] = {key: at for at, key in enumerate(pictures.keys)}
-    labels = {key: label for label, key in enumerate(pictures.ids)}
-    rows: list[list[tuple[list[float], float, int]]] = [[] for _ in pictures.keys]
+    places: dict[int | str | None, int] = {key: at for at, key in enumerate(images.keys)}
+    labels = {key: label for label, key in enumerate(images.ids)}
+    rows: list[list[tuple[list[float], float, int]]] = [[] for _ in images.keys]
     for number, entry in enumerate(entries):
         at = f"{file}[{number}]"
         must_be_complete(entry, at)
-        picture, kind, box, score = (entry[key] for key in KEYS)
-        index, label = places.get(is_image_key(picture)), labels.get(str(kind))
+        image, kind, box, score = (entry[key] for key in KEYS)
+        index, label = places.get(is_image_key(image)), labels.get(str(kind))
         if index is None:
-            raise ValueError(f"{at}.image_id: no picture {quoted(picture)} in {pictures.name}")
+            raise ValueError(f"{at}.image_id: no image {quoted(image)} in {images.name}")
         if label is None:
-            raise ValueError(f"{at}.category_id: {no_class(kind, pictures)}")
+            raise ValueError(f"{at}.category_id: {no_class(kind, images)}")
         if not is_number(score):
             raise ValueError(f"{at}.score: {quoted(score)} is not a number")
         rows[index].append((corners_of(box, at), score, label))
@@ -72,18 +72,18 @@ def must_be_complete(entry: Any, at: str) -> None:
 
 
 def is_image_key(key: Any) -> int | str | None:
-    """What may name a picture."""
+    """What may name an image."""
     return key if isinstance(key, int | str) and not isinstance(key, bool) else None
 
 
-def no_class(key: Any, pictures: DetectionSet) -> str:
+def no_class(key: Any, images: DetectionSet) -> str:
     """Which classes there are, the numbers of COCO's in short."""
-    if all(id.isdecimal() for id in pictures.ids) and len(pictures.ids) > CLASSES_NAMED:
-        numbers = sorted(map(int, pictures.ids))
+    if all(id.isdecimal() for id in images.ids) and len(images.ids) > CLASSES_NAMED:
+        numbers = sorted(map(int, images.ids))
         return (
             f"no class {quoted(key)}; the {len(numbers)} ids lie in {numbers[0]} to {numbers[-1]}"
         )
-    return unknown_name("class", str(key)[:MAX_QUOTED], pictures.ids)
+    return unknown_name("class", str(key)[:MAX_QUOTED], images.ids)
 
 
 def quoted(value: Any) -> str:
@@ -119,9 +119,9 @@ def as_detections(rows: list[tuple[list[float], float, int]]) -> Detections:
     )
 
 
-def as_results(pictures: DetectionSet, found: Sequence[Detections]) -> list[dict[str, Any]]:
-    """The inverse: what was found in each picture of a set, for a file."""
-    kinds = [int(id) if id.isdecimal() else id for id in pictures.ids]
+def as_results(images: DetectionSet, found: Sequence[Detections]) -> list[dict[str, Any]]:
+    """The inverse: what was found in each image of a set, for a file."""
+    kinds = [int(id) if id.isdecimal() else id for id in images.ids]
     return [
         {
             "image_id": key,
@@ -129,7 +129,7 @@ def as_results(pictures: DetectionSet, found: Sequence[Detections]) -> list[dict
             "bbox": [x0, y0, x1 - x0, y1 - y0],
             "score": score,
         }
-        for key, seen in zip(pictures.keys, found, strict=True)
+        for key, seen in zip(images.keys, found, strict=True)
         for (x0, y0, x1, y1), score, label in zip(
             seen.boxes.tolist(), seen.scores.tolist(), seen.labels.tolist(), strict=True
         )

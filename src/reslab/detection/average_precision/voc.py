@@ -28,7 +28,7 @@ class Ranking:
 def rankings(
     truths: Sequence[GroundTruth], found: Sequence[Detections], classes: int
 ) -> list[Ranking]:
-    """One a class. Equal scores: in the order of the pictures, then of their detections."""
+    """One a class. Equal scores: in the order of the images, then of their detections."""
     marks: list[list[np.ndarray]] = [[] for _ in range(classes)]
     scores: list[list[np.ndarray]] = [[] for _ in range(classes)]
     positives = np.zeros(classes, dtype=int)
@@ -51,7 +51,7 @@ def rankings(
 
 
 def marks_of(overlaps: np.ndarray, ignored: np.ndarray) -> np.ndarray:
-    """RIGHT, WRONG or IGNORED for the detections of one class in one picture, best score first.
+    """RIGHT, WRONG or IGNORED for the detections of one class in one image, best score first.
 
     IoU with the boxes of that class [D, G], which of these are difficult bool [G] -> int [D].
     """

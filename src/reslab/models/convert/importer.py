@@ -23,7 +23,7 @@ from reslab.models.resnet import ResNet, channels_last
 
 ONE_CROP = (256, 224)  # that the ImageNet nets are quoted with
 NAMES_SHOWN = 3  # names of a difference
-MEAN_KEY = "mean"  # of the mean picture in a file of the authors' layout
+MEAN_KEY = "mean"  # of the mean image in a file of the authors' layout
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Imported:
 def import_model(file: Path, name: str, mean: Path | None = None) -> Imported:
     """The network `name` with the weights of a file; its outputs are called "0", "1", ...
 
-    `mean` is a file of the mean picture or colour, where the layout leaves it open.
+    `mean` is a file of the mean image or colour, where the layout leaves it open.
     """
     asked = config_named(name)
     given = read_mean(mean) if mean else None
@@ -120,10 +120,10 @@ def weight_mismatch(net: ResNet, names: NameMap, tensors: dict[str, Tensor]) -> 
     if not missing and not over and not shapes:
         return ""
     plural = "weight is" if len(missing) == 1 else "weights are"
-    told = [f"{len(missing)} {plural} missing{some(missing)}, {len(over)} too many{some(over)}"]
+    reported = [f"{len(missing)} {plural} missing{some(missing)}, {len(over)} too many{some(over)}"]
     if shapes:
-        told.append(shapes[0] + (f" (and {len(shapes) - 1} more)" if shapes[1:] else ""))
-    return "; ".join(told)
+        reported.append(shapes[0] + (f" (and {len(shapes) - 1} more)" if shapes[1:] else ""))
+    return "; ".join(reported)
 
 
 def some(names: list[str]) -> str:
@@ -162,7 +162,7 @@ def preprocessing_of(
         mean = torch.tensor(layout.mean)[:, None, None]
     else:
         raise ValueError(
-            f"{file} has {layout.title}, which do not say what is subtracted from a picture: "
+            f"{file} has {layout.title}, which do not say what is subtracted from an image: "
             "give --mean FILE (.npy or .npz; red, green, blue of 0 to 255; [3] or [3, H, W])"
         )
     std = torch.tensor(layout.std)[:, None, None]

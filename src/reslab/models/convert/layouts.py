@@ -37,7 +37,7 @@ class Layout:
     std: tuple[float, float, float]
     channels: Channels = "RGB"
     asks_mean: bool = False  # a mean may be given, in the order of the channels
-    side: int | None = None  # of the pictures of its nets with the cifar stem, where that is known
+    side: int | None = None  # of the images of its nets with the cifar stem, where that is known
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ AKAMASTER = Layout(
 AUTHORS = Layout(
     "the authors' Caffe layers", ("bn_conv1/0", "res2a_branch2a/0"),
     authors_names, "fc1000/0", "imagenet", {"stride_on": "1x1", "pool": "ceil"},
-    # the average of the released mean picture; the authors subtract and do not divide
+    # the average of the released mean image; the authors subtract and do not divide
     (123.1516, 115.9029, 103.0626), (1.0, 1.0, 1.0), "BGR", asks_mean=True,
 )  # fmt: skip
 OWN = Layout(

@@ -116,7 +116,7 @@ def checked(tensor: Any, name: str, file: Path) -> Tensor:
 
 
 def read_mean(file: Path) -> Tensor:
-    """A mean picture or colour from an .npy, or an .npz of one array: [3, H, W] or [3, 1, 1]."""
+    """A mean image or colour from an .npy, or an .npz of one array: [3, H, W] or [3, 1, 1]."""
     if file.suffix not in (".npy", ".npz"):
         raise ValueError(f"{file}: a mean is read from .npy or .npz")
     if not file.is_file():

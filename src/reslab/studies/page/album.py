@@ -1,4 +1,4 @@
-"""Pictures for a page: what is true of them beside what detectors found in them."""
+"""Images for a page: what is true of them beside what detectors found in them."""
 
 import base64
 import io
@@ -16,23 +16,23 @@ from reslab.detection.predict import SHOWN_SCORE
 from reslab.evaluation.mistakes import INLINE
 from reslab.studies.detection import FinalDetections
 
-ALBUM_IMAGES = 8  # pictures
-SOURCE_SIDE = 480  # pixels of a picture's longer side before it is drawn on
+ALBUM_IMAGES = 8  # images
+SOURCE_SIDE = 480  # pixels of an image's longer side before it is drawn on
 PAGE_SIDE = 400  # and after: as large as a page shows it
 ALBUM_QUALITY = 88  # of JPEG, with colours as fine as brightness: boxes are thin
 
 
 @dataclass(frozen=True)
 class AlbumRow:
-    """One picture in several drawings, as data: addresses."""
+    """One image in several drawings, as data: addresses."""
 
     file: str
-    pictures: Sequence[str]
+    images: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Album:
-    """Pictures under each other, drawings of one beside each other."""
+    """Images under each other, drawings of one beside each other."""
 
     title: str
     note: str
@@ -41,10 +41,10 @@ class Album:
 
 
 def albums_of(known: Sequence[FinalDetections]) -> list[Album]:
-    """One for each set of pictures, in the order in which they first appear."""
+    """One for each set of images, in the order in which they first appear."""
     families: list[list[FinalDetections]] = []
     for it in known:
-        family = next((f for f in families if f[0].pictures.files == it.pictures.files), None)
+        family = next((f for f in families if f[0].images.files == it.images.files), None)
         if family is None:
             families.append([it])
         else:
@@ -53,48 +53,46 @@ def albums_of(known: Sequence[FinalDetections]) -> list[Album]:
 
 
 def album_of(family: Sequence[FinalDetections]) -> Album:
-    """The first pictures of a set, not chosen by how well they went."""
-    pictures = family[0].pictures
+    """The first images of a set, not chosen by how well they went."""
+    images = family[0].images
     rows = []
-    for index in range(len(pictures)):
+    for index in range(len(images)):
         if len(rows) == ALBUM_IMAGES:
             break
         try:
-            rows.append(album_row(index, pictures, family))
+            rows.append(album_row(index, images, family))
         except (BadImage, OSError):
             continue
     return Album(
         title="What is found",
-        note=f"The first {len(rows)} of the {len(pictures):,} pictures of {pictures.name}, not "
+        note=f"The first {len(rows)} of the {len(images):,} images of {images.name}, not "
         f"chosen, with the boxes whose score is {SHOWN_SCORE} or more.",
         columns=["truth", *(it.label for it in family)],
         rows=rows,
     )
 
 
-def album_row(index: int, pictures: DetectionSet, family: Sequence[FinalDetections]) -> AlbumRow:
+def album_row(index: int, images: DetectionSet, family: Sequence[FinalDetections]) -> AlbumRow:
     """Truth, then what each has found."""
-    pixels = pictures.image(index)
-    truth = pictures.truths[index]
+    pixels = images.image(index)
+    truth = images.truths[index]
     true = Detections(truth.boxes, torch.ones(len(truth)), truth.labels)
-    drawings = [draw_image(pixels, true, pictures.classes, scores=False)]
+    drawings = [draw_image(pixels, true, images.classes, scores=False)]
     for it in family:
         found = it.found[index]
-        drawings.append(
-            draw_image(pixels, found.take(found.scores >= SHOWN_SCORE), pictures.classes)
-        )
-    return AlbumRow(pictures.files[index], drawings)
+        drawings.append(draw_image(pixels, found.take(found.scores >= SHOWN_SCORE), images.classes))
+    return AlbumRow(images.files[index], drawings)
 
 
 def draw_image(
     pixels: np.ndarray, found: Detections, classes: Sequence[str], *, scores: bool = True
 ) -> str:
-    """A picture, RGB uint8 [H, W, 3], with its boxes, of a page's size, as a data: address."""
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((SOURCE_SIDE, SOURCE_SIDE))
-    ratio = torch.tensor([picture.width / pixels.shape[1], picture.height / pixels.shape[0]] * 2)
+    """An image, RGB uint8 [H, W, 3], with its boxes, of a page's size, as a data: address."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((SOURCE_SIDE, SOURCE_SIDE))
+    ratio = torch.tensor([image.width / pixels.shape[1], image.height / pixels.shape[0]] * 2)
     found = Detections(found.boxes * ratio, found.scores, found.labels)
-    drawing = draw_detections(np.asarray(picture), found, classes, scores=scores)
+    drawing = draw_detections(np.asarray(image), found, classes, scores=scores)
     drawing.thumbnail((PAGE_SIDE, PAGE_SIDE), Image.Resampling.LANCZOS)
     data = io.BytesIO()
     drawing.save(data, "JPEG", quality=ALBUM_QUALITY, subsampling=0)

@@ -23,12 +23,12 @@ from reslab.training.checkpoint import write_atomically
 
 ERROR_CAPTION = (
     "Error over iterations, as in the paper's Fig. 6: bold lines are test errors, thin lines "
-    "training errors on augmented pictures; the mean where there are several seeds. The axis ends "
+    "training errors on augmented images; the mean where there are several seeds. The axis ends "
     "above the errors of the later part of training; what is higher leaves the figure at its top."
 )
 ERROR_NOTE = (
     "Errors of the last iteration: best (mean ± standard deviation over n seeds). Training error "
-    "is the mean of the last epoch, on augmented pictures. “paper” is the test error of Table 6, "
+    "is the mean of the last epoch, on augmented images. “paper” is the test error of Table 6, "
     "trained for 64k iterations."
 )
 RESPONSE_CAPTION = (

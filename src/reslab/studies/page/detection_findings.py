@@ -28,7 +28,7 @@ def precision_finding(group: Detectors, label: str) -> str:
     runs = "one run" if len(group.runs) == 1 else f"{len(group.runs)} seeds, mean ± std"
     return (
         f"{label}: {numbers} on {group.first.place} ({report['protocol']}; {runs}, "
-        f"n={report['n']:,} pictures) after {group.first.recipe.iterations:,} iterations."
+        f"n={report['n']:,} images) after {group.first.recipe.iterations:,} iterations."
     )
 
 
@@ -91,9 +91,9 @@ def first_at(group: Detectors, mark: float) -> float | None:
 
 
 def watched(group: Detectors) -> str:
-    """Which pictures the curves on the way are of."""
+    """Which images the curves on the way are of."""
     count = min(group.first.recipe.watched, group.first.report["n"])
-    return f"the first {count:,} pictures of {group.first.place}"
+    return f"the first {count:,} images of {group.first.place}"
 
 
 def caution(trained: Detectors, untrained: Detectors) -> str:

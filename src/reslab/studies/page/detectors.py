@@ -63,7 +63,7 @@ def write_detectors(
         findings=[
             *detector_findings(groups, labels),
             *map(of_trunk, trunks),
-            *(f"Without pictures and precision over recall: {reason}" for reason in reasons),
+            *(f"Without images and precision over recall: {reason}" for reason in reasons),
         ],
         figures=figures,
         tables=[Table("Table", PRECISION_HEADER, rows, NOTE), *class_tables(groups, labels)],
@@ -82,7 +82,7 @@ def of_trunk(record: ClassifierRecord) -> str:
         f"The trained trunk's weights are those of {record.label}, trained on "
         f"{record.recipe.data} for {record.recipe.iterations:,} iterations in "
         f"{record.result['seconds']:.0f} s: test error {record.test_error:.2f} % "
-        f"(n={report['n']:,} pictures). No digit of a test scene was shown in any training."
+        f"(n={report['n']:,} images). No digit of a test scene was shown in any training."
     )
 
 

@@ -1,4 +1,4 @@
-"""What went wrong, picture by picture and class by class, as a page shows it."""
+"""What went wrong, image by image and class by class, as a page shows it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class ClassRow:
     name: str
     count: int
     error: float  # percent
-    taken_for: str  # what its pictures were mostly taken for
+    taken_for: str  # what its images were mostly taken for
 
     @property
     def share(self) -> str:
@@ -34,7 +34,7 @@ class Cell:
 
     count: int
     right: bool
-    share: float  # of the pictures of its class
+    share: float  # of the images of its class
 
     @property
     def style(self) -> str:
@@ -64,11 +64,11 @@ def details_of(label: str, evaluation: Row, mistakes: Sequence[Mistake]) -> Eval
     """A line of result.json's `evaluation` with the mistakes that belong to it."""
     rows = evaluation.get("per_class") or []
     confusion = evaluation.get("confusion") or []
-    complete = len(confusion) == len(rows) <= MATRIX_CLASSES  # every class has pictures
+    complete = len(confusion) == len(rows) <= MATRIX_CLASSES  # every class has images
     return EvaluationDetails(
         label=label,
         facts=f"{evaluation['set']}, {evaluation['protocol']}: top-1 error "
-        f"{evaluation['top1_error']:.2f} % of {evaluation['n']:,} pictures",
+        f"{evaluation['top1_error']:.2f} % of {evaluation['n']:,} images",
         mistakes=[mistake for mistake in mistakes if mistake.set == evaluation["set"]],
         classes=sorted(map(class_row, rows), key=lambda row: -row.error),
         names=[row["class"] for row in rows] if complete else [],

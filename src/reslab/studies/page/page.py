@@ -87,7 +87,7 @@ def markdown_page(page: Page, groups: Sequence[SeedGroup], table: str) -> str:
         page.tables[0].note,
         *map(table_markdown, page.tables[1:]),
         *map(details_markdown, page.details),
-        "## Departures from the paper",
+        "## Deviations from the paper",
         *deviations_markdown(groups),
         "## Environment",
         "\n".join(f"- {line}" for line in environments(groups)),
@@ -102,7 +102,7 @@ def table_markdown(table: Table) -> str:
 
 
 def details_markdown(details: EvaluationDetails) -> str:
-    """Mistakes and the worst classes as tables; the pictures themselves are in the page."""
+    """Mistakes and the worst classes as tables; the images themselves are in the page."""
     parts = [f"## What went wrong: {details.label}", f"{details.facts}."]
     if details.mistakes:
         lines = [("most confident mistakes", "is", "taken for", "%"), ("---",) * 4] + [
@@ -111,7 +111,7 @@ def details_markdown(details: EvaluationDetails) -> str:
         ]
         parts.append(markdown_table(lines))
     if details.classes:
-        lines = [("class", "pictures", "error (%)", "mostly taken for"), ("---",) * 4] + [
+        lines = [("class", "images", "error (%)", "mostly taken for"), ("---",) * 4] + [
             (row.name, f"{row.count:,}", row.share, row.taken_for)
             for row in details.classes[:SHOWN_CLASSES]
         ]
@@ -139,7 +139,7 @@ def recipe_entry(group: SeedGroup) -> dict[str, Any]:
 
 
 def all_deviations(groups: Sequence[SeedGroup]) -> dict[str, list[str]]:
-    """Where the paper describes a training -> how runs differ from it, each departure once, with
+    """Where the paper describes a training -> how runs differ from it, each deviation once, with
     the networks it belongs to where it is not all of those."""
     found = {}
     for where in dict.fromkeys(section(group.first.recipe) for group in groups):

@@ -19,7 +19,7 @@ ERROR_HEADER = (
 
 
 def paper_entry(record: ClassifierRecord) -> str:
-    """The paper's test error for the same net on the same pictures, if it prints one."""
+    """The paper's test error for the same net on the same images, if it prints one."""
     named = cifar_models().get(f"resnet{record.depth}")
     if record.recipe.data == "cifar10" and record.recipe.model == named:
         return table_6(record.depth)
