@@ -122,7 +122,8 @@ def whole(model: str, rounds: int, rng: torch.Generator) -> None:
     name = f"{model} on {HEIGHT}x{WIDTH}"
     with torch.no_grad():
         measure(f"{name}, map and proposals",
-                lambda: ImageFeatures(detector, pixels, detector.search).proposals(), rounds)  # fmt: skip
+                lambda: ImageFeatures(detector, pixels, detector.search).proposals(),
+                rounds)  # fmt: skip
         measure(
             f"{name}, judging {len(boxes)} proposals", lambda: sight.classify_regions(boxes), rounds
         )

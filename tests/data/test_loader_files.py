@@ -67,7 +67,8 @@ class Opened:
     ) -> EncodedLoader:
         made = EncodedLoader(
             train, prepare, augmentation=augmentation, colour=colour, size=size, seed=seed,
-            threads=threads, sampler=sampler, bad_limit=bad_limit, on_event=self.reported.append, last=last,
+            threads=threads, sampler=sampler, bad_limit=bad_limit, on_event=self.reported.append,
+            last=last,
         )  # fmt: skip
         self.all.append(made)
         return made

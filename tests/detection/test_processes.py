@@ -19,15 +19,15 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from reslab.runtime.distributed import Ended, one_voice
-told = []
-tell = lambda row: told.append(row.get("text"))
+from reslab.runtime.distributed import PeerFailed, fail_together
+reported = []
+on_event = lambda row: reported.append(row.get("text"))
 try:
-    with one_voice(lambda error: 1) as group:
+    with fail_together(lambda error: 1) as group:
         work(Path(sys.argv[1]), Path(sys.argv[2]))
         if group.first:
-            print(told)
-except Ended as ended:
+            print(reported)
+except PeerFailed as ended:
     raise SystemExit(ended.status)
 """
 DETECTOR = """
@@ -37,7 +37,7 @@ prepare.digit_scenes = lambda: SCENES
 from reslab.detection.train import train_detector
 def work(home, out):
     recipe = short_recipe("virtual_gpus=2", "batch_size=4", "precision=fp32")
-    train_detector(recipe, out, weights=home / "classifier.safetensors", tell=tell)
+    train_detector(recipe, out, weights=home / "classifier.safetensors", on_event=on_event)
 """
 PHOTOGRAPHS = """
 from tests.training.walls import TINY
@@ -46,7 +46,7 @@ from reslab.training.train import train
 def work(home, out):
     it = recipe("own-resnet18", data=home / "walls")
     it = it.with_changes([*TINY, "virtual_gpus=2", "precision=fp32", "pictures.bad_limit=0.5"])
-    train(it, out, data=home / "walls", tell=tell)
+    train(it, out, data=home / "walls", on_event=on_event)
 """
 SPEEDS = ("seconds", "images_per_second")
 
@@ -81,7 +81,7 @@ def test_a_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_photographs_of_which_some_are_bad(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Whichever process meets a bad file, it is told of once."""
+    """Whichever process meets a bad file, it is reported of once."""
     folder = walls.draw(tmp_path / "walls", {"brick": 8, "sky": 8})
     for number in range(3):
         (folder / "brick" / f"{number:03d}.jpg").write_bytes(b"no image")

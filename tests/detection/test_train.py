@@ -248,7 +248,7 @@ def test_finished_steps_may_be_deleted(fourfold: Path, weights: Path, tmp_path: 
     for step in (1, 2, 3):
         shutil.rmtree(tmp_path / "run" / f"step{step}")
     reported: list[Any] = []
-    resume(tmp_path / "run", tell=reported.append)
+    resume(tmp_path / "run", on_event=reported.append)
     assert [row["text"] for row in reported] == ["this run is finished"]
     assert not (tmp_path / "run" / "step1").exists()
 

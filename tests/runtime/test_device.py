@@ -20,10 +20,10 @@ def test_auto_is_one_of_the_two_and_a_choice_is_kept() -> None:
     """In a process of its own: opening a world sets switches of the whole process."""
     code = """
 import torch
-from reslab.runtime.device import open_world
-assert open_world("auto").precision in ("bf16", "fp32")
-assert open_world("fp32").precision == "fp32"
-assert open_world("bf16").precision == "bf16"
+from reslab.runtime.device import setup_device
+assert setup_device("auto").precision in ("bf16", "fp32")
+assert setup_device("fp32").precision == "fp32"
+assert setup_device("bf16").precision == "bf16"
 tiny = torch.tensor([1e-39])
 assert (tiny * 0.5 == 0).all(), "denormals are flushed"
 """

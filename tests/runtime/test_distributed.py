@@ -24,19 +24,19 @@ BEGIN = """
 import os, signal, sys, time
 import torch
 torch.set_num_threads(1)
-from reslab.runtime.distributed import Ended, one_voice
+from reslab.runtime.distributed import PeerFailed, fail_together
 
 def status_of(error):
     return 2 if isinstance(error, ValueError) else 1
 
 def main():
-    with one_voice(status_of) as group:
+    with fail_together(status_of) as group:
         work(group)
 
 def said():
     try:
         main()
-    except Ended as ended:
+    except PeerFailed as ended:
         raise SystemExit(ended.status)
     except Exception as error:
         with open(sys.argv[1], "a") as file:
@@ -69,12 +69,13 @@ def test_three_processes_are_one(together) -> None:
     work = """
     def work(group):
         rank, count = group.rank, group.count
-        assert (count, group.first, group.part(12)) == (3, rank == 0, slice(4 * rank, 4 * rank + 4))
+        assert (count, group.first) == (3, rank == 0)
+        assert group.rank_slice(12) == slice(4 * rank, 4 * rank + 4)
         rows = torch.arange(12.0).view(6, 2)
-        assert torch.equal(group.gather(rows[group.part(6)]), rows)
-        assert group.gather_objects("abc"[rank]) == ["a", "b", "c"]
-        assert group.from_first(lambda: {"made by": rank}) == {"made by": 0}
-        assert group.agree([0, 15, 2][rank]) == 15
+        assert torch.equal(group.all_gather(rows[group.rank_slice(6)]), rows)
+        assert group.all_gather_objects("abc"[rank]) == ["a", "b", "c"]
+        assert group.run_on_first(lambda: {"made by": rank}) == {"made by": 0}
+        assert group.all_reduce_max([0, 15, 2][rank]) == 15
         whole = torch.tensor([1.5, -0.0, float("nan"), 1e-30, 5.0])
         table = torch.full_like(whole, -0.0)
         table[rank::count] = whole[rank::count]
@@ -94,7 +95,7 @@ def test_three_processes_are_one(together) -> None:
             expected = [a + b for a, b in zip(expected, share)]
         for again in range(2):
             gradients = group.gradients(weights)
-            for number in range(6)[group.part(6)]:
+            for number in range(6)[group.rank_slice(6)]:
                 for weight, value in zip(weights[:2], shares[number]):
                     weight.grad = value.clone()
                 if number == 4:  # one share alone knows this weight, none the last
@@ -131,7 +132,7 @@ def test_three_processes_count_the_errors_of_one_on_1001_images(together) -> Non
         one, all_ = report(alone, images, ""), report(scores, images, "")
         assert one == all_ and all_.n == 1001 and 50 < all_.top1_error < 99
         wrong = all_.top1_error * 10.01
-        assert group.gather_objects(round(wrong)) == [round(wrong)] * group.count
+        assert group.all_gather_objects(round(wrong)) == [round(wrong)] * group.count
     """
     for count in (2, 3):
         assert together(work, count) == (0, [])
@@ -140,10 +141,10 @@ def test_three_processes_count_the_errors_of_one_on_1001_images(together) -> Non
 def test_what_fails_in_one_ends_all_with_its_line_alone(together) -> None:
     work = """
     def work(group):
-        group.agree(0)
+        group.all_reduce_max(0)
         if group.rank == 1:
             raise ValueError("wrong here")
-        group.agree(0)
+        group.all_reduce_max(0)
     """
     assert together(work, 3) == (2, ["wrong here"])
     assert together("def work(group): raise ValueError('wrong everywhere')") == (
@@ -155,10 +156,10 @@ def test_what_fails_in_one_ends_all_with_its_line_alone(together) -> None:
 def test_a_killed_process_is_named(together) -> None:
     work = """
     def work(group):
-        group.agree(0)
+        group.all_reduce_max(0)
         if group.rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        group.agree(0)
+        group.all_reduce_max(0)
     """
     line = "process 1 of 3 is gone: it was killed, or ran out of memory"
     assert together(work, 3) == (1, [line])
@@ -172,10 +173,10 @@ def test_who_is_waited_for_too_long_is_named(together, monkeypatch) -> None:
     """Two wait for the third, who is stopped; it is not left behind."""
     work = """
     def work(group):
-        group.agree(0)
+        group.all_reduce_max(0)
         if group.rank == 1:
             os.kill(os.getpid(), signal.SIGSTOP)
-        group.agree(0)
+        group.all_reduce_max(0)
     """
     monkeypatch.setattr(launching, "EXIT_GRACE", 1.0)
     begun = time.monotonic()
@@ -216,10 +217,10 @@ def test_the_others_say_that_the_process_with_the_store_is_gone(tmp_path: Path) 
     script, lines = tmp_path / "script.py", tmp_path / "lines"
     work = """
 def work(group):
-    group.agree(0)
+    group.all_reduce_max(0)
     if group.rank == 0:
         os.kill(os.getpid(), signal.SIGKILL)
-    group.agree(0)
+    group.all_reduce_max(0)
 """
     script.write_text(f"{BEGIN}{work}\nsaid()\n")
     with socket.socket() as free:
@@ -290,7 +291,7 @@ def test_a_launched_process_has_its_share_of_threads_and_its_place(together, mon
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     work = """
     def work(group):
-        places = group.gather_objects((os.environ["OMP_NUM_THREADS"], os.environ["LOCAL_RANK"]))
+        places = group.all_gather_objects((os.environ["OMP_NUM_THREADS"], os.environ["LOCAL_RANK"]))
         assert places == [("1", "0"), ("1", "1")], places
     """
     assert together(work) == (0, [])

@@ -13,7 +13,11 @@ from torch import Tensor, nn
 from reslab.runtime.device import setup_device
 from reslab.training.folder import RunFolder
 from reslab.training.recipe import RunRecipe
-from reslab.training.run import FinalReports, Interrupted, Task
+from reslab.training.run import (
+    FinalReports,
+    Interrupted,
+    Task,
+)
 from reslab.training.train import Begun, train_in_folder
 
 RECIPE = FinderRecipe(

@@ -18,7 +18,7 @@ from reslab.cli.detect import detect
 from reslab.cli.evaluate import evaluate
 from reslab.cli.export import export
 from reslab.cli.import_ import import_
-from reslab.cli.pack import pack, write_scenes_command
+from reslab.cli.pack import pack, scenes
 from reslab.cli.plan import plan
 from reslab.cli.predict import predict
 from reslab.cli.recipes import models, recipes
@@ -36,7 +36,7 @@ VERBS = {
     check: "reslab check photos",
     predict: "reslab predict runs/first photo.jpg more/",
     detect: "reslab detect runs/first street.jpg --out found",
-    write_scenes_command: "reslab scenes scenes --train 100 --test 20",
+    scenes: "reslab scenes scenes --train 100 --test 20",
     pack: "reslab pack images packed --shorter-side 480",
     import_: "reslab import resnet50.pth --as resnet50 --out resnet50.safetensors",
     export: "reslab export runs/first --to torchvision --out resnet50.pth",

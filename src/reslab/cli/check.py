@@ -78,7 +78,8 @@ def check_classes(folder: "Location", size: int) -> Checked:
         part.name: {"folder": part.prefix or ".", "classes": part.classes} for part in listing.parts
     }
     contents = ", ".join(
-        f"{sum(part.classes.values()):,} {'' if part.name == WHOLE_FOLDER else part.name + ' '}images "
+        f"{sum(part.classes.values()):,} "
+        f"{'' if part.name == WHOLE_FOLDER else part.name + ' '}images "
         f"in {len(part.classes):,} classes"
         for part in listing.parts
     )

@@ -9,7 +9,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-Row = dict[str, Any]
+from reslab.runtime.events import Event
+
 SECONDS_BETWEEN_LINES = 5.0  # where there is no terminal to redraw
 
 
@@ -92,7 +93,7 @@ def stopping(
 
 
 @contextmanager
-def training_display(iterations: int) -> Iterator[Callable[[Row], None]]:
+def training_display(iterations: int) -> Iterator[Callable[[Event], None]]:
     """A listener for the rows of a run: a bar on a terminal, now and then a line elsewhere."""
     if not sys.stderr.isatty():
         yield plain_lines(iterations)
@@ -109,7 +110,7 @@ def training_display(iterations: int) -> Iterator[Callable[[Row], None]]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("", total=iterations, facts="starting")
 
-        def on_progress(row: Row) -> None:
+        def on_progress(row: Event) -> None:
             if row["kind"] == "train":
                 bar.update(task, completed=row["iteration"], facts=train_facts(row))
             else:
@@ -118,11 +119,11 @@ def training_display(iterations: int) -> Iterator[Callable[[Row], None]]:
         yield on_progress
 
 
-def plain_lines(iterations: int) -> Callable[[Row], None]:
+def plain_lines(iterations: int) -> Callable[[Event], None]:
     """Rows as lines on standard error, those of training not too often."""
     printed = 0.0
 
-    def on_progress(row: Row) -> None:
+    def on_progress(row: Event) -> None:
         nonlocal printed
         if row["kind"] == "train":
             now = time.monotonic()
@@ -139,7 +140,7 @@ def plain_lines(iterations: int) -> Callable[[Row], None]:
 
     batch: list[tuple[int, float]] = []  # the last two train rows: iteration and time
 
-    def seconds_each(row: Row) -> float:
+    def seconds_each(row: Event) -> float:
         batch.append((row["iteration"], time.monotonic()))
         del batch[:-2]
         if len(batch) < 2:
@@ -195,7 +196,7 @@ def plain_count(total: int, what: str) -> Callable[[str | None], None]:
     return on_progress
 
 
-def train_facts(row: Row) -> str:
+def train_facts(row: Event) -> str:
     """Rate, loss, training error and speed of a train row."""
     return (
         f"lr {row['learning_rate']:g}  loss {row['loss']:.4f}  "
@@ -208,7 +209,7 @@ def speed(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
-def event_line(row: Row) -> str:
+def event_line(row: Event) -> str:
     """A row of any other kind in words."""
     if row["kind"] == "eval":
         numbers = f"error {row['top1_error']:.2f} %" if "top1_error" in row else precisions(row)
@@ -224,7 +225,7 @@ def event_line(row: Row) -> str:
     return str(row["text"])
 
 
-def precisions(report: Row) -> str:
+def precisions(report: Event) -> str:
     """The average precisions of a detector's report; VOC has but one."""
     numbers = f"mAP@.5 {report['map_50']:.2f} %"
     if report["map_50_95"] is not None:

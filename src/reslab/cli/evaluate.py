@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from reslab.data.location import Location
     from reslab.evaluation.report import Report
     from reslab.evaluation.score_cache import ScoreCache
-    from reslab.evaluation.scoring import AnySet, Callback, Event, Scores
+    from reslab.evaluation.scoring import AnySet, Scores
     from reslab.models.model_file import Model
+    from reslab.runtime.events import Callback, Event
 
     Entry = tuple[str, dict[str, Any], Report, Scores]  # a title, its JSON, the report
 
@@ -196,7 +197,8 @@ def reports_of(
         with listening(len(images)) as on_event:
             scores.append(
                 score_set(
-                    model.to(device.torch_device), images, chosen, device=device.torch_device, on_event=on_event,
+                    model.to(device.torch_device), images, chosen,
+                    device=device.torch_device, on_event=on_event,
                     score_cache=vault,
                 )
             )  # fmt: skip

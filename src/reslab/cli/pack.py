@@ -99,7 +99,7 @@ def stopped_by_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def write_scenes_command(
+def scenes(
     out: Annotated[Path, typer.Argument(help="A new folder for the images and their boxes.")],
     train: Annotated[int, typer.Option(min=1, help="Scenes to train on.")] = 4000,
     test: Annotated[int, typer.Option(min=1, help="Scenes to test on.")] = 500,

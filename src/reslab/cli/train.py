@@ -128,15 +128,17 @@ def run_training(
 ) -> int:
     """Train with a display, and saved when a signal asks to stop; the exit status."""
     from reslab.runtime.distributed import join_processes
+    from reslab.runtime.events import silent
     from reslab.training.run import Interrupted
-    from reslab.training.train import silent
 
     trained = trainer_of(recipe)
     first = join_processes().first
     display = training_display(recipe.iterations) if first else nullcontext(silent)
     try:
-        with stopping(warn if first else silent) as stop, display as on_event:
-            result = trained(out, seed=seed, data=data, weights=weights, tell=on_event, stop=stop)
+        with stopping(warn if first else lambda line: None) as stop, display as on_event:
+            result = trained(
+                out, seed=seed, data=data, weights=weights, on_event=on_event, stop=stop
+            )
     except Interrupted as interrupted:
         if first:
             warn(str(interrupted))

@@ -1,6 +1,6 @@
 """A recipe's images with boxes, its detector and mini-batches, on their device."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -27,13 +27,13 @@ from reslab.detection.task import DetectionTask
 from reslab.models.batchnorm import recompute_statistics
 from reslab.models.preprocessing import Preprocessing, minus_mean
 from reslab.runtime.device import Device
+from reslab.runtime.events import Log
 from reslab.runtime.threads import cores_for, map_in_order, usable_cores
 
 CALIBRATION_BATCHES = 50  # mini-batches whose statistics replace those that came with the weights
 MEAN_COLOUR_IMAGES = (
     500  # training images whose colours give the mean, without weights that bring one
 )
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def setup_detector(
     data: Location | None,
     device: Device,
     weights: Weights | None,
-    log: Say,
+    log: Log,
 ) -> DetectionTask:
     """The training of a new run; ValueError if data, weights and recipe do not fit together."""
     must_match_trunk(recipe, weights)
@@ -97,7 +97,7 @@ def setup_with_data(
     preprocessing: Preprocessing | None,
     proposer: FasterRCNN | None,
     begun: bool,
-    log: Say,
+    log: Log,
 ) -> DetectionTask:
     """All that a detector's training needs. `preprocessing` was found when the run began."""
     sets = opened.sets
@@ -116,7 +116,8 @@ def setup_with_data(
             sets.train, preprocessing, shorter=recipe.shorter, longest=recipe.longest,
             flip=recipe.flip, size=recipe.batch_size, seed=seed,
             threads=cores_for(device.processes),
-            bad_limit=recipe.bad_limit, on_event=log, last=recipe.iterations, device=device.torch_device,
+            bad_limit=recipe.bad_limit, on_event=log, last=recipe.iterations,
+            device=device.torch_device,
             processes=device.processes,
         ),
         test=sets.test,

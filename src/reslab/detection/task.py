@@ -28,7 +28,7 @@ from reslab.detection.targets import (
 )
 from reslab.models.preprocessing import Preprocessing
 from reslab.runtime.device import Device
-from reslab.training.log import Row
+from reslab.runtime.events import Event
 from reslab.training.optim import build_sgd
 from reslab.training.probe import ProbeTarget, read_last
 from reslab.training.run import FinalReports, Task
@@ -159,7 +159,7 @@ class DetectionTask:
             count=sampling.regions, background=(sampling.background, 0.5),
         )  # fmt: skip
 
-    def detector(self, reports: list[Row]) -> Detector:
+    def detector(self, reports: list[Event]) -> Detector:
         """The network as it stands, with all that its use needs."""
         recipe = self.recipe.model_dump(mode="json")
         return Detector(
@@ -167,7 +167,7 @@ class DetectionTask:
             recipe, reports,
         )  # fmt: skip
 
-    def evaluate(self, check_stop: Callable[[], None]) -> list[Row]:
+    def evaluate(self, check_stop: Callable[[], None]) -> list[Event]:
         """The report on the way, over the first of the test images."""
         count = min(self.recipe.watched, len(self.test))
         if self.recipe.stage in (1, 3):  # nothing judges regions yet

@@ -17,13 +17,17 @@ from reslab.detection.recipe import DetectionRecipe, Step
 from reslab.detection.setup import open_training_data, setup_with_data
 from reslab.detection.task import parts_of
 from reslab.runtime.device import Device, setup_device
+from reslab.runtime.events import Callback, note
 from reslab.training.checkpoint import checkpoints_in
 from reslab.training.environment import environment
 from reslab.training.folder import RunFolder
-from reslab.training.log import note
 from reslab.training.origin import FILE, InitialState, initial_state_bytes, read_initial_state
-from reslab.training.run import Interrupted, Stop, Tell
-from reslab.training.train import Begun, must_divide_evenly, train_in_folder
+from reslab.training.run import Interrupted, Stop
+from reslab.training.train import (
+    Begun,
+    must_divide_evenly,
+    train_in_folder,
+)
 
 STEPS: tuple[Step, ...] = (1, 2, 3)  # the fourth is the run itself
 
@@ -43,7 +47,7 @@ def train_detector(
     seed: int = 1,
     data: str | Location | None = None,
     weights: str | Path | None = None,
-    on_event: Tell = lambda row: None,
+    on_event: Callback = lambda row: None,
     stop: Stop = lambda: None,
 ) -> dict[str, Any]:
     """Train `recipe` into the folder `out`, or go on with the run that is there; its result.
@@ -78,7 +82,7 @@ class DetectorRun:
     weights: Path | None
     given: Weights | None
     device: Device
-    on_event: Tell
+    on_event: Callback
     stop: Stop
 
     def begin_folder(self) -> RunFolder:

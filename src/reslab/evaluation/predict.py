@@ -14,7 +14,13 @@ from torch import Tensor
 
 from reslab.data.datasets import EncodedImages, ImagesInMemory
 from reslab.data.decode import BadImage, ImageInput, image_name, load_image
-from reslab.evaluation.scoring import AnySet, ResizedViews, at_sides, log_mean, log_probabilities
+from reslab.evaluation.scoring import (
+    AnySet,
+    ResizedViews,
+    at_sides,
+    log_mean,
+    log_probabilities,
+)
 from reslab.evaluation.views import View, protocol_named
 from reslab.models import model_file as weights
 from reslab.models.model_file import Model

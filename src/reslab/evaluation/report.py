@@ -12,21 +12,17 @@ from reslab.data.datasets import EncodedImages
 from reslab.evaluation.score_cache import CachedScores, ScoreCache
 from reslab.evaluation.scoring import (
     AnySet,
-    Callback,
     LoadedRange,
     Scorable,
     Scores,
-    bad_image,
     load_ranges,
     log_mean,
     log_probabilities,
-    note,
-    progress,
     ranges_of,
-    silent,
 )
 from reslab.evaluation.views import OneCrop, View, ViewProtocol
 from reslab.runtime.device import Processes, SingleProcess
+from reslab.runtime.events import Callback, bad_image, note, progress, silent
 from reslab.runtime.threads import cores_for
 
 Interval = Sequence[float]  # low and high, 95 %, percent

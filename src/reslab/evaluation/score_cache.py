@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from reslab.data.datasets import ImagesInMemory
-from reslab.evaluation.scoring import AnySet, Callback, Scores, note
+from reslab.evaluation.scoring import AnySet, Scores
 from reslab.evaluation.views import View
+from reslab.runtime.events import Callback, note
 from reslab.runtime.threads import map_in_order
 
 NAME = "log_probabilities"

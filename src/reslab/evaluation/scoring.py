@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -170,26 +170,3 @@ def ensemble(members: Sequence[Scores]) -> Scores:
         total[here] = log_mean([member.log_probabilities[here] for member in members])
     bad = {index: text for member in members for index, text in member.bad.items()}
     return Scores(total, bad)
-
-
-Event = dict[str, Any]
-Callback = Callable[[Event], None]
-
-
-def silent(row: Event) -> None:
-    """Hear and say nothing."""
-
-
-def note(text: str) -> Event:
-    """Something that a person should know."""
-    return {"kind": "note", "text": text}
-
-
-def bad_image(text: str) -> Event:
-    """An image that could not be decoded: `FILE: reason`."""
-    return {"kind": "bad", "text": text}
-
-
-def progress(done: int) -> Event:
-    """How many images are done, bad ones included."""
-    return {"kind": "progress", "done": done}

@@ -2,7 +2,7 @@
 
 `Alone` is one process, for which everything together is what it has: the identity. `Group` is the
 same for several, which torchrun or `--processes` started, by torch.distributed. All of them make
-the same calls in the same order; a process that fails ends the others (see `one_voice`).
+the same calls in the same order; a process that fails ends the others (see `fail_together`).
 """
 
 import os
@@ -246,7 +246,7 @@ def rendezvous(store: dist.Store, rank: int, count: int, patience: float) -> str
 @contextmanager
 def fail_together(status_of: Callable[[BaseException], int]) -> Iterator[Processes]:
     """Inside, what ends one process ends all, and the first to fail alone raises why: the others
-    raise Ended with the exit status that it has."""
+    raise PeerFailed with the exit status that it has."""
     processes = join_processes()
     try:
         yield processes

@@ -13,7 +13,13 @@ from reslab.detection.recipe import DetectionRecipe
 from reslab.detection.setup import OpenedSets, open_detection_data
 from reslab.detection.task import DETECTIONS_FILE
 from reslab.models.config import ResNetConfig
-from reslab.studies.records import Record, Row, SeedGroup, Seeds, rows_and_result
+from reslab.runtime.events import Event
+from reslab.studies.records import (
+    Record,
+    SeedGroup,
+    Seeds,
+    rows_and_result,
+)
 from reslab.training.folder import RunFolder
 
 
@@ -43,7 +49,7 @@ class DetectorRecord(Record):
         return part if self.recipe.data == "boxes" else f"{self.recipe.data}, {part}"
 
     @property
-    def report(self) -> Row:
+    def report(self) -> Event:
         return self.result["evaluation"][-1]
 
     @property

@@ -8,10 +8,10 @@ from statistics import mean, stdev
 from typing import Any, Generic, TypeVar
 
 from reslab.models.config import ResNetConfig
+from reslab.runtime.events import Event
 from reslab.training.folder import RunFolder
 from reslab.training.recipe import TASKS, Recipe, RunRecipe
 
-Row = dict[str, Any]
 # recipe keys that change no weight
 CADENCE = {"eval_every", "checkpoint_every", "log_every", "watched"}
 
@@ -22,9 +22,9 @@ class Record:
 
     path: Path
     recipe: RunRecipe
-    environment: Row
-    rows: list[Row]
-    result: Row
+    environment: Event
+    rows: list[Event]
+    result: Event
 
     @property
     @abstractmethod
@@ -98,7 +98,7 @@ def read_classifier(path: Path) -> ClassifierRecord:
     return ClassifierRecord(path, recipe, folder.environment(), *rows_and_result(folder))
 
 
-def rows_and_result(folder: RunFolder) -> tuple[list[Row], Row]:
+def rows_and_result(folder: RunFolder) -> tuple[list[Event], Event]:
     """What a run measured and came to; ValueError if it is not finished."""
     result, rows = folder.result(), folder.rows()
     if not any(row["kind"] == "train" for row in rows):
@@ -153,9 +153,9 @@ class SeedGroup(Generic[AnyRecord]):
     def seconds(self) -> float:
         return mean(run.result["seconds"] for run in self.runs)
 
-    def curve_rows(self) -> list[Row]:
+    def curve_rows(self) -> list[Event]:
         """The log of the group: each line the mean over its seeds."""
-        by_place: dict[tuple[Any, ...], list[Row]] = {}
+        by_place: dict[tuple[Any, ...], list[Event]] = {}
         for run in self.runs:
             for row in run.rows:
                 if row["kind"] in ("train", "eval"):
@@ -174,7 +174,7 @@ def test_error(group: Classifiers) -> Seeds:
     return Seeds(tuple(run.test_error for run in group.runs))
 
 
-def _mean_row(rows: Sequence[Row]) -> Row:
+def _mean_row(rows: Sequence[Event]) -> Event:
     measured = [key for key in ("train_error", "top1_error", "map_50") if key in rows[0]]
     return rows[0] | {key: mean(row[key] for row in rows) for key in measured}
 

@@ -18,7 +18,7 @@ from reslab.models.model_file import Model, model_bytes
 from reslab.models.preprocessing import Preprocessing
 from reslab.models.resnet import ResNet
 from reslab.runtime.device import Device
-from reslab.training.log import Row
+from reslab.runtime.events import Event
 from reslab.training.optim import build_sgd
 from reslab.training.origin import InitialState
 from reslab.training.recipe import Recipe
@@ -74,12 +74,12 @@ class ClassificationTask:
         """Layers as training wants them; statistics that are kept stay as they are."""
         train_mode(self.net, keep_statistics=self.recipe.batch_norm != "train")
 
-    def model(self, reports: list[Row]) -> Model:
+    def model(self, reports: list[Event]) -> Model:
         """The network as it stands, with all that its use needs."""
         recipe = self.recipe.model_dump(mode="json")
         return Model(self.net, self.classes, self.preprocessing, recipe, reports, ids=self.ids)
 
-    def evaluate(self, check_stop: Callable[[], None]) -> list[Row]:
+    def evaluate(self, check_stop: Callable[[], None]) -> list[Event]:
         """Reports on the way, in fp32 with the statistics as they stand."""
         self.net.eval()
         reports = [self.evaluate_set(images, check_stop)[0].as_dict() for images in self.watched]

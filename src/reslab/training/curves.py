@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-Row = dict[str, Any]
+from reslab.runtime.events import Event
+
 # Okabe and Ito's colours, which most colour-blind readers can tell apart
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 
@@ -15,7 +16,7 @@ class Curve:
     """What one run measured over its iterations, percent."""
 
     label: str
-    rows: Sequence[Row]
+    rows: Sequence[Event]
 
     def train(self, bins: int = 120) -> tuple[list[float], list[float]]:
         """Iterations and training error, averaged over `bins` stretches so that a line is seen."""
@@ -43,7 +44,7 @@ class Curve:
         return [row["iteration"] for row in rows], [row[measure] for row in rows]
 
 
-def draw_curves(rows: Sequence[Row], title: str) -> str:
+def draw_curves(rows: Sequence[Event], title: str) -> str:
     """One run's curves as SVG text."""
     from matplotlib.figure import Figure
 

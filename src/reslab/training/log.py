@@ -4,17 +4,17 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from threading import Thread
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
+from reslab.runtime.events import Event
 from reslab.training.checkpoint import Checkpoint
 from reslab.training.folder import RunFolder
 from reslab.training.loop import Update
 from reslab.training.schedule import Schedule
 
-Row = dict[str, Any]
 DETAILS = ("per_class", "confusion")  # of a final report; the log holds one line an evaluation
 
 
@@ -80,16 +80,12 @@ class Timer:
         self.logged, self.images = self.clock(), 0
 
 
-def note(text: str) -> Row:
-    return {"kind": "note", "text": text}
-
-
-def warmup_row(step: Update, schedule: Schedule) -> Row:
+def warmup_row(step: Update, schedule: Schedule) -> Event:
     how = "cap" if schedule.state.warmup.capped else "train_error"
     return {"kind": "warmup", "iteration": step.iteration, "ended_by": how}
 
 
-def train_row(step: Update, progress: Progress, images_per_second: float) -> Row:
+def train_row(step: Update, progress: Progress, images_per_second: float) -> Event:
     loss, error = progress.line()
     return {
         "kind": "train",
@@ -101,11 +97,11 @@ def train_row(step: Update, progress: Progress, images_per_second: float) -> Row
     }
 
 
-def eval_row(iteration: int, report: Row) -> Row:
+def eval_row(iteration: int, report: Event) -> Event:
     return {"kind": "eval", "iteration": iteration, **without_details(report)}
 
 
-def without_details(report: Row) -> Row:
+def without_details(report: Event) -> Event:
     """A report without its details."""
     return {key: value for key, value in report.items() if key not in DETAILS}
 
@@ -132,7 +128,7 @@ class CheckpointWriter:
         self._begun: PendingWrite | None = None
         self._refused = False  # whether lines of the log are waiting
 
-    def log(self, rows: Sequence[Row]) -> None:
+    def log(self, rows: Sequence[Event]) -> None:
         """Append lines to the log."""
         self._hear(0.0)
         if not rows:

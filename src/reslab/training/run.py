@@ -12,15 +12,14 @@ from torch import Tensor, nn
 from reslab.models.batchnorm import norms_of
 from reslab.models.model_file import sha256_of
 from reslab.runtime.device import Processes, SingleProcess
+from reslab.runtime.events import Callback, Event, note
 from reslab.training.checkpoint import Checkpoint, recover_newest_checkpoint
 from reslab.training.folder import RunFolder
 from reslab.training.log import (
     CheckpointWriter,
     Progress,
-    Row,
     Timer,
     eval_row,
-    note,
     train_row,
     warmup_row,
     without_details,
@@ -30,7 +29,6 @@ from reslab.training.optim import momentum_buffers, restore_momentum
 from reslab.training.recipe import RunRecipe
 from reslab.training.schedule import Schedule, ScheduleState
 
-Tell = Callable[[Row], None]
 Stop = Callable[[], int | None]
 
 
@@ -46,7 +44,7 @@ class Interrupted(Exception):
 class FinalReports:
     """What a run ends with."""
 
-    reports: list[Row]  # in full
+    reports: list[Event]  # in full
     files: dict[str, bytes]  # for the run folder, by name
 
 
@@ -60,11 +58,11 @@ class Task:
     loss_of: Callable[[Any], tuple[Tensor, Tensor]]
     shares_of: Callable[[int], Sequence[Any]]
     # on the way, with moving statistics, there may be none; calls its argument now and then
-    evaluate: Callable[[Callable[[], None]], list[Row]]
-    error_of: Callable[[Row], float]  # of a report, percent; a plateau shows in the first one's
+    evaluate: Callable[[Callable[[], None]], list[Event]]
+    error_of: Callable[[Event], float]  # of a report, percent; a plateau shows in the first one's
     # after training: final statistics and final reports; calls its argument now and then
     finish: Callable[[Callable[[], None]], FinalReports]
-    model_file: Callable[[list[Row]], bytes]  # the model with its reports
+    model_file: Callable[[list[Event]], bytes]  # the model with its reports
     processes: Processes = field(default_factory=SingleProcess)  # that the run is made by
 
 
@@ -73,10 +71,10 @@ def run_task(
     parts: Task,
     folder: RunFolder,
     *,
-    on_event: Tell,
+    on_event: Callback,
     stop: Stop,
     clock: Callable[[], float] = time.monotonic,
-) -> Row:
+) -> Event:
     """Train from the newest checkpoint, or from nothing, to `result.json`, whose value it returns.
 
     `tell` hears every line of the log, and notes. `stop` is asked after every update and during
@@ -120,7 +118,7 @@ class RunInProgress:
     schedule: Schedule
     timer: Timer
     saver: CheckpointWriter
-    on_event: Tell
+    on_event: Callback
     stop: Stop
 
     def restore(self, found: Checkpoint) -> None:
@@ -167,7 +165,7 @@ class RunInProgress:
             if last or step.iteration % recipe.checkpoint_every == 0:
                 self.saver.begin(self.snapshot(step.iteration), must=last)
 
-    def rows_after(self, step: Update) -> list[Row]:
+    def rows_after(self, step: Update) -> list[Event]:
         """The lines that an update adds to the log."""
         rows = [warmup_row(step, self.schedule)] if step.warmed_up else []
         if step.iteration % self.recipe.log_every == 0 or step.iteration == self.recipe.iterations:
@@ -185,7 +183,7 @@ class RunInProgress:
         self.write([eval_row(iteration, report) for report in reports])
         self.timer.restart()
 
-    def write(self, rows: Sequence[Row]) -> None:
+    def write(self, rows: Sequence[Event]) -> None:
         self.saver.log(rows)
         for row in rows:
             self.on_event(row)
@@ -206,7 +204,7 @@ class RunInProgress:
             saved = self.parts.processes.run_on_first(lambda: self.saver.saved)
             raise Interrupted(signal, self.folder.path, saved)
 
-    def finish(self, seconds: float) -> Row:
+    def finish(self, seconds: float) -> Event:
         """Final statistics, final reports, the model, its curves, and last of all the result."""
         final = self.parts.finish(self.stop_if_signalled)
         rows = [eval_row(self.recipe.iterations, report) for report in final.reports]
@@ -215,7 +213,7 @@ class RunInProgress:
             self.on_event(row)
         return self.parts.processes.run_on_first(lambda: self.write_result(final, seconds))
 
-    def write_result(self, final: FinalReports, seconds: float) -> Row:
+    def write_result(self, final: FinalReports, seconds: float) -> Event:
         """All that a finished run leaves in its folder."""
         from reslab.training.curves import draw_curves
 

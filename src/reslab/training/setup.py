@@ -1,6 +1,6 @@
 """A recipe's images, preprocessing, network and mini-batches, on their device."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -20,6 +20,7 @@ from reslab.models.model_file import Model
 from reslab.models.preprocessing import Preprocessing, minus_mean
 from reslab.models.resnet import ResNet, build_resnet, channels_last
 from reslab.runtime.device import Device
+from reslab.runtime.events import Log
 from reslab.runtime.threads import cores_for, usable_cores
 from reslab.training.classification import AnySet, ClassificationTask
 from reslab.training.origin import InitialState, must_match_weights
@@ -27,7 +28,6 @@ from reslab.training.recipe import Recipe
 
 INITIALISATION = 2  # a seed's stream of random numbers for the weights, beside those of the batches
 CALIBRATION = 50  # mini-batches whose statistics replace those that came with weights
-Say = Callable[[str], None]
 
 
 def setup_classification(
@@ -36,7 +36,7 @@ def setup_classification(
     data: Location | None,
     device: Device,
     origin: InitialState = InitialState(),
-    log: Say = lambda text: None,
+    log: Log = lambda text: None,
 ) -> ClassificationTask:
     """All that a classification needs; `say` hears notes for the user.
 
@@ -53,7 +53,7 @@ def setup_with_sets(
     sets: MemorySplits | FolderSplits,
     device: Device,
     origin: InitialState = InitialState(),
-    log: Say = lambda text: None,
+    log: Log = lambda text: None,
 ) -> ClassificationTask:
     """The same for sets that are open."""
     train, watched, final = split_sets(recipe, sets)
@@ -129,7 +129,7 @@ def with_names(train: EncodedImages, origin: InitialState) -> InitialState:
 
 
 def with_statistics(
-    recipe: Recipe, train: EncodedImages, origin: InitialState, log: Say
+    recipe: Recipe, train: EncodedImages, origin: InitialState, log: Log
 ) -> InitialState:
     """`origin` with the preprocessing and the colours' components of photographs.
 
@@ -185,14 +185,15 @@ def build_loader(
     preprocessing: Preprocessing,
     origin: InitialState,
     device: Device,
-    log: Say,
+    log: Log,
 ) -> InMemoryLoader | EncodedLoader:
     """The mini-batches of training."""
     augmentation = recipe.augmentation
     if isinstance(train, ImagesInMemory):
         assert isinstance(augmentation, PadAndCrop)
         return InMemoryLoader(
-            train.to(device.torch_device), preprocessing, size=recipe.batch_size, pad=augmentation.pad,
+            train.to(device.torch_device), preprocessing, size=recipe.batch_size,
+            pad=augmentation.pad,
             flip=augmentation.flip, seed=seed, sampler=recipe.balance == "sampler",
             part=device.processes.rank_slice(recipe.batch_size),
         )  # fmt: skip

@@ -12,11 +12,11 @@ import torch
 from reslab.data.location import Location, parse_location
 from reslab.models.model_file import Model, load_model
 from reslab.runtime.device import Device, Processes, setup_device
+from reslab.runtime.events import Callback, note, silent
 from reslab.training.checkpoint import checkpoints_in
 from reslab.training.classification import parts_of
 from reslab.training.environment import environment, environment_changes
 from reslab.training.folder import RunFolder
-from reslab.training.log import note
 from reslab.training.origin import (
     FILE,
     InitialState,
@@ -25,7 +25,11 @@ from reslab.training.origin import (
     read_initial_state,
 )
 from reslab.training.recipe import Recipe, RunRecipe
-from reslab.training.run import Stop, Task, Tell, run_task
+from reslab.training.run import (
+    Stop,
+    Task,
+    run_task,
+)
 from reslab.training.setup import setup_classification
 
 
@@ -45,7 +49,7 @@ def train(
     seed: int = 1,
     data: str | Location | None = None,
     weights: str | Path | None = None,
-    on_event: Tell = lambda row: None,
+    on_event: Callback = lambda row: None,
     stop: Stop = lambda: None,
 ) -> dict[str, Any]:
     """Train `recipe` into the folder `out`, or go on with the run that is there; its result.
@@ -83,7 +87,7 @@ def train_in_folder(
     seed: int,
     data: Location | None,
     weights: Path | None,
-    on_event: Tell,
+    on_event: Callback,
     stop: Stop,
 ) -> dict[str, Any]:
     """Run what `begin` makes ready in the folder `out`; the result.
@@ -127,10 +131,6 @@ def train_in_folder(
         # a signal to one is a signal to all, at the same iteration
         agreed: Stop = lambda: processes.all_reduce_max(stop() or 0) or None  # noqa: E731
         return run_task(recipe, begun.parts, folder, on_event=on_event, stop=agreed)
-
-
-def silent(said: object) -> None:
-    """The first process tells for all."""
 
 
 def environment_in(out: Path) -> dict[str, Any] | None:

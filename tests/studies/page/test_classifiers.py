@@ -28,7 +28,11 @@ from reslab.studies.page.tables import (
     unique,
 )
 from reslab.studies.paper import deviations
-from reslab.studies.records import Seeds, group_by_recipe, read_classifier
+from reslab.studies.records import (
+    Seeds,
+    group_by_recipe,
+    read_classifier,
+)
 
 
 def test_numbers_over_seeds_are_printed_as_table_6_prints_them() -> None:

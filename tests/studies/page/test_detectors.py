@@ -19,7 +19,11 @@ from reslab.studies.page.album import PAGE_SIDE, albums_of, draw_image
 from reslab.studies.page.detection_findings import detector_findings, first_at
 from reslab.studies.page.detectors import detectors_as_csv, parameters, write_detectors
 from reslab.studies.paper import deviations
-from reslab.studies.records import group_by_recipe, read_classifier, task_of
+from reslab.studies.records import (
+    group_by_recipe,
+    read_classifier,
+    task_of,
+)
 
 
 def pair(finish_detector, **options):

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from reslab.evaluation.mistakes import Mistake, mistakes_from
+from reslab.runtime.events import Event
 from reslab.studies.records import ClassifierRecord, Classifiers
 from reslab.training.folder import RunFolder
 
-Row = dict[str, Any]
 SHOWN_CLASSES = 20  # the worst ones; the others behind a line to be opened
 MATRIX_CLASSES = 30  # at most, so that its numbers can be read
 DARK = 0.55  # a cell's share of its row from which on its number is white
@@ -60,7 +59,7 @@ class EvaluationDetails:
     matrix: Sequence[Sequence[Cell]]  # [label][predicted]
 
 
-def details_of(label: str, evaluation: Row, mistakes: Sequence[Mistake]) -> EvaluationDetails:
+def details_of(label: str, evaluation: Event, mistakes: Sequence[Mistake]) -> EvaluationDetails:
     """A line of result.json's `evaluation` with the mistakes that belong to it."""
     rows = evaluation.get("per_class") or []
     confusion = evaluation.get("confusion") or []
@@ -76,7 +75,7 @@ def details_of(label: str, evaluation: Row, mistakes: Sequence[Mistake]) -> Eval
     )
 
 
-def class_row(row: Row) -> ClassRow:
+def class_row(row: Event) -> ClassRow:
     """One entry of a report's `per_class`."""
     taken_for = ", ".join(f"{name} ({count})" for name, count in row["taken_for"])
     return ClassRow(row["class"], row["n"], row["top1_error"], taken_for)

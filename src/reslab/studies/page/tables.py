@@ -7,7 +7,12 @@ from collections.abc import Sequence
 from reslab.models.complexity import complexity
 from reslab.models.config import cifar_models
 from reslab.studies.paper import table_6
-from reslab.studies.records import CADENCE, ClassifierRecord, Classifiers, test_error
+from reslab.studies.records import (
+    CADENCE,
+    ClassifierRecord,
+    Classifiers,
+    test_error,
+)
 from reslab.training.recipe import Recipe, flatten
 
 MAX_LABEL_KEYS = 2  # keys that a label names
