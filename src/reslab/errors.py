@@ -1,4 +1,4 @@
-"""What a caller is told when a name is not known: the value, the nearest name, what is allowed."""
+"""What messages share: the nearest name to an unknown one, the system's reason for a failure."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -7,7 +7,7 @@ from difflib import get_close_matches
 def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:
     """One line for a name that is not among `allowed`, with the nearest one that is.
 
-    Of a dotted name the last part may stand for the whole.
+    The last part of a dotted name may stand for the whole.
     """
     names = sorted(allowed)
     ends = {dotted.rpartition(".")[2]: dotted for dotted in names}
@@ -17,3 +17,8 @@ def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:
     if near:
         return f"no {kind} {name!r}; did you mean {near[0]!r}?"
     return f"no {kind} {name!r}; there are: {', '.join(names)}"
+
+
+def os_reason(error: OSError) -> str:
+    """The operating system's reason, in lower case as our messages go."""
+    return (error.strerror or str(error)).lower()

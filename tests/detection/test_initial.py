@@ -27,8 +27,9 @@ from reslab.detection.initial import (
 from reslab.detection.model import Detector, detector_bytes
 from reslab.detection.recipe import DetectionRecipe
 from reslab.models.batchnorm import norms_of
-from reslab.models.model_file import Model, sha256_of
+from reslab.models.model_file import Model
 from reslab.models.resnet import build_resnet
+from reslab.runtime.files import sha256_of
 
 TRAIN = SCENES.train
 LIKE = ("model.sizes=[8, 14, 24]", "model.ratios=[1.0, 1.6]", "model.width=8")  # as `detector()`

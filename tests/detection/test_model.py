@@ -15,7 +15,7 @@ from reslab.detection.model import (
 )
 from reslab.detection.recipe import InferenceConfig
 from reslab.models.batchnorm import norms_of
-from reslab.models.model_file import sha256_of
+from reslab.runtime.files import sha256_of
 
 IMAGE = torch.randint(0, 256, (40, 56, 3), generator=torch.Generator().manual_seed(0)).byte()
 

@@ -15,8 +15,8 @@ from reslab.detection.network import FasterRCNN
 from reslab.detection.recipe import DetectionRecipe
 from reslab.detection.setup import OpenedSets, setup_with_data
 from reslab.detection.task import DETECTIONS_FILE, DetectionTask, parts_of
-from reslab.models.model_file import sha256_of
 from reslab.runtime.device import setup_device
+from reslab.runtime.files import sha256_of
 from reslab.training.loop import updates
 from reslab.training.schedule import Schedule
 

@@ -32,8 +32,8 @@ from reslab.detection.recipe import DetectionRecipe
 from reslab.detection.train import train_detector
 from reslab.models.batchnorm import recompute_statistics
 from reslab.models.config import config_named
-from reslab.models.model_file import sha256_of
 from reslab.recipes import any_recipe, recipe_in
+from reslab.runtime.files import sha256_of
 from reslab.training.folder import RunFolder
 from reslab.training.run import Interrupted
 

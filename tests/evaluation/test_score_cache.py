@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from reslab.data.datasets import EncodedImages, ImagesInMemory
-from reslab.evaluation import score_cache as vault_module
 from reslab.evaluation.report import Report, classify
 from reslab.evaluation.score_cache import ScoreCache
 from reslab.evaluation.views import MultiScale, OneCrop, TenCrop, ViewProtocol
@@ -170,11 +169,10 @@ def test_a_file_of_somebody_else_is_not_used(images: EncodedImages, tmp_path: Pa
 def test_a_kill_while_writing_leaves_no_half_file(
     images: EncodedImages, tmp_path: Path, monkeypatch
 ) -> None:
-    def killed(tensors, file, facts) -> None:
-        Path(file).write_bytes(b"half")
+    def killed(handle: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(vault_module, "save_file", killed)
+    monkeypatch.setattr(os, "fsync", killed)
     with pytest.raises(KeyboardInterrupt):
         kept(Watched(), images, OneCrop(36, 32), tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from reslab.models.config import cifar_config, imagenet_config
-from reslab.models.model_file import Model, load_model, model_bytes, sha256_of
+from reslab.models.model_file import Model, load_model, model_bytes
 from reslab.models.preprocessing import minus_mean
 from reslab.models.resnet import build_resnet
+from reslab.runtime.files import sha256_of
 
 
 def a_model() -> Model:

@@ -5,11 +5,12 @@ import torch
 
 from reslab.data.datasets import EncodedImages
 from reslab.models.config import ResNetConfig
-from reslab.models.model_file import Model, sha256_of
+from reslab.models.model_file import Model
 from reslab.models.preprocessing import minus_mean
 from reslab.models.resnet import build_resnet
 from reslab.recipes import own_recipe_names, recipe
 from reslab.recipes.own import own_recipe
+from reslab.runtime.files import sha256_of
 
 CONFIG = ResNetConfig(
     stem="imagenet", block="basic", blocks=(1, 1), widths=(4, 8), classes=7, shortcut="B",

@@ -5,8 +5,8 @@ from threading import Timer
 
 import pytest
 
+from reslab.runtime.files import is_locked, lock
 from reslab.studies.cluster import carry, share_of
-from reslab.training.folder import is_locked, lock
 
 LARGE = {"CPU": 64.0, "GPU": 8.0, "memory": 1e12}
 SMALL = {"CPU": 6.0, "memory": 1e10}

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from reslab.models.model_file import load_model, sha256_of
+from reslab.models.model_file import load_model
 from reslab.recipes import recipe
+from reslab.runtime.files import sha256_of
 from reslab.training.log import Diverged
 from reslab.training.log import without_details as short_report
 from reslab.training.recipe import Recipe

@@ -11,11 +11,12 @@ import torch
 from tests.training.walls import TINY, draw
 
 from reslab.data.folder import open_folder
-from reslab.models.model_file import Model, load_model, model_bytes, sha256_of
+from reslab.models.model_file import Model, load_model, model_bytes
 from reslab.models.resnet import build_resnet
 from reslab.recipes import recipe
 from reslab.recipes.own import own_recipe
 from reslab.runtime.device import setup_device
+from reslab.runtime.files import sha256_of
 from reslab.training.origin import InitialState
 from reslab.training.recipe import Recipe
 from reslab.training.run import Interrupted

@@ -37,21 +37,21 @@ class DrawingFolder:
     def add(self, given: InputFile, seen: "DetectedImage", classes: Sequence[str]) -> None:
         """Draw an image, whole or not at all, and keep what is to be listed."""
         from reslab.detection.drawing import draw_detections
-        from reslab.training.checkpoint import write_atomically
+        from reslab.runtime.files import atomic_write
 
         target = self.targets[given.file]
         target.parent.mkdir(parents=True, exist_ok=True)
         image = draw_detections(seen.pixels, seen.detections, classes)
-        write_atomically(target, encoded(image, target.suffix))
+        atomic_write(target, encoded(image, target.suffix))
         self.rows += [detection_row(self.ids[given.file], it) for it in seen.objects]
         self.drawn += 1
 
     def finish(self) -> None:
         """The list of all that was found, as COCO writes results."""
-        from reslab.training.checkpoint import write_atomically
+        from reslab.runtime.files import atomic_write
 
         lines = ",\n".join(json.dumps(row) for row in self.rows)
-        write_atomically(self.out / LIST, f"[\n{lines}\n]\n".encode())
+        atomic_write(self.out / LIST, f"[\n{lines}\n]\n".encode())
 
 
 def open_drawing_folder(out: Path, given: Sequence[InputFile]) -> DrawingFolder:

@@ -1,5 +1,6 @@
 """`reslab evaluate`"""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -254,10 +255,10 @@ def score_cache_for(path: Path, model: "Model", keep: bool) -> "ScoreCache":
     import torch
 
     from reslab.evaluation.score_cache import ScoreCache
-    from reslab.models.model_file import sha256_of
+    from reslab.runtime.files import sha256_of
 
     # the layout and the preprocessing decide as much as the weights do
-    facts = f"{model.net.config.model_dump_json()} {model.preprocessing.facts()}"
+    facts = f"{model.net.config.model_dump_json()} {json.dumps(model.preprocessing.facts())}"
     tensors = model.net.state_dict() | model.preprocessing.tensors()
     kind = "scores-bf16" if model.net.fc.weight.dtype == torch.bfloat16 else "scores"
     folder = path / kind if path.is_dir() else path.with_name(f"{path.name}.{kind}")

@@ -30,14 +30,14 @@ def export(
     from reslab.errors import unknown_name
     from reslab.models.convert.exporter import torchvision_state
     from reslab.models.model_file import load_model
-    from reslab.training.checkpoint import write_atomically
+    from reslab.runtime.files import atomic_write
 
     if to != "torchvision":
         raise ValueError(unknown_name("target of export", to, ["torchvision"]))
     check_new(out, (".safetensors", *TORCH_SUFFIXES))
     loaded = load_model(model)
     state = torchvision_state(loaded)
-    write_atomically(out, as_bytes(state, out.suffix))
+    atomic_write(out, as_bytes(state, out.suffix))
     mean, std = of_0_to_1(loaded)
     if as_json:
         facts = {"file": str(out), "tensors": len(state), "mean": mean, "std": std}

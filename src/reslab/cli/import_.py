@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reslab.cli.console import print_json, print_line, warn
+from reslab.errors import os_reason
 
 if TYPE_CHECKING:
     from reslab.models.convert.importer import Imported
@@ -49,12 +50,12 @@ def import_(
     """
     from reslab.models.convert.importer import import_model
     from reslab.models.model_file import model_bytes
-    from reslab.training.checkpoint import write_atomically
+    from reslab.runtime.files import atomic_write
 
     check_new(out, (".safetensors",))
     imported = import_model(file, network, mean)
     model = named_by(classes, imported.model) if classes else named(imported)
-    write_atomically(out, model_bytes(model))
+    atomic_write(out, model_bytes(model))
     if as_json:
         print_json(facts(imported, model, network, out))
         return
@@ -90,7 +91,7 @@ def read_names(file: Path) -> list[tuple[str, str]]:
     try:
         names = [line.strip() for line in file.read_text("utf-8-sig").splitlines()]
     except OSError as error:
-        raise ValueError(f"{file}: {(error.strerror or str(error)).lower()}") from None
+        raise ValueError(f"{file}: {os_reason(error)}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{file} is not UTF-8 text") from None
     if not names:

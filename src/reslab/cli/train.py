@@ -146,7 +146,9 @@ def run_training(
     except OSError as error:
         saved = out / "checkpoints"
         if saved.is_dir() and any(saved.iterdir()):
-            reason = (error.strerror or str(error)).lower()
+            from reslab.errors import os_reason
+
+            reason = os_reason(error)
             raise RuntimeError(
                 f"{reason}: {out}; what was saved is whole: mend it, then `reslab resume {out}`"
             ) from error

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from reslab.data.datasets import EncodedImages
 from reslab.data.location import Location
+from reslab.errors import os_reason
 
 HEADERS = (["index", "wnid", "name"], ["index", "id", "name"])
 
@@ -23,7 +24,7 @@ def read_class_list(path: Path) -> list[tuple[str, str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(_numbered_rows(path, file))
     except OSError as error:
-        raise ValueError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+        raise ValueError(f"{path}: {os_reason(error)}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8 text; save it as CSV UTF-8") from None
     header = [column.strip().lower() for column in rows[0][1]] if rows else []

@@ -22,6 +22,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from reslab.errors import os_reason
+
 FORMATS = {
     ".jpg": "jpeg", ".jpeg": "jpeg", ".jpe": "jpeg", ".png": "png", ".webp": "webp",
     ".gif": "gif", ".bmp": "bmp", ".tif": "tiff", ".tiff": "tiff",
@@ -285,5 +287,5 @@ def load_image(image: ImageInput) -> np.ndarray:
     try:
         data = Path(image).read_bytes()
     except OSError as error:
-        raise BadImage(f"{image}: {(error.strerror or str(error)).lower()}") from None
+        raise BadImage(f"{image}: {os_reason(error)}") from None
     return decode_image(data, str(image))

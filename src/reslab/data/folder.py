@@ -15,6 +15,7 @@ from reslab.data.datasets import EncodedImages
 from reslab.data.decode import IMAGE_SUFFIXES, BadImage
 from reslab.data.location import Location, Url
 from reslab.data.shards.reader import is_packed, open_part, open_remote_part, remote_parts
+from reslab.errors import os_reason
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class FolderReader:
                     return opened.read()
             raise OSError("not a file but a device, a pipe or a socket")
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
+            reason = os_reason(error)
             raise BadImage(f"{file}: cannot be read ({reason})") from None
 
 
@@ -193,7 +194,7 @@ def list_folder(folder: Path) -> list[os.DirEntry[str]]:
             shown = [entry for entry in entries if not entry.name.startswith(".")]
         return sorted(shown, key=lambda entry: entry.name)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = os_reason(error)
         raise ValueError(f"{folder} cannot be listed: {reason}") from None
 
 

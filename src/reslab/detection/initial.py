@@ -11,7 +11,8 @@ from reslab.detection.network import FasterRCNN, build_detector
 from reslab.detection.recipe import DetectionRecipe
 from reslab.models.batchnorm import at_initial_scale, norms_of
 from reslab.models.config import ResNetConfig
-from reslab.models.model_file import Model, load_model, sha256_of
+from reslab.models.model_file import Model, load_model
+from reslab.runtime.files import sha256_of
 from reslab.training.origin import fitted
 
 INITIALISATION = 2  # a seed's stream of random numbers for the weights, as in classification

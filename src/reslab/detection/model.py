@@ -1,13 +1,11 @@
 """The model file of a detector: one safetensors file, as a classifier's, with its own config."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 import reslab
@@ -18,10 +16,11 @@ from reslab.models.model_file import (
     load_weights_strictly,
     model_file,
     not_a_model_file,
-    read_metadata,
+    read_facts,
     read_model_file,
 )
 from reslab.models.preprocessing import Preprocessing, taken_from
+from reslab.runtime.files import TensorFile
 
 
 @dataclass(frozen=True)
@@ -53,42 +52,41 @@ def prepare_for_inference(detector: Detector) -> Detector:
 
 def detector_bytes(detector: Detector) -> bytes:
     """The model file as bytes."""
-    state = detector.net.state_dict() | detector.preprocessing.tensors()
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in state.items()}
-    metadata = {
+    facts = {
         "reslab": reslab.__version__,
-        "detector": detector.net.config.model_dump_json(),
-        "classes": json.dumps(detector.classes),
-        "ids": json.dumps(detector.ids),
+        "detector": detector.net.config.model_dump(mode="json"),
+        "classes": detector.classes,
+        "ids": detector.ids,
         "preprocessing": detector.preprocessing.facts(),
-        "search": detector.search.model_dump_json(),
-        "recipe": json.dumps(detector.recipe),
-        "metrics": json.dumps(detector.metrics),
+        "search": detector.search.model_dump(mode="json"),
+        "recipe": detector.recipe,
+        "metrics": detector.metrics,
     }
-    return save(tensors, metadata)
+    tensors = detector.net.state_dict() | detector.preprocessing.tensors()
+    return TensorFile(tensors, facts).to_bytes()
 
 
 def is_detector(path: str | Path) -> bool:
     """Whether a model file, or the one in a run folder, holds a detector."""
-    return "detector" in read_metadata(model_file(path))
+    return "detector" in read_facts(model_file(path))
 
 
 def load_detector(path: str | Path) -> Detector:
     """A model file, or the one in a run folder; strict: every weight is there and no other."""
-    file, metadata, tensors = read_model_file(path)
-    if "config" in metadata:
+    file, facts, tensors = read_model_file(path)
+    if "config" in facts:
         raise ValueError(f"{path} holds no detector; `reslab predict` names images by classes")
-    if "detector" not in metadata:
+    if "detector" not in facts:
         raise not_a_model_file(file)
-    preprocessing = taken_from(tensors, json.loads(metadata["preprocessing"]))
-    net = FasterRCNN(DetectorConfig.model_validate_json(metadata["detector"]))
+    preprocessing = taken_from(tensors, facts["preprocessing"])
+    net = FasterRCNN(DetectorConfig.model_validate(facts["detector"]))
     load_weights_strictly(net, tensors, file)
     return Detector(
         net=detector_channels_last(net.eval()).requires_grad_(False),
-        classes=tuple(json.loads(metadata["classes"])),
-        ids=tuple(json.loads(metadata["ids"])),
+        classes=tuple(facts["classes"]),
+        ids=tuple(facts["ids"]),
         preprocessing=preprocessing,
-        search=InferenceConfig.model_validate_json(metadata["search"]),
-        recipe=json.loads(metadata["recipe"]),
-        metrics=json.loads(metadata["metrics"]),
+        search=InferenceConfig.model_validate(facts["search"]),
+        recipe=facts["recipe"],
+        metrics=facts["metrics"],
     )

@@ -8,15 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from reslab.data.datasets import ImagesInMemory
 from reslab.evaluation.scoring import AnySet, Scores
 from reslab.evaluation.views import View
 from reslab.runtime.events import Callback, note
+from reslab.runtime.files import TensorFile, atomic_write
 from reslab.runtime.threads import map_in_order
 
 NAME = "log_probabilities"
@@ -70,45 +68,34 @@ class CachedScores:
         if not file.is_file():
             return None
         try:
-            with safe_open(file, "pt") as opened:
-                facts = opened.metadata() or {}
-                scores = opened.get_tensor(NAME)
+            content = TensorFile.read(file)
+            facts, scores = content.facts, content.tensors[NAME]
             if facts["model"] != self.model or facts["pictures"] != self.images:
                 self.on_event(note(f"{file} holds the scores of another model: not used"))
                 return None
-            if facts["sha256"] != checksum(scores, facts["bad"]):
-                raise ValueError("its checksum does not fit")
-            bad = {int(index): reason for index, reason in json.loads(facts["bad"]).items()}
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            first_edition = first_edition_checksum(scores, facts["bad"])
+            if facts.get("sha256", first_edition) != first_edition:
+                raise ValueError("its checksum does not match")
+            bad = {int(index): reason for index, reason in facts["bad"].items()}
+        except (OSError, KeyError, ValueError) as error:
             self.on_event(note(f"{file} is damaged, or no file of scores: not used ({error})"))
             return None
         assert scores.shape == self.shape
         return Scores(scores, bad)
 
     def keep(self, view: View, scores: Scores) -> None:
-        """Write the scores of a view beside, then rename: a kill leaves no half file."""
-        bad = json.dumps(scores.bad)
-        values = scores.log_probabilities.contiguous()
+        """Write the scores of a view."""
         facts = {
-            "model": self.model, "pictures": self.images, "view": str(view), "bad": bad,
-            "sha256": checksum(values, bad),
+            "model": self.model, "pictures": self.images, "view": str(view), "bad": scores.bad,
         }  # fmt: skip
-        file = self.file(view)
-        beside = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-        try:
-            save_file({NAME: values}, beside, facts)
-            with open(beside, "rb") as written:
-                os.fsync(written.fileno())
-            os.replace(beside, file)
-        finally:
-            beside.unlink(missing_ok=True)
+        content = TensorFile({NAME: scores.log_probabilities}, facts).to_bytes()
+        atomic_write(self.file(view), content, writer=f".{os.getpid()}")
 
 
-def checksum(scores: Tensor, bad: str) -> str:
-    """Of the scores' bytes and of what is said of bad images."""
-    assert scores.dtype == torch.float32
+def first_edition_checksum(scores: Tensor, bad: dict[str, str]) -> str:
+    """The checksum that the first edition wrote into a file of scores."""
     digest = hashlib.sha256(scores.numpy().data)
-    digest.update(bad.encode())
+    digest.update(json.dumps(bad).encode())
     return digest.hexdigest()
 
 

@@ -1,21 +1,17 @@
 """The model file: weights, configuration, classes and preprocessing in one safetensors file."""
 
-import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 import reslab
 from reslab.models.config import ResNetConfig
 from reslab.models.preprocessing import MEAN_NAME, STD_NAME, Preprocessing, taken_from
 from reslab.models.resnet import ResNet, channels_last
+from reslab.runtime.files import TensorFile
 
 # what a use of the file needs
 WRITTEN = {"config", "classes", "ids", "preprocessing", "recipe", "metrics", "batch_norm_folded"}
@@ -68,49 +64,48 @@ class Model:
 
 def model_bytes(model: Model) -> bytes:
     """The model file as bytes."""
-    state = model.net.state_dict() | model.preprocessing.tensors()
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in state.items()}
-    metadata = {
+    facts = {
         "reslab": reslab.__version__,
-        "config": model.net.config.model_dump_json(),
-        "classes": json.dumps(model.classes),
-        "ids": json.dumps(model.ids),
+        "config": model.net.config.model_dump(mode="json"),
+        "classes": model.classes,
+        "ids": model.ids,
         "preprocessing": model.preprocessing.facts(),
-        "recipe": json.dumps(model.recipe),
-        "metrics": json.dumps(model.metrics),
-        "batch_norm_folded": json.dumps(model.folded),
+        "recipe": model.recipe,
+        "metrics": model.metrics,
+        "batch_norm_folded": model.folded,
     }
-    return save(tensors, metadata)
+    return TensorFile(model.net.state_dict() | model.preprocessing.tensors(), facts).to_bytes()
 
 
 def load_model(path: str | Path) -> Model:
     """A model file, or the one in a run folder; strict: every weight is there and no other."""
-    file, metadata, tensors = read_model_file(path)
-    if "detector" in metadata:
+    file, facts, tensors = read_model_file(path)
+    if "detector" in facts:
         raise ValueError(f"{path} is a detector: `reslab detect` shows what it finds in an image")
-    if not metadata.keys() >= WRITTEN or not tensors.keys() >= {MEAN_NAME, STD_NAME}:
+    if not facts.keys() >= WRITTEN or not tensors.keys() >= {MEAN_NAME, STD_NAME}:
         raise not_a_model_file(file)
-    preprocessing = taken_from(tensors, json.loads(metadata["preprocessing"]))
-    net = ResNet(ResNetConfig.model_validate_json(metadata["config"]))
+    preprocessing = taken_from(tensors, facts["preprocessing"])
+    net = ResNet(ResNetConfig.model_validate(facts["config"]))
     load_weights_strictly(net, tensors, file)
     return Model(
         net=channels_last(net.eval()).requires_grad_(False),
-        classes=tuple(json.loads(metadata["classes"])),
+        classes=tuple(facts["classes"]),
         preprocessing=preprocessing,
-        recipe=json.loads(metadata["recipe"]),
-        metrics=json.loads(metadata["metrics"]),
-        ids=tuple(json.loads(metadata["ids"])),
-        folded=json.loads(metadata["batch_norm_folded"]),
+        recipe=facts["recipe"],
+        metrics=facts["metrics"],
+        ids=tuple(facts["ids"]),
+        folded=facts["batch_norm_folded"],
     )
 
 
-def read_model_file(path: str | Path) -> tuple[Path, dict[str, str], dict[str, Tensor]]:
-    """The file at `path`, or the one in a run folder there; its metadata and its tensors."""
+def read_model_file(path: str | Path) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
+    """The file at `path`, or the one in a run folder there; its facts and its tensors."""
     file = model_file(path)
-    metadata = read_metadata(file)
-    with safe_open(file, "pt") as opened:
-        names = opened.keys()
-        return file, metadata, {name: opened.get_tensor(name) for name in names}
+    try:
+        content = TensorFile.read(file)
+    except (ValueError, OSError) as error:
+        raise _damaged(file, error) from None
+    return file, content.facts, content.tensors
 
 
 def model_file(path: str | Path) -> Path:
@@ -122,13 +117,16 @@ def model_file(path: str | Path) -> Path:
     return file
 
 
-def read_metadata(file: Path) -> dict[str, str]:
-    """What a model file says of itself; ValueError if the file is none."""
+def read_facts(file: Path) -> dict[str, Any]:
+    """The facts of a model file, without its weights; ValueError if it is none."""
     try:
-        with safe_open(file, "pt") as opened:
-            return opened.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{file} is no model file, or a damaged one ({error})") from None
+        return TensorFile.read_facts(file)
+    except (ValueError, OSError) as error:
+        raise _damaged(file, error) from None
+
+
+def _damaged(file: Path, error: Exception) -> ValueError:
+    return ValueError(f"{file} is no model file, or a damaged one ({error})")
 
 
 def not_a_model_file(file: Path) -> ValueError:
@@ -144,13 +142,3 @@ def load_weights_strictly(net: nn.Module, tensors: dict[str, Tensor], file: Path
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{file} does not fit its own configuration: {reason}") from None
-
-
-def sha256_of(tensors: Mapping[str, Tensor]) -> str:
-    """One digest of names, types, shapes and values, in the order of the names."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        tensor = tensors[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

@@ -1,6 +1,5 @@
 """What is done to an image before a network sees it; it travels in the model file."""
 
-import json
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -46,9 +45,9 @@ class Preprocessing:
             prepared = prepared.flip(1)
         return prepared.contiguous(memory_format=torch.channels_last)
 
-    def facts(self) -> str:
-        """All but the tensors, as JSON."""
-        return json.dumps({"channels": self.channels, "resize": self.resize, "size": self.size})
+    def facts(self) -> dict[str, Any]:
+        """All but the tensors."""
+        return {"channels": self.channels, "resize": self.resize, "size": self.size}
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors under their names in the model file."""

@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reslab.runtime.files import is_locked
 from reslab.studies.execute import Launcher, start, words_of
-from reslab.training.folder import is_locked
 
 if TYPE_CHECKING:
     from reslab.studies.experiments import PlannedRun

@@ -1,17 +1,12 @@
 """Checkpoints that survive a kill, a full disk and a damaged file; exact to the last bit."""
 
-import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
-from reslab.models.model_file import sha256_of
+from reslab.runtime.files import TensorFile, atomic_write
 from reslab.training.schedule import PlateauState, ScheduleState, WarmupState
 
 KEPT_CHECKPOINTS = 3
@@ -53,19 +48,15 @@ def copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     """Write beside, fsync, rename; then drop all but the last three."""
     folder.mkdir(exist_ok=True)
-    tensors = {name: t.detach().cpu().contiguous() for name, t in checkpoint.tensors().items()}
-    facts = json.dumps(
-        {
-            "iteration": checkpoint.iteration,
-            "learning_rate": checkpoint.learning_rate,
-            "seconds": checkpoint.seconds,
-            "schedule": asdict(checkpoint.schedule),
-            "judged": checkpoint.judged,
-        }
-    )
-    metadata = {"facts": facts, "sha256": sha256_of(tensors | {f"facts {facts}": torch.empty(0)})}
+    facts = {
+        "iteration": checkpoint.iteration,
+        "learning_rate": checkpoint.learning_rate,
+        "seconds": checkpoint.seconds,
+        "schedule": asdict(checkpoint.schedule),
+        "judged": checkpoint.judged,
+    }
     path = folder / f"{checkpoint.iteration:08d}{SUFFIX}"
-    write_atomically(path, save(tensors, metadata))
+    atomic_write(path, TensorFile(checkpoint.tensors(), facts).to_bytes())
     for old in checkpoints_in(folder)[:-KEPT_CHECKPOINTS]:
         old.unlink()
     return path
@@ -88,22 +79,18 @@ def recover_newest_checkpoint(folder: Path, on_event: Callable[[str], None]) -> 
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """One checkpoint, checked against its own checksum."""
+    """One checkpoint; ValueError if it is damaged.
+
+    An OSError is no damage: the disk may answer next time.
+    """
     try:
-        with safe_open(path, "pt") as opened:
-            metadata = opened.metadata() or {}
-            names = opened.keys()
-            tensors = {name: opened.get_tensor(name) for name in names}
-    except SafetensorError as error:  # an OSError is no damage: the disk may answer next time
+        file = TensorFile.read(path)
+        schedule = file.facts.pop("schedule")
+    except (ValueError, KeyError) as error:
         raise ValueError(f"checkpoint {path} is damaged ({error})") from None
-    text = metadata.get("facts", "")
-    if sha256_of(tensors | {f"facts {text}": torch.empty(0)}) != metadata.get("sha256"):
-        raise ValueError(f"checkpoint {path} is damaged (its checksum is another)")
-    facts = json.loads(text)
-    schedule = facts.pop("schedule")
-    warmup = schedule["warmup"]
+    tensors, warmup = file.tensors, schedule["warmup"]
     return Checkpoint(
-        **facts,
+        **file.facts,
         schedule=ScheduleState(
             WarmupState(**(warmup | {"errors": tuple(warmup["errors"])})),
             PlateauState(**schedule["plateau"]),
@@ -117,22 +104,3 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace `path` as a whole or leave it as it was, whatever happens meanwhile."""
-    beside = path.with_name(f".{path.name}.tmp")
-    try:
-        with open(beside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)  # the rename itself
-    finally:
-        os.close(directory)

@@ -1,6 +1,5 @@
-"""One process at a time in a run folder, on every machine that shares it."""
+"""The run folder: what a run is, what it measured, what came out."""
 
-import fcntl
 import json
 import os
 from collections.abc import Iterable
@@ -8,36 +7,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from reslab.errors import unknown_name
-from reslab.training.checkpoint import Checkpoint, save_checkpoint, write_atomically
+from reslab.runtime.files import LOCK, atomic_write, lock
+from reslab.training.checkpoint import Checkpoint, save_checkpoint
 from reslab.training.recipe import TASKS, Fields, Recipe, RunRecipe, recipe_differences
-
-LOCK = ".lock"  # a file in the folder, for shared disks know no lock of the folder itself
-
-
-def lock(folder: Path) -> int | None:
-    """Keep other processes out until this one ends, however it ends: the lock's handle, which may
-    be closed before; None if another process has the lock. A disk without locks keeps nobody out.
-    """
-    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return None
-    except OSError:
-        pass
-    return handle
-
-
-def is_locked(folder: Path) -> bool:
-    """Whether a process has the lock."""
-    if not (folder / LOCK).exists():
-        return False
-    handle = lock(folder)
-    if handle is not None:
-        os.close(handle)
-    return handle is None
-
 
 # what a process that was killed while it made the folder may leave there
 LEFTOVERS = (LOCK, "environment.json", ".environment.json.tmp", ".recipe.json.tmp")
@@ -209,7 +181,7 @@ class RunFolder:
 
     def write(self, name: str, data: bytes) -> None:
         if self.writes:
-            write_atomically(self.path / name, data)
+            atomic_write(self.path / name, data)
 
     def write_json(self, name: str, value: Any) -> None:
         self.write(name, (json.dumps(value, indent=2) + "\n").encode())

@@ -9,6 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from reslab.errors import os_reason
 from reslab.runtime.events import Event
 from reslab.training.checkpoint import Checkpoint
 from reslab.training.folder import RunFolder
@@ -217,4 +218,4 @@ class PendingWrite(Thread):
 
 
 def reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()
+    return os_reason(error)

@@ -1,16 +1,13 @@
 """What a run starts from beside its recipe: trained weights, or what was found when it began."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-
 from reslab.data.augment import Components
 from reslab.models.config import ResNetConfig
-from reslab.models.model_file import Model, sha256_of
+from reslab.models.model_file import Model
 from reslab.models.preprocessing import Preprocessing, taken_from
+from reslab.runtime.files import TensorFile, sha256_of
 from reslab.training.recipe import Recipe
 
 FILE = "preprocessing.safetensors"  # in a run folder
@@ -31,13 +28,12 @@ class InitialState:
 def initial_state_bytes(origin: InitialState) -> bytes:
     """What was measured when the run began, so that a resumed one need not measure again."""
     assert origin.preprocessing is not None
-    tensors = {name: tensor.cpu() for name, tensor in origin.preprocessing.tensors().items()}
+    tensors = origin.preprocessing.tensors()
     if origin.components is not None:
         values, vectors = origin.components
         tensors |= {"colour.values": values, "colour.vectors": vectors}
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    facts = {"preprocessing": origin.preprocessing.facts(), "names": json.dumps(origin.names)}
-    return save(contiguous, facts)
+    facts = {"preprocessing": origin.preprocessing.facts(), "names": origin.names}
+    return TensorFile(tensors, facts).to_bytes()
 
 
 def read_initial_state(folder: Path, *, begun: bool) -> InitialState:
@@ -46,14 +42,11 @@ def read_initial_state(folder: Path, *, begun: bool) -> InitialState:
     if not file.exists():
         return InitialState(begun=begun)
     try:
-        with safe_open(file, "pt") as opened:
-            facts = opened.metadata() or {}
-            keys = opened.keys()
-            tensors = {key: opened.get_tensor(key) for key in keys}
-        names = tuple(json.loads(facts["names"]))
+        content = TensorFile.read(file)
+        tensors, names = content.tensors, tuple(content.facts["names"])
         values, vectors = tensors.pop("colour.values", None), tensors.pop("colour.vectors", None)
-        preprocessing = taken_from(tensors, json.loads(facts["preprocessing"]))
-    except (SafetensorError, KeyError, ValueError) as error:
+        preprocessing = taken_from(tensors, content.facts["preprocessing"])
+    except (KeyError, ValueError) as error:
         raise ValueError(f"{file} is damaged ({error}); delete it to measure again") from None
     components = None if values is None or vectors is None else Components(values, vectors)
     return InitialState(None, preprocessing, components, names, begun)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from reslab.models.batchnorm import norms_of
-from reslab.models.model_file import sha256_of
 from reslab.runtime.device import Processes, SingleProcess
 from reslab.runtime.events import Callback, Event, note
+from reslab.runtime.files import sha256_of
 from reslab.training.checkpoint import Checkpoint, recover_newest_checkpoint
 from reslab.training.folder import RunFolder
 from reslab.training.log import (

@@ -9,6 +9,7 @@ from typing import Any
 
 from reslab.data.boxes.annotations import Annotations, Objects
 from reslab.data.folder import Problem
+from reslab.errors import os_reason
 
 ANNOTATION_FILE = re.compile(r"(instances(?!.*result).*|annotations|_annotations\.coco)\.json")
 IN_ANNOTATIONS = re.compile(ANNOTATION_FILE.pattern + r"|(train|val|test)[^/]*\.json")
@@ -101,7 +102,7 @@ def _load(path: Path) -> dict[str, list[Any]]:
     try:
         document = json.loads(path.read_bytes(), object_hook=without_outline)
     except OSError as error:
-        raise ValueError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+        raise ValueError(f"{path}: {os_reason(error)}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not UTF-8 text") from None
     except RecursionError:

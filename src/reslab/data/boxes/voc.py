@@ -10,6 +10,7 @@ from xml.parsers import expat
 from reslab.data.boxes.annotations import Annotations, Objects
 from reslab.data.decode import IMAGE_SUFFIXES, BadImage, image_size
 from reslab.data.folder import FolderReader, Problem
+from reslab.errors import os_reason
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -143,7 +144,7 @@ def listed(home: Path, part: str) -> list[str]:
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not UTF-8 text") from None
     except OSError as error:
-        raise ValueError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+        raise ValueError(f"{path}: {os_reason(error)}") from None
     return [line.split()[0] for line in lines if line.strip()]
 
 
@@ -198,7 +199,7 @@ def _add_sheet(part: Annotations, sheet: str, key: str, file: str) -> None:
     try:
         data = (part.root / sheet).read_bytes()
     except OSError as error:
-        raise ValueError(f"{sheet}: {(error.strerror or str(error)).lower()}") from None
+        raise ValueError(f"{sheet}: {os_reason(error)}") from None
     found = read_sheet(data, sheet)
     width, height = (int(found.size.get(side, 0)) for side in ("width", "height"))
     if width <= 0 or height <= 0:

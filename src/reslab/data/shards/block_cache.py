@@ -16,6 +16,8 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
+from reslab.errors import os_reason
+
 GIGABYTE = 1_000_000_000
 MAX_BYTES = 50 * GIGABYTE  # less on a disk with little room: half of what is free
 KEPT_FRACTION = 0.9  # of the limit, after the oldest blocks are removed
@@ -121,7 +123,7 @@ class BlockCache:
         with self._lock:
             first, self.keeps = self.keeps, False
         if first:
-            reason = (error.strerror or str(error)).lower()
+            reason = os_reason(error)
             self.warn(f"cache {self.folder}: {reason}; reading goes on without it")
 
 

@@ -54,6 +54,7 @@ from reslab.data.shards.source import (
     TransientError,
     retry,
 )
+from reslab.errors import os_reason
 from reslab.runtime.threads import map_in_order
 
 KEPT_OPEN = 512  # shards; a process may usually have 1,024 files open
@@ -103,7 +104,7 @@ class ShardReader:
         try:
             data = self._pread(shard, length, offset)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
+            reason = os_reason(error)
             raise BadImage(f"{file}: {self.paths[shard]} cannot be read ({reason})") from None
         if zlib.crc32(data) != checksum:
             raise BadImage(

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from reslab.data.boxes.sets import Detections, DetectionSet
-from reslab.errors import unknown_name
+from reslab.errors import os_reason, unknown_name
 
 KEYS = ("image_id", "category_id", "bbox", "score")
 MAX_NUMBER = 1e30  # of a number, so that areas stay finite
@@ -46,7 +46,7 @@ def read_list(file: Path) -> list[Any]:
     try:
         found = json.loads(file.read_bytes())
     except OSError as error:
-        raise ValueError(f"{file}: {(error.strerror or str(error)).lower()}") from None
+        raise ValueError(f"{file}: {os_reason(error)}") from None
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{file}:{error.lineno}: not JSON at column {error.colno}: {error.msg.lower()}"

@@ -6,6 +6,7 @@ from typing import Any
 
 from reslab.analysis.responses import Response
 from reslab.evaluation.mistakes import Mistake
+from reslab.runtime.files import atomic_write
 from reslab.studies.page.figures import draw_errors, draw_responses
 from reslab.studies.page.findings import classifier_findings, response_findings
 from reslab.studies.page.mistakes import details_of, details_of_runs
@@ -19,7 +20,6 @@ from reslab.studies.page.tables import (
     unique,
 )
 from reslab.studies.records import ClassifierRecord, group_by_recipe
-from reslab.training.checkpoint import write_atomically
 
 ERROR_CAPTION = (
     "Error over iterations, as in the paper's Fig. 6: bold lines are test errors, thin lines "
@@ -114,5 +114,5 @@ def write_evaluations(
         details=[details_of(*evaluation) for evaluation in evaluations],
     )
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "report.html", html_page(page).encode())
+    atomic_write(out / "report.html", html_page(page).encode())
     return out / "report.html"

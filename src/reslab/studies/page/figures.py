@@ -8,11 +8,11 @@ import numpy as np
 
 from reslab.analysis.responses import Response
 from reslab.detection.average_precision.measure import TWELVE, AveragePrecision
+from reslab.runtime.files import atomic_write
 from reslab.studies.detection import Detectors
 from reslab.studies.page.page import Page, Table, html_page
 from reslab.studies.page.tables import labels_of
 from reslab.studies.records import Classifiers
-from reslab.training.checkpoint import write_atomically
 from reslab.training.curves import COLOURS, Curve, svg_of
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def write_precision(entries: Sequence[tuple[str, AveragePrecision]], out: Path) 
         tables=[by_class("Table", entries)],
     )
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "report.html", html_page(page).encode())
+    atomic_write(out / "report.html", html_page(page).encode())
     return out / "report.html"
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import reslab
+from reslab.runtime.files import atomic_write
 from reslab.studies.page.album import Album
 from reslab.studies.page.mistakes import SHOWN_CLASSES, EvaluationDetails
 from reslab.studies.paper import deviations, section
 from reslab.studies.records import SeedGroup
-from reslab.training.checkpoint import write_atomically
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ def write_page(
     html = html_page(page, groups)
     (out / "figures").mkdir(parents=True, exist_ok=True)
     for name, (svg, _) in page.figures.items():
-        write_atomically(out / "figures" / name, svg.encode())
-    write_atomically(out / "table.md", markdown.encode())
-    write_atomically(out / "table.csv", table.encode())
-    write_atomically(out / "report.md", markdown_page(page, groups, markdown).encode())
-    write_atomically(out / "report.html", html.encode())
+        atomic_write(out / "figures" / name, svg.encode())
+    atomic_write(out / "table.md", markdown.encode())
+    atomic_write(out / "table.csv", table.encode())
+    atomic_write(out / "report.md", markdown_page(page, groups, markdown).encode())
+    atomic_write(out / "report.html", html.encode())
     return out / "report.html"
 
 

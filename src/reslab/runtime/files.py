@@ -1,0 +1,158 @@
+"""Files that are whole or not there: atomic writes, locks, and tensors with their facts."""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LOCK = ".lock"  # a file in the folder: shared disks cannot lock the folder itself
+FACTS, DIGEST = "facts", "sha256"
+
+
+def atomic_write(path: Path, data: bytes, *, writer: str = "") -> None:
+    """Replace `path` as a whole, or leave it as it was, whatever happens meanwhile.
+
+    The bytes go beside it under a temporary name first. `writer` tells apart processes that may
+    write the same file at the same time.
+    """
+    temporary = path.with_name(f".{path.name}{writer}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk, so that a rename outlives a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def lock(folder: Path) -> int | None:
+    """Keep other processes out of a folder until this one ends, however it ends.
+
+    Returns the lock's handle, which may be closed earlier, or None if another process holds the
+    lock. A disk without locks keeps nobody out.
+    """
+    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    except OSError:
+        pass
+    return handle
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process holds the folder's lock."""
+    if not (folder / LOCK).exists():
+        return False
+    handle = lock(folder)
+    if handle is not None:
+        os.close(handle)
+    return handle is None
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """Named tensors and JSON facts in one safetensors file, with a checksum of both.
+
+    Equal tensors and facts give equal bytes: all facts are one entry of the metadata, for
+    safetensors does not order its entries.
+    """
+
+    tensors: "dict[str, Tensor]"
+    facts: dict[str, Any]
+
+    def to_bytes(self) -> bytes:
+        """The file's content."""
+        from safetensors.torch import save
+
+        tensors = {
+            name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()
+        }
+        facts = self.facts | {DIGEST: sha256_of(tensors, json.dumps(self.facts))}
+        return save(tensors, {FACTS: json.dumps(facts)})
+
+    @staticmethod
+    def read(path: Path) -> "TensorFile":
+        """The file at `path`; ValueError with the reason if it is damaged or of another kind.
+
+        An OSError is passed on: the disk may answer next time.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                facts, digest = _facts_and_digest(metadata)
+                names = file.keys()
+                tensors = {name: file.get_tensor(name) for name in names}
+        except SafetensorError as error:
+            raise ValueError(str(error)) from None
+        if FACTS in metadata and sha256_of(tensors, json.dumps(facts)) != digest:
+            raise ValueError("its checksum does not match")
+        return TensorFile(tensors, facts)
+
+    @staticmethod
+    def read_facts(path: Path) -> dict[str, Any]:
+        """The facts alone, unchecked; ValueError or OSError as in `read`."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, "pt") as file:
+                return _facts_and_digest(file.metadata() or {})[0]
+        except SafetensorError as error:
+            raise ValueError(str(error)) from None
+
+
+def _facts_and_digest(metadata: Mapping[str, str]) -> tuple[dict[str, Any], str | None]:
+    """Facts and checksum, also as the first edition wrote them.
+
+    Its checkpoints had the checksum beside the facts; its other files had an entry for each fact
+    and no checksum that `sha256_of` can repeat.
+    """
+    if FACTS not in metadata:
+        return {name: _json_or_text(text) for name, text in metadata.items()}, None
+    facts = json.loads(metadata[FACTS])
+    return facts, facts.pop(DIGEST, None) or metadata.get(DIGEST)
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def sha256_of(tensors: "Mapping[str, Tensor]", facts: str | None = None) -> str:
+    """The SHA-256 of names, types, shapes and values in the order of the names, and of `facts`."""
+    import torch
+
+    entries = dict(tensors)
+    if facts is not None:
+        entries[f"facts {facts}"] = torch.empty(0)
+    digest = hashlib.sha256()
+    for name in sorted(entries):
+        tensor = entries[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

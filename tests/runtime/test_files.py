@@ -1,0 +1,94 @@
+"""Whole files or none, and tensors with their facts."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save
+
+from reslab.runtime.files import TensorFile, atomic_write, sha256_of
+
+TENSORS = {"b": torch.arange(6.0).view(2, 3), "a": torch.tensor([1, 2]), "": torch.zeros(0)}
+FACTS = {"name": "caf\u00e9", "values": [1.5, None, True], "nested": {"iteration": 20}}
+
+
+def test_a_write_that_fails_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "file"
+    atomic_write(target, b"before")
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        atomic_write(target, b"after")
+    assert target.read_bytes() == b"before"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "tensors"
+
+
+def test_tensors_and_facts_come_back(path: Path) -> None:
+    path.write_bytes(TensorFile(TENSORS, FACTS).to_bytes())
+    content = TensorFile.read(path)
+    assert content.facts == TensorFile.read_facts(path) == FACTS
+    assert content.tensors.keys() == TENSORS.keys()
+    assert all(torch.equal(content.tensors[name], tensor) for name, tensor in TENSORS.items())
+
+
+def test_equal_content_gives_equal_bytes() -> None:
+    strided = {"a": torch.arange(6).view(2, 3).t()}
+    contiguous = {"a": strided["a"].contiguous()}
+    facts = {f"key{number}": number for number in range(20)}
+    assert TensorFile(strided, facts).to_bytes() == TensorFile(contiguous, facts).to_bytes()
+
+
+@pytest.mark.parametrize("damage", ["a bit of a tensor", "a fact", "cut", "empty", "no checksum"])
+def test_damage_is_refused(path: Path, damage: str) -> None:
+    data = bytearray(TensorFile({"a": torch.ones(3)}, {"iteration": 20}).to_bytes())
+    if damage == "a bit of a tensor":
+        data[-1] ^= 1
+    elif damage == "a fact":
+        changed = data.replace(b"20", b"99")
+        assert changed != data
+        data = changed
+    elif damage == "no checksum":
+        data = bytearray(save({"a": torch.ones(3)}, {"facts": json.dumps({"iteration": 20})}))
+    else:
+        data = data[:-1] if damage == "cut" else bytearray()
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"checksum|[Hh]eader|invalid|incomplete"):
+        TensorFile.read(path)
+
+
+def test_files_of_the_first_edition_open(path: Path) -> None:
+    """Its checkpoints had the checksum beside the facts, its models an entry for each fact."""
+    text = json.dumps(FACTS)
+    digest = sha256_of(TENSORS | {f"facts {text}": torch.empty(0)})
+    path.write_bytes(save(TENSORS, {"facts": text, "sha256": digest}))
+    assert TensorFile.read(path).facts == FACTS
+    path.write_bytes(save(TENSORS, {"facts": text, "sha256": digest[::-1]}))
+    with pytest.raises(ValueError, match="checksum"):
+        TensorFile.read(path)
+    entries = {"reslab": "0.1.0", "classes": json.dumps(["ant", "bee"]), "folded": "false"}
+    path.write_bytes(save(TENSORS, entries))
+    facts = {"reslab": "0.1.0", "classes": ["ant", "bee"], "folded": False}
+    assert TensorFile.read(path).facts == TensorFile.read_facts(path) == facts
+
+
+def test_the_digest_is_that_of_names_types_shapes_and_values() -> None:
+    """As it was computed from the beginning: digests stand in recipes and results."""
+    digest = hashlib.sha256()
+    for name in ("", "a", "b"):
+        tensor = TENSORS[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.numpy().tobytes())
+    assert sha256_of(TENSORS) == digest.hexdigest()
