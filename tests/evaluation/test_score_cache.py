@@ -1,5 +1,6 @@
 """Kept scores: nothing is computed twice, and nothing is believed that does not belong."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
