@@ -9,16 +9,17 @@ import reslab
 
 SOURCE = Path(reslab.__file__).parent
 FLOORS = {
-    "world": 0,
     "words": 0,
-    "models": 1,
-    "data": 1,
-    "evaluate": 2,
-    "train": 3,
-    "detect": 4,
-    "recipes": 5,
-    "study": 6,
-    "cli": 7,
+    "cpu": 0,
+    "world": 1,
+    "models": 2,
+    "data": 2,
+    "evaluate": 3,
+    "train": 4,
+    "detect": 5,
+    "recipes": 6,
+    "study": 7,
+    "cli": 8,
 }
 
 
@@ -56,7 +57,10 @@ def test_every_room_has_a_floor() -> None:
 
 
 def test_importing_does_nothing() -> None:
-    """No thread setting, generator state, environment or output changes, and no torch for `cli`."""
+    """No thread setting, generator state, environment or output changes, and no torch for `cli`.
+
+    And nothing is computed, so that RESLAB_CPU can still be obeyed.
+    """
     code = """
 import os, sys
 before = dict(os.environ)
@@ -73,6 +77,8 @@ assert torch.equal(torch.random.get_rng_state(), state)
 assert (torch.get_num_threads(), torch.backends.cudnn.benchmark) == (threads, flags)
 assert dict(os.environ) == before
 assert "matplotlib" not in sys.modules
+os.environ["ATEN_CPU_CAPABILITY"] = "default"
+assert torch.backends.cpu.get_cpu_capability() == "DEFAULT", "an import computes"
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
