@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from reslab.runtime.cpu import limit_kernels
+
+limit_kernels()
 # one thread a test process: several run side by side, and results depend on the number
 torch.set_num_threads(1)
 

@@ -57,7 +57,10 @@ def test_every_room_has_a_floor() -> None:
 
 
 def test_importing_does_nothing() -> None:
-    """No thread setting, generator state, environment or output changes, and no torch for `cli`."""
+    """No thread setting, generator state, environment or output changes, and no torch for `cli`.
+
+    And nothing is computed, so that RESLAB_CPU can still be obeyed.
+    """
     code = """
 import os, sys
 before = dict(os.environ)
@@ -74,6 +77,8 @@ assert torch.equal(torch.random.get_rng_state(), state)
 assert (torch.get_num_threads(), torch.backends.cudnn.benchmark) == (threads, flags)
 assert dict(os.environ) == before
 assert "matplotlib" not in sys.modules
+os.environ["ATEN_CPU_CAPABILITY"] = "default"
+assert torch.backends.cpu.get_cpu_capability() == "DEFAULT", "an import computes"
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

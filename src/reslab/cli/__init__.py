@@ -25,6 +25,7 @@ from reslab.cli.recipes import models, recipes
 from reslab.cli.study import report, study
 from reslab.cli.train import resume, train
 from reslab.errors import unknown_name
+from reslab.runtime.cpu import limit_kernels
 
 VERBS = {
     models: "reslab models",
@@ -103,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; every failure is one line on standard error and an exit status.
 
     0 done, 2 the caller's mistake, 1 the work failed, 130 and 143 stopped by a signal.
-    RESLAB_TRACEBACK=1 shows where an error came from.
+    RESLAB_TRACEBACK=1 shows where an error came from; RESLAB_CPU is in docs/machines.md.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments:
@@ -113,6 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     warnings.showwarning = lambda message, *rest, **more: warn(f"warning: {message}")
     try:
+        limit_kernels()
         return build_app()(args=arguments, prog_name="reslab", standalone_mode=False) or 0
     except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from math import exp, log, sqrt
 from typing import ClassVar, Literal, NamedTuple, Self
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -32,7 +33,7 @@ class Components(NamedTuple):
 
 # of ImageNet; published with fb.resnet.torch for pixels from 0 to 1
 ALEXNET = Components(
-    LEVELS * torch.tensor([0.2175, 0.0188, 0.0045]),
+    torch.tensor([LEVELS * np.float32(value) for value in (0.2175, 0.0188, 0.0045)]),
     torch.tensor(
         [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
     ),

@@ -6,6 +6,7 @@ from typing import Literal
 
 import torch
 
+from reslab.runtime.cpu import kernel_limit, limit_kernels
 from reslab.runtime.distributed import Processes, SingleProcess, join_processes
 
 Precision = Literal["auto", "bf16", "fp32"]
@@ -30,9 +31,16 @@ class Device:
 def setup_device(precision: Precision = "auto") -> Device:
     """The best device here, prepared for training; `auto` is bf16 where the hardware has it.
 
-    Sets process-wide switches (denormals, exact fp32, repeatable kernels), so it
-    is called by whoever owns the process's work, once, before the first tensor.
+    Sets process-wide switches (denormals, exact fp32, repeatable kernels, those of RESLAB_CPU), so
+    it is called by whoever owns the process's work, once, before the first tensor.
     """
+    limit_kernels()
+    kernels = torch.backends.cpu.get_cpu_capability()
+    if (limit := kernel_limit()) and kernels != limit.upper():
+        raise ValueError(
+            f"RESLAB_CPU={limit}, but torch computes for {kernels}: set it before torch computes "
+            "anything, on a processor of this kind"
+        )
     processes = join_processes()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_flush_denormal(True)
@@ -55,5 +63,7 @@ def setup_device(precision: Precision = "auto") -> Device:
 def _has_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    if kernel_limit():
+        return False
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -10,6 +10,7 @@ import torch
 
 import reslab
 from reslab.data.location import Location, absolute
+from reslab.runtime.cpu import kernel_limit
 from reslab.runtime.device import Device
 from reslab.runtime.threads import usable_cores
 
@@ -49,7 +50,7 @@ def device_name(device: torch.device) -> str:
 
 
 def processor() -> str:
-    """The processor's own name, and how many cores this process may use."""
+    """The processor's own name, how many cores this process may use, and RESLAB_CPU where set."""
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -58,7 +59,8 @@ def processor() -> str:
         )
     except (OSError, StopIteration):
         pass  # not Linux: the plain name serves
-    return f"{name}, {usable_cores()} cores"
+    kernels = f", kernels for {limit}" if (limit := kernel_limit()) else ""
+    return f"{name}, {usable_cores()} cores{kernels}"
 
 
 def commit() -> str | None:
