@@ -185,7 +185,7 @@ def test_a_model_from_elsewhere_needs_a_set(line, evaluate, tmp_path: Path) -> N
     assert "no set of their own" in line(model)
     ((report,), _) = evaluate(model, "--on", "digits")
     assert (report["protocol"], report["n"]) == ("one-crop", 360)
-    assert "shown as they come" in line(model, "--on", "digits", "--protocol", "ten-crop")
+    assert "takes images as they come" in line(model, "--on", "digits", "--protocol", "ten-crop")
     ((report,), _) = evaluate(model, "--on", "digits", "--protocol", "ten-crop:18-16")
     assert report["protocol"] == "ten-crop 18-16"
 

@@ -43,9 +43,9 @@ def images(album, photographs) -> EncodedImages:
 
 def kept(model, images, protocol: ViewProtocol, folder: Path, **how) -> tuple[Report, list[str]]:
     heard: list[str] = []
-    keeper = ScoreCache(folder, how.pop("digest", "weights"), how.pop("keep", True))
+    cache = ScoreCache(folder, how.pop("digest", "weights"), how.pop("keep", True))
     report = classify(
-        model, images, protocol, score_cache=keeper,
+        model, images, protocol, score_cache=cache,
         on_event=lambda row: heard.append(row["text"]) if "text" in row else None,
     )  # fmt: skip
     return report, heard
@@ -152,7 +152,7 @@ def test_damaged_files_are_computed_again(images: EncodedImages, tmp_path: Path,
     (file,) = tmp_path.rglob("*.safetensors")
     file.write_bytes(damage(file.read_bytes()))
     again, heard = kept(Watched(), images, OneCrop(36, 32), tmp_path)
-    assert any("is damaged, or no file of scores" in line for line in heard)
+    assert any("is damaged or holds no scores" in line for line in heard)
     assert again == first
     assert kept(forbidden, images, OneCrop(36, 32), tmp_path)[0] == first
 

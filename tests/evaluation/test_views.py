@@ -101,5 +101,5 @@ def test_what_makes_no_sense_is_refused(text: str, reason: str) -> None:
 
 @pytest.mark.parametrize("text", ["ten-crop", "multi-scale"])
 def test_images_of_the_networks_own_size_have_no_corners(text: str) -> None:
-    with pytest.raises(ValueError, match="shown as they come"):
+    with pytest.raises(ValueError, match="takes images as they come"):
         protocol_named(text, None, None)

@@ -8,9 +8,8 @@ from reslab.cli.console import warn
 from reslab.errors import unknown_name
 
 if TYPE_CHECKING:
-    from reslab.data.datasets import ImagesInMemory
+    from reslab.data.datasets import ImageSet, ImagesInMemory
     from reslab.data.location import Location
-    from reslab.evaluation.scoring import AnySet
     from reslab.models.model_file import Model
 
     Named = tuple[Path, Model]
@@ -28,7 +27,7 @@ def computing_in(precision: str, model: "Model") -> "Model":
     return in_bf16(model) if precision == "bf16" else model
 
 
-def test_images(on: str | None, data: "Location | None", models: "Sequence[Named]") -> "AnySet":
+def test_images(on: str | None, data: "Location | None", models: "Sequence[Named]") -> "ImageSet":
     """The set to test on; without a word of it the models' own, if that is one."""
     from reslab.data.location import Url
 
@@ -62,7 +61,7 @@ def test_set(name: str, data: "Location | None", path: Path) -> "ImagesInMemory"
     return open_sets(chosen, data).test
 
 
-def own_set(path: Path, model: "Model") -> "AnySet":
+def own_set(path: Path, model: "Model") -> "ImageSet":
     """The set that a model was tested on when it was trained."""
     from reslab.data.folder import open_folder
 
@@ -79,7 +78,7 @@ def own_set(path: Path, model: "Model") -> "AnySet":
     return open_folder(place, validation=model.recipe["pictures"]["validation"]).test
 
 
-def placed_set(data: "Location", models: "Sequence[Named]") -> "AnySet":
+def placed_set(data: "Location", models: "Sequence[Named]") -> "ImageSet":
     """The images there; never those that a model was trained on, as far as is known."""
     from reslab.data.folder import open_whole_folder
     from reslab.data.location import absolute
@@ -121,7 +120,7 @@ def holds_cifar10(folder: Path) -> bool:
     return folder.name in folders or any((folder / name).exists() for name in (*folders, ARCHIVE))
 
 
-def numbers_for(path: Path, model: "Model", images: "AnySet") -> tuple[int | None, int | None]:
+def numbers_for(path: Path, model: "Model", images: "ImageSet") -> tuple[int | None, int | None]:
     """The shorter side and the crop with which a model is shown the images of a set."""
     from reslab.data.datasets import ImagesInMemory
 

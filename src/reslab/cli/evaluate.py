@@ -17,10 +17,11 @@ from reslab.cli.files import numbers_in
 from reslab.cli.import_ import named_by
 
 if TYPE_CHECKING:
+    from reslab.data.datasets import ImageSet
     from reslab.data.location import Location
     from reslab.evaluation.report import Report
     from reslab.evaluation.score_cache import ScoreCache
-    from reslab.evaluation.scoring import AnySet, Scores
+    from reslab.evaluation.scoring import Scores
     from reslab.models.model_file import Model
     from reslab.runtime.events import Callback, Event
 
@@ -136,7 +137,7 @@ def all_detectors(models: Sequence[Path]) -> bool:
     return True in kinds
 
 
-def show(images: "AnySet", entries: "Sequence[Entry]", page: Path | None, as_json: bool) -> None:
+def show(images: "ImageSet", entries: "Sequence[Entry]", page: Path | None, as_json: bool) -> None:
     """The reports on standard output, and as a page where one is wanted."""
     if as_json:
         print_json([about | row.as_dict() | row.details() for _, about, row, _ in entries])
@@ -148,7 +149,7 @@ def show(images: "AnySet", entries: "Sequence[Entry]", page: Path | None, as_jso
         to_stderr(f"report: {write_mistakes_page(images, entries, page)}")
 
 
-def write_mistakes_page(images: "AnySet", entries: "Sequence[Entry]", out: Path) -> Path:
+def write_mistakes_page(images: "ImageSet", entries: "Sequence[Entry]", out: Path) -> Path:
     """What the models got wrong, as a page; its path."""
     from reslab.evaluation.mistakes import worst_mistakes
     from reslab.studies.page.classifiers import write_evaluations
@@ -172,7 +173,7 @@ def reports_of(
     data: "Location | None",
     protocol: str,
     keep_scores: bool,
-) -> "tuple[AnySet, list[Entry]]":
+) -> "tuple[ImageSet, list[Entry]]":
     """The images, a report a model, and one of their mean where there are several."""
     from reslab.evaluation.predict import match_classes
     from reslab.evaluation.report import build_report, score_set

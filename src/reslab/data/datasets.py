@@ -110,3 +110,6 @@ class EncodedImages:
             if len(coming) > EXPECTED:
                 yield coming.popleft()
         yield from coming
+
+
+ImageSet = ImagesInMemory | EncodedImages

@@ -1,1 +1,1 @@
-"""A model and a set to a report; a model is any function from images to scores."""
+"""Tests classifiers: a model, any function from images to scores, on a set -> a report."""

@@ -1,4 +1,4 @@
-"""The most confident mistakes of an evaluation, each with a small image that a page can hold."""
+"""The most confident mistakes of an evaluation, each with a thumbnail that a page can embed."""
 
 import base64
 import io
@@ -10,99 +10,95 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from reslab.data.datasets import EncodedImages, ImagesInMemory
+from reslab.data.datasets import ImageSet, ImagesInMemory
 from reslab.evaluation.report import wrong_in_top
 
 SHOWN_MISTAKES = 12  # three rows of four on a page
 THUMBNAIL_SIDE = 160  # pixels of a thumbnail's longer side
-INLINE = ("data:image/png;base64,", "data:image/jpeg;base64,")  # a page fetches nothing
+INLINE = ("data:image/png;base64,", "data:image/jpeg;base64,")  # a page loads no other file
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image that a net is sure of and wrong about."""
+    """An image that a net classified wrongly."""
 
     set: str
-    file: str  # as the set calls it: a path, or a number in sets that are kept in memory
+    file: str  # its path in the set, or its number if the set is in memory
     truth: str
     predicted: str
     probability: float  # of the predicted class
     truth_probability: float
-    picture: str  # a data: address of the thumbnail
+    picture: str  # the thumbnail as a data: URL
 
 
 def worst_mistakes(
-    log_probabilities: Tensor,
-    labels: Tensor,
-    images: ImagesInMemory | EncodedImages,
-    count: int = SHOWN_MISTAKES,
+    log_probabilities: Tensor, labels: Tensor, images: ImageSet, count: int = SHOWN_MISTAKES
 ) -> list[Mistake]:
-    """The `count` wrong answers that a net is surest of, the surest first.
+    """Select the `count` wrong predictions with the highest probability, highest first.
 
-    `log_probabilities` [N, outputs] and `labels` [N], which output is right, follow the images
-    of the set, whose classes are the outputs. Images whose scores are no numbers have no answer,
-    so they are left out.
+    `log_probabilities` [N, classes] and `labels` [N] are in the order of the set's images. Images
+    whose scores are NaN have no prediction and are left out.
     """
     names = images.classes
     assert len(labels) == len(log_probabilities) == len(images)
     assert log_probabilities.shape[1] == len(names)
     log_probabilities, labels = log_probabilities.cpu(), labels.cpu()
-    surest = log_probabilities.max(1).values
-    wrong = wrong_in_top(log_probabilities, labels, 1) & surest.isfinite()
-    order = surest.masked_fill(~wrong, -float("inf")).sort(descending=True, stable=True).indices
-    found = []
+    confidence = log_probabilities.max(1).values
+    wrong = wrong_in_top(log_probabilities, labels, 1) & confidence.isfinite()
+    order = confidence.masked_fill(~wrong, -float("inf")).sort(descending=True, stable=True).indices
+    mistakes = []
     for index in order[: min(count, int(wrong.sum()))].tolist():
-        # of equal scores the lower index ranks first, as for the errors
+        # ties go to the lower index, as in the error rates
         ranked = log_probabilities[index].sort(descending=True, stable=True).indices
         predicted, label = int(ranked[0]), int(labels[index])
-        file, pixels = named_image(images, index)
-        found.append(
+        file, pixels = file_and_pixels(images, index)
+        mistakes.append(
             Mistake(
                 images.name, file, names[label], names[predicted],
-                probability=float(surest[index].exp()),
+                probability=float(confidence[index].exp()),
                 truth_probability=float(log_probabilities[index, label].exp()),
                 picture=thumbnail(pixels),
             )
         )  # fmt: skip
-    return found
+    return mistakes
 
 
-def named_image(images: ImagesInMemory | EncodedImages, index: int) -> tuple[str, np.ndarray]:
-    """What a set calls an image, and its pixels: RGB uint8 [H, W, 3]."""
+def file_and_pixels(images: ImageSet, index: int) -> tuple[str, np.ndarray]:
+    """Read an image of a set: what the set calls it, and its pixels, RGB uint8 [H, W, 3]."""
     if isinstance(images, ImagesInMemory):
         return f"image {index}", images.images[index].permute(1, 2, 0).cpu().numpy()
     return images.files[index], images.image(index)
 
 
 def thumbnail(pixels: np.ndarray) -> str:
-    """A small image as a data: address; RGB uint8 [H, W, 3].
+    """Shrink an image, RGB uint8 [H, W, 3], and encode it as a data: URL.
 
-    One that is small already stays as it is, lossless, for the page to enlarge in whole pixels.
+    A small image is kept as it is, lossless, so that the page can enlarge it in whole pixels.
     """
     small = Image.fromarray(np.ascontiguousarray(pixels))
     data = io.BytesIO()
     if max(small.size) <= THUMBNAIL_SIDE // 2:
         small.save(data, "PNG")
-        address = INLINE[0]
+        prefix = INLINE[0]
     else:
         small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
         small.save(data, "JPEG", quality=85)
-        address = INLINE[1]
-    return address + base64.b64encode(data.getvalue()).decode()
+        prefix = INLINE[1]
+    return prefix + base64.b64encode(data.getvalue()).decode()
 
 
 def mistakes_json(mistakes: Sequence[Mistake]) -> dict[str, Any]:
-    """The content of a run's mistakes.json."""
+    """Build the content of a run's mistakes.json."""
     return {"mistakes": [asdict(mistake) for mistake in mistakes]}
 
 
 def mistakes_from(content: dict[str, Any]) -> list[Mistake]:
-    """The mistakes of a mistakes.json; ValueError if it is not one."""
+    """Read the content of a mistakes.json; ValueError if it is malformed."""
     try:
         mistakes = [Mistake(**entry) for entry in content["mistakes"]]
     except (KeyError, TypeError) as error:
-        raise ValueError(f"these are no mistakes: {error}") from None
+        raise ValueError(f"not a list of mistakes: {error}") from None
     for mistake in mistakes:
         if not mistake.picture.startswith(INLINE):
-            raise ValueError(f"the image of {mistake.file} is not inside the file")
+            raise ValueError(f"the image of {mistake.file} is not embedded in the file")
     return mistakes

@@ -1,4 +1,4 @@
-"""A protocol over a set: each image exactly once, errors from whole counts."""
+"""Evaluates a protocol on a set: each image exactly once, errors from whole counts."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,33 +8,33 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reslab.data.datasets import EncodedImages
+from reslab.data.datasets import EncodedImages, ImageSet
 from reslab.evaluation.score_cache import CachedScores, ScoreCache
 from reslab.evaluation.scoring import (
-    AnySet,
     LoadedRange,
     Scorable,
     Scores,
     load_ranges,
     log_mean,
     log_probabilities,
-    ranges_of,
+    split_into_ranges,
 )
 from reslab.evaluation.views import OneCrop, View, ViewProtocol
 from reslab.runtime.device import Processes, SingleProcess
 from reslab.runtime.events import Callback, bad_image, note, progress, silent
 from reslab.runtime.threads import cores_for
 
-Interval = Sequence[float]  # low and high, 95 %, percent
-LISTED_CLASSES = 1000  # at most, class by class
-CONFUSED_CLASSES = 100  # at most, as a matrix
-TAKEN_FOR = 3  # other classes that a class's line names
-RANKED_ROWS = 10_000  # of scores that are ranked at a time
+Interval = Sequence[float]  # low and high of 95 %, in percent
+LISTED_CLASSES = 1000  # most classes of a report that lists them
+CONFUSED_CLASSES = 100  # most classes of a report with a confusion matrix
+TAKEN_FOR = 3  # classes that a class is listed as mistaken for
+RANKED_ROWS = 10_000  # scores ranked at a time
+QUANTILE = 1.959963984540054  # of the normal distribution: 95 % lie within so many deviations
 
 
 @dataclass(frozen=True)
 class Report:
-    """Error rates in percent, never without their set, protocol and number of images."""
+    """Error rates in percent, with their set, protocol and number of images."""
 
     set: str
     protocol: str
@@ -57,13 +57,12 @@ class Report:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """What fits on a line of a log."""
-        core = ("set", "protocol", "n", "top1_error", "top5_error", "loss", "skipped")
-        intervals = ("top1_interval", "top5_interval")
-        return {key: getattr(self, key) for key in (*core, *intervals)}
+        """List what fits on a line of a log: all but the details."""
+        details = self.details()
+        return {key: value for key, value in vars(self).items() if key not in details}
 
     def details(self) -> dict[str, Any]:
-        """Class by class."""
+        """List the errors class by class and the confusion matrix."""
         return {"per_class": list(self.per_class), "confusion": self.confusion}
 
 
@@ -71,37 +70,10 @@ def between(interval: Interval | None) -> str:
     return f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else ""
 
 
-def classify(
-    model: Scorable,
-    images: AnySet,
-    protocol: ViewProtocol = OneCrop(),
-    *,
-    device: torch.device | None = None,
-    threads: int | None = None,
-    on_event: Callback = silent,
-    score_cache: ScoreCache | None = None,
-) -> Report:
-    """Test `model`, uint8 [B, 3, H, W] -> scores [B, classes], on every image of a set.
-
-    Top-5 is top-k for k = min(5, classes). Images are shown on `device`, else where the set's
-    labels are; `threads` decode. `vault` has what was computed before.
-    """
-    scores = score_set(
-        model,
-        images,
-        protocol,
-        device=device,
-        threads=threads,
-        on_event=on_event,
-        score_cache=score_cache,
-    )
-    return build_report(scores, images, str(protocol))
-
-
 @torch.no_grad()
 def score_set(
     model: Scorable,
-    images: AnySet,
+    images: ImageSet,
     protocol: ViewProtocol,
     *,
     device: torch.device | None = None,
@@ -111,79 +83,100 @@ def score_set(
     processes: Processes = SingleProcess(),
     check_stop: Callable[[], None] = lambda: None,
 ) -> Scores:
-    """The mean over a protocol's views of a model's probabilities; arguments as of `classify`.
+    """Average a model's probabilities over the views of a protocol, for every image of a set.
 
-    Ranges of images are dealt whole to the processes, and all of them have all scores. `beat` is
-    called once a range, equally often by every process, and may raise to stop.
+    The model maps uint8 [B, 3, H, W] to scores [B, classes] on `device`, else where the set's
+    labels are; `threads` decode; `score_cache` has what was computed before. Whole ranges of images
+    are dealt to the processes, and each process gets all scores. `check_stop` is called once a
+    range, equally often in every process, and may raise to stop.
     """
     if not len(images):
         raise ValueError(f"{images.name} holds no images: there is nothing to evaluate")
     threads = threads or cores_for(processes)
     device = device or images.labels.device
-    shelf = score_cache.for_set(images, threads, on_event) if score_cache else None
+    assert score_cache is None or processes.count == 1
+    cached = score_cache.for_set(images, threads, on_event) if score_cache else None
     views = protocol.views()
-    kept = find_cached(shelf, views, on_event)
-    missing = [view for view in views if view not in kept]
+    known = find_cached(cached, views, on_event)
+    missing = [view for view in views if view not in known]
     shape = (len(images), len(images.classes))
     fresh = {view: torch.empty(shape) for view in missing if score_cache and score_cache.keep}
-    bad = {index: text for scores in kept.values() for index, text in scores.bad.items()}
-    assert score_cache is None or processes.count == 1
-    whole = ranges_of(images)
-    ranges = whole[processes.rank :: processes.count]
+    bad = {index: text for scores in known.values() for index, text in scores.bad.items()}
+    all_ranges = split_into_ranges(images)
+    ranges = all_ranges[processes.rank :: processes.count]
     total = torch.full(shape, -0.0)
     for loaded in load_ranges(images, [view.side for view in missing], threads, ranges):
         check_stop()
-        here = slice(loaded.start, loaded.stop)
-        parts = score_range(model, loaded, missing, shape[1], device)
+        rows = slice(loaded.indices.start, loaded.indices.stop)
+        logs = score_range(model, loaded, missing, shape[1], device)
         for view, values in fresh.items():
-            values[here] = parts[view]
-        parts |= {view: scores.log_probabilities[here] for view, scores in kept.items()}
-        total[here] = log_mean([parts[view] for view in views])
+            values[rows] = logs[view]
+        logs |= {view: scores.log_probabilities[rows] for view, scores in known.items()}
+        total[rows] = log_mean([logs[view] for view in views])
         bad |= loaded.bad
         for text in loaded.bad.values():
             on_event(bad_image(text))
-        on_event(progress(loaded.stop))
-    if processes.rank >= len(whole) % processes.count > 0:
-        check_stop()  # others have a range more
+        on_event(progress(loaded.indices.stop))
+    if processes.rank >= len(all_ranges) % processes.count > 0:
+        check_stop()  # other processes have a range more
     for view, values in fresh.items():
-        assert shelf is not None
-        shelf.keep(view, Scores(values, bad))
-    bad = {at: text for one in processes.all_gather_objects(bad) for at, text in one.items()}
+        assert cached is not None
+        cached.keep(view, Scores(values, bad))
+    gathered = processes.all_gather_objects(bad)
+    bad = {index: text for part in gathered for index, text in part.items()}
     return Scores(processes.join(total), dict(sorted(bad.items())))
 
 
 def find_cached(
-    shelf: CachedScores | None, views: Sequence[View], on_event: Callback
+    cached: CachedScores | None, views: Sequence[View], on_event: Callback
 ) -> dict[View, Scores]:
-    """The views that need not be computed again."""
-    if shelf is None:
+    """Read the views that need not be computed again."""
+    if cached is None:
         return {}
-    kept = {view: scores for view in views if (scores := shelf.find(view)) is not None}
-    if kept:
-        on_event(note(f"{len(kept)} of {len(views)} views from kept scores, {shelf.folder}"))
-    named = {text for scores in kept.values() for text in scores.bad.values()}
-    for text in sorted(named):
+    known = {view: scores for view in views if (scores := cached.find(view)) is not None}
+    if known:
+        on_event(note(f"{len(known)} of {len(views)} views from kept scores, {cached.folder}"))
+    for text in sorted({text for scores in known.values() for text in scores.bad.values()}):
         on_event(bad_image(text))
-    return kept
+    return known
 
 
 def score_range(
     model: Scorable, loaded: LoadedRange, views: Sequence[View], classes: int, device: torch.device
 ) -> dict[View, Tensor]:
-    """Log-probabilities of a range by view, [images, classes]; NaN for those that are bad."""
-    rows = {view: torch.full((loaded.stop - loaded.start, classes), torch.nan) for view in views}
+    """Score each view of a range, [images, classes]; NaN for images that were not decoded."""
+    scores = {view: torch.full((len(loaded.indices), classes), torch.nan) for view in views}
     if not loaded.images:
-        return rows
+        return scores
     for view in views:
-        found = log_probabilities(model, loaded.images, view, device)
-        if found.shape[1] != classes:
-            raise ValueError(f"the model scores {found.shape[1]} classes, the set has {classes}")
-        rows[view][loaded.positions] = found
-    return rows
+        logs = log_probabilities(model, loaded.images, view, device)
+        if logs.shape[1] != classes:
+            raise ValueError(f"the model scores {logs.shape[1]} classes, the set has {classes}")
+        scores[view][loaded.positions] = logs
+    return scores
 
 
-def build_report(scores: Scores, images: AnySet, protocol: str) -> Report:
-    """Scores against a set's labels; images that could not be decoded are left out."""
+def classify(
+    model: Scorable,
+    images: ImageSet,
+    protocol: ViewProtocol = OneCrop(),
+    *,
+    device: torch.device | None = None,
+    on_event: Callback = silent,
+    score_cache: ScoreCache | None = None,
+) -> Report:
+    """Score a set and report the errors; see `score_set`."""
+    scores = score_set(
+        model, images, protocol, device=device, on_event=on_event, score_cache=score_cache
+    )
+    return build_report(scores, images, str(protocol))
+
+
+def build_report(scores: Scores, images: ImageSet, protocol: str) -> Report:
+    """Compare scores with a set's labels; images that could not be decoded are left out.
+
+    Top-5 is top-k for k = min(5, classes).
+    """
     good = torch.tensor([index not in scores.bad for index in range(len(images))])
     n = int(good.sum())
     if not n:
@@ -206,21 +199,21 @@ def build_report(scores: Scores, images: AnySet, protocol: str) -> Report:
 
 
 def confusion_matrix(logs: Tensor, labels: Tensor) -> Tensor:
-    """How many images of each class were taken for each, int64 [label, predicted].
+    """Count images by label and prediction, int64 [label, predicted].
 
-    Scores that are no numbers take an image for nothing.
+    An image whose scores are NaN has no prediction.
     """
     classes = logs.shape[1]
-    highest = logs.max(1)
-    counted = highest.values.isfinite()  # of equal scores `max` gives the lower index
+    highest = logs.max(1)  # of equal scores `max` gives the lower index
+    counted = highest.values.isfinite()
     pairs = labels[counted] * classes + highest.indices[counted]
     return pairs.bincount(minlength=classes**2).view(classes, classes)
 
 
 def class_errors(
-    confusion: Tensor, wrong: Tensor, labels: Tensor, images: AnySet
+    confusion: Tensor, wrong: Tensor, labels: Tensor, images: ImageSet
 ) -> list[dict[str, Any]]:
-    """A row for each class that has images: its error, and what it was mostly taken for."""
+    """List the classes that have images: their error, and the classes they were taken for."""
     counts = labels.bincount(minlength=len(confusion)).tolist()
     errors = labels[wrong].bincount(minlength=len(confusion)).tolist()
     names, ids = images.classes, images.ids if isinstance(images, EncodedImages) else ()
@@ -243,24 +236,20 @@ def class_errors(
     return rows
 
 
-QUANTILE = 1.959963984540054  # of the normal distribution: 95 % lie within so many deviations
-
-
 def wrong_in_top(scores: Tensor, labels: Tensor, k: int) -> Tensor:
-    """Which labels are not among the k highest scores; [B, classes], [B] -> bool [B].
+    """Mark the labels that are not among the k highest scores; [B, classes], [B] -> bool [B].
 
-    A label shares its score with another class only by accident or by collapse; then the lower
-    index ranks first, so a net that scores all classes alike earns nothing by it.
+    Ties go to the lower index, so a collapsed net that scores all classes alike gains nothing.
     """
-    own = scores.gather(1, labels[:, None])  # [B, 1]
+    label_score = scores.gather(1, labels[:, None])  # [B, 1]
     index = torch.arange(scores.shape[1], device=scores.device)
-    ahead = (scores > own) | ((scores == own) & (index < labels[:, None]))
-    right = (ahead.sum(1) < k) & own[:, 0].isfinite()
-    return ~right
+    ahead = (scores > label_score) | ((scores == label_score) & (index < labels[:, None]))
+    correct = (ahead.sum(1) < k) & label_score[:, 0].isfinite()
+    return ~correct
 
 
 def wilson(wrong: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of an error rate after `wrong` of `n`, in percent (Wilson, 1927)."""
+    """Compute the 95 % interval of an error rate of `wrong` in `n`, in percent (Wilson, 1927)."""
     rate, spread = wrong / n, QUANTILE**2 / n
     middle = rate + spread / 2
     half = math.sqrt(rate * (1 - rate) * spread + spread**2 / 4)

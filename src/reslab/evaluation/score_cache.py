@@ -1,49 +1,47 @@
-"""Scores kept beside a run: a file for each view of a set, bound to the model and the images."""
+"""Keeps scores beside a model: a file for each view of a set, bound to the weights and images."""
 
 import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
-from reslab.data.datasets import ImagesInMemory
-from reslab.evaluation.scoring import AnySet, Scores
+from reslab.data.datasets import ImageSet, ImagesInMemory
+from reslab.evaluation.scoring import Scores
 from reslab.evaluation.views import View
 from reslab.runtime.events import Callback, note
 from reslab.runtime.files import TensorFile, atomic_write
 from reslab.runtime.threads import map_in_order
 
 NAME = "log_probabilities"
-READ_AHEAD = 64  # files read before their turn
+FILES_AHEAD = 64  # files read before their turn
 
 
 @dataclass(frozen=True)
 class ScoreCache:
-    """The kept scores of one model; they are used wherever they are found."""
+    """The kept scores of one model on all sets."""
 
     folder: Path
-    model: str  # a digest of all that its scores depend on
-    keep: bool = False  # what is computed
-    images: str | None = None  # the digest of the set, where it is known
+    model: str  # a digest of everything that the scores depend on
+    keep: bool = False  # whether new scores are written
+    images: str | None = None  # the digest of the set, if it is known already
 
     @property
     def in_use(self) -> bool:
-        """Whether there are scores, or there will be."""
         return self.keep or self.folder.is_dir()
 
-    def for_set(self, images: AnySet, threads: int, on_event: Callback) -> "CachedScores | None":
-        """Where this set's scores are or will be; None if there are none and none are wanted."""
+    def for_set(self, images: ImageSet, threads: int, on_event: Callback) -> "CachedScores | None":
+        """Open the scores of a set; None if there are none and none are to be kept."""
         if not self.in_use:
             return None
         digest = self.images or digest_set(images, threads, on_event)
-        plain = re.sub(r"[^\w.-]+", "-", images.name)
-        folder = self.folder / f"{plain}-{digest[:12]}"
+        name = re.sub(r"[^\w.-]+", "-", images.name)
+        folder = self.folder / f"{name}-{digest[:12]}"
         if self.keep:
-            folder.mkdir(parents=True, exist_ok=True)  # before hours of work, not after
+            folder.mkdir(parents=True, exist_ok=True)  # fails before hours of work, not after
         return CachedScores(
             folder, self.model, digest, (len(images), len(images.classes)), on_event
         )
@@ -63,7 +61,7 @@ class CachedScores:
         return self.folder / f"{view}.safetensors"
 
     def find(self, view: View) -> Scores | None:
-        """The scores of a view; None, and a line, if the file is damaged or not of this model."""
+        """Read the scores of a view; None, and a note, if the file is damaged or another's."""
         file = self.file(view)
         if not file.is_file():
             return None
@@ -78,13 +76,12 @@ class CachedScores:
                 raise ValueError("its checksum does not match")
             bad = {int(index): reason for index, reason in facts["bad"].items()}
         except (OSError, KeyError, ValueError) as error:
-            self.on_event(note(f"{file} is damaged, or no file of scores: not used ({error})"))
+            self.on_event(note(f"{file} is damaged or holds no scores: not used ({error})"))
             return None
         assert scores.shape == self.shape
         return Scores(scores, bad)
 
     def keep(self, view: View, scores: Scores) -> None:
-        """Write the scores of a view."""
         facts = {
             "model": self.model, "pictures": self.images, "view": str(view), "bad": scores.bad,
         }  # fmt: skip
@@ -93,32 +90,27 @@ class CachedScores:
 
 
 def first_edition_checksum(scores: Tensor, bad: dict[str, str]) -> str:
-    """The checksum that the first edition wrote into a file of scores."""
+    """Compute the checksum that the first edition wrote into a file of scores."""
     digest = hashlib.sha256(scores.numpy().data)
     digest.update(json.dumps(bad).encode())
     return digest.hexdigest()
 
 
-def digest_set(images: AnySet, threads: int, on_event: Callback) -> str:
-    """One digest of a set: its classes, labels, names, and every byte of its images."""
+def digest_set(images: ImageSet, threads: int, on_event: Callback) -> str:
+    """Hash a set: its classes, labels, file names, and every byte of its images."""
     digest = hashlib.sha256(json.dumps([len(images), images.classes]).encode())
     digest.update(images.labels.cpu().numpy().data)
-    for part in contents(images, threads, on_event):
-        digest.update(part)
-    return digest.hexdigest()
-
-
-def contents(images: AnySet, threads: int, on_event: Callback) -> Iterator[bytes | memoryview]:
-    """The pixels of a set in memory; of files, the name and the digest of each."""
     if isinstance(images, ImagesInMemory):
-        yield str(tuple(images.images.shape)).encode()
-        yield images.images.cpu().contiguous().numpy().data
-        return
+        digest.update(str(tuple(images.images.shape)).encode())
+        digest.update(images.images.cpu().contiguous().numpy().data)
+        return digest.hexdigest()
 
-    def read(index: int) -> bytes:
+    def digest_file(index: int) -> bytes:
         return hashlib.sha256(images.read(images.files[index])).digest()
 
-    on_event(note(f"reading {len(images):,} images, to know which kept scores are theirs"))
-    digests = map_in_order(read, images.announced(range(len(images))), threads, READ_AHEAD)
-    for file, digest in zip(images.files, digests, strict=True):
-        yield json.dumps(file).encode() + digest
+    on_event(note(f"reading {len(images):,} images, to find the kept scores that are theirs"))
+    indices = images.announced(range(len(images)))
+    digests = map_in_order(digest_file, indices, threads, FILES_AHEAD)
+    for file, file_digest in zip(images.files, digests, strict=True):
+        digest.update(json.dumps(file).encode() + file_digest)
+    return digest.hexdigest()

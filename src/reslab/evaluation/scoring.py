@@ -1,4 +1,4 @@
-"""Images to log-probabilities: each image decoded once, for all views and sides."""
+"""Computes log-probabilities of images; each image is decoded once for all views."""
 
 import math
 from collections import defaultdict
@@ -11,31 +11,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reslab.data.datasets import EncodedImages, ImagesInMemory
+from reslab.data.datasets import ImageSet, ImagesInMemory
 from reslab.data.decode import BadImage
 from reslab.data.resize import resize_whole
 from reslab.evaluation.views import View
 from reslab.runtime.threads import map_in_order
 
+# an image by its shorter side, uint8 [3, h, w]; None: as it comes
+ResizedViews = dict[int | None, Tensor]
+
+# fixed ranges of indices, so that results depend neither on the device nor on which process
+# evaluates a range
+RANGE_IMAGES = 100  # small images: their activations stay in the processor's cache
+RANGE_FILES = 64  # photographs, which are large
+BATCH_PIXELS = RANGE_FILES * 224 * 224  # pixels of a forward pass
+MAX_ASPECT_RATIO = 50  # a thinner image, its shorter side enlarged to 640, would fill the memory
+ENSEMBLE_ROWS = 10_000  # scores averaged at a time
+
 
 @dataclass(frozen=True)
 class Scores:
-    """What a model makes of a set's images, as logarithms; NaN for those that are bad."""
+    """The log-probabilities of a set's images; NaN for images that could not be decoded."""
 
     log_probabilities: Tensor  # float32 [N, classes]
     bad: dict[int, str]  # index of an image that could not be decoded -> "FILE: reason"
-
-
-AnySet = ImagesInMemory | EncodedImages
-ResizedViews = dict[
-    int | None, Tensor
-]  # an image by its shorter side, uint8 [3, h, w]; None: as it is
-
-# fixed ranges of indices: results do not depend on who evaluates which range, or on the device
-RANGE_IMAGES = 100  # small ones: what a layer makes of them stays near the processor
-RANGE_FILES = 64  # of photographs, which are large
-BATCH_PIXELS = RANGE_FILES * 224 * 224  # that a network is shown at a time
-THINNEST = 50  # longer side to shorter: enlarged to 640, what is thinner would fill the memory
 
 
 class Scorer(Protocol):
@@ -46,61 +45,59 @@ class Scorer(Protocol):
     def dense(self, images: Tensor) -> Tensor: ...  # [B, 3, H, W] -> [B, classes, h, w]
 
 
-Scorable = Callable[[Tensor], Tensor] | Scorer  # only views of all positions ask for `dense`
+Scorable = Callable[[Tensor], Tensor] | Scorer  # only the view "all" needs `dense`
 
 
 @dataclass(frozen=True)
 class LoadedRange:
-    """A range of a set: the images that could be decoded, and what is said of the others."""
+    """A range of a set: the images that could be decoded, and why the others could not."""
 
-    start: int
-    stop: int
+    indices: range
     positions: list[int]  # in the range, of the decoded images
     images: list[ResizedViews]
     bad: dict[int, str]  # index in the set -> "FILE: reason"
 
 
-def ranges_of(images: AnySet) -> list[range]:
-    """The ranges that a set is evaluated in."""
+def split_into_ranges(images: ImageSet) -> list[range]:
     size = RANGE_IMAGES if isinstance(images, ImagesInMemory) else RANGE_FILES
     count = len(images)
     return [range(start, min(start + size, count)) for start in range(0, count, size)]
 
 
 def load_ranges(
-    images: AnySet, sides: Iterable[int | None], threads: int, ranges: Sequence[range]
+    images: ImageSet, sides: Iterable[int | None], threads: int, ranges: Sequence[range]
 ) -> Iterator[LoadedRange]:
-    """Ranges of a set one after the other, at every shorter side that is asked for."""
-    wanted = list(dict.fromkeys(sides))
-    if not wanted:
-        yield from (LoadedRange(part.start, part.stop, [], [], {}) for part in ranges)
+    """Decode a set range by range, each image resized to every shorter side of `sides`."""
+    sides = list(dict.fromkeys(sides))
+    if not sides:
+        yield from (LoadedRange(indices, [], [], {}) for indices in ranges)
         return
 
     def load(index: int) -> ResizedViews | str:
         try:
-            return resized(images, index, wanted)
-        except BadImage as bad:
-            return str(bad)
+            return load_resized(images, index, sides)
+        except BadImage as error:
+            return str(error)
 
-    indices = [index for part in ranges for index in part]
-    if wanted == [None] and isinstance(images, ImagesInMemory):
-        loaded: Iterator[ResizedViews | str] = ({None: images.images[at]} for at in indices)
+    order = [index for indices in ranges for index in indices]
+    if sides == [None] and isinstance(images, ImagesInMemory):
+        loaded: Iterator[ResizedViews | str] = ({None: images.images[index]} for index in order)
     else:
-        announced = indices if isinstance(images, ImagesInMemory) else images.announced(indices)
+        announced = order if isinstance(images, ImagesInMemory) else images.announced(order)
         loaded = map_in_order(load, announced, threads, ahead=RANGE_FILES)
-    for part in ranges:
-        found = list(islice(loaded, len(part)))
-        good = [(at, it) for at, it in enumerate(found) if not isinstance(it, str)]
+    for indices in ranges:
+        items = list(enumerate(islice(loaded, len(indices))))
+        good = [(position, item) for position, item in items if not isinstance(item, str)]
         yield LoadedRange(
-            part.start, part.stop,
-            positions=[at for at, _ in good],
-            images=[it for _, it in good],
-            bad={part.start + at: it for at, it in enumerate(found) if isinstance(it, str)},
-        )  # fmt: skip
+            indices,
+            positions=[position for position, _ in good],
+            images=[image for _, image in good],
+            bad={indices[position]: item for position, item in items if isinstance(item, str)},
+        )
 
 
-def resized(images: AnySet, index: int, sides: Sequence[int | None]) -> ResizedViews:
-    """One image of a set at each of the sides, decoded once."""
+def load_resized(images: ImageSet, index: int, sides: Sequence[int | None]) -> ResizedViews:
+    """Decode one image of a set and resize it to each shorter side."""
     if isinstance(images, ImagesInMemory):
         pixels = images.images[index].permute(1, 2, 0).cpu().numpy()
         return at_sides(pixels, sides, f"image {index}")
@@ -108,43 +105,48 @@ def resized(images: AnySet, index: int, sides: Sequence[int | None]) -> ResizedV
 
 
 def at_sides(image: np.ndarray, sides: Iterable[int | None], file: str) -> ResizedViews:
-    """An image, uint8 [H, W, 3], at each of the shorter sides; `file` is what errors call it.
+    """Resize an image, uint8 [H, W, 3], to each shorter side; errors call it `file`.
 
-    Too thin at one side is too thin at all: kept scores of parts agree with those of the whole.
+    A very thin image is refused at every side alike, so that kept scores of one view go with
+    those of all.
     """
     height, width = image.shape[:2]
-    if max(height, width) > THINNEST * min(height, width):
-        raise BadImage(f"{file}: {width} x {height} pixels; at most {THINNEST} to 1 are shown")
+    if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
+        raise BadImage(
+            f"{file}: {width} x {height} pixels; at most {MAX_ASPECT_RATIO} to 1 are shown"
+        )
     arrays = {side: image if side is None else resize_whole(image, side) for side in sides}
-    # copied, for torch wants memory that it may write to
+    # copied: torch wants writable memory
     return {side: torch.from_numpy(array.copy()).permute(2, 0, 1) for side, array in arrays.items()}
 
 
 def log_probabilities(
     model: Scorable, images: Sequence[ResizedViews], view: View, device: torch.device
 ) -> Tensor:
-    """What a model makes of one view of each image; float32 [B, classes] on the CPU.
+    """Apply a model to one view of each image; float32 [B, classes] on the CPU.
 
-    Images whose view has the same size are shown together.
+    Views of the same size form batches.
     """
-    shown = [view.of(image[view.side]) for image in images]
-    by_size: dict[torch.Size, list[int]] = defaultdict(list)
-    for at, crop in enumerate(shown):
-        by_size[crop.shape].append(at)
-    found: dict[int, Tensor] = {}
-    for (_, height, width), places in by_size.items():
+    crops = [view.of(image[view.side]) for image in images]
+    by_shape: dict[torch.Size, list[int]] = defaultdict(list)
+    for index, crop in enumerate(crops):
+        by_shape[crop.shape].append(index)
+    rows: dict[int, Tensor] = {}
+    for (_, height, width), indices in by_shape.items():
         count = max(1, BATCH_PIXELS // (height * width))
-        for start in range(0, len(places), count):
-            chosen = places[start : start + count]
-            batch = torch.stack([shown[at] for at in chosen]).to(device)
+        for start in range(0, len(indices), count):
+            chosen = indices[start : start + count]
+            batch = torch.stack([crops[index] for index in chosen]).to(device)
             scores = cast(Scorer, model).dense(batch) if view.crop == "all" else model(batch)
-            found |= zip(chosen, log_mean_softmax(scores), strict=True)
-    return torch.stack([found[at] for at in range(len(shown))])
+            rows |= zip(chosen, log_mean_softmax(scores), strict=True)
+    return torch.stack([rows[index] for index in range(len(crops))])
 
 
 def log_mean_softmax(scores: Tensor) -> Tensor:
-    """Scores [B, classes], or [B, classes, h, w] whose softmax is averaged over the positions ->
-    log-probabilities, float32 [B, classes] on the CPU, computed in float64."""
+    """Turn scores into log-probabilities, float32 [B, classes] on the CPU, computed in float64.
+
+    Scores are [B, classes], or [B, classes, h, w], whose softmax is averaged over the positions.
+    """
     logs = scores.double().log_softmax(1)
     if logs.ndim == 4:
         logs = logs.flatten(2).logsumexp(2) - math.log(logs[0, 0].numel())
@@ -152,21 +154,18 @@ def log_mean_softmax(scores: Tensor) -> Tensor:
 
 
 def log_mean(parts: Sequence[Tensor]) -> Tensor:
-    """The mean of probabilities that are given and returned as logarithms; float32."""
-    together = torch.stack([part.double() for part in parts])
-    return (together.logsumexp(0) - math.log(len(parts))).float()
-
-
-AVERAGED_ROWS = 10_000  # of scores that are averaged at a time
+    """Average probabilities, which come and go as logarithms; float32, summed in float64."""
+    stacked = torch.stack([part.double() for part in parts])
+    return (stacked.logsumexp(0) - math.log(len(parts))).float()
 
 
 def ensemble(members: Sequence[Scores]) -> Scores:
-    """The mean over models of their probabilities of the same images and the same classes."""
+    """Average the probabilities of several models for the same images and classes."""
     first = members[0].log_probabilities
     assert all(member.log_probabilities.shape == first.shape for member in members)
     total = torch.empty_like(first)
-    for start in range(0, len(first), AVERAGED_ROWS):
-        here = slice(start, start + AVERAGED_ROWS)
-        total[here] = log_mean([member.log_probabilities[here] for member in members])
+    for start in range(0, len(first), ENSEMBLE_ROWS):
+        rows = slice(start, start + ENSEMBLE_ROWS)
+        total[rows] = log_mean([member.log_probabilities[rows] for member in members])
     bad = {index: text for member in members for index, text in member.bad.items()}
     return Scores(total, bad)

@@ -1,7 +1,7 @@
-"""Testing protocols as values: what a network is shown of one image."""
+"""Testing protocols as values: the views of an image whose probabilities are averaged."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Literal, get_args
 
 from torch import Tensor
 
@@ -16,15 +16,15 @@ NO_FLIP = "no-flip"
 
 @dataclass(frozen=True)
 class View:
-    """What is shown of an image: a crop of it, after its shorter side was resized.
+    """One input made of an image: its shorter side resized, then cropped, then maybe mirrored.
 
-    `whole` is the image as it comes. `all` is every position of the network on the resized
-    image: the network is applied fully convolutionally.
+    `whole` is the image as it comes; `all` applies the network fully convolutionally to the
+    resized image, at every position.
     """
 
     side: int | None = None
     crop: Crop = "whole"
-    size: int | None = None  # of the crop
+    size: int | None = None  # side of the crop
     flip: bool = False
 
     def __str__(self) -> str:
@@ -32,7 +32,7 @@ class View:
         return "-".join(str(word) for word in words if word is not None)
 
     def of(self, image: Tensor) -> Tensor:
-        """This view of an image whose shorter side is resized; [3, H, W] -> [3, h, w]."""
+        """Cut the view out of an image that is resized already; [3, H, W] -> [3, h, w]."""
         if self.size is not None:
             top, left = corner(self.crop, image.shape[1], image.shape[2], self.size)
             image = image[:, top : top + self.size, left : left + self.size]
@@ -40,7 +40,7 @@ class View:
 
 
 def corner(crop: Crop, height: int, width: int, size: int) -> tuple[int, int]:
-    """Top and left of a square crop; the centre's are rounded as everywhere, halves to even."""
+    """Locate a square crop by its top and left; the centre is rounded, halves to even."""
     if crop == "centre":
         return round((height - size) / 2), round((width - size) / 2)
     return (
@@ -49,15 +49,9 @@ def corner(crop: Crop, height: int, width: int, size: int) -> tuple[int, int]:
     )
 
 
-class ViewProtocol(Protocol):
-    """A testing protocol: its probabilities are the mean over its views'."""
-
-    def views(self) -> tuple[View, ...]: ...
-
-
 @dataclass(frozen=True)
 class OneCrop:
-    """One view, the centre; without numbers the image itself, as for CIFAR and digits."""
+    """The centre alone; without numbers the image itself, as for CIFAR and digits."""
 
     resize: int | None = None  # the shorter side
     size: int | None = None
@@ -65,7 +59,7 @@ class OneCrop:
     def __post_init__(self) -> None:
         if (self.resize is None) != (self.size is None):
             raise ValueError("one-crop needs a shorter side and a size, as 256-224, or neither")
-        must_hold(self.resize, self.size)
+        check_crop_fits(self.resize, self.size)
 
     def views(self) -> tuple[View, ...]:
         return (View() if self.size is None else View(self.resize, "centre", self.size),)
@@ -76,13 +70,13 @@ class OneCrop:
 
 @dataclass(frozen=True)
 class TenCrop:
-    """Four corners, the centre, and their mirrors (AlexNet's standard 10-crop, Sec. 3.4)."""
+    """Four corners, the centre, and their mirror images (AlexNet's 10-crop, Sec. 3.4)."""
 
     resize: int = 256
     size: int = 224
 
     def __post_init__(self) -> None:
-        must_hold(self.resize, self.size)
+        check_crop_fits(self.resize, self.size)
 
     def views(self) -> tuple[View, ...]:
         crops: tuple[Crop, ...] = ("centre", *get_args(Corner))
@@ -96,10 +90,10 @@ class TenCrop:
 
 @dataclass(frozen=True)
 class MultiScale:
-    """Fully convolutional at several shorter sides, mirrored too (Sec. 3.4).
+    """Fully convolutional at several shorter sides (Sec. 3.4).
 
-    The paper says neither whether images are mirrored nor whether scores are averaged before or
-    after the softmax: mirrored, and after, as in ten-crop.
+    The paper leaves open whether images are also mirrored, and whether scores are averaged before
+    or after the softmax: here they are mirrored and averaged after it, as in ten-crop.
     """
 
     sides: tuple[int, ...] = PAPER_SIDES
@@ -118,8 +112,11 @@ class MultiScale:
         return f"multi-scale {','.join(sides if self.flip else [*sides, NO_FLIP])}"
 
 
-def must_hold(resize: int | None, size: int | None) -> None:
-    """ValueError unless a crop of `size` lies in an image whose shorter side is `resize`."""
+ViewProtocol = OneCrop | TenCrop | MultiScale
+
+
+def check_crop_fits(resize: int | None, size: int | None) -> None:
+    """Refuse a crop that is larger than the resized image (ValueError)."""
     if resize is not None and size is not None and not 1 <= size <= resize:
         raise ValueError(f"a crop of {size} does not fit a shorter side of {resize}")
 
@@ -132,31 +129,29 @@ EXAMPLES = {
 
 
 def protocol_named(text: str, resize: int | None, size: int | None) -> ViewProtocol:
-    """The protocol of a name, with the network's own numbers or with those that follow it.
+    """Parse a protocol; numbers that it leaves out are the network's shorter side and crop size.
 
-    `one-crop`, `ten-crop:256-224`, `multi-scale:224,256,no-flip`; a report's own words too.
+    `one-crop`, `ten-crop:256-224`, `multi-scale:224,256,no-flip`, and what a report prints.
     """
     name, _, rest = text.strip().replace(" ", ":", 1).partition(":")
     if name not in EXAMPLES:
         raise ValueError(unknown_name("protocol", name, EXAMPLES))
     if name == "multi-scale":
         flip = not rest.endswith(NO_FLIP)
-        return multi_scale(
-            numbers(text, name, rest.removesuffix(NO_FLIP).strip(","), ","), flip, size
-        )
-    given = numbers(text, name, rest, "-")
-    if len(given) not in (0, 2):
+        sides = rest.removesuffix(NO_FLIP).strip(",")
+        return multi_scale(parse_numbers(text, name, sides, ","), flip, size)
+    numbers = parse_numbers(text, name, rest, "-")
+    if len(numbers) not in (0, 2):
         raise ValueError(f"protocol {text!r}: write it as {EXAMPLES[name]}")
-    resize, size = given or (resize, size)
+    resize, size = numbers or (resize, size)
     if name == "one-crop":
         return OneCrop(resize, size)
     if resize is None or size is None:
-        raise ValueError(without_numbers(name, "36-32"))
+        raise ValueError(numbers_needed(name, "36-32"))
     return TenCrop(resize, size)
 
 
-def numbers(text: str, name: str, rest: str, separator: str) -> tuple[int, ...]:
-    """The whole numbers that follow a protocol's name."""
+def parse_numbers(text: str, name: str, rest: str, separator: str) -> tuple[int, ...]:
     try:
         return tuple(int(word) for word in rest.split(separator)) if rest else ()
     except ValueError:
@@ -164,7 +159,7 @@ def numbers(text: str, name: str, rest: str, separator: str) -> tuple[int, ...]:
 
 
 def multi_scale(sides: tuple[int, ...], flip: bool, size: int | None) -> MultiScale:
-    """Sides as written, or the paper's in proportion to the size that the network knows."""
+    """Build the protocol: the sides given, or the paper's scaled to the network's crop size."""
     if sides:
         if size is not None and min(sides) < size:
             raise ValueError(
@@ -172,13 +167,13 @@ def multi_scale(sides: tuple[int, ...], flip: bool, size: int | None) -> MultiSc
             )
         return MultiScale(sides, flip)
     if size is None:
-        raise ValueError(without_numbers("multi-scale", "32,40"))
+        raise ValueError(numbers_needed("multi-scale", "32,40"))
     return MultiScale(tuple(round(side * size / OWN_SIZE) for side in PAPER_SIDES), flip)
 
 
-def without_numbers(name: str, example: str) -> str:
-    """What is said where a network is shown its images as they come."""
+def numbers_needed(name: str, example: str) -> str:
+    """Explain why a network that takes images as they come has no default crops."""
     return (
-        f"{name} needs images larger than the network's own size, and these are shown as they "
-        f"come; if you mean it, give the numbers, as {name}:{example}"
+        f"{name} needs images larger than the network's own size, and this network takes images "
+        f"as they come; to crop them all the same, give the numbers, as {name}:{example}"
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch.nn.functional as F
 from torch import Tensor
 
-from reslab.data.datasets import EncodedImages, ImagesInMemory
+from reslab.data.datasets import ImageSet
 from reslab.data.loader import Batch, EncodedLoader, InMemoryLoader
 from reslab.evaluation.mistakes import mistakes_json, worst_mistakes
 from reslab.evaluation.report import Report, build_report, score_set, wrong_in_top
@@ -24,8 +24,6 @@ from reslab.training.origin import InitialState
 from reslab.training.recipe import Recipe
 from reslab.training.run import FinalReports, Task
 
-AnySet = ImagesInMemory | EncodedImages
-
 
 @dataclass(frozen=True)
 class ClassificationTask:
@@ -39,8 +37,8 @@ class ClassificationTask:
     count: int  # of training images
     classes: tuple[str, ...]
     ids: tuple[str, ...]  # what folders call the classes; none: their names
-    watched: Sequence[AnySet]  # evaluated on the way
-    final: Sequence[AnySet]  # evaluated once, at the end
+    watched: Sequence[ImageSet]  # evaluated on the way
+    final: Sequence[ImageSet]  # evaluated once, at the end
     class_weights: Tensor | None  # of the loss, [classes]
     origin: InitialState
 
@@ -87,7 +85,7 @@ class ClassificationTask:
         return reports
 
     def evaluate_set(
-        self, images: AnySet, check_stop: Callable[[], None] = lambda: None
+        self, images: ImageSet, check_stop: Callable[[], None] = lambda: None
     ) -> tuple[Report, Scores]:
         """The report of one set, and the scores behind it."""
         protocol = OneCrop(self.preprocessing.resize, self.preprocessing.size)

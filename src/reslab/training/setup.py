@@ -9,7 +9,14 @@ from torch import Tensor
 
 from reslab.data.augment import ALEXNET, PadAndCrop
 from reslab.data.builtin import open_sets
-from reslab.data.datasets import EncodedImages, ImagesInMemory, MemorySplits, hold_out, pixel_mean
+from reslab.data.datasets import (
+    EncodedImages,
+    ImageSet,
+    ImagesInMemory,
+    MemorySplits,
+    hold_out,
+    pixel_mean,
+)
 from reslab.data.folder import FolderSplits, open_folder
 from reslab.data.loader import EncodedLoader, InMemoryLoader
 from reslab.data.location import Location
@@ -22,7 +29,7 @@ from reslab.models.resnet import ResNet, build_resnet, channels_last
 from reslab.runtime.device import Device
 from reslab.runtime.events import Log
 from reslab.runtime.threads import cores_for, usable_cores
-from reslab.training.classification import AnySet, ClassificationTask
+from reslab.training.classification import ClassificationTask
 from reslab.training.origin import InitialState, must_match_weights
 from reslab.training.recipe import Recipe
 
@@ -103,7 +110,7 @@ def open_data(recipe: Recipe, data: Location | None) -> MemorySplits | FolderSpl
 
 def split_sets(
     recipe: Recipe, sets: MemorySplits | FolderSplits
-) -> tuple[AnySet, Sequence[AnySet], Sequence[AnySet]]:
+) -> tuple[ImageSet, Sequence[ImageSet], Sequence[ImageSet]]:
     """The training images, those evaluated on the way, those evaluated at the end."""
     if not recipe.held_out:
         return sets.train, [sets.test], [sets.test]
@@ -111,7 +118,7 @@ def split_sets(
     return train, [held], [held, sets.test]
 
 
-def must_know_classes(recipe: Recipe, train: AnySet) -> None:
+def must_know_classes(recipe: Recipe, train: ImageSet) -> None:
     if recipe.model.classes != len(train.classes):
         raise ValueError(
             f"{recipe.name} has model.classes={recipe.model.classes}, the images have "
@@ -157,13 +164,13 @@ def with_statistics(
     )
 
 
-def own_preprocessing(train: AnySet, weights: Model | None) -> Preprocessing:
+def own_preprocessing(train: ImageSet, weights: Model | None) -> Preprocessing:
     """That of a set in memory: what the weights were trained with, or minus the mean image."""
     assert isinstance(train, ImagesInMemory)
     return weights.preprocessing if weights else minus_mean(pixel_mean(train.images))
 
 
-def initial_net(recipe: Recipe, seed: int, weights: Model | None, train: AnySet) -> ResNet:
+def initial_net(recipe: Recipe, seed: int, weights: Model | None, train: ImageSet) -> ResNet:
     """Drawn from the seed, or the given weights; a classifier of other classes starts at zero,
     so that it disturbs them as little as it can."""
     net = build_resnet(recipe.model, make_generator(seed, INITIALISATION))
@@ -181,7 +188,7 @@ def initial_net(recipe: Recipe, seed: int, weights: Model | None, train: AnySet)
 def build_loader(
     recipe: Recipe,
     seed: int,
-    train: AnySet,
+    train: ImageSet,
     preprocessing: Preprocessing,
     origin: InitialState,
     device: Device,
@@ -223,7 +230,7 @@ def calibration(it: ClassificationTask):
     return (it.net(share.images) for k in range(CALIBRATION) for share in it.shares(k))
 
 
-def prepare_set(images: AnySet, origin: InitialState, device: torch.device) -> AnySet:
+def prepare_set(images: ImageSet, origin: InitialState, device: torch.device) -> ImageSet:
     """A set as it is evaluated: on the device if it is in memory, its classes called by names."""
     if isinstance(images, ImagesInMemory):
         return images.to(device)
