@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 
 from reslab.data.location import Url, absolute, parse_location, to_folder
-from reslab.data.shards.source import RetryPolicy, TransientError, retry
 
 
 def test_what_is_a_url_and_what_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,34 +51,3 @@ def test_what_needs_a_folder_says_so() -> None:
     assert to_folder(Path("a"), "cifar10 needs") == Path("a")
     with pytest.raises(ValueError, match=r"^s3://b/a: .* cifar10 needs a folder here$"):
         to_folder(Url("s3://b/a"), "cifar10 needs")
-
-
-def test_pauses_double_up_to_the_longest_and_are_the_same_every_time() -> None:
-    patience = RetryPolicy(attempts=8, first=0.5, longest=6)
-    pauses = [patience.pause("a", attempt) for attempt in range(7)]
-    assert pauses == [patience.pause("a", attempt) for attempt in range(7)]
-    for pause, most in zip(pauses, (0.5, 1, 2, 4, 6, 6, 6), strict=True):
-        assert most / 2 < pause <= most
-    others = [RetryPolicy(8, 1, 1).pause(str(number), 0) for number in range(1000)]
-    assert min(others) < 0.51
-    assert max(others) > 0.99
-    assert abs(sum(others) / 1000 - 0.75) < 0.02
-
-
-def test_as_many_attempts_as_patience_has() -> None:
-    tried, slept, heard = [], [], []
-
-    def act() -> str:
-        tried.append(len(tried))
-        if len(tried) < 4:
-            raise TransientError(f"reason {len(tried)}")
-        return "got"
-
-    patience = RetryPolicy(4, 1, 100)
-    failed = lambda attempt, failure: heard.append((attempt, str(failure)))  # noqa: E731
-    assert retry(act, "it", patience, failed=failed, sleep=slept.append) == "got"
-    assert slept == [patience.pause("it", attempt) for attempt in range(3)]
-    assert heard == [(0, "reason 1"), (1, "reason 2"), (2, "reason 3")]
-    tried.clear()
-    with pytest.raises(TransientError, match="reason 3"):
-        retry(act, "it", RetryPolicy(3, 1, 1), sleep=slept.append)

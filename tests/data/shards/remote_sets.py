@@ -1,8 +1,6 @@
-"""Packed images to be served, and a short patience to read them with."""
+"""Packed images to be served, and options that read them with short pauses."""
 
 import io
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +8,11 @@ import torch
 from PIL import Image
 
 from reslab.data.datasets import EncodedImages
-from reslab.data.shards.block_cache import BlockCache, Warn
-from reslab.data.shards.reader import Reach
-from reslab.data.shards.source import RetryPolicy
+from reslab.data.shards.block_cache import BlockCache
+from reslab.data.shards.reader import RemoteOptions
+from reslab.data.shards.remote import RetryPolicy
 from reslab.data.shards.writer import Packing, pack_sets
+from reslab.runtime.events import Log
 
 CLASSES = ("cat", "dog")
 BLOCK = 8_192  # small, so that there are many
@@ -46,17 +45,16 @@ def fail(text: str) -> None:
     raise AssertionError(text)
 
 
-def reach(
+def options(
     cache: Path,
     *,
     limit: int = 10**9,
-    warn: Warn = fail,
-    patience: RetryPolicy = QUICK,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Reach:
-    """Nothing is warned of unless a test says so."""
-    kept = BlockCache(cache, warn, limit=limit)
-    return Reach(kept, warn, patience, patience, BLOCK, sleep)
+    on_trouble: Log = fail,
+    policy: RetryPolicy = QUICK,
+) -> RemoteOptions:
+    """Trouble fails the test unless it is expected."""
+    kept = BlockCache(cache, on_trouble, limit=limit)
+    return RemoteOptions(kept, on_trouble, policy, policy, BLOCK)
 
 
 def bytes_in(cache: Path) -> int:

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 from tests.data.doctor.faulty import Faults, FaultyServer, files_of, serving
-from tests.data.shards.remote_sets import BLOCK, bytes_in, images, packed, reach, set_of
+from tests.data.shards.remote_sets import BLOCK, bytes_in, images, options, packed, set_of
 
 from reslab.data.datasets import EncodedImages
 from reslab.data.decode import BadImage
 from reslab.data.loader import Batch
 from reslab.data.location import Url
 from reslab.data.shards.reader import open_remote_part, remote_parts
-from reslab.data.shards.source import RetryPolicy
+from reslab.data.shards.remote import RetryPolicy, TransientError, retry
 from reslab.data.shards.writer import Packing, pack_sets
 
 pytest.importorskip("aiohttp", reason="the extra `remote`")
@@ -67,7 +67,9 @@ def test_every_sample_of_a_server_that_fails_equals_the_original(tmp_path: Path)
     files = images(300)
     folder = packed(files, tmp_path / "set")
     with serving(files_of(folder), Faults(**FAULTS, seed=3)) as server:
-        opened = open_remote_part(Url(server.url), reach(tmp_path / "cache", warn=said.append))
+        opened = open_remote_part(
+            Url(server.url), options(tmp_path / "cache", on_trouble=said.append)
+        )
         assert (list(opened.files), opened.classes) == (list(files), ("cat", "dog"))
         assert torch.equal(opened.labels, set_of(files).labels)
         assert restarted(server, opened) == files
@@ -82,9 +84,9 @@ def test_every_sample_of_a_server_that_fails_equals_the_original(tmp_path: Path)
 
 def test_what_was_read_once_is_not_fetched_again(files: dict, folder: Path, tmp_path: Path) -> None:
     with serving(files_of(folder)) as server:
-        read_all(open_remote_part(Url(server.url), reach(tmp_path / "cache")))
+        read_all(open_remote_part(Url(server.url), options(tmp_path / "cache")))
         first = server.faults.requests
-        opened = open_remote_part(Url(f"{server.url}/"[:-1]), reach(tmp_path / "cache"))
+        opened = open_remote_part(Url(f"{server.url}/"[:-1]), options(tmp_path / "cache"))
         shards = len(list(folder.glob("shard-*")))
         assert shards > 1
         assert server.faults.requests == first + 2 + shards, "the index's header, each shard's end"
@@ -95,7 +97,7 @@ def test_what_was_read_once_is_not_fetched_again(files: dict, folder: Path, tmp_
 def test_damage_in_the_cache_is_found_and_mended(files: dict, folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     with serving(files_of(folder)) as server:
-        opened = open_remote_part(Url(server.url), reach(cache))
+        opened = open_remote_part(Url(server.url), options(cache))
         read_all(opened)
         blocks = sorted(path for path in cache.rglob("*") if path.is_file())
         before = {path: path.read_bytes() for path in blocks}
@@ -104,7 +106,7 @@ def test_damage_in_the_cache_is_found_and_mended(files: dict, folder: Path, tmp_
             data[len(data) // 2] ^= 1
             path.write_bytes(data[: number % 3 * 1000] if number % 3 < 2 else data)
         blocks[0].unlink()
-        read = read_all(open_remote_part(Url(server.url), reach(cache)))
+        read = read_all(open_remote_part(Url(server.url), options(cache)))
     assert read == files
     same = [path.read_bytes() == before[path] for path in blocks]
     assert sum(same) > 0.9 * len(same), "all but those that lie between images"
@@ -114,7 +116,7 @@ def test_a_cache_is_no_larger_than_it_may_be(files: dict, folder: Path, tmp_path
     limit, cache = 60 * BLOCK, tmp_path / "cache"
     most = 0
     with serving(files_of(folder)) as server:
-        opened = open_remote_part(Url(server.url), reach(cache, limit=limit))
+        opened = open_remote_part(Url(server.url), options(cache, limit=limit))
         for name, data in files.items():
             assert opened.read(name) == data
             most = max(most, bytes_in(cache))
@@ -127,13 +129,13 @@ import sys
 from pathlib import Path
 from reslab.data.location import Url
 from reslab.data.shards.reader import open_remote_part
-from tests.data.shards.remote_sets import bytes_in, images, reach
+from tests.data.shards.remote_sets import bytes_in, images, options
 from tests.data.shards.test_remote import read_all
 url, wide, narrow, limit = sys.argv[1:]
 files = images(100)
-opened = open_remote_part(Url(url), reach(Path(wide), warn=print))
+opened = open_remote_part(Url(url), options(Path(wide), on_trouble=print))
 assert read_all(opened) == files
-opened = open_remote_part(Url(url), reach(Path(narrow), limit=int(limit), warn=print))
+opened = open_remote_part(Url(url), options(Path(narrow), limit=int(limit), on_trouble=print))
 for _ in range(2):
     assert read_all(opened) == files
 """
@@ -164,7 +166,9 @@ def test_a_disk_that_takes_nothing_is_told_of_once(
     cache = tmp_path / ("cache" if full else "file/cache")
     with serving(files_of(folder)) as server:
         limit = 100 if full else 10**9
-        opened = open_remote_part(Url(server.url), reach(cache, limit=limit, warn=said.append))
+        opened = open_remote_part(
+            Url(server.url), options(cache, limit=limit, on_trouble=said.append)
+        )
         assert read_all(opened) == files
         assert opened.expect
         opened.expect(list(files))  # in vain: there is no place for it
@@ -184,9 +188,9 @@ def test_a_shard_that_stays_wrong_is_named_and_no_other_image_suffers(
     data[500_000] ^= 1
     shard.write_bytes(data)
     pauses: list[float] = []
-    patience = RetryPolicy(attempts=4, first=1.0, longest=3.0)
+    policy = RetryPolicy(attempts=4, first=1.0, longest=3.0, sleep=pauses.append)
     with serving(files_of(folder)) as server:
-        far = reach(tmp_path / "cache", patience=patience, sleep=pauses.append, warn=print)
+        far = options(tmp_path / "cache", policy=policy, on_trouble=print)
         opened = open_remote_part(Url(server.url), far)
         bad = {}
         for name in files:
@@ -197,7 +201,7 @@ def test_a_shard_that_stays_wrong_is_named_and_no_other_image_suffers(
     ((name, line),) = bad.items()
     assert line == (
         f"{name}: its bytes in {server.url}/shard-000000.tar are not those that were packed, "
-        "4 times; copy that shard there again"
+        "4 times; copy that shard again"
     )
     assert len(pauses) == 3
     assert 0.5 <= pauses[0] <= 1 <= pauses[1] <= 2
@@ -209,8 +213,8 @@ def test_a_server_that_stays_away_is_named_and_no_image_is_called_bad(
 ) -> None:
     said: list[str] = []
     with serving(files_of(folder)) as server:
-        patience = RetryPolicy(attempts=5, first=0.01, longest=0.1)
-        far = reach(tmp_path / "cache", patience=patience, warn=said.append)
+        policy = RetryPolicy(attempts=5, first=0.01, longest=0.1)
+        far = options(tmp_path / "cache", policy=policy, on_trouble=said.append)
         opened = open_remote_part(Url(server.url), far)
         server.faults.refused = 1
         with pytest.raises(RuntimeError) as raised:
@@ -227,10 +231,10 @@ def test_a_server_that_stays_away_is_named_and_no_image_is_called_bad(
 def test_a_slow_server_is_not_waited_for_for_ever(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    patience = RetryPolicy(attempts=2, first=0.01, longest=0.1)
+    policy = RetryPolicy(attempts=2, first=0.01, longest=0.1)
     with serving(files_of(folder)) as server:
-        opened = open_remote_part(Url(server.url), reach(tmp_path / "cache", patience=patience))
-        monkeypatch.setattr("reslab.data.shards.source.TIMEOUT", 0.1)
+        opened = open_remote_part(Url(server.url), options(tmp_path / "cache", policy=policy))
+        monkeypatch.setattr("reslab.data.shards.remote.TIMEOUT", 0.1)
         server.faults.wait = 1.0
         with pytest.raises(RuntimeError, match="no whole answer within"):
             opened.read(opened.files[0])
@@ -238,8 +242,8 @@ def test_a_slow_server_is_not_waited_for_for_ever(
 
 
 def refusal(url: str, tmp_path: Path, kind: type[Exception] = ValueError) -> str:
-    patience = RetryPolicy(attempts=3, first=0.01, longest=0.02)
-    far = reach(tmp_path / "cache", patience=patience)
+    policy = RetryPolicy(attempts=3, first=0.01, longest=0.02)
+    far = options(tmp_path / "cache", policy=policy)
     with pytest.raises(kind) as raised:  # noqa: PT012
         remote_parts(Url(url), far)
         open_remote_part(Url(url), far)
@@ -289,14 +293,14 @@ def test_parts_stay_parts(tmp_path: Path) -> None:
     parts = {"train": set_of(images(6), "train"), "validation": set_of(images(4), "v")}
     pack_sets(parts, tmp_path / "set", Packing(shard_size=1), lambda bad: None)
     with serving(files_of(tmp_path)) as server:
-        url, far = Url(f"{server.url}/set"), reach(tmp_path / "cache")
+        url, far = Url(f"{server.url}/set"), options(tmp_path / "cache")
         assert remote_parts(url, far) == (url / "train", url / "validation")
         assert remote_parts(url / "train", far) == (None, None)
         assert len(open_remote_part(url / "validation", far)) == 4
 
 
 def test_a_file_url_goes_through_the_cache_too(files: dict, folder: Path, tmp_path: Path) -> None:
-    opened = open_remote_part(Url(f"file://{folder}"), reach(tmp_path / "cache"))
+    opened = open_remote_part(Url(f"file://{folder}"), options(tmp_path / "cache"))
     assert read_all(opened) == files
     assert bytes_in(tmp_path / "cache") > sum(map(len, files.values()))
 
@@ -313,7 +317,7 @@ def test_what_is_expected_is_there_when_it_is_read(
     files: dict, folder: Path, tmp_path: Path
 ) -> None:
     with serving(files_of(folder)) as server:
-        opened = open_remote_part(Url(server.url), reach(tmp_path / "cache"))
+        opened = open_remote_part(Url(server.url), options(tmp_path / "cache"))
         assert opened.expect
         opened.expect(opened.files[:20])
         requests = wait_until_quiet(server)
@@ -352,3 +356,41 @@ def test_batches_tell_what_comes_after_them(monkeypatch: pytest.MonkeyPatch) -> 
             assert len(reported) == 4 * min(iteration + 5, 7)
     finally:
         batches.close()
+
+
+# patience
+
+
+def test_pauses_double_up_to_the_longest_and_are_the_same_every_time() -> None:
+    policy = RetryPolicy(attempts=8, first=0.5, longest=6)
+    pauses = [policy.pause("a", attempt) for attempt in range(7)]
+    assert pauses == [policy.pause("a", attempt) for attempt in range(7)]
+    for pause, most in zip(pauses, (0.5, 1, 2, 4, 6, 6, 6), strict=True):
+        assert most / 2 < pause <= most
+    others = [RetryPolicy(8, 1, 1).pause(str(number), 0) for number in range(1000)]
+    assert min(others) < 0.51
+    assert max(others) > 0.99
+    assert abs(sum(others) / 1000 - 0.75) < 0.02
+
+
+def test_an_act_is_tried_as_often_as_the_policy_says() -> None:
+    tried: list[int] = []
+    slept: list[float] = []
+    failures: list[tuple[int, str]] = []
+
+    def act() -> str:
+        tried.append(len(tried))
+        if len(tried) < 4:
+            raise TransientError(f"reason {len(tried)}")
+        return "done"
+
+    def on_failure(attempt: int, failure: TransientError) -> None:
+        failures.append((attempt, str(failure)))
+
+    policy = RetryPolicy(4, 1, 100, slept.append)
+    assert retry(act, "it", policy, on_failure) == "done"
+    assert slept == [policy.pause("it", attempt) for attempt in range(3)]
+    assert failures == [(0, "reason 1"), (1, "reason 2"), (2, "reason 3")]
+    tried.clear()
+    with pytest.raises(TransientError, match="reason 3"):
+        retry(act, "it", RetryPolicy(3, 1, 1, slept.append))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from tests.data.doctor.faulty import Faults, FaultyServer, passed_on_to, serving
-from tests.data.shards.remote_sets import images, packed, reach
+from tests.data.shards.remote_sets import images, options, packed
 from tests.data.shards.test_remote import FAULTS, read_all, restarted
 
 from reslab.data.location import Url
@@ -41,7 +41,10 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultySe
 def test_every_sample_of_a_bucket_that_fails_equals_the_original(
     bucket: FaultyServer, tmp_path: Path
 ) -> None:
-    url, far = Url(f"s3://{BUCKET}/imagenet"), reach(tmp_path / "cache", warn=lambda text: None)
+    url, far = (
+        Url(f"s3://{BUCKET}/imagenet"),
+        options(tmp_path / "cache", on_trouble=lambda text: None),
+    )
     bucket.faults = Faults(**FAULTS, seed=4)
     assert remote_parts(url, far) == (None, None)
     opened = open_remote_part(url, far)
@@ -58,11 +61,11 @@ def test_a_bucket_or_folder_that_is_not_there_and_no_credentials(
 ) -> None:
     for place in (f"s3://{BUCKET}/other", "s3://no-such-bucket/imagenet"):
         with pytest.raises(ValueError, match=r"holds no packed images.*there is no such file"):
-            remote_parts(Url(place), reach(tmp_path / "cache"))
+            remote_parts(Url(place), options(tmp_path / "cache"))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     s3fs.S3FileSystem.clear_instance_cache()
     with pytest.raises(ValueError, match="no credentials are found"):
-        remote_parts(Url(f"s3://{BUCKET}/imagenet"), reach(tmp_path / "cache"))
+        remote_parts(Url(f"s3://{BUCKET}/imagenet"), options(tmp_path / "cache"))

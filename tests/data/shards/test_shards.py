@@ -243,7 +243,7 @@ def test_descriptors_are_closed_with_the_reader(packed: Path) -> None:
 def test_more_shards_than_a_process_may_keep_open(
     packed: Path, files: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("reslab.data.shards.reader.KEPT_OPEN", 0)
+    monkeypatch.setattr("reslab.data.shards.reader.MAX_OPEN", 0)
     opened = open_part(packed)
     assert all(opened.read(name) == data for name, data in files.items())
 

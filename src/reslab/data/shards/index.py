@@ -3,7 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from functools import cached_property
 
 import numpy as np
 from safetensors import SafetensorError
@@ -11,19 +11,18 @@ from safetensors.numpy import load, save
 
 INDEX = "index.safetensors"
 FORMAT = 1
-COLUMNS = {  # of the index: [N] each
+COLUMNS = {  # [N] each
     "labels": np.int64,
     "shards": np.int64,  # the number of the shard
     "offsets": np.int64,  # of the image's first byte in it
     "lengths": np.int64,
     "checksums": np.uint32,  # CRC-32 of those bytes
 }
-PLACE = ("shards", "offsets", "lengths", "checksums")  # the columns of a `Member`
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A tar file of samples, and what it must be."""
+    """A tar file of samples, and what it must be; equal checksums mean equal bytes."""
 
     name: str
     size: int
@@ -44,7 +43,7 @@ class Index:
     columns: dict[str, np.ndarray]  # COLUMNS
 
     def facts(self) -> dict:
-        """All but the files and the columns."""
+        """Return all but the files and the columns."""
         return {
             "format": FORMAT,
             "name": self.name,
@@ -55,30 +54,21 @@ class Index:
             "shards": [asdict(shard) for shard in self.shards],
         }
 
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {file: row for row, file in enumerate(self.files)}
 
-class Member(NamedTuple):
-    """Where the bytes of an image are, and their CRC-32."""
-
-    shard: int
-    offset: int
-    length: int
-    checksum: int
-
-
-class Members:
-    """What the index says of an image, by its name."""
-
-    def __init__(self, index: Index) -> None:
-        self.columns = index.columns
-        self.rows = {file: row for row, file in enumerate(index.files)}
-
-    def __call__(self, file: str) -> Member:
-        row = self.rows[file]
-        return Member(*(int(self.columns[name][row]) for name in PLACE))
+    def locate(self, file: str) -> tuple[Shard, int, int, int]:
+        """Return the shard of an image, where its bytes start and stop there, and their CRC-32."""
+        row = self._rows[file]
+        number, start, length, checksum = (
+            int(self.columns[name][row]) for name in ("shards", "offsets", "lengths", "checksums")
+        )
+        return self.shards[number], start, start + length, checksum
 
 
 def index_bytes(index: Index) -> bytes:
-    """The index file. All metadata is one entry, for safetensors does not order them."""
+    """Serialise an index, with a checksum of all that it holds."""
     arrays: dict[str, np.ndarray] = {
         name: np.ascontiguousarray(index.columns[name], dtype) for name, dtype in COLUMNS.items()
     }
@@ -86,11 +76,12 @@ def index_bytes(index: Index) -> bytes:
     names = "\0".join(index.files).encode("utf-8", "surrogateescape")
     arrays["files"] = np.frombuffer(names, np.uint8)
     facts = index.facts()
+    # one entry of metadata, for safetensors does not keep the order of several
     return save(arrays, {"facts": json.dumps({**facts, "sha256": _sha256(facts, arrays)})})
 
 
 def parse_index(data: bytes, path: str) -> Index:
-    """The index that a file holds, which errors call `path`."""
+    """Parse the bytes of an index file; ValueError calls it `path` and says what is wrong."""
     try:
         facts = checked_facts(parse_header(data[8 : 8 + header_size(data)]))
         arrays = load(data)
@@ -116,12 +107,12 @@ def parse_index(data: bytes, path: str) -> Index:
 
 
 def header_size(data: bytes) -> int:
-    """Of a safetensors file, from its first eight bytes."""
+    """Return the length of a safetensors header, from the file's first eight bytes."""
     return int.from_bytes(data[:8], "little")
 
 
 def parse_header(data: bytes) -> dict:
-    """What the header of a safetensors file says; ValueError if it is none."""
+    """Parse the header of a safetensors file; ValueError if it is none."""
     header = json.loads(data)
     if not isinstance(header, dict):
         raise ValueError("its header is none")
@@ -129,7 +120,7 @@ def parse_header(data: bytes) -> dict:
 
 
 def checked_facts(header: dict) -> dict:
-    """`Index.facts` with their checksum; empty in a file that is no index."""
+    """Return `Index.facts` with their checksum; empty for a file that is no index."""
     return json.loads(header.get("__metadata__", {}).get("facts", "{}"))
 
 

@@ -1,10 +1,10 @@
-"""Packed images: tar shards that webdataset reads too, and an index by which any is one pread.
+"""Packed images: tar shards that webdataset reads too, and an index that finds each in one read.
 
 A packed folder holds `shard-000000.tar` and so on, and `index.safetensors`, which is written last:
 a folder without it is no packed folder. A sample is two members of a shard, `000123.jpg` and
-`000123.cls`, the label in decimal digits. The index keeps the images in the order and by the
-names of the set they were packed from, so that whatever is drawn or split by order or name comes
-out the same; where each lies in the shards is another matter.
+`000123.cls`, the label in decimal digits. The index keeps the order and the names of the set that
+was packed, so whatever is drawn or split by order or name comes out the same; where an image lies
+in the shards is another matter.
 """
 
 import os
@@ -13,60 +13,167 @@ import time
 import warnings
 import weakref
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError
 
 from reslab.data.datasets import EncodedImages
 from reslab.data.decode import BadImage
 from reslab.data.location import Url
-from reslab.data.shards.block_cache import BlockCache, Warn, cache_folder
-from reslab.data.shards.index import (
-    INDEX,
-    Index,
-    Members,
-    Shard,
-    checked_facts,
-    header_size,
-    parse_header,
-    parse_index,
-)
+from reslab.data.shards.block_cache import BlockCache, cache_folder
+from reslab.data.shards.index import INDEX, Index, Shard, parse_index
 from reslab.data.shards.remote import (
     BLOCK_BYTES,
     FETCHERS,
-    READING,
-    Blocks,
-    RemoteFile,
-    RemoteReader,
-)
-from reslab.data.shards.source import (
     CorruptData,
-    NoHost,
     NotFound,
     PermanentError,
-    RangeReader,
+    RemoteShards,
     RetryPolicy,
     TransientError,
+    UnknownHost,
+    fetch_index,
     retry,
 )
 from reslab.errors import os_reason
+from reslab.runtime.events import Log
 from reslab.runtime.threads import map_in_order
 
-KEPT_OPEN = 512  # shards; a process may usually have 1,024 files open
+MAX_OPEN = 512  # shards; a process may usually have 1,024 files open
+ONCE = RetryPolicy(attempts=1, first=0, longest=0)  # a local disk that fails will fail again
+OPENING = RetryPolicy(attempts=6, first=0.2, longest=5)  # some seconds, while somebody waits
+READING = RetryPolicy(attempts=10, first=0.2, longest=30)  # a minute or more: a server may restart
+REPORTED_FAILURES = 3  # of one read, after which a line says why it takes so long
+QUIET = 60.0  # seconds between two such lines
+PACKED_PARTS = ("train", "validation")  # as `reslab pack` calls them
+TAR_END = 1024  # zeros at the end of a tar file
+Result = TypeVar("Result")
+
+
+def warn(text: str) -> None:
+    """Issue a warning, which the command shows as one line."""
+    warnings.warn(text, stacklevel=2)
+
+
+class LocalShards:
+    """Read byte ranges of the shards in a folder by pread. Any thread may read; none waits.
+
+    A shard is opened when it is first needed and closed when this is collected.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._descriptors: dict[str, int] = {}  # by the name of the shard
+        self._lock = threading.Lock()
+        weakref.finalize(self, _close_all, self._descriptors)
+
+    def place(self, shard: Shard) -> str:
+        """Return the path of a shard, as messages show it."""
+        return f"{self.folder / shard.name}"
+
+    def read_range(self, shard: Shard, start: int, stop: int) -> bytes:
+        """Return the bytes from `start` to `stop`, fewer at the end of the file; OSError."""
+        descriptor = self._descriptors.get(shard.name)
+        if descriptor is None:
+            with self._lock:
+                descriptor = self._descriptors.get(shard.name)
+                if descriptor is None and len(self._descriptors) < MAX_OPEN:
+                    descriptor = os.open(self.place(shard), os.O_RDONLY)
+                    self._descriptors[shard.name] = descriptor
+        if descriptor is not None:
+            return os.pread(descriptor, stop - start, start)
+        descriptor = os.open(self.place(shard), os.O_RDONLY)
+        try:
+            return os.pread(descriptor, stop - start, start)
+        finally:
+            os.close(descriptor)
+
+    def drop(self, shard: Shard, start: int, stop: int) -> None:
+        """Do nothing: no bytes are kept that could be wrong."""
+
+    def prefetch(self, shard: Shard, start: int, stop: int) -> None:
+        """Do nothing: the disk is near."""
+
+
+def _close_all(descriptors: dict[str, int]) -> None:
+    for descriptor in descriptors.values():
+        os.close(descriptor)
+
+
+class ShardReader:
+    """Read the bytes of an image by its name, checked by its checksum. Any thread may call it.
+
+    A server that fails is asked again, and so is one that sends wrong bytes. Bytes that stay wrong
+    are a BadImage, as is a local file that cannot be read. A server that stays away is a
+    RuntimeError: its images are not bad, and training on others instead would be another run.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        shards: LocalShards | RemoteShards,
+        policy: RetryPolicy = ONCE,
+        on_trouble: Log = warn,
+    ) -> None:
+        self.index, self.shards, self.policy, self.on_trouble = index, shards, policy, on_trouble
+        self._reported = float("-inf")  # when, in seconds of the monotonic clock
+
+    def __call__(self, file: str) -> bytes:
+        shard, start, stop, checksum = self.index.locate(file)
+        place = self.shards.place(shard)
+
+        def attempt() -> bytes:
+            data = self.shards.read_range(shard, start, stop)
+            if zlib.crc32(data) != checksum:
+                self.shards.drop(shard, start, stop)
+                raise CorruptData("its bytes are not those that were packed")
+            return data
+
+        times = f", {self.policy.attempts} times" if self.policy.attempts > 1 else ""
+        try:
+            return retry(attempt, f"{place} {start}", self.policy, partial(self._report, place))
+        except OSError as error:
+            raise BadImage(f"{file}: {place} cannot be read ({os_reason(error)})") from None
+        except CorruptData:
+            raise BadImage(
+                f"{file}: its bytes in {place} are not those that were packed{times}; "
+                "copy that shard again"
+            ) from None
+        except TransientError as error:
+            raise RuntimeError(f"{place} cannot be read: {error}{times}") from None
+        except PermanentError as error:
+            raise RuntimeError(f"{place} cannot be read: {error}") from None
+
+    def prefetch(self, files: Sequence[str]) -> None:
+        """Begin to fetch images that will be read soon."""
+        for file in files:
+            shard, start, stop, _ = self.index.locate(file)
+            self.shards.prefetch(shard, start, stop)
+
+    def _report(self, place: str, attempt: int, failure: TransientError) -> None:
+        """Say why reading waits; one line for what many threads meet at the same time."""
+        now = time.monotonic()
+        if attempt + 1 == REPORTED_FAILURES and now - self._reported > QUIET:
+            self._reported = now
+            self.on_trouble(f"{place}: {failure}; trying again")
 
 
 def is_packed(folder: Path) -> bool:
-    """Whether `folder` holds shards with their index."""
+    """Tell whether `folder` holds shards with their index."""
     return (folder / INDEX).is_file()
 
 
+def read_index(folder: Path) -> Index:
+    """Read the index of a packed folder, checked against its own checksum."""
+    return parse_index((folder / INDEX).read_bytes(), str(folder / INDEX))
+
+
 def open_part(folder: Path) -> EncodedImages:
-    """The set whose shards lie in `folder`; each read is one pread, checked by its checksum.
+    """Open the set whose shards lie in `folder`.
 
     ValueError names the index or the shard that is missing, truncated or damaged.
     """
@@ -81,198 +188,109 @@ def open_part(folder: Path) -> EncodedImages:
                 f"{path} has {size:,} bytes instead of {shard.size:,}: it is truncated or another "
                 "file; copy it again"
             )
-    labels = torch.from_numpy(index.columns["labels"])
-    reader = ShardReader(folder, index)
-    return EncodedImages(index.name, index.files, labels, index.classes, index.ids, reader)
+    return make_set(index, ShardReader(index, LocalShards(folder)))
 
 
-class ShardReader:
-    """The bytes of an image by its name. Any thread may ask; none waits for another's read.
-
-    A shard is opened when it is first needed and closed when the reader is collected.
-    """
-
-    def __init__(self, folder: Path, index: Index) -> None:
-        self.paths = [folder / shard.name for shard in index.shards]
-        self.members = Members(index)
-        self._descriptors: dict[int, int] = {}  # shard to open file
-        self._lock = threading.Lock()
-        weakref.finalize(self, _close_all, self._descriptors)
-
-    def __call__(self, file: str) -> bytes:
-        shard, offset, length, checksum = self.members(file)
-        try:
-            data = self._pread(shard, length, offset)
-        except OSError as error:
-            reason = os_reason(error)
-            raise BadImage(f"{file}: {self.paths[shard]} cannot be read ({reason})") from None
-        if zlib.crc32(data) != checksum:
-            raise BadImage(
-                f"{file}: its bytes in {self.paths[shard]} are not those that were packed; "
-                "copy that shard again"
-            )
-        return data
-
-    def _pread(self, shard: int, length: int, offset: int) -> bytes:
-        if shard >= KEPT_OPEN:
-            descriptor = os.open(self.paths[shard], os.O_RDONLY)
-            try:
-                return os.pread(descriptor, length, offset)
-            finally:
-                os.close(descriptor)
-        descriptor = self._descriptors.get(shard)
-        if descriptor is None:
-            with self._lock:
-                if shard not in self._descriptors:
-                    self._descriptors[shard] = os.open(self.paths[shard], os.O_RDONLY)
-                descriptor = self._descriptors[shard]
-        return os.pread(descriptor, length, offset)
-
-
-def _close_all(descriptors: dict[int, int]) -> None:
-    for descriptor in descriptors.values():
-        os.close(descriptor)
-
-
-def read_index(folder: Path) -> Index:
-    """The index of a packed folder, checked against its own checksum."""
-    return parse_index((folder / INDEX).read_bytes(), str(folder / INDEX))
-
-
-DOOR = RetryPolicy(attempts=6, first=0.2, longest=5)  # some seconds, while somebody waits
-PACKED_PARTS = ("train", "validation")  # as `reslab pack` calls them
-MAX_HEADER_BYTES = 100_000_000  # bytes of a header; more is no index
-END = 1024  # zeros at the end of a tar file
-Result = TypeVar("Result")
-
-
-def warned(text: str) -> None:
-    """Said by the command as one line."""
-    warnings.warn(text, stacklevel=2)
+def make_set(index: Index, reader: ShardReader) -> EncodedImages:
+    """Make the set that an index describes; only remote shards are fetched ahead."""
+    return EncodedImages(
+        index.name,
+        index.files,
+        torch.from_numpy(index.columns["labels"]),
+        index.classes,
+        index.ids,
+        reader,
+        reader.prefetch if isinstance(reader.shards, RemoteShards) else None,
+    )
 
 
 @dataclass(frozen=True)
-class Reach:
-    """How places afar are reached, the same for all their parts."""
+class RemoteOptions:
+    """How servers are read: the cache, the patience, and where trouble is reported."""
 
     cache: BlockCache
-    warn: Warn = warned
-    door: RetryPolicy = DOOR
+    on_trouble: Log = warn
+    opening: RetryPolicy = OPENING
     reading: RetryPolicy = READING
     block: int = BLOCK_BYTES
-    sleep: Callable[[float], None] = time.sleep
-    clock: Callable[[], float] = time.monotonic
 
-    def persist(self, url: Url, act: Callable[[], Result]) -> Result:
-        """What `act` returns; ValueError or RuntimeError names the URL and the reason."""
+    def open_shards(self, url: Url) -> RemoteShards:
+        """Return the files below `url`, through the cache."""
+        return RemoteShards(url, self.cache, self.block)
+
+    def retry_opening(self, url: Url, act: Callable[[], Result]) -> Result:
+        """Call `act` with patience; ValueError or RuntimeError names the URL and the reason."""
         try:
-            return retry(partial(_known_host, act), str(url), self.door, sleep=self.sleep)
+            return retry(partial(_on_known_host, act), str(url), self.opening)
         except PermanentError as error:
             raise ValueError(f"{url}: {error}") from None
         except CorruptData as error:
-            raise ValueError(f"{url}: {error}, {self.door.attempts} times") from None
+            raise ValueError(f"{url}: {error}, {self.opening.attempts} times") from None
         except TransientError as error:
-            raise RuntimeError(f"{url}: {error}, {self.door.attempts} times") from None
+            raise RuntimeError(f"{url}: {error}, {self.opening.attempts} times") from None
 
 
-def usual_reach() -> Reach:
-    return Reach(BlockCache(cache_folder(), warned))
-
-
-def _known_host(act: Callable[[], Result]) -> Result:
-    """A name that is not known at the beginning is mistyped."""
+def _on_known_host(act: Callable[[], Result]) -> Result:
+    """Give up at once on a name unknown from the beginning: it is mistyped."""
     try:
         return act()
-    except NoHost as error:
+    except UnknownHost as error:
         raise PermanentError(str(error)) from None
 
 
-def remote_parts(url: Url, reach: Reach | None = None) -> tuple[Url | None, Url | None]:
-    """Where the train and the validation part are; both None if the shards lie at `url` itself."""
-    reach = reach or usual_reach()
-    source = RangeReader(url)
-    missed: list[NotFound] = []
+def default_options() -> RemoteOptions:
+    """Return what is used where nothing is said: the user's cache, and warnings."""
+    return RemoteOptions(BlockCache(cache_folder(), warn))
 
-    def there(name: str) -> bool:
+
+def remote_parts(url: Url, options: RemoteOptions | None = None) -> tuple[Url | None, Url | None]:
+    """Find the train and the validation part; both None if the shards lie at `url` itself."""
+    options = options or default_options()
+    shards = options.open_shards(url)
+    missing: list[NotFound] = []
+
+    def exists(name: str) -> bool:
         try:
-            source.read(name, 0, 8)
+            shards.request(name, 0, 8)
         except NotFound as error:
-            missed.append(error)
+            missing.append(error)
             return False
         return True
 
-    if reach.persist(url, partial(there, INDEX)):
+    if options.retry_opening(url, partial(exists, INDEX)):
         return None, None
-    found = [url / part if reach.persist(url, partial(there, f"{part}/{INDEX}")) else None
-             for part in PACKED_PARTS]  # fmt: skip
-    if not any(found):
+    train, validation = (
+        url / part if options.retry_opening(url, partial(exists, f"{part}/{INDEX}")) else None
+        for part in PACKED_PARTS
+    )
+    if train is None and validation is None:
         raise ValueError(
             f"{url} holds no packed images: {INDEX}, there or in {' or '.join(PACKED_PARTS)}: "
-            f"{missed[0]}; `reslab pack` makes them"
+            f"{missing[0]}; `reslab pack` makes them"
         )
-    return found[0], found[1]
+    return train, validation
 
 
-def open_remote_part(url: Url, reach: Reach | None = None) -> EncodedImages:
-    """The set whose shards lie at `url`; each image is checked by its checksum.
+def open_remote_part(url: Url, options: RemoteOptions | None = None) -> EncodedImages:
+    """Open the set whose shards lie at `url`.
 
     ValueError names the index or the shard that is missing, cut short or damaged.
     """
-    reach = reach or usual_reach()
-    blocks = Blocks(RangeReader(url), reach.cache, reach.block)
-    index = reach.persist(url / INDEX, partial(fetch_index, blocks, reach))
+    options = options or default_options()
+    shards = options.open_shards(url)
+    index = options.retry_opening(url / INDEX, partial(fetch_index, shards, options.opening))
+
+    def check_end(shard: Shard) -> None:
+        def end() -> None:
+            if any(shards.request(shard.name, shard.size - TAR_END, shard.size)):
+                raise CorruptData(
+                    "it does not end as the shard that was packed; copy it there again"
+                )
+
+        options.retry_opening(url / shard.name, end)
+
     first, *others = index.shards
-    check = partial(_must_be_whole, blocks.source, reach)
-    check(first)  # alone: a server that knows no ranges sends all of it
-    for _ in map_in_order(check, others, FETCHERS, FETCHERS):
+    check_end(first)  # alone: a server that knows no ranges sends all of it
+    for _ in map_in_order(check_end, others, FETCHERS, FETCHERS):
         pass
-    reader = RemoteReader(
-        blocks, index, reach.warn, patience=reach.reading, sleep=reach.sleep, clock=reach.clock
-    )
-    labels = torch.from_numpy(index.columns["labels"])
-    return EncodedImages(
-        index.name, index.files, labels, index.classes, index.ids, reader, reader.expect
-    )
-
-
-def fetch_index(blocks: Blocks, reach: Reach) -> Index:
-    """The index, in one attempt. Its header says which it is, so that all of it may be kept."""
-    path = str(blocks.source.url / INDEX)
-    size = header_size(blocks.source.read(INDEX, 0, 8))
-    if size > MAX_HEADER_BYTES:
-        raise CorruptData("this is no index of packed images, or it is damaged")
-    try:
-        header = parse_header(blocks.source.read(INDEX, 8, 8 + size))
-        key = bytes.fromhex(
-            checked_facts(header)["sha256"]
-        ).hex()  # a name of a folder, and no path
-        arrays = [entry["data_offsets"] for name, entry in header.items() if name[:2] != "__"]
-        length = 8 + size + max(stop for _, stop in arrays)
-    except (ValueError, KeyError, AttributeError, TypeError):
-        raise CorruptData("this is no index of packed images, or it is damaged") from None
-    file = RemoteFile(INDEX, f"index-{key}", length)
-    pieces = [(at, min(at + blocks.size, length)) for at in range(0, length, blocks.size)]
-
-    def piece(ends: tuple[int, int]) -> bytes:
-        what = f"{path} {ends[0]}"
-        return retry(partial(blocks.read, file, *ends), what, reach.door, sleep=reach.sleep)
-
-    data = b"".join(map_in_order(piece, pieces, FETCHERS, FETCHERS))
-    try:
-        index = parse_index(data, path)
-        for shard in index.shards:
-            bytes.fromhex(shard.sha256)
-        return index
-    except (SafetensorError, ValueError, KeyError) as error:
-        blocks.drop(file, 0, length)
-        raise CorruptData(str(error).removeprefix(f"{path} ")) from None
-
-
-def _must_be_whole(source: RangeReader, reach: Reach, shard: Shard) -> None:
-    """ValueError unless the shard ends where the index says."""
-
-    def end() -> None:
-        if any(source.read(shard.name, shard.size - END, shard.size)):
-            raise CorruptData("it does not end as the shard that was packed; copy it there again")
-
-    reach.persist(source.url / shard.name, end)
+    return make_set(index, ShardReader(index, shards, options.reading, options.on_trouble))

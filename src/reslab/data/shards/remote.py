@@ -1,200 +1,305 @@
-"""Images of shards from afar: fetched in blocks, kept, checked, and fetched again if need be."""
+"""Files behind a URL: byte ranges by whole blocks, kept on disk; what failed is tried again."""
 
 import threading
 import time
 import weakref
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from hashlib import blake2b
 from queue import SimpleQueue
+from typing import Any, TypeVar
 
-from reslab.data.decode import BadImage
-from reslab.data.shards.block_cache import BlockCache, Warn
-from reslab.data.shards.index import Index, Member, Members
-from reslab.data.shards.source import (
-    CorruptData,
-    PermanentError,
-    RangeReader,
-    RetryPolicy,
-    TransientError,
-    retry,
+from safetensors import SafetensorError
+
+from reslab.data.location import Url
+from reslab.data.shards.block_cache import BlockCache
+from reslab.data.shards.index import (
+    INDEX,
+    Index,
+    Shard,
+    checked_facts,
+    header_size,
+    parse_header,
+    parse_index,
 )
+from reslab.runtime.threads import map_in_order
 
-BLOCK_BYTES = (
-    256 * 1024
-)  # bytes; of images in a random order, larger blocks fetch what is not asked for
-READING = RetryPolicy(attempts=10, first=0.2, longest=30)  # a minute or more: a server may restart
-NOTED = 3  # failures of one read, of which the next is told of
-QUIET = 60.0  # seconds between two such lines
-FETCHERS = 16  # threads that read ahead; they wait more than they work
+Result = TypeVar("Result")
+
+BLOCK_BYTES = 256 * 1024  # images come in a random order: larger blocks fetch what nobody wants
+CONNECTIONS = 32  # to S3 at a time
+TIMEOUT = 60.0  # seconds for one answer; 256 KiB take that long on a line of 35 kbit/s
+RETRIED_STATUSES = (408, 425, 429)  # of HTTP, below 500, that ask the client to come again
+EXTRA = "pip install 'reslab[remote]'"
+MAX_REASON = 160  # characters quoted of a library's message
+FETCHERS = 16  # threads that prefetch; they wait more than they work
 LOCKS = 1024
+MAX_HEADER_BYTES = 100_000_000  # a longer header is not that of an index
+
+
+class TransientError(Exception):
+    """Signal a failure that may pass; the text is the reason."""
+
+
+class CorruptData(TransientError):
+    """Signal bytes that differ from what the index promises."""
+
+
+class UnknownHost(TransientError):
+    """Signal a host name that does not resolve: mistyped, or lost for a while."""
+
+
+class PermanentError(Exception):
+    """Signal a failure that no further attempt would mend; the text is the reason."""
+
+
+class NotFound(PermanentError):
+    """Signal a file that does not exist, or that the server does not admit to."""
 
 
 @dataclass(frozen=True)
-class RemoteFile:
-    """A file below the URL; equal keys mean equal bytes."""
+class RetryPolicy:
+    """How many attempts a request gets, and how long the pauses between them are."""
 
-    name: str
-    key: str
-    size: int
+    attempts: int
+    first: float  # seconds; each pause is twice the one before
+    longest: float
+    sleep: Callable[[float], None] = time.sleep
+
+    def pause(self, what: str, attempt: int) -> float:
+        """Return the seconds to wait after a failed attempt, counted from 0.
+
+        A hash takes off up to half, so that clients refused together come back apart.
+        """
+        digest = blake2b(f"{what} {attempt}".encode(), digest_size=8).digest()
+        fraction = int.from_bytes(digest, "big") / 2**64
+        return min(self.first * 2**attempt, self.longest) * (1 - fraction / 2)
 
 
-class Blocks:
-    """Ranges of files, by whole blocks that are kept. Any thread may ask."""
+def retry(
+    act: Callable[[], Result],
+    what: str,
+    policy: RetryPolicy,
+    on_failure: Callable[[int, TransientError], None] = lambda attempt, failure: None,
+) -> Result:
+    """Call `act` until it succeeds; after the policy's last attempt, raise its TransientError.
 
-    def __init__(self, source: RangeReader, cache: BlockCache, size: int = BLOCK_BYTES) -> None:
-        self.source, self.cache, self.size = source, cache, size
+    `on_failure` is called with each failure that is followed by another attempt.
+    """
+    for attempt in range(policy.attempts - 1):
+        try:
+            return act()
+        except TransientError as failure:
+            on_failure(attempt, failure)
+        policy.sleep(policy.pause(what, attempt))
+    return act()
+
+
+class RemoteShards:
+    """Read byte ranges of the files below a URL, in whole blocks that the cache keeps.
+
+    Any thread may read. Each request is a single attempt that ends in time; it raises
+    TransientError or PermanentError.
+    """
+
+    def __init__(self, url: Url, cache: BlockCache, block: int = BLOCK_BYTES) -> None:
+        self.url, self.cache, self.block = url, cache, block
+        self._filesystem, root = open_filesystem(url)
+        self._root = root.rstrip("/")
         self._locks = [threading.Lock() for _ in range(LOCKS)]  # a block is fetched by one thread
+        self._starting = threading.Lock()
+        self._queue: SimpleQueue[tuple[Shard, int, int] | None] | None = None  # to prefetch
 
-    def read(self, file: RemoteFile, start: int, stop: int) -> bytes:
-        """One attempt; Passing or Final. What is missing is fetched by one request."""
+    def place(self, shard: Shard) -> str:
+        """Return the address of a shard, as messages show it."""
+        return f"{self.url}/{shard.name}"
+
+    def read_range(self, shard: Shard, start: int, stop: int) -> bytes:
+        """Return the bytes from `start` to `stop`; one request fetches the missing blocks."""
         numbers = self._numbers(start, stop)
-        with self._locks[hash((file.key, numbers[0])) % LOCKS]:
-            blocks = {number: self._kept(file, number) for number in numbers}
+        with self._locks[hash((shard.sha256, numbers[0])) % LOCKS]:
+            blocks = {
+                number: self.cache.find(shard.sha256, number, self._length(shard, number))
+                for number in numbers
+            }
             missing = [number for number in numbers if blocks[number] is None]
             if missing:
-                blocks |= self._fetched(file, range(missing[0], missing[-1] + 1))
+                blocks |= self._fetch(shard, range(missing[0], missing[-1] + 1))
         joined = b"".join(block for block in blocks.values() if block is not None)
-        skipped = numbers[0] * self.size
+        skipped = numbers[0] * self.block
         return joined[start - skipped : stop - skipped]
 
+    def drop(self, shard: Shard, start: int, stop: int) -> None:
+        """Forget the blocks of a range whose bytes proved wrong."""
+        for number in self._numbers(start, stop):
+            self.cache.drop(shard.sha256, number)
+
+    def prefetch(self, shard: Shard, start: int, stop: int) -> None:
+        """Fetch a range in the background; what fails there is raised when it is read."""
+        with self._starting:
+            if self._queue is None:
+                self._queue = start_fetchers(weakref.WeakMethod(self._prefetch_now))
+                weakref.finalize(self, stop_fetchers, self._queue)
+        self._queue.put((shard, start, stop))
+
+    def request(self, name: str, start: int, stop: int) -> bytes:
+        """Return the bytes from `start` to `stop` of a file, past the cache."""
+        try:
+            data = self._ask(f"{self._root}/{name}", start, stop)
+        except Exception as error:  # each library below has its own, a few hundred in all
+            raise classify_failure(error) from error
+        if len(data) > stop - start:
+            raise PermanentError(
+                "the server sends more than it is asked for: it knows no ranges of bytes"
+            )
+        if len(data) < stop - start:
+            raise TransientError(f"{len(data):,} of {stop - start:,} bytes came")
+        return data
+
+    def _ask(self, path: str, start: int, stop: int) -> bytes:
+        if not self._filesystem.async_impl:
+            return self._filesystem.cat_file(path, start=start, end=stop)
+        from fsspec.asyn import sync
+
+        # fsspec's documented way to bound a call in time
+        cat, loop = self._filesystem._cat_file, self._filesystem.loop
+        data: Any = sync(loop, cat, path, start=start, end=stop, timeout=TIMEOUT)
+        return data
+
     def _numbers(self, start: int, stop: int) -> range:
-        """Of the blocks that a range lies in."""
-        return range(start // self.size, (stop - 1) // self.size + 1)
+        """Number the blocks that a range lies in."""
+        return range(start // self.block, (stop - 1) // self.block + 1)
 
-    def _length(self, file: RemoteFile, number: int) -> int:
-        return min(self.size, file.size - number * self.size)
+    def _length(self, shard: Shard, number: int) -> int:
+        return min(self.block, shard.size - number * self.block)
 
-    def _kept(self, file: RemoteFile, number: int) -> bytes | None:
-        return self.cache.find(file.key, number, self._length(file, number))
-
-    def _fetched(self, file: RemoteFile, numbers: range) -> dict[int, bytes]:
-        first = numbers[0] * self.size
-        data = self.source.read(file.name, first, min(numbers.stop * self.size, file.size))
+    def _fetch(self, shard: Shard, numbers: range) -> dict[int, bytes]:
+        first = numbers[0] * self.block
+        data = self.request(shard.name, first, min(numbers.stop * self.block, shard.size))
         blocks = {
-            number: data[number * self.size - first : (number + 1) * self.size - first]
+            number: data[number * self.block - first : (number + 1) * self.block - first]
             for number in numbers
         }
         for number, block in blocks.items():
-            self.cache.keep(file.key, number, block)
+            self.cache.keep(shard.sha256, number, block)
         return blocks
 
-    def drop(self, file: RemoteFile, start: int, stop: int) -> None:
-        """Forget the blocks of a range whose bytes are wrong."""
-        for number in self._numbers(start, stop):
-            self.cache.drop(file.key, number)
-
-    def fetch(self, file: RemoteFile, start: int, stop: int) -> None:
-        """Make a range be there when it is read; who reads it is told what goes wrong."""
+    def _prefetch_now(self, shard: Shard, start: int, stop: int) -> None:
         numbers = self._numbers(start, stop)
-        there = (self.cache.has(file.key, it, self._length(file, it)) for it in numbers)
-        if not self.cache.keeps or all(there):
+        cached = (self.cache.has(shard.sha256, n, self._length(shard, n)) for n in numbers)
+        if not self.cache.keeps or all(cached):
             return
         with suppress(TransientError, PermanentError):
-            self.read(file, start, stop)
+            self.read_range(shard, start, stop)
 
 
-class RemoteReader:
-    """The bytes of an image by its name. Any thread may ask.
-
-    A server that fails is tried again, and so are bytes that are wrong. What stays wrong is a
-    BadImage; a server that stays away is a RuntimeError: its images are not bad, and to train
-    on others instead would be another run.
-    """
-
-    def __init__(
-        self,
-        blocks: Blocks,
-        index: Index,
-        warn: Warn,
-        *,
-        patience: RetryPolicy = READING,
-        sleep: Callable[[float], None] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.blocks, self.warn, self.patience = blocks, warn, patience
-        self.sleep, self.clock = sleep, clock
-        self.members = Members(index)
-        self.shards = [RemoteFile(it.name, it.sha256, it.size) for it in index.shards]
-        self._told = float("-inf")
-        self._errands = Errands(blocks.fetch)
-
-    def __call__(self, file: str) -> bytes:
-        member = self.members(file)
-        shard = self.shards[member.shard]
-        place = f"{self.blocks.source.url}/{shard.name}"
-        what = f"{place} {member.offset}"
-        try:
-            return retry(
-                partial(self._attempt, member), what, self.patience,
-                failed=partial(self._note, place), sleep=self.sleep,
-            )  # fmt: skip
-        except CorruptData:
-            raise BadImage(
-                f"{file}: its bytes in {place} are not those that were packed, "
-                f"{self.patience.attempts} times; copy that shard there again"
-            ) from None
-        except (TransientError, PermanentError) as error:
-            tried = f", {self.patience.attempts} times" if isinstance(error, TransientError) else ""
-            raise RuntimeError(f"{place} cannot be read: {error}{tried}") from None
-
-    def expect(self, files: Sequence[str]) -> None:
-        """Begin to fetch what will be read soon."""
-        for member in map(self.members, files):
-            stop = member.offset + member.length
-            self._errands.send((self.shards[member.shard], member.offset, stop))
-
-    def _attempt(self, member: Member) -> bytes:
-        shard, start = self.shards[member.shard], member.offset
-        data = self.blocks.read(shard, start, start + member.length)
-        if zlib.crc32(data) != member.checksum:
-            self.blocks.drop(shard, start, start + member.length)
-            raise CorruptData("its bytes are not those that were packed")
-        return data
-
-    def _note(self, place: str, attempt: int, failure: TransientError) -> None:
-        """Say that there is a reason to wait, but not for each of many threads."""
-        now = self.clock()
-        if attempt + 1 == NOTED and now - self._told > QUIET:
-            self._told = now
-            self.warn(f"{place}: {failure}; trying again")
+def start_fetchers(fetch: "weakref.WeakMethod[Callable[[Shard, int, int], None]]") -> SimpleQueue:
+    """Start daemon threads that fetch the ranges put into the queue, and keep no owner alive."""
+    queue: SimpleQueue[tuple[Shard, int, int] | None] = SimpleQueue()
+    for number in range(FETCHERS):
+        name = f"reslab-fetch-{number}"
+        threading.Thread(target=_work, args=(queue, fetch), name=name, daemon=True).start()
+    return queue
 
 
-class Errands:
-    """Calls of `act` in the background, in order; the process does not wait for them to end.
-
-    The threads begin with the first errand, and end when this is collected.
-    """
-
-    def __init__(self, act: Callable[[RemoteFile, int, int], None]) -> None:
-        self._act = act
-        self._errands: SimpleQueue[tuple[RemoteFile, int, int] | None] = SimpleQueue()
-        self._lock = threading.Lock()
-        self._begun = False
-
-    def send(self, errand: tuple[RemoteFile, int, int]) -> None:
-        with self._lock:
-            if not self._begun:
-                self._begun = True
-                weakref.finalize(self, _stop, self._errands)
-                for number in range(FETCHERS):
-                    name = f"reslab-fetch-{number}"
-                    arguments = (self._errands, self._act)
-                    threading.Thread(target=_work, args=arguments, name=name, daemon=True).start()
-        self._errands.put(errand)
+def _work(queue: SimpleQueue, fetch: weakref.WeakMethod) -> None:
+    while (byte_range := queue.get()) is not None:
+        if (method := fetch()) is not None:
+            method(*byte_range)
+        del method  # or a waiting thread would keep its owner
 
 
-def _work(errands: SimpleQueue, act: Callable[[RemoteFile, int, int], None]) -> None:
-    while (errand := errands.get()) is not None:
-        act(*errand)
-
-
-def _stop(errands: SimpleQueue) -> None:
-    """End the threads; what is still to be done is wanted no more."""
-    while not errands.empty():
+def stop_fetchers(queue: SimpleQueue) -> None:
+    """End the threads without the work still queued."""
+    while not queue.empty():
         with suppress(Exception):
-            errands.get_nowait()
+            queue.get_nowait()
     for _ in range(FETCHERS):
-        errands.put(None)
+        queue.put(None)
+
+
+def open_filesystem(url: Url) -> tuple[Any, str]:
+    """Return fsspec's file system and the root in it; ImportError names what is missing."""
+    protocol = str(url).partition(":")[0]
+    try:
+        from fsspec.core import url_to_fs
+
+        if protocol in ("http", "https"):
+            # the proxies of the environment, and the passwords of ~/.netrc
+            return url_to_fs(str(url), client_kwargs={"trust_env": True})
+        if protocol == "s3":
+            return url_to_fs(str(url), config_kwargs={"max_pool_connections": CONNECTIONS})
+        return url_to_fs(str(url))
+    except ImportError:
+        command = "pip install gcsfs" if protocol == "gs" else EXTRA
+        raise ImportError(f"{url}: reading {protocol}:// needs more: {command}") from None
+
+
+def classify_failure(error: Exception) -> TransientError | PermanentError:
+    """Decide whether what a library raised may pass, and put it in our words."""
+    from fsspec.exceptions import FSTimeoutError
+
+    status = getattr(error, "status", None)  # aiohttp's; it may not be installed
+    name = type(error).__name__
+    if isinstance(error, FileNotFoundError):
+        return NotFound("there is no such file")
+    if isinstance(error, PermissionError) or status in (401, 403):
+        return NotFound("access is refused")
+    if name == "NoCredentialsError":
+        return PermanentError(
+            "no credentials are found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+            "FSSPEC_S3_ANON=true for a public bucket"
+        )
+    if name == "ClientConnectorDNSError":
+        return UnknownHost("no such host, or no network")
+    if status == 416:
+        return PermanentError("it is shorter than the index says")
+    if name in ("InvalidURL", "ParamValidationError"):
+        return PermanentError(f"no valid address ({short_reason(error)})")
+    if isinstance(status, int) and 400 <= status < 500 and status not in RETRIED_STATUSES:
+        return PermanentError(f"the server answers {status}")
+    if isinstance(error, FSTimeoutError | TimeoutError):
+        return TransientError(f"no whole answer within {TIMEOUT:g} s")
+    return TransientError(f"the server answers {status}" if status else short_reason(error))
+
+
+def short_reason(error: Exception) -> str:
+    """Put a library's message on one line, cut where it is too long."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}..."
+
+
+def fetch_index(shards: RemoteShards, policy: RetryPolicy) -> Index:
+    """Fetch the index, in one attempt; the checksum in its header lets the cache keep the rest."""
+    path = str(shards.url / INDEX)
+    size = header_size(shards.request(INDEX, 0, 8))
+    if size > MAX_HEADER_BYTES:
+        raise CorruptData("this is no index of packed images, or it is damaged")
+    try:
+        header = parse_header(shards.request(INDEX, 8, 8 + size))
+        # through bytes: the cache makes a folder of that name, so it must be no path
+        digest = bytes.fromhex(checked_facts(header)["sha256"]).hex()
+        ends = [
+            entry["data_offsets"][1] for name, entry in header.items() if not name.startswith("__")
+        ]
+        length = 8 + size + max(ends)
+    except (ValueError, LookupError, AttributeError, TypeError):
+        raise CorruptData("this is no index of packed images, or it is damaged") from None
+    file = Shard(INDEX, length, f"index-{digest}")
+    starts = range(0, length, shards.block)
+
+    def piece(start: int) -> bytes:
+        read = partial(shards.read_range, file, start, min(start + shards.block, length))
+        return retry(read, f"{path} {start}", policy)
+
+    data = b"".join(map_in_order(piece, starts, FETCHERS, FETCHERS))
+    try:
+        index = parse_index(data, path)
+        for shard in index.shards:
+            bytes.fromhex(shard.sha256)
+        return index
+    except (SafetensorError, ValueError, KeyError) as error:
+        shards.drop(file, 0, length)
+        raise CorruptData(str(error).removeprefix(f"{path} ")) from None

@@ -1,4 +1,4 @@
-"""Files that appear together or not at all, and tar shards among them."""
+"""Packing images into tar shards and an index, which appear together or not at all."""
 
 import hashlib
 import os
@@ -22,50 +22,56 @@ from reslab.data.shards.index import COLUMNS, INDEX, Index, Shard, index_bytes
 from reslab.runtime.threads import map_in_order, usable_cores
 
 TAR_BLOCK = tarfile.BLOCKSIZE
+MEGABYTE = 1_000_000
+SHARD_SIZE = 500  # megabytes: 280 shards for ImageNet
+JPEG_QUALITY = 95
+MAX_JPEG_SIDE = 65_500  # the longest that libjpeg writes
+
+OnImage = Callable[[BadImage | None], None]  # an image is packed; or bad, and left out
 
 
 class Draft:
-    """Files and folders in the making: under temporary names until all are published."""
+    """Write files and folders under temporary names until all are published."""
 
     def __init__(self) -> None:
         self._folders: list[Path] = []
         self._files: dict[Path, BufferedWriter | None] = {}  # by the final name, in order
 
     def make_folder(self, path: Path) -> None:
-        """Make `path`, its parents too; what was there before is not ours to remove."""
-        for place in reversed([path, *path.parents]):
-            if not place.exists():
-                self._folders.append(place)
-                place.mkdir()
+        """Make `path` and its parents; `remove` takes away only those made here."""
+        for folder in reversed([path, *path.parents]):
+            if not folder.exists():
+                self._folders.append(folder)
+                folder.mkdir()
 
     def create(self, path: Path) -> BufferedWriter:
-        """A new file that will be called `path`."""
+        """Open a new file that will be called `path`."""
         self._files[path] = None  # before it exists: a signal may come between
-        self._files[path] = file = open(_beside(path), "xb")  # noqa: SIM115
+        self._files[path] = file = open(_temporary(path), "xb")  # noqa: SIM115
         return file
 
     def write(self, path: Path, data: bytes) -> None:
-        """A whole file that will be called `path`."""
-        with _blaming(path), self.create(path) as file:
+        """Write a whole file that will be called `path`."""
+        with _naming(path), self.create(path) as file:
             file.write(data)
 
     def publish(self) -> None:
-        """Give every file its name, in the order of their making."""
+        """Give every file its name, in the order of creation."""
         for path in self._files:
-            with _blaming(path), open(_beside(path), "rb") as file:
+            with _naming(path), open(_temporary(path), "rb") as file:
                 os.fsync(file.fileno())
         for path in self._files:
-            os.rename(_beside(path), path)
+            os.rename(_temporary(path), path)
         for folder in {path.parent for path in self._files}:
             _fsync(folder)  # the names themselves
 
     def remove(self) -> None:
-        """Leave nothing behind, as far as the disk lets us."""
+        """Remove all that was written, as far as the disk lets us."""
         for path, file in reversed(self._files.items()):
-            with suppress(OSError):  # of bytes that a full disk did not take
+            with suppress(OSError):  # a full disk did not take the buffered bytes
                 if file:
                     file.close()
-            for name in (_beside(path), path):
+            for name in (_temporary(path), path):
                 with suppress(OSError):
                     name.unlink(missing_ok=True)
         for folder in reversed(self._folders):
@@ -73,7 +79,7 @@ class Draft:
                 folder.rmdir()
 
 
-def _beside(path: Path) -> Path:
+def _temporary(path: Path) -> Path:
     return path.with_name(f"{path.name}.tmp")
 
 
@@ -86,8 +92,8 @@ def _fsync(folder: Path) -> None:
 
 
 @contextmanager
-def _blaming(path: Path) -> Iterator[None]:
-    """What goes wrong with an open file does not say which; this does."""
+def _naming(path: Path) -> Iterator[None]:
+    """Name the file in an OSError: what fails on an open file does not say which it was."""
     try:
         yield
     except OSError as error:
@@ -96,7 +102,7 @@ def _blaming(path: Path) -> Iterator[None]:
 
 
 class ShardWriter:
-    """Samples into tar files of at most `limit` bytes, unless a single sample is larger."""
+    """Write samples into tar files of at most `limit` bytes; a larger sample has its own."""
 
     def __init__(self, folder: Path, limit: int, draft: Draft) -> None:
         self.folder, self.limit, self.draft = folder, limit, draft
@@ -105,7 +111,7 @@ class ShardWriter:
         self._file: BufferedWriter | None = None
 
     def add(self, suffix: str, data: bytes, label: int) -> tuple[int, int]:
-        """Write one sample: the number of its shard, and where in it `data` begins."""
+        """Write one sample; return the number of its shard, and where in it `data` begins."""
         key = f"{self._samples:06d}"  # unique across the shards
         sample = member(f"{key}.{suffix}", data) + member(f"{key}.cls", str(label).encode())
         if self._file and self._size + len(sample) + 2 * TAR_BLOCK > self.limit:
@@ -120,10 +126,10 @@ class ShardWriter:
         return len(self._finished), start + TAR_BLOCK
 
     def finish(self) -> list[Shard]:
-        """End the shard that is being written; all shards until now."""
+        """End the shard that is being written; return all shards until now."""
         assert self._file, "a shard has a sample"
         self._write(bytes(2 * TAR_BLOCK))  # the end of a tar file
-        with _blaming(self._path):
+        with _naming(self._path):
             self._file.close()
         self._finished.append(Shard(self._path.name, self._size, self._digest.hexdigest()))
         self._file = None
@@ -131,30 +137,22 @@ class ShardWriter:
 
     def _write(self, data: bytes) -> None:
         assert self._file
-        with _blaming(self._path):
+        with _naming(self._path):
             self._file.write(data)
         self._digest.update(data)
         self._size += len(data)
 
 
 def member(name: str, data: bytes) -> bytes:
-    """A file in a tar: no owner and no time, so that the same images give the same bytes."""
+    """Return a tar member without owner and time: equal images give equal bytes."""
     info = tarfile.TarInfo(name)
     info.size = len(data)
     return info.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % TAR_BLOCK)
 
 
-MEGABYTE = 1_000_000
-SHARD_SIZE = 500  # megabytes: 280 shards for ImageNet
-JPEG_QUALITY = 95
-MAX_JPEG_SIDE = 65_500  # side of a JPEG that libjpeg writes
-
-Tell = Callable[[BadImage | None], None]  # one more image is packed, or is bad and left out
-
-
 @dataclass(frozen=True)
 class Packing:
-    """How images are kept."""
+    """How images are packed."""
 
     shorter_side: int | None = None  # larger images are reduced to it; None: bytes as they are
     quality: int = JPEG_QUALITY  # of the JPEGs so made
@@ -171,7 +169,7 @@ class Packing:
 
 @dataclass(frozen=True)
 class Packed:
-    """What became of a set."""
+    """What came of packing a set."""
 
     name: str
     pictures: int  # packed
@@ -183,13 +181,13 @@ class Packed:
 
 
 def pack_sets(
-    parts: Mapping[str, EncodedImages], out: Path, packing: Packing, on_event: Tell
+    parts: Mapping[str, EncodedImages], out: Path, packing: Packing, on_image: OnImage
 ) -> list[Packed]:
     """Write each set into the folder of that name under `out`; "." is `out` itself.
 
-    Every image is decoded, so that what is packed can be read; one that cannot is told of and
-    left out. `out` must not exist or be empty, and unless the work ends well all that was written
-    is removed.
+    Every image is decoded, so that what is packed can be read; `on_image` is called with each that
+    cannot, and it is left out. ValueError unless `out` is new or empty; after any failure all that
+    was written is removed.
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; name a new folder")
@@ -198,11 +196,11 @@ def pack_sets(
     draft = Draft()
     try:
         written = {
-            out / place: write_shards(images, out / place, packing, draft, on_event)
-            for place, images in parts.items()
+            out / name: write_shards(images, out / name, packing, draft, on_image)
+            for name, images in parts.items()
         }
-        for place, (index, _) in written.items():
-            draft.write(place / INDEX, index_bytes(index))  # last: what has one is whole
+        for folder, (index, _) in written.items():
+            draft.write(folder / INDEX, index_bytes(index))  # last: what has one is whole
         draft.publish()
         return [packed for _, packed in written.values()]
     except BaseException:  # Ctrl-C too
@@ -211,15 +209,15 @@ def pack_sets(
 
 
 def write_shards(
-    images: EncodedImages, place: Path, packing: Packing, draft: Draft, on_event: Tell
+    images: EncodedImages, folder: Path, packing: Packing, draft: Draft, on_image: OnImage
 ) -> tuple[Index, Packed]:
-    """The shards of one set.
+    """Write the shards of one set.
 
-    Images lie in one fixed random order, so that who reads a shard from end to end meets every
+    Images lie in one fixed random order, so that whoever reads a shard from end to end meets every
     class; the index keeps the order of the set.
     """
-    draft.make_folder(place)
-    writer = ShardWriter(place, packing.shard_size * MEGABYTE, draft)
+    draft.make_folder(folder)
+    writer = ShardWriter(folder, packing.shard_size * MEGABYTE, draft)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0)).tolist()
     columns = {name: np.zeros(len(order), dtype) for name, dtype in COLUMNS.items()}
     columns["labels"][:] = images.labels.numpy()
@@ -229,14 +227,14 @@ def write_shards(
     for row, result in zip(order, results, strict=True):
         if isinstance(result, BadImage):
             bad[row] = result
-            on_event(result)
+            on_image(result)
             continue
-        shard, offset = writer.add(result.suffix, result.data, int(columns["labels"][row]))
+        data, was_reduced = result
+        shard, offset = writer.add(file_suffix(data), data, int(columns["labels"][row]))
         columns["shards"][row], columns["offsets"][row] = shard, offset
-        columns["lengths"][row] = len(result.data)
-        columns["checksums"][row] = zlib.crc32(result.data)
-        reduced += result.reduced
-        on_event(None)
+        columns["lengths"][row], columns["checksums"][row] = len(data), zlib.crc32(data)
+        reduced += was_reduced
+        on_image(None)
     refuse_lost_classes(images, bad)
     shards = writer.finish()
     index = make_index(images, packing, columns, bad, shards)
@@ -246,17 +244,8 @@ def write_shards(
     return index, Packed(images.name, *facts)
 
 
-@dataclass(frozen=True)
-class PackedImage:
-    """An image as it goes into a shard."""
-
-    data: bytes
-    suffix: str
-    reduced: bool
-
-
-def pack_image(images: EncodedImages, packing: Packing, row: int) -> PackedImage | BadImage:
-    """The bytes of an image, as they are or reduced; the reason if they do not decode.
+def pack_image(images: EncodedImages, packing: Packing, row: int) -> tuple[bytes, bool] | BadImage:
+    """Return the bytes to pack and whether the image was reduced; the reason if it is bad.
 
     Reduced images keep colour at full resolution (4:4:4): the halved colour channels of a large
     photograph are, once reduced, as fine as its brightness. Halving them again about doubles the
@@ -275,15 +264,19 @@ def pack_image(images: EncodedImages, packing: Packing, row: int) -> PackedImage
         or min(width, height) <= side
         or max(shorter_side(width, height, side)) > MAX_JPEG_SIDE
     ):
-        kind = str(image_format(data))  # whatever it is called
-        return PackedImage(data, "jpg" if kind == "jpeg" else kind, reduced=False)
+        return data, False
     small = np.ascontiguousarray(resize_whole(image, side))
-    made = simplejpeg.encode_jpeg(small, packing.quality, "RGB", "444")
-    return PackedImage(made, "jpg", reduced=True)
+    return simplejpeg.encode_jpeg(small, packing.quality, "RGB", "444"), True
+
+
+def file_suffix(data: bytes) -> str:
+    """Return the suffix of a sample by its signature, whatever the file was called."""
+    kind = str(image_format(data))
+    return "jpg" if kind == "jpeg" else kind
 
 
 def refuse_lost_classes(images: EncodedImages, bad: dict[int, BadImage]) -> None:
-    """ValueError when a class had images and every one is bad."""
+    """Raise ValueError if a class had images and every one is bad."""
     labels = images.labels.numpy()
     had = np.bincount(labels, minlength=len(images.classes))
     lost = np.bincount(labels[list(bad)], minlength=len(images.classes))
@@ -301,7 +294,7 @@ def make_index(
     bad: dict[int, BadImage],
     shards: list[Shard],
 ) -> Index:
-    """The index of all but the bad images, in the set's order."""
+    """Make the index of all but the bad images, in the set's order."""
     rows = np.delete(np.arange(len(images)), list(bad)).tolist()
     return Index(
         images.name,
