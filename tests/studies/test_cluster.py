@@ -6,7 +6,7 @@ from threading import Timer
 import pytest
 
 from reslab.runtime.files import is_locked, lock
-from reslab.studies.cluster import carry, share_of
+from reslab.studies.cluster import resources_per_run, run_on_worker
 
 LARGE = {"CPU": 64.0, "GPU": 8.0, "memory": 1e12}
 SMALL = {"CPU": 6.0, "memory": 1e10}
@@ -27,12 +27,12 @@ HEAD = {"CPU": 0.0, "memory": 1e10}
     ],
 )
 def test_each_machine_takes_as_many_runs_as_it_is_told(machines, jobs, share) -> None:
-    assert share_of(machines, jobs) == share
+    assert resources_per_run(machines, jobs) == share
 
 
 def test_a_cluster_without_a_processor_is_refused() -> None:
     with pytest.raises(ValueError, match="no machine with a processor"):
-        share_of([HEAD], 1)
+        resources_per_run([HEAD], 1)
 
 
 def test_a_run_waits_for_the_machine_that_the_cluster_has_lost_sight_of(tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_a_run_waits_for_the_machine_that_the_cluster_has_lost_sight_of(tmp_path
     begun = time.monotonic()
     Timer(0.5, os.close, [held]).start()
     log = tmp_path / "log"
-    assert carry(["recipes", "digits-resnet20"], str(tmp_path), str(log), 1) == 0
+    assert run_on_worker(["recipes", "digits-resnet20"], str(tmp_path), str(log), 1) == 0
     assert time.monotonic() - begun >= 0.5
     assert "digits-resnet20" in log.read_text()
     assert not is_locked(tmp_path)

@@ -7,7 +7,7 @@ import pytest
 
 from reslab.studies import execute as module
 from reslab.studies.execute import run_all
-from reslab.studies.experiments import PlannedRun, plan_detection
+from reslab.studies.experiments import PlannedRun, plan_detectors
 
 
 class Machine:
@@ -31,7 +31,7 @@ class Machine:
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RUN_POLL_SECONDS", 0.02)
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.02)
 
 
 def finish(runs: list[PlannedRun], machine: Machine, jobs: int) -> int | None:
@@ -41,7 +41,7 @@ def finish(runs: list[PlannedRun], machine: Machine, jobs: int) -> int | None:
 
 
 def test_the_classifier_comes_first_and_its_detector_waits(tmp_path: Path) -> None:
-    runs = plan_detection(tmp_path, iterations=None, seeds=2)
+    runs = plan_detectors(tmp_path, None, seeds=2)
     machine = Machine()
     assert finish(runs, machine, jobs=1) is None
     assert machine.started[0] == "digits-resnet20"
@@ -50,12 +50,12 @@ def test_the_classifier_comes_first_and_its_detector_waits(tmp_path: Path) -> No
 
 def test_what_needs_no_weights_does_not_wait(tmp_path: Path) -> None:
     machine = Machine()
-    finish(plan_detection(tmp_path, iterations=None, seeds=1), machine, jobs=2)
+    finish(plan_detectors(tmp_path, None, seeds=1), machine, jobs=2)
     assert machine.started == ["digits-resnet20", "untrained-seed1", "trained-seed1"]
 
 
 def test_finished_runs_are_not_started_again(tmp_path: Path) -> None:
-    runs = plan_detection(tmp_path, iterations=None, seeds=1)
+    runs = plan_detectors(tmp_path, None, seeds=1)
     finish(runs, Machine(), jobs=2)
     again = Machine()
     assert finish(runs, again, jobs=2) is None
@@ -65,13 +65,13 @@ def test_finished_runs_are_not_started_again(tmp_path: Path) -> None:
 def test_nothing_starts_from_weights_that_failed(tmp_path: Path) -> None:
     machine = Machine(failing="digits-resnet20")
     with pytest.raises(RuntimeError, match="digits-resnet20: no luck"):
-        finish(plan_detection(tmp_path, iterations=None, seeds=1), machine, jobs=1)
+        finish(plan_detectors(tmp_path, None, seeds=1), machine, jobs=1)
     assert machine.started == ["digits-resnet20"]
 
 
 def test_a_result_that_other_machines_see_late_is_waited_for(tmp_path: Path) -> None:
-    run = plan_detection(tmp_path, iterations=None, seeds=1)[0]
+    run = plan_detectors(tmp_path, None, seeds=1)[0]
     run.folder.mkdir(parents=True)
-    assert not module.has_finished(run, seconds=0.0)
+    assert not module.has_finished(run, patience=0.0)
     Timer(0.2, (run.folder / "result.json").touch).start()
-    assert module.has_finished(run, seconds=20.0)
+    assert module.has_finished(run, patience=20.0)

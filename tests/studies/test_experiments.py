@@ -3,13 +3,13 @@ from pathlib import Path
 import pytest
 
 from reslab.recipes import any_recipe, network_of
-from reslab.studies.experiments import experiment, plan_detection, plan_runs
+from reslab.studies.experiments import plan_detectors, plan_study
 
 OUT = Path("out")
 
 
 def test_degradation_is_plain_and_residual_at_both_depths() -> None:
-    runs = plan_runs(experiment("degradation"), "digits", OUT, iterations=None, seeds=1)
+    runs = plan_study("degradation", out=OUT).runs
     assert [run.base for run in runs] == [
         "digits-plain20", "digits-plain56", "digits-resnet20", "digits-resnet56",
     ]  # fmt: skip
@@ -17,38 +17,41 @@ def test_degradation_is_plain_and_residual_at_both_depths() -> None:
 
 
 def test_depth_is_the_residual_half_of_table_6() -> None:
-    runs = plan_runs(experiment("depth"), "cifar10", OUT, iterations=None, seeds=2)
+    runs = plan_study("depth", out=OUT, seeds=2).runs
     assert len(runs) == 10
     assert {network_of(run.recipe).blocks[0] for run in runs} == {3, 5, 7, 9, 18}
     assert len({run.folder for run in runs}) == 10
 
 
 def test_shortcuts_are_a_b_and_c() -> None:
-    runs = plan_runs(experiment("shortcuts"), "digits", OUT, iterations=None, seeds=1)
+    runs = plan_study("shortcuts", out=OUT).runs
     assert [network_of(run.recipe).shortcut for run in runs] == ["A", "B", "C"]
 
 
 def test_a_shortened_study_keeps_the_shape_of_the_schedule() -> None:
-    (run, *_) = plan_runs(experiment("depth", (20,)), "cifar10", OUT, iterations=4000, seeds=1)
-    it = run.recipe
-    assert it.iterations == 4000
-    assert it.drops == (0.5, 0.75)
-    assert it.eval_every == 200
+    (run,) = plan_study("depth", depths=(20,), iterations=400).runs
+    assert run.folder == Path("studies/depth-digits/runs/resnet20-seed1")
+    assert run.recipe.iterations == 400
+    assert run.recipe.drops == (0.5, 0.75)
+    assert run.recipe.eval_every == 20
 
 
-@pytest.mark.parametrize(("name", "near"), [("degredation", "degradation"), ("dept", "depth")])
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("degredation", "degradation"), ("dept", "depth"), ("response", "responses")],
+)
 def test_an_unknown_study_is_refused(name: str, near: str) -> None:
     with pytest.raises(ValueError, match=near):
-        experiment(name)
+        plan_study(name)
 
 
 def test_a_depth_that_no_recipe_has_is_refused() -> None:
     with pytest.raises(ValueError, match="21: the depths of Table 6 are 20, 32, 44, 56, 110, 1202"):
-        experiment("degradation", (21,))
+        plan_study("degradation", depths=(21,))
 
 
 def test_detection_is_a_classifier_and_two_detectors_a_seed() -> None:
-    trunk, *detectors = plan_detection(OUT, iterations=None, seeds=2)
+    trunk, *detectors = plan_study("detection", out=OUT, seeds=2).runs
     assert (trunk.base, trunk.changes, trunk.weights) == ("digits-resnet20", (), None)
     assert [(run.seed, run.weights) for run in detectors] == [
         (1, trunk.folder), (1, None), (2, trunk.folder), (2, None),
@@ -61,14 +64,14 @@ def test_detection_is_a_classifier_and_two_detectors_a_seed() -> None:
 
 def test_a_shortened_detection_study_is_shortened_as_a_whole() -> None:
     whole = any_recipe("digit-scenes-resnet20-c4").iterations
-    trunk, trained, _ = plan_detection(OUT, iterations=whole // 10, seeds=1)
+    trunk, trained, _ = plan_detectors(OUT, whole // 10, seeds=1)
     assert trunk.recipe.iterations == any_recipe("digits-resnet20").iterations // 10
     assert trained.recipe.iterations == whole // 10
     assert trained.recipe.eval_every == whole // 10 // 20
-    longer, _, _ = plan_detection(OUT, iterations=2 * whole, seeds=1)
+    longer, _, _ = plan_detectors(OUT, 2 * whole, seeds=1)
     assert longer.changes == ()
 
 
 def test_no_iterations_are_refused() -> None:
     with pytest.raises(ValueError, match="--iterations 0: at least 1"):
-        plan_detection(OUT, iterations=0, seeds=1)
+        plan_study("detection", iterations=0)

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reslab.cli.console import print_json, print_line, stopping, to_stderr, warn
-from reslab.cli.studies import Study, detection_study, must_not_be_given, study_by_depths
 
 if TYPE_CHECKING:
     from reslab.studies.execute import RunCallback
-    from reslab.studies.experiments import PlannedRun
+    from reslab.studies.experiments import PlannedRun, Study
 
 
 def study(
@@ -51,26 +50,26 @@ def study(
     """
     from reslab.data.location import parse_location, to_folder
     from reslab.errors import unknown_name
+    from reslab.studies.experiments import plan_study, refuse_options
 
     if cluster not in (None, "ray"):
         raise ValueError(unknown_name("cluster", cluster, ("ray",)))
     folder = to_folder(parse_location(data), "a study needs") if data else None
     if name == "responses":
         of_others = {"--on": on, "--depths": depths, "--iterations": iterations}
-        must_not_be_given(name, of_others | {"--cluster": cluster})
+        refuse_options(name, of_others | {"--cluster": cluster})
         page, records = study_responses(runs or [], folder, out)
     else:
         if runs:
             raise ValueError(f"{name} makes its own runs; only `responses` takes run folders")
-        if name == "detection":
-            must_not_be_given(name, {"--on": on, "--depths": depths, "--data": data})
-            it = detection_study(out, iterations, seeds)
-        else:
-            it = study_by_depths(name, on or "digits", folder, out, depths, iterations, seeds)
-        status = carried_out(it, folder, jobs, cluster)
+        planned = plan_study(
+            name, on=on, data=folder, out=out, depths=parse_depths(depths), iterations=iterations,
+            seeds=seeds,
+        )  # fmt: skip
+        status = carried_out(planned, folder, jobs, cluster)
         if status:
             return status
-        page, records = it.write()
+        page, records = planned.write_page()
     table = page.with_name("table.md")
     if as_json:
         print_json(
@@ -82,7 +81,14 @@ def study(
     return 0
 
 
-def carried_out(it: Study, data: Path | None, jobs: int, cluster: str | None) -> int:
+def parse_depths(text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(dict.fromkeys(int(part) for part in text.split(","))) if text else ()
+    except ValueError:
+        raise ValueError(f"--depths {text}: whole numbers with commas between, as 20,56") from None
+
+
+def carried_out(study: "Study", data: Path | None, jobs: int, cluster: str | None) -> int:
     """Finish all runs; the exit status."""
     from reslab.runtime.threads import usable_cores
     from reslab.studies.cluster import launch_on_ray
@@ -90,15 +96,15 @@ def carried_out(it: Study, data: Path | None, jobs: int, cluster: str | None) ->
 
     with ExitStack() as ending:
         if cluster:
-            launch, at_a_time = ending.enter_context(launch_on_ray(data, jobs)), len(it.planned)
+            launch, at_a_time = ending.enter_context(launch_on_ray(data, jobs)), len(study.runs)
         else:
             launch, at_a_time = launch_here(data, max(usable_cores() // jobs, 1)), jobs
         # Ray would end at once, and without the runs
         stop = ending.enter_context(stopping(begun=True))
-        on_event = ending.enter_context(study_display(it.planned))
-        signal = run_all(it.planned, launch, jobs=at_a_time, on_event=on_event, stop=stop)
+        on_event = ending.enter_context(study_display(study.runs))
+        signal = run_all(study.runs, launch, jobs=at_a_time, on_event=on_event, stop=stop)
     if signal:
-        warn(f"stopped, every run saved; the same command goes on: {it.folder}")
+        warn(f"stopped, every run saved; the same command goes on: {study.folder}")
         return 128 + signal
     return 0
 
@@ -110,12 +116,13 @@ def study_responses(runs: Sequence[Path], data: Path | None, out: Path | None):
     from reslab.models.model_file import load_model
     from reslab.runtime.device import setup_device
     from reslab.studies.page.classifiers import write_responses
-    from reslab.studies.records import read_classifier
+    from reslab.studies.records import read_record
+    from reslab.training.recipe import Recipe
 
     if not runs:
         raise ValueError("responses of which runs? `reslab study responses RUN...`")
     device = setup_device("fp32")
-    records = [read_classifier(run) for run in runs]
+    records = [read_record(run, Recipe) for run in runs]
     responses = []
     for record in records:
         warn(f"responses of {record.path}")
@@ -170,18 +177,9 @@ def report(
     ] = False,
 ) -> None:
     """Make one page of any finished runs: figures, table, recipes, environment, deviations."""
-    from reslab.studies.detection import read_detector
-    from reslab.studies.page.classifiers import write_report
-    from reslab.studies.page.detectors import write_detectors
-    from reslab.studies.records import read_classifier, task_of
+    from reslab.studies.experiments import write_report
 
-    title, question = "Report", "What did these runs come to?"
-    if task_of(runs) == "detection":
-        records = [read_detector(run) for run in runs]
-        page = write_detectors(records, out, title, question)
-    else:
-        records = [read_classifier(run) for run in runs]
-        page = write_report(records, out, title, question)
+    page, records = write_report(runs, out)
     if as_json:
         print_json(
             {"report": str(page), "runs": [{"run": str(r.path), **r.result} for r in records]}

@@ -1,76 +1,78 @@
-"""How a run of a study is started: as the command that a person would type."""
+"""Start the runs of a study, as many at a time as fit, each as the command a person would type."""
 
 import ctypes
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # a worker of a cluster starts runs without importing all that they need
     from reslab.studies.experiments import PlannedRun
-import json
-import time
-
-from reslab.recipes import network_of
-from reslab.studies.experiments import PlannedRun
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-GUARDED = (
-    "import sys; from reslab.studies.execute import end_with; end_with({parent}); "
+COMMAND = (
+    "import sys; from reslab.studies.execute import die_with; die_with({parent}); "
     "from reslab.cli import main; sys.exit(main())"
 )
+POLL_SECONDS = 0.5
+SHARED_DISK_SECONDS = 90.0  # until every machine sees what one of them wrote on a shared disk
+TAIL = 2048  # bytes of a log, more than its last line
 
 
 class StartedRun(Protocol):
-    """A run that was started, as subprocess.Popen is one."""
+    """A run that was started; subprocess.Popen is one."""
 
     def poll(self) -> int | None:
-        """Its exit status once it has ended."""
+        """Return the exit status, or None while the run goes on."""
 
     def terminate(self) -> None:
-        """Ask it to save and end."""
+        """Ask the run to save and end."""
 
     def wait(self) -> int:
-        """Its exit status, when it has ended."""
+        """Wait for the end; return the exit status."""
         ...
 
 
-# start a run; what it prints goes to the file
-Launcher = Callable[["PlannedRun", Path], StartedRun]
+Launcher = Callable[["PlannedRun", Path], StartedRun]  # start a run that prints into a file
+RunCallback = Callable[["PlannedRun", int], None]  # takes a run and the iterations it has done
 
 
 def launch_here(data: Path | None, threads: int) -> Launcher:
-    """Runs as processes of this machine."""
-    return lambda run, log: start(words_of(run, data), log, threads)
+    """Make a launcher of processes on this machine."""
+    return lambda run, log: start(train_arguments(run, data), log, threads)
 
 
-def words_of(run: "PlannedRun", data: Path | None) -> list[str]:
-    """`train ...`"""
-    words = ["train", run.base, "--out", str(run.folder), "--seed", str(run.seed)]
-    words += ["--data", str(data)] if data else []
-    words += ["--weights", str(run.weights)] if run.weights else []
+def train_arguments(run: "PlannedRun", data: Path | None) -> list[str]:
+    """The command line of a run, `train ...`."""
+    arguments = ["train", run.base, "--out", str(run.folder), "--seed", str(run.seed)]
+    arguments += ["--data", str(data)] if data else []
+    arguments += ["--weights", str(run.weights)] if run.weights else []
     for change in run.changes:
-        words += ["--set", change]
-    return words
+        arguments += ["--set", change]
+    return arguments
 
 
-def start(words: Sequence[str], log: Path, threads: int) -> subprocess.Popen[bytes]:
-    """`reslab` in a process that ends when this one does, however this one ends."""
-    command = [sys.executable, "-c", GUARDED.format(parent=os.getpid()), *words]
+def start(arguments: Sequence[str], log: Path, threads: int) -> subprocess.Popen[bytes]:
+    """Start `reslab` in a process that ends when this one does, however this one ends."""
+    command = [sys.executable, "-c", COMMAND.format(parent=os.getpid()), *arguments]
     with open(log, "ab") as file:
-        # a session of its own: Ctrl-C reaches the study alone, which asks each run to save
+        # in a session of its own, so that Ctrl-C reaches only the study, which asks runs to save
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
             env=os.environ | {"OMP_NUM_THREADS": str(threads)}, start_new_session=True,
         )  # fmt: skip
 
 
-def end_with(parent: int) -> None:
-    """Have this process killed when its parent ends: what goes on then would be two runs in one
-    folder. Where the system is not Linux, a run goes on until it is finished."""
+def die_with(parent: int) -> None:
+    """Have the system kill this process when its parent ends, where the system is Linux.
+
+    An orphan would go on training, and a restarted study would start the same run beside it.
+    """
     if sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -78,31 +80,23 @@ def end_with(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-RunCallback = Callable[[PlannedRun, int], None]  # a run and the iterations it has done
-RUN_POLL_SECONDS = 0.5
-SHARED_DISK_SECONDS = (
-    90.0  # seconds after which every machine sees what one of them wrote on a shared disk
-)
-TAIL = 2048  # bytes of a log, more than its last line
-
-
 def run_all(
-    runs: Sequence[PlannedRun],
+    runs: Sequence["PlannedRun"],
     launch: Launcher,
     *,
     jobs: int,
     on_event: RunCallback,
     stop: Callable[[], int | None],
 ) -> int | None:
-    """Finish every run, `jobs` at a time; the signal's number if one came, else None.
+    """Finish every run, `jobs` at a time; return the number of the signal that came, or None.
 
-    A run that starts from another's weights waits for it, one that is finished is not started
-    again, an interrupted one goes on. A signal is passed on, and each run saves before it ends.
-    RuntimeError names the first run that failed, after the others have been stopped, saved.
+    A run that starts from another's weights waits for it, a finished run is not started again, an
+    interrupted one is resumed. A signal is passed on, and each run saves before it ends.
+    RuntimeError names the first run that failed, after the others have saved and stopped.
     """
     for run in runs:
-        run.must_be_in_its_folder()
-    waiting = in_turn([run for run in runs if not is_finished(run.folder)])
+        run.check_folder()
+    waiting = in_order([run for run in runs if not is_finished(run.folder)])
     for run in runs:
         if run not in waiting:
             on_event(run, run.recipe.iterations)
@@ -111,69 +105,63 @@ def run_all(
         while waiting or working:
             while len(working) < jobs and (run := first_ready(waiting)):
                 waiting.remove(run)
-                printed(run).parent.mkdir(parents=True, exist_ok=True)
-                working[run] = launch(run, printed(run))
-            time.sleep(RUN_POLL_SECONDS)
-            for run, work in list(working.items()):
+                log_of(run).parent.mkdir(parents=True, exist_ok=True)
+                working[run] = launch(run, log_of(run))
+            time.sleep(POLL_SECONDS)
+            for run, started in list(working.items()):
                 on_event(run, iterations_done(run))
-                if (status := work.poll()) is not None:
+                if (status := started.poll()) is not None:
                     del working[run]
-                    if not (
-                        stop() or has_finished(run, SHARED_DISK_SECONDS if status == 0 else 0.0)
-                    ):
-                        raise RuntimeError(f"{run.folder}: {last_line(printed(run))}")
+                    patience = SHARED_DISK_SECONDS if status == 0 else 0.0
+                    if not stop() and not has_finished(run, patience):
+                        raise RuntimeError(f"{run.folder}: {last_line(log_of(run))}")
             if number := stop():
                 return number
     finally:
-        end(list(working.values()))
+        end_all(list(working.values()))
     return None
 
 
-def end(working: Sequence[StartedRun]) -> None:
-    """Ask for a save and wait."""
-    for work in working:
-        if work.poll() is None:
-            work.terminate()
-    for work in working:
-        work.wait()
+def end_all(working: Sequence[StartedRun]) -> None:
+    """Ask all runs to save, then wait for each."""
+    for started in working:
+        if started.poll() is None:
+            started.terminate()
+    for started in working:
+        started.wait()
 
 
-def in_turn(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
-    """Those that others wait for first; then the longest first: a short run left for the end
-    keeps the cores busy together."""
-    wanted = {run.weights for run in runs}
-    return sorted(runs, key=lambda run: (run.folder in wanted, cost(run)), reverse=True)
+def in_order(runs: Sequence["PlannedRun"]) -> list["PlannedRun"]:
+    """Sort runs: those that others wait for, then by length, for a long run that is left for the
+    end keeps the cores busy alone."""
+    awaited = {run.weights for run in runs}
+    return sorted(runs, key=lambda run: (run.folder in awaited, run.cost), reverse=True)
 
 
-def first_ready(waiting: Sequence[PlannedRun]) -> PlannedRun | None:
-    """The first run whose weights, if it starts from any, are there."""
+def first_ready(waiting: Sequence["PlannedRun"]) -> "PlannedRun | None":
+    """The first run that starts from nothing or from weights that exist."""
     return next((run for run in waiting if not run.weights or is_finished(run.weights)), None)
 
 
-def cost(run: PlannedRun) -> int:
-    """How long a run takes beside others, in blocks passed by mini-batches."""
-    return sum(network_of(run.recipe).blocks) * run.recipe.iterations
-
-
-def printed(run: PlannedRun) -> Path:
-    """The file that holds what a run printed."""
+def log_of(run: "PlannedRun") -> Path:
+    """The file that a run prints into."""
     return run.folder.parent.with_name("logs") / f"{run.folder.name}.log"
 
 
-def has_finished(run: PlannedRun, seconds: float) -> bool:
-    """Whether the result of a run that has ended is there, or comes within so many seconds."""
-    limit = time.monotonic() + seconds
-    while not (there := is_finished(run.folder)) and time.monotonic() < limit:
-        time.sleep(RUN_POLL_SECONDS)
-    return there
+def has_finished(run: "PlannedRun", patience: float) -> bool:
+    """Whether a run that has ended left a result; one may appear within `patience` seconds."""
+    limit = time.monotonic() + patience
+    while not (finished := is_finished(run.folder)) and time.monotonic() < limit:
+        time.sleep(POLL_SECONDS)
+    return finished
 
 
 def is_finished(folder: Path) -> bool:
     return (folder / "result.json").exists()
 
 
-def iterations_done(run: PlannedRun) -> int:
-    """How far the log of a run has come."""
+def iterations_done(run: "PlannedRun") -> int:
+    """The last iteration in the log of a run; 0 where there is none yet."""
     try:
         with open(run.folder / "metrics.jsonl", "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
@@ -184,6 +172,6 @@ def iterations_done(run: PlannedRun) -> int:
 
 
 def last_line(log: Path) -> str:
-    """Why a run failed, in its own words."""
+    """Why a run failed: the last line that it printed."""
     lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
     return lines[-1].removeprefix("reslab: ") if lines else "failed without a word"

@@ -1,38 +1,53 @@
-"""Named sets of runs that answer one question of the paper each."""
+"""The studies: questions of the paper, the runs that answer each, and the page that shows them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
-from reslab.data.builtin import SetName
+from reslab.data.builtin import open_sets, set_named
+from reslab.detection.average_precision.measure import import_pycocotools
 from reslab.detection.initial import load_weights
+from reslab.detection.recipe import DetectionRecipe
 from reslab.errors import unknown_name
 from reslab.models.config import CIFAR_DEPTHS
-from reslab.recipes import AnyRecipe, any_recipe
-from reslab.recipes import recipe as recipe_named
+from reslab.recipes import AnyRecipe, any_recipe, network_of, recipe
+from reslab.studies.page.classifiers import write_classifiers
+from reslab.studies.page.detectors import write_detectors
+from reslab.studies.records import Record, read_record, shared_task
 from reslab.training.folder import RunFolder
-from reslab.training.recipe import RunRecipe
+from reslab.training.recipe import Recipe
 
-STUDIES = ("degradation", "depth", "shortcuts", "responses", "detection")
+STUDIES = {  # that make runs: name -> title and question of the page
+    "degradation": (
+        "Degradation: does depth hurt?",
+        "Does a deeper plain net have a higher training error, and does a residual net not? "
+        "(Sec. 4.2, Fig. 6)",
+    ),
+    "depth": (
+        "Depth: do residual nets gain from it?",
+        "Does the test error of residual nets fall as they grow deeper? (Sec. 4.2, Table 6)",
+    ),
+    "shortcuts": (
+        "Shortcuts: identity or projection?",
+        "How much do options A, B and C differ? (Sec. 4.1, Table 3, here on CIFAR's nets)",
+    ),
+    "detection": (
+        "Transfer: does a trained trunk help a detector?",
+        "Does a detector whose trunk was trained to classify find more than one that starts from "
+        "nothing, after as many iterations? (Sec. 4.3, App. A; here Faster R-CNN on a small net, "
+        "which finds digits in scenes)",
+    ),
+}
+DEPTHS = {"degradation": (20, 56), "depth": (20, 32, 44, 56, 110), "shortcuts": (20,)}
 EVALUATIONS = 20  # points of a curve, at least, when a schedule is shortened
 CLASSIFIER, DETECTOR = "digits-resnet20", "digit-scenes-resnet20-c4"
-UNTRAINED = ("model.norm=group",)  # batch norm would need statistics of trained weights
-
-
-@dataclass(frozen=True)
-class Experiment:
-    """A question and the networks that answer it."""
-
-    name: str
-    title: str
-    question: str
-    models: tuple[str, ...]
+UNTRAINED = "model.norm=group"  # batch norm would need statistics of trained weights
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of an experiment and its folder."""
+    """One run of a study and its folder."""
 
     base: str  # the recipe's name
     changes: tuple[str, ...]
@@ -42,11 +57,19 @@ class PlannedRun:
 
     @property
     def recipe(self) -> AnyRecipe:
-        """Without the digest of its weights, which may not be there yet."""
+        """The changed recipe, without the digest of weights that may not exist yet."""
         return any_recipe(self.base).with_changes(self.changes)
 
-    def must_be_in_its_folder(self) -> None:
-        """ValueError if the folder holds another run; weights that are not there are not seen."""
+    @property
+    def cost(self) -> int:
+        """How long the run takes beside others: blocks passed by mini-batches."""
+        return sum(network_of(self.recipe).blocks) * self.recipe.iterations
+
+    def check_folder(self) -> None:
+        """Raise ValueError if the folder holds another run.
+
+        Where the weights to start from are missing, the recipe is unknown and nothing is checked.
+        """
         if not (self.folder / "recipe.json").exists():
             return
         if self.weights and not (self.weights / "model.safetensors").exists():
@@ -56,89 +79,137 @@ class PlannedRun:
         RunFolder(self.folder).must_match(recipe, self.seed)
 
 
-def experiment(name: str, depths: Sequence[int] = ()) -> Experiment:
-    """The experiment of that name, at `depths` instead of its own if any are given."""
+@dataclass(frozen=True)
+class Study:
+    """A question of the paper and the runs that answer it."""
+
+    title: str
+    question: str
+    folder: Path
+    runs: tuple[PlannedRun, ...]
+
+    def write_page(self) -> tuple[Path, list[Record]]:
+        """Write the page of the finished runs; its path and the records."""
+        trunks = list(dict.fromkeys(run.weights for run in self.runs if run.weights))
+        # all seeds of one detector, then those of the other
+        compared = sorted(self.runs, key=lambda run: run.weights is None)
+        paths = [run.folder for run in compared if run.folder not in trunks]
+        return write_report(paths, self.folder, self.title, self.question, trunks)
+
+
+def write_report(
+    paths: Sequence[Path],
+    out: Path,
+    title: str = "Report",
+    question: str = "What did these runs come to?",
+    trunks: Sequence[Path] = (),
+) -> tuple[Path, list[Record]]:
+    """Write the page of finished runs of one task; its path and the records.
+
+    `trunks` are the runs of the classifiers from whose weights detectors started.
+    """
+    if shared_task(paths) == "detection":
+        detectors = [read_record(path, DetectionRecipe) for path in paths]
+        classifiers = [read_record(path, Recipe) for path in trunks]
+        page = write_detectors(detectors, out, title, question, classifiers)
+        return page, [*classifiers, *detectors]
+    records = [read_record(path, Recipe) for path in paths]
+    return write_classifiers(records, out, title, question), [*records]
+
+
+def plan_study(
+    name: str,
+    *,
+    on: str | None = None,
+    data: Path | None = None,
+    out: Path | None = None,
+    depths: Sequence[int] = (),
+    iterations: int | None = None,
+    seeds: int = 1,
+) -> Study:
+    """Plan the study of that name; ValueError for what it does not take.
+
+    A data set or a package that is missing is reported here, once, and not by every run.
+    """
+    if name not in STUDIES:
+        raise ValueError(unknown_name("study", name, (*STUDIES, "responses")))
+    if iterations is not None and iterations < 1:
+        raise ValueError(f"--iterations {iterations}: at least 1")
+    if name == "detection":
+        layers = ",".join(map(str, depths))
+        refuse_options(name, {"--on": on, "--depths": layers, "--data": data})
+        import_pycocotools()
+        folder = out or Path("studies") / "detection-digit-scenes"
+        runs = plan_detectors(folder, iterations, seeds)
+    else:
+        data_set = set_named(on or "digits")
+        folder = out or Path("studies") / f"{name}-{data_set}"
+        models = compared_models(name, depths or DEPTHS[name])
+        runs = plan_classifiers([f"{data_set}-{it}" for it in models], folder, iterations, seeds)
+        open_sets(data_set, data)
+    return Study(*STUDIES[name], folder, tuple(runs))
+
+
+def refuse_options(study: str, options: Mapping[str, object]) -> None:
+    """Raise ValueError for the first option that has a value."""
+    for option, value in options.items():
+        if value:
+            raise ValueError(f"{option} {value} does not apply to the study {study}")
+
+
+def compared_models(study: str, depths: Sequence[int]) -> list[str]:
+    """The networks that a study of classifiers compares, at these depths."""
     for depth in depths:
         if depth not in CIFAR_DEPTHS:
             known = ", ".join(map(str, CIFAR_DEPTHS))
             raise ValueError(f"--depths {depth}: the depths of Table 6 are {known}")
-    if name == "degradation":
-        at = depths or (20, 56)
-        return Experiment(
-            name,
-            "Degradation: does depth hurt?",
-            "Does a deeper plain net have a higher training error, and does a residual net not? "
-            "(Sec. 4.2, Fig. 6)",
-            (*(f"plain{d}" for d in at), *(f"resnet{d}" for d in at)),
-        )
-    if name == "depth":
-        at = depths or (20, 32, 44, 56, 110)
-        return Experiment(
-            name,
-            "Depth: do residual nets gain from it?",
-            "Does the test error of residual nets fall as they grow deeper? (Sec. 4.2, Table 6)",
-            tuple(f"resnet{d}" for d in at),
-        )
-    if name == "shortcuts":
-        at = depths or (20,)
-        return Experiment(
-            name,
-            "Shortcuts: identity or projection?",
-            "How much do options A, B and C differ? (Sec. 4.1, Table 3, here on CIFAR's nets)",
-            tuple(f"resnet{d}-{option}" for d in at for option in "ABC"),
-        )
-    raise ValueError(unknown_name("study", name, STUDIES))
+    if study == "shortcuts":
+        return [f"resnet{depth}-{option}" for depth in depths for option in "ABC"]
+    kinds = ("plain", "resnet") if study == "degradation" else ("resnet",)
+    return [f"{kind}{depth}" for kind in kinds for depth in depths]
 
 
-def plan_runs(
-    it: Experiment, on: SetName, out: Path, *, iterations: int | None, seeds: int
+def plan_classifiers(
+    names: Sequence[str], out: Path, iterations: int | None, seeds: int
 ) -> list[PlannedRun]:
-    """The runs of an experiment; a shortened schedule keeps the place of its drops."""
-    must_be_positive(iterations)
-    runs = []
-    for seed in range(1, seeds + 1):
-        for model in it.models:
-            base = f"{on}-{model}"
-            changes = shortened(recipe_named(base), iterations)
-            runs.append(PlannedRun(base, changes, seed, out / "runs" / f"{model}-seed{seed}"))
-    return runs
+    """Plan a run of each recipe and seed; a shortened schedule keeps the place of its drops."""
+    return [
+        PlannedRun(
+            name,
+            shortened(recipe(name), iterations),
+            seed,
+            out / "runs" / f"{name.partition('-')[2]}-seed{seed}",
+        )
+        for seed in range(1, seeds + 1)
+        for name in names
+    ]
 
 
-def plan_detection(out: Path, *, iterations: int | None, seeds: int) -> list[PlannedRun]:
-    """A classifier, then a detector from its weights and one from nothing for each seed.
+def plan_detectors(out: Path, iterations: int | None, seeds: int) -> list[PlannedRun]:
+    """Plan a classifier and, for each seed, a detector from its weights and one from nothing.
 
     `iterations` are the detectors'; the classifier's are shortened in proportion.
     """
-    must_be_positive(iterations)
-    whole = any_recipe(DETECTOR).iterations
-    share = min(1.0, (iterations or whole) / whole)
-    classifier = any_recipe(CLASSIFIER)
-    shorter = shortened(classifier, ceil(share * classifier.iterations))
+    detector, classifier = any_recipe(DETECTOR), any_recipe(CLASSIFIER)
+    fraction = min(1.0, (iterations or detector.iterations) / detector.iterations)
+    shorter = shortened(classifier, ceil(fraction * classifier.iterations))
     trunk = PlannedRun(CLASSIFIER, shorter, 1, out / "runs" / CLASSIFIER)
-    changes = shortened(any_recipe(DETECTOR), iterations, watched_closely=True)
+    changes = shortened(detector, iterations, dense=True)
     runs = [trunk]
     for seed in range(1, seeds + 1):
-        place = out / "runs" / f"trained-seed{seed}"
-        runs.append(PlannedRun(DETECTOR, changes, seed, place, trunk.folder))
-        place = out / "runs" / f"untrained-seed{seed}"
-        runs.append(PlannedRun(DETECTOR, (*changes, *UNTRAINED), seed, place))
+        trained, untrained = (out / "runs" / f"{it}-seed{seed}" for it in ("trained", "untrained"))
+        runs.append(PlannedRun(DETECTOR, changes, seed, trained, trunk.folder))
+        runs.append(PlannedRun(DETECTOR, (*changes, UNTRAINED), seed, untrained))
     return runs
 
 
-def must_be_positive(iterations: int | None) -> None:
-    if iterations is not None and iterations < 1:
-        raise ValueError(f"--iterations {iterations}: at least 1")
+def shortened(recipe: AnyRecipe, iterations: int | None, *, dense: bool = False) -> tuple[str, ...]:
+    """The changes that shorten a recipe, with at least `EVALUATIONS` points on its curves.
 
-
-def shortened(
-    recipe: RunRecipe, iterations: int | None, *, watched_closely: bool = False
-) -> tuple[str, ...]:
-    """The changes that shorten a recipe, with curves and checkpoints as dense as its shape asks.
-
-    `watched_closely` asks for the dense curve of the whole schedule too.
+    `dense` asks for as many points where the schedule keeps its length too.
     """
     whole = iterations is None or iterations == recipe.iterations
-    if whole and not watched_closely:
+    if whole and not dense:
         return ()
     every = max(1, (iterations or recipe.iterations) // EVALUATIONS)
     changes = [] if whole else [f"iterations={iterations}"]

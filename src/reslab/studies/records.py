@@ -1,85 +1,113 @@
-"""Finished runs, read back from their folders and grouped into sets of seeds."""
+"""Finished runs, read back from their folders and grouped over their seeds."""
 
-from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Generic, TypeVar
 
+from reslab.detection.average_precision.measure import AveragePrecision
+from reslab.detection.recipe import DetectionRecipe
 from reslab.models.config import ResNetConfig
+from reslab.recipes import AnyRecipe, network_of
 from reslab.runtime.events import Event
 from reslab.training.folder import RunFolder
-from reslab.training.recipe import TASKS, Recipe, RunRecipe
+from reslab.training.recipe import TASKS, Recipe
 
-# recipe keys that change no weight
-CADENCE = {"eval_every", "checkpoint_every", "log_every", "watched"}
+CADENCE = {"eval_every", "checkpoint_every", "log_every", "watched"}  # keys that change no weight
+RecipeType = TypeVar("RecipeType", bound=AnyRecipe, covariant=True)
 
 
 @dataclass(frozen=True)
-class Record:
-    """One finished run of any task: the abstract part of a record."""
+class Record(Generic[RecipeType]):
+    """One finished run of a classifier or a detector."""
 
     path: Path
-    recipe: RunRecipe
+    recipe: RecipeType
     environment: Event
     rows: list[Event]
     result: Event
 
     @property
-    @abstractmethod
-    def label(self) -> str:
-        """What a page calls the run."""
+    def network(self) -> ResNetConfig:
+        """The network that was trained, or a detector's trunk."""
+        return network_of(self.recipe)
 
     @property
     def depth(self) -> int:
         return self.network.depth
 
     @property
-    @abstractmethod
-    def network(self) -> ResNetConfig:
-        """What was trained, or the trunk of it."""
+    def kind(self) -> str:
+        """Plain, or ResNet with its shortcut option."""
+        option = self.network.shortcut
+        return "plain" if option is None else f"ResNet {option}"
 
     @property
     def network_label(self) -> str:
-        """As the paper writes it: plain-20, ResNet-56; with the option where it is not A."""
+        """The network as the paper writes it: plain-20, ResNet-56; its option unless that is A."""
         option = self.network.shortcut
         if option is None:
             return f"plain-{self.depth}"
         return f"ResNet-{self.depth}" + ("" if option == "A" else f" {option}")
 
     @property
+    def label(self) -> str:
+        """What a page calls the run."""
+        if isinstance(self.recipe, Recipe):
+            return self.network_label
+        return f"{self.network_label}, {'trained' if self.starts_trained else 'untrained'} trunk"
+
+    @property
+    def starts_trained(self) -> bool:
+        return self.recipe.weights is not None
+
+    @property
     def train_error(self) -> float:
         return self.result["train_error"]
 
-
-@dataclass(frozen=True)
-class ClassifierRecord(Record):
-    """One finished run of a classifier."""
-
-    recipe: Recipe
+    @property
+    def report(self) -> Event:
+        """The final evaluation, as a line of result.json."""
+        return self.result["evaluation"][-1]
 
     @property
-    def network(self) -> ResNetConfig:
-        return self.recipe.model
+    def test_set(self) -> str:
+        """The test images of a detector; the user's own have no name but their part's."""
+        part = self.report["set"]
+        return part if self.recipe.data == "boxes" else f"{self.recipe.data}, {part}"
 
     @property
-    def label(self) -> str:
-        return self.network_label
-
-    @property
-    def kind(self) -> str:
-        """plain, or ResNet with its shortcut option."""
-        option = self.recipe.model.shortcut
-        return "plain" if option is None else f"ResNet {option}"
-
-    @property
-    def test_error(self) -> float:
-        return self.result["evaluation"][-1]["top1_error"]
+    def precision(self) -> AveragePrecision:
+        """The final report of a detector, without curves."""
+        report = self.report
+        return AveragePrecision(
+            report["set"], report["protocol"], report["n"], report["map_50"], report["map_50_95"],
+            report.get("coco", {}), [none_to_nan(row) for row in report["per_class"]],
+        )  # fmt: skip
 
 
-def task_of(paths: Sequence[Path]) -> str:
-    """What all these runs train; ValueError if they train different things."""
+def none_to_nan(row: Event) -> Event:
+    """Read JSON's null as the number that is none."""
+    return {key: float("nan") if value is None else value for key, value in row.items()}
+
+
+def read_record(path: Path, kind: type[RecipeType]) -> Record[RecipeType]:
+    """Read a finished run of this kind of recipe; ValueError if the folder holds none."""
+    folder = RunFolder.open(path)
+    recipe = folder.recipe_as(kind)
+    result, rows = folder.result(), folder.rows()
+    if not any(row["kind"] == "train" for row in rows):
+        raise ValueError(f"{folder.metrics} holds no training: there is nothing to draw")
+    if result is None:
+        raise ValueError(f"{path} is not finished; `reslab resume {path}` goes on with it")
+    if not result["evaluation"]:
+        raise ValueError(f"{path} is a step of alternating training: it measured nothing")
+    return Record(path, recipe, folder.environment(), rows, result)
+
+
+def shared_task(paths: Sequence[Path]) -> str:
+    """The task of all these runs; ValueError if there are several."""
     first, task = paths[0], RunFolder.open(paths[0]).task()
     for path in paths[1:]:
         other = RunFolder.open(path).task()
@@ -91,28 +119,9 @@ def task_of(paths: Sequence[Path]) -> str:
     return task
 
 
-def read_classifier(path: Path) -> ClassifierRecord:
-    """A finished run of a classifier; ValueError if it is not one."""
-    folder = RunFolder.open(path)
-    recipe = folder.recipe()
-    return ClassifierRecord(path, recipe, folder.environment(), *rows_and_result(folder))
-
-
-def rows_and_result(folder: RunFolder) -> tuple[list[Event], Event]:
-    """What a run measured and came to; ValueError if it is not finished."""
-    result, rows = folder.result(), folder.rows()
-    if not any(row["kind"] == "train" for row in rows):
-        raise ValueError(f"{folder.metrics} holds no training: there is nothing to draw")
-    if result is None:
-        raise ValueError(
-            f"{folder.path} is not finished; `reslab resume {folder.path}` goes on with it"
-        )
-    return rows, result
-
-
 @dataclass(frozen=True)
 class Seeds:
-    """A number over several seeds, printed as Table 6 prints it: never the best alone."""
+    """A number over several seeds, printed as in Table 6: never the best alone."""
 
     values: tuple[float, ...]
     best: Callable[[tuple[float, ...]], float] = min
@@ -132,17 +141,14 @@ class Seeds:
         return f"{best:.2f} ({self.mean:.2f} ± {self.std:.2f}, n={n})"
 
 
-AnyRecord = TypeVar("AnyRecord", bound=Record, covariant=True)
-
-
 @dataclass(frozen=True)
-class SeedGroup(Generic[AnyRecord]):
+class SeedGroup(Generic[RecipeType]):
     """The runs of one recipe, which differ in their seed alone."""
 
-    runs: tuple[AnyRecord, ...]
+    runs: tuple[Record[RecipeType], ...]
 
     @property
-    def first(self) -> AnyRecord:
+    def first(self) -> Record[RecipeType]:
         return self.runs[0]
 
     @property
@@ -150,44 +156,72 @@ class SeedGroup(Generic[AnyRecord]):
         return Seeds(tuple(run.train_error for run in self.runs))
 
     @property
+    def test_error(self) -> Seeds:
+        """The top-1 error of a classifier."""
+        return Seeds(tuple(run.report["top1_error"] for run in self.runs))
+
+    @property
+    def map_50(self) -> Seeds:
+        """The mAP@.5 of a detector."""
+        return Seeds(tuple(run.report["map_50"] for run in self.runs), max)
+
+    @property
+    def map_50_95(self) -> Seeds | None:
+        """The mAP@[.5:.95] of a detector; None where the protocol has no such number."""
+        values = [run.report["map_50_95"] for run in self.runs]
+        return None if None in values else Seeds(tuple(values), max)
+
+    @property
     def seconds(self) -> float:
         return mean(run.result["seconds"] for run in self.runs)
 
     def curve_rows(self) -> list[Event]:
-        """The log of the group: each line the mean over its seeds."""
+        """Merge the logs of the group: each line is the mean over the seeds."""
         by_place: dict[tuple[Any, ...], list[Event]] = {}
         for run in self.runs:
             for row in run.rows:
                 if row["kind"] in ("train", "eval"):
                     place = (row["kind"], row["iteration"], row.get("set"))
                     by_place.setdefault(place, []).append(row)
-        # where runs were logged at different iterations, those that all of them have
-        whole = [rows for rows in by_place.values() if len(rows) == len(self.runs)]
-        return [_mean_row(rows) for rows in whole]
+        # runs may have been logged at different iterations: use those that all of them have
+        return [mean_row(rows) for rows in by_place.values() if len(rows) == len(self.runs)]
+
+    def mean_precision(self) -> AveragePrecision:
+        """Merge the final reports of detectors: numbers and classes are means over the seeds."""
+        reports = [run.precision for run in self.runs]
+        strict = self.map_50_95
+        classes = zip(*(report.per_class for report in reports), strict=True)
+        return replace(
+            reports[0],
+            map_50=self.map_50.mean,
+            map_50_95=None if strict is None else strict.mean,
+            per_class=[
+                mean_row(rows) | {"detections": round(mean(row["detections"] for row in rows))}
+                for rows in classes
+            ],
+        )
 
 
-Classifiers = SeedGroup[ClassifierRecord]
+Classifiers = SeedGroup[Recipe]
+Detectors = SeedGroup[DetectionRecipe]
+MEASURES = ("train_error", "top1_error", "map_50", "ap_50", "ap_50_95")
 
 
-def test_error(group: Classifiers) -> Seeds:
-    """That of a recipe, over its seeds."""
-    return Seeds(tuple(run.test_error for run in group.runs))
+def mean_row(rows: Sequence[Event]) -> Event:
+    """The first row with the means of what was measured."""
+    measured = [key for key in MEASURES if key in rows[0]]
+    return {**rows[0]} | {key: mean(row[key] for row in rows) for key in measured}
 
 
-def _mean_row(rows: Sequence[Event]) -> Event:
-    measured = [key for key in ("train_error", "top1_error", "map_50") if key in rows[0]]
-    return rows[0] | {key: mean(row[key] for row in rows) for key in measured}
+def group_by_recipe(records: Iterable[Record[RecipeType]]) -> list[SeedGroup[RecipeType]]:
+    """Group runs of equal recipes, in the order in which the recipes first appear.
 
-
-def group_by_recipe(records: Iterable[AnyRecord]) -> list[SeedGroup[AnyRecord]]:
-    """Runs of equal recipes together, in the order in which the recipes first appear.
-
-    How often a run logs, evaluates and saves changes nothing of its training.
+    How often a run logs, evaluates and saves changes nothing of its training, so it is ignored.
     """
-    groups: dict[RunRecipe, list[AnyRecord]] = {}
+    groups: dict[AnyRecipe, list[Record[RecipeType]]] = {}
     for record in records:
-        of_no_weight = CADENCE & type(record.recipe).model_fields.keys()
-        training = record.recipe.model_copy(update=dict.fromkeys(of_no_weight, 1))
+        ignored = CADENCE & dict(record.recipe).keys()
+        training = record.recipe.model_copy(update=dict.fromkeys(ignored, 1))
         runs = groups.setdefault(training, [])
         for other in runs:
             if other.environment["seed"] == record.environment["seed"]:

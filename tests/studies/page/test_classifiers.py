@@ -10,7 +10,7 @@ from tests.training.finder import FinderRecipe
 
 from reslab.analysis.responses import Response
 from reslab.evaluation.mistakes import Mistake, mistakes_json
-from reslab.studies.page.classifiers import write_evaluations, write_report, write_responses
+from reslab.studies.page.classifiers import write_classifiers, write_evaluations, write_responses
 from reslab.studies.page.figures import highest_settled
 from reslab.studies.page.findings import (
     classifier_findings,
@@ -31,8 +31,9 @@ from reslab.studies.paper import deviations
 from reslab.studies.records import (
     Seeds,
     group_by_recipe,
-    read_classifier,
+    read_record,
 )
+from reslab.training.recipe import Recipe
 
 
 def test_numbers_over_seeds_are_printed_as_table_6_prints_them() -> None:
@@ -42,17 +43,17 @@ def test_numbers_over_seeds_are_printed_as_table_6_prints_them() -> None:
 
 def test_runs_of_one_recipe_are_grouped(finish) -> None:
     paths = [finish("digits-plain20", 1), finish("digits-plain56", 1), finish("digits-plain20", 2)]
-    groups = group_by_recipe(read_classifier(path) for path in paths)
+    groups = group_by_recipe(read_record(path, Recipe) for path in paths)
     assert [len(group.runs) for group in groups] == [2, 1]
 
 
 def test_how_often_a_run_was_logged_makes_no_other_recipe(finish) -> None:
     paths = [finish("digits-plain20"), finish("digits-plain20", 2, changes=("eval_every=7",))]
-    assert len(group_by_recipe(read_classifier(path) for path in paths)) == 1
+    assert len(group_by_recipe(read_record(path, Recipe) for path in paths)) == 1
 
 
 def test_one_run_does_not_count_as_two_seeds(finish) -> None:
-    record = read_classifier(finish("digits-plain20"))
+    record = read_record(finish("digits-plain20"), Recipe)
     with pytest.raises(ValueError, match="are the same run"):
         group_by_recipe([record, record])
 
@@ -61,19 +62,19 @@ def test_a_run_that_is_not_finished_is_refused(finish) -> None:
     run = finish("digits-plain20")
     (run / "result.json").unlink()
     with pytest.raises(ValueError, match="not finished; `reslab resume"):
-        read_classifier(run)
+        read_record(run, Recipe)
 
 
 def test_a_run_of_a_detector_is_refused(finish) -> None:
     run = finish("digits-plain20")
     (run / "recipe.json").write_text(FinderRecipe(name="finder").model_dump_json())
     with pytest.raises(ValueError, match="holds a run of a detector, not of a classifier"):
-        read_classifier(run)
+        read_record(run, Recipe)
 
 
 def test_the_curve_of_several_seeds_is_their_mean(finish) -> None:
     paths = [finish("digits-plain20", 1, test_error=10), finish("digits-plain20", 2, test_error=30)]
-    (group,) = group_by_recipe(read_classifier(path) for path in paths)
+    (group,) = group_by_recipe(read_record(path, Recipe) for path in paths)
     evals = [row for row in group.curve_rows() if row["kind"] == "eval"]
     assert len(evals) == 10
     assert evals[-1]["top1_error"] == pytest.approx(20 + 5)
@@ -82,7 +83,7 @@ def test_the_curve_of_several_seeds_is_their_mean(finish) -> None:
 def degradation(finish):
     errors = {"plain20": 0.5, "plain56": 25.0, "resnet20": 0.1, "resnet56": 0.6}
     paths = [finish(f"digits-{model}", train_error=error) for model, error in errors.items()]
-    return [read_classifier(path) for path in paths]
+    return [read_record(path, Recipe) for path in paths]
 
 
 def test_degradation_is_measured_on_both_kinds_of_net(finish) -> None:
@@ -101,7 +102,7 @@ def test_degradation_is_measured_on_both_kinds_of_net(finish) -> None:
 def test_findings_follow_the_numbers(finish, plain56, resnet56, share) -> None:
     errors = {"plain20": 0.5, "plain56": plain56, "resnet20": 0.1, "resnet56": resnet56}
     paths = [finish(f"digits-{model}", train_error=error) for model, error in errors.items()]
-    found = depth_findings(group_by_recipe(read_classifier(path) for path in paths))
+    found = depth_findings(group_by_recipe(read_record(path, Recipe) for path in paths))
     if share is None:  # the plain net did not degrade: there is nothing to take away
         assert len(found) == 2
     else:
@@ -110,17 +111,17 @@ def test_findings_follow_the_numbers(finish, plain56, resnet56, share) -> None:
 
 def test_nets_of_different_sets_are_not_compared(finish) -> None:
     paths = [finish("digits-resnet20"), finish("cifar10-resnet56", train_error=50.0)]
-    assert classifier_findings(group_by_recipe(read_classifier(path) for path in paths)) == []
+    assert classifier_findings(group_by_recipe(read_record(path, Recipe) for path in paths)) == []
 
 
 def test_one_depth_alone_has_no_finding(finish) -> None:
-    assert depth_findings(group_by_recipe([read_classifier(finish("digits-plain20"))])) == []
+    assert depth_findings(group_by_recipe([read_record(finish("digits-plain20"), Recipe)])) == []
 
 
 def test_options_are_ordered_by_test_error(finish) -> None:
     errors = {"A": 9.0, "B": 8.5, "C": 8.0}
     paths = [finish(f"digits-resnet20-{o}", test_error=e) for o, e in errors.items()]
-    (found,) = option_findings(group_by_recipe(read_classifier(path) for path in paths))
+    (found,) = option_findings(group_by_recipe(read_record(path, Recipe) for path in paths))
     assert "C 8.00 %, B 8.50 %, A 9.00 % (1.00 apart)" in found
     assert "one seed does not tell" in found
 
@@ -148,7 +149,7 @@ def test_recipes_of_one_network_are_called_by_what_sets_them_apart(finish) -> No
     other = finish("cifar10-resnet20", seed=3, changes=many)
 
     def labels(*paths: Path) -> list[str]:
-        return labels_of(group_by_recipe(map(read_classifier, paths)))
+        return labels_of(group_by_recipe(read_record(path, Recipe) for path in paths))
 
     assert labels(whole, short, finish("cifar10-resnet56")) == [
         "ResNet-20, iterations=64000", "ResNet-20, iterations=4000", "ResNet-56",
@@ -158,26 +159,30 @@ def test_recipes_of_one_network_are_called_by_what_sets_them_apart(finish) -> No
 
 
 def test_the_papers_number_stands_only_beside_its_own_net_and_set(finish) -> None:
-    assert paper_entry(read_classifier(finish("cifar10-resnet20"))) == "8.75"
-    assert paper_entry(read_classifier(finish("cifar10-resnet110"))) == "6.43 (6.61 ± 0.16, n=5)"
-    assert paper_entry(read_classifier(finish("digits-resnet20"))) == ""
-    assert paper_entry(read_classifier(finish("cifar10-plain20"))) == ""
-    assert paper_entry(read_classifier(finish("cifar10-resnet20-B"))) == ""
+    assert paper_entry(read_record(finish("cifar10-resnet20"), Recipe)) == "8.75"
+    assert (
+        paper_entry(read_record(finish("cifar10-resnet110"), Recipe)) == "6.43 (6.61 ± 0.16, n=5)"
+    )
+    assert paper_entry(read_record(finish("digits-resnet20"), Recipe)) == ""
+    assert paper_entry(read_record(finish("cifar10-plain20"), Recipe)) == ""
+    assert paper_entry(read_record(finish("cifar10-resnet20-B"), Recipe)) == ""
 
 
-def test_departures_name_what_differs_from_the_paper(finish) -> None:
-    assert deviations(read_classifier(finish("cifar10-resnet110")).recipe) == []
-    short = read_classifier(finish("cifar10-resnet20", changes=("iterations=4000", "eval_every=9")))
+def test_deviations_name_what_differs_from_the_paper(finish) -> None:
+    assert deviations(read_record(finish("cifar10-resnet110"), Recipe).recipe) == []
+    short = read_record(
+        finish("cifar10-resnet20", changes=("iterations=4000", "eval_every=9")), Recipe
+    )
     assert deviations(short.recipe) == ["iterations: 64000 -> 4000"]
-    option = read_classifier(finish("cifar10-resnet20-B"))
+    option = read_record(finish("cifar10-resnet20-B"), Recipe)
     assert deviations(option.recipe) == ["model.shortcut: A -> B"]
     assert "data: cifar10 -> digits" in deviations(
-        read_classifier(finish("digits-resnet20")).recipe
+        read_record(finish("digits-resnet20"), Recipe).recipe
     )
 
 
 def test_the_report_is_whole_and_needs_no_network(finish, tmp_path: Path) -> None:
-    page = write_report(degradation(finish), tmp_path / "out", "Depth <hurts>?", "Does it?")
+    page = write_classifiers(degradation(finish), tmp_path / "out", "Depth <hurts>?", "Does it?")
     html = page.read_text()
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         "report.html", "report.md", "table.md", "table.csv", "figures",
@@ -197,7 +202,7 @@ def test_the_report_is_whole_and_needs_no_network(finish, tmp_path: Path) -> Non
 
 
 def degradation_again(folder: Path):
-    return [read_classifier(p) for p in sorted(folder.glob("digits-*"))]
+    return [read_record(p, Recipe) for p in sorted(folder.glob("digits-*"))]
 
 
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
@@ -228,7 +233,7 @@ def with_details(run: Path, names: tuple[str, ...] = ("ant", "bee", "<cat>")) ->
 
 def test_mistakes_are_shown_as_images_and_nothing_is_fetched(finish, tmp_path: Path) -> None:
     run = with_details(finish("digits-resnet20"))
-    page = write_report([read_classifier(run)], tmp_path / "out", "t", "q")
+    page = write_classifiers([read_record(run, Recipe)], tmp_path / "out", "t", "q")
     html = page.read_text()
     assert html.count(f'<img src="{PIXEL}" alt="bee/test.jpg">') == 1
     assert "held_out.jpg" not in html  # another set than the one that the page is about
@@ -244,7 +249,7 @@ def test_classes_are_listed_worst_first_and_the_matrix_has_its_counts(
     finish, tmp_path: Path
 ) -> None:
     run = with_details(finish("digits-resnet20"))
-    html = write_report([read_classifier(run)], tmp_path / "out", "t", "q").read_text()
+    html = write_classifiers([read_record(run, Recipe)], tmp_path / "out", "t", "q").read_text()
     rows = re.findall(r"<tr><td>(.*?)</td><td>10</td><td>([\d.]+)</td>", html)
     assert rows == [("&lt;cat&gt;", "40.0"), ("ant", "20.0"), ("bee", "0.0")]
     assert "bee (3), ant (1)" in html
@@ -273,8 +278,8 @@ def test_a_matrix_that_could_not_be_read_or_named_is_left_out() -> None:
 def test_many_classes_are_folded_and_several_runs_too(finish, tmp_path: Path) -> None:
     many = tuple(f"class {k}" for k in range(100))
     runs = [with_details(finish("digits-resnet20"), many), with_details(finish("digits-plain20"))]
-    html = write_report(
-        [read_classifier(run) for run in runs], tmp_path / "out", "t", "q"
+    html = write_classifiers(
+        [read_record(run, Recipe) for run in runs], tmp_path / "out", "t", "q"
     ).read_text()
     assert f"the other {100 - SHOWN_CLASSES} classes" in html
     assert html.count("<details open>") == 1
@@ -286,7 +291,7 @@ def test_mistakes_that_are_damaged_are_named(finish) -> None:
     for text in ("{", "{}", '{"mistakes": [{}]}'):
         (run / "mistakes.json").write_text(text)
         with pytest.raises(ValueError, match=r"mistakes\.json is damaged"):
-            mistakes_of(read_classifier(run))
+            mistakes_of(read_record(run, Recipe))
 
 
 def test_a_page_of_models_from_elsewhere_has_no_recipes(tmp_path: Path) -> None:
@@ -298,14 +303,14 @@ def test_a_page_of_models_from_elsewhere_has_no_recipes(tmp_path: Path) -> None:
     assert "<td>25.00</td><td>7.50</td>" in html
     assert "taken for <b>coho</b>" in html
     assert "Recipes" not in html
-    assert "Departures" not in html
+    assert "Deviations" not in html
     assert list((tmp_path / "out").iterdir()) == [tmp_path / "out" / "report.html"]
 
 
 def test_a_report_is_the_same_for_the_same_runs(finish, tmp_path: Path) -> None:
     records = degradation(finish)
-    one = write_report(records, tmp_path / "one", "t", "q").read_text()
-    assert write_report(records, tmp_path / "two", "t", "q").read_text() == one
+    one = write_classifiers(records, tmp_path / "one", "t", "q").read_text()
+    assert write_classifiers(records, tmp_path / "two", "t", "q").read_text() == one
 
 
 def test_the_error_axis_shows_all_of_the_later_training(finish) -> None:

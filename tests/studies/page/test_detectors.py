@@ -14,16 +14,17 @@ import torch
 from PIL import Image
 
 from reslab.data.boxes.sets import Detections
-from reslab.studies.detection import final_detections, map_50, mean_precision, read_detector
-from reslab.studies.page.album import PAGE_SIDE, albums_of, draw_image
+from reslab.detection.recipe import DetectionRecipe
+from reslab.studies.page.album import PAGE_SIDE, albums_of, draw_image, final_detections
 from reslab.studies.page.detection_findings import detector_findings, first_at
 from reslab.studies.page.detectors import detectors_as_csv, parameters, write_detectors
 from reslab.studies.paper import deviations
 from reslab.studies.records import (
     group_by_recipe,
-    read_classifier,
-    task_of,
+    read_record,
+    shared_task,
 )
+from reslab.training.recipe import Recipe
 
 
 def pair(finish_detector, **options):
@@ -31,7 +32,7 @@ def pair(finish_detector, **options):
         finish_detector(trained=True, map_50=90.0, **options),
         finish_detector(trained=False, map_50=60.0, **options),
     ]
-    return [read_detector(path) for path in paths]
+    return [read_record(path, DetectionRecipe) for path in paths]
 
 
 def labels(groups) -> list[str]:
@@ -40,14 +41,14 @@ def labels(groups) -> list[str]:
 
 def test_the_larger_precision_is_the_best_of_several_seeds(finish_detector) -> None:
     runs = [finish_detector(seed, map_50=it) for seed, it in ((1, 80.0), (2, 84.0))]
-    (group,) = group_by_recipe(read_detector(run) for run in runs)
-    assert str(map_50(group)) == "84.00 (82.00 ± 2.83, n=2)"
-    assert mean_precision(group).map_50 == 82.0
+    (group,) = group_by_recipe(read_record(run, DetectionRecipe) for run in runs)
+    assert str(group.map_50) == "84.00 (82.00 ± 2.83, n=2)"
+    assert group.mean_precision().map_50 == 82.0
 
 
 def test_what_is_watched_on_the_way_makes_no_other_recipe(finish_detector) -> None:
     runs = [finish_detector(), finish_detector(2, changes=("watched=7", "eval_every=9"))]
-    assert len(group_by_recipe(read_detector(run) for run in runs)) == 1
+    assert len(group_by_recipe(read_record(run, DetectionRecipe) for run in runs)) == 1
 
 
 def test_findings_hold_the_numbers_and_what_they_are_of(finish_detector) -> None:
@@ -76,19 +77,19 @@ def test_detectors_of_other_lengths_are_not_compared(finish_detector) -> None:
         finish_detector(trained=True),
         finish_detector(trained=False, changes=("iterations=9",)),
     ]
-    groups = group_by_recipe(read_detector(run) for run in runs)
+    groups = group_by_recipe(read_record(run, DetectionRecipe) for run in runs)
     assert len(detector_findings(groups, labels(groups))) == 2
 
 
 def test_several_seeds_have_a_spread(finish_detector) -> None:
     runs = [finish_detector(seed, map_50=it) for seed, it in ((1, 80.0), (2, 84.0))]
-    groups = group_by_recipe(read_detector(run) for run in runs)
+    groups = group_by_recipe(read_record(run, DetectionRecipe) for run in runs)
     (found,) = detector_findings(groups, labels(groups))
     assert "mAP@.5 82.00 % ± 2.83, mAP@[.5:.95] 41.00 % ± 1.41" in found
     assert "2 seeds, mean ± std" in found
 
 
-def test_departures_of_a_detector_are_from_app_a(finish_detector) -> None:
+def test_deviations_of_a_detector_are_from_app_a(finish_detector) -> None:
     trained, untrained = (deviations(record.recipe) for record in pair(finish_detector))
     assert (
         "model.trunk: 101 layers, option B, imagenet stem -> 20 layers, option A, cifar stem"
@@ -102,7 +103,7 @@ def test_departures_of_a_detector_are_from_app_a(finish_detector) -> None:
 
 def test_the_page_is_whole_and_needs_no_network(finish_detector, finish, tmp_path: Path) -> None:
     records = pair(finish_detector)
-    trunk = read_classifier(finish("digits-resnet20", test_error=0.56))
+    trunk = read_record(finish("digits-resnet20", test_error=0.56), Recipe)
     page = write_detectors(records, tmp_path / "out", "Boxes <help>?", "Do they?", [trunk])
     html = page.read_text()
     assert "Boxes &lt;help&gt;?" in html
@@ -125,14 +126,16 @@ def test_images_that_have_gone_are_told_of(finish_detector, tmp_path: Path) -> N
     run = finish_detector()
     place = json.loads((run / "environment.json").read_text()) | {"data": str(tmp_path / "gone")}
     (run / "environment.json").write_text(json.dumps(place))
-    html = write_detectors([read_detector(run)], tmp_path / "out", "t", "q").read_text()
+    html = write_detectors(
+        [read_record(run, DetectionRecipe)], tmp_path / "out", "t", "q"
+    ).read_text()
     assert "<img " not in html
     assert "Without images and precision over recall: ResNet-20, trained trunk:" in html
     assert html.count("<svg") == 1
 
 
 def album_of_run(run: Path):
-    groups = group_by_recipe([read_detector(run)])
+    groups = group_by_recipe([read_record(run, DetectionRecipe)])
     known, reasons = final_detections(groups, labels(groups))
     assert reasons == []
     (album,) = albums_of(known)
@@ -186,11 +189,11 @@ def test_both_norms_have_as_many_parameters(finish_detector) -> None:
 
 def test_a_page_is_of_one_task(finish_detector, finish) -> None:
     detector, classifier = finish_detector(), finish("digits-resnet20")
-    assert task_of([detector, detector]) == "detection"
+    assert shared_task([detector, detector]) == "detection"
     with pytest.raises(ValueError, match=r"is a run of a classifier, .* of a detector"):
-        task_of([classifier, detector])
+        shared_task([classifier, detector])
     with pytest.raises(ValueError, match="holds a run of a classifier, not of a detector"):
-        read_detector(classifier)
+        read_record(classifier, DetectionRecipe)
 
 
 def test_a_step_of_four_has_no_page(finish_detector) -> None:
@@ -198,4 +201,4 @@ def test_a_step_of_four_has_no_page(finish_detector) -> None:
     result = json.loads((run / "result.json").read_text()) | {"evaluation": []}
     (run / "result.json").write_text(json.dumps(result))
     with pytest.raises(ValueError, match="a step of alternating training"):
-        read_detector(run)
+        read_record(run, DetectionRecipe)

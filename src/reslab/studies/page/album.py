@@ -4,6 +4,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,15 +12,38 @@ from PIL import Image
 
 from reslab.data.boxes.sets import Detections, DetectionSet
 from reslab.data.decode import BadImage
+from reslab.detection.average_precision.measure import AveragePrecision, measure
+from reslab.detection.average_precision.results import read_results
 from reslab.detection.drawing import draw_detections
 from reslab.detection.predict import SHOWN_SCORE
+from reslab.detection.recipe import DetectionRecipe
+from reslab.detection.setup import OpenedSets, open_detection_data
+from reslab.detection.task import DETECTIONS_FILE
 from reslab.evaluation.mistakes import INLINE
-from reslab.studies.detection import FinalDetections
+from reslab.studies.records import Detectors, Record
 
 ALBUM_IMAGES = 8  # images
 SOURCE_SIDE = 480  # pixels of an image's longer side before it is drawn on
 PAGE_SIDE = 400  # and after: as large as a page shows it
 ALBUM_QUALITY = 88  # of JPEG, with colours as fine as brightness: boxes are thin
+
+
+ImageSource = tuple[str, str | None, str, float]  # that the images of a recipe come from
+
+
+@dataclass(frozen=True)
+class FinalDetections:
+    """What a run found at its end, image by image."""
+
+    label: str
+    images: DetectionSet
+    found: Sequence[Detections]
+    protocol: str  # of `measure`
+
+    @property
+    def precision(self) -> AveragePrecision:
+        """Measured again, with curves."""
+        return measure(self.images, self.found, self.protocol)
 
 
 @dataclass(frozen=True)
@@ -97,3 +121,36 @@ def draw_image(
     data = io.BytesIO()
     drawing.save(data, "JPEG", quality=ALBUM_QUALITY, subsampling=0)
     return INLINE[1] + base64.b64encode(data.getvalue()).decode()
+
+
+def final_detections(
+    groups: Sequence[Detectors], labels: Sequence[str]
+) -> tuple[list[FinalDetections], list[str]]:
+    """Of the first run of each recipe; and why it is not known of others, whose images may have
+    gone."""
+    opened: dict[ImageSource, OpenedSets] = {}  # runs on one page are mostly of the same images
+    known: list[FinalDetections] = []
+    reasons: list[str] = []
+    for group, label in zip(groups, labels, strict=True):
+        try:
+            known.append(searched_by(group.first, label, opened))
+        except (OSError, ValueError) as error:
+            reasons.append(f"{label}: {error}")
+    return known, reasons
+
+
+def searched_by(
+    record: Record[DetectionRecipe], label: str, opened: dict[ImageSource, OpenedSets]
+) -> FinalDetections:
+    """Of one run; ValueError or OSError if its images are not those of its test any more."""
+    folder, recipe = record.environment["data"], record.recipe
+    place = (recipe.data, folder, recipe.years, recipe.validation)
+    if place not in opened:
+        opened[place] = open_detection_data(recipe, Path(folder) if folder else None)
+    images, protocol = opened[place].sets.test, opened[place].protocol
+    count = record.report["n"]
+    if len(images) != count:
+        raise ValueError(f"it was tested on {count} images, there are {len(images)} now")
+    return FinalDetections(
+        label, images, read_results(record.path / DETECTIONS_FILE, images), protocol
+    )

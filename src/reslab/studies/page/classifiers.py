@@ -19,7 +19,8 @@ from reslab.studies.page.tables import (
     runs_as_csv,
     unique,
 )
-from reslab.studies.records import ClassifierRecord, group_by_recipe
+from reslab.studies.records import Record, group_by_recipe
+from reslab.training.recipe import Recipe
 
 ERROR_CAPTION = (
     "Error over iterations, as in the paper's Fig. 6: bold lines are test errors, thin lines "
@@ -37,7 +38,9 @@ RESPONSE_CAPTION = (
 )
 
 
-def write_report(records: Sequence[ClassifierRecord], out: Path, title: str, question: str) -> Path:
+def write_classifiers(
+    records: Sequence[Record[Recipe]], out: Path, title: str, question: str
+) -> Path:
     """`report.html report.md table.md table.csv figures/` of finished runs; the page's path."""
     groups = group_by_recipe(records)
     page = Page(
@@ -52,7 +55,7 @@ def write_report(records: Sequence[ClassifierRecord], out: Path, title: str, que
 
 
 def write_responses(
-    records: Sequence[ClassifierRecord], responses: Sequence[Sequence[Response]], out: Path
+    records: Sequence[Record[Recipe]], responses: Sequence[Sequence[Response]], out: Path
 ) -> Path:
     """The same page for Fig. 7, one list of responses a run."""
     labels = unique([record.label for record in records])

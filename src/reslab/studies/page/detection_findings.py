@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from reslab.studies.detection import Detectors, map_50, map_50_95
-from reslab.studies.records import Seeds
+from reslab.studies.records import Detectors, Seeds
 from reslab.training.curves import Curve
 
 MARK = 50.0  # mAP@.5 in percent: how soon is it reached?
@@ -21,13 +20,13 @@ def detector_findings(groups: Sequence[Detectors], labels: Sequence[str]) -> lis
 
 def precision_finding(group: Detectors, label: str) -> str:
     """The precisions of one recipe, with all that they are of."""
-    report, strict = group.first.report, map_50_95(group)
-    numbers = f"mAP@.5 {mean_and_std(map_50(group))}"
+    report, strict = group.first.report, group.map_50_95
+    numbers = f"mAP@.5 {mean_and_std(group.map_50)}"
     if strict:
         numbers += f", mAP@[.5:.95] {mean_and_std(strict)}"
     runs = "one run" if len(group.runs) == 1 else f"{len(group.runs)} seeds, mean ± std"
     return (
-        f"{label}: {numbers} on {group.first.place} ({report['protocol']}; {runs}, "
+        f"{label}: {numbers} on {group.first.test_set} ({report['protocol']}; {runs}, "
         f"n={report['n']:,} images) after {group.first.recipe.iterations:,} iterations."
     )
 
@@ -43,8 +42,8 @@ def pairs(groups: Sequence[Detectors]) -> list[tuple[Detectors, Detectors]]:
         (trained, untrained)
         for trained in groups
         for untrained in groups
-        if trained.first.trained
-        and not untrained.first.trained
+        if trained.first.starts_trained
+        and not untrained.first.starts_trained
         and comparable(trained) == comparable(untrained)
     ]
 
@@ -58,9 +57,9 @@ def comparable(group: Detectors) -> tuple[object, ...]:
 
 def difference(trained: Detectors, untrained: Detectors) -> str:
     """In points, and what one run does not tell."""
-    gap = map_50(trained).mean - map_50(untrained).mean
+    gap = trained.map_50.mean - untrained.map_50.mean
     text = f"{gap:+.2f} points of mAP@.5"
-    strict = map_50_95(trained), map_50_95(untrained)
+    strict = trained.map_50_95, untrained.map_50_95
     if strict[0] and strict[1]:
         text += f" and {strict[0].mean - strict[1].mean:+.2f} of mAP@[.5:.95]"
     seeds = min(len(trained.runs), len(untrained.runs))
@@ -93,7 +92,7 @@ def first_at(group: Detectors, mark: float) -> float | None:
 def watched(group: Detectors) -> str:
     """Which images the curves on the way are of."""
     count = min(group.first.recipe.watched, group.first.report["n"])
-    return f"the first {count:,} images of {group.first.place}"
+    return f"the first {count:,} images of {group.first.test_set}"
 
 
 def caution(trained: Detectors, untrained: Detectors) -> str:

@@ -7,27 +7,15 @@ import torch
 
 from reslab.detection.average_precision.measure import AveragePrecision
 from reslab.detection.network import FasterRCNN
-from reslab.studies.detection import (
-    DetectorRecord,
-    Detectors,
-    final_detections,
-    map_50,
-    map_50_95,
-    mean_precision,
-)
-from reslab.studies.page.album import albums_of
+from reslab.detection.recipe import DetectionRecipe
+from reslab.studies.page.album import albums_of, final_detections
 from reslab.studies.page.detection_findings import detector_findings, watched
 from reslab.studies.page.figures import CAPTION, by_class, draw_learning, draw_precisions
 from reslab.studies.page.page import Page, Table, markdown_table, write_page
 from reslab.studies.page.tables import csv_text, unique
-from reslab.studies.records import ClassifierRecord, group_by_recipe
+from reslab.studies.records import Detectors, Record, group_by_recipe
+from reslab.training.recipe import Recipe
 
-TITLE = "Transfer: does a trained trunk help a detector?"
-QUESTION = (
-    "Does a detector whose trunk was trained to classify find more than one that starts from "
-    "nothing, after as many iterations? (Sec. 4.3, App. A; here Faster R-CNN on a small net, "
-    "which finds digits in scenes)"
-)
 PRECISION_HEADER = (
     "detector", "set", "parameters", "mAP@.5 (%)", "mAP@[.5:.95] (%)",
     "training error of regions (%)", "iterations", "seconds a run",
@@ -39,11 +27,11 @@ NOTE = (
 
 
 def write_detectors(
-    records: Sequence[DetectorRecord],
+    records: Sequence[Record[DetectionRecipe]],
     out: Path,
     title: str,
     question: str,
-    trunks: Sequence[ClassifierRecord] = (),
+    trunks: Sequence[Record[Recipe]] = (),
 ) -> Path:
     """`report.html report.md table.md table.csv figures/` of finished runs; the page's path.
 
@@ -75,13 +63,13 @@ def write_detectors(
     )
 
 
-def of_trunk(record: ClassifierRecord) -> str:
+def of_trunk(record: Record[Recipe]) -> str:
     """What the weights are that the trained trunks started from."""
     report = record.result["evaluation"][-1]
     return (
         f"The trained trunk's weights are those of {record.label}, trained on "
         f"{record.recipe.data} for {record.recipe.iterations:,} iterations in "
-        f"{record.result['seconds']:.0f} s: test error {record.test_error:.2f} % "
+        f"{record.result['seconds']:.0f} s: test error {record.report['top1_error']:.2f} % "
         f"(n={report['n']:,} images). No digit of a test scene was shown in any training."
     )
 
@@ -94,7 +82,7 @@ def learning_caption(group: Detectors) -> str:
     )
 
 
-def parameters(record: DetectorRecord) -> int:
+def parameters(record: Record[DetectionRecipe]) -> int:
     """Learnable numbers of a detector, those included that training keeps."""
     with torch.device("meta"):
         return sum(weight.numel() for weight in FasterRCNN(record.recipe.model).parameters())
@@ -105,10 +93,10 @@ def detector_rows(groups: Sequence[Detectors], labels: Sequence[str]) -> list[tu
     return [
         (
             label,
-            group.first.place,
+            group.first.test_set,
             f"{parameters(group.first):,}",
-            str(map_50(group)),
-            str(map_50_95(group) or "–"),
+            str(group.map_50),
+            str(group.map_50_95 or "–"),
             str(group.train_error),
             f"{group.first.recipe.iterations:,}",
             f"{group.seconds:,.0f}",
@@ -121,7 +109,7 @@ def class_tables(groups: Sequence[Detectors], labels: Sequence[str]) -> list[Tab
     """One for all detectors of the same classes and boxes, means over seeds."""
     families: dict[tuple[object, ...], list[tuple[str, AveragePrecision]]] = {}
     for group, label in zip(groups, labels, strict=True):
-        precision = mean_precision(group)
+        precision = group.mean_precision()
         key = tuple((row["id"], row["class"], row["boxes"]) for row in precision.per_class)
         families.setdefault(key, []).append((label, precision))
     return [

@@ -9,10 +9,9 @@ import numpy as np
 from reslab.analysis.responses import Response
 from reslab.detection.average_precision.measure import TWELVE, AveragePrecision
 from reslab.runtime.files import atomic_write
-from reslab.studies.detection import Detectors
 from reslab.studies.page.page import Page, Table, html_page
 from reslab.studies.page.tables import labels_of
-from reslab.studies.records import Classifiers
+from reslab.studies.records import Classifiers, Detectors
 from reslab.training.curves import COLOURS, Curve, svg_of
 
 if TYPE_CHECKING:

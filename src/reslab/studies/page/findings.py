@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 
 from reslab.analysis.responses import Response
-from reslab.studies.records import Classifiers, test_error
+from reslab.studies.records import Classifiers
 
 
 def classifier_findings(groups: Sequence[Classifiers]) -> list[str]:
@@ -34,12 +34,12 @@ def depth_findings(groups: Sequence[Classifiers]) -> list[str]:
 def deeper(shallow: Classifiers, deep: Classifiers) -> str:
     """One sentence on the training and the test error of a deeper net."""
     train = deep.train_error.mean - shallow.train_error.mean
-    test = test_error(deep).mean - test_error(shallow).mean
+    test = deep.test_error.mean - shallow.test_error.mean
     return (
         f"{deep.first.label} against {shallow.first.label}: training error "
         f"{deep.train_error.mean:.2f} % against {shallow.train_error.mean:.2f} % "
-        f"({train:+.2f} points), test error {test_error(deep).mean:.2f} % against "
-        f"{test_error(shallow).mean:.2f} % ({test:+.2f} points)."
+        f"({train:+.2f} points), test error {deep.test_error.mean:.2f} % against "
+        f"{shallow.test_error.mean:.2f} % ({test:+.2f} points)."
     )
 
 
@@ -63,9 +63,9 @@ def option_findings(groups: Sequence[Classifiers]) -> list[str]:
         family = [group for group in residual if group.first.depth == depth]
         if len({group.first.kind for group in family}) < 2:
             continue
-        order = sorted(family, key=lambda g: test_error(g).mean)
-        names = ", ".join(f"{g.first.kind[-1]} {test_error(g).mean:.2f} %" for g in order)
-        apart = test_error(order[-1]).mean - test_error(order[0]).mean
+        order = sorted(family, key=lambda g: g.test_error.mean)
+        names = ", ".join(f"{g.first.kind[-1]} {g.test_error.mean:.2f} %" for g in order)
+        apart = order[-1].test_error.mean - order[0].test_error.mean
         seeds = min(len(g.runs) for g in family)
         caution = "; one seed does not tell such gaps from chance" if seeds < 2 else ""
         found.append(f"{depth} layers, test error by option: {names} ({apart:.2f} apart){caution}.")

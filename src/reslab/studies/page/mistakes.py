@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 from reslab.evaluation.mistakes import Mistake, mistakes_from
 from reslab.runtime.events import Event
-from reslab.studies.records import ClassifierRecord, Classifiers
+from reslab.studies.records import Classifiers, Record
 from reslab.training.folder import RunFolder
+from reslab.training.recipe import Recipe
 
 SHOWN_CLASSES = 20  # the worst ones; the others behind a line to be opened
 MATRIX_CLASSES = 30  # at most, so that its numbers can be read
@@ -102,7 +103,7 @@ def details_of_runs(
     return [it for it in found if it.mistakes or it.classes]
 
 
-def mistakes_of(record: ClassifierRecord) -> list[Mistake]:
+def mistakes_of(record: Record[Recipe]) -> list[Mistake]:
     """Those in a run's mistakes.json; runs made before there was one have none."""
     file = record.path / "mistakes.json"
     if not file.exists():

@@ -9,9 +9,8 @@ from reslab.models.config import cifar_models
 from reslab.studies.paper import table_6
 from reslab.studies.records import (
     CADENCE,
-    ClassifierRecord,
     Classifiers,
-    test_error,
+    Record,
 )
 from reslab.training.recipe import Recipe, flatten
 
@@ -23,7 +22,7 @@ ERROR_HEADER = (
 )  # fmt: skip
 
 
-def paper_entry(record: ClassifierRecord) -> str:
+def paper_entry(record: Record[Recipe]) -> str:
     """The paper's test error for the same net on the same images, if it prints one."""
     named = cifar_models().get(f"resnet{record.depth}")
     if record.recipe.data == "cifar10" and record.recipe.model == named:
@@ -39,7 +38,7 @@ def error_rows(groups: Sequence[Classifiers]) -> list[tuple[str, ...]]:
             group.first.recipe.data,
             str(group.first.depth),
             f"{complexity(group.first.label, group.first.recipe.model).parameters:,}",
-            str(test_error(group)),
+            str(group.test_error),
             str(group.train_error),
             paper_entry(group.first) or "–",
             f"{group.seconds:,.0f}",
@@ -62,7 +61,7 @@ def runs_as_csv(groups: Sequence[Classifiers]) -> str:
     )  # fmt: skip
     rows = [
         (run.label, run.depth, run.recipe.model.shortcut or "none", run.recipe.data,
-         run.environment["seed"], run.result["iterations"], run.test_error,
+         run.environment["seed"], run.result["iterations"], run.report["top1_error"],
          run.train_error, run.result["seconds"], run.result["weights_sha256"])
         for group in groups
         for run in group.runs
