@@ -69,32 +69,34 @@ def check_classes(folder: "Location", size: int) -> Checked:
     """Images to classify."""
     from reslab.data.doctor.findings import diagnose
     from reslab.data.doctor.inspect import inspect_all
-    from reslab.data.doctor.scan import WHOLE_FOLDER, scan_folder
+    from reslab.data.doctor.scan import scan_folder
+    from reslab.data.folder import WHOLE_FOLDER
 
-    listing = scan_folder(folder)
-    with counting(len(listing), "images") as on_progress:
-        facts = inspect_all(listing, on_progress)
+    scan = scan_folder(folder)
+    with counting(len(scan), "images") as on_progress:
+        infos = inspect_all(scan, on_progress)
     parts = {
-        part.name: {"folder": part.prefix or ".", "classes": part.classes} for part in listing.parts
+        part.name: {"folder": part.prefix or ".", "classes": part.classes} for part in scan.parts
     }
     contents = ", ".join(
         f"{sum(part.classes.values()):,} "
         f"{'' if part.name == WHOLE_FOLDER else part.name + ' '}images "
         f"in {len(part.classes):,} classes"
-        for part in listing.parts
+        for part in scan.parts
     )
-    return Checked(folder, len(listing), parts, contents, diagnose(listing, facts, size))
+    return Checked(folder, len(scan), parts, contents, diagnose(scan, infos, size))
 
 
 def check_boxes(folder: Path) -> Checked:
     """Images with boxes, in COCO's or VOC's layout."""
     from reslab.data.boxes.folder import read_parts
-    from reslab.data.doctor.box_findings import diagnose_boxes, inspect_annotated
+    from reslab.data.doctor.findings import diagnose_boxes
+    from reslab.data.doctor.inspect import inspect_annotated
 
     found = read_parts(folder)
     images = sum(len(part) for part in found)
     with counting(images, "images") as on_progress:
-        facts = inspect_annotated(found, on_progress)
+        infos = inspect_annotated(found, on_progress)
     parts = {
         part.name: {
             "layout": found.layout,
@@ -109,7 +111,7 @@ def check_boxes(folder: Path) -> Checked:
         f"{len(part.objects):,} boxes of {len(part.classes):,} classes"
         for part in found
     )
-    return Checked(folder, images, parts, contents, diagnose_boxes(folder, found, facts))
+    return Checked(folder, images, parts, contents, diagnose_boxes(folder, found, infos))
 
 
 def as_document(checked: Checked, size: int) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Folders of images, a class a subfolder: what is in a folder says how it is read."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
@@ -17,20 +17,50 @@ from reslab.data.location import Location, Url
 from reslab.data.shards.reader import is_packed, open_part, open_remote_part, remote_parts
 from reslab.errors import os_reason
 
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong with the arrangement: a kind of `advice.ADVICE`, where, and more of it."""
-
-    kind: str
-    place: str  # relative to the folder that is checked
-    note: str = ""
-
-
 TRAIN_NAMES = ("train", "training")
 VALIDATION_NAMES = ("val", "validation", "valid", "test")  # the first that is there
 CLASS_LIST = "classes.csv"
 NO_CLASSES = ("__MACOSX", "@eaDir")  # left by archivers and file servers
+WHOLE_FOLDER = "whole"  # the name of the only part of a folder without parts
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something wrong with a folder, which a data set refuses and the doctor collects."""
+
+    kind: str  # a key of the doctor's ADVICE
+    place: str  # relative to the folder that is opened
+    note: str = ""  # what the doctor adds
+    refusal: str = ""  # the whole line with which a data set refuses it
+
+
+OnProblem = Callable[[Problem], None]
+
+
+def refuse(problem: Problem) -> None:
+    """Refuse the folder."""
+    raise ValueError(problem.refusal)
+
+
+@dataclass(frozen=True)
+class FolderPart:
+    """One of the folders that images are read from."""
+
+    name: str  # "train", "validation" or WHOLE_FOLDER
+    root: Location
+    prefix: str  # from the opened folder to `root`: "val/", or nothing
+    images: EncodedImages
+
+    @property
+    def packed(self) -> bool:
+        """Whether the images lie in shards."""
+        return not isinstance(self.images.read, FolderReader)
+
+    @property
+    def classes(self) -> dict[str, int]:
+        """How many images each class has."""
+        counts = self.images.labels.bincount(minlength=len(self.images.ids))
+        return dict(zip(self.images.ids, counts.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -69,16 +99,17 @@ def open_folder(
     """The train and the validation part of a folder, or of each class the fraction `validation`
     drawn by `seed` where there are no parts. `names` takes the place of the folder's classes.csv.
     """
-    train, test = find_parts(place)
-    if test is not None and train is None:
-        raise ValueError(f"{place} has {test.name}/ and no {TRAIN_NAMES[0]}/ beside it to train on")
-    whole = _open(train or place, place, names)
-    if len(whole.ids) < 2:
-        raise ValueError(_one_class(train or place, whole))
-    if test is None:
-        return split_validation(whole, validation, seed)
-    part = align_labels(whole, _open(test, place, names), train or place, test)
-    return FolderSplits(replace(whole, name="train"), replace(part, name="validation"))
+    parts = {
+        name: FolderPart(name, root, prefix_of(root, place), _open(root, place, names))
+        for name, root in part_roots(place, refuse).items()
+    }
+    check_parts(parts, refuse)
+    if "validation" not in parts:
+        (whole,) = parts.values()
+        return split_validation(whole.images, validation, seed)
+    train = replace(parts["train"].images, name="train")
+    test = align_labels(train, parts["validation"].images)
+    return FolderSplits(train, replace(test, name="validation"))
 
 
 def open_whole_folder(place: Location, *, names: Path | None = None) -> EncodedImages:
@@ -148,17 +179,57 @@ def find_parts(place: Location) -> tuple[Location | None, Location | None]:
     return None, None
 
 
+def part_roots(place: Location, on_problem: OnProblem) -> dict[str, Location]:
+    """Name the parts that a run reads, and where they are."""
+    train, test = find_parts(place)
+    if train is None and test is None:
+        return {WHOLE_FOLDER: place}
+    if train is None:
+        assert test is not None, "one of both"
+        line = f"{place} has {test.name}/ and no {TRAIN_NAMES[0]}/ beside it to train on"
+        on_problem(Problem("no training part", ".", refusal=line))
+    return {name: root for name, root in (("train", train), ("validation", test)) if root}
+
+
+def prefix_of(root: Location, place: Location) -> str:
+    """What stands before the names of a part's files, relative to the folder `place`."""
+    return f"{root.name}/" if root != place else ""
+
+
+def check_parts(parts: Mapping[str, FolderPart], on_problem: OnProblem) -> None:
+    """Report classes that nothing can be learned from: a single one, and those of the validation
+    part alone."""
+    train, test = parts.get("train") or parts.get(WHOLE_FOLDER), parts.get("validation")
+    if train is None:
+        return
+    if len(train.images.ids) == 1:
+        line = _one_class(train.root, train.images)
+        on_problem(Problem("one class", train.prefix or ".", refusal=line))
+    if test is None:
+        return
+    for id_, count in test.classes.items():
+        if count and id_ not in train.images.ids:
+            line = f"class {id_!r} is in {test.root} and not in {train.root}; no net could learn it"
+            on_problem(Problem("class not in training", test.prefix + id_, refusal=line))
+
+
 def _open(root: Location, place: Location, names: Path | None) -> EncodedImages:
     """The images below `root`, which is `place` or a part of it."""
-    if isinstance(root, Url):
-        images = open_remote_part(root)
-    elif is_packed(root):
-        images = open_part(root)
-    else:
-        images = _open_class_folders(root)
+    images = open_packed(root)
+    if images is None:
+        assert isinstance(root, Path), "what is remote is packed"
         assert isinstance(place, Path), "what it is a part of"
+        files = {id_: class_files(root, id_, refuse)[0] for id_ in class_ids(root, refuse)}
+        images = images_by_class(root, files)
         names = names or class_list(root, place)
     return arrange_classes(images, root, names) if names else images
+
+
+def open_packed(root: Location) -> EncodedImages | None:
+    """The images of a part that is packed; None for a folder of class folders."""
+    if isinstance(root, Url):
+        return open_remote_part(root)
+    return open_part(root) if is_packed(root) else None
 
 
 def class_list(root: Path, folder: Path) -> Path | None:
@@ -168,23 +239,51 @@ def class_list(root: Path, folder: Path) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def _open_class_folders(root: Path) -> EncodedImages:
+def class_ids(root: Path, on_problem: OnProblem, prefix: str = "") -> tuple[str, ...]:
+    """The classes of a part: the names of its subfolders."""
     ids = subfolders(root)
     if not ids:
-        raise ValueError(_no_classes(root))
-    files: list[str] = []
-    counts = []
-    for name in ids:
-        below = files_below(root, name, list_folder)
-        images = sorted(file for file, _ in below if file.lower().endswith(IMAGE_SUFFIXES))
-        if not images:
-            raise ValueError(
-                f"{root / name} holds no image ({', '.join(IMAGE_SUFFIXES)}); remove it, or fill it"
-            )
-        files += images
-        counts.append(len(images))
-    labels = torch.arange(len(ids)).repeat_interleave(torch.tensor(counts))
-    return EncodedImages(root.resolve().name, files, labels, ids, ids, FolderReader(str(root)))
+        on_problem(Problem("no classes", prefix or ".", refusal=_no_classes(root)))
+    return ids
+
+
+def class_files(
+    root: Path, id_: str, on_problem: OnProblem, prefix: str = ""
+) -> tuple[list[str], list[tuple[str, os.DirEntry[str]]]]:
+    """List the images below a class's folder, sorted, and the other files, relative to `root`.
+
+    A link to a folder is not followed and counts as a file, except that the class's folder may be
+    one: links below it could lead in circles.
+    """
+    images, others, folders = [], [], [id_]
+    while folders:
+        folder = folders.pop()
+        try:
+            entries = list_folder(root / folder)
+        except ValueError as error:
+            on_problem(Problem("unreadable folder", prefix + folder, str(error), str(error)))
+            continue
+        for entry in entries:
+            file = f"{folder}/{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                folders += [file] if entry.name not in NO_CLASSES else []
+            elif file.lower().endswith(IMAGE_SUFFIXES):
+                images.append(file)
+            else:
+                others.append((file, entry))
+    if not images:
+        line = f"{root / id_} holds no image ({', '.join(IMAGE_SUFFIXES)}); remove it, or fill it"
+        on_problem(Problem("empty class", prefix + id_, refusal=line))
+    return sorted(images), others
+
+
+def images_by_class(root: Path, files: Mapping[str, list[str]]) -> EncodedImages:
+    """The set of the files of each class."""
+    ids = tuple(files)
+    counts = torch.tensor([len(images) for images in files.values()], dtype=torch.int64)
+    labels = torch.arange(len(ids)).repeat_interleave(counts)
+    listed = [file for images in files.values() for file in images]
+    return EncodedImages(root.resolve().name, listed, labels, ids, ids, FolderReader(str(root)))
 
 
 def list_folder(folder: Path) -> list[os.DirEntry[str]]:
@@ -210,25 +309,6 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a circle of links
         return False
-
-
-def files_below(
-    root: Path, name: str, listed: Callable[[Path], list[os.DirEntry[str]]]
-) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """All below a class's folder that is no folder, with its name relative to `root`.
-
-    A link to a folder is not followed, except that `name` may be one: links below it could lead
-    in circles.
-    """
-    folders = [name]
-    while folders:
-        folder = folders.pop()
-        for entry in listed(root / folder):
-            file = f"{folder}/{entry.name}"
-            if not entry.is_dir(follow_symlinks=False):
-                yield file, entry
-            elif entry.name not in NO_CLASSES:
-                folders.append(file)
 
 
 def _one_class(root: Location, images: EncodedImages) -> str:

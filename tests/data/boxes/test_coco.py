@@ -34,7 +34,7 @@ def test_boxes_labels_crowds_and_areas(tmp_path: Path) -> None:
     assert images.image(2).shape == (30, 40, 3)
 
 
-@pytest.mark.parametrize("pictures", ["train2017", "images/train2017", "images"])
+@pytest.mark.parametrize("images", ["train2017", "images/train2017", "images"])
 def test_the_official_layout(tmp_path: Path, images: str) -> None:
     plant_coco(tmp_path)
     (tmp_path / "annotations").mkdir()

@@ -9,9 +9,9 @@ import pytest
 from tests.data.boxes.planted_boxes import CAT, DOG, Document, image, plant_coco, plant_voc, sheet
 
 from reslab.data.boxes.folder import open_all_detection, read_parts
-from reslab.data.doctor.advice import ADVICE
-from reslab.data.doctor.box_advice import BOX_ADVICE
-from reslab.data.doctor.box_findings import diagnose_boxes, inspect_annotated
+from reslab.data.doctor.advice import BOX_ADVICE, IMAGE_ADVICE
+from reslab.data.doctor.findings import diagnose_boxes
+from reslab.data.doctor.inspect import inspect_annotated
 
 Found = dict[str, list[tuple[tuple[str, ...], str]]]
 
@@ -144,7 +144,7 @@ def test_voc_is_named_by_sheet_and_line(tmp_path: Path) -> None:
 
 def test_every_kind_is_tested_and_has_one_advice() -> None:
     assert {*SPOILT, "image in both parts", "repeated image"} == set(BOX_ADVICE)
-    assert not set(BOX_ADVICE) & set(ADVICE)
+    assert not set(BOX_ADVICE) & set(IMAGE_ADVICE)
 
 
 def test_all_at_once_are_shown_with_what_spoils_first(tmp_path: Path) -> None:

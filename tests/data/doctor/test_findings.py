@@ -7,7 +7,6 @@ import tracemalloc
 import zlib
 from collections.abc import Callable
 from io import BytesIO
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +14,19 @@ import pytest
 from PIL import Image
 
 from reslab.data.decode import IMAGE_SUFFIXES, decode_image
-from reslab.data.doctor.advice import ADVICE, FEW, IMBALANCE
-from reslab.data.doctor.findings import diagnose, equal_rows
+from reslab.data.doctor.advice import FEW, IMAGE_ADVICE, IMBALANCE
+from reslab.data.doctor.findings import diagnose
 from reslab.data.doctor.inspect import (
     FORMATS,
     ODDITIES,
     PROBLEMS,
     ImageInfo,
-    ImageTable,
     inspect,
     inspect_all,
     is_cut_short,
 )
-from reslab.data.doctor.scan import ScannedPart, scan_folder
-from reslab.data.folder import open_folder, open_folder_parts
+from reslab.data.doctor.scan import FolderScan, scan_folder
+from reslab.data.folder import FolderPart, images_by_class, open_folder, open_folder_parts
 from reslab.data.shards.writer import Packing, pack_sets
 
 SIZE = 16  # of the net's images, and of those here
@@ -72,8 +70,8 @@ def plant_parts(root: Path) -> Path:
 
 
 def check(folder: Path, size: int = SIZE) -> Found:
-    listing = scan_folder(folder)
-    findings = diagnose(listing, inspect_all(listing, lambda line: None), size)
+    scan = scan_folder(folder)
+    findings = diagnose(scan, inspect_all(scan, lambda line: None), size)
     return {it.kind: [case.files for case in it.cases] for it in findings}
 
 
@@ -152,8 +150,8 @@ def test_a_note_says_more(tmp_path: Path) -> None:
     for kind in ("wrong suffix", "unknown suffix", "small", "too large"):
         name, data = FILES[kind]
         (tmp_path / "cat" / name).write_bytes(data)
-    listing = scan_folder(tmp_path)
-    findings = diagnose(listing, inspect_all(listing, lambda line: None), SIZE)
+    scan = scan_folder(tmp_path)
+    findings = diagnose(scan, inspect_all(scan, lambda line: None), SIZE)
     notes = {it.kind: [case.note for case in it.cases] for it in findings}
     assert notes == {
         "too large": ["100000 x 100000 pixels by its header; at most 89,478,485 are read"],
@@ -360,8 +358,8 @@ def test_all_faults_at_once_are_found_each_and_no_other(tmp_path: Path) -> None:
 
 def test_every_kind_has_advice_and_a_case_here() -> None:
     met = {kind for _, found in (*ARRANGED.values(), *WHOLE.values()) for kind in found}
-    assert met | set(FILES) | {"unreadable folder"} == set(ADVICE)
-    assert set(PROBLEMS) | set(ODDITIES) <= set(ADVICE)
+    assert met | set(FILES) | {"unreadable folder"} == set(IMAGE_ADVICE)
+    assert set(PROBLEMS) | set(ODDITIES) <= set(IMAGE_ADVICE)
     assert set(FORMATS) == set(IMAGE_SUFFIXES)
 
 
@@ -382,14 +380,12 @@ def test_the_doctor_sees_the_images_of_a_run(tmp_path: Path) -> None:
     link(root, "train/eel", "../val/cat")
     link(root, "val/eel", "dog/../../train/dog")
     sets = open_folder(root)
-    listing = scan_folder(root)
-    seen = {listing.path(row) for row in range(len(listing))}
-    read = [f"train/{it}" for it in sets.train.files] + [f"val/{it}" for it in sets.test.files]
-    assert seen == set(read)
-    assert len(seen) == len(listing) == 38
-    ids = list(listing.ids)
-    of_train = [ids[label] for label in listing.class_of[: len(sets.train)]]
-    assert of_train == [sets.train.ids[label] for label in sets.train.labels]
+    train, validation = scan_folder(root).parts
+    for part, images in ((train, sets.train), (validation, sets.test)):
+        assert part.images.files == images.files
+        ids = [[of.ids[label] for label in of.labels] for of in (part.images, images)]
+        assert ids[0] == ids[1]
+    assert len(sets.train) + len(sets.test) == 38
 
 
 def test_shards_are_checked_as_their_folder_is(tmp_path: Path) -> None:
@@ -425,10 +421,10 @@ FORMATS_CUT = (
 def test_a_file_cut_anywhere_is_truncated(form: str, options: dict) -> None:
     data = encoded(image(3, 40, 50), form, **options)
     suffix = f".{form.lower()}"
-    assert inspect(lambda file: data, f"a{suffix}", suffix).problem == ""
+    assert inspect(lambda file: data, f"a{suffix}").problem == ""
     assert not is_cut_short(data, form.lower())
     problems = {
-        inspect(lambda file, at=at: data[:at], f"a{suffix}", suffix).problem
+        inspect(lambda file, at=at: data[:at], f"a{suffix}").problem
         for at in range(20, len(data), 97)
     }
     assert problems == {"truncated"}
@@ -453,37 +449,26 @@ def test_names_that_are_not_text_and_an_empty_folder(tmp_path: Path) -> None:
         scan_folder(tmp_path / "c")
 
 
-def test_equal_rows_are_grouped() -> None:
-    draws = np.random.default_rng(0).integers(0, 2, (60, 16), np.uint8)
-    draws[:, :13] = 0  # eight different rows, of all 60
-    rows = np.arange(5, 60)
-    found, starts = equal_rows(draws, rows)
-    groups = [set(found[a:b].tolist()) for a, b in pairwise(starts.tolist())]
-    expected: dict[bytes, set[int]] = {}
-    for row in rows.tolist():
-        expected.setdefault(draws[row].tobytes(), set()).add(row)
-    assert sorted(map(sorted, groups)) == sorted(sorted(it) for it in expected.values())
-    alone = np.arange(32, dtype=np.uint8).reshape(2, 16)
-    assert len(equal_rows(alone, np.arange(2))[0]) == 0
-
-
 def test_many_images_take_little_memory(tmp_path: Path) -> None:
-    """Bytes an image, names of thirty letters included, while every hundredth is a copy."""
-    many = 20_000
-    listing = scan_folder(plant(tmp_path))
-    listing.parts.append(ScannedPart("train", "", False, lambda file: b""))
+    """Bytes an image, names of thirty letters included, while every two hundredth is a copy."""
+    many, classes = 20_000, 1000
+    files = {
+        f"n{id_:08}": [f"n{id_:08}/n{id_:08}_{row:05}.JPEG" for row in range(many // classes)]
+        for id_ in range(classes)
+    }
     tracemalloc.start()
-    for row in range(many):
-        listing.add(f"n{row % 1000:08}", f"n{row % 1000:08}/n{row % 1000:08}_{row:05}.JPEG")
-    facts = ImageTable(len(listing))
-    for row in range(len(listing)):
-        pixels = (row // 2 * 2 if row % 200 == 1 else row).to_bytes(16, "little")
-        facts.put(row, ImageInfo(width=500, height=375, pixels=pixels, looks=("grey",)))
+    images = images_by_class(tmp_path, files)
+    scan = FolderScan(tmp_path, [FolderPart("whole", tmp_path, "", images)])
+    infos = [
+        ImageInfo(width=500, height=375, digest=2**120 + row // 2 * 2 if row % 200 == 1
+                  else 2**120 + row, oddities=("grey",))
+        for row in range(many)
+    ]  # fmt: skip
     kept = tracemalloc.get_traced_memory()[0]
-    findings = diagnose(listing, facts, SIZE)
+    findings = diagnose(scan, [infos], SIZE)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     counts = {finding.kind: len(finding.cases) for finding in findings}
-    assert (counts["grey"], counts["two labels"]) == (len(listing), 100)
-    assert kept < 100 * many
-    assert peak < 250 * many
+    assert (counts["grey"], counts["repeated, no parts"]) == (many, 100)
+    assert kept < 300 * many
+    assert peak < 600 * many

@@ -1,4 +1,4 @@
-"""What each finding of the folder doctor does to a run, and what to do about it."""
+"""What each kind of finding of the folder doctor does to a run, and what to do about it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -27,7 +27,7 @@ _AGAIN = "copy or download it again, or delete it"
 _REFUSED = "training refuses the folder"
 
 # In the order in which they are shown.
-ADVICE = {
+IMAGE_ADVICE = {
     # arrangement
     "no classes": Advice(
         "spoils", _REFUSED, "put the images of each class into a subfolder named after it"
@@ -140,4 +140,74 @@ ADVICE = {
     "class not in validation": Advice(
         "remark", "its error is not measured", "move some of its images to the validation part"
     ),
-}  # fmt: skip
+}
+BOX_ADVICE = {
+    # files
+    "annotation file": Advice("spoils", _REFUSED, "correct the file at the place that is named"),
+    "unknown image": Advice(
+        "spoils", _REFUSED, "add the image to the list 'images', or delete its annotations"
+    ),
+    "missing image": Advice(
+        "spoils", _REFUSED, "copy it to that place, or delete it from the annotations"
+    ),
+    "bad image": Advice(
+        "spoils",
+        "it does not decode: nothing can be found in it",
+        "copy or download it again, or delete it and its annotations",
+    ),
+    "other size": Advice(
+        "spoils",
+        "annotated at another size: its boxes lie elsewhere in it, and it is refused when read",
+        "put back the image that was annotated, or annotate this one; one that EXIF turns, save "
+        "upright before",
+    ),
+    # boxes
+    "unknown class": Advice(
+        "spoils", _REFUSED, "correct the class, or add it: no net could learn it without"
+    ),
+    "not numbers": Advice("spoils", _REFUSED, "correct the box: it has four finite numbers"),
+    "swapped corners": Advice(
+        "spoils",
+        _REFUSED,
+        "exchange the corners: COCO's box is x y width height, VOC's xmin ymin xmax ymax",
+    ),
+    "box outside": Advice(
+        "spoils",
+        _REFUSED,
+        "correct or delete it; numbers of an image before it was made smaller, scale with it",
+    ),
+    "image in both parts": Advice(
+        "spoils",
+        "one image in training and test: the precision comes out too high",
+        "delete its copies from the training part",
+    ),
+    # remarks
+    "empty box": Advice(
+        "remark", "left out of training and tests: it has no area", "draw it again, or delete it"
+    ),
+    "past the edge": Advice(
+        "remark",
+        "counted as it is, while what a detector finds ends at the edge",
+        "cut it at the edge of the picture",
+    ),
+    "repeated box": Advice(
+        "remark",
+        "one object annotated twice: only one can be found, the precision comes out too low",
+        "delete all but one",
+    ),
+    "repeated image": Advice(
+        "remark",
+        "one image several times in a part: it counts as often; a split may draw one copy for "
+        "training and another for test",
+        "delete all but one",
+    ),
+    "no boxes": Advice(
+        "remark",
+        "only background: what is found in it is counted as wrong",
+        "nothing if that is so; otherwise annotate it",
+    ),
+    "class without boxes": Advice(
+        "remark", "nothing to learn it from", "annotate some, or delete the class"
+    ),
+}
+ADVICE = IMAGE_ADVICE | BOX_ADVICE

@@ -4,19 +4,27 @@ Every file is read and decoded once. Images are equal if they decode to equal pi
 in another format or with another EXIF block are found, and nothing that only looks alike.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import numpy as np
-
+from reslab.data.boxes.annotations import (
+    Annotations,
+    box_in_words,
+    faulty_boxes,
+    missing_images,
+    repeated_boxes,
+    unknown_classes,
+    unknown_in_words,
+)
+from reslab.data.boxes.folder import DetectionParts
 from reslab.data.class_names import read_class_list
 from reslab.data.doctor.advice import ADVICE, FEW, IMBALANCE, SMALL, Advice
-from reslab.data.doctor.box_advice import BOX_ADVICE
-from reslab.data.doctor.inspect import FORMS, ODDITIES, PROBLEMS, ImageTable
-from reslab.data.doctor.scan import WHOLE_FOLDER, FolderScan, NameTable, ScannedPart
-from reslab.data.folder import class_list
+from reslab.data.doctor.inspect import ImageInfo
+from reslab.data.doctor.scan import FolderScan
+from reslab.data.folder import WHOLE_FOLDER, FolderPart, Problem, class_list
 
 
 @dataclass(frozen=True)
@@ -27,199 +35,186 @@ class Case:
     note: str = ""
 
 
-@dataclass(frozen=True)
-class Cases:
-    """Cases made when they are looked at: a million of them are a million numbers."""
-
-    rows: Sequence[int] | np.ndarray
-    case: Callable[[int], Case]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[Case]:
-        return (self.case(int(row)) for row in self.rows)
+KindAndCase = tuple[str, Case]
 
 
 @dataclass(frozen=True)
 class Finding:
     """All cases of one kind."""
 
-    kind: str  # a key of ADVICE or BOX_ADVICE
-    cases: Cases
+    kind: str  # a key of ADVICE
+    cases: list[Case]
 
     @property
     def advice(self) -> Advice:
-        return ADVICE[self.kind] if self.kind in ADVICE else BOX_ADVICE[self.kind]
+        return ADVICE[self.kind]
 
 
-def made_finding(kind: str, cases: Iterable[Case]) -> Finding:
-    listed = list(cases)
-    return Finding(kind, Cases(range(len(listed)), listed.__getitem__))
+def diagnose(scan: FolderScan, infos: list[list[ImageInfo]], size: int) -> tuple[Finding, ...]:
+    """Find all that is wrong with a folder of images to classify, what spoils a run first.
+
+    `infos` are those of the images of each part; `size` is the side of the net's images.
+    """
+    return _by_kind((
+        *_problems(scan.problems),
+        *_class_list_problems(scan),
+        *_image_findings(scan, infos, size),
+        *_copies_across_classes(scan, infos),
+        *(("unknown suffix", Case((file,), f"a {kind.upper()}")) for file, kind in scan.misnamed),
+        *(("other file", Case((file,))) for file in scan.others),
+        *(("outside", Case((file,))) for file in scan.outside),
+        *_class_findings({part.name: part for part in scan.parts}),
+    ))  # fmt: skip
 
 
-def diagnose(listing: FolderScan, facts: ImageTable, size: int) -> tuple[Finding, ...]:
-    """All that is found, what spoils a run first. `size` is the side of the net's images."""
-    found = (
-        *_of_arrangement(listing),
-        *_of_files(listing, facts),
-        *_of_sizes(listing, facts, size),
-        *_of_copies(listing, facts),
-        *_of_others(listing),
-        *_of_classes(listing),
-    )
-    return in_order_of(ADVICE, found)
+def diagnose_boxes(
+    folder: Path, parts: DetectionParts, infos: list[list[ImageInfo]]
+) -> tuple[Finding, ...]:
+    """Find all that is wrong with a folder of images with boxes, what spoils a run first."""
+    found: list[KindAndCase] = []
+    paths = [[os.path.relpath(part.root / file, folder) for file in part.files] for part in parts]
+    for part, part_paths, part_infos in zip(parts, paths, infos, strict=True):
+        found += _problems(part.faults)
+        found += _annotated_image_findings(part, part_paths, part_infos)
+        found += _box_findings(part)
+    for group in _equal_images(infos):
+        kind = "image in both parts" if len({part for part, _ in group}) > 1 else "repeated image"
+        found.append((kind, Case(tuple(paths[part][row] for part, row in group))))
+    trained = parts.whole if parts.train is None else parts.train
+    assert trained is not None, "a folder has both parts, or the whole"
+    with_boxes = set(trained.objects.names)
+    for id_, name in trained.classes.items():
+        if id_ not in with_boxes:
+            found.append(("class without boxes", Case((name,))))
+    return _by_kind(found)
 
 
-def in_order_of(advice: Iterable[str], found: Iterable[Finding]) -> tuple[Finding, ...]:
-    """The findings that have cases, as their kinds are ordered."""
-    places = {kind: place for place, kind in enumerate(advice)}
-    with_cases = (finding for finding in found if len(finding.cases))
-    return tuple(sorted(with_cases, key=lambda it: places[it.kind]))
+def _by_kind(found: Iterable[KindAndCase]) -> tuple[Finding, ...]:
+    """One finding a kind, in the order of ADVICE."""
+    cases: dict[str, list[Case]] = {}
+    for kind, case in found:
+        cases.setdefault(kind, []).append(case)
+    assert cases.keys() <= ADVICE.keys(), cases.keys()
+    return tuple(Finding(kind, cases[kind]) for kind in ADVICE if kind in cases)
 
 
-def _of_arrangement(listing: FolderScan) -> Iterator[Finding]:
-    for kind in {fault.kind: None for fault in listing.faults}:
-        faults = [fault for fault in listing.faults if fault.kind == kind]
-        yield made_finding(kind, (Case((fault.place,), fault.note) for fault in faults))
-    yield made_finding("class list", _faults_of_class_list(listing))
+def _problems(problems: Iterable[Problem]) -> Iterator[KindAndCase]:
+    return ((problem.kind, Case((problem.place,), problem.note)) for problem in problems)
 
 
-def _faults_of_class_list(listing: FolderScan) -> Iterator[Case]:
-    for part in listing.parts:
+def _class_list_problems(scan: FolderScan) -> Iterator[KindAndCase]:
+    for part in scan.parts:
         if part.packed:
             continue
-        assert isinstance(listing.folder, Path), "what is afar is packed"
-        path = class_list(listing.folder / part.prefix, listing.folder)
+        assert isinstance(scan.folder, Path), "what is remote is packed"
+        path = class_list(scan.folder / part.prefix, scan.folder)
         if path is None:
             continue
-        place = str(path.relative_to(listing.folder))
+        place = str(path.relative_to(scan.folder))
         try:
             listed = dict(read_class_list(path))
         except ValueError as error:
-            yield Case((place,), str(error))
+            yield "class list", Case((place,), str(error))
             continue
         for id_ in part.classes:
             if id_ not in listed:
-                yield Case((part.prefix + id_,), f"not in {place}")
+                yield "class list", Case((part.prefix + id_,), f"not in {place}")
 
 
-def _of_files(listing: FolderScan, facts: ImageTable) -> Iterator[Finding]:
-    for number, kind in enumerate(PROBLEMS, start=1):
-        rows = np.flatnonzero(facts.problems == number)
-        yield Finding(kind, Cases(rows, lambda row: Case((listing.path(row),), facts.reasons[row])))
-    for bit, kind in enumerate(ODDITIES):
-        rows = np.flatnonzero(facts.looks & (1 << bit))
-        yield Finding(kind, Cases(rows, partial(_odd, listing, facts, kind)))
+def _image_findings(
+    scan: FolderScan, infos: list[list[ImageInfo]], size: int
+) -> Iterator[KindAndCase]:
+    for part, part_infos in zip(scan.parts, infos, strict=True):
+        for file, info in zip(part.images.files, part_infos, strict=True):
+            for kind, note in _image_faults(info, size):
+                yield kind, Case((part.prefix + file,), note)
 
 
-def _odd(listing: FolderScan, facts: ImageTable, kind: str, row: int) -> Case:
-    note = f"a {FORMS[facts.forms[row]].upper()}" if kind == "wrong suffix" else ""
-    return Case((listing.path(row),), note)
+def _image_faults(info: ImageInfo, size: int) -> Iterator[tuple[str, str]]:
+    """The kinds of what is wrong with an image or odd about it, and notes."""
+    if info.problem:
+        yield info.problem, info.reason
+        return
+    for oddity in info.oddities:
+        yield oddity, f"a {info.format.upper()}" if oddity == "wrong suffix" else ""
+    shorter = min(info.width, info.height)
+    if shorter < size:
+        kind = "too small" if shorter * SMALL < size else "small"
+        yield kind, f"{info.width} x {info.height}"
 
 
-def _of_sizes(listing: FolderScan, facts: ImageTable, size: int) -> Iterator[Finding]:
-    def case(row: int) -> Case:
-        width, height = facts.sizes[row]
-        return Case((listing.path(row),), f"{width} x {height}")
-
-    shorter = facts.sizes.min(axis=1)
-    good = facts.problems == 0
-    yield Finding("too small", Cases(np.flatnonzero(good & (shorter * SMALL < size)), case))
-    small = good & (shorter < size) & (shorter * SMALL >= size)
-    yield Finding("small", Cases(np.flatnonzero(small), case))
-
-
-def _of_copies(listing: FolderScan, facts: ImageTable) -> Iterator[Finding]:
+def _copies_across_classes(scan: FolderScan, infos: list[list[ImageInfo]]) -> Iterator[KindAndCase]:
     """Images that decode to the same pixels; each group of them is one case."""
-    rows, starts = equal_rows(facts.pixels, np.flatnonzero(facts.problems == 0))
-
-    def case(group: int) -> Case:
-        copies = np.sort(rows[starts[group] : starts[group + 1]]).tolist()
-        return Case(tuple(listing.path(row) for row in copies))
-
-    labels = _differ(np.asarray(listing.class_of), rows, starts)
-    parts = _differ(np.asarray(listing.part_of), rows, starts)
-    within = "repeated" if len(listing.parts) > 1 else "repeated, no parts"
-    yield Finding("two labels", Cases(np.flatnonzero(labels), case))
-    yield Finding("leak", Cases(np.flatnonzero(~labels & parts), case))
-    yield Finding(within, Cases(np.flatnonzero(~labels & ~parts), case))
+    within = "repeated" if len(scan.parts) > 1 else "repeated, no parts"
+    for group in _equal_images(infos):
+        members = [(scan.parts[part], row) for part, row in group]
+        labels = {part.images.ids[int(part.images.labels[row])] for part, row in members}
+        if len(labels) > 1:
+            kind = "two labels"
+        else:
+            kind = "leak" if len({part.name for part, _ in members}) > 1 else within
+        yield kind, Case(tuple(part.prefix + part.images.files[row] for part, row in members))
 
 
-def equal_rows(pixels: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which of `rows` hold the same 16 bytes as another: (found, starts).
-
-    Group g is found[starts[g] : starts[g + 1]].
-    """
-    keys = pixels[rows].view(np.uint64)  # [N, 2]
-    order = np.lexsort(keys.T)
-    keys = keys[order]
-    same = (keys[1:] == keys[:-1]).all(axis=1)  # as the one before
-    follows = np.concatenate(([False], same))[: len(order)]
-    leads = np.concatenate((same, [False]))[: len(order)] & ~follows
-    member = follows | leads
-    starts = np.flatnonzero(leads[member])
-    return rows[order[member]], np.append(starts, np.count_nonzero(member))
+def _equal_images(infos: list[list[ImageInfo]]) -> list[list[tuple[int, int]]]:
+    """Groups of images that decode to the same pixels, as (part, row)."""
+    counts = Counter(info.digest for part in infos for info in part if not info.problem)
+    groups: dict[int, list[tuple[int, int]]] = {}
+    for part, part_infos in enumerate(infos):
+        for row, info in enumerate(part_infos):
+            if not info.problem and counts[info.digest] > 1:
+                groups.setdefault(info.digest, []).append((part, row))
+    return [groups[digest] for digest in sorted(groups)]
 
 
-def _differ(values: np.ndarray, rows: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Of each group, whether its rows have several values."""
-    if len(rows) == 0:
-        return np.zeros(0, bool)
-    of_rows = values[rows]
-    return np.maximum.reduceat(of_rows, starts[:-1]) != np.minimum.reduceat(of_rows, starts[:-1])
-
-
-def _of_others(listing: FolderScan) -> Iterator[Finding]:
-    def misnamed(row: int) -> Case:
-        return Case((listing.misnamed[row],), f"a {listing.formats[row].upper()}")
-
-    yield Finding("unknown suffix", Cases(range(len(listing.misnamed)), misnamed))
-    for kind, names in (("other file", listing.others), ("outside", listing.outside)):
-        yield Finding(kind, Cases(range(len(names)), partial(_named_files, names)))
-
-
-def _named_files(names: NameTable, row: int) -> Case:
-    return Case((names[row],))
-
-
-def _of_classes(listing: FolderScan) -> Iterator[Finding]:
-    empty = (
-        part.prefix + id_
-        for part in listing.parts
-        for id_, count in part.classes.items()
-        if count == 0
-    )
-    yield made_finding("empty class", (Case((place,)) for place in empty))
-    parts = {part.name: part for part in listing.parts}
+def _class_findings(parts: dict[str, FolderPart]) -> Iterator[KindAndCase]:
+    """Classes with few images or none."""
     train, test = parts.get("train") or parts.get(WHOLE_FOLDER), parts.get("validation")
-    if train:
-        yield from _of_training_classes(train, alone=test is None)
-    if train and test:
-        yield made_finding("class not in training", _missing(test, train))
-        yield made_finding("class not in validation", _missing(train, test))
-
-
-def _of_training_classes(part: ScannedPart, alone: bool) -> Iterator[Finding]:
-    """Of a part that is trained on; `alone`: the validation part is drawn from it."""
-    counts = {id_: count for id_, count in part.classes.items() if count}
-    single = [id_ for id_, count in counts.items() if count == 1 and alone]
-    place = part.prefix or "."
-    yield made_finding("no classes", [] if part.classes else [Case((place,))])
-    yield made_finding("one class", [Case((place,))] if len(part.classes) == 1 else [])
-    yield made_finding("one image", (Case((part.prefix + id_,)) for id_ in single))
-    few = ((id_, count) for id_, count in counts.items() if count < FEW and id_ not in single)
-    yield made_finding("few images", (Case((part.prefix + id_,), f"{count}") for id_, count in few))
+    if train is None:
+        return
+    counts = {id_: count for id_, count in train.classes.items() if count}
+    most = max(counts.values(), default=0)
     largest = max(counts, key=counts.__getitem__, default="")
-    small = ((id_, count) for id_, count in counts.items() if count * IMBALANCE < counts[largest])
-    beside = f"{largest} has {counts.get(largest, 0):,}"
-    yield made_finding(
-        "imbalance",
-        (Case((part.prefix + id_,), f"{count:,}; {beside}") for id_, count in small),
-    )
+    for id_, count in counts.items():
+        place = (train.prefix + id_,)
+        if count == 1 and test is None:  # the validation part is drawn from this one
+            yield "one image", Case(place)
+        elif count < FEW:
+            yield "few images", Case(place, f"{count}")
+        if count * IMBALANCE < most:
+            yield "imbalance", Case(place, f"{count:,}; {largest} has {most:,}")
+        if test is not None and id_ not in test.images.ids:
+            yield "class not in validation", Case(place)
 
 
-def _missing(here: ScannedPart, there: ScannedPart) -> list[Case]:
-    """The classes with images here and none there."""
-    ids = (id_ for id_, count in here.classes.items() if count and id_ not in there.classes)
-    return [Case((here.prefix + id_,)) for id_ in ids]
+def _annotated_image_findings(
+    part: Annotations, paths: Sequence[str], infos: Sequence[ImageInfo]
+) -> Iterator[KindAndCase]:
+    missing = set(missing_images(part.root, part.files))
+    annotated = set(part.objects.images)
+    for row, (file, path, info) in enumerate(zip(part.files, paths, infos, strict=True)):
+        annotated_size = part.sizes[row]
+        if file in missing:
+            yield "missing image", Case((path,))
+        elif info.problem:
+            yield "bad image", Case((path,), info.reason)
+        elif (info.width, info.height) != annotated_size:
+            wide, high = annotated_size
+            note = f"{info.width} x {info.height}, annotated as {wide} x {high}"
+            yield "other size", Case((path,), note)
+        if row not in annotated:
+            yield "no boxes", Case((path,))
+
+
+def _box_findings(part: Annotations) -> Iterator[KindAndCase]:
+    for row in unknown_classes(part).tolist():
+        yield "unknown class", _box_case(part, row, unknown_in_words(part, row))
+    kinds = faulty_boxes(part) | {"repeated box": repeated_boxes(part)}
+    for kind, rows in kinds.items():
+        for row in rows.tolist():
+            yield kind, _box_case(part, row, box_in_words(part, row))
+
+
+def _box_case(part: Annotations, row: int, words: str) -> Case:
+    file = part.files[part.objects.images[row]]
+    return Case((part.place(row),), f"{words}: {file}")

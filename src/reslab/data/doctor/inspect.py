@@ -1,19 +1,18 @@
-"""What each image of a folder is: found by threads, kept as columns of a few bytes an image."""
+"""Read and decode every image of a folder once, by threads: what each file is."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 
-import numpy as np
 import simplejpeg
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
+from reslab.data.boxes.folder import DetectionParts
 from reslab.data.decode import (
     FORMATS,
-    READERS,
     BadImage,
     TooLarge,
     decode_image,
@@ -23,20 +22,19 @@ from reslab.data.decode import (
     orientation,
 )
 from reslab.data.doctor.scan import FolderScan
+from reslab.data.folder import FolderReader
 from reslab.runtime.threads import map_in_order, usable_cores
 
 BITS_PER_SAMPLE, ORIENTATION = 258, 274  # tags of a TIFF
 FILES_AHEAD = 4  # files a thread that are read before their turn
 
-# Kinds of findings. A file that does not decode has one of these; its number is its index + 1.
+# A file that does not decode is one of these kinds of findings;
 PROBLEMS = ("unreadable", "empty", "truncated", "corrupt", "not an image", "too large")
-# A file that does may have some of these; each is a bit.
+# one that does may be several of these.
 ODDITIES = ("16-bit", "CMYK", "alpha", "palette", "grey", "rotated", "animated", "wrong suffix")
 
-FORMS = tuple(READERS)
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageInfo:
     """What one file is."""
 
@@ -44,60 +42,52 @@ class ImageInfo:
     reason: str = ""  # more about the problem
     width: int = 0
     height: int = 0
-    pixels: bytes = bytes(16)  # equal for equal images: a digest of what the file decodes to
-    looks: tuple[str, ...] = ()  # of LOOKS
-    form: str = ""  # of FORMS, by its content
+    digest: int = 0  # of the pixels that the file decodes to: equal for equal images
+    oddities: tuple[str, ...] = ()  # of ODDITIES
+    format: str = ""  # by its content
 
 
-class ImageTable:
-    """The facts of N files, some thirty bytes each."""
-
-    def __init__(self, count: int) -> None:
-        self.problems = np.zeros(count, np.uint8)
-        self.looks = np.zeros(count, np.uint8)
-        self.sizes = np.zeros((count, 2), np.int32)  # width, height
-        self.pixels = np.zeros((count, 16), np.uint8)
-        self.forms = np.zeros(count, np.uint8)
-        self.reasons: dict[int, str] = {}  # of those with a problem
-
-    def put(self, index: int, fact: ImageInfo) -> None:
-        """What was found about the file of that number."""
-        if fact.form:
-            self.forms[index] = FORMS.index(fact.form)
-        if fact.problem:
-            self.problems[index] = PROBLEMS.index(fact.problem) + 1
-            self.reasons[index] = fact.reason
-        self.looks[index] = sum(1 << ODDITIES.index(look) for look in fact.looks)
-        self.sizes[index] = fact.width, fact.height
-        self.pixels[index] = np.frombuffer(fact.pixels, np.uint8)
+def inspect_all(scan: FolderScan, on_progress: Callable[[None], None]) -> list[list[ImageInfo]]:
+    """Read and decode every image of every part once; `on_progress` is called after each."""
+    return [
+        # an image that was packed may have become a JPEG without its name being changed
+        inspect_files(part.images.read, part.images.files, on_progress, named=not part.packed)
+        for part in scan.parts
+    ]
 
 
-def inspect_all(listing: FolderScan, on_progress: Callable[[None], None]) -> ImageTable:
-    """Read and decode every image once, with all cores; `hear` is called after each."""
+def inspect_annotated(
+    parts: DetectionParts, on_progress: Callable[[None], None]
+) -> list[list[ImageInfo]]:
+    """Read and decode every annotated image of every part once."""
+    return [inspect_files(FolderReader(str(part.root)), part.files, on_progress) for part in parts]
+
+
+def inspect_files(
+    read: Callable[[str], bytes],
+    files: Sequence[str],
+    on_progress: Callable[[None], None],
+    *,
+    named: bool = True,
+) -> list[ImageInfo]:
+    """Read and decode files with all cores. `named`: their suffixes should tell their formats."""
     threads = usable_cores()
-    facts = ImageTable(len(listing))
-    found = map_in_order(
-        partial(_inspect_file, listing), range(len(listing)), threads, FILES_AHEAD * threads
-    )
-    for index, fact in enumerate(found):
-        facts.put(index, fact)
+    infos = []
+    inspect_file = partial(inspect, read, named=named)
+    for info in map_in_order(inspect_file, files, threads, FILES_AHEAD * threads):
+        infos.append(info)
         on_progress(None)
-    return facts
+    return infos
 
 
-def _inspect_file(listing: FolderScan, index: int) -> ImageInfo:
-    part = listing.parts[listing.part_of[index]]
-    file = listing.names[index]
-    # what was packed may have become a JPEG without its name being changed
-    return inspect(part.read, file, "" if part.packed else os.path.splitext(file)[1].lower())
-
-
-def inspect(read: Callable[[str], bytes], file: str, suffix: str) -> ImageInfo:
-    """Read and decode one file. `suffix` is held against its content unless it is empty."""
+def inspect(read: Callable[[str], bytes], file: str, *, named: bool = True) -> ImageInfo:
+    """Read and decode one file."""
     try:
         data = read(file)
     except BadImage as bad:
         return ImageInfo("unreadable", str(bad).removeprefix(f"{file}: "))
+    except ValueError:
+        return ImageInfo("unreadable", "a name that no file can have")
     try:
         rgb = decode_image(data, file)
     except BadImage as bad:
@@ -105,10 +95,16 @@ def inspect(read: Callable[[str], bytes], file: str, suffix: str) -> ImageInfo:
     kind = image_format(data)
     assert kind, "it was decoded"
     height, width = rgb.shape[:2]
-    wrong = ("wrong suffix",) if suffix and FORMATS[suffix] != kind else ()
-    digest = blake2b(rgb.data, digest_size=16, salt=f"{width}x{height}".encode())
-    looks = (*_oddity(data, kind, file), *wrong)
-    return ImageInfo(width=width, height=height, pixels=digest.digest(), looks=looks, form=kind)
+    suffix = os.path.splitext(file)[1].lower()
+    wrong = ("wrong suffix",) if named and FORMATS.get(suffix, kind) != kind else ()
+    digest = blake2b(rgb.data, digest_size=16, salt=f"{width}x{height}".encode()).digest()
+    return ImageInfo(
+        width=width,
+        height=height,
+        digest=int.from_bytes(digest, "little"),
+        oddities=(*_oddities(data, kind, file), *wrong),
+        format=kind,
+    )
 
 
 def _problem(data: bytes, bad: BadImage) -> str:
@@ -142,26 +138,26 @@ def is_cut_short(data: bytes, kind: str) -> bool:
     return len(data) < at + 2 + 12 * int.from_bytes(data[at : at + 2], order)
 
 
-def _oddity(data: bytes, kind: str, file: str) -> tuple[str, ...]:
+def _oddities(data: bytes, kind: str, file: str) -> tuple[str, ...]:
     """What is odd about an image that decodes, from its header."""
     if kind == "jpeg":
         try:
             space = simplejpeg.decode_jpeg_header(data)[2]
         except ValueError:
             space = ""
-        found = {"Gray": ("grey",), "CMYK": ("CMYK",), "YCCK": ("CMYK",)}.get(space, ())
-        return found + (("rotated",) if orientation(jpeg_exif(data)[0]) > 1 else ())
+        colours = {"Gray": ("grey",), "CMYK": ("CMYK",), "YCCK": ("CMYK",)}.get(space, ())
+        return colours + (("rotated",) if orientation(jpeg_exif(data)[0]) > 1 else ())
     try:
         with open_lazily(data, kind, file) as (image, turn):
-            looks = [_mode(data, kind, image)]
+            oddities = [_mode(data, kind, image)]
             if isinstance(image, TiffImageFile):
                 turn = image.tag_v2.get(ORIENTATION, 1)
-            looks += ["rotated"] if turn > 1 else []
+            oddities += ["rotated"] if turn > 1 else []
             # Pillow gives this only to the formats that can be; a JPEG is never
-            looks += ["animated"] if getattr(image, "is_animated", False) else []
+            oddities += ["animated"] if getattr(image, "is_animated", False) else []
     except BadImage:  # of a second frame that is damaged
         return ()
-    return tuple(look for look in looks if look)
+    return tuple(oddity for oddity in oddities if oddity)
 
 
 def _mode(data: bytes, kind: str, image: Image.Image) -> str:
