@@ -1,9 +1,12 @@
 """Parameters and multiply-adds against the paper's tables, to the digits printed there."""
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 from reslab.models.complexity import complexities, complexity
-from reslab.models.config import all_models, config_named
+from reslab.models.config import ResNetConfig, all_models, config_named
+from reslab.models.resnet import ResNet
 
 # name: parameters, multiply-adds in millions and the decimals they are known to
 TABLE_1 = {
@@ -87,3 +90,36 @@ def test_every_name_is_counted_once_and_in_order() -> None:
         name: config for name, config in all_models().items() if "20" in name and "1202" not in name
     }
     assert [c.name for c in complexities(some)] == list(some)
+
+
+def counted(config: ResNetConfig, side: int) -> tuple[int, int]:
+    """Parameters and multiply-adds of a net, counted in a forward pass without values."""
+    multiply_adds = 0
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal multiply_adds
+        assert isinstance(module, nn.Conv2d | nn.Linear)
+        # each output number sums over the weights of one output channel
+        multiply_adds += output.numel() * module.weight[0].numel()
+
+    with torch.device("meta"):
+        net = ResNet(config).eval()
+        for module in net.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                module.register_forward_hook(count)
+        net(torch.empty(1, 3, side, side))
+    return sum(weight.numel() for weight in net.parameters()), multiply_adds
+
+
+NAMES = [name for name in all_models() if "1202" not in name]
+PADDED = {f"{name}-padded" for name in ("resnet18", "resnet50-3x3")}  # torchvision's stem
+
+
+@pytest.mark.parametrize("name", [*NAMES, *PADDED])
+def test_the_count_is_that_of_a_forward_pass(name: str) -> None:
+    config = config_named(name.removesuffix("-padded"))
+    if name in PADDED:
+        config = config.model_copy(update={"pool": "padded"})
+    parameters, multiply_adds = counted(config, 224 if config.stem == "imagenet" else 32)
+    count = complexity(name, config)
+    assert (count.parameters, count.multiply_adds) == (parameters, multiply_adds)

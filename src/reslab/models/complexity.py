@@ -1,14 +1,10 @@
-"""Parameters, multiply-adds and depth of a network, counted in a real forward pass."""
+"""Depth, parameters and multiply-adds of a network, counted from its configuration."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
-
-from reslab.models.config import ResNetConfig
-from reslab.models.layers import Projection
-from reslab.models.resnet import ResNet
+from reslab.models.config import EXPANSION, ResNetConfig
 
 INPUT = {"imagenet": 224, "cifar": 32}  # pixels on a side
 
@@ -23,42 +19,65 @@ class Complexity:
     multiply_adds: int  # of convolutions and the classifier, the paper's "FLOPs"
 
 
+class Convolution(NamedTuple):
+    """One convolution, which batch norm follows, and the side of the map that it makes."""
+
+    kernel: int
+    c_in: int
+    c_out: int
+    side: int
+
+    @property
+    def weights(self) -> int:
+        return self.kernel**2 * self.c_in * self.c_out
+
+
 def complexity(name: str, config: ResNetConfig) -> Complexity:
-    """Count in the forward pass of one image through a net of zeros."""
-    net = ResNet(config).eval()
-    for tensor in net.state_dict().values():
-        tensor.zero_()
-    multiply_adds = 0
-
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        nonlocal multiply_adds
-        if isinstance(module, nn.Conv2d):
-            # each output number sums over one input window
-            multiply_adds += output.numel() * module.weight[0].numel()
-        elif isinstance(module, nn.Linear):
-            multiply_adds += output.numel() * module.in_features
-
-    layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    projections = [m for m in net.modules() if isinstance(m, Projection)]
-    for layer in layers:
-        layer.register_forward_hook(count)
-    with torch.no_grad():
-        net(torch.zeros(1, 3, INPUT[config.stem], INPUT[config.stem]))
+    """Count for one image of the paper's size: 224 pixels on a side, 32 for CIFAR's nets."""
+    layers = list(convolutions(config, INPUT[config.stem]))
+    features = EXPANSION[config.block] * config.widths[-1]
     return Complexity(
         name=name,
-        depth=len(layers) - len(projections),
-        parameters=sum(weight.numel() for weight in net.parameters()),
-        multiply_adds=multiply_adds,
+        depth=config.depth,
+        parameters=sum(layer.weights + 2 * layer.c_out for layer in layers)
+        + (features + 1) * config.classes,
+        multiply_adds=sum(layer.weights * layer.side**2 for layer in layers)
+        + features * config.classes,
     )
 
 
+def convolutions(config: ResNetConfig, side: int) -> Iterator[Convolution]:
+    """Every convolution from input to output, projections included, for an image of `side`."""
+    kernel, stride = (7, 2) if config.stem == "imagenet" else (3, 1)
+    yield Convolution(kernel, 3, config.widths[0], -(-side // stride))
+    side, c_in = config.stem_side(side), config.widths[0]
+    for stage, (count, width) in enumerate(zip(config.blocks, config.widths, strict=True)):
+        for block in range(count):
+            stride = 2 if stage > 0 and block == 0 else 1
+            yield from block_convolutions(config, c_in, width, side, stride)
+            side, c_in = -(-side // stride), EXPANSION[config.block] * width
+
+
+def block_convolutions(
+    config: ResNetConfig, c_in: int, width: int, side: int, stride: int
+) -> Iterator[Convolution]:
+    """The convolutions of one block (Fig. 5) and of its shortcut."""
+    halved, c_out = -(-side // stride), EXPANSION[config.block] * width
+    if config.block == "basic":
+        yield Convolution(3, c_in, width, halved)
+        yield Convolution(3, width, width, halved)
+    else:
+        yield Convolution(1, c_in, width, halved if config.stride_on == "1x1" else side)
+        yield Convolution(3, width, width, halved)
+        yield Convolution(1, width, c_out, halved)
+    if config.projects(grows=c_in != c_out or stride > 1):
+        yield Convolution(1, c_in, c_out, halved)
+
+
 def complexities(models: Mapping[str, ResNetConfig]) -> list[Complexity]:
-    """The complexity of each; two names of one network are counted once."""
+    """The complexity of each; a network with two names is counted once."""
     counted: dict[ResNetConfig, Complexity] = {}
-    found = []
     for name, config in models.items():
         if config not in counted:
             counted[config] = complexity(name, config)
-        one = counted[config]
-        found.append(Complexity(name, one.depth, one.parameters, one.multiply_adds))
-    return found
+    return [replace(counted[config], name=name) for name, config in models.items()]

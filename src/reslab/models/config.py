@@ -58,11 +58,20 @@ class ResNetConfig(BaseModel):
         """Weighted layers as the paper counts them: those of the blocks, the first, the last."""
         return LAYERS[self.block] * sum(self.blocks) + 2
 
+    def projects(self, *, grows: bool) -> bool:
+        """Whether a block's shortcut is a projection (Sec. 4.1); `grows`: its dimensions change."""
+        return self.shortcut == "C" or (self.shortcut == "B" and grows)
+
+    def stem_side(self, side: int) -> int:
+        """The side of the map that the stem makes of an image of `side` pixels."""
+        if self.stem == "cifar":
+            return side
+        side = (side + 1) // 2
+        return side // 2 if self.pool == "ceil" else (side + 1) // 2
+
     def map_side(self, side: int) -> int:
-        """Of the last feature map, for an image of so many pixels on a side."""
-        if self.stem == "imagenet":
-            side = (side + 1) // 2
-            side = side // 2 if self.pool == "ceil" else (side + 1) // 2
+        """The side of the last feature map for an image of `side` pixels."""
+        side = self.stem_side(side)
         for _ in self.blocks[1:]:
             side = (side + 1) // 2
         return side

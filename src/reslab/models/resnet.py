@@ -60,7 +60,7 @@ def build_shortcut(config: ResNetConfig, c_in: int, c_out: int, stride: int) -> 
     grows = c_in != c_out or stride > 1
     if config.shortcut is None:
         return None
-    if config.shortcut == "C" or (config.shortcut == "B" and grows):
+    if config.projects(grows=grows):
         return Projection(c_in, c_out, stride)
     if grows:
         return ZeroPadding(c_in, c_out, stride, config.zeros)
