@@ -81,7 +81,7 @@ def our_batches(images: EncodedImages, mean: Tensor, augmentation: ScaleCrop) ->
     """Without end, as training asks for them."""
     batches = EncodedLoader(
         images, minus_mean(mean), augmentation=augmentation, colour=ALEXNET, size=BATCH, seed=1,
-        threads=WORKERS, sampler=False, bad_limit=0.0, on_event=print,
+        threads=WORKERS, balanced=False, bad_limit=0.0, log=print,
     )  # fmt: skip
     for iteration in count():
         yield batches(iteration).images

@@ -14,7 +14,7 @@ from reslab.data.datasets import EncodedImages
 from reslab.data.decode import decode_image
 from reslab.data.loader import Batch, EncodedLoader
 from reslab.data.resize import shorter_side
-from reslab.data.sampler import AUGMENTATION, make_generator
+from reslab.data.sampler import Stream, make_generator
 
 SMALL = ScaleCrop(size=8, shorter_side=(9, 14))
 
@@ -60,14 +60,14 @@ class Opened:
         size: int = 6,
         seed: int = 1,
         threads: int = 2,
-        sampler: bool = False,
+        balanced: bool = False,
         bad_limit: float = 1.0,
         last: int | None = None,
         prepare: Callable[[Tensor], Tensor] = lambda images: images,
     ) -> EncodedLoader:
         made = EncodedLoader(
             train, prepare, augmentation=augmentation, colour=colour, size=size, seed=seed,
-            threads=threads, sampler=sampler, bad_limit=bad_limit, on_event=self.reported.append,
+            threads=threads, balanced=balanced, bad_limit=bad_limit, log=self.reported.append,
             last=last,
         )  # fmt: skip
         self.all.append(made)
@@ -131,7 +131,7 @@ def test_a_batch_is_what_the_plain_way_makes(opened: Opened, shared: Path) -> No
     )
     batches = opened(train, ScaleCrop(), None, size=12, seed=5)
     for k in range(2):
-        rng = make_generator(5, AUGMENTATION, k)
+        rng = make_generator(5, Stream.AUGMENTATION, k)
         draws = torch.rand(12, 4, generator=rng, dtype=torch.float64).tolist()
         batch = batches(k)
         for image, label, row in zip(batch.images, batch.labels.tolist(), draws, strict=True):
@@ -183,7 +183,7 @@ def test_images_are_prepared_as_floats_that_lie_channels_last(opened: Opened) ->
 def test_a_sampler_shows_each_class_equally_often(opened: Opened) -> None:
     train = a_set(21)
     train = train.take("train", torch.tensor([0, 4, 8, 12, 16, 20, 1, 2]))  # 6 a, 1 b, 1 c
-    labels = [label for k in range(5) for label in opened(train, sampler=True)(k).labels]
+    labels = [label for k in range(5) for label in opened(train, balanced=True)(k).labels]
     assert torch.stack(labels).bincount().tolist() == [10, 10, 10]
 
 

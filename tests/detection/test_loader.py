@@ -10,7 +10,7 @@ from torch import Tensor
 from reslab.data.boxes.digit_scenes import digit_scenes, write_scenes
 from reslab.data.boxes.folder import open_detection
 from reslab.data.boxes.sets import DetectionSet, DetectionSplits, GroundTruth
-from reslab.data.sampler import SAMPLING
+from reslab.data.sampler import Stream
 from reslab.detection.loader import DetectionLoader, Example
 from reslab.models.preprocessing import minus_mean
 
@@ -53,7 +53,7 @@ class Opened:
     ) -> DetectionLoader:
         made = DetectionLoader(
             train, prepare, shorter=shorter, longest=longest, flip=flip, size=size, seed=seed,
-            threads=threads, bad_limit=bad_limit, on_event=self.reported.append, last=last,
+            threads=threads, bad_limit=bad_limit, log=self.reported.append, last=last,
         )  # fmt: skip
         self.all.append(made)
         return made
@@ -127,7 +127,7 @@ def test_an_epoch_shows_every_scene_once_with_its_objects(
             assert torch.equal(example.boxes, scenes.train.truths[index].boxes)
             assert torch.equal(example.labels, scenes.train.truths[index].labels)
             assert example.ignored.shape == (0, 4)
-            assert example.seed == (1, SAMPLING, k, place)
+            assert example.seed == (1, Stream.SAMPLING, k, place)
             seen.append(index)
     for epoch in range(3):
         assert sorted(seen[8 * epoch : 8 * epoch + 8]) == list(range(8))
@@ -151,7 +151,7 @@ def test_boxes_are_scaled_as_their_images(opened: Opened, shared: Path) -> None:
     """Photographs, of which both sides are rounded."""
     train = open_detection(shared / "detection" / "coco128").train.take("few", torch.arange(6))
     batches = opened(train, shorter=[61], longest=90, size=6)
-    for example, index in zip(batches(0), batches.order(0, 6).tolist(), strict=True):
+    for example, index in zip(batches(0), batches.sampler(0, 6).tolist(), strict=True):
         width, height = train.sizes[batches.rows[index]]
         wide, high = example.image.shape[3], example.image.shape[2]
         assert min(wide, high) == 61 or max(wide, high) == 90
@@ -200,7 +200,7 @@ def test_images_are_prepared_as_they_lie_channels_last(
     assert example.image.dtype == torch.float32
     assert example.image.is_contiguous(memory_format=torch.channels_last)
     index, _ = whose(replace(example, image=example.image + 100))
-    assert index == opened(scenes.train).order(0, 1).item()
+    assert index == opened(scenes.train).sampler(0, 1).item()
 
 
 def test_difficult_objects_are_background_and_crowds_are_ignored(

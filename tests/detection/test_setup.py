@@ -125,7 +125,7 @@ def test_what_is_prepared_fits_together(monkeypatch: pytest.MonkeyPatch) -> None
         (example, _) = it.batches(0)
         assert example.image.shape == (1, 3, 32, 32)
         assert example.image.is_contiguous(memory_format=torch.channels_last)
-        index = it.batches.order(0, 1).item()
+        index = it.batches.sampler(0, 1).item()
         colour = SCENES.train.image(int(index)).mean() - weights.preprocessing.mean.mean()
         assert example.image.mean().item() == pytest.approx(float(colour), abs=1)
         assert it.proposer is None

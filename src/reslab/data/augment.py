@@ -1,7 +1,7 @@
 """Training augmentation as values: what a recipe names and a loader carries out.
 
-Those for images of any size turn numbers drawn from [0, 1), always equally many, into the part
-of an image to cut out.
+Augmentations of images of any size turn numbers drawn from [0, 1), equally many for every image,
+into a box to cut out.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Generator, Tensor
 
-from reslab.data.resize import Box, Cut, crop_box, shorter_side
+from reslab.data.resize import Box, crop_box, shorter_side
 
 LEVELS = 255
 
@@ -22,9 +22,9 @@ LEVELS = 255
 class Components(NamedTuple):
     """The principal components of a set's colours, the largest first.
 
-    AlexNet moves an image by factor times eigenvalue along each eigenvector. An eigenvalue is a
-    variance, so what that moves depends on the unit; pixels from 0 to 1 are meant, and `values`
-    are those eigenvalues times 255, to be added to pixels from 0 to 255.
+    AlexNet shifts an image by factor times eigenvalue along each eigenvector. An eigenvalue is a
+    variance, so the shift depends on the unit of a pixel: AlexNet's go from 0 to 1. `values` are
+    those eigenvalues times 255, for pixels from 0 to 255.
     """
 
     values: Tensor  # [3]
@@ -41,18 +41,18 @@ ALEXNET = Components(
 
 
 def colour_shift(factors: Tensor, components: Components) -> Tensor:
-    """What is added to all pixels of an image, [B, 3] -> [B, 3] of 0 to 255.
+    """Return what is added to all pixels of each image, [B, 3] -> [B, 3], for pixels of 0 to 255.
 
-    `factors` are normal numbers of AlexNet's standard deviation, three an image.
+    `factors` are normal numbers of AlexNet's standard deviation, three for each image.
     """
     return (factors * components.values) @ components.vectors.T
 
 
-ATTEMPTS = 10  # at a shape that fits, before a resized crop takes the middle; as in torchvision
+ATTEMPTS = 10  # to draw a shape that fits, before the middle is taken; as in torchvision
 
 
 class Augmentation(BaseModel):
-    """What all augmentations share; one of the final ones below is meant."""
+    """Base of the augmentations below."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -60,20 +60,20 @@ class Augmentation(BaseModel):
 
 
 class PadAndCrop(Augmentation):
-    """Sec. 4.2, for images of one size: zeros on each side, then a crop of the old size."""
+    """Pad images of one size with zeros, then crop to the old size (Sec. 4.2)."""
 
     kind: Literal["pad-and-crop"] = "pad-and-crop"
     pad: int = Field(4, ge=0)
 
 
 class ScaleCrop(Augmentation):
-    """Sec. 3.4: shorter side drawn from a range, a random crop, colours moved along their PCA."""
+    """Draw the shorter side from a range, a crop, and a shift of colours by PCA (Sec. 3.4)."""
 
     kind: Literal["scale-crop"] = "scale-crop"
     size: int = Field(224, ge=1)
     shorter_side: tuple[int, int] = (256, 480)
     draws: ClassVar[int] = 4  # shorter side, left, top, flip
-    colour: float = Field(0.1, ge=0)  # standard deviation of the PCA's factors; AlexNet's
+    colour: float = Field(0.1, ge=0)  # standard deviation of the PCA's factors, as in AlexNet
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -84,19 +84,21 @@ class ScaleCrop(Augmentation):
             )
         return self
 
-    def cut(self, width: int, height: int, draws: Sequence[float]) -> Cut:
-        """A square of the image resized so that its shorter side is the one drawn."""
+    def crop(self, width: int, height: int, draws: Sequence[float]) -> tuple[Box, bool]:
+        """Return a box that becomes `size` at the shorter side drawn, and whether to flip."""
         low, high = self.shorter_side
         scaled = shorter_side(width, height, low + _below(high - low + 1, draws[0]))
         left = _below(scaled[0] - self.size + 1, draws[1])
         top = _below(scaled[1] - self.size + 1, draws[2])
         box = crop_box(width, height, scaled, left, top, self.size)
-        return Cut(box, (self.size, self.size), self.flip and draws[3] < 0.5)
+        return box, self.flip and draws[3] < 0.5
 
 
 class ResizedCrop(Augmentation):
-    """Not the paper's: a crop of random area and shape, stretched to the size (RandomResizedCrop
-    of GoogLeNet and of today's recipes)."""
+    """Draw a crop of random area and shape, stretched to the size.
+
+    Not in the paper: GoogLeNet's augmentation, RandomResizedCrop in today's recipes.
+    """
 
     kind: Literal["resized-crop"] = "resized-crop"
     size: int = Field(224, ge=1)
@@ -113,8 +115,8 @@ class ResizedCrop(Augmentation):
             raise ValueError(f"augmentation.ratio {list(self.ratio)} must rise, above 0")
         return self
 
-    def cut(self, width: int, height: int, draws: Sequence[float]) -> Cut:
-        """A part of the first shape drawn that fits; if none does, the middle."""
+    def crop(self, width: int, height: int, draws: Sequence[float]) -> tuple[Box, bool]:
+        """Return a box of the first shape drawn that fits, else the middle; whether to flip."""
         *shapes, x, y, mirror = draws
         box = self._middle(width, height)
         for area, ratio in zip(shapes[::2], shapes[1::2], strict=True):
@@ -123,16 +125,16 @@ class ResizedCrop(Augmentation):
                 left, top = _below(width - across + 1, x), _below(height - down + 1, y)
                 box = (left, top, left + across, top + down)
                 break
-        return Cut(box, (self.size, self.size), self.flip and mirror < 0.5)
+        return box, self.flip and mirror < 0.5
 
     def _shape(self, width: int, height: int, area: float, ratio: float) -> tuple[int, int]:
-        """Width and height in whole pixels, for two numbers drawn from [0, 1)."""
+        """Return width and height in whole pixels, from two numbers drawn from [0, 1)."""
         pixels = width * height * _between(*self.area, area)
         shape = exp(_between(log(self.ratio[0]), log(self.ratio[1]), ratio))
         return round(sqrt(pixels * shape)), round(sqrt(pixels / shape))
 
     def _middle(self, width: int, height: int) -> Box:
-        """The largest part of an allowed shape, in the middle."""
+        """Return the largest box of an allowed shape, in the middle."""
         low, high = self.ratio
         across = max(min(width, round(height * high)), 1)
         down = max(min(height, round(width / low)), 1)
@@ -141,7 +143,7 @@ class ResizedCrop(Augmentation):
 
 
 def _below(count: int, draw: float) -> int:
-    """A whole number from 0 to count - 1, each for an equal part of [0, 1)."""
+    """Return a whole number from 0 to count - 1, each for an equal part of [0, 1)."""
     return min(int(draw * count), count - 1)
 
 
@@ -149,21 +151,25 @@ def _between(low: float, high: float, draw: float) -> float:
     return low + (high - low) * draw
 
 
-WHOLE_BATCH = slice(None)  # of a mini-batch
+WHOLE_BATCH = slice(None)
 
 
 def pad_and_crop(
-    images: Tensor, pad: int, rng: Generator, size: int | None = None, part: slice = WHOLE_BATCH
+    images: Tensor,
+    pad: int,
+    rng: Generator,
+    size: int | None = None,
+    rank_slice: slice = WHOLE_BATCH,
 ) -> Tensor:
-    """Zeros on all sides, then a crop of the old size at one of (2 pad + 1)^2 offsets (Sec. 4.2).
+    """Pad with zeros, then crop to the old size at one of (2 pad + 1)^2 offsets (Sec. 4.2).
 
     [B, C, H, W] -> [B, C, H, W]; images whose mean is subtracted are padded with the mean.
-    Numbers are drawn for `size` images, of which `images` are a part: the others may be with
-    other processes.
+    Numbers are drawn for a whole batch of `size` images, of which `images` are those in
+    `rank_slice`: other processes may hold the others.
     """
     batch, _, height, width = images.shape
     drawn = torch.randint(0, 2 * pad + 1, (2, size or batch, 1), generator=rng)
-    offsets = drawn[:, part].to(images.device)
+    offsets = drawn[:, rank_slice].to(images.device)
     rows = offsets[0] + torch.arange(height, device=images.device)  # [B, H]
     columns = offsets[1] + torch.arange(width, device=images.device)  # [B, W]
     padded = F.pad(images, (pad, pad, pad, pad)).permute(0, 2, 3, 1)  # [B, H + 2p, W + 2p, C]
@@ -173,8 +179,11 @@ def pad_and_crop(
 
 
 def random_flip(
-    images: Tensor, rng: Generator, size: int | None = None, part: slice = WHOLE_BATCH
+    images: Tensor, rng: Generator, size: int | None = None, rank_slice: slice = WHOLE_BATCH
 ) -> Tensor:
-    """Each image mirrored with probability one half, [B, C, H, W] -> [B, C, H, W]; see above."""
-    heads = torch.rand(size or len(images), 1, 1, 1, generator=rng)[part] < 0.5
+    """Mirror each image with probability one half, [B, C, H, W] -> [B, C, H, W].
+
+    Numbers are drawn as in `pad_and_crop`.
+    """
+    heads = torch.rand(size or len(images), 1, 1, 1, generator=rng)[rank_slice] < 0.5
     return torch.where(heads.to(images.device), images.flip(-1), images)

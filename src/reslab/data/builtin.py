@@ -1,4 +1,4 @@
-"""The one place where the name of a data set becomes its images."""
+"""Data sets that have a name: digits, which come with reslab, and CIFAR-10."""
 
 from typing import Literal, get_args
 
@@ -15,7 +15,7 @@ SetName = Literal["digits", "cifar10"]
 
 
 def set_named(name: str) -> SetName:
-    """`name` if there is a set of that name; ValueError with the nearest otherwise."""
+    """Return `name` if a set is called so; ValueError names the nearest otherwise."""
     for known in get_args(SetName):
         if name == known:
             return known
@@ -23,7 +23,7 @@ def set_named(name: str) -> SetName:
 
 
 def open_sets(name: SetName, folder: Location | None = None) -> MemorySplits:
-    """The training and test images of a named set; digits come by themselves."""
+    """Open the training and test images of a named set; digits need no folder."""
     if name == "cifar10":
         return load_cifar10(to_folder(folder, "cifar10 needs") if folder else None)
     if folder is not None:
@@ -31,13 +31,13 @@ def open_sets(name: SetName, folder: Location | None = None) -> MemorySplits:
     return load_digits()
 
 
-DIGIT_SIDE = 16  # two halvings leave the 4x4 that global average pooling wants
+DIGIT_SIDE = 16  # two halvings leave 4x4 for global average pooling
 TEST_DIGITS = 360
-BRIGHTEST = 16  # the ink of one original pixel is counted from 0 to 16
+BRIGHTEST = 16  # original pixels go from 0 to 16
 
 
 def load_digits() -> MemorySplits:
-    """1,437 digits to train on and 360 to test, [3, 16, 16] with three equal channels."""
+    """Load 1,437 digits to train on and 360 to test, [3, 16, 16] with three equal channels."""
     from sklearn.datasets import load_digits as load_originals
 
     originals, labels = load_originals(return_X_y=True)
@@ -53,7 +53,7 @@ def load_digits() -> MemorySplits:
 
 
 def enlarge(ink: np.ndarray) -> np.ndarray:
-    """One digit, [8, 8] of 0 to 16 -> [16, 16] of 0 to 255, bilinear."""
+    """Enlarge one digit bilinearly, [8, 8] of 0 to 16 -> [16, 16] of 0 to 255."""
     grey = np.round(ink * 255 / BRIGHTEST).astype(np.uint8)
     return np.asarray(
         Image.fromarray(grey).resize((DIGIT_SIDE, DIGIT_SIDE), Image.Resampling.BILINEAR)

@@ -1,5 +1,7 @@
-"""CIFAR-10 from its official files: found or downloaded; python batches checked by MD5, binary
-ones, whose MD5s are not published, by size and labels."""
+"""CIFAR-10 from its official files, found or downloaded.
+
+Python batches are checked by MD5; binary ones, whose MD5s are not published, by size and labels.
+"""
 
 import hashlib
 import os
@@ -36,26 +38,26 @@ PER_FILE, PIXELS = 10_000, 3 * 32 * 32
 
 
 def load_cifar10(folder: Path | None) -> MemorySplits:
-    """50,000 images to train on and 10,000 to test, [3, 32, 32].
+    """Load 50,000 images to train on and 10,000 to test, [3, 32, 32].
 
-    `folder` is searched and nothing else; without one $RESLAB_DATA, then the user's cache, then
-    the network. ValueError names the file that is missing or damaged, and what to do.
+    Search `folder` alone if it is given; else $RESLAB_DATA, then the user's cache, then the
+    network. ValueError names the file that is missing or damaged, and what to do.
     """
-    found = find_batches(folder) if folder else find_or_download()
-    if found.name == BINARY_FOLDER:
-        parts = [read_binary(found / name) for name in BINARY_FILES]
+    batches = find_batches(folder) if folder else find_or_download()
+    if batches.name == BINARY_FOLDER:
+        arrays = [read_binary(batches / name) for name in BINARY_FILES]
     else:
-        parts = [read_python(found / name, md5) for name, md5 in PYTHON_MD5.items()]
-    return MemorySplits(joined("train", parts[:-1]), joined("test", parts[-1:]))
+        arrays = [read_python(batches / name, md5) for name, md5 in PYTHON_MD5.items()]
+    return MemorySplits(join_batches("train", arrays[:-1]), join_batches("test", arrays[-1:]))
 
 
 def find_batches(folder: Path) -> Path:
-    """The folder of official batches in `folder`, or that folder itself."""
+    """Find the folder of official batches in `folder`, or take that folder itself."""
     if not folder.is_dir():
         raise ValueError(f"--data {folder}: no such folder")
-    for place in (folder, folder / PYTHON_FOLDER, folder / BINARY_FOLDER):
-        if place.name in (PYTHON_FOLDER, BINARY_FOLDER) and place.is_dir():
-            return place
+    for batches in (folder, folder / PYTHON_FOLDER, folder / BINARY_FOLDER):
+        if batches.name in (PYTHON_FOLDER, BINARY_FOLDER) and batches.is_dir():
+            return batches
     if (folder / ARCHIVE).is_file():
         return unpack(folder / ARCHIVE)
     raise ValueError(
@@ -64,7 +66,7 @@ def find_batches(folder: Path) -> Path:
 
 
 def find_or_download() -> Path:
-    """The official batches in $RESLAB_DATA or the user's cache, fetched if need be."""
+    """Find the official batches in $RESLAB_DATA or the user's cache; download them if need be."""
     home = Path(os.environ.get("RESLAB_DATA") or user_cache_path("reslab") / "data")
     try:
         return find_batches(home)
@@ -73,41 +75,39 @@ def find_or_download() -> Path:
 
 
 def download(home: Path) -> Path:
-    """The official archive, checked against its published MD5, with a progress bar."""
+    """Download the official archive with a progress bar, checked against its published MD5."""
     import pooch
 
     pooch.get_logger().setLevel("ERROR")  # the bar says enough
     try:
         home.mkdir(parents=True, exist_ok=True)
-        got = pooch.retrieve(
-            URL, f"md5:{ARCHIVE_MD5}", fname=ARCHIVE, path=home, progressbar=True
-        )  # fmt: skip
+        archive = pooch.retrieve(URL, f"md5:{ARCHIVE_MD5}", ARCHIVE, home, progressbar=True)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise ValueError(
             f"CIFAR-10 is not here and cannot be downloaded ({type(error).__name__}: {reason}); "
             f"put {ARCHIVE} (md5 {ARCHIVE_MD5}) or its folder {PYTHON_FOLDER}/ into {home}"
         ) from None
-    return Path(got)
+    return Path(archive)
 
 
 def unpack(archive: Path) -> Path:
-    """The folder beside the archive, unpacked from it after a check of the whole archive."""
+    """Check the archive as a whole and unpack it beside itself; return the folder."""
     check_md5(archive, archive.read_bytes(), ARCHIVE_MD5)
     target = archive.parent / PYTHON_FOLDER
-    with tempfile.TemporaryDirectory(dir=archive.parent) as beside:
-        with tarfile.open(archive) as opened:
-            opened.extractall(beside, filter="data")
+    with tempfile.TemporaryDirectory(dir=archive.parent) as temporary:
+        with tarfile.open(archive) as tar:
+            tar.extractall(temporary, filter="data")
         if not target.exists():  # another process may have been quicker
-            os.replace(Path(beside) / PYTHON_FOLDER, target)
+            os.replace(Path(temporary) / PYTHON_FOLDER, target)
     return target
 
 
 def read_python(file: Path, md5: str) -> tuple[np.ndarray, np.ndarray]:
-    """One python batch: uint8 [10000, 3072] and int64 [10000].
+    """Read one python batch: uint8 [10000, 3072] and int64 [10000].
 
-    The file is a pickle, which could run code: it is opened only after its MD5 has shown that it
-    is the published one.
+    The file is a pickle, which could run code: its MD5 must first show that it is the published
+    one.
     """
     data = read(file)
     check_md5(file, data, md5)
@@ -116,7 +116,7 @@ def read_python(file: Path, md5: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_binary(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """One binary batch: a byte of label and 3,072 of image for each of 10,000."""
+    """Read one binary batch of 10,000 rows: a byte of label and 3,072 of image each."""
     data = read(file)
     if len(data) != PER_FILE * (1 + PIXELS):
         raise ValueError(
@@ -139,17 +139,17 @@ def read(file: Path) -> bytes:
 
 
 def check_md5(file: Path, data: bytes, md5: str) -> None:
-    found = hashlib.md5(data, usedforsecurity=False).hexdigest()
-    if found != md5:
+    actual = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    if actual != md5:
         raise ValueError(
-            f"{file} has the MD5 {found}, the official one has {md5}: "
+            f"{file} has the MD5 {actual}, the official one has {md5}: "
             "it is truncated or damaged; delete it and copy it again"
         )
 
 
-def joined(name: str, parts: list[tuple[np.ndarray, np.ndarray]]) -> ImagesInMemory:
-    images = np.concatenate([images for images, _ in parts]).reshape(-1, 3, 32, 32)
-    labels = np.concatenate([labels for _, labels in parts])
+def join_batches(name: str, batches: list[tuple[np.ndarray, np.ndarray]]) -> ImagesInMemory:
+    images = np.concatenate([images for images, _ in batches]).reshape(-1, 3, 32, 32)
+    labels = np.concatenate([labels for _, labels in batches])
     return ImagesInMemory(
         name, torch.from_numpy(images), torch.from_numpy(labels).long(), CIFAR10_CLASSES
     )

@@ -12,7 +12,7 @@ URL_SCHEMES = ("http", "https", "s3", "gs", "file")
 
 @dataclass(frozen=True)
 class Url:
-    """A folder that is reached by a URL; no slash at its end."""
+    """A folder behind a URL, without a slash at its end."""
 
     text: str
 
@@ -24,7 +24,7 @@ class Url:
 
     @property
     def name(self) -> str:
-        """The last part of it."""
+        """The last part of the path."""
         return self.text.rsplit("/", 1)[-1]
 
 
@@ -32,29 +32,29 @@ Location = Path | Url
 
 
 def parse_location(text: str | Location) -> Location:
-    """What a person wrote; ValueError for a URL that can be none."""
+    """Parse what a person wrote; ValueError for a URL that cannot be one."""
     if isinstance(text, Url):
         return text
-    written = str(text)  # a Path has lost one of two slashes, which is told of below
-    begins = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/", written)
-    if begins is None:
+    written = str(text)  # a Path has lost one of two slashes, and is refused below
+    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/", written)
+    if scheme is None:
         return Path(text)
-    protocol = begins[1].lower()
-    if not written.startswith("://", begins.end(1)):
+    protocol = scheme[1].lower()
+    if not written.startswith("://", scheme.end(1)):
         if protocol in URL_SCHEMES:
             raise ValueError(f"{written}: a URL begins with {protocol}://")
         return Path(text)
     if protocol not in URL_SCHEMES:
         raise ValueError(f"{written}: {unknown_name('protocol', protocol, URL_SCHEMES)}")
-    _must_be_plain(written, protocol)
-    return Url(protocol + written[begins.end(1) :].rstrip("/"))
+    _check_url(written, protocol)
+    return Url(protocol + written[scheme.end(1) :].rstrip("/"))
 
 
-def _must_be_plain(written: str, protocol: str) -> None:
-    """ValueError for a URL to which no file's name can be added, or that is best not kept."""
+def _check_url(written: str, protocol: str) -> None:
+    """Raise ValueError for a URL that no file's name can follow, or that holds a password."""
     try:
         parts = urlsplit(written)
-        number = parts.port  # looked at here, for it may be no number
+        port = parts.port  # raises if it is no number
     except ValueError as error:
         raise ValueError(f"{written}: {error}") from None
     if "@" in parts.netloc:
@@ -64,12 +64,12 @@ def _must_be_plain(written: str, protocol: str) -> None:
         )
     if not parts.netloc and protocol != "file":
         raise ValueError(f"{written} names no {'host' if 'http' in protocol else 'bucket'}")
-    if number == 0 or (protocol.startswith("http") and (parts.query or parts.fragment)):
+    if port == 0 or (protocol.startswith("http") and (parts.query or parts.fragment)):
         raise ValueError(f"{written} is no folder: name the one that the shards lie in")
 
 
 def to_folder(place: Location, use: str) -> Path:
-    """The folder; ValueError for a URL, since `use` needs a folder."""
+    """Return the folder; ValueError for a URL, where `use` needs a folder."""
     if isinstance(place, Url):
         raise ValueError(
             f"{place}: only packed images, a class each, are read from afar; {use} a folder here"
@@ -78,5 +78,5 @@ def to_folder(place: Location, use: str) -> Path:
 
 
 def absolute(place: Location) -> str:
-    """The same from whatever folder one works in: what a run keeps."""
+    """Return the location as a run keeps it, independent of the working directory."""
     return str(place if isinstance(place, Url) else place.resolve())

@@ -1,34 +1,42 @@
-"""Which images the positions of an endless training sequence hold, as a function of the seed."""
+"""Which images an endless training sequence shows, and the random numbers of a seed."""
 
+from enum import IntEnum
 from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-# the streams of random numbers that a seed is split into; 2 draws a network's weights
-ORDER, AUGMENTATION, CLASSES, SAMPLING = 0, 1, 3, 4
+
+class Stream(IntEnum):
+    """What random numbers are for; from one seed each draws a sequence of its own."""
+
+    ORDER = 0  # of the images
+    AUGMENTATION = 1
+    INITIALISATION = 2  # of a network's weights
+    CLASSES = 3  # their order, where each is shown equally often
+    SAMPLING = 4  # of anchors and regions
 
 
 def make_generator(*key: int) -> Generator:
-    """Independent random numbers for each key of whole numbers."""
+    """Return a generator seeded by whole numbers: a seed, a Stream, and what counts within it."""
     state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> 1))
 
 
 class ShuffleSampler:
-    """Each epoch a new permutation; epochs follow each other without a seam."""
+    """Show the images in a new permutation each epoch; epochs follow each other without a seam."""
 
     def __init__(self, count: int, *key: int) -> None:
         self.count, self.key = count, key
-        # an epoch's order is asked for by every batch of it
+        # every batch of an epoch asks for its permutation
         self._permutation = lru_cache(maxsize=2)(self._draw_permutation)
 
     def _draw_permutation(self, epoch: int) -> Tensor:
         return torch.randperm(self.count, generator=make_generator(*self.key, epoch))
 
     def __call__(self, start: int, length: int) -> Tensor:
-        """The images at the positions from `start` on, [length]."""
+        """Return the images at the positions from `start` on, [length]."""
         parts = []
         while length:
             epoch, first = divmod(start, self.count)
@@ -39,25 +47,34 @@ class ShuffleSampler:
 
 
 class ClassBalancedSampler:
-    """Each class equally often, whatever its size: all classes once, in a new order each round.
+    """Show each class equally often, whatever its size: all classes in a new order each round.
 
-    The images of a class come as in epochs of their own, so that none is forgotten.
+    The images of a class come in epochs of their own, so that none is forgotten.
     """
 
     def __init__(self, labels: Tensor, seed: int) -> None:
         counts = labels.bincount()
         by_class = labels.argsort(stable=True).split(counts.tolist())
         self.members = [members for members in by_class if len(members)]
-        self.classes = ShuffleSampler(len(self.members), seed, CLASSES)
+        self.classes = ShuffleSampler(len(self.members), seed, Stream.CLASSES)
         self.within = [
-            ShuffleSampler(len(members), seed, ORDER, number)
+            ShuffleSampler(len(members), seed, Stream.ORDER, number)
             for number, members in enumerate(self.members)
         ]
 
     def __call__(self, start: int, length: int) -> Tensor:
-        """The images at the positions from `start` on, [length]."""
-        chosen = torch.empty(length, dtype=torch.int64)
-        for place, number in enumerate(self.classes(start, length).tolist()):
-            turn = (start + place) // len(self.members)
-            chosen[place] = self.members[number][self.within[number](turn, 1)[0]]
-        return chosen
+        """Return the images at the positions from `start` on, [length]."""
+        indices = torch.empty(length, dtype=torch.int64)
+        for position, number in enumerate(self.classes(start, length).tolist()):
+            round_ = (start + position) // len(self.members)
+            indices[position] = self.members[number][self.within[number](round_, 1)[0]]
+        return indices
+
+
+def make_sampler(
+    labels: Tensor, seed: int, *, balanced: bool
+) -> ShuffleSampler | ClassBalancedSampler:
+    """Return the sampler of a labelled set, balanced by class or not."""
+    if balanced:
+        return ClassBalancedSampler(labels, seed)
+    return ShuffleSampler(len(labels), seed, Stream.ORDER)

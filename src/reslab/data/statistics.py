@@ -1,4 +1,4 @@
-"""What training on photographs needs to know of its set: the mean image, and how colours vary."""
+"""The mean image of a set of photographs, and the principal components of its colours."""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -10,18 +10,18 @@ from torch import Tensor
 
 from reslab.data.augment import LEVELS, Components
 from reslab.data.datasets import EncodedImages
-from reslab.data.loader import ReplaceBad, SameClassFallback
+from reslab.data.loader import replace_within_class
 from reslab.data.resize import centre_crop
 from reslab.runtime.threads import map_in_order
 
 
 @dataclass(frozen=True)
 class ImageStatistics:
-    """Of centre crops of training images, as a test would show them."""
+    """Statistics of centre crops of training images, as a test would show them."""
 
     pixel_mean: Tensor  # float [3, size, size], 0 to 255
     components: Components
-    images: int  # how many they are of
+    images: int  # how many were measured
 
 
 def measure_statistics(
@@ -34,14 +34,14 @@ def measure_statistics(
     threads: int,
     on_event: Callable[[int], None] = lambda done: None,
 ) -> ImageStatistics:
-    """Of a seeded sample of `count` images, or of all if there are not more.
+    """Measure a seeded sample of `count` images, or all if there are not more.
 
     Sums are of whole numbers, so neither order nor threads change them. Bad files are replaced as
     in training.
     """
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     sample = order[:count].sort().values.tolist()
-    image_at = ReplaceBad(images.image, SameClassFallback(images.labels, images.classes))
+    image_at = replace_within_class(images)
 
     def crop(index: int) -> np.ndarray:
         return centre_crop(image_at(index)[0], resize, size)
@@ -56,14 +56,17 @@ def measure_statistics(
             products += pixels.T @ pixels
             on_event(done)
     pixel_mean = torch.from_numpy(total / len(sample)).permute(2, 0, 1).float()
-    of_all = len(sample) * size * size
-    mean = total.sum((0, 1)) / of_all
-    covariance = products / of_all - np.outer(mean, mean)
+    pixel_count = len(sample) * size * size
+    mean = total.sum((0, 1)) / pixel_count
+    covariance = products / pixel_count - np.outer(mean, mean)
     return ImageStatistics(pixel_mean.contiguous(), principal_components(covariance), len(sample))
 
 
 def principal_components(covariance: np.ndarray) -> Components:
-    """Of the covariance of pixels from 0 to 255, [3, 3]; each vector's sum is not negative."""
+    """Decompose the covariance of pixels from 0 to 255, [3, 3].
+
+    The sign of a vector is chosen so that its sum is not negative.
+    """
     values, vectors = np.linalg.eigh(covariance)
     values, vectors = values[::-1].clip(min=0), vectors[:, ::-1]
     vectors = vectors * np.where(vectors.sum(0) < 0, -1, 1)

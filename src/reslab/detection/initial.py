@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from reslab.data.boxes.sets import DetectionSet
-from reslab.data.sampler import make_generator
+from reslab.data.sampler import Stream, make_generator
 from reslab.detection.model import Detector, is_detector, load_detector
 from reslab.detection.network import FasterRCNN, build_detector
 from reslab.detection.recipe import DetectionRecipe
@@ -15,7 +15,6 @@ from reslab.models.model_file import Model, load_model
 from reslab.runtime.files import sha256_of
 from reslab.training.origin import fitted
 
-INITIALISATION = 2  # a seed's stream of random numbers for the weights, as in classification
 OF_CLASSES = ("classifier.", "regressor.")
 
 Weights = Model | Detector
@@ -87,7 +86,7 @@ def initial_detector(
 ) -> FasterRCNN:
     """The network of the recipe. A classifier gives it the residual part; a detector what else
     fits, the layers that name classes only if its classes are these."""
-    net = build_detector(recipe.model, make_generator(seed, INITIALISATION))
+    net = build_detector(recipe.model, make_generator(seed, Stream.INITIALISATION))
     if weights is not None:
         given = weights.net.state_dict()
         if (weights.ids, weights.classes) != (train.ids, train.classes):

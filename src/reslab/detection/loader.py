@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +11,10 @@ from torch import Tensor
 
 from reslab.data.boxes.sets import DetectionSet, GroundTruth
 from reslab.data.loader import BadFileLimit, ReplaceBad
-from reslab.data.sampler import AUGMENTATION, ORDER, SAMPLING, ShuffleSampler, make_generator
+from reslab.data.sampler import ShuffleSampler, Stream, make_generator
 from reslab.detection.box_ops import boxes_to_network, clip, large_enough, resize_image
 from reslab.runtime.device import Processes, SingleProcess
+from reslab.runtime.events import Log
 from reslab.runtime.threads import Prefetcher
 
 CPU = torch.device("cpu")
@@ -31,39 +33,21 @@ class Example:
     seed: tuple[int, ...]  # key of the random numbers that sample anchors and regions
 
 
-@dataclass(frozen=True)
-class PendingExamples:
-    """A batch that threads are working on."""
+def replace_by_next(image: Callable[[int], np.ndarray], limit: BadFileLimit) -> ReplaceBad:
+    """Replace a bad image by the next good one; more in a row than the limit are too many."""
+    tried = min(limit.allowed + 1, limit.count)
 
-    shown: list["Future[tuple[Example, list[int]]]"]  # and the bad files met on the way to each
+    def candidates(index: int) -> Iterator[int]:
+        return ((index + step) % limit.count for step in range(tried))
 
-    def cancel(self) -> None:
-        for future in self.shown:
-            future.cancel()
-
-
-@dataclass(frozen=True)
-class NextImageFallback:
-    """Any image stands in for any other, the next one first; too many in a row are too many."""
-
-    bad: BadFileLimit
-
-    @property
-    def tried(self) -> int:
-        return min(self.bad.most + 1, self.bad.count)
-
-    def __call__(self, index: int) -> Iterator[int]:
-        return ((index + step) % self.bad.count for step in range(self.tried))
-
-    def failure(self, index: int) -> str:
-        return self.bad.too_many(self.tried)
+    return ReplaceBad(image, candidates, lambda index: limit.too_many(tried))
 
 
 class DetectionLoader:
     """Shuffled, scaled and mirrored images of a set with boxes, on a device.
 
     Images without an object to find are left out, as in the released code. Batches may be asked
-    for in any order; threads work on those after the last one asked for (see Ahead). An image
+    for in any order; threads work on those after the last one asked for. An image
     that is missing, does not decode or has another size than its annotations say is replaced by
     the next good one and told of once; more of them than one and than the share `bad_limit` are an
     error. `prepare` turns RGB bytes [1, 3, H, W] into the network's input; threads call it.
@@ -81,20 +65,20 @@ class DetectionLoader:
         seed: int,
         threads: int,
         bad_limit: float,
-        on_event: Callable[[str], None],
+        log: Log,
         last: int | None = None,
         device: torch.device = CPU,
         processes: Processes = SingleProcess(),
     ) -> None:
-        self.processes, self.part = processes, processes.rank_slice(size)
+        self.processes, self.rank_slice = processes, processes.rank_slice(size)
         self.train, self.prepare = train, prepare
         self.shorter, self.longest, self.flip = shorter, longest, flip
         self.size, self.seed, self.device = size, seed, device
         self.rows = with_objects(train)
-        self.order = ShuffleSampler(self.count, seed, ORDER)
-        self.bad = BadFileLimit(self.count, bad_limit, on_event)
-        self.image = ReplaceBad(self._image, NextImageFallback(self.bad))
-        self.ahead = Prefetcher(self._begin, threads, last)
+        self.sampler = ShuffleSampler(self.count, seed, Stream.ORDER)
+        self.bad_files = BadFileLimit(self.count, bad_limit, log)
+        self.image = replace_by_next(self._image, self.bad_files)
+        self.prefetcher = Prefetcher(self._begin, threads, last)
 
     @property
     def count(self) -> int:
@@ -103,31 +87,32 @@ class DetectionLoader:
 
     def __call__(self, iteration: int) -> list[Example]:
         """This process's part of the mini-batch of `iteration`, counted from 0."""
-        shown = [future.result() for future in self.ahead(iteration).shown]
-        own = {index: self.image.reasons[index] for _, bad in shown for index in bad}
-        for bad in self.processes.all_gather_objects(own):
-            self.bad.note(bad, bad)
+        shown = [future.result() for future in self.prefetcher(iteration)]
+        reasons = {index: self.image.reasons[index] for _, bad in shown for index in bad}
+        for reasons_of_process in self.processes.all_gather_objects(reasons):
+            self.bad_files.report(reasons_of_process)
         return [example for example, _ in shown]
 
     def close(self) -> None:
         """End the threads, each as soon as it is done with its image."""
-        self.ahead.close()
+        self.prefetcher.close()
 
-    def _begin(self, threads: Executor, iteration: int) -> PendingExamples:
-        chosen = self.order(iteration * self.size, self.size).tolist()
-        rng = make_generator(self.seed, AUGMENTATION, iteration)
+    def _begin(self, threads: Executor, iteration: int) -> list[Future[Any]]:
+        """Give each image to the threads: an Example, and the bad files met on the way to it."""
+        chosen = self.sampler(iteration * self.size, self.size).tolist()
+        rng = make_generator(self.seed, Stream.AUGMENTATION, iteration)
         draws = torch.rand(self.size, 2, generator=rng, dtype=torch.float64).tolist()
         numbered = list(enumerate(zip(chosen, draws, strict=True)))
-        return PendingExamples([
+        return [
             threads.submit(
                 self._show,
                 image,
                 self.shorter[int(side * len(self.shorter))],
                 self.flip and mirror < 0.5,
-                (self.seed, SAMPLING, iteration, place),
+                (self.seed, Stream.SAMPLING, iteration, place),
             )
-            for place, (image, (side, mirror)) in numbered[self.part]
-        ])  # fmt: skip
+            for place, (image, (side, mirror)) in numbered[self.rank_slice]
+        ]
 
     def _image(self, index: int) -> np.ndarray:
         """RGB bytes [H, W, 3] of one of those that are trained on."""

@@ -116,7 +116,7 @@ def setup_with_data(
             sets.train, preprocessing, shorter=recipe.shorter, longest=recipe.longest,
             flip=recipe.flip, size=recipe.batch_size, seed=seed,
             threads=cores_for(device.processes),
-            bad_limit=recipe.bad_limit, on_event=log, last=recipe.iterations,
+            bad_limit=recipe.bad_limit, log=log, last=recipe.iterations,
             device=device.torch_device,
             processes=device.processes,
         ),

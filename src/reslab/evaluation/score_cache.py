@@ -109,7 +109,7 @@ def digest_set(images: ImageSet, threads: int, on_event: Callback) -> str:
         return hashlib.sha256(images.read(images.files[index])).digest()
 
     on_event(note(f"reading {len(images):,} images, to find the kept scores that are theirs"))
-    indices = images.announced(range(len(images)))
+    indices = images.prefetching(range(len(images)))
     digests = map_in_order(digest_file, indices, threads, FILES_AHEAD)
     for file, file_digest in zip(images.files, digests, strict=True):
         digest.update(json.dumps(file).encode() + file_digest)

@@ -83,8 +83,8 @@ def load_ranges(
     if sides == [None] and isinstance(images, ImagesInMemory):
         loaded: Iterator[ResizedViews | str] = ({None: images.images[index]} for index in order)
     else:
-        announced = order if isinstance(images, ImagesInMemory) else images.announced(order)
-        loaded = map_in_order(load, announced, threads, ahead=RANGE_FILES)
+        prefetched = order if isinstance(images, ImagesInMemory) else images.prefetching(order)
+        loaded = map_in_order(load, prefetched, threads, ahead=RANGE_FILES)
     for indices in ranges:
         items = list(enumerate(islice(loaded, len(indices))))
         good = [(position, item) for position, item in items if not isinstance(item, str)]

@@ -9,12 +9,11 @@ import socket
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:  # files are checked without torch
     from reslab.runtime.device import Processes
 from concurrent.futures import Executor
-from typing import Generic, Protocol
 
 import torch
 
@@ -67,38 +66,30 @@ def map_in_order(
 BATCHES_AHEAD = 2  # batches that the threads work on before they are asked for
 
 
-class PendingBatch(Protocol):
-    """What threads do for one mini-batch."""
-
-    def cancel(self) -> object: ...
-
-
-Pending = TypeVar("Pending", bound=PendingBatch)
-
-
-class Prefetcher(Generic[Pending]):
-    """The work on the mini-batch of each iteration; `begin` gives it to the threads.
+class Prefetcher:
+    """Work on the mini-batch of each iteration by threads; `begin` gives it to them.
 
     Iterations may be asked for in any order. Those after the last one asked for are begun
     meanwhile, but no more than `last` in all; what is no longer wanted is cancelled.
     """
 
     def __init__(
-        self, begin: Callable[[Executor, int], Pending], threads: int, last: int | None
+        self, begin: Callable[[Executor, int], list[Future[Any]]], threads: int, last: int | None
     ) -> None:
         self.begin, self.last = begin, last
         torch.get_num_threads()  # settles this thread's number, before others set theirs
         self.threads = ThreadPoolExecutor(threads, "reslab-images", initializer=_alone)
-        self.begun: dict[int, Pending] = {}
+        self.begun: dict[int, list[Future[Any]]] = {}
 
-    def __call__(self, iteration: int) -> Pending:
-        """The work on the mini-batch of `iteration`, from 0; it may not be done yet."""
+    def __call__(self, iteration: int) -> list[Future[Any]]:
+        """Return the work on the mini-batch of `iteration`, from 0, done or not."""
         end = iteration + 1 + BATCHES_AHEAD
         if self.last is not None:
             end = max(min(end, self.last), iteration + 1)
         wanted = range(iteration, end)
         for other in self.begun.keys() - set(wanted):
-            self.begun.pop(other).cancel()
+            for future in self.begun.pop(other):
+                future.cancel()
         for number in wanted:
             if number not in self.begun:
                 self.begun[number] = self.begin(self.threads, number)

@@ -20,7 +20,7 @@ from reslab.data.datasets import (
 from reslab.data.folder import FolderSplits, open_folder
 from reslab.data.loader import EncodedLoader, InMemoryLoader
 from reslab.data.location import Location
-from reslab.data.sampler import make_generator
+from reslab.data.sampler import Stream, make_generator
 from reslab.data.statistics import measure_statistics
 from reslab.models.batchnorm import recompute_statistics
 from reslab.models.model_file import Model
@@ -33,7 +33,6 @@ from reslab.training.classification import ClassificationTask
 from reslab.training.origin import InitialState, must_match_weights
 from reslab.training.recipe import Recipe
 
-INITIALISATION = 2  # a seed's stream of random numbers for the weights, beside those of the batches
 CALIBRATION = 50  # mini-batches whose statistics replace those that came with weights
 
 
@@ -173,7 +172,7 @@ def own_preprocessing(train: ImageSet, weights: Model | None) -> Preprocessing:
 def initial_net(recipe: Recipe, seed: int, weights: Model | None, train: ImageSet) -> ResNet:
     """Drawn from the seed, or the given weights; a classifier of other classes starts at zero,
     so that it disturbs them as little as it can."""
-    net = build_resnet(recipe.model, make_generator(seed, INITIALISATION))
+    net = build_resnet(recipe.model, make_generator(seed, Stream.INITIALISATION))
     if weights is None:
         return net
     state = weights.net.state_dict()
@@ -201,8 +200,8 @@ def build_loader(
         return InMemoryLoader(
             train.to(device.torch_device), preprocessing, size=recipe.batch_size,
             pad=augmentation.pad,
-            flip=augmentation.flip, seed=seed, sampler=recipe.balance == "sampler",
-            part=device.processes.rank_slice(recipe.batch_size),
+            flip=augmentation.flip, seed=seed, balanced=recipe.balance == "sampler",
+            rank_slice=device.processes.rank_slice(recipe.batch_size),
         )  # fmt: skip
     assert recipe.pictures is not None
     assert not isinstance(augmentation, PadAndCrop)
@@ -210,8 +209,8 @@ def build_loader(
         train, preprocessing, augmentation=augmentation,
         colour=origin.components if augmentation.colour else None,
         size=recipe.batch_size, seed=seed, threads=cores_for(device.processes),
-        sampler=recipe.balance == "sampler",
-        bad_limit=recipe.pictures.bad_limit, on_event=log,
+        balanced=recipe.balance == "sampler",
+        bad_limit=recipe.pictures.bad_limit, log=log,
         last=recipe.iterations + recipe.recompute_bn, device=device.torch_device,
         processes=device.processes,
     )  # fmt: skip

@@ -170,8 +170,8 @@ def test_a_disk_that_takes_nothing_is_told_of_once(
             Url(server.url), options(cache, limit=limit, on_trouble=said.append)
         )
         assert read_all(opened) == files
-        assert opened.expect
-        opened.expect(list(files))  # in vain: there is no place for it
+        assert opened.prefetch
+        opened.prefetch(list(files))  # in vain: there is no place for it
     reason = "there is no room for a block" if full else "not a directory"
     assert said == [f"cache {cache}: {reason}; reading goes on without it"]
 
@@ -318,13 +318,13 @@ def test_what_is_expected_is_there_when_it_is_read(
 ) -> None:
     with serving(files_of(folder)) as server:
         opened = open_remote_part(Url(server.url), options(tmp_path / "cache"))
-        assert opened.expect
-        opened.expect(opened.files[:20])
+        assert opened.prefetch
+        opened.prefetch(opened.files[:20])
         requests = wait_until_quiet(server)
         for name in opened.files[:20]:
             assert opened.read(name) == files[name]
         assert server.faults.requests == requests
-        assert list(opened.announced(range(len(opened)))) == list(range(len(opened)))
+        assert list(opened.prefetching(range(len(opened)))) == list(range(len(opened)))
         wait_until_quiet(server)
         requests = server.faults.requests
         assert read_all(opened) == files
@@ -338,14 +338,14 @@ def test_batches_tell_what_comes_after_them(monkeypatch: pytest.MonkeyPatch) -> 
     from reslab.data.augment import ScaleCrop
     from reslab.data.loader import EncodedLoader
 
-    monkeypatch.setattr("reslab.data.loader.EXPECTED", 8)
+    monkeypatch.setattr("reslab.data.loader.PREFETCHED", 8)
     reported: list[str] = []
     files = images(10)
-    train = replace(set_of(files), expect=reported.extend)
+    train = replace(set_of(files), prefetch=reported.extend)
     augmentation = ScaleCrop(shorter_side=(32, 40), size=32, colour=0.0)
     batches = EncodedLoader(
         train, lambda images: images, augmentation=augmentation, colour=None, size=4, seed=1,
-        threads=2, sampler=False, bad_limit=0.0, on_event=print, last=7,
+        threads=2, balanced=False, bad_limit=0.0, log=print, last=7,
     )  # fmt: skip
     try:
         for iteration in range(7):
