@@ -17,13 +17,11 @@ from statistics import median
 import torch
 
 from reslab.data.datasets import ImagesInMemory, MemorySplits
-from reslab.models.batchnorm import norms_of
 from reslab.recipes import recipe
 from reslab.runtime.device import setup_device
 from reslab.runtime.distributed import fail_together
 from reslab.runtime.launch import launch
-from reslab.training.classification import parts_of
-from reslab.training.loop import updates
+from reslab.training.loop import eager_update_of, training_steps
 from reslab.training.schedule import Schedule
 from reslab.training.setup import setup_with_sets
 
@@ -39,11 +37,10 @@ def measured(model: str, iterations: int, out: Path) -> None:
         labels = torch.randint(0, 10, (10_000,), generator=rng)
         images = ImagesInMemory("train", pictures, labels, tuple("0123456789"))
         it = recipe(f"cifar10-{model}")
-        parts = parts_of(setup_with_sets(it, 1, MemorySplits(images, images), setup_device("fp32")))
-        steps = updates(
-            parts.loss_of, parts.shares_of, parts.optimizer, Schedule(it),
-            range(WARM_UP + iterations), norms=norms_of(parts.net), processes=processes,
-        )  # fmt: skip
+        task = setup_with_sets(it, 1, MemorySplits(images, images), setup_device("fp32"))
+        steps = training_steps(
+            eager_update_of(task), task.draws, Schedule(it), range(WARM_UP + iterations)
+        )
         begun = 0.0
         for step in steps:
             if step.iteration == WARM_UP:

@@ -22,7 +22,7 @@ from reslab.models.preprocessing import Preprocessing
 from reslab.models.resnet import ResNet, build_resnet, channels_last
 from reslab.recipes import recipe
 from reslab.runtime.device import Device, setup_device
-from reslab.training.loop import updates
+from reslab.training.loop import eager_update, training_steps
 from reslab.training.optim import build_sgd
 from reslab.training.schedule import Schedule
 
@@ -62,12 +62,9 @@ def our_training(net: ResNet, device: Device) -> Iterator[float]:
             scores = net(share[0])
         return F.cross_entropy(scores.float(), share[1]), torch.zeros(())
 
-    steps = updates(
-        loss_of, lambda k: [(prepared, labels)],
-        build_sgd(net, momentum=it.momentum, weight_decay=it.weight_decay),
-        Schedule(it), range(1_000_000),
-    )  # fmt: skip
-    for step in steps:
+    optimizer = build_sgd(net, momentum=it.momentum, weight_decay=it.weight_decay)
+    update = eager_update(lambda draws: [(prepared, labels)], loss_of, optimizer)
+    for step in training_steps(update, int, Schedule(it), range(1_000_000)):
         yield step.loss.item()
 
 

@@ -27,8 +27,7 @@ from reslab.models.config import config_named
 from reslab.models.resnet import build_resnet, channels_last
 from reslab.recipes import recipe
 from reslab.runtime.device import Device, setup_device
-from reslab.training.classification import parts_of
-from reslab.training.loop import updates
+from reslab.training.loop import eager_update_of, training_steps
 from reslab.training.schedule import Schedule
 from reslab.training.setup import setup_with_sets
 
@@ -84,10 +83,9 @@ def plain_loop(name: str, images: ImagesInMemory) -> Iterator[float]:
 def reslab_loop(name: str, images: ImagesInMemory, device: Device) -> Iterator[float]:
     """One loss an iteration: the loop behind `reslab train`."""
     it = recipe(f"cifar10-{name}")
-    parts = parts_of(setup_with_sets(it, 1, MemorySplits(images, images), device))
-    for step in updates(
-        parts.loss_of, parts.shares_of, parts.optimizer, Schedule(it), range(it.iterations)
-    ):
+    task = setup_with_sets(it, 1, MemorySplits(images, images), device)
+    update, schedule = eager_update_of(task), Schedule(it)
+    for step in training_steps(update, task.draws, schedule, range(it.iterations)):
         yield step.loss.item()
 
 

@@ -17,7 +17,7 @@ import rich.console
 import sklearn.datasets
 import torch._dynamo
 
-import reslab.detection.train
+import reslab.detection.alternating
 import reslab.evaluation.predict
 import reslab.recipes
 import reslab.studies.page.classifiers
@@ -30,7 +30,7 @@ IMPORTED = (
     rich.console,
     sklearn.datasets,
     torch._dynamo,
-    reslab.detection.train,
+    reslab.detection.alternating,
     reslab.evaluation.predict,
     reslab.recipes,
     reslab.studies.page.classifiers,

@@ -17,7 +17,7 @@ _HOMES = {
     "load_detector": "reslab.detection.predict:load_detector_predictor",
     "recipe": "reslab.recipes",
     "detection_recipe": "reslab.recipes",
-    "train_detector": "reslab.detection.train",
+    "train_detector": "reslab.detection.alternating",
 }
 
 __all__ = ["__version__", *_HOMES]

@@ -22,10 +22,10 @@ from reslab.cli import main
 from reslab.data.boxes import digit_scenes as scenes
 from reslab.data.boxes.sets import DetectionSplits, GroundTruth
 from reslab.detection import setup as prepare
+from reslab.detection.alternating import train_detector
 from reslab.detection.average_precision.measure import measure
 from reslab.detection.evaluation import detect_set
 from reslab.detection.model import Detector, detector_bytes
-from reslab.detection.train import train_detector
 
 Run = Callable[..., tuple[int, str, list[str]]]
 

@@ -20,9 +20,9 @@ def test_what_a_run_will_show(training: str, monkeypatch: pytest.MonkeyPatch) ->
         # steps judge regions
         shown = {"joint": (6, 2 + 3), "alternating": (4 * 6, 2 * (2 + 3))}[training]
         assert (run.batches, run.evaluated) == shown
-        assert (run.recipe, run.images, run.parts.epoch) == (recipe, 6, 3)
+        assert (run.task.recipe.name, run.images, run.task.epoch) == (recipe.name, 6, 3)
         assert run.evaluate() == 3
-        learning = {name for name, it in run.parts.net.named_parameters() if it.requires_grad}
+        learning = {name for name, it in run.task.net.named_parameters() if it.requires_grad}
         assert {"proposals.conv.weight", "regressor.weight"} <= learning
         found = probe(run, 2)
         assert min(found.together, found.network, found.evaluating) > 0

@@ -20,12 +20,12 @@ from reslab.detection import setup as prepare
 from reslab.detection.initial import fit_detector_to_weights
 from reslab.detection.setup import (
     mean_colour,
-    must_match_classes,
     open_detection_data,
     open_training_data,
     setup_detector,
 )
 from reslab.runtime.device import setup_device
+from reslab.training.setup import must_match_classes
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_a_folder_must_be_named() -> None:
 def test_classes_are_as_many_as_outputs(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"--set model\.classes=10"):
         open_training_data(own_recipe("model.classes=9"), folder)
-    must_match_classes(own_recipe(), SCENES.train)
+    must_match_classes("digit-scenes", 10, len(SCENES.train.classes))
 
 
 def test_a_part_without_objects_is_refused_before_training(folder: Path) -> None:
@@ -122,10 +122,10 @@ def test_what_is_prepared_fits_together(monkeypatch: pytest.MonkeyPatch) -> None
     it = setup_detector(recipe, 1, None, device, weights, print)
     try:
         assert torch.equal(it.preprocessing.mean, weights.preprocessing.mean)
-        (example, _) = it.batches(0)
+        (example, _) = it.loader(0)
         assert example.image.shape == (1, 3, 32, 32)
         assert example.image.is_contiguous(memory_format=torch.channels_last)
-        index = it.batches.sampler(0, 1).item()
+        index = it.loader.sampler(0, 1).item()
         colour = SCENES.train.image(int(index)).mean() - weights.preprocessing.mean.mean()
         assert example.image.mean().item() == pytest.approx(float(colour), abs=1)
         assert it.proposer is None

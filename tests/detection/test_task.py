@@ -14,10 +14,10 @@ from reslab.detection.loader import Example
 from reslab.detection.network import FasterRCNN
 from reslab.detection.recipe import DetectionRecipe
 from reslab.detection.setup import OpenedSets, setup_with_data
-from reslab.detection.task import DETECTIONS_FILE, DetectionTask, parts_of
+from reslab.detection.task import DETECTIONS_FILE, DetectionTask
 from reslab.runtime.device import setup_device
 from reslab.runtime.files import sha256_of
-from reslab.training.loop import updates
+from reslab.training.loop import eager_update_of, training_steps
 from reslab.training.schedule import Schedule
 
 Make = Callable[..., DetectionTask]
@@ -139,7 +139,7 @@ def test_the_joint_loss_and_its_gradients_against_plain_loops(make: Make) -> Non
     with torch.no_grad():  # answers that are not all alike
         for layer in (it.net.proposals.objectness, it.net.proposals.deltas, it.net.regressor):
             layer.weight.mul_(30)
-    examples = it.batches(0)
+    examples = it.loader(0)
     for example in examples:
         loss, _ = it.image_loss(example)
         loss.backward()
@@ -161,7 +161,7 @@ def test_the_joint_loss_and_its_gradients_against_plain_loops(make: Make) -> Non
 
 def test_places_of_proposals_pass_no_gradient(make: Make) -> None:
     it = make()
-    (example, _) = it.batches(0)
+    (example, _) = it.loader(0)
     features = it.net.features(example.image)
     proposed = it.net.proposals(features)
     regions, _ = it.region_loss(features, proposed, example, torch.Generator())
@@ -177,7 +177,7 @@ def test_the_error_counts_wrong_regions_or_anchors(make: Make) -> None:
     with torch.no_grad():
         assert it.net.classifier.bias is not None
         it.net.classifier.bias[0] = 99
-    (example, _) = it.batches(0)
+    (example, _) = it.loader(0)
     rng = torch.Generator().manual_seed(0)
     features = it.net.features(example.image)
     proposed = it.net.proposals(features)
@@ -197,7 +197,7 @@ def test_a_loss_is_a_function_of_seed_and_iteration(make: Make) -> None:
     one, same, other = make(), make(), make(seed=2)
 
     def losses(it: DetectionTask, iterations: list[int]) -> list[float]:
-        return [it.loss(it.shares(k)[0])[0].item() for k in iterations]
+        return [it.loss(it.prepare(k)[0])[0].item() for k in iterations]
 
     forwards = losses(one, [0, 1, 2, 3])
     assert losses(same, [3, 1, 0, 2]) == [forwards[k] for k in (3, 1, 0, 2)]
@@ -212,8 +212,8 @@ def state_of(it: DetectionTask) -> dict[str, Tensor]:
 
 
 def train(it: DetectionTask, iterations: int = 3) -> None:
-    parts = parts_of(it)
-    for _ in updates(it.loss, it.shares, parts.optimizer, Schedule(it.recipe), range(iterations)):
+    schedule = Schedule(it.recipe)
+    for _ in training_steps(eager_update_of(it), it.draws, schedule, range(iterations)):
         pass
 
 
@@ -281,7 +281,7 @@ def test_each_of_the_four_steps_changes_its_parts(
 def test_step_two_learns_from_the_proposals_of_another_net(make: Make) -> None:
     theirs = detector(seed=8, sizes=(8, 14, 24), ratios=(1, 1.6, 2.8)).net
     own, other = make(step=2), make(step=2, proposer=theirs)
-    (example, _) = own.batches(0)
+    (example, _) = own.loader(0)
     proposed = own.net.proposals(own.net.features(example.image))
 
     def regions(it: DetectionTask) -> Tensor:
@@ -296,8 +296,7 @@ def test_steps_of_proposals_report_nothing(make: Make) -> None:
     for step in (1, 3):
         it = make(step=step)
         assert it.evaluate(lambda: None) == []
-        final = it.finish(lambda: None)
-        assert (final.reports, final.files) == ([], {})
+        assert it.finish(lambda: None) == ([], {})
 
 
 def test_recomputed_statistics_are_means_over_what_is_shown_at_the_beginning(make: Make) -> None:
@@ -305,7 +304,7 @@ def test_recomputed_statistics_are_means_over_what_is_shown_at_the_beginning(mak
     before, state = kept.net.state_dict(), it.net.state_dict()
     first = before["stem.0.conv.weight"]
     assert torch.equal(state["stem.0.conv.weight"], first)
-    shown = [F.conv2d(e.image, first, padding=1) for k in range(2) for e in kept.batches(k)]
+    shown = [F.conv2d(e.image, first, padding=1) for k in range(2) for e in kept.loader(k)]
     means = torch.stack([maps.mean((0, 2, 3)) for maps in shown]).mean(0)
     variances = torch.stack([maps.var((0, 2, 3)) for maps in shown]).mean(0)
     torch.testing.assert_close(state["stem.0.norm.running_mean"], means, rtol=1e-4, atol=1e-4)
@@ -358,9 +357,9 @@ def test_an_image_that_nothing_can_be_sampled_of_is_no_error(make: Make, context
 
 def test_shares_are_virtual_gpus(make: Make) -> None:
     it = make("batch_size=4", "virtual_gpus=2")
-    first, second = it.shares(1)
+    first, second = it.prepare(1)
     assert (len(first), len(second)) == (2, 2)
-    assert [e.seed for e in first + second] == [e.seed for e in it.batches(1)]
+    assert [e.seed for e in first + second] == [e.seed for e in it.loader(1)]
     assert it.epoch == 2  # 6 images, 4 at once
 
 
@@ -373,10 +372,10 @@ def test_evaluation_is_of_the_first_images_and_leaves_training_as_it_was(make: M
     assert not changed(before, it)
     assert training == [m.training for m in it.net.modules()]
     assert learning == [p.requires_grad for p in it.net.parameters()]
-    final = it.finish(lambda: None)
-    (report,) = final.reports
+    reports, files = it.finish(lambda: None)
+    (report,) = reports
     assert report["n"] == 3
-    assert list(final.files) == [DETECTIONS_FILE]
+    assert list(files) == [DETECTIONS_FILE]
     assert len(report["per_class"]) == 10
 
 
@@ -387,4 +386,4 @@ def test_the_detector_knows_its_classes_and_its_search(make: Make) -> None:
     assert made.search == it.recipe.search
     assert DetectionRecipe.model_validate(made.recipe) == it.recipe
     assert made.metrics == [{"n": 1}]
-    assert parts_of(it).error_of({"map_50": 87.5}) == 12.5
+    assert it.error_of({"map_50": 87.5}) == 12.5

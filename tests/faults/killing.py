@@ -21,7 +21,7 @@ import torch
 import torch._dynamo
 import torch.distributed as dist
 
-import reslab.detection.train
+import reslab.detection.alternating
 import reslab.recipes
 import reslab.training.curves
 from reslab.cli import main
@@ -35,7 +35,7 @@ IMPORTED = (
     matplotlib.figure,
     sklearn.datasets,
     torch._dynamo,
-    reslab.detection.train,
+    reslab.detection.alternating,
     reslab.recipes,
     reslab.training.curves,
 )  # what a run imports on its way

@@ -11,7 +11,7 @@ from reslab.models.config import cifar_config
 from reslab.models.resnet import build_resnet
 from reslab.recipes import recipe
 from reslab.runtime.distributed import Processes, join_processes
-from reslab.training.loop import updates
+from reslab.training.loop import eager_update, training_steps
 from reslab.training.optim import build_sgd
 from reslab.training.schedule import Schedule
 
@@ -35,10 +35,9 @@ def made_by(processes: Processes) -> dict[str, Tensor]:
         return F.cross_entropy(scores, share[1]), wrong.double().mean()
 
     schedule = Schedule(recipe("digits-resnet20").with_changes(CHANGES))
-    steps = updates(
-        loss_of, shares_of, build_sgd(net, momentum=0.9, weight_decay=1e-4), schedule, range(20),
-        norms=norms_of(net), processes=processes,
-    )  # fmt: skip
+    optimizer = build_sgd(net, momentum=0.9, weight_decay=1e-4)
+    update = eager_update(shares_of, loss_of, optimizer, norms_of(net), processes)
+    steps = training_steps(update, lambda iteration: iteration, schedule, range(20))
     losses = torch.stack([step.loss for step in steps])
     return net.state_dict() | {"losses": losses}
 

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from reslab.models.config import cifar_config
 from reslab.models.resnet import build_resnet
 from reslab.recipes import recipe
-from reslab.training.loop import updates
+from reslab.training.loop import eager_update, training_steps
 from reslab.training.optim import build_sgd
 from reslab.training.schedule import Schedule
 
@@ -39,7 +39,8 @@ def test_one_update_is_the_mean_over_shares_with_statistics_of_their_own() -> No
         return nn.functional.cross_entropy(net(one[0]), one[1]), torch.tensor(50.0)
 
     optimizer = build_sgd(net, momentum=0.9, weight_decay=1e-4)
-    step = next(updates(loss_of, lambda k: shares, optimizer, Schedule(RECIPE), range(1)))
+    update = eager_update(lambda k: shares, loss_of, optimizer)
+    step = next(training_steps(update, int, Schedule(RECIPE), range(1)))
     for weight, value in zip(net.parameters(), expected, strict=True):
         torch.testing.assert_close(weight.detach(), value, rtol=1e-9, atol=1e-9)
     assert (step.iteration, step.learning_rate, step.train_error.item()) == (1, 0.1, 50.0)
@@ -55,7 +56,8 @@ def test_all_that_an_update_makes_is_on_the_device_of_the_weights() -> None:
         return loss, loss.detach()
 
     shares = [torch.zeros(3, 2, device="meta")] * 2
-    step = next(updates(loss_of, lambda k: shares, optimizer, Schedule(RECIPE), range(1)))
+    update = eager_update(lambda k: shares, loss_of, optimizer)
+    step = next(training_steps(update, int, Schedule(RECIPE), range(1)))
     assert step.loss.device == step.train_error.device == torch.device("meta")
 
 
@@ -80,7 +82,8 @@ def counted_run(error_of, changes: list[str], start: int = 0):
 
     it = RECIPE.with_changes(changes)
     iterations = range(start, it.iterations)
-    steps = list(updates(loss_of, shares_of, optimizer, Schedule(it), iterations))
+    update = eager_update(shares_of, loss_of, optimizer)
+    steps = list(training_steps(update, int, Schedule(it), iterations))
     return steps, asked, optimizer.steps
 
 

@@ -13,12 +13,10 @@ from torch import Tensor, nn
 from reslab.runtime.device import setup_device
 from reslab.training.folder import RunFolder
 from reslab.training.recipe import RunRecipe
-from reslab.training.run import (
-    FinalReports,
-    Interrupted,
-    Task,
-)
-from reslab.training.train import Begun, train_in_folder
+from reslab.training.run import Interrupted
+from reslab.training.setup import Inputs
+from reslab.training.task import CheckStop, Final, Task
+from reslab.training.train import Job, train_in_folder
 
 RECIPE = FinderRecipe(
     name="finder", iterations=8, batch_size=2, eval_every=2, checkpoint_every=2, log_every=1,
@@ -31,32 +29,48 @@ TWELVE = {"ap": 45.0, "ap_50": 81.2}
 class Finder:
     """Learns a single weight; remembers what it was asked to do."""
 
-    def __init__(self, reports: list[dict[str, Any]]) -> None:
-        self.reports, self.closed = reports, 0
+    epoch = 2
+
+    def __init__(
+        self, reports: list[dict[str, Any]], files: dict[str, bytes] | None = None
+    ) -> None:
+        self.recipe: RunRecipe = RECIPE
+        self.reports, self.files, self.closed = reports, files or {}, 0
+        self.device = setup_device("fp32")
         self.net = nn.Linear(1, 1, bias=False)
         nn.init.ones_(self.net.weight)
+        group = {"params": list(self.net.parameters()), "scale": 1.0}
+        self.optimizer = torch.optim.SGD([group], lr=0.0, momentum=0.9)
 
-    def loss_of(self, share: Tensor) -> tuple[Tensor, Tensor]:
+    def draws(self, iteration: int) -> int:
+        return iteration
+
+    def prepare(self, draws: int) -> list[Tensor]:
+        return [torch.full((1, 1), float(draws)), torch.ones(1, 1)]
+
+    def loss(self, share: Tensor) -> tuple[Tensor, Tensor]:
         return (self.net(share) - 3).square().mean(), torch.tensor(50.0)
+
+    def evaluate(self, check_stop: CheckStop) -> list[dict[str, Any]]:
+        return self.reports
+
+    def error_of(self, report: dict[str, Any]) -> float:
+        return 100 - report["map_50"]
+
+    def finish(self, check_stop: CheckStop) -> Final:
+        return [report | {"coco": TWELVE, "per_class": []} for report in self.reports], {}
+
+    def model_file(self, reports: list[dict[str, Any]]) -> bytes:
+        return json.dumps(reports).encode()
 
     def close(self) -> None:
         self.closed += 1
 
-    def parts(self) -> Task:
-        group = {"params": list(self.net.parameters()), "scale": 1.0}
-        return Task(
-            net=self.net,
-            optimizer=torch.optim.SGD([group], lr=0.0, momentum=0.9),
-            epoch=2,
-            loss_of=self.loss_of,
-            shares_of=lambda k: [torch.full((1, 1), float(k)), torch.ones(1, 1)],
-            evaluate=lambda check_stop: self.reports,
-            error_of=lambda report: 100 - report["map_50"],
-            finish=lambda beat: FinalReports(
-                [report | {"coco": TWELVE, "per_class": []} for report in self.reports], {}
-            ),
-            model_file=lambda reports: json.dumps(reports).encode(),
-        )
+
+def job(
+    out: Path, recipe: RunRecipe = RECIPE, stop: Callable[[], int | None] = lambda: None
+) -> Job[RunRecipe]:
+    return Job(recipe, out, Inputs(), setup_device("fp32"), 1, stop=stop)
 
 
 def carried_out(
@@ -64,20 +78,15 @@ def carried_out(
     finder: Finder,
     recipe: RunRecipe = RECIPE,
     stop: Callable[[], int | None] = lambda: None,
-    files: dict[str, bytes] | None = None,
 ) -> tuple[dict[str, Any], list[RunFolder | None]]:
     """The result, and the folders that `begin` was called with."""
     asked: list[RunFolder | None] = []
 
-    def begin(folder: RunFolder | None) -> Begun:
+    def begin(folder: RunFolder | None) -> Task:
         asked.append(folder)
-        return Begun(finder.parts(), finder.close, files or {})
+        return finder
 
-    result = train_in_folder(
-        recipe, out, begin, device=setup_device("fp32"), seed=1, data=None, weights=None,
-        on_event=lambda row: None, stop=stop,
-    )  # fmt: skip
-    return result, asked
+    return train_in_folder(job(out, recipe, stop), begin), asked
 
 
 def rates(out: Path) -> list[float]:
@@ -107,8 +116,7 @@ def test_a_plateau_is_heard_in_the_error_that_the_task_names(tmp_path: Path) -> 
     carried_out(tmp_path / "same", Finder([REPORT]))
     assert rates(tmp_path / "same") == pytest.approx([0.001] * 4 + [0.0001] * 4)
     better = Finder([REPORT])
-    begun = better.parts().error_of(REPORT)
-    assert begun == pytest.approx(18.8)
+    assert better.error_of(REPORT) == pytest.approx(18.8)
 
 
 def test_a_run_may_have_nothing_to_report(tmp_path: Path) -> None:
@@ -121,14 +129,11 @@ def test_a_run_may_have_nothing_to_report(tmp_path: Path) -> None:
 def test_a_new_run_begins_before_its_folder_is_made(tmp_path: Path) -> None:
     out = tmp_path / "run"
 
-    def begin(folder: RunFolder | None) -> Begun:
+    def begin(folder: RunFolder | None) -> Task:
         raise ValueError(f"no data; {folder} {out.exists()}")
 
     with pytest.raises(ValueError, match="no data; None False"):
-        train_in_folder(
-            RECIPE, out, begin, device=setup_device("fp32"), seed=1, data=None, weights=None,
-            on_event=lambda row: None, stop=lambda: None,
-        )  # fmt: skip
+        train_in_folder(job(out), begin)
     assert not out.exists()
 
 
@@ -145,8 +150,8 @@ def test_a_resumed_run_begins_with_its_folder_and_ends_the_same(tmp_path: Path) 
 
 def test_what_was_measured_at_the_beginning_is_kept_and_not_written_again(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
-        carried_out(tmp_path, Finder([]), stop=stopping_after(1), files={"mean": b"first"})
-    carried_out(tmp_path, Finder([]), files={"mean": b"second", "colours": b"new"})
+        carried_out(tmp_path, Finder([], {"mean": b"first"}), stop=stopping_after(1))
+    carried_out(tmp_path, Finder([], {"mean": b"second", "colours": b"new"}))
     assert (tmp_path / "mean").read_bytes() == b"first"
     assert (tmp_path / "colours").read_bytes() == b"new"
 

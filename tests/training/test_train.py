@@ -220,7 +220,7 @@ def test_unequal_classes_can_be_balanced(walls: Path, tmp_path: Path, balance: s
             # eight of brick and four of sky to train on: 12 / (2 * 8) and 12 / (2 * 4)
             assert it.class_weights.tolist() == [0.75, 1.5]
         else:
-            labels = torch.cat([it.batches(k).labels for k in range(4)])
+            labels = torch.cat([it.loader(k).labels for k in range(4)])
             assert labels.bincount().tolist() == [8, 8]
 
 

@@ -83,14 +83,14 @@ def setup_for_plan(
 
 def plan_facts(it: "ProbeTarget", found: "Probe") -> dict[str, Any]:
     """What is known of a run before it is made."""
-    recipe = it.recipe
+    recipe, device = it.task.recipe, it.task.device
     return {
         "recipe": recipe.name,
-        "device": str(it.device.torch_device),
-        "precision": it.device.precision,
+        "device": str(device.torch_device),
+        "precision": device.precision,
         "pictures": it.images,
         "iterations": recipe.iterations,
-        "epochs": round(recipe.iterations / it.parts.epoch, 1),
+        "epochs": round(recipe.iterations / it.task.epoch, 1),
         "batch_size": recipe.batch_size,
         "hours": found.seconds(it) / 3600,
         "memory": found.memory,

@@ -160,8 +160,8 @@ def run_training(
 
 def trainer_of(recipe: "AnyRecipe") -> partial[dict[str, Any]]:
     """The function that trains this kind of recipe, given it; see `reslab.training.train.train`."""
+    from reslab.detection.alternating import train_detector
     from reslab.detection.recipe import DetectionRecipe
-    from reslab.detection.train import train_detector
     from reslab.training.train import train
 
     if isinstance(recipe, DetectionRecipe):

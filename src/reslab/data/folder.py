@@ -99,6 +99,11 @@ def open_folder(
     """The train and the validation part of a folder, or of each class the fraction `validation`
     drawn by `seed` where there are no parts. `names` takes the place of the folder's classes.csv.
     """
+    return split_folder(read_folder(place, names), validation, seed)
+
+
+def read_folder(place: Location, names: Path | None = None) -> FolderSplits | EncodedImages:
+    """The two parts of a folder, or all of its images where there are no parts."""
     parts = {
         name: FolderPart(name, root, prefix_of(root, place), _open(root, place, names))
         for name, root in part_roots(place, refuse).items()
@@ -106,10 +111,19 @@ def open_folder(
     check_parts(parts, refuse)
     if "validation" not in parts:
         (whole,) = parts.values()
-        return split_validation(whole.images, validation, seed)
+        return whole.images
     train = replace(parts["train"].images, name="train")
     test = align_labels(train, parts["validation"].images)
     return FolderSplits(train, replace(test, name="validation"))
+
+
+def split_folder(
+    images: FolderSplits | EncodedImages, validation: float, seed: int = 0
+) -> FolderSplits:
+    """The parts that were read, or those that are drawn; see `open_folder`."""
+    if isinstance(images, FolderSplits):
+        return images
+    return split_validation(images, validation, seed)
 
 
 def open_whole_folder(place: Location, *, names: Path | None = None) -> EncodedImages:

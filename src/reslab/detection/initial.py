@@ -6,14 +6,16 @@ from torch import Tensor, nn
 
 from reslab.data.boxes.sets import DetectionSet
 from reslab.data.sampler import Stream, make_generator
-from reslab.detection.model import Detector, is_detector, load_detector
+from reslab.detection.model import Detector, load_detector
 from reslab.detection.network import FasterRCNN, build_detector
 from reslab.detection.recipe import DetectionRecipe
-from reslab.models.batchnorm import at_initial_scale, norms_of
+from reslab.models.batchnorm import at_initial_scale, train_mode
 from reslab.models.config import ResNetConfig
 from reslab.models.model_file import Model, load_model
 from reslab.runtime.files import sha256_of
 from reslab.training.origin import fitted
+from reslab.training.setup import Inputs
+from reslab.training.task import task_of
 
 OF_CLASSES = ("classifier.", "regressor.")
 
@@ -21,8 +23,14 @@ Weights = Model | Detector
 
 
 def load_weights(path: str | Path) -> Weights:
-    """What a detector's training can start from: a classifier's model file or a detector's."""
-    return load_detector(path) if is_detector(path) else load_model(path)
+    """Load what a detector's training can start from: a classifier's model file or a detector's."""
+    return load_detector(path) if task_of(path) == "detection" else load_model(path)
+
+
+def read_weights(inputs: Inputs, path: Path) -> Weights:
+    """Load the same, once for all that ask these inputs."""
+    load = load_detector if task_of(path) == "detection" else load_model
+    return inputs.read(load, path)
 
 
 def trunk_of(weights: Weights) -> ResNetConfig:
@@ -129,11 +137,8 @@ def trainable_parts(net: FasterRCNN, recipe: DetectionRecipe) -> list[nn.Module]
 
 
 def detector_train_mode(net: FasterRCNN, recipe: DetectionRecipe) -> None:
-    """Layers as training wants them: what is kept needs no gradient, batch norm is a fixed map."""
-    net.train()
+    """Put the layers that learn into training mode; batch norm is a fixed map."""
     net.requires_grad_(False)
     for part in trainable_parts(net, recipe):
         part.requires_grad_(True)
-    for norm in norms_of(net):
-        norm.eval()
-        norm.requires_grad_(False)
+    train_mode(net, keep_statistics=True)

@@ -29,11 +29,11 @@ from reslab.models.preprocessing import Preprocessing, minus_mean
 from reslab.runtime.device import Device
 from reslab.runtime.events import Log
 from reslab.runtime.threads import cores_for, map_in_order, usable_cores
+from reslab.training.optim import build_sgd
+from reslab.training.setup import CALIBRATION_BATCHES, Inputs, inputs_at, must_match_classes
 
-CALIBRATION_BATCHES = 50  # mini-batches whose statistics replace those that came with the weights
-MEAN_COLOUR_IMAGES = (
-    500  # training images whose colours give the mean, without weights that bring one
-)
+# training images whose colours give the mean, without weights that bring one
+MEAN_COLOUR_IMAGES = 500
 
 
 @dataclass(frozen=True)
@@ -44,26 +44,30 @@ class OpenedSets:
     protocol: str
 
 
-def open_detection_data(recipe: DetectionRecipe, data: Location | None) -> OpenedSets:
-    """The sets that a recipe names."""
+def open_detection_data(
+    recipe: DetectionRecipe, data: str | Location | Inputs | None
+) -> OpenedSets:
+    """Open the sets that a recipe names."""
+    inputs = inputs_at(data)
     if recipe.data == "digit-scenes":
-        return OpenedSets(digit_scenes(), "coco")
-    if data is None:
+        return OpenedSets(inputs.read(digit_scenes), "coco")
+    if inputs.data is None:
         raise ValueError(
             f"{recipe.name} needs images with boxes: name a COCO or VOC folder with --data"
         )
-    parts = read_parts(to_folder(data, f"{recipe.name} needs"), recipe.years)
+    folder = to_folder(inputs.data, f"{recipe.name} needs")
+    parts = inputs.read(read_parts, folder, recipe.years)
     test = parts.whole if parts.test is None else parts.test
     assert test is not None
     protocol = usual_protocol(parts.layout, test.root.resolve(), test.files)
     return OpenedSets(split_parts(parts, recipe.validation), protocol)
 
 
-def open_training_data(recipe: DetectionRecipe, data: Location | None) -> OpenedSets:
-    """The same, for training; ValueError for what would end a run later."""
+def open_training_data(recipe: DetectionRecipe, data: str | Location | Inputs | None) -> OpenedSets:
+    """Open the sets to train on; ValueError for what would end a run later."""
     opened = open_detection_data(recipe, data)
     train, test = opened.sets.train, opened.sets.test
-    must_match_classes(recipe, train)
+    must_match_classes(recipe.name, recipe.model.classes, len(train.classes))
     must_have_objects(train.name, train.truths)
     must_have_objects(f"{test.name} that are watched", test.truths[: recipe.watched])
     if opened.protocol == "coco":
@@ -74,12 +78,12 @@ def open_training_data(recipe: DetectionRecipe, data: Location | None) -> Opened
 def setup_detector(
     recipe: DetectionRecipe,
     seed: int,
-    data: Location | None,
+    data: str | Location | Inputs | None,
     device: Device,
     weights: Weights | None,
     log: Log,
 ) -> DetectionTask:
-    """The training of a new run; ValueError if data, weights and recipe do not fit together."""
+    """Make the task of a new run; ValueError if data, weights and recipe do not fit together."""
     must_match_trunk(recipe, weights)
     return setup_with_data(
         recipe, seed, open_training_data(recipe, data), device, weights=weights, preprocessing=None,
@@ -99,20 +103,22 @@ def setup_with_data(
     begun: bool,
     log: Log,
 ) -> DetectionTask:
-    """All that a detector's training needs. `preprocessing` was found when the run began."""
+    """Make the task of sets that are open. `preprocessing` was measured when the run began."""
     sets = opened.sets
     if preprocessing is None and weights is not None:
         preprocessing = weights.preprocessing
     if preprocessing is None:
         preprocessing = minus_mean(mean_colour(sets.train))
     preprocessing = preprocessing.to(device.torch_device)
-    net = initial_detector(recipe, seed, weights, sets.train)
-    it = DetectionTask(
+    net = initial_detector(recipe, seed, weights, sets.train).to(device.torch_device)
+    net = detector_channels_last(net)
+    task = DetectionTask(
         recipe=recipe,
         device=device,
-        net=detector_channels_last(net.to(device.torch_device)),
+        net=net,
+        optimizer=build_sgd(net, momentum=recipe.momentum, weight_decay=recipe.weight_decay),
         preprocessing=preprocessing,
-        batches=DetectionLoader(
+        loader=DetectionLoader(
             sets.train, preprocessing, shorter=recipe.shorter, longest=recipe.longest,
             flip=recipe.flip, size=recipe.batch_size, seed=seed,
             threads=cores_for(device.processes),
@@ -129,27 +135,19 @@ def setup_with_data(
     if recipe.model.norm == "recompute" and not begun and recipe.stage not in (3, 4):
         processes = device.processes
         images = recipe.batch_size // processes.count
-        recompute_statistics(it.net, calibration_losses(it), processes.all_gather, images)
-    detector_train_mode(it.net, recipe)
-    return it
+        recompute_statistics(net, calibration_losses(task), processes.all_gather, images)
+    detector_train_mode(net, recipe)
+    return task
 
 
-def calibration_losses(it: DetectionTask) -> Iterator[object]:
-    """Training images and regions of them, shown to the network."""
+def calibration_losses(task: DetectionTask) -> Iterator[object]:
+    """Show training images and regions of them to the network."""
     return (
-        it.image_loss(example)  # one by one, for each has statistics of its own
-        for k in range(CALIBRATION_BATCHES)
-        for share in it.shares(k)
+        task.image_loss(example)  # one by one, for each has statistics of its own
+        for iteration in range(CALIBRATION_BATCHES)
+        for share in task.prepare(task.draws(iteration))
         for example in share
     )
-
-
-def must_match_classes(recipe: DetectionRecipe, train: DetectionSet) -> None:
-    if recipe.model.classes != len(train.classes):
-        raise ValueError(
-            f"{recipe.name} has model.classes={recipe.model.classes}, the images have "
-            f"{len(train.classes)} classes: --set model.classes={len(train.classes)}"
-        )
 
 
 def must_have_objects(name: str, truths: Sequence[GroundTruth]) -> None:

@@ -1,7 +1,7 @@
 """What a detector is trained to do: the losses of Faster R-CNN and Fast R-CNN, of one image."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -28,10 +28,10 @@ from reslab.detection.targets import (
 )
 from reslab.models.preprocessing import Preprocessing
 from reslab.runtime.device import Device
-from reslab.runtime.events import Event
-from reslab.training.optim import build_sgd
+from reslab.runtime.events import Event, Log
+from reslab.training.origin import FILE, InitialState, initial_state_bytes
 from reslab.training.probe import ProbeTarget, read_last
-from reslab.training.run import FinalReports, Task
+from reslab.training.task import CheckStop, Final
 
 # where the smooth L1 loss turns from a parabola into a line: the released code's sigma is 3 for
 # proposals and 1 for regions, and this is 1 / sigma^2
@@ -61,37 +61,41 @@ def region_loss(scores: Tensor, deltas: Tensor, targets: RegionTargets) -> Tenso
     return (kinds + places) / count
 
 
-DETECTIONS_FILE = (
-    "detections.json"  # in a run folder: what was found at the end, as COCO writes results
-)
+# in a run folder: what the detector found at the end, as COCO writes results
+DETECTIONS_FILE = "detections.json"
 
 
 @dataclass(frozen=True)
 class DetectionTask:
-    """A recipe's detector and images, on their device."""
+    """A recipe's detector and images, on their device; a `Task`."""
 
     recipe: DetectionRecipe
     device: Device
     net: FasterRCNN
+    optimizer: torch.optim.SGD
     preprocessing: Preprocessing
-    batches: DetectionLoader
+    loader: DetectionLoader
     test: DetectionSet
     protocol: str  # of `measure`
     proposer: FasterRCNN | None  # whose proposals step 2 learns from; none: its own
-    log: Callable[[str], None]
+    log: Log
 
     @property
     def epoch(self) -> int:
-        """Iterations of one."""
-        return -(-self.batches.count // self.recipe.batch_size)
+        return -(-self.loader.count // self.recipe.batch_size)
+
+    @property
+    def files(self) -> Mapping[str, bytes]:
+        return {FILE: initial_state_bytes(InitialState(preprocessing=self.preprocessing))}
 
     def close(self) -> None:
-        """End the threads that prepare images."""
-        self.batches.close()
+        self.loader.close()
 
-    def shares(self, iteration: int) -> list[list[Example]]:
-        """The images of `iteration`, an equal share for each virtual GPU of this process."""
-        examples = self.batches(iteration)
+    def draws(self, iteration: int) -> int:
+        return iteration
+
+    def prepare(self, draws: int) -> list[list[Example]]:
+        examples = self.loader(draws)
         size = self.recipe.batch_size // self.recipe.virtual_gpus
         return [examples[at : at + size] for at in range(0, len(examples), size)]
 
@@ -167,21 +171,26 @@ class DetectionTask:
             recipe, reports,
         )  # fmt: skip
 
-    def evaluate(self, check_stop: Callable[[], None]) -> list[Event]:
-        """The report on the way, over the first of the test images."""
-        count = min(self.recipe.watched, len(self.test))
+    def model_file(self, reports: list[Event]) -> bytes:
+        return detector_bytes(self.detector(reports))
+
+    def evaluate(self, check_stop: CheckStop) -> list[Event]:
+        """Report on the first of the test images."""
         if self.recipe.stage in (1, 3):  # nothing judges regions yet
             return []
-        found = self.detect_test_images(
-            self.test.take(self.test.name, torch.arange(count)), check_stop
-        )
+        count = min(self.recipe.watched, len(self.test))
+        watched = self.test.take(self.test.name, torch.arange(count))
+        images, detections = self.detect_images(watched, check_stop)
         detector_train_mode(self.net, self.recipe)
-        return [measure(*found, self.protocol).as_dict()]
+        return [measure(images, detections, self.protocol).as_dict()]
 
-    def detect_test_images(
-        self, images: DetectionSet, check_stop: Callable[[], None] = lambda: None
+    def error_of(self, report: Event) -> float:
+        return 100 - report["map_50"]
+
+    def detect_images(
+        self, images: DetectionSet, check_stop: CheckStop = lambda: None
     ) -> tuple[DetectionSet, list[Detections]]:
-        """A set without its bad images, and what is found in them."""
+        """Return the set without its bad images, and what is detected in each image."""
         self.net.eval()
 
         def on_progress(line: str | None) -> None:
@@ -197,16 +206,14 @@ class DetectionTask:
             check_stop,
         )
 
-    def finish(self, check_stop: Callable[[], None]) -> FinalReports:
-        """The final report and all detections."""
+    def finish(self, check_stop: CheckStop) -> Final:
+        """Make the final report, and write down all detections."""
         if self.recipe.stage in (1, 3):
-            return FinalReports([], {})
-        seen, found = self.detect_test_images(self.test, check_stop)
-        report = measure(seen, found, self.protocol)
-        results = json.dumps(as_results(seen, found))
-        return FinalReports(
-            [report.as_dict() | report.details()], {DETECTIONS_FILE: results.encode()}
-        )
+            return [], {}
+        images, detections = self.detect_images(self.test, check_stop)
+        report = measure(images, detections, self.protocol)
+        results = json.dumps(as_results(images, detections)).encode()
+        return [report.as_dict() | report.details()], {DETECTIONS_FILE: results}
 
 
 def percent_true(wrong: Tensor) -> Tensor:
@@ -214,47 +221,34 @@ def percent_true(wrong: Tensor) -> Tensor:
     return 100 * wrong.float().sum() / max(len(wrong), 1)
 
 
-def parts_of(it: DetectionTask) -> Task:
-    """A detector's training as the parts of a run."""
-    return Task(
-        net=it.net,
-        optimizer=build_sgd(
-            it.net, momentum=it.recipe.momentum, weight_decay=it.recipe.weight_decay
-        ),
-        epoch=it.epoch,
-        loss_of=it.loss,
-        shares_of=it.shares,
-        evaluate=it.evaluate,
-        error_of=lambda report: 100 - report["map_50"],
-        finish=it.finish,
-        model_file=lambda reports: detector_bytes(it.detector(reports)),
-        processes=it.device.processes,
-    )
-
-
 PROBED_IMAGES = 8  # images that are searched to time it
 
 
-def detector_probed(it: DetectionTask) -> ProbeTarget:
-    """For `reslab.training.probe.probe`. In alternating training, each of the four steps counts as
-    one of joint training, about what the dearest of them costs."""
-    recipe = it.recipe
-    steps, looking = (4, 2) if recipe.training == "alternating" else (1, 1)
-    it = replace(it, recipe=recipe.model_copy(update={"training": "joint"}))
-    detector_train_mode(it.net, it.recipe)
-    looks = (recipe.iterations - 1) // recipe.eval_every
+def detector_probed(task: DetectionTask) -> ProbeTarget:
+    """Say what a run shows its detector, and how; for `reslab.training.probe.probe`.
+
+    Of alternating training each of the four steps counts as joint training, about what the
+    dearest of them costs.
+    """
+    recipe, images = task.recipe, task.test
+    steps, evaluating_steps = (4, 2) if recipe.training == "alternating" else (1, 1)
+    task = replace(task, recipe=recipe.model_copy(update={"training": "joint"}))
+    detector_train_mode(task.net, task.recipe)
+    evaluations = (recipe.iterations - 1) // recipe.eval_every
+    evaluated = evaluations * min(recipe.watched, len(images)) + len(images)
 
     def evaluate() -> int:
-        some = it.test.take("some", torch.arange(min(len(it.test), PROBED_IMAGES)))
-        it.detect_test_images(some)
-        detector_train_mode(it.net, it.recipe)
+        some = images.take("some", torch.arange(min(len(images), PROBED_IMAGES)))
+        task.detect_images(some)
+        detector_train_mode(task.net, task.recipe)
         return len(some)
 
-    train = it.batches.train
+    train = task.loader.train
     return ProbeTarget(
-        recipe, it.device, parts_of(it), it.batches.count,
+        task,
+        images=task.loader.count,
         batches=steps * recipe.iterations,
-        evaluated=looking * (looks * min(recipe.watched, len(it.test)) + len(it.test)),
+        evaluated=evaluating_steps * evaluated,
         evaluate=evaluate,
         read=partial(read_last, train.files, train.read),
-    )  # fmt: skip
+    )

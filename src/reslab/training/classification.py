@@ -1,9 +1,10 @@
-"""The parts of a classification run, and the function that trains one."""
+"""The task of a classifier: its network and images, ready to train."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,27 +14,27 @@ from reslab.evaluation.mistakes import mistakes_json, worst_mistakes
 from reslab.evaluation.report import Report, build_report, score_set, wrong_in_top
 from reslab.evaluation.scoring import Scores
 from reslab.evaluation.views import OneCrop
-from reslab.models.batchnorm import recompute_statistics, train_mode
+from reslab.models import batchnorm
 from reslab.models.model_file import Model, model_bytes
 from reslab.models.preprocessing import Preprocessing
 from reslab.models.resnet import ResNet
 from reslab.runtime.device import Device
 from reslab.runtime.events import Event
-from reslab.training.optim import build_sgd
-from reslab.training.origin import InitialState
+from reslab.training.origin import FILE, InitialState, initial_state_bytes
 from reslab.training.recipe import Recipe
-from reslab.training.run import FinalReports, Task
+from reslab.training.task import CheckStop, Final
 
 
 @dataclass(frozen=True)
 class ClassificationTask:
-    """A recipe's network and images on their device."""
+    """A recipe's network and images on their device; a `Task`."""
 
     recipe: Recipe
     device: Device
     net: ResNet
+    optimizer: torch.optim.SGD
     preprocessing: Preprocessing
-    batches: InMemoryLoader | EncodedLoader
+    loader: InMemoryLoader | EncodedLoader
     count: int  # of training images
     classes: tuple[str, ...]
     ids: tuple[str, ...]  # what folders call the classes; none: their names
@@ -44,17 +45,21 @@ class ClassificationTask:
 
     @property
     def epoch(self) -> int:
-        """Iterations of one."""
         return -(-self.count // self.recipe.batch_size)
 
-    def close(self) -> None:
-        """End the threads that prepare photographs."""
-        if isinstance(self.batches, EncodedLoader):
-            self.batches.close()
+    @property
+    def files(self) -> Mapping[str, bytes]:
+        return {FILE: initial_state_bytes(self.origin)} if self.recipe.data == "pictures" else {}
 
-    def shares(self, iteration: int) -> list[Batch]:
-        """Of the mini-batch of `iteration`, an equal share for each virtual GPU of this process."""
-        batch = self.batches(iteration)
+    def close(self) -> None:
+        if isinstance(self.loader, EncodedLoader):
+            self.loader.close()
+
+    def draws(self, iteration: int) -> int:
+        return iteration
+
+    def prepare(self, draws: int) -> list[Batch]:
+        batch = self.loader(draws)
         count = self.recipe.virtual_gpus // self.device.processes.count
         pairs = zip(batch.images.chunk(count), batch.labels.chunk(count), strict=True)
         return [Batch(images, labels) for images, labels in pairs]
@@ -69,25 +74,31 @@ class ClassificationTask:
         return loss, 100 * wrong.float().mean()
 
     def train_mode(self) -> None:
-        """Layers as training wants them; statistics that are kept stay as they are."""
-        train_mode(self.net, keep_statistics=self.recipe.batch_norm != "train")
+        """Put the layers into training mode; statistics that are kept stay as they are."""
+        batchnorm.train_mode(self.net, keep_statistics=self.recipe.batch_norm != "train")
 
     def model(self, reports: list[Event]) -> Model:
-        """The network as it stands, with all that its use needs."""
+        """Return the network as it stands, with all that its use needs."""
         recipe = self.recipe.model_dump(mode="json")
         return Model(self.net, self.classes, self.preprocessing, recipe, reports, ids=self.ids)
 
-    def evaluate(self, check_stop: Callable[[], None]) -> list[Event]:
-        """Reports on the way, in fp32 with the statistics as they stand."""
+    def model_file(self, reports: list[Event]) -> bytes:
+        return model_bytes(self.model(reports))
+
+    def evaluate(self, check_stop: CheckStop) -> list[Event]:
+        """Report in fp32, with the statistics as they stand."""
         self.net.eval()
         reports = [self.evaluate_set(images, check_stop)[0].as_dict() for images in self.watched]
         self.train_mode()
         return reports
 
+    def error_of(self, report: Event) -> float:
+        return report["top1_error"]
+
     def evaluate_set(
-        self, images: ImageSet, check_stop: Callable[[], None] = lambda: None
+        self, images: ImageSet, check_stop: CheckStop = lambda: None
     ) -> tuple[Report, Scores]:
-        """The report of one set, and the scores behind it."""
+        """Return the report of one set, and the scores behind it."""
         protocol = OneCrop(self.preprocessing.resize, self.preprocessing.size)
         scores = score_set(
             self.model([]),
@@ -99,53 +110,34 @@ class ClassificationTask:
         )
         return build_report(scores, images, str(protocol)), scores
 
-    def finish(self, check_stop: Callable[[], None]) -> FinalReports:
-        """Recompute the statistics over augmented training batches, then evaluate for good.
+    def finish(self, check_stop: CheckStop) -> Final:
+        """Recompute the statistics over augmented mini-batches, then evaluate for good.
 
-        The batches are those of the iterations after the last: seeded, and new to the net.
-        `beat` is called before each of them and in evaluation, and may raise to stop.
+        The mini-batches are those of the iterations after the last: seeded, and new to the net.
         """
-        first = self.recipe.iterations
-        if self.recipe.recompute_bn and self.recipe.batch_norm == "train":
-            with self.device.autocast():
-                recompute_statistics(
-                    self.net,
-                    (
-                        self.net(share.images)
-                        for k in range(self.recipe.recompute_bn)
-                        for share in (check_stop() or self.shares(first + k))
-                    ),
-                    self.device.processes.all_gather,
-                    self.recipe.virtual_gpus // self.device.processes.count,
-                )
+        recipe = self.recipe
+        if recipe.recompute_bn and recipe.batch_norm == "train":
+            first = recipe.iterations
+            self.recompute_statistics(range(first, first + recipe.recompute_bn), check_stop)
         self.net.eval()
-        judged = [self.evaluate_set(images, check_stop) for images in self.final]
-        _, scores = judged[-1]
-        tested = self.final[-1]
-        mistakes = worst_mistakes(scores.log_probabilities, tested.labels.cpu(), tested)
-        return FinalReports(
-            reports=[report.as_dict() | report.details() for report, _ in judged],
-            files={"mistakes.json": json.dumps(mistakes_json(mistakes)).encode()},
+        evaluated = [self.evaluate_set(images, check_stop) for images in self.final]
+        _, scores = evaluated[-1]
+        test = self.final[-1]
+        mistakes = worst_mistakes(scores.log_probabilities, test.labels.cpu(), test)
+        reports = [report.as_dict() | report.details() for report, _ in evaluated]
+        return reports, {"mistakes.json": json.dumps(mistakes_json(mistakes)).encode()}
+
+    def recompute_statistics(
+        self, iterations: Iterable[int], check_stop: CheckStop = lambda: None
+    ) -> None:
+        """Average batch-norm statistics over the mini-batches of some iterations."""
+        processes = self.device.processes
+        passes = (
+            self.net(share.images)
+            for iteration in iterations
+            for share in (check_stop() or self.prepare(self.draws(iteration)))
         )
-
-
-def parts_of(it: ClassificationTask) -> Task:
-    """A classification as the parts of a run."""
-    recipe = it.recipe
-    return Task(
-        net=it.net,
-        optimizer=build_sgd(
-            it.net,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            classifier_rate=recipe.classifier_rate,
-        ),
-        epoch=it.epoch,
-        loss_of=it.loss,
-        shares_of=it.shares,
-        evaluate=it.evaluate,
-        error_of=lambda report: report["top1_error"],
-        finish=it.finish,
-        model_file=lambda reports: model_bytes(it.model(reports)),
-        processes=it.device.processes,
-    )
+        with self.device.autocast():
+            batchnorm.recompute_statistics(
+                self.net, passes, processes.all_gather, self.recipe.virtual_gpus // processes.count
+            )

@@ -13,7 +13,7 @@ from reslab.errors import os_reason
 from reslab.runtime.events import Event
 from reslab.training.checkpoint import Checkpoint
 from reslab.training.folder import RunFolder
-from reslab.training.loop import Update
+from reslab.training.loop import UpdateResult
 from reslab.training.schedule import Schedule
 
 DETAILS = ("per_class", "confusion")  # of a final report; the log holds one line an evaluation
@@ -31,7 +31,7 @@ class Progress:
         self.losses: list[float] = []  # since the last line of the log
         self.errors: deque[float] = deque(maxlen=epoch)
 
-    def add(self, step: Update) -> None:
+    def add(self, step: UpdateResult) -> None:
         self.unread.append((step.iteration, step.loss, step.train_error))
 
     def read(self) -> None:
@@ -81,12 +81,12 @@ class Timer:
         self.logged, self.images = self.clock(), 0
 
 
-def warmup_row(step: Update, schedule: Schedule) -> Event:
+def warmup_row(step: UpdateResult, schedule: Schedule) -> Event:
     how = "cap" if schedule.state.warmup.capped else "train_error"
     return {"kind": "warmup", "iteration": step.iteration, "ended_by": how}
 
 
-def train_row(step: Update, progress: Progress, images_per_second: float) -> Event:
+def train_row(step: UpdateResult, progress: Progress, images_per_second: float) -> Event:
     loss, error = progress.line()
     return {
         "kind": "train",

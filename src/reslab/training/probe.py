@@ -6,18 +6,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
 from reslab.data.loader import EncodedLoader
-from reslab.models.batchnorm import norms_of
-from reslab.runtime.device import Device
-from reslab.training.classification import ClassificationTask, parts_of
-from reslab.training.loop import updates
-from reslab.training.recipe import RunRecipe
-from reslab.training.run import Task
+from reslab.training.classification import ClassificationTask
+from reslab.training.loop import Update, eager_update_of, training_steps
 from reslab.training.schedule import Schedule
+from reslab.training.task import Task
 
 WARM_UP = 3  # iterations that are not counted: memory is fetched, kernels are chosen
 READ = 200  # images whose bytes are read to time the disk
@@ -29,9 +26,7 @@ Limit = Literal["network", "decoding", "disk"]
 class ProbeTarget:
     """A run that is not made yet, as far as its cost is concerned."""
 
-    recipe: RunRecipe
-    device: Device
-    parts: Task
+    task: Task
     images: int  # in the training set
     batches: int  # mini-batches shown in the whole run, those after the last update included
     evaluated: int  # images that are evaluated in the whole run
@@ -53,32 +48,33 @@ class Probe:
 
     def seconds(self, run: ProbeTarget) -> float:
         """Of the whole run: updates, recomputed statistics, evaluations."""
-        trained = run.batches * run.recipe.batch_size
+        trained = run.batches * run.task.recipe.batch_size
         return trained / self.together + run.evaluated / self.evaluating
 
 
-def classification_probed(it: ClassificationTask) -> ProbeTarget:
-    """What a run of a classifier will show, and how."""
-    recipe = it.recipe
-    looks = (recipe.iterations - 1) // recipe.eval_every
-    watched, final = (sum(map(len, sets)) for sets in (it.watched, it.final))
-    more = recipe.recompute_bn if recipe.batch_norm == "train" else 0
+def classification_probed(task: ClassificationTask) -> ProbeTarget:
+    """Say what a run shows its classifier, and how."""
+    recipe, watched_set = task.recipe, task.watched[0]
+    evaluations = (recipe.iterations - 1) // recipe.eval_every
+    watched, final = (sum(map(len, sets)) for sets in (task.watched, task.final))
+    recomputed = recipe.recompute_bn if recipe.batch_norm == "train" else 0
 
     def evaluate() -> int:
-        it.net.eval()
-        some = it.watched[0].take("some", torch.arange(min(len(it.watched[0]), EVALUATED_IMAGES)))
-        it.evaluate_set(some)
-        it.train_mode()
+        task.net.eval()
+        some = watched_set.take("some", torch.arange(min(len(watched_set), EVALUATED_IMAGES)))
+        task.evaluate_set(some)
+        task.train_mode()
         return len(some)
 
-    train = it.batches.train if isinstance(it.batches, EncodedLoader) else None
+    train = task.loader.train if isinstance(task.loader, EncodedLoader) else None
     return ProbeTarget(
-        recipe, it.device, parts_of(it), it.count,
-        batches=recipe.iterations + more,
-        evaluated=looks * watched + final,
+        task,
+        images=task.count,
+        batches=recipe.iterations + recomputed,
+        evaluated=evaluations * watched + final,
         evaluate=evaluate,
-        read=(lambda most: read_last(train.files, train.read, most)) if train else None,
-    )  # fmt: skip
+        read=partial(read_last, train.files, train.read) if train else None,
+    )
 
 
 def read_last(files: Sequence[str], read: Callable[[str], bytes], most: int) -> int:
@@ -94,16 +90,14 @@ def probe(
     run: ProbeTarget, iterations: int = 20, clock: Callable[[], float] = time.perf_counter
 ) -> Probe:
     """Train for some iterations; the run's network is spent afterwards."""
-    parts = run.parts
-    size = run.recipe.batch_size
+    task = run.task
+    size = task.recipe.batch_size
 
-    def speed(shares_of: Callable[[int], Sequence[Any]], count: int) -> float:
-        steps = updates(
-            parts.loss_of, shares_of, parts.optimizer, Schedule(run.recipe), range(WARM_UP + count),
-            norms=[norm for norm in norms_of(parts.net) if norm.training],
-        )  # fmt: skip
+    def speed(update: Update, count: int) -> float:
+        """Return images a second over `count` updates."""
+        iterations = range(WARM_UP + count)
         begun = 0.0
-        for step in steps:
+        for step in training_steps(update, task.draws, Schedule(task.recipe), iterations):
             if step.iteration == WARM_UP:
                 step.loss.item()  # all of it is done, on a GPU too
                 begun = clock()
@@ -115,23 +109,23 @@ def probe(
         return work() / (clock() - begun)
 
     def prepare() -> int:
-        for k in range(WARM_UP, WARM_UP + iterations):
-            parts.shares_of(k)
+        for iteration in range(WARM_UP, WARM_UP + iterations):
+            task.prepare(task.draws(iteration))
         return iterations * size
 
-    together = speed(parts.shares_of, iterations)
-    same = parts.shares_of(0)
-    network = speed(lambda k: same, max(iterations // 4, 1))
+    together = speed(eager_update_of(task), iterations)
+    same = task.prepare(task.draws(0))
+    network = speed(eager_update_of(task, lambda draws: same), max(iterations // 4, 1))
     images = reading = None
     if run.read is not None:
-        for k in range(WARM_UP):  # what was prepared ahead is used up
-            parts.shares_of(k)
+        for iteration in range(WARM_UP):  # what was prepared ahead is used up
+            task.prepare(task.draws(iteration))
         images = rate(prepare)
         reading = rate(partial(run.read, READ))
     return Probe(
         together, network, images, reading,
         evaluating=rate(run.evaluate),
-        memory=peak_memory(run.device.torch_device),
+        memory=peak_memory(task.device.torch_device),
         limit=limit_of(network, images, reading),
     )  # fmt: skip
 

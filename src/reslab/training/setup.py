@@ -1,8 +1,10 @@
 """A recipe's images, preprocessing, network and mini-batches, on their device."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,12 +19,11 @@ from reslab.data.datasets import (
     hold_out,
     pixel_mean,
 )
-from reslab.data.folder import FolderSplits, open_folder
+from reslab.data.folder import FolderSplits, read_folder, split_folder
 from reslab.data.loader import EncodedLoader, InMemoryLoader
-from reslab.data.location import Location
+from reslab.data.location import Location, parse_location
 from reslab.data.sampler import Stream, make_generator
 from reslab.data.statistics import measure_statistics
-from reslab.models.batchnorm import recompute_statistics
 from reslab.models.model_file import Model
 from reslab.models.preprocessing import Preprocessing, minus_mean
 from reslab.models.resnet import ResNet, build_resnet, channels_last
@@ -30,27 +31,56 @@ from reslab.runtime.device import Device
 from reslab.runtime.events import Log
 from reslab.runtime.threads import cores_for, usable_cores
 from reslab.training.classification import ClassificationTask
+from reslab.training.optim import build_sgd
 from reslab.training.origin import InitialState, must_match_weights
 from reslab.training.recipe import Recipe
 
-CALIBRATION = 50  # mini-batches whose statistics replace those that came with weights
+CALIBRATION_BATCHES = 50  # whose statistics replace those that came with weights
+Value = TypeVar("Value")
+
+
+@dataclass
+class Inputs:
+    """Where the data and the weights of a run lie. What is read there is read once.
+
+    A recipe may look at both before the run does (`own-*`): it is given the same inputs.
+    """
+
+    data: Location | None = None
+    weights: Path | None = None
+    known: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def read(self, reader: Callable[..., Value], *arguments: Any) -> Value:
+        """Return `reader(*arguments)`, called when it is first asked for."""
+        key = (reader, *arguments)
+        if key not in self.known:
+            self.known[key] = reader(*arguments)
+        return self.known[key]
+
+
+def inputs_at(data: "str | Location | Inputs | None", weights: str | Path | None = None) -> Inputs:
+    """Return the inputs at these places; inputs are passed through."""
+    if isinstance(data, Inputs):
+        return data
+    return Inputs(parse_location(data) if data else None, Path(weights) if weights else None)
 
 
 def setup_classification(
     recipe: Recipe,
     seed: int,
-    data: Location | None,
+    data: str | Location | Inputs | None,
     device: Device,
     origin: InitialState = InitialState(),
     log: Log = lambda text: None,
 ) -> ClassificationTask:
-    """All that a classification needs; `say` hears notes for the user.
+    """Open the data and make the task; `log` receives notes for the user.
 
     ValueError if data, weights and recipe do not fit together.
     """
     if not origin.begun:
         must_match_weights(recipe, origin.weights)
-    return setup_with_sets(recipe, seed, open_data(recipe, data), device, origin, log)
+    sets = open_data(recipe, inputs_at(data))
+    return setup_with_sets(recipe, seed, sets, device, origin, log)
 
 
 def setup_with_sets(
@@ -61,50 +91,50 @@ def setup_with_sets(
     origin: InitialState = InitialState(),
     log: Log = lambda text: None,
 ) -> ClassificationTask:
-    """The same for sets that are open."""
+    """Make the task of sets that are open."""
     train, watched, final = split_sets(recipe, sets)
-    must_know_classes(recipe, train)
+    must_match_classes(recipe.name, recipe.model.classes, len(train.classes))
     if isinstance(train, EncodedImages):
         origin = device.processes.run_on_first(
             partial(with_statistics, recipe, train, with_names(train, origin), log)
         )
-    preprocessing = origin.preprocessing or own_preprocessing(train, origin.weights)
+    preprocessing = origin.preprocessing or memory_preprocessing(train, origin.weights)
     preprocessing = preprocessing.to(device.torch_device)
-    net = initial_net(recipe, seed, origin.weights, train)
-    it = ClassificationTask(
+    net = channels_last(initial_net(recipe, seed, origin.weights, train).to(device.torch_device))
+    task = ClassificationTask(
         recipe=recipe,
         device=device,
-        net=channels_last(net.to(device.torch_device)),
+        net=net,
+        optimizer=build_sgd(
+            net,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            classifier_rate=recipe.classifier_rate,
+        ),
         preprocessing=preprocessing,
-        batches=build_loader(recipe, seed, train, preprocessing, origin, device, log),
+        loader=build_loader(recipe, seed, train, preprocessing, origin, device, log),
         count=len(train),
         classes=origin.names or train.classes,
         ids=train.ids if isinstance(train, EncodedImages) else (),
         watched=[prepare_set(images, origin, device.torch_device) for images in watched],
-        final=[prepare_set(part, origin, device.torch_device) for part in final],
+        final=[prepare_set(images, origin, device.torch_device) for images in final],
         class_weights=class_weights(recipe, train.labels, device.torch_device),
         origin=origin,
     )
     if recipe.batch_norm == "recalibrate" and not origin.begun:
-        with device.autocast():
-            recompute_statistics(
-                it.net,
-                calibration(it),
-                device.processes.all_gather,
-                recipe.virtual_gpus // device.processes.count,
-            )
-    it.train_mode()
-    return it
+        task.recompute_statistics(range(CALIBRATION_BATCHES))
+    task.train_mode()
+    return task
 
 
-def open_data(recipe: Recipe, data: Location | None) -> MemorySplits | FolderSplits:
-    """The sets that a recipe names."""
+def open_data(recipe: Recipe, inputs: Inputs) -> MemorySplits | FolderSplits:
+    """Open the sets that a recipe names."""
     if recipe.data != "pictures":
-        return open_sets(recipe.data, data)
+        return open_sets(recipe.data, inputs.data)
     assert recipe.pictures is not None
-    if data is None:
+    if inputs.data is None:
         raise ValueError(f"{recipe.name} needs images: name their folder with --data")
-    return open_folder(data, validation=recipe.pictures.validation)
+    return split_folder(inputs.read(read_folder, inputs.data), recipe.pictures.validation)
 
 
 def split_sets(
@@ -117,11 +147,12 @@ def split_sets(
     return train, [held], [held, sets.test]
 
 
-def must_know_classes(recipe: Recipe, train: ImageSet) -> None:
-    if recipe.model.classes != len(train.classes):
+def must_match_classes(name: str, classes: int, there: int) -> None:
+    """ValueError unless the net of the recipe `name` has as many classes as its images."""
+    if classes != there:
         raise ValueError(
-            f"{recipe.name} has model.classes={recipe.model.classes}, the images have "
-            f"{len(train.classes)} classes: --set model.classes={len(train.classes)}"
+            f"{name} has model.classes={classes}, the images have {there} classes: "
+            f"--set model.classes={there}"
         )
 
 
@@ -163,7 +194,7 @@ def with_statistics(
     )
 
 
-def own_preprocessing(train: ImageSet, weights: Model | None) -> Preprocessing:
+def memory_preprocessing(train: ImageSet, weights: Model | None) -> Preprocessing:
     """That of a set in memory: what the weights were trained with, or minus the mean image."""
     assert isinstance(train, ImagesInMemory)
     return weights.preprocessing if weights else minus_mean(pixel_mean(train.images))
@@ -222,11 +253,6 @@ def class_weights(recipe: Recipe, labels: Tensor, device: torch.device) -> Tenso
         return None
     counts = labels.bincount(minlength=recipe.model.classes)
     return (len(labels) / (len(counts) * counts.clamp_min(1))).float().to(device)
-
-
-def calibration(it: ClassificationTask):
-    """Augmented training images, whose statistics the given weights then keep."""
-    return (it.net(share.images) for k in range(CALIBRATION) for share in it.shares(k))
 
 
 def prepare_set(images: ImageSet, origin: InitialState, device: torch.device) -> ImageSet:

@@ -1,45 +1,56 @@
-"""The function that trains a recipe into a run folder, and what is the same for every task."""
+"""The function that trains a recipe into a run folder, and the path that every task takes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import torch
 
-from reslab.data.location import Location, parse_location
-from reslab.models.model_file import Model, load_model
+from reslab.data.location import Location
+from reslab.models.model_file import load_model
 from reslab.runtime.device import Device, Processes, setup_device
 from reslab.runtime.events import Callback, note, silent
 from reslab.training.checkpoint import checkpoints_in
-from reslab.training.classification import parts_of
+from reslab.training.classification import ClassificationTask
 from reslab.training.environment import environment, environment_changes
-from reslab.training.folder import RunFolder
-from reslab.training.origin import (
-    FILE,
-    InitialState,
-    fit_to_weights,
-    initial_state_bytes,
-    read_initial_state,
-)
+from reslab.training.folder import AnyRecipe, RunFolder
+from reslab.training.origin import InitialState, fit_to_weights, read_initial_state
 from reslab.training.recipe import Recipe, RunRecipe
-from reslab.training.run import (
-    Stop,
-    Task,
-    run_task,
-)
-from reslab.training.setup import setup_classification
+from reslab.training.run import Stop, run_task
+from reslab.training.setup import Inputs, inputs_at, setup_classification
+from reslab.training.task import Task
 
 
 @dataclass(frozen=True)
-class Begun:
-    """A run whose data, network and weights are there."""
+class Job(Generic[AnyRecipe]):
+    """One call that trains: the recipe, its inputs, the folder, and who is told of it."""
 
-    parts: Task
-    close: Callable[[], None]  # ends what prepares its mini-batches
-    files: Mapping[str, bytes] = field(default_factory=dict)  # kept with the run from its beginning
+    recipe: AnyRecipe
+    out: Path
+    inputs: Inputs
+    device: Device
+    seed: int
+    on_event: Callback = silent
+    stop: Stop = lambda: None
+
+    def log(self, text: str) -> None:
+        """Tell the user in a line."""
+        self.on_event(note(text))
+
+    def environment(self) -> dict[str, Any]:
+        """Return what environment.json holds of a run that is begun here and now."""
+        inputs = self.inputs
+        return environment(self.device, seed=self.seed, data=inputs.data, weights=inputs.weights)
+
+    def weights_of(self, folder: RunFolder | None) -> Path | None:
+        """Return where the weights lie: at the place named now, or when the run was begun."""
+        if self.inputs.weights is not None or folder is None:
+            return self.inputs.weights
+        named = folder.environment().get("weights")
+        return Path(named) if named else None
 
 
 def train(
@@ -47,72 +58,65 @@ def train(
     out: str | Path,
     *,
     seed: int = 1,
-    data: str | Location | None = None,
+    data: str | Location | Inputs | None = None,
     weights: str | Path | None = None,
-    on_event: Callback = lambda row: None,
+    on_event: Callback = silent,
     stop: Stop = lambda: None,
 ) -> dict[str, Any]:
-    """Train `recipe` into the folder `out`, or go on with the run that is there; its result.
+    """Train `recipe` into the folder `out`, or continue the run that is there; return its result.
 
-    `weights` is a model file or run folder to start from. `tell` hears every line of the log as it
-    is written; `stop` is asked after each update and ends the run, saved, by returning a signal's
-    number (see `run`).
+    `weights` is a model file or run folder to start from. `on_event` receives every line of the
+    log as it is written; `stop` is asked after each update and ends the run, saved, by returning a
+    signal's number (see `run_task`).
     """
-    place = parse_location(data) if data else None
-    given = load_model(weights) if weights else None
-    if given and recipe.weights is None:
-        recipe = fit_to_weights(recipe, given)
-    device = setup_device(recipe.precision)
-
-    def begin(folder: RunFolder | None) -> Begun:
-        origin = recover_initial_state(folder, given) if folder else InitialState(given)
-        it = setup_classification(
-            recipe, seed, place, device, origin, lambda text: on_event(note(text))
-        )
-        files = {FILE: initial_state_bytes(it.origin)} if recipe.data == "pictures" else {}
-        return Begun(parts_of(it), it.close, files)
-
-    return train_in_folder(
-        recipe, Path(out), begin, device=device, seed=seed, data=place,
-        weights=Path(weights) if weights else None, on_event=on_event, stop=stop,
-    )  # fmt: skip
+    inputs = inputs_at(data, weights)
+    if inputs.weights:
+        model = inputs.read(load_model, inputs.weights)
+        recipe = recipe if recipe.weights else fit_to_weights(recipe, model)
+    job = Job(recipe, Path(out), inputs, setup_device(recipe.precision), seed, on_event, stop)
+    return train_in_folder(job, partial(begin_classification, job))
 
 
-def train_in_folder(
-    recipe: RunRecipe,
-    out: Path,
-    begin: Callable[[RunFolder | None], Begun],
-    *,
-    device: Device,
-    seed: int,
-    data: Location | None,
-    weights: Path | None,
-    on_event: Callback,
-    stop: Stop,
-) -> dict[str, Any]:
-    """Run what `begin` makes ready in the folder `out`; the result.
+def begin_classification(job: Job[Recipe], folder: RunFolder | None = None) -> ClassificationTask:
+    """Make the task of a new run, or of the run in a folder."""
+    origin = initial_state(job, folder)
+    return setup_classification(job.recipe, job.seed, job.inputs, job.device, origin, job.log)
 
-    `begin` is given the folder of the run to go on with. For a new run it is given None, before
+
+def initial_state(job: Job[Recipe], folder: RunFolder | None) -> InitialState:
+    """Return what the run starts from, or continues from."""
+    begun = folder is not None and bool(checkpoints_in(folder.checkpoints))
+    origin = read_initial_state(folder.path, begun=begun) if folder else InitialState()
+    path = job.weights_of(folder)
+    if path is None or begun or (folder and job.recipe.weights is None):
+        return origin
+    return replace(origin, weights=job.inputs.read(load_model, path))
+
+
+def train_in_folder(job: Job[Any], begin: Callable[[RunFolder | None], Task]) -> dict[str, Any]:
+    """Train the task that `begin` makes in the folder of the job; return the result.
+
+    `begin` is given the folder of the run to continue. For a new run it is given None, before
     there is a folder: data or weights that are missing should leave nothing behind.
     """
-    processes = device.processes
-    must_divide_evenly(recipe, processes)
-    on_event = on_event if processes.first else silent
-    begun: Begun | None = None
+    processes, out = job.device.processes, job.out
+    must_divide_evenly(job.recipe, processes)
+    on_event = job.on_event if processes.first else silent
+    task: Task | None = None
     with ExitStack() as ending:
         known = processes.run_on_first(partial(environment_in, out))
         if known is not None:
             # sums depend on the number of threads: a resumed run keeps its own
             torch.set_num_threads(known.get("threads") or torch.get_num_threads())
         else:
-            begun = begin(None)
-            ending.callback(begun.close)
-        here = environment(device, seed=seed, data=data, weights=weights)
+            task = begin(None)
+            ending.callback(task.close)
+        now = job.environment()
 
         def enter() -> tuple[dict[str, Any] | None, list[str]]:
-            made = RunFolder.create(out, recipe, here)
-            ending.callback(made.unlock, made.lock())
-            return made.result(), environment_changes(made.environment(), here)
+            folder = RunFolder.create(out, job.recipe, now)
+            ending.callback(folder.unlock, folder.lock())
+            return folder.result(), environment_changes(folder.environment(), now)
 
         result, differences = processes.run_on_first(enter)
         folder = RunFolder(out, writes=processes.first)
@@ -122,24 +126,24 @@ def train_in_folder(
         if differences:
             reported = "; ".join(differences)
             on_event(note(f"not bit-exact from here on, the machine differs: {reported}"))
-        if begun is None:
-            begun = begin(folder)
-            ending.callback(begun.close)
-        for name, content in begun.files.items():
+        if task is None:
+            task = begin(folder)
+            ending.callback(task.close)
+        for name, content in task.files.items():
             if not (folder.path / name).exists():
                 folder.write(name, content)
         # a signal to one is a signal to all, at the same iteration
-        agreed: Stop = lambda: processes.all_reduce_max(stop() or 0) or None  # noqa: E731
-        return run_task(recipe, begun.parts, folder, on_event=on_event, stop=agreed)
+        agreed: Stop = lambda: processes.all_reduce_max(job.stop() or 0) or None  # noqa: E731
+        return run_task(task, folder, on_event=on_event, stop=agreed)
 
 
 def environment_in(out: Path) -> dict[str, Any] | None:
-    """That of the run in a folder; None if there is none."""
+    """Return the environment of the run in a folder; None if there is no run."""
     return RunFolder.open(out).environment() if (out / "recipe.json").exists() else None
 
 
 def must_divide_evenly(recipe: RunRecipe, processes: Processes) -> None:
-    """ValueError unless the virtual GPUs can be dealt whole."""
+    """ValueError unless each process gets equally many of the virtual GPUs."""
     count, shares = processes.count, recipe.virtual_gpus
     if shares % count == 0:
         return
@@ -149,15 +153,3 @@ def must_divide_evenly(recipe: RunRecipe, processes: Processes) -> None:
     raise ValueError(
         f"{shares} virtual_gpus cannot be dealt whole to {count} processes: take {sizes}{more}"
     )
-
-
-def recover_initial_state(folder: RunFolder, given: Model | None) -> InitialState:
-    """What the run in a folder starts from, or goes on from."""
-    begun = bool(checkpoints_in(folder.checkpoints))
-    origin = read_initial_state(folder.path, begun=begun)
-    named = folder.environment().get("weights")
-    if begun or folder.recipe().weights is None:
-        return origin
-    if given is None and named is not None:
-        given = load_model(named)
-    return replace(origin, weights=given)

@@ -1,0 +1,137 @@
+"""Train a detector: in one step, or in the four of Faster R-CNN's alternating training."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from reslab.data.location import Location
+from reslab.detection.initial import (
+    Weights,
+    fit_detector_to_weights,
+    must_match_trunk,
+    read_weights,
+)
+from reslab.detection.model import Detector, load_detector
+from reslab.detection.network import FasterRCNN
+from reslab.detection.recipe import DetectionRecipe, Step
+from reslab.detection.setup import open_training_data, setup_with_data
+from reslab.detection.task import DetectionTask
+from reslab.runtime.device import setup_device
+from reslab.runtime.events import Callback, silent
+from reslab.training.checkpoint import checkpoints_in
+from reslab.training.folder import RunFolder
+from reslab.training.origin import InitialState, read_initial_state
+from reslab.training.run import Interrupted, Stop
+from reslab.training.setup import Inputs, inputs_at
+from reslab.training.train import Job, must_divide_evenly, train_in_folder
+
+STEPS: tuple[Step, ...] = (1, 2, 3)  # the fourth is the run itself
+
+
+def train_detector(
+    recipe: DetectionRecipe,
+    out: str | Path,
+    *,
+    seed: int = 1,
+    data: str | Location | Inputs | None = None,
+    weights: str | Path | None = None,
+    on_event: Callback = silent,
+    stop: Stop = lambda: None,
+) -> dict[str, Any]:
+    """Train `recipe` into the folder `out`, or continue the run that is there; return its result.
+
+    `weights` is a classifier or a detector to start from, a model file or run folder. Alternating
+    training has its first three steps as runs inside `out`.
+    """
+    inputs = inputs_at(data, weights)
+    if inputs.weights:
+        model = read_weights(inputs, inputs.weights)
+        recipe = recipe if recipe.weights else fit_detector_to_weights(recipe, model)
+    job = Job(recipe, Path(out), inputs, setup_device(recipe.precision), seed, on_event, stop)
+    if recipe.training == "alternating" and recipe.step is None:
+        job = train_first_steps(job)
+    return train_in_folder(job, partial(begin_detection, job))
+
+
+def begin_detection(job: Job[DetectionRecipe], folder: RunFolder | None = None) -> DetectionTask:
+    """Make the task of a new run, or of the run in a folder."""
+    recipe = job.recipe
+    begun = folder is not None and bool(checkpoints_in(folder.checkpoints))
+    origin = read_initial_state(folder.path, begun=begun) if folder else InitialState()
+    weights, proposer = initial_nets(job, folder, begun)
+    return setup_with_data(
+        recipe, job.seed, open_training_data(recipe, job.inputs), job.device,
+        weights=weights, preprocessing=origin.preprocessing, proposer=proposer, begun=begun,
+        log=job.log,
+    )  # fmt: skip
+
+
+def initial_nets(
+    job: Job[DetectionRecipe], folder: RunFolder | None, begun: bool
+) -> tuple[Weights | None, FasterRCNN | None]:
+    """Return the weights that a run starts from, and the net whose proposals its regions learn
+    from; each is None where a checkpoint holds it or the recipe needs none."""
+
+    def model_of(step: Step) -> Detector:
+        return load_detector(step_folder(job, step))
+
+    match job.recipe.stage:
+        case 3:
+            detector = model_of(2)
+            detector.net.proposals.load_state_dict(model_of(1).net.proposals.state_dict())
+            return detector, None
+        case 4:
+            return model_of(3), None
+    proposer = model_of(1).net if job.recipe.stage == 2 else None
+    if begun:
+        return None, proposer
+    path = job.weights_of(folder)
+    weights = read_weights(job.inputs, path) if path else None
+    must_match_trunk(job.recipe, weights)
+    return weights, proposer
+
+
+def train_first_steps(job: Job[DetectionRecipe]) -> Job[DetectionRecipe]:
+    """Train the first three of the four steps, unless the run is finished; return the fourth."""
+    folder = make_whole_folder(job)
+    weights = job.weights_of(folder)  # steps that are not begun need them too
+    job = replace(job, inputs=replace(job.inputs, weights=weights))
+    for step in () if folder.result() else STEPS:
+        train_step(job, step)
+    return job
+
+
+def make_whole_folder(job: Job[DetectionRecipe]) -> RunFolder:
+    """Make the folder that the steps lie in; data and weights are checked before."""
+    processes, inputs = job.device.processes, job.inputs
+    must_divide_evenly(job.recipe, processes)
+    now = job.environment()
+
+    def enter() -> None:
+        if not (job.out / "recipe.json").exists():
+            must_match_trunk(
+                job.recipe, read_weights(inputs, inputs.weights) if inputs.weights else None
+            )
+            open_training_data(job.recipe, inputs)
+        RunFolder.create(job.out, job.recipe, now)
+
+    processes.run_on_first(enter)
+    return RunFolder(job.out, writes=processes.first)
+
+
+def train_step(whole: Job[DetectionRecipe], step: Step) -> None:
+    """Train one of the first three steps, in a run folder of its own."""
+    name = f"{whole.recipe.name}-step{step}"
+    recipe = whole.recipe.model_copy(update={"name": name, "step": step})
+    job = replace(whole, recipe=recipe, out=step_folder(whole, step))
+    whole.log(f"step {step} of 4")
+    try:
+        train_in_folder(job, partial(begin_detection, job))
+    except Interrupted as interrupted:  # the whole run is what can be resumed
+        raise Interrupted(interrupted.signal, whole.out, interrupted.iteration) from None
+
+
+def step_folder(job: Job[DetectionRecipe], step: Step) -> Path:
+    """Return the folder of a step: inside that of the whole run, beside that of another step."""
+    return (job.out.parent if job.recipe.step else job.out) / f"step{step}"
