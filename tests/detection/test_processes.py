@@ -34,7 +34,7 @@ DETECTOR = """
 from tests.detection.small import SCENES, short_recipe
 from reslab.detection import setup as prepare
 prepare.digit_scenes = lambda: SCENES
-from reslab.detection.train import train_detector
+from reslab.detection.alternating import train_detector
 def work(home, out):
     recipe = short_recipe("virtual_gpus=2", "batch_size=4", "precision=fp32")
     train_detector(recipe, out, weights=home / "classifier.safetensors", on_event=on_event)
