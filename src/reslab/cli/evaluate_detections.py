@@ -82,13 +82,13 @@ def is_detections(path: Path) -> bool:
 
 def print_twelve(precision: "AveragePrecision") -> None:
     """COCO's twelve numbers with what each is of."""
-    from reslab.detection.average_precision.measure import TWELVE
+    from reslab.detection.average_precision.measure import COCO_NUMBERS
 
     if not precision.coco:
         return
     rows = [
         [name[:2].upper(), iou, size, str(most), percent(precision.coco[name])]
-        for name, (iou, size, most) in TWELVE.items()
+        for name, (iou, size, most) in COCO_NUMBERS.items()
     ]
     print_table("", "IoU", "size", "detections", "%", rows=rows)
 

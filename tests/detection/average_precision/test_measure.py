@@ -269,7 +269,7 @@ def test_classes_without_boxes_are_left_out_and_named(protocol: str) -> None:
     alone = measure(a_set([truth(A)]), both, protocol)
     report = measure(images, both, protocol)
     assert report.map_50 == alone.map_50 == pytest.approx(100)
-    assert report.absent == ["dog", "owl"]
+    assert report.classes_without_boxes == ["dog", "owl"]
     assert "2 of 3 classes have no boxes, left out" in str(report)
     rows = report.details()["per_class"]
     assert [row["ap_50"] is None for row in rows] == [False, True, True]

@@ -1,1 +1,1 @@
-"""Average precision, as COCO and VOC measure it."""
+"""Average precision by the protocols of COCO and VOC."""

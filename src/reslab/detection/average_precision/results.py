@@ -8,45 +8,45 @@ from typing import Any
 import torch
 
 from reslab.data.boxes.sets import Detections, DetectionSet
-from reslab.errors import os_reason, unknown_name
+from reslab.errors import unknown_name
 
 KEYS = ("image_id", "category_id", "bbox", "score")
-MAX_NUMBER = 1e30  # of a number, so that areas stay finite
-MAX_QUOTED = 60  # letters of a value in a message
-CLASSES_NAMED = 20  # classes at most in a message
+MAX_NUMBER = 1e30  # areas stay finite
+MAX_QUOTED = 60  # characters of a value in a message
+MAX_CLASSES_NAMED = 20  # in a message
 
 
 def read_results(file: Path, images: DetectionSet) -> list[Detections]:
-    """What a file says was found in each image of a set; ValueError names the place in the file.
+    """Read the detections in each image of a set; ValueError names the place in the file.
 
-    Images are named by the set's keys, classes by their ids. Images that the file does not
-    name have nothing found in them.
+    Images are named by the set's keys, classes by their ids. Images that the file does not name
+    have no detections.
     """
-    entries = read_list(file)
-    places: dict[int | str | None, int] = {key: at for at, key in enumerate(images.keys)}
-    labels = {key: label for label, key in enumerate(images.ids)}
+    indices = {key: index for index, key in enumerate(images.keys)}
+    labels = {id_: label for label, id_ in enumerate(images.ids)}
     rows: list[list[tuple[list[float], float, int]]] = [[] for _ in images.keys]
-    for number, entry in enumerate(entries):
-        at = f"{file}[{number}]"
-        must_be_complete(entry, at)
-        image, kind, box, score = (entry[key] for key in KEYS)
-        index, label = places.get(is_image_key(image)), labels.get(str(kind))
+    for number, entry in enumerate(read_list(file)):
+        place = f"{file}[{number}]"
+        must_be_complete(entry, place)
+        key, id_, box, score = (entry[name] for name in KEYS)
+        index = indices.get(key) if is_image_key(key) else None
         if index is None:
-            raise ValueError(f"{at}.image_id: no image {quoted(image)} in {images.name}")
+            raise ValueError(f"{place}.image_id: no image {quoted(key)} in {images.name}")
+        label = labels.get(str(id_))
         if label is None:
-            raise ValueError(f"{at}.category_id: {no_class(kind, images)}")
+            raise ValueError(f"{place}.category_id: {no_class(id_, images)}")
         if not is_number(score):
-            raise ValueError(f"{at}.score: {quoted(score)} is not a number")
-        rows[index].append((corners_of(box, at), score, label))
-    return [as_detections(found) for found in rows]
+            raise ValueError(f"{place}.score: {quoted(score)} is not a number")
+        rows[index].append((corners_of(box, place), score, label))
+    return [as_detections(image_rows) for image_rows in rows]
 
 
 def read_list(file: Path) -> list[Any]:
-    """The JSON list in a file."""
+    """Read the JSON list in a file."""
     try:
-        found = json.loads(file.read_bytes())
+        entries = json.loads(file.read_bytes())
     except OSError as error:
-        raise ValueError(f"{file}: {os_reason(error)}") from None
+        raise ValueError(f"{file}: {(error.strerror or str(error)).lower()}") from None
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{file}:{error.lineno}: not JSON at column {error.colno}: {error.msg.lower()}"
@@ -57,60 +57,59 @@ def read_list(file: Path) -> list[Any]:
         raise ValueError(f"{file}: {error}") from None
     except RecursionError:
         raise ValueError(f"{file} is nested too deeply to be detections") from None
-    if not isinstance(found, list):
+    if not isinstance(entries, list):
         raise ValueError(f"{file} holds no list; detections are a list of {{{', '.join(KEYS)}}}")
-    return found
+    return entries
 
 
-def must_be_complete(entry: Any, at: str) -> None:
-    """ValueError unless all is there."""
+def must_be_complete(entry: Any, place: str) -> None:
+    """Refuse what is no detection, or one that lacks something."""
     if not isinstance(entry, dict):
-        raise ValueError(f"{at} is no detection; one is {{{', '.join(KEYS)}}}")
+        raise ValueError(f"{place} is no detection; one is {{{', '.join(KEYS)}}}")
     for key in KEYS:
         if key not in entry:
-            raise ValueError(f"{at} has no {key}; a detection is {{{', '.join(KEYS)}}}")
+            raise ValueError(f"{place} has no {key}; a detection is {{{', '.join(KEYS)}}}")
 
 
-def is_image_key(key: Any) -> int | str | None:
-    """What may name an image."""
-    return key if isinstance(key, int | str) and not isinstance(key, bool) else None
+def is_image_key(key: Any) -> bool:
+    """Whether a value may name an image: True and 1.0 would equal 1."""
+    return isinstance(key, int | str) and not isinstance(key, bool)
 
 
-def no_class(key: Any, images: DetectionSet) -> str:
-    """Which classes there are, the numbers of COCO's in short."""
-    if all(id.isdecimal() for id in images.ids) and len(images.ids) > CLASSES_NAMED:
+def no_class(id_: Any, images: DetectionSet) -> str:
+    """Say which classes there are; of many numbers, as COCO's, only the range."""
+    if all(known.isdecimal() for known in images.ids) and len(images.ids) > MAX_CLASSES_NAMED:
         numbers = sorted(map(int, images.ids))
-        return (
-            f"no class {quoted(key)}; the {len(numbers)} ids lie in {numbers[0]} to {numbers[-1]}"
-        )
-    return unknown_name("class", str(key)[:MAX_QUOTED], images.ids)
+        ids = f"the {len(numbers)} ids lie in {numbers[0]} to {numbers[-1]}"
+        return f"no class {quoted(id_)}; {ids}"
+    return unknown_name("class", str(id_)[:MAX_QUOTED], images.ids)
 
 
 def quoted(value: Any) -> str:
-    """A value as it is written, of a long one the beginning."""
+    """Quote a value as it is written; of a long one the beginning."""
     text = json.dumps(value)
     return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}..."
 
 
-def corners_of(box: Any, at: str) -> list[float]:
-    """COCO's x y width height as corners."""
+def corners_of(box: Any, place: str) -> list[float]:
+    """Turn COCO's x y width height into corners."""
     if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
-        raise ValueError(f"{at}.bbox: {quoted(box)} is not four numbers: x y width height")
+        raise ValueError(f"{place}.bbox: {quoted(box)} is not four numbers: x y width height")
     x, y, width, height = box
     if width < 0 or height < 0:
-        raise ValueError(f"{at}.bbox: {quoted(box)} has a negative width or height")
+        raise ValueError(f"{place}.bbox: {quoted(box)} has a negative width or height")
     return [x, y, x + width, y + height]
 
 
 def is_number(value: Any) -> bool:
-    """One to reckon with: neither JSON's true and false nor NaN, Infinity and the like."""
+    """Whether a value can be reckoned with: no boolean, NaN or infinity."""
     return (
         isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_NUMBER
     )
 
 
 def as_detections(rows: list[tuple[list[float], float, int]]) -> Detections:
-    """In float64, so that a file's decimals are compared as they were written."""
+    """Keep float64, so that a file's decimals are compared as they were written."""
     boxes, scores, labels = zip(*rows, strict=True) if rows else ((), (), ())
     return Detections(
         torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4),
@@ -119,17 +118,17 @@ def as_detections(rows: list[tuple[list[float], float, int]]) -> Detections:
     )
 
 
-def as_results(images: DetectionSet, found: Sequence[Detections]) -> list[dict[str, Any]]:
-    """The inverse: what was found in each image of a set, for a file."""
-    kinds = [int(id) if id.isdecimal() else id for id in images.ids]
+def as_results(images: DetectionSet, detections: Sequence[Detections]) -> list[dict[str, Any]]:
+    """Write the detections in each image of a set as COCO's results."""
+    ids = [int(id_) if id_.isdecimal() else id_ for id_ in images.ids]
     return [
         {
             "image_id": key,
-            "category_id": kinds[label],
+            "category_id": ids[label],
             "bbox": [x0, y0, x1 - x0, y1 - y0],
             "score": score,
         }
-        for key, seen in zip(images.keys, found, strict=True)
+        for key, seen in zip(images.keys, detections, strict=True)
         for (x0, y0, x1, y1), score, label in zip(
             seen.boxes.tolist(), seen.scores.tolist(), seen.labels.tolist(), strict=True
         )

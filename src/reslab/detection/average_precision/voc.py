@@ -1,8 +1,8 @@
 """Average precision as Pascal VOC measures it: at eleven recalls in 2007, the area since 2010.
 
-A detection is right if its IoU with the box of its class that it overlaps most is IOU or more and
-no detection before it has found that box; a second one on the same box is wrong. Boxes that are
-difficult, or crowds, are not to be found, and detections on them are left out of the ranking.
+A detection is correct if its IoU with the box of its class that it overlaps most is IOU or more and
+no better detection has matched that box; a second one on the same box is wrong. Difficult boxes
+and crowds need not be detected, and detections on them are left out of the ranking.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from reslab.data.boxes.sets import Detections, GroundTruth
 from reslab.detection.box_ops import iou
 
 IOU = 0.5
-WRONG, RIGHT, IGNORED = range(3)
+WRONG, CORRECT, IGNORED = range(3)
 
 
 @dataclass(frozen=True)
@@ -22,38 +22,42 @@ class Ranking:
     """The detections of one class in a whole set, by falling score."""
 
     correct: np.ndarray  # bool [D]
-    positives: int  # boxes to be found
+    positives: int  # boxes to be detected
 
 
 def rankings(
-    truths: Sequence[GroundTruth], found: Sequence[Detections], classes: int
+    truths: Sequence[GroundTruth], detections: Sequence[Detections], classes: int
 ) -> list[Ranking]:
-    """One a class. Equal scores: in the order of the images, then of their detections."""
+    """Rank the detections of each class.
+
+    Those of equal scores stay in the order of the images, then of the detections in an image.
+    """
     marks: list[list[np.ndarray]] = [[] for _ in range(classes)]
     scores: list[list[np.ndarray]] = [[] for _ in range(classes)]
     positives = np.zeros(classes, dtype=int)
-    for truth, seen in zip(truths, found, strict=True):
-        labels, seen_labels = truth.labels.numpy(), seen.labels.numpy()
+    for truth, seen in zip(truths, detections, strict=True):
+        truth_labels, seen_labels = truth.labels.numpy(), seen.labels.numpy()
         ignored, seen_scores = (truth.difficult | truth.crowd).numpy(), seen.scores.numpy()
         overlaps = iou(seen.boxes.double(), truth.boxes.double()).numpy()
-        positives += np.bincount(labels[~ignored], minlength=classes)
+        positives += np.bincount(truth_labels[~ignored], minlength=classes)
         for label in np.unique(seen_labels):
-            own = np.flatnonzero(seen_labels == label)
-            own = own[np.argsort(-seen_scores[own], kind="stable")]
-            there = np.flatnonzero(labels == label)
-            mark = marks_of(overlaps[np.ix_(own, there)], ignored[there])
+            rows = np.flatnonzero(seen_labels == label)
+            rows = rows[np.argsort(-seen_scores[rows], kind="stable")]
+            columns = np.flatnonzero(truth_labels == label)
+            mark = mark_detections(overlaps[np.ix_(rows, columns)], ignored[columns])
             marks[label].append(mark[mark != IGNORED])
-            scores[label].append(seen_scores[own][mark != IGNORED])
+            scores[label].append(seen_scores[rows][mark != IGNORED])
     return [
-        Ranking(by_score(marks[label], scores[label]) == RIGHT, int(positives[label]))
+        Ranking(by_score(marks[label], scores[label]) == CORRECT, int(positives[label]))
         for label in range(classes)
     ]
 
 
-def marks_of(overlaps: np.ndarray, ignored: np.ndarray) -> np.ndarray:
-    """RIGHT, WRONG or IGNORED for the detections of one class in one image, best score first.
+def mark_detections(overlaps: np.ndarray, ignored: np.ndarray) -> np.ndarray:
+    """Mark the detections of one class in one image as CORRECT, WRONG or IGNORED, int [D].
 
-    IoU with the boxes of that class [D, G], which of these are difficult bool [G] -> int [D].
+    `overlaps` [D, G] are their IoU with the boxes of the class, best score first; `ignored` [G]
+    tells which of the boxes need not be detected.
     """
     marks = np.full(len(overlaps), WRONG)
     if not len(ignored):
@@ -62,26 +66,29 @@ def marks_of(overlaps: np.ndarray, ignored: np.ndarray) -> np.ndarray:
     hit = overlaps.max(1) >= IOU
     marks[hit & ignored[best]] = IGNORED
     hits = np.flatnonzero(hit & ~ignored[best])
-    _, first = np.unique(best[hits], return_index=True)  # later ones find it found already
-    marks[hits[first]] = RIGHT
+    _, first = np.unique(best[hits], return_index=True)  # only the first on a box is correct
+    marks[hits[first]] = CORRECT
     return marks
 
 
 def by_score(values: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> np.ndarray:
-    """Parts put together by falling score; equal scores stay in their order."""
+    """Join the values of all images by falling score; equal scores stay in their order."""
     if not values:
         return np.zeros(0, dtype=int)
     return np.concatenate(values)[np.argsort(-np.concatenate(scores), kind="stable")]
 
 
 def best_precisions(ranking: Ranking) -> np.ndarray:
-    """At each detection the highest precision there or further down, [D]."""
+    """Find the highest precision at each detection or further down the ranking, [D]."""
     precisions = np.cumsum(ranking.correct) / np.arange(1, len(ranking.correct) + 1)
     return np.maximum.accumulate(precisions[::-1])[::-1]
 
 
 def interpolated(ranking: Ranking, steps: int) -> np.ndarray:
-    """The highest precision at recalls of k / steps or more, k = 0 ... steps; NaN if undefined."""
+    """Find the highest precision at a recall of k / steps or more, k = 0 ... steps.
+
+    NaN where there is nothing to detect.
+    """
     if not ranking.positives:
         return np.full(steps + 1, np.nan)
     # hits / positives >= k / steps in whole numbers: a recall of 3 / 10 does reach 0.3
@@ -91,12 +98,12 @@ def interpolated(ranking: Ranking, steps: int) -> np.ndarray:
 
 
 def eleven_points(ranking: Ranking) -> float:
-    """VOC 2007: the mean of the interpolated precision at recalls 0, 0.1, ... 1."""
+    """Average the interpolated precision at recalls 0, 0.1, ... 1, as VOC did until 2009."""
     return float(interpolated(ranking, 10).mean())
 
 
 def area(ranking: Ranking) -> float:
-    """VOC 2010 and later: the area below the interpolated precision, over all recalls."""
+    """Integrate the interpolated precision over all recalls, as VOC does since 2010."""
     if not ranking.positives:
         return float("nan")
     return float(best_precisions(ranking)[ranking.correct].sum() / ranking.positives)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reslab.analysis.responses import Response
-from reslab.detection.average_precision.measure import TWELVE, AveragePrecision
+from reslab.detection.average_precision.measure import COCO_NUMBERS, AveragePrecision
 from reslab.runtime.files import atomic_write
 from reslab.studies.page.page import Page, Table, html_page
 from reslab.studies.page.tables import labels_of
@@ -124,7 +124,7 @@ def draw_precision(precision: AveragePrecision) -> str:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    draw_into(figure.add_subplot(), precision, precision.set)
+    draw_into(figure.add_subplot(), precision, precision.set_name)
     return svg_of(figure)
 
 
@@ -195,7 +195,7 @@ def findings_of(name: str, precision: AveragePrecision) -> list[str]:
     """The numbers of one file of detections in words."""
     numbers = ", ".join(
         f"{what.upper().replace('_', ' ')} {one_decimal(precision.coco[what])}"
-        for what in TWELVE
+        for what in COCO_NUMBERS
         if precision.coco
     )
     return [f"{name}: {precision}", *([numbers] if numbers else [])]
