@@ -17,7 +17,7 @@ from tests.detection.untrained import untrained_detector
 from reslab.cli import main
 from reslab.cli.album import detection_row
 from reslab.cli.detect import SURE, image_line
-from reslab.data.decode import decode_image, image_format
+from reslab.data.decode import image_format, load_image
 from reslab.detection import predict as library
 from reslab.detection.drawing import draw_detections
 from reslab.detection.model import detector_bytes
@@ -107,9 +107,7 @@ def test_what_is_drawn_is_the_image_with_its_boxes(capsys, model: Path, folder: 
     (seen,) = finder.see([folder / "a.png"])
     assert isinstance(seen, DetectedImage)
     expected = draw_detections(seen.pixels, seen.detections, finder.classes)
-    assert np.array_equal(
-        decode_image(Path("new/out/a.png").read_bytes(), ""), np.asarray(expected)
-    )
+    assert np.array_equal(load_image(Path("new/out/a.png").read_bytes(), ""), np.asarray(expected))
     assert expected.size == (640, 480)
 
 
@@ -263,4 +261,4 @@ def test_ctrl_c_keeps_what_is_drawn_and_lists_it(model: Path, folder: Path) -> N
     assert 5 <= len(drawn) < 300
     assert {Path(row["image_id"]).stem for row in rows} <= {Path(name).stem for name in drawn}
     for name in drawn:
-        decode_image((Path("out") / name).read_bytes(), name)  # whole
+        load_image((Path("out") / name).read_bytes(), name)  # whole

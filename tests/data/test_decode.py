@@ -16,9 +16,13 @@ from reslab.data.decode import (
     IMAGE_SUFFIXES,
     MAX_PIXELS,
     BadImage,
-    decode_image,
     image_format,
     image_size,
+    jpeg_exif,
+    load_image,
+    orientation,
+    rotate,
+    upright,
 )
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
@@ -47,12 +51,12 @@ def pixels(image: Image.Image) -> np.ndarray:
 def reason(data: bytes) -> str:
     """Why `data` is no image, for both functions alike."""
     with pytest.raises(BadImage, match=r"\Athe/file\.jpg: [^\n]+\Z") as caught:
-        decode_image(data, "the/file.jpg")
+        load_image(data, "the/file.jpg")
     return str(caught.value).removeprefix("the/file.jpg: ")
 
 
 def one_colour(data: bytes) -> list[int]:
-    rgb = decode_image(data, "x")
+    rgb = load_image(data, "x")
     assert rgb.dtype == np.uint8
     assert rgb.flags.c_contiguous
     assert (rgb == rgb[0, 0]).all()
@@ -70,7 +74,7 @@ def one_colour(data: bytes) -> list[int]:
 def test_jpeg_has_the_pixels_that_pillow_gives(options: dict[str, object]) -> None:
     for image in (photograph(61, 47), photograph(61, 47).convert("L")):
         data = encoded(image, "JPEG", **options)
-        rgb = decode_image(data, "x")
+        rgb = load_image(data, "x")
         assert rgb.flags.c_contiguous
         assert np.array_equal(rgb, pixels(Image.open(io.BytesIO(data))))
 
@@ -82,24 +86,24 @@ def test_real_photographs_have_the_pixels_that_pillow_gives(shared: Path) -> Non
         data = path.read_bytes()
         with Image.open(path) as image:
             expected = pixels(ImageOps.exif_transpose(image))
-        assert np.array_equal(decode_image(data, path.name), expected), path
+        assert np.array_equal(load_image(data, path.name), expected), path
         assert image_size(data, path.name) == (expected.shape[1], expected.shape[0])
 
 
 @pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF"])
 def test_lossless_formats_give_back_what_was_saved(form: str) -> None:
-    assert np.array_equal(decode_image(encoded(photograph(), form), "x"), pixels(photograph()))
+    assert np.array_equal(load_image(encoded(photograph(), form), "x"), pixels(photograph()))
     grey = photograph().convert("L")
-    assert np.array_equal(decode_image(encoded(grey, form), "x"), pixels(grey))
+    assert np.array_equal(load_image(encoded(grey, form), "x"), pixels(grey))
     black_and_white = photograph().convert("1")
-    assert set(decode_image(encoded(black_and_white, form), "x").ravel().tolist()) == {0, 255}
+    assert set(load_image(encoded(black_and_white, form), "x").ravel().tolist()) == {0, 255}
 
 
 def test_webp_and_gif() -> None:
     lossless = encoded(photograph(), "WEBP", lossless=True)
-    assert np.array_equal(decode_image(lossless, "x"), pixels(photograph()))
+    assert np.array_equal(load_image(lossless, "x"), pixels(photograph()))
     indexed = photograph().quantize(64)
-    assert np.array_equal(decode_image(encoded(indexed, "GIF"), "x"), pixels(indexed))
+    assert np.array_equal(load_image(encoded(indexed, "GIF"), "x"), pixels(indexed))
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
@@ -124,7 +128,7 @@ def test_cmyk_jpeg_is_inverted_as_adobe_does(stored: tuple[int, ...]) -> None:
 def test_sixteen_bits_are_scaled_not_clipped(form: str) -> None:
     """255 is nearly black among 65,535; each value goes to the nearest of value / 257."""
     values = np.array([[0, 128, 129, 255], [257, 32768, 65406, 65535]], np.uint16)
-    rgb = decode_image(encoded(Image.fromarray(values), form), "x")
+    rgb = load_image(encoded(Image.fromarray(values), form), "x")
     assert rgb[..., 0].tolist() == [[0, 0, 1, 1], [1, 128, 254, 255]]
     assert (rgb == rgb[..., :1]).all()
 
@@ -169,7 +173,7 @@ def test_images_come_upright(form: str, turn: int) -> None:
     data = encoded(photograph(24, 16), form, exif=exif)
     with Image.open(io.BytesIO(data)) as image:
         expected = pixels(ImageOps.exif_transpose(image))
-    assert np.array_equal(decode_image(data, "x"), expected)
+    assert np.array_equal(load_image(data, "x"), expected)
     assert image_size(data, "x") == ((16, 24) if turn >= 5 else (24, 16))
 
 
@@ -177,7 +181,7 @@ def test_a_cmyk_jpeg_comes_upright_too() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encoded(photograph(24, 16).convert("CMYK"), "JPEG", exif=exif)
-    assert decode_image(data, "x").shape == (24, 16, 3)
+    assert load_image(data, "x").shape == (24, 16, 3)
     assert image_size(data, "x") == (16, 24)
 
 
@@ -193,7 +197,7 @@ def test_stray_bytes_between_segments_cost_nothing() -> None:
     data = encoded(photograph(), "JPEG")
     start = data.index(b"\xff\xdb")
     assert np.array_equal(
-        decode_image(data[:start] + b"ab" + data[start:], "x"), decode_image(data, "x")
+        load_image(data[:start] + b"ab" + data[start:], "x"), load_image(data, "x")
     )
 
 
@@ -213,7 +217,7 @@ def test_a_jpeg_cut_anywhere_is_refused(options: dict[str, object]) -> None:
     data = encoded(photograph(), "JPEG", **options)
     for end in range(len(data) - 1):
         with pytest.raises(BadImage, match=r"\Ax\.jpg: "):
-            decode_image(data[:end], "x.jpg")
+            load_image(data[:end], "x.jpg")
     middle = data[: data.index(b"\xff\xda") + 100]
     assert reason(middle).startswith("truncated or damaged JPEG (")
     # an end marker after the cut hides it from Pillow, which fills up with grey
@@ -262,7 +266,7 @@ def outcome(file: str, data: bytes) -> str:
     """What is wrong with an image, or nothing; that is all that may happen, and soon."""
     start = time.perf_counter()
     try:
-        rgb = decode_image(data, file)
+        rgb = load_image(data, file)
         width, height = image_size(data, file)
     except BadImage as error:
         return str(error)
@@ -395,9 +399,71 @@ def test_a_damaged_exif_block_costs_nothing() -> None:
     exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\xff\xff\x12\x01\x03\x00"
     for mode in ("RGB", "CMYK"):
         data = encoded(photograph().convert(mode), "JPEG", exif=exif)
-        assert decode_image(data, "x").shape == (48, 64, 3)
+        assert load_image(data, "x").shape == (48, 64, 3)
 
 
 def test_settings_of_pillow_stay() -> None:
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
     assert Image.MAX_IMAGE_PIXELS == MAX_PIXELS
+
+
+# orientation
+
+STORED = np.arange(6, dtype=np.uint8).reshape(2, 3, 1).repeat(3, 2)  # 0 1 2 / 3 4 5
+UPRIGHT = {  # EXIF 2.3, tag 0x0112: where the stored first row and first column belong
+    1: [[0, 1, 2], [3, 4, 5]],  # top, left
+    2: [[2, 1, 0], [5, 4, 3]],  # top, right
+    3: [[5, 4, 3], [2, 1, 0]],  # bottom, right
+    4: [[3, 4, 5], [0, 1, 2]],  # bottom, left
+    5: [[0, 3], [1, 4], [2, 5]],  # left, top
+    6: [[3, 0], [4, 1], [5, 2]],  # right, top
+    7: [[5, 2], [4, 1], [3, 0]],  # right, bottom
+    8: [[2, 5], [1, 4], [0, 3]],  # left, bottom
+}
+
+
+def exif(order: str, value: int, tag: int = 0x0112) -> bytes:
+    head = b"II*\0" if order == "<" else b"MM\0*"
+    other = struct.pack(f"{order}HHII", 0x010F, 2, 4, 0)
+    entry = struct.pack(f"{order}HHIHH", tag, 3, 1, value, 0)
+    return head + struct.pack(f"{order}IH", 8, 2) + other + entry + bytes(4)
+
+
+@pytest.mark.parametrize(("turn", "expected"), UPRIGHT.items())
+def test_each_orientation_by_hand(turn: int, expected: list[list[int]]) -> None:
+    rgb = upright(STORED, turn)
+    assert rgb[..., 0].tolist() == expected
+    assert rgb.flags.c_contiguous
+    assert rotate(3, 2, turn) == (len(expected[0]), len(expected))
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_orientation_in_both_byte_orders(order: str) -> None:
+    for value in range(1, 9):
+        assert orientation(exif(order, value)) == value
+        assert orientation(b"Exif\0\0" + exif(order, value)) == value
+
+
+def test_what_cannot_be_read_is_upright() -> None:
+    block = exif("<", 6)
+    assert orientation(exif("<", 9)) == orientation(exif("<", 0)) == 1
+    assert orientation(exif("<", 6, tag=0x0113)) == 1
+    assert orientation(b"") == orientation(b"what") == 1
+    for end in range(len(block) - 7):  # the value is cut off, or all of it
+        assert orientation(block[:end]) in (1, 6)
+    for where in range(4, 8):  # a directory beyond the end
+        assert orientation(block[:where] + b"\xff" + block[where + 1 :]) == 1
+
+
+def test_the_exif_segment_is_found_among_others() -> None:
+    def segment(marker: int, body: bytes) -> bytes:
+        return bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
+
+    before = b"\xff\xd8" + segment(0xE0, b"JFIF") + segment(0xE1, b"http://ns.adobe.com/xap/1.0/")
+    own = segment(0xE1, b"Exif\0\0" + exif(">", 8))
+    scan = segment(0xDA, b"") + b"pixels"
+    block, start, end = jpeg_exif(before + own + scan)
+    assert block == b"Exif\0\0" + exif(">", 8)
+    assert (start, end) == (len(before), len(before) + len(own))
+    assert jpeg_exif(before + scan + own)[0] == b""  # after the pixels begin none is looked for
+    assert jpeg_exif(before) == (b"", 0, 0)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from reslab.data.augment import ALEXNET, Components, ResizedCrop, ScaleCrop
 from reslab.data.datasets import EncodedImages
-from reslab.data.decode import decode_image
+from reslab.data.decode import load_image
 from reslab.data.loader import Batch, EncodedLoader
 from reslab.data.resize import shorter_side
 from reslab.data.sampler import Stream, make_generator
@@ -135,7 +135,7 @@ def test_a_batch_is_what_the_plain_way_makes(opened: Opened, shared: Path) -> No
         draws = torch.rand(12, 4, generator=rng, dtype=torch.float64).tolist()
         batch = batches(k)
         for image, label, row in zip(batch.images, batch.labels.tolist(), draws, strict=True):
-            expected = by_pillow(decode_image(train.read(files[label]), files[label]), row)
+            expected = by_pillow(load_image(train.read(files[label]), files[label]), row)
             difference = (image - expected).abs()
             assert difference.max() <= 2
             assert difference.mean() < 0.05

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from reslab.data.decode import decode_image
+from reslab.data.decode import load_image
 from reslab.data.resize import Box, centre_crop, crop_box, cut, resize_whole, shorter_side
 
 
@@ -42,7 +42,7 @@ def test_a_cut_equals_the_crop_of_the_resized_photograph(shared: Path, side: int
     assert len(paths) == 100
     worst, sums = 0, 0.0
     for path in paths:
-        image = decode_image(path.read_bytes(), path.name)
+        image = load_image(path.read_bytes(), path.name)
         height, width = image.shape[:2]
         scaled = shorter_side(width, height, side)
         left, top = rng.randint(0, scaled[0] - 224), rng.randint(0, scaled[1] - 224)

@@ -72,9 +72,9 @@ def print_json_list(
 
 def reason(file: str, bad: "BadImage") -> str:
     """Why an image is bad, without its name."""
-    from reslab.data.decode import BYTES
+    from reslab.data.decode import UNNAMED
 
-    return str(bad).removeprefix(f"{BYTES if file == STDIN else file}: ")
+    return str(bad).removeprefix(f"{UNNAMED if file == STDIN else file}: ")
 
 
 def numbers_in(scales: str | None) -> list[int] | None:

@@ -84,7 +84,7 @@ def check_new(out: Path, suffixes: Sequence[str]) -> None:
 
 def read_names(file: Path) -> list[tuple[str, str]]:
     """(id, name) of each output; in a .txt the names are the ids."""
-    from reslab.data.class_names import read_class_list
+    from reslab.data.datasets import read_class_list
 
     if file.suffix != ".txt":
         return read_class_list(file)

@@ -1,17 +1,23 @@
-"""Sets of labelled images: in memory, or encoded in files or shards."""
+"""Sets of labelled images, in memory or encoded, and the names of their classes."""
 
+import csv
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Generic, TextIO, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from reslab.data.decode import decode_image
+from reslab.data.decode import load_image
+from reslab.data.location import Location
+from reslab.errors import os_reason
 
 PREFETCHED = 512  # images that a set may begin to fetch before they are read
+HEADERS = (["index", "wnid", "name"], ["index", "id", "name"])  # of a file of classes
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class EncodedImages:
 
     def image(self, index: int) -> np.ndarray:
         """Decode an image, RGB uint8 [H, W, 3]; BadImage names the file and the reason."""
-        return decode_image(self.read(self.files[index]), self.files[index])
+        return load_image(self.read(self.files[index]), self.files[index])
 
     def prefetching(self, indices: Iterable[int]) -> Iterator[int]:
         """Yield the indices, each some time after the set began to fetch its image."""
@@ -102,3 +108,74 @@ def hold_out(train: ImageSet, count: int) -> tuple[ImageSet, ImageSet]:
 def pixel_mean(images: Tensor) -> Tensor:
     """Return the mean image, [N, 3, H, W] -> [3, H, W], exact: summed as whole numbers."""
     return images.sum(0, dtype=torch.int64).double().div(len(images)).float()
+
+
+def read_class_list(path: Path) -> list[tuple[str, str]]:
+    """Read (id, name) of each class in the order of the outputs; ValueError names the line."""
+    try:
+        # Excel writes a byte-order mark; it is not part of the first column's name
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(_numbered_rows(path, file))
+    except OSError as error:
+        raise ValueError(f"{path}: {os_reason(error)}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text; save it as CSV UTF-8") from None
+    header = [column.strip().lower() for column in rows[0][1]] if rows else []
+    if header not in HEADERS:
+        raise ValueError(f"{path}:1: the first line must be index,wnid,name or index,id,name")
+    classes: list[tuple[str, str]] = []
+    lines: dict[str, int] = {}
+    for line, row in rows[1:]:
+        place = f"{path}:{line}"
+        if len(row) != 3:
+            raise ValueError(f"{place}: {len(row)} columns instead of 3 (a comma needs quotes)")
+        index, key, name = (field.strip() for field in row)
+        if index != str(len(classes)):
+            raise ValueError(f"{place}: index {index!r} where {len(classes)} is next")
+        if not key or not name:
+            raise ValueError(f"{place}: the class has no {'name' if key else header[1]}")
+        if key in lines:
+            raise ValueError(f"{place}: {key!r} is already in line {lines[key]}")
+        lines[key] = line
+        classes.append((key, name))
+    if not classes:
+        raise ValueError(f"{path} names no class")
+    return classes
+
+
+def _numbered_rows(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(file, strict=True)
+    try:
+        for row in reader:
+            if row:
+                yield reader.line_num, row
+    except csv.Error as error:
+        raise ValueError(f"{path}:{reader.line_num}: {error}") from None
+
+
+def arrange_classes(images: EncodedImages, root: Location, names: Path) -> EncodedImages:
+    """Order and name the classes as the file `names` does, without those that have no images."""
+    listed = dict(read_class_list(names))
+    for name in images.ids:
+        if name not in listed:
+            near = get_close_matches(name, listed, n=1, cutoff=0)[0]
+            raise ValueError(f"{root}: class {name!r} is not in {names}; the nearest is {near!r}")
+    present = set(images.ids)
+    ids = tuple(name for name in listed if name in present)
+    return replace(
+        images,
+        labels=_relabel(images, ids),
+        classes=tuple(listed[name] for name in ids),
+        ids=ids,
+    )
+
+
+def align_labels(train: EncodedImages, test: EncodedImages) -> EncodedImages:
+    """Label `test` by the classes of `train`, which has all of them."""
+    labels = _relabel(test, train.ids)
+    return replace(test, labels=labels, classes=train.classes, ids=train.ids)
+
+
+def _relabel(images: EncodedImages, ids: tuple[str, ...]) -> Tensor:
+    position = {name: index for index, name in enumerate(ids)}
+    return torch.tensor([position[name] for name in images.ids])[images.labels]

@@ -1,4 +1,4 @@
-"""Encoded images to RGB bytes. The header is judged before any pixel is decoded."""
+"""Images of any kind to RGB bytes. The header is judged before any pixel is decoded."""
 
 import re
 import threading
@@ -30,10 +30,10 @@ FORMATS = {
 }  # fmt: skip
 IMAGE_SUFFIXES = tuple(FORMATS)
 
-# 256 MiB as RGB. Also where Pillow would begin to warn, so that it never does.
+# 256 MiB as RGB; also where Pillow would begin to warn, so that it never does
 MAX_PIXELS = 2**28 // 3
 
-# Image.open would try every plugin there is, and warn of large images before we can refuse them.
+# Image.open would try every plugin there is, and warn of large images before they are refused
 READERS: dict[str, type[ImageFile.ImageFile]] = {
     "jpeg": JpegImagePlugin.JpegImageFile,
     "png": PngImagePlugin.PngImageFile,
@@ -51,17 +51,53 @@ DAMAGE = re.compile(
 
 _one_at_a_time = threading.Lock()
 
+ImageInput = str | Path | bytes | np.ndarray | Image.Image
+UNNAMED = "the image"  # what messages call an image without a file
+
 
 class BadImage(ValueError):
-    """A file that does not become an image: `FILE: reason`."""
+    """Signal a file that does not become an image: `FILE: reason`."""
 
 
 class TooLarge(BadImage):
-    """More pixels than are read, by the header: nothing of it was decoded."""
+    """Signal a header with more pixels than are read; nothing was decoded."""
 
 
-def decode_image(data: bytes, file: str) -> np.ndarray:
-    """RGB uint8 [H, W, 3], upright; `file` is what an error calls the image."""
+def load_image(image: ImageInput, file: str | None = None) -> np.ndarray:
+    """Return an image as RGB uint8 [H, W, 3], upright: a path, encoded bytes, an array, Pillow's.
+
+    `file` is what a BadImage calls it: by default its path, or "the image". ValueError for an
+    array of another kind.
+    """
+    file = file or image_name(image)
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
+            raise ValueError(
+                f"an image as an array is RGB uint8 [H, W, 3], "
+                f"not {image.dtype} {list(image.shape)}"
+            )
+        return image
+    if isinstance(image, Image.Image):
+        try:
+            return to_rgb(ImageOps.exif_transpose(image), file)
+        except BadImage:
+            raise
+        except Exception as error:  # a file that is read only now; see `open_lazily`
+            raise BadImage(f"{file}: {error or type(error).__name__}") from None
+    if isinstance(image, bytes):
+        return _decode(image, file)
+    try:
+        return _decode(Path(image).read_bytes(), file)
+    except OSError as error:
+        raise BadImage(f"{file}: {os_reason(error)}") from None
+
+
+def image_name(image: ImageInput) -> str:
+    """Return what messages call an image."""
+    return str(image) if isinstance(image, str | Path) else UNNAMED
+
+
+def _decode(data: bytes, file: str) -> np.ndarray:
     kind = _kind(data, file)
     rgb = _decode_jpeg(data, file) if kind == "jpeg" else None
     if rgb is not None:
@@ -72,19 +108,19 @@ def decode_image(data: bytes, file: str) -> np.ndarray:
 
 
 def image_size(data: bytes, file: str) -> tuple[int, int]:
-    """(width, height) of the upright image, from the header alone."""
+    """Return (width, height) of the upright image, from the header alone."""
     kind = _kind(data, file)
     if kind == "jpeg":
-        found = _jpeg_header(data, file)
-        if found is not None:
-            width, height, _ = found
+        header = _jpeg_header(data, file)
+        if header is not None:
+            width, height, _ = header
             return rotate(width, height, orientation(jpeg_exif(data)[0]))
     with open_lazily(data, kind, file) as (image, turn):
         return rotate(*image.size, turn)
 
 
 def image_format(data: bytes) -> str | None:
-    """The format by its signature: jpeg, png, webp, gif, bmp, tiff, or None."""
+    """Return the format by its signature: jpeg, png, webp, gif, bmp, tiff, or None."""
     if data.startswith(b"\xff\xd8\xff"):
         return "jpeg"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -123,20 +159,19 @@ def _check_size(width: int, height: int, file: str) -> None:
 
 
 def _jpeg_header(data: bytes, file: str) -> tuple[int, int, str] | None:
-    """Width, height and colour space; None where simplejpeg makes nothing of it."""
+    """Return width, height and colour space; None where simplejpeg makes nothing of it."""
     try:
-        found = simplejpeg.decode_jpeg_header(data)
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
         return None
-    height, width = int(found[0]), int(found[1])
-    _check_size(width, height, file)
-    return width, height, found[2]
+    _check_size(int(width), int(height), file)
+    return int(width), int(height), colours
 
 
 def _decode_jpeg(data: bytes, file: str) -> np.ndarray | None:
-    """[H, W, 3] without the interpreter's lock; None for what is left to Pillow."""
-    found = _jpeg_header(data, file)
-    if found is None or found[2] not in ("YCbCr", "Gray", "RGB"):
+    """Decode without the interpreter's lock, [H, W, 3]; None for what is left to Pillow."""
+    header = _jpeg_header(data, file)
+    if header is None or header[2] not in ("YCbCr", "Gray", "RGB"):
         return None
     try:
         # Pillow's transform and upsampling: the pixels are equal to its own
@@ -150,7 +185,7 @@ def _decode_jpeg(data: bytes, file: str) -> np.ndarray | None:
 
 @contextmanager
 def open_lazily(data: bytes, kind: str, file: str) -> Iterator[tuple[ImageFile.ImageFile, int]]:
-    """An image by its header, not decoded yet, and the orientation that is still to be applied."""
+    """Open an image by its header, not decoded yet; yield it and the turn still to be applied."""
     with _silence() if _may_warn(data, kind) else nullcontext():
         try:
             exif = b""
@@ -161,7 +196,7 @@ def open_lazily(data: bytes, kind: str, file: str) -> Iterator[tuple[ImageFile.I
             _check_size(*image.size, file)
             if kind in ("png", "webp"):
                 exif = image.info.get("exif", b"")
-            yield image, orientation(exif)  # a TIFF is turned by its reader
+            yield image, orientation(exif)  # Pillow's reader has turned a TIFF
         except BadImage:
             raise
         except Image.DecompressionBombError:  # of a frame larger than its image
@@ -179,7 +214,7 @@ def _may_warn(data: bytes, kind: str) -> bool:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """No warnings. Their filters belong to the process, so such images take turns."""
+    """Ignore warnings; their filters belong to the process, so such images take turns."""
     with _one_at_a_time, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -188,23 +223,26 @@ def _silence() -> Iterator[None]:
 def _decode_with_pillow(data: bytes, kind: str, file: str) -> tuple[np.ndarray, int]:
     with open_lazily(data, kind, file) as (image, turn):
         image.load()
-        if image.mode in ("I", "F"):
-            raise BadImage(f"{file}: 32-bit grey, which does not say what is black and white")
-        return to_rgb(image), turn
+        return to_rgb(image, file), turn
 
 
-def to_rgb(image: Image.Image) -> np.ndarray:
-    """Any mode as [H, W, 3]. What is transparent shows white, as on a page: cut-outs are made
-    for one, and the colours below are whatever the program that cut left there."""
+def to_rgb(image: Image.Image, file: str) -> np.ndarray:
+    """Convert any mode to [H, W, 3].
+
+    Transparent pixels become white, as on a page: cut-outs are made for one, and the colours below
+    are whatever the program that cut left there.
+    """
+    if image.mode in ("I", "F"):
+        raise BadImage(f"{file}: 32-bit grey, which does not say what is black and white")
     if image.mode.startswith("I;16"):
-        return _rgb_of_16_bits(image)
+        return _grey_16_to_rgb(image)
     if image.has_transparency_data:
         page = Image.new("RGBA", image.size, "white")
         image = Image.alpha_composite(page, image.convert("RGBA"))
     return np.asarray(image.convert("RGB"))
 
 
-def _rgb_of_16_bits(image: Image.Image) -> np.ndarray:
+def _grey_16_to_rgb(image: Image.Image) -> np.ndarray:
     grey = np.asarray(image).astype(np.uint32)
     clear = grey == image.info.get("transparency", -1)
     grey = ((grey + 128) // 257).astype(np.uint8)  # Pillow's own conversion clips at 255
@@ -216,7 +254,7 @@ EXIF = b"Exif\x00\x00"
 
 
 def jpeg_exif(data: bytes) -> tuple[bytes, int, int]:
-    """The EXIF block, and from where to where its segment lies; empty if there is none."""
+    """Return the EXIF block, and where its segment starts and stops; empty if there is none."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:  # pixels begin there
         length = int.from_bytes(data[at + 2 : at + 4], "big")
@@ -227,7 +265,7 @@ def jpeg_exif(data: bytes) -> tuple[bytes, int, int]:
 
 
 def orientation(exif: bytes) -> int:
-    """1 to 8; 1 is upright, and what is said by a block that cannot be read."""
+    """Return the EXIF orientation, 1 to 8; 1, upright, if the block cannot be read."""
     exif = exif.removeprefix(EXIF)
     if exif[:2] not in (b"II", b"MM"):
         return 1
@@ -246,7 +284,7 @@ def rotate(width: int, height: int, turn: int) -> tuple[int, int]:
 
 
 def upright(rgb: np.ndarray, turn: int) -> np.ndarray:
-    """The first row and column of the file are, by EXIF's table, these sides of the image."""
+    """Turn an image upright: EXIF says which sides the file's first row and column are."""
     if turn >= 5:
         rgb = rgb.swapaxes(0, 1)
     if turn in (3, 4, 7, 8):
@@ -254,38 +292,3 @@ def upright(rgb: np.ndarray, turn: int) -> np.ndarray:
     if turn in (2, 3, 6, 7):
         rgb = rgb[:, ::-1]
     return np.ascontiguousarray(rgb)
-
-
-ImageInput = str | Path | bytes | np.ndarray | Image.Image
-
-BYTES = "the image"  # what an image without a file is called
-
-
-def image_name(image: ImageInput) -> str:
-    """What an error calls an image."""
-    return str(image) if isinstance(image, str | Path) else BYTES
-
-
-def load_image(image: ImageInput) -> np.ndarray:
-    """RGB uint8 [H, W, 3] of whatever an image comes as."""
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
-            raise ValueError(
-                f"an image as an array is RGB uint8 [H, W, 3], "
-                f"not {image.dtype} {list(image.shape)}"
-            )
-        return image
-    if isinstance(image, Image.Image):
-        if image.mode in ("I", "F"):
-            raise BadImage(f"{BYTES}: 32-bit grey, which does not say what is black and white")
-        try:
-            return to_rgb(ImageOps.exif_transpose(image))
-        except Exception as error:  # of a file that is read only now: see `decode.opened`
-            raise BadImage(f"{BYTES}: {error or type(error).__name__}") from None
-    if isinstance(image, bytes):
-        return decode_image(image, BYTES)
-    try:
-        data = Path(image).read_bytes()
-    except OSError as error:
-        raise BadImage(f"{image}: {os_reason(error)}") from None
-    return decode_image(data, str(image))

@@ -10,8 +10,7 @@ from stat import S_ISREG
 import torch
 from torch import Tensor
 
-from reslab.data.class_names import align_labels, arrange_classes
-from reslab.data.datasets import EncodedImages
+from reslab.data.datasets import EncodedImages, Splits, align_labels, arrange_classes
 from reslab.data.decode import IMAGE_SUFFIXES, BadImage
 from reslab.data.location import Location, Url
 from reslab.data.shards.reader import is_packed, open_part, open_remote_part, remote_parts
@@ -63,41 +62,37 @@ class FolderPart:
         return dict(zip(self.images.ids, counts.tolist(), strict=True))
 
 
-@dataclass(frozen=True)
-class FolderSplits:
-    """Labels of both parts are indices into the same classes."""
-
-    train: EncodedImages
-    test: EncodedImages
+FolderSplits = Splits[EncodedImages]
 
 
 @dataclass(frozen=True)
 class FolderReader:
-    """The bytes of a file by its name below `root`."""
+    """Read the bytes of a file by its name below `root`."""
 
     root: str
 
     def __call__(self, file: str) -> bytes:
         try:
-            with open(f"{self.root}/{file}", "rb", opener=_open_at_once) as opened:
-                if S_ISREG(os.fstat(opened.fileno()).st_mode):
-                    return opened.read()
+            with open(f"{self.root}/{file}", "rb", opener=_open_at_once) as handle:
+                if S_ISREG(os.fstat(handle.fileno()).st_mode):
+                    return handle.read()
             raise OSError("not a file but a device, a pipe or a socket")
         except OSError as error:
-            reason = os_reason(error)
-            raise BadImage(f"{file}: cannot be read ({reason})") from None
+            raise BadImage(f"{file}: cannot be read ({os_reason(error)})") from None
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Opening a pipe would wait for somebody to write to it."""
+    """Open without waiting for somebody to write to a pipe."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def open_folder(
     place: Location, *, validation: float = 0.2, seed: int = 0, names: Path | None = None
 ) -> FolderSplits:
-    """The train and the validation part of a folder, or of each class the fraction `validation`
-    drawn by `seed` where there are no parts. `names` takes the place of the folder's classes.csv.
+    """Open the train and the validation part of a folder.
+
+    Where there are no parts, the fraction `validation` of each class is drawn by `seed`. `names`
+    takes the place of the folder's classes.csv.
     """
     return split_folder(read_folder(place, names), validation, seed)
 
@@ -127,15 +122,14 @@ def split_folder(
 
 
 def open_whole_folder(place: Location, *, names: Path | None = None) -> EncodedImages:
-    """Every image as one set: of a folder with parts its validation part."""
+    """Open every image as one set; of a folder with parts, its validation part."""
     train, test = find_parts(place)
     whole = _open(test or train or place, place, names)
     return replace(whole, name="validation") if test else whole
 
 
 def open_folder_parts(folder: Path) -> dict[str, EncodedImages]:
-    """What there is, by where it belongs in a copy: "train" and "validation", or "." for a folder
-    without parts."""
+    """Open the parts by their names in a copy: "train", "validation", or "." for a whole."""
     train, test = find_parts(folder)
     if train and test:
         sets = open_folder(folder)
@@ -145,7 +139,7 @@ def open_folder_parts(folder: Path) -> dict[str, EncodedImages]:
 
 
 def split_validation(whole: EncodedImages, validation: float, seed: int) -> FolderSplits:
-    """Of each class the fraction `validation`, at least one image and not all.
+    """Take the fraction `validation` of each class, at least one image and not all.
 
     Images are drawn by a hash of seed and name: a class's part does not depend on the other
     classes, and images that are added later do not move those that were there.
@@ -176,19 +170,21 @@ def _rows_by_class(labels: Tensor, counts: Tensor) -> tuple[Tensor, ...]:
 
 
 def find_parts(place: Location) -> tuple[Location | None, Location | None]:
-    """Where the train and the validation part are. One alone among other subfolders is a class:
-    a train is a thing to photograph."""
+    """Find the train and the validation part.
+
+    One alone among other subfolders is a class: a train is a thing to photograph.
+    """
     if isinstance(place, Url):
         return remote_parts(place)
     if is_packed(place):
         return None, None
-    found = {name.lower(): place / name for name in subfolders(place)}
-    train = next((found[name] for name in TRAIN_NAMES if name in found), None)
-    test = next((found[name] for name in VALIDATION_NAMES if name in found), None)
+    folders = {name.lower(): place / name for name in subfolders(place)}
+    train = next((folders[name] for name in TRAIN_NAMES if name in folders), None)
+    test = next((folders[name] for name in VALIDATION_NAMES if name in folders), None)
     part = train or test
     if train and test:
         return train, test
-    if part and len(found) == 1 and (is_packed(part) or subfolders(part)):
+    if part and len(folders) == 1 and (is_packed(part) or subfolders(part)):
         return train, test
     return None, None
 
@@ -206,7 +202,7 @@ def part_roots(place: Location, on_problem: OnProblem) -> dict[str, Location]:
 
 
 def prefix_of(root: Location, place: Location) -> str:
-    """What stands before the names of a part's files, relative to the folder `place`."""
+    """Return the prefix of a part's files, relative to the folder `place`."""
     return f"{root.name}/" if root != place else ""
 
 
@@ -228,7 +224,7 @@ def check_parts(parts: Mapping[str, FolderPart], on_problem: OnProblem) -> None:
 
 
 def _open(root: Location, place: Location, names: Path | None) -> EncodedImages:
-    """The images below `root`, which is `place` or a part of it."""
+    """Open the images below `root`, which is `place` or a part of it."""
     images = open_packed(root)
     if images is None:
         assert isinstance(root, Path), "what is remote is packed"
@@ -240,21 +236,20 @@ def _open(root: Location, place: Location, names: Path | None) -> EncodedImages:
 
 
 def open_packed(root: Location) -> EncodedImages | None:
-    """The images of a part that is packed; None for a folder of class folders."""
+    """Open a part that is packed; None for a folder of class folders."""
     if isinstance(root, Url):
         return open_remote_part(root)
     return open_part(root) if is_packed(root) else None
 
 
 def class_list(root: Path, folder: Path) -> Path | None:
-    """The file that gives the classes of `root` order and names, there or in the `folder` whose
-    part it is."""
+    """Find the file that orders and names the classes of `root`: there, or in `folder`."""
     places = (root / CLASS_LIST, folder / CLASS_LIST)
     return next((place for place in places if place.is_file()), None)
 
 
 def class_ids(root: Path, on_problem: OnProblem, prefix: str = "") -> tuple[str, ...]:
-    """The classes of a part: the names of its subfolders."""
+    """List the classes of a part: the names of its subfolders."""
     ids = subfolders(root)
     if not ids:
         on_problem(Problem("no classes", prefix or ".", refusal=_no_classes(root)))
@@ -292,7 +287,7 @@ def class_files(
 
 
 def images_by_class(root: Path, files: Mapping[str, list[str]]) -> EncodedImages:
-    """The set of the files of each class."""
+    """Make a set of the files of each class."""
     ids = tuple(files)
     counts = torch.tensor([len(images) for images in files.values()], dtype=torch.int64)
     labels = torch.arange(len(ids)).repeat_interleave(counts)
@@ -301,24 +296,23 @@ def images_by_class(root: Path, files: Mapping[str, list[str]]) -> EncodedImages
 
 
 def list_folder(folder: Path) -> list[os.DirEntry[str]]:
-    """What is in a folder and not hidden, by name."""
+    """List what is in a folder and not hidden, by name."""
     try:
         with os.scandir(folder) as entries:
             shown = [entry for entry in entries if not entry.name.startswith(".")]
         return sorted(shown, key=lambda entry: entry.name)
     except OSError as error:
-        reason = os_reason(error)
-        raise ValueError(f"{folder} cannot be listed: {reason}") from None
+        raise ValueError(f"{folder} cannot be listed: {os_reason(error)}") from None
 
 
 def subfolders(folder: Path) -> tuple[str, ...]:
-    """The names of the folders that may be classes or parts, sorted."""
+    """List the names of the folders that may be classes or parts, sorted."""
     names = (entry.name for entry in list_folder(folder) if is_folder(entry))
     return tuple(name for name in names if name not in NO_CLASSES)
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder or a link to one."""
+    """Tell whether an entry is a folder or a link to one."""
     try:
         return entry.is_dir()
     except OSError:  # a circle of links

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reslab.data.decode import IMAGE_SUFFIXES, decode_image
+from reslab.data.decode import IMAGE_SUFFIXES, load_image
 from reslab.data.doctor.advice import FEW, IMAGE_ADVICE, IMBALANCE
 from reslab.data.doctor.findings import diagnose
 from reslab.data.doctor.inspect import (
@@ -168,7 +168,7 @@ def copy(root: Path, source: str, target: str) -> None:
 def as_png(root: Path, source: str, target: str) -> None:
     """The same pixels in another format."""
     data = (root / source).read_bytes()
-    Image.fromarray(decode_image(data, source)).save(root / target)
+    Image.fromarray(load_image(data, source)).save(root / target)
 
 
 def spoil_class_list(root: Path) -> None:

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from reslab.data.datasets import EncodedImages
-from reslab.data.decode import BadImage, decode_image
+from reslab.data.decode import BadImage, load_image
 from reslab.data.folder import open_folder, open_folder_parts, open_whole_folder
 from reslab.data.resize import resize_whole
 from reslab.data.shards.index import FORMAT, INDEX, index_bytes
@@ -90,7 +90,7 @@ def test_a_set_comes_back_byte_for_byte_in_its_order(packed: Path, files: dict) 
     assert (opened.name, opened.classes, opened.ids) == ("pictures", CLASSES, IDS)
     for row, (name, data) in enumerate(files.items()):
         assert opened.read(name) == data
-        assert np.array_equal(opened.image(row), decode_image(data, name))
+        assert np.array_equal(opened.image(row), load_image(data, name))
 
 
 def test_any_part_of_it_by_many_threads(packed: Path, files: dict) -> None:
@@ -280,7 +280,7 @@ def test_a_reduced_image_is_the_resized_one_up_to_jpeg(tmp_path: Path) -> None:
     data = encoded(400, 300, 3)
     pack_sets({".": set_of({"n01/a.jpg": data})}, tmp_path / "o", Packing(shorter_side=100), quiet)
     opened = open_part(tmp_path / "o")
-    expected = resize_whole(decode_image(data, ""), 100).astype(int)
+    expected = resize_whole(load_image(data, ""), 100).astype(int)
     assert np.abs(opened.image(0) - expected).mean() < 1
     with Image.open(io.BytesIO(opened.read("n01/a.jpg"))) as made:
         assert made.format == "JPEG"
@@ -517,7 +517,7 @@ def test_real_photographs(shared: Path, tmp_path: Path) -> None:
     pack_sets({".": set_of(files)}, tmp_path / "o", Packing(shorter_side=256), quiet)
     opened = open_part(tmp_path / "o")
     for row, (name, data) in enumerate(files.items()):
-        height, width = decode_image(data, name).shape[:2]
+        height, width = load_image(data, name).shape[:2]
         small = opened.image(row)
         assert min(small.shape[:2]) == min(256, width, height)
         assert small.shape[1] / small.shape[0] == pytest.approx(width / height, rel=0.01)

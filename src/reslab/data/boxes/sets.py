@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reslab.data.decode import BadImage, decode_image
+from reslab.data.decode import BadImage, load_image
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class DetectionSet:
         An image of another size than its annotations' is bad too: its boxes would lie elsewhere.
         """
         file = self.files[index]
-        rgb = decode_image(self.read(file), file)
+        rgb = load_image(self.read(file), file)
         height, width = rgb.shape[:2]
         if (width, height) != tuple(self.sizes[index]):
             wide, high = self.sizes[index]

@@ -20,7 +20,7 @@ from reslab.data.boxes.annotations import (
     unknown_in_words,
 )
 from reslab.data.boxes.folder import DetectionParts
-from reslab.data.class_names import read_class_list
+from reslab.data.datasets import read_class_list
 from reslab.data.doctor.advice import ADVICE, FEW, IMBALANCE, SMALL, Advice
 from reslab.data.doctor.inspect import ImageInfo
 from reslab.data.doctor.scan import FolderScan

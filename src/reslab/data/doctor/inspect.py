@@ -15,9 +15,9 @@ from reslab.data.decode import (
     FORMATS,
     BadImage,
     TooLarge,
-    decode_image,
     image_format,
     jpeg_exif,
+    load_image,
     open_lazily,
     orientation,
 )
@@ -89,7 +89,7 @@ def inspect(read: Callable[[str], bytes], file: str, *, named: bool = True) -> I
     except ValueError:
         return ImageInfo("unreadable", "a name that no file can have")
     try:
-        rgb = decode_image(data, file)
+        rgb = load_image(data, file)
     except BadImage as bad:
         return ImageInfo(_problem(data, bad), str(bad).removeprefix(f"{file}: "))
     kind = image_format(data)

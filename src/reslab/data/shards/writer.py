@@ -16,7 +16,7 @@ import simplejpeg
 import torch
 
 from reslab.data.datasets import EncodedImages
-from reslab.data.decode import BadImage, decode_image, image_format
+from reslab.data.decode import BadImage, image_format, load_image
 from reslab.data.resize import resize_whole, shorter_side
 from reslab.data.shards.index import COLUMNS, INDEX, Index, Shard, index_bytes
 from reslab.runtime.threads import map_in_order, usable_cores
@@ -254,7 +254,7 @@ def pack_image(images: EncodedImages, packing: Packing, row: int) -> tuple[bytes
     file = images.files[row]
     try:
         data = images.read(file)
-        image = decode_image(data, file)
+        image = load_image(data, file)
     except BadImage as error:
         return error
     side = packing.shorter_side
