@@ -4,9 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from reslab.cli.console import event_line
-from reslab.cli.train import trainer_of, training_summary
-from reslab.recipes import recipe
-from reslab.training.train import train
+from reslab.cli.train import training_summary
 
 REPORT = {
     "set": "test", "protocol": "COCO, pycocotools", "n": 500, "map_50": 81.2, "map_50_95": 45.1,
@@ -39,9 +37,3 @@ def test_a_result_is_summed_up_in_the_words_of_its_task() -> None:
            "loss": 0.2}  # fmt: skip
     first = training_summary(result | {"evaluation": [one]}, Path("run")).splitlines()[0]
     assert first == "test: top-1 error 1.50 %, top-5 error 0.10 %  (one-crop, n=360)"
-
-
-def test_a_recipe_brings_the_function_that_trains_it(tmp_path: Path) -> None:
-    it = recipe("digits-resnet20")
-    made = trainer_of(it)
-    assert (made.func, made.args) == (train, (it,))

@@ -1,21 +1,29 @@
+from pathlib import Path
+
 import pytest
-from tests.detection.small import SCENES, classifier, short_recipe
+from tests.detection.small import SCENES, classifier_file, short_recipe
 
 from reslab.detection import setup as prepare
+from reslab.detection.alternating import detector_target
 from reslab.detection.initial import fit_detector_to_weights
-from reslab.detection.task import detector_probed
+from reslab.models.model_file import load_model
 from reslab.runtime.device import setup_device
 from reslab.training.probe import probe
+from reslab.training.setup import inputs_at
+from reslab.training.train import Job
 
 
 @pytest.mark.parametrize("training", ["joint", "alternating"])
-def test_what_a_run_will_show(training: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_a_run_will_show(
+    training: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(prepare, "digit_scenes", lambda: SCENES)
-    weights = classifier()
-    recipe = fit_detector_to_weights(short_recipe(f"training={training}"), weights)
-    it = prepare.setup_detector(recipe, 1, None, setup_device("fp32"), weights, print)
+    weights = classifier_file(tmp_path)
+    recipe = fit_detector_to_weights(short_recipe(f"training={training}"), load_model(weights))
+    run = detector_target(
+        Job(recipe, tmp_path, inputs_at(None, weights), setup_device("fp32"), seed=1)
+    )
     try:
-        run = detector_probed(it)
         # 6 iterations, looked at once on the way (2 images) and at the end (3); two of the four
         # steps judge regions
         shown = {"joint": (6, 2 + 3), "alternating": (4 * 6, 2 * (2 + 3))}[training]
@@ -29,4 +37,4 @@ def test_what_a_run_will_show(training: str, monkeypatch: pytest.MonkeyPatch) ->
         assert found.images is not None
         assert found.seconds(run) > 0
     finally:
-        it.close()
+        run.close()

@@ -9,6 +9,7 @@ from tests.data.boxes.planted_boxes import CAT, DOG, plant_coco, plant_voc, shee
 from tests.detection.small import (
     SCENES,
     classifier,
+    classifier_file,
     detector,
     own_recipe,
     scenes_folder,
@@ -17,15 +18,16 @@ from tests.detection.small import (
 
 from reslab.data.boxes.folder import open_detection
 from reslab.detection import setup as prepare
+from reslab.detection.alternating import begin_detection
 from reslab.detection.initial import fit_detector_to_weights
 from reslab.detection.setup import (
     mean_colour,
     open_detection_data,
     open_training_data,
-    setup_detector,
 )
 from reslab.runtime.device import setup_device
-from reslab.training.setup import must_match_classes
+from reslab.training.setup import Inputs, inputs_at, must_match_classes
+from reslab.training.train import Job
 
 
 @pytest.fixture
@@ -115,11 +117,11 @@ def test_without_weights_the_mean_is_that_of_the_training_images(
         mean_colour(train)
 
 
-def test_what_is_prepared_fits_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_prepared_fits_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "digit_scenes", lambda: SCENES)
-    device, weights = setup_device("fp32"), classifier()
+    device, weights, file = setup_device("fp32"), classifier(), classifier_file(tmp_path)
     recipe = fit_detector_to_weights(short_recipe(), weights)
-    it = setup_detector(recipe, 1, None, device, weights, print)
+    it = begin_detection(Job(recipe, tmp_path, inputs_at(None, file), device, seed=1))
     try:
         assert torch.equal(it.preprocessing.mean, weights.preprocessing.mean)
         (example, _) = it.loader(0)
@@ -133,7 +135,7 @@ def test_what_is_prepared_fits_together(monkeypatch: pytest.MonkeyPatch) -> None
     finally:
         it.close()
     with pytest.raises(ValueError, match="--weights"):
-        setup_detector(short_recipe(), 1, None, device, None, print)
+        begin_detection(Job(short_recipe(), tmp_path, Inputs(), device, seed=1))
 
 
 def test_a_proposer_goes_to_the_device_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,22 +12,21 @@ from reslab.recipes import (
     any_recipe,
     catalogue,
     detection_recipe,
-    detectors,
     network_of,
-    own_detector_names,
     recipe,
+    recipe_names,
 )
 from reslab.recipes.detection import own_detection_recipe
 from reslab.training.recipe import Recipe
 
 
 def test_there_is_a_recipe_for_every_trunk() -> None:
-    names = set(detectors())
+    names = set(catalogue("detection"))
     assert {f"digit-scenes-{trunk}-c4" for trunk in SMALL_TRUNKS} <= names
     assert {f"{data}-{trunk}-c4" for data in ("coco", "voc07+12") for trunk in TRUNKS} <= names
     assert not names & set(catalogue())
-    assert all(it.name == name for name, it in detectors().items())
-    assert own_detector_names() == [f"own-detection-{trunk}-c4" for trunk in TRUNKS]
+    assert all(it.name == name for name, it in catalogue("detection").items())
+    assert recipe_names("detection", own=True) == [f"own-detection-{trunk}-c4" for trunk in TRUNKS]
 
 
 def test_coco_is_appendix_a() -> None:

@@ -8,8 +8,8 @@ from reslab.models.config import ResNetConfig
 from reslab.models.model_file import Model
 from reslab.models.preprocessing import minus_mean
 from reslab.models.resnet import build_resnet
-from reslab.recipes import own_recipe_names, recipe
-from reslab.recipes.own import own_recipe
+from reslab.recipes import recipe, recipe_names
+from reslab.recipes.classification import own_recipe
 from reslab.runtime.files import sha256_of
 
 CONFIG = ResNetConfig(
@@ -59,7 +59,7 @@ def test_folded_weights_can_only_be_frozen() -> None:
 
 def test_every_imagenet_net_has_one() -> None:
     assert {"own-resnet18", "own-resnet50", "own-resnet152", "own-plain18"} <= set(
-        own_recipe_names()
+        recipe_names(own=True)
     )
 
 

@@ -1,8 +1,12 @@
+from typing import Any
+
 import pytest
 
 from reslab.data.augment import PadAndCrop, ScaleCrop
-from reslab.recipes import catalogue, recipe
-from reslab.training.recipe import Plateau, Warmup
+from reslab.models.config import ResNetConfig
+from reslab.recipes import TASKS, any_recipe, catalogue, recipe, recipe_names, task_kind
+from reslab.training.recipe import Plateau, Section, Warmup
+from reslab.training.task import TaskName
 
 
 def test_there_is_a_recipe_for_every_net_of_the_family_on_both_sets() -> None:
@@ -54,3 +58,35 @@ def test_there_is_an_imagenet_recipe_for_every_net_of_the_tables() -> None:
 def test_fixed_drops_are_a_change_away() -> None:
     it = recipe("imagenet-resnet50").with_changes(["plateau=null", "drops=[0.25, 0.5, 0.75]"])
     assert (it.plateau, it.drops) == (None, (0.25, 0.5, 0.75))
+
+
+@pytest.mark.parametrize("name", ["imagenet-resnet50-3x3", "voc07+12-resnet101-c4"])
+def test_a_look_up_builds_one_recipe(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[str] = []
+    for kind in (ResNetConfig, Section):
+
+        def counted(self: Any, make: Any = kind.__init__, **fields: Any) -> None:
+            built.append(type(self).__name__)
+            make(self, **fields)
+
+        monkeypatch.setattr(kind, "__init__", counted)
+    found = any_recipe(name)
+    assert built.count("ResNetConfig") == 1
+    assert built.count(type(found).__name__) == 1
+
+
+def test_every_name_is_that_of_one_recipe() -> None:
+    names = recipe_names()
+    assert len(names) == len(set(names))
+    assert [*catalogue(), *catalogue("detection")] == recipe_names(own=False)
+
+
+def test_a_task_brings_its_recipes_and_its_functions() -> None:
+    tasks: dict[str, TaskName] = {
+        "digits-resnet20": "classification", "coco-resnet50-c4": "detection",
+    }  # fmt: skip
+    for name, task in tasks.items():
+        found = any_recipe(name)
+        kind = task_kind(found)
+        assert kind is TASKS[task]
+        assert isinstance(found, kind.recipe)

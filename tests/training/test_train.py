@@ -2,25 +2,33 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tests.training.walls import TINY, draw
 
-from reslab.data.folder import open_folder
+from reslab import recipes
+from reslab.data.folder import open_folder, read_folder
+from reslab.detection import initial as detection_initial
+from reslab.models.config import config_named
 from reslab.models.model_file import Model, load_model, model_bytes
+from reslab.models.preprocessing import minus_mean
 from reslab.models.resnet import build_resnet
 from reslab.recipes import recipe
-from reslab.recipes.own import own_recipe
+from reslab.recipes.classification import own_recipe
 from reslab.runtime.device import setup_device
 from reslab.runtime.files import sha256_of
+from reslab.training import setup as training_setup
+from reslab.training import train as training_train
 from reslab.training.origin import InitialState
 from reslab.training.recipe import Recipe
 from reslab.training.run import Interrupted
-from reslab.training.setup import setup_classification
+from reslab.training.setup import inputs_at, setup_classification
 from reslab.training.train import train
 
 
@@ -44,6 +52,38 @@ def whole(walls: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def result(out: Path) -> dict:
     return json.loads((out / "result.json").read_text())
+
+
+def test_data_and_weights_are_read_once(
+    walls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the recipe and by the run, whichever asks first."""
+    calls: list[str] = []
+
+    def counted(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            calls.append(function.__name__)
+            return function(*arguments)
+
+        return call
+
+    folder, model = counted(read_folder), counted(load_model)
+    for module in (recipes, training_setup):
+        monkeypatch.setattr(module, "read_folder", folder)
+    for module in (detection_initial, training_train):
+        monkeypatch.setattr(module, "load_model", model)
+    inputs = inputs_at(walls)
+    own = recipes.open_recipe("own-resnet18", inputs, [*TINY, "iterations=1"])
+    recipes.task_kind(own).train(own, tmp_path / "own", data=inputs)
+    assert calls == ["read_folder"]
+    net = build_resnet(config_named("resnet20"))
+    digits = Model(net, tuple("0123456789"), minus_mean(torch.zeros(3, 1, 1)), {}, [])
+    (tmp_path / "start.safetensors").write_bytes(model_bytes(digits))
+    inputs = inputs_at(None, tmp_path / "start.safetensors")
+    short = ["iterations=1", "batch_size=4", "recompute_bn=0"]
+    tuned = recipes.open_recipe("digits-resnet20", inputs, short)
+    recipes.task_kind(tuned).train(tuned, tmp_path / "digits", data=inputs)
+    assert calls == ["read_folder", "load_model"]
 
 
 def stopping_after(updates: int):

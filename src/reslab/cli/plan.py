@@ -1,7 +1,6 @@
 """`reslab plan`"""
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,9 +10,6 @@ from reslab.cli.console import clock, print_json, print_line, speed, warn
 from reslab.cli.train import DATA_HELP
 
 if TYPE_CHECKING:
-    from reslab.data.location import Location
-    from reslab.detection.initial import Weights
-    from reslab.recipes import AnyRecipe
     from reslab.training.probe import Probe, ProbeTarget
     from reslab.training.recipe import RunRecipe
 
@@ -39,15 +35,20 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
     """Say what a run would cost here: speed, memory, hours, what limits it; nothing is written."""
-    from reslab.data.location import parse_location
-    from reslab.detection.initial import load_weights
-    from reslab.recipes import any_recipe
+    from reslab.recipes import open_recipe, task_kind
+    from reslab.runtime.device import setup_device
+    from reslab.runtime.events import Event
     from reslab.training.probe import probe
+    from reslab.training.setup import inputs_at
+    from reslab.training.train import Job
 
-    place = parse_location(data) if data else None
-    given = load_weights(weights) if weights else None
-    chosen = any_recipe(name, data=place, weights=given).with_changes(changes or [])
-    with setup_for_plan(chosen, place, given) as run:
+    def on_event(event: Event) -> None:
+        warn(event["text"])
+
+    inputs = inputs_at(data, weights)
+    chosen = open_recipe(name, inputs, changes or [])
+    job = Job(chosen, Path(), inputs, setup_device(chosen.precision), 1, on_event)
+    with closing(task_kind(chosen).probe_target(job)) as run:
         found = probe(run, iterations)
     facts = plan_facts(run, found)
     if as_json:
@@ -55,30 +56,6 @@ def plan(
         return
     print_line(plan_as_text(facts, found))
     print_line(rate_curve(chosen))
-
-
-@contextmanager
-def setup_for_plan(
-    recipe: "AnyRecipe", data: "Location | None", weights: "Weights | None"
-) -> "Iterator[ProbeTarget]":
-    """The run of a recipe, its data and its network there, nothing written."""
-    from reslab.detection.recipe import DetectionRecipe
-    from reslab.detection.setup import setup_detector
-    from reslab.detection.task import detector_probed
-    from reslab.models.model_file import Model
-    from reslab.runtime.device import setup_device
-    from reslab.training.origin import InitialState
-    from reslab.training.probe import classification_probed
-    from reslab.training.setup import setup_classification
-
-    device = setup_device(recipe.precision)
-    if isinstance(recipe, DetectionRecipe):
-        with closing(setup_detector(recipe, 1, data, device, weights, warn)) as it:
-            yield detector_probed(it)
-        return
-    assert isinstance(weights, Model | None), "such a recipe was refused"
-    with closing(setup_classification(recipe, 1, data, device, InitialState(weights), warn)) as it:
-        yield classification_probed(it)
 
 
 def plan_facts(it: "ProbeTarget", found: "Probe") -> dict[str, Any]:

@@ -16,22 +16,14 @@ def recipes(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
 ) -> None:
     """List the recipes, or show one: every field here can be changed with `train --set`."""
-    from reslab.detection.initial import load_weights
-    from reslab.recipes import (
-        any_recipe,
-        catalogue,
-        detectors,
-        network_of,
-        own_detector_names,
-        own_recipe_names,
-    )
+    from reslab.recipes import catalogue, network_of, open_recipe, recipe_names
+    from reslab.training.setup import inputs_at
 
     if name is not None:
-        given = load_weights(weights) if weights else None
-        fields = any_recipe(name, data=data, weights=given).model_dump(mode="json")
+        fields = open_recipe(name, inputs_at(data, weights)).model_dump(mode="json")
         print_json(fields) if as_json else print_line(as_text(fields))
         return
-    found = [*catalogue().values(), *detectors().values()]
+    found = [*catalogue().values(), *catalogue("detection").values()]
     if as_json:
         print_json([it.model_dump(mode="json") for it in found])
         return
@@ -46,7 +38,7 @@ def recipes(
         for it in found
     ]
     print_table("recipe", "iterations", "batch size", "warm-up", "shortcut", rows=rows)
-    own = [*own_recipe_names(), *own_detector_names()]
+    own = recipe_names(own=True)
     print_line(
         f"and, from the images in a folder of your own (`reslab recipes {own[0]} --data "
         f"FOLDER`): {', '.join(own)}"

@@ -4,7 +4,6 @@ import os
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,8 +12,8 @@ import typer
 from reslab.cli.console import precisions, print_json, print_line, stopping, training_display, warn
 
 if TYPE_CHECKING:
-    from reslab.data.location import Location
     from reslab.recipes import AnyRecipe
+    from reslab.training.setup import Inputs
 
 
 Processes = Annotated[
@@ -48,14 +47,12 @@ def train(
     """
 
     def work() -> int:
-        from reslab.data.location import parse_location
-        from reslab.detection.initial import load_weights
-        from reslab.recipes import any_recipe
+        from reslab.recipes import open_recipe
+        from reslab.training.setup import inputs_at
 
-        place = parse_location(data) if data else None
-        given = load_weights(weights) if weights else None
-        chosen = any_recipe(recipe, data=place, weights=given).with_changes(changes or [])
-        return run_training(chosen, out, seed, place, weights, as_json)
+        inputs = inputs_at(data, weights)
+        chosen = open_recipe(recipe, inputs, changes or [])
+        return run_training(chosen, out, seed, inputs, as_json)
 
     return by_processes(processes, work)
 
@@ -71,15 +68,14 @@ def resume(
     """Go on with an interrupted run from its last checkpoint, to the same bits."""
 
     def work() -> int:
-        from reslab.data.location import parse_location
         from reslab.recipes import recipe_in
         from reslab.training.folder import RunFolder
+        from reslab.training.setup import inputs_at
 
         folder = RunFolder.open(run)
         begun = folder.environment()
-        known = data or begun["data"]
-        place = parse_location(known) if known else None
-        return run_training(recipe_in(folder), run, begun["seed"], place, None, as_json)
+        inputs = inputs_at(data or begun["data"])
+        return run_training(recipe_in(folder), run, begun["seed"], inputs, as_json)
 
     return by_processes(processes, work)
 
@@ -122,23 +118,21 @@ def run_training(
     recipe: "AnyRecipe",
     out: Path,
     seed: int,
-    data: "Location | None",
-    weights: Path | None,
+    inputs: "Inputs",
     as_json: bool,
 ) -> int:
     """Train with a display, and saved when a signal asks to stop; the exit status."""
+    from reslab.recipes import task_kind
     from reslab.runtime.distributed import join_processes
     from reslab.runtime.events import silent
     from reslab.training.run import Interrupted
 
-    trained = trainer_of(recipe)
+    train = task_kind(recipe).train
     first = join_processes().first
     display = training_display(recipe.iterations) if first else nullcontext(silent)
     try:
         with stopping(warn if first else lambda line: None) as stop, display as on_event:
-            result = trained(
-                out, seed=seed, data=data, weights=weights, on_event=on_event, stop=stop
-            )
+            result = train(recipe, out, seed=seed, data=inputs, on_event=on_event, stop=stop)
     except Interrupted as interrupted:
         if first:
             warn(str(interrupted))
@@ -156,17 +150,6 @@ def run_training(
     if first:
         print_json(result) if as_json else print_line(training_summary(result, out))
     return 0
-
-
-def trainer_of(recipe: "AnyRecipe") -> partial[dict[str, Any]]:
-    """The function that trains this kind of recipe, given it; see `reslab.training.train.train`."""
-    from reslab.detection.alternating import train_detector
-    from reslab.detection.recipe import DetectionRecipe
-    from reslab.training.train import train
-
-    if isinstance(recipe, DetectionRecipe):
-        return partial(train_detector, recipe)
-    return partial(train, recipe)
 
 
 def training_summary(result: dict[str, Any], out: Path) -> str:

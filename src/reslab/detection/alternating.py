@@ -5,9 +5,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from reslab.data.location import Location
 from reslab.detection.initial import (
     Weights,
+    detector_train_mode,
     fit_detector_to_weights,
     must_match_trunk,
     read_weights,
@@ -22,11 +25,13 @@ from reslab.runtime.events import Callback, silent
 from reslab.training.checkpoint import checkpoints_in
 from reslab.training.folder import RunFolder
 from reslab.training.origin import InitialState, read_initial_state
+from reslab.training.probe import ProbeTarget, read_last
 from reslab.training.run import Interrupted, Stop
 from reslab.training.setup import Inputs, inputs_at
 from reslab.training.train import Job, must_divide_evenly, train_in_folder
 
 STEPS: tuple[Step, ...] = (1, 2, 3)  # the fourth is the run itself
+PROBED_IMAGES = 8  # images that are searched to time it
 
 
 def train_detector(
@@ -135,3 +140,34 @@ def train_step(whole: Job[DetectionRecipe], step: Step) -> None:
 def step_folder(job: Job[DetectionRecipe], step: Step) -> Path:
     """Return the folder of a step: inside that of the whole run, beside that of another step."""
     return (job.out.parent if job.recipe.step else job.out) / f"step{step}"
+
+
+def detector_target(job: Job[DetectionRecipe]) -> ProbeTarget:
+    """Open a new run, nothing written; say what it shows its detector, and how.
+
+    Of alternating training each of the four steps counts as joint training, about what the
+    dearest of them costs.
+    """
+    recipe = job.recipe
+    joint = recipe.model_copy(update={"training": "joint"})
+    task = begin_detection(replace(job, recipe=joint))
+    images = task.test
+    steps, evaluating_steps = (4, 2) if recipe.training == "alternating" else (1, 1)
+    evaluations = (recipe.iterations - 1) // recipe.eval_every
+    evaluated = evaluations * min(recipe.watched, len(images)) + len(images)
+
+    def evaluate() -> int:
+        some = images.take("some", torch.arange(min(len(images), PROBED_IMAGES)))
+        task.detect_images(some)
+        detector_train_mode(task.net, task.recipe)
+        return len(some)
+
+    train = task.loader.train
+    return ProbeTarget(
+        task,
+        images=task.loader.count,
+        batches=steps * recipe.iterations,
+        evaluated=evaluating_steps * evaluated,
+        evaluate=evaluate,
+        read=partial(read_last, train.files, train.read),
+    )

@@ -18,7 +18,6 @@ from reslab.detection.initial import (
     Weights,
     detector_train_mode,
     initial_detector,
-    must_match_trunk,
 )
 from reslab.detection.loader import DetectionLoader, is_trainable
 from reslab.detection.network import FasterRCNN, detector_channels_last
@@ -73,22 +72,6 @@ def open_training_data(recipe: DetectionRecipe, data: str | Location | Inputs | 
     if opened.protocol == "coco":
         import_pycocotools()  # better missed now than after the training
     return opened
-
-
-def setup_detector(
-    recipe: DetectionRecipe,
-    seed: int,
-    data: str | Location | Inputs | None,
-    device: Device,
-    weights: Weights | None,
-    log: Log,
-) -> DetectionTask:
-    """Make the task of a new run; ValueError if data, weights and recipe do not fit together."""
-    must_match_trunk(recipe, weights)
-    return setup_with_data(
-        recipe, seed, open_training_data(recipe, data), device, weights=weights, preprocessing=None,
-        proposer=None, begun=False, log=log,
-    )  # fmt: skip
 
 
 def setup_with_data(

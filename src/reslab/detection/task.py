@@ -2,8 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +29,6 @@ from reslab.models.preprocessing import Preprocessing
 from reslab.runtime.device import Device
 from reslab.runtime.events import Event, Log
 from reslab.training.origin import FILE, InitialState, initial_state_bytes
-from reslab.training.probe import ProbeTarget, read_last
 from reslab.training.task import CheckStop, Final
 
 # where the smooth L1 loss turns from a parabola into a line: the released code's sigma is 3 for
@@ -219,36 +217,3 @@ class DetectionTask:
 def percent_true(wrong: Tensor) -> Tensor:
     """Of what is wrong; 0 where there is nothing to be wrong about, bool [N] -> []"""
     return 100 * wrong.float().sum() / max(len(wrong), 1)
-
-
-PROBED_IMAGES = 8  # images that are searched to time it
-
-
-def detector_probed(task: DetectionTask) -> ProbeTarget:
-    """Say what a run shows its detector, and how; for `reslab.training.probe.probe`.
-
-    Of alternating training each of the four steps counts as joint training, about what the
-    dearest of them costs.
-    """
-    recipe, images = task.recipe, task.test
-    steps, evaluating_steps = (4, 2) if recipe.training == "alternating" else (1, 1)
-    task = replace(task, recipe=recipe.model_copy(update={"training": "joint"}))
-    detector_train_mode(task.net, task.recipe)
-    evaluations = (recipe.iterations - 1) // recipe.eval_every
-    evaluated = evaluations * min(recipe.watched, len(images)) + len(images)
-
-    def evaluate() -> int:
-        some = images.take("some", torch.arange(min(len(images), PROBED_IMAGES)))
-        task.detect_images(some)
-        detector_train_mode(task.net, task.recipe)
-        return len(some)
-
-    train = task.loader.train
-    return ProbeTarget(
-        task,
-        images=task.loader.count,
-        batches=steps * recipe.iterations,
-        evaluated=evaluating_steps * evaluated,
-        evaluate=evaluate,
-        read=partial(read_last, train.files, train.read),
-    )

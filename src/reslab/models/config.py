@@ -104,38 +104,48 @@ def cifar_config(depth: int, shortcut: Option | None = "A", *, classes: int = 10
 OPTIONS: tuple[Option, ...] = ("A", "B", "C")
 
 
+def cifar_names() -> list[str]:
+    """Name the nets of Sec. 4.2, plain and residual, of every depth; option A unless suffixed."""
+    kinds = ("plain{}", "resnet{}", *(f"resnet{{}}-{option}" for option in OPTIONS))
+    return [kind.format(depth) for depth in CIFAR_DEPTHS for kind in kinds]
+
+
+def imagenet_names() -> list[str]:
+    """Name the nets of Table 1: option B unless suffixed; `-3x3` moves a bottleneck's stride."""
+    names = []
+    for depth, (block, _) in IMAGENET_STAGES.items():
+        names += [f"plain{depth}"] if block == "basic" else []
+        names += [f"resnet{depth}", *(f"resnet{depth}-{option}" for option in OPTIONS)]
+        names += [f"resnet{depth}-3x3"] if block == "bottleneck" else []
+    return names
+
+
 def cifar_models() -> dict[str, ResNetConfig]:
-    """Sec. 4.2: plain and residual nets of every depth; option A unless suffixed."""
-    models = {}
-    for depth in CIFAR_DEPTHS:
-        models[f"plain{depth}"] = cifar_config(depth, None)
-        models[f"resnet{depth}"] = cifar_config(depth)
-        models |= {f"resnet{depth}-{option}": cifar_config(depth, option) for option in OPTIONS}
-    return models
+    """Return every named net of Sec. 4.2."""
+    return {name: config_named(name) for name in cifar_names()}
 
 
 def imagenet_models() -> dict[str, ResNetConfig]:
-    """Table 1: option B unless suffixed; `-3x3` moves a bottleneck's stride to its 3x3."""
-    models = {}
-    for depth, (block, _) in IMAGENET_STAGES.items():
-        if block == "basic":
-            models[f"plain{depth}"] = imagenet_config(depth, None)
-        models[f"resnet{depth}"] = imagenet_config(depth)
-        models |= {f"resnet{depth}-{option}": imagenet_config(depth, option) for option in OPTIONS}
-        if block == "bottleneck":
-            other = imagenet_config(depth).model_copy(update={"stride_on": "3x3"})
-            models[f"resnet{depth}-3x3"] = other
-    return models
+    """Return every named net of Table 1."""
+    return {name: config_named(name) for name in imagenet_names()}
 
 
 def all_models() -> dict[str, ResNetConfig]:
-    """Every network that has a name."""
+    """Return every net that has a name."""
     return cifar_models() | imagenet_models()
 
 
 def config_named(name: str) -> ResNetConfig:
-    """The configuration of a named network; ValueError with the nearest name otherwise."""
-    models = all_models()
-    if name not in models:
-        raise ValueError(unknown_name("model", name, models))
-    return models[name]
+    """Return the configuration of a named net; ValueError with the nearest name otherwise."""
+    names = [*cifar_names(), *imagenet_names()]
+    if name not in names:
+        raise ValueError(unknown_name("model", name, names))
+    stem, _, suffix = name.partition("-")
+    depth = int(stem.removeprefix("plain").removeprefix("resnet"))
+    make = imagenet_config if depth in IMAGENET_STAGES else cifar_config
+    if stem.startswith("plain"):
+        return make(depth, None)
+    if suffix == "3x3":
+        return make(depth).model_copy(update={"stride_on": "3x3"})
+    options: dict[str, Option] = {option: option for option in OPTIONS}
+    return make(depth, options[suffix]) if suffix else make(depth)

@@ -1,139 +1,211 @@
-"""The catalogue: classifiers' recipes by `<data>-<model>`, detectors' by `<data>-<trunk>-c4`."""
+"""The catalogue: classifiers' recipes by `<data>-<model>`, detectors' by `<data>-<trunk>-c4`.
 
-from typing import TYPE_CHECKING
+A name is looked up in one table, FAMILIES, and one recipe is built. What a recipe trains, and
+with which functions, stands in one table too: TASKS.
+"""
 
-from reslab.data.location import Location, parse_location, to_folder
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reslab.data.boxes.folder import read_parts, split_parts
+from reslab.data.folder import read_folder, split_folder
+from reslab.data.location import Location, to_folder
+from reslab.detection.alternating import detector_target, train_detector
+from reslab.detection.initial import Weights, fit_detector_to_weights, read_weights
 from reslab.detection.recipe import DetectionRecipe
 from reslab.errors import unknown_name
-from reslab.recipes.classification import cifar10_recipe, digits_recipe, imagenet_recipe
-from reslab.recipes.detection import coco_recipe, digit_scenes_recipe, voc_recipe
+from reslab.models.config import ResNetConfig, cifar_names, config_named, imagenet_names
+from reslab.models.model_file import Model
+from reslab.recipes.classification import (
+    cifar10_recipe,
+    digits_recipe,
+    imagenet_recipe,
+    own_recipe,
+)
+from reslab.recipes.detection import (
+    coco_recipe,
+    digit_scenes_recipe,
+    own_detection_recipe,
+    voc_recipe,
+)
 from reslab.training.folder import RunFolder
-from reslab.training.recipe import Recipe
-
-if TYPE_CHECKING:
-    from reslab.detection.initial import Weights
-    from reslab.models.config import ResNetConfig
-    from reslab.models.model_file import Model
-
+from reslab.training.origin import fit_to_weights
+from reslab.training.probe import ProbeTarget, classifier_target
+from reslab.training.recipe import Recipe, RunRecipe
+from reslab.training.setup import Inputs, inputs_at
+from reslab.training.task import TaskName, task_of
+from reslab.training.train import Job, train
 
 AnyRecipe = Recipe | DetectionRecipe
-
-OWN, OWN_DETECTION = "own-", "own-detection-"
+OWN_VALIDATION = 0.2  # of a folder without parts; as the recipes' own default
 # the residual nets that detectors are offered on
 SMALL_TRUNKS = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 TRUNKS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 C4 = "-c4"  # the regions are cut out of the map of conv4_x
 
 
-def catalogue() -> dict[str, Recipe]:
-    """All recipes of classifiers that need no look at the images: CIFAR's nets on both small
-    sets, Table 1's on ImageNet."""
-    from reslab.models.config import cifar_models, imagenet_models
+@dataclass(frozen=True)
+class TaskKind:
+    """What a task is made of, whatever asks for it."""
 
-    recipes = []
-    for model, config in cifar_models().items():
-        recipes += [make(model, config) for make in (digits_recipe, cifar10_recipe)]
-    recipes += [imagenet_recipe(model, config) for model, config in imagenet_models().items()]
-    return {recipe.name: recipe for recipe in recipes}
+    recipe: type[RunRecipe]
+    train: Callable[..., dict[str, Any]]  # as `reslab.train`
+    probe_target: Callable[[Job[Any]], ProbeTarget]  # opens a new run to measure its cost
 
 
-def detectors() -> dict[str, DetectionRecipe]:
-    """All recipes of detectors that need no look at the images."""
-    from reslab.models.config import config_named
-
-    recipes = [digit_scenes_recipe(model, config_named(model)) for model in SMALL_TRUNKS]
-    for make in (coco_recipe, voc_recipe):
-        recipes += [make(model, config_named(model)) for model in TRUNKS]
-    return {recipe.name: recipe for recipe in recipes}
+TASKS: dict[TaskName, TaskKind] = {
+    "classification": TaskKind(Recipe, train, classifier_target),
+    "detection": TaskKind(DetectionRecipe, train_detector, detector_target),
+}
 
 
-def own_recipe_names() -> list[str]:
-    """The recipes for a folder of one's own, whose numbers come from its images."""
-    from reslab.models.config import imagenet_models
-
-    return [OWN + model for model in imagenet_models()]
-
-
-def own_detector_names() -> list[str]:
-    """Those for a folder of one's own boxes."""
-    return [OWN_DETECTION + model + C4 for model in TRUNKS]
-
-
-def any_recipe(
-    name: str, *, data: str | Location | None = None, weights: "Weights | None" = None
-) -> AnyRecipe:
-    """The recipe of that name, of a classifier or of a detector; see `recipe`."""
-    if name in {*detectors(), *own_detector_names()}:
-        return detection_recipe(name, data=data, weights=weights)
-    return recipe(name, data=data, weights=weights)
-
-
-def recipe(
-    name: str, *, data: str | Location | None = None, weights: "Weights | None" = None
-) -> Recipe:
-    """The classifier's recipe of that name; ValueError with the nearest name otherwise.
-
-    `own-*` looks at the folder `data`. With `weights` the recipe starts from them.
-    """
-    from reslab.models.model_file import Model
-    from reslab.training.origin import fit_to_weights
-
-    if not isinstance(weights, Model | None):
-        raise ValueError(f"{name} trains a classifier: it cannot start from a detector")
-    if name in own_recipe_names():
-        return _own(name, data, weights)
-    recipes = catalogue()
-    if name not in recipes:
-        known = [*recipes, *own_recipe_names(), *detectors(), *own_detector_names()]
-        raise ValueError(unknown_name("recipe", name, known))
-    return fit_to_weights(recipes[name], weights) if weights else recipes[name]
-
-
-def detection_recipe(
-    name: str, *, data: str | Location | None = None, weights: "Weights | None" = None
-) -> DetectionRecipe:
-    """The detector's recipe of that name; the same otherwise."""
-    from reslab.detection.initial import fit_detector_to_weights
-
-    recipes = detectors()
-    if name in own_detector_names():
-        found = _own_detector(name, data)
-    elif name in recipes:
-        found = recipes[name]
-    else:
-        raise ValueError(unknown_name("detector's recipe", name, [*recipes, *own_detector_names()]))
-    return fit_detector_to_weights(found, weights) if weights else found
-
-
-def network_of(recipe: AnyRecipe) -> "ResNetConfig":
-    """What a recipe trains, or the trunk of it."""
-    return recipe.model if isinstance(recipe, Recipe) else recipe.model.trunk
+def task_kind(source: RunRecipe | RunFolder) -> TaskKind:
+    """Return what the task of a recipe or a run folder is made of."""
+    return TASKS[task_of(source)]
 
 
 def recipe_in(folder: RunFolder) -> AnyRecipe:
-    """The recipe of a run, whatever it trains."""
-    detector = folder.task() == "detection"
-    return folder.recipe_as(DetectionRecipe) if detector else folder.recipe()
+    """Read the recipe of a run, whatever it trains."""
+    recipe = folder.recipe_as(task_kind(folder).recipe)
+    assert isinstance(recipe, AnyRecipe)
+    return recipe
 
 
-def _own(name: str, data: str | Location | None, weights: "Model | None") -> Recipe:
-    from reslab.data.folder import open_folder
-    from reslab.models.config import config_named
-    from reslab.recipes.own import own_recipe
-
-    if data is None:
-        raise ValueError(f"{name} is made from your images: name their folder with --data")
-    model = name.removeprefix(OWN)
-    return own_recipe(model, config_named(model), open_folder(parse_location(data)).train, weights)
+def network_of(recipe: RunRecipe) -> ResNetConfig:
+    """Return the net that a recipe trains, or the trunk of its detector."""
+    if isinstance(recipe, DetectionRecipe):
+        return recipe.model.trunk
+    assert isinstance(recipe, Recipe)
+    return recipe.model
 
 
-def _own_detector(name: str, data: str | Location | None) -> DetectionRecipe:
-    from reslab.data.boxes.folder import open_detection
-    from reslab.models.config import config_named
-    from reslab.recipes.detection import own_detection_recipe
+@dataclass(frozen=True)
+class Family:
+    """Recipes that differ in their net alone: `<prefix><model><suffix>`."""
 
-    if data is None:
+    task: TaskName
+    prefix: str
+    models: Sequence[str]
+    make: Callable[..., AnyRecipe]  # of (model, config), and the inputs of a folder of one's own
+    own: bool = False
+
+    @property
+    def suffix(self) -> str:
+        return C4 if self.task == "detection" else ""
+
+    def names(self) -> list[str]:
+        return [f"{self.prefix}{model}{self.suffix}" for model in self.models]
+
+    def recipes(self) -> list[AnyRecipe]:
+        return [self.make(model, config_named(model)) for model in self.models]
+
+
+def own_images(model: str, config: ResNetConfig, inputs: Inputs, weights: Model | None) -> Recipe:
+    """Look at a folder of images, and make a recipe for it."""
+    if inputs.data is None:
+        raise ValueError(f"own-{model} is made from your images: name their folder with --data")
+    images = split_folder(inputs.read(read_folder, inputs.data), OWN_VALIDATION)
+    return own_recipe(model, config, images.train, weights)
+
+
+def own_boxes(
+    model: str, config: ResNetConfig, inputs: Inputs, weights: Weights | None
+) -> DetectionRecipe:
+    """Look at a folder of images with boxes, and make a recipe for it."""
+    name = f"own-detection-{model}{C4}"
+    if inputs.data is None:
         raise ValueError(f"{name} is made from your boxes: name a COCO or VOC folder with --data")
-    model = name.removeprefix(OWN_DETECTION).removesuffix(C4)
-    folder = to_folder(parse_location(data), f"{name} needs")
-    return own_detection_recipe(model, config_named(model), open_detection(folder).train)
+    folder = to_folder(inputs.data, f"{name} needs")
+    sets = split_parts(inputs.read(read_parts, folder, ""), OWN_VALIDATION)
+    return own_detection_recipe(model, config, sets.train)
+
+
+FAMILIES = (
+    Family("classification", "digits-", cifar_names(), digits_recipe),
+    Family("classification", "cifar10-", cifar_names(), cifar10_recipe),
+    Family("classification", "imagenet-", imagenet_names(), imagenet_recipe),
+    Family("classification", "own-", imagenet_names(), own_images, own=True),
+    Family("detection", "digit-scenes-", SMALL_TRUNKS, digit_scenes_recipe),
+    Family("detection", "coco-", TRUNKS, coco_recipe),
+    Family("detection", "voc07+12-", TRUNKS, voc_recipe),
+    Family("detection", "own-detection-", TRUNKS, own_boxes, own=True),
+)
+
+
+def recipe_names(task: TaskName | None = None, *, own: bool | None = None) -> list[str]:
+    """Name the recipes of a task, or of all; `own`: those made from a folder of one's own images,
+    or the others."""
+    return [
+        name
+        for family in FAMILIES
+        if task in (None, family.task) and own in (None, family.own)
+        for name in family.names()
+    ]
+
+
+def catalogue(task: TaskName = "classification") -> dict[str, AnyRecipe]:
+    """Return all recipes of a task that need no look at images, by their names."""
+    families = (family for family in FAMILIES if family.task == task and not family.own)
+    return {recipe.name: recipe for family in families for recipe in family.recipes()}
+
+
+def any_recipe(
+    name: str, *, data: str | Location | Inputs | None = None, weights: Weights | None = None
+) -> AnyRecipe:
+    """Return the recipe of that name, of a classifier or of a detector; see `recipe`."""
+    return _recipe(name, "recipe", recipe_names(), data, weights)
+
+
+def open_recipe(name: str, inputs: Inputs, changes: Sequence[str] = ()) -> AnyRecipe:
+    """Return the recipe of that name for these inputs, with KEY=VALUE changes."""
+    weights = read_weights(inputs, inputs.weights) if inputs.weights else None
+    return any_recipe(name, data=inputs, weights=weights).with_changes(changes)
+
+
+def recipe(
+    name: str, *, data: str | Location | Inputs | None = None, weights: Weights | None = None
+) -> Recipe:
+    """Return the classifier's recipe of that name; ValueError with the nearest name otherwise.
+
+    `own-*` looks at the folder `data`. With `weights` the recipe starts from them.
+    """
+    found = _recipe(name, "recipe", recipe_names("classification"), data, weights)
+    assert isinstance(found, Recipe)
+    return found
+
+
+def detection_recipe(
+    name: str, *, data: str | Location | Inputs | None = None, weights: Weights | None = None
+) -> DetectionRecipe:
+    """Return the detector's recipe of that name; otherwise as `recipe`."""
+    found = _recipe(name, "detector's recipe", recipe_names("detection"), data, weights)
+    assert isinstance(found, DetectionRecipe)
+    return found
+
+
+def _recipe(
+    name: str,
+    what: str,
+    names: Sequence[str],
+    data: str | Location | Inputs | None,
+    weights: Weights | None,
+) -> AnyRecipe:
+    """Build the one recipe of that name, which must be among `names`."""
+    if name not in names:
+        raise ValueError(unknown_name(what, name, names))
+    family = next(family for family in FAMILIES if name in family.names())
+    if family.task == "classification" and not isinstance(weights, Model | None):
+        raise ValueError(f"{name} trains a classifier: it cannot start from a detector")
+    model = name.removeprefix(family.prefix).removesuffix(family.suffix)
+    config = config_named(model)
+    if family.own:
+        made = family.make(model, config, inputs_at(data), weights)
+    else:
+        made = family.make(model, config)
+    if weights is None or made.weights is not None:
+        return made
+    if isinstance(made, DetectionRecipe):
+        return fit_detector_to_weights(made, weights)
+    assert isinstance(weights, Model)
+    return fit_to_weights(made, weights)

@@ -11,10 +11,11 @@ from typing import Literal
 import torch
 
 from reslab.data.loader import EncodedLoader
-from reslab.training.classification import ClassificationTask
 from reslab.training.loop import Update, eager_update_of, training_steps
+from reslab.training.recipe import Recipe
 from reslab.training.schedule import Schedule
 from reslab.training.task import Task
+from reslab.training.train import Job, begin_classification
 
 WARM_UP = 3  # iterations that are not counted: memory is fetched, kernels are chosen
 READ = 200  # images whose bytes are read to time the disk
@@ -32,6 +33,9 @@ class ProbeTarget:
     evaluated: int  # images that are evaluated in the whole run
     evaluate: Callable[[], int]  # evaluates some images; how many
     read: Callable[[int], int] | None  # reads the files of so many at most; None: set in memory
+
+    def close(self) -> None:
+        self.task.close()
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,9 @@ class Probe:
         return trained / self.together + run.evaluated / self.evaluating
 
 
-def classification_probed(task: ClassificationTask) -> ProbeTarget:
-    """Say what a run shows its classifier, and how."""
+def classifier_target(job: Job[Recipe]) -> ProbeTarget:
+    """Open a new run, nothing written; say what it shows its classifier, and how."""
+    task = begin_classification(job)
     recipe, watched_set = task.recipe, task.watched[0]
     evaluations = (recipe.iterations - 1) // recipe.eval_every
     watched, final = (sum(map(len, sets)) for sets in (task.watched, task.final))
