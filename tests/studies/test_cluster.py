@@ -1,11 +1,12 @@
 import os
+import subprocess
 import time
 from pathlib import Path
-from threading import Timer
 
 import pytest
 
 from reslab.runtime.files import is_locked, lock
+from reslab.studies import cluster
 from reslab.studies.cluster import resources_per_run, run_on_worker
 
 LARGE = {"CPU": 64.0, "GPU": 8.0, "memory": 1e12}
@@ -26,7 +27,7 @@ HEAD = {"CPU": 0.0, "memory": 1e10}
         ([HEAD, LARGE, SMALL], 1, (64, 1)),  # runs go where the GPUs are
     ],
 )
-def test_each_machine_takes_as_many_runs_as_it_is_told(machines, jobs, share) -> None:
+def test_each_machine_takes_as_many_runs_as_asked(machines, jobs, share) -> None:
     assert resources_per_run(machines, jobs) == share
 
 
@@ -35,16 +36,40 @@ def test_a_cluster_without_a_processor_is_refused() -> None:
         resources_per_run([HEAD], 1)
 
 
-def test_a_run_waits_for_the_machine_that_the_cluster_has_lost_sight_of(tmp_path: Path) -> None:
-    """Two processes in one folder would be neither run."""
+class Process:
+    """A process that is cancelled twice while it runs, then ends."""
+
+    def __init__(self) -> None:
+        self.waits = iter(
+            (subprocess.TimeoutExpired("", 0), KeyboardInterrupt(), KeyboardInterrupt())
+        )
+        self.terminated = 0
+
+    def wait(self, seconds: float) -> int:
+        for error in self.waits:
+            raise error
+        return 143
+
+    def terminate(self) -> None:
+        self.terminated += 1
+
+
+def test_a_run_waits_for_a_machine_out_of_sight_and_is_cancelled_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two processes in one folder would be neither run; a second signal would not let it save."""
     held = lock(tmp_path)
     assert held is not None
     assert is_locked(tmp_path)
-    begun = time.monotonic()
-    Timer(0.5, os.close, [held]).start()
-    log = tmp_path / "log"
-    assert run_on_worker(["recipes", "digits-resnet20"], str(tmp_path), str(log), 1) == 0
-    assert time.monotonic() - begun >= 0.5
-    assert "digits-resnet20" in log.read_text()
-    assert not is_locked(tmp_path)
+    process = Process()
+
+    def start(arguments: list[str], log: Path, threads: int) -> Process:
+        assert not is_locked(tmp_path)
+        assert (arguments, log, threads) == (["train"], tmp_path / "log", 3)
+        return process
+
+    monkeypatch.setattr(cluster, "start", start)
+    monkeypatch.setattr(time, "sleep", lambda seconds: os.close(held))
+    assert run_on_worker(["train"], str(tmp_path), str(tmp_path / "log"), 3) == 143
+    assert process.terminated == 1
     assert not is_locked(tmp_path / "nothing here")

@@ -53,7 +53,7 @@ def show_precision(
             print_twelve(row)
         print_average_precisions(entries[-1][1])
     if page:
-        from reslab.studies.page.figures import write_precision
+        from reslab.studies.page.detectors import write_precision
 
         to_stderr(f"report: {write_precision(entries, page)}")
 

@@ -1,36 +1,34 @@
-"""Runs to one folder that a person shows to a colleague: page, table, figures."""
+"""Pages of classifiers: finished runs, layer responses, models that were tested."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from reslab.analysis.responses import Response
-from reslab.evaluation.mistakes import Mistake
-from reslab.runtime.files import atomic_write
+from reslab.evaluation.mistakes import Mistake, mistakes_from
+from reslab.runtime.events import Event
 from reslab.studies.page.figures import draw_errors, draw_responses
 from reslab.studies.page.findings import classifier_findings, response_findings
-from reslab.studies.page.mistakes import details_of, details_of_runs
-from reslab.studies.page.page import Page, Table, html_page, markdown_table, write_page
+from reslab.studies.page.page import EvaluationDetails, Page, write_html, write_page
 from reslab.studies.page.tables import (
-    ERROR_HEADER,
-    as_markdown,
-    error_rows,
-    labels_of,
-    runs_as_csv,
+    Table,
+    classifiers_csv,
+    error_table,
+    label_classifiers,
+    response_table,
+    responses_csv,
     unique,
 )
-from reslab.studies.records import Record, group_by_recipe
+from reslab.studies.records import Classifiers, Record, group_by_recipe
+from reslab.training.folder import RunFolder
 from reslab.training.recipe import Recipe
 
+MATRIX_CLASSES = 30  # at most, so that the numbers of a confusion matrix can be read
+DARK = 0.55  # a cell's share of its row from which on its number is white
+FAINTEST = 0.12  # of a mistake's cell: a single one among hundreds should still be seen
 ERROR_CAPTION = (
     "Error over iterations, as in the paper's Fig. 6: bold lines are test errors, thin lines "
     "training errors on augmented images; the mean where there are several seeds. The axis ends "
     "above the errors of the later part of training; what is higher leaves the figure at its top."
-)
-ERROR_NOTE = (
-    "Errors of the last iteration: best (mean ± standard deviation over n seeds). Training error "
-    "is the mean of the last epoch, on augmented images. “paper” is the test error of Table 6, "
-    "trained for 64k iterations."
 )
 RESPONSE_CAPTION = (
     "Standard deviation of each 3×3 layer's output after batch norm, before ReLU and addition, on "
@@ -41,64 +39,41 @@ RESPONSE_CAPTION = (
 def write_classifiers(
     records: Sequence[Record[Recipe]], out: Path, title: str, question: str
 ) -> Path:
-    """`report.html report.md table.md table.csv figures/` of finished runs; the page's path."""
+    """Write the page of finished runs; its path."""
     groups = group_by_recipe(records)
+    labelled = label_classifiers(groups)
     page = Page(
         title=title,
         question=question,
         findings=classifier_findings(groups),
-        figures={"errors.svg": (draw_errors(groups), ERROR_CAPTION)},
-        tables=[Table("Table", ERROR_HEADER, error_rows(groups), ERROR_NOTE)],
-        details=details_of_runs(groups, labels_of(groups)),
+        figures={"errors.svg": (draw_errors(labelled), ERROR_CAPTION)},
+        tables=[error_table(labelled)],
+        details=details_of_runs(labelled),
     )
-    return write_page(page, groups, out, as_markdown(groups), runs_as_csv(groups))
+    return write_page(page, groups, out, classifiers_csv(labelled))
 
 
 def write_responses(
     records: Sequence[Record[Recipe]], responses: Sequence[Sequence[Response]], out: Path
 ) -> Path:
-    """The same page for Fig. 7, one list of responses a run."""
+    """Write the page of Fig. 7 from the responses of each run; its path."""
     labels = unique([record.label for record in records])
-    of_models = dict(zip(labels, responses, strict=True))
-    header = ("network", "3×3 layers", "mean std", "smallest", "largest")
-    rows = [
-        (
-            label,
-            str(len(stds)),
-            f"{sum(stds) / len(stds):.3f}",
-            f"{min(stds):.3f}",
-            f"{max(stds):.3f}",
-        )
-        for label, stds in ((k, [r.std for r in v]) for k, v in of_models.items())
-    ]
+    networks = dict(zip(labels, responses, strict=True))
     page = Page(
         title="Layer responses",
         question="Are the responses of residual nets weaker than those of plain nets, and the "
         "weaker the deeper? (Sec. 4.2, Fig. 7)",
-        findings=response_findings(of_models),
-        figures={"responses.svg": (draw_responses(of_models), RESPONSE_CAPTION)},
-        tables=[
-            Table(
-                "Table",
-                header,
-                rows,
-                "Over the 3×3 layers of each net, as trained, last iteration.",
-            )
-        ],
+        findings=response_findings(networks),
+        figures={"responses.svg": (draw_responses(networks), RESPONSE_CAPTION)},
+        tables=[response_table(networks)],
     )
-    markdown = markdown_table([header, ("---",) * len(header), *rows]) + "\n"
-    table = "network,index,layer,std\n" + "".join(
-        f"{label},{index},{response.layer},{response.std!r}\n"
-        for label, found in of_models.items()
-        for index, response in enumerate(found, 1)
-    )
-    return write_page(page, group_by_recipe(records), out, markdown, table)
+    return write_page(page, group_by_recipe(records), out, responses_csv(networks))
 
 
 def write_evaluations(
-    evaluations: Sequence[tuple[str, dict[str, Any], Sequence[Mistake]]], out: Path
+    evaluations: Sequence[tuple[str, Event, Sequence[Mistake]]], out: Path
 ) -> Path:
-    """`report.html` of models that were tested here, wherever they were trained; its path.
+    """Write `report.html` of models that were tested here, wherever they were trained; its path.
 
     An evaluation is a model's name, its report with details, and its mistakes.
     """
@@ -116,6 +91,63 @@ def write_evaluations(
         tables=[Table("Table", header, rows)],
         details=[details_of(*evaluation) for evaluation in evaluations],
     )
-    out.mkdir(parents=True, exist_ok=True)
-    atomic_write(out / "report.html", html_page(page).encode())
-    return out / "report.html"
+    return write_html(page, out)
+
+
+def details_of_runs(groups: Mapping[str, Classifiers]) -> list[EvaluationDetails]:
+    """Show the final evaluation of the first run of each recipe, where it has details."""
+    details = [
+        details_of(
+            f"{label}, seed {group.first.environment['seed']}",
+            group.first.report,
+            read_mistakes(group.first.path),
+        )
+        for label, group in groups.items()
+    ]
+    return [evaluation for evaluation in details if evaluation.mistakes or evaluation.classes]
+
+
+def read_mistakes(run: Path) -> list[Mistake]:
+    """Read a run's mistakes.json, which older runs lack."""
+    file = run / "mistakes.json"
+    if not file.exists():
+        return []
+    content = RunFolder(run).read_json(file.name, "mistakes")
+    try:
+        return mistakes_from(content)
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged: {error}") from None
+
+
+def details_of(label: str, evaluation: Event, mistakes: Sequence[Mistake]) -> EvaluationDetails:
+    """Show a line of result.json's `evaluation` with those mistakes that are of its set."""
+    rows = evaluation.get("per_class") or []
+    confusion = evaluation.get("confusion") or []
+    # a class without images has no row, so the names of a matrix would be off by one
+    complete = len(confusion) == len(rows) <= MATRIX_CLASSES
+    return EvaluationDetails(
+        label=label,
+        facts=f"{evaluation['set']}, {evaluation['protocol']}: top-1 error "
+        f"{evaluation['top1_error']:.2f} % of {evaluation['n']:,} images",
+        mistakes=[mistake for mistake in mistakes if mistake.set == evaluation["set"]],
+        classes=sorted(rows, key=lambda row: -row["top1_error"]),
+        names=[row["class"] for row in rows] if complete else [],
+        matrix=[cells(at, counts) for at, counts in enumerate(confusion)] if complete else [],
+    )
+
+
+def cells(label: int, counts: Sequence[int]) -> list[tuple[int, str]]:
+    """Colour a row of the confusion matrix."""
+    total = sum(counts) or 1
+    return [(count, cell_style(count / total, at == label)) for at, count in enumerate(counts)]
+
+
+def cell_style(share: float, correct: bool) -> str:
+    """The CSS of a cell: blue where the answer is right, orange where it is wrong; the larger
+    its share of its row, the darker."""
+    if not share:
+        return ""
+    colour = "0,114,178" if correct else "213,94,0"
+    depth = share if correct else max(share, FAINTEST)
+    ink = ";color:#fff" if depth >= DARK else ""
+    return f"background:rgba({colour},{depth:.2f}){ink}"

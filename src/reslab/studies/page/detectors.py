@@ -1,29 +1,58 @@
-"""Runs of detectors to the folder that a person shows to a colleague."""
+"""Pages of detectors: finished runs, files of detections that were measured."""
 
-from collections.abc import Sequence
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 
-from reslab.detection.average_precision.measure import AveragePrecision
-from reslab.detection.network import FasterRCNN
+from reslab.data.boxes.sets import Detections, DetectionSet
+from reslab.data.decode import BadImage
+from reslab.detection.average_precision.measure import AveragePrecision, measure
+from reslab.detection.average_precision.results import read_results
+from reslab.detection.drawing import draw_detections
+from reslab.detection.predict import SHOWN_SCORE
 from reslab.detection.recipe import DetectionRecipe
-from reslab.studies.page.album import albums_of, final_detections
-from reslab.studies.page.detection_findings import detector_findings, watched
-from reslab.studies.page.figures import CAPTION, by_class, draw_learning, draw_precisions
-from reslab.studies.page.page import Page, Table, markdown_table, write_page
-from reslab.studies.page.tables import csv_text, unique
+from reslab.detection.setup import OpenedSets, open_detection_data
+from reslab.detection.task import DETECTIONS_FILE
+from reslab.evaluation.mistakes import INLINE
+from reslab.studies.page.figures import draw_learning, draw_precisions
+from reslab.studies.page.findings import (
+    detector_findings,
+    measured_findings,
+    trunk_finding,
+    watched_images,
+)
+from reslab.studies.page.page import Album, Page, write_html, write_page
+from reslab.studies.page.tables import (
+    class_table,
+    class_tables,
+    detectors_csv,
+    precision_table,
+    unique,
+)
 from reslab.studies.records import Detectors, Record, group_by_recipe
 from reslab.training.recipe import Recipe
 
-PRECISION_HEADER = (
-    "detector", "set", "parameters", "mAP@.5 (%)", "mAP@[.5:.95] (%)",
-    "training error of regions (%)", "iterations", "seconds a run",
-)  # fmt: skip
-NOTE = (
-    "Of the last iteration: best (mean ± standard deviation over n seeds). Training error is the "
-    "share of sampled regions whose class is wrong, mean of the last epoch."
+ALBUM_IMAGES = 8
+SOURCE_SIDE = 480  # pixels of an image's longer side before it is drawn on
+PAGE_SIDE = 400  # and after: as large as a page shows it
+ALBUM_QUALITY = 88  # of JPEG, with colours as fine as brightness: boxes are thin
+SINGLE_WIDTH = 6.4  # inches of a figure that has a page's width to itself
+PRECISION_CAPTION = (
+    "Precision over recall at IoU 0.5, interpolated: the highest precision at that recall or a "
+    "higher one. Bold: the mean over the classes that have boxes."
 )
+LEARNING_CAPTION = (
+    "Left: mAP@.5 over iterations, on {images} on the way; the last point is of all. "
+    "Right: training error, the share of sampled regions whose class is wrong. The mean where "
+    "there are several seeds."
+)
+ImageSource = tuple[str, str | None, str, float]  # the fields of a recipe that select its images
 
 
 def write_detectors(
@@ -33,103 +62,152 @@ def write_detectors(
     question: str,
     trunks: Sequence[Record[Recipe]] = (),
 ) -> Path:
-    """`report.html report.md table.md table.csv figures/` of finished runs; the page's path.
+    """Write the page of finished runs; its path.
 
     `trunks` are the classifiers whose weights they started from, where those are known.
     """
-    groups, classifiers = group_by_recipe(records), group_by_recipe(trunks)
-    labels = unique([group.first.label for group in groups])
-    known, reasons = final_detections(groups, labels)
-    figures = {"learning.svg": (draw_learning(groups, labels), learning_caption(groups[0]))}
-    if known:
-        drawn = draw_precisions([(it.label, it.precision) for it in known])
-        figures["precision.svg"] = (drawn, CAPTION)
-    rows = detector_rows(groups, labels)
+    groups = group_by_recipe(records)
+    labelled = dict(zip(unique([group.first.label for group in groups]), groups, strict=True))
+    final, reasons = final_detections(labelled)
+    caption = LEARNING_CAPTION.format(images=watched_images(groups[0]))
+    figures = {"learning.svg": (draw_learning(labelled), caption)}
+    if final:
+        drawing = draw_precisions([(run.label, run.precision) for run in final])
+        figures["precision.svg"] = (drawing, PRECISION_CAPTION)
     page = Page(
         title=title,
         question=question,
         findings=[
-            *detector_findings(groups, labels),
-            *map(of_trunk, trunks),
+            *detector_findings(labelled),
+            *map(trunk_finding, trunks),
             *(f"Without images and precision over recall: {reason}" for reason in reasons),
         ],
         figures=figures,
-        tables=[Table("Table", PRECISION_HEADER, rows, NOTE), *class_tables(groups, labels)],
-        albums=albums_of(known),
+        tables=[precision_table(labelled), *class_tables(labelled)],
+        albums=albums_of(final),
     )
-    markdown = markdown_table([PRECISION_HEADER, ("---",) * len(PRECISION_HEADER), *rows]) + "\n"
-    return write_page(
-        page, [*groups, *classifiers], out, markdown, detectors_as_csv(groups, labels)
+    all_groups = [*groups, *group_by_recipe(trunks)]
+    return write_page(page, all_groups, out, detectors_csv(labelled))
+
+
+def write_precision(entries: Sequence[tuple[str, AveragePrecision]], out: Path) -> Path:
+    """Write `report.html` of what was measured, each under its name; its path."""
+    page = Page(
+        title="Average precision",
+        question="What is found, and what is missed?",
+        findings=[line for entry in entries for line in measured_findings(*entry)],
+        figures={
+            f"precision{index}.svg": (
+                draw_precisions([(precision.set_name, precision)], SINGLE_WIDTH),
+                f"{name}. {PRECISION_CAPTION}",
+            )
+            for index, (name, precision) in enumerate(entries)
+        },
+        tables=[class_table("Table", entries)],
+    )
+    return write_html(page, out)
+
+
+@dataclass(frozen=True)
+class FinalDetections:
+    """The detections of a finished run, image by image."""
+
+    label: str
+    images: DetectionSet
+    detections: Sequence[Detections]
+    protocol: str  # of `measure`
+
+    @property
+    def precision(self) -> AveragePrecision:
+        """Measure again, this time with curves."""
+        return measure(self.images, self.detections, self.protocol)
+
+
+def final_detections(
+    groups: Mapping[str, Detectors],
+) -> tuple[list[FinalDetections], list[str]]:
+    """Read the detections of the first run of each recipe.
+
+    The second list says why they are unknown for others, whose images may have gone.
+    """
+    opened: dict[ImageSource, OpenedSets] = {}  # most runs of a page share their images
+    final: list[FinalDetections] = []
+    reasons: list[str] = []
+    for label, group in groups.items():
+        try:
+            final.append(read_detections(group.first, label, opened))
+        except (OSError, ValueError) as error:
+            reasons.append(f"{label}: {error}")
+    return final, reasons
+
+
+def read_detections(
+    record: Record[DetectionRecipe], label: str, opened: dict[ImageSource, OpenedSets]
+) -> FinalDetections:
+    """Read the detections of a run; ValueError or OSError if its test images have changed."""
+    folder, recipe = record.environment["data"], record.recipe
+    source = (recipe.data, folder, recipe.years, recipe.validation)
+    if source not in opened:
+        opened[source] = open_detection_data(recipe, Path(folder) if folder else None)
+    images, protocol = opened[source].sets.test, opened[source].protocol
+    count = record.report["n"]
+    if len(images) != count:
+        raise ValueError(f"it was tested on {count} images, there are {len(images)} now")
+    detections = read_results(record.path / DETECTIONS_FILE, images)
+    return FinalDetections(label, images, detections, protocol)
+
+
+def albums_of(final: Sequence[FinalDetections]) -> list[Album]:
+    """Make an album for each set of images, in the order in which they first appear."""
+    families: dict[tuple[str, ...], list[FinalDetections]] = {}
+    for run in final:
+        families.setdefault(tuple(run.images.files), []).append(run)
+    return [album_of(family) for family in families.values()]
+
+
+def album_of(family: Sequence[FinalDetections]) -> Album:
+    """Draw the first images of a set, not chosen by how well they went."""
+    images = family[0].images
+    rows: list[tuple[str, list[str]]] = []
+    for index, file in enumerate(images.files):
+        if len(rows) == ALBUM_IMAGES:
+            break
+        try:
+            rows.append((file, draw_row(index, images, family)))
+        except (BadImage, OSError):
+            continue
+    return Album(
+        title="What is found",
+        note=f"The first {len(rows)} of the {len(images):,} images of {images.name}, not "
+        f"chosen, with the boxes whose score is {SHOWN_SCORE} or more.",
+        columns=["truth", *(run.label for run in family)],
+        rows=rows,
     )
 
 
-def of_trunk(record: Record[Recipe]) -> str:
-    """What the weights are that the trained trunks started from."""
-    report = record.result["evaluation"][-1]
-    return (
-        f"The trained trunk's weights are those of {record.label}, trained on "
-        f"{record.recipe.data} for {record.recipe.iterations:,} iterations in "
-        f"{record.result['seconds']:.0f} s: test error {record.report['top1_error']:.2f} % "
-        f"(n={report['n']:,} images). No digit of a test scene was shown in any training."
-    )
+def draw_row(index: int, images: DetectionSet, family: Sequence[FinalDetections]) -> list[str]:
+    """Draw the true boxes of an image, then what each run detected."""
+    pixels = images.image(index)
+    truth = images.truths[index]
+    true = Detections(truth.boxes, torch.ones(len(truth)), truth.labels)
+    drawings = [draw_image(pixels, true, images.classes, scores=False)]
+    for run in family:
+        detections = run.detections[index]
+        shown = detections.take(detections.scores >= SHOWN_SCORE)
+        drawings.append(draw_image(pixels, shown, images.classes))
+    return drawings
 
 
-def learning_caption(group: Detectors) -> str:
-    return (
-        f"Left: mAP@.5 over iterations, on {watched(group)} on the way; the last point is of all. "
-        "Right: training error, the share of sampled regions whose class is wrong. The mean where "
-        "there are several seeds."
-    )
-
-
-def parameters(record: Record[DetectionRecipe]) -> int:
-    """Learnable numbers of a detector, those included that training keeps."""
-    with torch.device("meta"):
-        return sum(weight.numel() for weight in FasterRCNN(record.recipe.model).parameters())
-
-
-def detector_rows(groups: Sequence[Detectors], labels: Sequence[str]) -> list[tuple[str, ...]]:
-    """A row a recipe: best (mean ± std) over its seeds."""
-    return [
-        (
-            label,
-            group.first.test_set,
-            f"{parameters(group.first):,}",
-            str(group.map_50),
-            str(group.map_50_95 or "–"),
-            str(group.train_error),
-            f"{group.first.recipe.iterations:,}",
-            f"{group.seconds:,.0f}",
-        )
-        for group, label in zip(groups, labels, strict=True)
-    ]
-
-
-def class_tables(groups: Sequence[Detectors], labels: Sequence[str]) -> list[Table]:
-    """One for all detectors of the same classes and boxes, means over seeds."""
-    families: dict[tuple[object, ...], list[tuple[str, AveragePrecision]]] = {}
-    for group, label in zip(groups, labels, strict=True):
-        precision = group.mean_precision()
-        key = tuple((row["id"], row["class"], row["boxes"]) for row in precision.per_class)
-        families.setdefault(key, []).append((label, precision))
-    return [
-        by_class("By class" if len(families) == 1 else f"By class: {entries[0][0]}", entries)
-        for entries in families.values()
-    ]
-
-
-def detectors_as_csv(groups: Sequence[Detectors], labels: Sequence[str]) -> str:
-    """One line a run, nothing rounded: for a spreadsheet."""
-    header = (
-        "detector", "data", "seed", "norm", "weights", "iterations", "map_50", "map_50_95",
-        "train_error", "seconds", "weights_sha256",
-    )  # fmt: skip
-    rows = [
-        (label, run.recipe.data, run.environment["seed"], run.recipe.model.norm,
-         run.recipe.weights or "none", run.result["iterations"], run.report["map_50"],
-         run.report["map_50_95"], run.train_error, run.result["seconds"],
-         run.result["weights_sha256"])
-        for group, label in zip(groups, labels, strict=True)
-        for run in group.runs
-    ]  # fmt: skip
-    return csv_text(header, rows)
+def draw_image(
+    pixels: np.ndarray, detections: Detections, classes: Sequence[str], *, scores: bool = True
+) -> str:
+    """Draw boxes on an image, RGB uint8 [H, W, 3]; a data: address of a page's size."""
+    image = Image.fromarray(pixels)
+    image.thumbnail((SOURCE_SIDE, SOURCE_SIDE))
+    ratio = torch.tensor([image.width / pixels.shape[1], image.height / pixels.shape[0]] * 2)
+    scaled = Detections(detections.boxes * ratio, detections.scores, detections.labels)
+    drawing = draw_detections(np.asarray(image), scaled, classes, scores=scores)
+    drawing.thumbnail((PAGE_SIDE, PAGE_SIDE), Image.Resampling.LANCZOS)
+    data = io.BytesIO()
+    drawing.save(data, "JPEG", quality=ALBUM_QUALITY, subsampling=0)
+    return INLINE[1] + base64.b64encode(data.getvalue()).decode()

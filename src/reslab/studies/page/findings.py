@@ -4,35 +4,45 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 
 from reslab.analysis.responses import Response
-from reslab.studies.records import Classifiers
+from reslab.detection.average_precision.measure import COCO_NUMBERS, AveragePrecision
+from reslab.studies.page.tables import one_decimal
+from reslab.studies.records import Classifiers, Detectors, Record, Seeds
+from reslab.training.curves import Curve
+from reslab.training.recipe import Recipe
+
+MARK = 50.0  # mAP@.5 in percent: how soon is it reached?
+NORMS = {
+    "frozen": "batch norm as a fixed map, of the classifier's statistics",
+    "recompute": "batch norm as a fixed map, of statistics computed anew",
+    "group": "group normalisation",
+}
 
 
 def classifier_findings(groups: Sequence[Classifiers]) -> list[str]:
-    """What a set of runs says of depth and of shortcuts, each data set for itself."""
-    found = []
+    """Say what depth and shortcuts change, for each data set apart."""
+    findings = []
     for data in dict.fromkeys(group.first.recipe.data for group in groups):
         family = [group for group in groups if group.first.recipe.data == data]
-        found += [*depth_findings(family), *option_findings(family)]
-    return found
+        findings += [*depth_findings(family), *option_findings(family)]
+    return findings
 
 
 def depth_findings(groups: Sequence[Classifiers]) -> list[str]:
-    """The deepest against the shallowest net of each kind; then plain against residual."""
-    found, costs = [], {}
+    """Compare the deepest with the shallowest net of each kind, then residual with plain."""
+    findings, costs = [], {}
     for kind in dict.fromkeys(group.first.kind for group in groups):
         family = sorted((g for g in groups if g.first.kind == kind), key=lambda g: g.first.depth)
         shallow, deep = family[0], family[-1]
         if shallow.first.depth < deep.first.depth:
-            found.append(deeper(shallow, deep))
+            findings.append(compare_depths(shallow, deep))
             costs[kind] = deep.train_error.mean - shallow.train_error.mean
     plain = costs.pop("plain", 0.0)
     if plain > 0:
-        found += [rescued(kind, plain, cost) for kind, cost in costs.items()]
-    return found
+        findings += [compare_costs(kind, plain, cost) for kind, cost in costs.items()]
+    return findings
 
 
-def deeper(shallow: Classifiers, deep: Classifiers) -> str:
-    """One sentence on the training and the test error of a deeper net."""
+def compare_depths(shallow: Classifiers, deep: Classifiers) -> str:
     train = deep.train_error.mean - shallow.train_error.mean
     test = deep.test_error.mean - shallow.test_error.mean
     return (
@@ -43,8 +53,9 @@ def deeper(shallow: Classifiers, deep: Classifiers) -> str:
     )
 
 
-def rescued(kind: str, plain: float, residual: float) -> str:
-    """How much of what depth costs plain nets, in points of training error, shortcuts take away."""
+def compare_costs(kind: str, plain: float, residual: float) -> str:
+    """Say how much of what depth costs plain nets, in points of training error, residual nets
+    of that kind are spared."""
     if residual <= 0:
         share = "all"
     else:
@@ -56,26 +67,135 @@ def rescued(kind: str, plain: float, residual: float) -> str:
 
 
 def option_findings(groups: Sequence[Classifiers]) -> list[str]:
-    """At each depth: the shortcut options by test error, and how far they lie apart."""
-    found = []
-    residual = [group for group in groups if group.first.recipe.model.shortcut]
+    """Order the shortcut options by test error, at each depth that has several."""
+    findings = []
+    residual = [group for group in groups if group.first.network.shortcut]
     for depth in dict.fromkeys(group.first.depth for group in residual):
         family = [group for group in residual if group.first.depth == depth]
         if len({group.first.kind for group in family}) < 2:
             continue
-        order = sorted(family, key=lambda g: g.test_error.mean)
+        order = sorted(family, key=lambda group: group.test_error.mean)
         names = ", ".join(f"{g.first.kind[-1]} {g.test_error.mean:.2f} %" for g in order)
         apart = order[-1].test_error.mean - order[0].test_error.mean
-        seeds = min(len(g.runs) for g in family)
+        seeds = min(len(group.runs) for group in family)
         caution = "; one seed does not tell such gaps from chance" if seeds < 2 else ""
-        found.append(f"{depth} layers, test error by option: {names} ({apart:.2f} apart){caution}.")
-    return found
+        findings.append(
+            f"{depth} layers, test error by option: {names} ({apart:.2f} apart){caution}."
+        )
+    return findings
 
 
-def response_findings(of_models: Mapping[str, Sequence[Response]]) -> list[str]:
-    """The nets by the mean strength of their responses, weakest first."""
-    means = {label: mean(r.std for r in responses) for label, responses in of_models.items()}
+def response_findings(networks: Mapping[str, Sequence[Response]]) -> list[str]:
+    """Order the networks by the mean strength of their responses."""
+    means = {label: mean(layer.std for layer in layers) for label, layers in networks.items()}
     order = ", ".join(
         f"{label} {means[label]:.3f}" for label in sorted(means, key=means.__getitem__)
     )
     return [f"Mean standard deviation of the layer responses, smallest first: {order}."]
+
+
+def detector_findings(groups: Mapping[str, Detectors]) -> list[str]:
+    """Give the precision of each detector, then compare trained with untrained trunks."""
+    findings = [precision_finding(label, group) for label, group in groups.items()]
+    for trained, untrained in comparable_pairs(list(groups.values())):
+        findings += [compare_precisions(trained, untrained), *compare_speeds(trained, untrained)]
+        norms = [NORMS[group.first.recipe.model.norm] for group in (trained, untrained)]
+        if norms[0] != norms[1]:
+            findings.append(
+                f"They differ in more than first weights: the trained trunk has {norms[0]}; the "
+                f"untrained one, which has none, {norms[1]}."
+            )
+    return findings
+
+
+def precision_finding(label: str, group: Detectors) -> str:
+    report, strict = group.first.report, group.map_50_95
+    numbers = f"mAP@.5 {mean_and_std(group.map_50)}"
+    if strict:
+        numbers += f", mAP@[.5:.95] {mean_and_std(strict)}"
+    runs = "one run" if len(group.runs) == 1 else f"{len(group.runs)} seeds, mean ± std"
+    return (
+        f"{label}: {numbers} on {group.first.test_set} ({report['protocol']}; {runs}, "
+        f"n={report['n']:,} images) after {group.first.recipe.iterations:,} iterations."
+    )
+
+
+def mean_and_std(seeds: Seeds) -> str:
+    return f"{seeds.mean:.2f} %" + (f" ± {seeds.std:.2f}" if len(seeds.values) > 1 else "")
+
+
+def comparable_pairs(groups: Sequence[Detectors]) -> list[tuple[Detectors, Detectors]]:
+    """Pair trained with untrained trunks that differ in nothing else that decides a precision."""
+    return [
+        (trained, untrained)
+        for trained in groups
+        for untrained in groups
+        if trained.first.starts_trained
+        and not untrained.first.starts_trained
+        and conditions(trained) == conditions(untrained)
+    ]
+
+
+def conditions(group: Detectors) -> tuple[object, ...]:
+    recipe, report = group.first.recipe, group.first.report
+    network = group.first.network_label
+    return network, recipe.data, report["protocol"], report["n"], recipe.iterations
+
+
+def compare_precisions(trained: Detectors, untrained: Detectors) -> str:
+    gap = trained.map_50.mean - untrained.map_50.mean
+    text = f"{gap:+.2f} points of mAP@.5"
+    strict = trained.map_50_95, untrained.map_50_95
+    if strict[0] and strict[1]:
+        text += f" and {strict[0].mean - strict[1].mean:+.2f} of mAP@[.5:.95]"
+    seeds = min(len(trained.runs), len(untrained.runs))
+    alone = " One run each does not tell how far other seeds would lie apart." if seeds < 2 else ""
+    return f"The trained trunk against the untrained one: {text}.{alone}"
+
+
+def compare_speeds(trained: Detectors, untrained: Detectors) -> list[str]:
+    """Say when each reached `MARK`; nothing if neither did at an evaluation on the way."""
+    reached = [first_iteration_at(group, MARK) for group in (trained, untrained)]
+    if reached == [None, None]:
+        return []
+    first, other = (
+        f"after {at:,.0f} iterations" if at else "not at all while it was watched" for at in reached
+    )
+    every = max(group.first.recipe.eval_every for group in (trained, untrained))
+    return [
+        f"mAP@.5 of {MARK:.0f} % is reached {first} by the trained, {other} by the untrained one "
+        f"(looked at every {every:,} iterations, on {watched_images(trained)})."
+    ]
+
+
+def first_iteration_at(group: Detectors, mark: float) -> float | None:
+    """The first evaluation at which the mean mAP@.5 over the seeds was `mark` or more."""
+    iterations, values = Curve("", group.curve_rows()).watched()
+    above = (i for i, value in zip(iterations, values, strict=True) if value >= mark)
+    return next(above, None)
+
+
+def watched_images(group: Detectors) -> str:
+    """The images that were evaluated on the way."""
+    count = min(group.first.recipe.watched, group.first.report["n"])
+    return f"the first {count:,} images of {group.first.test_set}"
+
+
+def trunk_finding(record: Record[Recipe]) -> str:
+    """Say which classifier the trained trunks come from."""
+    return (
+        f"The trained trunk's weights are those of {record.label}, trained on "
+        f"{record.recipe.data} for {record.recipe.iterations:,} iterations in "
+        f"{record.result['seconds']:.0f} s: test error {record.report['top1_error']:.2f} % "
+        f"(n={record.report['n']:,} images). No digit of a test scene was shown in any training."
+    )
+
+
+def measured_findings(name: str, precision: AveragePrecision) -> list[str]:
+    """Give the numbers of one entry, with COCO's twelve where they were measured."""
+    numbers = [
+        f"{key.upper().replace('_', ' ')} {one_decimal(precision.coco[key])}"
+        for key in COCO_NUMBERS
+        if precision.coco
+    ]
+    return [f"{name}: {precision}", *([", ".join(numbers)] if numbers else [])]

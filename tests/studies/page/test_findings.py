@@ -1,0 +1,93 @@
+import pytest
+
+from reslab.analysis.responses import Response
+from reslab.studies.page.findings import (
+    classifier_findings,
+    depth_findings,
+    detector_findings,
+    first_iteration_at,
+    option_findings,
+    response_findings,
+)
+from reslab.studies.records import group_by_recipe
+
+
+def labelled(records):
+    return {group.first.label: group for group in group_by_recipe(records)}
+
+
+def test_degradation_is_measured_on_both_kinds_of_net(degradation) -> None:
+    plain, residual, together = depth_findings(group_by_recipe(degradation))
+    assert plain.startswith("plain-56 against plain-20: training error 25.00 % against 0.50 %")
+    assert "+24.50 points" in plain
+    assert residual.startswith("ResNet-56 against ResNet-20: training error 0.60 %")
+    # 1 - 0.5 / 24.5
+    assert "plain nets 24.50 points" in together
+    assert "ResNet A +0.50; the shortcuts take away 98 % of it" in together
+
+
+@pytest.mark.parametrize(
+    ("plain56", "resnet56", "share"), [(9.0, 0.0, "all"), (9.0, 30.0, "nothing"), (0.1, 0.5, None)]
+)
+def test_findings_follow_the_numbers(classifier, plain56, resnet56, share) -> None:
+    errors = {"plain20": 0.5, "plain56": plain56, "resnet20": 0.1, "resnet56": resnet56}
+    records = [classifier(f"digits-{model}", train_error=error) for model, error in errors.items()]
+    findings = depth_findings(group_by_recipe(records))
+    if share is None:  # the plain net did not degrade: there is nothing to take away
+        assert len(findings) == 2
+    else:
+        assert f"take away {share} of it" in findings[2]
+
+
+def test_nets_of_different_sets_are_not_compared(classifier) -> None:
+    records = [classifier("digits-resnet20"), classifier("cifar10-resnet56", train_error=50.0)]
+    assert classifier_findings(group_by_recipe(records)) == []
+
+
+def test_one_depth_alone_has_no_finding(classifier) -> None:
+    assert depth_findings(group_by_recipe([classifier("digits-plain20")])) == []
+
+
+def test_options_are_ordered_by_test_error(classifier) -> None:
+    errors = {"A": 9.0, "B": 8.5, "C": 8.0}
+    records = [classifier(f"digits-resnet20-{o}", test_error=e) for o, e in errors.items()]
+    (finding,) = option_findings(group_by_recipe(records))
+    assert "C 8.00 %, B 8.50 %, A 9.00 % (1.00 apart)" in finding
+    assert "one seed does not tell" in finding
+
+
+def test_the_weakest_responses_come_first() -> None:
+    networks = {"plain-20": [Response("a", 3.0)], "ResNet-20": [Response("a", 1.0)]}
+    (finding,) = response_findings(networks)
+    assert finding.index("ResNet-20") < finding.index("plain-20")
+
+
+def test_detector_findings_hold_the_numbers_and_what_they_are_of(pair) -> None:
+    text = " ".join(detector_findings(labelled(pair())))
+    assert "trained trunk: mAP@.5 90.00 %, mAP@[.5:.95] 45.00 %" in text
+    assert "one run, n=3 images" in text
+    assert "+30.00 points of mAP@.5 and +15.00 of mAP@[.5:.95]" in text
+    assert "One run each does not tell" in text
+    assert "group normalisation" in text
+
+
+def test_the_mark_is_reached_where_the_curve_first_is_above_it(pair) -> None:
+    groups = labelled(pair(changes=("iterations=1000",)))
+    trained, untrained = groups.values()
+    assert first_iteration_at(trained, 50) == 600  # 54
+    assert first_iteration_at(untrained, 50) == 900  # 54
+    assert first_iteration_at(untrained, 61) is None
+    text = " ".join(detector_findings(groups))
+    assert "after 600 iterations by the trained, after 900 iterations by the untrained" in text
+
+
+def test_detectors_of_other_lengths_are_not_compared(detector) -> None:
+    records = [detector(trained=True), detector(trained=False, changes=("iterations=9",))]
+    assert len(detector_findings(labelled(records))) == 2
+
+
+def test_several_seeds_have_a_spread(detector) -> None:
+    records = [detector(seed, map_50=value) for seed, value in ((1, 80.0), (2, 84.0))]
+    (finding,) = detector_findings(labelled(records))
+    assert "mAP@.5 82.00 % ± 2.83, mAP@[.5:.95] 41.00 % ± 1.41" in finding
+    assert "2 seeds, mean ± std" in finding

@@ -1,0 +1,81 @@
+import csv
+import io
+
+from reslab.analysis.responses import Response
+from reslab.studies.page.tables import (
+    Table,
+    classifiers_csv,
+    detectors_csv,
+    error_table,
+    label_classifiers,
+    paper_entry,
+    parameters,
+    response_table,
+    responses_csv,
+    unique,
+)
+from reslab.studies.records import group_by_recipe
+
+
+def test_the_tables_agree(degradation) -> None:
+    groups = label_classifiers(group_by_recipe(degradation))
+    rows = list(csv.DictReader(io.StringIO(classifiers_csv(groups))))
+    assert [row["network"] for row in rows] == ["plain-20", "plain-56", "ResNet-20", "ResNet-56"]
+    assert [float(row["train_error"]) for row in rows] == [0.5, 25.0, 0.1, 0.6]
+    markdown = error_table(groups).markdown().splitlines()
+    assert len(markdown) == 2 + 4
+    assert "853,018" in markdown[3]
+    assert len({line.count("|") for line in markdown}) == 1
+
+
+def test_a_name_breaks_no_table() -> None:
+    assert Table("t", ("a",), [("x|<b>",)]).markdown() == "| a |\n| --- |\n| x\\|&lt;b> |\n"
+
+
+def test_recipes_of_one_network_are_called_by_what_sets_them_apart(classifier) -> None:
+    whole, digits = classifier("cifar10-resnet20"), classifier("digits-resnet20")
+    short = classifier("cifar10-resnet20", seed=2, changes=("iterations=4000", "eval_every=9"))
+    many = ("iterations=9", "batch_size=64", "learning_rate=0.2")
+    other = classifier("cifar10-resnet20", seed=3, changes=many)
+
+    def labels(*records) -> list[str]:
+        return list(label_classifiers(group_by_recipe(records)))
+
+    assert labels(whole, short, classifier("cifar10-resnet56")) == [
+        "ResNet-20, iterations=64000", "ResNet-20, iterations=4000", "ResNet-56",
+    ]  # fmt: skip
+    assert labels(whole, digits) == ["ResNet-20, data=cifar10", "ResNet-20, data=digits"]
+    assert labels(whole, other) == ["ResNet-20 #1", "ResNet-20 #2"]
+
+
+def test_two_runs_of_one_net_get_labels_of_their_own() -> None:
+    assert unique(["a", "b", "a"]) == ["a #1", "b", "a #2"]
+
+
+def test_the_papers_number_stands_only_beside_its_own_net_and_set(classifier) -> None:
+    assert paper_entry(classifier("cifar10-resnet20")) == "8.75"
+    assert paper_entry(classifier("cifar10-resnet110")) == "6.43 (6.61 ± 0.16, n=5)"
+    assert paper_entry(classifier("digits-resnet20")) == ""
+    assert paper_entry(classifier("cifar10-plain20")) == ""
+    assert paper_entry(classifier("cifar10-resnet20-B")) == ""
+
+
+def test_responses_are_summed_up_and_listed() -> None:
+    networks = {"plain-20": [Response("stem.0", 1.5), Response("stages.0", 0.5)]}
+    assert response_table(networks).rows == [("plain-20", "2", "1.000", "0.500", "1.500")]
+    assert responses_csv(networks).splitlines()[1:] == [
+        "plain-20,1,stem.0,1.5", "plain-20,2,stages.0,0.5",
+    ]  # fmt: skip
+
+
+def test_the_spreadsheet_has_a_line_for_each_run(pair) -> None:
+    groups = {group.first.label: group for group in group_by_recipe(pair())}
+    rows = list(csv.DictReader(io.StringIO(detectors_csv(groups))))
+    assert [(row["map_50"], row["norm"], row["weights"]) for row in rows] == [
+        ("90.0", "frozen", "a" * 64), ("60.0", "group", "none"),
+    ]  # fmt: skip
+
+
+def test_both_norms_have_as_many_parameters(pair) -> None:
+    trained, untrained = (record.recipe.model for record in pair())
+    assert parameters(trained) == parameters(untrained) == 293_808

@@ -1,0 +1,20 @@
+from reslab.studies.paper import deviations
+
+
+def test_deviations_name_what_differs_from_the_paper(classifier) -> None:
+    assert deviations(classifier("cifar10-resnet110").recipe) == []
+    short = classifier("cifar10-resnet20", changes=("iterations=4000", "eval_every=9"))
+    assert deviations(short.recipe) == ["iterations: 64000 -> 4000"]
+    option = classifier("cifar10-resnet20-B")
+    assert deviations(option.recipe) == ["model.shortcut: A -> B"]
+    assert "data: cifar10 -> digits" in deviations(classifier("digits-resnet20").recipe)
+
+
+def test_deviations_of_a_detector_are_from_app_a(pair) -> None:
+    trained, untrained = (deviations(record.recipe) for record in pair())
+    trunk = "101 layers, option B, imagenet stem -> 20 layers, option A, cifar stem"
+    assert f"model.trunk: {trunk}" in trained
+    assert not any(line.startswith(("weights", "watched", "eval_every")) for line in trained)
+    assert set(untrained) - set(trained) == {
+        "model.norm: frozen -> group", "weights: of ImageNet -> None",
+    }  # fmt: skip

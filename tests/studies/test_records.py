@@ -1,0 +1,80 @@
+import json
+
+import pytest
+from tests.training.finder import FinderRecipe
+
+from reslab.detection.recipe import DetectionRecipe
+from reslab.studies.records import Seeds, group_by_recipe, read_record, shared_task
+from reslab.training.recipe import Recipe
+
+
+def test_numbers_over_seeds_are_printed_as_table_6_prints_them() -> None:
+    assert str(Seeds((6.43, 6.61, 6.79))) == "6.43 (6.61 ± 0.18, n=3)"
+    assert str(Seeds((6.43,))) == "6.43 (n=1)"
+
+
+def test_runs_of_one_recipe_are_grouped(classifier) -> None:
+    runs = (("plain20", 1), ("plain56", 1), ("plain20", 2))
+    groups = group_by_recipe(classifier(f"digits-{model}", seed) for model, seed in runs)
+    assert [len(group.runs) for group in groups] == [2, 1]
+
+
+def test_how_often_a_run_was_logged_makes_no_other_recipe(classifier, detector) -> None:
+    runs = [
+        classifier("digits-plain20"),
+        classifier("digits-plain20", 2, changes=("eval_every=7",)),
+    ]
+    assert len(group_by_recipe(runs)) == 1
+    runs = [detector(), detector(2, changes=("watched=7", "eval_every=9"))]
+    assert len(group_by_recipe(runs)) == 1
+
+
+def test_one_run_does_not_count_as_two_seeds(classifier) -> None:
+    record = classifier("digits-plain20")
+    with pytest.raises(ValueError, match="are the same run"):
+        group_by_recipe([record, record])
+
+
+def test_the_curve_of_several_seeds_is_their_mean(classifier) -> None:
+    (group,) = group_by_recipe(
+        classifier("digits-plain20", seed, test_error=error) for seed, error in ((1, 10), (2, 30))
+    )
+    evals = [row for row in group.curve_rows() if row["kind"] == "eval"]
+    assert len(evals) == 10
+    assert evals[-1]["top1_error"] == pytest.approx(20 + 5)
+
+
+def test_the_larger_precision_is_the_best_of_several_seeds(detector) -> None:
+    (group,) = group_by_recipe(
+        detector(seed, map_50=value) for seed, value in ((1, 80.0), (2, 84.0))
+    )
+    assert str(group.map_50) == "84.00 (82.00 ± 2.83, n=2)"
+    assert group.mean_precision().map_50 == 82.0
+    assert group.mean_precision().map_50_95 == 41.0
+
+
+def test_a_run_that_is_not_finished_is_refused(finish) -> None:
+    run = finish("digits-plain20")
+    (run / "result.json").unlink()
+    with pytest.raises(ValueError, match="not finished; `reslab resume"):
+        read_record(run, Recipe)
+
+
+def test_a_page_is_of_one_task(finish_detector, finish) -> None:
+    detector, classifier = finish_detector(), finish("digits-resnet20")
+    assert shared_task([detector, detector]) == "detection"
+    with pytest.raises(ValueError, match=r"is a run of a classifier, .* of a detector"):
+        shared_task([classifier, detector])
+    with pytest.raises(ValueError, match="holds a run of a classifier, not of a detector"):
+        read_record(classifier, DetectionRecipe)
+    (classifier / "recipe.json").write_text(FinderRecipe(name="finder").model_dump_json())
+    with pytest.raises(ValueError, match="holds a run of a detector, not of a classifier"):
+        read_record(classifier, Recipe)
+
+
+def test_a_step_of_alternating_training_has_no_page(finish_detector) -> None:
+    run = finish_detector()
+    result = json.loads((run / "result.json").read_text()) | {"evaluation": []}
+    (run / "result.json").write_text(json.dumps(result))
+    with pytest.raises(ValueError, match="a step of alternating training"):
+        read_record(run, DetectionRecipe)
