@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from reslab.runtime.threads import cores_here
+from reslab.runtime.threads import core_numbers
 
 WORKERS = Path(__file__).with_name("workers.py")
 ITERATIONS = 24
@@ -50,7 +50,7 @@ def lose(cluster: subprocess.Popen[str], worker: int) -> None:
 def begun(out: Path, *more: str, address: str = "") -> subprocess.Popen[str]:
     """The study, by a process that may use one core: a run has one thread wherever it is."""
     environment = os.environ | ({"RAY_ADDRESS": address} if address else {})
-    core = min(cores_here())
+    core = min(core_numbers())
     code = f"import os, sys; os.sched_setaffinity(0, [{core}]); from reslab.cli import main; "
     return subprocess.Popen(
         [sys.executable, "-c", f"{code} sys.exit(main())", *STUDY, "--out", str(out), *more],

@@ -79,7 +79,7 @@ def test_three_processes_are_one(together) -> None:
         whole = torch.tensor([1.5, -0.0, float("nan"), 1e-30, 5.0])
         table = torch.full_like(whole, -0.0)
         table[rank::count] = whole[rank::count]
-        assert group.join(table).numpy().tobytes() == whole.numpy().tobytes()
+        assert group.all_reduce_rows(table).numpy().tobytes() == whole.numpy().tobytes()
 
         rng = torch.Generator().manual_seed(0)
         kernel = torch.zeros(4, 3, 3, 3).contiguous(memory_format=torch.channels_last)
@@ -272,7 +272,7 @@ def test_one_process_is_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:
         assert alone == SingleProcess()
     rows = torch.randn(3, 2)
     assert alone.all_gather(rows) is rows
-    assert alone.join(rows) is rows
+    assert alone.all_reduce_rows(rows) is rows
     assert (alone.rank_slice(7), alone.all_reduce_max(15)) == (slice(0, 7), 15)
     assert (alone.all_gather_objects(3), alone.run_on_first(lambda: 4)) == ([3], 4)
     weight = nn.Parameter(torch.zeros(2))

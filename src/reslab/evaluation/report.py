@@ -124,7 +124,7 @@ def score_set(
         cached.keep(view, Scores(values, bad))
     gathered = processes.all_gather_objects(bad)
     bad = {index: text for part in gathered for index, text in part.items()}
-    return Scores(processes.join(total), dict(sorted(bad.items())))
+    return Scores(processes.all_reduce_rows(total), dict(sorted(bad.items())))
 
 
 def find_cached(

@@ -1,4 +1,4 @@
-"""RESLAB_CPU: compute as a lesser processor would, for tests and to compare machines."""
+"""RESLAB_CPU: compute as a lesser processor would, to test it and to compare machines."""
 
 import os
 
@@ -8,9 +8,9 @@ SWITCHES = {"avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"
 
 
 def kernel_limit() -> str | None:
-    """Give the instruction set that RESLAB_CPU asks for; None where the processor decides.
+    """The instruction set that RESLAB_CPU names; None where the processor decides.
 
-    ValueError for one that is not known.
+    ValueError for an unknown one.
     """
     name = os.environ.get(VARIABLE) or None
     if name is not None and name not in SWITCHES:

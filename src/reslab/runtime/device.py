@@ -1,4 +1,4 @@
-"""Where a run computes: the device, the precision, the processes, and how this one uses them."""
+"""Where a run computes: its device, precision and processes."""
 
 import os
 from dataclasses import dataclass, field
@@ -14,25 +14,28 @@ Precision = Literal["auto", "bf16", "fp32"]
 
 @dataclass(frozen=True)
 class Device:
-    """One device, the precision of training on it, and the processes that train together;
-    evaluation is fp32 everywhere."""
+    """A device, the precision of training on it, and the processes that train together.
+
+    Evaluation is in fp32 everywhere.
+    """
 
     torch_device: torch.device
     precision: Literal["bf16", "fp32"]
     processes: Processes = field(default_factory=SingleProcess)
 
     def autocast(self) -> torch.autocast:
-        """Forward passes inside compute in bf16 where the precision says so."""
+        """A context in which forward passes compute in bf16 if that is the precision."""
         return torch.autocast(
             self.torch_device.type, torch.bfloat16, enabled=self.precision == "bf16"
         )
 
 
 def setup_device(precision: Precision = "auto") -> Device:
-    """The best device here, prepared for training; `auto` is bf16 where the hardware has it.
+    """Prepare the best device of this machine; `auto` is bf16 where the hardware has it.
 
     Sets process-wide switches (denormals, exact fp32, repeatable kernels, those of RESLAB_CPU), so
-    it is called by whoever owns the process's work, once, before the first tensor.
+    the owner of the process calls it once, before the first tensor. ValueError for more processes
+    than GPUs, or for a RESLAB_CPU that torch no longer obeys.
     """
     limit_kernels()
     kernels = torch.backends.cpu.get_cpu_capability()

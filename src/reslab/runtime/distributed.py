@@ -1,8 +1,8 @@
-"""The processes of one run: what each of them has, taken together in the order of the processes.
+"""The processes of one run and their collectives, all in the order of the ranks.
 
-`Alone` is one process, for which everything together is what it has: the identity. `Group` is the
-same for several, which torchrun or `--processes` started, by torch.distributed. All of them make
-the same calls in the same order; a process that fails ends the others (see `fail_together`).
+For a `SingleProcess` every collective is the identity. A `ProcessGroup` does the same with
+torch.distributed for processes that torchrun or `--processes` started. All processes make the same
+calls in the same order; one that fails ends the others (see `fail_together`).
 """
 
 import os
@@ -22,58 +22,58 @@ from torch import Tensor, nn
 from reslab.runtime.gradients import InPlace, OrderedReduce
 
 Value = TypeVar("Value")
-STARTED = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what a launcher tells a process
-AGENT = "TORCHELASTIC_USE_AGENT_STORE"  # whether the store is the launcher's
-PATIENCE_VARIABLE = "RESLAB_PATIENCE"  # seconds that a process waits for another
-SECONDS = 600.0
-POLL = 0.05  # seconds between two looks for the others
-FAILURE_GRACE = 2.0  # seconds in which a process that failed can say so before it is called lost
+LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # a launcher sets them
+AGENT_STORE_VARIABLE = "TORCHELASTIC_USE_AGENT_STORE"  # "True" where the launcher holds the store
+PATIENCE_VARIABLE = "RESLAB_PATIENCE"  # seconds to wait for another process
+DEFAULT_PATIENCE = 600.0
+POLL_INTERVAL = 0.05  # seconds
+FAILURE_GRACE = 2.0  # seconds for a failed process to report before it counts as lost
 
 
 class PeerFailed(Exception):
-    """Another process has failed, and said why."""
+    """Another process failed and reported why."""
 
     def __init__(self, status: int) -> None:
-        super().__init__("another process has said why")
+        super().__init__("another process has reported why")
         self.status = status
 
 
 @final
 @dataclass(frozen=True)
 class SingleProcess:
-    """One process."""
+    """A run of one process."""
 
     rank = 0
     count = 1
     local = 1  # processes on this machine
-    first = True  # whether this is the one that writes and speaks
+    first = True  # whether this process writes files and messages
 
     def rank_slice(self, size: int) -> slice:
-        """What this process has of `size` things that are dealt out in a row."""
+        """The part of `size` items in a row that belongs to this process."""
         return slice(0, size)
 
     def all_gather(self, rows: Tensor) -> Tensor:
-        """The rows of all processes, of each as many, [m, ...] -> [m * count, ...]"""
+        """Concatenate equally many rows of each process, [m, ...] -> [m * count, ...]."""
         return rows
 
     def all_gather_objects(self, value: Value) -> list[Value]:
-        """What each process has, a small thing."""
+        """Collect one small object from each process."""
         return [value]
 
-    def join(self, table: Tensor) -> Tensor:
-        """One table on the CPU of which each process filled rows of its own, the rest -0."""
+    def all_reduce_rows(self, table: Tensor) -> Tensor:
+        """Merge a CPU table of which each process filled its own rows and left -0 elsewhere."""
         return table
 
     def run_on_first(self, make: Callable[[], Value]) -> Value:
-        """What the first process makes; the others wait for it."""
+        """Call `make` on the first process alone and return its value on all."""
         return make()
 
     def all_reduce_max(self, number: int) -> int:
-        """The highest number that a process gives."""
+        """The largest number that any process passes."""
         return number
 
     def gradients(self, weights: Sequence[nn.Parameter]) -> InPlace:
-        """Where the gradients of the shares of one mini-batch are added."""
+        """The object that sums the gradients of a mini-batch's shares."""
         return InPlace()
 
     def close(self) -> None: ...
@@ -81,7 +81,7 @@ class SingleProcess:
 
 @final
 class ProcessGroup:
-    """Several processes, each with equally many of the shares of a mini-batch."""
+    """Several processes, each with the same number of a mini-batch's shares."""
 
     first: bool
 
@@ -89,9 +89,11 @@ class ProcessGroup:
         self.rank, self.count, self.patience = rank, count, patience
         self.local = int(os.environ.get("LOCAL_WORLD_SIZE", count))
         self.first = rank == 0
-        self.host = None if os.environ.get(AGENT) == "True" else 0  # the process with the store
+        self.host = (
+            None if os.environ.get(AGENT_STORE_VARIABLE) == "True" else 0
+        )  # rank of the process that holds the store
         self.store = dist.PrefixStore("reslab", store)
-        self.met = 0  # collectives that this process has come to
+        self.entered = 0  # collectives entered by this process
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         group = dist.PrefixStore("group", store)
 
@@ -105,21 +107,22 @@ class ProcessGroup:
 
     def rank_slice(self, size: int) -> slice:
         assert size % self.count == 0
-        own = size // self.count
-        return slice(self.rank * own, (self.rank + 1) * own)
+        length = size // self.count
+        return slice(self.rank * length, (self.rank + 1) * length)
 
     def all_gather(self, rows: Tensor) -> Tensor:
-        found = rows.new_empty(self.count * len(rows), *rows.shape[1:])
-        self.collective(lambda: dist.all_gather(list(found.chunk(self.count)), rows.contiguous()))
-        return found
+        gathered = rows.new_empty(self.count * len(rows), *rows.shape[1:])
+        parts = list(gathered.chunk(self.count))
+        self.collective(lambda: dist.all_gather(parts, rows.contiguous()))
+        return gathered
 
     def all_gather_objects(self, value: Value) -> list[Value]:
-        found: list[Any] = [None] * self.count
-        self.collective(lambda: dist.all_gather_object(found, value))
-        return found
+        gathered: list[Any] = [None] * self.count
+        self.collective(lambda: dist.all_gather_object(gathered, value))
+        return gathered
 
-    def join(self, table: Tensor) -> Tensor:
-        # every row is one number and otherwise -0, which changes nothing in any order
+    def all_reduce_rows(self, table: Tensor) -> Tensor:
+        # one process holds the number, the others -0, which changes no sum in any order
         self.collective(lambda: dist.all_reduce(table))
         return table
 
@@ -136,25 +139,25 @@ class ProcessGroup:
     def gradients(self, weights: Sequence[nn.Parameter]) -> OrderedReduce:
         return OrderedReduce(weights, self.count, self.collective)
 
-    def collective(self, collective: Callable[[], object]) -> None:
-        """One collective; if it fails, the reason is a process that has failed or is missing."""
-        self.met += 1
-        begun = time.monotonic()
+    def collective(self, operation: Callable[[], object]) -> None:
+        """Run one collective; where it fails, say which process failed or is missing."""
+        self.entered += 1
+        start = time.monotonic()
         try:
-            self.store.set(f"met/{self.rank}", str(self.met))
-            collective()
+            self.store.set(f"met/{self.rank}", str(self.entered))
+            operation()
         except RuntimeError as error:
-            raise self._lost(time.monotonic() - begun) from error
+            raise self._lost(time.monotonic() - start) from error
 
     def _lost(self, waited: float) -> Exception:
-        """What to say of a collective that did not come about."""
+        """The error for a collective that some process did not complete."""
         missing: list[int] = []
         try:
             for _ in range(round(FAILURE_GRACE / 0.1)):
                 if self.store.check(["failed"]):
                     return PeerFailed(int(self.store.get("failed")))
                 time.sleep(0.1)
-            missing = [rank for rank in range(self.count) if self._met(rank) < self.met]
+            missing = [rank for rank in range(self.count) if self._entered_by(rank) < self.entered]
         except RuntimeError:
             gone = "the launcher" if self.host is None else f"process {self.host} of {self.count}"
             return RuntimeError(f"{gone} is gone, and with it the way to the others")
@@ -167,22 +170,22 @@ class ProcessGroup:
         return RuntimeError(f"process {who} of {self.count} is gone: it was killed, or ran out "
                             "of memory")  # fmt: skip
 
-    def _met(self, rank: int) -> int:
+    def _entered_by(self, rank: int) -> int:
         key = f"met/{rank}"
         return int(self.store.get(key)) if self.store.check([key]) else 0
 
     def report_first_failure(self, status: int) -> bool:
-        """Whether this process is the first that fails, with an exit status; it may speak."""
+        """Register a failure; True for the first process to fail, which reports it for all."""
         try:
             mine = f"{status}/{self.rank}"
-            found = self.store.compare_set("failed by", "", mine).decode()
-            self.store.set("failed", found.split("/")[0])
-        except RuntimeError:  # the store is gone: the first of those that are left speaks
+            first = self.store.compare_set("failed by", "", mine).decode()
+            self.store.set("failed", first.split("/")[0])
+        except RuntimeError:  # the store is gone: the first process that is left reports
             return self.rank == (1 if self.host == 0 else 0)
-        return found == mine
+        return first == mine
 
     def close(self) -> None:
-        """Leave the others, who notice if they still wait for this one."""
+        """Leave the group; a process that still waits for this one notices."""
         with suppress(RuntimeError):
             dist.destroy_process_group()
 
@@ -192,10 +195,13 @@ Processes = SingleProcess | ProcessGroup
 
 @cache
 def join_processes() -> Processes:
-    """The processes of this run, from what torchrun or `--processes` told this one."""
-    if not all(os.environ.get(name) for name in STARTED) or os.environ["WORLD_SIZE"] == "1":
+    """The processes of this run, from the variables that torchrun or `--processes` sets."""
+    if (
+        not all(os.environ.get(name) for name in LAUNCHER_VARIABLES)
+        or os.environ["WORLD_SIZE"] == "1"
+    ):
         return SingleProcess()
-    patience = float(os.environ.get(PATIENCE_VARIABLE, SECONDS))
+    patience = float(os.environ.get(PATIENCE_VARIABLE, DEFAULT_PATIENCE))
     try:
         store, rank, count = next(dist.rendezvous("env://", timeout=timedelta(seconds=patience)))
         name = rendezvous(store, rank, count, patience)
@@ -209,19 +215,19 @@ def join_processes() -> Processes:
 
 
 def rendezvous(store: dist.Store, rank: int, count: int, patience: float) -> str:
-    """A name for this start of the processes, which no other has.
+    """Agree on a name for this start of the processes, different from that of any other start.
 
-    torchrun's store outlives the processes that it starts again, and so does what they wrote; how
-    often it started them again is not the same number on each machine. So every process says that
-    it is here under a name of its own, the first proposes the names that it finds, and begins when
-    the processes of just these names have agreed. TimeoutError names those who do not come.
+    torchrun's store outlives the processes that it restarts, and so do their entries; the number of
+    restarts differs from machine to machine. So each process announces itself under a random name,
+    the first proposes the names that it finds, and starts once exactly these processes have agreed.
+    TimeoutError names the processes that do not come.
     """
 
     def read(key: str) -> str:
         return store.get(key).decode() if store.check([key]) else ""
 
-    own = uuid4().hex
-    store.set(f"here/{rank}", own)
+    name = uuid4().hex
+    store.set(f"here/{rank}", name)
     limit = time.monotonic() + patience
     missing: list[int] = [0]
     while time.monotonic() < limit:
@@ -232,12 +238,12 @@ def rendezvous(store: dist.Store, rank: int, count: int, patience: float) -> str
             missing = [other for other in range(1, count) if read(f"agreed/{other}") != proposed]
             if not missing:
                 store.set("begun", proposed)
-                return own
-        elif own in (proposed := read("proposed")).split():
+                return name
+        elif name in (proposed := read("proposed")).split():
             store.set(f"agreed/{rank}", proposed)
             if read("begun") == proposed:
                 return proposed.split()[0]
-        time.sleep(POLL)
+        time.sleep(POLL_INTERVAL)
     who = " and ".join(map(str, missing))
     raise TimeoutError(f"process {who} of {count} did not come within {patience:g} s "
                        f"({PATIENCE_VARIABLE} allows more)")  # fmt: skip
@@ -245,8 +251,10 @@ def rendezvous(store: dist.Store, rank: int, count: int, patience: float) -> str
 
 @contextmanager
 def fail_together(status_of: Callable[[BaseException], int]) -> Iterator[Processes]:
-    """Inside, what ends one process ends all, and the first to fail alone raises why: the others
-    raise PeerFailed with the exit status that it has."""
+    """Inside, a failure of one process ends all of them.
+
+    Only the first to fail raises its error; the others raise PeerFailed with its exit status.
+    """
     processes = join_processes()
     try:
         yield processes

@@ -1,4 +1,4 @@
-"""Several processes of one command on this machine, told of each other as torchrun tells them."""
+"""Start several processes of one command on this machine, with the variables torchrun sets."""
 
 import os
 import signal
@@ -8,18 +8,18 @@ import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-EXIT_GRACE = 20.0  # seconds that the others have to end by themselves when one has
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+EXIT_GRACE = 20.0  # seconds for the others to end by themselves after one has failed
 
 
 def launch(command: Sequence[str], count: int, threads: int, log: Callable[[str], None]) -> int:
-    """Run `command` as `count` processes with `threads` each; the exit status of the whole.
+    """Run `command` as `count` processes with `threads` each; returns the exit status of the whole.
 
-    A signal to stop goes on to all. When one fails, the others hear of it and end; those that do
-    not are killed. Only a killed process, which cannot speak for itself, is spoken for by `say`.
+    A signal to stop is passed on to all. When one process fails, the others notice and end; those
+    that do not are killed. `log` takes a line for a killed process, which cannot report itself.
 
-    The store by which they meet lives here, so that it outlives each of them. (torch's own
-    launchers print pages about a process that fails, and exit with 1 whatever it was.)
+    The store of their rendezvous lives here, so that it outlives each of them. (torch's own
+    launchers print pages about a process that fails, and exit with 1 whatever happened.)
     """
     import torch.distributed as dist
 
@@ -39,13 +39,13 @@ def launch(command: Sequence[str], count: int, threads: int, log: Callable[[str]
         asked.append(number)
         send(started, number)
 
-    before = {number: signal.signal(number, pass_on) for number in STOPPING}
+    before = {number: signal.signal(number, pass_on) for number in STOP_SIGNALS}
     try:
         for rank in range(count):
-            own = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            # a session of its own: Ctrl-C of a terminal comes once, from here
+            ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            # in a session of its own: a terminal's Ctrl-C reaches it once, from here
             started.append(
-                subprocess.Popen(command, env=os.environ | shared | own, start_new_session=True)
+                subprocess.Popen(command, env=os.environ | shared | ranks, start_new_session=True)
             )
             if asked:
                 send(started[-1:], asked[-1])
@@ -56,19 +56,19 @@ def launch(command: Sequence[str], count: int, threads: int, log: Callable[[str]
             process.wait()
         for number, handler in before.items():
             signal.signal(number, handler)
-    if asked and -asked[0] in codes:  # it came before they could listen
+    if asked and -asked[0] in codes:  # before they could handle it
         return 128 + asked[0]
     return exit_status(codes, log)
 
 
 def send(processes: Sequence[subprocess.Popen[bytes]], number: int) -> None:
-    """A signal to those that still run."""
+    """Send a signal to the processes that still run."""
     for process in processes:
         process.send_signal(number)
 
 
 def wait(processes: Sequence[subprocess.Popen[bytes]]) -> list[int | None]:
-    """Until all have ended, or one has failed and the others had time to; how each has ended."""
+    """Wait until all have ended, or one has failed and the others had time to; the exit codes."""
     limit = float("inf")
     while None in (codes := [process.poll() for process in processes]):
         if time.monotonic() > limit:
@@ -80,10 +80,10 @@ def wait(processes: Sequence[subprocess.Popen[bytes]]) -> list[int | None]:
 
 
 def exit_status(codes: Sequence[int | None], log: Callable[[str], None]) -> int:
-    """Of the whole: what a process that could speak ended with, else 128 and the signal."""
-    spoken = [code for code in codes if code and code > 0]
-    if spoken:
-        return spoken[0]
+    """The status of a process that ended by itself, else 128 and the number of the signal."""
+    failures = [code for code in codes if code and code > 0]
+    if failures:
+        return failures[0]
     for rank, code in enumerate(codes):
         if code and code < 0:
             log(f"process {rank} of {len(codes)} was ended by {signal.Signals(-code).name}")
@@ -92,11 +92,11 @@ def exit_status(codes: Sequence[int | None], log: Callable[[str], None]) -> int:
 
 
 def this_command(argument: str) -> list[str]:
-    """The command that this process was started with, without an option and its value."""
-    words, given = [], iter(sys.argv[1:])
-    for word in given:
+    """The command line of this process without one option and its value."""
+    words, remaining = [], iter(sys.argv[1:])
+    for word in remaining:
         if word == argument:
-            next(given, None)
+            next(remaining, None)
         elif not word.startswith(f"{argument}="):
             words.append(word)
     return [sys.executable, "-m", "reslab", *words]
