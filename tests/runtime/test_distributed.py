@@ -100,8 +100,8 @@ def test_three_processes_are_one(together) -> None:
                     weight.grad = value.clone()
                 if number == 4:  # one share alone knows this weight, none the last
                     weights[2].grad = shares[number][2].clone()
-                gradients.keep()
-            gradients.add()
+                gradients.store()
+            gradients.reduce()
             assert all(torch.equal(w.grad, e) for w, e in zip(weights, expected))
             assert weights[0].grad.is_contiguous(memory_format=torch.channels_last)
             assert torch.equal(weights[2].grad, shares[4][2])
