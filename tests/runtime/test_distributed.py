@@ -116,20 +116,20 @@ def test_three_processes_count_the_errors_of_one_on_1001_images(together) -> Non
     """Every image once, the tail of one included; log-probabilities equal to the last bit."""
     work = """
     from reslab.data.builtin import load_digits
-    from reslab.evaluation.report import report, score
+    from reslab.evaluation.report import build_report, score_set
     from reslab.evaluation.views import OneCrop
     from reslab.models.resnet import build_resnet
-    from reslab.models.config import cifar
+    from reslab.models.config import cifar_config
 
     def work(group):
         it = load_digits()
         images = it.train.take("some", torch.arange(1001))
-        net = build_resnet(cifar(8), torch.Generator().manual_seed(0)).eval()
+        net = build_resnet(cifar_config(8), torch.Generator().manual_seed(0)).eval()
         model = lambda images: net(images.float() / 100)
-        scores = score(model, images, OneCrop(), processes=group)
-        alone = score(model, images, OneCrop())
+        scores = score_set(model, images, OneCrop(), processes=group)
+        alone = score_set(model, images, OneCrop())
         assert torch.equal(scores.log_probabilities, alone.log_probabilities)
-        one, all_ = report(alone, images, ""), report(scores, images, "")
+        one, all_ = build_report(alone, images, ""), build_report(scores, images, "")
         assert one == all_ and all_.n == 1001 and 50 < all_.top1_error < 99
         wrong = all_.top1_error * 10.01
         assert group.all_gather_objects(round(wrong)) == [round(wrong)] * group.count
