@@ -1,8 +1,9 @@
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reslab.detection.roi import Rectangles, range_max
+from reslab.detection.roi import Rectangles, add_by_place, add_in_order, range_max
 
 
 def rectangles(*rows: tuple[int, int, int, int, int]) -> Rectangles:
@@ -44,3 +45,37 @@ def test_what_is_no_number_stays_so() -> None:
     features[0, 0, 2, 1] = float("nan")
     found = range_max(features, rectangles((0, 0, 4, 0, 4), (0, 0, 2, 0, 4)))
     assert found.isnan().tolist() == [[True], [False]]
+
+
+def test_both_ways_of_adding_agree_with_a_plain_loop() -> None:
+    """The total is a slice of a larger tensor, as a block of a feature map's channels is; half of
+    the values go to a quarter of the places."""
+    rng = torch.Generator().manual_seed(0)
+    places = torch.randint(0, 8, (40, 3), generator=rng)
+    places[:20] %= 2
+    values = torch.randint(-9, 10, (40, 3), generator=rng).double()
+    expected = torch.ones(8, 6, dtype=torch.float64)
+    for row, numbers in zip(places.tolist(), values.tolist(), strict=True):
+        for column, (place, number) in enumerate(zip(row, numbers, strict=True)):
+            expected[place, 2 + column] += number
+    for add in (add_by_place, add_in_order):
+        total = torch.ones(8, 6, dtype=torch.float64)
+        add(total[:, 2:5], places, values)
+        assert torch.equal(total, expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="only a GPU adds in a changing order")
+def test_the_gradient_repeats_its_bits_on_a_gpu() -> None:
+    rng = torch.Generator().manual_seed(0)
+    features = torch.randn(1, 512, 20, 30, generator=rng).cuda().requires_grad_()
+    corners = [torch.randint(0, length, (3000,), generator=rng) for length in (17, 27)]
+    rows = [
+        (0, y, y + 3, x, x + 3) for y, x in zip(*map(torch.Tensor.tolist, corners), strict=True)
+    ]
+    windows = Rectangles(*torch.tensor(rows).T.cuda())
+    weights = torch.randn(3000, 512, generator=rng).cuda()
+    gradients = [
+        torch.autograd.grad((range_max(features, windows) * weights).sum(), features)[0]
+        for _ in range(5)
+    ]
+    assert all(torch.equal(gradients[0], other) for other in gradients[1:])

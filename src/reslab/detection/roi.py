@@ -92,8 +92,23 @@ class _RangeMax(torch.autograd.Function):
         total = gradient.new_zeros(ctx.shape).flatten(0, 2)  # [B * H * W, C]
         for part in _parts(gradient.shape[1]):
             own = gradient[:, part].masked_fill(empty[:, None], 0)
-            total[:, part].scatter_add_(0, places[:, part].long(), own)
+            add = add_in_order if total.is_cuda else add_by_place
+            add(total[:, part], places[:, part].long(), own)
         return total.view(ctx.shape), None
+
+
+def add_by_place(total: Tensor, places: Tensor, values: Tensor) -> None:
+    """Add values[n, c] to total[places[n, c], c] for all n, c: [M, C], int64 [N, C], [N, C].
+
+    On a GPU the order of the additions, and with it the last bits, changes from run to run.
+    """
+    total.scatter_add_(0, places, values)
+
+
+def add_in_order(total: Tensor, places: Tensor, values: Tensor) -> None:
+    """Add as `add_by_place` does, in a fixed order on a GPU too, where the places are sorted."""
+    columns = torch.arange(total.shape[1], device=total.device).expand_as(places)
+    total.index_put_((places, columns), values, accumulate=True)
 
 
 def _parts(channels: int) -> Iterator[slice]:
