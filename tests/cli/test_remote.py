@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 from tests.cli.test_own import SMALL
-from tests.data.doctor.faulty import Faults, FaultyServer, files_of, serving
+from tests.data.shards.faulty import Faults, FaultyServer, files_of, serving
 from tests.data.shards.remote_sets import images, set_of
 
 from reslab.cli import main

@@ -8,15 +8,9 @@ import pytest
 import simplejpeg
 import torch
 
-from reslab.data.datasets import EncodedImages
+from reslab.data.datasets import EncodedImages, FolderSplits, split_validation
 from reslab.data.decode import BadImage
-from reslab.data.folder import (
-    FolderReader,
-    FolderSplits,
-    open_folder,
-    open_whole_folder,
-    split_validation,
-)
+from reslab.data.folder import FolderReader, open_folder, open_whole_folder
 from reslab.data.shards.writer import Packing, pack_sets
 
 

@@ -7,7 +7,7 @@ from reslab.detection.roi import Rectangles, add_by_place, add_in_order, range_m
 
 
 def rectangles(*rows: tuple[int, int, int, int, int]) -> Rectangles:
-    """image, top, bottom, left, right"""
+    """picture, top, bottom, left, right"""
     return Rectangles(*torch.tensor(rows).T)
 
 
@@ -47,9 +47,9 @@ def test_what_is_no_number_stays_so() -> None:
     assert found.isnan().tolist() == [[True], [False]]
 
 
-def test_the_ways_of_adding_agree() -> None:
-    """With a plain loop too; a quarter of the places is hit by half of the values. The total may
-    be a part of a larger one, as the channels of a feature map are."""
+def test_both_ways_of_adding_agree_with_a_plain_loop() -> None:
+    """The total is a slice of a larger tensor, as a block of a feature map's channels is; half of
+    the values go to a quarter of the places."""
     rng = torch.Generator().manual_seed(0)
     places = torch.randint(0, 8, (40, 3), generator=rng)
     places[:20] %= 2
@@ -64,18 +64,18 @@ def test_the_ways_of_adding_agree() -> None:
         assert torch.equal(total, expected)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="a GPU alone adds in any order")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="only a GPU adds in a changing order")
 def test_the_gradient_repeats_its_bits_on_a_gpu() -> None:
     rng = torch.Generator().manual_seed(0)
     features = torch.randn(1, 512, 20, 30, generator=rng).cuda().requires_grad_()
-    starts = [torch.randint(0, length, (3000,), generator=rng) for length in (17, 27)]
-    corners = [
-        (0, y, y + 3, x, x + 3) for y, x in zip(*map(torch.Tensor.tolist, starts), strict=True)
+    corners = [torch.randint(0, length, (3000,), generator=rng) for length in (17, 27)]
+    rows = [
+        (0, y, y + 3, x, x + 3) for y, x in zip(*map(torch.Tensor.tolist, corners), strict=True)
     ]
-    rows = Rectangles(*torch.tensor(corners).T.cuda())
+    windows = Rectangles(*torch.tensor(rows).T.cuda())
     weights = torch.randn(3000, 512, generator=rng).cuda()
     gradients = [
-        torch.autograd.grad((range_max(features, rows) * weights).sum(), features)[0]
+        torch.autograd.grad((range_max(features, windows) * weights).sum(), features)[0]
         for _ in range(5)
     ]
     assert all(torch.equal(gradients[0], other) for other in gradients[1:])

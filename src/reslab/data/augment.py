@@ -48,27 +48,26 @@ def colour_shift(factors: Tensor, components: Components) -> Tensor:
     return (factors * components.values) @ components.vectors.T
 
 
+STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 ATTEMPTS = 10  # to draw a shape that fits, before the middle is taken; as in torchvision
 
 
-class Augmentation(BaseModel):
-    """Base of the augmentations below."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    flip: bool = True
-
-
-class PadAndCrop(Augmentation):
+class PadAndCrop(BaseModel):
     """Pad images of one size with zeros, then crop to the old size (Sec. 4.2)."""
 
+    model_config = STRICT
+
+    flip: bool = True
     kind: Literal["pad-and-crop"] = "pad-and-crop"
     pad: int = Field(4, ge=0)
 
 
-class ScaleCrop(Augmentation):
+class ScaleCrop(BaseModel):
     """Draw the shorter side from a range, a crop, and a shift of colours by PCA (Sec. 3.4)."""
 
+    model_config = STRICT
+
+    flip: bool = True
     kind: Literal["scale-crop"] = "scale-crop"
     size: int = Field(224, ge=1)
     shorter_side: tuple[int, int] = (256, 480)
@@ -94,12 +93,15 @@ class ScaleCrop(Augmentation):
         return box, self.flip and draws[3] < 0.5
 
 
-class ResizedCrop(Augmentation):
+class ResizedCrop(BaseModel):
     """Draw a crop of random area and shape, stretched to the size.
 
     Not in the paper: GoogLeNet's augmentation, RandomResizedCrop in today's recipes.
     """
 
+    model_config = STRICT
+
+    flip: bool = True
     kind: Literal["resized-crop"] = "resized-crop"
     size: int = Field(224, ge=1)
     area: tuple[float, float] = (0.08, 1.0)  # of the image

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from reslab.data.cifar10 import load_cifar10
-from reslab.data.datasets import ImagesInMemory, MemorySplits
+from reslab.data.datasets import ImagesInMemory, MemorySplits, Splits
 from reslab.data.location import Location, to_folder
 from reslab.errors import unknown_name
 
@@ -47,9 +47,7 @@ def load_digits() -> MemorySplits:
     whole = ImagesInMemory("digits", images, torch.from_numpy(labels).long(), classes)
     # RandomState's stream is frozen by numpy: the split is the same everywhere, always
     order = torch.from_numpy(np.random.RandomState(0).permutation(len(whole)))
-    return MemorySplits(
-        whole.take("train", order[TEST_DIGITS:]), whole.take("test", order[:TEST_DIGITS])
-    )
+    return Splits(whole.take("train", order[TEST_DIGITS:]), whole.take("test", order[:TEST_DIGITS]))
 
 
 def enlarge(ink: np.ndarray) -> np.ndarray:

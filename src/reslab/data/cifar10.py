@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from platformdirs import user_cache_path
 
-from reslab.data.datasets import ImagesInMemory, MemorySplits
+from reslab.data.datasets import ImagesInMemory, MemorySplits, Splits
 
 ARCHIVE = "cifar-10-python.tar.gz"
 ARCHIVE_MD5 = "c58f30108f718f92721af3b95e74349a"
@@ -48,7 +48,7 @@ def load_cifar10(folder: Path | None) -> MemorySplits:
         arrays = [read_binary(batches / name) for name in BINARY_FILES]
     else:
         arrays = [read_python(batches / name, md5) for name, md5 in PYTHON_MD5.items()]
-    return MemorySplits(join_batches("train", arrays[:-1]), join_batches("test", arrays[-1:]))
+    return Splits(join_batches("train", arrays[:-1]), join_batches("test", arrays[-1:]))
 
 
 def find_batches(folder: Path) -> Path:

@@ -1,10 +1,12 @@
 """Sets of labelled images, in memory or encoded, and the names of their classes."""
 
 import csv
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from hashlib import blake2b
 from pathlib import Path
 from typing import Generic, TextIO, TypeVar
 
@@ -94,6 +96,7 @@ class Splits(Generic[AnySet]):
 
 
 MemorySplits = Splits[ImagesInMemory]
+FolderSplits = Splits[EncodedImages]
 
 
 def hold_out(train: ImageSet, count: int) -> tuple[ImageSet, ImageSet]:
@@ -103,6 +106,33 @@ def hold_out(train: ImageSet, count: int) -> tuple[ImageSet, ImageSet]:
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
     remaining, held_out = order[count:].sort().values, order[:count].sort().values
     return train.take(train.name, remaining), train.take("held_out", held_out)
+
+
+def split_validation(whole: EncodedImages, validation: float, seed: int) -> FolderSplits:
+    """Take the fraction `validation` of each class, at least one image and not all.
+
+    Images are drawn by a hash of seed and name: a class's part does not depend on the other
+    classes, and images that are added later do not move those that were there.
+    """
+    if not 0 < validation < 1:
+        raise ValueError(f"a validation part of {validation}: it must lie between 0 and 1")
+    counts = whole.labels.bincount(minlength=len(whole.ids))
+    if (counts < 2).any():
+        few = int((counts < 2).nonzero()[0])
+        raise ValueError(
+            f"class {whole.ids[few]!r} has {'one image' if counts[few] else 'no image'}, and a "
+            "split needs two: add images, leave the class out, or make parts train/ and val/"
+        )
+    key = str(seed).encode()
+    ranks = [blake2b(os.fsencode(file), digest_size=8, key=key).digest() for file in whole.files]
+    held_out = torch.zeros(len(whole), dtype=torch.bool)
+    for rows in whole.labels.argsort(stable=True).split(counts.tolist()):
+        number = min(max(round(validation * len(rows)), 1), len(rows) - 1)
+        held_out[sorted(rows.tolist(), key=ranks.__getitem__)[:number]] = True
+    return Splits(
+        whole.take("train", (~held_out).nonzero()[:, 0]),
+        whole.take("validation", held_out.nonzero()[:, 0]),
+    )
 
 
 def pixel_mean(images: Tensor) -> Tensor:

@@ -3,14 +3,19 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from pathlib import Path
 from stat import S_ISREG
 
 import torch
-from torch import Tensor
 
-from reslab.data.datasets import EncodedImages, Splits, align_labels, arrange_classes
+from reslab.data.datasets import (
+    EncodedImages,
+    FolderSplits,
+    Splits,
+    align_labels,
+    arrange_classes,
+    split_validation,
+)
 from reslab.data.decode import IMAGE_SUFFIXES, BadImage
 from reslab.data.location import Location, Url
 from reslab.data.shards.reader import is_packed, open_part, open_remote_part, remote_parts
@@ -62,9 +67,6 @@ class FolderPart:
         return dict(zip(self.images.ids, counts.tolist(), strict=True))
 
 
-FolderSplits = Splits[EncodedImages]
-
-
 @dataclass(frozen=True)
 class FolderReader:
     """Read the bytes of a file by its name below `root`."""
@@ -109,16 +111,16 @@ def read_folder(place: Location, names: Path | None = None) -> FolderSplits | En
         return whole.images
     train = replace(parts["train"].images, name="train")
     test = align_labels(train, parts["validation"].images)
-    return FolderSplits(train, replace(test, name="validation"))
+    return Splits(train, replace(test, name="validation"))
 
 
 def split_folder(
     images: FolderSplits | EncodedImages, validation: float, seed: int = 0
 ) -> FolderSplits:
-    """The parts that were read, or those that are drawn; see `open_folder`."""
-    if isinstance(images, FolderSplits):
-        return images
-    return split_validation(images, validation, seed)
+    """Return the parts that were read, or draw them from a whole; see `open_folder`."""
+    if isinstance(images, EncodedImages):
+        return split_validation(images, validation, seed)
+    return images
 
 
 def open_whole_folder(place: Location, *, names: Path | None = None) -> EncodedImages:
@@ -136,37 +138,6 @@ def open_folder_parts(folder: Path) -> dict[str, EncodedImages]:
         return {"train": sets.train, "validation": sets.test}
     only = "train" if train else "validation" if test else "."
     return {only: open_whole_folder(folder)}
-
-
-def split_validation(whole: EncodedImages, validation: float, seed: int) -> FolderSplits:
-    """Take the fraction `validation` of each class, at least one image and not all.
-
-    Images are drawn by a hash of seed and name: a class's part does not depend on the other
-    classes, and images that are added later do not move those that were there.
-    """
-    if not 0 < validation < 1:
-        raise ValueError(f"a validation part of {validation}: it must lie between 0 and 1")
-    counts = whole.labels.bincount(minlength=len(whole.ids))
-    if (counts < 2).any():
-        few = int((counts < 2).nonzero()[0])
-        raise ValueError(
-            f"class {whole.ids[few]!r} has {'one image' if counts[few] else 'no image'}, and a "
-            "split needs two: add images, leave the class out, or make parts train/ and val/"
-        )
-    key = str(seed).encode()
-    ranks = [blake2b(os.fsencode(file), digest_size=8, key=key).digest() for file in whole.files]
-    held_out = torch.zeros(len(whole), dtype=torch.bool)
-    for rows in _rows_by_class(whole.labels, counts):
-        number = min(max(round(validation * len(rows)), 1), len(rows) - 1)
-        held_out[sorted(rows.tolist(), key=ranks.__getitem__)[:number]] = True
-    return FolderSplits(
-        whole.take("train", (~held_out).nonzero()[:, 0]),
-        whole.take("validation", held_out.nonzero()[:, 0]),
-    )
-
-
-def _rows_by_class(labels: Tensor, counts: Tensor) -> tuple[Tensor, ...]:
-    return labels.argsort(stable=True).split(counts.tolist())
 
 
 def find_parts(place: Location) -> tuple[Location | None, Location | None]:

@@ -98,15 +98,15 @@ class _RangeMax(torch.autograd.Function):
 
 
 def add_by_place(total: Tensor, places: Tensor, values: Tensor) -> None:
-    """total[places[n, c], c] += values[n, c] for all n and c: [M, C], int64 [N, C], [N, C].
+    """Add values[n, c] to total[places[n, c], c] for all n, c: [M, C], int64 [N, C], [N, C].
 
-    On a GPU the order of additions, and with it the last bits, change from run to run.
+    On a GPU the order of the additions, and with it the last bits, changes from run to run.
     """
     total.scatter_add_(0, places, values)
 
 
 def add_in_order(total: Tensor, places: Tensor, values: Tensor) -> None:
-    """Add as `add_by_place` does; on a GPU the places are sorted first, so the order is fixed."""
+    """Add as `add_by_place` does, in a fixed order on a GPU too, where the places are sorted."""
     columns = torch.arange(total.shape[1], device=total.device).expand_as(places)
     total.index_put_((places, columns), values, accumulate=True)
 

@@ -13,13 +13,14 @@ from reslab.data.augment import ALEXNET, PadAndCrop
 from reslab.data.builtin import open_sets
 from reslab.data.datasets import (
     EncodedImages,
+    FolderSplits,
     ImageSet,
     ImagesInMemory,
     MemorySplits,
     hold_out,
     pixel_mean,
 )
-from reslab.data.folder import FolderSplits, read_folder, split_folder
+from reslab.data.folder import read_folder, split_folder
 from reslab.data.loader import EncodedLoader, InMemoryLoader
 from reslab.data.location import Location, parse_location
 from reslab.data.sampler import Stream, make_generator

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.data.doctor.faulty import Faults, FaultyServer, files_of, serving
+from tests.data.shards.faulty import Faults, FaultyServer, files_of, serving
 from tests.data.shards.remote_sets import BLOCK, bytes_in, images, options, packed, set_of
 
 from reslab.data.datasets import EncodedImages

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.data.doctor.faulty import Faults, FaultyServer, passed_on_to, serving
+from tests.data.shards.faulty import Faults, FaultyServer, passed_on_to, serving
 from tests.data.shards.remote_sets import images, options, packed
 from tests.data.shards.test_remote import FAULTS, read_all, restarted
 

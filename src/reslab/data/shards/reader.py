@@ -35,7 +35,6 @@ from reslab.data.shards.remote import (
     RemoteShards,
     RetryPolicy,
     TransientError,
-    UnknownHost,
     fetch_index,
     retry,
 )
@@ -221,21 +220,13 @@ class RemoteOptions:
     def retry_opening(self, url: Url, act: Callable[[], Result]) -> Result:
         """Call `act` with patience; ValueError or RuntimeError names the URL and the reason."""
         try:
-            return retry(partial(_on_known_host, act), str(url), self.opening)
+            return retry(act, str(url), self.opening)
         except PermanentError as error:
             raise ValueError(f"{url}: {error}") from None
         except CorruptData as error:
             raise ValueError(f"{url}: {error}, {self.opening.attempts} times") from None
         except TransientError as error:
             raise RuntimeError(f"{url}: {error}, {self.opening.attempts} times") from None
-
-
-def _on_known_host(act: Callable[[], Result]) -> Result:
-    """Give up at once on a name unknown from the beginning: it is mistyped."""
-    try:
-        return act()
-    except UnknownHost as error:
-        raise PermanentError(str(error)) from None
 
 
 def default_options() -> RemoteOptions:

@@ -47,10 +47,6 @@ class CorruptData(TransientError):
     """Signal bytes that differ from what the index promises."""
 
 
-class UnknownHost(TransientError):
-    """Signal a host name that does not resolve: mistyped, or lost for a while."""
-
-
 class PermanentError(Exception):
     """Signal a failure that no further attempt would mend; the text is the reason."""
 
@@ -108,6 +104,7 @@ class RemoteShards:
         self.url, self.cache, self.block = url, cache, block
         self._filesystem, root = open_filesystem(url)
         self._root = root.rstrip("/")
+        self._reached = False  # whether the server has ever answered
         self._locks = [threading.Lock() for _ in range(LOCKS)]  # a block is fetched by one thread
         self._starting = threading.Lock()
         self._queue: SimpleQueue[tuple[Shard, int, int] | None] | None = None  # to prefetch
@@ -149,7 +146,8 @@ class RemoteShards:
         try:
             data = self._ask(f"{self._root}/{name}", start, stop)
         except Exception as error:  # each library below has its own, a few hundred in all
-            raise classify_failure(error) from error
+            raise classify_failure(error, self._reached) from error
+        self._reached = True
         if len(data) > stop - start:
             raise PermanentError(
                 "the server sends more than it is asked for: it knows no ranges of bytes"
@@ -237,8 +235,11 @@ def open_filesystem(url: Url) -> tuple[Any, str]:
         raise ImportError(f"{url}: reading {protocol}:// needs more: {command}") from None
 
 
-def classify_failure(error: Exception) -> TransientError | PermanentError:
-    """Decide whether what a library raised may pass, and put it in our words."""
+def classify_failure(error: Exception, reached: bool) -> TransientError | PermanentError:
+    """Decide whether what a library raised may pass, and put it in our words.
+
+    A host name that never resolved is mistyped; one that did, and is `reached`, may come back.
+    """
     from fsspec.exceptions import FSTimeoutError
 
     status = getattr(error, "status", None)  # aiohttp's; it may not be installed
@@ -253,7 +254,8 @@ def classify_failure(error: Exception) -> TransientError | PermanentError:
             "FSSPEC_S3_ANON=true for a public bucket"
         )
     if name == "ClientConnectorDNSError":
-        return UnknownHost("no such host, or no network")
+        kind = TransientError if reached else PermanentError
+        return kind("no such host, or no network")
     if status == 416:
         return PermanentError("it is shorter than the index says")
     if name in ("InvalidURL", "ParamValidationError"):

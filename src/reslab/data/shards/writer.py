@@ -19,6 +19,7 @@ from reslab.data.datasets import EncodedImages
 from reslab.data.decode import BadImage, image_format, load_image
 from reslab.data.resize import resize_whole, shorter_side
 from reslab.data.shards.index import COLUMNS, INDEX, Index, Shard, index_bytes
+from reslab.runtime.files import sync_folder
 from reslab.runtime.threads import map_in_order, usable_cores
 
 TAR_BLOCK = tarfile.BLOCKSIZE
@@ -63,7 +64,7 @@ class Draft:
         for path in self._files:
             os.rename(_temporary(path), path)
         for folder in {path.parent for path in self._files}:
-            _fsync(folder)  # the names themselves
+            sync_folder(folder)
 
     def remove(self) -> None:
         """Remove all that was written, as far as the disk lets us."""
@@ -81,14 +82,6 @@ class Draft:
 
 def _temporary(path: Path) -> Path:
     return path.with_name(f"{path.name}.tmp")
-
-
-def _fsync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
