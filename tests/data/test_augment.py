@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reslab.data.augment import ResizedCrop, ScaleCrop, pad_and_crop, random_flip
+from reslab.data.augment import ResizedCrop, ScaleCrop, draw_flips, draw_offsets, flip, pad_and_crop
 from reslab.data.resize import shorter_side
 
 ALMOST = 1 - 2**-53  # the largest number below one
@@ -128,7 +128,7 @@ def test_all_81_offsets_occur_about_equally_and_each_is_a_true_crop() -> None:
     padded = torch.zeros(40, 40)
     padded[4:36, 4:36] = image[0, 0]
     count = 81 * 60
-    crops = pad_and_crop(image.expand(count, 1, 32, 32), 4, rng())
+    crops = pad_and_crop(image.expand(count, 1, 32, 32), 4, draw_offsets(count, 4, rng()))
     windows = {(y, x): padded[y : y + 32, x : x + 32] for y in range(9) for x in range(9)}
     seen = dict.fromkeys(windows, 0)
     for crop in crops[:, 0]:
@@ -143,14 +143,14 @@ def test_all_81_offsets_occur_about_equally_and_each_is_a_true_crop() -> None:
 
 def test_channels_move_together() -> None:
     image = torch.rand(5, 1, 16, 16, generator=rng()).expand(5, 3, 16, 16)
-    crops = pad_and_crop(image, 2, rng(1))
+    crops = pad_and_crop(image, 2, draw_offsets(5, 2, rng(1)))
     assert torch.equal(crops[:, 0], crops[:, 1])
     assert torch.equal(crops[:, 0], crops[:, 2])
 
 
 def test_flip_mirrors_about_half_and_nothing_else() -> None:
     images = torch.rand(2000, 1, 2, 3, generator=rng())
-    flipped = random_flip(images, rng(1))
+    flipped = flip(images, draw_flips(2000, rng(1)))
     same = (flipped == images).flatten(1).all(1)
     mirrored = (flipped == images.flip(-1)).flatten(1).all(1)
     assert (same ^ mirrored).all()
@@ -158,8 +158,8 @@ def test_flip_mirrors_about_half_and_nothing_else() -> None:
 
 
 def test_draws_come_from_the_generator_alone() -> None:
-    images = torch.rand(8, 3, 8, 8, generator=rng())
     torch.manual_seed(1)
-    first = random_flip(pad_and_crop(images, 4, rng(7)), rng(8))
+    offsets, flips = draw_offsets(8, 4, rng(7)), draw_flips(8, rng(8))
     torch.manual_seed(2)
-    assert torch.equal(first, random_flip(pad_and_crop(images, 4, rng(7)), rng(8)))
+    assert torch.equal(offsets, draw_offsets(8, 4, rng(7)))
+    assert torch.equal(flips, draw_flips(8, rng(8)))

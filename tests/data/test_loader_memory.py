@@ -43,6 +43,21 @@ def test_a_batch_is_a_function_of_seed_and_iteration() -> None:
     assert not torch.equal(other.labels, forwards[0].labels)
 
 
+def test_a_batch_is_a_function_of_its_draws_which_are_on_the_cpu() -> None:
+    """Of several processes each draws its part of what one process would draw."""
+    train = a_set(50)
+    whole, halves = batches(train, 16), [batches(train, 16) for _ in range(2)]
+    for loader, part in zip(halves, (slice(8), slice(8, 16)), strict=True):
+        loader.rank_slice = part
+    draws = whole.draws(3)
+    assert all(it.device.type == "cpu" for it in (draws.indices, *draws.numbers))
+    parts = [loader.draws(3) for loader in halves]
+    assert torch.equal(torch.cat([part.indices for part in parts]), draws.indices)
+    for number, numbers in enumerate(draws.numbers):
+        assert torch.equal(torch.cat([part.numbers[number] for part in parts]), numbers)
+    assert torch.equal(batches(train, 16, seed=9).batch(draws).images, whole(3).images)
+
+
 def test_epochs_are_shuffled_anew() -> None:
     loader = batches(a_set(32), 32)
     assert not torch.equal(loader.indices(0), loader.indices(1))

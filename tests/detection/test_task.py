@@ -197,7 +197,7 @@ def test_a_loss_is_a_function_of_seed_and_iteration(make: Make) -> None:
     one, same, other = make(), make(), make(seed=2)
 
     def losses(it: DetectionTask, iterations: list[int]) -> list[float]:
-        return [it.loss(it.prepare(k)[0])[0].item() for k in iterations]
+        return [it.loss(it.prepare(it.draws(k))[0])[0].item() for k in iterations]
 
     forwards = losses(one, [0, 1, 2, 3])
     assert losses(same, [3, 1, 0, 2]) == [forwards[k] for k in (3, 1, 0, 2)]
@@ -357,7 +357,7 @@ def test_an_image_that_nothing_can_be_sampled_of_is_no_error(make: Make, context
 
 def test_shares_are_virtual_gpus(make: Make) -> None:
     it = make("batch_size=4", "virtual_gpus=2")
-    first, second = it.prepare(1)
+    first, second = it.prepare(it.draws(1))
     assert (len(first), len(second)) == (2, 2)
     assert [e.seed for e in first + second] == [e.seed for e in it.loader(1)]
     assert it.epoch == 2  # 6 images, 4 at once

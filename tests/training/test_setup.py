@@ -10,6 +10,7 @@ import torch
 from tests.training.finder import FinderRecipe
 from torch import Tensor, nn
 
+from reslab.data.loader import Draws
 from reslab.runtime.device import setup_device
 from reslab.training.folder import RunFolder
 from reslab.training.recipe import RunRecipe
@@ -42,11 +43,11 @@ class Finder:
         group = {"params": list(self.net.parameters()), "scale": 1.0}
         self.optimizer = torch.optim.SGD([group], lr=0.0, momentum=0.9)
 
-    def draws(self, iteration: int) -> int:
-        return iteration
+    def draws(self, iteration: int) -> Draws:
+        return Draws(iteration, torch.tensor([iteration, 0]), ())
 
-    def prepare(self, draws: int) -> list[Tensor]:
-        return [torch.full((1, 1), float(draws)), torch.ones(1, 1)]
+    def prepare(self, draws: Draws) -> list[Tensor]:
+        return [torch.full((1, 1), float(draws.iteration)), torch.ones(1, 1)]
 
     def loss(self, share: Tensor) -> tuple[Tensor, Tensor]:
         return (self.net(share) - 3).square().mean(), torch.tensor(50.0)

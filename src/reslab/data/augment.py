@@ -153,39 +153,32 @@ def _between(low: float, high: float, draw: float) -> float:
     return low + (high - low) * draw
 
 
-WHOLE_BATCH = slice(None)
+def draw_offsets(count: int, pad: int, rng: Generator) -> Tensor:
+    """Draw where `pad_and_crop` cuts each image: rows and columns, int64 [count, 2]."""
+    return torch.randint(0, 2 * pad + 1, (2, count), generator=rng).T
 
 
-def pad_and_crop(
-    images: Tensor,
-    pad: int,
-    rng: Generator,
-    size: int | None = None,
-    rank_slice: slice = WHOLE_BATCH,
-) -> Tensor:
+def pad_and_crop(images: Tensor, pad: int, offsets: Tensor) -> Tensor:
     """Pad with zeros, then crop to the old size at one of (2 pad + 1)^2 offsets (Sec. 4.2).
 
-    [B, C, H, W] -> [B, C, H, W]; images whose mean is subtracted are padded with the mean.
-    Numbers are drawn for a whole batch of `size` images, of which `images` are those in
-    `rank_slice`: other processes may hold the others.
+    [B, C, H, W] and [B, 2] -> [B, C, H, W]; images whose mean is subtracted are padded with the
+    mean.
     """
     batch, _, height, width = images.shape
-    drawn = torch.randint(0, 2 * pad + 1, (2, size or batch, 1), generator=rng)
-    offsets = drawn[:, rank_slice].to(images.device)
-    rows = offsets[0] + torch.arange(height, device=images.device)  # [B, H]
-    columns = offsets[1] + torch.arange(width, device=images.device)  # [B, W]
+    offsets = offsets.to(images.device)
+    rows = offsets[:, :1] + torch.arange(height, device=images.device)  # [B, H]
+    columns = offsets[:, 1:] + torch.arange(width, device=images.device)  # [B, W]
     padded = F.pad(images, (pad, pad, pad, pad)).permute(0, 2, 3, 1)  # [B, H + 2p, W + 2p, C]
     which = torch.arange(batch, device=images.device)[:, None, None]
     cropped = padded[which, rows[:, :, None], columns[:, None, :]]  # [B, H, W, C]
     return cropped.permute(0, 3, 1, 2)
 
 
-def random_flip(
-    images: Tensor, rng: Generator, size: int | None = None, rank_slice: slice = WHOLE_BATCH
-) -> Tensor:
-    """Mirror each image with probability one half, [B, C, H, W] -> [B, C, H, W].
+def draw_flips(count: int, rng: Generator) -> Tensor:
+    """Draw which images are mirrored, each with probability one half, bool [count]."""
+    return torch.rand(count, generator=rng) < 0.5
 
-    Numbers are drawn as in `pad_and_crop`.
-    """
-    heads = torch.rand(size or len(images), 1, 1, 1, generator=rng)[rank_slice] < 0.5
-    return torch.where(heads.to(images.device), images.flip(-1), images)
+
+def flip(images: Tensor, flips: Tensor) -> Tensor:
+    """Mirror the images whose flip is true, [B, C, H, W] and [B] -> [B, C, H, W]."""
+    return torch.where(flips.to(images.device)[:, None, None, None], images.flip(-1), images)

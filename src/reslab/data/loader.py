@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from reslab.data.augment import (
-    WHOLE_BATCH,
     Components,
     ResizedCrop,
     ScaleCrop,
     colour_shift,
+    draw_flips,
+    draw_offsets,
+    flip,
     pad_and_crop,
-    random_flip,
 )
 from reslab.data.datasets import PREFETCHED, EncodedImages, ImagesInMemory
 from reslab.data.decode import BadImage
@@ -27,6 +28,21 @@ from reslab.runtime.events import Log
 from reslab.runtime.threads import Prefetcher
 
 CPU = torch.device("cpu")
+
+
+WHOLE_BATCH = slice(None)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random choices behind this process's part of a mini-batch, as tensors on the CPU.
+
+    They are a function of (seed, iteration), and the mini-batch is a function of them.
+    """
+
+    iteration: int  # from 0
+    indices: Tensor  # int64 [B]: which images, bad ones not replaced yet
+    numbers: tuple[Tensor, ...]  # what the loader's augmentation takes, [B, ...] each
 
 
 @dataclass(frozen=True)
@@ -65,17 +81,31 @@ class InMemoryLoader:
         """Return which images the mini-batch of `iteration`, from 0, holds; [B]."""
         return self.sampler(iteration * self.size, self.size)
 
-    def __call__(self, iteration: int) -> Batch:
-        """Return this process's part of the mini-batch of `iteration`, from 0."""
-        indices = self.indices(iteration)[self.rank_slice].to(self.images.device)
+    def draws(self, iteration: int) -> Draws:
+        """Draw the mini-batch of `iteration`: images, offsets [B, 2] and flips [B]."""
+        size, rank_slice = self.size, self.rank_slice
         rng = make_generator(self.seed, Stream.AUGMENTATION, iteration)
+        numbers = []
+        if self.pad:
+            numbers.append(draw_offsets(size, self.pad, rng)[rank_slice])
+        if self.flip:
+            numbers.append(draw_flips(size, rng)[rank_slice])
+        return Draws(iteration, self.indices(iteration)[rank_slice], tuple(numbers))
+
+    def batch(self, draws: Draws) -> Batch:
+        """Return the mini-batch that was drawn."""
+        indices, numbers = draws.indices.to(self.images.device), iter(draws.numbers)
         images = self.prepare(self.images[indices])
         if self.pad:
-            images = pad_and_crop(images, self.pad, rng, self.size, self.rank_slice)
+            images = pad_and_crop(images, self.pad, next(numbers))
         if self.flip:
-            images = random_flip(images, rng, self.size, self.rank_slice)
+            images = flip(images, next(numbers))
         images = images.contiguous(memory_format=torch.channels_last)
         return Batch(images, self.labels[indices])
+
+    def __call__(self, iteration: int) -> Batch:
+        """Return this process's part of the mini-batch of `iteration`, from 0."""
+        return self.batch(self.draws(iteration))
 
 
 class ReplaceBad:
@@ -201,9 +231,22 @@ class EncodedLoader:
         """
         return self.sampler(iteration * self.size, self.size)
 
+    def draws(self, iteration: int) -> Draws:
+        """Draw the mini-batch of `iteration`: images, the augmentation's numbers [B, n] from
+        [0, 1), and its colour factors [B, 3]."""
+        rng = make_generator(self.seed, Stream.AUGMENTATION, iteration)
+        places = torch.rand(self.size, self.augmentation.draws, generator=rng, dtype=torch.float64)
+        factors = self.augmentation.colour * torch.randn(self.size, 3, generator=rng)
+        numbers = (places[self.rank_slice], factors[self.rank_slice])
+        return Draws(iteration, self.indices(iteration)[self.rank_slice], numbers)
+
     def __call__(self, iteration: int) -> Batch:
         """Return this process's part of the mini-batch of `iteration`, from 0."""
-        *rows, batch = self.prefetcher(iteration)
+        return self.batch(self.draws(iteration))
+
+    def batch(self, draws: Draws) -> Batch:
+        """Return the mini-batch that was drawn; threads have prepared it meanwhile."""
+        *rows, batch = self.prefetcher(draws.iteration)
         bad = [index for row in rows for index in row.result()]
         reasons = {index: self.image.reasons[index] for index in bad}
         for reasons_of_process in self.processes.all_gather_objects(reasons):
@@ -217,16 +260,12 @@ class EncodedLoader:
     def _begin(self, threads: Executor, iteration: int) -> list[Future[Any]]:
         """Give a batch to the threads: the bad files met for each image, and then the Batch."""
         self._prefetch_files(iteration)
-        indices = self.indices(iteration)[self.rank_slice]
-        rng = make_generator(self.seed, Stream.AUGMENTATION, iteration)
-        draws = torch.rand(self.size, self.augmentation.draws, generator=rng, dtype=torch.float64)
-        factors = self.augmentation.colour * torch.randn(self.size, 3, generator=rng)
-        draws, factors = draws[self.rank_slice], factors[self.rank_slice]
-        side = self.augmentation.size
+        draws, side = self.draws(iteration), self.augmentation.size
+        (places, factors), indices = draws.numbers, draws.indices
         images = np.empty((len(indices), side, side, 3), np.uint8)
         rows: list[Future[Any]] = [
             threads.submit(self._fill, image, index, numbers)
-            for image, index, numbers in zip(images, indices.tolist(), draws.tolist(), strict=True)
+            for image, index, numbers in zip(images, indices.tolist(), places.tolist(), strict=True)
         ]
         labels = self.train.labels[indices]
         return [*rows, threads.submit(self._finish, images, labels, factors, rows)]

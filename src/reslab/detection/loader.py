@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from reslab.data.boxes.sets import DetectionSet, GroundTruth
-from reslab.data.loader import BadFileLimit, ReplaceBad
+from reslab.data.loader import BadFileLimit, Draws, ReplaceBad
 from reslab.data.sampler import ShuffleSampler, Stream, make_generator
 from reslab.detection.box_ops import boxes_to_network, clip, large_enough, resize_image
 from reslab.runtime.device import Processes, SingleProcess
@@ -86,8 +86,21 @@ class DetectionLoader:
         return len(self.rows)
 
     def __call__(self, iteration: int) -> list[Example]:
-        """This process's part of the mini-batch of `iteration`, counted from 0."""
-        shown = [future.result() for future in self.prefetcher(iteration)]
+        """Return this process's part of the mini-batch of `iteration`, from 0."""
+        return self.batch(self.draws(iteration))
+
+    def draws(self, iteration: int) -> Draws:
+        """Draw the mini-batch of `iteration`: images, two numbers from [0, 1) for side and flip
+        [B, 2], and places in the whole mini-batch [B], a key of what is sampled later."""
+        indices = self.sampler(iteration * self.size, self.size)
+        rng = make_generator(self.seed, Stream.AUGMENTATION, iteration)
+        numbers = torch.rand(self.size, 2, generator=rng, dtype=torch.float64)
+        places, part = torch.arange(self.size), self.rank_slice
+        return Draws(iteration, indices[part], (numbers[part], places[part]))
+
+    def batch(self, draws: Draws) -> list[Example]:
+        """Return the mini-batch that was drawn; threads have prepared it meanwhile."""
+        shown = [future.result() for future in self.prefetcher(draws.iteration)]
         reasons = {index: self.image.reasons[index] for _, bad in shown for index in bad}
         for reasons_of_process in self.processes.all_gather_objects(reasons):
             self.bad_files.report(reasons_of_process)
@@ -99,19 +112,17 @@ class DetectionLoader:
 
     def _begin(self, threads: Executor, iteration: int) -> list[Future[Any]]:
         """Give each image to the threads: an Example, and the bad files met on the way to it."""
-        chosen = self.sampler(iteration * self.size, self.size).tolist()
-        rng = make_generator(self.seed, Stream.AUGMENTATION, iteration)
-        draws = torch.rand(self.size, 2, generator=rng, dtype=torch.float64).tolist()
-        numbered = list(enumerate(zip(chosen, draws, strict=True)))
+        draws = self.draws(iteration)
+        numbers = (draws.indices, *draws.numbers)
         return [
             threads.submit(
                 self._show,
-                image,
+                index,
                 self.shorter[int(side * len(self.shorter))],
                 self.flip and mirror < 0.5,
                 (self.seed, Stream.SAMPLING, iteration, place),
             )
-            for place, (image, (side, mirror)) in numbered[self.rank_slice]
+            for index, (side, mirror), place in zip(*(n.tolist() for n in numbers), strict=True)
         ]
 
     def _image(self, index: int) -> np.ndarray:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reslab.data.boxes.sets import Detections, DetectionSet
+from reslab.data.loader import Draws
 from reslab.data.sampler import make_generator
 from reslab.detection.average_precision.measure import measure
 from reslab.detection.average_precision.results import as_results
@@ -89,11 +90,11 @@ class DetectionTask:
     def close(self) -> None:
         self.loader.close()
 
-    def draws(self, iteration: int) -> int:
-        return iteration
+    def draws(self, iteration: int) -> Draws:
+        return self.loader.draws(iteration)
 
-    def prepare(self, draws: int) -> list[list[Example]]:
-        examples = self.loader(draws)
+    def prepare(self, draws: Draws) -> list[list[Example]]:
+        examples = self.loader.batch(draws)
         size = self.recipe.batch_size // self.recipe.virtual_gpus
         return [examples[at : at + size] for at in range(0, len(examples), size)]
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from reslab.data.datasets import ImageSet
-from reslab.data.loader import Batch, EncodedLoader, InMemoryLoader
+from reslab.data.loader import Batch, Draws, EncodedLoader, InMemoryLoader
 from reslab.evaluation.mistakes import mistakes_json, worst_mistakes
 from reslab.evaluation.report import Report, build_report, score_set, wrong_in_top
 from reslab.evaluation.scoring import Scores
@@ -55,11 +55,11 @@ class ClassificationTask:
         if isinstance(self.loader, EncodedLoader):
             self.loader.close()
 
-    def draws(self, iteration: int) -> int:
-        return iteration
+    def draws(self, iteration: int) -> Draws:
+        return self.loader.draws(iteration)
 
-    def prepare(self, draws: int) -> list[Batch]:
-        batch = self.loader(draws)
+    def prepare(self, draws: Draws) -> list[Batch]:
+        batch = self.loader.batch(draws)
         count = self.recipe.virtual_gpus // self.device.processes.count
         pairs = zip(batch.images.chunk(count), batch.labels.chunk(count), strict=True)
         return [Batch(images, labels) for images, labels in pairs]

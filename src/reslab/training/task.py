@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from reslab.data.loader import Draws
 from reslab.models.model_file import model_file, read_facts
 from reslab.runtime.device import Device
 from reslab.runtime.events import Event
@@ -42,11 +43,11 @@ class Task(Protocol):
         """What was measured at the beginning, by name; the run folder keeps it from then on."""
         ...
 
-    def draws(self, iteration: int) -> Any:
+    def draws(self, iteration: int) -> Draws:
         """Draw the mini-batch of `iteration`, counted from 0: a function of (seed, iteration)."""
         ...
 
-    def prepare(self, draws: Any) -> Sequence[Any]:
+    def prepare(self, draws: Draws) -> Sequence[Any]:
         """Load and augment a mini-batch: an equal share for each virtual GPU of this process."""
         ...
 
