@@ -8,9 +8,10 @@ import pytest
 import simplejpeg
 import torch
 
+from reslab.data.class_folders import FolderReader
 from reslab.data.datasets import EncodedImages, FolderSplits, split_validation
 from reslab.data.decode import BadImage
-from reslab.data.folder import FolderReader, open_folder, open_whole_folder
+from reslab.data.folder import open_folder, open_whole_folder
 from reslab.data.shards.writer import Packing, pack_sets
 
 

@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.data.boxes.planted_boxes import open_whole
 from tests.detection.small import SCENES, detector, renamed, scenes_folder
 
-from reslab.data.boxes.folder import open_all_detection
 from reslab.data.boxes.sets import Detections
 from reslab.detection.evaluation import detect_set, labels_in
 from reslab.detection.inference import detect_objects
@@ -85,7 +85,7 @@ def test_an_unknown_class_is_a_line_with_the_nearest() -> None:
 
 def test_bad_images_are_told_of_and_left_out(tmp_path: Path) -> None:
     folder = scenes_folder(tmp_path / "scenes")
-    whole = open_all_detection(folder)
+    whole = open_whole(folder)
     (folder / "val" / "000001.png").write_bytes(b"no image")
     heard: list[str | None] = []
     seen, found = detect_set([IT], whole, SEARCH, heard.append)
@@ -102,7 +102,7 @@ def test_bad_images_are_told_of_and_left_out(tmp_path: Path) -> None:
 
 def test_a_set_of_bad_images_alone_is_refused(tmp_path: Path) -> None:
     folder = scenes_folder(tmp_path / "scenes")
-    whole = open_all_detection(folder)
+    whole = open_whole(folder)
     for file in whole.files:
         (folder / "val" / file).unlink()
     with pytest.raises(ValueError, match="no image of validation can be decoded"):

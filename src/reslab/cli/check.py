@@ -89,29 +89,30 @@ def check_classes(folder: "Location", size: int) -> Checked:
 
 def check_boxes(folder: Path) -> Checked:
     """Images with boxes, in COCO's or VOC's layout."""
-    from reslab.data.boxes.folder import read_parts
+    from reslab.data.boxes.folder import all_parts, read_annotations
     from reslab.data.doctor.findings import diagnose_boxes
     from reslab.data.doctor.inspect import inspect_annotated
 
-    found = read_parts(folder)
-    images = sum(len(part) for part in found)
+    annotations = read_annotations(folder)
+    annotated = all_parts(annotations)
+    images = sum(len(part) for part in annotated)
     with counting(images, "images") as on_progress:
-        infos = inspect_annotated(found, on_progress)
+        infos = inspect_annotated(annotated, on_progress)
     parts = {
         part.name: {
-            "layout": found.layout,
+            "layout": part.layout,
             "pictures": len(part),
             "boxes": len(part.objects),
             "classes": list(part.classes.values()),
         }
-        for part in found
+        for part in annotated
     }
     contents = ", ".join(
-        f"{len(part):,} {'' if part is found.whole else part.name + ' '}images with "
+        f"{len(part):,} {'' if part is annotations else part.name + ' '}images with "
         f"{len(part.objects):,} boxes of {len(part.classes):,} classes"
-        for part in found
+        for part in annotated
     )
-    return Checked(folder, images, parts, contents, diagnose_boxes(folder, found, infos))
+    return Checked(folder, images, parts, contents, diagnose_boxes(folder, annotated, infos))
 
 
 def as_document(checked: Checked, size: int) -> dict[str, Any]:

@@ -62,17 +62,15 @@ def annotated(data: "Location") -> "tuple[DetectionSet, str]":
     """The boxes of a folder, or of one file of COCO's, and the protocol that goes with them."""
     from reslab.data.boxes.annotations import detection_set
     from reslab.data.boxes.coco import read_coco
-    from reslab.data.boxes.folder import read_parts
+    from reslab.data.boxes.folder import evaluation_part, read_annotations
     from reslab.data.location import to_folder
     from reslab.detection.average_precision.measure import usual_protocol
 
     data = to_folder(data, "boxes need")
     if is_detections(data):
         return detection_set(read_coco(data, data.parent, data.stem), alone=True), "coco"
-    parts = read_parts(data)
-    part = next(it for it in (parts.test, parts.whole, parts.train) if it is not None)
-    protocol = usual_protocol(parts.layout, part.root.resolve(), part.files)
-    return detection_set(part, alone=True), protocol
+    part = evaluation_part(read_annotations(data))
+    return detection_set(part, alone=True), usual_protocol(part)
 
 
 def is_detections(path: Path) -> bool:

@@ -108,18 +108,18 @@ def folder_images(data: Path, path: Path, detector: "Detector") -> "tuple[Detect
     """The test part of a folder, or all of it; never those that the detector was trained on, as
     far as is known."""
     from reslab.data.boxes.annotations import detection_set
-    from reslab.data.boxes.folder import read_parts
+    from reslab.data.boxes.folder import evaluation_part, read_annotations
     from reslab.detection.average_precision.measure import usual_protocol
 
     folder = detector_image_folder(path)
     if folder is not None and folder.resolve() == data.resolve():
         return own_images(path, detector)
-    parts = read_parts(data, detector.recipe.get("years", "") if folder else "")
-    part = next(it for it in (parts.test, parts.whole, parts.train) if it is not None)
+    annotations = read_annotations(data, detector.recipe.get("years", "") if folder else "")
+    part = evaluation_part(annotations)
     images = detection_set(part)
-    if parts.test is None:
+    if part is annotations:
         warn(f"{data} is tested whole")
-    return images, usual_protocol(parts.layout, part.root.resolve(), part.files)
+    return images, usual_protocol(part)
 
 
 def detector_image_folder(path: Path) -> Path | None:

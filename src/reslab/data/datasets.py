@@ -114,8 +114,6 @@ def split_validation(whole: EncodedImages, validation: float, seed: int) -> Fold
     Images are drawn by a hash of seed and name: a class's part does not depend on the other
     classes, and images that are added later do not move those that were there.
     """
-    if not 0 < validation < 1:
-        raise ValueError(f"a validation part of {validation}: it must lie between 0 and 1")
     counts = whole.labels.bincount(minlength=len(whole.ids))
     if (counts < 2).any():
         few = int((counts < 2).nonzero()[0])
@@ -123,16 +121,27 @@ def split_validation(whole: EncodedImages, validation: float, seed: int) -> Fold
             f"class {whole.ids[few]!r} has {'one image' if counts[few] else 'no image'}, and a "
             "split needs two: add images, leave the class out, or make parts train/ and val/"
         )
+    rows_by_class = whole.labels.argsort(stable=True).split(counts.tolist())
+    train, held_out = draw_validation(whole.files, validation, seed, rows_by_class)
+    return Splits(whole.take("train", train), whole.take("validation", held_out))
+
+
+def draw_validation(
+    files: Sequence[str], validation: float, seed: int, groups: Iterable[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Draw the fraction `validation` of each group of rows; return (other rows, drawn rows).
+
+    Files are drawn by a hash of seed and name, so that files added later do not move the others.
+    """
+    if not 0 < validation < 1:
+        raise ValueError(f"a validation part of {validation}: it must lie between 0 and 1")
     key = str(seed).encode()
-    ranks = [blake2b(os.fsencode(file), digest_size=8, key=key).digest() for file in whole.files]
-    held_out = torch.zeros(len(whole), dtype=torch.bool)
-    for rows in whole.labels.argsort(stable=True).split(counts.tolist()):
+    ranks = [blake2b(os.fsencode(file), digest_size=8, key=key).digest() for file in files]
+    drawn = torch.zeros(len(files), dtype=torch.bool)
+    for rows in groups:
         number = min(max(round(validation * len(rows)), 1), len(rows) - 1)
-        held_out[sorted(rows.tolist(), key=ranks.__getitem__)[:number]] = True
-    return Splits(
-        whole.take("train", (~held_out).nonzero()[:, 0]),
-        whole.take("validation", held_out.nonzero()[:, 0]),
-    )
+        drawn[sorted(rows.tolist(), key=ranks.__getitem__)[:number]] = True
+    return (~drawn).nonzero()[:, 0], drawn.nonzero()[:, 0]
 
 
 def pixel_mean(images: Tensor) -> Tensor:

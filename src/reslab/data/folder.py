@@ -1,13 +1,19 @@
-"""Folders of images, a class a subfolder: what is in a folder says how it is read."""
+"""Folders of images to classify: their parts, each packed or with a folder for each class."""
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from stat import S_ISREG
 
-import torch
-
+from reslab.data.class_folders import (
+    FolderReader,
+    OnProblem,
+    Problem,
+    class_files,
+    class_ids,
+    images_by_class,
+    refuse,
+    subfolders,
+)
 from reslab.data.datasets import (
     EncodedImages,
     FolderSplits,
@@ -16,34 +22,13 @@ from reslab.data.datasets import (
     arrange_classes,
     split_validation,
 )
-from reslab.data.decode import IMAGE_SUFFIXES, BadImage
 from reslab.data.location import Location, Url
 from reslab.data.shards.reader import is_packed, open_part, open_remote_part, remote_parts
-from reslab.errors import os_reason
 
 TRAIN_NAMES = ("train", "training")
 VALIDATION_NAMES = ("val", "validation", "valid", "test")  # the first that is there
 CLASS_LIST = "classes.csv"
-NO_CLASSES = ("__MACOSX", "@eaDir")  # left by archivers and file servers
 WHOLE_FOLDER = "whole"  # the name of the only part of a folder without parts
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong with a folder, which a data set refuses and the doctor collects."""
-
-    kind: str  # a key of the doctor's ADVICE
-    place: str  # relative to the folder that is opened
-    note: str = ""  # what the doctor adds
-    refusal: str = ""  # the whole line with which a data set refuses it
-
-
-OnProblem = Callable[[Problem], None]
-
-
-def refuse(problem: Problem) -> None:
-    """Refuse the folder."""
-    raise ValueError(problem.refusal)
 
 
 @dataclass(frozen=True)
@@ -65,27 +50,6 @@ class FolderPart:
         """How many images each class has."""
         counts = self.images.labels.bincount(minlength=len(self.images.ids))
         return dict(zip(self.images.ids, counts.tolist(), strict=True))
-
-
-@dataclass(frozen=True)
-class FolderReader:
-    """Read the bytes of a file by its name below `root`."""
-
-    root: str
-
-    def __call__(self, file: str) -> bytes:
-        try:
-            with open(f"{self.root}/{file}", "rb", opener=_open_at_once) as handle:
-                if S_ISREG(os.fstat(handle.fileno()).st_mode):
-                    return handle.read()
-            raise OSError("not a file but a device, a pipe or a socket")
-        except OSError as error:
-            raise BadImage(f"{file}: cannot be read ({os_reason(error)})") from None
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """Open without waiting for somebody to write to a pipe."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def open_folder(
@@ -219,89 +183,8 @@ def class_list(root: Path, folder: Path) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def class_ids(root: Path, on_problem: OnProblem, prefix: str = "") -> tuple[str, ...]:
-    """List the classes of a part: the names of its subfolders."""
-    ids = subfolders(root)
-    if not ids:
-        on_problem(Problem("no classes", prefix or ".", refusal=_no_classes(root)))
-    return ids
-
-
-def class_files(
-    root: Path, id_: str, on_problem: OnProblem, prefix: str = ""
-) -> tuple[list[str], list[tuple[str, os.DirEntry[str]]]]:
-    """List the images below a class's folder, sorted, and the other files, relative to `root`.
-
-    A link to a folder is not followed and counts as a file, except that the class's folder may be
-    one: links below it could lead in circles.
-    """
-    images, others, folders = [], [], [id_]
-    while folders:
-        folder = folders.pop()
-        try:
-            entries = list_folder(root / folder)
-        except ValueError as error:
-            on_problem(Problem("unreadable folder", prefix + folder, str(error), str(error)))
-            continue
-        for entry in entries:
-            file = f"{folder}/{entry.name}"
-            if entry.is_dir(follow_symlinks=False):
-                folders += [file] if entry.name not in NO_CLASSES else []
-            elif file.lower().endswith(IMAGE_SUFFIXES):
-                images.append(file)
-            else:
-                others.append((file, entry))
-    if not images:
-        line = f"{root / id_} holds no image ({', '.join(IMAGE_SUFFIXES)}); remove it, or fill it"
-        on_problem(Problem("empty class", prefix + id_, refusal=line))
-    return sorted(images), others
-
-
-def images_by_class(root: Path, files: Mapping[str, list[str]]) -> EncodedImages:
-    """Make a set of the files of each class."""
-    ids = tuple(files)
-    counts = torch.tensor([len(images) for images in files.values()], dtype=torch.int64)
-    labels = torch.arange(len(ids)).repeat_interleave(counts)
-    listed = [file for images in files.values() for file in images]
-    return EncodedImages(root.resolve().name, listed, labels, ids, ids, FolderReader(str(root)))
-
-
-def list_folder(folder: Path) -> list[os.DirEntry[str]]:
-    """List what is in a folder and not hidden, by name."""
-    try:
-        with os.scandir(folder) as entries:
-            shown = [entry for entry in entries if not entry.name.startswith(".")]
-        return sorted(shown, key=lambda entry: entry.name)
-    except OSError as error:
-        raise ValueError(f"{folder} cannot be listed: {os_reason(error)}") from None
-
-
-def subfolders(folder: Path) -> tuple[str, ...]:
-    """List the names of the folders that may be classes or parts, sorted."""
-    names = (entry.name for entry in list_folder(folder) if is_folder(entry))
-    return tuple(name for name in names if name not in NO_CLASSES)
-
-
-def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Tell whether an entry is a folder or a link to one."""
-    try:
-        return entry.is_dir()
-    except OSError:  # a circle of links
-        return False
-
-
 def _one_class(root: Location, images: EncodedImages) -> str:
     inside = root / images.ids[0]
     line = f"{root} holds one class folder, {images.ids[0]!r}; a net needs at least two classes"
     folders = isinstance(inside, Path) and inside.is_dir() and subfolders(inside)
     return f"{line}; did you mean {inside}?" if folders else line
-
-
-def _no_classes(root: Path) -> str:
-    for entry in list_folder(root):
-        if entry.name.startswith("ILSVRC2012_val_"):
-            return (
-                f"{root} holds ImageNet's validation images in one heap: move each into a folder "
-                "named after its class's wnid (n01440764/...), by the devkit's ground truth"
-            )
-    return f"{root} holds no class folders: put the images of each class into a subfolder"

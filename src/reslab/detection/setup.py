@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from reslab.data.boxes.digit_scenes import digit_scenes
-from reslab.data.boxes.folder import read_parts, split_parts
+from reslab.data.boxes.folder import evaluation_part, read_annotations, split_annotations
 from reslab.data.boxes.sets import DetectionSet, DetectionSplits, GroundTruth
 from reslab.data.decode import BadImage
 from reslab.data.location import Location, to_folder
@@ -55,11 +55,9 @@ def open_detection_data(
             f"{recipe.name} needs images with boxes: name a COCO or VOC folder with --data"
         )
     folder = to_folder(inputs.data, f"{recipe.name} needs")
-    parts = inputs.read(read_parts, folder, recipe.years)
-    test = parts.whole if parts.test is None else parts.test
-    assert test is not None
-    protocol = usual_protocol(parts.layout, test.root.resolve(), test.files)
-    return OpenedSets(split_parts(parts, recipe.validation), protocol)
+    annotations = inputs.read(read_annotations, folder, recipe.years)
+    sets = split_annotations(annotations, recipe.validation)
+    return OpenedSets(sets, usual_protocol(evaluation_part(annotations)))
 
 
 def open_training_data(recipe: DetectionRecipe, data: str | Location | Inputs | None) -> OpenedSets:

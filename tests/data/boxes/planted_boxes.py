@@ -8,6 +8,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from reslab.data.boxes.annotations import detection_set
+from reslab.data.boxes.folder import evaluation_part, read_annotations
+from reslab.data.boxes.sets import DetectionSet
+
 Document = dict[str, Any]
 WIDTH, HEIGHT = 40, 30
 
@@ -82,3 +86,8 @@ def plant_voc(home: Path, sheets: dict[str, str], **lists: Sequence[str]) -> Pat
 
 def hash_of(key: str) -> int:
     return sum(key.encode()) * 100
+
+
+def open_whole(folder: Path, years: str = "") -> DetectionSet:
+    """Every image as one set; of a folder with parts, its test part."""
+    return detection_set(evaluation_part(read_annotations(folder, years)))

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.data.boxes.planted_boxes import Document, document, image, plant_coco
+from tests.data.boxes.planted_boxes import Document, document, image, open_whole, plant_coco
 
-from reslab.data.boxes.folder import open_all_detection, open_detection
+from reslab.data.boxes.folder import open_detection
 
 
 def test_boxes_labels_crowds_and_areas(tmp_path: Path) -> None:
-    images = open_all_detection(plant_coco(tmp_path / "mine"))
+    images = open_whole(plant_coco(tmp_path / "mine"))
     assert images.name == "mine"
     assert images.classes == ("car", "toothbrush")
     assert images.ids == ("4", "90")
@@ -52,7 +52,7 @@ def test_the_official_layout(tmp_path: Path, images: str) -> None:
     assert (len(sets.train), len(sets.test)) == (3, 1)
     assert sets.test.ids == sets.train.ids
     sets.train.image(0), sets.test.image(0)
-    assert len(open_all_detection(tmp_path, years="2017")) == 1
+    assert len(open_whole(tmp_path, years="2017")) == 1
 
 
 def test_parts_that_hold_their_own_annotations(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_an_empty_box_is_left_out_as_cocos_own_need(tmp_path: Path) -> None:
     def empty(it: Document) -> None:
         it["annotations"][0]["bbox"] = [1, 2, 0, 4]
 
-    three = open_all_detection(plant_coco(tmp_path, empty)).truths[1]
+    three = open_whole(plant_coco(tmp_path, empty)).truths[1]
     assert three.labels.tolist() == [0]
 
 
@@ -165,7 +165,7 @@ FAULTS: dict[str, tuple[Callable[[Document], object], str]] = {
 def test_a_fault_is_one_line_that_names_file_and_place(name: str, tmp_path: Path) -> None:
     spoil, line = FAULTS[name]
     with pytest.raises(ValueError, match=re.escape(line)) as caught:
-        open_all_detection(plant_coco(tmp_path, spoil))
+        open_whole(plant_coco(tmp_path, spoil))
     assert "\n" not in str(caught.value)
 
 
@@ -182,12 +182,12 @@ def test_a_fault_is_one_line_that_names_file_and_place(name: str, tmp_path: Path
 def test_malformed_json_is_one_line(data: bytes, line: str, tmp_path: Path) -> None:
     (tmp_path / "instances.json").write_bytes(data)
     with pytest.raises(ValueError, match=re.escape(line)) as caught:
-        open_all_detection(tmp_path)
+        open_whole(tmp_path)
     assert "\n" not in str(caught.value)
 
 
 def test_coco128(shared: Path) -> None:
-    images = open_all_detection(shared / "detection" / "coco128")
+    images = open_whole(shared / "detection" / "coco128")
     assert len(images) == 128
     assert len(images.classes) == 80
     assert sum(len(it) for it in images.truths) == 929

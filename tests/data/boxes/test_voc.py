@@ -4,14 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
-from tests.data.boxes.planted_boxes import CAT, DOG, plant_voc, sheet
+from tests.data.boxes.planted_boxes import CAT, DOG, open_whole, plant_voc, sheet
 
-from reslab.data.boxes.folder import is_detection, open_all_detection, open_detection
-from reslab.data.boxes.voc import VOC_CLASSES, read_sheet
+from reslab.data.boxes.folder import is_detection, open_detection
+from reslab.data.boxes.voc import VOC_CLASSES, Sheet
 
 
 def test_corners_count_from_one_and_include_the_last(tmp_path: Path) -> None:
-    images = open_all_detection(plant_voc(tmp_path, {"a": sheet(DOG, CAT), "b": sheet()}))
+    images = open_whole(plant_voc(tmp_path, {"a": sheet(DOG, CAT), "b": sheet()}))
     assert images.classes == images.ids == ("cat", "dog")
     assert images.files == ["JPEGImages/a.jpg", "JPEGImages/b.jpg"]
     assert images.keys == ["a", "b"]
@@ -28,15 +28,15 @@ def test_corners_count_from_one_and_include_the_last(tmp_path: Path) -> None:
 
 def test_boxes_of_heads_and_hands_are_not_those_of_the_object() -> None:
     part = "<part><name>head</name><bndbox><xmin>5</xmin><ymin>6</ymin></bndbox></part>"
-    found = read_sheet(sheet(("person", (1, 2, 3.5, 4), part)).encode(), "a.xml")
-    assert [it.name for it in found.objects] == ["person"]
-    assert found.objects[0].corners == {"xmin": 1, "ymin": 2, "xmax": 3.5, "ymax": 4}
-    assert found.size == {"width": 40, "height": 30}
+    read = Sheet(sheet(("person", (1, 2, 3.5, 4), part)).encode(), "a.xml")
+    assert [it.name for it in read.objects] == ["person"]
+    assert read.objects[0].corners == {"xmin": 1, "ymin": 2, "xmax": 3.5, "ymax": 4}
+    assert read.size == {"width": 40, "height": 30}
 
 
 def test_a_size_that_is_not_written_is_that_of_the_image(tmp_path: Path) -> None:
     plant_voc(tmp_path, {"a": sheet(CAT, size=(0, 0))})
-    assert open_all_detection(tmp_path).sizes == [(40, 30)]
+    assert open_whole(tmp_path).sizes == [(40, 30)]
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_unions_of_years(devkit: Path, years: str, train: list[str], test: list[
 def test_one_year_alone(devkit: Path) -> None:
     home = devkit / "VOCdevkit" / "VOC2007"
     assert open_detection(home).test.keys == ["000003"]
-    assert open_all_detection(home).keys == ["000003"]
+    assert open_whole(home).keys == ["000003"]
     (home / "ImageSets/Main/test.txt").unlink()
     assert open_detection(home).test.keys == ["000002"]
     with pytest.raises(ValueError, match=r"07\+12 needs VOC2012/, which is not there"):
@@ -133,7 +133,7 @@ def test_a_fault_is_one_line_with_file_and_line(name: str, tmp_path: Path) -> No
     text, line = FAULTS[name]
     plant_voc(tmp_path, {"a": text})
     with pytest.raises(ValueError, match="^Annotations/" + re.escape(line)) as caught:
-        open_all_detection(tmp_path)
+        open_whole(tmp_path)
     assert "\n" not in str(caught.value)
 
 

@@ -6,9 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tests.data.boxes.planted_boxes import CAT, DOG, Document, image, plant_coco, plant_voc, sheet
+from tests.data.boxes.planted_boxes import (
+    CAT,
+    DOG,
+    Document,
+    image,
+    open_whole,
+    plant_coco,
+    plant_voc,
+    sheet,
+)
 
-from reslab.data.boxes.folder import open_all_detection, read_parts
+from reslab.data.boxes.folder import all_parts, read_annotations
 from reslab.data.doctor.advice import BOX_ADVICE, IMAGE_ADVICE
 from reslab.data.doctor.findings import diagnose_boxes
 from reslab.data.doctor.inspect import inspect_annotated
@@ -17,7 +26,7 @@ Found = dict[str, list[tuple[tuple[str, ...], str]]]
 
 
 def check(folder: Path) -> Found:
-    parts = read_parts(folder)
+    parts = all_parts(read_annotations(folder))
     findings = diagnose_boxes(folder, parts, inspect_annotated(parts, lambda line: None))
     return {it.kind: [(case.files, case.note) for case in it.cases] for it in findings}
 
@@ -106,9 +115,9 @@ def test_what_the_doctor_says_is_refused_is_refused(kind: str, tmp_path: Path) -
     plant(tmp_path, kind)
     if kind in REFUSED:
         with pytest.raises(ValueError, match=":"):
-            open_all_detection(tmp_path)
+            open_whole(tmp_path)
     else:
-        assert len(open_all_detection(tmp_path)) == 3
+        assert len(open_whole(tmp_path)) == 3
 
 
 def test_a_name_that_no_file_can_have_is_missing(tmp_path: Path) -> None:

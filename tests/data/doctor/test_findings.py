@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reslab.data.class_folders import images_by_class
 from reslab.data.decode import IMAGE_SUFFIXES, load_image
 from reslab.data.doctor.advice import FEW, IMAGE_ADVICE, IMBALANCE
 from reslab.data.doctor.findings import diagnose
@@ -26,7 +27,7 @@ from reslab.data.doctor.inspect import (
     is_cut_short,
 )
 from reslab.data.doctor.scan import FolderScan, scan_folder
-from reslab.data.folder import FolderPart, images_by_class, open_folder, open_folder_parts
+from reslab.data.folder import FolderPart, open_folder, open_folder_parts
 from reslab.data.shards.writer import Packing, pack_sets
 
 SIZE = 16  # of the net's images, and of those here

@@ -3,11 +3,13 @@
 import sys
 from collections.abc import Sequence
 from math import isnan
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from reslab.data.boxes.annotations import Annotations
 from reslab.data.boxes.sets import Detections, DetectionSet, GroundTruth
 from reslab.detection.average_precision.measure import AveragePrecision, measure, usual_protocol
 from reslab.detection.average_precision.voc import (
@@ -308,9 +310,12 @@ def test_without_pycocotools_one_line_says_what_to_install(monkeypatch) -> None:
     assert isinstance(measure(a_set([truth(A)]), [found()], "voc-2012"), AveragePrecision)
 
 
-def test_a_set_has_its_usual_protocol(tmp_path) -> None:
-    assert usual_protocol("COCO", tmp_path, ["a.jpg"]) == "coco"
-    assert usual_protocol("VOC", tmp_path, ["VOC2007/JPEGImages/a.jpg"]) == "voc-2007"
-    assert usual_protocol("VOC", tmp_path / "VOC2007", ["JPEGImages/a.jpg"]) == "voc-2007"
-    assert usual_protocol("VOC", tmp_path, ["VOC2012/JPEGImages/a.jpg"]) == "voc-2012"
-    assert usual_protocol("VOC", tmp_path, []) == "voc-2012"
+def test_a_set_has_its_usual_protocol(tmp_path: Path) -> None:
+    def usual(layout: str, root: Path, *files: str) -> str:
+        return usual_protocol(Annotations(layout, "test", root, str, files=list(files)))
+
+    assert usual("COCO", tmp_path, "a.jpg") == "coco"
+    assert usual("VOC", tmp_path, "VOC2007/JPEGImages/a.jpg") == "voc-2007"
+    assert usual("VOC", tmp_path / "VOC2007", "JPEGImages/a.jpg") == "voc-2007"
+    assert usual("VOC", tmp_path, "VOC2012/JPEGImages/a.jpg") == "voc-2012"
+    assert usual("VOC", tmp_path) == "voc-2012"

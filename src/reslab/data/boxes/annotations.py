@@ -1,7 +1,7 @@
-"""Annotations as they are written, faults and all, and the detection set that they make.
+"""Annotations as they are written, mistakes included, and the detection set that they make.
 
-The readers of COCO and VOC fill one table and collect what is wrong. A set is refused for its first
-fault; the doctor looks at all of them.
+The readers of COCO and VOC fill one table and collect its problems. A set is refused for the first
+problem; the doctor lists all of them.
 """
 
 import os
@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from reslab.data.boxes.sets import DetectionSet, GroundTruth, GroundTruthTable
-from reslab.data.folder import FolderReader, Problem
+from reslab.data.class_folders import FolderReader, Problem
 from reslab.errors import unknown_name
 
-# faults of boxes that make a set refused; an empty box is left out (COCO's own files have some)
+# A set with such boxes is refused. An empty box is left out: COCO's own files have some.
 REFUSED = ("not numbers", "swapped corners", "box outside")
 
 
@@ -26,7 +26,7 @@ class Objects:
 
     images: list[int] = field(default_factory=list)  # indices into the files
     names: list[int | str] = field(default_factory=list)  # the class, as written
-    boxes: list[Sequence[float]] = field(default_factory=list)  # xyxy, as boxes.py counts
+    boxes: list[Sequence[float]] = field(default_factory=list)  # xyxy, in the pixels of sets.py
     places: list[int] = field(default_factory=list)  # the line of the XML, or COCO's annotation id
     difficult: list[bool] = field(default_factory=list)
     truncated: list[bool] = field(default_factory=list)
@@ -43,24 +43,29 @@ class Objects:
 
 @dataclass
 class Annotations:
-    """One part of a data set."""
+    """One part of a data set as its annotations describe it."""
 
+    layout: str  # "COCO" or "VOC"
     name: str
     root: Path  # of the images
-    place: Callable[[int], str]  # where object j is written, for people
-    classes: dict[int | str, str]  # as written: for people, in the order of the labels
+    place: Callable[[int], str]  # where object j is written, for a message
+    # ids, as objects have them, to names for people, in the order of the labels
+    classes: dict[int | str, str] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)  # relative to `root`
     sizes: list[tuple[int, int]] = field(default_factory=list)
     keys: list[int | str] = field(default_factory=list)
     objects: Objects = field(default_factory=Objects)
-    faults: list[Problem] = field(default_factory=list)  # not of boxes
+    problems: list[Problem] = field(default_factory=list)  # those of boxes are found later
 
     def __len__(self) -> int:
         return len(self.files)
 
 
 def missing_images(root: Path, files: Sequence[str]) -> Iterator[str]:
-    """Those that are not there; a folder is listed once, not asked for each of its images."""
+    """Find the images that do not exist.
+
+    A folder is listed once instead of being asked for each of its images.
+    """
     listed: dict[str, set[str]] = {}
     for file in files:
         folder, name = os.path.split(file)
@@ -74,7 +79,7 @@ def missing_images(root: Path, files: Sequence[str]) -> Iterator[str]:
 
 
 def faulty_boxes(part: Annotations) -> dict[str, np.ndarray]:
-    """Kinds of faults and the objects that have them, each object in one kind at most."""
+    """Find the objects whose boxes cannot be right, by the kind of mistake; each has one kind."""
     boxes = part.objects.corners()
     sizes = np.array(part.sizes, float).reshape(-1, 2)[part.objects.images]
     finite = np.isfinite(boxes).all(1)
@@ -86,18 +91,18 @@ def faulty_boxes(part: Annotations) -> dict[str, np.ndarray]:
         # a pixel of tolerance: rounding, and corners that were counted from 0 instead of 1
         over = (boxes[:, :2] < -1).any(1) | (boxes[:, 2:] > sizes + 1).any(1)
     whole = finite & ~swapped & ~empty
-    found = {
+    masks = {
         "not numbers": ~finite,
         "swapped corners": swapped,
         "box outside": whole & beyond,
         "empty box": empty,
         "past the edge": whole & ~beyond & over,
     }
-    return {kind: np.flatnonzero(mask) for kind, mask in found.items()}
+    return {kind: np.flatnonzero(mask) for kind, mask in masks.items()}
 
 
 def repeated_boxes(part: Annotations) -> np.ndarray:
-    """The objects that have the image, the class and the box of an earlier one."""
+    """Find the objects that have the image, the class and the box of an earlier one."""
     objects = part.objects
     numbers = {name: number for number, name in enumerate(dict.fromkeys(objects.names))}
     rows = np.column_stack([
@@ -108,36 +113,36 @@ def repeated_boxes(part: Annotations) -> np.ndarray:
 
 
 def unknown_classes(part: Annotations) -> np.ndarray:
-    """The objects of a class that the set does not have."""
-    known = part.classes
-    return np.array([at for at, name in enumerate(part.objects.names) if name not in known], int)
+    """Find the objects of a class that the set does not have."""
+    names = enumerate(part.objects.names)
+    return np.array([row for row, name in names if name not in part.classes], int)
 
 
-def unknown_in_words(part: Annotations, at: int) -> str:
-    name = part.objects.names[at]
+def unknown_in_words(part: Annotations, row: int) -> str:
+    name = part.objects.names[row]
     if isinstance(name, int):
         return f"no category has the id {name}"
     return unknown_name("class", name, map(str, part.classes))
 
 
-def box_in_words(part: Annotations, at: int) -> str:
-    x0, y0, x1, y1 = part.objects.boxes[at]
-    width, height = part.sizes[part.objects.images[at]]
+def box_in_words(part: Annotations, row: int) -> str:
+    x0, y0, x1, y1 = part.objects.boxes[row]
+    width, height = part.sizes[part.objects.images[row]]
     return f"box {x0:g} {y0:g} {x1:g} {y1:g} in an image of {width} x {height}"
 
 
 def detection_set(part: Annotations, *, alone: bool = False) -> DetectionSet:
-    """The set, or ValueError with the first fault.
+    """Make a detection set of the annotations, or raise ValueError with the first problem.
 
-    `alone`: for comparing what was found elsewhere. The images need not be there, and the
-    numbers stay float64, since an overlap of exactly 0.9 is on one side or the other of it.
+    `alone`: to judge detections in a file. The images need not exist, and numbers stay float64,
+    since an overlap of exactly 0.9 lies on one side or the other of a threshold.
     """
     _refuse(part, alone)
     objects = part.objects
-    keep = np.ones(len(objects), bool)
-    keep[faulty_boxes(part)["empty box"]] = False
+    used = np.ones(len(objects), bool)
+    used[faulty_boxes(part)["empty box"]] = False
     images = np.array(objects.images, int)
-    order = np.flatnonzero(keep)[np.argsort(images[keep], kind="stable")]
+    order = np.flatnonzero(used)[np.argsort(images[used], kind="stable")]
     labels = {name: label for label, name in enumerate(part.classes)}
     number = torch.float64 if alone else torch.float32
     table = GroundTruth(
@@ -149,11 +154,10 @@ def detection_set(part: Annotations, *, alone: bool = False) -> DetectionSet:
         torch.tensor(objects.truncated, dtype=torch.bool) if objects.truncated else None,
     ).take(torch.from_numpy(order))
     counts = np.bincount(images[order], minlength=len(part))
-    starts = torch.from_numpy(np.concatenate(([0], np.cumsum(counts))))
     return DetectionSet(
         part.name,
         part.files,
-        GroundTruthTable(table, starts),
+        GroundTruthTable(table, counts),
         tuple(part.classes.values()),
         tuple(str(name) for name in part.classes),
         FolderReader(str(part.root)),
@@ -163,17 +167,17 @@ def detection_set(part: Annotations, *, alone: bool = False) -> DetectionSet:
 
 
 def _refuse(part: Annotations, alone: bool) -> None:
-    faults = [f"{fault.place}: {fault.note}" for fault in part.faults]
+    """Raise ValueError with the first problem and the number of the others."""
+    lines = [f"{problem.place}: {problem.note}" for problem in part.problems]
     missing = () if alone else missing_images(part.root, part.files)
-    faults += [f"{part.root / file}: not there" for file in missing]
-    for at in unknown_classes(part):
-        faults.append(f"{part.place(at)}: {unknown_in_words(part, at)}")
-    found = faulty_boxes(part)
+    lines += [f"{part.root / file}: not there" for file in missing]
+    lines += [f"{part.place(row)}: {unknown_in_words(part, row)}" for row in unknown_classes(part)]
+    faulty = faulty_boxes(part)
     for kind in REFUSED:
-        faults += (f"{part.place(at)}: {kind} ({box_in_words(part, at)})" for at in found[kind])
-    if faults:
-        more = f"; {len(faults) - 1:,} more: reslab check" if len(faults) > 1 else ""
-        raise ValueError(f"{' '.join(faults[0].split())}{more}")
+        lines += (f"{part.place(row)}: {kind} ({box_in_words(part, row)})" for row in faulty[kind])
+    if lines:
+        more = f"; {len(lines) - 1:,} more: reslab check" if len(lines) > 1 else ""
+        raise ValueError(f"{' '.join(lines[0].split())}{more}")
     if not part.files:
         raise ValueError(f"{part.root}: no image is listed")
     if not part.classes:

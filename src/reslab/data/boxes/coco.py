@@ -8,24 +8,28 @@ from pathlib import Path
 from typing import Any
 
 from reslab.data.boxes.annotations import Annotations, Objects
-from reslab.data.folder import Problem
+from reslab.data.class_folders import Problem
 from reslab.errors import os_reason
 
 ANNOTATION_FILE = re.compile(r"(instances(?!.*result).*|annotations|_annotations\.coco)\.json")
 IN_ANNOTATIONS = re.compile(ANNOTATION_FILE.pattern + r"|(train|val|test)[^/]*\.json")
 LISTS = ("images", "annotations", "categories")
-COCO_TEST = ("val", "valid", "validation", "test")
 COCO_TRAIN = ("train", "training")
+COCO_TEST = ("val", "valid", "validation", "test")
+# What a record must have. A schema of pydantic takes longer on COCO's 860,000 annotations.
+CATEGORY = {"id": int, "name": str}
+IMAGE = {"id": (int, str), "file_name": str, "width": int, "height": int}
+ANNOTATION = {"image_id": (int, str), "category_id": int, "bbox": list}
 NAN = float("nan")
 MAX_PIXEL = 2**24  # float32 counts every pixel up to here
 
 
 def find_coco(folder: Path) -> list[Path]:
-    """The annotation files: in annotations/, the folder itself, or its train/, val/, test/."""
-    found = _annotation_files(folder / "annotations", IN_ANNOTATIONS)
+    """Find annotation files: in annotations/, the folder itself, or its train/, val/, test/."""
+    files = _annotation_files(folder / "annotations", IN_ANNOTATIONS)
     for place in (folder, *(folder / name for name in COCO_TRAIN + COCO_TEST)):
-        found += _annotation_files(place, ANNOTATION_FILE)
-    return found
+        files += _annotation_files(place, ANNOTATION_FILE)
+    return files
 
 
 def _annotation_files(place: Path, names: re.Pattern[str]) -> list[Path]:
@@ -35,7 +39,7 @@ def _annotation_files(place: Path, names: re.Pattern[str]) -> list[Path]:
 
 
 def part_of(path: Path) -> str:
-    """train, val, test, or whole: by the file's name, or by its folder's (Roboflow's layout)."""
+    """Tell train, val, test or whole by a file's name, or its folder's (Roboflow's layout)."""
     for name in (path.stem, path.parent.name):
         for part in (*COCO_TRAIN, *COCO_TEST):
             if re.search(rf"(^|[_-]){part}(\d{{4}})?($|[_-])", name):
@@ -44,60 +48,44 @@ def part_of(path: Path) -> str:
 
 
 def year_of(path: Path) -> str:
-    """2014 of instances_train2014.json; nothing where there is none."""
-    found = re.search(r"(?<!\d)(19|20)\d\d(?!\d)", path.stem)
-    return found.group() if found else ""
+    """Find the year in a file's name, 2014 of instances_train2014.json; empty if it has none."""
+    match = re.search(r"(?<!\d)(19|20)\d\d(?!\d)", path.stem)
+    return match.group() if match else ""
 
 
 def read_coco(path: Path, folder: Path, name: str) -> Annotations:
-    """One annotation file as it is. `folder` is that of the whole data set."""
+    """Read one annotation file of the data set in `folder`; its problems are collected.
+
+    ValueError for a file that has not the three lists of COCO's instances.
+    """
     document = _load(path)
-    shown = path.relative_to(folder) if path.is_relative_to(folder) else path
+    shown = str(path.relative_to(folder) if path.is_relative_to(folder) else path)
     objects = Objects()
     part = Annotations(
-        name, folder, lambda at: f"{shown}: annotation {objects.places[at]}", {}, objects=objects
-    )
-
-    def fault(kind: str, note: str) -> None:
-        part.faults.append(Problem(kind, str(shown), note))
-
-    for number, category in enumerate(document["categories"]):
-        lacks = _lacking(category, {"id": int, "name": str})
-        if lacks:
-            fault("annotation file", f"category number {number + 1} {lacks}")
-        elif category["id"] in part.classes:
-            fault("annotation file", f"two categories have the id {category['id']}")
-        else:
-            part.classes[category["id"]] = category["name"]
-    part.classes = dict(sorted(part.classes.items()))
-
-    rows = {}
-    for number, image in enumerate(document["images"]):
-        lacks = _lacking(image, {"id": (int, str), "file_name": str, "width": int, "height": int})
-        if lacks:
-            fault("annotation file", f"image number {number + 1} {lacks}")
-        elif not all(0 < image[side] <= MAX_PIXEL for side in ("width", "height")):
-            fault("annotation file", f"image {image['id']!r} has no size")
-        elif image["id"] in rows:
-            fault("annotation file", f"two images have the id {image['id']}")
-        else:
-            rows[image["id"]] = len(rows)
-            part.keys.append(image["id"])
-            part.files.append(image["file_name"])
-            part.sizes.append((image["width"], image["height"]))
-    for number, annotation in enumerate(document["annotations"]):
-        for kind, note in _add_annotation(objects, annotation, number, rows):
-            fault(kind, note)
+        "COCO", name, folder, lambda row: f"{shown}: annotation {objects.places[row]}",
+        objects=objects,
+    )  # fmt: skip
+    problems = [
+        *_read_categories(part, document["categories"]),
+        *_read_images(part, document["images"]),
+    ]
+    rows = {key: row for row, key in enumerate(part.keys)}
+    for number, annotation in enumerate(document["annotations"], 1):
+        problems += _add_annotation(objects, annotation, number, rows)
+    part.problems = [Problem(kind, shown, note) for kind, note in problems]
     part.root = _image_folder(path, folder, part)
     return part
 
 
 def _load(path: Path) -> dict[str, list[Any]]:
-    """The three lists. Outlines are dropped as they are parsed: they are nine tenths of a file."""
+    """Load the three lists.
 
-    def without_outline(found: dict[str, Any]) -> dict[str, Any]:
-        found.pop("segmentation", None)
-        return found
+    Outlines are dropped as they are parsed: they are nine tenths of a file.
+    """
+
+    def without_outline(record: dict[str, Any]) -> dict[str, Any]:
+        record.pop("segmentation", None)
+        return record
 
     try:
         document = json.loads(path.read_bytes(), object_hook=without_outline)
@@ -118,49 +106,81 @@ def _load(path: Path) -> dict[str, list[Any]]:
     return document
 
 
-def _lacking(found: Any, keys: dict[str, Any]) -> str:
-    """What a record lacks, in words; nothing for a good one."""
-    if not isinstance(found, dict):
+def _lacking(record: Any, keys: dict[str, Any]) -> str:
+    """Say what a record lacks; empty for a good one."""
+    if not isinstance(record, dict):
         return "is no object"
     for key, kind in keys.items():
-        if key not in found:
+        if key not in record:
             return f"has no {key!r}"
-        if not isinstance(found[key], kind) or isinstance(found[key], bool):
-            return f"has {found[key]!r} as its {key!r}"
+        if not isinstance(record[key], kind) or isinstance(record[key], bool):
+            return f"has {record[key]!r} as its {key!r}"
     return ""
+
+
+KindAndNote = tuple[str, str]
+
+
+def _read_categories(part: Annotations, categories: list[Any]) -> Iterator[KindAndNote]:
+    """Fill in the classes; yield what is wrong."""
+    names: dict[int, str] = {}
+    for number, category in enumerate(categories, 1):
+        if lacks := _lacking(category, CATEGORY):
+            yield "annotation file", f"category number {number} {lacks}"
+        elif category["id"] in names:
+            yield "annotation file", f"two categories have the id {category['id']}"
+        else:
+            names[category["id"]] = category["name"]
+    part.classes = {id_: names[id_] for id_ in sorted(names)}
+
+
+def _read_images(part: Annotations, images: list[Any]) -> Iterator[KindAndNote]:
+    """Fill in the images; yield what is wrong."""
+    keys = set()
+    for number, image in enumerate(images, 1):
+        if lacks := _lacking(image, IMAGE):
+            yield "annotation file", f"image number {number} {lacks}"
+        elif not all(0 < image[side] <= MAX_PIXEL for side in ("width", "height")):
+            yield "annotation file", f"image {image['id']!r} has no size"
+        elif image["id"] in keys:
+            yield "annotation file", f"two images have the id {image['id']}"
+        else:
+            keys.add(image["id"])
+            part.keys.append(image["id"])
+            part.files.append(image["file_name"])
+            part.sizes.append((image["width"], image["height"]))
 
 
 def _add_annotation(
     objects: Objects, annotation: Any, number: int, rows: dict[int | str, int]
-) -> Iterator[tuple[str, str]]:
-    """Puts one annotation into the columns, or says what is wrong with it."""
-    lacks = _lacking(annotation, {"image_id": (int, str), "category_id": int, "bbox": list})
-    if lacks:
-        yield "annotation file", f"annotation number {number + 1} {lacks}"
-        return
-    id_ = annotation.get("id", number + 1)
+) -> list[KindAndNote]:
+    """Add one annotation to the columns, or return what is wrong with it."""
+    if lacks := _lacking(annotation, ANNOTATION):
+        return [("annotation file", f"annotation number {number} {lacks}")]
+    id_ = annotation.get("id", number)
     image = annotation["image_id"]
     if image not in rows:
-        yield "unknown image", f"annotation {id_} is of image {image!r}, which is not listed"
-        return
+        note = f"annotation {id_} is of image {image!r}, which is not listed"
+        return [("unknown image", note)]
     box = annotation["bbox"]
-    known = len(box) == 4 and all(isinstance(value, (int, float)) for value in box)
-    if not known or not all(abs(value) <= MAX_PIXEL for value in box):
+    is_box = len(box) == 4 and all(isinstance(value, (int, float)) for value in box)
+    if not is_box or not all(abs(value) <= MAX_PIXEL for value in box):
         box = [NAN] * 4
     x, y, width, height = box
+    area = annotation.get("area")
+    is_area = isinstance(area, (int, float)) and 0 <= area <= MAX_PIXEL**2
     objects.images.append(rows[image])
     objects.names.append(annotation["category_id"])
     objects.boxes.append((x, y, x + width, y + height))
     objects.places.append(id_)
     objects.difficult.append(False)
     objects.crowd.append(bool(annotation.get("iscrowd", 0)))
-    area = annotation.get("area")
-    known = isinstance(area, (int, float)) and 0 <= area <= MAX_PIXEL**2
-    objects.areas.append(area if known else width * height)
+    objects.areas.append(area if is_area else width * height)
+    return []
 
 
 def _image_folder(path: Path, folder: Path, part: Annotations) -> Path:
-    """The first of the usual places where the first image lies, or the first that is there."""
+    """Find the images: the first usual place that has the first image, or that exists."""
     stem = re.sub(r"^(instances|annotations)_?", "", path.stem)  # train2017
     names = [name for name in (stem, f"images/{stem}", "images", "pictures") if name]
     places = [folder / name for name in names if (folder / name).is_dir()]

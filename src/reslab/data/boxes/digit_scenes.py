@@ -1,6 +1,6 @@
-"""`digit-scenes`: digits of several sizes on cluttered backgrounds, to detect; always there.
+"""`digit-scenes`: digits of several sizes on cluttered backgrounds, to detect without a download.
 
-A scene is a function of (seed, part, number) alone. Training scenes hold only digits that a
+A scene is a function of (seed, part, number) alone. Training scenes show only digits that a
 classifier of `digits` may train on, test scenes only those of its test.
 """
 
@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 
 from reslab.data.boxes.sets import DetectionSet, DetectionSplits, GroundTruth, GroundTruthTable
 from reslab.data.builtin import load_digits
-from reslab.data.datasets import ImagesInMemory
+from reslab.data.datasets import ImagesInMemory, Splits
 
 SCENE_SIDE = 128  # of a scene, in pixels
 TRAIN, TEST = 4000, 500  # scenes
@@ -42,7 +42,7 @@ class Placed:
     height: int
 
     def overlap(self, other: "Placed") -> float:
-        """The area that both cover, as a fraction of the smaller one's."""
+        """Return the area that both cover, as a fraction of the smaller box."""
         wide = min(self.x + self.width, other.x + other.width) - max(self.x, other.x)
         high = min(self.y + self.height, other.y + other.height) - max(self.y, other.y)
         smaller = min(self.width * self.height, other.width * other.height)
@@ -51,19 +51,19 @@ class Placed:
 
 @dataclass(frozen=True)
 class Scenes:
-    """The scenes of one part: number -> image and truth."""
+    """The scenes of one part, by number: images and ground truth."""
 
     digits: ImagesInMemory
-    part: str  # of PARTS
+    part: str  # of SCENE_PARTS
     seed: int
 
     @cached_property
     def inks(self) -> list[np.ndarray]:
-        """Each digit cut to its ink: how far a pixel is covered, uint8 [h, w]."""
+        """Each digit cut to its ink: how far it covers a pixel, uint8 [h, w]."""
         return [_cut(grey) for grey in self.digits.images[:, 0].numpy()]
 
     def layout(self, number: int) -> list[Placed]:
-        """The digits of a scene, without drawing it; every scene has one at least."""
+        """Place the digits of a scene, at least one, without drawing it."""
         rng = self._rng(number, 0)
         placed: list[Placed] = []
         for _ in range(rng.randint(DIGITS[0], DIGITS[1] + 1)):
@@ -74,25 +74,24 @@ class Scenes:
             wide = height * columns / rows * rng.uniform(0.85, 1.15)
             width = min(max(round(wide), height // 4), SCENE_SIDE - 2)
             x, y = rng.randint(1, SCENE_SIDE - width), rng.randint(1, SCENE_SIDE - height)
-            found = Placed(digit, x, y, width, height)
-            if all(found.overlap(other) <= MAX_OVERLAP for other in placed):
-                placed.append(found)
+            candidate = Placed(digit, x, y, width, height)
+            if all(candidate.overlap(other) <= MAX_OVERLAP for other in placed):
+                placed.append(candidate)
         return placed
 
     def truths(self, count: int) -> GroundTruthTable:
-        """The boxes and the digits of the first scenes."""
+        """Return the boxes and the digits of the first `count` scenes."""
         layouts = [self.layout(number) for number in range(count)]
-        placed = [it for layout in layouts for it in layout]
-        corners = [(it.x, it.y, it.x + it.width, it.y + it.height) for it in placed]
+        placed = [digit for layout in layouts for digit in layout]
+        corners = [(ink.x, ink.y, ink.x + ink.width, ink.y + ink.height) for ink in placed]
         none = torch.zeros(len(placed), dtype=torch.bool)
-        labels = self.digits.labels[torch.tensor([it.digit for it in placed], dtype=torch.int64)]
         boxes = torch.tensor(corners, dtype=torch.float32).reshape(-1, 4)
-        ends = np.cumsum([len(layout) for layout in layouts], dtype=np.int64)
-        starts = torch.from_numpy(np.concatenate(([0], ends)))
-        return GroundTruthTable(GroundTruth(boxes, labels, none, none), starts)
+        labels = self.digits.labels[torch.tensor([ink.digit for ink in placed], dtype=torch.int64)]
+        objects = GroundTruth(boxes, labels, none, none)
+        return GroundTruthTable(objects, [len(layout) for layout in layouts])
 
     def draw(self, number: int) -> np.ndarray:
-        """The image, RGB uint8 [128, 128, 3]."""
+        """Draw the image, RGB uint8 [128, 128, 3]."""
         rng = self._rng(number, 1)
         scene = background(rng)
         for placed in self.layout(number):
@@ -105,20 +104,20 @@ class Scenes:
         return np.clip(np.round(scene), 0, 255).astype(np.uint8)
 
     def encoded(self, file: str) -> bytes:
-        """The image as the PNG `file`."""
+        """Encode the image that `file` names as PNG."""
         out = BytesIO()
         Image.fromarray(self.draw(int(Path(file).stem))).save(out, "PNG", compress_level=1)
         return out.getvalue()
 
     def _rng(self, number: int, purpose: int) -> np.random.RandomState:
-        # RandomState's stream is frozen by numpy: the scenes are the same everywhere, always
+        # RandomState's stream is frozen by numpy: scenes are the same on every machine
         return np.random.RandomState([self.seed, SCENE_PARTS.index(self.part), number, purpose])
 
 
 def digit_scenes(*, train: int = TRAIN, test: int = TEST, seed: int = 0) -> DetectionSplits:
-    """Scenes of digits to train on and to test; they are drawn when they are read."""
+    """Make scenes of digits to train on and to test with; each is drawn when it is read."""
     digits = load_digits()
-    return DetectionSplits(
+    return Splits(
         _scene_set(Scenes(digits.train, "train", seed), train),
         _scene_set(Scenes(digits.test, "test", seed), test),
     )
@@ -138,7 +137,7 @@ def _scene_set(scenes: Scenes, count: int) -> DetectionSet:
 
 
 def _cut(grey: np.ndarray) -> np.ndarray:
-    """A digit without the empty rows and columns around its ink."""
+    """Cut off the empty rows and columns around a digit's ink."""
     fine = Image.fromarray(grey).resize((FINE, FINE), Image.Resampling.BICUBIC)
     begins, whole = INK
     cover = np.clip((np.asarray(fine, np.float32) - begins) / (whole - begins), 0, 1)
@@ -148,7 +147,7 @@ def _cut(grey: np.ndarray) -> np.ndarray:
 
 
 def background(rng: np.random.RandomState) -> np.ndarray:
-    """Smooth colours, shapes and strokes, float32 [128, 128, 3] of 0 to 255."""
+    """Draw smooth colours, shapes and strokes, float32 [128, 128, 3] of 0 to 255."""
     cells = rng.randint(3, 7)
     base = rng.uniform(40, 215, 3)
     patches = np.clip(base + rng.normal(0, 30, (cells, cells, 3)), 0, 255).astype(np.uint8)
@@ -165,12 +164,12 @@ def background(rng: np.random.RandomState) -> np.ndarray:
 
 
 def _near(base: np.ndarray, rng: np.random.RandomState) -> tuple[int, ...]:
-    """A colour not far from the background's, so that ink still stands out from both."""
+    """Draw a colour near the background's, so that ink stands out from both."""
     return tuple(np.clip(base + rng.uniform(-55, 55, 3), 0, 255).astype(int).tolist())
 
 
 def _shape(draw: ImageDraw.ImageDraw, rng: np.random.RandomState, colour: tuple[int, ...]) -> None:
-    """A disc, or a rectangle or triangle, filled or hollow; a hollow disc would be a 0."""
+    """Draw a disc, or a rectangle or triangle, filled or hollow; a hollow disc would be a 0."""
     x, y = rng.randint(-20, SCENE_SIDE, 2).tolist()
     width, height = rng.randint(12, 60, 2).tolist()
     kind, filled = rng.randint(3), rng.randint(3) > 0
@@ -185,7 +184,7 @@ def _shape(draw: ImageDraw.ImageDraw, rng: np.random.RandomState, colour: tuple[
 
 
 def _colour_apart(region: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
-    """An ink whose grey differs from that of what it covers by CONTRAST or more."""
+    """Draw an ink whose grey differs from what it covers by CONTRAST or more."""
     grey = region.mean()
     lighter, darker = 255 - grey > CONTRAST, grey > CONTRAST
     up = lighter and (not darker or rng.randint(2) == 1)
@@ -195,7 +194,7 @@ def _colour_apart(region: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
 
 
 def write_scenes(folder: Path, sets: DetectionSplits, on_progress: Callable[[None], None]) -> None:
-    """The scenes as a folder in COCO's layout; `hear` is called after each image."""
+    """Write the scenes as a folder in COCO's layout; `on_progress` is called after each image."""
     (folder / "annotations").mkdir(parents=True, exist_ok=True)
     for part, name in ((sets.train, "train"), (sets.test, "val")):
         (folder / name).mkdir(exist_ok=True)
@@ -207,7 +206,7 @@ def write_scenes(folder: Path, sets: DetectionSplits, on_progress: Callable[[Non
 
 
 def scenes_as_coco(part: DetectionSet) -> dict[str, Any]:
-    """COCO's instances of a set, its class ids numbered from 1."""
+    """Describe a set as COCO's instances; class ids count from 1."""
     annotations = []
     for key, truth in zip(part.keys, part.truths, strict=True):
         columns = (truth.boxes.tolist(), truth.labels.tolist(), truth.crowd.tolist())

@@ -1,4 +1,4 @@
-"""Boxes, what is true of an image, what is found in it, and sets of such images.
+"""Ground truth and detections of an image, and sets of images with boxes.
 
 `boxes_xyxy` [N, 4]: corners x0 y0 x1 y1 in pixels, x1 and y1 the edges behind the last pixel, so a
 width is x1 - x0 and the box of the first pixel is 0 0 1 1. COCO's x y w h becomes x y x+w y+h;
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reslab.data.datasets import Splits
 from reslab.data.decode import BadImage, load_image
 
 
@@ -22,16 +23,16 @@ class GroundTruth:
 
     boxes: Tensor  # float32 [N, 4], xyxy in pixels of the image
     labels: Tensor  # int64 [N], indices into the classes of the set
-    difficult: Tensor  # bool [N], VOC: neither counted nor punished
-    crowd: Tensor  # bool [N], COCO: one box around many; neither counted nor punished
+    difficult: Tensor  # bool [N], VOC: neither required nor counted as wrong
+    crowd: Tensor  # bool [N], COCO: one box around many; neither required nor counted as wrong
     areas: Tensor | None = None  # float32 [N], of COCO's outlines; None: those of the boxes
-    truncated: Tensor | None = None  # bool [N], VOC: the object goes on outside its box
+    truncated: Tensor | None = None  # bool [N], VOC: the object extends beyond its box
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: Tensor) -> "GroundTruth":
-        """The objects at `indices`, numbers or a mask."""
+        """Select the objects at `indices`, numbers or a mask."""
         return GroundTruth(
             self.boxes[indices],
             self.labels[indices],
@@ -44,7 +45,7 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class Detections:
-    """What a detector finds in one image."""
+    """The detections in one image."""
 
     boxes: Tensor  # float32 [N, 4], xyxy in pixels of the image
     scores: Tensor  # float32 [N]
@@ -54,17 +55,19 @@ class Detections:
         return len(self.labels)
 
     def take(self, indices: Tensor) -> "Detections":
-        """The detections at `indices`, numbers or a mask."""
+        """Select the detections at `indices`, numbers or a mask."""
         return Detections(self.boxes[indices], self.scores[indices], self.labels[indices])
 
 
 class GroundTruthTable(Sequence[GroundTruth]):
-    """Those of many images as one table: object j belongs to image i for starts[i] <= j <
-    starts[i + 1]."""
+    """The ground truth of many images as one table, the objects in the order of the images."""
 
-    def __init__(self, objects: GroundTruth, starts: Tensor) -> None:
+    def __init__(self, objects: GroundTruth, counts: Sequence[int] | np.ndarray) -> None:
+        """`counts` are the objects of each image."""
+        ends = np.cumsum(counts, dtype=np.int64)
+        assert len(objects) == (ends[-1] if len(ends) else 0)
         self.objects = objects
-        self.starts = starts  # int64 [images + 1]
+        self.starts = torch.from_numpy(np.concatenate(([0], ends)))  # int64 [images + 1]
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -74,10 +77,10 @@ class GroundTruthTable(Sequence[GroundTruth]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[GroundTruth]: ...
     def __getitem__(self, index: int | slice) -> GroundTruth | Sequence[GroundTruth]:
-        places = range(len(self))[index]  # counts from the end where negative, raises IndexError
-        if isinstance(places, range):
-            return [self[place] for place in places]
-        first, end = self.starts[places : places + 2].tolist()
+        rows = range(len(self))[index]  # counts from the end where negative, raises IndexError
+        if isinstance(rows, range):
+            return [self[row] for row in rows]
+        first, end = self.starts[rows : rows + 2].tolist()
         return self.objects.take(torch.arange(first, end))
 
 
@@ -89,7 +92,7 @@ class DetectionSet:
     files: Sequence[str]  # what each image is called, relative to the root of its set
     truths: Sequence[GroundTruth]  # one an image; images without objects have one of length 0
     classes: tuple[str, ...]  # names for people
-    ids: tuple[str, ...]  # of the classes in their files: COCO's category ids, VOC's names
+    ids: tuple[str, ...]  # of the classes, as annotated: COCO's category ids, VOC's names
     read: Callable[[str], bytes]  # a file's name to its bytes; any thread may call it
     sizes: Sequence[tuple[int, int]]  # width and height of each image, as annotated
     keys: Sequence[int | str]  # what annotations and results call each image: COCO's image ids
@@ -98,7 +101,7 @@ class DetectionSet:
         return len(self.files)
 
     def take(self, name: str, indices: Tensor) -> "DetectionSet":
-        """The images at `indices` as a set of its own."""
+        """Return the images at `indices` as a set of their own."""
         rows = indices.tolist()
         return replace(
             self,
@@ -110,9 +113,9 @@ class DetectionSet:
         )
 
     def image(self, index: int) -> np.ndarray:
-        """RGB bytes [H, W, 3]; BadImage says which file is bad, and why.
+        """Decode an image, RGB uint8 [H, W, 3]; BadImage names the file and the reason.
 
-        An image of another size than its annotations' is bad too: its boxes would lie elsewhere.
+        An image of another size than annotated is refused: its boxes would lie elsewhere.
         """
         file = self.files[index]
         rgb = load_image(self.read(file), file)
@@ -123,9 +126,4 @@ class DetectionSet:
         return rgb
 
 
-@dataclass(frozen=True)
-class DetectionSplits:
-    """Labels of both parts are indices into the same classes."""
-
-    train: DetectionSet
-    test: DetectionSet
+DetectionSplits = Splits[DetectionSet]

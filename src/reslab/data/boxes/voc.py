@@ -8,8 +8,8 @@ from pathlib import Path
 from xml.parsers import expat
 
 from reslab.data.boxes.annotations import Annotations, Objects
+from reslab.data.class_folders import FolderReader, Problem
 from reslab.data.decode import IMAGE_SUFFIXES, BadImage, image_size
-from reslab.data.folder import FolderReader, Problem
 from reslab.errors import os_reason
 
 VOC_CLASSES = (
@@ -19,6 +19,7 @@ VOC_CLASSES = (
 )  # fmt: skip
 YEARS = ("VOC2007", "VOC2012")
 SHEETS, IMAGES, LISTS = "Annotations", ("JPEGImages", "images"), "ImageSets/Main"
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
 MAX_COORDINATE = 2**24  # float32 counts every pixel up to here
 
 
@@ -33,92 +34,82 @@ class MarkedObject:
     corners: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass
 class Sheet:
-    """What the XML of one image says."""
+    """The XML of one image, read by expat.
 
-    size: dict[str, float] = field(default_factory=dict)  # empty where it says nothing
-    objects: list[MarkedObject] = field(default_factory=list)
+    Only whole paths count, so that the boxes of an object's parts (head, hands) do not replace its
+    own.
+    """
 
-
-class _Reader:
-    """The handlers of expat: only whole paths count, so the boxes of parts (heads, hands) do not
-    replace those of their objects."""
-
-    def __init__(self, file: str) -> None:
+    def __init__(self, data: bytes, file: str) -> None:
+        """Raise ValueError with file and line for what is malformed."""
         self.file = file
-        self.sheet = Sheet()
-        self.path: list[str] = []
-        self.text: list[str] = []
-        self.parser = expat.ParserCreate()
-        self.parser.StartElementHandler = self.start
-        self.parser.EndElementHandler = self.end
-        self.parser.CharacterDataHandler = self.text_of
-        self.parser.EntityDeclHandler = self.entity
+        self.size: dict[str, float] = {}  # empty where the XML does not say
+        self.objects: list[MarkedObject] = []
+        self._path: list[str] = []
+        self._text: list[str] = []
+        self._parser = expat.ParserCreate()
+        self._parser.StartElementHandler = self._start
+        self._parser.EndElementHandler = self._end
+        self._parser.CharacterDataHandler = self._text.append
+        self._parser.EntityDeclHandler = self._refuse_entity
+        try:
+            self._parser.Parse(data, True)
+        except expat.ExpatError as error:
+            reason = expat.ErrorString(error.code)
+            raise ValueError(f"{file}:{error.lineno}: malformed XML: {reason}") from None
 
-    def text_of(self, text: str) -> None:
-        self.text.append(text)
+    def _start(self, tag: str, attributes: dict[str, str]) -> None:
+        if not self._path and tag != "annotation":
+            raise ValueError(f"{self._place()}: <{tag}> where VOC's <annotation> should begin")
+        self._path.append(tag)
+        self._text.clear()
+        if self._path[1:] == ["object"]:
+            self.objects.append(MarkedObject(self._parser.CurrentLineNumber))
 
-    def entity(self, *declared: object) -> None:
-        raise ValueError(f"{self.place()}: declares entities, which VOC does not")
-
-    def place(self) -> str:
-        return f"{self.file}:{self.parser.CurrentLineNumber}"
-
-    def start(self, tag: str, attributes: dict[str, str]) -> None:
-        if not self.path and tag != "annotation":
-            raise ValueError(f"{self.place()}: <{tag}> where VOC's <annotation> should begin")
-        self.path.append(tag)
-        self.text.clear()
-        if self.path[1:] == ["object"]:
-            self.sheet.objects.append(MarkedObject(self.parser.CurrentLineNumber))
-
-    def end(self, tag: str) -> None:
-        place, text = self.path[1:], "".join(self.text).strip()
-        match place:
+    def _end(self, tag: str) -> None:
+        text = "".join(self._text).strip()
+        match self._path[1:]:
             case ["size", ("width" | "height") as side]:
-                self.sheet.size[side] = self.number(side, text)
+                self.size[side] = self._number(side, text)
             case ["object", "name"]:
-                self.sheet.objects[-1].name = text
-            case ["object", ("difficult" | "truncated") as flag]:
-                setattr(self.sheet.objects[-1], flag, self.number(flag, text or "0") != 0)
+                self.objects[-1].name = text
+            case ["object", "difficult"]:
+                self.objects[-1].difficult = self._number(tag, text or "0") != 0
+            case ["object", "truncated"]:
+                self.objects[-1].truncated = self._number(tag, text or "0") != 0
             case ["object", "bndbox", ("xmin" | "ymin" | "xmax" | "ymax") as corner]:
-                self.sheet.objects[-1].corners[corner] = self.number(corner, text)
+                self.objects[-1].corners[corner] = self._number(corner, text)
             case ["object"]:
-                self.whole(self.sheet.objects[-1])
-        self.path.pop()
-        self.text.clear()
+                self._must_be_complete(self.objects[-1])
+        self._path.pop()
+        self._text.clear()
 
-    def number(self, tag: str, text: str) -> float:
+    def _place(self) -> str:
+        return f"{self.file}:{self._parser.CurrentLineNumber}"
+
+    def _refuse_entity(self, *declaration: object) -> None:
+        raise ValueError(f"{self._place()}: declares entities, which VOC does not")
+
+    def _number(self, tag: str, text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = math.nan
         if not abs(value) <= MAX_COORDINATE:
-            raise ValueError(f"{self.place()}: {text[:40]!r} as <{tag}>")
+            raise ValueError(f"{self._place()}: {text[:40]!r} as <{tag}>")
         return value
 
-    def whole(self, found: MarkedObject) -> None:
-        lacks = [tag for tag in ("xmin", "ymin", "xmax", "ymax") if tag not in found.corners]
-        if not found.name:
+    def _must_be_complete(self, marked: MarkedObject) -> None:
+        lacks = [tag for tag in CORNERS if tag not in marked.corners]
+        if not marked.name:
             lacks.insert(0, "name")
         if lacks:
-            raise ValueError(f"{self.file}:{found.line}: an object without <{lacks[0]}>")
-
-
-def read_sheet(data: bytes, file: str) -> Sheet:
-    """The objects of one image; ValueError with file and line."""
-    reader = _Reader(file)
-    try:
-        reader.parser.Parse(data, True)
-    except expat.ExpatError as error:
-        reason = expat.ErrorString(error.code)
-        raise ValueError(f"{file}:{error.lineno}: malformed XML: {reason}") from None
-    return reader.sheet
+            raise ValueError(f"{self.file}:{marked.line}: an object without <{lacks[0]}>")
 
 
 def find_voc(folder: Path) -> list[Path]:
-    """The folders with Annotations/: VOC2007 and VOC2012 of a VOCdevkit, or the folder itself."""
+    """Find folders with Annotations/: VOC2007 and VOC2012 of a VOCdevkit, or the folder itself."""
     places = [folder, *(base / name for base in (folder, folder / "VOCdevkit") for name in YEARS)]
     return [place for place in places if (place / SHEETS).is_dir() and _images_of(place)]
 
@@ -128,16 +119,18 @@ def _images_of(home: Path) -> str:
 
 
 def has_part(home: Path, part: str) -> bool:
-    """Whether there is a list of the part's images, and annotations of them: those of VOC2012's
-    test were never published."""
+    """Tell whether a part has a list of images, and annotations of them.
+
+    Those of VOC2012's test were never published.
+    """
     if not (home / LISTS / f"{part}.txt").is_file():
         return False
-    keys = listed(home, part)
+    keys = listed_keys(home, part)
     return bool(keys) and (home / SHEETS / f"{keys[0]}.xml").is_file()
 
 
-def listed(home: Path, part: str) -> list[str]:
-    """The images of a part: the first word of each line of its list."""
+def listed_keys(home: Path, part: str) -> list[str]:
+    """Read the images of a part: the first word of each line of its list."""
     path = home / LISTS / f"{part}.txt"
     try:
         lines = path.read_text("utf-8").splitlines()
@@ -149,7 +142,7 @@ def listed(home: Path, part: str) -> list[str]:
 
 
 def all_keys(home: Path) -> list[str]:
-    """Every image that has annotations."""
+    """List every image that has annotations."""
     names = os.listdir(home / SHEETS)
     return sorted(name[:-4] for name in names if name.endswith(".xml") and name[0] != ".")
 
@@ -160,15 +153,17 @@ def read_voc(
     name: str,
     classes: Sequence[str] = (),
 ) -> Annotations:
-    """The images of several folders below `folder` as one part, as they are. Without `classes`
-    they are those that are met."""
+    """Read the images of several folders below `folder` as one part; its problems are collected.
+
+    Without `classes`, they are those that objects have.
+    """
     sheets: list[str] = []
     objects = Objects()
 
-    def place(at: int) -> str:
-        return f"{sheets[objects.images[at]]}:{objects.places[at]}"
+    def place(row: int) -> str:
+        return f"{sheets[objects.images[row]]}:{objects.places[row]}"
 
-    part = Annotations(name, folder, place, {}, objects=objects)
+    part = Annotations("VOC", name, folder, place, objects=objects)
     for home, keys in homes:
         prefix = "" if home == folder else f"{home.relative_to(folder).as_posix()}/"
         images = _images_of(home)
@@ -179,10 +174,10 @@ def read_voc(
             try:
                 _add_sheet(part, sheet, key, file)
             except ValueError as error:
-                where, _, what = str(error).partition(": ")
-                part.faults.append(Problem("annotation file", where, what))
-                continue
-            sheets.append(sheet)
+                sheet_and_line, _, reason = str(error).partition(": ")
+                part.problems.append(Problem("annotation file", sheet_and_line, reason))
+            else:
+                sheets.append(sheet)
     part.classes = {name: str(name) for name in classes or sorted(set(objects.names), key=str)}
     return part
 
@@ -194,33 +189,33 @@ def _by_stem(folder: Path) -> dict[str, str]:
     }
 
 
-def _add_sheet(part: Annotations, sheet: str, key: str, file: str) -> None:
-    """Puts one image and its objects into the columns; ValueError `PLACE: REASON`."""
+def _add_sheet(part: Annotations, file: str, key: str, image: str) -> None:
+    """Add one image and its objects to the columns; ValueError `PLACE: REASON`."""
     try:
-        data = (part.root / sheet).read_bytes()
+        sheet = Sheet((part.root / file).read_bytes(), file)
     except OSError as error:
-        raise ValueError(f"{sheet}: {os_reason(error)}") from None
-    found = read_sheet(data, sheet)
-    width, height = (int(found.size.get(side, 0)) for side in ("width", "height"))
+        raise ValueError(f"{file}: {os_reason(error)}") from None
+    width, height = (int(sheet.size.get(side, 0)) for side in ("width", "height"))
     if width <= 0 or height <= 0:
-        width, height = _size_by_header(part.root, file)
+        width, height = _size_by_header(part.root, image)
     row = len(part.files)
-    part.files.append(file)
+    part.files.append(image)
     part.keys.append(key)
     part.sizes.append((width, height))
-    for marked in found.objects:
-        x0, y0, x1, y1 = (marked.corners[name] for name in ("xmin", "ymin", "xmax", "ymax"))
-        part.objects.images.append(row)
-        part.objects.names.append(marked.name)
-        part.objects.boxes.append((x0 - 1, y0 - 1, x1, y1))
-        part.objects.places.append(marked.line)
-        part.objects.difficult.append(marked.difficult)
-        part.objects.truncated.append(marked.truncated)
-        part.objects.crowd.append(False)
+    objects = part.objects
+    for marked in sheet.objects:
+        x0, y0, x1, y1 = (marked.corners[corner] for corner in CORNERS)
+        objects.images.append(row)
+        objects.names.append(marked.name)
+        objects.boxes.append((x0 - 1, y0 - 1, x1, y1))
+        objects.places.append(marked.line)
+        objects.difficult.append(marked.difficult)
+        objects.truncated.append(marked.truncated)
+        objects.crowd.append(False)
 
 
 def _size_by_header(root: Path, file: str) -> tuple[int, int]:
-    """Where the XML does not say: some programs write no size, or zeros."""
+    """Read the size from the image: some programs write none into the XML, or zeros."""
     try:
         return image_size(FolderReader(str(root))(file), file)
     except BadImage as bad:

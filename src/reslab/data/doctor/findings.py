@@ -19,12 +19,12 @@ from reslab.data.boxes.annotations import (
     unknown_classes,
     unknown_in_words,
 )
-from reslab.data.boxes.folder import DetectionParts
+from reslab.data.class_folders import Problem
 from reslab.data.datasets import read_class_list
 from reslab.data.doctor.advice import ADVICE, FEW, IMBALANCE, SMALL, Advice
 from reslab.data.doctor.inspect import ImageInfo
 from reslab.data.doctor.scan import FolderScan
-from reslab.data.folder import WHOLE_FOLDER, FolderPart, Problem, class_list
+from reslab.data.folder import WHOLE_FOLDER, FolderPart, class_list
 
 
 @dataclass(frozen=True)
@@ -68,20 +68,22 @@ def diagnose(scan: FolderScan, infos: list[list[ImageInfo]], size: int) -> tuple
 
 
 def diagnose_boxes(
-    folder: Path, parts: DetectionParts, infos: list[list[ImageInfo]]
+    folder: Path, parts: Sequence[Annotations], infos: list[list[ImageInfo]]
 ) -> tuple[Finding, ...]:
-    """Find all that is wrong with a folder of images with boxes, what spoils a run first."""
+    """Find all that is wrong with a folder of images with boxes, what spoils a run first.
+
+    `parts` are the one to train on and the other, or the whole.
+    """
     found: list[KindAndCase] = []
     paths = [[os.path.relpath(part.root / file, folder) for file in part.files] for part in parts]
     for part, part_paths, part_infos in zip(parts, paths, infos, strict=True):
-        found += _problems(part.faults)
+        found += _problems(part.problems)
         found += _annotated_image_findings(part, part_paths, part_infos)
         found += _box_findings(part)
     for group in _equal_images(infos):
         kind = "image in both parts" if len({part for part, _ in group}) > 1 else "repeated image"
         found.append((kind, Case(tuple(paths[part][row] for part, row in group))))
-    trained = parts.whole if parts.train is None else parts.train
-    assert trained is not None, "a folder has both parts, or the whole"
+    trained = parts[0]
     with_boxes = set(trained.objects.names)
     for id_, name in trained.classes.items():
         if id_ not in with_boxes:

@@ -1,7 +1,7 @@
 """Read and decode every image of a folder once, by threads: what each file is."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
@@ -10,7 +10,8 @@ import simplejpeg
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
-from reslab.data.boxes.folder import DetectionParts
+from reslab.data.boxes.annotations import Annotations
+from reslab.data.class_folders import FolderReader
 from reslab.data.decode import (
     FORMATS,
     BadImage,
@@ -22,7 +23,6 @@ from reslab.data.decode import (
     orientation,
 )
 from reslab.data.doctor.scan import FolderScan
-from reslab.data.folder import FolderReader
 from reslab.runtime.threads import map_in_order, usable_cores
 
 BITS_PER_SAMPLE, ORIENTATION = 258, 274  # tags of a TIFF
@@ -57,7 +57,7 @@ def inspect_all(scan: FolderScan, on_progress: Callable[[None], None]) -> list[l
 
 
 def inspect_annotated(
-    parts: DetectionParts, on_progress: Callable[[None], None]
+    parts: Iterable[Annotations], on_progress: Callable[[None], None]
 ) -> list[list[ImageInfo]]:
     """Read and decode every annotated image of every part once."""
     return [inspect_files(FolderReader(str(part.root)), part.files, on_progress) for part in parts]

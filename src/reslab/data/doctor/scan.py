@@ -9,22 +9,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from reslab.data.datasets import EncodedImages
-from reslab.data.decode import IMAGE_SUFFIXES, image_format
-from reslab.data.folder import (
-    FolderPart,
+from reslab.data.class_folders import (
     Problem,
-    check_parts,
     class_files,
     class_ids,
     images_by_class,
     is_folder,
     list_folder,
-    open_packed,
-    part_roots,
-    prefix_of,
     subfolders,
 )
+from reslab.data.datasets import EncodedImages
+from reslab.data.decode import IMAGE_SUFFIXES, image_format
+from reslab.data.folder import FolderPart, check_parts, open_packed, part_roots, prefix_of
 from reslab.data.location import Location
 
 

@@ -5,11 +5,11 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from reslab.data.boxes.annotations import Annotations
 from reslab.data.boxes.sets import Detections, DetectionSet, GroundTruth
 from reslab.detection.average_precision.voc import area, eleven_points, interpolated, rankings
 from reslab.errors import unknown_name
@@ -129,14 +129,14 @@ def measure(
     )
 
 
-def usual_protocol(layout: str, root: Path, files: Sequence[str]) -> str:
-    """Choose the protocol by which results on a set are published, by its layout and its images.
+def usual_protocol(part: Annotations) -> str:
+    """Choose the protocol by which results on a data set are published.
 
     VOC changed its measure in 2010.
     """
-    if layout == "COCO":
+    if part.layout == "COCO":
         return "coco"
-    of_2007 = any("VOC2007" in (root / file).parts for file in files[:1])
+    of_2007 = any("VOC2007" in (part.root.resolve() / file).parts for file in part.files[:1])
     return "voc-2007" if of_2007 else "voc-2012"
 
 
