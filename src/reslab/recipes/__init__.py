@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from reslab.data.boxes.folder import read_parts, split_parts
+from reslab.data.boxes.folder import read_annotations, split_annotations
 from reslab.data.folder import read_folder, split_folder
 from reslab.data.location import Location, to_folder
 from reslab.detection.alternating import detector_target, train_detector
@@ -117,7 +117,7 @@ def own_boxes(
     if inputs.data is None:
         raise ValueError(f"{name} is made from your boxes: name a COCO or VOC folder with --data")
     folder = to_folder(inputs.data, f"{name} needs")
-    sets = split_parts(inputs.read(read_parts, folder, ""), OWN_VALIDATION)
+    sets = split_annotations(inputs.read(read_annotations, folder, ""), OWN_VALIDATION)
     return own_detection_recipe(model, config, sets.train)
 
 
