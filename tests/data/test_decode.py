@@ -264,14 +264,14 @@ def mutate(sources: list[bytes], rng: np.random.Generator) -> bytes:
 
 def outcome(file: str, data: bytes) -> str:
     """What is wrong with an image, or nothing; that is all that may happen, and soon."""
-    start = time.perf_counter()
+    start = time.thread_time()
     try:
         rgb = load_image(data, file)
         width, height = image_size(data, file)
     except BadImage as error:
         return str(error)
     finally:
-        assert time.perf_counter() - start < 5, file
+        assert time.thread_time() - start < 5, file
     assert rgb.shape == (height, width, 3)
     return ""
 
@@ -357,9 +357,9 @@ def huge() -> dict[str, bytes]:
 def test_a_huge_image_is_refused_by_its_header(huge: dict[str, bytes], kind: str) -> None:
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.thread_time()
         said = reason(huge[kind])
-        times.append(time.perf_counter() - start)
+        times.append(time.thread_time() - start)
     assert f"{MAX_PIXELS:,}" in said
     with pytest.raises(BadImage, match=f"{MAX_PIXELS:,}"):
         image_size(huge[kind], "x")

