@@ -178,7 +178,7 @@ def test_who_is_waited_for_too_long_is_named(together, monkeypatch) -> None:
             os.kill(os.getpid(), signal.SIGSTOP)
         group.all_reduce_max(0)
     """
-    monkeypatch.setattr(launching, "GRACE", 1.0)
+    monkeypatch.setattr(launching, "EXIT_GRACE", 1.0)
     status, lines = together(work, 3, RESLAB_PATIENCE="6")
     assert status == 1
     assert lines == [
