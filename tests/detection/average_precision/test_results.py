@@ -54,11 +54,13 @@ def test_an_empty_list_is_nothing_found(tmp_path: Path) -> None:
 
 
 def test_what_is_no_list_of_detections_is_refused(line) -> None:
-    assert line('[{"image_id": 1,\n oh]').startswith("found.json:2: not JSON at column 2:")
-    assert line("").startswith("found.json:1: not JSON at column 1:")
+    malformed = line('[{"image_id": 1,\n oh]')
+    assert malformed.startswith("found.json:2: malformed JSON: Expecting")
+    assert malformed.endswith(", column 2")
+    assert line("").startswith("found.json:1: malformed JSON: ")
     assert line({"images": []}).startswith("found.json holds no list; detections are a list of")
     assert line([GOOD, 7]).startswith("found.json[1] is no detection")
-    assert line("[" * 100_000).startswith("found.json is nested too deeply")
+    assert line("[" * 100_000).startswith("found.json: nested too deeply")
     assert line("[" + "1" * 5000 + "]").startswith("found.json: ")
 
 
@@ -107,5 +109,5 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none\.json: no such file"):
         read_results(tmp_path / "none.json", IMAGES)
     (tmp_path / "bytes.json").write_bytes(b"[\xff\xfe\x80]")
-    with pytest.raises(ValueError, match=r"bytes\.json is not UTF-8 text"):
+    with pytest.raises(ValueError, match=r"bytes\.json: not UTF-8 text"):
         read_results(tmp_path / "bytes.json", IMAGES)

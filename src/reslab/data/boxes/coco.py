@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def read_coco(path: Path, folder: Path, name: str) -> Annotations:
 
     ValueError for a file that has not the three lists of COCO's instances.
     """
-    document = _load(path)
+    document = _read_lists(path)
     shown = str(path.relative_to(folder) if path.is_relative_to(folder) else path)
     objects = Objects()
     part = Annotations(
@@ -77,26 +77,31 @@ def read_coco(path: Path, folder: Path, name: str) -> Annotations:
     return part
 
 
-def _load(path: Path) -> dict[str, list[Any]]:
-    """Load the three lists.
-
-    Outlines are dropped as they are parsed: they are nine tenths of a file.
-    """
-
-    def without_outline(record: dict[str, Any]) -> dict[str, Any]:
-        record.pop("segmentation", None)
-        return record
-
+def read_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """Read a file of JSON; ValueError names the line."""
     try:
-        document = json.loads(path.read_bytes(), object_hook=without_outline)
+        return json.loads(path.read_bytes(), object_hook=object_hook)
     except OSError as error:
         raise ValueError(f"{path}: {os_reason(error)}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{path}: not UTF-8 text") from None
     except RecursionError:
-        raise ValueError(f"{path}: nested too deeply for COCO's annotations") from None
+        raise ValueError(f"{path}: nested too deeply") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: malformed JSON: {error.msg}") from None
+        place = f"{path}:{error.lineno}"
+        raise ValueError(f"{place}: malformed JSON: {error.msg}, column {error.colno}") from None
+    except ValueError as error:  # a number of too many digits
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _without_outline(record: dict[str, Any]) -> dict[str, Any]:
+    """Drop an outline as it is parsed: outlines are nine tenths of a file."""
+    record.pop("segmentation", None)
+    return record
+
+
+def _read_lists(path: Path) -> dict[str, list[Any]]:
+    document = read_json(path, object_hook=_without_outline)
     if not isinstance(document, dict):
         raise ValueError(f"{path}: a list, not COCO's instances with {', '.join(LISTS)}")
     for name in LISTS:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from reslab.data.boxes.annotations import Annotations
 from reslab.data.boxes.sets import Detections, DetectionSet, GroundTruth
@@ -261,32 +263,26 @@ def truth_rows(index: int, truth: GroundTruth) -> list[dict[str, Any]]:
     Difficult ones, which COCO does not have, are ignored as VOC does. An object's size is the area
     of its outline where that is known.
     """
-    corners = truth.boxes.double()
-    sides = corners[:, 2:] - corners[:, :2]
-    areas = (sides.prod(1) if truth.areas is None else truth.areas.double()).tolist()
-    columns = (
-        truth.labels.tolist(), corners[:, :2].tolist(), sides.tolist(), areas,
-        truth.crowd.tolist(), truth.difficult.tolist(),
-    )  # fmt: skip
-    return [
-        {
-            "image_id": index, "category_id": label, "bbox": corner + side,
-            "area": IGNORED_AREA if difficult else area, "iscrowd": int(crowd),
-        }
-        for label, corner, side, area, crowd, difficult in zip(*columns, strict=True)
-    ]  # fmt: skip
+    areas = box_areas(truth.boxes) if truth.areas is None else truth.areas.double()
+    areas = torch.where(truth.difficult, IGNORED_AREA, areas)
+    crowd = truth.crowd.int().tolist()
+    return coco_rows(index, truth.boxes, truth.labels, area=areas.tolist(), iscrowd=crowd)
 
 
 def detection_rows(index: int, seen: Detections) -> list[dict[str, Any]]:
     """Write the detections of an image as COCO's results."""
-    corners = seen.boxes.double()
-    sides = corners[:, 2:] - corners[:, :2]
-    columns = (
-        seen.labels.tolist(), corners[:, :2].tolist(), sides.tolist(), sides.prod(1).tolist(),
-        seen.scores.tolist(),
-    )  # fmt: skip
-    return [
-        {"image_id": index, "category_id": label, "bbox": corner + side, "area": area,
-         "iscrowd": 0, "score": score}
-        for label, corner, side, area, score in zip(*columns, strict=True)
-    ]  # fmt: skip
+    columns = {"area": box_areas(seen.boxes).tolist(), "iscrowd": [0] * len(seen)}
+    return coco_rows(index, seen.boxes, seen.labels, score=seen.scores.tolist(), **columns)
+
+
+def box_areas(boxes: Tensor) -> Tensor:
+    return (boxes.double()[:, 2:] - boxes.double()[:, :2]).prod(1)
+
+
+def coco_rows(index: int, boxes: Tensor, labels: Tensor, **columns: list) -> list[dict[str, Any]]:
+    """Write boxes, x y width height, and what else is known of each."""
+    corners = boxes.double()
+    sized = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
+    columns |= {"category_id": labels.tolist(), "bbox": sized.tolist()}
+    rows = zip(*columns.values(), strict=True)
+    return [{"image_id": index} | dict(zip(columns, row, strict=True)) for row in rows]

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from reslab.data.boxes.coco import read_json
 from reslab.data.boxes.sets import Detections, DetectionSet
 from reslab.errors import unknown_name
 
@@ -25,7 +26,10 @@ def read_results(file: Path, images: DetectionSet) -> list[Detections]:
     indices = {key: index for index, key in enumerate(images.keys)}
     labels = {id_: label for label, id_ in enumerate(images.ids)}
     rows: list[list[tuple[list[float], float, int]]] = [[] for _ in images.keys]
-    for number, entry in enumerate(read_list(file)):
+    entries = read_json(file)
+    if not isinstance(entries, list):
+        raise ValueError(f"{file} holds no list; detections are a list of {{{', '.join(KEYS)}}}")
+    for number, entry in enumerate(entries):
         place = f"{file}[{number}]"
         must_be_complete(entry, place)
         key, id_, box, score = (entry[name] for name in KEYS)
@@ -39,27 +43,6 @@ def read_results(file: Path, images: DetectionSet) -> list[Detections]:
             raise ValueError(f"{place}.score: {quoted(score)} is not a number")
         rows[index].append((corners_of(box, place), score, label))
     return [as_detections(image_rows) for image_rows in rows]
-
-
-def read_list(file: Path) -> list[Any]:
-    """Read the JSON list in a file."""
-    try:
-        entries = json.loads(file.read_bytes())
-    except OSError as error:
-        raise ValueError(f"{file}: {(error.strerror or str(error)).lower()}") from None
-    except json.JSONDecodeError as error:
-        raise ValueError(
-            f"{file}:{error.lineno}: not JSON at column {error.colno}: {error.msg.lower()}"
-        ) from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{file} is not UTF-8 text, so not JSON") from None
-    except ValueError as error:  # a number of too many digits
-        raise ValueError(f"{file}: {error}") from None
-    except RecursionError:
-        raise ValueError(f"{file} is nested too deeply to be detections") from None
-    if not isinstance(entries, list):
-        raise ValueError(f"{file} holds no list; detections are a list of {{{', '.join(KEYS)}}}")
-    return entries
 
 
 def must_be_complete(entry: Any, place: str) -> None:
