@@ -3,6 +3,8 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Container, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import reslab
@@ -54,6 +56,48 @@ def test_no_file_imports_from_above_or_beside() -> None:
 def test_every_room_has_a_floor() -> None:
     rooms = {room(path) for path in SOURCE.rglob("*.py")} - {"__init__", "__main__"}
     assert rooms == set(FLOORS)
+
+
+def module_of(path: Path) -> str:
+    return ".".join(("reslab", *path.relative_to(SOURCE).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    )
+
+
+def imported_modules(tree: ast.Module, modules: Container[str]) -> Iterator[str]:
+    """The modules of ours that a file needs to run; those of its annotations are not among them."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in modules else node.module
+
+
+def test_no_files_import_each_other() -> None:
+    paths = {module_of(path): path for path in SOURCE.rglob("*.py")}
+    sorter = TopologicalSorter(
+        {
+            module: set(imported_modules(ast.parse(path.read_text()), paths)) & paths.keys()
+            for module, path in paths.items()
+        }
+    )
+    sorter.prepare()  # CycleError names the circle
+
+
+def test_a_file_is_read_in_one_sitting_and_a_function_on_a_screen() -> None:
+    wrong = []
+    for path in SOURCE.rglob("*.py"):
+        text = path.read_text()
+        if text.count("\n") > 330:
+            wrong.append(f"{path.relative_to(SOURCE)} has {text.count(chr(10))} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                assert node.end_lineno is not None
+                if (lines := node.end_lineno - node.lineno + 1) > 60:
+                    wrong.append(f"{node.name} in {path.relative_to(SOURCE)} has {lines} lines")
+    assert not wrong
 
 
 def test_importing_does_nothing() -> None:
