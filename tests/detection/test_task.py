@@ -9,11 +9,10 @@ from torch import Tensor
 
 from reslab.detection import setup as prepare
 from reslab.detection.box_ops import REGION_STDS
-from reslab.detection.initial import Weights, fit_detector_to_weights
 from reslab.detection.loader import Example
 from reslab.detection.network import FasterRCNN
 from reslab.detection.recipe import DetectionRecipe
-from reslab.detection.setup import OpenedSets, setup_with_data
+from reslab.detection.setup import OpenedSets, Weights, fit_detector_to_weights, setup_with_data
 from reslab.detection.task import DETECTIONS_FILE, DetectionTask
 from reslab.runtime.device import setup_device
 from reslab.runtime.files import sha256_of

@@ -1,38 +1,43 @@
-"""A recipe's images with boxes, its detector and mini-batches, on their device."""
+"""Open a detector's data and weights, and make its task."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reslab.data.boxes.digit_scenes import digit_scenes
 from reslab.data.boxes.folder import evaluation_part, read_annotations, split_annotations
 from reslab.data.boxes.sets import DetectionSet, DetectionSplits, GroundTruth
 from reslab.data.decode import BadImage
 from reslab.data.location import Location, to_folder
+from reslab.data.sampler import Stream, make_generator
 from reslab.detection.average_precision.measure import import_pycocotools, usual_protocol
-from reslab.detection.initial import (
-    Weights,
-    detector_train_mode,
-    initial_detector,
-)
 from reslab.detection.loader import DetectionLoader, is_trainable
-from reslab.detection.network import FasterRCNN, detector_channels_last
+from reslab.detection.model import Detector, load_detector
+from reslab.detection.network import FasterRCNN, build_detector, detector_channels_last
 from reslab.detection.recipe import DetectionRecipe
-from reslab.detection.task import DetectionTask
-from reslab.models.batchnorm import recompute_statistics
+from reslab.detection.task import DetectionTask, detector_train_mode
+from reslab.models.batchnorm import at_initial_scale, recompute_statistics
+from reslab.models.config import ResNetConfig
+from reslab.models.model_file import Model, load_model
 from reslab.models.preprocessing import Preprocessing, minus_mean
 from reslab.runtime.device import Device
 from reslab.runtime.events import Log
 from reslab.runtime.threads import cores_for, map_in_order, usable_cores
-from reslab.training.optim import build_sgd
+from reslab.training.loop import build_sgd
+from reslab.training.origin import fit_config, fit_recipe, folded_error, must_have_digest
 from reslab.training.setup import CALIBRATION_BATCHES, Inputs, inputs_at, must_match_classes
+from reslab.training.task import task_of
 
 # training images whose colours give the mean, without weights that bring one
 MEAN_COLOUR_IMAGES = 500
+OF_CLASSES = ("classifier.", "regressor.")
+
+Weights = Model | Detector
 
 
 @dataclass(frozen=True)
@@ -154,3 +159,90 @@ def mean_colour(train: DetectionSet) -> Tensor:
     if not colours:
         raise ValueError(f"no image of {train.name} can be decoded")
     return torch.from_numpy(np.mean(colours, axis=0)).float()[:, None, None]
+
+
+def load_weights(path: str | Path) -> Weights:
+    """Load what a detector's training can start from: a classifier's model file or a detector's."""
+    return load_detector(path) if task_of(path) == "detection" else load_model(path)
+
+
+def read_weights(inputs: Inputs, path: Path) -> Weights:
+    """Load the same, once for all that ask these inputs."""
+    load = load_detector if task_of(path) == "detection" else load_model
+    return inputs.read(load, path)
+
+
+def trunk_of(weights: Weights) -> ResNetConfig:
+    """The network whose residual part the weights are of."""
+    return weights.net.config.trunk if isinstance(weights, Detector) else weights.net.config
+
+
+def fit_detector_to_weights(recipe: DetectionRecipe, weights: Weights) -> DetectionRecipe:
+    """`recipe` for training that starts from `weights`: their layout, their digest.
+
+    ValueError if these are weights of another network.
+    """
+    trunk = fit_config(recipe.model.trunk, trunk_of(weights), recipe.name)
+    model = recipe.model.model_copy(update={"trunk": trunk})
+    return fit_recipe(recipe, weights.net, model=model)
+
+
+def must_match_trunk(recipe: DetectionRecipe, weights: Weights | None) -> None:
+    """ValueError if `recipe` cannot start from `weights`, or needs some and there are none."""
+    if weights is None:
+        if recipe.model.norm == "group" and not recipe.fixed_stages and recipe.weights is None:
+            return
+        raise ValueError(
+            f"{recipe.name} starts from trained weights, whose batch norm it keeps: name them with "
+            "--weights, or set model.norm=group and fixed_stages=0 to start from nothing"
+        )
+    must_have_digest(recipe, weights.net)
+    if recipe.model.norm == "frozen":
+        if never_trained(weights.net) and isinstance(weights, Model) and not weights.folded:
+            raise ValueError(
+                "the weights' batch norm has no statistics, for they were never trained: nothing "
+                "to keep; model.norm=group and fixed_stages=0 start from nothing"
+            )
+    elif norm_is_folded(weights):
+        raise folded_error("model.norm", recipe.model.norm)
+
+
+def norm_is_folded(weights: Weights) -> bool:
+    """Whether batch norm went into the convolutions; a detector kept it so if it started so."""
+    return weights.folded if isinstance(weights, Model) else never_trained(weights.net)
+
+
+def never_trained(net: nn.Module) -> bool:
+    """Whether the means in batch norm, if there is any, are what they begin with: all 0."""
+    means = [it for name, it in net.state_dict().items() if name.endswith("running_mean")]
+    return bool(means) and not any(bool(mean.any()) for mean in means)
+
+
+def initial_detector(
+    recipe: DetectionRecipe, seed: int, weights: Weights | None, train: DetectionSet
+) -> FasterRCNN:
+    """The network of the recipe. A classifier gives it the residual part; a detector what else
+    fits, the layers that name classes only if its classes are these."""
+    net = build_detector(recipe.model, make_generator(seed, Stream.INITIALISATION))
+    if weights is not None:
+        given = weights.net.state_dict()
+        if (weights.ids, weights.classes) != (train.ids, train.classes):
+            given = {name: it for name, it in given.items() if not name.startswith(OF_CLASSES)}
+        net.load_state_dict(
+            net.state_dict() | {name: given[name] for name in load_matching(net, given)}
+        )
+    if isinstance(weights, Model):
+        at_initial_scale(net)
+    return net
+
+
+def load_matching(net: FasterRCNN, given: dict[str, Tensor]) -> list[str]:
+    """The weights that the network takes over; ValueError if the residual part does not fit."""
+    state = net.state_dict()
+    residual = [name for name in state if name.startswith(("stem.", "stages."))]
+    for name in residual:
+        if name not in given or given[name].shape != state[name].shape:
+            raise ValueError(f"the weights are of another net: {name} does not fit")
+    others = state.keys() - residual
+    fitting = [n for n in given if n in others and given[n].shape == state[n].shape]
+    return residual + fitting

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from reslab.data.boxes.sets import Detections, DetectionSet
 from reslab.data.loader import Draws
@@ -14,7 +14,6 @@ from reslab.data.sampler import make_generator
 from reslab.detection.average_precision.measure import measure
 from reslab.detection.average_precision.results import as_results
 from reslab.detection.evaluation import detect_set
-from reslab.detection.initial import detector_train_mode
 from reslab.detection.loader import DetectionLoader, Example
 from reslab.detection.model import Detector, detector_bytes
 from reslab.detection.network import AnchorPredictions, FasterRCNN
@@ -26,6 +25,7 @@ from reslab.detection.targets import (
     inside_image,
     region_targets,
 )
+from reslab.models.batchnorm import train_mode
 from reslab.models.preprocessing import Preprocessing
 from reslab.runtime.device import Device
 from reslab.runtime.events import Event, Log
@@ -218,3 +218,28 @@ class DetectionTask:
 def percent_true(wrong: Tensor) -> Tensor:
     """Of what is wrong; 0 where there is nothing to be wrong about, bool [N] -> []"""
     return 100 * wrong.float().sum() / max(len(wrong), 1)
+
+
+def trainable_parts(net: FasterRCNN, recipe: DetectionRecipe) -> list[nn.Module]:
+    """The parts whose weights the recipe changes."""
+    free = net.trunk[recipe.fixed_stages + 1 if recipe.fixed_stages else 0 :]
+    regions = [net.stages[-1], net.classifier, net.regressor]
+    match recipe.stage:
+        case None:
+            return [*free, net.proposals, *regions]
+        case 1:
+            return [*free, net.proposals]
+        case 2:
+            return [*free, *regions]
+        case 3:
+            return [net.proposals]
+        case 4:
+            return regions
+
+
+def detector_train_mode(net: FasterRCNN, recipe: DetectionRecipe) -> None:
+    """Put the layers that learn into training mode; batch norm is a fixed map."""
+    net.requires_grad_(False)
+    for part in trainable_parts(net, recipe):
+        part.requires_grad_(True)
+    train_mode(net, keep_statistics=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from reslab.data.builtin import open_sets, set_named
 from reslab.detection.average_precision.measure import import_pycocotools
-from reslab.detection.initial import load_weights
 from reslab.detection.recipe import DetectionRecipe
+from reslab.detection.setup import load_weights
 from reslab.errors import unknown_name
 from reslab.models.config import CIFAR_DEPTHS
 from reslab.recipes import AnyRecipe, any_recipe, network_of, recipe

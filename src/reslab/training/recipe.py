@@ -4,7 +4,7 @@ import itertools
 import json
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, Self, final
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, final
 
 from pydantic import (
     BaseModel,
@@ -216,6 +216,9 @@ class RunRecipe(Section):
     def differences(self, other: "RunRecipe") -> list[str]:
         """One line for each field in which `other` differs: `key: here -> there`."""
         return recipe_differences(self.model_dump(mode="json"), other.model_dump(mode="json"))
+
+
+AnyRecipe = TypeVar("AnyRecipe", bound=RunRecipe)
 
 
 @final
