@@ -50,7 +50,7 @@ def proposals(rng: torch.Generator) -> tuple[Tensor, Tensor]:
 
     Scores rise towards a few places, as on an image with objects.
     """
-    anchors = Anchors().over(38, 63)
+    anchors = Anchors().grid(38, 63)
     deltas = 0.1 * torch.randn(anchors.shape, generator=rng)
     boxes = clip(decode_boxes(anchors, deltas), WIDTH, HEIGHT)
     objects = regions(12, rng)

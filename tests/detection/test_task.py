@@ -89,7 +89,7 @@ def slow_loss(it: DetectionTask, example: Example) -> Tensor:
     logits = F.conv2d(hidden, rpn.objectness.weight, rpn.objectness.bias)[0]
     deltas = F.conv2d(hidden, rpn.deltas.weight, rpn.deltas.bias)[0]
     truths = example.boxes.tolist()
-    anchors = config.anchors.over(*features.shape[2:]).tolist()
+    anchors = config.anchors.grid(*features.shape[2:]).tolist()
     per_cell, across = config.anchors.per_cell, features.shape[3]
     overlaps = {
         at: [references.iou(anchor, truth) for truth in truths]
@@ -112,7 +112,7 @@ def slow_loss(it: DetectionTask, example: Example) -> Tensor:
             total, count = total + F.softplus(-logit if positive else logit), count + 1
     proposal = total / count
 
-    boxes = net.proposals(features).boxes(
+    boxes = net.proposals(features).proposals(
         width, height, before=it.recipe.sampling.before, after=it.recipe.sampling.proposals,
         smallest=it.recipe.search.smallest * example.ratio,
     )  # fmt: skip

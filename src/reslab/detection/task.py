@@ -135,7 +135,7 @@ class DetectionTask:
         targets = self.targets(proposed, example, rng)
         height, width = example.image.shape[2:]
         with self.device.autocast():
-            boxes = self.net.with_whole(targets.boxes, width, height)
+            boxes = self.net.append_whole_image(targets.boxes, width, height)
             seen = self.net.region_features(self.net.pool(features, boxes))
             count = len(targets.boxes)
             scores, deltas = self.net.classify_regions(seen[:count], seen[count:])
@@ -153,7 +153,7 @@ class DetectionTask:
                 proposed = self.proposer.proposals(self.proposer.features(example.image))
         sampling = self.recipe.sampling
         height, width = example.image.shape[2:]
-        boxes = proposed.boxes(
+        boxes = proposed.proposals(
             width, height, before=sampling.before, after=sampling.proposals,
             smallest=self.recipe.search.smallest * example.ratio,
         )  # fmt: skip
