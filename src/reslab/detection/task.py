@@ -1,4 +1,4 @@
-"""What a detector is trained to do: the losses of Faster R-CNN and Fast R-CNN, of one image."""
+"""The task of a detector: the losses of Faster R-CNN and Fast R-CNN, its reports."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -37,26 +37,27 @@ from reslab.training.task import CheckStop, Final
 PROPOSAL_BETA, REGION_BETA = 1 / 9, 1.0
 
 
-def proposal_loss(found: AnchorPredictions, targets: AnchorTargets) -> Tensor:
-    """Whether there is an object, and where; both divided by the number of sampled anchors, []."""
+def proposal_loss(predicted: AnchorPredictions, targets: AnchorTargets) -> Tensor:
+    """Return the loss of objectness and of places, both by the number of sampled anchors, []."""
     count = max(len(targets.anchors), 1)  # an image smaller than all anchors has none
-    logits = found.logits[targets.anchors]
+    logits = predicted.logits[targets.anchors]
     objects = F.binary_cross_entropy_with_logits(logits, targets.objects, reduction="sum")
-    deltas = found.deltas[targets.anchors[: len(targets.deltas)]]
+    deltas = predicted.deltas[targets.anchors[: len(targets.deltas)]]
     places = F.smooth_l1_loss(deltas, targets.deltas, reduction="sum", beta=PROPOSAL_BETA)
     return (objects + places) / count
 
 
 def region_loss(scores: Tensor, deltas: Tensor, targets: RegionTargets) -> Tensor:
-    """Which class, and for foreground where; both divided by the number of sampled regions, [].
+    """Return the loss of classes and, for foreground, of places; both by the number of sampled
+    regions, [].
 
     scores [S, classes + 1], deltas [S, classes, 4]
     """
     count = max(len(targets.labels), 1)  # nothing may be left of an image's proposals
     kinds = F.cross_entropy(scores, targets.labels, reduction="sum")
     objects = torch.arange(len(targets.deltas), device=deltas.device)
-    own = deltas[objects, targets.labels[objects] - 1]  # each by what regresses its own class
-    places = F.smooth_l1_loss(own, targets.deltas, reduction="sum", beta=REGION_BETA)
+    of_class = deltas[objects, targets.labels[objects] - 1]  # each class has its own regressor
+    places = F.smooth_l1_loss(of_class, targets.deltas, reduction="sum", beta=REGION_BETA)
     return (kinds + places) / count
 
 
@@ -99,13 +100,13 @@ class DetectionTask:
         return [examples[at : at + size] for at in range(0, len(examples), size)]
 
     def loss(self, share: Sequence[Example]) -> tuple[Tensor, Tensor]:
-        """Mean over the images of the losses that the step trains; the error is the percentage
+        """Return the mean over the images of the losses that the step trains, and the percentage
         of sampled regions whose class is wrong, or of sampled anchors where only they learn."""
         losses, errors = zip(*(self.image_loss(example) for example in share), strict=True)
         return torch.stack(losses).mean(), torch.stack(errors).mean()
 
     def image_loss(self, example: Example) -> tuple[Tensor, Tensor]:
-        """Of one image: approximate joint training, or the losses of one step."""
+        """Return loss and error of one image: of approximate joint training, or of one step."""
         rng = make_generator(*example.seed)
         with self.device.autocast():
             features = self.net.features(example.image)
@@ -146,8 +147,8 @@ class DetectionTask:
     def targets(
         self, proposed: AnchorPredictions, example: Example, rng: torch.Generator
     ) -> RegionTargets:
-        """Regions to judge, of proposals that are taken as they are: no gradient goes through
-        their places ("approximate" joint training)."""
+        """Sample regions from the proposals, through whose places no gradient goes
+        ("approximate" joint training)."""
         if self.proposer is not None:
             with self.device.autocast():
                 proposed = self.proposer.proposals(self.proposer.features(example.image))
@@ -163,7 +164,7 @@ class DetectionTask:
         )  # fmt: skip
 
     def detector(self, reports: list[Event]) -> Detector:
-        """The network as it stands, with all that its use needs."""
+        """Return the network as it stands, with all that its use needs."""
         recipe = self.recipe.model_dump(mode="json")
         return Detector(
             self.net, self.test.classes, self.test.ids, self.preprocessing, self.recipe.search,
@@ -216,12 +217,12 @@ class DetectionTask:
 
 
 def percent_true(wrong: Tensor) -> Tensor:
-    """Of what is wrong; 0 where there is nothing to be wrong about, bool [N] -> []"""
+    """Return the percentage that is true, 0 of nothing; bool [N] -> []"""
     return 100 * wrong.float().sum() / max(len(wrong), 1)
 
 
 def trainable_parts(net: FasterRCNN, recipe: DetectionRecipe) -> list[nn.Module]:
-    """The parts whose weights the recipe changes."""
+    """Return the parts whose weights the recipe changes."""
     free = net.trunk[recipe.fixed_stages + 1 if recipe.fixed_stages else 0 :]
     regions = [net.stages[-1], net.classifier, net.regressor]
     match recipe.stage:

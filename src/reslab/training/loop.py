@@ -107,7 +107,7 @@ def eager_update_of(task: Task, prepare: Callable[[Any], Sequence[Any]] | None =
 def build_sgd(
     net: nn.Module, *, momentum: float, weight_decay: float, classifier_rate: float = 1.0
 ) -> torch.optim.SGD:
-    """SGD with weight decay on the weights of convolutions and the classifier alone.
+    """Build SGD that decays the weights of convolutions and the classifier alone.
 
     The classifier learns at `classifier_rate` times the rate of the rest.
     """
@@ -147,7 +147,7 @@ def set_learning_rate(optimizer: torch.optim.SGD, rate: float) -> None:
 
 
 def momentum_buffers(net: nn.Module, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
-    """The velocity of each parameter by its name, zeros where no update was made yet."""
+    """Return the velocity of each parameter by name, zeros where no update was made yet."""
     state = optimizer.state
     return {
         name: state[weight].get("momentum_buffer", torch.zeros_like(weight))
@@ -158,7 +158,7 @@ def momentum_buffers(net: nn.Module, optimizer: torch.optim.SGD) -> dict[str, Te
 def restore_momentum(
     net: nn.Module, optimizer: torch.optim.SGD, buffers: dict[str, Tensor], rate: float
 ) -> None:
-    """Put saved velocities back, with the rate under which they were last scaled."""
+    """Put back saved velocities, with the rate that they were last scaled for."""
     for name, weight in net.named_parameters():
         # preserve_format: a buffer laid out like its weight is what the fused update wants
         buffer = torch.empty_like(weight).copy_(buffers[name])
