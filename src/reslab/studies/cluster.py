@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from reslab.studies.experiments import PlannedRun
 
 RETRIES = 20  # of a run whose machine was lost; each resumes from the last checkpoint
-POLL_SECONDS = 0.2
+LOCK_POLL_SECONDS = 0.2
 ANSWER_SECONDS = 10.0
 
 
@@ -85,12 +85,12 @@ def run_on_worker(arguments: Sequence[str], folder: str, log: str, threads: int)
     so the run waits for the lock of its folder. Asked to cancel, it saves first.
     """
     while is_locked(Path(folder)):
-        time.sleep(POLL_SECONDS)
+        time.sleep(LOCK_POLL_SECONDS)
     process = start(arguments, Path(log), threads)
     cancelled = False
     while True:
         try:
-            return process.wait(POLL_SECONDS)
+            return process.wait(LOCK_POLL_SECONDS)
         except subprocess.TimeoutExpired:
             continue
         except KeyboardInterrupt:  # how Ray cancels; a second signal would not let the run save

@@ -1,12 +1,11 @@
 """Finished runs, read back from their folders and grouped over their seeds."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Generic, TypeVar
 
-from reslab.detection.average_precision.measure import AveragePrecision
 from reslab.detection.recipe import DetectionRecipe
 from reslab.models.config import ResNetConfig
 from reslab.recipes import AnyRecipe, network_of
@@ -76,20 +75,6 @@ class Record(Generic[RecipeType]):
         """The test images of a detector; the user's own have no name but their part's."""
         part = self.report["set"]
         return part if self.recipe.data == "boxes" else f"{self.recipe.data}, {part}"
-
-    @property
-    def precision(self) -> AveragePrecision:
-        """The final report of a detector, without curves."""
-        report = self.report
-        return AveragePrecision(
-            report["set"], report["protocol"], report["n"], report["map_50"], report["map_50_95"],
-            report.get("coco", {}), [none_to_nan(row) for row in report["per_class"]],
-        )  # fmt: skip
-
-
-def none_to_nan(row: Event) -> Event:
-    """Read JSON's null as the number that is none."""
-    return {key: float("nan") if value is None else value for key, value in row.items()}
 
 
 def read_record(path: Path, kind: type[RecipeType]) -> Record[RecipeType]:
@@ -186,31 +171,25 @@ class SeedGroup(Generic[RecipeType]):
         # runs may have been logged at different iterations: use those that all of them have
         return [mean_row(rows) for rows in by_place.values() if len(rows) == len(self.runs)]
 
-    def mean_precision(self) -> AveragePrecision:
-        """Merge the final reports of detectors: numbers and classes are means over the seeds."""
-        reports = [run.precision for run in self.runs]
-        strict = self.map_50_95
-        classes = zip(*(report.per_class for report in reports), strict=True)
-        return replace(
-            reports[0],
-            map_50=self.map_50.mean,
-            map_50_95=None if strict is None else strict.mean,
-            per_class=[
-                mean_row(rows) | {"detections": round(mean(row["detections"] for row in rows))}
-                for rows in classes
-            ],
-        )
+    def mean_report(self) -> Event:
+        """Merge the final reports of detectors: numbers are means over the seeds."""
+        reports = [run.report for run in self.runs]
+        classes = zip(*(report["per_class"] for report in reports), strict=True)
+        return mean_row(reports) | {"per_class": [mean_row(rows) for rows in classes]}
 
 
 Classifiers = SeedGroup[Recipe]
 Detectors = SeedGroup[DetectionRecipe]
-MEASURES = ("train_error", "top1_error", "map_50", "ap_50", "ap_50_95")
+MEASURES = {"train_error", "top1_error", "map_50", "map_50_95", "ap_50", "ap_50_95", "detections"}
 
 
 def mean_row(rows: Sequence[Event]) -> Event:
-    """The first row with the means of what was measured."""
-    measured = [key for key in MEASURES if key in rows[0]]
-    return {**rows[0]} | {key: mean(row[key] for row in rows) for key in measured}
+    """The first row with the means of what was measured; None stays, for what is not defined."""
+    means = {}
+    for key in MEASURES & rows[0].keys():
+        values = [row[key] for row in rows]
+        means[key] = None if None in values else mean(values)
+    return rows[0] | means
 
 
 def group_by_recipe(records: Iterable[Record[RecipeType]]) -> list[SeedGroup[RecipeType]]:

@@ -10,12 +10,12 @@ from reslab.studies.page.figures import draw_errors, draw_responses
 from reslab.studies.page.findings import classifier_findings, response_findings
 from reslab.studies.page.page import EvaluationDetails, Page, write_html, write_page
 from reslab.studies.page.tables import (
-    Table,
     classifiers_csv,
     error_table,
     label_classifiers,
     response_table,
     responses_csv,
+    table_of,
     unique,
 )
 from reslab.studies.records import Classifiers, Record, group_by_recipe
@@ -77,18 +77,23 @@ def write_evaluations(
 
     An evaluation is a model's name, its report with details, and its mistakes.
     """
-    header = ("model", "set", "protocol", "n", "top-1 error (%)", "top-5 error (%)")
     rows = [
-        (model, row["set"], row["protocol"], f"{row['n']:,}", f"{row['top1_error']:.2f}",
-         f"{row['top5_error']:.2f}")
-        for model, row, _ in evaluations
-    ]  # fmt: skip
+        {
+            "model": model,
+            "set": report["set"],
+            "protocol": report["protocol"],
+            "n": f"{report['n']:,}",
+            "top-1 error (%)": f"{report['top1_error']:.2f}",
+            "top-5 error (%)": f"{report['top5_error']:.2f}",
+        }
+        for model, report, _ in evaluations
+    ]
     page = Page(
         title="Evaluation",
         question="What do these models get wrong?",
         findings=(),
         figures={},
-        tables=[Table("Table", header, rows)],
+        tables=[table_of(rows)],
         details=[details_of(*evaluation) for evaluation in evaluations],
     )
     return write_html(page, out)

@@ -21,20 +21,9 @@ from reslab.detection.setup import OpenedSets, open_detection_data
 from reslab.detection.task import DETECTIONS_FILE
 from reslab.evaluation.mistakes import INLINE
 from reslab.studies.page.figures import draw_learning, draw_precisions
-from reslab.studies.page.findings import (
-    detector_findings,
-    measured_findings,
-    trunk_finding,
-    watched_images,
-)
+from reslab.studies.page.findings import detector_findings, measured_findings, watched_images
 from reslab.studies.page.page import Album, Page, write_html, write_page
-from reslab.studies.page.tables import (
-    class_table,
-    class_tables,
-    detectors_csv,
-    precision_table,
-    unique,
-)
+from reslab.studies.page.tables import class_table, detector_tables, detectors_csv, unique
 from reslab.studies.records import Detectors, Record, group_by_recipe
 from reslab.training.recipe import Recipe
 
@@ -78,16 +67,14 @@ def write_detectors(
         title=title,
         question=question,
         findings=[
-            *detector_findings(labelled),
-            *map(trunk_finding, trunks),
+            *detector_findings(labelled, trunks),
             *(f"Without images and precision over recall: {reason}" for reason in reasons),
         ],
         figures=figures,
-        tables=[precision_table(labelled), *class_tables(labelled)],
+        tables=detector_tables(labelled),
         albums=albums_of(final),
     )
-    all_groups = [*groups, *group_by_recipe(trunks)]
-    return write_page(page, all_groups, out, detectors_csv(labelled))
+    return write_page(page, [*groups, *group_by_recipe(trunks)], out, detectors_csv(labelled))
 
 
 def write_precision(entries: Sequence[tuple[str, AveragePrecision]], out: Path) -> Path:
@@ -103,7 +90,9 @@ def write_precision(entries: Sequence[tuple[str, AveragePrecision]], out: Path) 
             )
             for index, (name, precision) in enumerate(entries)
         },
-        tables=[class_table("Table", entries)],
+        tables=[
+            class_table("Table", [(name, row.as_dict() | row.details()) for name, row in entries])
+        ],
     )
     return write_html(page, out)
 

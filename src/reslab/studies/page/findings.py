@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 
 from reslab.analysis.responses import Response
-from reslab.detection.average_precision.measure import COCO_NUMBERS, AveragePrecision
+from reslab.detection.average_precision.measure import AveragePrecision
 from reslab.studies.page.tables import one_decimal
 from reslab.studies.records import Classifiers, Detectors, Record, Seeds
 from reslab.training.curves import Curve
@@ -94,8 +94,13 @@ def response_findings(networks: Mapping[str, Sequence[Response]]) -> list[str]:
     return [f"Mean standard deviation of the layer responses, smallest first: {order}."]
 
 
-def detector_findings(groups: Mapping[str, Detectors]) -> list[str]:
-    """Give the precision of each detector, then compare trained with untrained trunks."""
+def detector_findings(
+    groups: Mapping[str, Detectors], trunks: Sequence[Record[Recipe]] = ()
+) -> list[str]:
+    """Give the precision of each detector, then compare trained with untrained trunks.
+
+    `trunks` are the classifiers that the trained ones come from, where those are known.
+    """
     findings = [precision_finding(label, group) for label, group in groups.items()]
     for trained, untrained in comparable_pairs(list(groups.values())):
         findings += [compare_precisions(trained, untrained), *compare_speeds(trained, untrained)]
@@ -105,7 +110,7 @@ def detector_findings(groups: Mapping[str, Detectors]) -> list[str]:
                 f"They differ in more than first weights: the trained trunk has {norms[0]}; the "
                 f"untrained one, which has none, {norms[1]}."
             )
-    return findings
+    return [*findings, *map(trunk_finding, trunks)]
 
 
 def precision_finding(label: str, group: Detectors) -> str:
@@ -193,9 +198,6 @@ def trunk_finding(record: Record[Recipe]) -> str:
 
 def measured_findings(name: str, precision: AveragePrecision) -> list[str]:
     """Give the numbers of one entry, with COCO's twelve where they were measured."""
-    numbers = [
-        f"{key.upper().replace('_', ' ')} {one_decimal(precision.coco[key])}"
-        for key in COCO_NUMBERS
-        if precision.coco
-    ]
+    coco = precision.as_dict().get("coco", {})
+    numbers = [f"{key.upper().replace('_', ' ')} {one_decimal(coco[key])}" for key in coco]
     return [f"{name}: {precision}", *([", ".join(numbers)] if numbers else [])]

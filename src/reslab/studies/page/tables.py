@@ -4,15 +4,15 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import mean
 
-import numpy as np
 import torch
 
 from reslab.analysis.responses import Response
-from reslab.detection.average_precision.measure import AveragePrecision
 from reslab.detection.network import DetectorConfig, FasterRCNN
 from reslab.models.complexity import complexity
 from reslab.models.config import cifar_models
+from reslab.runtime.events import Event
 from reslab.studies.paper import table_6
 from reslab.studies.records import CADENCE, Classifiers, Detectors, Record
 from reslab.training.recipe import Recipe, flatten
@@ -50,9 +50,16 @@ def markdown_cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
-def csv_text(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def table_of(rows: Sequence[Mapping[str, str]], note: str = "") -> Table:
+    """The main table of a page, from rows by column."""
+    return Table("Table", list(rows[0]), [list(row.values()) for row in rows], note)
+
+
+def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue()
 
 
@@ -87,24 +94,20 @@ def differing_keys(group: Classifiers, rival: Classifiers) -> list[str]:
 
 def error_table(groups: Mapping[str, Classifiers]) -> Table:
     """A row for each recipe: best (mean ± std) over its seeds."""
-    header = (
-        "network", "set", "layers", "parameters", "test error (%)", "training error (%)",
-        "paper (%)", "seconds a run",
-    )  # fmt: skip
     rows = [
-        (
-            label,
-            group.first.recipe.data,
-            str(group.first.depth),
-            f"{complexity(group.first.label, group.first.recipe.model).parameters:,}",
-            str(group.test_error),
-            str(group.train_error),
-            paper_entry(group.first) or "–",
-            f"{group.seconds:,.0f}",
-        )
+        {
+            "network": label,
+            "set": group.first.recipe.data,
+            "layers": str(group.first.depth),
+            "parameters": f"{complexity(group.first.label, group.first.recipe.model).parameters:,}",
+            "test error (%)": str(group.test_error),
+            "training error (%)": str(group.train_error),
+            "paper (%)": paper_entry(group.first) or "–",
+            "seconds a run": f"{group.seconds:,.0f}",
+        }
         for label, group in groups.items()
     ]
-    return Table("Table", header, rows, ERROR_NOTE)
+    return table_of(rows, ERROR_NOTE)
 
 
 def paper_entry(record: Record[Recipe]) -> str:
@@ -117,62 +120,68 @@ def paper_entry(record: Record[Recipe]) -> str:
 
 def classifiers_csv(groups: Mapping[str, Classifiers]) -> str:
     """A line for each run, nothing rounded."""
-    header = (
-        "network", "layers", "shortcut", "data", "seed", "iterations", "test_error",
-        "train_error", "seconds", "weights_sha256",
-    )  # fmt: skip
     rows = [
-        (run.label, run.depth, run.recipe.model.shortcut or "none", run.recipe.data,
-         run.environment["seed"], run.result["iterations"], run.report["top1_error"],
-         run.train_error, run.result["seconds"], run.result["weights_sha256"])
-        for group in groups.values()
-        for run in group.runs
+        {
+            "network": run.label, "layers": run.depth,
+            "shortcut": run.recipe.model.shortcut or "none",
+            "data": run.recipe.data, "seed": run.environment["seed"],
+            "iterations": run.result["iterations"], "test_error": run.report["top1_error"],
+            "train_error": run.train_error, "seconds": run.result["seconds"],
+            "weights_sha256": run.result["weights_sha256"],
+        }
+        for group in groups.values() for run in group.runs
     ]  # fmt: skip
-    return csv_text(header, rows)
+    return csv_text(rows)
 
 
-def response_table(responses: Mapping[str, Sequence[Response]]) -> Table:
+def response_table(networks: Mapping[str, Sequence[Response]]) -> Table:
     """A row for each network."""
-    header = ("network", "3×3 layers", "mean std", "smallest", "largest")
     rows = []
-    for label, layers in responses.items():
+    for label, layers in networks.items():
         stds = [layer.std for layer in layers]
-        numbers = (sum(stds) / len(stds), min(stds), max(stds))
-        rows.append((label, str(len(stds)), *(f"{number:.3f}" for number in numbers)))
-    note = "Over the 3×3 layers of each net, as trained, last iteration."
-    return Table("Table", header, rows, note)
+        numbers = {"mean std": mean(stds), "smallest": min(stds), "largest": max(stds)}
+        cells = {name: f"{number:.3f}" for name, number in numbers.items()}
+        rows.append({"network": label, "3×3 layers": str(len(stds)), **cells})
+    return table_of(rows, "Over the 3×3 layers of each net, as trained, last iteration.")
 
 
-def responses_csv(responses: Mapping[str, Sequence[Response]]) -> str:
+def responses_csv(networks: Mapping[str, Sequence[Response]]) -> str:
     """A line for each layer, nothing rounded."""
     rows = [
-        (label, index, layer.layer, repr(layer.std))
-        for label, layers in responses.items()
+        {"network": label, "index": index, "layer": layer.layer, "std": layer.std}
+        for label, layers in networks.items()
         for index, layer in enumerate(layers, 1)
     ]
-    return csv_text(("network", "index", "layer", "std"), rows)
+    return csv_text(rows)
 
 
-def precision_table(groups: Mapping[str, Detectors]) -> Table:
-    """A row for each detector's recipe: best (mean ± std) over its seeds."""
-    header = (
-        "detector", "set", "parameters", "mAP@.5 (%)", "mAP@[.5:.95] (%)",
-        "training error of regions (%)", "iterations", "seconds a run",
-    )  # fmt: skip
+def detector_tables(groups: Mapping[str, Detectors]) -> list[Table]:
+    """A row for each recipe, best (mean ± std) over its seeds; then the classes.
+
+    Detectors of the same classes and boxes share a table, of means over their seeds.
+    """
     rows = [
-        (
-            label,
-            group.first.test_set,
-            f"{parameters(group.first.recipe.model):,}",
-            str(group.map_50),
-            str(group.map_50_95 or "–"),
-            str(group.train_error),
-            f"{group.first.recipe.iterations:,}",
-            f"{group.seconds:,.0f}",
-        )
+        {
+            "detector": label,
+            "set": group.first.test_set,
+            "parameters": f"{parameters(group.first.recipe.model):,}",
+            "mAP@.5 (%)": str(group.map_50),
+            "mAP@[.5:.95] (%)": str(group.map_50_95 or "–"),
+            "training error of regions (%)": str(group.train_error),
+            "iterations": f"{group.first.recipe.iterations:,}",
+            "seconds a run": f"{group.seconds:,.0f}",
+        }
         for label, group in groups.items()
     ]
-    return Table("Table", header, rows, PRECISION_NOTE)
+    families: dict[tuple[object, ...], list[tuple[str, Event]]] = {}
+    for label, group in groups.items():
+        report = group.mean_report()
+        key = tuple((row["id"], row["class"], row["boxes"]) for row in report["per_class"])
+        families.setdefault(key, []).append((label, report))
+    titles = [f"By class: {entries[0][0]}" for entries in families.values()]
+    if len(families) == 1:
+        titles = ["By class"]
+    return [table_of(rows, PRECISION_NOTE), *map(class_table, titles, families.values())]
 
 
 def parameters(detector: DetectorConfig) -> int:
@@ -181,62 +190,46 @@ def parameters(detector: DetectorConfig) -> int:
         return sum(weight.numel() for weight in FasterRCNN(detector).parameters())
 
 
-def class_tables(groups: Mapping[str, Detectors]) -> list[Table]:
-    """A table for all detectors of the same classes and boxes, means over their seeds."""
-    families: dict[tuple[object, ...], list[tuple[str, AveragePrecision]]] = {}
-    for label, group in groups.items():
-        precision = group.mean_precision()
-        key = tuple((row["id"], row["class"], row["boxes"]) for row in precision.per_class)
-        families.setdefault(key, []).append((label, precision))
-    return [
-        class_table("By class" if len(families) == 1 else f"By class: {entries[0][0]}", entries)
-        for entries in families.values()
-    ]
-
-
-def class_table(title: str, entries: Sequence[tuple[str, AveragePrecision]]) -> Table:
-    """A row for each class and for the mean; the entries, of the same classes, side by side."""
-    classes = entries[0][1].per_class
-    columns = [
-        ["class", "mean", *(row["class"] for row in classes)],
-        ["boxes", *counts([row["boxes"] for row in classes])],
-    ]
-    for name, precision in entries:
+def class_table(title: str, entries: Sequence[tuple[str, Event]]) -> Table:
+    """A row for each class and for the mean; reports of the same classes side by side."""
+    classes = entries[0][1]["per_class"]
+    columns = [["class", "mean", *(row["class"] for row in classes)]]
+    columns.append(["boxes", *counts(classes, "boxes")])
+    for name, report in entries:
         prefix = f"{name}: " if len(entries) > 1 else ""
-        rows = precision.per_class
-        columns.append([f"{prefix}detections", *counts([row["detections"] for row in rows])])
-        values = [precision.map_50, *(row["ap_50"] for row in rows)]
+        rows = report["per_class"]
+        columns.append([f"{prefix}detections", *counts(rows, "detections")])
+        values = [report["map_50"], *(row["ap_50"] for row in rows)]
         columns.append([f"{prefix}AP@.5", *map(one_decimal, values)])
-        if precision.map_50_95 is not None:
-            values = [precision.map_50_95, *(row["ap_50_95"] for row in rows)]
+        if report["map_50_95"] is not None:
+            values = [report["map_50_95"], *(row["ap_50_95"] for row in rows)]
             columns.append([f"{prefix}AP@[.5:.95]", *map(one_decimal, values)])
     header, *lines = zip(*columns, strict=True)
-    note = "Percent. Classes without boxes are left out of the means."
-    return Table(title, header, lines, note)
+    return Table(title, header, lines, "Percent. Classes without boxes are left out of the means.")
 
 
-def counts(values: Sequence[int]) -> list[str]:
-    """The sum, then each value."""
+def counts(rows: Sequence[Event], key: str) -> list[str]:
+    """The sum over the classes, then each."""
+    values = [round(row[key]) for row in rows]
     return [f"{value:,}" for value in (sum(values), *values)]
 
 
-def one_decimal(value: float) -> str:
+def one_decimal(value: float | None) -> str:
     """Percent as papers print it; a dash where no object exists."""
-    return "–" if np.isnan(value) else f"{value:.1f}"
+    return "–" if value is None else f"{value:.1f}"
 
 
 def detectors_csv(groups: Mapping[str, Detectors]) -> str:
     """A line for each run, nothing rounded."""
-    header = (
-        "detector", "data", "seed", "norm", "weights", "iterations", "map_50", "map_50_95",
-        "train_error", "seconds", "weights_sha256",
-    )  # fmt: skip
     rows = [
-        (label, run.recipe.data, run.environment["seed"], run.recipe.model.norm,
-         run.recipe.weights or "none", run.result["iterations"], run.report["map_50"],
-         run.report["map_50_95"], run.train_error, run.result["seconds"],
-         run.result["weights_sha256"])
-        for label, group in groups.items()
-        for run in group.runs
+        {
+            "detector": label, "data": run.recipe.data, "seed": run.environment["seed"],
+            "norm": run.recipe.model.norm, "weights": run.recipe.weights or "none",
+            "iterations": run.result["iterations"],
+            "map_50": run.report["map_50"], "map_50_95": run.report["map_50_95"],
+            "train_error": run.train_error, "seconds": run.result["seconds"],
+            "weights_sha256": run.result["weights_sha256"],
+        }
+        for label, group in groups.items() for run in group.runs
     ]  # fmt: skip
-    return csv_text(header, rows)
+    return csv_text(rows)
