@@ -14,11 +14,13 @@ from reslab.models.config import CIFAR_DEPTHS
 from reslab.recipes import AnyRecipe, any_recipe, network_of, recipe
 from reslab.studies.page.classifiers import write_classifiers
 from reslab.studies.page.detectors import write_detectors
+from reslab.studies.page.page import Heading
 from reslab.studies.records import Record, read_record, shared_task
 from reslab.training.folder import RunFolder
 from reslab.training.recipe import Recipe
 
-STUDIES = {  # that make runs: name -> title and question of the page
+REPORT = ("Report", "What did these runs come to?")
+STUDIES = {  # that make runs: name -> heading of the page
     "degradation": (
         "Degradation: does depth hurt?",
         "Does a deeper plain net have a higher training error, and does a residual net not? "
@@ -83,8 +85,7 @@ class PlannedRun:
 class Study:
     """A question of the paper and the runs that answer it."""
 
-    title: str
-    question: str
+    heading: Heading
     folder: Path
     runs: tuple[PlannedRun, ...]
 
@@ -94,14 +95,13 @@ class Study:
         # all seeds of one detector, then those of the other
         compared = sorted(self.runs, key=lambda run: run.weights is None)
         paths = [run.folder for run in compared if run.folder not in trunks]
-        return write_report(paths, self.folder, self.title, self.question, trunks)
+        return write_report(paths, self.folder, self.heading, trunks)
 
 
 def write_report(
     paths: Sequence[Path],
     out: Path,
-    title: str = "Report",
-    question: str = "What did these runs come to?",
+    heading: Heading = REPORT,
     trunks: Sequence[Path] = (),
 ) -> tuple[Path, list[Record]]:
     """Write the page of finished runs of one task; its path and the records.
@@ -111,10 +111,10 @@ def write_report(
     if shared_task(paths) == "detection":
         detectors = [read_record(path, DetectionRecipe) for path in paths]
         classifiers = [read_record(path, Recipe) for path in trunks]
-        page = write_detectors(detectors, out, title, question, classifiers)
+        page = write_detectors(detectors, out, heading, classifiers)
         return page, [*classifiers, *detectors]
     records = [read_record(path, Recipe) for path in paths]
-    return write_classifiers(records, out, title, question), [*records]
+    return write_classifiers(records, out, heading), [*records]
 
 
 def plan_study(
@@ -147,7 +147,7 @@ def plan_study(
         models = compared_models(name, depths or DEPTHS[name])
         runs = plan_classifiers([f"{data_set}-{it}" for it in models], folder, iterations, seeds)
         open_sets(data_set, data)
-    return Study(*STUDIES[name], folder, tuple(runs))
+    return Study(STUDIES[name], folder, tuple(runs))
 
 
 def refuse_options(study: str, options: Mapping[str, object]) -> None:
@@ -173,16 +173,12 @@ def plan_classifiers(
     names: Sequence[str], out: Path, iterations: int | None, seeds: int
 ) -> list[PlannedRun]:
     """Plan a run of each recipe and seed; a shortened schedule keeps the place of its drops."""
-    return [
-        PlannedRun(
-            name,
-            shortened(recipe(name), iterations),
-            seed,
-            out / "runs" / f"{name.partition('-')[2]}-seed{seed}",
-        )
-        for seed in range(1, seeds + 1)
-        for name in names
-    ]
+    runs = []
+    for seed in range(1, seeds + 1):
+        for name in names:
+            folder = out / "runs" / f"{name.partition('-')[2]}-seed{seed}"
+            runs.append(PlannedRun(name, shortened(recipe(name), iterations), seed, folder))
+    return runs
 
 
 def plan_detectors(out: Path, iterations: int | None, seeds: int) -> list[PlannedRun]:

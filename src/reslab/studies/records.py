@@ -45,10 +45,8 @@ class Record(Generic[RecipeType]):
     @property
     def network_label(self) -> str:
         """The network as the paper writes it: plain-20, ResNet-56; its option unless that is A."""
-        option = self.network.shortcut
-        if option is None:
-            return f"plain-{self.depth}"
-        return f"ResNet-{self.depth}" + ("" if option == "A" else f" {option}")
+        name, _, option = self.kind.partition(" ")
+        return f"{name}-{self.depth}" + (f" {option}" if option in ("B", "C") else "")
 
     @property
     def label(self) -> str:

@@ -8,7 +8,7 @@ from reslab.evaluation.mistakes import Mistake, mistakes_from
 from reslab.runtime.events import Event
 from reslab.studies.page.figures import draw_errors, draw_responses
 from reslab.studies.page.findings import classifier_findings, response_findings
-from reslab.studies.page.page import EvaluationDetails, Page, write_html, write_page
+from reslab.studies.page.page import EvaluationDetails, Heading, Page, write_html, write_page
 from reslab.studies.page.tables import (
     classifiers_csv,
     error_table,
@@ -25,6 +25,11 @@ from reslab.training.recipe import Recipe
 MATRIX_CLASSES = 30  # at most, so that the numbers of a confusion matrix can be read
 DARK = 0.55  # a cell's share of its row from which on its number is white
 FAINTEST = 0.12  # of a mistake's cell: a single one among hundreds should still be seen
+RESPONSES = (
+    "Layer responses",
+    "Are the responses of residual nets weaker than those of plain nets, and the weaker the "
+    "deeper? (Sec. 4.2, Fig. 7)",
+)
 ERROR_CAPTION = (
     "Error over iterations, as in the paper's Fig. 6: bold lines are test errors, thin lines "
     "training errors on augmented images; the mean where there are several seeds. The axis ends "
@@ -36,15 +41,12 @@ RESPONSE_CAPTION = (
 )
 
 
-def write_classifiers(
-    records: Sequence[Record[Recipe]], out: Path, title: str, question: str
-) -> Path:
+def write_classifiers(records: Sequence[Record[Recipe]], out: Path, heading: Heading) -> Path:
     """Write the page of finished runs; its path."""
     groups = group_by_recipe(records)
     labelled = label_classifiers(groups)
     page = Page(
-        title=title,
-        question=question,
+        heading=heading,
         findings=classifier_findings(groups),
         figures={"errors.svg": (draw_errors(labelled), ERROR_CAPTION)},
         tables=[error_table(labelled)],
@@ -60,9 +62,7 @@ def write_responses(
     labels = unique([record.label for record in records])
     networks = dict(zip(labels, responses, strict=True))
     page = Page(
-        title="Layer responses",
-        question="Are the responses of residual nets weaker than those of plain nets, and the "
-        "weaker the deeper? (Sec. 4.2, Fig. 7)",
+        heading=RESPONSES,
         findings=response_findings(networks),
         figures={"responses.svg": (draw_responses(networks), RESPONSE_CAPTION)},
         tables=[response_table(networks)],
@@ -89,8 +89,7 @@ def write_evaluations(
         for model, report, _ in evaluations
     ]
     page = Page(
-        title="Evaluation",
-        question="What do these models get wrong?",
+        heading=("Evaluation", "What do these models get wrong?"),
         findings=(),
         figures={},
         tables=[table_of(rows)],

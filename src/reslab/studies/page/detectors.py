@@ -22,7 +22,7 @@ from reslab.detection.task import DETECTIONS_FILE
 from reslab.evaluation.mistakes import INLINE
 from reslab.studies.page.figures import draw_learning, draw_precisions
 from reslab.studies.page.findings import detector_findings, measured_findings, watched_images
-from reslab.studies.page.page import Album, Page, write_html, write_page
+from reslab.studies.page.page import Album, Heading, Page, write_html, write_page
 from reslab.studies.page.tables import class_table, detector_tables, detectors_csv, unique
 from reslab.studies.records import Detectors, Record, group_by_recipe
 from reslab.training.recipe import Recipe
@@ -47,8 +47,7 @@ ImageSource = tuple[str, str | None, str, float]  # the fields of a recipe that 
 def write_detectors(
     records: Sequence[Record[DetectionRecipe]],
     out: Path,
-    title: str,
-    question: str,
+    heading: Heading,
     trunks: Sequence[Record[Recipe]] = (),
 ) -> Path:
     """Write the page of finished runs; its path.
@@ -64,8 +63,7 @@ def write_detectors(
         drawing = draw_precisions([(run.label, run.precision) for run in final])
         figures["precision.svg"] = (drawing, PRECISION_CAPTION)
     page = Page(
-        title=title,
-        question=question,
+        heading=heading,
         findings=[
             *detector_findings(labelled, trunks),
             *(f"Without images and precision over recall: {reason}" for reason in reasons),
@@ -80,8 +78,7 @@ def write_detectors(
 def write_precision(entries: Sequence[tuple[str, AveragePrecision]], out: Path) -> Path:
     """Write `report.html` of what was measured, each under its name; its path."""
     page = Page(
-        title="Average precision",
-        question="What is found, and what is missed?",
+        heading=("Average precision", "What is found, and what is missed?"),
         findings=[line for entry in entries for line in measured_findings(*entry)],
         figures={
             f"precision{index}.svg": (
@@ -104,12 +101,7 @@ class FinalDetections:
     label: str
     images: DetectionSet
     detections: Sequence[Detections]
-    protocol: str  # of `measure`
-
-    @property
-    def precision(self) -> AveragePrecision:
-        """Measure again, this time with curves."""
-        return measure(self.images, self.detections, self.protocol)
+    precision: AveragePrecision  # with curves, which a run does not keep
 
 
 def final_detections(
@@ -133,7 +125,10 @@ def final_detections(
 def read_detections(
     record: Record[DetectionRecipe], label: str, opened: dict[ImageSource, OpenedSets]
 ) -> FinalDetections:
-    """Read the detections of a run; ValueError or OSError if its test images have changed."""
+    """Read and measure the detections of a run.
+
+    ValueError or OSError if its test images have changed.
+    """
     folder, recipe = record.environment["data"], record.recipe
     source = (recipe.data, folder, recipe.years, recipe.validation)
     if source not in opened:
@@ -143,7 +138,7 @@ def read_detections(
     if len(images) != count:
         raise ValueError(f"it was tested on {count} images, there are {len(images)} now")
     detections = read_results(record.path / DETECTIONS_FILE, images)
-    return FinalDetections(label, images, detections, protocol)
+    return FinalDetections(label, images, detections, measure(images, detections, protocol))
 
 
 def albums_of(final: Sequence[FinalDetections]) -> list[Album]:

@@ -87,10 +87,8 @@ def option_findings(groups: Sequence[Classifiers]) -> list[str]:
 
 def response_findings(networks: Mapping[str, Sequence[Response]]) -> list[str]:
     """Order the networks by the mean strength of their responses."""
-    means = {label: mean(layer.std for layer in layers) for label, layers in networks.items()}
-    order = ", ".join(
-        f"{label} {means[label]:.3f}" for label in sorted(means, key=means.__getitem__)
-    )
+    means = sorted((mean(r.std for r in layers), label) for label, layers in networks.items())
+    order = ", ".join(f"{label} {value:.3f}" for value, label in means)
     return [f"Mean standard deviation of the layer responses, smallest first: {order}."]
 
 

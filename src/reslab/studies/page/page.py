@@ -14,6 +14,7 @@ from reslab.studies.paper import deviations, section
 from reslab.studies.records import SeedGroup
 
 SHOWN_CLASSES = 20  # the worst ones; the others are folded
+Heading = tuple[str, str]  # the title of a page, the question that it answers
 ENVIRONMENT = ("device", "processor", "precision", "threads", "torch", "python", "system", "commit")
 
 
@@ -43,8 +44,7 @@ class Album:
 class Page:
     """What report.html shows above recipes and environment."""
 
-    title: str
-    question: str
+    heading: Heading
     findings: Sequence[str]
     figures: Mapping[str, tuple[str, str]]  # file name -> SVG text, caption
     tables: Sequence[Table]

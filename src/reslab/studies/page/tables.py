@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import mean
 
 import torch
@@ -80,16 +81,12 @@ def label_classifiers(groups: Sequence[Classifiers]) -> dict[str, Classifiers]:
     for group in groups:
         fields = flatten(group.first.recipe.model_dump(mode="json"))
         rivals = [rival for rival in groups if rival.first.label == group.first.label]
-        differing = {key for rival in rivals for key in differing_keys(group, rival)}
+        lines = [group.first.recipe.differences(rival.first.recipe) for rival in rivals]
+        differing = {line.partition(":")[0] for line in chain.from_iterable(lines)}
         keys = ["data"] if "data" in differing else sorted(differing - CADENCE)
         values = [f"{key}={fields.get(key)}" for key in keys if len(keys) <= MAX_LABEL_KEYS]
         labels.append(", ".join([group.first.label, *values]))
     return dict(zip(unique(labels), groups, strict=True))
-
-
-def differing_keys(group: Classifiers, rival: Classifiers) -> list[str]:
-    lines = group.first.recipe.differences(rival.first.recipe)
-    return [line.partition(":")[0] for line in lines]
 
 
 def error_table(groups: Mapping[str, Classifiers]) -> Table:
