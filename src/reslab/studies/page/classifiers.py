@@ -10,11 +10,11 @@ from reslab.studies.page.figures import draw_errors, draw_responses
 from reslab.studies.page.findings import classifier_findings, response_findings
 from reslab.studies.page.page import EvaluationDetails, Heading, Page, write_html, write_page
 from reslab.studies.page.tables import (
-    classifiers_csv,
     error_table,
     label_classifiers,
     response_table,
     responses_csv,
+    runs_csv,
     table_of,
     unique,
 )
@@ -52,7 +52,7 @@ def write_classifiers(records: Sequence[Record[Recipe]], out: Path, heading: Hea
         tables=[error_table(labelled)],
         details=details_of_runs(labelled),
     )
-    return write_page(page, groups, out, classifiers_csv(labelled))
+    return write_page(page, groups, out, runs_csv(labelled))
 
 
 def write_responses(

@@ -23,7 +23,7 @@ from reslab.evaluation.mistakes import INLINE
 from reslab.studies.page.figures import draw_learning, draw_precisions
 from reslab.studies.page.findings import detector_findings, measured_findings, watched_images
 from reslab.studies.page.page import Album, Heading, Page, write_html, write_page
-from reslab.studies.page.tables import class_table, detector_tables, detectors_csv, unique
+from reslab.studies.page.tables import class_table, detector_tables, runs_csv, unique
 from reslab.studies.records import Detectors, Record, group_by_recipe
 from reslab.training.recipe import Recipe
 
@@ -72,7 +72,7 @@ def write_detectors(
         tables=detector_tables(labelled),
         albums=albums_of(final),
     )
-    return write_page(page, [*groups, *group_by_recipe(trunks)], out, detectors_csv(labelled))
+    return write_page(page, [*groups, *group_by_recipe(trunks)], out, runs_csv(labelled))
 
 
 def write_precision(entries: Sequence[tuple[str, AveragePrecision]], out: Path) -> Path:

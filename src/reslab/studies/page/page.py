@@ -59,12 +59,11 @@ def write_page(page: Page, groups: Sequence[SeedGroup], out: Path, csv: str) -> 
     """
     html = render("report.html.j2", page, groups)
     (out / "figures").mkdir(parents=True, exist_ok=True)
-    for name, (svg, _) in page.figures.items():
-        atomic_write(out / "figures" / name, svg.encode())
-    atomic_write(out / "table.md", page.tables[0].markdown().encode())
-    atomic_write(out / "table.csv", csv.encode())
-    atomic_write(out / "report.md", render("report.md.j2", page, groups).encode())
-    atomic_write(out / "report.html", html.encode())
+    texts = {f"figures/{name}": svg for name, (svg, _) in page.figures.items()}
+    texts |= {"table.md": page.tables[0].markdown(), "table.csv": csv}
+    texts |= {"report.md": render("report.md.j2", page, groups), "report.html": html}
+    for name, text in texts.items():
+        atomic_write(out / name, text.encode())
     return out / "report.html"
 
 

@@ -15,10 +15,11 @@ from reslab.models.complexity import complexity
 from reslab.models.config import cifar_models
 from reslab.runtime.events import Event
 from reslab.studies.paper import table_6
-from reslab.studies.records import CADENCE, Classifiers, Detectors, Record
+from reslab.studies.records import CADENCE, Classifiers, Detectors, Record, SeedGroup
 from reslab.training.recipe import Recipe, flatten
 
 MAX_LABEL_KEYS = 2  # keys that a label names
+RESULTS = ("train_error", "seconds", "weights_sha256")  # last columns of a spreadsheet
 ERROR_NOTE = (
     "Errors of the last iteration: best (mean ± standard deviation over n seeds). Training error "
     "is the mean of the last epoch, on augmented images. “paper” is the test error of Table 6, "
@@ -115,22 +116,6 @@ def paper_entry(record: Record[Recipe]) -> str:
     return ""
 
 
-def classifiers_csv(groups: Mapping[str, Classifiers]) -> str:
-    """A line for each run, nothing rounded."""
-    rows = [
-        {
-            "network": run.label, "layers": run.depth,
-            "shortcut": run.recipe.model.shortcut or "none",
-            "data": run.recipe.data, "seed": run.environment["seed"],
-            "iterations": run.result["iterations"], "test_error": run.report["top1_error"],
-            "train_error": run.train_error, "seconds": run.result["seconds"],
-            "weights_sha256": run.result["weights_sha256"],
-        }
-        for group in groups.values() for run in group.runs
-    ]  # fmt: skip
-    return csv_text(rows)
-
-
 def response_table(networks: Mapping[str, Sequence[Response]]) -> Table:
     """A row for each network."""
     rows = []
@@ -216,17 +201,21 @@ def one_decimal(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
-def detectors_csv(groups: Mapping[str, Detectors]) -> str:
+def runs_csv(groups: Mapping[str, SeedGroup]) -> str:
     """A line for each run, nothing rounded."""
-    rows = [
-        {
-            "detector": label, "data": run.recipe.data, "seed": run.environment["seed"],
-            "norm": run.recipe.model.norm, "weights": run.recipe.weights or "none",
-            "iterations": run.result["iterations"],
-            "map_50": run.report["map_50"], "map_50_95": run.report["map_50_95"],
-            "train_error": run.train_error, "seconds": run.result["seconds"],
-            "weights_sha256": run.result["weights_sha256"],
-        }
-        for label, group in groups.items() for run in group.runs
-    ]  # fmt: skip
+    rows = []
+    for label, group in groups.items():
+        for run in group.runs:
+            recipe, seed = run.recipe, run.environment["seed"]
+            if isinstance(recipe, Recipe):
+                option = recipe.model.shortcut or "none"
+                row = {"network": run.label, "layers": run.depth, "shortcut": option}
+                row |= {"data": recipe.data, "seed": seed}
+                measured = {"test_error": run.report["top1_error"]}
+            else:
+                row = {"detector": label, "data": recipe.data, "seed": seed}
+                row |= {"norm": recipe.model.norm, "weights": recipe.weights or "none"}
+                measured = {key: run.report[key] for key in ("map_50", "map_50_95")}
+            row |= {"iterations": run.result["iterations"], **measured}
+            rows.append(row | {key: run.result[key] for key in RESULTS})
     return csv_text(rows)
