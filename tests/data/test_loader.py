@@ -129,7 +129,7 @@ def noise_set(count: int = 20) -> EncodedImages:
 
 
 class Opened:
-    """Batches that are closed when the test is over, and what they told."""
+    """Open loaders, close them when the test is over, and keep what they log."""
 
     def __init__(self) -> None:
         self.all: list[EncodedLoader] = []
@@ -167,7 +167,7 @@ def opened() -> Iterator[Opened]:
 
 
 def shown(batch: Batch) -> list[int]:
-    """Which images of `a_set` a batch shows."""
+    """Return which images of `a_set` a batch shows."""
     assert (batch.images.amax((1, 2, 3)) == batch.images.amin((1, 2, 3))).all()
     return batch.images[:, 0, 0, 0].int().tolist()
 
@@ -270,7 +270,7 @@ def test_a_sampler_shows_each_class_equally_often(opened: Opened) -> None:
     assert torch.stack(labels).bincount().tolist() == [10, 10, 10]
 
 
-def test_a_bad_file_is_replaced_by_the_next_of_its_class_and_told_of_once(opened: Opened) -> None:
+def test_a_bad_file_is_replaced_by_the_next_of_its_class_and_logged_once(opened: Opened) -> None:
     batches = opened(a_set(20, bad=(5, 9, 19)))
     seen = [image for k in range(10) for image in shown(batches(k))]
     # 5 -> 9 -> 13, and 19 -> from the beginning of its class, 3

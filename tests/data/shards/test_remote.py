@@ -72,12 +72,12 @@ def restarted(server: FaultyServer, opened: EncodedImages) -> dict[str, bytes]:
 
 
 def test_every_sample_of_a_server_that_fails_equals_the_original(tmp_path: Path) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     files = images(300)
     folder = packed(files, tmp_path / "set")
     with serving(files_of(folder), Faults(**FAULTS, seed=3)) as server:
         opened = open_remote_part(
-            Url(server.url), options(tmp_path / "cache", on_trouble=said.append)
+            Url(server.url), options(tmp_path / "cache", on_trouble=lines.append)
         )
         assert (list(opened.files), opened.classes) == (list(files), ("cat", "dog"))
         assert torch.equal(opened.labels, set_of(files).labels)
@@ -88,7 +88,7 @@ def test_every_sample_of_a_server_that_fails_equals_the_original(tmp_path: Path)
         requests = server.faults.requests
         assert read_all(opened) == files  # from the cache
         assert server.faults.requests == requests
-    assert len(said) <= 1, "one line for one time of trouble"
+    assert len(lines) <= 1, "one line for one time of trouble"
 
 
 def test_what_was_read_once_is_not_fetched_again(files: dict, folder: Path, tmp_path: Path) -> None:
@@ -172,22 +172,22 @@ def test_two_processes_share_a_cache(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("full", [True, False])
-def test_a_disk_that_takes_nothing_is_told_of_once(
+def test_a_disk_that_takes_nothing_is_reported_once(
     files: dict, folder: Path, tmp_path: Path, full: bool
 ) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     (tmp_path / "file").touch()
     cache = tmp_path / ("cache" if full else "file/cache")
     with serving(files_of(folder)) as server:
         limit = 100 if full else 10**9
         opened = open_remote_part(
-            Url(server.url), options(cache, limit=limit, on_trouble=said.append)
+            Url(server.url), options(cache, limit=limit, on_trouble=lines.append)
         )
         assert read_all(opened) == files
         assert opened.prefetch
         opened.prefetch(list(files))  # in vain: there is no place for it
     reason = "there is no room for a block" if full else "not a directory"
-    assert said == [f"cache {cache}: {reason}; reading goes on without it"]
+    assert lines == [f"cache {cache}: {reason}; reading goes on without it"]
 
 
 # what no patience helps against
@@ -225,10 +225,10 @@ def test_a_shard_that_stays_wrong_is_named_and_no_other_image_suffers(
 def test_a_server_that_stays_away_is_named_and_no_image_is_called_bad(
     files: dict, folder: Path, tmp_path: Path
 ) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     with serving(files_of(folder)) as server:
         policy = RetryPolicy(attempts=5, first=0.01, longest=0.1)
-        far = options(tmp_path / "cache", policy=policy, on_trouble=said.append)
+        far = options(tmp_path / "cache", policy=policy, on_trouble=lines.append)
         opened = open_remote_part(Url(server.url), far)
         server.faults.refused = 1
         with pytest.raises(RuntimeError) as raised:
@@ -238,7 +238,7 @@ def test_a_server_that_stays_away_is_named_and_no_image_is_called_bad(
     assert str(raised.value).startswith(f"{server.url}/shard-00000")
     assert str(raised.value).endswith(", 5 times")
     assert " cannot be read: " in str(raised.value)
-    (line,) = said
+    (line,) = lines
     assert line.endswith("; trying again")
 
 

@@ -45,8 +45,8 @@ def test_webdataset_reads_the_same(tmp_path: Path) -> None:
     stream: Any = webdataset.WebDataset(shards, shardshuffle=False).decode()
     samples = list(stream)
     assert len({sample["__key__"] for sample in samples}) == len(files)
-    found = {(sample.get("jpg") or sample["png"], sample["cls"]) for sample in samples}
-    assert found == {(data, IDS.index(name.split("/")[0])) for name, data in files.items()}
+    read = {(sample.get("jpg") or sample["png"], sample["cls"]) for sample in samples}
+    assert read == {(data, IDS.index(name.split("/")[0])) for name, data in files.items()}
     gc.collect()  # webdataset leaves its files to the collector
 
 
