@@ -148,7 +148,7 @@ def test_a_study_is_stopped_goes_on_and_is_not_run_again(
 
 def wait_for(folder: Path, pattern: str, count: int = 1) -> None:
     deadline = time.monotonic() + 120
-    while len(list(folder.glob(pattern))) < count:
+    while sum(path.stat().st_size > 0 for path in folder.glob(pattern)) < count:
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
