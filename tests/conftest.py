@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from reslab.cli import main
 from reslab.runtime.cpu import limit_kernels
 
 limit_kernels()
@@ -128,3 +129,23 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
 def reslab(start: Start) -> Reslab:
     """Run the command in a process of its own, and wait for it."""
     return lambda *arguments, **environment: start(*arguments, **environment).end()
+
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refused:
+    """Run a command that must fail with one line, and give that line."""
+
+    def run(*arguments: object, status: int = 2, **environment: str) -> str:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        capsys.readouterr()
+        assert main([str(argument) for argument in arguments]) == status
+        printed = capsys.readouterr()
+        assert (printed.out, printed.err.count("\n")) == ("", 1), printed
+        assert printed.err.startswith("reslab: ")
+        return printed.err.removesuffix("\n")
+
+    return run
