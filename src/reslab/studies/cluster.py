@@ -24,7 +24,7 @@ ANSWER_SECONDS = 10.0
 
 @contextmanager
 def launch_on_ray(data: Path | None, jobs: int) -> Iterator[Launcher]:
-    """Give a launcher of runs on the machines of a cluster.
+    """Provide a launcher of runs on the machines of a cluster.
 
     `jobs` runs share the processors and GPUs of a machine. The cluster is that of RAY_ADDRESS,
     else the one that this machine belongs to, else this machine alone.
@@ -66,7 +66,7 @@ def check_address(address: str) -> None:
 
 
 def resources_per_run(machines: Sequence[dict[str, float]], jobs: int) -> tuple[int, float]:
-    """Processors and GPUs of a run, such that the smallest machine takes `jobs` at a time.
+    """Return the processors and GPUs of a run such that the smallest machine takes `jobs` runs.
 
     Where machines have GPUs, runs go to those machines alone.
     """
@@ -100,7 +100,7 @@ def run_on_worker(arguments: Sequence[str], folder: str, log: str, threads: int)
 
 
 class ClusterRun:
-    """A run that was started on the cluster, on whichever machine."""
+    """A run that was started somewhere on the cluster."""
 
     def __init__(self, ray: Any, reference: Any, log: Path) -> None:
         self.ray, self.reference, self.log = ray, reference, log

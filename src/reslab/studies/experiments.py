@@ -1,4 +1,4 @@
-"""The studies: questions of the paper, the runs that answer each, and the page that shows them."""
+"""Plan studies: questions of the paper, the runs that answer each, and their page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -59,12 +59,12 @@ class PlannedRun:
 
     @property
     def recipe(self) -> AnyRecipe:
-        """The changed recipe, without the digest of weights that may not exist yet."""
+        """The recipe with its changes, without the digest of weights that may not exist yet."""
         return any_recipe(self.base).with_changes(self.changes)
 
     @property
     def cost(self) -> int:
-        """How long the run takes beside others: blocks passed by mini-batches."""
+        """The relative duration of the run: blocks times mini-batches."""
         return sum(network_of(self.recipe).blocks) * self.recipe.iterations
 
     def check_folder(self) -> None:
@@ -90,7 +90,7 @@ class Study:
     runs: tuple[PlannedRun, ...]
 
     def write_page(self) -> tuple[Path, list[Record]]:
-        """Write the page of the finished runs; its path and the records."""
+        """Write the page of the finished runs; return its path and the records."""
         trunks = list(dict.fromkeys(run.weights for run in self.runs if run.weights))
         # all seeds of one detector, then those of the other
         compared = sorted(self.runs, key=lambda run: run.weights is None)
@@ -104,7 +104,7 @@ def write_report(
     heading: Heading = REPORT,
     trunks: Sequence[Path] = (),
 ) -> tuple[Path, list[Record]]:
-    """Write the page of finished runs of one task; its path and the records.
+    """Write the page of finished runs of one task; return its path and the records.
 
     `trunks` are the runs of the classifiers from whose weights detectors started.
     """
@@ -127,7 +127,7 @@ def plan_study(
     iterations: int | None = None,
     seeds: int = 1,
 ) -> Study:
-    """Plan the study of that name; ValueError for what it does not take.
+    """Plan the study of that name; ValueError for an option that does not apply to it.
 
     A data set or a package that is missing is reported here, once, and not by every run.
     """
@@ -151,14 +151,14 @@ def plan_study(
 
 
 def refuse_options(study: str, options: Mapping[str, object]) -> None:
-    """Raise ValueError for the first option that has a value."""
+    """Raise ValueError if one of these options has a value."""
     for option, value in options.items():
         if value:
             raise ValueError(f"{option} {value} does not apply to the study {study}")
 
 
 def compared_models(study: str, depths: Sequence[int]) -> list[str]:
-    """The networks that a study of classifiers compares, at these depths."""
+    """Name the networks that a study of classifiers compares."""
     for depth in depths:
         if depth not in CIFAR_DEPTHS:
             known = ", ".join(map(str, CIFAR_DEPTHS))
@@ -172,7 +172,7 @@ def compared_models(study: str, depths: Sequence[int]) -> list[str]:
 def plan_classifiers(
     names: Sequence[str], out: Path, iterations: int | None, seeds: int
 ) -> list[PlannedRun]:
-    """Plan a run of each recipe and seed; a shortened schedule keeps the place of its drops."""
+    """Plan a run for each recipe and seed; a shortened schedule keeps the place of its drops."""
     runs = []
     for seed in range(1, seeds + 1):
         for name in names:
@@ -200,7 +200,7 @@ def plan_detectors(out: Path, iterations: int | None, seeds: int) -> list[Planne
 
 
 def shortened(recipe: AnyRecipe, iterations: int | None, *, dense: bool = False) -> tuple[str, ...]:
-    """The changes that shorten a recipe, with at least `EVALUATIONS` points on its curves.
+    """Return the changes that shorten a recipe, with `EVALUATIONS` points on its curves or more.
 
     `dense` asks for as many points where the schedule keeps its length too.
     """

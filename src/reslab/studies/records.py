@@ -1,4 +1,4 @@
-"""Finished runs, read back from their folders and grouped over their seeds."""
+"""Read finished runs back from their folders and group them over their seeds."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -38,30 +38,22 @@ class Record(Generic[RecipeType]):
 
     @property
     def kind(self) -> str:
-        """Plain, or ResNet with its shortcut option."""
+        """The kind of net: plain, or ResNet with its shortcut option."""
         option = self.network.shortcut
         return "plain" if option is None else f"ResNet {option}"
 
     @property
     def network_label(self) -> str:
-        """The network as the paper writes it: plain-20, ResNet-56; its option unless that is A."""
+        """The network's name as in the paper: plain-20, ResNet-56, ResNet-20 B."""
         name, _, option = self.kind.partition(" ")
         return f"{name}-{self.depth}" + (f" {option}" if option in ("B", "C") else "")
 
     @property
     def label(self) -> str:
-        """What a page calls the run."""
+        """The name of the run on a page."""
         if isinstance(self.recipe, Recipe):
             return self.network_label
-        return f"{self.network_label}, {'trained' if self.starts_trained else 'untrained'} trunk"
-
-    @property
-    def starts_trained(self) -> bool:
-        return self.recipe.weights is not None
-
-    @property
-    def train_error(self) -> float:
-        return self.result["train_error"]
+        return f"{self.network_label}, {'trained' if self.recipe.weights else 'untrained'} trunk"
 
     @property
     def report(self) -> Event:
@@ -70,13 +62,13 @@ class Record(Generic[RecipeType]):
 
     @property
     def test_set(self) -> str:
-        """The test images of a detector; the user's own have no name but their part's."""
+        """The name of a detector's test images; the user's own are named by their part alone."""
         part = self.report["set"]
         return part if self.recipe.data == "boxes" else f"{self.recipe.data}, {part}"
 
 
 def read_record(path: Path, kind: type[RecipeType]) -> Record[RecipeType]:
-    """Read a finished run of this kind of recipe; ValueError if the folder holds none."""
+    """Read a finished run; ValueError if the folder holds none of this kind of recipe."""
     folder = RunFolder.open(path)
     recipe = folder.recipe_as(kind)
     result, rows = folder.result(), folder.rows()
@@ -90,7 +82,7 @@ def read_record(path: Path, kind: type[RecipeType]) -> Record[RecipeType]:
 
 
 def shared_task(paths: Sequence[Path]) -> str:
-    """The task of all these runs; ValueError if there are several."""
+    """Return the task of all these runs; ValueError if there are several."""
     first, task = paths[0], RunFolder.open(paths[0]).task()
     for path in paths[1:]:
         other = RunFolder.open(path).task()
@@ -136,7 +128,7 @@ class SeedGroup(Generic[RecipeType]):
 
     @property
     def train_error(self) -> Seeds:
-        return Seeds(tuple(run.train_error for run in self.runs))
+        return Seeds(tuple(run.result["train_error"] for run in self.runs))
 
     @property
     def test_error(self) -> Seeds:
@@ -182,7 +174,7 @@ MEASURES = {"train_error", "top1_error", "map_50", "map_50_95", "ap_50", "ap_50_
 
 
 def mean_row(rows: Sequence[Event]) -> Event:
-    """The first row with the means of what was measured; None stays, for what is not defined."""
+    """Return the first row with the mean of each measure; what is undefined stays None."""
     means = {}
     for key in MEASURES & rows[0].keys():
         values = [row[key] for row in rows]

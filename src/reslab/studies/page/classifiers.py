@@ -1,4 +1,4 @@
-"""Pages of classifiers: finished runs, layer responses, models that were tested."""
+"""Write the pages of classifiers: finished runs, layer responses, evaluated models."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,7 +42,7 @@ RESPONSE_CAPTION = (
 
 
 def write_classifiers(records: Sequence[Record[Recipe]], out: Path, heading: Heading) -> Path:
-    """Write the page of finished runs; its path."""
+    """Write the page of finished runs; return its path."""
     groups = group_by_recipe(records)
     labelled = label_classifiers(groups)
     page = Page(
@@ -58,7 +58,7 @@ def write_classifiers(records: Sequence[Record[Recipe]], out: Path, heading: Hea
 def write_responses(
     records: Sequence[Record[Recipe]], responses: Sequence[Sequence[Response]], out: Path
 ) -> Path:
-    """Write the page of Fig. 7 from the responses of each run; its path."""
+    """Write the page of Fig. 7 from the responses of each run; return its path."""
     labels = unique([record.label for record in records])
     networks = dict(zip(labels, responses, strict=True))
     page = Page(
@@ -73,7 +73,7 @@ def write_responses(
 def write_evaluations(
     evaluations: Sequence[tuple[str, Event, Sequence[Mistake]]], out: Path
 ) -> Path:
-    """Write `report.html` of models that were tested here, wherever they were trained; its path.
+    """Write `report.html` of models that were evaluated, without their runs; return its path.
 
     An evaluation is a model's name, its report with details, and its mistakes.
     """
@@ -99,7 +99,7 @@ def write_evaluations(
 
 
 def details_of_runs(groups: Mapping[str, Classifiers]) -> list[EvaluationDetails]:
-    """Show the final evaluation of the first run of each recipe, where it has details."""
+    """Prepare the final evaluation of the first run of each recipe, where it has details."""
     details = [
         details_of(
             f"{label}, seed {group.first.environment['seed']}",
@@ -124,7 +124,10 @@ def read_mistakes(run: Path) -> list[Mistake]:
 
 
 def details_of(label: str, evaluation: Event, mistakes: Sequence[Mistake]) -> EvaluationDetails:
-    """Show a line of result.json's `evaluation` with those mistakes that are of its set."""
+    """Prepare an evaluation for a page, with the mistakes made on its set.
+
+    `evaluation` is a line of result.json's list of that name.
+    """
     rows = evaluation.get("per_class") or []
     confusion = evaluation.get("confusion") or []
     # a class without images has no row, so the names of a matrix would be off by one
@@ -147,8 +150,10 @@ def cells(label: int, counts: Sequence[int]) -> list[tuple[int, str]]:
 
 
 def cell_style(share: float, correct: bool) -> str:
-    """The CSS of a cell: blue where the answer is right, orange where it is wrong; the larger
-    its share of its row, the darker."""
+    """Return a cell's CSS: blue where the answer is right, orange where it is wrong.
+
+    The larger its share of its row, the darker.
+    """
     if not share:
         return ""
     colour = "0,114,178" if correct else "213,94,0"

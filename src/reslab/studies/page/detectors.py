@@ -1,4 +1,4 @@
-"""Pages of detectors: finished runs, files of detections that were measured."""
+"""Write the pages of detectors: finished runs, measured files of detections."""
 
 import base64
 import io
@@ -50,7 +50,7 @@ def write_detectors(
     heading: Heading,
     trunks: Sequence[Record[Recipe]] = (),
 ) -> Path:
-    """Write the page of finished runs; its path.
+    """Write the page of finished runs; return its path.
 
     `trunks` are the classifiers whose weights they started from, where those are known.
     """
@@ -76,7 +76,7 @@ def write_detectors(
 
 
 def write_precision(entries: Sequence[tuple[str, AveragePrecision]], out: Path) -> Path:
-    """Write `report.html` of what was measured, each under its name; its path."""
+    """Write `report.html` of average precisions, each under its name; return its path."""
     page = Page(
         heading=("Average precision", "What is found, and what is missed?"),
         findings=[line for entry in entries for line in measured_findings(*entry)],
@@ -109,7 +109,7 @@ def final_detections(
 ) -> tuple[list[FinalDetections], list[str]]:
     """Read the detections of the first run of each recipe.
 
-    The second list says why they are unknown for others, whose images may have gone.
+    The second list says why those of other recipes are missing: their images may have gone.
     """
     opened: dict[ImageSource, OpenedSets] = {}  # most runs of a page share their images
     final: list[FinalDetections] = []
@@ -185,7 +185,7 @@ def draw_row(index: int, images: DetectionSet, family: Sequence[FinalDetections]
 def draw_image(
     pixels: np.ndarray, detections: Detections, classes: Sequence[str], *, scores: bool = True
 ) -> str:
-    """Draw boxes on an image, RGB uint8 [H, W, 3]; a data: address of a page's size."""
+    """Draw boxes on an image, RGB uint8 [H, W, 3]; return it as a data: address."""
     image = Image.fromarray(pixels)
     image.thumbnail((SOURCE_SIDE, SOURCE_SIDE))
     ratio = torch.tensor([image.width / pixels.shape[1], image.height / pixels.shape[0]] * 2)

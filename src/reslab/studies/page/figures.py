@@ -1,4 +1,4 @@
-"""The figures of a page as SVG text."""
+"""Draw the figures of a page as SVG text."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -25,7 +25,7 @@ MANY = "#8a949e"  # grey, where there are more
 def panels(
     rows: int, columns: int, width: float, height: float, **options: Any
 ) -> "tuple[Figure, list[Axes]]":
-    """A figure of that many panels, row by row, and its size in inches."""
+    """Make a figure, `width` by `height` inches, and its panels row by row."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -33,7 +33,7 @@ def panels(
 
 
 def frame(axes: "Axes", xlabel: str, ylabel: str = "", title: str = "") -> None:
-    """Name the axes, start both at 0 and draw a grid."""
+    """Label the axes, start both at 0 and draw a grid."""
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
@@ -41,7 +41,7 @@ def frame(axes: "Axes", xlabel: str, ylabel: str = "", title: str = "") -> None:
 
 
 def draw_errors(groups: Mapping[str, Classifiers]) -> str:
-    """Training and test error over iterations, plain and residual side by side (Fig. 6).
+    """Draw training and test error over iterations, plain and residual side by side (Fig. 6).
 
     The panels share their error axis, so that heights can be compared.
     """
@@ -66,7 +66,7 @@ def draw_errors(groups: Mapping[str, Classifiers]) -> str:
 
 
 def highest_settled(groups: Sequence[Classifiers]) -> float:
-    """The top of the error axis, percent: above all errors after the first part of training."""
+    """Return the top of the error axis in percent, above all errors after the early training."""
     highest = 5.0
     for group in groups:
         curve = Curve("", group.curve_rows())
@@ -78,7 +78,7 @@ def highest_settled(groups: Sequence[Classifiers]) -> float:
 
 
 def draw_learning(groups: Mapping[str, Detectors]) -> str:
-    """The mAP@.5 of detectors over iterations, and beside it the training error of regions."""
+    """Draw the mAP@.5 of detectors over iterations beside the training error of regions."""
     figure, (precision, error) = panels(1, 2, 2 * PANEL[0], PANEL[1])
     for colour, (label, group) in zip(cycle(COLOURS), groups.items(), strict=False):
         curve = Curve(label, group.curve_rows())
@@ -92,7 +92,7 @@ def draw_learning(groups: Mapping[str, Detectors]) -> str:
 
 
 def draw_responses(networks: Mapping[str, Sequence[Response]]) -> str:
-    """Standard deviations of the layer responses, in order above and sorted below (Fig. 7)."""
+    """Draw the standard deviations of layer responses, in order above and sorted below (Fig. 7)."""
     figure, (in_order, by_size) = panels(2, 1, 7.2, 6.4)
     for colour, (label, responses) in zip(cycle(COLOURS), networks.items(), strict=False):
         dashes = "--" if label.startswith("plain") else "-"
@@ -109,7 +109,7 @@ def draw_responses(networks: Mapping[str, Sequence[Response]]) -> str:
 def draw_precisions(
     entries: Sequence[tuple[str, AveragePrecision]], width: float = PANEL[0]
 ) -> str:
-    """Precision over recall at IoU 0.5, a panel for each entry, `width` inches wide."""
+    """Draw precision over recall at IoU 0.5, a panel of `width` inches for each entry."""
     columns = min(len(entries), ABREAST)
     rows = -(-len(entries) // columns)
     figure, all_axes = panels(rows, columns, columns * width, rows * PANEL[1])

@@ -1,4 +1,4 @@
-"""The tables of a page, and a spreadsheet of its runs."""
+"""Make the tables of a page, and the spreadsheet of its runs."""
 
 import csv
 import io
@@ -42,18 +42,18 @@ class Table:
     shown: int = 50
 
     def markdown(self) -> str:
-        """The header and all rows as Markdown."""
+        """Return the header and all rows as Markdown."""
         lines = [self.header, ["---"] * len(self.header), *self.rows]
         return "".join(f"| {' | '.join(map(markdown_cell, line))} |\n" for line in lines)
 
 
 def markdown_cell(text: str) -> str:
-    """Escape what would end a cell or begin HTML: names come from anybody."""
+    """Escape what would end a cell or begin HTML, since names come from users."""
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 def table_of(rows: Sequence[Mapping[str, str]], note: str = "") -> Table:
-    """The main table of a page, from rows by column."""
+    """Make the main table of a page from rows that map columns to cells."""
     return Table("Table", list(rows[0]), [list(row.values()) for row in rows], note)
 
 
@@ -66,7 +66,7 @@ def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def unique(labels: Sequence[str]) -> list[str]:
-    """Number the labels that several share."""
+    """Append a number to each label that occurs more than once."""
     return [
         label if labels.count(label) == 1 else f"{label} #{labels[: i + 1].count(label)}"
         for i, label in enumerate(labels)
@@ -91,7 +91,7 @@ def label_classifiers(groups: Sequence[Classifiers]) -> dict[str, Classifiers]:
 
 
 def error_table(groups: Mapping[str, Classifiers]) -> Table:
-    """A row for each recipe: best (mean ± std) over its seeds."""
+    """Make a row for each recipe: best (mean ± std) over its seeds."""
     rows = [
         {
             "network": label,
@@ -109,7 +109,7 @@ def error_table(groups: Mapping[str, Classifiers]) -> Table:
 
 
 def paper_entry(record: Record[Recipe]) -> str:
-    """The paper's test error of the same net on the same images; empty where it prints none."""
+    """Return the paper's test error of the same net on the same images; empty if it prints none."""
     paper_net = cifar_models().get(f"resnet{record.depth}")
     if record.recipe.data == "cifar10" and record.recipe.model == paper_net:
         return table_6(record.depth)
@@ -117,7 +117,7 @@ def paper_entry(record: Record[Recipe]) -> str:
 
 
 def response_table(networks: Mapping[str, Sequence[Response]]) -> Table:
-    """A row for each network."""
+    """Make a row for each network."""
     rows = []
     for label, layers in networks.items():
         stds = [layer.std for layer in layers]
@@ -128,7 +128,7 @@ def response_table(networks: Mapping[str, Sequence[Response]]) -> Table:
 
 
 def responses_csv(networks: Mapping[str, Sequence[Response]]) -> str:
-    """A line for each layer, nothing rounded."""
+    """Write a line for each layer, nothing rounded."""
     rows = [
         {"network": label, "index": index, "layer": layer.layer, "std": layer.std}
         for label, layers in networks.items()
@@ -138,7 +138,7 @@ def responses_csv(networks: Mapping[str, Sequence[Response]]) -> str:
 
 
 def detector_tables(groups: Mapping[str, Detectors]) -> list[Table]:
-    """A row for each recipe, best (mean ± std) over its seeds; then the classes.
+    """Make a row for each recipe, best (mean ± std) over its seeds; then the tables by class.
 
     Detectors of the same classes and boxes share a table, of means over their seeds.
     """
@@ -167,13 +167,13 @@ def detector_tables(groups: Mapping[str, Detectors]) -> list[Table]:
 
 
 def parameters(detector: DetectorConfig) -> int:
-    """Count the learnable numbers of a detector, with those that training keeps fixed."""
+    """Count the parameters of a detector, including those that training keeps fixed."""
     with torch.device("meta"):
         return sum(weight.numel() for weight in FasterRCNN(detector).parameters())
 
 
 def class_table(title: str, entries: Sequence[tuple[str, Event]]) -> Table:
-    """A row for each class and for the mean; reports of the same classes side by side."""
+    """Make a row for each class and for the mean, with reports of the same classes side by side."""
     classes = entries[0][1]["per_class"]
     columns = [["class", "mean", *(row["class"] for row in classes)]]
     columns.append(["boxes", *counts(classes, "boxes")])
@@ -191,18 +191,18 @@ def class_table(title: str, entries: Sequence[tuple[str, Event]]) -> Table:
 
 
 def counts(rows: Sequence[Event], key: str) -> list[str]:
-    """The sum over the classes, then each."""
+    """Return the sum over the classes, then the number of each."""
     values = [round(row[key]) for row in rows]
     return [f"{value:,}" for value in (sum(values), *values)]
 
 
 def one_decimal(value: float | None) -> str:
-    """Percent as papers print it; a dash where no object exists."""
+    """Print a percentage as papers do, with a dash where there is no object."""
     return "–" if value is None else f"{value:.1f}"
 
 
 def runs_csv(groups: Mapping[str, SeedGroup]) -> str:
-    """A line for each run, nothing rounded."""
+    """Write a line for each run, nothing rounded."""
     rows = []
     for label, group in groups.items():
         for run in group.runs:
