@@ -1,9 +1,9 @@
-"""What a detector does besides its convolutions: suppression and the pooling of regions; with
---whole one image from bytes to detections.
+"""Time what a detector does besides its convolutions: suppression and pooling of regions.
 
-On the sizes of Faster R-CNN with ResNet-101: an image of 600 x 1000 pixels, a map of 1024
-channels at stride 16, 6,000 boxes of which 300 stay, 7x7 bins of each. One JSON line a
-measurement, in milliseconds: the best and the median of the rounds.
+The sizes are those of Faster R-CNN on ResNet-101: an image of 600 x 1000 pixels, features of 1024
+channels at stride 16, 6,000 boxes of which 300 stay, 7x7 bins of each. With --whole, one image is
+timed from bytes to detections. One JSON line a measurement, in milliseconds: the best and the
+median of the rounds.
 """
 
 import argparse
@@ -33,24 +33,24 @@ BOXES, REGIONS, BINS = 6000, 300, 7
 
 
 def measure(what: str, turn: Callable[[], object], rounds: int) -> None:
-    """A warm turn, the rounds, and a line of JSON."""
+    """Warm up, time the rounds and print a line of JSON."""
     turn()
-    taken = []
+    times = []
     for _ in range(rounds):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         turn()
-        taken.append(1000 * (time.perf_counter() - begun))
-    best, median = round(min(taken), 1), round(statistics.median(taken), 1)
+        times.append(1000 * (time.perf_counter() - start))
+    best, median = round(min(times), 1), round(statistics.median(times), 1)
     line = {"what": what, "best_ms": best, "median_ms": median, "rounds": rounds}
     print(json.dumps(line | {"threads": torch.get_num_threads()}), flush=True)
 
 
 def proposals(rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """What a region proposal network gives: anchors moved a little, the 6,000 of highest score.
+    """Imitate a region proposal network: anchors moved a little, the 6,000 of highest score.
 
-    Scores rise towards a few places, as on an image with objects.
+    Scores rise towards a few objects, as on an image.
     """
-    anchors = Anchors().over(38, 63)
+    anchors = Anchors().grid(38, 63)
     deltas = 0.1 * torch.randn(anchors.shape, generator=rng)
     boxes = clip(decode_boxes(anchors, deltas), WIDTH, HEIGHT)
     objects = regions(12, rng)
@@ -60,7 +60,7 @@ def proposals(rng: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def regions(count: int, rng: torch.Generator) -> Tensor:
-    """Boxes between any two points of the image, 16 pixels wide and high at least."""
+    """Draw boxes between any two points of the image, at least 16 pixels wide and high."""
     corners = torch.rand(count, 2, 2, generator=rng) * torch.tensor([WIDTH - 16.0, HEIGHT - 16.0])
     return torch.cat([corners.amin(1), corners.amax(1) + 16], 1)
 
@@ -91,16 +91,16 @@ def pooling(rounds: int, rng: torch.Generator) -> None:
             pool = partial(layer, boxes=boxes, images=images, size=BINS, stride=STRIDE)
             measure(f"{name}, forward", partial(pool, features), rounds)
             measure(f"{name}, forward to learn", partial(pool, learning), rounds)
-            found = pool(learning)
-            back = partial(torch.autograd.grad, found, learning, gradient, retain_graph=True)
-            measure(f"{name}, backward", back, rounds)
+            pooled = pool(learning)
+            backward = partial(torch.autograd.grad, pooled, learning, gradient, retain_graph=True)
+            measure(f"{name}, backward", backward, rounds)
 
 
 def whole(model: str, rounds: int, rng: torch.Generator) -> None:
-    """An image of 600 x 1000 pixels from bytes to detections, in fp32, batch norm folded.
+    """Time an image of 600 x 1000 pixels from bytes to detections, in fp32, batch norm folded.
 
-    The weights are drawn; batch norm has statistics of the image, so that numbers stay in range.
-    What is found is nonsense, the work is that of a trained net.
+    The weights are random, with batch norm's statistics taken from the image so that numbers stay
+    in range: the detections are nonsense, the work is that of a trained net.
     """
     config = detection_recipe(f"voc07+12-{model}-c4").model
     net = detector_channels_last(build_detector(config, rng))
@@ -112,20 +112,22 @@ def whole(model: str, rounds: int, rng: torch.Generator) -> None:
     image = plain.prepared(pixels)
     boxes = regions(REGIONS, rng)
 
-    def judged() -> Tensor:
+    def region_features() -> Tensor:
         return net.region_features(net.pool(net.features(image), boxes))
 
-    recompute_statistics(net, (judged() for _ in range(2)))
+    recompute_statistics(net, (region_features() for _ in range(2)))
     detector = prepare_for_inference(plain)
-    sight = ImageFeatures(detector, pixels, detector.search)
-    boxes = sight.proposals()
+    features = ImageFeatures(detector, pixels, detector.search)
+    boxes = features.proposals()
     name = f"{model} on {HEIGHT}x{WIDTH}"
     with torch.no_grad():
         measure(f"{name}, map and proposals",
                 lambda: ImageFeatures(detector, pixels, detector.search).proposals(),
                 rounds)  # fmt: skip
         measure(
-            f"{name}, judging {len(boxes)} proposals", lambda: sight.classify_regions(boxes), rounds
+            f"{name}, judging {len(boxes)} proposals",
+            lambda: features.classify_regions(boxes),
+            rounds,
         )
         measure(f"{name}, all", lambda: detect_objects(detector, pixels, detector.search), rounds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -133,14 +135,14 @@ def whole(model: str, rounds: int, rng: torch.Generator) -> None:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--rounds", type=int, default=10)
-    arguments.add_argument("--whole", metavar="MODEL", help="an image through this trunk instead")
-    chosen = arguments.parse_args()
-    rounds = chosen.rounds
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--whole", metavar="MODEL", help="an image through this trunk instead")
+    options = parser.parse_args()
+    rounds = options.rounds
     rng = torch.Generator().manual_seed(0)
-    if chosen.whole:
-        whole(chosen.whole, rounds, rng)
+    if options.whole:
+        whole(options.whole, rounds, rng)
         return
     suppression(rounds, rng)
     pooling(rounds, rng)

@@ -1,8 +1,8 @@
-"""Speed of reslab's loader of photographs and of the one people write, side by side in one run.
+"""Compare reslab's loader of photographs with the one people write, side by side in one run.
 
 Both give training batches with the paper's augmentation: shorter side drawn from 256 to 480, a
 224 crop, flip, minus the mean image. The plain loader is a Dataset that opens, resizes and crops
-with Pillow, under DataLoader with two workers; reslab's, with two threads, moves the colours too.
+with Pillow, under DataLoader with two workers; reslab's, with two threads, shifts the colours too.
 Loaders take turns, A B A B; one JSON line a comparison gives the median ratio of the rounds.
 
     python benchmarks/loader.py --data FOLDER [--rounds 7] [--memory]
@@ -41,7 +41,7 @@ PAPER, REDUCED = ScaleCrop(), ScaleCrop(shorter_side=(256, 256))
 
 
 class PlainDataset(Dataset):
-    """What scripts do with each image, one at a time."""
+    """Load images as most scripts do, one at a time."""
 
     def __init__(self, images: EncodedImages, root: Path, mean: Tensor) -> None:
         self.paths = [root / file for file in images.files]
@@ -70,15 +70,15 @@ class PlainDataset(Dataset):
 
 
 def plain_batches(dataset: PlainDataset) -> Iterator[Tensor]:
-    """Without end, from workers that stay."""
-    # drawn with replacement: an epoch of few images would be over before it is measured
+    """Yield batches without end, from workers that persist."""
+    # drawn with replacement: an epoch of few images would end before it is measured
     sampler = RandomSampler(dataset, replacement=True, num_samples=10**9)
     for images, _ in DataLoader(dataset, BATCH, sampler=sampler, num_workers=WORKERS):
         yield images
 
 
 def our_batches(images: EncodedImages, mean: Tensor, augmentation: ScaleCrop) -> Iterator[Tensor]:
-    """Without end, as training asks for them."""
+    """Yield batches without end, as training asks for them."""
     batches = EncodedLoader(
         images, minus_mean(mean), augmentation=augmentation, colour=ALEXNET, size=BATCH, seed=1,
         threads=WORKERS, balanced=False, bad_limit=0.0, log=print,
@@ -88,23 +88,23 @@ def our_batches(images: EncodedImages, mean: Tensor, augmentation: ScaleCrop) ->
 
 
 def images_per_second(loader: Iterator[Tensor], batches: int) -> float:
-    """Of one turn."""
+    """Time one turn."""
     for _ in range(WARM_UP):
         next(loader)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(batches):
         next(loader)
-    return BATCH * batches / (time.perf_counter() - begun)
+    return BATCH * batches / (time.perf_counter() - start)
 
 
 def compare(data: Path, rounds: int, batches: int) -> Iterator[dict[str, object]]:
-    """All loaders in turn; each of ours beside the plain one."""
+    """Time all loaders in turn; compare each of ours with the plain one."""
     images = open_whole_folder(data)
     mean = measure_statistics(images, SIZE, 256, seed=0, threads=WORKERS).pixel_mean
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory() as folder:
         for name, packing in {"whole": Packing(), "reduced": Packing(shorter_side=256)}.items():
-            pack_sets({".": images}, Path(place) / name, packing, lambda bad: None)
-        whole, reduced = open_part(Path(place) / "whole"), open_part(Path(place) / "reduced")
+            pack_sets({".": images}, Path(folder) / name, packing, lambda bad: None)
+        whole, reduced = open_part(Path(folder) / "whole"), open_part(Path(folder) / "reduced")
         loaders = {
             "plain": plain_batches(PlainDataset(images, data, mean)),
             "originals": our_batches(images, mean, PAPER),
@@ -135,19 +135,19 @@ def compare(data: Path, rounds: int, batches: int) -> Iterator[dict[str, object]
 
 
 def memory(data: Path) -> dict[str, object]:
-    """Of this process while it loads, in MB; the first images are left to fill the buffers."""
+    """Measure this process, in MB, while it loads; the first images fill the buffers."""
     images = open_whole_folder(data)
     loader = our_batches(images, torch.full((3, SIZE, SIZE), 120.0), PAPER)
-    held = []
+    sizes = []
     for number in range(1, IMAGES // BATCH + 1):
         next(loader)
         if number % (IMAGES // BATCH // 20) == 0:
-            held.append(resident_megabytes())
+            sizes.append(resident_megabytes())
     return {
         "measure": f"resident memory in MB over {IMAGES:,} images, looked at 20 times",
-        "first": held[0],
-        "last": held[-1],
-        "highest": max(held),
+        "first": sizes[0],
+        "last": sizes[-1],
+        "highest": max(sizes),
     }
 
 

@@ -1,4 +1,4 @@
-"""Two processes with one thread each beside one process with two threads, in one run.
+"""Compare two processes of one thread each with one process of two threads, in one run.
 
 Both train the same network on the same bytes, batches of 128 on two virtual GPUs, in fp32. They
 take turns, A B A B; one JSON line gives the median of the rounds, their range, and the ratio. Each
@@ -28,31 +28,31 @@ from reslab.training.setup import setup_with_sets
 WARM_UP = 3  # iterations of each turn that are not counted
 
 
-def measured(model: str, iterations: int, out: Path) -> None:
-    """One turn, by as many processes as there are; images a second go to the file `out`."""
+def measure(model: str, iterations: int, out: Path) -> None:
+    """Time one turn by all processes; write the images a second into the file `out`."""
     with fail_together(lambda error: 1) as processes:
         rng = torch.Generator().manual_seed(0)
         # speed does not depend on what the images show
         pictures = torch.randint(0, 256, (10_000, 3, 32, 32), dtype=torch.uint8, generator=rng)
         labels = torch.randint(0, 10, (10_000,), generator=rng)
         images = ImagesInMemory("train", pictures, labels, tuple("0123456789"))
-        it = recipe(f"cifar10-{model}")
-        task = setup_with_sets(it, 1, MemorySplits(images, images), setup_device("fp32"))
+        run_recipe = recipe(f"cifar10-{model}")
+        task = setup_with_sets(run_recipe, 1, MemorySplits(images, images), setup_device("fp32"))
         steps = training_steps(
-            eager_update_of(task), task.draws, Schedule(it), range(WARM_UP + iterations)
+            eager_update_of(task), task.draws, Schedule(run_recipe), range(WARM_UP + iterations)
         )
-        begun = 0.0
+        start = 0.0
         for step in steps:
             if step.iteration == WARM_UP:
                 processes.all_reduce_max(0)
-                begun = time.perf_counter()
+                start = time.perf_counter()
         processes.all_reduce_max(0)
         if processes.first:
-            out.write_text(str(it.batch_size * iterations / (time.perf_counter() - begun)))
+            out.write_text(str(run_recipe.batch_size * iterations / (time.perf_counter() - start)))
 
 
 def turn(model: str, iterations: int, processes: int, threads: int) -> float:
-    """Images a second of a fresh command."""
+    """Time a fresh command; images a second."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "speed"
         command = [sys.executable, __file__, "--model", model, "--iterations", str(iterations)]
@@ -66,24 +66,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--iterations", type=int, default=20, help="of a turn")
-    parser.add_argument("--out", type=Path, help="one turn, here and now, into this file")
-    given = parser.parse_args()
-    if given.out:
-        measured(given.model, given.iterations, given.out)
+    parser.add_argument("--out", type=Path, help="time one turn and write it here")
+    options = parser.parse_args()
+    if options.out:
+        measure(options.model, options.iterations, options.out)
         return
     speeds = [
-        [turn(given.model, given.iterations, *how) for how in ((2, 1), (1, 2))]
-        for _ in range(given.rounds)
+        [turn(options.model, options.iterations, *how) for how in ((2, 1), (1, 2))]
+        for _ in range(options.rounds)
     ]
     ratios = [two / one for two, one in speeds]
     print(json.dumps({
         "measure": "training images/s, batch 128, fp32, data and augmentation included",
-        "model": given.model,
+        "model": options.model,
         "two_processes_of_one_thread": round(median(two for two, _ in speeds)),
         "one_process_of_two_threads": round(median(one for _, one in speeds)),
         "ratio": round(median(ratios), 2),
         "ratio_range": [round(min(ratios), 2), round(max(ratios), 2)],
-        "rounds": given.rounds,
+        "rounds": options.rounds,
     }))  # fmt: skip
 
 

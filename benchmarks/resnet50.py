@@ -1,6 +1,6 @@
-"""ResNet-50 beside the plain way: training and inference in images a second, in one run.
+"""Compare ResNet-50 with a plain script: training and inference in images a second.
 
-The plain way is what a first script does: eager, fp32, channels first. Ours is the update behind
+The plain script is a first one: eager, fp32, channels first. Ours is the update behind
 `reslab train` and the model behind `--precision bf16`. One JSON line a measurement; turns are
 taken A B A B, the ratio is the median of the rounds'.
 """
@@ -22,8 +22,7 @@ from reslab.models.preprocessing import Preprocessing
 from reslab.models.resnet import ResNet, build_resnet, channels_last
 from reslab.recipes import recipe
 from reslab.runtime.device import Device, setup_device
-from reslab.training.loop import eager_update, training_steps
-from reslab.training.optim import build_sgd
+from reslab.training.loop import build_sgd, eager_update, training_steps
 from reslab.training.schedule import Schedule
 
 NAME, SIDE, CLASSES = "resnet50", 224, 1000
@@ -54,7 +53,7 @@ def plain_training(net: ResNet) -> Iterator[float]:
 
 def our_training(net: ResNet, device: Device) -> Iterator[float]:
     images, labels = random_images(TRAIN_BATCH)
-    it = recipe(f"imagenet-{NAME}").with_changes(["learning_rate=0.01", "plateau=null"])
+    run_recipe = recipe(f"imagenet-{NAME}").with_changes(["learning_rate=0.01", "plateau=null"])
     prepared = preprocessing()(images)
 
     def loss_of(share: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -62,23 +61,23 @@ def our_training(net: ResNet, device: Device) -> Iterator[float]:
             scores = net(share[0])
         return F.cross_entropy(scores.float(), share[1]), torch.zeros(())
 
-    optimizer = build_sgd(net, momentum=it.momentum, weight_decay=it.weight_decay)
+    optimizer = build_sgd(net, momentum=run_recipe.momentum, weight_decay=run_recipe.weight_decay)
     update = eager_update(lambda draws: [(prepared, labels)], loss_of, optimizer)
-    for step in training_steps(update, int, Schedule(it), range(1_000_000)):
+    for step in training_steps(update, int, Schedule(run_recipe), range(1_000_000)):
         yield step.loss.item()
 
 
 def measure(
     what: str, plain: Callable[[], object], ours: Callable[[], object], shown: int, rounds: int
 ) -> None:
-    """Turns of each, warm, and a line of JSON."""
+    """Warm up, time turns of both and print a line of JSON."""
     plain(), ours()
     seconds: dict[str, list[float]] = {"plain": [], "ours": []}
     for _ in range(rounds):
         for name, turn in (("plain", plain), ("ours", ours)):
-            begun = time.perf_counter()
+            start = time.perf_counter()
             turn()
-            seconds[name].append(time.perf_counter() - begun)
+            seconds[name].append(time.perf_counter() - start)
     ratios = [a / b for a, b in zip(seconds["plain"], seconds["ours"], strict=True)]
     line = {
         "what": what,
@@ -93,10 +92,10 @@ def measure(
 
 @torch.no_grad()
 def inference(rounds: int) -> None:
-    """The same images, and how far the answers differ."""
+    """Time both on the same images; print how far their probabilities differ."""
     images, _ = random_images(SHOWN)
     plain_net = build_resnet(config_named(NAME))
-    recompute_statistics(plain_net, [preprocessing()(images)])  # as of a net that was trained
+    recompute_statistics(plain_net, [preprocessing()(images)])  # as in a trained net
     net = channels_last(copy.deepcopy(plain_net))
     model = Model(net, tuple(map(str, range(CLASSES))), preprocessing(), {}, [])
     fast = in_bf16(model)
@@ -104,16 +103,16 @@ def inference(rounds: int) -> None:
     def plain() -> torch.Tensor:
         return plain_net((images.float() - 120) / 60)
 
-    one, other = plain().softmax(1), fast(images).softmax(1)
-    largest = (one - other).abs().max().item()
-    same = (one.argmax(1) == other.argmax(1)).sum().item()
+    expected, probabilities = plain().softmax(1), fast(images).softmax(1)
+    largest = (expected - probabilities).abs().max().item()
+    same = (expected.argmax(1) == probabilities.argmax(1)).sum().item()
     print(json.dumps({"what": "probabilities", "largest_difference": largest, "same_answer": same}))
     measure("inference, batch 16, bf16", plain, lambda: fast(images), SHOWN, rounds)
     measure("inference, batch 16, fp32", plain, lambda: model(images), SHOWN, rounds)
 
 
 def training(rounds: int) -> None:
-    """One update each turn; the first losses are those of the same weights."""
+    """Time one update a turn; print the first losses, which are of the same weights."""
     device = setup_device("auto")
     plain = plain_training(build_resnet(config_named(NAME)).train())
     ours = our_training(channels_last(build_resnet(config_named(NAME))).train(), device)
@@ -123,9 +122,9 @@ def training(rounds: int) -> None:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
-    arguments.add_argument("--rounds", type=int, default=5)
-    rounds = arguments.parse_args().rounds
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
     inference(rounds)
     training(rounds)
 

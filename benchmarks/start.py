@@ -1,4 +1,4 @@
-"""How long `reslab --help` takes, beside a script that imports torch at its top.
+"""Time `reslab --help` and a script that imports torch.
 
 python benchmarks/start.py
 """
@@ -13,9 +13,9 @@ ROUNDS = 9
 
 
 def seconds(*arguments: str) -> float:
-    begun = time.perf_counter()
+    start = time.perf_counter()
     subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
 
 
 def main() -> None:

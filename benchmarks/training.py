@@ -1,4 +1,4 @@
-"""Training speed of reslab and of the loop that people write, side by side in one run.
+"""Compare the training speed of reslab and of the loop that people write, in one run.
 
 Both train the same network from the same weights on the same bytes with the same recipe: batches
 of 128, crop and flip, SGD with momentum, the loss read. The plain loop is a Dataset of PIL
@@ -38,7 +38,7 @@ WORKERS = 2
 
 
 class PlainDataset(Dataset):
-    """What the field's CIFAR scripts do with each image, one at a time."""
+    """Load images as the field's CIFAR scripts do, one at a time."""
 
     def __init__(self, images: ImagesInMemory) -> None:
         self.images = images.images.permute(0, 2, 3, 1).numpy()
@@ -58,13 +58,13 @@ class PlainDataset(Dataset):
 
 
 def normalised(images: Tensor) -> Tensor:
-    """[..., 3, H, W] of 0 to 1, minus the channels' mean, by their deviation."""
+    """Subtract each channel's mean and divide by its std; [..., 3, H, W] from 0 to 1."""
     mean, std = torch.tensor(MEAN)[:, None, None], torch.tensor(STD)[:, None, None]
     return (images - mean) / std
 
 
 def plain_loop(name: str, images: ImagesInMemory) -> Iterator[float]:
-    """One loss an iteration, for ever: eager, fp32, as most scripts have it."""
+    """Yield the loss of each iteration without end: eager, fp32, as in most scripts."""
     net = build_resnet(config_named(name)).train()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
     loader = DataLoader(
@@ -72,8 +72,8 @@ def plain_loop(name: str, images: ImagesInMemory) -> Iterator[float]:
         persistent_workers=True,
     )  # fmt: skip
     while True:
-        for pictures, labels in loader:
-            loss = F.cross_entropy(net(pictures), labels)
+        for batch, labels in loader:
+            loss = F.cross_entropy(net(batch), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -81,39 +81,37 @@ def plain_loop(name: str, images: ImagesInMemory) -> Iterator[float]:
 
 
 def reslab_loop(name: str, images: ImagesInMemory, device: Device) -> Iterator[float]:
-    """One loss an iteration: the loop behind `reslab train`."""
-    it = recipe(f"cifar10-{name}")
-    task = setup_with_sets(it, 1, MemorySplits(images, images), device)
-    update, schedule = eager_update_of(task), Schedule(it)
-    for step in training_steps(update, task.draws, schedule, range(it.iterations)):
+    """Yield the loss of each iteration of the loop behind `reslab train`."""
+    run_recipe = recipe(f"cifar10-{name}")
+    task = setup_with_sets(run_recipe, 1, MemorySplits(images, images), device)
+    update, schedule = eager_update_of(task), Schedule(run_recipe)
+    for step in training_steps(update, task.draws, schedule, range(run_recipe.iterations)):
         yield step.loss.item()
 
 
 def difference(name: str, images: ImagesInMemory) -> float:
-    """How far the two ways of computing one loss differ, relative, both in fp32."""
-    pictures, labels = images.images[:64].float(), images.labels[:64]
+    """The relative difference of the two losses of one batch, both in fp32."""
+    batch, labels = images.images[:64].float(), images.labels[:64]
     plain = build_resnet(config_named(name)).train()
     ours = channels_last(build_resnet(config_named(name))).train()
     with torch.no_grad():
-        one = F.cross_entropy(plain(pictures), labels)
-        other = F.cross_entropy(
-            ours(pictures.contiguous(memory_format=torch.channels_last)), labels
-        )
-    return abs(one - other).item() / one.item()
+        expected = F.cross_entropy(plain(batch), labels)
+        loss = F.cross_entropy(ours(batch.contiguous(memory_format=torch.channels_last)), labels)
+    return abs(expected - loss).item() / expected.item()
 
 
 def images_per_second(loop: Iterator[float], iterations: int) -> float:
-    """Of one turn."""
+    """Time one turn."""
     for _ in range(WARM_UP):
         next(loop)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(iterations):
         next(loop)
-    return 128 * iterations / (time.perf_counter() - begun)
+    return 128 * iterations / (time.perf_counter() - start)
 
 
 def compare(name: str, rounds: int, images: ImagesInMemory, device: Device) -> dict[str, object]:
-    """The two loops in turn."""
+    """Time the two loops in turn."""
     loops: list[Iterator[float]] = [reslab_loop(name, images, device), plain_loop(name, images)]
 
     def turn(loop: Iterator[float]) -> float:
@@ -143,9 +141,9 @@ def main() -> None:
     device = setup_device()
     rng = torch.Generator().manual_seed(0)
     # speed does not depend on what the images show
-    pictures = torch.randint(0, 256, (50_000, 3, 32, 32), dtype=torch.uint8, generator=rng)
+    pixels = torch.randint(0, 256, (50_000, 3, 32, 32), dtype=torch.uint8, generator=rng)
     labels = torch.randint(0, 10, (50_000,), generator=rng)
-    images = ImagesInMemory("train", pictures, labels, tuple("0123456789"))
+    images = ImagesInMemory("train", pixels, labels, tuple("0123456789"))
     for name in arguments.models:
         print(json.dumps(compare(name, arguments.rounds, images, device)), flush=True)
 

@@ -6,13 +6,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from reslab.cli import main
 from reslab.runtime.cpu import limit_kernels
 
 limit_kernels()
@@ -65,13 +68,35 @@ def random_cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_binary_cifar10(tmp_path_factory.mktemp("random-cifar10"))
 
 
+@dataclass(frozen=True)
+class Started:
+    """A command that runs in a process of its own."""
+
+    process: int
+    words: list[str]
+    out: Path
+    err: Path
+    wait: Callable[[int], int]  # a process's id -> its exit status
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.process, number)
+
+    def end(self) -> subprocess.CompletedProcess[str]:
+        """Wait for the command."""
+        status = self.wait(self.process)
+        return subprocess.CompletedProcess(
+            self.words, status, self.out.read_text(), self.err.read_text()
+        )
+
+
+Start = Callable[..., Started]
 Reslab = Callable[..., subprocess.CompletedProcess[str]]
 READY = Path(__file__).with_name("ready.py")
 
 
 @pytest.fixture(scope="session")
-def reslab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reslab]:
-    """Run the command in a process of its own, as a person does, but with torch imported."""
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Start the command in a process of its own, as a person does, but with torch imported."""
     one_thread = {"OMP_NUM_THREADS": "1"}
     home = tmp_path_factory.mktemp("printed")
     numbers = count()
@@ -81,38 +106,46 @@ def reslab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reslab]:
     )  # fmt: skip
     assert ready.stdin is not None
     assert ready.stdout is not None
+    stdin, stdout = ready.stdin, ready.stdout
 
-    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    def ask(request: dict[str, Any]) -> int:
+        stdin.write(json.dumps(request) + "\n")
+        stdin.flush()
+        return int(stdout.readline())
+
+    def begin(*arguments: object, **environment: str) -> Started:
         number = next(numbers)
         out, err = home / f"{number}.out", home / f"{number}.err"
         words = [str(argument) for argument in arguments]
-        request = {
-            "arguments": words, "environment": os.environ | one_thread | environment,
-            "out": str(out), "err": str(err),
-        }  # fmt: skip
-        ready.stdin.write(json.dumps(request) + "\n")
-        ready.stdin.flush()
-        status = int(ready.stdout.readline())
-        return subprocess.CompletedProcess(words, status, out.read_text(), err.read_text())
+        request = {"arguments": words, "environment": os.environ | one_thread | environment}
+        process = ask(request | {"out": str(out), "err": str(err)})
+        return Started(process, words, out, err, lambda process: ask({"wait": process}))
 
-    yield run
+    yield begin
     ready.communicate()
+
+
+@pytest.fixture(scope="session")
+def reslab(start: Start) -> Reslab:
+    """Run the command in a process of its own, and wait for it."""
+    return lambda *arguments, **environment: start(*arguments, **environment).end()
 
 
 Refused = Callable[..., str]
 
 
-@pytest.fixture(scope="session")
-def refused(reslab: Reslab) -> Refused:
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refused:
     """Run a command that must fail with one line, and give that line."""
 
     def run(*arguments: object, status: int = 2, **environment: str) -> str:
-        done = reslab(*arguments, **environment)
-        assert done.returncode == status, done.stderr
-        assert done.stdout == ""
-        lines = done.stderr.strip().splitlines()
-        assert len(lines) == 1, done.stderr
-        assert lines[0].startswith("reslab: ")
-        return lines[0]
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        capsys.readouterr()
+        assert main([str(argument) for argument in arguments]) == status
+        printed = capsys.readouterr()
+        assert (printed.out, printed.err.count("\n")) == ("", 1), printed
+        assert printed.err.startswith("reslab: ")
+        return printed.err.removesuffix("\n")
 
     return run

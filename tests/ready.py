@@ -2,7 +2,8 @@
 
 A process that starts Python and torch for a command of a second costs several. This one imports all
 that the command ever needs, computes nothing, and makes a copy of itself by fork for each command.
-A request is a line of JSON on standard input, the answer a line with the exit status.
+A request is a line of JSON on standard input: a command to start, answered by the id of its
+process, or an id to wait for, answered by the exit status.
 """
 
 import json
@@ -43,6 +44,7 @@ LIMIT = 300  # seconds; who takes longer hangs
 def run(arguments: list[str], environment: dict[str, str], out: str, err: str) -> None:
     """Never returns."""
     signal.alarm(LIMIT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests may ignore it
     status = 1
     try:
         for number, path in ((0, os.devnull), (1, out), (2, err)):
@@ -63,8 +65,12 @@ def run(arguments: list[str], environment: dict[str, str], out: str, err: str) -
 
 if __name__ == "__main__":
     for line in sys.stdin:
-        child = os.fork()
-        if not child:
-            run(**json.loads(line))
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        request = json.loads(line)
+        if "wait" in request:
+            _, status = os.waitpid(request["wait"], 0)
+            print(os.waitstatus_to_exitcode(status), flush=True)
+        else:
+            child = os.fork()
+            if not child:
+                run(**request)
+            print(child, flush=True)

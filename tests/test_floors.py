@@ -21,6 +21,7 @@ FLOORS = {
     "detection": 5,
     "recipes": 7,
     "studies": 8,
+    "api": 9,
     "cli": 11,
 }
 

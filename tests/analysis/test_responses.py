@@ -17,52 +17,50 @@ def image_set(count: int, side: int = 16) -> ImagesInMemory:
     return ImagesInMemory("test", images, torch.zeros(count, dtype=torch.int64), ("a", "b"))
 
 
-def model(config) -> Model:
+def random_model(config) -> Model:
     net = build_resnet(config, torch.Generator().manual_seed(1)).eval()
     return Model(net, ("a", "b"), minus_mean(torch.zeros(3, 1, 1)), {}, [])
 
 
 def test_a_response_is_taken_after_batch_norm_and_before_relu_and_addition() -> None:
-    """The second layer of a block, computed here by hand from its input."""
-    it = model(cifar_config(8, classes=2))
+    """The second layer of a block, computed here from the block's input."""
+    model = random_model(cifar_config(8, classes=2))
     images = image_set(300)  # more than one range
-    block = it.net.get_submodule("stages.0.0")
+    block = model.net.get_submodule("stages.0.0")
     assert isinstance(block, Block)
     with torch.no_grad():
-        x = it.net.stem(images.images.float())
+        x = model.net.stem(images.images.float())
         expected = block.body(x)
-    found = {response.layer: response.std for response in layer_responses(it, images)}
-    assert found["stages.0.0.body.2"] == pytest.approx(
-        expected.std(unbiased=False).item(), rel=1e-4
-    )
+    stds = {response.layer: response.std for response in layer_responses(model, images)}
+    assert stds["stages.0.0.body.2"] == pytest.approx(expected.std(unbiased=False).item(), rel=1e-4)
     assert expected.min() < 0  # it is before ReLU
 
 
-def test_every_3x3_layer_answers_once_in_order() -> None:
-    it = model(cifar_config(20, "B", classes=2))
-    found = [response.layer for response in layer_responses(it, image_set(4))]
-    assert len(found) == 19  # 20 layers less the classifier; projections are 1x1
-    assert found[0] == "stem.0"
-    assert found[-1] == "stages.2.2.body.2"
+def test_every_3x3_layer_is_measured_once_in_order() -> None:
+    model = random_model(cifar_config(20, "B", classes=2))
+    layers = [response.layer for response in layer_responses(model, image_set(4))]
+    assert len(layers) == 19  # 20 layers less the classifier; projections are 1x1
+    assert layers[0] == "stem.0"
+    assert layers[-1] == "stages.2.2.body.2"
 
 
-def test_of_a_bottleneck_only_the_3x3() -> None:
-    it = model(imagenet_config(50, classes=2))
-    found = layer_responses(it, image_set(2, 128))
-    assert len(found) == 16
-    layers = dict(it.net.named_modules())
-    for response in found:
+def test_only_the_3x3_of_a_bottleneck_is_measured() -> None:
+    model = random_model(imagenet_config(50, classes=2))
+    responses = layer_responses(model, image_set(2, 128))
+    assert len(responses) == 16
+    layers = dict(model.net.named_modules())
+    for response in responses:
         layer = layers[response.layer]
         assert isinstance(layer, ConvBN)
         assert layer.conv.kernel_size == (3, 3)
 
 
-def test_hooks_are_taken_off() -> None:
-    it = model(cifar_config(8, classes=2))
-    layer_responses(it, image_set(2))
-    assert not any(m._forward_hooks for m in it.net.modules() if isinstance(m, nn.Module))
+def test_hooks_are_removed() -> None:
+    model = random_model(cifar_config(8, classes=2))
+    layer_responses(model, image_set(2))
+    assert not any(m._forward_hooks for m in model.net.modules() if isinstance(m, nn.Module))
 
 
-def test_spread_by_hand() -> None:
+def test_a_standard_deviation_by_hand() -> None:
     assert standard_deviation(4, 10, 30) == pytest.approx(1.25**0.5)  # 1 2 3 4
     assert standard_deviation(3, 6, 12) == 0  # 2 2 2

@@ -1,18 +1,13 @@
-"""What the tests of a verb in this process share."""
+"""What the tests of the command share."""
+
+from collections.abc import Callable
 
 import pytest
 
-from reslab.cli import main
+Refused = Callable[..., str]
 
 
 @pytest.fixture
-def line(capsys):
+def line(refused: Refused) -> Refused:
     """The one line with which `evaluate` refuses."""
-
-    def run(*arguments: object) -> str:
-        assert main(["evaluate", *map(str, arguments)]) == 2
-        printed = capsys.readouterr()
-        assert (printed.out, printed.err.count("\n")) == ("", 1)
-        return printed.err
-
-    return run
+    return lambda *arguments: refused("evaluate", *arguments)

@@ -9,9 +9,9 @@ import pytest
 import simplejpeg
 from tests.data.boxes.planted_boxes import plant_coco
 
+from reslab.api import folders
 from reslab.cli import main
 from reslab.cli.console import printable
-from reslab.data.doctor import inspect as facts
 
 
 @pytest.fixture
@@ -99,7 +99,7 @@ def test_ctrl_c_is_one_line(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(facts, "inspect_all", stop)
+    monkeypatch.setattr(folders, "inspect_all", stop)
     assert run(folder) == 130
     assert capsys.readouterr() == ("", "reslab: stopped\n")
 

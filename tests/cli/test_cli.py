@@ -1,4 +1,4 @@
-"""The command as a person meets it: in a process of its own."""
+"""The command as a person meets it; signals and studies in processes of their own."""
 
 import json
 import os
@@ -8,11 +8,17 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from reslab.cli import VERBS, verb_name
+from reslab.cli import VERBS, main, verb_name
+
+Reslab = Callable[..., subprocess.CompletedProcess[str]]
+Start = Callable[..., Any]  # as the fixtures of tests/conftest.py
+Printed = subprocess.CompletedProcess[str]
 
 SHORT = (
     "--set", "iterations=12", "--set", "batch_size=16", "--set", "model.blocks=[1,1,1]",
@@ -22,120 +28,127 @@ NAMES = [verb_name(verb) for verb in VERBS]
 
 
 @pytest.fixture(scope="module")
-def run(reslab, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run, made by the command."""
-    out = tmp_path_factory.mktemp("runs") / "first"
-    done = reslab("train", "digits-resnet20", "--out", out, *SHORT)
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that `printed` finishes."""
+    return tmp_path_factory.mktemp("runs") / "first"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def printed(reslab: Reslab, run: Path) -> Printed:
+    """What the command prints that makes the run."""
+    done = reslab("train", "digits-resnet20", "--out", run, *SHORT)
     assert done.returncode == 0, done.stderr
-    return out
+    return done
 
 
 @pytest.mark.parametrize("verb", NAMES)
-def test_every_verb_has_help_with_an_example(reslab, verb: str) -> None:
-    done = reslab(verb, "--help")
-    assert done.returncode == 0
-    assert f"Example: reslab {verb}" in done.stdout
+def test_every_verb_has_help_with_an_example(capsys, verb: str) -> None:
+    assert main([verb, "--help"]) == 0
+    assert f"Example: reslab {verb}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("option", ["--help", "--version"])
-def test_help_is_quick_and_loads_no_torch(option: str) -> None:
-    code = "import sys, reslab.cli; reslab.cli.main(sys.argv[1:]); sys.exit('torch' in sys.modules)"
-    command = [sys.executable, "-c", code, option]
-    assert subprocess.run(command, capture_output=True).returncode == 0
+def test_help_and_version_load_no_torch() -> None:
+    code = (
+        "import sys; from reslab.cli import main; "
+        "sys.exit(main(['--help']) or main(['--version']) or 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].startswith("reslab ")
 
 
-def test_recipes_prints_what_set_takes(reslab) -> None:
-    done = reslab("recipes", "cifar10-resnet110")
-    assert "learning_rate = 0.1" in done.stdout
-    assert "warmup.until_train_error = 80.0" in done.stdout
-    fields = json.loads(reslab("recipes", "cifar10-resnet110", "--json").stdout)
-    assert fields["iterations"] == 64_000
-    listed = json.loads(reslab("recipes", "--json").stdout)
-    assert "digits-plain56" in {fields["name"] for fields in listed}
+def test_recipes_prints_what_set_takes(capsys) -> None:
+    assert main(["recipes", "cifar10-resnet110"]) == 0
+    out = capsys.readouterr().out
+    assert "learning_rate = 0.1" in out
+    assert "warmup.until_train_error = 80.0" in out
+    assert main(["recipes", "cifar10-resnet110", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["iterations"] == 64_000
+    assert main(["recipes", "--json"]) == 0
+    assert "digits-plain56" in {fields["name"] for fields in json.loads(capsys.readouterr().out)}
 
 
-def test_models_prints_one_json_list(reslab) -> None:
-    done = reslab("models", "--json")
-    found = {entry["name"]: entry for entry in json.loads(done.stdout)}
+def test_models_prints_one_json_list(capsys) -> None:
+    assert main(["models", "--json"]) == 0
+    found = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
     assert set(found["resnet1202"]) == {"name", "depth", "parameters", "multiply_adds"}
     assert found["resnet1202"]["parameters"] == 19_421_274
     assert f"{found['resnet1202']['multiply_adds'] / 1e6:.0f}" == "2829"
     assert found["resnet50-3x3"]["parameters"] == 25_557_032
 
 
-def test_train_prints_its_result_and_evaluate_finds_the_same(reslab, run: Path) -> None:
-    again = reslab("train", "digits-resnet20", "--out", run, *SHORT, "--json")
-    result = json.loads(again.stdout)
-    assert "finished" in again.stderr
-    (report,) = json.loads(reslab("evaluate", run, "--json").stdout)
+def test_train_prints_its_result_and_evaluate_finds_the_same(capsys, run: Path) -> None:
+    assert main(["train", "digits-resnet20", "--out", str(run), *SHORT, "--json"]) == 0
+    again = capsys.readouterr()
+    result = json.loads(again.out)
+    assert "finished" in again.err
+    assert main(["evaluate", str(run), "--json"]) == 0
+    (report,) = json.loads(capsys.readouterr().out)
     assert report.pop("model") == str(run)
     core = ("set", "protocol", "n", "top1_error", "top5_error", "loss")
     trained = {key: result["evaluation"][0][key] for key in core}
     assert {key: report[key] for key in core} == pytest.approx(trained)
-    (from_file,) = json.loads(reslab("evaluate", run / "model.safetensors", "--json").stdout)
+    assert main(["evaluate", str(run / "model.safetensors"), "--json"]) == 0
+    (from_file,) = json.loads(capsys.readouterr().out)
     assert from_file["top1_error"] == report["top1_error"]
 
 
-def test_progress_goes_to_standard_error_as_lines(reslab, tmp_path: Path) -> None:
-    done = reslab("train", "digits-plain20", "--out", tmp_path / "run", *SHORT)
-    assert re.search(r"iteration 12/12  lr 0.\d+  loss .* training error .* images/s", done.stderr)
-    assert "test error" in done.stderr
-    assert done.stdout.startswith("test: top-1 error")
-
-
-def test_a_reader_that_goes_away_does_not_stop_the_run(tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    command = " ".join(
-        [sys.executable, "-m", "reslab", "train", "digits-plain20", "--out", str(out)]
+def test_progress_goes_to_standard_error_as_lines(run: Path, printed: Printed) -> None:
+    assert re.search(
+        r"iteration 12/12  lr 0.\d+  loss .* training error .* images/s", printed.stderr
     )
-    changes = " ".join(f"'{part}'" for part in SHORT)
-    subprocess.run(f"{command} {changes} 2>&1 >/dev/null | true", shell=True, check=True)
+    assert "test error" in printed.stderr
+    assert printed.stdout.startswith("test: top-1 error")
+
+
+def test_a_reader_that_goes_away_does_not_stop_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(text: str) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(sys.stderr, "write", write)
+    out = tmp_path / "run"
+    assert main(["train", "digits-plain20", "--out", str(out), *SHORT]) == 0
     assert (out / "result.json").exists()
 
 
-def test_report_of_a_run(reslab, run: Path, tmp_path: Path) -> None:
-    done = reslab("report", run, "--out", tmp_path / "report")
-    assert done.returncode == 0, done.stderr
+def test_report_of_a_run(capsys, run: Path, tmp_path: Path) -> None:
+    assert main(["report", str(run), "--out", str(tmp_path / "report")]) == 0
     assert "<svg" in (tmp_path / "report" / "report.html").read_text()
 
 
-def test_a_study_from_end_to_end_and_again(reslab, tmp_path: Path) -> None:
+def test_a_study_is_stopped_goes_on_and_is_not_run_again(
+    start: Start, reslab: Reslab, capsys, tmp_path: Path
+) -> None:
+    study = tmp_path / "study"
     command = (
-        "study", "degradation", "--depths", "20", "--iterations", "6", "--jobs", "2",
-        "--out", tmp_path / "study",
+        "study", "degradation", "--depths", "20", "--iterations", "10", "--jobs", "2",
+        "--out", study,
     )  # fmt: skip
+    begun = start(*command)
+    wait_for(study, "runs/*/metrics.jsonl", 2)
+    begun.send_signal(signal.SIGINT)
+    stopped = begun.end()
+    assert stopped.returncode == 130, stopped.stderr
+    assert "the same command goes on" in stopped.stderr
+    for run in (study / "runs").iterdir():  # `runs/*` are runs, saved or finished
+        assert list(run.glob("checkpoints/*.safetensors")) or (run / "result.json").exists()
+    assert reslab("resume", study / "runs" / "plain20-seed1").returncode == 0
+    first = (study / "runs" / "plain20-seed1" / "result.json").stat().st_mtime_ns
     done = reslab(*command)
     assert done.returncode == 0, done.stderr
-    study = tmp_path / "study"
-    names = {path.name for path in study.iterdir()}
     files = {"report.html", "report.md", "table.md", "table.csv"}
-    assert names == {"runs", "logs", "figures", *files}
-    assert all(path.is_dir() for path in (study / "runs").iterdir())  # `runs/*` are runs
-    first = {p: p.stat().st_mtime_ns for p in study.rglob("result.json")}
-    assert len(first) == 2
-    shutil.rmtree(study / "runs" / "resnet20-seed1")
-    assert reslab(*command).returncode == 0
-    after = {p: p.stat().st_mtime_ns for p in study.rglob("result.json")}
-    changed = {p.parent.name for p in after if after[p] != first.get(p)}
-    assert changed == {"resnet20-seed1"}
-    responses = reslab(
-        "study", "responses", study / "runs" / "plain20-seed1", study / "runs" / "resnet20-seed1",
-        "--out", tmp_path / "responses",
-    )  # fmt: skip
-    assert responses.returncode == 0, responses.stderr
+    assert {path.name for path in study.iterdir()} == {"runs", "logs", "figures", *files}
+    assert (study / "runs" / "plain20-seed1" / "result.json").stat().st_mtime_ns == first
+    runs = [str(study / "runs" / f"{net}20-seed1") for net in ("plain", "resnet")]
+    assert main(["study", "responses", *runs, "--out", str(tmp_path / "responses")]) == 0
     assert (tmp_path / "responses" / "figures" / "responses.svg").exists()
-
-
-def start(*arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "reslab", *map(str, arguments)],
-        stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
 
 
 def wait_for(folder: Path, pattern: str, count: int = 1) -> None:
     deadline = time.monotonic() + 120
-    while len(list(folder.glob(pattern))) < count:
+    while sum(path.stat().st_size > 0 for path in folder.glob(pattern)) < count:
         assert time.monotonic() < deadline
         time.sleep(0.02)
 
@@ -156,31 +169,19 @@ def unstopped(reslab, tmp_path_factory: pytest.TempPathFactory) -> str:
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
 )
 def test_a_signal_loses_nothing(
-    reslab, unstopped: str, tmp_path: Path, number: int, status: int
-) -> None:  # fmt: skip
+    start: Start, reslab: Reslab, unstopped: str, tmp_path: Path, number: int, status: int
+) -> None:
     out = tmp_path / "run"
-    process = start("train", "digits-resnet20", "--out", out, *LONG)
+    begun = start("train", "digits-resnet20", "--out", out, *LONG)
     wait_for(out, "checkpoints/*.safetensors")
-    process.send_signal(number)
-    _, printed = process.communicate()
-    assert process.returncode == status
+    begun.send_signal(number)
+    done = begun.end()
+    assert done.returncode == status
     assert not (out / "result.json").exists()
     if number != signal.SIGKILL:
-        assert f"saved; `reslab resume {out}`" in printed
+        assert f"saved; `reslab resume {out}`" in done.stderr
     assert reslab("resume", out).returncode == 0
     assert json.loads((out / "result.json").read_text())["state_sha256"] == unstopped
-
-
-def test_a_signalled_study_saves_its_runs(tmp_path: Path) -> None:
-    out = tmp_path / "study"
-    process = start("study", "degradation", "--depths", "20", "--jobs", "2", "--out", out)
-    wait_for(out, "runs/*/metrics.jsonl", 2)
-    time.sleep(1)
-    process.send_signal(signal.SIGINT)
-    _, printed = process.communicate()
-    assert process.returncode == 130, printed
-    assert "the same command goes on" in printed
-    assert len(list(out.glob("runs/*/checkpoints/*.safetensors"))) >= 2
 
 
 # bad input: exit 2 or 1, one line, and nothing lost

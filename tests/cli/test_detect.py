@@ -2,11 +2,10 @@
 
 import io
 import json
-import os
 import shutil
 import signal
-import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,9 @@ import pytest
 from PIL import Image
 from tests.detection.untrained import untrained_detector
 
+from reslab.api.predict import detection_row
 from reslab.cli import main
-from reslab.cli.album import detection_row
-from reslab.cli.detect import SURE, image_line
+from reslab.cli.detect import SURE, objects_in_words
 from reslab.data.decode import image_format, load_image
 from reslab.detection import predict as library
 from reslab.detection.drawing import draw_detections
@@ -79,7 +78,9 @@ def test_a_folder_is_a_line_each_and_a_bad_file_does_not_stop_it(
     assert len(err) == 1
     assert err[0].startswith(f"reslab: {folder / 'b-bad.jpg'}: ")
     files = [folder / name for name in NAMES]
-    expected = [image_line(objects) for objects in load_detector_predictor(model).detect(files)]
+    expected = [
+        objects_in_words(objects) for objects in load_detector_predictor(model).detect(files)
+    ]
     assert out.splitlines() == [
         f"{file!s:13}  {line}" for file, line in zip(files, expected, strict=True)
     ]
@@ -91,10 +92,10 @@ def test_a_line_names_the_best_and_counts_the_others() -> None:
         Detection("person", 0.971, (0, 0, 9, 9), "1"),
         Detection("dog", 0.88, (0, 0, 9, 9), "18"),
     )
-    assert image_line([]) == "nothing found"
-    assert image_line([dog]) == "1 object: dog 88 %"
-    assert image_line([person, dog]) == "2 objects: person 97 %, dog 88 %"
-    assert image_line([person] * 5 + [dog] * 4) == (
+    assert objects_in_words([]) == "nothing found"
+    assert objects_in_words([dog]) == "1 object: dog 88 %"
+    assert objects_in_words([person, dog]) == "2 objects: person 97 %, dog 88 %"
+    assert objects_in_words([person] * 5 + [dog] * 4) == (
         "9 objects: person 97 %, person 97 %, person 97 %, person 97 %, person 97 %, dog 88 % "
         "and 3 more"
     )
@@ -238,26 +239,21 @@ def test_a_model_that_is_none(capsys, model: Path, folder: Path) -> None:
     assert "`reslab detect`" in capsys.readouterr().err
 
 
-def test_ctrl_c_keeps_what_is_drawn_and_lists_it(model: Path, folder: Path) -> None:
+def test_ctrl_c_keeps_what_is_drawn_and_lists_it(start, model: Path, folder: Path) -> None:
     for number in range(300):
         shutil.copy(folder / "a.png", folder / f"copy-{number:03}.png")
-    arguments = ["detect", str(model), str(folder), "--out", "out", "--threshold", "0.3"]
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a child would ignore it too
-    child = subprocess.Popen(
-        [sys.executable, "-m", "reslab", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    signal.signal(signal.SIGINT, before)
-    assert child.stdout is not None
-    for _ in range(5):
-        child.stdout.readline()
-    child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=60)
-    assert err.splitlines()[-1] == "reslab: stopped"
-    assert child.returncode == 130
-    rows = json.loads(Path("out/detections.json").read_bytes())
-    drawn = contents(Path("out")) - {"detections.json"}
+    out = Path.cwd() / "out"
+    detecting = start("detect", model, folder.resolve(), "--out", out, "--threshold", "0.3")
+    deadline = time.monotonic() + 120
+    while len(list(out.rglob("*.png"))) < 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    detecting.send_signal(signal.SIGINT)
+    done = detecting.end()
+    assert done.stderr.splitlines()[-1] == "reslab: stopped"
+    assert done.returncode == 130
+    rows = json.loads((out / "detections.json").read_bytes())
+    drawn = contents(out) - {"detections.json"}
     assert 5 <= len(drawn) < 300
     assert {Path(row["image_id"]).stem for row in rows} <= {Path(name).stem for name in drawn}
     for name in drawn:

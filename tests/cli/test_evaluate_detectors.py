@@ -18,6 +18,7 @@ from tests.detection.small import (
     short_recipe,
 )
 
+from reslab.api import test_sets
 from reslab.cli import main
 from reslab.data.boxes import digit_scenes as scenes
 from reslab.data.boxes.sets import DetectionSplits, GroundTruth
@@ -52,7 +53,7 @@ SETS = findable()
 
 @pytest.fixture(autouse=True)
 def few_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (prepare, scenes):
+    for module in (prepare, scenes, test_sets):
         monkeypatch.setattr(module, "digit_scenes", lambda: SETS)
 
 

@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -89,7 +87,7 @@ def test_refusals(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     ("number", "status"),
     [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
 )
-def test_a_signal_leaves_nothing(tmp_path: Path, number: int, status: int) -> None:
+def test_a_signal_leaves_nothing(start, tmp_path: Path, number: int, status: int) -> None:
     """It comes when the first shard has its first image, and there are seconds of work left."""
     large = tmp_path / "large.jpg"
     Image.fromarray(np.zeros((1500, 2000, 3), np.uint8)).save(large)
@@ -97,16 +95,13 @@ def test_a_signal_leaves_nothing(tmp_path: Path, number: int, status: int) -> No
         (tmp_path / "pictures" / name).mkdir(parents=True)
         for count in range(500):
             (tmp_path / "pictures" / name / f"{count}.jpg").hardlink_to(large)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "reslab", "pack", tmp_path / "pictures", tmp_path / "packed"],
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    packing = start("pack", tmp_path / "pictures", tmp_path / "packed")
     deadline = time.monotonic() + 120
     while not (tmp_path / "packed" / "shard-000000.tar.tmp").exists():
         assert time.monotonic() < deadline
-        time.sleep(0.02)
-    process.send_signal(number)
-    _, printed = process.communicate(timeout=60)
-    assert process.returncode == status
-    assert printed == f"reslab: stopped; nothing of it is left in {tmp_path / 'packed'}\n"
+        time.sleep(0.01)
+    packing.send_signal(number)
+    done = packing.end()
+    assert done.returncode == status
+    assert done.stderr == f"reslab: stopped; nothing of it is left in {tmp_path / 'packed'}\n"
     assert not (tmp_path / "packed").exists()

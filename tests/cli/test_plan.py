@@ -52,7 +52,7 @@ def test_the_curve_shows_the_drops() -> None:
 
 
 @pytest.mark.parametrize(
-    ("network", "pictures", "reading", "limit"),
+    ("network", "images", "reading", "limit"),
     [
         (100, None, None, "network"),
         (100, 200, 5000, "network"),

@@ -16,7 +16,7 @@ import pytest
 
 CHANGES = [
     "iterations=20", "warmup.cap=9", "eval_every=8", "checkpoint_every=5", "recompute_bn=3",
-    "batch_size=32", "precision=fp32",
+    "batch_size=32", "precision=fp32", "model.blocks=[1,1,1]",
 ]  # fmt: skip
 SPEEDS = ("seconds", "images_per_second")
 RESLAB = ("-m", "reslab")
@@ -52,12 +52,18 @@ def started(*command: str, **environment: str) -> Iterator[subprocess.Popen[str]
         process.communicate()
 
 
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+def wait_for(path: Path, process: subprocess.Popen[str] | None = None) -> None:
     limit = time.monotonic() + 120
     while not path.exists():
-        assert process.poll() is None, process.communicate()
+        assert process is None or process.poll() is None, process.communicate()
         assert time.monotonic() < limit
         time.sleep(0.01)
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
 
 
 def ranks(process: subprocess.Popen[str]) -> dict[int, int]:
@@ -98,27 +104,36 @@ def test_two_processes_make_the_run_of_one(one: Path, reslab, tmp_path: Path) ->
     assert (environment["processes"], environment["threads"]) == (2, 1)
 
 
-def test_sizes_that_do_not_fit_are_refused_with_those_that_do(refused, tmp_path: Path) -> None:
+def start_ranks(start, count: int, words: list[str]) -> list[Any]:
+    """Start the processes of one run as a scheduler does, each with its place in variables."""
+    facts = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    return [start(*words, **facts, RANK=str(rank)) for rank in range(count)]
+
+
+def test_sizes_that_do_not_fit_are_refused_with_those_that_do(start, tmp_path: Path) -> None:
     out = tmp_path / "three"
-    line = refused(*words(out, "--processes", "3", changes=["batch_size=36"]))
-    assert line == (
+    processes = start_ranks(start, 3, words(out, changes=["batch_size=36"]))
+    ended = [process.end() for process in processes]
+    assert [done.returncode for done in ended] == [2, 2, 2]
+    assert "".join(done.stderr for done in ended) == (
         "reslab: 2 virtual_gpus cannot be dealt whole to 3 processes: take 1 or 2, or "
-        "--set virtual_gpus=3 for another run"
+        "--set virtual_gpus=3 for another run\n"
     )
     assert not out.exists()
 
 
 def test_a_signal_to_one_of_two_saves_and_ends_both_and_one_goes_on(
-    one: Path, reslab, tmp_path: Path
+    one: Path, start, reslab, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
-    with started(*RESLAB, *words(out, "--processes", "2")) as process:
-        wait_for(out / "checkpoints" / "00000005.safetensors", process)
-        os.kill(ranks(process)[1], signal.SIGTERM)
-        stdout, stderr = process.communicate(timeout=240)
-    assert (process.returncode, stdout) == (143, "")
-    ours = [line for line in stderr.splitlines() if line.startswith("reslab:")]
-    assert len(ours) == 1, stderr
+    processes = start_ranks(start, 2, words(out))
+    wait_for(out / "checkpoints" / "00000005.safetensors")
+    processes[1].send_signal(signal.SIGTERM)
+    ended = [process.end() for process in processes]
+    assert [(done.returncode, done.stdout) for done in ended] == [(143, ""), (143, "")]
+    lines = "".join(done.stderr for done in ended).splitlines()
+    ours = [line for line in lines if line.startswith("reslab:")]
+    assert len(ours) == 1, lines
     assert ours[0].startswith("reslab: stopped at iteration")
     done = reslab("resume", out)
     assert done.returncode == 0, done.stderr
@@ -160,10 +175,7 @@ def test_a_full_disk_ends_all_with_one_line(tmp_path: Path, refused) -> None:
 def test_a_scheduler_may_start_the_processes_and_hears_143(one: Path, tmp_path: Path) -> None:
     """Told of each other by variables alone; SIGTERM comes to both."""
     out = tmp_path / "run"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    facts = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    facts = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
 
     def both() -> list[subprocess.Popen[str]]:
         return [
@@ -184,15 +196,14 @@ def test_a_scheduler_may_start_the_processes_and_hears_143(one: Path, tmp_path: 
     assert result(out) == result(one)
 
 
+@pytest.mark.slow
 def test_two_machines_of_which_one_loses_its_process(one: Path, tmp_path: Path) -> None:
     """As docs/machines.md has it: torchrun on each, here on two addresses of this machine.
 
     Each torchrun counts its own restarts, so after the loss their numbers differ.
     """
     out = tmp_path / "run"
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    endpoint = f"127.0.0.1:{free_port()}"
     with ExitStack() as ending:
         machines = [
             ending.enter_context(

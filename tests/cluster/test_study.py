@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from reslab.cli import main
 from reslab.runtime.threads import core_numbers
 
 WORKERS = Path(__file__).with_name("workers.py")
@@ -23,7 +24,7 @@ LIMIT = 240.0  # seconds
 
 @contextmanager
 def two_workers() -> Iterator[subprocess.Popen[str]]:
-    """Of one processor each."""
+    """A cluster of two workers, of one processor each."""
     cluster = subprocess.Popen(
         [sys.executable, str(WORKERS), "1"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
@@ -47,8 +48,8 @@ def lose(cluster: subprocess.Popen[str], worker: int) -> None:
     assert cluster.stdout.readline() == "ended\n"
 
 
-def begun(out: Path, *more: str, address: str = "") -> subprocess.Popen[str]:
-    """The study, by a process that may use one core: a run has one thread wherever it is."""
+def start_study(out: Path, *more: str, address: str = "") -> subprocess.Popen[str]:
+    """Start the study in a process that may use one core, so that every run has one thread."""
     environment = os.environ | ({"RAY_ADDRESS": address} if address else {})
     core = min(core_numbers())
     code = f"import os, sys; os.sched_setaffinity(0, [{core}]); from reslab.cli import main; "
@@ -59,7 +60,7 @@ def begun(out: Path, *more: str, address: str = "") -> subprocess.Popen[str]:
 
 
 def wait_for_checkpoints(out: Path, study: subprocess.Popen[str]) -> None:
-    """Until every run has one."""
+    """Wait until every run has a checkpoint."""
     limit = time.monotonic() + LIMIT
     places = [out / "runs" / name / "checkpoints" for name in NAMES]
     while not all(any(place.glob("*.safetensors")) for place in places):
@@ -69,15 +70,12 @@ def wait_for_checkpoints(out: Path, study: subprocess.Popen[str]) -> None:
 
 
 def states(out: Path) -> dict[str, str]:
-    found = {}
-    for name in NAMES:
-        result = json.loads((out / "runs" / name / "result.json").read_text())
-        found[name] = result["state_sha256"]
-    return found
+    results = {name: out / "runs" / name / "result.json" for name in NAMES}
+    return {name: json.loads(file.read_text())["state_sha256"] for name, file in results.items()}
 
 
-def goings_on(out: Path) -> int:
-    """How many runs were gone on with."""
+def resumed_runs(out: Path) -> int:
+    """Count the runs that were resumed."""
     logs = [(out / "logs" / f"{name}.log").read_text() for name in NAMES]
     return sum("going on from iteration" in log for log in logs)
 
@@ -85,16 +83,16 @@ def goings_on(out: Path) -> int:
 def test_a_cluster_that_loses_a_worker_makes_the_runs_of_one_machine(tmp_path: Path) -> None:
     lost, here = tmp_path / "lost", tmp_path / "here"
     with two_workers() as cluster:
-        study = begun(lost, "--cluster", "ray", address=address_of(cluster))
+        study = start_study(lost, "--cluster", "ray", address=address_of(cluster))
         wait_for_checkpoints(lost, study)
         lose(cluster, 0)
         out, err = study.communicate(timeout=LIMIT)
     assert study.returncode == 0, err
-    assert goings_on(lost) == 1
+    assert resumed_runs(lost) == 1
     assert f"report: {lost / 'report.html'}" in out
     assert sorted(err.splitlines()) == [f"{name}: {ITERATIONS} iterations done" for name in NAMES]
 
-    study = begun(here, "--jobs", "1")
+    study = start_study(here, "--jobs", "1")
     _, err = study.communicate(timeout=LIMIT)
     assert study.returncode == 0, err
     assert states(here) == states(lost)
@@ -104,37 +102,33 @@ def test_a_cluster_that_loses_a_worker_makes_the_runs_of_one_machine(tmp_path: P
 def test_a_study_that_is_stopped_on_a_cluster_goes_on_without_it(tmp_path: Path) -> None:
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
     with two_workers() as cluster:
-        study = begun(stopped, "--cluster", "ray", address=address_of(cluster))
+        study = start_study(stopped, "--cluster", "ray", address=address_of(cluster))
         wait_for_checkpoints(stopped, study)
         study.send_signal(signal.SIGTERM)
         _, err = study.communicate(timeout=LIMIT)
     assert study.returncode == 143, err
     assert err.splitlines()[-1].startswith("reslab: stopped, every run saved")
-    assert goings_on(stopped) == 0
+    assert resumed_runs(stopped) == 0
     for out in (stopped, whole):
-        study = begun(out, "--jobs", "1")
+        study = start_study(out, "--jobs", "1")
         _, err = study.communicate(timeout=LIMIT)
         assert study.returncode == 0, err
-    assert goings_on(stopped) == 2
+    assert resumed_runs(stopped) == 2
     assert states(stopped) == states(whole)
 
 
 @pytest.mark.parametrize(
-    ("words", "address", "line"),
+    ("cluster", "address", "line"),
     [
-        (("--cluster", "rey"), "", "no cluster 'rey'"),
-        (
-            ("--cluster", "ray"),
-            "127.0.0.1:9",
-            "no Ray cluster answers at RAY_ADDRESS",
-        ),
+        ("rey", "", "no cluster 'rey'"),
+        ("ray", "127.0.0.1:9", "no Ray cluster answers at RAY_ADDRESS"),
     ],
 )
 def test_a_cluster_that_is_none_is_refused(
-    tmp_path: Path, words: tuple[str, ...], address: str, line: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, cluster: str, address: str, line: str
 ) -> None:
-    study = begun(tmp_path / "study", *words, address=address)
-    out, err = study.communicate(timeout=LIMIT)
-    assert (study.returncode, out) == (2, "")
-    assert len(err.splitlines()) == 1, err
-    assert err.startswith(f"reslab: {line}")
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    assert main([*STUDY, "--out", str(tmp_path / "study"), "--cluster", cluster]) == 2
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err.count("\n")) == ("", 1)
+    assert printed.err.startswith(f"reslab: {line}")

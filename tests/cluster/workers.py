@@ -1,7 +1,7 @@
-"""A Ray cluster on this machine: a head without processors, two workers of as many as are given.
+"""Run a Ray cluster on this machine: a head without processors, and two workers.
 
-Prints its address. A line on standard input, 0 or 1, ends that worker as a power cut would; the
-end of standard input ends the cluster.
+The argument is the number of processors of each worker. The address is printed. A line on standard
+input, 0 or 1, ends that worker as a power cut would; the end of standard input ends the cluster.
 """
 
 import sys

@@ -12,9 +12,9 @@ def a_set(count: int) -> ImagesInMemory:
 
 
 def test_holding_out_splits_without_loss_and_always_alike() -> None:
-    kept, held = hold_out(a_set(100), 30)
-    assert (len(kept), len(held)) == (70, 30)
-    assert sorted(kept.labels.tolist() + held.labels.tolist()) == list(range(100))
+    remaining, held = hold_out(a_set(100), 30)
+    assert (len(remaining), len(held)) == (70, 30)
+    assert sorted(remaining.labels.tolist() + held.labels.tolist()) == list(range(100))
     assert torch.equal(hold_out(a_set(100), 30)[1].labels, held.labels)
     assert held.name == "held_out"
 

@@ -204,7 +204,7 @@ def test_stray_bytes_between_segments_cost_nothing() -> None:
 # what does not become an image
 
 
-def test_what_is_no_image_is_told_in_plain_words() -> None:
+def test_a_file_that_is_no_image_is_refused_in_plain_words() -> None:
     assert reason(b"") == "the file is empty"
     assert reason(bytes(100)) == "nothing but zero bytes"
     assert reason(b"<!DOCTYPE html>") == "a web page or SVG, not a photograph"
@@ -263,7 +263,7 @@ def mutate(sources: list[bytes], rng: np.random.Generator) -> bytes:
 
 
 def outcome(file: str, data: bytes) -> str:
-    """What is wrong with an image, or nothing; that is all that may happen, and soon."""
+    """Decode an image soon, or refuse it; return what is wrong with it, or nothing."""
     start = time.thread_time()
     try:
         rgb = load_image(data, file)
@@ -277,11 +277,11 @@ def outcome(file: str, data: bytes) -> str:
 
 
 def outcomes(files: list[tuple[str, bytes]]) -> list[bool]:
-    """Which of them decode."""
-    said = [outcome(file, data) for file, data in files]
-    for (file, _), line in zip(files, said, strict=True):
+    """Tell which files decode."""
+    lines = [outcome(file, data) for file, data in files]
+    for (file, _), line in zip(files, lines, strict=True):
         assert not line or (line.startswith(f"{file}: ") and "\n" not in line)
-    return [not line for line in said]
+    return [not line for line in lines]
 
 
 def test_a_thousand_damaged_jpegs_crash_nothing(mutated: list[tuple[str, bytes]]) -> None:
@@ -358,9 +358,9 @@ def test_a_huge_image_is_refused_by_its_header(huge: dict[str, bytes], kind: str
     times = []
     for _ in range(3):
         start = time.thread_time()
-        said = reason(huge[kind])
+        message = reason(huge[kind])
         times.append(time.thread_time() - start)
-    assert f"{MAX_PIXELS:,}" in said
+    assert f"{MAX_PIXELS:,}" in message
     with pytest.raises(BadImage, match=f"{MAX_PIXELS:,}"):
         image_size(huge[kind], "x")
     assert min(times) < 0.02
@@ -460,10 +460,12 @@ def test_the_exif_segment_is_found_among_others() -> None:
         return bytes([0xFF, marker]) + struct.pack(">H", len(body) + 2) + body
 
     before = b"\xff\xd8" + segment(0xE0, b"JFIF") + segment(0xE1, b"http://ns.adobe.com/xap/1.0/")
-    own = segment(0xE1, b"Exif\0\0" + exif(">", 8))
+    exif_segment = segment(0xE1, b"Exif\0\0" + exif(">", 8))
     scan = segment(0xDA, b"") + b"pixels"
-    block, start, end = jpeg_exif(before + own + scan)
+    block, start, end = jpeg_exif(before + exif_segment + scan)
     assert block == b"Exif\0\0" + exif(">", 8)
-    assert (start, end) == (len(before), len(before) + len(own))
-    assert jpeg_exif(before + scan + own)[0] == b""  # after the pixels begin none is looked for
+    assert (start, end) == (len(before), len(before) + len(exif_segment))
+    assert (
+        jpeg_exif(before + scan + exif_segment)[0] == b""
+    )  # after the pixels begin none is looked for
     assert jpeg_exif(before) == (b"", 0, 0)

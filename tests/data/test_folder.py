@@ -30,10 +30,10 @@ def grow(root: Path, **counts: int) -> Path:
 
 
 def by_class(images: EncodedImages) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    files: dict[str, list[str]] = {}
     for file, label in zip(images.files, images.labels.tolist(), strict=True):
-        found.setdefault(images.ids[label], []).append(file)
-    return found
+        files.setdefault(images.ids[label], []).append(file)
+    return files
 
 
 def refused(folder: Path, validation: float = 0.2) -> str:

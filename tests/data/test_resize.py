@@ -65,7 +65,7 @@ def test_a_cut_equals_the_crop_of_the_resized_photograph(shared: Path, side: int
 def test_a_cut_equals_the_crop_of_the_resized_whole(
     width: int, height: int, side: int, across: float, down: float
 ) -> None:
-    """Of any shape, larger and smaller, at edges and corners."""
+    """Any shape, larger and smaller, at edges and corners."""
     image = noise(width, height)
     scaled = shorter_side(width, height, side)
     left, top = round(across * (scaled[0] - 8)), round(down * (scaled[1] - 8))

@@ -11,7 +11,7 @@ from reslab.data.statistics import measure_statistics, principal_components
 
 
 def a_set(images: list[np.ndarray]) -> EncodedImages:
-    """Of PNGs, which lose nothing; an empty array is a file that does not decode."""
+    """Make a set of PNGs, which lose nothing; an empty array becomes a bad file."""
 
     def png(image: np.ndarray) -> bytes:
         out = io.BytesIO()
@@ -31,28 +31,28 @@ def noise(count: int, height: int, width: int) -> list[np.ndarray]:
 def test_the_mean_image_is_exact() -> None:
     """At its own size an image is not resized: the mean is that of its middle."""
     images = noise(7, 8, 10)
-    found = measure_statistics(a_set(images), 6, 8, seed=0, threads=2)
+    statistics = measure_statistics(a_set(images), 6, 8, seed=0, threads=2)
     expected = np.stack(images)[:, 1:7, 2:8].astype(np.float64).mean(0)
-    assert found.images == 7
-    assert found.pixel_mean.dtype == torch.float32
-    assert torch.equal(found.pixel_mean, torch.from_numpy(expected).permute(2, 0, 1).float())
+    assert statistics.images == 7
+    assert statistics.pixel_mean.dtype == torch.float32
+    assert torch.equal(statistics.pixel_mean, torch.from_numpy(expected).permute(2, 0, 1).float())
 
 
 def test_the_components_are_those_of_the_pixels() -> None:
     images = [image // np.array([1, 2, 4], np.uint8) for image in noise(5, 8, 8)]
-    found = measure_statistics(a_set(images), 8, 8, seed=0, threads=1).components
+    statistics = measure_statistics(a_set(images), 8, 8, seed=0, threads=1).components
     covariance = np.cov(np.stack(images).reshape(-1, 3).T, bias=True)
-    rebuilt = found.vectors @ torch.diag(found.values) @ found.vectors.T * 255
+    rebuilt = statistics.vectors @ torch.diag(statistics.values) @ statistics.vectors.T * 255
     assert torch.allclose(rebuilt, torch.from_numpy(covariance).float(), rtol=1e-4, atol=0.05)
-    assert found.values[0] > found.values[1] > found.values[2] > 0
+    assert statistics.values[0] > statistics.values[1] > statistics.values[2] > 0
 
 
 def test_a_known_covariance_has_known_components() -> None:
     """All variance along (1, 2, 2) / 3, none else."""
     direction = np.array([-1, -2, -2]) / 3
-    found = principal_components(2550 * np.outer(direction, direction))
-    assert found.values.tolist() == pytest.approx([10, 0, 0], abs=1e-5)
-    assert found.vectors[:, 0].tolist() == pytest.approx([1 / 3, 2 / 3, 2 / 3])
+    statistics = principal_components(2550 * np.outer(direction, direction))
+    assert statistics.values.tolist() == pytest.approx([10, 0, 0], abs=1e-5)
+    assert statistics.vectors[:, 0].tolist() == pytest.approx([1 / 3, 2 / 3, 2 / 3])
 
 
 def test_threads_change_nothing_and_the_sample_is_seeded() -> None:
@@ -72,8 +72,10 @@ def test_bad_files_are_skipped() -> None:
     good = noise(3, 6, 6)
     with_bad = a_set([good[0], np.empty(0), good[1]])
     expected = np.stack([good[0], good[1], good[1]]).mean(0)  # the next one of its class
-    found = measure_statistics(with_bad, 6, 6, seed=0, threads=2)
-    assert torch.allclose(found.pixel_mean, torch.from_numpy(expected).permute(2, 0, 1).float())
+    statistics = measure_statistics(with_bad, 6, 6, seed=0, threads=2)
+    assert torch.allclose(
+        statistics.pixel_mean, torch.from_numpy(expected).permute(2, 0, 1).float()
+    )
 
 
 def test_the_colours_of_imagenet_move_as_far_as_they_should() -> None:

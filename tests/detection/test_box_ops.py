@@ -1,22 +1,32 @@
 from math import exp, log
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.detection import references
 from tests.detection.references import iou_of_pixels, random_boxes
 
+from reslab.detection import box_ops
 from reslab.detection.box_ops import (
     LARGEST_GROWTH,
     REGION_STDS,
     areas,
+    box_voting,
+    boxes_to_network,
     clip,
     decode_boxes,
     encode_boxes,
+    flip_boxes,
     intersection_areas,
     ioa,
     iou,
     large_enough,
+    nms,
+    nms_by_class,
+    resize_image,
+    resize_shortest_edge,
 )  # fmt: skip
 
 BOXES = torch.tensor([[0.0, 0, 4, 4], [2, 2, 6, 4], [4, 0, 6, 2], [1, 1, 1, 3]])
@@ -99,3 +109,184 @@ def test_gradients() -> None:
     assert torch.autograd.gradcheck(lambda d: decode_boxes(references, d, REGION_STDS), deltas)
     boxes = random_boxes(3, 50, rng).double().requires_grad_()
     assert torch.autograd.gradcheck(lambda b: encode_boxes(references, b, REGION_STDS), boxes)
+
+
+# the second overlaps the first by 0.6, the third the second by 0.6 but the first by 1/3
+CHAIN = torch.tensor([[0.0, 0, 8, 1], [2, 0, 10, 1], [4, 0, 12, 1], [20, 0, 28, 1]])
+
+
+def test_nms_by_hand() -> None:
+    scores = torch.tensor([0.9, 0.8, 0.7, 0.95])
+    assert nms(CHAIN, scores, 0.5).tolist() == [3, 0, 2]  # what is suppressed suppresses nothing
+    assert nms(CHAIN, scores, 0.3).tolist() == [3, 0]
+    assert nms(CHAIN, scores, 0.6).tolist() == [3, 0, 1, 2]  # only more than the threshold
+    assert nms(CHAIN, scores, 0.5, limit=2).tolist() == [3, 0]
+    assert nms(CHAIN, scores, 0.5, limit=0).tolist() == []
+    assert nms(CHAIN[:0], scores[:0], 0.5).tolist() == []
+
+
+def test_equal_scores_stay_in_their_order() -> None:
+    boxes = CHAIN[:1].repeat(600, 1)
+    assert nms(boxes, torch.ones(600), 0.5).tolist() == [0]
+    assert nms(boxes, torch.ones(600), 1.0).tolist() == list(range(600))
+
+
+@pytest.mark.parametrize("block", [1, 3, 7, 256])
+def test_nms_against_a_plain_loop(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For any seam between the blocks; scores of five values, so that many are equal."""
+    monkeypatch.setattr(box_ops, "NMS_BLOCK", block)
+    rng = torch.Generator().manual_seed(block)
+    for threshold in (0.0, 0.3, 0.7):
+        boxes = random_boxes(40, 20, rng)
+        scores = torch.randint(0, 5, (40,), generator=rng) / 4
+        expected = references.nms(boxes, scores, threshold)
+        assert nms(boxes, scores, threshold).tolist() == expected
+        assert nms(boxes, scores, threshold, limit=5).tolist() == expected[:5]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**31))
+def test_classes_do_not_suppress_each_other(seed: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    boxes, labels = random_boxes(30, 15, rng), torch.randint(0, 3, (30,), generator=rng)
+    scores = torch.randint(0, 5, (30,), generator=rng) / 4
+    kept = []
+    for label in range(3):
+        members = (labels == label).nonzero()[:, 0]
+        indices = references.nms(boxes[members], scores[members], 0.3)
+        kept += members[indices].tolist()
+    kept.sort(key=lambda index: (-scores[index].item(), index))
+    assert nms_by_class(boxes, scores, labels, 0.3).tolist() == kept
+    assert nms_by_class(boxes, scores, labels, 0.3, limit=4).tolist() == kept[:4]
+    assert nms_by_class(boxes[:0], scores[:0], labels[:0], 0.3).tolist() == []
+
+
+def test_votes_by_hand() -> None:
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 20], [0, 0, 10, 5], [0, 0, 10, 4]])
+    scores = torch.tensor([0.6, 0.3, 0.1, 0.9])
+    # half of the union counts, 0.4 of it does not: bottoms 10, 20 and 5, weighed
+    expected = [[0, 0, 10, pytest.approx((0.6 * 10 + 0.3 * 20 + 0.1 * 5) / 1.0)]]
+    assert box_voting(boxes[:1], boxes, scores).tolist() == expected
+    assert box_voting(boxes[:1], boxes, scores, threshold=0.6).tolist() == boxes[:1].tolist()
+
+
+def test_boxes_without_votes_stay() -> None:
+    empty = torch.tensor([[3.0, 3, 3, 9]])
+    assert box_voting(empty, empty, torch.ones(1)).tolist() == empty.tolist()
+    assert box_voting(CHAIN, CHAIN, torch.zeros(4)).tolist() == CHAIN.tolist()
+
+
+LENGTHS = st.integers(1, 5000)
+SIZES = st.tuples(LENGTHS, LENGTHS)
+# far enough from 0 for float32's relative precision to mean something
+CORNERS = st.floats(0.125, 5000, width=32, allow_subnormal=False)
+
+
+@pytest.mark.parametrize(
+    ("original", "resized"),
+    [
+        ((500, 375), (800, 600)),  # VOC
+        ((375, 500), (600, 800)),
+        ((640, 426), (901, 600)),  # 901.4
+        ((640, 425), (904, 600)),  # 903.5, and halves go to even as cv2's
+        ((500, 300), (1000, 600)),
+        ((501, 300), (1000, 599)),  # 1002 would be too long; 598.8
+        ((300, 501), (599, 1000)),
+        ((500, 200), (1000, 400)),
+        ((5002, 3000), (1000, 600)),  # 1000.4, which is 1000 pixels
+        ((10_000, 3), (1000, 1)),  # 0.3 of a pixel is no image
+        ((600, 600), (600, 600)),
+        ((1, 1), (600, 600)),
+    ],
+)
+def test_resizing_by_hand(original: tuple[int, int], resized: tuple[int, int]) -> None:
+    assert resize_shortest_edge(*original, 600, 1000) == resized
+
+
+def test_resizing_with_other_limits_by_hand() -> None:
+    assert resize_shortest_edge(128, 128, 64, 1000) == (64, 64)
+    assert resize_shortest_edge(40, 30, 90, 100) == (100, 75)
+
+
+@settings(deadline=None, max_examples=50)
+@given(SIZES, st.integers(1, 1200), st.integers(0, 1000))
+def test_a_side_is_what_was_asked_for_and_none_is_longer(
+    original: tuple[int, int], shorter: int, more: int
+) -> None:
+    longest = shorter + more
+    resized = resize_shortest_edge(*original, shorter, longest)
+    assert max(resized) <= longest
+    assert min(resized) == shorter or (max(resized) == longest and min(resized) < shorter)
+    assert resize_shortest_edge(*original[::-1], shorter, longest) == resized[::-1]
+    for one, other in ((0, 1), (1, 0)):  # each side is at most half a pixel from the other's ratio
+        exact = original[one] * resized[other] / original[other]
+        assert (
+            abs(resized[one] - exact) <= 0.5 + 0.5 * original[one] / original[other]
+            or min(resized) == 1
+        )
+
+
+def test_boxes_of_a_resized_image_by_hand() -> None:
+    boxes = torch.tensor([[0.0, 0, 40, 30], [10, 20, 30, 26]])
+    original, resized = (40, 30), (100, 60)  # 2.5 across, 2 down
+    expected = [[0, 0, 100, 60], [25, 40, 75, 52]]
+    assert boxes_to_network(boxes, original, resized).tolist() == expected
+    assert flip_boxes(torch.tensor([[5.0, 1, 7, 2]]), 10).tolist() == [[3, 1, 5, 2]]
+    off_centre = torch.tensor([[2.0, 3, 12, 6]])
+    assert boxes_to_network(off_centre, original, resized, flip=True).tolist() == [[70, 6, 95, 12]]
+    assert boxes_to_network(boxes[:0], original, resized, flip=True).shape == (0, 4)
+
+
+@settings(deadline=None, max_examples=50)
+@given(SIZES, SIZES, st.lists(st.tuples(*[CORNERS] * 4), max_size=3), st.booleans())
+def test_boxes_there_and_back(
+    original: tuple[int, int],
+    resized: tuple[int, int],
+    corners: list[tuple[float, ...]],
+    flip: bool,
+) -> None:
+    boxes = torch.tensor(corners).reshape(-1, 4)
+    forth = boxes_to_network(boxes, original, resized, flip)
+    back = boxes_to_network(flip_boxes(forth, resized[0]) if flip else forth, resized, original)
+    # a flip rounds like the width, whose size the distance from the other edge may have
+    torch.testing.assert_close(back, boxes, rtol=1e-6, atol=1e-6 * max(original) * flip + 1e-30)
+    assert torch.equal(
+        flip_boxes(flip_boxes(boxes.round(), original[0]), original[0]), boxes.round()
+    )
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_pixels_go_where_their_boxes_go(flip: bool) -> None:
+    """A white rectangle: enlarged twice, its edges stay at half the brightness."""
+    image = np.zeros((10, 16, 3), np.uint8)
+    image[2:5, 3:9] = 255
+    resized = resize_image(image, 20, 100, flip)
+    assert resized.shape == (20, 32, 3)
+    (x0, y0, x1, y1) = boxes_to_network(
+        torch.tensor([[3, 2, 9, 5]]), (16, 10), (32, 20), flip
+    ).tolist()[0]
+    assert (x0, x1) == ((14, 26) if flip else (6, 18))
+    inside = np.zeros((20, 32), bool)
+    inside[int(y0) : int(y1), int(x0) : int(x1)] = True
+    assert ((resized > 127).all(2) == inside).all()
+    assert ((resized < 128).all(2) == ~inside).all()
+
+
+def test_the_mirrored_image_is_the_image_mirrored() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (30, 41, 3), np.uint8)
+    for shorter in (12, 30, 50):
+        assert (
+            resize_image(image, shorter, 80, True) == resize_image(image, shorter, 80)[:, ::-1]
+        ).all()
+    assert (resize_image(image, 30, 80) == image).all()
+
+
+@pytest.mark.parametrize("shorter", [4, 8])
+@pytest.mark.parametrize("flip", [False, True])
+def test_torch_can_take_the_pixels(shorter: int, flip: bool) -> None:
+    image = np.zeros((4, 6, 3), np.uint8)
+    image.flags.writeable = False
+    torch.from_numpy(resize_image(image, shorter, 20, flip)).add_(
+        1
+    )  # neither read-only nor reversed
+    assert not image.any()

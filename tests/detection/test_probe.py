@@ -5,7 +5,7 @@ from tests.detection.small import SCENES, classifier_file, short_recipe
 
 from reslab.detection import setup as prepare
 from reslab.detection.alternating import detector_target
-from reslab.detection.initial import fit_detector_to_weights
+from reslab.detection.setup import fit_detector_to_weights
 from reslab.models.model_file import load_model
 from reslab.runtime.device import setup_device
 from reslab.training.probe import probe

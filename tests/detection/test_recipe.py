@@ -2,7 +2,7 @@ import pytest
 from tests.detection.small import LARGE, short_recipe
 
 from reslab.detection.network import DetectorConfig
-from reslab.detection.recipe import DetectionRecipe, Sampling
+from reslab.detection.recipe import DetectionRecipe, InferenceConfig, Sampling
 from reslab.recipes import recipe_in
 from reslab.training.folder import RunFolder
 
@@ -68,3 +68,44 @@ def test_changes_that_cannot_be(change: str, why: str | None) -> None:
 def test_one_stage_has_nothing_to_share() -> None:
     with pytest.raises(ValueError, match="0 stages come before"):
         short_recipe("model.trunk.blocks=[1]", "model.trunk.widths=[4]")
+
+
+def test_inference_defaults_are_the_papers() -> None:
+    """App. A: 600 pixels, 300 proposals; Faster R-CNN: the longer side 1000, NMS 0.3 of regions."""
+    config = InferenceConfig()
+    assert (config.shorter, config.longest, config.before, config.proposals) == (
+        600,
+        1000,
+        6000,
+        300,
+    )
+    assert (config.threshold, config.overlap, config.most, config.smallest) == (0.05, 0.3, 100, 16)
+    assert (config.refine, config.scales) == (False, ())
+
+
+def test_changed_inference_is_another_value() -> None:
+    config = InferenceConfig()
+    changed = config.with_changes({"refine": True, "scales": [200, 400, 600, 800, 1000]})
+    assert changed.scales == (200, 400, 600, 800, 1000)
+    assert (config.refine, changed.refine, changed.shorter) == (False, True, 600)
+    assert config.with_changes({}) == config
+    assert InferenceConfig.model_validate_json(changed.model_dump_json()) == changed
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"scales": [600]}, r"scales \[600\]: two or more that rise"),
+        ({"scales": [400, 400]}, "that rise"),
+        ({"scales": [600, 400]}, "that rise"),
+        ({"scales": [0, 400]}, "scales cannot be 0"),
+        ({"threshold": 1.5}, "threshold cannot be 1.5"),
+        ({"threshold": float("nan")}, "threshold cannot be nan"),
+        ({"proposals": 0}, "proposals cannot be 0"),
+        ({"sharpness": 1}, "sharpness cannot be 1: extra inputs"),
+    ],
+)
+def test_impossible_inference_is_refused_in_a_line(changes: dict[str, object], why: str) -> None:
+    with pytest.raises(ValueError, match=why) as caught:
+        InferenceConfig().with_changes(changes)
+    assert "\n" not in str(caught.value)

@@ -1,10 +1,12 @@
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.detection import references
 from torch import Tensor
 
-from reslab.detection import roi as windows
-from reslab.detection.roi import roi_align, roi_pool
+from reslab.detection import roi
+from reslab.detection.roi import add_by_place, add_in_order, range_max, roi_align, roi_pool
 
 FIRST = torch.zeros(1, dtype=torch.int64)  # the image of one region
 
@@ -29,12 +31,12 @@ def regions(count: int, rng: torch.Generator) -> Tensor:
 def test_bins_by_hand() -> None:
     """Cells 1 to 5 of 6 rows and 0 to 2 of 4 columns: bins of 3 rows that share one, 2 columns."""
     box = torch.tensor([[0.0, 16, 48, 96]])  # its last pixel is (47, 95): cells 2.9 and 5.9
-    found = roi_pool(board(6, 4), box, FIRST, size=2, stride=16)
+    pooled = roi_pool(board(6, 4), box, FIRST, size=2, stride=16)
     # rounded, they are 3 and 6: columns 0 1 | 2 3, rows 1 2 3 | 4 5 (6 is off the map)
-    assert found.tolist() == [[[[13, 15], [21, 23]]]]
-    found = roi_pool(board(6, 4), box - torch.tensor([0.0, 0, 8, 8]), FIRST, size=2, stride=16)
+    assert pooled.tolist() == [[[[13, 15], [21, 23]]]]
+    pooled = roi_pool(board(6, 4), box - torch.tensor([0.0, 0, 8, 8]), FIRST, size=2, stride=16)
     # last pixels 39 and 87: 2.4 and 5.4, so columns 0 1 | 1 2, rows 1 2 3 | 3 4 5
-    assert found.tolist() == [[[[13, 14], [21, 22]]]]
+    assert pooled.tolist() == [[[[13, 14], [21, 22]]]]
 
 
 def test_halves_round_up() -> None:
@@ -46,16 +48,16 @@ def test_halves_round_up() -> None:
 
 
 def test_a_small_region_fills_all_bins_with_its_cell() -> None:
-    found = roi_pool(board(4, 4), torch.tensor([[17.0, 33, 19, 34]]), FIRST, 7, 16)
-    assert torch.equal(found, torch.full((1, 1, 7, 7), 9.0))
+    pooled = roi_pool(board(4, 4), torch.tensor([[17.0, 33, 19, 34]]), FIRST, 7, 16)
+    assert torch.equal(pooled, torch.full((1, 1, 7, 7), 9.0))
 
 
 def test_bins_off_the_map_are_zero_and_learn_nothing() -> None:
     features = (-1 - board(2, 2)).requires_grad_()
     box = torch.tensor([[16.0, 0, 80, 8]])  # row 0, columns 1 to 5 of 2
-    found = roi_pool(features, box, FIRST, 2, 16)
-    assert found.tolist() == [[[[-2, 0], [-2, 0]]]]
-    found.sum().backward()
+    pooled = roi_pool(features, box, FIRST, 2, 16)
+    assert pooled.tolist() == [[[[-2, 0], [-2, 0]]]]
+    pooled.sum().backward()
     assert features.grad is not None
     assert features.grad.tolist() == [[[[0, 2], [0, 0]]]]
 
@@ -66,7 +68,7 @@ def test_pooling_against_plain_loops(
     size: int, together: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two images, regions of any size on and off the map; with the gradient and without."""
-    monkeypatch.setattr(windows, "CHANNELS", together)
+    monkeypatch.setattr(roi, "CHANNELS", together)
     features = noise(2, 5, 9, 12)
     rng = torch.Generator().manual_seed(size)
     boxes = regions(20, rng)
@@ -81,7 +83,7 @@ def test_pooling_against_plain_loops(
 
 
 def test_the_gradient_of_pooling_against_plain_loops(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows, "CHANNELS", 1)
+    monkeypatch.setattr(roi, "CHANNELS", 1)
     features, boxes = noise(1, 2, 9, 12), regions(8, torch.Generator().manual_seed(0))
     images = torch.zeros(8, dtype=torch.int64)
     weights = noise(8, 2, 3, 3, seed=1)
@@ -117,19 +119,19 @@ def test_gradients_in_float64(layer) -> None:
 @pytest.mark.parametrize("layer", [roi_pool, roi_align])
 def test_no_regions(layer) -> None:
     features = noise(1, 3, 5, 6).requires_grad_()
-    found = layer(features, torch.zeros(0, 4), FIRST[:0], 7, 16)
-    assert found.shape == (0, 3, 7, 7)
-    found.sum().backward()
+    pooled = layer(features, torch.zeros(0, 4), FIRST[:0], 7, 16)
+    assert pooled.shape == (0, 3, 7, 7)
+    pooled.sum().backward()
     assert features.grad is not None
     assert not features.grad.any()
 
 
 def test_align_by_hand() -> None:
     """A plane is interpolated exactly: each bin has the value at its middle, half a pixel off."""
-    found = roi_align(board(6, 8), torch.tensor([[16.0, 32, 80, 64]]), FIRST, 2, 16)
+    pooled = roi_align(board(6, 8), torch.tensor([[16.0, 32, 80, 64]]), FIRST, 2, 16)
     # cells 1 to 5 and 2 to 4, middles 2, 4 and 2.5, 3.5, of which cell 0 has its own at 0.5
     expected = [[8 * y + x for x in (1.5, 3.5)] for y in (2.0, 3.0)]
-    assert found.tolist() == [[expected]]
+    assert pooled.tolist() == [[expected]]
 
 
 @pytest.mark.parametrize("points", [1, 2, 3])
@@ -137,9 +139,9 @@ def test_align_against_plain_loops(points: int) -> None:
     features, rng = noise(2, 3, 9, 12), torch.Generator().manual_seed(points)
     boxes, images = regions(20, rng), torch.randint(0, 2, (20,), generator=rng)
     expected = references.roi_align(features, boxes, images, 3, 16, points)
-    found = roi_align(features, boxes, images, 3, 16, points)
-    torch.testing.assert_close(found, expected)
-    assert found.is_contiguous(memory_format=torch.channels_last)
+    pooled = roi_align(features, boxes, images, 3, 16, points)
+    torch.testing.assert_close(pooled, expected)
+    assert pooled.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_align_of_a_mirrored_image_is_mirrored() -> None:
@@ -150,3 +152,82 @@ def test_align_of_a_mirrored_image_is_mirrored() -> None:
     one = roi_align(features, boxes, FIRST, 4, 16)
     other = roi_align(features.flip(3), mirrored, FIRST, 4, 16)
     torch.testing.assert_close(other.flip(3), one)
+
+
+def largest(features: Tensor, *rectangles: tuple[int, int, int, int, int]) -> Tensor:
+    """`range_max` of rectangles image, top, bottom, left, right."""
+    table = torch.tensor(rectangles).T
+    return range_max(features, table[0], table[1:3], table[3:5])
+
+
+def test_range_max_by_hand() -> None:
+    features = torch.tensor([[[[1.0, 9, 2], [3, 4, 5]]], [[[-1, -2, -3], [-4, -5, -6]]]])
+    values = largest(
+        features,
+        (0, 0, 2, 0, 3), (0, 1, 2, 0, 2), (0, 0, 1, 2, 3),
+        (1, 0, 2, 1, 3), (1, 1, 1, 0, 3), (1, 0, 2, 3, 1),
+    )  # fmt: skip
+    assert values.tolist() == [[9], [4], [2], [-2], [0], [0]]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**31))
+def test_every_rectangle_of_a_map(height: int, width: int, seed: int) -> None:
+    """Few distinct values, so that most are equal; the gradient goes to a largest one."""
+    rng = torch.Generator().manual_seed(seed)
+    features = torch.randint(-2, 3, (1, 2, height, width), generator=rng).double().requires_grad_()
+    rows = [(top, stop) for stop in range(height + 1) for top in range(stop)]
+    columns = [(left, stop) for stop in range(width + 1) for left in range(stop)]
+    every = [(0, *row, *column) for row in rows for column in columns]
+    some = [every[k] for k in torch.randperm(len(every), generator=rng)[:20].tolist()]
+    pooled = largest(features, *some)
+    for (_, top, bottom, left, right), values in zip(some, pooled, strict=True):
+        part = features[0, :, top:bottom, left:right]
+        assert torch.equal(values, part.amax((1, 2)))
+        (gradient,) = torch.autograd.grad(values.sum(), features, retain_graph=True)
+        inside = gradient[0, :, top:bottom, left:right]
+        assert gradient.sum() == inside.sum() == 2
+        assert torch.equal((inside * part).sum((1, 2)), values)
+
+
+def test_nan_stays_nan() -> None:
+    features = torch.zeros(1, 1, 4, 4)
+    features[0, 0, 2, 1] = float("nan")
+    values = largest(features, (0, 0, 4, 0, 4), (0, 0, 2, 0, 4))
+    assert values.isnan().tolist() == [[True], [False]]
+
+
+def test_both_ways_of_adding_agree_with_a_plain_loop() -> None:
+    """The total is a slice of a larger tensor, as a block of a feature map's channels is; half of
+    the values go to a quarter of the places."""
+    rng = torch.Generator().manual_seed(0)
+    places = torch.randint(0, 8, (40, 3), generator=rng)
+    places[:20] %= 2
+    values = torch.randint(-9, 10, (40, 3), generator=rng).double()
+    expected = torch.ones(8, 6, dtype=torch.float64)
+    for row, numbers in zip(places.tolist(), values.tolist(), strict=True):
+        for column, (place, number) in enumerate(zip(row, numbers, strict=True)):
+            expected[place, 2 + column] += number
+    for add in (add_by_place, add_in_order):
+        total = torch.ones(8, 6, dtype=torch.float64)
+        add(total[:, 2:5], places, values)
+        assert torch.equal(total, expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="only a GPU adds in a changing order")
+def test_the_gradient_repeats_its_bits_on_a_gpu() -> None:
+    rng = torch.Generator().manual_seed(0)
+    features = torch.randn(1, 512, 20, 30, generator=rng).cuda().requires_grad_()
+    corners = [torch.randint(0, length, (3000,), generator=rng) for length in (17, 27)]
+    rows = [
+        (0, y, y + 3, x, x + 3) for y, x in zip(*map(torch.Tensor.tolist, corners), strict=True)
+    ]
+    table = torch.tensor(rows).T.cuda()
+    weights = torch.randn(3000, 512, generator=rng).cuda()
+    gradients = [
+        torch.autograd.grad(
+            (range_max(features, table[0], table[1:3], table[3:5]) * weights).sum(), features
+        )[0]
+        for _ in range(5)
+    ]
+    assert all(torch.equal(gradients[0], other) for other in gradients[1:])

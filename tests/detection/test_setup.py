@@ -19,8 +19,8 @@ from tests.detection.small import (
 from reslab.data.boxes.folder import open_detection
 from reslab.detection import setup as prepare
 from reslab.detection.alternating import begin_detection
-from reslab.detection.initial import fit_detector_to_weights
 from reslab.detection.setup import (
+    fit_detector_to_weights,
     mean_colour,
     open_detection_data,
     open_training_data,

@@ -9,11 +9,10 @@ from torch import Tensor
 
 from reslab.detection import setup as prepare
 from reslab.detection.box_ops import REGION_STDS
-from reslab.detection.initial import Weights, fit_detector_to_weights
 from reslab.detection.loader import Example
 from reslab.detection.network import FasterRCNN
 from reslab.detection.recipe import DetectionRecipe
-from reslab.detection.setup import OpenedSets, setup_with_data
+from reslab.detection.setup import OpenedSets, Weights, fit_detector_to_weights, setup_with_data
 from reslab.detection.task import DETECTIONS_FILE, DetectionTask
 from reslab.runtime.device import setup_device
 from reslab.runtime.files import sha256_of
@@ -90,7 +89,7 @@ def slow_loss(it: DetectionTask, example: Example) -> Tensor:
     logits = F.conv2d(hidden, rpn.objectness.weight, rpn.objectness.bias)[0]
     deltas = F.conv2d(hidden, rpn.deltas.weight, rpn.deltas.bias)[0]
     truths = example.boxes.tolist()
-    anchors = config.anchors.over(*features.shape[2:]).tolist()
+    anchors = config.anchors.grid(*features.shape[2:]).tolist()
     per_cell, across = config.anchors.per_cell, features.shape[3]
     overlaps = {
         at: [references.iou(anchor, truth) for truth in truths]
@@ -113,7 +112,7 @@ def slow_loss(it: DetectionTask, example: Example) -> Tensor:
             total, count = total + F.softplus(-logit if positive else logit), count + 1
     proposal = total / count
 
-    boxes = net.proposals(features).boxes(
+    boxes = net.proposals(features).proposals(
         width, height, before=it.recipe.sampling.before, after=it.recipe.sampling.proposals,
         smallest=it.recipe.search.smallest * example.ratio,
     )  # fmt: skip

@@ -27,9 +27,9 @@ from tests.detection.small import (
 
 from reslab.detection import setup as prepare
 from reslab.detection.alternating import train_detector
-from reslab.detection.initial import load_weights
 from reslab.detection.model import load_detector
 from reslab.detection.recipe import DetectionRecipe
+from reslab.detection.setup import load_weights
 from reslab.models.batchnorm import recompute_statistics
 from reslab.models.config import config_named
 from reslab.recipes import any_recipe, recipe_in

@@ -78,7 +78,9 @@ def test_a_look_up_builds_one_recipe(name: str, monkeypatch: pytest.MonkeyPatch)
 def test_every_name_is_that_of_one_recipe() -> None:
     names = recipe_names()
     assert len(names) == len(set(names))
-    assert [*catalogue(), *catalogue("detection")] == recipe_names(own=False)
+    assert sorted([*catalogue(), *catalogue("detection")]) == sorted(recipe_names(own=False))
+    assert list(catalogue())[:4] == [f"{data}-{net}" for net in ("plain20", "resnet20")
+                                     for data in ("digits", "cifar10")]  # fmt: skip
 
 
 def test_a_task_brings_its_recipes_and_its_functions() -> None:

@@ -49,8 +49,8 @@ def test_the_larger_precision_is_the_best_of_several_seeds(detector) -> None:
         detector(seed, map_50=value) for seed, value in ((1, 80.0), (2, 84.0))
     )
     assert str(group.map_50) == "84.00 (82.00 ± 2.83, n=2)"
-    assert group.mean_precision().map_50 == 82.0
-    assert group.mean_precision().map_50_95 == 41.0
+    assert group.mean_report()["map_50"] == 82.0
+    assert group.mean_report()["map_50_95"] == 41.0
 
 
 def test_a_run_that_is_not_finished_is_refused(finish) -> None:

@@ -14,7 +14,7 @@ from tests.training.walls import TINY, draw
 
 from reslab import recipes
 from reslab.data.folder import open_folder, read_folder
-from reslab.detection import initial as detection_initial
+from reslab.detection import setup as detection_setup
 from reslab.models.config import config_named
 from reslab.models.model_file import Model, load_model, model_bytes
 from reslab.models.preprocessing import minus_mean
@@ -70,7 +70,7 @@ def test_data_and_weights_are_read_once(
     folder, model = counted(read_folder), counted(load_model)
     for module in (recipes, training_setup):
         monkeypatch.setattr(module, "read_folder", folder)
-    for module in (detection_initial, training_train):
+    for module in (detection_setup, training_train):
         monkeypatch.setattr(module, "load_model", model)
     inputs = inputs_at(walls)
     own = recipes.open_recipe("own-resnet18", inputs, [*TINY, "iterations=1"])

@@ -1,6 +1,7 @@
 """Standard deviations of the layer responses (Sec. 4.2, Fig. 7)."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ BATCH_IMAGES = 250  # images shown at once
 
 @dataclass(frozen=True)
 class Response:
-    """One 3x3 layer and the spread of what it answers."""
+    """The spread of the output of one 3x3 layer."""
 
     layer: str  # its name in the network
     std: float
@@ -22,10 +23,10 @@ class Response:
 
 @torch.no_grad()
 def layer_responses(model: Model, images: ImagesInMemory) -> list[Response]:
-    """The standard deviation of each 3x3 layer's output over a set, in the order of the layers.
+    """Measure the standard deviation of each 3x3 layer's output over a set, in layer order.
 
-    Taken after batch norm and before the other non-linearity, ReLU or addition, as in Fig. 7,
-    over all images, channels and positions.
+    The output is taken after batch norm and before ReLU or addition, as in Fig. 7; the deviation
+    is over all images, channels and positions.
     """
     layers = {
         name: module
@@ -34,19 +35,16 @@ def layer_responses(model: Model, images: ImagesInMemory) -> list[Response]:
     }
     sums = {name: torch.zeros(3, dtype=torch.float64) for name in layers}
 
-    def on_progress(name: str):
-        def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            values = output.double()
-            count = torch.tensor(float(values.numel()), dtype=torch.float64)
-            sums[name] += torch.stack((count, values.sum().cpu(), values.square().sum().cpu()))
+    def add(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        values = output.double()
+        count = torch.tensor(float(values.numel()), dtype=torch.float64)
+        sums[name] += torch.stack((count, values.sum().cpu(), values.square().sum().cpu()))
 
-        return add
-
-    handles = [module.register_forward_hook(on_progress(name)) for name, module in layers.items()]
+    hooks = [layer.register_forward_hook(partial(add, name)) for name, layer in layers.items()]
     for start in range(0, len(images), BATCH_IMAGES):
         model(images.images[start : start + BATCH_IMAGES])
-    for handle in handles:
-        handle.remove()
+    for hook in hooks:
+        hook.remove()
     return [Response(name, standard_deviation(*total.tolist())) for name, total in sums.items()]
 
 

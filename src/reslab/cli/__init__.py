@@ -1,4 +1,4 @@
-"""The command: a verb a file. torch is imported by the verb that needs it, not by `--help`."""
+"""The command: parses, calls, prints. A verb imports torch when it runs, `--help` never."""
 
 import os
 import sys
@@ -24,7 +24,7 @@ from reslab.cli.predict import predict
 from reslab.cli.recipes import models, recipes
 from reslab.cli.study import report, study
 from reslab.cli.train import resume, train
-from reslab.errors import unknown_name
+from reslab.errors import os_reason, unknown_name
 from reslab.runtime.cpu import limit_kernels
 
 VERBS = {
@@ -36,7 +36,7 @@ VERBS = {
     evaluate: "reslab evaluate runs/first",
     check: "reslab check photos",
     predict: "reslab predict runs/first photo.jpg more/",
-    detect: "reslab detect runs/first street.jpg --out found",
+    detect: "reslab detect runs/first street.jpg --out detected",
     scenes: "reslab scenes scenes --train 100 --test 20",
     pack: "reslab pack images packed --shorter-side 480",
     import_: "reslab import resnet50.pth --as resnet50 --out resnet50.safetensors",
@@ -45,19 +45,19 @@ VERBS = {
     report: "reslab report runs/first runs/second --out report",
 }
 
-# typer keeps its copy of click to itself; what it shows of it is this class's base
+# typer hides its copy of click; this is the base of what it shows of it
 UsageError = typer.BadParameter.__mro__[1]
 
 
 def print_version(version: bool) -> None:
-    """Answer `--version`; torch is asked of the installation, for its import takes seconds."""
+    """Print the versions; torch's comes from its metadata, for its import takes seconds."""
     if version:
         print_line(f"reslab {reslab.__version__}, torch {metadata.version('torch')}")
         raise typer.Exit
 
 
 def build_app() -> typer.Typer:
-    """The command with all its verbs."""
+    """Build the command with all its verbs."""
     app = typer.Typer(
         name="reslab",
         help="Deep residual learning (arXiv 1512.03385): train, resume, evaluate, study.",
@@ -68,21 +68,23 @@ def build_app() -> typer.Typer:
     )
     app.callback()(about)
     for verb, example in VERBS.items():
-        app.command(verb_name(verb), epilog=f"Example: {example}")(stopped_in_a_line(verb))
+        app.command(verb_name(verb), epilog=f"Example: {example}")(ending_on_interrupt(verb))
     return app
 
 
 def about(
     version: Annotated[
         bool,
-        typer.Option("--version", help="What is installed.", is_eager=True, callback=print_version),
+        typer.Option(
+            "--version", help="Print the versions.", is_eager=True, callback=print_version
+        ),
     ] = False,
 ) -> None:
-    """What is asked of reslab itself, without a verb."""
+    """Take the options of reslab itself."""
 
 
-def stopped_in_a_line(verb: Callable[..., int | None]) -> Callable[..., int | None]:
-    """The verb, which Ctrl-C ends with a line: typer would end it without a word."""
+def ending_on_interrupt(verb: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Make Ctrl-C end a verb with a line: typer would end it without a word."""
 
     @wraps(verb)
     def run(*arguments: object, **options: object) -> int | None:
@@ -96,12 +98,12 @@ def stopped_in_a_line(verb: Callable[..., int | None]) -> Callable[..., int | No
 
 
 def verb_name(verb: Callable[..., object]) -> str:
-    """What a person types; `import` is a word of Python's, so its function is `import_`."""
+    """Name a verb as it is typed; `import` is a keyword, so its function is `import_`."""
     return verb.__name__.removesuffix("_")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; every failure is one line on standard error and an exit status.
+    """Run one verb and return its exit status; a failure prints one line on standard error.
 
     0 done, 2 the caller's mistake, 1 the work failed, 130 and 143 stopped by a signal.
     RESLAB_TRACEBACK=1 shows where an error came from; RESLAB_CPU is in docs/machines.md.
@@ -110,13 +112,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments:
         warn(f"which verb? {', '.join(map(verb_name, VERBS))}; see reslab --help")
         return 2
-    if isinstance(sys.stdout, TextIOWrapper):  # a name that cannot be printed stops no work
+    if isinstance(sys.stdout, TextIOWrapper):  # an unprintable name must not stop the work
         sys.stdout.reconfigure(errors="backslashreplace")
     warnings.showwarning = lambda message, *rest, **more: warn(f"warning: {message}")
     try:
         limit_kernels()
         return build_app()(args=arguments, prog_name="reslab", standalone_mode=False) or 0
-    except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
+    except BrokenPipeError:  # the reader, perhaps `head`, has closed the pipe
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return 0
     except Exception as error:
@@ -126,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def explain(error: Exception, arguments: Sequence[str]) -> int:
-    """One line for an exception, and the exit status that goes with it."""
+    """Print one line about an exception and return the exit status."""
     if isinstance(error, UsageError):
         names = [verb_name(verb) for verb in VERBS]
         if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
@@ -135,8 +137,8 @@ def explain(error: Exception, arguments: Sequence[str]) -> int:
             warn(" ".join(error.format_message().split()))  # type: ignore[attr-defined]
         return 2
     if isinstance(error, OSError) and error.strerror:
-        place = f": {error.filename}" if error.filename else ""
-        warn(f"{error.strerror.lower()}{place}")
+        file = f": {error.filename}" if error.filename else ""
+        warn(f"{os_reason(error)}{file}")
         return 1
     text = " ".join(str(error).split()) or type(error).__name__
     warn(text)

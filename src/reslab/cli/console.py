@@ -1,49 +1,57 @@
-"""What the verbs share: lines on standard error, progress, signals, JSON on standard output."""
+"""The terminal as all verbs use it: lines, tables, JSON, progress, signals."""
 
 import json
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from reslab.runtime.events import Event
+from reslab.runtime.events import Callback, Event
 
-SECONDS_BETWEEN_LINES = 5.0  # where there is no terminal to redraw
+if TYPE_CHECKING:
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from reslab.api.predict import Answer
+
+
+Found = TypeVar("Found")
+
+SECONDS_BETWEEN_LINES = 5.0  # of progress, where there is no terminal to redraw
+PIPE_WIDTH = 200  # of tables in a pipe, which has no edge to wrap at
 
 
 def warn(text: str) -> None:
-    """One line on standard error."""
+    """Print a line on standard error, with our name before it."""
     to_stderr(f"reslab: {text}")
 
 
 def to_stderr(text: str) -> None:
-    """A line on standard error; a reader who has gone away must not stop the work."""
+    """Print a line on standard error; a reader who has gone away does not stop the work."""
     with suppress(OSError):
         print(printable(text), file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:
-    """One line that gives no orders to a terminal: the name of a file may hold any bytes."""
-    return "".join(it if it.isprintable() else ascii(it)[1:-1] for it in text)
+    """Escape control characters: the name of a file may hold any bytes."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def print_line(text: str) -> None:
-    """A line of the result, on standard output."""
     print(text)
 
 
 def print_json(value: Any) -> None:
-    """The one JSON document of `--json`."""
+    """Print the one JSON document of `--json`."""
     print(json.dumps(value, indent=2))
 
 
-def print_table(*columns: str, rows: list[list[str]]) -> None:
-    """A table on standard output; the first column is left-aligned, numbers to the right."""
+def print_table(*columns: str, rows: Sequence[Sequence[str]]) -> None:
+    """Print a table; the first column is aligned left, the others right."""
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(box=SIMPLE_HEAD)
@@ -51,115 +59,100 @@ def print_table(*columns: str, rows: list[list[str]]) -> None:
         table.add_column(column, justify="right" if index else "left", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    console = Console()
+    print_rich_table(table)
+
+
+def print_rich_table(table: "Table") -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False)
     if not console.is_terminal:
-        console.width = 200  # a pipe has no edge to wrap at
+        console.width = PIPE_WIDTH
     console.print(table)
+
+
+def print_answers(
+    answers: "Iterable[Answer[Found]]",
+    text: "Callable[[Answer[Found]], str]",
+    entry: "Callable[[Answer[Found]], dict[str, Any]] | None",
+) -> int:
+    """Print what was found in each image as it comes; with `entry`, as one JSON list.
+
+    Bad images are named on standard error; if there are any, the exit status is 1.
+    """
+    bad = 0
+    separator = "["
+    for answer in answers:
+        if answer.error:
+            bad += 1
+            warn(f"{answer.file}: {answer.error}")
+        if entry:
+            found = {"error": answer.error} if answer.error else entry(answer)
+            print(separator)
+            print(f"  {json.dumps({'file': answer.file} | found)}", end="", flush=True)
+            separator = ","
+        elif not answer.error:
+            print(text(answer), flush=True)  # to a pipe too
+    if entry:
+        print("\n]")
+    return 1 if bad else 0
+
+
+def parse_numbers(option: str, text: str | None, example: str) -> list[int]:
+    """Read whole numbers with commas between; no text is no numbers."""
+    try:
+        return [] if text is None else [int(number) for number in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"{option} {text}: whole numbers with commas between, as {example}"
+        ) from None
+
+
+@contextmanager
+def handling_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Inside, Ctrl-C, SIGTERM and SIGHUP (the terminal was closed) call `handler`."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
 
 
 @contextmanager
 def stopping(
-    on_progress: Callable[[str], None] = warn, *, begun: bool = False
+    log: Callable[[str], None] = warn, *, begun: bool = False
 ) -> Iterator[Callable[[], int | None]]:
-    """Inside, Ctrl-C, SIGTERM and SIGHUP are only noted; the function given tells which one came.
+    """Inside, a signal is only noted; the function given returns the number of the one noted.
 
-    A second one ends the process at once: its run goes on from the last checkpoint. So does one
-    that comes before the function was ever asked, unless the work has `begun`: there is nothing new
-    to save.
+    A second signal ends the process at once: its run goes on from the last checkpoint. So does one
+    that comes before the function was first called, unless the work has `begun`: there is nothing
+    new to save.
     """
-    seen: list[int] = []
+    noted: list[int] = []
     asked = begun
 
     def note(number: int, frame: FrameType | None) -> None:
         if not asked:
-            on_progress("stopped before anything new was done")
-        if seen or not asked:
+            log("stopped before anything new was done")
+        if noted or not asked:
             raise SystemExit(128 + number)
-        seen.append(number)
-        on_progress("saving after this iteration; once more to stop at once")
+        noted.append(number)
+        log("saving after this iteration; once more to stop at once")
 
     def stop() -> int | None:
         nonlocal asked
         asked = True
-        return seen[0] if seen else None
+        return noted[0] if noted else None
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # the last: the terminal was closed
-    before = {number: signal.signal(number, note) for number in numbers}
-    try:
+    with handling_signals(note):
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
-def training_display(iterations: int) -> Iterator[Callable[[Event], None]]:
-    """A listener for the rows of a run: a bar on a terminal, now and then a line elsewhere."""
-    if not sys.stderr.isatty():
-        yield plain_lines(iterations)
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        BarColumn(bar_width=24),
-        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
-        TextColumn("{task.fields[facts]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=iterations, facts="starting")
-
-        def on_progress(row: Event) -> None:
-            if row["kind"] == "train":
-                bar.update(task, completed=row["iteration"], facts=train_facts(row))
-            else:
-                bar.console.print(printable(event_line(row)), highlight=False, markup=False)
-
-        yield on_progress
-
-
-def plain_lines(iterations: int) -> Callable[[Event], None]:
-    """Rows as lines on standard error, those of training not too often."""
-    printed = 0.0
-
-    def on_progress(row: Event) -> None:
-        nonlocal printed
-        if row["kind"] == "train":
-            now = time.monotonic()
-            if now - printed < SECONDS_BETWEEN_LINES and row["iteration"] < iterations:
-                return
-            printed = now
-            left = (iterations - row["iteration"]) * seconds_each(row)
-            text = (
-                f"iteration {row['iteration']}/{iterations}  {train_facts(row)}  {clock(left)} left"
-            )
-        else:
-            text = event_line(row)
-        to_stderr(text)
-
-    batch: list[tuple[int, float]] = []  # the last two train rows: iteration and time
-
-    def seconds_each(row: Event) -> float:
-        batch.append((row["iteration"], time.monotonic()))
-        del batch[:-2]
-        if len(batch) < 2:
-            return 0.0
-        (first, then), (last, now) = batch
-        return (now - then) / max(last - first, 1)
-
-    return on_progress
-
-
-@contextmanager
-def counting(total: int, what: str) -> Iterator[Callable[[str | None], None]]:
-    """A listener that counts to `total`, and prints a line where there is one to say.
-
-    A bar on a terminal, now and then a line elsewhere.
-    """
-    if not sys.stderr.isatty():
-        yield plain_count(total, what)
-        return
+def progress_bars() -> "Iterator[Progress]":
+    """Draw bars on the terminal's standard error; a task's description stands behind its bar."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -168,65 +161,101 @@ def counting(total: int, what: str) -> Iterator[Callable[[str | None], None]]:
         TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.description}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(what, total=total)
-
-        def on_progress(line: str | None) -> None:
-            if line:
-                text = f"reslab: {printable(line)}"
-                bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
-            bar.advance(task)
-
-        yield on_progress
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        yield bars
 
 
-def plain_count(total: int, what: str) -> Callable[[str | None], None]:
-    """A count as lines on standard error, not too often."""
-    done, printed = 0, time.monotonic()
+@contextmanager
+def progress_display() -> Iterator[Callback]:
+    """Show the events of long work: a bar on a terminal, a line now and then elsewhere."""
+    if not sys.stderr.isatty():
+        yield progress_lines()
+        return
+    with progress_bars() as bars:
 
-    def on_progress(line: str | None) -> None:
-        nonlocal done, printed
-        done += 1
-        if line:
-            warn(line)
-        if time.monotonic() - printed >= SECONDS_BETWEEN_LINES:
-            printed = time.monotonic()
-            to_stderr(f"{done:,}/{total:,} {what}")
+        def on_event(event: Event) -> None:
+            match event["kind"]:
+                case "start":
+                    for task in bars.task_ids:
+                        bars.remove_task(task)
+                    bars.add_task(event["what"], total=event["total"])
+                case "progress":
+                    bars.update(bars.task_ids[-1], completed=event["done"])
+                case "train":
+                    facts = train_facts(event)
+                    bars.update(bars.task_ids[-1], completed=event["iteration"], description=facts)
+                case _:
+                    line = printable(event_line(event))
+                    bars.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    return on_progress
+        yield on_event
 
 
-def train_facts(row: Event) -> str:
-    """Rate, loss, training error and speed of a train row."""
+def progress_lines() -> Callback:
+    """Print events on standard error, those that only count not too often."""
+    total, what, printed = 0, "", 0.0
+    last: tuple[int, float] | None = None  # the iteration printed last, and when
+
+    def on_event(event: Event) -> None:
+        nonlocal total, what, printed, last
+        now = time.monotonic()
+        due = now - printed >= SECONDS_BETWEEN_LINES
+        match event["kind"]:
+            case "start":
+                total, what, printed, last = event["total"], event["what"], now, None
+            case "progress" if due:
+                printed = now
+                to_stderr(f"{event['done']:,}/{total:,} {what}")
+            case "train" if due or last is None or event["iteration"] >= total:
+                iteration = event["iteration"]
+                seconds = (now - last[1]) / max(iteration - last[0], 1) if last else 0.0
+                printed, last = now, (iteration, now)
+                left = clock((total - iteration) * seconds)
+                to_stderr(f"iteration {iteration}/{total}  {train_facts(event)}  {left} left")
+            case "progress" | "train":
+                pass
+            case _:
+                to_stderr(event_line(event))
+
+    return on_event
+
+
+def train_facts(event: Event) -> str:
+    """Describe a training event: rate, loss, training error and speed."""
     return (
-        f"lr {row['learning_rate']:g}  loss {row['loss']:.4f}  "
-        f"training error {row['train_error']:.2f} %  {speed(row['images_per_second'])} images/s"
+        f"lr {event['learning_rate']:g}  loss {event['loss']:.4f}  "
+        f"training error {event['train_error']:.2f} %  {speed(event['images_per_second'])} images/s"
     )
 
 
-def speed(value: float) -> str:
-    """Of images a second, what is worth reading: 780, 9.5, 0.52."""
-    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+def speed(images_per_second: float) -> str:
+    """Round a speed to the digits worth reading: 780, 9.5, 0.52."""
+    return f"{images_per_second:.0f}" if images_per_second >= 10 else f"{images_per_second:.2g}"
 
 
-def event_line(row: Event) -> str:
-    """A row of any other kind in words."""
-    if row["kind"] == "eval":
-        numbers = f"error {row['top1_error']:.2f} %" if "top1_error" in row else precisions(row)
-        return (
-            f"iteration {row['iteration']}  {row['set']} {numbers}  "
-            f"({row['protocol']}, n={row['n']})"
-        )
-    if row["kind"] == "warmup":
-        reason = (
-            "the training error is low enough" if row["ended_by"] == "train_error" else "its cap"
-        )
-        return f"iteration {row['iteration']}  warm-up ends: {reason}"
-    return str(row["text"])
+def event_line(event: Event) -> str:
+    """Describe an event that does not only count."""
+    match event["kind"]:
+        case "eval":
+            measured = (
+                precisions(event) if "map_50" in event else f"error {event['top1_error']:.2f} %"
+            )
+            return (
+                f"iteration {event['iteration']}  {event['set']} {measured}  "
+                f"({event['protocol']}, n={event['n']})"
+            )
+        case "warmup":
+            by_error = event["ended_by"] == "train_error"
+            reason = "the training error is low enough" if by_error else "its cap"
+            return f"iteration {event['iteration']}  warm-up ends: {reason}"
+        case "bad":
+            return f"reslab: {event['text']}; left out"
+        case _:
+            return f"reslab: {event['text']}"
 
 
 def precisions(report: Event) -> str:
-    """The average precisions of a detector's report; VOC has but one."""
+    """Print the average precisions of a detector's report; VOC has but one."""
     numbers = f"mAP@.5 {report['map_50']:.2f} %"
     if report["map_50_95"] is not None:
         numbers += f", mAP@[.5:.95] {report['map_50_95']:.2f} %"
@@ -234,7 +263,7 @@ def precisions(report: Event) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as h:mm:ss."""
+    """Print seconds as h:mm:ss."""
     minutes, second = divmod(round(seconds), 60)
     hour, minute = divmod(minutes, 60)
     return f"{hour}:{minute:02d}:{second:02d}"

@@ -1,35 +1,30 @@
 """`reslab evaluate`"""
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reslab.cli.chosen import computing_in, numbers_for, test_images
-from reslab.cli.console import counting, print_json, print_line, print_table, to_stderr, warn
-from reslab.cli.evaluate_detections import evaluate_detections, is_detections
-from reslab.cli.evaluate_detectors import evaluate_detectors
-from reslab.cli.files import numbers_in
-from reslab.cli.import_ import named_by
+from reslab.cli.console import (
+    parse_numbers,
+    print_json,
+    print_line,
+    print_table,
+    progress_display,
+    to_stderr,
+)
+from reslab.cli.predict import PRECISION_HELP, PROTOCOL_HELP
 
 if TYPE_CHECKING:
-    from reslab.data.datasets import ImageSet
-    from reslab.data.location import Location
-    from reslab.evaluation.report import Report
-    from reslab.evaluation.score_cache import ScoreCache
-    from reslab.evaluation.scoring import Scores
-    from reslab.models.model_file import Model
-    from reslab.runtime.events import Callback, Event
-
-    Entry = tuple[str, dict[str, Any], Report, Scores]  # a title, its JSON, the report
+    from reslab.api.evaluate import Evaluation
+    from reslab.detection.average_precision.measure import AveragePrecision
 
 
-LISTED = 20  # classes at most; of more, the worst ones
-WORST = 10
+LISTED = 20  # most classes that are all listed
+WORST = 10  # classes listed of more
+
+Row = Mapping[str, Any]
 
 
 def evaluate(
@@ -37,8 +32,8 @@ def evaluate(
         list[Path],
         typer.Argument(
             metavar="MODEL...",
-            help="Run folders or model files of classifiers or of detectors; several: together. "
-            "Or .json files of detections.",
+            help="Run folders or model files, all of classifiers or all of detectors; several "
+            "models are also tested together. Or .json files of detections.",
         ),
     ],
     on: Annotated[
@@ -48,18 +43,15 @@ def evaluate(
     data: Annotated[
         str | None,
         typer.Option(
-            help="A folder of images by class, of shards, of CIFAR-10, COCO, VOC; or a URL of "
+            help="Folder of images by class, of shards, of CIFAR-10, COCO or VOC; or the URL of "
             "shards."
         ),
     ] = None,
     protocol: Annotated[
         str | None,
-        typer.Option(
-            help="one-crop, ten-crop, multi-scale; with numbers, ten-crop:256-224. "
-            "Of boxes: coco, voc-2007, voc-2012."
-        ),
+        typer.Option(help=f"{PROTOCOL_HELP} For boxes: coco, voc-2007 or voc-2012."),
     ] = None,
-    precision: Annotated[str, typer.Option(help="fp32, or bf16: faster.")] = "fp32",
+    precision: Annotated[str, typer.Option(help=PRECISION_HELP)] = "fp32",
     keep_scores: Annotated[
         bool, typer.Option("--keep-scores", help="Keep the scores of every view with the model.")
     ] = False,
@@ -68,219 +60,104 @@ def evaluate(
         typer.Option(help="Names of the outputs: .csv of index,id,name, or .txt, one a line."),
     ] = None,
     refine: Annotated[
-        bool, typer.Option("--refine", help="Of detectors: box refinement and voting (App. B).")
+        bool, typer.Option("--refine", help="For detectors: box refinement and voting (App. B).")
     ] = False,
     scales: Annotated[
         str | None,
-        typer.Option(help="Of detectors: shorter sides to look at, as 400,600,800 (App. B)."),
+        typer.Option(help="For detectors: shorter sides to test at, as 400,600,800 (App. B)."),
     ] = None,
     page: Annotated[
         Path | None,
-        typer.Option("--report", metavar="DIR", help="A page of what went wrong, written there."),
+        typer.Option("--report", metavar="DIR", help="Folder for a page of what went wrong."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON list of reports.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
 ) -> None:
     """Test trained models on a test set, each image exactly once.
 
-    Several models are reported one by one and as the mean of their probabilities. Scores that
-    were kept are used wherever they are found; only what is missing is computed. Several detectors
-    are an ensemble (App. B). Detections that were written to a file, as COCO writes results, are
-    measured against the boxes in --data.
+    Reports several classifiers one by one and as the mean of their probabilities, several detectors
+    one by one and as an ensemble (App. B). Uses kept scores wherever it finds them, and computes
+    only what is missing. Measures files of detections, as COCO writes results, against the boxes
+    in --data.
     """
-    from reslab.data.location import parse_location
-
-    place = parse_location(data) if data else None
-    of_classifiers = {
-        "--precision": precision != "fp32",
-        "--keep-scores": keep_scores,
-        "--classes": classes,
-    }
-    of_detectors = {"--refine": refine, "--scales": scales}
-    if any(map(is_detections, models)):
-        must_not_be_given(of_classifiers | of_detectors | {"--on": on}, "files of detections")
-        evaluate_detections(models, place, protocol, page, as_json)
-        return
-    if all_detectors(models):
-        must_not_be_given(of_classifiers, "detectors")
-        sides = numbers_in(scales)
-        changes = ({"refine": True} if refine else {}) | ({"scales": sides} if sides else {})
-        evaluate_detectors(models, on, place, protocol, changes, page, as_json)
-        return
-    must_not_be_given(of_detectors, "classifiers")
-    from reslab.models.model_file import load_model
+    from reslab.api import evaluate
 
     if page and page.exists() and not page.is_dir():
         raise ValueError(f"--report {page} is a file: name a folder")
-    loaded = [(path, computing_in(precision, load_model(path))) for path in models]
-    if classes:
-        loaded = [(path, named_by(classes, model)) for path, model in loaded]
-    must_share_classes(loaded)
-    show(*reports_of(loaded, on, place, protocol or "one-crop", keep_scores), page, as_json)
-
-
-def must_not_be_given(options: Mapping[str, object], what: str) -> None:
-    """ValueError for an option, by its name, that what is evaluated knows nothing of."""
-    for option, value in options.items():
-        if value:
-            raise ValueError(f"{option} does not go with {what}")
-
-
-def all_detectors(models: Sequence[Path]) -> bool:
-    """Whether detectors are meant; ValueError if classifiers are among them."""
-    from reslab.detection.model import is_detector
-
-    kinds = {is_detector(path): path for path in models}
-    if len(kinds) > 1:
-        raise ValueError(
-            f"{kinds[True]} is a detector, {kinds[False]} is none: evaluate them one at a time"
-        )
-    return True in kinds
-
-
-def show(images: "ImageSet", entries: "Sequence[Entry]", page: Path | None, as_json: bool) -> None:
-    """The reports on standard output, and as a page where one is wanted."""
+    with progress_display() as on_event:
+        evaluations = evaluate.evaluate(
+            models, on=on, data=data, protocol=protocol, precision=precision,
+            keep_scores=keep_scores, classes=classes, refine=refine,
+            scales=parse_numbers("--scales", scales, "400,600,800"), on_event=on_event,
+        )  # fmt: skip
     if as_json:
-        print_json([about | row.as_dict() | row.details() for _, about, row, _ in entries])
+        print_json([entry.as_dict() for entry in evaluations.entries])
     else:
-        for title, _, row, _ in entries:
-            print_line(f"{title}  {row}")
-        print_classes(entries[-1][2])
+        print_evaluations(evaluations.entries)
     if page:
-        to_stderr(f"report: {write_mistakes_page(images, entries, page)}")
+        to_stderr(f"report: {evaluations.write_page(page)}")
 
 
-def write_mistakes_page(images: "ImageSet", entries: "Sequence[Entry]", out: Path) -> Path:
-    """What the models got wrong, as a page; its path."""
-    from reslab.evaluation.mistakes import worst_mistakes
-    from reslab.studies.page.classifiers import write_evaluations
+def print_evaluations(entries: "Sequence[Evaluation]") -> None:
+    """Print each report, and the last one class by class."""
+    from reslab.evaluation.report import Report
 
-    return write_evaluations(
-        [
-            (
-                title,
-                row.as_dict() | row.details(),
-                worst_mistakes(scores.log_probabilities, images.labels, images),
-            )
-            for title, _, row, scores in entries
-        ],
-        out,
-    )
-
-
-def reports_of(
-    models: "Sequence[tuple[Path, Model]]",
-    on: str | None,
-    data: "Location | None",
-    protocol: str,
-    keep_scores: bool,
-) -> "tuple[ImageSet, list[Entry]]":
-    """The images, a report a model, and one of their mean where there are several."""
-    from reslab.evaluation.predict import match_classes
-    from reslab.evaluation.report import build_report, score_set
-    from reslab.evaluation.score_cache import digest_set
-    from reslab.evaluation.scoring import ensemble
-    from reslab.evaluation.views import protocol_named
-    from reslab.runtime.device import setup_device
-    from reslab.runtime.threads import usable_cores
-
-    device = setup_device("fp32")
-    found = test_images(on, data, models)
-    protocols = [protocol_named(protocol, *numbers_for(*it, found)) for it in models]
-    images, lost = match_classes(found, models[0][1].classes, models[0][1].ids)
-    for line in lost:
-        warn(f"{line}; its images are left out")
-    vaults = [score_cache_for(*it, keep_scores) for it in models]
-    if any(score_cache.in_use for score_cache in vaults):  # read once for all models
-        with listening(len(images)) as on_event:
-            digest = digest_set(images, usable_cores(), on_event)
-        vaults = [replace(vault, images=digest) for vault in vaults]
-    entries, scores = [], []
-    for (path, model), chosen, vault in zip(models, protocols, vaults, strict=True):
-        with listening(len(images)) as on_event:
-            scores.append(
-                score_set(
-                    model.to(device.torch_device), images, chosen,
-                    device=device.torch_device, on_event=on_event,
-                    score_cache=vault,
-                )
-            )  # fmt: skip
-        made = build_report(scores[-1], images, str(chosen))
-        entries.append((str(path), {"model": str(path)}, made, scores[-1]))
-    if len(models) > 1:
-        shown = " + ".join(dict.fromkeys(map(str, protocols)))
-        about = {"models": [str(path) for path, _ in models]}
-        mean = ensemble(scores)
-        entries.append(
-            (f"mean of {len(models)} models", about, build_report(mean, images, shown), mean)
+    for entry in entries:
+        print_line(f"{entry.title}  {entry.report}")
+        if not isinstance(entry.report, Report):
+            print_coco_numbers(entry.report)
+    last = entries[-1].report
+    if isinstance(last, Report):
+        print_classes(
+            last.per_class,
+            {
+                "n": lambda row: str(row["n"]),
+                "top-1 error": lambda row: f"{row['top1_error']:.2f}",
+                "taken for": lambda row: ", ".join(f"{k} ({n})" for k, n in row["taken_for"]),
+            },
+            badness=lambda row: row["top1_error"],
         )
-    return images, entries
+        return
+    columns = {
+        "boxes": lambda row: str(row["boxes"]),
+        "detections": lambda row: str(row["detections"]),
+        "AP@.5": lambda row: percent(row["ap_50"]),
+    }
+    if last.coco:
+        columns["AP@[.5:.95]"] = lambda row: percent(row["ap_50_95"])
+    present = [row for row in last.per_class if row["boxes"]]
+    print_classes(present, columns, badness=lambda row: -row["ap_50"])
 
 
-@contextmanager
-def listening(total: int) -> "Iterator[Callback]":
-    """A listener for what an evaluation says, with a count of the images."""
-    seen = 0
-    with counting(total, "images") as count:
-
-        def on_progress(row: "Event") -> None:
-            nonlocal seen
-            if row["kind"] == "note":
-                warn(row["text"])
-            elif row["kind"] == "bad":
-                seen += 1
-                count(f"{row['text']}; left out")
-            while row["kind"] == "progress" and seen < row["done"]:
-                seen += 1
-                count(None)
-
-        yield on_progress
-
-
-def must_share_classes(models: "Sequence[tuple[Path, Model]]") -> None:
-    """ValueError unless the outputs of all models mean the same."""
-    first, known = models[0]
-    for path, model in models[1:]:
-        both = bool(known.ids and model.ids)  # then names may repeat, or be written otherwise
-        if known.ids != model.ids if both else known.classes != model.classes:
-            raise ValueError(
-                f"{path} knows other classes than {first}: their scores cannot be averaged; "
-                "evaluate them one at a time"
-            )
-
-
-def score_cache_for(path: Path, model: "Model", keep: bool) -> "ScoreCache":
-    """Where the scores of a model are kept: in its run folder, or beside its file.
-
-    Those in bf16 have a folder of their own, so neither replaces the other.
-    """
-    import torch
-
-    from reslab.evaluation.score_cache import ScoreCache
-    from reslab.runtime.files import sha256_of
-
-    # the layout and the preprocessing decide as much as the weights do
-    facts = f"{model.net.config.model_dump_json()} {json.dumps(model.preprocessing.facts())}"
-    tensors = model.net.state_dict() | model.preprocessing.tensors()
-    kind = "scores-bf16" if model.net.fc.weight.dtype == torch.bfloat16 else "scores"
-    folder = path / kind if path.is_dir() else path.with_name(f"{path.name}.{kind}")
-    return ScoreCache(folder, sha256_of(tensors | {facts: torch.empty(0)}), keep)
-
-
-def print_classes(report: "Report") -> None:
-    """Class by class, or the worst where there are many."""
-    rows = report.per_class
+def print_classes(
+    rows: Sequence[Row],
+    columns: Mapping[str, Callable[[Row], str]],
+    badness: Callable[[Row], float],
+) -> None:
+    """Print a table of classes; of many only the worst."""
+    if not rows:
+        return
+    shown = rows
     if len(rows) > LISTED:
-        rows = sorted(rows, key=lambda row: -row["top1_error"])[:WORST]
-    lines = [
-        [
-            row["class"],
-            str(row["n"]),
-            f"{row['top1_error']:.2f}",
-            ", ".join(f"{name} ({count})" for name, count in row["taken_for"]),
-        ]
-        for row in rows
+        shown = sorted(rows, key=badness, reverse=True)[:WORST]
+    lines = [[row["class"], *(column(row) for column in columns.values())] for row in shown]
+    print_table("class", *columns, rows=lines)
+    if len(shown) < len(rows):
+        print_line(f"the worst {len(shown)} of {len(rows)} classes; --json has all")
+
+
+def print_coco_numbers(precision: "AveragePrecision") -> None:
+    """Print COCO's twelve numbers and the conditions of each."""
+    from reslab.detection.average_precision.measure import COCO_NUMBERS
+
+    if not precision.coco:
+        return
+    rows = [
+        [name[:2].upper(), iou, size, str(most), percent(precision.coco[name])]
+        for name, (iou, size, most) in COCO_NUMBERS.items()
     ]
-    if lines:
-        print_table("class", "n", "top-1 error", "taken for", rows=lines)
-    if len(rows) < len(report.per_class):
-        print_line(f"the worst {len(rows)} of {len(report.per_class)} classes; --json has all")
+    print_table("", "IoU", "size", "detections", "%", rows=rows)
+
+
+def percent(value: float) -> str:
+    """Print one digit, as papers do; a dash where nothing is defined."""
+    return "–" if value != value else f"{value:.1f}"

@@ -1,102 +1,74 @@
 """`reslab predict`"""
 
-import sys
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reslab.cli.chosen import computing_in
-from reslab.cli.console import print_line, warn
-from reslab.cli.files import STDIN, files_of, print_json_list, reason, width_of
+from reslab.cli.console import print_answers, printable, warn
 
 if TYPE_CHECKING:
-    from reslab.data.decode import BadImage
+    from reslab.api.predict import Answer, InputImage
     from reslab.evaluation.predict import Prediction
-
-    Answer = list[Prediction] | BadImage
 
 
 TOP = 5
+WIDEST_NAME = 60  # characters of a file's name that others are aligned with
+PROTOCOL_HELP = "one-crop, ten-crop or multi-scale; with numbers, as ten-crop:256-224."
+PRECISION_HELP = "fp32, or bf16: faster."
+Images = Annotated[
+    list[str],
+    typer.Argument(metavar="IMAGE|FOLDER...", help="Files, folders, or - for standard input."),
+]
 
 
 def predict(
     model: Annotated[Path, typer.Argument(help="A run folder or a model file.")],
-    images: Annotated[
-        list[str],
-        typer.Argument(metavar="IMAGE|FOLDER...", help="Files, folders, - for standard input."),
-    ],
+    images: Images,
     top: Annotated[
         int | None,
-        typer.Option(min=1, help="Classes an image: 5, or 1 for each of several images."),
+        typer.Option(min=1, help="Classes per image; else 5, or 1 for each of several images."),
     ] = None,
-    protocol: Annotated[
-        str, typer.Option(help="one-crop, ten-crop, multi-scale; with numbers, ten-crop:256-224.")
-    ] = "one-crop",
-    precision: Annotated[str, typer.Option(help="fp32, or bf16: faster.")] = "fp32",
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON list of predictions.")] = False,
+    protocol: Annotated[str, typer.Option(help=PROTOCOL_HELP)] = "one-crop",
+    precision: Annotated[str, typer.Option(help=PRECISION_HELP)] = "fp32",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
 ) -> int:
-    """Name images: the most probable classes of each.
+    """Classify images: the most probable classes of each.
 
-    The model file says how an image is prepared. A file that is bad is named on standard error
-    and the others go on; the exit status is then 1.
+    Prepares images as the model file says. Names bad files on standard error and goes on; the exit
+    status is then 1.
     """
-    from reslab.data.decode import BadImage
-    from reslab.evaluation.predict import Predictor
-    from reslab.models.model_file import load_model
-    from reslab.runtime.device import setup_device
+    from reslab.api import predict
 
-    given, unlike = files_of(images)
-    files = [it.file for it in given]
-    chosen = computing_in(precision, load_model(model))
-    predictor = Predictor(chosen.to(setup_device("fp32").torch_device))
-    if unlike:
-        warn(f"{unlike} other files in folders are no images by their names, left out")
-    alone = len(files) == 1
-    count = top or (TOP if alone or as_json else 1)
-    sources = (sys.stdin.buffer.read() if file == STDIN else file for file in files)
-    answers = zip(files, predictor.each(sources, top=count, protocol=protocol), strict=True)
-    bad = 0
+    files, left_out = predict.find_images(images)
+    single = len(files) == 1
+    answers = predict.predict(
+        model, files,
+        top=top or (TOP if single or as_json else 1), protocol=protocol, precision=precision,
+    )  # fmt: skip
+    if left_out:
+        warn(f"{left_out} other files in folders are no images by their names, left out")
+    width = name_width(files)
 
-    def good() -> "Iterator[tuple[str, Answer]]":
-        nonlocal bad
-        for file, answer in answers:
-            if isinstance(answer, BadImage):
-                bad += 1
-                warn(f"{file}: {reason(file, answer)}")
-            yield file, answer
+    def text(answer: "Answer[Prediction]") -> str:
+        name = printable(answer.file)
+        if single or top:
+            return "\n".join([name, *(f"  {found}" for found in answer.found)])
+        return f"{name:{width}}  {answer.found[0]}"
 
-    if as_json:
-        print_json_list(good(), predictions_entry)
-    elif alone or top:
-        print_blocks(good())
-    else:
-        print_predictions(good(), width=width_of(files))
-    return 1 if bad else 0
+    return print_answers(answers, text, entry if as_json else None)
 
 
-def print_blocks(answers: "Iterator[tuple[str, Answer]]") -> None:
-    """A block of several classes for each image."""
-    for file, answer in answers:
-        if isinstance(answer, list):
-            print_line("\n".join([file, *(f"  {prediction}" for prediction in answer)]))
-            sys.stdout.flush()
+def name_width(images: "Sequence[InputImage]") -> int:
+    """Choose the width of the column of names so that most are aligned."""
+    return min(WIDEST_NAME, max(len(image.file) for image in images))
 
 
-def print_predictions(answers: "Iterator[tuple[str, Answer]]", width: int) -> None:
-    """A line for each image, as it comes."""
-    for file, answer in answers:
-        if isinstance(answer, list):
-            print_line(f"{file:{width}}  {answer[0]}")
-            sys.stdout.flush()  # to a pipe too
-
-
-def predictions_entry(file: str, answer: "Answer") -> dict[str, object]:
-    """One image in JSON."""
-    if isinstance(answer, list):
-        names = [asdict(prediction) for prediction in answer]
-        renamed = [{"class": it.pop("name"), **it} for it in names]
-        return {"file": file, "predictions": renamed}
-    return {"file": file, "error": reason(file, answer)}
+def entry(answer: "Answer[Prediction]") -> dict[str, Any]:
+    """Describe an image in JSON."""
+    predictions = [
+        {"class": found.name, "probability": found.probability, "id": found.id}
+        for found in answer.found
+    ]
+    return {"predictions": predictions}

@@ -9,50 +9,53 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reslab.cli.console import precisions, print_json, print_line, stopping, training_display, warn
+from reslab.cli.console import (
+    precisions,
+    print_json,
+    print_line,
+    progress_display,
+    stopping,
+    warn,
+)
 
 if TYPE_CHECKING:
-    from reslab.recipes import AnyRecipe
-    from reslab.training.setup import Inputs
+    from reslab.api.plan import RunRequest
 
 
+DATA_HELP = "The folder that holds the data set, or a URL of packed images."
+WEIGHTS_HELP = "A model file or run to start from: fine-tuning."
+SET_HELP = "Change a field of the recipe; repeatable."
 Processes = Annotated[
     int,
     typer.Option(min=1, help="How many train together on this machine; not under torchrun."),
 ]
-DATA_HELP = "The folder that holds the data set, or a URL of packed images."
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's name; `reslab recipes` lists them.")],
     out: Annotated[Path, typer.Option(help="The run folder; a run begun there goes on.")],
     data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="A model file or run to start from: fine-tuning.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Weights, order, augmentation.")] = 1,
+    weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the weights, the order and the augmentation.")
+    ] = 1,
     changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="KEY=VALUE", help="Change a field of the recipe; repeatable."
-        ),
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)
     ] = None,
     processes: Processes = 1,
     as_json: AsJson = False,
 ) -> int:
     """Train a recipe into a run folder: weights, metrics, curves, checkpoints.
 
-    Kill it whenever you like: the same command goes on, to the same bits.
+    Interrupt it at any time: the same command goes on, to the same bits.
     """
 
     def work() -> int:
-        from reslab.recipes import open_recipe
-        from reslab.training.setup import inputs_at
+        from reslab.api.plan import request_run
 
-        inputs = inputs_at(data, weights)
-        chosen = open_recipe(recipe, inputs, changes or [])
-        return run_training(chosen, out, seed, inputs, as_json)
+        request = request_run(recipe, data, weights, changes or [], seed)
+        return run_training(request, out, as_json)
 
     return by_processes(processes, work)
 
@@ -68,21 +71,18 @@ def resume(
     """Go on with an interrupted run from its last checkpoint, to the same bits."""
 
     def work() -> int:
-        from reslab.recipes import recipe_in
-        from reslab.training.folder import RunFolder
-        from reslab.training.setup import inputs_at
+        from reslab.api.plan import interrupted_run
 
-        folder = RunFolder.open(run)
-        begun = folder.environment()
-        inputs = inputs_at(data or begun["data"])
-        return run_training(recipe_in(folder), run, begun["seed"], inputs, as_json)
+        return run_training(interrupted_run(run, data), run, as_json)
 
     return by_processes(processes, work)
 
 
 def by_processes(count: int, work: Callable[[], int]) -> int:
-    """Do `work` in this process, one of several if a launcher started it so, or start several of
-    this command; the exit status."""
+    """Do `work` in this process, or start `count` processes of this command; the exit status.
+
+    This process may be one of several that a launcher started.
+    """
     from reslab.runtime.distributed import PeerFailed, fail_together
     from reslab.runtime.launch import launch, this_command
 
@@ -99,14 +99,14 @@ def by_processes(count: int, work: Callable[[], int]) -> int:
     try:
         with fail_together(failure_status) as processes:
             if not processes.first:
-                warnings.simplefilter("ignore")  # the first has the same ones
+                warnings.simplefilter("ignore")  # the first process prints the same ones
             return work()
-    except PeerFailed as ended:
-        return ended.status
+    except PeerFailed as failed:
+        return failed.status
 
 
 def failure_status(error: BaseException) -> int:
-    """The exit status that `reslab.cli` gives to a failure."""
+    """Choose the exit status of a failure, as `reslab.cli.main` does."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
     if isinstance(error, KeyboardInterrupt):
@@ -114,47 +114,31 @@ def failure_status(error: BaseException) -> int:
     return 2 if isinstance(error, ValueError) else 1
 
 
-def run_training(
-    recipe: "AnyRecipe",
-    out: Path,
-    seed: int,
-    inputs: "Inputs",
-    as_json: bool,
-) -> int:
-    """Train with a display, and saved when a signal asks to stop; the exit status."""
-    from reslab.recipes import task_kind
+def run_training(request: "RunRequest", out: Path, as_json: bool) -> int:
+    """Train with a display, saving when a signal comes; the exit status."""
+    from reslab.api import plan
     from reslab.runtime.distributed import join_processes
-    from reslab.runtime.events import silent
+    from reslab.runtime.events import silent, start
     from reslab.training.run import Interrupted
 
-    train = task_kind(recipe).train
     first = join_processes().first
-    display = training_display(recipe.iterations) if first else nullcontext(silent)
+    display = progress_display() if first else nullcontext(silent)
     try:
         with stopping(warn if first else lambda line: None) as stop, display as on_event:
-            result = train(recipe, out, seed=seed, data=inputs, on_event=on_event, stop=stop)
+            on_event(start(request.recipe.iterations, "iterations"))
+            result = plan.train(request, out, on_event=on_event, stop=stop)
     except Interrupted as interrupted:
         if first:
             warn(str(interrupted))
         return 128 + interrupted.signal
-    except OSError as error:
-        saved = out / "checkpoints"
-        if saved.is_dir() and any(saved.iterdir()):
-            from reslab.errors import os_reason
-
-            reason = os_reason(error)
-            raise RuntimeError(
-                f"{reason}: {out}; what was saved is whole: mend it, then `reslab resume {out}`"
-            ) from error
-        raise
     if first:
         print_json(result) if as_json else print_line(training_summary(result, out))
     return 0
 
 
 def training_summary(result: dict[str, Any], out: Path) -> str:
-    """The result in a few lines."""
-    lines = [line_of_report(report) for report in result["evaluation"]]
+    """Describe the result of a run in a few lines."""
+    lines = [report_line(report) for report in result["evaluation"]]
     lines.append(f"training error {result['train_error']:.2f} %  (last epoch, augmented)")
     lines.append(
         f"{result['iterations']} iterations in {result['seconds']:.0f} s; see {out}/curves.svg"
@@ -162,8 +146,7 @@ def training_summary(result: dict[str, Any], out: Path) -> str:
     return "\n".join(lines)
 
 
-def line_of_report(report: dict[str, Any]) -> str:
-    """A final report in words."""
+def report_line(report: dict[str, Any]) -> str:
     from reslab.evaluation.report import Report
 
     if "map_50" in report:

@@ -28,8 +28,6 @@ from reslab.runtime.events import Log
 from reslab.runtime.threads import Prefetcher
 
 CPU = torch.device("cpu")
-
-
 WHOLE_BATCH = slice(None)
 
 

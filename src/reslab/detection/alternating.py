@@ -8,18 +8,18 @@ from typing import Any
 import torch
 
 from reslab.data.location import Location
-from reslab.detection.initial import (
-    Weights,
-    detector_train_mode,
-    fit_detector_to_weights,
-    must_match_trunk,
-    read_weights,
-)
 from reslab.detection.model import Detector, load_detector
 from reslab.detection.network import FasterRCNN
 from reslab.detection.recipe import DetectionRecipe, Step
-from reslab.detection.setup import open_training_data, setup_with_data
-from reslab.detection.task import DetectionTask
+from reslab.detection.setup import (
+    Weights,
+    fit_detector_to_weights,
+    must_match_trunk,
+    open_training_data,
+    read_weights,
+    setup_with_data,
+)
+from reslab.detection.task import DetectionTask, detector_train_mode
 from reslab.runtime.device import setup_device
 from reslab.runtime.events import Callback, silent
 from reslab.training.checkpoint import checkpoints_in

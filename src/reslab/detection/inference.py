@@ -59,7 +59,7 @@ class ImageFeatures:
         seen = self.map_at(self.search.shorter)
         proposed = self.net.proposals(seen.features)
         must_be_finite(proposed.logits, proposed.deltas)
-        boxes = proposed.boxes(
+        boxes = proposed.proposals(
             seen.width, seen.height, before=self.search.before, after=self.search.proposals,
             smallest=self.search.smallest * float(seen.ratio[0]),
         )  # fmt: skip
@@ -67,7 +67,7 @@ class ImageFeatures:
 
     def classify_regions(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities, background first, [R, classes + 1]; boxes by class, [R, classes, 4]."""
-        features = self.region_features(self.net.with_whole(boxes, self.width, self.height))
+        features = self.region_features(self.net.append_whole_image(boxes, self.width, self.height))
         scores, deltas = self.net.classify_regions(features[: len(boxes)], features[len(boxes) :])
         must_be_finite(scores, deltas)
         places = decode_boxes(boxes[:, None].expand_as(deltas), deltas, REGION_STDS)

@@ -47,10 +47,10 @@ class DetectionLoader:
     """Shuffled, scaled and mirrored images of a set with boxes, on a device.
 
     Images without an object to find are left out, as in the released code. Batches may be asked
-    for in any order; threads work on those after the last one asked for. An image
-    that is missing, does not decode or has another size than its annotations say is replaced by
-    the next good one and told of once; more of them than one and than the share `bad_limit` are an
-    error. `prepare` turns RGB bytes [1, 3, H, W] into the network's input; threads call it.
+    for in any order; threads prepare those that follow. An image that is missing, does not decode
+    or has another size than its annotations say is replaced by the next good one and logged once;
+    more of them than one and than the share `bad_limit` are a ValueError. `prepare` turns RGB
+    bytes [1, 3, H, W] into the network's input; threads call it.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class DetectionLoader:
 
     @property
     def count(self) -> int:
-        """How many images there are to train on."""
+        """Return the number of images to train on."""
         return len(self.rows)
 
     def __call__(self, iteration: int) -> list[Example]:
@@ -126,13 +126,13 @@ class DetectionLoader:
         ]
 
     def _image(self, index: int) -> np.ndarray:
-        """RGB bytes [H, W, 3] of one of those that are trained on."""
+        """Return an image that is trained on as RGB bytes [H, W, 3]."""
         return self.train.image(self.rows[index])
 
     def _show(
         self, index: int, shorter: int, flip: bool, seed: tuple[int, ...]
     ) -> tuple[Example, list[int]]:
-        """One image, or what stands in for it, and the bad files met."""
+        """Return one image, or its replacement, and the bad images tried before."""
         image, index, bad = self.image(index)
         truth = self.train.truths[self.rows[index]]
         pixels = torch.from_numpy(resize_image(image, shorter, self.longest, flip))
@@ -152,17 +152,23 @@ class DetectionLoader:
 
 
 def is_trainable(truth: GroundTruth) -> Tensor:
-    """Which are objects in training, bool [N]: VOC's difficult ones are not, and as in the
-    released code nothing is said of them, so they are background; crowds are ignored instead."""
+    """Return which objects are trained on, bool [N]: neither difficult ones nor crowds.
+
+    As in the released code VOC's difficult objects are background; crowds are ignored instead.
+    """
     return ~(truth.difficult | truth.crowd)
 
 
-def with_objects(train: DetectionSet) -> list[int]:
-    """The images with an object to find; ValueError if there is none."""
-    rows = [row for row, truth in enumerate(train.truths) if is_trainable(truth).any()]
-    if not rows:
+def must_have_objects(name: str, truths: Sequence[GroundTruth]) -> None:
+    """ValueError unless some image of the set `name` has an object to find."""
+    if not any(is_trainable(truth).any() for truth in truths):
         raise ValueError(
-            f"none of the {len(train):,} images of {train.name} has an object to find: "
+            f"none of the {len(truths):,} images of {name} has an object to find: "
             "difficult objects and crowds do not count"
         )
-    return rows
+
+
+def with_objects(train: DetectionSet) -> list[int]:
+    """Return the images that have an object to find; ValueError if there is none."""
+    must_have_objects(train.name, train.truths)
+    return [row for row, truth in enumerate(train.truths) if is_trainable(truth).any()]

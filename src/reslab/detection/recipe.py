@@ -1,4 +1,4 @@
-"""How an image is searched: what the paper fixes in testing, and the switches of its App. B."""
+"""The recipe of a detector, and how images are searched in testing (App. A, B)."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -33,7 +33,7 @@ class InferenceConfig(Section):
         return self
 
     def with_changes(self, changes: Mapping[str, Any]) -> "InferenceConfig":
-        """The same but for some fields; ValueError in a line for an impossible value."""
+        """Return these numbers with changes; ValueError, in a line, for an impossible value."""
         try:
             return InferenceConfig.model_validate(self.model_dump() | dict(changes))
         except ValidationError as error:
@@ -49,7 +49,7 @@ Step = Literal[1, 2, 3]
 
 
 class Sampling(Section):
-    """What an image's losses are of (Faster R-CNN, Sec. 3.1.3; Fast R-CNN, Sec. 2.3)."""
+    """What the losses sample of an image (Faster R-CNN, Sec. 3.1.3; Fast R-CNN, Sec. 2.3)."""
 
     anchors: PositiveInt = 256  # of which at most one half are positive
     before: PositiveInt = 12_000  # proposals that suppression looks at; the released code's
@@ -62,8 +62,8 @@ class Sampling(Section):
 
 @final
 class DetectionRecipe(RunRecipe):
-    """What a run does, all of it but its seed and places. Defaults: App. A, and Faster R-CNN's
-    released code where the paper refers to it."""
+    """The recipe of a detector. Defaults: App. A, and Faster R-CNN's released code where the paper
+    refers to it."""
 
     task: Literal["detection"] = "detection"
     model: DetectorConfig
@@ -96,7 +96,7 @@ class DetectionRecipe(RunRecipe):
 
     @property
     def stage(self) -> Literal[1, 2, 3, 4] | None:
-        """Which of the four steps this run is; None: joint training."""
+        """Return which of the four steps this run is; None for joint training."""
         return self.step or (4 if self.training == "alternating" else None)
 
     @model_validator(mode="after")

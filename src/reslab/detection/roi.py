@@ -1,66 +1,60 @@
-"""The largest values in many rectangles of a feature map, each from four look-ups.
+"""Pool the features of regions: RoI max pooling, which the paper uses, and RoI align.
 
-A rectangle is covered by four whose sides are powers of two and which may overlap. The largest
-values in all rectangles of such sides are tables, each from two entries of one with half the side.
-So what a rectangle costs does not grow with its size.
+Max pooling asks for the largest value in many rectangles of a feature map, and each takes four
+look-ups: any rectangle is covered by four, which may overlap, whose sides are powers of two.
+Tables hold the largest values of all rectangles of such sides, each entry computed from two of
+the table of half the side. So the cost of a rectangle does not grow with its size.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHANNELS = 256  # together: more do not fit the cache, with fewer threads wait for each other more
-
-
-@dataclass(frozen=True)
-class Rectangles:
-    """Rows [top, bottom) and columns [left, right) of images of a batch, int64 [N] each."""
-
-    images: Tensor
-    top: Tensor
-    bottom: Tensor
-    left: Tensor
-    right: Tensor
+# channels pooled together: more would not fit the cache, fewer make threads wait for one another
+CHANNELS = 256
 
 
 @dataclass(frozen=True)
 class _Lookups:
-    """Where the tables hold the four entries of each rectangle."""
+    """The four table entries of each rectangle."""
 
     entries: Tensor  # int64 [4, N], into tables [rows, columns, B, H, W]
     empty: Tensor  # bool [N]
-    rows: int  # tables by height: of 1, 2, 4 ...
+    rows: int  # how many tables by height: 1, 2, 4 ... cells
     columns: int  # and by width
 
 
-def range_max(features: Tensor, rectangles: Rectangles) -> Tensor:
-    """The largest value of each channel in each rectangle, [B, C, H, W] -> [N, C]; 0 in empty ones.
+def range_max(features: Tensor, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Find the largest value of each channel in each rectangle of a batch; 0 in empty ones.
 
-    The gradient goes to one place that holds it; which one of equals is always the same.
+    The gradient goes to one cell that holds it; among equals it is always the same cell.
+    [B, C, H, W]; int64 [N]; rows [top, bottom) and columns [left, right), int64 [2, N] -> [N, C]
     """
-    looks = _lookups(rectangles, features.shape)
-    return _RangeMax.apply(features.permute(0, 2, 3, 1), looks)
+    lookups = _find_lookups(images, rows, columns, features.shape)
+    return _RangeMax.apply(features.permute(0, 2, 3, 1), lookups)
 
 
-def _lookups(rectangles: Rectangles, shape: torch.Size) -> _Lookups:
+def _find_lookups(images: Tensor, rows: Tensor, columns: Tensor, shape: torch.Size) -> _Lookups:
     batch, _, height, width = shape
-    it = rectangles
-    empty = (it.bottom <= it.top) | (it.right <= it.left)
-    top, left = (start.masked_fill(empty, 0) for start in (it.top, it.left))
-    row_level, tops = _cover(top, it.bottom.masked_fill(empty, 1))
-    column_level, lefts = _cover(left, it.right.masked_fill(empty, 1))
-    rows, columns = (1 + max(level.tolist(), default=0) for level in (row_level, column_level))
-    table = (row_level * columns + column_level) * batch + it.images  # [N], of one image
+    empty = (rows[1] <= rows[0]) | (columns[1] <= columns[0])
+    row_level, tops = _cover(rows, empty)
+    column_level, lefts = _cover(columns, empty)
+    row_levels, column_levels = (
+        1 + max(level.tolist(), default=0) for level in (row_level, column_level)
+    )
+    table = (row_level * column_levels + column_level) * batch + images  # [N], of one image
     entries = (table * height + tops[:, None]) * width + lefts  # [2, 2, N]
-    return _Lookups(entries.flatten(0, 1), empty, rows, columns)
+    return _Lookups(entries.flatten(0, 1), empty, row_levels, column_levels)
 
 
-def _cover(start: Tensor, stop: Tensor) -> tuple[Tensor, Tensor]:
-    """Two stretches of 2**level that cover [start, stop): level [N] and their starts [2, N]."""
+def _cover(spans: Tensor, empty: Tensor) -> tuple[Tensor, Tensor]:
+    """Cover each [start, stop) by two spans of length 2**level: level [N], their starts [2, N]."""
+    start, stop = spans[0].masked_fill(empty, 0), spans[1].masked_fill(empty, 1)
     level = torch.frexp((stop - start).double()).exponent.long() - 1  # log2, rounded down
     return level, torch.stack([start, stop - 2**level])
 
@@ -69,31 +63,30 @@ class _RangeMax(torch.autograd.Function):
     """[B, H, W, C] -> [N, C]"""
 
     @staticmethod
-    def forward(ctx: Any, features: Tensor, looks: _Lookups) -> Tensor:
-        count, channels = looks.entries.shape[1], features.shape[3]
-        found = features.new_empty(count, channels)
+    def forward(ctx: Any, features: Tensor, lookups: _Lookups) -> Tensor:
+        count, channels = lookups.entries.shape[1], features.shape[3]
+        largest = features.new_empty(count, channels)
         learning = ctx.needs_input_grad[0]
-        places = found.new_empty(found.shape if learning else 0, dtype=torch.int32)
-        for part in _parts(channels):
-            values, origins = _tables(features[..., part], looks, learning)
-            if learning:
-                found[:, part], places[:, part] = _largest_and_place(values, origins, looks)
-            else:
-                found[:, part] = _largest_entry(values, looks)
-        found[looks.empty] = 0
-        ctx.save_for_backward(places, looks.empty)
+        cells = largest.new_empty(largest.shape if learning else 0, dtype=torch.int32)
+        for block in _channel_blocks(channels):
+            values, origins = _tables(features[..., block], lookups, learning)
+            largest[:, block], origin = _look_up(values, origins, lookups)
+            if origin is not None:
+                cells[:, block] = origin
+        largest[lookups.empty] = 0
+        ctx.save_for_backward(cells, lookups.empty)
         ctx.shape = features.shape
-        return found
+        return largest
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, None]:
         (gradient,) = grad_outputs  # [N, C]
-        places, empty = ctx.saved_tensors
+        cells, empty = ctx.saved_tensors
         total = gradient.new_zeros(ctx.shape).flatten(0, 2)  # [B * H * W, C]
-        for part in _parts(gradient.shape[1]):
-            own = gradient[:, part].masked_fill(empty[:, None], 0)
-            add = add_in_order if total.is_cuda else add_by_place
-            add(total[:, part], places[:, part].long(), own)
+        add = add_in_order if total.is_cuda else add_by_place
+        for block in _channel_blocks(gradient.shape[1]):
+            values = gradient[:, block].masked_fill(empty[:, None], 0)
+            add(total[:, block], cells[:, block].long(), values)
         return total.view(ctx.shape), None
 
 
@@ -111,110 +104,111 @@ def add_in_order(total: Tensor, places: Tensor, values: Tensor) -> None:
     total.index_put_((places, columns), values, accumulate=True)
 
 
-def _parts(channels: int) -> Iterator[slice]:
+def _channel_blocks(channels: int) -> Iterator[slice]:
     for start in range(0, channels, CHANNELS):
         yield slice(start, min(start + CHANNELS, channels))
 
 
-def _tables(part: Tensor, looks: _Lookups, learning: bool) -> tuple[Tensor, Tensor]:
-    """[B, H, W, c] -> the largest values [rows, columns, B, H, W, c], and where each comes from.
+def _tables(features: Tensor, lookups: _Lookups, learning: bool) -> tuple[Tensor, Tensor | None]:
+    """Tabulate largest values, and in learning the cells that hold them: int32.
 
-    Entries of windows that reach over the border are never written, nor looked at.
+    Entries of windows that reach over the border are neither written nor read.
+    [B, H, W, c] -> [rows, columns, B, H, W, c] each
     """
-    values = part.new_empty(looks.rows, looks.columns, *part.shape)
-    origins = values.new_empty(values.shape if learning else 0, dtype=torch.int32)
-    values[0, 0] = part
-    if learning:
-        cells = torch.arange(part[..., 0].numel(), dtype=torch.int32, device=part.device)
-        origins[0, 0] = cells.view(part.shape[:3])[..., None]
-    for row in range(looks.rows):
-        for column in range(looks.columns):
-            if column:
-                half, dim, by = (row, column - 1), 2, 2 ** (column - 1)
-            elif row:
-                half, dim, by = (row - 1, column), 1, 2 ** (row - 1)
-            else:
-                continue
-            length = part.shape[dim] - by
-            one, other = (values[half].narrow(dim, start, length) for start in (0, by))
-            torch.maximum(one, other, out=values[row, column].narrow(dim, 0, length))
-            if learning:
-                first, second = (origins[half].narrow(dim, start, length) for start in (0, by))
-                target = origins[row, column].narrow(dim, 0, length)
-                torch.add(first, _step(one, other, first, second), out=target)
+    values = features.new_empty(lookups.rows, lookups.columns, *features.shape)
+    values[0, 0] = features
+    origins = torch.empty_like(values, dtype=torch.int32) if learning else None
+    if origins is not None:
+        cells = torch.arange(features[..., 0].numel(), dtype=torch.int32, device=features.device)
+        origins[0, 0] = cells.view(features.shape[:3])[..., None]
+    for row, column in product(range(lookups.rows), range(lookups.columns)):
+        if column:
+            half, dim, shift = (row, column - 1), 2, 2 ** (column - 1)
+        elif row:
+            half, dim, shift = (row - 1, column), 1, 2 ** (row - 1)
+        else:
+            continue
+        length = features.shape[dim] - shift
+        first, second = (values[half].narrow(dim, start, length) for start in (0, shift))
+        torch.maximum(first, second, out=values[row, column].narrow(dim, 0, length))
+        if origins is not None:
+            cell, other = (origins[half].narrow(dim, start, length) for start in (0, shift))
+            target = origins[row, column].narrow(dim, 0, length)
+            torch.add(cell, _step(first, second, cell, other), out=target)
     return values, origins
 
 
-def _largest_entry(values: Tensor, looks: _Lookups) -> Tensor:
-    """[N, c]"""
-    flat = values.flatten(0, -2)
-    found = flat.index_select(0, looks.entries[0])
-    other = torch.empty_like(found)
-    for entries in looks.entries[1:]:
-        torch.index_select(flat, 0, entries, out=other)
-        torch.maximum(found, other, out=found)
-    return found
+def _look_up(
+    values: Tensor, origins: Tensor | None, lookups: _Lookups
+) -> tuple[Tensor, Tensor | None]:
+    """Find the largest of each rectangle's four entries and its cell, [N, c] and int32 [N, c]."""
+    values = values.flatten(0, -2)
+    largest = values.index_select(0, lookups.entries[0])
+    cells = None
+    if origins is not None:
+        origins = origins.flatten(0, -2)
+        cells = origins.index_select(0, lookups.entries[0])
+    candidate = torch.empty_like(largest)
+    for entries in lookups.entries[1:]:
+        torch.index_select(values, 0, entries, out=candidate)
+        if origins is not None and cells is not None:
+            cells += _step(largest, candidate, cells, origins.index_select(0, entries))
+        torch.maximum(largest, candidate, out=largest)
+    return largest, cells
 
 
-def _largest_and_place(values: Tensor, origins: Tensor, looks: _Lookups) -> tuple[Tensor, Tensor]:
-    """[N, c] and int32 [N, c]"""
-    flat, flat_origins = values.flatten(0, -2), origins.flatten(0, -2)
-    found, place = (table.index_select(0, looks.entries[0]) for table in (flat, flat_origins))
-    for entries in looks.entries[1:]:
-        other, origin = (table.index_select(0, entries) for table in (flat, flat_origins))
-        place += _step(found, other, place, origin)
-        torch.maximum(found, other, out=found)
-    return found, place
+def _step(value: Tensor, other: Tensor, cell: Tensor, other_cell: Tensor) -> Tensor:
+    """Compute what leads from a cell to the other where the other's value is larger, else 0.
 
-
-def _step(one: Tensor, other: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """From `first` to `second` where the other is larger, else 0; int32, all of one shape.
-
-    Added, it is what torch.where would choose, in a third of its time on the CPU.
+    Added, it gives what torch.where would choose, in a third of the time on a CPU. int32, all of
+    one shape.
     """
-    larger = torch.gt(other, one, out=torch.empty_like(first))
-    return larger.mul_(second - first)
+    larger = torch.gt(other, value, out=torch.empty_like(cell))
+    return larger.mul_(other_cell - cell)
 
 
 def roi_pool(features: Tensor, boxes: Tensor, images: Tensor, size: int, stride: int) -> Tensor:
-    """The largest value in each of size x size bins of each region; 0 in bins off the map.
+    """Take the largest value in each of size x size bins of each region; 0 in bins off the map.
 
     As in the released code, first and last pixels are divided by the stride and rounded, halves
-    up; a region has one cell at least, and bins reach out to whole cells, so neighbours overlap.
+    up; a region has at least one cell, and bins extend to whole cells, so neighbours overlap.
+    [B, C, H, W], xyxy [R, 4], int64 [R] -> [R, C, size, size]
     """
     first = (boxes[:, :2] / stride + 0.5).floor().long()  # [R, 2]: x, y
     last = ((boxes[:, 2:] - 1) / stride + 0.5).floor().long()
-    left, right = _bins(first[:, 0], last[:, 0], size, features.shape[3])
-    top, bottom = _bins(first[:, 1], last[:, 1], size, features.shape[2])
-    shape = (len(boxes), size, size)  # region, row, column
-    rectangles = Rectangles(
-        images[:, None, None].expand(shape).flatten(),
-        *(rows[:, :, None].expand(shape).flatten() for rows in (top, bottom)),
-        *(columns[:, None, :].expand(shape).flatten() for columns in (left, right)),
+    columns = _bins(first[:, 0], last[:, 0], size, features.shape[3])
+    rows = _bins(first[:, 1], last[:, 1], size, features.shape[2])
+    shape = (2, len(boxes), size, size)  # region, row, column
+    largest = range_max(
+        features,
+        images[:, None, None].expand(shape[1:]).flatten(),
+        rows[:, :, :, None].expand(shape).flatten(1),
+        columns[:, :, None, :].expand(shape).flatten(1),
     )
-    return _by_region(range_max(features, rectangles), size)
+    return _by_region(largest, size)
 
 
-def _bins(first: Tensor, last: Tensor, size: int, length: int) -> tuple[Tensor, Tensor]:
-    """Cells [start, stop) of the bins along one side, cut at the map; [R], [R] -> [R, size] each.
+def _bins(first: Tensor, last: Tensor, size: int, length: int) -> Tensor:
+    """Divide one side into bins of cells [start, stop), cut at the map; [R], [R] -> [2, R, size].
 
-    In whole numbers: the released code's floats may let a bin reach one cell too far.
+    In whole numbers: the released code's floats may extend a bin by one cell too many.
     """
     cells = (last - first + 1).clamp(min=1)[:, None]
     bins = torch.arange(size, device=first.device)
     start = first[:, None] + bins * cells // size
     stop = first[:, None] + ((bins + 1) * cells + size - 1) // size
-    return start.clamp(0, length), stop.clamp(0, length)
+    return torch.stack([start, stop]).clamp(0, length)
 
 
 def roi_align(
     features: Tensor, boxes: Tensor, images: Tensor, size: int, stride: int, points: int = 2
 ) -> Tensor:
-    """Not the paper's: the mean of points x points values in each bin, nothing rounded.
+    """Average points x points values in each bin, nothing rounded; not in the paper.
 
-    Values between the middles of cells are bilinear (Mask R-CNN, with the half pixel that aligns
-    cell (0, 0) to the middle of its pixels). Points up to a cell off the map take its border's
-    value; further ones are 0.
+    Values between the centres of cells are interpolated bilinearly (Mask R-CNN, with the half
+    pixel that aligns cell (0, 0) to the centre of its pixels). Points up to one cell off the map
+    take its border's value; farther ones are 0.
+    [B, C, H, W], xyxy [R, 4], int64 [R] -> [R, C, size, size]
     """
     height, width = features.shape[2:]
     columns, across = _points(boxes[:, 0], boxes[:, 2], size, stride, points, width)
@@ -225,29 +219,29 @@ def roi_align(
     weights = down[:, :, None, :, None] * across[:, None, :, None, :]
     features = features.contiguous(memory_format=torch.channels_last)
     table = features.permute(0, 2, 3, 1).flatten(0, 2)  # [B * H * W, C]
-    found = F.embedding_bag(
+    means = F.embedding_bag(
         cells.flatten(3).flatten(0, 2), table, mode="sum",
         per_sample_weights=weights.flatten(3).flatten(0, 2).to(table.dtype),
     )  # fmt: skip
-    return _by_region(found, size)
+    return _by_region(means, size)
 
 
 def _points(
     start: Tensor, stop: Tensor, size: int, stride: int, points: int, length: int
 ) -> tuple[Tensor, Tensor]:
-    """Cells along one side that the points of each bin lie between, and what each adds to the mean.
+    """Find the cells along one side that enclose each bin's points, and their weights in its mean.
 
     [R], [R] -> int64 [R, size, 2 * points], [R, size, 2 * points]
     """
     steps = torch.arange(size * points, dtype=start.dtype, device=start.device) + 0.5
     steps = steps / (size * points)
-    at = (start[:, None] + (stop - start)[:, None] * steps) / stride - 0.5
-    counted = (at >= -1) & (at <= length)
-    at = at.clamp(0, length - 1)
-    low = at.floor()
-    share = at - low  # of the cell behind
+    position = (start[:, None] + (stop - start)[:, None] * steps) / stride - 0.5
+    counted = (position >= -1) & (position <= length)
+    position = position.clamp(0, length - 1)
+    low = position.floor()
+    fraction = position - low  # the weight of the next cell
     cells = torch.stack([low, (low + 1).clamp(max=length - 1)], 2).long()
-    weights = torch.stack([1 - share, share], 2) * counted[:, :, None] / points
+    weights = torch.stack([1 - fraction, fraction], 2) * counted[:, :, None] / points
     return cells.view(-1, size, 2 * points), weights.view(-1, size, 2 * points)
 
 

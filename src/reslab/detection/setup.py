@@ -1,43 +1,48 @@
-"""A recipe's images with boxes, its detector and mini-batches, on their device."""
+"""Open a detector's data and weights, and make its task."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reslab.data.boxes.digit_scenes import digit_scenes
 from reslab.data.boxes.folder import evaluation_part, read_annotations, split_annotations
-from reslab.data.boxes.sets import DetectionSet, DetectionSplits, GroundTruth
+from reslab.data.boxes.sets import DetectionSet, DetectionSplits
 from reslab.data.decode import BadImage
 from reslab.data.location import Location, to_folder
+from reslab.data.sampler import Stream, make_generator
 from reslab.detection.average_precision.measure import import_pycocotools, usual_protocol
-from reslab.detection.initial import (
-    Weights,
-    detector_train_mode,
-    initial_detector,
-)
-from reslab.detection.loader import DetectionLoader, is_trainable
-from reslab.detection.network import FasterRCNN, detector_channels_last
+from reslab.detection.loader import DetectionLoader, must_have_objects
+from reslab.detection.model import Detector, load_detector
+from reslab.detection.network import FasterRCNN, build_detector, detector_channels_last
 from reslab.detection.recipe import DetectionRecipe
-from reslab.detection.task import DetectionTask
-from reslab.models.batchnorm import recompute_statistics
+from reslab.detection.task import DetectionTask, detector_train_mode
+from reslab.models.batchnorm import at_initial_scale, recompute_statistics
+from reslab.models.config import ResNetConfig
+from reslab.models.model_file import Model, load_model
 from reslab.models.preprocessing import Preprocessing, minus_mean
 from reslab.runtime.device import Device
 from reslab.runtime.events import Log
 from reslab.runtime.threads import cores_for, map_in_order, usable_cores
-from reslab.training.optim import build_sgd
+from reslab.training.loop import build_sgd
+from reslab.training.origin import fit_config, fit_recipe, folded_error, must_have_digest
 from reslab.training.setup import CALIBRATION_BATCHES, Inputs, inputs_at, must_match_classes
+from reslab.training.task import task_of
 
 # training images whose colours give the mean, without weights that bring one
 MEAN_COLOUR_IMAGES = 500
+OF_CLASSES = ("classifier.", "regressor.")
+
+Weights = Model | Detector
 
 
 @dataclass(frozen=True)
 class OpenedSets:
-    """The sets of a recipe, and how results on them are measured."""
+    """A recipe's sets, and the protocol that measures results on them."""
 
     sets: DetectionSplits
     protocol: str
@@ -84,7 +89,7 @@ def setup_with_data(
     begun: bool,
     log: Log,
 ) -> DetectionTask:
-    """Make the task of sets that are open. `preprocessing` was measured when the run began."""
+    """Make the task from open sets; `preprocessing` was measured when the run began."""
     sets = opened.sets
     if preprocessing is None and weights is not None:
         preprocessing = weights.preprocessing
@@ -122,25 +127,20 @@ def setup_with_data(
 
 
 def calibration_losses(task: DetectionTask) -> Iterator[object]:
-    """Show training images and regions of them to the network."""
+    """Pass training images and regions of them through the network, one by one."""
     return (
-        task.image_loss(example)  # one by one, for each has statistics of its own
+        task.image_loss(example)  # each image has statistics of its own
         for iteration in range(CALIBRATION_BATCHES)
         for share in task.prepare(task.draws(iteration))
         for example in share
     )
 
 
-def must_have_objects(name: str, truths: Sequence[GroundTruth]) -> None:
-    if not any(is_trainable(truth).any() for truth in truths):
-        raise ValueError(
-            f"none of the {len(truths):,} images of {name} has an object to find: "
-            "difficult objects and crowds do not count"
-        )
-
-
 def mean_colour(train: DetectionSet) -> Tensor:
-    """Of the first training images, [3, 1, 1], exact: summed as whole numbers by image."""
+    """Average the colours of the first training images, exactly, [3, 1, 1].
+
+    Each image is summed in whole numbers, so the mean does not depend on how sums are arranged.
+    """
 
     def colour(index: int) -> np.ndarray | None:
         try:
@@ -149,8 +149,101 @@ def mean_colour(train: DetectionSet) -> Tensor:
             return None
 
     count = min(len(train), MEAN_COLOUR_IMAGES)
-    with closing(map_in_order(colour, range(count), usable_cores(), 8)) as coming:
-        colours = [it for it in coming if it is not None]
+    with closing(map_in_order(colour, range(count), usable_cores(), 8)) as results:
+        colours = [result for result in results if result is not None]
     if not colours:
         raise ValueError(f"no image of {train.name} can be decoded")
     return torch.from_numpy(np.mean(colours, axis=0)).float()[:, None, None]
+
+
+def load_weights(path: str | Path) -> Weights:
+    """Load the classifier or the detector of a model file, or of the one in a run folder."""
+    return read_weights(Inputs(), Path(path))
+
+
+def read_weights(inputs: Inputs, path: Path) -> Weights:
+    """Load a classifier or a detector, once for all who ask these inputs."""
+    load = load_detector if task_of(path) == "detection" else load_model
+    return inputs.read(load, path)
+
+
+def trunk_of(weights: Weights) -> ResNetConfig:
+    """Return the configuration of the residual net that the weights belong to."""
+    return weights.net.config.trunk if isinstance(weights, Detector) else weights.net.config
+
+
+def fit_detector_to_weights(recipe: DetectionRecipe, weights: Weights) -> DetectionRecipe:
+    """Return `recipe` for training that starts from `weights`: their layout, their digest.
+
+    ValueError if these are weights of another network.
+    """
+    trunk = fit_config(recipe.model.trunk, trunk_of(weights), recipe.name)
+    model = recipe.model.model_copy(update={"trunk": trunk})
+    return fit_recipe(recipe, weights.net, model=model)
+
+
+def must_match_trunk(recipe: DetectionRecipe, weights: Weights | None) -> None:
+    """ValueError if `recipe` cannot start from `weights`, or needs some and there are none."""
+    if weights is None:
+        if recipe.model.norm == "group" and not recipe.fixed_stages and recipe.weights is None:
+            return
+        raise ValueError(
+            f"{recipe.name} starts from trained weights, whose batch norm it keeps: name them with "
+            "--weights, or set model.norm=group and fixed_stages=0 to start from nothing"
+        )
+    must_have_digest(recipe, weights.net)
+    if recipe.model.norm == "frozen":
+        if never_trained(weights.net) and isinstance(weights, Model) and not weights.folded:
+            raise ValueError(
+                "the weights' batch norm has no statistics, for they were never trained: nothing "
+                "to keep; model.norm=group and fixed_stages=0 start from nothing"
+            )
+    elif norm_is_folded(weights):
+        raise folded_error("model.norm", recipe.model.norm)
+
+
+def norm_is_folded(weights: Weights) -> bool:
+    """Return whether batch norm is folded into the convolutions of the weights.
+
+    A detector that started from folded weights still has means of 0.
+    """
+    return weights.folded if isinstance(weights, Model) else never_trained(weights.net)
+
+
+def never_trained(net: nn.Module) -> bool:
+    """Return whether batch norm, if there is any, has its first means still: all 0."""
+    means = [mean for name, mean in net.state_dict().items() if name.endswith("running_mean")]
+    return bool(means) and not any(bool(mean.any()) for mean in means)
+
+
+def initial_detector(
+    recipe: DetectionRecipe, seed: int, weights: Weights | None, train: DetectionSet
+) -> FasterRCNN:
+    """Build the network, with what the weights have for it; the rest is drawn from the seed.
+
+    A classifier gives the residual part; a detector also gives what else fits, and the layers of
+    the classes only if its classes are these.
+    """
+    net = build_detector(recipe.model, make_generator(seed, Stream.INITIALISATION))
+    if weights is not None:
+        state = weights.net.state_dict()
+        if (weights.ids, weights.classes) != (train.ids, train.classes):
+            state = {name: state[name] for name in state if not name.startswith(OF_CLASSES)}
+        net.load_state_dict(net.state_dict() | matching(net, state))
+    if isinstance(weights, Model):
+        at_initial_scale(net)
+    return net
+
+
+def matching(net: FasterRCNN, given: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the given weights that fit the network; ValueError if the residual part does not."""
+    state = net.state_dict()
+    fitting = {
+        name: tensor
+        for name, tensor in given.items()
+        if name in state and tensor.shape == state[name].shape
+    }
+    for name in state:
+        if name.startswith(("stem.", "stages.")) and name not in fitting:
+            raise ValueError(f"the weights are of another net: {name} does not fit")
+    return fitting

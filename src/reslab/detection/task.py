@@ -1,4 +1,4 @@
-"""What a detector is trained to do: the losses of Faster R-CNN and Fast R-CNN, of one image."""
+"""The task of a detector: the losses of Faster R-CNN and Fast R-CNN, its reports."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from reslab.data.boxes.sets import Detections, DetectionSet
 from reslab.data.loader import Draws
@@ -14,7 +14,6 @@ from reslab.data.sampler import make_generator
 from reslab.detection.average_precision.measure import measure
 from reslab.detection.average_precision.results import as_results
 from reslab.detection.evaluation import detect_set
-from reslab.detection.initial import detector_train_mode
 from reslab.detection.loader import DetectionLoader, Example
 from reslab.detection.model import Detector, detector_bytes
 from reslab.detection.network import AnchorPredictions, FasterRCNN
@@ -26,6 +25,7 @@ from reslab.detection.targets import (
     inside_image,
     region_targets,
 )
+from reslab.models.batchnorm import train_mode
 from reslab.models.preprocessing import Preprocessing
 from reslab.runtime.device import Device
 from reslab.runtime.events import Event, Log
@@ -37,26 +37,27 @@ from reslab.training.task import CheckStop, Final
 PROPOSAL_BETA, REGION_BETA = 1 / 9, 1.0
 
 
-def proposal_loss(found: AnchorPredictions, targets: AnchorTargets) -> Tensor:
-    """Whether there is an object, and where; both divided by the number of sampled anchors, []."""
+def proposal_loss(predicted: AnchorPredictions, targets: AnchorTargets) -> Tensor:
+    """Return the loss of objectness and of places, both by the number of sampled anchors, []."""
     count = max(len(targets.anchors), 1)  # an image smaller than all anchors has none
-    logits = found.logits[targets.anchors]
+    logits = predicted.logits[targets.anchors]
     objects = F.binary_cross_entropy_with_logits(logits, targets.objects, reduction="sum")
-    deltas = found.deltas[targets.anchors[: len(targets.deltas)]]
+    deltas = predicted.deltas[targets.anchors[: len(targets.deltas)]]
     places = F.smooth_l1_loss(deltas, targets.deltas, reduction="sum", beta=PROPOSAL_BETA)
     return (objects + places) / count
 
 
 def region_loss(scores: Tensor, deltas: Tensor, targets: RegionTargets) -> Tensor:
-    """Which class, and for foreground where; both divided by the number of sampled regions, [].
+    """Return the loss of classes and, for foreground, of places; both by the number of sampled
+    regions, [].
 
     scores [S, classes + 1], deltas [S, classes, 4]
     """
     count = max(len(targets.labels), 1)  # nothing may be left of an image's proposals
     kinds = F.cross_entropy(scores, targets.labels, reduction="sum")
     objects = torch.arange(len(targets.deltas), device=deltas.device)
-    own = deltas[objects, targets.labels[objects] - 1]  # each by what regresses its own class
-    places = F.smooth_l1_loss(own, targets.deltas, reduction="sum", beta=REGION_BETA)
+    of_class = deltas[objects, targets.labels[objects] - 1]  # each class has its own regressor
+    places = F.smooth_l1_loss(of_class, targets.deltas, reduction="sum", beta=REGION_BETA)
     return (kinds + places) / count
 
 
@@ -99,13 +100,13 @@ class DetectionTask:
         return [examples[at : at + size] for at in range(0, len(examples), size)]
 
     def loss(self, share: Sequence[Example]) -> tuple[Tensor, Tensor]:
-        """Mean over the images of the losses that the step trains; the error is the percentage
+        """Return the mean over the images of the losses that the step trains, and the percentage
         of sampled regions whose class is wrong, or of sampled anchors where only they learn."""
         losses, errors = zip(*(self.image_loss(example) for example in share), strict=True)
         return torch.stack(losses).mean(), torch.stack(errors).mean()
 
     def image_loss(self, example: Example) -> tuple[Tensor, Tensor]:
-        """Of one image: approximate joint training, or the losses of one step."""
+        """Return loss and error of one image: of approximate joint training, or of one step."""
         rng = make_generator(*example.seed)
         with self.device.autocast():
             features = self.net.features(example.image)
@@ -135,7 +136,7 @@ class DetectionTask:
         targets = self.targets(proposed, example, rng)
         height, width = example.image.shape[2:]
         with self.device.autocast():
-            boxes = self.net.with_whole(targets.boxes, width, height)
+            boxes = self.net.append_whole_image(targets.boxes, width, height)
             seen = self.net.region_features(self.net.pool(features, boxes))
             count = len(targets.boxes)
             scores, deltas = self.net.classify_regions(seen[:count], seen[count:])
@@ -146,14 +147,14 @@ class DetectionTask:
     def targets(
         self, proposed: AnchorPredictions, example: Example, rng: torch.Generator
     ) -> RegionTargets:
-        """Regions to judge, of proposals that are taken as they are: no gradient goes through
-        their places ("approximate" joint training)."""
+        """Sample regions from the proposals, through whose places no gradient goes
+        ("approximate" joint training)."""
         if self.proposer is not None:
             with self.device.autocast():
                 proposed = self.proposer.proposals(self.proposer.features(example.image))
         sampling = self.recipe.sampling
         height, width = example.image.shape[2:]
-        boxes = proposed.boxes(
+        boxes = proposed.proposals(
             width, height, before=sampling.before, after=sampling.proposals,
             smallest=self.recipe.search.smallest * example.ratio,
         )  # fmt: skip
@@ -163,7 +164,7 @@ class DetectionTask:
         )  # fmt: skip
 
     def detector(self, reports: list[Event]) -> Detector:
-        """The network as it stands, with all that its use needs."""
+        """Return the network as it stands, with all that its use needs."""
         recipe = self.recipe.model_dump(mode="json")
         return Detector(
             self.net, self.test.classes, self.test.ids, self.preprocessing, self.recipe.search,
@@ -216,5 +217,30 @@ class DetectionTask:
 
 
 def percent_true(wrong: Tensor) -> Tensor:
-    """Of what is wrong; 0 where there is nothing to be wrong about, bool [N] -> []"""
+    """Return the percentage that is true, 0 of nothing; bool [N] -> []"""
     return 100 * wrong.float().sum() / max(len(wrong), 1)
+
+
+def trainable_parts(net: FasterRCNN, recipe: DetectionRecipe) -> list[nn.Module]:
+    """Return the parts whose weights the recipe changes."""
+    free = net.trunk[recipe.fixed_stages + 1 if recipe.fixed_stages else 0 :]
+    regions = [net.stages[-1], net.classifier, net.regressor]
+    match recipe.stage:
+        case None:
+            return [*free, net.proposals, *regions]
+        case 1:
+            return [*free, net.proposals]
+        case 2:
+            return [*free, *regions]
+        case 3:
+            return [net.proposals]
+        case 4:
+            return regions
+
+
+def detector_train_mode(net: FasterRCNN, recipe: DetectionRecipe) -> None:
+    """Put the layers that learn into training mode; batch norm is a fixed map."""
+    net.requires_grad_(False)
+    for part in trainable_parts(net, recipe):
+        part.requires_grad_(True)
+    train_mode(net, keep_statistics=True)

@@ -7,13 +7,15 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from reslab.data.datasets import ImageSet, ImagesInMemory
 from reslab.evaluation.scoring import Scores
 from reslab.evaluation.views import View
+from reslab.models.model_file import Model
 from reslab.runtime.events import Callback, note
-from reslab.runtime.files import TensorFile, atomic_write
+from reslab.runtime.files import TensorFile, atomic_write, sha256_of
 from reslab.runtime.threads import map_in_order
 
 NAME = "log_probabilities"
@@ -114,3 +116,16 @@ def digest_set(images: ImageSet, threads: int, on_event: Callback) -> str:
     for file, file_digest in zip(images.files, digests, strict=True):
         digest.update(json.dumps(file).encode() + file_digest)
     return digest.hexdigest()
+
+
+def score_cache_of(path: Path, model: Model, keep: bool) -> ScoreCache:
+    """Locate the kept scores of a model: in its run folder, or beside its file.
+
+    Scores in bf16 have a folder of their own, so that neither replaces the other.
+    """
+    # the layout and the preprocessing decide as much as the weights do
+    facts = f"{model.net.config.model_dump_json()} {json.dumps(model.preprocessing.facts())}"
+    tensors = model.net.state_dict() | model.preprocessing.tensors()
+    kind = "scores-bf16" if model.net.fc.weight.dtype == torch.bfloat16 else "scores"
+    folder = path / kind if path.is_dir() else path.with_name(f"{path.name}.{kind}")
+    return ScoreCache(folder, sha256_of(tensors | {facts: torch.empty(0)}), keep)

@@ -12,8 +12,8 @@ from reslab.data.boxes.folder import read_annotations, split_annotations
 from reslab.data.folder import read_folder, split_folder
 from reslab.data.location import Location, to_folder
 from reslab.detection.alternating import detector_target, train_detector
-from reslab.detection.initial import Weights, fit_detector_to_weights, read_weights
 from reslab.detection.recipe import DetectionRecipe
+from reslab.detection.setup import Weights, fit_detector_to_weights, read_weights
 from reslab.errors import unknown_name
 from reslab.models.config import ResNetConfig, cifar_names, config_named, imagenet_names
 from reslab.models.model_file import Model
@@ -147,7 +147,11 @@ def recipe_names(task: TaskName | None = None, *, own: bool | None = None) -> li
 def catalogue(task: TaskName = "classification") -> dict[str, AnyRecipe]:
     """Return all recipes of a task that need no look at images, by their names."""
     families = (family for family in FAMILIES if family.task == task and not family.own)
-    return {recipe.name: recipe for family in families for recipe in family.recipes()}
+    recipes = [recipe for family in families for recipe in family.recipes()]
+    if task == "classification":  # each small net on both sets that it is for
+        nets = [*cifar_names(), *imagenet_names()]
+        recipes.sort(key=lambda recipe: nets.index(recipe.name.split("-", 1)[1]))
+    return {recipe.name: recipe for recipe in recipes}
 
 
 def any_recipe(

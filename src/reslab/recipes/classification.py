@@ -23,7 +23,7 @@ EVALUATIONS = 10  # evaluations on the way
 
 
 def cifar10_recipe(model: str, config: ResNetConfig) -> Recipe:
-    """The paper's training of a 6n+2-layer net; a recipe's defaults are this section's numbers."""
+    """Train a 6n+2-layer net as the paper does; a recipe's defaults are the numbers of Sec. 4.2."""
     deep = config.blocks[0] >= DEEP_BLOCKS
     return Recipe(
         name=f"cifar10-{model}",
@@ -34,7 +34,7 @@ def cifar10_recipe(model: str, config: ResNetConfig) -> Recipe:
 
 
 def digits_recipe(model: str, config: ResNetConfig) -> Recipe:
-    """Sec. 4.2 in 600 iterations: 53 epochs of 1,437 digits.
+    """Train as in Sec. 4.2, in 600 iterations: 53 epochs of 1,437 digits.
 
     All depths warm up: so short a run cannot wait for a deep plain net to recover from a rate of
     0.1 in its first iterations. Digits have a hand, so they are not flipped, and on 16x16 the
@@ -54,7 +54,7 @@ def digits_recipe(model: str, config: ResNetConfig) -> Recipe:
 
 
 def imagenet_recipe(model: str, config: ResNetConfig) -> Recipe:
-    """The paper's training on ImageNet: 60e4 iterations of 256 on eight GPUs."""
+    """Train on ImageNet as the paper does: 60e4 iterations of 256 images on eight GPUs."""
     return Recipe(
         name=f"imagenet-{model}",
         model=config,
@@ -73,17 +73,17 @@ def imagenet_recipe(model: str, config: ResNetConfig) -> Recipe:
 def own_recipe(
     model: str, config: ResNetConfig, train: EncodedImages, weights: Model | None = None
 ) -> Recipe:
-    """Training on the images of `train`, from nothing or from `weights`.
+    """Train on the images of `train`, from the beginning or from `weights`.
 
-    From nothing it is Sec. 3.4 in small: its rate for a mini-batch of 32, its drops at the same
-    parts of 100 epochs. From trained weights the rate is small but for the new
-    classifier, the length 12 epochs, and batch norm keeps its statistics, as in the paper's
-    transfer to detection (App. A): so mini-batches may be small.
+    From the beginning this is Sec. 3.4 in small: its rate in proportion to a mini-batch of 32,
+    100 epochs with the drops at its fractions. From trained weights, 12 epochs: the rate is small
+    but for the new classifier, and batch norm keeps its statistics, as in the paper's transfer to
+    detection (App. A), so that mini-batches may be small.
     """
     epochs, shortest = (FINE_EPOCHS, FINE_SHORTEST) if weights else (EPOCHS, SHORTEST)
     batch = min(BATCH, len(train) // 2 * 2)
     iterations = max(ceil(epochs * len(train) / batch), shortest)
-    looks = max(iterations // EVALUATIONS, 1)
+    interval = max(iterations // EVALUATIONS, 1)
     recipe = Recipe(
         name=f"own-{model}",
         model=config.model_copy(update={"classes": len(train.classes)}),
@@ -96,7 +96,7 @@ def own_recipe(
         learning_rate=FINE_RATE if weights else RATE,
         classifier_rate=NEW_CLASSIFIER if weights else 1.0,
         recompute_bn=50,
-        eval_every=looks,
-        checkpoint_every=looks,
+        eval_every=interval,
+        checkpoint_every=interval,
     )
     return fit_to_weights(recipe, weights, keep_statistics=True) if weights else recipe

@@ -15,7 +15,7 @@ DETECTOR_EVALUATIONS = 10  # evaluations on the way
 
 
 def digit_scenes_recipe(model: str, config: ResNetConfig) -> DetectionRecipe:
-    """Detection made short, on the scenes that come with reslab.
+    """Train a small detector on the scenes that come with reslab.
 
     The trunk of a 6n+2-layer net is its first two stages, so a cell is two pixels, and a region
     has 8x8 cells, the digits of 16x16 that the net was trained with. Scenes are shown at half their
@@ -44,7 +44,7 @@ def digit_scenes_recipe(model: str, config: ResNetConfig) -> DetectionRecipe:
 
 
 def coco_recipe(model: str, config: ResNetConfig) -> DetectionRecipe:
-    """App. A on COCO: 240k iterations of 8 images, one on each GPU, then 80k at a tenth.
+    """Train on COCO as in App. A: 240k iterations of 8 images, one a GPU, then 80k at a tenth.
 
     The authors trained proposals and regions in turn, so many iterations each; here both at once.
     """
@@ -59,7 +59,7 @@ def coco_recipe(model: str, config: ResNetConfig) -> DetectionRecipe:
 
 
 def voc_recipe(model: str, config: ResNetConfig) -> DetectionRecipe:
-    """App. A on VOC, 2007 and 2012 together: "the hyper-parameters are the same as in" Faster
+    """Train on VOC 2007 and 2012 as in App. A: "the hyper-parameters are the same as in" Faster
     R-CNN, which are a recipe's defaults."""
     return DetectionRecipe(
         name=f"voc07+12-{model}-c4",
@@ -70,19 +70,19 @@ def voc_recipe(model: str, config: ResNetConfig) -> DetectionRecipe:
 
 
 def own_detection_recipe(model: str, config: ResNetConfig, train: DetectionSet) -> DetectionRecipe:
-    """Boxes of one's own, from trained weights: lengths from how many images there are.
+    """Train on one's own boxes, from trained weights, for as many epochs as on VOC.
 
-    One image at a time as on VOC, with COCO's small anchors too, for as many epochs; and of each
-    64 regions, Fast R-CNN's number where it takes two images, for regions are what costs.
+    One image at a time as on VOC, with COCO's small anchors too; 64 regions of each image, Fast
+    R-CNN's number where it takes two images, because regions cost most.
     """
     iterations = max(EPOCHS * len(with_objects(train)), SHORTEST)
-    looks = max(ceil(iterations / DETECTOR_EVALUATIONS), 1)
+    interval = max(ceil(iterations / DETECTOR_EVALUATIONS), 1)
     return DetectionRecipe(
         name=f"own-detection-{model}-c4",
         model=DetectorConfig(trunk=config, classes=len(train.classes), sizes=COCO_SIZES),
         data="boxes",
         sampling=Sampling(regions=64),
         iterations=iterations,
-        eval_every=looks,
-        checkpoint_every=looks,
+        eval_every=interval,
+        checkpoint_every=interval,
     )

@@ -1,1 +1,1 @@
-"""Sets of runs to the paper's tables and figures."""
+"""Turn sets of runs into the paper's tables and figures."""

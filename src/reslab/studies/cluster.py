@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from reslab.studies.experiments import PlannedRun
 
 RETRIES = 20  # of a run whose machine was lost; each resumes from the last checkpoint
-POLL_SECONDS = 0.2
+LOCK_POLL_SECONDS = 0.2
 ANSWER_SECONDS = 10.0
 
 
 @contextmanager
 def launch_on_ray(data: Path | None, jobs: int) -> Iterator[Launcher]:
-    """Give a launcher of runs on the machines of a cluster.
+    """Provide a launcher of runs on the machines of a cluster.
 
     `jobs` runs share the processors and GPUs of a machine. The cluster is that of RAY_ADDRESS,
     else the one that this machine belongs to, else this machine alone.
@@ -66,7 +66,7 @@ def check_address(address: str) -> None:
 
 
 def resources_per_run(machines: Sequence[dict[str, float]], jobs: int) -> tuple[int, float]:
-    """Processors and GPUs of a run, such that the smallest machine takes `jobs` at a time.
+    """Return the processors and GPUs of a run such that the smallest machine takes `jobs` runs.
 
     Where machines have GPUs, runs go to those machines alone.
     """
@@ -85,12 +85,12 @@ def run_on_worker(arguments: Sequence[str], folder: str, log: str, threads: int)
     so the run waits for the lock of its folder. Asked to cancel, it saves first.
     """
     while is_locked(Path(folder)):
-        time.sleep(POLL_SECONDS)
+        time.sleep(LOCK_POLL_SECONDS)
     process = start(arguments, Path(log), threads)
     cancelled = False
     while True:
         try:
-            return process.wait(POLL_SECONDS)
+            return process.wait(LOCK_POLL_SECONDS)
         except subprocess.TimeoutExpired:
             continue
         except KeyboardInterrupt:  # how Ray cancels; a second signal would not let the run save
@@ -100,7 +100,7 @@ def run_on_worker(arguments: Sequence[str], folder: str, log: str, threads: int)
 
 
 class ClusterRun:
-    """A run that was started on the cluster, on whichever machine."""
+    """A run that was started somewhere on the cluster."""
 
     def __init__(self, ray: Any, reference: Any, log: Path) -> None:
         self.ray, self.reference, self.log = ray, reference, log

@@ -1,4 +1,4 @@
-"""Start the runs of a study, as many at a time as fit, each as the command a person would type."""
+"""Run a study: start its runs, each as the command that a person would type."""
 
 import ctypes
 import json
@@ -48,7 +48,7 @@ def launch_here(data: Path | None, threads: int) -> Launcher:
 
 
 def train_arguments(run: "PlannedRun", data: Path | None) -> list[str]:
-    """The command line of a run, `train ...`."""
+    """Return the command line of a run, `train ...`."""
     arguments = ["train", run.base, "--out", str(run.folder), "--seed", str(run.seed)]
     arguments += ["--data", str(data)] if data else []
     arguments += ["--weights", str(run.weights)] if run.weights else []
@@ -132,24 +132,26 @@ def end_all(working: Sequence[StartedRun]) -> None:
 
 
 def in_order(runs: Sequence["PlannedRun"]) -> list["PlannedRun"]:
-    """Sort runs: those that others wait for, then by length, for a long run that is left for the
-    end keeps the cores busy alone."""
+    """Sort runs: first those that others wait for, then the longest.
+
+    A long run that is left for the end would leave cores idle.
+    """
     awaited = {run.weights for run in runs}
     return sorted(runs, key=lambda run: (run.folder in awaited, run.cost), reverse=True)
 
 
 def first_ready(waiting: Sequence["PlannedRun"]) -> "PlannedRun | None":
-    """The first run that starts from nothing or from weights that exist."""
+    """Return the first run that needs no weights, or whose weights exist."""
     return next((run for run in waiting if not run.weights or is_finished(run.weights)), None)
 
 
 def log_of(run: "PlannedRun") -> Path:
-    """The file that a run prints into."""
+    """Return the file that a run prints into."""
     return run.folder.parent.with_name("logs") / f"{run.folder.name}.log"
 
 
 def has_finished(run: "PlannedRun", patience: float) -> bool:
-    """Whether a run that has ended left a result; one may appear within `patience` seconds."""
+    """Tell whether an ended run left a result, which may take `patience` seconds to appear."""
     limit = time.monotonic() + patience
     while not (finished := is_finished(run.folder)) and time.monotonic() < limit:
         time.sleep(POLL_SECONDS)
@@ -161,7 +163,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def iterations_done(run: "PlannedRun") -> int:
-    """The last iteration in the log of a run; 0 where there is none yet."""
+    """Return the last iteration in the log of a run; 0 where there is none yet."""
     try:
         with open(run.folder / "metrics.jsonl", "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
@@ -172,6 +174,6 @@ def iterations_done(run: "PlannedRun") -> int:
 
 
 def last_line(log: Path) -> str:
-    """Why a run failed: the last line that it printed."""
+    """Return the last line that a run printed: why it failed."""
     lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
     return lines[-1].removeprefix("reslab: ") if lines else "failed without a word"

@@ -1,4 +1,4 @@
-"""The studies: questions of the paper, the runs that answer each, and the page that shows them."""
+"""Plan studies: questions of the paper, the runs that answer each, and their page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,18 +7,20 @@ from pathlib import Path
 
 from reslab.data.builtin import open_sets, set_named
 from reslab.detection.average_precision.measure import import_pycocotools
-from reslab.detection.initial import load_weights
 from reslab.detection.recipe import DetectionRecipe
+from reslab.detection.setup import load_weights
 from reslab.errors import unknown_name
 from reslab.models.config import CIFAR_DEPTHS
 from reslab.recipes import AnyRecipe, any_recipe, network_of, recipe
 from reslab.studies.page.classifiers import write_classifiers
 from reslab.studies.page.detectors import write_detectors
+from reslab.studies.page.page import Heading
 from reslab.studies.records import Record, read_record, shared_task
 from reslab.training.folder import RunFolder
 from reslab.training.recipe import Recipe
 
-STUDIES = {  # that make runs: name -> title and question of the page
+REPORT = ("Report", "What did these runs come to?")
+STUDIES = {  # that make runs: name -> heading of the page
     "degradation": (
         "Degradation: does depth hurt?",
         "Does a deeper plain net have a higher training error, and does a residual net not? "
@@ -57,12 +59,12 @@ class PlannedRun:
 
     @property
     def recipe(self) -> AnyRecipe:
-        """The changed recipe, without the digest of weights that may not exist yet."""
+        """The recipe with its changes, without the digest of weights that may not exist yet."""
         return any_recipe(self.base).with_changes(self.changes)
 
     @property
     def cost(self) -> int:
-        """How long the run takes beside others: blocks passed by mini-batches."""
+        """The relative duration of the run: blocks times mini-batches."""
         return sum(network_of(self.recipe).blocks) * self.recipe.iterations
 
     def check_folder(self) -> None:
@@ -83,38 +85,36 @@ class PlannedRun:
 class Study:
     """A question of the paper and the runs that answer it."""
 
-    title: str
-    question: str
+    heading: Heading
     folder: Path
     runs: tuple[PlannedRun, ...]
 
     def write_page(self) -> tuple[Path, list[Record]]:
-        """Write the page of the finished runs; its path and the records."""
+        """Write the page of the finished runs; return its path and the records."""
         trunks = list(dict.fromkeys(run.weights for run in self.runs if run.weights))
         # all seeds of one detector, then those of the other
         compared = sorted(self.runs, key=lambda run: run.weights is None)
         paths = [run.folder for run in compared if run.folder not in trunks]
-        return write_report(paths, self.folder, self.title, self.question, trunks)
+        return write_report(paths, self.folder, self.heading, trunks)
 
 
 def write_report(
     paths: Sequence[Path],
     out: Path,
-    title: str = "Report",
-    question: str = "What did these runs come to?",
+    heading: Heading = REPORT,
     trunks: Sequence[Path] = (),
 ) -> tuple[Path, list[Record]]:
-    """Write the page of finished runs of one task; its path and the records.
+    """Write the page of finished runs of one task; return its path and the records.
 
     `trunks` are the runs of the classifiers from whose weights detectors started.
     """
     if shared_task(paths) == "detection":
         detectors = [read_record(path, DetectionRecipe) for path in paths]
         classifiers = [read_record(path, Recipe) for path in trunks]
-        page = write_detectors(detectors, out, title, question, classifiers)
+        page = write_detectors(detectors, out, heading, classifiers)
         return page, [*classifiers, *detectors]
     records = [read_record(path, Recipe) for path in paths]
-    return write_classifiers(records, out, title, question), [*records]
+    return write_classifiers(records, out, heading), [*records]
 
 
 def plan_study(
@@ -127,7 +127,7 @@ def plan_study(
     iterations: int | None = None,
     seeds: int = 1,
 ) -> Study:
-    """Plan the study of that name; ValueError for what it does not take.
+    """Plan the study of that name; ValueError for an option that does not apply to it.
 
     A data set or a package that is missing is reported here, once, and not by every run.
     """
@@ -147,18 +147,18 @@ def plan_study(
         models = compared_models(name, depths or DEPTHS[name])
         runs = plan_classifiers([f"{data_set}-{it}" for it in models], folder, iterations, seeds)
         open_sets(data_set, data)
-    return Study(*STUDIES[name], folder, tuple(runs))
+    return Study(STUDIES[name], folder, tuple(runs))
 
 
 def refuse_options(study: str, options: Mapping[str, object]) -> None:
-    """Raise ValueError for the first option that has a value."""
+    """Raise ValueError if one of these options has a value."""
     for option, value in options.items():
         if value:
             raise ValueError(f"{option} {value} does not apply to the study {study}")
 
 
 def compared_models(study: str, depths: Sequence[int]) -> list[str]:
-    """The networks that a study of classifiers compares, at these depths."""
+    """Name the networks that a study of classifiers compares."""
     for depth in depths:
         if depth not in CIFAR_DEPTHS:
             known = ", ".join(map(str, CIFAR_DEPTHS))
@@ -172,17 +172,13 @@ def compared_models(study: str, depths: Sequence[int]) -> list[str]:
 def plan_classifiers(
     names: Sequence[str], out: Path, iterations: int | None, seeds: int
 ) -> list[PlannedRun]:
-    """Plan a run of each recipe and seed; a shortened schedule keeps the place of its drops."""
-    return [
-        PlannedRun(
-            name,
-            shortened(recipe(name), iterations),
-            seed,
-            out / "runs" / f"{name.partition('-')[2]}-seed{seed}",
-        )
-        for seed in range(1, seeds + 1)
-        for name in names
-    ]
+    """Plan a run for each recipe and seed; a shortened schedule keeps the place of its drops."""
+    runs = []
+    for seed in range(1, seeds + 1):
+        for name in names:
+            folder = out / "runs" / f"{name.partition('-')[2]}-seed{seed}"
+            runs.append(PlannedRun(name, shortened(recipe(name), iterations), seed, folder))
+    return runs
 
 
 def plan_detectors(out: Path, iterations: int | None, seeds: int) -> list[PlannedRun]:
@@ -204,7 +200,7 @@ def plan_detectors(out: Path, iterations: int | None, seeds: int) -> list[Planne
 
 
 def shortened(recipe: AnyRecipe, iterations: int | None, *, dense: bool = False) -> tuple[str, ...]:
-    """The changes that shorten a recipe, with at least `EVALUATIONS` points on its curves.
+    """Return the changes that shorten a recipe, with `EVALUATIONS` points on its curves or more.
 
     `dense` asks for as many points where the schedule keeps its length too.
     """

@@ -15,43 +15,48 @@ TABLE_6_SPREAD = {110: "6.43 (6.61 ± 0.16, n=5)"}
 
 
 def table_6(depth: int) -> str:
-    """The paper's entry for a residual net of that depth, as it prints it; empty for others."""
+    """Return the entry of a residual net of that depth as printed; empty for other depths."""
     if depth in TABLE_6_SPREAD:
         return TABLE_6_SPREAD[depth]
     return f"{TABLE_6[depth]:.2f}" if depth in TABLE_6 else ""
 
 
-def deviations(recipe: AnyRecipe) -> list[str]:
-    """A line each: `key: the paper's -> the run's`."""
-    lines = of_detector(recipe) if isinstance(recipe, DetectionRecipe) else of_classifier(recipe)
-    return [line for line in lines if line.partition(":")[0] not in CADENCE]
-
-
 def section(recipe: AnyRecipe) -> str:
-    """Where the paper says how such a run is trained."""
+    """Return where the paper describes the training of such a run."""
     if isinstance(recipe, DetectionRecipe):
         return "App. A"
     return "Sec. 3.4" if recipe.data == "pictures" else "Sec. 4.2"
 
 
-def of_classifier(recipe: Recipe) -> list[str]:
-    """Against training on ImageNet for photographs, else on CIFAR-10."""
+def deviations(recipe: AnyRecipe) -> list[str]:
+    """List how a recipe differs from the paper's, as `key: the paper's -> the run's`."""
+    if isinstance(recipe, DetectionRecipe):
+        lines = detector_deviations(recipe)
+    else:
+        lines = classifier_deviations(recipe)
+    return [line for line in lines if line.partition(":")[0] not in CADENCE]
+
+
+def classifier_deviations(recipe: Recipe) -> list[str]:
+    """Compare with the training on ImageNet for photographs, else with that on CIFAR-10."""
     photographs = recipe.data == "pictures"
     layout: dict[str, str | None] = {"zeros": "end", "stride_on": "1x1", "pool": "ceil"}
     if not photographs:
         layout["shortcut"] = recipe.model.shortcut and "A"
     make = imagenet_recipe if photographs else cifar10_recipe
-    paper = make("", recipe.model.model_copy(update=layout))
-    return paper.differences(recipe)
+    return make("", recipe.model.model_copy(update=layout)).differences(recipe)
 
 
-def of_detector(recipe: DetectionRecipe) -> list[str]:
-    """Against the baseline on VOC for its unions of years, else on COCO, from trained weights."""
+def detector_deviations(recipe: DetectionRecipe) -> list[str]:
+    """Compare with the baseline on VOC for its unions of years, else with that on COCO.
+
+    The baseline starts from trained weights, on the trunk of ResNet-101.
+    """
     trunk = recipe.model.trunk
     make = voc_recipe if recipe.years else coco_recipe
     paper = make("", trunk).model_copy(update={"weights": recipe.weights or "of ImageNet"})
     lines = paper.differences(recipe)
     if trunk.stem == "cifar":
-        theirs = shape_of(config_named("resnet101"))
-        lines.insert(0, f"model.trunk: {theirs} -> {shape_of(trunk)}")
+        paper_trunk = shape_of(config_named("resnet101"))
+        lines.insert(0, f"model.trunk: {paper_trunk} -> {shape_of(trunk)}")
     return lines

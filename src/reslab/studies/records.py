@@ -1,12 +1,11 @@
-"""Finished runs, read back from their folders and grouped over their seeds."""
+"""Read finished runs back from their folders and group them over their seeds."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Generic, TypeVar
 
-from reslab.detection.average_precision.measure import AveragePrecision
 from reslab.detection.recipe import DetectionRecipe
 from reslab.models.config import ResNetConfig
 from reslab.recipes import AnyRecipe, network_of
@@ -39,32 +38,22 @@ class Record(Generic[RecipeType]):
 
     @property
     def kind(self) -> str:
-        """Plain, or ResNet with its shortcut option."""
+        """The kind of net: plain, or ResNet with its shortcut option."""
         option = self.network.shortcut
         return "plain" if option is None else f"ResNet {option}"
 
     @property
     def network_label(self) -> str:
-        """The network as the paper writes it: plain-20, ResNet-56; its option unless that is A."""
-        option = self.network.shortcut
-        if option is None:
-            return f"plain-{self.depth}"
-        return f"ResNet-{self.depth}" + ("" if option == "A" else f" {option}")
+        """The network's name as in the paper: plain-20, ResNet-56, ResNet-20 B."""
+        name, _, option = self.kind.partition(" ")
+        return f"{name}-{self.depth}" + (f" {option}" if option in ("B", "C") else "")
 
     @property
     def label(self) -> str:
-        """What a page calls the run."""
+        """The name of the run on a page."""
         if isinstance(self.recipe, Recipe):
             return self.network_label
-        return f"{self.network_label}, {'trained' if self.starts_trained else 'untrained'} trunk"
-
-    @property
-    def starts_trained(self) -> bool:
-        return self.recipe.weights is not None
-
-    @property
-    def train_error(self) -> float:
-        return self.result["train_error"]
+        return f"{self.network_label}, {'trained' if self.recipe.weights else 'untrained'} trunk"
 
     @property
     def report(self) -> Event:
@@ -73,27 +62,13 @@ class Record(Generic[RecipeType]):
 
     @property
     def test_set(self) -> str:
-        """The test images of a detector; the user's own have no name but their part's."""
+        """The name of a detector's test images; the user's own are named by their part alone."""
         part = self.report["set"]
         return part if self.recipe.data == "boxes" else f"{self.recipe.data}, {part}"
 
-    @property
-    def precision(self) -> AveragePrecision:
-        """The final report of a detector, without curves."""
-        report = self.report
-        return AveragePrecision(
-            report["set"], report["protocol"], report["n"], report["map_50"], report["map_50_95"],
-            report.get("coco", {}), [none_to_nan(row) for row in report["per_class"]],
-        )  # fmt: skip
-
-
-def none_to_nan(row: Event) -> Event:
-    """Read JSON's null as the number that is none."""
-    return {key: float("nan") if value is None else value for key, value in row.items()}
-
 
 def read_record(path: Path, kind: type[RecipeType]) -> Record[RecipeType]:
-    """Read a finished run of this kind of recipe; ValueError if the folder holds none."""
+    """Read a finished run; ValueError if the folder holds none of this kind of recipe."""
     folder = RunFolder.open(path)
     recipe = folder.recipe_as(kind)
     result, rows = folder.result(), folder.rows()
@@ -107,7 +82,7 @@ def read_record(path: Path, kind: type[RecipeType]) -> Record[RecipeType]:
 
 
 def shared_task(paths: Sequence[Path]) -> str:
-    """The task of all these runs; ValueError if there are several."""
+    """Return the task of all these runs; ValueError if there are several."""
     first, task = paths[0], RunFolder.open(paths[0]).task()
     for path in paths[1:]:
         other = RunFolder.open(path).task()
@@ -153,7 +128,7 @@ class SeedGroup(Generic[RecipeType]):
 
     @property
     def train_error(self) -> Seeds:
-        return Seeds(tuple(run.train_error for run in self.runs))
+        return Seeds(tuple(run.result["train_error"] for run in self.runs))
 
     @property
     def test_error(self) -> Seeds:
@@ -186,31 +161,25 @@ class SeedGroup(Generic[RecipeType]):
         # runs may have been logged at different iterations: use those that all of them have
         return [mean_row(rows) for rows in by_place.values() if len(rows) == len(self.runs)]
 
-    def mean_precision(self) -> AveragePrecision:
-        """Merge the final reports of detectors: numbers and classes are means over the seeds."""
-        reports = [run.precision for run in self.runs]
-        strict = self.map_50_95
-        classes = zip(*(report.per_class for report in reports), strict=True)
-        return replace(
-            reports[0],
-            map_50=self.map_50.mean,
-            map_50_95=None if strict is None else strict.mean,
-            per_class=[
-                mean_row(rows) | {"detections": round(mean(row["detections"] for row in rows))}
-                for rows in classes
-            ],
-        )
+    def mean_report(self) -> Event:
+        """Merge the final reports of detectors: numbers are means over the seeds."""
+        reports = [run.report for run in self.runs]
+        classes = zip(*(report["per_class"] for report in reports), strict=True)
+        return mean_row(reports) | {"per_class": [mean_row(rows) for rows in classes]}
 
 
 Classifiers = SeedGroup[Recipe]
 Detectors = SeedGroup[DetectionRecipe]
-MEASURES = ("train_error", "top1_error", "map_50", "ap_50", "ap_50_95")
+MEASURES = {"train_error", "top1_error", "map_50", "map_50_95", "ap_50", "ap_50_95", "detections"}
 
 
 def mean_row(rows: Sequence[Event]) -> Event:
-    """The first row with the means of what was measured."""
-    measured = [key for key in MEASURES if key in rows[0]]
-    return {**rows[0]} | {key: mean(row[key] for row in rows) for key in measured}
+    """Return the first row with the mean of each measure; what is undefined stays None."""
+    means = {}
+    for key in MEASURES & rows[0].keys():
+        values = [row[key] for row in rows]
+        means[key] = None if None in values else mean(values)
+    return rows[0] | means
 
 
 def group_by_recipe(records: Iterable[Record[RecipeType]]) -> list[SeedGroup[RecipeType]]:

@@ -1,4 +1,4 @@
-"""metrics.jsonl to curves in the paper's style: training error thin, test bold (Fig. 6)."""
+"""Draw a run's curves in the paper's style: training error thin, test error bold (Fig. 6)."""
 
 import io
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 @dataclass(frozen=True)
 class Curve:
-    """What one run measured over its iterations, percent."""
+    """What one run measured over its iterations, in percent."""
 
     label: str
     rows: Sequence[Event]
 
     def train(self, bins: int = 120) -> tuple[list[float], list[float]]:
-        """Iterations and training error, averaged over `bins` stretches so that a line is seen."""
+        """Return iterations and training error, averaged over at most `bins` stretches."""
         points = [(r["iteration"], r["train_error"]) for r in self.rows if r["kind"] == "train"]
         size = max(1, -(-len(points) // bins))
         stretches = [points[i : i + size] for i in range(0, len(points), size)]
@@ -29,15 +29,15 @@ class Curve:
         )
 
     def watched_set(self) -> str:
-        """The set that was evaluated on the way: the test, or what was held out."""
+        """Return the name of the set evaluated during training: test, or what was held out."""
         return next((row["set"] for row in self.rows if row["kind"] == "eval"), "test")
 
     def of_boxes(self) -> bool:
-        """Whether the run trained a detector: evaluations give a precision, not an error."""
+        """Return whether evaluations give a detector's precision, not an error."""
         return any("map_50" in row for row in self.rows)
 
     def watched(self) -> tuple[list[float], list[float]]:
-        """Iterations and top-1 error on that set, or mAP@.5 of a detector."""
+        """Return iterations and top-1 error on the watched set, or a detector's mAP@.5."""
         name = self.watched_set()
         rows = [row for row in self.rows if row["kind"] == "eval" and row["set"] == name]
         measure = "map_50" if self.of_boxes() else "top1_error"
@@ -45,7 +45,7 @@ class Curve:
 
 
 def draw_curves(rows: Sequence[Event], title: str) -> str:
-    """One run's curves as SVG text."""
+    """Draw one run's curves as SVG text."""
     from matplotlib.figure import Figure
 
     curve = Curve(title, rows)
@@ -67,7 +67,7 @@ def draw_curves(rows: Sequence[Event], title: str) -> str:
 
 
 def svg_of(figure: Any) -> str:
-    """A figure as SVG text that is the same for the same figure."""
+    """Write a figure as SVG text, the same for the same figure."""
     import matplotlib
 
     text = io.StringIO()

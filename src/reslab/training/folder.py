@@ -4,16 +4,15 @@ import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from reslab.errors import unknown_name
 from reslab.runtime.files import LOCK, atomic_write, lock
 from reslab.training.checkpoint import Checkpoint, save_checkpoint
-from reslab.training.recipe import TASKS, Fields, Recipe, RunRecipe, recipe_differences
+from reslab.training.recipe import TASKS, AnyRecipe, Fields, Recipe, RunRecipe, recipe_differences
 
 # what a process that was killed while it made the folder may leave there
 LEFTOVERS = (LOCK, "environment.json", ".environment.json.tmp", ".recipe.json.tmp")
-AnyRecipe = TypeVar("AnyRecipe", bound=RunRecipe)
 DIFFERENCES_SHOWN = 3  # differences named when a folder holds another recipe
 
 

@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
 from reslab.data.augment import Components
 from reslab.models.config import ResNetConfig
 from reslab.models.model_file import Model
 from reslab.models.preprocessing import Preprocessing, taken_from
 from reslab.runtime.files import TensorFile, sha256_of
-from reslab.training.recipe import Recipe
+from reslab.training.recipe import AnyRecipe, Recipe, RunRecipe
 
 FILE = "preprocessing.safetensors"  # in a run folder
 LAYOUT = ("zeros", "stride_on", "pool")  # of a network, which its trained weights decide
@@ -58,23 +60,28 @@ def fit_to_weights(recipe: Recipe, weights: Model, *, keep_statistics: bool = Fa
     Statistics of batch norm that were folded away can only be kept. ValueError if these are
     weights of another network.
     """
-    config = fitted(recipe.model, weights.net.config, recipe.name)
     keep = keep_statistics or weights.folded
-    changes = {
-        "model": config,
-        "weights": sha256_of(weights.net.state_dict()),
-        "batch_norm": "frozen" if keep else recipe.batch_norm,
-    }
-    return Recipe.from_json(recipe.model_copy(update=changes).model_dump_json())
+    return fit_recipe(
+        recipe,
+        weights.net,
+        model=fit_config(recipe.model, weights.net.config, recipe.name),
+        batch_norm="frozen" if keep else recipe.batch_norm,
+    )
 
 
-def fitted(config: ResNetConfig, theirs: ResNetConfig, name: str) -> ResNetConfig:
-    """The network of the recipe `name` in the layout of the weights of `theirs`, its classes its
-    own; ValueError if that is another network."""
-    config = config.model_copy(update={key: getattr(theirs, key) for key in LAYOUT})
-    if config != theirs.model_copy(update={"classes": config.classes}):
+def fit_recipe(recipe: AnyRecipe, net: nn.Module, **changes: object) -> AnyRecipe:
+    """Return `recipe` with `changes`, for training that starts from the weights of `net`."""
+    changes["weights"] = sha256_of(net.state_dict())
+    return recipe.from_json(recipe.model_copy(update=changes).model_dump_json())
+
+
+def fit_config(config: ResNetConfig, given: ResNetConfig, name: str) -> ResNetConfig:
+    """Return the net of the recipe `name`, its classes its own, in the layout of given weights;
+    ValueError if those are weights of another net."""
+    config = config.model_copy(update={key: getattr(given, key) for key in LAYOUT})
+    if config != given.model_copy(update={"classes": config.classes}):
         raise ValueError(
-            f"the weights are of a net with {shape_of(theirs)}, {name} trains one with "
+            f"the weights are of a net with {shape_of(given)}, {name} trains one with "
             f"{shape_of(config)}"
         )
     return config
@@ -82,27 +89,35 @@ def fitted(config: ResNetConfig, theirs: ResNetConfig, name: str) -> ResNetConfi
 
 def must_match_weights(recipe: Recipe, weights: Model | None) -> None:
     """ValueError if `weights` are not those that `recipe` starts from."""
-    found = sha256_of(weights.net.state_dict()) if weights else None
-    if weights is None or recipe.weights is None:
-        if found != recipe.weights:
-            raise ValueError(
-                "this recipe starts from trained weights; name them with --weights"
-                if recipe.weights
-                else f"{recipe.name} was made without weights; give them where it is made"
-            )
+    if weights is None:
+        if recipe.weights is not None:
+            raise ValueError("this recipe starts from trained weights; name them with --weights")
         return
-    if found != recipe.weights:
-        raise ValueError(
-            f"the weights have the SHA-256 {found}, the recipe starts from {recipe.weights}"
-        )
+    if recipe.weights is None:
+        raise ValueError(f"{recipe.name} was made without weights; give them where it is made")
+    must_have_digest(recipe, weights.net)
     if weights.folded and recipe.batch_norm != "frozen":
+        raise folded_error("batch_norm", recipe.batch_norm)
+
+
+def must_have_digest(recipe: RunRecipe, net: nn.Module) -> None:
+    """ValueError unless the weights of `net` are those that `recipe` was made for."""
+    digest = sha256_of(net.state_dict())
+    if digest != recipe.weights:
         raise ValueError(
-            f"batch_norm={recipe.batch_norm}: in these weights batch norm was folded into the "
-            "convolutions, so its statistics can only be kept: batch_norm=frozen"
+            f"the weights have the SHA-256 {digest}, the recipe starts from {recipe.weights}"
         )
+
+
+def folded_error(key: str, value: str) -> ValueError:
+    """Return the error of a recipe that would change batch norm which is folded away."""
+    return ValueError(
+        f"{key}={value}: in these weights batch norm was folded into the convolutions, so its "
+        f"statistics can only be kept: {key}=frozen"
+    )
 
 
 def shape_of(config: ResNetConfig) -> str:
-    """A network in a few words."""
+    """Describe a net in a few words."""
     option = "no shortcuts" if config.shortcut is None else f"option {config.shortcut}"
     return f"{config.depth} layers, {option}, {config.stem} stem"

@@ -1,4 +1,4 @@
-"""What a run will cost on this machine, from twenty of its iterations."""
+"""Measure what a run will cost on this machine, from twenty of its iterations."""
 
 import resource
 import sys
@@ -51,7 +51,7 @@ class Probe:
     limit: Limit
 
     def seconds(self, run: ProbeTarget) -> float:
-        """Of the whole run: updates, recomputed statistics, evaluations."""
+        """Estimate the whole run: updates, recomputed statistics, evaluations."""
         trained = run.batches * run.task.recipe.batch_size
         return trained / self.together + run.evaluated / self.evaluating
 
@@ -83,18 +83,20 @@ def classifier_target(job: Job[Recipe]) -> ProbeTarget:
 
 
 def read_last(files: Sequence[str], read: Callable[[str], bytes], most: int) -> int:
-    """Read bytes from where they lie; how many files. Those read a moment ago would come from
-    memory: files from the end of the set are taken, which training has hardly touched."""
-    chosen = files[-most:]
-    for file in chosen:
+    """Read at most so many files, and return how many.
+
+    They are taken from the end of the set, which training has hardly touched: what was read a
+    moment ago would come from memory.
+    """
+    for file in files[-most:]:
         read(file)
-    return len(chosen)
+    return min(most, len(files))
 
 
 def probe(
     run: ProbeTarget, iterations: int = 20, clock: Callable[[], float] = time.perf_counter
 ) -> Probe:
-    """Train for some iterations; the run's network is spent afterwards."""
+    """Train for some iterations and measure; the network is of no use afterwards."""
     task = run.task
     size = task.recipe.batch_size
 
@@ -136,7 +138,7 @@ def probe(
 
 
 def peak_memory(device: torch.device) -> int:
-    """At most in use so far, in bytes."""
+    """Return the most memory that was in use so far, in bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
@@ -144,7 +146,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def limit_of(network: float, images: float | None, reading: float | None) -> Limit:
-    """What is slowest. A disk is to blame where reading takes half of the time of an image."""
+    """Name the slowest part: the disk where reading takes half of the time of an image."""
     if images is None or reading is None or network <= images:
         return "network"
     return "disk" if reading < 2 * images else "decoding"

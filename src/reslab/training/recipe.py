@@ -1,10 +1,10 @@
-"""The parts of a recipe that belong together."""
+"""Recipes: what a run does, all but its seed and its places; checked, frozen, JSON both ways."""
 
 import itertools
 import json
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal, Self, final
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, final
 
 from pydantic import (
     BaseModel,
@@ -24,7 +24,7 @@ from reslab.runtime.device import Precision
 
 
 class Section(BaseModel):
-    """A part of a recipe."""
+    """A part of a recipe; frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -66,7 +66,7 @@ OPTIONAL = {"warmup": Warmup(), "plateau": Plateau()}
 
 
 def parse_override(change: str) -> tuple[str, Any]:
-    """KEY=VALUE taken apart; a value that is no JSON is a word."""
+    """Take KEY=VALUE apart; a value that is not JSON is a word."""
     key, equals, text = change.partition("=")
     if not equals:
         raise ValueError(f"--set {change}: write it as KEY=VALUE")
@@ -79,43 +79,43 @@ def parse_override(change: str) -> tuple[str, Any]:
 def set_field(fields: Fields, key: str, value: Any) -> None:
     """Change one field in place; a dotted key reaches inside a section."""
     *path, last = key.split(".")
-    place: Any = fields
-    for part in path:
-        if part in OPTIONAL and place.get(part) is None:
-            place[part] = OPTIONAL[part].model_dump(mode="json")
-        if not isinstance(place.get(part), dict):
+    section: Any = fields
+    for name in path:
+        if name in OPTIONAL and section.get(name) is None:
+            section[name] = OPTIONAL[name].model_dump(mode="json")
+        if not isinstance(section.get(name), dict):
             raise ValueError(unknown_name("recipe key", key, flatten(fields)))
-        place = place[part]
-    if last not in place:
+        section = section[name]
+    if last not in section:
         raise ValueError(unknown_name("recipe key", key, {*flatten(fields), *fields}))
-    if isinstance(place[last], float) and type(value) is int:
+    if isinstance(section[last], float) and type(value) is int:
         value = float(value)
-    place[last] = value
+    section[last] = value
 
 
 def flatten(fields: Fields, prefix: str = "") -> Fields:
-    """Nested fields under dotted keys."""
-    found = {}
+    """Return nested fields under dotted keys."""
+    flat = {}
     for key, value in fields.items():
         if isinstance(value, dict):
-            found |= flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
-            found[prefix + key] = value
-    return found
+            flat[prefix + key] = value
+    return flat
 
 
-def recipe_differences(here: Fields, there: Fields) -> list[str]:
-    """One line for each field in which two recipes differ, but for their names."""
-    here, there = flatten(here), flatten(there)
+def recipe_differences(first: Fields, second: Fields) -> list[str]:
+    """Return a line `key: first -> second` for each difference but that of the names."""
+    first, second = flatten(first), flatten(second)
     return [
-        f"{key}: {here.get(key)} -> {there.get(key)}"
-        for key in dict.fromkeys([*here, *there])
-        if key != "name" and here.get(key) != there.get(key)
+        f"{key}: {first.get(key)} -> {second.get(key)}"
+        for key in dict.fromkeys([*first, *second])
+        if key != "name" and first.get(key) != second.get(key)
     ]
 
 
 def validation_message(error: ValidationError, keys: Iterable[str], kinds: Kinds) -> str:
-    """What is wrong first, in one line; `keys` are those that a recipe of this task has."""
+    """Describe the first error in a line; `keys` are those of the task's recipes."""
     first = error.errors(include_url=False)[0]
     # a union names the alternative that it tried; a person who sets a key does not
     tried = {kind for several in kinds.values() for kind in several}
@@ -138,8 +138,8 @@ AnyAugmentation = Annotated[PadAndCrop | ScaleCrop | ResizedCrop, Field(discrimi
 
 
 class RunRecipe(Section):
-    """What every run has, whatever it trains, but its seed and places: the abstract part of a
-    recipe. Defaults: Sec. 4.2 of the paper."""
+    """The abstract part of a recipe: what every run has, whatever it trains, but its seed and its
+    places. Defaults: Sec. 4.2 of the paper."""
 
     kinds: ClassVar[Kinds] = {}
 
@@ -162,7 +162,7 @@ class RunRecipe(Section):
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Strictly: ValueError for an unknown key, a wrong type, an impossible value, in a line."""
+        """Read strictly: ValueError, in a line, for an unknown key, a wrong type or value."""
         try:
             return cls.model_validate_json(text, strict=True)
         except ValidationError as error:
@@ -170,11 +170,11 @@ class RunRecipe(Section):
 
     @model_serializer(mode="wrap")
     def _what_before_how(self, fields_of: SerializerFunctionWrapHandler) -> Fields:
-        """Fields of the task first, as a person reads them; pydantic would put them last."""
+        """Put the fields of the task first, as a person reads them; pydantic puts them last."""
         fields = fields_of(self)
-        first = {key: fields[key] for key in ("name", "task") if key in fields}
-        own = {key: it for key, it in fields.items() if key not in RunRecipe.model_fields}
-        return first | own | fields
+        names = {key: fields[key] for key in ("name", "task") if key in fields}
+        of_task = {key: fields[key] for key in fields if key not in RunRecipe.model_fields}
+        return names | of_task | fields
 
     @model_validator(mode="after")
     def _shares_are_whole(self) -> Self:
@@ -199,12 +199,12 @@ class RunRecipe(Section):
     @staticmethod
     @abstractmethod
     def expand_override(fields: Fields, key: str, value: Any) -> Fields:
-        """The changes of fields that KEY=VALUE stands for; `fields` are those before it."""
+        """Return the changes that KEY=VALUE stands for; `fields` are those before it."""
 
     def with_changes(self, changes: Sequence[str]) -> Self:
-        """This recipe with KEY=VALUE changes; a dotted key reaches inside a section.
+        """Return this recipe with KEY=VALUE changes; a dotted key reaches inside a section.
 
-        A section that comes in kinds can be set to one, which brings its defaults.
+        A section that comes in several kinds can be set to a kind, which brings its defaults.
         """
         fields = self.model_dump(mode="json")
         for change in changes:
@@ -214,13 +214,16 @@ class RunRecipe(Section):
         return self.from_json(json.dumps(fields))
 
     def differences(self, other: "RunRecipe") -> list[str]:
-        """One line for each field in which `other` differs: `key: here -> there`."""
+        """Return a line `key: this -> other` for each field that differs."""
         return recipe_differences(self.model_dump(mode="json"), other.model_dump(mode="json"))
+
+
+AnyRecipe = TypeVar("AnyRecipe", bound=RunRecipe)
 
 
 @final
 class Recipe(RunRecipe):
-    """What a run of a classifier does."""
+    """The recipe of a classifier."""
 
     kinds: ClassVar[Kinds] = {"augmentation": ("pad-and-crop", "scale-crop", "resized-crop")}
 
@@ -259,7 +262,7 @@ class Recipe(RunRecipe):
 
     @staticmethod
     def expand_override(fields: Fields, key: str, value: Any) -> Fields:
-        """A network may be named: it keeps the classes, and the recipe is called after it."""
+        """Let a net be named: it keeps the classes, and gives the recipe its name."""
         if key != "model" or not isinstance(value, str):
             return {key: value}
         classes = fields["model"]["classes"]

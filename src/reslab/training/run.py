@@ -20,8 +20,13 @@ from reslab.training.log import (
     warmup_row,
     without_details,
 )
-from reslab.training.loop import UpdateResult, eager_update_of, training_steps
-from reslab.training.optim import momentum_buffers, restore_momentum
+from reslab.training.loop import (
+    UpdateResult,
+    eager_update_of,
+    momentum_buffers,
+    restore_momentum,
+    training_steps,
+)
 from reslab.training.recipe import RunRecipe
 from reslab.training.schedule import Schedule, ScheduleState
 from reslab.training.task import Final, Task

@@ -11,14 +11,14 @@ DROP = 10  # "divided by 10" (Sec. 3.4, 4.2)
 
 @dataclass(frozen=True)
 class WarmupState:
-    """What the warm-up has seen."""
+    """The warm-up's memory."""
 
     errors: tuple[float, ...] = ()  # the last training errors, percent, at most `window`
     ended_at: int | None = None  # updates done when it ended
     capped: bool = False  # ended by its cap, not by its error
 
     def after(self, warmup: Warmup, iteration: int, train_error: float) -> "WarmupState":
-        """The state after update number `iteration` (from 1), whose training error is given."""
+        """Return the state after update number `iteration`, from 1, and its training error."""
         assert self.ended_at is None
         errors = (*self.errors, train_error)[-warmup.window :]
         learned = (
@@ -31,14 +31,14 @@ class WarmupState:
 
 @dataclass(frozen=True)
 class PlateauState:
-    """What the watch for plateaus has seen."""
+    """The memory of the watch for plateaus."""
 
     drops: int = 0
     best: float | None = None  # error since the last drop, percent
     waited: int = 0  # evaluations since then that were no better
 
     def after(self, plateau: Plateau, error: float) -> "PlateauState":
-        """The state after an evaluation."""
+        """Return the state after an evaluation; `error` in percent."""
         if self.best is None or error < self.best - plateau.threshold:
             return PlateauState(self.drops, error, 0)
         if self.waited + 1 < plateau.patience:
@@ -48,14 +48,14 @@ class PlateauState:
 
 @dataclass(frozen=True)
 class ScheduleState:
-    """All that a schedule remembers; part of a checkpoint."""
+    """The memory of a schedule; part of a checkpoint."""
 
     warmup: WarmupState = WarmupState()
     plateau: PlateauState = PlateauState()
 
 
 class Schedule:
-    """The rate of every update; it hears of training errors and evaluations."""
+    """The learning rate of every update, given the errors of training and evaluation so far."""
 
     def __init__(self, recipe: RunRecipe, state: ScheduleState = ScheduleState()) -> None:
         self.recipe, self.state = recipe, state
@@ -66,7 +66,7 @@ class Schedule:
         return self.recipe.warmup is not None and self.state.warmup.ended_at is None
 
     def rate(self, iteration: int) -> float:
-        """The learning rate of the update after `iteration` updates are done."""
+        """Return the learning rate of the update that follows `iteration` updates."""
         recipe = self.recipe
         passed = sum(iteration >= round(drop * recipe.iterations) for drop in recipe.drops)
         rate = recipe.learning_rate / DROP ** (passed + self.state.plateau.drops)
@@ -75,10 +75,8 @@ class Schedule:
         return rate
 
     def observe_training(self, iteration: int, train_error: Tensor) -> bool:
-        """Hear of update number `iteration` (from 1); whether the warm-up ended with it.
-
-        The error is read from its device only while there is a warm-up.
-        """
+        """Take in the training error of update number `iteration`, from 1; return whether the
+        warm-up ended with it. The error is read from its device during a warm-up alone."""
         if not self.warming or self.recipe.warmup is None:
             return False
         warmup = self.state.warmup.after(self.recipe.warmup, iteration, train_error.item())
@@ -86,7 +84,7 @@ class Schedule:
         return warmup.ended_at is not None
 
     def observe_evaluation(self, error: float) -> None:
-        """Hear of an evaluation on the way, its error in percent."""
+        """Take in the error, in percent, of an evaluation during training."""
         if self.recipe.plateau is not None:
             plateau = self.state.plateau.after(self.recipe.plateau, error)
             self.state = replace(self.state, plateau=plateau)

@@ -1,4 +1,4 @@
-"""A recipe's images, preprocessing, network and mini-batches, on their device."""
+"""Open a run's data and weights, once, and make the task of a classifier."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,7 +32,7 @@ from reslab.runtime.device import Device
 from reslab.runtime.events import Log
 from reslab.runtime.threads import cores_for, usable_cores
 from reslab.training.classification import ClassificationTask
-from reslab.training.optim import build_sgd
+from reslab.training.loop import build_sgd
 from reslab.training.origin import InitialState, must_match_weights
 from reslab.training.recipe import Recipe
 
@@ -42,9 +42,9 @@ Value = TypeVar("Value")
 
 @dataclass
 class Inputs:
-    """Where the data and the weights of a run lie. What is read there is read once.
+    """Where the data and the weights of a run lie; what is read from there is read once.
 
-    A recipe may look at both before the run does (`own-*`): it is given the same inputs.
+    Some recipes look at both before the run does (`own-*`): they are given the same inputs.
     """
 
     data: Location | None = None
@@ -52,7 +52,7 @@ class Inputs:
     known: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def read(self, reader: Callable[..., Value], *arguments: Any) -> Value:
-        """Return `reader(*arguments)`, called when it is first asked for."""
+        """Return `reader(*arguments)`; it is called the first time only."""
         key = (reader, *arguments)
         if key not in self.known:
             self.known[key] = reader(*arguments)
@@ -92,7 +92,7 @@ def setup_with_sets(
     origin: InitialState = InitialState(),
     log: Log = lambda text: None,
 ) -> ClassificationTask:
-    """Make the task of sets that are open."""
+    """Make the task from sets that are open."""
     train, watched, final = split_sets(recipe, sets)
     must_match_classes(recipe.name, recipe.model.classes, len(train.classes))
     if isinstance(train, EncodedImages):
@@ -141,24 +141,24 @@ def open_data(recipe: Recipe, inputs: Inputs) -> MemorySplits | FolderSplits:
 def split_sets(
     recipe: Recipe, sets: MemorySplits | FolderSplits
 ) -> tuple[ImageSet, Sequence[ImageSet], Sequence[ImageSet]]:
-    """The training images, those evaluated on the way, those evaluated at the end."""
+    """Return the training images, the sets watched during training, those of the final reports."""
     if not recipe.held_out:
         return sets.train, [sets.test], [sets.test]
-    train, held = hold_out(sets.train, recipe.held_out)
-    return train, [held], [held, sets.test]
+    train, held_out = hold_out(sets.train, recipe.held_out)
+    return train, [held_out], [held_out, sets.test]
 
 
-def must_match_classes(name: str, classes: int, there: int) -> None:
+def must_match_classes(name: str, classes: int, count: int) -> None:
     """ValueError unless the net of the recipe `name` has as many classes as its images."""
-    if classes != there:
+    if classes != count:
         raise ValueError(
-            f"{name} has model.classes={classes}, the images have {there} classes: "
-            f"--set model.classes={there}"
+            f"{name} has model.classes={classes}, the images have {count} classes: "
+            f"--set model.classes={count}"
         )
 
 
 def with_names(train: EncodedImages, origin: InitialState) -> InitialState:
-    """`origin` with names for the classes, if folders have ids alone and the weights know them."""
+    """Add names of the classes, if folders have ids alone and the weights know the names."""
     weights = origin.weights
     if weights is None or train.classes != train.ids or not set(train.ids) <= set(weights.ids):
         return origin
@@ -169,49 +169,51 @@ def with_names(train: EncodedImages, origin: InitialState) -> InitialState:
 def with_statistics(
     recipe: Recipe, train: EncodedImages, origin: InitialState, log: Log
 ) -> InitialState:
-    """`origin` with the preprocessing and the colours' components of photographs.
+    """Add the preprocessing and the principal components of the colours.
 
-    Weights bring the mean that they were trained with; of the rest, what the recipe asks for and
-    nobody has found before is measured on the training images.
+    Weights bring the mean that they were trained with. What else the recipe needs, and no earlier
+    part of the run has measured, is measured on the training images.
     """
     assert recipe.pictures is not None
     assert not isinstance(recipe.augmentation, PadAndCrop)
     size, resize = recipe.augmentation.size, recipe.pictures.resize
-    found, components = origin.preprocessing, origin.components
-    if found is None and origin.weights is not None:
-        found = origin.weights.preprocessing
+    preprocessing, components = origin.preprocessing, origin.components
+    if preprocessing is None and origin.weights is not None:
+        preprocessing = origin.weights.preprocessing
     if components is None and recipe.pictures.colour == "imagenet":
         components = ALEXNET
-    if found is None or (components is None and recipe.augmentation.colour):
+    if preprocessing is None or (components is None and recipe.augmentation.colour):
         log(f"measuring colours over {min(len(train), 10_000)} training images")
         measured = measure_statistics(train, size, resize, seed=0, threads=usable_cores())
         components = components or measured.components
-        if found is None:
-            by_channel = recipe.pictures.mean == "channel"
+        if preprocessing is None:
             mean = measured.pixel_mean
-            found = minus_mean(mean.mean((1, 2), keepdim=True) if by_channel else mean)
-    return replace(
-        origin, preprocessing=replace(found, resize=resize, size=size), components=components
-    )
+            if recipe.pictures.mean == "channel":
+                mean = mean.mean((1, 2), keepdim=True)
+            preprocessing = minus_mean(mean)
+    preprocessing = replace(preprocessing, resize=resize, size=size)
+    return replace(origin, preprocessing=preprocessing, components=components)
 
 
 def memory_preprocessing(train: ImageSet, weights: Model | None) -> Preprocessing:
-    """That of a set in memory: what the weights were trained with, or minus the mean image."""
+    """Take the weights' preprocessing, or subtract the mean image of a set in memory."""
     assert isinstance(train, ImagesInMemory)
     return weights.preprocessing if weights else minus_mean(pixel_mean(train.images))
 
 
 def initial_net(recipe: Recipe, seed: int, weights: Model | None, train: ImageSet) -> ResNet:
-    """Drawn from the seed, or the given weights; a classifier of other classes starts at zero,
-    so that it disturbs them as little as it can."""
+    """Draw the net from the seed, or load the weights.
+
+    A classifier of other classes starts at zero, so that it disturbs the weights least.
+    """
     net = build_resnet(recipe.model, make_generator(seed, Stream.INITIALISATION))
     if weights is None:
         return net
     state = weights.net.state_dict()
-    theirs = (weights.classes, weights.ids)
-    if theirs != (train.classes, train.ids if isinstance(train, EncodedImages) else ()):
-        own = net.fc.state_dict()
-        state |= {f"fc.{name}": torch.zeros_like(tensor) for name, tensor in own.items()}
+    ids = train.ids if isinstance(train, EncodedImages) else ()
+    if (weights.classes, weights.ids) != (train.classes, ids):
+        classifier = net.fc.state_dict()
+        state |= {f"fc.{name}": torch.zeros_like(tensor) for name, tensor in classifier.items()}
     net.load_state_dict(state)
     return net
 
@@ -225,7 +227,7 @@ def build_loader(
     device: Device,
     log: Log,
 ) -> InMemoryLoader | EncodedLoader:
-    """The mini-batches of training."""
+    """Make the loader of the training images."""
     augmentation = recipe.augmentation
     if isinstance(train, ImagesInMemory):
         assert isinstance(augmentation, PadAndCrop)
@@ -249,7 +251,7 @@ def build_loader(
 
 
 def class_weights(recipe: Recipe, labels: Tensor, device: torch.device) -> Tensor | None:
-    """Weights of the loss under which every class counts alike; their mean over images is 1."""
+    """Weigh the loss so that every class counts alike; the mean over the images is 1."""
     if recipe.balance != "loss":
         return None
     counts = labels.bincount(minlength=recipe.model.classes)
@@ -257,7 +259,7 @@ def class_weights(recipe: Recipe, labels: Tensor, device: torch.device) -> Tenso
 
 
 def prepare_set(images: ImageSet, origin: InitialState, device: torch.device) -> ImageSet:
-    """A set as it is evaluated: on the device if it is in memory, its classes called by names."""
+    """Prepare a set for evaluation: on the device if it is in memory, its classes under names."""
     if isinstance(images, ImagesInMemory):
         return images.to(device)
     return replace(images, classes=origin.names or images.classes)

@@ -1,5 +1,8 @@
 """The function that trains a recipe into a run folder, and the path that every task takes."""
 
+import platform
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -9,19 +12,24 @@ from typing import Any, Generic
 
 import torch
 
-from reslab.data.location import Location
+import reslab
+from reslab.data.location import Location, absolute
 from reslab.models.model_file import load_model
+from reslab.runtime.cpu import kernel_limit
 from reslab.runtime.device import Device, Processes, setup_device
 from reslab.runtime.events import Callback, note, silent
+from reslab.runtime.threads import usable_cores
 from reslab.training.checkpoint import checkpoints_in
 from reslab.training.classification import ClassificationTask
-from reslab.training.environment import environment, environment_changes
-from reslab.training.folder import AnyRecipe, RunFolder
+from reslab.training.folder import RunFolder
 from reslab.training.origin import InitialState, fit_to_weights, read_initial_state
-from reslab.training.recipe import Recipe, RunRecipe
+from reslab.training.recipe import AnyRecipe, Recipe, RunRecipe
 from reslab.training.run import Stop, run_task
 from reslab.training.setup import Inputs, inputs_at, setup_classification
 from reslab.training.task import Task
+
+# a run resumed where one of these differs is still right, but not the same to the last bit
+BINDING = ("device", "precision", "threads", "torch", "processor")
 
 
 @dataclass(frozen=True)
@@ -41,9 +49,25 @@ class Job(Generic[AnyRecipe]):
         self.on_event(note(text))
 
     def environment(self) -> dict[str, Any]:
-        """Return what environment.json holds of a run that is begun here and now."""
-        inputs = self.inputs
-        return environment(self.device, seed=self.seed, data=inputs.data, weights=inputs.weights)
+        """Return what environment.json holds of a run that is begun here and now: enough to make
+        it again, and to say when the bits may differ."""
+        inputs, device = self.inputs, self.device
+        return {
+            "seed": self.seed,
+            "data": absolute(inputs.data) if inputs.data else None,
+            "weights": str(inputs.weights.resolve()) if inputs.weights else None,
+            "device": device_name(device.torch_device),
+            "precision": device.precision,
+            "threads": torch.get_num_threads(),
+            "processes": device.processes.count,
+            "processor": processor(),
+            "reslab": reslab.__version__,
+            "commit": commit(),
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+            "system": platform.platform(),
+            "command": " ".join(["reslab", *sys.argv[1:]]),
+        }
 
     def weights_of(self, folder: RunFolder | None) -> Path | None:
         """Return where the weights lie: at the place named now, or when the run was begun."""
@@ -153,3 +177,45 @@ def must_divide_evenly(recipe: RunRecipe, processes: Processes) -> None:
     raise ValueError(
         f"{shares} virtual_gpus cannot be dealt whole to {count} processes: take {sizes}{more}"
     )
+
+
+def environment_changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return what differs between two environments and can change a run's last bits."""
+    return [f"{key}: {then.get(key)} -> {now[key]}" for key in BINDING if then.get(key) != now[key]]
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def processor() -> str:
+    """Name the processor, the cores that this process may use, and RESLAB_CPU where it is set."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(
+            line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
+        )
+    except (OSError, StopIteration):
+        pass  # not Linux: the plain name serves
+    kernels = f", kernels for {limit}" if (limit := kernel_limit()) else ""
+    return f"{name}, {usable_cores()} cores{kernels}"
+
+
+def commit() -> str | None:
+    """Return the commit of the source tree, `+` appended if it was changed; None outside git."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        if not git("ls-files", Path(__file__).name):  # an installed copy inside another repository
+            return None
+        return git("rev-parse", "--short=12", "HEAD") + (
+            "+" if git("status", "--porcelain") else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -30,7 +30,7 @@ def digits() -> MemorySplits:
 
 @pytest.fixture(scope="module")
 def sets() -> DetectionSplits:
-    return digit_scenes(train=60, test=20)
+    return digit_scenes(train=12, test=6)
 
 
 def test_a_scene_is_a_function_of_seed_part_and_number(sets: DetectionSplits) -> None:
@@ -92,9 +92,9 @@ def test_ink_stands_out(digits: MemorySplits) -> None:
 
 
 def test_written_scenes_are_a_coco_folder(sets: DetectionSplits, tmp_path: Path) -> None:
-    heard: list[None] = []
-    write_scenes(tmp_path, sets, heard.append)
-    assert len(heard) == 80
+    events: list[None] = []
+    write_scenes(tmp_path, sets, events.append)
+    assert len(events) == 18
     found = open_detection(tmp_path)
     for here, there in ((found.train, sets.train), (found.test, sets.test)):
         assert here.files == list(there.files)

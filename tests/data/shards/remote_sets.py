@@ -53,8 +53,8 @@ def options(
     policy: RetryPolicy = QUICK,
 ) -> RemoteOptions:
     """Trouble fails the test unless it is expected."""
-    kept = BlockCache(cache, on_trouble, limit=limit)
-    return RemoteOptions(kept, on_trouble, policy, policy, BLOCK)
+    blocks = BlockCache(cache, on_trouble, limit=limit)
+    return RemoteOptions(blocks, on_trouble, policy, policy, BLOCK)
 
 
 def bytes_in(cache: Path) -> int:

@@ -1,4 +1,4 @@
-"""Which blocks are kept, and which go."""
+"""The cache of blocks: what it keeps, and what it removes first."""
 
 import os
 from pathlib import Path

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,11 +18,19 @@ from reslab.data.datasets import EncodedImages
 from reslab.data.decode import BadImage
 from reslab.data.loader import Batch
 from reslab.data.location import Url
-from reslab.data.shards.reader import open_remote_part, remote_parts
-from reslab.data.shards.remote import RetryPolicy, TransientError, retry
+from reslab.data.shards.reader import ShardReader, open_remote_part, remote_parts
+from reslab.data.shards.remote import (
+    PermanentError,
+    RemoteShards,
+    RetryPolicy,
+    TransientError,
+    classify_failure,
+    retry,
+)
 from reslab.data.shards.writer import Packing, pack_sets
 
 pytest.importorskip("aiohttp", reason="the extra `remote`")
+HALF = 32 * BLOCK  # bytes: about half of 40 images
 FAULTS = {"refused": 0.1, "short": 0.05, "corrupt": 0.01}
 
 
@@ -63,12 +72,12 @@ def restarted(server: FaultyServer, opened: EncodedImages) -> dict[str, bytes]:
 
 
 def test_every_sample_of_a_server_that_fails_equals_the_original(tmp_path: Path) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     files = images(300)
     folder = packed(files, tmp_path / "set")
     with serving(files_of(folder), Faults(**FAULTS, seed=3)) as server:
         opened = open_remote_part(
-            Url(server.url), options(tmp_path / "cache", on_trouble=said.append)
+            Url(server.url), options(tmp_path / "cache", on_trouble=lines.append)
         )
         assert (list(opened.files), opened.classes) == (list(files), ("cat", "dog"))
         assert torch.equal(opened.labels, set_of(files).labels)
@@ -79,7 +88,7 @@ def test_every_sample_of_a_server_that_fails_equals_the_original(tmp_path: Path)
         requests = server.faults.requests
         assert read_all(opened) == files  # from the cache
         assert server.faults.requests == requests
-    assert len(said) <= 1, "one line for one time of trouble"
+    assert len(lines) <= 1, "one line for one time of trouble"
 
 
 def test_what_was_read_once_is_not_fetched_again(files: dict, folder: Path, tmp_path: Path) -> None:
@@ -124,56 +133,61 @@ def test_a_cache_is_no_larger_than_it_may_be(files: dict, folder: Path, tmp_path
     assert sum(map(len, files.values())) > 2 * limit
 
 
-READ = """
+def read_through(url: str, wide: Path, narrow: Path) -> None:
+    """Through a cache with room for all, and twice through one with room for half."""
+    opened = open_remote_part(Url(url), options(wide, on_trouble=print))
+    assert read_all(opened) == images(40)
+    opened = open_remote_part(Url(url), options(narrow, limit=HALF, on_trouble=print))
+    for _ in range(2):
+        assert read_all(opened) == images(40)
+
+
+OTHER = """
 import sys
 from pathlib import Path
-from reslab.data.location import Url
-from reslab.data.shards.reader import open_remote_part
-from tests.data.shards.remote_sets import bytes_in, images, options
-from tests.data.shards.test_remote import read_all
-url, wide, narrow, limit = sys.argv[1:]
-files = images(100)
-opened = open_remote_part(Url(url), options(Path(wide), on_trouble=print))
-assert read_all(opened) == files
-opened = open_remote_part(Url(url), options(Path(narrow), limit=int(limit), on_trouble=print))
-for _ in range(2):
-    assert read_all(opened) == files
+from tests.data.shards.test_remote import read_through
+print("ready", flush=True)
+read_through(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
 """
 
 
-def test_two_processes_share_a_cache(folder: Path, tmp_path: Path) -> None:
-    """One where there is room for all, and one where each removes what the other has written."""
-    wide, narrow, limit = tmp_path / "wide", tmp_path / "narrow", 80 * BLOCK
+def test_two_processes_share_a_cache(tmp_path: Path) -> None:
+    """Each removes what the other has written, where there is no room for all."""
+    folder = packed(images(40), tmp_path / "set")
+    wide, narrow = tmp_path / "wide", tmp_path / "narrow"
     with serving(files_of(folder), Faults(refused=0.05, corrupt=0.01)) as server:
-        command = [sys.executable, "-c", READ, server.url, wide, narrow, str(limit)]
-        here = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        both = [subprocess.Popen(command, env=here, stderr=subprocess.PIPE) for _ in range(2)]
-        for process in both:
-            _, printed = process.communicate(timeout=100)
-            assert process.returncode == 0, printed.decode()
+        command = [sys.executable, "-c", OTHER, server.url, wide, narrow]
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe) as other:
+            assert other.stdout
+            assert other.stdout.readline() == b"ready\n"
+            read_through(server.url, wide, narrow)
+            _, printed = other.communicate(timeout=100)
+        assert other.returncode == 0, printed.decode()
     size = sum(path.stat().st_size for path in folder.iterdir())
     assert 0.98 * size < bytes_in(wide) <= size, "all but some ends of shards"
-    assert bytes_in(narrow) <= limit < size
+    assert bytes_in(narrow) <= HALF < size
     assert not list(tmp_path.rglob("*.tmp"))
 
 
 @pytest.mark.parametrize("full", [True, False])
-def test_a_disk_that_takes_nothing_is_told_of_once(
+def test_a_disk_that_takes_nothing_is_reported_once(
     files: dict, folder: Path, tmp_path: Path, full: bool
 ) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     (tmp_path / "file").touch()
     cache = tmp_path / ("cache" if full else "file/cache")
     with serving(files_of(folder)) as server:
         limit = 100 if full else 10**9
         opened = open_remote_part(
-            Url(server.url), options(cache, limit=limit, on_trouble=said.append)
+            Url(server.url), options(cache, limit=limit, on_trouble=lines.append)
         )
         assert read_all(opened) == files
         assert opened.prefetch
         opened.prefetch(list(files))  # in vain: there is no place for it
     reason = "there is no room for a block" if full else "not a directory"
-    assert said == [f"cache {cache}: {reason}; reading goes on without it"]
+    assert lines == [f"cache {cache}: {reason}; reading goes on without it"]
 
 
 # what no patience helps against
@@ -211,10 +225,10 @@ def test_a_shard_that_stays_wrong_is_named_and_no_other_image_suffers(
 def test_a_server_that_stays_away_is_named_and_no_image_is_called_bad(
     files: dict, folder: Path, tmp_path: Path
 ) -> None:
-    said: list[str] = []
+    lines: list[str] = []
     with serving(files_of(folder)) as server:
         policy = RetryPolicy(attempts=5, first=0.01, longest=0.1)
-        far = options(tmp_path / "cache", policy=policy, on_trouble=said.append)
+        far = options(tmp_path / "cache", policy=policy, on_trouble=lines.append)
         opened = open_remote_part(Url(server.url), far)
         server.faults.refused = 1
         with pytest.raises(RuntimeError) as raised:
@@ -224,7 +238,7 @@ def test_a_server_that_stays_away_is_named_and_no_image_is_called_bad(
     assert str(raised.value).startswith(f"{server.url}/shard-00000")
     assert str(raised.value).endswith(", 5 times")
     assert " cannot be read: " in str(raised.value)
-    (line,) = said
+    (line,) = lines
     assert line.endswith("; trying again")
 
 
@@ -289,6 +303,14 @@ def test_at_the_door(files: dict, folder: Path, tmp_path: Path) -> None:
 # parts, and what is told before it is needed
 
 
+def test_a_name_that_never_resolved_is_mistyped_and_a_lost_one_may_come_back() -> None:
+    class ClientConnectorDNSError(Exception):
+        """As aiohttp calls it."""
+
+    assert isinstance(classify_failure(ClientConnectorDNSError(), reached=False), PermanentError)
+    assert isinstance(classify_failure(ClientConnectorDNSError(), reached=True), TransientError)
+
+
 def test_parts_stay_parts(tmp_path: Path) -> None:
     parts = {"train": set_of(images(6), "train"), "validation": set_of(images(4), "v")}
     pack_sets(parts, tmp_path / "set", Packing(shard_size=1), lambda bad: None)
@@ -305,12 +327,19 @@ def test_a_file_url_goes_through_the_cache_too(files: dict, folder: Path, tmp_pa
     assert bytes_in(tmp_path / "cache") > sum(map(len, files.values()))
 
 
-def wait_until_quiet(server: FaultyServer) -> int:
-    before = -1
-    while before != server.faults.requests:
-        before = server.faults.requests
-        time.sleep(1.0)  # a busy machine is slow to ask
-    return before
+def wait_until_cached(opened: EncodedImages, names: Sequence[str]) -> None:
+    """Return when the cache has all blocks of these images; fail after a minute."""
+    reader = opened.read
+    assert isinstance(reader, ShardReader)
+    assert isinstance(reader.shards, RemoteShards)
+    deadline = time.monotonic() + 60
+    for name in names:
+        shard, start, stop, _ = reader.index.locate(name)
+        for number in range(start // BLOCK, (stop - 1) // BLOCK + 1):
+            length = min(BLOCK, shard.size - number * BLOCK)
+            while not reader.shards.cache.has(shard.sha256, number, length):
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
 
 
 def test_what_is_expected_is_there_when_it_is_read(
@@ -320,12 +349,13 @@ def test_what_is_expected_is_there_when_it_is_read(
         opened = open_remote_part(Url(server.url), options(tmp_path / "cache"))
         assert opened.prefetch
         opened.prefetch(opened.files[:20])
-        requests = wait_until_quiet(server)
+        wait_until_cached(opened, opened.files[:20])
+        requests = server.faults.requests
         for name in opened.files[:20]:
             assert opened.read(name) == files[name]
         assert server.faults.requests == requests
         assert list(opened.prefetching(range(len(opened)))) == list(range(len(opened)))
-        wait_until_quiet(server)
+        wait_until_cached(opened, opened.files)
         requests = server.faults.requests
         assert read_all(opened) == files
         assert server.faults.requests == requests

@@ -27,7 +27,7 @@ CONFUSION = [[8, 2, 0], [0, 10, 0], [1, 3, 6]]
 
 def test_the_report_is_whole_and_needs_no_network(degradation, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    html = write_classifiers(degradation, out, "Depth <hurts>?", "Does it?").read_text()
+    html = write_classifiers(degradation, out, ("Depth <hurts>?", "Does it?")).read_text()
     assert {path.name for path in out.iterdir()} == {
         "report.html", "report.md", "table.md", "table.csv", "figures",
     }  # fmt: skip
@@ -44,7 +44,7 @@ def test_the_report_is_whole_and_needs_no_network(degradation, tmp_path: Path) -
     assert "- `data: cifar10 -> digits`" in markdown
     figure = ET.parse(out / "figures" / "errors.svg")  # well-formed
     assert figure.getroot().tag.endswith("svg")
-    again = write_classifiers(degradation, tmp_path / "again", "Depth <hurts>?", "Does it?")
+    again = write_classifiers(degradation, tmp_path / "again", ("Depth <hurts>?", "Does it?"))
     assert again.read_text() == html
 
 
@@ -72,7 +72,7 @@ def with_details(run: Path, names: tuple[str, ...] = ("ant", "bee", "<cat>")) ->
 
 def test_mistakes_and_classes_are_shown_and_nothing_is_fetched(finish, tmp_path: Path) -> None:
     run = with_details(finish("digits-resnet20"))
-    page = write_classifiers([read_record(run, Recipe)], tmp_path / "out", "t", "q")
+    page = write_classifiers([read_record(run, Recipe)], tmp_path / "out", ("t", "q"))
     html = page.read_text()
     assert html.count(f'<img src="{PIXEL}" alt="bee/test.jpg">') == 1
     assert "held_out.jpg" not in html  # another set than the one that the page is about
@@ -112,7 +112,7 @@ def test_many_classes_are_folded_and_several_runs_too(finish, tmp_path: Path) ->
     many = tuple(f"class {k}" for k in range(100))
     runs = [with_details(finish("digits-resnet20"), many), with_details(finish("digits-plain20"))]
     records = [read_record(run, Recipe) for run in runs]
-    html = write_classifiers(records, tmp_path / "out", "t", "q").read_text()
+    html = write_classifiers(records, tmp_path / "out", ("t", "q")).read_text()
     assert f"the other {100 - SHOWN_CLASSES} classes" in html
     assert html.count("<details open>") == 1
     assert "<b>plain-20, seed 1</b>; test, one-crop" in html

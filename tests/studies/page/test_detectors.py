@@ -30,7 +30,7 @@ NOTHING = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=tor
 def test_the_page_is_whole_and_needs_no_network(pair, classifier, tmp_path: Path) -> None:
     records = pair()
     trunk = classifier("digits-resnet20", test_error=0.56)
-    page = write_detectors(records, tmp_path / "out", "Boxes <help>?", "Do they?", [trunk])
+    page = write_detectors(records, tmp_path / "out", ("Boxes <help>?", "Do they?"), [trunk])
     html = page.read_text()
     assert "Boxes &lt;help&gt;?" in html
     assert not re.findall(r"(?:src|href)=[\"'](?!#|data:image/)", html)
@@ -44,7 +44,7 @@ def test_the_page_is_whole_and_needs_no_network(pair, classifier, tmp_path: Path
     markdown = (tmp_path / "out" / "report.md").read_text()
     assert "## By class" in markdown
     assert "](figures/precision.svg)" in markdown
-    again = write_detectors(records, tmp_path / "again", "Boxes <help>?", "Do they?", [trunk])
+    again = write_detectors(records, tmp_path / "again", ("Boxes <help>?", "Do they?"), [trunk])
     assert again.read_text() == html
 
 
@@ -54,7 +54,7 @@ def test_images_that_have_gone_are_reported(finish_detector, tmp_path: Path) -> 
     gone = environment | {"data": str(tmp_path / "gone")}
     (run / "environment.json").write_text(json.dumps(gone))
     record = read_record(run, DetectionRecipe)
-    html = write_detectors([record], tmp_path / "out", "t", "q").read_text()
+    html = write_detectors([record], tmp_path / "out", ("t", "q")).read_text()
     assert "<img " not in html
     assert "Without images and precision over recall: ResNet-20, trained trunk:" in html
     assert html.count("<svg") == 1

@@ -13,7 +13,7 @@ def test_a_deviation_of_some_names_them_and_one_of_all_does_not(classifier) -> N
 def test_long_tables_are_folded_in_html_and_whole_in_markdown(tmp_path) -> None:
     rows = [(f"row {k}", "1") for k in range(60)]
     tables = [Table("Table", ("a", "b"), rows, "A note."), Table("Other", ("c",), [("x",)])]
-    page = Page("<Title>", "Why?", ["It is so."], {}, tables)
+    page = Page(("<Title>", "Why?"), ["It is so."], {}, tables)
     html = write_html(page, tmp_path / "out").read_text()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.html"]
     assert "<h1>&lt;Title&gt;</h1>" in html

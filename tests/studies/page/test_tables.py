@@ -4,14 +4,13 @@ import io
 from reslab.analysis.responses import Response
 from reslab.studies.page.tables import (
     Table,
-    classifiers_csv,
-    detectors_csv,
     error_table,
     label_classifiers,
     paper_entry,
     parameters,
     response_table,
     responses_csv,
+    runs_csv,
     unique,
 )
 from reslab.studies.records import group_by_recipe
@@ -19,7 +18,7 @@ from reslab.studies.records import group_by_recipe
 
 def test_the_tables_agree(degradation) -> None:
     groups = label_classifiers(group_by_recipe(degradation))
-    rows = list(csv.DictReader(io.StringIO(classifiers_csv(groups))))
+    rows = list(csv.DictReader(io.StringIO(runs_csv(groups))))
     assert [row["network"] for row in rows] == ["plain-20", "plain-56", "ResNet-20", "ResNet-56"]
     assert [float(row["train_error"]) for row in rows] == [0.5, 25.0, 0.1, 0.6]
     markdown = error_table(groups).markdown().splitlines()
@@ -62,7 +61,7 @@ def test_the_papers_number_stands_only_beside_its_own_net_and_set(classifier) ->
 
 def test_responses_are_summed_up_and_listed() -> None:
     networks = {"plain-20": [Response("stem.0", 1.5), Response("stages.0", 0.5)]}
-    assert response_table(networks).rows == [("plain-20", "2", "1.000", "0.500", "1.500")]
+    assert response_table(networks).rows == [["plain-20", "2", "1.000", "0.500", "1.500"]]
     assert responses_csv(networks).splitlines()[1:] == [
         "plain-20,1,stem.0,1.5", "plain-20,2,stages.0,0.5",
     ]  # fmt: skip
@@ -70,7 +69,7 @@ def test_responses_are_summed_up_and_listed() -> None:
 
 def test_the_spreadsheet_has_a_line_for_each_run(pair) -> None:
     groups = {group.first.label: group for group in group_by_recipe(pair())}
-    rows = list(csv.DictReader(io.StringIO(detectors_csv(groups))))
+    rows = list(csv.DictReader(io.StringIO(runs_csv(groups))))
     assert [(row["map_50"], row["norm"], row["weights"]) for row in rows] == [
         ("90.0", "frozen", "a" * 64), ("60.0", "group", "none"),
     ]  # fmt: skip

@@ -1,7 +1,7 @@
-"""The folder doctor: what in a folder of images would spoil a run, and what is worth knowing.
+"""Find what in a folder of images would spoil a run, and what is worth knowing.
 
-Every file is read and decoded once. Images are equal if they decode to equal pixels, so copies
-in another format or with another EXIF block are found, and nothing that only looks alike.
+Images are equal if they decode to equal pixels, so copies in another format or with another EXIF
+block are found, and none that only look alike.
 """
 
 import os
@@ -29,13 +29,11 @@ from reslab.data.folder import WHOLE_FOLDER, FolderPart, class_list
 
 @dataclass(frozen=True)
 class Case:
-    """The files or folders that one thing is wrong with, and more of it."""
+    """One thing that is wrong, and the files or folders that have it."""
 
+    kind: str  # a key of ADVICE
     files: tuple[str, ...]  # relative to the folder that was checked
     note: str = ""
-
-
-KindAndCase = tuple[str, Case]
 
 
 @dataclass(frozen=True)
@@ -56,14 +54,14 @@ def diagnose(scan: FolderScan, infos: list[list[ImageInfo]], size: int) -> tuple
     `infos` are those of the images of each part; `size` is the side of the net's images.
     """
     return _by_kind((
-        *_problems(scan.problems),
-        *_class_list_problems(scan),
-        *_image_findings(scan, infos, size),
-        *_copies_across_classes(scan, infos),
-        *(("unknown suffix", Case((file,), f"a {kind.upper()}")) for file, kind in scan.misnamed),
-        *(("other file", Case((file,))) for file in scan.others),
-        *(("outside", Case((file,))) for file in scan.outside),
-        *_class_findings({part.name: part for part in scan.parts}),
+        *_problem_cases(scan.problems),
+        *_class_list_cases(scan),
+        *_image_cases(scan, infos, size),
+        *_copies(scan, infos),
+        *(Case("unknown suffix", (file,), f"a {kind.upper()}") for file, kind in scan.misnamed),
+        *(Case("other file", (file,)) for file in scan.others),
+        *(Case("outside", (file,)) for file in scan.outside),
+        *_class_cases({part.name: part for part in scan.parts}),
     ))  # fmt: skip
 
 
@@ -74,37 +72,37 @@ def diagnose_boxes(
 
     `parts` are the one to train on and the other, or the whole.
     """
-    found: list[KindAndCase] = []
+    cases: list[Case] = []
     paths = [[os.path.relpath(part.root / file, folder) for file in part.files] for part in parts]
     for part, part_paths, part_infos in zip(parts, paths, infos, strict=True):
-        found += _problems(part.problems)
-        found += _annotated_image_findings(part, part_paths, part_infos)
-        found += _box_findings(part)
+        cases += _problem_cases(part.problems)
+        cases += _annotated_image_cases(part, part_paths, part_infos)
+        cases += _box_cases(part)
     for group in _equal_images(infos):
         kind = "image in both parts" if len({part for part, _ in group}) > 1 else "repeated image"
-        found.append((kind, Case(tuple(paths[part][row] for part, row in group))))
+        cases.append(Case(kind, tuple(paths[part][row] for part, row in group)))
     trained = parts[0]
     with_boxes = set(trained.objects.names)
     for id_, name in trained.classes.items():
         if id_ not in with_boxes:
-            found.append(("class without boxes", Case((name,))))
-    return _by_kind(found)
+            cases.append(Case("class without boxes", (name,)))
+    return _by_kind(cases)
 
 
-def _by_kind(found: Iterable[KindAndCase]) -> tuple[Finding, ...]:
-    """One finding a kind, in the order of ADVICE."""
-    cases: dict[str, list[Case]] = {}
-    for kind, case in found:
-        cases.setdefault(kind, []).append(case)
-    assert cases.keys() <= ADVICE.keys(), cases.keys()
-    return tuple(Finding(kind, cases[kind]) for kind in ADVICE if kind in cases)
+def _by_kind(cases: Iterable[Case]) -> tuple[Finding, ...]:
+    """Make one finding of each kind, in the order of ADVICE."""
+    by_kind: dict[str, list[Case]] = {}
+    for case in cases:
+        by_kind.setdefault(case.kind, []).append(case)
+    assert by_kind.keys() <= ADVICE.keys(), by_kind.keys()
+    return tuple(Finding(kind, by_kind[kind]) for kind in ADVICE if kind in by_kind)
 
 
-def _problems(problems: Iterable[Problem]) -> Iterator[KindAndCase]:
-    return ((problem.kind, Case((problem.place,), problem.note)) for problem in problems)
+def _problem_cases(problems: Iterable[Problem]) -> Iterator[Case]:
+    return (Case(problem.kind, (problem.place,), problem.note) for problem in problems)
 
 
-def _class_list_problems(scan: FolderScan) -> Iterator[KindAndCase]:
+def _class_list_cases(scan: FolderScan) -> Iterator[Case]:
     for part in scan.parts:
         if part.packed:
             continue
@@ -116,24 +114,22 @@ def _class_list_problems(scan: FolderScan) -> Iterator[KindAndCase]:
         try:
             listed = dict(read_class_list(path))
         except ValueError as error:
-            yield "class list", Case((place,), str(error))
+            yield Case("class list", (place,), str(error))
             continue
         for id_ in part.classes:
             if id_ not in listed:
-                yield "class list", Case((part.prefix + id_,), f"not in {place}")
+                yield Case("class list", (part.prefix + id_,), f"not in {place}")
 
 
-def _image_findings(
-    scan: FolderScan, infos: list[list[ImageInfo]], size: int
-) -> Iterator[KindAndCase]:
+def _image_cases(scan: FolderScan, infos: list[list[ImageInfo]], size: int) -> Iterator[Case]:
     for part, part_infos in zip(scan.parts, infos, strict=True):
         for file, info in zip(part.images.files, part_infos, strict=True):
             for kind, note in _image_faults(info, size):
-                yield kind, Case((part.prefix + file,), note)
+                yield Case(kind, (part.prefix + file,), note)
 
 
 def _image_faults(info: ImageInfo, size: int) -> Iterator[tuple[str, str]]:
-    """The kinds of what is wrong with an image or odd about it, and notes."""
+    """Name the kinds of what is wrong with an image or odd about it, with notes."""
     if info.problem:
         yield info.problem, info.reason
         return
@@ -145,8 +141,8 @@ def _image_faults(info: ImageInfo, size: int) -> Iterator[tuple[str, str]]:
         yield kind, f"{info.width} x {info.height}"
 
 
-def _copies_across_classes(scan: FolderScan, infos: list[list[ImageInfo]]) -> Iterator[KindAndCase]:
-    """Images that decode to the same pixels; each group of them is one case."""
+def _copies(scan: FolderScan, infos: list[list[ImageInfo]]) -> Iterator[Case]:
+    """Make a case of each group of images that decode to the same pixels."""
     within = "repeated" if len(scan.parts) > 1 else "repeated, no parts"
     for group in _equal_images(infos):
         members = [(scan.parts[part], row) for part, row in group]
@@ -155,11 +151,11 @@ def _copies_across_classes(scan: FolderScan, infos: list[list[ImageInfo]]) -> It
             kind = "two labels"
         else:
             kind = "leak" if len({part.name for part, _ in members}) > 1 else within
-        yield kind, Case(tuple(part.prefix + part.images.files[row] for part, row in members))
+        yield Case(kind, tuple(part.prefix + part.images.files[row] for part, row in members))
 
 
 def _equal_images(infos: list[list[ImageInfo]]) -> list[list[tuple[int, int]]]:
-    """Groups of images that decode to the same pixels, as (part, row)."""
+    """Group the images that decode to the same pixels, as (part, row)."""
     counts = Counter(info.digest for part in infos for info in part if not info.problem)
     groups: dict[int, list[tuple[int, int]]] = {}
     for part, part_infos in enumerate(infos):
@@ -169,8 +165,8 @@ def _equal_images(infos: list[list[ImageInfo]]) -> list[list[tuple[int, int]]]:
     return [groups[digest] for digest in sorted(groups)]
 
 
-def _class_findings(parts: dict[str, FolderPart]) -> Iterator[KindAndCase]:
-    """Classes with few images or none."""
+def _class_cases(parts: dict[str, FolderPart]) -> Iterator[Case]:
+    """Find classes with too few images, or with far fewer than others."""
     train, test = parts.get("train") or parts.get(WHOLE_FOLDER), parts.get("validation")
     if train is None:
         return
@@ -180,43 +176,43 @@ def _class_findings(parts: dict[str, FolderPart]) -> Iterator[KindAndCase]:
     for id_, count in counts.items():
         place = (train.prefix + id_,)
         if count == 1 and test is None:  # the validation part is drawn from this one
-            yield "one image", Case(place)
+            yield Case("one image", place)
         elif count < FEW:
-            yield "few images", Case(place, f"{count}")
+            yield Case("few images", place, f"{count}")
         if count * IMBALANCE < most:
-            yield "imbalance", Case(place, f"{count:,}; {largest} has {most:,}")
+            yield Case("imbalance", place, f"{count:,}; {largest} has {most:,}")
         if test is not None and id_ not in test.images.ids:
-            yield "class not in validation", Case(place)
+            yield Case("class not in validation", place)
 
 
-def _annotated_image_findings(
+def _annotated_image_cases(
     part: Annotations, paths: Sequence[str], infos: Sequence[ImageInfo]
-) -> Iterator[KindAndCase]:
+) -> Iterator[Case]:
     missing = set(missing_images(part.root, part.files))
     annotated = set(part.objects.images)
     for row, (file, path, info) in enumerate(zip(part.files, paths, infos, strict=True)):
         annotated_size = part.sizes[row]
         if file in missing:
-            yield "missing image", Case((path,))
+            yield Case("missing image", (path,))
         elif info.problem:
-            yield "bad image", Case((path,), info.reason)
+            yield Case("bad image", (path,), info.reason)
         elif (info.width, info.height) != annotated_size:
             wide, high = annotated_size
             note = f"{info.width} x {info.height}, annotated as {wide} x {high}"
-            yield "other size", Case((path,), note)
+            yield Case("other size", (path,), note)
         if row not in annotated:
-            yield "no boxes", Case((path,))
+            yield Case("no boxes", (path,))
 
 
-def _box_findings(part: Annotations) -> Iterator[KindAndCase]:
+def _box_cases(part: Annotations) -> Iterator[Case]:
     for row in unknown_classes(part).tolist():
-        yield "unknown class", _box_case(part, row, unknown_in_words(part, row))
+        yield _box_case("unknown class", part, row, unknown_in_words(part, row))
     kinds = faulty_boxes(part) | {"repeated box": repeated_boxes(part)}
     for kind, rows in kinds.items():
         for row in rows.tolist():
-            yield kind, _box_case(part, row, box_in_words(part, row))
+            yield _box_case(kind, part, row, box_in_words(part, row))
 
 
-def _box_case(part: Annotations, row: int, words: str) -> Case:
+def _box_case(kind: str, part: Annotations, row: int, words: str) -> Case:
     file = part.files[part.objects.images[row]]
-    return Case((part.place(row),), f"{words}: {file}")
+    return Case(kind, (part.place(row),), f"{words}: {file}")

@@ -1,4 +1,4 @@
-"""Read and decode every image of a folder once, by threads: what each file is."""
+"""Read and decode every image of a folder once, by threads, to tell what each file is."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -26,7 +26,7 @@ from reslab.data.doctor.scan import FolderScan
 from reslab.runtime.threads import map_in_order, usable_cores
 
 BITS_PER_SAMPLE, ORIENTATION = 258, 274  # tags of a TIFF
-FILES_AHEAD = 4  # files a thread that are read before their turn
+FILES_AHEAD = 4  # files a thread that are read ahead
 
 # A file that does not decode is one of these kinds of findings;
 PROBLEMS = ("unreadable", "empty", "truncated", "corrupt", "not an image", "too large")
@@ -36,7 +36,7 @@ ODDITIES = ("16-bit", "CMYK", "alpha", "palette", "grey", "rotated", "animated",
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """What one file is."""
+    """The content of one file."""
 
     problem: str = ""  # of PROBLEMS; "": it decodes
     reason: str = ""  # more about the problem
@@ -70,7 +70,7 @@ def inspect_files(
     *,
     named: bool = True,
 ) -> list[ImageInfo]:
-    """Read and decode files with all cores. `named`: their suffixes should tell their formats."""
+    """Read and decode files with all cores; `on_progress` is called after each."""
     threads = usable_cores()
     infos = []
     inspect_file = partial(inspect, read, named=named)
@@ -81,7 +81,7 @@ def inspect_files(
 
 
 def inspect(read: Callable[[str], bytes], file: str, *, named: bool = True) -> ImageInfo:
-    """Read and decode one file."""
+    """Read and decode one file; `named`: its suffix should tell its format."""
     try:
         data = read(file)
     except BadImage as bad:
@@ -115,15 +115,15 @@ def _problem(data: bytes, bad: BadImage) -> str:
     kind = image_format(data)
     if kind is None:
         return "not an image"
-    # how much of a TIFF belongs to it, only its reader knows
+    # only its reader knows how long a TIFF should be
     short = is_cut_short(data, kind) or (kind == "tiff" and "file is truncated" in str(bad))
     return "truncated" if short else "corrupt"
 
 
 def is_cut_short(data: bytes, kind: str) -> bool:
-    """Whether the end is missing that a whole file of this format has."""
+    """Tell whether a file of this format lacks its end."""
     match kind:
-        case "jpeg":  # the end of a thumbnail inside is not that of the image
+        case "jpeg":  # a thumbnail inside has an end of its own
             return data.find(b"\xff\xd9", jpeg_exif(data)[2]) < 0
         case "png":
             return b"IEND" not in data
@@ -134,12 +134,12 @@ def is_cut_short(data: bytes, kind: str) -> bool:
         case "bmp":
             return len(data) < int.from_bytes(data[2:6], "little")
     order = "little" if data.startswith(b"II") else "big"
-    at = int.from_bytes(data[4:8], order)  # of a TIFF's directory, often the last thing in it
-    return len(data) < at + 2 + 12 * int.from_bytes(data[at : at + 2], order)
+    start = int.from_bytes(data[4:8], order)  # of a TIFF's directory, which often comes last
+    return len(data) < start + 2 + 12 * int.from_bytes(data[start : start + 2], order)
 
 
 def _oddities(data: bytes, kind: str, file: str) -> tuple[str, ...]:
-    """What is odd about an image that decodes, from its header."""
+    """List what is odd about an image that decodes, from its header."""
     if kind == "jpeg":
         try:
             space = simplejpeg.decode_jpeg_header(data)[2]
@@ -153,15 +153,15 @@ def _oddities(data: bytes, kind: str, file: str) -> tuple[str, ...]:
             if isinstance(image, TiffImageFile):
                 turn = image.tag_v2.get(ORIENTATION, 1)
             oddities += ["rotated"] if turn > 1 else []
-            # Pillow gives this only to the formats that can be; a JPEG is never
+            # only the formats that can be animated have this attribute
             oddities += ["animated"] if getattr(image, "is_animated", False) else []
-    except BadImage:  # of a second frame that is damaged
+    except BadImage:  # a second frame is damaged
         return ()
     return tuple(oddity for oddity in oddities if oddity)
 
 
 def _mode(data: bytes, kind: str, image: Image.Image) -> str:
-    """The oddest thing about how the colours are kept; empty for eight bits of RGB."""
+    """Name the oddest property of the colours; empty for eight bits of RGB."""
     depth = data[24] if kind == "png" else 8  # Pillow opens RGB of sixteen bits as of eight
     if isinstance(image, TiffImageFile):
         depth = max(image.tag_v2.get(BITS_PER_SAMPLE, (8,)))

@@ -1,11 +1,11 @@
-"""What lies in a folder of images, whatever is wrong with it.
+"""List what lies in a folder of images, whatever is wrong with it.
 
 The walk is that of a data set (`data/folder.py`), which refuses the folder at the first problem;
 here all problems are collected, and the files that are not read are named.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,7 +59,7 @@ def scan_folder(folder: Location) -> FolderScan:
 
 
 def _scan_part(scan: FolderScan, root: Location, prefix: str) -> EncodedImages | None:
-    """The images of a part; None if it cannot be opened."""
+    """Open the images of a part; None if it cannot be opened."""
     try:
         packed = open_packed(root)
     except ValueError as error:
@@ -86,7 +86,7 @@ def _scan_part(scan: FolderScan, root: Location, prefix: str) -> EncodedImages |
 
 
 def _linked_classes(root: Path, ids: Sequence[str], prefix: str) -> dict[str, Problem]:
-    """The classes whose folder leads to files that are read as another class already."""
+    """Find the classes whose folder leads to files that another class has already."""
     real_root = Path(os.path.realpath(root))
     seen = {str(parent): "a folder around it" for parent in (real_root, *real_root.parents)}
     linked = {}
@@ -99,7 +99,7 @@ def _linked_classes(root: Path, ids: Sequence[str], prefix: str) -> dict[str, Pr
 
 
 def _add_other(scan: FolderScan, file: str, entry: os.DirEntry[str]) -> None:
-    """Tell apart what is no image by its name."""
+    """Sort in a file that is no image by its name."""
     if is_folder(entry):
         scan.problems.append(Problem("linked folder", file, f"to {os.readlink(entry)}"))
     elif kind := _format_by_content(entry):
@@ -122,7 +122,6 @@ def _list_outside(
     scan: FolderScan, root: Path, prefix: str, unused_folders: Sequence[str] = ()
 ) -> None:
     """Note images beside the class folders, and folders beside the parts."""
-    names = (entry.name for entry in list_folder(root) if not is_folder(entry))
-    images: Iterator[str] = (name for name in names if name.lower().endswith(IMAGE_SUFFIXES))
-    scan.outside += [prefix + name for name in images]
+    files = (entry.name for entry in list_folder(root) if not is_folder(entry))
+    scan.outside += [prefix + name for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
     scan.outside += [f"{prefix}{name}/" for name in unused_folders]

@@ -1,1 +1,1 @@
-"""Run folders to pages, figures and tables."""
+"""Turn run folders into pages, figures and tables."""

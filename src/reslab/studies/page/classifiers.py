@@ -1,4 +1,4 @@
-"""Pages of classifiers: finished runs, layer responses, models that were tested."""
+"""Write the pages of classifiers: finished runs, layer responses, evaluated models."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,14 +8,14 @@ from reslab.evaluation.mistakes import Mistake, mistakes_from
 from reslab.runtime.events import Event
 from reslab.studies.page.figures import draw_errors, draw_responses
 from reslab.studies.page.findings import classifier_findings, response_findings
-from reslab.studies.page.page import EvaluationDetails, Page, write_html, write_page
+from reslab.studies.page.page import EvaluationDetails, Heading, Page, write_html, write_page
 from reslab.studies.page.tables import (
-    Table,
-    classifiers_csv,
     error_table,
     label_classifiers,
     response_table,
     responses_csv,
+    runs_csv,
+    table_of,
     unique,
 )
 from reslab.studies.records import Classifiers, Record, group_by_recipe
@@ -25,6 +25,11 @@ from reslab.training.recipe import Recipe
 MATRIX_CLASSES = 30  # at most, so that the numbers of a confusion matrix can be read
 DARK = 0.55  # a cell's share of its row from which on its number is white
 FAINTEST = 0.12  # of a mistake's cell: a single one among hundreds should still be seen
+RESPONSES = (
+    "Layer responses",
+    "Are the responses of residual nets weaker than those of plain nets, and the weaker the "
+    "deeper? (Sec. 4.2, Fig. 7)",
+)
 ERROR_CAPTION = (
     "Error over iterations, as in the paper's Fig. 6: bold lines are test errors, thin lines "
     "training errors on augmented images; the mean where there are several seeds. The axis ends "
@@ -36,33 +41,28 @@ RESPONSE_CAPTION = (
 )
 
 
-def write_classifiers(
-    records: Sequence[Record[Recipe]], out: Path, title: str, question: str
-) -> Path:
-    """Write the page of finished runs; its path."""
+def write_classifiers(records: Sequence[Record[Recipe]], out: Path, heading: Heading) -> Path:
+    """Write the page of finished runs; return its path."""
     groups = group_by_recipe(records)
     labelled = label_classifiers(groups)
     page = Page(
-        title=title,
-        question=question,
+        heading=heading,
         findings=classifier_findings(groups),
         figures={"errors.svg": (draw_errors(labelled), ERROR_CAPTION)},
         tables=[error_table(labelled)],
         details=details_of_runs(labelled),
     )
-    return write_page(page, groups, out, classifiers_csv(labelled))
+    return write_page(page, groups, out, runs_csv(labelled))
 
 
 def write_responses(
     records: Sequence[Record[Recipe]], responses: Sequence[Sequence[Response]], out: Path
 ) -> Path:
-    """Write the page of Fig. 7 from the responses of each run; its path."""
+    """Write the page of Fig. 7 from the responses of each run; return its path."""
     labels = unique([record.label for record in records])
     networks = dict(zip(labels, responses, strict=True))
     page = Page(
-        title="Layer responses",
-        question="Are the responses of residual nets weaker than those of plain nets, and the "
-        "weaker the deeper? (Sec. 4.2, Fig. 7)",
+        heading=RESPONSES,
         findings=response_findings(networks),
         figures={"responses.svg": (draw_responses(networks), RESPONSE_CAPTION)},
         tables=[response_table(networks)],
@@ -73,29 +73,33 @@ def write_responses(
 def write_evaluations(
     evaluations: Sequence[tuple[str, Event, Sequence[Mistake]]], out: Path
 ) -> Path:
-    """Write `report.html` of models that were tested here, wherever they were trained; its path.
+    """Write `report.html` of models that were evaluated, without their runs; return its path.
 
     An evaluation is a model's name, its report with details, and its mistakes.
     """
-    header = ("model", "set", "protocol", "n", "top-1 error (%)", "top-5 error (%)")
     rows = [
-        (model, row["set"], row["protocol"], f"{row['n']:,}", f"{row['top1_error']:.2f}",
-         f"{row['top5_error']:.2f}")
-        for model, row, _ in evaluations
-    ]  # fmt: skip
+        {
+            "model": model,
+            "set": report["set"],
+            "protocol": report["protocol"],
+            "n": f"{report['n']:,}",
+            "top-1 error (%)": f"{report['top1_error']:.2f}",
+            "top-5 error (%)": f"{report['top5_error']:.2f}",
+        }
+        for model, report, _ in evaluations
+    ]
     page = Page(
-        title="Evaluation",
-        question="What do these models get wrong?",
+        heading=("Evaluation", "What do these models get wrong?"),
         findings=(),
         figures={},
-        tables=[Table("Table", header, rows)],
+        tables=[table_of(rows)],
         details=[details_of(*evaluation) for evaluation in evaluations],
     )
     return write_html(page, out)
 
 
 def details_of_runs(groups: Mapping[str, Classifiers]) -> list[EvaluationDetails]:
-    """Show the final evaluation of the first run of each recipe, where it has details."""
+    """Prepare the final evaluation of the first run of each recipe, where it has details."""
     details = [
         details_of(
             f"{label}, seed {group.first.environment['seed']}",
@@ -120,7 +124,10 @@ def read_mistakes(run: Path) -> list[Mistake]:
 
 
 def details_of(label: str, evaluation: Event, mistakes: Sequence[Mistake]) -> EvaluationDetails:
-    """Show a line of result.json's `evaluation` with those mistakes that are of its set."""
+    """Prepare an evaluation for a page, with the mistakes made on its set.
+
+    `evaluation` is a line of result.json's list of that name.
+    """
     rows = evaluation.get("per_class") or []
     confusion = evaluation.get("confusion") or []
     # a class without images has no row, so the names of a matrix would be off by one
@@ -143,8 +150,10 @@ def cells(label: int, counts: Sequence[int]) -> list[tuple[int, str]]:
 
 
 def cell_style(share: float, correct: bool) -> str:
-    """The CSS of a cell: blue where the answer is right, orange where it is wrong; the larger
-    its share of its row, the darker."""
+    """Return a cell's CSS: blue where the answer is right, orange where it is wrong.
+
+    The larger its share of its row, the darker.
+    """
     if not share:
         return ""
     colour = "0,114,178" if correct else "213,94,0"

@@ -1,4 +1,4 @@
-"""Pages of detectors: finished runs, files of detections that were measured."""
+"""Write the pages of detectors: finished runs, measured files of detections."""
 
 import base64
 import io
@@ -21,20 +21,9 @@ from reslab.detection.setup import OpenedSets, open_detection_data
 from reslab.detection.task import DETECTIONS_FILE
 from reslab.evaluation.mistakes import INLINE
 from reslab.studies.page.figures import draw_learning, draw_precisions
-from reslab.studies.page.findings import (
-    detector_findings,
-    measured_findings,
-    trunk_finding,
-    watched_images,
-)
-from reslab.studies.page.page import Album, Page, write_html, write_page
-from reslab.studies.page.tables import (
-    class_table,
-    class_tables,
-    detectors_csv,
-    precision_table,
-    unique,
-)
+from reslab.studies.page.findings import detector_findings, measured_findings, watched_images
+from reslab.studies.page.page import Album, Heading, Page, write_html, write_page
+from reslab.studies.page.tables import class_table, detector_tables, runs_csv, unique
 from reslab.studies.records import Detectors, Record, group_by_recipe
 from reslab.training.recipe import Recipe
 
@@ -58,11 +47,10 @@ ImageSource = tuple[str, str | None, str, float]  # the fields of a recipe that 
 def write_detectors(
     records: Sequence[Record[DetectionRecipe]],
     out: Path,
-    title: str,
-    question: str,
+    heading: Heading,
     trunks: Sequence[Record[Recipe]] = (),
 ) -> Path:
-    """Write the page of finished runs; its path.
+    """Write the page of finished runs; return its path.
 
     `trunks` are the classifiers whose weights they started from, where those are known.
     """
@@ -75,26 +63,22 @@ def write_detectors(
         drawing = draw_precisions([(run.label, run.precision) for run in final])
         figures["precision.svg"] = (drawing, PRECISION_CAPTION)
     page = Page(
-        title=title,
-        question=question,
+        heading=heading,
         findings=[
-            *detector_findings(labelled),
-            *map(trunk_finding, trunks),
+            *detector_findings(labelled, trunks),
             *(f"Without images and precision over recall: {reason}" for reason in reasons),
         ],
         figures=figures,
-        tables=[precision_table(labelled), *class_tables(labelled)],
+        tables=detector_tables(labelled),
         albums=albums_of(final),
     )
-    all_groups = [*groups, *group_by_recipe(trunks)]
-    return write_page(page, all_groups, out, detectors_csv(labelled))
+    return write_page(page, [*groups, *group_by_recipe(trunks)], out, runs_csv(labelled))
 
 
 def write_precision(entries: Sequence[tuple[str, AveragePrecision]], out: Path) -> Path:
-    """Write `report.html` of what was measured, each under its name; its path."""
+    """Write `report.html` of average precisions, each under its name; return its path."""
     page = Page(
-        title="Average precision",
-        question="What is found, and what is missed?",
+        heading=("Average precision", "What is found, and what is missed?"),
         findings=[line for entry in entries for line in measured_findings(*entry)],
         figures={
             f"precision{index}.svg": (
@@ -103,7 +87,9 @@ def write_precision(entries: Sequence[tuple[str, AveragePrecision]], out: Path) 
             )
             for index, (name, precision) in enumerate(entries)
         },
-        tables=[class_table("Table", entries)],
+        tables=[
+            class_table("Table", [(name, row.as_dict() | row.details()) for name, row in entries])
+        ],
     )
     return write_html(page, out)
 
@@ -115,12 +101,7 @@ class FinalDetections:
     label: str
     images: DetectionSet
     detections: Sequence[Detections]
-    protocol: str  # of `measure`
-
-    @property
-    def precision(self) -> AveragePrecision:
-        """Measure again, this time with curves."""
-        return measure(self.images, self.detections, self.protocol)
+    precision: AveragePrecision  # with curves, which a run does not keep
 
 
 def final_detections(
@@ -128,7 +109,7 @@ def final_detections(
 ) -> tuple[list[FinalDetections], list[str]]:
     """Read the detections of the first run of each recipe.
 
-    The second list says why they are unknown for others, whose images may have gone.
+    The second list says why those of other recipes are missing: their images may have gone.
     """
     opened: dict[ImageSource, OpenedSets] = {}  # most runs of a page share their images
     final: list[FinalDetections] = []
@@ -144,7 +125,10 @@ def final_detections(
 def read_detections(
     record: Record[DetectionRecipe], label: str, opened: dict[ImageSource, OpenedSets]
 ) -> FinalDetections:
-    """Read the detections of a run; ValueError or OSError if its test images have changed."""
+    """Read and measure the detections of a run.
+
+    ValueError or OSError if its test images have changed.
+    """
     folder, recipe = record.environment["data"], record.recipe
     source = (recipe.data, folder, recipe.years, recipe.validation)
     if source not in opened:
@@ -154,7 +138,7 @@ def read_detections(
     if len(images) != count:
         raise ValueError(f"it was tested on {count} images, there are {len(images)} now")
     detections = read_results(record.path / DETECTIONS_FILE, images)
-    return FinalDetections(label, images, detections, protocol)
+    return FinalDetections(label, images, detections, measure(images, detections, protocol))
 
 
 def albums_of(final: Sequence[FinalDetections]) -> list[Album]:
@@ -201,7 +185,7 @@ def draw_row(index: int, images: DetectionSet, family: Sequence[FinalDetections]
 def draw_image(
     pixels: np.ndarray, detections: Detections, classes: Sequence[str], *, scores: bool = True
 ) -> str:
-    """Draw boxes on an image, RGB uint8 [H, W, 3]; a data: address of a page's size."""
+    """Draw boxes on an image, RGB uint8 [H, W, 3]; return it as a data: address."""
     image = Image.fromarray(pixels)
     image.thumbnail((SOURCE_SIDE, SOURCE_SIDE))
     ratio = torch.tensor([image.width / pixels.shape[1], image.height / pixels.shape[0]] * 2)

@@ -1,6 +1,7 @@
-"""The figures of a page as SVG text."""
+"""Draw the figures of a page as SVG text."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,57 +25,48 @@ MANY = "#8a949e"  # grey, where there are more
 def panels(
     rows: int, columns: int, width: float, height: float, **options: Any
 ) -> "tuple[Figure, list[Axes]]":
-    """A figure of that many panels, row by row, and its size in inches."""
+    """Make a figure, `width` by `height` inches, and its panels row by row."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, list(figure.subplots(rows, columns, squeeze=False, **options).flat)
 
 
-def frame(
-    axes: "Axes",
-    xlabel: str,
-    ylabel: str = "",
-    title: str = "",
-    right: float | None = None,
-    top: float | None = None,
-) -> None:
-    """Name the axes, start both at 0 and draw a grid."""
+def frame(axes: "Axes", xlabel: str, ylabel: str = "", title: str = "") -> None:
+    """Label the axes, start both at 0 and draw a grid."""
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
-    axes.set_xlim(0, right)
-    axes.set_ylim(0, top)
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
     axes.grid(alpha=0.25)
 
 
 def draw_errors(groups: Mapping[str, Classifiers]) -> str:
-    """Training and test error over iterations, plain and residual side by side (Fig. 6).
+    """Draw training and test error over iterations, plain and residual side by side (Fig. 6).
 
     The panels share their error axis, so that heights can be compared.
     """
-    kinds: dict[str, dict[str, Classifiers]] = {"plain nets": {}, "residual nets": {}}
-    for label, group in groups.items():
-        kind = "plain nets" if group.first.kind == "plain" else "residual nets"
-        kinds[kind][label] = group
+    plain = {label: group for label, group in groups.items() if group.first.kind == "plain"}
+    residual = {label: group for label, group in groups.items() if label not in plain}
+    kinds = {"plain nets": plain, "residual nets": residual}
     shown = {kind: members for kind, members in kinds.items() if members}
     figure, all_axes = panels(1, len(shown), PANEL[0] * len(shown), PANEL[1], sharey=True)
-    top = highest_settled(list(groups.values()))
     for axes, (kind, members) in zip(all_axes, shown.items(), strict=True):
-        for index, (label, group) in enumerate(members.items()):
+        for colour, (label, group) in zip(cycle(COLOURS), members.items(), strict=False):
             curve = Curve(label, group.curve_rows())
-            colour = COLOURS[index % len(COLOURS)]
             axes.plot(*curve.train(), color=colour, linewidth=0.9, alpha=0.85)
             axes.plot(*curve.watched(), color=colour, linewidth=2.4, label=label)
-        frame(axes, "iteration", title=kind, top=top)
+        frame(axes, "iteration", title=kind)
         axes.legend(
             title="bold: test, thin: training", frameon=False, loc="upper right",
             fontsize=9, title_fontsize=9,
         )  # fmt: skip
     all_axes[0].set_ylabel("error (%)")
+    all_axes[0].set_ylim(top=highest_settled(list(groups.values())))
     return svg_of(figure)
 
 
 def highest_settled(groups: Sequence[Classifiers]) -> float:
-    """The top of the error axis, percent: above all errors after the first part of training."""
+    """Return the top of the error axis in percent, above all errors after the early training."""
     highest = 5.0
     for group in groups:
         curve = Curve("", group.curve_rows())
@@ -86,11 +78,10 @@ def highest_settled(groups: Sequence[Classifiers]) -> float:
 
 
 def draw_learning(groups: Mapping[str, Detectors]) -> str:
-    """The mAP@.5 of detectors over iterations, and beside it the training error of regions."""
+    """Draw the mAP@.5 of detectors over iterations beside the training error of regions."""
     figure, (precision, error) = panels(1, 2, 2 * PANEL[0], PANEL[1])
-    for index, (label, group) in enumerate(groups.items()):
+    for colour, (label, group) in zip(cycle(COLOURS), groups.items(), strict=False):
         curve = Curve(label, group.curve_rows())
-        colour = COLOURS[index % len(COLOURS)]
         precision.plot(*curve.watched(), color=colour, linewidth=2.4, marker=".", label=label)
         error.plot(*curve.train(), color=colour, linewidth=1.2, label=label)
     frame(precision, "iteration", "mAP@.5 (%)", "mAP@.5")
@@ -101,10 +92,9 @@ def draw_learning(groups: Mapping[str, Detectors]) -> str:
 
 
 def draw_responses(networks: Mapping[str, Sequence[Response]]) -> str:
-    """Standard deviations of the layer responses, in order above and sorted below (Fig. 7)."""
+    """Draw the standard deviations of layer responses, in order above and sorted below (Fig. 7)."""
     figure, (in_order, by_size) = panels(2, 1, 7.2, 6.4)
-    for index, (label, responses) in enumerate(networks.items()):
-        colour = COLOURS[index % len(COLOURS)]
+    for colour, (label, responses) in zip(cycle(COLOURS), networks.items(), strict=False):
         dashes = "--" if label.startswith("plain") else "-"
         stds = [response.std for response in responses]
         layers = range(1, len(stds) + 1)
@@ -119,7 +109,7 @@ def draw_responses(networks: Mapping[str, Sequence[Response]]) -> str:
 def draw_precisions(
     entries: Sequence[tuple[str, AveragePrecision]], width: float = PANEL[0]
 ) -> str:
-    """Precision over recall at IoU 0.5, a panel for each entry, `width` inches wide."""
+    """Draw precision over recall at IoU 0.5, a panel of `width` inches for each entry."""
     columns = min(len(entries), ABREAST)
     rows = -(-len(entries) // columns)
     figure, all_axes = panels(rows, columns, columns * width, rows * PANEL[1])
@@ -142,7 +132,9 @@ def draw_precision(axes: "Axes", precision: AveragePrecision, title: str) -> Non
         axes.step(recalls, curve, color=colour, label=label, linewidth=0.9, alpha=alpha)
     mean, label = np.mean(list(curves.values()), axis=0), f"mean of {len(curves)}"
     axes.step(recalls, mean, color="#1b1f24", label=label, linewidth=2.4)
-    frame(axes, "recall (%)", "precision (%)", plain_text(title), right=100, top=103)
+    frame(axes, "recall (%)", "precision (%)", plain_text(title))
+    axes.set_xlim(right=100)
+    axes.set_ylim(top=103)
     axes.legend(frameon=False, loc="lower left", fontsize=9)
 
 

@@ -1,10 +1,10 @@
-"""What the runs say, in sentences that the numbers alone decide."""
+"""Say what runs show, in sentences that depend on the numbers alone."""
 
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
 from reslab.analysis.responses import Response
-from reslab.detection.average_precision.measure import COCO_NUMBERS, AveragePrecision
+from reslab.detection.average_precision.measure import AveragePrecision
 from reslab.studies.page.tables import one_decimal
 from reslab.studies.records import Classifiers, Detectors, Record, Seeds
 from reslab.training.curves import Curve
@@ -19,7 +19,7 @@ NORMS = {
 
 
 def classifier_findings(groups: Sequence[Classifiers]) -> list[str]:
-    """Say what depth and shortcuts change, for each data set apart."""
+    """Say what depth and shortcuts change, on each data set."""
     findings = []
     for data in dict.fromkeys(group.first.recipe.data for group in groups):
         family = [group for group in groups if group.first.recipe.data == data]
@@ -54,8 +54,10 @@ def compare_depths(shallow: Classifiers, deep: Classifiers) -> str:
 
 
 def compare_costs(kind: str, plain: float, residual: float) -> str:
-    """Say how much of what depth costs plain nets, in points of training error, residual nets
-    of that kind are spared."""
+    """Say how much of the degradation of plain nets residual nets of that kind avoid.
+
+    Both costs are what depth adds to the training error, in points.
+    """
     if residual <= 0:
         share = "all"
     else:
@@ -67,7 +69,7 @@ def compare_costs(kind: str, plain: float, residual: float) -> str:
 
 
 def option_findings(groups: Sequence[Classifiers]) -> list[str]:
-    """Order the shortcut options by test error, at each depth that has several."""
+    """Rank the shortcut options by test error, at each depth that has several."""
     findings = []
     residual = [group for group in groups if group.first.network.shortcut]
     for depth in dict.fromkeys(group.first.depth for group in residual):
@@ -86,16 +88,19 @@ def option_findings(groups: Sequence[Classifiers]) -> list[str]:
 
 
 def response_findings(networks: Mapping[str, Sequence[Response]]) -> list[str]:
-    """Order the networks by the mean strength of their responses."""
-    means = {label: mean(layer.std for layer in layers) for label, layers in networks.items()}
-    order = ", ".join(
-        f"{label} {means[label]:.3f}" for label in sorted(means, key=means.__getitem__)
-    )
+    """Rank the networks by the mean strength of their responses."""
+    means = sorted((mean(r.std for r in layers), label) for label, layers in networks.items())
+    order = ", ".join(f"{label} {value:.3f}" for value, label in means)
     return [f"Mean standard deviation of the layer responses, smallest first: {order}."]
 
 
-def detector_findings(groups: Mapping[str, Detectors]) -> list[str]:
-    """Give the precision of each detector, then compare trained with untrained trunks."""
+def detector_findings(
+    groups: Mapping[str, Detectors], trunks: Sequence[Record[Recipe]] = ()
+) -> list[str]:
+    """State the precision of each detector, then compare trained with untrained trunks.
+
+    `trunks` are the classifiers that the trained ones come from, where those are known.
+    """
     findings = [precision_finding(label, group) for label, group in groups.items()]
     for trained, untrained in comparable_pairs(list(groups.values())):
         findings += [compare_precisions(trained, untrained), *compare_speeds(trained, untrained)]
@@ -105,7 +110,7 @@ def detector_findings(groups: Mapping[str, Detectors]) -> list[str]:
                 f"They differ in more than first weights: the trained trunk has {norms[0]}; the "
                 f"untrained one, which has none, {norms[1]}."
             )
-    return findings
+    return [*findings, *map(trunk_finding, trunks)]
 
 
 def precision_finding(label: str, group: Detectors) -> str:
@@ -125,13 +130,13 @@ def mean_and_std(seeds: Seeds) -> str:
 
 
 def comparable_pairs(groups: Sequence[Detectors]) -> list[tuple[Detectors, Detectors]]:
-    """Pair trained with untrained trunks that differ in nothing else that decides a precision."""
+    """Pair trained with untrained trunks whose other conditions are the same."""
     return [
         (trained, untrained)
         for trained in groups
         for untrained in groups
-        if trained.first.starts_trained
-        and not untrained.first.starts_trained
+        if trained.first.recipe.weights
+        and not untrained.first.recipe.weights
         and conditions(trained) == conditions(untrained)
     ]
 
@@ -154,7 +159,7 @@ def compare_precisions(trained: Detectors, untrained: Detectors) -> str:
 
 
 def compare_speeds(trained: Detectors, untrained: Detectors) -> list[str]:
-    """Say when each reached `MARK`; nothing if neither did at an evaluation on the way."""
+    """Say when each reached `MARK`; say nothing if neither did at any evaluation."""
     reached = [first_iteration_at(group, MARK) for group in (trained, untrained)]
     if reached == [None, None]:
         return []
@@ -169,20 +174,20 @@ def compare_speeds(trained: Detectors, untrained: Detectors) -> list[str]:
 
 
 def first_iteration_at(group: Detectors, mark: float) -> float | None:
-    """The first evaluation at which the mean mAP@.5 over the seeds was `mark` or more."""
+    """Return the first iteration at which the mean mAP@.5 over the seeds is `mark` or more."""
     iterations, values = Curve("", group.curve_rows()).watched()
     above = (i for i, value in zip(iterations, values, strict=True) if value >= mark)
     return next(above, None)
 
 
 def watched_images(group: Detectors) -> str:
-    """The images that were evaluated on the way."""
+    """Name the images that are evaluated during training."""
     count = min(group.first.recipe.watched, group.first.report["n"])
     return f"the first {count:,} images of {group.first.test_set}"
 
 
 def trunk_finding(record: Record[Recipe]) -> str:
-    """Say which classifier the trained trunks come from."""
+    """Say which classifier the weights of trained trunks come from."""
     return (
         f"The trained trunk's weights are those of {record.label}, trained on "
         f"{record.recipe.data} for {record.recipe.iterations:,} iterations in "
@@ -192,10 +197,7 @@ def trunk_finding(record: Record[Recipe]) -> str:
 
 
 def measured_findings(name: str, precision: AveragePrecision) -> list[str]:
-    """Give the numbers of one entry, with COCO's twelve where they were measured."""
-    numbers = [
-        f"{key.upper().replace('_', ' ')} {one_decimal(precision.coco[key])}"
-        for key in COCO_NUMBERS
-        if precision.coco
-    ]
+    """State the numbers of one entry, with COCO's twelve where they were measured."""
+    coco = precision.as_dict().get("coco", {})
+    numbers = [f"{key.upper().replace('_', ' ')} {one_decimal(coco[key])}" for key in coco]
     return [f"{name}: {precision}", *([", ".join(numbers)] if numbers else [])]

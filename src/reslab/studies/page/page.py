@@ -14,6 +14,7 @@ from reslab.studies.paper import deviations, section
 from reslab.studies.records import SeedGroup
 
 SHOWN_CLASSES = 20  # the worst ones; the others are folded
+Heading = tuple[str, str]  # the title of a page, the question that it answers
 ENVIRONMENT = ("device", "processor", "precision", "threads", "torch", "python", "system", "commit")
 
 
@@ -41,10 +42,9 @@ class Album:
 
 @dataclass(frozen=True)
 class Page:
-    """What report.html shows above recipes and environment."""
+    """The content of a page above its deviations, recipes and environments."""
 
-    title: str
-    question: str
+    heading: Heading
     findings: Sequence[str]
     figures: Mapping[str, tuple[str, str]]  # file name -> SVG text, caption
     tables: Sequence[Table]
@@ -53,30 +53,29 @@ class Page:
 
 
 def write_page(page: Page, groups: Sequence[SeedGroup], out: Path, csv: str) -> Path:
-    """Write `report.html report.md table.md table.csv figures/`; the path of the page.
+    """Write `report.html report.md table.md table.csv figures/`; return the path of report.html.
 
     The page comes last, so that whoever sees it sees the rest.
     """
     html = render("report.html.j2", page, groups)
     (out / "figures").mkdir(parents=True, exist_ok=True)
-    for name, (svg, _) in page.figures.items():
-        atomic_write(out / "figures" / name, svg.encode())
-    atomic_write(out / "table.md", page.tables[0].markdown().encode())
-    atomic_write(out / "table.csv", csv.encode())
-    atomic_write(out / "report.md", render("report.md.j2", page, groups).encode())
-    atomic_write(out / "report.html", html.encode())
+    texts = {f"figures/{name}": svg for name, (svg, _) in page.figures.items()}
+    texts |= {"table.md": page.tables[0].markdown(), "table.csv": csv}
+    texts |= {"report.md": render("report.md.j2", page, groups), "report.html": html}
+    for name, text in texts.items():
+        atomic_write(out / name, text.encode())
     return out / "report.html"
 
 
 def write_html(page: Page, out: Path) -> Path:
-    """Write `report.html` alone, without what concerns runs; its path."""
+    """Write `report.html` alone, without what concerns runs; return its path."""
     out.mkdir(parents=True, exist_ok=True)
     atomic_write(out / "report.html", render("report.html.j2", page, ()).encode())
     return out / "report.html"
 
 
 def render(template: str, page: Page, groups: Sequence[SeedGroup]) -> str:
-    """Fill a template of this folder."""
+    """Fill one of the templates beside this file."""
     from jinja2 import Environment
 
     environment = Environment(
@@ -96,7 +95,7 @@ def render(template: str, page: Page, groups: Sequence[SeedGroup]) -> str:
 
 
 def deviations_by_section(groups: Sequence[SeedGroup]) -> dict[str, list[str]]:
-    """Map each section that describes a training to what its runs do otherwise."""
+    """Map each section of the paper to how the runs differ from the training it describes."""
     families: dict[str, list[SeedGroup]] = {}
     for group in groups:
         families.setdefault(section(group.first.recipe), []).append(group)
@@ -104,7 +103,7 @@ def deviations_by_section(groups: Sequence[SeedGroup]) -> dict[str, list[str]]:
 
 
 def shared_deviations(groups: Sequence[SeedGroup]) -> list[str]:
-    """List each deviation once, with the runs that it belongs to unless it belongs to all."""
+    """List each deviation once, followed by its runs unless all runs share it."""
     owners: dict[str, list[str]] = {}
     for group in groups:
         lines = deviations(group.first.recipe)
@@ -119,7 +118,7 @@ def shared_deviations(groups: Sequence[SeedGroup]) -> list[str]:
 
 
 def environments(groups: Sequence[SeedGroup]) -> list[str]:
-    """List each machine and its versions once."""
+    """List each machine with its software versions once."""
     lines = [
         ", ".join(
             f"{key} {run.environment[key]}" for key in ENVIRONMENT if run.environment.get(key)

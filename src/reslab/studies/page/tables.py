@@ -1,23 +1,25 @@
-"""The tables of a page, and a spreadsheet of its runs."""
+"""Make the tables of a page, and the spreadsheet of its runs."""
 
 import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from statistics import mean
 
-import numpy as np
 import torch
 
 from reslab.analysis.responses import Response
-from reslab.detection.average_precision.measure import AveragePrecision
 from reslab.detection.network import DetectorConfig, FasterRCNN
 from reslab.models.complexity import complexity
 from reslab.models.config import cifar_models
+from reslab.runtime.events import Event
 from reslab.studies.paper import table_6
-from reslab.studies.records import CADENCE, Classifiers, Detectors, Record
+from reslab.studies.records import CADENCE, Classifiers, Detectors, Record, SeedGroup
 from reslab.training.recipe import Recipe, flatten
 
 MAX_LABEL_KEYS = 2  # keys that a label names
+RESULTS = ("train_error", "seconds", "weights_sha256")  # last columns of a spreadsheet
 ERROR_NOTE = (
     "Errors of the last iteration: best (mean ± standard deviation over n seeds). Training error "
     "is the mean of the last epoch, on augmented images. “paper” is the test error of Table 6, "
@@ -40,24 +42,31 @@ class Table:
     shown: int = 50
 
     def markdown(self) -> str:
-        """The header and all rows as Markdown."""
+        """Return the header and all rows as Markdown."""
         lines = [self.header, ["---"] * len(self.header), *self.rows]
         return "".join(f"| {' | '.join(map(markdown_cell, line))} |\n" for line in lines)
 
 
 def markdown_cell(text: str) -> str:
-    """Escape what would end a cell or begin HTML: names come from anybody."""
+    """Escape what would end a cell or begin HTML, since names come from users."""
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
-def csv_text(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+def table_of(rows: Sequence[Mapping[str, str]], note: str = "") -> Table:
+    """Make the main table of a page from rows that map columns to cells."""
+    return Table("Table", list(rows[0]), [list(row.values()) for row in rows], note)
+
+
+def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
     return text.getvalue()
 
 
 def unique(labels: Sequence[str]) -> list[str]:
-    """Number the labels that several share."""
+    """Append a number to each label that occurs more than once."""
     return [
         label if labels.count(label) == 1 else f"{label} #{labels[: i + 1].count(label)}"
         for i, label in enumerate(labels)
@@ -73,170 +82,140 @@ def label_classifiers(groups: Sequence[Classifiers]) -> dict[str, Classifiers]:
     for group in groups:
         fields = flatten(group.first.recipe.model_dump(mode="json"))
         rivals = [rival for rival in groups if rival.first.label == group.first.label]
-        differing = {key for rival in rivals for key in differing_keys(group, rival)}
+        lines = [group.first.recipe.differences(rival.first.recipe) for rival in rivals]
+        differing = {line.partition(":")[0] for line in chain.from_iterable(lines)}
         keys = ["data"] if "data" in differing else sorted(differing - CADENCE)
         values = [f"{key}={fields.get(key)}" for key in keys if len(keys) <= MAX_LABEL_KEYS]
         labels.append(", ".join([group.first.label, *values]))
     return dict(zip(unique(labels), groups, strict=True))
 
 
-def differing_keys(group: Classifiers, rival: Classifiers) -> list[str]:
-    lines = group.first.recipe.differences(rival.first.recipe)
-    return [line.partition(":")[0] for line in lines]
-
-
 def error_table(groups: Mapping[str, Classifiers]) -> Table:
-    """A row for each recipe: best (mean ± std) over its seeds."""
-    header = (
-        "network", "set", "layers", "parameters", "test error (%)", "training error (%)",
-        "paper (%)", "seconds a run",
-    )  # fmt: skip
+    """Make a row for each recipe: best (mean ± std) over its seeds."""
     rows = [
-        (
-            label,
-            group.first.recipe.data,
-            str(group.first.depth),
-            f"{complexity(group.first.label, group.first.recipe.model).parameters:,}",
-            str(group.test_error),
-            str(group.train_error),
-            paper_entry(group.first) or "–",
-            f"{group.seconds:,.0f}",
-        )
+        {
+            "network": label,
+            "set": group.first.recipe.data,
+            "layers": str(group.first.depth),
+            "parameters": f"{complexity(group.first.label, group.first.recipe.model).parameters:,}",
+            "test error (%)": str(group.test_error),
+            "training error (%)": str(group.train_error),
+            "paper (%)": paper_entry(group.first) or "–",
+            "seconds a run": f"{group.seconds:,.0f}",
+        }
         for label, group in groups.items()
     ]
-    return Table("Table", header, rows, ERROR_NOTE)
+    return table_of(rows, ERROR_NOTE)
 
 
 def paper_entry(record: Record[Recipe]) -> str:
-    """The paper's test error of the same net on the same images; empty where it prints none."""
+    """Return the paper's test error of the same net on the same images; empty if it prints none."""
     paper_net = cifar_models().get(f"resnet{record.depth}")
     if record.recipe.data == "cifar10" and record.recipe.model == paper_net:
         return table_6(record.depth)
     return ""
 
 
-def classifiers_csv(groups: Mapping[str, Classifiers]) -> str:
-    """A line for each run, nothing rounded."""
-    header = (
-        "network", "layers", "shortcut", "data", "seed", "iterations", "test_error",
-        "train_error", "seconds", "weights_sha256",
-    )  # fmt: skip
-    rows = [
-        (run.label, run.depth, run.recipe.model.shortcut or "none", run.recipe.data,
-         run.environment["seed"], run.result["iterations"], run.report["top1_error"],
-         run.train_error, run.result["seconds"], run.result["weights_sha256"])
-        for group in groups.values()
-        for run in group.runs
-    ]  # fmt: skip
-    return csv_text(header, rows)
-
-
-def response_table(responses: Mapping[str, Sequence[Response]]) -> Table:
-    """A row for each network."""
-    header = ("network", "3×3 layers", "mean std", "smallest", "largest")
+def response_table(networks: Mapping[str, Sequence[Response]]) -> Table:
+    """Make a row for each network."""
     rows = []
-    for label, layers in responses.items():
+    for label, layers in networks.items():
         stds = [layer.std for layer in layers]
-        numbers = (sum(stds) / len(stds), min(stds), max(stds))
-        rows.append((label, str(len(stds)), *(f"{number:.3f}" for number in numbers)))
-    note = "Over the 3×3 layers of each net, as trained, last iteration."
-    return Table("Table", header, rows, note)
+        numbers = {"mean std": mean(stds), "smallest": min(stds), "largest": max(stds)}
+        cells = {name: f"{number:.3f}" for name, number in numbers.items()}
+        rows.append({"network": label, "3×3 layers": str(len(stds)), **cells})
+    return table_of(rows, "Over the 3×3 layers of each net, as trained, last iteration.")
 
 
-def responses_csv(responses: Mapping[str, Sequence[Response]]) -> str:
-    """A line for each layer, nothing rounded."""
+def responses_csv(networks: Mapping[str, Sequence[Response]]) -> str:
+    """Write a line for each layer, nothing rounded."""
     rows = [
-        (label, index, layer.layer, repr(layer.std))
-        for label, layers in responses.items()
+        {"network": label, "index": index, "layer": layer.layer, "std": layer.std}
+        for label, layers in networks.items()
         for index, layer in enumerate(layers, 1)
     ]
-    return csv_text(("network", "index", "layer", "std"), rows)
+    return csv_text(rows)
 
 
-def precision_table(groups: Mapping[str, Detectors]) -> Table:
-    """A row for each detector's recipe: best (mean ± std) over its seeds."""
-    header = (
-        "detector", "set", "parameters", "mAP@.5 (%)", "mAP@[.5:.95] (%)",
-        "training error of regions (%)", "iterations", "seconds a run",
-    )  # fmt: skip
+def detector_tables(groups: Mapping[str, Detectors]) -> list[Table]:
+    """Make a row for each recipe, best (mean ± std) over its seeds; then the tables by class.
+
+    Detectors of the same classes and boxes share a table, of means over their seeds.
+    """
     rows = [
-        (
-            label,
-            group.first.test_set,
-            f"{parameters(group.first.recipe.model):,}",
-            str(group.map_50),
-            str(group.map_50_95 or "–"),
-            str(group.train_error),
-            f"{group.first.recipe.iterations:,}",
-            f"{group.seconds:,.0f}",
-        )
+        {
+            "detector": label,
+            "set": group.first.test_set,
+            "parameters": f"{parameters(group.first.recipe.model):,}",
+            "mAP@.5 (%)": str(group.map_50),
+            "mAP@[.5:.95] (%)": str(group.map_50_95 or "–"),
+            "training error of regions (%)": str(group.train_error),
+            "iterations": f"{group.first.recipe.iterations:,}",
+            "seconds a run": f"{group.seconds:,.0f}",
+        }
         for label, group in groups.items()
     ]
-    return Table("Table", header, rows, PRECISION_NOTE)
+    families: dict[tuple[object, ...], list[tuple[str, Event]]] = {}
+    for label, group in groups.items():
+        report = group.mean_report()
+        key = tuple((row["id"], row["class"], row["boxes"]) for row in report["per_class"])
+        families.setdefault(key, []).append((label, report))
+    titles = [f"By class: {entries[0][0]}" for entries in families.values()]
+    if len(families) == 1:
+        titles = ["By class"]
+    return [table_of(rows, PRECISION_NOTE), *map(class_table, titles, families.values())]
 
 
 def parameters(detector: DetectorConfig) -> int:
-    """Count the learnable numbers of a detector, with those that training keeps fixed."""
+    """Count the parameters of a detector, including those that training keeps fixed."""
     with torch.device("meta"):
         return sum(weight.numel() for weight in FasterRCNN(detector).parameters())
 
 
-def class_tables(groups: Mapping[str, Detectors]) -> list[Table]:
-    """A table for all detectors of the same classes and boxes, means over their seeds."""
-    families: dict[tuple[object, ...], list[tuple[str, AveragePrecision]]] = {}
-    for label, group in groups.items():
-        precision = group.mean_precision()
-        key = tuple((row["id"], row["class"], row["boxes"]) for row in precision.per_class)
-        families.setdefault(key, []).append((label, precision))
-    return [
-        class_table("By class" if len(families) == 1 else f"By class: {entries[0][0]}", entries)
-        for entries in families.values()
-    ]
-
-
-def class_table(title: str, entries: Sequence[tuple[str, AveragePrecision]]) -> Table:
-    """A row for each class and for the mean; the entries, of the same classes, side by side."""
-    classes = entries[0][1].per_class
-    columns = [
-        ["class", "mean", *(row["class"] for row in classes)],
-        ["boxes", *counts([row["boxes"] for row in classes])],
-    ]
-    for name, precision in entries:
+def class_table(title: str, entries: Sequence[tuple[str, Event]]) -> Table:
+    """Make a row for each class and for the mean, with reports of the same classes side by side."""
+    classes = entries[0][1]["per_class"]
+    columns = [["class", "mean", *(row["class"] for row in classes)]]
+    columns.append(["boxes", *counts(classes, "boxes")])
+    for name, report in entries:
         prefix = f"{name}: " if len(entries) > 1 else ""
-        rows = precision.per_class
-        columns.append([f"{prefix}detections", *counts([row["detections"] for row in rows])])
-        values = [precision.map_50, *(row["ap_50"] for row in rows)]
+        rows = report["per_class"]
+        columns.append([f"{prefix}detections", *counts(rows, "detections")])
+        values = [report["map_50"], *(row["ap_50"] for row in rows)]
         columns.append([f"{prefix}AP@.5", *map(one_decimal, values)])
-        if precision.map_50_95 is not None:
-            values = [precision.map_50_95, *(row["ap_50_95"] for row in rows)]
+        if report["map_50_95"] is not None:
+            values = [report["map_50_95"], *(row["ap_50_95"] for row in rows)]
             columns.append([f"{prefix}AP@[.5:.95]", *map(one_decimal, values)])
     header, *lines = zip(*columns, strict=True)
-    note = "Percent. Classes without boxes are left out of the means."
-    return Table(title, header, lines, note)
+    return Table(title, header, lines, "Percent. Classes without boxes are left out of the means.")
 
 
-def counts(values: Sequence[int]) -> list[str]:
-    """The sum, then each value."""
+def counts(rows: Sequence[Event], key: str) -> list[str]:
+    """Return the sum over the classes, then the number of each."""
+    values = [round(row[key]) for row in rows]
     return [f"{value:,}" for value in (sum(values), *values)]
 
 
-def one_decimal(value: float) -> str:
-    """Percent as papers print it; a dash where no object exists."""
-    return "–" if np.isnan(value) else f"{value:.1f}"
+def one_decimal(value: float | None) -> str:
+    """Print a percentage as papers do, with a dash where there is no object."""
+    return "–" if value is None else f"{value:.1f}"
 
 
-def detectors_csv(groups: Mapping[str, Detectors]) -> str:
-    """A line for each run, nothing rounded."""
-    header = (
-        "detector", "data", "seed", "norm", "weights", "iterations", "map_50", "map_50_95",
-        "train_error", "seconds", "weights_sha256",
-    )  # fmt: skip
-    rows = [
-        (label, run.recipe.data, run.environment["seed"], run.recipe.model.norm,
-         run.recipe.weights or "none", run.result["iterations"], run.report["map_50"],
-         run.report["map_50_95"], run.train_error, run.result["seconds"],
-         run.result["weights_sha256"])
-        for label, group in groups.items()
-        for run in group.runs
-    ]  # fmt: skip
-    return csv_text(header, rows)
+def runs_csv(groups: Mapping[str, SeedGroup]) -> str:
+    """Write a line for each run, nothing rounded."""
+    rows = []
+    for label, group in groups.items():
+        for run in group.runs:
+            recipe, seed = run.recipe, run.environment["seed"]
+            if isinstance(recipe, Recipe):
+                option = recipe.model.shortcut or "none"
+                row = {"network": run.label, "layers": run.depth, "shortcut": option}
+                row |= {"data": recipe.data, "seed": seed}
+                measured = {"test_error": run.report["top1_error"]}
+            else:
+                row = {"detector": label, "data": recipe.data, "seed": seed}
+                row |= {"norm": recipe.model.norm, "weights": recipe.weights or "none"}
+                measured = {key: run.report[key] for key in ("map_50", "map_50_95")}
+            row |= {"iterations": run.result["iterations"], **measured}
+            rows.append(row | {key: run.result[key] for key in RESULTS})
+    return csv_text(rows)

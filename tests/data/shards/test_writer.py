@@ -1,15 +1,12 @@
-"""Packing into shards and reading back, whole and damaged."""
+"""Packing into shards: what is written, reduced, left out, and removed after a failure."""
 
 import errno
 import gc
-import hashlib
 import io
 import os
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,102 +14,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.data.shards.mixed_sets import (
+    IDS,
+    encoded,
+    names_in,
+    quiet,
+    set_of,
+    write,
+)
 
-from reslab.data.datasets import EncodedImages
 from reslab.data.decode import BadImage, load_image
 from reslab.data.folder import open_folder, open_folder_parts, open_whole_folder
 from reslab.data.resize import resize_whole
-from reslab.data.shards.index import FORMAT, INDEX, index_bytes
+from reslab.data.shards.index import INDEX
 from reslab.data.shards.reader import is_packed, open_part, read_index
 from reslab.data.shards.writer import Packing, pack_sets
-
-CLASSES = ("cat", "dog", "grey fox")
-IDS = ("n02", "n01", "n03")  # not sorted: the order is the set's
-FORMATS = ("JPEG", "JPEG", "PNG", "WEBP", "JPEG")
-
-
-def encoded(width: int, height: int, seed: int, kind: str = "JPEG") -> bytes:
-    """A smooth image with some noise."""
-    rng = np.random.default_rng(seed)
-    coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8))
-    out = io.BytesIO()
-    coarse.resize((width, height), Image.Resampling.BICUBIC).save(out, kind)
-    return out.getvalue()
-
-
-def set_of(files: dict[str, bytes], name: str = "pictures") -> EncodedImages:
-    """Images in memory, `ID/...` each."""
-    labels = torch.tensor([IDS.index(file.split("/")[0]) for file in files])
-    return EncodedImages(name, list(files), labels, CLASSES, IDS, files.__getitem__)
-
-
-def mixed_files() -> dict[str, bytes]:
-    """Twenty images a class; formats and sizes differ, one is called what it is not."""
-    files = {}
-    for number in range(60):
-        kind = FORMATS[number % len(FORMATS)]
-        size = (40 + number % 7, 30 + number % 11)
-        suffix = "JPEG" if number == 2 else kind.lower()  # the first PNG
-        name = f"{IDS[number // 20]}/a.b-{number} é.{suffix}"
-        files[name] = encoded(*size, seed=number, kind=kind)
-    return files
-
-
-def quiet(bad: BadImage | None) -> None:
-    assert bad is None
-
-
-@pytest.fixture(scope="module")
-def files() -> dict[str, bytes]:
-    return mixed_files()
-
-
-@pytest.fixture
-def packed(files: dict[str, bytes], tmp_path: Path) -> Path:
-    (facts,) = pack_sets({".": set_of(files)}, tmp_path / "packed", Packing(), quiet)
-    assert (facts.pictures, facts.classes, facts.reduced, facts.left_out) == (60, 3, 0, 0)
-    return tmp_path / "packed"
-
-
-def names_in(folder: Path) -> set[str]:
-    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
-
-
-# what was packed comes back
-
-
-def test_a_set_comes_back_byte_for_byte_in_its_order(packed: Path, files: dict) -> None:
-    original, opened = set_of(files), open_part(packed)
-    assert is_packed(packed)
-    assert not is_packed(packed.parent)
-    assert list(opened.files) == list(original.files)
-    assert torch.equal(opened.labels, original.labels)
-    assert (opened.name, opened.classes, opened.ids) == ("pictures", CLASSES, IDS)
-    for row, (name, data) in enumerate(files.items()):
-        assert opened.read(name) == data
-        assert np.array_equal(opened.image(row), load_image(data, name))
-
-
-def test_any_part_of_it_by_many_threads(packed: Path, files: dict) -> None:
-    opened = open_part(packed)
-    chosen = torch.randint(60, (400,), generator=torch.Generator().manual_seed(0))
-    part = opened.take("part", chosen)
-    with ThreadPoolExecutor(8) as pool:
-        read = list(pool.map(part.read, part.files))
-    names = list(files)
-    assert read == [files[names[row]] for row in chosen.tolist()]
-
-
-def test_the_index_says_where_each_image_lies(packed: Path, files: dict) -> None:
-    index = read_index(packed)
-    columns = index.columns
-    for row, name in enumerate(index.files):
-        shard = (packed / index.shards[columns["shards"][row]].name).read_bytes()
-        start, length = columns["offsets"][row], columns["lengths"][row]
-        assert shard[start : start + length] == files[name]
-    for shard in index.shards:
-        data = (packed / shard.name).read_bytes()
-        assert (len(data), hashlib.sha256(data).hexdigest()) == (shard.size, shard.sha256)
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
@@ -129,8 +45,8 @@ def test_webdataset_reads_the_same(tmp_path: Path) -> None:
     stream: Any = webdataset.WebDataset(shards, shardshuffle=False).decode()
     samples = list(stream)
     assert len({sample["__key__"] for sample in samples}) == len(files)
-    found = {(sample.get("jpg") or sample["png"], sample["cls"]) for sample in samples}
-    assert found == {(data, IDS.index(name.split("/")[0])) for name, data in files.items()}
+    read = {(sample.get("jpg") or sample["png"], sample["cls"]) for sample in samples}
+    assert read == {(data, IDS.index(name.split("/")[0])) for name, data in files.items()}
     gc.collect()  # webdataset leaves its files to the collector
 
 
@@ -166,13 +82,6 @@ def test_equal_images_give_equal_bytes(files: dict, packed: Path, tmp_path: Path
     for name in names_in(packed):
         assert (packed / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
     assert names_in(packed) == {INDEX, "shard-000000.tar"} == names_in(tmp_path / "again")
-
-
-def write(folder: Path, files: dict[str, bytes]) -> Path:
-    for name, data in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
 
 
 def test_the_split_is_that_of_the_originals(files: dict, tmp_path: Path) -> None:
@@ -221,31 +130,6 @@ def test_one_part_alone_stays_that_part(files: dict, tmp_path: Path, alone: str)
 def test_a_packed_set_packs_again(packed: Path, files: dict, tmp_path: Path) -> None:
     pack_sets({".": open_part(packed)}, tmp_path / "again", Packing(), quiet)
     assert (packed / INDEX).read_bytes() == (tmp_path / "again" / INDEX).read_bytes()
-
-
-def test_descriptors_are_closed_with_the_reader(packed: Path) -> None:
-    def open_files() -> int:
-        return len(os.listdir("/proc/self/fd"))
-
-    if not os.path.isdir("/proc/self/fd"):
-        pytest.skip("this system does not list a process's open files")
-    gc.collect()
-    before = open_files()
-    opened = open_part(packed)
-    opened.read(opened.files[0])
-    opened.read(opened.files[1])
-    assert open_files() == before + 1
-    del opened
-    gc.collect()
-    assert open_files() == before
-
-
-def test_more_shards_than_a_process_may_keep_open(
-    packed: Path, files: dict, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("reslab.data.shards.reader.MAX_OPEN", 0)
-    opened = open_part(packed)
-    assert all(opened.read(name) == data for name, data in files.items())
 
 
 # reducing
@@ -430,84 +314,6 @@ def test_a_killed_pack_is_no_packed_folder(
     assert not is_packed(tmp_path / "o")
     with pytest.raises(ValueError, match="is not empty"):
         pack_sets({".": set_of(files)}, tmp_path / "o", Packing(), quiet)
-
-
-# damage
-
-
-def changed(path: Path, change: Callable[[bytearray], object]) -> None:
-    data = bytearray(path.read_bytes())
-    change(data)
-    path.write_bytes(data)
-
-
-def test_a_truncated_or_missing_shard_is_named(packed: Path) -> None:
-    path = packed / "shard-000000.tar"
-    os.truncate(path, path.stat().st_size - 1)
-    with pytest.raises(ValueError, match=r"shard-000000\.tar has .* truncated"):
-        open_part(packed)
-    path.unlink()
-    with pytest.raises(ValueError, match=r"shard-000000\.tar is missing"):
-        open_part(packed)
-
-
-def test_a_damaged_sample_is_named_and_the_others_are_read(packed: Path, files: dict) -> None:
-    index = read_index(packed)
-    position = int(index.columns["offsets"][7]) + 50
-
-    def flip(data: bytearray) -> None:
-        data[position] ^= 1
-
-    changed(packed / "shard-000000.tar", flip)
-    opened = open_part(packed)
-    with pytest.raises(BadImage) as caught:
-        opened.image(7)
-    assert str(caught.value).startswith(f"{index.files[7]}: ")
-    assert str(packed / "shard-000000.tar") in str(caught.value)
-    assert all(opened.read(n) == d for n, d in files.items() if n != index.files[7])
-
-
-def test_a_shard_that_shrinks_while_it_is_read(packed: Path) -> None:
-    opened = open_part(packed)
-    os.truncate(packed / "shard-000000.tar", 1000)
-    last = int(np.argmax(read_index(packed).columns["offsets"]))
-    with pytest.raises(BadImage, match="not those that were packed"):
-        opened.image(last)
-
-
-@pytest.mark.parametrize("part", ["length", "facts", "columns", "names", "end", "nothing"])
-def test_a_damaged_index_is_one_line(packed: Path, part: str) -> None:
-    path = packed / INDEX
-    data = path.read_bytes()
-    position = {
-        "length": 1,
-        "facts": data.index(b"grey fox"),
-        "columns": len(data) // 2,
-        "names": data.index(b"a.b-3"),
-    }.get(part)
-    if position is not None:
-        changed(path, lambda content: content.__setitem__(position, content[position] ^ 4))
-    else:
-        path.write_bytes(data[:-1] if part == "end" else b"")
-    with pytest.raises(ValueError, match="damaged") as caught:
-        open_part(packed)
-    assert str(path) in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 1
-
-
-def test_an_index_of_a_newer_reslab_says_so(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    index = read_index(packed)
-    with monkeypatch.context() as newer:
-        newer.setattr("reslab.data.shards.index.FORMAT", FORMAT + 1)
-        (packed / INDEX).write_bytes(index_bytes(index))
-    with pytest.raises(ValueError, match=f"format {FORMAT + 1}.*update reslab"):
-        open_part(packed)
-
-
-def test_names_that_are_not_unicode_come_back(tmp_path: Path) -> None:
-    name = os.fsdecode(b"n01/caf\xe9\n.jpg")
-    pack_sets({".": set_of({name: encoded(8, 8, 0)})}, tmp_path / "o", Packing(), quiet)
-    assert list(open_part(tmp_path / "o").files) == [name]
 
 
 def test_real_photographs(shared: Path, tmp_path: Path) -> None:

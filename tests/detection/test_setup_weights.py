@@ -14,18 +14,17 @@ from tests.detection.small import (
     short_recipe,
 )
 
-from reslab.detection.initial import (
+from reslab.detection.model import Detector, detector_bytes
+from reslab.detection.recipe import DetectionRecipe
+from reslab.detection.setup import (
     Weights,
-    detector_train_mode,
     fit_detector_to_weights,
     initial_detector,
     load_weights,
     must_match_trunk,
-    trainable_parts,
     trunk_of,
 )
-from reslab.detection.model import Detector, detector_bytes
-from reslab.detection.recipe import DetectionRecipe
+from reslab.detection.task import detector_train_mode, trainable_parts
 from reslab.models.batchnorm import norms_of
 from reslab.models.model_file import Model
 from reslab.models.resnet import build_resnet

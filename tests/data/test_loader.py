@@ -6,15 +6,98 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
 from reslab.data.augment import ALEXNET, Components, ResizedCrop, ScaleCrop
-from reslab.data.datasets import EncodedImages
+from reslab.data.datasets import EncodedImages, ImagesInMemory, pixel_mean
 from reslab.data.decode import load_image
-from reslab.data.loader import Batch, EncodedLoader
+from reslab.data.loader import Batch, EncodedLoader, InMemoryLoader
 from reslab.data.resize import shorter_side
 from reslab.data.sampler import Stream, make_generator
+from reslab.models.preprocessing import minus_mean
+
+# sets in memory
+
+
+def memory_set(count: int) -> ImagesInMemory:
+    images = torch.randint(0, 256, (count, 3, 8, 8), dtype=torch.uint8)
+    return ImagesInMemory("train", images, torch.arange(count), ("a", "b"))
+
+
+def in_memory(
+    train: ImagesInMemory, size: int, seed: int = 1, pad: int = 2, flip: bool = True
+) -> InMemoryLoader:
+    prepare = minus_mean(pixel_mean(train.images))
+    return InMemoryLoader(train, prepare, size=size, pad=pad, flip=flip, seed=seed)
+
+
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(1, 40), size=st.integers(1, 50), epochs=st.integers(1, 4))
+def test_each_epoch_shows_every_image_once(count: int, size: int, epochs: int) -> None:
+    """Also where batches reach over the end of an epoch, or hold several epochs."""
+    loader = in_memory(memory_set(count), size)
+    needed = -(-count * epochs // size)
+    order = torch.cat([loader.indices(k) for k in range(needed)])
+    for epoch in range(epochs):
+        part = order[epoch * count : (epoch + 1) * count]
+        assert sorted(part.tolist()) == list(range(count))
+
+
+def test_a_batch_is_a_function_of_seed_and_iteration() -> None:
+    train = memory_set(50)
+    loader = in_memory(train, 16)
+    forwards = [loader(k) for k in range(8)]
+    fresh = in_memory(train, 16)
+    for k in reversed(range(8)):
+        assert torch.equal(fresh(k).images, forwards[k].images)
+        assert torch.equal(fresh(k).labels, forwards[k].labels)
+    other = in_memory(train, 16, seed=2)(0)
+    assert not torch.equal(other.labels, forwards[0].labels)
+
+
+def test_a_batch_is_a_function_of_its_draws_which_are_on_the_cpu() -> None:
+    """Each of several processes draws its part of what one process would draw."""
+    train = memory_set(50)
+    whole, halves = in_memory(train, 16), [in_memory(train, 16) for _ in range(2)]
+    for loader, part in zip(halves, (slice(8), slice(8, 16)), strict=True):
+        loader.rank_slice = part
+    draws = whole.draws(3)
+    assert all(tensor.device.type == "cpu" for tensor in (draws.indices, *draws.numbers))
+    parts = [loader.draws(3) for loader in halves]
+    assert torch.equal(torch.cat([part.indices for part in parts]), draws.indices)
+    for number, numbers in enumerate(draws.numbers):
+        assert torch.equal(torch.cat([part.numbers[number] for part in parts]), numbers)
+    assert torch.equal(in_memory(train, 16, seed=9).batch(draws).images, whole(3).images)
+
+
+def test_epochs_are_shuffled_anew() -> None:
+    loader = in_memory(memory_set(32), 32)
+    assert not torch.equal(loader.indices(0), loader.indices(1))
+
+
+def test_without_augmentation_a_batch_is_the_image_minus_the_mean() -> None:
+    train = memory_set(10)
+    batch = in_memory(train, 10, pad=0, flip=False)(0)
+    expected = train.images.float() - pixel_mean(train.images)
+    assert torch.equal(batch.images, expected[batch.labels])
+
+
+def test_the_mean_is_subtracted_before_padding_with_zeros() -> None:
+    """Constant images are their own mean: minus it, padded with zeros, all is zero."""
+    images = torch.full((4, 3, 8, 8), 200, dtype=torch.uint8)
+    train = ImagesInMemory("train", images, torch.arange(4), ("a",))
+    assert not in_memory(train, 4, pad=4)(0).images.any()
+
+
+def test_batches_lie_channels_last() -> None:
+    images = in_memory(memory_set(8), 8)(0).images
+    assert images.is_contiguous(memory_format=torch.channels_last)
+
+
+# encoded sets
 
 SMALL = ScaleCrop(size=8, shorter_side=(9, 14))
 
@@ -46,7 +129,7 @@ def noise_set(count: int = 20) -> EncodedImages:
 
 
 class Opened:
-    """Batches that are closed when the test is over, and what they told."""
+    """Open loaders, close them when the test is over, and keep what they log."""
 
     def __init__(self) -> None:
         self.all: list[EncodedLoader] = []
@@ -84,7 +167,7 @@ def opened() -> Iterator[Opened]:
 
 
 def shown(batch: Batch) -> list[int]:
-    """Which images of `a_set` a batch shows."""
+    """Return which images of `a_set` a batch shows."""
     assert (batch.images.amax((1, 2, 3)) == batch.images.amin((1, 2, 3))).all()
     return batch.images[:, 0, 0, 0].int().tolist()
 
@@ -166,14 +249,14 @@ def test_colours_move_all_pixels_of_an_image_alike(opened: Opened) -> None:
 
 
 def test_images_are_prepared_as_floats_that_lie_channels_last(opened: Opened) -> None:
-    given: list[Tensor] = []
+    prepared: list[Tensor] = []
 
     def prepare(images: Tensor) -> Tensor:
-        given.append(images)
+        prepared.append(images)
         return images - 1
 
     batch = opened(a_set(), prepare=prepare, last=1)(0)
-    (images,) = given
+    (images,) = prepared
     assert images.shape == (6, 3, 8, 8)
     assert images.dtype == torch.float32
     assert torch.equal(batch.images, images - 1)
@@ -187,7 +270,7 @@ def test_a_sampler_shows_each_class_equally_often(opened: Opened) -> None:
     assert torch.stack(labels).bincount().tolist() == [10, 10, 10]
 
 
-def test_a_bad_file_is_replaced_by_the_next_of_its_class_and_told_of_once(opened: Opened) -> None:
+def test_a_bad_file_is_replaced_by_the_next_of_its_class_and_logged_once(opened: Opened) -> None:
     batches = opened(a_set(20, bad=(5, 9, 19)))
     seen = [image for k in range(10) for image in shown(batches(k))]
     # 5 -> 9 -> 13, and 19 -> from the beginning of its class, 3

@@ -1,0 +1,194 @@
+"""Imports weights from other programs and exports them to others."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from reslab.data.cifar10 import CIFAR10_CLASSES
+from reslab.data.datasets import read_class_list
+from reslab.errors import os_reason, unknown_name
+from reslab.models.convert.exporter import torchvision_state
+from reslab.models.convert.importer import Imported, import_model
+from reslab.models.convert.layouts import AKAMASTER, USUAL_MEAN, USUAL_STD
+from reslab.models.model_file import Model, load_model, model_bytes
+from reslab.runtime.events import Callback, note, silent
+from reslab.runtime.files import atomic_write
+
+TORCH_SUFFIXES = (".pth", ".pt")
+TARGETS = ("torchvision",)
+
+
+@dataclass(frozen=True)
+class ImportedFile:
+    """A model file made of weights from elsewhere."""
+
+    out: Path
+    network: str
+    imported: Imported
+    model: Model  # its outputs named
+
+    def as_dict(self) -> dict[str, Any]:
+        prepared = self.model.preprocessing
+        return {
+            "model": str(self.out),
+            "network": self.network,
+            "layout": self.imported.layout.title,
+            "decided": self.imported.decided,
+            "config": self.model.net.config.model_dump(),
+            "preprocessing": {
+                "channels": prepared.channels,
+                "mean": prepared.mean.mean((1, 2)).tolist(),
+                "std": prepared.std.flatten().tolist(),
+                "resize": prepared.resize,
+                "size": prepared.size,
+            },
+            "classes": list(self.model.classes),
+            "ids": list(self.model.ids),
+            "batch_norm_folded": self.model.folded,
+        }
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """A file of weights for another program, and the preprocessing that goes with it."""
+
+    file: str
+    tensors: int
+    mean: list[float]  # of images of 0 to 1, red first, as torchvision's Normalize takes them
+    std: list[float]
+    depth: int
+    outputs: int
+
+
+def import_weights(
+    file: Path,
+    network: str,
+    out: Path,
+    *,
+    classes: Path | None = None,
+    mean: Path | None = None,
+    on_event: Callback = silent,
+) -> ImportedFile:
+    """Write the model file `out` from weights whose layout is recognised by their names.
+
+    `network` is a name of `reslab models`; `classes` names the outputs; `mean` is a file of what is
+    subtracted from images, where the layout leaves it open.
+    """
+
+    check_new_file(out, (".safetensors",))
+    imported = import_model(file, network, mean)
+    if classes:
+        model = name_outputs(imported.model, classes)
+    else:
+        model = name_cifar10_outputs(imported, on_event)
+    atomic_write(out, model_bytes(model))
+    return ImportedFile(out, network, imported, model)
+
+
+def check_new_file(out: Path, suffixes: Sequence[str]) -> None:
+    """Refuse, before any work, an output of the wrong kind or one that exists (ValueError)."""
+    if out.suffix not in suffixes:
+        raise ValueError(f"--out {out}: the file is to end in {' or '.join(suffixes)}")
+    if out.exists():
+        raise ValueError(f"--out {out} is there already: name another, or remove it first")
+    if not out.parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {out.parent}")
+
+
+def name_outputs(model: Model, file: Path) -> Model:
+    """Name a model's outputs by a file of classes."""
+    names = read_class_names(file)
+    if len(names) != len(model.classes):
+        raise ValueError(f"{file} names {len(names)} classes, the model has {len(model.classes)}")
+    ids, words = zip(*names, strict=True)
+    return replace(model, classes=words, ids=() if ids == words else ids)
+
+
+def read_class_names(file: Path) -> list[tuple[str, str]]:
+    """Read (id, name) of each output from a .csv, or from a .txt, where the names are the ids."""
+
+    if file.suffix != ".txt":
+        return read_class_list(file)
+    try:
+        names = [line.strip() for line in file.read_text("utf-8-sig").splitlines()]
+    except OSError as error:
+        raise ValueError(f"{file}: {os_reason(error)}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{file} is not UTF-8 text") from None
+    if not names:
+        raise ValueError(f"{file} names no class")
+    for line, name in enumerate(names, 1):
+        if not name:
+            raise ValueError(f"{file}:{line}: an empty line instead of a name")
+        if name in names[: line - 1]:
+            raise ValueError(
+                f"{file}:{line}: {name!r} for a second time; a .csv of index,id,name tells them "
+                "apart by their ids"
+            )
+    return [(name, name) for name in names]
+
+
+def name_cifar10_outputs(imported: Imported, on_event: Callback) -> Model:
+    """Name the outputs after CIFAR-10 where the layout is of its nets; else leave numbers."""
+
+    model = imported.model
+    outputs = len(model.classes)
+    if imported.layout is AKAMASTER and outputs == len(CIFAR10_CLASSES):
+        return replace(model, classes=CIFAR10_CLASSES)
+    on_event(
+        note(f"the {outputs} outputs are called 0 to {outputs - 1}; --classes FILE names them")
+    )
+    return model
+
+
+def export_weights(model: Path, to: str, out: Path) -> tuple[ExportedFile, list[str]]:
+    """Write a model's weights for another program, which then computes the same function.
+
+    The lines say what its user must know and the names do not say. A net that the program cannot
+    compute is refused, with the reason.
+    """
+
+    if to not in TARGETS:
+        raise ValueError(unknown_name("target of export", to, TARGETS))
+    check_new_file(out, (".safetensors", *TORCH_SUFFIXES))
+    loaded = load_model(model)
+    state = torchvision_state(loaded)
+    atomic_write(out, state_bytes(state, out.suffix))
+    mean, std = loaded.preprocessing.mean.mean((1, 2)), loaded.preprocessing.std.flatten()
+    exported = ExportedFile(
+        str(out), len(state),
+        mean=[round(value / 255, 6) for value in mean.tolist()],
+        std=[round(value / 255, 6) for value in std.tolist()],
+        depth=loaded.net.config.depth,
+        outputs=len(loaded.classes),
+    )  # fmt: skip
+    return exported, advice_for_user(loaded, exported)
+
+
+def state_bytes(state: dict[str, Tensor], suffix: str) -> bytes:
+    """Encode a state dict as a file of that kind."""
+    if suffix not in TORCH_SUFFIXES:
+        return save(state, {"format": "pt"})
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
+
+
+def advice_for_user(model: Model, exported: ExportedFile) -> list[str]:
+
+    mean, std = exported.mean, exported.std
+    pairs = zip(mean + std, USUAL_MEAN + USUAL_STD, strict=True)
+    usual = all(abs(255 * value - known) < 0.01 for value, known in pairs)
+    verdict = "torchvision's usual" if usual else "NOT torchvision's usual"
+    lines = [f"images of 0 to 1, red first: Normalize(mean={mean}, std={std}), {verdict}"]
+    if model.preprocessing.mean.shape[-2:] != (1, 1):
+        lines.append("the model subtracts a mean image; the line above has its average colour")
+    if model.preprocessing.channels == "BGR":
+        lines.append("the first convolution, which saw blue first, was turned to see red first")
+    return lines

@@ -1,0 +1,104 @@
+"""Turns a recipe's name into a run: opens the recipe, estimates its cost, trains it."""
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reslab.errors import os_reason
+from reslab.recipes import AnyRecipe, open_recipe, recipe_in, task_kind
+from reslab.runtime.device import setup_device
+from reslab.runtime.events import Callback, silent
+from reslab.training.folder import RunFolder
+from reslab.training.probe import Probe, probe
+from reslab.training.setup import Inputs, inputs_at
+from reslab.training.train import Job
+
+
+@dataclass(frozen=True)
+class RunRequest:
+    """A recipe, its data and weights, and a seed."""
+
+    recipe: AnyRecipe
+    inputs: Inputs
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The expected cost of a run on this machine."""
+
+    recipe: AnyRecipe
+    facts: dict[str, Any]  # for JSON
+    speeds: Probe
+
+
+def request_run(
+    name: str,
+    data: str | None = None,
+    weights: Path | None = None,
+    changes: Sequence[str] = (),
+    seed: int = 1,
+) -> RunRequest:
+    """Look up a recipe and apply the changes; own-* recipes look at the data."""
+    inputs = inputs_at(data, weights)
+    return RunRequest(open_recipe(name, inputs, changes), inputs, seed)
+
+
+def interrupted_run(run: Path, data: str | None) -> RunRequest:
+    """Describe the run in a folder; `data` is where its data set has moved to."""
+    folder = RunFolder.open(run)
+    environment = folder.environment()
+    inputs = inputs_at(data or environment["data"])
+    return RunRequest(recipe_in(folder), inputs, environment["seed"])
+
+
+def plan(request: RunRequest, *, iterations: int = 20, on_event: Callback = silent) -> Plan:
+    """Estimate what a run would cost here from some of its iterations; write nothing."""
+    recipe, device = request.recipe, setup_device(request.recipe.precision)
+    job = Job(recipe, Path(), request.inputs, device, request.seed, on_event)
+    with closing(task_kind(recipe).probe_target(job)) as target:
+        speeds = probe(target, iterations)
+        facts = {
+            "recipe": recipe.name,
+            "device": str(device.torch_device),
+            "precision": device.precision,
+            "pictures": target.images,
+            "iterations": recipe.iterations,
+            "epochs": round(recipe.iterations / target.task.epoch, 1),
+            "batch_size": recipe.batch_size,
+            "hours": speeds.seconds(target) / 3600,
+            "memory": speeds.memory,
+            "limit": speeds.limit,
+            "pictures_per_second": {
+                "training": speeds.together,
+                "network": speeds.network,
+                "preparing": speeds.images,
+                "reading": speeds.reading,
+                "evaluating": speeds.evaluating,
+            },
+        }
+    return Plan(recipe, facts, speeds)
+
+
+def train(
+    request: RunRequest, out: Path, *, on_event: Callback, stop: Callable[[], int | None]
+) -> dict[str, Any]:
+    """Train into the folder `out`, or go on with the run there; its result.
+
+    `stop` is asked after each iteration for the number of a signal; if there is one, the run is
+    saved and Interrupted raised.
+    """
+    recipe, inputs = request.recipe, request.inputs
+    run = task_kind(recipe).train
+    try:
+        return run(recipe, out, seed=request.seed, data=inputs, on_event=on_event, stop=stop)
+    except OSError as error:
+        saved = out / "checkpoints"
+        if saved.is_dir() and any(saved.iterdir()):
+            raise RuntimeError(
+                f"{os_reason(error)}: {out}; what was saved is whole: mend it, then "
+                f"`reslab resume {out}`"
+            ) from error
+        raise

@@ -1,0 +1,142 @@
+"""Runs the paper's studies and writes pages about finished runs."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reslab.api.test_sets import open_test_set
+from reslab.errors import unknown_name
+from reslab.runtime.events import Callback, note, silent
+
+if TYPE_CHECKING:
+    from reslab.studies.execute import RunCallback
+    from reslab.studies.experiments import PlannedRun, Study
+    from reslab.studies.records import Record
+
+    # entered when the runs can start: reports on them, and asks for the number of a signal
+    Watch = Callable[
+        [Sequence[PlannedRun]],
+        AbstractContextManager[tuple[RunCallback, Callable[[], int | None]]],
+    ]
+
+
+CLUSTERS = ("ray",)
+
+
+class StudyInterrupted(Exception):
+    """A signal stopped a study, and every run was saved."""
+
+    def __init__(self, signal: int, folder: Path) -> None:
+        super().__init__(f"stopped, every run saved; the same command goes on: {folder}")
+        self.signal = signal
+
+
+@dataclass(frozen=True)
+class RunsPage:
+    """A page about finished runs, and their records."""
+
+    page: Path
+    records: "Sequence[Record]"
+
+    @property
+    def table(self) -> str:
+        """The page's table as Markdown."""
+        return self.page.with_name("table.md").read_text()
+
+    def as_dict(self) -> dict[str, Any]:
+        runs = [{"run": str(record.path), **record.result} for record in self.records]
+        return {"report": str(self.page), "runs": runs}
+
+
+def study(
+    name: str,
+    runs: Sequence[Path] = (),
+    *,
+    on: str | None = None,
+    data: str | None = None,
+    out: Path | None = None,
+    depths: Sequence[int] = (),
+    iterations: int | None = None,
+    seeds: int = 1,
+    jobs: int = 1,
+    cluster: str | None = None,
+    watch: "Watch",
+    on_event: Callback = silent,
+) -> RunsPage:
+    """Answer one of the paper's questions by a set of runs, and write the page about them.
+
+    Finished runs are not run again, interrupted ones go on. `responses` takes finished `runs`; the
+    other studies make their own, `jobs` at a time on each machine.
+    """
+    from reslab.data.location import parse_location, to_folder
+    from reslab.studies.experiments import plan_study, refuse_options
+
+    if cluster and cluster not in CLUSTERS:
+        raise ValueError(unknown_name("cluster", cluster, CLUSTERS))
+    folder = to_folder(parse_location(data), "a study needs") if data else None
+    if name == "responses":
+        layers = ",".join(map(str, depths))
+        refuse_options(
+            name,
+            {"--on": on, "--depths": layers, "--iterations": iterations, "--cluster": cluster},
+        )
+        return study_responses(runs, folder, out, on_event)
+    if runs:
+        raise ValueError(f"{name} makes its own runs; only `responses` takes run folders")
+    planned = plan_study(
+        name, on=on, data=folder, out=out, depths=depths, iterations=iterations, seeds=seeds
+    )
+    if signal := execute(planned, folder, jobs, cluster, watch):
+        raise StudyInterrupted(signal, planned.folder)
+    return RunsPage(*planned.write_page())
+
+
+def execute(
+    study: "Study", data: Path | None, jobs: int, cluster: str | None, watch: "Watch"
+) -> int | None:
+    """Finish all runs of a study; the number of the signal that stopped it, if one did."""
+    from reslab.runtime.threads import usable_cores
+    from reslab.studies.cluster import launch_on_ray
+    from reslab.studies.execute import launch_here, run_all
+
+    with ExitStack() as stack:
+        if cluster:
+            launch, concurrent = stack.enter_context(launch_on_ray(data, jobs)), len(study.runs)
+        else:
+            launch, concurrent = launch_here(data, max(usable_cores() // jobs, 1)), jobs
+        # only now: Ray would end at a signal, and not stop the runs
+        on_event, stop = stack.enter_context(watch(study.runs))
+        return run_all(study.runs, launch, jobs=concurrent, on_event=on_event, stop=stop)
+
+
+def study_responses(
+    runs: Sequence[Path], data: Path | None, out: Path | None, on_event: Callback
+) -> RunsPage:
+    """Measure the layer responses of finished runs (Fig. 7) and write the page about them."""
+    from reslab.analysis.responses import layer_responses
+    from reslab.models.model_file import load_model
+    from reslab.runtime.device import setup_device
+    from reslab.studies.page.classifiers import write_responses
+    from reslab.studies.records import read_record
+    from reslab.training.recipe import Recipe
+
+    if not runs:
+        raise ValueError("responses of which runs? `reslab study responses RUN...`")
+    device = setup_device("fp32").torch_device
+    records = [read_record(run, Recipe) for run in runs]
+    responses = []
+    for record in records:
+        on_event(note(f"responses of {record.path}"))
+        images = open_test_set(record.recipe.data, data, record.path).to(device)
+        responses.append(layer_responses(load_model(record.path).to(device), images))
+    page = write_responses(records, responses, out or Path("studies") / "responses")
+    return RunsPage(page, records)
+
+
+def report(runs: Sequence[Path], out: Path) -> RunsPage:
+    """Write one page about finished runs of one task: figures, table, recipes, deviations."""
+    from reslab.studies.experiments import write_report
+
+    return RunsPage(*write_report(runs, out))

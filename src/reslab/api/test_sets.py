@@ -1,0 +1,196 @@
+"""Chooses the set that models are tested on: named, in a folder, or the models' own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from reslab.data.boxes.annotations import detection_set
+from reslab.data.boxes.coco import read_coco
+from reslab.data.boxes.digit_scenes import digit_scenes
+from reslab.data.boxes.folder import evaluation_part, read_annotations
+from reslab.data.boxes.sets import DetectionSet
+from reslab.data.builtin import open_sets, set_named
+from reslab.data.cifar10 import ARCHIVE, BINARY_FOLDER, PYTHON_FOLDER
+from reslab.data.datasets import ImageSet, ImagesInMemory
+from reslab.data.folder import open_folder, open_whole_folder
+from reslab.data.location import Location, Url, absolute, parse_location, to_folder
+from reslab.detection.average_precision.measure import usual_protocol
+from reslab.detection.model import Detector
+from reslab.detection.recipe import DetectionRecipe
+from reslab.detection.setup import open_detection_data
+from reslab.errors import unknown_name
+from reslab.models.model_file import Model
+from reslab.runtime.events import Callback, note
+from reslab.training.folder import RunFolder
+
+LoadedModel = tuple[Path, Model]
+LoadedDetector = tuple[Path, Detector]
+
+
+SCENES = "digit-scenes"
+
+
+def choose_images(
+    on: str | None,
+    data: Location | None,
+    models: Sequence[LoadedModel],
+    on_event: Callback,
+) -> ImageSet:
+    """Open the set to test classifiers on: `on`, the images in `data`, or the models' own set."""
+
+    path, model = models[0]
+    if on is not None:
+        return open_test_set(on, data, path)
+    if data is None:
+        for other in models[1:]:
+            if trained_on(*other) != trained_on(path, model):
+                raise ValueError(
+                    f"{path} and {other[0]} have different sets of their own: "
+                    "name one with --on or --data"
+                )
+        return open_own_images(path, model)
+    if isinstance(data, Url):
+        return open_images_in(data, models, on_event)
+    if not data.is_dir():
+        raise ValueError(f"--data {data}: no such folder")
+    if holds_cifar10(data):
+        return open_test_set("cifar10", data, path)
+    return open_images_in(data, models, on_event)
+
+
+def open_test_set(name: str, data: Location | None, path: Path) -> ImagesInMemory:
+    """Open the test images of a named set, by default where the run in `path` found them."""
+
+    chosen = set_named(name)
+    if data is None and chosen != "digits":
+        data = data_of_run(path, chosen)
+    return open_sets(chosen, data).test
+
+
+def open_own_images(path: Path, model: Model) -> ImageSet:
+    """Open the set that a model was tested on when it was trained."""
+
+    name, folder = trained_on(path, model)
+    if name is None:
+        raise ValueError(
+            f"{path} holds weights from elsewhere, which have no set of their own: "
+            "name one with --on cifar10, --on digits or --data FOLDER"
+        )
+    if name != "pictures":
+        return open_test_set(name, None, path)
+    if folder is None:
+        raise ValueError(f"the images that {path} was trained on are not found: say --data FOLDER")
+    return open_folder(folder, validation=model.recipe["pictures"]["validation"]).test
+
+
+def open_images_in(data: Location, models: Sequence[LoadedModel], on_event: Callback) -> ImageSet:
+    """Open a folder of images, without those that a model is known to have been trained on."""
+
+    origins = [trained_on(*model) for model in models]
+    for model, (name, folder) in zip(models, origins, strict=True):
+        if name == "pictures" and folder is not None and absolute(folder) == absolute(data):
+            return open_own_images(*model)
+    images = open_whole_folder(data)
+    if images.name != "validation" and any(name == "pictures" for name, _ in origins):
+        text = f"{data} is tested whole: a model trained on it has seen most of its images"
+        on_event(note(text))
+    return images
+
+
+def trained_on(path: Path, model: Model) -> tuple[str | None, Location | None]:
+    """Name the data of a model's recipe; for a folder of images, also where it is."""
+    name = model.recipe.get("data")
+    return name, data_of_run(path, name) if name == "pictures" else None
+
+
+def data_of_run(path: Path, name: str) -> Location | None:
+    """Find the data of a run on the set `name`: a URL, or a folder that still exists."""
+
+    if not path.is_dir():
+        return None
+    run = RunFolder.open(path)
+    recorded = run.environment()["data"] if run.recipe().data == name else None
+    data = parse_location(recorded) if recorded else None
+    return data if isinstance(data, Url) or (data and data.is_dir()) else None
+
+
+def holds_cifar10(folder: Path) -> bool:
+    """Whether a folder is or holds the official batches of CIFAR-10."""
+
+    folders = (PYTHON_FOLDER, BINARY_FOLDER)
+    return folder.name in folders or any((folder / name).exists() for name in (*folders, ARCHIVE))
+
+
+def resize_and_crop(path: Path, model: Model, images: ImageSet) -> tuple[int | None, int | None]:
+    """Choose the shorter side and the crop with which a model is shown the images of a set."""
+
+    preprocessing = model.preprocessing
+    resize, size = preprocessing.resize, preprocessing.size
+    mean_side = preprocessing.mean.shape[-1]  # 1: a mean colour, which goes with every size
+    if not isinstance(images, ImagesInMemory):
+        return (mean_side, mean_side) if size is None and mean_side > 1 else (resize, size)
+    if size is None and mean_side > 1 and images.images.shape[1:] != preprocessing.mean.shape:
+        raise ValueError(
+            f"{path} was trained on images of {list(preprocessing.mean.shape)}, "
+            f"the set has {list(images.images.shape[1:])}"
+        )
+    return (None, None) if {resize, size} == {images.images.shape[-1]} else (resize, size)
+
+
+def choose_annotated_images(
+    on: str | None,
+    data: Location | None,
+    models: Sequence[LoadedDetector],
+    on_event: Callback,
+) -> tuple[DetectionSet, str]:
+    """Open the set to test detectors on, and name the protocol of results published on it.
+
+    The set is `on`, the images in `data`, or the first detector's own.
+    """
+
+    path, detector = models[0]
+    if on is not None:
+        if on != SCENES:
+            raise ValueError(unknown_name("set for a detector", on, (SCENES,)))
+        return digit_scenes().test, "coco"
+    if data is None:
+        return open_own_annotated_images(path, detector)
+    folder = to_folder(data, "a detector needs")
+    own_folder = folder_of_run(path)
+    if own_folder is not None and own_folder.resolve() == folder.resolve():
+        return open_own_annotated_images(path, detector)
+    annotations = read_annotations(folder, detector.recipe.get("years", "") if own_folder else "")
+    part = evaluation_part(annotations)
+    images = detection_set(part)
+    if part is annotations:
+        on_event(note(f"{folder} is tested whole"))
+    return images, usual_protocol(part)
+
+
+def open_own_annotated_images(path: Path, detector: Detector) -> tuple[DetectionSet, str]:
+    """Open the set that a detector was tested on when it was trained."""
+
+    recipe = DetectionRecipe.model_validate(detector.recipe)
+    folder = folder_of_run(path)
+    if recipe.data == "boxes" and folder is None:
+        raise ValueError(f"the images that {path} was trained on are not found: say --data FOLDER")
+    opened = open_detection_data(recipe, folder)
+    return opened.sets.test, opened.protocol
+
+
+def open_annotations(data: Location) -> tuple[DetectionSet, str]:
+    """Open the boxes of a folder, or of one COCO file, without asking for the images."""
+
+    data = to_folder(data, "boxes need")
+    if data.suffix == ".json":
+        return detection_set(read_coco(data, data.parent, data.stem), alone=True), "coco"
+    part = evaluation_part(read_annotations(data))
+    return detection_set(part, alone=True), usual_protocol(part)
+
+
+def folder_of_run(path: Path) -> Path | None:
+    """Find the folder of images of a detector's run, if it still exists."""
+
+    if not path.is_dir():
+        return None
+    recorded = RunFolder.open(path).environment()["data"]
+    return Path(recorded) if recorded and Path(recorded).is_dir() else None
