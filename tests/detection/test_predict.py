@@ -86,7 +86,7 @@ def test_a_photograph_on_its_side_is_seen_upright(model: Path) -> None:
 
 
 def test_boxes_do_not_depend_on_the_threshold(model: Path) -> None:
-    """Refinement averages over less probable boxes, which are counted though they are not reported."""
+    """Refinement averages over less probable boxes too, which are not reported."""
     everything = load_detector_predictor(model, threshold=0.05, refine=True).detect(image(3))
     for threshold in (0.3, SHOWN_SCORE, 0.9):
         reported = load_detector_predictor(model, threshold=threshold, refine=True).detect(image(3))
