@@ -18,8 +18,12 @@ import torch
 from torch import Tensor
 
 from reslab.detection.box_ops import clip, decode_boxes, iou, nms, nms_by_class
-from reslab.detection.inference import ImageFeatures, detect_objects
-from reslab.detection.model import Detector, prepare_for_inference
+from reslab.detection.inference import (
+    Detector,
+    ImageFeatures,
+    detect_objects,
+    prepare_for_inference,
+)
 from reslab.detection.network import build_detector, detector_channels_last
 from reslab.detection.recipe import InferenceConfig
 from reslab.detection.roi import roi_align, roi_pool
@@ -109,7 +113,7 @@ def whole(model: str, rounds: int, rng: torch.Generator) -> None:
         net, tuple(map(str, range(20))), tuple(map(str, range(20))),
         minus_mean(torch.full((3, 1, 1), 128.0)), InferenceConfig(threshold=0.0), {}, [],
     )  # fmt: skip
-    image = plain.prepared(pixels)
+    image = plain.preprocess(pixels)
     boxes = regions(REGIONS, rng)
 
     def region_features() -> Tensor:

@@ -19,8 +19,12 @@ from reslab.cli.detect import SURE, objects_in_words
 from reslab.data.decode import image_format, load_image
 from reslab.detection import predict as library
 from reslab.detection.drawing import draw_detections
-from reslab.detection.model import detector_bytes
-from reslab.detection.predict import DetectedImage, Detection, load_detector_predictor
+from reslab.detection.predict import (
+    DetectedImage,
+    Detection,
+    detector_bytes,
+    load_detector_predictor,
+)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +109,7 @@ def test_what_is_drawn_is_the_image_with_its_boxes(capsys, model: Path, folder: 
     status, _, err = run(capsys, model, folder / "a.png", "--out", "new/out")
     assert (status, err) == (0, ["1 of 1 images with their boxes: new/out"])
     finder = load_detector_predictor(model)
-    (seen,) = finder.see([folder / "a.png"])
+    (seen,) = finder.each_image([folder / "a.png"])
     assert isinstance(seen, DetectedImage)
     expected = draw_detections(seen.pixels, seen.detections, finder.classes)
     assert np.array_equal(load_image(Path("new/out/a.png").read_bytes(), ""), np.asarray(expected))

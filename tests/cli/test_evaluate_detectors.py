@@ -25,8 +25,8 @@ from reslab.data.boxes.sets import DetectionSplits, GroundTruth
 from reslab.detection import setup as prepare
 from reslab.detection.alternating import train_detector
 from reslab.detection.average_precision.measure import measure
-from reslab.detection.evaluation import detect_set
-from reslab.detection.model import Detector, detector_bytes
+from reslab.detection.inference import Detector, detect_set
+from reslab.detection.predict import detector_bytes
 
 Run = Callable[..., tuple[int, str, list[str]]]
 
@@ -266,7 +266,7 @@ def test_weights_that_are_no_numbers_are_a_failure_in_a_line(run: Run, tmp_path:
     broken.net.proposals.conv.weight.fill_(float("nan"))
     status, out, err = run(written(tmp_path, broken))
     assert (status, out) == (1, "")
-    assert "its weights are of no use" in err[-1]
+    assert "its weights are unusable" in err[-1]
 
 
 def test_a_page_of_what_was_found(run: Run, model: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tests.detection.small import (
 
 from reslab.cli import main
 from reslab.detection import setup as prepare
-from reslab.detection.model import detector_bytes
+from reslab.detection.predict import detector_bytes
 from reslab.models.config import config_named
 
 Run = Callable[..., tuple[int, str, list[str]]]

@@ -8,7 +8,7 @@ from torch import Generator, Tensor, nn
 
 from reslab.data.boxes.digit_scenes import digit_scenes, write_scenes
 from reslab.data.boxes.sets import DetectionSplits
-from reslab.detection.model import Detector
+from reslab.detection.inference import Detector
 from reslab.detection.network import (
     DetectorConfig,
     FasterRCNN,

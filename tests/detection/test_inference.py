@@ -1,26 +1,30 @@
 import gc
 from dataclasses import replace
 from math import exp
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tests.data.boxes.planted_boxes import open_whole
 from tests.detection import references
-from tests.detection.small import LARGE, SCENES, detector
+from tests.detection.small import LARGE, SCENES, detector, renamed, scenes_folder
 from torch import Tensor
 
-from reslab.data.boxes.sets import Detections
+from reslab.data.boxes.sets import Detections, DetectionSet
 from reslab.detection.box_ops import REGION_STDS
 from reslab.detection.inference import (
+    Detector,
     FeatureMap,
     ImageFeatures,
     detect_objects,
+    detect_set,
     detect_with_ensemble,
-    first_of_two,
+    labels_in,
+    lower_scale,
     postprocess,
+    prepare_for_inference,
 )
-from reslab.detection.model import Detector
-from reslab.detection.network import DetectorConfig
 from reslab.detection.recipe import InferenceConfig
 
 CLASSES = 2
@@ -47,31 +51,31 @@ def close(one: Detections, other: Detections) -> None:
 def hand_made(search: InferenceConfig, logits: tuple[float, ...], moves: Tensor) -> Detector:
     """One anchor of 8 pixels a cell of 2; each region has these scores and deltas, whatever it
     shows. Anchors are equally probable, so the first that fit are the proposals."""
-    it = detector(
+    model = detector(
         classes=CLASSES, sizes=(8,), ratios=(1.0,), search=search,
     )  # fmt: skip
     for layer in (
-        it.net.proposals.objectness,
-        it.net.proposals.deltas,
-        it.net.classifier,
-        it.net.regressor,
+        model.net.proposals.objectness,
+        model.net.proposals.deltas,
+        model.net.classifier,
+        model.net.regressor,
     ):
         layer.weight.zero_()
         assert layer.bias is not None
         layer.bias.zero_()
-    it.net.classifier.bias.copy_(torch.tensor(logits))
-    it.net.regressor.bias.copy_(moves.flatten() / torch.tensor(REGION_STDS * CLASSES))
-    return replace(it, classes=("cat", "dog"), ids=("1", "2"))
+    model.net.classifier.bias.copy_(torch.tensor(logits))
+    model.net.regressor.bias.copy_(moves.flatten() / torch.tensor(REGION_STDS * CLASSES))
+    return replace(model, classes=("cat", "dog"), ids=("1", "2"))
 
 
-def test_a_hand_made_head_finds_known_boxes_in_pixels_of_the_image_as_it_came() -> None:
+def test_a_hand_made_head_detects_known_boxes_in_pixels_of_the_original() -> None:
     """An image of 41 x 30, shown as 27 x 20: the first anchor inside lies at 0 0 7 7 there."""
     search = InferenceConfig(
         shorter=20, longest=40, smallest=0, before=1, proposals=1, threshold=0.1, overlap=0.5
     )
     moves = torch.tensor([[0.5, 0.0, 0.0, 0.0], [0.0, 0.25, np.log(2), 0.0]])
-    it = hand_made(search, (0.0, 1.0, 2.0), moves)
-    found = detect_objects(it, image(30, 41), search)
+    model = hand_made(search, (0.0, 1.0, 2.0), moves)
+    found = detect_objects(model, image(30, 41), search)
     across, down = 41 / 27, 30 / 20
     # cell (0, 0) has its middle at 1 1: the anchor, -3 -3 5 5, is clipped to 0 0 5 5
     width, height = 5 * across, 5 * down
@@ -90,12 +94,12 @@ def test_a_region_of_the_whole_image_covers_all_of_it_at_any_size(height: int, w
     search = InferenceConfig(
         shorter=20, longest=35, smallest=0, before=1, proposals=1, threshold=0.3
     )
-    it = hand_made(search, (0.0, 9.0, 0.0), torch.tensor([[0.0, 0, 9, 9], [0.0] * 4]))
-    found = detect_objects(it, image(height, width), search)
+    model = hand_made(search, (0.0, 9.0, 0.0), torch.tensor([[0.0, 0, 9, 9], [0.0] * 4]))
+    found = detect_objects(model, image(height, width), search)
     assert found.boxes.tolist() == [[0, 0, width, height]]
 
 
-def test_the_rules_of_what_is_reported() -> None:
+def test_threshold_suppression_and_limit_of_detections() -> None:
     """Three regions, two classes: threshold, suppression within a class, the most."""
     places = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 6], [20, 20, 30, 30]])
     places = places[:, None].expand(3, 2, 4)
@@ -118,20 +122,20 @@ def test_the_rules_of_what_is_reported() -> None:
     )
 
 
-def reference(it: Detector, pixels: np.ndarray, search: InferenceConfig) -> Detections:
-    """Regions one at a time: pooled by plain loops, judged, refined, suppressed, voted on."""
-    net, sight = it.net, ImageFeatures(it, pixels, search)
+def reference(model: Detector, pixels: np.ndarray, search: InferenceConfig) -> Detections:
+    """Regions one at a time: pooled by plain loops, classified, refined, suppressed, voted on."""
+    net, view = model.net, ImageFeatures(model, pixels, search)
     height, width = pixels.shape[:2]
-    seen = sight.map_at(search.shorter)
+    image_map = view.map_at(search.shorter)
 
     def features(box: Tensor) -> Tensor:
         pooled = references.roi_pool(
-            seen.features, (box * seen.ratio)[None], torch.tensor([0]), net.config.pooled,
+            image_map.features, (box * image_map.ratio)[None], torch.tensor([0]), net.config.pooled,
             net.config.stride,
         )  # fmt: skip
         return net.stages[-1](pooled).mean((2, 3))
 
-    def judge(box: Tensor) -> tuple[Tensor, Tensor]:
+    def classify(box: Tensor) -> tuple[Tensor, Tensor]:
         region = features(box)
         if net.config.context:
             region = torch.cat([region, features(torch.tensor([0.0, 0, width, height]))], 1)
@@ -144,27 +148,29 @@ def reference(it: Detector, pixels: np.ndarray, search: InferenceConfig) -> Dete
         edges = torch.tensor([width, height, width, height])
         return scores, torch.minimum(places.clamp(min=0), edges)
 
-    judged = [judge(box) for box in sight.proposals()]
+    outputs = [classify(box) for box in view.proposals()]
     if search.refine:
-        moved = [places[scores[1:].argmax()] for scores, places in judged]
-        judged += [judge(box) for box in moved if min(box[2] - box[0], box[3] - box[1]) >= 1]
+        moved = [places[scores[1:].argmax()] for scores, places in outputs]
+        outputs += [classify(box) for box in moved if min(box[2] - box[0], box[3] - box[1]) >= 1]
     rows = []
     for label in range(net.config.classes):
-        mine = [
+        candidates = [
             (scores[label + 1].item(), places[label])
-            for scores, places in judged
+            for scores, places in outputs
             if scores[label + 1] > search.threshold
         ]
-        if not mine:
+        if not candidates:
             continue
-        boxes = torch.stack([box for _, box in mine])
-        stay = references.nms(boxes, torch.tensor([score for score, _ in mine]), search.overlap)
-        for index in stay:
-            score, box = mine[index]
+        boxes = torch.stack([box for _, box in candidates])
+        kept = references.nms(
+            boxes, torch.tensor([score for score, _ in candidates]), search.overlap
+        )
+        for index in kept:
+            score, box = candidates[index]
             if search.refine:
                 same = [
                     (weight, other)
-                    for weight, other in mine
+                    for weight, other in candidates
                     if references.iou(box.tolist(), other.tolist()) >= 0.5
                 ]
                 total = sum(weight for weight, _ in same)
@@ -184,30 +190,30 @@ def test_against_regions_one_at_a_time(refine: bool, context: bool) -> None:
     search = InferenceConfig(
         shorter=40, longest=96, smallest=3, before=200, proposals=12, threshold=0.12, refine=refine
     )
-    it = detector(search=search, context=context, sure=40, pooled=4)
+    model = detector(search=search, context=context, sure=40, pooled=4)
     pixels = SCENES.test.image(1)[5:80, :111]
-    found, expected = detect_objects(it, pixels, search), reference(it, pixels, search)
+    found, expected = detect_objects(model, pixels, search), reference(model, pixels, search)
     assert len(found) > 4
     assert found.labels.tolist() == expected.labels.tolist()
     torch.testing.assert_close(found.scores, expected.scores, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.boxes, expected.boxes, rtol=1e-4, atol=1e-2)
 
 
-def test_refinement_judges_moved_boxes_once_more_and_adds_them() -> None:
+def test_refinement_classifies_moved_boxes_again_and_adds_them() -> None:
     """Every box moves by a half of its width: the refined ones by that again."""
     search = InferenceConfig(
         shorter=40, longest=40, smallest=4, before=1, proposals=1, threshold=0.5, overlap=0.9
     )
-    it = hand_made(search, (0.0, 9.0, 0.0), torch.tensor([[1.0, 0, 0, 0], [0.0] * 4]))
-    once = detect_objects(it, image(40, 40), search)
+    model = hand_made(search, (0.0, 9.0, 0.0), torch.tensor([[1.0, 0, 0, 0], [0.0] * 4]))
+    once = detect_objects(model, image(40, 40), search)
     torch.testing.assert_close(once.boxes, torch.tensor([[5.0, 0, 10, 5]]))
-    again = detect_objects(it, image(40, 40), search.with_changes({"refine": True}))
+    again = detect_objects(model, image(40, 40), search.with_changes({"refine": True}))
     torch.testing.assert_close(
         again.boxes, torch.tensor([[5.0, 0, 10, 5], [10, 0, 15, 5]]), rtol=1e-4, atol=1e-4
     )
 
 
-def test_voting_is_the_mean_by_score_of_those_that_say_the_same() -> None:
+def test_voting_is_the_mean_by_score_of_overlapping_boxes() -> None:
     """Three boxes of a class, of IoU 0.8, 0.6 and 0 with the best; one of another class."""
     places = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 6, 10], [50, 50, 60, 60]])
     places = places[:, None].expand(4, 2, 4).clone()
@@ -234,73 +240,74 @@ def test_the_two_scales_at_which_a_region_is_closest_to_224_pixels() -> None:
         return min(best, min(neighbours, key=away.__getitem__))
 
     boxes = torch.tensor([[3.0, 4, 3 + side / 2, 4 + side * 2] for side in sides])
-    assert first_of_two(boxes, ratios, 224).tolist() == [by_hand(side) for side in sides]
-    assert first_of_two(boxes, ratios, 224).tolist() == [3, 3, 3, 2, 1, 1, 0, 0]
+    assert lower_scale(boxes, ratios, 224).tolist() == [by_hand(side) for side in sides]
+    assert lower_scale(boxes, ratios, 224).tolist() == [3, 3, 3, 2, 1, 1, 0, 0]
     empty = torch.tensor([[5.0, 5, 5, 5]])
-    assert first_of_two(empty, ratios, 224).tolist() == [3]
+    assert lower_scale(empty, ratios, 224).tolist() == [3]
 
 
 def test_features_of_two_scales_are_merged_by_their_maximum() -> None:
     search = InferenceConfig(shorter=48, longest=96, smallest=4, proposals=8, scales=(24, 48, 96))
-    it = detector(search=search)
-    sight = ImageFeatures(it, image(50, 60), search)
+    model = detector(search=search)
+    view = ImageFeatures(model, image(50, 60), search)
     boxes = torch.tensor([[1.0, 2, 9, 12], [0, 0, 60, 50], [20, 5, 50, 49], [10, 10, 12, 13]])
-    side = it.net.config.pooled * it.net.config.stride
+    side = model.net.config.pooled * model.net.config.stride
     assert side == 16
-    first = first_of_two(boxes, torch.tensor([0.48, 0.96, 1.92]), side).tolist()
+    first = lower_scale(boxes, torch.tensor([0.48, 0.96, 1.92]), side).tolist()
     assert set(first) == {0, 1}
-    found = sight.region_features(boxes)
+    found = view.region_features(boxes)
     for box, at, features in zip(boxes, first, found, strict=True):
         pair = [
-            it.net.pool(
-                (seen := sight.map_at(search.scales[at + turn])).features, box[None] * seen.ratio
+            model.net.pool(
+                (image_map := view.map_at(search.scales[at + turn])).features,
+                box[None] * image_map.ratio,
             )
             for turn in (0, 1)
         ]
         assert not torch.equal(*pair)
-        expected = it.net.region_features(torch.maximum(*pair))[0]
+        expected = model.net.region_features(torch.maximum(*pair))[0]
         torch.testing.assert_close(features, expected)
 
 
 def test_maps_that_are_equal_at_both_scales_are_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     search = InferenceConfig(shorter=48, longest=96, smallest=4, proposals=30)
-    it, pixels = detector(search=search), image(50, 70)
-    single = detect_objects(it, pixels, search)
-    own = ImageFeatures._map
+    model, pixels = detector(search=search), image(50, 70)
+    single = detect_objects(model, pixels, search)
+    compute_map = ImageFeatures._compute_map
 
     def alike(self: ImageFeatures, shorter: int) -> FeatureMap:
-        return own(self, 48)
+        return compute_map(self, 48)
 
-    monkeypatch.setattr(ImageFeatures, "_map", alike)
-    two = detect_objects(it, pixels, search.with_changes({"scales": (47, 48)}))
+    monkeypatch.setattr(ImageFeatures, "_compute_map", alike)
+    two = detect_objects(model, pixels, search.with_changes({"scales": (47, 48)}))
     assert len(single) > 3
     close(two, single)
 
 
-def test_several_scales_see_other_things() -> None:
+def test_several_scales_change_the_detections() -> None:
     search = InferenceConfig(shorter=48, longest=96, smallest=4, proposals=30)
-    it, pixels = detector(search=search), SCENES.test.image(0)
-    one = detect_objects(it, pixels, search)
-    two = detect_objects(it, pixels, search.with_changes({"scales": (32, 64)}))
+    model, pixels = detector(search=search), SCENES.test.image(0)
+    one = detect_objects(model, pixels, search)
+    two = detect_objects(model, pixels, search.with_changes({"scales": (32, 64)}))
     assert not same(one, two)
 
 
-def test_an_ensemble_of_twice_the_same_is_the_one() -> None:
-    it, pixels = detector(), image(47, 71)
+def test_an_ensemble_of_a_detector_and_itself_changes_nothing() -> None:
+    model, pixels = detector(), image(47, 71)
     for changes in ({}, {"refine": True}, {"scales": (32, 64)}):
-        search = it.search.with_changes(changes)
-        one = detect_objects(it, pixels, search)
+        search = model.search.with_changes(changes)
+        one = detect_objects(model, pixels, search)
         assert len(one) > 3
-        close(detect_with_ensemble([it, it], pixels, search), one)
+        close(detect_with_ensemble([model, model], pixels, search), one)
 
 
-def test_an_ensemble_averages_what_both_say_of_the_proposals_of_both() -> None:
+def test_an_ensemble_averages_the_outputs_for_the_proposals_of_both() -> None:
     one, other = detector(seed=3, sure=20), detector(seed=4, sure=20)
     search = one.search.with_changes({"threshold": 0.0, "overlap": 1.0, "most": 10_000})
     pixels = image(47, 71)
-    sights = [ImageFeatures(it, pixels, search) for it in (one, other)]
-    boxes = torch.cat([sight.proposals() for sight in sights])
-    (p, q), (a, b) = zip(*(sight.classify_regions(boxes) for sight in sights), strict=True)
+    views = [ImageFeatures(model, pixels, search) for model in (one, other)]
+    boxes = torch.cat([view.proposals() for view in views])
+    (p, q), (a, b) = zip(*(view.classify_regions(boxes) for view in views), strict=True)
     expected = postprocess((p + q) / 2, (a + b) / 2, search)
     assert len(expected) > 200
     close(detect_with_ensemble([one, other], pixels, search), expected)
@@ -315,11 +322,11 @@ SHAPES = [(1, 1), (1, 90), (90, 1), (2, 2), (3, 200), (17, 16)]
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("trunk", ["cifar", "imagenet"])
-def test_images_of_any_size_are_searched(shape: tuple[int, int], trunk: str) -> None:
-    it = detector(trunk=LARGE, sizes=(32, 64)) if trunk == "imagenet" else detector()
+def test_images_of_any_size(shape: tuple[int, int], trunk: str) -> None:
+    model = detector(trunk=LARGE, sizes=(32, 64)) if trunk == "imagenet" else detector()
     for changes in ({"smallest": 0}, {"smallest": 0, "refine": True, "scales": (16, 48)}):
-        search = it.search.with_changes(changes)
-        found = detect_objects(it, image(*shape), search)
+        search = model.search.with_changes(changes)
+        found = detect_objects(model, image(*shape), search)
         height, width = shape
         assert found.boxes.shape == (len(found), 4)
         assert found.boxes.isfinite().all()
@@ -327,21 +334,21 @@ def test_images_of_any_size_are_searched(shape: tuple[int, int], trunk: str) -> 
         assert (found.boxes <= torch.tensor([width, height, width, height])).all()
 
 
-def test_where_no_proposal_is_left_nothing_is_found() -> None:
-    it = detector()
+def test_without_proposals_there_are_no_detections() -> None:
+    model = detector()
     for changes in ({}, {"refine": True}, {"scales": (32, 64)}):
-        search = it.search.with_changes({"smallest": 1000, **changes})
-        found = detect_objects(it, image(40, 40), search)
+        search = model.search.with_changes({"smallest": 1000, **changes})
+        found = detect_objects(model, image(40, 40), search)
         assert (found.boxes.shape, found.scores.shape, found.labels.dtype) == (
             (0, 4), (0,), torch.int64,
         )  # fmt: skip
 
 
 @pytest.mark.parametrize("context", [False, True])
-def test_no_region_no_judgement(context: bool) -> None:
-    it = detector(context=context)
-    sight = ImageFeatures(it, image(40, 40), it.search)
-    probabilities, places = sight.classify_regions(torch.zeros(0, 4))
+def test_no_regions_to_classify(context: bool) -> None:
+    model = detector(context=context)
+    view = ImageFeatures(model, image(40, 40), model.search)
+    probabilities, places = view.classify_regions(torch.zeros(0, 4))
     assert (probabilities.shape, places.shape) == ((0, 11), (0, 10, 4))
 
 
@@ -349,28 +356,122 @@ def test_no_region_no_judgement(context: bool) -> None:
     "where", ["stem.0.conv", "proposals.deltas", "proposals.objectness", "classifier", "regressor"]
 )
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_no_numbers_are_an_error(where: str, value: float) -> None:
-    it = detector()
-    weight = it.net.get_parameter(f"{where}.weight")
+def test_nan_and_infinite_weights_are_an_error(where: str, value: float) -> None:
+    model = detector()
+    weight = model.net.get_parameter(f"{where}.weight")
     weight[(0,) * weight.dim()] = value
-    with pytest.raises(RuntimeError, match="its weights are of no use"):
-        detect_objects(it, image(40, 50), it.search)
+    with pytest.raises(RuntimeError, match="its weights are unusable"):
+        detect_objects(model, image(40, 50), model.search)
 
 
-def test_nothing_of_an_image_is_kept_when_it_is_done() -> None:
+def test_an_images_features_are_freed_at_once() -> None:
     """Maps of large images must not wait for the garbage collector."""
-    it = detector()
+    model = detector()
     gc.collect()
     gc.disable()
     try:
-        detect_objects(it, image(40, 50), it.search)
-        left = [one for one in gc.get_objects() if type(one) in (ImageFeatures, FeatureMap)]
+        detect_objects(model, image(40, 50), model.search)
+        left = [item for item in gc.get_objects() if type(item) in (ImageFeatures, FeatureMap)]
     finally:
         gc.enable()
     assert not left
 
 
-def test_a_config_may_be_written_and_read() -> None:
-    it = detector(context=True, norm="group", pooling="align")
-    text = it.net.config.model_dump_json()
-    assert DetectorConfig.model_validate_json(text) == it.net.config
+DIGITS = tuple("0123456789")
+MODEL = detector()
+FAST = prepare_for_inference(MODEL)
+SEARCH = MODEL.search.with_changes({"threshold": 0.0})  # so every class is detected
+
+
+def detections_in(images: DetectionSet, labels: list[int]) -> list[Detections]:
+    """Detect image by image; `labels` are the set's for the detector's classes."""
+    rows = []
+    for index in range(len(images)):
+        detections = detect_objects(FAST, images.image(index), SEARCH)
+        known = detections.take(torch.tensor(labels)[detections.labels] >= 0)
+        rows.append(replace(known, labels=torch.tensor(labels)[known.labels]))
+    return rows
+
+
+def all_same(one: list[Detections], other: list[Detections]) -> bool:
+    return all(same(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_detections_of_a_set_are_in_its_order() -> None:
+    lines: list[str | None] = []
+    images, detections = detect_set([MODEL], SCENES.test, SEARCH, lines.append)
+    assert images is SCENES.test
+    assert lines == [None] * 3
+    assert all_same(detections, detections_in(SCENES.test, list(range(10))))
+    assert any(map(len, detections))
+
+
+def test_labels_are_those_of_the_set() -> None:
+    """The set has the digits in another order, and does not know 3."""
+    order = (9, 8, 7, 6, 5, 4, 2, 1, 0)
+    names = tuple(str(digit) for digit in order)
+    others = renamed(SCENES, names, names).test
+    assert labels_in(MODEL, others).tolist() == [8, 7, 6, -1, 5, 4, 3, 2, 1, 0]
+    _, detections = detect_set([MODEL], others, SEARCH)
+    expected = detections_in(SCENES.test, [8, 7, 6, -1, 5, 4, 3, 2, 1, 0])
+    assert all_same(detections, expected)
+    all_classes = detections_in(SCENES.test, list(range(10)))
+    assert sum(map(len, expected)) < sum(map(len, all_classes))
+
+
+def test_names_decide_where_ids_are_only_numbers() -> None:
+    """Every COCO folder numbers its categories from 1, whatever they are."""
+    numbered = renamed(SCENES, DIGITS, tuple(str(number + 1) for number in range(10))).test
+    assert labels_in(MODEL, numbered).tolist() == list(range(10))
+    few = renamed(SCENES, ("0", "1"), ("1", "2")).test  # ids that the detector has for others
+    assert labels_in(MODEL, few).tolist() == [0, 1, *[-1] * 8]
+    cars = renamed(SCENES, ("car", "bus"), ("1", "2")).test
+    with pytest.raises(ValueError, match="does not know a class of test: no class 'car'"):
+        labels_in(MODEL, cars)
+
+
+def test_ids_tell_classes_of_one_name_apart() -> None:
+    """COCO-like sets may have two cranes: the bird and the machine."""
+    names, ids = ("crane", "crane", "dog"), ("4", "7", "9")
+    model = replace(MODEL, classes=names, ids=ids)
+    assert labels_in(model, renamed(SCENES, names, ids).test).tolist() == [0, 1, 2]
+    assert labels_in(model, renamed(SCENES, names[::-1], ids[::-1]).test).tolist() == [2, 1, 0]
+
+
+def test_an_unknown_class_is_a_line_with_the_nearest() -> None:
+    model = replace(MODEL, classes=("person", "tiger"), ids=("1", "2"))
+    with pytest.raises(ValueError, match="did you mean 'tiger'") as caught:
+        labels_in(model, renamed(SCENES, ("tigger",), ("5",)).test)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_images_are_reported_and_left_out(tmp_path: Path) -> None:
+    folder = scenes_folder(tmp_path / "scenes")
+    whole = open_whole(folder)
+    (folder / "val" / "000001.png").write_bytes(b"no image")
+    lines: list[str | None] = []
+    images, detections = detect_set([MODEL], whole, SEARCH, lines.append)
+    assert list(images.files) == ["000000.png", "000002.png"]
+    assert list(images.keys) == [0, 2]
+    assert torch.equal(images.truths[1].boxes, whole.truths[2].boxes)
+    expected = detections_in(whole.take("two", torch.tensor([0, 2])), list(range(10)))
+    assert all_same(detections, expected)
+    assert [bool(line) for line in lines] == [False, True, False]
+    assert lines[1] is not None
+    assert lines[1].startswith("000001.png: ")
+    assert lines[1].endswith("; left out")
+
+
+def test_a_set_of_bad_images_alone_is_refused(tmp_path: Path) -> None:
+    folder = scenes_folder(tmp_path / "scenes")
+    whole = open_whole(folder)
+    for file in whole.files:
+        (folder / "val" / file).unlink()
+    with pytest.raises(ValueError, match="no image of validation can be decoded"):
+        detect_set([MODEL], whole, SEARCH)
+
+
+def test_detections_do_not_depend_on_images_before() -> None:
+    one = detect_set([MODEL], SCENES.test, SEARCH)[1]
+    turned = SCENES.test.take("turned", torch.tensor([2, 1, 0]))
+    assert all_same(one, detect_set([MODEL], turned, SEARCH)[1][::-1])

@@ -37,6 +37,11 @@ def random_image(height: int, width: int, seed: int = 0) -> Tensor:
     return torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(seed))
 
 
+def test_a_config_is_json_both_ways() -> None:
+    made = config(context=True, norm="group", pooling="align")
+    assert DetectorConfig.model_validate_json(made.model_dump_json()) == made
+
+
 @pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
 @pytest.mark.parametrize("context", [False, True])
 def test_shapes_from_image_to_deltas(trunk: ResNetConfig, context: bool) -> None:

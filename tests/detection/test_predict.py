@@ -6,22 +6,28 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.detection.small import LARGE, classifier_file, detector, short_recipe
 from tests.detection.untrained import CLASSES, IDS, untrained_detector
 
 import reslab
 from reslab.data.decode import BadImage
-from reslab.detection.inference import detect_objects
-from reslab.detection.model import detector_bytes
+from reslab.detection.inference import Detector, detect_objects, prepare_for_inference
 from reslab.detection.predict import (
     SHOWN_SCORE,
     Detection,
     DetectorPredictor,
+    detector_bytes,
+    is_detector,
+    load_detector,
     load_detector_predictor,
 )
+from reslab.detection.recipe import InferenceConfig
+from reslab.models.batchnorm import norms_of
 from reslab.models.config import cifar_config
 from reslab.models.model_file import Model, model_bytes
 from reslab.models.preprocessing import Preprocessing
 from reslab.models.resnet import build_resnet
+from reslab.runtime.files import sha256_of
 
 
 @pytest.fixture(scope="module")
@@ -43,29 +49,29 @@ def test_found_in_words() -> None:
 
 
 def test_objects_are_what_the_search_finds_best_first(model: Path) -> None:
-    finder = load_detector_predictor(model)
-    objects = finder.detect(image(0))
-    raw = detect_objects(finder.detector, image(0), finder.detector.search)
+    predictor = load_detector_predictor(model)
+    objects = predictor.detect(image(0))
+    raw = detect_objects(predictor.detector, image(0), predictor.detector.search)
     sure = raw.take(raw.scores >= SHOWN_SCORE)
     assert len(sure) < len(raw)
-    assert [it.score for it in objects] == sure.scores.tolist()
-    assert [list(it.box) for it in objects] == sure.boxes.tolist()
-    assert [it.name for it in objects] == [CLASSES[label] for label in sure.labels]
-    assert [it.id for it in objects] == [IDS[label] for label in sure.labels]
-    scores = [it.score for it in objects]
+    assert [object_.score for object_ in objects] == sure.scores.tolist()
+    assert [list(object_.box) for object_ in objects] == sure.boxes.tolist()
+    assert [object_.name for object_ in objects] == [CLASSES[label] for label in sure.labels]
+    assert [object_.id for object_ in objects] == [IDS[label] for label in sure.labels]
+    scores = [object_.score for object_ in objects]
     assert scores == sorted(scores, reverse=True)
     assert len(objects) > 1
 
 
 def test_an_image_may_be_a_file_bytes_an_array_or_pillows(model: Path, tmp_path: Path) -> None:
-    finder = load_detector_predictor(model)
-    expected = finder.detect(image(1))
-    file = tmp_path / "picture.png"
+    predictor = load_detector_predictor(model)
+    expected = predictor.detect(image(1))
+    file = tmp_path / "image.png"
     Image.fromarray(image(1)).save(file)
     for same in (file, str(file), file.read_bytes(), Image.open(file)):
-        assert finder.detect(same) == expected
-    assert finder.detect([file, image(2)]) == [expected, finder.detect(image(2))]
-    assert finder.detect([]) == []
+        assert predictor.detect(same) == expected
+    assert predictor.detect([file, image(2)]) == [expected, predictor.detect(image(2))]
+    assert predictor.detect([]) == []
     assert expected
 
 
@@ -80,11 +86,11 @@ def test_a_photograph_on_its_side_is_seen_upright(model: Path) -> None:
 
 
 def test_boxes_do_not_depend_on_the_threshold(model: Path) -> None:
-    """Refinement averages over less probable boxes, which are heard though they are not told."""
+    """Refinement averages over less probable boxes too, which are not reported."""
     everything = load_detector_predictor(model, threshold=0.05, refine=True).detect(image(3))
     for threshold in (0.3, SHOWN_SCORE, 0.9):
         reported = load_detector_predictor(model, threshold=threshold, refine=True).detect(image(3))
-        assert reported == [it for it in everything if it.score >= threshold]
+        assert reported == [found for found in everything if found.score >= threshold]
         assert len(reported) < len(everything)
     assert (
         len(load_detector_predictor(model, threshold=0).detect(image(3))) == 20
@@ -101,8 +107,8 @@ def test_switches_are_the_files_unless_they_are_named(model: Path, tmp_path: Pat
         == detector.search
     )
     plain, refined, scaled = (
-        it.detect(image(3))
-        for it in (
+        predictor.detect(image(3))
+        for predictor in (
             load_detector_predictor(model),
             load_detector_predictor(model, refine=True),
             load_detector_predictor(model, scales=[32, 64]),
@@ -112,18 +118,18 @@ def test_switches_are_the_files_unless_they_are_named(model: Path, tmp_path: Pat
 
 
 def test_a_bad_image_is_an_answer_among_others(model: Path, tmp_path: Path) -> None:
-    finder = load_detector_predictor(model)
-    good, bad = finder.detect(image(1)), tmp_path / "missing.jpg"
-    answers = list(finder.each([image(1), bad, b"nothing", image(1)]))
+    predictor = load_detector_predictor(model)
+    good, bad = predictor.detect(image(1)), tmp_path / "missing.jpg"
+    answers = list(predictor.each([image(1), bad, b"nothing", image(1)]))
     assert answers[0] == answers[3] == good
-    assert [str(it) for it in answers if isinstance(it, BadImage)] == [
+    assert [str(answer) for answer in answers if isinstance(answer, BadImage)] == [
         f"{bad}: no such file or directory",
         "the image: not an image (known are jpeg, png, webp, gif, bmp, tiff)",
     ]
     with pytest.raises(BadImage, match=r"missing\.jpg"):
-        finder.detect([image(1), bad])
+        predictor.detect([image(1), bad])
     with pytest.raises(ValueError, match=r"RGB uint8 \[H, W, 3\]"):
-        finder.detect(np.zeros((4, 4), dtype=np.uint8))
+        predictor.detect(np.zeros((4, 4), dtype=np.uint8))
 
 
 def test_the_first_answer_does_not_wait_for_the_last_image(model: Path) -> None:
@@ -135,7 +141,7 @@ def test_the_first_answer_does_not_wait_for_the_last_image(model: Path) -> None:
             taken += 1
             yield image(taken)
 
-    answers = load_detector_predictor(model).see(endless())
+    answers = load_detector_predictor(model).each_image(endless())
     first = next(answers)
     assert not isinstance(first, BadImage)
     assert np.array_equal(first.pixels, image(1))
@@ -143,13 +149,13 @@ def test_the_first_answer_does_not_wait_for_the_last_image(model: Path) -> None:
     assert taken < 12
 
 
-def test_a_finder_can_move_to_a_device(model: Path) -> None:
-    finder = load_detector_predictor(model, threshold=0.4)
-    moved = finder.to(torch.device("cpu"))
+def test_a_predictor_can_move_to_a_device(model: Path) -> None:
+    predictor = load_detector_predictor(model, threshold=0.4)
+    moved = predictor.to(torch.device("cpu"))
     assert isinstance(moved, DetectorPredictor)
     assert moved.threshold == 0.4
     assert moved.classes == CLASSES
-    assert moved.detect(image(0)) == finder.detect(image(0))
+    assert moved.detect(image(0)) == predictor.detect(image(0))
 
 
 def test_in_three_lines(model: Path) -> None:
@@ -183,3 +189,96 @@ def test_a_classifier_is_no_detector(model: Path, tmp_path: Path) -> None:
         load_detector_predictor(file)
     with pytest.raises(ValueError, match="`reslab detect`"):
         reslab.load(model)
+
+
+PIXELS = torch.randint(0, 256, (40, 56, 3), generator=torch.Generator().manual_seed(0)).byte()
+
+
+def model_file_of(folder: Path, model: Detector) -> Path:
+    out = folder / "model.safetensors"
+    out.write_bytes(detector_bytes(model))
+    return out
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"context": True, "pooling": "align"},
+        {"norm": "group"},
+        {"trunk": LARGE, "sizes": (32,)},
+    ],
+)
+def test_a_file_is_the_detector(tmp_path: Path, config: dict[str, object]) -> None:
+    search = InferenceConfig(
+        shorter=40, longest=60, refine=True, scales=(20, 40), smallest=4, proposals=9
+    )
+    made = replace(
+        detector(search=search, **config),  # pyrefly: ignore[bad-argument-type]
+        recipe=short_recipe().model_dump(mode="json"),
+        metrics=[{"set": "test", "map_50": 12.5}],
+    )
+    file = model_file_of(tmp_path, made)
+    assert is_detector(file)
+    assert is_detector(tmp_path)  # the one in a run folder
+    loaded = load_detector(tmp_path)
+    assert sha256_of(loaded.net.state_dict()) == sha256_of(made.net.state_dict())
+    assert loaded.net.config == made.net.config
+    assert (loaded.classes, loaded.ids, loaded.search) == (made.classes, made.ids, search)
+    assert (loaded.recipe, loaded.metrics) == (made.recipe, made.metrics)
+    assert torch.equal(loaded.preprocessing.mean, made.preprocessing.mean)
+    assert torch.equal(loaded.preprocessing.std, made.preprocessing.std)
+    assert not loaded.net.training
+    one, other = (detect_objects(model, PIXELS.numpy(), search) for model in (made, loaded))
+    assert torch.equal(one.boxes, other.boxes)
+    assert torch.equal(one.scores, other.scores)
+
+
+def test_in_use_batch_norm_is_inside_the_convolutions() -> None:
+    model = detector()
+    fast = prepare_for_inference(model)
+    assert norms_of(model.net)
+    assert not norms_of(fast.net)
+    one, other = (detect_objects(made, PIXELS.numpy(), model.search) for made in (model, fast))
+    assert len(one)
+    torch.testing.assert_close(one.boxes, other.boxes, rtol=1e-4, atol=1e-2)
+    torch.testing.assert_close(one.scores, other.scores, rtol=1e-3, atol=1e-4)
+
+
+def test_an_image_is_prepared_as_in_training() -> None:
+    model = detector()
+    prepared = model.preprocess(PIXELS.numpy())
+    assert prepared.shape == (1, 3, 40, 56)
+    expected = (PIXELS.permute(2, 0, 1).float() - 110) / 55
+    torch.testing.assert_close(prepared[0], expected)
+
+
+def test_what_is_no_detector_is_a_line(tmp_path: Path) -> None:
+    file = classifier_file(tmp_path)
+    assert not is_detector(file)
+    with pytest.raises(ValueError, match="holds no detector; `reslab predict`"):
+        load_detector(file)
+    for text, why in ((b"", "no model file"), (b"{}", "no model file")):
+        (tmp_path / "wrong").write_bytes(text)
+        with pytest.raises(ValueError, match=why) as caught:
+            load_detector(tmp_path / "wrong")
+        assert "\n" not in str(caught.value)
+    whole = detector_bytes(detector())
+    (tmp_path / "cut").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match="no model file, or a damaged one"):
+        load_detector(tmp_path / "cut")
+
+
+def test_a_file_whose_weights_are_others_is_refused(tmp_path: Path) -> None:
+    one, other = detector(), detector(context=True)
+    other.net.config = one.net.config
+    file = model_file_of(tmp_path, other)
+    with pytest.raises(ValueError, match="does not fit its own configuration") as caught:
+        load_detector(file)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_detector_moves_with_all_it_needs() -> None:
+    moved = detector().to(torch.device("cpu"))
+    assert moved.preprocessing.std.device.type == "cpu"
+    assert moved.preprocess(PIXELS.numpy()).device.type == "cpu"

@@ -14,7 +14,8 @@ from tests.detection.small import (
     short_recipe,
 )
 
-from reslab.detection.model import Detector, detector_bytes
+from reslab.detection.inference import Detector
+from reslab.detection.predict import detector_bytes
 from reslab.detection.recipe import DetectionRecipe
 from reslab.detection.setup import (
     Weights,

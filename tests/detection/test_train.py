@@ -27,7 +27,7 @@ from tests.detection.small import (
 
 from reslab.detection import setup as prepare
 from reslab.detection.alternating import train_detector
-from reslab.detection.model import load_detector
+from reslab.detection.predict import load_detector
 from reslab.detection.recipe import DetectionRecipe
 from reslab.detection.setup import load_weights
 from reslab.models.batchnorm import recompute_statistics

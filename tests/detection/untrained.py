@@ -2,7 +2,7 @@
 
 import torch
 
-from reslab.detection.model import Detector
+from reslab.detection.inference import Detector
 from reslab.detection.network import DetectorConfig, build_detector
 from reslab.detection.recipe import InferenceConfig
 from reslab.models.config import cifar_config

@@ -20,8 +20,8 @@ from reslab.data.datasets import ImageSet
 from reslab.data.location import Location, parse_location
 from reslab.detection.average_precision.measure import AveragePrecision, measure
 from reslab.detection.average_precision.results import read_results
-from reslab.detection.evaluation import detect_set
-from reslab.detection.model import Detector, is_detector, load_detector
+from reslab.detection.inference import Detector, detect_set
+from reslab.detection.predict import is_detector, load_detector
 from reslab.detection.recipe import InferenceConfig
 from reslab.errors import unknown_name
 from reslab.evaluation.mistakes import worst_mistakes

@@ -132,7 +132,7 @@ def detect(
         model, threshold=threshold, refine=refine or None, scales=scales or None
     )
     predictor = predictor.to(setup_device("fp32").torch_device)
-    results = predictor.see(image.source for image in images)
+    results = predictor.each_image(image.source for image in images)
     return detected(images, results, drawings, predictor.classes)
 
 

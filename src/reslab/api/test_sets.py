@@ -14,7 +14,7 @@ from reslab.data.datasets import ImageSet, ImagesInMemory
 from reslab.data.folder import open_folder, open_whole_folder
 from reslab.data.location import Location, Url, absolute, parse_location, to_folder
 from reslab.detection.average_precision.measure import usual_protocol
-from reslab.detection.model import Detector
+from reslab.detection.inference import Detector
 from reslab.detection.recipe import DetectionRecipe
 from reslab.detection.setup import open_detection_data
 from reslab.errors import unknown_name

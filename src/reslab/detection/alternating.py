@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from reslab.data.location import Location
-from reslab.detection.model import Detector, load_detector
+from reslab.detection.inference import Detector
 from reslab.detection.network import FasterRCNN
+from reslab.detection.predict import load_detector
 from reslab.detection.recipe import DetectionRecipe, Step
 from reslab.detection.setup import (
     Weights,

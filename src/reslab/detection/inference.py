@@ -1,13 +1,20 @@
-"""An image to detections: proposals, their classes and places, and what App. B adds to them."""
+"""A detector, and the objects that it detects in an image or in a whole set of images.
 
-from collections.abc import Sequence
+Proposals are classified and their boxes regressed; refinement, several scales and ensembles are
+those of App. B. Boxes are xyxy in pixels of the original image, unless said otherwise.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from reslab.data.boxes.sets import Detections
+from reslab.data.boxes.sets import Detections, DetectionSet
+from reslab.data.decode import BadImage
 from reslab.detection.box_ops import (
     REGION_STDS,
     box_voting,
@@ -17,153 +24,290 @@ from reslab.detection.box_ops import (
     nms_by_class,
     resize_image,
 )
-from reslab.detection.model import Detector
+from reslab.detection.network import FasterRCNN, detector_channels_last
 from reslab.detection.recipe import InferenceConfig
+from reslab.errors import unknown_name
+from reslab.models.batchnorm import folded
+from reslab.models.preprocessing import Preprocessing
+from reslab.runtime.device import Processes, SingleProcess
+from reslab.runtime.threads import cores_for, map_in_order
+
+IMAGES_AHEAD = 8  # images decoded ahead of the detector, whole: they fill the memory
+
+Source = TypeVar("Source")
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A trained detector with all that its use needs."""
+
+    net: FasterRCNN
+    classes: tuple[str, ...]  # names for people, without the background
+    ids: tuple[str, ...]  # of the classes in files: COCO's category ids, VOC's names
+    preprocessing: Preprocessing
+    search: InferenceConfig  # as it was tested in training
+    recipe: dict[str, Any]
+    metrics: list[dict[str, Any]]
+
+    def to(self, device: torch.device) -> "Detector":
+        """Move the detector to a device; the network itself moves."""
+        return replace(self, net=self.net.to(device), preprocessing=self.preprocessing.to(device))
+
+    def preprocess(self, pixels: np.ndarray) -> Tensor:
+        """Make the network's input, RGB uint8 [H, W, 3] -> [1, 3, H, W]."""
+        image = torch.from_numpy(pixels).to(self.preprocessing.std.device)
+        return self.preprocessing(image.permute(2, 0, 1)[None])
+
+
+def prepare_for_inference(detector: Detector) -> Detector:
+    """Fold batch norm into the convolutions, which makes the detector faster."""
+    return replace(detector, net=detector_channels_last(folded(detector.net)))
 
 
 @dataclass(frozen=True)
 class FeatureMap:
-    """What a detector computes of a whole image at one size."""
+    """The features of a whole image at one size."""
 
     features: Tensor  # [1, C, h, w]
-    width: int  # of the image as it is shown
+    width: int  # of the resized image
     height: int
-    ratio: Tensor  # [4]: pixels as shown for a pixel of the image as it came, x y x y
+    ratio: Tensor  # [4]: pixels of the resized image per pixel of the original, x y x y
 
 
 class ImageFeatures:
-    """One detector's look at one image. Boxes are in pixels of the image as it came."""
+    """One detector's features of one image; feature maps are computed when first needed."""
 
     def __init__(self, detector: Detector, pixels: np.ndarray, search: InferenceConfig) -> None:
         self.detector, self.net, self.search = detector, detector.net, search
         self.pixels = pixels
         self.height, self.width = pixels.shape[:2]
-        self.maps: dict[int, FeatureMap] = {}  # by the shorter side as shown
+        self.maps: dict[int, FeatureMap] = {}  # by the shorter side of the resized image
 
     def map_at(self, shorter: int) -> FeatureMap:
-        """The whole image's, computed when it is first wanted."""
+        """Return the feature map of the image resized to this shorter side."""
         if shorter not in self.maps:
-            self.maps[shorter] = self._map(shorter)
+            self.maps[shorter] = self._compute_map(shorter)
         return self.maps[shorter]
 
-    def _map(self, shorter: int) -> FeatureMap:
+    def _compute_map(self, shorter: int) -> FeatureMap:
         longest = self.search.longest * shorter / self.search.shorter
-        shown = resize_image(self.pixels, shorter, round(longest))
-        height, width = shown.shape[:2]
+        resized = resize_image(self.pixels, shorter, round(longest))
+        height, width = resized.shape[:2]
         ratio = torch.tensor([width / self.width, height / self.height] * 2)
-        image = self.detector.prepared(shown)
+        image = self.detector.preprocess(resized)
         return FeatureMap(self.net.features(image), width, height, ratio.to(image.device))
 
     def proposals(self) -> Tensor:
-        """Where there may be an object, best first, [R, 4]."""
-        seen = self.map_at(self.search.shorter)
-        proposed = self.net.proposals(seen.features)
-        must_be_finite(proposed.logits, proposed.deltas)
-        boxes = proposed.proposals(
-            seen.width, seen.height, before=self.search.before, after=self.search.proposals,
-            smallest=self.search.smallest * float(seen.ratio[0]),
+        """Propose regions that may hold an object, best first, [R, 4]."""
+        image_map = self.map_at(self.search.shorter)
+        predictions = self.net.proposals(image_map.features)
+        must_be_finite(predictions.logits, predictions.deltas)
+        boxes = predictions.proposals(
+            image_map.width, image_map.height,
+            before=self.search.before, after=self.search.proposals,
+            smallest=self.search.smallest * float(image_map.ratio[0]),
         )  # fmt: skip
-        return boxes / seen.ratio
+        return boxes / image_map.ratio
 
     def classify_regions(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Probabilities, background first, [R, classes + 1]; boxes by class, [R, classes, 4]."""
-        features = self.region_features(self.net.append_whole_image(boxes, self.width, self.height))
+        """Compute probabilities, background first, and the regressed box of each class.
+
+        [R, 4] -> [R, classes + 1], [R, classes, 4]
+        """
+        regions = self.net.append_whole_image(boxes, self.width, self.height)
+        features = self.region_features(regions)
         scores, deltas = self.net.classify_regions(features[: len(boxes)], features[len(boxes) :])
         must_be_finite(scores, deltas)
-        places = decode_boxes(boxes[:, None].expand_as(deltas), deltas, REGION_STDS)
-        return scores.softmax(1), clip(places, self.width, self.height)
+        regressed = decode_boxes(boxes[:, None].expand_as(deltas), deltas, REGION_STDS)
+        return scores.softmax(1), clip(regressed, self.width, self.height)
 
     def region_features(self, boxes: Tensor) -> Tensor:
-        """[R, 4] -> [R, c]"""
-        if not self.search.scales:
-            return self.net.region_features(self.pooled(boxes, self.search.shorter))
+        """Compute the features of regions, at one scale or merged from two; [R, 4] -> [R, c]."""
         scales = self.search.scales
-        first = first_of_two(boxes, self.sides(), self.net.config.pooled * self.net.config.stride)
-        found: Tensor | None = None
-        for index in first.unique().tolist():
-            chosen = first == index
-            pair = [self.pooled(boxes[chosen], scales[index + turn]) for turn in (0, 1)]
-            features = self.net.region_features(torch.maximum(*pair))  # "merged by maxout"
-            found = features.new_empty(len(boxes), features.shape[1]) if found is None else found
-            found[chosen] = features
-        assert found is not None
-        return found
+        if not scales:
+            return self.net.region_features(self.pool(boxes, self.search.shorter))
+        ratios = torch.stack([self.map_at(shorter).ratio[0] for shorter in scales])
+        first = lower_scale(boxes, ratios, self.net.config.pooled * self.net.config.stride)
+        rows, features = [], []
+        for scale in first.unique().tolist():
+            rows.append((first == scale).nonzero()[:, 0])
+            pair = [self.pool(boxes[rows[-1]], scales[at]) for at in (scale, scale + 1)]
+            features.append(self.net.region_features(torch.maximum(*pair)))  # "merged by maxout"
+        return torch.cat(features)[torch.cat(rows).argsort()]
 
-    def pooled(self, boxes: Tensor, shorter: int) -> Tensor:
-        seen = self.map_at(shorter)
-        return self.net.pool(seen.features, boxes * seen.ratio)
-
-    def sides(self) -> Tensor:
-        """How much larger than it came the image is at each scale, [scales]."""
-        return torch.stack([self.map_at(shorter).ratio[0] for shorter in self.search.scales])
+    def pool(self, boxes: Tensor, shorter: int) -> Tensor:
+        """Pool regions from the map of this shorter side, [R, 4] -> [R, C, pooled, pooled]."""
+        image_map = self.map_at(shorter)
+        return self.net.pool(image_map.features, boxes * image_map.ratio)
 
 
 def must_be_finite(*outputs: Tensor) -> None:
-    """RuntimeError for a network that would find nothing, or would find it nowhere."""
+    """Raise RuntimeError if a network's outputs hold infinities or NaN."""
     if not all(output.isfinite().all() for output in outputs):
-        raise RuntimeError("the network's outputs are not numbers: its weights are of no use")
+        raise RuntimeError("the network's outputs are not numbers: its weights are unusable")
 
 
-def first_of_two(boxes: Tensor, ratios: Tensor, side: float) -> Tensor:
-    """The lower of the two neighbouring scales at which each box is closest to side x side pixels.
+def lower_scale(boxes: Tensor, ratios: Tensor, side: float) -> Tensor:
+    """Choose two neighbouring scales for each box: those at which it is closest to side x side.
 
-    [R, 4], [S] -> int64 [R], from 0 to S - 2. The side is the one that the net was trained with:
-    that of the regions after pooling, 14 cells of 16 pixels.
+    The side, in pixels, is the one that the network was trained with: that of pooled regions, 14
+    cells of 16 pixels. [R, 4], ratios of the S scales to the original [S] -> the index of the
+    lower of the two, int64 [R], 0 to S - 2.
     """
     roots = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-3).prod(1).sqrt()
-    away = (roots[:, None] * ratios / side).log().abs()  # [R, S]
-    return (away[:, :-1] + away[:, 1:]).argmin(1)
+    distances = (roots[:, None] * ratios / side).log().abs()  # [R, S]
+    return (distances[:, :-1] + distances[:, 1:]).argmin(1)
+
+
+def detect_objects(detector: Detector, pixels: np.ndarray, search: InferenceConfig) -> Detections:
+    """Detect the objects in an image, RGB uint8 [H, W, 3], by one detector; best first."""
+    return detect_with_ensemble([detector], pixels, search)
 
 
 @torch.no_grad()
 def detect_with_ensemble(
     detectors: Sequence[Detector], pixels: np.ndarray, search: InferenceConfig
 ) -> Detections:
-    """What an ensemble finds in an image, RGB bytes [H, W, 3]: all their proposals, each judged
-    by all of them, the means of their probabilities and places (App. B)."""
-    sights = [ImageFeatures(detector, pixels, search) for detector in detectors]
+    """Detect the objects in an image, RGB uint8 [H, W, 3], by several detectors; best first.
 
-    def judge(boxes: Tensor) -> tuple[Tensor, Tensor]:
-        judged = [sight.classify_regions(boxes) for sight in sights]
-        probabilities, places = (torch.stack(parts).mean(0) for parts in zip(*judged, strict=True))
-        return probabilities, places
+    Each detector classifies the proposals of all; their probabilities and boxes are averaged
+    (App. B).
+    """
+    images = [ImageFeatures(detector, pixels, search) for detector in detectors]
 
-    boxes = torch.cat([sight.proposals() for sight in sights])
+    def classify(boxes: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = [image.classify_regions(boxes) for image in images]
+        probabilities, regressed = (
+            torch.stack(parts).mean(0) for parts in zip(*outputs, strict=True)
+        )
+        return probabilities, regressed
+
+    boxes = torch.cat([image.proposals() for image in images])
     if not len(boxes):
         return Detections(boxes.cpu(), boxes.new_empty(0).cpu(), torch.empty(0, dtype=torch.int64))
-    probabilities, places = judge(boxes)
+    probabilities, regressed = classify(boxes)
     if search.refine:
         best = probabilities[:, 1:].argmax(1)
-        moved = places[torch.arange(len(best), device=best.device), best]
-        moved = moved[large_enough(moved, 1)]
-        again = judge(moved) if len(moved) else (probabilities[:0], places[:0])
-        probabilities = torch.cat([probabilities, again[0]])
-        places = torch.cat([places, again[1]])
-    found = postprocess(probabilities, places, search)
-    # a mean of boxes may lie past the border by a rounding
-    return replace(found, boxes=clip(found.boxes, sights[0].width, sights[0].height))
+        refined = regressed[torch.arange(len(best), device=best.device), best]
+        refined = refined[large_enough(refined, 1)]
+        if len(refined):
+            again = classify(refined)
+            probabilities = torch.cat([probabilities, again[0]])
+            regressed = torch.cat([regressed, again[1]])
+    detections = postprocess(probabilities, regressed, search)
+    # a mean of boxes may cross the border by a rounding error
+    return replace(detections, boxes=clip(detections.boxes, images[0].width, images[0].height))
 
 
-def detect_objects(detector: Detector, pixels: np.ndarray, search: InferenceConfig) -> Detections:
-    """What one detector finds in an image, RGB bytes [H, W, 3]; best first."""
-    return detect_with_ensemble([detector], pixels, search)
+def postprocess(probabilities: Tensor, boxes: Tensor, search: InferenceConfig) -> Detections:
+    """Turn the outputs of all regions into detections, best first, on the CPU.
 
-
-def postprocess(probabilities: Tensor, places: Tensor, search: InferenceConfig) -> Detections:
-    """Of what every region says, the detections: [R, classes + 1], [R, classes, 4]."""
+    Probabilities [R, classes + 1], background first; boxes [R, classes, 4]
+    """
     region, label = (probabilities[:, 1:] > search.threshold).nonzero().unbind(1)
-    scores, boxes = probabilities[region, label + 1], places[region, label]
-    kept = nms_by_class(boxes, scores, label, search.overlap, search.most)
-    found = Detections(boxes[kept], scores[kept], label[kept])
+    candidates = Detections(boxes[region, label], probabilities[region, label + 1], label)
+    detections = candidates.take(
+        nms_by_class(candidates.boxes, candidates.scores, label, search.overlap, search.most)
+    )
     if search.refine:
-        found = vote_by_class(found, Detections(boxes, scores, label))
-    return Detections(found.boxes.cpu(), found.scores.cpu(), found.labels.cpu())
+        detections = vote_by_class(detections, candidates)
+    return Detections(detections.boxes.cpu(), detections.scores.cpu(), detections.labels.cpu())
 
 
-def vote_by_class(kept: Detections, all_found: Detections) -> Detections:
-    """Each box moved to the mean of those of its class that say the same (App. B)."""
-    boxes = kept.boxes.clone()
-    for label in kept.labels.unique():
-        mine, same = kept.labels == label, all_found.labels == label
-        boxes[mine] = box_voting(kept.boxes[mine], all_found.boxes[same], all_found.scores[same])
-    return Detections(boxes, kept.scores, kept.labels)
+def vote_by_class(detections: Detections, candidates: Detections) -> Detections:
+    """Move each box to the mean of the candidates of its class that overlap it (App. B)."""
+    boxes = detections.boxes.clone()
+    for label in detections.labels.unique():
+        members, voters = detections.labels == label, candidates.labels == label
+        boxes[members] = box_voting(
+            boxes[members], candidates.boxes[voters], candidates.scores[voters]
+        )
+    return replace(detections, boxes=boxes)
+
+
+def detect_set(
+    detectors: Sequence[Detector],
+    images: DetectionSet,
+    search: InferenceConfig,
+    on_progress: Callable[[str | None], None] = lambda line: None,
+    processes: Processes = SingleProcess(),
+    check_stop: Callable[[], None] = lambda: None,
+) -> tuple[DetectionSet, list[Detections]]:
+    """Detect the objects in each image of a set, by one detector or an ensemble.
+
+    Return the images that could be decoded, and the detections in each; labels are the set's.
+    ValueError if no image can be decoded, or the detectors do not know a class of the set.
+
+    The images are dealt to the processes, and each process returns the detections of all.
+    `on_progress` is called after each image, with a line if it is bad; `check_stop` once an image,
+    equally often by each process, and may raise to stop.
+    """
+    labels = labels_in(detectors[0], images)
+    detectors = [prepare_for_inference(detector) for detector in detectors]
+    results: dict[int, Detections | str] = {}  # of this process: index -> detections or fault
+    indices = range(processes.rank, len(images), processes.count)
+    decoded = decode_ahead(images.image, indices, cores_for(processes))
+    for index, pixels in zip(indices, decoded, strict=True):
+        check_stop()
+        if isinstance(pixels, BadImage):
+            results[index] = line = f"{pixels}; left out"
+            on_progress(line)
+            continue
+        detections = detect_with_ensemble(detectors, pixels, search)
+        known = detections.take(labels[detections.labels] >= 0)
+        results[index] = replace(known, labels=labels[known.labels])
+        on_progress(None)
+    if processes.rank >= len(images) % processes.count > 0:
+        check_stop()  # other processes have one image more
+    of_all = [item for part in processes.all_gather_objects(results) for item in part.items()]
+    good: dict[int, Detections] = {}
+    for index, result in sorted(of_all, key=lambda item: item[0]):
+        if not isinstance(result, str):
+            good[index] = result
+        elif index not in results:
+            on_progress(result)
+    if not good:
+        raise ValueError(f"no image of {images.name} can be decoded")
+    if len(good) < len(images):
+        images = images.take(images.name, torch.tensor(list(good)))
+    return images, list(good.values())
+
+
+def decode_ahead(
+    load: Callable[[Source], np.ndarray], sources: Iterable[Source], threads: int
+) -> Iterator[np.ndarray | BadImage]:
+    """Decode images by threads, ahead of need; yield a bad image's error in its place."""
+
+    def load_or_error(source: Source) -> np.ndarray | BadImage:
+        try:
+            return load(source)
+        except BadImage as error:
+            return error
+
+    with closing(map_in_order(load_or_error, sources, threads, IMAGES_AHEAD)) as images:
+        yield from images
+
+
+def labels_in(detector: Detector, images: DetectionSet) -> Tensor:
+    """Find the set's label for each class of a detector, int64 [classes]; -1 where it has none.
+
+    Classes are equal if both ids and names are, or, where ids differ, if their names are: the
+    first category of every COCO folder is 1. ValueError for a class that the detector lacks.
+    """
+    detector_classes = list(zip(detector.ids, detector.classes, strict=True))
+    set_classes = list(zip(images.ids, images.classes, strict=True))
+    if set(detector_classes) >= set(set_classes):
+        return positions(detector_classes, set_classes)
+    for name in images.classes:
+        if name not in detector.classes:
+            raise ValueError(
+                f"the detector does not know a class of {images.name}: "
+                f"{unknown_name('class', name, detector.classes)}"
+            )
+    return positions(detector.classes, images.classes)
+
+
+def positions(items: Sequence[Hashable], listed: Sequence[Hashable]) -> Tensor:
+    """Find where each item is listed, int64 [items]; -1 for nowhere."""
+    places = {item: position for position, item in enumerate(listed)}
+    return torch.tensor([places.get(item, -1) for item in items], dtype=torch.int64)

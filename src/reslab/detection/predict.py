@@ -1,4 +1,4 @@
-"""Images to the objects in them, by what the model file says."""
+"""The model file of a detector, and the predictor that names the objects in any image by it."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -8,27 +8,85 @@ from typing import overload
 import numpy as np
 import torch
 
+import reslab
 from reslab.data.boxes.sets import Detections
 from reslab.data.decode import BadImage, ImageInput, load_image
-from reslab.detection.inference import detect_objects
-from reslab.detection.model import Detector, load_detector, prepare_for_inference
-from reslab.detection.recipe import InferenceConfig
-from reslab.runtime.threads import map_in_order, usable_cores
-
-SHOWN_SCORE = (
-    0.5  # the probability from which people are shown a box; measuring wants the others too
+from reslab.detection.inference import (
+    IMAGES_AHEAD,
+    Detector,
+    decode_ahead,
+    detect_objects,
+    prepare_for_inference,
 )
-IMAGES_AHEAD = 8  # images decoded meanwhile: a detector sees them whole, so they fill the memory
+from reslab.detection.network import DetectorConfig, FasterRCNN, detector_channels_last
+from reslab.detection.recipe import InferenceConfig
+from reslab.models.model_file import (
+    load_weights_strictly,
+    model_file,
+    not_a_model_file,
+    read_facts,
+    read_model_file,
+)
+from reslab.models.preprocessing import taken_from
+from reslab.runtime.files import TensorFile
+from reslab.runtime.threads import usable_cores
+
+SHOWN_SCORE = 0.5  # people are shown boxes from this probability on; measuring needs the rest too
+
+
+def detector_bytes(detector: Detector) -> bytes:
+    """Encode a detector as a model file: a classifier's layout with a configuration of its own."""
+    facts = {
+        "reslab": reslab.__version__,
+        "detector": detector.net.config.model_dump(mode="json"),
+        "classes": detector.classes,
+        "ids": detector.ids,
+        "preprocessing": detector.preprocessing.facts(),
+        "search": detector.search.model_dump(mode="json"),
+        "recipe": detector.recipe,
+        "metrics": detector.metrics,
+    }
+    tensors = detector.net.state_dict() | detector.preprocessing.tensors()
+    return TensorFile(tensors, facts).to_bytes()
+
+
+def is_detector(path: str | Path) -> bool:
+    """Tell whether a model file, or the one in a run folder, holds a detector."""
+    return "detector" in read_facts(model_file(path))
+
+
+def load_detector(path: str | Path) -> Detector:
+    """Load a detector from a model file, or from the one in a run folder.
+
+    ValueError unless the file holds a detector, every weight of it and no other.
+    """
+    file, facts, tensors = read_model_file(path)
+    if "config" in facts:
+        raise ValueError(f"{path} holds no detector; `reslab predict` names images by classes")
+    if "detector" not in facts:
+        raise not_a_model_file(file)
+    preprocessing = taken_from(tensors, facts["preprocessing"])
+    net = FasterRCNN(DetectorConfig.model_validate(facts["detector"]))
+    load_weights_strictly(net, tensors, file)
+    return Detector(
+        net=detector_channels_last(net.eval()).requires_grad_(False),
+        classes=tuple(facts["classes"]),
+        ids=tuple(facts["ids"]),
+        preprocessing=preprocessing,
+        search=InferenceConfig.model_validate(facts["search"]),
+        recipe=facts["recipe"],
+        metrics=facts["metrics"],
+    )
 
 
 @dataclass(frozen=True)
 class Detection:
-    """An object in an image: what it is, how probable that is, and where."""
+    """An object in an image: its class, how probable that is, and its box."""
 
     name: str
     score: float  # 0 to 1
     box: tuple[float, float, float, float]  # x0 y0 x1 y1 in pixels of the image
-    id: str  # what annotations call the class
+    id: str  # the class as annotations call it
 
     def __str__(self) -> str:
         corners = " ".join(f"{corner:.0f}" for corner in self.box)
@@ -37,28 +95,26 @@ class Detection:
 
 @dataclass(frozen=True)
 class DetectedImage:
-    """An image as the detector saw it, and what it found in it."""
+    """A decoded image and the objects detected in it."""
 
     pixels: np.ndarray  # RGB uint8 [H, W, 3], upright
     detections: Detections
-    objects: list[Detection]  # the same for people, best first
+    objects: list[Detection]  # the detections with names, best first
 
 
 @dataclass(frozen=True)
 class DetectorPredictor:
-    """A detector that takes images as people have them: files, bytes, arrays."""
+    """A detector that takes images in any common form: paths, bytes, arrays, Pillow's."""
 
     detector: Detector
     search: InferenceConfig
-    threshold: float = SHOWN_SCORE  # the least probability that is told
+    threshold: float = SHOWN_SCORE  # the lowest probability that is reported
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """What the detector can find."""
         return self.detector.classes
 
     def to(self, device: torch.device) -> "DetectorPredictor":
-        """The same on a device."""
         return replace(self, detector=self.detector.to(device))
 
     @overload
@@ -68,52 +124,45 @@ class DetectorPredictor:
     def detect(
         self, images: ImageInput | Sequence[ImageInput]
     ) -> list[Detection] | list[list[Detection]]:
-        """The objects in an image, the most probable first; of a list, a list for each.
+        """Detect the objects in an image, or in each image of a list; the most probable first.
 
-        An image is a path, the bytes of a file, RGB uint8 [H, W, 3], or Pillow's. BadImage
-        says which one is bad, and why.
+        An image is a path, the bytes of a file, RGB uint8 [H, W, 3], or Pillow's. An image that
+        cannot be decoded raises BadImage, which says which one and why.
         """
-        alone = isinstance(images, ImageInput)
-        found = []
-        for answer in self.each([images] if alone else images):
+        single = isinstance(images, ImageInput)
+        answers = []
+        for answer in self.each([images] if single else images):
             if isinstance(answer, BadImage):
                 raise answer
-            found.append(answer)
-        return found[0] if alone else found
+            answers.append(answer)
+        return answers[0] if single else answers
 
     def each(self, images: Iterable[ImageInput]) -> Iterator[list[Detection] | BadImage]:
-        """As `detect`, answer by answer, in bounded memory; a bad image is an answer."""
-        for answer in self.see(images):
-            yield answer if isinstance(answer, BadImage) else answer.objects
+        """Detect image by image in bounded memory; yield a bad image's error in its place."""
+        for image in self.each_image(images):
+            yield image if isinstance(image, BadImage) else image.objects
 
-    def see(self, images: Iterable[ImageInput]) -> Iterator[DetectedImage | BadImage]:
-        """As `each`, with the images themselves, to draw on.
+    def each_image(self, images: Iterable[ImageInput]) -> Iterator[DetectedImage | BadImage]:
+        """Detect as `each` does, and yield the decoded images too, to draw on.
 
-        They are read and decoded by threads, ahead of the detector.
+        Threads read and decode images ahead of the detector.
         """
+        for pixels in decode_ahead(load_image, images, min(usable_cores(), IMAGES_AHEAD)):
+            yield pixels if isinstance(pixels, BadImage) else self._detect(pixels)
 
-        def decoded(image: ImageInput) -> np.ndarray | BadImage:
-            try:
-                return load_image(image)
-            except BadImage as bad:
-                return bad
-
-        for pixels in map_in_order(
-            decoded, images, min(usable_cores(), IMAGES_AHEAD), IMAGES_AHEAD
-        ):
-            yield pixels if isinstance(pixels, BadImage) else self._seen(pixels)
-
-    def _seen(self, pixels: np.ndarray) -> DetectedImage:
-        found = detect_objects(self.detector, pixels, self.search)
-        found = found.take(found.scores >= self.threshold)
-        columns = (found.labels.tolist(), found.scores.tolist(), found.boxes.tolist())
+    def _detect(self, pixels: np.ndarray) -> DetectedImage:
+        detections = detect_objects(self.detector, pixels, self.search)
+        detections = detections.take(detections.scores >= self.threshold)
+        classes, ids = self.detector.classes, self.detector.ids
+        rows = zip(
+            detections.labels.tolist(), detections.scores.tolist(), detections.boxes.tolist(),
+            strict=True,
+        )  # fmt: skip
         objects = [
-            Detection(
-                self.detector.classes[label], score, (x0, y0, x1, y1), self.detector.ids[label]
-            )
-            for label, score, (x0, y0, x1, y1) in zip(*columns, strict=True)
+            Detection(classes[label], score, (x0, y0, x1, y1), ids[label])
+            for label, score, (x0, y0, x1, y1) in rows
         ]
-        return DetectedImage(pixels, found, objects)
+        return DetectedImage(pixels, detections, objects)
 
 
 def load_detector_predictor(
@@ -123,18 +172,19 @@ def load_detector_predictor(
     refine: bool | None = None,
     scales: Sequence[int] | None = None,
 ) -> DetectorPredictor:
-    """A detector's file, or the one in a run folder, ready to find objects in images.
+    """Load a detector from a model file, or from a run folder's, ready to detect objects in images.
 
-    `threshold` is the least probability that is told. `refine` and `scales` are App. B's box
-    refinement and multi-scale testing; None is as the detector was tested when it was trained.
+    `threshold` is the lowest probability that is reported. `refine` and `scales` are the box
+    refinement and the multi-scale testing of App. B; None is as the detector was tested in
+    training. ValueError for a value that cannot be.
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold {threshold}: a probability lies between 0 and 1")
     detector = load_detector(path)
-    # the search hears of less probable boxes too: they suppress nothing better, but they vote
-    least = min(threshold, detector.search.threshold)
-    asked = {"threshold": least, "refine": refine, "scales": scales}
-    changes = {key: value for key, value in asked.items() if value is not None}
+    # less probable boxes, too, are searched for: they suppress nothing better, but they vote
+    lowest = min(threshold, detector.search.threshold)
+    options = {"threshold": lowest, "refine": refine, "scales": scales}
+    changes = {key: value for key, value in options.items() if value is not None}
     return DetectorPredictor(
         prepare_for_inference(detector), detector.search.with_changes(changes), threshold
     )

@@ -16,9 +16,10 @@ from reslab.data.decode import BadImage
 from reslab.data.location import Location, to_folder
 from reslab.data.sampler import Stream, make_generator
 from reslab.detection.average_precision.measure import import_pycocotools, usual_protocol
+from reslab.detection.inference import Detector
 from reslab.detection.loader import DetectionLoader, must_have_objects
-from reslab.detection.model import Detector, load_detector
 from reslab.detection.network import FasterRCNN, build_detector, detector_channels_last
+from reslab.detection.predict import load_detector
 from reslab.detection.recipe import DetectionRecipe
 from reslab.detection.task import DetectionTask, detector_train_mode
 from reslab.models.batchnorm import at_initial_scale, recompute_statistics
