@@ -23,7 +23,7 @@ from reslab.runtime.device import setup_device
 from reslab.runtime.distributed import ProcessGroup
 from reslab.training.loop import build_sgd, eager_update, eager_update_of, training_steps
 from reslab.training.schedule import Schedule
-from reslab.training.setup import setup_with_sets
+from reslab.training.setup import setup_classification
 
 LOGGED = 10  # iterations between two reads of the loss, as in a run
 SIDE, CLASSES = 224, 1000
@@ -49,7 +49,7 @@ def cifar_loop(
     changes = [f"precision={precision}", f"virtual_gpus={shares}", "warmup=null"]
     it = recipe(f"cifar10-{name}").with_changes([*changes, "learning_rate=0.01"])
     splits = MemorySplits(images, images)
-    task = setup_with_sets(it, 1, splits, setup_device(it.precision))
+    task = setup_classification(it, 1, splits, setup_device(it.precision))
     update = eager_update_of(task)
     steps = training_steps(update, task.draws, Schedule(it), range(it.iterations))
     for step in steps:

@@ -78,7 +78,7 @@ def open_training_data(recipe: DetectionRecipe, data: str | Location | Inputs | 
     return opened
 
 
-def setup_with_data(
+def setup_detection(
     recipe: DetectionRecipe,
     seed: int,
     opened: OpenedSets,

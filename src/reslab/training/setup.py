@@ -33,7 +33,7 @@ from reslab.runtime.events import Log
 from reslab.runtime.threads import cores_for, usable_cores
 from reslab.training.classification import ClassificationTask
 from reslab.training.loop import build_sgd
-from reslab.training.origin import InitialState, must_match_weights
+from reslab.training.origin import InitialState
 from reslab.training.recipe import Recipe
 
 CALIBRATION_BATCHES = 50  # whose statistics replace those that came with weights
@@ -69,30 +69,15 @@ def inputs_at(data: "str | Location | Inputs | None", weights: str | Path | None
 def setup_classification(
     recipe: Recipe,
     seed: int,
-    data: str | Location | Inputs | None,
-    device: Device,
-    origin: InitialState = InitialState(),
-    log: Log = lambda text: None,
-) -> ClassificationTask:
-    """Open the data and make the task; `log` receives notes for the user.
-
-    ValueError if data, weights and recipe do not fit together.
-    """
-    if not origin.begun:
-        must_match_weights(recipe, origin.weights)
-    sets = open_data(recipe, inputs_at(data))
-    return setup_with_sets(recipe, seed, sets, device, origin, log)
-
-
-def setup_with_sets(
-    recipe: Recipe,
-    seed: int,
     sets: MemorySplits | FolderSplits,
     device: Device,
     origin: InitialState = InitialState(),
     log: Log = lambda text: None,
 ) -> ClassificationTask:
-    """Make the task from sets that are open."""
+    """Make the task from sets that are open; `log` receives notes for the user.
+
+    ValueError if sets and recipe do not fit together.
+    """
     train, watched, final = split_sets(recipe, sets)
     must_match_classes(recipe.name, recipe.model.classes, len(train.classes))
     if isinstance(train, EncodedImages):
