@@ -80,7 +80,6 @@ def import_weights(
     `network` is a name of `reslab models`; `classes` names the outputs; `mean` is a file of what is
     subtracted from images, where the layout leaves it open.
     """
-
     check_new_file(out, (".safetensors",))
     imported = import_model(file, network, mean)
     if classes:
@@ -112,7 +111,6 @@ def name_outputs(model: Model, file: Path) -> Model:
 
 def read_class_names(file: Path) -> list[tuple[str, str]]:
     """Read (id, name) of each output from a .csv, or from a .txt, where the names are the ids."""
-
     if file.suffix != ".txt":
         return read_class_list(file)
     try:
@@ -136,7 +134,6 @@ def read_class_names(file: Path) -> list[tuple[str, str]]:
 
 def name_cifar10_outputs(imported: Imported, on_event: Callback) -> Model:
     """Name the outputs after CIFAR-10 where the layout is of its nets; else leave numbers."""
-
     model = imported.model
     outputs = len(model.classes)
     if imported.layout is AKAMASTER and outputs == len(CIFAR10_CLASSES):
@@ -153,7 +150,6 @@ def export_weights(model: Path, to: str, out: Path) -> tuple[ExportedFile, list[
     The lines say what its user must know and the names do not say. A net that the program cannot
     compute is refused, with the reason.
     """
-
     if to not in TARGETS:
         raise ValueError(unknown_name("target of export", to, TARGETS))
     check_new_file(out, (".safetensors", *TORCH_SUFFIXES))

@@ -22,8 +22,7 @@ from reslab.training.recipe import Recipe
 
 # entered when the runs can start: reports on them, and asks for the number of a signal
 Watch = Callable[
-    [Sequence[PlannedRun]],
-    AbstractContextManager[tuple[RunCallback, Callable[[], int | None]]],
+    [Sequence[PlannedRun]], AbstractContextManager[tuple[RunCallback, Callable[[], int | None]]]
 ]
 
 
@@ -81,8 +80,7 @@ def study(
     if name == "responses":
         layers = ",".join(map(str, depths))
         refuse_options(
-            name,
-            {"--on": on, "--depths": layers, "--iterations": iterations, "--cluster": cluster},
+            name, {"--on": on, "--depths": layers, "--iterations": iterations, "--cluster": cluster}
         )
         return study_responses(runs, folder, out, on_event)
     if runs:
@@ -115,7 +113,6 @@ def study_responses(
     runs: Sequence[Path], data: Path | None, out: Path | None, on_event: Callback
 ) -> RunsPage:
     """Measure the layer responses of finished runs (Fig. 7) and write the page about them."""
-
     if not runs:
         raise ValueError("responses of which runs? `reslab study responses RUN...`")
     device = setup_device("fp32").torch_device
@@ -131,5 +128,4 @@ def study_responses(
 
 def report(runs: Sequence[Path], out: Path) -> RunsPage:
     """Write one page about finished runs of one task: figures, table, recipes, deviations."""
-
     return RunsPage(*write_report(runs, out))

@@ -42,8 +42,7 @@ def evaluate(
         ),
     ],
     on: Annotated[
-        str | None,
-        typer.Option(help="digits, cifar10 or digit-scenes; else the model's own set."),
+        str | None, typer.Option(help="digits, cifar10 or digit-scenes; else the model's own set.")
     ] = None,
     data: Annotated[
         str | None,
@@ -53,8 +52,7 @@ def evaluate(
         ),
     ] = None,
     protocol: Annotated[
-        str | None,
-        typer.Option(help=f"{PROTOCOL_HELP} For boxes: coco, voc-2007 or voc-2012."),
+        str | None, typer.Option(help=f"{PROTOCOL_HELP} For boxes: coco, voc-2007 or voc-2012.")
     ] = None,
     precision: Precision = "fp32",
     keep_scores: Annotated[

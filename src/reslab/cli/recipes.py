@@ -55,9 +55,7 @@ def fields_as_text(fields: dict[str, object], prefix: str = "") -> str:
     return "\n".join(lines)
 
 
-def models(
-    as_json: AsJson = False,
-) -> None:
+def models(as_json: AsJson = False) -> None:
     """List every network of the paper with its depth, parameters and multiply-adds."""
     from dataclasses import asdict
 

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 
 
 Processes = Annotated[
-    int,
-    typer.Option(min=1, help="How many train together on this machine; not under torchrun."),
+    int, typer.Option(min=1, help="How many train together on this machine; not under torchrun.")
 ]
 
 
