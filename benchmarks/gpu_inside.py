@@ -14,9 +14,10 @@ import reslab
 from reslab.data.datasets import ImagesInMemory, MemorySplits
 from reslab.models.batchnorm import in_bf16, norms_of, recompute_statistics
 from reslab.models.config import config_named
+from reslab.models.layers import channels_last
 from reslab.models.model_file import Model
 from reslab.models.preprocessing import minus_mean
-from reslab.models.resnet import ResNet, build_resnet, channels_last
+from reslab.models.resnet import ResNet, build_resnet
 from reslab.recipes import recipe
 from reslab.runtime import device as device_module
 from reslab.runtime.device import setup_device

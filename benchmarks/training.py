@@ -24,7 +24,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from reslab.data.datasets import ImagesInMemory, MemorySplits
 from reslab.models.config import config_named
-from reslab.models.resnet import build_resnet, channels_last
+from reslab.models.layers import channels_last
+from reslab.models.resnet import build_resnet
 from reslab.recipes import recipe
 from reslab.runtime.device import Device, setup_device
 from reslab.training.loop import eager_update_of, training_steps

@@ -13,11 +13,11 @@ from reslab.detection.network import (
     DetectorConfig,
     FasterRCNN,
     build_detector,
-    detector_channels_last,
 )
 from reslab.detection.recipe import DetectionRecipe, InferenceConfig
 from reslab.models.batchnorm import norms_of
 from reslab.models.config import ResNetConfig
+from reslab.models.layers import channels_last
 from reslab.models.model_file import Model, model_bytes
 from reslab.models.preprocessing import Preprocessing, minus_mean
 from reslab.models.resnet import build_resnet
@@ -90,7 +90,7 @@ def detector(
     net.regressor.weight.mul_(30)
     grey = torch.full((3, 1, 1), 110.0)
     return Detector(
-        detector_channels_last(net), SCENES.train.classes, SCENES.train.ids,
+        channels_last(net), SCENES.train.classes, SCENES.train.ids,
         Preprocessing(grey, grey / 2),
         search or InferenceConfig(shorter=48, longest=96, smallest=4, proposals=30), {}, [],
     )  # fmt: skip

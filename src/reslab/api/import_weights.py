@@ -13,9 +13,8 @@ from torch import Tensor
 from reslab.data.cifar10 import CIFAR10_CLASSES
 from reslab.data.datasets import read_class_list
 from reslab.errors import os_reason, unknown_name
-from reslab.models.convert.exporter import torchvision_state
 from reslab.models.convert.importer import Imported, import_model
-from reslab.models.convert.layouts import AKAMASTER, USUAL_MEAN, USUAL_STD
+from reslab.models.convert.layouts import AKAMASTER, USUAL_MEAN, USUAL_STD, torchvision_state
 from reslab.models.model_file import Model, load_model, model_bytes
 from reslab.runtime.events import Callback, note, silent
 from reslab.runtime.files import atomic_write

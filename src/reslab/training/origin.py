@@ -8,7 +8,7 @@ from torch import nn
 from reslab.data.augment import Components
 from reslab.models.config import ResNetConfig
 from reslab.models.model_file import Model
-from reslab.models.preprocessing import Preprocessing, taken_from
+from reslab.models.preprocessing import Preprocessing, pop_preprocessing
 from reslab.runtime.files import TensorFile, sha256_of
 from reslab.training.recipe import AnyRecipe, Recipe, RunRecipe
 
@@ -47,7 +47,7 @@ def read_initial_state(folder: Path, *, begun: bool) -> InitialState:
         content = TensorFile.read(file)
         tensors, names = content.tensors, tuple(content.facts["names"])
         values, vectors = tensors.pop("colour.values", None), tensors.pop("colour.vectors", None)
-        preprocessing = taken_from(tensors, content.facts["preprocessing"])
+        preprocessing = pop_preprocessing(tensors, content.facts["preprocessing"])
     except (KeyError, ValueError) as error:
         raise ValueError(f"{file} is damaged ({error}); delete it to measure again") from None
     components = None if values is None or vectors is None else Components(values, vectors)

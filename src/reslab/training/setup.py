@@ -25,9 +25,10 @@ from reslab.data.loader import EncodedLoader, InMemoryLoader
 from reslab.data.location import Location, parse_location
 from reslab.data.sampler import Stream, make_generator
 from reslab.data.statistics import measure_statistics
+from reslab.models.layers import channels_last
 from reslab.models.model_file import Model
 from reslab.models.preprocessing import Preprocessing, minus_mean
-from reslab.models.resnet import ResNet, build_resnet, channels_last
+from reslab.models.resnet import ResNet, build_resnet
 from reslab.runtime.device import Device
 from reslab.runtime.events import Log
 from reslab.runtime.threads import cores_for, usable_cores
