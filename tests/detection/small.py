@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor, nn
 
-from reslab.data.boxes.digit_scenes import digit_scenes, write_scenes
+from reslab.data.boxes.digit_scenes import digit_scenes, save_scenes
 from reslab.data.boxes.sets import DetectionSplits
 from reslab.detection.inference import Detector
 from reslab.detection.network import (
@@ -99,7 +99,7 @@ def detector(
 def scenes_folder(folder: Path, sets: DetectionSplits = SCENES) -> Path:
     """The same scenes as a folder of COCO's layout."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_scenes(folder, sets, lambda _: None)
+    save_scenes(folder, sets, lambda _: None)
     return folder
 
 

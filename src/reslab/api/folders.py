@@ -131,4 +131,4 @@ def write_scenes(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is there already: name a new folder")
     sets = digit_scenes.digit_scenes(train=train, test=test, seed=seed)
-    digit_scenes.write_scenes(out, sets, counter(train + test, "scenes", on_event))
+    digit_scenes.save_scenes(out, sets, counter(train + test, "scenes", on_event))
