@@ -10,7 +10,7 @@ from reslab.models.config import ResNetConfig
 from reslab.models.model_file import Model
 from reslab.models.preprocessing import Preprocessing, pop_preprocessing
 from reslab.runtime.files import TensorFile, sha256_of
-from reslab.training.recipe import AnyRecipe, Recipe, RunRecipe
+from reslab.training.recipe import Recipe, RunRecipe, TaskRecipe
 
 FILE = "preprocessing.safetensors"  # in a run folder
 LAYOUT = ("zeros", "stride_on", "pool")  # of a network, which its trained weights decide
@@ -69,7 +69,7 @@ def fit_to_weights(recipe: Recipe, weights: Model, *, keep_statistics: bool = Fa
     )
 
 
-def fit_recipe(recipe: AnyRecipe, net: nn.Module, **changes: object) -> AnyRecipe:
+def fit_recipe(recipe: TaskRecipe, net: nn.Module, **changes: object) -> TaskRecipe:
     """Return `recipe` with `changes`, for training that starts from the weights of `net`."""
     changes["weights"] = sha256_of(net.state_dict())
     return recipe.from_json(recipe.model_copy(update=changes).model_dump_json())

@@ -38,7 +38,7 @@ from reslab.training.origin import InitialState
 from reslab.training.recipe import Recipe
 
 CALIBRATION_BATCHES = 50  # whose statistics replace those that came with weights
-Value = TypeVar("Value")
+Content = TypeVar("Content")
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Inputs:
     weights: Path | None = None
     known: dict[Any, Any] = field(default_factory=dict, repr=False)
 
-    def read(self, reader: Callable[..., Value], *arguments: Any) -> Value:
+    def read(self, reader: Callable[..., Content], *arguments: Any) -> Content:
         """Return `reader(*arguments)`; it is called the first time only."""
         key = (reader, *arguments)
         if key not in self.known:

@@ -28,7 +28,7 @@ from reslab.training.origin import (
     must_match_weights,
     read_initial_state,
 )
-from reslab.training.recipe import AnyRecipe, Recipe, RunRecipe
+from reslab.training.recipe import Recipe, RunRecipe, TaskRecipe
 from reslab.training.run import Stop, run_task
 from reslab.training.setup import Inputs, inputs_at, open_data, setup_classification
 from reslab.training.task import Task
@@ -38,10 +38,10 @@ BINDING = ("device", "precision", "threads", "torch", "processor")
 
 
 @dataclass(frozen=True)
-class Job(Generic[AnyRecipe]):
+class Job(Generic[TaskRecipe]):
     """One call that trains: the recipe, its inputs, the folder, and who is told of it."""
 
-    recipe: AnyRecipe
+    recipe: TaskRecipe
     out: Path
     inputs: Inputs
     device: Device
@@ -126,7 +126,7 @@ def initial_state(job: Job[Recipe], folder: RunFolder | None) -> InitialState:
 
 
 def train_in_folder(
-    job: Job[AnyRecipe], begin: Callable[[Job[AnyRecipe], RunFolder | None], Task]
+    job: Job[TaskRecipe], begin: Callable[[Job[TaskRecipe], RunFolder | None], Task]
 ) -> dict[str, Any]:
     """Train the task that `begin` makes in the folder of the job; return the result.
 
