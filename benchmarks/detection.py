@@ -24,11 +24,12 @@ from reslab.detection.inference import (
     detect_objects,
     prepare_for_inference,
 )
-from reslab.detection.network import build_detector, detector_channels_last
+from reslab.detection.network import build_detector
 from reslab.detection.recipe import InferenceConfig
 from reslab.detection.roi import roi_align, roi_pool
 from reslab.detection.targets import Anchors
 from reslab.models.batchnorm import recompute_statistics
+from reslab.models.layers import channels_last
 from reslab.models.preprocessing import minus_mean
 from reslab.recipes import detection_recipe
 
@@ -107,7 +108,7 @@ def whole(model: str, rounds: int, rng: torch.Generator) -> None:
     in range: the detections are nonsense, the work is that of a trained net.
     """
     config = detection_recipe(f"voc07+12-{model}-c4").model
-    net = detector_channels_last(build_detector(config, rng))
+    net = channels_last(build_detector(config, rng))
     pixels = torch.randint(0, 256, (HEIGHT, WIDTH, 3), generator=rng, dtype=torch.uint8).numpy()
     plain = Detector(
         net, tuple(map(str, range(20))), tuple(map(str, range(20))),

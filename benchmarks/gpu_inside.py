@@ -14,16 +14,17 @@ import reslab
 from reslab.data.datasets import ImagesInMemory, MemorySplits
 from reslab.models.batchnorm import in_bf16, norms_of, recompute_statistics
 from reslab.models.config import config_named
+from reslab.models.layers import channels_last
 from reslab.models.model_file import Model
 from reslab.models.preprocessing import minus_mean
-from reslab.models.resnet import ResNet, build_resnet, channels_last
+from reslab.models.resnet import ResNet, build_resnet
 from reslab.recipes import recipe
 from reslab.runtime import device as device_module
 from reslab.runtime.device import setup_device
 from reslab.runtime.distributed import ProcessGroup
 from reslab.training.loop import build_sgd, eager_update, eager_update_of, training_steps
 from reslab.training.schedule import Schedule
-from reslab.training.setup import setup_with_sets
+from reslab.training.setup import setup_classification
 
 LOGGED = 10  # iterations between two reads of the loss, as in a run
 SIDE, CLASSES = 224, 1000
@@ -49,7 +50,7 @@ def cifar_loop(
     changes = [f"precision={precision}", f"virtual_gpus={shares}", "warmup=null"]
     it = recipe(f"cifar10-{name}").with_changes([*changes, "learning_rate=0.01"])
     splits = MemorySplits(images, images)
-    task = setup_with_sets(it, 1, splits, setup_device(it.precision))
+    task = setup_classification(it, 1, splits, setup_device(it.precision))
     update = eager_update_of(task)
     steps = training_steps(update, task.draws, Schedule(it), range(it.iterations))
     for step in steps:

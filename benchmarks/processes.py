@@ -23,7 +23,7 @@ from reslab.runtime.distributed import fail_together
 from reslab.runtime.launch import launch
 from reslab.training.loop import eager_update_of, training_steps
 from reslab.training.schedule import Schedule
-from reslab.training.setup import setup_with_sets
+from reslab.training.setup import setup_classification
 
 WARM_UP = 3  # iterations of each turn that are not counted
 
@@ -37,7 +37,9 @@ def measure(model: str, iterations: int, out: Path) -> None:
         labels = torch.randint(0, 10, (10_000,), generator=rng)
         images = ImagesInMemory("train", pictures, labels, tuple("0123456789"))
         run_recipe = recipe(f"cifar10-{model}")
-        task = setup_with_sets(run_recipe, 1, MemorySplits(images, images), setup_device("fp32"))
+        task = setup_classification(
+            run_recipe, 1, MemorySplits(images, images), setup_device("fp32")
+        )
         steps = training_steps(
             eager_update_of(task), task.draws, Schedule(run_recipe), range(WARM_UP + iterations)
         )

@@ -17,9 +17,10 @@ import torch.nn.functional as F
 
 from reslab.models.batchnorm import in_bf16, recompute_statistics
 from reslab.models.config import config_named
+from reslab.models.layers import channels_last
 from reslab.models.model_file import Model
 from reslab.models.preprocessing import Preprocessing
-from reslab.models.resnet import ResNet, build_resnet, channels_last
+from reslab.models.resnet import ResNet, build_resnet
 from reslab.recipes import recipe
 from reslab.runtime.device import Device, setup_device
 from reslab.training.loop import build_sgd, eager_update, training_steps

@@ -24,12 +24,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from reslab.data.datasets import ImagesInMemory, MemorySplits
 from reslab.models.config import config_named
-from reslab.models.resnet import build_resnet, channels_last
+from reslab.models.layers import channels_last
+from reslab.models.resnet import build_resnet
 from reslab.recipes import recipe
 from reslab.runtime.device import Device, setup_device
 from reslab.training.loop import eager_update_of, training_steps
 from reslab.training.schedule import Schedule
-from reslab.training.setup import setup_with_sets
+from reslab.training.setup import setup_classification
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 ITERATIONS = {"resnet20": 16, "resnet56": 8, "resnet110": 5}  # of one turn
@@ -83,7 +84,7 @@ def plain_loop(name: str, images: ImagesInMemory) -> Iterator[float]:
 def reslab_loop(name: str, images: ImagesInMemory, device: Device) -> Iterator[float]:
     """Yield the loss of each iteration of the loop behind `reslab train`."""
     run_recipe = recipe(f"cifar10-{name}")
-    task = setup_with_sets(run_recipe, 1, MemorySplits(images, images), device)
+    task = setup_classification(run_recipe, 1, MemorySplits(images, images), device)
     update, schedule = eager_update_of(task), Schedule(run_recipe)
     for step in training_steps(update, task.draws, schedule, range(run_recipe.iterations)):
         yield step.loss.item()

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 from tests.detection.untrained import untrained_detector
 
-from reslab.api.predict import detection_row
 from reslab.cli import main
 from reslab.cli.detect import SURE, objects_in_words
 from reslab.data.decode import image_format, load_image
@@ -144,14 +143,6 @@ def test_the_list_is_cocos_with_names_of_images(capsys, model: Path, folder: Pat
     assert found <= {*NAMES, str(folder / "a.jpg")}  # named beside its folder: looked at once
     assert {row["category_id"] for row in rows} <= {1, 18, "tiger"}
     assert len({row["category_id"] for row in rows}) > 1
-
-
-def test_a_row_worked_by_hand() -> None:
-    found = Detection("dog", 0.98765432, (1.004, 2, 11.5, 30.25), "18")
-    expected = {"image_id": "x.jpg", "category_id": 18, "bbox": [1.0, 2, 10.5, 28.25]}
-    assert detection_row("x.jpg", found) == expected | {"score": 0.987654}
-    for id_ in ("018", "tiger", "²", ""):
-        assert detection_row("x.jpg", Detection("dog", 1, (0, 0, 1, 1), id_))["category_id"] == id_
 
 
 def test_images_of_one_name_in_two_folders_are_told_apart(

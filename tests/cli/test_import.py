@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from reslab.cli import main
 from reslab.models.config import config_named
-from reslab.models.convert.exporter import torchvision_state
+from reslab.models.convert.layouts import torchvision_state
 from reslab.models.model_file import Model, load_model, model_bytes
 from reslab.models.preprocessing import Preprocessing
 from reslab.models.resnet import build_resnet

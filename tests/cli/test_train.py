@@ -3,7 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from reslab.cli.console import event_line
+import pytest
+
+from reslab.cli import console
+from reslab.cli.console import event_line, progress_lines
 from reslab.cli.train import training_summary
 
 REPORT = {
@@ -37,3 +40,26 @@ def test_a_result_is_summed_up_in_the_words_of_its_task() -> None:
            "loss": 0.2}  # fmt: skip
     first = training_summary(result | {"evaluation": [one]}, Path("run")).splitlines()[0]
     assert first == "test: top-1 error 1.50 %, top-5 error 0.10 %  (one-crop, n=360)"
+
+
+def test_progress_is_a_line_now_and_then(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"kind": "train", "learning_rate": 0.1, "loss": 1.0, "train_error": 50.0,
+           "images_per_second": 9.53}  # fmt: skip
+    on_event = progress_lines()
+    on_event({"kind": "start", "total": 3, "what": "iterations"})
+    for iteration in (1, 2, 3):  # the first and the last at once
+        on_event(row | {"iteration": iteration})
+    facts = "lr 0.1  loss 1.0000  training error 50.00 %  9.5 images/s"
+    first, last = capsys.readouterr().err.splitlines()
+    assert first == f"iteration 1/3  {facts}  0:00:00 left"
+    assert last.startswith(f"iteration 3/3  {facts}")
+    on_event({"kind": "start", "total": 2000, "what": "images"})
+    on_event({"kind": "progress", "done": 1})
+    monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", 0.0)
+    on_event({"kind": "progress", "done": 1999})
+    on_event({"kind": "bad", "text": "a.jpg: the file is empty"})
+    assert capsys.readouterr().err == (
+        "1,999/2,000 images\nreslab: a.jpg: the file is empty; left out\n"
+    )

@@ -6,18 +6,18 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor, nn
 
-from reslab.data.boxes.digit_scenes import digit_scenes, write_scenes
+from reslab.data.boxes.digit_scenes import digit_scenes, save_scenes
 from reslab.data.boxes.sets import DetectionSplits
 from reslab.detection.inference import Detector
 from reslab.detection.network import (
     DetectorConfig,
     FasterRCNN,
     build_detector,
-    detector_channels_last,
 )
 from reslab.detection.recipe import DetectionRecipe, InferenceConfig
 from reslab.models.batchnorm import norms_of
 from reslab.models.config import ResNetConfig
+from reslab.models.layers import channels_last
 from reslab.models.model_file import Model, model_bytes
 from reslab.models.preprocessing import Preprocessing, minus_mean
 from reslab.models.resnet import build_resnet
@@ -90,7 +90,7 @@ def detector(
     net.regressor.weight.mul_(30)
     grey = torch.full((3, 1, 1), 110.0)
     return Detector(
-        detector_channels_last(net), SCENES.train.classes, SCENES.train.ids,
+        channels_last(net), SCENES.train.classes, SCENES.train.ids,
         Preprocessing(grey, grey / 2),
         search or InferenceConfig(shorter=48, longest=96, smallest=4, proposals=30), {}, [],
     )  # fmt: skip
@@ -99,7 +99,7 @@ def detector(
 def scenes_folder(folder: Path, sets: DetectionSplits = SCENES) -> Path:
     """The same scenes as a folder of COCO's layout."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_scenes(folder, sets, lambda _: None)
+    save_scenes(folder, sets, lambda _: None)
     return folder
 
 

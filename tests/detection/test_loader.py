@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from reslab.data.boxes.digit_scenes import digit_scenes, write_scenes
+from reslab.data.boxes.digit_scenes import digit_scenes, save_scenes
 from reslab.data.boxes.folder import open_detection
 from reslab.data.boxes.sets import DetectionSet, DetectionSplits, GroundTruth
 from reslab.data.sampler import Stream
@@ -23,7 +23,7 @@ def scenes() -> DetectionSplits:
 @pytest.fixture
 def coco(scenes: DetectionSplits, tmp_path: Path) -> Path:
     """The scenes as a folder, whose images a test may spoil."""
-    write_scenes(tmp_path, scenes, lambda _: None)
+    save_scenes(tmp_path, scenes, lambda _: None)
     return tmp_path
 
 

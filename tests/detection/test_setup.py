@@ -148,7 +148,7 @@ def test_a_proposer_goes_to_the_device_of_the_run(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(theirs, "to", to)
     weights, world = classifier(), setup_device("fp32")
-    it = prepare.setup_with_data(
+    it = prepare.setup_detection(
         fit_detector_to_weights(short_recipe(), weights), 1, prepare.OpenedSets(SCENES, "coco"),
         world,
         weights=weights, preprocessing=None, proposer=theirs, begun=False, log=print,

@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from reslab.models.batchnorm import at_initial_scale, norms_of, recompute_statistics
+from reslab.models.batchnorm import norms_of, recompute_statistics, restore_initial_scale
 from reslab.models.config import cifar_config
 from reslab.models.resnet import build_resnet
 
@@ -42,7 +42,7 @@ def test_the_scale_of_convolutions_is_that_of_the_initialisation_and_the_net_the
             norm.running_var.mul_((0.1 * (number + 1)) ** 2)
     images = torch.randn(2, 3, 16, 16, generator=rng)
     before = net(images)
-    at_initial_scale(net)
+    restore_initial_scale(net)
     for convolution in convolutions:
         fan = convolution.weight[0].numel()
         torch.testing.assert_close(convolution.weight.std(), torch.tensor((2 / fan) ** 0.5))

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from reslab.models.batchnorm import folded, in_bf16
+from reslab.models.batchnorm import fold_batchnorm, in_bf16
 from reslab.models.config import config_named
 from reslab.models.model_file import Model
 from reslab.models.preprocessing import minus_mean
@@ -29,7 +29,7 @@ def test_folding_changes_no_score(name: str) -> None:
     side = 32 if "20" in name else 128
     images = torch.randn(2, 3, side, side, dtype=torch.float64)
     before = net(images)
-    after = folded(net)(images)
+    after = fold_batchnorm(net)(images)
     torch.testing.assert_close(after, before, rtol=1e-9, atol=1e-9)
     assert torch.equal(net(images), before)  # the net itself stays as it was
 

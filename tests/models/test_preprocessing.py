@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from reslab.models.preprocessing import Preprocessing, minus_mean, taken_from
+from reslab.models.preprocessing import Preprocessing, minus_mean, pop_preprocessing
 
 
 def column(*values: float) -> torch.Tensor:
@@ -46,7 +46,7 @@ def test_bytes_and_floats_come_out_alike_and_channels_last(channels) -> None:
 def test_it_travels_as_tensors_and_facts() -> None:
     before = Preprocessing(torch.rand(3, 4, 4), column(4, 5, 6), "BGR", resize=256, size=224)
     tensors = before.tensors() | {"fc.weight": torch.zeros(1)}
-    after = taken_from(tensors, before.facts())
+    after = pop_preprocessing(tensors, before.facts())
     assert tensors.keys() == {"fc.weight"}
     assert torch.equal(after.mean, before.mean)
     assert torch.equal(after.std, before.std)

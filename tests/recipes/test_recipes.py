@@ -4,7 +4,7 @@ import pytest
 
 from reslab.data.augment import PadAndCrop, ScaleCrop
 from reslab.models.config import ResNetConfig
-from reslab.recipes import TASKS, any_recipe, catalogue, recipe, recipe_names, task_kind
+from reslab.recipes import TASK_KINDS, any_recipe, catalogue, recipe, recipe_names, task_kind
 from reslab.training.recipe import Plateau, Section, Warmup
 from reslab.training.task import TaskName
 
@@ -90,5 +90,5 @@ def test_a_task_brings_its_recipes_and_its_functions() -> None:
     for name, task in tasks.items():
         found = any_recipe(name)
         kind = task_kind(found)
-        assert kind is TASKS[task]
+        assert kind is TASK_KINDS[task]
         assert isinstance(found, kind.recipe)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from reslab.data.boxes.digit_scenes import digit_scenes, write_scenes
+from reslab.data.boxes.digit_scenes import digit_scenes, save_scenes
 from reslab.data.boxes.sets import Detections
 from reslab.detection.average_precision.measure import measure
 from reslab.detection.average_precision.results import as_results
@@ -80,7 +80,7 @@ def degradation(classifier: Read) -> list[Record[Recipe]]:
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A few digit-scenes as a folder in COCO's layout: boxes of one's own."""
     folder = tmp_path_factory.mktemp("scenes")
-    write_scenes(folder, digit_scenes(train=2, test=3), lambda none: None)
+    save_scenes(folder, digit_scenes(train=2, test=3), lambda none: None)
     return folder
 
 

@@ -83,7 +83,7 @@ def carried_out(
     """The result, and the folders that `begin` was called with."""
     asked: list[RunFolder | None] = []
 
-    def begin(folder: RunFolder | None) -> Task:
+    def begin(job: Job[Any], folder: RunFolder | None) -> Task:
         asked.append(folder)
         return finder
 
@@ -130,7 +130,7 @@ def test_a_run_may_have_nothing_to_report(tmp_path: Path) -> None:
 def test_a_new_run_begins_before_its_folder_is_made(tmp_path: Path) -> None:
     out = tmp_path / "run"
 
-    def begin(folder: RunFolder | None) -> Task:
+    def begin(job: Job[Any], folder: RunFolder | None) -> Task:
         raise ValueError(f"no data; {folder} {out.exists()}")
 
     with pytest.raises(ValueError, match="no data; None False"):

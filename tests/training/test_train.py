@@ -25,11 +25,12 @@ from reslab.runtime.device import setup_device
 from reslab.runtime.files import sha256_of
 from reslab.training import setup as training_setup
 from reslab.training import train as training_train
-from reslab.training.origin import InitialState
+from reslab.training.classification import ClassificationTask
+from reslab.training.origin import must_match_weights
 from reslab.training.recipe import Recipe
 from reslab.training.run import Interrupted
-from reslab.training.setup import inputs_at, setup_classification
-from reslab.training.train import train
+from reslab.training.setup import inputs_at
+from reslab.training.train import Job, begin_classification, train
 
 
 def own(walls: Path, *changes: str) -> Recipe:
@@ -84,6 +85,13 @@ def test_data_and_weights_are_read_once(
     tuned = recipes.open_recipe("digits-resnet20", inputs, short)
     recipes.task_kind(tuned).train(tuned, tmp_path / "digits", data=inputs)
     assert calls == ["read_folder", "load_model"]
+
+
+def begin(recipe: Recipe, data: Path, weights: Path | None = None) -> ClassificationTask:
+    """The task of a new run."""
+    return begin_classification(
+        Job(recipe, data / "run", inputs_at(data, weights), setup_device("fp32"), seed=1)
+    )
 
 
 def stopping_after(updates: int):
@@ -192,10 +200,7 @@ def test_fine_tuning_resumes_without_the_weights_it_began_from(
 
 def test_a_new_classifier_has_no_opinion(whole: Path, three: Path) -> None:
     start = load_model(whole)
-    it = setup_classification(
-        fine(three, start), 1, three, setup_device("fp32"), InitialState(start)
-    )
-    with closing(it):
+    with closing(begin(fine(three, start), three, whole)) as it:
         assert not any(weight.any() for weight in it.net.fc.parameters())
         first = "stem.0.conv.weight"
         assert torch.equal(it.net.state_dict()[first], start.net.state_dict()[first])
@@ -239,22 +244,14 @@ def test_other_weights_are_refused(whole: Path, walls: Path, tmp_path: Path) -> 
     tuned = fine(walls, start)
     with pytest.raises(ValueError, match="name them with --weights"):
         train(tuned, tmp_path / "run", data=walls)
-    folded = replace(start, folded=True)
     with pytest.raises(ValueError, match="batch_norm=frozen"):
-        setup_classification(
-            fine(walls, start, "batch_norm=train"),
-            1,
-            walls,
-            setup_device("fp32"),
-            InitialState(folded),
-        )
+        must_match_weights(fine(walls, start, "batch_norm=train"), replace(start, folded=True))
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("balance", ["sampler", "loss"])
 def test_unequal_classes_can_be_balanced(walls: Path, tmp_path: Path, balance: str) -> None:
-    it = setup_classification(own(walls, f"balance={balance}"), 1, walls, setup_device("fp32"))
-    with closing(it):
+    with closing(begin(own(walls, f"balance={balance}"), walls)) as it:
         if balance == "loss":
             assert it.class_weights is not None
             # eight of brick and four of sky to train on: 12 / (2 * 8) and 12 / (2 * 4)

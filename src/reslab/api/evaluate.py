@@ -78,7 +78,6 @@ def evaluate(
     detections as COCO writes results. `on` names a set, `data` is a folder or a URL; without
     either, models are tested on their own set.
     """
-
     place = parse_location(data) if data else None
     for_classifiers = {
         "--precision": precision != "fp32",
@@ -112,7 +111,6 @@ def is_detections(path: Path) -> bool:
 
 def all_detectors(models: Sequence[Path]) -> bool:
     """Whether the models are detectors; ValueError if only some are."""
-
     kinds = {is_detector(path): path for path in models}
     if len(kinds) > 1:
         raise ValueError(
@@ -125,7 +123,6 @@ def load_classifiers(
     paths: Sequence[Path], precision: str, classes: Path | None
 ) -> list[LoadedModel]:
     """Load models whose outputs mean the same; a file of `classes` may name the outputs."""
-
     models = [(path, set_precision(load_model(path), precision)) for path in paths]
     if classes:
         models = [(path, name_outputs(model, classes)) for path, model in models]
@@ -142,7 +139,6 @@ def load_classifiers(
 
 def set_precision(model: Model, precision: str) -> Model:
     """Make a model compute in fp32, as it is, or in bf16."""
-
     if precision not in PRECISIONS:
         raise ValueError(unknown_name("precision", precision, PRECISIONS))
     return in_bf16(model) if precision == "bf16" else model
@@ -157,7 +153,6 @@ def evaluate_classifiers(
     on_event: Callback,
 ) -> Evaluations:
     """Test classifiers one by one, and the mean of their probabilities if there are several."""
-
     device = setup_device("fp32").torch_device
     opened = choose_images(on, data, models, on_event)
     protocols = [protocol_named(protocol, *resize_and_crop(*model, opened)) for model in models]
@@ -189,7 +184,6 @@ def with_digest(
     caches: Sequence[ScoreCache], images: ImageSet, on_event: Callback
 ) -> list[ScoreCache]:
     """Read the images once for all caches, to know which scores are theirs."""
-
     digest = digest_set(images, usable_cores(), on_event)
     return [replace(cache, images=digest) for cache in caches]
 
@@ -217,7 +211,6 @@ def evaluate_detections(
     files: Sequence[Path], data: Location | None, protocol: str | None
 ) -> Evaluations:
     """Measure files of detections, in COCO's results format, against the boxes in `data`."""
-
     for file in files:
         if not is_detections(file):
             raise ValueError(f"{file} is no .json of detections: evaluate models by themselves")
@@ -241,7 +234,6 @@ def evaluate_detectors(
     on_event: Callback,
 ) -> Evaluations:
     """Test detectors one by one, and together as an ensemble (App. B) if there are several."""
-
     device = setup_device("fp32").torch_device
     loaded = [(path, load_detector(path).to(device)) for path in models]
     configs = [detector.search.with_changes(changes) for _, detector in loaded]

@@ -56,7 +56,6 @@ def check(folder: str, *, size: int = 224, on_event: Callback = silent) -> Folde
     Images in a folder per class, shards or their URL, or boxes in COCO's or VOC's layout; `size` is
     the side in pixels of the images that a net is trained on.
     """
-
     location = parse_location(folder)
     if not isinstance(location, Url) and is_detection(location):
         return check_boxes(location, on_event)
@@ -115,7 +114,6 @@ def pack(
 
     Images are copied as they are unless `shorter_side` reduces them, to JPEG of that `quality`.
     """
-
     if quality and not shorter_side:
         raise ValueError("--quality is that of reduced images: give --shorter-side too")
     if out.resolve().is_relative_to(folder.resolve()):
@@ -130,8 +128,7 @@ def write_scenes(
     out: Path, *, train: int, test: int, seed: int = 0, on_event: Callback = silent
 ) -> None:
     """Draw digit-scenes into a new folder in COCO's layout."""
-
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is there already: name a new folder")
     sets = digit_scenes.digit_scenes(train=train, test=test, seed=seed)
-    digit_scenes.write_scenes(out, sets, counter(train + test, "scenes", on_event))
+    digit_scenes.save_scenes(out, sets, counter(train + test, "scenes", on_event))

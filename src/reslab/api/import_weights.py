@@ -13,9 +13,8 @@ from torch import Tensor
 from reslab.data.cifar10 import CIFAR10_CLASSES
 from reslab.data.datasets import read_class_list
 from reslab.errors import os_reason, unknown_name
-from reslab.models.convert.exporter import torchvision_state
 from reslab.models.convert.importer import Imported, import_model
-from reslab.models.convert.layouts import AKAMASTER, USUAL_MEAN, USUAL_STD
+from reslab.models.convert.layouts import AKAMASTER, USUAL_MEAN, USUAL_STD, torchvision_state
 from reslab.models.model_file import Model, load_model, model_bytes
 from reslab.runtime.events import Callback, note, silent
 from reslab.runtime.files import atomic_write
@@ -80,7 +79,6 @@ def import_weights(
     `network` is a name of `reslab models`; `classes` names the outputs; `mean` is a file of what is
     subtracted from images, where the layout leaves it open.
     """
-
     check_new_file(out, (".safetensors",))
     imported = import_model(file, network, mean)
     if classes:
@@ -112,7 +110,6 @@ def name_outputs(model: Model, file: Path) -> Model:
 
 def read_class_names(file: Path) -> list[tuple[str, str]]:
     """Read (id, name) of each output from a .csv, or from a .txt, where the names are the ids."""
-
     if file.suffix != ".txt":
         return read_class_list(file)
     try:
@@ -136,7 +133,6 @@ def read_class_names(file: Path) -> list[tuple[str, str]]:
 
 def name_cifar10_outputs(imported: Imported, on_event: Callback) -> Model:
     """Name the outputs after CIFAR-10 where the layout is of its nets; else leave numbers."""
-
     model = imported.model
     outputs = len(model.classes)
     if imported.layout is AKAMASTER and outputs == len(CIFAR10_CLASSES):
@@ -153,7 +149,6 @@ def export_weights(model: Path, to: str, out: Path) -> tuple[ExportedFile, list[
     The lines say what its user must know and the names do not say. A net that the program cannot
     compute is refused, with the reason.
     """
-
     if to not in TARGETS:
         raise ValueError(unknown_name("target of export", to, TARGETS))
     check_new_file(out, (".safetensors", *TORCH_SUFFIXES))

@@ -4,22 +4,26 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from reslab.analysis.responses import layer_responses
 from reslab.api.test_sets import open_test_set
+from reslab.data.location import parse_location, to_folder
 from reslab.errors import unknown_name
+from reslab.models.model_file import load_model
+from reslab.runtime.device import setup_device
 from reslab.runtime.events import Callback, note, silent
+from reslab.runtime.threads import usable_cores
+from reslab.studies.execute import RunCallback, launch_here, run_all
+from reslab.studies.experiments import PlannedRun, Study, plan_study, refuse_options, write_report
+from reslab.studies.page.classifiers import write_responses
+from reslab.studies.records import Record, read_record
+from reslab.training.recipe import Recipe
 
-if TYPE_CHECKING:
-    from reslab.studies.execute import RunCallback
-    from reslab.studies.experiments import PlannedRun, Study
-    from reslab.studies.records import Record
-
-    # entered when the runs can start: reports on them, and asks for the number of a signal
-    Watch = Callable[
-        [Sequence[PlannedRun]],
-        AbstractContextManager[tuple[RunCallback, Callable[[], int | None]]],
-    ]
+# entered when the runs can start: reports on them, and asks for the number of a signal
+Watch = Callable[
+    [Sequence[PlannedRun]], AbstractContextManager[tuple[RunCallback, Callable[[], int | None]]]
+]
 
 
 CLUSTERS = ("ray",)
@@ -38,7 +42,7 @@ class RunsPage:
     """A page about finished runs, and their records."""
 
     page: Path
-    records: "Sequence[Record]"
+    records: Sequence[Record]
 
     @property
     def table(self) -> str:
@@ -62,7 +66,7 @@ def study(
     seeds: int = 1,
     jobs: int = 1,
     cluster: str | None = None,
-    watch: "Watch",
+    watch: Watch,
     on_event: Callback = silent,
 ) -> RunsPage:
     """Answer one of the paper's questions by a set of runs, and write the page about them.
@@ -70,17 +74,13 @@ def study(
     Finished runs are not run again, interrupted ones go on. `responses` takes finished `runs`; the
     other studies make their own, `jobs` at a time on each machine.
     """
-    from reslab.data.location import parse_location, to_folder
-    from reslab.studies.experiments import plan_study, refuse_options
-
     if cluster and cluster not in CLUSTERS:
         raise ValueError(unknown_name("cluster", cluster, CLUSTERS))
     folder = to_folder(parse_location(data), "a study needs") if data else None
     if name == "responses":
         layers = ",".join(map(str, depths))
         refuse_options(
-            name,
-            {"--on": on, "--depths": layers, "--iterations": iterations, "--cluster": cluster},
+            name, {"--on": on, "--depths": layers, "--iterations": iterations, "--cluster": cluster}
         )
         return study_responses(runs, folder, out, on_event)
     if runs:
@@ -94,12 +94,10 @@ def study(
 
 
 def execute(
-    study: "Study", data: Path | None, jobs: int, cluster: str | None, watch: "Watch"
+    study: Study, data: Path | None, jobs: int, cluster: str | None, watch: Watch
 ) -> int | None:
     """Finish all runs of a study; the number of the signal that stopped it, if one did."""
-    from reslab.runtime.threads import usable_cores
     from reslab.studies.cluster import launch_on_ray
-    from reslab.studies.execute import launch_here, run_all
 
     with ExitStack() as stack:
         if cluster:
@@ -115,13 +113,6 @@ def study_responses(
     runs: Sequence[Path], data: Path | None, out: Path | None, on_event: Callback
 ) -> RunsPage:
     """Measure the layer responses of finished runs (Fig. 7) and write the page about them."""
-    from reslab.analysis.responses import layer_responses
-    from reslab.models.model_file import load_model
-    from reslab.runtime.device import setup_device
-    from reslab.studies.page.classifiers import write_responses
-    from reslab.studies.records import read_record
-    from reslab.training.recipe import Recipe
-
     if not runs:
         raise ValueError("responses of which runs? `reslab study responses RUN...`")
     device = setup_device("fp32").torch_device
@@ -137,6 +128,4 @@ def study_responses(
 
 def report(runs: Sequence[Path], out: Path) -> RunsPage:
     """Write one page about finished runs of one task: figures, table, recipes, deviations."""
-    from reslab.studies.experiments import write_report
-
     return RunsPage(*write_report(runs, out))

@@ -30,13 +30,9 @@ SCENES = "digit-scenes"
 
 
 def choose_images(
-    on: str | None,
-    data: Location | None,
-    models: Sequence[LoadedModel],
-    on_event: Callback,
+    on: str | None, data: Location | None, models: Sequence[LoadedModel], on_event: Callback
 ) -> ImageSet:
     """Open the set to test classifiers on: `on`, the images in `data`, or the models' own set."""
-
     path, model = models[0]
     if on is not None:
         return open_test_set(on, data, path)
@@ -59,7 +55,6 @@ def choose_images(
 
 def open_test_set(name: str, data: Location | None, path: Path) -> ImagesInMemory:
     """Open the test images of a named set, by default where the run in `path` found them."""
-
     chosen = set_named(name)
     if data is None and chosen != "digits":
         data = data_of_run(path, chosen)
@@ -68,7 +63,6 @@ def open_test_set(name: str, data: Location | None, path: Path) -> ImagesInMemor
 
 def open_own_images(path: Path, model: Model) -> ImageSet:
     """Open the set that a model was tested on when it was trained."""
-
     name, folder = trained_on(path, model)
     if name is None:
         raise ValueError(
@@ -84,7 +78,6 @@ def open_own_images(path: Path, model: Model) -> ImageSet:
 
 def open_images_in(data: Location, models: Sequence[LoadedModel], on_event: Callback) -> ImageSet:
     """Open a folder of images, without those that a model is known to have been trained on."""
-
     origins = [trained_on(*model) for model in models]
     for model, (name, folder) in zip(models, origins, strict=True):
         if name == "pictures" and folder is not None and absolute(folder) == absolute(data):
@@ -104,7 +97,6 @@ def trained_on(path: Path, model: Model) -> tuple[str | None, Location | None]:
 
 def data_of_run(path: Path, name: str) -> Location | None:
     """Find the data of a run on the set `name`: a URL, or a folder that still exists."""
-
     if not path.is_dir():
         return None
     run = RunFolder.open(path)
@@ -115,14 +107,12 @@ def data_of_run(path: Path, name: str) -> Location | None:
 
 def holds_cifar10(folder: Path) -> bool:
     """Whether a folder is or holds the official batches of CIFAR-10."""
-
     folders = (PYTHON_FOLDER, BINARY_FOLDER)
     return folder.name in folders or any((folder / name).exists() for name in (*folders, ARCHIVE))
 
 
 def resize_and_crop(path: Path, model: Model, images: ImageSet) -> tuple[int | None, int | None]:
     """Choose the shorter side and the crop with which a model is shown the images of a set."""
-
     preprocessing = model.preprocessing
     resize, size = preprocessing.resize, preprocessing.size
     mean_side = preprocessing.mean.shape[-1]  # 1: a mean colour, which goes with every size
@@ -137,16 +127,12 @@ def resize_and_crop(path: Path, model: Model, images: ImageSet) -> tuple[int | N
 
 
 def choose_annotated_images(
-    on: str | None,
-    data: Location | None,
-    models: Sequence[LoadedDetector],
-    on_event: Callback,
+    on: str | None, data: Location | None, models: Sequence[LoadedDetector], on_event: Callback
 ) -> tuple[DetectionSet, str]:
     """Open the set to test detectors on, and name the protocol of results published on it.
 
     The set is `on`, the images in `data`, or the first detector's own.
     """
-
     path, detector = models[0]
     if on is not None:
         if on != SCENES:
@@ -168,7 +154,6 @@ def choose_annotated_images(
 
 def open_own_annotated_images(path: Path, detector: Detector) -> tuple[DetectionSet, str]:
     """Open the set that a detector was tested on when it was trained."""
-
     recipe = DetectionRecipe.model_validate(detector.recipe)
     folder = folder_of_run(path)
     if recipe.data == "boxes" and folder is None:
@@ -179,7 +164,6 @@ def open_own_annotated_images(path: Path, detector: Detector) -> tuple[Detection
 
 def open_annotations(data: Location) -> tuple[DetectionSet, str]:
     """Open the boxes of a folder, or of one COCO file, without asking for the images."""
-
     data = to_folder(data, "boxes need")
     if data.suffix == ".json":
         return detection_set(read_coco(data, data.parent, data.stem), alone=True), "coco"
@@ -189,7 +173,6 @@ def open_annotations(data: Location) -> tuple[DetectionSet, str]:
 
 def folder_of_run(path: Path) -> Path | None:
     """Find the folder of images of a detector's run, if it still exists."""
-
     if not path.is_dir():
         return None
     recorded = RunFolder.open(path).environment()["data"]

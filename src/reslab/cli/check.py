@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reslab.cli.console import (
+    AsJson,
     clock,
     print_json,
     print_line,
@@ -33,7 +34,7 @@ def check(
     size: Annotated[
         int, typer.Option(min=1, help="Side of the images that the net is trained on, in pixels.")
     ] = 224,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """Find what would spoil a run on a folder of images, and how to fix it.
 

@@ -6,8 +6,11 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
 
 from reslab.runtime.events import Callback, Event
 
@@ -19,6 +22,31 @@ if TYPE_CHECKING:
 
 
 Found = TypeVar("Found")
+
+# options of several verbs
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Precision = Annotated[str, typer.Option(help="fp32, or bf16: faster.")]
+Weights = Annotated[
+    Path | None, typer.Option(help="A model file or run to start from: fine-tuning.")
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a field of the recipe; repeatable."),
+]
+DataSet = Annotated[
+    str | None, typer.Option(help="The folder that holds the data set, or a URL of packed images.")
+]
+ClassNames = Annotated[
+    Path | None,
+    typer.Option(help="Names of the outputs: .csv of index,id,name, or .txt, one a line."),
+]
+Refine = Annotated[
+    bool, typer.Option("--refine", help="Detectors: refine the boxes and let them vote (App. B).")
+]
+Scales = Annotated[
+    str | None,
+    typer.Option(help="Detectors: shorter sides to test at, as 400,600,800; slower (App. B)."),
+]
 
 SECONDS_BETWEEN_LINES = 5.0  # of progress, where there is no terminal to redraw
 PIPE_WIDTH = 200  # of tables in a pipe, which has no edge to wrap at

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reslab.cli.console import parse_numbers, print_answers, printable, to_stderr, warn
+from reslab.cli.console import (
+    AsJson,
+    Refine,
+    Scales,
+    parse_numbers,
+    print_answers,
+    printable,
+    to_stderr,
+    warn,
+)
 from reslab.cli.predict import Images, name_width
 
 if TYPE_CHECKING:
@@ -30,14 +39,9 @@ def detect(
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Lowest probability of an object reported.")
     ] = SURE,
-    refine: Annotated[
-        bool, typer.Option("--refine", help="Refine the boxes and let them vote (App. B).")
-    ] = False,
-    scales: Annotated[
-        str | None,
-        typer.Option(help="Shorter sides to test at, as 400,600,800: slower, better (App. B)."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+    refine: Refine = False,
+    scales: Scales = None,
+    as_json: AsJson = False,
 ) -> int:
     """Find the objects in images: their class, probability and box.
 

@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reslab.cli.console import (
+    AsJson,
+    ClassNames,
+    Precision,
+    Refine,
+    Scales,
     parse_numbers,
     print_json,
     print_line,
@@ -14,7 +19,7 @@ from reslab.cli.console import (
     progress_display,
     to_stderr,
 )
-from reslab.cli.predict import PRECISION_HELP, PROTOCOL_HELP
+from reslab.cli.predict import PROTOCOL_HELP
 
 if TYPE_CHECKING:
     from reslab.api.evaluate import Evaluation
@@ -37,8 +42,7 @@ def evaluate(
         ),
     ],
     on: Annotated[
-        str | None,
-        typer.Option(help="digits, cifar10 or digit-scenes; else the model's own set."),
+        str | None, typer.Option(help="digits, cifar10 or digit-scenes; else the model's own set.")
     ] = None,
     data: Annotated[
         str | None,
@@ -48,29 +52,20 @@ def evaluate(
         ),
     ] = None,
     protocol: Annotated[
-        str | None,
-        typer.Option(help=f"{PROTOCOL_HELP} For boxes: coco, voc-2007 or voc-2012."),
+        str | None, typer.Option(help=f"{PROTOCOL_HELP} For boxes: coco, voc-2007 or voc-2012.")
     ] = None,
-    precision: Annotated[str, typer.Option(help=PRECISION_HELP)] = "fp32",
+    precision: Precision = "fp32",
     keep_scores: Annotated[
         bool, typer.Option("--keep-scores", help="Keep the scores of every view with the model.")
     ] = False,
-    classes: Annotated[
-        Path | None,
-        typer.Option(help="Names of the outputs: .csv of index,id,name, or .txt, one a line."),
-    ] = None,
-    refine: Annotated[
-        bool, typer.Option("--refine", help="For detectors: box refinement and voting (App. B).")
-    ] = False,
-    scales: Annotated[
-        str | None,
-        typer.Option(help="For detectors: shorter sides to test at, as 400,600,800 (App. B)."),
-    ] = None,
+    classes: ClassNames = None,
+    refine: Refine = False,
+    scales: Scales = None,
     page: Annotated[
         Path | None,
         typer.Option("--report", metavar="DIR", help="Folder for a page of what went wrong."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Test trained models on a test set, each image exactly once.
 

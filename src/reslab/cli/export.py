@@ -6,14 +6,14 @@ from typing import Annotated
 
 import typer
 
-from reslab.cli.console import print_json, print_line
+from reslab.cli.console import AsJson, print_json, print_line
 
 
 def export(
     model: Annotated[Path, typer.Argument(help="A run folder or a model file.")],
     to: Annotated[str, typer.Option(help="Whose names: torchvision (timm uses the same).")],
     out: Annotated[Path, typer.Option(help="The file to write: .safetensors, .pth or .pt.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Write a model's weights for another program, which then computes the same function.
 

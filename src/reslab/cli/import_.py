@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reslab.cli.console import print_json, print_line, progress_display
+from reslab.cli.console import AsJson, ClassNames, print_json, print_line, progress_display
 
 if TYPE_CHECKING:
     from reslab.models.preprocessing import Preprocessing
@@ -26,10 +26,7 @@ def import_(
         str, typer.Option("--as", help="The network's name; `reslab models` lists them.")
     ],
     out: Annotated[Path, typer.Option(help="The model file to write, .safetensors.")],
-    classes: Annotated[
-        Path | None,
-        typer.Option(help="Names of the outputs: .csv of index,id,name, or .txt, one a line."),
-    ] = None,
+    classes: ClassNames = None,
     mean: Annotated[
         Path | None,
         typer.Option(
@@ -37,7 +34,7 @@ def import_(
             "authors' Caffe layout blue first."
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make a model file from another program's weights, recognised by their names.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reslab.cli.console import (
+    AsJson,
     handling_signals,
     print_json,
     print_line,
@@ -36,7 +37,7 @@ def pack(
         int | None,
         typer.Option(min=1, max=100, metavar="Q", help="JPEG quality of reduced images; else 95."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """Pack a folder of images into tar shards that `--data` and webdataset read.
 

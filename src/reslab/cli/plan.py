@@ -1,12 +1,20 @@
 """`reslab plan`"""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reslab.cli.console import clock, print_json, print_line, progress_display, speed
-from reslab.cli.train import DATA_HELP, SET_HELP, WEIGHTS_HELP
+from reslab.cli.console import (
+    AsJson,
+    Changes,
+    DataSet,
+    Weights,
+    clock,
+    print_json,
+    print_line,
+    progress_display,
+    speed,
+)
 
 if TYPE_CHECKING:
     from reslab.api.plan import Plan
@@ -24,13 +32,11 @@ def plan(
     name: Annotated[
         str, typer.Argument(metavar="RECIPE", help="Its name; `reslab recipes` lists them.")
     ],
-    data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
-    weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)
-    ] = None,
+    data: DataSet = None,
+    weights: Weights = None,
+    changes: Changes = None,
     iterations: Annotated[int, typer.Option(min=1, help="How many to try.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Estimate what a run would cost here: speed, memory, hours, what limits it; write nothing."""
     from reslab.api import plan

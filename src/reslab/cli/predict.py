@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reslab.cli.console import print_answers, printable, warn
+from reslab.cli.console import AsJson, Precision, print_answers, printable, warn
 
 if TYPE_CHECKING:
     from reslab.api.predict import Answer, InputImage
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 TOP = 5
 WIDEST_NAME = 60  # characters of a file's name that others are aligned with
 PROTOCOL_HELP = "one-crop, ten-crop or multi-scale; with numbers, as ten-crop:256-224."
-PRECISION_HELP = "fp32, or bf16: faster."
 Images = Annotated[
     list[str],
     typer.Argument(metavar="IMAGE|FOLDER...", help="Files, folders, or - for standard input."),
@@ -31,8 +30,8 @@ def predict(
         typer.Option(min=1, help="Classes per image; else 5, or 1 for each of several images."),
     ] = None,
     protocol: Annotated[str, typer.Option(help=PROTOCOL_HELP)] = "one-crop",
-    precision: Annotated[str, typer.Option(help=PRECISION_HELP)] = "fp32",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
+    precision: Precision = "fp32",
+    as_json: AsJson = False,
 ) -> int:
     """Classify images: the most probable classes of each.
 

@@ -1,20 +1,18 @@
 """`reslab recipes` and `reslab models`"""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from reslab.cli.console import print_json, print_line, print_table
-from reslab.cli.train import WEIGHTS_HELP
+from reslab.cli.console import AsJson, Weights, print_json, print_line, print_table
 
 
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Show all fields of this recipe.")] = None,
     data: Annotated[str | None, typer.Option(help="Your images, for own-*.")] = None,
-    weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    weights: Weights = None,
+    as_json: AsJson = False,
 ) -> None:
     """List the recipes, or show one: `train --set` can change every field of it."""
     from reslab.api.plan import request_run
@@ -57,9 +55,7 @@ def fields_as_text(fields: dict[str, object], prefix: str = "") -> str:
     return "\n".join(lines)
 
 
-def models(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list.")] = False,
-) -> None:
+def models(as_json: AsJson = False) -> None:
     """List every network of the paper with its depth, parameters and multiply-adds."""
     from dataclasses import asdict
 

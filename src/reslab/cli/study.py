@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reslab.cli.console import (
+    AsJson,
     parse_numbers,
     print_json,
     print_line,
@@ -50,7 +51,7 @@ def study(
     cluster: Annotated[
         str | None, typer.Option(help="ray: spread the runs over the machines of a cluster.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """Answer one of the paper's questions by a set of runs: figures, table, report.html.
 
@@ -78,7 +79,7 @@ def report(
     out: Annotated[Path, typer.Option(help="The folder for the page, table and figures.")] = Path(
         "report"
     ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make one page about finished runs: figures, table, recipes, environment, deviations."""
     from reslab.api import studies

@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reslab.cli.console import (
+    AsJson,
+    Changes,
+    DataSet,
+    Weights,
     precisions,
     print_json,
     print_line,
@@ -22,27 +26,20 @@ if TYPE_CHECKING:
     from reslab.api.plan import RunRequest
 
 
-DATA_HELP = "The folder that holds the data set, or a URL of packed images."
-WEIGHTS_HELP = "A model file or run to start from: fine-tuning."
-SET_HELP = "Change a field of the recipe; repeatable."
 Processes = Annotated[
-    int,
-    typer.Option(min=1, help="How many train together on this machine; not under torchrun."),
+    int, typer.Option(min=1, help="How many train together on this machine; not under torchrun.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's name; `reslab recipes` lists them.")],
     out: Annotated[Path, typer.Option(help="The run folder; a run begun there goes on.")],
-    data: Annotated[str | None, typer.Option(help=DATA_HELP)] = None,
-    weights: Annotated[Path | None, typer.Option(help=WEIGHTS_HELP)] = None,
+    data: DataSet = None,
+    weights: Weights = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of the weights, the order and the augmentation.")
     ] = 1,
-    changes: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help=SET_HELP)
-    ] = None,
+    changes: Changes = None,
     processes: Processes = 1,
     as_json: AsJson = False,
 ) -> int:

@@ -18,7 +18,7 @@ from reslab.detection.setup import (
     must_match_trunk,
     open_training_data,
     read_weights,
-    setup_with_data,
+    setup_detection,
 )
 from reslab.detection.task import DetectionTask, detector_train_mode
 from reslab.runtime.device import setup_device
@@ -57,7 +57,7 @@ def train_detector(
     job = Job(recipe, Path(out), inputs, setup_device(recipe.precision), seed, on_event, stop)
     if recipe.training == "alternating" and recipe.step is None:
         job = train_first_steps(job)
-    return train_in_folder(job, partial(begin_detection, job))
+    return train_in_folder(job, begin_detection)
 
 
 def begin_detection(job: Job[DetectionRecipe], folder: RunFolder | None = None) -> DetectionTask:
@@ -66,7 +66,7 @@ def begin_detection(job: Job[DetectionRecipe], folder: RunFolder | None = None) 
     begun = folder is not None and bool(checkpoints_in(folder.checkpoints))
     origin = read_initial_state(folder.path, begun=begun) if folder else InitialState()
     weights, proposer = initial_nets(job, folder, begun)
-    return setup_with_data(
+    return setup_detection(
         recipe, job.seed, open_training_data(recipe, job.inputs), job.device,
         weights=weights, preprocessing=origin.preprocessing, proposer=proposer, begun=begun,
         log=job.log,
@@ -133,7 +133,7 @@ def train_step(whole: Job[DetectionRecipe], step: Step) -> None:
     job = replace(whole, recipe=recipe, out=step_folder(whole, step))
     whole.log(f"step {step} of 4")
     try:
-        train_in_folder(job, partial(begin_detection, job))
+        train_in_folder(job, begin_detection)
     except Interrupted as interrupted:  # the whole run is what can be resumed
         raise Interrupted(interrupted.signal, whole.out, interrupted.iteration) from None
 

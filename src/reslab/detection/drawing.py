@@ -1,4 +1,7 @@
-"""Boxes, names and scores drawn on an image, for people to look at."""
+"""Draw detections on an image: boxes, names and scores, legible for people.
+
+Each name stands on a plate of its class's colour, placed where it hides least.
+"""
 
 from collections.abc import Sequence
 from colorsys import hls_to_rgb
@@ -14,159 +17,155 @@ from reslab.detection.box_ops import ioa
 Colour = tuple[int, int, int]
 PixelBox = tuple[int, int, int, int]  # x0 y0 x1 y1 in pixels of the drawing, the last two exclusive
 
-# Okabe and Ito's, which the colour-blind tell apart as well; without black
+# Okabe and Ito's, which colour-blind people tell apart too; without black
 NAMED_COLOURS: tuple[Colour, ...] = (
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
     (204, 121, 167),
 )  # fmt: skip
-FIRST_HUE = 0.02  # of the others; with the lightnesses, farthest from those above (CIELAB)
+FIRST_HUE = 0.02  # of further classes; with the lightnesses, farthest from those above (CIELAB)
 GOLDEN = 0.6180339887  # of the circle of hues: each step falls into the widest gap so far
-LIGHTNESS = (0.85, 0.55, 0.3)  # in turn, since neighbours of many hues look alike
+LIGHTNESS = (0.85, 0.55, 0.3)  # in turn, since neighbours among many hues look alike
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
-LEAST = 480  # pixels of the shorter side, about, below which an image is enlarged
-MAX_DRAWING_SIDE = 2400  # that an enlarged image may become
-WORSE = 4  # is a hidden name than a hidden object
-NEXT = 0.02  # of an object hidden: what it must spare for a plate to go to its next place
-LETTERS = 60  # of a class's name at most
+MIN_SHORTER_SIDE = 480  # pixels, about, below which an image is enlarged
+MAX_DRAWING_SIDE = 2400  # pixels to which an image may be enlarged
+PLATE_WEIGHT = 4  # hiding a name is so many times worse than hiding an object
+STEP_COST = 0.02  # share of an object that must become visible to justify the next place
+MAX_LETTERS = 60  # of a class's name
 
 
 def draw_detections(
-    pixels: np.ndarray, found: Detections, classes: Sequence[str], *, scores: bool = True
+    pixels: np.ndarray, detections: Detections, classes: Sequence[str], *, scores: bool = True
 ) -> Image.Image:
-    """An image with a box, a name and a score for each detection, the best ones on top.
+    """Draw a box, a name and a score for each detection, the best ones on top.
 
-    Without `scores` the names stand alone, for a truth is not more or less probable.
-
-    RGB uint8 [H, W, 3]; small images are enlarged by a whole factor, so that names are legible.
+    Ground truth is drawn without `scores`. A small image is enlarged by a whole factor, so that
+    names are legible. RGB uint8 [H, W, 3]
     """
-    image, factor = enlarged(pixels)
+    image, factor = enlarge(pixels)
     shorter = min(image.size)
     line = max(2, round(shorter / 200))
     font = ImageFont.load_default(max(12, round(shorter / 32)))
-    assert isinstance(font, ImageFont.FreeTypeFont)  # asked for by its size, it is one
+    assert isinstance(font, ImageFont.FreeTypeFont)  # as always where a size is given
     canvas = ImageDraw.Draw(image)
-    order = found.scores.argsort(descending=True, stable=True)
-    rows = found.take(order)
-    boxes = [clip_to_drawing(box, factor, image.size) for box in rows.boxes.tolist()]
-    labels = rows.labels.tolist()
-    for box, label in reversed(list(zip(boxes, labels, strict=True))):
-        outline(canvas, box, colour_of(label), line)
+    detections = detections.take(detections.scores.argsort(descending=True, stable=True))
+    boxes = [box_to_drawing(box, factor, image.size) for box in detections.boxes.tolist()]
+    labels = detections.labels.tolist()
+    colours = [class_colour(label) for label in labels]
+    for box, colour in reversed(list(zip(boxes, colours, strict=True))):
+        draw_outline(canvas, box, colour, line)
     texts = [
-        label_of(classes[label], score if scores else None, font, image.width)
-        for label, score in zip(labels, rows.scores.tolist(), strict=True)
+        plate_text(classes[label], score if scores else None, font, image.width)
+        for label, score in zip(labels, detections.scores.tolist(), strict=True)
     ]
-    plates = placed(boxes, [plate_size(text, font) for text in texts], image.size)
-    for plate, text, label in reversed(list(zip(plates, texts, labels, strict=True))):
-        draw_plate(canvas, plate, text, colour_of(label), font)
+    plates = place_plates(boxes, [plate_size(text, font) for text in texts], image.size)
+    for (x0, y0, x1, y1), text, colour in reversed(list(zip(plates, texts, colours, strict=True))):
+        canvas.rectangle((x0, y0, x1 - 1, y1 - 1), fill=colour)
+        canvas.text((x0 + padding(font), y0), text, text_colour(colour), font)
     return image
 
 
-def colour_of(label: int) -> Colour:
-    """That of a class, wherever and whenever it is drawn."""
+def class_colour(label: int) -> Colour:
+    """Choose the colour of a class, the same in every drawing."""
     if label < len(NAMED_COLOURS):
         return NAMED_COLOURS[label]
     step = label - len(NAMED_COLOURS)
-    shares = hls_to_rgb((FIRST_HUE + GOLDEN * step) % 1, LIGHTNESS[step % len(LIGHTNESS)], 0.85)
-    red, green, blue = (round(255 * share) for share in shares)
+    channels = hls_to_rgb((FIRST_HUE + GOLDEN * step) % 1, LIGHTNESS[step % len(LIGHTNESS)], 0.85)
+    red, green, blue = (round(255 * channel) for channel in channels)
     return red, green, blue
 
 
-def letters_on(colour: Colour) -> Colour:
-    """White or black, whichever stands out more: contrast by relative luminance, as in WCAG."""
-    linear = (np.array(colour) / 255) ** 2.2
+def text_colour(background: Colour) -> Colour:
+    """Choose white or black by contrast, computed from relative luminance as in WCAG."""
+    linear = (np.array(background) / 255) ** 2.2
     luminance = float(linear @ [0.2126, 0.7152, 0.0722])
     return BLACK if (luminance + 0.05) ** 2 > 0.05 * 1.05 else WHITE
 
 
-def enlarged(pixels: np.ndarray) -> tuple[Image.Image, int]:
-    """The image to draw on, and how many times larger it is."""
+def enlarge(pixels: np.ndarray) -> tuple[Image.Image, int]:
+    """Copy an image to draw on, enlarged if it is small; return the factor too."""
     image = Image.fromarray(pixels)
     shorter, longer = sorted(image.size)
-    factor = max(1, min(round(LEAST / shorter), MAX_DRAWING_SIDE // longer))
+    factor = max(1, min(round(MIN_SHORTER_SIDE / shorter), MAX_DRAWING_SIDE // longer))
     if factor == 1:
         return image.copy(), 1
     size = (factor * image.width, factor * image.height)
     return image.resize(size, Image.Resampling.BICUBIC), factor
 
 
-def clip_to_drawing(box: Sequence[float], factor: int, size: tuple[int, int]) -> PixelBox:
-    """A box in pixels of the drawing, cut at its edges, at least one pixel large."""
+def box_to_drawing(box: Sequence[float], factor: int, size: tuple[int, int]) -> PixelBox:
+    """Convert a box to pixels of the drawing, cut at its border, at least one pixel large."""
     width, height = size
     x0, y0, x1, y1 = (round(factor * corner) for corner in box)
     x0, y0 = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
     return x0, y0, min(max(x1, x0 + 1), width), min(max(y1, y0 + 1), height)
 
 
-def outline(canvas: ImageDraw.ImageDraw, box: PixelBox, colour: Colour, line: int) -> None:
-    """The lines run along the edge, on both sides of it; a rim sets them off from the image."""
+def draw_outline(canvas: ImageDraw.ImageDraw, box: PixelBox, colour: Colour, line: int) -> None:
+    """Draw lines along both sides of the box's edge, with a rim that sets them off."""
     x0, y0, x1, y1 = box
     rim = max(1, line // 3)
     width, height = canvas.im.size
-    for out, thick, shade in ((line // 2 + rim, line + 2 * rim, letters_on(colour)),
-                              (line // 2, line, colour)):  # fmt: skip
-        corners = (max(x0 - out, 0), max(y0 - out, 0),
-                   min(x1 + out, width) - 1, min(y1 + out, height) - 1)  # fmt: skip
-        canvas.rectangle(corners, outline=shade, width=thick)
+    for outset, thickness, shade in (
+        (line // 2 + rim, line + 2 * rim, text_colour(colour)),
+        (line // 2, line, colour),
+    ):
+        corners = (
+            max(x0 - outset, 0), max(y0 - outset, 0),
+            min(x1 + outset, width) - 1, min(y1 + outset, height) - 1,
+        )  # fmt: skip
+        canvas.rectangle(corners, outline=shade, width=thickness)
 
 
-def label_of(name: str, score: float | None, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """Name and score in one line, the name cut where both would be wider than the image."""
-    shown = "".join(letter if letter.isprintable() else "?" for letter in name)
+def plate_text(name: str, score: float | None, font: ImageFont.FreeTypeFont, width: int) -> str:
+    """Write name and score in one line; the name is shortened until both fit the width."""
+    printable = "".join(letter if letter.isprintable() else "?" for letter in name)
     percent = "" if score is None else f"  {100 * score:.0f} %"
-    for end in range(min(len(shown), LETTERS), -1, -1):
-        text = (shown if end == len(shown) else f"{shown[:end]}...") + percent
-        if plate_size(text, font)[0] <= width:
-            return text
+    for end in range(min(len(printable), MAX_LETTERS), -1, -1):
+        shortened = printable if end == len(printable) else f"{printable[:end]}..."
+        if plate_size(shortened + percent, font)[0] <= width:
+            return shortened + percent
     return percent.strip()
 
 
 def plate_size(text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
-    """Width and height that a text needs; the height is that of any text."""
+    """Compute the width and height of a text's plate; all plates are equally high."""
     ascent, descent = font.getmetrics()
     return ceil(font.getlength(text)) + 2 * padding(font), ascent + descent
 
 
 def padding(font: ImageFont.FreeTypeFont) -> int:
-    """Beside a text, on its plate."""
+    """Compute the space on either side of a text on its plate."""
     return max(2, round(font.size / 5))
 
 
-def placed(
-    boxes: Sequence[PixelBox], plates: Sequence[tuple[int, int]], size: tuple[int, int]
+def place_plates(
+    boxes: Sequence[PixelBox], sizes: Sequence[tuple[int, int]], image_size: tuple[int, int]
 ) -> list[PixelBox]:
-    """Where the plates of these sizes lie: at their boxes, in the image, the first ones best.
+    """Choose a place in the image for the plate of each box; the first boxes choose first.
 
-    Of eight places the one where a plate hides least of the boxes and, above all, of the plates
+    Of eight places, the one where a plate hides least of the boxes and, above all, of the plates
     before it.
     """
-    around = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
-    taken = around[:0]
-    for box, plate in zip(boxes, plates, strict=True):
-        places = torch.tensor(places_at(box, plate, size), dtype=torch.float32)
-        hidden = ioa(around, places).sum(0) + WORSE * ioa(taken, places).sum(0)
-        costs = (hidden + NEXT * torch.arange(len(places))).tolist()
+    all_boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    plates = all_boxes[:0]
+    for box, size in zip(boxes, sizes, strict=True):
+        places = torch.tensor(places_around(box, size, image_size), dtype=torch.float32)
+        hidden = ioa(all_boxes, places).sum(0) + PLATE_WEIGHT * ioa(plates, places).sum(0)
+        costs = (hidden + STEP_COST * torch.arange(len(places))).tolist()
         best = costs.index(min(costs))
-        taken = torch.cat([taken, places[best : best + 1]])
-    return [(x0, y0, x1, y1) for x0, y0, x1, y1 in taken.int().tolist()]
+        plates = torch.cat([plates, places[best : best + 1]])
+    return [(x0, y0, x1, y1) for x0, y0, x1, y1 in plates.int().tolist()]
 
 
-def places_at(box: PixelBox, plate: tuple[int, int], size: tuple[int, int]) -> list[PixelBox]:
-    """Where a plate may lie: above its box, below it, in it at the top and the bottom; flush with
-    its left or its right side."""
-    (x0, y0, x1, y1), (wide, high), (width, height) = box, plate, size
+def places_around(
+    box: PixelBox, size: tuple[int, int], image_size: tuple[int, int]
+) -> list[PixelBox]:
+    """List the places of a plate, best first.
+
+    Above the box, below it, inside at the top and at the bottom; each flush with its left or its
+    right side, and moved into the image.
+    """
+    (x0, y0, x1, y1), (wide, high), (width, height) = box, size, image_size
     corners = [(x, y) for y in (y0 - high, y1, y0, y1 - high) for x in (x0, x1 - wide)]
-    kept = [(max(min(x, width - wide), 0), max(min(y, height - high), 0)) for x, y in corners]
-    return [(x, y, x + wide, y + high) for x, y in kept]
-
-
-def draw_plate(
-    canvas: ImageDraw.ImageDraw,
-    plate: PixelBox,
-    text: str,
-    colour: Colour,
-    font: ImageFont.FreeTypeFont,
-) -> None:
-    """Letters on a plate of their class's colour."""
-    x0, y0, x1, y1 = plate
-    canvas.rectangle((x0, y0, x1 - 1, y1 - 1), fill=colour)
-    canvas.text((x0 + padding(font), y0), text, letters_on(colour), font)
+    inside = [(max(min(x, width - wide), 0), max(min(y, height - high), 0)) for x, y in corners]
+    return [(x, y, x + wide, y + high) for x, y in inside]

@@ -24,10 +24,11 @@ from reslab.detection.box_ops import (
     nms_by_class,
     resize_image,
 )
-from reslab.detection.network import FasterRCNN, detector_channels_last
+from reslab.detection.network import FasterRCNN
 from reslab.detection.recipe import InferenceConfig
 from reslab.errors import unknown_name
-from reslab.models.batchnorm import folded
+from reslab.models.batchnorm import fold_batchnorm
+from reslab.models.layers import channels_last
 from reslab.models.preprocessing import Preprocessing
 from reslab.runtime.device import Processes, SingleProcess
 from reslab.runtime.threads import cores_for, map_in_order
@@ -61,7 +62,7 @@ class Detector:
 
 def prepare_for_inference(detector: Detector) -> Detector:
     """Fold batch norm into the convolutions, which makes the detector faster."""
-    return replace(detector, net=detector_channels_last(folded(detector.net)))
+    return replace(detector, net=channels_last(fold_batchnorm(detector.net)))
 
 
 @dataclass(frozen=True)

@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 
 from reslab.data.boxes.sets import DetectionSet, GroundTruth
-from reslab.data.loader import BadFileLimit, Draws, ReplaceBad
+from reslab.data.loader import CPU, BadFileLimit, Draws, ReplaceBad
 from reslab.data.sampler import ShuffleSampler, Stream, make_generator
 from reslab.detection.box_ops import boxes_to_network, clip, large_enough, resize_image
 from reslab.runtime.device import Processes, SingleProcess
 from reslab.runtime.events import Log
 from reslab.runtime.threads import Prefetcher
 
-CPU = torch.device("cpu")
 MIN_OBJECT_SIDE = 1.0  # side of an object that is still to be found, in pixels as it is shown
 
 

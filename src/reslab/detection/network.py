@@ -189,8 +189,3 @@ def init_new_layer(layer: nn.Conv2d | nn.Linear, std: float, rng: Generator) -> 
     nn.init.normal_(layer.weight, std=std, generator=rng)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
-
-
-def detector_channels_last(net: FasterRCNN) -> FasterRCNN:
-    """Lay out the convolutions' weights as processors and GPUs read them fastest."""
-    return net.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]

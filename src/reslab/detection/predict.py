@@ -18,16 +18,16 @@ from reslab.detection.inference import (
     detect_objects,
     prepare_for_inference,
 )
-from reslab.detection.network import DetectorConfig, FasterRCNN, detector_channels_last
+from reslab.detection.network import DetectorConfig, FasterRCNN
 from reslab.detection.recipe import InferenceConfig
 from reslab.models.model_file import (
-    load_weights_strictly,
     model_file,
     not_a_model_file,
     read_facts,
     read_model_file,
+    with_weights,
 )
-from reslab.models.preprocessing import taken_from
+from reslab.models.preprocessing import pop_preprocessing
 from reslab.runtime.files import TensorFile
 from reslab.runtime.threads import usable_cores
 
@@ -65,11 +65,10 @@ def load_detector(path: str | Path) -> Detector:
         raise ValueError(f"{path} holds no detector; `reslab predict` names images by classes")
     if "detector" not in facts:
         raise not_a_model_file(file)
-    preprocessing = taken_from(tensors, facts["preprocessing"])
-    net = FasterRCNN(DetectorConfig.model_validate(facts["detector"]))
-    load_weights_strictly(net, tensors, file)
+    preprocessing = pop_preprocessing(tensors, facts["preprocessing"])
+    config = DetectorConfig.model_validate(facts["detector"])
     return Detector(
-        net=detector_channels_last(net.eval()).requires_grad_(False),
+        net=with_weights(FasterRCNN(config), tensors, file),
         classes=tuple(facts["classes"]),
         ids=tuple(facts["ids"]),
         preprocessing=preprocessing,

@@ -18,12 +18,13 @@ from reslab.data.sampler import Stream, make_generator
 from reslab.detection.average_precision.measure import import_pycocotools, usual_protocol
 from reslab.detection.inference import Detector
 from reslab.detection.loader import DetectionLoader, must_have_objects
-from reslab.detection.network import FasterRCNN, build_detector, detector_channels_last
+from reslab.detection.network import FasterRCNN, build_detector
 from reslab.detection.predict import load_detector
 from reslab.detection.recipe import DetectionRecipe
 from reslab.detection.task import DetectionTask, detector_train_mode
-from reslab.models.batchnorm import at_initial_scale, recompute_statistics
+from reslab.models.batchnorm import recompute_statistics, restore_initial_scale
 from reslab.models.config import ResNetConfig
+from reslab.models.layers import channels_last
 from reslab.models.model_file import Model, load_model
 from reslab.models.preprocessing import Preprocessing, minus_mean
 from reslab.runtime.device import Device
@@ -78,7 +79,7 @@ def open_training_data(recipe: DetectionRecipe, data: str | Location | Inputs | 
     return opened
 
 
-def setup_with_data(
+def setup_detection(
     recipe: DetectionRecipe,
     seed: int,
     opened: OpenedSets,
@@ -98,7 +99,7 @@ def setup_with_data(
         preprocessing = minus_mean(mean_colour(sets.train))
     preprocessing = preprocessing.to(device.torch_device)
     net = initial_detector(recipe, seed, weights, sets.train).to(device.torch_device)
-    net = detector_channels_last(net)
+    net = channels_last(net)
     task = DetectionTask(
         recipe=recipe,
         device=device,
@@ -232,7 +233,7 @@ def initial_detector(
             state = {name: state[name] for name in state if not name.startswith(OF_CLASSES)}
         net.load_state_dict(net.state_dict() | matching(net, state))
     if isinstance(weights, Model):
-        at_initial_scale(net)
+        restore_initial_scale(net)
     return net
 
 

@@ -151,7 +151,7 @@ def load_predictor(path: str | Path) -> Predictor:
 
 def fixed_side(model: Model) -> int | None:
     """The only image size a network takes, if it subtracts a mean image and crops nothing."""
-    return None if model.preprocessing.size else model.own_side
+    return None if model.preprocessing.size else model.native_side
 
 
 def resize_to_sides(

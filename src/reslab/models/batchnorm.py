@@ -1,27 +1,34 @@
-"""Batch-norm statistics: computed anew after training, as the authors released them, or kept."""
+"""Batch norm: its statistics recomputed after training, kept, or folded into the convolutions."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from reslab.models.layers import ConvBN
+from reslab.models.layers import ConvBN, Net, channels_last
 from reslab.models.model_file import Model
-from reslab.models.resnet import channels_last
 
 
 def norms_of(net: nn.Module) -> list[nn.BatchNorm2d]:
-    """All batch-norm layers of a network."""
+    """Return all batch-norm layers of a network."""
     return [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
+def convs_with_norm(net: nn.Module) -> list[tuple[ConvBN, nn.BatchNorm2d]]:
+    """Return each convolution that a batch norm follows, with that norm."""
+    return [
+        (module, module.norm)
+        for module in net.modules()
+        if isinstance(module, ConvBN) and isinstance(module.norm, nn.BatchNorm2d)
+    ]
+
+
 def train_mode(net: nn.Module, *, keep_statistics: bool) -> None:
-    """Training mode; with kept statistics batch norm is a constant affine map (App. A)."""
+    """Set training mode; with kept statistics batch norm is a constant affine map (App. A)."""
     net.train()
     if not keep_statistics:
         return
@@ -31,22 +38,25 @@ def train_mode(net: nn.Module, *, keep_statistics: bool) -> None:
 
 
 class NormStatistics:
-    """The statistics of batch-norm layers, as one row of numbers: of a forward pass that was made
-    in `of_passes`, or what the layers keep."""
+    """The statistics in batch-norm layers, read and written as one row of numbers.
+
+    They are moving averages, except inside `without_averaging`.
+    """
 
     def __init__(self, norms: Iterable[nn.BatchNorm2d], device: torch.device) -> None:
         self.norms, self.device = list(norms), device
         pairs = [(norm.running_mean, norm.running_var) for norm in self.norms]
         self.buffers = [buffer for pair in pairs for buffer in pair if buffer is not None]
-        self.counts = [
-            n.num_batches_tracked for n in self.norms if n.num_batches_tracked is not None
-        ]
+        counts = [norm.num_batches_tracked for norm in self.norms]
+        self.counts = [count for count in counts if count is not None]
         self.sizes = [buffer.numel() for buffer in self.buffers]
 
     @contextmanager
-    def of_passes(self) -> Iterator[float]:
-        """Inside, every forward pass in training leaves its own statistics in the layers; given is
-        the momentum by which it would have changed what they kept."""
+    def without_averaging(self) -> Iterator[float]:
+        """Make every forward pass in training mode leave its own statistics in the layers.
+
+        Yields the momentum with which it would have changed the moving averages.
+        """
         momenta = [norm.momentum for norm in self.norms]
         assert len(set(momenta)) <= 1, "one network, one momentum"
         for norm in self.norms:
@@ -58,97 +68,101 @@ class NormStatistics:
                 norm.momentum = momentum
 
     def row(self) -> Tensor:
-        """float64 [numbers]"""
+        """Return the statistics, float64 [numbers]."""
         if not self.buffers:
             return torch.empty(0, dtype=torch.float64, device=self.device)
         return torch.cat(self.buffers).double()
 
     @torch.no_grad()
-    def keep(self, row: Tensor, passes: int) -> None:
-        """Put numbers into the layers, which were shown so many passes more than they saw."""
+    def write(self, row: Tensor, foreign_passes: int) -> None:
+        """Replace the statistics; count the forward passes that other processes made."""
         if self.buffers:
             torch._foreach_copy_(self.buffers, list(row.split(self.sizes)))
-            torch._foreach_add_(self.counts, passes)
-
-
-def only(rows: Tensor) -> Tensor:
-    """The rows of one process are all rows."""
-    return rows
+            torch._foreach_add_(self.counts, foreign_passes)
 
 
 @torch.no_grad()
 def recompute_statistics(
     net: nn.Module,
     passes: Iterable[object],
-    gather: Callable[[Tensor], Tensor] = only,
+    gather: Callable[[Tensor], Tensor] = lambda rows: rows,
     shares: int = 1,
 ) -> None:
-    """Replace the moving averages by the mean of the statistics of some forward passes, which
-    happen as `passes` is gone through, one at a time: `(net(images) for images in batches)`.
+    """Replace the moving averages by the mean of the statistics of some forward passes.
 
-    The authors' release holds averages over a large sample and "not moving average". The weights
-    stay as they are; the network is left in evaluation mode. Where several processes make passes,
-    `shares` each of a mini-batch, `gather` brings the rows of all, in the order of the shares.
+    Each step of `passes` makes one: `(net(images) for images in batches)`. The weights stay, and
+    the network is left in evaluation mode. Where several processes make passes, `shares` each of a
+    mini-batch, `gather` returns the rows of all in the order of the shares.
+
+    The authors' release holds averages over a large sample and "not moving average".
     """
     statistics = NormStatistics(norms_of(net), next(net.parameters()).device)
     for norm in statistics.norms:
         norm.reset_running_stats()
     net.train()
     total = torch.zeros_like(statistics.row())
-    own, everywhere = 0, 0
+    local_passes, all_passes = 0, 0
     rows: list[Tensor] = []
-    with statistics.of_passes():
+    with statistics.without_averaging():
         for _ in passes:
-            own += 1
+            local_passes += 1
             rows.append(statistics.row())
             if len(rows) == shares:
                 for row in gather(torch.stack(rows)):
                     total += row
-                    everywhere += 1
+                    all_passes += 1
                 rows.clear()
     assert not rows
     net.eval()
-    if everywhere:
-        statistics.keep(total / everywhere, everywhere - own)
+    if all_passes:
+        statistics.write(total / all_passes, all_passes - local_passes)
 
 
 @torch.no_grad()
-def at_initial_scale(net: nn.Module) -> None:
-    """Give each convolution the deviation that it would be drawn with (He); its batch norm, with
-    statistics that go along, makes the same of it.
+def restore_initial_scale(net: nn.Module) -> None:
+    """Scale each convolution to the standard deviation of its initialisation (He).
 
-    Under batch norm the scale of a convolution means nothing, and decay shrinks it. Once statistics
-    are kept, it decides how far a step goes: weights from anywhere then learn at the paper's rates.
+    The statistics of its batch norm are scaled along, so the network computes the same function.
+    Under batch norm the scale of a convolution means nothing, and weight decay shrinks it. Once the
+    statistics are kept, it decides how far a step goes: weights from anywhere then learn at the
+    paper's rates.
     """
-    for module in net.modules():
-        if isinstance(module, ConvBN) and isinstance(module.norm, nn.BatchNorm2d):
-            weight, norm = module.conv.weight, module.norm
-            drawn = (2 / weight[0].numel()) ** 0.5
-            scale = drawn / weight.std() if weight.any() else 1.0
-            weight.mul_(scale)
-            assert norm.running_mean is not None
-            assert norm.running_var is not None
-            norm.running_mean.mul_(scale)
-            norm.running_var.copy_((norm.running_var + norm.eps) * scale**2 - norm.eps)
+    for layer, norm in convs_with_norm(net):
+        weight = layer.conv.weight
+        initial_std = (2 / weight[0].numel()) ** 0.5
+        scale = initial_std / weight.std() if weight.any() else 1.0
+        weight.mul_(scale)
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        norm.running_mean.mul_(scale)
+        norm.running_var.copy_((norm.running_var + norm.eps) * scale**2 - norm.eps)
 
 
-Net = TypeVar("Net", bound=nn.Module)
+def fold_batchnorm(net: Net) -> Net:
+    """Return a copy for inference whose convolutions include their batch norms."""
+    net = copy.deepcopy(net).eval()
+    for layer, norm in convs_with_norm(net):
+        layer.conv = fuse_conv_bn_eval(layer.conv, norm)
+        layer.norm = nn.Identity()  # pyrefly: ignore[bad-assignment]
+    return net.requires_grad_(False)
 
 
 def in_bf16(model: Model) -> Model:
-    """The same model computing in bf16; its scores differ in their third digit.
+    """Return a model that computes in bf16; its scores differ in the third digit.
 
-    Batch norm is folded while the numbers are exact, and the sum is rounded once.
+    Batch norm is folded in full precision first, so each weight is rounded once.
     """
-    net = folded(model.net).to(torch.bfloat16)
+    net = fold_batchnorm(model.net).to(torch.bfloat16)
     return replace(model, net=channels_last(net))
 
 
-def folded(net: Net) -> Net:
-    """A copy whose convolutions do what their batch norms did; for use, not for training."""
-    net = copy.deepcopy(net).eval()
-    for module in net.modules():
-        if isinstance(module, ConvBN) and isinstance(module.norm, nn.BatchNorm2d):
-            module.conv = fuse_conv_bn_eval(module.conv, module.norm)
-            module.norm = nn.Identity()  # pyrefly: ignore[bad-assignment]
-    return net.requires_grad_(False)
+def is_folded(net: nn.Module) -> bool:
+    """Tell whether batch norm went into the convolutions: mean 0 and variance 1 everywhere.
+
+    An untrained net has these, too, but its biases, which take up the means, are 0 as well.
+    """
+    norms = norms_of(net)
+    means = [norm.running_mean for norm in norms if norm.running_mean is not None]
+    variances = [norm.running_var for norm in norms if norm.running_var is not None]
+    unused = not any(mean.any() for mean in means) and all((var == 1).all() for var in variances)
+    return unused and any(norm.bias.any() for norm in norms)

@@ -1,16 +1,20 @@
 """The parts of Sec. 3: convolution with batch norm, the shortcuts A, B, C, and initialisation."""
 
+from typing import TypeVar
+
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from reslab.models.config import Zeros
 
-FAULTY_BELOW = 8  # input channels: what an AVX2 register holds
+FAULTY_BELOW = 8  # input channels: the numbers that an AVX2 register holds
+
+Net = TypeVar("Net", bound=nn.Module)
 
 
 class Conv(nn.Conv2d):
-    """A convolution whose weights are left unset: `build_resnet` or a file sets them.
+    """A convolution with unset weights, which `build_resnet` or a file sets.
 
     torch would draw them from the global generator, only for them to be replaced.
     """
@@ -24,11 +28,11 @@ class Conv(nn.Conv2d):
         return super().forward(input)
 
     def would_corrupt(self, x: Tensor) -> bool:
-        """Tell whether the backward pass of torch's own form may write past its memory.
+        """Tell whether the backward pass of torch's own form may write outside its memory.
 
-        With torch 2.13 oneDNN's fp32 kernels for AVX2 do, where a 1x1 convolution takes every
-        second pixel of an image of few channels (docs/log.md, 2026-11-26). The pixels are then
-        taken first, on whatever processor, so that a test of any machine is a test of this form.
+        In torch 2.13, oneDNN's fp32 kernels for AVX2 do so where a 1x1 convolution with stride 2
+        has few input channels (docs/log.md, 2026-11-26). `forward` then takes every second pixel
+        first, on every processor, so that tests on any machine test this form.
         """
         return (
             self.in_channels < FAULTY_BELOW
@@ -36,19 +40,19 @@ class Conv(nn.Conv2d):
             and self.stride == (2, 2)
             and x.is_cpu
             and self.weight.dtype == torch.float32
-            and not torch.is_autocast_enabled("cpu")  # it would compute in bf16
+            and not torch.is_autocast_enabled("cpu")  # autocast computes in bf16
         )
 
 
 class Classifier(nn.Linear):
-    """The linear layer, its weights left unset for the same reason."""
+    """The linear layer; its weights are unset for the same reason."""
 
     def reset_parameters(self) -> None:
         pass
 
 
 class ConvBN(nn.Module):
-    """A convolution and its batch norm, before any other non-linearity (Sec. 3.4).
+    """A convolution followed by batch norm, before any ReLU (Sec. 3.4).
 
     [B, c_in, H, W] -> [B, c_out, ceil(H / stride), ceil(W / stride)]
     """
@@ -74,9 +78,9 @@ class Projection(nn.Module):
 
 
 class ZeroPadding(nn.Module):
-    """Option A: every `stride`-th pixel, and zeros for the channels that are new (Sec. 3.3).
+    """Option A: every `stride`-th pixel, with zeros for the new channels (Sec. 3.3).
 
-    [B, c_in, H, W] -> [B, c_out, ceil(H / stride), ceil(W / stride)], without a parameter
+    [B, c_in, H, W] -> [B, c_out, ceil(H / stride), ceil(W / stride)], without parameters
     """
 
     def __init__(self, c_in: int, c_out: int, stride: int, zeros: Zeros) -> None:
@@ -86,8 +90,8 @@ class ZeroPadding(nn.Module):
         self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
-        # pooling over one pixel is x[:, :, ::stride, ::stride], but its gradient stays
-        # channels-last, as all others of the net
+        # pooling over one pixel equals x[:, :, ::stride, ::stride], but keeps the gradient
+        # channels-last like the others of the net
         return F.pad(F.avg_pool2d(x, 1, self.stride), self.padding)
 
 
@@ -97,7 +101,12 @@ def he_normal(conv: nn.Conv2d, rng: Generator) -> None:
 
 
 def uniform_classifier(fc: nn.Linear, rng: Generator) -> None:
-    """torch's default for a linear layer; the paper does not name one."""
+    """Initialise with torch's default for a linear layer; the paper names none."""
     bound = fc.in_features**-0.5
     nn.init.uniform_(fc.weight, -bound, bound, generator=rng)
     nn.init.uniform_(fc.bias, -bound, bound, generator=rng)
+
+
+def channels_last(net: Net) -> Net:
+    """Lay out the convolutions of a network as processors and GPUs read them best."""
+    return net.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]

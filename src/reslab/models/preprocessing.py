@@ -1,4 +1,4 @@
-"""What is done to an image before a network sees it; it travels in the model file."""
+"""What happens to an image before a network sees it; stored in the model file."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -12,11 +12,10 @@ MEAN_NAME, STD_NAME = "preprocessing.mean", "preprocessing.std"
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From bytes to a network's input: minus the mean, over the deviation, channels in order.
+    """Subtract the mean, divide by the standard deviation, put the channels in order.
 
-    The paper subtracts the mean and does not divide: its deviation is one. `resize` and `size` are
-    the shorter side and the centre crop of a one-crop test; without them images are shown as
-    they come.
+    The paper subtracts and does not divide: its `std` is one. `resize` and `size` are the shorter
+    side and the centre crop of a one-crop test; without them images keep their size.
     """
 
     mean: Tensor  # [3, H, W] a mean image, or [3, 1, 1] a colour; 0 to 255; red, green, blue
@@ -26,46 +25,48 @@ class Preprocessing:
     size: int | None = None
 
     def to(self, device: torch.device) -> "Preprocessing":
-        """The same preprocessing, its tensors in the memory of a device."""
+        """Return the same preprocessing with its tensors on a device."""
         return replace(self, mean=self.mean.to(device), std=self.std.to(device))
 
     def __call__(self, images: Tensor) -> Tensor:
         """RGB [B, 3, H, W] of 0 to 255, bytes or floats -> float [B, 3, H, W], channels last.
 
-        A mean image of another size than the images' stands for its average colour, as at the
-        other sizes of multi-scale testing.
+        Images of another size than the mean image lose its average colour instead, as at the other
+        sizes of multi-scale testing.
         """
         mean = self.mean
         if mean.shape[-2:] != images.shape[-2:]:
             mean = mean.mean((1, 2), keepdim=True)
         width = images.shape[-1]
         images = images.to(torch.float32, memory_format=torch.channels_last)
-        prepared = (images - in_lines(mean, width)).div_(in_lines(self.std, width))
+        prepared = (images - full_rows(mean, width)).div_(full_rows(self.std, width))
         if self.channels == "BGR":
             prepared = prepared.flip(1)
         return prepared.contiguous(memory_format=torch.channels_last)
 
     def facts(self) -> dict[str, Any]:
-        """All but the tensors."""
+        """Return all but the tensors, as the model file's JSON has it."""
         return {"channels": self.channels, "resize": self.resize, "size": self.size}
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors under their names in the model file."""
+        """Return the tensors under their names in the model file."""
         return {MEAN_NAME: self.mean, STD_NAME: self.std}
 
 
-def in_lines(values: Tensor, width: int) -> Tensor:
-    """[3, H or 1, W or 1] -> [1, 3, H or 1, W], laid out as images that lie channels last are:
-    so a line at a time is computed with it, thrice as fast as pixel by pixel."""
+def full_rows(values: Tensor, width: int) -> Tensor:
+    """[3, H or 1, W or 1] -> [1, 3, H or 1, W], channels last like the images.
+
+    torch then computes row by row, three times as fast as pixel by pixel.
+    """
     values = values.expand(-1, -1, width)[None]
     return values.contiguous(memory_format=torch.channels_last)
 
 
 def minus_mean(mean: Tensor) -> Preprocessing:
-    """The paper's own for small images: the mean image subtracted, nothing else."""
+    """Return the paper's preprocessing: the mean is subtracted, nothing else."""
     return Preprocessing(mean, torch.ones(3, 1, 1, device=mean.device))
 
 
-def taken_from(tensors: dict[str, Tensor], facts: dict[str, Any]) -> Preprocessing:
-    """The preprocessing of a model file, whose tensors are removed from `tensors`."""
+def pop_preprocessing(tensors: dict[str, Tensor], facts: dict[str, Any]) -> Preprocessing:
+    """Return the preprocessing of a model file, and remove its tensors from `tensors`."""
     return Preprocessing(mean=tensors.pop(MEAN_NAME), std=tensors.pop(STD_NAME), **facts)

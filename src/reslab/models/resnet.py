@@ -16,7 +16,7 @@ from reslab.models.layers import (
     uniform_classifier,
 )
 
-SMALLEST_MAP = 4  # pixels on a side that global average pooling should still find
+SMALLEST_MAP = 4  # pixels on a side; below it `forward` warns
 
 
 class Block(nn.Module):
@@ -39,12 +39,12 @@ class Block(nn.Module):
 
 
 def basic_body(c_in: int, width: int, stride: int) -> nn.Sequential:
-    """Two 3x3 convolutions (Fig. 5 left)."""
+    """Build two 3x3 convolutions (Fig. 5 left)."""
     return nn.Sequential(ConvBN(c_in, width, 3, stride), nn.ReLU(), ConvBN(width, width, 3))
 
 
 def bottleneck_body(c_in: int, width: int, stride: int, stride_on: str) -> nn.Sequential:
-    """1x1, 3x3, 1x1 convolutions (Fig. 5 right)."""
+    """Build 1x1, 3x3 and 1x1 convolutions (Fig. 5 right)."""
     first, second = (stride, 1) if stride_on == "1x1" else (1, stride)
     return nn.Sequential(
         ConvBN(c_in, width, 1, first),
@@ -56,7 +56,7 @@ def bottleneck_body(c_in: int, width: int, stride: int, stride_on: str) -> nn.Se
 
 
 def build_shortcut(config: ResNetConfig, c_in: int, c_out: int, stride: int) -> nn.Module | None:
-    """The shortcut of one block under options A, B, C (Sec. 4.1)."""
+    """Build the shortcut of one block under option A, B or C (Sec. 4.1); None in a plain net."""
     grows = c_in != c_out or stride > 1
     if config.shortcut is None:
         return None
@@ -70,7 +70,7 @@ def build_shortcut(config: ResNetConfig, c_in: int, c_out: int, stride: int) -> 
 class ResNet(nn.Module):
     """Stem, stages of blocks, global average pooling and a linear classifier; weights unset.
 
-    [B, 3, H, W] -> [B, classes], for any H and W that the stages can halve
+    [B, 3, H, W] -> [B, classes], for every H and W that leave a last feature map
     """
 
     def __init__(self, config: ResNetConfig) -> None:
@@ -79,8 +79,8 @@ class ResNet(nn.Module):
         first = config.widths[0]
         if config.stem == "imagenet":
             # the authors' pooling has no padding, and its last window may reach over the edge
-            own = config.pool == "ceil"
-            pool = nn.MaxPool2d(3, stride=2, padding=0 if own else 1, ceil_mode=own)
+            unpadded = config.pool == "ceil"
+            pool = nn.MaxPool2d(3, stride=2, padding=0 if unpadded else 1, ceil_mode=unpadded)
             self.stem = nn.Sequential(ConvBN(3, first, 7, stride=2), nn.ReLU(), pool)
         else:
             self.stem = nn.Sequential(ConvBN(3, first, 3), nn.ReLU())
@@ -95,13 +95,15 @@ class ResNet(nn.Module):
         features = self.stages(self.stem(images))
         if min(features.shape[-2:]) < SMALLEST_MAP:
             warn_small_map(images, features)
-        # over the whole map; the adaptive pooling of torch would turn gradients channels-first
+        # over the whole map; torch's adaptive pooling would make the gradients channels-first
         pooled = F.avg_pool2d(features, features.shape[-2:])
         return self.fc(pooled.flatten(1))
 
     def dense(self, images: Tensor, window: int) -> Tensor:
-        """Fully convolutional (Sec. 3.4): the pooling slides by one, the classifier is a 1x1
-        convolution. [B, 3, H, W] -> [B, classes, h, w], h = map_side(H) - window + 1
+        """Apply the network fully convolutionally, with a pooling `window` that slides by one
+        and the classifier as a 1x1 convolution (Sec. 3.4).
+
+        [B, 3, H, W] -> [B, classes, h, w], h = map_side(H) - window + 1
         """
         features = self.stages(self.stem(images))
         pooled = F.avg_pool2d(features, window, stride=1)
@@ -111,7 +113,7 @@ class ResNet(nn.Module):
 def build_stage(
     config: ResNetConfig, c_in: int, width: int, count: int, stride: int
 ) -> nn.Sequential:
-    """`count` blocks of one output size; the first of them halves the map."""
+    """Build `count` blocks of one output size; the first has the stride."""
     blocks = []
     for _ in range(count):
         if config.block == "basic":
@@ -125,7 +127,7 @@ def build_stage(
 
 
 def warn_small_map(images: Tensor, features: Tensor) -> None:
-    """An ImageNet stem on CIFAR's images is the usual cause; Python shows a warning once."""
+    """Warn that too few pixels are left, as after an ImageNet stem on CIFAR's images."""
     height, width = features.shape[-2:]
     warnings.warn(
         f"images of {images.shape[-2]}x{images.shape[-1]} leave a feature map of "
@@ -134,13 +136,8 @@ def warn_small_map(images: Tensor, features: Tensor) -> None:
     )
 
 
-def channels_last(net: ResNet) -> ResNet:
-    """The same network, its convolutions laid out as processors and GPUs read them best."""
-    return net.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
-
-
 def build_resnet(config: ResNetConfig, rng: Generator | None = None) -> ResNet:
-    """The network of `config` on the CPU, its weights drawn from `rng` (seed 0 without one)."""
+    """Build the network of `config` on the CPU, with weights drawn from `rng` (default: seed 0)."""
     rng = rng or torch.Generator().manual_seed(0)
     net = ResNet(config)
     for module in net.modules():

@@ -1,7 +1,7 @@
 """The catalogue: classifiers' recipes by `<data>-<model>`, detectors' by `<data>-<trunk>-c4`.
 
 A name is looked up in one table, FAMILIES, and one recipe is built. What a recipe trains, and
-with which functions, stands in one table too: TASKS.
+with which functions, stands in one table too: TASK_KINDS.
 """
 
 from collections.abc import Callable, Sequence
@@ -54,7 +54,7 @@ class TaskKind:
     probe_target: Callable[[Job[Any]], ProbeTarget]  # opens a new run to measure its cost
 
 
-TASKS: dict[TaskName, TaskKind] = {
+TASK_KINDS: dict[TaskName, TaskKind] = {
     "classification": TaskKind(Recipe, train, classifier_target),
     "detection": TaskKind(DetectionRecipe, train_detector, detector_target),
 }
@@ -62,7 +62,7 @@ TASKS: dict[TaskName, TaskKind] = {
 
 def task_kind(source: RunRecipe | RunFolder) -> TaskKind:
     """Return what the task of a recipe or a run folder is made of."""
-    return TASKS[task_of(source)]
+    return TASK_KINDS[task_of(source)]
 
 
 def recipe_in(folder: RunFolder) -> AnyRecipe:

@@ -19,7 +19,7 @@ FINE_RATE = 0.00003
 NEW_CLASSIFIER = 50  # times that: it starts from nothing
 EPOCHS, FINE_EPOCHS = 100, 12
 SHORTEST, FINE_SHORTEST = 1500, 150  # iterations, for folders of a few images
-EVALUATIONS = 10  # evaluations on the way
+OWN_EVALUATIONS = 10  # evaluations on the way
 
 
 def cifar10_recipe(model: str, config: ResNetConfig) -> Recipe:
@@ -83,7 +83,7 @@ def own_recipe(
     epochs, shortest = (FINE_EPOCHS, FINE_SHORTEST) if weights else (EPOCHS, SHORTEST)
     batch = min(BATCH, len(train) // 2 * 2)
     iterations = max(ceil(epochs * len(train) / batch), shortest)
-    interval = max(iterations // EVALUATIONS, 1)
+    interval = max(iterations // OWN_EVALUATIONS, 1)
     recipe = Recipe(
         name=f"own-{model}",
         model=config.model_copy(update={"classes": len(train.classes)}),

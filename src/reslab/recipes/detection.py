@@ -7,11 +7,11 @@ from reslab.detection.loader import with_objects
 from reslab.detection.network import DetectorConfig
 from reslab.detection.recipe import DetectionRecipe, InferenceConfig, Sampling
 from reslab.models.config import ResNetConfig
+from reslab.recipes.classification import OWN_EVALUATIONS
 
 COCO_SIZES = (64, 128, 256, 512)  # of anchors, for COCO has small objects (Faster R-CNN, Sec. 4.2)
 EPOCHS = 16  # 80k iterations over the 5,011 images of VOC 2007 are as many
 SHORTEST = 1000  # iterations, for folders of a few images
-DETECTOR_EVALUATIONS = 10  # evaluations on the way
 
 
 def digit_scenes_recipe(model: str, config: ResNetConfig) -> DetectionRecipe:
@@ -76,7 +76,7 @@ def own_detection_recipe(model: str, config: ResNetConfig, train: DetectionSet) 
     R-CNN's number where it takes two images, because regions cost most.
     """
     iterations = max(EPOCHS * len(with_objects(train)), SHORTEST)
-    interval = max(ceil(iterations / DETECTOR_EVALUATIONS), 1)
+    interval = max(ceil(iterations / OWN_EVALUATIONS), 1)
     return DetectionRecipe(
         name=f"own-detection-{model}-c4",
         model=DetectorConfig(trunk=config, classes=len(train.classes), sizes=COCO_SIZES),

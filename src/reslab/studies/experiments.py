@@ -145,7 +145,9 @@ def plan_study(
         data_set = set_named(on or "digits")
         folder = out or Path("studies") / f"{name}-{data_set}"
         models = compared_models(name, depths or DEPTHS[name])
-        runs = plan_classifiers([f"{data_set}-{it}" for it in models], folder, iterations, seeds)
+        runs = plan_classifiers(
+            [f"{data_set}-{model}" for model in models], folder, iterations, seeds
+        )
         open_sets(data_set, data)
     return Study(STUDIES[name], folder, tuple(runs))
 
@@ -193,7 +195,9 @@ def plan_detectors(out: Path, iterations: int | None, seeds: int) -> list[Planne
     changes = shortened(detector, iterations, dense=True)
     runs = [trunk]
     for seed in range(1, seeds + 1):
-        trained, untrained = (out / "runs" / f"{it}-seed{seed}" for it in ("trained", "untrained"))
+        trained, untrained = (
+            out / "runs" / f"{kind}-seed{seed}" for kind in ("trained", "untrained")
+        )
         runs.append(PlannedRun(DETECTOR, changes, seed, trained, trunk.folder))
         runs.append(PlannedRun(DETECTOR, (*changes, UNTRAINED), seed, untrained))
     return runs

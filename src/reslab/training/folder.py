@@ -9,7 +9,7 @@ from typing import Any
 from reslab.errors import unknown_name
 from reslab.runtime.files import LOCK, atomic_write, lock
 from reslab.training.checkpoint import Checkpoint, save_checkpoint
-from reslab.training.recipe import TASKS, AnyRecipe, Fields, Recipe, RunRecipe, recipe_differences
+from reslab.training.recipe import TASKS, Fields, Recipe, RunRecipe, TaskRecipe, recipe_differences
 
 # what a process that was killed while it made the folder may leave there
 LEFTOVERS = (LOCK, "environment.json", ".environment.json.tmp", ".recipe.json.tmp")
@@ -100,7 +100,7 @@ class RunFolder:
         """That of a classifier; ValueError for a run of anything else."""
         return self.recipe_as(Recipe)
 
-    def recipe_as(self, kind: type[AnyRecipe]) -> AnyRecipe:
+    def recipe_as(self, kind: type[TaskRecipe]) -> TaskRecipe:
         """The recipe, which must be of this kind."""
         wanted = kind.model_fields["task"].default
         if self.task() != wanted:

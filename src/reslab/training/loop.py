@@ -78,7 +78,7 @@ def eager_update(
         set_learning_rate(optimizer, learning_rate)
         shares = prepare(draws)
         averages = statistics.row()
-        with statistics.of_passes() as momentum:
+        with statistics.without_averaging() as momentum:
             rows = [backward(share, len(shares) * processes.count) for share in shares]
         gradients.reduce()
         optimizer.step()
@@ -87,7 +87,7 @@ def eager_update(
         for row in table:
             averages.lerp_(row[:LOSS], momentum)
         foreign_passes = len(table) - len(shares)  # forward passes that other processes made
-        statistics.keep(averages, foreign_passes)
+        statistics.write(averages, foreign_passes)
         return table
 
     return update

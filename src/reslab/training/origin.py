@@ -8,9 +8,9 @@ from torch import nn
 from reslab.data.augment import Components
 from reslab.models.config import ResNetConfig
 from reslab.models.model_file import Model
-from reslab.models.preprocessing import Preprocessing, taken_from
+from reslab.models.preprocessing import Preprocessing, pop_preprocessing
 from reslab.runtime.files import TensorFile, sha256_of
-from reslab.training.recipe import AnyRecipe, Recipe, RunRecipe
+from reslab.training.recipe import Recipe, RunRecipe, TaskRecipe
 
 FILE = "preprocessing.safetensors"  # in a run folder
 LAYOUT = ("zeros", "stride_on", "pool")  # of a network, which its trained weights decide
@@ -47,7 +47,7 @@ def read_initial_state(folder: Path, *, begun: bool) -> InitialState:
         content = TensorFile.read(file)
         tensors, names = content.tensors, tuple(content.facts["names"])
         values, vectors = tensors.pop("colour.values", None), tensors.pop("colour.vectors", None)
-        preprocessing = taken_from(tensors, content.facts["preprocessing"])
+        preprocessing = pop_preprocessing(tensors, content.facts["preprocessing"])
     except (KeyError, ValueError) as error:
         raise ValueError(f"{file} is damaged ({error}); delete it to measure again") from None
     components = None if values is None or vectors is None else Components(values, vectors)
@@ -69,7 +69,7 @@ def fit_to_weights(recipe: Recipe, weights: Model, *, keep_statistics: bool = Fa
     )
 
 
-def fit_recipe(recipe: AnyRecipe, net: nn.Module, **changes: object) -> AnyRecipe:
+def fit_recipe(recipe: TaskRecipe, net: nn.Module, **changes: object) -> TaskRecipe:
     """Return `recipe` with `changes`, for training that starts from the weights of `net`."""
     changes["weights"] = sha256_of(net.state_dict())
     return recipe.from_json(recipe.model_copy(update=changes).model_dump_json())

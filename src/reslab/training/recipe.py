@@ -218,7 +218,7 @@ class RunRecipe(Section):
         return recipe_differences(self.model_dump(mode="json"), other.model_dump(mode="json"))
 
 
-AnyRecipe = TypeVar("AnyRecipe", bound=RunRecipe)
+TaskRecipe = TypeVar("TaskRecipe", bound=RunRecipe)
 
 
 @final

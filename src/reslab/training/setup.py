@@ -25,19 +25,20 @@ from reslab.data.loader import EncodedLoader, InMemoryLoader
 from reslab.data.location import Location, parse_location
 from reslab.data.sampler import Stream, make_generator
 from reslab.data.statistics import measure_statistics
+from reslab.models.layers import channels_last
 from reslab.models.model_file import Model
 from reslab.models.preprocessing import Preprocessing, minus_mean
-from reslab.models.resnet import ResNet, build_resnet, channels_last
+from reslab.models.resnet import ResNet, build_resnet
 from reslab.runtime.device import Device
 from reslab.runtime.events import Log
 from reslab.runtime.threads import cores_for, usable_cores
 from reslab.training.classification import ClassificationTask
 from reslab.training.loop import build_sgd
-from reslab.training.origin import InitialState, must_match_weights
+from reslab.training.origin import InitialState
 from reslab.training.recipe import Recipe
 
 CALIBRATION_BATCHES = 50  # whose statistics replace those that came with weights
-Value = TypeVar("Value")
+Content = TypeVar("Content")
 
 
 @dataclass
@@ -51,7 +52,7 @@ class Inputs:
     weights: Path | None = None
     known: dict[Any, Any] = field(default_factory=dict, repr=False)
 
-    def read(self, reader: Callable[..., Value], *arguments: Any) -> Value:
+    def read(self, reader: Callable[..., Content], *arguments: Any) -> Content:
         """Return `reader(*arguments)`; it is called the first time only."""
         key = (reader, *arguments)
         if key not in self.known:
@@ -69,30 +70,15 @@ def inputs_at(data: "str | Location | Inputs | None", weights: str | Path | None
 def setup_classification(
     recipe: Recipe,
     seed: int,
-    data: str | Location | Inputs | None,
-    device: Device,
-    origin: InitialState = InitialState(),
-    log: Log = lambda text: None,
-) -> ClassificationTask:
-    """Open the data and make the task; `log` receives notes for the user.
-
-    ValueError if data, weights and recipe do not fit together.
-    """
-    if not origin.begun:
-        must_match_weights(recipe, origin.weights)
-    sets = open_data(recipe, inputs_at(data))
-    return setup_with_sets(recipe, seed, sets, device, origin, log)
-
-
-def setup_with_sets(
-    recipe: Recipe,
-    seed: int,
     sets: MemorySplits | FolderSplits,
     device: Device,
     origin: InitialState = InitialState(),
     log: Log = lambda text: None,
 ) -> ClassificationTask:
-    """Make the task from sets that are open."""
+    """Make the task from sets that are open; `log` receives notes for the user.
+
+    ValueError if sets and recipe do not fit together.
+    """
     train, watched, final = split_sets(recipe, sets)
     must_match_classes(recipe.name, recipe.model.classes, len(train.classes))
     if isinstance(train, EncodedImages):

@@ -22,10 +22,15 @@ from reslab.runtime.threads import usable_cores
 from reslab.training.checkpoint import checkpoints_in
 from reslab.training.classification import ClassificationTask
 from reslab.training.folder import RunFolder
-from reslab.training.origin import InitialState, fit_to_weights, read_initial_state
-from reslab.training.recipe import AnyRecipe, Recipe, RunRecipe
+from reslab.training.origin import (
+    InitialState,
+    fit_to_weights,
+    must_match_weights,
+    read_initial_state,
+)
+from reslab.training.recipe import Recipe, RunRecipe, TaskRecipe
 from reslab.training.run import Stop, run_task
-from reslab.training.setup import Inputs, inputs_at, setup_classification
+from reslab.training.setup import Inputs, inputs_at, open_data, setup_classification
 from reslab.training.task import Task
 
 # a run resumed where one of these differs is still right, but not the same to the last bit
@@ -33,10 +38,10 @@ BINDING = ("device", "precision", "threads", "torch", "processor")
 
 
 @dataclass(frozen=True)
-class Job(Generic[AnyRecipe]):
+class Job(Generic[TaskRecipe]):
     """One call that trains: the recipe, its inputs, the folder, and who is told of it."""
 
-    recipe: AnyRecipe
+    recipe: TaskRecipe
     out: Path
     inputs: Inputs
     device: Device
@@ -98,13 +103,16 @@ def train(
         model = inputs.read(load_model, inputs.weights)
         recipe = recipe if recipe.weights else fit_to_weights(recipe, model)
     job = Job(recipe, Path(out), inputs, setup_device(recipe.precision), seed, on_event, stop)
-    return train_in_folder(job, partial(begin_classification, job))
+    return train_in_folder(job, begin_classification)
 
 
 def begin_classification(job: Job[Recipe], folder: RunFolder | None = None) -> ClassificationTask:
     """Make the task of a new run, or of the run in a folder."""
     origin = initial_state(job, folder)
-    return setup_classification(job.recipe, job.seed, job.inputs, job.device, origin, job.log)
+    if not origin.begun:
+        must_match_weights(job.recipe, origin.weights)
+    sets = open_data(job.recipe, job.inputs)
+    return setup_classification(job.recipe, job.seed, sets, job.device, origin, job.log)
 
 
 def initial_state(job: Job[Recipe], folder: RunFolder | None) -> InitialState:
@@ -117,11 +125,13 @@ def initial_state(job: Job[Recipe], folder: RunFolder | None) -> InitialState:
     return replace(origin, weights=job.inputs.read(load_model, path))
 
 
-def train_in_folder(job: Job[Any], begin: Callable[[RunFolder | None], Task]) -> dict[str, Any]:
+def train_in_folder(
+    job: Job[TaskRecipe], begin: Callable[[Job[TaskRecipe], RunFolder | None], Task]
+) -> dict[str, Any]:
     """Train the task that `begin` makes in the folder of the job; return the result.
 
-    `begin` is given the folder of the run to continue. For a new run it is given None, before
-    there is a folder: data or weights that are missing should leave nothing behind.
+    `begin` is given the job and the folder of the run to continue. For a new run it is given None,
+    before there is a folder: data or weights that are missing should leave nothing behind.
     """
     processes, out = job.device.processes, job.out
     must_divide_evenly(job.recipe, processes)
@@ -133,7 +143,7 @@ def train_in_folder(job: Job[Any], begin: Callable[[RunFolder | None], Task]) ->
             # sums depend on the number of threads: a resumed run keeps its own
             torch.set_num_threads(known.get("threads") or torch.get_num_threads())
         else:
-            task = begin(None)
+            task = begin(job, None)
             ending.callback(task.close)
         now = job.environment()
 
@@ -151,7 +161,7 @@ def train_in_folder(job: Job[Any], begin: Callable[[RunFolder | None], Task]) ->
             reported = "; ".join(differences)
             on_event(note(f"not bit-exact from here on, the machine differs: {reported}"))
         if task is None:
-            task = begin(folder)
+            task = begin(job, folder)
             ending.callback(task.close)
         for name, content in task.files.items():
             if not (folder.path / name).exists():

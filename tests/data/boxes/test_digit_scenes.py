@@ -15,7 +15,7 @@ from reslab.data.boxes.digit_scenes import (
     Scenes,
     background,
     digit_scenes,
-    write_scenes,
+    save_scenes,
 )
 from reslab.data.boxes.folder import open_detection
 from reslab.data.boxes.sets import DetectionSplits
@@ -93,7 +93,7 @@ def test_ink_stands_out(digits: MemorySplits) -> None:
 
 def test_written_scenes_are_a_coco_folder(sets: DetectionSplits, tmp_path: Path) -> None:
     events: list[None] = []
-    write_scenes(tmp_path, sets, events.append)
+    save_scenes(tmp_path, sets, events.append)
     assert len(events) == 18
     found = open_detection(tmp_path)
     for here, there in ((found.train, sets.train), (found.test, sets.test)):

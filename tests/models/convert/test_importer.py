@@ -13,9 +13,8 @@ from tests.models import references
 from torch import Tensor, nn
 
 from reslab.models.config import ResNetConfig, cifar_config, config_named
-from reslab.models.convert.exporter import torchvision_state
 from reslab.models.convert.importer import import_model
-from reslab.models.convert.layouts import AKAMASTER, AUTHORS, OWN, TORCHVISION
+from reslab.models.convert.layouts import AKAMASTER, AUTHORS, OWN, TORCHVISION, torchvision_state
 from reslab.models.model_file import Model, load_model, model_bytes
 from reslab.models.preprocessing import Preprocessing
 from reslab.models.resnet import build_resnet

@@ -193,8 +193,8 @@ def _colour_apart(region: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
     return np.clip(level + tint - tint.mean(), 0, 255).astype(np.float32)
 
 
-def write_scenes(folder: Path, sets: DetectionSplits, on_progress: Callable[[None], None]) -> None:
-    """Write the scenes as a folder in COCO's layout; `on_progress` is called after each image."""
+def save_scenes(folder: Path, sets: DetectionSplits, on_progress: Callable[[None], None]) -> None:
+    """Save the scenes as a folder in COCO's layout; `on_progress` is called after each image."""
     (folder / "annotations").mkdir(parents=True, exist_ok=True)
     for part, name in ((sets.train, "train"), (sets.test, "val")):
         (folder / name).mkdir(exist_ok=True)

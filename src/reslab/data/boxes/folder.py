@@ -139,11 +139,11 @@ def _read_voc_folder(folder: Path, homes: list[Path], years: str) -> AnnotatedFo
                 f"{folder}: {years} needs the annotations of {year} {part}, which are not there"
             )
 
-    def read(lists: tuple[tuple[str, str], ...], name: str) -> Annotations:
-        keys = [(by_year[year], listed_keys(by_year[year], part)) for year, part in lists]
-        return read_voc(keys, folder, name, VOC_CLASSES)
-
-    return Splits(read(train, "train"), read((test,), "test"))
+    train_lists = [(by_year[year], part) for year, part in train]
+    return Splits(
+        _read_voc_lists(folder, train_lists, "train", VOC_CLASSES),
+        _read_voc_lists(folder, [(by_year[test[0]], test[1])], "test", VOC_CLASSES),
+    )
 
 
 def _read_own_voc(folder: Path, home: Path) -> AnnotatedFolder:
@@ -151,7 +151,14 @@ def _read_own_voc(folder: Path, home: Path) -> AnnotatedFolder:
     for train, test in (("trainval", "test"), ("train", "val"), ("train", "test")):
         if has_part(home, train) and has_part(home, test):
             return Splits(
-                read_voc([(home, listed_keys(home, train))], folder, "train"),
-                read_voc([(home, listed_keys(home, test))], folder, "validation"),
+                _read_voc_lists(folder, [(home, train)], "train"),
+                _read_voc_lists(folder, [(home, test)], "validation"),
             )
     return read_voc([(home, all_keys(home))], folder, folder.resolve().name)
+
+
+def _read_voc_lists(
+    folder: Path, lists: list[tuple[Path, str]], name: str, classes: tuple[str, ...] = ()
+) -> Annotations:
+    keys = [(home, listed_keys(home, part)) for home, part in lists]
+    return read_voc(keys, folder, name, classes)

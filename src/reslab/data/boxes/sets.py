@@ -33,14 +33,8 @@ class GroundTruth:
 
     def take(self, indices: Tensor) -> "GroundTruth":
         """Select the objects at `indices`, numbers or a mask."""
-        return GroundTruth(
-            self.boxes[indices],
-            self.labels[indices],
-            self.difficult[indices],
-            self.crowd[indices],
-            None if self.areas is None else self.areas[indices],
-            None if self.truncated is None else self.truncated[indices],
-        )
+        columns = {name: column for name, column in vars(self).items() if column is not None}
+        return GroundTruth(**{name: column[indices] for name, column in columns.items()})
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from xml.parsers import expat
 
 from reslab.data.boxes.annotations import Annotations, Objects
 from reslab.data.class_folders import FolderReader, Problem
-from reslab.data.decode import IMAGE_SUFFIXES, BadImage, image_size
+from reslab.data.decode import IMAGE_SUFFIXES, image_size
 from reslab.errors import os_reason
 
 VOC_CLASSES = (
@@ -197,7 +197,8 @@ def _add_sheet(part: Annotations, file: str, key: str, image: str) -> None:
         raise ValueError(f"{file}: {os_reason(error)}") from None
     width, height = (int(sheet.size.get(side, 0)) for side in ("width", "height"))
     if width <= 0 or height <= 0:
-        width, height = _size_by_header(part.root, image)
+        # some programs write no size, or zeros
+        width, height = image_size(FolderReader(str(part.root))(image), image)
     row = len(part.files)
     part.files.append(image)
     part.keys.append(key)
@@ -212,11 +213,3 @@ def _add_sheet(part: Annotations, file: str, key: str, image: str) -> None:
         objects.difficult.append(marked.difficult)
         objects.truncated.append(marked.truncated)
         objects.crowd.append(False)
-
-
-def _size_by_header(root: Path, file: str) -> tuple[int, int]:
-    """Read the size from the image: some programs write none into the XML, or zeros."""
-    try:
-        return image_size(FolderReader(str(root))(file), file)
-    except BadImage as bad:
-        raise ValueError(str(bad)) from None

@@ -27,7 +27,7 @@ from reslab.data.doctor.scan import FolderScan
 from reslab.data.folder import WHOLE_FOLDER, FolderPart, class_list
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Case:
     """One thing that is wrong, and the files or folders that have it."""
 

@@ -26,7 +26,7 @@ from reslab.data.doctor.scan import FolderScan
 from reslab.runtime.threads import map_in_order, usable_cores
 
 BITS_PER_SAMPLE, ORIENTATION = 258, 274  # tags of a TIFF
-FILES_AHEAD = 4  # files a thread that are read ahead
+READ_AHEAD = 4  # files a thread that are read ahead
 
 # A file that does not decode is one of these kinds of findings;
 PROBLEMS = ("unreadable", "empty", "truncated", "corrupt", "not an image", "too large")
@@ -74,7 +74,7 @@ def inspect_files(
     threads = usable_cores()
     infos = []
     inspect_file = partial(inspect, read, named=named)
-    for info in map_in_order(inspect_file, files, threads, FILES_AHEAD * threads):
+    for info in map_in_order(inspect_file, files, threads, READ_AHEAD * threads):
         infos.append(info)
         on_progress(None)
     return infos

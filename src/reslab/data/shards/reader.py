@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
@@ -40,7 +39,7 @@ from reslab.data.shards.remote import (
 )
 from reslab.errors import os_reason
 from reslab.runtime.events import Log
-from reslab.runtime.threads import map_in_order
+from reslab.runtime.threads import Result, map_in_order
 
 MAX_OPEN = 512  # shards; a process may usually have 1,024 files open
 ONCE = RetryPolicy(attempts=1, first=0, longest=0)  # a local disk that fails will fail again
@@ -50,7 +49,6 @@ REPORTED_FAILURES = 3  # of one read, after which a line says why it takes so lo
 QUIET = 60.0  # seconds between two such lines
 PACKED_PARTS = ("train", "validation")  # as `reslab pack` calls them
 TAR_END = 1024  # zeros at the end of a tar file
-Result = TypeVar("Result")
 
 
 def warn(text: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -24,9 +24,7 @@ from reslab.data.shards.index import (
     parse_header,
     parse_index,
 )
-from reslab.runtime.threads import map_in_order
-
-Result = TypeVar("Result")
+from reslab.runtime.threads import Result, map_in_order
 
 BLOCK_BYTES = 256 * 1024  # images come in a random order: larger blocks fetch what nobody wants
 CONNECTIONS = 32  # to S3 at a time

@@ -104,7 +104,7 @@ def measure(
     """
     if protocol not in PROTOCOL_NAMES:
         raise ValueError(unknown_name("protocol", protocol, PROTOCOL_NAMES))
-    must_be_finite(images, detections)
+    must_be_rankable(images, detections)
     # pycocotools takes the images by their ids; equal scores then rank as they do there
     order = sorted(range(len(images)), key=lambda index: images.keys[index])
     truths = [images.truths[index] for index in order]
@@ -142,7 +142,7 @@ def usual_protocol(part: Annotations) -> str:
     return "voc-2007" if of_2007 else "voc-2012"
 
 
-def must_be_finite(images: DetectionSet, detections: Sequence[Detections]) -> None:
+def must_be_rankable(images: DetectionSet, detections: Sequence[Detections]) -> None:
     """Refuse scores and boxes that cannot be ranked or compared."""
     assert len(detections) == len(images), (len(detections), len(images))
     for file, seen in zip(images.files, detections, strict=True):

@@ -1,11 +1,12 @@
-"""Weights from elsewhere become models: a tensor without a place is refused, and the reverse."""
+"""Make models of weights from elsewhere, if network and file have the same tensors."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from reslab.models.batchnorm import is_folded
 from reslab.models.config import ResNetConfig, all_models, config_named
 from reslab.models.convert.layouts import (
     AUTHORS,
@@ -17,12 +18,12 @@ from reslab.models.convert.layouts import (
     with_slashes,
 )
 from reslab.models.convert.tensor_files import mean_shaped, read_mean, read_tensors
-from reslab.models.model_file import Model
+from reslab.models.model_file import Model, with_weights
 from reslab.models.preprocessing import Preprocessing
-from reslab.models.resnet import ResNet, channels_last
+from reslab.models.resnet import ResNet
 
-ONE_CROP = (256, 224)  # that the ImageNet nets are quoted with
-NAMES_SHOWN = 3  # names of a difference
+ONE_CROP = (256, 224)  # shorter side and crop that results of the ImageNet nets are quoted with
+NAMES_SHOWN = 3  # tensor names in an error
 MEAN_KEY = "mean"  # of the mean image in a file of the authors' layout
 
 
@@ -37,47 +38,33 @@ class Imported:
 
 
 def import_model(file: Path, name: str, mean: Path | None = None) -> Imported:
-    """The network `name` with the weights of a file; its outputs are called "0", "1", ...
+    """Return the network `name` with the weights of a file; its outputs are called "0", "1", ...
 
     `mean` is a file of the mean image or colour, where the layout leaves it open.
     """
     asked = config_named(name)
-    given = read_mean(mean) if mean else None
+    mean_image = read_mean(mean) if mean else None
     tensors = read_tensors(file)
     layout = layout_of(tensors, file)
     if layout is AUTHORS:
         tensors = authors_tensors(with_slashes(tensors))
-        inside = tensors.pop(MEAN_KEY, None)
-        if given is None and inside is not None:
-            given = mean_shaped(inside, f"{file}: {MEAN_KEY}")
-    if layout.stem not in (None, asked.stem):
-        raise ValueError(
-            f"{file} has {layout.title}, which belong to nets with the {layout.stem} stem; "
-            f"{name} has the {asked.stem} stem{nearest(layout, tensors)}"
-        )
-    config = apply_layout(asked, layout, tensors)
-    net = ResNet(config)
-    names = layout.names(net)
-    if wrong := weight_mismatch(net, names, tensors):
-        raise ValueError(f"{file} is not {name}: {wrong}{nearest(layout, tensors)}")
-    state = {ours: tensors[theirs] for ours, theirs in names.items() if theirs in tensors}
-    counts = {ours: t for ours, t in net.state_dict().items() if ours.endswith(BATCH_COUNT)}
-    net.load_state_dict(counts | state, assign=True)
+        stored_mean = tensors.pop(MEAN_KEY, None)
+        if mean_image is None and stored_mean is not None:
+            mean_image = mean_shaped(stored_mean, f"{file}: {MEAN_KEY}")
+    net = build_imported(asked, name, layout, tensors, file)
     model = Model(
-        net=channels_last(net.eval()).requires_grad_(False),
-        classes=tuple(map(str, range(config.classes))),
-        preprocessing=preprocessing_of(layout, config, given, file),
+        net=net,
+        classes=tuple(map(str, range(net.config.classes))),
+        preprocessing=preprocessing_of(layout, net.config, mean_image, file),
         recipe={},
         metrics=[],
         folded=is_folded(net),
     )
-    return Imported(
-        model, layout, asked, {f: layout.overrides[f] for f in relevant_fields(asked, layout)}
-    )
+    return Imported(model, layout, asked, relevant_overrides(asked, layout))
 
 
 def layout_of(tensors: dict[str, Tensor], file: Path) -> Layout:
-    """The layout whose marks are among the names."""
+    """Recognise the layout of a file by the names of its tensors."""
     names = tensors.keys() | with_slashes(tensors).keys()
     for layout in LAYOUTS:
         if names >= set(layout.marks):
@@ -87,55 +74,78 @@ def layout_of(tensors: dict[str, Tensor], file: Path) -> Layout:
     raise ValueError(f"{file}: the names of its tensors ({some}, ...) are not {known}")
 
 
+def build_imported(
+    asked: ResNetConfig, name: str, layout: Layout, tensors: dict[str, Tensor], file: Path
+) -> ResNet:
+    """Build the network `name` with tensors under the layout's names, ready for inference.
+
+    ValueError, with the networks that do fit, unless the tensors are those of the network.
+    """
+    if layout.stem not in (None, asked.stem):
+        raise ValueError(
+            f"{file} has {layout.title}, which belong to nets with the {layout.stem} stem; "
+            f"{name} has the {asked.stem} stem{fitting_networks(layout, tensors)}"
+        )
+    net = ResNet(apply_layout(asked, layout, tensors))
+    names = layout.names(net)
+    if mismatch := weight_mismatch(net, names, tensors):
+        raise ValueError(f"{file} is not {name}: {mismatch}{fitting_networks(layout, tensors)}")
+    state = {ours: tensors[theirs] for ours, theirs in names.items() if theirs in tensors}
+    counts = {ours: t for ours, t in net.state_dict().items() if ours.endswith(BATCH_COUNT)}
+    return with_weights(net, counts | state, file)
+
+
 def apply_layout(asked: ResNetConfig, layout: Layout, tensors: dict[str, Tensor]) -> ResNetConfig:
-    """The configuration asked for, with what the layout decides and the file's outputs."""
-    update: dict[str, object] = {f: layout.overrides[f] for f in relevant_fields(asked, layout)}
+    """Return the configuration with the layout's overrides and the file's number of outputs."""
+    update: dict[str, object] = {**relevant_overrides(asked, layout)}
     classifier = tensors.get(layout.classifier)
     if classifier is not None and classifier.ndim == 2:
         update["classes"] = max(len(classifier), 2)
     return asked.model_copy(update=update)
 
 
-def relevant_fields(config: ResNetConfig, layout: Layout) -> list[str]:
-    """The fields that a layout decides, of those that matter to a configuration."""
-    matters = {
+def relevant_overrides(config: ResNetConfig, layout: Layout) -> dict[str, str]:
+    """Return the layout's overrides of fields that make a difference to this configuration."""
+    relevant = {
         "stride_on": config.block == "bottleneck",
         "pool": config.stem == "imagenet",
         "zeros": config.shortcut == "A",
     }
-    return [field for field in layout.overrides if matters[field]]
+    return {field: value for field, value in layout.overrides.items() if relevant[field]}
 
 
 def weight_mismatch(net: ResNet, names: NameMap, tensors: dict[str, Tensor]) -> str:
-    """What of a file does not fit the network, in one line; empty if all does."""
-    expected = {names[ours]: list(tensor.shape) for ours, tensor in net.state_dict().items()
-                if ours in names}  # fmt: skip
-    missing = [theirs for theirs in expected if theirs not in tensors and BATCH_COUNT not in theirs]
-    over = [theirs for theirs in tensors if theirs not in expected]
-    shapes = [
-        f"{theirs} is {list(tensors[theirs].shape)}, expected {shape}"
-        for theirs, shape in expected.items()
-        if theirs in tensors and list(tensors[theirs].shape) != shape
+    """Say in one line which tensors do not fit the network; empty if all do."""
+    weights = net.state_dict()
+    shapes = {theirs: list(weights[ours].shape) for ours, theirs in names.items()}
+    missing = [name for name in shapes if name not in tensors and BATCH_COUNT not in name]
+    extra = [name for name in tensors if name not in shapes]
+    misshapen = [
+        f"{name} is {list(tensors[name].shape)}, expected {shape}"
+        for name, shape in shapes.items()
+        if name in tensors and list(tensors[name].shape) != shape
     ]
-    if not missing and not over and not shapes:
+    if not missing and not extra and not misshapen:
         return ""
     plural = "weight is" if len(missing) == 1 else "weights are"
-    reported = [f"{len(missing)} {plural} missing{some(missing)}, {len(over)} too many{some(over)}"]
-    if shapes:
-        reported.append(shapes[0] + (f" (and {len(shapes) - 1} more)" if shapes[1:] else ""))
-    return "; ".join(reported)
+    mismatch = f"{len(missing)} {plural} missing{first_names(missing)}, "
+    mismatch += f"{len(extra)} too many{first_names(extra)}"
+    if misshapen:
+        more = f" (and {len(misshapen) - 1} more)" if misshapen[1:] else ""
+        mismatch += f"; {misshapen[0]}{more}"
+    return mismatch
 
 
-def some(names: list[str]) -> str:
-    """The first few of some names, in brackets."""
+def first_names(names: list[str]) -> str:
+    """Return the first few names in brackets, with a space before; empty without names."""
     more = ", ..." if len(names) > NAMES_SHOWN else ""
     return f" ({', '.join(names[:NAMES_SHOWN])}{more})" if names else ""
 
 
-def nearest(layout: Layout, tensors: dict[str, Tensor]) -> str:
-    """The named networks that a file does fit, as the end of a sentence."""
+def fitting_networks(layout: Layout, tensors: dict[str, Tensor]) -> str:
+    """List the named networks that the tensors do fit, as the end of a sentence."""
     layers = sum(tensor.ndim in (2, 4) for tensor in tensors.values())
-    names: dict[ResNetConfig, str] = {}  # the first of those that mean the same
+    names: dict[ResNetConfig, str] = {}  # the first name of each network
     for name, config in all_models().items():
         names.setdefault(config, name)
     fitting = []
@@ -151,13 +161,16 @@ def nearest(layout: Layout, tensors: dict[str, Tensor]) -> str:
 
 
 def preprocessing_of(
-    layout: Layout, config: ResNetConfig, given: Tensor | None, file: Path
+    layout: Layout, config: ResNetConfig, mean_image: Tensor | None, file: Path
 ) -> Preprocessing:
-    """What the layout's nets are shown; `given` is a mean in the layout's order of channels."""
-    if given is not None and not layout.asks_mean:
+    """Return the preprocessing of the layout's networks.
+
+    `mean_image` is [3, H, W] in the layout's order of channels; None where none was named.
+    """
+    if mean_image is not None and not layout.asks_mean:
         raise ValueError(f"{file} has {layout.title}, whose mean is known: leave out --mean")
-    if given is not None:
-        mean = given.flip(0) if layout.channels == "BGR" else given
+    if mean_image is not None:
+        mean = mean_image.flip(0) if layout.channels == "BGR" else mean_image
     elif layout.mean is not None:
         mean = torch.tensor(layout.mean)[:, None, None]
     else:
@@ -166,19 +179,5 @@ def preprocessing_of(
             "give --mean FILE (.npy or .npz; red, green, blue of 0 to 255; [3] or [3, H, W])"
         )
     std = torch.tensor(layout.std)[:, None, None]
-    numbers = ONE_CROP if config.stem == "imagenet" else (layout.side, layout.side)
-    return Preprocessing(mean.contiguous(), std, layout.channels, *numbers)
-
-
-def is_folded(net: nn.Module) -> bool:
-    """Whether batch norm went into the convolutions: mean 0 and variance 1 everywhere.
-
-    So has an untrained net, but its biases, into which the means go, are 0 as well.
-    """
-    norms = [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
-    unused = all(
-        bool((norm.running_mean == 0).all()) and bool((norm.running_var == 1).all())
-        for norm in norms
-        if norm.running_mean is not None and norm.running_var is not None
-    )
-    return unused and any(bool(norm.bias.any()) for norm in norms)
+    resize, size = ONE_CROP if config.stem == "imagenet" else (layout.side, layout.side)
+    return Preprocessing(mean.contiguous(), std, layout.channels, resize, size)

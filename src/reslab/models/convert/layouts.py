@@ -1,140 +1,134 @@
-"""What others call the tensors of a residual net, and what each of their layouts decides for it.
+"""How other programs name the tensors of a residual net, and what their names imply.
 
-Every table is one name to one: importing and exporting read the same lines.
+Each name has one counterpart, so import and export read the same tables.
 """
 
 import re
 import string
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from torch import Tensor
 
-from reslab.models.config import ResNetConfig
+from reslab.models.config import IMAGENET_WIDTHS, ResNetConfig
 from reslab.models.layers import ConvBN, Projection
+from reslab.models.model_file import Model
 from reslab.models.preprocessing import Channels
 from reslab.models.resnet import Block, ResNet
 
 NameMap = dict[str, str]  # ours -> theirs
+Colour = tuple[float, float, float]  # red, green, blue, 0 to 255
 
-# of a batch norm, as torch calls them; the last is a count that some files leave out
+# tensors of a batch norm under torch's names; the last is a count that some files leave out
 BATCH_COUNT = "num_batches_tracked"
 NORM_TENSORS = ("weight", "bias", "running_mean", "running_var", BATCH_COUNT)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Layout:
-    """A way of naming, and what it says of nets that are named so."""
+    """A naming scheme, and what it implies about the networks that use it."""
 
     title: str
-    marks: tuple[str, ...]  # names that a file has if it is of this layout
+    marks: tuple[str, ...]  # names by which a file of this layout is recognised
     names: Callable[[ResNet], NameMap]
-    classifier: str  # the name of its weights
-    stem: Literal["imagenet", "cifar"] | None  # of its nets; None: either
-    overrides: dict[str, str]  # fields of the configuration, where they matter
-    mean: tuple[float, float, float] | None  # red, green, blue, 0 to 255; None: has to be given
-    std: tuple[float, float, float]
+    classifier: str  # the name of the classifier's weights
+    stem: Literal["imagenet", "cifar"] | None  # of its networks; None: either
+    overrides: Mapping[str, str]  # fields of the configuration
+    mean: Colour | None  # None: the user names a file of it
+    std: Colour = (1.0, 1.0, 1.0)
     channels: Channels = "RGB"
-    asks_mean: bool = False  # a mean may be given, in the order of the channels
-    side: int | None = None  # of the images of its nets with the cifar stem, where that is known
+    asks_mean: bool = False  # the user may name a file of the mean, in the order of `channels`
+    side: int | None = None  # of the images of its CIFAR nets, where that is known
 
 
-@dataclass(frozen=True)
-class ConvPosition:
-    """Where a convolution with its batch norm sits in a network."""
+def block_convs(net: ResNet) -> Iterator[tuple[str, int, int, int | None]]:
+    """Yield each convolution of the blocks: our name of it and its norm, then its indices.
 
-    own: str  # our name of the two
-    stage: int | None  # None: the first convolution
-    block: int = 0
-    conv: int | None = None  # of the block's body; None: its projection
-
-
-def places(net: ResNet) -> Iterator[ConvPosition]:
-    """Every convolution of a network, from input to output."""
-    yield ConvPosition("stem.0", None)
+    The indices are stage, block and convolution of the body; None instead of the last is the
+    block's projection.
+    """
     for name, block in net.named_modules():
         if not isinstance(block, Block):
             continue
         stage, number = map(int, name.removeprefix("stages.").split("."))
         convs = [index for index, part in enumerate(block.body) if isinstance(part, ConvBN)]
         for conv, index in enumerate(convs):
-            yield ConvPosition(f"{name}.body.{index}", stage, number, conv)
+            yield f"{name}.body.{index}", stage, number, conv
         if isinstance(block.shortcut, Projection):
-            yield ConvPosition(f"{name}.shortcut.map", stage, number)
+            yield f"{name}.shortcut.map", stage, number, None
 
 
 def torch_names(net: ResNet, projection: str, classifier: str) -> NameMap:
-    """conv1, bn1, layer1.0.conv1, ...: torchvision's way, and that of all who follow it."""
-    names = {}
-    for place in places(net):
-        if place.stage is None:
-            conv, norm = "conv1", "bn1"
+    """Name tensors as torchvision and its followers do: conv1, bn1, layer1.0.conv1, ...
+
+    They differ in what they call a projection shortcut and the classifier.
+    """
+    names = conv_and_norm("stem.0", "conv1", "bn1")
+    for name, stage, number, conv in block_convs(net):
+        block = f"layer{stage + 1}.{number}"
+        if conv is None:
+            theirs = f"{block}.{projection}.0", f"{block}.{projection}.1"
         else:
-            block = f"layer{place.stage + 1}.{place.block}"
-            if place.conv is None:
-                conv, norm = f"{block}.{projection}.0", f"{block}.{projection}.1"
-            else:
-                conv, norm = f"{block}.conv{place.conv + 1}", f"{block}.bn{place.conv + 1}"
-        names[f"{place.own}.conv.weight"] = f"{conv}.weight"
-        names |= {f"{place.own}.norm.{part}": f"{norm}.{part}" for part in NORM_TENSORS}
+            theirs = f"{block}.conv{conv + 1}", f"{block}.bn{conv + 1}"
+        names |= conv_and_norm(name, *theirs)
     return names | {f"fc.{part}": f"{classifier}.{part}" for part in ("weight", "bias")}
 
 
-def torchvision_names(net: ResNet) -> NameMap:
-    """torchvision's and timm's."""
-    return torch_names(net, "downsample", "fc")
-
-
-def akamaster_names(net: ResNet) -> NameMap:
-    """Those of akamaster/pytorch_resnet_cifar10."""
-    return torch_names(net, "shortcut", "linear")
+def conv_and_norm(ours: str, conv: str, norm: str) -> NameMap:
+    """Name the tensors of a convolution and its batch norm."""
+    names = {f"{ours}.norm.{part}": f"{norm}.{part}" for part in NORM_TENSORS}
+    return {f"{ours}.conv.weight": f"{conv}.weight"} | names
 
 
 def reslab_names(net: ResNet) -> NameMap:
-    """Ours, in a file without the rest of a model file."""
+    """Keep our own names, of a file that holds nothing else of a model file."""
     return {name: name for name in net.state_dict()}
 
 
 def authors_names(net: ResNet) -> NameMap:
-    """The layers of the released prototxts, each with the number of a blob: `res2a_branch2a/0`.
+    """Name the layers of the released prototxts, with the number of a blob: `res2a_branch2a/0`.
 
     The blobs are those that `authors_tensors` leaves.
     """
-    names = {}
-    for place in places(net):
-        if place.stage is None:
-            layer, suffix = "conv1", "_conv1"
-        else:
-            branch = "1" if place.conv is None else f"2{string.ascii_lowercase[place.conv]}"
-            block = authors_block(net.config, place.stage, place.block)
-            suffix = f"{place.stage + 2}{block}_branch{branch}"
-            layer = f"res{suffix}"
-        names[f"{place.own}.conv.weight"] = f"{layer}/0"
-        names[f"{place.own}.norm.running_mean"] = f"bn{suffix}/0"
-        names[f"{place.own}.norm.running_var"] = f"bn{suffix}/1"
-        names[f"{place.own}.norm.weight"] = f"scale{suffix}/0"
-        names[f"{place.own}.norm.bias"] = f"scale{suffix}/1"
+    names = caffe_layer("stem.0", "conv1", "_conv1")
+    for name, stage, number, conv in block_convs(net):
+        branch = "1" if conv is None else f"2{string.ascii_lowercase[conv]}"
+        suffix = f"{stage + 2}{authors_block(net.config, stage, number)}_branch{branch}"
+        names |= caffe_layer(name, f"res{suffix}", suffix)
     return names | {"fc.weight": "fc1000/0", "fc.bias": "fc1000/1"}
 
 
+def caffe_layer(ours: str, conv: str, suffix: str) -> NameMap:
+    """Name a convolution, and the two layers with `suffix` that Caffe has for a batch norm."""
+    return {
+        f"{ours}.conv.weight": f"{conv}/0",
+        f"{ours}.norm.weight": f"scale{suffix}/0",
+        f"{ours}.norm.bias": f"scale{suffix}/1",
+        f"{ours}.norm.running_mean": f"bn{suffix}/0",
+        f"{ours}.norm.running_var": f"bn{suffix}/1",
+    }
+
+
 def authors_block(config: ResNetConfig, stage: int, block: int) -> str:
-    """a, b, c, ...; in conv3_x and conv4_x of 101 and 152 layers a, b1, b2, ..."""
+    """Name a block a, b, c, ...; in conv3_x and conv4_x of 101 and 152 layers a, b1, b2, ..."""
     if config.depth > 50 and stage in (1, 2) and block:
         return f"b{block}"
     return string.ascii_lowercase[block]
 
 
 def with_slashes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Blobs called `layer/0`, whatever stood between the layer and the number."""
+    """Name blobs `layer/0`, whatever separates the layer from the number."""
     return {re.sub(r"[/_.](\d)$", r"/\1", name): tensor for name, tensor in tensors.items()}
 
 
 def authors_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The released blobs as a batch norm of torch has them.
+    """Convert the released blobs to the tensors of torch's batch norm.
 
-    A batch norm's third blob is what its sums of means and variances are divided by. A bias of a
-    convolution, which ResNet-50's first one has, is taken off the mean: (x + b) - m = x - (m - b).
+    A batch norm's third blob is the divisor of its sums of means and variances. The bias of a
+    convolution, which only ResNet-50's first one has, is subtracted from the mean:
+    (x + b) - m = x - (m - b).
     """
     blobs = dict(tensors)
     for first in [name for name in blobs if re.fullmatch(r"bn.+/0", name)]:
@@ -151,33 +145,85 @@ def authors_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return blobs
 
 
-def of_255(colour: tuple[float, float, float]) -> tuple[float, float, float]:
-    red, green, blue = (255 * value for value in colour)
-    return red, green, blue
-
-
 # the values that torchvision's references and akamaster's trainer.py normalise with
-USUAL_MEAN, USUAL_STD = of_255((0.485, 0.456, 0.406)), of_255((0.229, 0.224, 0.225))
+USUAL_MEAN = (255 * 0.485, 255 * 0.456, 255 * 0.406)
+USUAL_STD = (255 * 0.229, 255 * 0.224, 255 * 0.225)
 
-TORCHVISION = Layout(
-    "torchvision's names", ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight"),
-    torchvision_names, "fc.weight", "imagenet", {"stride_on": "3x3", "pool": "padded"},
-    USUAL_MEAN, USUAL_STD,
-)  # fmt: skip
-AKAMASTER = Layout(
-    "akamaster's names", ("conv1.weight", "bn1.weight", "linear.weight"),
-    akamaster_names, "linear.weight", "cifar", {"zeros": "both"}, USUAL_MEAN, USUAL_STD,
+TORCHVISION = Layout(  # and timm
+    title="torchvision's names",
+    marks=("conv1.weight", "bn1.weight", "layer1.0.conv1.weight"),
+    names=partial(torch_names, projection="downsample", classifier="fc"),
+    classifier="fc.weight",
+    stem="imagenet",
+    overrides={"stride_on": "3x3", "pool": "padded"},
+    mean=USUAL_MEAN,
+    std=USUAL_STD,
+)
+AKAMASTER = Layout(  # github.com/akamaster/pytorch_resnet_cifar10
+    title="akamaster's names",
+    marks=("conv1.weight", "bn1.weight", "linear.weight"),
+    names=partial(torch_names, projection="shortcut", classifier="linear"),
+    classifier="linear.weight",
+    stem="cifar",
+    overrides={"zeros": "both"},
+    mean=USUAL_MEAN,
+    std=USUAL_STD,
     side=32,
-)  # fmt: skip
+)
 AUTHORS = Layout(
-    "the authors' Caffe layers", ("bn_conv1/0", "res2a_branch2a/0"),
-    authors_names, "fc1000/0", "imagenet", {"stride_on": "1x1", "pool": "ceil"},
+    title="the authors' Caffe layers",
+    marks=("bn_conv1/0", "res2a_branch2a/0"),
+    names=authors_names,
+    classifier="fc1000/0",
+    stem="imagenet",
+    overrides={"stride_on": "1x1", "pool": "ceil"},
     # the average of the released mean image; the authors subtract and do not divide
-    (123.1516, 115.9029, 103.0626), (1.0, 1.0, 1.0), "BGR", asks_mean=True,
-)  # fmt: skip
+    mean=(123.1516, 115.9029, 103.0626),
+    channels="BGR",
+    asks_mean=True,
+)
 OWN = Layout(
-    "reslab's own names", ("stem.0.conv.weight",),
-    reslab_names, "fc.weight", None, {}, None, (1.0, 1.0, 1.0), asks_mean=True,
-)  # fmt: skip
+    title="reslab's own names",
+    marks=("stem.0.conv.weight",),
+    names=reslab_names,
+    classifier="fc.weight",
+    stem=None,
+    overrides={},
+    mean=None,
+    asks_mean=True,
+)
 
-LAYOUTS = (AUTHORS, AKAMASTER, TORCHVISION, OWN)  # the first whose marks a file has
+LAYOUTS = (AUTHORS, AKAMASTER, TORCHVISION, OWN)  # a file has the first whose marks are in it
+
+
+def torchvision_state(model: Model) -> dict[str, Tensor]:
+    """Return the weights under the names that torchvision's and timm's models load strictly.
+
+    The first convolution of a net trained on BGR images is flipped, so that it takes RGB.
+    ValueError for a net that torchvision's code cannot compute.
+    """
+    config = model.net.config
+    if reason := torchvision_obstacle(config):
+        raise ValueError(f"torchvision has no such net: {reason}")
+    weights = model.net.state_dict()
+    names = TORCHVISION.names(model.net)
+    state = {theirs: weights[ours].detach().cpu().contiguous() for ours, theirs in names.items()}
+    if model.preprocessing.channels == "BGR":
+        state["conv1.weight"] = state["conv1.weight"].flip(1)
+    return state
+
+
+def torchvision_obstacle(config: ResNetConfig) -> str:
+    """Say why torchvision's code would compute another function with these weights, if so."""
+    if config.stem != "imagenet":
+        return "its nets start with a 7x7 convolution and a pooling, this one is a CIFAR net"
+    if config.widths != IMAGENET_WIDTHS:
+        return f"its widths are {list(IMAGENET_WIDTHS)}, this one's {list(config.widths)}"
+    if config.shortcut != "B":
+        kind = f"option {config.shortcut}" if config.shortcut else "none"
+        return f"its shortcuts are option B, this one's are {kind}"
+    if config.block == "bottleneck" and config.stride_on == "1x1":
+        return "its bottlenecks stride on the 3x3, this one's on the 1x1 (model.stride_on)"
+    if config.pool == "ceil":
+        return "its first pooling is padded, this one's is not (model.pool): windows one pixel off"
+    return ""

@@ -12,7 +12,7 @@ import torch
 from reslab.analysis.responses import Response
 from reslab.detection.network import DetectorConfig, FasterRCNN
 from reslab.models.complexity import complexity
-from reslab.models.config import cifar_models
+from reslab.models.config import cifar_names, config_named
 from reslab.runtime.events import Event
 from reslab.studies.paper import table_6
 from reslab.studies.records import CADENCE, Classifiers, Detectors, Record, SeedGroup
@@ -110,8 +110,8 @@ def error_table(groups: Mapping[str, Classifiers]) -> Table:
 
 def paper_entry(record: Record[Recipe]) -> str:
     """Return the paper's test error of the same net on the same images; empty if it prints none."""
-    paper_net = cifar_models().get(f"resnet{record.depth}")
-    if record.recipe.data == "cifar10" and record.recipe.model == paper_net:
+    data, net, name = record.recipe.data, record.recipe.model, f"resnet{record.depth}"
+    if data == "cifar10" and name in cifar_names() and net == config_named(name):
         return table_6(record.depth)
     return ""
 
