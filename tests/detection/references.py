@@ -32,17 +32,17 @@ def iou(one: Box, other: Box) -> float:
 
 def nms(boxes: Tensor, scores: Tensor, threshold: float) -> list[int]:
     order = sorted(range(len(boxes)), key=lambda index: (-scores[index].item(), index))
-    stay: list[int] = []
+    kept: list[int] = []
     for index in order:
-        if all(iou(boxes[index].tolist(), boxes[k].tolist()) <= threshold for k in stay):
-            stay.append(index)
-    return stay
+        if all(iou(boxes[index].tolist(), boxes[k].tolist()) <= threshold for k in kept):
+            kept.append(index)
+    return kept
 
 
 def roi_pool(features: Tensor, boxes: Tensor, images: Tensor, size: int, stride: int) -> Tensor:
     """Fast R-CNN's layer in Python, its corners exclusive, its bins in exact fractions."""
     height, width = features.shape[2:]
-    found = torch.zeros(len(boxes), features.shape[1], size, size, dtype=features.dtype)
+    pooled = torch.zeros(len(boxes), features.shape[1], size, size, dtype=features.dtype)
     for region, (box, image) in enumerate(zip(boxes.tolist(), images.tolist(), strict=True)):
         x0, y0 = (floor(corner / stride + 0.5) for corner in box[:2])
         x1, y1 = (floor((corner - 1) / stride + 0.5) for corner in box[2:])
@@ -57,8 +57,8 @@ def roi_pool(features: Tensor, boxes: Tensor, images: Tensor, size: int, stride:
                     for x in range(max(left, 0), min(right, width))
                 ]
                 if cells:
-                    found[region, :, row, column] = torch.stack(cells).amax(0)
-    return found
+                    pooled[region, :, row, column] = torch.stack(cells).amax(0)
+    return pooled
 
 
 def bilinear(image: Tensor, y: float, x: float) -> Tensor:
@@ -77,7 +77,7 @@ def bilinear(image: Tensor, y: float, x: float) -> Tensor:
 def roi_align(
     features: Tensor, boxes: Tensor, images: Tensor, size: int, stride: int, points: int
 ) -> Tensor:
-    found = torch.zeros(len(boxes), features.shape[1], size, size, dtype=features.dtype)
+    pooled = torch.zeros(len(boxes), features.shape[1], size, size, dtype=features.dtype)
     for region, (box, image) in enumerate(zip(boxes.tolist(), images.tolist(), strict=True)):
         x0, y0, x1, y1 = (corner / stride - 0.5 for corner in box)
         for row in range(size * points):
@@ -85,5 +85,5 @@ def roi_align(
                 y = y0 + (row + 0.5) * (y1 - y0) / (size * points)
                 x = x0 + (column + 0.5) * (x1 - x0) / (size * points)
                 value = bilinear(features[image], y, x) / points**2
-                found[region, :, row // points, column // points] += value
-    return found
+                pooled[region, :, row // points, column // points] += value
+    return pooled

@@ -56,7 +56,7 @@ def scatter_statistics(net: nn.Module, rng: Generator) -> None:
 
 
 def classifier(config: ResNetConfig = SMALL, seed: int = 7, *, folded: bool = False) -> Model:
-    """One that seems to be trained."""
+    """Make a classifier that looks trained."""
     rng = torch.Generator().manual_seed(seed)
     net = build_resnet(config, rng)
     if not folded:
@@ -82,10 +82,10 @@ def network(config: DetectorConfig, seed: int = 3) -> FasterRCNN:
 def detector(
     *, seed: int = 3, search: InferenceConfig | None = None, sure: float = 150, **config: object
 ) -> Detector:
-    """An untrained one, of scenes' classes, that is sure of what it sees."""
+    """Make an untrained detector of the scenes' classes whose scores are far apart."""
     sizes = {"sizes": (8, 14, 24), "ratios": (1.0, 1.6), "width": 8, "pooled": 8}
-    given = DetectorConfig.model_validate({"trunk": SMALL, "classes": 10} | sizes | config)
-    net = network(given, seed)
+    full = DetectorConfig.model_validate({"trunk": SMALL, "classes": 10} | sizes | config)
+    net = network(full, seed)
     net.classifier.weight.mul_(sure)
     net.regressor.weight.mul_(30)
     grey = torch.full((3, 1, 1), 110.0)
@@ -97,7 +97,7 @@ def detector(
 
 
 def scenes_folder(folder: Path, sets: DetectionSplits = SCENES) -> Path:
-    """The same scenes as a folder of COCO's layout."""
+    """Write scenes as a folder in COCO's layout."""
     folder.mkdir(parents=True, exist_ok=True)
     save_scenes(folder, sets, lambda _: None)
     return folder

@@ -91,14 +91,16 @@ def test_decoding_inverts_encoding(seed: int, stds: tuple[float, float, float, f
 def test_deltas_of_each_class_have_one_reference() -> None:
     rng = torch.Generator().manual_seed(0)
     references, deltas = random_boxes(3, 50, rng), torch.randn(3, 5, 4, generator=rng)
-    found = decode_boxes(references[:, None], deltas, REGION_STDS)
-    assert found.shape == (3, 5, 4)
-    torch.testing.assert_close(found[1, 2], decode_boxes(references[1], deltas[1, 2], REGION_STDS))
+    decoded = decode_boxes(references[:, None], deltas, REGION_STDS)
+    assert decoded.shape == (3, 5, 4)
+    torch.testing.assert_close(
+        decoded[1, 2], decode_boxes(references[1], deltas[1, 2], REGION_STDS)
+    )
 
 
 def test_growth_is_bounded() -> None:
-    found = decode_boxes(torch.tensor([0.0, 0, 16, 16]), torch.tensor([0.0, 0, 1e6, 5e3]))
-    assert found.tolist() == pytest.approx([-492, -492, 508, 508])
+    decoded = decode_boxes(torch.tensor([0.0, 0, 16, 16]), torch.tensor([0.0, 0, 1e6, 5e3]))
+    assert decoded.tolist() == pytest.approx([-492, -492, 508, 508])
     assert exp(LARGEST_GROWTH) == pytest.approx(62.5)
 
 

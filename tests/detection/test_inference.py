@@ -75,16 +75,16 @@ def test_a_hand_made_head_detects_known_boxes_in_pixels_of_the_original() -> Non
     )
     moves = torch.tensor([[0.5, 0.0, 0.0, 0.0], [0.0, 0.25, np.log(2), 0.0]])
     model = hand_made(search, (0.0, 1.0, 2.0), moves)
-    found = detect_objects(model, image(30, 41), search)
+    detections = detect_objects(model, image(30, 41), search)
     across, down = 41 / 27, 30 / 20
     # cell (0, 0) has its middle at 1 1: the anchor, -3 -3 5 5, is clipped to 0 0 5 5
     width, height = 5 * across, 5 * down
     cat = [0.5 * width, 0, 1.5 * width, height]
     dog = [0, 0.25 * height, 1.5 * width, 1.25 * height]
-    assert found.labels.tolist() == [1, 0]
-    torch.testing.assert_close(found.boxes, torch.tensor([dog, cat]))
+    assert detections.labels.tolist() == [1, 0]
+    torch.testing.assert_close(detections.boxes, torch.tensor([dog, cat]))
     total = 1 + exp(1) + exp(2)
-    assert found.scores.tolist() == pytest.approx([exp(2) / total, exp(1) / total])
+    assert detections.scores.tolist() == pytest.approx([exp(2) / total, exp(1) / total])
 
 
 @pytest.mark.parametrize("height", [29, 30, 31, 57])
@@ -95,8 +95,8 @@ def test_a_region_of_the_whole_image_covers_all_of_it_at_any_size(height: int, w
         shorter=20, longest=35, smallest=0, before=1, proposals=1, threshold=0.3
     )
     model = hand_made(search, (0.0, 9.0, 0.0), torch.tensor([[0.0, 0, 9, 9], [0.0] * 4]))
-    found = detect_objects(model, image(height, width), search)
-    assert found.boxes.tolist() == [[0, 0, width, height]]
+    detections = detect_objects(model, image(height, width), search)
+    assert detections.boxes.tolist() == [[0, 0, width, height]]
 
 
 def test_threshold_suppression_and_limit_of_detections() -> None:
@@ -105,11 +105,11 @@ def test_threshold_suppression_and_limit_of_detections() -> None:
     places = places[:, None].expand(3, 2, 4)
     probabilities = torch.tensor([[0.1, 0.6, 0.3], [0.05, 0.35, 0.6], [0.9, 0.05, 0.05]])
     search = InferenceConfig(threshold=0.05, overlap=0.5)
-    found = postprocess(probabilities, places, search)
+    detections = postprocess(probabilities, places, search)
     # 0.05 is not above the threshold; 0.35 is suppressed by 0.6, 0.3 by 0.6 (IoU 0.6)
-    assert found.labels.tolist() == [0, 1]
-    torch.testing.assert_close(found.scores, torch.tensor([0.6, 0.6]))
-    assert found.boxes.tolist() == [[0, 0, 10, 10], [0, 0, 10, 6]]
+    assert detections.labels.tolist() == [0, 1]
+    torch.testing.assert_close(detections.scores, torch.tensor([0.6, 0.6]))
+    assert detections.boxes.tolist() == [[0, 0, 10, 10], [0, 0, 10, 6]]
     loose = postprocess(probabilities, places, search.with_changes({"overlap": 0.6}))
     torch.testing.assert_close(loose.scores, torch.tensor([0.6, 0.6, 0.35, 0.3]))
     assert len(postprocess(probabilities, places, search.with_changes({"threshold": 0.04}))) == 4
@@ -192,11 +192,11 @@ def test_against_regions_one_at_a_time(refine: bool, context: bool) -> None:
     )
     model = detector(search=search, context=context, sure=40, pooled=4)
     pixels = SCENES.test.image(1)[5:80, :111]
-    found, expected = detect_objects(model, pixels, search), reference(model, pixels, search)
-    assert len(found) > 4
-    assert found.labels.tolist() == expected.labels.tolist()
-    torch.testing.assert_close(found.scores, expected.scores, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(found.boxes, expected.boxes, rtol=1e-4, atol=1e-2)
+    detections, expected = detect_objects(model, pixels, search), reference(model, pixels, search)
+    assert len(detections) > 4
+    assert detections.labels.tolist() == expected.labels.tolist()
+    torch.testing.assert_close(detections.scores, expected.scores, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(detections.boxes, expected.boxes, rtol=1e-4, atol=1e-2)
 
 
 def test_refinement_classifies_moved_boxes_again_and_adds_them() -> None:
@@ -219,13 +219,13 @@ def test_voting_is_the_mean_by_score_of_overlapping_boxes() -> None:
     places = places[:, None].expand(4, 2, 4).clone()
     probabilities = torch.tensor([[0.1, 0.8, 0.0], [0.3, 0.4, 0.3], [0.8, 0.2, 0], [0.5, 0.5, 0]])
     search = InferenceConfig(threshold=0.1, overlap=0.3, refine=True)
-    found = postprocess(probabilities, places, search)
-    assert found.labels.tolist() == [0, 0, 1]
-    torch.testing.assert_close(found.scores, torch.tensor([0.8, 0.5, 0.3]))
+    detections = postprocess(probabilities, places, search)
+    assert detections.labels.tolist() == [0, 0, 1]
+    torch.testing.assert_close(detections.scores, torch.tensor([0.8, 0.5, 0.3]))
     width = (0.8 * 10 + 0.4 * 10 + 0.2 * 6) / 1.4
     height = (0.8 * 10 + 0.4 * 8 + 0.2 * 10) / 1.4
     expected = [[0, 0, width, height], [50, 50, 60, 60], [0, 0, 10, 8]]
-    torch.testing.assert_close(found.boxes, torch.tensor(expected))
+    torch.testing.assert_close(detections.boxes, torch.tensor(expected))
 
 
 def test_the_two_scales_at_which_a_region_is_closest_to_224_pixels() -> None:
@@ -255,8 +255,8 @@ def test_features_of_two_scales_are_merged_by_their_maximum() -> None:
     assert side == 16
     first = lower_scale(boxes, torch.tensor([0.48, 0.96, 1.92]), side).tolist()
     assert set(first) == {0, 1}
-    found = view.region_features(boxes)
-    for box, at, features in zip(boxes, first, found, strict=True):
+    features_of_all = view.region_features(boxes)
+    for box, at, features in zip(boxes, first, features_of_all, strict=True):
         pair = [
             model.net.pool(
                 (image_map := view.map_at(search.scales[at + turn])).features,
@@ -326,20 +326,20 @@ def test_images_of_any_size(shape: tuple[int, int], trunk: str) -> None:
     model = detector(trunk=LARGE, sizes=(32, 64)) if trunk == "imagenet" else detector()
     for changes in ({"smallest": 0}, {"smallest": 0, "refine": True, "scales": (16, 48)}):
         search = model.search.with_changes(changes)
-        found = detect_objects(model, image(*shape), search)
+        detections = detect_objects(model, image(*shape), search)
         height, width = shape
-        assert found.boxes.shape == (len(found), 4)
-        assert found.boxes.isfinite().all()
-        assert (found.boxes >= 0).all()
-        assert (found.boxes <= torch.tensor([width, height, width, height])).all()
+        assert detections.boxes.shape == (len(detections), 4)
+        assert detections.boxes.isfinite().all()
+        assert (detections.boxes >= 0).all()
+        assert (detections.boxes <= torch.tensor([width, height, width, height])).all()
 
 
 def test_without_proposals_there_are_no_detections() -> None:
     model = detector()
     for changes in ({}, {"refine": True}, {"scales": (32, 64)}):
         search = model.search.with_changes({"smallest": 1000, **changes})
-        found = detect_objects(model, image(40, 40), search)
-        assert (found.boxes.shape, found.scores.shape, found.labels.dtype) == (
+        detections = detect_objects(model, image(40, 40), search)
+        assert (detections.boxes.shape, detections.scores.shape, detections.labels.dtype) == (
             (0, 4), (0,), torch.int64,
         )  # fmt: skip
 

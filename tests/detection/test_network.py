@@ -51,12 +51,12 @@ def test_shapes_from_image_to_deltas(trunk: ResNetConfig, context: bool) -> None
     features = net.features(random_image(64, 96))
     assert features.shape == (1, 8 * expansion, 64 // stride, 96 // stride)
     boxes = torch.tensor([[0.0, 0, 20, 30], [5, 5, 64, 60]])
-    seen = net.append_whole_image(boxes, 96, 64)
-    assert seen.tolist() == boxes.tolist() + [[0, 0, 96, 64]] * context
-    pooled = net.pool(features, seen)
-    assert pooled.shape == (len(seen), 8 * expansion, 6, 6)
+    regions_and_whole = net.append_whole_image(boxes, 96, 64)
+    assert regions_and_whole.tolist() == boxes.tolist() + [[0, 0, 96, 64]] * context
+    pooled = net.pool(features, regions_and_whole)
+    assert pooled.shape == (len(regions_and_whole), 8 * expansion, 6, 6)
     regions = net.region_features(pooled)
-    assert regions.shape == (len(seen), 8 * expansion)
+    assert regions.shape == (len(regions_and_whole), 8 * expansion)
     scores, deltas = net.classify_regions(regions[:2], regions[2:])
     assert scores.shape == (2, CLASSES + 1)
     assert deltas.shape == (2, CLASSES, 4)
@@ -81,12 +81,12 @@ def test_a_map_covers_the_image_in_cells_of_the_stride(
     trunk: ResNetConfig, sides: tuple[int, int]
 ) -> None:
     net = network(config(trunk))
-    found = net.features(random_image(*sides)).shape[2:]
-    for cells, side in zip(found, sides, strict=True):
+    map_sides = net.features(random_image(*sides)).shape[2:]
+    for cells, side in zip(map_sides, sides, strict=True):
         # the authors' pooling loses a cell of four pixels where its last window lies outside
         fewest = -(-(side - 3) // net.config.stride)
         assert fewest <= cells <= -(-side // net.config.stride)
-    assert len(net.config.anchors.grid(*found)) == found[0] * found[1] * 6
+    assert len(net.config.anchors.grid(*map_sides)) == map_sides[0] * map_sides[1] * 6
 
 
 @pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
@@ -94,23 +94,27 @@ def test_moving_the_image_by_the_stride_moves_its_map_by_a_cell(trunk: ResNetCon
     net = network(config(trunk))
     stride = net.config.stride
     wide = random_image(20 * stride, 21 * stride)
-    here = net.features(wide[..., :-stride])
-    there = net.features(wide[..., stride:])
+    left_part = net.features(wide[..., :-stride])
+    right_part = net.features(wide[..., stride:])
     middle = slice(8, 12)  # none of its fields of view reaches a border
-    torch.testing.assert_close(here[..., 9:13][:, :, middle], there[..., 8:12][:, :, middle])
-    assert not torch.allclose(here[..., 8:12][:, :, middle], there[..., 8:12][:, :, middle])
+    torch.testing.assert_close(
+        left_part[..., 9:13][:, :, middle], right_part[..., 8:12][:, :, middle]
+    )
+    assert not torch.allclose(
+        left_part[..., 8:12][:, :, middle], right_part[..., 8:12][:, :, middle]
+    )
 
 
 @pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
-def test_what_a_cell_sees_lies_around_its_place(trunk: ResNetConfig) -> None:
+def test_a_cells_receptive_field_lies_around_its_place(trunk: ResNetConfig) -> None:
     """The gradient of a cell is centred on its pixels, to less than half of a cell."""
     net = network(config(trunk)).double()
     stride = net.config.stride
     image = random_image(20 * stride, 20 * stride).double().requires_grad_()
     net.features(image)[0, :, 10, 7].sum().backward()
     assert image.grad is not None
-    seen = image.grad.abs().sum((0, 1)) > 0
-    rows, columns = (seen.any(dim).nonzero()[:, 0] for dim in (1, 0))
+    reached = image.grad.abs().sum((0, 1)) > 0
+    rows, columns = (reached.any(dim).nonzero()[:, 0] for dim in (1, 0))
     for touched, cell in ((rows, 10), (columns, 7)):
         middle = (touched.min().item() + touched.max().item() + 1) / 2
         assert abs(middle - (cell + 0.5) * stride) <= stride / 2
@@ -122,9 +126,11 @@ def test_the_residual_part_is_the_classifiers(trunk: ResNetConfig) -> None:
     net = build_resnet(trunk, rng).eval()
     scatter_statistics(net, rng)
     mine = network(config(trunk))
-    residual = {name: it for name, it in net.state_dict().items() if not name.startswith("fc.")}
-    own = {name for name in mine.state_dict() if name.startswith(("stem.", "stages."))}
-    assert own == residual.keys()
+    residual = {
+        name: weight for name, weight in net.state_dict().items() if not name.startswith("fc.")
+    }
+    names = {name for name in mine.state_dict() if name.startswith(("stem.", "stages."))}
+    assert names == residual.keys()
     mine.load_state_dict(mine.state_dict() | residual)
     image = random_image(125, 140)
     with torch.no_grad():
@@ -140,10 +146,10 @@ def test_the_residual_part_is_the_classifiers(trunk: ResNetConfig) -> None:
 def test_group_norm_replaces_every_batch_norm(trunk: ResNetConfig) -> None:
     rng = torch.Generator().manual_seed(0)
     net, plain = build_detector(config(trunk, norm="group"), rng), FasterRCNN(config(trunk))
-    norms = [it.norm for it in net.modules() if isinstance(it, ConvBN)]
-    assert len(norms) == sum(isinstance(it, nn.BatchNorm2d) for it in plain.modules())
+    norms = [module.norm for module in net.modules() if isinstance(module, ConvBN)]
+    assert len(norms) == sum(isinstance(module, nn.BatchNorm2d) for module in plain.modules())
     assert all(isinstance(norm, nn.GroupNorm) for norm in norms)
-    assert not any(isinstance(it, nn.BatchNorm2d) for it in net.modules())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in net.modules())
     for norm in norms:
         assert isinstance(norm, nn.GroupNorm)
         assert norm.num_channels // norm.num_groups >= 2
@@ -158,7 +164,7 @@ def test_group_norm_replaces_every_batch_norm(trunk: ResNetConfig) -> None:
 def test_groups_share_any_number_of_channels_equally(width: int) -> None:
     trunk = SMALL.model_copy(update={"widths": (width, width, width)})
     net = FasterRCNN(config(trunk, norm="group"))
-    (norm,) = {it for it in net.stem.modules() if isinstance(it, nn.GroupNorm)}
+    (norm,) = {module for module in net.stem.modules() if isinstance(module, nn.GroupNorm)}
     assert width % norm.num_groups == 0
     assert norm.num_groups <= 32
     if width == 256:
@@ -201,7 +207,7 @@ def test_new_layers_are_drawn_as_in_fast_rcnn() -> None:
         assert layer.bias is not None
         assert not layer.bias.any()
     state = net.state_dict()
-    assert all(torch.equal(it, state[name]) for name, it in same.state_dict().items())
+    assert all(torch.equal(weight, state[name]) for name, weight in same.state_dict().items())
     for name in ("regressor.weight", "stages.0.0.body.0.conv.weight"):
         assert not torch.equal(other.state_dict()[name], state[name])
 
@@ -211,11 +217,11 @@ def test_new_layers_are_drawn_as_in_fast_rcnn() -> None:
 def test_an_image_that_is_but_a_line_has_a_map(trunk: ResNetConfig, sides: tuple[int, int]) -> None:
     net = network(config(trunk))
     image = random_image(*sides)
-    found = net.features(image)
-    assert min(found.shape[2:]) >= 1
+    features = net.features(image)
+    assert min(features.shape[2:]) >= 1
     padded = torch.zeros(1, 3, max(sides[0], 3), max(sides[1], 3))
     padded[..., : sides[0], : sides[1]] = image
-    assert torch.equal(found, net.features(padded))
+    assert torch.equal(features, net.features(padded))
 
 
 @pytest.mark.parametrize("pooling", ["max", "align"])
@@ -253,15 +259,15 @@ def test_a_weight_that_answers_to_one_cell_and_one_anchor_alone(
     features = torch.zeros(1, 2, 3, 5)
     features[0, 0, row, column] = 1
     features[0, 1] = 7  # a channel that nobody listens to
-    found = net(features)
-    assert found.anchors.shape == (3 * 5 * 6, 4)
-    (active,) = found.logits.nonzero()[:, 0].tolist()
+    predictions = net(features)
+    assert predictions.anchors.shape == (3 * 5 * 6, 4)
+    (active,) = predictions.logits.nonzero()[:, 0].tolist()
     assert active == (row * 5 + column) * 6 + anchor
-    assert found.logits[active] == 5
+    assert predictions.logits[active] == 5
     expected = torch.zeros(90, 4)
     expected[active, 2] = 0.5
-    assert torch.equal(found.deltas, expected)
-    x0, y0, x1, y1 = found.anchors[active].tolist()
+    assert torch.equal(predictions.deltas, expected)
+    x0, y0, x1, y1 = predictions.anchors[active].tolist()
     assert ((x0 + x1) / 2, (y0 + y1) / 2) == (4 * column + 2, 4 * row + 2)
     shape = ANCHORS.shapes()[anchor].tolist()
     assert [x1 - x0, y1 - y0] == [shape[2] - shape[0], shape[3] - shape[1]]
@@ -281,19 +287,29 @@ def test_answers_are_float32_and_learn() -> None:
     net = ProposalNetwork(2, 3, ANCHORS)
     for weight in net.parameters():
         torch.nn.init.normal_(weight, generator=torch.Generator().manual_seed(0))
-    found = net.to(torch.bfloat16)(torch.ones(1, 2, 2, 2, dtype=torch.bfloat16))
-    assert found.logits.dtype == found.deltas.dtype == found.anchors.dtype == torch.float32
-    (found.logits.sum() + found.deltas.sum()).backward()
+    predictions = net.to(torch.bfloat16)(torch.ones(1, 2, 2, 2, dtype=torch.bfloat16))
+    assert (
+        predictions.logits.dtype
+        == predictions.deltas.dtype
+        == predictions.anchors.dtype
+        == torch.float32
+    )
+    (predictions.logits.sum() + predictions.deltas.sum()).backward()
     assert all(weight.grad is not None and weight.grad.any() for weight in net.parameters())
 
 
 def slow_boxes(
-    found: AnchorPredictions, width: float, height: float, before: int, after: int, smallest: float
+    predictions: AnchorPredictions,
+    width: float,
+    height: float,
+    before: int,
+    after: int,
+    smallest: float,
 ) -> list[list[float]]:
     """One anchor at a time, in Python's arithmetic."""
     kept = []
     for index, (anchor, delta) in enumerate(
-        zip(found.anchors.tolist(), found.deltas.tolist(), strict=True)
+        zip(predictions.anchors.tolist(), predictions.deltas.tolist(), strict=True)
     ):
         x0, y0, x1, y1 = anchor
         across, down = x1 - x0, y1 - y0
@@ -308,13 +324,13 @@ def slow_boxes(
             for corner, edge in zip(box, (width, height, width, height), strict=True)
         ]
         if box[2] - box[0] >= smallest and box[3] - box[1] >= smallest:
-            kept.append((found.logits[index].item(), -index, box))
+            kept.append((predictions.logits[index].item(), -index, box))
     best = [box for _, _, box in sorted(kept, reverse=True)[:before]]
-    stay: list[list[float]] = []
+    kept_boxes: list[list[float]] = []
     for box in best:
-        if all(references.iou(box, other) <= 0.7 for other in stay):
-            stay.append(box)
-    return stay[:after]
+        if all(references.iou(box, other) <= 0.7 for other in kept_boxes):
+            kept_boxes.append(box)
+    return kept_boxes[:after]
 
 
 def random_predictions(
@@ -336,51 +352,59 @@ def random_predictions(
 def test_proposals_against_a_slow_reference(
     seed: int, before: int, after: int, smallest: float
 ) -> None:
-    found = random_predictions((7, 9), seed)
-    boxes = found.proposals(34.5, 27, before=before, after=after, smallest=smallest)
-    expected = slow_boxes(found, 34.5, 27, before, after, smallest)
+    predictions = random_predictions((7, 9), seed)
+    boxes = predictions.proposals(34.5, 27, before=before, after=after, smallest=smallest)
+    expected = slow_boxes(predictions, 34.5, 27, before, after, smallest)
     assert len(boxes) == len(expected) <= after
     torch.testing.assert_close(boxes, torch.tensor(expected), rtol=1e-5, atol=1e-4)
 
 
 def test_equal_scores_keep_the_order_of_the_anchors() -> None:
-    found = random_predictions((5, 6), 1, steps=1)
-    assert len(found.logits.unique()) < 9
-    boxes = found.proposals(24, 20, before=50, after=30, smallest=1)
-    expected = slow_boxes(found, 24, 20, 50, 30, 1)
+    predictions = random_predictions((5, 6), 1, steps=1)
+    assert len(predictions.logits.unique()) < 9
+    boxes = predictions.proposals(24, 20, before=50, after=30, smallest=1)
+    expected = slow_boxes(predictions, 24, 20, 50, 30, 1)
     torch.testing.assert_close(boxes, torch.tensor(expected), rtol=1e-5, atol=1e-4)
 
 
 def test_small_boxes_are_dropped_before_the_best_are_taken() -> None:
     """Else an image whose best boxes are slivers would have no proposal."""
     anchors = torch.tensor([[0.0, 0, 3, 30], [0, 0, 10, 10], [20, 0, 30, 10]])
-    found = AnchorPredictions(anchors, torch.tensor([3.0, 1, 2]), torch.zeros(3, 4))
-    assert found.proposals(50, 50, before=1, after=1, smallest=4).tolist() == [[20, 0, 30, 10]]
-    assert found.proposals(50, 50, before=9, after=9, smallest=10).tolist() == [
+    predictions = AnchorPredictions(anchors, torch.tensor([3.0, 1, 2]), torch.zeros(3, 4))
+    assert predictions.proposals(50, 50, before=1, after=1, smallest=4).tolist() == [
+        [20, 0, 30, 10]
+    ]
+    assert predictions.proposals(50, 50, before=9, after=9, smallest=10).tolist() == [
         [20, 0, 30, 10], [0, 0, 10, 10],
     ]  # fmt: skip
-    assert found.proposals(50, 50, before=9, after=9, smallest=10.01).shape == (0, 4)
+    assert predictions.proposals(50, 50, before=9, after=9, smallest=10.01).shape == (0, 4)
 
 
 def test_boxes_are_clipped_before_they_are_measured() -> None:
     anchors = torch.tensor([[-90.0, 0, 9, 20], [-90, 0, 10, 20]])  # 9 and 10 pixels are inside
-    found = AnchorPredictions(anchors, torch.tensor([2.0, 1]), torch.zeros(2, 4))
-    assert found.proposals(40, 40, before=9, after=9, smallest=10).tolist() == [[0, 0, 10, 20]]
+    predictions = AnchorPredictions(anchors, torch.tensor([2.0, 1]), torch.zeros(2, 4))
+    assert predictions.proposals(40, 40, before=9, after=9, smallest=10).tolist() == [
+        [0, 0, 10, 20]
+    ]
 
 
 def test_an_overlap_of_seven_tenths_is_let_pass() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 7]])  # IoU 0.7
     assert iou(boxes, boxes)[0, 1] <= PROPOSAL_NMS
-    found = AnchorPredictions(boxes, torch.tensor([2.0, 1]), torch.zeros(2, 4))
-    assert len(found.proposals(40, 40, before=9, after=9, smallest=0)) == 2
-    more = AnchorPredictions(boxes + torch.tensor([0, 0, 0, 0.1]), found.logits, found.deltas)
+    predictions = AnchorPredictions(boxes, torch.tensor([2.0, 1]), torch.zeros(2, 4))
+    assert len(predictions.proposals(40, 40, before=9, after=9, smallest=0)) == 2
+    more = AnchorPredictions(
+        boxes + torch.tensor([0, 0, 0, 0.1]), predictions.logits, predictions.deltas
+    )
     assert len(more.proposals(40, 40, before=9, after=9, smallest=0)) == 1
 
 
 def test_proposals_are_places_that_no_gradient_goes_through() -> None:
-    found = random_predictions((4, 4), 0)
+    predictions = random_predictions((4, 4), 0)
     learning = AnchorPredictions(
-        found.anchors, found.logits.requires_grad_(), found.deltas.requires_grad_()
+        predictions.anchors,
+        predictions.logits.requires_grad_(),
+        predictions.deltas.requires_grad_(),
     )
     boxes = learning.proposals(16, 16, before=20, after=10, smallest=1)
     assert len(boxes)
@@ -390,8 +414,8 @@ def test_proposals_are_places_that_no_gradient_goes_through() -> None:
 
 def test_a_growth_that_overflows_gives_the_image() -> None:
     anchors = torch.tensor([[10.0, 10, 20, 20]])
-    found = AnchorPredictions(anchors, torch.zeros(1), torch.tensor([[0.0, 0, 500, 500]]))
-    assert found.proposals(90, 70, before=1, after=1, smallest=1).tolist() == [[0, 0, 90, 70]]
+    predictions = AnchorPredictions(anchors, torch.zeros(1), torch.tensor([[0.0, 0, 500, 500]]))
+    assert predictions.proposals(90, 70, before=1, after=1, smallest=1).tolist() == [[0, 0, 90, 70]]
 
 
 def nothing(count: int) -> Tensor:
@@ -399,5 +423,5 @@ def nothing(count: int) -> Tensor:
 
 
 def test_no_anchor_no_proposal() -> None:
-    found = AnchorPredictions(nothing(4), torch.zeros(0), nothing(4))
-    assert found.proposals(9, 9, before=5, after=5, smallest=0).shape == (0, 4)
+    predictions = AnchorPredictions(nothing(4), torch.zeros(0), nothing(4))
+    assert predictions.proposals(9, 9, before=5, after=5, smallest=0).shape == (0, 4)

@@ -8,34 +8,51 @@ from reslab.training.folder import RunFolder
 
 
 def test_a_recipe_is_json_both_ways() -> None:
-    it = short_recipe("training=alternating", "model.norm=group", "shorter=[24, 32]")
-    again = DetectionRecipe.from_json(it.model_dump_json())
-    assert again == it
+    recipe = short_recipe("training=alternating", "model.norm=group", "shorter=[24, 32]")
+    again = DetectionRecipe.from_json(recipe.model_dump_json())
+    assert again == recipe
     assert (again.model.norm, again.shorter, again.task) == ("group", (24, 32), "detection")
 
 
 def test_a_folder_gives_its_recipe_back(tmp_path) -> None:
-    it = short_recipe()
-    folder = RunFolder.create(tmp_path / "run", it, {"seed": 1, "data": None})
-    assert recipe_in(folder) == it
+    recipe = short_recipe()
+    folder = RunFolder.create(tmp_path / "run", recipe, {"seed": 1, "data": None})
+    assert recipe_in(folder) == recipe
 
 
 def test_defaults_are_appendix_a_and_the_released_code() -> None:
-    it = DetectionRecipe(name="it", model=DetectorConfig(trunk=LARGE, classes=20), data="boxes")
-    assert (it.iterations, it.batch_size, it.learning_rate, it.drops) == (80_000, 1, 0.001, (0.75,))
-    assert (it.momentum, it.weight_decay, it.flip, it.fixed_stages) == (0.9, 0.0005, True, 1)
-    assert (it.shorter, it.longest, it.training, it.stage) == ((600,), 1000, "joint", None)
-    assert it.sampling == Sampling(
+    recipe = DetectionRecipe(
+        name="recipe", model=DetectorConfig(trunk=LARGE, classes=20), data="boxes"
+    )
+    assert (recipe.iterations, recipe.batch_size, recipe.learning_rate, recipe.drops) == (
+        80_000,
+        1,
+        0.001,
+        (0.75,),
+    )
+    assert (recipe.momentum, recipe.weight_decay, recipe.flip, recipe.fixed_stages) == (
+        0.9,
+        0.0005,
+        True,
+        1,
+    )
+    assert (recipe.shorter, recipe.longest, recipe.training, recipe.stage) == (
+        (600,),
+        1000,
+        "joint",
+        None,
+    )
+    assert recipe.sampling == Sampling(
         anchors=256, before=12_000, proposals=2000, regions=128, background=0.0
     )
-    assert (it.model.norm, it.model.pooling, it.model.pooled) == ("frozen", "max", 14)
-    assert (it.model.sizes, it.model.ratios) == ((128, 256, 512), (0.5, 1, 2))
+    assert (recipe.model.norm, recipe.model.pooling, recipe.model.pooled) == ("frozen", "max", 14)
+    assert (recipe.model.sizes, recipe.model.ratios) == ((128, 256, 512), (0.5, 1, 2))
 
 
 def test_the_run_itself_is_the_fourth_step() -> None:
-    it = short_recipe("training=alternating")
-    assert (it.step, it.stage) == (None, 4)
-    assert it.model_copy(update={"step": 2}).stage == 2
+    recipe = short_recipe("training=alternating")
+    assert (recipe.step, recipe.stage) == (None, 4)
+    assert recipe.model_copy(update={"step": 2}).stage == 2
 
 
 @pytest.mark.parametrize(

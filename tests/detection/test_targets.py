@@ -93,21 +93,21 @@ def seeded(seed: int) -> torch.Generator:
 
 def test_anchors_by_hand() -> None:
     anchors, truths = strips(10, 8, 7, 5, 3, 2, 1), strips(10)
-    found = assign_anchors(anchors, everywhere(anchors), truths, NOTHING)
-    assert found.tolist() == [0, 0, -2, -2, -2, -1, -1]  # 0.7 and 0.3 are neither
+    assigned = assign_anchors(anchors, everywhere(anchors), truths, NOTHING)
+    assert assigned.tolist() == [0, 0, -2, -2, -2, -1, -1]  # 0.7 and 0.3 are neither
     assert (BACKGROUND, IGNORED) == (-1, -2)
 
 
 def test_the_closest_anchors_of_a_truth_are_positive_however_far() -> None:
     anchors, truths = strips(2, 1, 2, 1.5), strips(10)
-    found = assign_anchors(anchors, everywhere(anchors), truths, NOTHING)
-    assert found.tolist() == [0, -1, 0, -1]  # both equals
+    assigned = assign_anchors(anchors, everywhere(anchors), truths, NOTHING)
+    assert assigned.tolist() == [0, -1, 0, -1]  # both equals
 
 
 def test_the_closest_anchor_takes_the_truth_that_it_overlaps_most() -> None:
     anchors, truths = strips(9, 1), strips(10, 30)  # 0.9, 0.3 and 0.1, 0.03
-    found = assign_anchors(anchors, everywhere(anchors), truths, NOTHING)
-    assert found.tolist() == [0, -1]
+    assigned = assign_anchors(anchors, everywhere(anchors), truths, NOTHING)
+    assert assigned.tolist() == [0, -1]
 
 
 def test_anchors_that_cross_the_border_take_no_part() -> None:
@@ -132,8 +132,8 @@ def test_without_truths_all_is_background() -> None:
 def test_proposals_by_hand() -> None:
     proposals, truths = strips(10, 5, 4.9, 1, 0.9), strips(10)
     assert assign_proposals(proposals, truths, NOTHING).tolist() == [0, 0, -1, -1, -2]
-    found = assign_proposals(proposals, truths, NOTHING, foreground=0.6, background=(0, 0.4))
-    assert found.tolist() == [0, -2, -2, -1, -1]
+    assigned = assign_proposals(proposals, truths, NOTHING, foreground=0.6, background=(0, 0.4))
+    assert assigned.tolist() == [0, -2, -2, -1, -1]
 
 
 def test_background_mostly_in_an_ignored_region_is_none() -> None:
@@ -204,37 +204,37 @@ def test_every_candidate_is_drawn_equally_often() -> None:
 
 def test_targets_of_anchors() -> None:
     anchors, truths = strips(10, 8, 4, 1), strips(20, 10)
-    found = anchor_targets(
+    targets = anchor_targets(
         anchors, everywhere(anchors), truths, NOTHING, seeded(0), count=3, positive=1 / 3
     )
-    first = found.anchors[0].item()
+    first = targets.anchors[0].item()
     assert first in (0, 1)  # the first two are positive, for the second truth; one is drawn
-    assert found.anchors[1:].tolist() == [3]  # and one is background, the third neither
-    assert found.objects.tolist() == [1, 0]
-    assert torch.equal(found.deltas, encode_boxes(anchors[first : first + 1], truths[1:]))
+    assert targets.anchors[1:].tolist() == [3]  # and one is background, the third neither
+    assert targets.objects.tolist() == [1, 0]
+    assert torch.equal(targets.deltas, encode_boxes(anchors[first : first + 1], truths[1:]))
 
 
 def test_targets_of_regions() -> None:
     proposals, truths = strips(8, 3), strips(10)
     labels = torch.tensor([4])
-    found = region_targets(proposals, truths, labels, NOTHING, seeded(0), count=8)
+    targets = region_targets(proposals, truths, labels, NOTHING, seeded(0), count=8)
     # the truth itself is a proposal; of 8, two may be foreground
-    assert sorted(found.boxes[:2, 2].tolist()) == [8, 10]
-    assert found.boxes[2:].tolist() == [[0, 0, 3, 1]]
-    assert found.labels.tolist() == [5, 5, 0]
+    assert sorted(targets.boxes[:2, 2].tolist()) == [8, 10]
+    assert targets.boxes[2:].tolist() == [[0, 0, 3, 1]]
+    assert targets.labels.tolist() == [5, 5, 0]
     assert torch.equal(
-        found.deltas, encode_boxes(found.boxes[:2], truths.expand(2, 4), REGION_STDS)
+        targets.deltas, encode_boxes(targets.boxes[:2], truths.expand(2, 4), REGION_STDS)
     )
-    assert found.deltas[found.boxes[:2, 2] == 10].tolist() == [[0, 0, 0, 0]]
+    assert targets.deltas[targets.boxes[:2, 2] == 10].tolist() == [[0, 0, 0, 0]]
 
 
 @pytest.mark.parametrize("low", [0.0, 0.1])
 def test_targets_without_truths(low: float) -> None:
     labels = torch.zeros(0, dtype=torch.int64)
     boxes = strips(5, 6, 7)
-    found = region_targets(boxes, NOTHING, labels, NOTHING, seeded(0), background=(low, 0.5))
-    assert found.labels.tolist() == ([0, 0, 0] if low == 0 else [])
-    assert found.deltas.shape == (0, 4)
-    found = anchor_targets(boxes, everywhere(boxes), NOTHING, NOTHING, seeded(0))
-    assert sorted(found.anchors.tolist()) == [0, 1, 2]
-    assert found.objects.tolist() == [0, 0, 0]
+    targets = region_targets(boxes, NOTHING, labels, NOTHING, seeded(0), background=(low, 0.5))
+    assert targets.labels.tolist() == ([0, 0, 0] if low == 0 else [])
+    assert targets.deltas.shape == (0, 4)
+    targets = anchor_targets(boxes, everywhere(boxes), NOTHING, NOTHING, seeded(0))
+    assert sorted(targets.anchors.tolist()) == [0, 1, 2]
+    assert targets.objects.tolist() == [0, 0, 0]

@@ -1,8 +1,10 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from reslab.runtime.files import TensorFile
 from reslab.training.checkpoint import (
     Checkpoint,
     checkpoints_in,
@@ -50,7 +52,7 @@ def test_the_last_three_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "one bit", "facts"])
-def test_a_damaged_newest_is_told_of_and_passed_over(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_newest_is_reported_deleted_and_passed_over(tmp_path: Path, damage: str) -> None:
     save_checkpoint(tmp_path, checkpoint(10))
     newest = save_checkpoint(tmp_path, checkpoint(20))
     data = bytearray(newest.read_bytes())
@@ -65,9 +67,10 @@ def test_a_damaged_newest_is_told_of_and_passed_over(tmp_path: Path, damage: str
     assert bytes(data) != newest.read_bytes()
     newest.write_bytes(data)
     reported: list[str] = []
-    found = recover_newest_checkpoint(tmp_path, reported.append)
-    assert found is not None
-    assert equal(found, checkpoint(10))
+    recovered = recover_newest_checkpoint(tmp_path, reported.append)
+    assert recovered is not None
+    assert equal(recovered, checkpoint(10))
+    assert [path.stem for path in checkpoints_in(tmp_path)] == ["00000010"]
     assert len(reported) == 1
     assert "00000020.safetensors is damaged" in reported[0]
 
@@ -85,6 +88,30 @@ def test_a_disk_that_does_not_answer_costs_no_checkpoint(
     with pytest.raises(OSError, match="Input/output"):
         recover_newest_checkpoint(tmp_path, print)
     assert len(checkpoints_in(tmp_path)) == 1
+
+
+def with_facts(path: Path, **changes: object) -> None:
+    """Write a checkpoint's file again, some of its facts changed or, for None, left out."""
+    file = TensorFile.read(path)
+    facts = {key: fact for key, fact in (file.facts | changes).items() if fact is not None}
+    path.write_bytes(TensorFile(file.tensors, facts).to_bytes())
+
+
+def test_a_file_of_the_first_edition_names_no_format(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, replace(checkpoint(10), evaluated=False))
+    assert TensorFile.read(path).facts["format"] == 2
+    with_facts(path, format=None)
+    assert equal(read_checkpoint(path), checkpoint(10))
+    assert not read_checkpoint(path).evaluated
+
+
+def test_a_file_of_a_later_format_is_refused_and_kept(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path, checkpoint(10))
+    path = save_checkpoint(tmp_path, checkpoint(20))
+    with_facts(path, format=3, schedule={"warmup": "in another form"})
+    with pytest.raises(ValueError, match="has format 3, this reslab reads up to 2"):
+        recover_newest_checkpoint(tmp_path, print)
+    assert len(checkpoints_in(tmp_path)) == 2
 
 
 def test_no_checkpoint_is_none(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_lines_after_a_checkpoint_are_forgotten_and_a_cut_line_too(tmp_path: Pat
     with open(folder.metrics, "a") as file:
         file.write('{"iterat')  # a kill in the middle of a line
     assert [row["iteration"] for row in folder.rows()] == [10, 20, 30]
-    folder.forget_after(20, judged=20)
+    folder.forget_after(20, evaluated_until=20)
     folder.log([{"kind": "train", "iteration": 25}])
     assert [row["iteration"] for row in folder.rows()] == [10, 20, 25]
 
@@ -64,7 +64,7 @@ def test_lines_after_a_checkpoint_are_forgotten_and_a_cut_line_too(tmp_path: Pat
 def test_evaluations_after_the_last_checkpoint_are_made_again(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", RECIPE, HERE)
     folder.log([{"kind": kind, "iteration": k} for k in (20, 40) for kind in ("train", "eval")])
-    folder.forget_after(40, judged=39)
+    folder.forget_after(40, evaluated_until=39)
     kept = [(row["kind"], row["iteration"]) for row in folder.rows()]
     assert kept == [("train", 20), ("eval", 20), ("train", 40)]
 

@@ -1,4 +1,4 @@
-"""Disks that are slow, full or gone while a run goes on."""
+"""Disks that are slow, full or gone during a run."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from reslab.training.log import CheckpointWriter
 
 
 class Disk(RunFolder):
-    """Writes a checkpoint when it is let; refuses those of some iterations."""
+    """A folder that writes checkpoints once `let` is set, and refuses those of some iterations."""
 
     def __init__(self, path: Path, refused: tuple[int, ...] = ()) -> None:
         super().__init__(path)
@@ -29,7 +29,7 @@ class Disk(RunFolder):
         super().save(checkpoint)
 
 
-def kept(disk: Disk) -> list[int]:
+def saved(disk: Disk) -> list[int]:
     return [int(path.stem) for path in checkpoints_in(disk.checkpoints)]
 
 
@@ -40,83 +40,84 @@ def reported() -> list[str]:
 
 def test_training_goes_on_while_a_copy_is_written(tmp_path: Path, reported: list[str]) -> None:
     disk = Disk(tmp_path)
-    saver = CheckpointWriter(disk, reported.append, saved=0)
+    writer = CheckpointWriter(disk, reported.append, saved=0)
     disk.let.clear()
     now = checkpoint(10)
-    saver.begin(now)
+    writer.begin(now)
     for tensor in (*now.weights.values(), *now.momentum.values()):
         tensor.zero_()  # the next update
-    assert kept(disk) == []
+    assert saved(disk) == []
     disk.let.set()
-    saver.close()
+    writer.close()
     assert equal(read_checkpoint(disk.checkpoints / "00000010.safetensors"), checkpoint(10))
-    assert (saver.saved, reported) == (10, [])
+    assert (writer.saved, reported) == (10, [])
 
 
 def test_a_disk_that_is_behind_costs_checkpoints_and_no_time(
     tmp_path: Path, reported: list[str]
 ) -> None:
     disk = Disk(tmp_path)
-    saver = CheckpointWriter(disk, reported.append, saved=0, patience=0.01)
+    writer = CheckpointWriter(disk, reported.append, saved=0, patience=0.01)
     disk.let.clear()
     for iteration in (10, 20, 30):
-        saver.begin(checkpoint(iteration))
-        saver.log([])
+        writer.begin(checkpoint(iteration))
+        writer.log([])
     disk.let.set()
-    saver.save(checkpoint(40))
-    saver.close()
-    assert kept(disk) == [10, 40]
+    writer.save(checkpoint(40))
+    writer.close()
+    assert saved(disk) == [10, 40]
     assert reported == [
-        f"no checkpoint at iteration {it}: the disk is busy with that of 10" for it in (20, 30)
+        f"no checkpoint at iteration {iteration}: the disk is busy with that of 10"
+        for iteration in (20, 30)
     ]
 
 
 def test_the_last_checkpoint_waits_for_the_disk(tmp_path: Path, reported: list[str]) -> None:
     disk = Disk(tmp_path)
-    saver = CheckpointWriter(disk, reported.append, saved=0, patience=0.01)
+    writer = CheckpointWriter(disk, reported.append, saved=0, patience=0.01)
     disk.let.clear()
-    saver.begin(checkpoint(10))
+    writer.begin(checkpoint(10))
     Timer(0.2, disk.let.set).start()
-    saver.begin(checkpoint(20), must=True)
-    saver.close()
-    assert (kept(disk), reported) == ([10, 20], [])
+    writer.begin(checkpoint(20), wait=True)
+    writer.close()
+    assert (saved(disk), reported) == ([10, 20], [])
 
 
-def test_who_must_end_at_once_does_not_wait_for_the_disk(
+def test_a_process_that_ends_at_once_does_not_wait_for_the_disk(
     tmp_path: Path, reported: list[str]
 ) -> None:
-    """As a second signal ends a run: what was being written is as good as lost."""
+    """A second signal ends a run so: the checkpoint being written may be lost."""
     disk = Disk(tmp_path)
     disk.let.clear()
-    saver = CheckpointWriter(disk, reported.append, saved=0)
+    writer = CheckpointWriter(disk, reported.append, saved=0)
 
     def run() -> None:
-        with saver:
-            saver.begin(checkpoint(10))
+        with writer:
+            writer.begin(checkpoint(10))
             raise SystemExit(143)
 
     with pytest.raises(SystemExit):
         run()
-    assert kept(disk) == []
+    assert saved(disk) == []
     disk.let.set()
-    saver.close()
-    assert kept(disk) == [10]
+    writer.close()
+    assert saved(disk) == [10]
 
 
-def test_a_disk_that_refuses_is_told_of_and_tried_again(
+def test_a_refusal_of_the_disk_is_reported_and_the_next_checkpoint_tried(
     tmp_path: Path, reported: list[str]
 ) -> None:
     disk = Disk(tmp_path, refused=(10, 30))
-    saver = CheckpointWriter(disk, reported.append, saved=0)
+    writer = CheckpointWriter(disk, reported.append, saved=0)
     for iteration in (10, 20, 30, 40):
-        saver.begin(checkpoint(iteration))
-    saver.close()
-    assert kept(disk) == [20, 40]
+        writer.begin(checkpoint(iteration))
+    writer.close()
+    assert saved(disk) == [20, 40]
     assert reported == [
         "no checkpoint at iteration 10: no space left on device; none is kept yet",
         "no checkpoint at iteration 30: no space left on device; that of iteration 20 is kept",
     ]
-    assert saver.saved == 40
+    assert writer.saved == 40
 
 
 def test_what_is_no_fault_of_the_disk_ends_the_run(tmp_path: Path, reported: list[str]) -> None:
@@ -124,41 +125,41 @@ def test_what_is_no_fault_of_the_disk_ends_the_run(tmp_path: Path, reported: lis
         def save(self, checkpoint: Checkpoint) -> None:
             raise AssertionError("ours")
 
-    saver = CheckpointWriter(Broken(tmp_path), reported.append, saved=0)
-    saver.begin(checkpoint(10))
+    writer = CheckpointWriter(Broken(tmp_path), reported.append, saved=0)
+    writer.begin(checkpoint(10))
     with pytest.raises(AssertionError, match="ours"):
-        saver.close()
-    assert saver.saved == 0
+        writer.close()
+    assert writer.saved == 0
 
 
-def test_who_has_to_save_now_hears_of_a_refusal(tmp_path: Path, reported: list[str]) -> None:
-    saver = CheckpointWriter(Disk(tmp_path, refused=(10,)), reported.append, saved=0)
+def test_a_save_that_cannot_wait_raises_the_refusal(tmp_path: Path, reported: list[str]) -> None:
+    writer = CheckpointWriter(Disk(tmp_path, refused=(10,)), reported.append, saved=0)
     with pytest.raises(OSError, match="No space"):
-        saver.save(checkpoint(10))
-    saver.close()
-    assert saver.saved == 0
+        writer.save(checkpoint(10))
+    writer.close()
+    assert writer.saved == 0
 
 
 def test_lines_wait_for_room_and_no_checkpoint_outlives_them(
     tmp_path: Path, reported: list[str]
 ) -> None:
     disk = Disk(tmp_path)
-    saver = CheckpointWriter(disk, reported.append, saved=0)
-    saver.log([{"iteration": 1}])
+    writer = CheckpointWriter(disk, reported.append, saved=0)
+    writer.log([{"iteration": 1}])
     disk.metrics = tmp_path / "gone" / "metrics.jsonl"
-    saver.log([{"iteration": 2}])
-    saver.log([{"iteration": 3}])
-    saver.begin(checkpoint(3))
-    assert kept(disk) == []
+    writer.log([{"iteration": 2}])
+    writer.log([{"iteration": 3}])
+    writer.begin(checkpoint(3))
+    assert saved(disk) == []
     (tmp_path / "metrics.jsonl").rename(tmp_path / "before")
     (tmp_path / "gone").mkdir()
     (tmp_path / "before").rename(disk.metrics)
-    saver.begin(checkpoint(4))
-    saver.log([{"iteration": 5}])
-    saver.close()
+    writer.begin(checkpoint(4))
+    writer.log([{"iteration": 5}])
+    writer.close()
     lines = disk.metrics.read_text().splitlines()
     assert [json.loads(line)["iteration"] for line in lines] == [1, 2, 3, 5]
-    assert kept(disk) == [4]
+    assert saved(disk) == [4]
     assert [line.split(":")[0] for line in reported] == [
         "no such file or directory",
         "no checkpoint at iteration 3",
@@ -166,7 +167,7 @@ def test_lines_wait_for_room_and_no_checkpoint_outlives_them(
 
 
 def test_half_a_line_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that fills in the middle of a line."""
+    """The disk is full in the middle of a line."""
     resource = pytest.importorskip("resource")
     import signal
 
@@ -188,11 +189,11 @@ def test_half_a_line_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_another_process_of_the_run_writes_nothing(tmp_path: Path, reported: list[str]) -> None:
-    saver = CheckpointWriter(RunFolder(tmp_path, writes=False), reported.append, saved=0)
-    saver.log([{"iteration": 1}])
-    saver.begin(checkpoint(1))
-    saver.save(checkpoint(2))
-    saver.close()
+    writer = CheckpointWriter(RunFolder(tmp_path, writes=False), reported.append, saved=0)
+    writer.log([{"iteration": 1}])
+    writer.begin(checkpoint(1))
+    writer.save(checkpoint(2))
+    writer.close()
     assert os.listdir(tmp_path) == []
     assert reported == []
 

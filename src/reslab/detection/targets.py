@@ -12,7 +12,7 @@ from math import sqrt
 import torch
 from torch import Generator, Tensor
 
-from reslab.detection.box_ops import NO_STDS, REGION_STDS, Stds, encode_boxes, ioa, iou
+from reslab.detection.box_ops import REGION_STDS, encode_boxes, ioa, iou
 
 BACKGROUND, IGNORED = -1, -2  # in place of the index of a truth
 MOSTLY = 0.7  # share of a box in an ignored region; the released code's crowd_thresh
@@ -153,22 +153,21 @@ def random_subset(candidates: Tensor, count: int, rng: Generator) -> Tensor:
 
 def anchor_targets(
     anchors: Tensor, inside: Tensor, truths: Tensor, ignored: Tensor, rng: Generator,
-    *, high: float = 0.7, low: float = 0.3, count: int = 256, positive: float = 0.5,
+    *, count: int = 256, positive: float = 0.5,
 ) -> AnchorTargets:  # fmt: skip
     """Sample the region proposal network's mini-batch of an image (Sec. 3.1.3).
 
     [A, 4], bool [A], [N, 4], [I, 4]
     """
-    assigned = assign_anchors(anchors, inside, truths, ignored, high, low)
+    assigned = assign_anchors(anchors, inside, truths, ignored)
     positives, background = sample(assigned, count, positive, rng)
-    deltas = encode_boxes(anchors[positives], truths[assigned[positives]], NO_STDS)
+    deltas = encode_boxes(anchors[positives], truths[assigned[positives]])
     return AnchorTargets(torch.cat([positives, background]), deltas)
 
 
 def region_targets(
     proposals: Tensor, truths: Tensor, labels: Tensor, ignored: Tensor, rng: Generator,
-    *, foreground: float = 0.5, background: tuple[float, float] = (0.1, 0.5),
-    count: int = 128, positive: float = 0.25, stds: Stds = REGION_STDS,
+    *, background: tuple[float, float] = (0.1, 0.5), count: int = 128, positive: float = 0.25,
 ) -> RegionTargets:  # fmt: skip
     """Sample Fast R-CNN's mini-batch of an image.
 
@@ -176,11 +175,11 @@ def region_targets(
     [R, 4], [N, 4], int64 [N], [I, 4]
     """
     proposals = torch.cat([proposals, truths])
-    assigned = assign_proposals(proposals, truths, ignored, foreground, background)
-    positives, rest = sample(assigned, count, positive, rng)
+    assigned = assign_proposals(proposals, truths, ignored, background=background)
+    positives, background_rows = sample(assigned, count, positive, rng)
     matches = assigned[positives]
     return RegionTargets(
-        boxes=proposals[torch.cat([positives, rest])],
-        labels=torch.cat([labels[matches] + 1, torch.zeros_like(rest)]),
-        deltas=encode_boxes(proposals[positives], truths[matches], stds),
+        boxes=proposals[torch.cat([positives, background_rows])],
+        labels=torch.cat([labels[matches] + 1, torch.zeros_like(background_rows)]),
+        deltas=encode_boxes(proposals[positives], truths[matches], REGION_STDS),
     )

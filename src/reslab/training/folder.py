@@ -1,4 +1,4 @@
-"""The run folder: what a run is, what it measured, what came out."""
+"""The run folder: the recipe of a run, its log, its checkpoints and its results."""
 
 import json
 import os
@@ -11,25 +11,29 @@ from reslab.runtime.files import LOCK, atomic_write, lock
 from reslab.training.checkpoint import Checkpoint, save_checkpoint
 from reslab.training.recipe import TASKS, Fields, Recipe, RunRecipe, TaskRecipe, recipe_differences
 
-# what a process that was killed while it made the folder may leave there
+# files that a process leaves when it is killed while it makes the folder
 LEFTOVERS = (LOCK, "environment.json", ".environment.json.tmp", ".recipe.json.tmp")
 DIFFERENCES_SHOWN = 3  # differences named when a folder holds another recipe
 
 
 class RunFolder:
-    """`recipe.json environment.json metrics.jsonl result.json model.safetensors checkpoints/`."""
+    """`recipe.json environment.json metrics.jsonl result.json model.safetensors checkpoints/`.
+
+    Only one of a run's processes `writes`; in the others the methods that write do nothing.
+    """
 
     def __init__(self, path: Path, *, writes: bool = True) -> None:
-        self.path, self.writes = path, writes  # of the processes of a run, one writes
+        self.path, self.writes = path, writes
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
-        self.waiting = b""  # lines that could not be written
+        self.unwritten = b""  # lines that the disk refused
 
     @staticmethod
     def create(path: Path, recipe: RunRecipe, environment: dict[str, Any]) -> "RunFolder":
-        """A folder for this run: a new one, or the one that this same run was begun in.
+        """Make a folder for this run, or open the one that this same run was started in.
 
-        `environment` names the seed, the data folder and the machine.
+        `environment` names the seed, the data folder and the machine. ValueError for a folder of
+        another run or of other files.
         """
         folder = RunFolder(path)
         if path.exists() and not path.is_dir():
@@ -46,7 +50,7 @@ class RunFolder:
 
     @staticmethod
     def open(path: Path) -> "RunFolder":
-        """A folder that holds a run."""
+        """Open a folder that holds a run; ValueError for another."""
         for name in ("recipe.json", "environment.json"):
             if not (path / name).is_file():
                 raise ValueError(
@@ -56,28 +60,26 @@ class RunFolder:
         return RunFolder(path)
 
     def must_match(self, recipe: RunRecipe, seed: int) -> None:
-        """ValueError if the folder was made with another recipe or seed."""
+        """ValueError unless the folder was made with this recipe and seed."""
         RunFolder.open(self.path)
         if self.task() == recipe.task:
-            here = self.recipe_as(type(recipe)).model_dump(mode="json")
+            stored = self.recipe_as(type(recipe)).model_dump(mode="json")
         else:
-            here = self.fields()
-        found = recipe_differences(here, recipe.model_dump(mode="json"))
+            stored = self.fields()
+        differences = recipe_differences(stored, recipe.model_dump(mode="json"))
         if self.environment()["seed"] != seed:
-            found.append(f"seed: {self.environment()['seed']} -> {seed}")
-        if found:
-            more = (
-                f" and {len(found) - DIFFERENCES_SHOWN} more"
-                if len(found) > DIFFERENCES_SHOWN
-                else ""
-            )
+            differences.append(f"seed: {self.environment()['seed']} -> {seed}")
+        if differences:
+            some = "; ".join(differences[:DIFFERENCES_SHOWN])
+            if len(differences) > DIFFERENCES_SHOWN:
+                some += f" and {len(differences) - DIFFERENCES_SHOWN} more"
             raise ValueError(
-                f"{self.path} holds a run of another recipe ({'; '.join(found[:DIFFERENCES_SHOWN])}"
-                f"{more}); name another --out, or `reslab resume {self.path}` to go on with it"
+                f"{self.path} holds a run of another recipe ({some}); name another --out, or "
+                f"`reslab resume {self.path}` to go on with it"
             )
 
     def fields(self) -> Fields:
-        """The recipe as it is written; one that does not say its task is a classification."""
+        """Return the recipe as its file has it; a file without a task means classification."""
         file = self.path / "recipe.json"
         try:
             fields = json.loads(file.read_bytes())
@@ -88,20 +90,19 @@ class RunFolder:
         return {"task": "classification"} | fields
 
     def task(self) -> str:
-        """What the run trains, one of TASKS."""
+        """Return the task of the run, one of TASKS."""
         task = self.fields()["task"]
         if task not in TASKS:
-            raise ValueError(
-                f"{self.path / 'recipe.json'}: {unknown_name('task', str(task), TASKS)}"
-            )
+            error = unknown_name("task", str(task), TASKS)
+            raise ValueError(f"{self.path / 'recipe.json'}: {error}")
         return task
 
     def recipe(self) -> Recipe:
-        """That of a classifier; ValueError for a run of anything else."""
+        """Return a classifier's recipe; ValueError for a run of another task."""
         return self.recipe_as(Recipe)
 
     def recipe_as(self, kind: type[TaskRecipe]) -> TaskRecipe:
-        """The recipe, which must be of this kind."""
+        """Return the recipe; ValueError unless it is of this kind."""
         wanted = kind.model_fields["task"].default
         if self.task() != wanted:
             raise ValueError(
@@ -113,17 +114,17 @@ class RunFolder:
             raise ValueError(f"{self.path / 'recipe.json'}: {error}") from None
 
     def result(self) -> dict[str, Any] | None:
-        """What came out; None while the run is not finished."""
+        """Return the result of a finished run; None before."""
         if not (self.path / "result.json").exists():
             return None
         return self.read_json("result.json", "train_error", "evaluation", "seconds")
 
     def environment(self) -> dict[str, Any]:
-        """Seed, data folder and the machine that the run was begun on."""
+        """Return the seed, the data folder and the machine that the run was started on."""
         return self.read_json("environment.json", "seed", "data")
 
     def lock(self) -> int:
-        """Keep a second process out until this one ends, however it ends; the lock's handle."""
+        """Keep other processes out until this one ends, however it ends; return the handle."""
         handle = lock(self.path)
         if handle is None:
             raise ValueError(f"{self.path} is being trained by another process")
@@ -134,7 +135,7 @@ class RunFolder:
         os.close(handle)
 
     def rows(self) -> list[dict[str, Any]]:
-        """The lines of metrics.jsonl; a last line that a kill cut short is left out."""
+        """Return the lines of metrics.jsonl, without a last line that a kill cut short."""
         if not self.metrics.exists():
             return []
         lines = self.metrics.read_bytes().splitlines(keepends=True)
@@ -144,39 +145,41 @@ class RunFolder:
             raise ValueError(f"{self.metrics} is damaged: {error}") from None
 
     def log(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Append lines to metrics.jsonl, and those before that an OSError kept out; they wait."""
+        """Append lines to metrics.jsonl, after those that an earlier OSError kept out.
+
+        Lines that raise an OSError are written by the next call.
+        """
         if not self.writes:
             return
-        self.waiting += "".join(json.dumps(row) + "\n" for row in rows).encode()
+        self.unwritten += as_lines(rows)
         with open(self.metrics, "ab", buffering=0) as file:
-            size, left = file.seek(0, os.SEEK_END), self.waiting
+            size, left = file.seek(0, os.SEEK_END), self.unwritten
             try:
                 while left:
                     left = left[file.write(left) :]
             except OSError:
-                file.truncate(size)  # half a line is none
+                file.truncate(size)  # whole lines or none
                 raise
-        self.waiting = b""
+        self.unwritten = b""
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Keep a checkpoint; the log comes to the disk before, so that none outlives its lines."""
+        """Save a checkpoint, after the log is on the disk: none may outlive its lines."""
         if not self.writes:
             return
         with open(self.metrics, "a") as file:
             os.fsync(file.fileno())
         save_checkpoint(self.checkpoints, checkpoint)
 
-    def forget_after(self, iteration: int, judged: int) -> None:
-        """Drop the lines that the resumed run is going to write again: those after its iteration,
-        and evaluations after the iteration that was `judged` last."""
+    def forget_after(self, iteration: int, evaluated_until: int) -> None:
+        """Remove the lines that a run resumed at `iteration` writes again.
+
+        Evaluations are repeated only after the iteration `evaluated_until`.
+        """
         if not self.writes:
             return
-        kept = [
-            row
-            for row in self.rows()
-            if row["iteration"] <= (judged if row["kind"] == "eval" else iteration)
-        ]
-        self.write("metrics.jsonl", "".join(json.dumps(row) + "\n" for row in kept).encode())
+        last = {"eval": evaluated_until}
+        rows = [row for row in self.rows() if row["iteration"] <= last.get(row["kind"], iteration)]
+        self.write("metrics.jsonl", as_lines(rows))
 
     def write(self, name: str, data: bytes) -> None:
         if self.writes:
@@ -186,7 +189,7 @@ class RunFolder:
         self.write(name, (json.dumps(value, indent=2) + "\n").encode())
 
     def read_json(self, name: str, *keys: str) -> dict[str, Any]:
-        """A file of the folder, which must hold `keys`."""
+        """Read a JSON file of the folder; ValueError if it is damaged or lacks one of `keys`."""
         try:
             value = json.loads((self.path / name).read_bytes())
         except ValueError as error:
@@ -195,3 +198,7 @@ class RunFolder:
         if missing:
             raise ValueError(f"{self.path / name} is damaged: there is no {missing[0]!r} in it")
         return value
+
+
+def as_lines(rows: Iterable[dict[str, Any]]) -> bytes:
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()

@@ -1,4 +1,4 @@
-"""What a run has shown lately, and the lines of its log."""
+"""The lines of a run's log, what they report, and the thread that writes its checkpoints."""
 
 import math
 from collections import deque
@@ -10,21 +10,22 @@ import torch
 from torch import Tensor
 
 from reslab.errors import os_reason
-from reslab.runtime.events import Event
+from reslab.runtime.events import Event, Log
 from reslab.training.checkpoint import Checkpoint
 from reslab.training.folder import RunFolder
 from reslab.training.loop import UpdateResult
 from reslab.training.schedule import Schedule
 
-DETAILS = ("per_class", "confusion")  # of a final report; the log holds one line an evaluation
+DETAILS = ("per_class", "confusion")  # of a final report; the log leaves them out
+DISK_PATIENCE = 2.0  # seconds that training waits for a disk which is a whole checkpoint behind
 
 
 class Diverged(RuntimeError):
-    """A loss that is not finite."""
+    """The loss is no longer finite."""
 
 
 class Progress:
-    """Loss and error of the last iterations: read from the device as seldom as possible."""
+    """Loss and error of the last iterations, read from the device as seldom as possible."""
 
     def __init__(self, epoch: int) -> None:
         self.unread: list[tuple[int, Tensor, Tensor]] = []  # iteration, loss, error
@@ -35,7 +36,7 @@ class Progress:
         self.unread.append((step.iteration, step.loss, step.train_error))
 
     def read(self) -> None:
-        """Fetch what is unread; Diverged names the first iteration whose loss is not finite."""
+        """Fetch what is unread; Diverged at the first iteration whose loss is not finite."""
         if not self.unread:
             return
         values = torch.stack([torch.stack((loss, error)) for _, loss, error in self.unread])
@@ -46,8 +47,8 @@ class Progress:
             self.errors.append(error)
         self.unread.clear()
 
-    def line(self) -> tuple[float, float]:
-        """Mean loss and mean error since the last line, which this one ends."""
+    def take_means(self) -> tuple[float, float]:
+        """Return mean loss and mean error since the last call."""
         self.read()
         count = len(self.losses)
         loss = sum(self.losses) / count
@@ -56,28 +57,28 @@ class Progress:
         return loss, error
 
     def epoch_error(self) -> float:
-        """The mean training error of the last epoch, percent."""
+        """Return the mean training error of the last epoch, percent."""
         self.read()
         return sum(self.errors) / len(self.errors)
 
 
 class Timer:
-    """Seconds of training, those before a resume included, and the speed between two lines."""
+    """Measure the seconds of training, those before a resume included, and the speed."""
 
-    def __init__(self, clock: Callable[[], float], before: float) -> None:
-        self.clock, self.before = clock, before
-        self.begun = self.logged = clock()
+    def __init__(self, clock: Callable[[], float], before_resume: float) -> None:
+        self.clock, self.before_resume = clock, before_resume
+        self.started = self.logged = clock()
         self.images = 0  # since the last line
 
     def seconds(self) -> float:
-        return self.before + self.clock() - self.begun
+        return self.before_resume + self.clock() - self.started
 
     def speed(self) -> float:
-        """Images a second since the last line."""
+        """Return images a second since the last line."""
         return self.images / (self.clock() - self.logged)
 
     def restart(self) -> None:
-        """A line was written, or something else than training took time."""
+        """Measure the speed anew, after a line or after time that was not spent training."""
         self.logged, self.images = self.clock(), 0
 
 
@@ -87,7 +88,7 @@ def warmup_row(step: UpdateResult, schedule: Schedule) -> Event:
 
 
 def train_row(step: UpdateResult, progress: Progress, images_per_second: float) -> Event:
-    loss, error = progress.line()
+    loss, error = progress.take_means()
     return {
         "kind": "train",
         "iteration": step.iteration,
@@ -103,76 +104,69 @@ def eval_row(iteration: int, report: Event) -> Event:
 
 
 def without_details(report: Event) -> Event:
-    """A report without its details."""
+    """Return a report without its details."""
     return {key: value for key, value in report.items() if key not in DETAILS}
 
 
-DISK_PATIENCE = 2.0  # seconds that training waits for a disk which is a whole checkpoint behind
-
-
 class CheckpointWriter:
-    """The log of a run, and its checkpoints, which a thread writes while training goes on.
+    """Write a run's log, and its checkpoints by a thread while training goes on.
 
-    What a slow or full disk costs is told in a line, and the run goes on. Training waits for the
-    copy of a checkpoint; for the disk only while the checkpoint before is still being written.
+    A slow or full disk costs a line to the user, and the run goes on. Training waits while a
+    checkpoint is copied; for the disk only while the checkpoint before is still being written.
     """
 
     def __init__(
-        self,
-        folder: RunFolder,
-        on_event: Callable[[str], None],
-        saved: int,
-        patience: float = DISK_PATIENCE,
+        self, folder: RunFolder, notify: Log, saved: int, patience: float = DISK_PATIENCE
     ) -> None:
-        self.folder, self.on_event, self.patience = folder, on_event, patience
+        self.folder, self.notify, self.patience = folder, notify, patience
         self.saved = saved  # the iteration of the newest whole checkpoint
-        self._begun: PendingWrite | None = None
-        self._refused = False  # whether lines of the log are waiting
+        self._pending: PendingWrite | None = None
+        self._rows_wait = False  # whether the disk refused the last lines of the log
 
     def log(self, rows: Sequence[Event]) -> None:
-        """Append lines to the log."""
-        self._hear(0.0)
+        """Append lines to the log; those that the disk refuses wait for the next call."""
+        self._collect_finished_write(0.0)
         if not rows:
             return
         try:
             self.folder.log(rows)
         except OSError as error:
-            if not self._refused:
-                self.on_event(f"{reason(error)}: {self.folder.metrics}; its lines wait for room")
-            self._refused = True
+            if not self._rows_wait:
+                self.notify(f"{os_reason(error)}: {self.folder.metrics}; its lines wait for room")
+            self._rows_wait = True
         else:
-            self._refused = False
+            self._rows_wait = False
 
-    def begin(self, checkpoint: Checkpoint, *, must: bool = False) -> None:
-        """Copy a checkpoint, and have it written; if it `must`, the disk is waited for."""
+    def begin(self, checkpoint: Checkpoint, *, wait: bool = False) -> None:
+        """Copy a checkpoint and start to write it; skip it if the disk is busy, unless `wait`."""
         if not self.folder.writes:
             return
         iteration = checkpoint.iteration
-        self._hear(None if must else self.patience)
-        if self._begun:
-            late = self._begun.checkpoint.iteration
-            self.on_event(
+        self._collect_finished_write(None if wait else self.patience)
+        if self._pending:
+            late = self._pending.checkpoint.iteration
+            self.notify(
                 f"no checkpoint at iteration {iteration}: the disk is busy with that of {late}"
             )
             return
         try:
-            self.folder.log(())  # lines that wait: none is younger than a checkpoint
+            self.folder.log(())  # lines that wait: none may be younger than a checkpoint
         except OSError as error:
-            self._complain(iteration, error)
+            self._report_unsaved(iteration, error)
             return
-        self._begun = PendingWrite(self.folder, checkpoint.copied())
-        self._begun.start()
+        self._pending = PendingWrite(self.folder, checkpoint.copied())
+        self._pending.start()
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint here and now; OSError if that cannot be."""
-        self._hear(None)
+        """Write a checkpoint before returning; OSError if that fails."""
+        self._collect_finished_write(None)
         self.folder.log(())
         self.folder.save(checkpoint)
         self.saved = checkpoint.iteration
 
     def close(self) -> None:
-        """Wait for what is being written."""
-        self._hear(None)
+        """Wait for the checkpoint that is being written."""
+        self._collect_finished_write(None)
 
     def __enter__(self) -> Self:
         return self
@@ -181,25 +175,25 @@ class CheckpointWriter:
         if kind is None or issubclass(kind, Exception):  # others end the process, at once
             self.close()
 
-    def _hear(self, seconds: float | None) -> None:
-        """What became of the checkpoint that was begun; wait for that so long at most."""
-        if self._begun is None:
+    def _collect_finished_write(self, timeout: float | None) -> None:
+        """Take over the result of the pending write; wait for it up to `timeout` seconds."""
+        if self._pending is None:
             return
-        writing = self._begun
-        writing.join(seconds)
-        if writing.is_alive():
+        pending = self._pending
+        pending.join(timeout)
+        if pending.is_alive():
             return
-        self._begun = None
-        if writing.failure is None:
-            self.saved = writing.checkpoint.iteration
-        elif isinstance(writing.failure, OSError):
-            self._complain(writing.checkpoint.iteration, writing.failure)
+        self._pending = None
+        if pending.failure is None:
+            self.saved = pending.checkpoint.iteration
+        elif isinstance(pending.failure, OSError):
+            self._report_unsaved(pending.checkpoint.iteration, pending.failure)
         else:
-            raise writing.failure
+            raise pending.failure
 
-    def _complain(self, iteration: int, error: OSError) -> None:
+    def _report_unsaved(self, iteration: int, error: OSError) -> None:
         last = f"that of iteration {self.saved} is kept" if self.saved else "none is kept yet"
-        self.on_event(f"no checkpoint at iteration {iteration}: {reason(error)}; {last}")
+        self.notify(f"no checkpoint at iteration {iteration}: {os_reason(error)}; {last}")
 
 
 class PendingWrite(Thread):
@@ -213,9 +207,5 @@ class PendingWrite(Thread):
     def run(self) -> None:
         try:
             self.folder.save(self.checkpoint)
-        except Exception as error:  # raised where the training is
+        except Exception as error:  # raised in the training thread
             self.failure = error
-
-
-def reason(error: OSError) -> str:
-    return os_reason(error)

@@ -1,4 +1,4 @@
-"""What a run starts from beside its recipe: trained weights, or what was found when it began."""
+"""What a run starts from besides its recipe: trained weights, or what was measured at first."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,17 +18,17 @@ LAYOUT = ("zeros", "stride_on", "pool")  # of a network, which its trained weigh
 
 @dataclass(frozen=True)
 class InitialState:
-    """What is not made from the recipe and its data, because it was given or found before."""
+    """What a run does not derive from its recipe and its data."""
 
     weights: Model | None = None  # training starts from them
-    preprocessing: Preprocessing | None = None
-    components: Components | None = None  # of the colours
+    preprocessing: Preprocessing | None = None  # measured when the run began
+    components: Components | None = None  # principal components of the colours, measured too
     names: tuple[str, ...] = ()  # of the classes, where folders are called by ids
     begun: bool = False  # a checkpoint holds the network's state
 
 
 def initial_state_bytes(origin: InitialState) -> bytes:
-    """What was measured when the run began, so that a resumed one need not measure again."""
+    """Encode what was measured when the run began, so that resuming need not measure again."""
     assert origin.preprocessing is not None
     tensors = origin.preprocessing.tensors()
     if origin.components is not None:
@@ -39,7 +39,7 @@ def initial_state_bytes(origin: InitialState) -> bytes:
 
 
 def read_initial_state(folder: Path, *, begun: bool) -> InitialState:
-    """What `origin_bytes` wrote into a run folder; nothing if it is not there."""
+    """Read the file of `initial_state_bytes` in a run folder; without it nothing was measured."""
     file = folder / FILE
     if not file.exists():
         return InitialState(begun=begun)
@@ -55,10 +55,10 @@ def read_initial_state(folder: Path, *, begun: bool) -> InitialState:
 
 
 def fit_to_weights(recipe: Recipe, weights: Model, *, keep_statistics: bool = False) -> Recipe:
-    """`recipe` for training that starts from `weights`: their layout, their digest.
+    """Return `recipe` for training that starts from `weights`: with their layout and digest.
 
-    Statistics of batch norm that were folded away can only be kept. ValueError if these are
-    weights of another network.
+    Batch norm that is folded into the convolutions stays frozen. ValueError if these are weights of
+    another network.
     """
     keep = keep_statistics or weights.folded
     return fit_recipe(
@@ -76,8 +76,10 @@ def fit_recipe(recipe: TaskRecipe, net: nn.Module, **changes: object) -> TaskRec
 
 
 def fit_config(config: ResNetConfig, given: ResNetConfig, name: str) -> ResNetConfig:
-    """Return the net of the recipe `name`, its classes its own, in the layout of given weights;
-    ValueError if those are weights of another net."""
+    """Return the network of the recipe `name` in the layout of given weights.
+
+    It keeps its number of classes. ValueError if the weights are of another network.
+    """
     config = config.model_copy(update={key: getattr(given, key) for key in LAYOUT})
     if config != given.model_copy(update={"classes": config.classes}):
         raise ValueError(
@@ -88,7 +90,7 @@ def fit_config(config: ResNetConfig, given: ResNetConfig, name: str) -> ResNetCo
 
 
 def must_match_weights(recipe: Recipe, weights: Model | None) -> None:
-    """ValueError if `weights` are not those that `recipe` starts from."""
+    """ValueError unless `weights` are those that `recipe` starts from."""
     if weights is None:
         if recipe.weights is not None:
             raise ValueError("this recipe starts from trained weights; name them with --weights")

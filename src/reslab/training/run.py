@@ -64,7 +64,7 @@ def run_task(
     saved = processes.run_on_first(lambda: recover_newest_checkpoint(folder.checkpoints, log))
     start = saved.iteration if saved else 0
     # the final evaluations follow the checkpoint of the last iteration
-    evaluated_until = start if saved and saved.judged and start < iterations else start - 1
+    evaluated_until = start if saved and saved.evaluated and start < iterations else start - 1
     folder.forget_after(start, evaluated_until)
     with CheckpointWriter(folder, log, saved=start) as writer:
         run = RunInProgress(
@@ -77,7 +77,7 @@ def run_task(
         if saved:
             run.restore(saved)
             log(f"going on from iteration {start}")
-            if not saved.judged:
+            if not saved.evaluated:
                 run.evaluate(start)
         run.train_from(start)
         return run.finish(run.timer.seconds())
@@ -117,7 +117,7 @@ class RunInProgress:
             momentum=momentum_buffers(task.net, task.optimizer),
             losses=torch.tensor(self.progress.losses, dtype=torch.float64),
             errors=torch.tensor(self.progress.errors, dtype=torch.float64),
-            judged=not evaluation_due,
+            evaluated=not evaluation_due,
         )
 
     def train_from(self, start: int) -> None:
@@ -136,7 +136,7 @@ class RunInProgress:
             if evaluation_due:
                 self.evaluate(step.iteration)
             if last or step.iteration % recipe.checkpoint_every == 0:
-                self.writer.begin(self.snapshot(step.iteration), must=last)
+                self.writer.begin(self.snapshot(step.iteration), wait=last)
 
     @property
     def recipe(self) -> RunRecipe:
