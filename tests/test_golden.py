@@ -30,9 +30,11 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("name", ASKED)
 def test_the_answer_is_the_stored_one(reslab, places: dict[str, Path], name: str) -> None:
-    for words in commands_of(name, places):
-        done = reslab(*words)
-        assert done.stdout, done.stderr
+    *before, last = commands_of(name, places)
+    for words in before:
+        assert reslab(*words).returncode == 0
+    done = reslab(*last)
+    assert done.stdout, done.stderr
     status, stored = OLD_ANSWERS[name]
     assert done.returncode == status, done.stderr
     found = json.loads(json.dumps(settled(json.loads(done.stdout), places)))
@@ -86,12 +88,22 @@ def finished(folder: Path, fields: dict[str, Any]) -> Path:
     return folder
 
 
+def kinds_of_recipes(task: str) -> list[dict[str, Any]]:
+    """A recipe of each kind: they differ in more than their names and the size of their nets."""
+    kinds: dict[str, dict[str, Any]] = {}
+    for fields in OLD_RECIPES.values():
+        if fields["task"] == task:
+            net = {key: fields["model"].get(key) for key in ("stem", "block", "shortcut", "sizes")}
+            kinds.setdefault(json.dumps(fields | {"name": "", "model": net}), fields)
+    return list(kinds.values())
+
+
 @pytest.mark.parametrize("task", ["classification", "detection"])
-def test_every_old_recipe_file_opens(reslab, tmp_path: Path, task: str) -> None:
+def test_old_recipe_files_open(reslab, tmp_path: Path, task: str) -> None:
     """A report reads the recipe of each of its runs, strictly."""
-    recipes = [fields for fields in OLD_RECIPES.values() if fields["task"] == task]
+    recipes = kinds_of_recipes(task)
     runs = [finished(tmp_path / fields["name"], fields) for fields in recipes]
     done = reslab("report", *runs, "--out", tmp_path / "page", "--json")
     assert done.returncode == 0, done.stderr
     assert [run["run"] for run in json.loads(done.stdout)["runs"]] == [str(run) for run in runs]
-    assert len(runs) > 10
+    assert len(runs) > 2

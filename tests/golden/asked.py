@@ -12,8 +12,8 @@ from tests.editions.facts import CLOCKS, NUMBER, PROSE
 GOLDEN = Path(__file__).parent
 RECIPES, ANSWERS = GOLDEN / "recipes.json", GOLDEN / "answers.json"
 
-# the arguments of a command, or of several of which the last one answers; --json is added. {NAME} is
-# a copy of a golden folder, {new} one that holds weights from elsewhere
+# the arguments of a command, or of several of which the last one answers; --json is added.
+# {NAME} is a copy of a golden folder, {new} one that holds weights from elsewhere
 ASKED = {
     "evaluate a classifier": "evaluate {classifier}",
     "evaluate several": "evaluate {classifier} {classifier}/model.safetensors --on digits",

@@ -197,10 +197,12 @@ def answers(edition: Edition) -> None:
     with tempfile.TemporaryDirectory() as folder:
         places = copy_golden(Path(folder) / "golden")
         for name in ASKED:
-            for words in commands_of(name, places):
-                done = edition.start(["-m", "reslab", *words])
-                if not done.out:
-                    raise RuntimeError(f"{name}: {done.err}")
+            *before, last = commands_of(name, places)
+            for words in before:
+                edition.command(*words)
+            done = edition.start(["-m", "reslab", *last])
+            if not done.out:
+                raise RuntimeError(f"{name}: {done.err}")
             found[name] = [done.status, settled(json.loads(done.out), places)]
     ANSWERS.write_text(lines_of(found))
 
