@@ -1,5 +1,5 @@
-"""What the first edition wrote still opens, resumes, is evaluated and reported, and every verb
-says what it said. `python -m tests.golden.renew` makes the files."""
+"""Files of the first edition still open, resume, are evaluated and reported, and every verb's
+JSON is what it was. `python -m tests.golden.renew` makes the files."""
 
 import json
 from pathlib import Path

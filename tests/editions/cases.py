@@ -1,4 +1,4 @@
-"""What both editions do, by name: a function each, which gives what is to be equal."""
+"""The cases of a comparison, by name: each is a function that gives what must be equal."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ def trained(name: str, edition: Edition) -> Any:
 
 
 def resumed(name: str, edition: Edition) -> Any:
-    """A run that was stopped, resumed."""
+    """Resume a run that was stopped."""
     folder = edition.home / "runs" / f"{name}-resumed"
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(made(edition, name), folder)
@@ -32,7 +32,7 @@ def resumed(name: str, edition: Edition) -> Any:
 
 
 def never_stopped(edition: Edition) -> Any:
-    """The run of `resumed("killed")` without its kill: the same weights."""
+    """Train the run of `resumed("killed")` without its kill; its weights must be equal."""
     out = edition.home / "runs" / "never-stopped"
     shutil.rmtree(out, ignore_errors=True)
     edition.command(*words_of(edition, RUNS[STOPPED["killed"][0]], out, *LONG))
@@ -74,7 +74,7 @@ def evaluate(edition: Edition) -> Any:
 
 
 def scores(edition: Edition) -> Any:
-    """Scores that are kept, then used: the same answers, the same files."""
+    """Keep scores, then evaluate from them: the answers, and that no file was written anew."""
     folder = made(edition, "scores")
     before = files_in(folder / "scores")
     found = answers(edition, ("evaluate", folder), ("evaluate", folder, "--protocol", TEN))
@@ -145,7 +145,7 @@ def check(edition: Edition) -> Any:
 
 
 def plan(edition: Edition) -> Any:
-    """The keys, and what no clock enters."""
+    """Compare the keys and types of plans, and the values that no clock enters."""
     commands = [
         (RUNS["residual"], ()),
         (RUNS["images"], ()),
@@ -202,7 +202,7 @@ def scenes(edition: Edition) -> Any:
 
 
 def import_and_export(edition: Edition) -> Any:
-    """Weights that leave and come back: what is said of them, and that they are the same."""
+    """Export weights and import them again: the JSON and the tensors."""
     out = edition.home / "imports"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
@@ -211,6 +211,7 @@ def import_and_export(edition: Edition) -> Any:
         edition,
         ("export", made(edition, "imported") / "model.safetensors", "--to", "torchvision", "--out",
          out / "again.safetensors"),
+        ("export", made(edition, "large"), "--to", "torchvision", "--out", out / "own.safetensors"),
         ("import", exported / "net.safetensors", "--as", "resnet18", "--out",
          out / "net.safetensors"),
         ("evaluate", made(edition, "imported") / "model.safetensors", "--data",
@@ -234,7 +235,7 @@ def report(edition: Edition) -> Any:
 
 
 def study(edition: Edition) -> Any:
-    """Runs of a study as its own processes, then the study again, which runs none of them."""
+    """Run a study, then run it again: finished runs are not run a second time."""
     out = edition.home / "study"
     shutil.rmtree(out, ignore_errors=True)
     words = ("study", "depth", "--depths", 20, "--iterations", 2, "--out", out)
@@ -245,7 +246,7 @@ def study(edition: Edition) -> Any:
 
 
 def mistakes(edition: Edition) -> Any:
-    """Exit status and number of lines of what a person may do wrong."""
+    """Compare exit status and number of lines of refusals."""
     data, nowhere = edition.data, edition.home / "nowhere"
     run = made(edition, "residual")
     wrong = (
@@ -287,7 +288,7 @@ def mistakes(edition: Edition) -> Any:
 
 
 def python(edition: Edition) -> Any:
-    """What the README shows, in Python."""
+    """Use the package from Python as the README does."""
     image = edition.data / "faulty" / "brick" / "000.jpg"
     words = (made(edition, "images"), made(edition, "residual"), made(edition, "joint"), image)
     out = edition.home / "python"

@@ -1,4 +1,4 @@
-"""Folders and files that the first edition made, used by either: the same must come of them."""
+"""Folders and files that the first edition made, used by both: the results must be equal."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ from tests.editions.runs import LONG, RUNS, STOPPED, made, words_of
 
 @dataclass(frozen=True)
 class Crossing:
-    """What an edition does with what the first one made."""
+    """A case that uses runs and files of the first edition."""
 
     needs: tuple[str, ...]  # of `runs.py`
     do: Callable[[Edition, Path], Any]  # is given a folder with copies of them
@@ -30,13 +30,13 @@ class Crossing:
 
 
 def resumed(name: str, edition: Edition, old: Path) -> Any:
-    """A run that was begun by the first edition."""
+    """Resume a run that the first edition began."""
     edition.command("resume", old / name)
     return run_facts(old / name, edition.places)
 
 
 def trained_on(edition: Edition, old: Path) -> Any:
-    """The command that began a run, given again: it is the same run."""
+    """Repeat the command that began a run: it must continue that run."""
     name = "killed"
     edition.command(*words_of(edition, RUNS[STOPPED[name][0]], old / name, *LONG))
     return run_facts(old / name, edition.places)
@@ -75,8 +75,8 @@ def reported(edition: Edition, old: Path) -> Any:
 
 
 def kept_scores(edition: Edition, old: Path) -> Any:
-    """Scores are used where they are found: here they are those of other images, so what is
-    computed anew would differ."""
+    """Evaluate where scores were kept. They are exchanged between images before, so that an
+    evaluation which does not use them differs."""
     folder = old / "scores"
     for file in sorted((folder / "scores").rglob("*.safetensors")):
         turn_scores(file)
@@ -106,7 +106,7 @@ def sha256_of_scores(scores: bytes, bad: str) -> str:
 
 
 def started_from(edition: Edition, old: Path) -> Any:
-    """Weights of the first edition as a beginning."""
+    """Start training from weights of the first edition."""
     found = []
     for name, weights in (("tuned", "whole"), ("fine-tuned", "large"), ("frozen", "whole")):
         out = old / f"new-{name}"

@@ -1,4 +1,4 @@
-"""What is compared of a run or of a command's JSON: all that no clock, path or version enters."""
+"""Reduce a run or a command's JSON to what is compared: all that no clock, path or version enters."""
 
 import hashlib
 import json
@@ -66,7 +66,7 @@ def files_in(folder: Path) -> dict[str, str]:
 
 
 def run_facts(folder: Path, places: dict[str, str]) -> dict[str, Any]:
-    """All of a run folder that says what was trained and what came out."""
+    """Collect from a run folder what was trained and what came out."""
     found = {
         file.name: facts(json.loads(file.read_bytes()), places)
         for file in sorted(folder.glob("*.json"))

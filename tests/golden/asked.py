@@ -1,4 +1,4 @@
-"""What the golden files are asked, and how an answer is compared with the stored one."""
+"""The questions put to the golden files, and how an answer is compared with the stored one."""
 
 import json
 import math
