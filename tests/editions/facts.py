@@ -1,4 +1,4 @@
-"""Reduce a run or a command's JSON to what is compared: all that no clock, path or version enters."""
+"""Reduce a run or a command's JSON to what is compared: no clock, path or version enters it."""
 
 import hashlib
 import json
