@@ -17,7 +17,7 @@ found: dict[str, object] = {}
 recipe = reslab.recipe("digits-resnet20").with_changes(
     ["precision=fp32", "iterations=2", "recompute_bn=1", "model.widths=[8,8,16]"]
 )
-result = reslab.train(recipe, out, seed=3)  # pyrefly: ignore[not-callable]
+result = reslab.train(recipe, out, seed=3)
 found["result"] = result
 
 model = reslab.load(images)
