@@ -147,10 +147,18 @@ def test_a_study_is_stopped_goes_on_and_is_not_run_again(
 
 
 def wait_for(folder: Path, pattern: str, count: int = 1) -> None:
+    """Wait until so many files are there that hold something."""
     deadline = time.monotonic() + 120
-    while sum(path.stat().st_size > 0 for path in folder.glob(pattern)) < count:
+    while sum(map(holds_something, folder.glob(pattern))) < count:
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def holds_something(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:  # replaced meanwhile
+        return False
 
 
 LONG = ("--set", "iterations=60", "--set", "checkpoint_every=5", "--set", "eval_every=60",

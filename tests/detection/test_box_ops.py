@@ -54,13 +54,13 @@ def test_overlaps_are_those_of_counted_pixels(seed: int) -> None:
 
 
 def test_the_released_codes_overlaps_of_inclusive_corners() -> None:
-    """Its (x1 - x0 + 1) is our width of the same pixels."""
+    """x1 - x0 + 1 with inclusive corners is x1 - x0 with exclusive ones."""
     one, other = torch.tensor([[10.0, 10, 19, 29]]), torch.tensor([[15.0, 5, 24, 14]])
     widened = torch.tensor([0.0, 0, 1, 1])
     assert iou(one + widened, other + widened).item() == pytest.approx(25 / (200 + 100 - 25))
 
 
-def test_clipping_and_the_least_size() -> None:
+def test_clipping_and_the_smallest_size() -> None:
     boxes = torch.tensor([[-3.0, 2, 5, 20], [8, -9, 30, -2], [1, 2, 3, 4]])
     clipped = [[0, 2, 5, 10], [8, 0, 9, 0], [1, 2, 3, 4]]
     assert clip(boxes, width=9, height=10).tolist() == clipped
@@ -212,7 +212,7 @@ def test_resizing_with_other_limits_by_hand() -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(SIZES, st.integers(1, 1200), st.integers(0, 1000))
-def test_a_side_is_what_was_asked_for_and_none_is_longer(
+def test_a_side_has_its_limit_and_none_is_longer(
     original: tuple[int, int], shorter: int, more: int
 ) -> None:
     longest = shorter + more
@@ -241,7 +241,7 @@ def test_boxes_of_a_resized_image_by_hand() -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(SIZES, SIZES, st.lists(st.tuples(*[CORNERS] * 4), max_size=3), st.booleans())
-def test_boxes_there_and_back(
+def test_scaling_boxes_back_restores_them(
     original: tuple[int, int],
     resized: tuple[int, int],
     corners: list[tuple[float, ...]],
@@ -274,7 +274,7 @@ def test_pixels_go_where_their_boxes_go(flip: bool) -> None:
     assert ((resized < 128).all(2) == ~inside).all()
 
 
-def test_the_mirrored_image_is_the_image_mirrored() -> None:
+def test_resizing_and_mirroring_commute() -> None:
     image = np.random.default_rng(0).integers(0, 256, (30, 41, 3), np.uint8)
     for shorter in (12, 30, 50):
         assert (
@@ -285,7 +285,7 @@ def test_the_mirrored_image_is_the_image_mirrored() -> None:
 
 @pytest.mark.parametrize("shorter", [4, 8])
 @pytest.mark.parametrize("flip", [False, True])
-def test_torch_can_take_the_pixels(shorter: int, flip: bool) -> None:
+def test_pixels_are_a_writable_copy(shorter: int, flip: bool) -> None:
     image = np.zeros((4, 6, 3), np.uint8)
     image.flags.writeable = False
     torch.from_numpy(resize_image(image, shorter, 20, flip)).add_(

@@ -47,7 +47,7 @@ def font(size: int = 16) -> ImageFont.FreeTypeFont:
 
 
 def changed(drawn: Image.Image) -> np.ndarray:
-    """Where a grey image is grey no more, bool [H, W]."""
+    """Mark where a grey image was drawn on, bool [H, W]."""
     return (np.asarray(drawn) != GREY).any(2)
 
 

@@ -69,7 +69,7 @@ def hand_made(search: InferenceConfig, logits: tuple[float, ...], moves: Tensor)
 
 
 def test_a_hand_made_head_detects_known_boxes_in_pixels_of_the_original() -> None:
-    """An image of 41 x 30, shown as 27 x 20: the first anchor inside lies at 0 0 7 7 there."""
+    """An image of 41 x 30, resized to 27 x 20; the first anchor, clipped, is the only proposal."""
     search = InferenceConfig(
         shorter=20, longest=40, smallest=0, before=1, proposals=1, threshold=0.1, overlap=0.5
     )
@@ -100,7 +100,7 @@ def test_a_region_of_the_whole_image_covers_all_of_it_at_any_size(height: int, w
 
 
 def test_threshold_suppression_and_limit_of_detections() -> None:
-    """Three regions, two classes: threshold, suppression within a class, the most."""
+    """Three regions, two classes: threshold, suppression within a class, limit."""
     places = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 6], [20, 20, 30, 30]])
     places = places[:, None].expand(3, 2, 4)
     probabilities = torch.tensor([[0.1, 0.6, 0.3], [0.05, 0.35, 0.6], [0.9, 0.05, 0.05]])
@@ -438,7 +438,7 @@ def test_ids_tell_classes_of_one_name_apart() -> None:
     assert labels_in(model, renamed(SCENES, names[::-1], ids[::-1]).test).tolist() == [2, 1, 0]
 
 
-def test_an_unknown_class_is_a_line_with_the_nearest() -> None:
+def test_an_unknown_class_is_refused_with_the_nearest() -> None:
     model = replace(MODEL, classes=("person", "tiger"), ids=("1", "2"))
     with pytest.raises(ValueError, match="did you mean 'tiger'") as caught:
         labels_in(model, renamed(SCENES, ("tigger",), ("5",)).test)

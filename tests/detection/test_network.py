@@ -214,7 +214,9 @@ def test_new_layers_are_drawn_as_in_fast_rcnn() -> None:
 
 @pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
 @pytest.mark.parametrize("sides", [(1, 1), (1, 40), (40, 1), (2, 3), (3, 2)])
-def test_an_image_that_is_but_a_line_has_a_map(trunk: ResNetConfig, sides: tuple[int, int]) -> None:
+def test_an_image_one_pixel_high_or_wide_has_a_map(
+    trunk: ResNetConfig, sides: tuple[int, int]
+) -> None:
     net = network(config(trunk))
     image = random_image(*sides)
     features = net.features(image)
@@ -240,7 +242,7 @@ ANCHORS = Anchors(sizes=(8, 16), ratios=(0.5, 1, 2), stride=4)
 
 
 def zero_network() -> ProposalNetwork:
-    """One whose every weight is zero."""
+    """Make a network whose weights are all zero."""
     net = ProposalNetwork(2, 3, ANCHORS).requires_grad_(False)
     for weight in net.parameters():
         weight.zero_()
@@ -248,17 +250,17 @@ def zero_network() -> ProposalNetwork:
 
 
 @pytest.mark.parametrize(("row", "column", "anchor"), [(0, 0, 0), (1, 4, 3), (2, 1, 5)])
-def test_a_weight_that_answers_to_one_cell_and_one_anchor_alone(
+def test_a_bright_cell_and_an_anchors_weight_make_one_logit(
     row: int, column: int, anchor: int
 ) -> None:
-    """The anchor that speaks lies around the cell that shines, and has the shape of its channel."""
+    """The active anchor lies around the bright cell and has the shape of its channel."""
     net = zero_network()
     net.conv.weight[1, 0, 1, 1] = 1
     net.objectness.weight[anchor, 1] = 5
     net.deltas.weight[4 * anchor + 2, 1] = 0.5  # its width grows
     features = torch.zeros(1, 2, 3, 5)
     features[0, 0, row, column] = 1
-    features[0, 1] = 7  # a channel that nobody listens to
+    features[0, 1] = 7  # a channel without weights
     predictions = net(features)
     assert predictions.anchors.shape == (3 * 5 * 6, 4)
     (active,) = predictions.logits.nonzero()[:, 0].tolist()
@@ -283,7 +285,7 @@ def test_the_window_is_three_by_three_and_negative_hidden_values_are_cut() -> No
     assert active == (2 * 4 + 2) * 6 + 2
 
 
-def test_answers_are_float32_and_learn() -> None:
+def test_predictions_are_float32_and_learn() -> None:
     net = ProposalNetwork(2, 3, ANCHORS)
     for weight in net.parameters():
         torch.nn.init.normal_(weight, generator=torch.Generator().manual_seed(0))
@@ -336,7 +338,7 @@ def slow_boxes(
 def random_predictions(
     cells: tuple[int, int], seed: int, steps: int | None = None
 ) -> AnchorPredictions:
-    """Random answers; of few distinct scores where there are `steps`."""
+    """Draw predictions; with `steps`, few distinct scores."""
     rng = torch.Generator().manual_seed(seed)
     anchors = ANCHORS.grid(*cells)
     logits = torch.randn(len(anchors), generator=rng)
@@ -388,7 +390,7 @@ def test_boxes_are_clipped_before_they_are_measured() -> None:
     ]
 
 
-def test_an_overlap_of_seven_tenths_is_let_pass() -> None:
+def test_an_overlap_of_seven_tenths_is_not_suppressed() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 7]])  # IoU 0.7
     assert iou(boxes, boxes)[0, 1] <= PROPOSAL_NMS
     predictions = AnchorPredictions(boxes, torch.tensor([2.0, 1]), torch.zeros(2, 4))
@@ -399,7 +401,7 @@ def test_an_overlap_of_seven_tenths_is_let_pass() -> None:
     assert len(more.proposals(40, 40, before=9, after=9, smallest=0)) == 1
 
 
-def test_proposals_are_places_that_no_gradient_goes_through() -> None:
+def test_no_gradient_goes_through_proposals() -> None:
     predictions = random_predictions((4, 4), 0)
     learning = AnchorPredictions(
         predictions.anchors,
@@ -422,6 +424,6 @@ def nothing(count: int) -> Tensor:
     return torch.zeros(0, count)
 
 
-def test_no_anchor_no_proposal() -> None:
+def test_without_anchors_there_are_no_proposals() -> None:
     predictions = AnchorPredictions(nothing(4), torch.zeros(0), nothing(4))
     assert predictions.proposals(9, 9, before=5, after=5, smallest=0).shape == (0, 4)

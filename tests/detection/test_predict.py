@@ -43,7 +43,7 @@ def image(seed: int, height: int = 60, width: int = 80) -> np.ndarray:
     return np.array(Image.fromarray(patches).resize((width, height), Image.Resampling.NEAREST))
 
 
-def test_found_in_words() -> None:
+def test_a_detection_as_text() -> None:
     object_ = Detection("person", 0.9731, (12.2, 39.6, 200.0, 310.4), "1")
     assert str(object_) == " 97.3 %  person  at 12 40 200 310"
 
@@ -97,7 +97,7 @@ def test_boxes_do_not_depend_on_the_threshold(model: Path) -> None:
     )  # as many as its search allows
 
 
-def test_switches_are_the_files_unless_they_are_named(model: Path, tmp_path: Path) -> None:
+def test_options_are_the_files_unless_given(model: Path, tmp_path: Path) -> None:
     detector = untrained_detector()
     named = detector.search.model_copy(update={"refine": True, "scales": (32, 64)})
     (tmp_path / "other.safetensors").write_bytes(detector_bytes(replace(detector, search=named)))
@@ -158,7 +158,7 @@ def test_a_predictor_can_move_to_a_device(model: Path) -> None:
     assert moved.detect(image(0)) == predictor.detect(image(0))
 
 
-def test_in_three_lines(model: Path) -> None:
+def test_the_public_door(model: Path) -> None:
     assert reslab.load_detector(model).detect(image(0)) == load_detector_predictor(model).detect(
         image(0)
     )
@@ -174,7 +174,7 @@ def test_a_threshold_is_a_probability(model: Path, threshold: float) -> None:
     ("scales", "why"),
     [([64], r"scales \[64\]: two or more"), ([64, 32], "rise"), ([0, 32], "scales cannot be 0")],
 )
-def test_scales_that_cannot_be(model: Path, scales: list[int], why: str) -> None:
+def test_impossible_scales_are_refused(model: Path, scales: list[int], why: str) -> None:
     with pytest.raises(ValueError, match=why) as caught:
         load_detector_predictor(model, scales=scales)
     assert "\n" not in str(caught.value)
@@ -209,7 +209,7 @@ def model_file_of(folder: Path, model: Detector) -> Path:
         {"trunk": LARGE, "sizes": (32,)},
     ],
 )
-def test_a_file_is_the_detector(tmp_path: Path, config: dict[str, object]) -> None:
+def test_a_file_holds_the_whole_detector(tmp_path: Path, config: dict[str, object]) -> None:
     search = InferenceConfig(
         shorter=40, longest=60, refine=True, scales=(20, 40), smallest=4, proposals=9
     )
@@ -234,7 +234,7 @@ def test_a_file_is_the_detector(tmp_path: Path, config: dict[str, object]) -> No
     assert torch.equal(one.scores, other.scores)
 
 
-def test_in_use_batch_norm_is_inside_the_convolutions() -> None:
+def test_inference_folds_batch_norm() -> None:
     model = detector()
     fast = prepare_for_inference(model)
     assert norms_of(model.net)
@@ -253,7 +253,7 @@ def test_an_image_is_prepared_as_in_training() -> None:
     torch.testing.assert_close(prepared[0], expected)
 
 
-def test_what_is_no_detector_is_a_line(tmp_path: Path) -> None:
+def test_files_without_a_detector_are_refused(tmp_path: Path) -> None:
     file = classifier_file(tmp_path)
     assert not is_detector(file)
     with pytest.raises(ValueError, match="holds no detector; `reslab predict`"):
@@ -269,7 +269,7 @@ def test_what_is_no_detector_is_a_line(tmp_path: Path) -> None:
         load_detector(tmp_path / "cut")
 
 
-def test_a_file_whose_weights_are_others_is_refused(tmp_path: Path) -> None:
+def test_a_file_with_other_weights_is_refused(tmp_path: Path) -> None:
     one, other = detector(), detector(context=True)
     other.net.config = one.net.config
     file = model_file_of(tmp_path, other)

@@ -95,7 +95,7 @@ def test_the_gradient_of_pooling_against_plain_loops(monkeypatch: pytest.MonkeyP
     torch.testing.assert_close(*gradients)
 
 
-def test_among_equals_one_place_learns() -> None:
+def test_among_equals_one_cell_learns() -> None:
     features = torch.zeros(1, 1, 5, 5, requires_grad=True)
     box = torch.tensor([[0.0, 0, 80, 80]])
     grads = []
@@ -145,7 +145,7 @@ def test_align_against_plain_loops(points: int) -> None:
 
 
 def test_align_of_a_mirrored_image_is_mirrored() -> None:
-    """What pooling with its rounding does not have."""
+    """Pooling, which rounds, lacks this property."""
     features, boxes = noise(1, 4, 9, 12), torch.tensor([[21.3, 40.2, 101.7, 91.1]]).double()
     mirrored = boxes.clone()
     mirrored[:, [0, 2]] = 12 * 16 - boxes[:, [2, 0]]

@@ -27,14 +27,14 @@ RELEASED = [
 ]  # fmt: skip
 
 
-def test_the_first_cell_is_the_released_codes() -> None:
+def test_anchors_of_the_first_cell_are_the_released_codes() -> None:
     anchors = Anchors()
     assert anchors.per_cell == 9
     inclusive = anchors.grid(1, 1) - torch.tensor([0.0, 0, 1, 1])
     assert inclusive.tolist() == RELEASED
 
 
-def test_the_order_is_row_column_shape() -> None:
+def test_anchors_go_row_by_row_cell_by_cell() -> None:
     anchors = Anchors()
     grid = anchors.grid(2, 3).view(2, 3, 9, 4)
     first = anchors.grid(1, 1)
@@ -61,9 +61,9 @@ def test_inside_is_up_to_the_border() -> None:
     assert inside_image(boxes, width=30, height=20).tolist() == [True, False, False, False]
 
 
-def test_how_many_are_inside_a_image() -> None:
+def test_how_many_anchors_are_inside_an_image() -> None:
     """Counted by the places that each shape may have along the sides; all those of an image of
-    1000 x 600 are the 20,000 of Sec. 3.1.3."""
+    1000 x 600 are about 20,000 (Sec. 3.1.3)."""
     anchors = Anchors()
     grid = anchors.grid(38, 63)
     assert len(grid) == 21546
@@ -79,7 +79,7 @@ NOTHING = torch.zeros(0, 4)
 
 
 def strips(*ends: float) -> torch.Tensor:
-    """Boxes from 0 to an end, one high: overlaps with the one to 10 are end / 10."""
+    """Boxes from 0 to an end, one pixel high: the IoU with the one to 10 is end / 10."""
     return torch.tensor([[0.0, 0, end, 1] for end in ends])
 
 

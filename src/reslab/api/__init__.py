@@ -1,1 +1,1 @@
-"""What each verb does, as functions that return values and print nothing."""
+"""The verbs as functions that return values and print nothing."""

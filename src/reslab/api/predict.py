@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from reslab.evaluation.predict import Prediction
 
 
-Found = TypeVar("Found")  # predictions or detections
+Result = TypeVar("Result")  # predictions or detections
 
 STDIN = "-"
 STDIN_NAME = "standard-input"  # of its drawing
@@ -54,11 +54,11 @@ class InputImage:
 
 
 @dataclass(frozen=True)
-class Answer(Generic[Found]):
-    """What a model found in an image, or why the image is bad."""
+class Answer(Generic[Result]):
+    """The results of a model on an image, or why the image is bad."""
 
     file: str
-    found: Sequence[Found] = ()
+    results: Sequence[Result] = ()
     error: str | None = None
 
 
@@ -172,7 +172,9 @@ class DrawingFolder:
         target.parent.mkdir(parents=True, exist_ok=True)
         drawing = draw_detections(result.pixels, result.detections, classes)
         atomic_write(target, encode(drawing, target.suffix))
-        self.rows += [detection_row(self.ids[image.file], found) for found in result.objects]
+        self.rows += [
+            detection_row(self.ids[image.file], detection) for detection in result.objects
+        ]
         self.drawn += 1
 
     def finish(self) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from reslab.api.predict import Answer
 
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 # options of several verbs
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -100,11 +100,11 @@ def print_rich_table(table: "Table") -> None:
 
 
 def print_answers(
-    answers: "Iterable[Answer[Found]]",
-    text: "Callable[[Answer[Found]], str]",
-    entry: "Callable[[Answer[Found]], dict[str, Any]] | None",
+    answers: "Iterable[Answer[Result]]",
+    text: "Callable[[Answer[Result]], str]",
+    entry: "Callable[[Answer[Result]], dict[str, Any]] | None",
 ) -> int:
-    """Print what was found in each image as it comes; with `entry`, as one JSON list.
+    """Print the results of each image as they come; with `entry`, as one JSON list.
 
     Bad images are named on standard error; if there are any, the exit status is 1.
     """
@@ -115,9 +115,9 @@ def print_answers(
             bad += 1
             warn(f"{answer.file}: {answer.error}")
         if entry:
-            found = {"error": answer.error} if answer.error else entry(answer)
+            content = {"error": answer.error} if answer.error else entry(answer)
             print(separator)
-            print(f"  {json.dumps({'file': answer.file} | found)}", end="", flush=True)
+            print(f"  {json.dumps({'file': answer.file} | content)}", end="", flush=True)
             separator = ","
         elif not answer.error:
             print(text(answer), flush=True)  # to a pipe too

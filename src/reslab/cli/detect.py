@@ -77,20 +77,20 @@ def detect(
 
 def block(answer: "Answer[Detection]") -> str:
     """Describe an image in a line for each object, with its box."""
-    lines = [printable(str(found)) for found in answer.found] or [NOTHING]
+    lines = [printable(str(detection)) for detection in answer.results] or [NOTHING]
     return "\n".join([printable(answer.file), *(f"  {line}" for line in lines)])
 
 
 def line(answer: "Answer[Detection]", width: int) -> str:
     """Describe an image in a line, the most probable objects first."""
-    return f"{printable(answer.file):{width}}  {printable(objects_in_words(answer.found))}"
+    return f"{printable(answer.file):{width}}  {printable(objects_in_words(answer.results))}"
 
 
 def objects_in_words(objects: "Sequence[Detection]") -> str:
     if not objects:
         return NOTHING
     listed = objects[:OBJECTS_LISTED]
-    shown = ", ".join(f"{found.name} {100 * found.score:.0f} %" for found in listed)
+    shown = ", ".join(f"{detection.name} {100 * detection.score:.0f} %" for detection in listed)
     more = f" and {len(objects) - len(listed)} more" if len(objects) > len(listed) else ""
     return f"{len(objects)} object{'s' if len(objects) > 1 else ''}: {shown}{more}"
 
@@ -98,8 +98,8 @@ def objects_in_words(objects: "Sequence[Detection]") -> str:
 def entry(answer: "Answer[Detection]") -> dict[str, Any]:
     """Describe an image in JSON."""
     objects = [
-        {"class": found.name, "id": found.id, "score": round(found.score, 6),
-         "box": [round(corner, 2) for corner in found.box]}
-        for found in answer.found
+        {"class": detection.name, "id": detection.id, "score": round(detection.score, 6),
+         "box": [round(corner, 2) for corner in detection.box]}
+        for detection in answer.results
     ]  # fmt: skip
     return {"objects": objects}

@@ -36,7 +36,7 @@ def evaluate(
     models: Annotated[
         list[Path],
         typer.Argument(
-            metavar="MODEL...",
+            metavar="MODEL",
             help="Run folders or model files, all of classifiers or all of detectors; several "
             "models are also tested together. Or .json files of detections.",
         ),

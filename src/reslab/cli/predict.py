@@ -18,7 +18,7 @@ WIDEST_NAME = 60  # characters of a file's name that others are aligned with
 PROTOCOL_HELP = "one-crop, ten-crop or multi-scale; with numbers, as ten-crop:256-224."
 Images = Annotated[
     list[str],
-    typer.Argument(metavar="IMAGE|FOLDER...", help="Files, folders, or - for standard input."),
+    typer.Argument(metavar="IMAGE|FOLDER", help="Files, folders, or - for standard input."),
 ]
 
 
@@ -53,8 +53,8 @@ def predict(
     def text(answer: "Answer[Prediction]") -> str:
         name = printable(answer.file)
         if single or top:
-            return "\n".join([name, *(f"  {found}" for found in answer.found)])
-        return f"{name:{width}}  {answer.found[0]}"
+            return "\n".join([name, *(f"  {prediction}" for prediction in answer.results)])
+        return f"{name:{width}}  {answer.results[0]}"
 
     return print_answers(answers, text, entry if as_json else None)
 
@@ -67,7 +67,7 @@ def name_width(images: "Sequence[InputImage]") -> int:
 def entry(answer: "Answer[Prediction]") -> dict[str, Any]:
     """Describe an image in JSON."""
     predictions = [
-        {"class": found.name, "probability": found.probability, "id": found.id}
-        for found in answer.found
+        {"class": prediction.name, "probability": prediction.probability, "id": prediction.id}
+        for prediction in answer.results
     ]
     return {"predictions": predictions}

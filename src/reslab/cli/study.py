@@ -31,7 +31,7 @@ def study(
         str, typer.Argument(help="degradation, depth, shortcuts, detection or responses.")
     ],
     runs: Annotated[
-        list[Path] | None, typer.Argument(metavar="RUN...", help="Finished runs, for `responses`.")
+        list[Path] | None, typer.Argument(metavar="RUN", help="Finished runs, for `responses`.")
     ] = None,
     on: Annotated[str | None, typer.Option(help="digits or cifar10; else digits.")] = None,
     data: Annotated[str | None, typer.Option(help="The folder that holds the data set.")] = None,
@@ -75,7 +75,7 @@ def study(
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Finished run folders.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Finished run folders.")],
     out: Annotated[Path, typer.Option(help="The folder for the page, table and figures.")] = Path(
         "report"
     ),
