@@ -32,3 +32,14 @@ def test_every_depth_of_the_paper_has_a_name() -> None:
         "resnet101",
         "resnet152",
     } <= set(names)
+
+
+@pytest.mark.parametrize("depth", [2, 18, 21, 57])
+def test_only_6n_plus_2_layers(depth: int) -> None:
+    with pytest.raises(ValueError, match="6n"):
+        cifar_config(depth)
+
+
+def test_only_the_depths_of_table_1() -> None:
+    with pytest.raises(ValueError, match="18, 34, 50, 101, 152"):
+        imagenet_config(20)

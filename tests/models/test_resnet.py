@@ -145,14 +145,3 @@ def test_nothing_starts_at_zero_but_batch_norms_shift() -> None:
     net = build_resnet(cifar_config(8), rng())
     norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
     assert all((norm.weight == 1).all() and (norm.bias == 0).all() for norm in norms)
-
-
-@pytest.mark.parametrize("depth", [2, 18, 21, 57])
-def test_only_6n_plus_2_layers(depth: int) -> None:
-    with pytest.raises(ValueError, match="6n"):
-        cifar_config(depth)
-
-
-def test_only_the_depths_of_table_1() -> None:
-    with pytest.raises(ValueError, match="18, 34, 50, 101, 152"):
-        imagenet_config(20)

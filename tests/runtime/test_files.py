@@ -92,3 +92,17 @@ def test_the_digest_is_that_of_names_types_shapes_and_values() -> None:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.numpy().tobytes())
     assert sha256_of(TENSORS) == digest.hexdigest()
+
+
+def test_the_digest_sees_names_shapes_and_values() -> None:
+    one = {"a": torch.zeros(2, 3)}
+    digests = [
+        sha256_of(one),
+        sha256_of({"b": torch.zeros(2, 3)}),
+        sha256_of({"a": torch.zeros(3, 2)}),
+        sha256_of({"a": torch.zeros(2, 3, dtype=torch.int32)}),
+        sha256_of({"a": torch.eye(2, 3)}),
+    ]
+    assert len(set(digests)) == len(digests)
+    strided = torch.zeros(3, 2).t()
+    assert sha256_of({"a": strided}) == sha256_of(one)  # layout in memory is no difference

@@ -1,129 +1,40 @@
-"""Weights of others, judged by what their own programs name and compute."""
+"""Weights of others become models that compute what their own programs do."""
 
 import re
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 from tests.models import references
-from torch import Tensor, nn
+from tests.models.convert.states import State, a_model, rng, save_npz, saved, torchvision_like
 
-from reslab.models.config import ResNetConfig, cifar_config, config_named
+from reslab.models.config import cifar_config
 from reslab.models.convert.importer import import_model
 from reslab.models.convert.layouts import AKAMASTER, AUTHORS, OWN, TORCHVISION, torchvision_state
-from reslab.models.model_file import Model, load_model, model_bytes
-from reslab.models.preprocessing import Preprocessing
-from reslab.models.resnet import build_resnet
-
-State = dict[str, Tensor]
+from reslab.models.model_file import load_model, model_bytes
 
 
-def rng(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def a_model(config: ResNetConfig, seed: int = 0, **preprocessing) -> Model:
-    """A network whose batch norms are all different, with torchvision's preprocessing."""
-    net = build_resnet(config, rng(seed)).eval()
-    for norm in [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]:
-        nn.init.uniform_(norm.weight, 0.2, 0.8, generator=rng(seed + 1))
-        nn.init.uniform_(norm.bias, -0.5, 0.5, generator=rng(seed + 2))
-        channels = norm.num_features
-        norm.running_mean = 2 * torch.rand(channels, generator=rng(seed + 3)) - 1
-        norm.running_var = 0.5 + torch.rand(channels, generator=rng(seed + 4))
-    mean = torch.tensor([0.485, 0.456, 0.406])[:, None, None] * 255
-    std = torch.tensor([0.229, 0.224, 0.225])[:, None, None] * 255
-    prepared = replace(Preprocessing(mean, std, resize=256, size=224), **preprocessing)
-    return Model(net, tuple(map(str, range(config.classes))), prepared, {}, [])
-
-
-def torchvision_like(name: str, classes: int = 5) -> ResNetConfig:
-    update = {"pool": "padded", "classes": classes}
-    return config_named(name).model_copy(update=update)
-
-
-@pytest.fixture(scope="module")
-def small_18() -> State:
-    """Weights of a ResNet-18 under torchvision's names."""
-    return torchvision_state(a_model(torchvision_like("resnet18")))
-
-
-@pytest.fixture(scope="module")
-def authors_50() -> State:
-    return references.authors_blobs(50, rng())
-
-
-def saved(state: State, file: Path) -> Path:
-    save_file(state, file)
-    return file
-
-
-def save_npz(state: State, file: Path) -> None:
-    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in state.items()}
-    np.savez(file, **arrays)
-
-
-# torchvision
-
-
-@pytest.mark.parametrize(
-    ("name", "tensors", "parameters"),
-    [
-        ("resnet18", 122, 11_689_512),
-        ("resnet34", 218, 21_797_672),
-        ("resnet50-3x3", 320, 25_557_032),
-    ],
-)
-def test_exported_names_and_shapes_are_torchvisions(name, tensors, parameters) -> None:
-    expected = references.torchvision_shapes(int(name[6:8]))
-    assert len(expected) == tensors
-    learned = [s for n, s in expected.items() if "running" not in n and "tracked" not in n]
-    assert sum(torch.Size(shape).numel() for shape in learned) == parameters
-    state = torchvision_state(a_model(torchvision_like(name, 1000)))
-    assert {n: tuple(tensor.shape) for n, tensor in state.items()} == expected
-    assert all(tensor.is_contiguous() for tensor in state.values())
-    assert {t.dtype for n, t in state.items() if "tracked" in n} == {torch.int64}
-
-
-@pytest.mark.parametrize("name", ["resnet18", "resnet50-3x3"])
-@pytest.mark.parametrize("channels", ["RGB", "BGR"])
-def test_torchvisions_code_computes_the_same_with_exported_weights(name, channels) -> None:
-    model = a_model(torchvision_like(name), channels=channels)
-    images = torch.randint(0, 256, (2, 3, 128, 112), dtype=torch.uint8, generator=rng(9))
-    normalised = (images - model.preprocessing.mean) / model.preprocessing.std
-    with torch.no_grad():
-        scores = references.torchvision_net(torchvision_state(model), normalised)
-        torch.testing.assert_close(model(images), scores, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("name", ["resnet18", "resnet50-3x3"])
-def test_import_export_import_gives_equal_tensors(tmp_path: Path, name: str) -> None:
-    model = a_model(torchvision_like(name))
+def test_import_export_import_gives_equal_tensors(tmp_path: Path) -> None:
+    model = a_model(torchvision_like("resnet50-3x3"))
     first = saved(torchvision_state(model), tmp_path / "first.safetensors")
-    imported = import_model(first, name.removesuffix("-3x3"))
+    imported = import_model(first, "resnet50")
     assert imported.layout is TORCHVISION
-    assert imported.model.net.config == model.net.config
-    again = torchvision_state(imported.model)
-    torch.save(again, tmp_path / "again.pth")
-    twice = import_model(tmp_path / "again.pth", name).model
-    for one, other in [
-        (imported.model.net.state_dict(), model.net.state_dict()),
-        (twice.net.state_dict(), model.net.state_dict()),
-    ]:
-        assert one.keys() == other.keys()
-        assert all(torch.equal(one[key], other[key]) for key in other)
-
-
-def test_torchvision_decides_stride_pooling_and_preprocessing(tmp_path: Path) -> None:
-    state = torchvision_state(a_model(torchvision_like("resnet50-3x3")))
-    imported = import_model(saved(state, tmp_path / "w.safetensors"), "resnet50")
     assert imported.decided == {"stride_on": "3x3", "pool": "padded"}
     config = imported.model.net.config
+    assert config == model.net.config
     assert (config.stride_on, config.pool, config.classes) == ("3x3", "padded", 5)
+    torch.save(torchvision_state(imported.model), tmp_path / "again.pth")
+    again = import_model(tmp_path / "again.pth", "resnet50-3x3").model
+    weights = model.net.state_dict()
+    for state in (imported.model.net.state_dict(), again.net.state_dict()):
+        assert state.keys() == weights.keys()
+        assert all(torch.equal(state[name], weights[name]) for name in weights)
+
+
+def test_torchvisions_names_decide_the_preprocessing(tmp_path: Path, small_18: State) -> None:
+    imported = import_model(saved(small_18, tmp_path / "w.safetensors"), "resnet18")
+    assert imported.decided == {"pool": "padded"}
     prepared = imported.model.preprocessing
     assert prepared.mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
     assert prepared.std.flatten().tolist() == pytest.approx([58.395, 57.12, 57.375])
@@ -135,10 +46,10 @@ def test_wrappers_prefixes_and_left_out_counts(tmp_path: Path, small_18: State) 
     wrapped = {f"module._orig_mod.model.{name}": tensor.half() for name, tensor in state.items()}
     torch.save({"epoch": 3, "model": {"state_dict": wrapped}}, tmp_path / "w.pt")
     model = import_model(tmp_path / "w.pt", "resnet18").model
-    own = model.net.state_dict()
-    assert torch.equal(own["fc.weight"], state["fc.weight"].half().float())
-    assert own["stem.0.norm.num_batches_tracked"] == 0
-    assert {tensor.dtype for tensor in own.values()} == {torch.float32, torch.int64}
+    weights = model.net.state_dict()
+    assert torch.equal(weights["fc.weight"], state["fc.weight"].half().float())
+    assert weights["stem.0.norm.num_batches_tracked"] == 0
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32, torch.int64}
 
 
 def test_folded_batch_norm_is_seen_and_kept(tmp_path: Path, small_18: State) -> None:
@@ -156,31 +67,11 @@ def test_folded_batch_norm_is_seen_and_kept(tmp_path: Path, small_18: State) -> 
     assert not import_model(saved(folded, tmp_path / "w.safetensors"), "resnet18").model.folded
 
 
-@pytest.mark.parametrize(
-    ("name", "change", "reason"),
-    [
-        ("resnet50", {"pool": "padded"}, "stride on the 3x3"),
-        ("resnet18", {}, "first pooling is padded"),
-        ("resnet18-A", {"pool": "padded"}, "option A"),
-        ("resnet18-C", {"pool": "padded"}, "option C"),
-        ("plain18", {"pool": "padded"}, "are none"),
-        ("resnet20", {}, "CIFAR"),
-    ],
-)
-def test_what_torchvision_cannot_compute_is_not_exported(name, change, reason) -> None:
-    config = config_named(name).model_copy(update=change | {"classes": 3})
-    with pytest.raises(ValueError, match=reason):
-        torchvision_state(a_model(config))
-
-
-# akamaster
-
-
 def akamaster_state(n: int = 1) -> State:
     """The names of pytorch_resnet_cifar10/resnet.py, as DataParallel saves them."""
-    own = a_model(cifar_config(6 * n + 2)).net.state_dict()
+    weights = a_model(cifar_config(6 * n + 2)).net.state_dict()
     state = {}
-    for name, tensor in own.items():
+    for name, tensor in weights.items():
         name = re.sub(r"^stem\.0\.conv", "conv1", name)
         name = re.sub(r"^stem\.0\.norm", "bn1", name)
         for index, number in ((0, 1), (2, 2)):
@@ -207,9 +98,6 @@ def test_akamaster_decides_zeros_and_preprocessing(tmp_path: Path) -> None:
     assert (prepared.channels, prepared.resize, prepared.size) == ("RGB", 32, 32)
 
 
-# the authors
-
-
 def test_the_authors_net_is_what_caffe_computes(tmp_path: Path, authors_50: State) -> None:
     """Blue first, mean image, bias and scale factor, pooling, stride: all in the scores."""
     mean = 100 + 50 * torch.rand(3, 128, 128, generator=rng(5))  # blue, green, red
@@ -230,10 +118,10 @@ def test_the_authors_net_is_what_caffe_computes(tmp_path: Path, authors_50: Stat
 def test_blobs_may_be_written_in_other_ways(tmp_path: Path, authors_50: State, between) -> None:
     state = {name.replace("/", between): blob for name, blob in authors_50.items()}
     model = import_model(saved(state, tmp_path / "w.safetensors"), "resnet50").model
-    own = model.net.state_dict()
-    assert torch.equal(own["fc.bias"], authors_50["fc1000/1"])
-    folded = authors_50["bn_conv1/0"] / 4 - authors_50["conv1/1"]
-    torch.testing.assert_close(own["stem.0.norm.running_mean"], folded)
+    weights = model.net.state_dict()
+    assert torch.equal(weights["fc.bias"], authors_50["fc1000/1"])
+    mean = authors_50["bn_conv1/0"] / 4 - authors_50["conv1/1"]
+    torch.testing.assert_close(weights["stem.0.norm.running_mean"], mean)
     assert model.preprocessing.channels == "BGR"
     # the published average, red first as every mean here
     assert model.preprocessing.mean.flatten().tolist() == pytest.approx(
@@ -249,27 +137,10 @@ def test_a_mean_file_is_blue_first(tmp_path: Path, authors_50: State) -> None:
     assert model.preprocessing.mean.flatten().tolist() == [103, 102, 101]
 
 
-@pytest.mark.parametrize("depth", [101, 152])
-def test_the_deeper_nets_number_their_middle_stages(depth: int) -> None:
-    from reslab.models.resnet import ResNet
-
-    net = ResNet(config_named(f"resnet{depth}"))
-    names = AUTHORS.names(net)
-    shapes = {names[own]: tuple(t.shape) for own, t in net.state_dict().items() if own in names}
-    convolutions = {f"{n}/0": shape for n, _, shape in references.authors_convolutions(depth)}
-    assert convolutions.items() <= shapes.items()
-    norms = {f"bn{s}/{i}" for _, s, _ in references.authors_convolutions(depth) for i in "01"}
-    scales = {f"scale{n.removeprefix('bn')}" for n in norms}
-    assert shapes.keys() == convolutions.keys() | norms | scales | {"fc1000/0", "fc1000/1"}
-
-
 def test_a_lost_scale_factor_is_named(tmp_path: Path, authors_50: State) -> None:
     lacking = {name: blob for name, blob in authors_50.items() if name != "bn3b_branch2b/2"}
     with pytest.raises(ValueError, match="bn3b_branch2b has to have three blobs"):
         import_model(saved(lacking, tmp_path / "w.safetensors"), "resnet50")
-
-
-# our own
 
 
 def test_our_own_names_need_a_mean(tmp_path: Path) -> None:
@@ -283,9 +154,6 @@ def test_our_own_names_need_a_mean(tmp_path: Path) -> None:
     assert imported.model.net.config == model.net.config
     assert imported.model.preprocessing.mean.shape == (3, 32, 32)
     assert imported.model.classes == ("0", "1", "2", "3")
-
-
-# what does not fit
 
 
 def refusal(file: Path, name: str, mean: Path | None = None) -> str:
@@ -321,71 +189,8 @@ def test_a_weight_too_many_too_few_or_of_another_shape(tmp_path, small_18) -> No
     assert "(encoder.weight, ...) are not the authors' Caffe" in refusal(file, "resnet18")
 
 
-def test_values_that_are_no_weights(tmp_path: Path, small_18: State) -> None:
-    file = tmp_path / "w.pth"
-    torch.save(small_18 | {"bn1.bias": torch.full((64,), torch.nan)}, file)
-    assert "'bn1.bias' holds values that are not numbers" in refusal(file, "resnet18")
-    torch.save(small_18 | {"bn1.bias": torch.zeros(64, dtype=torch.int8)}, file)
-    assert "'bn1.bias' holds torch.int8 numbers" in refusal(file, "resnet18")
-    torch.save(small_18 | {"epoch": 3}, file)
-    assert "'epoch' is a int, not a tensor" in refusal(file, "resnet18")
-    torch.save([torch.zeros(2)], file)
-    assert "holds a list instead of named tensors" in refusal(file, "resnet18")
-
-
-class Innocent:
-    """What a pickle would have to be trusted for."""
-
-
-def test_a_pickle_that_needs_more_than_weights_is_refused(tmp_path, small_18) -> None:
-    torch.save({"state_dict": small_18, "args": Innocent()}, tmp_path / "w.pth")
-    reported = refusal(tmp_path / "w.pth", "resnet18")
-    assert "Innocent to be opened, which could run code, and is refused" in reported
-
-
-def test_an_npz_of_objects_is_refused(tmp_path: Path) -> None:
-    np.savez(tmp_path / "w.npz", a=np.array([{}], dtype=object))
-    assert "Object arrays cannot be loaded" in refusal(tmp_path / "w.npz", "resnet18")
-
-
-@pytest.mark.parametrize("suffix", ["safetensors", "pth", "npz"])
-@pytest.mark.parametrize("damage", ["cut", "empty", "text"])
-def test_files_that_are_no_weights_are_one_line(tmp_path, suffix, damage) -> None:
-    state = {"conv1.weight": torch.rand(64, 3, 7, 7)}
-    file = tmp_path / f"w.{suffix}"
-    if suffix == "npz":
-        save_npz(state, file)
-    else:
-        save_file(state, file) if suffix == "safetensors" else torch.save(state, file)
-    data = file.read_bytes()
-    file.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "text": b"hello\nworld"}[damage])
-    assert "damaged one" in refusal(file, "resnet18")
-
-
-def test_other_files_are_refused_by_what_they_are(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "w.pth", "resnet18") == f"no file {tmp_path / 'w.pth'}"
-    for suffix in (".xz", ".onnx"):
-        (tmp_path / f"w{suffix}").write_bytes(b"x")
-    assert "first `xz -dk" in refusal(tmp_path / "w.xz", "resnet18")
-    assert ".safetensors, .pth, .pt, .th, .npz" in refusal(tmp_path / "w.onnx", "resnet18")
-    (tmp_path / "m.safetensors").write_bytes(model_bytes(a_model(cifar_config(8))))
-    assert "already" in refusal(tmp_path / "m.safetensors", "resnet20")
-    assert "did you mean 'resnet18-B'" in refusal(tmp_path / "m.safetensors", "resnet1B")
-
-
-def test_a_mean_that_is_none_is_refused(tmp_path: Path, authors_50: State, small_18) -> None:
-    file = saved(authors_50, tmp_path / "w.safetensors")
-    mean = tmp_path / "mean.npy"
-    for array, reason in [
-        (np.zeros((4, 5)), "[4, 5]"),
-        (np.full(3, 0.5), "not of 0-255"),
-        (np.full(3, np.inf), "not of 0-255"),
-    ]:
-        np.save(mean, array)
-        assert reason in refusal(file, "resnet50", mean)
-    mean.write_bytes(b"no array")
-    assert "damaged one" in refusal(file, "resnet50", mean)
-    assert "no file" in refusal(file, "resnet50", tmp_path / "other.npy")
-    np.save(mean, np.full(3, 100.0))
-    other = saved(small_18, tmp_path / "other.safetensors")
-    assert "leave out --mean" in refusal(other, "resnet18", mean)
+def test_a_name_or_a_mean_that_does_not_belong(tmp_path: Path, small_18: State) -> None:
+    assert "did you mean 'resnet18-B'" in refusal(tmp_path / "nowhere.pth", "resnet1B")
+    np.save(tmp_path / "mean.npy", np.full(3, 100.0))
+    file = saved(small_18, tmp_path / "w.safetensors")
+    assert "leave out --mean" in refusal(file, "resnet18", tmp_path / "mean.npy")
