@@ -14,7 +14,7 @@ CLOCKS = {
 }  # fmt: skip
 # words for people, which may be worded better: their numbers are compared
 PROSE = {"does", "fix", "note", "error", "text"}
-# kinds of findings that the first edition called by another word
+# what the first edition called a picture: in the kind of a finding, and an image without a file
 RENAMED = {"picture": "image", "pictures": "images", "a picture": "an image"}
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
@@ -32,7 +32,7 @@ def facts(value: Any, places: dict[str, str], key: str = "") -> Any:
         return value
     for path, name in places.items():
         value = value.replace(path, name)
-    if key == "kind":
+    if key in ("kind", "file"):
         return re.sub(r"\b(a picture|pictures?)\b", lambda match: RENAMED[match[0]], value)
     return NUMBER.findall(value) if key in PROSE else value
 
