@@ -11,8 +11,8 @@ from PIL import Image, ImageFont
 from reslab.data.boxes.sets import Detections
 from reslab.detection.drawing import (
     BLACK,
+    RGB,
     WHITE,
-    Colour,
     PixelBox,
     class_colour,
     draw_detections,
@@ -136,7 +136,7 @@ def test_each_class_has_its_own_colour_with_legible_letters() -> None:
         assert text_colour(colour) in (BLACK, WHITE)
 
 
-def contrast(one: Colour, other: Colour) -> float:
+def contrast(one: RGB, other: RGB) -> float:
     """WCAG's, by the exact curve of sRGB."""
     shares = np.array([one, other]) / 255
     linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)

@@ -14,11 +14,11 @@ from PIL import Image, ImageDraw, ImageFont
 from reslab.data.boxes.sets import Detections
 from reslab.detection.box_ops import ioa
 
-Colour = tuple[int, int, int]
+RGB = tuple[int, int, int]
 PixelBox = tuple[int, int, int, int]  # x0 y0 x1 y1 in pixels of the drawing, the last two exclusive
 
 # Okabe and Ito's, which colour-blind people tell apart too; without black
-NAMED_COLOURS: tuple[Colour, ...] = (
+NAMED_COLOURS: tuple[RGB, ...] = (
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
     (204, 121, 167),
 )  # fmt: skip
@@ -41,7 +41,7 @@ def draw_detections(
     Ground truth is drawn without `scores`. A small image is enlarged by a whole factor, so that
     names are legible. RGB uint8 [H, W, 3]
     """
-    image, factor = enlarge(pixels)
+    image, factor = enlarge_small(pixels)
     shorter = min(image.size)
     line = max(2, round(shorter / 200))
     font = ImageFont.load_default(max(12, round(shorter / 32)))
@@ -64,7 +64,7 @@ def draw_detections(
     return image
 
 
-def class_colour(label: int) -> Colour:
+def class_colour(label: int) -> RGB:
     """Choose the colour of a class, the same in every drawing."""
     if label < len(NAMED_COLOURS):
         return NAMED_COLOURS[label]
@@ -74,14 +74,14 @@ def class_colour(label: int) -> Colour:
     return red, green, blue
 
 
-def text_colour(background: Colour) -> Colour:
+def text_colour(background: RGB) -> RGB:
     """Choose white or black by contrast, computed from relative luminance as in WCAG."""
     linear = (np.array(background) / 255) ** 2.2
     luminance = float(linear @ [0.2126, 0.7152, 0.0722])
     return BLACK if (luminance + 0.05) ** 2 > 0.05 * 1.05 else WHITE
 
 
-def enlarge(pixels: np.ndarray) -> tuple[Image.Image, int]:
+def enlarge_small(pixels: np.ndarray) -> tuple[Image.Image, int]:
     """Copy an image to draw on, enlarged if it is small; return the factor too."""
     image = Image.fromarray(pixels)
     shorter, longer = sorted(image.size)
@@ -100,7 +100,7 @@ def box_to_drawing(box: Sequence[float], factor: int, size: tuple[int, int]) -> 
     return x0, y0, min(max(x1, x0 + 1), width), min(max(y1, y0 + 1), height)
 
 
-def draw_outline(canvas: ImageDraw.ImageDraw, box: PixelBox, colour: Colour, line: int) -> None:
+def draw_outline(canvas: ImageDraw.ImageDraw, box: PixelBox, colour: RGB, line: int) -> None:
     """Draw lines along both sides of the box's edge, with a rim that sets them off."""
     x0, y0, x1, y1 = box
     rim = max(1, line // 3)
