@@ -14,10 +14,9 @@ import typer
 import reslab
 from reslab.cli.check import check
 from reslab.cli.console import print_line, warn
+from reslab.cli.convert import export, import_
 from reslab.cli.detect import detect
 from reslab.cli.evaluate import evaluate
-from reslab.cli.export import export
-from reslab.cli.import_ import import_
 from reslab.cli.pack import pack, scenes
 from reslab.cli.plan import plan
 from reslab.cli.predict import predict
