@@ -34,8 +34,11 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 
-test: lint
-	$(BIN)/pytest --numprocesses $(JOBS) --dist worksteal
+# lint runs beside the tests, and what it finds is printed after them
+test: .venv/installed-dev
+	@$(MAKE) --no-print-directory lint > .venv/lint.log 2>&1 & lint=$$!; \
+	$(BIN)/pytest --numprocesses $(JOBS) --dist worksteal --durations=20; tests=$$?; \
+	wait $$lint; status=$$?; cat .venv/lint.log; exit $$((tests || status))
 
 test-slow: lint
 	$(BIN)/pytest -m slow

@@ -25,13 +25,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from reslab.data.augment import ALEXNET, ScaleCrop
+from reslab.data.augment import ALEXNET, ScaleCrop, measure_statistics
 from reslab.data.datasets import EncodedImages
 from reslab.data.folder import open_whole_folder
 from reslab.data.loader import EncodedLoader
 from reslab.data.shards.reader import open_part
 from reslab.data.shards.writer import Packing, pack_sets
-from reslab.data.statistics import measure_statistics
 from reslab.models.preprocessing import minus_mean
 
 BATCH, SIZE, WORKERS = 32, 224, 2
@@ -100,7 +99,7 @@ def images_per_second(loader: Iterator[Tensor], batches: int) -> float:
 def compare(data: Path, rounds: int, batches: int) -> Iterator[dict[str, object]]:
     """Time all loaders in turn; compare each of ours with the plain one."""
     images = open_whole_folder(data)
-    mean = measure_statistics(images, SIZE, 256, seed=0, threads=WORKERS).pixel_mean
+    mean, _ = measure_statistics(images, SIZE, 256, seed=0, threads=WORKERS)
     with tempfile.TemporaryDirectory() as folder:
         for name, packing in {"whole": Packing(), "reduced": Packing(shorter_side=256)}.items():
             pack_sets({".": images}, Path(folder) / name, packing, lambda bad: None)

@@ -16,11 +16,14 @@ import pytest
 import torch
 
 from reslab.cli import main
+from reslab.runtime import device
 from reslab.runtime.cpu import limit_kernels
 
 limit_kernels()
 # one thread a test process: several run side by side, and results depend on the number
 torch.set_num_threads(1)
+# fp32 where a test says nothing: bits and durations are those of every processor
+device._has_bf16 = lambda device: False
 
 
 @pytest.fixture(scope="session")
@@ -76,14 +79,17 @@ class Started:
     words: list[str]
     out: Path
     err: Path
-    wait: Callable[[int], int]  # a process's id -> its exit status
+    ask: Callable[[dict[str, int]], int]  # of the server that has started it
+
+    def runs(self) -> bool:
+        return not self.ask({"ended": self.process})
 
     def send_signal(self, number: int) -> None:
         os.kill(self.process, number)
 
     def end(self) -> subprocess.CompletedProcess[str]:
         """Wait for the command."""
-        status = self.wait(self.process)
+        status = self.ask({"wait": self.process})
         return subprocess.CompletedProcess(
             self.words, status, self.out.read_text(), self.err.read_text()
         )
@@ -91,22 +97,25 @@ class Started:
 
 Start = Callable[..., Started]
 Reslab = Callable[..., subprocess.CompletedProcess[str]]
-READY = Path(__file__).with_name("ready.py")
+FORKS = Path(__file__).with_name("forks.py")
 
 
 @pytest.fixture(scope="session")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Start the command in a process of its own, as a person does, but with torch imported."""
+def start_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Start Python in a process of its own, as a person does, but with torch imported.
+
+    The arguments are those of `python`, of one thread: a script or `-m reslab`, and more.
+    """
     one_thread = {"OMP_NUM_THREADS": "1"}
     home = tmp_path_factory.mktemp("printed")
     numbers = count()
-    ready = subprocess.Popen(
-        [sys.executable, READY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    server = subprocess.Popen(
+        [sys.executable, FORKS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         env=os.environ | one_thread,
     )  # fmt: skip
-    assert ready.stdin is not None
-    assert ready.stdout is not None
-    stdin, stdout = ready.stdin, ready.stdout
+    assert server.stdin is not None
+    assert server.stdout is not None
+    stdin, stdout = server.stdin, server.stdout
 
     def ask(request: dict[str, Any]) -> int:
         stdin.write(json.dumps(request) + "\n")
@@ -117,12 +126,24 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
         number = next(numbers)
         out, err = home / f"{number}.out", home / f"{number}.err"
         words = [str(argument) for argument in arguments]
-        request = {"arguments": words, "environment": os.environ | one_thread | environment}
-        process = ask(request | {"out": str(out), "err": str(err)})
-        return Started(process, words, out, err, lambda process: ask({"wait": process}))
+        process = ask(
+            {
+                "command": [sys.executable, *words],
+                "environment": os.environ | one_thread | environment,
+                "out": str(out),
+                "err": str(err),
+            }
+        )
+        return Started(process, words, out, err, ask)
 
     yield begin
-    ready.communicate()
+    server.communicate()
+
+
+@pytest.fixture(scope="session")
+def start(start_python: Start) -> Start:
+    """Start the command in a process of its own."""
+    return lambda *arguments, **environment: start_python("-m", "reslab", *arguments, **environment)
 
 
 @pytest.fixture(scope="session")

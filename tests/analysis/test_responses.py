@@ -31,14 +31,14 @@ def test_a_response_is_taken_after_batch_norm_and_before_relu_and_addition() -> 
     with torch.no_grad():
         x = model.net.stem(images.images.float())
         expected = block.body(x)
-    stds = {response.layer: response.std for response in layer_responses(model, images)}
+    stds = layer_responses(model, images)
     assert stds["stages.0.0.body.2"] == pytest.approx(expected.std(unbiased=False).item(), rel=1e-4)
     assert expected.min() < 0  # it is before ReLU
 
 
 def test_every_3x3_layer_is_measured_once_in_order() -> None:
     model = random_model(cifar_config(20, "B", classes=2))
-    layers = [response.layer for response in layer_responses(model, image_set(4))]
+    layers = list(layer_responses(model, image_set(4)))
     assert len(layers) == 19  # 20 layers less the classifier; projections are 1x1
     assert layers[0] == "stem.0"
     assert layers[-1] == "stages.2.2.body.2"
@@ -49,8 +49,8 @@ def test_only_the_3x3_of_a_bottleneck_is_measured() -> None:
     responses = layer_responses(model, image_set(2, 128))
     assert len(responses) == 16
     layers = dict(model.net.named_modules())
-    for response in responses:
-        layer = layers[response.layer]
+    for name in responses:
+        layer = layers[name]
         assert isinstance(layer, ConvBN)
         assert layer.conv.kernel_size == (3, 3)
 

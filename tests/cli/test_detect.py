@@ -14,7 +14,7 @@ from PIL import Image
 from tests.detection.untrained import untrained_detector
 
 from reslab.cli import main
-from reslab.cli.detect import SURE, objects_in_words
+from reslab.cli.predict import SURE, objects_in_words
 from reslab.data.decode import image_format, load_image
 from reslab.detection import predict as library
 from reslab.detection.drawing import draw_detections

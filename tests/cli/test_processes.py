@@ -87,19 +87,23 @@ def one(reslab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_two_processes_make_the_run_of_one(one: Path, reslab, tmp_path: Path) -> None:
-    """Weights, momentum, statistics, every line of the log; said and written once."""
+def test_two_processes_make_the_run_of_one(one: Path, tmp_path: Path) -> None:
+    """Weights, momentum, statistics, every line of the log; said and written once.
+
+    The command and its processes are begun as a person begins them, not by fork.
+    """
     out = tmp_path / "two"
-    done = reslab(*words(out, "--processes", "2", "--json"))
-    assert done.returncode == 0, done.stderr
-    printed = json.loads(done.stdout)
+    with started(*RESLAB, *words(out, "--processes", "2", "--json")) as process:
+        stdout, stderr = process.communicate()
+    assert process.returncode == 0, stderr
+    printed = json.loads(stdout)
     assert printed["state_sha256"] == result(one)["state_sha256"]
     assert result(out) == result(one)
     assert rows(out) == rows(one)
     assert {path.name for path in out.iterdir()} == {path.name for path in one.iterdir()}
-    reported = [line for line in done.stderr.splitlines() if not line.startswith("iteration")]
+    reported = [line for line in stderr.splitlines() if not line.startswith("iteration")]
     assert not reported
-    assert done.stderr.count("iteration 8  test error") == 1
+    assert stderr.count("iteration 8  test error") == 1
     environment = json.loads((out / "environment.json").read_text())
     assert (environment["processes"], environment["threads"]) == (2, 1)
 

@@ -80,6 +80,7 @@ def resumed_runs(out: Path) -> int:
     return sum("going on from iteration" in log for log in logs)
 
 
+@pytest.mark.slow
 def test_a_cluster_that_loses_a_worker_makes_the_runs_of_one_machine(tmp_path: Path) -> None:
     lost, here = tmp_path / "lost", tmp_path / "here"
     with two_workers() as cluster:

@@ -2,18 +2,13 @@
 
 import ast
 import json
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 from tests.detection.small import classifier_file
+from tests.runtime import launched as launching
 from tests.training import walls
 
-from reslab.runtime.launch import launch
-
-ROOT = Path(__file__).parents[2]
 BEGIN = """
 import sys
 from pathlib import Path
@@ -56,37 +51,38 @@ def rows(out: Path) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key not in SPEEDS} for row in lines]
 
 
-def must_be_equal(work: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    monkeypatch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def must_be_equal(work: str, home: Path, start_python) -> tuple[list[Path], list[str]]:
+    """The folders of the runs by one process and by two, and what each said."""
     script = home / "script.py"
     script.write_text(work + BEGIN)
     outs = [home / "one", home / "two"]
-    for count, out in enumerate(outs, 1):
-        assert launch([sys.executable, str(script), str(home), str(out)], count, 1, print) == 0
+    lines = home / "lines"
+    launched = [
+        start_python(launching.__file__, lines, count, 1, 20.0, script, home, out)
+        for count, out in enumerate(outs, 1)
+    ]
+    ended = [process.end() for process in launched]
+    assert [done.returncode for done in ended] == [0, 0], ended
     results = [json.loads((out / "result.json").read_text()) for out in outs]
     for key in ("state_sha256", "weights_sha256", "evaluation", "train_error"):
         assert results[0][key] == results[1][key]
     assert rows(outs[0]) == rows(outs[1])
-    return outs
+    return outs, [done.stdout for done in ended]
 
 
-def test_a_detector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_detector(tmp_path: Path, start_python) -> None:
     classifier_file(tmp_path)
-    outs = must_be_equal(DETECTOR, tmp_path, monkeypatch)
+    outs, _ = must_be_equal(DETECTOR, tmp_path, start_python)
     found = [(out / "detections.json").read_bytes() for out in outs]
     assert found[0] == found[1]
 
 
-def test_photographs_of_which_some_are_bad(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_photographs_of_which_some_are_bad(tmp_path: Path, start_python) -> None:
     """Whichever process meets a bad file, it is reported of once."""
     folder = walls.draw(tmp_path / "walls", {"brick": 8, "sky": 8})
     for number in range(3):
         (folder / "brick" / f"{number:03d}.jpg").write_bytes(b"no image")
-    must_be_equal(PHOTOGRAPHS, tmp_path, monkeypatch)
-    one, two = capfd.readouterr().out.splitlines()
+    _, (one, two) = must_be_equal(PHOTOGRAPHS, tmp_path, start_python)
     assert one == two
     bad = [line for line in ast.literal_eval(one) if line and line.startswith("skipped")]
     assert 1 <= len(bad) == len(set(bad)) <= 3

@@ -44,18 +44,17 @@ def spoil(folder: Path, part: str, change: Any) -> None:
 
 def test_the_scenes_come_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "digit_scenes", lambda: SCENES)
-    opened = open_detection_data(short_recipe(), None)
-    assert (opened.sets, opened.protocol) == (SCENES, "coco")
+    assert open_detection_data(short_recipe(), None) == (SCENES, "coco")
 
 
 def test_a_folder_is_measured_as_its_layout_is(folder: Path, tmp_path: Path) -> None:
-    opened = open_detection_data(own_recipe(), folder)
-    assert (len(opened.sets.train), len(opened.sets.test), opened.protocol) == (6, 3, "coco")
+    sets, protocol = open_detection_data(own_recipe(), folder)
+    assert (len(sets.train), len(sets.test), protocol) == (6, 3, "coco")
     sheets = {f"00{number}": sheet(CAT, DOG) for number in range(4)}
     plant_voc(tmp_path / "devkit" / "VOC2007", sheets, trainval=["000", "001"], test=["002", "003"])
-    assert open_detection_data(own_recipe(), tmp_path / "devkit").protocol == "voc-2007"
+    assert open_detection_data(own_recipe(), tmp_path / "devkit")[1] == "voc-2007"
     plant_voc(tmp_path / "own", sheets)
-    assert open_detection_data(own_recipe(), tmp_path / "own").protocol == "voc-2012"
+    assert open_detection_data(own_recipe(), tmp_path / "own")[1] == "voc-2012"
 
 
 def test_a_folder_must_be_named() -> None:
@@ -149,7 +148,7 @@ def test_a_proposer_goes_to_the_device_of_the_run(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(theirs, "to", to)
     weights, world = classifier(), setup_device("fp32")
     it = prepare.setup_detection(
-        fit_detector_to_weights(short_recipe(), weights), 1, prepare.OpenedSets(SCENES, "coco"),
+        fit_detector_to_weights(short_recipe(), weights), 1, SCENES, "coco",
         world,
         weights=weights, preprocessing=None, proposer=theirs, begun=False, log=print,
     )  # fmt: skip
@@ -158,5 +157,5 @@ def test_a_proposer_goes_to_the_device_of_the_run(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_split_folder_has_both_parts(tmp_path: Path) -> None:
-    opened = open_detection_data(own_recipe("validation=0.5"), plant_coco(tmp_path))
-    assert len(opened.sets.train) + len(opened.sets.test) == 3
+    sets, _ = open_detection_data(own_recipe("validation=0.5"), plant_coco(tmp_path))
+    assert len(sets.train) + len(sets.test) == 3

@@ -12,7 +12,7 @@ from reslab.detection.box_ops import REGION_STDS
 from reslab.detection.loader import Example
 from reslab.detection.network import FasterRCNN
 from reslab.detection.recipe import DetectionRecipe
-from reslab.detection.setup import OpenedSets, Weights, fit_detector_to_weights, setup_detection
+from reslab.detection.setup import Weights, fit_detector_to_weights, setup_detection
 from reslab.detection.task import DETECTIONS_FILE, DetectionTask
 from reslab.runtime.device import setup_device
 from reslab.runtime.files import sha256_of
@@ -46,7 +46,7 @@ def make() -> Iterator[Make]:
         recipe = with_step(recipe, step) if step else recipe
         recipe = fit_detector_to_weights(recipe, weights) if weights else recipe
         it = setup_detection(
-            recipe, seed, OpenedSets(SCENES, "coco"), setup_device("fp32"), weights=weights,
+            recipe, seed, SCENES, "coco", setup_device("fp32"), weights=weights,
             preprocessing=None, proposer=proposer, begun=begun, log=print,
         )  # fmt: skip
         made.append(it)

@@ -1,12 +1,9 @@
 """Whole runs of detectors: repeatable, resumable anywhere, in one step or in four."""
 
 import json
-import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -335,7 +332,7 @@ LONG = [*SHORT, "checkpoint_every=3", "eval_every=15", "data=boxes"]
 
 def command(out: Path, weights: Path, data: Path, changes: list[str]) -> list[str]:
     return [
-        sys.executable, "-m", "reslab", "train", "digit-scenes-resnet20-c4", "--out", str(out),
+        "train", "digit-scenes-resnet20-c4", "--out", str(out),
         "--weights", str(weights), "--data", str(data), *(f"--set={change}" for change in changes),
     ]  # fmt: skip
 
@@ -345,17 +342,13 @@ def lines(out: Path) -> int:
     return sum(len(log.read_bytes().splitlines()) for log in out.rglob("metrics.jsonl"))
 
 
-def killed_once(arguments: list[str], out: Path, more: int) -> bool:
+def killed_once(start: Callable[..., Any], arguments: list[str], out: Path, more: int) -> bool:
     """Run the command until the log has so many lines more than before; whether it was running."""
-    process = subprocess.Popen(
-        arguments, env=os.environ | {"OMP_NUM_THREADS": "1"}, stderr=subprocess.DEVNULL
-    )
-    begun, limit = lines(out), time.monotonic() + 120
-    while lines(out) < begun + more and process.poll() is None:
-        assert time.monotonic() < limit
+    begun, process = lines(out), start(*arguments)
+    while lines(out) < begun + more and process.runs():
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
-    return process.wait() == -signal.SIGKILL
+    return process.end().returncode == -signal.SIGKILL
 
 
 @pytest.fixture(scope="module")
@@ -369,7 +362,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def must_survive(
-    large: tuple[Path, Path], tmp_path: Path, reslab: Callable[..., Any], kills: int,
+    large: tuple[Path, Path], tmp_path: Path, start: Callable[..., Any], kills: int,
     iterations: int, training: str,
 ) -> None:  # fmt: skip
     """Killed so often, each time further on, and at last finished: the same bits."""
@@ -383,23 +376,23 @@ def must_survive(
     command_ = command(out, weights, data, changes)
     killed = 0
     for _ in range(kills):
-        killed += killed_once(command_, out, moments.randint(1, max(shown // kills, 4)))
+        killed += killed_once(start, command_, out, moments.randint(1, max(shown // kills, 4)))
     assert killed >= kills * 0.7
     begun = (out / "recipe.json").exists()
-    done = reslab("resume", out) if begun else reslab(*command_[3:])
+    done = (start("resume", out) if begun else start(*command_)).end()
     assert done.returncode == 0, done.stderr
     assert digests(out) == digests(tmp_path / "whole")
 
 
 def test_killed_and_gone_on_is_never_killed(
-    large: tuple[Path, Path], tmp_path: Path, reslab: Callable[..., Any]
+    large: tuple[Path, Path], tmp_path: Path, start: Callable[..., Any]
 ) -> None:
-    must_survive(large, tmp_path, reslab, 1, 8, "joint")
+    must_survive(large, tmp_path, start, 1, 8, "joint")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("training", ["joint", "alternating"])
 def test_twenty_kills(
-    large: tuple[Path, Path], tmp_path: Path, reslab: Callable[..., Any], training: str
+    large: tuple[Path, Path], tmp_path: Path, start: Callable[..., Any], training: str
 ) -> None:
-    must_survive(large, tmp_path, reslab, KILLS, 40, training)
+    must_survive(large, tmp_path, start, KILLS, 40, training)

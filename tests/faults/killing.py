@@ -1,8 +1,9 @@
 """SIGKILL at random moments, over runs of one process and of two; one JSON line at the end.
 
-Each run begins as a copy of this process by fork, with everything imported, so that the moments
-fall into the run and not into its start; torch has computed nothing here, so a copy is as good as
-new. What was killed goes on with one process or two, whichever comes, until it is finished.
+Each run begins as a copy of this process by fork, so that the moments fall into the run and not
+into its start; torch has computed nothing here, so a copy is as good as new. What a run imports is
+imported by tests/forks.py, which starts this. What was killed goes on with one process or two,
+whichever comes, until it is finished.
 
     python tests/faults/killing.py FOLDER KILLS SEED
 """
@@ -15,30 +16,16 @@ import sys
 import time
 from pathlib import Path
 
-import matplotlib.figure
-import sklearn.datasets
 import torch
-import torch._dynamo
 import torch.distributed as dist
 
-import reslab.detection.alternating
-import reslab.recipes
-import reslab.training.curves
 from reslab.cli import main
 from reslab.training.checkpoint import checkpoints_in, read_checkpoint
 
 CHANGES = [
-    "iterations=60", "warmup=null", "eval_every=25", "checkpoint_every=5", "recompute_bn=2",
+    "iterations=30", "warmup=null", "eval_every=12", "checkpoint_every=4", "recompute_bn=2",
     "batch_size=32", "model.blocks=[1, 1, 1]", "precision=fp32",
 ]  # fmt: skip
-IMPORTED = (
-    matplotlib.figure,
-    sklearn.datasets,
-    torch._dynamo,
-    reslab.detection.alternating,
-    reslab.recipes,
-    reslab.training.curves,
-)  # what a run imports on its way
 MOST = 4  # runs for each kill
 LIMIT = 60.0  # seconds; who takes longer hangs
 

@@ -112,7 +112,7 @@ def counted(config: ResNetConfig, side: int) -> tuple[int, int]:
 
 
 NAMES = [name for name in all_models() if "1202" not in name]
-PADDED = {f"{name}-padded" for name in ("resnet18", "resnet50-3x3")}  # torchvision's stem
+PADDED = [f"{name}-padded" for name in ("resnet18", "resnet50-3x3")]  # torchvision's stem
 
 
 @pytest.mark.parametrize("name", [*NAMES, *PADDED])

@@ -1,7 +1,3 @@
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -62,12 +58,9 @@ print(torch.backends.cpu.get_cpu_capability())
 """
 
 
-def test_few_channels_at_stride_2_have_right_gradients_on_avx2() -> None:
+def test_few_channels_at_stride_2_have_right_gradients_on_avx2(start_python) -> None:
     """torch's own form corrupts the heap there: a process of its own ends with it."""
-    done = subprocess.run(
-        [sys.executable, "-c", SMALL], capture_output=True, text=True,
-        env=os.environ | SWITCHES["avx2"], timeout=300,  # it may hang, too
-    )  # fmt: skip
+    done = start_python("-c", SMALL, **SWITCHES["avx2"]).end()  # which ends one that hangs, too
     assert (done.returncode, done.stdout) == (0, "AVX2\n"), done.stderr
 
 

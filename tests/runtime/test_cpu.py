@@ -54,7 +54,7 @@ subprocess.run([sys.executable, "-c", child], check=True)
     assert KERNELS.findall(printed) == ["Intel AVX2"]
 
 
-def test_a_device_set_up_too_late_is_refused() -> None:
+def test_a_device_set_up_too_late_is_refused(start_python, monkeypatch: pytest.MonkeyPatch) -> None:
     code = """
 import os, torch
 torch.zeros(3) + 1
@@ -65,8 +65,10 @@ try:
 except ValueError as error:
     print(error)
 """
-    printed = python(code, ATEN_CPU_CAPABILITY="default")
-    assert printed.startswith("RESLAB_CPU=avx2, but torch computes for DEFAULT: ")
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
+    done = start_python("-c", code, ATEN_CPU_CAPABILITY="default").end()
+    assert done.stdout.startswith("RESLAB_CPU=avx2, but torch computes for DEFAULT: ")
 
 
 def test_an_unknown_one_is_refused(refused) -> None:

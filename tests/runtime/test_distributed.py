@@ -1,10 +1,7 @@
 """Collectives of several processes against what one process makes of the same."""
 
-import os
 import signal
 import socket
-import subprocess
-import sys
 import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +13,7 @@ import torch.distributed as dist
 from tests.runtime import updates
 from torch import nn
 
-from reslab.runtime import launch as launching
 from reslab.runtime.distributed import SingleProcess, fail_together, join_processes, rendezvous
-from reslab.runtime.launch import launch
 
 BEGIN = """
 import os, signal, sys, time
@@ -45,21 +40,24 @@ def said():
 """
 
 
+LAUNCHED = Path(__file__).with_name("launched.py")
+
+
 @pytest.fixture
-def together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def together(tmp_path: Path, start_python):
     """Run `work(group)` in several processes: the status of the whole, and what was said."""
 
-    def run(work: str, count: int = 2, **environment: str) -> tuple[int, list[str]]:
-        for name, value in environment.items():
-            monkeypatch.setenv(name, value)
+    def run(
+        work: str, count: int = 2, threads: int = 1, grace: float = 20.0, **environment: str
+    ) -> tuple[int, list[str]]:
         script = tmp_path / "script.py"
         script.write_text(BEGIN + textwrap.dedent(work) + "\nsaid()\n")
         lines = tmp_path / "lines"
         lines.write_text("")
-        spoken_for: list[str] = []
-        command = [sys.executable, str(script), str(lines)]
-        status = launch(command, count, 1, spoken_for.append)
-        return status, lines.read_text().splitlines() + spoken_for
+        launched = start_python(
+            LAUNCHED, lines, count, threads, grace, script, lines, **environment
+        )
+        return launched.end().returncode, lines.read_text().splitlines()
 
     return run
 
@@ -163,13 +161,18 @@ def test_a_killed_process_is_named(together) -> None:
     """
     line = "process 1 of 3 is gone: it was killed, or ran out of memory"
     assert together(work, 3) == (1, [line])
-    assert together("def work(group): os.kill(os.getpid(), signal.SIGKILL)") == (
-        137,
-        ["process 0 of 2 was ended by SIGKILL"],
-    )
+    work = """
+    def work(group):
+        ids = group.all_gather_objects(os.getpid())
+        if group.rank == 1:
+            time.sleep(600)
+        os.kill(ids[1], signal.SIGKILL)
+        os.kill(ids[0], signal.SIGKILL)
+    """
+    assert together(work) == (137, ["process 0 of 2 was ended by SIGKILL"])
 
 
-def test_who_is_waited_for_too_long_is_named(together, monkeypatch) -> None:
+def test_who_is_waited_for_too_long_is_named(together) -> None:
     """Two wait for the third, who is stopped; it is not left behind."""
     work = """
     def work(group):
@@ -178,8 +181,7 @@ def test_who_is_waited_for_too_long_is_named(together, monkeypatch) -> None:
             os.kill(os.getpid(), signal.SIGSTOP)
         group.all_reduce_max(0)
     """
-    monkeypatch.setattr(launching, "EXIT_GRACE", 1.0)
-    status, lines = together(work, 3, RESLAB_PATIENCE="6")
+    status, lines = together(work, 3, grace=1.0, RESLAB_PATIENCE="6")
     assert status == 1
     assert lines == [
         "process 1 of 3 did not come within 6 s (RESLAB_PATIENCE allows more): it was stopped, "
@@ -187,17 +189,14 @@ def test_who_is_waited_for_too_long_is_named(together, monkeypatch) -> None:
     ]
 
 
-def test_who_is_killed_while_others_compute_is_named_and_they_end(together, monkeypatch) -> None:
+def test_who_is_killed_while_others_compute_is_named_and_they_end(together) -> None:
     work = """
     def work(group):
         if group.rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(600)
     """
-    monkeypatch.setattr(launching, "EXIT_GRACE", 0.2)
-    begun = time.monotonic()
-    assert together(work) == (137, ["process 1 of 2 was ended by SIGKILL"])
-    assert time.monotonic() - begun < 500
+    assert together(work, grace=0.2) == (137, ["process 1 of 2 was ended by SIGKILL"])
 
 
 def test_a_signal_that_comes_before_anyone_listens_is_the_status(together) -> None:
@@ -210,7 +209,9 @@ def test_a_signal_that_comes_before_anyone_listens_is_the_status(together) -> No
     assert together(work) == (143, [])
 
 
-def test_the_others_say_that_the_process_with_the_store_is_gone(tmp_path: Path) -> None:
+def test_the_others_say_that_the_process_with_the_store_is_gone(
+    tmp_path: Path, start_python
+) -> None:
     """A scheduler starts processes, and the first of them has the store."""
     script, lines = tmp_path / "script.py", tmp_path / "lines"
     work = """
@@ -221,17 +222,13 @@ def work(group):
     group.all_reduce_max(0)
 """
     script.write_text(f"{BEGIN}{work}\nsaid()\n")
+    lines.write_text("")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     facts = {"WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    started = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(lines)], env=os.environ | facts | {"RANK": str(rank)}
-        )
-        for rank in range(3)
-    ]
-    assert [process.wait(60) for process in started] == [-signal.SIGKILL, 1, 1]
+    started = [start_python(script, lines, **facts, RANK=str(rank)) for rank in range(3)]
+    assert [process.end().returncode for process in started] == [-signal.SIGKILL, 1, 1]
     assert lines.read_text() == "process 0 of 3 is gone, and with it the way to the others\n"
 
 
@@ -285,25 +282,22 @@ def test_one_process_is_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyError
 
 
-def test_a_launched_process_has_its_share_of_threads_and_its_place(together, monkeypatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+def test_a_launched_process_has_its_share_of_threads_and_its_place(together) -> None:
     work = """
     def work(group):
         places = group.all_gather_objects((os.environ["OMP_NUM_THREADS"], os.environ["LOCAL_RANK"]))
-        assert places == [("1", "0"), ("1", "1")], places
+        assert places == [("3", "0"), ("3", "1")], places
     """
-    assert together(work) == (0, [])
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-    assert "RANK" not in os.environ
+    assert together(work, threads=3, OMP_NUM_THREADS="") == (0, [])
 
 
 def test_thread_counts_move_float64_by_less_than_1e_8_and_processes_by_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, start_python
 ) -> None:
     """Four virtual GPUs on one process and on two; moving statistics and losses included."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     two = tmp_path / "two"
-    assert launch([sys.executable, updates.__file__, str(two)], 2, 1, print) == 0
+    done = start_python(LAUNCHED, tmp_path / "lines", 2, 1, 20.0, updates.__file__, two).end()
+    assert done.returncode == 0, done.stderr
     one = updates.made_by(SingleProcess())
     for name, value in torch.load(two, weights_only=True).items():
         assert torch.equal(value, one[name])

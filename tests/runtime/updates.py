@@ -1,4 +1,4 @@
-"""Twenty updates in float64 with four virtual GPUs; by as many processes as are started."""
+"""Six updates in float64 with four virtual GPUs; by as many processes as are started."""
 
 import sys
 
@@ -14,7 +14,7 @@ from reslab.runtime.distributed import Processes, join_processes
 from reslab.training.loop import build_sgd, eager_update, training_steps
 from reslab.training.schedule import Schedule
 
-CHANGES = ["iterations=20", "warmup=null", "virtual_gpus=4"]
+CHANGES = ["iterations=6", "warmup=null", "virtual_gpus=4"]
 
 
 def made_by(processes: Processes) -> dict[str, Tensor]:
@@ -36,7 +36,7 @@ def made_by(processes: Processes) -> dict[str, Tensor]:
     schedule = Schedule(recipe("digits-resnet20").with_changes(CHANGES))
     optimizer = build_sgd(net, momentum=0.9, weight_decay=1e-4)
     update = eager_update(shares_of, loss_of, optimizer, norms_of(net), processes)
-    steps = training_steps(update, lambda iteration: iteration, schedule, range(20))
+    steps = training_steps(update, lambda iteration: iteration, schedule, range(6))
     losses = torch.stack([step.loss for step in steps])
     return net.state_dict() | {"losses": losses}
 

@@ -97,7 +97,7 @@ def finish_detector(tmp_path: Path, scenes: Path) -> Finish:
         changed = detection_recipe("digit-scenes-resnet20-c4").with_changes(
             ("data=boxes", *kind, *changes)
         )
-        test = open_detection_data(changed, scenes).sets.test
+        test = open_detection_data(changed, scenes)[0].test
         found = [Detections(t.boxes, torch.full((len(t),), score), t.labels) for t in test.truths]
         report = measure(test, found, "coco")
         report = report.as_dict() | report.details() | {"map_50": map_50, "map_50_95": map_50 / 2}

@@ -10,6 +10,7 @@ import torch
 
 from reslab.models.model_file import load_model
 from reslab.recipes import recipe
+from reslab.runtime.cpu import kernel_limit
 from reslab.runtime.files import sha256_of
 from reslab.training.log import Diverged
 from reslab.training.log import without_details as short_report
@@ -129,6 +130,25 @@ def test_a_stopped_run_goes_on_to_the_same_bits_and_lines(
     assert metrics(out) == metrics(whole)
 
 
+HAS_BF16 = any(torch.cpu.get_capabilities().get(name) for name in ("avx512_bf16", "amx_bf16"))
+
+
+@pytest.mark.skipif(not HAS_BF16 or kernel_limit() is not None, reason="no bf16 kernels here")
+def test_a_stopped_run_in_bf16_goes_on_to_the_same_bits(
+    short: Recipe, whole: Path, tmp_path: Path
+) -> None:
+    short = short.with_changes(["precision=bf16"])
+    train(short, tmp_path / "whole")
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted, match="iteration 14"):
+        train(short, out, stop=after(14))
+    train(short, out)
+    assert result(out) == result(tmp_path / "whole")
+    assert metrics(out) == metrics(tmp_path / "whole")
+    assert json.loads((out / "environment.json").read_text())["precision"] == "bf16"
+    assert result(out)["weights_sha256"] != result(whole)["weights_sha256"]
+
+
 @pytest.mark.parametrize("number", [11, 14, 26])
 def test_a_run_that_is_stopped_in_an_evaluation_goes_on_with_it(
     short: Recipe, whole: Path, tmp_path: Path, number: int
@@ -185,6 +205,7 @@ def test_a_run_stopped_in_its_last_phase_goes_on(
 
 def test_a_resumed_run_keeps_its_number_of_threads(short: Recipe, tmp_path: Path) -> None:
     """Sums depend on it, so the bits do."""
+    short = short.with_changes(["iterations=4", "eval_every=4", "warmup=null"])
     out = tmp_path / "run"
     before = torch.get_num_threads()
     reported: list[dict[str, Any]] = []

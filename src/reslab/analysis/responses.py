@@ -1,6 +1,5 @@
 """Standard deviations of the layer responses (Sec. 4.2, Fig. 7)."""
 
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -13,17 +12,9 @@ from reslab.models.model_file import Model
 BATCH_IMAGES = 250  # images shown at once
 
 
-@dataclass(frozen=True)
-class Response:
-    """The spread of the output of one 3x3 layer."""
-
-    layer: str  # its name in the network
-    std: float
-
-
 @torch.no_grad()
-def layer_responses(model: Model, images: ImagesInMemory) -> list[Response]:
-    """Measure the standard deviation of each 3x3 layer's output over a set, in layer order.
+def layer_responses(model: Model, images: ImagesInMemory) -> dict[str, float]:
+    """Measure the standard deviation of each 3x3 layer's output over a set: by name, in order.
 
     The output is taken after batch norm and before ReLU or addition, as in Fig. 7; the deviation
     is over all images, channels and positions.
@@ -45,7 +36,7 @@ def layer_responses(model: Model, images: ImagesInMemory) -> list[Response]:
         model(images.images[start : start + BATCH_IMAGES])
     for hook in hooks:
         hook.remove()
-    return [Response(name, standard_deviation(*total.tolist())) for name, total in sums.items()]
+    return {name: standard_deviation(*total.tolist()) for name, total in sums.items()}
 
 
 def standard_deviation(count: float, total: float, squares: float) -> float:

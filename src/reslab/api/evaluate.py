@@ -51,12 +51,8 @@ class Evaluation:
         return self.subject | self.report.as_dict() | self.report.details()
 
 
-@dataclass(frozen=True)
-class Evaluations:
-    """Evaluations on one set."""
-
-    entries: list[Evaluation]
-    write_page: Callable[[Path], Path]  # writes a page about them into a folder; its path
+# evaluations on one set, and what writes a page about them into a folder and returns its path
+Evaluations = tuple[list[Evaluation], Callable[[Path], Path]]
 
 
 def evaluate(
@@ -177,7 +173,7 @@ def evaluate_classifiers(
         report = build_report(scores[-1], images, " + ".join(dict.fromkeys(map(str, protocols))))
         subject = {"models": [str(path) for path, _ in models]}
         entries.append(Evaluation(f"mean of {len(models)} models", subject, report))
-    return Evaluations(entries, partial(write_mistakes, entries, scores, images))
+    return entries, partial(write_mistakes, entries, scores, images)
 
 
 def with_digest(
@@ -288,4 +284,4 @@ def precision_evaluations(
     from reslab.studies.page.detectors import write_precision
 
     entries = [Evaluation(title, {what: title}, precision) for title, precision in measured]
-    return Evaluations(entries, partial(write_precision, measured))
+    return entries, partial(write_precision, measured)

@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,48 +23,6 @@ TORCH_SUFFIXES = (".pth", ".pt")
 TARGETS = ("torchvision",)
 
 
-@dataclass(frozen=True)
-class ImportedFile:
-    """A model file made of weights from elsewhere."""
-
-    out: Path
-    network: str
-    imported: Imported
-    model: Model  # its outputs named
-
-    def as_dict(self) -> dict[str, Any]:
-        prepared = self.model.preprocessing
-        return {
-            "model": str(self.out),
-            "network": self.network,
-            "layout": self.imported.layout.title,
-            "decided": self.imported.decided,
-            "config": self.model.net.config.model_dump(),
-            "preprocessing": {
-                "channels": prepared.channels,
-                "mean": prepared.mean.mean((1, 2)).tolist(),
-                "std": prepared.std.flatten().tolist(),
-                "resize": prepared.resize,
-                "size": prepared.size,
-            },
-            "classes": list(self.model.classes),
-            "ids": list(self.model.ids),
-            "batch_norm_folded": self.model.folded,
-        }
-
-
-@dataclass(frozen=True)
-class ExportedFile:
-    """A file of weights for another program, and the preprocessing that goes with it."""
-
-    file: str
-    tensors: int
-    mean: list[float]  # of images of 0 to 1, red first, as torchvision's Normalize takes them
-    std: list[float]
-    depth: int
-    outputs: int
-
-
 def import_weights(
     file: Path,
     network: str,
@@ -73,7 +31,7 @@ def import_weights(
     classes: Path | None = None,
     mean: Path | None = None,
     on_event: Callback = silent,
-) -> ImportedFile:
+) -> Imported:
     """Write the model file `out` from weights whose layout is recognised by their names.
 
     `network` is a name of `reslab models`; `classes` names the outputs; `mean` is a file of what is
@@ -86,7 +44,29 @@ def import_weights(
     else:
         model = name_cifar10_outputs(imported, on_event)
     atomic_write(out, model_bytes(model))
-    return ImportedFile(out, network, imported, model)
+    return replace(imported, model=model)
+
+
+def import_facts(imported: Imported, network: str, out: Path) -> dict[str, Any]:
+    """Describe a model file that was made of weights from elsewhere, for JSON."""
+    model, prepared = imported.model, imported.model.preprocessing
+    return {
+        "model": str(out),
+        "network": network,
+        "layout": imported.layout.title,
+        "decided": imported.decided,
+        "config": model.net.config.model_dump(),
+        "preprocessing": {
+            "channels": prepared.channels,
+            "mean": prepared.mean.mean((1, 2)).tolist(),
+            "std": prepared.std.flatten().tolist(),
+            "resize": prepared.resize,
+            "size": prepared.size,
+        },
+        "classes": list(model.classes),
+        "ids": list(model.ids),
+        "batch_norm_folded": model.folded,
+    }
 
 
 def check_new_file(out: Path, suffixes: Sequence[str]) -> None:
@@ -143,11 +123,12 @@ def name_cifar10_outputs(imported: Imported, on_event: Callback) -> Model:
     return model
 
 
-def export_weights(model: Path, to: str, out: Path) -> tuple[ExportedFile, list[str]]:
+def export_weights(model: Path, to: str, out: Path) -> tuple[dict[str, Any], list[str]]:
     """Write a model's weights for another program, which then computes the same function.
 
-    The lines say what its user must know and the names do not say. A net that the program cannot
-    compute is refused, with the reason.
+    Returns facts, for JSON, whose mean and deviation are of images of 0 to 1, red first, as
+    torchvision's Normalize takes them; and lines that say what its user must know and the names do
+    not say. A net that the program cannot compute is refused, with the reason.
     """
     if to not in TARGETS:
         raise ValueError(unknown_name("target of export", to, TARGETS))
@@ -156,14 +137,15 @@ def export_weights(model: Path, to: str, out: Path) -> tuple[ExportedFile, list[
     state = torchvision_state(loaded)
     atomic_write(out, state_bytes(state, out.suffix))
     mean, std = loaded.preprocessing.mean.mean((1, 2)), loaded.preprocessing.std.flatten()
-    exported = ExportedFile(
-        str(out), len(state),
-        mean=[round(value / 255, 6) for value in mean.tolist()],
-        std=[round(value / 255, 6) for value in std.tolist()],
-        depth=loaded.net.config.depth,
-        outputs=len(loaded.classes),
-    )  # fmt: skip
-    return exported, advice_for_user(loaded, exported)
+    facts = {
+        "file": str(out),
+        "tensors": len(state),
+        "mean": [round(value / 255, 6) for value in mean.tolist()],
+        "std": [round(value / 255, 6) for value in std.tolist()],
+        "depth": loaded.net.config.depth,
+        "outputs": len(loaded.classes),
+    }
+    return facts, advice_for_user(loaded, facts["mean"], facts["std"])
 
 
 def state_bytes(state: dict[str, Tensor], suffix: str) -> bytes:
@@ -175,9 +157,7 @@ def state_bytes(state: dict[str, Tensor], suffix: str) -> bytes:
     return file.getvalue()
 
 
-def advice_for_user(model: Model, exported: ExportedFile) -> list[str]:
-
-    mean, std = exported.mean, exported.std
+def advice_for_user(model: Model, mean: list[float], std: list[float]) -> list[str]:
     pairs = zip(mean + std, USUAL_MEAN + USUAL_STD, strict=True)
     usual = all(abs(255 * value - known) < 0.01 for value, known in pairs)
     verdict = "torchvision's usual" if usual else "NOT torchvision's usual"

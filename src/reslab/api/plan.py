@@ -1,8 +1,7 @@
 """Turns a recipe's name into a run: opens the recipe, estimates its cost, trains it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,52 +11,35 @@ from reslab.runtime.device import setup_device
 from reslab.runtime.events import Callback, silent
 from reslab.training.folder import RunFolder
 from reslab.training.probe import Probe, probe
+from reslab.training.run import Stop
 from reslab.training.setup import Inputs, inputs_at
 from reslab.training.train import Job
 
 
-@dataclass(frozen=True)
-class RunRequest:
-    """A recipe, its data and weights, and a seed."""
-
-    recipe: AnyRecipe
-    inputs: Inputs
-    seed: int = 1
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The expected cost of a run on this machine."""
-
-    recipe: AnyRecipe
-    facts: dict[str, Any]  # for JSON
-    speeds: Probe
-
-
 def request_run(
-    name: str,
-    data: str | None = None,
-    weights: Path | None = None,
-    changes: Sequence[str] = (),
-    seed: int = 1,
-) -> RunRequest:
+    name: str, data: str | None = None, weights: Path | None = None, changes: Sequence[str] = ()
+) -> tuple[AnyRecipe, Inputs]:
     """Look up a recipe and apply the changes; own-* recipes look at the data."""
     inputs = inputs_at(data, weights)
-    return RunRequest(open_recipe(name, inputs, changes), inputs, seed)
+    return open_recipe(name, inputs, changes), inputs
 
 
-def interrupted_run(run: Path, data: str | None) -> RunRequest:
-    """Describe the run in a folder; `data` is where its data set has moved to."""
+def interrupted_run(run: Path, data: str | None) -> tuple[AnyRecipe, Inputs, int]:
+    """Return recipe, inputs and seed of the run in a folder; `data` is where its set has moved."""
     folder = RunFolder.open(run)
     environment = folder.environment()
-    inputs = inputs_at(data or environment["data"])
-    return RunRequest(recipe_in(folder), inputs, environment["seed"])
+    return recipe_in(folder), inputs_at(data or environment["data"]), environment["seed"]
 
 
-def plan(request: RunRequest, *, iterations: int = 20, on_event: Callback = silent) -> Plan:
-    """Estimate what a run would cost here from some of its iterations; write nothing."""
-    recipe, device = request.recipe, setup_device(request.recipe.precision)
-    job = Job(recipe, Path(), request.inputs, device, request.seed, on_event)
+def plan(
+    recipe: AnyRecipe, inputs: Inputs, *, iterations: int = 20, on_event: Callback = silent
+) -> tuple[dict[str, Any], Probe]:
+    """Estimate what a run would cost here from some of its iterations; write nothing.
+
+    Returns the facts, for JSON, and the speeds that were measured.
+    """
+    device = setup_device(recipe.precision)
+    job = Job(recipe, Path(), inputs, device, seed=1, on_event=on_event)
     with closing(task_kind(recipe).probe_target(job)) as target:
         speeds = probe(target, iterations)
         facts = {
@@ -79,21 +61,20 @@ def plan(request: RunRequest, *, iterations: int = 20, on_event: Callback = sile
                 "evaluating": speeds.evaluating,
             },
         }
-    return Plan(recipe, facts, speeds)
+    return facts, speeds
 
 
 def train(
-    request: RunRequest, out: Path, *, on_event: Callback, stop: Callable[[], int | None]
+    recipe: AnyRecipe, inputs: Inputs, out: Path, *, seed: int, on_event: Callback, stop: Stop
 ) -> dict[str, Any]:
     """Train into the folder `out`, or go on with the run there; its result.
 
     `stop` is asked after each iteration for the number of a signal; if there is one, the run is
     saved and Interrupted raised.
     """
-    recipe, inputs = request.recipe, request.inputs
     run = task_kind(recipe).train
     try:
-        return run(recipe, out, seed=request.seed, data=inputs, on_event=on_event, stop=stop)
+        return run(recipe, out, seed=seed, data=inputs, on_event=on_event, stop=stop)
     except OSError as error:
         saved = out / "checkpoints"
         if saved.is_dir() and any(saved.iterdir()):

@@ -2,9 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from reslab.analysis.responses import layer_responses
 from reslab.api.test_sets import open_test_set
@@ -37,23 +35,6 @@ class StudyInterrupted(Exception):
         self.signal = signal
 
 
-@dataclass(frozen=True)
-class RunsPage:
-    """A page about finished runs, and their records."""
-
-    page: Path
-    records: Sequence[Record]
-
-    @property
-    def table(self) -> str:
-        """The page's table as Markdown."""
-        return self.page.with_name("table.md").read_text()
-
-    def as_dict(self) -> dict[str, Any]:
-        runs = [{"run": str(record.path), **record.result} for record in self.records]
-        return {"report": str(self.page), "runs": runs}
-
-
 def study(
     name: str,
     runs: Sequence[Path] = (),
@@ -68,10 +49,11 @@ def study(
     cluster: str | None = None,
     watch: Watch,
     on_event: Callback = silent,
-) -> RunsPage:
+) -> tuple[Path, list[Record]]:
     """Answer one of the paper's questions by a set of runs, and write the page about them.
 
-    Finished runs are not run again, interrupted ones go on. `responses` takes finished `runs`; the
+    Returns the page and the records of its runs. Finished runs are not run again, interrupted ones
+    go on. `responses` takes finished `runs`; the
     other studies make their own, `jobs` at a time on each machine.
     """
     if cluster and cluster not in CLUSTERS:
@@ -90,7 +72,7 @@ def study(
     )
     if signal := execute(planned, folder, jobs, cluster, watch):
         raise StudyInterrupted(signal, planned.folder)
-    return RunsPage(*planned.write_page())
+    return planned.write_page()
 
 
 def execute(
@@ -111,7 +93,7 @@ def execute(
 
 def study_responses(
     runs: Sequence[Path], data: Path | None, out: Path | None, on_event: Callback
-) -> RunsPage:
+) -> tuple[Path, list[Record]]:
     """Measure the layer responses of finished runs (Fig. 7) and write the page about them."""
     if not runs:
         raise ValueError("responses of which runs? `reslab study responses RUN...`")
@@ -123,9 +105,9 @@ def study_responses(
         images = open_test_set(record.recipe.data, data, record.path).to(device)
         responses.append(layer_responses(load_model(record.path).to(device), images))
     page = write_responses(records, responses, out or Path("studies") / "responses")
-    return RunsPage(page, records)
+    return page, records
 
 
-def report(runs: Sequence[Path], out: Path) -> RunsPage:
-    """Write one page about finished runs of one task: figures, table, recipes, deviations."""
-    return RunsPage(*write_report(runs, out))
+def report(runs: Sequence[Path], out: Path) -> tuple[Path, list[Record]]:
+    """Write one page about finished runs of one task; return it and their records."""
+    return write_report(runs, out)

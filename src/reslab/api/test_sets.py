@@ -158,8 +158,8 @@ def open_own_annotated_images(path: Path, detector: Detector) -> tuple[Detection
     folder = folder_of_run(path)
     if recipe.data == "boxes" and folder is None:
         raise ValueError(f"the images that {path} was trained on are not found: say --data FOLDER")
-    opened = open_detection_data(recipe, folder)
-    return opened.sets.test, opened.protocol
+    sets, protocol = open_detection_data(recipe, folder)
+    return sets.test, protocol
 
 
 def open_annotations(data: Location) -> tuple[DetectionSet, str]:

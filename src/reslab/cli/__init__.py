@@ -14,13 +14,11 @@ import typer
 import reslab
 from reslab.cli.check import check
 from reslab.cli.console import print_line, warn
-from reslab.cli.detect import detect
+from reslab.cli.convert import export, import_
 from reslab.cli.evaluate import evaluate
-from reslab.cli.export import export
-from reslab.cli.import_ import import_
 from reslab.cli.pack import pack, scenes
 from reslab.cli.plan import plan
-from reslab.cli.predict import predict
+from reslab.cli.predict import detect, predict
 from reslab.cli.recipes import models, recipes
 from reslab.cli.study import report, study
 from reslab.cli.train import resume, train

@@ -79,17 +79,17 @@ def evaluate(
     if page and page.exists() and not page.is_dir():
         raise ValueError(f"--report {page} is a file: name a folder")
     with progress_display() as on_event:
-        evaluations = evaluate.evaluate(
+        evaluations, write_page = evaluate.evaluate(
             models, on=on, data=data, protocol=protocol, precision=precision,
             keep_scores=keep_scores, classes=classes, refine=refine,
             scales=parse_numbers("--scales", scales, "400,600,800"), on_event=on_event,
         )  # fmt: skip
     if as_json:
-        print_json([entry.as_dict() for entry in evaluations.entries])
+        print_json([entry.as_dict() for entry in evaluations])
     else:
-        print_evaluations(evaluations.entries)
+        print_evaluations(evaluations)
     if page:
-        to_stderr(f"report: {evaluations.write_page(page)}")
+        to_stderr(f"report: {write_page(page)}")
 
 
 def print_evaluations(entries: "Sequence[Evaluation]") -> None:

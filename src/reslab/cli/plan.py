@@ -1,6 +1,6 @@
 """`reslab plan`"""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +17,7 @@ from reslab.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from reslab.api.plan import Plan
+    from reslab.training.probe import Probe
     from reslab.training.recipe import RunRecipe
 
 
@@ -42,17 +42,16 @@ def plan(
     from reslab.api import plan
 
     with progress_display() as on_event:
-        request = plan.request_run(name, data, weights, changes or [])
-        planned = plan.plan(request, iterations=iterations, on_event=on_event)
+        recipe, inputs = plan.request_run(name, data, weights, changes or [])
+        facts, speeds = plan.plan(recipe, inputs, iterations=iterations, on_event=on_event)
     if as_json:
-        print_json(planned.facts)
+        print_json(facts)
         return
-    print_line(plan_as_text(planned))
-    print_line(rate_curve(planned.recipe))
+    print_line(plan_as_text(facts, speeds))
+    print_line(rate_curve(recipe))
 
 
-def plan_as_text(plan: "Plan") -> str:
-    facts, speeds = plan.facts, plan.speeds
+def plan_as_text(facts: dict[str, Any], speeds: "Probe") -> str:
     lines = [
         f"{facts['recipe']} on {facts['device']}, {facts['precision']}",
         f"{facts['pictures']:,} images, {facts['iterations']:,} iterations of "

@@ -19,7 +19,8 @@ def recipes(
     from reslab.recipes import catalogue, network_of, recipe_names
 
     if name is not None:
-        fields = request_run(name, data, weights).recipe.model_dump(mode="json")
+        recipe, _ = request_run(name, data, weights)
+        fields = recipe.model_dump(mode="json")
         print_json(fields) if as_json else print_line(fields_as_text(fields))
         return
     all_recipes = [*catalogue().values(), *catalogue("detection").values()]

@@ -21,9 +21,9 @@ from reslab.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from reslab.api.studies import RunsPage
     from reslab.studies.execute import RunCallback
     from reslab.studies.experiments import PlannedRun
+    from reslab.studies.records import Record
 
 
 def study(
@@ -62,7 +62,7 @@ def study(
     layers = tuple(dict.fromkeys(parse_numbers("--depths", depths, "20,56")))
     try:
         with progress_display() as on_event:
-            result = studies.study(
+            page, records = studies.study(
                 name, runs or [],
                 on=on, data=data, out=out, depths=layers, iterations=iterations, seeds=seeds,
                 jobs=jobs, cluster=cluster, watch=watch_runs, on_event=on_event,
@@ -70,7 +70,7 @@ def study(
     except studies.StudyInterrupted as interrupted:
         warn(str(interrupted))
         return 128 + interrupted.signal
-    print_page(result, as_json)
+    print_page(page, records, as_json)
     return 0
 
 
@@ -84,15 +84,16 @@ def report(
     """Make one page about finished runs: figures, table, recipes, environment, deviations."""
     from reslab.api import studies
 
-    print_page(studies.report(runs, out), as_json)
+    print_page(*studies.report(runs, out), as_json)
 
 
-def print_page(result: "RunsPage", as_json: bool) -> None:
+def print_page(page: Path, records: "Sequence[Record]", as_json: bool) -> None:
     if as_json:
-        print_json(result.as_dict())
+        runs = [{"run": str(record.path), **record.result} for record in records]
+        print_json({"report": str(page), "runs": runs})
     else:
-        print_line(result.table)
-        print_line(f"report: {result.page}")
+        print_line(page.with_name("table.md").read_text())
+        print_line(f"report: {page}")
 
 
 @contextmanager

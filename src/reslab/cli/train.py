@@ -23,7 +23,8 @@ from reslab.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from reslab.api.plan import RunRequest
+    from reslab.recipes import AnyRecipe
+    from reslab.training.setup import Inputs
 
 
 Processes = Annotated[
@@ -51,8 +52,8 @@ def train(
     def work() -> int:
         from reslab.api.plan import request_run
 
-        request = request_run(recipe, data, weights, changes or [], seed)
-        return run_training(request, out, as_json)
+        opened, inputs = request_run(recipe, data, weights, changes or [])
+        return run_training(opened, inputs, seed, out, as_json)
 
     return by_processes(processes, work)
 
@@ -70,7 +71,7 @@ def resume(
     def work() -> int:
         from reslab.api.plan import interrupted_run
 
-        return run_training(interrupted_run(run, data), run, as_json)
+        return run_training(*interrupted_run(run, data), run, as_json)
 
     return by_processes(processes, work)
 
@@ -111,7 +112,7 @@ def failure_status(error: BaseException) -> int:
     return 2 if isinstance(error, ValueError) else 1
 
 
-def run_training(request: "RunRequest", out: Path, as_json: bool) -> int:
+def run_training(recipe: "AnyRecipe", inputs: "Inputs", seed: int, out: Path, as_json: bool) -> int:
     """Train with a display, saving when a signal comes; the exit status."""
     from reslab.api import plan
     from reslab.runtime.distributed import join_processes
@@ -122,8 +123,8 @@ def run_training(request: "RunRequest", out: Path, as_json: bool) -> int:
     display = progress_display() if first else nullcontext(silent)
     try:
         with stopping(warn if first else lambda line: None) as stop, display as on_event:
-            on_event(start(request.recipe.iterations, "iterations"))
-            result = plan.train(request, out, on_event=on_event, stop=stop)
+            on_event(start(recipe.iterations, "iterations"))
+            result = plan.train(recipe, inputs, out, seed=seed, on_event=on_event, stop=stop)
     except Interrupted as interrupted:
         if first:
             warn(str(interrupted))

@@ -1,10 +1,11 @@
-"""Training augmentation as values: what a recipe names and a loader carries out.
+"""Training augmentation as values; the mean image and the colours of a set, which it needs.
 
 Augmentations of images of any size turn numbers drawn from [0, 1), equally many for every image,
 into a box to cut out.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from math import exp, log, sqrt
 from typing import ClassVar, Literal, NamedTuple, Self
 
@@ -14,7 +15,9 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Generator, Tensor
 
-from reslab.data.resize import Box, crop_box, shorter_side
+from reslab.data.datasets import EncodedImages, replace_within_class
+from reslab.data.resize import Box, centre_crop, crop_box, shorter_side
+from reslab.runtime.threads import map_in_order
 
 LEVELS = 255
 
@@ -182,3 +185,55 @@ def draw_flips(count: int, rng: Generator) -> Tensor:
 def flip(images: Tensor, flips: Tensor) -> Tensor:
     """Mirror the images whose flip is true, [B, C, H, W] and [B] -> [B, C, H, W]."""
     return torch.where(flips.to(images.device)[:, None, None, None], images.flip(-1), images)
+
+
+def measure_statistics(
+    images: EncodedImages,
+    size: int,
+    resize: int,
+    *,
+    count: int = 10_000,
+    seed: int,
+    threads: int,
+    on_event: Callable[[int], None] = lambda done: None,
+) -> tuple[Tensor, Components]:
+    """Measure the mean image, float [3, size, size] of 0 to 255, and the components of the colours.
+
+    A seeded sample of `count` images, or all if there are not more, is cropped in the middle as a
+    test would show it. Sums are of whole numbers, so neither order nor threads change them. Bad
+    files are replaced as in training.
+    """
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
+    sample = order[:count].sort().values.tolist()
+    image_at = replace_within_class(images)
+
+    def crop(index: int) -> np.ndarray:
+        return centre_crop(image_at(index)[0], resize, size)
+
+    total = np.zeros((size, size, 3), np.int64)
+    products = np.zeros((3, 3))
+    with closing(map_in_order(crop, sample, threads, 4 * threads)) as crops:
+        for done, image in enumerate(crops, 1):
+            total += image
+            # exact: whole numbers far below 2^53
+            pixels = image.reshape(-1, 3).astype(np.float64)
+            products += pixels.T @ pixels
+            on_event(done)
+    pixel_mean = torch.from_numpy(total / len(sample)).permute(2, 0, 1).float()
+    pixel_count = len(sample) * size * size
+    mean = total.sum((0, 1)) / pixel_count
+    covariance = products / pixel_count - np.outer(mean, mean)
+    return pixel_mean.contiguous(), principal_components(covariance)
+
+
+def principal_components(covariance: np.ndarray) -> Components:
+    """Decompose the covariance of pixels from 0 to 255, [3, 3].
+
+    The sign of a vector is chosen so that its sum is not negative.
+    """
+    values, vectors = np.linalg.eigh(covariance)
+    values, vectors = values[::-1].clip(min=0), vectors[:, ::-1]
+    vectors = vectors * np.where(vectors.sum(0) < 0, -1, 1)
+    return Components(
+        torch.from_numpy(values / LEVELS).float(), torch.from_numpy(vectors.copy()).float()
+    )

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reslab.data.decode import load_image
+from reslab.data.decode import BadImage, load_image
 from reslab.data.location import Location
 from reslab.errors import os_reason
 
@@ -81,6 +81,54 @@ class EncodedImages:
             if len(coming) > PREFETCHED:
                 yield coming.popleft()
         yield from coming
+
+
+class ReplaceBad:
+    """Return images by index, bad ones replaced; the choice is a function of the set alone.
+
+    `candidates` yields an index itself and then its replacements, the best first; `failure` says
+    what it means that all of them are bad. Any thread may call this. An image found bad is
+    remembered and not read again.
+    """
+
+    def __init__(
+        self,
+        image: Callable[[int], np.ndarray],
+        candidates: Callable[[int], Iterator[int]],
+        failure: Callable[[int], str],
+    ) -> None:
+        self.image, self.candidates, self.failure = image, candidates, failure
+        self.reasons: dict[int, str] = {}  # of the bad images
+
+    def __call__(self, index: int) -> tuple[np.ndarray, int, list[int]]:
+        """Return RGB bytes [H, W, 3], the index they are of, and the bad images tried before."""
+        bad = []
+        for candidate in self.candidates(index):
+            if candidate not in self.reasons:
+                try:
+                    return self.image(candidate), candidate, bad
+                except (BadImage, OSError) as error:  # a caller's own reader may raise the latter
+                    self.reasons[candidate] = str(error)
+            bad.append(candidate)
+        raise ValueError(
+            f"{self.failure(index)}, for one: {self.reasons[index]}; "
+            "`reslab check FOLDER` lists them"
+        )
+
+
+def replace_within_class(images: EncodedImages) -> ReplaceBad:
+    """Replace a bad image by the next good one of its class, from the last on to the first."""
+
+    def candidates(index: int) -> Iterator[int]:
+        yield index
+        same_class = (images.labels == images.labels[index]).nonzero()[:, 0]
+        yield from same_class[same_class > index].tolist()
+        yield from same_class[same_class < index].tolist()
+
+    def failure(index: int) -> str:
+        return f"no image of class {images.classes[int(images.labels[index])]!r} can be decoded"
+
+    return ReplaceBad(images.image, candidates, failure)
 
 
 ImageSet = ImagesInMemory | EncodedImages

@@ -67,7 +67,7 @@ def begin_detection(job: Job[DetectionRecipe], folder: RunFolder | None = None) 
     origin = read_initial_state(folder.path, begun=begun) if folder else InitialState()
     weights, proposer = initial_nets(job, folder, begun)
     return setup_detection(
-        recipe, job.seed, open_training_data(recipe, job.inputs), job.device,
+        recipe, job.seed, *open_training_data(recipe, job.inputs), job.device,
         weights=weights, preprocessing=origin.preprocessing, proposer=proposer, begun=begun,
         log=job.log,
     )  # fmt: skip

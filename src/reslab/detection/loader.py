@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from reslab.data.boxes.sets import DetectionSet, GroundTruth
-from reslab.data.loader import CPU, BadFileLimit, Draws, ReplaceBad
+from reslab.data.datasets import ReplaceBad
+from reslab.data.loader import CPU, BadFileLimit, Draws
 from reslab.data.sampler import ShuffleSampler, Stream, make_generator
 from reslab.detection.box_ops import boxes_to_network, clip, large_enough, resize_image
 from reslab.runtime.device import Processes, SingleProcess

@@ -13,7 +13,7 @@ from reslab.detection.box_ops import clip, decode_boxes, large_enough, nms
 from reslab.detection.roi import roi_align, roi_pool
 from reslab.detection.targets import Anchors
 from reslab.models.config import EXPANSION, ResNetConfig
-from reslab.models.layers import Classifier, Conv, ConvBN, he_normal
+from reslab.models.layers import Conv, ConvBN, he_normal, unset_linear
 from reslab.models.resnet import ResNet
 
 PROPOSAL_NMS = 0.7  # IoU above which the lower-scored of two proposals is dropped (Sec. 3.1.3)
@@ -118,8 +118,8 @@ class FasterRCNN(nn.Module):
         c_trunk, c_out = (EXPANSION[config.trunk.block] * w for w in config.trunk.widths[-2:])
         self.proposals = ProposalNetwork(c_trunk, config.width, config.anchors)
         c_region = 2 * c_out if config.context else c_out
-        self.classifier = Classifier(c_region, config.classes + 1)
-        self.regressor = Classifier(c_region, 4 * config.classes)
+        self.classifier = unset_linear(c_region, config.classes + 1)
+        self.regressor = unset_linear(c_region, 4 * config.classes)
 
     @property
     def trunk(self) -> list[nn.Module]:

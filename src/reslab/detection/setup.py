@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -40,23 +39,16 @@ MEAN_COLOUR_IMAGES = 500
 OF_CLASSES = ("classifier.", "regressor.")
 
 Weights = Model | Detector
-
-
-@dataclass(frozen=True)
-class OpenedSets:
-    """A recipe's sets, and the protocol that measures results on them."""
-
-    sets: DetectionSplits
-    protocol: str
+OpenedSets = tuple[DetectionSplits, str]  # with the protocol that measures results on them
 
 
 def open_detection_data(
     recipe: DetectionRecipe, data: str | Location | Inputs | None
 ) -> OpenedSets:
-    """Open the sets that a recipe names."""
+    """Open the sets that a recipe names; return them and the protocol that measures on them."""
     inputs = inputs_at(data)
     if recipe.data == "digit-scenes":
-        return OpenedSets(inputs.read(digit_scenes), "coco")
+        return inputs.read(digit_scenes), "coco"
     if inputs.data is None:
         raise ValueError(
             f"{recipe.name} needs images with boxes: name a COCO or VOC folder with --data"
@@ -64,25 +56,26 @@ def open_detection_data(
     folder = to_folder(inputs.data, f"{recipe.name} needs")
     annotations = inputs.read(read_annotations, folder, recipe.years)
     sets = split_annotations(annotations, recipe.validation)
-    return OpenedSets(sets, usual_protocol(evaluation_part(annotations)))
+    return sets, usual_protocol(evaluation_part(annotations))
 
 
 def open_training_data(recipe: DetectionRecipe, data: str | Location | Inputs | None) -> OpenedSets:
     """Open the sets to train on; ValueError for what would end a run later."""
-    opened = open_detection_data(recipe, data)
-    train, test = opened.sets.train, opened.sets.test
+    sets, protocol = open_detection_data(recipe, data)
+    train, test = sets.train, sets.test
     must_match_classes(recipe.name, recipe.model.classes, len(train.classes))
     must_have_objects(train.name, train.truths)
     must_have_objects(f"{test.name} that are watched", test.truths[: recipe.watched])
-    if opened.protocol == "coco":
+    if protocol == "coco":
         import_pycocotools()  # better missed now than after the training
-    return opened
+    return sets, protocol
 
 
 def setup_detection(
     recipe: DetectionRecipe,
     seed: int,
-    opened: OpenedSets,
+    sets: DetectionSplits,
+    protocol: str,
     device: Device,
     *,
     weights: Weights | None,
@@ -92,7 +85,6 @@ def setup_detection(
     log: Log,
 ) -> DetectionTask:
     """Make the task from open sets; `preprocessing` was measured when the run began."""
-    sets = opened.sets
     if preprocessing is None and weights is not None:
         preprocessing = weights.preprocessing
     if preprocessing is None:
@@ -115,7 +107,7 @@ def setup_detection(
             processes=device.processes,
         ),
         test=sets.test,
-        protocol=opened.protocol,
+        protocol=protocol,
         proposer=proposer.to(device.torch_device) if proposer else None,
         log=log,
     )  # fmt: skip

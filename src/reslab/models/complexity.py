@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 from reslab.models.config import EXPANSION, ResNetConfig
 
@@ -19,17 +18,8 @@ class Complexity:
     multiply_adds: int  # of convolutions and the classifier, the paper's "FLOPs"
 
 
-class Convolution(NamedTuple):
-    """One convolution, which batch norm follows, and the side of the map that it makes."""
-
-    kernel: int
-    c_in: int
-    c_out: int
-    side: int
-
-    @property
-    def weights(self) -> int:
-        return self.kernel**2 * self.c_in * self.c_out
+# kernel, c_in and c_out of a convolution, which batch norm follows, and the side of its output
+Convolution = tuple[int, int, int, int]
 
 
 def complexity(name: str, config: ResNetConfig) -> Complexity:
@@ -39,9 +29,9 @@ def complexity(name: str, config: ResNetConfig) -> Complexity:
     return Complexity(
         name=name,
         depth=config.depth,
-        parameters=sum(layer.weights + 2 * layer.c_out for layer in layers)
+        parameters=sum(k**2 * c_in * c_out + 2 * c_out for k, c_in, c_out, _ in layers)
         + (features + 1) * config.classes,
-        multiply_adds=sum(layer.weights * layer.side**2 for layer in layers)
+        multiply_adds=sum(k**2 * c_in * c_out * side**2 for k, c_in, c_out, side in layers)
         + features * config.classes,
     )
 
@@ -49,7 +39,7 @@ def complexity(name: str, config: ResNetConfig) -> Complexity:
 def convolutions(config: ResNetConfig, side: int) -> Iterator[Convolution]:
     """Every convolution from input to output, projections included, for an image of `side`."""
     kernel, stride = (7, 2) if config.stem == "imagenet" else (3, 1)
-    yield Convolution(kernel, 3, config.widths[0], -(-side // stride))
+    yield kernel, 3, config.widths[0], -(-side // stride)
     side, c_in = config.stem_side(side), config.widths[0]
     for stage, (count, width) in enumerate(zip(config.blocks, config.widths, strict=True)):
         for block in range(count):
@@ -64,14 +54,14 @@ def block_convolutions(
     """The convolutions of one block (Fig. 5) and of its shortcut."""
     halved, c_out = -(-side // stride), EXPANSION[config.block] * width
     if config.block == "basic":
-        yield Convolution(3, c_in, width, halved)
-        yield Convolution(3, width, width, halved)
+        yield 3, c_in, width, halved
+        yield 3, width, width, halved
     else:
-        yield Convolution(1, c_in, width, halved if config.stride_on == "1x1" else side)
-        yield Convolution(3, width, width, halved)
-        yield Convolution(1, width, c_out, halved)
+        yield 1, c_in, width, halved if config.stride_on == "1x1" else side
+        yield 3, width, width, halved
+        yield 1, width, c_out, halved
     if config.projects(grows=c_in != c_out or stride > 1):
-        yield Convolution(1, c_in, c_out, halved)
+        yield 1, c_in, c_out, halved
 
 
 def complexities(models: Mapping[str, ResNetConfig]) -> list[Complexity]:

@@ -44,11 +44,9 @@ class Conv(nn.Conv2d):
         )
 
 
-class Classifier(nn.Linear):
-    """The linear layer; its weights are unset for the same reason."""
-
-    def reset_parameters(self) -> None:
-        pass
+def unset_linear(inputs: int, outputs: int) -> nn.Linear:
+    """Make a linear layer whose weights are unset for the same reason."""
+    return nn.Linear(inputs, outputs, device="meta").to_empty(device=torch.get_default_device())
 
 
 class ConvBN(nn.Module):

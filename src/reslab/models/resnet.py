@@ -8,12 +8,12 @@ from torch import Generator, Tensor, nn
 
 from reslab.models.config import EXPANSION, ResNetConfig
 from reslab.models.layers import (
-    Classifier,
     ConvBN,
     Projection,
     ZeroPadding,
     he_normal,
     uniform_classifier,
+    unset_linear,
 )
 
 SMALLEST_MAP = 4  # pixels on a side; below it `forward` warns
@@ -89,7 +89,7 @@ class ResNet(nn.Module):
             stages.append(build_stage(config, c_in, width, count, stride=1 if index == 0 else 2))
             c_in = EXPANSION[config.block] * width
         self.stages = nn.Sequential(*stages)
-        self.fc = Classifier(c_in, config.classes)
+        self.fc = unset_linear(c_in, config.classes)
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.stages(self.stem(images))

@@ -25,15 +25,22 @@ class Diverged(RuntimeError):
 
 
 class Progress:
-    """Loss and error of the last iterations, read from the device as seldom as possible."""
+    """Loss, error and speed of the last iterations, and the seconds of all.
 
-    def __init__(self, epoch: int) -> None:
+    Loss and error are read from the device as seldom as possible.
+    """
+
+    def __init__(self, epoch: int, clock: Callable[[], float], before_resume: float) -> None:
         self.unread: list[tuple[int, Tensor, Tensor]] = []  # iteration, loss, error
         self.losses: list[float] = []  # since the last line of the log
         self.errors: deque[float] = deque(maxlen=epoch)
+        self.clock, self.before_resume = clock, before_resume
+        self.started = self.logged = clock()
+        self.images = 0  # since the last line
 
-    def add(self, step: UpdateResult) -> None:
+    def add(self, step: UpdateResult, images: int) -> None:
         self.unread.append((step.iteration, step.loss, step.train_error))
+        self.images += images
 
     def read(self) -> None:
         """Fetch what is unread; Diverged at the first iteration whose loss is not finite."""
@@ -61,23 +68,15 @@ class Progress:
         self.read()
         return sum(self.errors) / len(self.errors)
 
-
-class Timer:
-    """Measure the seconds of training, those before a resume included, and the speed."""
-
-    def __init__(self, clock: Callable[[], float], before_resume: float) -> None:
-        self.clock, self.before_resume = clock, before_resume
-        self.started = self.logged = clock()
-        self.images = 0  # since the last line
-
     def seconds(self) -> float:
+        """Return the seconds of training, those before a resume included."""
         return self.before_resume + self.clock() - self.started
 
     def speed(self) -> float:
         """Return images a second since the last line."""
         return self.images / (self.clock() - self.logged)
 
-    def restart(self) -> None:
+    def restart_timing(self) -> None:
         """Measure the speed anew, after a line or after time that was not spent training."""
         self.logged, self.images = self.clock(), 0
 
@@ -87,7 +86,8 @@ def warmup_row(step: UpdateResult, schedule: Schedule) -> Event:
     return {"kind": "warmup", "iteration": step.iteration, "ended_by": how}
 
 
-def train_row(step: UpdateResult, progress: Progress, images_per_second: float) -> Event:
+def train_row(step: UpdateResult, progress: Progress) -> Event:
+    speed = progress.speed()  # before the device is waited for
     loss, error = progress.take_means()
     return {
         "kind": "train",
@@ -95,7 +95,7 @@ def train_row(step: UpdateResult, progress: Progress, images_per_second: float) 
         "learning_rate": step.learning_rate,
         "loss": loss,
         "train_error": error,
-        "images_per_second": round(images_per_second, 1),
+        "images_per_second": round(speed, 1),
     }
 
 
@@ -120,7 +120,9 @@ class CheckpointWriter:
     ) -> None:
         self.folder, self.notify, self.patience = folder, notify, patience
         self.saved = saved  # the iteration of the newest whole checkpoint
-        self._pending: PendingWrite | None = None
+        self._writing: Thread | None = None  # writes the checkpoint of the iteration `_pending`
+        self._pending = 0
+        self._failure: Exception | None = None  # of the thread, to be raised in training's
         self._rows_wait = False  # whether the disk refused the last lines of the log
 
     def log(self, rows: Sequence[Event]) -> None:
@@ -143,10 +145,10 @@ class CheckpointWriter:
             return
         iteration = checkpoint.iteration
         self._collect_finished_write(None if wait else self.patience)
-        if self._pending:
-            late = self._pending.checkpoint.iteration
+        if self._writing:
             self.notify(
-                f"no checkpoint at iteration {iteration}: the disk is busy with that of {late}"
+                f"no checkpoint at iteration {iteration}: the disk is busy with that of "
+                f"{self._pending}"
             )
             return
         try:
@@ -154,8 +156,16 @@ class CheckpointWriter:
         except OSError as error:
             self._report_unsaved(iteration, error)
             return
-        self._pending = PendingWrite(self.folder, checkpoint.copied())
-        self._pending.start()
+        self._pending, self._failure = iteration, None
+        # a daemon: the end of the process does not wait for the disk
+        self._writing = Thread(target=self._write, args=(checkpoint.copied(),), daemon=True)
+        self._writing.start()
+
+    def _write(self, checkpoint: Checkpoint) -> None:
+        try:
+            self.folder.save(checkpoint)
+        except Exception as error:
+            self._failure = error
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint before returning; OSError if that fails."""
@@ -177,35 +187,19 @@ class CheckpointWriter:
 
     def _collect_finished_write(self, timeout: float | None) -> None:
         """Take over the result of the pending write; wait for it up to `timeout` seconds."""
-        if self._pending is None:
+        if self._writing is None:
             return
-        pending = self._pending
-        pending.join(timeout)
-        if pending.is_alive():
+        self._writing.join(timeout)
+        if self._writing.is_alive():
             return
-        self._pending = None
-        if pending.failure is None:
-            self.saved = pending.checkpoint.iteration
-        elif isinstance(pending.failure, OSError):
-            self._report_unsaved(pending.checkpoint.iteration, pending.failure)
+        self._writing = None
+        if self._failure is None:
+            self.saved = self._pending
+        elif isinstance(self._failure, OSError):
+            self._report_unsaved(self._pending, self._failure)
         else:
-            raise pending.failure
+            raise self._failure
 
     def _report_unsaved(self, iteration: int, error: OSError) -> None:
         last = f"that of iteration {self.saved} is kept" if self.saved else "none is kept yet"
         self.notify(f"no checkpoint at iteration {iteration}: {os_reason(error)}; {last}")
-
-
-class PendingWrite(Thread):
-    """A checkpoint on its way to the disk; the end of the process does not wait for it."""
-
-    def __init__(self, folder: RunFolder, checkpoint: Checkpoint) -> None:
-        super().__init__(name="reslab-checkpoint", daemon=True)
-        self.folder, self.checkpoint = folder, checkpoint
-        self.failure: Exception | None = None
-
-    def run(self) -> None:
-        try:
-            self.folder.save(self.checkpoint)
-        except Exception as error:  # raised in the training thread
-            self.failure = error

@@ -13,7 +13,6 @@ from reslab.runtime.files import TensorFile, sha256_of
 from reslab.training.recipe import Recipe, RunRecipe, TaskRecipe
 
 FILE = "preprocessing.safetensors"  # in a run folder
-LAYOUT = ("zeros", "stride_on", "pool")  # of a network, which its trained weights decide
 
 
 @dataclass(frozen=True)
@@ -75,15 +74,16 @@ def fit_recipe(recipe: TaskRecipe, net: nn.Module, **changes: object) -> TaskRec
     return recipe.from_json(recipe.model_copy(update=changes).model_dump_json())
 
 
-def fit_config(config: ResNetConfig, given: ResNetConfig, name: str) -> ResNetConfig:
-    """Return the network of the recipe `name` in the layout of given weights.
+def fit_config(config: ResNetConfig, trained: ResNetConfig, name: str) -> ResNetConfig:
+    """Return the network of the recipe `name` in the layout of a trained one.
 
-    It keeps its number of classes. ValueError if the weights are of another network.
+    It keeps its number of classes. ValueError if the trained one is another network.
     """
-    config = config.model_copy(update={key: getattr(given, key) for key in LAYOUT})
-    if config != given.model_copy(update={"classes": config.classes}):
+    layout = {"zeros": trained.zeros, "stride_on": trained.stride_on, "pool": trained.pool}
+    config = config.model_copy(update=layout)
+    if config != trained.model_copy(update={"classes": config.classes}):
         raise ValueError(
-            f"the weights are of a net with {shape_of(given)}, {name} trains one with "
+            f"the weights are of a net with {shape_of(trained)}, {name} trains one with "
             f"{shape_of(config)}"
         )
     return config

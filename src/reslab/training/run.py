@@ -14,7 +14,6 @@ from reslab.training.folder import RunFolder
 from reslab.training.log import (
     CheckpointWriter,
     Progress,
-    Timer,
     eval_row,
     train_row,
     warmup_row,
@@ -69,9 +68,8 @@ def run_task(
     with CheckpointWriter(folder, log, saved=start) as writer:
         run = RunInProgress(
             task, folder,
-            progress=Progress(task.epoch),
+            progress=Progress(task.epoch, clock, saved.seconds if saved else 0.0),
             schedule=Schedule(task.recipe, saved.schedule if saved else ScheduleState()),
-            timer=Timer(clock, saved.seconds if saved else 0.0),
             writer=writer, on_event=on_event, stop=stop,
         )  # fmt: skip
         if saved:
@@ -80,7 +78,7 @@ def run_task(
             if not saved.evaluated:
                 run.evaluate(start)
         run.train_from(start)
-        return run.finish(run.timer.seconds())
+        return run.finish(run.progress.seconds())
 
 
 @dataclass
@@ -91,7 +89,6 @@ class RunInProgress:
     folder: RunFolder
     progress: Progress
     schedule: Schedule
-    timer: Timer
     writer: CheckpointWriter
     on_event: Callback
     stop: Stop
@@ -111,7 +108,7 @@ class RunInProgress:
         return Checkpoint(
             iteration=iteration,
             learning_rate=task.optimizer.param_groups[0]["lr"],
-            seconds=self.timer.seconds(),
+            seconds=self.progress.seconds(),
             schedule=self.schedule.state,
             weights=task.net.state_dict(),
             momentum=momentum_buffers(task.net, task.optimizer),
@@ -127,8 +124,7 @@ class RunInProgress:
             eager_update_of(task), task.draws, self.schedule, range(start, recipe.iterations)
         )
         for step in steps:
-            self.progress.add(step)
-            self.timer.images += recipe.batch_size
+            self.progress.add(step, recipe.batch_size)
             self.write(self.rows_after(step))
             last = step.iteration == recipe.iterations
             evaluation_due = step.iteration % recipe.eval_every == 0 and not last
@@ -146,8 +142,8 @@ class RunInProgress:
         """Return the lines that an update adds to the log."""
         rows = [warmup_row(step, self.schedule)] if step.warmed_up else []
         if step.iteration % self.recipe.log_every == 0 or step.iteration == self.recipe.iterations:
-            rows.append(train_row(step, self.progress, self.timer.speed()))
-            self.timer.restart()
+            rows.append(train_row(step, self.progress))
+            self.progress.restart_timing()
         return rows
 
     def evaluate(self, iteration: int) -> None:
@@ -158,7 +154,7 @@ class RunInProgress:
         if reports:
             self.schedule.observe_evaluation(self.task.error_of(reports[0]))
         self.write([eval_row(iteration, report) for report in reports])
-        self.timer.restart()
+        self.progress.restart_timing()
 
     def write(self, rows: Sequence[Event]) -> None:
         self.writer.log(rows)

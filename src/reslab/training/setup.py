@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from reslab.data.augment import ALEXNET, PadAndCrop
+from reslab.data.augment import ALEXNET, PadAndCrop, measure_statistics
 from reslab.data.builtin import open_sets
 from reslab.data.datasets import (
     EncodedImages,
@@ -24,7 +24,6 @@ from reslab.data.folder import read_folder, split_folder
 from reslab.data.loader import EncodedLoader, InMemoryLoader
 from reslab.data.location import Location, parse_location
 from reslab.data.sampler import Stream, make_generator
-from reslab.data.statistics import measure_statistics
 from reslab.models.layers import channels_last
 from reslab.models.model_file import Model
 from reslab.models.preprocessing import Preprocessing, minus_mean
@@ -170,10 +169,9 @@ def with_statistics(
         components = ALEXNET
     if preprocessing is None or (components is None and recipe.augmentation.colour):
         log(f"measuring colours over {min(len(train), 10_000)} training images")
-        measured = measure_statistics(train, size, resize, seed=0, threads=usable_cores())
-        components = components or measured.components
+        mean, measured = measure_statistics(train, size, resize, seed=0, threads=usable_cores())
+        components = components or measured
         if preprocessing is None:
-            mean = measured.pixel_mean
             if recipe.pictures.mean == "channel":
                 mean = mean.mean((1, 2), keepdim=True)
             preprocessing = minus_mean(mean)

@@ -1,8 +1,6 @@
 """Packed images over HTTP: from a server that fails, through a cache that others use too."""
 
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -151,20 +149,18 @@ read_through(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
 """
 
 
-def test_two_processes_share_a_cache(tmp_path: Path) -> None:
+def test_two_processes_share_a_cache(start_python, tmp_path: Path) -> None:
     """Each removes what the other has written, where there is no room for all."""
     folder = packed(images(40), tmp_path / "set")
     wide, narrow = tmp_path / "wide", tmp_path / "narrow"
     with serving(files_of(folder), Faults(refused=0.05, corrupt=0.01)) as server:
-        command = [sys.executable, "-c", OTHER, server.url, wide, narrow]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        pipe = subprocess.PIPE
-        with subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe) as other:
-            assert other.stdout
-            assert other.stdout.readline() == b"ready\n"
-            read_through(server.url, wide, narrow)
-            _, printed = other.communicate(timeout=100)
-        assert other.returncode == 0, printed.decode()
+        other = start_python("-c", OTHER, server.url, wide, narrow)
+        while not other.out.read_text():  # until it has imported all
+            assert other.runs(), other.err.read_text()
+            time.sleep(0.01)
+        read_through(server.url, wide, narrow)
+        done = other.end()
+        assert done.returncode == 0, done.stderr
     size = sum(path.stat().st_size for path in folder.iterdir())
     assert 0.98 * size < bytes_in(wide) <= size, "all but some ends of shards"
     assert bytes_in(narrow) <= HALF < size

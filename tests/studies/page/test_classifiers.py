@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from reslab.analysis.responses import Response
 from reslab.evaluation.mistakes import Mistake, mistakes_json
 from reslab.studies.page.classifiers import (
     details_of,
@@ -140,7 +139,7 @@ def test_a_page_of_models_from_elsewhere_has_no_recipes(tmp_path: Path) -> None:
 
 
 def test_responses_make_a_page_too(degradation, tmp_path: Path) -> None:
-    responses = [[Response("stem.0", 1.5), Response("stages.0", 0.5)]] * 2
+    responses = [{"stem.0": 1.5, "stages.0": 0.5}] * 2
     page = write_responses(degradation[:2], responses, tmp_path / "out")
     assert (tmp_path / "out" / "figures" / "responses.svg").exists()
     rows = list(csv.DictReader(io.StringIO(page.with_name("table.csv").read_text())))

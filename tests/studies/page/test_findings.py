@@ -1,6 +1,5 @@
 import pytest
 
-from reslab.analysis.responses import Response
 from reslab.studies.page.findings import (
     classifier_findings,
     depth_findings,
@@ -57,7 +56,7 @@ def test_options_are_ordered_by_test_error(classifier) -> None:
 
 
 def test_the_weakest_responses_come_first() -> None:
-    networks = {"plain-20": [Response("a", 3.0)], "ResNet-20": [Response("a", 1.0)]}
+    networks = {"plain-20": {"a": 3.0}, "ResNet-20": {"a": 1.0}}
     (finding,) = response_findings(networks)
     assert finding.index("ResNet-20") < finding.index("plain-20")
 

@@ -1,7 +1,6 @@
 import csv
 import io
 
-from reslab.analysis.responses import Response
 from reslab.studies.page.tables import (
     Table,
     error_table,
@@ -60,7 +59,7 @@ def test_the_papers_number_stands_only_beside_its_own_net_and_set(classifier) ->
 
 
 def test_responses_are_summed_up_and_listed() -> None:
-    networks = {"plain-20": [Response("stem.0", 1.5), Response("stages.0", 0.5)]}
+    networks = {"plain-20": {"stem.0": 1.5, "stages.0": 0.5}}
     assert response_table(networks).rows == [["plain-20", "2", "1.000", "0.500", "1.500"]]
     assert responses_csv(networks).splitlines()[1:] == [
         "plain-20,1,stem.0,1.5", "plain-20,2,stages.0,0.5",

@@ -31,7 +31,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Index:
-    """What is in the shards, and where."""
+    """The contents of the shards: what each image is and where it lies."""
 
     name: str  # of the set: "train", "validation", or what its folder was called
     classes: tuple[str, ...]

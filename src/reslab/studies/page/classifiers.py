@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from reslab.analysis.responses import Response
 from reslab.evaluation.mistakes import Mistake, mistakes_from
 from reslab.runtime.events import Event
 from reslab.studies.page.figures import draw_errors, draw_responses
@@ -56,7 +55,7 @@ def write_classifiers(records: Sequence[Record[Recipe]], out: Path, heading: Hea
 
 
 def write_responses(
-    records: Sequence[Record[Recipe]], responses: Sequence[Sequence[Response]], out: Path
+    records: Sequence[Record[Recipe]], responses: Sequence[Mapping[str, float]], out: Path
 ) -> Path:
     """Write the page of Fig. 7 from the responses of each run; return its path."""
     labels = unique([record.label for record in records])

@@ -133,8 +133,8 @@ def read_detections(
     source = (recipe.data, folder, recipe.years, recipe.validation)
     if source not in opened:
         opened[source] = open_detection_data(recipe, Path(folder) if folder else None)
-    images, protocol = opened[source].sets.test, opened[source].protocol
-    count = record.report["n"]
+    sets, protocol = opened[source]
+    images, count = sets.test, record.report["n"]
     if len(images) != count:
         raise ValueError(f"it was tested on {count} images, there are {len(images)} now")
     detections = read_results(record.path / DETECTIONS_FILE, images)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reslab.analysis.responses import Response
 from reslab.detection.average_precision.measure import AveragePrecision
 from reslab.studies.records import Classifiers, Detectors
 from reslab.training.curves import COLOURS, Curve, svg_of
@@ -91,12 +90,12 @@ def draw_learning(groups: Mapping[str, Detectors]) -> str:
     return svg_of(figure)
 
 
-def draw_responses(networks: Mapping[str, Sequence[Response]]) -> str:
+def draw_responses(networks: Mapping[str, Mapping[str, float]]) -> str:
     """Draw the standard deviations of layer responses, in order above and sorted below (Fig. 7)."""
     figure, (in_order, by_size) = panels(2, 1, 7.2, 6.4)
-    for colour, (label, responses) in zip(cycle(COLOURS), networks.items(), strict=False):
+    for colour, (label, deviations) in zip(cycle(COLOURS), networks.items(), strict=False):
         dashes = "--" if label.startswith("plain") else "-"
-        stds = [response.std for response in responses]
+        stds = list(deviations.values())
         layers = range(1, len(stds) + 1)
         in_order.plot(layers, stds, dashes, color=colour, label=label, linewidth=1.4)
         by_size.plot(layers, sorted(stds, reverse=True), dashes, color=colour, linewidth=1.4)

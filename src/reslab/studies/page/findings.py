@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
-from reslab.analysis.responses import Response
 from reslab.detection.average_precision.measure import AveragePrecision
 from reslab.studies.page.tables import one_decimal
 from reslab.studies.records import Classifiers, Detectors, Record, Seeds
@@ -87,9 +86,9 @@ def option_findings(groups: Sequence[Classifiers]) -> list[str]:
     return findings
 
 
-def response_findings(networks: Mapping[str, Sequence[Response]]) -> list[str]:
+def response_findings(networks: Mapping[str, Mapping[str, float]]) -> list[str]:
     """Rank the networks by the mean strength of their responses."""
-    means = sorted((mean(r.std for r in layers), label) for label, layers in networks.items())
+    means = sorted((mean(layers.values()), label) for label, layers in networks.items())
     order = ", ".join(f"{label} {value:.3f}" for value, label in means)
     return [f"Mean standard deviation of the layer responses, smallest first: {order}."]
 

@@ -9,7 +9,6 @@ from statistics import mean
 
 import torch
 
-from reslab.analysis.responses import Response
 from reslab.detection.network import DetectorConfig, FasterRCNN
 from reslab.models.complexity import complexity
 from reslab.models.config import cifar_names, config_named
@@ -116,23 +115,23 @@ def paper_entry(record: Record[Recipe]) -> str:
     return ""
 
 
-def response_table(networks: Mapping[str, Sequence[Response]]) -> Table:
+def response_table(networks: Mapping[str, Mapping[str, float]]) -> Table:
     """Make a row for each network."""
     rows = []
     for label, layers in networks.items():
-        stds = [layer.std for layer in layers]
+        stds = list(layers.values())
         numbers = {"mean std": mean(stds), "smallest": min(stds), "largest": max(stds)}
         cells = {name: f"{number:.3f}" for name, number in numbers.items()}
         rows.append({"network": label, "3×3 layers": str(len(stds)), **cells})
     return table_of(rows, "Over the 3×3 layers of each net, as trained, last iteration.")
 
 
-def responses_csv(networks: Mapping[str, Sequence[Response]]) -> str:
+def responses_csv(networks: Mapping[str, Mapping[str, float]]) -> str:
     """Write a line for each layer, nothing rounded."""
     rows = [
-        {"network": label, "index": index, "layer": layer.layer, "std": layer.std}
+        {"network": label, "index": index, "layer": layer, "std": std}
         for label, layers in networks.items()
-        for index, layer in enumerate(layers, 1)
+        for index, (layer, std) in enumerate(layers.items(), 1)
     ]
     return csv_text(rows)
 

@@ -1,4 +1,4 @@
-"""`reslab import`"""
+"""`reslab import` and `reslab export`"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,14 +41,14 @@ def import_(
     Knows the layouts of torchvision and timm, akamaster's CIFAR nets, the authors' Caffe models,
     and reslab.
     """
-    from reslab.api.import_weights import import_weights
+    from reslab.api.import_weights import import_facts, import_weights
 
     with progress_display() as on_event:
-        result = import_weights(file, network, out, classes=classes, mean=mean, on_event=on_event)
+        imported = import_weights(file, network, out, classes=classes, mean=mean, on_event=on_event)
     if as_json:
-        print_json(result.as_dict())
+        print_json(import_facts(imported, network, out))
         return
-    model, imported = result.model, result.imported
+    model = imported.model
     print_line(f"{out}: {network}, from {imported.layout.title}")
     for field, value in imported.decided.items():
         usual = getattr(imported.asked, field)
@@ -72,3 +72,24 @@ def preprocessing_in_words(preprocessing: "Preprocessing") -> str:
     else:
         parts.append("images as they come")
     return ", ".join(parts)
+
+
+def export(
+    model: Annotated[Path, typer.Argument(help="A run folder or a model file.")],
+    to: Annotated[str, typer.Option(help="Whose names: torchvision (timm uses the same).")],
+    out: Annotated[Path, typer.Option(help="The file to write: .safetensors, .pth or .pt.")],
+    as_json: AsJson = False,
+) -> None:
+    """Write a model's weights for another program, which then computes the same function.
+
+    Refuses a net that the other program cannot compute, and says why.
+    """
+    from reslab.api.import_weights import export_weights
+
+    facts, advice = export_weights(model, to, out)
+    if as_json:
+        print_json(facts)
+        return
+    print_line(f"{out}: resnet{facts['depth']}, {facts['outputs']} outputs, torchvision's names")
+    for line in advice:
+        print_line(line)
