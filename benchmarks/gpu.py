@@ -21,7 +21,7 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import gpu_checks as checks
-import gpu_pictures as pictures
+import gpu_images
 import gpu_profile as profile
 import gpu_speed as speed
 from gpu_steps import Notes, Setting, Step, forked, gpu_is_there, preload
@@ -31,11 +31,11 @@ STEPS = (
     Step("machine", checks.machine, 40),
     Step("digits", checks.digits, 70),
     Step("fp32", checks.fp32, 60),
-    Step("detector", pictures.detector, 80),
-    Step("pictures", pictures.pictures, 80),
+    Step("detector", gpu_images.detector, 80),
+    Step("images", gpu_images.images, 80),
     Step("evaluation", checks.evaluation, 40),
     Step("nccl", checks.nccl, 40),
-    Step("imagenet", pictures.imagenet, 60),
+    Step("imagenet", gpu_images.imagenet, 60),
     Step("cifar-resnet20", speed.cifar("resnet20"), 60),
     Step("profile-resnet20", profile.profile("resnet20"), 30),
     Step("resnet50", speed.resnet50, 120),
@@ -45,7 +45,7 @@ STEPS = (
     Step("profile-resnet110", profile.profile("resnet110"), 30),
     Step("graph", profile.graph, 30),
     Step("resnet1202", speed.deep, 40),
-    Step("alternating", pictures.alternating, 60),
+    Step("alternating", gpu_images.alternating, 60),
     Step("torchrun", checks.torchrun, 60),
     Step("recipe", speed.whole_recipe, 3600, least=60),
 )

@@ -42,19 +42,19 @@ class PlainDataset(Dataset):
     """What the field's CIFAR scripts do with each image, one at a time."""
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
-        self.pictures, self.labels = images.permute(0, 2, 3, 1).numpy(), labels.tolist()
+        self.pixels, self.labels = images.permute(0, 2, 3, 1).numpy(), labels.tolist()
         self.mean, self.std = (torch.tensor(it)[:, None, None] for it in (MEAN, STD))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        picture = ImageOps.expand(Image.fromarray(self.pictures[index]), border=4)
+        image = ImageOps.expand(Image.fromarray(self.pixels[index]), border=4)
         left, top = random.randint(0, 8), random.randint(0, 8)
-        picture = picture.crop((left, top, left + 32, top + 32))
+        image = image.crop((left, top, left + 32, top + 32))
         if random.random() < 0.5:
-            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        tensor = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous().float().div(255)
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
         return (tensor - self.mean) / self.std, self.labels[index]
 
 
@@ -66,8 +66,8 @@ def plain_batches(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tens
         pin_memory=torch.cuda.is_available(),
     )  # fmt: skip
     while True:
-        for pictures, numbers in loader:
-            yield pictures.to(device(), non_blocking=True), numbers.to(device(), non_blocking=True)
+        for images, numbers in loader:
+            yield images.to(device(), non_blocking=True), numbers.to(device(), non_blocking=True)
 
 
 def plain_loop(

@@ -10,7 +10,7 @@ from gpu_runs import compared, repeated, result, rows, sets
 from gpu_steps import Notes, Setting, command, finished, memory, said_json
 
 
-def draw_pictures(folder: Path, classes: int, each: int) -> Path:
+def draw_images(folder: Path, classes: int, each: int) -> Path:
     """Photographs' sizes, drawn: a class a colour and a shape on noise."""
     rng = np.random.default_rng(0)
     for label in range(classes):
@@ -27,10 +27,10 @@ def draw_pictures(folder: Path, classes: int, each: int) -> Path:
     return folder
 
 
-def pictures(setting: Setting, notes: Notes) -> None:
+def images(setting: Setting, notes: Notes) -> None:
     """A folder of one's own: training, protocols, names, fine-tuning."""
-    where = setting.out / "work" / "pictures"
-    data = draw_pictures(where / "data", 4, setting.size(40, 8))
+    where = setting.out / "work" / "images"
+    data = draw_images(where / "data", 4, setting.size(40, 8))
     length = setting.size(60, 4)
     changes = sets(
         iterations=length, eval_every=length // 2, checkpoint_every=max(length // 6, 1),
@@ -83,7 +83,7 @@ def pictures(setting: Setting, notes: Notes) -> None:
 def imagenet(setting: Setting, notes: Notes) -> None:
     """The paper's recipe on drawn photographs, twice: bits, memory, images a second."""
     where = setting.out / "work" / "imagenet"
-    data = draw_pictures(where / "data", 4, setting.size(80, 8))
+    data = draw_images(where / "data", 4, setting.size(80, 8))
     model, batch = ("resnet50", 256) if setting.size(1, 0) else ("resnet18", 16)
     changes = sets(
         iterations=setting.size(16, 2), batch_size=batch, recompute_bn=2, log_every=1,
