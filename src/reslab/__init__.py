@@ -8,8 +8,8 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "ResNetConfig": "reslab.models.resnet",
+_HOMES = {  # module, or module:name where it is called otherwise there
+    "ResNetConfig": "reslab.models.config",
     "build_resnet": "reslab.models.resnet",
     "config_named": "reslab.models.config",
     "train": "reslab.training.train",
@@ -26,5 +26,5 @@ __all__ = ["__version__", *_HOMES]
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'reslab' has no attribute {name!r}")
-    home, _, there = _HOMES[name].partition(":")  # where it has another name, that one
-    return getattr(import_module(home), there or name)
+    home, _, other_name = _HOMES[name].partition(":")
+    return getattr(import_module(home), other_name or name)
