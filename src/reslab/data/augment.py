@@ -4,7 +4,7 @@ Augmentations of images of any size turn numbers drawn from [0, 1), equally many
 into a box to cut out.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from math import exp, log, sqrt
 from typing import ClassVar, Literal, NamedTuple, Self
@@ -195,7 +195,6 @@ def measure_statistics(
     count: int = 10_000,
     seed: int,
     threads: int,
-    on_event: Callable[[int], None] = lambda done: None,
 ) -> tuple[Tensor, Components]:
     """Measure the mean image, float [3, size, size] of 0 to 255, and the components of the colours.
 
@@ -213,12 +212,11 @@ def measure_statistics(
     total = np.zeros((size, size, 3), np.int64)
     products = np.zeros((3, 3))
     with closing(map_in_order(crop, sample, threads, 4 * threads)) as crops:
-        for done, image in enumerate(crops, 1):
+        for image in crops:
             total += image
             # exact: whole numbers far below 2^53
             pixels = image.reshape(-1, 3).astype(np.float64)
             products += pixels.T @ pixels
-            on_event(done)
     pixel_mean = torch.from_numpy(total / len(sample)).permute(2, 0, 1).float()
     pixel_count = len(sample) * size * size
     mean = total.sum((0, 1)) / pixel_count
