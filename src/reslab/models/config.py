@@ -39,11 +39,9 @@ class ResNetConfig(BaseModel):
     widths: tuple[PositiveInt, ...] = Field(min_length=1)  # channels inside the blocks, per stage
     classes: int = Field(ge=2)
     shortcut: Option | None
-    zeros: Zeros = "end"  # where option A adds channels
+    zeros: Zeros = "end"  # where option A adds channels; "both" for weights trained so
     stride_on: Literal["1x1", "3x3"] = "1x1"  # as in the authors' released prototxt
-    pool: Literal["ceil", "padded"] = (
-        "ceil"  # in the ImageNet stem: like the authors', or torchvision's
-    )
+    pool: Literal["ceil", "padded"] = "ceil"  # in the ImageNet stem: the authors' or torchvision's
 
     @model_validator(mode="after")
     def _same_stages(self) -> Self:
