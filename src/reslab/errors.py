@@ -1,13 +1,13 @@
-"""What messages share: the nearest name to an unknown one, the system's reason for a failure."""
+"""Text for error messages: the nearest known name, and the reason for an OSError."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:
-    """One line for a name that is not among `allowed`, with the nearest one that is.
+    """Return a one-line message for an unknown name, with the nearest name in `allowed`.
 
-    The last part of a dotted name may stand for the whole.
+    A dotted name is also matched by its last part.
     """
     names = sorted(allowed)
     ends = {dotted.rpartition(".")[2]: dotted for dotted in names}
@@ -20,5 +20,5 @@ def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:
 
 
 def os_reason(error: OSError) -> str:
-    """The operating system's reason, in lower case as our messages go."""
+    """Return the operating system's reason for an error, in lower case like all our messages."""
     return (error.strerror or str(error)).lower()

@@ -1,5 +1,6 @@
 import io
 from collections import Counter
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -202,10 +203,8 @@ def noise(count: int, height: int, width: int) -> list[np.ndarray]:
 def test_the_mean_image_is_exact() -> None:
     """At its own size an image is not resized: the mean is that of its middle."""
     images = noise(7, 8, 10)
-    done: list[int] = []
-    mean, _ = measure_statistics(a_set(images), 6, 8, seed=0, threads=2, on_event=done.append)
+    mean, _ = measure_statistics(a_set(images), 6, 8, seed=0, threads=2)
     expected = np.stack(images)[:, 1:7, 2:8].astype(np.float64).mean(0)
-    assert done == [1, 2, 3, 4, 5, 6, 7]
     assert mean.dtype == torch.float32
     assert torch.equal(mean, torch.from_numpy(expected).permute(2, 0, 1).float())
 
@@ -229,16 +228,20 @@ def test_a_known_covariance_has_known_components() -> None:
 
 def test_threads_change_nothing_and_the_sample_is_seeded() -> None:
     images = a_set(noise(30, 12, 9))
-    done: list[int] = []
-    mean, components = measure_statistics(
-        images, 6, 8, count=10, seed=3, threads=1, on_event=done.append
-    )
+    seen: list[str] = []
+
+    def read(file: str) -> bytes:
+        seen.append(file)
+        return images.read(file)
+
+    counted = replace(images, read=read)
+    mean, components = measure_statistics(counted, 6, 8, count=10, seed=3, threads=1)
     for threads in (2, 5):
         other_mean, other = measure_statistics(images, 6, 8, count=10, seed=3, threads=threads)
         assert torch.equal(mean, other_mean)
         assert torch.equal(components.values, other.values)
         assert torch.equal(components.vectors, other.vectors)
-    assert len(done) == 10
+    assert len(set(seen)) == len(seen) == 10
     elsewhere, _ = measure_statistics(images, 6, 8, count=10, seed=4, threads=1)
     assert not torch.equal(mean, elsewhere)
 

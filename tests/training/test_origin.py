@@ -11,6 +11,7 @@ from reslab.models.preprocessing import Preprocessing, minus_mean
 from reslab.models.resnet import build_resnet
 from reslab.recipes import recipe
 from reslab.runtime.files import sha256_of
+from reslab.training.folder import RunFolder
 from reslab.training.origin import (
     FILE,
     InitialState,
@@ -34,7 +35,10 @@ def test_measurements_come_back(tmp_path: Path, colours: bool) -> None:
     components = Components(torch.rand(3), torch.rand(3, 3)) if colours else None
     state = InitialState(preprocessing=prepared, components=components, names=("ant", "bee"))
     (tmp_path / FILE).write_bytes(initial_state_bytes(state))
-    again = read_initial_state(tmp_path, begun=True)
+    folder = RunFolder(tmp_path)
+    folder.checkpoints.mkdir()
+    (folder.checkpoints / "00000010.safetensors").touch()
+    again = read_initial_state(folder)
     assert again.preprocessing is not None
     assert torch.equal(again.preprocessing.mean, prepared.mean)
     assert again.preprocessing.facts() == prepared.facts()
@@ -45,13 +49,13 @@ def test_measurements_come_back(tmp_path: Path, colours: bool) -> None:
 
 
 def test_a_folder_without_measurements_has_none(tmp_path: Path) -> None:
-    assert read_initial_state(tmp_path, begun=False) == InitialState()
+    assert read_initial_state(RunFolder(tmp_path)) == InitialState()
 
 
 def test_damaged_measurements_are_named(tmp_path: Path) -> None:
     (tmp_path / FILE).write_bytes(b"no tensors")
     with pytest.raises(ValueError, match=rf"{FILE} is damaged .*; delete it to measure again"):
-        read_initial_state(tmp_path, begun=False)
+        read_initial_state(RunFolder(tmp_path))
 
 
 def test_a_recipe_takes_the_layout_and_the_digest_of_its_weights() -> None:

@@ -1,1 +1,1 @@
-"""Bytes on disk to tensors; nothing here knows of networks."""
+"""Bytes on disk to tensors; independent of networks."""

@@ -1,10 +1,10 @@
-"""Training augmentation as values; the mean image and the colours of a set, which it needs.
+"""Training augmentations as values, and the mean image and colour PCA of a set.
 
-Augmentations of images of any size turn numbers drawn from [0, 1), equally many for every image,
-into a box to cut out.
+An augmentation for images of any size turns a fixed count of random numbers from [0, 1) per image
+into a crop box.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from math import exp, log, sqrt
 from typing import ClassVar, Literal, NamedTuple, Self
@@ -23,18 +23,18 @@ LEVELS = 255
 
 
 class Components(NamedTuple):
-    """The principal components of a set's colours, the largest first.
+    """The principal components of a set's colours, largest first.
 
     AlexNet shifts an image by factor times eigenvalue along each eigenvector. An eigenvalue is a
-    variance, so the shift depends on the unit of a pixel: AlexNet's go from 0 to 1. `values` are
-    those eigenvalues times 255, for pixels from 0 to 255.
+    variance, so the shift depends on the scale of the pixels, which in AlexNet is 0 to 1. `values`
+    are the eigenvalues on this scale times 255, for pixels from 0 to 255.
     """
 
     values: Tensor  # [3]
-    vectors: Tensor  # [3, 3], a component a column; red, green, blue
+    vectors: Tensor  # [3, 3], one component per column; RGB
 
 
-# of ImageNet; published with fb.resnet.torch for pixels from 0 to 1
+# for ImageNet; published in fb.resnet.torch for pixels from 0 to 1
 ALEXNET = Components(
     torch.tensor([LEVELS * np.float32(value) for value in (0.2175, 0.0188, 0.0045)]),
     torch.tensor(
@@ -44,15 +44,15 @@ ALEXNET = Components(
 
 
 def colour_shift(factors: Tensor, components: Components) -> Tensor:
-    """Return what is added to all pixels of each image, [B, 3] -> [B, 3], for pixels of 0 to 255.
+    """Return the shift of each image's colour, [B, 3] -> [B, 3], for pixels from 0 to 255.
 
-    `factors` are normal numbers of AlexNet's standard deviation, three for each image.
+    `factors` are normal random numbers, three per image; in AlexNet their deviation is 0.1.
     """
     return (factors * components.values) @ components.vectors.T
 
 
 STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-ATTEMPTS = 10  # to draw a shape that fits, before the middle is taken; as in torchvision
+ATTEMPTS = 10  # at a shape that fits, before falling back to the middle, as in torchvision
 
 
 class PadAndCrop(BaseModel):
@@ -66,7 +66,7 @@ class PadAndCrop(BaseModel):
 
 
 class ScaleCrop(BaseModel):
-    """Draw the shorter side from a range, a crop, and a shift of colours by PCA (Sec. 3.4)."""
+    """Sample the shorter side from a range, then a crop, and shift colours by PCA (Sec. 3.4)."""
 
     model_config = STRICT
 
@@ -75,7 +75,7 @@ class ScaleCrop(BaseModel):
     size: int = Field(224, ge=1)
     shorter_side: tuple[int, int] = (256, 480)
     draws: ClassVar[int] = 4  # shorter side, left, top, flip
-    colour: float = Field(0.1, ge=0)  # standard deviation of the PCA's factors, as in AlexNet
+    colour: float = Field(0.1, ge=0)  # standard deviation of the PCA factors, as in AlexNet
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -87,7 +87,7 @@ class ScaleCrop(BaseModel):
         return self
 
     def crop(self, width: int, height: int, draws: Sequence[float]) -> tuple[Box, bool]:
-        """Return a box that becomes `size` at the shorter side drawn, and whether to flip."""
+        """Return a box that has side `size` at the sampled scale, and whether to flip."""
         low, high = self.shorter_side
         scaled = shorter_side(width, height, low + _below(high - low + 1, draws[0]))
         left = _below(scaled[0] - self.size + 1, draws[1])
@@ -97,9 +97,9 @@ class ScaleCrop(BaseModel):
 
 
 class ResizedCrop(BaseModel):
-    """Draw a crop of random area and shape, stretched to the size.
+    """Sample a crop of random area and aspect ratio, and resize it to `size`.
 
-    Not in the paper: GoogLeNet's augmentation, RandomResizedCrop in today's recipes.
+    Not in the paper: GoogLeNet's augmentation, called RandomResizedCrop in today's recipes.
     """
 
     model_config = STRICT
@@ -107,8 +107,8 @@ class ResizedCrop(BaseModel):
     flip: bool = True
     kind: Literal["resized-crop"] = "resized-crop"
     size: int = Field(224, ge=1)
-    area: tuple[float, float] = (0.08, 1.0)  # of the image
-    ratio: tuple[float, float] = (0.75, 4 / 3)  # width over height, drawn in logarithms
+    area: tuple[float, float] = (0.08, 1.0)  # as a fraction of the image
+    ratio: tuple[float, float] = (0.75, 4 / 3)  # width over height, sampled log-uniformly
     colour: float = Field(0.0, ge=0)
     draws: ClassVar[int] = 2 * ATTEMPTS + 3  # area and ratio of each attempt, left, top, flip
 
@@ -121,7 +121,7 @@ class ResizedCrop(BaseModel):
         return self
 
     def crop(self, width: int, height: int, draws: Sequence[float]) -> tuple[Box, bool]:
-        """Return a box of the first shape drawn that fits, else the middle; whether to flip."""
+        """Return a box of the first sampled shape that fits, else the middle; whether to flip."""
         *shapes, x, y, mirror = draws
         box = self._middle(width, height)
         for area, ratio in zip(shapes[::2], shapes[1::2], strict=True):
@@ -133,13 +133,13 @@ class ResizedCrop(BaseModel):
         return box, self.flip and mirror < 0.5
 
     def _shape(self, width: int, height: int, area: float, ratio: float) -> tuple[int, int]:
-        """Return width and height in whole pixels, from two numbers drawn from [0, 1)."""
+        """Return width and height in whole pixels, from two random numbers in [0, 1)."""
         pixels = width * height * _between(*self.area, area)
         shape = exp(_between(log(self.ratio[0]), log(self.ratio[1]), ratio))
         return round(sqrt(pixels * shape)), round(sqrt(pixels / shape))
 
     def _middle(self, width: int, height: int) -> Box:
-        """Return the largest box of an allowed shape, in the middle."""
+        """Return the largest centred box with an allowed aspect ratio."""
         low, high = self.ratio
         across = max(min(width, round(height * high)), 1)
         down = max(min(height, round(width / low)), 1)
@@ -148,7 +148,7 @@ class ResizedCrop(BaseModel):
 
 
 def _below(count: int, draw: float) -> int:
-    """Return a whole number from 0 to count - 1, each for an equal part of [0, 1)."""
+    """Map a number in [0, 1) to a whole number from 0 to count - 1, all equally likely."""
     return min(int(draw * count), count - 1)
 
 
@@ -157,15 +157,14 @@ def _between(low: float, high: float, draw: float) -> float:
 
 
 def draw_offsets(count: int, pad: int, rng: Generator) -> Tensor:
-    """Draw where `pad_and_crop` cuts each image: rows and columns, int64 [count, 2]."""
+    """Sample the offsets for `pad_and_crop`: (row, column) of each image, int64 [count, 2]."""
     return torch.randint(0, 2 * pad + 1, (2, count), generator=rng).T
 
 
 def pad_and_crop(images: Tensor, pad: int, offsets: Tensor) -> Tensor:
     """Pad with zeros, then crop to the old size at one of (2 pad + 1)^2 offsets (Sec. 4.2).
 
-    [B, C, H, W] and [B, 2] -> [B, C, H, W]; images whose mean is subtracted are padded with the
-    mean.
+    [B, C, H, W] and [B, 2] -> [B, C, H, W]. If the mean is subtracted first, zero is the mean.
     """
     batch, _, height, width = images.shape
     offsets = offsets.to(images.device)
@@ -178,7 +177,7 @@ def pad_and_crop(images: Tensor, pad: int, offsets: Tensor) -> Tensor:
 
 
 def draw_flips(count: int, rng: Generator) -> Tensor:
-    """Draw which images are mirrored, each with probability one half, bool [count]."""
+    """Sample which images to mirror, each with probability 1/2; bool [count]."""
     return torch.rand(count, generator=rng) < 0.5
 
 
@@ -195,13 +194,11 @@ def measure_statistics(
     count: int = 10_000,
     seed: int,
     threads: int,
-    on_event: Callable[[int], None] = lambda done: None,
 ) -> tuple[Tensor, Components]:
-    """Measure the mean image, float [3, size, size] of 0 to 255, and the components of the colours.
+    """Compute the mean image, float [3, size, size] from 0 to 255, and the colours' components.
 
-    A seeded sample of `count` images, or all if there are not more, is cropped in the middle as a
-    test would show it. Sums are of whole numbers, so neither order nor threads change them. Bad
-    files are replaced as in training.
+    A seeded sample of at most `count` images is used, with the centre crops of a test. Sums are of
+    whole numbers, so neither order nor threads change them. Bad files are replaced as in training.
     """
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     sample = order[:count].sort().values.tolist()
@@ -213,12 +210,11 @@ def measure_statistics(
     total = np.zeros((size, size, 3), np.int64)
     products = np.zeros((3, 3))
     with closing(map_in_order(crop, sample, threads, 4 * threads)) as crops:
-        for done, image in enumerate(crops, 1):
+        for image in crops:
             total += image
             # exact: whole numbers far below 2^53
             pixels = image.reshape(-1, 3).astype(np.float64)
             products += pixels.T @ pixels
-            on_event(done)
     pixel_mean = torch.from_numpy(total / len(sample)).permute(2, 0, 1).float()
     pixel_count = len(sample) * size * size
     mean = total.sum((0, 1)) / pixel_count
@@ -227,9 +223,9 @@ def measure_statistics(
 
 
 def principal_components(covariance: np.ndarray) -> Components:
-    """Decompose the covariance of pixels from 0 to 255, [3, 3].
+    """Return the components for the covariance [3, 3] of pixels from 0 to 255.
 
-    The sign of a vector is chosen so that its sum is not negative.
+    Each vector's sign is chosen so that the sum of its entries is not negative.
     """
     values, vectors = np.linalg.eigh(covariance)
     values, vectors = values[::-1].clip(min=0), vectors[:, ::-1]

@@ -1,4 +1,4 @@
-"""Data sets that have a name: digits, which come with reslab, and CIFAR-10."""
+"""Built-in data sets: digits, which are included in reslab, and CIFAR-10."""
 
 from typing import Literal, get_args
 
@@ -15,7 +15,7 @@ SetName = Literal["digits", "cifar10"]
 
 
 def set_named(name: str) -> SetName:
-    """Return `name` if a set is called so; ValueError names the nearest otherwise."""
+    """Return `name` if it is a data set; otherwise ValueError suggests the nearest name."""
     for known in get_args(SetName):
         if name == known:
             return known
@@ -37,7 +37,7 @@ BRIGHTEST = 16  # original pixels go from 0 to 16
 
 
 def load_digits() -> MemorySplits:
-    """Load 1,437 digits to train on and 360 to test, [3, 16, 16] with three equal channels."""
+    """Load 1,437 training and 360 test digits, [3, 16, 16] with three equal channels."""
     from sklearn.datasets import load_digits as load_originals
 
     originals, labels = load_originals(return_X_y=True)
@@ -51,7 +51,7 @@ def load_digits() -> MemorySplits:
 
 
 def enlarge(ink: np.ndarray) -> np.ndarray:
-    """Enlarge one digit bilinearly, [8, 8] of 0 to 16 -> [16, 16] of 0 to 255."""
+    """Enlarge one digit bilinearly, [8, 8] from 0 to 16 -> [16, 16] from 0 to 255."""
     grey = np.round(ink * 255 / BRIGHTEST).astype(np.uint8)
     return np.asarray(
         Image.fromarray(grey).resize((DIGIT_SIDE, DIGIT_SIDE), Image.Resampling.BILINEAR)

@@ -21,7 +21,7 @@ ARCHIVE_MD5 = "c58f30108f718f92721af3b95e74349a"
 URL = f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"
 PYTHON_FOLDER, BINARY_FOLDER = "cifar-10-batches-py", "cifar-10-batches-bin"
 
-# the files of the official python archive; the last of each list is the test
+# the files of the official Python archive; the last one is the test batch
 PYTHON_MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -38,10 +38,10 @@ PER_FILE, PIXELS = 10_000, 3 * 32 * 32
 
 
 def load_cifar10(folder: Path | None) -> MemorySplits:
-    """Load 50,000 images to train on and 10,000 to test, [3, 32, 32].
+    """Load 50,000 training and 10,000 test images, [3, 32, 32].
 
-    Search `folder` alone if it is given; else $RESLAB_DATA, then the user's cache, then the
-    network. ValueError names the file that is missing or damaged, and what to do.
+    They are read from `folder`; if it is None, from $RESLAB_DATA or else the user's cache folder,
+    and downloaded if not there. ValueError names the missing or damaged file, and the remedy.
     """
     batches = find_batches(folder) if folder else find_or_download()
     if batches.name == BINARY_FOLDER:
@@ -52,7 +52,7 @@ def load_cifar10(folder: Path | None) -> MemorySplits:
 
 
 def find_batches(folder: Path) -> Path:
-    """Find the folder of official batches in `folder`, or take that folder itself."""
+    """Return the folder of the official batches: `folder`, a subfolder, or the unpacked archive."""
     if not folder.is_dir():
         raise ValueError(f"--data {folder}: no such folder")
     for batches in (folder, folder / PYTHON_FOLDER, folder / BINARY_FOLDER):
@@ -66,7 +66,7 @@ def find_batches(folder: Path) -> Path:
 
 
 def find_or_download() -> Path:
-    """Find the official batches in $RESLAB_DATA or the user's cache; download them if need be."""
+    """Find the official batches in $RESLAB_DATA or the user's cache; download them if necessary."""
     home = Path(os.environ.get("RESLAB_DATA") or user_cache_path("reslab") / "data")
     try:
         return find_batches(home)
@@ -75,7 +75,7 @@ def find_or_download() -> Path:
 
 
 def download(home: Path) -> Path:
-    """Download the official archive with a progress bar, checked against its published MD5."""
+    """Download the official archive with a progress bar; verify its published MD5."""
     import pooch
 
     pooch.get_logger().setLevel("ERROR")  # the bar says enough
@@ -92,7 +92,7 @@ def download(home: Path) -> Path:
 
 
 def unpack(archive: Path) -> Path:
-    """Check the archive as a whole and unpack it beside itself; return the folder."""
+    """Verify the archive's MD5, unpack it into the same folder, and return the batches' folder."""
     check_md5(archive, archive.read_bytes(), ARCHIVE_MD5)
     target = archive.parent / PYTHON_FOLDER
     with tempfile.TemporaryDirectory(dir=archive.parent) as temporary:
@@ -106,8 +106,7 @@ def unpack(archive: Path) -> Path:
 def read_python(file: Path, md5: str) -> tuple[np.ndarray, np.ndarray]:
     """Read one python batch: uint8 [10000, 3072] and int64 [10000].
 
-    The file is a pickle, which could run code: its MD5 must first show that it is the published
-    one.
+    The file is a pickle, which could run code, so its MD5 is compared with the published one first.
     """
     data = read(file)
     check_md5(file, data, md5)
@@ -116,7 +115,7 @@ def read_python(file: Path, md5: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_binary(file: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read one binary batch of 10,000 rows: a byte of label and 3,072 of image each."""
+    """Read one binary batch of 10,000 rows: one byte of label and 3,072 bytes of image each."""
     data = read(file)
     if len(data) != PER_FILE * (1 + PIXELS):
         raise ValueError(

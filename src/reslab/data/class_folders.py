@@ -1,4 +1,4 @@
-"""A folder of images for each class: which of its files are read, and what is wrong with it."""
+"""Folders with one subfolder of images per class: the files to read, and problems."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -12,30 +12,30 @@ from reslab.data.datasets import EncodedImages
 from reslab.data.decode import IMAGE_SUFFIXES, BadImage
 from reslab.errors import os_reason
 
-NO_CLASSES = ("__MACOSX", "@eaDir")  # left by archivers and file servers
+NO_CLASSES = ("__MACOSX", "@eaDir")  # created by archivers and file servers
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something wrong with a folder, which a data set refuses and the doctor collects."""
+    """A problem with a folder: a data set refuses the folder, the doctor collects the problems."""
 
     kind: str  # a key of the doctor's ADVICE
-    place: str  # relative to the folder that is opened
-    note: str = ""  # what the doctor adds
-    refusal: str = ""  # the whole line with which a data set refuses it
+    place: str  # relative to the opened folder
+    note: str = ""  # the doctor's additional remark
+    refusal: str = ""  # the error message of a data set
 
 
 OnProblem = Callable[[Problem], None]
 
 
 def refuse(problem: Problem) -> None:
-    """Refuse the folder."""
+    """Refuse the folder: raise ValueError for the problem."""
     raise ValueError(problem.refusal)
 
 
 @dataclass(frozen=True)
 class FolderReader:
-    """Read the bytes of a file by its name below `root`."""
+    """Read a file's bytes, given its path relative to `root`."""
 
     root: str
 
@@ -50,12 +50,12 @@ class FolderReader:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Open without waiting for somebody to write to a pipe."""
+    """Open without waiting for a writer if the path is a pipe."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def class_ids(root: Path, on_problem: OnProblem, prefix: str = "") -> tuple[str, ...]:
-    """List the classes of a part: the names of its subfolders."""
+    """Return the classes of a split: the names of its subfolders."""
     ids = subfolders(root)
     if not ids:
         on_problem(Problem("no classes", prefix or ".", refusal=_no_classes(root)))
@@ -65,10 +65,10 @@ def class_ids(root: Path, on_problem: OnProblem, prefix: str = "") -> tuple[str,
 def class_files(
     root: Path, id_: str, on_problem: OnProblem, prefix: str = ""
 ) -> tuple[list[str], list[tuple[str, os.DirEntry[str]]]]:
-    """List the images below a class's folder, sorted, and the other files, relative to `root`.
+    """Return the images below a class folder, sorted, and the other files, relative to `root`.
 
-    A link to a folder is not followed and counts as a file, except that the class's folder may be
-    one: links below it could lead in circles.
+    The class folder may be a link; links to folders below it could form a cycle, so they are not
+    followed and count as files.
     """
     images, others, folders = [], [], [id_]
     while folders:
@@ -93,7 +93,7 @@ def class_files(
 
 
 def images_by_class(root: Path, files: Mapping[str, list[str]]) -> EncodedImages:
-    """Make a set of the files of each class."""
+    """Build a set from the files of each class."""
     ids = tuple(files)
     counts = torch.tensor([len(images) for images in files.values()], dtype=torch.int64)
     labels = torch.arange(len(ids)).repeat_interleave(counts)
@@ -102,7 +102,7 @@ def images_by_class(root: Path, files: Mapping[str, list[str]]) -> EncodedImages
 
 
 def list_folder(folder: Path) -> list[os.DirEntry[str]]:
-    """List what is in a folder and not hidden, by name."""
+    """Return the entries of a folder that are not hidden, sorted by name."""
     try:
         with os.scandir(folder) as entries:
             shown = [entry for entry in entries if not entry.name.startswith(".")]
@@ -112,7 +112,7 @@ def list_folder(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def subfolders(folder: Path) -> tuple[str, ...]:
-    """List the names of the folders that may be classes or parts, sorted."""
+    """Return the names of the subfolders that may be classes or splits, sorted."""
     names = (entry.name for entry in list_folder(folder) if is_folder(entry))
     return tuple(name for name in names if name not in NO_CLASSES)
 
@@ -121,7 +121,7 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
     """Tell whether an entry is a folder or a link to one."""
     try:
         return entry.is_dir()
-    except OSError:  # a circle of links
+    except OSError:  # a cycle of links
         return False
 
 

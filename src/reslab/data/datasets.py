@@ -18,13 +18,13 @@ from reslab.data.decode import BadImage, load_image
 from reslab.data.location import Location
 from reslab.errors import os_reason
 
-PREFETCHED = 512  # images that a set may begin to fetch before they are read
-HEADERS = (["index", "wnid", "name"], ["index", "id", "name"])  # of a file of classes
+PREFETCHED = 512  # number of images fetched ahead of reading
+HEADERS = (["index", "wnid", "name"], ["index", "id", "name"])  # of a class list
 
 
 @dataclass(frozen=True)
 class ImagesInMemory:
-    """Images of one size with their labels, as bytes."""
+    """Labelled uint8 images, all of the same size, in memory."""
 
     name: str
     images: Tensor  # uint8 [N, 3, H, W]
@@ -35,7 +35,7 @@ class ImagesInMemory:
         return len(self.labels)
 
     def to(self, device: torch.device) -> "ImagesInMemory":
-        """Return the set in the memory of a device."""
+        """Return the set with its tensors on a device."""
         images, labels = self.images.to(device), self.labels.to(device)
         return ImagesInMemory(self.name, images, labels, self.classes)
 
@@ -46,15 +46,15 @@ class ImagesInMemory:
 
 @dataclass(frozen=True)
 class EncodedImages:
-    """Encoded images of any size and format; none of their bytes are in memory."""
+    """Labelled, encoded images of any size and format, read on demand."""
 
-    name: str  # "train", "validation", or what its folder is called
-    files: Sequence[str]  # what each image is called, relative to the root of its set
+    name: str  # "train", "validation", or the name of the folder
+    files: Sequence[str]  # of each image, relative to the root of the set
     labels: Tensor  # int64 [N]
-    classes: tuple[str, ...]  # names for people
+    classes: tuple[str, ...]  # names for display
     ids: tuple[str, ...]  # the names of the subfolders: wnids for ImageNet
-    read: Callable[[str], bytes]  # a file's name to its bytes; any thread may call it
-    # begins to fetch images that will be read soon; None where there is nothing to fetch
+    read: Callable[[str], bytes]  # maps a file's name to its bytes; thread-safe
+    # starts fetching images that will be read soon; None if images are local
     prefetch: Callable[[Sequence[str]], None] | None = None
 
     def __len__(self) -> int:
@@ -70,7 +70,7 @@ class EncodedImages:
         return load_image(self.read(self.files[index]), self.files[index])
 
     def prefetching(self, indices: Iterable[int]) -> Iterator[int]:
-        """Yield the indices, each some time after the set began to fetch its image."""
+        """Yield the indices, fetching their images up to PREFETCHED positions ahead."""
         if self.prefetch is None:
             yield from indices
             return
@@ -84,11 +84,11 @@ class EncodedImages:
 
 
 class ReplaceBad:
-    """Return images by index, bad ones replaced; the choice is a function of the set alone.
+    """Load images by index and replace bad ones, in a way that depends on the set alone.
 
-    `candidates` yields an index itself and then its replacements, the best first; `failure` says
-    what it means that all of them are bad. Any thread may call this. An image found bad is
-    remembered and not read again.
+    `candidates` yields an index itself and then its replacements, best first; `failure` returns the
+    error message if all of them are bad. Calls are thread-safe. Bad images are remembered and not
+    read again.
     """
 
     def __init__(
@@ -98,16 +98,16 @@ class ReplaceBad:
         failure: Callable[[int], str],
     ) -> None:
         self.image, self.candidates, self.failure = image, candidates, failure
-        self.reasons: dict[int, str] = {}  # of the bad images
+        self.reasons: dict[int, str] = {}  # why each bad image is bad, by index
 
     def __call__(self, index: int) -> tuple[np.ndarray, int, list[int]]:
-        """Return RGB bytes [H, W, 3], the index they are of, and the bad images tried before."""
+        """Return RGB uint8 [H, W, 3], its index, and the indices of bad images tried before."""
         bad = []
         for candidate in self.candidates(index):
             if candidate not in self.reasons:
                 try:
                     return self.image(candidate), candidate, bad
-                except (BadImage, OSError) as error:  # a caller's own reader may raise the latter
+                except (BadImage, OSError) as error:  # a custom reader may raise OSError
                     self.reasons[candidate] = str(error)
             bad.append(candidate)
         raise ValueError(
@@ -117,7 +117,7 @@ class ReplaceBad:
 
 
 def replace_within_class(images: EncodedImages) -> ReplaceBad:
-    """Replace a bad image by the next good one of its class, from the last on to the first."""
+    """Return a loader that replaces a bad image by the next good one in its class, cyclically."""
 
     def candidates(index: int) -> Iterator[int]:
         yield index
@@ -137,7 +137,7 @@ AnySet = TypeVar("AnySet")
 
 @dataclass(frozen=True)
 class Splits(Generic[AnySet]):
-    """A set to train on and one to test with, labelled by the same classes."""
+    """A training and a test set with the same classes."""
 
     train: AnySet
     test: AnySet
@@ -148,7 +148,7 @@ FolderSplits = Splits[EncodedImages]
 
 
 def hold_out(train: ImageSet, count: int) -> tuple[ImageSet, ImageSet]:
-    """Take `count` images out of `train`, always the same ones (Sec. 4.2); return both parts."""
+    """Split off `count` images of `train`, always the same ones (Sec. 4.2); return both sets."""
     if not 0 < count < len(train):
         raise ValueError(f"held_out={count}: {train.name} has {len(train)} training images")
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
@@ -157,10 +157,10 @@ def hold_out(train: ImageSet, count: int) -> tuple[ImageSet, ImageSet]:
 
 
 def split_validation(whole: EncodedImages, validation: float, seed: int) -> FolderSplits:
-    """Take the fraction `validation` of each class, at least one image and not all.
+    """Split off the fraction `validation` of each class, at least one image and never all.
 
-    Images are drawn by a hash of seed and name: a class's part does not depend on the other
-    classes, and images that are added later do not move those that were there.
+    Images are chosen by a hash of seed and name: the choice in a class is independent of the other
+    classes, and images added later do not change the rank of earlier ones.
     """
     counts = whole.labels.bincount(minlength=len(whole.ids))
     if (counts < 2).any():
@@ -177,9 +177,10 @@ def split_validation(whole: EncodedImages, validation: float, seed: int) -> Fold
 def draw_validation(
     files: Sequence[str], validation: float, seed: int, groups: Iterable[Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Draw the fraction `validation` of each group of rows; return (other rows, drawn rows).
+    """Choose the fraction `validation` of each group of rows; return (other rows, chosen rows).
 
-    Files are drawn by a hash of seed and name, so that files added later do not move the others.
+    Files are ranked by a hash of seed and name, so that files added later do not change the rank of
+    earlier ones.
     """
     if not 0 < validation < 1:
         raise ValueError(f"a validation part of {validation}: it must lie between 0 and 1")
@@ -193,12 +194,15 @@ def draw_validation(
 
 
 def pixel_mean(images: Tensor) -> Tensor:
-    """Return the mean image, [N, 3, H, W] -> [3, H, W], exact: summed as whole numbers."""
+    """Return the mean image, [N, 3, H, W] -> [3, H, W], computed from exact integer sums."""
     return images.sum(0, dtype=torch.int64).double().div(len(images)).float()
 
 
 def read_class_list(path: Path) -> list[tuple[str, str]]:
-    """Read (id, name) of each class in the order of the outputs; ValueError names the line."""
+    """Read the (id, name) of each class, in the order of a network's outputs.
+
+    ValueError names the malformed line.
+    """
     try:
         # Excel writes a byte-order mark; it is not part of the first column's name
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -241,7 +245,7 @@ def _numbered_rows(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
 
 
 def arrange_classes(images: EncodedImages, root: Location, names: Path) -> EncodedImages:
-    """Order and name the classes as the file `names` does, without those that have no images."""
+    """Order and name a set's classes as in the file `names`; skip listed classes without images."""
     listed = dict(read_class_list(names))
     for name in images.ids:
         if name not in listed:
@@ -258,7 +262,7 @@ def arrange_classes(images: EncodedImages, root: Location, names: Path) -> Encod
 
 
 def align_labels(train: EncodedImages, test: EncodedImages) -> EncodedImages:
-    """Label `test` by the classes of `train`, which has all of them."""
+    """Relabel `test` with the classes of `train`, which include all of its own."""
     labels = _relabel(test, train.ids)
     return replace(test, labels=labels, classes=train.classes, ids=train.ids)
 

@@ -1,4 +1,4 @@
-"""Images of any kind to RGB bytes. The header is judged before any pixel is decoded."""
+"""Decode images of any format to RGB. The header is checked before any pixel is decoded."""
 
 import re
 import threading
@@ -30,10 +30,10 @@ FORMATS = {
 }  # fmt: skip
 IMAGE_SUFFIXES = tuple(FORMATS)
 
-# 256 MiB as RGB; also where Pillow would begin to warn, so that it never does
+# 256 MiB as RGB, just below the size at which Pillow would warn
 MAX_PIXELS = 2**28 // 3
 
-# Image.open would try every plugin there is, and warn of large images before they are refused
+# Image.open would try every plugin, and warn about large images before we refuse them
 READERS: dict[str, type[ImageFile.ImageFile]] = {
     "jpeg": JpegImagePlugin.JpegImageFile,
     "png": PngImagePlugin.PngImageFile,
@@ -43,8 +43,8 @@ READERS: dict[str, type[ImageFile.ImageFile]] = {
     "tiff": TiffImagePlugin.TiffImageFile,
 }
 
-# libjpeg's warnings that mean lost pixels, the last of them in a restart interval; after others
-# (stray bytes between two segments, say) the image is whole.
+# libjpeg's warnings about lost pixels (the last one: in a restart interval). After its other
+# warnings, such as stray bytes between segments, the image is complete.
 DAMAGE = re.compile(
     "premature end|bad huffman|instead of rst|inconsistent progression|before marker 0xd[0-7]", re.I
 )
@@ -52,22 +52,22 @@ DAMAGE = re.compile(
 _one_at_a_time = threading.Lock()
 
 ImageInput = str | Path | bytes | np.ndarray | Image.Image
-UNNAMED = "the image"  # what messages call an image without a file
+UNNAMED = "the image"  # the name in messages for an image without a file
 
 
 class BadImage(ValueError):
-    """Signal a file that does not become an image: `FILE: reason`."""
+    """Raised if an image cannot be decoded; the message is `FILE: reason`."""
 
 
 class TooLarge(BadImage):
-    """Signal a header with more pixels than are read; nothing was decoded."""
+    """Raised if the header states more than MAX_PIXELS pixels, before anything is decoded."""
 
 
 def load_image(image: ImageInput, file: str | None = None) -> np.ndarray:
-    """Return an image as RGB uint8 [H, W, 3], upright: a path, encoded bytes, an array, Pillow's.
+    """Load an image from a path, encoded bytes, an array or Pillow: upright RGB uint8 [H, W, 3].
 
-    `file` is what a BadImage calls it: by default its path, or "the image". ValueError for an
-    array of another kind.
+    `file` is its name in a BadImage; by default its path, or "the image". Raises ValueError if an
+    array has another type or shape.
     """
     file = file or image_name(image)
     if isinstance(image, np.ndarray):
@@ -82,7 +82,7 @@ def load_image(image: ImageInput, file: str | None = None) -> np.ndarray:
             return to_rgb(ImageOps.exif_transpose(image), file)
         except BadImage:
             raise
-        except Exception as error:  # a file that is read only now; see `open_lazily`
+        except Exception as error:  # Pillow may read the file only now
             raise BadImage(f"{file}: {error or type(error).__name__}") from None
     if isinstance(image, bytes):
         return _decode(image, file)
@@ -93,7 +93,7 @@ def load_image(image: ImageInput, file: str | None = None) -> np.ndarray:
 
 
 def image_name(image: ImageInput) -> str:
-    """Return what messages call an image."""
+    """Return the name of an image in messages."""
     return str(image) if isinstance(image, str | Path) else UNNAMED
 
 
@@ -108,7 +108,7 @@ def _decode(data: bytes, file: str) -> np.ndarray:
 
 
 def image_size(data: bytes, file: str) -> tuple[int, int]:
-    """Return (width, height) of the upright image, from the header alone."""
+    """Read the (width, height) of the upright image from the header only."""
     kind = _kind(data, file)
     if kind == "jpeg":
         header = _jpeg_header(data, file)
@@ -120,7 +120,7 @@ def image_size(data: bytes, file: str) -> tuple[int, int]:
 
 
 def image_format(data: bytes) -> str | None:
-    """Return the format by its signature: jpeg, png, webp, gif, bmp, tiff, or None."""
+    """Recognise the format by its signature: jpeg, png, webp, gif, bmp, tiff, or else None."""
     if data.startswith(b"\xff\xd8\xff"):
         return "jpeg"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -159,7 +159,7 @@ def _check_size(width: int, height: int, file: str) -> None:
 
 
 def _jpeg_header(data: bytes, file: str) -> tuple[int, int, str] | None:
-    """Return width, height and colour space; None where simplejpeg makes nothing of it."""
+    """Return width, height and colour space, or None if simplejpeg cannot parse the header."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
@@ -169,12 +169,12 @@ def _jpeg_header(data: bytes, file: str) -> tuple[int, int, str] | None:
 
 
 def _decode_jpeg(data: bytes, file: str) -> np.ndarray | None:
-    """Decode without the interpreter's lock, [H, W, 3]; None for what is left to Pillow."""
+    """Decode a JPEG without holding the GIL, [H, W, 3]; return None if Pillow has to decode it."""
     header = _jpeg_header(data, file)
     if header is None or header[2] not in ("YCbCr", "Gray", "RGB"):
         return None
     try:
-        # Pillow's transform and upsampling: the pixels are equal to its own
+        # Pillow's DCT and upsampling, so that the pixels equal Pillow's
         return simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
     except (ValueError, MemoryError) as error:
         reason = str(error)
@@ -185,25 +185,25 @@ def _decode_jpeg(data: bytes, file: str) -> np.ndarray | None:
 
 @contextmanager
 def open_lazily(data: bytes, kind: str, file: str) -> Iterator[tuple[ImageFile.ImageFile, int]]:
-    """Open an image by its header, not decoded yet; yield it and the turn still to be applied."""
+    """Open an image without decoding it; yield it and the EXIF orientation still to be applied."""
     with _silence() if _may_warn(data, kind) else nullcontext():
         try:
             exif = b""
-            if kind == "jpeg":  # Pillow would look there for the resolution, and warn
+            if kind == "jpeg":  # Pillow would parse the block for the resolution, and warn
                 exif, start, end = jpeg_exif(data)
                 data = data[:start] + data[end:]
             image = READERS[kind](BytesIO(data))
             _check_size(*image.size, file)
             if kind in ("png", "webp"):
                 exif = image.info.get("exif", b"")
-            yield image, orientation(exif)  # Pillow's reader has turned a TIFF
+            yield image, orientation(exif)  # Pillow itself rotates a TIFF
         except BadImage:
             raise
-        except Image.DecompressionBombError:  # of a frame larger than its image
+        except Image.DecompressionBombError:  # a frame is larger than its image
             raise TooLarge(f"{file}: at most {MAX_PIXELS:,} pixels are read") from None
         except Exception as error:
-            # Pillow's readers are Python over bytes of anybody's making, and raise what Python
-            # does: OSError, SyntaxError, struct.error, KeyError, MemoryError, zlib.error, ...
+            # Pillow's readers are Python code on untrusted bytes, and raise any exception:
+            # OSError, SyntaxError, struct.error, KeyError, MemoryError, zlib.error, ...
             reason = str(error) or type(error).__name__
             raise BadImage(f"{file}: not readable as {kind.upper()} ({reason})") from None
 
@@ -214,7 +214,7 @@ def _may_warn(data: bytes, kind: str) -> bool:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Ignore warnings; their filters belong to the process, so such images take turns."""
+    """Ignore warnings; filters are global to the process, so only one thread at a time enters."""
     with _one_at_a_time, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -227,10 +227,10 @@ def _decode_with_pillow(data: bytes, kind: str, file: str) -> tuple[np.ndarray, 
 
 
 def to_rgb(image: Image.Image, file: str) -> np.ndarray:
-    """Convert any mode to [H, W, 3].
+    """Convert an image of any mode to RGB uint8 [H, W, 3].
 
-    Transparent pixels become white, as on a page: cut-outs are made for one, and the colours below
-    are whatever the program that cut left there.
+    Transparent pixels become white, as on a page: most cut-outs are made for a white page, and the
+    colours of hidden pixels are arbitrary.
     """
     if image.mode in ("I", "F"):
         raise BadImage(f"{file}: 32-bit grey, which does not say what is black and white")
@@ -254,7 +254,7 @@ EXIF = b"Exif\x00\x00"
 
 
 def jpeg_exif(data: bytes) -> tuple[bytes, int, int]:
-    """Return the EXIF block, and where its segment starts and stops; empty if there is none."""
+    """Return the EXIF block and the start and end of its segment, or (b"", 0, 0) without one."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:  # pixels begin there
         length = int.from_bytes(data[at + 2 : at + 4], "big")
@@ -284,7 +284,7 @@ def rotate(width: int, height: int, turn: int) -> tuple[int, int]:
 
 
 def upright(rgb: np.ndarray, turn: int) -> np.ndarray:
-    """Turn an image upright: EXIF says which sides the file's first row and column are."""
+    """Rotate or mirror an image according to its EXIF orientation."""
     if turn >= 5:
         rgb = rgb.swapaxes(0, 1)
     if turn in (3, 4, 7, 8):

@@ -1,4 +1,4 @@
-"""Folders of images to classify: their parts, each packed or with a folder for each class."""
+"""Folders of images to classify: splits, each packed or with one subfolder per class."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -26,28 +26,28 @@ from reslab.data.location import Location, Url
 from reslab.data.shards.reader import is_packed, open_part, open_remote_part, remote_parts
 
 TRAIN_NAMES = ("train", "training")
-VALIDATION_NAMES = ("val", "validation", "valid", "test")  # the first that is there
+VALIDATION_NAMES = ("val", "validation", "valid", "test")  # the first one found is used
 CLASS_LIST = "classes.csv"
-WHOLE_FOLDER = "whole"  # the name of the only part of a folder without parts
+WHOLE_FOLDER = "whole"  # the name for the images of an unsplit folder
 
 
 @dataclass(frozen=True)
 class FolderPart:
-    """One of the folders that images are read from."""
+    """One split of a folder, or all of an unsplit folder."""
 
     name: str  # "train", "validation" or WHOLE_FOLDER
     root: Location
-    prefix: str  # from the opened folder to `root`: "val/", or nothing
+    prefix: str  # from the opened folder to `root`: "val/", or ""
     images: EncodedImages
 
     @property
     def packed(self) -> bool:
-        """Whether the images lie in shards."""
+        """Whether the images are packed in shards."""
         return not isinstance(self.images.read, FolderReader)
 
     @property
     def classes(self) -> dict[str, int]:
-        """How many images each class has."""
+        """The number of images in each class."""
         counts = self.images.labels.bincount(minlength=len(self.images.ids))
         return dict(zip(self.images.ids, counts.tolist(), strict=True))
 
@@ -55,16 +55,16 @@ class FolderPart:
 def open_folder(
     place: Location, *, validation: float = 0.2, seed: int = 0, names: Path | None = None
 ) -> FolderSplits:
-    """Open the train and the validation part of a folder.
+    """Open the training and the validation split of a folder.
 
-    Where there are no parts, the fraction `validation` of each class is drawn by `seed`. `names`
-    takes the place of the folder's classes.csv.
+    An unsplit folder is split: `seed` determines the fraction `validation` of each class. `names`
+    is a class list to use instead of the folder's classes.csv.
     """
     return split_folder(read_folder(place, names), validation, seed)
 
 
 def read_folder(place: Location, names: Path | None = None) -> FolderSplits | EncodedImages:
-    """The two parts of a folder, or all of its images where there are no parts."""
+    """Return both splits of a folder, or all images of an unsplit one."""
     parts = {
         name: FolderPart(name, root, prefix_of(root, place), _open(root, place, names))
         for name, root in part_roots(place, refuse).items()
@@ -81,21 +81,24 @@ def read_folder(place: Location, names: Path | None = None) -> FolderSplits | En
 def split_folder(
     images: FolderSplits | EncodedImages, validation: float, seed: int = 0
 ) -> FolderSplits:
-    """Return the parts that were read, or draw them from a whole; see `open_folder`."""
+    """Return existing splits as they are, or split the images; see `open_folder`."""
     if isinstance(images, EncodedImages):
         return split_validation(images, validation, seed)
     return images
 
 
 def open_whole_folder(place: Location, *, names: Path | None = None) -> EncodedImages:
-    """Open every image as one set; of a folder with parts, its validation part."""
+    """Open an unsplit folder as one set, or the validation split of a split folder."""
     train, test = find_parts(place)
     whole = _open(test or train or place, place, names)
     return replace(whole, name="validation") if test else whole
 
 
 def open_folder_parts(folder: Path) -> dict[str, EncodedImages]:
-    """Open the parts by their names in a copy: "train", "validation", or "." for a whole."""
+    """Open the splits by the names of their subfolders in a packed copy.
+
+    The names are "train" and "validation", or "." for an unsplit folder.
+    """
     train, test = find_parts(folder)
     if train and test:
         sets = open_folder(folder)
@@ -105,9 +108,9 @@ def open_folder_parts(folder: Path) -> dict[str, EncodedImages]:
 
 
 def find_parts(place: Location) -> tuple[Location | None, Location | None]:
-    """Find the train and the validation part.
+    """Find the training and the validation split; both are None for an unsplit folder.
 
-    One alone among other subfolders is a class: a train is a thing to photograph.
+    Either name alone among other subfolders is a class: there are photographs of trains.
     """
     if isinstance(place, Url):
         return remote_parts(place)
@@ -125,7 +128,7 @@ def find_parts(place: Location) -> tuple[Location | None, Location | None]:
 
 
 def part_roots(place: Location, on_problem: OnProblem) -> dict[str, Location]:
-    """Name the parts that a run reads, and where they are."""
+    """Return the location of each split that a run reads, by name."""
     train, test = find_parts(place)
     if train is None and test is None:
         return {WHOLE_FOLDER: place}
@@ -137,13 +140,12 @@ def part_roots(place: Location, on_problem: OnProblem) -> dict[str, Location]:
 
 
 def prefix_of(root: Location, place: Location) -> str:
-    """Return the prefix of a part's files, relative to the folder `place`."""
+    """Return the prefix of a split's files, relative to the folder `place`."""
     return f"{root.name}/" if root != place else ""
 
 
 def check_parts(parts: Mapping[str, FolderPart], on_problem: OnProblem) -> None:
-    """Report classes that nothing can be learned from: a single one, and those of the validation
-    part alone."""
+    """Report unusable classes: a single class, and classes in the validation split only."""
     train, test = parts.get("train") or parts.get(WHOLE_FOLDER), parts.get("validation")
     if train is None:
         return
@@ -159,7 +161,7 @@ def check_parts(parts: Mapping[str, FolderPart], on_problem: OnProblem) -> None:
 
 
 def _open(root: Location, place: Location, names: Path | None) -> EncodedImages:
-    """Open the images below `root`, which is `place` or a part of it."""
+    """Open the images below `root`, which is `place` or one of its splits."""
     images = open_packed(root)
     if images is None:
         assert isinstance(root, Path), "what is remote is packed"
@@ -171,14 +173,14 @@ def _open(root: Location, place: Location, names: Path | None) -> EncodedImages:
 
 
 def open_packed(root: Location) -> EncodedImages | None:
-    """Open a part that is packed; None for a folder of class folders."""
+    """Open a packed split; return None for a folder of class folders."""
     if isinstance(root, Url):
         return open_remote_part(root)
     return open_part(root) if is_packed(root) else None
 
 
 def class_list(root: Path, folder: Path) -> Path | None:
-    """Find the file that orders and names the classes of `root`: there, or in `folder`."""
+    """Find the class list for `root`, there or in `folder`; return None if there is none."""
     places = (root / CLASS_LIST, folder / CLASS_LIST)
     return next((place for place in places if place.is_file()), None)
 

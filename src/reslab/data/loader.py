@@ -106,10 +106,10 @@ class InMemoryLoader:
 
 
 class BadFileLimit:
-    """Report each bad file of a set once; ValueError when there are too many."""
+    """Report each bad file of a set once, in every process; ValueError if there are too many."""
 
-    def __init__(self, count: int, limit: float, log: Log) -> None:
-        self.count, self.limit, self.log = count, limit, log
+    def __init__(self, count: int, limit: float, log: Log, processes: Processes) -> None:
+        self.count, self.limit, self.log, self.processes = count, limit, log, processes
         self.reported: set[int] = set()
 
     @property
@@ -118,15 +118,16 @@ class BadFileLimit:
         return int(max(self.limit * self.count, self.limit > 0))
 
     def report(self, reasons: Mapping[int, str]) -> None:
-        """Log the bad files that are new."""
-        for index, reason in reasons.items():
-            if index not in self.reported:
-                self.reported.add(index)
-                self.log(f"skipped {reason}")
-        if len(self.reported) > self.allowed:
-            raise ValueError(
-                f"{self.too_many(len(self.reported))}; `reslab check FOLDER` lists them"
-            )
+        """Log the bad files that are new, with those that the other processes met meanwhile."""
+        for reasons_of_process in self.processes.all_gather_objects(reasons):
+            for index, reason in reasons_of_process.items():
+                if index not in self.reported:
+                    self.reported.add(index)
+                    self.log(f"skipped {reason}")
+            if len(self.reported) > self.allowed:
+                raise ValueError(
+                    f"{self.too_many(len(self.reported))}; `reslab check FOLDER` lists them"
+                )
 
     def too_many(self, bad: int) -> str:
         """Say that so many bad files are too many."""
@@ -163,13 +164,13 @@ class EncodedLoader:
         device: torch.device = CPU,
         processes: Processes = SingleProcess(),
     ) -> None:
-        self.processes, self.rank_slice = processes, processes.rank_slice(size)
+        self.rank_slice = processes.rank_slice(size)
         self.train, self.prepare = train, prepare
         self.augmentation, self.colour = augmentation, colour
         self.size, self.seed, self.device = size, seed, device
         self.sampler = make_sampler(train.labels, seed, balanced=balanced)
         self.image = replace_within_class(train)
-        self.bad_files = BadFileLimit(len(train), bad_limit, log)
+        self.bad_files = BadFileLimit(len(train), bad_limit, log, processes)
         self.prefetcher = Prefetcher(self._begin, threads, last)
         self.last, self._prefetched = last, 0  # batches whose files the set began to fetch
 
@@ -197,9 +198,7 @@ class EncodedLoader:
         """Return the mini-batch that was drawn; threads have prepared it meanwhile."""
         *rows, batch = self.prefetcher(draws.iteration)
         bad = [index for row in rows for index in row.result()]
-        reasons = {index: self.image.reasons[index] for index in bad}
-        for reasons_of_process in self.processes.all_gather_objects(reasons):
-            self.bad_files.report(reasons_of_process)
+        self.bad_files.report({index: self.image.reasons[index] for index in bad})
         return batch.result()
 
     def close(self) -> None:

@@ -23,9 +23,8 @@ from reslab.detection.setup import (
 from reslab.detection.task import DetectionTask, detector_train_mode
 from reslab.runtime.device import setup_device
 from reslab.runtime.events import Callback, silent
-from reslab.training.checkpoint import checkpoints_in
 from reslab.training.folder import RunFolder
-from reslab.training.origin import InitialState, read_initial_state
+from reslab.training.origin import read_initial_state
 from reslab.training.probe import ProbeTarget, read_last
 from reslab.training.run import Interrupted, Stop
 from reslab.training.setup import Inputs, inputs_at
@@ -63,13 +62,12 @@ def train_detector(
 def begin_detection(job: Job[DetectionRecipe], folder: RunFolder | None = None) -> DetectionTask:
     """Make the task of a new run, or of the run in a folder."""
     recipe = job.recipe
-    begun = folder is not None and bool(checkpoints_in(folder.checkpoints))
-    origin = read_initial_state(folder.path, begun=begun) if folder else InitialState()
-    weights, proposer = initial_nets(job, folder, begun)
+    origin = read_initial_state(folder)
+    weights, proposer = initial_nets(job, folder, origin.begun)
     return setup_detection(
         recipe, job.seed, *open_training_data(recipe, job.inputs), job.device,
-        weights=weights, preprocessing=origin.preprocessing, proposer=proposer, begun=begun,
-        log=job.log,
+        weights=weights, preprocessing=origin.preprocessing, proposer=proposer,
+        begun=origin.begun, log=job.log,
     )  # fmt: skip
 
 

@@ -70,13 +70,13 @@ class DetectionLoader:
         device: torch.device = CPU,
         processes: Processes = SingleProcess(),
     ) -> None:
-        self.processes, self.rank_slice = processes, processes.rank_slice(size)
+        self.rank_slice = processes.rank_slice(size)
         self.train, self.prepare = train, prepare
         self.shorter, self.longest, self.flip = shorter, longest, flip
         self.size, self.seed, self.device = size, seed, device
         self.rows = with_objects(train)
         self.sampler = ShuffleSampler(self.count, seed, Stream.ORDER)
-        self.bad_files = BadFileLimit(self.count, bad_limit, log)
+        self.bad_files = BadFileLimit(self.count, bad_limit, log, processes)
         self.image = replace_by_next(self._image, self.bad_files)
         self.prefetcher = Prefetcher(self._begin, threads, last)
 
@@ -101,9 +101,8 @@ class DetectionLoader:
     def batch(self, draws: Draws) -> list[Example]:
         """Return the mini-batch that was drawn; threads have prepared it meanwhile."""
         shown = [future.result() for future in self.prefetcher(draws.iteration)]
-        reasons = {index: self.image.reasons[index] for _, bad in shown for index in bad}
-        for reasons_of_process in self.processes.all_gather_objects(reasons):
-            self.bad_files.report(reasons_of_process)
+        bad = [index for _, replaced in shown for index in replaced]
+        self.bad_files.report({index: self.image.reasons[index] for index in bad})
         return [example for example, _ in shown]
 
     def close(self) -> None:

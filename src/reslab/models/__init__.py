@@ -1,1 +1,1 @@
-"""Networks as functions of their configuration; nothing here knows of data, devices or runs."""
+"""Networks as functions of their configuration; independent of data, devices and runs."""

@@ -1,4 +1,4 @@
-"""Batch norm: its statistics recomputed after training, kept, or folded into the convolutions."""
+"""Batch norm: recompute its statistics, keep them fixed, or fold it into the convolutions."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +19,7 @@ def norms_of(net: nn.Module) -> list[nn.BatchNorm2d]:
 
 
 def convs_with_norm(net: nn.Module) -> list[tuple[ConvBN, nn.BatchNorm2d]]:
-    """Return each convolution that a batch norm follows, with that norm."""
+    """Return each convolution that is followed by batch norm, with its norm."""
     return [
         (module, module.norm)
         for module in net.modules()
@@ -28,7 +28,7 @@ def convs_with_norm(net: nn.Module) -> list[tuple[ConvBN, nn.BatchNorm2d]]:
 
 
 def train_mode(net: nn.Module, *, keep_statistics: bool) -> None:
-    """Set training mode; with kept statistics batch norm is a constant affine map (App. A)."""
+    """Set training mode; with `keep_statistics`, batch norm is a fixed affine map (App. A)."""
     net.train()
     if not keep_statistics:
         return
@@ -38,7 +38,7 @@ def train_mode(net: nn.Module, *, keep_statistics: bool) -> None:
 
 
 class NormStatistics:
-    """The statistics in batch-norm layers, read and written as one row of numbers.
+    """The statistics of all batch-norm layers, read and written as one row of numbers.
 
     They are moving averages, except inside `without_averaging`.
     """
@@ -53,9 +53,9 @@ class NormStatistics:
 
     @contextmanager
     def without_averaging(self) -> Iterator[float]:
-        """Make every forward pass in training mode leave its own statistics in the layers.
+        """Return a context in which each forward pass in training mode stores its own statistics.
 
-        Yields the momentum with which it would have changed the moving averages.
+        The value of the context is the momentum of the moving averages.
         """
         momenta = [norm.momentum for norm in self.norms]
         assert len(set(momenta)) <= 1, "one network, one momentum"
@@ -75,7 +75,7 @@ class NormStatistics:
 
     @torch.no_grad()
     def write(self, row: Tensor, foreign_passes: int) -> None:
-        """Replace the statistics; count the forward passes that other processes made."""
+        """Replace the statistics, and count the `foreign_passes` made by other processes."""
         if self.buffers:
             torch._foreach_copy_(self.buffers, list(row.split(self.sizes)))
             torch._foreach_add_(self.counts, foreign_passes)
@@ -88,13 +88,14 @@ def recompute_statistics(
     gather: Callable[[Tensor], Tensor] = lambda rows: rows,
     shares: int = 1,
 ) -> None:
-    """Replace the moving averages by the mean of the statistics of some forward passes.
+    """Replace the moving averages by the mean statistics of several forward passes.
 
-    Each step of `passes` makes one: `(net(images) for images in batches)`. The weights stay, and
-    the network is left in evaluation mode. Where several processes make passes, `shares` each of a
-    mini-batch, `gather` returns the rows of all in the order of the shares.
+    Each step of `passes` makes one: `(net(images) for images in batches)`. The weights do not
+    change, and the network is left in evaluation mode. When several processes make passes, each for
+    `shares` parts of a mini-batch, `gather` returns the rows of all processes in the order of the
+    parts.
 
-    The authors' release holds averages over a large sample and "not moving average".
+    The authors' released models have averages over a large sample, "not moving average".
     """
     statistics = NormStatistics(norms_of(net), next(net.parameters()).device)
     for norm in statistics.norms:
@@ -120,12 +121,12 @@ def recompute_statistics(
 
 @torch.no_grad()
 def restore_initial_scale(net: nn.Module) -> None:
-    """Scale each convolution to the standard deviation of its initialisation (He).
+    """Rescale each convolution to the standard deviation of its He initialisation.
 
-    The statistics of its batch norm are scaled along, so the network computes the same function.
-    Under batch norm the scale of a convolution means nothing, and weight decay shrinks it. Once the
-    statistics are kept, it decides how far a step goes: weights from anywhere then learn at the
-    paper's rates.
+    The batch-norm statistics are rescaled with it, so the network computes the same function. Under
+    batch norm the scale of a convolution has no effect on the output, and weight decay shrinks it.
+    With fixed statistics it determines the relative size of an update; after rescaling, weights
+    from any source train at the paper's learning rates.
     """
     for layer, norm in convs_with_norm(net):
         weight = layer.conv.weight
@@ -139,7 +140,7 @@ def restore_initial_scale(net: nn.Module) -> None:
 
 
 def fold_batchnorm(net: Net) -> Net:
-    """Return a copy for inference whose convolutions include their batch norms."""
+    """Return a copy for inference, with batch norm folded into the convolutions."""
     net = copy.deepcopy(net).eval()
     for layer, norm in convs_with_norm(net):
         layer.conv = fuse_conv_bn_eval(layer.conv, norm)
@@ -148,7 +149,7 @@ def fold_batchnorm(net: Net) -> Net:
 
 
 def in_bf16(model: Model) -> Model:
-    """Return a model that computes in bf16; its scores differ in the third digit.
+    """Return a bf16 version of a model; its scores differ in the third digit.
 
     Batch norm is folded in full precision first, so each weight is rounded once.
     """
@@ -157,9 +158,9 @@ def in_bf16(model: Model) -> Model:
 
 
 def is_folded(net: nn.Module) -> bool:
-    """Tell whether batch norm went into the convolutions: mean 0 and variance 1 everywhere.
+    """Tell whether batch norm was folded into the convolutions: mean 0 and variance 1 everywhere.
 
-    An untrained net has these, too, but its biases, which take up the means, are 0 as well.
+    An untrained net also has these values, but its biases are 0; folding makes them nonzero.
     """
     norms = norms_of(net)
     means = [norm.running_mean for norm in norms if norm.running_mean is not None]

@@ -10,20 +10,20 @@ INPUT = {"imagenet": 224, "cifar": 32}  # pixels on a side
 
 @dataclass(frozen=True)
 class Complexity:
-    """What Tables 1 and 6 print of a network."""
+    """The figures for a network in Tables 1 and 6."""
 
     name: str
-    depth: int  # weighted layers as the paper counts them: without projections
-    parameters: int  # learnable numbers; batch norm's statistics are none
+    depth: int  # weighted layers, without projections, as the paper counts
+    parameters: int  # learnable ones, without batch norm's statistics
     multiply_adds: int  # of convolutions and the classifier, the paper's "FLOPs"
 
 
-# kernel, c_in and c_out of a convolution, which batch norm follows, and the side of its output
+# (kernel, c_in, c_out, side of the output); every convolution is followed by batch norm
 Convolution = tuple[int, int, int, int]
 
 
 def complexity(name: str, config: ResNetConfig) -> Complexity:
-    """Count for one image of the paper's size: 224 pixels on a side, 32 for CIFAR's nets."""
+    """Count for one image of the paper's size: 224 x 224 pixels, or 32 x 32 for CIFAR nets."""
     layers = list(convolutions(config, INPUT[config.stem]))
     features = EXPANSION[config.block] * config.widths[-1]
     return Complexity(
@@ -37,7 +37,7 @@ def complexity(name: str, config: ResNetConfig) -> Complexity:
 
 
 def convolutions(config: ResNetConfig, side: int) -> Iterator[Convolution]:
-    """Every convolution from input to output, projections included, for an image of `side`."""
+    """Yield all convolutions from input to output, projections included, for images of `side`."""
     kernel, stride = (7, 2) if config.stem == "imagenet" else (3, 1)
     yield kernel, 3, config.widths[0], -(-side // stride)
     side, c_in = config.stem_side(side), config.widths[0]
@@ -51,7 +51,7 @@ def convolutions(config: ResNetConfig, side: int) -> Iterator[Convolution]:
 def block_convolutions(
     config: ResNetConfig, c_in: int, width: int, side: int, stride: int
 ) -> Iterator[Convolution]:
-    """The convolutions of one block (Fig. 5) and of its shortcut."""
+    """Yield the convolutions of one block (Fig. 5) and of its shortcut."""
     halved, c_out = -(-side // stride), EXPANSION[config.block] * width
     if config.block == "basic":
         yield 3, c_in, width, halved
@@ -65,7 +65,7 @@ def block_convolutions(
 
 
 def complexities(models: Mapping[str, ResNetConfig]) -> list[Complexity]:
-    """The complexity of each; a network with two names is counted once."""
+    """Return the complexity of each model; a network with two names is computed once."""
     counted: dict[ResNetConfig, Complexity] = {}
     for name, config in models.items():
         if config not in counted:

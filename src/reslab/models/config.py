@@ -1,4 +1,4 @@
-"""The configuration of a network, and the names of the paper's; the file imports no torch."""
+"""The configuration of a network, and the paper's networks by name; does not import torch."""
 
 from typing import Literal, Self
 
@@ -11,8 +11,8 @@ Option = Literal["A", "B", "C"]
 Zeros = Literal["end", "both"]
 
 OPTIONS: tuple[Option, ...] = ("A", "B", "C")
-SUFFIXES = ("", *(f"-{option}" for option in OPTIONS))  # of a name; none: the default option
-# Table 1: the block and how many of it conv2_x ... conv5_x hold
+SUFFIXES = ("", *(f"-{option}" for option in OPTIONS))  # of a name; "": the default option
+# Table 1: the kind of block, and the number of blocks in conv2_x ... conv5_x
 IMAGENET_STAGES: dict[int, tuple[BlockKind, tuple[int, ...]]] = {
     18: ("basic", (2, 2, 2, 2)),
     34: ("basic", (3, 4, 6, 3)),
@@ -31,17 +31,17 @@ EXPANSION = {"basic": 1, "bottleneck": 4}  # a block's output channels, in multi
 class ResNetConfig(BaseModel):
     """The complete description of one network; `shortcut=None` is a plain net (Sec. 3.3)."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")  # no key that nobody reads
+    model_config = ConfigDict(frozen=True, extra="forbid")  # unknown keys are errors
 
     stem: Literal["imagenet", "cifar"]
     block: BlockKind
-    blocks: tuple[PositiveInt, ...] = Field(min_length=1)  # of each stage
-    widths: tuple[PositiveInt, ...] = Field(min_length=1)  # channels inside the blocks of a stage
+    blocks: tuple[PositiveInt, ...] = Field(min_length=1)  # per stage
+    widths: tuple[PositiveInt, ...] = Field(min_length=1)  # channels inside the blocks, per stage
     classes: int = Field(ge=2)
     shortcut: Option | None
-    zeros: Zeros = "end"  # where option A adds channels; "both" for weights trained that way
+    zeros: Zeros = "end"  # where option A adds channels; "both" for weights trained so
     stride_on: Literal["1x1", "3x3"] = "1x1"  # as in the authors' released prototxt
-    pool: Literal["ceil", "padded"] = "ceil"  # the ImageNet stem's: the authors', or torchvision's
+    pool: Literal["ceil", "padded"] = "ceil"  # in the ImageNet stem: the authors' or torchvision's
 
     @model_validator(mode="after")
     def _same_stages(self) -> Self:
@@ -54,13 +54,13 @@ class ResNetConfig(BaseModel):
 
     @property
     def depth(self) -> int:
-        """Weighted layers as the paper counts them: those of the blocks, the first, the last."""
+        """The number of weighted layers as the paper counts them: first, blocks, last."""
         return LAYERS[self.block] * sum(self.blocks) + 2
 
     def projects(self, *, grows: bool) -> bool:
         """Tell whether a block has a projection shortcut (Sec. 4.1).
 
-        `grows`: the block changes the size of its map or the number of channels.
+        `grows`: the block changes the size of the feature map or the number of channels.
         """
         return self.shortcut == "C" or (self.shortcut == "B" and grows)
 
@@ -82,7 +82,7 @@ class ResNetConfig(BaseModel):
 def imagenet_config(
     depth: int, shortcut: Option | None = "B", *, classes: int = 1000
 ) -> ResNetConfig:
-    """Describe a network of Table 1; option B by default, as in all released weights."""
+    """Return the configuration of a Table 1 net; option B by default, as in released weights."""
     if depth not in IMAGENET_STAGES:
         raise ValueError(f"depth {depth} is not in Table 1: {', '.join(map(str, IMAGENET_STAGES))}")
     block, blocks = IMAGENET_STAGES[depth]
@@ -93,7 +93,7 @@ def imagenet_config(
 
 
 def cifar_config(depth: int, shortcut: Option | None = "A", *, classes: int = 10) -> ResNetConfig:
-    """Describe a network of 6n+2 layers (Sec. 4.2); option A, "in all cases" there."""
+    """Return the configuration of a net with 6n+2 layers (Sec. 4.2), option A by default."""
     n, rest = divmod(depth - 2, 6)
     if rest or n < 1:
         raise ValueError(f"depth {depth} is not 6n+2 for a whole n >= 1 (Sec. 4.2)")
@@ -104,7 +104,7 @@ def cifar_config(depth: int, shortcut: Option | None = "A", *, classes: int = 10
 
 
 def cifar_names() -> list[str]:
-    """List the nets of Sec. 4.2, plain and residual, at every depth; option A unless suffixed."""
+    """List the nets of Sec. 4.2, plain and residual, of every depth; no suffix means option A."""
     names = []
     for depth in CIFAR_DEPTHS:
         names += [f"plain{depth}", *(f"resnet{depth}{suffix}" for suffix in SUFFIXES)]
@@ -112,7 +112,7 @@ def cifar_names() -> list[str]:
 
 
 def imagenet_names() -> list[str]:
-    """List the nets of Table 1: option B unless suffixed; `-3x3` moves a bottleneck's stride."""
+    """List the nets of Table 1; no suffix means option B, `-3x3` moves a bottleneck's stride."""
     names = []
     for depth, (block, _) in IMAGENET_STAGES.items():
         names += [f"plain{depth}"] if block == "basic" else []
@@ -122,12 +122,12 @@ def imagenet_names() -> list[str]:
 
 
 def all_models() -> dict[str, ResNetConfig]:
-    """Return every net that has a name."""
+    """Return the configuration of every named network."""
     return {name: config_named(name) for name in (*cifar_names(), *imagenet_names())}
 
 
 def config_named(name: str) -> ResNetConfig:
-    """Return the configuration that a name stands for; ValueError offers the nearest name."""
+    """Return the configuration for a name; ValueError suggests the nearest name."""
     names = [*cifar_names(), *imagenet_names()]
     if name not in names:
         raise ValueError(unknown_name("model", name, names))

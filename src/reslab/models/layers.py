@@ -1,4 +1,4 @@
-"""The parts of Sec. 3: convolution with batch norm, the shortcuts A, B, C, and initialisation."""
+"""Building blocks of Sec. 3: convolution with batch norm, shortcuts A, B, C, initialisation."""
 
 from typing import TypeVar
 
@@ -8,15 +8,15 @@ from torch import Generator, Tensor, nn
 
 from reslab.models.config import Zeros
 
-FAULTY_BELOW = 8  # input channels: the numbers that an AVX2 register holds
+FAULTY_BELOW = 8  # input channels: an AVX2 register holds 8 numbers
 
 Net = TypeVar("Net", bound=nn.Module)
 
 
 class Conv(nn.Conv2d):
-    """A convolution with unset weights, which `build_resnet` or a file sets.
+    """A convolution with uninitialised weights, set later by `build_resnet` or from a file.
 
-    torch would draw them from the global generator, only for them to be replaced.
+    torch would draw weights from the global generator, only to have them replaced.
     """
 
     def reset_parameters(self) -> None:
@@ -28,11 +28,11 @@ class Conv(nn.Conv2d):
         return super().forward(input)
 
     def would_corrupt(self, x: Tensor) -> bool:
-        """Tell whether the backward pass of torch's own form may write outside its memory.
+        """Tell whether the backward pass of torch's kernel may write outside its memory.
 
-        In torch 2.13, oneDNN's fp32 kernels for AVX2 do so where a 1x1 convolution with stride 2
-        has few input channels (docs/log.md, 2026-11-26). `forward` then takes every second pixel
-        first, on every processor, so that tests on any machine test this form.
+        In torch 2.13, oneDNN's fp32 kernels for AVX2 do this for 1x1 convolutions with stride 2
+        and few input channels (docs/log.md, 2026-11-26). `forward` then subsamples the pixels
+        first, on every processor, so that tests on any machine cover this path.
         """
         return (
             self.in_channels < FAULTY_BELOW
@@ -45,7 +45,7 @@ class Conv(nn.Conv2d):
 
 
 def unset_linear(inputs: int, outputs: int) -> nn.Linear:
-    """Make a linear layer whose weights are unset for the same reason."""
+    """Build a linear layer with uninitialised weights, for the same reason as `Conv`."""
     return nn.Linear(inputs, outputs, device="meta").to_empty(device=torch.get_default_device())
 
 
@@ -76,9 +76,9 @@ class Projection(nn.Module):
 
 
 class ZeroPadding(nn.Module):
-    """Option A: every `stride`-th pixel, with zeros for the new channels (Sec. 3.3).
+    """Option A: take every `stride`-th pixel, with zeros for the new channels (Sec. 3.3).
 
-    [B, c_in, H, W] -> [B, c_out, ceil(H / stride), ceil(W / stride)], without parameters
+    [B, c_in, H, W] -> [B, c_out, ceil(H / stride), ceil(W / stride)]; there are no parameters
     """
 
     def __init__(self, c_in: int, c_out: int, stride: int, zeros: Zeros) -> None:
@@ -89,22 +89,22 @@ class ZeroPadding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # pooling over one pixel equals x[:, :, ::stride, ::stride], but keeps the gradient
-        # channels-last like the others of the net
+        # channels-last like all others in the net
         return F.pad(F.avg_pool2d(x, 1, self.stride), self.padding)
 
 
 def he_normal(conv: nn.Conv2d, rng: Generator) -> None:
-    """Initialise as in the paper's reference [13], the fan counted over the inputs."""
+    """Initialise with He's normal distribution (the paper's reference [13]), in fan-in mode."""
     nn.init.kaiming_normal_(conv.weight, mode="fan_in", nonlinearity="relu", generator=rng)
 
 
 def uniform_classifier(fc: nn.Linear, rng: Generator) -> None:
-    """Initialise with torch's default for a linear layer; the paper names none."""
+    """Initialise with torch's default for a linear layer; the paper does not specify one."""
     bound = fc.in_features**-0.5
     nn.init.uniform_(fc.weight, -bound, bound, generator=rng)
     nn.init.uniform_(fc.bias, -bound, bound, generator=rng)
 
 
 def channels_last(net: Net) -> Net:
-    """Lay out the convolutions of a network as processors and GPUs read them best."""
+    """Convert a network to channels-last, the fastest memory format on CPUs and GPUs."""
     return net.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]

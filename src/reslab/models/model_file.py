@@ -19,29 +19,29 @@ REQUIRED = {"config", "classes", "ids", "preprocessing", "recipe", "metrics", "b
 
 @dataclass(frozen=True)
 class Model:
-    """A trained network with everything that its use requires."""
+    """A trained network with everything needed to use it."""
 
     net: ResNet
-    classes: tuple[str, ...]  # names of the outputs, for people
+    classes: tuple[str, ...]  # names of the outputs, for display
     preprocessing: Preprocessing
-    recipe: dict[str, Any]  # empty for weights from elsewhere
+    recipe: dict[str, Any]  # empty for imported weights
     metrics: list[dict[str, Any]]
-    ids: tuple[str, ...] = ()  # folder names of the outputs (ImageNet: wnids); empty: the classes
-    folded: bool = False  # batch norm went into the convolutions: mean 0, variance 1 everywhere
+    ids: tuple[str, ...] = ()  # folder names (ImageNet: wnids); empty: same as classes
+    folded: bool = False  # whether batch norm is folded into the convolutions
 
     def to(self, device: torch.device) -> "Model":
-        """Return the same model on a device; the network itself moves."""
+        """Return the same model on a device; the network is moved in place."""
         return replace(self, net=self.net.to(device), preprocessing=self.preprocessing.to(device))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """RGB bytes [B, 3, H, W] -> scores before the softmax, [B, classes]."""
+        """Return the logits: RGB uint8 [B, 3, H, W] -> [B, classes]."""
         return self.net(self._prepared(images)).float()
 
     def dense(self, images: Tensor) -> Tensor:
-        """RGB bytes [B, 3, H, W] -> scores at every position, [B, classes, h, w] (Sec. 3.4).
+        """Return logits at every position (Sec. 3.4): RGB uint8 [B, 3, H, W] -> [B, classes, h, w].
 
-        A position is a window of the size of the training images: images of that size have one,
-        larger ones more.
+        A position is a window of the size of the training images: an image of this size has one
+        position, a larger one has several.
         """
         native, map_side = self.native_side, self.net.config.map_side
         if native is None:
@@ -55,12 +55,12 @@ class Model:
 
     @property
     def native_side(self) -> int | None:
-        """The side of the images that it was trained on, where the file says so."""
-        side = self.preprocessing.mean.shape[-1]  # 1: a colour, which goes with every size
+        """The side of the training images, or None if the file does not state it."""
+        side = self.preprocessing.mean.shape[-1]  # 1: a mean colour, which fits every size
         return self.preprocessing.size or (side if side > 1 else None)
 
     def _prepared(self, images: Tensor) -> Tensor:
-        """Preprocess in fp32, then convert to the type of the weights."""
+        """Preprocess in fp32, then convert to the dtype of the weights."""
         return self.preprocessing(images).to(self.net.fc.weight.dtype)
 
 
@@ -82,8 +82,8 @@ def model_bytes(model: Model) -> bytes:
 def load_model(path: str | Path) -> Model:
     """Load a model file, or the one in a run folder, for inference.
 
-    ValueError for a file of something else, for a damaged one, and unless every weight of the
-    network is in it and no other.
+    Raises ValueError if it is not a classifier's model file, if it is damaged, or if its tensors
+    are not exactly the weights of the network.
     """
     file, facts, tensors = read_model_file(path)
     if "detector" in facts:
@@ -114,7 +114,7 @@ def read_model_file(path: str | Path) -> tuple[Path, dict[str, Any], dict[str, T
 
 
 def model_file(path: str | Path) -> Path:
-    """Return the path of a model file, or of the one in a run folder; ValueError without one."""
+    """Return the path of a model file, or of the one in a run folder; ValueError if missing."""
     file = Path(path)
     file = file / "model.safetensors" if file.is_dir() else file
     if not file.exists():
@@ -123,7 +123,7 @@ def model_file(path: str | Path) -> Path:
 
 
 def read_facts(file: Path) -> dict[str, Any]:
-    """Read the facts of a model file without its weights; ValueError for another file."""
+    """Read the facts of a model file, not its weights; ValueError if it is in another format."""
     try:
         return TensorFile.read_facts(file)
     except (ValueError, OSError) as error:
@@ -141,9 +141,9 @@ def not_a_model_file(file: Path) -> ValueError:
 
 
 def with_weights(net: Net, tensors: dict[str, Tensor], file: Path) -> Net:
-    """Give a network the weights of a file, and return it ready for inference.
+    """Load a file's tensors into a network, and return the network ready for inference.
 
-    ValueError unless every weight is among the tensors and no other.
+    Raises ValueError if the tensors are not exactly the weights of the network.
     """
     try:
         net.load_state_dict(tensors, assign=True)

@@ -1,4 +1,4 @@
-"""What happens to an image before a network sees it; stored in the model file."""
+"""The preprocessing of a network's input images, stored in the model file."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -12,15 +12,15 @@ MEAN_NAME, STD_NAME = "preprocessing.mean", "preprocessing.std"
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Subtract the mean, divide by the standard deviation, put the channels in order.
+    """Subtract the mean, divide by the standard deviation, and order the channels.
 
-    The paper subtracts and does not divide: its `std` is one. `resize` and `size` are the shorter
-    side and the centre crop of a one-crop test; without them images keep their size.
+    The paper only subtracts: its `std` is one. `resize` and `size` are the shorter side and the
+    centre crop of a one-crop test; if they are None, images keep their size.
     """
 
-    mean: Tensor  # [3, H, W] a mean image, or [3, 1, 1] a colour; 0 to 255; red, green, blue
-    std: Tensor  # [3, 1, 1]; red, green, blue
-    channels: Channels = "RGB"  # the order that the network was trained with
+    mean: Tensor  # mean image [3, H, W] or colour [3, 1, 1]; RGB from 0 to 255
+    std: Tensor  # [3, 1, 1], RGB
+    channels: Channels = "RGB"  # the order in which the network was trained
     resize: int | None = None
     size: int | None = None
 
@@ -29,10 +29,10 @@ class Preprocessing:
         return replace(self, mean=self.mean.to(device), std=self.std.to(device))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """RGB [B, 3, H, W] of 0 to 255, bytes or floats -> float [B, 3, H, W], channels last.
+        """Preprocess RGB [B, 3, H, W] from 0 to 255, uint8 or float -> float, channels last.
 
-        Images of another size than the mean image lose its average colour instead, as at the other
-        sizes of multi-scale testing.
+        If the mean image has another size than the images, as in multi-scale testing, its average
+        colour is subtracted instead.
         """
         mean = self.mean
         if mean.shape[-2:] != images.shape[-2:]:
@@ -45,7 +45,7 @@ class Preprocessing:
         return prepared.contiguous(memory_format=torch.channels_last)
 
     def facts(self) -> dict[str, Any]:
-        """Return all but the tensors, as the model file's JSON has it."""
+        """Return all fields except the tensors, for the JSON in the model file."""
         return {"channels": self.channels, "resize": self.resize, "size": self.size}
 
     def tensors(self) -> dict[str, Tensor]:
@@ -54,16 +54,16 @@ class Preprocessing:
 
 
 def full_rows(values: Tensor, width: int) -> Tensor:
-    """[3, H or 1, W or 1] -> [1, 3, H or 1, W], channels last like the images.
+    """Expand [3, H or 1, W or 1] to [1, 3, H or 1, W], channels last like the images.
 
-    torch then computes row by row, three times as fast as pixel by pixel.
+    torch then processes whole rows, three times as fast as single pixels.
     """
     values = values.expand(-1, -1, width)[None]
     return values.contiguous(memory_format=torch.channels_last)
 
 
 def minus_mean(mean: Tensor) -> Preprocessing:
-    """Return the paper's preprocessing: the mean is subtracted, nothing else."""
+    """Return the paper's preprocessing, which only subtracts the mean."""
     return Preprocessing(mean, torch.ones(3, 1, 1, device=mean.device))
 
 

@@ -20,7 +20,7 @@ SMALLEST_MAP = 4  # pixels on a side; below it `forward` warns
 
 
 class Block(nn.Module):
-    """A building block: y = F(x) + shortcut(x), then ReLU (Eqn. 1, 2); plain without a shortcut.
+    """A building block, y = ReLU(F(x) + shortcut(x)) (Eqn. 1, 2); `shortcut=None` is a plain block.
 
     [B, c_in, H, W] -> [B, c_out, ceil(H / stride), ceil(W / stride)]
     """
@@ -39,12 +39,12 @@ class Block(nn.Module):
 
 
 def basic_body(c_in: int, width: int, stride: int) -> nn.Sequential:
-    """Build two 3x3 convolutions (Fig. 5 left)."""
+    """Build the two 3x3 convolutions of a basic block (Fig. 5 left)."""
     return nn.Sequential(ConvBN(c_in, width, 3, stride), nn.ReLU(), ConvBN(width, width, 3))
 
 
 def bottleneck_body(c_in: int, width: int, stride: int, stride_on: str) -> nn.Sequential:
-    """Build 1x1, 3x3 and 1x1 convolutions (Fig. 5 right)."""
+    """Build the 1x1, 3x3 and 1x1 convolutions of a bottleneck (Fig. 5 right)."""
     first, second = (stride, 1) if stride_on == "1x1" else (1, stride)
     return nn.Sequential(
         ConvBN(c_in, width, 1, first),
@@ -56,7 +56,7 @@ def bottleneck_body(c_in: int, width: int, stride: int, stride_on: str) -> nn.Se
 
 
 def build_shortcut(config: ResNetConfig, c_in: int, c_out: int, stride: int) -> nn.Module | None:
-    """Build the shortcut of one block under option A, B or C (Sec. 4.1); None in a plain net."""
+    """Build one block's shortcut for option A, B or C (Sec. 4.1); return None for a plain net."""
     grows = c_in != c_out or stride > 1
     if config.shortcut is None:
         return None
@@ -68,9 +68,9 @@ def build_shortcut(config: ResNetConfig, c_in: int, c_out: int, stride: int) -> 
 
 
 class ResNet(nn.Module):
-    """Stem, stages of blocks, global average pooling and a linear classifier; weights unset.
+    """Stem, stages of blocks, global average pooling and a linear classifier; uninitialised.
 
-    [B, 3, H, W] -> [B, classes], for every H and W that leave a last feature map
+    [B, 3, H, W] -> [B, classes], for any H and W large enough for the last feature map
     """
 
     def __init__(self, config: ResNetConfig) -> None:
@@ -78,7 +78,7 @@ class ResNet(nn.Module):
         self.config = config
         first = config.widths[0]
         if config.stem == "imagenet":
-            # the authors' pooling has no padding, and its last window may reach over the edge
+            # the authors' pooling has no padding, and its last window may extend past the edge
             unpadded = config.pool == "ceil"
             pool = nn.MaxPool2d(3, stride=2, padding=0 if unpadded else 1, ceil_mode=unpadded)
             self.stem = nn.Sequential(ConvBN(3, first, 7, stride=2), nn.ReLU(), pool)
@@ -100,8 +100,10 @@ class ResNet(nn.Module):
         return self.fc(pooled.flatten(1))
 
     def dense(self, images: Tensor, window: int) -> Tensor:
-        """Apply the network fully convolutionally, with a pooling `window` that slides by one
-        and the classifier as a 1x1 convolution (Sec. 3.4).
+        """Apply the network fully convolutionally (Sec. 3.4).
+
+        A pooling window of side `window` slides with stride 1, and the classifier is a 1x1
+        convolution.
 
         [B, 3, H, W] -> [B, classes, h, w], h = map_side(H) - window + 1
         """
@@ -113,7 +115,7 @@ class ResNet(nn.Module):
 def build_stage(
     config: ResNetConfig, c_in: int, width: int, count: int, stride: int
 ) -> nn.Sequential:
-    """Build `count` blocks of one output size; the first has the stride."""
+    """Build `count` blocks with the same output size; only the first one has the stride."""
     blocks = []
     for _ in range(count):
         if config.block == "basic":
@@ -127,7 +129,7 @@ def build_stage(
 
 
 def warn_small_map(images: Tensor, features: Tensor) -> None:
-    """Warn that too few pixels are left, as after an ImageNet stem on CIFAR's images."""
+    """Warn that the last feature map is too small, as for CIFAR images after an ImageNet stem."""
     height, width = features.shape[-2:]
     warnings.warn(
         f"images of {images.shape[-2]}x{images.shape[-1]} leave a feature map of "

@@ -1,1 +1,1 @@
-"""Device, processes, threads and files."""
+"""Devices, processes, threads and files."""

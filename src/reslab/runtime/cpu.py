@@ -1,16 +1,16 @@
-"""RESLAB_CPU: compute as a lesser processor would, to test it and to compare machines."""
+"""RESLAB_CPU: limit the CPU's instruction set, to test older CPUs and to compare machines."""
 
 import os
 
 VARIABLE = "RESLAB_CPU"
-# what torch and oneDNN read when they first compute
+# environment variables that torch and oneDNN read at their first computation
 SWITCHES = {"avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}}
 
 
 def kernel_limit() -> str | None:
-    """The instruction set that RESLAB_CPU names; None where the processor decides.
+    """Return the instruction set that RESLAB_CPU names, or None if it is unset.
 
-    ValueError for an unknown one.
+    Raises ValueError if the name is unknown.
     """
     name = os.environ.get(VARIABLE) or None
     if name is not None and name not in SWITCHES:
@@ -21,9 +21,9 @@ def kernel_limit() -> str | None:
 
 
 def limit_kernels() -> None:
-    """Hand RESLAB_CPU on to torch and oneDNN, here and in the processes that this one starts.
+    """Apply RESLAB_CPU to torch and oneDNN, in this process and its child processes.
 
-    To be called before torch computes anything; it may have been imported.
+    Call this before torch computes anything; torch may already be imported.
     """
     if name := kernel_limit():
         os.environ |= SWITCHES[name]

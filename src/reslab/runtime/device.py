@@ -1,4 +1,4 @@
-"""Where a run computes: its device, precision and processes."""
+"""The device, precision and processes of a run."""
 
 import os
 from dataclasses import dataclass, field
@@ -14,9 +14,9 @@ Precision = Literal["auto", "bf16", "fp32"]
 
 @dataclass(frozen=True)
 class Device:
-    """A device, the precision of training on it, and the processes that train together.
+    """A device, its training precision, and the processes that train together.
 
-    Evaluation is in fp32 everywhere.
+    Evaluation always runs in fp32.
     """
 
     torch_device: torch.device
@@ -24,18 +24,18 @@ class Device:
     processes: Processes = field(default_factory=SingleProcess)
 
     def autocast(self) -> torch.autocast:
-        """A context in which forward passes compute in bf16 if that is the precision."""
+        """Return a context in which forward passes run in bf16 if `precision` is bf16."""
         return torch.autocast(
             self.torch_device.type, torch.bfloat16, enabled=self.precision == "bf16"
         )
 
 
 def setup_device(precision: Precision = "auto") -> Device:
-    """Prepare the best device of this machine; `auto` is bf16 where the hardware has it.
+    """Set up and return this machine's best device; `auto` is bf16 if the hardware supports it.
 
-    Sets process-wide switches (denormals, exact fp32, repeatable kernels, those of RESLAB_CPU), so
-    the owner of the process calls it once, before the first tensor. ValueError for more processes
-    than GPUs, or for a RESLAB_CPU that torch no longer obeys.
+    This sets process-wide switches (flush-to-zero, no TF32, deterministic kernels, RESLAB_CPU), so
+    the program calls it once, before the first tensor. Raises ValueError if there are more
+    processes than GPUs, or if RESLAB_CPU can no longer take effect.
     """
     limit_kernels()
     kernels = torch.backends.cpu.get_cpu_capability()

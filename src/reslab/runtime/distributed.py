@@ -1,8 +1,10 @@
 """The processes of one run and their collectives, all in the order of the ranks.
 
-For a `SingleProcess` every collective is the identity. A `ProcessGroup` does the same with
-torch.distributed for processes that torchrun or `--processes` started. All processes make the same
-calls in the same order; one that fails ends the others (see `fail_together`).
+In a `SingleProcess` every collective is the identity. A `ProcessGroup` implements the same methods
+with torch.distributed, for processes started by torchrun or `--processes`. All processes make the
+same calls in the same order; a process that fails ends the others (see `fail_together`).
+
+A share is the part of a mini-batch for one virtual GPU.
 """
 
 import os
@@ -22,7 +24,7 @@ from torch import Tensor, nn
 from reslab.runtime.gradients import InPlace, OrderedReduce
 
 Value = TypeVar("Value")
-LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # a launcher sets them
+LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # from a launcher
 AGENT_STORE_VARIABLE = "TORCHELASTIC_USE_AGENT_STORE"  # "True" where the launcher holds the store
 PATIENCE_VARIABLE = "RESLAB_PATIENCE"  # seconds to wait for another process
 DEFAULT_PATIENCE = 600.0
@@ -41,7 +43,7 @@ class PeerFailed(Exception):
 @final
 @dataclass(frozen=True)
 class SingleProcess:
-    """A run of one process."""
+    """A run with a single process."""
 
     rank = 0
     count = 1
@@ -49,11 +51,11 @@ class SingleProcess:
     first = True  # whether this process writes files and messages
 
     def rank_slice(self, size: int) -> slice:
-        """The part of `size` items in a row that belongs to this process."""
+        """Return the contiguous part of `size` items that belongs to this process."""
         return slice(0, size)
 
     def all_gather(self, rows: Tensor) -> Tensor:
-        """Concatenate equally many rows of each process, [m, ...] -> [m * count, ...]."""
+        """Concatenate the rows of all processes, m from each: [m, ...] -> [m * count, ...]."""
         return rows
 
     def all_gather_objects(self, value: Value) -> list[Value]:
@@ -61,19 +63,19 @@ class SingleProcess:
         return [value]
 
     def all_reduce_rows(self, table: Tensor) -> Tensor:
-        """Merge a CPU table of which each process filled its own rows and left -0 elsewhere."""
+        """Merge a CPU table in which each process filled its own rows and left -0 elsewhere."""
         return table
 
     def run_on_first(self, make: Callable[[], Value]) -> Value:
-        """Call `make` on the first process alone and return its value on all."""
+        """Call `make` on the first process only, and return its value on every process."""
         return make()
 
     def all_reduce_max(self, number: int) -> int:
-        """The largest number that any process passes."""
+        """Return the maximum of `number` over all processes."""
         return number
 
     def gradients(self, weights: Sequence[nn.Parameter]) -> InPlace:
-        """The object that sums the gradients of a mini-batch's shares."""
+        """Return the object that sums the gradients over a mini-batch's shares."""
         return InPlace()
 
     def close(self) -> None: ...
@@ -81,7 +83,7 @@ class SingleProcess:
 
 @final
 class ProcessGroup:
-    """Several processes, each with the same number of a mini-batch's shares."""
+    """Several processes, each with the same number of shares of a mini-batch."""
 
     first: bool
 
@@ -122,7 +124,7 @@ class ProcessGroup:
         return gathered
 
     def all_reduce_rows(self, table: Tensor) -> Tensor:
-        # one process holds the number, the others -0, which changes no sum in any order
+        # one process holds the value and the others -0, so the sum is exact in any order
         self.collective(lambda: dist.all_reduce(table))
         return table
 
@@ -140,7 +142,7 @@ class ProcessGroup:
         return OrderedReduce(weights, self.count, self.collective)
 
     def collective(self, operation: Callable[[], object]) -> None:
-        """Run one collective; where it fails, say which process failed or is missing."""
+        """Run one collective; if it fails, the error names the failed or missing process."""
         self.entered += 1
         start = time.monotonic()
         try:
@@ -150,7 +152,7 @@ class ProcessGroup:
             raise self._lost(time.monotonic() - start) from error
 
     def _lost(self, waited: float) -> Exception:
-        """The error for a collective that some process did not complete."""
+        """Return the error for a collective that some process did not complete."""
         missing: list[int] = []
         try:
             for _ in range(round(FAILURE_GRACE / 0.1)):
@@ -175,17 +177,17 @@ class ProcessGroup:
         return int(self.store.get(key)) if self.store.check([key]) else 0
 
     def report_first_failure(self, status: int) -> bool:
-        """Register a failure; True for the first process to fail, which reports it for all."""
+        """Register a failure; return True in the first process to fail, which reports for all."""
         try:
             mine = f"{status}/{self.rank}"
             first = self.store.compare_set("failed by", "", mine).decode()
             self.store.set("failed", first.split("/")[0])
-        except RuntimeError:  # the store is gone: the first process that is left reports
+        except RuntimeError:  # the store is gone: the lowest remaining rank reports
             return self.rank == (1 if self.host == 0 else 0)
         return first == mine
 
     def close(self) -> None:
-        """Leave the group; a process that still waits for this one notices."""
+        """Leave the group; processes still waiting for this one get an error."""
         with suppress(RuntimeError):
             dist.destroy_process_group()
 
@@ -195,7 +197,7 @@ Processes = SingleProcess | ProcessGroup
 
 @cache
 def join_processes() -> Processes:
-    """The processes of this run, from the variables that torchrun or `--processes` sets."""
+    """Join the processes of this run, given by the variables of torchrun or `--processes`."""
     if (
         not all(os.environ.get(name) for name in LAUNCHER_VARIABLES)
         or os.environ["WORLD_SIZE"] == "1"
@@ -205,7 +207,7 @@ def join_processes() -> Processes:
     try:
         store, rank, count = next(dist.rendezvous("env://", timeout=timedelta(seconds=patience)))
         name = rendezvous(store, rank, count, patience)
-    except RuntimeError:  # the store's
+    except RuntimeError:  # from the store
         place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise RuntimeError(
             f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} did not meet the others "
@@ -215,12 +217,12 @@ def join_processes() -> Processes:
 
 
 def rendezvous(store: dist.Store, rank: int, count: int, patience: float) -> str:
-    """Agree on a name for this start of the processes, different from that of any other start.
+    """Agree on a name for this start of the processes, and return it; every start has another name.
 
-    torchrun's store outlives the processes that it restarts, and so do their entries; the number of
-    restarts differs from machine to machine. So each process announces itself under a random name,
-    the first proposes the names that it finds, and starts once exactly these processes have agreed.
-    TimeoutError names the processes that do not come.
+    torchrun's store, with all its entries, outlives the processes that torchrun restarts, and the
+    restart counts of different machines differ. So each process announces itself under a random
+    name; the first process proposes the names that it finds, and starts as soon as exactly these
+    processes have agreed. Raises TimeoutError with the ranks of missing processes.
     """
 
     def read(key: str) -> str:
@@ -251,9 +253,10 @@ def rendezvous(store: dist.Store, rank: int, count: int, patience: float) -> str
 
 @contextmanager
 def fail_together(status_of: Callable[[BaseException], int]) -> Iterator[Processes]:
-    """Inside, a failure of one process ends all of them.
+    """Return a context in which the failure of one process ends all of them.
 
-    Only the first to fail raises its error; the others raise PeerFailed with its exit status.
+    Only the first process to fail raises its error; the others raise PeerFailed with its exit
+    status.
     """
     processes = join_processes()
     try:

@@ -1,12 +1,12 @@
-"""What long work reports while it runs: events, as rows of a log are."""
+"""Events that long operations report while they run, in the format of log rows."""
 
 from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-Event = dict[str, Any]  # with a "kind"; a line of metrics.jsonl is one too
+Event = dict[str, Any]  # has a "kind"; the lines of metrics.jsonl are events too
 Callback = Callable[[Event], None]
-Log = Callable[[str], None]  # takes a line for the user
+Log = Callable[[str], None]  # is called with a line for the user
 
 
 def silent(event: Event) -> None:
@@ -14,27 +14,30 @@ def silent(event: Event) -> None:
 
 
 def note(text: str) -> Event:
-    """A remark for the user."""
+    """Return an event with a remark for the user."""
     return {"kind": "note", "text": text}
 
 
 def bad_image(text: str) -> Event:
-    """An image that could not be decoded: `FILE: reason`."""
+    """Return an event for an image that could not be decoded; `text` is `FILE: reason`."""
     return {"kind": "bad", "text": text}
 
 
 def progress(done: int) -> Event:
-    """How many images are done, bad ones included."""
+    """Return an event with the number of images done so far, bad ones included."""
     return {"kind": "progress", "done": done}
 
 
 def start(total: int, what: str) -> Event:
-    """Counted work that begins: `total` images or whatever else `what` names."""
+    """Return an event for the start of counted work; `what` names the `total` items."""
     return {"kind": "start", "total": total, "what": what}
 
 
 def counter(total: int, what: str, on_event: Callback) -> Callable[[str | None], None]:
-    """Report the start of counted work; call the result after each item, with why it is bad."""
+    """Report the start of counted work, and return a callback for each finished item.
+
+    The callback takes the reason why the item is bad, or None.
+    """
     on_event(start(total, what))
     items = count(1)
 

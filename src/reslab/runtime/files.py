@@ -1,4 +1,4 @@
-"""Files that are whole or not there: atomic writes, locks, and tensors with their facts."""
+"""Atomic writes, folder locks, and files of tensors with JSON facts."""
 
 import fcntl
 import hashlib
@@ -17,10 +17,10 @@ FACTS, DIGEST = "facts", "sha256"
 
 
 def atomic_write(path: Path, data: bytes, *, writer: str = "") -> None:
-    """Replace `path` as a whole, or leave it as it was, whatever happens meanwhile.
+    """Replace the file at `path` completely, or leave it unchanged if anything fails.
 
-    The bytes go beside it under a temporary name first. `writer` tells apart processes that may
-    write the same file at the same time.
+    The data are first written to a temporary file in the same folder. `writer` distinguishes
+    processes that may write the same file at the same time.
     """
     temporary = path.with_name(f".{path.name}{writer}.tmp")
     try:
@@ -36,7 +36,7 @@ def atomic_write(path: Path, data: bytes, *, writer: str = "") -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk, so that a rename outlives a power cut."""
+    """Flush a folder's directory entries to disk, so that a rename survives a power failure."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -45,10 +45,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def lock(folder: Path) -> int | None:
-    """Keep other processes out of a folder until this one ends, however it ends.
+    """Lock a folder against other processes until this one ends, however it ends.
 
-    Returns the lock's handle, which may be closed earlier, or None if another process holds the
-    lock. A disk without locks keeps nobody out.
+    Returns the lock's file descriptor, which may be closed earlier, or None if another process
+    holds the lock. On a file system without locks this has no effect.
     """
     handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -62,7 +62,7 @@ def lock(folder: Path) -> int | None:
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a process holds the folder's lock."""
+    """Return whether any process holds the folder's lock."""
     if not (folder / LOCK).exists():
         return False
     handle = lock(folder)
@@ -75,15 +75,15 @@ def is_locked(folder: Path) -> bool:
 class TensorFile:
     """Named tensors and JSON facts in one safetensors file, with a checksum of both.
 
-    Equal tensors and facts give equal bytes: all facts are one entry of the metadata, for
-    safetensors does not order its entries.
+    Equal tensors and facts give equal bytes: all facts are one entry of the metadata, because
+    safetensors does not keep the order of several.
     """
 
     tensors: "dict[str, Tensor]"
     facts: dict[str, Any]
 
     def to_bytes(self) -> bytes:
-        """The file's content."""
+        """Return the content of the file."""
         from safetensors.torch import save
 
         tensors = {
@@ -94,9 +94,9 @@ class TensorFile:
 
     @staticmethod
     def read(path: Path) -> "TensorFile":
-        """The file at `path`; ValueError with the reason if it is damaged or of another kind.
+        """Read the file at `path`; raises ValueError if it is damaged or in another format.
 
-        An OSError is passed on: the disk may answer next time.
+        An OSError is passed on, because a later attempt may succeed.
         """
         from safetensors import SafetensorError, safe_open
 
@@ -114,7 +114,7 @@ class TensorFile:
 
     @staticmethod
     def read_facts(path: Path) -> dict[str, Any]:
-        """The facts alone, unchecked; ValueError or OSError as in `read`."""
+        """Read the facts only, without the checksum test; raises the same errors as `read`."""
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -125,10 +125,10 @@ class TensorFile:
 
 
 def _facts_and_digest(metadata: Mapping[str, str]) -> tuple[dict[str, Any], str | None]:
-    """Facts and checksum, also as the first edition wrote them.
+    """Return facts and checksum, also from files in the format of reslab's first edition.
 
-    Its checkpoints had the checksum beside the facts; its other files had an entry for each fact
-    and no checksum that `sha256_of` can repeat.
+    The first edition stored a checkpoint's checksum beside the facts. Its other files had one entry
+    per fact, and no checksum that `sha256_of` can reproduce.
     """
     if FACTS not in metadata:
         return {name: _json_or_text(text) for name, text in metadata.items()}, None
@@ -144,7 +144,7 @@ def _json_or_text(text: str) -> Any:
 
 
 def sha256_of(tensors: "Mapping[str, Tensor]", facts: str | None = None) -> str:
-    """The SHA-256 of names, types, shapes and values in the order of the names, and of `facts`."""
+    """Return the SHA-256 of all names, types, shapes and values, sorted by name, and of `facts`."""
     import torch
 
     entries = dict(tensors)

@@ -1,7 +1,8 @@
-"""Sums of the shares' gradients of a mini-batch, always in the order of the shares.
+"""Sum gradients over the shares of a mini-batch, always in the order of the shares.
 
-A floating-point sum depends on its order. In one process, backward itself adds share by share;
-several processes store each share's gradients apart and add them all in that same order.
+A share is the part of a mini-batch for one virtual GPU. A floating-point sum depends on its order.
+In one process, backward itself adds share by share; several processes store the gradients of each
+share separately and add them in the same order.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,10 +15,10 @@ from torch import Tensor, nn
 
 @final
 class InPlace:
-    """In one process, backward adds to `.grad`."""
+    """Sum in one process: backward adds to `.grad`."""
 
     def store(self) -> None:
-        """Take the gradients of a share whose backward pass is done."""
+        """Store the gradients of a share after its backward pass."""
 
     def reduce(self) -> None:
         """Set `.grad` of every weight to the sum over all shares of all processes."""
@@ -27,8 +28,8 @@ class InPlace:
 class OrderedReduce:
     """Sum over several processes, each with the same number of shares.
 
-    Each process sums one stretch of the weights over all shares and sends it to the others. This
-    moves as many bytes as a ring all-reduce with one share a process, but in a fixed order.
+    Each process sums one slice of the weights over all shares and sends it to the others. With one
+    share per process this transfers as many bytes as a ring all-reduce, but sums in a fixed order.
     """
 
     def __init__(
@@ -39,10 +40,10 @@ class OrderedReduce:
     ) -> None:
         self.weights, self.count, self.collective = weights, count, collective
         self.length = sum(weight.numel() for weight in weights)
-        # after the gradients, a flag for each weight that has one: an optimizer skips the rest
+        # a row ends with a flag for each weight that has a gradient: an optimizer skips the others
         self.stretch = -(-(self.length + len(weights)) // count)
         self.sum = self.new_row()
-        self.rows: list[Tensor] = []  # one for each share
+        self.rows: list[Tensor] = []  # one per share
         self.stored = 0
 
     def new_row(self) -> Tensor:
@@ -53,7 +54,7 @@ class OrderedReduce:
             self.rows.append(self.new_row())
         row = self.rows[self.stored]
         self.stored += 1
-        row.fill_(-0.0)  # adding -0 changes no number
+        row.fill_(-0.0)  # adding -0 leaves every number unchanged
         for place, (weight, part) in enumerate(zip(self.weights, self.parts(row), strict=True)):
             if weight.grad is not None:
                 part.copy_(weight.grad)
@@ -74,7 +75,7 @@ class OrderedReduce:
             weight.grad = part if flag > 0 else None
 
     def parts(self, row: Tensor) -> list[Tensor]:
-        """Views of a row, one for each weight, with its shape and memory layout."""
+        """Return views of a row, one per weight, with the weight's shape and memory layout."""
         views, offset = [], row.storage_offset()
         for weight in self.weights:
             views.append(row.as_strided(weight.shape, weight.stride(), offset))

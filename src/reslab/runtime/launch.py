@@ -1,4 +1,4 @@
-"""Start several processes of one command on this machine, with the variables torchrun sets."""
+"""Start several processes of one command on this machine, with the variables that torchrun sets."""
 
 import os
 import signal
@@ -13,13 +13,13 @@ EXIT_GRACE = 20.0  # seconds for the others to end by themselves after one has f
 
 
 def launch(command: Sequence[str], count: int, threads: int, log: Callable[[str], None]) -> int:
-    """Run `command` as `count` processes with `threads` each; returns the exit status of the whole.
+    """Run `command` as `count` processes with `threads` each; return the overall exit status.
 
-    A signal to stop is passed on to all. When one process fails, the others notice and end; those
-    that do not are killed. `log` takes a line for a killed process, which cannot report itself.
+    A signal to stop is passed on to all processes. When one fails, the others notice and end, or
+    are killed. `log` is called with a line about a killed process, which cannot report itself.
 
-    The store of their rendezvous lives here, so that it outlives each of them. (torch's own
-    launchers print pages about a process that fails, and exit with 1 whatever happened.)
+    The rendezvous store lives in this process, so that it outlives all of the others. (torch's own
+    launchers print pages about a failed process, and always exit with 1.)
     """
     import torch.distributed as dist
 
@@ -43,7 +43,7 @@ def launch(command: Sequence[str], count: int, threads: int, log: Callable[[str]
     try:
         for rank in range(count):
             ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            # in a session of its own: a terminal's Ctrl-C reaches it once, from here
+            # in a session of its own, so that Ctrl-C in a terminal reaches it only once, from here
             started.append(
                 subprocess.Popen(command, env=os.environ | shared | ranks, start_new_session=True)
             )
@@ -56,19 +56,19 @@ def launch(command: Sequence[str], count: int, threads: int, log: Callable[[str]
             process.wait()
         for number, handler in before.items():
             signal.signal(number, handler)
-    if asked and -asked[0] in codes:  # before they could handle it
+    if asked and -asked[0] in codes:  # it stopped a process that had no handler for it yet
         return 128 + asked[0]
     return exit_status(codes, log)
 
 
 def send(processes: Sequence[subprocess.Popen[bytes]], number: int) -> None:
-    """Send a signal to the processes that still run."""
+    """Send a signal to the processes that are still running."""
     for process in processes:
         process.send_signal(number)
 
 
 def wait(processes: Sequence[subprocess.Popen[bytes]]) -> list[int | None]:
-    """Wait until all have ended, or one has failed and the others had time to; the exit codes."""
+    """Wait until all have ended, or EXIT_GRACE after one has failed; return the exit codes."""
     limit = float("inf")
     while None in (codes := [process.poll() for process in processes]):
         if time.monotonic() > limit:
@@ -80,7 +80,7 @@ def wait(processes: Sequence[subprocess.Popen[bytes]]) -> list[int | None]:
 
 
 def exit_status(codes: Sequence[int | None], log: Callable[[str], None]) -> int:
-    """The status of a process that ended by itself, else 128 and the number of the signal."""
+    """Return the exit status of the first failed process, or 128 plus the signal that killed it."""
     failures = [code for code in codes if code and code > 0]
     if failures:
         return failures[0]
@@ -92,7 +92,7 @@ def exit_status(codes: Sequence[int | None], log: Callable[[str], None]) -> int:
 
 
 def this_command(argument: str) -> list[str]:
-    """The command line of this process without one option and its value."""
+    """Return the command line of this process without the option `argument` and its value."""
     words, remaining = [], iter(sys.argv[1:])
     for word in remaining:
         if word == argument:

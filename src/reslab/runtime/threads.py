@@ -1,7 +1,6 @@
-"""Threads that work on many files, with results in order and bounded memory.
+"""Process many files in threads, with results in order and bounded memory.
 
-Decoding and resizing release the interpreter's lock, so threads are enough: no process is started,
-nothing is pickled.
+Decoding and resizing release the GIL, so threads suffice: no worker processes, no pickling.
 """
 
 import os
@@ -14,28 +13,28 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from reslab.runtime.distributed import Processes
 
-BATCHES_AHEAD = 2  # mini-batches prepared before they are asked for
+BATCHES_AHEAD = 2  # mini-batches prepared before they are requested
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def usable_cores() -> int:
-    """The number of cores this process may use, which may be fewer than the machine has."""
+    """Return the number of cores that this process may use, possibly not all of the machine's."""
     return len(core_numbers())
 
 
 def core_numbers() -> set[int]:
-    """The numbers of the cores this process may use."""
+    """Return the numbers of the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
     return set(range(os.cpu_count() or 1))
 
 
 def cores_for(processes: "Processes") -> int:
-    """The number of cores for this process, where others of the run may share them.
+    """Return this process's number of cores when the run's other processes may share them.
 
-    A scheduler binds each process to cores of its own; other launchers do not.
+    Some schedulers bind each process to its own cores; other launchers do not.
     """
     host, cores = socket.gethostname(), core_numbers()
     everyone = processes.all_gather_objects((host, cores))
@@ -47,10 +46,10 @@ def cores_for(processes: "Processes") -> int:
 def map_in_order(
     function: Callable[[Item], Result], items: Iterable[Item], threads: int, ahead: int
 ) -> Generator[Result, None, None]:
-    """Apply `function` to each item by threads, up to `ahead` items early; results in order.
+    """Apply `function` to each item in threads, up to `ahead` items early; yield results in order.
 
-    An error of `function` is raised in its item's place. The threads end with the iterator: when it
-    is exhausted, closed, collected, or left by an exception such as Ctrl-C.
+    An error in `function` is raised when its item's turn comes. The threads end with the iterator:
+    when it is exhausted, closed, garbage-collected, or left by an exception such as Ctrl-C.
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="reslab")
     pending: deque[Future[Result]] = deque()
@@ -66,10 +65,10 @@ def map_in_order(
 
 
 class Prefetcher:
-    """Prepares the mini-batches of coming iterations; `begin` hands one to the threads.
+    """Prepares upcoming mini-batches in threads; `begin` submits the work for one of them.
 
-    Iterations may be asked for in any order. Those after the latest one are started meanwhile, up
-    to iteration `last`; work that is no longer wanted is cancelled.
+    Iterations may be requested in any order. Each request also starts the iterations that follow,
+    as long as they come before `last`, and cancels work that is no longer needed.
     """
 
     def __init__(
@@ -78,12 +77,12 @@ class Prefetcher:
         import torch
 
         self.begin, self.last = begin, last
-        torch.get_num_threads()  # fixes this thread's number before others set theirs
+        torch.get_num_threads()  # fixes the main thread's setting before the workers set theirs
         self.threads = ThreadPoolExecutor(threads, "reslab-images", initializer=_use_one_thread)
         self.pending: dict[int, list[Future[Any]]] = {}
 
     def __call__(self, iteration: int) -> list[Future[Any]]:
-        """The work on the mini-batch of `iteration`, from 0, done or not."""
+        """Return the futures for the mini-batch of `iteration`, counted from 0, finished or not."""
         end = iteration + 1 + BATCHES_AHEAD
         if self.last is not None:
             end = max(min(end, self.last), iteration + 1)
@@ -97,12 +96,12 @@ class Prefetcher:
         return self.pending.pop(iteration)
 
     def close(self) -> None:
-        """End the threads, each after the image it is at."""
+        """End the threads, each after its current image."""
         self.threads.shutdown(cancel_futures=True)
 
 
 def _use_one_thread() -> None:
-    """Torch computes on one thread when called from this one; more would wait for each other."""
+    """Limit torch to one thread in this worker; more would only compete for the cores."""
     import torch
 
     torch.set_num_threads(1)

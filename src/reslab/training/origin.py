@@ -1,7 +1,6 @@
 """What a run starts from besides its recipe: trained weights, or what was measured at first."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import nn
 
@@ -10,6 +9,8 @@ from reslab.models.config import ResNetConfig
 from reslab.models.model_file import Model
 from reslab.models.preprocessing import Preprocessing, pop_preprocessing
 from reslab.runtime.files import TensorFile, sha256_of
+from reslab.training.checkpoint import checkpoints_in
+from reslab.training.folder import RunFolder
 from reslab.training.recipe import Recipe, RunRecipe, TaskRecipe
 
 FILE = "preprocessing.safetensors"  # in a run folder
@@ -37,9 +38,14 @@ def initial_state_bytes(origin: InitialState) -> bytes:
     return TensorFile(tensors, facts).to_bytes()
 
 
-def read_initial_state(folder: Path, *, begun: bool) -> InitialState:
-    """Read the file of `initial_state_bytes` in a run folder; without it nothing was measured."""
-    file = folder / FILE
+def read_initial_state(folder: RunFolder | None) -> InitialState:
+    """Read the file of `initial_state_bytes` in a run folder; without it nothing was measured.
+
+    Without a folder the run is new.
+    """
+    if folder is None:
+        return InitialState()
+    begun, file = bool(checkpoints_in(folder.checkpoints)), folder.path / FILE
     if not file.exists():
         return InitialState(begun=begun)
     try:

@@ -19,7 +19,6 @@ from reslab.runtime.cpu import kernel_limit
 from reslab.runtime.device import Device, Processes, setup_device
 from reslab.runtime.events import Callback, note, silent
 from reslab.runtime.threads import usable_cores
-from reslab.training.checkpoint import checkpoints_in
 from reslab.training.classification import ClassificationTask
 from reslab.training.folder import RunFolder
 from reslab.training.origin import (
@@ -117,10 +116,8 @@ def begin_classification(job: Job[Recipe], folder: RunFolder | None = None) -> C
 
 def initial_state(job: Job[Recipe], folder: RunFolder | None) -> InitialState:
     """Return what the run starts from, or continues from."""
-    begun = folder is not None and bool(checkpoints_in(folder.checkpoints))
-    origin = read_initial_state(folder.path, begun=begun) if folder else InitialState()
-    path = job.weights_of(folder)
-    if path is None or begun or (folder and job.recipe.weights is None):
+    origin, path = read_initial_state(folder), job.weights_of(folder)
+    if path is None or origin.begun or (folder and job.recipe.weights is None):
         return origin
     return replace(origin, weights=job.inputs.read(load_model, path))
 

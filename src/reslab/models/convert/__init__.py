@@ -1,1 +1,1 @@
-"""Weights from other libraries, and for them."""
+"""Import weights from other libraries, and export weights for them."""

@@ -1,4 +1,4 @@
-"""Make models of weights from elsewhere, if network and file have the same tensors."""
+"""Build models from other programs' weights, if the file has exactly the network's tensors."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,25 +22,25 @@ from reslab.models.model_file import Model, with_weights
 from reslab.models.preprocessing import Preprocessing
 from reslab.models.resnet import ResNet
 
-ONE_CROP = (256, 224)  # shorter side and crop that results of the ImageNet nets are quoted with
+ONE_CROP = (256, 224)  # shorter side and crop for the published results of ImageNet nets
 NAMES_SHOWN = 3  # tensor names in an error
-MEAN_KEY = "mean"  # of the mean image in a file of the authors' layout
+MEAN_KEY = "mean"  # the name of the mean image in a file of the authors' layout
 
 
 @dataclass(frozen=True)
 class Imported:
-    """A model, and what the layout of its file decided about it."""
+    """An imported model, with the settings that its file's layout determined."""
 
     model: Model
     layout: Layout
-    asked: ResNetConfig  # what the name means by itself
-    decided: dict[str, str]  # fields of the configuration
+    asked: ResNetConfig  # the configuration of the requested name
+    decided: dict[str, str]  # fields of the configuration that the layout overrides
 
 
 def import_model(file: Path, name: str, mean: Path | None = None) -> Imported:
-    """Return the network `name` with the weights of a file; its outputs are called "0", "1", ...
+    """Return the network `name` with the weights from a file; its classes are "0", "1", ...
 
-    `mean` is a file of the mean image or colour, where the layout leaves it open.
+    `mean` is a file with the mean image or colour, for layouts that do not determine it.
     """
     asked = config_named(name)
     mean_image = read_mean(mean) if mean else None
@@ -79,7 +79,7 @@ def build_imported(
 ) -> ResNet:
     """Build the network `name` with tensors under the layout's names, ready for inference.
 
-    ValueError, with the networks that do fit, unless the tensors are those of the network.
+    Raises ValueError, with the networks that do fit, if the tensors are not those of the network.
     """
     if layout.stem not in (None, asked.stem):
         raise ValueError(
@@ -96,7 +96,7 @@ def build_imported(
 
 
 def apply_layout(asked: ResNetConfig, layout: Layout, tensors: dict[str, Tensor]) -> ResNetConfig:
-    """Return the configuration with the layout's overrides and the file's number of outputs."""
+    """Apply the layout's overrides and the file's number of outputs to a configuration."""
     update: dict[str, object] = {**relevant_overrides(asked, layout)}
     classifier = tensors.get(layout.classifier)
     if classifier is not None and classifier.ndim == 2:
@@ -105,7 +105,7 @@ def apply_layout(asked: ResNetConfig, layout: Layout, tensors: dict[str, Tensor]
 
 
 def relevant_overrides(config: ResNetConfig, layout: Layout) -> dict[str, str]:
-    """Return the layout's overrides of fields that make a difference to this configuration."""
+    """Return the layout's overrides that make a difference for this configuration."""
     relevant = {
         "stride_on": config.block == "bottleneck",
         "pool": config.stem == "imagenet",
@@ -115,7 +115,7 @@ def relevant_overrides(config: ResNetConfig, layout: Layout) -> dict[str, str]:
 
 
 def weight_mismatch(net: ResNet, names: NameMap, tensors: dict[str, Tensor]) -> str:
-    """Say in one line which tensors do not fit the network; empty if all do."""
+    """Return one line about the tensors that do not fit the network, or "" if all of them fit."""
     weights = net.state_dict()
     shapes = {theirs: list(weights[ours].shape) for ours, theirs in names.items()}
     missing = [name for name in shapes if name not in tensors and BATCH_COUNT not in name]
@@ -137,20 +137,20 @@ def weight_mismatch(net: ResNet, names: NameMap, tensors: dict[str, Tensor]) -> 
 
 
 def first_names(names: list[str]) -> str:
-    """Return the first few names in brackets, with a space before; empty without names."""
+    """Return the first few names in parentheses after a space, or "" if there are none."""
     more = ", ..." if len(names) > NAMES_SHOWN else ""
     return f" ({', '.join(names[:NAMES_SHOWN])}{more})" if names else ""
 
 
 def fitting_networks(layout: Layout, tensors: dict[str, Tensor]) -> str:
-    """List the named networks that the tensors do fit, as the end of a sentence."""
+    """Return the end of a sentence that lists the named networks with exactly these tensors."""
     layers = sum(tensor.ndim in (2, 4) for tensor in tensors.values())
     names: dict[ResNetConfig, str] = {}  # the first name of each network
     for name, config in all_models().items():
         names.setdefault(config, name)
     fitting = []
     for config, name in names.items():
-        # as the paper counts, and at most one projection a block: spares building deep nets
+        # the paper's count, plus at most one projection per block: a cheap test before building
         possible = config.depth <= layers <= config.depth + sum(config.blocks)
         if layout.stem not in (None, config.stem) or not possible:
             continue
@@ -163,9 +163,9 @@ def fitting_networks(layout: Layout, tensors: dict[str, Tensor]) -> str:
 def preprocessing_of(
     layout: Layout, config: ResNetConfig, mean_image: Tensor | None, file: Path
 ) -> Preprocessing:
-    """Return the preprocessing of the layout's networks.
+    """Return the preprocessing for networks of a layout.
 
-    `mean_image` is [3, H, W] in the layout's order of channels; None where none was named.
+    `mean_image` is [3, H, W] in the layout's channel order, or None if no file was given.
     """
     if mean_image is not None and not layout.asks_mean:
         raise ValueError(f"{file} has {layout.title}, whose mean is known: leave out --mean")

@@ -1,6 +1,6 @@
-"""How other programs name the tensors of a residual net, and what their names imply.
+"""Tensor names of residual nets in other programs, and the settings that these names imply.
 
-Each name has one counterpart, so import and export read the same tables.
+Names correspond one to one, so import and export use the same tables.
 """
 
 import re
@@ -19,35 +19,34 @@ from reslab.models.preprocessing import Channels
 from reslab.models.resnet import Block, ResNet
 
 NameMap = dict[str, str]  # ours -> theirs
-Colour = tuple[float, float, float]  # red, green, blue, 0 to 255
+Colour = tuple[float, float, float]  # RGB from 0 to 255
 
-# tensors of a batch norm under torch's names; the last is a count that some files leave out
+# a batch norm's tensors under torch's names; the last one, a count, is missing in some files
 BATCH_COUNT = "num_batches_tracked"
 NORM_TENSORS = ("weight", "bias", "running_mean", "running_var", BATCH_COUNT)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """A naming scheme, and what it implies about the networks that use it."""
+    """A naming scheme, and the settings of the networks that use it."""
 
     title: str
     marks: tuple[str, ...]  # names by which a file of this layout is recognised
     names: Callable[[ResNet], NameMap]
     classifier: str  # the name of the classifier's weights
-    stem: Literal["imagenet", "cifar"] | None  # of its networks; None: either
+    stem: Literal["imagenet", "cifar"] | None  # the stem of its networks; None: either
     overrides: Mapping[str, str]  # fields of the configuration
-    mean: Colour | None  # None: the user names a file of it
+    mean: Colour | None  # None: the user gives a file with the mean
     std: Colour = (1.0, 1.0, 1.0)
     channels: Channels = "RGB"
-    asks_mean: bool = False  # the user may name a file of the mean, in the order of `channels`
-    side: int | None = None  # of the images of its CIFAR nets, where that is known
+    asks_mean: bool = False  # whether the user may give a mean, in the order of `channels`
+    side: int | None = None  # image side for its CIFAR nets, if known
 
 
 def block_convs(net: ResNet) -> Iterator[tuple[str, int, int, int | None]]:
-    """Yield each convolution of the blocks: our name of it and its norm, then its indices.
+    """Yield each block convolution as (our name of its ConvBN, stage, block, convolution).
 
-    The indices are stage, block and convolution of the body; None instead of the last is the
-    block's projection.
+    The last three are indices; a convolution of None stands for the block's projection.
     """
     for name, block in net.named_modules():
         if not isinstance(block, Block):
@@ -61,9 +60,9 @@ def block_convs(net: ResNet) -> Iterator[tuple[str, int, int, int | None]]:
 
 
 def torch_names(net: ResNet, projection: str, classifier: str) -> NameMap:
-    """Name tensors as torchvision and its followers do: conv1, bn1, layer1.0.conv1, ...
+    """Map to torchvision-style names: conv1, bn1, layer1.0.conv1, ...
 
-    They differ in what they call a projection shortcut and the classifier.
+    Libraries with this style differ in their names for projection shortcuts and the classifier.
     """
     names = conv_and_norm("stem.0", "conv1", "bn1")
     for name, stage, number, conv in block_convs(net):
@@ -77,20 +76,20 @@ def torch_names(net: ResNet, projection: str, classifier: str) -> NameMap:
 
 
 def conv_and_norm(ours: str, conv: str, norm: str) -> NameMap:
-    """Name the tensors of a convolution and its batch norm."""
+    """Map the tensor names of a convolution and its batch norm."""
     names = {f"{ours}.norm.{part}": f"{norm}.{part}" for part in NORM_TENSORS}
     return {f"{ours}.conv.weight": f"{conv}.weight"} | names
 
 
 def reslab_names(net: ResNet) -> NameMap:
-    """Keep our own names, of a file that holds nothing else of a model file."""
+    """Map our own names to themselves, for a file with only the weights of a model file."""
     return {name: name for name in net.state_dict()}
 
 
 def authors_names(net: ResNet) -> NameMap:
-    """Name the layers of the released prototxts, with the number of a blob: `res2a_branch2a/0`.
+    """Map to layers of the released prototxts with the blob number: `res2a_branch2a/0`.
 
-    The blobs are those that `authors_tensors` leaves.
+    These are the blobs that `authors_tensors` returns.
     """
     names = caffe_layer("stem.0", "conv1", "_conv1")
     for name, stage, number, conv in block_convs(net):
@@ -101,7 +100,7 @@ def authors_names(net: ResNet) -> NameMap:
 
 
 def caffe_layer(ours: str, conv: str, suffix: str) -> NameMap:
-    """Name a convolution, and the two layers with `suffix` that Caffe has for a batch norm."""
+    """Map a convolution, and a batch norm, which in Caffe is two layers with `suffix`."""
     return {
         f"{ours}.conv.weight": f"{conv}/0",
         f"{ours}.norm.weight": f"scale{suffix}/0",
@@ -112,22 +111,22 @@ def caffe_layer(ours: str, conv: str, suffix: str) -> NameMap:
 
 
 def authors_block(config: ResNetConfig, stage: int, block: int) -> str:
-    """Name a block a, b, c, ...; in conv3_x and conv4_x of 101 and 152 layers a, b1, b2, ..."""
+    """Return a block's name: a, b, c, ..., or a, b1, b2, ... in conv3_x, conv4_x of deep nets."""
     if config.depth > 50 and stage in (1, 2) and block:
         return f"b{block}"
     return string.ascii_lowercase[block]
 
 
 def with_slashes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Name blobs `layer/0`, whatever separates the layer from the number."""
+    """Rename blobs to `layer/0`, whatever separates layer and number."""
     return {re.sub(r"[/_.](\d)$", r"/\1", name): tensor for name, tensor in tensors.items()}
 
 
 def authors_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Convert the released blobs to the tensors of torch's batch norm.
 
-    A batch norm's third blob is the divisor of its sums of means and variances. The bias of a
-    convolution, which only ResNet-50's first one has, is subtracted from the mean:
+    A batch norm's third blob is the divisor of its summed means and variances. A convolution's
+    bias, which only the first one in ResNet-50 has, is subtracted from the mean:
     (x + b) - m = x - (m - b).
     """
     blobs = dict(tensors)
@@ -145,11 +144,11 @@ def authors_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return blobs
 
 
-# the values that torchvision's references and akamaster's trainer.py normalise with
+# normalisation in torchvision's references and akamaster's trainer.py
 USUAL_MEAN = (255 * 0.485, 255 * 0.456, 255 * 0.406)
 USUAL_STD = (255 * 0.229, 255 * 0.224, 255 * 0.225)
 
-TORCHVISION = Layout(  # and timm
+TORCHVISION = Layout(  # also timm's
     title="torchvision's names",
     marks=("conv1.weight", "bn1.weight", "layer1.0.conv1.weight"),
     names=partial(torch_names, projection="downsample", classifier="fc"),
@@ -193,14 +192,14 @@ OWN = Layout(
     asks_mean=True,
 )
 
-LAYOUTS = (AUTHORS, AKAMASTER, TORCHVISION, OWN)  # a file has the first whose marks are in it
+LAYOUTS = (AUTHORS, AKAMASTER, TORCHVISION, OWN)  # in the order of their use for a file
 
 
 def torchvision_state(model: Model) -> dict[str, Tensor]:
-    """Return the weights under the names that torchvision's and timm's models load strictly.
+    """Return a state dict that torchvision's and timm's models load with `strict=True`.
 
-    The first convolution of a net trained on BGR images is flipped, so that it takes RGB.
-    ValueError for a net that torchvision's code cannot compute.
+    The first convolution of a net trained on BGR images is flipped, so that it takes RGB. Raises
+    ValueError if torchvision's code would compute another function with these weights.
     """
     config = model.net.config
     if reason := torchvision_obstacle(config):
@@ -214,7 +213,7 @@ def torchvision_state(model: Model) -> dict[str, Tensor]:
 
 
 def torchvision_obstacle(config: ResNetConfig) -> str:
-    """Say why torchvision's code would compute another function with these weights, if so."""
+    """Return why torchvision would compute another function with these weights, or ""."""
     if config.stem != "imagenet":
         return "its nets start with a 7x7 convolution and a pooling, this one is a CIFAR net"
     if config.widths != IMAGENET_WIDTHS:

@@ -1,4 +1,4 @@
-"""Read named tensors from files of other programs, without ever running code from them."""
+"""Read named tensors from other programs' files, without ever running code from them."""
 
 import re
 import warnings
@@ -18,15 +18,15 @@ TORCH_SUFFIXES = (".pth", ".pt", ".th")
 WEIGHT_SUFFIXES = (".safetensors", *TORCH_SUFFIXES, ".npz")
 PACKED = {".xz": "xz -dk", ".gz": "gzip -dk", ".bz2": "bzip2 -dk", ".zst": "zstd -dk"}
 
-# keys under which training scripts save a state dict, and what wrappers put before its names
+# keys under which training scripts save a state dict, and prefixes that wrappers add to names
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 PREFIXES = ("module.", "_orig_mod.", "model.")
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """Return the weights of a file by name, without wrappers and prefixes; floats in fp32.
+    """Return the weights in a file by name, without wrappers and prefixes, as fp32.
 
-    A pickle is only opened with torch's `weights_only`: one that needs more could run code.
+    Pickles are opened with `weights_only=True` only: anything more could run code.
     """
     if not file.is_file():
         raise ValueError(f"no file {file}")
@@ -57,7 +57,7 @@ def read_npz(file: Path) -> dict[str, Tensor]:
     try:
         with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as arrays:
             return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    except Exception as error:  # one array instead of an archive, or a mutated one of any kind
+    except Exception as error:  # one array instead of an archive, or any kind of damage
         raise damaged(file, error) from None
 
 
@@ -74,7 +74,7 @@ def read_pickle(file: Path) -> Any:
                 "save the state dict alone where you trust the file"
             ) from None
         raise ValueError(f"{file} is no weights file of torch, or a damaged one") from None
-    except Exception as error:  # a mutated archive fails in any of torch's parts
+    except Exception as error:  # a damaged archive can fail anywhere in torch
         raise damaged(file, error) from None
 
 
@@ -84,7 +84,7 @@ def damaged(file: Path, error: Exception) -> ValueError:
 
 
 def unwrap(content: Any, file: Path) -> dict[str, Any]:
-    """Find the state dict in what a training script saved."""
+    """Find the state dict in the object that a training script saved."""
     while isinstance(content, Mapping):
         wrapped = (content.get(key) for key in WRAPPERS)
         inner = next((value for value in wrapped if isinstance(value, Mapping)), None)
@@ -95,7 +95,7 @@ def unwrap(content: Any, file: Path) -> dict[str, Any]:
 
 
 def strip_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Remove the prefixes that wrappers put before every name."""
+    """Remove the prefixes that wrappers add to every name."""
     prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in tensors)), None)
     if prefix is None or not tensors:
         return tensors
@@ -103,7 +103,7 @@ def strip_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def to_fp32(tensor: Any, name: str, file: Path) -> Tensor:
-    """Copy a tensor as dense, finite fp32 numbers; counts of batches stay integers."""
+    """Copy a tensor to fp32, except batch counts; ValueError unless dense and finite."""
     if not isinstance(tensor, Tensor):
         raise ValueError(f"{file}: {name!r} is a {type(tensor).__name__}, not a tensor")
     if name.endswith("num_batches_tracked"):
@@ -117,7 +117,7 @@ def to_fp32(tensor: Any, name: str, file: Path) -> Tensor:
 
 
 def read_mean(file: Path) -> Tensor:
-    """Read a mean image [3, H, W] or colour [3, 1, 1] from an .npy, or an .npz of one array."""
+    """Read a mean image [3, H, W] or colour [3, 1, 1] from .npy, or the first array in .npz."""
     if file.suffix not in (".npy", ".npz"):
         raise ValueError(f"{file}: a mean is read from .npy or .npz")
     if not file.is_file():
@@ -133,7 +133,7 @@ def read_mean(file: Path) -> Tensor:
 
 
 def mean_shaped(mean: Tensor, source: str) -> Tensor:
-    """[3], [1, 3, H, W] or [3, H, W] -> [3, H, W]; ValueError names `source`."""
+    """Reshape [3], [1, 3, H, W] or [3, H, W] to [3, H, W]; ValueError names `source`."""
     shaped = mean.squeeze(0) if mean.ndim == 4 and len(mean) == 1 else mean
     shaped = shaped[:, None, None] if shaped.ndim == 1 else shaped
     if shaped.ndim != 3 or len(shaped) != 3:
