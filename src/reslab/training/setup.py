@@ -238,6 +238,7 @@ def class_weights(recipe: Recipe, labels: Tensor, device: torch.device) -> Tenso
     """Return loss weights that make all classes count equally, or None if the recipe has none.
 
     The weights, [classes], average to 1 over the images.
+    """
     if recipe.balance != "loss":
         return None
     counts = labels.bincount(minlength=recipe.model.classes)
