@@ -1,4 +1,4 @@
-"""The k-th mini-batch as a function of (seed, k) alone: nothing to save, nothing to replay."""
+"""Mini-batch k as a function of (seed, k) alone: no state to save, nothing to replay."""
 
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, Future, wait
@@ -32,29 +32,29 @@ WHOLE_BATCH = slice(None)
 
 @dataclass(frozen=True)
 class Draws:
-    """The random choices behind this process's part of a mini-batch, as tensors on the CPU.
+    """The random choices for this process's part of a mini-batch, as CPU tensors.
 
-    They are a function of (seed, iteration), and the mini-batch is a function of them.
+    They depend only on (seed, iteration), and the mini-batch depends only on them.
     """
 
     iteration: int  # from 0
-    indices: Tensor  # int64 [B]: which images, bad ones not replaced yet
-    numbers: tuple[Tensor, ...]  # what the loader's augmentation takes, [B, ...] each
+    indices: Tensor  # int64 [B]: the images, before bad ones are replaced
+    numbers: tuple[Tensor, ...]  # inputs of the augmentation, [B, ...] each
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images ready for a network, and their labels."""
+    """Preprocessed images and their labels."""
 
     images: Tensor  # float [B, 3, H, W], mean subtracted, channels last
     labels: Tensor  # int64 [B]
 
 
 class InMemoryLoader:
-    """Shuffled, augmented mini-batches of a set that lies in memory.
+    """Shuffled, augmented mini-batches from a set in memory.
 
-    The permutations of the epochs follow each other without a seam: the last, partial batch of an
-    epoch is filled from the next one. `rank_slice` is this process's part of each mini-batch.
+    The permutations of successive epochs are concatenated: the last, partial batch of an epoch is
+    filled up from the next epoch. `rank_slice` is this process's part of each mini-batch.
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class InMemoryLoader:
         self.rank_slice = rank_slice
 
     def indices(self, iteration: int) -> Tensor:
-        """Return which images the mini-batch of `iteration`, from 0, holds; [B]."""
+        """Return the image indices of the mini-batch of `iteration`, counted from 0; [B]."""
         return self.sampler(iteration * self.size, self.size)
 
     def draws(self, iteration: int) -> Draws:
-        """Draw the mini-batch of `iteration`: images, offsets [B, 2] and flips [B]."""
+        """Sample images, offsets [B, 2] and flips [B] for the mini-batch of `iteration`."""
         size, rank_slice = self.size, self.rank_slice
         rng = make_generator(self.seed, Stream.AUGMENTATION, iteration)
         numbers = []
@@ -90,7 +90,7 @@ class InMemoryLoader:
         return Draws(iteration, self.indices(iteration)[rank_slice], tuple(numbers))
 
     def batch(self, draws: Draws) -> Batch:
-        """Return the mini-batch that was drawn."""
+        """Return the mini-batch for the given draws."""
         indices, numbers = draws.indices.to(self.images.device), iter(draws.numbers)
         images = self.prepare(self.images[indices])
         if self.pad:
@@ -106,7 +106,7 @@ class InMemoryLoader:
 
 
 class BadFileLimit:
-    """Report each bad file of a set once, in every process; ValueError if there are too many."""
+    """Reports each bad file of a set once per process; raises ValueError if there are too many."""
 
     def __init__(self, count: int, limit: float, log: Log, processes: Processes) -> None:
         self.count, self.limit, self.log, self.processes = count, limit, log, processes
@@ -114,11 +114,14 @@ class BadFileLimit:
 
     @property
     def allowed(self) -> int:
-        """How many may be bad: one in a set of any size, if any may."""
+        """The number of bad files allowed: at least one, unless the limit is 0."""
         return int(max(self.limit * self.count, self.limit > 0))
 
     def report(self, reasons: Mapping[int, str]) -> None:
-        """Log the bad files that are new, with those that the other processes met meanwhile."""
+        """Log the bad files of all processes that were not reported before.
+
+        ValueError if there are too many in all.
+        """
         for reasons_of_process in self.processes.all_gather_objects(reasons):
             for index, reason in reasons_of_process.items():
                 if index not in self.reported:
@@ -130,7 +133,7 @@ class BadFileLimit:
                 )
 
     def too_many(self, bad: int) -> str:
-        """Say that so many bad files are too many."""
+        """Return the error message for this number of bad files."""
         return (
             f"{bad:,} of {self.count:,} images cannot be used, and "
             f"bad_limit is {self.limit:g} of them"
@@ -138,13 +141,14 @@ class BadFileLimit:
 
 
 class EncodedLoader:
-    """Shuffled, augmented mini-batches of a set of encoded images, on a device.
+    """Shuffled, augmented mini-batches from a set of encoded images, on a device.
 
-    Batches may be asked for in any order; the ones after the last one asked for are decoded
-    meanwhile, but no more than `last` in all. A file that does not decode is replaced by another
-    of its class and logged once; more of them than one and than the share `bad_limit` of the set
-    are a ValueError. Each process prepares its part of a mini-batch, and all hear of bad files.
-    `prepare` turns float RGB [B, 3, S, S] of 0 to 255 into the network's input; threads call it.
+    Batches may be requested in any order; threads decode the batches that follow in advance, up to
+    iteration `last`. A bad file is replaced by another one in its class and logged once. Raises
+    ValueError if more than one file, and more than the fraction `bad_limit` of the set, are bad.
+    Each process prepares its part of a mini-batch; bad files are shared among all processes.
+    `prepare` maps float RGB [B, 3, S, S] from 0 to 255 to the network's input, and is called in
+    threads.
     """
 
     def __init__(
@@ -172,18 +176,21 @@ class EncodedLoader:
         self.image = replace_within_class(train)
         self.bad_files = BadFileLimit(len(train), bad_limit, log, processes)
         self.prefetcher = Prefetcher(self._begin, threads, last)
-        self.last, self._prefetched = last, 0  # batches whose files the set began to fetch
+        self.last, self._prefetched = last, 0  # iterations whose files are being fetched
 
     def indices(self, iteration: int) -> Tensor:
-        """Return which images the mini-batch of `iteration`, from 0, shows; [B].
+        """Return the image indices of the mini-batch of `iteration`, counted from 0; [B].
 
-        Bad ones are not replaced here.
+        Bad images are not replaced here.
         """
         return self.sampler(iteration * self.size, self.size)
 
     def draws(self, iteration: int) -> Draws:
-        """Draw the mini-batch of `iteration`: images, the augmentation's numbers [B, n] from
-        [0, 1), and its colour factors [B, 3]."""
+        """Sample the mini-batch of `iteration`.
+
+        The draws are images, numbers [B, n] from [0, 1) for crops and flips, and colour factors
+        [B, 3].
+        """
         rng = make_generator(self.seed, Stream.AUGMENTATION, iteration)
         places = torch.rand(self.size, self.augmentation.draws, generator=rng, dtype=torch.float64)
         factors = self.augmentation.colour * torch.randn(self.size, 3, generator=rng)
@@ -195,18 +202,18 @@ class EncodedLoader:
         return self.batch(self.draws(iteration))
 
     def batch(self, draws: Draws) -> Batch:
-        """Return the mini-batch that was drawn; threads have prepared it meanwhile."""
+        """Return the mini-batch for the given draws, which threads prepare in advance."""
         *rows, batch = self.prefetcher(draws.iteration)
         bad = [index for row in rows for index in row.result()]
         self.bad_files.report({index: self.image.reasons[index] for index in bad})
         return batch.result()
 
     def close(self) -> None:
-        """End the threads, each as soon as it is done with its image."""
+        """End the threads, each after its current image."""
         self.prefetcher.close()
 
     def _begin(self, threads: Executor, iteration: int) -> list[Future[Any]]:
-        """Give a batch to the threads: the bad files met for each image, and then the Batch."""
+        """Submit the work for a batch; return futures of bad files per image, and of the Batch."""
         self._prefetch_files(iteration)
         draws, side = self.draws(iteration), self.augmentation.size
         (places, factors), indices = draws.numbers, draws.indices
@@ -219,7 +226,7 @@ class EncodedLoader:
         return [*rows, threads.submit(self._finish, images, labels, factors, rows)]
 
     def _prefetch_files(self, iteration: int) -> None:
-        """Let a set that has to fetch its files begin with those of the batches after this one."""
+        """Start fetching the files of the next batches, if the set is remote."""
         if self.train.prefetch is None:
             return
         end = iteration + 1 + -(-PREFETCHED // self.size)
@@ -230,7 +237,7 @@ class EncodedLoader:
         self._prefetched = max(self._prefetched, end)
 
     def _fill(self, row: np.ndarray, index: int, draws: list[float]) -> list[int]:
-        """Decode, crop and flip one image into its row [S, S, 3]; return the bad files met."""
+        """Decode, crop and flip an image into its row [S, S, 3]; return bad files tried before."""
         image, _, bad = self.image(index)
         height, width = image.shape[:2]
         box, flip = self.augmentation.crop(width, height, draws)
@@ -240,14 +247,14 @@ class EncodedLoader:
     def _finish(
         self, images: np.ndarray, labels: Tensor, factors: Tensor, rows: Iterable[Future[Any]]
     ) -> Batch:
-        """Make a batch of its images [B, S, S, 3] when all are there.
+        """Build a batch from its images [B, S, S, 3] when all of them are decoded.
 
-        The threads got those first: the last of them are in work, and none waits behind this.
+        The images were submitted first, so none of them can be queued behind this job.
         """
         wait(rows)
-        pixels = torch.from_numpy(images).to(self.device).float()  # bytes travel faster than floats
+        pixels = torch.from_numpy(images).to(self.device).float()  # uint8 moves faster
         if self.colour is not None:
             shift = colour_shift(factors, self.colour).to(self.device)
-            # a line of pixels at once: three numbers at a time would take thrice as long
+            # add whole rows of pixels: adding three numbers at a time would be three times slower
             pixels.flatten(2).add_(shift.repeat(1, pixels.shape[2])[:, None])
         return Batch(self.prepare(pixels.permute(0, 3, 1, 2)), labels.to(self.device))

@@ -1,4 +1,4 @@
-"""Where images are: a folder, or a URL of packed shards."""
+"""Locations of images: a folder, or the URL of packed shards."""
 
 import re
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ URL_SCHEMES = ("http", "https", "s3", "gs", "file")
 
 @dataclass(frozen=True)
 class Url:
-    """A folder behind a URL, without a slash at its end."""
+    """The URL of a folder, without a trailing slash."""
 
     text: str
 
@@ -32,10 +32,10 @@ Location = Path | Url
 
 
 def parse_location(text: str | Location) -> Location:
-    """Parse what a person wrote; ValueError for a URL that cannot be one."""
+    """Parse a user's input as a path or URL; raises ValueError if a URL is invalid."""
     if isinstance(text, Url):
         return text
-    written = str(text)  # a Path has lost one of two slashes, and is refused below
+    written = str(text)  # Path has collapsed "//" to "/": refused below
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/", written)
     if scheme is None:
         return Path(text)
@@ -51,10 +51,10 @@ def parse_location(text: str | Location) -> Location:
 
 
 def _check_url(written: str, protocol: str) -> None:
-    """Raise ValueError for a URL that no file's name can follow, or that holds a password."""
+    """Raise ValueError if no file name can be appended to a URL, or if it contains a password."""
     try:
         parts = urlsplit(written)
-        port = parts.port  # raises if it is no number
+        port = parts.port  # raises if it is not a number
     except ValueError as error:
         raise ValueError(f"{written}: {error}") from None
     if "@" in parts.netloc:
@@ -69,7 +69,7 @@ def _check_url(written: str, protocol: str) -> None:
 
 
 def to_folder(place: Location, use: str) -> Path:
-    """Return the folder; ValueError for a URL, where `use` needs a folder."""
+    """Return the folder; ValueError for a URL says that `use` needs a folder."""
     if isinstance(place, Url):
         raise ValueError(
             f"{place}: only packed images, a class each, are read from afar; {use} a folder here"
@@ -78,5 +78,5 @@ def to_folder(place: Location, use: str) -> Path:
 
 
 def absolute(place: Location) -> str:
-    """Return the location as a run keeps it, independent of the working directory."""
+    """Return the location independent of the working directory, as a run records it."""
     return str(place if isinstance(place, Url) else place.resolve())

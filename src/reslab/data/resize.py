@@ -1,4 +1,4 @@
-"""Bilinear resizing with antialiasing, of a part of an image as exactly as of the whole."""
+"""Antialiased bilinear resizing; a crop is resized exactly as in the whole image."""
 
 from math import ceil, floor
 
@@ -10,7 +10,7 @@ Size = tuple[int, int]  # width, height, as Pillow orders them
 
 
 def shorter_side(width: int, height: int, side: int) -> Size:
-    """Return the size whose shorter side is `side`, the longer one rounded down."""
+    """Return the size with the shorter side `side`, and the longer side rounded down."""
     if width <= height:
         return side, side * height // width
     return side * width // height, side
@@ -23,13 +23,13 @@ def resize_whole(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def crop_box(width: int, height: int, scaled: Size, left: int, top: int, size: int) -> Box:
-    """Locate, in the image itself, a square crop of the image resized to `scaled`."""
+    """Return a square crop of the image resized to `scaled`, as a box in the original image."""
     x, y = width / scaled[0], height / scaled[1]
     return left * x, top * y, (left + size) * x, (top + size) * y
 
 
 def centre_crop(image: np.ndarray, side: int, size: int) -> np.ndarray:
-    """Crop the middle of the image resized to the shorter side; [H, W, 3] -> [size, size, 3]."""
+    """Resize the shorter side to `side`, then crop the centre; [H, W, 3] -> [size, size, 3]."""
     assert size <= side
     height, width = image.shape[:2]
     scaled = shorter_side(width, height, side)
@@ -40,9 +40,9 @@ def centre_crop(image: np.ndarray, side: int, size: int) -> np.ndarray:
 def cut(image: np.ndarray, box: Box, size: Size, flip: bool = False) -> np.ndarray:
     """Resize the part of an image in `box` to `size`, then mirror it; uint8 [H, W, 3] -> [h, w, 3].
 
-    Equal, up to rounding, to a crop of the resized whole image: Pillow takes a box in fractions of
-    pixels, and its filter still sees what lies around the box. Only the pixels within the filter's
-    reach are handed over.
+    The result equals, up to rounding, a crop of the resized whole image: Pillow accepts boxes in
+    fractions of pixels, and its filter also uses the pixels around the box. Only pixels within the
+    filter's reach are passed to Pillow.
     """
     height, width = image.shape[:2]
     x0, y0, x1, y1 = box
@@ -52,7 +52,7 @@ def cut(image: np.ndarray, box: Box, size: Size, flip: bool = False) -> np.ndarr
     left, right = _filter_range(x0, x1, size[0], width)
     top, bottom = _filter_range(y0, y1, size[1], height)
     source = Image.fromarray(image[top:bottom, left:right])
-    # a box may reach over the edge by a rounding error, which Pillow refuses
+    # a rounding error can move a box past the edge, which Pillow refuses
     inside = (
         max(x0 - left, 0),
         max(y0 - top, 0),
@@ -66,6 +66,6 @@ def cut(image: np.ndarray, box: Box, size: Size, flip: bool = False) -> np.ndarr
 
 
 def _filter_range(start: float, stop: float, pixels: int, length: int) -> tuple[int, int]:
-    """Return the range of source pixels that resizing [start, stop) to `pixels` looks at."""
+    """Return the range of source pixels needed to resize [start, stop) to `pixels`."""
     reach = max((stop - start) / pixels, 1.0)  # of the triangle filter, to each side
     return max(floor(start - reach), 0), min(ceil(stop + reach), length)

@@ -1,4 +1,4 @@
-"""Which images an endless training sequence shows, and the random numbers of a seed."""
+"""The order of images in an endless training sequence, and seeded random generators."""
 
 from enum import IntEnum
 from functools import lru_cache
@@ -9,27 +9,27 @@ from torch import Generator, Tensor
 
 
 class Stream(IntEnum):
-    """What random numbers are for; from one seed each draws a sequence of its own."""
+    """The uses of random numbers; each has a random stream of its own for the same seed."""
 
     ORDER = 0  # of the images
     AUGMENTATION = 1
     INITIALISATION = 2  # of a network's weights
-    CLASSES = 3  # their order, where each is shown equally often
+    CLASSES = 3  # their order in class-balanced sampling
     SAMPLING = 4  # of anchors and regions
 
 
 def make_generator(*key: int) -> Generator:
-    """Return a generator seeded by whole numbers: a seed, a Stream, and what counts within it."""
+    """Return a generator seeded by integers: a seed, a Stream, and counters within the stream."""
     state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> 1))
 
 
 class ShuffleSampler:
-    """Show the images in a new permutation each epoch; epochs follow each other without a seam."""
+    """Samples the images in a new permutation each epoch, in one continuous sequence."""
 
     def __init__(self, count: int, *key: int) -> None:
         self.count, self.key = count, key
-        # every batch of an epoch asks for its permutation
+        # every batch of an epoch needs its permutation
         self._permutation = lru_cache(maxsize=2)(self._draw_permutation)
 
     def _draw_permutation(self, epoch: int) -> Tensor:
@@ -47,9 +47,9 @@ class ShuffleSampler:
 
 
 class ClassBalancedSampler:
-    """Show each class equally often, whatever its size: all classes in a new order each round.
+    """Samples each class equally often, whatever its size: all classes in a new order each round.
 
-    The images of a class come in epochs of their own, so that none is forgotten.
+    The images of each class have epochs of their own, so that none is left out.
     """
 
     def __init__(self, labels: Tensor, seed: int) -> None:
@@ -74,7 +74,7 @@ class ClassBalancedSampler:
 def make_sampler(
     labels: Tensor, seed: int, *, balanced: bool
 ) -> ShuffleSampler | ClassBalancedSampler:
-    """Return the sampler of a labelled set, balanced by class or not."""
+    """Return a sampler for a labelled set, class-balanced if `balanced`."""
     if balanced:
         return ClassBalancedSampler(labels, seed)
     return ShuffleSampler(len(labels), seed, Stream.ORDER)

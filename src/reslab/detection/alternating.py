@@ -1,4 +1,4 @@
-"""Train a detector: in one step, or in the four of Faster R-CNN's alternating training."""
+"""Train a detector: jointly, or in the four steps of Faster R-CNN's alternating training."""
 
 from dataclasses import replace
 from functools import partial
@@ -30,8 +30,8 @@ from reslab.training.run import Interrupted, Stop
 from reslab.training.setup import Inputs, inputs_at
 from reslab.training.train import Job, must_divide_evenly, train_in_folder
 
-STEPS: tuple[Step, ...] = (1, 2, 3)  # the fourth is the run itself
-PROBED_IMAGES = 8  # images that are searched to time it
+STEPS: tuple[Step, ...] = (1, 2, 3)  # the fourth step is the run itself
+PROBED_IMAGES = 8  # images on which detection is timed
 
 
 def train_detector(
@@ -44,10 +44,10 @@ def train_detector(
     on_event: Callback = silent,
     stop: Stop = lambda: None,
 ) -> dict[str, Any]:
-    """Train `recipe` into the folder `out`, or continue the run that is there; return its result.
+    """Train `recipe` into the folder `out`, or continue the run in `out`, and return its result.
 
-    `weights` is a classifier or a detector to start from, a model file or run folder. Alternating
-    training has its first three steps as runs inside `out`.
+    `weights` is the model file or run folder of a classifier or detector to start from. The first
+    three steps of alternating training are runs inside `out`.
     """
     inputs = inputs_at(data, weights)
     if inputs.weights:
@@ -60,7 +60,7 @@ def train_detector(
 
 
 def begin_detection(job: Job[DetectionRecipe], folder: RunFolder | None = None) -> DetectionTask:
-    """Make the task of a new run, or of the run in a folder."""
+    """Build the task for a new run, or for the existing run in `folder`."""
     recipe = job.recipe
     origin = read_initial_state(folder)
     weights, proposer = initial_nets(job, folder, origin.begun)
@@ -74,8 +74,9 @@ def begin_detection(job: Job[DetectionRecipe], folder: RunFolder | None = None) 
 def initial_nets(
     job: Job[DetectionRecipe], folder: RunFolder | None, begun: bool
 ) -> tuple[Weights | None, FasterRCNN | None]:
-    """Return the weights that a run starts from, and the net whose proposals its regions learn
-    from; each is None where a checkpoint holds it or the recipe needs none."""
+    """Return the weights that a run starts from, and the network whose proposals its region head
+    is trained on. Each is None if the recipe does not use it; weights also if a checkpoint has
+    them."""
 
     def model_of(step: Step) -> Detector:
         return load_detector(step_folder(job, step))
@@ -97,9 +98,9 @@ def initial_nets(
 
 
 def train_first_steps(job: Job[DetectionRecipe]) -> Job[DetectionRecipe]:
-    """Train the first three of the four steps, unless the run is finished; return the fourth."""
+    """Train the first three of the four steps, unless the run is finished; return the last job."""
     folder = make_whole_folder(job)
-    weights = job.weights_of(folder)  # steps that are not begun need them too
+    weights = job.weights_of(folder)  # needed by steps that have not started yet, too
     job = replace(job, inputs=replace(job.inputs, weights=weights))
     for step in () if folder.result() else STEPS:
         train_step(job, step)
@@ -107,7 +108,7 @@ def train_first_steps(job: Job[DetectionRecipe]) -> Job[DetectionRecipe]:
 
 
 def make_whole_folder(job: Job[DetectionRecipe]) -> RunFolder:
-    """Make the folder that the steps lie in; data and weights are checked before."""
+    """Create the folder that contains the steps, after checking data and weights."""
     processes, inputs = job.device.processes, job.inputs
     must_divide_evenly(job.recipe, processes)
     now = job.environment()
@@ -125,27 +126,27 @@ def make_whole_folder(job: Job[DetectionRecipe]) -> RunFolder:
 
 
 def train_step(whole: Job[DetectionRecipe], step: Step) -> None:
-    """Train one of the first three steps, in a run folder of its own."""
+    """Train one of the first three steps in its own run folder."""
     name = f"{whole.recipe.name}-step{step}"
     recipe = whole.recipe.model_copy(update={"name": name, "step": step})
     job = replace(whole, recipe=recipe, out=step_folder(whole, step))
     whole.log(f"step {step} of 4")
     try:
         train_in_folder(job, begin_detection)
-    except Interrupted as interrupted:  # the whole run is what can be resumed
+    except Interrupted as interrupted:  # users resume the whole run, not a step
         raise Interrupted(interrupted.signal, whole.out, interrupted.iteration) from None
 
 
 def step_folder(job: Job[DetectionRecipe], step: Step) -> Path:
-    """Return the folder of a step: inside that of the whole run, beside that of another step."""
+    """Return a step's folder, inside the folder of the whole run; `job` may be another step's."""
     return (job.out.parent if job.recipe.step else job.out) / f"step{step}"
 
 
 def detector_target(job: Job[DetectionRecipe]) -> ProbeTarget:
-    """Open a new run, nothing written; say what it shows its detector, and how.
+    """Set up a new run without writing anything, and return its numbers of images and batches.
 
-    Of alternating training each of the four steps counts as joint training, about what the
-    dearest of them costs.
+    In alternating training each of the four steps is counted as joint training, which costs about
+    as much as the most expensive step.
     """
     recipe = job.recipe
     joint = recipe.model_copy(update={"training": "joint"})

@@ -1,8 +1,8 @@
-"""Box arithmetic: overlaps, regression, suppression, and boxes of resized images.
+"""Box arithmetic: overlaps, regression, non-maximum suppression, and boxes in resized images.
 
 Boxes are corners in pixels, xyxy, [..., 4]. x1 and y1 are exclusive, so a width is x1 - x0. The
-released code of Faster R-CNN includes the last pixels and computes x1 - x0 + 1: for boxes of the
-same pixels, areas, overlaps and regression targets are the same numbers.
+released code of Faster R-CNN includes the last pixels and computes x1 - x0 + 1; for boxes that
+cover the same pixels, areas, overlaps and regression targets are equal.
 """
 
 from fractions import Fraction
@@ -17,19 +17,19 @@ from reslab.data.resize import Size, cut
 Stds = tuple[float, float, float, float]
 
 NO_STDS: Stds = (1.0, 1.0, 1.0, 1.0)  # the region proposal network regresses plain deltas
-REGION_STDS: Stds = (0.1, 0.1, 0.2, 0.2)  # the released Fast R-CNN's: they bring targets near 1
-LARGEST_GROWTH = log(1000 / 16)  # not in the paper; the authors' later Detectron: 1000 pixels of 16
+REGION_STDS: Stds = (0.1, 0.1, 0.2, 0.2)  # as in the released Fast R-CNN: scales targets to about 1
+LARGEST_GROWTH = log(1000 / 16)  # not in the paper; Detectron's bound, from 16 to 1000 pixels
 NMS_BLOCK = 256  # boxes whose overlaps are computed together; 128 to 512 are equally fast
 
 
 def areas(boxes: Tensor) -> Tensor:
-    """Compute areas, [..., 4] -> [...]; a box whose corners are swapped has none."""
+    """Compute areas, [..., 4] -> [...]; 0 for a box whose corners are swapped."""
     x0, y0, x1, y1 = boxes.unbind(-1)
     return (x1 - x0).clamp(min=0) * (y1 - y0).clamp(min=0)
 
 
 def intersection_areas(boxes: Tensor, others: Tensor) -> Tensor:
-    """Compute the area that each box shares with each other box, [N, 4], [M, 4] -> [N, M]."""
+    """Compute pairwise intersection areas, [N, 4], [M, 4] -> [N, M]."""
     start = torch.maximum(boxes[:, None, :2], others[:, :2])  # [N, M, 2]
     stop = torch.minimum(boxes[:, None, 2:], others[:, 2:])  # [N, M, 2]
     return (stop - start).clamp(min=0).prod(2)
@@ -49,7 +49,7 @@ def ioa(boxes: Tensor, regions: Tensor) -> Tensor:
 
 
 def clip(boxes: Tensor, width: float, height: float) -> Tensor:
-    """Cut boxes at the border of the image, [..., 4] -> [..., 4]."""
+    """Clip boxes to the image, [..., 4] -> [..., 4]."""
     x0, y0, x1, y1 = boxes.unbind(-1)
     return torch.stack(
         [x0.clamp(0, width), y0.clamp(0, height), x1.clamp(0, width), y1.clamp(0, height)], -1
@@ -57,16 +57,16 @@ def clip(boxes: Tensor, width: float, height: float) -> Tensor:
 
 
 def large_enough(boxes: Tensor, min_side: float) -> Tensor:
-    """Mark the boxes that are at least `min_side` wide and high, [..., 4] -> bool [...]."""
+    """Return which boxes are at least `min_side` wide and high, [..., 4] -> bool [...]."""
     x0, y0, x1, y1 = boxes.unbind(-1)
     return (x1 - x0 >= min_side) & (y1 - y0 >= min_side)
 
 
 def encode_boxes(references: Tensor, boxes: Tensor, stds: Stds = NO_STDS) -> Tensor:
-    """Compute the deltas that turn each reference into its box: R-CNN's regression targets.
+    """Compute R-CNN's regression targets: the deltas that turn each reference into its box.
 
-    The offset of the centre in sides of the reference, and the logarithm of the growth; each is
-    divided by its standard deviation. Both boxes need an area.
+    The deltas are the offset of the centre in units of the reference's sides and the logarithm of
+    the ratio of the sides, each divided by its standard deviation. Areas must be positive.
     [..., 4], [..., 4] -> tx ty tw th, [..., 4]
     """
     centre, sides = _centre_and_sides(references)
@@ -78,8 +78,8 @@ def encode_boxes(references: Tensor, boxes: Tensor, stds: Stds = NO_STDS) -> Ten
 def decode_boxes(references: Tensor, deltas: Tensor, stds: Stds = NO_STDS) -> Tensor:
     """Invert `encode_boxes`: apply deltas to references, [..., 4], [..., 4] -> boxes [..., 4].
 
-    Growth is bounded, so that exp does not overflow while a network is untrained. The released
-    code adds whole widths to inclusive corners, so its boxes grow by one pixel; these do not.
+    Growth is bounded, so that exp does not overflow for an untrained network. The released code
+    adds full widths to inclusive corners, which makes its boxes one pixel larger than these.
     """
     centre, sides = _centre_and_sides(references)
     offset, growth = (deltas * deltas.new_tensor(stds)).split(2, -1)
@@ -94,16 +94,16 @@ def _centre_and_sides(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def nms(boxes: Tensor, scores: Tensor, threshold: float, limit: int | None = None) -> Tensor:
-    """Suppress non-maxima; return the boxes kept, best first: [N, 4], [N] -> int64 [K].
+    """Apply non-maximum suppression; return the kept indices, best first: [N, 4], [N] -> int64 [K].
 
-    Greedy: a box is kept unless its IoU with a kept box of higher score is above `threshold`. Of
-    equal scores the lower index comes first. Boxes are compared in blocks, first with those kept
-    already, then among themselves; nothing is computed once `limit` boxes are kept.
+    A box is kept unless its IoU with a kept box of higher score is above `threshold`. Ties in score
+    are broken by the lower index. Boxes are compared in blocks, first with the boxes kept so far,
+    then with one another; computation stops once `limit` boxes are kept.
     """
     order = scores.argsort(descending=True, stable=True)
     boxes = boxes[order]
     limit = len(order) if limit is None else limit
-    kept: list[int] = []  # positions in the order
+    kept: list[int] = []  # positions in `order`
     for start in range(0, len(order), NMS_BLOCK):
         if len(kept) >= limit:
             break
@@ -115,7 +115,7 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float, limit: int | None = Non
 
 
 def _greedy(overlapping: Tensor) -> list[int]:
-    """Keep each box that overlaps no earlier kept one, bool [n, n] -> indices."""
+    """Return the boxes that overlap no earlier kept box, bool [n, n] -> indices."""
     rows = overlapping.cpu().numpy()
     free = np.ones(len(rows), dtype=bool)
     kept = []
@@ -129,7 +129,7 @@ def _greedy(overlapping: Tensor) -> list[int]:
 def nms_by_class(
     boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float, limit: int | None = None
 ) -> Tensor:
-    """Suppress non-maxima within each class; return the `limit` best boxes of all classes.
+    """Apply non-maximum suppression within each class; return the `limit` best boxes overall.
 
     [N, 4], [N], int64 [N] -> int64 [K], best first
     """
@@ -137,15 +137,15 @@ def nms_by_class(
     for label in labels.unique():
         members = (labels == label).nonzero()[:, 0]
         kept.append(members[nms(boxes[members], scores[members], threshold)])
-    indices = torch.cat(kept).sort().values  # equal scores of different classes: by index
+    indices = torch.cat(kept).sort().values  # ties between classes are broken by index
     return indices[scores[indices].argsort(descending=True, stable=True)][:limit]
 
 
 def box_voting(kept: Tensor, boxes: Tensor, scores: Tensor, threshold: float = 0.5) -> Tensor:
-    """Move each kept box to the mean, weighted by score, of all boxes near it (App. B).
+    """Replace each kept box by the score-weighted mean of the boxes that overlap it (App. B).
 
-    All are of one class: `kept` [K, 4], all boxes before suppression [N, 4] and [N] -> [K, 4].
-    Boxes whose IoU is `threshold` or more vote; a box that no positive score votes for stays.
+    All boxes belong to one class: `kept` [K, 4], all boxes before suppression [N, 4], their scores
+    [N] -> [K, 4]. Boxes whose IoU is `threshold` or more vote; a box without votes is unchanged.
     """
     weights = (iou(kept, boxes) >= threshold) * scores.clamp(min=0)  # [K, N]
     total = weights.sum(1, keepdim=True)
@@ -153,19 +153,19 @@ def box_voting(kept: Tensor, boxes: Tensor, scores: Tensor, threshold: float = 0
 
 
 def resize_shortest_edge(width: int, height: int, shorter: int, longest: int) -> Size:
-    """Compute the size at which Faster R-CNN sees an image.
+    """Compute the size to which Faster R-CNN resizes an image.
 
-    The shorter side becomes `shorter`, unless the longer one would then exceed `longest`; in that
-    case the longer one becomes `longest`. Rounded to whole pixels, at least one.
+    The shorter side becomes `shorter`, unless the longer side would then exceed `longest`; in that
+    case the longer side becomes `longest`. Sizes are rounded to whole pixels, at least one.
     """
     scale = min(Fraction(shorter, min(width, height)), Fraction(longest, max(width, height)))
     return max(round(scale * width), 1), max(round(scale * height), 1)
 
 
 def resize_image(pixels: np.ndarray, shorter: int, longest: int, flip: bool = False) -> np.ndarray:
-    """Resize an image by `resize_shortest_edge` and mirror it if asked.
+    """Resize an image to the size from `resize_shortest_edge`, and mirror it if `flip`.
 
-    uint8 [H, W, 3] -> [h, w, 3], a copy that torch can take over
+    uint8 [H, W, 3] -> [h, w, 3], a contiguous copy for torch.from_numpy
     """
     height, width = pixels.shape[:2]
     size = resize_shortest_edge(width, height, shorter, longest)
@@ -173,9 +173,9 @@ def resize_image(pixels: np.ndarray, shorter: int, longest: int, flip: bool = Fa
 
 
 def boxes_to_network(boxes: Tensor, original: Size, resized: Size, flip: bool = False) -> Tensor:
-    """Scale boxes of an image to its resized form, mirrored if `flip`; [..., 4] -> [..., 4].
+    """Scale boxes to the resized image, and mirror them if `flip`; [..., 4] -> [..., 4].
 
-    Each side has its own ratio, since both were rounded.
+    Each side has its own ratio, since both sides were rounded.
     """
     ratios = [new / old for old, new in zip(original, resized, strict=True)]
     boxes = boxes * boxes.new_tensor(ratios * 2)
@@ -183,6 +183,6 @@ def boxes_to_network(boxes: Tensor, original: Size, resized: Size, flip: bool = 
 
 
 def flip_boxes(boxes: Tensor, width: float) -> Tensor:
-    """Mirror boxes of an image of this width, [..., 4] -> [..., 4]; its own inverse."""
+    """Mirror boxes in an image of width `width`, [..., 4] -> [..., 4]; its own inverse."""
     x0, y0, x1, y1 = boxes.unbind(-1)
     return torch.stack([width - x1, y0, width - x0, y1], -1)

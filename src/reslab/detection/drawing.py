@@ -1,6 +1,6 @@
-"""Draw detections on an image: boxes, names and scores, legible for people.
+"""Draw detections on an image: boxes, class names and scores.
 
-Each name stands on a plate of its class's colour, placed where it hides least.
+Each name is written on a plate in its class's colour, placed where it hides least.
 """
 
 from collections.abc import Sequence
@@ -15,37 +15,37 @@ from reslab.data.boxes.sets import Detections
 from reslab.detection.box_ops import ioa
 
 RGB = tuple[int, int, int]
-PixelBox = tuple[int, int, int, int]  # x0 y0 x1 y1 in pixels of the drawing, the last two exclusive
+PixelBox = tuple[int, int, int, int]  # x0 y0 x1 y1 in pixels of the drawing, x1 y1 exclusive
 
-# Okabe and Ito's, which colour-blind people tell apart too; without black
+# Okabe and Ito's colours without black, which most colour-blind readers can tell apart
 NAMED_COLOURS: tuple[RGB, ...] = (
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
     (204, 121, 167),
 )  # fmt: skip
-FIRST_HUE = 0.02  # of further classes; with the lightnesses, farthest from those above (CIELAB)
-GOLDEN = 0.6180339887  # of the circle of hues: each step falls into the widest gap so far
-LIGHTNESS = (0.85, 0.55, 0.3)  # in turn, since neighbours among many hues look alike
+FIRST_HUE = 0.02  # for further classes; with LIGHTNESS, farthest in CIELAB from the colours above
+GOLDEN = 0.6180339887  # of the hue circle: each step falls into the widest remaining gap
+LIGHTNESS = (0.85, 0.55, 0.3)  # cycled, since neighbouring hues look alike
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
-MIN_SHORTER_SIDE = 480  # pixels, about, below which an image is enlarged
-MAX_DRAWING_SIDE = 2400  # pixels to which an image may be enlarged
-PLATE_WEIGHT = 4  # hiding a name is so many times worse than hiding an object
-STEP_COST = 0.02  # share of an object that must become visible to justify the next place
-MAX_LETTERS = 60  # of a class's name
+MIN_SHORTER_SIDE = 480  # pixels, roughly; smaller images are enlarged
+MAX_DRAWING_SIDE = 2400  # pixels; images are not enlarged beyond this
+PLATE_WEIGHT = 4  # hiding a name costs this many times as much as hiding an object
+STEP_COST = 0.02  # fraction of an object that the next position must uncover
+MAX_LETTERS = 60  # longest class name shown in full
 
 
 def draw_detections(
     pixels: np.ndarray, detections: Detections, classes: Sequence[str], *, scores: bool = True
 ) -> Image.Image:
-    """Draw a box, a name and a score for each detection, the best ones on top.
+    """Draw a box, a name and a score for each detection, the highest scores on top.
 
-    Ground truth is drawn without `scores`. A small image is enlarged by a whole factor, so that
-    names are legible. RGB uint8 [H, W, 3]
+    `scores=False` is for ground truth. A small image, RGB uint8 [H, W, 3], is enlarged by a whole
+    factor, so that the names are legible.
     """
     image, factor = enlarge_small(pixels)
     shorter = min(image.size)
     line = max(2, round(shorter / 200))
     font = ImageFont.load_default(max(12, round(shorter / 32)))
-    assert isinstance(font, ImageFont.FreeTypeFont)  # as always where a size is given
+    assert isinstance(font, ImageFont.FreeTypeFont)  # always, if a size is given
     canvas = ImageDraw.Draw(image)
     detections = detections.take(detections.scores.argsort(descending=True, stable=True))
     boxes = [box_to_drawing(box, factor, image.size) for box in detections.boxes.tolist()]
@@ -65,7 +65,7 @@ def draw_detections(
 
 
 def class_colour(label: int) -> RGB:
-    """Choose the colour of a class, the same in every drawing."""
+    """Return the colour of a class, the same in every drawing."""
     if label < len(NAMED_COLOURS):
         return NAMED_COLOURS[label]
     step = label - len(NAMED_COLOURS)
@@ -75,14 +75,14 @@ def class_colour(label: int) -> RGB:
 
 
 def text_colour(background: RGB) -> RGB:
-    """Choose white or black by contrast, computed from relative luminance as in WCAG."""
+    """Return white or black by contrast, computed from relative luminance as in WCAG."""
     linear = (np.array(background) / 255) ** 2.2
     luminance = float(linear @ [0.2126, 0.7152, 0.0722])
     return BLACK if (luminance + 0.05) ** 2 > 0.05 * 1.05 else WHITE
 
 
 def enlarge_small(pixels: np.ndarray) -> tuple[Image.Image, int]:
-    """Copy an image to draw on, enlarged if it is small; return the factor too."""
+    """Return a copy of an image to draw on, enlarged if it is small, and the scale factor."""
     image = Image.fromarray(pixels)
     shorter, longer = sorted(image.size)
     factor = max(1, min(round(MIN_SHORTER_SIDE / shorter), MAX_DRAWING_SIDE // longer))
@@ -93,7 +93,7 @@ def enlarge_small(pixels: np.ndarray) -> tuple[Image.Image, int]:
 
 
 def box_to_drawing(box: Sequence[float], factor: int, size: tuple[int, int]) -> PixelBox:
-    """Convert a box to pixels of the drawing, cut at its border, at least one pixel large."""
+    """Convert a box to drawing pixels, clipped to the drawing and at least one pixel large."""
     width, height = size
     x0, y0, x1, y1 = (round(factor * corner) for corner in box)
     x0, y0 = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
@@ -101,7 +101,7 @@ def box_to_drawing(box: Sequence[float], factor: int, size: tuple[int, int]) -> 
 
 
 def draw_outline(canvas: ImageDraw.ImageDraw, box: PixelBox, colour: RGB, line: int) -> None:
-    """Draw lines along both sides of the box's edge, with a rim that sets them off."""
+    """Draw the outline of a box, centred on its edge, with a contrasting rim on both sides."""
     x0, y0, x1, y1 = box
     rim = max(1, line // 3)
     width, height = canvas.im.size
@@ -117,7 +117,7 @@ def draw_outline(canvas: ImageDraw.ImageDraw, box: PixelBox, colour: RGB, line: 
 
 
 def plate_text(name: str, score: float | None, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """Write name and score in one line; the name is shortened until both fit the width."""
+    """Return name and score as one line; the name is shortened until the line fits `width`."""
     printable = "".join(letter if letter.isprintable() else "?" for letter in name)
     percent = "" if score is None else f"  {100 * score:.0f} %"
     for end in range(min(len(printable), MAX_LETTERS), -1, -1):
@@ -128,23 +128,23 @@ def plate_text(name: str, score: float | None, font: ImageFont.FreeTypeFont, wid
 
 
 def plate_size(text: str, font: ImageFont.FreeTypeFont) -> tuple[int, int]:
-    """Compute the width and height of a text's plate; all plates are equally high."""
+    """Compute the width and height of a text's plate; all plates have the same height."""
     ascent, descent = font.getmetrics()
     return ceil(font.getlength(text)) + 2 * padding(font), ascent + descent
 
 
 def padding(font: ImageFont.FreeTypeFont) -> int:
-    """Compute the space on either side of a text on its plate."""
+    """Return the padding on either side of the text on a plate."""
     return max(2, round(font.size / 5))
 
 
 def place_plates(
     boxes: Sequence[PixelBox], sizes: Sequence[tuple[int, int]], image_size: tuple[int, int]
 ) -> list[PixelBox]:
-    """Choose a place in the image for the plate of each box; the first boxes choose first.
+    """Choose a position in the image for each box's plate, in the order of the boxes.
 
-    Of eight places, the one where a plate hides least of the boxes and, above all, of the plates
-    before it.
+    Among eight positions, a plate takes the one where it hides least of the boxes and, above all,
+    of the plates already placed.
     """
     all_boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
     plates = all_boxes[:0]
@@ -160,10 +160,10 @@ def place_plates(
 def places_around(
     box: PixelBox, size: tuple[int, int], image_size: tuple[int, int]
 ) -> list[PixelBox]:
-    """List the places of a plate, best first.
+    """Return the candidate positions of a plate, preferred ones first.
 
-    Above the box, below it, inside at the top and at the bottom; each flush with its left or its
-    right side, and moved into the image.
+    They are above the box, below it, and inside it at the top and at the bottom, each flush with
+    the left or the right side of the box, and moved into the image.
     """
     (x0, y0, x1, y1), (wide, high), (width, height) = box, size, image_size
     corners = [(x, y) for y in (y0 - high, y1, y0, y1 - high) for x in (x0, x1 - wide)]

@@ -1,7 +1,7 @@
-"""A detector, and the objects that it detects in an image or in a whole set of images.
+"""Detect objects with a trained detector in an image or in a set of images.
 
-Proposals are classified and their boxes regressed; refinement, several scales and ensembles are
-those of App. B. Boxes are xyxy in pixels of the original image, unless said otherwise.
+Proposals are classified and their boxes regressed; box refinement, multi-scale testing and
+ensembles follow App. B. Boxes are xyxy in pixels of the original image unless stated otherwise.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -33,35 +33,35 @@ from reslab.models.preprocessing import Preprocessing
 from reslab.runtime.device import Processes, SingleProcess
 from reslab.runtime.threads import cores_for, map_in_order
 
-IMAGES_AHEAD = 8  # images decoded ahead of the detector, whole: they fill the memory
+IMAGES_AHEAD = 8  # images decoded ahead of the detector; few, since they are held at full size
 
 Source = TypeVar("Source")
 
 
 @dataclass(frozen=True)
 class Detector:
-    """A trained detector with all that its use needs."""
+    """A trained detector with everything that inference needs."""
 
     net: FasterRCNN
-    classes: tuple[str, ...]  # names for people, without the background
-    ids: tuple[str, ...]  # of the classes in files: COCO's category ids, VOC's names
+    classes: tuple[str, ...]  # display names, without the background
+    ids: tuple[str, ...]  # class ids in annotation files: COCO's category ids, VOC's names
     preprocessing: Preprocessing
-    search: InferenceConfig  # as it was tested in training
+    search: InferenceConfig  # the settings used for evaluation during training
     recipe: dict[str, Any]
     metrics: list[dict[str, Any]]
 
     def to(self, device: torch.device) -> "Detector":
-        """Move the detector to a device; the network itself moves."""
+        """Return the detector on a device; the network is moved in place."""
         return replace(self, net=self.net.to(device), preprocessing=self.preprocessing.to(device))
 
     def preprocess(self, pixels: np.ndarray) -> Tensor:
-        """Make the network's input, RGB uint8 [H, W, 3] -> [1, 3, H, W]."""
+        """Compute the network's input, RGB uint8 [H, W, 3] -> [1, 3, H, W]."""
         image = torch.from_numpy(pixels).to(self.preprocessing.std.device)
         return self.preprocessing(image.permute(2, 0, 1)[None])
 
 
 def prepare_for_inference(detector: Detector) -> Detector:
-    """Fold batch norm into the convolutions, which makes the detector faster."""
+    """Return the detector with batch norm folded into the convolutions, which makes it faster."""
     return replace(detector, net=channels_last(fold_batchnorm(detector.net)))
 
 
@@ -72,11 +72,11 @@ class FeatureMap:
     features: Tensor  # [1, C, h, w]
     width: int  # of the resized image
     height: int
-    ratio: Tensor  # [4]: pixels of the resized image per pixel of the original, x y x y
+    ratio: Tensor  # [4], x y x y: pixels of the resized image per pixel of the original
 
 
 class ImageFeatures:
-    """One detector's features of one image; feature maps are computed when first needed."""
+    """One detector's features for one image; feature maps are computed when first needed."""
 
     def __init__(self, detector: Detector, pixels: np.ndarray, search: InferenceConfig) -> None:
         self.detector, self.net, self.search = detector, detector.net, search
@@ -85,7 +85,7 @@ class ImageFeatures:
         self.maps: dict[int, FeatureMap] = {}  # by the shorter side of the resized image
 
     def map_at(self, shorter: int) -> FeatureMap:
-        """Return the feature map of the image resized to this shorter side."""
+        """Return the feature map of the image resized to the side `shorter`."""
         if shorter not in self.maps:
             self.maps[shorter] = self._compute_map(shorter)
         return self.maps[shorter]
@@ -99,7 +99,7 @@ class ImageFeatures:
         return FeatureMap(self.net.features(image), width, height, ratio.to(image.device))
 
     def proposals(self) -> Tensor:
-        """Propose regions that may hold an object, best first, [R, 4]."""
+        """Propose regions that may contain an object, best first, [R, 4]."""
         image_map = self.map_at(self.search.shorter)
         predictions = self.net.proposals(image_map.features)
         must_be_finite(predictions.logits, predictions.deltas)
@@ -111,7 +111,7 @@ class ImageFeatures:
         return boxes / image_map.ratio
 
     def classify_regions(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute probabilities, background first, and the regressed box of each class.
+        """Compute class probabilities, background first, and the regressed box for each class.
 
         [R, 4] -> [R, classes + 1], [R, classes, 4]
         """
@@ -123,7 +123,7 @@ class ImageFeatures:
         return scores.softmax(1), clip(regressed, self.width, self.height)
 
     def region_features(self, boxes: Tensor) -> Tensor:
-        """Compute the features of regions, at one scale or merged from two; [R, 4] -> [R, c]."""
+        """Compute the features of regions, at one scale or merged over two; [R, 4] -> [R, c]."""
         scales = self.search.scales
         if not scales:
             return self.net.region_features(self.pool(boxes, self.search.shorter))
@@ -137,23 +137,22 @@ class ImageFeatures:
         return torch.cat(features)[torch.cat(rows).argsort()]
 
     def pool(self, boxes: Tensor, shorter: int) -> Tensor:
-        """Pool regions from the map of this shorter side, [R, 4] -> [R, C, pooled, pooled]."""
+        """Pool regions from the map at scale `shorter`, [R, 4] -> [R, C, pooled, pooled]."""
         image_map = self.map_at(shorter)
         return self.net.pool(image_map.features, boxes * image_map.ratio)
 
 
 def must_be_finite(*outputs: Tensor) -> None:
-    """Raise RuntimeError if a network's outputs hold infinities or NaN."""
+    """Raise RuntimeError if a network's outputs contain infinities or NaN."""
     if not all(output.isfinite().all() for output in outputs):
         raise RuntimeError("the network's outputs are not numbers: its weights are unusable")
 
 
 def lower_scale(boxes: Tensor, ratios: Tensor, side: float) -> Tensor:
-    """Choose two neighbouring scales for each box: those at which it is closest to side x side.
+    """Choose the two adjacent scales at which each box is closest to side x side pixels.
 
-    The side, in pixels, is the one that the network was trained with: that of pooled regions, 14
-    cells of 16 pixels. [R, 4], ratios of the S scales to the original [S] -> the index of the
-    lower of the two, int64 [R], 0 to S - 2.
+    `side` is the region size that pooling is designed for, 14 cells of 16 pixels. [R, 4], ratios of
+    the S scales to the original [S] -> the index of the lower scale, int64 [R], 0 to S - 2.
     """
     roots = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-3).prod(1).sqrt()
     distances = (roots[:, None] * ratios / side).log().abs()  # [R, S]
@@ -161,7 +160,7 @@ def lower_scale(boxes: Tensor, ratios: Tensor, side: float) -> Tensor:
 
 
 def detect_objects(detector: Detector, pixels: np.ndarray, search: InferenceConfig) -> Detections:
-    """Detect the objects in an image, RGB uint8 [H, W, 3], by one detector; best first."""
+    """Detect the objects in an image, RGB uint8 [H, W, 3], with one detector; best first."""
     return detect_with_ensemble([detector], pixels, search)
 
 
@@ -169,9 +168,9 @@ def detect_objects(detector: Detector, pixels: np.ndarray, search: InferenceConf
 def detect_with_ensemble(
     detectors: Sequence[Detector], pixels: np.ndarray, search: InferenceConfig
 ) -> Detections:
-    """Detect the objects in an image, RGB uint8 [H, W, 3], by several detectors; best first.
+    """Detect the objects in an image, RGB uint8 [H, W, 3], with several detectors; best first.
 
-    Each detector classifies the proposals of all; their probabilities and boxes are averaged
+    Each detector classifies the proposals of all detectors; probabilities and boxes are averaged
     (App. B).
     """
     images = [ImageFeatures(detector, pixels, search) for detector in detectors]
@@ -196,14 +195,14 @@ def detect_with_ensemble(
             probabilities = torch.cat([probabilities, again[0]])
             regressed = torch.cat([regressed, again[1]])
     detections = postprocess(probabilities, regressed, search)
-    # a mean of boxes may cross the border by a rounding error
+    # a mean of boxes may exceed the image by a rounding error
     return replace(detections, boxes=clip(detections.boxes, images[0].width, images[0].height))
 
 
 def postprocess(probabilities: Tensor, boxes: Tensor, search: InferenceConfig) -> Detections:
-    """Turn the outputs of all regions into detections, best first, on the CPU.
+    """Convert the outputs for all regions to detections, best first, on the CPU.
 
-    Probabilities [R, classes + 1], background first; boxes [R, classes, 4]
+    probabilities [R, classes + 1], background first; boxes [R, classes, 4]
     """
     region, label = (probabilities[:, 1:] > search.threshold).nonzero().unbind(1)
     candidates = Detections(boxes[region, label], probabilities[region, label + 1], label)
@@ -216,7 +215,7 @@ def postprocess(probabilities: Tensor, boxes: Tensor, search: InferenceConfig) -
 
 
 def vote_by_class(detections: Detections, candidates: Detections) -> Detections:
-    """Move each box to the mean of the candidates of its class that overlap it (App. B)."""
+    """Replace each box by the mean of the overlapping candidates in its class (App. B)."""
     boxes = detections.boxes.clone()
     for label in detections.labels.unique():
         members, voters = detections.labels == label, candidates.labels == label
@@ -234,18 +233,17 @@ def detect_set(
     processes: Processes = SingleProcess(),
     check_stop: Callable[[], None] = lambda: None,
 ) -> tuple[DetectionSet, list[Detections]]:
-    """Detect the objects in each image of a set, by one detector or an ensemble.
+    """Detect the objects in each image of a set, with one detector or an ensemble.
 
-    Return the images that could be decoded, and the detections in each; labels are the set's.
-    ValueError if no image can be decoded, or the detectors do not know a class of the set.
-
-    The images are dealt to the processes, and each process returns the detections of all.
-    `on_progress` is called after each image, with a line if it is bad; `check_stop` once an image,
-    equally often by each process, and may raise to stop.
+    Return the images that could be decoded and the detections in each, with the set's labels. Raise
+    ValueError if no image can be decoded or the detectors do not know a class of the set.
+    The images are distributed over the processes, and every process returns all detections.
+    `on_progress` is called after each image, with a message if the image is bad; `check_stop` is
+    called once per image, equally often in each process, and may raise to stop.
     """
     labels = labels_in(detectors[0], images)
     detectors = [prepare_for_inference(detector) for detector in detectors]
-    results: dict[int, Detections | str] = {}  # of this process: index -> detections or fault
+    results: dict[int, Detections | str] = {}  # this process's: index -> detections or error
     indices = range(processes.rank, len(images), processes.count)
     decoded = decode_ahead(images.image, indices, cores_for(processes))
     for index, pixels in zip(indices, decoded, strict=True):
@@ -259,7 +257,7 @@ def detect_set(
         results[index] = replace(known, labels=labels[known.labels])
         on_progress(None)
     if processes.rank >= len(images) % processes.count > 0:
-        check_stop()  # other processes have one image more
+        check_stop()  # other processes have one more image
     of_all = [item for part in processes.all_gather_objects(results) for item in part.items()]
     good: dict[int, Detections] = {}
     for index, result in sorted(of_all, key=lambda item: item[0]):
@@ -277,7 +275,7 @@ def detect_set(
 def decode_ahead(
     load: Callable[[Source], np.ndarray], sources: Iterable[Source], threads: int
 ) -> Iterator[np.ndarray | BadImage]:
-    """Decode images by threads, ahead of need; yield a bad image's error in its place."""
+    """Decode images ahead of time in threads; yield the error in place of a bad image."""
 
     def load_or_error(source: Source) -> np.ndarray | BadImage:
         try:
@@ -290,10 +288,11 @@ def decode_ahead(
 
 
 def labels_in(detector: Detector, images: DetectionSet) -> Tensor:
-    """Find the set's label for each class of a detector, int64 [classes]; -1 where it has none.
+    """Map each class of a detector to the set's label, int64 [classes]; -1 where there is none.
 
-    Classes are equal if both ids and names are, or, where ids differ, if their names are: the
-    first category of every COCO folder is 1. ValueError for a class that the detector lacks.
+    Classes are matched by id and name if the detector has all of the set's pairs, otherwise by
+    name alone, since most COCO folders number categories from 1. Raises ValueError if the detector
+    lacks a class of the set.
     """
     detector_classes = list(zip(detector.ids, detector.classes, strict=True))
     set_classes = list(zip(images.ids, images.classes, strict=True))
@@ -309,6 +308,6 @@ def labels_in(detector: Detector, images: DetectionSet) -> Tensor:
 
 
 def positions(items: Sequence[Hashable], listed: Sequence[Hashable]) -> Tensor:
-    """Find where each item is listed, int64 [items]; -1 for nowhere."""
+    """Return the index of each item in `listed`, int64 [items]; -1 if it is not listed."""
     places = {item: position for position, item in enumerate(listed)}
     return torch.tensor([places.get(item, -1) for item in items], dtype=torch.int64)

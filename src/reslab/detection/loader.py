@@ -1,4 +1,4 @@
-"""What a detector sees in training: images and their objects, a function of (seed, iteration)."""
+"""A detector's training examples: images and their objects, a function of (seed, iteration)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
@@ -18,23 +18,26 @@ from reslab.runtime.device import Processes, SingleProcess
 from reslab.runtime.events import Log
 from reslab.runtime.threads import Prefetcher
 
-MIN_OBJECT_SIDE = 1.0  # side of an object that is still to be found, in pixels as it is shown
+MIN_OBJECT_SIDE = 1.0  # pixels of the resized image; smaller objects are dropped
 
 
 @dataclass(frozen=True)
 class Example:
-    """One image as the network sees it."""
+    """One training image as the network receives it, with its objects."""
 
-    image: Tensor  # float32 [1, 3, H, W], prepared, channels last, on the device
-    boxes: Tensor  # float32 [N, 4], xyxy in pixels of `image`; the objects to find, if any is left
+    image: Tensor  # float32 [1, 3, H, W], preprocessed, channels last, on the device
+    boxes: Tensor  # float32 [N, 4], xyxy in pixels of `image`: the objects to detect, possibly none
     labels: Tensor  # int64 [N], from 0
-    ignored: Tensor  # float32 [I, 4]: crowds, that are neither objects nor background
-    ratio: float  # pixels of `image` for a pixel of the image as it came
-    seed: tuple[int, ...]  # key of the random numbers that sample anchors and regions
+    ignored: Tensor  # float32 [I, 4]: crowds, which are neither objects nor background
+    ratio: float  # pixels of `image` per pixel of the original image
+    seed: tuple[int, ...]  # random seed for sampling anchors and regions
 
 
 def replace_by_next(image: Callable[[int], np.ndarray], limit: BadFileLimit) -> ReplaceBad:
-    """Replace a bad image by the next good one; more in a row than the limit are too many."""
+    """Return a reader that replaces a bad image by the next good one.
+
+    More consecutive bad images than the limit allows raise its error.
+    """
     tried = min(limit.allowed + 1, limit.count)
 
     def candidates(index: int) -> Iterator[int]:
@@ -44,13 +47,13 @@ def replace_by_next(image: Callable[[int], np.ndarray], limit: BadFileLimit) -> 
 
 
 class DetectionLoader:
-    """Shuffled, scaled and mirrored images of a set with boxes, on a device.
+    """Load shuffled, scaled and mirrored images of a detection set onto a device.
 
-    Images without an object to find are left out, as in the released code. Batches may be asked
-    for in any order; threads prepare those that follow. An image that is missing, does not decode
-    or has another size than its annotations say is replaced by the next good one and logged once;
-    more of them than one and than the share `bad_limit` are a ValueError. `prepare` turns RGB
-    bytes [1, 3, H, W] into the network's input; threads call it.
+    Images without an object to detect are left out, as in the released code. Mini-batches may be
+    requested in any order; threads prepare the following ones ahead. An image that is missing,
+    cannot be decoded or differs in size from its annotations is replaced by the next good one and
+    logged once; more than one such image and more than the fraction `bad_limit` raise ValueError.
+    `prepare` converts RGB bytes [1, 3, H, W] to the network's input and is called in the threads.
     """
 
     def __init__(
@@ -82,16 +85,16 @@ class DetectionLoader:
 
     @property
     def count(self) -> int:
-        """Return the number of images to train on."""
+        """Return the number of training images."""
         return len(self.rows)
 
     def __call__(self, iteration: int) -> list[Example]:
-        """Return this process's part of the mini-batch of `iteration`, from 0."""
+        """Return this process's part of the mini-batch of `iteration`, counted from 0."""
         return self.batch(self.draws(iteration))
 
     def draws(self, iteration: int) -> Draws:
-        """Draw the mini-batch of `iteration`: images, two numbers from [0, 1) for side and flip
-        [B, 2], and places in the whole mini-batch [B], a key of what is sampled later."""
+        """Sample the mini-batch of `iteration`: image indices, two numbers in [0, 1) for scale and
+        flip [B, 2], and positions in the whole mini-batch [B], which seed later sampling."""
         indices = self.sampler(iteration * self.size, self.size)
         rng = make_generator(self.seed, Stream.AUGMENTATION, iteration)
         numbers = torch.rand(self.size, 2, generator=rng, dtype=torch.float64)
@@ -99,18 +102,18 @@ class DetectionLoader:
         return Draws(iteration, indices[part], (numbers[part], places[part]))
 
     def batch(self, draws: Draws) -> list[Example]:
-        """Return the mini-batch that was drawn; threads have prepared it meanwhile."""
+        """Return the mini-batch for `draws`, usually prepared by the threads already."""
         shown = [future.result() for future in self.prefetcher(draws.iteration)]
         bad = [index for _, replaced in shown for index in replaced]
         self.bad_files.report({index: self.image.reasons[index] for index in bad})
         return [example for example, _ in shown]
 
     def close(self) -> None:
-        """End the threads, each as soon as it is done with its image."""
+        """Stop the threads, each after its current image."""
         self.prefetcher.close()
 
     def _begin(self, threads: Executor, iteration: int) -> list[Future[Any]]:
-        """Give each image to the threads: an Example, and the bad files met on the way to it."""
+        """Submit each image to the threads; a result is an Example and the bad files skipped."""
         draws = self.draws(iteration)
         numbers = (draws.indices, *draws.numbers)
         return [
@@ -125,13 +128,13 @@ class DetectionLoader:
         ]
 
     def _image(self, index: int) -> np.ndarray:
-        """Return an image that is trained on as RGB bytes [H, W, 3]."""
+        """Return a training image as RGB bytes [H, W, 3]."""
         return self.train.image(self.rows[index])
 
     def _show(
         self, index: int, shorter: int, flip: bool, seed: tuple[int, ...]
     ) -> tuple[Example, list[int]]:
-        """Return one image, or its replacement, and the bad images tried before."""
+        """Return the example for an image, or its replacement, and the bad images skipped."""
         image, index, bad = self.image(index)
         truth = self.train.truths[self.rows[index]]
         pixels = torch.from_numpy(resize_image(image, shorter, self.longest, flip))
@@ -140,7 +143,7 @@ class DetectionLoader:
         large = large_enough(boxes, MIN_OBJECT_SIDE)
         objects, crowds = is_trainable(truth) & large, truth.crowd & large
         example = Example(
-            self.prepare(pixels.to(self.device).permute(2, 0, 1)[None]),  # bytes travel faster
+            self.prepare(pixels.to(self.device).permute(2, 0, 1)[None]),  # bytes transfer faster
             boxes[objects].to(self.device),
             truth.labels[objects].to(self.device),
             boxes[crowds].to(self.device),
@@ -151,15 +154,15 @@ class DetectionLoader:
 
 
 def is_trainable(truth: GroundTruth) -> Tensor:
-    """Return which objects are trained on, bool [N]: neither difficult ones nor crowds.
+    """Return which objects are trained on, bool [N]: all except difficult ones and crowds.
 
-    As in the released code VOC's difficult objects are background; crowds are ignored instead.
+    VOC's difficult objects count as background, as in the released code; crowds are ignored.
     """
     return ~(truth.difficult | truth.crowd)
 
 
 def must_have_objects(name: str, truths: Sequence[GroundTruth]) -> None:
-    """ValueError unless some image of the set `name` has an object to find."""
+    """Raise ValueError unless some image of the set `name` has an object to detect."""
     if not any(is_trainable(truth).any() for truth in truths):
         raise ValueError(
             f"none of the {len(truths):,} images of {name} has an object to find: "
@@ -168,6 +171,6 @@ def must_have_objects(name: str, truths: Sequence[GroundTruth]) -> None:
 
 
 def with_objects(train: DetectionSet) -> list[int]:
-    """Return the images that have an object to find; ValueError if there is none."""
+    """Return the images that have an object to detect; raise ValueError if there are none."""
     must_have_objects(train.name, train.truths)
     return [row for row, truth in enumerate(train.truths) if is_trainable(truth).any()]

@@ -1,4 +1,4 @@
-"""The network of Faster R-CNN on a residual trunk: proposals (Sec. 3.1) and regions (App. A)."""
+"""Faster R-CNN on a residual trunk: region proposals (Sec. 3.1) and the region head (App. A)."""
 
 from dataclasses import dataclass
 from math import gcd
@@ -17,9 +17,9 @@ from reslab.models.layers import Conv, ConvBN, he_normal, unset_linear
 from reslab.models.resnet import ResNet
 
 PROPOSAL_NMS = 0.7  # IoU above which the lower-scored of two proposals is dropped (Sec. 3.1.3)
-GROUPS = 32  # of group normalisation, as its authors'; fewer where a group would be one channel
-MIN_IMAGE_SIDE = 3  # pixels that the stem's pooling needs to find a window
-# standard deviations of the new layers' initial weights, the released code's
+GROUPS = 32  # in group normalisation, as in its paper; fewer where a group would be one channel
+MIN_IMAGE_SIDE = 3  # pixels needed for one window of the stem's pooling
+# standard deviations of the new layers' initial weights, as in the released code
 NEW_STD, REGRESSOR_STD = 0.01, 0.001
 
 Norm = Literal["frozen", "recompute", "group"]
@@ -30,7 +30,7 @@ class AnchorPredictions:
     """The region proposal network's output for each anchor of one image."""
 
     anchors: Tensor  # [N, 4]
-    logits: Tensor  # float32 [N]; above 0 where an object is more probable than none
+    logits: Tensor  # float32 [N]; above 0 where an object is more likely than not
     deltas: Tensor  # float32 [N, 4]
 
     @torch.no_grad()
@@ -39,8 +39,8 @@ class AnchorPredictions:
     ) -> Tensor:
         """Select proposals, best first, [R, 4] with R <= `after`.
 
-        Boxes are clipped to the image, those with a side below `smallest` pixels are dropped, and
-        the `before` best of the rest go through non-maximum suppression.
+        Boxes are clipped to the image, boxes with a side below `smallest` pixels are dropped, and
+        non-maximum suppression is applied to the `before` best of the rest.
         """
         boxes = clip(decode_boxes(self.anchors, self.deltas), width, height)
         large = large_enough(boxes, smallest).nonzero()[:, 0]
@@ -50,10 +50,10 @@ class AnchorPredictions:
 
 
 class ProposalNetwork(nn.Module):
-    """A 3x3 convolution and two sibling 1x1 convolutions; weights unset.
+    """A 3x3 convolution and two sibling 1x1 convolutions, with uninitialised weights.
 
     Objectness is one logit per anchor, the logistic regression that the paper's footnote allows;
-    the released code has two outputs and a softmax.
+    the released code uses two outputs and a softmax.
     """
 
     def __init__(self, c_in: int, width: int, anchors: Anchors) -> None:
@@ -66,7 +66,7 @@ class ProposalNetwork(nn.Module):
     def forward(self, features: Tensor) -> AnchorPredictions:
         """Predict for the features of one image, [1, c_in, h, w]; N = h * w * anchors per cell."""
         hidden = F.relu(self.conv(features))
-        # channels last: row by row, cell by cell, anchor by anchor, the order of `Anchors.grid`
+        # channels last, so that the order is that of `Anchors.grid`: by row, cell and anchor
         logits = self.objectness(hidden).permute(0, 2, 3, 1).flatten()
         deltas = self.deltas(hidden).permute(0, 2, 3, 1).reshape(-1, 4)
         anchors = self.anchors.grid(*features.shape[2:]).to(features.device)
@@ -78,17 +78,17 @@ class DetectorConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    trunk: ResNetConfig  # its last stage sees the regions, the others the image
+    trunk: ResNetConfig  # its last stage is applied to regions, the others to the image
     classes: int = Field(ge=1)  # without the background
-    # batch norm as a fixed affine map, with the statistics that came with the weights or with ones
-    # recomputed over the images; or group normalisation in its place
+    # batch norm as a fixed affine map, with the statistics loaded with the weights or recomputed
+    # over the images; or group normalisation instead
     norm: Norm = "frozen"
     sizes: tuple[PositiveFloat, ...] = Field((128, 256, 512), min_length=1)  # of anchors, pixels
     ratios: tuple[PositiveFloat, ...] = Field((0.5, 1, 2), min_length=1)  # height to width
     width: PositiveInt = 512  # channels of the region proposal network
     pooling: Literal["max", "align"] = "max"
-    pooled: PositiveInt = 14  # a region's side in cells; conv5_1 halves it (docs/deviations.md)
-    context: bool = False  # the whole image beside each region (App. B)
+    pooled: PositiveInt = 14  # pooled side in cells; conv5_1 halves it (docs/deviations.md)
+    context: bool = False  # concatenate whole-image features to each region's (App. B)
 
     @property
     def stride(self) -> int:
@@ -101,9 +101,9 @@ class DetectorConfig(BaseModel):
 
 
 class FasterRCNN(nn.Module):
-    """The trunk, the region proposal network and the region head; weights unset.
+    """The trunk, the region proposal network and the region head, with uninitialised weights.
 
-    The residual part has the parameter names of a classification network.
+    The residual part has the same parameter names as a classification network.
     """
 
     def __init__(self, config: DetectorConfig) -> None:
@@ -127,16 +127,16 @@ class FasterRCNN(nn.Module):
         return [self.stem, *list(self.stages)[:-1]]
 
     def features(self, images: Tensor) -> Tensor:
-        """Compute the map that proposals and regions share, [B, 3, H, W] -> [B, C, h, w]."""
+        """Compute the feature map shared by proposals and regions, [B, 3, H, W] -> [B, C, h, w]."""
         height, width = images.shape[2:]
-        # an image one or two pixels wide or high is padded with zeros, the value of the mean
+        # an image one or two pixels wide or high is padded with zeros, the mean's value
         x = F.pad(images, (0, max(MIN_IMAGE_SIDE - width, 0), 0, max(MIN_IMAGE_SIDE - height, 0)))
         for part in self.trunk:
             x = part(x)
         return x
 
     def pool(self, features: Tensor, boxes: Tensor) -> Tensor:
-        """Pool regions of one image, [1, C, h, w], xyxy [R, 4] -> [R, C, pooled, pooled]."""
+        """Pool regions from one image, [1, C, h, w], xyxy [R, 4] -> [R, C, pooled, pooled]."""
         pool = roi_pool if self.config.pooling == "max" else roi_align
         images = torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
         return pool(features, boxes, images, self.config.pooled, self.config.stride)
@@ -149,8 +149,9 @@ class FasterRCNN(nn.Module):
     def classify_regions(self, regions: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
         """Classify regions by their features, [R, c], and regress their boxes.
 
-        With context, `whole` are the features of the whole image, [1, c]; else it is unused.
-        -> scores before the softmax, background first, [R, classes + 1]; deltas [R, classes, 4]
+        With context, `whole` holds the features of the whole image, [1, c]; otherwise it is unused.
+        Return scores before the softmax, background first, [R, classes + 1], and deltas
+        [R, classes, 4].
         """
         if self.config.context:
             regions = torch.cat([regions, whole.expand(len(regions), -1)], 1)
@@ -158,21 +159,21 @@ class FasterRCNN(nn.Module):
         return scores.float(), deltas.float().view(-1, self.config.classes, 4)
 
     def append_whole_image(self, boxes: Tensor, width: float, height: float) -> Tensor:
-        """Append the box of the whole image if the config wants context, [R, 4] -> [R + 1, 4]."""
+        """Append the whole image as a box if the network uses context, [R, 4] -> [R + 1, 4]."""
         if not self.config.context:
             return boxes
         return torch.cat([boxes, boxes.new_tensor([[0, 0, width, height]])])
 
 
 def group_norm_like(norm: nn.BatchNorm2d) -> nn.GroupNorm:
-    """Make the group normalisation that replaces a batch norm."""
+    """Return a group normalisation to replace a batch norm."""
     channels = norm.num_features
     groups = gcd(channels, min(GROUPS, max(channels // 2, 1)))
     return nn.GroupNorm(groups, channels, norm.eps)
 
 
 def build_detector(config: DetectorConfig, rng: Generator) -> FasterRCNN:
-    """Build the network of `config`, its weights drawn from `rng`."""
+    """Build the network of `config` with random initial weights from `rng`."""
     net = FasterRCNN(config)
     for module in [*net.stem.modules(), *net.stages.modules()]:
         if isinstance(module, nn.Conv2d):
@@ -185,7 +186,7 @@ def build_detector(config: DetectorConfig, rng: Generator) -> FasterRCNN:
 
 
 def init_new_layer(layer: nn.Conv2d | nn.Linear, std: float, rng: Generator) -> None:
-    """Draw Gaussian weights and set biases to zero, as in Fast R-CNN (Sec. 2.3)."""
+    """Initialise weights from a Gaussian and biases to zero, as in Fast R-CNN (Sec. 2.3)."""
     nn.init.normal_(layer.weight, std=std, generator=rng)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)

@@ -1,4 +1,4 @@
-"""The model file of a detector, and the predictor that names the objects in any image by it."""
+"""Model files for detectors, and a predictor that detects the objects in any image."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -31,11 +31,11 @@ from reslab.models.preprocessing import pop_preprocessing
 from reslab.runtime.files import TensorFile
 from reslab.runtime.threads import usable_cores
 
-SHOWN_SCORE = 0.5  # people are shown boxes from this probability on; measuring needs the rest too
+SHOWN_SCORE = 0.5  # lowest probability shown to users; measuring needs lower ones too
 
 
 def detector_bytes(detector: Detector) -> bytes:
-    """Encode a detector as a model file: a classifier's layout with a configuration of its own."""
+    """Encode a detector as a model file: a classifier's layout with a detector's configuration."""
     facts = {
         "reslab": reslab.__version__,
         "detector": detector.net.config.model_dump(mode="json"),
@@ -51,14 +51,14 @@ def detector_bytes(detector: Detector) -> bytes:
 
 
 def is_detector(path: str | Path) -> bool:
-    """Tell whether a model file, or the one in a run folder, holds a detector."""
+    """Return whether a model file, or the one in a run folder, holds a detector."""
     return "detector" in read_facts(model_file(path))
 
 
 def load_detector(path: str | Path) -> Detector:
     """Load a detector from a model file, or from the one in a run folder.
 
-    ValueError unless the file holds a detector, every weight of it and no other.
+    Raises ValueError unless the file holds exactly the weights of a detector.
     """
     file, facts, tensors = read_model_file(path)
     if "config" in facts:
@@ -80,12 +80,12 @@ def load_detector(path: str | Path) -> Detector:
 
 @dataclass(frozen=True)
 class Detection:
-    """An object in an image: its class, how probable that is, and its box."""
+    """An object detected in an image: its class, its probability and its box."""
 
     name: str
     score: float  # 0 to 1
     box: tuple[float, float, float, float]  # x0 y0 x1 y1 in pixels of the image
-    id: str  # the class as annotations call it
+    id: str  # the class in annotation files
 
     def __str__(self) -> str:
         corners = " ".join(f"{corner:.0f}" for corner in self.box)
@@ -98,16 +98,16 @@ class DetectedImage:
 
     pixels: np.ndarray  # RGB uint8 [H, W, 3], upright
     detections: Detections
-    objects: list[Detection]  # the detections with names, best first
+    objects: list[Detection]  # the detections with class names, best first
 
 
 @dataclass(frozen=True)
 class DetectorPredictor:
-    """A detector that takes images in any common form: paths, bytes, arrays, Pillow's."""
+    """A detector that accepts images as paths, bytes, arrays or Pillow images."""
 
     detector: Detector
     search: InferenceConfig
-    threshold: float = SHOWN_SCORE  # the lowest probability that is reported
+    threshold: float = SHOWN_SCORE  # lowest probability reported
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -123,10 +123,10 @@ class DetectorPredictor:
     def detect(
         self, images: ImageInput | Sequence[ImageInput]
     ) -> list[Detection] | list[list[Detection]]:
-        """Detect the objects in an image, or in each image of a list; the most probable first.
+        """Detect the objects in an image, or in each image of a list, the most probable first.
 
-        An image is a path, the bytes of a file, RGB uint8 [H, W, 3], or Pillow's. An image that
-        cannot be decoded raises BadImage, which says which one and why.
+        An image is a path, the bytes of a file, RGB uint8 [H, W, 3], or a Pillow image. Raises
+        BadImage, naming the image and the reason, if an image cannot be decoded.
         """
         single = isinstance(images, ImageInput)
         answers = []
@@ -137,14 +137,14 @@ class DetectorPredictor:
         return answers[0] if single else answers
 
     def each(self, images: Iterable[ImageInput]) -> Iterator[list[Detection] | BadImage]:
-        """Detect image by image in bounded memory; yield a bad image's error in its place."""
+        """Detect image by image in bounded memory; yield the error in place of a bad image."""
         for image in self.each_image(images):
             yield image if isinstance(image, BadImage) else image.objects
 
     def each_image(self, images: Iterable[ImageInput]) -> Iterator[DetectedImage | BadImage]:
-        """Detect as `each` does, and yield the decoded images too, to draw on.
+        """Detect like `each`, and yield the decoded images too, to draw on.
 
-        Threads read and decode images ahead of the detector.
+        Threads read and decode the images ahead of the detector.
         """
         for pixels in decode_ahead(load_image, images, min(usable_cores(), IMAGES_AHEAD)):
             yield pixels if isinstance(pixels, BadImage) else self._detect(pixels)
@@ -171,16 +171,16 @@ def load_detector_predictor(
     refine: bool | None = None,
     scales: Sequence[int] | None = None,
 ) -> DetectorPredictor:
-    """Load a detector from a model file, or from a run folder's, ready to detect objects in images.
+    """Load a detector from a model file or a run folder, ready to detect objects in images.
 
-    `threshold` is the lowest probability that is reported. `refine` and `scales` are the box
-    refinement and the multi-scale testing of App. B; None is as the detector was tested in
-    training. ValueError for a value that cannot be.
+    `threshold` is the lowest probability reported. `refine` and `scales` are the box refinement and
+    the multi-scale testing of App. B; None keeps the setting used for evaluation during training.
+    Raises ValueError for an impossible value.
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold {threshold}: a probability lies between 0 and 1")
     detector = load_detector(path)
-    # less probable boxes, too, are searched for: they suppress nothing better, but they vote
+    # keep less probable boxes, too: they suppress no better box, but they vote in refinement
     lowest = min(threshold, detector.search.threshold)
     options = {"threshold": lowest, "refine": refine, "scales": scales}
     changes = {key: value for key, value in options.items() if value is not None}

@@ -1,4 +1,4 @@
-"""The recipe of a detector, and how images are searched in testing (App. A, B)."""
+"""The recipe of a detector, and the settings of inference (App. A, B)."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -11,19 +11,19 @@ from reslab.training.recipe import Fields, RunRecipe, Section
 
 
 class InferenceConfig(Section):
-    """Numbers of Faster R-CNN's testing; the defaults are the paper's baseline (App. A)."""
+    """Settings of Faster R-CNN's inference; the defaults are the paper's baseline (App. A)."""
 
-    shorter: PositiveInt = 600  # the side that an image is shown with, in pixels
-    longest: PositiveInt = 1000  # unless the other side would be longer than this
-    smallest: float = Field(16, ge=0)  # side of a proposal, in pixels of the image as it came
-    before: PositiveInt = 6000  # proposals that suppression looks at
-    proposals: PositiveInt = 300  # that are left of them
-    threshold: float = Field(0.05, ge=0, le=1)  # probability below which nothing is reported
-    overlap: float = Field(0.3, ge=0, le=1)  # IoU above which two of a class are the same object
-    most: PositiveInt = 100  # detections of an image, as COCO counts
-    refine: bool = False  # "box refinement": judge the boxes found once more, and vote
-    # "multi-scale testing": shorter sides, of which each region is seen at two, the larger of the
-    # features kept; the paper's are 200, 400, 600, 800, 1000. Proposals come from `shorter`
+    shorter: PositiveInt = 600  # pixels to which an image's shorter side is resized
+    longest: PositiveInt = 1000  # upper bound of the other side, in pixels
+    smallest: float = Field(16, ge=0)  # smallest side of a proposal, in pixels of the original
+    before: PositiveInt = 6000  # proposals before non-maximum suppression
+    proposals: PositiveInt = 300  # proposals after it
+    threshold: float = Field(0.05, ge=0, le=1)  # lowest probability reported
+    overlap: float = Field(0.3, ge=0, le=1)  # IoU threshold of non-maximum suppression
+    most: PositiveInt = 100  # detections per image, as in COCO
+    refine: bool = False  # "box refinement": classify the regressed boxes again, and vote
+    # "multi-scale testing": shorter sides; each region's features are the maximum over two of them.
+    # The paper's are 200, 400, 600, 800, 1000. Proposals come from `shorter`
     scales: tuple[PositiveInt, ...] = ()
 
     @model_validator(mode="after")
@@ -33,12 +33,12 @@ class InferenceConfig(Section):
         return self
 
     def with_changes(self, changes: Mapping[str, Any]) -> "InferenceConfig":
-        """Return these numbers with changes; ValueError, in a line, for an impossible value."""
+        """Return these settings with changes; raise a one-line ValueError for a bad value."""
         try:
             return InferenceConfig.model_validate(self.model_dump() | dict(changes))
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-            if first["type"] == "value_error":  # ours: it names what it is about
+            if first["type"] == "value_error":  # ours: the message names the field itself
                 raise ValueError(str(first["ctx"]["error"])) from None
             key, value, why = first["loc"][0], first["input"], first["msg"].lower()
             raise ValueError(f"{key} cannot be {value!r}: {why}") from None
@@ -49,39 +49,39 @@ Step = Literal[1, 2, 3]
 
 
 class Sampling(Section):
-    """What the losses sample of an image (Faster R-CNN, Sec. 3.1.3; Fast R-CNN, Sec. 2.3)."""
+    """Samples per image in the losses (Faster R-CNN, Sec. 3.1.3; Fast R-CNN, Sec. 2.3)."""
 
-    anchors: PositiveInt = 256  # of which at most one half are positive
-    before: PositiveInt = 12_000  # proposals that suppression looks at; the released code's
-    proposals: PositiveInt = 2000  # that are left of them
-    regions: PositiveInt = 128  # sampled from those; at most a quarter is foreground
-    # IoU with any object above which a region is background: 0.1 in Fast R-CNN, where that seeks
-    # the hard ones; 0 in the released code's joint training
+    anchors: PositiveInt = 256  # at most half of them positive
+    before: PositiveInt = 12_000  # proposals before suppression, as in the released code
+    proposals: PositiveInt = 2000  # proposals after it
+    regions: PositiveInt = 128  # sampled from the proposals; at most a quarter foreground
+    # lowest IoU with an object for a background region: 0.1 in Fast R-CNN, as a heuristic for hard
+    # example mining; 0 in the released code's joint training
     background: float = Field(0.0, ge=0, lt=0.5)
 
 
 @final
 class DetectionRecipe(RunRecipe):
-    """The recipe of a detector. Defaults: App. A, and Faster R-CNN's released code where the paper
-    refers to it."""
+    """The recipe of a detector. The defaults follow App. A and, where the paper refers to it, the
+    released code of Faster R-CNN."""
 
     task: Literal["detection"] = "detection"
     model: DetectorConfig
     data: DataName
-    years: str = ""  # of a folder that holds several: 07+12 of VOC, 2014 of COCO
-    validation: float = Field(0.2, gt=0, lt=1)  # of a folder that has no parts of its own
-    bad_limit: float = Field(0.01, ge=0, le=1)  # share of files that may be undecodable
-    # Faster R-CNN's approximate joint training, or its four steps: proposals, regions with a
-    # trunk of their own, proposals on that trunk, regions again. The last is the run itself
+    years: str = ""  # in a folder that holds several: 07+12 for VOC, 2014 for COCO
+    validation: float = Field(0.2, gt=0, lt=1)  # fraction of an unsplit folder
+    bad_limit: float = Field(0.01, ge=0, le=1)  # fraction of files that may be undecodable
+    # Faster R-CNN's approximate joint training, or its four steps: proposals; regions with a second
+    # trunk; proposals on the second trunk; regions again. The last step is the run itself
     training: Literal["joint", "alternating"] = "joint"
-    step: Step | None = None  # of the runs inside an alternating one
-    fixed_stages: int = Field(1, ge=0)  # 1: conv1 and conv2_x keep their weights
-    shorter: tuple[PositiveInt, ...] = Field((600,), min_length=1)  # several: one at random
+    step: Step | None = None  # set in the runs inside an alternating run
+    fixed_stages: int = Field(1, ge=0)  # 1: conv1 and conv2_x are frozen
+    shorter: tuple[PositiveInt, ...] = Field((600,), min_length=1)  # one is sampled per image
     longest: PositiveInt = 1000
     flip: bool = True
     sampling: Sampling = Sampling()
     search: InferenceConfig = InferenceConfig()
-    watched: PositiveInt = 500  # test images evaluated on the way, at most
+    watched: PositiveInt = 500  # most test images evaluated during training
     iterations: int = Field(80_000, ge=1)
     batch_size: int = Field(1, ge=1)
     virtual_gpus: int = Field(1, ge=1)
@@ -96,7 +96,7 @@ class DetectionRecipe(RunRecipe):
 
     @property
     def stage(self) -> Literal[1, 2, 3, 4] | None:
-        """Return which of the four steps this run is; None for joint training."""
+        """Return which of the four steps this run is, or None for joint training."""
         return self.step or (4 if self.training == "alternating" else None)
 
     @model_validator(mode="after")

@@ -1,9 +1,10 @@
 """Pool the features of regions: RoI max pooling, which the paper uses, and RoI align.
 
-Max pooling asks for the largest value in many rectangles of a feature map, and each takes four
-look-ups: any rectangle is covered by four, which may overlap, whose sides are powers of two.
-Tables hold the largest values of all rectangles of such sides, each entry computed from two of
-the table of half the side. So the cost of a rectangle does not grow with its size.
+Max pooling needs the maximum over many rectangles of a feature map. Each takes four look-ups in
+a sparse table: any rectangle is covered by four, possibly overlapping, rectangles whose sides are
+powers of two. The tables hold the maximum over every rectangle with such sides, and each entry is
+computed from two entries of the table for half the side. So the cost is independent of the
+rectangle's size.
 """
 
 from collections.abc import Iterator
@@ -15,24 +16,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# channels pooled together: more would not fit the cache, fewer make threads wait for one another
+# channels pooled together: more do not fit the cache, fewer make threads wait for one another
 CHANNELS = 256
 
 
 @dataclass(frozen=True)
 class _Lookups:
-    """The four table entries of each rectangle."""
+    """The four table entries that cover each rectangle."""
 
     entries: Tensor  # int64 [4, N], into tables [rows, columns, B, H, W]
     empty: Tensor  # bool [N]
-    rows: int  # how many tables by height: 1, 2, 4 ... cells
-    columns: int  # and by width
+    rows: int  # number of tables by height: 1, 2, 4 ... cells
+    columns: int  # number of tables by width
 
 
 def range_max(features: Tensor, images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Find the largest value of each channel in each rectangle of a batch; 0 in empty ones.
+    """Compute the maximum of each channel over each rectangle of a batch; 0 for empty rectangles.
 
-    The gradient goes to one cell that holds it; among equals it is always the same cell.
+    The gradient goes to one cell that holds the maximum; ties are broken deterministically.
     [B, C, H, W]; int64 [N]; rows [top, bottom) and columns [left, right), int64 [2, N] -> [N, C]
     """
     lookups = _find_lookups(images, rows, columns, features.shape)
@@ -47,20 +48,20 @@ def _find_lookups(images: Tensor, rows: Tensor, columns: Tensor, shape: torch.Si
     row_levels, column_levels = (
         1 + max(level.tolist(), default=0) for level in (row_level, column_level)
     )
-    table = (row_level * column_levels + column_level) * batch + images  # [N], of one image
+    table = (row_level * column_levels + column_level) * batch + images  # [N], one image's table
     entries = (table * height + tops[:, None]) * width + lefts  # [2, 2, N]
     return _Lookups(entries.flatten(0, 1), empty, row_levels, column_levels)
 
 
 def _cover(spans: Tensor, empty: Tensor) -> tuple[Tensor, Tensor]:
-    """Cover each [start, stop) by two spans of length 2**level: level [N], their starts [2, N]."""
+    """Cover each [start, stop) by two spans of length 2**level; return level [N], starts [2, N]."""
     start, stop = spans[0].masked_fill(empty, 0), spans[1].masked_fill(empty, 1)
     level = torch.frexp((stop - start).double()).exponent.long() - 1  # log2, rounded down
     return level, torch.stack([start, stop - 2**level])
 
 
 class _RangeMax(torch.autograd.Function):
-    """[B, H, W, C] -> [N, C]"""
+    """Maximum over rectangles, differentiable: [B, H, W, C] -> [N, C]."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, lookups: _Lookups) -> Tensor:
@@ -93,13 +94,13 @@ class _RangeMax(torch.autograd.Function):
 def add_by_place(total: Tensor, places: Tensor, values: Tensor) -> None:
     """Add values[n, c] to total[places[n, c], c] for all n, c: [M, C], int64 [N, C], [N, C].
 
-    On a GPU the order of the additions, and with it the last bits, changes from run to run.
+    On a GPU the order of the additions, and with it the last bits, varies between runs.
     """
     total.scatter_add_(0, places, values)
 
 
 def add_in_order(total: Tensor, places: Tensor, values: Tensor) -> None:
-    """Add as `add_by_place` does, in a fixed order on a GPU too, where the places are sorted."""
+    """Add like `add_by_place`, but in a fixed order also on a GPU, which sorts the places."""
     columns = torch.arange(total.shape[1], device=total.device).expand_as(places)
     total.index_put_((places, columns), values, accumulate=True)
 
@@ -110,9 +111,9 @@ def _channel_blocks(channels: int) -> Iterator[slice]:
 
 
 def _tables(features: Tensor, lookups: _Lookups, learning: bool) -> tuple[Tensor, Tensor | None]:
-    """Tabulate largest values, and in learning the cells that hold them: int32.
+    """Compute the tables of maxima and, when training, of the cells that hold them (int32).
 
-    Entries of windows that reach over the border are neither written nor read.
+    Entries for windows that extend past the border are neither written nor read.
     [B, H, W, c] -> [rows, columns, B, H, W, c] each
     """
     values = features.new_empty(lookups.rows, lookups.columns, *features.shape)
@@ -141,7 +142,7 @@ def _tables(features: Tensor, lookups: _Lookups, learning: bool) -> tuple[Tensor
 def _look_up(
     values: Tensor, origins: Tensor | None, lookups: _Lookups
 ) -> tuple[Tensor, Tensor | None]:
-    """Find the largest of each rectangle's four entries and its cell, [N, c] and int32 [N, c]."""
+    """Return the maximum of each rectangle's four entries and its cell, [N, c], int32 [N, c]."""
     values = values.flatten(0, -2)
     largest = values.index_select(0, lookups.entries[0])
     cells = None
@@ -158,20 +159,20 @@ def _look_up(
 
 
 def _step(value: Tensor, other: Tensor, cell: Tensor, other_cell: Tensor) -> Tensor:
-    """Compute what leads from a cell to the other where the other's value is larger, else 0.
+    """Return `other_cell - cell` where the other value is larger, and 0 elsewhere.
 
-    Added, it gives what torch.where would choose, in a third of the time on a CPU. int32, all of
-    one shape.
+    Adding the result to `cell` replaces torch.where in a third of the time on a CPU. int32, all of
+    the same shape.
     """
     larger = torch.gt(other, value, out=torch.empty_like(cell))
     return larger.mul_(other_cell - cell)
 
 
 def roi_pool(features: Tensor, boxes: Tensor, images: Tensor, size: int, stride: int) -> Tensor:
-    """Take the largest value in each of size x size bins of each region; 0 in bins off the map.
+    """Compute the maximum over size x size bins of each region; 0 for bins outside the map.
 
-    As in the released code, first and last pixels are divided by the stride and rounded, halves
-    up; a region has at least one cell, and bins extend to whole cells, so neighbours overlap.
+    As in the released code, first and last pixels are divided by the stride and rounded half up; a
+    region has at least one cell, and bins extend to whole cells, so adjacent bins may overlap.
     [B, C, H, W], xyxy [R, 4], int64 [R] -> [R, C, size, size]
     """
     first = (boxes[:, :2] / stride + 0.5).floor().long()  # [R, 2]: x, y
@@ -189,9 +190,9 @@ def roi_pool(features: Tensor, boxes: Tensor, images: Tensor, size: int, stride:
 
 
 def _bins(first: Tensor, last: Tensor, size: int, length: int) -> Tensor:
-    """Divide one side into bins of cells [start, stop), cut at the map; [R], [R] -> [2, R, size].
+    """Divide one side into bins [start, stop) clipped to the map; [R], [R] -> [2, R, size].
 
-    In whole numbers: the released code's floats may extend a bin by one cell too many.
+    Computed in integers: the released code's floats may make a bin one cell too long.
     """
     cells = (last - first + 1).clamp(min=1)[:, None]
     bins = torch.arange(size, device=first.device)
@@ -203,17 +204,17 @@ def _bins(first: Tensor, last: Tensor, size: int, length: int) -> Tensor:
 def roi_align(
     features: Tensor, boxes: Tensor, images: Tensor, size: int, stride: int, points: int = 2
 ) -> Tensor:
-    """Average points x points values in each bin, nothing rounded; not in the paper.
+    """Average points x points interpolated values in each bin, without rounding; not in the paper.
 
-    Values between the centres of cells are interpolated bilinearly (Mask R-CNN, with the half
-    pixel that aligns cell (0, 0) to the centre of its pixels). Points up to one cell off the map
-    take its border's value; farther ones are 0.
+    Values between cell centres are interpolated bilinearly (Mask R-CNN, with the half-pixel shift
+    that puts the centre of cell (0, 0) at the centre of its pixels). Points up to one cell outside
+    the map take the border's value; points farther out are 0.
     [B, C, H, W], xyxy [R, 4], int64 [R] -> [R, C, size, size]
     """
     height, width = features.shape[2:]
     columns, across = _points(boxes[:, 0], boxes[:, 2], size, stride, points, width)
     rows, down = _points(boxes[:, 1], boxes[:, 3], size, stride, points, height)
-    rows = images[:, None, None] * height + rows  # of all images, one above the other
+    rows = images[:, None, None] * height + rows  # in all images, stacked vertically
     # [R, size, size, 2 * points, 2 * points]: rows and columns of bins, then of their cells
     cells = rows[:, :, None, :, None] * width + columns[:, None, :, None, :]
     weights = down[:, :, None, :, None] * across[:, None, :, None, :]
@@ -229,7 +230,7 @@ def roi_align(
 def _points(
     start: Tensor, stop: Tensor, size: int, stride: int, points: int, length: int
 ) -> tuple[Tensor, Tensor]:
-    """Find the cells along one side that enclose each bin's points, and their weights in its mean.
+    """Return the cells along one side that enclose each bin's points, and their weights.
 
     [R], [R] -> int64 [R, size, 2 * points], [R, size, 2 * points]
     """
@@ -246,5 +247,5 @@ def _points(
 
 
 def _by_region(bins: Tensor, size: int) -> Tensor:
-    """[R * size * size, C] -> [R, C, size, size], channels-last"""
+    """Reshape [R * size * size, C] -> [R, C, size, size], channels last."""
     return bins.view(-1, size, size, bins.shape[1]).permute(0, 3, 1, 2)

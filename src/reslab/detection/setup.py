@@ -1,4 +1,4 @@
-"""Open a detector's data and weights, and make its task."""
+"""Open a detector's data and weights, and build the detection task."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -34,18 +34,18 @@ from reslab.training.origin import fit_config, fit_recipe, folded_error, must_ha
 from reslab.training.setup import CALIBRATION_BATCHES, Inputs, inputs_at, must_match_classes
 from reslab.training.task import task_of
 
-# training images whose colours give the mean, without weights that bring one
+# training images that the mean colour is computed from, if no weights supply a mean
 MEAN_COLOUR_IMAGES = 500
 OF_CLASSES = ("classifier.", "regressor.")
 
 Weights = Model | Detector
-OpenedSets = tuple[DetectionSplits, str]  # with the protocol that measures results on them
+OpenedSets = tuple[DetectionSplits, str]  # with the evaluation protocol for the test set
 
 
 def open_detection_data(
     recipe: DetectionRecipe, data: str | Location | Inputs | None
 ) -> OpenedSets:
-    """Open the sets that a recipe names; return them and the protocol that measures on them."""
+    """Open the sets that a recipe names; return them and their evaluation protocol."""
     inputs = inputs_at(data)
     if recipe.data == "digit-scenes":
         return inputs.read(digit_scenes), "coco"
@@ -60,14 +60,14 @@ def open_detection_data(
 
 
 def open_training_data(recipe: DetectionRecipe, data: str | Location | Inputs | None) -> OpenedSets:
-    """Open the sets to train on; ValueError for what would end a run later."""
+    """Open the sets of a run; raise ValueError for faults that would end the run later."""
     sets, protocol = open_detection_data(recipe, data)
     train, test = sets.train, sets.test
     must_match_classes(recipe.name, recipe.model.classes, len(train.classes))
     must_have_objects(train.name, train.truths)
     must_have_objects(f"{test.name} that are watched", test.truths[: recipe.watched])
     if protocol == "coco":
-        import_pycocotools()  # better missed now than after the training
+        import_pycocotools()  # better to fail now than after training
     return sets, protocol
 
 
@@ -84,7 +84,11 @@ def setup_detection(
     begun: bool,
     log: Log,
 ) -> DetectionTask:
-    """Make the task from open sets; `preprocessing` was measured when the run began."""
+    """Build the task from opened sets.
+
+    `preprocessing` was measured when the run began, or is None for a new run; `begun` is whether a
+    checkpoint holds the network's state.
+    """
     if preprocessing is None and weights is not None:
         preprocessing = weights.preprocessing
     if preprocessing is None:
@@ -111,7 +115,7 @@ def setup_detection(
         proposer=proposer.to(device.torch_device) if proposer else None,
         log=log,
     )  # fmt: skip
-    # a trunk that an earlier step left is kept, statistics and all
+    # steps 3 and 4 keep the trunk of an earlier step, including its statistics
     if recipe.model.norm == "recompute" and not begun and recipe.stage not in (3, 4):
         processes = device.processes
         images = recipe.batch_size // processes.count
@@ -121,9 +125,9 @@ def setup_detection(
 
 
 def calibration_losses(task: DetectionTask) -> Iterator[object]:
-    """Pass training images and regions of them through the network, one by one."""
+    """Return an iterator that passes training images and their regions through the network."""
     return (
-        task.image_loss(example)  # each image has statistics of its own
+        task.image_loss(example)  # each image has its own statistics
         for iteration in range(CALIBRATION_BATCHES)
         for share in task.prepare(task.draws(iteration))
         for example in share
@@ -131,9 +135,9 @@ def calibration_losses(task: DetectionTask) -> Iterator[object]:
 
 
 def mean_colour(train: DetectionSet) -> Tensor:
-    """Average the colours of the first training images, exactly, [3, 1, 1].
+    """Compute the mean colour of the first training images, [3, 1, 1].
 
-    Each image is summed in whole numbers, so the mean does not depend on how sums are arranged.
+    Sums in float64 over whole numbers are exact, so they do not depend on the summation order.
     """
 
     def colour(index: int) -> np.ndarray | None:
@@ -151,25 +155,25 @@ def mean_colour(train: DetectionSet) -> Tensor:
 
 
 def load_weights(path: str | Path) -> Weights:
-    """Load the classifier or the detector of a model file, or of the one in a run folder."""
+    """Load a classifier or a detector from a model file, or from the one in a run folder."""
     return read_weights(Inputs(), Path(path))
 
 
 def read_weights(inputs: Inputs, path: Path) -> Weights:
-    """Load a classifier or a detector, once for all who ask these inputs."""
+    """Load a classifier or a detector, only once per `inputs`."""
     load = load_detector if task_of(path) == "detection" else load_model
     return inputs.read(load, path)
 
 
 def trunk_of(weights: Weights) -> ResNetConfig:
-    """Return the configuration of the residual net that the weights belong to."""
+    """Return the configuration of the residual network that the weights belong to."""
     return weights.net.config.trunk if isinstance(weights, Detector) else weights.net.config
 
 
 def fit_detector_to_weights(recipe: DetectionRecipe, weights: Weights) -> DetectionRecipe:
-    """Return `recipe` for training that starts from `weights`: their layout, their digest.
+    """Return `recipe` adapted to start from `weights`: with their layout and digest.
 
-    ValueError if these are weights of another network.
+    Raises ValueError if `weights` belong to another network.
     """
     trunk = fit_config(recipe.model.trunk, trunk_of(weights), recipe.name)
     model = recipe.model.model_copy(update={"trunk": trunk})
@@ -177,7 +181,7 @@ def fit_detector_to_weights(recipe: DetectionRecipe, weights: Weights) -> Detect
 
 
 def must_match_trunk(recipe: DetectionRecipe, weights: Weights | None) -> None:
-    """ValueError if `recipe` cannot start from `weights`, or needs some and there are none."""
+    """Raise ValueError if `recipe` cannot start from `weights`, or needs weights but has none."""
     if weights is None:
         if recipe.model.norm == "group" and not recipe.fixed_stages and recipe.weights is None:
             return
@@ -197,15 +201,15 @@ def must_match_trunk(recipe: DetectionRecipe, weights: Weights | None) -> None:
 
 
 def norm_is_folded(weights: Weights) -> bool:
-    """Return whether batch norm is folded into the convolutions of the weights.
+    """Return whether batch norm is folded into the convolutions of `weights`.
 
-    A detector that started from folded weights still has means of 0.
+    A detector trained from folded weights still has running means of 0.
     """
     return weights.folded if isinstance(weights, Model) else never_trained(weights.net)
 
 
 def never_trained(net: nn.Module) -> bool:
-    """Return whether batch norm, if there is any, has its first means still: all 0."""
+    """Return whether there is batch norm and all its running means are still 0."""
     means = [mean for name, mean in net.state_dict().items() if name.endswith("running_mean")]
     return bool(means) and not any(bool(mean.any()) for mean in means)
 
@@ -213,10 +217,10 @@ def never_trained(net: nn.Module) -> bool:
 def initial_detector(
     recipe: DetectionRecipe, seed: int, weights: Weights | None, train: DetectionSet
 ) -> FasterRCNN:
-    """Build the network, with what the weights have for it; the rest is drawn from the seed.
+    """Build the network from the weights that fit it; initialise the rest from the seed.
 
-    A classifier gives the residual part; a detector also gives what else fits, and the layers of
-    the classes only if its classes are these.
+    A classifier supplies the residual part. A detector also supplies all other layers that fit, but
+    the class-specific layers only if its classes are the set's.
     """
     net = build_detector(recipe.model, make_generator(seed, Stream.INITIALISATION))
     if weights is not None:
@@ -230,7 +234,7 @@ def initial_detector(
 
 
 def matching(net: FasterRCNN, given: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the given weights that fit the network; ValueError if the residual part does not."""
+    """Return the given weights that fit; raise ValueError if the residual part does not fit."""
     state = net.state_dict()
     fitting = {
         name: tensor

@@ -1,9 +1,8 @@
-"""Anchors, and what anchors and proposals should predict: the rules of Faster and Fast R-CNN.
+"""Anchors, and the training targets of anchors and proposals as in Faster and Fast R-CNN.
 
 All functions take one image. `truths` [N, 4] are its objects; `ignored` [I, 4] are regions that
-count neither way: COCO's crowds, and VOC's difficult objects where they should not be background,
-as they are in the released code. A box that matches no truth and lies mostly in an ignored region
-is not background either. Boxes are xyxy.
+are neither objects nor background, such as COCO's crowds. A box that matches no truth but lies
+mostly in an ignored region is not background either. Boxes are xyxy.
 """
 
 from dataclasses import dataclass
@@ -15,40 +14,40 @@ from torch import Generator, Tensor
 from reslab.detection.box_ops import REGION_STDS, encode_boxes, ioa, iou
 
 BACKGROUND, IGNORED = -1, -2  # in place of the index of a truth
-MOSTLY = 0.7  # share of a box in an ignored region; the released code's crowd_thresh
-GRAIN = 16  # the released code rounds the sides of its shapes to sixteenths of the size
+MOSTLY = 0.7  # fraction of a box inside an ignored region; the released code's crowd_thresh
+GRAIN = 16  # the released code rounds the sides of anchors to sixteenths of the size
 
 
 @dataclass(frozen=True)
 class Anchors:
-    """Boxes of several sizes and shapes around the centre of each cell of a feature map.
+    """Boxes of several sizes and aspect ratios around the centre of each feature-map cell.
 
-    The centre of the first cell lies at stride / 2, as in the released code: its first anchors,
-    [-84, -40, 99, 55] and so on, are these with inclusive corners.
+    The centre of the first cell is at stride / 2, as in the released code, whose first anchors,
+    [-84, -40, 99, 55] and so on, are the same boxes with inclusive corners.
     """
 
     sizes: tuple[float, ...] = (128, 256, 512)  # square roots of the areas, in pixels
     ratios: tuple[float, ...] = (0.5, 1, 2)  # height to width
-    stride: int = 16  # pixels of a cell
+    stride: int = 16  # pixels per cell
 
     @property
     def per_cell(self) -> int:
         return len(self.sizes) * len(self.ratios)
 
     def shapes(self) -> Tensor:
-        """Return the anchors of one cell, centred on (0, 0): for each ratio all sizes, [A, 4]."""
+        """Return one cell's anchors centred on (0, 0), all sizes for each ratio, [A, 4]."""
         sides = []
         for ratio in self.ratios:
-            across = round(sqrt(GRAIN**2 / ratio))  # of a square of 16: 23x12, 16x16, 11x22
+            across = round(sqrt(GRAIN**2 / ratio))  # for size 16: 23x12, 16x16, 11x22
             down = round(across * ratio)
             sides += [(across * size / GRAIN, down * size / GRAIN) for size in self.sizes]
         half = torch.tensor(sides) / 2  # [A, 2]
         return torch.cat([-half, half], 1)
 
     def grid(self, height: int, width: int) -> Tensor:
-        """Return the anchors of a feature map, [height * width * A, 4].
+        """Return all anchors of a feature map, [height * width * A, 4].
 
-        Row by row, cell by cell, in the order of `shapes` within a cell.
+        They are ordered by row, then by cell, then as in `shapes`.
         """
         y, x = ((torch.arange(cells) + 0.5) * self.stride for cells in (height, width))
         centres = torch.stack(torch.meshgrid(x, y, indexing="xy"), 2)  # [height, width, 2]
@@ -56,31 +55,31 @@ class Anchors:
 
 
 def inside_image(anchors: Tensor, width: float, height: float) -> Tensor:
-    """Mark the anchors that do not cross the border of the image, [N, 4] -> bool [N]."""
+    """Return which anchors do not cross the image border, [N, 4] -> bool [N]."""
     x0, y0, x1, y1 = anchors.unbind(1)
     return (x0 >= 0) & (y0 >= 0) & (x1 <= width) & (y1 <= height)
 
 
 @dataclass(frozen=True)
 class AnchorTargets:
-    """A sample of S anchors, the first P positive."""
+    """A sample of S anchors, the first P of them positive."""
 
     anchors: Tensor  # int64 [S], their indices
     deltas: Tensor  # [P, 4]
 
     @property
     def objects(self) -> Tensor:
-        """1 for the positive, 0 for the rest, [S]."""
+        """1 for positive anchors, 0 for the rest, [S]."""
         positive = torch.arange(len(self.anchors), device=self.anchors.device) < len(self.deltas)
         return positive.to(self.deltas.dtype)
 
 
 @dataclass(frozen=True)
 class RegionTargets:
-    """A sample of S regions, the first P foreground."""
+    """A sample of S regions, the first P of them foreground."""
 
     boxes: Tensor  # [S, 4]
-    labels: Tensor  # int64 [S]; 0 is background, k + 1 the class k
+    labels: Tensor  # int64 [S]; 0 is background, k + 1 is class k
     deltas: Tensor  # [P, 4]
 
 
@@ -90,14 +89,15 @@ def assign_anchors(
 ) -> Tensor:  # fmt: skip
     """Assign a truth, BACKGROUND or IGNORED to each anchor (Sec. 3.1.2).
 
-    An anchor is positive if its IoU with a truth is above `high`, or if no other anchor is closer
-    to some truth, ties included; it is assigned the truth that it overlaps most. Background has an
-    IoU below `low` with every truth. Anchors that are not `inside` are ignored throughout.
+    An anchor is positive if its IoU with a truth is above `high`, or if it has the highest IoU of
+    all anchors with some truth, ties included; it is assigned the truth that it overlaps most. An
+    anchor is background if its IoU with every truth is below `low`. Anchors that are not `inside`
+    are always ignored.
     [A, 4], bool [A], [N, 4], [I, 4] -> int64 [A]
     """
     overlaps = iou(anchors, truths) * inside[:, None]  # [A, N]
     best, truth = argmax_iou(overlaps)
-    # no anchor is the closest to a truth that none touches; in the released code all of them are
+    # a truth that no anchor touches has no closest anchor; in the released code all anchors are
     closest = (overlaps > 0) & (overlaps == overlaps.amax(0))
     assigned = torch.full_like(truth, IGNORED)
     assigned[(best < low) & ~_in_ignored(anchors, ignored)] = BACKGROUND
@@ -111,8 +111,8 @@ def assign_proposals(
 ) -> Tensor:  # fmt: skip
     """Assign a truth, BACKGROUND or IGNORED to each proposal (Fast R-CNN, Sec. 2.3).
 
-    Foreground has an IoU of at least `foreground` with its truth; background has its largest IoU
-    in [low, high). The released code's joint training takes a low of 0.
+    Foreground has an IoU of at least `foreground` with a truth; the highest IoU of background is in
+    [low, high), where (low, high) is `background`. The released joint training has a low of 0.
     [R, 4], [N, 4], [I, 4] -> int64 [R]
     """
     best, truth = argmax_iou(iou(proposals, truths))
@@ -123,7 +123,7 @@ def assign_proposals(
 
 
 def argmax_iou(overlaps: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the largest value of each row and its first index, [N, M] -> [N], int64 [N]."""
+    """Return each row's maximum and its first index, [N, M] -> [N], int64 [N]; 0 if M is 0."""
     if not overlaps.shape[1]:
         zeros = overlaps.new_zeros(len(overlaps))
         return zeros, zeros.long()
@@ -132,21 +132,21 @@ def argmax_iou(overlaps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _in_ignored(boxes: Tensor, ignored: Tensor) -> Tensor:
-    """Mark boxes that lie mostly in one of the regions, [N, 4], [I, 4] -> bool [N]."""
+    """Return which boxes lie mostly in an ignored region, [N, 4], [I, 4] -> bool [N]."""
     return (ioa(boxes, ignored) >= MOSTLY).any(1)
 
 
 def sample(assigned: Tensor, count: int, positive: float, rng: Generator) -> tuple[Tensor, Tensor]:
-    """Draw positives, at most the fraction `positive` of `count`, and fill up with background.
+    """Sample positives, at most the fraction `positive` of `count`, and fill up with background.
 
-    There may be fewer than `count` in all. int64 [N] -> their indices, int64 [P] and [Q]
+    There may be fewer than `count` in total. int64 [N] -> indices of both, int64 [P] and [Q]
     """
     positives = random_subset(assigned >= 0, round(count * positive), rng)
     return positives, random_subset(assigned == BACKGROUND, count - len(positives), rng)
 
 
 def random_subset(candidates: Tensor, count: int, rng: Generator) -> Tensor:
-    """Draw at most `count` indices, bool [N] -> int64 [K]; on the CPU, so alike on all devices."""
+    """Sample at most `count` indices, on the CPU for reproducibility, bool [N] -> int64 [K]."""
     indices = candidates.nonzero()[:, 0]
     return indices[torch.randperm(len(indices), generator=rng)[:count].to(indices.device)]
 
@@ -155,7 +155,7 @@ def anchor_targets(
     anchors: Tensor, inside: Tensor, truths: Tensor, ignored: Tensor, rng: Generator,
     *, count: int = 256, positive: float = 0.5,
 ) -> AnchorTargets:  # fmt: skip
-    """Sample the region proposal network's mini-batch of an image (Sec. 3.1.3).
+    """Sample the region proposal network's mini-batch from an image (Sec. 3.1.3).
 
     [A, 4], bool [A], [N, 4], [I, 4]
     """
@@ -169,9 +169,9 @@ def region_targets(
     proposals: Tensor, truths: Tensor, labels: Tensor, ignored: Tensor, rng: Generator,
     *, background: tuple[float, float] = (0.1, 0.5), count: int = 128, positive: float = 0.25,
 ) -> RegionTargets:  # fmt: skip
-    """Sample Fast R-CNN's mini-batch of an image.
+    """Sample Fast R-CNN's mini-batch from an image.
 
-    The truths join the proposals, as in the released code. `labels` count from 0.
+    The truths are added to the proposals, as in the released code. `labels` count from 0.
     [R, 4], [N, 4], int64 [N], [I, 4]
     """
     proposals = torch.cat([proposals, truths])

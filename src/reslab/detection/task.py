@@ -1,4 +1,4 @@
-"""The task of a detector: the losses of Faster R-CNN and Fast R-CNN, its reports."""
+"""The detection task: the losses of Faster R-CNN and Fast R-CNN, and the reports."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -32,14 +32,14 @@ from reslab.runtime.events import Event, Log
 from reslab.training.origin import FILE, InitialState, initial_state_bytes
 from reslab.training.task import CheckStop, Final
 
-# where the smooth L1 loss turns from a parabola into a line: the released code's sigma is 3 for
-# proposals and 1 for regions, and this is 1 / sigma^2
+# where the smooth L1 loss changes from quadratic to linear, 1 / sigma^2: the released code's sigma
+# is 3 for proposals and 1 for regions
 PROPOSAL_BETA, REGION_BETA = 1 / 9, 1.0
 
 
 def proposal_loss(predicted: AnchorPredictions, targets: AnchorTargets) -> Tensor:
-    """Return the loss of objectness and of places, both by the number of sampled anchors, []."""
-    count = max(len(targets.anchors), 1)  # an image smaller than all anchors has none
+    """Return the objectness and box losses, both divided by the number of sampled anchors, []."""
+    count = max(len(targets.anchors), 1)  # an image smaller than every anchor has no samples
     logits = predicted.logits[targets.anchors]
     objects = F.binary_cross_entropy_with_logits(logits, targets.objects, reduction="sum")
     deltas = predicted.deltas[targets.anchors[: len(targets.deltas)]]
@@ -48,12 +48,12 @@ def proposal_loss(predicted: AnchorPredictions, targets: AnchorTargets) -> Tenso
 
 
 def region_loss(scores: Tensor, deltas: Tensor, targets: RegionTargets) -> Tensor:
-    """Return the loss of classes and, for foreground, of places; both by the number of sampled
-    regions, [].
+    """Return the classification loss and, for foreground, the box loss, both divided by the number
+    of sampled regions, [].
 
     scores [S, classes + 1], deltas [S, classes, 4]
     """
-    count = max(len(targets.labels), 1)  # nothing may be left of an image's proposals
+    count = max(len(targets.labels), 1)  # an image may have no samples
     kinds = F.cross_entropy(scores, targets.labels, reduction="sum")
     objects = torch.arange(len(targets.deltas), device=deltas.device)
     of_class = deltas[objects, targets.labels[objects] - 1]  # each class has its own regressor
@@ -61,13 +61,13 @@ def region_loss(scores: Tensor, deltas: Tensor, targets: RegionTargets) -> Tenso
     return (kinds + places) / count
 
 
-# in a run folder: what the detector found at the end, as COCO writes results
+# in a run folder: the final detections in COCO's results format
 DETECTIONS_FILE = "detections.json"
 
 
 @dataclass(frozen=True)
 class DetectionTask:
-    """A recipe's detector and images, on their device; a `Task`."""
+    """The `Task` that trains a detector: a recipe's network and images on their device."""
 
     recipe: DetectionRecipe
     device: Device
@@ -76,8 +76,8 @@ class DetectionTask:
     preprocessing: Preprocessing
     loader: DetectionLoader
     test: DetectionSet
-    protocol: str  # of `measure`
-    proposer: FasterRCNN | None  # whose proposals step 2 learns from; none: its own
+    protocol: str  # evaluation protocol, as in `measure`
+    proposer: FasterRCNN | None  # step 2 trains on its proposals; None: on those of `net`
     log: Log
 
     @property
@@ -100,13 +100,13 @@ class DetectionTask:
         return [examples[at : at + size] for at in range(0, len(examples), size)]
 
     def loss(self, share: Sequence[Example]) -> tuple[Tensor, Tensor]:
-        """Return the mean over the images of the losses that the step trains, and the percentage
-        of sampled regions whose class is wrong, or of sampled anchors where only they learn."""
+        """Return the mean loss over the images, and the percentage of sampled regions that are
+        misclassified (of sampled anchors in a step that trains only proposals)."""
         losses, errors = zip(*(self.image_loss(example) for example in share), strict=True)
         return torch.stack(losses).mean(), torch.stack(errors).mean()
 
     def image_loss(self, example: Example) -> tuple[Tensor, Tensor]:
-        """Return loss and error of one image: of approximate joint training, or of one step."""
+        """Return loss and error for one image, in approximate joint training or in one step."""
         rng = make_generator(*example.seed)
         with self.device.autocast():
             features = self.net.features(example.image)
@@ -147,7 +147,7 @@ class DetectionTask:
     def targets(
         self, proposed: AnchorPredictions, example: Example, rng: torch.Generator
     ) -> RegionTargets:
-        """Sample regions from the proposals, through whose places no gradient goes
+        """Sample regions from the proposals, without a gradient through their coordinates
         ("approximate" joint training)."""
         if self.proposer is not None:
             with self.device.autocast():
@@ -164,7 +164,7 @@ class DetectionTask:
         )  # fmt: skip
 
     def detector(self, reports: list[Event]) -> Detector:
-        """Return the network as it stands, with all that its use needs."""
+        """Return the current network with everything that inference needs."""
         recipe = self.recipe.model_dump(mode="json")
         return Detector(
             self.net, self.test.classes, self.test.ids, self.preprocessing, self.recipe.search,
@@ -175,8 +175,8 @@ class DetectionTask:
         return detector_bytes(self.detector(reports))
 
     def evaluate(self, check_stop: CheckStop) -> list[Event]:
-        """Report on the first of the test images."""
-        if self.recipe.stage in (1, 3):  # nothing judges regions yet
+        """Return a report on the first `watched` test images, or nothing in steps 1 and 3."""
+        if self.recipe.stage in (1, 3):  # the region head is not trained yet
             return []
         count = min(self.recipe.watched, len(self.test))
         watched = self.test.take(self.test.name, torch.arange(count))
@@ -190,7 +190,7 @@ class DetectionTask:
     def detect_images(
         self, images: DetectionSet, check_stop: CheckStop = lambda: None
     ) -> tuple[DetectionSet, list[Detections]]:
-        """Return the set without its bad images, and what is detected in each image."""
+        """Return the set without its bad images, and the detections in each image."""
         self.net.eval()
 
         def on_progress(line: str | None) -> None:
@@ -207,7 +207,7 @@ class DetectionTask:
         )
 
     def finish(self, check_stop: CheckStop) -> Final:
-        """Make the final report, and write down all detections."""
+        """Return the final report, and all detections as a file for the run folder."""
         if self.recipe.stage in (1, 3):
             return [], {}
         images, detections = self.detect_images(self.test, check_stop)
@@ -217,12 +217,12 @@ class DetectionTask:
 
 
 def percent_true(wrong: Tensor) -> Tensor:
-    """Return the percentage that is true, 0 of nothing; bool [N] -> []"""
+    """Return the percentage of true values, 0 if there are none; bool [N] -> []"""
     return 100 * wrong.float().sum() / max(len(wrong), 1)
 
 
 def trainable_parts(net: FasterRCNN, recipe: DetectionRecipe) -> list[nn.Module]:
-    """Return the parts whose weights the recipe changes."""
+    """Return the modules that the recipe trains."""
     free = net.trunk[recipe.fixed_stages + 1 if recipe.fixed_stages else 0 :]
     regions = [net.stages[-1], net.classifier, net.regressor]
     match recipe.stage:
@@ -239,7 +239,7 @@ def trainable_parts(net: FasterRCNN, recipe: DetectionRecipe) -> list[nn.Module]
 
 
 def detector_train_mode(net: FasterRCNN, recipe: DetectionRecipe) -> None:
-    """Put the layers that learn into training mode; batch norm is a fixed map."""
+    """Enable gradients for the trained parts only; batch norm keeps its statistics."""
     net.requires_grad_(False)
     for part in trainable_parts(net, recipe):
         part.requires_grad_(True)

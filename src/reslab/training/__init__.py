@@ -1,1 +1,1 @@
-"""A recipe to a run folder."""
+"""Training: from a recipe to a run folder."""

@@ -1,4 +1,4 @@
-"""Checkpoints that survive a kill, a full disk and a damaged file; exact to the last bit."""
+"""Checkpoints that survive a kill, a full disk or a damaged file, and restore a run bit for bit."""
 
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -11,28 +11,28 @@ from reslab.training.schedule import PlateauState, ScheduleState, WarmupState
 
 KEPT_CHECKPOINTS = 3
 SUFFIX = ".safetensors"
-FORMAT = 2  # of the facts; the first edition's files name none
+FORMAT = 2  # version of the facts; format 1 is not recorded in its files
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Everything that the rest of a run depends on.
+    """The complete state of a run after some iteration.
 
-    Order and augmentation are functions of the iteration, so there is no generator's state.
+    Order and augmentation are functions of the iteration, so no generator state is stored.
     """
 
     iteration: int
     learning_rate: float
     seconds: float  # spent training so far
     schedule: ScheduleState
-    weights: dict[str, Tensor]  # parameters and statistics
+    weights: dict[str, Tensor]  # parameters and batch-norm statistics
     momentum: dict[str, Tensor]
-    losses: Tensor  # since the last line of the log, [<= log_every]
-    errors: Tensor  # of the last epoch, [<= iterations of an epoch]
-    evaluated: bool = True  # False: the evaluation after this iteration is still to be made
+    losses: Tensor  # since the last log line, [<= log_every]
+    errors: Tensor  # over the last epoch, [<= iterations per epoch]
+    evaluated: bool = True  # False: the evaluation due after this iteration is still pending
 
     def copied(self) -> "Checkpoint":
-        """Copy the tensors that training goes on changing, to the CPU."""
+        """Return a copy with weights and momentum on the CPU, unaffected by further training."""
         return replace(self, weights=copies(self.weights), momentum=copies(self.momentum))
 
     def tensors(self) -> dict[str, Tensor]:
@@ -49,7 +49,7 @@ def copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint atomically, then delete all but the newest three."""
+    """Write a checkpoint atomically, delete all but the newest three, and return its path."""
     folder.mkdir(exist_ok=True)
     facts = {
         "format": FORMAT,
@@ -67,14 +67,15 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
-    """List the checkpoints of a run, oldest first."""
+    """Return the checkpoint files in `folder`, oldest first."""
     return sorted(folder.glob(f"*{SUFFIX}"))
 
 
 def recover_newest_checkpoint(folder: Path, log: Log) -> Checkpoint | None:
-    """Return the newest whole checkpoint; delete damaged ones that are newer, each with a line.
+    """Return the newest intact checkpoint, or None if there is none.
 
-    One of a later reslab's format is whole: it is refused by a ValueError, and kept.
+    Newer damaged checkpoints are deleted, each with a log line. A checkpoint in the format of a
+    later reslab is not damaged: it is kept, and a ValueError is raised.
     """
     for path in reversed(checkpoints_in(folder)):
         try:
@@ -88,25 +89,25 @@ def recover_newest_checkpoint(folder: Path, log: Log) -> Checkpoint | None:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read one checkpoint; ValueError if it is damaged or of a later format.
+    """Read a checkpoint; raise ValueError if it is damaged or has a later format.
 
-    An OSError is no damage: the disk may answer next time.
+    An OSError does not mean damage: the disk may respond next time.
     """
     return decode(read_file(path), path)
 
 
 def read_file(path: Path) -> TensorFile:
-    """Read the file of a checkpoint, of whatever format; ValueError if it is damaged."""
+    """Read a checkpoint file in any format; raise ValueError if it is damaged."""
     try:
         file = TensorFile.read(path)
-        file.facts["schedule"]  # other files have none
+        file.facts["schedule"]  # only checkpoints have a schedule
     except (ValueError, KeyError) as error:
         raise ValueError(f"checkpoint {path} is damaged ({error})") from None
     return file
 
 
 def decode(file: TensorFile, path: Path) -> Checkpoint:
-    """Return the checkpoint in an undamaged file; ValueError for a later format."""
+    """Return the checkpoint in an intact file; raise ValueError if it has a later format."""
     facts, tensors = file.facts, file.tensors
     if facts.get("format", 1) > FORMAT:
         raise ValueError(

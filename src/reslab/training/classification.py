@@ -1,4 +1,4 @@
-"""The task of a classifier: its network and images, ready to train."""
+"""The classification task: a network and its images, ready to train."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,7 +27,7 @@ from reslab.training.task import CheckStop, Final
 
 @dataclass(frozen=True)
 class ClassificationTask:
-    """A recipe's network and images on their device; a `Task`."""
+    """The `Task` that trains a classifier: a recipe's network and images on their device."""
 
     recipe: Recipe
     device: Device
@@ -35,12 +35,12 @@ class ClassificationTask:
     optimizer: torch.optim.SGD
     preprocessing: Preprocessing
     loader: InMemoryLoader | EncodedLoader
-    count: int  # of training images
+    count: int  # training images
     classes: tuple[str, ...]
-    ids: tuple[str, ...]  # what folders call the classes; none: their names
-    watched: Sequence[ImageSet]  # evaluated on the way
+    ids: tuple[str, ...]  # folder names of the classes; empty: the same as `classes`
+    watched: Sequence[ImageSet]  # evaluated during training
     final: Sequence[ImageSet]  # evaluated once, at the end
-    class_weights: Tensor | None  # of the loss, [classes]
+    class_weights: Tensor | None  # weights in the loss, [classes]
     origin: InitialState
 
     @property
@@ -65,7 +65,7 @@ class ClassificationTask:
         return [Batch(images, labels) for images, labels in pairs]
 
     def loss(self, share: Batch) -> tuple[Tensor, Tensor]:
-        """Mean cross-entropy, in fp32, and training error in percent."""
+        """Return the mean cross-entropy, in fp32, and the training error in percent."""
         with self.device.autocast():
             scores = self.net(share.images)
         scores = scores.float()
@@ -74,11 +74,11 @@ class ClassificationTask:
         return loss, 100 * wrong.float().mean()
 
     def train_mode(self) -> None:
-        """Put the layers into training mode; statistics that are kept stay as they are."""
+        """Set the network to training mode, except for batch norm whose statistics are kept."""
         batchnorm.train_mode(self.net, keep_statistics=self.recipe.batch_norm != "train")
 
     def model(self, reports: list[Event]) -> Model:
-        """Return the network as it stands, with all that its use needs."""
+        """Return the current network with everything that inference needs."""
         recipe = self.recipe.model_dump(mode="json")
         return Model(self.net, self.classes, self.preprocessing, recipe, reports, ids=self.ids)
 
@@ -86,7 +86,7 @@ class ClassificationTask:
         return model_bytes(self.model(reports))
 
     def evaluate(self, check_stop: CheckStop) -> list[Event]:
-        """Report in fp32, with the statistics as they stand."""
+        """Evaluate in fp32 with the current batch-norm statistics; return one report per set."""
         self.net.eval()
         reports = [self.evaluate_set(images, check_stop)[0].as_dict() for images in self.watched]
         self.train_mode()
@@ -98,7 +98,7 @@ class ClassificationTask:
     def evaluate_set(
         self, images: ImageSet, check_stop: CheckStop = lambda: None
     ) -> tuple[Report, Scores]:
-        """Return the report of one set, and the scores behind it."""
+        """Return the report for one set and the scores it is computed from."""
         protocol = OneCrop(self.preprocessing.resize, self.preprocessing.size)
         scores = score_set(
             self.model([]),
@@ -111,9 +111,9 @@ class ClassificationTask:
         return build_report(scores, images, str(protocol)), scores
 
     def finish(self, check_stop: CheckStop) -> Final:
-        """Recompute the statistics over augmented mini-batches, then evaluate for good.
+        """Recompute the batch-norm statistics over augmented mini-batches, then make final reports.
 
-        The mini-batches are those of the iterations after the last: seeded, and new to the net.
+        The mini-batches belong to the iterations after the last: seeded, and new to the network.
         """
         recipe = self.recipe
         if recipe.recompute_bn and recipe.batch_norm == "train":
@@ -130,7 +130,7 @@ class ClassificationTask:
     def recompute_statistics(
         self, iterations: Iterable[int], check_stop: CheckStop = lambda: None
     ) -> None:
-        """Average batch-norm statistics over the mini-batches of some iterations."""
+        """Average the batch-norm statistics over the mini-batches of `iterations`."""
         processes = self.device.processes
         passes = (
             self.net(share.images)

@@ -1,4 +1,4 @@
-"""Draw a run's curves in the paper's style: training error thin, test error bold (Fig. 6)."""
+"""Plot a run's curves in the paper's style: thin training error, bold test error (Fig. 6)."""
 
 import io
 from collections.abc import Sequence
@@ -13,13 +13,13 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 @dataclass(frozen=True)
 class Curve:
-    """What one run measured over its iterations, in percent."""
+    """The errors or precisions of one run over its iterations, in percent."""
 
     label: str
     rows: Sequence[Event]
 
     def train(self, bins: int = 120) -> tuple[list[float], list[float]]:
-        """Return iterations and training error, averaged over at most `bins` stretches."""
+        """Return iterations and training errors, averaged over at most `bins` intervals."""
         points = [(r["iteration"], r["train_error"]) for r in self.rows if r["kind"] == "train"]
         size = max(1, -(-len(points) // bins))
         stretches = [points[i : i + size] for i in range(0, len(points), size)]
@@ -29,15 +29,15 @@ class Curve:
         )
 
     def watched_set(self) -> str:
-        """Return the name of the set evaluated during training: test, or what was held out."""
+        """Return the name of the set monitored during training: test, or the held-out set."""
         return next((row["set"] for row in self.rows if row["kind"] == "eval"), "test")
 
     def of_boxes(self) -> bool:
-        """Return whether evaluations give a detector's precision, not an error."""
+        """Return whether the evaluations report a detector's average precision, not an error."""
         return any("map_50" in row for row in self.rows)
 
     def watched(self) -> tuple[list[float], list[float]]:
-        """Return iterations and top-1 error on the watched set, or a detector's mAP@.5."""
+        """Return iterations and top-1 error (or a detector's mAP@.5) on the monitored set."""
         name = self.watched_set()
         rows = [row for row in self.rows if row["kind"] == "eval" and row["set"] == name]
         measure = "map_50" if self.of_boxes() else "top1_error"
@@ -45,7 +45,7 @@ class Curve:
 
 
 def draw_curves(rows: Sequence[Event], title: str) -> str:
-    """Draw one run's curves as SVG text."""
+    """Plot one run's curves and return them as SVG text."""
     from matplotlib.figure import Figure
 
     curve = Curve(title, rows)
@@ -67,7 +67,7 @@ def draw_curves(rows: Sequence[Event], title: str) -> str:
 
 
 def svg_of(figure: Any) -> str:
-    """Write a figure as SVG text, the same for the same figure."""
+    """Return a matplotlib figure as SVG text, reproducibly: it holds no date and no random ids."""
     import matplotlib
 
     text = io.StringIO()

@@ -1,4 +1,4 @@
-"""The run folder: the recipe of a run, its log, its checkpoints and its results."""
+"""The run folder: a run's recipe, log, checkpoints and results."""
 
 import json
 import os
@@ -11,29 +11,30 @@ from reslab.runtime.files import LOCK, atomic_write, lock
 from reslab.training.checkpoint import Checkpoint, save_checkpoint
 from reslab.training.recipe import TASKS, Fields, Recipe, RunRecipe, TaskRecipe, recipe_differences
 
-# files that a process leaves when it is killed while it makes the folder
+# files left behind by a process that was killed while creating the folder
 LEFTOVERS = (LOCK, "environment.json", ".environment.json.tmp", ".recipe.json.tmp")
-DIFFERENCES_SHOWN = 3  # differences named when a folder holds another recipe
+DIFFERENCES_SHOWN = 3  # differences listed when a folder holds another recipe
 
 
 class RunFolder:
-    """`recipe.json environment.json metrics.jsonl result.json model.safetensors checkpoints/`.
+    """A folder with `recipe.json environment.json metrics.jsonl result.json model.safetensors
+    checkpoints/`.
 
-    Only one of a run's processes `writes`; in the others the methods that write do nothing.
+    Only one of a run's processes has `writes` set; in the others the writing methods do nothing.
     """
 
     def __init__(self, path: Path, *, writes: bool = True) -> None:
         self.path, self.writes = path, writes
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
-        self.unwritten = b""  # lines that the disk refused
+        self.unwritten = b""  # log lines that could not be written yet
 
     @staticmethod
     def create(path: Path, recipe: RunRecipe, environment: dict[str, Any]) -> "RunFolder":
-        """Make a folder for this run, or open the one that this same run was started in.
+        """Create the folder for a run, or open it if the same run was started there.
 
-        `environment` names the seed, the data folder and the machine. ValueError for a folder of
-        another run or of other files.
+        `environment` records the seed, the data folder and the machine. Raises ValueError if `path`
+        holds another run or other files.
         """
         folder = RunFolder(path)
         if path.exists() and not path.is_dir():
@@ -50,7 +51,7 @@ class RunFolder:
 
     @staticmethod
     def open(path: Path) -> "RunFolder":
-        """Open a folder that holds a run; ValueError for another."""
+        """Open the folder of an existing run; raise ValueError if `path` is not a run folder."""
         for name in ("recipe.json", "environment.json"):
             if not (path / name).is_file():
                 raise ValueError(
@@ -60,7 +61,7 @@ class RunFolder:
         return RunFolder(path)
 
     def must_match(self, recipe: RunRecipe, seed: int) -> None:
-        """ValueError unless the folder was made with this recipe and seed."""
+        """Raise ValueError unless the run in this folder has this recipe and seed."""
         RunFolder.open(self.path)
         if self.task() == recipe.task:
             stored = self.recipe_as(type(recipe)).model_dump(mode="json")
@@ -79,7 +80,7 @@ class RunFolder:
             )
 
     def fields(self) -> Fields:
-        """Return the recipe as its file has it; a file without a task means classification."""
+        """Return the recipe's fields as stored; the task defaults to classification."""
         file = self.path / "recipe.json"
         try:
             fields = json.loads(file.read_bytes())
@@ -90,7 +91,7 @@ class RunFolder:
         return {"task": "classification"} | fields
 
     def task(self) -> str:
-        """Return the task of the run, one of TASKS."""
+        """Return the run's task, one of TASKS."""
         task = self.fields()["task"]
         if task not in TASKS:
             error = unknown_name("task", str(task), TASKS)
@@ -98,11 +99,11 @@ class RunFolder:
         return task
 
     def recipe(self) -> Recipe:
-        """Return a classifier's recipe; ValueError for a run of another task."""
+        """Return a classifier's recipe; raise ValueError if the run has another task."""
         return self.recipe_as(Recipe)
 
     def recipe_as(self, kind: type[TaskRecipe]) -> TaskRecipe:
-        """Return the recipe; ValueError unless it is of this kind."""
+        """Return the recipe; raise ValueError unless it is a `kind`."""
         wanted = kind.model_fields["task"].default
         if self.task() != wanted:
             raise ValueError(
@@ -114,17 +115,17 @@ class RunFolder:
             raise ValueError(f"{self.path / 'recipe.json'}: {error}") from None
 
     def result(self) -> dict[str, Any] | None:
-        """Return the result of a finished run; None before."""
+        """Return the result, or None if the run is not finished."""
         if not (self.path / "result.json").exists():
             return None
         return self.read_json("result.json", "train_error", "evaluation", "seconds")
 
     def environment(self) -> dict[str, Any]:
-        """Return the seed, the data folder and the machine that the run was started on."""
+        """Return the seed, the data folder and the machine with which the run was started."""
         return self.read_json("environment.json", "seed", "data")
 
     def lock(self) -> int:
-        """Keep other processes out until this one ends, however it ends; return the handle."""
+        """Lock the folder until `unlock` or the end of this process; return the lock's handle."""
         handle = lock(self.path)
         if handle is None:
             raise ValueError(f"{self.path} is being trained by another process")
@@ -135,7 +136,7 @@ class RunFolder:
         os.close(handle)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return the lines of metrics.jsonl, without a last line that a kill cut short."""
+        """Return the parsed lines of metrics.jsonl, except a last line truncated by a kill."""
         if not self.metrics.exists():
             return []
         lines = self.metrics.read_bytes().splitlines(keepends=True)
@@ -145,9 +146,9 @@ class RunFolder:
             raise ValueError(f"{self.metrics} is damaged: {error}") from None
 
     def log(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Append lines to metrics.jsonl, after those that an earlier OSError kept out.
+        """Append lines to metrics.jsonl, after any lines left over from an earlier OSError.
 
-        Lines that raise an OSError are written by the next call.
+        If the disk raises an OSError, the lines are kept and written by the next call.
         """
         if not self.writes:
             return
@@ -163,7 +164,7 @@ class RunFolder:
         self.unwritten = b""
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Save a checkpoint, after the log is on the disk: none may outlive its lines."""
+        """Flush the log to disk, then save a checkpoint, which must not outlive earlier lines."""
         if not self.writes:
             return
         with open(self.metrics, "a") as file:
@@ -171,9 +172,9 @@ class RunFolder:
         save_checkpoint(self.checkpoints, checkpoint)
 
     def forget_after(self, iteration: int, evaluated_until: int) -> None:
-        """Remove the lines that a run resumed at `iteration` writes again.
+        """Remove the log lines that a run resumed at `iteration` will write again.
 
-        Evaluations are repeated only after the iteration `evaluated_until`.
+        Evaluations are repeated only after iteration `evaluated_until`.
         """
         if not self.writes:
             return
@@ -189,7 +190,7 @@ class RunFolder:
         self.write(name, (json.dumps(value, indent=2) + "\n").encode())
 
     def read_json(self, name: str, *keys: str) -> dict[str, Any]:
-        """Read a JSON file of the folder; ValueError if it is damaged or lacks one of `keys`."""
+        """Read a JSON file in the folder; raise ValueError if it is damaged or lacks any `keys`."""
         try:
             value = json.loads((self.path / name).read_bytes())
         except ValueError as error:

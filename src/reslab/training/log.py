@@ -1,4 +1,4 @@
-"""The lines of a run's log, what they report, and the thread that writes its checkpoints."""
+"""A run's log lines, the progress they report, and the thread that writes its checkpoints."""
 
 import math
 from collections import deque
@@ -16,8 +16,8 @@ from reslab.training.folder import RunFolder
 from reslab.training.loop import UpdateResult
 from reslab.training.schedule import Schedule
 
-DETAILS = ("per_class", "confusion")  # of a final report; the log leaves them out
-DISK_PATIENCE = 2.0  # seconds that training waits for a disk which is a whole checkpoint behind
+DETAILS = ("per_class", "confusion")  # in final reports only; left out of the log
+DISK_PATIENCE = 2.0  # seconds that training waits for the previous checkpoint's write
 
 
 class Diverged(RuntimeError):
@@ -25,25 +25,25 @@ class Diverged(RuntimeError):
 
 
 class Progress:
-    """Loss, error and speed of the last iterations, and the seconds of all.
+    """Loss, error and speed over the last iterations, and the total training time.
 
-    Loss and error are read from the device as seldom as possible.
+    Loss and error are read from the device as seldom as possible, since a read waits for it.
     """
 
     def __init__(self, epoch: int, clock: Callable[[], float], before_resume: float) -> None:
         self.unread: list[tuple[int, Tensor, Tensor]] = []  # iteration, loss, error
-        self.losses: list[float] = []  # since the last line of the log
+        self.losses: list[float] = []  # since the last log line
         self.errors: deque[float] = deque(maxlen=epoch)
         self.clock, self.before_resume = clock, before_resume
         self.started = self.logged = clock()
-        self.images = 0  # since the last line
+        self.images = 0  # since the last log line
 
     def add(self, step: UpdateResult, images: int) -> None:
         self.unread.append((step.iteration, step.loss, step.train_error))
         self.images += images
 
     def read(self) -> None:
-        """Fetch what is unread; Diverged at the first iteration whose loss is not finite."""
+        """Fetch unread losses and errors; raise Diverged at the first loss that is not finite."""
         if not self.unread:
             return
         values = torch.stack([torch.stack((loss, error)) for _, loss, error in self.unread])
@@ -55,7 +55,7 @@ class Progress:
         self.unread.clear()
 
     def take_means(self) -> tuple[float, float]:
-        """Return mean loss and mean error since the last call."""
+        """Return the mean loss and mean error since the last call."""
         self.read()
         count = len(self.losses)
         loss = sum(self.losses) / count
@@ -64,20 +64,20 @@ class Progress:
         return loss, error
 
     def epoch_error(self) -> float:
-        """Return the mean training error of the last epoch, percent."""
+        """Return the mean training error over the last epoch, in percent."""
         self.read()
         return sum(self.errors) / len(self.errors)
 
     def seconds(self) -> float:
-        """Return the seconds of training, those before a resume included."""
+        """Return the total training time in seconds, including the time before a resume."""
         return self.before_resume + self.clock() - self.started
 
     def speed(self) -> float:
-        """Return images a second since the last line."""
+        """Return images per second since the last log line."""
         return self.images / (self.clock() - self.logged)
 
     def restart_timing(self) -> None:
-        """Measure the speed anew, after a line or after time that was not spent training."""
+        """Restart the speed measurement, after a log line or after time not spent training."""
         self.logged, self.images = self.clock(), 0
 
 
@@ -87,7 +87,7 @@ def warmup_row(step: UpdateResult, schedule: Schedule) -> Event:
 
 
 def train_row(step: UpdateResult, progress: Progress) -> Event:
-    speed = progress.speed()  # before the device is waited for
+    speed = progress.speed()  # measured before waiting for the device
     loss, error = progress.take_means()
     return {
         "kind": "train",
@@ -104,29 +104,30 @@ def eval_row(iteration: int, report: Event) -> Event:
 
 
 def without_details(report: Event) -> Event:
-    """Return a report without its details."""
+    """Return a report without its per-class errors and confusion matrix."""
     return {key: value for key, value in report.items() if key not in DETAILS}
 
 
 class CheckpointWriter:
-    """Write a run's log, and its checkpoints by a thread while training goes on.
+    """Write a run's log, and write its checkpoints in a thread while training continues.
 
-    A slow or full disk costs a line to the user, and the run goes on. Training waits while a
-    checkpoint is copied; for the disk only while the checkpoint before is still being written.
+    A slow or full disk is reported to the user in one line, and the run continues. Training waits
+    while a checkpoint is copied to memory, and for the disk only while the previous checkpoint is
+    still being written.
     """
 
     def __init__(
         self, folder: RunFolder, notify: Log, saved: int, patience: float = DISK_PATIENCE
     ) -> None:
         self.folder, self.notify, self.patience = folder, notify, patience
-        self.saved = saved  # the iteration of the newest whole checkpoint
-        self._writing: Thread | None = None  # writes the checkpoint of the iteration `_pending`
+        self.saved = saved  # iteration of the newest complete checkpoint
+        self._writing: Thread | None = None  # is writing the checkpoint of iteration `_pending`
         self._pending = 0
-        self._failure: Exception | None = None  # of the thread, to be raised in training's
-        self._rows_wait = False  # whether the disk refused the last lines of the log
+        self._failure: Exception | None = None  # from the thread, to be re-raised
+        self._rows_wait = False  # whether the last log lines could not be written
 
     def log(self, rows: Sequence[Event]) -> None:
-        """Append lines to the log; those that the disk refuses wait for the next call."""
+        """Append lines to the log; lines that cannot be written are retried by the next call."""
         self._collect_finished_write(0.0)
         if not rows:
             return
@@ -140,7 +141,7 @@ class CheckpointWriter:
             self._rows_wait = False
 
     def begin(self, checkpoint: Checkpoint, *, wait: bool = False) -> None:
-        """Copy a checkpoint and start to write it; skip it if the disk is busy, unless `wait`."""
+        """Copy a checkpoint and start writing it; skip it if the disk is busy, unless `wait`."""
         if not self.folder.writes:
             return
         iteration = checkpoint.iteration
@@ -152,12 +153,12 @@ class CheckpointWriter:
             )
             return
         try:
-            self.folder.log(())  # lines that wait: none may be younger than a checkpoint
+            self.folder.log(())  # pending lines first: a checkpoint must not outlive them
         except OSError as error:
             self._report_unsaved(iteration, error)
             return
         self._pending, self._failure = iteration, None
-        # a daemon: the end of the process does not wait for the disk
+        # a daemon, so that the process can exit without waiting for the disk
         self._writing = Thread(target=self._write, args=(checkpoint.copied(),), daemon=True)
         self._writing.start()
 
@@ -168,25 +169,25 @@ class CheckpointWriter:
             self._failure = error
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Write a checkpoint before returning; OSError if that fails."""
+        """Write a checkpoint before returning; raise OSError if that fails."""
         self._collect_finished_write(None)
         self.folder.log(())
         self.folder.save(checkpoint)
         self.saved = checkpoint.iteration
 
     def close(self) -> None:
-        """Wait for the checkpoint that is being written."""
+        """Wait until the pending checkpoint is written."""
         self._collect_finished_write(None)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None or issubclass(kind, Exception):  # others end the process, at once
+        if kind is None or issubclass(kind, Exception):  # KeyboardInterrupt does not wait
             self.close()
 
     def _collect_finished_write(self, timeout: float | None) -> None:
-        """Take over the result of the pending write; wait for it up to `timeout` seconds."""
+        """Wait up to `timeout` seconds for the pending write; record its outcome if it ended."""
         if self._writing is None:
             return
         self._writing.join(timeout)

@@ -1,4 +1,4 @@
-"""The one update path: a mini-batch cut into virtual GPUs, then one step of the authors' SGD."""
+"""The one update path: a mini-batch split over virtual GPUs, then one step of the authors' SGD."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,32 +12,32 @@ from reslab.runtime.device import Processes, SingleProcess
 from reslab.training.schedule import Schedule
 from reslab.training.task import Task
 
-# Change a net by one step, for the draws of a mini-batch and a learning rate; afterwards weights,
-# momentum and moving averages are those after the step. Returns a table with one row for each
-# virtual GPU of all processes, float64 [virtual GPUs, statistics + 2]: the batch-norm statistics
-# of its forward pass, its mean loss, its error in percent. Every way to compute is one of these.
+# Take one SGD step, given the random draws of a mini-batch and a learning rate: update weights,
+# momentum and moving averages. Return a table with one row per virtual GPU of all processes,
+# float64 [virtual GPUs, statistics + 2]: the batch-norm statistics of its forward pass, its mean
+# loss, its error in percent. Alternative implementations of the step share this signature.
 Update = Callable[[Any, float], Tensor]
-LOSS, ERROR = -2, -1  # columns of the table; the statistics come before them
+LOSS, ERROR = -2, -1  # columns of the table, after the statistics
 DECAYED = (nn.Conv2d, nn.Linear)  # layers whose weights decay
 
 
 @dataclass(frozen=True)
 class UpdateResult:
-    """What one update gave. Loss and error stay on the device until somebody reads them."""
+    """The outcome of one update. Loss and error stay on the device until they are read."""
 
-    iteration: int  # updates done, this one included
+    iteration: int  # updates made so far, including this one
     learning_rate: float
     loss: Tensor  # mean over the mini-batch, []
-    train_error: Tensor  # percent of the augmented mini-batch, []
+    train_error: Tensor  # percent, over the augmented mini-batch, []
     warmed_up: bool  # whether the warm-up ended with this update
 
 
 def training_steps(
     update: Update, draws: Callable[[int], Any], schedule: Schedule, iterations: Iterable[int]
 ) -> Iterator[UpdateResult]:
-    """Make one update for each of `iterations`, counted from 0, at the rate of the schedule.
+    """Yield the result of one update per entry of `iterations`, counted from 0.
 
-    `draws(k)` gives the random choices of mini-batch k.
+    The schedule sets the learning rate; `draws(k)` returns the random draws of mini-batch k.
     """
     for iteration in iterations:
         learning_rate = schedule.rate(iteration)
@@ -54,20 +54,20 @@ def eager_update(
     norms: Sequence[nn.BatchNorm2d] = (),
     processes: Processes = SingleProcess(),
 ) -> Update:
-    """Return the update that runs forward and backward share by share, as PyTorch comes.
+    """Return an update that runs forward and backward share by share in eager PyTorch.
 
-    `prepare(draws)` gives the shares of the mini-batch that this process has, one for each of its
-    virtual GPUs and all of one size; `loss(share)` gives mean loss and error in percent. Every
-    share has a forward pass, and so batch-norm statistics, of its own. Gradients, statistics,
-    losses and errors are added in the order of the shares, whichever process computed them, so the
-    sums agree to the last bit.
+    A share is the part of a mini-batch for one virtual GPU. `prepare(draws)` returns this process's
+    shares, one per virtual GPU and all of equal size; `loss(share)` returns mean loss and error in
+    percent. Every share has its own forward pass, and so its own batch-norm statistics. Gradients,
+    statistics, losses and errors are summed in the order of the shares, whichever process computed
+    them, so the sums agree to the last bit for any number of processes.
     """
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     statistics = NormStatistics(norms, weights[0].device)
     gradients = processes.gradients(weights)
 
     def backward(share: Any, shares: int) -> Tensor:
-        """Add the gradients of one of `shares`; return its row of the table."""
+        """Add the gradients of one of `shares` shares and return its row of the table."""
         share_loss, error = loss(share)
         (share_loss / shares).backward()
         gradients.store()
@@ -86,7 +86,7 @@ def eager_update(
         table = processes.all_gather(torch.stack(rows))
         for row in table:
             averages.lerp_(row[:LOSS], momentum)
-        foreign_passes = len(table) - len(shares)  # forward passes that other processes made
+        foreign_passes = len(table) - len(shares)  # forward passes made by other processes
         statistics.write(averages, foreign_passes)
         return table
 
@@ -94,7 +94,7 @@ def eager_update(
 
 
 def eager_update_of(task: Task, prepare: Callable[[Any], Sequence[Any]] | None = None) -> Update:
-    """Return the update of a task's net; batch norm that is in evaluation mode stays as it is."""
+    """Return the eager update for a task; batch norm in evaluation mode is left unchanged."""
     return eager_update(
         prepare or task.prepare,
         task.loss,
@@ -107,9 +107,9 @@ def eager_update_of(task: Task, prepare: Callable[[Any], Sequence[Any]] | None =
 def build_sgd(
     net: nn.Module, *, momentum: float, weight_decay: float, classifier_rate: float = 1.0
 ) -> torch.optim.SGD:
-    """Build SGD that decays the weights of convolutions and the classifier alone.
+    """Build an SGD optimizer with weight decay only on convolution and classifier weights.
 
-    The classifier learns at `classifier_rate` times the rate of the rest.
+    The classifier's learning rate is `classifier_rate` times that of the other layers.
     """
     decayed = {id(m.weight) for m in net.modules() if isinstance(m, DECAYED)}
     linear = [m for m in net.modules() if isinstance(m, nn.Linear)]
@@ -124,17 +124,17 @@ def build_sgd(
             {"params": weights, "weight_decay": decay, "scale": scale}
             for (scale, decay), weights in groups.items()
         ],
-        lr=0.0,  # set before each update; none is meant until then
+        lr=0.0,  # a placeholder: the rate is set before each update
         momentum=momentum,
         fused=True,
     )
 
 
 def set_learning_rate(optimizer: torch.optim.SGD, rate: float) -> None:
-    """Change the rate as the authors' framework does, where the velocity carries the rate.
+    """Change the learning rate as in the authors' framework, whose velocity includes the rate.
 
-    Theirs: v <- mu v + rate g, w <- w - v. torch's: v <- mu v + g, w <- w - rate v. The two agree
-    while the rate stays; when it changes, torch's buffer times old / new is theirs.
+    Caffe: v <- mu v + rate g, w <- w - v. torch: v <- mu v + g, w <- w - rate v. The two agree
+    while the rate is constant; when it changes, torch's buffer is scaled by old / new to match.
     """
     for group in optimizer.param_groups:
         old, group["lr"] = group["lr"], rate * group["scale"]
@@ -147,7 +147,7 @@ def set_learning_rate(optimizer: torch.optim.SGD, rate: float) -> None:
 
 
 def momentum_buffers(net: nn.Module, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
-    """Return the velocity of each parameter by name, zeros where no update was made yet."""
+    """Return the velocity of each parameter by name; zeros before the first update."""
     state = optimizer.state
     return {
         name: state[weight].get("momentum_buffer", torch.zeros_like(weight))
@@ -158,9 +158,9 @@ def momentum_buffers(net: nn.Module, optimizer: torch.optim.SGD) -> dict[str, Te
 def restore_momentum(
     net: nn.Module, optimizer: torch.optim.SGD, buffers: dict[str, Tensor], rate: float
 ) -> None:
-    """Put back saved velocities, with the rate that they were last scaled for."""
+    """Restore saved velocities and the learning rate to which they are scaled."""
     for name, weight in net.named_parameters():
-        # preserve_format: a buffer laid out like its weight is what the fused update wants
+        # empty_like keeps the weight's memory format, which the fused update needs
         buffer = torch.empty_like(weight).copy_(buffers[name])
         optimizer.state[weight]["momentum_buffer"] = buffer
     for group in optimizer.param_groups:

@@ -1,4 +1,4 @@
-"""What a run starts from besides its recipe: trained weights, or what was measured at first."""
+"""A run's initial state besides its recipe: trained weights, statistics measured on the data."""
 
 from dataclasses import dataclass
 
@@ -18,17 +18,17 @@ FILE = "preprocessing.safetensors"  # in a run folder
 
 @dataclass(frozen=True)
 class InitialState:
-    """What a run does not derive from its recipe and its data."""
+    """The part of a run's initial state that its recipe alone does not determine."""
 
-    weights: Model | None = None  # training starts from them
+    weights: Model | None = None  # the weights to start from
     preprocessing: Preprocessing | None = None  # measured when the run began
-    components: Components | None = None  # principal components of the colours, measured too
-    names: tuple[str, ...] = ()  # of the classes, where folders are called by ids
-    begun: bool = False  # a checkpoint holds the network's state
+    components: Components | None = None  # principal components of the colours, measured likewise
+    names: tuple[str, ...] = ()  # class names, where folders are named by class ids
+    begun: bool = False  # whether a checkpoint already holds the network's state
 
 
 def initial_state_bytes(origin: InitialState) -> bytes:
-    """Encode what was measured when the run began, so that resuming need not measure again."""
+    """Encode the measured preprocessing, so that a resumed run need not measure it again."""
     assert origin.preprocessing is not None
     tensors = origin.preprocessing.tensors()
     if origin.components is not None:
@@ -39,9 +39,9 @@ def initial_state_bytes(origin: InitialState) -> bytes:
 
 
 def read_initial_state(folder: RunFolder | None) -> InitialState:
-    """Read the file of `initial_state_bytes` in a run folder; without it nothing was measured.
+    """Read the file written from `initial_state_bytes` in a run folder.
 
-    Without a folder the run is new.
+    Return an empty state if the file is missing, or if `folder` is None (a new run).
     """
     if folder is None:
         return InitialState()
@@ -60,10 +60,10 @@ def read_initial_state(folder: RunFolder | None) -> InitialState:
 
 
 def fit_to_weights(recipe: Recipe, weights: Model, *, keep_statistics: bool = False) -> Recipe:
-    """Return `recipe` for training that starts from `weights`: with their layout and digest.
+    """Return `recipe` adapted to start from `weights`: with their layout and digest.
 
-    Batch norm that is folded into the convolutions stays frozen. ValueError if these are weights of
-    another network.
+    Batch norm that is folded into the convolutions stays frozen. Raises ValueError if `weights`
+    belong to another network.
     """
     keep = keep_statistics or weights.folded
     return fit_recipe(
@@ -75,15 +75,15 @@ def fit_to_weights(recipe: Recipe, weights: Model, *, keep_statistics: bool = Fa
 
 
 def fit_recipe(recipe: TaskRecipe, net: nn.Module, **changes: object) -> TaskRecipe:
-    """Return `recipe` with `changes`, for training that starts from the weights of `net`."""
+    """Return `recipe` with `changes` and the digest of the weights of `net`, to start from them."""
     changes["weights"] = sha256_of(net.state_dict())
     return recipe.from_json(recipe.model_copy(update=changes).model_dump_json())
 
 
 def fit_config(config: ResNetConfig, trained: ResNetConfig, name: str) -> ResNetConfig:
-    """Return the network of the recipe `name` in the layout of a trained one.
+    """Return the network `config` of the recipe `name` in the layout of the `trained` network.
 
-    It keeps its number of classes. ValueError if the trained one is another network.
+    The number of classes is kept. Raises ValueError if the networks differ in anything else.
     """
     layout = {"zeros": trained.zeros, "stride_on": trained.stride_on, "pool": trained.pool}
     config = config.model_copy(update=layout)
@@ -96,7 +96,7 @@ def fit_config(config: ResNetConfig, trained: ResNetConfig, name: str) -> ResNet
 
 
 def must_match_weights(recipe: Recipe, weights: Model | None) -> None:
-    """ValueError unless `weights` are those that `recipe` starts from."""
+    """Raise ValueError unless `weights` are the ones `recipe` starts from, or both are None."""
     if weights is None:
         if recipe.weights is not None:
             raise ValueError("this recipe starts from trained weights; name them with --weights")
@@ -109,7 +109,7 @@ def must_match_weights(recipe: Recipe, weights: Model | None) -> None:
 
 
 def must_have_digest(recipe: RunRecipe, net: nn.Module) -> None:
-    """ValueError unless the weights of `net` are those that `recipe` was made for."""
+    """Raise ValueError unless the weights of `net` have the digest recorded in `recipe`."""
     digest = sha256_of(net.state_dict())
     if digest != recipe.weights:
         raise ValueError(
@@ -118,7 +118,7 @@ def must_have_digest(recipe: RunRecipe, net: nn.Module) -> None:
 
 
 def folded_error(key: str, value: str) -> ValueError:
-    """Return the error of a recipe that would change batch norm which is folded away."""
+    """Return the ValueError for a recipe that would train batch norm that has been folded away."""
     return ValueError(
         f"{key}={value}: in these weights batch norm was folded into the convolutions, so its "
         f"statistics can only be kept: {key}=frozen"
@@ -126,6 +126,6 @@ def folded_error(key: str, value: str) -> ValueError:
 
 
 def shape_of(config: ResNetConfig) -> str:
-    """Describe a net in a few words."""
+    """Return a short description of a network."""
     option = "no shortcuts" if config.shortcut is None else f"option {config.shortcut}"
     return f"{config.depth} layers, {option}, {config.stem} stem"

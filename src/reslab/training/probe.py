@@ -1,4 +1,4 @@
-"""Measure what a run will cost on this machine, from twenty of its iterations."""
+"""Estimate what a run will cost on this machine from twenty of its iterations."""
 
 import resource
 import sys
@@ -17,22 +17,22 @@ from reslab.training.schedule import Schedule
 from reslab.training.task import Task
 from reslab.training.train import Job, begin_classification
 
-WARM_UP = 3  # iterations that are not counted: memory is fetched, kernels are chosen
-READ = 200  # images whose bytes are read to time the disk
+WARM_UP = 3  # untimed iterations: memory is allocated, kernels are chosen
+READ = 200  # image files read to time the disk
 EVALUATED_IMAGES = 64
 Limit = Literal["network", "decoding", "disk"]
 
 
 @dataclass(frozen=True)
 class ProbeTarget:
-    """A run that is not made yet, as far as its cost is concerned."""
+    """A planned run, as far as its cost is concerned."""
 
     task: Task
     images: int  # in the training set
-    batches: int  # mini-batches shown in the whole run, those after the last update included
-    evaluated: int  # images that are evaluated in the whole run
-    evaluate: Callable[[], int]  # evaluates some images; how many
-    read: Callable[[int], int] | None  # reads the files of so many at most; None: set in memory
+    batches: int  # mini-batches in the whole run, including those after the last update
+    evaluated: int  # images evaluated in the whole run
+    evaluate: Callable[[], int]  # evaluates some images and returns their number
+    read: Callable[[int], int] | None  # reads at most n files; None: images in memory
 
     def close(self) -> None:
         self.task.close()
@@ -40,24 +40,24 @@ class ProbeTarget:
 
 @dataclass(frozen=True)
 class Probe:
-    """Speeds in images a second, memory in bytes."""
+    """Measured speeds in images per second, memory in bytes."""
 
-    together: float  # training as it will be: images are prepared while the network learns
-    network: float  # on a mini-batch that is there
-    images: float | None  # mini-batches prepared and nothing else; None: a set in memory
-    reading: float | None  # bytes from the disk, one image after the other
+    together: float  # actual training: images are prepared while the network trains
+    network: float  # on a mini-batch that is already prepared
+    images: float | None  # preparing mini-batches only; None: images in memory
+    reading: float | None  # reading files from disk, one after another
     evaluating: float
-    memory: int  # at most in use by the process, or on the GPU
+    memory: int  # peak use by the process, or on the GPU
     limit: Limit
 
     def seconds(self, run: ProbeTarget) -> float:
-        """Estimate the whole run: updates, recomputed statistics, evaluations."""
+        """Estimate the duration of the whole run: updates, recomputed statistics, evaluations."""
         trained = run.batches * run.task.recipe.batch_size
         return trained / self.together + run.evaluated / self.evaluating
 
 
 def classifier_target(job: Job[Recipe]) -> ProbeTarget:
-    """Open a new run, nothing written; say what it shows its classifier, and how."""
+    """Set up a new run without writing anything, and return its numbers of images and batches."""
     task = begin_classification(job)
     recipe, watched_set = task.recipe, task.watched[0]
     evaluations = (recipe.iterations - 1) // recipe.eval_every
@@ -83,10 +83,10 @@ def classifier_target(job: Job[Recipe]) -> ProbeTarget:
 
 
 def read_last(files: Sequence[str], read: Callable[[str], bytes], most: int) -> int:
-    """Read at most so many files, and return how many.
+    """Read at most `most` files and return how many.
 
-    They are taken from the end of the set, which training has hardly touched: what was read a
-    moment ago would come from memory.
+    They are taken from the end of the set, which training has hardly touched: files read a moment
+    ago would come from the page cache.
     """
     for file in files[-most:]:
         read(file)
@@ -96,17 +96,17 @@ def read_last(files: Sequence[str], read: Callable[[str], bytes], most: int) -> 
 def probe(
     run: ProbeTarget, iterations: int = 20, clock: Callable[[], float] = time.perf_counter
 ) -> Probe:
-    """Train for some iterations and measure; the network is of no use afterwards."""
+    """Train for some iterations and measure speed and memory; discard the network afterwards."""
     task = run.task
     size = task.recipe.batch_size
 
     def speed(update: Update, count: int) -> float:
-        """Return images a second over `count` updates."""
+        """Return images per second over `count` updates."""
         iterations = range(WARM_UP + count)
         begun = 0.0
         for step in training_steps(update, task.draws, Schedule(task.recipe), iterations):
             if step.iteration == WARM_UP:
-                step.loss.item()  # all of it is done, on a GPU too
+                step.loss.item()  # waits for the device
                 begun = clock()
         step.loss.item()
         return count * size / (clock() - begun)
@@ -125,7 +125,7 @@ def probe(
     network = speed(eager_update_of(task, lambda draws: same), max(iterations // 4, 1))
     images = reading = None
     if run.read is not None:
-        for iteration in range(WARM_UP):  # what was prepared ahead is used up
+        for iteration in range(WARM_UP):  # use up the mini-batches that were prepared ahead
             task.prepare(task.draws(iteration))
         images = rate(prepare)
         reading = rate(partial(run.read, READ))
@@ -138,7 +138,7 @@ def probe(
 
 
 def peak_memory(device: torch.device) -> int:
-    """Return the most memory that was in use so far, in bytes."""
+    """Return the peak memory use so far, in bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
@@ -146,7 +146,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def limit_of(network: float, images: float | None, reading: float | None) -> Limit:
-    """Name the slowest part: the disk where reading takes half of the time of an image."""
+    """Return the bottleneck: the disk if reading takes over half the time to prepare an image."""
     if images is None or reading is None or network <= images:
         return "network"
     return "disk" if reading < 2 * images else "decoding"

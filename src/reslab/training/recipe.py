@@ -1,4 +1,4 @@
-"""Recipes: what a run does, all but its seed and its places; checked, frozen, JSON both ways."""
+"""Recipes: all settings of a run except its seed and paths; validated, frozen, stored as JSON."""
 
 import itertools
 import json
@@ -24,49 +24,49 @@ from reslab.runtime.device import Precision
 
 
 class Section(BaseModel):
-    """A part of a recipe; frozen, and an unknown key is an error."""
+    """A section of a recipe: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Warmup(Section):
-    """The closed-loop warm-up of the 110-layer net (Sec. 4.2): low rate until it learns."""
+    """The closed-loop warm-up of the 110-layer net (Sec. 4.2): a low rate until the error falls."""
 
     learning_rate: float = Field(0.01, gt=0)
     until_train_error: float = Field(80.0, ge=0, le=100)  # percent
-    window: int = Field(10, ge=1)  # iterations whose mean error decides; not in the paper
-    cap: int = Field(2000, ge=1)  # iterations after which it ends whatever the error is
+    window: int = Field(10, ge=1)  # iterations that the error is averaged over; not in the paper
+    cap: int = Field(2000, ge=1)  # iterations after which the warm-up ends, whatever the error
 
 
 class Plateau(Section):
-    """ "Divided by 10 when the error plateaus" (Sec. 3.4); what a plateau is, is our reading.
+    """ "Divided by 10 when the error plateaus" (Sec. 3.4); the definition of a plateau is ours.
 
-    The error is that of the set evaluated on the way. A plateau is `patience` evaluations in a row
-    that were not `threshold` points below the best one since the rate last changed.
+    The error is measured on the set monitored during training. A plateau is `patience` consecutive
+    evaluations that are not `threshold` points below the best one since the rate last changed.
     """
 
     patience: int = Field(6, ge=1)
-    threshold: float = Field(0.1, ge=0)  # points of that error
+    threshold: float = Field(0.1, ge=0)  # percentage points
 
 
 class PhotographSettings(Section):
-    """What a run on photographs needs beyond its augmentation; `data` is then "pictures"."""
+    """Settings for a run on photographs (`data` is "pictures"), besides the augmentation."""
 
-    resize: int = Field(256, ge=1)  # shorter side in testing (Sec. 3.4)
+    resize: int = Field(256, ge=1)  # shorter side at test time (Sec. 3.4)
     mean: Literal["pixel", "channel"] = "pixel"  # "per-pixel mean subtracted", or its average
-    colour: Literal["set", "imagenet"] = "set"  # whose principal components the colours follow
-    validation: float = Field(0.2, gt=0, lt=1)  # of a folder that has no parts of its own
-    bad_limit: float = Field(0.01, ge=0, le=1)  # share of files that may be undecodable
+    colour: Literal["set", "imagenet"] = "set"  # source of the principal components
+    validation: float = Field(0.2, gt=0, lt=1)  # fraction of an unsplit folder
+    bad_limit: float = Field(0.01, ge=0, le=1)  # fraction of files that may be undecodable
 
 
-Fields = dict[str, Any]  # a recipe as JSON has it
-Kinds = Mapping[str, Sequence[str]]  # sections that come in several kinds -> what these are called
-# sections that may be absent; changing a key of one brings the others' defaults
+Fields = dict[str, Any]  # a recipe as parsed from JSON
+Kinds = Mapping[str, Sequence[str]]  # sections that come in several kinds -> names of the kinds
+# sections that may be absent; setting one key of a section fills in defaults for the others
 OPTIONAL = {"warmup": Warmup(), "plateau": Plateau()}
 
 
 def parse_override(change: str) -> tuple[str, Any]:
-    """Take KEY=VALUE apart; a value that is not JSON is a word."""
+    """Parse KEY=VALUE; a value that is not valid JSON is a string."""
     key, equals, text = change.partition("=")
     if not equals:
         raise ValueError(f"--set {change}: write it as KEY=VALUE")
@@ -77,7 +77,7 @@ def parse_override(change: str) -> tuple[str, Any]:
 
 
 def set_field(fields: Fields, key: str, value: Any) -> None:
-    """Change one field in place; a dotted key reaches inside a section."""
+    """Set one field in place; a dotted key addresses a field in a section."""
     *path, last = key.split(".")
     section: Any = fields
     for name in path:
@@ -94,7 +94,7 @@ def set_field(fields: Fields, key: str, value: Any) -> None:
 
 
 def flatten(fields: Fields, prefix: str = "") -> Fields:
-    """Return nested fields under dotted keys."""
+    """Return nested fields as one flat mapping with dotted keys."""
     flat = {}
     for key, value in fields.items():
         if isinstance(value, dict):
@@ -105,7 +105,7 @@ def flatten(fields: Fields, prefix: str = "") -> Fields:
 
 
 def recipe_differences(first: Fields, second: Fields) -> list[str]:
-    """Return a line `key: first -> second` for each difference but that of the names."""
+    """Return a line `key: first -> second` for each field that differs, except the name."""
     first, second = flatten(first), flatten(second)
     return [
         f"{key}: {first.get(key)} -> {second.get(key)}"
@@ -115,9 +115,9 @@ def recipe_differences(first: Fields, second: Fields) -> list[str]:
 
 
 def validation_message(error: ValidationError, keys: Iterable[str], kinds: Kinds) -> str:
-    """Describe the first error in a line; `keys` are those of the task's recipes."""
+    """Return a one-line message for the first error; `keys` are the valid keys of the recipe."""
     first = error.errors(include_url=False)[0]
-    # a union names the alternative that it tried; a person who sets a key does not
+    # pydantic puts the union alternative it tried into the path; users' keys do not contain it
     tried = {kind for several in kinds.values() for kind in several}
     key = ".".join(str(part) for part in first["loc"] if part not in tried)
     if first["type"] == "extra_forbidden":
@@ -133,21 +133,20 @@ def validation_message(error: ValidationError, keys: Iterable[str], kinds: Kinds
     return f"recipe key {key!r} cannot be {first['input']!r}: {first['msg'].lower()}"
 
 
-TASKS = {"classification": "classifier", "detection": "detector"}  # what a run of each trains
+TASKS = {"classification": "classifier", "detection": "detector"}  # task -> what it trains
 AnyAugmentation = Annotated[PadAndCrop | ScaleCrop | ResizedCrop, Field(discriminator="kind")]
 
 
 class RunRecipe(Section):
-    """The abstract part of a recipe: what every run has, whatever it trains, but its seed and its
-    places. Defaults: Sec. 4.2 of the paper."""
+    """The abstract base of recipes: settings common to all tasks, with the defaults of Sec. 4.2."""
 
     kinds: ClassVar[Kinds] = {}
 
     name: str
-    task: str  # one of TASKS; each class of recipes allows its own alone
+    task: str  # one of TASKS; fixed by each subclass
     weights: str | None = None  # SHA-256 of the weights that training starts from
     iterations: int = Field(64_000, ge=1)
-    batch_size: int = Field(128, ge=1)  # the total, over all virtual GPUs
+    batch_size: int = Field(128, ge=1)  # in total, over all virtual GPUs
     virtual_gpus: int = Field(2, ge=1)  # "trained with a mini-batch size of 128 on two GPUs"
     learning_rate: float = Field(0.1, gt=0)
     drops: tuple[float, ...] = (0.5, 0.75)  # of `iterations`: divided by 10 at 32k and 48k
@@ -162,7 +161,7 @@ class RunRecipe(Section):
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Read strictly: ValueError, in a line, for an unknown key, a wrong type or value."""
+        """Parse strictly; raise a one-line ValueError for an unknown key, a wrong type or value."""
         try:
             return cls.model_validate_json(text, strict=True)
         except ValidationError as error:
@@ -170,7 +169,7 @@ class RunRecipe(Section):
 
     @model_serializer(mode="wrap")
     def _what_before_how(self, fields_of: SerializerFunctionWrapHandler) -> Fields:
-        """Put the fields of the task first, as a person reads them; pydantic puts them last."""
+        """Put the task's own fields first, for readers; pydantic puts them last."""
         fields = fields_of(self)
         names = {key: fields[key] for key in ("name", "task") if key in fields}
         of_task = {key: fields[key] for key in fields if key not in RunRecipe.model_fields}
@@ -199,12 +198,12 @@ class RunRecipe(Section):
     @staticmethod
     @abstractmethod
     def expand_override(fields: Fields, key: str, value: Any) -> Fields:
-        """Return the changes that KEY=VALUE stands for; `fields` are those before it."""
+        """Return the field changes that KEY=VALUE stands for, given the current `fields`."""
 
     def with_changes(self, changes: Sequence[str]) -> Self:
-        """Return this recipe with KEY=VALUE changes; a dotted key reaches inside a section.
+        """Return this recipe with KEY=VALUE changes; a dotted key addresses a field in a section.
 
-        A section that comes in several kinds can be set to a kind, which brings its defaults.
+        A section that comes in several kinds can be set to the name of a kind, with its defaults.
         """
         fields = self.model_dump(mode="json")
         for change in changes:
@@ -233,10 +232,10 @@ class Recipe(RunRecipe):
     pictures: PhotographSettings | None = None
     augmentation: AnyAugmentation = PadAndCrop()
     balance: Literal["none", "sampler", "loss"] = "none"  # for classes of unequal size
-    held_out: int = Field(0, ge=0)  # training images kept back; 5000 in the paper's 45k/5k split
+    held_out: int = Field(0, ge=0)  # training images held out; 5000 in the paper's 45k/5k split
     batch_norm: Literal["train", "frozen", "recalibrate"] = "train"
-    classifier_rate: float = Field(1.0, gt=0)  # times `learning_rate`; for a new one on old weights
-    recompute_bn: int = Field(200, ge=0)  # batches after training; 0 keeps moving averages
+    classifier_rate: float = Field(1.0, gt=0)  # times `learning_rate`; new on trained weights
+    recompute_bn: int = Field(200, ge=0)  # mini-batches after training; 0 keeps the moving averages
 
     @model_validator(mode="after")
     def _shares_have_statistics(self) -> Self:
@@ -262,7 +261,7 @@ class Recipe(RunRecipe):
 
     @staticmethod
     def expand_override(fields: Fields, key: str, value: Any) -> Fields:
-        """Let a net be named: it keeps the classes, and gives the recipe its name."""
+        """Expand `model=NAME` to the network's fields, keep the classes and rename the recipe."""
         if key != "model" or not isinstance(value, str):
             return {key: value}
         classes = fields["model"]["classes"]

@@ -1,4 +1,4 @@
-"""A run from its folder to its result: log, evaluate, checkpoint, resume, finish."""
+"""A run from start or resume to its result: train, log, evaluate, checkpoint, finish."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -30,11 +30,11 @@ from reslab.training.recipe import RunRecipe
 from reslab.training.schedule import Schedule, ScheduleState
 from reslab.training.task import Final, Task
 
-Stop = Callable[[], int | None]  # the number of a signal that asks to stop, if one came
+Stop = Callable[[], int | None]  # returns the number of the signal that asked to stop, or None
 
 
 class Interrupted(Exception):
-    """The run was asked to stop, and stopped after saving."""
+    """The run was asked to stop, and stopped after saving a checkpoint."""
 
     def __init__(self, signal: int, folder: Path, iteration: int) -> None:
         super().__init__(f"stopped at iteration {iteration}, saved; `reslab resume {folder}`")
@@ -49,11 +49,11 @@ def run_task(
     stop: Stop,
     clock: Callable[[], float] = time.monotonic,
 ) -> Event:
-    """Train from the newest checkpoint, or from the beginning, and return `result.json`.
+    """Train from the newest checkpoint, or from the start, and return the run's result.
 
-    `on_event` receives every line of the log, and notes. `stop` is asked after every update and
-    during evaluation: a signal's number saves a checkpoint and raises Interrupted. Diverged leaves
-    the last good checkpoint.
+    `on_event` receives every log line, and notes. `stop` is called after every update and during
+    evaluation; if it returns a signal number, a checkpoint is saved and Interrupted is raised.
+    Diverged is raised if the loss is not finite, and leaves the last good checkpoint.
     """
 
     def log(text: str) -> None:
@@ -62,7 +62,7 @@ def run_task(
     processes, iterations = task.device.processes, task.recipe.iterations
     saved = processes.run_on_first(lambda: recover_newest_checkpoint(folder.checkpoints, log))
     start = saved.iteration if saved else 0
-    # the final evaluations follow the checkpoint of the last iteration
+    # the final evaluations come after the checkpoint of the last iteration
     evaluated_until = start if saved and saved.evaluated and start < iterations else start - 1
     folder.forget_after(start, evaluated_until)
     with CheckpointWriter(folder, log, saved=start) as writer:
@@ -83,7 +83,7 @@ def run_task(
 
 @dataclass
 class RunInProgress:
-    """A task being trained: every update moves its net, its schedule, its progress and its log."""
+    """A task being trained, with the state that every update advances."""
 
     task: Task
     folder: RunFolder
@@ -118,7 +118,7 @@ class RunInProgress:
         )
 
     def train_from(self, start: int) -> None:
-        """Make every update from iteration `start` on; log, evaluate and save when it is time."""
+        """Make all updates from iteration `start` on; log, evaluate and save whenever due."""
         recipe, task = self.recipe, self.task
         steps = training_steps(
             eager_update_of(task), task.draws, self.schedule, range(start, recipe.iterations)
@@ -139,7 +139,7 @@ class RunInProgress:
         return self.task.recipe
 
     def rows_after(self, step: UpdateResult) -> list[Event]:
-        """Return the lines that an update adds to the log."""
+        """Return the log lines due after an update."""
         rows = [warmup_row(step, self.schedule)] if step.warmed_up else []
         if step.iteration % self.recipe.log_every == 0 or step.iteration == self.recipe.iterations:
             rows.append(train_row(step, self.progress))
@@ -147,7 +147,7 @@ class RunInProgress:
         return rows
 
     def evaluate(self, iteration: int) -> None:
-        """Report on the watched sets; a plateau of the first one's error lowers the rate."""
+        """Evaluate the monitored sets; a plateau of the first set's error lowers the rate."""
         reports = self.task.evaluate(
             lambda: self.save_and_stop_if_signalled(iteration, evaluation_due=True)
         )
@@ -165,19 +165,19 @@ class RunInProgress:
         """Save the state after `iteration` updates and raise Interrupted if a signal came."""
         if signal := self.stop():
             self.writer.save(self.snapshot(iteration, evaluation_due=evaluation_due))
-            # a process that ended before the first one has saved would end that one too
+            # a process that exited before the first one has saved would take that one down too
             self.task.device.processes.all_reduce_max(0)
             raise Interrupted(signal, self.folder.path, iteration)
 
     def stop_if_signalled(self) -> None:
-        """Raise Interrupted if a signal came; after the last update all is saved already."""
+        """Raise Interrupted if a signal came; after the last update everything is already saved."""
         if signal := self.stop():
             self.writer.close()
             saved = self.task.device.processes.run_on_first(lambda: self.writer.saved)
             raise Interrupted(signal, self.folder.path, saved)
 
     def finish(self, seconds: float) -> Event:
-        """Make the final reports, then write the model, the curves and, last of all, the result."""
+        """Make the final reports, write the model, the curves and last the result; return it."""
         reports, files = self.task.finish(self.stop_if_signalled)
         rows = [eval_row(self.recipe.iterations, report) for report in reports]
         self.folder.log(rows)
@@ -188,7 +188,7 @@ class RunInProgress:
         )
 
     def write_result(self, final: Final, seconds: float) -> Event:
-        """Write all that a finished run leaves in its folder, and return its result."""
+        """Write the files of a finished run into its folder and return the result."""
         from reslab.training.curves import draw_curves
 
         folder, task, (reports, files) = self.folder, self.task, final

@@ -1,4 +1,4 @@
-"""The learning rate: a function of the iteration and of what training has shown so far."""
+"""The learning rate as a function of the iteration and of the errors measured so far."""
 
 from dataclasses import dataclass, replace
 
@@ -11,14 +11,14 @@ DROP = 10  # "divided by 10" (Sec. 3.4, 4.2)
 
 @dataclass(frozen=True)
 class WarmupState:
-    """The warm-up's memory."""
+    """The state of the warm-up."""
 
-    errors: tuple[float, ...] = ()  # the last training errors, percent, at most `window`
-    ended_at: int | None = None  # updates done when it ended
-    capped: bool = False  # ended by its cap, not by its error
+    errors: tuple[float, ...] = ()  # the last training errors in percent, at most `window` of them
+    ended_at: int | None = None  # updates made when the warm-up ended
+    capped: bool = False  # whether it ended by its cap, not by its error
 
     def after(self, warmup: Warmup, iteration: int, train_error: float) -> "WarmupState":
-        """Return the state after update number `iteration`, from 1, and its training error."""
+        """Return the state after update number `iteration`, counted from 1."""
         assert self.ended_at is None
         errors = (*self.errors, train_error)[-warmup.window :]
         learned = (
@@ -31,11 +31,11 @@ class WarmupState:
 
 @dataclass(frozen=True)
 class PlateauState:
-    """The memory of the watch for plateaus."""
+    """The state of plateau detection."""
 
     drops: int = 0
-    best: float | None = None  # error since the last drop, percent
-    waited: int = 0  # evaluations since then that were no better
+    best: float | None = None  # lowest error since the last drop, in percent
+    waited: int = 0  # evaluations since the best one
 
     def after(self, plateau: Plateau, error: float) -> "PlateauState":
         """Return the state after an evaluation; `error` in percent."""
@@ -48,14 +48,14 @@ class PlateauState:
 
 @dataclass(frozen=True)
 class ScheduleState:
-    """The memory of a schedule; part of a checkpoint."""
+    """The state of a schedule, stored in checkpoints."""
 
     warmup: WarmupState = WarmupState()
     plateau: PlateauState = PlateauState()
 
 
 class Schedule:
-    """The learning rate of every update, given the errors of training and evaluation so far."""
+    """The learning rate for every update, given the training and evaluation errors so far."""
 
     def __init__(self, recipe: RunRecipe, state: ScheduleState = ScheduleState()) -> None:
         self.recipe, self.state = recipe, state
@@ -66,7 +66,7 @@ class Schedule:
         return self.recipe.warmup is not None and self.state.warmup.ended_at is None
 
     def rate(self, iteration: int) -> float:
-        """Return the learning rate of the update that follows `iteration` updates."""
+        """Return the learning rate for the update after `iteration` updates."""
         recipe = self.recipe
         passed = sum(iteration >= round(drop * recipe.iterations) for drop in recipe.drops)
         rate = recipe.learning_rate / DROP ** (passed + self.state.plateau.drops)
@@ -75,8 +75,11 @@ class Schedule:
         return rate
 
     def observe_training(self, iteration: int, train_error: Tensor) -> bool:
-        """Take in the training error of update number `iteration`, from 1; return whether the
-        warm-up ended with it. The error is read from its device during a warm-up alone."""
+        """Record the training error of update number `iteration`, counted from 1.
+
+        Return whether the warm-up ended with it. The error is read from its device only during a
+        warm-up.
+        """
         if not self.warming or self.recipe.warmup is None:
             return False
         warmup = self.state.warmup.after(self.recipe.warmup, iteration, train_error.item())
@@ -84,7 +87,7 @@ class Schedule:
         return warmup.ended_at is not None
 
     def observe_evaluation(self, error: float) -> None:
-        """Take in the error, in percent, of an evaluation during training."""
+        """Record the error, in percent, of an evaluation during training."""
         if self.recipe.plateau is not None:
             plateau = self.state.plateau.after(self.recipe.plateau, error)
             self.state = replace(self.state, plateau=plateau)

@@ -1,4 +1,4 @@
-"""Open a run's data and weights, once, and make the task of a classifier."""
+"""Open a run's data and weights, once each, and build the classification task."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -36,15 +36,15 @@ from reslab.training.loop import build_sgd
 from reslab.training.origin import InitialState
 from reslab.training.recipe import Recipe
 
-CALIBRATION_BATCHES = 50  # whose statistics replace those that came with weights
+CALIBRATION_BATCHES = 50  # mini-batches whose statistics replace the loaded ones
 Content = TypeVar("Content")
 
 
 @dataclass
 class Inputs:
-    """Where the data and the weights of a run lie; what is read from there is read once.
+    """The paths of a run's data and weights, with a cache so that each is read only once.
 
-    Some recipes look at both before the run does (`own-*`): they are given the same inputs.
+    The `own-*` recipes read both before the run does; the run then reuses the same inputs.
     """
 
     data: Location | None = None
@@ -52,7 +52,7 @@ class Inputs:
     known: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def read(self, reader: Callable[..., Content], *arguments: Any) -> Content:
-        """Return `reader(*arguments)`; it is called the first time only."""
+        """Return `reader(*arguments)`, cached: the reader is called only the first time."""
         key = (reader, *arguments)
         if key not in self.known:
             self.known[key] = reader(*arguments)
@@ -60,7 +60,7 @@ class Inputs:
 
 
 def inputs_at(data: "str | Location | Inputs | None", weights: str | Path | None = None) -> Inputs:
-    """Return the inputs at these places; inputs are passed through."""
+    """Return the inputs at these paths; an `Inputs` is returned unchanged."""
     if isinstance(data, Inputs):
         return data
     return Inputs(parse_location(data) if data else None, Path(weights) if weights else None)
@@ -74,9 +74,9 @@ def setup_classification(
     origin: InitialState = InitialState(),
     log: Log = lambda text: None,
 ) -> ClassificationTask:
-    """Make the task from sets that are open; `log` receives notes for the user.
+    """Build the task from opened sets; `log` receives notes for the user.
 
-    ValueError if sets and recipe do not fit together.
+    Raises ValueError if the sets do not fit the recipe.
     """
     train, watched, final = split_sets(recipe, sets)
     must_match_classes(recipe.name, recipe.model.classes, len(train.classes))
@@ -114,7 +114,7 @@ def setup_classification(
 
 
 def open_data(recipe: Recipe, inputs: Inputs) -> MemorySplits | FolderSplits:
-    """Open the sets that a recipe names."""
+    """Open the image sets that a recipe names."""
     if recipe.data != "pictures":
         return open_sets(recipe.data, inputs.data)
     assert recipe.pictures is not None
@@ -126,7 +126,7 @@ def open_data(recipe: Recipe, inputs: Inputs) -> MemorySplits | FolderSplits:
 def split_sets(
     recipe: Recipe, sets: MemorySplits | FolderSplits
 ) -> tuple[ImageSet, Sequence[ImageSet], Sequence[ImageSet]]:
-    """Return the training images, the sets watched during training, those of the final reports."""
+    """Return the training set, the sets monitored during training, and the final test sets."""
     if not recipe.held_out:
         return sets.train, [sets.test], [sets.test]
     train, held_out = hold_out(sets.train, recipe.held_out)
@@ -134,7 +134,7 @@ def split_sets(
 
 
 def must_match_classes(name: str, classes: int, count: int) -> None:
-    """ValueError unless the net of the recipe `name` has as many classes as its images."""
+    """Raise ValueError unless the recipe `name` has as many `classes` as its images (`count`)."""
     if classes != count:
         raise ValueError(
             f"{name} has model.classes={classes}, the images have {count} classes: "
@@ -143,7 +143,7 @@ def must_match_classes(name: str, classes: int, count: int) -> None:
 
 
 def with_names(train: EncodedImages, origin: InitialState) -> InitialState:
-    """Add names of the classes, if folders have ids alone and the weights know the names."""
+    """Add the class names known from the weights, if the folders are named by class ids only."""
     weights = origin.weights
     if weights is None or train.classes != train.ids or not set(train.ids) <= set(weights.ids):
         return origin
@@ -156,8 +156,8 @@ def with_statistics(
 ) -> InitialState:
     """Add the preprocessing and the principal components of the colours.
 
-    Weights bring the mean that they were trained with. What else the recipe needs, and no earlier
-    part of the run has measured, is measured on the training images.
+    Weights come with the mean they were trained with. Statistics that are still missing, and were
+    not measured before a resume, are measured on the training images.
     """
     assert recipe.pictures is not None
     assert not isinstance(recipe.augmentation, PadAndCrop)
@@ -180,15 +180,15 @@ def with_statistics(
 
 
 def memory_preprocessing(train: ImageSet, weights: Model | None) -> Preprocessing:
-    """Take the weights' preprocessing, or subtract the mean image of a set in memory."""
+    """Return the weights' preprocessing, or one that subtracts the mean image of `train`."""
     assert isinstance(train, ImagesInMemory)
     return weights.preprocessing if weights else minus_mean(pixel_mean(train.images))
 
 
 def initial_net(recipe: Recipe, seed: int, weights: Model | None, train: ImageSet) -> ResNet:
-    """Draw the net from the seed, or load the weights.
+    """Initialise the network from the seed, or load the weights.
 
-    A classifier of other classes starts at zero, so that it disturbs the weights least.
+    A classifier for other classes starts at zero, to disturb the trained weights least.
     """
     net = build_resnet(recipe.model, make_generator(seed, Stream.INITIALISATION))
     if weights is None:
@@ -211,7 +211,7 @@ def build_loader(
     device: Device,
     log: Log,
 ) -> InMemoryLoader | EncodedLoader:
-    """Make the loader of the training images."""
+    """Build the loader for the training images."""
     augmentation = recipe.augmentation
     if isinstance(train, ImagesInMemory):
         assert isinstance(augmentation, PadAndCrop)
@@ -235,7 +235,10 @@ def build_loader(
 
 
 def class_weights(recipe: Recipe, labels: Tensor, device: torch.device) -> Tensor | None:
-    """Weigh the loss so that every class counts alike; the mean over the images is 1."""
+    """Return loss weights that make all classes count equally, or None if the recipe has none.
+
+    The weights, [classes], average to 1 over the images.
+    """
     if recipe.balance != "loss":
         return None
     counts = labels.bincount(minlength=recipe.model.classes)
@@ -243,7 +246,7 @@ def class_weights(recipe: Recipe, labels: Tensor, device: torch.device) -> Tenso
 
 
 def prepare_set(images: ImageSet, origin: InitialState, device: torch.device) -> ImageSet:
-    """Prepare a set for evaluation: on the device if it is in memory, its classes under names."""
+    """Move a set in memory to the device, or name the classes of an encoded set, to evaluate it."""
     if isinstance(images, ImagesInMemory):
         return images.to(device)
     return replace(images, classes=origin.names or images.classes)

@@ -1,4 +1,4 @@
-"""What a task gives to a run; classification and detection differ behind this alone."""
+"""The interface between a run and its task: classification or detection."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,12 +14,12 @@ from reslab.runtime.events import Event
 from reslab.training.folder import RunFolder
 from reslab.training.recipe import RunRecipe
 
-CheckStop = Callable[[], None]  # called now and then in long work; may raise to end it
-Final = tuple[list[Event], dict[str, bytes]]  # reports in full, and files for the run folder
+CheckStop = Callable[[], None]  # called regularly in long work; may raise to end it
+Final = tuple[list[Event], dict[str, bytes]]  # full reports, and files for the run folder
 
 
 class Task(Protocol):
-    """A recipe's network with its data on their device, ready to train."""
+    """A recipe's network and data on their device, ready to train."""
 
     @property
     def recipe(self) -> RunRecipe: ...
@@ -35,44 +35,47 @@ class Task(Protocol):
 
     @property
     def epoch(self) -> int:
-        """Iterations of one pass over the training set."""
+        """Iterations per pass over the training set."""
         ...
 
     @property
     def files(self) -> Mapping[str, bytes]:
-        """What was measured at the beginning, by name; the run folder keeps it from then on."""
+        """Files with statistics measured at the start, by name, to be kept in the run folder."""
         ...
 
     def draws(self, iteration: int) -> Draws:
-        """Draw the mini-batch of `iteration`, counted from 0: a function of (seed, iteration)."""
+        """Sample the mini-batch of `iteration`, counted from 0: a function of (seed, iteration)."""
         ...
 
     def prepare(self, draws: Draws) -> Sequence[Any]:
-        """Load and augment a mini-batch: an equal share for each virtual GPU of this process."""
+        """Load and augment a mini-batch; return one share per virtual GPU of this process.
+
+        A share is one virtual GPU's part of the mini-batch; all shares have the same size.
+        """
         ...
 
     def loss(self, share: Any) -> tuple[Tensor, Tensor]:
-        """Return mean loss, with its graph, and training error in percent, both []."""
+        """Return the mean loss, with its graph, and the training error in percent, both []."""
         ...
 
     def evaluate(self, check_stop: CheckStop) -> list[Event]:
-        """Report on the watched sets while the run goes on; a task may have nothing to report."""
+        """Return reports on the sets monitored during training; the list may be empty."""
         ...
 
     def error_of(self, report: Event) -> float:
-        """Return the error, in percent, whose plateau lets the learning rate fall."""
+        """Return the error, in percent, whose plateau lowers the learning rate."""
         ...
 
     def finish(self, check_stop: CheckStop) -> Final:
-        """Compute final statistics and final reports after the last update."""
+        """Compute the final batch-norm statistics and reports after the last update."""
         ...
 
     def model_file(self, reports: list[Event]) -> bytes:
-        """Return the model, with its reports, as the bytes of its file."""
+        """Return the bytes of a model file with the network and `reports`."""
         ...
 
     def close(self) -> None:
-        """End the threads that prepare mini-batches."""
+        """Stop the threads that prepare mini-batches."""
         ...
 
 
@@ -80,7 +83,7 @@ TaskName = Literal["classification", "detection"]
 
 
 def task_of(source: RunRecipe | RunFolder | str | Path) -> TaskName:
-    """Name the task of a recipe, of a run folder, or of a model file or the one in a folder."""
+    """Return the task of a recipe, a run folder, or a model file (a path to it or its folder)."""
     if isinstance(source, RunRecipe):
         name = source.task
     elif isinstance(source, RunFolder):

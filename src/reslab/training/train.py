@@ -1,4 +1,4 @@
-"""The function that trains a recipe into a run folder, and the path that every task takes."""
+"""Train a recipe into a run folder: the classifier's entry point and the path all tasks share."""
 
 import platform
 import subprocess
@@ -32,13 +32,13 @@ from reslab.training.run import Stop, run_task
 from reslab.training.setup import Inputs, inputs_at, open_data, setup_classification
 from reslab.training.task import Task
 
-# a run resumed where one of these differs is still right, but not the same to the last bit
+# if one of these differs on resume, the run is still correct but no longer bit-exact
 BINDING = ("device", "precision", "threads", "torch", "processor")
 
 
 @dataclass(frozen=True)
 class Job(Generic[TaskRecipe]):
-    """One call that trains: the recipe, its inputs, the folder, and who is told of it."""
+    """One call to train: the recipe, its inputs, the run folder and the callbacks."""
 
     recipe: TaskRecipe
     out: Path
@@ -49,12 +49,12 @@ class Job(Generic[TaskRecipe]):
     stop: Stop = lambda: None
 
     def log(self, text: str) -> None:
-        """Tell the user in a line."""
+        """Send the user a one-line note."""
         self.on_event(note(text))
 
     def environment(self) -> dict[str, Any]:
-        """Return what environment.json holds of a run that is begun here and now: enough to make
-        it again, and to say when the bits may differ."""
+        """Return the content of environment.json for a run started now: enough to repeat the run,
+        and to detect when the last bits may differ."""
         inputs, device = self.inputs, self.device
         return {
             "seed": self.seed,
@@ -74,7 +74,7 @@ class Job(Generic[TaskRecipe]):
         }
 
     def weights_of(self, folder: RunFolder | None) -> Path | None:
-        """Return where the weights lie: at the place named now, or when the run was begun."""
+        """Return the path of the weights: the one given now, or else when the run was started."""
         if self.inputs.weights is not None or folder is None:
             return self.inputs.weights
         named = folder.environment().get("weights")
@@ -91,11 +91,11 @@ def train(
     on_event: Callback = silent,
     stop: Stop = lambda: None,
 ) -> dict[str, Any]:
-    """Train `recipe` into the folder `out`, or continue the run that is there; return its result.
+    """Train `recipe` into the folder `out`, or continue the run in `out`, and return its result.
 
-    `weights` is a model file or run folder to start from. `on_event` receives every line of the
-    log as it is written; `stop` is asked after each update and ends the run, saved, by returning a
-    signal's number (see `run_task`).
+    `weights` is a model file or run folder to start from. `on_event` receives every log line as it
+    is written; `stop` is called after each update and ends the run, with a checkpoint, by returning
+    a signal number (see `run_task`).
     """
     inputs = inputs_at(data, weights)
     if inputs.weights:
@@ -106,7 +106,7 @@ def train(
 
 
 def begin_classification(job: Job[Recipe], folder: RunFolder | None = None) -> ClassificationTask:
-    """Make the task of a new run, or of the run in a folder."""
+    """Build the task for a new run, or for the existing run in `folder`."""
     origin = initial_state(job, folder)
     if not origin.begun:
         must_match_weights(job.recipe, origin.weights)
@@ -115,7 +115,7 @@ def begin_classification(job: Job[Recipe], folder: RunFolder | None = None) -> C
 
 
 def initial_state(job: Job[Recipe], folder: RunFolder | None) -> InitialState:
-    """Return what the run starts from, or continues from."""
+    """Return the initial state of a new run, or of the run in `folder`."""
     origin, path = read_initial_state(folder), job.weights_of(folder)
     if path is None or origin.begun or (folder and job.recipe.weights is None):
         return origin
@@ -125,10 +125,10 @@ def initial_state(job: Job[Recipe], folder: RunFolder | None) -> InitialState:
 def train_in_folder(
     job: Job[TaskRecipe], begin: Callable[[Job[TaskRecipe], RunFolder | None], Task]
 ) -> dict[str, Any]:
-    """Train the task that `begin` makes in the folder of the job; return the result.
+    """Train the task that `begin` builds in the job's folder, and return the result.
 
-    `begin` is given the job and the folder of the run to continue. For a new run it is given None,
-    before there is a folder: data or weights that are missing should leave nothing behind.
+    `begin` receives the job and the folder of the run to continue, or None for a new run. A new
+    run's folder is created afterwards, so that missing data or weights leave nothing behind.
     """
     processes, out = job.device.processes, job.out
     must_divide_evenly(job.recipe, processes)
@@ -137,7 +137,7 @@ def train_in_folder(
     with ExitStack() as ending:
         known = processes.run_on_first(partial(environment_in, out))
         if known is not None:
-            # sums depend on the number of threads: a resumed run keeps its own
+            # sums depend on the number of threads, so a resumed run keeps its original number
             torch.set_num_threads(known.get("threads") or torch.get_num_threads())
         else:
             task = begin(job, None)
@@ -163,18 +163,18 @@ def train_in_folder(
         for name, content in task.files.items():
             if not (folder.path / name).exists():
                 folder.write(name, content)
-        # a signal to one is a signal to all, at the same iteration
+        # a signal to one process stops all, at the same iteration
         agreed: Stop = lambda: processes.all_reduce_max(job.stop() or 0) or None  # noqa: E731
         return run_task(task, folder, on_event=on_event, stop=agreed)
 
 
 def environment_in(out: Path) -> dict[str, Any] | None:
-    """Return the environment of the run in a folder; None if there is no run."""
+    """Return the environment of the run in `out`, or None if there is no run."""
     return RunFolder.open(out).environment() if (out / "recipe.json").exists() else None
 
 
 def must_divide_evenly(recipe: RunRecipe, processes: Processes) -> None:
-    """ValueError unless each process gets equally many of the virtual GPUs."""
+    """Raise ValueError unless the virtual GPUs divide evenly among the processes."""
     count, shares = processes.count, recipe.virtual_gpus
     if shares % count == 0:
         return
@@ -187,7 +187,7 @@ def must_divide_evenly(recipe: RunRecipe, processes: Processes) -> None:
 
 
 def environment_changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Return what differs between two environments and can change a run's last bits."""
+    """Return a line for each difference between environments that can change a run's last bits."""
     return [f"{key}: {then.get(key)} -> {now[key]}" for key in BINDING if then.get(key) != now[key]]
 
 
@@ -196,7 +196,7 @@ def device_name(device: torch.device) -> str:
 
 
 def processor() -> str:
-    """Name the processor, the cores that this process may use, and RESLAB_CPU where it is set."""
+    """Return the processor's name, the number of usable cores, and RESLAB_CPU if it is set."""
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
@@ -204,13 +204,13 @@ def processor() -> str:
             line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")
         )
     except (OSError, StopIteration):
-        pass  # not Linux: the plain name serves
+        pass  # not Linux: keep the plain name
     kernels = f", kernels for {limit}" if (limit := kernel_limit()) else ""
     return f"{name}, {usable_cores()} cores{kernels}"
 
 
 def commit() -> str | None:
-    """Return the commit of the source tree, `+` appended if it was changed; None outside git."""
+    """Return the source tree's commit, with `+` appended if modified, or None outside git."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:

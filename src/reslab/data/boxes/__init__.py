@@ -1,1 +1,1 @@
-"""Sets of images with boxes."""
+"""Data sets for detection: images with boxes."""

@@ -1,7 +1,7 @@
-"""Annotations as they are written, mistakes included, and the detection set that they make.
+"""Annotations as written, mistakes included, and the detection set built from them.
 
-The readers of COCO and VOC fill one table and collect its problems. A set is refused for the first
-problem; the doctor lists all of them.
+The COCO and VOC readers fill one table and collect its problems. A detection set is refused at the
+first problem; the doctor lists all of them.
 """
 
 import os
@@ -16,17 +16,17 @@ from reslab.data.boxes.sets import DetectionSet, GroundTruth, GroundTruthTable
 from reslab.data.class_folders import FolderReader, Problem
 from reslab.errors import unknown_name
 
-# A set with such boxes is refused. An empty box is left out: COCO's own files have some.
+# Sets with such boxes are refused. Empty boxes are skipped: COCO's own files have some.
 REFUSED = ("not numbers", "swapped corners", "box outside")
 
 
 @dataclass
 class Objects:
-    """The annotated objects of many images, as columns of length M."""
+    """The annotated objects in many images, as columns of length M."""
 
     images: list[int] = field(default_factory=list)  # indices into the files
     names: list[int | str] = field(default_factory=list)  # the class, as written
-    boxes: list[Sequence[float]] = field(default_factory=list)  # xyxy, in the pixels of sets.py
+    boxes: list[Sequence[float]] = field(default_factory=list)  # xyxy, in pixels as in sets.py
     places: list[int] = field(default_factory=list)  # the line of the XML, or COCO's annotation id
     difficult: list[bool] = field(default_factory=list)
     truncated: list[bool] = field(default_factory=list)
@@ -37,34 +37,34 @@ class Objects:
         return len(self.images)
 
     def corners(self) -> np.ndarray:
-        """float64 [M, 4]"""
+        """Return the boxes as one array, float64 [M, 4]."""
         return np.array(self.boxes, float).reshape(-1, 4)
 
 
 @dataclass
 class Annotations:
-    """One part of a data set as its annotations describe it."""
+    """One split of a data set, as annotated."""
 
     layout: str  # "COCO" or "VOC"
     name: str
     root: Path  # of the images
-    place: Callable[[int], str]  # where object j is written, for a message
-    # ids, as objects have them, to names for people, in the order of the labels
+    place: Callable[[int], str]  # the position of object j in the files, for messages
+    # ids, as in the objects, to names for display, in the order of the labels
     classes: dict[int | str, str] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)  # relative to `root`
     sizes: list[tuple[int, int]] = field(default_factory=list)
     keys: list[int | str] = field(default_factory=list)
     objects: Objects = field(default_factory=Objects)
-    problems: list[Problem] = field(default_factory=list)  # those of boxes are found later
+    problems: list[Problem] = field(default_factory=list)  # problems of boxes are found later
 
     def __len__(self) -> int:
         return len(self.files)
 
 
 def missing_images(root: Path, files: Sequence[str]) -> Iterator[str]:
-    """Find the images that do not exist.
+    """Yield the images that do not exist.
 
-    A folder is listed once instead of being asked for each of its images.
+    Each folder is listed once, instead of testing each image.
     """
     listed: dict[str, set[str]] = {}
     for file in files:
@@ -79,7 +79,7 @@ def missing_images(root: Path, files: Sequence[str]) -> Iterator[str]:
 
 
 def faulty_boxes(part: Annotations) -> dict[str, np.ndarray]:
-    """Find the objects whose boxes cannot be right, by the kind of mistake; each has one kind."""
+    """Return the rows of objects with faulty boxes by kind of fault; each row has one kind."""
     boxes = part.objects.corners()
     sizes = np.array(part.sizes, float).reshape(-1, 2)[part.objects.images]
     finite = np.isfinite(boxes).all(1)
@@ -88,7 +88,7 @@ def faulty_boxes(part: Annotations) -> dict[str, np.ndarray]:
         swapped = finite & (extent < 0).any(1)
         empty = finite & ~swapped & (extent == 0).any(1)
         beyond = (boxes[:, 2:] <= 0).any(1) | (boxes[:, :2] >= sizes).any(1)
-        # a pixel of tolerance: rounding, and corners that were counted from 0 instead of 1
+        # one pixel of tolerance, for rounding and for corners counted from 0 instead of 1
         over = (boxes[:, :2] < -1).any(1) | (boxes[:, 2:] > sizes + 1).any(1)
     whole = finite & ~swapped & ~empty
     masks = {
@@ -102,7 +102,7 @@ def faulty_boxes(part: Annotations) -> dict[str, np.ndarray]:
 
 
 def repeated_boxes(part: Annotations) -> np.ndarray:
-    """Find the objects that have the image, the class and the box of an earlier one."""
+    """Return the rows of objects with the same image, class and box as an earlier object."""
     objects = part.objects
     numbers = {name: number for number, name in enumerate(dict.fromkeys(objects.names))}
     rows = np.column_stack([
@@ -113,7 +113,7 @@ def repeated_boxes(part: Annotations) -> np.ndarray:
 
 
 def unknown_classes(part: Annotations) -> np.ndarray:
-    """Find the objects of a class that the set does not have."""
+    """Return the rows of objects whose class is not in the set."""
     names = enumerate(part.objects.names)
     return np.array([row for row, name in names if name not in part.classes], int)
 
@@ -132,10 +132,10 @@ def box_in_words(part: Annotations, row: int) -> str:
 
 
 def detection_set(part: Annotations, *, alone: bool = False) -> DetectionSet:
-    """Make a detection set of the annotations, or raise ValueError with the first problem.
+    """Build a detection set from annotations, or raise ValueError with the first problem.
 
-    `alone`: to judge detections in a file. The images need not exist, and numbers stay float64,
-    since an overlap of exactly 0.9 lies on one side or the other of a threshold.
+    `alone` is for the evaluation of detections in a file, without images: these need not exist, and
+    boxes stay float64, because rounding could move an IoU of exactly 0.9 below its threshold.
     """
     _refuse(part, alone)
     objects = part.objects
@@ -167,7 +167,7 @@ def detection_set(part: Annotations, *, alone: bool = False) -> DetectionSet:
 
 
 def _refuse(part: Annotations, alone: bool) -> None:
-    """Raise ValueError with the first problem and the number of the others."""
+    """Raise ValueError with the first problem and the number of further ones, if any."""
     lines = [f"{problem.place}: {problem.note}" for problem in part.problems]
     missing = () if alone else missing_images(part.root, part.files)
     lines += [f"{part.root / file}: not there" for file in missing]

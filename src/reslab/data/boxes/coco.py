@@ -1,4 +1,4 @@
-"""COCO's instances: a JSON of images, categories and boxes beside folders of images."""
+"""COCO instances: a JSON file of images, categories and boxes, beside folders of images."""
 
 import json
 import os
@@ -16,16 +16,16 @@ IN_ANNOTATIONS = re.compile(ANNOTATION_FILE.pattern + r"|(train|val|test)[^/]*\.
 LISTS = ("images", "annotations", "categories")
 COCO_TRAIN = ("train", "training")
 COCO_TEST = ("val", "valid", "validation", "test")
-# What a record must have. A schema of pydantic takes longer on COCO's 860,000 annotations.
+# Required keys of a record. A pydantic schema would take longer on COCO's 860,000 annotations.
 CATEGORY = {"id": int, "name": str}
 IMAGE = {"id": (int, str), "file_name": str, "width": int, "height": int}
 ANNOTATION = {"image_id": (int, str), "category_id": int, "bbox": list}
 NAN = float("nan")
-MAX_PIXEL = 2**24  # float32 counts every pixel up to here
+MAX_PIXEL = 2**24  # float32 represents all integers up to here
 
 
 def find_coco(folder: Path) -> list[Path]:
-    """Find annotation files: in annotations/, the folder itself, or its train/, val/, test/."""
+    """Find annotation files in annotations/, the folder itself, and its train/, val/ and test/."""
     files = _annotation_files(folder / "annotations", IN_ANNOTATIONS)
     for place in (folder, *(folder / name for name in COCO_TRAIN + COCO_TEST)):
         files += _annotation_files(place, ANNOTATION_FILE)
@@ -39,7 +39,7 @@ def _annotation_files(place: Path, names: re.Pattern[str]) -> list[Path]:
 
 
 def part_of(path: Path) -> str:
-    """Tell train, val, test or whole by a file's name, or its folder's (Roboflow's layout)."""
+    """Return train, val, test or whole, by the name of a file or of its folder (Roboflow)."""
     for name in (path.stem, path.parent.name):
         for part in (*COCO_TRAIN, *COCO_TEST):
             if re.search(rf"(^|[_-]){part}(\d{{4}})?($|[_-])", name):
@@ -48,15 +48,15 @@ def part_of(path: Path) -> str:
 
 
 def year_of(path: Path) -> str:
-    """Find the year in a file's name, 2014 of instances_train2014.json; empty if it has none."""
+    """Return the year in a file's name, as in instances_train2014.json, or "" if there is none."""
     match = re.search(r"(?<!\d)(19|20)\d\d(?!\d)", path.stem)
     return match.group() if match else ""
 
 
 def read_coco(path: Path, folder: Path, name: str) -> Annotations:
-    """Read one annotation file of the data set in `folder`; its problems are collected.
+    """Read one annotation file of the data set in `folder`, and collect its problems.
 
-    ValueError for a file that has not the three lists of COCO's instances.
+    Raises ValueError if the file does not have the three lists of COCO instances.
     """
     document = _read_lists(path)
     shown = str(path.relative_to(folder) if path.is_relative_to(folder) else path)
@@ -78,7 +78,7 @@ def read_coco(path: Path, folder: Path, name: str) -> Annotations:
 
 
 def read_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """Read a file of JSON; ValueError names the line."""
+    """Read a JSON file; ValueError names the malformed line."""
     try:
         return json.loads(path.read_bytes(), object_hook=object_hook)
     except OSError as error:
@@ -95,7 +95,7 @@ def read_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = 
 
 
 def _without_outline(record: dict[str, Any]) -> dict[str, Any]:
-    """Drop an outline as it is parsed: outlines are nine tenths of a file."""
+    """Drop an object's outline while parsing: outlines are nine tenths of a file."""
     record.pop("segmentation", None)
     return record
 
@@ -112,7 +112,7 @@ def _read_lists(path: Path) -> dict[str, list[Any]]:
 
 
 def _lacking(record: Any, keys: dict[str, Any]) -> str:
-    """Say what a record lacks; empty for a good one."""
+    """Return what is missing or wrong in a record, or "" if it is valid."""
     if not isinstance(record, dict):
         return "is no object"
     for key, kind in keys.items():
@@ -127,7 +127,7 @@ KindAndNote = tuple[str, str]
 
 
 def _read_categories(part: Annotations, categories: list[Any]) -> Iterator[KindAndNote]:
-    """Fill in the classes; yield what is wrong."""
+    """Fill in the classes; yield the problems found."""
     names: dict[int, str] = {}
     for number, category in enumerate(categories, 1):
         if lacks := _lacking(category, CATEGORY):
@@ -140,7 +140,7 @@ def _read_categories(part: Annotations, categories: list[Any]) -> Iterator[KindA
 
 
 def _read_images(part: Annotations, images: list[Any]) -> Iterator[KindAndNote]:
-    """Fill in the images; yield what is wrong."""
+    """Fill in the images; yield the problems found."""
     keys = set()
     for number, image in enumerate(images, 1):
         if lacks := _lacking(image, IMAGE):
@@ -159,7 +159,7 @@ def _read_images(part: Annotations, images: list[Any]) -> Iterator[KindAndNote]:
 def _add_annotation(
     objects: Objects, annotation: Any, number: int, rows: dict[int | str, int]
 ) -> list[KindAndNote]:
-    """Add one annotation to the columns, or return what is wrong with it."""
+    """Append one annotation to the columns, or return its problems."""
     if lacks := _lacking(annotation, ANNOTATION):
         return [("annotation file", f"annotation number {number} {lacks}")]
     id_ = annotation.get("id", number)
@@ -185,7 +185,7 @@ def _add_annotation(
 
 
 def _image_folder(path: Path, folder: Path, part: Annotations) -> Path:
-    """Find the images: the first usual place that has the first image, or that exists."""
+    """Find the image folder: the first usual place with the first image, else the first place."""
     stem = re.sub(r"^(instances|annotations)_?", "", path.stem)  # train2017
     names = [name for name in (stem, f"images/{stem}", "images", "pictures") if name]
     places = [folder / name for name in names if (folder / name).is_dir()]

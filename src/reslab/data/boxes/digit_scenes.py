@@ -1,7 +1,7 @@
-"""`digit-scenes`: digits of several sizes on cluttered backgrounds, to detect without a download.
+"""`digit-scenes`: digits of several sizes on cluttered backgrounds, for detection offline.
 
-A scene is a function of (seed, part, number) alone. Training scenes show only digits that a
-classifier of `digits` may train on, test scenes only those of its test.
+A scene is a function of (seed, part, number) alone. Training scenes show only training digits of
+`digits`, and test scenes only test digits.
 """
 
 import json
@@ -22,27 +22,27 @@ from reslab.data.datasets import ImagesInMemory, Splits
 
 SCENE_SIDE = 128  # of a scene, in pixels
 TRAIN, TEST = 4000, 500  # scenes
-HEIGHTS = (20, 64)  # of the digits' ink, the smallest and the largest
-DIGITS = (2, 6)  # in a scene, the fewest and the most that are tried
-MAX_OVERLAP = 0.05  # of the smaller of two boxes, at most
-CONTRAST = 80  # of ink and background, in grey levels of 255, at least
-FINE = 96  # the side of a digit that is cut to its ink, before it gets its size
-INK = (40, 170)  # grey levels of a digit: where its ink begins to cover, and where it covers wholly
+HEIGHTS = (20, 64)  # of the digits' ink: minimum and maximum, in pixels
+DIGITS = (2, 6)  # attempts to place a digit in a scene: minimum and maximum
+MAX_OVERLAP = 0.05  # of two boxes, as a fraction of the smaller one
+CONTRAST = 80  # minimum between ink and background, in grey levels
+FINE = 96  # the side of an enlarged digit before cropping to its ink
+INK = (40, 170)  # grey levels at which a digit's ink becomes visible, and opaque
 SCENE_PARTS = ("train", "test")
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A digit and its box in a scene."""
+    """A digit placed in a scene, with its box."""
 
-    digit: int  # index into the digits of the part
+    digit: int  # index into the digits of the split
     x: int
     y: int
     width: int
     height: int
 
     def overlap(self, other: "Placed") -> float:
-        """Return the area that both cover, as a fraction of the smaller box."""
+        """Return the area of the intersection as a fraction of the smaller box."""
         wide = min(self.x + self.width, other.x + other.width) - max(self.x, other.x)
         high = min(self.y + self.height, other.y + other.height) - max(self.y, other.y)
         smaller = min(self.width * self.height, other.width * other.height)
@@ -51,19 +51,19 @@ class Placed:
 
 @dataclass(frozen=True)
 class Scenes:
-    """The scenes of one part, by number: images and ground truth."""
+    """Images and ground truth of the scenes in one split, by number."""
 
     digits: ImagesInMemory
-    part: str  # of SCENE_PARTS
+    part: str  # one of SCENE_PARTS
     seed: int
 
     @cached_property
     def inks(self) -> list[np.ndarray]:
-        """Each digit cut to its ink: how far it covers a pixel, uint8 [h, w]."""
+        """The opacity of each digit's pixels, cropped to the ink; uint8 [h, w]."""
         return [_cut(grey) for grey in self.digits.images[:, 0].numpy()]
 
     def layout(self, number: int) -> list[Placed]:
-        """Place the digits of a scene, at least one, without drawing it."""
+        """Choose the digits of a scene, at least one, and their boxes."""
         rng = self._rng(number, 0)
         placed: list[Placed] = []
         for _ in range(rng.randint(DIGITS[0], DIGITS[1] + 1)):
@@ -80,7 +80,7 @@ class Scenes:
         return placed
 
     def truths(self, count: int) -> GroundTruthTable:
-        """Return the boxes and the digits of the first `count` scenes."""
+        """Return the ground truth of the first `count` scenes."""
         layouts = [self.layout(number) for number in range(count)]
         placed = [digit for layout in layouts for digit in layout]
         corners = [(ink.x, ink.y, ink.x + ink.width, ink.y + ink.height) for ink in placed]
@@ -91,7 +91,7 @@ class Scenes:
         return GroundTruthTable(objects, [len(layout) for layout in layouts])
 
     def draw(self, number: int) -> np.ndarray:
-        """Draw the image, RGB uint8 [128, 128, 3]."""
+        """Render a scene, RGB uint8 [128, 128, 3]."""
         rng = self._rng(number, 1)
         scene = background(rng)
         for placed in self.layout(number):
@@ -104,7 +104,7 @@ class Scenes:
         return np.clip(np.round(scene), 0, 255).astype(np.uint8)
 
     def encoded(self, file: str) -> bytes:
-        """Encode the image that `file` names as PNG."""
+        """Render the scene with the name `file`, and encode it as PNG."""
         out = BytesIO()
         Image.fromarray(self.draw(int(Path(file).stem))).save(out, "PNG", compress_level=1)
         return out.getvalue()
@@ -115,7 +115,7 @@ class Scenes:
 
 
 def digit_scenes(*, train: int = TRAIN, test: int = TEST, seed: int = 0) -> DetectionSplits:
-    """Make scenes of digits to train on and to test with; each is drawn when it is read."""
+    """Return training and test scenes; each image is rendered when it is read."""
     digits = load_digits()
     return Splits(
         _scene_set(Scenes(digits.train, "train", seed), train),
@@ -137,7 +137,7 @@ def _scene_set(scenes: Scenes, count: int) -> DetectionSet:
 
 
 def _cut(grey: np.ndarray) -> np.ndarray:
-    """Cut off the empty rows and columns around a digit's ink."""
+    """Return the opacity of a digit's pixels, cropped to its ink; uint8 [h, w]."""
     fine = Image.fromarray(grey).resize((FINE, FINE), Image.Resampling.BICUBIC)
     begins, whole = INK
     cover = np.clip((np.asarray(fine, np.float32) - begins) / (whole - begins), 0, 1)
@@ -147,7 +147,7 @@ def _cut(grey: np.ndarray) -> np.ndarray:
 
 
 def background(rng: np.random.RandomState) -> np.ndarray:
-    """Draw smooth colours, shapes and strokes, float32 [128, 128, 3] of 0 to 255."""
+    """Render a background of smooth colours, shapes and lines, float32 [128, 128, 3], 0 to 255."""
     cells = rng.randint(3, 7)
     base = rng.uniform(40, 215, 3)
     patches = np.clip(base + rng.normal(0, 30, (cells, cells, 3)), 0, 255).astype(np.uint8)
@@ -164,12 +164,12 @@ def background(rng: np.random.RandomState) -> np.ndarray:
 
 
 def _near(base: np.ndarray, rng: np.random.RandomState) -> tuple[int, ...]:
-    """Draw a colour near the background's, so that ink stands out from both."""
+    """Sample a colour near the background's, so that ink stands out from both."""
     return tuple(np.clip(base + rng.uniform(-55, 55, 3), 0, 255).astype(int).tolist())
 
 
 def _shape(draw: ImageDraw.ImageDraw, rng: np.random.RandomState, colour: tuple[int, ...]) -> None:
-    """Draw a disc, or a rectangle or triangle, filled or hollow; a hollow disc would be a 0."""
+    """Draw a filled disc, or any triangle or rectangle; a hollow disc would look like a 0."""
     x, y = rng.randint(-20, SCENE_SIDE, 2).tolist()
     width, height = rng.randint(12, 60, 2).tolist()
     kind, filled = rng.randint(3), rng.randint(3) > 0
@@ -184,7 +184,7 @@ def _shape(draw: ImageDraw.ImageDraw, rng: np.random.RandomState, colour: tuple[
 
 
 def _colour_apart(region: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
-    """Draw an ink whose grey differs from what it covers by CONTRAST or more."""
+    """Sample an ink colour with a grey level at least CONTRAST away from the region's mean."""
     grey = region.mean()
     lighter, darker = 255 - grey > CONTRAST, grey > CONTRAST
     up = lighter and (not darker or rng.randint(2) == 1)
@@ -194,7 +194,7 @@ def _colour_apart(region: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
 
 
 def save_scenes(folder: Path, sets: DetectionSplits, on_progress: Callable[[None], None]) -> None:
-    """Save the scenes as a folder in COCO's layout; `on_progress` is called after each image."""
+    """Save scenes to a folder in COCO layout; `on_progress` is called after each image."""
     (folder / "annotations").mkdir(parents=True, exist_ok=True)
     for part, name in ((sets.train, "train"), (sets.test, "val")):
         (folder / name).mkdir(exist_ok=True)
@@ -206,13 +206,13 @@ def save_scenes(folder: Path, sets: DetectionSplits, on_progress: Callable[[None
 
 
 def scenes_as_coco(part: DetectionSet) -> dict[str, Any]:
-    """Describe a set as COCO's instances; class ids count from 1."""
+    """Convert a set to COCO instances; category ids start at 1."""
     annotations = []
     for key, truth in zip(part.keys, part.truths, strict=True):
         columns = (truth.boxes.tolist(), truth.labels.tolist(), truth.crowd.tolist())
         for (x0, y0, x1, y1), label, crowd in zip(*columns, strict=True):
             annotations.append({
-                "id": len(annotations) + 1,  # pycocotools takes 0 for no match
+                "id": len(annotations) + 1,  # pycocotools treats 0 as "no match"
                 "image_id": key,
                 "category_id": label + 1,
                 "bbox": [x0, y0, x1 - x0, y1 - y0],

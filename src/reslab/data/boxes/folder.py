@@ -1,4 +1,4 @@
-"""Folders of images with boxes: COCO or VOC, by what is in them."""
+"""Folders of images with boxes, in COCO or VOC layout."""
 
 from pathlib import Path
 
@@ -19,13 +19,13 @@ from reslab.data.boxes.voc import (
 from reslab.data.datasets import Splits, draw_validation
 from reslab.errors import unknown_name
 
-# the union of years -> the lists to train on, and the one to test with
+# union of years -> lists to train on, and the list to test on
 VOC_UNIONS = {
     "07": ((("VOC2007", "trainval"),), ("VOC2007", "test")),
-    "12": ((("VOC2012", "train"),), ("VOC2012", "val")),  # its test was never published
+    "12": ((("VOC2012", "train"),), ("VOC2012", "val")),  # its test set was never published
     "07+12": ((("VOC2007", "trainval"), ("VOC2012", "trainval")), ("VOC2007", "test")),
 }
-AnnotatedFolder = Splits[Annotations] | Annotations  # both parts, or the whole
+AnnotatedFolder = Splits[Annotations] | Annotations  # both splits, or an unsplit folder
 
 
 def is_detection(folder: Path) -> bool:
@@ -36,10 +36,10 @@ def is_detection(folder: Path) -> bool:
 def open_detection(
     folder: Path, *, years: str = "", validation: float = 0.2, seed: int = 0
 ) -> DetectionSplits:
-    """Open the train and the test part of a folder.
+    """Open the training and the test split of a folder.
 
-    Where there are no parts, the fraction `validation` is drawn by `seed`. `years`: 2014 or 2017
-    of COCO; 07, 12 or 07+12 of VOC.
+    An unsplit folder is split: `seed` determines the fraction `validation` of its images. `years`
+    is 2014 or 2017 for COCO, and 07, 12 or 07+12 for VOC.
     """
     return split_annotations(read_annotations(folder, years), validation, seed)
 
@@ -47,7 +47,7 @@ def open_detection(
 def split_annotations(
     annotations: AnnotatedFolder, validation: float, seed: int = 0
 ) -> DetectionSplits:
-    """Make detection sets of both parts; see `open_detection`."""
+    """Build detection sets for training and testing; see `open_detection`."""
     if isinstance(annotations, Splits):
         return Splits(detection_set(annotations.train), detection_set(annotations.test))
     return split_boxes(detection_set(annotations), validation, seed)
@@ -60,14 +60,15 @@ def all_parts(annotations: AnnotatedFolder) -> tuple[Annotations, ...]:
 
 
 def evaluation_part(annotations: AnnotatedFolder) -> Annotations:
-    """The part to evaluate on: the test part, or the whole."""
+    """Return the annotations to evaluate on: the test split, or all of an unsplit folder."""
     return annotations.test if isinstance(annotations, Splits) else annotations
 
 
 def split_boxes(whole: DetectionSet, validation: float, seed: int) -> DetectionSplits:
-    """Take the fraction `validation` of the images, at least one and not all.
+    """Split off the fraction `validation` of the images, at least one and never all.
 
-    They are drawn by a hash of seed and name: images that are added later do not move the others.
+    Images are ranked by a hash of seed and name, so that images added later do not change the rank
+    of earlier ones.
     """
     if len(whole) < 2:
         raise ValueError("one image with boxes cannot be split into training and validation")
@@ -76,7 +77,7 @@ def split_boxes(whole: DetectionSet, validation: float, seed: int) -> DetectionS
 
 
 def read_annotations(folder: Path, years: str = "") -> AnnotatedFolder:
-    """Read what is in a folder, problems included; ValueError if it is neither COCO nor VOC."""
+    """Read a folder's annotations, problems included; ValueError if neither COCO nor VOC."""
     if not folder.is_dir():
         raise ValueError(f"{folder} is {'no folder' if folder.exists() else 'not there'}")
     if files := find_coco(folder):
@@ -147,7 +148,7 @@ def _read_voc_folder(folder: Path, homes: list[Path], years: str) -> AnnotatedFo
 
 
 def _read_own_voc(folder: Path, home: Path) -> AnnotatedFolder:
-    """Read trainval and test, or train and val, or everything."""
+    """Read trainval and test, or train and val, or train and test, or all images unsplit."""
     for train, test in (("trainval", "test"), ("train", "val"), ("train", "test")):
         if has_part(home, train) and has_part(home, test):
             return Splits(

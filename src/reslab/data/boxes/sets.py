@@ -1,8 +1,8 @@
-"""Ground truth and detections of an image, and sets of images with boxes.
+"""Ground truth and detections in an image, and sets of images with boxes.
 
-`boxes_xyxy` [N, 4]: corners x0 y0 x1 y1 in pixels, x1 and y1 the edges behind the last pixel, so a
-width is x1 - x0 and the box of the first pixel is 0 0 1 1. COCO's x y w h becomes x y x+w y+h;
-VOC's corners, which count pixels from 1 and include the last, become xmin-1 ymin-1 xmax ymax.
+`boxes_xyxy` [N, 4] are corners x0 y0 x1 y1 in pixels. x1 and y1 are exclusive: a width is x1 - x0,
+and the box of the first pixel is 0 0 1 1. A COCO box x y w h becomes x y x+w y+h; a VOC box, with
+pixels counted from 1 and inclusive ends, becomes xmin-1 ymin-1 xmax ymax.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,13 +19,13 @@ from reslab.data.decode import BadImage, load_image
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """The objects of one image."""
+    """The annotated objects in one image."""
 
     boxes: Tensor  # float32 [N, 4], xyxy in pixels of the image
     labels: Tensor  # int64 [N], indices into the classes of the set
-    difficult: Tensor  # bool [N], VOC: neither required nor counted as wrong
-    crowd: Tensor  # bool [N], COCO: one box around many; neither required nor counted as wrong
-    areas: Tensor | None = None  # float32 [N], of COCO's outlines; None: those of the boxes
+    difficult: Tensor  # bool [N], VOC: ignored in the evaluation
+    crowd: Tensor  # bool [N], COCO: one box around many objects; ignored in the evaluation
+    areas: Tensor | None = None  # float32 [N], COCO: of the outlines; None: use the boxes' areas
     truncated: Tensor | None = None  # bool [N], VOC: the object extends beyond its box
 
     def __len__(self) -> int:
@@ -54,10 +54,10 @@ class Detections:
 
 
 class GroundTruthTable(Sequence[GroundTruth]):
-    """The ground truth of many images as one table, the objects in the order of the images."""
+    """The ground truth for many images in one table, with objects in the order of the images."""
 
     def __init__(self, objects: GroundTruth, counts: Sequence[int] | np.ndarray) -> None:
-        """`counts` are the objects of each image."""
+        """Build a table from all objects and the number of objects in each image."""
         ends = np.cumsum(counts, dtype=np.int64)
         assert len(objects) == (ends[-1] if len(ends) else 0)
         self.objects = objects
@@ -71,7 +71,7 @@ class GroundTruthTable(Sequence[GroundTruth]):
     @overload
     def __getitem__(self, index: slice) -> Sequence[GroundTruth]: ...
     def __getitem__(self, index: int | slice) -> GroundTruth | Sequence[GroundTruth]:
-        rows = range(len(self))[index]  # counts from the end where negative, raises IndexError
+        rows = range(len(self))[index]  # handles negative indices, raises IndexError
         if isinstance(rows, range):
             return [self[row] for row in rows]
         first, end = self.starts[rows : rows + 2].tolist()
@@ -80,16 +80,16 @@ class GroundTruthTable(Sequence[GroundTruth]):
 
 @dataclass(frozen=True)
 class DetectionSet:
-    """Encoded images with the boxes of the objects in them; no image is in memory."""
+    """Encoded images with annotated boxes, read on demand."""
 
-    name: str  # "train", "validation", "test", or what its list of images is called
-    files: Sequence[str]  # what each image is called, relative to the root of its set
-    truths: Sequence[GroundTruth]  # one an image; images without objects have one of length 0
-    classes: tuple[str, ...]  # names for people
+    name: str  # "train", "validation", "test", or the name of its folder
+    files: Sequence[str]  # of each image, relative to the root of the set
+    truths: Sequence[GroundTruth]  # one per image; of length 0 for images without objects
+    classes: tuple[str, ...]  # names for display
     ids: tuple[str, ...]  # of the classes, as annotated: COCO's category ids, VOC's names
-    read: Callable[[str], bytes]  # a file's name to its bytes; any thread may call it
+    read: Callable[[str], bytes]  # maps a file's name to its bytes; thread-safe
     sizes: Sequence[tuple[int, int]]  # width and height of each image, as annotated
-    keys: Sequence[int | str]  # what annotations and results call each image: COCO's image ids
+    keys: Sequence[int | str]  # of images in annotations and results: COCO's image ids
 
     def __len__(self) -> int:
         return len(self.files)
@@ -109,7 +109,7 @@ class DetectionSet:
     def image(self, index: int) -> np.ndarray:
         """Decode an image, RGB uint8 [H, W, 3]; BadImage names the file and the reason.
 
-        An image of another size than annotated is refused: its boxes would lie elsewhere.
+        BadImage is also raised if the size is not as annotated, because the boxes would not fit.
         """
         file = self.files[index]
         rgb = load_image(self.read(file), file)

@@ -1,4 +1,4 @@
-"""Pascal VOC: an XML an image, and lists of the images of each part."""
+"""Pascal VOC: one XML file per image, and one list of images per split."""
 
 import math
 import os
@@ -20,12 +20,12 @@ VOC_CLASSES = (
 YEARS = ("VOC2007", "VOC2012")
 SHEETS, IMAGES, LISTS = "Annotations", ("JPEGImages", "images"), "ImageSets/Main"
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
-MAX_COORDINATE = 2**24  # float32 counts every pixel up to here
+MAX_COORDINATE = 2**24  # float32 represents all integers up to here
 
 
 @dataclass
 class MarkedObject:
-    """One object of a sheet."""
+    """One annotated object in an XML file."""
 
     line: int
     name: str = ""
@@ -35,16 +35,16 @@ class MarkedObject:
 
 
 class Sheet:
-    """The XML of one image, read by expat.
+    """The XML annotations of one image, parsed with expat.
 
-    Only whole paths count, so that the boxes of an object's parts (head, hands) do not replace its
-    own.
+    Elements are matched by their full path, so that the boxes of an object's parts (head, hands) do
+    not replace its own box.
     """
 
     def __init__(self, data: bytes, file: str) -> None:
-        """Raise ValueError with file and line for what is malformed."""
+        """Parse `data`; raises ValueError with file and line if it is malformed."""
         self.file = file
-        self.size: dict[str, float] = {}  # empty where the XML does not say
+        self.size: dict[str, float] = {}  # empty if the XML has none
         self.objects: list[MarkedObject] = []
         self._path: list[str] = []
         self._text: list[str] = []
@@ -109,7 +109,7 @@ class Sheet:
 
 
 def find_voc(folder: Path) -> list[Path]:
-    """Find folders with Annotations/: VOC2007 and VOC2012 of a VOCdevkit, or the folder itself."""
+    """Find folders with Annotations/: the folder itself, or VOC2007 and VOC2012 in a VOCdevkit."""
     places = [folder, *(base / name for base in (folder, folder / "VOCdevkit") for name in YEARS)]
     return [place for place in places if (place / SHEETS).is_dir() and _images_of(place)]
 
@@ -119,9 +119,9 @@ def _images_of(home: Path) -> str:
 
 
 def has_part(home: Path, part: str) -> bool:
-    """Tell whether a part has a list of images, and annotations of them.
+    """Tell whether a split has a list of images, and annotations for them.
 
-    Those of VOC2012's test were never published.
+    The annotations of the VOC2012 test set were never published.
     """
     if not (home / LISTS / f"{part}.txt").is_file():
         return False
@@ -130,7 +130,7 @@ def has_part(home: Path, part: str) -> bool:
 
 
 def listed_keys(home: Path, part: str) -> list[str]:
-    """Read the images of a part: the first word of each line of its list."""
+    """Read the image keys of a split: the first word of each line in its list."""
     path = home / LISTS / f"{part}.txt"
     try:
         lines = path.read_text("utf-8").splitlines()
@@ -142,7 +142,7 @@ def listed_keys(home: Path, part: str) -> list[str]:
 
 
 def all_keys(home: Path) -> list[str]:
-    """List every image that has annotations."""
+    """Return the keys of all annotated images, sorted."""
     names = os.listdir(home / SHEETS)
     return sorted(name[:-4] for name in names if name.endswith(".xml") and name[0] != ".")
 
@@ -153,9 +153,9 @@ def read_voc(
     name: str,
     classes: Sequence[str] = (),
 ) -> Annotations:
-    """Read the images of several folders below `folder` as one part; its problems are collected.
+    """Read images from several folders below `folder` as one split, and collect its problems.
 
-    Without `classes`, they are those that objects have.
+    If `classes` is empty, the classes are those of the annotated objects.
     """
     sheets: list[str] = []
     objects = Objects()
@@ -183,21 +183,21 @@ def read_voc(
 
 
 def _by_stem(folder: Path) -> dict[str, str]:
-    names = sorted(os.listdir(folder), reverse=True)  # of a.jpg and a.png, a.jpg
+    names = sorted(os.listdir(folder), reverse=True)  # reversed: a.jpg wins over a.png
     return {
         os.path.splitext(name)[0]: name for name in names if name.lower().endswith(IMAGE_SUFFIXES)
     }
 
 
 def _add_sheet(part: Annotations, file: str, key: str, image: str) -> None:
-    """Add one image and its objects to the columns; ValueError `PLACE: REASON`."""
+    """Append one image and its objects to the columns; raises ValueError with `PLACE: REASON`."""
     try:
         sheet = Sheet((part.root / file).read_bytes(), file)
     except OSError as error:
         raise ValueError(f"{file}: {os_reason(error)}") from None
     width, height = (int(sheet.size.get(side, 0)) for side in ("width", "height"))
     if width <= 0 or height <= 0:
-        # some programs write no size, or zeros
+        # some annotation tools omit the size, or write zeros
         width, height = image_size(FolderReader(str(part.root))(image), image)
     row = len(part.files)
     part.files.append(image)

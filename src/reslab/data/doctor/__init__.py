@@ -1,1 +1,1 @@
-"""The folder doctor: what would spoil a run, and how to mend it."""
+"""The folder doctor: find problems that would spoil a run, and advise how to fix them."""

@@ -1,18 +1,18 @@
-"""What each kind of finding of the folder doctor does to a run, and what to do about it."""
+"""The effect of each kind of finding on a run, and the remedy."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-SMALL = 8  # times that an image may be enlarged before it spoils a run
-FEW = 10  # images to learn a class from
-IMBALANCE = 10  # times the smallest class, from which on the largest is worth a remark
+SMALL = 8  # enlargement factor above which an image spoils a run
+FEW = 10  # images in a class; fewer are worth a remark
+IMBALANCE = 10  # ratio of the largest to the smallest class that is worth a remark
 
 Severity = Literal["spoils", "remark"]
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What all cases of one kind of finding have in common."""
+    """The severity, effect and remedy for one kind of finding."""
 
     severity: Severity
     does: str

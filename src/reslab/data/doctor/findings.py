@@ -1,7 +1,7 @@
-"""Find what in a folder of images would spoil a run, and what is worth knowing.
+"""Find problems in a folder of images that would spoil a run, and facts worth knowing.
 
-Images are equal if they decode to equal pixels, so copies in another format or with another EXIF
-block are found, and none that only look alike.
+Images are equal if they decode to equal pixels: this finds copies in another format or with another
+EXIF block, but not images that only look alike.
 """
 
 import os
@@ -29,7 +29,7 @@ from reslab.data.folder import WHOLE_FOLDER, FolderPart, class_list
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One thing that is wrong, and the files or folders that have it."""
+    """One instance of a problem, with the files or folders concerned."""
 
     kind: str  # a key of ADVICE
     files: tuple[str, ...]  # relative to the folder that was checked
@@ -49,9 +49,9 @@ class Finding:
 
 
 def diagnose(scan: FolderScan, infos: list[list[ImageInfo]], size: int) -> tuple[Finding, ...]:
-    """Find all that is wrong with a folder of images to classify, what spoils a run first.
+    """Find all problems of a folder of images to classify, in the order of ADVICE.
 
-    `infos` are those of the images of each part; `size` is the side of the net's images.
+    `infos` lists the images of each split; `size` is the side of the network's input.
     """
     return _by_kind((
         *_problem_cases(scan.problems),
@@ -68,9 +68,9 @@ def diagnose(scan: FolderScan, infos: list[list[ImageInfo]], size: int) -> tuple
 def diagnose_boxes(
     folder: Path, parts: Sequence[Annotations], infos: list[list[ImageInfo]]
 ) -> tuple[Finding, ...]:
-    """Find all that is wrong with a folder of images with boxes, what spoils a run first.
+    """Find all problems of a folder of images with boxes, in the order of ADVICE.
 
-    `parts` are the one to train on and the other, or the whole.
+    `parts` are the training and the test split, or all of an unsplit folder.
     """
     cases: list[Case] = []
     paths = [[os.path.relpath(part.root / file, folder) for file in part.files] for part in parts]
@@ -90,7 +90,7 @@ def diagnose_boxes(
 
 
 def _by_kind(cases: Iterable[Case]) -> tuple[Finding, ...]:
-    """Make one finding of each kind, in the order of ADVICE."""
+    """Group cases into one finding per kind, in the order of ADVICE."""
     by_kind: dict[str, list[Case]] = {}
     for case in cases:
         by_kind.setdefault(case.kind, []).append(case)
@@ -129,7 +129,7 @@ def _image_cases(scan: FolderScan, infos: list[list[ImageInfo]], size: int) -> I
 
 
 def _image_faults(info: ImageInfo, size: int) -> Iterator[tuple[str, str]]:
-    """Name the kinds of what is wrong with an image or odd about it, with notes."""
+    """Yield (kind, note) for each problem or oddity of an image."""
     if info.problem:
         yield info.problem, info.reason
         return
@@ -142,7 +142,7 @@ def _image_faults(info: ImageInfo, size: int) -> Iterator[tuple[str, str]]:
 
 
 def _copies(scan: FolderScan, infos: list[list[ImageInfo]]) -> Iterator[Case]:
-    """Make a case of each group of images that decode to the same pixels."""
+    """Yield a case for each group of images that decode to the same pixels."""
     within = "repeated" if len(scan.parts) > 1 else "repeated, no parts"
     for group in _equal_images(infos):
         members = [(scan.parts[part], row) for part, row in group]
@@ -155,7 +155,7 @@ def _copies(scan: FolderScan, infos: list[list[ImageInfo]]) -> Iterator[Case]:
 
 
 def _equal_images(infos: list[list[ImageInfo]]) -> list[list[tuple[int, int]]]:
-    """Group the images that decode to the same pixels, as (part, row)."""
+    """Return groups of images that decode to the same pixels, as (part, row)."""
     counts = Counter(info.digest for part in infos for info in part if not info.problem)
     groups: dict[int, list[tuple[int, int]]] = {}
     for part, part_infos in enumerate(infos):
@@ -166,7 +166,7 @@ def _equal_images(infos: list[list[ImageInfo]]) -> list[list[tuple[int, int]]]:
 
 
 def _class_cases(parts: dict[str, FolderPart]) -> Iterator[Case]:
-    """Find classes with too few images, or with far fewer than others."""
+    """Yield classes with too few images, far fewer than the largest, or none for validation."""
     train, test = parts.get("train") or parts.get(WHOLE_FOLDER), parts.get("validation")
     if train is None:
         return
@@ -175,7 +175,7 @@ def _class_cases(parts: dict[str, FolderPart]) -> Iterator[Case]:
     largest = max(counts, key=counts.__getitem__, default="")
     for id_, count in counts.items():
         place = (train.prefix + id_,)
-        if count == 1 and test is None:  # the validation part is drawn from this one
+        if count == 1 and test is None:  # its validation images are split off from these
             yield Case("one image", place)
         elif count < FEW:
             yield Case("few images", place, f"{count}")

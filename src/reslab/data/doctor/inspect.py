@@ -1,4 +1,4 @@
-"""Read and decode every image of a folder once, by threads, to tell what each file is."""
+"""Read and decode every image in a folder once, in threads, to describe each file."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -26,31 +26,31 @@ from reslab.data.doctor.scan import FolderScan
 from reslab.runtime.threads import map_in_order, usable_cores
 
 BITS_PER_SAMPLE, ORIENTATION = 258, 274  # tags of a TIFF
-READ_AHEAD = 4  # files a thread that are read ahead
+READ_AHEAD = 4  # files read ahead per thread
 
-# A file that does not decode is one of these kinds of findings;
+# The kinds of findings for files that do not decode: each file has one of them.
 PROBLEMS = ("unreadable", "empty", "truncated", "corrupt", "not an image", "too large")
-# one that does may be several of these.
+# The kinds for files that decode: a file may have several.
 ODDITIES = ("16-bit", "CMYK", "alpha", "palette", "grey", "rotated", "animated", "wrong suffix")
 
 
 @dataclass(frozen=True, slots=True)
 class ImageInfo:
-    """The content of one file."""
+    """The properties of one image file."""
 
-    problem: str = ""  # of PROBLEMS; "": it decodes
-    reason: str = ""  # more about the problem
+    problem: str = ""  # one of PROBLEMS; "" if the file decodes
+    reason: str = ""  # details of the problem
     width: int = 0
     height: int = 0
-    digest: int = 0  # of the pixels that the file decodes to: equal for equal images
-    oddities: tuple[str, ...] = ()  # of ODDITIES
-    format: str = ""  # by its content
+    digest: int = 0  # of the decoded pixels
+    oddities: tuple[str, ...] = ()  # some of ODDITIES
+    format: str = ""  # from the signature
 
 
 def inspect_all(scan: FolderScan, on_progress: Callable[[None], None]) -> list[list[ImageInfo]]:
-    """Read and decode every image of every part once; `on_progress` is called after each."""
+    """Read and decode every image in every split once; `on_progress` is called after each."""
     return [
-        # an image that was packed may have become a JPEG without its name being changed
+        # packing may have re-encoded an image as JPEG and kept its name
         inspect_files(part.images.read, part.images.files, on_progress, named=not part.packed)
         for part in scan.parts
     ]
@@ -59,7 +59,7 @@ def inspect_all(scan: FolderScan, on_progress: Callable[[None], None]) -> list[l
 def inspect_annotated(
     parts: Iterable[Annotations], on_progress: Callable[[None], None]
 ) -> list[list[ImageInfo]]:
-    """Read and decode every annotated image of every part once."""
+    """Read and decode every annotated image in every split; `on_progress` is called after each."""
     return [inspect_files(FolderReader(str(part.root)), part.files, on_progress) for part in parts]
 
 
@@ -70,7 +70,10 @@ def inspect_files(
     *,
     named: bool = True,
 ) -> list[ImageInfo]:
-    """Read and decode files with all cores; `on_progress` is called after each."""
+    """Read and decode files on all cores; `on_progress` is called after each.
+
+    `named`: the suffix should match the format.
+    """
     threads = usable_cores()
     infos = []
     inspect_file = partial(inspect, read, named=named)
@@ -81,7 +84,7 @@ def inspect_files(
 
 
 def inspect(read: Callable[[str], bytes], file: str, *, named: bool = True) -> ImageInfo:
-    """Read and decode one file; `named`: its suffix should tell its format."""
+    """Read and decode one file; `named`: its suffix should match its format."""
     try:
         data = read(file)
     except BadImage as bad:
@@ -115,15 +118,15 @@ def _problem(data: bytes, bad: BadImage) -> str:
     kind = image_format(data)
     if kind is None:
         return "not an image"
-    # only its reader knows how long a TIFF should be
+    # only Pillow knows how long a TIFF should be
     short = is_cut_short(data, kind) or (kind == "tiff" and "file is truncated" in str(bad))
     return "truncated" if short else "corrupt"
 
 
 def is_cut_short(data: bytes, kind: str) -> bool:
-    """Tell whether a file of this format lacks its end."""
+    """Tell whether a file of this format is truncated."""
     match kind:
-        case "jpeg":  # a thumbnail inside has an end of its own
+        case "jpeg":  # a thumbnail in the EXIF block has its own end marker
             return data.find(b"\xff\xd9", jpeg_exif(data)[2]) < 0
         case "png":
             return b"IEND" not in data
@@ -134,12 +137,12 @@ def is_cut_short(data: bytes, kind: str) -> bool:
         case "bmp":
             return len(data) < int.from_bytes(data[2:6], "little")
     order = "little" if data.startswith(b"II") else "big"
-    start = int.from_bytes(data[4:8], order)  # of a TIFF's directory, which often comes last
+    start = int.from_bytes(data[4:8], order)  # of a TIFF's directory, which is often last
     return len(data) < start + 2 + 12 * int.from_bytes(data[start : start + 2], order)
 
 
 def _oddities(data: bytes, kind: str, file: str) -> tuple[str, ...]:
-    """List what is odd about an image that decodes, from its header."""
+    """Return the oddities of a decodable image, from its header."""
     if kind == "jpeg":
         try:
             space = simplejpeg.decode_jpeg_header(data)[2]
@@ -161,8 +164,8 @@ def _oddities(data: bytes, kind: str, file: str) -> tuple[str, ...]:
 
 
 def _mode(data: bytes, kind: str, image: Image.Image) -> str:
-    """Name the oddest property of the colours; empty for eight bits of RGB."""
-    depth = data[24] if kind == "png" else 8  # Pillow opens RGB of sixteen bits as of eight
+    """Return the most unusual property of the colours, or "" for 8-bit RGB."""
+    depth = data[24] if kind == "png" else 8  # Pillow opens 16-bit RGB as 8-bit
     if isinstance(image, TiffImageFile):
         depth = max(image.tag_v2.get(BITS_PER_SAMPLE, (8,)))
     if depth == 16 or image.mode.startswith("I;16"):

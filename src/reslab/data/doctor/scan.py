@@ -1,7 +1,7 @@
-"""List what lies in a folder of images, whatever is wrong with it.
+"""List the content of a folder of images, whatever problems it has.
 
-The walk is that of a data set (`data/folder.py`), which refuses the folder at the first problem;
-here all problems are collected, and the files that are not read are named.
+The folder is traversed with the same functions as for a data set (`data/folder.py`). A data set
+refuses the folder at its first problem; a scan collects all problems, and the unread files.
 """
 
 import os
@@ -26,22 +26,22 @@ from reslab.data.location import Location
 
 @dataclass
 class FolderScan:
-    """The parts of a folder, what is wrong with it, and the files that a run does not read."""
+    """The splits of a folder, its problems, and the files that a run does not read."""
 
     folder: Location
     parts: list[FolderPart] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    # relative to `folder`
+    # paths relative to `folder`
     misnamed: list[tuple[str, str]] = field(default_factory=list)  # images by content, their format
-    others: list[str] = field(default_factory=list)  # no images, in class folders
-    outside: list[str] = field(default_factory=list)  # images and folders in no class folder
+    others: list[str] = field(default_factory=list)  # files in class folders that are not images
+    outside: list[str] = field(default_factory=list)  # images, folders outside class folders
 
     def __len__(self) -> int:
         return sum(len(part.images) for part in self.parts)
 
 
 def scan_folder(folder: Location) -> FolderScan:
-    """List the images that a run would read, and all that stands in its way. None is decoded."""
+    """List the images that a run would read, and all obstacles, without decoding any image."""
     if isinstance(folder, Path) and not folder.is_dir():
         raise ValueError(f"{folder} is {'no folder' if folder.exists() else 'not there'}")
     scan = FolderScan(folder)
@@ -59,7 +59,7 @@ def scan_folder(folder: Location) -> FolderScan:
 
 
 def _scan_part(scan: FolderScan, root: Location, prefix: str) -> EncodedImages | None:
-    """Open the images of a part; None if it cannot be opened."""
+    """Open the images of a split; return None if it cannot be opened."""
     try:
         packed = open_packed(root)
     except ValueError as error:
@@ -86,7 +86,7 @@ def _scan_part(scan: FolderScan, root: Location, prefix: str) -> EncodedImages |
 
 
 def _linked_classes(root: Path, ids: Sequence[str], prefix: str) -> dict[str, Problem]:
-    """Find the classes whose folder leads to files that another class has already."""
+    """Find classes whose folder is a link to the files of another class."""
     real_root = Path(os.path.realpath(root))
     seen = {str(parent): "a folder around it" for parent in (real_root, *real_root.parents)}
     linked = {}
@@ -99,7 +99,7 @@ def _linked_classes(root: Path, ids: Sequence[str], prefix: str) -> dict[str, Pr
 
 
 def _add_other(scan: FolderScan, file: str, entry: os.DirEntry[str]) -> None:
-    """Sort in a file that is no image by its name."""
+    """Classify and record a file without an image suffix."""
     if is_folder(entry):
         scan.problems.append(Problem("linked folder", file, f"to {os.readlink(entry)}"))
     elif kind := _format_by_content(entry):
@@ -110,7 +110,7 @@ def _add_other(scan: FolderScan, file: str, entry: os.DirEntry[str]) -> None:
 
 def _format_by_content(entry: os.DirEntry[str]) -> str | None:
     try:
-        if not entry.is_file():  # a pipe would be read for ever
+        if not entry.is_file():  # reading a pipe would never end
             return None
         with open(entry, "rb") as file:
             return image_format(file.read(16))
@@ -121,7 +121,7 @@ def _format_by_content(entry: os.DirEntry[str]) -> str | None:
 def _list_outside(
     scan: FolderScan, root: Path, prefix: str, unused_folders: Sequence[str] = ()
 ) -> None:
-    """Note images beside the class folders, and folders beside the parts."""
+    """Record images beside the class folders, and folders beside the splits."""
     files = (entry.name for entry in list_folder(root) if not is_folder(entry))
     scan.outside += [prefix + name for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
     scan.outside += [f"{prefix}{name}/" for name in unused_folders]

@@ -1,8 +1,8 @@
 """A disk cache for blocks of remote files, which several processes may share.
 
-A block is a file under the SHA-256 of the shard it belongs to: a shard that changes is another
-shard, and the same shard from two servers is one. No process waits for another: a block is written
-under a temporary name and renamed, and whoever misses one that was removed or damaged fetches it.
+A block is a file in a folder named by the SHA-256 of its shard: a changed shard gets a new folder,
+and equal shards on two servers share one. Processes do not wait for each other: a block is written
+under a temporary name and then renamed, and a removed or damaged block is fetched again.
 """
 
 import errno
@@ -20,21 +20,21 @@ from reslab.errors import os_reason
 from reslab.runtime.events import Log
 
 GIGABYTE = 1_000_000_000
-MAX_BYTES = 50 * GIGABYTE  # less on a disk with little room: half of what is free
-KEPT_FRACTION = 0.9  # of the limit, once the oldest blocks are removed
-RECOUNT_FRACTION = 0.05  # of the limit, written before the blocks are counted again
-STALE = 3600.0  # seconds after which a half-written block is nobody's
+MAX_BYTES = 50 * GIGABYTE  # at most half of the free disk space
+KEPT_FRACTION = 0.9  # of the limit, to keep when the oldest blocks are removed
+RECOUNT_FRACTION = 0.05  # of the limit, to write before blocks are counted again
+STALE = 3600.0  # seconds after which a temporary file is considered abandoned
 
 
 def cache_folder() -> Path:
-    """Return $RESLAB_CACHE, or a folder in the user's cache."""
+    """Return $RESLAB_CACHE, or else a folder in the user's cache."""
     return Path(os.environ.get("RESLAB_CACHE") or user_cache_path("reslab") / "shards")
 
 
 class BlockCache:
-    """Keep at most `limit` bytes of blocks; the least recently used go first.
+    """Keeps at most `limit` bytes of blocks, and evicts the least recently used first.
 
-    When the disk refuses a block, one line says so and nothing is kept from then on.
+    If a block cannot be written, this is reported once and no further blocks are kept.
     """
 
     def __init__(
@@ -48,11 +48,11 @@ class BlockCache:
         self.folder, self.limit, self.clock = folder, limit, clock
         self.on_trouble = on_trouble
         self.keeps = True
-        self._left = 0.0  # bytes that may be written before the blocks are counted
+        self._left = 0.0  # bytes to write before blocks are counted again
         self._lock = threading.Lock()
 
     def find(self, key: str, number: int, size: int) -> bytes | None:
-        """Return the block of that number and size; None if it is not kept."""
+        """Return block `number` if it is in the cache and has this size, else None."""
         path = self._path(key, number)
         try:
             data = path.read_bytes()
@@ -70,7 +70,7 @@ class BlockCache:
             return False
 
     def keep(self, key: str, number: int, data: bytes) -> None:
-        """Write a block, after making room for it."""
+        """Write a block to the cache, after evicting others if necessary."""
         if not self.keeps:
             return
         path = self._path(key, number)
@@ -89,7 +89,7 @@ class BlockCache:
             self._give_up(error)
 
     def drop(self, key: str, number: int) -> None:
-        """Remove a block whose bytes are wrong."""
+        """Remove a damaged block."""
         with suppress(OSError):
             self._path(key, number).unlink()
 
@@ -97,7 +97,7 @@ class BlockCache:
         return self.folder / key[:32] / f"{number:06d}"
 
     def _make_room(self, wanted: int) -> None:
-        """Count the blocks, and remove the oldest if there are too many."""
+        """Measure the cache, and evict the least recently used blocks to fit `wanted` bytes."""
         blocks, total = [], 0
         for entry in _files(self.folder):
             with suppress(OSError):  # another process may have removed it
@@ -128,7 +128,7 @@ class BlockCache:
 
 
 def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """List the blocks, each in the folder of its shard."""
+    """Yield the files of all blocks, from the folders of all shards."""
     for shard in os.scandir(folder):
         if shard.is_dir():
             with os.scandir(shard) as blocks:

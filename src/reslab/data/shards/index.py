@@ -1,4 +1,4 @@
-"""The index of packed images: what is in the shards, where, and what it must be."""
+"""The index of packed images: the images in the shards, their positions, and checksums."""
 
 import hashlib
 import json
@@ -14,15 +14,15 @@ FORMAT = 1
 COLUMNS = {  # [N] each
     "labels": np.int64,
     "shards": np.int64,  # the number of the shard
-    "offsets": np.int64,  # of the image's first byte in it
+    "offsets": np.int64,  # of the image's first byte in the shard
     "lengths": np.int64,
-    "checksums": np.uint32,  # CRC-32 of those bytes
+    "checksums": np.uint32,  # CRC-32 of the image's bytes
 }
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A tar file of samples, and what it must be; equal checksums mean equal bytes."""
+    """The name, size and checksum of a tar file of samples."""
 
     name: str
     size: int
@@ -31,19 +31,19 @@ class Shard:
 
 @dataclass(frozen=True)
 class Index:
-    """The contents of the shards: what each image is and where it lies."""
+    """The images in the shards, and their positions."""
 
-    name: str  # of the set: "train", "validation", or what its folder was called
+    name: str  # of the set: "train", "validation", or the name of its folder
     classes: tuple[str, ...]
     ids: tuple[str, ...]
-    shorter_side: int | None  # larger images were reduced to it; None: all are as they were
-    quality: int | None  # of the JPEGs so made
+    shorter_side: int | None  # to which larger images were reduced; None: none were
+    quality: int | None  # JPEG quality of reduced images
     shards: tuple[Shard, ...]
     files: list[str]  # names in the original set, in its order
-    columns: dict[str, np.ndarray]  # COLUMNS
+    columns: dict[str, np.ndarray]  # with the keys COLUMNS
 
     def facts(self) -> dict:
-        """Return all but the files and the columns."""
+        """Return all fields except the files and the columns."""
         return {
             "format": FORMAT,
             "name": self.name,
@@ -59,7 +59,7 @@ class Index:
         return {file: row for row, file in enumerate(self.files)}
 
     def locate(self, file: str) -> tuple[Shard, int, int, int]:
-        """Return the shard of an image, where its bytes start and stop there, and their CRC-32."""
+        """Return an image's shard, the start and stop of its bytes there, and their CRC-32."""
         row = self._rows[file]
         number, start, length, checksum = (
             int(self.columns[name][row]) for name in ("shards", "offsets", "lengths", "checksums")
@@ -68,20 +68,20 @@ class Index:
 
 
 def index_bytes(index: Index) -> bytes:
-    """Serialise an index, with a checksum of all that it holds."""
+    """Serialise an index, with a checksum of its whole content."""
     arrays: dict[str, np.ndarray] = {
         name: np.ascontiguousarray(index.columns[name], dtype) for name, dtype in COLUMNS.items()
     }
-    # no file's name can hold a zero byte; one that is not UTF-8 comes back as it was
+    # file names cannot contain a zero byte; names that are not UTF-8 are restored exactly
     names = "\0".join(index.files).encode("utf-8", "surrogateescape")
     arrays["files"] = np.frombuffer(names, np.uint8)
     facts = index.facts()
-    # one entry of metadata, for safetensors does not keep the order of several
+    # one entry of metadata, because safetensors does not keep the order of several
     return save(arrays, {"facts": json.dumps({**facts, "sha256": _sha256(facts, arrays)})})
 
 
 def parse_index(data: bytes, path: str) -> Index:
-    """Parse the bytes of an index file; ValueError calls it `path` and says what is wrong."""
+    """Parse the bytes of an index file; ValueError names `path` and the problem."""
     try:
         facts = checked_facts(parse_header(data[8 : 8 + header_size(data)]))
         arrays = load(data)
@@ -112,7 +112,7 @@ def header_size(data: bytes) -> int:
 
 
 def parse_header(data: bytes) -> dict:
-    """Parse the header of a safetensors file; ValueError if it is none."""
+    """Parse the header of a safetensors file; ValueError if it is malformed."""
     header = json.loads(data)
     if not isinstance(header, dict):
         raise ValueError("its header is none")
@@ -120,7 +120,7 @@ def parse_header(data: bytes) -> dict:
 
 
 def checked_facts(header: dict) -> dict:
-    """Return `Index.facts` with their checksum; empty for a file that is no index."""
+    """Return `Index.facts` with their checksum, or {} if the file is not an index."""
     return json.loads(header.get("__metadata__", {}).get("facts", "{}"))
 
 

@@ -1,10 +1,9 @@
-"""Packed images: tar shards that webdataset reads too, and an index that finds each in one read.
+"""Packed images: tar shards, compatible with webdataset, and an index for random access.
 
-A packed folder holds `shard-000000.tar` and so on, and `index.safetensors`, which is written last:
-a folder without it is no packed folder. A sample is two members of a shard, `000123.jpg` and
-`000123.cls`, the label in decimal digits. The index keeps the order and the names of the set that
-was packed, so whatever is drawn or split by order or name comes out the same; where an image lies
-in the shards is another matter.
+A packed folder has `shard-000000.tar` and so on, and `index.safetensors`, which is written last: a
+folder without an index is not a packed folder. A sample is two members of a shard, `000123.jpg` and
+`000123.cls`, the label in decimal. The index has the order and the names of the original set, so
+that sampling and splitting by order or name give the same result, whatever the order in the shards.
 """
 
 import os
@@ -41,39 +40,40 @@ from reslab.errors import os_reason
 from reslab.runtime.events import Log
 from reslab.runtime.threads import Result, map_in_order
 
-MAX_OPEN = 512  # shards; a process may usually have 1,024 files open
-ONCE = RetryPolicy(attempts=1, first=0, longest=0)  # a local disk that fails will fail again
-OPENING = RetryPolicy(attempts=6, first=0.2, longest=5)  # some seconds, while somebody waits
+MAX_OPEN = 512  # shards; the usual limit of a process is 1,024 open files
+ONCE = RetryPolicy(attempts=1, first=0, longest=0)  # retrying a local disk would not help
+OPENING = RetryPolicy(attempts=6, first=0.2, longest=5)  # a few seconds, while the user waits
 READING = RetryPolicy(attempts=10, first=0.2, longest=30)  # a minute or more: a server may restart
-REPORTED_FAILURES = 3  # of one read, after which a line says why it takes so long
-QUIET = 60.0  # seconds between two such lines
-PACKED_PARTS = ("train", "validation")  # as `reslab pack` calls them
+REPORTED_FAILURES = 3  # of one read before a message says why it takes so long
+QUIET = 60.0  # seconds between two such messages
+PACKED_PARTS = ("train", "validation")  # names of the folders from `reslab pack`
 TAR_END = 1024  # zeros at the end of a tar file
 
 
 def warn(text: str) -> None:
-    """Issue a warning, which the command shows as one line."""
+    """Issue a warning, which the command line shows as one line."""
     warnings.warn(text, stacklevel=2)
 
 
 class LocalShards:
-    """Read byte ranges of the shards in a folder by pread. Any thread may read; none waits.
+    """Reads byte ranges of the shards in a folder with pread; thread-safe.
 
-    A shard is opened when it is first needed and closed when this is collected.
+    A shard is opened at its first use, under a lock, and closed when this object is garbage-
+    collected.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._descriptors: dict[str, int] = {}  # by the name of the shard
+        self._descriptors: dict[str, int] = {}  # by shard name
         self._lock = threading.Lock()
         weakref.finalize(self, _close_all, self._descriptors)
 
     def place(self, shard: Shard) -> str:
-        """Return the path of a shard, as messages show it."""
+        """Return the path of a shard for messages."""
         return f"{self.folder / shard.name}"
 
     def read_range(self, shard: Shard, start: int, stop: int) -> bytes:
-        """Return the bytes from `start` to `stop`, fewer at the end of the file; OSError."""
+        """Return the bytes from `start` to `stop`, or fewer at the end of the file."""
         descriptor = self._descriptors.get(shard.name)
         if descriptor is None:
             with self._lock:
@@ -90,10 +90,10 @@ class LocalShards:
             os.close(descriptor)
 
     def drop(self, shard: Shard, start: int, stop: int) -> None:
-        """Do nothing: no bytes are kept that could be wrong."""
+        """Do nothing: local bytes are not cached."""
 
     def prefetch(self, shard: Shard, start: int, stop: int) -> None:
-        """Do nothing: the disk is near."""
+        """Do nothing: local disks need no prefetching."""
 
 
 def _close_all(descriptors: dict[str, int]) -> None:
@@ -102,11 +102,11 @@ def _close_all(descriptors: dict[str, int]) -> None:
 
 
 class ShardReader:
-    """Read the bytes of an image by its name, checked by its checksum. Any thread may call it.
+    """Reads the bytes of an image by name, and verifies their checksum; thread-safe.
 
-    A server that fails is asked again, and so is one that sends wrong bytes. Bytes that stay wrong
-    are a BadImage, as is a local file that cannot be read. A server that stays away is a
-    RuntimeError: its images are not bad, and training on others instead would be another run.
+    Failed requests and wrong bytes are retried. If the bytes stay wrong, or a local file cannot be
+    read, BadImage is raised. If a server stays unreachable, RuntimeError is raised: its images are
+    not bad, and a run with replacements for them would not be reproducible.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class ShardReader:
         on_trouble: Log = warn,
     ) -> None:
         self.index, self.shards, self.policy, self.on_trouble = index, shards, policy, on_trouble
-        self._reported = float("-inf")  # when, in seconds of the monotonic clock
+        self._reported = float("-inf")  # time of the last report, in seconds of the monotonic clock
 
     def __call__(self, file: str) -> bytes:
         shard, start, stop, checksum = self.index.locate(file)
@@ -146,13 +146,13 @@ class ShardReader:
             raise RuntimeError(f"{place} cannot be read: {error}") from None
 
     def prefetch(self, files: Sequence[str]) -> None:
-        """Begin to fetch images that will be read soon."""
+        """Start fetching images that will be read soon."""
         for file in files:
             shard, start, stop, _ = self.index.locate(file)
             self.shards.prefetch(shard, start, stop)
 
     def _report(self, place: str, attempt: int, failure: TransientError) -> None:
-        """Say why reading waits; one line for what many threads meet at the same time."""
+        """Report why reading waits, with one message for all threads that wait."""
         now = time.monotonic()
         if attempt + 1 == REPORTED_FAILURES and now - self._reported > QUIET:
             self._reported = now
@@ -165,14 +165,14 @@ def is_packed(folder: Path) -> bool:
 
 
 def read_index(folder: Path) -> Index:
-    """Read the index of a packed folder, checked against its own checksum."""
+    """Read the index of a packed folder, and verify its checksum."""
     return parse_index((folder / INDEX).read_bytes(), str(folder / INDEX))
 
 
 def open_part(folder: Path) -> EncodedImages:
-    """Open the set whose shards lie in `folder`.
+    """Open the packed set in `folder`.
 
-    ValueError names the index or the shard that is missing, truncated or damaged.
+    ValueError names a damaged index, or a missing or truncated shard.
     """
     index = read_index(folder)
     for shard in index.shards:
@@ -189,7 +189,7 @@ def open_part(folder: Path) -> EncodedImages:
 
 
 def make_set(index: Index, reader: ShardReader) -> EncodedImages:
-    """Make the set that an index describes; only remote shards are fetched ahead."""
+    """Build the set described by an index; only remote shards are prefetched."""
     return EncodedImages(
         index.name,
         index.files,
@@ -203,7 +203,7 @@ def make_set(index: Index, reader: ShardReader) -> EncodedImages:
 
 @dataclass(frozen=True)
 class RemoteOptions:
-    """How servers are read: the cache, the patience, and where trouble is reported."""
+    """Options for reading from servers: cache, retries, and a callback for trouble."""
 
     cache: BlockCache
     on_trouble: Log = warn
@@ -212,11 +212,11 @@ class RemoteOptions:
     block: int = BLOCK_BYTES
 
     def open_shards(self, url: Url) -> RemoteShards:
-        """Return the files below `url`, through the cache."""
+        """Return a reader for the files below `url` that uses the cache."""
         return RemoteShards(url, self.cache, self.block)
 
     def retry_opening(self, url: Url, act: Callable[[], Result]) -> Result:
-        """Call `act` with patience; ValueError or RuntimeError names the URL and the reason."""
+        """Call `act` with retries; ValueError or RuntimeError names the URL and the reason."""
         try:
             return retry(act, str(url), self.opening)
         except PermanentError as error:
@@ -228,12 +228,12 @@ class RemoteOptions:
 
 
 def default_options() -> RemoteOptions:
-    """Return what is used where nothing is said: the user's cache, and warnings."""
+    """Return the default options: the user's cache folder, and trouble as warnings."""
     return RemoteOptions(BlockCache(cache_folder(), warn))
 
 
 def remote_parts(url: Url, options: RemoteOptions | None = None) -> tuple[Url | None, Url | None]:
-    """Find the train and the validation part; both None if the shards lie at `url` itself."""
+    """Find the training and validation splits; both are None if the shards are at `url` itself."""
     options = options or default_options()
     shards = options.open_shards(url)
     missing: list[NotFound] = []
@@ -261,9 +261,9 @@ def remote_parts(url: Url, options: RemoteOptions | None = None) -> tuple[Url | 
 
 
 def open_remote_part(url: Url, options: RemoteOptions | None = None) -> EncodedImages:
-    """Open the set whose shards lie at `url`.
+    """Open the packed set at `url`.
 
-    ValueError names the index or the shard that is missing, cut short or damaged.
+    ValueError names the index or shard that is missing, truncated or damaged.
     """
     options = options or default_options()
     shards = options.open_shards(url)
@@ -279,7 +279,7 @@ def open_remote_part(url: Url, options: RemoteOptions | None = None) -> EncodedI
         options.retry_opening(url / shard.name, end)
 
     first, *others = index.shards
-    check_end(first)  # alone: a server that knows no ranges sends all of it
+    check_end(first)  # first and alone: a server without range requests would send all of it
     for _ in map_in_order(check_end, others, FETCHERS, FETCHERS):
         pass
     return make_set(index, ShardReader(index, shards, options.reading, options.on_trouble))

@@ -1,4 +1,4 @@
-"""Files behind a URL: byte ranges by whole blocks, kept on disk; what failed is tried again."""
+"""Read byte ranges of remote files in whole blocks, with a disk cache and retries."""
 
 import threading
 import time
@@ -26,46 +26,46 @@ from reslab.data.shards.index import (
 )
 from reslab.runtime.threads import Result, map_in_order
 
-BLOCK_BYTES = 256 * 1024  # images come in a random order: larger blocks fetch what nobody wants
-CONNECTIONS = 32  # to S3 at a time
-TIMEOUT = 60.0  # seconds for one answer; 256 KiB take that long on a line of 35 kbit/s
-RETRIED_STATUSES = (408, 425, 429)  # of HTTP, below 500, that ask the client to come again
+BLOCK_BYTES = 256 * 1024  # access is random: larger blocks would mostly fetch unneeded bytes
+CONNECTIONS = 32  # to S3 at the same time
+TIMEOUT = 60.0  # seconds per response; enough for 256 KiB at 35 kbit/s
+RETRIED_STATUSES = (408, 425, 429)  # HTTP statuses below 500 that ask for a retry
 EXTRA = "pip install 'reslab[remote]'"
-MAX_REASON = 160  # characters quoted of a library's message
-FETCHERS = 16  # threads that prefetch; they wait more than they work
+MAX_REASON = 160  # characters quoted from a library's message
+FETCHERS = 16  # prefetching threads; they mostly wait for the server
 LOCKS = 1024
-MAX_HEADER_BYTES = 100_000_000  # a longer header is not that of an index
+MAX_HEADER_BYTES = 100_000_000  # a longer header cannot be an index's
 
 
 class TransientError(Exception):
-    """Signal a failure that may pass; the text is the reason."""
+    """Raised for a failure that a retry may resolve; the message is the reason."""
 
 
 class CorruptData(TransientError):
-    """Signal bytes that differ from what the index promises."""
+    """Raised if bytes do not match the index."""
 
 
 class PermanentError(Exception):
-    """Signal a failure that no further attempt would mend; the text is the reason."""
+    """Raised for a failure that no retry would resolve; the message is the reason."""
 
 
 class NotFound(PermanentError):
-    """Signal a file that does not exist, or that the server does not admit to."""
+    """Raised if a file does not exist, or access to it is refused."""
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How many attempts a request gets, and how long the pauses between them are."""
+    """The number of attempts for a request, and the pauses between them."""
 
     attempts: int
-    first: float  # seconds; each pause is twice the one before
+    first: float  # seconds; the pause doubles after each attempt
     longest: float
     sleep: Callable[[float], None] = time.sleep
 
     def pause(self, what: str, attempt: int) -> float:
         """Return the seconds to wait after a failed attempt, counted from 0.
 
-        A hash takes off up to half, so that clients refused together come back apart.
+        A hash shortens the pause by up to half, so that clients do not all retry at the same time.
         """
         digest = blake2b(f"{what} {attempt}".encode(), digest_size=8).digest()
         fraction = int.from_bytes(digest, "big") / 2**64
@@ -78,9 +78,9 @@ def retry(
     policy: RetryPolicy,
     on_failure: Callable[[int, TransientError], None] = lambda attempt, failure: None,
 ) -> Result:
-    """Call `act` until it succeeds; after the policy's last attempt, raise its TransientError.
+    """Call `act` until it succeeds, and return its value.
 
-    `on_failure` is called with each failure that is followed by another attempt.
+    The last attempt's TransientError is raised; earlier ones are passed to `on_failure`.
     """
     for attempt in range(policy.attempts - 1):
         try:
@@ -92,10 +92,9 @@ def retry(
 
 
 class RemoteShards:
-    """Read byte ranges of the files below a URL, in whole blocks that the cache keeps.
+    """Reads byte ranges of the files below a URL, in whole blocks that are cached; thread-safe.
 
-    Any thread may read. Each request is a single attempt that ends in time; it raises
-    TransientError or PermanentError.
+    Each request is a single attempt with a timeout; it raises TransientError or PermanentError.
     """
 
     def __init__(self, url: Url, cache: BlockCache, block: int = BLOCK_BYTES) -> None:
@@ -103,12 +102,12 @@ class RemoteShards:
         self._filesystem, root = open_filesystem(url)
         self._root = root.rstrip("/")
         self._reached = False  # whether the server has ever answered
-        self._locks = [threading.Lock() for _ in range(LOCKS)]  # a block is fetched by one thread
+        self._locks = [threading.Lock() for _ in range(LOCKS)]  # only one thread fetches a block
         self._starting = threading.Lock()
         self._queue: SimpleQueue[tuple[Shard, int, int] | None] | None = None  # to prefetch
 
     def place(self, shard: Shard) -> str:
-        """Return the address of a shard, as messages show it."""
+        """Return the URL of a shard for messages."""
         return f"{self.url}/{shard.name}"
 
     def read_range(self, shard: Shard, start: int, stop: int) -> bytes:
@@ -127,12 +126,12 @@ class RemoteShards:
         return joined[start - skipped : stop - skipped]
 
     def drop(self, shard: Shard, start: int, stop: int) -> None:
-        """Forget the blocks of a range whose bytes proved wrong."""
+        """Remove the blocks of a range with wrong bytes from the cache."""
         for number in self._numbers(start, stop):
             self.cache.drop(shard.sha256, number)
 
     def prefetch(self, shard: Shard, start: int, stop: int) -> None:
-        """Fetch a range in the background; what fails there is raised when it is read."""
+        """Fetch a range into the cache in the background; errors are only raised on reading."""
         with self._starting:
             if self._queue is None:
                 self._queue = start_fetchers(weakref.WeakMethod(self._prefetch_now))
@@ -140,10 +139,10 @@ class RemoteShards:
         self._queue.put((shard, start, stop))
 
     def request(self, name: str, start: int, stop: int) -> bytes:
-        """Return the bytes from `start` to `stop` of a file, past the cache."""
+        """Return the bytes from `start` to `stop` of a file, bypassing the cache."""
         try:
             data = self._ask(f"{self._root}/{name}", start, stop)
-        except Exception as error:  # each library below has its own, a few hundred in all
+        except Exception as error:  # each underlying library raises its own exceptions
             raise classify_failure(error, self._reached) from error
         self._reached = True
         if len(data) > stop - start:
@@ -159,13 +158,13 @@ class RemoteShards:
             return self._filesystem.cat_file(path, start=start, end=stop)
         from fsspec.asyn import sync
 
-        # fsspec's documented way to bound a call in time
+        # fsspec's documented way to set a timeout for a call
         cat, loop = self._filesystem._cat_file, self._filesystem.loop
         data: Any = sync(loop, cat, path, start=start, end=stop, timeout=TIMEOUT)
         return data
 
     def _numbers(self, start: int, stop: int) -> range:
-        """Number the blocks that a range lies in."""
+        """Return the numbers of the blocks that contain a range."""
         return range(start // self.block, (stop - 1) // self.block + 1)
 
     def _length(self, shard: Shard, number: int) -> int:
@@ -192,7 +191,10 @@ class RemoteShards:
 
 
 def start_fetchers(fetch: "weakref.WeakMethod[Callable[[Shard, int, int], None]]") -> SimpleQueue:
-    """Start daemon threads that fetch the ranges put into the queue, and keep no owner alive."""
+    """Start daemon threads that fetch ranges from the returned queue.
+
+    They hold `fetch` weakly, so that its owner can be garbage-collected.
+    """
     queue: SimpleQueue[tuple[Shard, int, int] | None] = SimpleQueue()
     for number in range(FETCHERS):
         name = f"reslab-fetch-{number}"
@@ -204,11 +206,11 @@ def _work(queue: SimpleQueue, fetch: weakref.WeakMethod) -> None:
     while (byte_range := queue.get()) is not None:
         if (method := fetch()) is not None:
             method(*byte_range)
-        del method  # or a waiting thread would keep its owner
+        del method  # a waiting thread would keep its owner alive
 
 
 def stop_fetchers(queue: SimpleQueue) -> None:
-    """End the threads without the work still queued."""
+    """End the threads and discard the work still queued."""
     while not queue.empty():
         with suppress(Exception):
             queue.get_nowait()
@@ -217,13 +219,13 @@ def stop_fetchers(queue: SimpleQueue) -> None:
 
 
 def open_filesystem(url: Url) -> tuple[Any, str]:
-    """Return fsspec's file system and the root in it; ImportError names what is missing."""
+    """Return fsspec's file system and root path; ImportError names the missing package."""
     protocol = str(url).partition(":")[0]
     try:
         from fsspec.core import url_to_fs
 
         if protocol in ("http", "https"):
-            # the proxies of the environment, and the passwords of ~/.netrc
+            # use the proxies from the environment, and the passwords in ~/.netrc
             return url_to_fs(str(url), client_kwargs={"trust_env": True})
         if protocol == "s3":
             return url_to_fs(str(url), config_kwargs={"max_pool_connections": CONNECTIONS})
@@ -234,13 +236,13 @@ def open_filesystem(url: Url) -> tuple[Any, str]:
 
 
 def classify_failure(error: Exception, reached: bool) -> TransientError | PermanentError:
-    """Decide whether what a library raised may pass, and put it in our words.
+    """Convert a library's exception to a transient or permanent error with a plain message.
 
-    A host name that never resolved is mistyped; one that did, and is `reached`, may come back.
+    A host name that cannot be resolved is a typing error, unless the server was `reached` before.
     """
     from fsspec.exceptions import FSTimeoutError
 
-    status = getattr(error, "status", None)  # aiohttp's; it may not be installed
+    status = getattr(error, "status", None)  # from aiohttp, which may not be installed
     name = type(error).__name__
     if isinstance(error, FileNotFoundError):
         return NotFound("there is no such file")
@@ -266,20 +268,23 @@ def classify_failure(error: Exception, reached: bool) -> TransientError | Perman
 
 
 def short_reason(error: Exception) -> str:
-    """Put a library's message on one line, cut where it is too long."""
+    """Return a library's message on one line, truncated if it is too long."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}..."
 
 
 def fetch_index(shards: RemoteShards, policy: RetryPolicy) -> Index:
-    """Fetch the index, in one attempt; the checksum in its header lets the cache keep the rest."""
+    """Fetch the index; the checksum in its header serves as the cache key for the rest.
+
+    The header is requested once, and each block of the rest with retries.
+    """
     path = str(shards.url / INDEX)
     size = header_size(shards.request(INDEX, 0, 8))
     if size > MAX_HEADER_BYTES:
         raise CorruptData("this is no index of packed images, or it is damaged")
     try:
         header = parse_header(shards.request(INDEX, 8, 8 + size))
-        # through bytes: the cache makes a folder of that name, so it must be no path
+        # validated as hex: the cache creates a folder with this name, so it must not be a path
         digest = bytes.fromhex(checked_facts(header)["sha256"]).hex()
         ends = [
             entry["data_offsets"][1] for name, entry in header.items() if not name.startswith("__")

@@ -1,4 +1,4 @@
-"""Packing images into tar shards and an index, which appear together or not at all."""
+"""Pack images into tar shards with an index, all of which appear together or not at all."""
 
 import hashlib
 import os
@@ -26,38 +26,38 @@ TAR_BLOCK = tarfile.BLOCKSIZE
 MEGABYTE = 1_000_000
 SHARD_SIZE = 500  # megabytes: 280 shards for ImageNet
 JPEG_QUALITY = 95
-MAX_JPEG_SIDE = 65_500  # the longest that libjpeg writes
+MAX_JPEG_SIDE = 65_500  # the maximum in libjpeg
 
-OnImage = Callable[[BadImage | None], None]  # an image is packed; or bad, and left out
+OnImage = Callable[[BadImage | None], None]  # called for each image, with its error if skipped
 
 
 class Draft:
-    """Write files and folders under temporary names until all are published."""
+    """Files that are written under temporary names, and published together."""
 
     def __init__(self) -> None:
         self._folders: list[Path] = []
-        self._files: dict[Path, BufferedWriter | None] = {}  # by the final name, in order
+        self._files: dict[Path, BufferedWriter | None] = {}  # by final path, in order
 
     def make_folder(self, path: Path) -> None:
-        """Make `path` and its parents; `remove` takes away only those made here."""
+        """Create the folder `path` and its parents; `remove` deletes only folders created here."""
         for folder in reversed([path, *path.parents]):
             if not folder.exists():
                 self._folders.append(folder)
                 folder.mkdir()
 
     def create(self, path: Path) -> BufferedWriter:
-        """Open a new file that will be called `path`."""
-        self._files[path] = None  # before it exists: a signal may come between
+        """Open a new file with the final path `path`."""
+        self._files[path] = None  # before it exists, in case of a signal in between
         self._files[path] = file = open(_temporary(path), "xb")  # noqa: SIM115
         return file
 
     def write(self, path: Path, data: bytes) -> None:
-        """Write a whole file that will be called `path`."""
+        """Write a whole file with the final path `path`."""
         with _naming(path), self.create(path) as file:
             file.write(data)
 
     def publish(self) -> None:
-        """Give every file its name, in the order of creation."""
+        """Rename every file to its final path, in the order of creation."""
         for path in self._files:
             with _naming(path), open(_temporary(path), "rb") as file:
                 os.fsync(file.fileno())
@@ -67,9 +67,9 @@ class Draft:
             sync_folder(folder)
 
     def remove(self) -> None:
-        """Remove all that was written, as far as the disk lets us."""
+        """Remove all files and folders created so far; errors are ignored."""
         for path, file in reversed(self._files.items()):
-            with suppress(OSError):  # a full disk did not take the buffered bytes
+            with suppress(OSError):  # if the disk is full, buffered bytes cannot be written
                 if file:
                     file.close()
             for name in (_temporary(path), path):
@@ -86,7 +86,7 @@ def _temporary(path: Path) -> Path:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Name the file in an OSError: what fails on an open file does not say which it was."""
+    """Set the file name of an OSError, which is missing for operations on open files."""
     try:
         yield
     except OSError as error:
@@ -95,7 +95,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 class ShardWriter:
-    """Write samples into tar files of at most `limit` bytes; a larger sample has its own."""
+    """Writes samples to tar files of at most `limit` bytes; a larger sample has its own file."""
 
     def __init__(self, folder: Path, limit: int, draft: Draft) -> None:
         self.folder, self.limit, self.draft = folder, limit, draft
@@ -104,8 +104,8 @@ class ShardWriter:
         self._file: BufferedWriter | None = None
 
     def add(self, suffix: str, data: bytes, label: int) -> tuple[int, int]:
-        """Write one sample; return the number of its shard, and where in it `data` begins."""
-        key = f"{self._samples:06d}"  # unique across the shards
+        """Write one sample; return the number of its shard, and the offset of `data` in it."""
+        key = f"{self._samples:06d}"  # unique across shards
         sample = member(f"{key}.{suffix}", data) + member(f"{key}.cls", str(label).encode())
         if self._file and self._size + len(sample) + 2 * TAR_BLOCK > self.limit:
             self.finish()
@@ -119,7 +119,7 @@ class ShardWriter:
         return len(self._finished), start + TAR_BLOCK
 
     def finish(self) -> list[Shard]:
-        """End the shard that is being written; return all shards until now."""
+        """Finish the current shard; return all shards so far."""
         assert self._file, "a shard has a sample"
         self._write(bytes(2 * TAR_BLOCK))  # the end of a tar file
         with _naming(self._path):
@@ -137,7 +137,7 @@ class ShardWriter:
 
 
 def member(name: str, data: bytes) -> bytes:
-    """Return a tar member without owner and time: equal images give equal bytes."""
+    """Return a tar member without owner and time, so that equal images give equal bytes."""
     info = tarfile.TarInfo(name)
     info.size = len(data)
     return info.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % TAR_BLOCK)
@@ -145,11 +145,11 @@ def member(name: str, data: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Packing:
-    """How images are packed."""
+    """Options for packing images."""
 
-    shorter_side: int | None = None  # larger images are reduced to it; None: bytes as they are
-    quality: int = JPEG_QUALITY  # of the JPEGs so made
-    shard_size: int = SHARD_SIZE  # megabytes; a shard ends before it would be exceeded
+    shorter_side: int | None = None  # to which larger images are reduced; None: copy all files
+    quality: int = JPEG_QUALITY  # JPEG quality of reduced images
+    shard_size: int = SHARD_SIZE  # maximum, in megabytes
 
     def __post_init__(self) -> None:
         if self.shorter_side is not None and self.shorter_side < 1:
@@ -162,25 +162,25 @@ class Packing:
 
 @dataclass(frozen=True)
 class Packed:
-    """What came of packing a set."""
+    """A summary of packing one set."""
 
     name: str
-    pictures: int  # packed
+    pictures: int  # images packed
     classes: int
-    reduced: int  # of the images, those made smaller
-    left_out: int  # do not decode
+    reduced: int  # images that were reduced
+    left_out: int  # images that do not decode
     shards: int
-    bytes: int  # of the shards
+    bytes: int  # total size of the shards
 
 
 def pack_sets(
     parts: Mapping[str, EncodedImages], out: Path, packing: Packing, on_image: OnImage
 ) -> list[Packed]:
-    """Write each set into the folder of that name under `out`; "." is `out` itself.
+    """Pack each set into the folder with its name in `out`, or into `out` itself if it is ".".
 
-    Every image is decoded, so that what is packed can be read; `on_image` is called with each that
-    cannot, and it is left out. ValueError unless `out` is new or empty; after any failure all that
-    was written is removed.
+    Every image is decoded as a test. Images that do not decode are skipped; `on_image` is called
+    for every image, with the error if it is skipped. Raises ValueError if `out` is neither new nor
+    empty. After any failure, all files written are removed.
     """
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; name a new folder")
@@ -193,7 +193,7 @@ def pack_sets(
             for name, images in parts.items()
         }
         for folder, (index, _) in written.items():
-            draft.write(folder / INDEX, index_bytes(index))  # last: what has one is whole
+            draft.write(folder / INDEX, index_bytes(index))  # last: it marks complete folders
         draft.publish()
         return [packed for _, packed in written.values()]
     except BaseException:  # Ctrl-C too
@@ -204,10 +204,10 @@ def pack_sets(
 def write_shards(
     images: EncodedImages, folder: Path, packing: Packing, draft: Draft, on_image: OnImage
 ) -> tuple[Index, Packed]:
-    """Write the shards of one set.
+    """Write the shards of one set; return its index and a summary.
 
-    Images lie in one fixed random order, so that whoever reads a shard from end to end meets every
-    class; the index keeps the order of the set.
+    Images are written in a fixed random order, so that sequential readers of a shard get mixed
+    classes; the index keeps the order of the set.
     """
     draft.make_folder(folder)
     writer = ShardWriter(folder, packing.shard_size * MEGABYTE, draft)
@@ -238,11 +238,11 @@ def write_shards(
 
 
 def pack_image(images: EncodedImages, packing: Packing, row: int) -> tuple[bytes, bool] | BadImage:
-    """Return the bytes to pack and whether the image was reduced; the reason if it is bad.
+    """Return (the bytes to pack, whether the image was reduced), or the BadImage if it is bad.
 
-    Reduced images keep colour at full resolution (4:4:4): the halved colour channels of a large
-    photograph are, once reduced, as fine as its brightness. Halving them again about doubles the
-    squared error of quality 95.
+    Reduced images keep full colour resolution (4:4:4): once a large photograph is reduced, its
+    subsampled colour channels are as fine as its brightness. Subsampling them again would about
+    double the squared error at quality 95.
     """
     file = images.files[row]
     try:
@@ -263,13 +263,13 @@ def pack_image(images: EncodedImages, packing: Packing, row: int) -> tuple[bytes
 
 
 def file_suffix(data: bytes) -> str:
-    """Return the suffix of a sample by its signature, whatever the file was called."""
+    """Return the suffix for a sample by its signature, whatever the original file name."""
     kind = str(image_format(data))
     return "jpg" if kind == "jpeg" else kind
 
 
 def refuse_lost_classes(images: EncodedImages, bad: dict[int, BadImage]) -> None:
-    """Raise ValueError if a class had images and every one is bad."""
+    """Raise ValueError if all images of a class are bad."""
     labels = images.labels.numpy()
     had = np.bincount(labels, minlength=len(images.classes))
     lost = np.bincount(labels[list(bad)], minlength=len(images.classes))
@@ -287,7 +287,7 @@ def make_index(
     bad: dict[int, BadImage],
     shards: list[Shard],
 ) -> Index:
-    """Make the index of all but the bad images, in the set's order."""
+    """Build the index of all images except bad ones, in the order of the set."""
     rows = np.delete(np.arange(len(images)), list(bad)).tolist()
     return Index(
         images.name,

@@ -1,1 +1,1 @@
-"""Average precision by the protocols of COCO and VOC."""
+"""Average precision under the COCO and VOC protocols."""

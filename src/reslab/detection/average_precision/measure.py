@@ -1,4 +1,4 @@
-"""Average precision of detections on a set: COCO's, by the code of its authors, or VOC's."""
+"""Average precision of detections on a set: COCO's, computed by pycocotools, or VOC's."""
 
 import io
 import math
@@ -16,7 +16,7 @@ from reslab.data.boxes.sets import Detections, DetectionSet, GroundTruth
 from reslab.detection.average_precision.voc import area, eleven_points, interpolated, rankings
 from reslab.errors import unknown_name
 
-# COCO's twelve numbers in its order: IoU, size of the objects, maximum of detections an image
+# COCO's twelve numbers in its order: IoU, object size, maximum number of detections per image
 COCO_NUMBERS = {
     "ap": (".5:.95", "all", 100),
     "ap_50": (".5", "all", 100),
@@ -31,35 +31,35 @@ COCO_NUMBERS = {
     "ar_medium": (".5:.95", "medium", 100),
     "ar_large": (".5:.95", "large", 100),
 }
-PROTOCOL_NAMES = {  # on the command line -> in a report
+PROTOCOL_NAMES = {  # name on the command line -> name in a report
     "coco": "COCO, pycocotools",
     "voc-2007": "VOC 2007, eleven points, IoU 0.5",
     "voc-2012": "VOC 2012, area, IoU 0.5",
 }
-RECALLS = 100  # steps of the curves, as COCO's
-IGNORED_AREA = -1.0  # outside every range of sizes: pycocotools leaves such a box out
+RECALLS = 100  # recall steps of the curves, as in COCO
+IGNORED_AREA = -1.0  # outside every size range, so that pycocotools ignores the box
 
 
 @dataclass(frozen=True)
 class AveragePrecision:
-    """Average precisions in percent, never without their set, protocol and number of images.
+    """Average precisions in percent, with their set, protocol and number of images.
 
-    A number that is not defined, since there is nothing to detect, is NaN, and null in JSON.
+    A number that is undefined because there is nothing to detect is NaN, or null in JSON.
     """
 
     set_name: str  # "set" in JSON
     protocol: str
     n: int  # images
-    map_50: float  # IoU 0.5, mean over the classes that have boxes
+    map_50: float  # IoU 0.5, mean over the classes with boxes
     map_50_95: float | None  # mean over IoU 0.5, 0.55, ... 0.95; None: VOC has no such number
     coco: Mapping[str, float]  # COCO's twelve numbers; empty under VOC
     per_class: Sequence[Mapping[str, Any]]  # {"class", "id", "boxes", "detections", "ap_50", ...}
-    # of each class the precision at recalls 0, 1, ... 100 %, IoU 0.5
+    # for each class the precision at recalls 0, 1, ... 100 %, IoU 0.5
     curves: Sequence[Sequence[float]] = ()
 
     @property
     def classes_without_boxes(self) -> list[str]:
-        """The classes that the means leave out."""
+        """The classes left out of the means."""
         return [row["class"] for row in self.per_class if not row["boxes"]]
 
     def __str__(self) -> str:
@@ -72,7 +72,7 @@ class AveragePrecision:
         return f"{self.set_name}: {numbers}  ({self.protocol}, n={self.n}{left_out})"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what fits on a line of a log."""
+        """Return the summary for a log line."""
         document = {
             "set": self.set_name,
             "protocol": self.protocol,
@@ -83,12 +83,12 @@ class AveragePrecision:
         return document | ({"coco": nan_to_none(self.coco)} if self.coco else {})
 
     def details(self) -> dict[str, Any]:
-        """Return the numbers of each class."""
+        """Return the numbers for each class."""
         return {"per_class": [nan_to_none(row) for row in self.per_class]}
 
 
 def nan_to_none(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace NaN, which JSON does not have."""
+    """Replace NaN, which JSON does not have, by None."""
     return {
         key: None if isinstance(value, float) and math.isnan(value) else value
         for key, value in row.items()
@@ -98,14 +98,15 @@ def nan_to_none(row: Mapping[str, Any]) -> dict[str, Any]:
 def measure(
     images: DetectionSet, detections: Sequence[Detections], protocol: str = "coco"
 ) -> AveragePrecision:
-    """Compare the detections in each image of a set with its ground truth.
+    """Measure the average precision of detections against a set's ground truth.
 
-    `detections` are in the set's order, and their labels are indices into the set's classes.
+    `detections` are in the order of the images, and their labels are indices into the set's
+    classes. Raises ValueError for an unknown protocol or if there is nothing to measure.
     """
     if protocol not in PROTOCOL_NAMES:
         raise ValueError(unknown_name("protocol", protocol, PROTOCOL_NAMES))
     must_be_rankable(images, detections)
-    # pycocotools takes the images by their ids; equal scores then rank as they do there
+    # pycocotools processes images by id; the same order breaks ties in score the same way
     order = sorted(range(len(images)), key=lambda index: images.keys[index])
     truths = [images.truths[index] for index in order]
     ordered = [detections[index] for index in order]
@@ -132,7 +133,7 @@ def measure(
 
 
 def usual_protocol(part: Annotations) -> str:
-    """Choose the protocol by which results on a data set are published.
+    """Return the protocol under which results on a data set are usually published.
 
     VOC changed its measure in 2010.
     """
@@ -143,7 +144,7 @@ def usual_protocol(part: Annotations) -> str:
 
 
 def must_be_rankable(images: DetectionSet, detections: Sequence[Detections]) -> None:
-    """Refuse scores and boxes that cannot be ranked or compared."""
+    """Raise ValueError if a score or a box is not finite."""
     assert len(detections) == len(images), (len(detections), len(images))
     for file, seen in zip(images.files, detections, strict=True):
         if not (seen.scores.isfinite().all() and seen.boxes.isfinite().all()):
@@ -152,9 +153,9 @@ def must_be_rankable(images: DetectionSet, detections: Sequence[Detections]) -> 
 
 @dataclass(frozen=True)
 class ClassPrecisions:
-    """Average precisions as fractions, by class; NaN where a class has nothing to detect."""
+    """Average precisions per class, as fractions; NaN where a class has nothing to detect."""
 
-    boxes: np.ndarray  # int [classes], to be detected
+    boxes: np.ndarray  # int [classes], number of boxes to detect
     ap_50: np.ndarray  # [classes]
     ap: np.ndarray | None  # [classes], mean over IoU 0.5, 0.55, ... 0.95; None under VOC
     curves: np.ndarray  # [classes, 101], precision at recalls 0, 0.01, ... 1, IoU 0.5
@@ -164,7 +165,7 @@ class ClassPrecisions:
 def rows_by_class(
     images: DetectionSet, detections: Sequence[Detections], measured: ClassPrecisions
 ) -> list[dict[str, Any]]:
-    """Return what a report says of each class of the set."""
+    """Return the rows of a report, one for each class of the set."""
     counts = np.zeros(len(images.classes), dtype=int)
     for seen in detections:
         counts += np.bincount(seen.labels, minlength=len(images.classes))
@@ -186,7 +187,7 @@ def rows_by_class(
 def measure_voc(
     truths: Sequence[GroundTruth], detections: Sequence[Detections], classes: int, protocol: str
 ) -> ClassPrecisions:
-    """Measure each class by one of VOC's two definitions."""
+    """Measure each class under one of VOC's two definitions."""
     ranked = rankings(truths, detections, classes)
     average = eleven_points if protocol == "voc-2007" else area
     return ClassPrecisions(
@@ -199,7 +200,7 @@ def measure_voc(
 
 
 def import_pycocotools() -> tuple[Any, Any]:
-    """Import COCO and COCOeval of pycocotools; ImportError says how to install them."""
+    """Import COCO and COCOeval from pycocotools; raise ImportError with a hint if it is missing."""
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
@@ -211,11 +212,11 @@ def import_pycocotools() -> tuple[Any, Any]:
 def measure_coco(
     truths: Sequence[GroundTruth], detections: Sequence[Detections], classes: int
 ) -> ClassPrecisions:
-    """Measure each class by COCO's definition."""
+    """Measure each class under COCO's definition."""
     COCO, COCOeval = import_pycocotools()
     boxes = [row for index, truth in enumerate(truths) for row in truth_rows(index, truth)]
     ranked = [row for index, seen in enumerate(detections) for row in detection_rows(index, seen)]
-    with redirect_stdout(io.StringIO()):  # it prints as it goes
+    with redirect_stdout(io.StringIO()):  # COCOeval prints progress
         evaluation = COCOeval(
             to_pycocotools(COCO(), boxes, len(truths), classes),
             to_pycocotools(COCO(), ranked, len(truths), classes),
@@ -224,7 +225,7 @@ def measure_coco(
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    # [10 IoUs, 101 recalls, classes] of all sizes, 100 detections an image
+    # [10 IoUs, 101 recalls, classes] for all sizes, 100 detections per image
     precision = undefined_to_nan(evaluation.eval["precision"][:, :, :, 0, -1])
     counted = [
         row["category_id"] for row in boxes if not row["iscrowd"] and row["area"] != IGNORED_AREA
@@ -239,14 +240,14 @@ def measure_coco(
 
 
 def undefined_to_nan(values: np.ndarray) -> np.ndarray:
-    """Replace the -1 that pycocotools writes where there is nothing to detect."""
+    """Replace by NaN the -1 that pycocotools reports where there is nothing to detect."""
     return np.where(values < 0, np.nan, values)
 
 
 def to_pycocotools(coco: Any, rows: list[dict[str, Any]], images: int, classes: int) -> Any:
-    """Fill an empty COCO with boxes.
+    """Fill an empty COCO object with boxes and return it.
 
-    They are numbered from 1: pycocotools takes a box numbered 0 for no match.
+    Boxes are numbered from 1: pycocotools takes id 0 to mean no match.
     """
     coco.dataset = {
         "images": [{"id": index} for index in range(images)],
@@ -258,10 +259,10 @@ def to_pycocotools(coco: Any, rows: list[dict[str, Any]], images: int, classes: 
 
 
 def truth_rows(index: int, truth: GroundTruth) -> list[dict[str, Any]]:
-    """Write the boxes of an image as COCO's annotations.
+    """Return the boxes of an image as COCO annotations.
 
-    Difficult ones, which COCO does not have, are ignored as VOC does. An object's size is the area
-    of its outline where that is known.
+    Difficult boxes, which COCO does not have, are ignored as in VOC. The size of an object is the
+    area of its outline, if known, otherwise the area of its box.
     """
     areas = box_areas(truth.boxes) if truth.areas is None else truth.areas.double()
     areas = torch.where(truth.difficult, IGNORED_AREA, areas)
@@ -270,7 +271,7 @@ def truth_rows(index: int, truth: GroundTruth) -> list[dict[str, Any]]:
 
 
 def detection_rows(index: int, seen: Detections) -> list[dict[str, Any]]:
-    """Write the detections of an image as COCO's results."""
+    """Return the detections in an image as COCO results."""
     columns = {"area": box_areas(seen.boxes).tolist(), "iscrowd": [0] * len(seen)}
     return coco_rows(index, seen.boxes, seen.labels, score=seen.scores.tolist(), **columns)
 
@@ -280,7 +281,7 @@ def box_areas(boxes: Tensor) -> Tensor:
 
 
 def coco_rows(index: int, boxes: Tensor, labels: Tensor, **columns: list) -> list[dict[str, Any]]:
-    """Write boxes, x y width height, and what else is known of each."""
+    """Return one row per box, x y width height, with further values from `columns`."""
     corners = boxes.double()
     sized = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1)
     columns |= {"category_id": labels.tolist(), "bbox": sized.tolist()}

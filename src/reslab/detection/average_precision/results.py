@@ -1,4 +1,4 @@
-"""Detections in files, as COCO writes results: a list of image_id, category_id, bbox, score."""
+"""Files of detections in COCO's results format: a list of image_id, category_id, bbox, score."""
 
 import json
 from collections.abc import Sequence
@@ -12,16 +12,16 @@ from reslab.data.boxes.sets import Detections, DetectionSet
 from reslab.errors import unknown_name
 
 KEYS = ("image_id", "category_id", "bbox", "score")
-MAX_NUMBER = 1e30  # areas stay finite
+MAX_NUMBER = 1e30  # so that areas stay finite
 MAX_QUOTED = 60  # characters of a value in a message
 MAX_CLASSES_NAMED = 20  # in a message
 
 
 def read_results(file: Path, images: DetectionSet) -> list[Detections]:
-    """Read the detections in each image of a set; ValueError names the place in the file.
+    """Read the detections in each image of a set.
 
-    Images are named by the set's keys, classes by their ids. Images that the file does not name
-    have no detections.
+    Images are identified by the set's keys, classes by their ids. An image that is not in the file
+    has no detections. A ValueError for a faulty entry names its position in the file.
     """
     indices = {key: index for index, key in enumerate(images.keys)}
     labels = {id_: label for label, id_ in enumerate(images.ids)}
@@ -46,7 +46,7 @@ def read_results(file: Path, images: DetectionSet) -> list[Detections]:
 
 
 def must_be_complete(entry: Any, place: str) -> None:
-    """Refuse what is no detection, or one that lacks something."""
+    """Raise ValueError if an entry is not a detection or lacks a key."""
     if not isinstance(entry, dict):
         raise ValueError(f"{place} is no detection; one is {{{', '.join(KEYS)}}}")
     for key in KEYS:
@@ -55,12 +55,12 @@ def must_be_complete(entry: Any, place: str) -> None:
 
 
 def is_image_key(key: Any) -> bool:
-    """Whether a value may name an image: True and 1.0 would equal 1."""
+    """Return whether a value may identify an image; True and 1.0 would equal 1, so neither may."""
     return isinstance(key, int | str) and not isinstance(key, bool)
 
 
 def no_class(id_: Any, images: DetectionSet) -> str:
-    """Say which classes there are; of many numbers, as COCO's, only the range."""
+    """Return a message that lists the known classes, or only the range of many numeric ids."""
     if all(known.isdecimal() for known in images.ids) and len(images.ids) > MAX_CLASSES_NAMED:
         numbers = sorted(map(int, images.ids))
         ids = f"the {len(numbers)} ids lie in {numbers[0]} to {numbers[-1]}"
@@ -69,13 +69,13 @@ def no_class(id_: Any, images: DetectionSet) -> str:
 
 
 def quoted(value: Any) -> str:
-    """Quote a value as it is written; of a long one the beginning."""
+    """Return a value as JSON text, truncated if it is long."""
     text = json.dumps(value)
     return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}..."
 
 
 def corners_of(box: Any, place: str) -> list[float]:
-    """Turn COCO's x y width height into corners."""
+    """Convert COCO's x y width height to corners."""
     if not (isinstance(box, list) and len(box) == 4 and all(map(is_number, box))):
         raise ValueError(f"{place}.bbox: {quoted(box)} is not four numbers: x y width height")
     x, y, width, height = box
@@ -85,14 +85,14 @@ def corners_of(box: Any, place: str) -> list[float]:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value can be reckoned with: no boolean, NaN or infinity."""
+    """Return whether a value is a number of bounded size, not a boolean, NaN or infinity."""
     return (
         isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_NUMBER
     )
 
 
 def as_detections(rows: list[tuple[list[float], float, int]]) -> Detections:
-    """Keep float64, so that a file's decimals are compared as they were written."""
+    """Convert rows of box, score and label to tensors; float64 preserves the file's decimals."""
     boxes, scores, labels = zip(*rows, strict=True) if rows else ((), (), ())
     return Detections(
         torch.tensor(boxes, dtype=torch.float64).reshape(-1, 4),
@@ -102,7 +102,7 @@ def as_detections(rows: list[tuple[list[float], float, int]]) -> Detections:
 
 
 def as_results(images: DetectionSet, detections: Sequence[Detections]) -> list[dict[str, Any]]:
-    """Write the detections in each image of a set as COCO's results."""
+    """Return the detections in each image of a set in COCO's results format."""
     ids = [int(id_) if id_.isdecimal() else id_ for id_ in images.ids]
     return [
         {

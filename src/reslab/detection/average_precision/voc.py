@@ -1,8 +1,8 @@
-"""Average precision as Pascal VOC measures it: at eleven recalls in 2007, the area since 2010.
+"""Average precision as in Pascal VOC: over eleven recalls in 2007, the area since 2010.
 
-A detection is correct if its IoU with the box of its class that it overlaps most is IOU or more and
-no better detection has matched that box; a second one on the same box is wrong. Difficult boxes
-and crowds need not be detected, and detections on them are left out of the ranking.
+A detection is correct if its IoU with the box in its class that it overlaps most is IOU or more
+and no higher-scoring detection has matched the box; a second match is a false positive. Difficult
+boxes and crowds need not be detected, and detections matched to them are not ranked.
 """
 
 from collections.abc import Sequence
@@ -19,18 +19,18 @@ WRONG, CORRECT, IGNORED = range(3)
 
 @dataclass(frozen=True)
 class Ranking:
-    """The detections of one class in a whole set, by falling score."""
+    """All detections of one class in a set, by decreasing score."""
 
     correct: np.ndarray  # bool [D]
-    positives: int  # boxes to be detected
+    positives: int  # boxes to detect
 
 
 def rankings(
     truths: Sequence[GroundTruth], detections: Sequence[Detections], classes: int
 ) -> list[Ranking]:
-    """Rank the detections of each class.
+    """Rank the detections of each class by score.
 
-    Those of equal scores stay in the order of the images, then of the detections in an image.
+    Ties stay in the order of the images, then of the detections in an image.
     """
     marks: list[list[np.ndarray]] = [[] for _ in range(classes)]
     scores: list[list[np.ndarray]] = [[] for _ in range(classes)]
@@ -56,8 +56,8 @@ def rankings(
 def mark_detections(overlaps: np.ndarray, ignored: np.ndarray) -> np.ndarray:
     """Mark the detections of one class in one image as CORRECT, WRONG or IGNORED, int [D].
 
-    `overlaps` [D, G] are their IoU with the boxes of the class, best score first; `ignored` [G]
-    tells which of the boxes need not be detected.
+    `overlaps` [D, G] holds the IoU of each detection, highest score first, with each box of the
+    class; `ignored` [G] is True for boxes that need not be detected.
     """
     marks = np.full(len(overlaps), WRONG)
     if not len(ignored):
@@ -66,44 +66,44 @@ def mark_detections(overlaps: np.ndarray, ignored: np.ndarray) -> np.ndarray:
     hit = overlaps.max(1) >= IOU
     marks[hit & ignored[best]] = IGNORED
     hits = np.flatnonzero(hit & ~ignored[best])
-    _, first = np.unique(best[hits], return_index=True)  # only the first on a box is correct
+    _, first = np.unique(best[hits], return_index=True)  # only the first match of a box is correct
     marks[hits[first]] = CORRECT
     return marks
 
 
 def by_score(values: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> np.ndarray:
-    """Join the values of all images by falling score; equal scores stay in their order."""
+    """Concatenate the values of all images and sort them stably by decreasing score."""
     if not values:
         return np.zeros(0, dtype=int)
     return np.concatenate(values)[np.argsort(-np.concatenate(scores), kind="stable")]
 
 
 def best_precisions(ranking: Ranking) -> np.ndarray:
-    """Find the highest precision at each detection or further down the ranking, [D]."""
+    """Return for each detection the highest precision from its rank downwards, [D]."""
     precisions = np.cumsum(ranking.correct) / np.arange(1, len(ranking.correct) + 1)
     return np.maximum.accumulate(precisions[::-1])[::-1]
 
 
 def interpolated(ranking: Ranking, steps: int) -> np.ndarray:
-    """Find the highest precision at a recall of k / steps or more, k = 0 ... steps.
+    """Return the highest precision at a recall of k / steps or more for k = 0 ... steps.
 
-    NaN where there is nothing to detect.
+    The values are NaN if there is nothing to detect.
     """
     if not ranking.positives:
         return np.full(steps + 1, np.nan)
-    # hits / positives >= k / steps in whole numbers: a recall of 3 / 10 does reach 0.3
+    # hits / positives >= k / steps in integers, so that a recall of 3 / 10 reaches 0.3
     hits = np.cumsum(ranking.correct) * steps
     places = np.searchsorted(hits, np.arange(steps + 1) * ranking.positives)
     return np.append(best_precisions(ranking), 0.0)[places]
 
 
 def eleven_points(ranking: Ranking) -> float:
-    """Average the interpolated precision at recalls 0, 0.1, ... 1, as VOC did until 2009."""
+    """Average the interpolated precision over recalls 0, 0.1, ... 1, as in VOC until 2009."""
     return float(interpolated(ranking, 10).mean())
 
 
 def area(ranking: Ranking) -> float:
-    """Integrate the interpolated precision over all recalls, as VOC does since 2010."""
+    """Integrate the interpolated precision over all recalls, as in VOC since 2010."""
     if not ranking.positives:
         return float("nan")
     return float(best_precisions(ranking)[ranking.correct].sum() / ranking.positives)
