@@ -150,7 +150,7 @@ def load_predictor(path: str | Path) -> Predictor:
 
 
 def fixed_side(model: Model) -> int | None:
-    """Return the only image size that a network accepts, that of its mean image, or else None."""
+    """Return the image size of a network that subtracts a mean image and has no crop, else None."""
     return None if model.preprocessing.size else model.native_side
 
 

@@ -155,7 +155,7 @@ def log_mean_softmax(scores: Tensor) -> Tensor:
 
 
 def log_mean(parts: Sequence[Tensor]) -> Tensor:
-    """Average probabilities given as logarithms; return the log, float32, summed in float64."""
+    """Average probabilities, given and returned as logarithms; float32, summed in float64."""
     stacked = torch.stack([part.double() for part in parts])
     return (stacked.logsumexp(0) - math.log(len(parts))).float()
 

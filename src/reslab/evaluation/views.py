@@ -51,7 +51,7 @@ def corner(crop: Crop, height: int, width: int, size: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class OneCrop:
-    """Centre crop only; without a size the full image, as for CIFAR and digits."""
+    """The centre crop only, or the full image if `size` is None, as for CIFAR and digits."""
 
     resize: int | None = None  # the shorter side
     size: int | None = None
