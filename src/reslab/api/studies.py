@@ -87,7 +87,7 @@ def execute(
             launch, concurrent = stack.enter_context(launch_on_ray(data, jobs)), len(study.runs)
         else:
             launch, concurrent = launch_here(data, max(usable_cores() // jobs, 1)), jobs
-        # only now: Ray's startup would fail at a signal without stopping the runs
+        # after Ray has started: its own signal handlers would end us without stopping the runs
         on_event, stop = stack.enter_context(watch(study.runs))
         return run_all(study.runs, launch, jobs=concurrent, on_event=on_event, stop=stop)
 

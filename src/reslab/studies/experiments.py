@@ -51,7 +51,7 @@ UNTRAINED = "model.norm=group"  # batch norm would need statistics from trained 
 class PlannedRun:
     """A planned run of a study and its folder."""
 
-    base: str  # the recipe's name
+    base: str  # name of the recipe before the changes
     changes: tuple[str, ...]
     seed: int
     folder: Path

@@ -13,7 +13,7 @@ from reslab.studies.page.tables import Table, markdown_cell
 from reslab.studies.paper import deviations, section
 from reslab.studies.records import SeedGroup
 
-SHOWN_CLASSES = 20  # the worst classes; the rest are collapsed
+SHOWN_CLASSES = 20  # number of the worst classes shown; the rest are collapsed
 Heading = tuple[str, str]  # title of a page, and the question that it answers
 ENVIRONMENT = ("device", "processor", "precision", "threads", "torch", "python", "system", "commit")
 
@@ -26,7 +26,7 @@ class EvaluationDetails:
     facts: str
     mistakes: Sequence[Mistake]
     classes: Sequence[Event]  # entries of a report's `per_class`, the worst first
-    names: Sequence[str]  # of the confusion matrix's rows and columns
+    names: Sequence[str]  # class names of the confusion matrix's rows and columns
     matrix: Sequence[Sequence[tuple[int, str]]]  # [label][predicted]: images, CSS
 
 
