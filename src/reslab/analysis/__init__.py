@@ -1,1 +1,1 @@
-"""Looks inside a network."""
+"""Analyses of trained networks."""

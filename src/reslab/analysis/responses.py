@@ -9,15 +9,15 @@ from reslab.data.datasets import ImagesInMemory
 from reslab.models.layers import ConvBN
 from reslab.models.model_file import Model
 
-BATCH_IMAGES = 250  # images shown at once
+BATCH_IMAGES = 250  # images per forward pass
 
 
 @torch.no_grad()
 def layer_responses(model: Model, images: ImagesInMemory) -> dict[str, float]:
-    """Measure the standard deviation of each 3x3 layer's output over a set: by name, in order.
+    """Return the standard deviation of each 3x3 layer's output over a set, by layer name, in order.
 
-    The output is taken after batch norm and before ReLU or addition, as in Fig. 7; the deviation
-    is over all images, channels and positions.
+    The output is measured after batch norm and before ReLU or addition, as in Fig. 7, over all
+    images, channels and positions.
     """
     layers = {
         name: module
@@ -40,5 +40,5 @@ def layer_responses(model: Model, images: ImagesInMemory) -> dict[str, float]:
 
 
 def standard_deviation(count: float, total: float, squares: float) -> float:
-    """Standard deviation from a count, a sum and a sum of squares."""
+    """Return the standard deviation, given a count, a sum and a sum of squares."""
     return max(squares / count - (total / count) ** 2, 0.0) ** 0.5

@@ -1,1 +1,1 @@
-"""The verbs as functions that return values and print nothing."""
+"""The verbs of the command line as functions that return values and print nothing."""

@@ -1,4 +1,4 @@
-"""Evaluates classifiers, detectors and files of detections on a test set."""
+"""Evaluate classifiers, detectors and files of detections on a test set."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -41,17 +41,17 @@ PRECISIONS = ("fp32", "bf16")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The measures of one model, of several together, or of a file of detections."""
+    """The results for one model, an ensemble, or a file of detections."""
 
     title: str
-    subject: dict[str, Any]  # what was evaluated, as JSON names it
+    subject: dict[str, Any]  # what was evaluated, for JSON
     report: Report | AveragePrecision
 
     def as_dict(self) -> dict[str, Any]:
         return self.subject | self.report.as_dict() | self.report.details()
 
 
-# evaluations on one set, and what writes a page about them into a folder and returns its path
+# evaluations on one set, and a function that writes a page on them to a folder and returns its path
 Evaluations = tuple[list[Evaluation], Callable[[Path], Path]]
 
 
@@ -68,11 +68,11 @@ def evaluate(
     scales: Sequence[int] | None = None,
     on_event: Callback = silent,
 ) -> Evaluations:
-    """Test models on a set, each image exactly once; several models also together.
+    """Evaluate models on a set, each image exactly once; several models also as an ensemble.
 
     `models` are run folders or model files of classifiers, or of detectors, or .json files of
-    detections as COCO writes results. `on` names a set, `data` is a folder or a URL; without
-    either, models are tested on their own set.
+    detections in COCO's results format. `on` names a set, `data` is a folder or a URL; if both are
+    None, models are evaluated on their own test set.
     """
     place = parse_location(data) if data else None
     for_classifiers = {
@@ -94,19 +94,19 @@ def evaluate(
 
 
 def refuse_options(options: Mapping[str, object], what: str) -> None:
-    """Refuse an option that does not apply to what is evaluated (ValueError)."""
+    """Raise ValueError if any of `options` is given, since none applies to `what`."""
     for option, value in options.items():
         if value:
             raise ValueError(f"{option} does not go with {what}")
 
 
 def is_detections(path: Path) -> bool:
-    """Whether a file holds detections, judged by its name: it may be missing."""
+    """Return whether a path names a file of detections; the file may be missing."""
     return path.suffix == ".json"
 
 
 def all_detectors(models: Sequence[Path]) -> bool:
-    """Whether the models are detectors; ValueError if only some are."""
+    """Return whether the models are detectors; raise ValueError if only some of them are."""
     kinds = {is_detector(path): path for path in models}
     if len(kinds) > 1:
         raise ValueError(
@@ -118,13 +118,16 @@ def all_detectors(models: Sequence[Path]) -> bool:
 def load_classifiers(
     paths: Sequence[Path], precision: str, classes: Path | None
 ) -> list[LoadedModel]:
-    """Load models whose outputs mean the same; a file of `classes` may name the outputs."""
+    """Load classifiers with equal classes; the file `classes`, if given, names the outputs.
+
+    Raises ValueError if the models' classes differ.
+    """
     models = [(path, set_precision(load_model(path), precision)) for path in paths]
     if classes:
         models = [(path, name_outputs(model, classes)) for path, model in models]
     first, expected = models[0]
     for path, model in models[1:]:
-        by_id = bool(expected.ids and model.ids)  # names may then repeat, or be spelt otherwise
+        by_id = bool(expected.ids and model.ids)  # names may then repeat, or differ in spelling
         if expected.ids != model.ids if by_id else expected.classes != model.classes:
             raise ValueError(
                 f"{path} knows other classes than {first}: their scores cannot be averaged; "
@@ -134,7 +137,7 @@ def load_classifiers(
 
 
 def set_precision(model: Model, precision: str) -> Model:
-    """Make a model compute in fp32, as it is, or in bf16."""
+    """Return a model that computes in fp32 (unchanged) or in bf16."""
     if precision not in PRECISIONS:
         raise ValueError(unknown_name("precision", precision, PRECISIONS))
     return in_bf16(model) if precision == "bf16" else model
@@ -148,7 +151,7 @@ def evaluate_classifiers(
     keep_scores: bool,
     on_event: Callback,
 ) -> Evaluations:
-    """Test classifiers one by one, and the mean of their probabilities if there are several."""
+    """Evaluate classifiers one by one and, if there are several, their mean probabilities."""
     device = setup_device("fp32").torch_device
     opened = choose_images(on, data, models, on_event)
     protocols = [protocol_named(protocol, *resize_and_crop(*model, opened)) for model in models]
@@ -179,7 +182,7 @@ def evaluate_classifiers(
 def with_digest(
     caches: Sequence[ScoreCache], images: ImageSet, on_event: Callback
 ) -> list[ScoreCache]:
-    """Read the images once for all caches, to know which scores are theirs."""
+    """Return the caches with the digest of the images, by which they find their scores."""
     digest = digest_set(images, usable_cores(), on_event)
     return [replace(cache, images=digest) for cache in caches]
 
@@ -187,7 +190,7 @@ def with_digest(
 def write_mistakes(
     entries: Sequence[Evaluation], scores: Sequence[Scores], images: ImageSet, out: Path
 ) -> Path:
-    """Write the page of the images that the models got wrong; its path."""
+    """Write the page on the images that the models misclassified; return its path."""
     from reslab.studies.page.classifiers import write_evaluations
 
     return write_evaluations(
@@ -229,7 +232,7 @@ def evaluate_detectors(
     changes: Mapping[str, object],
     on_event: Callback,
 ) -> Evaluations:
-    """Test detectors one by one, and together as an ensemble (App. B) if there are several."""
+    """Evaluate detectors one by one and, if there are several, as an ensemble (App. B)."""
     device = setup_device("fp32").torch_device
     loaded = [(path, load_detector(path).to(device)) for path in models]
     configs = [detector.search.with_changes(changes) for _, detector in loaded]
@@ -249,7 +252,7 @@ def evaluate_detectors(
 def check_detectors_agree(
     models: Sequence[LoadedDetector], configs: Sequence[InferenceConfig]
 ) -> None:
-    """Refuse an ensemble of detectors that differ in classes or inference (ValueError)."""
+    """Raise ValueError if the detectors of an ensemble differ in classes or inference settings."""
     first, expected = models[0]
     for path, detector in models[1:]:
         if (detector.ids, detector.classes) != (expected.ids, expected.classes):

@@ -1,4 +1,4 @@
-"""Checks, packs and writes folders of images."""
+"""Check, pack and write folders of images."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,12 @@ from reslab.runtime.events import Callback, counter, silent
 
 @dataclass(frozen=True)
 class FolderCheck:
-    """The content of a folder, and what is wrong with it."""
+    """The contents of a folder, and the faults found in it."""
 
     folder: Location
     images: int
-    parts: dict[str, dict[str, Any]]  # train, validation...: their layout and classes
-    contents: str  # the parts in words
+    parts: dict[str, dict[str, Any]]  # train, validation...: layout and classes of each
+    contents: str  # one-line description of the parts
     findings: tuple[Finding, ...]
 
     def count(self, severity: str) -> int:
@@ -51,10 +51,10 @@ class FolderCheck:
 
 
 def check(folder: str, *, size: int = 224, on_event: Callback = silent) -> FolderCheck:
-    """Decode every file of a folder and diagnose what would spoil a run.
+    """Decode every file in a folder and diagnose faults that would spoil a run.
 
-    Images in a folder per class, shards or their URL, or boxes in COCO's or VOC's layout; `size` is
-    the side in pixels of the images that a net is trained on.
+    `folder` holds images in one subfolder per class, shards (or is their URL), or boxes in COCO's
+    or VOC's layout; `size` is the side, in pixels, of the images that a network is trained on.
     """
     location = parse_location(folder)
     if not isinstance(location, Url) and is_detection(location):
@@ -110,9 +110,10 @@ def pack(
     quality: int | None = None,
     on_event: Callback = silent,
 ) -> tuple[list[Packed], Packing]:
-    """Pack a folder of images, a class a subfolder, into tar shards of `shard_size` MB.
+    """Pack a folder of images, one subfolder per class, into tar shards of `shard_size` MB.
 
-    Images are copied as they are unless `shorter_side` reduces them, to JPEG of that `quality`.
+    Images are copied unchanged unless they are larger than `shorter_side`; those are reduced and
+    encoded as JPEG with `quality`.
     """
     if quality and not shorter_side:
         raise ValueError("--quality is that of reduced images: give --shorter-side too")
@@ -127,7 +128,7 @@ def pack(
 def write_scenes(
     out: Path, *, train: int, test: int, seed: int = 0, on_event: Callback = silent
 ) -> None:
-    """Draw digit-scenes into a new folder in COCO's layout."""
+    """Generate digit-scenes into a new folder in COCO's layout."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} is there already: name a new folder")
     sets = digit_scenes.digit_scenes(train=train, test=test, seed=seed)

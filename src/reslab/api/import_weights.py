@@ -1,4 +1,4 @@
-"""Imports weights from other programs and exports them to others."""
+"""Import weights from other programs, and export weights to them."""
 
 import io
 from collections.abc import Sequence
@@ -32,10 +32,10 @@ def import_weights(
     mean: Path | None = None,
     on_event: Callback = silent,
 ) -> Imported:
-    """Write the model file `out` from weights whose layout is recognised by their names.
+    """Write the model file `out` from weights whose layout is recognised by the parameter names.
 
-    `network` is a name of `reslab models`; `classes` names the outputs; `mean` is a file of what is
-    subtracted from images, where the layout leaves it open.
+    `network` is a name from `reslab models`; the file `classes` names the outputs; the file `mean`
+    holds the mean to subtract from images, if the layout does not determine it.
     """
     check_new_file(out, (".safetensors",))
     imported = import_model(file, network, mean)
@@ -48,7 +48,7 @@ def import_weights(
 
 
 def import_facts(imported: Imported, network: str, out: Path) -> dict[str, Any]:
-    """Describe a model file that was made of weights from elsewhere, for JSON."""
+    """Return a description of an imported model file, for JSON."""
     model, prepared = imported.model, imported.model.preprocessing
     return {
         "model": str(out),
@@ -70,7 +70,7 @@ def import_facts(imported: Imported, network: str, out: Path) -> dict[str, Any]:
 
 
 def check_new_file(out: Path, suffixes: Sequence[str]) -> None:
-    """Refuse, before any work, an output of the wrong kind or one that exists (ValueError)."""
+    """Raise ValueError, before any work, if `out` exists or has the wrong suffix."""
     if out.suffix not in suffixes:
         raise ValueError(f"--out {out}: the file is to end in {' or '.join(suffixes)}")
     if out.exists():
@@ -80,7 +80,7 @@ def check_new_file(out: Path, suffixes: Sequence[str]) -> None:
 
 
 def name_outputs(model: Model, file: Path) -> Model:
-    """Name a model's outputs by a file of classes."""
+    """Return the model with its outputs named from a file of classes."""
     names = read_class_names(file)
     if len(names) != len(model.classes):
         raise ValueError(f"{file} names {len(names)} classes, the model has {len(model.classes)}")
@@ -89,7 +89,7 @@ def name_outputs(model: Model, file: Path) -> Model:
 
 
 def read_class_names(file: Path) -> list[tuple[str, str]]:
-    """Read (id, name) of each output from a .csv, or from a .txt, where the names are the ids."""
+    """Read (id, name) for each output from a .csv, or from a .txt, in which names are also ids."""
     if file.suffix != ".txt":
         return read_class_list(file)
     try:
@@ -112,7 +112,7 @@ def read_class_names(file: Path) -> list[tuple[str, str]]:
 
 
 def name_cifar10_outputs(imported: Imported, on_event: Callback) -> Model:
-    """Name the outputs after CIFAR-10 where the layout is of its nets; else leave numbers."""
+    """Name the outputs after CIFAR-10 if the layout is for CIFAR-10 nets; else keep numbers."""
     model = imported.model
     outputs = len(model.classes)
     if imported.layout is AKAMASTER and outputs == len(CIFAR10_CLASSES):
@@ -124,11 +124,11 @@ def name_cifar10_outputs(imported: Imported, on_event: Callback) -> Model:
 
 
 def export_weights(model: Path, to: str, out: Path) -> tuple[dict[str, Any], list[str]]:
-    """Write a model's weights for another program, which then computes the same function.
+    """Write a model's weights for another program, in which they compute the same function.
 
-    Returns facts, for JSON, whose mean and deviation are of images of 0 to 1, red first, as
-    torchvision's Normalize takes them; and lines that say what its user must know and the names do
-    not say. A net that the program cannot compute is refused, with the reason.
+    Return facts for JSON, with mean and standard deviation as in torchvision's Normalize (images
+    from 0 to 1, RGB), and lines of advice that the user needs to apply the weights. Raise
+    ValueError, with the reason, if the program cannot represent the network.
     """
     if to not in TARGETS:
         raise ValueError(unknown_name("target of export", to, TARGETS))
@@ -149,7 +149,7 @@ def export_weights(model: Path, to: str, out: Path) -> tuple[dict[str, Any], lis
 
 
 def state_bytes(state: dict[str, Tensor], suffix: str) -> bytes:
-    """Encode a state dict as a file of that kind."""
+    """Encode a state dict in the file format of `suffix`."""
     if suffix not in TORCH_SUFFIXES:
         return save(state, {"format": "pt"})
     file = io.BytesIO()

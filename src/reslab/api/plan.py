@@ -1,4 +1,4 @@
-"""Turns a recipe's name into a run: opens the recipe, estimates its cost, trains it."""
+"""Open a recipe by name, estimate the cost of its run, and train it."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -19,13 +19,13 @@ from reslab.training.train import Job
 def request_run(
     name: str, data: str | None = None, weights: Path | None = None, changes: Sequence[str] = ()
 ) -> tuple[AnyRecipe, Inputs]:
-    """Look up a recipe and apply the changes; own-* recipes look at the data."""
+    """Look up a recipe and apply the changes; own-* recipes are built from the data."""
     inputs = inputs_at(data, weights)
     return open_recipe(name, inputs, changes), inputs
 
 
 def interrupted_run(run: Path, data: str | None) -> tuple[AnyRecipe, Inputs, int]:
-    """Return recipe, inputs and seed of the run in a folder; `data` is where its set has moved."""
+    """Return the recipe, inputs and seed of a run; `data` is the new place of data that moved."""
     folder = RunFolder.open(run)
     environment = folder.environment()
     return recipe_in(folder), inputs_at(data or environment["data"]), environment["seed"]
@@ -34,9 +34,9 @@ def interrupted_run(run: Path, data: str | None) -> tuple[AnyRecipe, Inputs, int
 def plan(
     recipe: AnyRecipe, inputs: Inputs, *, iterations: int = 20, on_event: Callback = silent
 ) -> tuple[dict[str, Any], Probe]:
-    """Estimate what a run would cost here from some of its iterations; write nothing.
+    """Estimate the cost of a run on this machine from some iterations, without writing anything.
 
-    Returns the facts, for JSON, and the speeds that were measured.
+    Return facts for JSON and the measured speeds.
     """
     device = setup_device(recipe.precision)
     job = Job(recipe, Path(), inputs, device, seed=1, on_event=on_event)
@@ -67,10 +67,10 @@ def plan(
 def train(
     recipe: AnyRecipe, inputs: Inputs, out: Path, *, seed: int, on_event: Callback, stop: Stop
 ) -> dict[str, Any]:
-    """Train into the folder `out`, or go on with the run there; its result.
+    """Train into the folder `out`, or continue the run in `out`, and return its result.
 
-    `stop` is asked after each iteration for the number of a signal; if there is one, the run is
-    saved and Interrupted raised.
+    `stop` is called after each iteration; if it returns a signal number, a checkpoint is saved and
+    Interrupted is raised.
     """
     run = task_kind(recipe).train
     try:

@@ -1,4 +1,4 @@
-"""Applies a model to the images that a user names: classes for each, or objects and their boxes."""
+"""Apply a model to a user's images: predict classes, or detect objects and draw their boxes."""
 
 import json
 import os
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")  # predictions or detections
 
 STDIN = "-"
-STDIN_NAME = "standard-input"  # of its drawing
+STDIN_NAME = "standard-input"  # file name of its drawing
 LIST = "detections.json"
 JPEG = (".jpg", ".jpeg", ".jpe")
-JPEG_QUALITY = 92  # without chroma subsampling, for the lines of boxes are thin
-PNG_COMPRESSION = 3  # half the time of the usual 6, a little larger
+JPEG_QUALITY = 92  # without chroma subsampling, because box outlines are thin
+PNG_COMPRESSION = 3  # half the time of the default 6 for slightly larger files
 
 
 @dataclass(frozen=True)
 class InputImage:
-    """An image that was named, or found in a folder that was."""
+    """An image given by the user, or found in a folder given by the user."""
 
-    file: str  # as it is opened and printed; STDIN
-    folder: str | None = None  # where it was found; None: it was named itself
+    file: str  # path as opened and printed, or STDIN
+    folder: str | None = None  # the folder it was found in; None if the image itself was given
 
     @property
     def name(self) -> str:
-        """The file relative to its folder, or as named."""
+        """The file relative to its folder, or as given."""
         return os.path.relpath(self.file, self.folder) if self.folder else self.file
 
     @property
@@ -47,7 +47,7 @@ class InputImage:
         return sys.stdin.buffer.read() if self.file == STDIN else self.file
 
     def reason(self, error: "BadImage") -> str:
-        """Why the image is bad, without its name."""
+        """Return why the image is bad, without its name."""
         from reslab.data.decode import UNNAMED
 
         return str(error).removeprefix(f"{UNNAMED if self.file == STDIN else self.file}: ")
@@ -55,7 +55,7 @@ class InputImage:
 
 @dataclass(frozen=True)
 class Answer(Generic[Result]):
-    """The results of a model on an image, or why the image is bad."""
+    """A model's results on an image, or why the image is bad."""
 
     file: str
     results: Sequence[Result] = ()
@@ -63,9 +63,9 @@ class Answer(Generic[Result]):
 
 
 def find_images(paths: Sequence[str]) -> tuple[list[InputImage], int]:
-    """List the images: files as named, those of folders in order.
+    """Return the images, files as given and folders searched in order, and the number left out.
 
-    The number counts other files in the folders, which are left out by their suffix.
+    Files in folders are left out if their suffix is not an image's.
     """
     from reslab.data.decode import IMAGE_SUFFIXES
 
@@ -97,7 +97,7 @@ def predict(
     protocol: str = "one-crop",
     precision: str = "fp32",
 ) -> "Iterator[Answer[Prediction]]":
-    """Name the `top` most probable classes of each image, one image after the other."""
+    """Yield the `top` most probable classes of each image, one image after another."""
     from reslab.data.decode import BadImage
     from reslab.evaluation.predict import Predictor
     from reslab.models.model_file import load_model
@@ -124,7 +124,7 @@ def detect(
     refine: bool = False,
     scales: Sequence[int] | None = None,
 ) -> "Generator[Answer[Detection]]":
-    """Find the objects in each image, one image after the other, and draw them if asked to."""
+    """Yield the objects in each image, one image after another; add drawings to `drawings`."""
     from reslab.detection.predict import load_detector_predictor
     from reslab.runtime.device import setup_device
 
@@ -155,7 +155,7 @@ def detected(
 
 @dataclass
 class DrawingFolder:
-    """A folder of images with the objects found in them drawn, and a list of the objects."""
+    """A folder with drawings of the detected objects, and a list of all objects."""
 
     out: Path
     targets: dict[str, Path]  # each image's file -> its drawing
@@ -164,7 +164,7 @@ class DrawingFolder:
     drawn: int = 0
 
     def add(self, image: InputImage, result: "DetectedImage", classes: Sequence[str]) -> None:
-        """Draw an image and note its objects for the list."""
+        """Write the drawing of an image, and record its objects for the list."""
         from reslab.detection.drawing import draw_detections
         from reslab.runtime.files import atomic_write
 
@@ -178,7 +178,7 @@ class DrawingFolder:
         self.drawn += 1
 
     def finish(self) -> None:
-        """Write the list of all objects, as COCO writes results."""
+        """Write the list of all objects in COCO's results format."""
         from reslab.runtime.files import atomic_write
 
         lines = ",\n".join(json.dumps(row) for row in self.rows)
@@ -186,7 +186,7 @@ class DrawingFolder:
 
 
 def open_drawing_folder(out: Path, images: Sequence[InputImage]) -> DrawingFolder:
-    """Make the folder; ValueError if a file that this command did not write would be replaced."""
+    """Create the folder; raise ValueError if it would replace a file of another origin."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out {out} is a file; name a folder")
     targets = drawing_paths(images, out)
@@ -206,9 +206,9 @@ def open_drawing_folder(out: Path, images: Sequence[InputImage]) -> DrawingFolde
 
 
 def drawing_paths(images: Sequence[InputImage], out: Path) -> dict[str, Path]:
-    """Name each drawing after its image, with a number if the name is taken.
+    """Return the path of each image's drawing: the image's name, with a number if it is taken.
 
-    JPEG stays JPEG, all else becomes PNG.
+    Drawings of JPEG files are JPEG, all others are PNG.
     """
     taken: set[str] = set()
     targets = {}
@@ -219,7 +219,7 @@ def drawing_paths(images: Sequence[InputImage], out: Path) -> dict[str, Path]:
         if name.suffix.lower() not in JPEG:
             name = name.with_suffix(".png")
         free, number = name, 1
-        while str(free).casefold() in taken:  # some systems take a.png and A.png for the same
+        while str(free).casefold() in taken:  # a.png and A.png are the same file on some systems
             number += 1
             free = name.with_stem(f"{name.stem}-{number}")
         taken.add(str(free).casefold())
@@ -228,7 +228,7 @@ def drawing_paths(images: Sequence[InputImage], out: Path) -> dict[str, Path]:
 
 
 def without_drawings(images: Sequence[InputImage], out: Path) -> list[InputImage]:
-    """Leave out the drawings of an earlier call, where `out` lies in a folder of images."""
+    """Leave out the drawings from an earlier call, if `out` is inside a folder of images."""
     drawings = Path(os.path.realpath(out))
 
     def is_drawing(image: InputImage) -> bool:
@@ -252,7 +252,7 @@ def encode(image: "Image.Image", suffix: str) -> bytes:
 
 
 def detection_row(image: str, detection: "Detection") -> dict[str, Any]:
-    """Describe a detection as COCO does; a category id that is a number becomes one."""
+    """Return a detection in COCO's results format; a numeric category id becomes an int."""
     x0, y0, x1, y1 = detection.box
     is_number = detection.id.isdecimal() and str(int(detection.id)) == detection.id
     return {

@@ -1,4 +1,4 @@
-"""Runs the paper's studies and writes pages about finished runs."""
+"""Run the paper's studies and write report pages on finished runs."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -18,7 +18,8 @@ from reslab.studies.page.classifiers import write_responses
 from reslab.studies.records import Record, read_record
 from reslab.training.recipe import Recipe
 
-# entered when the runs can start: reports on them, and asks for the number of a signal
+# a context entered when the runs can start; yields a callback for their progress, and a function
+# that returns the number of a signal received, or None
 Watch = Callable[
     [Sequence[PlannedRun]], AbstractContextManager[tuple[RunCallback, Callable[[], int | None]]]
 ]
@@ -28,7 +29,7 @@ CLUSTERS = ("ray",)
 
 
 class StudyInterrupted(Exception):
-    """A signal stopped a study, and every run was saved."""
+    """A signal stopped a study, after every run was saved."""
 
     def __init__(self, signal: int, folder: Path) -> None:
         super().__init__(f"stopped, every run saved; the same command goes on: {folder}")
@@ -50,11 +51,11 @@ def study(
     watch: Watch,
     on_event: Callback = silent,
 ) -> tuple[Path, list[Record]]:
-    """Answer one of the paper's questions by a set of runs, and write the page about them.
+    """Answer one of the paper's questions with a set of runs, and write the report page.
 
-    Returns the page and the records of its runs. Finished runs are not run again, interrupted ones
-    go on. `responses` takes finished `runs`; the
-    other studies make their own, `jobs` at a time on each machine.
+    Return the page's path and the records of its runs. Finished runs are skipped, interrupted runs
+    are resumed. The study `responses` takes finished `runs`; the other studies make their own runs,
+    `jobs` at a time on each machine.
     """
     if cluster and cluster not in CLUSTERS:
         raise ValueError(unknown_name("cluster", cluster, CLUSTERS))
@@ -78,7 +79,7 @@ def study(
 def execute(
     study: Study, data: Path | None, jobs: int, cluster: str | None, watch: Watch
 ) -> int | None:
-    """Finish all runs of a study; the number of the signal that stopped it, if one did."""
+    """Finish all runs of a study; return the number of the signal that stopped it, or None."""
     from reslab.studies.cluster import launch_on_ray
 
     with ExitStack() as stack:
@@ -86,7 +87,7 @@ def execute(
             launch, concurrent = stack.enter_context(launch_on_ray(data, jobs)), len(study.runs)
         else:
             launch, concurrent = launch_here(data, max(usable_cores() // jobs, 1)), jobs
-        # only now: Ray would end at a signal, and not stop the runs
+        # after Ray has started: its own signal handlers would end us without stopping the runs
         on_event, stop = stack.enter_context(watch(study.runs))
         return run_all(study.runs, launch, jobs=concurrent, on_event=on_event, stop=stop)
 
@@ -94,7 +95,7 @@ def execute(
 def study_responses(
     runs: Sequence[Path], data: Path | None, out: Path | None, on_event: Callback
 ) -> tuple[Path, list[Record]]:
-    """Measure the layer responses of finished runs (Fig. 7) and write the page about them."""
+    """Measure the layer responses of finished runs (Fig. 7) and write the report page."""
     if not runs:
         raise ValueError("responses of which runs? `reslab study responses RUN...`")
     device = setup_device("fp32").torch_device
@@ -109,5 +110,5 @@ def study_responses(
 
 
 def report(runs: Sequence[Path], out: Path) -> tuple[Path, list[Record]]:
-    """Write one page about finished runs of one task; return it and their records."""
+    """Write one page on finished runs of the same task; return its path and their records."""
     return write_report(runs, out)

@@ -1,4 +1,4 @@
-"""Chooses the set that models are tested on: named, in a folder, or the models' own."""
+"""Choose the set to evaluate models on: named, in a folder, or the models' own test set."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +32,10 @@ SCENES = "digit-scenes"
 def choose_images(
     on: str | None, data: Location | None, models: Sequence[LoadedModel], on_event: Callback
 ) -> ImageSet:
-    """Open the set to test classifiers on: `on`, the images in `data`, or the models' own set."""
+    """Open the set to test classifiers on: `on`, the images in `data`, or the models' own set.
+
+    Raises ValueError if neither is given and the models' own sets differ.
+    """
     path, model = models[0]
     if on is not None:
         return open_test_set(on, data, path)
@@ -54,7 +57,7 @@ def choose_images(
 
 
 def open_test_set(name: str, data: Location | None, path: Path) -> ImagesInMemory:
-    """Open the test images of a named set, by default where the run in `path` found them."""
+    """Open the test images of a named set, by default from the data folder of the run `path`."""
     chosen = set_named(name)
     if data is None and chosen != "digits":
         data = data_of_run(path, chosen)
@@ -62,7 +65,7 @@ def open_test_set(name: str, data: Location | None, path: Path) -> ImagesInMemor
 
 
 def open_own_images(path: Path, model: Model) -> ImageSet:
-    """Open the set that a model was tested on when it was trained."""
+    """Open the set that a model was evaluated on during training."""
     name, folder = trained_on(path, model)
     if name is None:
         raise ValueError(
@@ -77,7 +80,7 @@ def open_own_images(path: Path, model: Model) -> ImageSet:
 
 
 def open_images_in(data: Location, models: Sequence[LoadedModel], on_event: Callback) -> ImageSet:
-    """Open a folder of images, without those that a model is known to have been trained on."""
+    """Open a folder of images; if a model was trained on it, open only the model's test split."""
     origins = [trained_on(*model) for model in models]
     for model, (name, folder) in zip(models, origins, strict=True):
         if name == "pictures" and folder is not None and absolute(folder) == absolute(data):
@@ -90,13 +93,13 @@ def open_images_in(data: Location, models: Sequence[LoadedModel], on_event: Call
 
 
 def trained_on(path: Path, model: Model) -> tuple[str | None, Location | None]:
-    """Name the data of a model's recipe; for a folder of images, also where it is."""
+    """Return the data set's name in a model's recipe and, for a folder of images, its location."""
     name = model.recipe.get("data")
     return name, data_of_run(path, name) if name == "pictures" else None
 
 
 def data_of_run(path: Path, name: str) -> Location | None:
-    """Find the data of a run on the set `name`: a URL, or a folder that still exists."""
+    """Return the location of the data set `name` of a run: a URL, an existing folder, or None."""
     if not path.is_dir():
         return None
     run = RunFolder.open(path)
@@ -106,16 +109,16 @@ def data_of_run(path: Path, name: str) -> Location | None:
 
 
 def holds_cifar10(folder: Path) -> bool:
-    """Whether a folder is or holds the official batches of CIFAR-10."""
+    """Return whether a folder is or contains the official CIFAR-10 batches."""
     folders = (PYTHON_FOLDER, BINARY_FOLDER)
     return folder.name in folders or any((folder / name).exists() for name in (*folders, ARCHIVE))
 
 
 def resize_and_crop(path: Path, model: Model, images: ImageSet) -> tuple[int | None, int | None]:
-    """Choose the shorter side and the crop with which a model is shown the images of a set."""
+    """Return the shorter side and the crop size for evaluating a model on a set of images."""
     preprocessing = model.preprocessing
     resize, size = preprocessing.resize, preprocessing.size
-    mean_side = preprocessing.mean.shape[-1]  # 1: a mean colour, which goes with every size
+    mean_side = preprocessing.mean.shape[-1]  # 1: a mean colour, which fits every size
     if not isinstance(images, ImagesInMemory):
         return (mean_side, mean_side) if size is None and mean_side > 1 else (resize, size)
     if size is None and mean_side > 1 and images.images.shape[1:] != preprocessing.mean.shape:
@@ -129,9 +132,9 @@ def resize_and_crop(path: Path, model: Model, images: ImageSet) -> tuple[int | N
 def choose_annotated_images(
     on: str | None, data: Location | None, models: Sequence[LoadedDetector], on_event: Callback
 ) -> tuple[DetectionSet, str]:
-    """Open the set to test detectors on, and name the protocol of results published on it.
+    """Open the set to test detectors on; return it and its usual evaluation protocol.
 
-    The set is `on`, the images in `data`, or the first detector's own.
+    The set is `on`, the images in `data`, or the first detector's own test set.
     """
     path, detector = models[0]
     if on is not None:
@@ -153,7 +156,7 @@ def choose_annotated_images(
 
 
 def open_own_annotated_images(path: Path, detector: Detector) -> tuple[DetectionSet, str]:
-    """Open the set that a detector was tested on when it was trained."""
+    """Open the set that a detector was evaluated on during training, with its protocol."""
     recipe = DetectionRecipe.model_validate(detector.recipe)
     folder = folder_of_run(path)
     if recipe.data == "boxes" and folder is None:
@@ -163,7 +166,7 @@ def open_own_annotated_images(path: Path, detector: Detector) -> tuple[Detection
 
 
 def open_annotations(data: Location) -> tuple[DetectionSet, str]:
-    """Open the boxes of a folder, or of one COCO file, without asking for the images."""
+    """Open the boxes in a folder or in one COCO file, without requiring the images."""
     data = to_folder(data, "boxes need")
     if data.suffix == ".json":
         return detection_set(read_coco(data, data.parent, data.stem), alone=True), "coco"
@@ -172,7 +175,7 @@ def open_annotations(data: Location) -> tuple[DetectionSet, str]:
 
 
 def folder_of_run(path: Path) -> Path | None:
-    """Find the folder of images of a detector's run, if it still exists."""
+    """Return the image folder of a detector's run, or None if it no longer exists."""
     if not path.is_dir():
         return None
     recorded = RunFolder.open(path).environment()["data"]

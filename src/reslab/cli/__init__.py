@@ -1,4 +1,4 @@
-"""The command: parses, calls, prints. A verb imports torch when it runs, `--help` never."""
+"""The command line: parse, call, print. A verb imports torch when it runs; `--help` does not."""
 
 import os
 import sys
@@ -43,19 +43,19 @@ VERBS = {
     report: "reslab report runs/first runs/second --out report",
 }
 
-# typer hides its copy of click; this is the base of what it shows of it
+# typer hides its copy of click; UsageError is the base class of the exception it exports
 UsageError = typer.BadParameter.__mro__[1]
 
 
 def print_version(version: bool) -> None:
-    """Print the versions; torch's comes from its metadata, for its import takes seconds."""
+    """Print the versions; torch's is read from its metadata, since importing it takes seconds."""
     if version:
         print_line(f"reslab {reslab.__version__}, torch {metadata.version('torch')}")
         raise typer.Exit
 
 
 def build_app() -> typer.Typer:
-    """Build the command with all its verbs."""
+    """Build the command-line application with all its verbs."""
     app = typer.Typer(
         name="reslab",
         help="Deep residual learning (arXiv 1512.03385): train, resume, evaluate, study.",
@@ -78,11 +78,11 @@ def about(
         ),
     ] = False,
 ) -> None:
-    """Take the options of reslab itself."""
+    """Parse the options of reslab itself."""
 
 
 def ending_on_interrupt(verb: Callable[..., int | None]) -> Callable[..., int | None]:
-    """Make Ctrl-C end a verb with a line: typer would end it without a word."""
+    """Return a verb that ends with a message on Ctrl-C; typer would end it silently."""
 
     @wraps(verb)
     def run(*arguments: object, **options: object) -> int | None:
@@ -96,27 +96,28 @@ def ending_on_interrupt(verb: Callable[..., int | None]) -> Callable[..., int | 
 
 
 def verb_name(verb: Callable[..., object]) -> str:
-    """Name a verb as it is typed; `import` is a keyword, so its function is `import_`."""
+    """Return a verb's name on the command line; the function `import_` avoids a keyword."""
     return verb.__name__.removesuffix("_")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb and return its exit status; a failure prints one line on standard error.
+    """Run one verb and return its exit status; print a failure as one line on standard error.
 
-    0 done, 2 the caller's mistake, 1 the work failed, 130 and 143 stopped by a signal.
-    RESLAB_TRACEBACK=1 shows where an error came from; RESLAB_CPU is in docs/machines.md.
+    The status is 0 for success, 2 for the caller's mistake, 1 for a failure of the work, and 130 or
+    143 if stopped by a signal. RESLAB_TRACEBACK=1 shows the traceback of an error; for RESLAB_CPU
+    see docs/machines.md.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments:
         warn(f"which verb? {', '.join(map(verb_name, VERBS))}; see reslab --help")
         return 2
-    if isinstance(sys.stdout, TextIOWrapper):  # an unprintable name must not stop the work
+    if isinstance(sys.stdout, TextIOWrapper):  # names may not be encodable
         sys.stdout.reconfigure(errors="backslashreplace")
     warnings.showwarning = lambda message, *rest, **more: warn(f"warning: {message}")
     try:
         limit_kernels()
         return build_app()(args=arguments, prog_name="reslab", standalone_mode=False) or 0
-    except BrokenPipeError:  # the reader, perhaps `head`, has closed the pipe
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
         return 0
     except Exception as error:

@@ -21,26 +21,26 @@ if TYPE_CHECKING:
     from reslab.data.doctor.findings import Case, Finding
 
 
-CASES_SHOWN = 3  # cases of a finding, and files of a case; --json has them all
+CASES_SHOWN = 3  # most cases per finding, and files per case; --json has all
 
 
 def check(
     folder: Annotated[
         str,
         typer.Argument(
-            help="Images in a folder per class, shards or their URL, COCO's or VOC's layout."
+            help="Images in one subfolder per class, shards or their URL, or COCO or VOC layout."
         ),
     ],
     size: Annotated[
-        int, typer.Option(min=1, help="Side of the images that the net is trained on, in pixels.")
+        int, typer.Option(min=1, help="Side of the network's training images, in pixels.")
     ] = 224,
     as_json: AsJson = False,
 ) -> int:
-    """Find what would spoil a run on a folder of images, and how to fix it.
+    """Find faults in a folder of images that would spoil a run, and how to fix them.
 
     Decodes every file. Reports bad files, duplicates within and across parts and classes, images
     that are too small, classes with too few images and, for COCO and VOC, impossible boxes, with
-    what each does to a run. The exit status is 1 if something would spoil a run.
+    the effect of each on a run. The exit status is 1 if any fault would spoil a run.
     """
     from reslab.api import folders
 
@@ -59,7 +59,7 @@ def check(
 
 
 def findings_as_text(findings: "tuple[Finding, ...]") -> Iterator[str]:
-    """Describe each finding: what it does to a run, and its first cases."""
+    """Yield the lines for each finding: its effect on a run, and its first cases."""
     for finding in findings:
         advice = finding.advice
         mark = {"spoils": "spoils a run", "remark": "remark"}[advice.severity]
@@ -72,7 +72,7 @@ def findings_as_text(findings: "tuple[Finding, ...]") -> Iterator[str]:
 
 
 def case_in_words(case: "Case") -> str:
-    """Name the first files of a case, with its note."""
+    """Return the first files of a case, with its note."""
     names = [printable(file) for file in case.files[:CASES_SHOWN]]
     if len(case.files) > CASES_SHOWN:
         names.append(f"{len(case.files) - CASES_SHOWN:,} more")
@@ -80,7 +80,7 @@ def case_in_words(case: "Case") -> str:
 
 
 def print_advice(findings: "tuple[Finding, ...]") -> None:
-    """Print the table of what to do."""
+    """Print a table of the findings and their remedies."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""The terminal as all verbs use it: lines, tables, JSON, progress, signals."""
+"""Terminal output and input shared by the verbs: lines, tables, JSON, progress, signals."""
 
 import json
 import signal
@@ -23,48 +23,46 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-# options of several verbs
+# options shared by several verbs
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-Precision = Annotated[str, typer.Option(help="fp32, or bf16: faster.")]
-Weights = Annotated[
-    Path | None, typer.Option(help="A model file or run to start from: fine-tuning.")
-]
+Precision = Annotated[str, typer.Option(help="fp32, or bf16, which is faster.")]
+Weights = Annotated[Path | None, typer.Option(help="A model file or run folder to fine-tune from.")]
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a field of the recipe; repeatable."),
 ]
 DataSet = Annotated[
-    str | None, typer.Option(help="The folder that holds the data set, or a URL of packed images.")
+    str | None, typer.Option(help="The data set's folder, or a URL of packed images.")
 ]
 ClassNames = Annotated[
     Path | None,
-    typer.Option(help="Names of the outputs: .csv of index,id,name, or .txt, one a line."),
+    typer.Option(help="Names of the outputs: .csv with index,id,name, or .txt with one per line."),
 ]
 Refine = Annotated[
-    bool, typer.Option("--refine", help="Detectors: refine the boxes and let them vote (App. B).")
+    bool, typer.Option("--refine", help="Detectors: box refinement and voting (App. B).")
 ]
 Scales = Annotated[
     str | None,
-    typer.Option(help="Detectors: shorter sides to test at, as 400,600,800; slower (App. B)."),
+    typer.Option(help="Detectors: multi-scale testing, e.g. 400,600,800; slower (App. B)."),
 ]
 
-SECONDS_BETWEEN_LINES = 5.0  # of progress, where there is no terminal to redraw
-PIPE_WIDTH = 200  # of tables in a pipe, which has no edge to wrap at
+SECONDS_BETWEEN_LINES = 5.0  # progress lines, where there is no terminal to redraw
+PIPE_WIDTH = 200  # characters of a table in a pipe, which has no width of its own
 
 
 def warn(text: str) -> None:
-    """Print a line on standard error, with our name before it."""
+    """Print a line on standard error, prefixed with "reslab: "."""
     to_stderr(f"reslab: {text}")
 
 
 def to_stderr(text: str) -> None:
-    """Print a line on standard error; a reader who has gone away does not stop the work."""
+    """Print a line on standard error; a closed pipe does not stop the work."""
     with suppress(OSError):
         print(printable(text), file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:
-    """Escape control characters: the name of a file may hold any bytes."""
+    """Escape unprintable characters: a file name may contain any bytes."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
@@ -73,12 +71,12 @@ def print_line(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print the one JSON document of `--json`."""
+    """Print a value as the JSON document for `--json`."""
     print(json.dumps(value, indent=2))
 
 
 def print_table(*columns: str, rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; the first column is aligned left, the others right."""
+    """Print a table; the first column is left-aligned, the others right-aligned."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -104,9 +102,9 @@ def print_answers(
     text: "Callable[[Answer[Result]], str]",
     entry: "Callable[[Answer[Result]], dict[str, Any]] | None",
 ) -> int:
-    """Print the results of each image as they come; with `entry`, as one JSON list.
+    """Print the results for each image as they arrive; with `entry`, as one JSON list.
 
-    Bad images are named on standard error; if there are any, the exit status is 1.
+    Bad images are reported on standard error. Return the exit status: 1 if there are any, else 0.
     """
     bad = 0
     separator = "["
@@ -120,14 +118,14 @@ def print_answers(
             print(f"  {json.dumps({'file': answer.file} | content)}", end="", flush=True)
             separator = ","
         elif not answer.error:
-            print(text(answer), flush=True)  # to a pipe too
+            print(text(answer), flush=True)  # flush, also to a pipe
     if entry:
         print("\n]")
     return 1 if bad else 0
 
 
 def parse_numbers(option: str, text: str | None, example: str) -> list[int]:
-    """Read whole numbers with commas between; no text is no numbers."""
+    """Parse whole numbers separated by commas; return an empty list if `text` is None."""
     try:
         return [] if text is None else [int(number) for number in text.split(",")]
     except ValueError:
@@ -138,7 +136,7 @@ def parse_numbers(option: str, text: str | None, example: str) -> list[int]:
 
 @contextmanager
 def handling_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Inside, Ctrl-C, SIGTERM and SIGHUP (the terminal was closed) call `handler`."""
+    """In this context, call `handler` on Ctrl-C, SIGTERM and SIGHUP (the terminal was closed)."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, handler) for number in numbers}
     try:
@@ -152,11 +150,11 @@ def handling_signals(handler: Callable[[int, FrameType | None], None]) -> Iterat
 def stopping(
     log: Callable[[str], None] = warn, *, begun: bool = False
 ) -> Iterator[Callable[[], int | None]]:
-    """Inside, a signal is only noted; the function given returns the number of the one noted.
+    """In this context, record a signal; yield a function that returns its number, or None.
 
-    A second signal ends the process at once: its run goes on from the last checkpoint. So does one
-    that comes before the function was first called, unless the work has `begun`: there is nothing
-    new to save.
+    A second signal ends the process at once; its run can be resumed from the last checkpoint. A
+    signal before the first call of the function also ends the process, since there is nothing new
+    to save, unless the work has `begun`.
     """
     noted: list[int] = []
     asked = begun
@@ -180,7 +178,7 @@ def stopping(
 
 @contextmanager
 def progress_bars() -> "Iterator[Progress]":
-    """Draw bars on the terminal's standard error; a task's description stands behind its bar."""
+    """Show progress bars on standard error, each followed by its task's description."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -195,7 +193,7 @@ def progress_bars() -> "Iterator[Progress]":
 
 @contextmanager
 def progress_display() -> Iterator[Callback]:
-    """Show the events of long work: a bar on a terminal, a line now and then elsewhere."""
+    """Yield a callback that shows events: as a progress bar on a terminal, else as lines."""
     if not sys.stderr.isatty():
         yield progress_lines()
         return
@@ -220,9 +218,9 @@ def progress_display() -> Iterator[Callback]:
 
 
 def progress_lines() -> Callback:
-    """Print events on standard error, those that only count not too often."""
+    """Return a callback that prints events on standard error, at a limited rate for progress."""
     total, what, printed = 0, "", 0.0
-    last: tuple[int, float] | None = None  # the iteration printed last, and when
+    last: tuple[int, float] | None = None  # the last iteration printed, and its time
 
     def on_event(event: Event) -> None:
         nonlocal total, what, printed, last
@@ -249,7 +247,7 @@ def progress_lines() -> Callback:
 
 
 def train_facts(event: Event) -> str:
-    """Describe a training event: rate, loss, training error and speed."""
+    """Format a training event: learning rate, loss, training error and speed."""
     return (
         f"lr {event['learning_rate']:g}  loss {event['loss']:.4f}  "
         f"training error {event['train_error']:.2f} %  {speed(event['images_per_second'])} images/s"
@@ -257,12 +255,12 @@ def train_facts(event: Event) -> str:
 
 
 def speed(images_per_second: float) -> str:
-    """Round a speed to the digits worth reading: 780, 9.5, 0.52."""
+    """Format a speed with its significant digits: 780, 9.5, 0.52."""
     return f"{images_per_second:.0f}" if images_per_second >= 10 else f"{images_per_second:.2g}"
 
 
 def event_line(event: Event) -> str:
-    """Describe an event that does not only count."""
+    """Format any event other than progress as a line."""
     match event["kind"]:
         case "eval":
             measured = (
@@ -283,7 +281,7 @@ def event_line(event: Event) -> str:
 
 
 def precisions(report: Event) -> str:
-    """Print the average precisions of a detector's report; VOC has but one."""
+    """Format the average precisions in a detector's report; VOC has only one."""
     numbers = f"mAP@.5 {report['map_50']:.2f} %"
     if report["map_50_95"] is not None:
         numbers += f", mAP@[.5:.95] {report['map_50_95']:.2f} %"
@@ -291,7 +289,7 @@ def precisions(report: Event) -> str:
 
 
 def clock(seconds: float) -> str:
-    """Print seconds as h:mm:ss."""
+    """Format seconds as h:mm:ss."""
     minutes, second = divmod(round(seconds), 60)
     hour, minute = divmod(minutes, 60)
     return f"{hour}:{minute:02d}:{second:02d}"

@@ -30,15 +30,15 @@ def import_(
     mean: Annotated[
         Path | None,
         typer.Option(
-            help="What is subtracted from images, .npy or .npz of [3] or [3, H, W]; for the "
-            "authors' Caffe layout blue first."
+            help="The mean to subtract from images, .npy or .npz, [3] or [3, H, W]; BGR for the "
+            "authors' Caffe layout."
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a model file from another program's weights, recognised by their names.
 
-    Knows the layouts of torchvision and timm, akamaster's CIFAR nets, the authors' Caffe models,
+    Supports the layouts of torchvision and timm, akamaster's CIFAR nets, the authors' Caffe models,
     and reslab.
     """
     from reslab.api.import_weights import import_facts, import_weights
@@ -76,13 +76,13 @@ def preprocessing_in_words(preprocessing: "Preprocessing") -> str:
 
 def export(
     model: Annotated[Path, typer.Argument(help="A run folder or a model file.")],
-    to: Annotated[str, typer.Option(help="Whose names: torchvision (timm uses the same).")],
+    to: Annotated[str, typer.Option(help="The target layout: torchvision (also for timm).")],
     out: Annotated[Path, typer.Option(help="The file to write: .safetensors, .pth or .pt.")],
     as_json: AsJson = False,
 ) -> None:
-    """Write a model's weights for another program, which then computes the same function.
+    """Write a model's weights for another program, in which they compute the same function.
 
-    Refuses a net that the other program cannot compute, and says why.
+    Fails, with the reason, if the other program cannot represent the network.
     """
     from reslab.api.import_weights import export_weights
 

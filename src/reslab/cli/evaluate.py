@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from reslab.detection.average_precision.measure import AveragePrecision
 
 
-LISTED = 20  # most classes that are all listed
-WORST = 10  # classes listed of more
+LISTED = 20  # up to this many classes are all listed
+WORST = 10  # classes listed if there are more
 
 Row = Mapping[str, Any]
 
@@ -37,18 +37,17 @@ def evaluate(
         list[Path],
         typer.Argument(
             metavar="MODEL",
-            help="Run folders or model files, all of classifiers or all of detectors; several "
-            "models are also tested together. Or .json files of detections.",
+            help="Run folders or model files, all classifiers or all detectors; several models are "
+            "also tested as an ensemble. Or .json files of detections.",
         ),
     ],
     on: Annotated[
-        str | None, typer.Option(help="digits, cifar10 or digit-scenes; else the model's own set.")
+        str | None, typer.Option(help="digits, cifar10 or digit-scenes; default: the model's own.")
     ] = None,
     data: Annotated[
         str | None,
         typer.Option(
-            help="Folder of images by class, of shards, of CIFAR-10, COCO or VOC; or the URL of "
-            "shards."
+            help="A folder with images by class, shards, CIFAR-10, COCO or VOC; or a URL of shards."
         ),
     ] = None,
     protocol: Annotated[
@@ -56,23 +55,22 @@ def evaluate(
     ] = None,
     precision: Precision = "fp32",
     keep_scores: Annotated[
-        bool, typer.Option("--keep-scores", help="Keep the scores of every view with the model.")
+        bool, typer.Option("--keep-scores", help="Store the scores of every view beside the model.")
     ] = False,
     classes: ClassNames = None,
     refine: Refine = False,
     scales: Scales = None,
     page: Annotated[
         Path | None,
-        typer.Option("--report", metavar="DIR", help="Folder for a page of what went wrong."),
+        typer.Option("--report", metavar="DIR", help="Folder for a page on the mistakes."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Test trained models on a test set, each image exactly once.
+    """Evaluate trained models on a test set, each image exactly once.
 
-    Reports several classifiers one by one and as the mean of their probabilities, several detectors
-    one by one and as an ensemble (App. B). Uses kept scores wherever it finds them, and computes
-    only what is missing. Measures files of detections, as COCO writes results, against the boxes
-    in --data.
+    Reports several classifiers one by one and by their mean probabilities, several detectors one by
+    one and as an ensemble (App. B). Reuses stored scores and computes only the missing ones.
+    Measures files of detections, in COCO's results format, against the boxes in --data.
     """
     from reslab.api import evaluate
 
@@ -93,7 +91,7 @@ def evaluate(
 
 
 def print_evaluations(entries: "Sequence[Evaluation]") -> None:
-    """Print each report, and the last one class by class."""
+    """Print each report, then the last report class by class."""
     from reslab.evaluation.report import Report
 
     for entry in entries:
@@ -128,7 +126,7 @@ def print_classes(
     columns: Mapping[str, Callable[[Row], str]],
     badness: Callable[[Row], float],
 ) -> None:
-    """Print a table of classes; of many only the worst."""
+    """Print a table of classes; if there are many, only the worst."""
     if not rows:
         return
     shown = rows
@@ -141,7 +139,7 @@ def print_classes(
 
 
 def print_coco_numbers(precision: "AveragePrecision") -> None:
-    """Print COCO's twelve numbers and the conditions of each."""
+    """Print COCO's twelve numbers, each with its conditions."""
     from reslab.detection.average_precision.measure import COCO_NUMBERS
 
     if not precision.coco:
@@ -154,5 +152,5 @@ def print_coco_numbers(precision: "AveragePrecision") -> None:
 
 
 def percent(value: float) -> str:
-    """Print one digit, as papers do; a dash where nothing is defined."""
+    """Format a percentage with one decimal, or a dash if it is undefined."""
     return "–" if value != value else f"{value:.1f}"

@@ -22,27 +22,29 @@ if TYPE_CHECKING:
 
 
 def pack(
-    folder: Annotated[Path, typer.Argument(help="Images in a folder per class.")],
+    folder: Annotated[Path, typer.Argument(help="Images in one subfolder per class.")],
     out: Annotated[Path, typer.Argument(help="A new folder for the shards.")],
     shorter_side: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="Reduce larger images; 480 is the most the paper trains at."
+            min=1, metavar="N", help="Reduce larger images; the paper trains at 480 at most."
         ),
     ] = None,
     shard_size: Annotated[
-        int | None, typer.Option(min=1, metavar="MB", help="Megabytes per shard; else 500.")
+        int | None, typer.Option(min=1, metavar="MB", help="Megabytes per shard; 500 by default.")
     ] = None,
     quality: Annotated[
         int | None,
-        typer.Option(min=1, max=100, metavar="Q", help="JPEG quality of reduced images; else 95."),
+        typer.Option(
+            min=1, max=100, metavar="Q", help="JPEG quality of reduced images; 95 by default."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> int:
     """Pack a folder of images into tar shards that `--data` and webdataset read.
 
-    Copies the bytes of images as they are, except of those that --shorter-side reduces. Parts stay
-    parts. Names images that cannot be decoded and leaves them out.
+    Copies image files unchanged, except the ones that --shorter-side reduces. Splits are kept.
+    Reports images that cannot be decoded and leaves them out.
     """
     from reslab.api import folders
 
@@ -50,7 +52,7 @@ def pack(
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         signals.append(number)
-        if len(signals) == 1:  # when a second one comes, what was written is being removed
+        if len(signals) == 1:  # on a second signal, the output is already being removed
             raise KeyboardInterrupt
 
     with handling_signals(interrupt), progress_display() as on_event:
@@ -82,15 +84,15 @@ def packed_summary(part: "Packed", packing: "Packing") -> str:
 
 def scenes(
     out: Annotated[Path, typer.Argument(help="A new folder for the images and their boxes.")],
-    train: Annotated[int, typer.Option(min=1, help="Scenes to train on.")] = 4000,
-    test: Annotated[int, typer.Option(min=1, help="Scenes to test on.")] = 500,
-    seed: Annotated[int, typer.Option(min=0, help="Another seed draws other scenes.")] = 0,
+    train: Annotated[int, typer.Option(min=1, help="Number of training scenes.")] = 4000,
+    test: Annotated[int, typer.Option(min=1, help="Number of test scenes.")] = 500,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random scenes.")] = 0,
 ) -> None:
-    """Write digit-scenes, the detection set that comes with reslab, in COCO's layout.
+    """Write digit-scenes, the detection set included in reslab, in COCO's layout.
 
-    Digits of several sizes on cluttered backgrounds, with their boxes in annotations/: to look at,
-    or for other programs. The recipes `digit-scenes-*` draw the scenes themselves and need no
-    folder.
+    The scenes show digits of several sizes on cluttered backgrounds, with boxes in annotations/.
+    They are for inspection or other programs: the recipes `digit-scenes-*` generate the scenes
+    themselves and need no folder.
     """
     from reslab.api import folders
 

@@ -30,15 +30,15 @@ LIMITS = {
 
 def plan(
     name: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="Its name; `reslab recipes` lists them.")
+        str, typer.Argument(metavar="RECIPE", help="A recipe's name; `reslab recipes` lists them.")
     ],
     data: DataSet = None,
     weights: Weights = None,
     changes: Changes = None,
-    iterations: Annotated[int, typer.Option(min=1, help="How many to try.")] = 20,
+    iterations: Annotated[int, typer.Option(min=1, help="Number of iterations to measure.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Estimate what a run would cost here: speed, memory, hours, what limits it; write nothing."""
+    """Estimate a run's cost on this machine: speed, memory, hours, bottleneck. Writes nothing."""
     from reslab.api import plan
 
     with progress_display() as on_event:
@@ -71,7 +71,7 @@ def plan_as_text(facts: dict[str, Any], speeds: "Probe") -> str:
 
 
 def rate_curve(recipe: "RunRecipe") -> str:
-    """Draw the learning rate over the iterations; describe what depends on errors in words."""
+    """Return a plot of the learning rate, and text for the parts that depend on errors."""
     lines = []
     if recipe.drops:
         lines.append(draw_rate(recipe))
@@ -90,7 +90,7 @@ def rate_curve(recipe: "RunRecipe") -> str:
 
 
 def draw_rate(recipe: "RunRecipe") -> str:
-    """Draw the rate between its drops, after any warm-up, in characters."""
+    """Return a character plot of the learning rate and its drops, without the warm-up."""
     import plotext
 
     from reslab.training.schedule import Schedule, ScheduleState, WarmupState

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 
 TOP = 5
-WIDEST_NAME = 60  # characters of a file's name that others are aligned with
+WIDEST_NAME = 60  # longest file name, in characters, that the column is aligned to
 SURE = 0.5  # as in detection/predict.py, which imports torch
 NOTHING = "nothing found"
-OBJECTS_LISTED = 6  # objects of an image in its line
-PROTOCOL_HELP = "one-crop, ten-crop or multi-scale; with numbers, as ten-crop:256-224."
+OBJECTS_LISTED = 6  # most objects listed in an image's line
+PROTOCOL_HELP = "one-crop, ten-crop or multi-scale, optionally with sizes: ten-crop:256-224."
 Images = Annotated[
     list[str],
     typer.Argument(metavar="IMAGE|FOLDER", help="Files, folders, or - for standard input."),
@@ -42,16 +42,16 @@ def predict(
     images: Images,
     top: Annotated[
         int | None,
-        typer.Option(min=1, help="Classes per image; else 5, or 1 for each of several images."),
+        typer.Option(min=1, help="Classes per image; default 5, or 1 for several images."),
     ] = None,
     protocol: Annotated[str, typer.Option(help=PROTOCOL_HELP)] = "one-crop",
     precision: Precision = "fp32",
     as_json: AsJson = False,
 ) -> int:
-    """Classify images: the most probable classes of each.
+    """Classify images: print the most probable classes of each.
 
-    Prepares images as the model file says. Names bad files on standard error and goes on; the exit
-    status is then 1.
+    Images are preprocessed as specified in the model file. Bad files are reported on standard error
+    and skipped; the exit status is then 1.
     """
     from reslab.api import predict
 
@@ -75,12 +75,12 @@ def predict(
 
 
 def name_width(images: "Sequence[InputImage]") -> int:
-    """Choose the width of the column of names so that most are aligned."""
+    """Return the width of the column of file names, so that most lines are aligned."""
     return min(WIDEST_NAME, max(len(image.file) for image in images))
 
 
 def classes_entry(answer: "Answer[Prediction]") -> dict[str, Any]:
-    """Describe the classes of an image in JSON."""
+    """Return the classes of an image, for JSON."""
     predictions = [
         {"class": prediction.name, "probability": prediction.probability, "id": prediction.id}
         for prediction in answer.results
@@ -96,16 +96,16 @@ def detect(
         typer.Option(help="Folder for the images with boxes drawn, and detections.json."),
     ] = None,
     threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="Lowest probability of an object reported.")
+        float, typer.Option(min=0, max=1, help="Lowest probability reported.")
     ] = SURE,
     refine: Refine = False,
     scales: Scales = None,
     as_json: AsJson = False,
 ) -> int:
-    """Find the objects in images: their class, probability and box.
+    """Detect the objects in images: print their class, probability and box.
 
-    With --out, draws the boxes and writes detections.json as COCO writes results. Names bad files
-    on standard error and goes on; the exit status is then 1.
+    With --out, draws the boxes and writes detections.json in COCO's results format. Bad files are
+    reported on standard error and skipped; the exit status is then 1.
     """
     from reslab.api import predict
 
@@ -128,20 +128,20 @@ def detect(
     try:
         with closing(answers):
             return print_answers(answers, text, objects_entry if as_json else None)
-    finally:  # interrupted, too: what is drawn is also listed
+    finally:  # also if interrupted, so that every drawn image is listed
         if drawings:
             drawings.finish()
             to_stderr(f"{drawings.drawn} of {len(files)} images with their boxes: {out}")
 
 
 def block(answer: "Answer[Detection]") -> str:
-    """Describe an image in a line for each object, with its box."""
+    """Return the text for an image: one line per object, with its box."""
     lines = [printable(str(detection)) for detection in answer.results] or [NOTHING]
     return "\n".join([printable(answer.file), *(f"  {line}" for line in lines)])
 
 
 def line(answer: "Answer[Detection]", width: int) -> str:
-    """Describe an image in a line, the most probable objects first."""
+    """Return the text for an image on one line, the most probable objects first."""
     return f"{printable(answer.file):{width}}  {printable(objects_in_words(answer.results))}"
 
 
@@ -155,7 +155,7 @@ def objects_in_words(objects: "Sequence[Detection]") -> str:
 
 
 def objects_entry(answer: "Answer[Detection]") -> dict[str, Any]:
-    """Describe the objects of an image in JSON."""
+    """Return the objects in an image, for JSON."""
     objects = [
         {"class": detection.name, "id": detection.id, "score": round(detection.score, 6),
          "box": [round(corner, 2) for corner in detection.box]}

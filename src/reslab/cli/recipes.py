@@ -14,7 +14,7 @@ def recipes(
     weights: Weights = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the recipes, or show one: `train --set` can change every field of it."""
+    """List the recipes, or show the fields of one, all of which `train --set` can change."""
     from reslab.api.plan import request_run
     from reslab.recipes import catalogue, network_of, recipe_names
 
@@ -46,7 +46,7 @@ def recipes(
 
 
 def fields_as_text(fields: dict[str, object], prefix: str = "") -> str:
-    """Print one `key = value` a line, with keys as `--set` takes them."""
+    """Return one `key = value` per line, with the keys used by `--set`."""
     lines = []
     for key, value in fields.items():
         if isinstance(value, dict):

@@ -33,29 +33,29 @@ def study(
     runs: Annotated[
         list[Path] | None, typer.Argument(metavar="RUN", help="Finished runs, for `responses`.")
     ] = None,
-    on: Annotated[str | None, typer.Option(help="digits or cifar10; else digits.")] = None,
-    data: Annotated[str | None, typer.Option(help="The folder that holds the data set.")] = None,
+    on: Annotated[str | None, typer.Option(help="digits or cifar10; default: digits.")] = None,
+    data: Annotated[str | None, typer.Option(help="The data set's folder.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="The study's folder; else studies/NAME-SET.")
+        Path | None, typer.Option(help="The study's folder; default: studies/NAME-SET.")
     ] = None,
     depths: Annotated[
-        str | None, typer.Option(help="Numbers of layers, as 20,56; else the study's own.")
+        str | None, typer.Option(help="Numbers of layers, e.g. 20,56; default: the study's own.")
     ] = None,
     iterations: Annotated[
-        int | None, typer.Option(help="A shorter schedule, its drops scaled.")
+        int | None, typer.Option(help="Shorten the schedule, scaling its drops.")
     ] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds, from 1.")] = 1,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds, starting at 1.")] = 1,
     jobs: Annotated[
-        int, typer.Option(min=1, help="Runs at a time on a machine; they share its cores.")
+        int, typer.Option(min=1, help="Concurrent runs per machine; they share its cores.")
     ] = 1,
     cluster: Annotated[
-        str | None, typer.Option(help="ray: spread the runs over the machines of a cluster.")
+        str | None, typer.Option(help="ray: distribute the runs over a Ray cluster.")
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Answer one of the paper's questions by a set of runs: figures, table, report.html.
+    """Answer one of the paper's questions with a set of runs: figures, table, report.html.
 
-    Finished runs are not run again, interrupted ones go on.
+    Finished runs are skipped, interrupted runs are resumed.
     """
     from reslab.api import studies
 
@@ -81,7 +81,7 @@ def report(
     ),
     as_json: AsJson = False,
 ) -> None:
-    """Make one page about finished runs: figures, table, recipes, environment, deviations."""
+    """Write one page on finished runs: figures, table, recipes, environment, deviations."""
     from reslab.api import studies
 
     print_page(*studies.report(runs, out), as_json)
@@ -100,14 +100,17 @@ def print_page(page: Path, records: "Sequence[Record]", as_json: bool) -> None:
 def watch_runs(
     runs: "Sequence[PlannedRun]",
 ) -> "Iterator[tuple[RunCallback, Callable[[], int | None]]]":
-    """Show how far the runs are, and note signals."""
+    """Show the progress of the runs, and record signals."""
     with stopping(begun=True) as stop, runs_display(runs) as on_event:
         yield on_event, stop
 
 
 @contextmanager
 def runs_display(runs: "Sequence[PlannedRun]") -> "Iterator[RunCallback]":
-    """Draw a bar for each run on a terminal; elsewhere print a line when a run has ended."""
+    """Yield a callback that shows a progress bar per run, or prints a line as each run ends.
+
+    Bars are for a terminal, lines for any other output.
+    """
     total = {run: run.recipe.iterations for run in runs}
     if not sys.stderr.isatty():
         ended: set[PlannedRun] = set()

@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 
 
 Processes = Annotated[
-    int, typer.Option(min=1, help="How many train together on this machine; not under torchrun.")
+    int, typer.Option(min=1, help="Number of processes on this machine; not under torchrun.")
 ]
 
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's name; `reslab recipes` lists them.")],
-    out: Annotated[Path, typer.Option(help="The run folder; a run begun there goes on.")],
+    out: Annotated[Path, typer.Option(help="The run folder; an unfinished run in it is resumed.")],
     data: DataSet = None,
     weights: Weights = None,
     seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the weights, the order and the augmentation.")
+        int, typer.Option(min=0, help="Seed of the initial weights, data order and augmentation.")
     ] = 1,
     changes: Changes = None,
     processes: Processes = 1,
@@ -46,7 +46,7 @@ def train(
 ) -> int:
     """Train a recipe into a run folder: weights, metrics, curves, checkpoints.
 
-    Interrupt it at any time: the same command goes on, to the same bits.
+    It can be interrupted at any time: the same command resumes it, with bit-identical results.
     """
 
     def work() -> int:
@@ -61,12 +61,12 @@ def train(
 def resume(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     data: Annotated[
-        str | None, typer.Option(help="Where the data set is now: a folder or a URL.")
+        str | None, typer.Option(help="The data set's new folder or URL, if it has moved.")
     ] = None,
     processes: Processes = 1,
     as_json: AsJson = False,
 ) -> int:
-    """Go on with an interrupted run from its last checkpoint, to the same bits."""
+    """Resume an interrupted run from its last checkpoint, with bit-identical results."""
 
     def work() -> int:
         from reslab.api.plan import interrupted_run
@@ -77,9 +77,9 @@ def resume(
 
 
 def by_processes(count: int, work: Callable[[], int]) -> int:
-    """Do `work` in this process, or start `count` processes of this command; the exit status.
+    """Run `work` in this process, or start `count` processes of this command; return the status.
 
-    This process may be one of several that a launcher started.
+    This process may itself be one of several started by a launcher.
     """
     from reslab.runtime.distributed import PeerFailed, fail_together
     from reslab.runtime.launch import launch, this_command
@@ -97,14 +97,14 @@ def by_processes(count: int, work: Callable[[], int]) -> int:
     try:
         with fail_together(failure_status) as processes:
             if not processes.first:
-                warnings.simplefilter("ignore")  # the first process prints the same ones
+                warnings.simplefilter("ignore")  # the first process prints the same warnings
             return work()
     except PeerFailed as failed:
         return failed.status
 
 
 def failure_status(error: BaseException) -> int:
-    """Choose the exit status of a failure, as `reslab.cli.main` does."""
+    """Return the exit status for an exception, the same as in `reslab.cli.main`."""
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
     if isinstance(error, KeyboardInterrupt):
@@ -113,7 +113,7 @@ def failure_status(error: BaseException) -> int:
 
 
 def run_training(recipe: "AnyRecipe", inputs: "Inputs", seed: int, out: Path, as_json: bool) -> int:
-    """Train with a display, saving when a signal comes; the exit status."""
+    """Train with a progress display, saving at a signal; return the exit status."""
     from reslab.api import plan
     from reslab.runtime.distributed import join_processes
     from reslab.runtime.events import silent, start
@@ -135,7 +135,7 @@ def run_training(recipe: "AnyRecipe", inputs: "Inputs", seed: int, out: Path, as
 
 
 def training_summary(result: dict[str, Any], out: Path) -> str:
-    """Describe the result of a run in a few lines."""
+    """Format the result of a run in a few lines."""
     lines = [report_line(report) for report in result["evaluation"]]
     lines.append(f"training error {result['train_error']:.2f} %  (last epoch, augmented)")
     lines.append(

@@ -106,7 +106,7 @@ class InMemoryLoader:
 
 
 class BadFileLimit:
-    """Reports each bad file of a set once per process; raises ValueError if there are too many."""
+    """Report each bad file of a set once, in every process; ValueError if there are too many."""
 
     def __init__(self, count: int, limit: float, log: Log, processes: Processes) -> None:
         self.count, self.limit, self.log, self.processes = count, limit, log, processes
@@ -143,10 +143,10 @@ class BadFileLimit:
 class EncodedLoader:
     """Shuffled, augmented mini-batches from a set of encoded images, on a device.
 
-    Batches may be requested in any order; threads decode the batches that follow in advance, up to
-    iteration `last`. A bad file is replaced by another one in its class and logged once. Raises
+    Batches may be requested in any order; threads decode the batches that follow in advance, at
+    most `last` in all. A bad file is replaced by another one in its class and logged once. Raises
     ValueError if more than one file, and more than the fraction `bad_limit` of the set, are bad.
-    Each process prepares its part of a mini-batch; bad files are shared among all processes.
+    Each process prepares its part of a mini-batch, and learns of the bad files of all others.
     `prepare` maps float RGB [B, 3, S, S] from 0 to 255 to the network's input, and is called in
     threads.
     """

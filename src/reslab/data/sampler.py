@@ -25,7 +25,7 @@ def make_generator(*key: int) -> Generator:
 
 
 class ShuffleSampler:
-    """Samples the images in a new permutation each epoch, in one continuous sequence."""
+    """Sample the images in a new permutation each epoch, in one continuous sequence."""
 
     def __init__(self, count: int, *key: int) -> None:
         self.count, self.key = count, key
@@ -47,7 +47,7 @@ class ShuffleSampler:
 
 
 class ClassBalancedSampler:
-    """Samples each class equally often, whatever its size: all classes in a new order each round.
+    """Sample each class equally often, whatever its size: all classes in a new order each round.
 
     The images of each class have epochs of their own, so that none is left out.
     """

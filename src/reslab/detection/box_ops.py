@@ -19,7 +19,7 @@ Stds = tuple[float, float, float, float]
 NO_STDS: Stds = (1.0, 1.0, 1.0, 1.0)  # the region proposal network regresses plain deltas
 REGION_STDS: Stds = (0.1, 0.1, 0.2, 0.2)  # as in the released Fast R-CNN: scales targets to about 1
 LARGEST_GROWTH = log(1000 / 16)  # not in the paper; Detectron's bound, from 16 to 1000 pixels
-NMS_BLOCK = 256  # boxes whose overlaps are computed together; 128 to 512 are equally fast
+NMS_BLOCK = 256  # boxes compared at once; 128 to 512 are equally fast
 
 
 def areas(boxes: Tensor) -> Tensor:

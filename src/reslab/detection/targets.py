@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from reslab.detection.box_ops import REGION_STDS, encode_boxes, ioa, iou
 
-BACKGROUND, IGNORED = -1, -2  # in place of the index of a truth
+BACKGROUND, IGNORED = -1, -2  # instead of a truth's index
 MOSTLY = 0.7  # fraction of a box inside an ignored region; the released code's crowd_thresh
 GRAIN = 16  # the released code rounds the sides of anchors to sixteenths of the size
 

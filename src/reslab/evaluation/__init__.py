@@ -1,1 +1,1 @@
-"""Tests classifiers: a model, any function from images to scores, on a set -> a report."""
+"""Evaluate classifiers: a model (any function from images to scores) and a set give a report."""

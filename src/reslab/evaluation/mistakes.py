@@ -13,17 +13,17 @@ from torch import Tensor
 from reslab.data.datasets import ImageSet, ImagesInMemory
 from reslab.evaluation.report import wrong_in_top
 
-SHOWN_MISTAKES = 12  # three rows of four on a page
+SHOWN_MISTAKES = 12  # three rows of four on the report page
 THUMBNAIL_SIDE = 160  # pixels of a thumbnail's longer side
-INLINE = ("data:image/png;base64,", "data:image/jpeg;base64,")  # a page loads no other file
+INLINE = ("data:image/png;base64,", "data:image/jpeg;base64,")  # a page loads no external files
 
 
 @dataclass(frozen=True)
 class Mistake:
-    """An image that a net classified wrongly."""
+    """A misclassified image."""
 
     set: str
-    file: str  # its path in the set, or its number if the set is in memory
+    file: str  # its path in the set, or "image N" for a set in memory
     truth: str
     predicted: str
     probability: float  # of the predicted class
@@ -34,7 +34,7 @@ class Mistake:
 def worst_mistakes(
     log_probabilities: Tensor, labels: Tensor, images: ImageSet, count: int = SHOWN_MISTAKES
 ) -> list[Mistake]:
-    """Select the `count` wrong predictions with the highest probability, highest first.
+    """Return the `count` wrong predictions with the highest probabilities, highest first.
 
     `log_probabilities` [N, classes] and `labels` [N] are in the order of the set's images. Images
     whose scores are NaN have no prediction and are left out.
@@ -48,7 +48,7 @@ def worst_mistakes(
     order = confidence.masked_fill(~wrong, -float("inf")).sort(descending=True, stable=True).indices
     mistakes = []
     for index in order[: min(count, int(wrong.sum()))].tolist():
-        # ties go to the lower index, as in the error rates
+        # ties go to the lower index, as for the error rates
         ranked = log_probabilities[index].sort(descending=True, stable=True).indices
         predicted, label = int(ranked[0]), int(labels[index])
         file, pixels = file_and_pixels(images, index)
@@ -64,7 +64,7 @@ def worst_mistakes(
 
 
 def file_and_pixels(images: ImageSet, index: int) -> tuple[str, np.ndarray]:
-    """Read an image of a set: what the set calls it, and its pixels, RGB uint8 [H, W, 3]."""
+    """Return the name and the pixels of an image in a set, RGB uint8 [H, W, 3]."""
     if isinstance(images, ImagesInMemory):
         return f"image {index}", images.images[index].permute(1, 2, 0).cpu().numpy()
     return images.files[index], images.image(index)
@@ -73,7 +73,7 @@ def file_and_pixels(images: ImageSet, index: int) -> tuple[str, np.ndarray]:
 def thumbnail(pixels: np.ndarray) -> str:
     """Shrink an image, RGB uint8 [H, W, 3], and encode it as a data: URL.
 
-    A small image is kept as it is, lossless, so that the page can enlarge it in whole pixels.
+    A small image keeps its size and is encoded losslessly, so that the page can enlarge its pixels.
     """
     small = Image.fromarray(np.ascontiguousarray(pixels))
     data = io.BytesIO()
@@ -88,12 +88,12 @@ def thumbnail(pixels: np.ndarray) -> str:
 
 
 def mistakes_json(mistakes: Sequence[Mistake]) -> dict[str, Any]:
-    """Build the content of a run's mistakes.json."""
+    """Return the content of a run's mistakes.json."""
     return {"mistakes": [asdict(mistake) for mistake in mistakes]}
 
 
 def mistakes_from(content: dict[str, Any]) -> list[Mistake]:
-    """Read the content of a mistakes.json; ValueError if it is malformed."""
+    """Parse the content of a mistakes.json; raises ValueError if it is malformed."""
     try:
         mistakes = [Mistake(**entry) for entry in content["mistakes"]]
     except (KeyError, TypeError) as error:

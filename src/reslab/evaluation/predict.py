@@ -1,4 +1,4 @@
-"""Classifies images: files, bytes or arrays -> names and probabilities."""
+"""Classify images: files, bytes or arrays -> class names and probabilities."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +19,7 @@ from reslab.evaluation.views import View, protocol_named
 from reslab.models.model_file import Model, load_model
 from reslab.runtime.threads import map_in_order, usable_cores
 
-BATCH_IMAGES = 32  # images scored together; as many again are decoded meanwhile
+BATCH_IMAGES = 32  # images per batch; as many are decoded ahead
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Prediction:
 
     name: str
     probability: float  # 0 to 1
-    id: str  # the class as folders call it; the name where that is the same
+    id: str  # folder name of the class; often equal to `name`
 
     def __str__(self) -> str:
         return f"{100 * self.probability:5.1f} %  {self.name}"
@@ -36,16 +36,16 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model that takes images in any common form: paths, bytes, arrays, Pillow's."""
+    """A model that takes images as paths, bytes, arrays or Pillow images."""
 
     model: Model
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Compute scores before the softmax; RGB uint8 [B, 3, H, W] -> [B, classes]."""
+        """Compute logits; RGB uint8 [B, 3, H, W] -> [B, classes]."""
         return self.model(images)
 
     def dense(self, images: Tensor) -> Tensor:
-        """Compute scores at every position; RGB uint8 [B, 3, H, W] -> [B, classes, h, w]."""
+        """Compute logits at every position; RGB uint8 [B, 3, H, W] -> [B, classes, h, w]."""
         return self.model.dense(images)
 
     @property
@@ -66,10 +66,10 @@ class Predictor:
     def predict(
         self, images: ImageInput | Sequence[ImageInput], *, top: int = 5, protocol: str = "one-crop"
     ) -> list[Prediction] | list[list[Prediction]]:
-        """Name the `top` most probable classes of an image, or of each image of a list.
+        """Return the `top` most probable classes of an image, or of each image in a list.
 
-        An image is a path, the bytes of a file, RGB uint8 [H, W, 3], or Pillow's. An image that
-        cannot be decoded raises BadImage, which says which one and why.
+        An image is a path, the bytes of a file, an RGB uint8 array [H, W, 3], or a Pillow image.
+        Raises BadImage, with the file and the reason, if an image cannot be decoded.
         """
         single = isinstance(images, ImageInput)
         answers = []
@@ -82,7 +82,7 @@ class Predictor:
     def each(
         self, images: Iterable[ImageInput], *, top: int = 5, protocol: str = "one-crop"
     ) -> Iterator[list[Prediction] | BadImage]:
-        """Predict image by image in bounded memory; yield a bad image's error in its place.
+        """Yield predictions image by image, in bounded memory; for a bad image, yield its error.
 
         Threads read, decode and resize images ahead of the network.
         """
@@ -99,7 +99,7 @@ class Predictor:
             except BadImage as error:
                 return error
 
-        # a function of its own, so that a wrong argument is refused now, not at the first image
+        # the generator is a separate method, so that invalid arguments raise an error immediately
         return self._predict_batches(
             map_in_order(prepare, images, usable_cores(), BATCH_IMAGES), views, top
         )
@@ -135,7 +135,7 @@ class Predictor:
         logs = log_mean([log_probabilities(self.model, images, view, device) for view in views])
         if logs.isnan().any():
             raise RuntimeError("the network's scores are not numbers: its weights are unusable")
-        # ties go to the lower index, as in the error rates
+        # ties go to the lower index, as for the error rates
         ranked = logs.exp().sort(dim=1, descending=True, stable=True)
         ids = self.model.ids or self.classes
         return [
@@ -150,7 +150,7 @@ def load_predictor(path: str | Path) -> Predictor:
 
 
 def fixed_side(model: Model) -> int | None:
-    """The only image size a network takes, if it subtracts a mean image and crops nothing."""
+    """Return the image size of a network that subtracts a mean image and has no crop, else None."""
     return None if model.preprocessing.size else model.native_side
 
 
@@ -159,9 +159,9 @@ def resize_to_sides(
 ) -> tuple[ResizedViews, bool]:
     """Resize an image, RGB uint8 [H, W, 3], to each shorter side.
 
-    The side None is the image as it comes. Where the network takes one size only, it is the
-    centre of the image resized to `input_side` instead; the second value says whether that was
-    needed.
+    The side None stands for the image itself. If the network takes only images of `input_side`, a
+    larger or smaller image is instead resized to it and cropped to the centre; the second value
+    tells whether this was necessary.
     """
     if input_side is None or None not in sides or pixels.shape[:2] == (input_side, input_side):
         return at_sides(pixels, sides, file), False
@@ -173,11 +173,12 @@ def resize_to_sides(
 def match_classes(
     images: ImageSet, classes: tuple[str, ...], ids: tuple[str, ...] = ()
 ) -> tuple[ImageSet, list[str]]:
-    """Relabel a set with a model's outputs; add a line for each class that no output matches.
+    """Relabel a set with a model's outputs; also return a line for each unmatched class.
 
-    A class is matched by its id (ImageNet: wnid) or its name, first as written (folders of letters
-    have an a and an A), then regardless of case. The set may have any of the outputs; all of them
-    compete. Images of unmatched classes are left out. ValueError if no class matches.
+    A class is matched by its id (ImageNet: wnid) or its name, first exactly (letters may have
+    folders a and A), then ignoring case. The set may have a subset of the outputs, but predictions
+    are made among all of them. Images of unmatched classes are left out. Raises ValueError if no
+    class matches.
     """
     set_ids = images.ids if isinstance(images, EncodedImages) else ()
     if images.classes == classes and (not ids or not set_ids or set_ids == ids):
@@ -206,14 +207,14 @@ def match_classes(
 
 
 def normalise(name: str) -> str:
-    """Reduce a name to what is compared: neither case nor the kind of gap counts."""
+    """Normalise a name for comparison: ignore case, and treat _ and - as spaces."""
     return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
 
 
 def outputs_by_name(
     form: Callable[[str], str], classes: Sequence[str], ids: Sequence[str]
 ) -> dict[str, int | None]:
-    """Map names to outputs; None where several outputs share a name (ImageNet has two cranes)."""
+    """Map names to outputs, or to None if outputs share a name (ImageNet has two cranes)."""
     outputs: dict[str, int | None] = {}
     for index, name in enumerate(map(form, classes)):
         outputs[name] = None if name in outputs else index

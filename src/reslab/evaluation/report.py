@@ -1,4 +1,4 @@
-"""Evaluates a protocol on a set: each image exactly once, errors from whole counts."""
+"""Evaluate a model on a set: each image exactly once, error rates from integer counts."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -24,17 +24,17 @@ from reslab.runtime.device import Processes, SingleProcess
 from reslab.runtime.events import Callback, bad_image, note, progress, silent
 from reslab.runtime.threads import cores_for
 
-Interval = Sequence[float]  # low and high of 95 %, in percent
-LISTED_CLASSES = 1000  # most classes of a report that lists them
-CONFUSED_CLASSES = 100  # most classes of a report with a confusion matrix
-TAKEN_FOR = 3  # classes that a class is listed as mistaken for
-RANKED_ROWS = 10_000  # scores ranked at a time
-QUANTILE = 1.959963984540054  # of the normal distribution: 95 % lie within so many deviations
+Interval = Sequence[float]  # 95 % confidence interval (low, high), in percent
+LISTED_CLASSES = 1000  # at most so many classes are listed in a report
+CONFUSED_CLASSES = 100  # at most so many classes in a confusion matrix
+TAKEN_FOR = 3  # most frequent wrong predictions listed per class
+RANKED_ROWS = 10_000  # rows of scores ranked at a time
+QUANTILE = 1.959963984540054  # 95 % of the normal distribution lie within so many deviations
 
 
 @dataclass(frozen=True)
 class Report:
-    """Error rates in percent, with their set, protocol and number of images."""
+    """Error rates in percent, with the set, the protocol and the number of images."""
 
     set: str
     protocol: str
@@ -42,11 +42,11 @@ class Report:
     top1_error: float
     top5_error: float
     loss: float  # mean cross-entropy, natural logarithm
-    skipped: int = 0  # images that could not be decoded; not in n
+    skipped: int = 0  # images that could not be decoded; not counted in n
     top1_interval: Interval | None = None
     top5_interval: Interval | None = None
     per_class: Sequence[dict[str, Any]] = ()  # {"class", "id", "n", "top1_error", "taken_for"}
-    confusion: Sequence[Sequence[int]] | None = None  # images, [label][predicted]
+    confusion: Sequence[Sequence[int]] | None = None  # numbers of images, [label][predicted]
 
     def __str__(self) -> str:
         skipped = f", {self.skipped} skipped" if self.skipped else ""
@@ -57,12 +57,12 @@ class Report:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """List what fits on a line of a log: all but the details."""
+        """Return all fields except the details, for one line of a log."""
         details = self.details()
         return {key: value for key, value in vars(self).items() if key not in details}
 
     def details(self) -> dict[str, Any]:
-        """List the errors class by class and the confusion matrix."""
+        """Return the per-class errors and the confusion matrix."""
         return {"per_class": list(self.per_class), "confusion": self.confusion}
 
 
@@ -83,12 +83,13 @@ def score_set(
     processes: Processes = SingleProcess(),
     check_stop: Callable[[], None] = lambda: None,
 ) -> Scores:
-    """Average a model's probabilities over the views of a protocol, for every image of a set.
+    """Average a model's probabilities over the views of a protocol, for every image in a set.
 
-    The model maps uint8 [B, 3, H, W] to scores [B, classes] on `device`, else where the set's
-    labels are; `threads` decode; `score_cache` has what was computed before. Whole ranges of images
-    are dealt to the processes, and each process gets all scores. `check_stop` is called once a
-    range, equally often in every process, and may raise to stop.
+    The model maps uint8 [B, 3, H, W] to scores [B, classes] on `device`, by default the device of
+    the set's labels. `threads` is the number of decoding threads; `score_cache` has earlier scores.
+    Ranges of images are distributed over the processes, and every process returns all scores.
+    `check_stop` is called once per range, equally often in every process, and may raise an
+    exception to stop.
     """
     if not len(images):
         raise ValueError(f"{images.name} holds no images: there is nothing to evaluate")
@@ -118,7 +119,7 @@ def score_set(
             on_event(bad_image(text))
         on_event(progress(loaded.indices.stop))
     if processes.rank >= len(all_ranges) % processes.count > 0:
-        check_stop()  # other processes have a range more
+        check_stop()  # other processes have one more range
     for view, values in fresh.items():
         assert cached is not None
         cached.keep(view, Scores(values, bad))
@@ -130,7 +131,7 @@ def score_set(
 def find_cached(
     cached: CachedScores | None, views: Sequence[View], on_event: Callback
 ) -> dict[View, Scores]:
-    """Read the views that need not be computed again."""
+    """Read the cached scores of views, which need not be computed again."""
     if cached is None:
         return {}
     known = {view: scores for view in views if (scores := cached.find(view)) is not None}
@@ -144,7 +145,7 @@ def find_cached(
 def score_range(
     model: Scorable, loaded: LoadedRange, views: Sequence[View], classes: int, device: torch.device
 ) -> dict[View, Tensor]:
-    """Score each view of a range, [images, classes]; NaN for images that were not decoded."""
+    """Compute the log-probabilities of each view, [images, classes]; NaN for undecodable images."""
     scores = {view: torch.full((len(loaded.indices), classes), torch.nan) for view in views}
     if not loaded.images:
         return scores
@@ -165,7 +166,7 @@ def classify(
     on_event: Callback = silent,
     score_cache: ScoreCache | None = None,
 ) -> Report:
-    """Score a set and report the errors; see `score_set`."""
+    """Evaluate a model on a set; the arguments are those of `score_set`."""
     scores = score_set(
         model, images, protocol, device=device, on_event=on_event, score_cache=score_cache
     )
@@ -173,7 +174,7 @@ def classify(
 
 
 def build_report(scores: Scores, images: ImageSet, protocol: str) -> Report:
-    """Compare scores with a set's labels; images that could not be decoded are left out.
+    """Compute error rates from scores and a set's labels, without undecodable images.
 
     Top-5 is top-k for k = min(5, classes).
     """
@@ -201,10 +202,10 @@ def build_report(scores: Scores, images: ImageSet, protocol: str) -> Report:
 def confusion_matrix(logs: Tensor, labels: Tensor) -> Tensor:
     """Count images by label and prediction, int64 [label, predicted].
 
-    An image whose scores are NaN has no prediction.
+    Images with NaN scores have no prediction and are not counted.
     """
     classes = logs.shape[1]
-    highest = logs.max(1)  # of equal scores `max` gives the lower index
+    highest = logs.max(1)  # for equal scores `max` returns the lower index
     counted = highest.values.isfinite()
     pairs = labels[counted] * classes + highest.indices[counted]
     return pairs.bincount(minlength=classes**2).view(classes, classes)
@@ -213,7 +214,7 @@ def confusion_matrix(logs: Tensor, labels: Tensor) -> Tensor:
 def class_errors(
     confusion: Tensor, wrong: Tensor, labels: Tensor, images: ImageSet
 ) -> list[dict[str, Any]]:
-    """List the classes that have images: their error, and the classes they were taken for."""
+    """Return the error and the most frequent wrong predictions of each class that has images."""
     counts = labels.bincount(minlength=len(confusion)).tolist()
     errors = labels[wrong].bincount(minlength=len(confusion)).tolist()
     names, ids = images.classes, images.ids if isinstance(images, EncodedImages) else ()
@@ -237,9 +238,9 @@ def class_errors(
 
 
 def wrong_in_top(scores: Tensor, labels: Tensor, k: int) -> Tensor:
-    """Mark the labels that are not among the k highest scores; [B, classes], [B] -> bool [B].
+    """Mark labels that are not among the k highest scores; [B, classes], [B] -> bool [B].
 
-    Ties go to the lower index, so a collapsed net that scores all classes alike gains nothing.
+    Ties go to the lower index, so a collapsed net with equal scores for all classes gains nothing.
     """
     label_score = scores.gather(1, labels[:, None])  # [B, 1]
     index = torch.arange(scores.shape[1], device=scores.device)
@@ -249,7 +250,7 @@ def wrong_in_top(scores: Tensor, labels: Tensor, k: int) -> Tensor:
 
 
 def wilson(wrong: int, n: int) -> tuple[float, float]:
-    """Compute the 95 % interval of an error rate of `wrong` in `n`, in percent (Wilson, 1927)."""
+    """Return the 95 % interval in percent of the error rate `wrong` / `n` (Wilson, 1927)."""
     rate, spread = wrong / n, QUANTILE**2 / n
     middle = rate + spread / 2
     half = math.sqrt(rate * (1 - rate) * spread + spread**2 / 4)

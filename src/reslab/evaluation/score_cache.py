@@ -1,4 +1,4 @@
-"""Keeps scores beside a model: a file for each view of a set, bound to the weights and images."""
+"""Cached scores beside a model: one file per view of a set, bound to the weights and images."""
 
 import hashlib
 import json
@@ -19,31 +19,31 @@ from reslab.runtime.files import TensorFile, atomic_write, sha256_of
 from reslab.runtime.threads import map_in_order
 
 NAME = "log_probabilities"
-FILES_AHEAD = 64  # files read before their turn
+FILES_AHEAD = 64  # files read ahead
 
 
 @dataclass(frozen=True)
 class ScoreCache:
-    """The kept scores of one model on all sets."""
+    """The cached scores of one model on all sets."""
 
     folder: Path
     model: str  # a digest of everything that the scores depend on
-    keep: bool = False  # whether new scores are written
-    images: str | None = None  # the digest of the set, if it is known already
+    keep: bool = False  # whether to write new scores
+    images: str | None = None  # the digest of the set, if already known
 
     @property
     def in_use(self) -> bool:
         return self.keep or self.folder.is_dir()
 
     def for_set(self, images: ImageSet, threads: int, on_event: Callback) -> "CachedScores | None":
-        """Open the scores of a set; None if there are none and none are to be kept."""
+        """Open the cached scores of a set; return None if the cache is not in use."""
         if not self.in_use:
             return None
         digest = self.images or digest_set(images, threads, on_event)
         name = re.sub(r"[^\w.-]+", "-", images.name)
         folder = self.folder / f"{name}-{digest[:12]}"
         if self.keep:
-            folder.mkdir(parents=True, exist_ok=True)  # fails before hours of work, not after
+            folder.mkdir(parents=True, exist_ok=True)  # fails now, not after hours of work
         return CachedScores(
             folder, self.model, digest, (len(images), len(images.classes)), on_event
         )
@@ -51,7 +51,7 @@ class ScoreCache:
 
 @dataclass(frozen=True)
 class CachedScores:
-    """The kept scores of one model on one set."""
+    """The cached scores of one model on one set."""
 
     folder: Path
     model: str
@@ -63,7 +63,10 @@ class CachedScores:
         return self.folder / f"{view}.safetensors"
 
     def find(self, view: View) -> Scores | None:
-        """Read the scores of a view; None, and a note, if the file is damaged or another's."""
+        """Read the scores of a view, or return None if there are none.
+
+        Damaged scores, and scores of another model, are reported and not used.
+        """
         file = self.file(view)
         if not file.is_file():
             return None
@@ -92,14 +95,14 @@ class CachedScores:
 
 
 def first_edition_checksum(scores: Tensor, bad: dict[str, str]) -> str:
-    """Compute the checksum that the first edition wrote into a file of scores."""
+    """Return the checksum of scores in the format of reslab's first edition."""
     digest = hashlib.sha256(scores.numpy().data)
     digest.update(json.dumps(bad).encode())
     return digest.hexdigest()
 
 
 def digest_set(images: ImageSet, threads: int, on_event: Callback) -> str:
-    """Hash a set: its classes, labels, file names, and every byte of its images."""
+    """Return a hash of a set's classes, labels, file names, and every byte of its images."""
     digest = hashlib.sha256(json.dumps([len(images), images.classes]).encode())
     digest.update(images.labels.cpu().numpy().data)
     if isinstance(images, ImagesInMemory):
@@ -119,11 +122,11 @@ def digest_set(images: ImageSet, threads: int, on_event: Callback) -> str:
 
 
 def score_cache_of(path: Path, model: Model, keep: bool) -> ScoreCache:
-    """Locate the kept scores of a model: in its run folder, or beside its file.
+    """Return the score cache of a model, in its run folder or beside its file.
 
-    Scores in bf16 have a folder of their own, so that neither replaces the other.
+    Scores in bf16 and in fp32 have separate folders, so that neither overwrites the other.
     """
-    # the layout and the preprocessing decide as much as the weights do
+    # scores also depend on the configuration and the preprocessing
     facts = f"{model.net.config.model_dump_json()} {json.dumps(model.preprocessing.facts())}"
     tensors = model.net.state_dict() | model.preprocessing.tensors()
     kind = "scores-bf16" if model.net.fc.weight.dtype == torch.bfloat16 else "scores"

@@ -1,4 +1,4 @@
-"""Computes log-probabilities of images; each image is decoded once for all views."""
+"""Compute log-probabilities of images; each image is decoded once for all views."""
 
 import math
 from collections import defaultdict
@@ -17,16 +17,16 @@ from reslab.data.resize import resize_whole
 from reslab.evaluation.views import View
 from reslab.runtime.threads import map_in_order
 
-# an image by its shorter side, uint8 [3, h, w]; None: as it comes
+# shorter side -> resized image, uint8 [3, h, w]; None -> the image itself
 ResizedViews = dict[int | None, Tensor]
 
-# fixed ranges of indices, so that results depend neither on the device nor on which process
+# index ranges are fixed, so that results do not depend on the device or the process that
 # evaluates a range
-RANGE_IMAGES = 100  # small images: their activations stay in the processor's cache
-RANGE_FILES = 64  # photographs, which are large
-BATCH_PIXELS = RANGE_FILES * 224 * 224  # pixels of a forward pass
-MAX_ASPECT_RATIO = 50  # a thinner image, its shorter side enlarged to 640, would fill the memory
-ENSEMBLE_ROWS = 10_000  # scores averaged at a time
+RANGE_IMAGES = 100  # for small images: activations fit in the CPU cache
+RANGE_FILES = 64  # for photographs, which are large
+BATCH_PIXELS = RANGE_FILES * 224 * 224  # pixels per forward pass
+MAX_ASPECT_RATIO = 50  # an enlarged thinner image could exhaust the memory
+ENSEMBLE_ROWS = 10_000  # rows of scores averaged at a time
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Scores:
 
 
 class Scorer(Protocol):
-    """A model that can also be applied fully convolutionally."""
+    """A classifier that can also be applied fully convolutionally."""
 
     def __call__(self, images: Tensor) -> Tensor: ...  # [B, 3, H, W] -> [B, classes]
 
@@ -50,10 +50,10 @@ Scorable = Callable[[Tensor], Tensor] | Scorer  # only the view "all" needs `den
 
 @dataclass(frozen=True)
 class LoadedRange:
-    """A range of a set: the images that could be decoded, and why the others could not."""
+    """A range of a set: the decoded images, and the reasons for undecodable ones."""
 
     indices: range
-    positions: list[int]  # in the range, of the decoded images
+    positions: list[int]  # of the decoded images, in the range
     images: list[ResizedViews]
     bad: dict[int, str]  # index in the set -> "FILE: reason"
 
@@ -67,7 +67,7 @@ def split_into_ranges(images: ImageSet) -> list[range]:
 def load_ranges(
     images: ImageSet, sides: Iterable[int | None], threads: int, ranges: Sequence[range]
 ) -> Iterator[LoadedRange]:
-    """Decode a set range by range, each image resized to every shorter side of `sides`."""
+    """Decode a set range by range, and resize each image to every shorter side in `sides`."""
     sides = list(dict.fromkeys(sides))
     if not sides:
         yield from (LoadedRange(indices, [], [], {}) for indices in ranges)
@@ -97,7 +97,7 @@ def load_ranges(
 
 
 def load_resized(images: ImageSet, index: int, sides: Sequence[int | None]) -> ResizedViews:
-    """Decode one image of a set and resize it to each shorter side."""
+    """Decode one image in a set, and resize it to each shorter side."""
     if isinstance(images, ImagesInMemory):
         pixels = images.images[index].permute(1, 2, 0).cpu().numpy()
         return at_sides(pixels, sides, f"image {index}")
@@ -105,10 +105,10 @@ def load_resized(images: ImageSet, index: int, sides: Sequence[int | None]) -> R
 
 
 def at_sides(image: np.ndarray, sides: Iterable[int | None], file: str) -> ResizedViews:
-    """Resize an image, uint8 [H, W, 3], to each shorter side; errors call it `file`.
+    """Resize an image, uint8 [H, W, 3], to each shorter side.
 
-    A very thin image is refused at every side alike, so that kept scores of one view go with
-    those of all.
+    Raises BadImage, with the name `file`, if the image is very thin. This does not depend on the
+    side, so that cached scores of different views have the same bad images.
     """
     height, width = image.shape[:2]
     if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
@@ -116,16 +116,16 @@ def at_sides(image: np.ndarray, sides: Iterable[int | None], file: str) -> Resiz
             f"{file}: {width} x {height} pixels; at most {MAX_ASPECT_RATIO} to 1 are shown"
         )
     arrays = {side: image if side is None else resize_whole(image, side) for side in sides}
-    # copied: torch wants writable memory
+    # copied, because torch requires writable memory
     return {side: torch.from_numpy(array.copy()).permute(2, 0, 1) for side, array in arrays.items()}
 
 
 def log_probabilities(
     model: Scorable, images: Sequence[ResizedViews], view: View, device: torch.device
 ) -> Tensor:
-    """Apply a model to one view of each image; float32 [B, classes] on the CPU.
+    """Return the log-probabilities for one view of each image; float32 [B, classes] on the CPU.
 
-    Views of the same size form batches.
+    Views of the same size are processed in batches.
     """
     crops = [view.of(image[view.side]) for image in images]
     by_shape: dict[torch.Size, list[int]] = defaultdict(list)
@@ -143,9 +143,10 @@ def log_probabilities(
 
 
 def log_mean_softmax(scores: Tensor) -> Tensor:
-    """Turn scores into log-probabilities, float32 [B, classes] on the CPU, computed in float64.
+    """Convert scores to log-probabilities, float32 [B, classes] on the CPU, in float64 arithmetic.
 
-    Scores are [B, classes], or [B, classes, h, w], whose softmax is averaged over the positions.
+    Scores are [B, classes] or [B, classes, h, w]; in the second case the softmax is averaged over
+    all positions.
     """
     logs = scores.double().log_softmax(1)
     if logs.ndim == 4:
@@ -154,7 +155,7 @@ def log_mean_softmax(scores: Tensor) -> Tensor:
 
 
 def log_mean(parts: Sequence[Tensor]) -> Tensor:
-    """Average probabilities, which come and go as logarithms; float32, summed in float64."""
+    """Average probabilities, given and returned as logarithms; float32, summed in float64."""
     stacked = torch.stack([part.double() for part in parts])
     return (stacked.logsumexp(0) - math.log(len(parts))).float()
 

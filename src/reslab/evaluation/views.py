@@ -1,4 +1,4 @@
-"""Testing protocols as values: the views of an image whose probabilities are averaged."""
+"""Testing protocols: the views of an image over which probabilities are averaged."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -9,22 +9,22 @@ from reslab.errors import unknown_name
 
 Crop = Literal["whole", "all", "centre", "top-left", "top-right", "bottom-left", "bottom-right"]
 Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
-OWN_SIZE = 224  # of the paper's networks
+OWN_SIZE = 224  # the input size of the paper's networks
 PAPER_SIDES = (224, 256, 384, 480, 640)  # Sec. 3.4
 NO_FLIP = "no-flip"
 
 
 @dataclass(frozen=True)
 class View:
-    """One input made of an image: its shorter side resized, then cropped, then maybe mirrored.
+    """A network input derived from an image: resized to a shorter side, cropped, maybe mirrored.
 
-    `whole` is the image as it comes; `all` applies the network fully convolutionally to the
-    resized image, at every position.
+    The crop `whole` is the full image; for `all` the network is applied fully convolutionally to
+    the resized image, at every position.
     """
 
     side: int | None = None
     crop: Crop = "whole"
-    size: int | None = None  # side of the crop
+    size: int | None = None  # side of the crop, in pixels
     flip: bool = False
 
     def __str__(self) -> str:
@@ -32,7 +32,7 @@ class View:
         return "-".join(str(word) for word in words if word is not None)
 
     def of(self, image: Tensor) -> Tensor:
-        """Cut the view out of an image that is resized already; [3, H, W] -> [3, h, w]."""
+        """Crop and mirror an image that is already resized; [3, H, W] -> [3, h, w]."""
         if self.size is not None:
             top, left = corner(self.crop, image.shape[1], image.shape[2], self.size)
             image = image[:, top : top + self.size, left : left + self.size]
@@ -40,7 +40,7 @@ class View:
 
 
 def corner(crop: Crop, height: int, width: int, size: int) -> tuple[int, int]:
-    """Locate a square crop by its top and left; the centre is rounded, halves to even."""
+    """Return the top and left of a square crop; the centre is rounded, halves to even."""
     if crop == "centre":
         return round((height - size) / 2), round((width - size) / 2)
     return (
@@ -51,7 +51,7 @@ def corner(crop: Crop, height: int, width: int, size: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class OneCrop:
-    """The centre alone; without numbers the image itself, as for CIFAR and digits."""
+    """The centre crop only, or the full image if `size` is None, as for CIFAR and digits."""
 
     resize: int | None = None  # the shorter side
     size: int | None = None
@@ -90,10 +90,10 @@ class TenCrop:
 
 @dataclass(frozen=True)
 class MultiScale:
-    """Fully convolutional at several shorter sides (Sec. 3.4).
+    """Fully convolutional testing at several shorter sides (Sec. 3.4).
 
-    The paper leaves open whether images are also mirrored, and whether scores are averaged before
-    or after the softmax: here they are mirrored and averaged after it, as in ten-crop.
+    The paper does not say whether images are also mirrored, and whether scores are averaged before
+    or after the softmax. Here they are mirrored, and averaged after it as in ten-crop.
     """
 
     sides: tuple[int, ...] = PAPER_SIDES
@@ -116,7 +116,7 @@ ViewProtocol = OneCrop | TenCrop | MultiScale
 
 
 def check_crop_fits(resize: int | None, size: int | None) -> None:
-    """Refuse a crop that is larger than the resized image (ValueError)."""
+    """Raise ValueError if a crop is larger than the resized image."""
     if resize is not None and size is not None and not 1 <= size <= resize:
         raise ValueError(f"a crop of {size} does not fit a shorter side of {resize}")
 
@@ -129,9 +129,10 @@ EXAMPLES = {
 
 
 def protocol_named(text: str, resize: int | None, size: int | None) -> ViewProtocol:
-    """Parse a protocol; numbers that it leaves out are the network's shorter side and crop size.
+    """Parse a protocol; `resize` and `size` of the network replace omitted numbers.
 
-    `one-crop`, `ten-crop:256-224`, `multi-scale:224,256,no-flip`, and what a report prints.
+    Examples are `one-crop`, `ten-crop:256-224` and `multi-scale:224,256,no-flip`; the form in a
+    printed report is also accepted.
     """
     name, _, rest = text.strip().replace(" ", ":", 1).partition(":")
     if name not in EXAMPLES:
@@ -159,7 +160,7 @@ def parse_numbers(text: str, name: str, rest: str, separator: str) -> tuple[int,
 
 
 def multi_scale(sides: tuple[int, ...], flip: bool, size: int | None) -> MultiScale:
-    """Build the protocol: the sides given, or the paper's scaled to the network's crop size."""
+    """Build a multi-scale protocol; default sides are the paper's, scaled to the crop size."""
     if sides:
         if size is not None and min(sides) < size:
             raise ValueError(
@@ -172,7 +173,7 @@ def multi_scale(sides: tuple[int, ...], flip: bool, size: int | None) -> MultiSc
 
 
 def numbers_needed(name: str, example: str) -> str:
-    """Explain why a network that takes images as they come has no default crops."""
+    """Return the error message for a network without a crop size, which has no default crops."""
     return (
         f"{name} needs images larger than the network's own size, and this network takes images "
         f"as they come; to crop them all the same, give the numbers, as {name}:{example}"

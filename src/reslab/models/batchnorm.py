@@ -125,8 +125,8 @@ def restore_initial_scale(net: nn.Module) -> None:
 
     The batch-norm statistics are rescaled with it, so the network computes the same function. Under
     batch norm the scale of a convolution has no effect on the output, and weight decay shrinks it.
-    With fixed statistics it determines the relative size of an update; after rescaling, weights
-    from any source train at the paper's learning rates.
+    With fixed statistics the scale determines the relative size of an update; after rescaling,
+    weights from any source train at the paper's learning rates.
     """
     for layer, norm in convs_with_norm(net):
         weight = layer.conv.weight

@@ -23,7 +23,7 @@ Convolution = tuple[int, int, int, int]
 
 
 def complexity(name: str, config: ResNetConfig) -> Complexity:
-    """Count for one image of the paper's size: 224 x 224 pixels, or 32 x 32 for CIFAR nets."""
+    """Return the complexity for one image: 224 x 224 pixels, or 32 x 32 for CIFAR nets."""
     layers = list(convolutions(config, INPUT[config.stem]))
     features = EXPANSION[config.block] * config.widths[-1]
     return Complexity(

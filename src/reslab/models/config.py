@@ -39,7 +39,7 @@ class ResNetConfig(BaseModel):
     widths: tuple[PositiveInt, ...] = Field(min_length=1)  # channels inside the blocks, per stage
     classes: int = Field(ge=2)
     shortcut: Option | None
-    zeros: Zeros = "end"  # where option A adds channels; "both" for weights trained so
+    zeros: Zeros = "end"  # where option A adds channels; "both" for weights trained that way
     stride_on: Literal["1x1", "3x3"] = "1x1"  # as in the authors' released prototxt
     pool: Literal["ceil", "padded"] = "ceil"  # in the ImageNet stem: the authors' or torchvision's
 

@@ -82,7 +82,7 @@ def model_bytes(model: Model) -> bytes:
 def load_model(path: str | Path) -> Model:
     """Load a model file, or the one in a run folder, for inference.
 
-    Raises ValueError if it is not a classifier's model file, if it is damaged, or if its tensors
+    Raises ValueError if the file is not a classifier's model file or is damaged, or if its tensors
     are not exactly the weights of the network.
     """
     file, facts, tensors = read_model_file(path)

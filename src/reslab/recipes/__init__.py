@@ -1,7 +1,7 @@
-"""The catalogue: classifiers' recipes by `<data>-<model>`, detectors' by `<data>-<trunk>-c4`.
+"""The catalogue of recipes: classifiers as `<data>-<model>`, detectors as `<data>-<trunk>-c4`.
 
-A name is looked up in one table, FAMILIES, and one recipe is built. What a recipe trains, and
-with which functions, stands in one table too: TASK_KINDS.
+A name is looked up in the table FAMILIES, and only its recipe is built. The table TASK_KINDS maps
+each task to its recipe class and functions.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,20 +38,20 @@ from reslab.training.task import TaskName, task_of
 from reslab.training.train import Job, train
 
 AnyRecipe = Recipe | DetectionRecipe
-OWN_VALIDATION = 0.2  # of a folder without parts; as the recipes' own default
-# the residual nets that detectors are offered on
+OWN_VALIDATION = 0.2  # fraction of an unsplit folder; the same as the recipes' default
+# the residual trunks of the detectors in the catalogue
 SMALL_TRUNKS = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 TRUNKS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
-C4 = "-c4"  # the regions are cut out of the map of conv4_x
+C4 = "-c4"  # regions are pooled from the feature map of conv4_x
 
 
 @dataclass(frozen=True)
 class TaskKind:
-    """What a task is made of, whatever asks for it."""
+    """The recipe class and the functions of a task."""
 
     recipe: type[RunRecipe]
-    train: Callable[..., dict[str, Any]]  # as `reslab.train`
-    probe_target: Callable[[Job[Any]], ProbeTarget]  # opens a new run to measure its cost
+    train: Callable[..., dict[str, Any]]  # called like `reslab.train`
+    probe_target: Callable[[Job[Any]], ProbeTarget]  # sets up a new run to measure its cost
 
 
 TASK_KINDS: dict[TaskName, TaskKind] = {
@@ -61,19 +61,19 @@ TASK_KINDS: dict[TaskName, TaskKind] = {
 
 
 def task_kind(source: RunRecipe | RunFolder) -> TaskKind:
-    """Return what the task of a recipe or a run folder is made of."""
+    """Return the recipe class and functions for the task of a recipe or a run folder."""
     return TASK_KINDS[task_of(source)]
 
 
 def recipe_in(folder: RunFolder) -> AnyRecipe:
-    """Read the recipe of a run, whatever it trains."""
+    """Read the recipe of a run of any task."""
     recipe = folder.recipe_as(task_kind(folder).recipe)
     assert isinstance(recipe, AnyRecipe)
     return recipe
 
 
 def network_of(recipe: RunRecipe) -> ResNetConfig:
-    """Return the net that a recipe trains, or the trunk of its detector."""
+    """Return the network that a recipe trains, or its detector's trunk."""
     if isinstance(recipe, DetectionRecipe):
         return recipe.model.trunk
     assert isinstance(recipe, Recipe)
@@ -82,12 +82,12 @@ def network_of(recipe: RunRecipe) -> ResNetConfig:
 
 @dataclass(frozen=True)
 class Family:
-    """Recipes that differ in their net alone: `<prefix><model><suffix>`."""
+    """Recipes that differ only in their network: `<prefix><model><suffix>`."""
 
     task: TaskName
     prefix: str
     models: Sequence[str]
-    make: Callable[..., AnyRecipe]  # of (model, config), and the inputs of a folder of one's own
+    make: Callable[..., AnyRecipe]  # takes (model, config); if `own`, also (inputs, weights)
     own: bool = False
 
     @property
@@ -102,7 +102,7 @@ class Family:
 
 
 def own_images(model: str, config: ResNetConfig, inputs: Inputs, weights: Model | None) -> Recipe:
-    """Look at a folder of images, and make a recipe for it."""
+    """Build a recipe for the user's folder of images, after reading its classes and size."""
     if inputs.data is None:
         raise ValueError(f"own-{model} is made from your images: name their folder with --data")
     images = split_folder(inputs.read(read_folder, inputs.data), OWN_VALIDATION)
@@ -112,7 +112,7 @@ def own_images(model: str, config: ResNetConfig, inputs: Inputs, weights: Model 
 def own_boxes(
     model: str, config: ResNetConfig, inputs: Inputs, weights: Weights | None
 ) -> DetectionRecipe:
-    """Look at a folder of images with boxes, and make a recipe for it."""
+    """Build a recipe for the user's folder of images with boxes, after reading it."""
     name = f"own-detection-{model}{C4}"
     if inputs.data is None:
         raise ValueError(f"{name} is made from your boxes: name a COCO or VOC folder with --data")
@@ -134,8 +134,10 @@ FAMILIES = (
 
 
 def recipe_names(task: TaskName | None = None, *, own: bool | None = None) -> list[str]:
-    """Name the recipes of a task, or of all; `own`: those made from a folder of one's own images,
-    or the others."""
+    """Return the names of the recipes for a task, or for all tasks.
+
+    `own` selects the recipes built from the user's own images (True) or the fixed ones (False).
+    """
     return [
         name
         for family in FAMILIES
@@ -145,10 +147,10 @@ def recipe_names(task: TaskName | None = None, *, own: bool | None = None) -> li
 
 
 def catalogue(task: TaskName = "classification") -> dict[str, AnyRecipe]:
-    """Return all recipes of a task that need no look at images, by their names."""
+    """Return all recipes for a task, by name, except the ones built from the user's images."""
     families = (family for family in FAMILIES if family.task == task and not family.own)
     recipes = [recipe for family in families for recipe in family.recipes()]
-    if task == "classification":  # each small net on both sets that it is for
+    if task == "classification":  # each small network on both of its data sets
         nets = [*cifar_names(), *imagenet_names()]
         recipes.sort(key=lambda recipe: nets.index(recipe.name.split("-", 1)[1]))
     return {recipe.name: recipe for recipe in recipes}
@@ -157,12 +159,12 @@ def catalogue(task: TaskName = "classification") -> dict[str, AnyRecipe]:
 def any_recipe(
     name: str, *, data: str | Location | Inputs | None = None, weights: Weights | None = None
 ) -> AnyRecipe:
-    """Return the recipe of that name, of a classifier or of a detector; see `recipe`."""
+    """Return the recipe `name` of a classifier or a detector; see `recipe`."""
     return _recipe(name, "recipe", recipe_names(), data, weights)
 
 
 def open_recipe(name: str, inputs: Inputs, changes: Sequence[str] = ()) -> AnyRecipe:
-    """Return the recipe of that name for these inputs, with KEY=VALUE changes."""
+    """Return the recipe `name` for `inputs`, with KEY=VALUE changes."""
     weights = read_weights(inputs, inputs.weights) if inputs.weights else None
     return any_recipe(name, data=inputs, weights=weights).with_changes(changes)
 
@@ -170,9 +172,9 @@ def open_recipe(name: str, inputs: Inputs, changes: Sequence[str] = ()) -> AnyRe
 def recipe(
     name: str, *, data: str | Location | Inputs | None = None, weights: Weights | None = None
 ) -> Recipe:
-    """Return the classifier's recipe of that name; ValueError with the nearest name otherwise.
+    """Return the classifier's recipe `name`; raise ValueError, with the nearest name, if unknown.
 
-    `own-*` looks at the folder `data`. With `weights` the recipe starts from them.
+    `own-*` recipes are built from the folder `data`. With `weights` the recipe starts from them.
     """
     found = _recipe(name, "recipe", recipe_names("classification"), data, weights)
     assert isinstance(found, Recipe)
@@ -182,7 +184,7 @@ def recipe(
 def detection_recipe(
     name: str, *, data: str | Location | Inputs | None = None, weights: Weights | None = None
 ) -> DetectionRecipe:
-    """Return the detector's recipe of that name; otherwise as `recipe`."""
+    """Return the detector's recipe `name`; see `recipe`."""
     found = _recipe(name, "detector's recipe", recipe_names("detection"), data, weights)
     assert isinstance(found, DetectionRecipe)
     return found
@@ -195,7 +197,7 @@ def _recipe(
     data: str | Location | Inputs | None,
     weights: Weights | None,
 ) -> AnyRecipe:
-    """Build the one recipe of that name, which must be among `names`."""
+    """Build the recipe `name`, which must be among `names`; `what` is for the error message."""
     if name not in names:
         raise ValueError(unknown_name(what, name, names))
     family = next(family for family in FAMILIES if name in family.names())

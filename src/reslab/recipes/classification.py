@@ -1,4 +1,4 @@
-"""Classifiers: CIFAR-10 (Sec. 4.2), digits, ImageNet (Sec. 3.4), images of one's own."""
+"""Recipes of classifiers: CIFAR-10 (Sec. 4.2), digits, ImageNet (Sec. 3.4), the user's images."""
 
 from math import ceil
 
@@ -9,21 +9,21 @@ from reslab.models.model_file import Model
 from reslab.training.origin import fit_to_weights
 from reslab.training.recipe import PhotographSettings, Plateau, Recipe, Warmup
 
-DEEP_BLOCKS = 18  # n of the 110-layer net, the first for which 0.1 "is slightly too large"
-# images of one's own
+DEEP_BLOCKS = 18  # n of the 110-layer net, the first at which 0.1 "is slightly too large"
+# the user's images
 BATCH = 32
-RATE = 0.1 * BATCH / 256  # Sec. 3.4's, in proportion to the mini-batch
-# of weights that need to be moved, not found. Statistics that are kept do not damp a step: at
-# 0.001 training diverges, at 0.0001 it forgets what the weights knew (docs/log.md)
+RATE = 0.1 * BATCH / 256  # Sec. 3.4's rate, scaled with the mini-batch size
+# for fine-tuning. Frozen batch-norm statistics do not dampen a step: at 0.001 training diverges,
+# at 0.0001 it forgets the pretrained features (docs/log.md)
 FINE_RATE = 0.00003
-NEW_CLASSIFIER = 50  # times that: it starts from nothing
+NEW_CLASSIFIER = 50  # times FINE_RATE, since the new classifier is untrained
 EPOCHS, FINE_EPOCHS = 100, 12
-SHORTEST, FINE_SHORTEST = 1500, 150  # iterations, for folders of a few images
-OWN_EVALUATIONS = 10  # evaluations on the way
+SHORTEST, FINE_SHORTEST = 1500, 150  # iterations, for folders with few images
+OWN_EVALUATIONS = 10  # evaluations during training
 
 
 def cifar10_recipe(model: str, config: ResNetConfig) -> Recipe:
-    """Train a 6n+2-layer net as the paper does; a recipe's defaults are the numbers of Sec. 4.2."""
+    """Train a 6n+2-layer net as in the paper; the defaults are the numbers of Sec. 4.2."""
     deep = config.blocks[0] >= DEEP_BLOCKS
     return Recipe(
         name=f"cifar10-{model}",
@@ -34,11 +34,11 @@ def cifar10_recipe(model: str, config: ResNetConfig) -> Recipe:
 
 
 def digits_recipe(model: str, config: ResNetConfig) -> Recipe:
-    """Train as in Sec. 4.2, in 600 iterations: 53 epochs of 1,437 digits.
+    """Train as in Sec. 4.2, but for 600 iterations: 53 epochs of 1,437 digits.
 
     All depths warm up: so short a run cannot wait for a deep plain net to recover from a rate of
-    0.1 in its first iterations. Digits have a hand, so they are not flipped, and on 16x16 the
-    crop's padding is halved with the side.
+    0.1 in its first iterations. Mirrored digits are not digits, so there is no flipping, and for
+    16x16 images the padding is halved like the side.
     """
     return Recipe(
         name=f"digits-{model}",
@@ -54,7 +54,7 @@ def digits_recipe(model: str, config: ResNetConfig) -> Recipe:
 
 
 def imagenet_recipe(model: str, config: ResNetConfig) -> Recipe:
-    """Train on ImageNet as the paper does: 60e4 iterations of 256 images on eight GPUs."""
+    """Train on ImageNet as in the paper: 60e4 iterations with 256 images on eight GPUs."""
     return Recipe(
         name=f"imagenet-{model}",
         model=config,
@@ -63,7 +63,7 @@ def imagenet_recipe(model: str, config: ResNetConfig) -> Recipe:
         augmentation=ScaleCrop(),
         iterations=600_000,
         batch_size=256,
-        virtual_gpus=8,  # the authors' release: 32 images on each
+        virtual_gpus=8,  # as in the authors' release: 32 images on each
         drops=(),
         plateau=Plateau(),
         eval_every=5000,
@@ -73,12 +73,12 @@ def imagenet_recipe(model: str, config: ResNetConfig) -> Recipe:
 def own_recipe(
     model: str, config: ResNetConfig, train: EncodedImages, weights: Model | None = None
 ) -> Recipe:
-    """Train on the images of `train`, from the beginning or from `weights`.
+    """Train on the images in `train`, from scratch or from `weights`.
 
-    From the beginning this is Sec. 3.4 in small: its rate in proportion to a mini-batch of 32,
-    100 epochs with the drops at its fractions. From trained weights, 12 epochs: the rate is small
-    but for the new classifier, and batch norm keeps its statistics, as in the paper's transfer to
-    detection (App. A), so that mini-batches may be small.
+    From scratch this is Sec. 3.4 scaled down: the rate is in proportion to a mini-batch of 32, and
+    there are 100 epochs with drops at fixed fractions. Fine-tuning takes 12 epochs: the rate is
+    small except for the new classifier, and batch norm keeps its statistics, as in the paper's
+    transfer to detection (App. A), so that mini-batches may be small.
     """
     epochs, shortest = (FINE_EPOCHS, FINE_SHORTEST) if weights else (EPOCHS, SHORTEST)
     batch = min(BATCH, len(train) // 2 * 2)

@@ -1,4 +1,4 @@
-"""Faster R-CNN on residual trunks (App. A), its small model on digit-scenes, boxes of one's own."""
+"""Recipes of detectors: Faster R-CNN (App. A), a small one for digit-scenes, the user's boxes."""
 
 from math import ceil
 
@@ -9,17 +9,18 @@ from reslab.detection.recipe import DetectionRecipe, InferenceConfig, Sampling
 from reslab.models.config import ResNetConfig
 from reslab.recipes.classification import OWN_EVALUATIONS
 
-COCO_SIZES = (64, 128, 256, 512)  # of anchors, for COCO has small objects (Faster R-CNN, Sec. 4.2)
-EPOCHS = 16  # 80k iterations over the 5,011 images of VOC 2007 are as many
-SHORTEST = 1000  # iterations, for folders of a few images
+COCO_SIZES = (64, 128, 256, 512)  # anchor sizes, for COCO's small objects (Faster R-CNN, Sec. 4.2)
+EPOCHS = 16  # as many as 80k iterations on the 5,011 images of VOC 2007
+SHORTEST = 1000  # iterations, for folders with few images
 
 
 def digit_scenes_recipe(model: str, config: ResNetConfig) -> DetectionRecipe:
-    """Train a small detector on the scenes that come with reslab.
+    """Train a small detector on the scenes included in reslab.
 
-    The trunk of a 6n+2-layer net is its first two stages, so a cell is two pixels, and a region
-    has 8x8 cells, the digits of 16x16 that the net was trained with. Scenes are shown at half their
-    size: digits are then 10 to 32 pixels high, which the trunk's 41 pixels see whole.
+    The shared trunk is the first two stages of a 6n+2-layer net, so a cell is two pixels wide, and
+    a region of 8x8 cells matches the 16x16 digits that the net was trained on. Scenes are resized
+    to half their size: digits are then 10 to 32 pixels high, within the trunk's receptive field of
+    41 pixels.
     """
     return DetectionRecipe(
         name=f"digit-scenes-{model}-c4",
@@ -44,9 +45,10 @@ def digit_scenes_recipe(model: str, config: ResNetConfig) -> DetectionRecipe:
 
 
 def coco_recipe(model: str, config: ResNetConfig) -> DetectionRecipe:
-    """Train on COCO as in App. A: 240k iterations of 8 images, one a GPU, then 80k at a tenth.
+    """Train on COCO as in App. A: 240k iterations of 8 images, one per GPU, then 80k at rate / 10.
 
-    The authors trained proposals and regions in turn, so many iterations each; here both at once.
+    The authors trained proposals and regions one after the other, with this many iterations each;
+    here both are trained jointly.
     """
     return DetectionRecipe(
         name=f"coco-{model}-c4",
@@ -60,7 +62,7 @@ def coco_recipe(model: str, config: ResNetConfig) -> DetectionRecipe:
 
 def voc_recipe(model: str, config: ResNetConfig) -> DetectionRecipe:
     """Train on VOC 2007 and 2012 as in App. A: "the hyper-parameters are the same as in" Faster
-    R-CNN, which are a recipe's defaults."""
+    R-CNN, and these are the defaults of a recipe."""
     return DetectionRecipe(
         name=f"voc07+12-{model}-c4",
         model=DetectorConfig(trunk=config, classes=20),
@@ -70,10 +72,10 @@ def voc_recipe(model: str, config: ResNetConfig) -> DetectionRecipe:
 
 
 def own_detection_recipe(model: str, config: ResNetConfig, train: DetectionSet) -> DetectionRecipe:
-    """Train on one's own boxes, from trained weights, for as many epochs as on VOC.
+    """Train on the user's boxes, from trained weights, for as many epochs as on VOC.
 
-    One image at a time as on VOC, with COCO's small anchors too; 64 regions of each image, Fast
-    R-CNN's number where it takes two images, because regions cost most.
+    Mini-batches have one image, as on VOC, and the anchors include COCO's small ones. An image has
+    64 regions, as in Fast R-CNN with two images per mini-batch, because regions cost the most.
     """
     iterations = max(EPOCHS * len(with_objects(train)), SHORTEST)
     interval = max(ceil(iterations / OWN_EVALUATIONS), 1)

@@ -217,10 +217,10 @@ def join_processes() -> Processes:
 
 
 def rendezvous(store: dist.Store, rank: int, count: int, patience: float) -> str:
-    """Agree on a name for this start of the processes, and return it; every start has another name.
+    """Agree on a name that is unique to this start of the processes, and return it.
 
     torchrun's store, with all its entries, outlives the processes that torchrun restarts, and the
-    restart counts of different machines differ. So each process announces itself under a random
+    restart counts of the machines differ. So each process announces itself under a random
     name; the first process proposes the names that it finds, and starts as soon as exactly these
     processes have agreed. Raises TimeoutError with the ranks of missing processes.
     """

@@ -18,10 +18,10 @@ class InPlace:
     """Sum in one process: backward adds to `.grad`."""
 
     def store(self) -> None:
-        """Store the gradients of a share after its backward pass."""
+        """Store a share's gradients after its backward pass; here `.grad` has them already."""
 
     def reduce(self) -> None:
-        """Set `.grad` of every weight to the sum over all shares of all processes."""
+        """Set every `.grad` to the sum over all shares of all processes; here it is already."""
 
 
 @final

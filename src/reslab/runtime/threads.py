@@ -32,7 +32,7 @@ def core_numbers() -> set[int]:
 
 
 def cores_for(processes: "Processes") -> int:
-    """Return this process's number of cores when the run's other processes may share them.
+    """Return the number of cores for this process, given the run's other processes on this host.
 
     Some schedulers bind each process to its own cores; other launchers do not.
     """
@@ -65,7 +65,7 @@ def map_in_order(
 
 
 class Prefetcher:
-    """Prepares upcoming mini-batches in threads; `begin` submits the work for one of them.
+    """Prepare upcoming mini-batches in threads; `begin` submits the work for one of them.
 
     Iterations may be requested in any order. Each request also starts the iterations that follow,
     as long as they come before `last`, and cancels work that is no longer needed.

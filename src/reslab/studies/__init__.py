@@ -1,1 +1,1 @@
-"""Turn sets of runs into the paper's tables and figures."""
+"""Studies: sets of runs that reproduce the paper's tables and figures."""

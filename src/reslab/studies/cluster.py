@@ -1,4 +1,4 @@
-"""Run a study on a Ray cluster, in a folder that its machines share."""
+"""Run a study on a Ray cluster, in a folder shared by its machines."""
 
 import logging
 import os
@@ -17,17 +17,17 @@ from reslab.studies.execute import Launcher, start, train_arguments
 if TYPE_CHECKING:
     from reslab.studies.experiments import PlannedRun
 
-RETRIES = 20  # of a run whose machine was lost; each resumes from the last checkpoint
+RETRIES = 20  # restarts of a run whose machine was lost, each from the last checkpoint
 LOCK_POLL_SECONDS = 0.2
 ANSWER_SECONDS = 10.0
 
 
 @contextmanager
 def launch_on_ray(data: Path | None, jobs: int) -> Iterator[Launcher]:
-    """Provide a launcher of runs on the machines of a cluster.
+    """Yield a launcher that starts runs on the machines of a cluster.
 
-    `jobs` runs share the processors and GPUs of a machine. The cluster is that of RAY_ADDRESS,
-    else the one that this machine belongs to, else this machine alone.
+    `jobs` runs share the processors and GPUs of a machine. The cluster is the one at RAY_ADDRESS,
+    otherwise the one that this machine belongs to, otherwise this machine alone.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -42,7 +42,7 @@ def launch_on_ray(data: Path | None, jobs: int) -> Iterator[Launcher]:
         task = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=RETRIES)(run_on_worker)
 
         def launch(run: "PlannedRun", log: Path) -> ClusterRun:
-            # absolute, but not resolved: a link may lead elsewhere on each machine
+            # absolute but not resolved: a symbolic link may point elsewhere on each machine
             weights = run.weights.absolute() if run.weights else None
             run = replace(run, folder=run.folder.absolute(), weights=weights)
             arguments = train_arguments(run, data.absolute() if data else None)
@@ -55,9 +55,9 @@ def launch_on_ray(data: Path | None, jobs: int) -> Iterator[Launcher]:
 
 
 def check_address(address: str) -> None:
-    """Raise ValueError if nothing answers there; Ray itself would try for five minutes."""
+    """Raise ValueError if nothing answers at `address`; Ray would retry for five minutes."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():  # empty, or one of Ray's own words
+    if not host or not port.isdigit():  # empty, or one of Ray's keywords
         return
     try:
         socket.create_connection((host.removeprefix("ray://"), int(port)), ANSWER_SECONDS).close()
@@ -66,9 +66,9 @@ def check_address(address: str) -> None:
 
 
 def resources_per_run(machines: Sequence[dict[str, float]], jobs: int) -> tuple[int, float]:
-    """Return the processors and GPUs of a run such that the smallest machine takes `jobs` runs.
+    """Return the processors and GPUs per run such that the smallest machine takes `jobs` runs.
 
-    Where machines have GPUs, runs go to those machines alone.
+    If any machine has a GPU, runs are placed only on machines with GPUs.
     """
     able = [machine for machine in machines if machine.get("CPU", 0) >= 1]
     if not able:
@@ -79,10 +79,10 @@ def resources_per_run(machines: Sequence[dict[str, float]], jobs: int) -> tuple[
 
 
 def run_on_worker(arguments: Sequence[str], folder: str, log: str, threads: int) -> int:
-    """Run `reslab` in a worker of the cluster; return the exit status.
+    """Run `reslab` in a worker of the cluster and return its exit status.
 
-    When the cluster loses sight of a machine that still trains, it starts the run again elsewhere;
-    so the run waits for the lock of its folder. Asked to cancel, it saves first.
+    If the cluster loses contact with a machine that is still training, it restarts the run
+    elsewhere, so the run first waits for the lock on its folder. When cancelled, it saves first.
     """
     while is_locked(Path(folder)):
         time.sleep(LOCK_POLL_SECONDS)
@@ -93,14 +93,14 @@ def run_on_worker(arguments: Sequence[str], folder: str, log: str, threads: int)
             return process.wait(LOCK_POLL_SECONDS)
         except subprocess.TimeoutExpired:
             continue
-        except KeyboardInterrupt:  # how Ray cancels; a second signal would not let the run save
+        except KeyboardInterrupt:  # how Ray cancels; a second signal would keep the run from saving
             if not cancelled:
                 process.terminate()
             cancelled = True
 
 
 class ClusterRun:
-    """A run that was started somewhere on the cluster."""
+    """A run started on some machine of the cluster."""
 
     def __init__(self, ray: Any, reference: Any, log: Path) -> None:
         self.ray, self.reference, self.log = ray, reference, log
@@ -116,7 +116,7 @@ class ClusterRun:
         try:
             return self.ray.get(self.reference)
         except self.ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()[-1]  # the lines before are a traceback
+            reason = str(error).strip().splitlines()[-1]  # the previous lines are a traceback
             with open(self.log, "a") as file:
                 file.write(f"reslab: {reason}\n")
             return 1

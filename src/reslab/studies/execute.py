@@ -1,4 +1,4 @@
-"""Run a study: start its runs, each as the command that a person would type."""
+"""Run a study: start each of its runs as a `reslab train` command."""
 
 import ctypes
 import json
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-if TYPE_CHECKING:  # a worker of a cluster starts runs without importing all that they need
+if TYPE_CHECKING:  # a cluster worker starts runs without importing torch
     from reslab.studies.experiments import PlannedRun
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -20,35 +20,35 @@ COMMAND = (
     "from reslab.cli import main; sys.exit(main())"
 )
 POLL_SECONDS = 0.5
-SHARED_DISK_SECONDS = 90.0  # until every machine sees what one of them wrote on a shared disk
-TAIL = 2048  # bytes of a log, more than its last line
+SHARED_DISK_SECONDS = 90.0  # until a file on a shared disk is visible to every machine
+TAIL = 2048  # bytes at the end of a log, more than its last line
 
 
 class StartedRun(Protocol):
-    """A run that was started; subprocess.Popen is one."""
+    """A started run; subprocess.Popen implements this protocol."""
 
     def poll(self) -> int | None:
-        """Return the exit status, or None while the run goes on."""
+        """Return the exit status, or None while the run continues."""
 
     def terminate(self) -> None:
-        """Ask the run to save and end."""
+        """Ask the run to save a checkpoint and end."""
 
     def wait(self) -> int:
-        """Wait for the end; return the exit status."""
+        """Wait for the run to end and return its exit status."""
         ...
 
 
-Launcher = Callable[["PlannedRun", Path], StartedRun]  # start a run that prints into a file
-RunCallback = Callable[["PlannedRun", int], None]  # takes a run and the iterations it has done
+Launcher = Callable[["PlannedRun", Path], StartedRun]  # starts a run whose output goes to a file
+RunCallback = Callable[["PlannedRun", int], None]  # takes a run and its iterations so far
 
 
 def launch_here(data: Path | None, threads: int) -> Launcher:
-    """Make a launcher of processes on this machine."""
+    """Return a launcher that starts runs as processes on this machine."""
     return lambda run, log: start(train_arguments(run, data), log, threads)
 
 
 def train_arguments(run: "PlannedRun", data: Path | None) -> list[str]:
-    """Return the command line of a run, `train ...`."""
+    """Return the arguments of a run's command line, `train ...`."""
     arguments = ["train", run.base, "--out", str(run.folder), "--seed", str(run.seed)]
     arguments += ["--data", str(data)] if data else []
     arguments += ["--weights", str(run.weights)] if run.weights else []
@@ -58,10 +58,10 @@ def train_arguments(run: "PlannedRun", data: Path | None) -> list[str]:
 
 
 def start(arguments: Sequence[str], log: Path, threads: int) -> subprocess.Popen[bytes]:
-    """Start `reslab` in a process that ends when this one does, however this one ends."""
+    """Start `reslab` in a process that ends when this process ends, for whatever reason."""
     command = [sys.executable, "-c", COMMAND.format(parent=os.getpid()), *arguments]
     with open(log, "ab") as file:
-        # in a session of its own, so that Ctrl-C reaches only the study, which asks runs to save
+        # in its own session, so that Ctrl-C reaches only the study, which asks runs to save
         return subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=file, stderr=file,
             env=os.environ | {"OMP_NUM_THREADS": str(threads)}, start_new_session=True,
@@ -69,14 +69,14 @@ def start(arguments: Sequence[str], log: Path, threads: int) -> subprocess.Popen
 
 
 def die_with(parent: int) -> None:
-    """Have the system kill this process when its parent ends, where the system is Linux.
+    """On Linux, have the system kill this process when its parent ends.
 
-    An orphan would go on training, and a restarted study would start the same run beside it.
+    An orphan would continue to train while a restarted study starts the same run again.
     """
     if sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before
+    if os.getppid() != parent:  # the parent has already ended
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -88,11 +88,11 @@ def run_all(
     on_event: RunCallback,
     stop: Callable[[], int | None],
 ) -> int | None:
-    """Finish every run, `jobs` at a time; return the number of the signal that came, or None.
+    """Finish every run, `jobs` at a time; return the number of the signal received, or None.
 
-    A run that starts from another's weights waits for it, a finished run is not started again, an
-    interrupted one is resumed. A signal is passed on, and each run saves before it ends.
-    RuntimeError names the first run that failed, after the others have saved and stopped.
+    A run that starts from another run's weights waits for that run, finished runs are skipped, and
+    interrupted runs are resumed. After a signal each run saves before it ends. If a run fails, the
+    others save and stop, and a RuntimeError names the failed run.
     """
     for run in runs:
         run.check_folder()
@@ -123,7 +123,7 @@ def run_all(
 
 
 def end_all(working: Sequence[StartedRun]) -> None:
-    """Ask all runs to save, then wait for each."""
+    """Ask all runs to save and end, then wait for each."""
     for started in working:
         if started.poll() is None:
             started.terminate()
@@ -132,26 +132,26 @@ def end_all(working: Sequence[StartedRun]) -> None:
 
 
 def in_order(runs: Sequence["PlannedRun"]) -> list["PlannedRun"]:
-    """Sort runs: first those that others wait for, then the longest.
+    """Sort runs: first the ones that other runs wait for, then the longest.
 
-    A long run that is left for the end would leave cores idle.
+    A long run started last would leave cores idle.
     """
     awaited = {run.weights for run in runs}
     return sorted(runs, key=lambda run: (run.folder in awaited, run.cost), reverse=True)
 
 
 def first_ready(waiting: Sequence["PlannedRun"]) -> "PlannedRun | None":
-    """Return the first run that needs no weights, or whose weights exist."""
+    """Return the first run that needs no weights or whose weights exist, or None."""
     return next((run for run in waiting if not run.weights or is_finished(run.weights)), None)
 
 
 def log_of(run: "PlannedRun") -> Path:
-    """Return the file that a run prints into."""
+    """Return the file for a run's output."""
     return run.folder.parent.with_name("logs") / f"{run.folder.name}.log"
 
 
 def has_finished(run: "PlannedRun", patience: float) -> bool:
-    """Tell whether an ended run left a result, which may take `patience` seconds to appear."""
+    """Return whether an ended run left a result, which may take `patience` seconds to appear."""
     limit = time.monotonic() + patience
     while not (finished := is_finished(run.folder)) and time.monotonic() < limit:
         time.sleep(POLL_SECONDS)
@@ -163,17 +163,17 @@ def is_finished(folder: Path) -> bool:
 
 
 def iterations_done(run: "PlannedRun") -> int:
-    """Return the last iteration in the log of a run; 0 where there is none yet."""
+    """Return the last iteration in a run's log, or 0 if there is none yet."""
     try:
         with open(run.folder / "metrics.jsonl", "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
             lines = [line for line in file.read().splitlines(keepends=True) if line.endswith(b"\n")]
         return json.loads(lines[-1])["iteration"]
-    except (OSError, IndexError, ValueError):  # nothing yet, or a line that is being written
+    except (OSError, IndexError, ValueError):  # no log yet, or an incomplete line
         return 0
 
 
 def last_line(log: Path) -> str:
-    """Return the last line that a run printed: why it failed."""
+    """Return the last line of a run's output, the reason for its failure."""
     lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
     return lines[-1].removeprefix("reslab: ") if lines else "failed without a word"

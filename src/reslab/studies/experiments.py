@@ -1,4 +1,4 @@
-"""Plan studies: questions of the paper, the runs that answer each, and their page."""
+"""Plan studies: questions from the paper, the runs that answer each, and the report page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from reslab.training.folder import RunFolder
 from reslab.training.recipe import Recipe
 
 REPORT = ("Report", "What did these runs come to?")
-STUDIES = {  # that make runs: name -> heading of the page
+STUDIES = {  # studies that make runs: name -> heading of the page
     "degradation": (
         "Degradation: does depth hurt?",
         "Does a deeper plain net have a higher training error, and does a residual net not? "
@@ -42,20 +42,20 @@ STUDIES = {  # that make runs: name -> heading of the page
     ),
 }
 DEPTHS = {"degradation": (20, 56), "depth": (20, 32, 44, 56, 110), "shortcuts": (20,)}
-EVALUATIONS = 20  # points of a curve, at least, when a schedule is shortened
+EVALUATIONS = 20  # fewest points on a curve when a schedule is shortened
 CLASSIFIER, DETECTOR = "digits-resnet20", "digit-scenes-resnet20-c4"
-UNTRAINED = "model.norm=group"  # batch norm would need statistics of trained weights
+UNTRAINED = "model.norm=group"  # batch norm would need statistics from trained weights
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a study and its folder."""
+    """A planned run of a study and its folder."""
 
-    base: str  # the recipe's name
+    base: str  # name of the recipe before the changes
     changes: tuple[str, ...]
     seed: int
     folder: Path
-    weights: Path | None = None  # the folder of the run that it starts from
+    weights: Path | None = None  # folder of the run whose weights it starts from
 
     @property
     def recipe(self) -> AnyRecipe:
@@ -64,13 +64,13 @@ class PlannedRun:
 
     @property
     def cost(self) -> int:
-        """The relative duration of the run: blocks times mini-batches."""
+        """The relative duration of the run: blocks times iterations."""
         return sum(network_of(self.recipe).blocks) * self.recipe.iterations
 
     def check_folder(self) -> None:
         """Raise ValueError if the folder holds another run.
 
-        Where the weights to start from are missing, the recipe is unknown and nothing is checked.
+        If the weights to start from are missing, the recipe is unknown and nothing is checked.
         """
         if not (self.folder / "recipe.json").exists():
             return
@@ -83,16 +83,16 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Study:
-    """A question of the paper and the runs that answer it."""
+    """A question from the paper and the runs that answer it."""
 
     heading: Heading
     folder: Path
     runs: tuple[PlannedRun, ...]
 
     def write_page(self) -> tuple[Path, list[Record]]:
-        """Write the page of the finished runs; return its path and the records."""
+        """Write the report page on the finished runs; return its path and the records."""
         trunks = list(dict.fromkeys(run.weights for run in self.runs if run.weights))
-        # all seeds of one detector, then those of the other
+        # all seeds of the trained detector, then all seeds of the untrained one
         compared = sorted(self.runs, key=lambda run: run.weights is None)
         paths = [run.folder for run in compared if run.folder not in trunks]
         return write_report(paths, self.folder, self.heading, trunks)
@@ -104,9 +104,9 @@ def write_report(
     heading: Heading = REPORT,
     trunks: Sequence[Path] = (),
 ) -> tuple[Path, list[Record]]:
-    """Write the page of finished runs of one task; return its path and the records.
+    """Write the report page on finished runs of one task; return its path and the records.
 
-    `trunks` are the runs of the classifiers from whose weights detectors started.
+    `trunks` are the runs of the classifiers whose weights the detectors started from.
     """
     if shared_task(paths) == "detection":
         detectors = [read_record(path, DetectionRecipe) for path in paths]
@@ -127,9 +127,9 @@ def plan_study(
     iterations: int | None = None,
     seeds: int = 1,
 ) -> Study:
-    """Plan the study of that name; ValueError for an option that does not apply to it.
+    """Plan the study `name`; raise ValueError for an option that does not apply to it.
 
-    A data set or a package that is missing is reported here, once, and not by every run.
+    A missing data set or package is reported here, once, rather than by every run.
     """
     if name not in STUDIES:
         raise ValueError(unknown_name("study", name, (*STUDIES, "responses")))
@@ -153,14 +153,14 @@ def plan_study(
 
 
 def refuse_options(study: str, options: Mapping[str, object]) -> None:
-    """Raise ValueError if one of these options has a value."""
+    """Raise ValueError if any of `options` has a value."""
     for option, value in options.items():
         if value:
             raise ValueError(f"{option} {value} does not apply to the study {study}")
 
 
 def compared_models(study: str, depths: Sequence[int]) -> list[str]:
-    """Name the networks that a study of classifiers compares."""
+    """Return the names of the networks that a study of classifiers compares."""
     for depth in depths:
         if depth not in CIFAR_DEPTHS:
             known = ", ".join(map(str, CIFAR_DEPTHS))
@@ -174,7 +174,7 @@ def compared_models(study: str, depths: Sequence[int]) -> list[str]:
 def plan_classifiers(
     names: Sequence[str], out: Path, iterations: int | None, seeds: int
 ) -> list[PlannedRun]:
-    """Plan a run for each recipe and seed; a shortened schedule keeps the place of its drops."""
+    """Plan a run for each recipe and seed; a shortened schedule keeps its drops' fractions."""
     runs = []
     for seed in range(1, seeds + 1):
         for name in names:
@@ -184,9 +184,9 @@ def plan_classifiers(
 
 
 def plan_detectors(out: Path, iterations: int | None, seeds: int) -> list[PlannedRun]:
-    """Plan a classifier and, for each seed, a detector from its weights and one from nothing.
+    """Plan a classifier and, for each seed, a detector from its weights and one from scratch.
 
-    `iterations` are the detectors'; the classifier's are shortened in proportion.
+    `iterations` applies to the detectors; the classifier's iterations are shortened in proportion.
     """
     detector, classifier = any_recipe(DETECTOR), any_recipe(CLASSIFIER)
     fraction = min(1.0, (iterations or detector.iterations) / detector.iterations)
@@ -204,9 +204,9 @@ def plan_detectors(out: Path, iterations: int | None, seeds: int) -> list[Planne
 
 
 def shortened(recipe: AnyRecipe, iterations: int | None, *, dense: bool = False) -> tuple[str, ...]:
-    """Return the changes that shorten a recipe, with `EVALUATIONS` points on its curves or more.
+    """Return the changes that shorten a recipe, with at least `EVALUATIONS` points on its curves.
 
-    `dense` asks for as many points where the schedule keeps its length too.
+    `dense` requests as many points also if the schedule keeps its length.
     """
     whole = iterations is None or iterations == recipe.iterations
     if whole and not dense:

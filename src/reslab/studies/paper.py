@@ -1,4 +1,4 @@
-"""The paper's own numbers, addressed by table."""
+"""Numbers from the paper, and the deviations of recipes from it."""
 
 from reslab.detection.recipe import DetectionRecipe
 from reslab.models.config import config_named
@@ -9,27 +9,27 @@ from reslab.studies.records import CADENCE
 from reslab.training.origin import shape_of
 from reslab.training.recipe import Recipe
 
-# Table 6: test error on CIFAR-10 in percent, by depth; option A, with augmentation
+# Table 6: test error on CIFAR-10 in percent by depth, option A, with augmentation
 TABLE_6 = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.43, 1202: 7.93}
 TABLE_6_SPREAD = {110: "6.43 (6.61 ± 0.16, n=5)"}
 
 
 def table_6(depth: int) -> str:
-    """Return the entry of a residual net of that depth as printed; empty for other depths."""
+    """Return the printed entry for a residual net of `depth` layers, or "" if there is none."""
     if depth in TABLE_6_SPREAD:
         return TABLE_6_SPREAD[depth]
     return f"{TABLE_6[depth]:.2f}" if depth in TABLE_6 else ""
 
 
 def section(recipe: AnyRecipe) -> str:
-    """Return where the paper describes the training of such a run."""
+    """Return the section of the paper that describes the training in `recipe`."""
     if isinstance(recipe, DetectionRecipe):
         return "App. A"
     return "Sec. 3.4" if recipe.data == "pictures" else "Sec. 4.2"
 
 
 def deviations(recipe: AnyRecipe) -> list[str]:
-    """List how a recipe differs from the paper's, as `key: the paper's -> the run's`."""
+    """Return a line `key: paper's value -> run's value` for each deviation from the paper."""
     if isinstance(recipe, DetectionRecipe):
         lines = detector_deviations(recipe)
     else:
@@ -38,7 +38,7 @@ def deviations(recipe: AnyRecipe) -> list[str]:
 
 
 def classifier_deviations(recipe: Recipe) -> list[str]:
-    """Compare with the training on ImageNet for photographs, else with that on CIFAR-10."""
+    """Compare a recipe with the paper's training on ImageNet (photographs) or on CIFAR-10."""
     photographs = recipe.data == "pictures"
     layout: dict[str, str | None] = {"zeros": "end", "stride_on": "1x1", "pool": "ceil"}
     if not photographs:
@@ -48,9 +48,9 @@ def classifier_deviations(recipe: Recipe) -> list[str]:
 
 
 def detector_deviations(recipe: DetectionRecipe) -> list[str]:
-    """Compare with the baseline on VOC for its unions of years, else with that on COCO.
+    """Compare a recipe with the paper's baseline on VOC, if it names years, or on COCO.
 
-    The baseline starts from trained weights, on the trunk of ResNet-101.
+    The baseline starts from trained weights and has a ResNet-101 trunk.
     """
     trunk = recipe.model.trunk
     make = voc_recipe if recipe.years else coco_recipe

@@ -1,4 +1,4 @@
-"""Read finished runs back from their folders and group them over their seeds."""
+"""Read finished runs from their folders and group them by recipe, over seeds."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from reslab.runtime.events import Event
 from reslab.training.folder import RunFolder
 from reslab.training.recipe import TASKS, Recipe
 
-CADENCE = {"eval_every", "checkpoint_every", "log_every", "watched"}  # keys that change no weight
+CADENCE = {"eval_every", "checkpoint_every", "log_every", "watched"}  # no effect on weights
 RecipeType = TypeVar("RecipeType", bound=AnyRecipe, covariant=True)
 
 
 @dataclass(frozen=True)
 class Record(Generic[RecipeType]):
-    """One finished run of a classifier or a detector."""
+    """A finished run of a classifier or a detector."""
 
     path: Path
     recipe: RecipeType
@@ -29,7 +29,7 @@ class Record(Generic[RecipeType]):
 
     @property
     def network(self) -> ResNetConfig:
-        """The network that was trained, or a detector's trunk."""
+        """The trained network, or a detector's trunk."""
         return network_of(self.recipe)
 
     @property
@@ -38,7 +38,7 @@ class Record(Generic[RecipeType]):
 
     @property
     def kind(self) -> str:
-        """The kind of net: plain, or ResNet with its shortcut option."""
+        """The kind of network: plain, or ResNet with its shortcut option."""
         option = self.network.shortcut
         return "plain" if option is None else f"ResNet {option}"
 
@@ -50,25 +50,25 @@ class Record(Generic[RecipeType]):
 
     @property
     def label(self) -> str:
-        """The name of the run on a page."""
+        """The run's name on a page."""
         if isinstance(self.recipe, Recipe):
             return self.network_label
         return f"{self.network_label}, {'trained' if self.recipe.weights else 'untrained'} trunk"
 
     @property
     def report(self) -> Event:
-        """The final evaluation, as a line of result.json."""
+        """The final evaluation, as stored in result.json."""
         return self.result["evaluation"][-1]
 
     @property
     def test_set(self) -> str:
-        """The name of a detector's test images; the user's own are named by their part alone."""
+        """The name of a detector's test set; only the split for the user's own images."""
         part = self.report["set"]
         return part if self.recipe.data == "boxes" else f"{self.recipe.data}, {part}"
 
 
 def read_record(path: Path, kind: type[RecipeType]) -> Record[RecipeType]:
-    """Read a finished run; ValueError if the folder holds none of this kind of recipe."""
+    """Read a finished run; raise ValueError if `path` is not one with a recipe of type `kind`."""
     folder = RunFolder.open(path)
     recipe = folder.recipe_as(kind)
     result, rows = folder.result(), folder.rows()
@@ -82,7 +82,7 @@ def read_record(path: Path, kind: type[RecipeType]) -> Record[RecipeType]:
 
 
 def shared_task(paths: Sequence[Path]) -> str:
-    """Return the task of all these runs; ValueError if there are several."""
+    """Return the common task of the runs; raise ValueError if their tasks differ."""
     first, task = paths[0], RunFolder.open(paths[0]).task()
     for path in paths[1:]:
         other = RunFolder.open(path).task()
@@ -96,7 +96,7 @@ def shared_task(paths: Sequence[Path]) -> str:
 
 @dataclass(frozen=True)
 class Seeds:
-    """A number over several seeds, printed as in Table 6: never the best alone."""
+    """A measure over several seeds, printed as in Table 6 with mean and deviation."""
 
     values: tuple[float, ...]
     best: Callable[[tuple[float, ...]], float] = min
@@ -118,7 +118,7 @@ class Seeds:
 
 @dataclass(frozen=True)
 class SeedGroup(Generic[RecipeType]):
-    """The runs of one recipe, which differ in their seed alone."""
+    """Runs of one recipe, which differ only in their seed."""
 
     runs: tuple[Record[RecipeType], ...]
 
@@ -132,17 +132,17 @@ class SeedGroup(Generic[RecipeType]):
 
     @property
     def test_error(self) -> Seeds:
-        """The top-1 error of a classifier."""
+        """A classifier's top-1 error."""
         return Seeds(tuple(run.report["top1_error"] for run in self.runs))
 
     @property
     def map_50(self) -> Seeds:
-        """The mAP@.5 of a detector."""
+        """A detector's mAP@.5."""
         return Seeds(tuple(run.report["map_50"] for run in self.runs), max)
 
     @property
     def map_50_95(self) -> Seeds | None:
-        """The mAP@[.5:.95] of a detector; None where the protocol has no such number."""
+        """A detector's mAP@[.5:.95], or None if the protocol does not define it."""
         values = [run.report["map_50_95"] for run in self.runs]
         return None if None in values else Seeds(tuple(values), max)
 
@@ -151,18 +151,18 @@ class SeedGroup(Generic[RecipeType]):
         return mean(run.result["seconds"] for run in self.runs)
 
     def curve_rows(self) -> list[Event]:
-        """Merge the logs of the group: each line is the mean over the seeds."""
+        """Return the log lines averaged over the seeds."""
         by_place: dict[tuple[Any, ...], list[Event]] = {}
         for run in self.runs:
             for row in run.rows:
                 if row["kind"] in ("train", "eval"):
                     place = (row["kind"], row["iteration"], row.get("set"))
                     by_place.setdefault(place, []).append(row)
-        # runs may have been logged at different iterations: use those that all of them have
+        # runs may have been logged at different iterations: use the iterations common to all
         return [mean_row(rows) for rows in by_place.values() if len(rows) == len(self.runs)]
 
     def mean_report(self) -> Event:
-        """Merge the final reports of detectors: numbers are means over the seeds."""
+        """Return a detector's final report, averaged over the seeds."""
         reports = [run.report for run in self.runs]
         classes = zip(*(report["per_class"] for report in reports), strict=True)
         return mean_row(reports) | {"per_class": [mean_row(rows) for rows in classes]}
@@ -174,7 +174,7 @@ MEASURES = {"train_error", "top1_error", "map_50", "map_50_95", "ap_50", "ap_50_
 
 
 def mean_row(rows: Sequence[Event]) -> Event:
-    """Return the first row with the mean of each measure; what is undefined stays None."""
+    """Return the first row with each measure replaced by its mean, or None if undefined in any."""
     means = {}
     for key in MEASURES & rows[0].keys():
         values = [row[key] for row in rows]
@@ -183,9 +183,10 @@ def mean_row(rows: Sequence[Event]) -> Event:
 
 
 def group_by_recipe(records: Iterable[Record[RecipeType]]) -> list[SeedGroup[RecipeType]]:
-    """Group runs of equal recipes, in the order in which the recipes first appear.
+    """Group runs with equal recipes, in the order in which the recipes first appear.
 
-    How often a run logs, evaluates and saves changes nothing of its training, so it is ignored.
+    Intervals of logging, evaluation and checkpoints do not affect training and are ignored. Raises
+    ValueError if two runs have the same recipe and seed.
     """
     groups: dict[AnyRecipe, list[Record[RecipeType]]] = {}
     for record in records:

@@ -23,7 +23,7 @@ class Checkpoint:
 
     iteration: int
     learning_rate: float
-    seconds: float  # spent training so far
+    seconds: float  # training time so far
     schedule: ScheduleState
     weights: dict[str, Tensor]  # parameters and batch-norm statistics
     momentum: dict[str, Tensor]

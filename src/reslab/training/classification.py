@@ -38,7 +38,7 @@ class ClassificationTask:
     count: int  # training images
     classes: tuple[str, ...]
     ids: tuple[str, ...]  # folder names of the classes; empty: the same as `classes`
-    watched: Sequence[ImageSet]  # evaluated during training
+    watched: Sequence[ImageSet]  # monitored during training
     final: Sequence[ImageSet]  # evaluated once, at the end
     class_weights: Tensor | None  # weights in the loss, [classes]
     origin: InitialState

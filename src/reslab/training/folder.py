@@ -159,7 +159,7 @@ class RunFolder:
                 while left:
                     left = left[file.write(left) :]
             except OSError:
-                file.truncate(size)  # whole lines or none
+                file.truncate(size)  # keep no partial lines
                 raise
         self.unwritten = b""
 

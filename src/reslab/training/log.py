@@ -104,7 +104,7 @@ def eval_row(iteration: int, report: Event) -> Event:
 
 
 def without_details(report: Event) -> Event:
-    """Return a report without its per-class errors and confusion matrix."""
+    """Return a report without its per-class numbers and confusion matrix."""
     return {key: value for key, value in report.items() if key not in DETAILS}
 
 

@@ -18,7 +18,7 @@ from reslab.training.task import Task
 # loss, its error in percent. Alternative implementations of the step share this signature.
 Update = Callable[[Any, float], Tensor]
 LOSS, ERROR = -2, -1  # columns of the table, after the statistics
-DECAYED = (nn.Conv2d, nn.Linear)  # layers whose weights decay
+DECAYED = (nn.Conv2d, nn.Linear)  # layers with weight decay
 
 
 @dataclass(frozen=True)

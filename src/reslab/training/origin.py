@@ -18,7 +18,7 @@ FILE = "preprocessing.safetensors"  # in a run folder
 
 @dataclass(frozen=True)
 class InitialState:
-    """The part of a run's initial state that its recipe alone does not determine."""
+    """A run's initial weights and measured statistics, which its recipe does not contain."""
 
     weights: Model | None = None  # the weights to start from
     preprocessing: Preprocessing | None = None  # measured when the run began

@@ -126,7 +126,7 @@ def validation_message(error: ValidationError, keys: Iterable[str], kinds: Kinds
         return unknown_name(key, str(first["input"].get("kind")), kinds[key])
     if first["type"] == "missing":
         return f"the recipe has no {key!r}"
-    if first["type"] == "value_error":  # ours: it names the fields itself
+    if first["type"] == "value_error":  # ours: the message names the fields itself
         return str(first["ctx"]["error"])
     if first["type"] == "json_invalid":
         return f"the recipe is not valid JSON: {first['msg']}"
@@ -144,7 +144,7 @@ class RunRecipe(Section):
 
     name: str
     task: str  # one of TASKS; fixed by each subclass
-    weights: str | None = None  # SHA-256 of the weights that training starts from
+    weights: str | None = None  # SHA-256 of the initial weights, if not from the seed
     iterations: int = Field(64_000, ge=1)
     batch_size: int = Field(128, ge=1)  # in total, over all virtual GPUs
     virtual_gpus: int = Field(2, ge=1)  # "trained with a mini-batch size of 128 on two GPUs"

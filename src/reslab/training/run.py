@@ -30,7 +30,7 @@ from reslab.training.recipe import RunRecipe
 from reslab.training.schedule import Schedule, ScheduleState
 from reslab.training.task import Final, Task
 
-Stop = Callable[[], int | None]  # returns the number of the signal that asked to stop, or None
+Stop = Callable[[], int | None]  # returns the number of the signal received, or None
 
 
 class Interrupted(Exception):

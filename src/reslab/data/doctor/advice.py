@@ -5,7 +5,7 @@ from typing import Literal
 
 SMALL = 8  # enlargement factor above which an image spoils a run
 FEW = 10  # images in a class; fewer are worth a remark
-IMBALANCE = 10  # ratio of the largest to the smallest class that is worth a remark
+IMBALANCE = 10  # ratio of the largest class to a smaller one, above which it is worth a remark
 
 Severity = Literal["spoils", "remark"]
 

@@ -86,7 +86,7 @@ def _scan_part(scan: FolderScan, root: Location, prefix: str) -> EncodedImages |
 
 
 def _linked_classes(root: Path, ids: Sequence[str], prefix: str) -> dict[str, Problem]:
-    """Find classes whose folder is a link to the files of another class."""
+    """Return the class folders that are links to another class or to a parent folder."""
     real_root = Path(os.path.realpath(root))
     seen = {str(parent): "a folder around it" for parent in (real_root, *real_root.parents)}
     linked = {}

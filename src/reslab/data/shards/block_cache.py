@@ -20,7 +20,7 @@ from reslab.errors import os_reason
 from reslab.runtime.events import Log
 
 GIGABYTE = 1_000_000_000
-MAX_BYTES = 50 * GIGABYTE  # at most half of the free disk space
+MAX_BYTES = 50 * GIGABYTE  # or half of the disk space available to it, if less
 KEPT_FRACTION = 0.9  # of the limit, to keep when the oldest blocks are removed
 RECOUNT_FRACTION = 0.05  # of the limit, to write before blocks are counted again
 STALE = 3600.0  # seconds after which a temporary file is considered abandoned
@@ -32,7 +32,7 @@ def cache_folder() -> Path:
 
 
 class BlockCache:
-    """Keeps at most `limit` bytes of blocks, and evicts the least recently used first.
+    """Keep at most `limit` bytes of blocks, and evict the least recently used first.
 
     If a block cannot be written, this is reported once and no further blocks are kept.
     """

@@ -56,10 +56,9 @@ def warn(text: str) -> None:
 
 
 class LocalShards:
-    """Reads byte ranges of the shards in a folder with pread; thread-safe.
+    """Read byte ranges of the shards in a folder with pread; thread-safe.
 
-    A shard is opened at its first use, under a lock, and closed when this object is garbage-
-    collected.
+    A shard is opened at its first use, under a lock, and closed when this object is deleted.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -102,11 +101,11 @@ def _close_all(descriptors: dict[str, int]) -> None:
 
 
 class ShardReader:
-    """Reads the bytes of an image by name, and verifies their checksum; thread-safe.
+    """Read the bytes of an image by name, and verify their checksum; thread-safe.
 
     Failed requests and wrong bytes are retried. If the bytes stay wrong, or a local file cannot be
     read, BadImage is raised. If a server stays unreachable, RuntimeError is raised: its images are
-    not bad, and a run with replacements for them would not be reproducible.
+    not bad, and training with replacements for them would be a different run.
     """
 
     def __init__(

@@ -92,7 +92,7 @@ def retry(
 
 
 class RemoteShards:
-    """Reads byte ranges of the files below a URL, in whole blocks that are cached; thread-safe.
+    """Read byte ranges of the files below a URL, in whole blocks that are cached; thread-safe.
 
     Each request is a single attempt with a timeout; it raises TransientError or PermanentError.
     """
@@ -238,7 +238,7 @@ def open_filesystem(url: Url) -> tuple[Any, str]:
 def classify_failure(error: Exception, reached: bool) -> TransientError | PermanentError:
     """Convert a library's exception to a transient or permanent error with a plain message.
 
-    A host name that cannot be resolved is a typing error, unless the server was `reached` before.
+    An unresolved host name is a permanent error (a typo), unless the server was `reached` before.
     """
     from fsspec.exceptions import FSTimeoutError
 

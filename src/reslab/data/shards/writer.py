@@ -95,7 +95,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 class ShardWriter:
-    """Writes samples to tar files of at most `limit` bytes; a larger sample has its own file."""
+    """Write samples to tar files of at most `limit` bytes; a larger sample has its own file."""
 
     def __init__(self, folder: Path, limit: int, draft: Draft) -> None:
         self.folder, self.limit, self.draft = folder, limit, draft

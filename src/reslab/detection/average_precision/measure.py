@@ -240,7 +240,7 @@ def measure_coco(
 
 
 def undefined_to_nan(values: np.ndarray) -> np.ndarray:
-    """Replace by NaN the -1 that pycocotools reports where there is nothing to detect."""
+    """Replace -1, which pycocotools reports where there is nothing to detect, by NaN."""
     return np.where(values < 0, np.nan, values)
 
 

@@ -148,7 +148,7 @@ def authors_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 USUAL_MEAN = (255 * 0.485, 255 * 0.456, 255 * 0.406)
 USUAL_STD = (255 * 0.229, 255 * 0.224, 255 * 0.225)
 
-TORCHVISION = Layout(  # also timm's
+TORCHVISION = Layout(  # and timm
     title="torchvision's names",
     marks=("conv1.weight", "bn1.weight", "layer1.0.conv1.weight"),
     names=partial(torch_names, projection="downsample", classifier="fc"),
@@ -192,7 +192,7 @@ OWN = Layout(
     asks_mean=True,
 )
 
-LAYOUTS = (AUTHORS, AKAMASTER, TORCHVISION, OWN)  # in the order of their use for a file
+LAYOUTS = (AUTHORS, AKAMASTER, TORCHVISION, OWN)  # in the order in which a file is matched
 
 
 def torchvision_state(model: Model) -> dict[str, Tensor]:

@@ -1,1 +1,1 @@
-"""Turn run folders into pages, figures and tables."""
+"""Report pages: figures, tables and findings from run folders."""

@@ -1,4 +1,4 @@
-"""Write the pages of classifiers: finished runs, layer responses, evaluated models."""
+"""Write report pages on classifiers: finished runs, layer responses, evaluated models."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,9 +21,9 @@ from reslab.studies.records import Classifiers, Record, group_by_recipe
 from reslab.training.folder import RunFolder
 from reslab.training.recipe import Recipe
 
-MATRIX_CLASSES = 30  # at most, so that the numbers of a confusion matrix can be read
-DARK = 0.55  # a cell's share of its row from which on its number is white
-FAINTEST = 0.12  # of a mistake's cell: a single one among hundreds should still be seen
+MATRIX_CLASSES = 30  # most classes for which a confusion matrix stays readable
+DARK = 0.55  # fraction of its row from which a cell's number is white
+FAINTEST = 0.12  # lowest opacity of a cell with mistakes: one among hundreds should be visible
 RESPONSES = (
     "Layer responses",
     "Are the responses of residual nets weaker than those of plain nets, and the weaker the "
@@ -41,7 +41,7 @@ RESPONSE_CAPTION = (
 
 
 def write_classifiers(records: Sequence[Record[Recipe]], out: Path, heading: Heading) -> Path:
-    """Write the page of finished runs; return its path."""
+    """Write the report page on finished runs; return its path."""
     groups = group_by_recipe(records)
     labelled = label_classifiers(groups)
     page = Page(
@@ -57,7 +57,10 @@ def write_classifiers(records: Sequence[Record[Recipe]], out: Path, heading: Hea
 def write_responses(
     records: Sequence[Record[Recipe]], responses: Sequence[Mapping[str, float]], out: Path
 ) -> Path:
-    """Write the page of Fig. 7 from the responses of each run; return its path."""
+    """Write the report page on layer responses (Fig. 7); return its path.
+
+    `responses` holds each run's standard deviation by layer.
+    """
     labels = unique([record.label for record in records])
     networks = dict(zip(labels, responses, strict=True))
     page = Page(
@@ -72,9 +75,9 @@ def write_responses(
 def write_evaluations(
     evaluations: Sequence[tuple[str, Event, Sequence[Mistake]]], out: Path
 ) -> Path:
-    """Write `report.html` of models that were evaluated, without their runs; return its path.
+    """Write `report.html` on evaluated models, without their runs; return its path.
 
-    An evaluation is a model's name, its report with details, and its mistakes.
+    Each evaluation holds a model's name, its report with details, and its mistakes.
     """
     rows = [
         {
@@ -98,7 +101,7 @@ def write_evaluations(
 
 
 def details_of_runs(groups: Mapping[str, Classifiers]) -> list[EvaluationDetails]:
-    """Prepare the final evaluation of the first run of each recipe, where it has details."""
+    """Return the final evaluation of each recipe's first run, if it has details."""
     details = [
         details_of(
             f"{label}, seed {group.first.environment['seed']}",
@@ -111,7 +114,7 @@ def details_of_runs(groups: Mapping[str, Classifiers]) -> list[EvaluationDetails
 
 
 def read_mistakes(run: Path) -> list[Mistake]:
-    """Read a run's mistakes.json, which older runs lack."""
+    """Read a run's mistakes.json; older runs do not have one and yield an empty list."""
     file = run / "mistakes.json"
     if not file.exists():
         return []
@@ -123,13 +126,13 @@ def read_mistakes(run: Path) -> list[Mistake]:
 
 
 def details_of(label: str, evaluation: Event, mistakes: Sequence[Mistake]) -> EvaluationDetails:
-    """Prepare an evaluation for a page, with the mistakes made on its set.
+    """Prepare an evaluation for a page, with the mistakes on its set.
 
-    `evaluation` is a line of result.json's list of that name.
+    `evaluation` is an entry of the list "evaluation" in result.json.
     """
     rows = evaluation.get("per_class") or []
     confusion = evaluation.get("confusion") or []
-    # a class without images has no row, so the names of a matrix would be off by one
+    # a class without images has no row, which would shift the names of the matrix
     complete = len(confusion) == len(rows) <= MATRIX_CLASSES
     return EvaluationDetails(
         label=label,
@@ -143,15 +146,15 @@ def details_of(label: str, evaluation: Event, mistakes: Sequence[Mistake]) -> Ev
 
 
 def cells(label: int, counts: Sequence[int]) -> list[tuple[int, str]]:
-    """Colour a row of the confusion matrix."""
+    """Return the cells of a row of the confusion matrix: counts and CSS."""
     total = sum(counts) or 1
     return [(count, cell_style(count / total, at == label)) for at, count in enumerate(counts)]
 
 
 def cell_style(share: float, correct: bool) -> str:
-    """Return a cell's CSS: blue where the answer is right, orange where it is wrong.
+    """Return a cell's CSS: blue for correct predictions, orange for wrong ones.
 
-    The larger its share of its row, the darker.
+    The larger its share of the row, the darker the cell.
     """
     if not share:
         return ""

@@ -1,4 +1,4 @@
-"""Write the pages of detectors: finished runs, measured files of detections."""
+"""Write report pages on detectors: finished runs, and average precisions."""
 
 import base64
 import io
@@ -28,10 +28,10 @@ from reslab.studies.records import Detectors, Record, group_by_recipe
 from reslab.training.recipe import Recipe
 
 ALBUM_IMAGES = 8
-SOURCE_SIDE = 480  # pixels of an image's longer side before it is drawn on
-PAGE_SIDE = 400  # and after: as large as a page shows it
-ALBUM_QUALITY = 88  # of JPEG, with colours as fine as brightness: boxes are thin
-SINGLE_WIDTH = 6.4  # inches of a figure that has a page's width to itself
+SOURCE_SIDE = 480  # longer side of an image before drawing, in pixels
+PAGE_SIDE = 400  # and after drawing, as displayed on the page
+ALBUM_QUALITY = 88  # of JPEG, without chroma subsampling because box outlines are thin
+SINGLE_WIDTH = 6.4  # inches, for a figure across the whole page
 PRECISION_CAPTION = (
     "Precision over recall at IoU 0.5, interpolated: the highest precision at that recall or a "
     "higher one. Bold: the mean over the classes that have boxes."
@@ -41,7 +41,7 @@ LEARNING_CAPTION = (
     "Right: training error, the share of sampled regions whose class is wrong. The mean where "
     "there are several seeds."
 )
-ImageSource = tuple[str, str | None, str, float]  # the fields of a recipe that select its images
+ImageSource = tuple[str, str | None, str, float]  # the fields that determine a run's images
 
 
 def write_detectors(
@@ -50,9 +50,9 @@ def write_detectors(
     heading: Heading,
     trunks: Sequence[Record[Recipe]] = (),
 ) -> Path:
-    """Write the page of finished runs; return its path.
+    """Write the report page on finished runs; return its path.
 
-    `trunks` are the classifiers whose weights they started from, where those are known.
+    `trunks` are the classifiers whose weights the detectors started from, if known.
     """
     groups = group_by_recipe(records)
     labelled = dict(zip(unique([group.first.label for group in groups]), groups, strict=True))
@@ -76,7 +76,7 @@ def write_detectors(
 
 
 def write_precision(entries: Sequence[tuple[str, AveragePrecision]], out: Path) -> Path:
-    """Write `report.html` of average precisions, each under its name; return its path."""
+    """Write `report.html` on named average precisions; return its path."""
     page = Page(
         heading=("Average precision", "What is found, and what is missed?"),
         findings=[line for entry in entries for line in measured_findings(*entry)],
@@ -96,22 +96,22 @@ def write_precision(entries: Sequence[tuple[str, AveragePrecision]], out: Path) 
 
 @dataclass(frozen=True)
 class FinalDetections:
-    """The detections of a finished run, image by image."""
+    """The final detections of a run, image by image."""
 
     label: str
     images: DetectionSet
     detections: Sequence[Detections]
-    precision: AveragePrecision  # with curves, which a run does not keep
+    precision: AveragePrecision  # with its curves, which a run does not store
 
 
 def final_detections(
     groups: Mapping[str, Detectors],
 ) -> tuple[list[FinalDetections], list[str]]:
-    """Read the detections of the first run of each recipe.
+    """Read the final detections of each recipe's first run.
 
-    The second list says why those of other recipes are missing: their images may have gone.
+    Return them, and the reasons for missing ones, such as images that no longer exist.
     """
-    opened: dict[ImageSource, OpenedSets] = {}  # most runs of a page share their images
+    opened: dict[ImageSource, OpenedSets] = {}  # most runs on a page share their images
     final: list[FinalDetections] = []
     reasons: list[str] = []
     for label, group in groups.items():
@@ -125,9 +125,9 @@ def final_detections(
 def read_detections(
     record: Record[DetectionRecipe], label: str, opened: dict[ImageSource, OpenedSets]
 ) -> FinalDetections:
-    """Read and measure the detections of a run.
+    """Read and measure the final detections of a run.
 
-    ValueError or OSError if its test images have changed.
+    Raises ValueError or OSError if its test images have changed.
     """
     folder, recipe = record.environment["data"], record.recipe
     source = (recipe.data, folder, recipe.years, recipe.validation)
@@ -142,7 +142,7 @@ def read_detections(
 
 
 def albums_of(final: Sequence[FinalDetections]) -> list[Album]:
-    """Make an album for each set of images, in the order in which they first appear."""
+    """Return an album for each set of images, in order of first appearance."""
     families: dict[tuple[str, ...], list[FinalDetections]] = {}
     for run in final:
         families.setdefault(tuple(run.images.files), []).append(run)
@@ -150,7 +150,7 @@ def albums_of(final: Sequence[FinalDetections]) -> list[Album]:
 
 
 def album_of(family: Sequence[FinalDetections]) -> Album:
-    """Draw the first images of a set, not chosen by how well they went."""
+    """Return an album of the first images of a set, not selected by quality."""
     images = family[0].images
     rows: list[tuple[str, list[str]]] = []
     for index, file in enumerate(images.files):
@@ -170,7 +170,7 @@ def album_of(family: Sequence[FinalDetections]) -> Album:
 
 
 def draw_row(index: int, images: DetectionSet, family: Sequence[FinalDetections]) -> list[str]:
-    """Draw the true boxes of an image, then what each run detected."""
+    """Return drawings of an image: its ground truth, then each run's detections."""
     pixels = images.image(index)
     truth = images.truths[index]
     true = Detections(truth.boxes, torch.ones(len(truth)), truth.labels)
@@ -185,7 +185,7 @@ def draw_row(index: int, images: DetectionSet, family: Sequence[FinalDetections]
 def draw_image(
     pixels: np.ndarray, detections: Detections, classes: Sequence[str], *, scores: bool = True
 ) -> str:
-    """Draw boxes on an image, RGB uint8 [H, W, 3]; return it as a data: address."""
+    """Draw boxes on an image, RGB uint8 [H, W, 3], and return it as a data: URL."""
     image = Image.fromarray(pixels)
     image.thumbnail((SOURCE_SIDE, SOURCE_SIDE))
     ratio = torch.tensor([image.width / pixels.shape[1], image.height / pixels.shape[0]] * 2)

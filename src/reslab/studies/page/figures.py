@@ -1,4 +1,4 @@
-"""Draw the figures of a page as SVG text."""
+"""Plot the figures of a page; each function returns SVG text."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PANEL = (5.2, 4.2)  # inches
-SETTLED_FRACTION = 0.4  # of a run's length: what happens before may leave the figure at its top
-NAMED_CURVES = 8  # classes at most that a colour can tell apart
-ABREAST = 2  # panels
-MANY = "#8a949e"  # grey, where there are more
+SETTLED_FRACTION = 0.4  # of a run's length: earlier errors may exceed the axis
+NAMED_CURVES = 8  # most classes with distinguishable colours
+ABREAST = 2  # panels side by side
+MANY = "#8a949e"  # grey, for more classes than NAMED_CURVES
 
 
 def panels(
     rows: int, columns: int, width: float, height: float, **options: Any
 ) -> "tuple[Figure, list[Axes]]":
-    """Make a figure, `width` by `height` inches, and its panels row by row."""
+    """Return a figure, `width` by `height` inches, and its panels row by row."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -32,7 +32,7 @@ def panels(
 
 
 def frame(axes: "Axes", xlabel: str, ylabel: str = "", title: str = "") -> None:
-    """Label the axes, start both at 0 and draw a grid."""
+    """Label the axes, start both at 0 and add a grid."""
     axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
     axes.set_xlim(left=0)
     axes.set_ylim(bottom=0)
@@ -40,9 +40,9 @@ def frame(axes: "Axes", xlabel: str, ylabel: str = "", title: str = "") -> None:
 
 
 def draw_errors(groups: Mapping[str, Classifiers]) -> str:
-    """Draw training and test error over iterations, plain and residual side by side (Fig. 6).
+    """Plot training and test error over iterations, plain and residual side by side (Fig. 6).
 
-    The panels share their error axis, so that heights can be compared.
+    The panels share their error axis, so that they can be compared.
     """
     plain = {label: group for label, group in groups.items() if group.first.kind == "plain"}
     residual = {label: group for label, group in groups.items() if label not in plain}
@@ -65,7 +65,7 @@ def draw_errors(groups: Mapping[str, Classifiers]) -> str:
 
 
 def highest_settled(groups: Sequence[Classifiers]) -> float:
-    """Return the top of the error axis in percent, above all errors after the early training."""
+    """Return the top of the error axis in percent, above all errors after early training."""
     highest = 5.0
     for group in groups:
         curve = Curve("", group.curve_rows())
@@ -77,7 +77,7 @@ def highest_settled(groups: Sequence[Classifiers]) -> float:
 
 
 def draw_learning(groups: Mapping[str, Detectors]) -> str:
-    """Draw the mAP@.5 of detectors over iterations beside the training error of regions."""
+    """Plot the mAP@.5 of detectors over iterations beside the training error of regions."""
     figure, (precision, error) = panels(1, 2, 2 * PANEL[0], PANEL[1])
     for colour, (label, group) in zip(cycle(COLOURS), groups.items(), strict=False):
         curve = Curve(label, group.curve_rows())
@@ -91,7 +91,7 @@ def draw_learning(groups: Mapping[str, Detectors]) -> str:
 
 
 def draw_responses(networks: Mapping[str, Mapping[str, float]]) -> str:
-    """Draw the standard deviations of layer responses, in order above and sorted below (Fig. 7)."""
+    """Plot the standard deviations of layer responses, by layer above, sorted below (Fig. 7)."""
     figure, (in_order, by_size) = panels(2, 1, 7.2, 6.4)
     for colour, (label, deviations) in zip(cycle(COLOURS), networks.items(), strict=False):
         dashes = "--" if label.startswith("plain") else "-"
@@ -108,7 +108,7 @@ def draw_responses(networks: Mapping[str, Mapping[str, float]]) -> str:
 def draw_precisions(
     entries: Sequence[tuple[str, AveragePrecision]], width: float = PANEL[0]
 ) -> str:
-    """Draw precision over recall at IoU 0.5, a panel of `width` inches for each entry."""
+    """Plot precision over recall at IoU 0.5, in one panel of `width` inches per entry."""
     columns = min(len(entries), ABREAST)
     rows = -(-len(entries) // columns)
     figure, all_axes = panels(rows, columns, columns * width, rows * PANEL[1])
@@ -120,7 +120,7 @@ def draw_precisions(
 
 
 def draw_precision(axes: "Axes", precision: AveragePrecision, title: str) -> None:
-    """Draw the curve of each class and their mean."""
+    """Plot the curve for each class and their mean."""
     rows = zip(precision.per_class, precision.curves, strict=True)
     curves = {row["class"]: 100 * np.array(curve) for row, curve in rows if row["boxes"]}
     recalls = np.linspace(0, 100, len(precision.curves[0]))

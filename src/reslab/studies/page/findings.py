@@ -1,4 +1,4 @@
-"""Say what runs show, in sentences that depend on the numbers alone."""
+"""State the findings of runs in sentences generated from the numbers alone."""
 
 from collections.abc import Mapping, Sequence
 from statistics import mean
@@ -9,7 +9,7 @@ from reslab.studies.records import Classifiers, Detectors, Record, Seeds
 from reslab.training.curves import Curve
 from reslab.training.recipe import Recipe
 
-MARK = 50.0  # mAP@.5 in percent: how soon is it reached?
+MARK = 50.0  # mAP@.5 in percent; detectors are compared by when they reach it
 NORMS = {
     "frozen": "batch norm as a fixed map, of the classifier's statistics",
     "recompute": "batch norm as a fixed map, of statistics computed anew",
@@ -18,7 +18,7 @@ NORMS = {
 
 
 def classifier_findings(groups: Sequence[Classifiers]) -> list[str]:
-    """Say what depth and shortcuts change, on each data set."""
+    """Return sentences on the effects of depth and shortcuts, for each data set."""
     findings = []
     for data in dict.fromkeys(group.first.recipe.data for group in groups):
         family = [group for group in groups if group.first.recipe.data == data]
@@ -27,7 +27,7 @@ def classifier_findings(groups: Sequence[Classifiers]) -> list[str]:
 
 
 def depth_findings(groups: Sequence[Classifiers]) -> list[str]:
-    """Compare the deepest with the shallowest net of each kind, then residual with plain."""
+    """Compare the deepest with the shallowest net of each kind, then residual with plain nets."""
     findings, costs = [], {}
     for kind in dict.fromkeys(group.first.kind for group in groups):
         family = sorted((g for g in groups if g.first.kind == kind), key=lambda g: g.first.depth)
@@ -53,9 +53,9 @@ def compare_depths(shallow: Classifiers, deep: Classifiers) -> str:
 
 
 def compare_costs(kind: str, plain: float, residual: float) -> str:
-    """Say how much of the degradation of plain nets residual nets of that kind avoid.
+    """State how much of the plain nets' degradation is avoided by residual nets.
 
-    Both costs are what depth adds to the training error, in points.
+    `plain` and `residual` are the increases in training error from depth, in percentage points.
     """
     if residual <= 0:
         share = "all"
@@ -68,7 +68,7 @@ def compare_costs(kind: str, plain: float, residual: float) -> str:
 
 
 def option_findings(groups: Sequence[Classifiers]) -> list[str]:
-    """Rank the shortcut options by test error, at each depth that has several."""
+    """Rank the shortcut options by test error, at each depth with several options."""
     findings = []
     residual = [group for group in groups if group.first.network.shortcut]
     for depth in dict.fromkeys(group.first.depth for group in residual):
@@ -87,7 +87,7 @@ def option_findings(groups: Sequence[Classifiers]) -> list[str]:
 
 
 def response_findings(networks: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Rank the networks by the mean strength of their responses."""
+    """Rank the networks by the mean standard deviation of their responses."""
     means = sorted((mean(layers.values()), label) for label, layers in networks.items())
     order = ", ".join(f"{label} {value:.3f}" for value, label in means)
     return [f"Mean standard deviation of the layer responses, smallest first: {order}."]
@@ -98,7 +98,7 @@ def detector_findings(
 ) -> list[str]:
     """State the precision of each detector, then compare trained with untrained trunks.
 
-    `trunks` are the classifiers that the trained ones come from, where those are known.
+    `trunks` are the classifiers that the trained trunks come from, if known.
     """
     findings = [precision_finding(label, group) for label, group in groups.items()]
     for trained, untrained in comparable_pairs(list(groups.values())):
@@ -129,7 +129,7 @@ def mean_and_std(seeds: Seeds) -> str:
 
 
 def comparable_pairs(groups: Sequence[Detectors]) -> list[tuple[Detectors, Detectors]]:
-    """Pair trained with untrained trunks whose other conditions are the same."""
+    """Return pairs of detectors, trained and untrained trunk, under otherwise equal conditions."""
     return [
         (trained, untrained)
         for trained in groups
@@ -158,7 +158,7 @@ def compare_precisions(trained: Detectors, untrained: Detectors) -> str:
 
 
 def compare_speeds(trained: Detectors, untrained: Detectors) -> list[str]:
-    """Say when each reached `MARK`; say nothing if neither did at any evaluation."""
+    """State when each detector reached `MARK`; return nothing if neither did."""
     reached = [first_iteration_at(group, MARK) for group in (trained, untrained)]
     if reached == [None, None]:
         return []
@@ -180,13 +180,13 @@ def first_iteration_at(group: Detectors, mark: float) -> float | None:
 
 
 def watched_images(group: Detectors) -> str:
-    """Name the images that are evaluated during training."""
+    """Return a phrase for the images evaluated during training."""
     count = min(group.first.recipe.watched, group.first.report["n"])
     return f"the first {count:,} images of {group.first.test_set}"
 
 
 def trunk_finding(record: Record[Recipe]) -> str:
-    """Say which classifier the weights of trained trunks come from."""
+    """State which classifier the trained trunks' weights come from."""
     return (
         f"The trained trunk's weights are those of {record.label}, trained on "
         f"{record.recipe.data} for {record.recipe.iterations:,} iterations in "
@@ -196,7 +196,7 @@ def trunk_finding(record: Record[Recipe]) -> str:
 
 
 def measured_findings(name: str, precision: AveragePrecision) -> list[str]:
-    """State the numbers of one entry, with COCO's twelve where they were measured."""
+    """State the average precision of one entry, with COCO's twelve numbers if measured."""
     coco = precision.as_dict().get("coco", {})
     numbers = [f"{key.upper().replace('_', ' ')} {one_decimal(coco[key])}" for key in coco]
     return [f"{name}: {precision}", *([", ".join(numbers)] if numbers else [])]

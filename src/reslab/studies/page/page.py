@@ -1,4 +1,4 @@
-"""Write a page: HTML that fetches nothing, and the same in Markdown for a repository."""
+"""Write a report page as self-contained HTML, and as Markdown for a repository."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,36 +13,36 @@ from reslab.studies.page.tables import Table, markdown_cell
 from reslab.studies.paper import deviations, section
 from reslab.studies.records import SeedGroup
 
-SHOWN_CLASSES = 20  # the worst ones; the others are folded
-Heading = tuple[str, str]  # the title of a page, the question that it answers
+SHOWN_CLASSES = 20  # number of the worst classes shown; the rest are collapsed
+Heading = tuple[str, str]  # title of a page, and the question that it answers
 ENVIRONMENT = ("device", "processor", "precision", "threads", "torch", "python", "system", "commit")
 
 
 @dataclass(frozen=True)
 class EvaluationDetails:
-    """What one evaluation got wrong, image by image and class by class."""
+    """The errors of one evaluation, image by image and class by class."""
 
     label: str
     facts: str
     mistakes: Sequence[Mistake]
-    classes: Sequence[Event]  # lines of a report's `per_class`, the worst first
-    names: Sequence[str]  # of the confusion matrix's rows and columns
+    classes: Sequence[Event]  # entries of a report's `per_class`, the worst first
+    names: Sequence[str]  # class names of the confusion matrix's rows and columns
     matrix: Sequence[Sequence[tuple[int, str]]]  # [label][predicted]: images, CSS
 
 
 @dataclass(frozen=True)
 class Album:
-    """Images under each other, each in several drawings side by side."""
+    """Rows of drawings: one row per image, one column per detector."""
 
     title: str
     note: str
     columns: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[str]]]  # file, drawings as data: addresses
+    rows: Sequence[tuple[str, Sequence[str]]]  # file, drawings as data: URLs
 
 
 @dataclass(frozen=True)
 class Page:
-    """The content of a page above its deviations, recipes and environments."""
+    """The content of a page before its deviations, recipes and environments."""
 
     heading: Heading
     findings: Sequence[str]
@@ -55,7 +55,7 @@ class Page:
 def write_page(page: Page, groups: Sequence[SeedGroup], out: Path, csv: str) -> Path:
     """Write `report.html report.md table.md table.csv figures/`; return the path of report.html.
 
-    The page comes last, so that whoever sees it sees the rest.
+    report.html is written last, so that the other files exist when it does.
     """
     html = render("report.html.j2", page, groups)
     (out / "figures").mkdir(parents=True, exist_ok=True)
@@ -68,14 +68,14 @@ def write_page(page: Page, groups: Sequence[SeedGroup], out: Path, csv: str) -> 
 
 
 def write_html(page: Page, out: Path) -> Path:
-    """Write `report.html` alone, without what concerns runs; return its path."""
+    """Write only `report.html`, without the sections on runs; return its path."""
     out.mkdir(parents=True, exist_ok=True)
     atomic_write(out / "report.html", render("report.html.j2", page, ()).encode())
     return out / "report.html"
 
 
 def render(template: str, page: Page, groups: Sequence[SeedGroup]) -> str:
-    """Fill one of the templates beside this file."""
+    """Render one of the templates in this folder."""
     from jinja2 import Environment
 
     environment = Environment(
@@ -95,7 +95,7 @@ def render(template: str, page: Page, groups: Sequence[SeedGroup]) -> str:
 
 
 def deviations_by_section(groups: Sequence[SeedGroup]) -> dict[str, list[str]]:
-    """Map each section of the paper to how the runs differ from the training it describes."""
+    """Map sections of the paper to the runs' deviations from the training described there."""
     families: dict[str, list[SeedGroup]] = {}
     for group in groups:
         families.setdefault(section(group.first.recipe), []).append(group)
@@ -103,7 +103,7 @@ def deviations_by_section(groups: Sequence[SeedGroup]) -> dict[str, list[str]]:
 
 
 def shared_deviations(groups: Sequence[SeedGroup]) -> list[str]:
-    """List each deviation once, followed by its runs unless all runs share it."""
+    """Return each deviation once, followed by its runs unless all runs share it."""
     owners: dict[str, list[str]] = {}
     for group in groups:
         lines = deviations(group.first.recipe)
@@ -118,7 +118,7 @@ def shared_deviations(groups: Sequence[SeedGroup]) -> list[str]:
 
 
 def environments(groups: Sequence[SeedGroup]) -> list[str]:
-    """List each machine with its software versions once."""
+    """Return a line for each distinct machine and its software versions."""
     lines = [
         ", ".join(
             f"{key} {run.environment[key]}" for key in ENVIRONMENT if run.environment.get(key)

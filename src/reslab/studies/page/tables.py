@@ -1,4 +1,4 @@
-"""Make the tables of a page, and the spreadsheet of its runs."""
+"""Build the tables of a page, and a CSV of its runs."""
 
 import csv
 import io
@@ -17,8 +17,8 @@ from reslab.studies.paper import table_6
 from reslab.studies.records import CADENCE, Classifiers, Detectors, Record, SeedGroup
 from reslab.training.recipe import Recipe, flatten
 
-MAX_LABEL_KEYS = 2  # keys that a label names
-RESULTS = ("train_error", "seconds", "weights_sha256")  # last columns of a spreadsheet
+MAX_LABEL_KEYS = 2  # most recipe keys in a label
+RESULTS = ("train_error", "seconds", "weights_sha256")  # last columns of the CSV
 ERROR_NOTE = (
     "Errors of the last iteration: best (mean ± standard deviation over n seeds). Training error "
     "is the mean of the last epoch, on augmented images. “paper” is the test error of Table 6, "
@@ -32,7 +32,7 @@ PRECISION_NOTE = (
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a page, which folds the rows beyond `shown`."""
+    """A table on a page, which collapses the rows beyond `shown`."""
 
     title: str
     header: Sequence[str]
@@ -47,12 +47,12 @@ class Table:
 
 
 def markdown_cell(text: str) -> str:
-    """Escape what would end a cell or begin HTML, since names come from users."""
+    """Escape characters that would end a cell or begin HTML, since names come from users."""
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 def table_of(rows: Sequence[Mapping[str, str]], note: str = "") -> Table:
-    """Make the main table of a page from rows that map columns to cells."""
+    """Build the main table of a page from rows that map columns to cells."""
     return Table("Table", list(rows[0]), [list(row.values()) for row in rows], note)
 
 
@@ -73,9 +73,10 @@ def unique(labels: Sequence[str]) -> list[str]:
 
 
 def label_classifiers(groups: Sequence[Classifiers]) -> dict[str, Classifiers]:
-    """Name each recipe as tables and figures do.
+    """Return the groups by their labels in tables and figures.
 
-    Recipes of the same net are told apart by the set, else by one or two keys and their values.
+    Recipes with the same network are distinguished by the data set, otherwise by up to two keys and
+    their values.
     """
     labels = []
     for group in groups:
@@ -90,7 +91,7 @@ def label_classifiers(groups: Sequence[Classifiers]) -> dict[str, Classifiers]:
 
 
 def error_table(groups: Mapping[str, Classifiers]) -> Table:
-    """Make a row for each recipe: best (mean ± std) over its seeds."""
+    """Build a table with a row for each recipe: best (mean ± std) over its seeds."""
     rows = [
         {
             "network": label,
@@ -108,7 +109,7 @@ def error_table(groups: Mapping[str, Classifiers]) -> Table:
 
 
 def paper_entry(record: Record[Recipe]) -> str:
-    """Return the paper's test error of the same net on the same images; empty if it prints none."""
+    """Return the paper's test error for the same network and data set, or "" if there is none."""
     data, net, name = record.recipe.data, record.recipe.model, f"resnet{record.depth}"
     if data == "cifar10" and name in cifar_names() and net == config_named(name):
         return table_6(record.depth)
@@ -116,7 +117,7 @@ def paper_entry(record: Record[Recipe]) -> str:
 
 
 def response_table(networks: Mapping[str, Mapping[str, float]]) -> Table:
-    """Make a row for each network."""
+    """Build a table of layer responses with a row for each network."""
     rows = []
     for label, layers in networks.items():
         stds = list(layers.values())
@@ -127,7 +128,7 @@ def response_table(networks: Mapping[str, Mapping[str, float]]) -> Table:
 
 
 def responses_csv(networks: Mapping[str, Mapping[str, float]]) -> str:
-    """Write a line for each layer, nothing rounded."""
+    """Return a CSV with a line for each layer, unrounded."""
     rows = [
         {"network": label, "index": index, "layer": layer, "std": std}
         for label, layers in networks.items()
@@ -137,9 +138,9 @@ def responses_csv(networks: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def detector_tables(groups: Mapping[str, Detectors]) -> list[Table]:
-    """Make a row for each recipe, best (mean ± std) over its seeds; then the tables by class.
+    """Build a table with a row for each recipe, best (mean ± std) over its seeds, and class tables.
 
-    Detectors of the same classes and boxes share a table, of means over their seeds.
+    Detectors with the same classes and boxes share a class table of means over their seeds.
     """
     rows = [
         {
@@ -166,13 +167,13 @@ def detector_tables(groups: Mapping[str, Detectors]) -> list[Table]:
 
 
 def parameters(detector: DetectorConfig) -> int:
-    """Count the parameters of a detector, including those that training keeps fixed."""
+    """Count the parameters of a detector, including frozen ones."""
     with torch.device("meta"):
         return sum(weight.numel() for weight in FasterRCNN(detector).parameters())
 
 
 def class_table(title: str, entries: Sequence[tuple[str, Event]]) -> Table:
-    """Make a row for each class and for the mean, with reports of the same classes side by side."""
+    """Build a table with a row for the mean and each class, and reports side by side."""
     classes = entries[0][1]["per_class"]
     columns = [["class", "mean", *(row["class"] for row in classes)]]
     columns.append(["boxes", *counts(classes, "boxes")])
@@ -190,18 +191,18 @@ def class_table(title: str, entries: Sequence[tuple[str, Event]]) -> Table:
 
 
 def counts(rows: Sequence[Event], key: str) -> list[str]:
-    """Return the sum over the classes, then the number of each."""
+    """Return the total over the classes, then the number for each class."""
     values = [round(row[key]) for row in rows]
     return [f"{value:,}" for value in (sum(values), *values)]
 
 
 def one_decimal(value: float | None) -> str:
-    """Print a percentage as papers do, with a dash where there is no object."""
+    """Format a percentage with one decimal, or a dash if it is undefined."""
     return "–" if value is None else f"{value:.1f}"
 
 
 def runs_csv(groups: Mapping[str, SeedGroup]) -> str:
-    """Write a line for each run, nothing rounded."""
+    """Return a CSV with a line for each run, unrounded."""
     rows = []
     for label, group in groups.items():
         for run in group.runs:
