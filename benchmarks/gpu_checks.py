@@ -44,7 +44,7 @@ def digits(setting: Setting, notes: Notes) -> None:
 
 
 def fp32(setting: Setting, notes: Notes) -> None:
-    """The same runs in fp32 on the GPU and on the CPU: losses iteration by iteration."""
+    """Train in fp32 on the GPU and on the CPU and compare the losses of each iteration."""
     where = setting.out / "work" / "fp32"
     where.mkdir(parents=True, exist_ok=True)
     length = setting.size(60, 3)

@@ -11,9 +11,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from tests.editions.sets import draw_cifar10
 
 from reslab.cli import main
 from reslab.runtime import device
@@ -52,23 +52,12 @@ def resnet18_file(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     return out
 
 
-def write_binary_cifar10(folder: Path) -> Path:
-    """A well-formed cifar-10-batches-bin of random images under `folder`."""
-    rng = np.random.default_rng(0)
-    home = folder / "cifar-10-batches-bin"
-    home.mkdir(parents=True)
-    rows = rng.integers(0, 256, (10_000, 3073), dtype=np.uint8)
-    for number, name in enumerate([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]):
-        rows[:, 0] = rng.integers(0, 10, 10_000)
-        rows[0, 1] = number
-        (home / f"{name}.bin").write_bytes(rows.tobytes())
-    return folder
-
-
 @pytest.fixture(scope="session")
 def random_cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with CIFAR-10's binary layout and random images."""
-    return write_binary_cifar10(tmp_path_factory.mktemp("random-cifar10"))
+    folder = tmp_path_factory.mktemp("random-cifar10")
+    draw_cifar10(folder)
+    return folder
 
 
 @dataclass(frozen=True)

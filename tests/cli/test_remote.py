@@ -30,7 +30,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultySe
 def test_a_run_from_afar_is_the_run_from_here(
     server: FaultyServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same weights; the run knows its URL, is resumed, evaluated, checked and planned by it."""
+    """Weights are equal; the run records its URL, which resume, evaluate, check and plan use."""
     url = f"{server.url}/set"
     small = ("--set", "batch_size=4", "--set", "checkpoint_every=2", *SMALL)
     for data, name in ((tmp_path / "root" / "set", "here"), (url, "afar")):

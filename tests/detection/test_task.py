@@ -171,7 +171,7 @@ def test_places_of_proposals_pass_no_gradient(make: Make) -> None:
 
 
 def test_the_error_counts_wrong_regions_or_anchors(make: Make) -> None:
-    """Of a net that always says background, exactly the foreground is wrong."""
+    """A net that always predicts background is wrong on exactly the foreground regions."""
     it = make()
     with torch.no_grad():
         assert it.net.classifier.bias is not None

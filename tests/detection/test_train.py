@@ -215,9 +215,9 @@ def test_four_steps_share_what_the_paper_shares(fourfold: Path) -> None:
 def test_four_steps_stopped_anywhere_go_on(
     fourfold: Path, weights: Path, tmp_path: Path, times: int
 ) -> None:
-    """Of 4 updates each: inside every step, between two, while the second looks at its images.
+    """Stop steps of 4 updates inside every step, between two, and in the second's evaluation.
 
-    What goes on needs the weights' place alone, which the folder knows.
+    Resuming needs only where the weights lie, which the folder records.
     """
     out = tmp_path / "run"
     with pytest.raises(Interrupted) as stopped:
@@ -338,7 +338,7 @@ def command(out: Path, weights: Path, data: Path, changes: list[str]) -> list[st
 
 
 def lines(out: Path) -> int:
-    """Of all logs of a run, its steps included."""
+    """Count the lines of all logs of a run, its steps included."""
     return sum(len(log.read_bytes().splitlines()) for log in out.rglob("metrics.jsonl"))
 
 

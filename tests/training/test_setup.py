@@ -113,7 +113,7 @@ def test_reports_without_an_error_are_logged_and_drawn(tmp_path: Path) -> None:
 
 
 def test_a_plateau_is_heard_in_the_error_that_the_task_names(tmp_path: Path) -> None:
-    """The same precision at every evaluation: the first is the best, each pair is a plateau."""
+    """With equal precision at every evaluation the first is the best, and each pair a plateau."""
     carried_out(tmp_path / "same", Finder([REPORT]))
     assert rates(tmp_path / "same") == pytest.approx([0.001] * 4 + [0.0001] * 4)
     better = Finder([REPORT])

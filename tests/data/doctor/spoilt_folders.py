@@ -53,7 +53,7 @@ def plant(root: Path) -> Path:
 
 
 def plant_parts(root: Path) -> Path:
-    """The same with parts."""
+    """Draw a folder with train and validation parts."""
     plant(root / "train")
     write(root / "val" / "cat", rows(2, 200))
     write(root / "val" / "dog", rows(2, 300))
@@ -130,7 +130,7 @@ def copy(root: Path, source: str, target: str) -> None:
 
 
 def as_png(root: Path, source: str, target: str) -> None:
-    """The same pixels in another format."""
+    """Copy an image's pixels into a PNG file."""
     data = (root / source).read_bytes()
     Image.fromarray(load_image(data, source)).save(root / target)
 
