@@ -17,13 +17,13 @@ def draw_images(folder: Path, classes: int, each: int) -> Path:
         (folder / f"class{label}").mkdir(parents=True, exist_ok=True)
         for number in range(each):
             noise = Image.fromarray(rng.integers(0, 256, (47, 63, 3), dtype=np.uint8))
-            picture = noise.resize((500, 375), Image.Resampling.BICUBIC)
+            image = noise.resize((500, 375), Image.Resampling.BICUBIC)
             x, y, radius = rng.integers(100, 300), rng.integers(100, 250), rng.integers(40, 100)
             hue = tuple(int(it) for it in rng.integers(0, 90, 3) + 20 * label)
             box = (int(x - radius), int(y - radius), int(x + radius), int(y + radius))
-            pen = ImageDraw.Draw(picture)
+            pen = ImageDraw.Draw(image)
             (pen.ellipse if label % 2 else pen.rectangle)(box, fill=hue)
-            picture.save(folder / f"class{label}" / f"{number}.jpg", quality=90)
+            image.save(folder / f"class{label}" / f"{number}.jpg", quality=90)
     return folder
 
 

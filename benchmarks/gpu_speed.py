@@ -98,7 +98,7 @@ def endless(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def per_second(loop: Loop, size: int, seconds: float) -> float:
-    """Pictures a second of one turn."""
+    """Return one turn's images per second."""
     for _ in range(WARM_UP):
         next(loop)
     wait()

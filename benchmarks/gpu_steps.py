@@ -139,8 +139,10 @@ def forked(work: Callable[[], int], log: Path, *, leads: bool = False) -> Fork:
 def command(
     log: Path, *words: object, cpu: bool = False, deterministic: bool = False, threads: int = 0
 ) -> Fork:
-    """Start `reslab WORDS`, on the CPU if told so; `LOG.memory` then holds the peak of the GPU's
-    memory in GiB. `deterministic` asks torch for kernels that repeat their bits."""
+    """Start `reslab WORDS`; `LOG.memory` will hold the peak of the GPU's memory in GiB.
+
+    `deterministic` has torch use only kernels that repeat their bits.
+    """
 
     def work() -> int:
         sys.argv = ["reslab", *map(str, words)]

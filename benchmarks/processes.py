@@ -33,9 +33,9 @@ def measure(model: str, iterations: int, out: Path) -> None:
     with fail_together(lambda error: 1) as processes:
         rng = torch.Generator().manual_seed(0)
         # speed does not depend on what the images show
-        pictures = torch.randint(0, 256, (10_000, 3, 32, 32), dtype=torch.uint8, generator=rng)
+        pixels = torch.randint(0, 256, (10_000, 3, 32, 32), dtype=torch.uint8, generator=rng)
         labels = torch.randint(0, 10, (10_000,), generator=rng)
-        images = ImagesInMemory("train", pictures, labels, tuple("0123456789"))
+        images = ImagesInMemory("train", pixels, labels, tuple("0123456789"))
         run_recipe = recipe(f"cifar10-{model}")
         task = setup_classification(
             run_recipe, 1, MemorySplits(images, images), setup_device("fp32")

@@ -119,8 +119,8 @@ def compare(first: Edition, second: Edition, names: Sequence[str]) -> list[bool]
             theirs = pool.submit(attempt, second, first, name)
             wrong = list(differences(ours.result(), theirs.result()))
             equal.append(not wrong)
-            told = "DIFFERS" if wrong else "equal"
-            print(f"{name:{width}}  {told:7}  {time.monotonic() - began:5.1f} s", flush=True)
+            verdict = "DIFFERS" if wrong else "equal"
+            print(f"{name:{width}}  {verdict:7}  {time.monotonic() - began:5.1f} s", flush=True)
             for line in wrong[:SHOWN]:
                 print(f"    {line}")
             if len(wrong) > SHOWN:

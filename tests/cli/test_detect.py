@@ -145,7 +145,7 @@ def test_the_list_is_cocos_with_names_of_images(capsys, model: Path, folder: Pat
     assert len({row["category_id"] for row in rows}) > 1
 
 
-def test_images_of_one_name_in_two_folders_are_told_apart(
+def test_images_of_one_name_in_two_folders_are_kept_apart(
     capsys, model: Path, folder: Path
 ) -> None:
     shutil.copytree(folder / "deep", "other")

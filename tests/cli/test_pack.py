@@ -25,7 +25,7 @@ def image(seed: int) -> bytes:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten images of two classes, one of them cut short."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     for number in range(10):
         path = folder / ("cat", "dog")[number % 2] / f"{number}.jpg"
         path.parent.mkdir(exist_ok=True)
@@ -92,10 +92,10 @@ def test_a_signal_leaves_nothing(start, tmp_path: Path, number: int, status: int
     large = tmp_path / "large.jpg"
     Image.fromarray(np.zeros((1500, 2000, 3), np.uint8)).save(large)
     for name in ("cat", "dog"):
-        (tmp_path / "pictures" / name).mkdir(parents=True)
+        (tmp_path / "images" / name).mkdir(parents=True)
         for count in range(500):
-            (tmp_path / "pictures" / name / f"{count}.jpg").hardlink_to(large)
-    packing = start("pack", tmp_path / "pictures", tmp_path / "packed")
+            (tmp_path / "images" / name / f"{count}.jpg").hardlink_to(large)
+    packing = start("pack", tmp_path / "images", tmp_path / "packed")
     deadline = time.monotonic() + 120
     while not (tmp_path / "packed" / "shard-000000.tar.tmp").exists():
         assert time.monotonic() < deadline

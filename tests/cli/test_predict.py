@@ -42,7 +42,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four good images, one bad, and files that predict should pass by."""
-    out = tmp_path_factory.mktemp("pictures")
+    out = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     (out / "deep").mkdir()
     (out / ".hidden").mkdir()

@@ -178,7 +178,7 @@ def test_a_full_disk_ends_all_with_one_line(tmp_path: Path, refused) -> None:
 
 @pytest.mark.slow
 def test_a_scheduler_may_start_the_processes_and_hears_143(one: Path, tmp_path: Path) -> None:
-    """Told of each other by variables alone; SIGTERM comes to both."""
+    """The processes know each other by environment variables alone; both get SIGTERM."""
     out = tmp_path / "run"
     facts = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
 

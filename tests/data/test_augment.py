@@ -140,7 +140,7 @@ def rng(seed: int = 0) -> torch.Generator:
 
 
 def test_all_81_offsets_occur_about_equally_and_each_is_a_true_crop() -> None:
-    """An image whose pixels are all different tells where its crop came from."""
+    """An image whose pixels are all different shows where each crop came from."""
     image = torch.arange(1.0, 1025).reshape(1, 1, 32, 32)
     padded = torch.zeros(40, 40)
     padded[4:36, 4:36] = image[0, 0]

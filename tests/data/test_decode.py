@@ -277,7 +277,7 @@ def outcome(file: str, data: bytes) -> str:
 
 
 def outcomes(files: list[tuple[str, bytes]]) -> list[bool]:
-    """Tell which files decode."""
+    """Return whether each file decodes."""
     lines = [outcome(file, data) for file, data in files]
     for (file, _), line in zip(files, lines, strict=True):
         assert not line or (line.startswith(f"{file}: ") and "\n" not in line)

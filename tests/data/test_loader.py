@@ -109,7 +109,7 @@ def png(image: np.ndarray) -> bytes:
 
 
 def a_set(count: int = 20, bad: tuple[int, ...] = (), classes: int = 4) -> EncodedImages:
-    """Picture k is all of the colour (k, k, k), so that a batch says whom it shows."""
+    """Image k has the colour (k, k, k) everywhere, so that a batch shows which images it holds."""
     files = {
         f"{k}.png": b"no" if k in bad else png(np.full((10 + k, 12, 3), k, np.uint8))
         for k in range(count)
@@ -275,8 +275,8 @@ def test_a_bad_file_is_replaced_by_the_next_of_its_class_and_logged_once(opened:
     seen = [image for k in range(10) for image in shown(batches(k))]
     # 5 -> 9 -> 13, and 19 -> from the beginning of its class, 3
     twice = {13: 3, 3: 2}
-    for picture in set(range(20)) - {5, 9, 19}:
-        assert seen.count(picture) == 3 * twice.get(picture, 1)
+    for image in set(range(20)) - {5, 9, 19}:
+        assert seen.count(image) == 3 * twice.get(image, 1)
     named = sorted(line.split(":")[0] for line in opened.reported)
     assert named == ["skipped 19.png", "skipped 5.png", "skipped 9.png"]
 

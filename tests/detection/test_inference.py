@@ -430,7 +430,7 @@ def test_names_decide_where_ids_are_only_numbers() -> None:
         labels_in(MODEL, cars)
 
 
-def test_ids_tell_classes_of_one_name_apart() -> None:
+def test_ids_distinguish_classes_of_one_name() -> None:
     """COCO-like sets may have two cranes: the bird and the machine."""
     names, ids = ("crane", "crane", "dog"), ("4", "7", "9")
     model = replace(MODEL, classes=names, ids=ids)

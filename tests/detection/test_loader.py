@@ -32,7 +32,7 @@ def as_it_is(images: Tensor) -> Tensor:
 
 
 class Opened:
-    """Batches that are closed when the test is over, and what they told."""
+    """Loaders that are closed when the test is over, and the lines they logged."""
 
     def __init__(self) -> None:
         self.all: list[DetectionLoader] = []
@@ -253,7 +253,7 @@ def test_images_without_an_object_to_find_are_left_out(
         opened(with_truths(scenes.train, *none))
 
 
-def test_bad_images_are_replaced_by_the_next_one_and_told_of_once(
+def test_bad_images_are_replaced_by_the_next_one_and_logged_once(
     opened: Opened, scenes: DetectionSplits, coco: Path, whose: Whose
 ) -> None:
     train = open_detection(coco).train

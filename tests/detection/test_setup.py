@@ -104,7 +104,7 @@ def test_without_weights_the_mean_is_that_of_the_training_images(
     assert found.shape == (3, 1, 1)
     torch.testing.assert_close(found.flatten(), torch.tensor(expected).float())
     (folder / "train" / "000001.png").write_bytes(b"no image")
-    some = [picture.mean((0, 1)) for at, picture in enumerate(images) if at != 1]
+    some = [image.mean((0, 1)) for at, image in enumerate(images) if at != 1]
     torch.testing.assert_close(
         mean_colour(train).flatten(), torch.tensor(np.mean(some, axis=0)).float()
     )

@@ -14,7 +14,7 @@ CLOCKS = {
 }  # fmt: skip
 # words for people, which may be worded better: their numbers are compared
 PROSE = {"does", "fix", "note", "error", "text"}
-# what the first edition called a picture: in the kind of a finding, and an image without a file
+# the first edition's word for an image, in the kind of a finding and for an image without a file
 RENAMED = {"picture": "image", "pictures": "images", "a picture": "an image"}
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 

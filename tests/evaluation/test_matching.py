@@ -58,9 +58,9 @@ def test_no_class_in_common(of) -> None:
 
 def test_all_outputs_compete(of) -> None:
     """The model is sure of an output that the folder does not have: every image is wrong."""
-    pictures, _ = match_classes(of("n01", "n05"), NAMES, WNIDS)
+    images, _ = match_classes(of("n01", "n05"), NAMES, WNIDS)
     scores = torch.tensor([0.0, 1.0, 0.0, 0.0, 0.5])
-    report = classify(lambda images: scores.expand(len(images), 5), pictures)
+    report = classify(lambda batch: scores.expand(len(batch), 5), images)
     assert report.top1_error == 100.0
     assert {row["class"] for row in report.per_class} == {"tench", "goldfish"}
     assert report.per_class[0]["taken_for"] == [["great white shark", 2]]
@@ -76,7 +76,7 @@ def test_sets_in_memory_too() -> None:
     assert len(lost) == 1
 
 
-def test_case_counts_where_it_tells_outputs_apart(of) -> None:
+def test_case_counts_where_outputs_differ_by_it_alone(of) -> None:
     letters = ("A", "B", "a", "b")
     images, lost = match_classes(of("a", "B"), letters)
     assert (images.labels.tolist(), lost) == ([2, 2, 1, 1], [])

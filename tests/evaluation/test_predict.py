@@ -28,7 +28,7 @@ class Brightness(nn.Module):
     """The scores of three classes are the mean red, green and blue, over a hundred."""
 
     config = cifar_config(8, classes=3)
-    fc = nn.Linear(1, 1)  # tells what numbers a network computes in
+    fc = nn.Linear(1, 1)  # gives the dtype a network computes in
 
     def forward(self, images: Tensor) -> Tensor:
         return images.mean((2, 3)) / 100

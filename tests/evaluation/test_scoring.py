@@ -145,14 +145,14 @@ def test_ten_crop_against_a_slow_reference(album, photographs) -> None:
     found = probabilities(model, album(some, [0, 1, 2]), TenCrop(36, 32))
     slow = torch.stack([slow_ten_crop(model, image, 36, 32) for image in some])
     torch.testing.assert_close(found.double(), slow, rtol=0, atol=1e-5)
-    assert (found - 1 / 3).abs().max() > 0.05  # the network does tell them apart
+    assert (found - 1 / 3).abs().max() > 0.05  # the network does distinguish them
 
 
 def test_multi_scale_against_a_slow_reference(album, photographs) -> None:
     """A network of single pixels under its pooling: each position is exactly a crop."""
     small = [image[:12, :17] for image in photographs]
     found = probabilities(Pixels(7), album(small, [0, 1, 2, 0, 1]), MultiScale((7, 9, 12)))
-    slow = torch.stack([slow_multi_scale(colour, picture, (7, 9, 12), 7) for picture in small])
+    slow = torch.stack([slow_multi_scale(colour, image, (7, 9, 12), 7) for image in small])
     torch.testing.assert_close(found.double(), slow, rtol=0, atol=1e-6)
 
 
@@ -188,7 +188,7 @@ def test_one_scale_without_mirrors_is_one_crop_on_square_images(album) -> None:
 
 def test_a_set_in_memory_is_a_folder_of_the_same_images(album, photographs) -> None:
     squares = [image[:40, :40] for image in photographs]
-    images = torch.stack([one(picture)[0] for picture in squares])
+    images = torch.stack([one(square)[0] for square in squares])
     labels = [0, 1, 2, 0, 1]
     in_memory = ImagesInMemory("album", images, torch.tensor(labels), ("red", "green", "blue"))
     for protocol in (OneCrop(), OneCrop(36, 32), TenCrop(36, 32), MultiScale((32, 40))):
@@ -216,7 +216,7 @@ def test_each_image_is_decoded_once_and_few_at_a_time(album, monkeypatch) -> Non
         return original(self, index)
 
     monkeypatch.setattr(EncodedImages, "image", counted)
-    pictures = album([black(4, 5)] * count, [0] * count)
+    images = album([black(4, 5)] * count, [0] * count)
     shown: list[int] = []
 
     class Counting(Pixels):
@@ -224,7 +224,7 @@ def test_each_image_is_decoded_once_and_few_at_a_time(album, monkeypatch) -> Non
             shown.append(len(images))
             return super().dense(images)
 
-    report = classify(Counting(2), pictures, MultiScale((4, 6)))
+    report = classify(Counting(2), images, MultiScale((4, 6)))
     assert sorted(decoded) == list(range(count))
     assert report.n == count
     assert sum(shown) == 4 * count

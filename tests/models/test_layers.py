@@ -65,7 +65,7 @@ def test_few_channels_at_stride_2_have_right_gradients_on_avx2(start_python) -> 
 
 
 def pixels_first(conv: Conv, x: torch.Tensor) -> bool:
-    """Whether the pixels were taken before the convolution, as its graph tells."""
+    """Return whether the pixels were taken before the convolution, judged by its graph."""
     before = conv(x).grad_fn.next_functions[0][0]
     return before is not None and "AvgPool2D" in before.name()
 

@@ -15,7 +15,7 @@ from reslab.studies.experiments import PlannedRun, plan_detectors
 
 
 class Started:
-    """A run that ends as soon as it is looked at, or when it is told to."""
+    """A run that ends as soon as it is polled, or when it is terminated."""
 
     def __init__(self, folder: Path, status: int | None) -> None:
         self.folder, self.status = folder, status

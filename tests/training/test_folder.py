@@ -87,7 +87,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
         folder.rows()
 
 
-def test_a_run_of_a_detector_is_told_from_one_of_a_classifier(tmp_path: Path) -> None:
+def test_a_detectors_run_is_not_taken_for_a_classifiers(tmp_path: Path) -> None:
     finder = FinderRecipe(name="finder")
     folder = RunFolder.create(tmp_path / "finder", finder, HERE)
     RunFolder.create(tmp_path / "finder", finder, HERE)

@@ -153,7 +153,7 @@ def test_a_stopped_run_in_bf16_goes_on_to_the_same_bits(
 def test_a_run_that_is_stopped_in_an_evaluation_goes_on_with_it(
     short: Recipe, whole: Path, tmp_path: Path, number: int
 ) -> None:
-    """At its beginning, at its end, and in the second one; what it would have told is not lost."""
+    """At its beginning, at its end, and in the second one; its result is not lost."""
     out = tmp_path / "run"
     with pytest.raises(Interrupted, match="iteration 20" if number > 20 else "iteration 10"):
         train(short, out, stop=at(number))

@@ -40,7 +40,7 @@ def own(walls: Path, *changes: str) -> Recipe:
 @pytest.fixture(scope="module")
 def walls(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Ten images of brick and five of sky."""
-    return draw(tmp_path_factory.mktemp("pictures") / "walls", {"brick": 10, "sky": 5})
+    return draw(tmp_path_factory.mktemp("images") / "walls", {"brick": 10, "sky": 5})
 
 
 @pytest.fixture(scope="module")

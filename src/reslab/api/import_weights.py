@@ -105,8 +105,8 @@ def read_class_names(file: Path) -> list[tuple[str, str]]:
             raise ValueError(f"{file}:{line}: an empty line instead of a name")
         if name in names[: line - 1]:
             raise ValueError(
-                f"{file}:{line}: {name!r} for a second time; a .csv of index,id,name tells them "
-                "apart by their ids"
+                f"{file}:{line}: {name!r} for a second time; a .csv of index,id,name can "
+                "distinguish the two by their ids"
             )
     return [(name, name) for name in names]
 

@@ -17,7 +17,7 @@ from reslab.detection.box_ops import ioa
 RGB = tuple[int, int, int]
 PixelBox = tuple[int, int, int, int]  # x0 y0 x1 y1 in pixels of the drawing, x1 y1 exclusive
 
-# Okabe and Ito's colours without black, which most colour-blind readers can tell apart
+# Okabe and Ito's colours without black, which most colour-blind readers can distinguish
 NAMED_COLOURS: tuple[RGB, ...] = (
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
     (204, 121, 167),

@@ -160,8 +160,8 @@ def resize_to_sides(
     """Resize an image, RGB uint8 [H, W, 3], to each shorter side.
 
     The side None stands for the image itself. If the network takes only images of `input_side`, a
-    larger or smaller image is instead resized to it and cropped to the centre; the second value
-    tells whether this was necessary.
+    larger or smaller image is instead resized to it and cropped to the centre. The second value is
+    True if this was necessary.
     """
     if input_side is None or None not in sides or pixels.shape[:2] == (input_side, input_side):
         return at_sides(pixels, sides, file), False

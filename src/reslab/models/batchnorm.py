@@ -158,7 +158,7 @@ def in_bf16(model: Model) -> Model:
 
 
 def is_folded(net: nn.Module) -> bool:
-    """Tell whether batch norm was folded into the convolutions: mean 0 and variance 1 everywhere.
+    """Return whether batch norm was folded into the convolutions: mean 0 and variance 1 everywhere.
 
     An untrained net also has these values, but its biases are 0; folding makes them nonzero.
     """

@@ -58,7 +58,7 @@ class ResNetConfig(BaseModel):
         return LAYERS[self.block] * sum(self.blocks) + 2
 
     def projects(self, *, grows: bool) -> bool:
-        """Tell whether a block has a projection shortcut (Sec. 4.1).
+        """Return whether a block has a projection shortcut (Sec. 4.1).
 
         `grows`: the block changes the size of the feature map or the number of channels.
         """

@@ -28,7 +28,7 @@ class Conv(nn.Conv2d):
         return super().forward(input)
 
     def would_corrupt(self, x: Tensor) -> bool:
-        """Tell whether the backward pass of torch's kernel may write outside its memory.
+        """Return whether the backward pass of torch's kernel may write outside its memory.
 
         In torch 2.13, oneDNN's fp32 kernels for AVX2 do this for 1x1 convolutions with stride 2
         and few input channels (docs/log.md, 2026-11-26). `forward` then subsamples the pixels

@@ -7,7 +7,7 @@ from typing import Any
 
 from reslab.runtime.events import Event
 
-# Okabe and Ito's colours, which most colour-blind readers can tell apart
+# Okabe and Ito's colours, which most colour-blind readers can distinguish
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 
 

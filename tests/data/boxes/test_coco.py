@@ -65,7 +65,7 @@ def test_parts_that_hold_their_own_annotations(tmp_path: Path) -> None:
     assert (sets.train.image(0) != sets.test.image(0)).any()
 
 
-def test_two_years_beside_each_other_are_told_apart(tmp_path: Path) -> None:
+def test_two_years_beside_each_other_are_not_mixed(tmp_path: Path) -> None:
     plant_coco(tmp_path)
     (tmp_path / "annotations").mkdir()
     for name in ("train2014", "val2014", "train2017", "val2017"):

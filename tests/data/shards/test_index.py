@@ -1,4 +1,4 @@
-"""The index: where images lie, and what damage is told of."""
+"""The index: where images lie, and which damage is reported."""
 
 import hashlib
 import os

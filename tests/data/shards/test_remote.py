@@ -296,7 +296,7 @@ def test_at_the_door(files: dict, folder: Path, tmp_path: Path) -> None:
     assert "no such host" in refusal("http://no-such-host.invalid/set", tmp_path)
 
 
-# parts, and what is told before it is needed
+# parts, and prefetching
 
 
 def test_a_name_that_never_resolved_is_mistyped_and_a_lost_one_may_come_back() -> None:
@@ -357,7 +357,7 @@ def test_what_is_expected_is_there_when_it_is_read(
         assert server.faults.requests == requests
 
 
-def test_batches_tell_what_comes_after_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_announce_the_images_after_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each image of each batch, in order, before it is read, and none after the last batch."""
     from dataclasses import replace
 

@@ -100,7 +100,7 @@ def iou_of(a: Box, b: Box) -> float:
 def by_loops(
     truths: Sequence[GroundTruth], detections: Sequence[Detections]
 ) -> tuple[float, float]:
-    """VOC's two numbers of class 0 as its development kits tell them, one detection at a time."""
+    """VOC's two numbers for class 0 by its development kits' rule, one detection at a time."""
     ranked = [
         (-score, image, box)
         for image, seen in enumerate(detections)

@@ -163,7 +163,7 @@ def refusal(file: Path, name: str, mean: Path | None = None) -> str:
     return str(caught.value)
 
 
-def test_another_depth_is_told_by_names_and_the_one_that_fits(tmp_path, small_18) -> None:
+def test_another_depth_is_refused_with_names_and_the_depth_that_fits(tmp_path, small_18) -> None:
     file = saved(small_18, tmp_path / "w.safetensors")
     reported = refusal(file, "resnet34")
     assert reported.startswith(

@@ -52,7 +52,7 @@ def test_options_are_ordered_by_test_error(classifier) -> None:
     records = [classifier(f"digits-resnet20-{o}", test_error=e) for o, e in errors.items()]
     (finding,) = option_findings(group_by_recipe(records))
     assert "C 8.00 %, B 8.50 %, A 9.00 % (1.00 apart)" in finding
-    assert "one seed does not tell" in finding
+    assert "one seed cannot distinguish" in finding
 
 
 def test_the_weakest_responses_come_first() -> None:
@@ -66,7 +66,7 @@ def test_detector_findings_hold_the_numbers_and_what_they_are_of(pair) -> None:
     assert "trained trunk: mAP@.5 90.00 %, mAP@[.5:.95] 45.00 %" in text
     assert "one run, n=3 images" in text
     assert "+30.00 points of mAP@.5 and +15.00 of mAP@[.5:.95]" in text
-    assert "One run each does not tell" in text
+    assert "One run each does not show" in text
     assert "group normalisation" in text
 
 

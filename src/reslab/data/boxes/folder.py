@@ -29,7 +29,7 @@ AnnotatedFolder = Splits[Annotations] | Annotations  # both splits, or an unspli
 
 
 def is_detection(folder: Path) -> bool:
-    """Tell whether a folder holds boxes in a known layout."""
+    """Return whether a folder holds boxes in a known layout."""
     return folder.is_dir() and bool(find_coco(folder) or find_voc(folder))
 
 

@@ -119,7 +119,7 @@ def _images_of(home: Path) -> str:
 
 
 def has_part(home: Path, part: str) -> bool:
-    """Tell whether a split has a list of images, and annotations for them.
+    """Return whether a split has a list of images, and annotations for them.
 
     The annotations of the VOC2012 test set were never published.
     """

@@ -124,7 +124,7 @@ def _problem(data: bytes, bad: BadImage) -> str:
 
 
 def is_cut_short(data: bytes, kind: str) -> bool:
-    """Tell whether a file of this format is truncated."""
+    """Return whether a file of this format is truncated."""
     match kind:
         case "jpeg":  # a thumbnail in the EXIF block has its own end marker
             return data.find(b"\xff\xd9", jpeg_exif(data)[2]) < 0

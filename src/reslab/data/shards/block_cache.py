@@ -63,7 +63,7 @@ class BlockCache:
         return data if len(data) == size else None
 
     def has(self, key: str, number: int, size: int) -> bool:
-        """Tell whether `find` would return the block."""
+        """Return whether `find` would return the block."""
         try:
             return self._path(key, number).stat().st_size == size
         except OSError:

@@ -159,7 +159,7 @@ class ShardReader:
 
 
 def is_packed(folder: Path) -> bool:
-    """Tell whether `folder` holds shards with their index."""
+    """Return whether `folder` holds shards with their index."""
     return (folder / INDEX).is_file()
 
 

@@ -79,7 +79,7 @@ def option_findings(groups: Sequence[Classifiers]) -> list[str]:
         names = ", ".join(f"{g.first.kind[-1]} {g.test_error.mean:.2f} %" for g in order)
         apart = order[-1].test_error.mean - order[0].test_error.mean
         seeds = min(len(group.runs) for group in family)
-        caution = "; one seed does not tell such gaps from chance" if seeds < 2 else ""
+        caution = "; one seed cannot distinguish such gaps from chance" if seeds < 2 else ""
         findings.append(
             f"{depth} layers, test error by option: {names} ({apart:.2f} apart){caution}."
         )
@@ -153,7 +153,7 @@ def compare_precisions(trained: Detectors, untrained: Detectors) -> str:
     if strict[0] and strict[1]:
         text += f" and {strict[0].mean - strict[1].mean:+.2f} of mAP@[.5:.95]"
     seeds = min(len(trained.runs), len(untrained.runs))
-    alone = " One run each does not tell how far other seeds would lie apart." if seeds < 2 else ""
+    alone = " One run each does not show how much other seeds would differ." if seeds < 2 else ""
     return f"The trained trunk against the untrained one: {text}.{alone}"
 
 

@@ -1,0 +1,171 @@
+"""Plain English: how docstrings begin, and one word each for image, callback and deviation."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reslab.cli import VERBS, main, verb_name
+
+ROOT = Path(__file__).parents[1]
+START = re.compile(r"(Of|The same|Those|That|What is)\b")
+WORD = re.compile(r"(?<![a-z])(?:pictures?|tells?|telling|told|departures?)(?![a-z])", re.I)
+# Field and key names of recipes, run folders and JSON, which files written before still use, and a
+# folder name in which images are looked for
+CONTRACTS = {
+    "docs/deviations.md": ("`pictures.mean=channel`", "`pictures.bad_limit`"),
+    "src/reslab/api/folders.py": ('"pictures"',),
+    "src/reslab/api/plan.py": ('"pictures"', '"pictures_per_second"'),
+    "src/reslab/api/test_sets.py": ('"pictures"',),
+    "src/reslab/cli/pack.py": ("part.pictures",),
+    "src/reslab/cli/plan.py": ("facts['pictures']",),
+    "src/reslab/data/boxes/coco.py": ('"pictures"',),
+    "src/reslab/data/shards/writer.py": ("pictures: int",),
+    "src/reslab/evaluation/mistakes.py": ("picture: str", "picture=thumbnail", "mistake.picture"),
+    "src/reslab/evaluation/score_cache.py": ('"pictures"',),
+    "src/reslab/recipes/classification.py": ('data="pictures"', "pictures=PhotographSettings"),
+    "src/reslab/studies/page/report.html.j2": ("mistake.picture",),
+    "src/reslab/studies/paper.py": ('"pictures"',),
+    "src/reslab/training/classification.py": ('"pictures"',),
+    "src/reslab/training/recipe.py": (
+        '"pictures"', "pictures: PhotographSettings", "self.pictures",
+    ),
+    "src/reslab/training/setup.py": ('"pictures"', "recipe.pictures"),
+}  # fmt: skip
+
+
+def python_files(*folders: str) -> Iterator[Path]:
+    for folder in folders:
+        yield from (path for path in (ROOT / folder).rglob("*.py") if path != Path(__file__))
+
+
+def docstrings(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield ast.get_docstring(node) or ""
+
+
+def names(tree: ast.Module) -> Iterator[str]:
+    """Yield the names that a file defines, those of parameters and attributes among them."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.arg(arg=name):
+                yield name
+            case ast.AsyncFunctionDef(name=name) | ast.Name(id=name, ctx=ast.Store()):
+                yield name
+            case ast.Attribute(attr=name, ctx=ast.Store()):
+                yield name
+
+
+def words_in(text: str, contracts: tuple[str, ...] = ()) -> list[str]:
+    """Return the unwanted words of a text, also as parts of names; `contracts` do not count."""
+    for contract in contracts:
+        text = re.sub(re.escape(contract) + r"(?![a-zA-Z_])", "", text)
+    return WORD.findall(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text))
+
+
+def words_given(source: str) -> list[str]:
+    """Return the unwanted words of a file's names, docstrings and comments."""
+    tree = ast.parse(source)
+    comments = re.findall(r"(?:^|\s)# .*", source, re.M)
+    return words_in("\n".join([*names(tree), *docstrings(tree), *comments]))
+
+
+def test_docstrings_begin_with_what_a_thing_is_or_does() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)}: {text.splitlines()[0]}"
+        for path in python_files("src", "tests", "benchmarks")
+        for text in docstrings(ast.parse(path.read_text()))
+        if START.match(text)
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("source", "wrong"),
+    [
+        ('"""Of a run, its name."""', 1),
+        ('class Set:\n    """The same for sets that are open."""', 1),
+        ('def f():\n    """Those that no box suppresses."""', 1),
+        ('async def f():\n    """That of the whole."""', 1),
+        ('class A:\n    def f(self):\n        """\n        What is left out.\n        """', 1),
+        ('"""Offsets of the crops, and the same for boxes."""\ndef f():\n    "Thatch."', 0),
+        ('text = "Of a run"', 0),
+    ],
+)
+def test_a_docstring_with_a_bad_beginning_is_found(source: str, wrong: int) -> None:
+    assert sum(bool(START.match(text)) for text in docstrings(ast.parse(source))) == wrong
+
+
+def test_package_and_documents_use_the_fields_words() -> None:
+    """Names, docstrings, comments and messages are all of a file's text."""
+    texts = [path for path in (ROOT / "src").rglob("*") if path.suffix in (".py", ".j2", ".typed")]
+    wrong = []
+    for path in (*texts, ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        name = str(path.relative_to(ROOT))
+        text = path.read_text()
+        for contract in CONTRACTS.get(name, ()):
+            assert contract in text, f"{name} has no {contract} any more: remove it from the list"
+        wrong += [f"{name}: {word}" for word in words_in(name)]
+        for number, line in enumerate(text.splitlines(), 1):
+            for word in words_in(line, CONTRACTS.get(name, ())):
+                wrong.append(f"{name}:{number}: {word}")
+    assert not wrong
+
+
+def test_tests_and_benchmarks_use_the_fields_words() -> None:
+    """Their strings are left out: many are the keys and fields of contracts."""
+    wrong = []
+    for path in python_files("tests", "benchmarks"):
+        name = str(path.relative_to(ROOT))
+        wrong += [f"{name}: {word}" for word in words_in(name) + words_given(path.read_text())]
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("def read_picture(Tell, told_of): ...", ["picture", "Tell", "told"]),
+        ("class PictureSet(ImageSet): ...", ["Picture"]),
+        ("self.pictures2 = on_event.tell()", ["pictures", "tell"]),
+        ('raise ValueError(f"{file} tells no {departure}")  # PICTURES', [
+            "tells", "departure", "PICTURES",
+        ]),
+        ('"pictures" in key, "pictures_seen", "a pictures"', ["pictures", "pictures"]),
+        ("an intelligent depicture, retold", []),
+    ],
+)  # fmt: skip
+def test_a_words_use_is_found_in_any_text(text: str, words: list[str]) -> None:
+    assert words_in(text, ('"pictures"',)) == words
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("def test_it_is_told(): ...", ["told"]),
+        ("class Picture: ...", ["Picture"]),
+        ("lambda picture: 1", ["picture"]),
+        ("async def tell(): ...", ["tell"]),
+        ("self.told = 1", ["told"]),
+        ("def f(*, told=1): ...", ["told"]),
+        ("for picture in images: ...", ["picture"]),
+        ("if (picture := 1): ...", ["picture"]),
+        ('"""Departures of a run."""', ["Departures"]),
+        ("x = 1  # tells apart", ["tells"]),
+        ('recipe.pictures, facts["pictures"], own(pictures=None)', []),
+    ],
+)
+def test_a_words_use_is_found_in_names_docstrings_and_comments(
+    source: str, words: list[str]
+) -> None:
+    assert words_given(source) == words
+
+
+@pytest.mark.parametrize("verb", ["", *map(verb_name, VERBS)])
+def test_help_texts_use_the_fields_words(capsys: pytest.CaptureFixture[str], verb: str) -> None:
+    assert main([*verb.split(), "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert f"reslab {verb}".strip() in printed
+    assert not words_in(printed)
