@@ -11,5 +11,5 @@ def test_a_near_name_is_offered() -> None:
 def test_far_from_all_names_all_are_listed() -> None:
     assert (
         unknown_name("set", "zzz", ["digits", "cifar10"])
-        == "no set 'zzz'; there are: cifar10, digits"
+        == "no set 'zzz'; available: cifar10, digits"
     )

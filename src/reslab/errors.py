@@ -16,9 +16,9 @@ def unknown_name(kind: str, name: str, allowed: Iterable[str]) -> str:
         near = [ends[end] for end in get_close_matches(name, ends, n=1, cutoff=0.8)]
     if near:
         return f"no {kind} {name!r}; did you mean {near[0]!r}?"
-    return f"no {kind} {name!r}; there are: {', '.join(names)}"
+    return f"no {kind} {name!r}; available: {', '.join(names)}"
 
 
 def os_reason(error: OSError) -> str:
-    """Return the operating system's reason for an error, in lower case like all our messages."""
+    """Return the operating system's reason for an error, in lower case like other messages."""
     return (error.strerror or str(error)).lower()

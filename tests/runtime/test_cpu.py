@@ -68,12 +68,12 @@ except ValueError as error:
     for name in NAMES:
         monkeypatch.delenv(name, raising=False)
     done = start_python("-c", code, ATEN_CPU_CAPABILITY="default").end()
-    assert done.stdout.startswith("RESLAB_CPU=avx2, but torch computes for DEFAULT: ")
+    assert done.stdout.startswith("RESLAB_CPU=avx2, but torch uses DEFAULT kernels: ")
 
 
 def test_an_unknown_one_is_refused(refused) -> None:
     line = refused("models", RESLAB_CPU="avx512")
-    assert line == "reslab: RESLAB_CPU=avx512 is not known; allowed: avx2, or unset"
+    assert line == "reslab: RESLAB_CPU=avx512 is unknown; set it to avx2, or leave it unset"
 
 
 def test_an_empty_one_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,7 +159,7 @@ def test_a_killed_process_is_named(together) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         group.all_reduce_max(0)
     """
-    line = "process 1 of 3 is gone: it was killed, or ran out of memory"
+    line = "process 1 of 3 ended without an error message: killed, or out of memory"
     assert together(work, 3) == (1, [line])
     work = """
     def work(group):
@@ -169,7 +169,7 @@ def test_a_killed_process_is_named(together) -> None:
         os.kill(ids[1], signal.SIGKILL)
         os.kill(ids[0], signal.SIGKILL)
     """
-    assert together(work) == (137, ["process 0 of 2 was ended by SIGKILL"])
+    assert together(work) == (137, ["process 0 of 2 was killed by SIGKILL"])
 
 
 def test_who_is_waited_for_too_long_is_named(together) -> None:
@@ -184,8 +184,8 @@ def test_who_is_waited_for_too_long_is_named(together) -> None:
     status, lines = together(work, 3, grace=1.0, RESLAB_PATIENCE="6")
     assert status == 1
     assert lines == [
-        "process 1 of 3 did not come within 6 s (RESLAB_PATIENCE allows more): it was stopped, "
-        "or it is slow"
+        "process 1 of 3 did not respond within 6 s: stopped or slow (set RESLAB_PATIENCE to wait "
+        "longer)"
     ]
 
 
@@ -196,7 +196,7 @@ def test_who_is_killed_while_others_compute_is_named_and_they_end(together) -> N
             os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(600)
     """
-    assert together(work, grace=0.2) == (137, ["process 1 of 2 was ended by SIGKILL"])
+    assert together(work, grace=0.2) == (137, ["process 1 of 2 was killed by SIGKILL"])
 
 
 def test_a_signal_that_comes_before_anyone_listens_is_the_status(together) -> None:
@@ -229,7 +229,8 @@ def work(group):
     facts = {"WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     started = [start_python(script, lines, **facts, RANK=str(rank)) for rank in range(3)]
     assert [process.end().returncode for process in started] == [-signal.SIGKILL, 1, 1]
-    assert lines.read_text() == "process 0 of 3 is gone, and with it the way to the others\n"
+    line = "process 0 of 3 has ended, and the connection to the others is lost\n"
+    assert lines.read_text() == line
 
 
 def met(store: dist.Store, count: int, late: float = 0.0) -> list[str]:
@@ -254,7 +255,7 @@ def test_processes_that_are_started_again_meet_each_other_and_not_the_dead() -> 
 def test_who_does_not_come_is_named() -> None:
     store = dist.HashStore()
     met(store, 3)  # started before, dead now
-    with pytest.raises(TimeoutError, match=r"process 1 and 2 of 3 did not come within 0\.2 s"):
+    with pytest.raises(TimeoutError, match=r"processes 1 and 2 of 3 did not start within 0\.2 s"):
         rendezvous(store, 0, 3, patience=0.2)
 
 

@@ -1,4 +1,4 @@
-"""RESLAB_CPU: limit the CPU's instruction set, to test older CPUs and to compare machines."""
+"""Limit the CPU's instruction set with RESLAB_CPU, to test for older CPUs or compare machines."""
 
 import os
 
@@ -15,7 +15,7 @@ def kernel_limit() -> str | None:
     name = os.environ.get(VARIABLE) or None
     if name is not None and name not in SWITCHES:
         raise ValueError(
-            f"{VARIABLE}={name} is not known; allowed: {', '.join(SWITCHES)}, or unset"
+            f"{VARIABLE}={name} is unknown; set it to {' or '.join(SWITCHES)}, or leave it unset"
         )
     return name
 

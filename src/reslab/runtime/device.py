@@ -34,15 +34,15 @@ def setup_device(precision: Precision = "auto") -> Device:
     """Set up and return this machine's best device; `auto` is bf16 if the hardware supports it.
 
     This sets process-wide switches (flush-to-zero, no TF32, deterministic kernels, RESLAB_CPU), so
-    the program calls it once, before the first tensor. Raises ValueError if there are more
-    processes than GPUs, or if RESLAB_CPU can no longer take effect.
+    call it once, before creating any tensor. Raises ValueError if there are more processes than
+    GPUs, or if RESLAB_CPU cannot take effect.
     """
     limit_kernels()
     kernels = torch.backends.cpu.get_cpu_capability()
     if (limit := kernel_limit()) and kernels != limit.upper():
         raise ValueError(
-            f"RESLAB_CPU={limit}, but torch computes for {kernels}: set it before torch computes "
-            "anything, on a processor of this kind"
+            f"RESLAB_CPU={limit}, but torch uses {kernels} kernels: set it before torch computes "
+            f"anything, on a CPU that supports {limit.upper()}"
         )
     processes = join_processes()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -50,8 +50,8 @@ def setup_device(precision: Precision = "auto") -> Device:
     if device.type == "cuda":
         if processes.local > torch.cuda.device_count():
             raise ValueError(
-                f"{processes.local} processes need a GPU each; there are "
-                f"{torch.cuda.device_count()}: take so many processes, or CUDA_VISIBLE_DEVICES="
+                f"{processes.local} processes on {torch.cuda.device_count()} GPUs: start one "
+                "process per GPU, or set CUDA_VISIBLE_DEVICES= to run on the CPU"
             )
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)

@@ -1,8 +1,8 @@
-"""The processes of one run and their collectives, all in the order of the ranks.
+"""The processes of one run and their collectives, whose results are in rank order.
 
 In a `SingleProcess` every collective is the identity. A `ProcessGroup` implements the same methods
 with torch.distributed, for processes started by torchrun or `--processes`. All processes make the
-same calls in the same order; a process that fails ends the others (see `fail_together`).
+same calls in the same order; if one fails, the others end too (see `fail_together`).
 
 A share is the part of a mini-batch for one virtual GPU.
 """
@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from reslab.runtime.gradients import InPlace, OrderedReduce
 
 Value = TypeVar("Value")
-LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # from a launcher
-AGENT_STORE_VARIABLE = "TORCHELASTIC_USE_AGENT_STORE"  # "True" where the launcher holds the store
+LAUNCHER_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # set by a launcher
+AGENT_STORE_VARIABLE = "TORCHELASTIC_USE_AGENT_STORE"  # "True" if the launcher hosts the store
 PATIENCE_VARIABLE = "RESLAB_PATIENCE"  # seconds to wait for another process
 DEFAULT_PATIENCE = 600.0
 POLL_INTERVAL = 0.05  # seconds
@@ -33,10 +33,10 @@ FAILURE_GRACE = 2.0  # seconds for a failed process to report before it counts a
 
 
 class PeerFailed(Exception):
-    """Another process failed and reported why."""
+    """Raised if another process has failed and reported its error."""
 
     def __init__(self, status: int) -> None:
-        super().__init__("another process has reported why")
+        super().__init__("another process failed and has reported its error")
         self.status = status
 
 
@@ -63,7 +63,7 @@ class SingleProcess:
         return [value]
 
     def all_reduce_rows(self, table: Tensor) -> Tensor:
-        """Merge a CPU table in which each process filled its own rows and left -0 elsewhere."""
+        """Merge a CPU table in which each process has filled its rows and left -0 elsewhere."""
         return table
 
     def run_on_first(self, make: Callable[[], Value]) -> Value:
@@ -75,7 +75,7 @@ class SingleProcess:
         return number
 
     def gradients(self, weights: Sequence[nn.Parameter]) -> InPlace:
-        """Return the object that sums the gradients over a mini-batch's shares."""
+        """Return an object that sums gradients over the shares of a mini-batch."""
         return InPlace()
 
     def close(self) -> None: ...
@@ -91,9 +91,8 @@ class ProcessGroup:
         self.rank, self.count, self.patience = rank, count, patience
         self.local = int(os.environ.get("LOCAL_WORLD_SIZE", count))
         self.first = rank == 0
-        self.host = (
-            None if os.environ.get(AGENT_STORE_VARIABLE) == "True" else 0
-        )  # rank of the process that holds the store
+        # rank of the process that hosts the store; None if the launcher does
+        self.host = None if os.environ.get(AGENT_STORE_VARIABLE) == "True" else 0
         self.store = dist.PrefixStore("reslab", store)
         self.entered = 0  # collectives entered by this process
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
@@ -124,25 +123,25 @@ class ProcessGroup:
         return gathered
 
     def all_reduce_rows(self, table: Tensor) -> Tensor:
-        # one process holds the value and the others -0, so the sum is exact in any order
+        # one process has the value and the others have -0, so the sum is exact in any order
         self.collective(lambda: dist.all_reduce(table))
         return table
 
     def run_on_first(self, make: Callable[[], Value]) -> Value:
-        box: list[Any] = [make() if self.first else None]
-        self.collective(lambda: dist.broadcast_object_list(box, src=0))
-        return box[0]
+        objects: list[Any] = [make() if self.first else None]
+        self.collective(lambda: dist.broadcast_object_list(objects, src=0))
+        return objects[0]
 
     def all_reduce_max(self, number: int) -> int:
-        box = torch.tensor(number)
-        self.collective(lambda: dist.all_reduce(box, dist.ReduceOp.MAX))
-        return int(box)
+        maximum = torch.tensor(number)
+        self.collective(lambda: dist.all_reduce(maximum, dist.ReduceOp.MAX))
+        return int(maximum)
 
     def gradients(self, weights: Sequence[nn.Parameter]) -> OrderedReduce:
         return OrderedReduce(weights, self.count, self.collective)
 
     def collective(self, operation: Callable[[], object]) -> None:
-        """Run one collective; if it fails, the error names the failed or missing process."""
+        """Run one collective; if it fails, raise an error that names the missing processes."""
         self.entered += 1
         start = time.monotonic()
         try:
@@ -152,7 +151,7 @@ class ProcessGroup:
             raise self._lost(time.monotonic() - start) from error
 
     def _lost(self, waited: float) -> Exception:
-        """Return the error for a collective that some process did not complete."""
+        """Return the error for a collective that failed after `waited` seconds."""
         missing: list[int] = []
         try:
             for _ in range(round(FAILURE_GRACE / 0.1)):
@@ -161,30 +160,29 @@ class ProcessGroup:
                 time.sleep(0.1)
             missing = [rank for rank in range(self.count) if self._entered_by(rank) < self.entered]
         except RuntimeError:
-            gone = "the launcher" if self.host is None else f"process {self.host} of {self.count}"
-            return RuntimeError(f"{gone} is gone, and with it the way to the others")
-        who = " and ".join(map(str, missing)) or "another"
+            host = "the launcher" if self.host is None else name_ranks([self.host], self.count)
+            return RuntimeError(f"{host} has ended, and the connection to the others is lost")
+        names = name_ranks(missing, self.count) if missing else "another process"
         if waited >= self.patience:
             return RuntimeError(
-                f"process {who} of {self.count} did not come within {self.patience:g} s "
-                f"({PATIENCE_VARIABLE} allows more): it was stopped, or it is slow"
+                f"{names} did not respond within {self.patience:g} s: stopped or slow (set "
+                f"{PATIENCE_VARIABLE} to wait longer)"
             )
-        return RuntimeError(f"process {who} of {self.count} is gone: it was killed, or ran out "
-                            "of memory")  # fmt: skip
+        return RuntimeError(f"{names} ended without an error message: killed, or out of memory")
 
     def _entered_by(self, rank: int) -> int:
         key = f"met/{rank}"
         return int(self.store.get(key)) if self.store.check([key]) else 0
 
     def report_first_failure(self, status: int) -> bool:
-        """Register a failure; return True in the first process to fail, which reports for all."""
+        """Register a failure; return True only to the first process to fail, which reports it."""
         try:
-            mine = f"{status}/{self.rank}"
-            first = self.store.compare_set("failed by", "", mine).decode()
+            failure = f"{status}/{self.rank}"
+            first = self.store.compare_set("failed by", "", failure).decode()
             self.store.set("failed", first.split("/")[0])
         except RuntimeError:  # the store is gone: the lowest remaining rank reports
             return self.rank == (1 if self.host == 0 else 0)
-        return first == mine
+        return first == failure
 
     def close(self) -> None:
         """Leave the group; processes still waiting for this one get an error."""
@@ -195,9 +193,18 @@ class ProcessGroup:
 Processes = SingleProcess | ProcessGroup
 
 
+def name_ranks(ranks: Sequence[int], count: int) -> str:
+    """Return the ranks as text for messages: "process 1 of 4", "processes 1 and 2 of 4"."""
+    noun = "process" if len(ranks) == 1 else "processes"
+    return f"{noun} {' and '.join(map(str, ranks))} of {count}"
+
+
 @cache
 def join_processes() -> Processes:
-    """Join the processes of this run, given by the variables of torchrun or `--processes`."""
+    """Join the processes of this run, as described by the environment variables of the launcher.
+
+    Return a SingleProcess if there is no launcher, or only one process.
+    """
     if (
         not all(os.environ.get(name) for name in LAUNCHER_VARIABLES)
         or os.environ["WORLD_SIZE"] == "1"
@@ -208,21 +215,21 @@ def join_processes() -> Processes:
         store, rank, count = next(dist.rendezvous("env://", timeout=timedelta(seconds=patience)))
         name = rendezvous(store, rank, count, patience)
     except RuntimeError:  # from the store
-        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise RuntimeError(
-            f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} did not meet the others "
-            f"at {place} within {patience:g} s"
+            f"process {os.environ['RANK']} of {os.environ['WORLD_SIZE']} could not connect to the "
+            f"others at {address} within {patience:g} s"
         ) from None
     return ProcessGroup(dist.PrefixStore(name, store), rank, count, patience)
 
 
 def rendezvous(store: dist.Store, rank: int, count: int, patience: float) -> str:
-    """Agree on a name that is unique to this start of the processes, and return it.
+    """Agree with the other processes on a name that is unique to this launch, and return it.
 
-    torchrun's store, with all its entries, outlives the processes that torchrun restarts, and the
-    restart counts of the machines differ. So each process announces itself under a random
-    name; the first process proposes the names that it finds, and starts as soon as exactly these
-    processes have agreed. Raises TimeoutError with the ranks of missing processes.
+    torchrun's store, with all its entries, outlives the processes that torchrun restarts, and
+    machines may count restarts differently. So each process announces a random name; the first
+    process proposes the names that it finds, and starts as soon as exactly these processes have
+    agreed. Raises TimeoutError with the ranks of missing processes.
     """
 
     def read(key: str) -> str:
@@ -246,17 +253,18 @@ def rendezvous(store: dist.Store, rank: int, count: int, patience: float) -> str
             if read("begun") == proposed:
                 return proposed.split()[0]
         time.sleep(POLL_INTERVAL)
-    who = " and ".join(map(str, missing))
-    raise TimeoutError(f"process {who} of {count} did not come within {patience:g} s "
-                       f"({PATIENCE_VARIABLE} allows more)")  # fmt: skip
+    raise TimeoutError(
+        f"{name_ranks(missing, count)} did not start within {patience:g} s "
+        f"(set {PATIENCE_VARIABLE} to wait longer)"
+    )
 
 
 @contextmanager
 def fail_together(status_of: Callable[[BaseException], int]) -> Iterator[Processes]:
     """Return a context in which the failure of one process ends all of them.
 
-    Only the first process to fail raises its error; the others raise PeerFailed with its exit
-    status.
+    Only the first process to fail raises its own error; the others raise PeerFailed with the exit
+    status of the first.
     """
     processes = join_processes()
     try:

@@ -6,7 +6,7 @@ from typing import Any
 
 Event = dict[str, Any]  # has a "kind"; the lines of metrics.jsonl are events too
 Callback = Callable[[Event], None]
-Log = Callable[[str], None]  # is called with a line for the user
+Log = Callable[[str], None]  # called with a line for the user
 
 
 def silent(event: Event) -> None:

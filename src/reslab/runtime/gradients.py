@@ -18,10 +18,10 @@ class InPlace:
     """Sum in one process: backward adds to `.grad`."""
 
     def store(self) -> None:
-        """Store a share's gradients after its backward pass; here `.grad` has them already."""
+        """Store a share's gradients after its backward pass; a no-op, as `.grad` has them."""
 
     def reduce(self) -> None:
-        """Set every `.grad` to the sum over all shares of all processes; here it is already."""
+        """Set every `.grad` to the sum over all shares of all processes; a no-op here too."""
 
 
 @final
@@ -40,14 +40,14 @@ class OrderedReduce:
     ) -> None:
         self.weights, self.count, self.collective = weights, count, collective
         self.length = sum(weight.numel() for weight in weights)
-        # a row ends with a flag for each weight that has a gradient: an optimizer skips the others
-        self.stretch = -(-(self.length + len(weights)) // count)
+        # a row ends with one flag per weight: 1 if it has a gradient; optimizers skip the others
+        self.slice_length = -(-(self.length + len(weights)) // count)
         self.sum = self.new_row()
         self.rows: list[Tensor] = []  # one per share
         self.stored = 0
 
     def new_row(self) -> Tensor:
-        return self.weights[0].detach().new_empty(self.count * self.stretch)
+        return self.weights[0].detach().new_empty(self.count * self.slice_length)
 
     def store(self) -> None:
         if self.stored == len(self.rows):
@@ -55,10 +55,10 @@ class OrderedReduce:
         row = self.rows[self.stored]
         self.stored += 1
         row.fill_(-0.0)  # adding -0 leaves every number unchanged
-        for place, (weight, part) in enumerate(zip(self.weights, self.parts(row), strict=True)):
+        for number, (weight, part) in enumerate(zip(self.weights, self.parts(row), strict=True)):
             if weight.grad is not None:
                 part.copy_(weight.grad)
-                row[self.length + place] = 1
+                row[self.length + number] = 1
                 weight.grad = None
 
     def reduce(self) -> None:
@@ -66,7 +66,7 @@ class OrderedReduce:
         received = torch.empty_like(sent)
         self.stored = 0
         self.collective(lambda: dist.all_to_all_single(received, sent))
-        first, *others = received.view(-1, self.stretch)
+        first, *others = received.view(-1, self.slice_length)
         for other in others:
             first.add_(other)
         self.collective(lambda: dist.all_gather(list(self.sum.chunk(self.count)), first))

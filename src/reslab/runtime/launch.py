@@ -1,4 +1,4 @@
-"""Start several processes of one command on this machine, with the variables that torchrun sets."""
+"""Start one command as several processes on this machine, with torchrun's environment variables."""
 
 import os
 import signal
@@ -9,16 +9,16 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-EXIT_GRACE = 20.0  # seconds for the others to end by themselves after one has failed
+EXIT_GRACE = 20.0  # seconds for the other processes to end by themselves after one has failed
 
 
 def launch(command: Sequence[str], count: int, threads: int, log: Callable[[str], None]) -> int:
     """Run `command` as `count` processes with `threads` each; return the overall exit status.
 
-    A signal to stop is passed on to all processes. When one fails, the others notice and end, or
-    are killed. `log` is called with a line about a killed process, which cannot report itself.
+    A stop signal is passed on to all processes. When one process fails, the others notice and end,
+    or are killed. A process that is killed cannot report it, so `log` is called with a line.
 
-    The rendezvous store lives in this process, so that it outlives all of the others. (torch's own
+    The rendezvous store lives in this process, so that it outlives all others. (torch's own
     launchers print pages about a failed process, and always exit with 1.)
     """
     import torch.distributed as dist
@@ -33,22 +33,22 @@ def launch(command: Sequence[str], count: int, threads: int, log: Callable[[str]
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(threads),
     }
     started: list[subprocess.Popen[bytes]] = []
-    asked: list[int] = []
+    received: list[int] = []  # signals
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        asked.append(number)
+        received.append(number)
         send(started, number)
 
     before = {number: signal.signal(number, pass_on) for number in STOP_SIGNALS}
     try:
         for rank in range(count):
             ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            # in a session of its own, so that Ctrl-C in a terminal reaches it only once, from here
+            # in a new session, so that Ctrl-C in a terminal reaches it only once, through pass_on
             started.append(
                 subprocess.Popen(command, env=os.environ | shared | ranks, start_new_session=True)
             )
-            if asked:
-                send(started[-1:], asked[-1])
+            if received:
+                send(started[-1:], received[-1])
         codes = wait(started)
     finally:
         send(started, signal.SIGKILL)
@@ -56,8 +56,8 @@ def launch(command: Sequence[str], count: int, threads: int, log: Callable[[str]
             process.wait()
         for number, handler in before.items():
             signal.signal(number, handler)
-    if asked and -asked[0] in codes:  # it stopped a process that had no handler for it yet
-        return 128 + asked[0]
+    if received and -received[0] in codes:  # the signal ended a process before it had a handler
+        return 128 + received[0]
     return exit_status(codes, log)
 
 
@@ -68,7 +68,7 @@ def send(processes: Sequence[subprocess.Popen[bytes]], number: int) -> None:
 
 
 def wait(processes: Sequence[subprocess.Popen[bytes]]) -> list[int | None]:
-    """Wait until all have ended, or EXIT_GRACE after one has failed; return the exit codes."""
+    """Wait until all processes end, or for EXIT_GRACE after one has failed; return exit codes."""
     limit = float("inf")
     while None in (codes := [process.poll() for process in processes]):
         if time.monotonic() > limit:
@@ -86,7 +86,7 @@ def exit_status(codes: Sequence[int | None], log: Callable[[str], None]) -> int:
         return failures[0]
     for rank, code in enumerate(codes):
         if code and code < 0:
-            log(f"process {rank} of {len(codes)} was ended by {signal.Signals(-code).name}")
+            log(f"process {rank} of {len(codes)} was killed by {signal.Signals(-code).name}")
             return 128 - code
     return 0
 

@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 
 def usable_cores() -> int:
-    """Return the number of cores that this process may use, possibly not all of the machine's."""
+    """Return the number of cores that this process may use, which may not be all of them."""
     return len(core_numbers())
 
 
@@ -32,14 +32,14 @@ def core_numbers() -> set[int]:
 
 
 def cores_for(processes: "Processes") -> int:
-    """Return the number of cores for this process, given the run's other processes on this host.
+    """Return this process's fair number of cores, given the run's other processes on this host.
 
     Some schedulers bind each process to its own cores; other launchers do not.
     """
     host, cores = socket.gethostname(), core_numbers()
-    everyone = processes.all_gather_objects((host, cores))
-    neighbours = [theirs for other, theirs in everyone if other == host]
-    users = [sum(core in theirs for theirs in neighbours) for core in cores]
+    gathered = processes.all_gather_objects((host, cores))
+    on_this_host = [other_cores for other, other_cores in gathered if other == host]
+    users = [sum(core in other_cores for other_cores in on_this_host) for core in cores]
     return max(round(sum(1 / count for count in users)), 1)
 
 
@@ -65,7 +65,7 @@ def map_in_order(
 
 
 class Prefetcher:
-    """Prepare upcoming mini-batches in threads; `begin` submits the work for one of them.
+    """Prepare upcoming mini-batches in threads; `begin` submits the work for one mini-batch.
 
     Iterations may be requested in any order. Each request also starts the iterations that follow,
     as long as they come before `last`, and cancels work that is no longer needed.

@@ -146,7 +146,7 @@ def test_voc_is_named_by_sheet_and_line(tmp_path: Path) -> None:
     assert check(tmp_path) == {
         "annotation file": [(("Annotations/c.xml:1",), "malformed XML: no element found")],
         "unknown class": [
-            (("Annotations/b.xml:5",), "no class 'hound'; there are: cat, dog: JPEGImages/b.jpg")
+            (("Annotations/b.xml:5",), "no class 'hound'; available: cat, dog: JPEGImages/b.jpg")
         ],
     }
 
