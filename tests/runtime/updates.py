@@ -11,7 +11,8 @@ from reslab.models.config import cifar_config
 from reslab.models.resnet import build_resnet
 from reslab.recipes import recipe
 from reslab.runtime.distributed import Processes, join_processes
-from reslab.training.loop import build_sgd, eager_update, training_steps
+from reslab.training.loop import eager_update, training_steps
+from reslab.training.optimizer import build_sgd
 from reslab.training.schedule import Schedule
 
 CHANGES = ["iterations=6", "warmup=null", "virtual_gpus=4"]

@@ -12,6 +12,7 @@ from reslab.training.checkpoint import (
     recover_newest_checkpoint,
     save_checkpoint,
 )
+from reslab.training.optimizer import OptimizerState
 from reslab.training.schedule import PlateauState, ScheduleState, WarmupState
 
 
@@ -19,11 +20,10 @@ def checkpoint(iteration: int) -> Checkpoint:
     rng = torch.Generator().manual_seed(iteration)
     return Checkpoint(
         iteration=iteration,
-        learning_rate=0.1,
         seconds=1.5,
         schedule=ScheduleState(WarmupState((90.0, 85.5), None), PlateauState(1, 40.5, 2)),
         weights={"a": torch.randn(5, 3, generator=rng), "count": torch.tensor(7)},
-        momentum={"a": torch.randn(5, 3, generator=rng)},
+        optimizer=OptimizerState(0.1, {"momentum.a": torch.randn(5, 3, generator=rng)}),
         losses=torch.tensor([0.1, 0.2], dtype=torch.float64),
         errors=torch.tensor([], dtype=torch.float64),
     )
@@ -31,10 +31,11 @@ def checkpoint(iteration: int) -> Checkpoint:
 
 def equal(one: Checkpoint, other: Checkpoint) -> bool:
     tensors, others = one.tensors(), other.tensors()
-    facts = ("iteration", "learning_rate", "seconds", "schedule")
+    facts = ("iteration", "seconds", "schedule")
     return (
         tensors.keys() == others.keys()
         and all(torch.equal(tensors[name], others[name]) for name in tensors)
+        and one.optimizer.learning_rate == other.optimizer.learning_rate
         and all(getattr(one, fact) == getattr(other, fact) for fact in facts)
     )
 

@@ -44,7 +44,7 @@ def test_training_goes_on_while_a_copy_is_written(tmp_path: Path, reported: list
     disk.let.clear()
     now = checkpoint(10)
     writer.begin(now)
-    for tensor in (*now.weights.values(), *now.momentum.values()):
+    for tensor in (*now.weights.values(), *now.optimizer.tensors.values()):
         tensor.zero_()  # the next update
     assert saved(disk) == []
     disk.let.set()

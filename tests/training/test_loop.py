@@ -1,17 +1,11 @@
 import torch
 from torch import Tensor, nn
 
-from reslab.models.config import cifar_config, imagenet_config
+from reslab.models.config import cifar_config
 from reslab.models.resnet import build_resnet
 from reslab.recipes import recipe
-from reslab.training.loop import (
-    build_sgd,
-    eager_update,
-    momentum_buffers,
-    restore_momentum,
-    set_learning_rate,
-    training_steps,
-)
+from reslab.training.loop import eager_update, training_steps
+from reslab.training.optimizer import AuthorsSGD, build_sgd
 from reslab.training.schedule import Schedule
 
 RECIPE = recipe("digits-resnet20").with_changes(["iterations=4", "warmup=null", "batch_size=8"])
@@ -55,14 +49,14 @@ def test_one_update_is_the_mean_over_shares_with_statistics_of_their_own() -> No
 def test_all_that_an_update_makes_is_on_the_device_of_the_weights() -> None:
     """Also where no batch norm moves statistics. A device without memory mixes with no other."""
     net = nn.Linear(2, 1, device="meta")
-    optimizer = torch.optim.SGD([{"params": list(net.parameters()), "scale": 1.0}], lr=0.1)
+    sgd = torch.optim.SGD([{"params": list(net.parameters()), "scale": 1.0}], lr=0.1)
 
     def loss_of(one: Tensor) -> tuple[Tensor, Tensor]:
         loss = net(one).mean()
         return loss, loss.detach()
 
     shares = [torch.zeros(3, 2, device="meta")] * 2
-    update = eager_update(lambda k: shares, loss_of, optimizer)
+    update = eager_update(lambda k: shares, loss_of, AuthorsSGD(net, sgd))
     step = next(training_steps(update, int, Schedule(RECIPE), range(1)))
     assert step.loss.device == step.train_error.device == torch.device("meta")
 
@@ -75,8 +69,9 @@ class Counting(torch.optim.SGD):
 
 
 def counted_run(error_of, changes: list[str], start: int = 0):
-    weight = nn.Parameter(torch.zeros(1))
-    optimizer = Counting([{"params": [weight], "scale": 1.0}], lr=0.1)
+    net = nn.Linear(1, 1, bias=False)
+    weight = net.weight
+    sgd = Counting([{"params": [weight], "scale": 1.0}], lr=0.1)
     asked: list[int] = []
 
     def shares_of(iteration: int) -> list[int]:
@@ -88,9 +83,9 @@ def counted_run(error_of, changes: list[str], start: int = 0):
 
     it = RECIPE.with_changes(changes)
     iterations = range(start, it.iterations)
-    update = eager_update(shares_of, loss_of, optimizer)
+    update = eager_update(shares_of, loss_of, AuthorsSGD(net, sgd))
     steps = list(training_steps(update, int, Schedule(it), iterations))
-    return steps, asked, optimizer.steps
+    return steps, asked, sgd.steps
 
 
 def test_one_step_an_iteration_and_each_batch_once() -> None:
@@ -112,88 +107,3 @@ def test_the_warm_up_listens_to_the_training_error() -> None:
     # errors of 90 until the 12th: two of 0 among the last ten make a mean of 72
     assert rates == [0.01] * 14 + [0.1] * (20 - 14) + [0.01] * 10 + [0.001] * 10
     assert [step.iteration for step in steps if step.warmed_up] == [14]
-
-
-RATES = [0.1, 0.1, 0.1, 0.01, 0.01, 0.1, 0.1, 0.001, 0.001]
-
-
-def gradients(step: int, weight: torch.Tensor) -> torch.Tensor:
-    rng = torch.Generator().manual_seed(step)
-    return torch.randn(weight.shape, generator=rng, dtype=weight.dtype)
-
-
-def test_updates_are_those_of_the_authors_framework() -> None:
-    """v <- mu v + rate (g + decay w), w <- w - v in float64, through drops and a warm-up's end."""
-    layer = nn.Linear(5, 4).double()
-    optimizer = build_sgd(layer, momentum=0.9, weight_decay=0.01)
-    weight, velocity = layer.weight.detach().clone(), torch.zeros(4, 5, dtype=torch.float64)
-    for step, rate in enumerate(RATES):
-        set_learning_rate(optimizer, rate)
-        layer.weight.grad = gradients(step, layer.weight)
-        velocity = 0.9 * velocity + rate * (gradients(step, weight) + 0.01 * weight)
-        optimizer.step()
-        weight = weight - velocity
-        torch.testing.assert_close(layer.weight.detach(), weight, rtol=1e-12, atol=1e-12)
-
-
-def test_torchs_own_form_differs_after_a_drop() -> None:
-    """The test above would pass for any SGD if the rate never changed; it does."""
-    ours, theirs = nn.Linear(5, 4), nn.Linear(5, 4)
-    theirs.load_state_dict(ours.state_dict())
-    sgd = build_sgd(ours, momentum=0.9, weight_decay=0.0)
-    plain = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9)
-    for step, rate in enumerate([0.1, 0.1, 0.01]):
-        set_learning_rate(sgd, rate)
-        plain.param_groups[0]["lr"] = rate
-        for layer, optimizer in ((ours, sgd), (theirs, plain)):
-            layer.weight.grad = gradients(step, layer.weight)
-            optimizer.step()
-    assert not torch.allclose(ours.weight, theirs.weight, rtol=1e-3)
-
-
-def test_convolutions_and_the_classifier_decay_and_nothing_else() -> None:
-    for config in (cifar_config(20, "B"), imagenet_config(50, classes=7)):
-        net = build_resnet(config)
-        decayed, others = build_sgd(net, momentum=0.9, weight_decay=1e-4).param_groups
-        assert (decayed["weight_decay"], others["weight_decay"]) == (1e-4, 0.0)
-        expected = {id(m.weight) for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)}
-        assert {id(p) for p in decayed["params"]} == expected
-        everything = {id(p) for p in (*decayed["params"], *others["params"])}
-        assert everything == {id(p) for p in net.parameters()}
-
-
-def test_momentum_goes_out_and_comes_back() -> None:
-    first, second = nn.Linear(5, 4), nn.Linear(5, 4)
-    second.load_state_dict(first.state_dict())
-    sgd = build_sgd(first, momentum=0.9, weight_decay=1e-4)
-    assert not any(b.any() for b in momentum_buffers(first, sgd).values())
-    set_learning_rate(sgd, 0.1)
-    first.weight.grad, first.bias.grad = gradients(0, first.weight), gradients(1, first.bias)
-    sgd.step()
-    again = build_sgd(second, momentum=0.9, weight_decay=1e-4)
-    second.load_state_dict(first.state_dict())
-    restore_momentum(second, again, momentum_buffers(first, sgd), 0.1)
-    for layer, optimizer in ((first, sgd), (second, again)):
-        set_learning_rate(optimizer, 0.01)
-        layer.weight.grad, layer.bias.grad = gradients(2, layer.weight), gradients(3, layer.bias)
-        optimizer.step()
-    assert torch.equal(first.weight, second.weight)
-    assert torch.equal(first.bias, second.bias)
-
-
-def test_a_classifier_learns_at_a_rate_of_its_own() -> None:
-    net = build_resnet(cifar_config(8))
-    optimizer = build_sgd(net, momentum=0.9, weight_decay=0.0, classifier_rate=10.0)
-    before = {name: weight.detach().clone() for name, weight in net.named_parameters()}
-    for rate, moved in ((0.1, 1.0), (0.01, 0.1)):  # where the velocity is left out
-        for weight in net.parameters():
-            weight.grad = torch.ones_like(weight)
-        set_learning_rate(optimizer, rate)
-        for group in optimizer.param_groups:
-            group["momentum"] = 0.0
-        optimizer.step()
-        for name, weight in net.named_parameters():
-            step = before[name] - weight.detach()
-            expected = moved * (1.0 if name.startswith("fc.") else 0.1)
-            torch.testing.assert_close(step, torch.full_like(step, expected), atol=1e-5, rtol=1e-4)
-            before[name] = weight.detach().clone()

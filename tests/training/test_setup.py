@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from reslab.data.loader import Draws
 from reslab.runtime.device import setup_device
 from reslab.training.folder import RunFolder
+from reslab.training.optimizer import build_sgd
 from reslab.training.recipe import RunRecipe
 from reslab.training.run import Interrupted
 from reslab.training.setup import Inputs
@@ -40,8 +41,7 @@ class Finder:
         self.device = setup_device("fp32")
         self.net = nn.Linear(1, 1, bias=False)
         nn.init.ones_(self.net.weight)
-        group = {"params": list(self.net.parameters()), "scale": 1.0}
-        self.optimizer = torch.optim.SGD([group], lr=0.0, momentum=0.9)
+        self.optimizer = build_sgd(self.net, momentum=0.9, weight_decay=0.0)
 
     def draws(self, iteration: int) -> Draws:
         return Draws(iteration, torch.tensor([iteration, 0]), ())

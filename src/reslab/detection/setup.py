@@ -29,7 +29,7 @@ from reslab.models.preprocessing import Preprocessing, minus_mean
 from reslab.runtime.device import Device
 from reslab.runtime.events import Log
 from reslab.runtime.threads import cores_for, map_in_order, usable_cores
-from reslab.training.loop import build_sgd
+from reslab.training.optimizer import build_sgd
 from reslab.training.origin import fit_config, fit_recipe, folded_error, must_have_digest
 from reslab.training.setup import CALIBRATION_BATCHES, Inputs, inputs_at, must_match_classes
 from reslab.training.task import task_of

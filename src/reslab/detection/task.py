@@ -29,6 +29,7 @@ from reslab.models.batchnorm import train_mode
 from reslab.models.preprocessing import Preprocessing
 from reslab.runtime.device import Device
 from reslab.runtime.events import Event, Log
+from reslab.training.optimizer import Optimizer
 from reslab.training.origin import FILE, InitialState, initial_state_bytes
 from reslab.training.task import CheckStop, Final
 
@@ -72,7 +73,7 @@ class DetectionTask:
     recipe: DetectionRecipe
     device: Device
     net: FasterRCNN
-    optimizer: torch.optim.SGD
+    optimizer: Optimizer
     preprocessing: Preprocessing
     loader: DetectionLoader
     test: DetectionSet

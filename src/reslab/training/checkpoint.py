@@ -7,10 +7,12 @@ from torch import Tensor
 
 from reslab.runtime.events import Log
 from reslab.runtime.files import TensorFile, atomic_write
+from reslab.training.optimizer import OptimizerState
 from reslab.training.schedule import PlateauState, ScheduleState, WarmupState
 
 KEPT_CHECKPOINTS = 3
 SUFFIX = ".safetensors"
+WEIGHTS, HISTORY = "weights.", "history."  # prefixes of tensors' names
 FORMAT = 2  # version of the facts; format 1 is not recorded in its files
 
 
@@ -22,25 +24,25 @@ class Checkpoint:
     """
 
     iteration: int
-    learning_rate: float
     seconds: float  # training time so far
     schedule: ScheduleState
     weights: dict[str, Tensor]  # parameters and batch-norm statistics
-    momentum: dict[str, Tensor]
+    optimizer: OptimizerState
     losses: Tensor  # since the last log line, [<= log_every]
     errors: Tensor  # over the last epoch, [<= iterations per epoch]
     evaluated: bool = True  # False: the evaluation due after this iteration is still pending
 
     def copied(self) -> "Checkpoint":
-        """Return a copy with weights and momentum on the CPU, unaffected by further training."""
-        return replace(self, weights=copies(self.weights), momentum=copies(self.momentum))
+        """Return a copy on the CPU that further training does not change."""
+        optimizer = replace(self.optimizer, tensors=copies(self.optimizer.tensors))
+        return replace(self, weights=copies(self.weights), optimizer=optimizer)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors under their names in the file."""
         return (
-            {f"weights.{name}": tensor for name, tensor in self.weights.items()}
-            | {f"momentum.{name}": tensor for name, tensor in self.momentum.items()}
-            | {"history.losses": self.losses, "history.errors": self.errors}
+            {WEIGHTS + name: tensor for name, tensor in self.weights.items()}
+            | self.optimizer.tensors
+            | {f"{HISTORY}losses": self.losses, f"{HISTORY}errors": self.errors}
         )
 
 
@@ -54,7 +56,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     facts = {
         "format": FORMAT,
         "iteration": checkpoint.iteration,
-        "learning_rate": checkpoint.learning_rate,
+        "learning_rate": checkpoint.optimizer.learning_rate,
         "seconds": checkpoint.seconds,
         "schedule": asdict(checkpoint.schedule),
         "judged": checkpoint.evaluated,
@@ -117,18 +119,24 @@ def decode(file: TensorFile, path: Path) -> Checkpoint:
     warmup, plateau = facts["schedule"]["warmup"], facts["schedule"]["plateau"]
     return Checkpoint(
         iteration=facts["iteration"],
-        learning_rate=facts["learning_rate"],
         seconds=facts["seconds"],
         schedule=ScheduleState(
             WarmupState(**(warmup | {"errors": tuple(warmup["errors"])})), PlateauState(**plateau)
         ),
-        weights=_under("weights.", tensors),
-        momentum=_under("momentum.", tensors),
-        losses=tensors["history.losses"],
-        errors=tensors["history.errors"],
+        weights={
+            name.removeprefix(WEIGHTS): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(WEIGHTS)
+        },
+        optimizer=OptimizerState(
+            facts["learning_rate"],
+            {
+                name: tensor
+                for name, tensor in tensors.items()
+                if not name.startswith((WEIGHTS, HISTORY))
+            },
+        ),
+        losses=tensors[f"{HISTORY}losses"],
+        errors=tensors[f"{HISTORY}errors"],
         evaluated=facts.get("judged", True),
     )
-
-
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from reslab.models.preprocessing import Preprocessing
 from reslab.models.resnet import ResNet
 from reslab.runtime.device import Device
 from reslab.runtime.events import Event
+from reslab.training.optimizer import Optimizer
 from reslab.training.origin import FILE, InitialState, initial_state_bytes
 from reslab.training.recipe import Recipe
 from reslab.training.task import CheckStop, Final
@@ -32,7 +32,7 @@ class ClassificationTask:
     recipe: Recipe
     device: Device
     net: ResNet
-    optimizer: torch.optim.SGD
+    optimizer: Optimizer
     preprocessing: Preprocessing
     loader: InMemoryLoader | EncodedLoader
     count: int  # training images

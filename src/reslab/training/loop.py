@@ -1,4 +1,4 @@
-"""The one update path: a mini-batch split over virtual GPUs, then one step of the authors' SGD."""
+"""The one update path: a mini-batch split over virtual GPUs, then one step of the optimizer."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 from reslab.models.batchnorm import NormStatistics, norms_of
 from reslab.runtime.device import Processes, SingleProcess
+from reslab.training.optimizer import Optimizer
 from reslab.training.schedule import Schedule
 from reslab.training.task import Task
 
-# Take one SGD step, given the random draws of a mini-batch and a learning rate: update weights,
-# momentum and moving averages. Return a table with one row per virtual GPU of all processes,
+# Take one step, given the random draws of a mini-batch and a learning rate: update weights,
+# optimizer state and moving averages. Return a table with one row per virtual GPU of all processes,
 # float64 [virtual GPUs, statistics + 2]: the batch-norm statistics of its forward pass, its mean
 # loss, its error in percent. Alternative implementations of the step share this signature.
 Update = Callable[[Any, float], Tensor]
 LOSS, ERROR = -2, -1  # columns of the table, after the statistics
-DECAYED = (nn.Conv2d, nn.Linear)  # layers with weight decay
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def training_steps(
 def eager_update(
     prepare: Callable[[Any], Sequence[Any]],
     loss: Callable[[Any], tuple[Tensor, Tensor]],
-    optimizer: torch.optim.SGD,
+    optimizer: Optimizer,
     norms: Sequence[nn.BatchNorm2d] = (),
     processes: Processes = SingleProcess(),
 ) -> Update:
@@ -62,7 +62,7 @@ def eager_update(
     statistics, losses and errors are summed in the order of the shares, whichever process computed
     them, so the sums agree to the last bit for any number of processes.
     """
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    weights = optimizer.parameters
     statistics = NormStatistics(norms, weights[0].device)
     gradients = processes.gradients(weights)
 
@@ -75,7 +75,7 @@ def eager_update(
         return torch.cat([statistics.row(), facts])
 
     def update(draws: Any, learning_rate: float) -> Tensor:
-        set_learning_rate(optimizer, learning_rate)
+        optimizer.set_rate(learning_rate)
         shares = prepare(draws)
         averages = statistics.row()
         with statistics.without_averaging() as momentum:
@@ -102,66 +102,3 @@ def eager_update_of(task: Task, prepare: Callable[[Any], Sequence[Any]] | None =
         [norm for norm in norms_of(task.net) if norm.training],
         task.device.processes,
     )
-
-
-def build_sgd(
-    net: nn.Module, *, momentum: float, weight_decay: float, classifier_rate: float = 1.0
-) -> torch.optim.SGD:
-    """Build an SGD optimizer with weight decay only on convolution and classifier weights.
-
-    The classifier's learning rate is `classifier_rate` times that of the other layers.
-    """
-    decayed = {id(m.weight) for m in net.modules() if isinstance(m, DECAYED)}
-    linear = [m for m in net.modules() if isinstance(m, nn.Linear)]
-    classifier = {id(weight) for m in linear for weight in m.parameters()}
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for weight in net.parameters():
-        scale = classifier_rate if id(weight) in classifier else 1.0
-        decay = weight_decay if id(weight) in decayed else 0.0
-        groups.setdefault((scale, decay), []).append(weight)
-    return torch.optim.SGD(
-        [
-            {"params": weights, "weight_decay": decay, "scale": scale}
-            for (scale, decay), weights in groups.items()
-        ],
-        lr=0.0,  # a placeholder: the rate is set before each update
-        momentum=momentum,
-        fused=True,
-    )
-
-
-def set_learning_rate(optimizer: torch.optim.SGD, rate: float) -> None:
-    """Change the learning rate as in the authors' framework, whose velocity includes the rate.
-
-    Caffe: v <- mu v + rate g, w <- w - v. torch: v <- mu v + g, w <- w - rate v. The two agree
-    while the rate is constant; when it changes, torch's buffer is scaled by old / new to match.
-    """
-    for group in optimizer.param_groups:
-        old, group["lr"] = group["lr"], rate * group["scale"]
-        if old == group["lr"]:
-            continue
-        for weight in group["params"]:
-            buffer = optimizer.state[weight].get("momentum_buffer")
-            if buffer is not None:
-                buffer.mul_(old / group["lr"])
-
-
-def momentum_buffers(net: nn.Module, optimizer: torch.optim.SGD) -> dict[str, Tensor]:
-    """Return the velocity of each parameter by name; zeros before the first update."""
-    state = optimizer.state
-    return {
-        name: state[weight].get("momentum_buffer", torch.zeros_like(weight))
-        for name, weight in net.named_parameters()
-    }
-
-
-def restore_momentum(
-    net: nn.Module, optimizer: torch.optim.SGD, buffers: dict[str, Tensor], rate: float
-) -> None:
-    """Restore saved velocities and the learning rate to which they are scaled."""
-    for name, weight in net.named_parameters():
-        # empty_like keeps the weight's memory format, which the fused update needs
-        buffer = torch.empty_like(weight).copy_(buffers[name])
-        optimizer.state[weight]["momentum_buffer"] = buffer
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["scale"]

@@ -22,8 +22,6 @@ from reslab.training.log import (
 from reslab.training.loop import (
     UpdateResult,
     eager_update_of,
-    momentum_buffers,
-    restore_momentum,
     training_steps,
 )
 from reslab.training.recipe import RunRecipe
@@ -97,7 +95,7 @@ class RunInProgress:
         """Continue from a checkpoint."""
         task = self.task
         task.net.load_state_dict(saved.weights)
-        restore_momentum(task.net, task.optimizer, saved.momentum, saved.learning_rate)
+        task.optimizer.restore(saved.optimizer)
         self.progress.losses.extend(saved.losses.tolist())
         self.progress.errors.extend(saved.errors.tolist())
 
@@ -107,11 +105,10 @@ class RunInProgress:
         task = self.task
         return Checkpoint(
             iteration=iteration,
-            learning_rate=task.optimizer.param_groups[0]["lr"],
             seconds=self.progress.seconds(),
             schedule=self.schedule.state,
             weights=task.net.state_dict(),
-            momentum=momentum_buffers(task.net, task.optimizer),
+            optimizer=task.optimizer.state(),
             losses=torch.tensor(self.progress.losses, dtype=torch.float64),
             errors=torch.tensor(self.progress.errors, dtype=torch.float64),
             evaluated=not evaluation_due,
@@ -193,10 +190,9 @@ class RunInProgress:
 
         folder, task, (reports, files) = self.folder, self.task, final
         weights = task.net.state_dict()
-        momentum = momentum_buffers(task.net, task.optimizer)
         result = {
             "weights_sha256": sha256_of(weights),
-            "state_sha256": sha256_of(weights | {f"momentum.{n}": t for n, t in momentum.items()}),
+            "state_sha256": sha256_of(weights | task.optimizer.state().tensors),
             "iterations": self.recipe.iterations,
             "seconds": round(seconds, 2),
             "train_error": self.progress.epoch_error(),

@@ -32,7 +32,7 @@ from reslab.runtime.device import Device
 from reslab.runtime.events import Log
 from reslab.runtime.threads import cores_for, usable_cores
 from reslab.training.classification import ClassificationTask
-from reslab.training.loop import build_sgd
+from reslab.training.optimizer import build_sgd
 from reslab.training.origin import InitialState
 from reslab.training.recipe import Recipe
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from reslab.data.loader import Draws
@@ -12,6 +11,7 @@ from reslab.models.model_file import model_file, read_facts
 from reslab.runtime.device import Device
 from reslab.runtime.events import Event
 from reslab.training.folder import RunFolder
+from reslab.training.optimizer import Optimizer
 from reslab.training.recipe import RunRecipe
 
 CheckStop = Callable[[], None]  # called regularly in long work; may raise to end it
@@ -31,7 +31,7 @@ class Task(Protocol):
     def net(self) -> nn.Module: ...
 
     @property
-    def optimizer(self) -> torch.optim.SGD: ...
+    def optimizer(self) -> Optimizer: ...
 
     @property
     def epoch(self) -> int:
