@@ -134,7 +134,7 @@ def test_data_that_are_not_there(
     refused: Callable[..., str], tmp_path: Path, weights: Path
 ) -> None:
     given = ("--weights", weights, *BOXES)
-    assert "name a COCO or VOC folder with --data" in refused(*given)
+    assert "give a COCO or VOC folder with --data" in refused(*given)
     assert f"{tmp_path / 'nothing'} is not there" in refused(*given, "--data", tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
     assert "holds no boxes" in refused(*given, "--data", tmp_path / "empty")
@@ -185,7 +185,7 @@ FAULTS: dict[Callable[[Path], None], str] = {
     missing_image: "000003.png: not there",
     unknown_class: "no category has the id 77",
     one_class_more: "model.classes=10, the images have 11 classes: --set model.classes=11",
-    no_objects: "none of the 6 images of train has an object to find",
+    no_objects: "none of the 6 images of train has an object to detect",
     swapped: "annotation 1: swapped corners",
 }
 
@@ -265,8 +265,8 @@ def test_what_was_saved_outlives_an_image_that_vanishes(
 def test_changes_that_cannot_be(refused: Callable[..., str], weights: Path) -> None:
     given = ("--weights", weights)
     assert "did you mean 'learning_rate'" in refused(*given, "--set", "learning_rat=1")
-    assert "2 stages come before the regions" in refused(*given, "--set", "fixed_stages=5")
-    assert "two or more that rise" in refused(*given, "--set", "search.scales=[64]")
+    assert "2 stages precede the region head" in refused(*given, "--set", "fixed_stages=5")
+    assert "two or more increasing sides" in refused(*given, "--set", "search.scales=[64]")
     assert "did you mean 'digit-scenes-resnet20-c4'" in refused(recipe="digit-scene-resnet20-c4")
 
 

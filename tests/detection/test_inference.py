@@ -426,7 +426,7 @@ def test_names_decide_where_ids_are_only_numbers() -> None:
     few = renamed(SCENES, ("0", "1"), ("1", "2")).test  # ids that the detector has for others
     assert labels_in(MODEL, few).tolist() == [0, 1, *[-1] * 8]
     cars = renamed(SCENES, ("car", "bus"), ("1", "2")).test
-    with pytest.raises(ValueError, match="does not know a class of test: no class 'car'"):
+    with pytest.raises(ValueError, match="lacks a class of test: no class 'car'"):
         labels_in(MODEL, cars)
 
 

@@ -249,7 +249,7 @@ def test_images_without_an_object_to_find_are_left_out(
     for k in range(4):
         found = {(whose(example)[0], len(example.boxes)) for example in batches(k)}
         assert found == {(3, 1), (7, 2)}
-    with pytest.raises(ValueError, match="none of the 3 images of train has an object to find"):
+    with pytest.raises(ValueError, match="none of the 3 images of train has an object to detect"):
         opened(with_truths(scenes.train, *none))
 
 

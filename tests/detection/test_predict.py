@@ -166,13 +166,13 @@ def test_the_public_door(model: Path) -> None:
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.5, float("nan")])
 def test_a_threshold_is_a_probability(model: Path, threshold: float) -> None:
-    with pytest.raises(ValueError, match="a probability lies between 0 and 1"):
+    with pytest.raises(ValueError, match="is not a probability between 0 and 1"):
         load_detector_predictor(model, threshold=threshold)
 
 
 @pytest.mark.parametrize(
     ("scales", "why"),
-    [([64], r"scales \[64\]: two or more"), ([64, 32], "rise"), ([0, 32], "scales cannot be 0")],
+    [([64], r"scales \[64\] must be two or more"), ([64, 32], "increasing"), ([0, 32], "scales cannot be 0")],
 )
 def test_impossible_scales_are_refused(model: Path, scales: list[int], why: str) -> None:
     with pytest.raises(ValueError, match=why) as caught:
@@ -256,7 +256,7 @@ def test_an_image_is_prepared_as_in_training() -> None:
 def test_files_without_a_detector_are_refused(tmp_path: Path) -> None:
     file = classifier_file(tmp_path)
     assert not is_detector(file)
-    with pytest.raises(ValueError, match="holds no detector; `reslab predict`"):
+    with pytest.raises(ValueError, match="a classifier, not a detector; use `reslab predict`"):
         load_detector(file)
     for text, why in ((b"", "no model file"), (b"{}", "no model file")):
         (tmp_path / "wrong").write_bytes(text)

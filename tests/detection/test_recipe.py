@@ -58,13 +58,13 @@ def test_the_run_itself_is_the_fourth_step() -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ("fixed_stages=3", "fixed_stages=3: 2 stages come before the regions"),
+        ("fixed_stages=3", "fixed_stages=3: 2 stages precede the region head, at least 3 must"),
         ("model.trunk.blocks=[1]", "must name the same stages"),
-        ("step=1", "step 1 is one of training=alternating"),
+        ("step=1", "step=1 requires training=alternating"),
         ("step=4", "'step' cannot be 4"),
         ("model.norm=batch", "model.norm"),
         ("model.clases=3", "did you mean 'model.classes'"),
-        ("search.scales=[5]", "two or more that rise"),
+        ("search.scales=[5]", "two or more increasing sides"),
         ("sampling.background=0.5", "sampling.background"),
         ("model.sizes=[]", "model.sizes"),
         ("batch_size=3", None),
@@ -83,7 +83,7 @@ def test_changes_that_cannot_be(change: str, why: str | None) -> None:
 
 
 def test_one_stage_has_nothing_to_share() -> None:
-    with pytest.raises(ValueError, match="0 stages come before"):
+    with pytest.raises(ValueError, match="0 stages precede"):
         short_recipe("model.trunk.blocks=[1]", "model.trunk.widths=[4]")
 
 
@@ -112,9 +112,9 @@ def test_changed_inference_is_another_value() -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"scales": [600]}, r"scales \[600\]: two or more that rise"),
-        ({"scales": [400, 400]}, "that rise"),
-        ({"scales": [600, 400]}, "that rise"),
+        ({"scales": [600]}, r"scales \[600\] must be two or more increasing sides"),
+        ({"scales": [400, 400]}, "increasing"),
+        ({"scales": [600, 400]}, "increasing"),
         ({"scales": [0, 400]}, "scales cannot be 0"),
         ({"threshold": 1.5}, "threshold cannot be 1.5"),
         ({"threshold": float("nan")}, "threshold cannot be nan"),

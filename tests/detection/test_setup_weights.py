@@ -117,7 +117,7 @@ def test_another_net_is_refused() -> None:
     recipe = fitting(classifier())
     model = recipe.model.model_copy(update={"trunk": deeper})
     recipe = recipe.model_copy(update={"model": model})
-    with pytest.raises(ValueError, match=r"of another net: stages\.0\.1.* does not fit"):
+    with pytest.raises(ValueError, match=r"belong to another network: stages\.0\.1.* does not fit"):
         initial_detector(recipe, 1, classifier(), TRAIN)
     grouped = detector(norm="group")
     recipe = fitting(grouped, "model.norm=frozen")

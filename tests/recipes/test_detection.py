@@ -75,7 +75,7 @@ def test_own_recipes_need_a_folder_with_boxes(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no boxes"):
         any_recipe("own-detection-resnet18-c4", data=tmp_path)
     few = plant_coco(tmp_path / "few", lambda it: it["annotations"].clear())
-    with pytest.raises(ValueError, match="has an object to find"):
+    with pytest.raises(ValueError, match="has an object to detect"):
         any_recipe("own-detection-resnet18-c4", data=few)
 
 

@@ -47,7 +47,7 @@ def train_detector(
     """Train `recipe` into the folder `out`, or continue the run in `out`, and return its result.
 
     `weights` is the model file or run folder of a classifier or detector to start from. The first
-    three steps of alternating training are runs inside `out`.
+    three steps of alternating training are runs in subfolders of `out`.
     """
     inputs = inputs_at(data, weights)
     if inputs.weights:
@@ -74,9 +74,12 @@ def begin_detection(job: Job[DetectionRecipe], folder: RunFolder | None = None) 
 def initial_nets(
     job: Job[DetectionRecipe], folder: RunFolder | None, begun: bool
 ) -> tuple[Weights | None, FasterRCNN | None]:
-    """Return the weights that a run starts from, and the network whose proposals its region head
-    is trained on. Each is None if the recipe does not use it; weights also if a checkpoint has
-    them."""
+    """Return a run's initial weights, and the network whose proposals train its region head.
+
+    Steps 3 and 4 always start from the networks of earlier steps. In other runs the weights are
+    None if the recipe needs none or, with `begun`, a checkpoint already has them. The second
+    network is None except in step 2.
+    """
 
     def model_of(step: Step) -> Detector:
         return load_detector(step_folder(job, step))
@@ -98,9 +101,9 @@ def initial_nets(
 
 
 def train_first_steps(job: Job[DetectionRecipe]) -> Job[DetectionRecipe]:
-    """Train the first three of the four steps, unless the run is finished; return the last job."""
+    """Train the first three steps, unless the whole run is finished; return the job for step 4."""
     folder = make_whole_folder(job)
-    weights = job.weights_of(folder)  # needed by steps that have not started yet, too
+    weights = job.weights_of(folder)  # also needed by steps that have not started yet
     job = replace(job, inputs=replace(job.inputs, weights=weights))
     for step in () if folder.result() else STEPS:
         train_step(job, step)
@@ -108,20 +111,20 @@ def train_first_steps(job: Job[DetectionRecipe]) -> Job[DetectionRecipe]:
 
 
 def make_whole_folder(job: Job[DetectionRecipe]) -> RunFolder:
-    """Create the folder that contains the steps, after checking data and weights."""
+    """Create the run folder that contains the steps, after checking data and weights."""
     processes, inputs = job.device.processes, job.inputs
     must_divide_evenly(job.recipe, processes)
-    now = job.environment()
+    environment = job.environment()
 
-    def enter() -> None:
+    def create() -> None:
         if not (job.out / "recipe.json").exists():
             must_match_trunk(
                 job.recipe, read_weights(inputs, inputs.weights) if inputs.weights else None
             )
             open_training_data(job.recipe, inputs)
-        RunFolder.create(job.out, job.recipe, now)
+        RunFolder.create(job.out, job.recipe, environment)
 
-    processes.run_on_first(enter)
+    processes.run_on_first(create)
     return RunFolder(job.out, writes=processes.first)
 
 
@@ -138,14 +141,14 @@ def train_step(whole: Job[DetectionRecipe], step: Step) -> None:
 
 
 def step_folder(job: Job[DetectionRecipe], step: Step) -> Path:
-    """Return a step's folder, inside the folder of the whole run; `job` may be another step's."""
+    """Return a step's folder inside the folder of the whole run; `job` may itself be a step."""
     return (job.out.parent if job.recipe.step else job.out) / f"step{step}"
 
 
 def detector_target(job: Job[DetectionRecipe]) -> ProbeTarget:
-    """Set up a new run without writing anything, and return its numbers of images and batches.
+    """Set up a new run without writing anything, and return what is needed to estimate its cost.
 
-    In alternating training each of the four steps is counted as joint training, which costs about
+    Each of the four steps of alternating training is counted as joint training, which costs about
     as much as the most expensive step.
     """
     recipe = job.recipe
@@ -157,10 +160,10 @@ def detector_target(job: Job[DetectionRecipe]) -> ProbeTarget:
     evaluated = evaluations * min(recipe.watched, len(images)) + len(images)
 
     def evaluate() -> int:
-        some = images.take("some", torch.arange(min(len(images), PROBED_IMAGES)))
-        task.detect_images(some)
+        probed = images.take("probed", torch.arange(min(len(images), PROBED_IMAGES)))
+        task.detect_images(probed)
         detector_train_mode(task.net, task.recipe)
-        return len(some)
+        return len(probed)
 
     train = task.loader.train
     return ProbeTarget(

@@ -17,8 +17,8 @@ from reslab.data.resize import Size, cut
 Stds = tuple[float, float, float, float]
 
 NO_STDS: Stds = (1.0, 1.0, 1.0, 1.0)  # the region proposal network regresses plain deltas
-REGION_STDS: Stds = (0.1, 0.1, 0.2, 0.2)  # as in the released Fast R-CNN: scales targets to about 1
-LARGEST_GROWTH = log(1000 / 16)  # not in the paper; Detectron's bound, from 16 to 1000 pixels
+REGION_STDS: Stds = (0.1, 0.1, 0.2, 0.2)  # released Fast R-CNN: targets have about unit variance
+LARGEST_GROWTH = log(1000 / 16)  # not in the paper; Detectron's bound: 16 pixels grow to 1000
 NMS_BLOCK = 256  # boxes compared at once; 128 to 512 are equally fast
 
 
@@ -57,7 +57,7 @@ def clip(boxes: Tensor, width: float, height: float) -> Tensor:
 
 
 def large_enough(boxes: Tensor, min_side: float) -> Tensor:
-    """Return which boxes are at least `min_side` wide and high, [..., 4] -> bool [...]."""
+    """Return a mask of the boxes at least `min_side` wide and high, [..., 4] -> bool [...]."""
     x0, y0, x1, y1 = boxes.unbind(-1)
     return (x1 - x0 >= min_side) & (y1 - y0 >= min_side)
 
@@ -79,7 +79,7 @@ def decode_boxes(references: Tensor, deltas: Tensor, stds: Stds = NO_STDS) -> Te
     """Invert `encode_boxes`: apply deltas to references, [..., 4], [..., 4] -> boxes [..., 4].
 
     Growth is bounded, so that exp does not overflow for an untrained network. The released code
-    adds full widths to inclusive corners, which makes its boxes one pixel larger than these.
+    adds full widths to inclusive corners, which makes its boxes one pixel larger.
     """
     centre, sides = _centre_and_sides(references)
     offset, growth = (deltas * deltas.new_tensor(stds)).split(2, -1)
@@ -97,8 +97,8 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float, limit: int | None = Non
     """Apply non-maximum suppression; return the kept indices, best first: [N, 4], [N] -> int64 [K].
 
     A box is kept unless its IoU with a kept box of higher score is above `threshold`. Ties in score
-    are broken by the lower index. Boxes are compared in blocks, first with the boxes kept so far,
-    then with one another; computation stops once `limit` boxes are kept.
+    go to the lower index. Boxes are compared in blocks, first with the boxes kept so far, then with
+    one another; computation stops once `limit` boxes are kept.
     """
     order = scores.argsort(descending=True, stable=True)
     boxes = boxes[order]
@@ -115,7 +115,7 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float, limit: int | None = Non
 
 
 def _greedy(overlapping: Tensor) -> list[int]:
-    """Return the boxes that overlap no earlier kept box, bool [n, n] -> indices."""
+    """Keep each box that overlaps none of the boxes kept before it, bool [n, n] -> indices."""
     rows = overlapping.cpu().numpy()
     free = np.ones(len(rows), dtype=bool)
     kept = []

@@ -1,6 +1,7 @@
 """Draw detections on an image: boxes, class names and scores.
 
-Each name is written on a plate in its class's colour, placed where it hides least.
+Each name is written on a filled rectangle, the plate, in the colour of the class, placed where it
+hides the least.
 """
 
 from collections.abc import Sequence
@@ -23,13 +24,13 @@ NAMED_COLOURS: tuple[RGB, ...] = (
     (204, 121, 167),
 )  # fmt: skip
 FIRST_HUE = 0.02  # for further classes; with LIGHTNESS, farthest in CIELAB from the colours above
-GOLDEN = 0.6180339887  # of the hue circle: each step falls into the widest remaining gap
+GOLDEN = 0.6180339887  # fraction of the hue circle per step, which falls into the widest gap left
 LIGHTNESS = (0.85, 0.55, 0.3)  # cycled, since neighbouring hues look alike
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 MIN_SHORTER_SIDE = 480  # pixels, roughly; smaller images are enlarged
 MAX_DRAWING_SIDE = 2400  # pixels; images are not enlarged beyond this
-PLATE_WEIGHT = 4  # hiding a name costs this many times as much as hiding an object
-STEP_COST = 0.02  # fraction of an object that the next position must uncover
+PLATE_WEIGHT = 4  # hiding a plate counts this many times as much as hiding an object
+STEP_COST = 0.02  # each later position must hide this fraction of an object less to be chosen
 MAX_LETTERS = 60  # longest class name shown in full
 
 
@@ -38,8 +39,8 @@ def draw_detections(
 ) -> Image.Image:
     """Draw a box, a name and a score for each detection, the highest scores on top.
 
-    `scores=False` is for ground truth. A small image, RGB uint8 [H, W, 3], is enlarged by a whole
-    factor, so that the names are legible.
+    `scores=False` leaves out the scores, for ground truth. A small image, RGB uint8 [H, W, 3], is
+    enlarged by a whole factor, so that the names are legible.
     """
     image, factor = enlarge_small(pixels)
     shorter = min(image.size)
@@ -93,7 +94,7 @@ def enlarge_small(pixels: np.ndarray) -> tuple[Image.Image, int]:
 
 
 def box_to_drawing(box: Sequence[float], factor: int, size: tuple[int, int]) -> PixelBox:
-    """Convert a box to drawing pixels, clipped to the drawing and at least one pixel large."""
+    """Convert a box to pixels of the drawing, clipped and at least one pixel wide and high."""
     width, height = size
     x0, y0, x1, y1 = (round(factor * corner) for corner in box)
     x0, y0 = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
@@ -117,7 +118,7 @@ def draw_outline(canvas: ImageDraw.ImageDraw, box: PixelBox, colour: RGB, line: 
 
 
 def plate_text(name: str, score: float | None, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """Return name and score as one line; the name is shortened until the line fits `width`."""
+    """Format name and score as one line; the name is shortened until the line fits `width`."""
     printable = "".join(letter if letter.isprintable() else "?" for letter in name)
     percent = "" if score is None else f"  {100 * score:.0f} %"
     for end in range(min(len(printable), MAX_LETTERS), -1, -1):
@@ -143,27 +144,27 @@ def place_plates(
 ) -> list[PixelBox]:
     """Choose a position in the image for each box's plate, in the order of the boxes.
 
-    Among eight positions, a plate takes the one where it hides least of the boxes and, above all,
-    of the plates already placed.
+    Of eight positions, each plate takes the one where it hides the least of the boxes and, above
+    all, of the plates placed before it.
     """
     all_boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
     plates = all_boxes[:0]
     for box, size in zip(boxes, sizes, strict=True):
-        places = torch.tensor(places_around(box, size, image_size), dtype=torch.float32)
-        hidden = ioa(all_boxes, places).sum(0) + PLATE_WEIGHT * ioa(plates, places).sum(0)
-        costs = (hidden + STEP_COST * torch.arange(len(places))).tolist()
+        positions = torch.tensor(positions_around(box, size, image_size), dtype=torch.float32)
+        hidden = ioa(all_boxes, positions).sum(0) + PLATE_WEIGHT * ioa(plates, positions).sum(0)
+        costs = (hidden + STEP_COST * torch.arange(len(positions))).tolist()
         best = costs.index(min(costs))
-        plates = torch.cat([plates, places[best : best + 1]])
+        plates = torch.cat([plates, positions[best : best + 1]])
     return [(x0, y0, x1, y1) for x0, y0, x1, y1 in plates.int().tolist()]
 
 
-def places_around(
+def positions_around(
     box: PixelBox, size: tuple[int, int], image_size: tuple[int, int]
 ) -> list[PixelBox]:
     """Return the candidate positions of a plate, preferred ones first.
 
-    They are above the box, below it, and inside it at the top and at the bottom, each flush with
-    the left or the right side of the box, and moved into the image.
+    They lie above the box, below it, and inside it at the top and at the bottom, each flush with
+    the left or the right side of the box, and are shifted into the image.
     """
     (x0, y0, x1, y1), (wide, high), (width, height) = box, size, image_size
     corners = [(x, y) for y in (y0 - high, y1, y0, y1 - high) for x in (x0, x1 - wide)]

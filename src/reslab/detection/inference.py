@@ -85,7 +85,7 @@ class ImageFeatures:
         self.maps: dict[int, FeatureMap] = {}  # by the shorter side of the resized image
 
     def map_at(self, shorter: int) -> FeatureMap:
-        """Return the feature map of the image resized to the side `shorter`."""
+        """Return the feature map of the image whose shorter side is resized to `shorter`."""
         if shorter not in self.maps:
             self.maps[shorter] = self._compute_map(shorter)
         return self.maps[shorter]
@@ -133,7 +133,8 @@ class ImageFeatures:
         for scale in first.unique().tolist():
             rows.append((first == scale).nonzero()[:, 0])
             pair = [self.pool(boxes[rows[-1]], scales[at]) for at in (scale, scale + 1)]
-            features.append(self.net.region_features(torch.maximum(*pair)))  # "merged by maxout"
+            # "merged by maxout" (App. B)
+            features.append(self.net.region_features(torch.maximum(*pair)))
         return torch.cat(features)[torch.cat(rows).argsort()]
 
     def pool(self, boxes: Tensor, shorter: int) -> Tensor:
@@ -145,7 +146,7 @@ class ImageFeatures:
 def must_be_finite(*outputs: Tensor) -> None:
     """Raise RuntimeError if a network's outputs contain infinities or NaN."""
     if not all(output.isfinite().all() for output in outputs):
-        raise RuntimeError("the network's outputs are not numbers: its weights are unusable")
+        raise RuntimeError("the network's outputs are infinite or NaN: its weights are unusable")
 
 
 def lower_scale(boxes: Tensor, ratios: Tensor, side: float) -> Tensor:
@@ -236,10 +237,11 @@ def detect_set(
     """Detect the objects in each image of a set, with one detector or an ensemble.
 
     Return the images that could be decoded and the detections in each, with the set's labels. Raise
-    ValueError if no image can be decoded or the detectors do not know a class of the set.
+    ValueError if no image can be decoded or the detectors lack a class of the set.
     The images are distributed over the processes, and every process returns all detections.
-    `on_progress` is called after each image, with a message if the image is bad; `check_stop` is
-    called once per image, equally often in each process, and may raise to stop.
+    `on_progress` is called after each image, with a message if the image is bad, else with None.
+    `check_stop` is called once per image, equally often in every process, and may raise an
+    exception to stop.
     """
     labels = labels_in(detectors[0], images)
     detectors = [prepare_for_inference(detector) for detector in detectors]
@@ -258,9 +260,9 @@ def detect_set(
         on_progress(None)
     if processes.rank >= len(images) % processes.count > 0:
         check_stop()  # other processes have one more image
-    of_all = [item for part in processes.all_gather_objects(results) for item in part.items()]
+    gathered = [item for part in processes.all_gather_objects(results) for item in part.items()]
     good: dict[int, Detections] = {}
-    for index, result in sorted(of_all, key=lambda item: item[0]):
+    for index, result in sorted(gathered, key=lambda item: item[0]):
         if not isinstance(result, str):
             good[index] = result
         elif index not in results:
@@ -288,10 +290,10 @@ def decode_ahead(
 
 
 def labels_in(detector: Detector, images: DetectionSet) -> Tensor:
-    """Map each class of a detector to the set's label, int64 [classes]; -1 where there is none.
+    """Map each class of a detector to the set's label, int64 [classes]; -1 if the set lacks it.
 
     Classes are matched by id and name if the detector has all of the set's pairs, otherwise by
-    name alone, since most COCO folders number categories from 1. Raises ValueError if the detector
+    name alone, since most COCO folders number categories from 1. Raise ValueError if the detector
     lacks a class of the set.
     """
     detector_classes = list(zip(detector.ids, detector.classes, strict=True))
@@ -301,7 +303,7 @@ def labels_in(detector: Detector, images: DetectionSet) -> Tensor:
     for name in images.classes:
         if name not in detector.classes:
             raise ValueError(
-                f"the detector does not know a class of {images.name}: "
+                f"the detector lacks a class of {images.name}: "
                 f"{unknown_name('class', name, detector.classes)}"
             )
     return positions(detector.classes, images.classes)

@@ -1,4 +1,4 @@
-"""A detector's training examples: images and their objects, a function of (seed, iteration)."""
+"""Training examples for a detector: images with objects, as a function of seed and iteration."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
@@ -36,7 +36,7 @@ class Example:
 def replace_by_next(image: Callable[[int], np.ndarray], limit: BadFileLimit) -> ReplaceBad:
     """Return a reader that replaces a bad image by the next good one.
 
-    More consecutive bad images than the limit allows raise its error.
+    The reader raises the limit's error if more consecutive images are bad than it allows.
     """
     tried = min(limit.allowed + 1, limit.count)
 
@@ -52,7 +52,8 @@ class DetectionLoader:
     Images without an object to detect are left out, as in the released code. Mini-batches may be
     requested in any order; threads prepare the following ones ahead. An image that is missing,
     cannot be decoded or differs in size from its annotations is replaced by the next good one and
-    logged once; more than one such image and more than the fraction `bad_limit` raise ValueError.
+    logged once. ValueError is raised if the fraction of such images exceeds `bad_limit`; unless
+    that is 0, a single one is always allowed.
     `prepare` converts RGB bytes [1, 3, H, W] to the network's input and is called in the threads.
     """
 
@@ -93,53 +94,54 @@ class DetectionLoader:
         return self.batch(self.draws(iteration))
 
     def draws(self, iteration: int) -> Draws:
-        """Sample the mini-batch of `iteration`: image indices, two numbers in [0, 1) for scale and
-        flip [B, 2], and positions in the whole mini-batch [B], which seed later sampling."""
+        """Sample this process's part of the mini-batch of `iteration`: image indices [B], numbers
+        in [0, 1) for scale and flip [B, 2], and positions in the whole mini-batch [B], which seed
+        later sampling."""
         indices = self.sampler(iteration * self.size, self.size)
         rng = make_generator(self.seed, Stream.AUGMENTATION, iteration)
         numbers = torch.rand(self.size, 2, generator=rng, dtype=torch.float64)
-        places, part = torch.arange(self.size), self.rank_slice
-        return Draws(iteration, indices[part], (numbers[part], places[part]))
+        positions, part = torch.arange(self.size), self.rank_slice
+        return Draws(iteration, indices[part], (numbers[part], positions[part]))
 
     def batch(self, draws: Draws) -> list[Example]:
         """Return the mini-batch for `draws`, usually prepared by the threads already."""
-        shown = [future.result() for future in self.prefetcher(draws.iteration)]
-        bad = [index for _, replaced in shown for index in replaced]
+        results = [future.result() for future in self.prefetcher(draws.iteration)]
+        bad = [index for _, skipped in results for index in skipped]
         self.bad_files.report({index: self.image.reasons[index] for index in bad})
-        return [example for example, _ in shown]
+        return [example for example, _ in results]
 
     def close(self) -> None:
         """Stop the threads, each after its current image."""
         self.prefetcher.close()
 
     def _begin(self, threads: Executor, iteration: int) -> list[Future[Any]]:
-        """Submit each image to the threads; a result is an Example and the bad files skipped."""
+        """Submit each image to the threads; each future returns what `_example` returns."""
         draws = self.draws(iteration)
         numbers = (draws.indices, *draws.numbers)
         return [
             threads.submit(
-                self._show,
+                self._example,
                 index,
                 self.shorter[int(side * len(self.shorter))],
                 self.flip and mirror < 0.5,
-                (self.seed, Stream.SAMPLING, iteration, place),
+                (self.seed, Stream.SAMPLING, iteration, position),
             )
-            for index, (side, mirror), place in zip(*(n.tolist() for n in numbers), strict=True)
+            for index, (side, mirror), position in zip(*(n.tolist() for n in numbers), strict=True)
         ]
 
     def _image(self, index: int) -> np.ndarray:
         """Return a training image as RGB bytes [H, W, 3]."""
         return self.train.image(self.rows[index])
 
-    def _show(
+    def _example(
         self, index: int, shorter: int, flip: bool, seed: tuple[int, ...]
     ) -> tuple[Example, list[int]]:
-        """Return the example for an image, or its replacement, and the bad images skipped."""
+        """Return the example for an image or its replacement, and the bad images it replaces."""
         image, index, bad = self.image(index)
         truth = self.train.truths[self.rows[index]]
         pixels = torch.from_numpy(resize_image(image, shorter, self.longest, flip))
-        came, shown = ((size[1], size[0]) for size in (image.shape, pixels.shape))
-        boxes = clip(boxes_to_network(truth.boxes, came, shown, flip), *shown)
+        original, resized = ((size[1], size[0]) for size in (image.shape, pixels.shape))
+        boxes = clip(boxes_to_network(truth.boxes, original, resized, flip), *resized)
         large = large_enough(boxes, MIN_OBJECT_SIDE)
         objects, crowds = is_trainable(truth) & large, truth.crowd & large
         example = Example(
@@ -147,14 +149,14 @@ class DetectionLoader:
             boxes[objects].to(self.device),
             truth.labels[objects].to(self.device),
             boxes[crowds].to(self.device),
-            pixels.shape[1] / came[0],
+            resized[0] / original[0],
             seed,
         )
         return example, bad
 
 
 def is_trainable(truth: GroundTruth) -> Tensor:
-    """Return which objects are trained on, bool [N]: all except difficult ones and crowds.
+    """Return a mask of the objects to train on, bool [N]: all but difficult objects and crowds.
 
     VOC's difficult objects count as background, as in the released code; crowds are ignored.
     """
@@ -165,12 +167,12 @@ def must_have_objects(name: str, truths: Sequence[GroundTruth]) -> None:
     """Raise ValueError unless some image of the set `name` has an object to detect."""
     if not any(is_trainable(truth).any() for truth in truths):
         raise ValueError(
-            f"none of the {len(truths):,} images of {name} has an object to find: "
+            f"none of the {len(truths):,} images of {name} has an object to detect; "
             "difficult objects and crowds do not count"
         )
 
 
 def with_objects(train: DetectionSet) -> list[int]:
-    """Return the images that have an object to detect; raise ValueError if there are none."""
+    """Return the indices of images that have an object to detect; raise ValueError if none has."""
     must_have_objects(train.name, train.truths)
     return [row for row, truth in enumerate(train.truths) if is_trainable(truth).any()]

@@ -1,4 +1,4 @@
-"""Faster R-CNN on a residual trunk: region proposals (Sec. 3.1) and the region head (App. A)."""
+"""Faster R-CNN on a residual trunk (App. A): region proposal network and region head."""
 
 from dataclasses import dataclass
 from math import gcd
@@ -16,7 +16,7 @@ from reslab.models.config import EXPANSION, ResNetConfig
 from reslab.models.layers import Conv, ConvBN, he_normal, unset_linear
 from reslab.models.resnet import ResNet
 
-PROPOSAL_NMS = 0.7  # IoU above which the lower-scored of two proposals is dropped (Sec. 3.1.3)
+PROPOSAL_NMS = 0.7  # IoU threshold for suppressing proposals, as in the released Faster R-CNN
 GROUPS = 32  # in group normalisation, as in its paper; fewer where a group would be one channel
 MIN_IMAGE_SIDE = 3  # pixels needed for one window of the stem's pooling
 # standard deviations of the new layers' initial weights, as in the released code
@@ -52,8 +52,8 @@ class AnchorPredictions:
 class ProposalNetwork(nn.Module):
     """A 3x3 convolution and two sibling 1x1 convolutions, with uninitialised weights.
 
-    Objectness is one logit per anchor, the logistic regression that the paper's footnote allows;
-    the released code uses two outputs and a softmax.
+    Objectness is one logit per anchor, the logistic regression that a footnote in the Faster R-CNN
+    paper allows; the released code uses two outputs and a softmax.
     """
 
     def __init__(self, c_in: int, width: int, anchors: Anchors) -> None:
@@ -64,9 +64,12 @@ class ProposalNetwork(nn.Module):
         self.deltas = Conv(width, 4 * anchors.per_cell, 1)
 
     def forward(self, features: Tensor) -> AnchorPredictions:
-        """Predict for the features of one image, [1, c_in, h, w]; N = h * w * anchors per cell."""
+        """Predict objectness and deltas for the N = h * w * anchors per cell of one image.
+
+        `features` is [1, c_in, h, w].
+        """
         hidden = F.relu(self.conv(features))
-        # channels last, so that the order is that of `Anchors.grid`: by row, cell and anchor
+        # channels last, to match the order of `Anchors.grid`: by row, cell and anchor
         logits = self.objectness(hidden).permute(0, 2, 3, 1).flatten()
         deltas = self.deltas(hidden).permute(0, 2, 3, 1).reshape(-1, 4)
         anchors = self.anchors.grid(*features.shape[2:]).to(features.device)
@@ -87,7 +90,7 @@ class DetectorConfig(BaseModel):
     ratios: tuple[PositiveFloat, ...] = Field((0.5, 1, 2), min_length=1)  # height to width
     width: PositiveInt = 512  # channels of the region proposal network
     pooling: Literal["max", "align"] = "max"
-    pooled: PositiveInt = 14  # pooled side in cells; conv5_1 halves it (docs/deviations.md)
+    pooled: PositiveInt = 14  # side of pooled maps; conv5_1 halves it (docs/deviations.md)
     context: bool = False  # concatenate whole-image features to each region's (App. B)
 
     @property

@@ -31,7 +31,7 @@ from reslab.models.preprocessing import pop_preprocessing
 from reslab.runtime.files import TensorFile
 from reslab.runtime.threads import usable_cores
 
-SHOWN_SCORE = 0.5  # lowest probability shown to users; measuring needs lower ones too
+SHOWN_SCORE = 0.5  # lowest probability shown to users; average precision needs lower ones, too
 
 
 def detector_bytes(detector: Detector) -> bytes:
@@ -62,7 +62,7 @@ def load_detector(path: str | Path) -> Detector:
     """
     file, facts, tensors = read_model_file(path)
     if "config" in facts:
-        raise ValueError(f"{path} holds no detector; `reslab predict` names images by classes")
+        raise ValueError(f"{path} is a classifier, not a detector; use `reslab predict`")
     if "detector" not in facts:
         raise not_a_model_file(file)
     preprocessing = pop_preprocessing(tensors, facts["preprocessing"])
@@ -173,14 +173,14 @@ def load_detector_predictor(
 ) -> DetectorPredictor:
     """Load a detector from a model file or a run folder, ready to detect objects in images.
 
-    `threshold` is the lowest probability reported. `refine` and `scales` are the box refinement and
-    the multi-scale testing of App. B; None keeps the setting used for evaluation during training.
-    Raises ValueError for an impossible value.
+    `threshold` is the lowest probability reported. `refine` and `scales` select the box refinement
+    and the multi-scale testing of App. B; None keeps the setting that evaluations during training
+    used. Raises ValueError for an invalid value.
     """
     if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold {threshold}: a probability lies between 0 and 1")
+        raise ValueError(f"threshold {threshold} is not a probability between 0 and 1")
     detector = load_detector(path)
-    # keep less probable boxes, too: they suppress no better box, but they vote in refinement
+    # keep less probable boxes, too: they suppress no higher-scoring box, but vote in refinement
     lowest = min(threshold, detector.search.threshold)
     options = {"threshold": lowest, "refine": refine, "scales": scales}
     changes = {key: value for key, value in options.items() if value is not None}

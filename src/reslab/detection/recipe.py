@@ -1,4 +1,4 @@
-"""The recipe of a detector, and the settings of inference (App. A, B)."""
+"""A detector's recipe and its inference settings (App. A, B)."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -29,7 +29,9 @@ class InferenceConfig(Section):
     @model_validator(mode="after")
     def _scales_have_neighbours(self) -> Self:
         if len(self.scales) == 1 or any(a >= b for a, b in pairwise(self.scales)):
-            raise ValueError(f"scales {list(self.scales)}: two or more that rise, or none")
+            raise ValueError(
+                f"scales {list(self.scales)} must be two or more increasing sides, or none"
+            )
         return self
 
     def with_changes(self, changes: Mapping[str, Any]) -> "InferenceConfig":
@@ -68,11 +70,11 @@ class DetectionRecipe(RunRecipe):
     task: Literal["detection"] = "detection"
     model: DetectorConfig
     data: DataName
-    years: str = ""  # in a folder that holds several: 07+12 for VOC, 2014 for COCO
+    years: str = ""  # selects among a folder's years: 07+12 for VOC, 2014 for COCO
     validation: float = Field(0.2, gt=0, lt=1)  # fraction of an unsplit folder
     bad_limit: float = Field(0.01, ge=0, le=1)  # fraction of files that may be undecodable
-    # Faster R-CNN's approximate joint training, or its four steps: proposals; regions with a second
-    # trunk; proposals on the second trunk; regions again. The last step is the run itself
+    # Faster R-CNN's approximate joint training, or its four steps, which train proposals; regions
+    # with a second trunk; proposals on the second trunk; regions again. The run itself is step 4
     training: Literal["joint", "alternating"] = "joint"
     step: Step | None = None  # set in the runs inside an alternating run
     fixed_stages: int = Field(1, ge=0)  # 1: conv1 and conv2_x are frozen
@@ -81,7 +83,7 @@ class DetectionRecipe(RunRecipe):
     flip: bool = True
     sampling: Sampling = Sampling()
     search: InferenceConfig = InferenceConfig()
-    watched: PositiveInt = 500  # most test images evaluated during training
+    watched: PositiveInt = 500  # number of test images evaluated during training, at most
     iterations: int = Field(80_000, ge=1)
     batch_size: int = Field(1, ge=1)
     virtual_gpus: int = Field(1, ge=1)
@@ -104,8 +106,9 @@ class DetectionRecipe(RunRecipe):
         shared = len(self.model.trunk.blocks) - 1
         if shared < 1 or self.fixed_stages > shared:
             raise ValueError(
-                f"fixed_stages={self.fixed_stages}: {shared} stages come before the regions"
+                f"fixed_stages={self.fixed_stages}: {shared} stages precede the region head, "
+                f"at least {max(self.fixed_stages, 1)} must"
             )
         if self.step is not None and self.training != "alternating":
-            raise ValueError(f"step {self.step} is one of training=alternating")
+            raise ValueError(f"step={self.step} requires training=alternating")
         return self

@@ -1,10 +1,10 @@
 """Pool the features of regions: RoI max pooling, which the paper uses, and RoI align.
 
-Max pooling needs the maximum over many rectangles of a feature map. Each takes four look-ups in
-a sparse table: any rectangle is covered by four, possibly overlapping, rectangles whose sides are
-powers of two. The tables hold the maximum over every rectangle with such sides, and each entry is
-computed from two entries of the table for half the side. So the cost is independent of the
-rectangle's size.
+Max pooling needs the maximum over many rectangles of a feature map. Each maximum takes four
+look-ups in sparse tables: any rectangle is covered by four, possibly overlapping, rectangles whose
+sides are powers of two. The tables hold the maximum over every rectangle with such sides, and each
+entry is computed from two entries of the table for half the side. The cost of a look-up is thus
+independent of the rectangle's size.
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# channels pooled together: more do not fit the cache, fewer make threads wait for one another
+# channels pooled together: more do not fit in the cache, fewer make threads wait for one another
 CHANNELS = 256
 
 
@@ -67,10 +67,10 @@ class _RangeMax(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, lookups: _Lookups) -> Tensor:
         count, channels = lookups.entries.shape[1], features.shape[3]
         largest = features.new_empty(count, channels)
-        learning = ctx.needs_input_grad[0]
-        cells = largest.new_empty(largest.shape if learning else 0, dtype=torch.int32)
+        training = ctx.needs_input_grad[0]
+        cells = largest.new_empty(largest.shape if training else 0, dtype=torch.int32)
         for block in _channel_blocks(channels):
-            values, origins = _tables(features[..., block], lookups, learning)
+            values, origins = _tables(features[..., block], lookups, training)
             largest[:, block], origin = _look_up(values, origins, lookups)
             if origin is not None:
                 cells[:, block] = origin
@@ -100,7 +100,7 @@ def add_by_place(total: Tensor, places: Tensor, values: Tensor) -> None:
 
 
 def add_in_order(total: Tensor, places: Tensor, values: Tensor) -> None:
-    """Add like `add_by_place`, but in a fixed order also on a GPU, which sorts the places."""
+    """Add like `add_by_place`, but in a fixed order on a GPU, too, which sorts the indices."""
     columns = torch.arange(total.shape[1], device=total.device).expand_as(places)
     total.index_put_((places, columns), values, accumulate=True)
 
@@ -110,7 +110,7 @@ def _channel_blocks(channels: int) -> Iterator[slice]:
         yield slice(start, min(start + CHANNELS, channels))
 
 
-def _tables(features: Tensor, lookups: _Lookups, learning: bool) -> tuple[Tensor, Tensor | None]:
+def _tables(features: Tensor, lookups: _Lookups, training: bool) -> tuple[Tensor, Tensor | None]:
     """Compute the tables of maxima and, when training, of the cells that hold them (int32).
 
     Entries for windows that extend past the border are neither written nor read.
@@ -118,7 +118,7 @@ def _tables(features: Tensor, lookups: _Lookups, learning: bool) -> tuple[Tensor
     """
     values = features.new_empty(lookups.rows, lookups.columns, *features.shape)
     values[0, 0] = features
-    origins = torch.empty_like(values, dtype=torch.int32) if learning else None
+    origins = torch.empty_like(values, dtype=torch.int32) if training else None
     if origins is not None:
         cells = torch.arange(features[..., 0].numel(), dtype=torch.int32, device=features.device)
         origins[0, 0] = cells.view(features.shape[:3])[..., None]
@@ -171,8 +171,9 @@ def _step(value: Tensor, other: Tensor, cell: Tensor, other_cell: Tensor) -> Ten
 def roi_pool(features: Tensor, boxes: Tensor, images: Tensor, size: int, stride: int) -> Tensor:
     """Compute the maximum over size x size bins of each region; 0 for bins outside the map.
 
-    As in the released code, first and last pixels are divided by the stride and rounded half up; a
-    region has at least one cell, and bins extend to whole cells, so adjacent bins may overlap.
+    As in the released code, a region's first and last pixels are divided by the stride and rounded
+    half up; a region has at least one cell, and bins extend to whole cells, so adjacent bins may
+    overlap.
     [B, C, H, W], xyxy [R, 4], int64 [R] -> [R, C, size, size]
     """
     first = (boxes[:, :2] / stride + 0.5).floor().long()  # [R, 2]: x, y

@@ -34,9 +34,9 @@ from reslab.training.origin import fit_config, fit_recipe, folded_error, must_ha
 from reslab.training.setup import CALIBRATION_BATCHES, Inputs, inputs_at, must_match_classes
 from reslab.training.task import task_of
 
-# training images that the mean colour is computed from, if no weights supply a mean
+# number of training images that the mean colour is computed from, unless weights supply a mean
 MEAN_COLOUR_IMAGES = 500
-OF_CLASSES = ("classifier.", "regressor.")
+CLASS_LAYERS = ("classifier.", "regressor.")  # parameter names of layers with outputs per class
 
 Weights = Model | Detector
 OpenedSets = tuple[DetectionSplits, str]  # with the evaluation protocol for the test set
@@ -45,13 +45,13 @@ OpenedSets = tuple[DetectionSplits, str]  # with the evaluation protocol for the
 def open_detection_data(
     recipe: DetectionRecipe, data: str | Location | Inputs | None
 ) -> OpenedSets:
-    """Open the sets that a recipe names; return them and their evaluation protocol."""
+    """Open the training and test sets that a recipe names; return them with their protocol."""
     inputs = inputs_at(data)
     if recipe.data == "digit-scenes":
         return inputs.read(digit_scenes), "coco"
     if inputs.data is None:
         raise ValueError(
-            f"{recipe.name} needs images with boxes: name a COCO or VOC folder with --data"
+            f"{recipe.name} needs images with boxes: give a COCO or VOC folder with --data"
         )
     folder = to_folder(inputs.data, f"{recipe.name} needs")
     annotations = inputs.read(read_annotations, folder, recipe.years)
@@ -60,12 +60,12 @@ def open_detection_data(
 
 
 def open_training_data(recipe: DetectionRecipe, data: str | Location | Inputs | None) -> OpenedSets:
-    """Open the sets of a run; raise ValueError for faults that would end the run later."""
+    """Open a run's sets; raise ValueError for faults that would otherwise stop the run later."""
     sets, protocol = open_detection_data(recipe, data)
     train, test = sets.train, sets.test
     must_match_classes(recipe.name, recipe.model.classes, len(train.classes))
     must_have_objects(train.name, train.truths)
-    must_have_objects(f"{test.name} that are watched", test.truths[: recipe.watched])
+    must_have_objects(f"{test.name} evaluated during training", test.truths[: recipe.watched])
     if protocol == "coco":
         import_pycocotools()  # better to fail now than after training
     return sets, protocol
@@ -86,8 +86,8 @@ def setup_detection(
 ) -> DetectionTask:
     """Build the task from opened sets.
 
-    `preprocessing` was measured when the run began, or is None for a new run; `begun` is whether a
-    checkpoint holds the network's state.
+    `preprocessing` is the one stored when the run began, or None for a new run. `begun` says
+    whether a checkpoint holds the network's state.
     """
     if preprocessing is None and weights is not None:
         preprocessing = weights.preprocessing
@@ -137,7 +137,8 @@ def calibration_losses(task: DetectionTask) -> Iterator[object]:
 def mean_colour(train: DetectionSet) -> Tensor:
     """Compute the mean colour of the first training images, [3, 1, 1].
 
-    Sums in float64 over whole numbers are exact, so they do not depend on the summation order.
+    Sums of integers in float64 are exact, so they do not depend on the order of summation. Raise
+    ValueError if no image can be decoded.
     """
 
     def colour(index: int) -> np.ndarray | None:
@@ -171,9 +172,9 @@ def trunk_of(weights: Weights) -> ResNetConfig:
 
 
 def fit_detector_to_weights(recipe: DetectionRecipe, weights: Weights) -> DetectionRecipe:
-    """Return `recipe` adapted to start from `weights`: with their layout and digest.
+    """Return `recipe` with the layout and the digest of the weights to start from.
 
-    Raises ValueError if `weights` belong to another network.
+    Raises ValueError if the weights belong to another network.
     """
     trunk = fit_config(recipe.model.trunk, trunk_of(weights), recipe.name)
     model = recipe.model.model_copy(update={"trunk": trunk})
@@ -186,15 +187,15 @@ def must_match_trunk(recipe: DetectionRecipe, weights: Weights | None) -> None:
         if recipe.model.norm == "group" and not recipe.fixed_stages and recipe.weights is None:
             return
         raise ValueError(
-            f"{recipe.name} starts from trained weights, whose batch norm it keeps: name them with "
-            "--weights, or set model.norm=group and fixed_stages=0 to start from nothing"
+            f"{recipe.name} starts from trained weights, whose batch norm it keeps: give them with "
+            "--weights, or set model.norm=group and fixed_stages=0 to train from scratch"
         )
     must_have_digest(recipe, weights.net)
     if recipe.model.norm == "frozen":
         if never_trained(weights.net) and isinstance(weights, Model) and not weights.folded:
             raise ValueError(
-                "the weights' batch norm has no statistics, for they were never trained: nothing "
-                "to keep; model.norm=group and fixed_stages=0 start from nothing"
+                "the weights were never trained, so their batch norm has no statistics to keep; "
+                "set model.norm=group and fixed_stages=0 to train from scratch"
             )
     elif norm_is_folded(weights):
         raise folded_error("model.norm", recipe.model.norm)
@@ -209,7 +210,7 @@ def norm_is_folded(weights: Weights) -> bool:
 
 
 def never_trained(net: nn.Module) -> bool:
-    """Return whether there is batch norm and all its running means are still 0."""
+    """Return whether a network has batch norm and all its running means are still 0."""
     means = [mean for name, mean in net.state_dict().items() if name.endswith("running_mean")]
     return bool(means) and not any(bool(mean.any()) for mean in means)
 
@@ -220,28 +221,28 @@ def initial_detector(
     """Build the network from the weights that fit it; initialise the rest from the seed.
 
     A classifier supplies the residual part. A detector also supplies all other layers that fit, but
-    the class-specific layers only if its classes are the set's.
+    the layers with outputs per class only if its classes are those of the set.
     """
     net = build_detector(recipe.model, make_generator(seed, Stream.INITIALISATION))
     if weights is not None:
         state = weights.net.state_dict()
         if (weights.ids, weights.classes) != (train.ids, train.classes):
-            state = {name: state[name] for name in state if not name.startswith(OF_CLASSES)}
+            state = {name: state[name] for name in state if not name.startswith(CLASS_LAYERS)}
         net.load_state_dict(net.state_dict() | matching(net, state))
     if isinstance(weights, Model):
         restore_initial_scale(net)
     return net
 
 
-def matching(net: FasterRCNN, given: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the given weights that fit; raise ValueError if the residual part does not fit."""
+def matching(net: FasterRCNN, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights that fit the network; raise ValueError if its residual part lacks any."""
     state = net.state_dict()
     fitting = {
         name: tensor
-        for name, tensor in given.items()
+        for name, tensor in weights.items()
         if name in state and tensor.shape == state[name].shape
     }
     for name in state:
         if name.startswith(("stem.", "stages.")) and name not in fitting:
-            raise ValueError(f"the weights are of another net: {name} does not fit")
+            raise ValueError(f"the weights belong to another network: {name} does not fit")
     return fitting

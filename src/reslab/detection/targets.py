@@ -1,8 +1,8 @@
 """Anchors, and the training targets of anchors and proposals as in Faster and Fast R-CNN.
 
-All functions take one image. `truths` [N, 4] are its objects; `ignored` [I, 4] are regions that
-are neither objects nor background, such as COCO's crowds. A box that matches no truth but lies
-mostly in an ignored region is not background either. Boxes are xyxy.
+Every function handles one image. `truths` [N, 4] are the boxes of its objects; `ignored` [I, 4] are
+regions that are neither objects nor background, such as COCO's crowds. A box that matches no truth
+but lies mostly in an ignored region is not background, either. Boxes are xyxy.
 """
 
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class Anchors:
 
 
 def inside_image(anchors: Tensor, width: float, height: float) -> Tensor:
-    """Return which anchors do not cross the image border, [N, 4] -> bool [N]."""
+    """Return a mask of the anchors that do not cross the image border, [N, 4] -> bool [N]."""
     x0, y0, x1, y1 = anchors.unbind(1)
     return (x0 >= 0) & (y0 >= 0) & (x1 <= width) & (y1 <= height)
 
@@ -87,17 +87,17 @@ def assign_anchors(
     anchors: Tensor, inside: Tensor, truths: Tensor, ignored: Tensor,
     high: float = 0.7, low: float = 0.3,
 ) -> Tensor:  # fmt: skip
-    """Assign a truth, BACKGROUND or IGNORED to each anchor (Sec. 3.1.2).
+    """Assign a truth, BACKGROUND or IGNORED to each anchor (Faster R-CNN, Sec. 3.1.2).
 
-    An anchor is positive if its IoU with a truth is above `high`, or if it has the highest IoU of
-    all anchors with some truth, ties included; it is assigned the truth that it overlaps most. An
+    An anchor is positive if its IoU with a truth is above `high`, or if its IoU with some truth is
+    the highest of all anchors, ties included; it is assigned the truth that it overlaps most. An
     anchor is background if its IoU with every truth is below `low`. Anchors that are not `inside`
     are always ignored.
     [A, 4], bool [A], [N, 4], [I, 4] -> int64 [A]
     """
     overlaps = iou(anchors, truths) * inside[:, None]  # [A, N]
     best, truth = argmax_iou(overlaps)
-    # a truth that no anchor touches has no closest anchor; in the released code all anchors are
+    # a truth that overlaps no anchor has no closest one; in the released code all are its closest
     closest = (overlaps > 0) & (overlaps == overlaps.amax(0))
     assigned = torch.full_like(truth, IGNORED)
     assigned[(best < low) & ~_in_ignored(anchors, ignored)] = BACKGROUND
@@ -132,7 +132,7 @@ def argmax_iou(overlaps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _in_ignored(boxes: Tensor, ignored: Tensor) -> Tensor:
-    """Return which boxes lie mostly in an ignored region, [N, 4], [I, 4] -> bool [N]."""
+    """Return a mask of the boxes mostly in an ignored region, [N, 4], [I, 4] -> bool [N]."""
     return (ioa(boxes, ignored) >= MOSTLY).any(1)
 
 
@@ -155,7 +155,7 @@ def anchor_targets(
     anchors: Tensor, inside: Tensor, truths: Tensor, ignored: Tensor, rng: Generator,
     *, count: int = 256, positive: float = 0.5,
 ) -> AnchorTargets:  # fmt: skip
-    """Sample the region proposal network's mini-batch from an image (Sec. 3.1.3).
+    """Sample the region proposal network's mini-batch from an image (Faster R-CNN, Sec. 3.1.3).
 
     [A, 4], bool [A], [N, 4], [I, 4]
     """

@@ -42,10 +42,10 @@ def proposal_loss(predicted: AnchorPredictions, targets: AnchorTargets) -> Tenso
     """Return the objectness and box losses, both divided by the number of sampled anchors, []."""
     count = max(len(targets.anchors), 1)  # an image smaller than every anchor has no samples
     logits = predicted.logits[targets.anchors]
-    objects = F.binary_cross_entropy_with_logits(logits, targets.objects, reduction="sum")
+    objectness = F.binary_cross_entropy_with_logits(logits, targets.objects, reduction="sum")
     deltas = predicted.deltas[targets.anchors[: len(targets.deltas)]]
-    places = F.smooth_l1_loss(deltas, targets.deltas, reduction="sum", beta=PROPOSAL_BETA)
-    return (objects + places) / count
+    boxes = F.smooth_l1_loss(deltas, targets.deltas, reduction="sum", beta=PROPOSAL_BETA)
+    return (objectness + boxes) / count
 
 
 def region_loss(scores: Tensor, deltas: Tensor, targets: RegionTargets) -> Tensor:
@@ -55,11 +55,11 @@ def region_loss(scores: Tensor, deltas: Tensor, targets: RegionTargets) -> Tenso
     scores [S, classes + 1], deltas [S, classes, 4]
     """
     count = max(len(targets.labels), 1)  # an image may have no samples
-    kinds = F.cross_entropy(scores, targets.labels, reduction="sum")
+    classes = F.cross_entropy(scores, targets.labels, reduction="sum")
     objects = torch.arange(len(targets.deltas), device=deltas.device)
-    of_class = deltas[objects, targets.labels[objects] - 1]  # each class has its own regressor
-    places = F.smooth_l1_loss(of_class, targets.deltas, reduction="sum", beta=REGION_BETA)
-    return (kinds + places) / count
+    predicted = deltas[objects, targets.labels[objects] - 1]  # each class has its own regressor
+    boxes = F.smooth_l1_loss(predicted, targets.deltas, reduction="sum", beta=REGION_BETA)
+    return (classes + boxes) / count
 
 
 # in a run folder: the final detections in COCO's results format
@@ -68,7 +68,7 @@ DETECTIONS_FILE = "detections.json"
 
 @dataclass(frozen=True)
 class DetectionTask:
-    """The `Task` that trains a detector: a recipe's network and images on their device."""
+    """The `Task` of training a detector: a recipe's network and images on their device."""
 
     recipe: DetectionRecipe
     device: Device
@@ -78,7 +78,7 @@ class DetectionTask:
     loader: DetectionLoader
     test: DetectionSet
     protocol: str  # evaluation protocol, as in `measure`
-    proposer: FasterRCNN | None  # step 2 trains on its proposals; None: on those of `net`
+    proposer: FasterRCNN | None  # proposes the regions in step 2; None: `net` itself does
     log: Log
 
     @property
@@ -138,9 +138,9 @@ class DetectionTask:
         height, width = example.image.shape[2:]
         with self.device.autocast():
             boxes = self.net.append_whole_image(targets.boxes, width, height)
-            seen = self.net.region_features(self.net.pool(features, boxes))
+            regions = self.net.region_features(self.net.pool(features, boxes))
             count = len(targets.boxes)
-            scores, deltas = self.net.classify_regions(seen[:count], seen[count:])
+            scores, deltas = self.net.classify_regions(regions[:count], regions[count:])
         wrong = scores.detach().argmax(1) != targets.labels
         return region_loss(scores, deltas, targets), percent_true(wrong)
 
@@ -180,8 +180,8 @@ class DetectionTask:
         if self.recipe.stage in (1, 3):  # the region head is not trained yet
             return []
         count = min(self.recipe.watched, len(self.test))
-        watched = self.test.take(self.test.name, torch.arange(count))
-        images, detections = self.detect_images(watched, check_stop)
+        monitored = self.test.take(self.test.name, torch.arange(count))
+        images, detections = self.detect_images(monitored, check_stop)
         detector_train_mode(self.net, self.recipe)
         return [measure(images, detections, self.protocol).as_dict()]
 
@@ -218,7 +218,7 @@ class DetectionTask:
 
 
 def percent_true(wrong: Tensor) -> Tensor:
-    """Return the percentage of true values, 0 if there are none; bool [N] -> []"""
+    """Return the percentage of true values, bool [N] -> []; 0 if N is 0."""
     return 100 * wrong.float().sum() / max(len(wrong), 1)
 
 

@@ -72,7 +72,7 @@ def test_classes_without_boxes_are_left_out_and_named(protocol: str) -> None:
     report = measure(images, both, protocol)
     assert report.map_50 == alone.map_50 == pytest.approx(100)
     assert report.classes_without_boxes == ["dog", "owl"]
-    assert "2 of 3 classes have no boxes, left out" in str(report)
+    assert "2 of 3 classes left out: no boxes" in str(report)
     rows = report.details()["per_class"]
     assert [row["ap_50"] is None for row in rows] == [False, True, True]
     assert isnan(report.per_class[1]["ap_50"])
@@ -95,7 +95,7 @@ def test_images_rank_by_their_keys(protocol: str) -> None:
 
 
 def test_what_cannot_be_measured_is_refused() -> None:
-    with pytest.raises(ValueError, match="scenes has no boxes to be found"):
+    with pytest.raises(ValueError, match="scenes has no boxes to detect"):
         measure(a_set([truth(A, difficult=[0])]), [found((0.9, A))])
     with pytest.raises(ValueError, match=r"0\.png: a detection has a score or a box"):
         measure(a_set([truth(A)]), [found((float("nan"), A))])

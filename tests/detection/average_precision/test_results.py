@@ -58,8 +58,8 @@ def test_what_is_no_list_of_detections_is_refused(line) -> None:
     assert malformed.startswith("found.json:2: malformed JSON: Expecting")
     assert malformed.endswith(", column 2")
     assert line("").startswith("found.json:1: malformed JSON: ")
-    assert line({"images": []}).startswith("found.json holds no list; detections are a list of")
-    assert line([GOOD, 7]).startswith("found.json[1] is no detection")
+    assert line({"images": []}).startswith("found.json is not a list of detections, {image_id, ")
+    assert line([GOOD, 7]).startswith("found.json[1] is not a detection")
     assert line("[" * 100_000).startswith("found.json: nested too deeply")
     assert line("[" + "1" * 5000 + "]").startswith("found.json: ")
 
@@ -73,7 +73,7 @@ def test_what_is_missing_is_named_with_its_place(line, key: str) -> None:
 @pytest.mark.parametrize("key", [41, True, 42.0, None, [42], "42"])
 def test_unknown_images_are_named(line, key: object) -> None:
     said = line([GOOD, GOOD | {"image_id": key}])
-    assert said == f"found.json[1].image_id: no image {json.dumps(key)} in scenes"
+    assert said == f"found.json[1].image_id: scenes has no image {json.dumps(key)}"
 
 
 def test_unknown_classes_are_named(line) -> None:

@@ -16,7 +16,7 @@ from reslab.data.boxes.sets import Detections, DetectionSet, GroundTruth
 from reslab.detection.average_precision.voc import area, eleven_points, interpolated, rankings
 from reslab.errors import unknown_name
 
-# COCO's twelve numbers in its order: IoU, object size, maximum number of detections per image
+# COCO's twelve numbers in COCO's order: IoU, object size, maximum number of detections per image
 COCO_NUMBERS = {
     "ap": (".5:.95", "all", 100),
     "ap_50": (".5", "all", 100),
@@ -68,7 +68,7 @@ class AveragePrecision:
             numbers += f", mAP@[.5:.95] {self.map_50_95:.2f} %"
         left_out = ""
         if bare := self.classes_without_boxes:
-            left_out = f"; {len(bare)} of {len(self.per_class)} classes have no boxes, left out"
+            left_out = f"; {len(bare)} of {len(self.per_class)} classes left out: no boxes"
         return f"{self.set_name}: {numbers}  ({self.protocol}, n={self.n}{left_out})"
 
     def as_dict(self) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def measure(
     else:
         measured = measure_voc(truths, ordered, len(images.classes), protocol)
     if not measured.boxes.any():
-        raise ValueError(f"{images.name} has no boxes to be found: there is nothing to measure")
+        raise ValueError(f"{images.name} has no boxes to detect: there is nothing to measure")
     if protocol == "coco":
         map_50, map_50_95 = 100 * measured.coco["ap_50"], 100 * measured.coco["ap"]
     else:
@@ -135,7 +135,7 @@ def measure(
 def usual_protocol(part: Annotations) -> str:
     """Return the protocol under which results on a data set are usually published.
 
-    VOC changed its measure in 2010.
+    VOC changed its definition of average precision in 2010.
     """
     if part.layout == "COCO":
         return "coco"
@@ -146,9 +146,9 @@ def usual_protocol(part: Annotations) -> str:
 def must_be_rankable(images: DetectionSet, detections: Sequence[Detections]) -> None:
     """Raise ValueError if a score or a box is not finite."""
     assert len(detections) == len(images), (len(detections), len(images))
-    for file, seen in zip(images.files, detections, strict=True):
-        if not (seen.scores.isfinite().all() and seen.boxes.isfinite().all()):
-            raise ValueError(f"{file}: a detection has a score or a box that is not a number")
+    for file, detected in zip(images.files, detections, strict=True):
+        if not (detected.scores.isfinite().all() and detected.boxes.isfinite().all()):
+            raise ValueError(f"{file}: a detection has a score or a box that is not finite")
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,8 @@ def rows_by_class(
 ) -> list[dict[str, Any]]:
     """Return the rows of a report, one for each class of the set."""
     counts = np.zeros(len(images.classes), dtype=int)
-    for seen in detections:
-        counts += np.bincount(seen.labels, minlength=len(images.classes))
+    for detected in detections:
+        counts += np.bincount(detected.labels, minlength=len(images.classes))
     rows = []
     for label, (name, id_) in enumerate(zip(images.classes, images.ids, strict=True)):
         row = {
@@ -205,7 +205,9 @@ def import_pycocotools() -> tuple[Any, Any]:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
     except ImportError:
-        raise ImportError("COCO's numbers need pycocotools: pip install 'reslab[detect]'") from None
+        raise ImportError(
+            "COCO's average precision needs pycocotools: pip install 'reslab[detect]'"
+        ) from None
     return COCO, COCOeval
 
 
@@ -215,7 +217,7 @@ def measure_coco(
     """Measure each class under COCO's definition."""
     COCO, COCOeval = import_pycocotools()
     boxes = [row for index, truth in enumerate(truths) for row in truth_rows(index, truth)]
-    ranked = [row for index, seen in enumerate(detections) for row in detection_rows(index, seen)]
+    ranked = [row for index, image in enumerate(detections) for row in detection_rows(index, image)]
     with redirect_stdout(io.StringIO()):  # COCOeval prints progress
         evaluation = COCOeval(
             to_pycocotools(COCO(), boxes, len(truths), classes),
@@ -262,7 +264,7 @@ def truth_rows(index: int, truth: GroundTruth) -> list[dict[str, Any]]:
     """Return the boxes of an image as COCO annotations.
 
     Difficult boxes, which COCO does not have, are ignored as in VOC. The size of an object is the
-    area of its outline, if known, otherwise the area of its box.
+    area of its segmentation, if known, otherwise the area of its box.
     """
     areas = box_areas(truth.boxes) if truth.areas is None else truth.areas.double()
     areas = torch.where(truth.difficult, IGNORED_AREA, areas)
@@ -270,10 +272,10 @@ def truth_rows(index: int, truth: GroundTruth) -> list[dict[str, Any]]:
     return coco_rows(index, truth.boxes, truth.labels, area=areas.tolist(), iscrowd=crowd)
 
 
-def detection_rows(index: int, seen: Detections) -> list[dict[str, Any]]:
+def detection_rows(index: int, image: Detections) -> list[dict[str, Any]]:
     """Return the detections in an image as COCO results."""
-    columns = {"area": box_areas(seen.boxes).tolist(), "iscrowd": [0] * len(seen)}
-    return coco_rows(index, seen.boxes, seen.labels, score=seen.scores.tolist(), **columns)
+    columns = {"area": box_areas(image.boxes).tolist(), "iscrowd": [0] * len(image)}
+    return coco_rows(index, image.boxes, image.labels, score=image.scores.tolist(), **columns)
 
 
 def box_areas(boxes: Tensor) -> Tensor:

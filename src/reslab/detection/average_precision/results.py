@@ -14,28 +14,28 @@ from reslab.errors import unknown_name
 KEYS = ("image_id", "category_id", "bbox", "score")
 MAX_NUMBER = 1e30  # so that areas stay finite
 MAX_QUOTED = 60  # characters of a value in a message
-MAX_CLASSES_NAMED = 20  # in a message
+MAX_CLASSES_NAMED = 20  # in a message; otherwise it has only the range of their ids
 
 
 def read_results(file: Path, images: DetectionSet) -> list[Detections]:
     """Read the detections in each image of a set.
 
     Images are identified by the set's keys, classes by their ids. An image that is not in the file
-    has no detections. A ValueError for a faulty entry names its position in the file.
+    has no detections. Raise ValueError, with the position in the file, for a faulty entry.
     """
     indices = {key: index for index, key in enumerate(images.keys)}
     labels = {id_: label for label, id_ in enumerate(images.ids)}
     rows: list[list[tuple[list[float], float, int]]] = [[] for _ in images.keys]
     entries = read_json(file)
     if not isinstance(entries, list):
-        raise ValueError(f"{file} holds no list; detections are a list of {{{', '.join(KEYS)}}}")
+        raise ValueError(f"{file} is not a list of detections, {{{', '.join(KEYS)}}}")
     for number, entry in enumerate(entries):
         place = f"{file}[{number}]"
         must_be_complete(entry, place)
         key, id_, box, score = (entry[name] for name in KEYS)
         index = indices.get(key) if is_image_key(key) else None
         if index is None:
-            raise ValueError(f"{place}.image_id: no image {quoted(key)} in {images.name}")
+            raise ValueError(f"{place}.image_id: {images.name} has no image {quoted(key)}")
         label = labels.get(str(id_))
         if label is None:
             raise ValueError(f"{place}.category_id: {no_class(id_, images)}")
@@ -48,10 +48,10 @@ def read_results(file: Path, images: DetectionSet) -> list[Detections]:
 def must_be_complete(entry: Any, place: str) -> None:
     """Raise ValueError if an entry is not a detection or lacks a key."""
     if not isinstance(entry, dict):
-        raise ValueError(f"{place} is no detection; one is {{{', '.join(KEYS)}}}")
+        raise ValueError(f"{place} is not a detection, {{{', '.join(KEYS)}}}")
     for key in KEYS:
         if key not in entry:
-            raise ValueError(f"{place} has no {key}; a detection is {{{', '.join(KEYS)}}}")
+            raise ValueError(f"{place} has no {key}; a detection has {', '.join(KEYS)}")
 
 
 def is_image_key(key: Any) -> bool:
@@ -60,10 +60,10 @@ def is_image_key(key: Any) -> bool:
 
 
 def no_class(id_: Any, images: DetectionSet) -> str:
-    """Return a message that lists the known classes, or only the range of many numeric ids."""
+    """Return the error message for an unknown class id."""
     if all(known.isdecimal() for known in images.ids) and len(images.ids) > MAX_CLASSES_NAMED:
         numbers = sorted(map(int, images.ids))
-        ids = f"the {len(numbers)} ids lie in {numbers[0]} to {numbers[-1]}"
+        ids = f"the {len(numbers)} ids range from {numbers[0]} to {numbers[-1]}"
         return f"no class {quoted(id_)}; {ids}"
     return unknown_name("class", str(id_)[:MAX_QUOTED], images.ids)
 
@@ -102,7 +102,7 @@ def as_detections(rows: list[tuple[list[float], float, int]]) -> Detections:
 
 
 def as_results(images: DetectionSet, detections: Sequence[Detections]) -> list[dict[str, Any]]:
-    """Return the detections in each image of a set in COCO's results format."""
+    """Convert the detections in each image of a set to COCO's results format."""
     ids = [int(id_) if id_.isdecimal() else id_ for id_ in images.ids]
     return [
         {
@@ -111,8 +111,8 @@ def as_results(images: DetectionSet, detections: Sequence[Detections]) -> list[d
             "bbox": [x0, y0, x1 - x0, y1 - y0],
             "score": score,
         }
-        for key, seen in zip(images.keys, detections, strict=True)
+        for key, image in zip(images.keys, detections, strict=True)
         for (x0, y0, x1, y1), score, label in zip(
-            seen.boxes.tolist(), seen.scores.tolist(), seen.labels.tolist(), strict=True
+            image.boxes.tolist(), image.scores.tolist(), image.labels.tolist(), strict=True
         )
     ]

@@ -1,8 +1,9 @@
-"""Average precision as in Pascal VOC: over eleven recalls in 2007, the area since 2010.
+"""Average precision as in Pascal VOC: at eleven recalls until 2009, the area since 2010.
 
-A detection is correct if its IoU with the box in its class that it overlaps most is IOU or more
-and no higher-scoring detection has matched the box; a second match is a false positive. Difficult
-boxes and crowds need not be detected, and detections matched to them are not ranked.
+Each detection is compared with the box of its class that it overlaps most. It is correct if their
+IoU is IOU or more and no higher-scoring detection has matched this box already; a second match is a
+false positive. Difficult boxes and crowds need not be detected, and detections matched to them are
+not ranked.
 """
 
 from collections.abc import Sequence
@@ -35,18 +36,18 @@ def rankings(
     marks: list[list[np.ndarray]] = [[] for _ in range(classes)]
     scores: list[list[np.ndarray]] = [[] for _ in range(classes)]
     positives = np.zeros(classes, dtype=int)
-    for truth, seen in zip(truths, detections, strict=True):
-        truth_labels, seen_labels = truth.labels.numpy(), seen.labels.numpy()
-        ignored, seen_scores = (truth.difficult | truth.crowd).numpy(), seen.scores.numpy()
-        overlaps = iou(seen.boxes.double(), truth.boxes.double()).numpy()
+    for truth, image in zip(truths, detections, strict=True):
+        truth_labels, image_labels = truth.labels.numpy(), image.labels.numpy()
+        ignored, image_scores = (truth.difficult | truth.crowd).numpy(), image.scores.numpy()
+        overlaps = iou(image.boxes.double(), truth.boxes.double()).numpy()
         positives += np.bincount(truth_labels[~ignored], minlength=classes)
-        for label in np.unique(seen_labels):
-            rows = np.flatnonzero(seen_labels == label)
-            rows = rows[np.argsort(-seen_scores[rows], kind="stable")]
+        for label in np.unique(image_labels):
+            rows = np.flatnonzero(image_labels == label)
+            rows = rows[np.argsort(-image_scores[rows], kind="stable")]
             columns = np.flatnonzero(truth_labels == label)
             mark = mark_detections(overlaps[np.ix_(rows, columns)], ignored[columns])
             marks[label].append(mark[mark != IGNORED])
-            scores[label].append(seen_scores[rows][mark != IGNORED])
+            scores[label].append(image_scores[rows][mark != IGNORED])
     return [
         Ranking(by_score(marks[label], scores[label]) == CORRECT, int(positives[label]))
         for label in range(classes)
@@ -93,8 +94,8 @@ def interpolated(ranking: Ranking, steps: int) -> np.ndarray:
         return np.full(steps + 1, np.nan)
     # hits / positives >= k / steps in integers, so that a recall of 3 / 10 reaches 0.3
     hits = np.cumsum(ranking.correct) * steps
-    places = np.searchsorted(hits, np.arange(steps + 1) * ranking.positives)
-    return np.append(best_precisions(ranking), 0.0)[places]
+    ranks = np.searchsorted(hits, np.arange(steps + 1) * ranking.positives)
+    return np.append(best_precisions(ranking), 0.0)[ranks]
 
 
 def eleven_points(ranking: Ranking) -> float:
