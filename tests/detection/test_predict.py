@@ -172,7 +172,11 @@ def test_a_threshold_is_a_probability(model: Path, threshold: float) -> None:
 
 @pytest.mark.parametrize(
     ("scales", "why"),
-    [([64], r"scales \[64\] must be two or more"), ([64, 32], "increasing"), ([0, 32], "scales cannot be 0")],
+    [
+        ([64], r"scales \[64\] must be two or more"),
+        ([64, 32], "increasing"),
+        ([0, 32], "scales cannot be 0"),
+    ],
 )
 def test_impossible_scales_are_refused(model: Path, scales: list[int], why: str) -> None:
     with pytest.raises(ValueError, match=why) as caught:

@@ -71,7 +71,9 @@ def test_classes_are_as_many_as_outputs(folder: Path) -> None:
 def test_a_part_without_objects_is_refused_before_training(folder: Path) -> None:
     """Not when the first evaluation finds nothing to measure."""
     spoil(folder, "val", lambda it: it["annotations"].clear())
-    with pytest.raises(ValueError, match="images of validation evaluated during training has an object"):
+    with pytest.raises(
+        ValueError, match="images of validation evaluated during training has an object"
+    ):
         open_training_data(own_recipe(), folder)
     spoil(folder, "train", lambda it: [row.update(iscrowd=1) for row in it["annotations"]])
     with pytest.raises(ValueError, match="none of the 6 images of train has an object to detect"):
