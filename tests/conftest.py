@@ -1,4 +1,4 @@
-"""Where tests find what does not come with the project."""
+"""Fixtures for all tests: data that does not come with the project, and commands to run."""
 
 import json
 import lzma
@@ -20,15 +20,15 @@ from reslab.runtime import device
 from reslab.runtime.cpu import limit_kernels
 
 limit_kernels()
-# one thread a test process: several run side by side, and results depend on the number
+# one thread per test process: several run in parallel, and results depend on the thread count
 torch.set_num_threads(1)
-# fp32 where a test says nothing: bits and durations are those of every processor
+# fp32 by default: bits and durations must not depend on whether the processor has bf16
 device._has_bf16 = lambda device: False
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Real data and weights that are not redistributed; a test that needs them skips without."""
+    """The folder of real data and weights, which are not redistributed; skip without it."""
     path = Path(os.environ.get("RESLAB_SHARED", "../shared")).resolve() / "data"
     if not path.is_dir():
         pytest.skip(f"no real data at {path} (RESLAB_SHARED)")
@@ -62,13 +62,13 @@ def random_cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass(frozen=True)
 class Started:
-    """A command that runs in a process of its own."""
+    """A command that runs in its own process."""
 
     process: int
     words: list[str]
     out: Path
     err: Path
-    ask: Callable[[dict[str, int]], int]  # of the server that has started it
+    ask: Callable[[dict[str, int]], int]  # send a request to the server that started the process
 
     def runs(self) -> bool:
         return not self.ask({"ended": self.process})
@@ -77,7 +77,7 @@ class Started:
         os.kill(self.process, number)
 
     def end(self) -> subprocess.CompletedProcess[str]:
-        """Wait for the command."""
+        """Wait for the command to end."""
         status = self.ask({"wait": self.process})
         return subprocess.CompletedProcess(
             self.words, status, self.out.read_text(), self.err.read_text()
@@ -91,9 +91,10 @@ FORKS = Path(__file__).with_name("forks.py")
 
 @pytest.fixture(scope="session")
 def start_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Start Python in a process of its own, as a person does, but with torch imported.
+    """Start Python in its own process, as a user does, but with torch already imported.
 
-    The arguments are those of `python`, of one thread: a script or `-m reslab`, and more.
+    The arguments are those of `python`: a script or `-m reslab`, and what follows. The process has
+    one thread.
     """
     one_thread = {"OMP_NUM_THREADS": "1"}
     home = tmp_path_factory.mktemp("printed")
@@ -131,13 +132,13 @@ def start_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
 
 @pytest.fixture(scope="session")
 def start(start_python: Start) -> Start:
-    """Start the command in a process of its own."""
+    """Start the command in its own process."""
     return lambda *arguments, **environment: start_python("-m", "reslab", *arguments, **environment)
 
 
 @pytest.fixture(scope="session")
 def reslab(start: Start) -> Reslab:
-    """Run the command in a process of its own, and wait for it."""
+    """Run the command in its own process and wait for it."""
     return lambda *arguments, **environment: start(*arguments, **environment).end()
 
 
@@ -146,7 +147,7 @@ Refused = Callable[..., str]
 
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Refused:
-    """Run a command that must fail with one line, and give that line."""
+    """Run a command that must fail with one line on standard error, and return that line."""
 
     def run(*arguments: object, status: int = 2, **environment: str) -> str:
         for name, value in environment.items():

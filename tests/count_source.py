@@ -1,9 +1,9 @@
-"""Count the source: files, lines, code, classes, names that stand in several files.
+"""Measure the source: files, lines, classes, and names that are defined in several files.
 
     python tests/count_source.py [TREE...]
 
-Code is what is left of the lines without blanks, comments and docstrings. A TREE is a checkout;
-without one, that of this file is counted. Several are printed as columns beside each other.
+Lines of code exclude blank lines, comments and docstrings. TREE is a checkout, by default the one
+that holds this file; several are printed in columns.
 """
 
 import ast
@@ -22,7 +22,7 @@ WITH_DOCSTRING = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunction
 
 
 def code_lines(text: str) -> int:
-    """Lines of a module that hold more than a comment or a docstring."""
+    """Count the lines of a module that hold more than a comment or a docstring."""
     lines: set[int] = set()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type not in NOT_CODE:
@@ -36,7 +36,7 @@ def code_lines(text: str) -> int:
 
 
 def top_level_names(tree: ast.Module) -> Iterator[str]:
-    """The names that a module defines: classes, functions, variables."""
+    """Yield the names that a module defines: classes, functions, variables."""
     for node in tree.body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.name
@@ -46,8 +46,8 @@ def top_level_names(tree: ast.Module) -> Iterator[str]:
                 yield from (name.id for name in ast.walk(target) if isinstance(name, ast.Name))
 
 
-def counts(source: Path) -> dict[str, int]:
-    """What the bars of the house are about, for the package in the folder `source`."""
+def measure(source: Path) -> dict[str, int]:
+    """Return the measures of the package in the folder `source`."""
     texts = [path.read_text() for path in sorted(source.rglob("*.py"))]
     trees = [ast.parse(text) for text in texts]
     names = Counter(name for tree in trees for name in set(top_level_names(tree)))
@@ -70,9 +70,9 @@ def counts(source: Path) -> dict[str, int]:
 
 def main() -> None:
     trees = [Path(argument) for argument in sys.argv[1:]] or [Path(__file__).parents[1]]
-    columns = [counts(tree / "src" / "reslab") for tree in trees]
-    for what in columns[0]:
-        print(f"{what:30}", *(f"{column[what]:>10,}" for column in columns))
+    columns = [measure(tree / "src" / "reslab") for tree in trees]
+    for name in columns[0]:
+        print(f"{name:30}", *(f"{column[name]:>10,}" for column in columns))
 
 
 if __name__ == "__main__":

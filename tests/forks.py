@@ -1,10 +1,10 @@
-"""Python processes by fork, from a process in which everything is imported already.
+"""Start Python processes by forking a process that has already imported everything.
 
-A process that starts Python and torch for a command of a second costs several. The server here
-imports all that the command ever needs, computes nothing, and makes a copy of itself by fork for
-each process; what the command starts itself, the processes of a run and the runs of a study, are
-copies too. A request is a line of JSON on standard input: a command to start, answered by the id of
-its process; an id to wait for, answered by the exit status; or an id that may have ended: 0 or 1.
+Starting Python and torch takes seconds, for commands that take one. This server imports every
+module that a command may need, computes nothing, and forks once per command; the processes that a
+command starts itself (of a run, of a study) are forks too. A request is a line of JSON on standard
+input: a command to start, answered with its process id; an id to wait for, answered with the exit
+status; or an id to poll, answered with 1 if that process has ended, else 0.
 """
 
 import json
@@ -45,15 +45,15 @@ IMPORTED = (
     reslab.recipes,
     reslab.studies.page.classifiers,
     reslab.training.curves,
-)  # what the command imports on its way
+)  # modules that commands import lazily
 
-LIMIT = 300  # seconds; who takes longer hangs
+LIMIT = 300  # seconds after which a command counts as hanging
 
 
 def run_command(command: Sequence[str], environment: Mapping[str, str]) -> None:
     """Run `python script ...`, `python -m module ...` or `python -c code ...`; never return."""
     signal.alarm(LIMIT)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests may ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # pytest may run with it ignored
     status = 1
     try:
         os.environ.clear()
@@ -80,7 +80,7 @@ def run_command(command: Sequence[str], environment: Mapping[str, str]) -> None:
 
 
 class ForkedProcess:
-    """What the command needs of subprocess.Popen."""
+    """Stand in for subprocess.Popen, with the methods that reslab calls."""
 
     def __init__(
         self, command: Sequence[str], *, env: Mapping[str, str], start_new_session: bool,
@@ -93,7 +93,7 @@ class ForkedProcess:
         if pid := os.fork():
             self.pid = pid
             return
-        # until the command has its own, which a new process has at once
+        # not the server's handlers: a new process has the defaults until the command sets its own
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         if start_new_session:
@@ -129,7 +129,7 @@ FORKS = SimpleNamespace(Popen=ForkedProcess, DEVNULL=subprocess.DEVNULL)
 
 
 def begin(command: list[str], environment: dict[str, str], out: str, err: str) -> int:
-    """Start a command that prints into two files; return the id of its process."""
+    """Start a command whose output goes to two files; return its process id."""
     with open(os.devnull) as nothing, open(out, "wb") as stdout, open(err, "wb") as stderr:
         child = os.fork()
         if not child:
@@ -158,6 +158,6 @@ if __name__ == "__main__":
     with (
         patch.object(launch, "subprocess", FORKS),
         patch.object(execute, "subprocess", FORKS),
-        patch.object(device, "_has_bf16", lambda _: False),  # as tests/conftest.py
+        patch.object(device, "_has_bf16", lambda _: False),  # as in tests/conftest.py
     ):
         serve()

@@ -47,12 +47,12 @@ def imported_rooms(tree: ast.Module) -> set[str]:
 def test_no_file_imports_from_above_or_beside() -> None:
     wrong = []
     for path in SOURCE.rglob("*.py"):
-        here = room(path)
-        if here in ("__init__", "__main__"):
+        importer = room(path)
+        if importer in ("__init__", "__main__"):
             continue
-        for other in imported_rooms(ast.parse(path.read_text())) - {here}:
-            if FLOORS[other] >= FLOORS[here]:
-                wrong.append(f"{path.relative_to(SOURCE)} imports {other}")
+        for imported in imported_rooms(ast.parse(path.read_text())) - {importer}:
+            if FLOORS[imported] >= FLOORS[importer]:
+                wrong.append(f"{path.relative_to(SOURCE)} imports {imported}")
     assert not wrong
 
 
@@ -68,7 +68,7 @@ def module_of(path: Path) -> str:
 
 
 def imported_modules(tree: ast.Module, modules: Container[str]) -> Iterator[str]:
-    """The modules of ours that a file needs to run; those of its annotations are not among them."""
+    """Yield the package's modules that a file imports at run time, not only for annotations."""
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             node.body = []
@@ -108,9 +108,9 @@ def test_a_file_is_read_in_one_sitting_and_a_function_on_a_screen() -> None:
 
 
 def test_importing_does_nothing() -> None:
-    """No thread setting, generator state, environment or output changes, and no torch for `cli`.
+    """Imports change no thread setting, generator state or environment, and print nothing.
 
-    And nothing is computed, so that RESLAB_CPU can still be obeyed.
+    They compute nothing either, so RESLAB_CPU can still take effect; `cli` imports no torch.
     """
     code = """
 import os, sys

@@ -1,15 +1,17 @@
-"""Files of the first edition still open, resume, are evaluated and reported, and every verb's
-JSON is what it was. `python -m tests.golden.renew` makes the files."""
+"""The first edition's files can still be used, and every verb's JSON is unchanged.
+
+`python -m tests.golden.renew` makes the files.
+"""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.golden.asked import (
+from tests.golden.questions import (
     ANSWERS,
-    ASKED,
     GOLDEN,
+    QUESTIONS,
     RECIPES,
     commands_of,
     copy_golden,
@@ -19,7 +21,7 @@ from tests.golden.asked import (
 
 OLD_RECIPES = json.loads(RECIPES.read_bytes())
 OLD_ANSWERS = json.loads(ANSWERS.read_bytes())
-BEGUN = {"seed": 1, "data": None, "device": "cpu", "threads": 1, "commit": None}
+ENVIRONMENT = {"seed": 1, "data": None, "device": "cpu", "threads": 1, "commit": None}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return copy_golden(tmp_path_factory.mktemp("golden") / "copies")
 
 
-@pytest.mark.parametrize("name", ASKED)
+@pytest.mark.parametrize("name", QUESTIONS)
 def test_the_answer_is_the_stored_one(reslab, places: dict[str, Path], name: str) -> None:
     *before, last = commands_of(name, places)
     for words in before:
@@ -37,16 +39,16 @@ def test_the_answer_is_the_stored_one(reslab, places: dict[str, Path], name: str
     assert done.stdout, done.stderr
     status, stored = OLD_ANSWERS[name]
     assert done.returncode == status, done.stderr
-    found = json.loads(json.dumps(settled(json.loads(done.stdout), places)))
-    assert not list(different(stored, found))
+    answer = json.loads(json.dumps(settled(json.loads(done.stdout), places)))
+    assert not list(different(stored, answer))
 
 
-def test_every_answer_is_asked_for() -> None:
-    assert OLD_ANSWERS.keys() == ASKED.keys()
+def test_every_question_has_a_stored_answer() -> None:
+    assert OLD_ANSWERS.keys() == QUESTIONS.keys()
 
 
-def test_kept_scores_are_not_those_that_would_be_computed() -> None:
-    """Otherwise an answer from them would say nothing."""
+def test_kept_scores_differ_from_computed_ones() -> None:
+    """If they were equal, the answer would not show whether kept scores are used."""
     kept, computed = (
         OLD_ANSWERS[name][1][0]["top1_error"]
         for name in ("evaluate kept scores", "evaluate images")
@@ -61,26 +63,26 @@ def test_a_finished_run_is_not_run_again(reslab, places: dict[str, Path]) -> Non
         assert json.loads(done.stdout) == json.loads((GOLDEN / name / "result.json").read_bytes())
 
 
-def kept(old: Any, new: Any, place: str) -> list[str]:
-    """Keys of an old recipe that are gone or have another value."""
+def changes(old: Any, new: Any, place: str) -> list[str]:
+    """Return a line for each field of an old recipe that is missing or has another value."""
     if not isinstance(old, dict) or not isinstance(new, dict):
         return [] if old == new else [f"{place}: {old} -> {new}"]
     return [
-        line for key in old for line in kept(old[key], new.get(key, "absent"), f"{place}.{key}")
+        line for key in old for line in changes(old[key], new.get(key, "absent"), f"{place}.{key}")
     ]
 
 
 def test_every_recipe_keeps_its_keys_and_values(reslab) -> None:
     done = reslab("recipes", "--json")
-    found = {fields["name"]: fields for fields in json.loads(done.stdout)}
-    assert not kept(OLD_RECIPES, found, "recipes")
+    recipes = {fields["name"]: fields for fields in json.loads(done.stdout)}
+    assert not changes(OLD_RECIPES, recipes, "recipes")
 
 
 def finished(folder: Path, fields: dict[str, Any]) -> Path:
-    """A run of a recipe as the first edition wrote it down, with the result of another."""
+    """Write a finished run of an old recipe, with the results of a golden run of the same task."""
     folder.mkdir()
     (folder / "recipe.json").write_text(json.dumps(fields))
-    (folder / "environment.json").write_text(json.dumps(BEGUN))
+    (folder / "environment.json").write_text(json.dumps(ENVIRONMENT))
     source = GOLDEN / ("classifier" if fields["task"] == "classification" else "detector")
     for name in ("metrics.jsonl", "result.json", "detections.json"):
         if (source / name).exists():
@@ -89,7 +91,7 @@ def finished(folder: Path, fields: dict[str, Any]) -> Path:
 
 
 def kinds_of_recipes(task: str) -> list[dict[str, Any]]:
-    """A recipe of each kind: they differ in more than their names and the size of their nets."""
+    """Return one recipe per kind; recipes of one kind differ only in name and size of the net."""
     kinds: dict[str, dict[str, Any]] = {}
     for fields in OLD_RECIPES.values():
         if fields["task"] == task:
@@ -100,7 +102,7 @@ def kinds_of_recipes(task: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("task", ["classification", "detection"])
 def test_old_recipe_files_open(reslab, tmp_path: Path, task: str) -> None:
-    """A report reads the recipe of each of its runs, strictly."""
+    """A report parses the recipe of each of its runs and refuses unknown fields."""
     recipes = kinds_of_recipes(task)
     runs = [finished(tmp_path / fields["name"], fields) for fields in recipes]
     done = reslab("report", *runs, "--out", tmp_path / "page", "--json")

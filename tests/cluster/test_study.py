@@ -1,4 +1,4 @@
-"""A study on a cluster whose machines come and go: the runs of one machine, to the last bit."""
+"""A study on a cluster that loses a worker gives bit-exactly the runs of a single machine."""
 
 import json
 import os
@@ -24,7 +24,7 @@ LIMIT = 240.0  # seconds
 
 @contextmanager
 def two_workers() -> Iterator[subprocess.Popen[str]]:
-    """A cluster of two workers, of one processor each."""
+    """Start a cluster of two workers with one processor each."""
     cluster = subprocess.Popen(
         [sys.executable, str(WORKERS), "1"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
@@ -49,7 +49,7 @@ def lose(cluster: subprocess.Popen[str], worker: int) -> None:
 
 
 def start_study(out: Path, *more: str, address: str = "") -> subprocess.Popen[str]:
-    """Start the study in a process that may use one core, so that every run has one thread."""
+    """Start the study in a process that may use only one core: every run then has one thread."""
     environment = os.environ | ({"RAY_ADDRESS": address} if address else {})
     core = min(core_numbers())
     code = f"import os, sys; os.sched_setaffinity(0, [{core}]); from reslab.cli import main; "
@@ -61,11 +61,11 @@ def start_study(out: Path, *more: str, address: str = "") -> subprocess.Popen[st
 
 def wait_for_checkpoints(out: Path, study: subprocess.Popen[str]) -> None:
     """Wait until every run has a checkpoint."""
-    limit = time.monotonic() + LIMIT
-    places = [out / "runs" / name / "checkpoints" for name in NAMES]
-    while not all(any(place.glob("*.safetensors")) for place in places):
+    deadline = time.monotonic() + LIMIT
+    folders = [out / "runs" / name / "checkpoints" for name in NAMES]
+    while not all(any(folder.glob("*.safetensors")) for folder in folders):
         assert study.poll() is None, study.communicate()
-        assert time.monotonic() < limit
+        assert time.monotonic() < deadline
         time.sleep(0.05)
 
 
@@ -81,8 +81,8 @@ def resumed_runs(out: Path) -> int:
 
 
 @pytest.mark.slow
-def test_a_cluster_that_loses_a_worker_makes_the_runs_of_one_machine(tmp_path: Path) -> None:
-    lost, here = tmp_path / "lost", tmp_path / "here"
+def test_a_cluster_that_loses_a_worker_gives_the_runs_of_one_machine(tmp_path: Path) -> None:
+    lost, local = tmp_path / "lost", tmp_path / "local"
     with two_workers() as cluster:
         study = start_study(lost, "--cluster", "ray", address=address_of(cluster))
         wait_for_checkpoints(lost, study)
@@ -93,14 +93,14 @@ def test_a_cluster_that_loses_a_worker_makes_the_runs_of_one_machine(tmp_path: P
     assert f"report: {lost / 'report.html'}" in out
     assert sorted(err.splitlines()) == [f"{name}: {ITERATIONS} iterations done" for name in NAMES]
 
-    study = start_study(here, "--jobs", "1")
+    study = start_study(local, "--jobs", "1")
     _, err = study.communicate(timeout=LIMIT)
     assert study.returncode == 0, err
-    assert states(here) == states(lost)
+    assert states(local) == states(lost)
 
 
 @pytest.mark.slow
-def test_a_study_that_is_stopped_on_a_cluster_goes_on_without_it(tmp_path: Path) -> None:
+def test_a_study_stopped_on_a_cluster_resumes_without_it(tmp_path: Path) -> None:
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
     with two_workers() as cluster:
         study = start_study(stopped, "--cluster", "ray", address=address_of(cluster))
@@ -125,7 +125,7 @@ def test_a_study_that_is_stopped_on_a_cluster_goes_on_without_it(tmp_path: Path)
         ("ray", "127.0.0.1:9", "no Ray cluster answers at RAY_ADDRESS"),
     ],
 )
-def test_a_cluster_that_is_none_is_refused(
+def test_an_unknown_or_unreachable_cluster_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, cluster: str, address: str, line: str
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", address)

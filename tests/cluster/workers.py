@@ -1,7 +1,8 @@
 """Run a Ray cluster on this machine: a head without processors, and two workers.
 
-The argument is the number of processors of each worker. The address is printed. A line on standard
-input, 0 or 1, ends that worker as a power cut would; the end of standard input ends the cluster.
+The argument is the number of processors per worker. The cluster's address is printed. A line on
+standard input, 0 or 1, ends that worker as a power cut would; the end of standard input shuts down
+the cluster.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The cases of a comparison, by name: each is a function that gives what must be equal."""
+"""The cases of a comparison by name; each is a function whose result must be equal."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ EXAMPLE = Path(__file__).with_name("example.py")
 
 
 def trained(name: str, edition: Edition) -> Any:
-    """A run from its beginning to its end."""
+    """Train a run from beginning to end."""
     return run_facts(made(edition, name), edition.places)
 
 
@@ -27,41 +27,41 @@ def resumed(name: str, edition: Edition) -> Any:
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(made(edition, name), folder)
     edition.command("resume", folder)
-    found = run_facts(folder, edition.places)
-    return found | {"files": [it for it in found["files"] if "checkpoints" not in it]}
+    run = run_facts(folder, edition.places)
+    return run | {"files": [file for file in run["files"] if "checkpoints" not in file]}
 
 
 def never_stopped(edition: Edition) -> Any:
-    """Train the run of `resumed("killed")` without its kill; its weights must be equal."""
+    """Train the run of `resumed("killed")` without the kill; its weights must be equal."""
     out = edition.home / "runs" / "never-stopped"
     shutil.rmtree(out, ignore_errors=True)
     edition.command(*words_of(edition, RUNS[STOPPED["killed"][0]], out, *LONG))
-    result, other = (
+    whole, resumed_run = (
         json.loads((folder / "result.json").read_bytes())
         for folder in (out, edition.home / "runs" / "killed-resumed")
     )
-    return {"the same": result["state_sha256"] == other["state_sha256"]}
+    return {"the same": whole["state_sha256"] == resumed_run["state_sha256"]}
 
 
 def answers(edition: Edition, *commands: tuple[object, ...]) -> Any:
-    """Exit status and JSON of each command."""
-    found = []
+    """Run commands; return the exit status and JSON of each."""
+    results = []
     for words in commands:
         done = edition.start(["-m", "reslab", *words, "--json"])
         if not done.out:
-            raise RuntimeError(f"{words} said nothing but:\n{done.err[-2000:]}")
-        found.append([done.status, facts(json.loads(done.out), edition.places)])
-    return found
+            raise RuntimeError(f"{words} printed nothing but:\n{done.err[-2000:]}")
+        results.append([done.status, facts(json.loads(done.out), edition.places)])
+    return results
 
 
 def evaluate(edition: Edition) -> Any:
-    model, other = made(edition, "residual"), made(edition, "plain")
+    model, plain = made(edition, "residual"), made(edition, "plain")
     images, parts = made(edition, "images"), made(edition, "bottleneck")
     return answers(
         edition,
         ("evaluate", model),
         ("evaluate", model / "model.safetensors", "--on", "digits", "--precision", "bf16"),
-        ("evaluate", model, other, made(edition, "projection")),
+        ("evaluate", model, plain, made(edition, "projection")),
         ("evaluate", model, "--protocol", "ten-crop:16-14"),
         ("evaluate", images, "--report", edition.home / "page"),
         ("evaluate", images, "--protocol", TEN),
@@ -74,12 +74,12 @@ def evaluate(edition: Edition) -> Any:
 
 
 def scores(edition: Edition) -> Any:
-    """Keep scores, then evaluate from them: the answers, and that no file was written anew."""
+    """Evaluate from kept scores; also return whether their files are untouched."""
     folder = made(edition, "scores")
     before = files_in(folder / "scores")
-    found = answers(edition, ("evaluate", folder), ("evaluate", folder, "--protocol", TEN))
+    reports = answers(edition, ("evaluate", folder), ("evaluate", folder, "--protocol", TEN))
     return {
-        "answers": found,
+        "answers": reports,
         "views": sorted(Path(file).name for file in before),
         "untouched": files_in(folder / "scores") == before,
         "scores": {name: tensors_in(folder / "scores" / name) for name in before},
@@ -105,19 +105,19 @@ def detect(edition: Edition) -> Any:
     model, coco = made(edition, "joint"), edition.data / "coco"
     image, out = coco / "val" / "000009.png", edition.home / "found"
     shutil.rmtree(out, ignore_errors=True)
-    found = answers(
+    results = answers(
         edition,
         ("detect", model, image, "--threshold", 0.1),
         ("detect", model, coco / "val", "--threshold", 0.2, "--refine", "--out", out),
         ("detect", made(edition, "joint-voc"), image, "--threshold", 0.1, "--scales", "48,64,96"),
         ("detect", model, edition.data / "faulty" / "slate" / "cut.jpg", image),
     )
-    return [found, files_in(out)]
+    return [results, files_in(out)]
 
 
 def evaluate_detectors(edition: Edition) -> Any:
     joint, coco = made(edition, "joint"), edition.data / "coco"
-    found = made(edition, "joint") / "detections.json"
+    detections = made(edition, "joint") / "detections.json"
     return answers(
         edition,
         ("evaluate", joint),
@@ -126,8 +126,8 @@ def evaluate_detectors(edition: Edition) -> Any:
         ("evaluate", joint, made(edition, "alternating")),
         ("evaluate", made(edition, "joint-voc"), "--protocol", "voc-2007"),
         ("evaluate", joint, "--data", coco, "--protocol", "voc-2012"),
-        ("evaluate", found, "--data", coco),
-        ("evaluate", found, "--data", coco / "annotations" / "instances_val.json"),
+        ("evaluate", detections, "--data", coco),
+        ("evaluate", detections, "--data", coco / "annotations" / "instances_val.json"),
     )
 
 
@@ -145,19 +145,19 @@ def check(edition: Edition) -> Any:
 
 
 def plan(edition: Edition) -> Any:
-    """Compare the keys and types of plans, and the values that no clock enters."""
+    """Compare the keys and types of plans, and the values that depend on no clock."""
     commands = [
         (RUNS["residual"], ()),
         (RUNS["images"], ()),
         (RUNS["joint"], ()),
     ]
-    found = []
+    plans = []
     for run, more in commands:
         words = words_of(edition, run, Path("nowhere"), *more)
         words = ["plan", words[1], *words[6:], "--iterations", 2]  # without --out and --seed
         answer = edition.json(*words)
-        found.append([shape(answer), facts(answer, edition.places)])
-    return found
+        plans.append([shape(answer), facts(answer, edition.places)])
+    return plans
 
 
 def recipes(edition: Edition) -> Any:
@@ -181,16 +181,19 @@ def models(edition: Edition) -> Any:
 def packed(edition: Edition) -> Any:
     out = edition.home / "packed"
     shutil.rmtree(out, ignore_errors=True)
-    found = answers(
+    results = answers(
         edition,
         ("pack", edition.data / "parts", out / "parts", "--shorter-side", 100, "--quality", 80),
         ("pack", edition.data / "faulty", out / "faulty", "--shard-size", 1),
     )
-    return [found, {str(it.relative_to(out)): _shard(it) for it in sorted(out.rglob("*.*"))}]
+    return [
+        results,
+        {str(file.relative_to(out)): _shard(file) for file in sorted(out.rglob("*.*"))},
+    ]
 
 
 def _shard(file: Path) -> Any:
-    """A shard by its bytes, an index by its tensors."""
+    """Return the size of a shard, the tensors of an index."""
     return tensors_in(file) if file.suffix == ".safetensors" else file.stat().st_size
 
 
@@ -207,7 +210,7 @@ def import_and_export(edition: Edition) -> Any:
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
     exported = made(edition, "exported")
-    found = answers(
+    results = answers(
         edition,
         ("export", made(edition, "imported") / "model.safetensors", "--to", "torchvision", "--out",
          out / "again.safetensors"),
@@ -217,7 +220,7 @@ def import_and_export(edition: Edition) -> Any:
         ("evaluate", made(edition, "imported") / "model.safetensors", "--data",
          edition.data / "images"),
     )  # fmt: skip
-    return [found, tensors_in(exported / "net.safetensors"),
+    return [results, tensors_in(exported / "net.safetensors"),
             *(tensors_in(file) for file in sorted(out.iterdir()))]  # fmt: skip
 
 
@@ -278,13 +281,13 @@ def mistakes(edition: Edition) -> Any:
         ("report", nowhere),
         ("reports", run),
     )
-    found = {}
+    results = {}
     for words in wrong:
         done = edition.start(["-m", "reslab", *words])
-        said = facts(" ".join(map(str, words)), edition.places)
-        found[said] = [done.status, len(done.err.splitlines()), done.out]
+        command = facts(" ".join(map(str, words)), edition.places)
+        results[command] = [done.status, len(done.err.splitlines()), done.out]
     assert not nowhere.exists()
-    return found
+    return results
 
 
 def python(edition: Edition) -> Any:
@@ -293,8 +296,8 @@ def python(edition: Edition) -> Any:
     words = (made(edition, "images"), made(edition, "residual"), made(edition, "joint"), image)
     out = edition.home / "python"
     shutil.rmtree(out, ignore_errors=True)
-    found = json.loads(edition.python(EXAMPLE, *words, out))
-    return [facts(found, edition.places), run_facts(out, edition.places)]
+    results = json.loads(edition.python(EXAMPLE, *words, out))
+    return [facts(results, edition.places), run_facts(out, edition.places)]
 
 
 CASES: dict[str, Case] = {

@@ -1,4 +1,4 @@
-"""Folders and files that the first edition made, used by both: the results must be equal."""
+"""Both editions use folders and files that the first one made; the results must be equal."""
 
 import json
 import shutil
@@ -18,8 +18,8 @@ from tests.editions.runs import LONG, RUNS, STOPPED, made, words_of
 class Crossing:
     """A case that uses runs and files of the first edition."""
 
-    needs: tuple[str, ...]  # of `runs.py`
-    do: Callable[[Edition, Path], Any]  # is given a folder with copies of them
+    needs: tuple[str, ...]  # names in `runs.py`
+    do: Callable[[Edition, Path], Any]  # takes the edition and a folder with copies of those runs
 
     def __call__(self, edition: Edition, source: Edition) -> Any:
         old = edition.home / "crossing"
@@ -30,23 +30,23 @@ class Crossing:
 
 
 def resumed(name: str, edition: Edition, old: Path) -> Any:
-    """Resume a run that the first edition began."""
+    """Resume a run that the first edition started."""
     edition.command("resume", old / name)
     return run_facts(old / name, edition.places)
 
 
 def trained_on(edition: Edition, old: Path) -> Any:
-    """Repeat the command that began a run: it must continue that run."""
+    """Repeat the command that started a run: it must resume that run."""
     name = "killed"
     edition.command(*words_of(edition, RUNS[STOPPED[name][0]], old / name, *LONG))
     return run_facts(old / name, edition.places)
 
 
 def finished(edition: Edition, old: Path) -> Any:
-    """Runs that are finished are not run again."""
+    """Resume finished runs: nothing must be trained again."""
     before = files_in(old)
-    found = answers(edition, *(("resume", folder) for folder in sorted(old.iterdir())))
-    return [found, files_in(old) == before]
+    results = answers(edition, *(("resume", folder) for folder in sorted(old.iterdir())))
+    return [results, files_in(old) == before]
 
 
 def evaluated(edition: Edition, old: Path) -> Any:
@@ -75,17 +75,22 @@ def reported(edition: Edition, old: Path) -> Any:
 
 
 def kept_scores(edition: Edition, old: Path) -> Any:
-    """Evaluate where scores were kept. They are exchanged between images before, so that an
-    evaluation which does not use them differs."""
+    """Evaluate a run with kept scores, which were shifted by one image.
+
+    An evaluation that does not use them therefore differs.
+    """
     folder = old / "scores"
     for file in sorted((folder / "scores").rglob("*.safetensors")):
-        turn_scores(file)
-    found = answers(edition, ("evaluate", folder), ("evaluate", folder, "--protocol", TEN))
-    return [found, {it.name: tensors_in(it) for it in sorted(folder.rglob("scores/*/*.safe*"))}]
+        shift_scores(file)
+    reports = answers(edition, ("evaluate", folder), ("evaluate", folder, "--protocol", TEN))
+    return [
+        reports,
+        {view.name: tensors_in(view) for view in sorted(folder.rglob("scores/*/*.safe*"))},
+    ]
 
 
-def turn_scores(file: Path) -> None:
-    """Give each image of a file of kept scores the scores of the one before, checksum and all."""
+def shift_scores(file: Path) -> None:
+    """Shift kept scores by one image, in a file whose checksum is renewed."""
     import torch
     from safetensors import safe_open
     from safetensors.torch import save_file
@@ -93,28 +98,28 @@ def turn_scores(file: Path) -> None:
     with safe_open(file, "pt") as opened:
         facts, scores = opened.metadata(), opened.get_tensor("log_probabilities")
     assert facts is not None
-    turned = torch.roll(scores, 1, 0).contiguous()
-    facts["sha256"] = sha256_of_scores(turned.numpy().tobytes(), facts["bad"])
-    save_file({"log_probabilities": turned}, file, facts)
+    shifted = torch.roll(scores, 1, 0).contiguous()
+    facts["sha256"] = sha256_of_scores(shifted.numpy().tobytes(), facts["bad"])
+    save_file({"log_probabilities": shifted}, file, facts)
 
 
 def sha256_of_scores(scores: bytes, bad: str) -> str:
-    """The checksum that the first edition writes beside scores."""
+    """Return the checksum that the first edition stores with scores."""
     import hashlib
 
     return hashlib.sha256(scores + bad.encode()).hexdigest()
 
 
 def started_from(edition: Edition, old: Path) -> Any:
-    """Start training from weights of the first edition."""
-    found = []
+    """Start training from weights of the first edition; return the hashes of the results."""
+    hashes = []
     for name, weights in (("tuned", "whole"), ("fine-tuned", "large"), ("frozen", "whole")):
         out = old / f"new-{name}"
         words = words_of(edition, RUNS[name], out)
         words[words.index("--weights") + 1] = old / weights
         edition.command(*words)
-        found.append(json.loads((out / "result.json").read_bytes())["state_sha256"])
-    return found
+        hashes.append(json.loads((out / "result.json").read_bytes())["state_sha256"])
+    return hashes
 
 
 def read_shards(edition: Edition, old: Path) -> Any:

@@ -1,4 +1,4 @@
-"""One source tree whose command is run, and the folder in which its runs lie."""
+"""A source tree whose command is run, and the folder that holds its runs."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 SERVER = Path(__file__).with_name("server.py")
-PATIENCE = 120.0  # seconds until a run must have come to the point where it is stopped
+PATIENCE = 120.0  # seconds within which a run must reach the point at which it is stopped
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Done:
 
 
 class Edition:
-    """Runs the command of the source tree `tree`; what it makes lies in `home`."""
+    """Run the command of the source tree `tree`, with its output under `home`."""
 
     def __init__(self, tree: Path, home: Path, data: Path, first: Path) -> None:
         self.tree, self.home, self.data = tree.resolve(), home, data
-        self.first = first  # the home of the first edition, this one perhaps
+        self.first = first  # the home of the first edition; equals `home` for that edition
         for folder in (home / "runs", home / "printed"):
             folder.mkdir(parents=True, exist_ok=True)
         self.numbers = count()
@@ -46,17 +46,17 @@ class Edition:
 
     @property
     def places(self) -> dict[str, str]:
-        """Paths that are this edition's own, and their names in what is compared."""
+        """Map paths that differ between editions to the names that replace them in results."""
         named = {str(self.first): "HOME", str(self.home): "HOME"}
         return named | {str(self.data): "DATA", str(self.tree): "TREE"}
 
     def close(self) -> None:
-        """End the server, if there is one."""
+        """Shut down the server if it was started."""
         if self.server:
             self.server.communicate()
 
-    def serving(self) -> subprocess.Popen[str]:
-        """The server, which is started for the first command."""
+    def running_server(self) -> subprocess.Popen[str]:
+        """Return the server; start it for the first command."""
         if self.server is None:
             self.server = subprocess.Popen(
                 [sys.executable, str(SERVER)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -66,23 +66,23 @@ class Edition:
         return self.server
 
     def must_be_this_tree(self) -> None:
-        """Fail if an installed edition hides the one in the tree."""
+        """Fail if an installed edition is imported instead of the one in the tree."""
         file = self.home / "printed" / "which.py"
         file.write_text("import reslab\nprint(reslab.__file__)\n")
-        found = self.python(file).strip()
-        assert found.startswith(f"{self.tree}{os.sep}"), f"{found} is not in {self.tree}"
+        imported = self.python(file).strip()
+        assert imported.startswith(f"{self.tree}{os.sep}"), f"{imported} is not in {self.tree}"
 
     def start(
         self, words: Sequence[object], while_running: Callable[[int], None] | None = None
     ) -> Done:
-        """Run `python WORDS` to its end; `while_running` is given its process's id."""
+        """Run `python WORDS` and wait; call `while_running` with its process id meanwhile."""
         number = next(self.numbers)
         out, err = (self.home / "printed" / f"{number}.{kind}" for kind in ("out", "err"))
         request = {
             "words": [str(word) for word in words], "environment": self.environment,
             "out": str(out), "err": str(err),
         }  # fmt: skip
-        server = self.serving()
+        server = self.running_server()
         assert server.stdin is not None
         assert server.stdout is not None
         server.stdin.write(json.dumps(request) + "\n")
@@ -94,35 +94,37 @@ class Edition:
         return Done(status, out.read_text(), err.read_text())
 
     def command(self, *words: object, status: int = 0) -> str:
-        """Standard output of `reslab WORDS`, which must end with `status`."""
+        """Run `reslab WORDS`, which must exit with `status`; return its standard output."""
         done = self.start(["-m", "reslab", *words])
         if done.status != status:
-            said = " ".join(map(str, words))
-            raise RuntimeError(f"reslab {said}\nended with {done.status}:\n{done.err[-2000:]}")
+            command = " ".join(map(str, words))
+            raise RuntimeError(f"reslab {command}\nexited with {done.status}:\n{done.err[-2000:]}")
         return done.out
 
     def json(self, *words: object, status: int = 0) -> Any:
-        """The JSON document of `reslab WORDS --json`."""
+        """Run `reslab WORDS --json` and parse its output."""
         return json.loads(self.command(*words, "--json", status=status))
 
     def python(self, file: Path, *words: object) -> str:
-        """Standard output of a script that imports this edition."""
+        """Run a script that imports this edition; return its standard output."""
         done = self.start([file, *words])
         if done.status:
             raise RuntimeError(f"{file}\n{done.err[-2000:]}")
         return done.out
 
     def stopped(self, number: int, seen: Path, *words: object) -> int:
-        """Send a run the signal `number` once the file `seen` is there; its exit status."""
+        """Send a run the signal `number` once the file `seen` exists; return its exit status."""
 
         def send(process: int) -> None:
-            end = time.monotonic() + PATIENCE
-            while not seen.exists() and time.monotonic() < end:
+            deadline = time.monotonic() + PATIENCE
+            while not seen.exists() and time.monotonic() < deadline:
                 time.sleep(0.002)
             os.kill(process, number)
 
         done = self.start(["-m", "reslab", *words], send)
         expected = -number if number == signal.SIGKILL else 128 + number
         if done.status != expected:
-            raise RuntimeError(f"a run to be stopped ended with {done.status}:\n{done.err[-2000:]}")
+            raise RuntimeError(
+                f"a run that was to be stopped exited with {done.status}:\n{done.err[-2000:]}"
+            )
         return done.status

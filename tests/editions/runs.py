@@ -1,4 +1,4 @@
-"""The runs and files on which both editions are compared; each is made when it is first wanted."""
+"""The runs and files on which editions are compared; each is made when first needed."""
 
 import shutil
 import signal
@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.editions.edition import Edition
 
 SHORT = ("precision=fp32", "iterations=3", "eval_every=2", "checkpoint_every=2", "log_every=1")
-# no 1x1 convolution of stride 2 has fewer than 8 input channels: torch's fails there with AVX2
+# widths of at least 8: torch's 1x1 convolution of stride 2 fails below with AVX2
 SMALL = (*SHORT, "recompute_bn=2", "model.widths=[8,8,16]", "model.blocks=[1,2,1]")
 SIZES = ("augmentation.size=128", "augmentation.shorter_side=[128,160]", "pictures.resize=144")
 IMAGES = (*SHORT, "recompute_bn=2", "model.widths=[8,8,16,16]", "batch_size=4", *SIZES)
@@ -21,17 +21,17 @@ BOXES = (
 )  # fmt: skip
 SMALL_TRUNK = ("model.trunk.widths=[8,8,16]", "model.trunk.blocks=[1,1,1]")
 DIGITS, SCENES = "digits-resnet20", "digit-scenes-resnet20-c4"
-CLASSES = "model.classes=2"  # of the sets with boxes
+CLASSES = "model.classes=2"  # as in the sets with boxes
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run of `train`."""
+    """The arguments of a run."""
 
     recipe: str
     changes: tuple[str, ...]
-    data: str | None = None  # a set of `sets.py`, or a file that is made
-    weights: str | None = None  # another run
+    data: str | None = None  # a set in `sets.py`, or a name in FILES
+    weights: str | None = None  # the name of another run
     seed: int = 1
     processes: int = 1
 
@@ -47,7 +47,7 @@ RUNS = {
          "warmup.cap=2", "warmup.window=2", "recompute_bn=0"),
     ),
     "drops": Run(DIGITS, (*SMALL, "iterations=6", "warmup=null", "drops=[0.5,0.75]")),
-    "whole": Run(DIGITS, (*SHORT, "recompute_bn=2")),  # of the widths that detectors start from
+    "whole": Run(DIGITS, (*SHORT, "recompute_bn=2")),  # has the widths that detectors need
     "tuned": Run(DIGITS, (*SHORT, "batch_norm=recalibrate"), weights="whole"),
     "cifar": Run("cifar10-resnet20", (*SMALL, "eval_every=3"), data="cifar"),
     "images": Run("own-resnet18", IMAGES, data="images"),
@@ -59,7 +59,7 @@ RUNS = {
         data="parts",
     ),
     "weighted": Run("own-plain18", (*IMAGES, "balance=loss"), data="parts"),
-    "large": Run(  # a net that torchvision has too
+    "large": Run(  # a net that torchvision also has
         "own-resnet18",
         (*SHORT, *SIZES, "batch_size=4", "recompute_bn=2", "iterations=2", "checkpoint_every=9",
          "model.pool=padded"),
@@ -92,7 +92,7 @@ RUNS = {
     ),
 }  # fmt: skip
 
-# runs that are stopped: the run that it would have been, the file that must be there, the signal
+# stopped runs: the full run, the file whose existence triggers the signal, the signal
 LONG = ("iterations=12", "checkpoint_every=2")
 STOPPED = {
     "killed": ("residual", "checkpoints/00000002.safetensors", signal.SIGKILL),
@@ -105,9 +105,9 @@ STOPPED = {
 
 
 def made(edition: Edition, name: str) -> Path:
-    """The run, or the file, of that name; it is made unless it is there."""
-    place, sign = edition.home / "runs" / name, edition.home / "runs" / f"{name}.made"
-    if not sign.exists():
+    """Return the folder of the run or files called `name`; make it if it is missing."""
+    place, marker = edition.home / "runs" / name, edition.home / "runs" / f"{name}.made"
+    if not marker.exists():
         shutil.rmtree(place, ignore_errors=True)
         if name in RUNS:
             edition.command(*words_of(edition, RUNS[name], place))
@@ -115,12 +115,12 @@ def made(edition: Edition, name: str) -> Path:
             stop(edition, name, place)
         else:
             FILES[name](edition, place)
-        sign.touch()
+        marker.touch()
     return place
 
 
 def words_of(edition: Edition, run: Run, out: Path, *more: str) -> list[object]:
-    """`train RECIPE ...`"""
+    """Return the arguments of the `train` command of a run."""
     words: list[object] = ["train", run.recipe, "--out", out, "--seed", run.seed]
     if run.data:
         words += [
@@ -137,11 +137,11 @@ def words_of(edition: Edition, run: Run, out: Path, *more: str) -> list[object]:
 
 
 def stop(edition: Edition, name: str, place: Path) -> None:
-    """Stop a run on its way; what is left is also kept as NAME-half."""
+    """Start a run and stop it by a signal on its way."""
     base, seen, number = STOPPED[name]
     edition.stopped(number, place / seen, *words_of(edition, RUNS[base], place, *LONG))
     if (place / "result.json").exists():
-        raise RuntimeError(f"{name} was finished before it was stopped")
+        raise RuntimeError(f"{name} finished before it was stopped")
 
 
 def pack(edition: Edition, out: Path) -> None:
@@ -164,7 +164,7 @@ def import_(edition: Edition, out: Path) -> None:
 
 
 def keep_scores(edition: Edition, out: Path) -> None:
-    """A run with the scores of its test images."""
+    """Copy a run and keep the scores of its test images."""
     shutil.copytree(made(edition, "images"), out)
     edition.command("evaluate", out, "--keep-scores", "--json")
     edition.command("evaluate", out, "--protocol", "ten-crop:144-128", "--keep-scores", "--json")

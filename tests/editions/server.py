@@ -1,9 +1,8 @@
-"""Run commands of one edition, each in a process forked from one that has torch imported.
+"""Run the commands of one edition, each in a fork of a process that has imported torch.
 
-A process that starts Python and torch for a command of a second costs several. This one imports
-what the command needs of others and nothing of reslab, so a copy of it runs any edition. A request
-is a line of JSON on standard input; the answers are two lines, the process's id and its exit
-status.
+Starting Python and torch takes seconds, for commands that take one. This process imports the
+libraries that a command needs and nothing of reslab, so its forks can run any edition. A request is
+a line of JSON on standard input; the reply is two lines, the process id and the exit status.
 """
 
 import json
@@ -36,11 +35,11 @@ IMPORTED = (
     torch._dynamo,
     typer,
 )
-LIMIT = 300  # seconds; who takes longer hangs
+LIMIT = 300  # seconds after which a command counts as hanging
 
 
 def run(words: list[str], environment: dict[str, str], out: str, err: str) -> None:
-    """Run `python WORDS` here and end; the words are `-m MODULE ...` or `FILE ...`."""
+    """Run `python WORDS` in this process and exit; WORDS are `-m MODULE ...` or `FILE ...`."""
     signal.alarm(LIMIT)
     status = 1
     try:
@@ -48,7 +47,7 @@ def run(words: list[str], environment: dict[str, str], out: str, err: str) -> No
             os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), number)
         os.environ.clear()
         os.environ |= environment
-        sys.path[0] = environment["PYTHONPATH"]  # before an installed edition
+        sys.path[0] = environment["PYTHONPATH"]  # ahead of an installed edition
         if words[0] == "-m":
             sys.argv = [words[1], *words[2:]]
             runpy.run_module(words[1], run_name="__main__", alter_sys=True)

@@ -1,4 +1,4 @@
-"""Small data sets that both editions are run on, drawn without either."""
+"""Small generated data sets for both editions, drawn without the help of either."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ COLOURS = {"brick": (180, 90, 60), "slate": (60, 90, 180), "moss": (80, 140, 60)
 
 
 def draw_all(data: Path) -> None:
-    """Every set, unless it is there already."""
+    """Draw every set that does not exist yet."""
     for name, draw in (
         ("images", draw_images), ("parts", draw_parts), ("faulty", draw_faulty),
         ("cifar", draw_cifar10), ("coco", draw_coco), ("voc", draw_voc),
@@ -21,7 +21,7 @@ def draw_all(data: Path) -> None:
 
 
 def noise(path: Path, seed: int, colour: tuple[int, ...], side: tuple[int, int] | None = None):
-    """An image file: noise around a colour, its sides 130 to 170 unless they are given."""
+    """Write an image of noise around a colour; `side` is height and width, by default random."""
     rng = np.random.default_rng(seed)
     height, width = side or rng.integers(130, 170, 2)
     pixels = np.clip(colour + rng.normal(0, 40, (height, width, 3)), 0, 255).astype(np.uint8)
@@ -30,14 +30,14 @@ def noise(path: Path, seed: int, colour: tuple[int, ...], side: tuple[int, int] 
 
 
 def draw_images(folder: Path) -> None:
-    """Two classes, a subfolder each, no parts."""
+    """Draw two classes, one subfolder per class, not split into parts."""
     for number in range(14):
         name = ("brick", "slate")[number % 2]
         noise(folder / name / f"{number:03d}.jpg", number, COLOURS[name])
 
 
 def draw_parts(folder: Path) -> None:
-    """Three classes of unequal size in train/ and val/, with words for their ids."""
+    """Draw three classes of unequal size in train/ and val/, named in classes.csv."""
     ids = {name: f"n{number:08d}" for number, name in enumerate(COLOURS)}
     for number in range(18):
         name = ("brick", "slate", "moss", "brick", "brick", "slate")[number % 6]
@@ -50,7 +50,7 @@ def draw_parts(folder: Path) -> None:
 
 
 def draw_faulty(folder: Path) -> None:
-    """Copies, a cut and a wrong file, one too small, one in grey, one beside the classes."""
+    """Draw images with faults: copies, truncated and empty files, text, tiny, grey, misplaced."""
     draw_images(folder)
     whole = (folder / "brick" / "000.jpg").read_bytes()
     (folder / "brick" / "copy.jpg").write_bytes(whole)
@@ -65,7 +65,7 @@ def draw_faulty(folder: Path) -> None:
 
 
 def draw_cifar10(folder: Path) -> None:
-    """The binary files of CIFAR-10, filled at random."""
+    """Write CIFAR-10's binary files with random images and labels."""
     rng = np.random.default_rng(0)
     home = folder / "cifar-10-batches-bin"
     home.mkdir(parents=True)
@@ -77,15 +77,15 @@ def draw_cifar10(folder: Path) -> None:
 
 
 def boxes_of(number: int) -> list[tuple[str, tuple[int, int, int, int]]]:
-    """One or two objects of an image of 96 x 80: the class, xyxy."""
+    """Return class and xyxy box of one or two objects in an image of 96 x 80 pixels."""
     rng = np.random.default_rng(number)
-    x, y = (int(it) for it in rng.integers(2, 40, 2))
-    found = [("cat", (x, y, x + 30, y + 24))]
-    return found if number % 3 else [*found, ("dog", (50, 10, 90, 60))]
+    x, y = (int(value) for value in rng.integers(2, 40, 2))
+    objects = [("cat", (x, y, x + 30, y + 24))]
+    return objects if number % 3 else [*objects, ("dog", (50, 10, 90, 60))]
 
 
 def draw_boxed(path: Path, number: int) -> None:
-    """An image whose objects have the colour of their class."""
+    """Draw an image whose objects have the colour of their class."""
     rng = np.random.default_rng(number)
     pixels = rng.normal(110, 30, (80, 96, 3))
     for name, (x0, y0, x1, y1) in boxes_of(number):
@@ -95,7 +95,7 @@ def draw_boxed(path: Path, number: int) -> None:
 
 
 def draw_coco(folder: Path) -> None:
-    """Eight images to train on and four to test, in COCO's layout."""
+    """Draw eight training and four test images in COCO's layout."""
     for part, numbers in (("train", range(8)), ("val", range(8, 12))):
         annotations = []
         for number in numbers:
@@ -121,7 +121,7 @@ def draw_coco(folder: Path) -> None:
 
 
 def draw_voc(folder: Path) -> None:
-    """Eight images to train on and four to test, in VOC's layout."""
+    """Draw eight training and four test images in VOC's layout."""
     for part, numbers in (("trainval", range(8)), ("test", range(8, 12))):
         lists = folder / "ImageSets" / "Main"
         lists.mkdir(parents=True, exist_ok=True)

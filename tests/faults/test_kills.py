@@ -1,4 +1,4 @@
-"""Runs of one process and of two that are killed end as if nothing had been."""
+"""Killed runs of one and two processes, once resumed, end with the bits of an unkilled run."""
 
 import json
 from pathlib import Path

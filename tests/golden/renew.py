@@ -1,19 +1,20 @@
-"""Make a golden file anew, on purpose.
+"""Renew golden files, deliberately.
 
     python -m tests.golden.renew [--tree TREE] NAME...
 
-from the repository's root. TREE is the source tree of the edition that writes them, this one if
-it is not given. NAME is
+from the repository's root. TREE is the source tree of the edition that writes them, by default
+this one. NAME is
 
-    recipes     recipes.json: the fields of every recipe. To be renewed when a default changes.
-    answers     answers.json: what the commands of asked.py answer. When a verb says something new.
+    recipes     recipes.json: the fields of every recipe; renew it when a default changes.
+    answers     answers.json: the output of the commands in questions.py; renew it when a verb's
+                output changes.
     images boxes packed classifier unfinished photographs scores detector alternating study
-                folders as an edition writes them. They stand for what people have on their disks,
-                so they stay as the first edition (commit e01b95a) wrote them: a new format adds
-                folders, and does not replace them. `answers` is to be renewed after.
+                folders as an edition writes them. They stand for what users have on disk, so they
+                stay as the first edition (commit e01b95a) wrote them: a new format adds folders
+                instead of replacing them. Renew `answers` afterwards.
 
-Answers are stored without what a clock, a path, a version or a processor decides. What is renewed
-belongs into docs/log.md.
+Answers are stored without values that depend on a clock, a path, a version or a processor. Record
+every renewal in docs/log.md.
 """
 
 import argparse
@@ -26,12 +27,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tests.editions.crossing import turn_scores
+from tests.editions.crossing import shift_scores
 from tests.editions.edition import Edition
-from tests.golden.asked import (
+from tests.golden.questions import (
     ANSWERS,
-    ASKED,
     GOLDEN,
+    QUESTIONS,
     RECIPES,
     commands_of,
     copy_golden,
@@ -63,7 +64,7 @@ COLOURS = {"brick": (180, 90, 60), "slate": (60, 90, 180), "moss": (80, 140, 60)
 def train(
     edition: Edition, out: Path, recipe: str, changes: tuple[str, ...], data: str | None = None
 ) -> None:
-    """A run whose environment names nothing of this machine; its data are a golden folder."""
+    """Train on a golden folder and remove from the run what names this machine."""
     words = ["train", recipe, "--out", out]
     words += ["--data", GOLDEN / data] if data else []
     print(edition.command(*words, *(f"--set={change}" for change in changes)))
@@ -74,14 +75,14 @@ def train(
 
 
 def make_neutral(file: Path, data: str | None) -> None:
-    """An environment without this machine."""
-    known = json.loads(file.read_bytes())
-    known |= {"data": data, "processor": "x86-64", "system": "Linux", "python": "3"}
-    file.write_text(json.dumps(known | {"command": "reslab train"}, indent=2) + "\n")
+    """Replace what an environment.json says about this machine."""
+    environment = json.loads(file.read_bytes())
+    environment |= {"data": data, "processor": "x86-64", "system": "Linux", "python": "3"}
+    file.write_text(json.dumps(environment | {"command": "reslab train"}, indent=2) + "\n")
 
 
-def without(folder: Path, *patterns: str) -> None:
-    """Remove files of a run."""
+def delete(folder: Path, *patterns: str) -> None:
+    """Delete the files of a run that match the patterns."""
     for pattern in patterns:
         for file in folder.glob(pattern):
             file.unlink()
@@ -89,56 +90,58 @@ def without(folder: Path, *patterns: str) -> None:
 
 def classifier(edition: Edition, out: Path) -> None:
     train(edition, out, "digits-resnet20", CLASSIFIER)
-    without(out, "checkpoints/00000[12]*")
+    delete(out, "checkpoints/00000[12]*")
 
 
 def unfinished(edition: Edition, out: Path) -> None:
-    """The classifier's run as a kill leaves it, twenty iterations before its end."""
+    """Leave the classifier's run as if killed twenty iterations before its end."""
     train(edition, out, "digits-resnet20", CLASSIFIER)
-    without(out, "checkpoints/00000[13]*", "*.safetensors")
-    without(out, "result.json", "mistakes.json")
+    delete(out, "checkpoints/00000[13]*", "*.safetensors")
+    delete(out, "result.json", "mistakes.json")
 
 
 def photographs(edition: Edition, out: Path) -> None:
     train(edition, out, "own-resnet18", PHOTOGRAPHS, "images")
-    without(out, "checkpoints/*")
+    delete(out, "checkpoints/*")
 
 
 def scores(edition: Edition, out: Path) -> None:
-    """Kept scores of the photographs, each image with those of another: so that one sees whether
-    they are used."""
+    """Keep the scores of the photographs' run, then shift them by one image.
+
+    An evaluation that uses them therefore differs from one that computes its own.
+    """
     with tempfile.TemporaryDirectory() as folder:
         run = copy_golden(Path(folder) / "golden")["photographs"]
         edition.command("evaluate", run, "--keep-scores")
         shutil.copytree(run / "scores", out)
     for file in out.rglob("*.safetensors"):
-        turn_scores(file)
+        shift_scores(file)
 
 
 def detector(edition: Edition, out: Path) -> None:
     lengths = ("iterations=400", "eval_every=200", "checkpoint_every=400", "learning_rate=0.02")
     train(edition, out, "digit-scenes-resnet20-c4", (*DETECTOR, *lengths), "boxes")
-    without(out, "checkpoints/*")
+    delete(out, "checkpoints/*")
 
 
 def alternating(edition: Edition, out: Path) -> None:
-    """A finished one, and beside it the same as a kill in its third step leaves it."""
+    """Train an alternating run; add a copy of it as if killed in its third step."""
     lengths = ("iterations=120", "eval_every=60", "checkpoint_every=100", "learning_rate=0.02")
     changes = (*DETECTOR, *lengths, "training=alternating")
     train(edition, out, "digit-scenes-resnet20-c4", changes, "boxes")
     half = out.with_name("alternating-half")
     shutil.rmtree(half, ignore_errors=True)
     shutil.copytree(out, half)
-    without(half, "model.safetensors", "metrics.jsonl", "result.json", "detections.json")
-    without(half, "preprocessing.safetensors", "checkpoints/*", "step[12]/checkpoints/*")
-    without(half, "step3/result.json", "step3/model.safetensors", "step3/detections.json")
-    without(half, "step3/checkpoints/00000120*")
+    delete(half, "model.safetensors", "metrics.jsonl", "result.json", "detections.json")
+    delete(half, "preprocessing.safetensors", "checkpoints/*", "step[12]/checkpoints/*")
+    delete(half, "step3/result.json", "step3/model.safetensors", "step3/detections.json")
+    delete(half, "step3/checkpoints/00000120*")
     (half / "checkpoints").rmdir()
-    without(out, "checkpoints/*", "step*/checkpoints/*")
+    delete(out, "checkpoints/*", "step*/checkpoints/*")
 
 
 def study(edition: Edition, out: Path) -> None:
-    """A study whose only run is finished; what a page does not need is left out."""
+    """Run a study of one run; keep only the files that its report needs."""
     edition.command("study", "depth", "--depths", 20, "--iterations", 2, "--out", out)
     run = out / "runs" / "resnet20-seed1"
     for file in [*out.rglob("*")]:
@@ -148,7 +151,7 @@ def study(edition: Edition, out: Path) -> None:
 
 
 def images(edition: Edition, out: Path) -> None:
-    """Three classes of one colour each in train/ and val/."""
+    """Draw three classes of one colour each in train/ and val/."""
     for number in range(36):
         name = list(COLOURS)[number % 3]
         rng = np.random.default_rng(number)
@@ -160,7 +163,7 @@ def images(edition: Edition, out: Path) -> None:
 
 
 def boxes(edition: Edition, out: Path) -> None:
-    """Twelve images to train on and four to test, in COCO's layout: red cats, blue dogs."""
+    """Draw twelve training and four test images in COCO's layout: red cats, blue dogs."""
     for part, numbers in (("train", range(12)), ("val", range(12, 16))):
         annotations, listed = [], []
         for number in numbers:
@@ -189,22 +192,22 @@ def packed(edition: Edition, out: Path) -> None:
 
 
 def recipes(edition: Edition) -> None:
-    RECIPES.write_text(lines_of({it["name"]: it for it in edition.json("recipes")}))
+    RECIPES.write_text(lines_of({fields["name"]: fields for fields in edition.json("recipes")}))
 
 
 def answers(edition: Edition) -> None:
-    found: dict[str, Any] = {}
+    stored: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         places = copy_golden(Path(folder) / "golden")
-        for name in ASKED:
+        for name in QUESTIONS:
             *before, last = commands_of(name, places)
             for words in before:
                 edition.command(*words)
             done = edition.start(["-m", "reslab", *last])
             if not done.out:
                 raise RuntimeError(f"{name}: {done.err}")
-            found[name] = [done.status, settled(json.loads(done.out), places)]
-    ANSWERS.write_text(lines_of(found))
+            stored[name] = [done.status, settled(json.loads(done.out), places)]
+    ANSWERS.write_text(lines_of(stored))
 
 
 FOLDERS: tuple[Callable[[Edition, Path], None], ...] = (
@@ -215,18 +218,18 @@ FILES = {"recipes": recipes, "answers": answers}
 
 
 def main() -> None:
-    folders = {it.__name__: it for it in FOLDERS}
+    folders = {make.__name__: make for make in FOLDERS}
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--tree", type=Path, default=GOLDEN.parents[1], help="the edition that writes"
+        "--tree", type=Path, default=GOLDEN.parents[1], help="the edition that writes the files"
     )
     parser.add_argument("names", nargs="+", metavar="NAME", choices=[*folders, *FILES])
-    given = parser.parse_args()
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
-        edition = Edition(given.tree, Path(home), GOLDEN, Path(home))
-        for name in given.names:
+        edition = Edition(options.tree, Path(home), GOLDEN, Path(home))
+        for name in options.names:
             if name in FILES:
                 FILES[name](edition)
                 continue

@@ -1,4 +1,4 @@
-"""The questions put to the golden files, and how an answer is compared with the stored one."""
+"""Commands run on the golden folders, and how their JSON is compared with the stored JSON."""
 
 import json
 import math
@@ -12,9 +12,9 @@ from tests.editions.facts import CLOCKS, NUMBER, PROSE
 GOLDEN = Path(__file__).parent
 RECIPES, ANSWERS = GOLDEN / "recipes.json", GOLDEN / "answers.json"
 
-# the arguments of a command, or of several of which the last one answers; --json is added.
-# {NAME} is a copy of a golden folder, {new} one that holds weights from elsewhere
-ASKED = {
+# The arguments of a command; of several, the last one's output is the answer. --json is added.
+# {NAME} is a copy of a golden folder, {new} a folder with weights in torchvision's layout
+QUESTIONS = {
     "evaluate a classifier": "evaluate {classifier}",
     "evaluate several": "evaluate {classifier} {classifier}/model.safetensors --on digits",
     "evaluate images": "evaluate {photographs}",
@@ -52,14 +52,15 @@ ASKED = {
     "resume an alternating run": "resume {alternating-half}",
 }
 
-# what another processor, library or day may change, beside CLOCKS: only its type is compared
+# keys besides CLOCKS whose values depend on processor, library or day: only types are compared
 VARYING = CLOCKS | {"weights_sha256", "state_sha256", "device", "precision", "bytes", "probability"}
-# how far another processor's sums may carry a number: a share of it, or so much
-SHARE, MUCH = 0.01, {"score": 0.01, "box": 0.5, "detections": 2, "map_50": 1.0, "map_50_95": 1.0}
+# tolerances for sums on another processor: relative, and absolute by key
+RELATIVE = 0.01
+ABSOLUTE = {"score": 0.01, "box": 0.5, "detections": 2, "map_50": 1.0, "map_50_95": 1.0}
 
 
 def copy_golden(target: Path) -> dict[str, Path]:
-    """Copies of the golden folders, which commands may change; runs know where their data are."""
+    """Copy the golden folders, since commands may change them; point runs to the copied data."""
     places = {}
     for folder in sorted(GOLDEN.iterdir()):
         if folder.is_dir() and not folder.name.startswith("__"):
@@ -70,9 +71,9 @@ def copy_golden(target: Path) -> dict[str, Path]:
         shutil.copytree(places["photographs"], places["scored"])
         places["scores"].rename(places["scored"] / "scores")
     for file in target.rglob("environment.json"):
-        known = json.loads(file.read_bytes())
-        if known["data"]:
-            file.write_text(json.dumps(known | {"data": str(target / known["data"])}))
+        environment = json.loads(file.read_bytes())
+        if environment["data"]:
+            file.write_text(json.dumps(environment | {"data": str(target / environment["data"])}))
     places["new"] = target / "new"
     places["new"].mkdir()
     write_foreign(places["new"] / "foreign.safetensors")
@@ -80,7 +81,7 @@ def copy_golden(target: Path) -> dict[str, Path]:
 
 
 def write_foreign(file: Path) -> None:
-    """Weights of a ResNet-18 under torchvision's names."""
+    """Write the weights of a ResNet-18 under torchvision's names."""
     import torch
     from safetensors.torch import save_file
 
@@ -106,25 +107,25 @@ def write_foreign(file: Path) -> None:
 
 
 def commands_of(name: str, places: dict[str, Path]) -> list[list[str]]:
-    """The arguments of a question, of one command or several."""
-    found = []
-    for line in ASKED[name].split(" && "):
+    """Return the arguments of each command of a question."""
+    commands = []
+    for line in QUESTIONS[name].split(" && "):
         words = line.split()
         for folder, path in places.items():
             words = [word.replace(f"{{{folder}}}", str(path)) for word in words]
-        found.append([*words, "--json"])
-    return found
+        commands.append([*words, "--json"])
+    return commands
 
 
 def settled(value: Any, places: dict[str, Path], key: str = "") -> Any:
-    """An answer as it is stored: of what varies the type, of prose the numbers, of paths names."""
+    """Reduce an answer to what is stored: VARYING to types, prose to numbers, paths to names."""
     if isinstance(value, dict):
         inner = {name: key if key in VARYING else name for name in value}
-        return {name: settled(it, places, inner[name]) for name, it in value.items()}
+        return {name: settled(item, places, inner[name]) for name, item in value.items()}
     if key in VARYING:
         return type_of(value)
     if isinstance(value, list):
-        return [settled(it, places, key) for it in value]
+        return [settled(item, places, key) for item in value]
     if not isinstance(value, str):
         return value
     for name, path in places.items():
@@ -136,31 +137,31 @@ def type_of(value: Any) -> str:
     return "a number" if isinstance(value, int | float) else f"a {type(value).__name__}"
 
 
-def different(stored: Any, found: Any, place: str = "", key: str = "") -> Iterator[str]:
-    """Where an answer is not the stored one, numbers within what processors differ by."""
-    if isinstance(stored, dict) and isinstance(found, dict):
-        if stored.keys() != found.keys():
-            yield f"{place} has the keys {sorted(found)}, it had {sorted(stored)}"
-        for name in stored.keys() & found.keys():
-            yield from different(stored[name], found[name], f"{place}.{name}", name)
-    elif isinstance(stored, list) and isinstance(found, list) and len(stored) == len(found):
-        for index, (one, other) in enumerate(zip(stored, found, strict=True)):
-            yield from different(one, other, f"{place}[{index}]", key)
-    elif type(stored) is not type(found) or not same(stored, found, key):
-        yield f"{place} is {found!r}, it was {stored!r}"
+def different(stored: Any, answer: Any, place: str = "", key: str = "") -> Iterator[str]:
+    """Yield a line for each difference from the stored answer; numbers have tolerances."""
+    if isinstance(stored, dict) and isinstance(answer, dict):
+        if stored.keys() != answer.keys():
+            yield f"{place} has the keys {sorted(answer)}, expected {sorted(stored)}"
+        for name in stored.keys() & answer.keys():
+            yield from different(stored[name], answer[name], f"{place}.{name}", name)
+    elif isinstance(stored, list) and isinstance(answer, list) and len(stored) == len(answer):
+        for index, (before, now) in enumerate(zip(stored, answer, strict=True)):
+            yield from different(before, now, f"{place}[{index}]", key)
+    elif type(stored) is not type(answer) or not same(stored, answer, key):
+        yield f"{place} is {answer!r}, expected {stored!r}"
 
 
-def same(stored: Any, found: Any, key: str) -> bool:
+def same(stored: Any, answer: Any, key: str) -> bool:
     if not isinstance(stored, int | float) or isinstance(stored, bool):
-        return stored == found
-    if math.isnan(stored) or math.isnan(found):
-        return math.isnan(stored) and math.isnan(found)
-    much = MUCH.get(key, 1e-3 if isinstance(stored, float) else 0)
-    share = SHARE if isinstance(stored, float) else 0
-    return abs(found - stored) <= max(much, share * abs(stored))
+        return stored == answer
+    if math.isnan(stored) or math.isnan(answer):
+        return math.isnan(stored) and math.isnan(answer)
+    absolute = ABSOLUTE.get(key, 1e-3 if isinstance(stored, float) else 0)
+    relative = RELATIVE if isinstance(stored, float) else 0
+    return abs(answer - stored) <= max(absolute, relative * abs(stored))
 
 
 def lines_of(values: dict[str, Any]) -> str:
-    """JSON with a line for each entry, so that a change of one is a change of one line."""
-    lines = (f"{json.dumps(name)}: {json.dumps(it)}" for name, it in values.items())
+    """Return JSON with one line per entry, so that a changed entry is one changed line."""
+    lines = (f"{json.dumps(name)}: {json.dumps(value)}" for name, value in values.items())
     return "{\n" + ",\n".join(lines) + "\n}\n"
