@@ -230,7 +230,7 @@ def test_a_closed_network(refused, tmp_path: Path) -> None:
         "train", "cifar10-resnet20", "--out", tmp_path / "run",
         RESLAB_DATA=str(tmp_path), https_proxy="http://127.0.0.1:9",
     )  # fmt: skip
-    assert "put cifar-10-python.tar.gz (md5 c58f30108f718f92721af3b95e74349a)" in line
+    assert "put cifar-10-python.tar.gz (MD5 c58f30108f718f92721af3b95e74349a)" in line
     assert str(tmp_path) in line
 
 

@@ -46,7 +46,7 @@ def test_a_damaged_python_batch_is_never_unpickled(tmp_path: Path) -> None:
     home = tmp_path / "cifar-10-batches-py"
     home.mkdir()
     (home / "data_batch_1").write_bytes(b"cos\nsystem\n(S'touch /tmp/owned'\ntR.")
-    with pytest.raises(ValueError, match=r"data_batch_1 has the MD5 .* the official one has"):
+    with pytest.raises(ValueError, match=r"data_batch_1 has MD5 .* instead of the official"):
         load_cifar10(tmp_path)
 
 

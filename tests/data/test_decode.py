@@ -135,7 +135,7 @@ def test_sixteen_bits_are_scaled_not_clipped(form: str) -> None:
 
 def test_thirty_two_bit_grey_is_refused() -> None:
     data = encoded(Image.fromarray(np.ones((4, 4), np.float32)), "TIFF")
-    assert reason(data) == "32-bit grey, which does not say what is black and white"
+    assert reason(data) == "32-bit grey, which does not define black and white"
 
 
 def transparent_images() -> Iterator[tuple[str, bytes]]:
@@ -206,10 +206,12 @@ def test_stray_bytes_between_segments_cost_nothing() -> None:
 
 def test_a_file_that_is_no_image_is_refused_in_plain_words() -> None:
     assert reason(b"") == "the file is empty"
-    assert reason(bytes(100)) == "nothing but zero bytes"
+    assert reason(bytes(100)) == "the file contains only zero bytes"
     assert reason(b"<!DOCTYPE html>") == "a web page or SVG, not a photograph"
-    assert reason(b"\0\0\0\x18ftypheic") == "HEIC, AVIF or video; save it as JPEG or PNG"
-    assert reason(b"hello") == "not an image (known are jpeg, png, webp, gif, bmp, tiff)"
+    assert reason(b"\0\0\0\x18ftypheic") == "a HEIC, AVIF or video file; save it as JPEG or PNG"
+    assert (
+        reason(b"hello") == "not an image in a supported format (jpeg, png, webp, gif, bmp, tiff)"
+    )
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
@@ -229,7 +231,7 @@ def test_other_formats_cut_short_are_refused(form: str) -> None:
     data = encoded(photograph(), form)
     for end in range(10, len(data) * 3 // 4, 37):
         decoded = reason(data[:end])
-        assert decoded.startswith((f"not readable as {form} (", "not an image"))
+        assert decoded.startswith((f"cannot be read as {form} (", "not an image"))
 
 
 @pytest.fixture(scope="module")

@@ -162,7 +162,7 @@ def test_a_split_of_images_in_any_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("validation", [0.0, 1.0, -0.1, 3.0, float("nan")])
 def test_a_fraction_is_between_none_and_all(tmp_path: Path, validation: float) -> None:
     line = refused(grow(tmp_path, cow=5, dog=5), validation=validation)
-    assert line == f"a validation part of {validation}: it must lie between 0 and 1"
+    assert line == f"validation={validation}: the fraction must be between 0 and 1"
 
 
 def test_the_images_of_ten_real_classes(shared: Path) -> None:
@@ -219,13 +219,13 @@ def test_a_train_may_be_photographed(tmp_path: Path) -> None:
 def test_a_validation_part_alone_is_for_evaluation(tmp_path: Path) -> None:
     grow(tmp_path, val__a=5, val__b=5)
     assert len(open_whole_folder(tmp_path)) == 10
-    assert refused(tmp_path) == f"{tmp_path} has val/ and no train/ beside it to train on"
+    assert refused(tmp_path) == f"{tmp_path} has val/ but no train/ to train on"
 
 
 def test_a_class_only_in_validation_is_named(tmp_path: Path) -> None:
     grow(tmp_path, train__a=1, train__b=1, val__a=1, val__c=1)
     line = refused(tmp_path)
-    assert line.startswith(f"class 'c' is in {tmp_path / 'val'} and not in {tmp_path / 'train'}")
+    assert line.startswith(f"class 'c' is in {tmp_path / 'val'} but not in {tmp_path / 'train'}")
 
 
 # classes.csv
@@ -263,7 +263,7 @@ def test_a_class_that_is_not_in_the_file_is_named(tmp_path: Path) -> None:
     grow(tmp_path, tench=2, goldfisch=2)
     path = write_names(tmp_path / "classes.csv", ("tench", "tench"), ("goldfish", "goldfish"))
     line = refused(tmp_path)
-    assert line == f"{tmp_path}: class 'goldfisch' is not in {path}; the nearest is 'goldfish'"
+    assert line == f"{tmp_path}: class 'goldfisch' is not in {path}; did you mean 'goldfish'?"
 
 
 # packed
@@ -318,30 +318,28 @@ def test_what_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     assert refused(tmp_path / "file") == f"{tmp_path / 'file'} cannot be listed: not a directory"
     (tmp_path / "empty").mkdir()
-    assert refused(tmp_path / "empty").startswith(f"{tmp_path / 'empty'} holds no class folders")
+    assert refused(tmp_path / "empty").startswith(f"{tmp_path / 'empty'} has no class folders")
 
 
 def test_what_is_no_tree_of_classes_is_one_line(tmp_path: Path) -> None:
     heap = grow(tmp_path, heap=3) / "heap"
     assert refused(heap) == (
-        f"{heap} holds no class folders: put the images of each class into a subfolder"
+        f"{heap} has no class folders: put the images of each class into a subfolder"
     )
     (heap / "ILSVRC2012_val_00000001.JPEG").write_bytes(b"")
-    assert "ImageNet's validation images in one heap: move each into a folder" in refused(heap)
+    assert "ImageNet's validation images in a single folder: move each into a" in refused(heap)
     one = grow(tmp_path / "one", only=3)
-    assert refused(one) == (
-        f"{one} holds one class folder, 'only'; a net needs at least two classes"
-    )
+    assert refused(one) == (f"{one} has one class folder, 'only'; a net needs at least two classes")
     assert open_whole_folder(one).ids == ("only",)  # any subset of a net's classes can be evaluated
     deep = grow(tmp_path / "deep", flowers__rose=3, flowers__tulip=3)
     assert refused(deep).endswith(f"; did you mean {deep / 'flowers'}?")
     gap = grow(tmp_path / "gap", full=3, void=0)
-    assert refused(gap).startswith(f"{gap / 'void'} holds no image (.jpg, ")
+    assert refused(gap).startswith(f"{gap / 'void'} has no images (.jpg, ")
     lonely = grow(tmp_path / "lonely", many=3, single=1)
-    assert refused(lonely).startswith("class 'single' has one image, and a split needs two: ")
+    assert refused(lonely).startswith("class 'single' has one image, but a split needs two: ")
 
 
 def test_imagenets_validation_heap_beside_its_train_part(tmp_path: Path) -> None:
     grow(tmp_path, train__n01440764=2, train__n01443537=2, val=0)
     (tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG").write_bytes(b"")
-    assert refused(tmp_path).startswith(f"{tmp_path / 'val'} holds ImageNet's validation images")
+    assert refused(tmp_path).startswith(f"{tmp_path / 'val'} has ImageNet's validation images")

@@ -25,13 +25,13 @@ def test_what_is_a_url_and_what_a_folder(tmp_path: Path, monkeypatch: pytest.Mon
     [
         ("htp://host/a", "no protocol 'htp'; did you mean 'http'?"),
         ("ftp://host/a", "no protocol 'ftp'"),
-        ("http:/host/a", "a URL begins with http://"),
-        (Path("s3://bucket/a"), "a URL begins with s3://"),
-        ("http://", "names no host"),
-        ("s3:///key", "names no bucket"),
+        ("http:/host/a", "a URL must begin with http://"),
+        (Path("s3://bucket/a"), "a URL must begin with s3://"),
+        ("http://", "has no host"),
+        ("s3:///key", "has no bucket"),
         ("http://host:x/a", "Port could not be cast"),
         ("http://[::1/a", "Invalid IPv6 URL"),
-        ("http://host/a?token=1", "name the one that the shards lie in"),
+        ("http://host/a?token=1", "give the URL of the folder"),
     ],
 )
 def test_a_url_that_can_be_none_is_refused(text: str | Path, reason: str) -> None:
@@ -42,12 +42,12 @@ def test_a_url_that_can_be_none_is_refused(text: str | Path, reason: str) -> Non
 
 
 def test_a_password_is_neither_kept_nor_repeated() -> None:
-    with pytest.raises(ValueError, match=r"^https://host/a came with a password") as raised:
+    with pytest.raises(ValueError, match=r"^https://host/a was given with a password") as raised:
         parse_location("https://me:secret@host/a")
     assert "secret" not in str(raised.value)
 
 
 def test_what_needs_a_folder_says_so() -> None:
     assert to_folder(Path("a"), "cifar10 needs") == Path("a")
-    with pytest.raises(ValueError, match=r"^s3://b/a: .* cifar10 needs a folder here$"):
+    with pytest.raises(ValueError, match=r"^s3://b/a: .* cifar10 needs a local folder$"):
         to_folder(Url("s3://b/a"), "cifar10 needs")

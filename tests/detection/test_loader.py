@@ -334,7 +334,7 @@ def test_a_search_for_a_good_image_ends_with_the_limit(
         return b"no"
 
     train = replace(scenes.train, read=counted)
-    with pytest.raises(ValueError, match=r"3 of 8 .*bad_limit is 0\.25 .*, for one: .*check"):
+    with pytest.raises(ValueError, match=r"3 of 8 .*bad_limit=0\.25 allows 2 .*example .*check"):
         opened(train, size=1, bad_limit=0.25, threads=1, last=1)(0)
     assert len(read) == 3
     with pytest.raises(ValueError, match="8 of 8 images cannot be used"):

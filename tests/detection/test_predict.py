@@ -124,7 +124,7 @@ def test_a_bad_image_is_an_answer_among_others(model: Path, tmp_path: Path) -> N
     assert answers[0] == answers[3] == good
     assert [str(answer) for answer in answers if isinstance(answer, BadImage)] == [
         f"{bad}: no such file or directory",
-        "the image: not an image (known are jpeg, png, webp, gif, bmp, tiff)",
+        "the image: not an image in a supported format (jpeg, png, webp, gif, bmp, tiff)",
     ]
     with pytest.raises(BadImage, match=r"missing\.jpg"):
         predictor.detect([image(1), bad])

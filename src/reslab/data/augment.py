@@ -1,7 +1,7 @@
-"""Training augmentations as values, and the mean image and colour PCA of a set.
+"""Training augmentations, and the mean image and colour PCA of a data set.
 
-An augmentation for images of any size turns a fixed count of random numbers from [0, 1) per image
-into a crop box.
+An augmentation for images of any size maps a fixed number of random numbers in [0, 1) per image to
+a crop box.
 """
 
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ LEVELS = 255
 class Components(NamedTuple):
     """The principal components of a set's colours, largest first.
 
-    AlexNet shifts an image by factor times eigenvalue along each eigenvector. An eigenvalue is a
-    variance, so the shift depends on the scale of the pixels, which in AlexNet is 0 to 1. `values`
-    are the eigenvalues on this scale times 255, for pixels from 0 to 255.
+    AlexNet shifts an image's colour by factor times eigenvalue along each eigenvector. An
+    eigenvalue is a variance, so the shift depends on the scale of the pixels, which is 0 to 1 in
+    AlexNet. `values` are the eigenvalues on that scale times 255, for pixels from 0 to 255.
     """
 
     values: Tensor  # [3]
@@ -44,19 +44,19 @@ ALEXNET = Components(
 
 
 def colour_shift(factors: Tensor, components: Components) -> Tensor:
-    """Return the shift of each image's colour, [B, 3] -> [B, 3], for pixels from 0 to 255.
+    """Return each image's colour shift, [B, 3] -> [B, 3], for pixels from 0 to 255.
 
-    `factors` are normal random numbers, three per image; in AlexNet their deviation is 0.1.
+    `factors` are normal random numbers, three per image; AlexNet's standard deviation is 0.1.
     """
     return (factors * components.values) @ components.vectors.T
 
 
 STRICT = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-ATTEMPTS = 10  # at a shape that fits, before falling back to the middle, as in torchvision
+ATTEMPTS = 10  # to sample a crop that fits, before using the centre, as in torchvision
 
 
 class PadAndCrop(BaseModel):
-    """Pad images of one size with zeros, then crop to the old size (Sec. 4.2)."""
+    """Pad images of one size with zeros, then crop to the original size (Sec. 4.2)."""
 
     model_config = STRICT
 
@@ -66,7 +66,7 @@ class PadAndCrop(BaseModel):
 
 
 class ScaleCrop(BaseModel):
-    """Sample the shorter side from a range, then a crop, and shift colours by PCA (Sec. 3.4)."""
+    """Sample the shorter side from a range, then a crop, and shift the colours (Sec. 3.4)."""
 
     model_config = STRICT
 
@@ -82,12 +82,13 @@ class ScaleCrop(BaseModel):
         low, high = self.shorter_side
         if not self.size <= low <= high:
             raise ValueError(
-                f"augmentation.shorter_side {[low, high]} must rise, and hold a crop of {self.size}"
+                f"augmentation.shorter_side {[low, high]}: {self.size} (augmentation.size) <= "
+                "minimum <= maximum is needed"
             )
         return self
 
     def crop(self, width: int, height: int, draws: Sequence[float]) -> tuple[Box, bool]:
-        """Return a box that has side `size` at the sampled scale, and whether to flip."""
+        """Return a crop box whose side is `size` at the sampled scale, and whether to flip."""
         low, high = self.shorter_side
         scaled = shorter_side(width, height, low + _below(high - low + 1, draws[0]))
         left = _below(scaled[0] - self.size + 1, draws[1])
@@ -99,7 +100,7 @@ class ScaleCrop(BaseModel):
 class ResizedCrop(BaseModel):
     """Sample a crop of random area and aspect ratio, and resize it to `size`.
 
-    Not in the paper: GoogLeNet's augmentation, called RandomResizedCrop in today's recipes.
+    This is not in the paper: it is GoogLeNet's augmentation, torchvision's RandomResizedCrop.
     """
 
     model_config = STRICT
@@ -115,15 +116,19 @@ class ResizedCrop(BaseModel):
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if not 0 < self.area[0] <= self.area[1] <= 1:
-            raise ValueError(f"augmentation.area {list(self.area)} must rise, between 0 and 1")
+            raise ValueError(
+                f"augmentation.area {list(self.area)}: 0 < minimum <= maximum <= 1 is needed"
+            )
         if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"augmentation.ratio {list(self.ratio)} must rise, above 0")
+            raise ValueError(
+                f"augmentation.ratio {list(self.ratio)}: 0 < minimum <= maximum is needed"
+            )
         return self
 
     def crop(self, width: int, height: int, draws: Sequence[float]) -> tuple[Box, bool]:
-        """Return a box of the first sampled shape that fits, else the middle; whether to flip."""
+        """Return the first sampled box that fits, or else the centre, and whether to flip."""
         *shapes, x, y, mirror = draws
-        box = self._middle(width, height)
+        box = self._centre(width, height)
         for area, ratio in zip(shapes[::2], shapes[1::2], strict=True):
             across, down = self._shape(width, height, area, ratio)
             if 0 < across <= width and 0 < down <= height:
@@ -133,12 +138,12 @@ class ResizedCrop(BaseModel):
         return box, self.flip and mirror < 0.5
 
     def _shape(self, width: int, height: int, area: float, ratio: float) -> tuple[int, int]:
-        """Return width and height in whole pixels, from two random numbers in [0, 1)."""
+        """Return a crop's width and height in whole pixels, from two random numbers in [0, 1)."""
         pixels = width * height * _between(*self.area, area)
         shape = exp(_between(log(self.ratio[0]), log(self.ratio[1]), ratio))
         return round(sqrt(pixels * shape)), round(sqrt(pixels / shape))
 
-    def _middle(self, width: int, height: int) -> Box:
+    def _centre(self, width: int, height: int) -> Box:
         """Return the largest centred box with an allowed aspect ratio."""
         low, high = self.ratio
         across = max(min(width, round(height * high)), 1)
@@ -148,7 +153,7 @@ class ResizedCrop(BaseModel):
 
 
 def _below(count: int, draw: float) -> int:
-    """Map a number in [0, 1) to a whole number from 0 to count - 1, all equally likely."""
+    """Map a uniform random number in [0, 1) to an integer from 0 to count - 1, also uniform."""
     return min(int(draw * count), count - 1)
 
 
@@ -162,9 +167,9 @@ def draw_offsets(count: int, pad: int, rng: Generator) -> Tensor:
 
 
 def pad_and_crop(images: Tensor, pad: int, offsets: Tensor) -> Tensor:
-    """Pad with zeros, then crop to the old size at one of (2 pad + 1)^2 offsets (Sec. 4.2).
+    """Pad with zeros, then crop to the original size at one of (2 pad + 1)^2 offsets (Sec. 4.2).
 
-    [B, C, H, W] and [B, 2] -> [B, C, H, W]. If the mean is subtracted first, zero is the mean.
+    [B, C, H, W] and [B, 2] -> [B, C, H, W]. Subtract the mean first: the padding then equals it.
     """
     batch, _, height, width = images.shape
     offsets = offsets.to(images.device)
@@ -182,7 +187,7 @@ def draw_flips(count: int, rng: Generator) -> Tensor:
 
 
 def flip(images: Tensor, flips: Tensor) -> Tensor:
-    """Mirror the images whose flip is true, [B, C, H, W] and [B] -> [B, C, H, W]."""
+    """Mirror the images for which `flips` is true, [B, C, H, W] and [B] -> [B, C, H, W]."""
     return torch.where(flips.to(images.device)[:, None, None, None], images.flip(-1), images)
 
 
@@ -195,10 +200,11 @@ def measure_statistics(
     seed: int,
     threads: int,
 ) -> tuple[Tensor, Components]:
-    """Compute the mean image, float [3, size, size] from 0 to 255, and the colours' components.
+    """Compute the mean image, float [3, size, size] from 0 to 255, and the colour components.
 
-    A seeded sample of at most `count` images is used, with the centre crops of a test. Sums are of
-    whole numbers, so neither order nor threads change them. Bad files are replaced as in training.
+    This uses the centre crops of at most `count` images, sampled with `seed`. Sums are exact, so
+    the result depends on neither the order nor the number of threads. Bad files are replaced as in
+    training.
     """
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     sample = order[:count].sort().values.tolist()
@@ -212,7 +218,7 @@ def measure_statistics(
     with closing(map_in_order(crop, sample, threads, 4 * threads)) as crops:
         for image in crops:
             total += image
-            # exact: whole numbers far below 2^53
+            # exact: integers far below 2^53
             pixels = image.reshape(-1, 3).astype(np.float64)
             products += pixels.T @ pixels
     pixel_mean = torch.from_numpy(total / len(sample)).permute(2, 0, 1).float()
@@ -223,7 +229,7 @@ def measure_statistics(
 
 
 def principal_components(covariance: np.ndarray) -> Components:
-    """Return the components for the covariance [3, 3] of pixels from 0 to 255.
+    """Return the principal components for the covariance [3, 3] of pixels from 0 to 255.
 
     Each vector's sign is chosen so that the sum of its entries is not negative.
     """

@@ -1,4 +1,4 @@
-"""Built-in data sets: digits, which are included in reslab, and CIFAR-10."""
+"""Built-in data sets: digits, which come with scikit-learn, and CIFAR-10."""
 
 from typing import Literal, get_args
 
@@ -15,19 +15,22 @@ SetName = Literal["digits", "cifar10"]
 
 
 def set_named(name: str) -> SetName:
-    """Return `name` if it is a data set; otherwise ValueError suggests the nearest name."""
+    """Return `name` if it is a built-in data set; otherwise raise ValueError."""
     for known in get_args(SetName):
         if name == known:
             return known
-    raise ValueError(unknown_name("set", name, get_args(SetName)))
+    raise ValueError(unknown_name("data set", name, get_args(SetName)))
 
 
 def open_sets(name: SetName, folder: Location | None = None) -> MemorySplits:
-    """Open the training and test images of a named set; digits need no folder."""
+    """Open the training and test images of a built-in set.
+
+    Raises ValueError if `folder` is given for digits, which need none, or is a URL.
+    """
     if name == "cifar10":
         return load_cifar10(to_folder(folder, "cifar10 needs") if folder else None)
     if folder is not None:
-        raise ValueError(f"--data {folder}: digits come with reslab and need no folder")
+        raise ValueError(f"--data {folder}: the digits are built in and need no folder")
     return load_digits()
 
 

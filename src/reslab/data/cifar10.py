@@ -1,6 +1,7 @@
-"""CIFAR-10 from its official files, found or downloaded.
+"""Load CIFAR-10 from its official files, and download them if necessary.
 
-Python batches are checked by MD5; binary ones, whose MD5s are not published, by size and labels.
+The Python version is verified by MD5; the binary version, whose files have no published MD5, by
+size and labels.
 """
 
 import hashlib
@@ -40,8 +41,9 @@ PER_FILE, PIXELS = 10_000, 3 * 32 * 32
 def load_cifar10(folder: Path | None) -> MemorySplits:
     """Load 50,000 training and 10,000 test images, [3, 32, 32].
 
-    They are read from `folder`; if it is None, from $RESLAB_DATA or else the user's cache folder,
-    and downloaded if not there. ValueError names the missing or damaged file, and the remedy.
+    They are read from `folder`. If it is None, they are read from $RESLAB_DATA or the user's cache
+    folder, and downloaded if necessary. Raises ValueError, naming the missing or damaged file and
+    the remedy.
     """
     batches = find_batches(folder) if folder else find_or_download()
     if batches.name == BINARY_FOLDER:
@@ -78,33 +80,33 @@ def download(home: Path) -> Path:
     """Download the official archive with a progress bar; verify its published MD5."""
     import pooch
 
-    pooch.get_logger().setLevel("ERROR")  # the bar says enough
+    pooch.get_logger().setLevel("ERROR")  # the progress bar is enough
     try:
         home.mkdir(parents=True, exist_ok=True)
         archive = pooch.retrieve(URL, f"md5:{ARCHIVE_MD5}", ARCHIVE, home, progressbar=True)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:120]
         raise ValueError(
-            f"CIFAR-10 is not here and cannot be downloaded ({type(error).__name__}: {reason}); "
-            f"put {ARCHIVE} (md5 {ARCHIVE_MD5}) or its folder {PYTHON_FOLDER}/ into {home}"
+            f"CIFAR-10 was not found and cannot be downloaded ({type(error).__name__}: {reason}); "
+            f"put {ARCHIVE} (MD5 {ARCHIVE_MD5}) or its folder {PYTHON_FOLDER}/ into {home}"
         ) from None
     return Path(archive)
 
 
 def unpack(archive: Path) -> Path:
-    """Verify the archive's MD5, unpack it into the same folder, and return the batches' folder."""
+    """Verify the archive's MD5, unpack it into its folder, and return the folder of batches."""
     check_md5(archive, archive.read_bytes(), ARCHIVE_MD5)
     target = archive.parent / PYTHON_FOLDER
     with tempfile.TemporaryDirectory(dir=archive.parent) as temporary:
         with tarfile.open(archive) as tar:
             tar.extractall(temporary, filter="data")
-        if not target.exists():  # another process may have been quicker
+        if not target.exists():  # another process may have been faster
             os.replace(Path(temporary) / PYTHON_FOLDER, target)
     return target
 
 
 def read_python(file: Path, md5: str) -> tuple[np.ndarray, np.ndarray]:
-    """Read one python batch: uint8 [10000, 3072] and int64 [10000].
+    """Read one Python batch: uint8 [10000, 3072] and int64 [10000].
 
     The file is a pickle, which could run code, so its MD5 is compared with the published one first.
     """
@@ -120,20 +122,20 @@ def read_binary(file: Path) -> tuple[np.ndarray, np.ndarray]:
     if len(data) != PER_FILE * (1 + PIXELS):
         raise ValueError(
             f"{file} has {len(data):,} bytes instead of {PER_FILE * (1 + PIXELS):,}; "
-            "it is truncated or another file: copy it again"
+            "it is truncated or a different file; copy it again"
         )
     rows = np.frombuffer(data, np.uint8).reshape(PER_FILE, 1 + PIXELS)
     labels = rows[:, 0].astype(np.int64)
     if labels.max() >= len(CIFAR10_CLASSES):
         raise ValueError(
-            f"{file} has a label {labels.max()}, but there are 10 classes: copy it again"
+            f"{file} has the label {labels.max()}, but CIFAR-10 has labels 0 to 9; copy it again"
         )
     return rows[:, 1:], labels
 
 
 def read(file: Path) -> bytes:
     if not file.is_file():
-        raise ValueError(f"{file} is missing; copy the whole official folder, {ARCHIVE}")
+        raise ValueError(f"{file} is missing; copy the complete official folder from {ARCHIVE}")
     return file.read_bytes()
 
 
@@ -141,7 +143,7 @@ def check_md5(file: Path, data: bytes, md5: str) -> None:
     actual = hashlib.md5(data, usedforsecurity=False).hexdigest()
     if actual != md5:
         raise ValueError(
-            f"{file} has the MD5 {actual}, the official one has {md5}: "
+            f"{file} has MD5 {actual} instead of the official {md5}: "
             "it is truncated or damaged; delete it and copy it again"
         )
 

@@ -1,4 +1,4 @@
-"""Folders with one subfolder of images per class: the files to read, and problems."""
+"""List the images of a folder with one subfolder per class, and its problems."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -17,19 +17,19 @@ NO_CLASSES = ("__MACOSX", "@eaDir")  # created by archivers and file servers
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem with a folder: a data set refuses the folder, the doctor collects the problems."""
+    """A problem with a folder: opening a data set raises it, and the doctor collects all."""
 
     kind: str  # a key of the doctor's ADVICE
     place: str  # relative to the opened folder
-    note: str = ""  # the doctor's additional remark
-    refusal: str = ""  # the error message of a data set
+    note: str = ""  # details that the doctor reports
+    refusal: str = ""  # the error message when a data set is opened
 
 
 OnProblem = Callable[[Problem], None]
 
 
 def refuse(problem: Problem) -> None:
-    """Refuse the folder: raise ValueError for the problem."""
+    """Raise ValueError for the problem."""
     raise ValueError(problem.refusal)
 
 
@@ -44,18 +44,18 @@ class FolderReader:
             with open(f"{self.root}/{file}", "rb", opener=_open_at_once) as handle:
                 if S_ISREG(os.fstat(handle.fileno()).st_mode):
                     return handle.read()
-            raise OSError("not a file but a device, a pipe or a socket")
+            raise OSError("not a file but a device, pipe or socket")
         except OSError as error:
             raise BadImage(f"{file}: cannot be read ({os_reason(error)})") from None
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """Open without waiting for a writer if the path is a pipe."""
+    """Open a file; if it is a pipe, do not wait for a writer."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
 def class_ids(root: Path, on_problem: OnProblem, prefix: str = "") -> tuple[str, ...]:
-    """Return the classes of a split: the names of its subfolders."""
+    """Return a split's classes, which are the names of its subfolders."""
     ids = subfolders(root)
     if not ids:
         on_problem(Problem("no classes", prefix or ".", refusal=_no_classes(root)))
@@ -67,8 +67,8 @@ def class_files(
 ) -> tuple[list[str], list[tuple[str, os.DirEntry[str]]]]:
     """Return the images below a class folder, sorted, and the other files, relative to `root`.
 
-    The class folder may be a link; links to folders below it could form a cycle, so they are not
-    followed and count as files.
+    The class folder may be a link. Links to folders inside it could form a cycle, so they are not
+    followed, and are returned with the other files.
     """
     images, others, folders = [], [], [id_]
     while folders:
@@ -87,13 +87,13 @@ def class_files(
             else:
                 others.append((file, entry))
     if not images:
-        line = f"{root / id_} holds no image ({', '.join(IMAGE_SUFFIXES)}); remove it, or fill it"
+        line = f"{root / id_} has no images ({', '.join(IMAGE_SUFFIXES)}); add some or remove it"
         on_problem(Problem("empty class", prefix + id_, refusal=line))
     return sorted(images), others
 
 
 def images_by_class(root: Path, files: Mapping[str, list[str]]) -> EncodedImages:
-    """Build a set from the files of each class."""
+    """Build a set from the image files of each class, given relative to `root`."""
     ids = tuple(files)
     counts = torch.tensor([len(images) for images in files.values()], dtype=torch.int64)
     labels = torch.arange(len(ids)).repeat_interleave(counts)
@@ -102,7 +102,7 @@ def images_by_class(root: Path, files: Mapping[str, list[str]]) -> EncodedImages
 
 
 def list_folder(folder: Path) -> list[os.DirEntry[str]]:
-    """Return the entries of a folder that are not hidden, sorted by name."""
+    """Return a folder's entries, except hidden ones, sorted by name."""
     try:
         with os.scandir(folder) as entries:
             shown = [entry for entry in entries if not entry.name.startswith(".")]
@@ -118,7 +118,7 @@ def subfolders(folder: Path) -> tuple[str, ...]:
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:
-    """Return whether an entry is a folder or a link to one."""
+    """Return whether an entry is a folder or a link to a folder."""
     try:
         return entry.is_dir()
     except OSError:  # a cycle of links
@@ -129,7 +129,7 @@ def _no_classes(root: Path) -> str:
     for entry in list_folder(root):
         if entry.name.startswith("ILSVRC2012_val_"):
             return (
-                f"{root} holds ImageNet's validation images in one heap: move each into a folder "
-                "named after its class's wnid (n01440764/...), by the devkit's ground truth"
+                f"{root} has ImageNet's validation images in a single folder: move each into a "
+                "subfolder named by its wnid (n01440764/...), using the devkit's ground truth"
             )
-    return f"{root} holds no class folders: put the images of each class into a subfolder"
+    return f"{root} has no class folders: put the images of each class into a subfolder"

@@ -19,7 +19,7 @@ from reslab.data.location import Location
 from reslab.errors import os_reason
 
 PREFETCHED = 512  # number of images fetched ahead of reading
-HEADERS = (["index", "wnid", "name"], ["index", "id", "name"])  # of a class list
+HEADERS = (["index", "wnid", "name"], ["index", "id", "name"])  # allowed in a class list
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class ImagesInMemory:
         return len(self.labels)
 
     def to(self, device: torch.device) -> "ImagesInMemory":
-        """Return the set with its tensors on a device."""
+        """Return a copy of the set on a device."""
         images, labels = self.images.to(device), self.labels.to(device)
         return ImagesInMemory(self.name, images, labels, self.classes)
 
     def take(self, name: str, indices: Tensor) -> "ImagesInMemory":
-        """Return the images at `indices` as a set of their own."""
+        """Return the images at `indices` as a new set."""
         return ImagesInMemory(name, self.images[indices], self.labels[indices], self.classes)
 
 
@@ -49,24 +49,24 @@ class EncodedImages:
     """Labelled, encoded images of any size and format, read on demand."""
 
     name: str  # "train", "validation", or the name of the folder
-    files: Sequence[str]  # of each image, relative to the root of the set
+    files: Sequence[str]  # one per image, relative to the root of the set
     labels: Tensor  # int64 [N]
     classes: tuple[str, ...]  # names for display
     ids: tuple[str, ...]  # the names of the subfolders: wnids for ImageNet
-    read: Callable[[str], bytes]  # maps a file's name to its bytes; thread-safe
-    # starts fetching images that will be read soon; None if images are local
+    read: Callable[[str], bytes]  # maps one of `files` to its bytes; thread-safe
+    # starts fetching images that will be read soon; None if the images are local
     prefetch: Callable[[Sequence[str]], None] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, name: str, indices: Tensor) -> "EncodedImages":
-        """Return the images at `indices` as a set of their own."""
+        """Return the images at `indices` as a new set."""
         files = [self.files[index] for index in indices.tolist()]
         return replace(self, name=name, files=files, labels=self.labels[indices])
 
     def image(self, index: int) -> np.ndarray:
-        """Decode an image, RGB uint8 [H, W, 3]; BadImage names the file and the reason."""
+        """Decode an image, RGB uint8 [H, W, 3]; raises BadImage if it cannot be decoded."""
         return load_image(self.read(self.files[index]), self.files[index])
 
     def prefetching(self, indices: Iterable[int]) -> Iterator[int]:
@@ -84,11 +84,11 @@ class EncodedImages:
 
 
 class ReplaceBad:
-    """Load images by index and replace bad ones, in a way that depends on the set alone.
+    """Load images by index, and replace bad images in a way that depends on the set alone.
 
-    `candidates` yields an index itself and then its replacements, best first; `failure` returns the
-    error message if all of them are bad. Calls are thread-safe. Bad images are remembered and not
-    read again.
+    `candidates` yields an index and then its possible replacements, in order of preference;
+    `failure` returns the error message if all of them are bad. Calls are thread-safe. Bad images
+    are remembered and not read again.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class ReplaceBad:
         self.reasons: dict[int, str] = {}  # why each bad image is bad, by index
 
     def __call__(self, index: int) -> tuple[np.ndarray, int, list[int]]:
-        """Return RGB uint8 [H, W, 3], its index, and the indices of bad images tried before."""
+        """Return an image, RGB uint8 [H, W, 3], its index, and the bad indices tried before it."""
         bad = []
         for candidate in self.candidates(index):
             if candidate not in self.reasons:
@@ -111,13 +111,13 @@ class ReplaceBad:
                     self.reasons[candidate] = str(error)
             bad.append(candidate)
         raise ValueError(
-            f"{self.failure(index)}, for one: {self.reasons[index]}; "
-            "`reslab check FOLDER` lists them"
+            f"{self.failure(index)} (for example {self.reasons[index]}); "
+            "`reslab check FOLDER` lists all bad files"
         )
 
 
 def replace_within_class(images: EncodedImages) -> ReplaceBad:
-    """Return a loader that replaces a bad image by the next good one in its class, cyclically."""
+    """Return a loader that replaces a bad image by the next good image of its class, cyclically."""
 
     def candidates(index: int) -> Iterator[int]:
         yield index
@@ -148,9 +148,11 @@ FolderSplits = Splits[EncodedImages]
 
 
 def hold_out(train: ImageSet, count: int) -> tuple[ImageSet, ImageSet]:
-    """Split off `count` images of `train`, always the same ones (Sec. 4.2); return both sets."""
+    """Split `train` into training images and `count` held-out ones, always the same (Sec. 4.2)."""
     if not 0 < count < len(train):
-        raise ValueError(f"held_out={count}: {train.name} has {len(train)} training images")
+        raise ValueError(
+            f"held_out={count}: hold out 1 to {len(train) - 1} of the {len(train)} training images"
+        )
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
     remaining, held_out = order[count:].sort().values, order[:count].sort().values
     return train.take(train.name, remaining), train.take("held_out", held_out)
@@ -159,15 +161,15 @@ def hold_out(train: ImageSet, count: int) -> tuple[ImageSet, ImageSet]:
 def split_validation(whole: EncodedImages, validation: float, seed: int) -> FolderSplits:
     """Split off the fraction `validation` of each class, at least one image and never all.
 
-    Images are chosen by a hash of seed and name: the choice in a class is independent of the other
+    Images are ranked by a hash of seed and name, so the choice in one class is independent of other
     classes, and images added later do not change the rank of earlier ones.
     """
     counts = whole.labels.bincount(minlength=len(whole.ids))
     if (counts < 2).any():
         few = int((counts < 2).nonzero()[0])
         raise ValueError(
-            f"class {whole.ids[few]!r} has {'one image' if counts[few] else 'no image'}, and a "
-            "split needs two: add images, leave the class out, or make parts train/ and val/"
+            f"class {whole.ids[few]!r} has {'one image' if counts[few] else 'no images'}, but a "
+            "split needs two: add images, remove the class, or create train/ and val/ yourself"
         )
     rows_by_class = whole.labels.argsort(stable=True).split(counts.tolist())
     train, held_out = draw_validation(whole.files, validation, seed, rows_by_class)
@@ -179,11 +181,11 @@ def draw_validation(
 ) -> tuple[Tensor, Tensor]:
     """Choose the fraction `validation` of each group of rows; return (other rows, chosen rows).
 
-    Files are ranked by a hash of seed and name, so that files added later do not change the rank of
-    earlier ones.
+    Files are ranked by a hash of seed and name, so files added later do not change the rank of
+    earlier ones. Raises ValueError unless the fraction is between 0 and 1.
     """
     if not 0 < validation < 1:
-        raise ValueError(f"a validation part of {validation}: it must lie between 0 and 1")
+        raise ValueError(f"validation={validation}: the fraction must be between 0 and 1")
     key = str(seed).encode()
     ranks = [blake2b(os.fsencode(file), digest_size=8, key=key).digest() for file in files]
     drawn = torch.zeros(len(files), dtype=torch.bool)
@@ -201,7 +203,7 @@ def pixel_mean(images: Tensor) -> Tensor:
 def read_class_list(path: Path) -> list[tuple[str, str]]:
     """Read the (id, name) of each class, in the order of a network's outputs.
 
-    ValueError names the malformed line.
+    Raises ValueError, naming the malformed line.
     """
     try:
         # Excel writes a byte-order mark; it is not part of the first column's name
@@ -219,18 +221,18 @@ def read_class_list(path: Path) -> list[tuple[str, str]]:
     for line, row in rows[1:]:
         place = f"{path}:{line}"
         if len(row) != 3:
-            raise ValueError(f"{place}: {len(row)} columns instead of 3 (a comma needs quotes)")
+            raise ValueError(f"{place}: {len(row)} columns instead of 3 (quote names with commas)")
         index, key, name = (field.strip() for field in row)
         if index != str(len(classes)):
-            raise ValueError(f"{place}: index {index!r} where {len(classes)} is next")
+            raise ValueError(f"{place}: index {index!r} instead of {len(classes)}")
         if not key or not name:
             raise ValueError(f"{place}: the class has no {'name' if key else header[1]}")
         if key in lines:
-            raise ValueError(f"{place}: {key!r} is already in line {lines[key]}")
+            raise ValueError(f"{place}: {key!r} is already on line {lines[key]}")
         lines[key] = line
         classes.append((key, name))
     if not classes:
-        raise ValueError(f"{path} names no class")
+        raise ValueError(f"{path} lists no classes")
     return classes
 
 
@@ -245,12 +247,15 @@ def _numbered_rows(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
 
 
 def arrange_classes(images: EncodedImages, root: Location, names: Path) -> EncodedImages:
-    """Order and name a set's classes as in the file `names`; skip listed classes without images."""
+    """Order and name a set's classes as in the class list `names`, omitting those without images.
+
+    Raises ValueError if a class of the set is not in the list.
+    """
     listed = dict(read_class_list(names))
     for name in images.ids:
         if name not in listed:
             near = get_close_matches(name, listed, n=1, cutoff=0)[0]
-            raise ValueError(f"{root}: class {name!r} is not in {names}; the nearest is {near!r}")
+            raise ValueError(f"{root}: class {name!r} is not in {names}; did you mean {near!r}?")
     present = set(images.ids)
     ids = tuple(name for name in listed if name in present)
     return replace(
@@ -262,7 +267,7 @@ def arrange_classes(images: EncodedImages, root: Location, names: Path) -> Encod
 
 
 def align_labels(train: EncodedImages, test: EncodedImages) -> EncodedImages:
-    """Relabel `test` with the classes of `train`, which include all of its own."""
+    """Relabel `test` with the classes of `train`, which must include all classes of `test`."""
     labels = _relabel(test, train.ids)
     return replace(test, labels=labels, classes=train.classes, ids=train.ids)
 

@@ -43,8 +43,8 @@ READERS: dict[str, type[ImageFile.ImageFile]] = {
     "tiff": TiffImagePlugin.TiffImageFile,
 }
 
-# libjpeg's warnings about lost pixels (the last one: in a restart interval). After its other
-# warnings, such as stray bytes between segments, the image is complete.
+# libjpeg's warnings about lost pixels (the last pattern: in a restart interval). Its other
+# warnings, such as stray bytes between segments, leave the image complete.
 DAMAGE = re.compile(
     "premature end|bad huffman|instead of rst|inconsistent progression|before marker 0xd[0-7]", re.I
 )
@@ -66,15 +66,14 @@ class TooLarge(BadImage):
 def load_image(image: ImageInput, file: str | None = None) -> np.ndarray:
     """Load an image from a path, encoded bytes, an array or Pillow: upright RGB uint8 [H, W, 3].
 
-    `file` is its name in a BadImage; by default its path, or "the image". Raises ValueError if an
-    array has another type or shape.
+    `file` is the name for error messages; by default the path, or "the image". Raises BadImage if
+    the image cannot be decoded, and ValueError if an array has another type or shape.
     """
     file = file or image_name(image)
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
             raise ValueError(
-                f"an image as an array is RGB uint8 [H, W, 3], "
-                f"not {image.dtype} {list(image.shape)}"
+                f"an image array must be RGB uint8 [H, W, 3], not {image.dtype} {list(image.shape)}"
             )
         return image
     if isinstance(image, Image.Image):
@@ -93,7 +92,7 @@ def load_image(image: ImageInput, file: str | None = None) -> np.ndarray:
 
 
 def image_name(image: ImageInput) -> str:
-    """Return the name of an image in messages."""
+    """Return an image's name for messages: its path, or "the image"."""
     return str(image) if isinstance(image, str | Path) else UNNAMED
 
 
@@ -120,7 +119,7 @@ def image_size(data: bytes, file: str) -> tuple[int, int]:
 
 
 def image_format(data: bytes) -> str | None:
-    """Recognise the format by its signature: jpeg, png, webp, gif, bmp, tiff, or else None."""
+    """Return the format by its signature: jpeg, png, webp, gif, bmp or tiff; None if unknown."""
     if data.startswith(b"\xff\xd8\xff"):
         return "jpeg"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -143,18 +142,19 @@ def _kind(data: bytes, file: str) -> str:
     if not data:
         raise BadImage(f"{file}: the file is empty")
     if not any(data):
-        raise BadImage(f"{file}: nothing but zero bytes")
+        raise BadImage(f"{file}: the file contains only zero bytes")
     if data[4:8] == b"ftyp":
-        raise BadImage(f"{file}: HEIC, AVIF or video; save it as JPEG or PNG")
+        raise BadImage(f"{file}: a HEIC, AVIF or video file; save it as JPEG or PNG")
     if data.lstrip()[:1] == b"<":
         raise BadImage(f"{file}: a web page or SVG, not a photograph")
-    raise BadImage(f"{file}: not an image (known are {', '.join(READERS)})")
+    raise BadImage(f"{file}: not an image in a supported format ({', '.join(READERS)})")
 
 
 def _check_size(width: int, height: int, file: str) -> None:
     if width * height > MAX_PIXELS:
         raise TooLarge(
-            f"{file}: {width} x {height} pixels by its header; at most {MAX_PIXELS:,} are read"
+            f"{file}: {width} x {height} pixels according to its header; the limit is "
+            f"{MAX_PIXELS:,} pixels"
         )
 
 
@@ -169,7 +169,7 @@ def _jpeg_header(data: bytes, file: str) -> tuple[int, int, str] | None:
 
 
 def _decode_jpeg(data: bytes, file: str) -> np.ndarray | None:
-    """Decode a JPEG without holding the GIL, [H, W, 3]; return None if Pillow has to decode it."""
+    """Decode a JPEG without holding the GIL, [H, W, 3]; return None if Pillow must decode it."""
     header = _jpeg_header(data, file)
     if header is None or header[2] not in ("YCbCr", "Gray", "RGB"):
         return None
@@ -189,7 +189,7 @@ def open_lazily(data: bytes, kind: str, file: str) -> Iterator[tuple[ImageFile.I
     with _silence() if _may_warn(data, kind) else nullcontext():
         try:
             exif = b""
-            if kind == "jpeg":  # Pillow would parse the block for the resolution, and warn
+            if kind == "jpeg":  # Pillow would parse the EXIF block for the resolution, and warn
                 exif, start, end = jpeg_exif(data)
                 data = data[:start] + data[end:]
             image = READERS[kind](BytesIO(data))
@@ -200,12 +200,12 @@ def open_lazily(data: bytes, kind: str, file: str) -> Iterator[tuple[ImageFile.I
         except BadImage:
             raise
         except Image.DecompressionBombError:  # a frame is larger than its image
-            raise TooLarge(f"{file}: at most {MAX_PIXELS:,} pixels are read") from None
+            raise TooLarge(f"{file}: the limit is {MAX_PIXELS:,} pixels") from None
         except Exception as error:
-            # Pillow's readers are Python code on untrusted bytes, and raise any exception:
+            # Pillow's readers parse untrusted bytes in Python, and may raise any exception:
             # OSError, SyntaxError, struct.error, KeyError, MemoryError, zlib.error, ...
             reason = str(error) or type(error).__name__
-            raise BadImage(f"{file}: not readable as {kind.upper()} ({reason})") from None
+            raise BadImage(f"{file}: cannot be read as {kind.upper()} ({reason})") from None
 
 
 def _may_warn(data: bytes, kind: str) -> bool:
@@ -214,7 +214,7 @@ def _may_warn(data: bytes, kind: str) -> bool:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Ignore warnings; filters are global to the process, so only one thread at a time enters."""
+    """Ignore warnings; one thread at a time, because filters are global to the process."""
     with _one_at_a_time, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -229,11 +229,11 @@ def _decode_with_pillow(data: bytes, kind: str, file: str) -> tuple[np.ndarray, 
 def to_rgb(image: Image.Image, file: str) -> np.ndarray:
     """Convert an image of any mode to RGB uint8 [H, W, 3].
 
-    Transparent pixels become white, as on a page: most cut-outs are made for a white page, and the
-    colours of hidden pixels are arbitrary.
+    Transparent pixels become white: most cut-outs are made for a white page, and the stored colours
+    of transparent pixels are arbitrary.
     """
     if image.mode in ("I", "F"):
-        raise BadImage(f"{file}: 32-bit grey, which does not say what is black and white")
+        raise BadImage(f"{file}: 32-bit grey, which does not define black and white")
     if image.mode.startswith("I;16"):
         return _grey_16_to_rgb(image)
     if image.has_transparency_data:
@@ -244,9 +244,9 @@ def to_rgb(image: Image.Image, file: str) -> np.ndarray:
 
 def _grey_16_to_rgb(image: Image.Image) -> np.ndarray:
     grey = np.asarray(image).astype(np.uint32)
-    clear = grey == image.info.get("transparency", -1)
+    transparent = grey == image.info.get("transparency", -1)
     grey = ((grey + 128) // 257).astype(np.uint8)  # Pillow's own conversion clips at 255
-    grey[clear] = 255
+    grey[transparent] = 255
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
@@ -254,7 +254,7 @@ EXIF = b"Exif\x00\x00"
 
 
 def jpeg_exif(data: bytes) -> tuple[bytes, int, int]:
-    """Return the EXIF block and the start and end of its segment, or (b"", 0, 0) without one."""
+    """Return the EXIF block and the start and end of its segment; (b"", 0, 0) if there is none."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:  # pixels begin there
         length = int.from_bytes(data[at + 2 : at + 4], "big")
@@ -265,7 +265,7 @@ def jpeg_exif(data: bytes) -> tuple[bytes, int, int]:
 
 
 def orientation(exif: bytes) -> int:
-    """Return the EXIF orientation, 1 to 8; 1, upright, if the block cannot be read."""
+    """Return the EXIF orientation, 1 to 8; return 1 (upright) if the block cannot be read."""
     exif = exif.removeprefix(EXIF)
     if exif[:2] not in (b"II", b"MM"):
         return 1
@@ -280,6 +280,7 @@ def orientation(exif: bytes) -> int:
 
 
 def rotate(width: int, height: int, turn: int) -> tuple[int, int]:
+    """Return the (width, height) of an upright image, given its EXIF orientation."""
     return (height, width) if turn >= 5 else (width, height)
 
 

@@ -1,4 +1,4 @@
-"""Folders of images to classify: splits, each packed or with one subfolder per class."""
+"""Open folders of images to classify; each split is packed or has one subfolder per class."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -26,14 +26,14 @@ from reslab.data.location import Location, Url
 from reslab.data.shards.reader import is_packed, open_part, open_remote_part, remote_parts
 
 TRAIN_NAMES = ("train", "training")
-VALIDATION_NAMES = ("val", "validation", "valid", "test")  # the first one found is used
+VALIDATION_NAMES = ("val", "validation", "valid", "test")  # the first that exists is used
 CLASS_LIST = "classes.csv"
 WHOLE_FOLDER = "whole"  # the name for the images of an unsplit folder
 
 
 @dataclass(frozen=True)
 class FolderPart:
-    """One split of a folder, or all of an unsplit folder."""
+    """One split of a folder, or an unsplit folder as a whole."""
 
     name: str  # "train", "validation" or WHOLE_FOLDER
     root: Location
@@ -55,16 +55,16 @@ class FolderPart:
 def open_folder(
     place: Location, *, validation: float = 0.2, seed: int = 0, names: Path | None = None
 ) -> FolderSplits:
-    """Open the training and the validation split of a folder.
+    """Open the training and validation splits of a folder.
 
-    An unsplit folder is split: `seed` determines the fraction `validation` of each class. `names`
-    is a class list to use instead of the folder's classes.csv.
+    From an unsplit folder, the fraction `validation` of each class is split off, chosen by `seed`.
+    `names` is a class list to use instead of the folder's classes.csv.
     """
     return split_folder(read_folder(place, names), validation, seed)
 
 
 def read_folder(place: Location, names: Path | None = None) -> FolderSplits | EncodedImages:
-    """Return both splits of a folder, or all images of an unsplit one."""
+    """Return both splits of a folder, or all images of an unsplit folder."""
     parts = {
         name: FolderPart(name, root, prefix_of(root, place), _open(root, place, names))
         for name, root in part_roots(place, refuse).items()
@@ -81,7 +81,7 @@ def read_folder(place: Location, names: Path | None = None) -> FolderSplits | En
 def split_folder(
     images: FolderSplits | EncodedImages, validation: float, seed: int = 0
 ) -> FolderSplits:
-    """Return existing splits as they are, or split the images; see `open_folder`."""
+    """Return existing splits unchanged, or split the images of an unsplit folder."""
     if isinstance(images, EncodedImages):
         return split_validation(images, validation, seed)
     return images
@@ -95,9 +95,9 @@ def open_whole_folder(place: Location, *, names: Path | None = None) -> EncodedI
 
 
 def open_folder_parts(folder: Path) -> dict[str, EncodedImages]:
-    """Open the splits by the names of their subfolders in a packed copy.
+    """Open a folder's splits, keyed by their subfolders in a packed copy.
 
-    The names are "train" and "validation", or "." for an unsplit folder.
+    The keys are "train" and "validation", or "." for an unsplit folder.
     """
     train, test = find_parts(folder)
     if train and test:
@@ -108,9 +108,9 @@ def open_folder_parts(folder: Path) -> dict[str, EncodedImages]:
 
 
 def find_parts(place: Location) -> tuple[Location | None, Location | None]:
-    """Find the training and the validation split; both are None for an unsplit folder.
+    """Find the training and validation splits; both are None for an unsplit folder.
 
-    Either name alone among other subfolders is a class: there are photographs of trains.
+    A single split name among other subfolders is a class: there are photographs of trains.
     """
     if isinstance(place, Url):
         return remote_parts(place)
@@ -128,24 +128,24 @@ def find_parts(place: Location) -> tuple[Location | None, Location | None]:
 
 
 def part_roots(place: Location, on_problem: OnProblem) -> dict[str, Location]:
-    """Return the location of each split that a run reads, by name."""
+    """Return the location of each split that a run reads, keyed by name."""
     train, test = find_parts(place)
     if train is None and test is None:
         return {WHOLE_FOLDER: place}
     if train is None:
-        assert test is not None, "one of both"
-        line = f"{place} has {test.name}/ and no {TRAIN_NAMES[0]}/ beside it to train on"
+        assert test is not None, "find_parts found a split"
+        line = f"{place} has {test.name}/ but no {TRAIN_NAMES[0]}/ to train on"
         on_problem(Problem("no training part", ".", refusal=line))
     return {name: root for name, root in (("train", train), ("validation", test)) if root}
 
 
 def prefix_of(root: Location, place: Location) -> str:
-    """Return the prefix of a split's files, relative to the folder `place`."""
+    """Return the path prefix of a split's files, relative to the folder `place`."""
     return f"{root.name}/" if root != place else ""
 
 
 def check_parts(parts: Mapping[str, FolderPart], on_problem: OnProblem) -> None:
-    """Report unusable classes: a single class, and classes in the validation split only."""
+    """Report a single class, and classes that are only in the validation split."""
     train, test = parts.get("train") or parts.get(WHOLE_FOLDER), parts.get("validation")
     if train is None:
         return
@@ -156,7 +156,7 @@ def check_parts(parts: Mapping[str, FolderPart], on_problem: OnProblem) -> None:
         return
     for id_, count in test.classes.items():
         if count and id_ not in train.images.ids:
-            line = f"class {id_!r} is in {test.root} and not in {train.root}; no net could learn it"
+            line = f"class {id_!r} is in {test.root} but not in {train.root}: no net can learn it"
             on_problem(Problem("class not in training", test.prefix + id_, refusal=line))
 
 
@@ -164,8 +164,8 @@ def _open(root: Location, place: Location, names: Path | None) -> EncodedImages:
     """Open the images below `root`, which is `place` or one of its splits."""
     images = open_packed(root)
     if images is None:
-        assert isinstance(root, Path), "what is remote is packed"
-        assert isinstance(place, Path), "what it is a part of"
+        assert isinstance(root, Path), "remote splits are packed"
+        assert isinstance(place, Path), "a local split is in a local folder"
         files = {id_: class_files(root, id_, refuse)[0] for id_ in class_ids(root, refuse)}
         images = images_by_class(root, files)
         names = names or class_list(root, place)
@@ -180,13 +180,13 @@ def open_packed(root: Location) -> EncodedImages | None:
 
 
 def class_list(root: Path, folder: Path) -> Path | None:
-    """Find the class list for `root`, there or in `folder`; return None if there is none."""
+    """Find a class list in `root`, or else in `folder`; return None if there is none."""
     places = (root / CLASS_LIST, folder / CLASS_LIST)
     return next((place for place in places if place.is_file()), None)
 
 
 def _one_class(root: Location, images: EncodedImages) -> str:
     inside = root / images.ids[0]
-    line = f"{root} holds one class folder, {images.ids[0]!r}; a net needs at least two classes"
+    line = f"{root} has one class folder, {images.ids[0]!r}; a net needs at least two classes"
     folders = isinstance(inside, Path) and inside.is_dir() and subfolders(inside)
     return f"{line}; did you mean {inside}?" if folders else line

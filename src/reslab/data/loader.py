@@ -38,8 +38,8 @@ class Draws:
     """
 
     iteration: int  # from 0
-    indices: Tensor  # int64 [B]: the images, before bad ones are replaced
-    numbers: tuple[Tensor, ...]  # inputs of the augmentation, [B, ...] each
+    indices: Tensor  # int64 [B]: the images, before bad images are replaced
+    numbers: tuple[Tensor, ...]  # the random numbers for the augmentation, [B, ...] each
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class Batch:
 
 
 class InMemoryLoader:
-    """Shuffled, augmented mini-batches from a set in memory.
+    """Return shuffled, augmented mini-batches from a set in memory.
 
     The permutations of successive epochs are concatenated: the last, partial batch of an epoch is
-    filled up from the next epoch. `rank_slice` is this process's part of each mini-batch.
+    completed with images of the next epoch. `rank_slice` is this process's part of each mini-batch.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class InMemoryLoader:
         return self.sampler(iteration * self.size, self.size)
 
     def draws(self, iteration: int) -> Draws:
-        """Sample images, offsets [B, 2] and flips [B] for the mini-batch of `iteration`."""
+        """Sample images [B], offsets [B, 2] and flips [B] for the mini-batch of `iteration`."""
         size, rank_slice = self.size, self.rank_slice
         rng = make_generator(self.seed, Stream.AUGMENTATION, iteration)
         numbers = []
@@ -106,7 +106,10 @@ class InMemoryLoader:
 
 
 class BadFileLimit:
-    """Report each bad file of a set once, in every process; ValueError if there are too many."""
+    """Report each bad file of a set once, in every process; raise ValueError if too many are bad.
+
+    `limit` is the allowed fraction of the `count` files.
+    """
 
     def __init__(self, count: int, limit: float, log: Log, processes: Processes) -> None:
         self.count, self.limit, self.log, self.processes = count, limit, log, processes
@@ -114,13 +117,14 @@ class BadFileLimit:
 
     @property
     def allowed(self) -> int:
-        """The number of bad files allowed: at least one, unless the limit is 0."""
+        """The allowed number of bad files: at least one, unless the limit is 0."""
         return int(max(self.limit * self.count, self.limit > 0))
 
     def report(self, reasons: Mapping[int, str]) -> None:
-        """Log the bad files of all processes that were not reported before.
+        """Log the bad files of all processes, except those reported before.
 
-        ValueError if there are too many in all.
+        `reasons` are the error messages of this process's bad files, by index. Raises ValueError if
+        all processes together have too many bad files.
         """
         for reasons_of_process in self.processes.all_gather_objects(reasons):
             for index, reason in reasons_of_process.items():
@@ -129,26 +133,27 @@ class BadFileLimit:
                     self.log(f"skipped {reason}")
             if len(self.reported) > self.allowed:
                 raise ValueError(
-                    f"{self.too_many(len(self.reported))}; `reslab check FOLDER` lists them"
+                    f"{self.too_many(len(self.reported))}; `reslab check FOLDER` lists all bad "
+                    "files"
                 )
 
     def too_many(self, bad: int) -> str:
-        """Return the error message for this number of bad files."""
+        """Return the error message for `bad` bad files."""
         return (
-            f"{bad:,} of {self.count:,} images cannot be used, and "
-            f"bad_limit is {self.limit:g} of them"
+            f"{bad:,} of {self.count:,} images cannot be used, but bad_limit={self.limit:g} "
+            f"allows {self.allowed:,}"
         )
 
 
 class EncodedLoader:
-    """Shuffled, augmented mini-batches from a set of encoded images, on a device.
+    """Return shuffled, augmented mini-batches from a set of encoded images, on a device.
 
-    Batches may be requested in any order; threads decode the batches that follow in advance, at
-    most `last` in all. A bad file is replaced by another one in its class and logged once. Raises
-    ValueError if more than one file, and more than the fraction `bad_limit` of the set, are bad.
-    Each process prepares its part of a mini-batch, and learns of the bad files of all others.
-    `prepare` maps float RGB [B, 3, S, S] from 0 to 255 to the network's input, and is called in
-    threads.
+    Batches may be requested in any order; threads decode the following batches in advance, up to
+    iteration `last`, exclusive. A bad file is replaced by another file of its class and logged
+    once. Raises ValueError if more than one file, and more than the fraction `bad_limit` of the
+    set, are bad. Each process prepares its part of a mini-batch, and learns of the bad files of all
+    others. `prepare` maps float RGB [B, 3, S, S] from 0 to 255 to the network's input, and is
+    called in threads.
     """
 
     def __init__(
@@ -186,15 +191,14 @@ class EncodedLoader:
         return self.sampler(iteration * self.size, self.size)
 
     def draws(self, iteration: int) -> Draws:
-        """Sample the mini-batch of `iteration`.
+        """Sample images [B], crops and flips, and colour factors [B, 3] for a mini-batch.
 
-        The draws are images, numbers [B, n] from [0, 1) for crops and flips, and colour factors
-        [B, 3].
+        Crops and flips are given by random numbers in [0, 1), float64 [B, n].
         """
         rng = make_generator(self.seed, Stream.AUGMENTATION, iteration)
-        places = torch.rand(self.size, self.augmentation.draws, generator=rng, dtype=torch.float64)
+        crops = torch.rand(self.size, self.augmentation.draws, generator=rng, dtype=torch.float64)
         factors = self.augmentation.colour * torch.randn(self.size, 3, generator=rng)
-        numbers = (places[self.rank_slice], factors[self.rank_slice])
+        numbers = (crops[self.rank_slice], factors[self.rank_slice])
         return Draws(iteration, self.indices(iteration)[self.rank_slice], numbers)
 
     def __call__(self, iteration: int) -> Batch:
@@ -202,7 +206,7 @@ class EncodedLoader:
         return self.batch(self.draws(iteration))
 
     def batch(self, draws: Draws) -> Batch:
-        """Return the mini-batch for the given draws, which threads prepare in advance."""
+        """Return the mini-batch for the given draws, which threads may have prepared already."""
         *rows, batch = self.prefetcher(draws.iteration)
         bad = [index for row in rows for index in row.result()]
         self.bad_files.report({index: self.image.reasons[index] for index in bad})
@@ -213,14 +217,14 @@ class EncodedLoader:
         self.prefetcher.close()
 
     def _begin(self, threads: Executor, iteration: int) -> list[Future[Any]]:
-        """Submit the work for a batch; return futures of bad files per image, and of the Batch."""
+        """Submit the work for a batch; return one future per image and then the Batch's."""
         self._prefetch_files(iteration)
         draws, side = self.draws(iteration), self.augmentation.size
-        (places, factors), indices = draws.numbers, draws.indices
+        (crops, factors), indices = draws.numbers, draws.indices
         images = np.empty((len(indices), side, side, 3), np.uint8)
         rows: list[Future[Any]] = [
             threads.submit(self._fill, image, index, numbers)
-            for image, index, numbers in zip(images, indices.tolist(), places.tolist(), strict=True)
+            for image, index, numbers in zip(images, indices.tolist(), crops.tolist(), strict=True)
         ]
         labels = self.train.labels[indices]
         return [*rows, threads.submit(self._finish, images, labels, factors, rows)]
@@ -237,7 +241,7 @@ class EncodedLoader:
         self._prefetched = max(self._prefetched, end)
 
     def _fill(self, row: np.ndarray, index: int, draws: list[float]) -> list[int]:
-        """Decode, crop and flip an image into its row [S, S, 3]; return bad files tried before."""
+        """Decode, crop and flip an image into `row` [S, S, 3]; return the bad indices tried."""
         image, _, bad = self.image(index)
         height, width = image.shape[:2]
         box, flip = self.augmentation.crop(width, height, draws)
@@ -247,14 +251,14 @@ class EncodedLoader:
     def _finish(
         self, images: np.ndarray, labels: Tensor, factors: Tensor, rows: Iterable[Future[Any]]
     ) -> Batch:
-        """Build a batch from its images [B, S, S, 3] when all of them are decoded.
+        """Build a batch from `images` [B, S, S, 3] as soon as all `rows` are filled.
 
-        The images were submitted first, so none of them can be queued behind this job.
+        The rows were submitted first, so none of them can be queued behind this job.
         """
         wait(rows)
-        pixels = torch.from_numpy(images).to(self.device).float()  # uint8 moves faster
+        pixels = torch.from_numpy(images).to(self.device).float()  # uint8 is faster to transfer
         if self.colour is not None:
             shift = colour_shift(factors, self.colour).to(self.device)
-            # add whole rows of pixels: adding three numbers at a time would be three times slower
+            # add to rows of pixels at once: adding three numbers at a time takes three times longer
             pixels.flatten(2).add_(shift.repeat(1, pixels.shape[2])[:, None])
         return Batch(self.prepare(pixels.permute(0, 3, 1, 2)), labels.to(self.device))

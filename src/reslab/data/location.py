@@ -35,14 +35,14 @@ def parse_location(text: str | Location) -> Location:
     """Parse a user's input as a path or URL; raises ValueError if a URL is invalid."""
     if isinstance(text, Url):
         return text
-    written = str(text)  # Path has collapsed "//" to "/": refused below
+    written = str(text)  # a Path has collapsed "//" to "/"; it is refused below
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/", written)
     if scheme is None:
         return Path(text)
     protocol = scheme[1].lower()
     if not written.startswith("://", scheme.end(1)):
         if protocol in URL_SCHEMES:
-            raise ValueError(f"{written}: a URL begins with {protocol}://")
+            raise ValueError(f"{written}: a URL must begin with {protocol}://")
         return Path(text)
     if protocol not in URL_SCHEMES:
         raise ValueError(f"{written}: {unknown_name('protocol', protocol, URL_SCHEMES)}")
@@ -60,23 +60,28 @@ def _check_url(written: str, protocol: str) -> None:
     if "@" in parts.netloc:
         shown = written.replace(f"{parts.netloc.rpartition('@')[0]}@", "")
         raise ValueError(
-            f"{shown} came with a password, which a run would keep: put it into ~/.netrc"
+            f"{shown} was given with a password, which the run folder would store: "
+            "put it into ~/.netrc"
         )
     if not parts.netloc and protocol != "file":
-        raise ValueError(f"{written} names no {'host' if 'http' in protocol else 'bucket'}")
+        raise ValueError(f"{written} has no {'host' if 'http' in protocol else 'bucket'} name")
     if port == 0 or (protocol.startswith("http") and (parts.query or parts.fragment)):
-        raise ValueError(f"{written} is no folder: name the one that the shards lie in")
+        raise ValueError(f"{written} is not a folder: give the URL of the folder of the shards")
 
 
 def to_folder(place: Location, use: str) -> Path:
-    """Return the folder; ValueError for a URL says that `use` needs a folder."""
+    """Return a local folder unchanged; raises ValueError for a URL.
+
+    `use` begins the remedy in the message: "cifar10 needs", for example.
+    """
     if isinstance(place, Url):
         raise ValueError(
-            f"{place}: only packed images, a class each, are read from afar; {use} a folder here"
+            f"{place}: only packed images for classification can be read from a URL; "
+            f"{use} a local folder"
         )
     return place
 
 
 def absolute(place: Location) -> str:
-    """Return the location independent of the working directory, as a run records it."""
+    """Return the absolute location, as a run records it."""
     return str(place if isinstance(place, Url) else place.resolve())

@@ -1,4 +1,4 @@
-"""Antialiased bilinear resizing; a crop is resized exactly as in the whole image."""
+"""Antialiased bilinear resizing, with crops as if taken from the resized whole image."""
 
 from math import ceil, floor
 
@@ -10,7 +10,7 @@ Size = tuple[int, int]  # width, height, as Pillow orders them
 
 
 def shorter_side(width: int, height: int, side: int) -> Size:
-    """Return the size with the shorter side `side`, and the longer side rounded down."""
+    """Return the size at which the shorter side is `side`; the longer side is rounded down."""
     if width <= height:
         return side, side * height // width
     return side * width // height, side
@@ -23,7 +23,10 @@ def resize_whole(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def crop_box(width: int, height: int, scaled: Size, left: int, top: int, size: int) -> Box:
-    """Return a square crop of the image resized to `scaled`, as a box in the original image."""
+    """Return the box, in the original image, of a square crop from the image resized to `scaled`.
+
+    The crop has the corner (`left`, `top`) and the side `size` in the resized image.
+    """
     x, y = width / scaled[0], height / scaled[1]
     return left * x, top * y, (left + size) * x, (top + size) * y
 
@@ -33,16 +36,16 @@ def centre_crop(image: np.ndarray, side: int, size: int) -> np.ndarray:
     assert size <= side
     height, width = image.shape[:2]
     scaled = shorter_side(width, height, side)
-    left, top = (round((length - size) / 2) for length in scaled)  # halves to even
+    left, top = (round((length - size) / 2) for length in scaled)  # rounds half to even
     return cut(image, crop_box(width, height, scaled, left, top, size), (size, size))
 
 
 def cut(image: np.ndarray, box: Box, size: Size, flip: bool = False) -> np.ndarray:
-    """Resize the part of an image in `box` to `size`, then mirror it; uint8 [H, W, 3] -> [h, w, 3].
+    """Crop an image to `box`, resize it to `size` and mirror it if `flip`.
 
-    The result equals, up to rounding, a crop of the resized whole image: Pillow accepts boxes in
-    fractions of pixels, and its filter also uses the pixels around the box. Only pixels within the
-    filter's reach are passed to Pillow.
+    uint8 [H, W, 3] -> [h, w, 3]. The result equals, up to rounding, a crop of the resized whole
+    image: Pillow accepts boxes in fractions of pixels, and its filter also uses the pixels around
+    the box. Only pixels within the filter's support are passed to Pillow.
     """
     height, width = image.shape[:2]
     x0, y0, x1, y1 = box
@@ -66,6 +69,6 @@ def cut(image: np.ndarray, box: Box, size: Size, flip: bool = False) -> np.ndarr
 
 
 def _filter_range(start: float, stop: float, pixels: int, length: int) -> tuple[int, int]:
-    """Return the range of source pixels needed to resize [start, stop) to `pixels`."""
-    reach = max((stop - start) / pixels, 1.0)  # of the triangle filter, to each side
-    return max(floor(start - reach), 0), min(ceil(stop + reach), length)
+    """Return the range of source pixels needed to resize [start, stop) to `pixels` pixels."""
+    support = max((stop - start) / pixels, 1.0)  # of the triangle filter, to each side
+    return max(floor(start - support), 0), min(ceil(stop + support), length)

@@ -1,4 +1,4 @@
-"""The order of images in an endless training sequence, and seeded random generators."""
+"""Sample images in an endless training sequence; seeded random generators."""
 
 from enum import IntEnum
 from functools import lru_cache
@@ -9,17 +9,17 @@ from torch import Generator, Tensor
 
 
 class Stream(IntEnum):
-    """The uses of random numbers; each has a random stream of its own for the same seed."""
+    """The uses of random numbers; for one seed, each use has its own random stream."""
 
-    ORDER = 0  # of the images
+    ORDER = 0  # the order of the images
     AUGMENTATION = 1
-    INITIALISATION = 2  # of a network's weights
-    CLASSES = 3  # their order in class-balanced sampling
-    SAMPLING = 4  # of anchors and regions
+    INITIALISATION = 2  # the initial weights
+    CLASSES = 3  # the order of classes in class-balanced sampling
+    SAMPLING = 4  # the sampling of anchors and regions
 
 
 def make_generator(*key: int) -> Generator:
-    """Return a generator seeded by integers: a seed, a Stream, and counters within the stream."""
+    """Return a generator seeded by integers: a seed, a Stream, and counters in the stream."""
     state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state >> 1))
 
@@ -29,14 +29,14 @@ class ShuffleSampler:
 
     def __init__(self, count: int, *key: int) -> None:
         self.count, self.key = count, key
-        # every batch of an epoch needs its permutation
+        # every batch of an epoch needs the epoch's permutation
         self._permutation = lru_cache(maxsize=2)(self._draw_permutation)
 
     def _draw_permutation(self, epoch: int) -> Tensor:
         return torch.randperm(self.count, generator=make_generator(*self.key, epoch))
 
     def __call__(self, start: int, length: int) -> Tensor:
-        """Return the images at the positions from `start` on, [length]."""
+        """Return the image indices at positions `start` to `start + length - 1`; int64 [length]."""
         parts = []
         while length:
             epoch, first = divmod(start, self.count)
@@ -49,7 +49,7 @@ class ShuffleSampler:
 class ClassBalancedSampler:
     """Sample each class equally often, whatever its size: all classes in a new order each round.
 
-    The images of each class have epochs of their own, so that none is left out.
+    Each class has its own epochs, in which every image of the class is used once.
     """
 
     def __init__(self, labels: Tensor, seed: int) -> None:
@@ -63,7 +63,7 @@ class ClassBalancedSampler:
         ]
 
     def __call__(self, start: int, length: int) -> Tensor:
-        """Return the images at the positions from `start` on, [length]."""
+        """Return the image indices at positions `start` to `start + length - 1`; int64 [length]."""
         indices = torch.empty(length, dtype=torch.int64)
         for position, number in enumerate(self.classes(start, length).tolist()):
             round_ = (start + position) // len(self.members)

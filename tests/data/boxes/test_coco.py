@@ -86,7 +86,7 @@ def test_a_split_is_drawn_by_seed_and_name(tmp_path: Path) -> None:
     assert open_detection(tmp_path, validation=0.34).test.keys == sets.test.keys
     drawn = {open_detection(tmp_path, validation=0.34, seed=it).test.keys[0] for it in range(20)}
     assert drawn == {3, 5, 9}
-    with pytest.raises(ValueError, match="must lie between 0 and 1"):
+    with pytest.raises(ValueError, match="must be between 0 and 1"):
         open_detection(tmp_path, validation=1)
 
 

@@ -57,7 +57,9 @@ def test_a_note_says_more(tmp_path: Path) -> None:
     findings = diagnose(scan, inspect_all(scan, lambda line: None), SIZE)
     notes = {it.kind: [case.note for case in it.cases] for it in findings}
     assert notes == {
-        "too large": ["100000 x 100000 pixels by its header; at most 89,478,485 are read"],
+        "too large": [
+            "100000 x 100000 pixels according to its header; the limit is 89,478,485 pixels"
+        ],
         "unknown suffix": ["a JPEG"],
         "wrong suffix": ["a PNG"],
         "small": [f"40 x {SIZE - 1}"],

@@ -101,4 +101,4 @@ def test_several_problems_are_collected_and_the_first_is_refused(tmp_path: Path)
         ("no classes", "val/"),
     ]
     assert refusal(root) == problems[0].refusal
-    assert refusal(root).startswith(f"{root / 'train/ant'} holds no image")
+    assert refusal(root).startswith(f"{root / 'train/ant'} has no images")
