@@ -302,7 +302,9 @@ def test_too_many_bad_files_are_an_error(opened: Opened) -> None:
     for k in range(8):
         enough(k)
     too_few = opened(train, bad_limit=0.09)
-    with pytest.raises(ValueError, match=r"2 of 20 .*bad_limit=0\.09 allows 1; `reslab check FOLDER`"):
+    with pytest.raises(
+        ValueError, match=r"2 of 20 .*bad_limit=0\.09 allows 1; `reslab check FOLDER`"
+    ):
         [too_few(k) for k in range(8)]
 
 
