@@ -10,8 +10,8 @@ import simplejpeg
 from tests.data.boxes.planted_boxes import plant_coco
 
 from reslab.api import folders
+from reslab.api.lines import printable
 from reslab.cli import main
-from reslab.cli.console import printable
 
 
 @pytest.fixture

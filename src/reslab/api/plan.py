@@ -1,56 +1,54 @@
-"""Open a recipe by name, estimate the cost of its run, and train it."""
+"""Estimate the cost of a run on this machine."""
 
-from collections.abc import Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from reslab.errors import os_reason
-from reslab.recipes import AnyRecipe, open_recipe, recipe_in, task_kind
+from pydantic import JsonValue
+
+from reslab.api.display import OnEvent, showing
+from reslab.api.lines import clock, speed
+from reslab.detection.recipe import DetectionRecipe
+from reslab.recipes import AnyRecipe, open_recipe, task_kind
 from reslab.runtime.device import setup_device
-from reslab.runtime.events import Callback, silent
-from reslab.training.folder import RunFolder
+from reslab.runtime.events import Callback
 from reslab.training.probe import Probe, probe
-from reslab.training.run import Stop
+from reslab.training.recipe import Recipe
 from reslab.training.setup import Inputs, inputs_at
 from reslab.training.train import Job
 
 
-def request_run(
-    name: str, data: str | None = None, weights: Path | None = None, changes: Sequence[str] = ()
-) -> tuple[AnyRecipe, Inputs]:
-    """Look up a recipe and apply the changes; own-* recipes are built from the data."""
-    inputs = inputs_at(data, weights)
-    return open_recipe(name, inputs, changes), inputs
+@dataclass(frozen=True)
+class Plan:
+    """The estimated cost of a run on this machine."""
 
+    recipe: Recipe | DetectionRecipe
+    device: str
+    precision: str
+    images: int  # in the training set
+    epochs: float
+    hours: float  # of the whole run, evaluations included
+    speeds: Probe  # images per second of each part, the peak memory, and what limits the run
 
-def interrupted_run(run: Path, data: str | None) -> tuple[AnyRecipe, Inputs, int]:
-    """Return the recipe, inputs and seed of a run; `data` is the new place of data that moved."""
-    folder = RunFolder.open(run)
-    environment = folder.environment()
-    return recipe_in(folder), inputs_at(data or environment["data"]), environment["seed"]
+    def __repr__(self) -> str:
+        return (
+            f"Plan({self.recipe.name!r} on {self.device}: {clock(3600 * self.hours)}, "
+            f"{speed(self.speeds.together)} images/s, {self.speeds.memory / 2**30:.1f} GiB, "
+            f"limited by {self.speeds.limit})"
+        )
 
-
-def plan(
-    recipe: AnyRecipe, inputs: Inputs, *, iterations: int = 20, on_event: Callback = silent
-) -> tuple[dict[str, Any], Probe]:
-    """Estimate the cost of a run on this machine from some iterations, without writing anything.
-
-    Return facts for JSON and the measured speeds.
-    """
-    device = setup_device(recipe.precision)
-    job = Job(recipe, Path(), inputs, device, seed=1, on_event=on_event)
-    with closing(task_kind(recipe).probe_target(job)) as target:
-        speeds = probe(target, iterations)
-        facts = {
+    def as_dict(self) -> dict[str, JsonValue]:
+        """Return the plan for JSON."""
+        recipe, speeds = self.recipe, self.speeds
+        return {
             "recipe": recipe.name,
-            "device": str(device.torch_device),
-            "precision": device.precision,
-            "pictures": target.images,
+            "device": self.device,
+            "precision": self.precision,
+            "pictures": self.images,
             "iterations": recipe.iterations,
-            "epochs": round(recipe.iterations / target.task.epoch, 1),
+            "epochs": self.epochs,
             "batch_size": recipe.batch_size,
-            "hours": speeds.seconds(target) / 3600,
+            "hours": self.hours,
             "memory": speeds.memory,
             "limit": speeds.limit,
             "pictures_per_second": {
@@ -61,25 +59,41 @@ def plan(
                 "evaluating": speeds.evaluating,
             },
         }
-    return facts, speeds
 
 
-def train(
-    recipe: AnyRecipe, inputs: Inputs, out: Path, *, seed: int, on_event: Callback, stop: Stop
-) -> dict[str, Any]:
-    """Train into the folder `out`, or continue the run in `out`, and return its result.
+def plan(
+    recipe: str | Recipe | DetectionRecipe,
+    *,
+    data: str | Path | None = None,
+    weights: str | Path | None = None,
+    iterations: int = 20,
+    on_event: OnEvent = "print",
+) -> Plan:
+    """Estimate the cost of a run on this machine: time, speed, memory, what limits it.
 
-    `stop` is called after each iteration; if it returns a signal number, a checkpoint is saved and
-    Interrupted is raised.
+    `recipe`, `data`, `weights` and `on_event` are those of `train`. Measures a number of
+    `iterations` and writes nothing.
     """
-    run = task_kind(recipe).train
-    try:
-        return run(recipe, out, seed=seed, data=inputs, on_event=on_event, stop=stop)
-    except OSError as error:
-        saved = out / "checkpoints"
-        if saved.is_dir() and any(saved.iterdir()):
-            raise RuntimeError(
-                f"{os_reason(error)}: {out}; what was saved is whole: mend it, then "
-                f"`reslab resume {out}`"
-            ) from error
-        raise
+    if iterations < 1:
+        raise ValueError(f"iterations={iterations}: at least 1")
+    inputs = inputs_at(data, weights)
+    opened = open_recipe(recipe, inputs) if isinstance(recipe, str) else recipe
+    with showing(on_event) as callback:
+        return estimate(opened, inputs, iterations, callback)
+
+
+def estimate(recipe: AnyRecipe, inputs: Inputs, iterations: int, on_event: Callback) -> Plan:
+    """Do the work of `plan`."""
+    device = setup_device(recipe.precision)
+    job = Job(recipe, Path(), inputs, device, seed=1, on_event=on_event)
+    with closing(task_kind(recipe).probe_target(job)) as target:
+        speeds = probe(target, iterations)
+        return Plan(
+            recipe=recipe,
+            device=str(device.torch_device),
+            precision=device.precision,
+            images=target.images,
+            epochs=round(recipe.iterations / target.task.epoch, 1),
+            hours=speeds.seconds(target) / 3600,
+            speeds=speeds,
+        )

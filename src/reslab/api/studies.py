@@ -1,16 +1,21 @@
-"""Run the paper's studies and write report pages on finished runs."""
+"""Run studies, the paper's or the user's own, and write report pages on finished runs."""
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from reslab.analysis.responses import layer_responses
+from reslab.api.display import OnEvent, showing
+from reslab.api.lines import warn
+from reslab.api.results import ReportPage, run_result
+from reslab.api.signals import Stopping, stopping_python
 from reslab.api.test_sets import open_test_set
 from reslab.data.location import parse_location, to_folder
 from reslab.errors import unknown_name
 from reslab.models.model_file import load_model
 from reslab.runtime.device import setup_device
-from reslab.runtime.events import Callback, note, silent
+from reslab.runtime.events import Callback, Event, note
 from reslab.runtime.threads import usable_cores
 from reslab.studies.execute import RunCallback, launch_here, run_all
 from reslab.studies.experiments import PlannedRun, Study, plan_study, refuse_options, write_report
@@ -18,14 +23,8 @@ from reslab.studies.page.classifiers import write_responses
 from reslab.studies.records import Record, read_record
 from reslab.training.recipe import Recipe
 
-# a context entered when the runs can start; yields a callback for their progress, and a function
-# that returns the number of a signal received, or None
-Watch = Callable[
-    [Sequence[PlannedRun]], AbstractContextManager[tuple[RunCallback, Callable[[], int | None]]]
-]
-
-
 CLUSTERS = ("ray",)
+RESPONSES = "responses"  # the study that takes finished runs
 
 
 class StudyInterrupted(Exception):
@@ -33,51 +32,103 @@ class StudyInterrupted(Exception):
 
     def __init__(self, signal: int, folder: Path) -> None:
         super().__init__(f"stopped, every run saved; the same command goes on: {folder}")
-        self.signal = signal
+        self.signal, self.folder = signal, folder
 
 
 def study(
-    name: str,
-    runs: Sequence[Path] = (),
+    study: str | Study,
+    runs: Sequence[str | Path] = (),
     *,
     on: str | None = None,
-    data: str | None = None,
-    out: Path | None = None,
+    data: str | Path | None = None,
+    out: str | Path | None = None,
     depths: Sequence[int] = (),
     iterations: int | None = None,
     seeds: int = 1,
     jobs: int = 1,
     cluster: str | None = None,
-    watch: Watch,
-    on_event: Callback = silent,
-) -> tuple[Path, list[Record]]:
-    """Answer one of the paper's questions with a set of runs, and write the report page.
+    on_event: OnEvent = "print",
+) -> ReportPage:
+    """Answer a question with a set of runs, and write the report page.
 
-    Return the page's path and the records of its runs. Finished runs are skipped, interrupted runs
-    are resumed. The study `responses` takes finished `runs`; the other studies make their own runs,
-    `jobs` at a time on each machine.
+    `study` is one of the paper's ("degradation", "depth", "shortcuts", "detection") or a `Study` of
+    your own. Its runs are started as processes, `jobs` at a time on each machine, `cluster="ray"`
+    distributes them over a Ray cluster; finished runs are skipped and interrupted runs are resumed.
+    "responses" measures the layer responses (Fig. 7) of finished `runs` instead.
+
+    Of the paper's studies, `on` is the data set, "digits" (default) or "cifar10"; `data` its
+    folder; `out` the study's folder, by default studies/NAME-SET; `depths` the numbers of layers;
+    `iterations` shortens the schedule; `seeds` is the number of seeds, starting at 1.
+
+    Ctrl-C lets every run save a checkpoint and raises KeyboardInterrupt; the same call resumes.
+    Raises ValueError for an argument that does not apply to the study, and RuntimeError, with the
+    reason, if a run fails.
     """
+    stopping = partial(stopping_python, warn if on_event else lambda line: None, begun=True)
+    with showing(on_event) as callback:
+        try:
+            return run_study(
+                study, list(map(Path, runs)),
+                on=on, data=data, out=Path(out) if out else None, depths=depths,
+                iterations=iterations, seeds=seeds, jobs=jobs, cluster=cluster,
+                stopping=stopping, on_event=callback,
+            )  # fmt: skip
+        except StudyInterrupted as interrupted:
+            raise KeyboardInterrupt(
+                f"stopped, every run in {interrupted.folder} saved; the same call resumes them"
+            ) from None
+
+
+def run_study(
+    study: str | Study,
+    runs: Sequence[Path],
+    *,
+    on: str | None,
+    data: str | Path | None,
+    out: Path | None,
+    depths: Sequence[int],
+    iterations: int | None,
+    seeds: int,
+    jobs: int,
+    cluster: str | None,
+    stopping: Stopping,
+    on_event: Callback,
+) -> ReportPage:
+    """Do the work of `study`; `stopping` is a context in which a signal is recorded.
+
+    Raises StudyInterrupted after a signal.
+    """
+    for name, count in {"seeds": seeds, "jobs": jobs}.items():
+        if count < 1:
+            raise ValueError(f"{name}={count}: at least 1")
     if cluster and cluster not in CLUSTERS:
         raise ValueError(unknown_name("cluster", cluster, CLUSTERS))
     folder = to_folder(parse_location(data), "a study needs") if data else None
-    if name == "responses":
-        layers = ",".join(map(str, depths))
-        refuse_options(
-            name, {"--on": on, "--depths": layers, "--iterations": iterations, "--cluster": cluster}
-        )
+    planning = {"on": on, "depths": ",".join(map(str, depths)), "iterations": iterations}
+    if study == RESPONSES:
+        refuse_options(RESPONSES, planning | {"cluster": cluster})
         return study_responses(runs, folder, out, on_event)
-    if runs:
-        raise ValueError(f"{name} makes its own runs; only `responses` takes run folders")
-    planned = plan_study(
-        name, on=on, data=folder, out=out, depths=depths, iterations=iterations, seeds=seeds
-    )
-    if signal := execute(planned, folder, jobs, cluster, watch):
+    if isinstance(study, Study):
+        refuse_options(study.heading[0], planning | {"out": out, "runs": runs})
+        planned = study
+    else:
+        if runs:
+            raise ValueError(f"{study} makes its own runs; only `responses` takes run folders")
+        planned = plan_study(
+            study, on=on, data=folder, out=out, depths=depths, iterations=iterations, seeds=seeds
+        )
+    if signal := execute(planned, folder, jobs, cluster, stopping, on_event):
         raise StudyInterrupted(signal, planned.folder)
-    return planned.write_page()
+    return report_page(*planned.write_page())
 
 
 def execute(
-    study: Study, data: Path | None, jobs: int, cluster: str | None, watch: Watch
+    study: Study,
+    data: Path | None,
+    jobs: int,
+    cluster: str | None,
+    stopping: Stopping,
+    on_event: Callback,
 ) -> int | None:
     """Finish all runs of a study; return the number of the signal that stopped it, or None."""
     from reslab.studies.cluster import launch_on_ray
@@ -88,13 +139,27 @@ def execute(
         else:
             launch, concurrent = launch_here(data, max(usable_cores() // jobs, 1)), jobs
         # after Ray has started: its own signal handlers would end us without stopping the runs
-        on_event, stop = stack.enter_context(watch(study.runs))
-        return run_all(study.runs, launch, jobs=concurrent, on_event=on_event, stop=stop)
+        stop = stack.enter_context(stopping())
+        on_run = reporting_runs(study.runs, on_event)
+        return run_all(study.runs, launch, jobs=concurrent, on_event=on_run, stop=stop)
+
+
+def reporting_runs(runs: Sequence[PlannedRun], on_event: Callback) -> RunCallback:
+    """Report all runs of a study as not begun, and return a callback for their progress."""
+    totals = {run: run.recipe.iterations for run in runs}
+
+    def report(run: PlannedRun, done: int) -> None:
+        event: Event = {"kind": "run", "run": run.folder.name, "done": done, "total": totals[run]}
+        on_event(event)
+
+    for run in runs:
+        report(run, 0)
+    return report
 
 
 def study_responses(
     runs: Sequence[Path], data: Path | None, out: Path | None, on_event: Callback
-) -> tuple[Path, list[Record]]:
+) -> ReportPage:
     """Measure the layer responses of finished runs (Fig. 7) and write the report page."""
     if not runs:
         raise ValueError("responses of which runs? `reslab study responses RUN...`")
@@ -105,10 +170,21 @@ def study_responses(
         on_event(note(f"responses of {record.path}"))
         images = open_test_set(record.recipe.data, data, record.path).to(device)
         responses.append(layer_responses(load_model(record.path).to(device), images))
-    page = write_responses(records, responses, out or Path("studies") / "responses")
-    return page, records
+    page = write_responses(records, responses, out or Path("studies") / RESPONSES)
+    return report_page(page, records)
 
 
-def report(runs: Sequence[Path], out: Path) -> tuple[Path, list[Record]]:
-    """Write one page on finished runs of the same task; return its path and their records."""
-    return write_report(runs, out)
+def report(runs: str | Path | Sequence[str | Path], out: str | Path = "report") -> ReportPage:
+    """Write a page on finished runs of classifiers, or of detectors, into the folder `out`.
+
+    The page shows curves, a table over seeds, errors by class, recipes, environment, and deviations
+    from the paper. Raises ValueError if a run is not finished, or if the runs are of both kinds.
+    """
+    paths = [runs] if isinstance(runs, str | Path) else runs
+    if not paths:
+        raise ValueError("a report on which runs? give at least one run folder")
+    return report_page(*write_report(list(map(Path, paths)), Path(out)))
+
+
+def report_page(path: Path, records: Sequence[Record]) -> ReportPage:
+    return ReportPage(path, tuple(run_result(record.path, record.result) for record in records))

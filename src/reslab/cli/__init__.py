@@ -12,8 +12,9 @@ from typing import Annotated
 import typer
 
 import reslab
+from reslab.api.lines import warn
 from reslab.cli.check import check
-from reslab.cli.console import print_line, warn
+from reslab.cli.console import print_line
 from reslab.cli.convert import export, import_
 from reslab.cli.evaluate import evaluate
 from reslab.cli.pack import pack, scenes

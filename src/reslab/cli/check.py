@@ -6,15 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reslab.cli.console import (
-    AsJson,
-    clock,
-    print_json,
-    print_line,
-    print_rich_table,
-    printable,
-    progress_display,
-)
+from reslab.api.display import progress_display
+from reslab.api.lines import clock, printable
+from reslab.cli.console import AsJson, print_json, print_line, print_rich_table
 
 if TYPE_CHECKING:
     from reslab.api.folders import FolderCheck

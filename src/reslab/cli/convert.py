@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reslab.cli.console import AsJson, ClassNames, print_json, print_line, progress_display
+from reslab.api.display import progress_display
+from reslab.cli.console import AsJson, ClassNames, print_json, print_line
 
 if TYPE_CHECKING:
     from reslab.models.preprocessing import Preprocessing

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reslab.api.display import progress_display
+from reslab.api.lines import to_stderr
 from reslab.cli.console import (
     AsJson,
     ClassNames,
@@ -16,8 +18,6 @@ from reslab.cli.console import (
     print_json,
     print_line,
     print_table,
-    progress_display,
-    to_stderr,
 )
 from reslab.cli.predict import PROTOCOL_HELP
 

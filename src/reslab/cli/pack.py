@@ -7,15 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reslab.cli.console import (
-    AsJson,
-    handling_signals,
-    print_json,
-    print_line,
-    printable,
-    progress_display,
-    warn,
-)
+from reslab.api.display import progress_display
+from reslab.api.lines import printable, warn
+from reslab.api.signals import handling_signals
+from reslab.cli.console import AsJson, print_json, print_line
 
 if TYPE_CHECKING:
     from reslab.data.shards.writer import Packed, Packing

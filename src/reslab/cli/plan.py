@@ -1,23 +1,15 @@
 """`reslab plan`"""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reslab.cli.console import (
-    AsJson,
-    Changes,
-    DataSet,
-    Weights,
-    clock,
-    print_json,
-    print_line,
-    progress_display,
-    speed,
-)
+from reslab.api.display import progress_display
+from reslab.api.lines import clock, speed
+from reslab.cli.console import AsJson, Changes, DataSet, WeightsOption, print_json, print_line
 
 if TYPE_CHECKING:
-    from reslab.training.probe import Probe
+    from reslab.api.plan import Plan
     from reslab.training.recipe import RunRecipe
 
 
@@ -33,31 +25,33 @@ def plan(
         str, typer.Argument(metavar="RECIPE", help="A recipe's name; `reslab recipes` lists them.")
     ],
     data: DataSet = None,
-    weights: Weights = None,
+    weights: WeightsOption = None,
     changes: Changes = None,
     iterations: Annotated[int, typer.Option(min=1, help="Number of iterations to measure.")] = 20,
     as_json: AsJson = False,
 ) -> None:
     """Estimate a run's cost on this machine: speed, memory, hours, bottleneck. Writes nothing."""
-    from reslab.api import plan
+    from reslab.api.plan import estimate
+    from reslab.api.train import request_run
 
     with progress_display() as on_event:
-        recipe, inputs = plan.request_run(name, data, weights, changes or [])
-        facts, speeds = plan.plan(recipe, inputs, iterations=iterations, on_event=on_event)
+        recipe, inputs = request_run(name, data, weights, changes or [])
+        estimated = estimate(recipe, inputs, iterations, on_event)
     if as_json:
-        print_json(facts)
+        print_json(estimated.as_dict())
         return
-    print_line(plan_as_text(facts, speeds))
+    print_line(plan_as_text(estimated))
     print_line(rate_curve(recipe))
 
 
-def plan_as_text(facts: dict[str, Any], speeds: "Probe") -> str:
+def plan_as_text(plan: "Plan") -> str:
+    recipe, speeds = plan.recipe, plan.speeds
     lines = [
-        f"{facts['recipe']} on {facts['device']}, {facts['precision']}",
-        f"{facts['pictures']:,} images, {facts['iterations']:,} iterations of "
-        f"{facts['batch_size']}: {facts['epochs']:g} epochs",
+        f"{recipe.name} on {plan.device}, {plan.precision}",
+        f"{plan.images:,} images, {recipe.iterations:,} iterations of {recipe.batch_size}: "
+        f"{plan.epochs:g} epochs",
         "",
-        f"time      {clock(3600 * facts['hours'])}, evaluations included",
+        f"time      {clock(3600 * plan.hours)}, evaluations included",
         f"speed     {speed(speeds.together)} images/s; evaluating {speed(speeds.evaluating)}",
         f"memory    {speeds.memory / 2**30:.1f} GiB at most",
         f"limit     {LIMITS[speeds.limit]}",

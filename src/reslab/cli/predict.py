@@ -7,17 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reslab.cli.console import (
-    AsJson,
-    Precision,
-    Refine,
-    Scales,
-    parse_numbers,
-    print_answers,
-    printable,
-    to_stderr,
-    warn,
-)
+from reslab.api.lines import printable, to_stderr, warn
+from reslab.cli.console import AsJson, Precision, Refine, Scales, parse_numbers, print_answers
 
 if TYPE_CHECKING:
     from reslab.api.predict import Answer, InputImage

@@ -5,17 +5,17 @@ from typing import Annotated
 
 import typer
 
-from reslab.cli.console import AsJson, Weights, print_json, print_line, print_table
+from reslab.cli.console import AsJson, WeightsOption, print_json, print_line, print_table
 
 
 def recipes(
     name: Annotated[str | None, typer.Argument(help="Show all fields of this recipe.")] = None,
     data: Annotated[str | None, typer.Option(help="Your images, for own-*.")] = None,
-    weights: Weights = None,
+    weights: WeightsOption = None,
     as_json: AsJson = False,
 ) -> None:
     """List the recipes, or show the fields of one, all of which `train --set` can change."""
-    from reslab.api.plan import request_run
+    from reslab.api.train import request_run
     from reslab.recipes import catalogue, network_of, recipe_names
 
     if name is not None:

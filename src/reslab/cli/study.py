@@ -1,29 +1,18 @@
 """`reslab study` and `reslab report`"""
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reslab.cli.console import (
-    AsJson,
-    parse_numbers,
-    print_json,
-    print_line,
-    progress_bars,
-    progress_display,
-    stopping,
-    to_stderr,
-    warn,
-)
+from reslab.api.display import progress_display
+from reslab.api.lines import warn
+from reslab.api.signals import exit_at_signal, stopping
+from reslab.cli.console import AsJson, parse_numbers, print_json, print_line
 
 if TYPE_CHECKING:
-    from reslab.studies.execute import RunCallback
-    from reslab.studies.experiments import PlannedRun
-    from reslab.studies.records import Record
+    from reslab.api.results import ReportPage
 
 
 def study(
@@ -62,15 +51,16 @@ def study(
     layers = tuple(dict.fromkeys(parse_numbers("--depths", depths, "20,56")))
     try:
         with progress_display() as on_event:
-            page, records = studies.study(
+            page = studies.run_study(
                 name, runs or [],
                 on=on, data=data, out=out, depths=layers, iterations=iterations, seeds=seeds,
-                jobs=jobs, cluster=cluster, watch=watch_runs, on_event=on_event,
+                jobs=jobs, cluster=cluster,
+                stopping=partial(stopping, warn, exit_at_signal, begun=True), on_event=on_event,
             )  # fmt: skip
     except studies.StudyInterrupted as interrupted:
         warn(str(interrupted))
         return 128 + interrupted.signal
-    print_page(page, records, as_json)
+    print_page(page, as_json)
     return 0
 
 
@@ -84,50 +74,12 @@ def report(
     """Write one page on finished runs: figures, table, recipes, environment, deviations."""
     from reslab.api import studies
 
-    print_page(*studies.report(runs, out), as_json)
+    print_page(studies.report(runs, out), as_json)
 
 
-def print_page(page: Path, records: "Sequence[Record]", as_json: bool) -> None:
+def print_page(page: "ReportPage", as_json: bool) -> None:
     if as_json:
-        runs = [{"run": str(record.path), **record.result} for record in records]
-        print_json({"report": str(page), "runs": runs})
+        print_json(page.as_dict())
     else:
-        print_line(page.with_name("table.md").read_text())
-        print_line(f"report: {page}")
-
-
-@contextmanager
-def watch_runs(
-    runs: "Sequence[PlannedRun]",
-) -> "Iterator[tuple[RunCallback, Callable[[], int | None]]]":
-    """Show the progress of the runs, and record signals."""
-    with stopping(begun=True) as stop, runs_display(runs) as on_event:
-        yield on_event, stop
-
-
-@contextmanager
-def runs_display(runs: "Sequence[PlannedRun]") -> "Iterator[RunCallback]":
-    """Yield a callback that shows a progress bar per run, or prints a line as each run ends.
-
-    Bars are for a terminal, lines for any other output.
-    """
-    total = {run: run.recipe.iterations for run in runs}
-    if not sys.stderr.isatty():
-        ended: set[PlannedRun] = set()
-
-        def print_ended(run: "PlannedRun", done: int) -> None:
-            if done >= total[run] and run not in ended:
-                ended.add(run)
-                to_stderr(f"{run.folder.name}: {done} iterations done")
-
-        yield print_ended
-        return
-    with progress_bars() as bars:
-        tasks = {run: bars.add_task(run.folder.name, total=total[run], start=False) for run in runs}
-
-        def advance(run: "PlannedRun", done: int) -> None:
-            if done:
-                bars.start_task(tasks[run])
-            bars.update(tasks[run], completed=done)
-
-        yield advance
+        print_line(page.table)
+        print_line(f"report: {page.path}")

@@ -5,22 +5,14 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reslab.cli.console import (
-    AsJson,
-    Changes,
-    DataSet,
-    Weights,
-    precisions,
-    print_json,
-    print_line,
-    progress_display,
-    stopping,
-    warn,
-)
+from reslab.api.display import progress_display
+from reslab.api.lines import warn
+from reslab.api.signals import exit_at_signal, stopping
+from reslab.cli.console import AsJson, Changes, DataSet, WeightsOption, print_json, print_line
 
 if TYPE_CHECKING:
     from reslab.recipes import AnyRecipe
@@ -36,7 +28,7 @@ def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's name; `reslab recipes` lists them.")],
     out: Annotated[Path, typer.Option(help="The run folder; an unfinished run in it is resumed.")],
     data: DataSet = None,
-    weights: Weights = None,
+    weights: WeightsOption = None,
     seed: Annotated[
         int, typer.Option(min=0, help="Seed of the initial weights, data order and augmentation.")
     ] = 1,
@@ -50,7 +42,7 @@ def train(
     """
 
     def work() -> int:
-        from reslab.api.plan import request_run
+        from reslab.api.train import request_run
 
         opened, inputs = request_run(recipe, data, weights, changes or [])
         return run_training(opened, inputs, seed, out, as_json)
@@ -69,7 +61,7 @@ def resume(
     """Resume an interrupted run from its last checkpoint, with bit-identical results."""
 
     def work() -> int:
-        from reslab.api.plan import interrupted_run
+        from reslab.api.train import interrupted_run
 
         return run_training(*interrupted_run(run, data), run, as_json)
 
@@ -114,39 +106,21 @@ def failure_status(error: BaseException) -> int:
 
 def run_training(recipe: "AnyRecipe", inputs: "Inputs", seed: int, out: Path, as_json: bool) -> int:
     """Train with a progress display, saving at a signal; return the exit status."""
-    from reslab.api import plan
+    from reslab.api.train import run
     from reslab.runtime.distributed import join_processes
-    from reslab.runtime.events import silent, start
+    from reslab.runtime.events import silent
     from reslab.training.run import Interrupted
 
     first = join_processes().first
     display = progress_display() if first else nullcontext(silent)
+    log = warn if first else lambda line: None
     try:
-        with stopping(warn if first else lambda line: None) as stop, display as on_event:
-            on_event(start(recipe.iterations, "iterations"))
-            result = plan.train(recipe, inputs, out, seed=seed, on_event=on_event, stop=stop)
+        with stopping(log, exit_at_signal) as stop, display as on_event:
+            result = run(recipe, inputs, out, seed=seed, on_event=on_event, stop=stop)
     except Interrupted as interrupted:
         if first:
             warn(str(interrupted))
         return 128 + interrupted.signal
     if first:
-        print_json(result) if as_json else print_line(training_summary(result, out))
+        print_json(result.as_dict()) if as_json else print_line(str(result))
     return 0
-
-
-def training_summary(result: dict[str, Any], out: Path) -> str:
-    """Format the result of a run in a few lines."""
-    lines = [report_line(report) for report in result["evaluation"]]
-    lines.append(f"training error {result['train_error']:.2f} %  (last epoch, augmented)")
-    lines.append(
-        f"{result['iterations']} iterations in {result['seconds']:.0f} s; see {out}/curves.svg"
-    )
-    return "\n".join(lines)
-
-
-def report_line(report: dict[str, Any]) -> str:
-    from reslab.evaluation.report import Report
-
-    if "map_50" in report:
-        return f"{report['set']}: {precisions(report)}  ({report['protocol']}, n={report['n']})"
-    return str(Report(**report))

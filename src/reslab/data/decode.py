@@ -51,7 +51,9 @@ DAMAGE = re.compile(
 
 _one_at_a_time = threading.Lock()
 
-ImageInput = str | Path | bytes | np.ndarray | Image.Image
+# a path, the bytes of a file, RGB uint8 [H, W, 3], or a Pillow image
+ImageInput = str | Path | bytes | np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | Image.Image
+IMAGE_TYPES = (str, Path, bytes, np.ndarray, Image.Image)  # the same, for isinstance
 UNNAMED = "the image"  # the name in messages for an image without a file
 
 

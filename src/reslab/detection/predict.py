@@ -10,7 +10,7 @@ import torch
 
 import reslab
 from reslab.data.boxes.sets import Detections
-from reslab.data.decode import BadImage, ImageInput, load_image
+from reslab.data.decode import IMAGE_TYPES, BadImage, ImageInput, load_image
 from reslab.detection.inference import (
     IMAGES_AHEAD,
     Detector,
@@ -108,6 +108,10 @@ class DetectorPredictor:
     detector: Detector
     search: InferenceConfig
     threshold: float = SHOWN_SCORE  # lowest probability reported
+    path: Path | None = None  # the model file or run folder that the detector was loaded from
+
+    def __repr__(self) -> str:
+        return f"DetectorPredictor({str(self.path)!r}, {len(self.classes)} classes)"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -128,7 +132,7 @@ class DetectorPredictor:
         An image is a path, the bytes of a file, RGB uint8 [H, W, 3], or a Pillow image. Raises
         BadImage, naming the image and the reason, if an image cannot be decoded.
         """
-        single = isinstance(images, ImageInput)
+        single = isinstance(images, IMAGE_TYPES)
         answers = []
         for answer in self.each([images] if single else images):
             if isinstance(answer, BadImage):
@@ -185,5 +189,6 @@ def load_detector_predictor(
     options = {"threshold": lowest, "refine": refine, "scales": scales}
     changes = {key: value for key, value in options.items() if value is not None}
     return DetectorPredictor(
-        prepare_for_inference(detector), detector.search.with_changes(changes), threshold
-    )
+        prepare_for_inference(detector), detector.search.with_changes(changes), threshold,
+        Path(path),
+    )  # fmt: skip

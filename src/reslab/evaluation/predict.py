@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from reslab.data.datasets import EncodedImages, ImageSet, ImagesInMemory
-from reslab.data.decode import BadImage, ImageInput, image_name, load_image
+from reslab.data.decode import IMAGE_TYPES, BadImage, ImageInput, image_name, load_image
 from reslab.evaluation.scoring import ResizedViews, at_sides, log_mean, log_probabilities
 from reslab.evaluation.views import View, protocol_named
 from reslab.models.model_file import Model, load_model
@@ -39,6 +39,10 @@ class Predictor:
     """A model that takes images as paths, bytes, arrays or Pillow images."""
 
     model: Model
+    path: Path | None = None  # the model file or run folder that the model was loaded from
+
+    def __repr__(self) -> str:
+        return f"Predictor({str(self.path)!r}, {self.model!r})"
 
     def __call__(self, images: Tensor) -> Tensor:
         """Compute logits; RGB uint8 [B, 3, H, W] -> [B, classes]."""
@@ -53,7 +57,7 @@ class Predictor:
         return self.model.classes
 
     def to(self, device: torch.device) -> "Predictor":
-        return Predictor(self.model.to(device))
+        return replace(self, model=self.model.to(device))
 
     @overload
     def predict(
@@ -71,7 +75,7 @@ class Predictor:
         An image is a path, the bytes of a file, an RGB uint8 array [H, W, 3], or a Pillow image.
         Raises BadImage, with the file and the reason, if an image cannot be decoded.
         """
-        single = isinstance(images, ImageInput)
+        single = isinstance(images, IMAGE_TYPES)
         answers = []
         for answer in self.each([images] if single else images, top=top, protocol=protocol):
             if isinstance(answer, BadImage):
@@ -146,7 +150,7 @@ class Predictor:
 
 def load_predictor(path: str | Path) -> Predictor:
     """Load a model file, or the one in a run folder, ready to classify images."""
-    return Predictor(load_model(path))
+    return Predictor(load_model(path), Path(path))
 
 
 def fixed_side(model: Model) -> int | None:

@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -32,6 +32,19 @@ RANKED_ROWS = 10_000  # rows of scores ranked at a time
 QUANTILE = 1.959963984540054  # 95 % of the normal distribution lie within so many deviations
 
 
+# the errors of one class; "class" is a keyword, so this is not written as a class
+ClassErrors = TypedDict(
+    "ClassErrors",
+    {
+        "class": str,
+        "id": NotRequired[str],  # of an encoded set: the name of the class's folder
+        "n": int,
+        "top1_error": float,  # percent
+        "taken_for": Sequence[Sequence[str | int]],  # [class, images], the most frequent first
+    },
+)
+
+
 @dataclass(frozen=True)
 class Report:
     """Error rates in percent, with the set, the protocol and the number of images."""
@@ -45,8 +58,9 @@ class Report:
     skipped: int = 0  # images that could not be decoded; not counted in n
     top1_interval: Interval | None = None
     top5_interval: Interval | None = None
-    per_class: Sequence[dict[str, Any]] = ()  # {"class", "id", "n", "top1_error", "taken_for"}
-    confusion: Sequence[Sequence[int]] | None = None  # numbers of images, [label][predicted]
+    per_class: Sequence[ClassErrors] = field(default=(), repr=False)
+    # numbers of images, [label][predicted]
+    confusion: Sequence[Sequence[int]] | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         skipped = f", {self.skipped} skipped" if self.skipped else ""
@@ -213,27 +227,28 @@ def confusion_matrix(logs: Tensor, labels: Tensor) -> Tensor:
 
 def class_errors(
     confusion: Tensor, wrong: Tensor, labels: Tensor, images: ImageSet
-) -> list[dict[str, Any]]:
+) -> list[ClassErrors]:
     """Return the error and the most frequent wrong predictions of each class that has images."""
     counts = labels.bincount(minlength=len(confusion)).tolist()
     errors = labels[wrong].bincount(minlength=len(confusion)).tolist()
     names, ids = images.classes, images.ids if isinstance(images, EncodedImages) else ()
-    rows = []
+    rows: list[ClassErrors] = []
     for label, count in enumerate(counts):
         if not count:
             continue
         others = confusion[label].clone()
         others[label] = 0
         most = others.sort(descending=True, stable=True).indices[:TAKEN_FOR].tolist()
-        rows.append(
-            {
-                "class": names[label],
-                **({"id": ids[label]} if ids else {}),
-                "n": count,
-                "top1_error": 100 * errors[label] / count,
-                "taken_for": [[names[at], int(others[at])] for at in most if others[at]],
-            }
-        )
+        row: ClassErrors = {
+            "class": names[label],
+            "id": ids[label] if ids else "",
+            "n": count,
+            "top1_error": 100 * errors[label] / count,
+            "taken_for": [[names[at], int(others[at])] for at in most if others[at]],
+        }
+        if not ids:
+            del row["id"]
+        rows.append(row)
     return rows
 
 

@@ -29,6 +29,10 @@ class Model:
     ids: tuple[str, ...] = ()  # folder names (ImageNet: wnids); empty: same as classes
     folded: bool = False  # whether batch norm is folded into the convolutions
 
+    def __repr__(self) -> str:
+        name = self.recipe.get("name", "weights from elsewhere")
+        return f"Model({name!r}, {len(self.classes)} classes)"
+
     def to(self, device: torch.device) -> "Model":
         """Return the same model on a device; the network is moved in place."""
         return replace(self, net=self.net.to(device), preprocessing=self.preprocessing.to(device))

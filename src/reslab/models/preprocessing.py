@@ -24,6 +24,13 @@ class Preprocessing:
     resize: int | None = None
     size: int | None = None
 
+    def __repr__(self) -> str:
+        mean, std = list(self.mean.shape), list(self.std.shape)
+        return (
+            f"Preprocessing(mean={mean}, std={std}, channels={self.channels!r}, "
+            f"resize={self.resize}, size={self.size})"
+        )
+
     def to(self, device: torch.device) -> "Preprocessing":
         """Return the same preprocessing with its tensors on a device."""
         return replace(self, mean=self.mean.to(device), std=self.std.to(device))

@@ -4,8 +4,8 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -40,6 +40,20 @@ RECALLS = 100  # recall steps of the curves, as in COCO
 IGNORED_AREA = -1.0  # outside every size range, so that pycocotools ignores the box
 
 
+# the precision for one class; "class" is a keyword, so this is not written as a class
+ClassPrecision = TypedDict(
+    "ClassPrecision",
+    {
+        "class": str,
+        "id": str,
+        "boxes": int,
+        "detections": int,
+        "ap_50": float,  # percent
+        "ap_50_95": NotRequired[float],  # not under VOC
+    },
+)
+
+
 @dataclass(frozen=True)
 class AveragePrecision:
     """Average precisions in percent, with their set, protocol and number of images.
@@ -52,10 +66,11 @@ class AveragePrecision:
     n: int  # images
     map_50: float  # IoU 0.5, mean over the classes with boxes
     map_50_95: float | None  # mean over IoU 0.5, 0.55, ... 0.95; None: VOC has no such number
-    coco: Mapping[str, float]  # COCO's twelve numbers; empty under VOC
-    per_class: Sequence[Mapping[str, Any]]  # {"class", "id", "boxes", "detections", "ap_50", ...}
-    # for each class the precision at recalls 0, 1, ... 100 %, IoU 0.5
-    curves: Sequence[Sequence[float]] = ()
+    # COCO's twelve numbers; empty under VOC
+    coco: Mapping[str, float] = field(repr=False)
+    per_class: Sequence[ClassPrecision] = field(repr=False)
+    # for each class the precision at recalls 0, 1, ... 100 %, IoU 0.5; not kept in JSON
+    curves: Sequence[Sequence[float]] = field(default=(), repr=False)
 
     @property
     def classes_without_boxes(self) -> list[str]:
@@ -87,7 +102,7 @@ class AveragePrecision:
         return {"per_class": [nan_to_none(row) for row in self.per_class]}
 
 
-def nan_to_none(row: Mapping[str, Any]) -> dict[str, Any]:
+def nan_to_none(row: Mapping[str, object]) -> dict[str, Any]:
     """Replace NaN, which JSON does not have, by None."""
     return {
         key: None if isinstance(value, float) and math.isnan(value) else value
@@ -164,14 +179,14 @@ class ClassPrecisions:
 
 def rows_by_class(
     images: DetectionSet, detections: Sequence[Detections], measured: ClassPrecisions
-) -> list[dict[str, Any]]:
+) -> list[ClassPrecision]:
     """Return the rows of a report, one for each class of the set."""
     counts = np.zeros(len(images.classes), dtype=int)
     for detected in detections:
         counts += np.bincount(detected.labels, minlength=len(images.classes))
-    rows = []
+    rows: list[ClassPrecision] = []
     for label, (name, id_) in enumerate(zip(images.classes, images.ids, strict=True)):
-        row = {
+        row: ClassPrecision = {
             "class": name,
             "id": id_,
             "boxes": int(measured.boxes[label]),

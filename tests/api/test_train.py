@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from reslab.api.plan import interrupted_run, request_run
+from reslab.api.train import interrupted_run, request_run
 from reslab.training.folder import RunFolder
 
 

@@ -1,13 +1,12 @@
-"""Lines about detectors, and what verbs say of a detector's run where they want a classifier's."""
+"""The lines that events become."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from reslab.cli import console
-from reslab.cli.console import event_line, progress_lines
-from reslab.cli.train import training_summary
+from reslab.api import display
+from reslab.api.display import progress_lines
+from reslab.api.lines import event_line
 
 REPORT = {
     "set": "test", "protocol": "COCO, pycocotools", "n": 500, "map_50": 81.2, "map_50_95": 45.1,
@@ -29,19 +28,6 @@ def test_an_evaluation_is_a_line_in_the_words_of_its_task() -> None:
     assert line == "iteration 7  test error 1.50 %  (one-crop, n=360)"
 
 
-def test_a_result_is_summed_up_in_the_words_of_its_task() -> None:
-    result = {"train_error": 12.345, "iterations": 9, "seconds": 61.4}
-    assert training_summary(result | {"evaluation": [REPORT | {"per_class": []}]}, Path("run")) == (
-        f"test: {NUMBERS}\n"
-        "training error 12.35 %  (last epoch, augmented)\n"
-        "9 iterations in 61 s; see run/curves.svg"
-    )
-    one = {"set": "test", "protocol": "one-crop", "n": 360, "top1_error": 1.5, "top5_error": 0.1,
-           "loss": 0.2}  # fmt: skip
-    first = training_summary(result | {"evaluation": [one]}, Path("run")).splitlines()[0]
-    assert first == "test: top-1 error 1.50 %, top-5 error 0.10 %  (one-crop, n=360)"
-
-
 def test_progress_is_a_line_now_and_then(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -57,7 +43,7 @@ def test_progress_is_a_line_now_and_then(
     assert last.startswith(f"iteration 3/3  {facts}")
     on_event({"kind": "start", "total": 2000, "what": "images"})
     on_event({"kind": "progress", "done": 1})
-    monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(display, "SECONDS_BETWEEN_LINES", 0.0)
     on_event({"kind": "progress", "done": 1999})
     on_event({"kind": "bad", "text": "a.jpg: the file is empty"})
     assert capsys.readouterr().err == (

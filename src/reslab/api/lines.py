@@ -1,0 +1,72 @@
+"""Lines for the user: events, speeds and durations as text, and standard error."""
+
+import sys
+from contextlib import suppress
+from typing import Any
+
+Row = dict[str, Any]  # an event, whose kind decides which keys it has
+
+
+def warn(text: str) -> None:
+    """Print a line on standard error, prefixed with "reslab: "."""
+    to_stderr(f"reslab: {text}")
+
+
+def to_stderr(text: str) -> None:
+    """Print a line on standard error; a closed pipe does not stop the work."""
+    with suppress(OSError):
+        print(printable(text), file=sys.stderr, flush=True)
+
+
+def printable(text: str) -> str:
+    """Escape unprintable characters: a file name may contain any bytes."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
+def train_facts(event: Row) -> str:
+    """Format a training event: learning rate, loss, training error and speed."""
+    return (
+        f"lr {event['learning_rate']:g}  loss {event['loss']:.4f}  "
+        f"training error {event['train_error']:.2f} %  {speed(event['images_per_second'])} images/s"
+    )
+
+
+def speed(images_per_second: float) -> str:
+    """Format a speed with its significant digits: 780, 9.5, 0.52."""
+    return f"{images_per_second:.0f}" if images_per_second >= 10 else f"{images_per_second:.2g}"
+
+
+def event_line(event: Row) -> str:
+    """Format any event other than progress as a line."""
+    match event["kind"]:
+        case "eval":
+            measured = (
+                precisions(event) if "map_50" in event else f"error {event['top1_error']:.2f} %"
+            )
+            return (
+                f"iteration {event['iteration']}  {event['set']} {measured}  "
+                f"({event['protocol']}, n={event['n']})"
+            )
+        case "warmup":
+            by_error = event["ended_by"] == "train_error"
+            reason = "the training error is low enough" if by_error else "its cap"
+            return f"iteration {event['iteration']}  warm-up ends: {reason}"
+        case "bad":
+            return f"reslab: {event['text']}; left out"
+        case _:
+            return f"reslab: {event['text']}"
+
+
+def precisions(report: Row) -> str:
+    """Format the average precisions in a detector's report; VOC has only one."""
+    numbers = f"mAP@.5 {report['map_50']:.2f} %"
+    if report["map_50_95"] is not None:
+        numbers += f", mAP@[.5:.95] {report['map_50_95']:.2f} %"
+    return numbers
+
+
+def clock(seconds: float) -> str:
+    """Format seconds as h:mm:ss."""
+    minutes, second = divmod(round(seconds), 60)
+    hour, minute = divmod(minutes, 60)
+    return f"{hour}:{minute:02d}:{second:02d}"

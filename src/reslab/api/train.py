@@ -1,0 +1,100 @@
+"""Train a recipe into a run folder, or resume the run that the folder holds."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+from reslab.api.display import OnEvent, showing
+from reslab.api.lines import warn
+from reslab.api.results import RunResult, run_result
+from reslab.api.signals import Stop, stopping_python
+from reslab.detection.recipe import DetectionRecipe
+from reslab.errors import os_reason
+from reslab.recipes import AnyRecipe, open_recipe, recipe_in, task_kind
+from reslab.runtime.distributed import join_processes
+from reslab.runtime.events import Callback, start
+from reslab.training.folder import RunFolder
+from reslab.training.recipe import Recipe
+from reslab.training.run import Interrupted
+from reslab.training.setup import Inputs, inputs_at
+
+
+def train(
+    recipe: str | Recipe | DetectionRecipe,
+    out: str | Path,
+    *,
+    seed: int = 1,
+    data: str | Path | None = None,
+    weights: str | Path | None = None,
+    on_event: OnEvent = "print",
+    stop: Stop | None = None,
+) -> RunResult:
+    """Train `recipe` into the run folder `out`, or resume the run in `out`; return its result.
+
+    `recipe` is a recipe or its name; `data` is the folder, or the URL, of its data set, if it does
+    not come by itself; `weights` is the model file or run folder to start from. The result is a
+    function of recipe, seed, device and number of threads, to the last bit, interrupted or not. If
+    the run in `out` is finished, its result is returned.
+
+    `on_event="print"` shows progress: as a bar on a terminal and in a notebook, as lines on
+    standard error anywhere else. None silences it; a function is called with every event, of the
+    types in `reslab.api.events`.
+
+    Ctrl-C saves a checkpoint and raises KeyboardInterrupt; the same call resumes. With `stop` it
+    does not: `stop` is called after each iteration, and Interrupted is raised, after a checkpoint,
+    once it returns a number.
+
+    Raises ValueError, and trains nothing, if `out` holds another run or if recipe, data and weights
+    do not fit together.
+    """
+    inputs = inputs_at(data, weights)
+    opened = open_recipe(recipe, inputs) if isinstance(recipe, str) else recipe
+    shown = on_event if join_processes().first else None
+    stopping = nullcontext(stop) if stop else stopping_python(warn if shown else lambda line: None)
+    try:
+        with showing(shown) as callback, stopping as stop_now:
+            return run(opened, inputs, Path(out), seed=seed, on_event=callback, stop=stop_now)
+    except Interrupted as interrupted:
+        if stop:
+            raise
+        raise KeyboardInterrupt(
+            f"stopped at iteration {interrupted.iteration}, saved in {out}; the same call resumes"
+        ) from None
+
+
+def run(
+    recipe: AnyRecipe, inputs: Inputs, out: Path, *, seed: int, on_event: Callback, stop: Stop
+) -> RunResult:
+    """Do the work of `train`.
+
+    `stop` is called after each iteration; if it returns a signal number, a checkpoint is saved and
+    Interrupted is raised.
+    """
+    on_event(start(recipe.iterations, "iterations"))
+    work = task_kind(recipe).train
+    try:
+        document = work(recipe, out, seed=seed, data=inputs, on_event=on_event, stop=stop)
+    except OSError as error:
+        saved = out / "checkpoints"
+        if saved.is_dir() and any(saved.iterdir()):
+            raise RuntimeError(
+                f"{os_reason(error)}: {out}; what was saved is whole: mend it, then "
+                f"`reslab resume {out}`"
+            ) from error
+        raise
+    return run_result(out, document)
+
+
+def request_run(
+    name: str, data: str | None = None, weights: Path | None = None, changes: Sequence[str] = ()
+) -> tuple[AnyRecipe, Inputs]:
+    """Look up a recipe and apply the changes; own-* recipes are built from the data."""
+    inputs = inputs_at(data, weights)
+    return open_recipe(name, inputs, changes), inputs
+
+
+def interrupted_run(run: Path, data: str | None) -> tuple[AnyRecipe, Inputs, int]:
+    """Return the recipe, inputs and seed of a run; `data` is the new place of data that moved."""
+    folder = RunFolder.open(run)
+    environment = folder.environment()
+    return recipe_in(folder), inputs_at(data or environment["data"]), environment["seed"]
