@@ -20,7 +20,6 @@ CONTRACTS = {
     "src/reslab/api/plan.py": ('"pictures"', '"pictures_per_second"'),
     "src/reslab/api/test_sets.py": ('"pictures"',),
     "src/reslab/cli/pack.py": ("part.pictures",),
-    "src/reslab/cli/plan.py": ("facts['pictures']",),
     "src/reslab/data/boxes/coco.py": ('"pictures"',),
     "src/reslab/data/shards/writer.py": ("pictures: int",),
     "src/reslab/evaluation/mistakes.py": ("picture: str", "picture=thumbnail", "mistake.picture"),
