@@ -1,4 +1,4 @@
-"""The events that long work reports to a user's `on_event`, told apart by their "kind".
+"""Types of the events that long work passes to a user's `on_event`; "kind" says which one it is.
 
 The lines of a run's metrics.jsonl are events too.
 """
