@@ -22,7 +22,8 @@ from reslab.recipes import recipe
 from reslab.runtime import device as device_module
 from reslab.runtime.device import setup_device
 from reslab.runtime.distributed import ProcessGroup
-from reslab.training.loop import build_sgd, eager_update, eager_update_of, training_steps
+from reslab.training.loop import eager_update, eager_update_of, training_steps
+from reslab.training.optimizer import build_sgd
 from reslab.training.schedule import Schedule
 from reslab.training.setup import setup_classification
 

@@ -23,7 +23,8 @@ from reslab.models.preprocessing import Preprocessing
 from reslab.models.resnet import ResNet, build_resnet
 from reslab.recipes import recipe
 from reslab.runtime.device import Device, setup_device
-from reslab.training.loop import build_sgd, eager_update, training_steps
+from reslab.training.loop import eager_update, training_steps
+from reslab.training.optimizer import build_sgd
 from reslab.training.schedule import Schedule
 
 NAME, SIDE, CLASSES = "resnet50", 224, 1000

@@ -52,6 +52,14 @@ def test_the_last_three_are_kept(tmp_path: Path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
+def test_multiples_are_kept_besides_the_last_three(tmp_path: Path) -> None:
+    for iteration in range(10, 110, 10):
+        save_checkpoint(tmp_path, checkpoint(iteration), keep_every=40)
+    saved = [int(path.stem) for path in checkpoints_in(tmp_path)]
+    assert saved == [40, 80, 90, 100]
+    assert equal(read_checkpoint(tmp_path / "00000040.safetensors"), checkpoint(40))
+
+
 @pytest.mark.parametrize("damage", ["cut", "empty", "one bit", "facts"])
 def test_a_damaged_newest_is_reported_deleted_and_passed_over(tmp_path: Path, damage: str) -> None:
     save_checkpoint(tmp_path, checkpoint(10))

@@ -22,11 +22,11 @@ class Disk(RunFolder):
         self.let, self.refused = Event(), refused
         self.let.set()
 
-    def save(self, checkpoint: Checkpoint) -> None:
+    def save(self, checkpoint: Checkpoint, keep_every: int | None = None) -> None:
         self.let.wait()
         if checkpoint.iteration in self.refused:
             raise OSError(28, "No space left on device")
-        super().save(checkpoint)
+        super().save(checkpoint, keep_every)
 
 
 def saved(disk: Disk) -> list[int]:
@@ -122,7 +122,7 @@ def test_a_refusal_of_the_disk_is_reported_and_the_next_checkpoint_tried(
 
 def test_what_is_no_fault_of_the_disk_ends_the_run(tmp_path: Path, reported: list[str]) -> None:
     class Broken(Disk):
-        def save(self, checkpoint: Checkpoint) -> None:
+        def save(self, checkpoint: Checkpoint, keep_every: int | None = None) -> None:
             raise AssertionError("ours")
 
     writer = CheckpointWriter(Broken(tmp_path), reported.append, saved=0)

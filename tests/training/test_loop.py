@@ -107,3 +107,43 @@ def test_the_warm_up_listens_to_the_training_error() -> None:
     # errors of 90 until the 12th: two of 0 among the last ten make a mean of 72
     assert rates == [0.01] * 14 + [0.1] * (20 - 14) + [0.01] * 10 + [0.001] * 10
     assert [step.iteration for step in steps if step.warmed_up] == [14]
+
+
+def test_an_observer_sees_the_gradient_of_the_mean_loss_before_the_step() -> None:
+    """Against finite differences in float64, for one weight of every parameter."""
+    net = build_resnet(cifar_config(8)).double().train()
+    shares = [share(0), share(1)]
+
+    def loss_of(one: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        return nn.functional.cross_entropy(net(one[0]), one[1]), torch.tensor(50.0)
+
+    @torch.no_grad()
+    def mean_loss() -> float:
+        return sum(loss_of(one)[0].item() for one in shares) / len(shares)
+
+    def difference(weight: Tensor, place: int, step: float = 1e-6) -> float:
+        flat = weight.detach().view(-1)
+        losses = []
+        for sign in (1, -2):
+            flat[place] += sign * step
+            losses.append(mean_loss())
+        flat[place] += step
+        return (losses[0] - losses[1]) / (2 * step)
+
+    seen: list[tuple[int, list[Tensor]]] = []
+
+    def observe(draws: int) -> None:
+        gradients = [weight.grad for weight in net.parameters()]
+        seen.append((draws, [gradient.clone() for gradient in gradients if gradient is not None]))
+
+    places = [weight.numel() // 2 for weight in net.parameters()]
+    expected = [difference(w, place) for w, place in zip(net.parameters(), places, strict=True)]
+    optimizer = build_sgd(net, momentum=0.9, weight_decay=1e-4)
+    update = eager_update(lambda k: shares, loss_of, optimizer, observe=observe)
+    for _ in training_steps(update, int, Schedule(RECIPE), range(2)):
+        pass
+    (first, gradients), (second, _) = seen
+    assert (first, second) == (0, 1)
+    found = [g.view(-1)[place].item() for g, place in zip(gradients, places, strict=True)]
+    assert max(map(abs, expected)) > 0.01
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=1e-4, atol=1e-6)

@@ -7,8 +7,9 @@ from pydantic import ValidationError
 from tests.training.finder import FinderRecipe
 
 from reslab.data.augment import ResizedCrop, ScaleCrop
+from reslab.models.config import config_named
 from reslab.recipes import recipe
-from reslab.training.recipe import Recipe, RunRecipe
+from reslab.training.recipe import Recipe, RunRecipe, Warmup
 
 
 def test_json_both_ways() -> None:
@@ -93,6 +94,57 @@ def test_what_cannot_be_is_refused_in_one_line(change: str, reason: str) -> None
     with pytest.raises(ValueError, match=re.escape(reason)) as caught:
         recipe("digits-resnet110").with_changes([change])
     assert "\n" not in str(caught.value)
+
+
+def test_python_values_change_a_recipe_as_the_command_does() -> None:
+    here = recipe("cifar10-resnet110")
+    config = config_named("resnet32")
+    for changes, fields, command in (
+        ({}, {"learning_rate": 0.2, "iterations": 10}, ["learning_rate=0.2", "iterations=10"]),
+        ({}, {"drops": (0.25, 0.5)}, ["drops=[0.25, 0.5]"]),
+        ({}, {"learning_rate": 1}, ["learning_rate=1"]),
+        ({}, {"warmup": None}, ["warmup=null"]),
+        ({}, {"warmup": Warmup(cap=7)}, ["warmup.cap=7"]),
+        ({"warmup.cap": 7}, {"keep_every": 5}, ["warmup.cap=7", "keep_every=5"]),
+        ({"model": "resnet32-B"}, {}, ["model=resnet32-B"]),
+        ({"model": config, "model.classes": 26}, {}, ["model=resnet32", "model.classes=26"]),
+    ):
+        changed = here.with_(changes, **fields)
+        assert changed.differences(here.with_changes(command)) == []
+        assert changed != here
+    photographs = recipe("imagenet-resnet18")
+    assert photographs.with_(augmentation="resized-crop").augmentation.kind == "resized-crop"
+    assert here.with_() == here
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"learning_rat": 1}, "did you mean 'learning_rate'"),
+        ({"model.clases": 1}, "did you mean 'model.classes'"),
+        ({"learning_rate": -1.0}, "'learning_rate' cannot be -1.0"),
+        ({"learning_rate": "fast"}, "'learning_rate' cannot be 'fast'"),
+        ({"learning_rate": float("nan")}, "'learning_rate' cannot be nan"),
+        ({"iterations": 1.5}, "'iterations' cannot be 1.5"),
+        ({"iterations": object}, "'iterations' cannot be a type: <class 'object'>"),
+        ({"keep_every": 0}, "'keep_every' cannot be 0"),
+        ({"model": "resnet21"}, "did you mean"),
+    ],
+)
+def test_python_values_are_checked_in_one_line(changes: dict[str, object], reason: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(reason)) as caught:
+        recipe("digits-resnet110").with_(changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_recipe_is_written_as_before_where_nothing_is_kept() -> None:
+    """An older reslab refuses keys that it does not know."""
+    here = recipe("digits-resnet20")
+    assert "keep_every" not in here.model_dump_json()
+    kept = here.with_(keep_every=5)
+    assert Recipe.from_json(kept.model_dump_json()) == kept
+    assert here.differences(kept) == ["keep_every: None -> 5"]
+    assert kept.with_(keep_every=None) == here
 
 
 def test_an_unknown_key_in_a_file_is_refused() -> None:

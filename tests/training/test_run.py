@@ -1,18 +1,22 @@
 """Whole runs: repeatable, resumable at any iteration, honest about what they did."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from reslab.models.model_file import load_model
 from reslab.recipes import recipe
 from reslab.runtime.cpu import kernel_limit
 from reslab.runtime.files import sha256_of
-from reslab.training.log import Diverged
+from reslab.training.checkpoint import read_checkpoint
+from reslab.training.folder import RunFolder
+from reslab.training.log import CheckpointWriter, Diverged
 from reslab.training.log import without_details as short_report
 from reslab.training.recipe import Recipe
 from reslab.training.run import Interrupted
@@ -264,3 +268,62 @@ def test_recomputed_statistics_replace_the_moving_averages(short: Recipe, tmp_pa
     for name, tensor in one.items():
         statistics = name.endswith(("running_mean", "running_var", "num_batches_tracked"))
         assert torch.equal(tensor, other[name]) != statistics, name
+
+
+def test_an_observer_sees_every_update_once_and_changes_nothing(
+    short: Recipe, whole: Path, tmp_path: Path
+) -> None:
+    """It is not recorded: another one may look when the run is resumed, or none."""
+    out, seen = tmp_path / "run", []
+
+    def observe(iteration: int, net: nn.Module) -> None:
+        assert all(weight.grad is not None for weight in net.parameters())
+        seen.append(iteration)
+
+    with pytest.raises(Interrupted, match="iteration 9"):
+        train(short, out, stop=after(9), observer=observe)
+    assert seen == list(range(1, 10))
+    train(short, out, observer=observe)
+    assert seen == list(range(1, 25))
+    assert result(out) == result(whole)
+    assert metrics(out) == metrics(whole)
+
+
+def test_checkpoints_at_multiples_of_keep_every_stay(
+    short: Recipe, whole: Path, tmp_path: Path
+) -> None:
+    """Besides the newest three, whether `checkpoint_every` divides them or not."""
+    kept = short.with_({"keep_every": 4}, checkpoint_every=6)
+    with pytest.raises(Interrupted, match="iteration 9"):
+        train(kept, tmp_path / "run", stop=after(9))
+    train(kept, tmp_path / "run")
+    checkpoints = tmp_path / "run" / "checkpoints"
+    saved = [int(path.stem) for path in sorted(checkpoints.iterdir())]
+    assert saved == [4, 8, 12, 16, 18, 20, 24]
+    assert result(tmp_path / "run") == result(whole)
+    name = "00000012.safetensors"
+    one, other = read_checkpoint(checkpoints / name), read_checkpoint(whole / "checkpoints" / name)
+    assert sha256_of(one.weights) == sha256_of(other.weights)
+
+
+def test_a_kept_checkpoint_waits_for_a_slow_disk(
+    short: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where others are left out, with a line that says so."""
+    patient, save = CheckpointWriter.__init__, RunFolder.save
+
+    def impatient(self: CheckpointWriter, *arguments: Any) -> None:
+        patient(self, *arguments, patience=0.0)
+
+    def slow(self: RunFolder, *arguments: Any) -> None:
+        time.sleep(0.5)
+        save(self, *arguments)
+
+    monkeypatch.setattr(CheckpointWriter, "__init__", impatient)
+    monkeypatch.setattr(RunFolder, "save", slow)
+    notes: list[dict[str, Any]] = []
+    kept = short.with_(keep_every=5, checkpoint_every=1, iterations=12)
+    train(kept, tmp_path / "run", on_event=notes.append)
+    saved = {int(path.stem) for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert saved >= {5, 10, 12}
+    assert any("the disk is busy" in note.get("text", "") for note in notes)

@@ -24,6 +24,7 @@ from reslab.detection.task import DetectionTask, detector_train_mode
 from reslab.runtime.device import setup_device
 from reslab.runtime.events import Callback, silent
 from reslab.training.folder import RunFolder
+from reslab.training.loop import Observer
 from reslab.training.origin import read_initial_state
 from reslab.training.probe import ProbeTarget, read_last
 from reslab.training.run import Interrupted, Stop
@@ -41,19 +42,21 @@ def train_detector(
     seed: int = 1,
     data: str | Location | Inputs | None = None,
     weights: str | Path | None = None,
+    observer: Observer | None = None,
     on_event: Callback = silent,
     stop: Stop = lambda: None,
 ) -> dict[str, Any]:
     """Train `recipe` into the folder `out`, or continue the run in `out`, and return its result.
 
     `weights` is the model file or run folder of a classifier or detector to start from. The first
-    three steps of alternating training are runs in subfolders of `out`.
+    three steps of alternating training are runs in subfolders of `out`; each calls `observer`.
     """
     inputs = inputs_at(data, weights)
     if inputs.weights:
         model = read_weights(inputs, inputs.weights)
         recipe = recipe if recipe.weights else fit_detector_to_weights(recipe, model)
-    job = Job(recipe, Path(out), inputs, setup_device(recipe.precision), seed, on_event, stop)
+    device = setup_device(recipe.precision)
+    job = Job(recipe, Path(out), inputs, device, seed, on_event, stop, observer)
     if recipe.training == "alternating" and recipe.step is None:
         job = train_first_steps(job)
     return train_in_folder(job, begin_detection)

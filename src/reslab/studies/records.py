@@ -13,7 +13,8 @@ from reslab.runtime.events import Event
 from reslab.training.folder import RunFolder
 from reslab.training.recipe import TASKS, Recipe
 
-CADENCE = {"eval_every", "checkpoint_every", "log_every", "watched"}  # no effect on weights
+# fields that have no effect on the weights
+CADENCE = {"eval_every", "checkpoint_every", "keep_every", "log_every", "watched"}
 RecipeType = TypeVar("RecipeType", bound=AnyRecipe, covariant=True)
 
 

@@ -50,8 +50,12 @@ def copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write a checkpoint atomically, delete all but the newest three, and return its path."""
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep_every: int | None = None) -> Path:
+    """Write a checkpoint atomically and return its path.
+
+    Older checkpoints than the newest three are deleted, except at multiples of `keep_every`
+    iterations.
+    """
     folder.mkdir(exist_ok=True)
     facts = {
         "format": FORMAT,
@@ -64,8 +68,14 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
     path = folder / f"{checkpoint.iteration:08d}{SUFFIX}"
     atomic_write(path, TensorFile(checkpoint.tensors(), facts).to_bytes())
     for old in checkpoints_in(folder)[:-KEPT_CHECKPOINTS]:
-        old.unlink()
+        if not is_kept(int(old.stem), keep_every):
+            old.unlink()
     return path
+
+
+def is_kept(iteration: int, keep_every: int | None) -> bool:
+    """Return whether the checkpoint of an iteration is never deleted nor left out."""
+    return keep_every is not None and iteration % keep_every == 0
 
 
 def checkpoints_in(folder: Path) -> list[Path]:

@@ -163,13 +163,16 @@ class RunFolder:
                 raise
         self.unwritten = b""
 
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Flush the log to disk, then save a checkpoint, which must not outlive earlier lines."""
+    def save(self, checkpoint: Checkpoint, keep_every: int | None = None) -> None:
+        """Flush the log to disk, then save a checkpoint as `save_checkpoint` does.
+
+        A checkpoint must not be on disk before the log lines of earlier iterations.
+        """
         if not self.writes:
             return
         with open(self.metrics, "a") as file:
             os.fsync(file.fileno())
-        save_checkpoint(self.checkpoints, checkpoint)
+        save_checkpoint(self.checkpoints, checkpoint, keep_every)
 
     def forget_after(self, iteration: int, evaluated_until: int) -> None:
         """Remove the log lines that a run resumed at `iteration` will write again.

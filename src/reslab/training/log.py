@@ -117,9 +117,15 @@ class CheckpointWriter:
     """
 
     def __init__(
-        self, folder: RunFolder, notify: Log, saved: int, patience: float = DISK_PATIENCE
+        self,
+        folder: RunFolder,
+        notify: Log,
+        saved: int,
+        keep_every: int | None = None,
+        patience: float = DISK_PATIENCE,
     ) -> None:
         self.folder, self.notify, self.patience = folder, notify, patience
+        self.keep_every = keep_every  # checkpoints at its multiples are never deleted
         self.saved = saved  # iteration of the newest complete checkpoint
         self._writing: Thread | None = None  # is writing the checkpoint of iteration `_pending`
         self._pending = 0
@@ -164,7 +170,7 @@ class CheckpointWriter:
 
     def _write(self, checkpoint: Checkpoint) -> None:
         try:
-            self.folder.save(checkpoint)
+            self.folder.save(checkpoint, self.keep_every)
         except Exception as error:
             self._failure = error
 
@@ -172,7 +178,7 @@ class CheckpointWriter:
         """Write a checkpoint before returning; raise OSError if that fails."""
         self._collect_finished_write(None)
         self.folder.log(())
-        self.folder.save(checkpoint)
+        self.folder.save(checkpoint, self.keep_every)
         self.saved = checkpoint.iteration
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from reslab.data.loader import Draws
 from reslab.models.batchnorm import NormStatistics, norms_of
 from reslab.runtime.device import Processes, SingleProcess
 from reslab.training.optimizer import Optimizer
@@ -18,6 +19,9 @@ from reslab.training.task import Task
 # float64 [virtual GPUs, statistics + 2]: the batch-norm statistics of its forward pass, its mean
 # loss, its error in percent. Alternative implementations of the step share this signature.
 Update = Callable[[Any, float], Tensor]
+# Look at a network between backward and step, when `.grad` holds the gradient of the mean loss over
+# all shares. The number is that of the update, counted from 1 as in the log.
+Observer = Callable[[int, nn.Module], None]
 LOSS, ERROR = -2, -1  # columns of the table, after the statistics
 
 
@@ -53,6 +57,7 @@ def eager_update(
     optimizer: Optimizer,
     norms: Sequence[nn.BatchNorm2d] = (),
     processes: Processes = SingleProcess(),
+    observe: Callable[[Any], None] = lambda draws: None,
 ) -> Update:
     """Return an update that runs forward and backward share by share in eager PyTorch.
 
@@ -60,7 +65,8 @@ def eager_update(
     shares, one per virtual GPU and all of equal size; `loss(share)` returns mean loss and error in
     percent. Every share has its own forward pass, and so its own batch-norm statistics. Gradients,
     statistics, losses and errors are summed in the order of the shares, whichever process computed
-    them, so the sums agree to the last bit for any number of processes.
+    them, so the sums agree to the last bit for any number of processes. `observe` is called with
+    the draws once the gradients are summed, before the step.
     """
     weights = optimizer.parameters
     statistics = NormStatistics(norms, weights[0].device)
@@ -81,6 +87,7 @@ def eager_update(
         with statistics.without_averaging() as momentum:
             rows = [backward(share, len(shares) * processes.count) for share in shares]
         gradients.reduce()
+        observe(draws)
         optimizer.step()
         optimizer.zero_grad()
         table = processes.all_gather(torch.stack(rows))
@@ -93,12 +100,22 @@ def eager_update(
     return update
 
 
-def eager_update_of(task: Task, prepare: Callable[[Any], Sequence[Any]] | None = None) -> Update:
+def eager_update_of(
+    task: Task,
+    prepare: Callable[[Any], Sequence[Any]] | None = None,
+    observer: Observer | None = None,
+) -> Update:
     """Return the eager update for a task; batch norm in evaluation mode is left unchanged."""
+
+    def observe(draws: Draws) -> None:
+        if observer is not None:
+            observer(draws.iteration + 1, task.net)
+
     return eager_update(
         prepare or task.prepare,
         task.loss,
         task.optimizer,
         [norm for norm in norms_of(task.net) if norm.training],
         task.device.processes,
+        observe,
     )

@@ -15,6 +15,7 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from reslab.data.augment import PadAndCrop, ResizedCrop, ScaleCrop
 from reslab.data.builtin import SetName
@@ -62,6 +63,7 @@ class PhotographSettings(Section):
 Fields = dict[str, Any]  # a recipe as parsed from JSON
 Kinds = Mapping[str, Sequence[str]]  # sections that come in several kinds -> names of the kinds
 # sections that may be absent; setting one key of a section fills in defaults for the others
+UNWRITTEN = ("keep_every",)  # fields that are written only if they are set
 OPTIONAL = {"warmup": Warmup(), "plateau": Plateau()}
 
 
@@ -74,6 +76,15 @@ def parse_override(change: str) -> tuple[str, Any]:
         return key.strip(), json.loads(text.strip())
     except json.JSONDecodeError:
         return key.strip(), text.strip()
+
+
+def json_value(key: str, value: object) -> Any:
+    """Return a Python value as JSON would give it; raise ValueError if JSON cannot hold it."""
+    try:
+        return to_jsonable_python(value)
+    except PydanticSerializationError:
+        kind = type(value).__name__
+        raise ValueError(f"recipe key {key!r} cannot be a {kind}: {value!r}") from None
 
 
 def set_field(fields: Fields, key: str, value: Any) -> None:
@@ -157,6 +168,7 @@ class RunRecipe(Section):
     precision: Precision = "auto"
     eval_every: int = Field(1000, ge=1)
     checkpoint_every: int = Field(1000, ge=1)
+    keep_every: int | None = Field(None, ge=1)  # checkpoints at its multiples are never deleted
     log_every: int = Field(10, ge=1)
 
     @classmethod
@@ -169,8 +181,14 @@ class RunRecipe(Section):
 
     @model_serializer(mode="wrap")
     def _what_before_how(self, fields_of: SerializerFunctionWrapHandler) -> Fields:
-        """Put the task's own fields first, for readers; pydantic puts them last."""
+        """Put the task's own fields first, for readers; pydantic puts them last.
+
+        Fields added later are left out where they are not set, so that recipes stay as they were.
+        """
         fields = fields_of(self)
+        for key in UNWRITTEN:
+            if fields.get(key) is None:
+                fields.pop(key, None)
         names = {key: fields[key] for key in ("name", "task") if key in fields}
         of_task = {key: fields[key] for key in fields if key not in RunRecipe.model_fields}
         return names | of_task | fields
@@ -200,14 +218,24 @@ class RunRecipe(Section):
     def expand_override(fields: Fields, key: str, value: Any) -> Fields:
         """Return the field changes that KEY=VALUE stands for, given the current `fields`."""
 
-    def with_changes(self, changes: Sequence[str]) -> Self:
-        """Return this recipe with KEY=VALUE changes; a dotted key addresses a field in a section.
+    def with_(self, changes: Mapping[str, object] | None = None, /, **fields: object) -> Self:
+        """Return this recipe with changed fields, checked as `--set` checks them.
 
-        A section that comes in several kinds can be set to the name of a kind, with its defaults.
+        `with_(learning_rate=0.2)`, or `with_({"model.classes": 26})`, where a dotted key addresses
+        a field in a section. A section that comes in several kinds can be set to the name of a
+        kind, with its defaults, and `model` to the name of a network. Raises ValueError for an
+        unknown key, with the nearest one, or a value that is not allowed.
         """
-        fields = self.model_dump(mode="json")
-        for change in changes:
-            for key, value in self.expand_override(fields, *parse_override(change)).items():
+        return self._changed([*(changes or {}).items(), *fields.items()])
+
+    def with_changes(self, changes: Sequence[str]) -> Self:
+        """Return this recipe with KEY=VALUE changes, as `--set` gives them; see `with_`."""
+        return self._changed(map(parse_override, changes))
+
+    def _changed(self, changes: Iterable[tuple[str, object]]) -> Self:
+        fields = dict.fromkeys(UNWRITTEN) | self.model_dump(mode="json")
+        for change, new in changes:
+            for key, value in self.expand_override(fields, change, json_value(change, new)).items():
                 named = key in self.kinds and isinstance(value, str)
                 set_field(fields, key, {"kind": value} if named else value)
         return self.from_json(json.dumps(fields))

@@ -9,7 +9,7 @@ import torch
 
 from reslab.runtime.events import Callback, Event, note
 from reslab.runtime.files import sha256_of
-from reslab.training.checkpoint import Checkpoint, recover_newest_checkpoint
+from reslab.training.checkpoint import Checkpoint, is_kept, recover_newest_checkpoint
 from reslab.training.folder import RunFolder
 from reslab.training.log import (
     CheckpointWriter,
@@ -20,6 +20,7 @@ from reslab.training.log import (
     without_details,
 )
 from reslab.training.loop import (
+    Observer,
     UpdateResult,
     eager_update_of,
     training_steps,
@@ -45,12 +46,14 @@ def run_task(
     *,
     on_event: Callback,
     stop: Stop,
+    observer: Observer | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Event:
     """Train from the newest checkpoint, or from the start, and return the run's result.
 
     `on_event` receives every log line, and notes. `stop` is called after every update and during
     evaluation; if it returns a signal number, a checkpoint is saved and Interrupted is raised.
+    `observer` is called between backward and step of every update, by every process.
     Diverged is raised if the loss is not finite, and leaves the last good checkpoint.
     """
 
@@ -63,12 +66,12 @@ def run_task(
     # the final evaluations come after the checkpoint of the last iteration
     evaluated_until = start if saved and saved.evaluated and start < iterations else start - 1
     folder.forget_after(start, evaluated_until)
-    with CheckpointWriter(folder, log, saved=start) as writer:
+    with CheckpointWriter(folder, log, start, task.recipe.keep_every) as writer:
         run = RunInProgress(
             task, folder,
             progress=Progress(task.epoch, clock, saved.seconds if saved else 0.0),
             schedule=Schedule(task.recipe, saved.schedule if saved else ScheduleState()),
-            writer=writer, on_event=on_event, stop=stop,
+            writer=writer, on_event=on_event, stop=stop, observer=observer,
         )  # fmt: skip
         if saved:
             run.restore(saved)
@@ -90,6 +93,7 @@ class RunInProgress:
     writer: CheckpointWriter
     on_event: Callback
     stop: Stop
+    observer: Observer | None
 
     def restore(self, saved: Checkpoint) -> None:
         """Continue from a checkpoint."""
@@ -117,9 +121,9 @@ class RunInProgress:
     def train_from(self, start: int) -> None:
         """Make all updates from iteration `start` on; log, evaluate and save whenever due."""
         recipe, task = self.recipe, self.task
-        steps = training_steps(
-            eager_update_of(task), task.draws, self.schedule, range(start, recipe.iterations)
-        )
+        update = eager_update_of(task, observer=self.observer)
+        iterations = range(start, recipe.iterations)
+        steps = training_steps(update, task.draws, self.schedule, iterations)
         for step in steps:
             self.progress.add(step, recipe.batch_size)
             self.write(self.rows_after(step))
@@ -128,8 +132,9 @@ class RunInProgress:
             self.save_and_stop_if_signalled(step.iteration, evaluation_due)
             if evaluation_due:
                 self.evaluate(step.iteration)
-            if last or step.iteration % recipe.checkpoint_every == 0:
-                self.writer.begin(self.snapshot(step.iteration), wait=last)
+            kept = is_kept(step.iteration, recipe.keep_every)
+            if last or kept or step.iteration % recipe.checkpoint_every == 0:
+                self.writer.begin(self.snapshot(step.iteration), wait=last or kept)
 
     @property
     def recipe(self) -> RunRecipe:

@@ -21,6 +21,7 @@ from reslab.runtime.events import Callback, note, silent
 from reslab.runtime.threads import usable_cores
 from reslab.training.classification import ClassificationTask
 from reslab.training.folder import RunFolder
+from reslab.training.loop import Observer
 from reslab.training.origin import (
     InitialState,
     fit_to_weights,
@@ -47,6 +48,7 @@ class Job(Generic[TaskRecipe]):
     seed: int
     on_event: Callback = silent
     stop: Stop = lambda: None
+    observer: Observer | None = None
 
     def log(self, text: str) -> None:
         """Send the user a one-line note."""
@@ -88,6 +90,7 @@ def train(
     seed: int = 1,
     data: str | Location | Inputs | None = None,
     weights: str | Path | None = None,
+    observer: Observer | None = None,
     on_event: Callback = silent,
     stop: Stop = lambda: None,
 ) -> dict[str, Any]:
@@ -95,13 +98,16 @@ def train(
 
     `weights` is a model file or run folder to start from. `on_event` receives every log line as it
     is written; `stop` is called after each update and ends the run, with a checkpoint, by returning
-    a signal number (see `run_task`).
+    a signal number (see `run_task`). `observer(iteration, net)` is called between backward and step
+    of every update, counted from 1, when `.grad` holds the sum over all shares; it must not change
+    anything, for a run does not record it.
     """
     inputs = inputs_at(data, weights)
     if inputs.weights:
         model = inputs.read(load_model, inputs.weights)
         recipe = recipe if recipe.weights else fit_to_weights(recipe, model)
-    job = Job(recipe, Path(out), inputs, setup_device(recipe.precision), seed, on_event, stop)
+    device = setup_device(recipe.precision)
+    job = Job(recipe, Path(out), inputs, device, seed, on_event, stop, observer)
     return train_in_folder(job, begin_classification)
 
 
@@ -165,7 +171,7 @@ def train_in_folder(
                 folder.write(name, content)
         # a signal to one process stops all, at the same iteration
         agreed: Stop = lambda: processes.all_reduce_max(job.stop() or 0) or None  # noqa: E731
-        return run_task(task, folder, on_event=on_event, stop=agreed)
+        return run_task(task, folder, on_event=on_event, stop=agreed, observer=job.observer)
 
 
 def environment_in(out: Path) -> dict[str, Any] | None:
