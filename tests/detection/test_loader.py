@@ -315,11 +315,11 @@ def test_too_many_bad_images_are_an_error(opened: Opened, coco: Path) -> None:
     (one := opened(train, size=8, bad_limit=0.01))(0)  # one is let pass, however few there are
     one(1)
     assert len(opened.reported) == 1
-    with pytest.raises(ValueError, match=r"1 of 8 .* bad_limit is 0 .*000001\.png: .*check FOLDER"):
+    with pytest.raises(ValueError, match=r"1 of 8 .* bad_limit=0 .*000001\.png: .*check FOLDER"):
         opened(train, size=8, bad_limit=0)(0)
     (coco / "train" / "000004.png").unlink()
     opened(train, size=8, bad_limit=0.25)(0)
-    with pytest.raises(ValueError, match=r"^2 of 8 .* bad_limit is 0\.2 .*`reslab check FOLDER`"):
+    with pytest.raises(ValueError, match=r"^2 of 8 .* bad_limit=0\.2 .*`reslab check FOLDER`"):
         opened(train, size=8, bad_limit=0.2)(0)
 
 
