@@ -111,7 +111,7 @@ def test_kept_scores_are_used_without_being_asked_for(
     kept = list((tmp_path / "m.safetensors.scores").rglob("*.safetensors"))
     assert len(kept) == 10
     fresh, said = evaluate(model, "--data", data, "--protocol", "one-crop:20-15")
-    assert "from kept scores" not in said
+    assert "from cached scores" not in said
 
     def forbidden(self: EncodedImages, index: int) -> np.ndarray:
         raise BadImage("decoded again")
@@ -119,9 +119,9 @@ def test_kept_scores_are_used_without_being_asked_for(
     monkeypatch.setattr(EncodedImages, "image", forbidden)
     again, said = evaluate(model, "--data", data, "--protocol", "ten-crop")
     assert again == many
-    assert "10 of 10 views from kept scores" in said
+    assert "10 of 10 views read from cached scores" in said
     one, said = evaluate(model, "--data", data)
-    assert "1 of 1 views from kept scores" in said
+    assert "1 of 1 views read from cached scores" in said
     assert one[0]["protocol"] == "one-crop 20-16"
     assert one[0]["loss"] != fresh[0]["loss"]
 
@@ -133,7 +133,7 @@ def test_an_ensemble_from_kept_scores_reads_its_images_once(evaluate, tmp_path: 
     again, said = evaluate(*models, "--data", data)
     assert again == first
     assert said.count("reading 12 images") == 1
-    assert said.count("1 of 1 views from kept scores") == 2
+    assert said.count("1 of 1 views read from cached scores") == 2
 
 
 def test_scores_in_bf16_do_not_replace_others(evaluate, tmp_path: Path) -> None:
@@ -144,7 +144,7 @@ def test_scores_in_bf16_do_not_replace_others(evaluate, tmp_path: Path) -> None:
     assert fast[0]["loss"] != exact[0]["loss"]
     again, said = evaluate(*asked)
     assert again == exact
-    assert "1 of 1 views from kept scores" in said
+    assert "1 of 1 views read from cached scores" in said
 
 
 def test_the_preprocessing_is_part_of_what_scores_depend_on(evaluate, tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_the_preprocessing_is_part_of_what_scores_depend_on(evaluate, tmp_path: 
     for size in (16, 20):  # the same weights and the same view, but positions of another size
         model = a_model(tmp_path / "m.safetensors", 1, size=size)
         _, said = evaluate(model, "--data", data, "--protocol", "multi-scale:24", "--keep-scores")
-    assert "of another model: not used" in said
+    assert "is not used: it has the scores of another model" in said
 
 
 def test_a_bad_image_and_a_class_unknown_are_named(evaluate, tmp_path: Path) -> None:
@@ -162,14 +162,14 @@ def test_a_bad_image_and_a_class_unknown_are_named(evaluate, tmp_path: Path) -> 
     ((report,), said) = evaluate(model, "--data", data)
     assert (report["n"], report["skipped"]) == (8, 1)
     assert "cat/9.png: " in said
-    assert "class 'Bees' is no output of the model; nearest: 'bee'" in said
+    assert "class 'Bees' is not an output of the model; did you mean 'bee'?" in said
     assert [row["class"] for row in report["per_class"]] == ["ant", "cat"]
 
 
 def test_a_file_names_the_outputs(evaluate, line, tmp_path: Path) -> None:
     model, data = a_model(tmp_path / "m.safetensors", 1, classes=("0", "1", "2")), tmp_path / "data"
     images(data)
-    assert "no class of data is an output of the model" in line(model, "--data", data)
+    assert "no class of data matches an output of the model" in line(model, "--data", data)
     names = tmp_path / "names.csv"
     names.write_text("index,wnid,name\n0,ant,the ant\n1,bee,the bee\n2,cat,the cat\n")
     ((report,), _) = evaluate(model, "--data", data, "--classes", names)
@@ -185,7 +185,7 @@ def test_a_model_from_elsewhere_needs_a_set(line, evaluate, tmp_path: Path) -> N
     assert "no set of their own" in line(model)
     ((report,), _) = evaluate(model, "--on", "digits")
     assert (report["protocol"], report["n"]) == ("one-crop", 360)
-    assert "takes images as they come" in line(model, "--on", "digits", "--protocol", "ten-crop")
+    assert "takes whole images" in line(model, "--on", "digits", "--protocol", "ten-crop")
     ((report,), _) = evaluate(model, "--on", "digits", "--protocol", "ten-crop:18-16")
     assert report["protocol"] == "ten-crop 18-16"
 

@@ -170,4 +170,4 @@ def test_a_net_of_one_size_says_once_that_images_were_made_to_fit(
         capsys, tmp_path / "model.safetensors", tmp_path / "a.png", tmp_path / "b.jpg"
     )
     assert (status, len(out.splitlines()), len(err)) == (0, 2, 1)
-    assert "16x16 only" in err[0]
+    assert "only 16x16 images" in err[0]

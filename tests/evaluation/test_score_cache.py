@@ -64,7 +64,7 @@ def test_kept_scores_give_the_same_report_without_the_model(
     again, heard = kept(forbidden, images, protocol, tmp_path, keep=False)
     assert fresh == first == again
     count = len(protocol.views())
-    assert any(f"{count} of {count} views from kept scores" in line for line in heard)
+    assert any(f"{count} of {count} views read from cached scores" in line for line in heard)
     assert any(line.startswith("5.png: ") for line in heard)  # still named
 
 
@@ -90,7 +90,7 @@ def test_only_missing_views_are_computed(images: EncodedImages, tmp_path: Path) 
     model = Watched()
     found, heard = kept(model, images, TenCrop(36, 32), tmp_path)
     assert model.shown == 9 * 5
-    assert any("1 of 10 views from kept scores" in line for line in heard)
+    assert any("1 of 10 views read from cached scores" in line for line in heard)
     assert found == classify(Watched(), images, TenCrop(36, 32))
 
 
@@ -113,7 +113,7 @@ def test_other_weights_are_not_these(images: EncodedImages, tmp_path: Path) -> N
     model = Watched()
     _, heard = kept(model, images, OneCrop(36, 32), tmp_path, digest="others")
     assert model.shown == 5
-    assert any("holds the scores of another model: not used" in line for line in heard)
+    assert any("is not used: it has the scores of another model" in line for line in heard)
 
 
 @pytest.mark.parametrize("change", ["pixels", "label", "class"])
@@ -152,7 +152,7 @@ def test_damaged_files_are_computed_again(images: EncodedImages, tmp_path: Path,
     (file,) = tmp_path.rglob("*.safetensors")
     file.write_bytes(damage(file.read_bytes()))
     again, heard = kept(Watched(), images, OneCrop(36, 32), tmp_path)
-    assert any("is damaged or holds no scores" in line for line in heard)
+    assert any("is not used: it is damaged or has no scores" in line for line in heard)
     assert again == first
     assert kept(forbidden, images, OneCrop(36, 32), tmp_path)[0] == first
 
@@ -164,7 +164,7 @@ def test_a_file_of_somebody_else_is_not_used(images: EncodedImages, tmp_path: Pa
     model = Watched()
     _, heard = kept(model, images, OneCrop(36, 32), tmp_path)
     assert model.shown == 5
-    assert any("not used" in line for line in heard)
+    assert any("is not used" in line for line in heard)
 
 
 def test_a_kill_while_writing_leaves_no_half_file(

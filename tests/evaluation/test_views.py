@@ -88,9 +88,9 @@ def test_names_take_the_networks_numbers() -> None:
         ("dense", "multi-scale, one-crop, ten-crop"),
         ("ten-crop:256", "ten-crop:256-224"),
         ("ten-crop:a-b", "ten-crop:256-224"),
-        ("one-crop:224-256", "a crop of 256 does not fit a shorter side of 224"),
+        ("one-crop:224-256", "a crop of 256 does not fit into a shorter side of 224"),
         ("multi-scale:224,x", "multi-scale:224,256,no-flip"),
-        ("multi-scale:224,224", "different ones"),
+        ("multi-scale:224,224", "must be distinct and positive"),
         ("multi-scale:128,256", "128 is below 224"),
     ],
 )
@@ -101,5 +101,5 @@ def test_what_makes_no_sense_is_refused(text: str, reason: str) -> None:
 
 @pytest.mark.parametrize("text", ["ten-crop", "multi-scale"])
 def test_images_of_the_networks_own_size_have_no_corners(text: str) -> None:
-    with pytest.raises(ValueError, match="takes images as they come"):
+    with pytest.raises(ValueError, match="takes whole images"):
         protocol_named(text, None, None)

@@ -14,10 +14,10 @@ BATCH_IMAGES = 250  # images per forward pass
 
 @torch.no_grad()
 def layer_responses(model: Model, images: ImagesInMemory) -> dict[str, float]:
-    """Return the standard deviation of each 3x3 layer's output over a set, by layer name, in order.
+    """Measure the standard deviation of each 3x3 layer's output over a set, by layer name.
 
-    The output is measured after batch norm and before ReLU or addition, as in Fig. 7, over all
-    images, channels and positions.
+    Layers are in the order of the network. The output is measured after batch norm and before ReLU
+    or addition, as in Fig. 7, over all images, channels and positions.
     """
     layers = {
         name: module

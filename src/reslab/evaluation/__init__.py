@@ -1,1 +1,1 @@
-"""Evaluate classifiers: a model (any function from images to scores) and a set give a report."""
+"""Evaluate classifiers: score a set with any function from images to scores, and report errors."""

@@ -15,7 +15,7 @@ from reslab.evaluation.report import wrong_in_top
 
 SHOWN_MISTAKES = 12  # three rows of four on the report page
 THUMBNAIL_SIDE = 160  # pixels of a thumbnail's longer side
-INLINE = ("data:image/png;base64,", "data:image/jpeg;base64,")  # a page loads no external files
+INLINE = ("data:image/png;base64,", "data:image/jpeg;base64,")  # pages load no external files
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Mistake:
 def worst_mistakes(
     log_probabilities: Tensor, labels: Tensor, images: ImageSet, count: int = SHOWN_MISTAKES
 ) -> list[Mistake]:
-    """Return the `count` wrong predictions with the highest probabilities, highest first.
+    """Return the `count` wrong predictions with the highest probabilities, in descending order.
 
     `log_probabilities` [N, classes] and `labels` [N] are in the order of the set's images. Images
     whose scores are NaN have no prediction and are left out.
@@ -93,7 +93,7 @@ def mistakes_json(mistakes: Sequence[Mistake]) -> dict[str, Any]:
 
 
 def mistakes_from(content: dict[str, Any]) -> list[Mistake]:
-    """Parse the content of a mistakes.json; raises ValueError if it is malformed."""
+    """Parse the content of a mistakes.json; raise ValueError if it is malformed."""
     try:
         mistakes = [Mistake(**entry) for entry in content["mistakes"]]
     except (KeyError, TypeError) as error:

@@ -19,7 +19,7 @@ from reslab.evaluation.views import View, protocol_named
 from reslab.models.model_file import Model, load_model
 from reslab.runtime.threads import map_in_order, usable_cores
 
-BATCH_IMAGES = 32  # images per batch; as many are decoded ahead
+BATCH_IMAGES = 32  # images per batch, and number of images decoded ahead
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A model that takes images as paths, bytes, arrays or Pillow images."""
+    """A classifier that accepts images as paths, bytes, arrays or Pillow images."""
 
     model: Model
     path: Path | None = None  # the model file or run folder that the model was loaded from
@@ -73,7 +73,7 @@ class Predictor:
         """Return the `top` most probable classes of an image, or of each image in a list.
 
         An image is a path, the bytes of a file, an RGB uint8 array [H, W, 3], or a Pillow image.
-        Raises BadImage, with the file and the reason, if an image cannot be decoded.
+        Raises BadImage, naming the image and the reason, if an image cannot be decoded.
         """
         single = isinstance(images, IMAGE_TYPES)
         answers = []
@@ -86,14 +86,14 @@ class Predictor:
     def each(
         self, images: Iterable[ImageInput], *, top: int = 5, protocol: str = "one-crop"
     ) -> Iterator[list[Prediction] | BadImage]:
-        """Yield predictions image by image, in bounded memory; for a bad image, yield its error.
+        """Predict image by image in bounded memory; yield the error in place of a bad image.
 
         Threads read, decode and resize images ahead of the network.
         """
         preprocessing = self.model.preprocessing
         views = protocol_named(protocol, preprocessing.resize, preprocessing.size).views()
         if top < 1:
-            raise ValueError(f"top={top}: at least one class")
+            raise ValueError(f"top={top} must be at least 1")
         sides = list(dict.fromkeys(view.side for view in views))
         input_side = fixed_side(self.model)
 
@@ -120,8 +120,8 @@ class Predictor:
             if not warned and any(fitted for _, fitted in good):
                 side = fixed_side(self.model)
                 warnings.warn(
-                    f"this network takes images of {side}x{side} only: others are resized until "
-                    "their shorter side fits, and their centre is taken",
+                    f"this network takes only {side}x{side} images: images of other sizes are "
+                    f"resized to a shorter side of {side} and cropped to the centre",
                     stacklevel=3,
                 )
                 warned = True
@@ -138,7 +138,7 @@ class Predictor:
         device = self.model.preprocessing.std.device
         logs = log_mean([log_probabilities(self.model, images, view, device) for view in views])
         if logs.isnan().any():
-            raise RuntimeError("the network's scores are not numbers: its weights are unusable")
+            raise RuntimeError("the network's scores are NaN: its weights are unusable")
         # ties go to the lower index, as for the error rates
         ranked = logs.exp().sort(dim=1, descending=True, stable=True)
         ids = self.model.ids or self.classes
@@ -164,8 +164,8 @@ def resize_to_sides(
     """Resize an image, RGB uint8 [H, W, 3], to each shorter side.
 
     The side None stands for the image itself. If the network takes only images of `input_side`, a
-    larger or smaller image is instead resized to it and cropped to the centre. The second value is
-    True if this was necessary.
+    larger or smaller image is resized to this shorter side instead and cropped to the centre. The
+    second value is True if this was necessary.
     """
     if input_side is None or None not in sides or pixels.shape[:2] == (input_side, input_side):
         return at_sides(pixels, sides, file), False
@@ -177,12 +177,12 @@ def resize_to_sides(
 def match_classes(
     images: ImageSet, classes: tuple[str, ...], ids: tuple[str, ...] = ()
 ) -> tuple[ImageSet, list[str]]:
-    """Relabel a set with a model's outputs; also return a line for each unmatched class.
+    """Relabel a set with a model's outputs; also return a message for each unmatched class.
 
-    A class is matched by its id (ImageNet: wnid) or its name, first exactly (letters may have
-    folders a and A), then ignoring case. The set may have a subset of the outputs, but predictions
-    are made among all of them. Images of unmatched classes are left out. Raises ValueError if no
-    class matches.
+    A class is matched by its id (ImageNet: wnid) or its name, first exactly (a set of letters may
+    have folders a and A), then ignoring case. The set may have fewer classes than the model has
+    outputs, but predictions are made among all outputs. Images of unmatched classes are left out.
+    Raises ValueError if no class matches.
     """
     set_ids = images.ids if isinstance(images, EncodedImages) else ()
     if images.classes == classes and (not ids or not set_ids or set_ids == ids):
@@ -198,7 +198,7 @@ def match_classes(
             unmatched.append(explain_unmatched(words, None in matches, loose))
     if max(outputs, default=-1) < 0:
         raise ValueError(
-            f"no class of {images.name} is an output of the model: {unmatched[0]}"
+            f"no class of {images.name} matches an output of the model: {unmatched[0]}"
             if unmatched
             else f"{images.name} has no classes"
         )
@@ -228,6 +228,7 @@ def outputs_by_name(
 def explain_unmatched(words: Sequence[str], shared: bool, outputs: dict[str, int | None]) -> str:
     name = " ".join(repr(word) for word in words)
     if shared:
-        return f"class {name}: several outputs have this name; call the folder by its id"
+        return f"class {name} matches several outputs of the model; rename the folder to its id"
     near = get_close_matches(normalise(words[-1]), list(outputs), n=1, cutoff=0.5)
-    return f"class {name} is no output of the model" + (f"; nearest: {near[0]!r}" if near else "")
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"class {name} is not an output of the model{hint}"

@@ -1,4 +1,4 @@
-"""Evaluate a model on a set: each image exactly once, error rates from integer counts."""
+"""Evaluate a model on a set: every image exactly once, error rates from integer counts."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -25,11 +25,11 @@ from reslab.runtime.events import Callback, bad_image, note, progress, silent
 from reslab.runtime.threads import cores_for
 
 Interval = Sequence[float]  # 95 % confidence interval (low, high), in percent
-LISTED_CLASSES = 1000  # at most so many classes are listed in a report
-CONFUSED_CLASSES = 100  # at most so many classes in a confusion matrix
-TAKEN_FOR = 3  # most frequent wrong predictions listed per class
+LISTED_CLASSES = 1000  # a report on more classes has no errors by class
+CONFUSED_CLASSES = 100  # a report on more classes has no confusion matrix
+TAKEN_FOR = 3  # number of the most frequent wrong predictions listed per class
 RANKED_ROWS = 10_000  # rows of scores ranked at a time
-QUANTILE = 1.959963984540054  # 95 % of the normal distribution lie within so many deviations
+QUANTILE = 1.959963984540054  # 97.5 % quantile of the normal distribution, for 95 % intervals
 
 
 # the errors of one class; "class" is a keyword, so this is not written as a class
@@ -100,13 +100,14 @@ def score_set(
     """Average a model's probabilities over the views of a protocol, for every image in a set.
 
     The model maps uint8 [B, 3, H, W] to scores [B, classes] on `device`, by default the device of
-    the set's labels. `threads` is the number of decoding threads; `score_cache` has earlier scores.
-    Ranges of images are distributed over the processes, and every process returns all scores.
-    `check_stop` is called once per range, equally often in every process, and may raise an
-    exception to stop.
+    the set's labels. `threads` is the number of decoding threads; `score_cache` supplies scores
+    computed earlier. Ranges of images are distributed over the processes, and every process
+    returns all scores. `check_stop` is called once per range, equally often in every process, and
+    may raise an exception to stop. Raises ValueError if the set is empty or its classes differ in
+    number from the model's outputs.
     """
     if not len(images):
-        raise ValueError(f"{images.name} holds no images: there is nothing to evaluate")
+        raise ValueError(f"{images.name} has no images: there is nothing to evaluate")
     threads = threads or cores_for(processes)
     device = device or images.labels.device
     assert score_cache is None or processes.count == 1
@@ -145,12 +146,13 @@ def score_set(
 def find_cached(
     cached: CachedScores | None, views: Sequence[View], on_event: Callback
 ) -> dict[View, Scores]:
-    """Read the cached scores of views, which need not be computed again."""
+    """Read the cached scores of those views that have them, and report how many do."""
     if cached is None:
         return {}
     known = {view: scores for view in views if (scores := cached.find(view)) is not None}
     if known:
-        on_event(note(f"{len(known)} of {len(views)} views from kept scores, {cached.folder}"))
+        count = f"{len(known)} of {len(views)} views"
+        on_event(note(f"{count} read from cached scores in {cached.folder}"))
     for text in sorted({text for scores in known.values() for text in scores.bad.values()}):
         on_event(bad_image(text))
     return known
@@ -166,7 +168,9 @@ def score_range(
     for view in views:
         logs = log_probabilities(model, loaded.images, view, device)
         if logs.shape[1] != classes:
-            raise ValueError(f"the model scores {logs.shape[1]} classes, the set has {classes}")
+            raise ValueError(
+                f"the model has {logs.shape[1]} outputs, but the set has {classes} classes"
+            )
         scores[view][loaded.positions] = logs
     return scores
 
@@ -195,7 +199,7 @@ def build_report(scores: Scores, images: ImageSet, protocol: str) -> Report:
     good = torch.tensor([index not in scores.bad for index in range(len(images))])
     n = int(good.sum())
     if not n:
-        raise ValueError(f"not one image of {images.name} could be decoded")
+        raise ValueError(f"no image of {images.name} can be decoded")
     labels, logs = images.labels.cpu()[good], scores.log_probabilities[good]
     k = min(5, len(images.classes))
     parts = list(zip(logs.split(RANKED_ROWS), labels.split(RANKED_ROWS), strict=True))

@@ -1,4 +1,5 @@
-"""Cached scores beside a model: one file per view of a set, bound to the weights and images."""
+"""Cached scores beside a model: one file per view of a set, valid for exactly these weights and
+images."""
 
 import hashlib
 import json
@@ -24,7 +25,7 @@ FILES_AHEAD = 64  # files read ahead
 
 @dataclass(frozen=True)
 class ScoreCache:
-    """The cached scores of one model on all sets."""
+    """A model's cached scores on all sets."""
 
     folder: Path
     model: str  # a digest of everything that the scores depend on
@@ -43,7 +44,7 @@ class ScoreCache:
         name = re.sub(r"[^\w.-]+", "-", images.name)
         folder = self.folder / f"{name}-{digest[:12]}"
         if self.keep:
-            folder.mkdir(parents=True, exist_ok=True)  # fails now, not after hours of work
+            folder.mkdir(parents=True, exist_ok=True)  # better to fail now than after scoring
         return CachedScores(
             folder, self.model, digest, (len(images), len(images.classes)), on_event
         )
@@ -51,7 +52,7 @@ class ScoreCache:
 
 @dataclass(frozen=True)
 class CachedScores:
-    """The cached scores of one model on one set."""
+    """A model's cached scores on one set."""
 
     folder: Path
     model: str
@@ -63,9 +64,9 @@ class CachedScores:
         return self.folder / f"{view}.safetensors"
 
     def find(self, view: View) -> Scores | None:
-        """Read the scores of a view, or return None if there are none.
+        """Read the scores of a view; return None if there are none.
 
-        Damaged scores, and scores of another model, are reported and not used.
+        Damaged scores, and scores of another model or set, are reported and not used.
         """
         file = self.file(view)
         if not file.is_file():
@@ -74,14 +75,14 @@ class CachedScores:
             content = TensorFile.read(file)
             facts, scores = content.facts, content.tensors[NAME]
             if facts["model"] != self.model or facts["pictures"] != self.images:
-                self.on_event(note(f"{file} holds the scores of another model: not used"))
+                self.on_event(note(f"{file} is not used: it has the scores of another model"))
                 return None
             first_edition = first_edition_checksum(scores, facts["bad"])
             if facts.get("sha256", first_edition) != first_edition:
                 raise ValueError("its checksum does not match")
             bad = {int(index): reason for index, reason in facts["bad"].items()}
         except (OSError, KeyError, ValueError) as error:
-            self.on_event(note(f"{file} is damaged or holds no scores: not used ({error})"))
+            self.on_event(note(f"{file} is not used: it is damaged or has no scores ({error})"))
             return None
         assert scores.shape == self.shape
         return Scores(scores, bad)
@@ -95,14 +96,14 @@ class CachedScores:
 
 
 def first_edition_checksum(scores: Tensor, bad: dict[str, str]) -> str:
-    """Return the checksum of scores in the format of reslab's first edition."""
+    """Return the checksum that reslab's first edition stored with scores."""
     digest = hashlib.sha256(scores.numpy().data)
     digest.update(json.dumps(bad).encode())
     return digest.hexdigest()
 
 
 def digest_set(images: ImageSet, threads: int, on_event: Callback) -> str:
-    """Return a hash of a set's classes, labels, file names, and every byte of its images."""
+    """Return a digest of a set's classes, labels, file names, and every byte of its images."""
     digest = hashlib.sha256(json.dumps([len(images), images.classes]).encode())
     digest.update(images.labels.cpu().numpy().data)
     if isinstance(images, ImagesInMemory):
@@ -113,7 +114,7 @@ def digest_set(images: ImageSet, threads: int, on_event: Callback) -> str:
     def digest_file(index: int) -> bytes:
         return hashlib.sha256(images.read(images.files[index])).digest()
 
-    on_event(note(f"reading {len(images):,} images, to find the kept scores that are theirs"))
+    on_event(note(f"reading {len(images):,} images to find their cached scores"))
     indices = images.prefetching(range(len(images)))
     digests = map_in_order(digest_file, indices, threads, FILES_AHEAD)
     for file, file_digest in zip(images.files, digests, strict=True):

@@ -1,4 +1,4 @@
-"""Compute log-probabilities of images; each image is decoded once for all views."""
+"""Compute the log-probabilities of images, each of which is decoded once for all views."""
 
 import math
 from collections import defaultdict
@@ -25,7 +25,7 @@ ResizedViews = dict[int | None, Tensor]
 RANGE_IMAGES = 100  # for small images: activations fit in the CPU cache
 RANGE_FILES = 64  # for photographs, which are large
 BATCH_PIXELS = RANGE_FILES * 224 * 224  # pixels per forward pass
-MAX_ASPECT_RATIO = 50  # an enlarged thinner image could exhaust the memory
+MAX_ASPECT_RATIO = 50  # enlarging a thinner image could exhaust the memory
 ENSEMBLE_ROWS = 10_000  # rows of scores averaged at a time
 
 
@@ -50,7 +50,7 @@ Scorable = Callable[[Tensor], Tensor] | Scorer  # only the view "all" needs `den
 
 @dataclass(frozen=True)
 class LoadedRange:
-    """A range of a set: the decoded images, and the reasons for undecodable ones."""
+    """A range of a set's images: the decoded ones, and the errors of the others."""
 
     indices: range
     positions: list[int]  # of the decoded images, in the range
@@ -107,13 +107,13 @@ def load_resized(images: ImageSet, index: int, sides: Sequence[int | None]) -> R
 def at_sides(image: np.ndarray, sides: Iterable[int | None], file: str) -> ResizedViews:
     """Resize an image, uint8 [H, W, 3], to each shorter side.
 
-    Raises BadImage, with the name `file`, if the image is very thin. This does not depend on the
-    side, so that cached scores of different views have the same bad images.
+    Raises BadImage, naming `file`, if the image is very thin, regardless of the sides, so that the
+    cached scores of all views have the same bad images.
     """
     height, width = image.shape[:2]
     if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
         raise BadImage(
-            f"{file}: {width} x {height} pixels; at most {MAX_ASPECT_RATIO} to 1 are shown"
+            f"{file}: {width} x {height} pixels exceed the aspect ratio of {MAX_ASPECT_RATIO} to 1"
         )
     arrays = {side: image if side is None else resize_whole(image, side) for side in sides}
     # copied, because torch requires writable memory
@@ -135,10 +135,10 @@ def log_probabilities(
     for (_, height, width), indices in by_shape.items():
         count = max(1, BATCH_PIXELS // (height * width))
         for start in range(0, len(indices), count):
-            chosen = indices[start : start + count]
-            batch = torch.stack([crops[index] for index in chosen]).to(device)
+            members = indices[start : start + count]
+            batch = torch.stack([crops[index] for index in members]).to(device)
             scores = cast(Scorer, model).dense(batch) if view.crop == "all" else model(batch)
-            rows |= zip(chosen, log_mean_softmax(scores), strict=True)
+            rows |= zip(members, log_mean_softmax(scores), strict=True)
     return torch.stack([rows[index] for index in range(len(crops))])
 
 

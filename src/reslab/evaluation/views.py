@@ -9,7 +9,7 @@ from reslab.errors import unknown_name
 
 Crop = Literal["whole", "all", "centre", "top-left", "top-right", "bottom-left", "bottom-right"]
 Corner = Literal["top-left", "top-right", "bottom-left", "bottom-right"]
-OWN_SIZE = 224  # the input size of the paper's networks
+PAPER_SIZE = 224  # crop size of the paper's networks
 PAPER_SIDES = (224, 256, 384, 480, 640)  # Sec. 3.4
 NO_FLIP = "no-flip"
 
@@ -18,11 +18,11 @@ NO_FLIP = "no-flip"
 class View:
     """A network input derived from an image: resized to a shorter side, cropped, maybe mirrored.
 
-    The crop `whole` is the full image; for `all` the network is applied fully convolutionally to
-    the resized image, at every position.
+    The crop `whole` is the full image; with `all` the network is applied fully convolutionally, at
+    every position of the resized image.
     """
 
-    side: int | None = None
+    side: int | None = None  # the shorter side, in pixels; None keeps the image's size
     crop: Crop = "whole"
     size: int | None = None  # side of the crop, in pixels
     flip: bool = False
@@ -32,7 +32,7 @@ class View:
         return "-".join(str(word) for word in words if word is not None)
 
     def of(self, image: Tensor) -> Tensor:
-        """Crop and mirror an image that is already resized; [3, H, W] -> [3, h, w]."""
+        """Crop and mirror a resized image, [3, H, W] -> [3, h, w]."""
         if self.size is not None:
             top, left = corner(self.crop, image.shape[1], image.shape[2], self.size)
             image = image[:, top : top + self.size, left : left + self.size]
@@ -40,7 +40,7 @@ class View:
 
 
 def corner(crop: Crop, height: int, width: int, size: int) -> tuple[int, int]:
-    """Return the top and left of a square crop; the centre is rounded, halves to even."""
+    """Return the top and left offsets of a square crop; the centre's are rounded half to even."""
     if crop == "centre":
         return round((height - size) / 2), round((width - size) / 2)
     return (
@@ -58,7 +58,9 @@ class OneCrop:
 
     def __post_init__(self) -> None:
         if (self.resize is None) != (self.size is None):
-            raise ValueError("one-crop needs a shorter side and a size, as 256-224, or neither")
+            raise ValueError(
+                "one-crop takes a shorter side and a crop size, as in 256-224, or none"
+            )
         check_crop_fits(self.resize, self.size)
 
     def views(self) -> tuple[View, ...]:
@@ -92,8 +94,8 @@ class TenCrop:
 class MultiScale:
     """Fully convolutional testing at several shorter sides (Sec. 3.4).
 
-    The paper does not say whether images are also mirrored, and whether scores are averaged before
-    or after the softmax. Here they are mirrored, and averaged after it as in ten-crop.
+    The paper does not say whether images are also mirrored, or whether scores are averaged before
+    or after the softmax. Here images are mirrored, and scores averaged after it, as in ten-crop.
     """
 
     sides: tuple[int, ...] = PAPER_SIDES
@@ -101,7 +103,7 @@ class MultiScale:
 
     def __post_init__(self) -> None:
         if not self.sides or len(set(self.sides)) < len(self.sides) or min(self.sides) < 1:
-            raise ValueError(f"multi-scale sides {list(self.sides)}: different ones, above 0")
+            raise ValueError(f"multi-scale sides {list(self.sides)} must be distinct and positive")
 
     def views(self) -> tuple[View, ...]:
         flips = (False, True) if self.flip else (False,)
@@ -118,7 +120,7 @@ ViewProtocol = OneCrop | TenCrop | MultiScale
 def check_crop_fits(resize: int | None, size: int | None) -> None:
     """Raise ValueError if a crop is larger than the resized image."""
     if resize is not None and size is not None and not 1 <= size <= resize:
-        raise ValueError(f"a crop of {size} does not fit a shorter side of {resize}")
+        raise ValueError(f"a crop of {size} does not fit into a shorter side of {resize}")
 
 
 EXAMPLES = {
@@ -129,10 +131,11 @@ EXAMPLES = {
 
 
 def protocol_named(text: str, resize: int | None, size: int | None) -> ViewProtocol:
-    """Parse a protocol; `resize` and `size` of the network replace omitted numbers.
+    """Parse a protocol; `resize` and `size`, which belong to the network, replace omitted numbers.
 
-    Examples are `one-crop`, `ten-crop:256-224` and `multi-scale:224,256,no-flip`; the form in a
-    printed report is also accepted.
+    Examples are `one-crop`, `ten-crop:256-224` and `multi-scale:224,256,no-flip`; the form printed
+    in reports is also accepted. Raises ValueError if the text is malformed or the numbers do not
+    suit the network.
     """
     name, _, rest = text.strip().replace(" ", ":", 1).partition(":")
     if name not in EXAMPLES:
@@ -143,7 +146,7 @@ def protocol_named(text: str, resize: int | None, size: int | None) -> ViewProto
         return multi_scale(parse_numbers(text, name, sides, ","), flip, size)
     numbers = parse_numbers(text, name, rest, "-")
     if len(numbers) not in (0, 2):
-        raise ValueError(f"protocol {text!r}: write it as {EXAMPLES[name]}")
+        raise ValueError(f"protocol {text!r} is malformed; write it as in {EXAMPLES[name]}")
     resize, size = numbers or (resize, size)
     if name == "one-crop":
         return OneCrop(resize, size)
@@ -156,7 +159,8 @@ def parse_numbers(text: str, name: str, rest: str, separator: str) -> tuple[int,
     try:
         return tuple(int(word) for word in rest.split(separator)) if rest else ()
     except ValueError:
-        raise ValueError(f"protocol {text!r}: write it as {EXAMPLES[name]}") from None
+        example = EXAMPLES[name]
+        raise ValueError(f"protocol {text!r} is malformed; write it as in {example}") from None
 
 
 def multi_scale(sides: tuple[int, ...], flip: bool, size: int | None) -> MultiScale:
@@ -164,17 +168,17 @@ def multi_scale(sides: tuple[int, ...], flip: bool, size: int | None) -> MultiSc
     if sides:
         if size is not None and min(sides) < size:
             raise ValueError(
-                f"multi-scale side {min(sides)} is below {size}, the network's own size"
+                f"multi-scale side {min(sides)} is below {size}, the network's input size"
             )
         return MultiScale(sides, flip)
     if size is None:
         raise ValueError(numbers_needed("multi-scale", "32,40"))
-    return MultiScale(tuple(round(side * size / OWN_SIZE) for side in PAPER_SIDES), flip)
+    return MultiScale(tuple(round(side * size / PAPER_SIZE) for side in PAPER_SIDES), flip)
 
 
 def numbers_needed(name: str, example: str) -> str:
     """Return the error message for a network without a crop size, which has no default crops."""
     return (
-        f"{name} needs images larger than the network's own size, and this network takes images "
-        f"as they come; to crop them all the same, give the numbers, as {name}:{example}"
+        f"{name} needs a crop size, and this network takes whole images; to crop them anyway, "
+        f"give the numbers, as in {name}:{example}"
     )
