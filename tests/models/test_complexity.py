@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from reslab.models.complexity import complexities, complexity
 from reslab.models.config import ResNetConfig, all_models, config_named
+from reslab.models.parts import BatchNorm, GroupNorm, NoisyBatchNorm, NoNorm
 from reslab.models.resnet import ResNet
 
 # name: parameters, multiply-adds in millions and the decimals they are known to
@@ -109,6 +110,27 @@ def counted(config: ResNetConfig, side: int) -> tuple[int, int]:
                 module.register_forward_hook(count)
         net(torch.empty(1, 3, side, side))
     return sum(weight.numel() for weight in net.parameters()), multiply_adds
+
+
+NORMS = {
+    "group": GroupNorm(), "none": NoNorm(), "noisy": NoisyBatchNorm(),
+    "mixed": (GroupNorm(), NoNorm(), BatchNorm(), NoisyBatchNorm()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("block", ["basic", "bottleneck"])
+def test_every_norm_and_mixed_shortcuts_are_counted_as_in_a_forward_pass(
+    norm: str, block: str
+) -> None:
+    config = ResNetConfig.model_validate(
+        {
+            "stem": "cifar", "block": block, "blocks": (1, 2, 1), "widths": (8, 16, 32),
+            "classes": 10, "shortcut": ("C", None, "B", "B"), "norm": NORMS[norm], "dropout": 0.5,
+        }
+    )  # fmt: skip
+    count = complexity(norm, config)
+    assert (count.parameters, count.multiply_adds) == counted(config, 32)
 
 
 NAMES = [name for name in all_models() if "1202" not in name]

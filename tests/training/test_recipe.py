@@ -8,6 +8,7 @@ from tests.training.finder import FinderRecipe
 
 from reslab.data.augment import ResizedCrop, ScaleCrop
 from reslab.models.config import config_named
+from reslab.models.parts import GroupNorm, NoisyBatchNorm, NoNorm
 from reslab.recipes import recipe
 from reslab.training.recipe import Recipe, RunRecipe, Warmup
 
@@ -52,6 +53,37 @@ def test_an_augmentation_can_be_named() -> None:
     assert changed.augmentation == ResizedCrop()
 
 
+def test_a_norm_can_be_named_and_its_fields_set() -> None:
+    base = recipe("digits-resnet20")
+    changed = base.with_changes(["model.norm=group", "model.norm.groups=4"])
+    assert changed.model.norm == GroupNorm(groups=4)
+    assert base.differences(changed) == [
+        "model.norm.kind: batch -> group",
+        "model.norm.groups: None -> 4",
+    ]
+    norms = ["group", "none", "noisy-batch"]
+    small = ["model.blocks=[1,1,1]", f"model.norm={json.dumps(norms)}"]
+    assert base.with_changes(small).model.norm == (GroupNorm(), NoNorm(), NoisyBatchNorm())
+    with pytest.raises(ValueError, match=r"no model\.norm\.1 'bach'; did you mean 'batch'"):
+        base.with_changes(["model.blocks=[1,1,1]", 'model.norm=["batch","bach","batch"]'])
+
+
+def test_one_image_per_share_is_enough_without_batch_norm() -> None:
+    changes = ["batch_size=4", "virtual_gpus=4"]
+    assert recipe("digits-resnet20").with_changes([*changes, "model.norm=group"])
+    for norm in ("batch", "noisy-batch"):
+        with pytest.raises(ValueError, match="at least 2 images"):
+            recipe("digits-resnet20").with_changes([*changes, f"model.norm={norm}"])
+
+
+def test_a_recipe_written_before_the_norms_existed_opens() -> None:
+    new = recipe("digits-resnet20")
+    fields = json.loads(new.model_dump_json())
+    for key in ("norm", "stochastic_depth", "dropout"):
+        del fields["model"][key]
+    assert Recipe.from_json(json.dumps(fields)) == new
+
+
 def test_a_model_can_be_named() -> None:
     changed = recipe("cifar10-resnet20").with_changes(["model=resnet32-B"])
     assert changed == recipe("cifar10-resnet32-B")
@@ -81,7 +113,13 @@ def test_a_model_can_be_named() -> None:
         ("augmentation.flip=1", "'augmentation.flip' cannot be 1"),
         ("augmentation=cut-out", "no augmentation 'cut-out'"),
         ("augmentation=scale-crop", "'scale-crop' is not for data 'digits'"),
-        ("augmentation.size=3", "no recipe key 'augmentation.size'"),
+        ("augmentation.size=3", "'pad-and-crop' has no 'size': first set augmentation=scale-crop"),
+        ("model.norm=grop", "did you mean 'group'"),
+        ("model.norm=layer", "there are: batch, group, noisy-batch, none"),
+        ("model.norm.groups=4", "model.norm 'batch' has no 'groups': first set model.norm=group"),
+        ('model.norm=["group"]', "model.norm has 1 entries: give one for all blocks, or a list"),
+        ("model.shortcut=D", "'model.shortcut' cannot be 'D': input should be 'A', 'B' or 'C'"),
+        ("model.dropout=1", "'model.dropout' cannot be 1.0: input should be less than 1"),
         ("plateau={}", "set drops=[] or plateau=null"),
         ("data=pictures", "do not go together"),
         ("batch_norm=frozen", "(--weights)"),

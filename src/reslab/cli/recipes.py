@@ -33,7 +33,7 @@ def recipes(
             f"{recipe.iterations:,}",
             str(recipe.batch_size),
             "yes" if recipe.warmup else "no",
-            f"option {shortcut}" if (shortcut := network_of(recipe).shortcut) else "plain",
+            f"option {shortcut}" if (shortcut := network_of(recipe).option) else "plain",
         ]
         for recipe in all_recipes
     ]

@@ -112,11 +112,11 @@ class FasterRCNN(nn.Module):
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
         self.config = config
-        net = ResNet(config.trunk)
+        net = ResNet(config.trunk.without_randomness())  # a detector trains without dropped blocks
         self.stem, self.stages = net.stem, net.stages
         if config.norm == "group":
             for module in [*self.stem.modules(), *self.stages.modules()]:
-                if isinstance(module, ConvBN):
+                if isinstance(module, ConvBN) and isinstance(module.norm, nn.BatchNorm2d):
                     module.norm = group_norm_like(module.norm)  # pyrefly: ignore[bad-assignment]
         c_trunk, c_out = (EXPANSION[config.trunk.block] * w for w in config.trunk.widths[-2:])
         self.proposals = ProposalNetwork(c_trunk, config.width, config.anchors)

@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, Literal, Self, final
+from typing import Any, ClassVar, Literal, Self, final
 
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from reslab.detection.network import DetectorConfig
-from reslab.training.recipe import Fields, RunRecipe, Section
+from reslab.models.parts import NORMS
+from reslab.training.recipe import Fields, Kinds, RunRecipe, Section
 
 
 class InferenceConfig(Section):
@@ -66,6 +67,8 @@ class Sampling(Section):
 class DetectionRecipe(RunRecipe):
     """The recipe of a detector. The defaults follow App. A and, where the paper refers to it, the
     released code of Faster R-CNN."""
+
+    kinds: ClassVar[Kinds] = {"model.trunk.norm": {norm.kind: norm for norm in NORMS}}
 
     task: Literal["detection"] = "detection"
     model: DetectorConfig

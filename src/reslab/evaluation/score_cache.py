@@ -14,6 +14,7 @@ from torch import Tensor
 from reslab.data.datasets import ImageSet, ImagesInMemory
 from reslab.evaluation.scoring import Scores
 from reslab.evaluation.views import View
+from reslab.models.config import ResNetConfig
 from reslab.models.model_file import Model
 from reslab.runtime.events import Callback, note
 from reslab.runtime.files import TensorFile, atomic_write, sha256_of
@@ -122,13 +123,24 @@ def digest_set(images: ImageSet, threads: int, on_event: Callback) -> str:
     return digest.hexdigest()
 
 
+def config_json(config: ResNetConfig) -> str:
+    """Return a configuration as JSON, the same as in versions that had fewer fields.
+
+    A later field with its default value is left out, so scores kept before it existed are found.
+    """
+    fields = config.model_dump(mode="json")
+    added = {"norm": {"kind": "batch"}, "stochastic_depth": 0.0, "dropout": 0.0}
+    same = {key: value for key, value in fields.items() if added.get(key) != value}
+    return json.dumps(same, separators=(",", ":"))
+
+
 def score_cache_of(path: Path, model: Model, keep: bool) -> ScoreCache:
     """Return the score cache of a model, in its run folder or beside its file.
 
     Scores in bf16 and in fp32 have separate folders, so that neither overwrites the other.
     """
     # scores also depend on the configuration and the preprocessing
-    facts = f"{model.net.config.model_dump_json()} {json.dumps(model.preprocessing.facts())}"
+    facts = f"{config_json(model.net.config)} {json.dumps(model.preprocessing.facts())}"
     tensors = model.net.state_dict() | model.preprocessing.tensors()
     kind = "scores-bf16" if model.net.fc.weight.dtype == torch.bfloat16 else "scores"
     folder = path / kind if path.is_dir() else path.with_name(f"{path.name}.{kind}")

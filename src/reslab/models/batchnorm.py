@@ -11,6 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from reslab.models.layers import ConvBN, Net, channels_last
 from reslab.models.model_file import Model
+from reslab.models.random_layers import switch_off
 
 
 def norms_of(net: nn.Module) -> list[nn.BatchNorm2d]:
@@ -90,10 +91,10 @@ def recompute_statistics(
 ) -> None:
     """Replace the moving averages by the mean statistics of several forward passes.
 
-    Each step of `passes` makes one: `(net(images) for images in batches)`. The weights do not
-    change, and the network is left in evaluation mode. When several processes make passes, each for
-    `shares` parts of a mini-batch, `gather` returns the rows of all processes in the order of the
-    parts.
+    Each step of `passes` makes one: `(net(images) for images in batches)`. Random layers are off,
+    the weights do not change, and the network is left in evaluation mode. When several processes
+    make passes, each for `shares` parts of a mini-batch, `gather` returns the rows of all processes
+    in the order of the parts.
 
     The authors' released models have averages over a large sample, "not moving average".
     """
@@ -101,6 +102,7 @@ def recompute_statistics(
     for norm in statistics.norms:
         norm.reset_running_stats()
     net.train()
+    switch_off(net)
     total = torch.zeros_like(statistics.row())
     local_passes, all_passes = 0, 0
     rows: list[Tensor] = []

@@ -1,13 +1,26 @@
 """The configuration of a network, and the paper's networks by name; does not import torch."""
 
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import gcd
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
+from pydantic import BaseModel, Field, PositiveInt, model_validator
 
 from reslab.errors import unknown_name
+from reslab.models.parts import (
+    STRICT,
+    BatchNorm,
+    GroupNorm,
+    NoisyBatchNorm,
+    Norm,
+    Norms,
+    Option,
+    Shortcuts,
+)
 
 BlockKind = Literal["basic", "bottleneck"]
-Option = Literal["A", "B", "C"]
 Zeros = Literal["end", "both"]
 
 OPTIONS: tuple[Option, ...] = ("A", "B", "C")
@@ -24,24 +37,68 @@ IMAGENET_WIDTHS = (64, 128, 256, 512)
 # Sec. 4.2: 6n+2 layers on feature maps of 32, 16 and 8 pixels; Table 6 names these depths
 CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
 CIFAR_WIDTHS = (16, 32, 64)
+NORM_NAMES = {  # in labels; "": the paper's
+    "batch": "",
+    "group": "group norm",
+    "none": "no norm",
+    "noisy-batch": "noisy batch norm",
+}
+SMALLEST_MAP = 4  # pixels on a side of the last feature map; `warn_small_map` warns below it
 LAYERS = {"basic": 2, "bottleneck": 3}  # of one block (Fig. 5)
 EXPANSION = {"basic": 1, "bottleneck": 4}  # a block's output channels, in multiples of its width
 
 
-class ResNetConfig(BaseModel):
-    """The complete description of one network; `shortcut=None` is a plain net (Sec. 3.3)."""
+@dataclass(frozen=True)
+class BlockPlace:
+    """One block's position in its network, its sizes, and its parts."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")  # unknown keys are errors
+    index: int  # from 0, over all stages
+    count: int  # blocks in the network
+    stage: int  # from 0
+    c_in: int
+    width: int  # channels inside the block
+    c_out: int
+    stride: int
+    shortcut: Option | None
+    norm: Norm
+    survival: float  # probability that the block is kept in a training iteration
+
+    @property
+    def grows(self) -> bool:
+        """Whether the block changes the size of the feature map or the number of channels."""
+        return self.c_in != self.c_out or self.stride > 1
+
+    @property
+    def projects(self) -> bool:
+        """Whether the block has a projection shortcut (Sec. 4.1)."""
+        return self.shortcut == "C" or (self.shortcut == "B" and self.grows)
+
+
+class ResNetConfig(BaseModel):
+    """The complete description of one network; `shortcut=None` is a plain net (Sec. 3.3).
+
+    `norm` and `shortcut` may be tuples with one entry per block, in order from the input; the stem
+    has the norm of the first block.
+    """
+
+    model_config = STRICT
 
     stem: Literal["imagenet", "cifar"]
     block: BlockKind
     blocks: tuple[PositiveInt, ...] = Field(min_length=1)  # per stage
     widths: tuple[PositiveInt, ...] = Field(min_length=1)  # channels inside the blocks, per stage
     classes: int = Field(ge=2)
-    shortcut: Option | None
+    shortcut: Shortcuts
     zeros: Zeros = "end"  # where option A adds channels; "both" for weights trained that way
     stride_on: Literal["1x1", "3x3"] = "1x1"  # as in the authors' released prototxt
     pool: Literal["ceil", "padded"] = "ceil"  # in the ImageNet stem: the authors' or torchvision's
+    norm: Norms = BatchNorm()
+    # the probability that the last block is dropped in a training iteration; it falls linearly
+    # towards the first block (Huang et al., arXiv 1603.09382, Eqn. 4)
+    stochastic_depth: float = Field(0.0, ge=0, lt=1)
+    # the fraction of values dropped before the last convolution of each block when training
+    # (Zagoruyko & Komodakis, arXiv 1605.07146, Sec. 2.4)
+    dropout: float = Field(0.0, ge=0, lt=1)
 
     @model_validator(mode="after")
     def _same_stages(self) -> Self:
@@ -52,17 +109,89 @@ class ResNetConfig(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _parts_fit_the_blocks(self) -> Self:
+        count = sum(self.blocks)
+        for key, parts in (("norm", self.norm), ("shortcut", self.shortcut)):
+            if isinstance(parts, tuple) and len(parts) != count:
+                raise ValueError(
+                    f"model.{key} has {len(parts)} entries: give one for all blocks, or a list "
+                    f"with one for each of the {count} blocks"
+                )
+        plain = [place.index for place in self.places() if place.shortcut is None]
+        if self.stochastic_depth and plain:
+            raise ValueError(
+                f"model.stochastic_depth={self.stochastic_depth:g} drops whole blocks, and without "
+                f"a shortcut nothing would be left of block {plain[0]} (from 0): set "
+                "model.shortcut for it, or stochastic_depth=0"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _groups_divide_the_channels(self) -> Self:
+        places = self.places()
+        channels = {norm: {self.widths[0]} for norm in [places[0].norm]}
+        for place in places:
+            channels.setdefault(place.norm, set()).update((place.width, place.c_out))
+        for norm, counts in channels.items():
+            if isinstance(norm, GroupNorm) and any(count % norm.groups for count in counts):
+                raise ValueError(
+                    f"model.norm.groups={norm.groups} does not divide all of the numbers of "
+                    f"channels, {', '.join(map(str, sorted(counts)))}: choose a divisor of "
+                    f"{gcd(*counts)}"
+                )
+        return self
+
     @property
     def depth(self) -> int:
         """The number of weighted layers as the paper counts them: first, blocks, last."""
         return LAYERS[self.block] * sum(self.blocks) + 2
 
-    def projects(self, *, grows: bool) -> bool:
-        """Return whether a block has a projection shortcut (Sec. 4.1).
+    @property
+    def option(self) -> Option | Literal["mixed"] | None:
+        """The shortcut option of all blocks; None for a plain net, "mixed" if blocks differ."""
+        options = {place.shortcut for place in self.places()}
+        return options.pop() if len(options) == 1 else "mixed"
 
-        `grows`: the block changes the size of the feature map or the number of channels.
-        """
-        return self.shortcut == "C" or (self.shortcut == "B" and grows)
+    @property
+    def additions(self) -> tuple[str, ...]:
+        """Return the names of the parts that the paper's networks do not have, for labels and messages."""
+        norms = {place.norm for place in self.places()}
+        names = [NORM_NAMES[norm.kind] for norm in norms] if len(norms) == 1 else ["mixed norms"]
+        names += [f"stochastic depth {self.stochastic_depth:g}"] if self.stochastic_depth else []
+        names += [f"dropout {self.dropout:g}"] if self.dropout else []
+        return tuple(name for name in names if name)
+
+    def places(self) -> tuple[BlockPlace, ...]:
+        """Return where each block stands and what it consists of, from input to output."""
+        return tuple(self._places())
+
+    def _places(self) -> Iterator[BlockPlace]:
+        count, index, c_in = sum(self.blocks), 0, self.widths[0]
+        for stage, (blocks, width) in enumerate(zip(self.blocks, self.widths, strict=True)):
+            c_out = EXPANSION[self.block] * width
+            for position in range(blocks):
+                shortcut, norm = self.shortcut, self.norm
+                yield BlockPlace(
+                    index=index,
+                    count=count,
+                    stage=stage,
+                    c_in=c_in,
+                    width=width,
+                    c_out=c_out,
+                    stride=2 if stage > 0 and position == 0 else 1,
+                    shortcut=shortcut[index] if isinstance(shortcut, tuple) else shortcut,
+                    norm=norm[index] if isinstance(norm, tuple) else norm,
+                    survival=1 - self.stochastic_depth * (index + 1) / count,
+                )
+                index, c_in = index + 1, c_out
+
+    def without_randomness(self) -> "ResNetConfig":
+        """Return the network without its random layers; its weights have the same names."""
+        norms = [place.norm for place in self.places()]
+        fixed = tuple(BatchNorm() if isinstance(n, NoisyBatchNorm) else n for n in norms)
+        norm = fixed[0] if len(set(fixed)) == 1 else fixed
+        return self.model_copy(update={"norm": norm, "stochastic_depth": 0.0, "dropout": 0.0})
 
     def stem_side(self, side: int) -> int:
         """Return the side of the stem's feature map for an image of `side` pixels."""
@@ -77,6 +206,20 @@ class ResNetConfig(BaseModel):
         for _ in self.blocks[1:]:
             side = (side + 1) // 2
         return side
+
+
+def warn_small_map(config: ResNetConfig, side: int) -> None:
+    """Warn if images of `side` pixels, the shorter side, leave too small a last feature map.
+
+    CIFAR images after the ImageNet stem do.
+    """
+    if (last := config.map_side(side)) < SMALLEST_MAP:
+        # no stack level: the same place for all callers, so that the user is warned once
+        warnings.warn(
+            f"images with a side of {side} pixels leave a feature map of {last}x{last} before "
+            "pooling; for images this small use a CIFAR net (Sec. 4.2)",
+            stacklevel=1,
+        )
 
 
 def imagenet_config(

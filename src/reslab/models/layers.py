@@ -1,4 +1,4 @@
-"""Building blocks of Sec. 3: convolution with batch norm, shortcuts A, B, C, initialisation."""
+"""Building blocks of Sec. 3: convolution with normalisation, shortcuts A, B, C, initialisation."""
 
 from typing import TypeVar
 
@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from reslab.models.config import Zeros
+from reslab.models.parts import BatchNorm, GroupNorm, NoisyBatchNorm, NoNorm, Norm
+from reslab.models.random_layers import ChannelNoise
 
 FAULTY_BELOW = 8  # input channels: an AVX2 register holds 8 numbers
 
@@ -50,26 +52,38 @@ def unset_linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 class ConvBN(nn.Module):
-    """A convolution followed by batch norm, before any ReLU (Sec. 3.4).
+    """A convolution followed by batch norm, before any ReLU (Sec. 3.4), or by another `norm`.
 
     [B, c_in, H, W] -> [B, c_out, ceil(H / stride), ceil(W / stride)]
     """
 
-    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1) -> None:
+    def __init__(
+        self, c_in: int, c_out: int, kernel: int, stride: int = 1, norm: Norm = BatchNorm()
+    ) -> None:
         super().__init__()
-        self.conv = Conv(c_in, c_out, kernel, stride, padding=kernel // 2, bias=False)
-        self.norm = nn.BatchNorm2d(c_out)
+        bias = isinstance(norm, NoNorm)
+        self.conv = Conv(c_in, c_out, kernel, stride, padding=kernel // 2, bias=bias)
+        self.norm = build_norm(norm, c_out)
+        self.noise = ChannelNoise(c_out, norm) if isinstance(norm, NoisyBatchNorm) else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.conv(x))
+        x = self.norm(self.conv(x))
+        return x if self.noise is None else self.noise(x)
+
+
+def build_norm(norm: Norm, channels: int) -> nn.Module:
+    """Build the layer that normalises the output of a convolution, without its noise."""
+    if isinstance(norm, GroupNorm):
+        return nn.GroupNorm(norm.groups, channels)
+    return nn.Identity() if isinstance(norm, NoNorm) else nn.BatchNorm2d(channels)
 
 
 class Projection(nn.Module):
-    """The 1x1 convolution W_s of Eqn. 2, with batch norm (options B and C)."""
+    """The 1x1 convolution W_s of Eqn. 2, with batch norm (options B and C) or another `norm`."""
 
-    def __init__(self, c_in: int, c_out: int, stride: int) -> None:
+    def __init__(self, c_in: int, c_out: int, stride: int, norm: Norm = BatchNorm()) -> None:
         super().__init__()
-        self.map = ConvBN(c_in, c_out, 1, stride)
+        self.map = ConvBN(c_in, c_out, 1, stride, norm)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.map(x)
@@ -94,15 +108,21 @@ class ZeroPadding(nn.Module):
 
 
 def he_normal(conv: nn.Conv2d, rng: Generator) -> None:
-    """Initialise with He's normal distribution (the paper's reference [13]), in fan-in mode."""
+    """Initialise with He's normal distribution (the paper's reference [13]), in fan-in mode.
+
+    A bias, if there is one, is set to zero.
+    """
     nn.init.kaiming_normal_(conv.weight, mode="fan_in", nonlinearity="relu", generator=rng)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
 
 
 def uniform_classifier(fc: nn.Linear, rng: Generator) -> None:
     """Initialise with torch's default for a linear layer; the paper does not specify one."""
     bound = fc.in_features**-0.5
     nn.init.uniform_(fc.weight, -bound, bound, generator=rng)
-    nn.init.uniform_(fc.bias, -bound, bound, generator=rng)
+    if fc.bias is not None:
+        nn.init.uniform_(fc.bias, -bound, bound, generator=rng)
 
 
 def channels_last(net: Net) -> Net:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 import reslab
-from reslab.models.config import ResNetConfig
+from reslab.models.config import ResNetConfig, warn_small_map
 from reslab.models.layers import Net, channels_last
 from reslab.models.preprocessing import MEAN_NAME, STD_NAME, Preprocessing, pop_preprocessing
 from reslab.models.resnet import ResNet
@@ -39,6 +39,7 @@ class Model:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the logits: RGB uint8 [B, 3, H, W] -> [B, classes]."""
+        warn_small_map(self.net.config, min(images.shape[-2:]))
         return self.net(self._prepared(images)).float()
 
     def dense(self, images: Tensor) -> Tensor:

@@ -1,12 +1,12 @@
 """One network for the whole paper: plain and residual, ImageNet (Table 1) and CIFAR (Sec. 4.2)."""
 
-import warnings
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from reslab.models.config import EXPANSION, ResNetConfig
+from reslab.models.config import BlockPlace, ResNetConfig
 from reslab.models.layers import (
     ConvBN,
     Projection,
@@ -15,8 +15,7 @@ from reslab.models.layers import (
     uniform_classifier,
     unset_linear,
 )
-
-SMALLEST_MAP = 4  # pixels on a side; below it `forward` warns
+from reslab.models.random_layers import Dropout, StochasticDepth
 
 
 class Block(nn.Module):
@@ -38,33 +37,51 @@ class Block(nn.Module):
         return self.relu(y)
 
 
-def basic_body(c_in: int, width: int, stride: int) -> nn.Sequential:
-    """Build the two 3x3 convolutions of a basic block (Fig. 5 left)."""
-    return nn.Sequential(ConvBN(c_in, width, 3, stride), nn.ReLU(), ConvBN(width, width, 3))
+def build_body(config: ResNetConfig, place: BlockPlace) -> nn.Sequential:
+    """Build F(x): two 3x3 convolutions, or the three of a bottleneck (Fig. 5).
 
-
-def bottleneck_body(c_in: int, width: int, stride: int, stride_on: str) -> nn.Sequential:
-    """Build the 1x1, 3x3 and 1x1 convolutions of a bottleneck (Fig. 5 right)."""
-    first, second = (stride, 1) if stride_on == "1x1" else (1, stride)
+    Random layers are placed so that the names of the weights do not depend on them.
+    """
+    c_in, width, norm = place.c_in, place.width, place.norm
+    before_last = nn.Sequential(nn.ReLU(), Dropout(config.dropout)) if config.dropout else nn.ReLU()
+    if config.block == "basic":
+        layers = [
+            ConvBN(c_in, width, 3, place.stride, norm),
+            before_last,
+            ConvBN(width, width, 3, norm=norm),
+        ]
+    else:
+        first, second = (place.stride, 1) if config.stride_on == "1x1" else (1, place.stride)
+        layers = [
+            ConvBN(c_in, width, 1, first, norm),
+            nn.ReLU(),
+            ConvBN(width, width, 3, second, norm),
+            before_last,
+            ConvBN(width, place.c_out, 1, norm=norm),
+        ]
     return nn.Sequential(
-        ConvBN(c_in, width, 1, first),
-        nn.ReLU(),
-        ConvBN(width, width, 3, second),
-        nn.ReLU(),
-        ConvBN(width, EXPANSION["bottleneck"] * width, 1),
+        *layers, *([StochasticDepth(place.survival)] if place.survival < 1 else [])
     )
 
 
-def build_shortcut(config: ResNetConfig, c_in: int, c_out: int, stride: int) -> nn.Module | None:
-    """Build one block's shortcut for option A, B or C (Sec. 4.1); return None for a plain net."""
-    grows = c_in != c_out or stride > 1
-    if config.shortcut is None:
+def build_shortcut(config: ResNetConfig, place: BlockPlace) -> nn.Module | None:
+    """Build one block's shortcut for option A, B or C (Sec. 4.1); return None for a plain block."""
+    if place.shortcut is None:
         return None
-    if config.projects(grows=grows):
-        return Projection(c_in, c_out, stride)
-    if grows:
-        return ZeroPadding(c_in, c_out, stride, config.zeros)
+    if place.projects:
+        return Projection(place.c_in, place.c_out, place.stride, place.norm)
+    if place.grows:
+        return ZeroPadding(place.c_in, place.c_out, place.stride, config.zeros)
     return nn.Identity()
+
+
+def build_block(config: ResNetConfig, place: BlockPlace) -> Block:
+    """Build the paper's block, with uninitialised convolutions, for one place in the network."""
+    return Block(build_body(config, place), build_shortcut(config, place))
+
+
+# Build the block for one place, [B, c_in, H, W] -> [B, c_out, ceil(H / stride), ceil(W / stride)]
+BlockBuilder = Callable[[ResNetConfig, BlockPlace], nn.Module]
 
 
 class ResNet(nn.Module):
@@ -73,28 +90,30 @@ class ResNet(nn.Module):
     [B, 3, H, W] -> [B, classes], for any H and W large enough for the last feature map
     """
 
-    def __init__(self, config: ResNetConfig) -> None:
+    def __init__(self, config: ResNetConfig, block: BlockBuilder = build_block) -> None:
         super().__init__()
         self.config = config
-        first = config.widths[0]
+        places = config.places()
+        first, norm = config.widths[0], places[0].norm
         if config.stem == "imagenet":
             # the authors' pooling has no padding, and its last window may extend past the edge
             unpadded = config.pool == "ceil"
             pool = nn.MaxPool2d(3, stride=2, padding=0 if unpadded else 1, ceil_mode=unpadded)
-            self.stem = nn.Sequential(ConvBN(3, first, 7, stride=2), nn.ReLU(), pool)
+            self.stem = nn.Sequential(ConvBN(3, first, 7, 2, norm), nn.ReLU(), pool)
         else:
-            self.stem = nn.Sequential(ConvBN(3, first, 3), nn.ReLU())
-        stages, c_in = [], first
-        for index, (count, width) in enumerate(zip(config.blocks, config.widths, strict=True)):
-            stages.append(build_stage(config, c_in, width, count, stride=1 if index == 0 else 2))
-            c_in = EXPANSION[config.block] * width
-        self.stages = nn.Sequential(*stages)
-        self.fc = unset_linear(c_in, config.classes)
+            self.stem = nn.Sequential(ConvBN(3, first, 3, norm=norm), nn.ReLU())
+        stages: list[list[nn.Module]] = [[] for _ in config.blocks]
+        for place in places:
+            stages[place.stage].append(block(config, place))
+        self.stages = nn.Sequential(*(nn.Sequential(*blocks) for blocks in stages))
+        self.fc = unset_linear(places[-1].c_out, config.classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the last feature map, before pooling, [B, 3, H, W] -> [B, C, h, w]."""
+        return self.stages(self.stem(images))
 
     def forward(self, images: Tensor) -> Tensor:
-        features = self.stages(self.stem(images))
-        if min(features.shape[-2:]) < SMALLEST_MAP:
-            warn_small_map(images, features)
+        features = self.features(images)
         # over the whole map; torch's adaptive pooling would make the gradients channels-first
         pooled = F.avg_pool2d(features, features.shape[-2:])
         return self.fc(pooled.flatten(1))
@@ -107,41 +126,20 @@ class ResNet(nn.Module):
 
         [B, 3, H, W] -> [B, classes, h, w], h = map_side(H) - window + 1
         """
-        features = self.stages(self.stem(images))
-        pooled = F.avg_pool2d(features, window, stride=1)
+        pooled = F.avg_pool2d(self.features(images), window, stride=1)
         return F.conv2d(pooled, self.fc.weight[:, :, None, None], self.fc.bias)
 
 
-def build_stage(
-    config: ResNetConfig, c_in: int, width: int, count: int, stride: int
-) -> nn.Sequential:
-    """Build `count` blocks with the same output size; only the first one has the stride."""
-    blocks = []
-    for _ in range(count):
-        if config.block == "basic":
-            body = basic_body(c_in, width, stride)
-        else:
-            body = bottleneck_body(c_in, width, stride, config.stride_on)
-        c_out = EXPANSION[config.block] * width
-        blocks.append(Block(body, build_shortcut(config, c_in, c_out, stride)))
-        c_in, stride = c_out, 1
-    return nn.Sequential(*blocks)
+def build_resnet(
+    config: ResNetConfig, rng: Generator | None = None, *, block: BlockBuilder = build_block
+) -> ResNet:
+    """Build a network on the CPU, with weights drawn from `rng` (default: seed 0).
 
-
-def warn_small_map(images: Tensor, features: Tensor) -> None:
-    """Warn that the last feature map is too small, as for CIFAR images after an ImageNet stem."""
-    height, width = features.shape[-2:]
-    warnings.warn(
-        f"images of {images.shape[-2]}x{images.shape[-1]} leave a feature map of "
-        f"{height}x{width} before pooling; for images this small use a CIFAR net (Sec. 4.2)",
-        stacklevel=3,
-    )
-
-
-def build_resnet(config: ResNetConfig, rng: Generator | None = None) -> ResNet:
-    """Build the network of `config` on the CPU, with weights drawn from `rng` (default: seed 0)."""
+    `block` builds the block for each place in the network; by default, the paper's. All
+    convolutions and linear layers are initialised here, those inside the blocks too.
+    """
     rng = rng or torch.Generator().manual_seed(0)
-    net = ResNet(config)
+    net = ResNet(config, block)
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             he_normal(module, rng)

@@ -2,6 +2,7 @@
 
 from reslab.detection.recipe import DetectionRecipe
 from reslab.models.config import config_named
+from reslab.models.parts import BatchNorm
 from reslab.recipes import AnyRecipe
 from reslab.recipes.classification import cifar10_recipe, imagenet_recipe
 from reslab.recipes.detection import coco_recipe, voc_recipe
@@ -40,9 +41,10 @@ def deviations(recipe: AnyRecipe) -> list[str]:
 def classifier_deviations(recipe: Recipe) -> list[str]:
     """Compare a recipe with the paper's training on ImageNet (photographs) or on CIFAR-10."""
     photographs = recipe.data == "pictures"
-    layout: dict[str, str | None] = {"zeros": "end", "stride_on": "1x1", "pool": "ceil"}
+    layout: dict[str, object] = {"zeros": "end", "stride_on": "1x1", "pool": "ceil"}
+    layout |= {"norm": BatchNorm(), "stochastic_depth": 0.0, "dropout": 0.0}
     if not photographs:
-        layout["shortcut"] = recipe.model.shortcut and "A"
+        layout["shortcut"] = recipe.model.option and "A"
     make = imagenet_recipe if photographs else cifar10_recipe
     return make("", recipe.model.model_copy(update=layout)).differences(recipe)
 

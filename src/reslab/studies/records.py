@@ -40,14 +40,15 @@ class Record(Generic[RecipeType]):
     @property
     def kind(self) -> str:
         """The kind of network: plain, or ResNet with its shortcut option."""
-        option = self.network.shortcut
+        option = self.network.option
         return "plain" if option is None else f"ResNet {option}"
 
     @property
     def network_label(self) -> str:
-        """The network's name as in the paper: plain-20, ResNet-56, ResNet-20 B."""
+        """The network's name as in the paper, with additions: plain-20, ResNet-56, ResNet-20 B."""
         name, _, option = self.kind.partition(" ")
-        return f"{name}-{self.depth}" + (f" {option}" if option in ("B", "C") else "")
+        label = f"{name}-{self.depth}" + (f" {option}" if option in ("B", "C", "mixed") else "")
+        return ", ".join([label, *self.network.additions])
 
     @property
     def label(self) -> str:

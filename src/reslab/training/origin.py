@@ -83,11 +83,13 @@ def fit_recipe(recipe: TaskRecipe, net: nn.Module, **changes: object) -> TaskRec
 def fit_config(config: ResNetConfig, trained: ResNetConfig, name: str) -> ResNetConfig:
     """Return the network `config` of the recipe `name` in the layout of the `trained` network.
 
-    The number of classes is kept. Raises ValueError if the networks differ in anything else.
+    The number of classes and random layers, which have no weights, are kept. Raises ValueError if
+    the networks differ in anything else.
     """
     layout = {"zeros": trained.zeros, "stride_on": trained.stride_on, "pool": trained.pool}
     config = config.model_copy(update=layout)
-    if config != trained.model_copy(update={"classes": config.classes}):
+    same_classes = trained.model_copy(update={"classes": config.classes})
+    if config.without_randomness() != same_classes.without_randomness():
         raise ValueError(
             f"the weights are of a net with {shape_of(trained)}, {name} trains one with "
             f"{shape_of(config)}"
@@ -127,5 +129,6 @@ def folded_error(key: str, value: str) -> ValueError:
 
 def shape_of(config: ResNetConfig) -> str:
     """Return a short description of a network."""
-    option = "no shortcuts" if config.shortcut is None else f"option {config.shortcut}"
-    return f"{config.depth} layers, {option}, {config.stem} stem"
+    option = config.option
+    kind = {None: "no shortcuts", "mixed": "mixed shortcuts"}.get(option, f"option {option}")
+    return ", ".join([f"{config.depth} layers", kind, *config.additions, f"{config.stem} stem"])

@@ -21,6 +21,7 @@ from reslab.data.augment import PadAndCrop, ResizedCrop, ScaleCrop
 from reslab.data.builtin import SetName
 from reslab.errors import unknown_name
 from reslab.models.config import ResNetConfig, config_named
+from reslab.models.parts import FORMS, NORMS, BatchNorm, NoisyBatchNorm
 from reslab.runtime.device import Precision
 
 
@@ -61,7 +62,8 @@ class PhotographSettings(Section):
 
 
 Fields = dict[str, Any]  # a recipe as parsed from JSON
-Kinds = Mapping[str, Sequence[str]]  # sections that come in several kinds -> names of the kinds
+# sections that come in several kinds -> each kind, by name, with its defaults
+Kinds = Mapping[str, Mapping[str, BaseModel]]
 # sections that may be absent; setting one key of a section fills in defaults for the others
 UNWRITTEN = ("keep_every",)  # fields that are written only if they are set
 OPTIONAL = {"warmup": Warmup(), "plateau": Plateau()}
@@ -125,23 +127,50 @@ def recipe_differences(first: Fields, second: Fields) -> list[str]:
     ]
 
 
+def kind_in(section: object) -> object:
+    """Return the kind that a section names, or the value that was given instead of a section."""
+    return section.get("kind") if isinstance(section, Mapping) else section
+
+
+def named_kinds(value: Any, kinds: Mapping[str, BaseModel]) -> Any:
+    """Replace the name of a kind, or each name in a list, by that kind with its defaults."""
+    if isinstance(value, list):
+        return [named_kinds(item, kinds) for item in value]
+    if not isinstance(value, str):
+        return value
+    return kinds[value].model_dump(mode="json") if value in kinds else {"kind": value}
+
+
+def must_have_field(fields: Fields, key: str, kinds: Kinds) -> None:
+    """Raise ValueError if `key` is a field of another kind than the section has in `fields`."""
+    name, _, last = key.rpartition(".")
+    present = flatten(fields)
+    kind = present.get(f"{name}.kind")
+    having = [other for other, section in kinds.get(name, {}).items() if last in dict(section)]
+    if kind is not None and having and kind not in having:
+        choices = " or ".join(f"{name}={other}" for other in having)
+        raise ValueError(f"{name} {kind!r} has no {last!r}: first set {choices}")
+
+
 def validation_message(error: ValidationError, keys: Iterable[str], kinds: Kinds) -> str:
     """Return a one-line message for the first error; `keys` are the valid keys of the recipe."""
     first = error.errors(include_url=False)[0]
     # pydantic puts the union alternative it tried into the path; users' keys do not contain it
-    tried = {kind for several in kinds.values() for kind in several}
+    tried = {*FORMS, *(kind for several in kinds.values() for kind in several)}
     key = ".".join(str(part) for part in first["loc"] if part not in tried)
     if first["type"] == "extra_forbidden":
         return unknown_name("recipe key", key, keys)
     if first["type"].startswith("union_tag"):
-        return unknown_name(key, str(first["input"].get("kind")), kinds[key])
+        section = key.rstrip(".0123456789")  # one entry of a list
+        return unknown_name(key, str(kind_in(first["input"])), kinds[section])
     if first["type"] == "missing":
         return f"the recipe has no {key!r}"
     if first["type"] == "value_error":  # ours: the message names the fields itself
         return str(first["ctx"]["error"])
     if first["type"] == "json_invalid":
         return f"the recipe is not valid JSON: {first['msg']}"
-    return f"recipe key {key!r} cannot be {first['input']!r}: {first['msg'].lower()}"
+    reason = first["msg"][:1].lower() + first["msg"][1:]
+    return f"recipe key {key!r} cannot be {first['input']!r}: {reason}"
 
 
 TASKS = {"classification": "classifier", "detection": "detector"}  # task -> what it trains
@@ -236,8 +265,10 @@ class RunRecipe(Section):
         fields = dict.fromkeys(UNWRITTEN) | self.model_dump(mode="json")
         for change, new in changes:
             for key, value in self.expand_override(fields, change, json_value(change, new)).items():
-                named = key in self.kinds and isinstance(value, str)
-                set_field(fields, key, {"kind": value} if named else value)
+                if key in self.kinds:
+                    value = named_kinds(value, self.kinds[key])
+                must_have_field(fields, key, self.kinds)
+                set_field(fields, key, value)
         return self.from_json(json.dumps(fields))
 
     def differences(self, other: "RunRecipe") -> list[str]:
@@ -252,7 +283,10 @@ TaskRecipe = TypeVar("TaskRecipe", bound=RunRecipe)
 class Recipe(RunRecipe):
     """The recipe of a classifier."""
 
-    kinds: ClassVar[Kinds] = {"augmentation": ("pad-and-crop", "scale-crop", "resized-crop")}
+    kinds: ClassVar[Kinds] = {
+        "augmentation": {kind.kind: kind for kind in (PadAndCrop(), ScaleCrop(), ResizedCrop())},
+        "model.norm": {norm.kind: norm for norm in NORMS},
+    }
 
     task: Literal["classification"] = "classification"
     model: ResNetConfig
@@ -267,7 +301,10 @@ class Recipe(RunRecipe):
 
     @model_validator(mode="after")
     def _shares_have_statistics(self) -> Self:
-        if self.batch_size // self.virtual_gpus < 2 and self.batch_norm == "train":
+        norms = (place.norm for place in self.model.places())
+        measures = any(isinstance(norm, BatchNorm | NoisyBatchNorm) for norm in norms)
+        few = self.batch_size // self.virtual_gpus < 2
+        if few and measures and self.batch_norm == "train":
             raise ValueError("batch norm needs at least 2 images on each of virtual_gpus")
         return self
 

@@ -24,6 +24,7 @@ from reslab.data.folder import read_folder, split_folder
 from reslab.data.loader import EncodedLoader, InMemoryLoader
 from reslab.data.location import Location, parse_location
 from reslab.data.sampler import Stream, make_generator
+from reslab.models.config import warn_small_map
 from reslab.models.layers import channels_last
 from reslab.models.model_file import Model
 from reslab.models.preprocessing import Preprocessing, minus_mean
@@ -80,6 +81,7 @@ def setup_classification(
     """
     train, watched, final = split_sets(recipe, sets)
     must_match_classes(recipe.name, recipe.model.classes, len(train.classes))
+    warn_small_map(recipe.model, side_of(recipe, train))
     if isinstance(train, EncodedImages):
         origin = device.processes.run_on_first(
             partial(with_statistics, recipe, train, with_names(train, origin), log)
@@ -140,6 +142,14 @@ def must_match_classes(name: str, classes: int, count: int) -> None:
             f"{name} has model.classes={classes}, the images have {count} classes: "
             f"--set model.classes={count}"
         )
+
+
+def side_of(recipe: Recipe, train: ImageSet) -> int:
+    """Return the shorter side of the training images as the network sees them, in pixels."""
+    if isinstance(train, ImagesInMemory):
+        return min(train.images.shape[-2:])
+    assert not isinstance(recipe.augmentation, PadAndCrop)
+    return recipe.augmentation.size
 
 
 def with_names(train: EncodedImages, origin: InitialState) -> InitialState:

@@ -109,7 +109,7 @@ def relevant_overrides(config: ResNetConfig, layout: Layout) -> dict[str, str]:
     relevant = {
         "stride_on": config.block == "bottleneck",
         "pool": config.stem == "imagenet",
-        "zeros": config.shortcut == "A",
+        "zeros": config.option == "A",
     }
     return {field: value for field, value in layout.overrides.items() if relevant[field]}
 

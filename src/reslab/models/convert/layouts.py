@@ -12,9 +12,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from reslab.models.config import IMAGENET_WIDTHS, ResNetConfig
+from reslab.models.config import IMAGENET_WIDTHS, OPTIONS, ResNetConfig
 from reslab.models.layers import ConvBN, Projection
 from reslab.models.model_file import Model
+from reslab.models.parts import BatchNorm, NoisyBatchNorm
 from reslab.models.preprocessing import Channels
 from reslab.models.resnet import Block, ResNet
 
@@ -218,9 +219,12 @@ def torchvision_obstacle(config: ResNetConfig) -> str:
         return "its nets start with a 7x7 convolution and a pooling, this one is a CIFAR net"
     if config.widths != IMAGENET_WIDTHS:
         return f"its widths are {list(IMAGENET_WIDTHS)}, this one's {list(config.widths)}"
-    if config.shortcut != "B":
-        kind = f"option {config.shortcut}" if config.shortcut else "none"
+    if config.option != "B":
+        kind = f"option {config.option}" if config.option in OPTIONS else config.option or "none"
         return f"its shortcuts are option B, this one's are {kind}"
+    for norm in (place.norm for place in config.places()):
+        if not isinstance(norm, BatchNorm | NoisyBatchNorm):
+            return f"its convolutions are followed by batch norm, this one's norm is {norm.kind!r}"
     if config.block == "bottleneck" and config.stride_on == "1x1":
         return "its bottlenecks stride on the 3x3, this one's on the 1x1 (model.stride_on)"
     if config.pool == "ceil":

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 
 from reslab.detection.average_precision.measure import AveragePrecision
+from reslab.models.config import OPTIONS
 from reslab.studies.page.tables import one_decimal
 from reslab.studies.records import Classifiers, Detectors, Record, Seeds
 from reslab.training.curves import Curve
@@ -70,7 +71,7 @@ def compare_costs(kind: str, plain: float, residual: float) -> str:
 def option_findings(groups: Sequence[Classifiers]) -> list[str]:
     """Rank the shortcut options by test error, at each depth with several options."""
     findings = []
-    residual = [group for group in groups if group.first.network.shortcut]
+    residual = [group for group in groups if group.first.network.option in OPTIONS]
     for depth in dict.fromkeys(group.first.depth for group in residual):
         family = [group for group in residual if group.first.depth == depth]
         if len({group.first.kind for group in family}) < 2:

@@ -208,7 +208,7 @@ def runs_csv(groups: Mapping[str, SeedGroup]) -> str:
         for run in group.runs:
             recipe, seed = run.recipe, run.environment["seed"]
             if isinstance(recipe, Recipe):
-                option = recipe.model.shortcut or "none"
+                option = recipe.model.option or "none"
                 row = {"network": run.label, "layers": run.depth, "shortcut": option}
                 row |= {"data": recipe.data, "seed": seed}
                 measured = {"test_error": run.report["top1_error"]}
