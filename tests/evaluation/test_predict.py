@@ -1,5 +1,6 @@
 import io
 import math
+import warnings
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,7 @@ from reslab.data.decode import BadImage
 from reslab.evaluation.predict import Prediction, Predictor, load_predictor
 from reslab.evaluation.scoring import at_sides
 from reslab.evaluation.views import TenCrop
-from reslab.models.config import cifar_config
+from reslab.models.config import cifar_config, imagenet_config
 from reslab.models.model_file import Model, model_bytes
 from reslab.models.preprocessing import Preprocessing, minus_mean
 from reslab.models.resnet import ResNet, build_resnet
@@ -70,6 +71,19 @@ def test_probabilities_worked_by_hand_best_first() -> None:
         [expected[1], expected[0], expected[2]], rel=1e-5
     )
     assert str(found[0]) == f" {100 * expected[1]:.1f} %  green"
+
+
+def test_a_network_for_larger_images_warns_once() -> None:
+    net = build_resnet(imagenet_config(18, classes=3)).eval()
+    predictor = Predictor(Model(net, COLOURS, minus_mean(torch.zeros(3, 1, 1)), {}, []))
+    images = [plain(100, 250, 50, (40, 32))] * 2
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.resetwarnings()
+        predictor.predict(images, top=1, protocol="one-crop")
+        predictor.predict(images, top=1, protocol="one-crop")
+    assert [str(warning.message)[:57] for warning in caught] == [
+        "images with a side of 32 pixels leave a feature map of 1x1"[:57]
+    ]
 
 
 def test_the_model_files_preprocessing_decides() -> None:

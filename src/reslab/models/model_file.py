@@ -39,7 +39,8 @@ class Model:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return the logits: RGB uint8 [B, 3, H, W] -> [B, classes]."""
-        warn_small_map(self.net.config, min(images.shape[-2:]))
+        if isinstance(self.net, ResNet):
+            warn_small_map(self.net.config, min(images.shape[-2:]))
         return self.net(self._prepared(images)).float()
 
     def dense(self, images: Tensor) -> Tensor:
