@@ -115,7 +115,7 @@ def test_a_model_can_be_named() -> None:
         ("augmentation=scale-crop", "'scale-crop' is not for data 'digits'"),
         ("augmentation.size=3", "'pad-and-crop' has no 'size': first set augmentation=scale-crop"),
         ("model.norm=grop", "did you mean 'group'"),
-        ("model.norm=layer", "there are: batch, group, noisy-batch, none"),
+        ("model.norm=layer", "available: batch, group, noisy-batch, none"),
         ("model.norm.groups=4", "model.norm 'batch' has no 'groups': first set model.norm=group"),
         ('model.norm=["group"]', "model.norm has 1 entries: give one for all blocks, or a list"),
         ("model.shortcut=D", "'model.shortcut' cannot be 'D': input should be 'A', 'B' or 'C'"),

@@ -155,7 +155,7 @@ class ResNetConfig(BaseModel):
 
     @property
     def additions(self) -> tuple[str, ...]:
-        """Return the names of the parts that the paper's networks do not have, for labels and messages."""
+        """Return the names of the parts that the paper's networks do not have, for labels."""
         norms = {place.norm for place in self.places()}
         names = [NORM_NAMES[norm.kind] for norm in norms] if len(norms) == 1 else ["mixed norms"]
         names += [f"stochastic depth {self.stochastic_depth:g}"] if self.stochastic_depth else []
