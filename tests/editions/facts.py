@@ -16,6 +16,9 @@ CLOCKS = {
 PROSE = {"does", "fix", "note", "error", "text"}
 # the first edition's word for an image, in the kind of a finding and for an image without a file
 RENAMED = {"picture": "image", "pictures": "images", "a picture": "an image"}
+# fields of a network's configuration that older editions do not have, with the values that mean
+# the same network as without them
+ADDED = {"norm": {"kind": "batch"}, "stochastic_depth": 0.0, "dropout": 0.0}
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -24,7 +27,7 @@ def facts(value: Any, places: dict[str, str], key: str = "") -> Any:
     if isinstance(value, dict):
         return {
             name: facts(item, places, name) for name, item in sorted(value.items())
-            if name not in CLOCKS
+            if name not in CLOCKS and not is_added(name, item)
         }  # fmt: skip
     if isinstance(value, list):
         return [facts(item, places, key) for item in value]
@@ -37,10 +40,17 @@ def facts(value: Any, places: dict[str, str], key: str = "") -> Any:
     return NUMBER.findall(value) if key in PROSE else value
 
 
+def is_added(name: str, value: Any) -> bool:
+    """Return whether a field is one of ADDED with the value that older editions imply."""
+    return name in ADDED and value == ADDED[name]
+
+
 def shape(value: Any) -> Any:
     """Return the keys and types of a JSON value; of a list, each distinct shape of its items."""
     if isinstance(value, dict):
-        return {name: shape(item) for name, item in sorted(value.items())}
+        return {
+            name: shape(item) for name, item in sorted(value.items()) if not is_added(name, item)
+        }
     if isinstance(value, list):
         shapes = {json.dumps(shape(item), sort_keys=True) for item in value}
         return [json.loads(item) for item in sorted(shapes)]

@@ -2,7 +2,8 @@
 
 from typing import Any, Literal, final
 
-from reslab.training.recipe import Fields, RunRecipe
+from reslab.training.overrides import Fields
+from reslab.training.recipe import RunRecipe
 
 
 @final

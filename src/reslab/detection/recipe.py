@@ -8,7 +8,8 @@ from pydantic import Field, PositiveInt, ValidationError, model_validator
 
 from reslab.detection.network import DetectorConfig
 from reslab.models.parts import NORMS
-from reslab.training.recipe import Fields, Kinds, RunRecipe, Section
+from reslab.training.overrides import Fields, Kinds
+from reslab.training.recipe import RunRecipe, Section
 
 
 class InferenceConfig(Section):

@@ -9,7 +9,8 @@ from typing import Any
 from reslab.errors import unknown_name
 from reslab.runtime.files import LOCK, atomic_write, lock
 from reslab.training.checkpoint import Checkpoint, save_checkpoint
-from reslab.training.recipe import TASKS, Fields, Recipe, RunRecipe, TaskRecipe, recipe_differences
+from reslab.training.overrides import Fields, recipe_differences
+from reslab.training.recipe import TASKS, Recipe, RunRecipe, TaskRecipe
 
 # files left behind by a process that was killed while creating the folder
 LEFTOVERS = (LOCK, "environment.json", ".environment.json.tmp", ".recipe.json.tmp")

@@ -15,7 +15,8 @@ from reslab.models.config import cifar_names, config_named
 from reslab.runtime.events import Event
 from reslab.studies.paper import table_6
 from reslab.studies.records import CADENCE, Classifiers, Detectors, Record, SeedGroup
-from reslab.training.recipe import Recipe, flatten
+from reslab.training.overrides import flatten
+from reslab.training.recipe import Recipe
 
 MAX_LABEL_KEYS = 2  # most recipe keys in a label
 RESULTS = ("train_error", "seconds", "weights_sha256")  # last columns of the CSV
