@@ -41,7 +41,7 @@ def test_a_clean_folder_is_one_line(folder: Path, capsys: pytest.CaptureFixture[
 def test_a_remark_is_not_a_failure(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(folder) == 0  # at 224 they are small
     out = capsys.readouterr().out
-    assert "small (remark, 20): shorter side below that of the net's images" in out
+    assert "small (remark, 20): its shorter side is smaller than the net's input" in out
     assert "    cat/2.jpg  (32 x 32)\n    and 17 more; --json names all" in out
     assert f"{folder}: nothing spoils a run, 1 remark; 20 images" in out
 
@@ -54,7 +54,7 @@ def test_what_spoils_a_run_is_named_with_its_cure(
         shutil.copy(folder / "dog/0.jpg", folder / f"dog/{copy}.jpg")
     assert run(folder, "--size", 32) == 1
     out = capsys.readouterr().out
-    assert "empty (spoils a run, 1): training puts another image" in out
+    assert "empty (spoils a run, 1): training replaces it with another image" in out
     assert "    cat/[red]bad.jpg  (the file is empty)\n" in out
     assert "    dog/0.jpg = dog/a.jpg = dog/b.jpg = 2 more\n" in out
     table = out[out.index("what to do") :]
@@ -88,9 +88,9 @@ def test_a_wrong_path_is_the_callers_mistake(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(folder / "nowhere") == 2
-    assert capsys.readouterr().err == f"reslab: {folder / 'nowhere'} is not there\n"
+    assert capsys.readouterr().err == f"reslab: {folder / 'nowhere'} does not exist\n"
     assert run(folder / "cat/0.jpg") == 2
-    assert capsys.readouterr().err == f"reslab: {folder / 'cat/0.jpg'} is no folder\n"
+    assert capsys.readouterr().err == f"reslab: {folder / 'cat/0.jpg'} is not a folder\n"
 
 
 def test_ctrl_c_is_one_line(

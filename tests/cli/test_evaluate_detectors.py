@@ -144,7 +144,7 @@ def test_a_folder_of_coco_or_voc(run: Run, model: Path, tmp_path: Path) -> None:
     (folder / "annotations" / "instances_val.json").rename(folder / "annotations/instances.json")
     status, out, err = run(model, "--data", folder)
     assert (status, out, len(err)) == (2, "", 1)
-    assert "000000.png: not there" in err[0]
+    assert "000000.png does not exist" in err[0]
     (folder / "val").rename(folder / "images")
     status, out, err = run(model, "--data", folder, "--json")
     assert [line.endswith("is tested whole") for line in err] == [True]
@@ -168,7 +168,7 @@ def test_an_empty_test_part_is_not_replaced_by_what_was_trained_on(
     path.write_text(json.dumps(nothing))
     status, out, err = run(model, "--data", folder)
     assert (status, out, len(err)) == (2, "", 1)
-    assert "no image is listed" in err[0]
+    assert "the annotations list no images" in err[0]
 
 
 def test_several_are_an_ensemble_too(run: Run, model: Path, tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_a_classifier_among_detectors_is_refused(run: Run, model: Path, tmp_path
         (("--protocol", "ten-crop"), "no protocol 'ten-crop'"),
         (("--precision", "bf16"), "--precision does not go with detectors"),
         (("--keep-scores",), "--keep-scores does not go with detectors"),
-        (("--data", "nothing"), "nothing is not there"),
+        (("--data", "nothing"), "nothing does not exist"),
     ],
 )
 def test_options_that_do_not_fit(run: Run, model: Path, options: tuple[str, ...], why: str) -> None:

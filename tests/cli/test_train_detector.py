@@ -104,7 +104,7 @@ def test_a_resumed_run_looks_where_its_images_are_now(
     folder.rename(tmp_path / "moved")
     status, out, err = run("resume", tmp_path / "run")
     assert (status, out) == (2, "")
-    assert "is not there" in err[-1]
+    assert "does not exist" in err[-1]
     status, out, _ = run("resume", tmp_path / "run", "--data", tmp_path / "moved")
     assert status == 0
     assert "n=3" in out
@@ -135,13 +135,15 @@ def test_data_that_are_not_there(
 ) -> None:
     given = ("--weights", weights, *BOXES)
     assert "give a COCO or VOC folder with --data" in refused(*given)
-    assert f"{tmp_path / 'nothing'} is not there" in refused(*given, "--data", tmp_path / "nothing")
+    assert f"{tmp_path / 'nothing'} does not exist" in refused(
+        *given, "--data", tmp_path / "nothing"
+    )
     (tmp_path / "empty").mkdir()
-    assert "holds no boxes" in refused(*given, "--data", tmp_path / "empty")
-    assert "is no folder" in refused(*given, "--data", weights)
+    assert "has no annotated boxes" in refused(*given, "--data", tmp_path / "empty")
+    assert "is not a folder" in refused(*given, "--data", weights)
     own = "own-detection-resnet18-c4"
     assert "with --data" in refused(recipe=own)
-    assert "holds no boxes" in refused("--data", tmp_path / "empty", recipe=own)
+    assert "has no annotated boxes" in refused("--data", tmp_path / "empty", recipe=own)
 
 
 def malformed(folder: Path) -> None:
@@ -181,8 +183,8 @@ def swapped(folder: Path) -> None:
 FAULTS: dict[Callable[[Path], None], str] = {
     malformed: "instances_train.json:1: malformed JSON",
     no_json: "instances_val.json: not UTF-8 text",
-    a_list: "instances_val.json: a list, not COCO's instances",
-    missing_image: "000003.png: not there",
+    a_list: "instances_val.json: not COCO instances, a JSON object",
+    missing_image: "000003.png does not exist",
     unknown_class: "no category has the id 77",
     one_class_more: "model.classes=10, the images have 11 classes: --set model.classes=11",
     no_objects: "none of the 6 images of train has an object to detect",
@@ -233,7 +235,7 @@ def test_images_of_another_size_are_bad_files(
     assert status == 0
     reported = [line for line in err if "000000.png" in line]
     assert len(reported) == 1
-    assert "skipped 000000.png: 50 x 40 pixels, 128 x 128 by its annotations" in reported[0]
+    assert "skipped 000000.png: 50 x 40 pixels, but annotated as 128 x 128" in reported[0]
     Image.new("RGB", (50, 40)).save(folder / "train" / "000004.png")
     status, out, err = run("train", RECIPE, "--out", tmp_path / "two", *more)
     assert (status, out) == (2, "")

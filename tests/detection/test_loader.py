@@ -279,7 +279,7 @@ def test_bad_images_are_replaced_by_the_next_one_and_logged_once(
     assert len(reported) == 4
     assert reported[0] == "skipped 000002.png: cannot be read (no such file or directory)"
     assert reported[1].startswith("skipped 000003.png: not an image")
-    assert reported[2] == "skipped 000005.png: 128 x 128 pixels, 128 x 100 by its annotations"
+    assert reported[2] == "skipped 000005.png: 128 x 128 pixels, but annotated as 128 x 100"
     assert reported[3].startswith("skipped 000007.png: ")
     assert all("\n" not in line for line in reported)
 

@@ -92,7 +92,7 @@ def test_what_is_watched_must_hold_an_object(folder: Path) -> None:
 
 def test_an_empty_test_part_is_a_line(folder: Path) -> None:
     spoil(folder, "val", lambda it: (it["images"].clear(), it["annotations"].clear()))
-    with pytest.raises(ValueError, match="no image is listed"):
+    with pytest.raises(ValueError, match="the annotations list no images"):
         open_detection_data(own_recipe(), folder)
 
 

@@ -72,7 +72,7 @@ def test_an_own_folder_gives_its_classes_and_its_length(tmp_path: Path) -> None:
 def test_own_recipes_need_a_folder_with_boxes(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is made from your boxes: name a COCO or VOC folder"):
         any_recipe("own-detection-resnet18-c4")
-    with pytest.raises(ValueError, match="holds no boxes"):
+    with pytest.raises(ValueError, match="has no annotated boxes"):
         any_recipe("own-detection-resnet18-c4", data=tmp_path)
     few = plant_coco(tmp_path / "few", lambda it: it["annotations"].clear())
     with pytest.raises(ValueError, match="has an object to detect"):

@@ -72,9 +72,9 @@ def test_two_years_beside_each_other_are_not_mixed(tmp_path: Path) -> None:
         shutil.copy(tmp_path / "instances.json", tmp_path / f"annotations/instances_{name}.json")
     (tmp_path / "instances.json").unlink()
     assert len(open_detection(tmp_path, years="2014").train) == 3
-    with pytest.raises(ValueError, match="has annotations of 2014 and 2017: say which year"):
+    with pytest.raises(ValueError, match="has annotations of 2014 and 2017: choose one with"):
         open_detection(tmp_path)
-    with pytest.raises(ValueError, match="no year of COCO '2015'; did you mean '201"):
+    with pytest.raises(ValueError, match="no COCO year '2015'; did you mean '201"):
         open_detection(tmp_path, years="2015")
 
 
@@ -99,16 +99,19 @@ def test_an_empty_box_is_left_out_as_cocos_own_need(tmp_path: Path) -> None:
 
 
 FAULTS: dict[str, tuple[Callable[[Document], object], str]] = {
-    "no images": (lambda it: it.pop("images"), "instances.json: 'images' is missing; COCO's"),
-    "images no list": (lambda it: it.update(images={}), "instances.json: 'images' is no list"),
+    "no images": (lambda it: it.pop("images"), "instances.json: 'images' is missing; COCO"),
+    "images no list": (lambda it: it.update(images={}), "instances.json: 'images' is not a list"),
     "no file name": (
         lambda it: it["images"][1].pop("file_name"),
-        "instances.json: image number 2 has no 'file_name'; 2 more: reslab check",
+        "instances.json: image number 2 has no 'file_name'; `reslab check FOLDER` lists 2 more",
     ),
-    "no size": (lambda it: it["images"][1].update(width=0), "json: image 3 has no size"),
+    "no size": (
+        lambda it: it["images"][1].update(width=0),
+        "instances.json: image 3 has an invalid size: 0 x 30",
+    ),
     "size in words": (
         lambda it: it["images"][1].update(width="40"),
-        "instances.json: image number 2 has '40' as its 'width'",
+        "instances.json: image number 2 has an invalid 'width': '40'",
     ),
     "same image": (lambda it: it["images"][1].update(id=5), "two images have the id 5"),
     "same category": (lambda it: it["categories"][0].update(id=4), "two categories have the id 4"),
@@ -116,10 +119,10 @@ FAULTS: dict[str, tuple[Callable[[Document], object], str]] = {
         lambda it: it["annotations"][1].pop("bbox"),
         "instances.json: annotation number 2 has no 'bbox'",
     ),
-    "no object": (lambda it: it["annotations"].append(7), "annotation number 4 is no object"),
+    "no object": (lambda it: it["annotations"].append(7), "annotation number 4 is not an object"),
     "unknown image": (
         lambda it: it["annotations"][0].update(image_id=4),
-        "instances.json: annotation 1 is of image 4, which is not listed",
+        "instances.json: annotation 1 refers to image 4, which is not listed",
     ),
     "unknown category": (
         lambda it: it["annotations"][2].update(category_id=5),
@@ -147,17 +150,17 @@ FAULTS: dict[str, tuple[Callable[[Document], object], str]] = {
     ),
     "missing image": (
         lambda it: it["images"][2].update(file_name="gone.png"),
-        "images/gone.png: not there",
+        "images/gone.png does not exist",
     ),
     "a name that no file can have": (
         lambda it: it["images"][2].update(file_name="a\0/b\n.png"),
-        "b .png: not there",
+        "b .png does not exist",
     ),
     "an absolute name": (
         lambda it: it["images"][2].update(file_name="/etc/passwd"),
-        "/etc/passwd: not there",
+        "/etc/passwd does not exist",
     ),
-    "nothing": (lambda it: it.update(images=[], annotations=[]), "no image is listed"),
+    "nothing": (lambda it: it.update(images=[], annotations=[]), "the annotations list no images"),
 }  # fmt: skip
 
 
@@ -174,7 +177,7 @@ def test_a_fault_is_one_line_that_names_file_and_place(name: str, tmp_path: Path
     [
         (b'{"images": [\n1,\n2', "instances.json:3: malformed JSON: Expecting"),
         (b"", "instances.json:1: malformed JSON"),
-        (b"[1, 2]", "instances.json: a list, not COCO's instances"),
+        (b"[1, 2]", "instances.json: not COCO instances, a JSON object with"),
         (b"\xff\xfe\xfd", "instances.json: not UTF-8 text"),
         (b"[" * 100_000, "instances.json: nested too deeply"),
     ],

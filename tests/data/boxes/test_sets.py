@@ -48,5 +48,5 @@ def test_images_are_taken_with_all_that_belongs_to_them() -> None:
     assert (taken.name, taken.files, taken.keys) == ("some", ["c", "b"], [30, 20])
     assert [len(it) for it in taken.truths] == [2, 0]
     assert taken.image(1).shape == (3, 5, 3)
-    with pytest.raises(BadImage, match="c: 5 x 3 pixels, 3 x 5 by its annotations"):
+    with pytest.raises(BadImage, match="c: 5 x 3 pixels, but annotated as 3 x 5"):
         taken.image(0)

@@ -7,7 +7,7 @@ import pytest
 from tests.data.boxes.planted_boxes import CAT, DOG, open_whole, plant_voc, sheet
 
 from reslab.data.boxes.folder import is_detection, open_detection
-from reslab.data.boxes.voc import VOC_CLASSES, Sheet
+from reslab.data.boxes.voc import VOC_CLASSES, XmlAnnotation
 
 
 def test_corners_count_from_one_and_include_the_last(tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_corners_count_from_one_and_include_the_last(tmp_path: Path) -> None:
 
 def test_boxes_of_heads_and_hands_are_not_those_of_the_object() -> None:
     part = "<part><name>head</name><bndbox><xmin>5</xmin><ymin>6</ymin></bndbox></part>"
-    read = Sheet(sheet(("person", (1, 2, 3.5, 4), part)).encode(), "a.xml")
+    read = XmlAnnotation(sheet(("person", (1, 2, 3.5, 4), part)).encode(), "a.xml")
     assert [it.name for it in read.objects] == ["person"]
     assert read.objects[0].corners == {"xmin": 1, "ymin": 2, "xmax": 3.5, "ymax": 4}
     assert read.size == {"width": 40, "height": 30}
@@ -81,11 +81,11 @@ def test_one_year_alone(devkit: Path) -> None:
     assert open_whole(home).keys == ["000003"]
     (home / "ImageSets/Main/test.txt").unlink()
     assert open_detection(home).test.keys == ["000002"]
-    with pytest.raises(ValueError, match=r"07\+12 needs VOC2012/, which is not there"):
+    with pytest.raises(ValueError, match=r"07\+12 needs VOC2012/, which is missing"):
         open_detection(home, years="07+12")
     with pytest.raises(ValueError, match="needs the annotations of VOC2007 test"):
         open_detection(devkit, years="07+12")
-    with pytest.raises(ValueError, match="no union of VOC '7'; "):
+    with pytest.raises(ValueError, match="no union of VOC years '7'; "):
         open_detection(devkit, years="7")
 
 
@@ -116,15 +116,27 @@ FAULTS = {
     "malformed": (GOOD.replace("</name>", "", 1), "a.xml:4: malformed XML: mismatched tag"),
     "cut short": (GOOD[:100], "a.xml:3: malformed XML"),
     "empty": ("", "a.xml:1: malformed XML: no element found"),
-    "a web page": ("<html><body>404</body></html>", "a.xml:1: <html> where VOC's <annotation>"),
-    "no name": (GOOD.replace("<name>dog</name>", ""), "a.xml:5: an object without <name>"),
-    "no corner": (GOOD.replace("<xmax>40</xmax>", ""), "a.xml:3: an object without <xmax>"),
-    "words": (GOOD.replace("<xmax>40<", "<xmax>forty<"), "a.xml:4: 'forty' as <xmax>"),
-    "not a number": (GOOD.replace("<xmax>40<", "<xmax>nan<"), "a.xml:4: 'nan' as <xmax>"),
-    "huge": (GOOD.replace("<xmax>40<", "<xmax>1e300<"), "a.xml:4: '1e300' as <xmax>"),
+    "a web page": ("<html><body>404</body></html>", "a.xml:1: the root element is <html>, not"),
+    "no name": (GOOD.replace("<name>dog</name>", ""), "a.xml:5: the object has no <name>"),
+    "no corner": (GOOD.replace("<xmax>40</xmax>", ""), "a.xml:3: the object has no <xmax>"),
+    "words": (
+        GOOD.replace("<xmax>40<", "<xmax>forty<"),
+        "a.xml:4: <xmax> has the invalid value 'forty'",
+    ),
+    "not a number": (
+        GOOD.replace("<xmax>40<", "<xmax>nan<"),
+        "a.xml:4: <xmax> has the invalid value 'nan'",
+    ),
+    "huge": (
+        GOOD.replace("<xmax>40<", "<xmax>1e300<"),
+        "a.xml:4: <xmax> has the invalid value '1e300'",
+    ),
     "swapped": (sheet(CAT, ("dog", (10, 4, 3, 12), "")), "a.xml:5: swapped corners (box 9 3 3 12"),
     "outside": (sheet(("dog", (41, 4, 45, 12), "")), "a.xml:3: box outside (box 40 3 45 12"),
-    "entities": (f'<!DOCTYPE x [<!ENTITY y "z">]>{GOOD}', "a.xml:1: declares entities"),
+    "entities": (
+        f'<!DOCTYPE x [<!ENTITY y "z">]>{GOOD}',
+        "a.xml:1: entity declarations are not allowed",
+    ),
 }
 
 
@@ -144,13 +156,13 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     (tmp_path / "ImageSets/Main/val.txt").write_text("b -1\n\n")
     assert open_detection(tmp_path).test.keys == ["b"]
     (tmp_path / "JPEGImages/b.jpg").unlink()
-    with pytest.raises(ValueError, match=r"JPEGImages/b.jpg: not there$"):
+    with pytest.raises(ValueError, match=r"JPEGImages/b.jpg does not exist$"):
         open_detection(tmp_path)
 
 
 def test_other_folders_hold_no_boxes(tmp_path: Path) -> None:
     assert not is_detection(tmp_path)
-    with pytest.raises(ValueError, match="holds no boxes: COCO has"):
+    with pytest.raises(ValueError, match="has no annotated boxes: COCO has"):
         open_detection(tmp_path)
-    with pytest.raises(ValueError, match="gone is not there"):
+    with pytest.raises(ValueError, match="gone does not exist"):
         open_detection(tmp_path / "gone")

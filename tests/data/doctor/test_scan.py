@@ -52,7 +52,7 @@ def test_names_that_are_not_text_and_an_empty_folder(tmp_path: Path) -> None:
     assert check(tmp_path / "a") == {"empty": [("cat/\udcff\n.jpg",)]}
     (tmp_path / "b").mkdir()
     assert check(tmp_path / "b") == {"no classes": [(".",)]}
-    with pytest.raises(ValueError, match="is not there"):
+    with pytest.raises(ValueError, match="does not exist"):
         scan_folder(tmp_path / "c")
 
 

@@ -1,7 +1,7 @@
-"""Annotations as written, mistakes included, and the detection set built from them.
+"""Annotations as written, mistakes included, and detection sets built from them.
 
-The COCO and VOC readers fill one table and collect its problems. A detection set is refused at the
-first problem; the doctor lists all of them.
+The COCO and VOC readers fill one table and collect its problems. Building a detection set raises
+the first problem; the doctor lists all of them.
 """
 
 import os
@@ -16,7 +16,7 @@ from reslab.data.boxes.sets import DetectionSet, GroundTruth, GroundTruthTable
 from reslab.data.class_folders import FolderReader, Problem
 from reslab.errors import unknown_name
 
-# Sets with such boxes are refused. Empty boxes are skipped: COCO's own files have some.
+# A set with such boxes is refused. Empty boxes are skipped, because COCO's own files have some.
 REFUSED = ("not numbers", "swapped corners", "box outside")
 
 
@@ -25,9 +25,9 @@ class Objects:
     """The annotated objects in many images, as columns of length M."""
 
     images: list[int] = field(default_factory=list)  # indices into the files
-    names: list[int | str] = field(default_factory=list)  # the class, as written
-    boxes: list[Sequence[float]] = field(default_factory=list)  # xyxy, in pixels as in sets.py
-    places: list[int] = field(default_factory=list)  # the line of the XML, or COCO's annotation id
+    names: list[int | str] = field(default_factory=list)  # of the classes, as written
+    boxes: list[Sequence[float]] = field(default_factory=list)  # xyxy in pixels, as in sets.py
+    places: list[int] = field(default_factory=list)  # lines in the XML, or COCO annotation ids
     difficult: list[bool] = field(default_factory=list)
     truncated: list[bool] = field(default_factory=list)
     crowd: list[bool] = field(default_factory=list)
@@ -43,43 +43,43 @@ class Objects:
 
 @dataclass
 class Annotations:
-    """One split of a data set, as annotated."""
+    """The annotations of one split of a data set."""
 
     layout: str  # "COCO" or "VOC"
     name: str
     root: Path  # of the images
-    place: Callable[[int], str]  # the position of object j in the files, for messages
-    # ids, as in the objects, to names for display, in the order of the labels
+    place: Callable[[int], str]  # file and line, or file and id, of object j for messages
+    # from ids, as in the objects, to names for display, in the order of the labels
     classes: dict[int | str, str] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)  # relative to `root`
     sizes: list[tuple[int, int]] = field(default_factory=list)
     keys: list[int | str] = field(default_factory=list)
     objects: Objects = field(default_factory=Objects)
-    problems: list[Problem] = field(default_factory=list)  # problems of boxes are found later
+    problems: list[Problem] = field(default_factory=list)  # except problems with boxes
 
     def __len__(self) -> int:
         return len(self.files)
 
 
 def missing_images(root: Path, files: Sequence[str]) -> Iterator[str]:
-    """Yield the images that do not exist.
-
-    Each folder is listed once, instead of testing each image.
-    """
+    """Yield the images that do not exist; list each folder once instead of testing each image."""
     listed: dict[str, set[str]] = {}
     for file in files:
         folder, name = os.path.split(file)
         if folder not in listed:
             try:
                 listed[folder] = set(os.listdir(f"{root}/{folder}"))
-            except (OSError, ValueError):  # a name that no file can have
+            except (OSError, ValueError):  # ValueError: an invalid file name
                 listed[folder] = set()
         if name not in listed[folder]:
             yield file
 
 
 def faulty_boxes(part: Annotations) -> dict[str, np.ndarray]:
-    """Return the rows of objects with faulty boxes by kind of fault; each row has one kind."""
+    """Return the rows of objects with faulty boxes, keyed by the kind of fault.
+
+    A row has at most one fault.
+    """
     boxes = part.objects.corners()
     sizes = np.array(part.sizes, float).reshape(-1, 2)[part.objects.images]
     finite = np.isfinite(boxes).all(1)
@@ -113,7 +113,7 @@ def repeated_boxes(part: Annotations) -> np.ndarray:
 
 
 def unknown_classes(part: Annotations) -> np.ndarray:
-    """Return the rows of objects whose class is not in the set."""
+    """Return the rows of objects whose class is not one of `part.classes`."""
     names = enumerate(part.objects.names)
     return np.array([row for row, name in names if name not in part.classes], int)
 
@@ -132,10 +132,10 @@ def box_in_words(part: Annotations, row: int) -> str:
 
 
 def detection_set(part: Annotations, *, alone: bool = False) -> DetectionSet:
-    """Build a detection set from annotations, or raise ValueError with the first problem.
+    """Build a detection set from annotations; raises ValueError with the first problem.
 
-    `alone` is for the evaluation of detections in a file, without images: these need not exist, and
-    boxes stay float64, because rounding could move an IoU of exactly 0.9 below its threshold.
+    `alone` is for evaluating detections from a file: the images need not exist, and boxes stay
+    float64, because rounding could move an IoU of exactly 0.9 below its threshold.
     """
     _refuse(part, alone)
     objects = part.objects
@@ -144,13 +144,13 @@ def detection_set(part: Annotations, *, alone: bool = False) -> DetectionSet:
     images = np.array(objects.images, int)
     order = np.flatnonzero(used)[np.argsort(images[used], kind="stable")]
     labels = {name: label for label, name in enumerate(part.classes)}
-    number = torch.float64 if alone else torch.float32
+    dtype = torch.float64 if alone else torch.float32
     table = GroundTruth(
-        torch.from_numpy(objects.corners()).to(number),
+        torch.from_numpy(objects.corners()).to(dtype),
         torch.tensor([labels[name] for name in objects.names], dtype=torch.int64),
         torch.tensor(objects.difficult, dtype=torch.bool),
         torch.tensor(objects.crowd, dtype=torch.bool),
-        torch.tensor(objects.areas, dtype=number) if objects.areas else None,
+        torch.tensor(objects.areas, dtype=dtype) if objects.areas else None,
         torch.tensor(objects.truncated, dtype=torch.bool) if objects.truncated else None,
     ).take(torch.from_numpy(order))
     counts = np.bincount(images[order], minlength=len(part))
@@ -167,18 +167,18 @@ def detection_set(part: Annotations, *, alone: bool = False) -> DetectionSet:
 
 
 def _refuse(part: Annotations, alone: bool) -> None:
-    """Raise ValueError with the first problem and the number of further ones, if any."""
+    """Raise ValueError with the first problem and the number of further problems, if any."""
     lines = [f"{problem.place}: {problem.note}" for problem in part.problems]
     missing = () if alone else missing_images(part.root, part.files)
-    lines += [f"{part.root / file}: not there" for file in missing]
+    lines += [f"{part.root / file} does not exist" for file in missing]
     lines += [f"{part.place(row)}: {unknown_in_words(part, row)}" for row in unknown_classes(part)]
     faulty = faulty_boxes(part)
     for kind in REFUSED:
         lines += (f"{part.place(row)}: {kind} ({box_in_words(part, row)})" for row in faulty[kind])
     if lines:
-        more = f"; {len(lines) - 1:,} more: reslab check" if len(lines) > 1 else ""
+        more = f"; `reslab check FOLDER` lists {len(lines) - 1:,} more" if len(lines) > 1 else ""
         raise ValueError(f"{' '.join(lines[0].split())}{more}")
     if not part.files:
-        raise ValueError(f"{part.root}: no image is listed")
+        raise ValueError(f"{part.root}: the annotations list no images")
     if not part.classes:
-        raise ValueError(f"{part.root}: no class is listed, and no object is annotated")
+        raise ValueError(f"{part.root}: the annotations have no classes and no objects")

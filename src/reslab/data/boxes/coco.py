@@ -1,4 +1,4 @@
-"""COCO instances: a JSON file of images, categories and boxes, beside folders of images."""
+"""Read COCO instances: a JSON file of images, categories and boxes, beside image folders."""
 
 import json
 import os
@@ -25,7 +25,7 @@ MAX_PIXEL = 2**24  # float32 represents all integers up to here
 
 
 def find_coco(folder: Path) -> list[Path]:
-    """Find annotation files in annotations/, the folder itself, and its train/, val/ and test/."""
+    """Return the annotation files in annotations/, in the folder, and in its train/, val/, ..."""
     files = _annotation_files(folder / "annotations", IN_ANNOTATIONS)
     for place in (folder, *(folder / name for name in COCO_TRAIN + COCO_TEST)):
         files += _annotation_files(place, ANNOTATION_FILE)
@@ -39,7 +39,7 @@ def _annotation_files(place: Path, names: re.Pattern[str]) -> list[Path]:
 
 
 def part_of(path: Path) -> str:
-    """Return train, val, test or whole, by the name of a file or of its folder (Roboflow)."""
+    """Return train, val, test or whole by the name of a file, or of its folder (Roboflow)."""
     for name in (path.stem, path.parent.name):
         for part in (*COCO_TRAIN, *COCO_TEST):
             if re.search(rf"(^|[_-]){part}(\d{{4}})?($|[_-])", name):
@@ -56,7 +56,7 @@ def year_of(path: Path) -> str:
 def read_coco(path: Path, folder: Path, name: str) -> Annotations:
     """Read one annotation file of the data set in `folder`, and collect its problems.
 
-    Raises ValueError if the file does not have the three lists of COCO instances.
+    Raises ValueError if the file is not JSON with the three lists of COCO instances.
     """
     document = _read_lists(path)
     shown = str(path.relative_to(folder) if path.is_relative_to(folder) else path)
@@ -78,7 +78,7 @@ def read_coco(path: Path, folder: Path, name: str) -> Annotations:
 
 
 def read_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """Read a JSON file; ValueError names the malformed line."""
+    """Read a JSON file; raises ValueError, naming the malformed line."""
     try:
         return json.loads(path.read_bytes(), object_hook=object_hook)
     except OSError as error:
@@ -90,12 +90,12 @@ def read_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = 
     except json.JSONDecodeError as error:
         place = f"{path}:{error.lineno}"
         raise ValueError(f"{place}: malformed JSON: {error.msg}, column {error.colno}") from None
-    except ValueError as error:  # a number of too many digits
+    except ValueError as error:  # a number with too many digits
         raise ValueError(f"{path}: {error}") from None
 
 
 def _without_outline(record: dict[str, Any]) -> dict[str, Any]:
-    """Drop an object's outline while parsing: outlines are nine tenths of a file."""
+    """Drop an object's outline while parsing: outlines make up nine tenths of a file."""
     record.pop("segmentation", None)
     return record
 
@@ -103,23 +103,27 @@ def _without_outline(record: dict[str, Any]) -> dict[str, Any]:
 def _read_lists(path: Path) -> dict[str, list[Any]]:
     document = read_json(path, object_hook=_without_outline)
     if not isinstance(document, dict):
-        raise ValueError(f"{path}: a list, not COCO's instances with {', '.join(LISTS)}")
+        raise ValueError(
+            f"{path}: not COCO instances, a JSON object with the lists {', '.join(LISTS)}"
+        )
     for name in LISTS:
         if not isinstance(document.get(name), list):
-            state = "is no list" if name in document else "is missing"
-            raise ValueError(f"{path}: {name!r} {state}; COCO's instances have {', '.join(LISTS)}")
+            state = "is not a list" if name in document else "is missing"
+            raise ValueError(
+                f"{path}: {name!r} {state}; COCO instances have the lists {', '.join(LISTS)}"
+            )
     return document
 
 
-def _lacking(record: Any, keys: dict[str, Any]) -> str:
-    """Return what is missing or wrong in a record, or "" if it is valid."""
+def _record_fault(record: Any, keys: dict[str, Any]) -> str:
+    """Return the first missing or invalid key of a record as text, or "" if it is valid."""
     if not isinstance(record, dict):
-        return "is no object"
+        return "is not an object"
     for key, kind in keys.items():
         if key not in record:
             return f"has no {key!r}"
         if not isinstance(record[key], kind) or isinstance(record[key], bool):
-            return f"has {record[key]!r} as its {key!r}"
+            return f"has an invalid {key!r}: {record[key]!r}"
     return ""
 
 
@@ -127,11 +131,11 @@ KindAndNote = tuple[str, str]
 
 
 def _read_categories(part: Annotations, categories: list[Any]) -> Iterator[KindAndNote]:
-    """Fill in the classes; yield the problems found."""
+    """Fill in the classes; yield any problems."""
     names: dict[int, str] = {}
     for number, category in enumerate(categories, 1):
-        if lacks := _lacking(category, CATEGORY):
-            yield "annotation file", f"category number {number} {lacks}"
+        if fault := _record_fault(category, CATEGORY):
+            yield "annotation file", f"category number {number} {fault}"
         elif category["id"] in names:
             yield "annotation file", f"two categories have the id {category['id']}"
         else:
@@ -140,13 +144,14 @@ def _read_categories(part: Annotations, categories: list[Any]) -> Iterator[KindA
 
 
 def _read_images(part: Annotations, images: list[Any]) -> Iterator[KindAndNote]:
-    """Fill in the images; yield the problems found."""
+    """Fill in the images; yield any problems."""
     keys = set()
     for number, image in enumerate(images, 1):
-        if lacks := _lacking(image, IMAGE):
-            yield "annotation file", f"image number {number} {lacks}"
+        if fault := _record_fault(image, IMAGE):
+            yield "annotation file", f"image number {number} {fault}"
         elif not all(0 < image[side] <= MAX_PIXEL for side in ("width", "height")):
-            yield "annotation file", f"image {image['id']!r} has no size"
+            size = f"{image['width']} x {image['height']}"
+            yield "annotation file", f"image {image['id']!r} has an invalid size: {size}"
         elif image["id"] in keys:
             yield "annotation file", f"two images have the id {image['id']}"
         else:
@@ -160,12 +165,12 @@ def _add_annotation(
     objects: Objects, annotation: Any, number: int, rows: dict[int | str, int]
 ) -> list[KindAndNote]:
     """Append one annotation to the columns, or return its problems."""
-    if lacks := _lacking(annotation, ANNOTATION):
-        return [("annotation file", f"annotation number {number} {lacks}")]
+    if fault := _record_fault(annotation, ANNOTATION):
+        return [("annotation file", f"annotation number {number} {fault}")]
     id_ = annotation.get("id", number)
     image = annotation["image_id"]
     if image not in rows:
-        note = f"annotation {id_} is of image {image!r}, which is not listed"
+        note = f"annotation {id_} refers to image {image!r}, which is not listed"
         return [("unknown image", note)]
     box = annotation["bbox"]
     is_box = len(box) == 4 and all(isinstance(value, (int, float)) for value in box)
@@ -185,7 +190,7 @@ def _add_annotation(
 
 
 def _image_folder(path: Path, folder: Path, part: Annotations) -> Path:
-    """Find the image folder: the first usual place with the first image, else the first place."""
+    """Return the first usual image folder with the first image, or else the first usual folder."""
     stem = re.sub(r"^(instances|annotations)_?", "", path.stem)  # train2017
     names = [name for name in (stem, f"images/{stem}", "images", "pictures") if name]
     places = [folder / name for name in names if (folder / name).is_dir()]

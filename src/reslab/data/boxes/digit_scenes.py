@@ -1,7 +1,7 @@
-"""`digit-scenes`: digits of several sizes on cluttered backgrounds, for detection offline.
+"""Render `digit-scenes`: digits of several sizes on cluttered backgrounds, for detection.
 
-A scene is a function of (seed, part, number) alone. Training scenes show only training digits of
-`digits`, and test scenes only test digits.
+A scene is a function of (seed, part, number) alone. Training scenes have only training images of
+the digits, and test scenes only test images.
 """
 
 import json
@@ -25,7 +25,7 @@ TRAIN, TEST = 4000, 500  # scenes
 HEIGHTS = (20, 64)  # of the digits' ink: minimum and maximum, in pixels
 DIGITS = (2, 6)  # attempts to place a digit in a scene: minimum and maximum
 MAX_OVERLAP = 0.05  # of two boxes, as a fraction of the smaller one
-CONTRAST = 80  # minimum between ink and background, in grey levels
+CONTRAST = 80  # minimum difference between ink and background, in grey levels
 FINE = 96  # the side of an enlarged digit before cropping to its ink
 INK = (40, 170)  # grey levels at which a digit's ink becomes visible, and opaque
 SCENE_PARTS = ("train", "test")
@@ -33,7 +33,7 @@ SCENE_PARTS = ("train", "test")
 
 @dataclass(frozen=True)
 class Placed:
-    """A digit placed in a scene, with its box."""
+    """A digit in a scene, and its box."""
 
     digit: int  # index into the digits of the split
     x: int
@@ -51,7 +51,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class Scenes:
-    """Images and ground truth of the scenes in one split, by number."""
+    """The images and ground truth of one split's scenes, by number."""
 
     digits: ImagesInMemory
     part: str  # one of SCENE_PARTS
@@ -60,10 +60,10 @@ class Scenes:
     @cached_property
     def inks(self) -> list[np.ndarray]:
         """The opacity of each digit's pixels, cropped to the ink; uint8 [h, w]."""
-        return [_cut(grey) for grey in self.digits.images[:, 0].numpy()]
+        return [_crop_ink(grey) for grey in self.digits.images[:, 0].numpy()]
 
     def layout(self, number: int) -> list[Placed]:
-        """Choose the digits of a scene, at least one, and their boxes."""
+        """Sample the digits of a scene, at least one, and their boxes."""
         rng = self._rng(number, 0)
         placed: list[Placed] = []
         for _ in range(rng.randint(DIGITS[0], DIGITS[1] + 1)):
@@ -104,7 +104,7 @@ class Scenes:
         return np.clip(np.round(scene), 0, 255).astype(np.uint8)
 
     def encoded(self, file: str) -> bytes:
-        """Render the scene with the name `file`, and encode it as PNG."""
+        """Render the scene with the file name `file`, and encode it as PNG."""
         out = BytesIO()
         Image.fromarray(self.draw(int(Path(file).stem))).save(out, "PNG", compress_level=1)
         return out.getvalue()
@@ -136,11 +136,11 @@ def _scene_set(scenes: Scenes, count: int) -> DetectionSet:
     )
 
 
-def _cut(grey: np.ndarray) -> np.ndarray:
+def _crop_ink(grey: np.ndarray) -> np.ndarray:
     """Return the opacity of a digit's pixels, cropped to its ink; uint8 [h, w]."""
     fine = Image.fromarray(grey).resize((FINE, FINE), Image.Resampling.BICUBIC)
-    begins, whole = INK
-    cover = np.clip((np.asarray(fine, np.float32) - begins) / (whole - begins), 0, 1)
+    visible, opaque = INK
+    cover = np.clip((np.asarray(fine, np.float32) - visible) / (opaque - visible), 0, 1)
     rows, columns = (np.flatnonzero((cover > 0.5).any(axis)) for axis in (1, 0))
     cover = cover[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     return np.round(cover * 255).astype(np.uint8)
@@ -164,12 +164,12 @@ def background(rng: np.random.RandomState) -> np.ndarray:
 
 
 def _near(base: np.ndarray, rng: np.random.RandomState) -> tuple[int, ...]:
-    """Sample a colour near the background's, so that ink stands out from both."""
+    """Sample a colour near the background's, so that digits stand out from both."""
     return tuple(np.clip(base + rng.uniform(-55, 55, 3), 0, 255).astype(int).tolist())
 
 
 def _shape(draw: ImageDraw.ImageDraw, rng: np.random.RandomState, colour: tuple[int, ...]) -> None:
-    """Draw a filled disc, or any triangle or rectangle; a hollow disc would look like a 0."""
+    """Draw a random triangle, rectangle or filled disc; an outlined disc would look like a 0."""
     x, y = rng.randint(-20, SCENE_SIDE, 2).tolist()
     width, height = rng.randint(12, 60, 2).tolist()
     kind, filled = rng.randint(3), rng.randint(3) > 0
@@ -184,7 +184,7 @@ def _shape(draw: ImageDraw.ImageDraw, rng: np.random.RandomState, colour: tuple[
 
 
 def _colour_apart(region: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
-    """Sample an ink colour with a grey level at least CONTRAST away from the region's mean."""
+    """Sample a digit's colour, with a grey level at least CONTRAST from the region's mean."""
     grey = region.mean()
     lighter, darker = 255 - grey > CONTRAST, grey > CONTRAST
     up = lighter and (not darker or rng.randint(2) == 1)
@@ -206,7 +206,7 @@ def save_scenes(folder: Path, sets: DetectionSplits, on_progress: Callable[[None
 
 
 def scenes_as_coco(part: DetectionSet) -> dict[str, Any]:
-    """Convert a set to COCO instances; category ids start at 1."""
+    """Return a set as COCO instances; category ids start at 1."""
     annotations = []
     for key, truth in zip(part.keys, part.truths, strict=True):
         columns = (truth.boxes.tolist(), truth.labels.tolist(), truth.crowd.tolist())

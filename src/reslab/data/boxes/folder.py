@@ -1,4 +1,4 @@
-"""Folders of images with boxes, in COCO or VOC layout."""
+"""Open folders of images with boxes, in COCO or VOC layout."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from reslab.data.boxes.voc import (
 from reslab.data.datasets import Splits, draw_validation
 from reslab.errors import unknown_name
 
-# union of years -> lists to train on, and the list to test on
+# union of VOC years -> the lists to train on, and the list to test on
 VOC_UNIONS = {
     "07": ((("VOC2007", "trainval"),), ("VOC2007", "test")),
     "12": ((("VOC2012", "train"),), ("VOC2012", "val")),  # its test set was never published
@@ -29,17 +29,17 @@ AnnotatedFolder = Splits[Annotations] | Annotations  # both splits, or an unspli
 
 
 def is_detection(folder: Path) -> bool:
-    """Return whether a folder holds boxes in a known layout."""
+    """Return whether a folder has box annotations in a known layout."""
     return folder.is_dir() and bool(find_coco(folder) or find_voc(folder))
 
 
 def open_detection(
     folder: Path, *, years: str = "", validation: float = 0.2, seed: int = 0
 ) -> DetectionSplits:
-    """Open the training and the test split of a folder.
+    """Open the training and test splits of a folder.
 
-    An unsplit folder is split: `seed` determines the fraction `validation` of its images. `years`
-    is 2014 or 2017 for COCO, and 07, 12 or 07+12 for VOC.
+    From an unsplit folder, the fraction `validation` of the images is split off, chosen by `seed`.
+    `years` is 2014 or 2017 for COCO, and 07, 12 or 07+12 for VOC.
     """
     return split_annotations(read_annotations(folder, years), validation, seed)
 
@@ -60,34 +60,40 @@ def all_parts(annotations: AnnotatedFolder) -> tuple[Annotations, ...]:
 
 
 def evaluation_part(annotations: AnnotatedFolder) -> Annotations:
-    """Return the annotations to evaluate on: the test split, or all of an unsplit folder."""
+    """Return the annotations to evaluate on: the test split, or an unsplit folder as a whole."""
     return annotations.test if isinstance(annotations, Splits) else annotations
 
 
 def split_boxes(whole: DetectionSet, validation: float, seed: int) -> DetectionSplits:
     """Split off the fraction `validation` of the images, at least one and never all.
 
-    Images are ranked by a hash of seed and name, so that images added later do not change the rank
-    of earlier ones.
+    Images are ranked by a hash of seed and name, so images added later do not change the rank of
+    earlier ones.
     """
     if len(whole) < 2:
-        raise ValueError("one image with boxes cannot be split into training and validation")
+        raise ValueError(
+            f"{whole.name} has one image, but a split into training and validation needs two: "
+            "add images"
+        )
     train, held_out = draw_validation(whole.files, validation, seed, [torch.arange(len(whole))])
     return Splits(whole.take("train", train), whole.take("validation", held_out))
 
 
 def read_annotations(folder: Path, years: str = "") -> AnnotatedFolder:
-    """Read a folder's annotations, problems included; ValueError if neither COCO nor VOC."""
+    """Read a folder's annotations and collect their problems.
+
+    Raises ValueError if the folder has neither COCO nor VOC layout.
+    """
     if not folder.is_dir():
-        raise ValueError(f"{folder} is {'no folder' if folder.exists() else 'not there'}")
+        raise ValueError(f"{folder} {'is not a folder' if folder.exists() else 'does not exist'}")
     if files := find_coco(folder):
         annotations = _read_coco_folder(folder, files, years)
     elif homes := find_voc(folder):
         annotations = _read_voc_folder(folder, homes, years)
     else:
         raise ValueError(
-            f"{folder} holds no boxes: COCO has annotations/instances_*.json or instances.json "
-            "beside its images, VOC has Annotations/ and JPEGImages/"
+            f"{folder} has no annotated boxes: COCO has annotations/instances_*.json or "
+            "instances.json beside the images, VOC has Annotations/ and JPEGImages/"
         )
     if isinstance(annotations, Splits):
         annotations.test.classes = annotations.train.classes
@@ -97,16 +103,19 @@ def read_annotations(folder: Path, years: str = "") -> AnnotatedFolder:
 def _read_coco_folder(folder: Path, files: list[Path], years: str) -> AnnotatedFolder:
     file_years = sorted({year_of(path) for path in files} - {""})
     if years and years not in file_years:
-        raise ValueError(f"{folder}: {unknown_name('year of COCO', years, file_years)}")
+        raise ValueError(f"{folder}: {unknown_name('COCO year', years, file_years)}")
     if len(file_years) > 1 and not years:
-        raise ValueError(f"{folder} has annotations of {' and '.join(file_years)}: say which year")
+        raise ValueError(
+            f"{folder} has annotations of {' and '.join(file_years)}: choose one with "
+            f"--set years={file_years[-1]}"
+        )
     by_part: dict[str, Path] = {}
     for path in files:
         if years and year_of(path) != years:
             continue
         part = part_of(path)
         if part in by_part:
-            raise ValueError(f"{path} and {by_part[part]} are both of part {part!r}: keep one")
+            raise ValueError(f"{path} and {by_part[part]} are both for {part!r}: remove one")
         by_part[part] = path
     test = by_part.get("val") or by_part.get("test")
     if "train" in by_part and test:
@@ -114,8 +123,8 @@ def _read_coco_folder(folder: Path, files: list[Path], years: str) -> AnnotatedF
         return Splits(train, read_coco(test, folder, "validation"))
     if len(by_part) > 1:
         raise ValueError(
-            f"{folder} has {', '.join(path.name for path in by_part.values())}: a part to train on "
-            "and one to test on are needed, or a single file to split"
+            f"{folder} has {', '.join(path.name for path in by_part.values())}: it needs a "
+            "training and a test split, or a single file to split"
         )
     (path,) = by_part.values()
     return read_coco(path, folder, folder.resolve().name)
@@ -128,16 +137,16 @@ def _read_voc_folder(folder: Path, homes: list[Path], years: str) -> AnnotatedFo
     if not years:
         return _read_own_voc(folder, homes[0])
     if years not in VOC_UNIONS:
-        raise ValueError(f"{folder}: {unknown_name('union of VOC', years, VOC_UNIONS)}")
+        raise ValueError(f"{folder}: {unknown_name('union of VOC years', years, VOC_UNIONS)}")
     train, test = VOC_UNIONS[years]
     if years == "07" and "VOC2007" in by_year and not has_part(by_year["VOC2007"], "test"):
         train, test = (("VOC2007", "train"),), ("VOC2007", "val")
     for year, part in (*train, test):
         if year not in by_year:
-            raise ValueError(f"{folder}: {years} needs {year}/, which is not there")
+            raise ValueError(f"{folder}: {years} needs {year}/, which is missing")
         if not has_part(by_year[year], part):
             raise ValueError(
-                f"{folder}: {years} needs the annotations of {year} {part}, which are not there"
+                f"{folder}: {years} needs the annotations of {year} {part}, which are missing"
             )
 
     train_lists = [(by_year[year], part) for year, part in train]

@@ -1,8 +1,8 @@
 """Ground truth and detections in an image, and sets of images with boxes.
 
-`boxes_xyxy` [N, 4] are corners x0 y0 x1 y1 in pixels. x1 and y1 are exclusive: a width is x1 - x0,
-and the box of the first pixel is 0 0 1 1. A COCO box x y w h becomes x y x+w y+h; a VOC box, with
-pixels counted from 1 and inclusive ends, becomes xmin-1 ymin-1 xmax ymax.
+Boxes [N, 4] are corners x0 y0 x1 y1 in pixels. x1 and y1 are exclusive: a width is x1 - x0, and the
+box of the first pixel is 0 0 1 1. A COCO box x y w h becomes x y x+w y+h; a VOC box, with pixels
+counted from 1 and inclusive ends, becomes xmin-1 ymin-1 xmax ymax.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,14 +25,14 @@ class GroundTruth:
     labels: Tensor  # int64 [N], indices into the classes of the set
     difficult: Tensor  # bool [N], VOC: ignored in the evaluation
     crowd: Tensor  # bool [N], COCO: one box around many objects; ignored in the evaluation
-    areas: Tensor | None = None  # float32 [N], COCO: of the outlines; None: use the boxes' areas
+    areas: Tensor | None = None  # float32 [N], COCO: of the outlines; None: the boxes' areas
     truncated: Tensor | None = None  # bool [N], VOC: the object extends beyond its box
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: Tensor) -> "GroundTruth":
-        """Select the objects at `indices`, numbers or a mask."""
+        """Return the objects at `indices`, which are integers or a boolean mask."""
         columns = {name: column for name, column in vars(self).items() if column is not None}
         return GroundTruth(**{name: column[indices] for name, column in columns.items()})
 
@@ -49,7 +49,7 @@ class Detections:
         return len(self.labels)
 
     def take(self, indices: Tensor) -> "Detections":
-        """Select the detections at `indices`, numbers or a mask."""
+        """Return the detections at `indices`, which are integers or a boolean mask."""
         return Detections(self.boxes[indices], self.scores[indices], self.labels[indices])
 
 
@@ -83,19 +83,19 @@ class DetectionSet:
     """Encoded images with annotated boxes, read on demand."""
 
     name: str  # "train", "validation", "test", or the name of its folder
-    files: Sequence[str]  # of each image, relative to the root of the set
-    truths: Sequence[GroundTruth]  # one per image; of length 0 for images without objects
+    files: Sequence[str]  # one per image, relative to the root of the set
+    truths: Sequence[GroundTruth]  # one per image; of length 0 for an image without objects
     classes: tuple[str, ...]  # names for display
     ids: tuple[str, ...]  # of the classes, as annotated: COCO's category ids, VOC's names
-    read: Callable[[str], bytes]  # maps a file's name to its bytes; thread-safe
+    read: Callable[[str], bytes]  # maps one of `files` to its bytes; thread-safe
     sizes: Sequence[tuple[int, int]]  # width and height of each image, as annotated
-    keys: Sequence[int | str]  # of images in annotations and results: COCO's image ids
+    keys: Sequence[int | str]  # the images' keys in annotations and results: COCO's image ids
 
     def __len__(self) -> int:
         return len(self.files)
 
     def take(self, name: str, indices: Tensor) -> "DetectionSet":
-        """Return the images at `indices` as a set of their own."""
+        """Return the images at `indices` as a new set."""
         rows = indices.tolist()
         return replace(
             self,
@@ -107,16 +107,17 @@ class DetectionSet:
         )
 
     def image(self, index: int) -> np.ndarray:
-        """Decode an image, RGB uint8 [H, W, 3]; BadImage names the file and the reason.
+        """Decode an image, RGB uint8 [H, W, 3].
 
-        BadImage is also raised if the size is not as annotated, because the boxes would not fit.
+        Raises BadImage if it cannot be decoded, or if its size is not as annotated, because the
+        boxes would not fit.
         """
         file = self.files[index]
         rgb = load_image(self.read(file), file)
         height, width = rgb.shape[:2]
         if (width, height) != tuple(self.sizes[index]):
             wide, high = self.sizes[index]
-            raise BadImage(f"{file}: {width} x {height} pixels, {wide} x {high} by its annotations")
+            raise BadImage(f"{file}: {width} x {height} pixels, but annotated as {wide} x {high}")
         return rgb
 
 

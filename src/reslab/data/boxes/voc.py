@@ -1,4 +1,4 @@
-"""Pascal VOC: one XML file per image, and one list of images per split."""
+"""Read Pascal VOC: one XML file per image, and one list of images per split."""
 
 import math
 import os
@@ -18,13 +18,13 @@ VOC_CLASSES = (
     "tvmonitor",
 )  # fmt: skip
 YEARS = ("VOC2007", "VOC2012")
-SHEETS, IMAGES, LISTS = "Annotations", ("JPEGImages", "images"), "ImageSets/Main"
+XML_FOLDER, IMAGES, LISTS = "Annotations", ("JPEGImages", "images"), "ImageSets/Main"
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 MAX_COORDINATE = 2**24  # float32 represents all integers up to here
 
 
 @dataclass
-class MarkedObject:
+class XmlObject:
     """One annotated object in an XML file."""
 
     line: int
@@ -34,7 +34,7 @@ class MarkedObject:
     corners: dict[str, float] = field(default_factory=dict)
 
 
-class Sheet:
+class XmlAnnotation:
     """The XML annotations of one image, parsed with expat.
 
     Elements are matched by their full path, so that the boxes of an object's parts (head, hands) do
@@ -42,10 +42,10 @@ class Sheet:
     """
 
     def __init__(self, data: bytes, file: str) -> None:
-        """Parse `data`; raises ValueError with file and line if it is malformed."""
+        """Parse `data`; raises ValueError, naming file and line, if it is malformed."""
         self.file = file
         self.size: dict[str, float] = {}  # empty if the XML has none
-        self.objects: list[MarkedObject] = []
+        self.objects: list[XmlObject] = []
         self._path: list[str] = []
         self._text: list[str] = []
         self._parser = expat.ParserCreate()
@@ -61,11 +61,11 @@ class Sheet:
 
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
         if not self._path and tag != "annotation":
-            raise ValueError(f"{self._place()}: <{tag}> where VOC's <annotation> should begin")
+            raise ValueError(f"{self._place()}: the root element is <{tag}>, not <annotation>")
         self._path.append(tag)
         self._text.clear()
         if self._path[1:] == ["object"]:
-            self.objects.append(MarkedObject(self._parser.CurrentLineNumber))
+            self.objects.append(XmlObject(self._parser.CurrentLineNumber))
 
     def _end(self, tag: str) -> None:
         text = "".join(self._text).strip()
@@ -81,7 +81,7 @@ class Sheet:
             case ["object", "bndbox", ("xmin" | "ymin" | "xmax" | "ymax") as corner]:
                 self.objects[-1].corners[corner] = self._number(corner, text)
             case ["object"]:
-                self._must_be_complete(self.objects[-1])
+                self._check_complete(self.objects[-1])
         self._path.pop()
         self._text.clear()
 
@@ -89,7 +89,7 @@ class Sheet:
         return f"{self.file}:{self._parser.CurrentLineNumber}"
 
     def _refuse_entity(self, *declaration: object) -> None:
-        raise ValueError(f"{self._place()}: declares entities, which VOC does not")
+        raise ValueError(f"{self._place()}: entity declarations are not allowed")
 
     def _number(self, tag: str, text: str) -> float:
         try:
@@ -97,21 +97,21 @@ class Sheet:
         except ValueError:
             value = math.nan
         if not abs(value) <= MAX_COORDINATE:
-            raise ValueError(f"{self._place()}: {text[:40]!r} as <{tag}>")
+            raise ValueError(f"{self._place()}: <{tag}> has the invalid value {text[:40]!r}")
         return value
 
-    def _must_be_complete(self, marked: MarkedObject) -> None:
-        lacks = [tag for tag in CORNERS if tag not in marked.corners]
-        if not marked.name:
-            lacks.insert(0, "name")
-        if lacks:
-            raise ValueError(f"{self.file}:{marked.line}: an object without <{lacks[0]}>")
+    def _check_complete(self, parsed: XmlObject) -> None:
+        missing = [tag for tag in CORNERS if tag not in parsed.corners]
+        if not parsed.name:
+            missing.insert(0, "name")
+        if missing:
+            raise ValueError(f"{self.file}:{parsed.line}: the object has no <{missing[0]}>")
 
 
 def find_voc(folder: Path) -> list[Path]:
-    """Find folders with Annotations/: the folder itself, or VOC2007 and VOC2012 in a VOCdevkit."""
+    """Return folders with Annotations/: `folder` itself, or VOC2007 and VOC2012 in a VOCdevkit."""
     places = [folder, *(base / name for base in (folder, folder / "VOCdevkit") for name in YEARS)]
-    return [place for place in places if (place / SHEETS).is_dir() and _images_of(place)]
+    return [place for place in places if (place / XML_FOLDER).is_dir() and _images_of(place)]
 
 
 def _images_of(home: Path) -> str:
@@ -119,18 +119,18 @@ def _images_of(home: Path) -> str:
 
 
 def has_part(home: Path, part: str) -> bool:
-    """Return whether a split has a list of images, and annotations for them.
+    """Return whether a split has both a list of images and their annotations.
 
     The annotations of the VOC2012 test set were never published.
     """
     if not (home / LISTS / f"{part}.txt").is_file():
         return False
     keys = listed_keys(home, part)
-    return bool(keys) and (home / SHEETS / f"{keys[0]}.xml").is_file()
+    return bool(keys) and (home / XML_FOLDER / f"{keys[0]}.xml").is_file()
 
 
 def listed_keys(home: Path, part: str) -> list[str]:
-    """Read the image keys of a split: the first word of each line in its list."""
+    """Read the image keys of a split: the first word on each line of its list."""
     path = home / LISTS / f"{part}.txt"
     try:
         lines = path.read_text("utf-8").splitlines()
@@ -143,7 +143,7 @@ def listed_keys(home: Path, part: str) -> list[str]:
 
 def all_keys(home: Path) -> list[str]:
     """Return the keys of all annotated images, sorted."""
-    names = os.listdir(home / SHEETS)
+    names = os.listdir(home / XML_FOLDER)
     return sorted(name[:-4] for name in names if name.endswith(".xml") and name[0] != ".")
 
 
@@ -153,15 +153,16 @@ def read_voc(
     name: str,
     classes: Sequence[str] = (),
 ) -> Annotations:
-    """Read images from several folders below `folder` as one split, and collect its problems.
+    """Read the images with the given keys as one split, and collect its problems.
 
-    If `classes` is empty, the classes are those of the annotated objects.
+    `homes` are VOC folders in `folder`, each with its keys. If `classes` is empty, the classes are
+    taken from the annotated objects.
     """
-    sheets: list[str] = []
+    xml_files: list[str] = []
     objects = Objects()
 
     def place(row: int) -> str:
-        return f"{sheets[objects.images[row]]}:{objects.places[row]}"
+        return f"{xml_files[objects.images[row]]}:{objects.places[row]}"
 
     part = Annotations("VOC", name, folder, place, objects=objects)
     for home, keys in homes:
@@ -169,15 +170,15 @@ def read_voc(
         images = _images_of(home)
         by_stem = _by_stem(home / images)
         for key in dict.fromkeys(keys):
-            sheet = f"{prefix}{SHEETS}/{key}.xml"
-            file = f"{prefix}{images}/{by_stem.get(key, f'{key}.jpg')}"
+            xml_file = f"{prefix}{XML_FOLDER}/{key}.xml"
+            image = f"{prefix}{images}/{by_stem.get(key, f'{key}.jpg')}"
             try:
-                _add_sheet(part, sheet, key, file)
+                _add_image(part, xml_file, key, image)
             except ValueError as error:
-                sheet_and_line, _, reason = str(error).partition(": ")
-                part.problems.append(Problem("annotation file", sheet_and_line, reason))
+                file_and_line, _, reason = str(error).partition(": ")
+                part.problems.append(Problem("annotation file", file_and_line, reason))
             else:
-                sheets.append(sheet)
+                xml_files.append(xml_file)
     part.classes = {name: str(name) for name in classes or sorted(set(objects.names), key=str)}
     return part
 
@@ -189,13 +190,13 @@ def _by_stem(folder: Path) -> dict[str, str]:
     }
 
 
-def _add_sheet(part: Annotations, file: str, key: str, image: str) -> None:
-    """Append one image and its objects to the columns; raises ValueError with `PLACE: REASON`."""
+def _add_image(part: Annotations, file: str, key: str, image: str) -> None:
+    """Append one image and its objects to the columns; raises ValueError as `PLACE: REASON`."""
     try:
-        sheet = Sheet((part.root / file).read_bytes(), file)
+        annotation = XmlAnnotation((part.root / file).read_bytes(), file)
     except OSError as error:
         raise ValueError(f"{file}: {os_reason(error)}") from None
-    width, height = (int(sheet.size.get(side, 0)) for side in ("width", "height"))
+    width, height = (int(annotation.size.get(side, 0)) for side in ("width", "height"))
     if width <= 0 or height <= 0:
         # some annotation tools omit the size, or write zeros
         width, height = image_size(FolderReader(str(part.root))(image), image)
@@ -204,12 +205,12 @@ def _add_sheet(part: Annotations, file: str, key: str, image: str) -> None:
     part.keys.append(key)
     part.sizes.append((width, height))
     objects = part.objects
-    for marked in sheet.objects:
-        x0, y0, x1, y1 = (marked.corners[corner] for corner in CORNERS)
+    for parsed in annotation.objects:
+        x0, y0, x1, y1 = (parsed.corners[corner] for corner in CORNERS)
         objects.images.append(row)
-        objects.names.append(marked.name)
+        objects.names.append(parsed.name)
         objects.boxes.append((x0 - 1, y0 - 1, x1, y1))
-        objects.places.append(marked.line)
-        objects.difficult.append(marked.difficult)
-        objects.truncated.append(marked.truncated)
+        objects.places.append(parsed.line)
+        objects.difficult.append(parsed.difficult)
+        objects.truncated.append(parsed.truncated)
         objects.crowd.append(False)

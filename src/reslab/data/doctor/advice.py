@@ -1,11 +1,11 @@
-"""The effect of each kind of finding on a run, and the remedy."""
+"""Advice for each kind of finding: its effect on a run, and the remedy."""
 
 from dataclasses import dataclass
 from typing import Literal
 
-SMALL = 8  # enlargement factor above which an image spoils a run
-FEW = 10  # images in a class; fewer are worth a remark
-IMBALANCE = 10  # ratio of the largest class to a smaller one, above which it is worth a remark
+SMALL = 8  # an image that must be enlarged by more than this factor spoils a run
+FEW = 10  # a class with fewer images is worth a remark
+IMBALANCE = 10  # so is a class that the largest class exceeds by more than this factor
 
 Severity = Literal["spoils", "remark"]
 
@@ -33,152 +33,155 @@ def _refused(fix: str) -> Advice:
 
 def _bad_file(fix: str) -> Advice:
     return _spoils(
-        "training puts another image of the class in its place, and stops where these are too "
-        "many; tests leave it out",
+        "training replaces it with another image of its class, and stops if there are too many; "
+        "testing leaves it out",
         fix,
     )
 
 
 _AGAIN = "copy or download it again, or delete it"
 
-# In the order in which they are shown.
+# The findings are shown in this order.
 IMAGE_ADVICE = {
-    # arrangement
+    # layout of the folder
     "no classes": _refused("put the images of each class into a subfolder named after it"),
-    "one class": _refused("add a second class; if its subfolders are the classes, name it itself"),
-    "no training part": _refused("add train/ beside it, or move its classes one level up"),
-    "class list": _refused("correct classes.csv, or rename the class's folder"),
-    "shards": _refused("copy or pack it again"),
-    "unreadable folder": _refused("allow yourself to read it: chmod u+rx FOLDER"),
+    "one class": _refused("add a second class; if its subfolders are the classes, use it instead"),
+    "no training part": _refused("add train/ beside val/, or move its classes up one level"),
+    "class list": _refused("correct classes.csv, or rename the class folder"),
+    "shards": _refused("copy or pack the shards again"),
+    "unreadable folder": _refused("give yourself permission to read it: chmod u+rx FOLDER"),
     "linked class": _spoils("the same images are read twice, as two classes", "delete the link"),
-    "empty class": _refused("delete the class's folder, or fill it"),
+    "empty class": _refused("add images to the class folder, or delete it"),
     "one image": _spoils(
-        "a split into training and validation needs two of each class: training refuses the folder",
-        "add images, delete the class, or make the parts train/ and val/ yourself",
+        "a split into training and validation needs two images per class: training refuses the "
+        "folder",
+        "add images, delete the class, or create train/ and val/ yourself",
     ),
     "class not in training": _spoils(
-        "no net could learn it: training refuses the folder",
-        "add its images to the training part, rename it if it is a class of it, or delete it",
+        "no net can learn it: training refuses the folder",
+        "add training images for it, rename it if training has it under another name, or delete it",
     ),
-    # files that do not decode
+    # files that cannot be decoded
     "unreadable": _bad_file("repair its link or its permissions (chmod u+r), or delete it"),
     "empty": _bad_file(_AGAIN),
     "truncated": _bad_file(_AGAIN),
-    "corrupt": _bad_file(f"{_AGAIN}; save again what an image editor still opens"),
+    "corrupt": _bad_file(f"{_AGAIN}; if an image editor still opens it, save it again"),
     "not an image": _bad_file(
-        "see what it is (a web page: a failed download; HEIC: save it as JPEG), or delete it"
+        "find out what it is (a web page: a failed download; HEIC: save it as JPEG), or delete it"
     ),
-    "too large": _bad_file("reduce it in an image editor, or delete it"),
+    "too large": _bad_file("reduce its size in an image editor, or delete it"),
     # images that mislead
     "too small": _spoils(
-        f"enlarged more than {SMALL} times it has no detail left to learn from",
-        "replace it by its original, delete it (an icon?), or name the net's true --size",
+        f"enlarged more than {SMALL} times, it has no detail to learn from",
+        "replace it with its original, delete it (an icon?), or give the net's real --size",
     ),
     "two labels": _spoils(
-        "one image in several classes: all but one of its labels are wrong",
-        "keep it in the right class and delete the others",
+        "the same image is in several classes: all but one of its labels are wrong",
+        "keep it in the right class and delete the other copies",
     ),
     "leak": _spoils(
-        "one image in training and validation: the error comes out too low",
-        "delete its copies from the training part",
+        "the same image is in training and validation: the measured error is too low",
+        "delete its copies from the training images",
     ),
     "repeated, no parts": _spoils(
-        "a split may draw one copy for training and another for validation: the error comes out "
-        "too low",
+        "a split may put one copy into training and another into validation: the measured error "
+        "is too low",
         "delete all but one",
     ),
     # remarks
     "repeated": _remark(
-        "one image several times in a class: it counts as often", "delete all but one"
+        "the same image is in a class several times, and counts as often", "delete all but one"
     ),
     "unknown suffix": _remark("not read: an image by its content but not by its name", "rename it"),
     "other file": _remark(
-        "not read: not an image", "nothing, or move it out; save HEIC and AVIF as JPEG"
+        "not read: not an image", "nothing, or move it elsewhere; save HEIC and AVIF as JPEG"
     ),
     "outside": _remark(
-        "not read: it lies in no class folder of a part", "move it, if it should be read"
+        "not read: it is not in a class folder", "move it into one if it should be read"
     ),
     "linked folder": _remark(
-        "not read: links to folders inside a class could lead in circles",
-        "move or copy the folder itself to that place",
+        "not read: links to folders inside a class could form a cycle",
+        "replace the link with the folder itself",
     ),
     "wrong suffix": _remark(
-        "nothing: contents are believed; other programs may refuse it", "rename it"
+        "recognised by its content, but other programs may refuse it", "rename it"
     ),
-    "16-bit": _remark("reduced to 8 bits a channel", "nothing"),
+    "16-bit": _remark("reduced to 8 bits per channel", "nothing"),
     "CMYK": _remark(
-        "made RGB without its colour profile: colours are off",
+        "converted to RGB without its colour profile: its colours change",
         "nothing, or convert it in an image editor",
     ),
-    "alpha": _remark("transparent pixels become white", "nothing, or put a background under it"),
-    "palette": _remark("made RGB: at most 256 colours", "nothing, or take its original"),
-    "grey": _remark("made RGB with three equal channels", "nothing"),
-    "rotated": _remark("turned upright as its EXIF block says", "nothing"),
-    "animated": _remark("only the first frame is read", "nothing, or save its frames"),
+    "alpha": _remark("transparent pixels become white", "nothing, or put a background behind it"),
+    "palette": _remark("converted to RGB: at most 256 colours", "nothing, or use the original"),
+    "grey": _remark("converted to RGB with three equal channels", "nothing"),
+    "rotated": _remark("rotated upright according to its EXIF block", "nothing"),
+    "animated": _remark("only the first frame is read", "nothing, or save its frames as images"),
     "small": _remark(
-        "shorter side below that of the net's images: enlarged, hence blurred",
-        "take larger originals, or train at a smaller size",
+        "its shorter side is smaller than the net's input, so it is enlarged and blurred",
+        "use larger originals, or train at a smaller size",
     ),
     "few images": _remark(
-        f"under {FEW} images to learn a class from", "add images; start from trained weights"
+        f"fewer than {FEW} images to learn the class from",
+        "add images, or start from trained weights",
     ),
     "imbalance": _remark(
-        f"the largest class has over {IMBALANCE} times the images of the smallest",
-        "--set balance=sampler or balance=loss; look at the errors per class",
+        f"the largest class has more than {IMBALANCE} times as many images",
+        "set balance=sampler or balance=loss with --set, and look at the error of each class",
     ),
     "class not in validation": _remark(
-        "its error is not measured", "move some of its images to the validation part"
+        "its error is not measured", "move some of its images to validation"
     ),
 }
 BOX_ADVICE = {
     # files
-    "annotation file": _refused("correct the file at the place that is named"),
+    "annotation file": _refused("correct the file at this place"),
     "unknown image": _refused("add the image to the list 'images', or delete its annotations"),
-    "missing image": _refused("copy it to that place, or delete it from the annotations"),
+    "missing image": _refused("copy it to this place, or delete it from the annotations"),
     "bad image": _spoils(
-        "it does not decode: nothing can be detected in it",
+        "it cannot be decoded: nothing can be detected in it",
         "copy or download it again, or delete it and its annotations",
     ),
     "other size": _spoils(
-        "annotated at another size: its boxes lie elsewhere in it, and it is refused when read",
-        "put back the image that was annotated, or annotate this one; save one that EXIF turns "
+        "annotated at another size: its boxes do not fit, and it is refused when it is read",
+        "restore the annotated image, or annotate this one; if it has an EXIF rotation, save it "
         "upright first",
     ),
     # boxes
-    "unknown class": _refused("correct the class, or add it: no net could learn it without"),
-    "not numbers": _refused("correct the box: it has four finite numbers"),
+    "unknown class": _refused("correct the class, or add it to the classes to learn"),
+    "not numbers": _refused("correct the box: it needs four finite numbers"),
     "swapped corners": _refused(
-        "exchange the corners: COCO's box is x y width height, VOC's xmin ymin xmax ymax"
+        "swap the corners: a COCO box is x y width height, a VOC box xmin ymin xmax ymax"
     ),
     "box outside": _refused(
-        "correct or delete it; scale numbers that belong to a larger copy of the image"
+        "correct or delete it; rescale it if it was drawn on a larger copy of the image"
     ),
     "image in both parts": _spoils(
-        "one image in training and test: the precision comes out too high",
-        "delete its copies from the training part",
+        "the same image is in training and test: the measured precision is too high",
+        "delete its copies from the training images",
     ),
     # remarks
     "empty box": _remark(
-        "left out of training and tests: it has no area", "draw it again, or delete it"
+        "left out of training and testing: it has no area", "draw it again, or delete it"
     ),
     "past the edge": _remark(
-        "counted as it is, while detections end at the edge", "cut it at the edge of the image"
+        "kept as annotated, while detections end at the edge", "clip it to the image"
     ),
     "repeated box": _remark(
-        "one object annotated twice: only one can be matched, the precision comes out too low",
+        "an object is annotated twice, but can be matched only once: the measured precision is "
+        "too low",
         "delete all but one",
     ),
     "repeated image": _remark(
-        "one image several times in a part: it counts as often; a split may draw one copy for "
-        "training and another for test",
+        "the same image is in a split several times, and counts as often; a random split may put "
+        "one copy into training and another into test",
         "delete all but one",
     ),
     "no boxes": _remark(
-        "only background: every detection in it is counted as wrong",
-        "nothing if that is so; otherwise annotate it",
+        "background only: every detection in it is a false positive",
+        "nothing if it shows no objects; otherwise annotate it",
     ),
     "class without boxes": _remark(
-        "nothing to learn it from", "annotate some, or delete the class"
+        "there are no examples to learn it from", "annotate some, or delete the class"
     ),
 }
 ADVICE = IMAGE_ADVICE | BOX_ADVICE

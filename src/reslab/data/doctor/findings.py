@@ -1,4 +1,4 @@
-"""Find problems in a folder of images that would spoil a run, and facts worth knowing.
+"""Find everything in a folder of images that would spoil a run, or is worth a remark.
 
 Images are equal if they decode to equal pixels: this finds copies in another format or with another
 EXIF block, but not images that only look alike.
@@ -29,7 +29,7 @@ from reslab.data.folder import WHOLE_FOLDER, FolderPart, class_list
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One instance of a problem, with the files or folders concerned."""
+    """One instance of a problem, with the files or folders that have it."""
 
     kind: str  # a key of ADVICE
     files: tuple[str, ...]  # relative to the folder that was checked
@@ -49,9 +49,9 @@ class Finding:
 
 
 def diagnose(scan: FolderScan, infos: list[list[ImageInfo]], size: int) -> tuple[Finding, ...]:
-    """Find all problems of a folder of images to classify, in the order of ADVICE.
+    """Return the findings for a folder of images to classify, in the order of ADVICE.
 
-    `infos` lists the images of each split; `size` is the side of the network's input.
+    `infos` has a list per split; `size` is the side of the network's input, in pixels.
     """
     return _by_kind((
         *_problem_cases(scan.problems),
@@ -68,9 +68,9 @@ def diagnose(scan: FolderScan, infos: list[list[ImageInfo]], size: int) -> tuple
 def diagnose_boxes(
     folder: Path, parts: Sequence[Annotations], infos: list[list[ImageInfo]]
 ) -> tuple[Finding, ...]:
-    """Find all problems of a folder of images with boxes, in the order of ADVICE.
+    """Return the findings for a folder of images with boxes, in the order of ADVICE.
 
-    `parts` are the training and the test split, or all of an unsplit folder.
+    `parts` are the training and test splits, or an unsplit folder as a whole.
     """
     cases: list[Case] = []
     paths = [[os.path.relpath(part.root / file, folder) for file in part.files] for part in parts]
@@ -106,7 +106,7 @@ def _class_list_cases(scan: FolderScan) -> Iterator[Case]:
     for part in scan.parts:
         if part.packed:
             continue
-        assert isinstance(scan.folder, Path), "what is remote is packed"
+        assert isinstance(scan.folder, Path), "remote splits are packed"
         path = class_list(scan.folder / part.prefix, scan.folder)
         if path is None:
             continue
@@ -142,7 +142,7 @@ def _image_faults(info: ImageInfo, size: int) -> Iterator[tuple[str, str]]:
 
 
 def _copies(scan: FolderScan, infos: list[list[ImageInfo]]) -> Iterator[Case]:
-    """Yield a case for each group of images that decode to the same pixels."""
+    """Yield one case per group of images that decode to the same pixels."""
     within = "repeated" if len(scan.parts) > 1 else "repeated, no parts"
     for group in _equal_images(infos):
         members = [(scan.parts[part], row) for part, row in group]
@@ -166,7 +166,7 @@ def _equal_images(infos: list[list[ImageInfo]]) -> list[list[tuple[int, int]]]:
 
 
 def _class_cases(parts: dict[str, FolderPart]) -> Iterator[Case]:
-    """Yield classes with too few images, far fewer than the largest, or none for validation."""
+    """Yield the classes with few images, with far fewer than the largest, or without validation."""
     train, test = parts.get("train") or parts.get(WHOLE_FOLDER), parts.get("validation")
     if train is None:
         return
@@ -175,12 +175,12 @@ def _class_cases(parts: dict[str, FolderPart]) -> Iterator[Case]:
     largest = max(counts, key=counts.__getitem__, default="")
     for id_, count in counts.items():
         place = (train.prefix + id_,)
-        if count == 1 and test is None:  # its validation images are split off from these
+        if count == 1 and test is None:  # validation images would be split off
             yield Case("one image", place)
         elif count < FEW:
             yield Case("few images", place, f"{count}")
         if count * IMBALANCE < most:
-            yield Case("imbalance", place, f"{count:,}; {largest} has {most:,}")
+            yield Case("imbalance", place, f"{count:,} images; {largest} has {most:,}")
         if test is not None and id_ not in test.images.ids:
             yield Case("class not in validation", place)
 
@@ -198,7 +198,7 @@ def _annotated_image_cases(
             yield Case("bad image", (path,), info.reason)
         elif (info.width, info.height) != annotated_size:
             wide, high = annotated_size
-            note = f"{info.width} x {info.height}, annotated as {wide} x {high}"
+            note = f"{info.width} x {info.height}, but annotated as {wide} x {high}"
             yield Case("other size", (path,), note)
         if row not in annotated:
             yield Case("no boxes", (path,))

@@ -1,4 +1,4 @@
-"""Read and decode every image in a folder once, in threads, to describe each file."""
+"""Read and decode every image in a folder once, in threads, and describe each file."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -28,9 +28,9 @@ from reslab.runtime.threads import map_in_order, usable_cores
 BITS_PER_SAMPLE, ORIENTATION = 258, 274  # tags of a TIFF
 READ_AHEAD = 4  # files read ahead per thread
 
-# The kinds of findings for files that do not decode: each file has one of them.
+# The kinds of findings for files that cannot be decoded; each file has exactly one.
 PROBLEMS = ("unreadable", "empty", "truncated", "corrupt", "not an image", "too large")
-# The kinds for files that decode: a file may have several.
+# The kinds of findings for files that can be decoded; a file may have several.
 ODDITIES = ("16-bit", "CMYK", "alpha", "palette", "grey", "rotated", "animated", "wrong suffix")
 
 
@@ -38,13 +38,13 @@ ODDITIES = ("16-bit", "CMYK", "alpha", "palette", "grey", "rotated", "animated",
 class ImageInfo:
     """The properties of one image file."""
 
-    problem: str = ""  # one of PROBLEMS; "" if the file decodes
+    problem: str = ""  # one of PROBLEMS; "" if the file can be decoded
     reason: str = ""  # details of the problem
     width: int = 0
     height: int = 0
     digest: int = 0  # of the decoded pixels
     oddities: tuple[str, ...] = ()  # some of ODDITIES
-    format: str = ""  # from the signature
+    format: str = ""  # by the signature
 
 
 def inspect_all(scan: FolderScan, on_progress: Callable[[None], None]) -> list[list[ImageInfo]]:
@@ -72,7 +72,7 @@ def inspect_files(
 ) -> list[ImageInfo]:
     """Read and decode files on all cores; `on_progress` is called after each.
 
-    `named`: the suffix should match the format.
+    With `named`, a suffix that does not match the format is an oddity.
     """
     threads = usable_cores()
     infos = []
@@ -84,19 +84,19 @@ def inspect_files(
 
 
 def inspect(read: Callable[[str], bytes], file: str, *, named: bool = True) -> ImageInfo:
-    """Read and decode one file; `named`: its suffix should match its format."""
+    """Read and decode one file; with `named`, a suffix of another format is an oddity."""
     try:
         data = read(file)
     except BadImage as bad:
         return ImageInfo("unreadable", str(bad).removeprefix(f"{file}: "))
     except ValueError:
-        return ImageInfo("unreadable", "a name that no file can have")
+        return ImageInfo("unreadable", "an invalid file name")
     try:
         rgb = load_image(data, file)
     except BadImage as bad:
         return ImageInfo(_problem(data, bad), str(bad).removeprefix(f"{file}: "))
     kind = image_format(data)
-    assert kind, "it was decoded"
+    assert kind, "load_image has recognised the format"
     height, width = rgb.shape[:2]
     suffix = os.path.splitext(file)[1].lower()
     wrong = ("wrong suffix",) if named and FORMATS.get(suffix, kind) != kind else ()
@@ -142,7 +142,7 @@ def is_cut_short(data: bytes, kind: str) -> bool:
 
 
 def _oddities(data: bytes, kind: str, file: str) -> tuple[str, ...]:
-    """Return the oddities of a decodable image, from its header."""
+    """Return the oddities of an image that can be decoded, from its header."""
     if kind == "jpeg":
         try:
             space = simplejpeg.decode_jpeg_header(data)[2]
@@ -156,7 +156,7 @@ def _oddities(data: bytes, kind: str, file: str) -> tuple[str, ...]:
             if isinstance(image, TiffImageFile):
                 turn = image.tag_v2.get(ORIENTATION, 1)
             oddities += ["rotated"] if turn > 1 else []
-            # only the formats that can be animated have this attribute
+            # only formats that can be animated have this attribute
             oddities += ["animated"] if getattr(image, "is_animated", False) else []
     except BadImage:  # a second frame is damaged
         return ()
@@ -164,7 +164,7 @@ def _oddities(data: bytes, kind: str, file: str) -> tuple[str, ...]:
 
 
 def _mode(data: bytes, kind: str, image: Image.Image) -> str:
-    """Return the most unusual property of the colours, or "" for 8-bit RGB."""
+    """Return the oddity of an image's colours, or "" for 8-bit RGB."""
     depth = data[24] if kind == "png" else 8  # Pillow opens 16-bit RGB as 8-bit
     if isinstance(image, TiffImageFile):
         depth = max(image.tag_v2.get(BITS_PER_SAMPLE, (8,)))

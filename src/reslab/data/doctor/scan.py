@@ -1,7 +1,7 @@
-"""List the content of a folder of images, whatever problems it has.
+"""List the content of a folder of images, and all problems with its layout.
 
-The folder is traversed with the same functions as for a data set (`data/folder.py`). A data set
-refuses the folder at its first problem; a scan collects all problems, and the unread files.
+The folder is traversed with the same functions as when a data set is opened (`data/folder.py`).
+Opening a data set fails at the first problem; a scan collects all problems and the unread files.
 """
 
 import os
@@ -31,19 +31,20 @@ class FolderScan:
     folder: Location
     parts: list[FolderPart] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    # paths relative to `folder`
-    misnamed: list[tuple[str, str]] = field(default_factory=list)  # images by content, their format
-    others: list[str] = field(default_factory=list)  # files in class folders that are not images
-    outside: list[str] = field(default_factory=list)  # images, folders outside class folders
+    # all paths are relative to `folder`: images without an image suffix, and their formats;
+    misnamed: list[tuple[str, str]] = field(default_factory=list)
+    # files in class folders that are not images; images and folders outside class folders
+    others: list[str] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return sum(len(part.images) for part in self.parts)
 
 
 def scan_folder(folder: Location) -> FolderScan:
-    """List the images that a run would read, and all obstacles, without decoding any image."""
+    """List the images that a run would read, and all problems, without decoding any image."""
     if isinstance(folder, Path) and not folder.is_dir():
-        raise ValueError(f"{folder} is {'no folder' if folder.exists() else 'not there'}")
+        raise ValueError(f"{folder} {'is not a folder' if folder.exists() else 'does not exist'}")
     scan = FolderScan(folder)
     roots = part_roots(folder, scan.problems.append)
     for name, root in roots.items():
@@ -67,7 +68,7 @@ def _scan_part(scan: FolderScan, root: Location, prefix: str) -> EncodedImages |
         return None
     if packed is not None:
         return packed
-    assert isinstance(root, Path), "what is remote is packed"
+    assert isinstance(root, Path), "remote splits are packed"
     try:
         ids = class_ids(root, scan.problems.append, prefix)
     except ValueError as error:
@@ -88,20 +89,20 @@ def _scan_part(scan: FolderScan, root: Location, prefix: str) -> EncodedImages |
 def _linked_classes(root: Path, ids: Sequence[str], prefix: str) -> dict[str, Problem]:
     """Return the class folders that are links to another class or to a parent folder."""
     real_root = Path(os.path.realpath(root))
-    seen = {str(parent): "a folder around it" for parent in (real_root, *real_root.parents)}
+    seen = {str(parent): "a parent folder" for parent in (real_root, *real_root.parents)}
     linked = {}
     for id_ in ids:
         real = os.path.realpath(root / id_)
         if real in seen:
-            linked[id_] = Problem("linked class", prefix + id_, f"leads to {seen[real]}")
+            linked[id_] = Problem("linked class", prefix + id_, f"links to {seen[real]}")
         seen.setdefault(real, f"the same files as {prefix}{id_}")
     return linked
 
 
 def _add_other(scan: FolderScan, file: str, entry: os.DirEntry[str]) -> None:
-    """Classify and record a file without an image suffix."""
+    """Classify and record a link to a folder, or a file without an image suffix."""
     if is_folder(entry):
-        scan.problems.append(Problem("linked folder", file, f"to {os.readlink(entry)}"))
+        scan.problems.append(Problem("linked folder", file, f"links to {os.readlink(entry)}"))
     elif kind := _format_by_content(entry):
         scan.misnamed.append((file, kind))
     else:
@@ -110,7 +111,7 @@ def _add_other(scan: FolderScan, file: str, entry: os.DirEntry[str]) -> None:
 
 def _format_by_content(entry: os.DirEntry[str]) -> str | None:
     try:
-        if not entry.is_file():  # reading a pipe would never end
+        if not entry.is_file():  # reading a pipe could block forever
             return None
         with open(entry, "rb") as file:
             return image_format(file.read(16))
