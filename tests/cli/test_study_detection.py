@@ -11,10 +11,10 @@ from reslab.cli import main
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        (("--on", "digits"), "--on digits does not apply to the study detection"),
+        (("--on", "digits"), "--on digits does not apply to the detection study"),
         (("--depths", "20"), "--depths 20 does not apply"),
         (("--data", "x"), "--data x does not apply"),
-        (("--iterations", "0"), "--iterations 0: at least 1"),
+        (("--iterations", "0"), "--iterations 0 must be at least 1"),
     ],
 )
 def test_what_does_not_apply_is_refused(options, why, capsys, tmp_path: Path) -> None:
@@ -49,8 +49,8 @@ def test_the_study_goes_from_nothing_to_its_page(reslab, tmp_path: Path) -> None
     out = tmp_path / "page"
     done = reslab("report", trained["run"], untrained["run"], "--out", out)
     assert done.returncode == 0, done.stderr
-    assert "ResNet-20, untrained trunk" in (out / "report.html").read_text()
+    assert "ResNet-20, from scratch" in (out / "report.html").read_text()
     mixed = reslab("report", classifier["run"], trained["run"], "--out", tmp_path / "none")
     assert mixed.returncode == 2
-    assert "make a page of each kind" in mixed.stderr
+    assert "report on them separately" in mixed.stderr
     assert mixed.stderr.count("\n") == 1

@@ -46,7 +46,7 @@ def test_an_unknown_study_is_refused(name: str, near: str) -> None:
 
 
 def test_a_depth_that_no_recipe_has_is_refused() -> None:
-    with pytest.raises(ValueError, match="21: the depths of Table 6 are 20, 32, 44, 56, 110, 1202"):
+    with pytest.raises(ValueError, match=r"21 is not in Table 6; .* 20, 32, 44, 56, 110, 1202"):
         plan_study("degradation", depths=(21,))
 
 
@@ -73,5 +73,5 @@ def test_a_shortened_detection_study_is_shortened_as_a_whole() -> None:
 
 
 def test_no_iterations_are_refused() -> None:
-    with pytest.raises(ValueError, match="--iterations 0: at least 1"):
+    with pytest.raises(ValueError, match="--iterations 0 must be at least 1"):
         plan_study("detection", iterations=0)

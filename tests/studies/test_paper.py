@@ -16,5 +16,5 @@ def test_deviations_of_a_detector_are_from_app_a(pair) -> None:
     assert f"model.trunk: {trunk}" in trained
     assert not any(line.startswith(("weights", "watched", "eval_every")) for line in trained)
     assert set(untrained) - set(trained) == {
-        "model.norm: frozen -> group", "weights: of ImageNet -> None",
+        "model.norm: frozen -> group", "weights: from ImageNet -> None",
     }  # fmt: skip

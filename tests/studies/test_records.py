@@ -31,7 +31,7 @@ def test_how_often_a_run_was_logged_makes_no_other_recipe(classifier, detector) 
 
 def test_one_run_does_not_count_as_two_seeds(classifier) -> None:
     record = classifier("digits-plain20")
-    with pytest.raises(ValueError, match="are the same run"):
+    with pytest.raises(ValueError, match="have the same recipe and seed"):
         group_by_recipe([record, record])
 
 

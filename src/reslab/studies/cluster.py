@@ -70,19 +70,20 @@ def resources_per_run(machines: Sequence[dict[str, float]], jobs: int) -> tuple[
 
     If any machine has a GPU, runs are placed only on machines with GPUs.
     """
-    able = [machine for machine in machines if machine.get("CPU", 0) >= 1]
-    if not able:
-        raise ValueError("the Ray cluster has no machine with a processor")
-    able = [machine for machine in able if machine.get("GPU", 0) >= 1] or able
-    gpus = min(machine.get("GPU", 0) for machine in able) / jobs
-    return max(int(min(machine["CPU"] for machine in able)) // jobs, 1), min(gpus, 1)
+    usable = [machine for machine in machines if machine.get("CPU", 0) >= 1]
+    if not usable:
+        raise ValueError("no machine of the Ray cluster offers a CPU")
+    usable = [machine for machine in usable if machine.get("GPU", 0) >= 1] or usable
+    gpus = min(machine.get("GPU", 0) for machine in usable) / jobs
+    return max(int(min(machine["CPU"] for machine in usable)) // jobs, 1), min(gpus, 1)
 
 
 def run_on_worker(arguments: Sequence[str], folder: str, log: str, threads: int) -> int:
     """Run `reslab` in a worker of the cluster and return its exit status.
 
     If the cluster loses contact with a machine that is still training, it restarts the run
-    elsewhere, so the run first waits for the lock on its folder. When cancelled, it saves first.
+    elsewhere, so a run first waits for the lock on its folder. A cancelled run saves a checkpoint
+    before it ends.
     """
     while is_locked(Path(folder)):
         time.sleep(LOCK_POLL_SECONDS)

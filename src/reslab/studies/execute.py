@@ -21,7 +21,7 @@ COMMAND = (
 )
 POLL_SECONDS = 0.5
 SHARED_DISK_SECONDS = 90.0  # until a file on a shared disk is visible to every machine
-TAIL = 2048  # bytes at the end of a log, more than its last line
+TAIL = 2048  # bytes read from the end of a log, more than its last line
 
 
 class StartedRun(Protocol):
@@ -91,8 +91,8 @@ def run_all(
     """Finish every run, `jobs` at a time; return the number of the signal received, or None.
 
     A run that starts from another run's weights waits for that run, finished runs are skipped, and
-    interrupted runs are resumed. After a signal each run saves before it ends. If a run fails, the
-    others save and stop, and a RuntimeError names the failed run.
+    interrupted runs are resumed. After a signal each run saves a checkpoint before it ends. If a
+    run fails, the others save a checkpoint and end, and RuntimeError is raised, naming the run.
     """
     for run in runs:
         run.check_folder()
@@ -100,41 +100,41 @@ def run_all(
     for run in runs:
         if run not in waiting:
             on_event(run, run.recipe.iterations)
-    working: dict[PlannedRun, StartedRun] = {}
+    running: dict[PlannedRun, StartedRun] = {}
     try:
-        while waiting or working:
-            while len(working) < jobs and (run := first_ready(waiting)):
+        while waiting or running:
+            while len(running) < jobs and (run := first_ready(waiting)):
                 waiting.remove(run)
                 log_of(run).parent.mkdir(parents=True, exist_ok=True)
-                working[run] = launch(run, log_of(run))
+                running[run] = launch(run, log_of(run))
             time.sleep(POLL_SECONDS)
-            for run, started in list(working.items()):
+            for run, started in list(running.items()):
                 on_event(run, iterations_done(run))
                 if (status := started.poll()) is not None:
-                    del working[run]
+                    del running[run]
                     patience = SHARED_DISK_SECONDS if status == 0 else 0.0
                     if not stop() and not has_finished(run, patience):
                         raise RuntimeError(f"{run.folder}: {last_line(log_of(run))}")
-            if number := stop():
-                return number
+            if signal_number := stop():
+                return signal_number
     finally:
-        end_all(list(working.values()))
+        end_all(list(running.values()))
     return None
 
 
-def end_all(working: Sequence[StartedRun]) -> None:
-    """Ask all runs to save and end, then wait for each."""
-    for started in working:
+def end_all(running: Sequence[StartedRun]) -> None:
+    """Ask all runs to save a checkpoint and end, then wait for each."""
+    for started in running:
         if started.poll() is None:
             started.terminate()
-    for started in working:
+    for started in running:
         started.wait()
 
 
 def in_order(runs: Sequence["PlannedRun"]) -> list["PlannedRun"]:
-    """Sort runs: first the ones that other runs wait for, then the longest.
+    """Sort runs: first the ones that other runs wait for, then by decreasing length.
 
-    A long run started last would leave cores idle.
+    A long run that starts last would leave cores idle.
     """
     awaited = {run.weights for run in runs}
     return sorted(runs, key=lambda run: (run.folder in awaited, run.cost), reverse=True)
@@ -174,6 +174,6 @@ def iterations_done(run: "PlannedRun") -> int:
 
 
 def last_line(log: Path) -> str:
-    """Return the last line of a run's output, the reason for its failure."""
+    """Return the last line of a failed run's output, which has the reason."""
     lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    return lines[-1].removeprefix("reslab: ") if lines else "failed without a word"
+    return lines[-1].removeprefix("reslab: ") if lines else "failed without a message"

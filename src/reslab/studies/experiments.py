@@ -1,4 +1,4 @@
-"""Plan studies: questions from the paper, the runs that answer each, and the report page."""
+"""Plan studies: questions from the paper, the runs that answer them, and the report page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,30 +19,30 @@ from reslab.studies.records import Record, read_record, shared_task
 from reslab.training.folder import RunFolder
 from reslab.training.recipe import Recipe
 
-REPORT = ("Report", "What did these runs come to?")
-STUDIES = {  # studies that make runs: name -> heading of the page
+REPORT = ("Report", "What are the results of these runs?")
+STUDIES = {  # studies with runs of their own: name -> heading of the page
     "degradation": (
         "Degradation: does depth hurt?",
-        "Does a deeper plain net have a higher training error, and does a residual net not? "
-        "(Sec. 4.2, Fig. 6)",
+        "Do plain nets have a higher training error when they are deeper, and is this not so for "
+        "residual nets? (Sec. 4.2, Fig. 6)",
     ),
     "depth": (
-        "Depth: do residual nets gain from it?",
+        "Depth: do residual nets benefit from it?",
         "Does the test error of residual nets fall as they grow deeper? (Sec. 4.2, Table 6)",
     ),
     "shortcuts": (
         "Shortcuts: identity or projection?",
-        "How much do options A, B and C differ? (Sec. 4.1, Table 3, here on CIFAR's nets)",
+        "How much do options A, B and C differ? (Sec. 4.1, Table 3, here with the CIFAR nets)",
     ),
     "detection": (
-        "Transfer: does a trained trunk help a detector?",
-        "Does a detector whose trunk was trained to classify find more than one that starts from "
-        "nothing, after as many iterations? (Sec. 4.3, App. A; here Faster R-CNN on a small net, "
-        "which finds digits in scenes)",
+        "Transfer: does a pretrained trunk help a detector?",
+        "After as many iterations, does a detector whose trunk was pretrained on classification "
+        "outperform one trained from scratch? (Sec. 4.3, App. A; here Faster R-CNN on a small net "
+        "that detects digits in scenes)",
     ),
 }
 DEPTHS = {"degradation": (20, 56), "depth": (20, 32, 44, 56, 110), "shortcuts": (20,)}
-EVALUATIONS = 20  # fewest points on a curve when a schedule is shortened
+EVALUATIONS = 20  # minimum number of points on a curve when a schedule is shortened
 CLASSIFIER, DETECTOR = "digits-resnet20", "digit-scenes-resnet20-c4"
 UNTRAINED = "model.norm=group"  # batch norm would need statistics from trained weights
 
@@ -70,7 +70,7 @@ class PlannedRun:
     def check_folder(self) -> None:
         """Raise ValueError if the folder holds another run.
 
-        If the weights to start from are missing, the recipe is unknown and nothing is checked.
+        While the weights to start from are missing, the recipe is not known and nothing is checked.
         """
         if not (self.folder / "recipe.json").exists():
             return
@@ -90,9 +90,9 @@ class Study:
     runs: tuple[PlannedRun, ...]
 
     def write_page(self) -> tuple[Path, list[Record]]:
-        """Write the report page on the finished runs; return its path and the records."""
+        """Write the report page for the finished runs; return its path and the records."""
         trunks = list(dict.fromkeys(run.weights for run in self.runs if run.weights))
-        # all seeds of the trained detector, then all seeds of the untrained one
+        # all seeds with pretrained trunks, then all seeds from scratch
         compared = sorted(self.runs, key=lambda run: run.weights is None)
         paths = [run.folder for run in compared if run.folder not in trunks]
         return write_report(paths, self.folder, self.heading, trunks)
@@ -104,7 +104,7 @@ def write_report(
     heading: Heading = REPORT,
     trunks: Sequence[Path] = (),
 ) -> tuple[Path, list[Record]]:
-    """Write the report page on finished runs of one task; return its path and the records.
+    """Write the report page for finished runs of one task; return its path and the records.
 
     `trunks` are the runs of the classifiers whose weights the detectors started from.
     """
@@ -129,12 +129,12 @@ def plan_study(
 ) -> Study:
     """Plan the study `name`; raise ValueError for an option that does not apply to it.
 
-    A missing data set or package is reported here, once, rather than by every run.
+    A missing data set or package is reported once, here, rather than by every run.
     """
     if name not in STUDIES:
         raise ValueError(unknown_name("study", name, (*STUDIES, "responses")))
     if iterations is not None and iterations < 1:
-        raise ValueError(f"--iterations {iterations}: at least 1")
+        raise ValueError(f"--iterations {iterations} must be at least 1")
     if name == "detection":
         layers = ",".join(map(str, depths))
         refuse_options(name, {"--on": on, "--depths": layers, "--data": data})
@@ -156,7 +156,7 @@ def refuse_options(study: str, options: Mapping[str, object]) -> None:
     """Raise ValueError if any of `options` has a value."""
     for option, value in options.items():
         if value:
-            raise ValueError(f"{option} {value} does not apply to the study {study}")
+            raise ValueError(f"{option} {value} does not apply to the {study} study")
 
 
 def compared_models(study: str, depths: Sequence[int]) -> list[str]:
@@ -164,7 +164,7 @@ def compared_models(study: str, depths: Sequence[int]) -> list[str]:
     for depth in depths:
         if depth not in CIFAR_DEPTHS:
             known = ", ".join(map(str, CIFAR_DEPTHS))
-            raise ValueError(f"--depths {depth}: the depths of Table 6 are {known}")
+            raise ValueError(f"--depths {depth} is not in Table 6; its depths are {known}")
     if study == "shortcuts":
         return [f"resnet{depth}-{option}" for depth in depths for option in "ABC"]
     kinds = ("plain", "resnet") if study == "degradation" else ("resnet",)
@@ -174,7 +174,7 @@ def compared_models(study: str, depths: Sequence[int]) -> list[str]:
 def plan_classifiers(
     names: Sequence[str], out: Path, iterations: int | None, seeds: int
 ) -> list[PlannedRun]:
-    """Plan a run for each recipe and seed; a shortened schedule keeps its drops' fractions."""
+    """Plan a run for each recipe and seed; a shortened schedule drops at the same fractions."""
     runs = []
     for seed in range(1, seeds + 1):
         for name in names:
@@ -186,7 +186,7 @@ def plan_classifiers(
 def plan_detectors(out: Path, iterations: int | None, seeds: int) -> list[PlannedRun]:
     """Plan a classifier and, for each seed, a detector from its weights and one from scratch.
 
-    `iterations` applies to the detectors; the classifier's iterations are shortened in proportion.
+    `iterations` applies to the detectors; the classifier's training is shortened in proportion.
     """
     detector, classifier = any_recipe(DETECTOR), any_recipe(CLASSIFIER)
     fraction = min(1.0, (iterations or detector.iterations) / detector.iterations)
@@ -206,7 +206,7 @@ def plan_detectors(out: Path, iterations: int | None, seeds: int) -> list[Planne
 def shortened(recipe: AnyRecipe, iterations: int | None, *, dense: bool = False) -> tuple[str, ...]:
     """Return the changes that shorten a recipe, with at least `EVALUATIONS` points on its curves.
 
-    `dense` requests as many points also if the schedule keeps its length.
+    With `dense`, a schedule that is not shortened also has as many points.
     """
     whole = iterations is None or iterations == recipe.iterations
     if whole and not dense:

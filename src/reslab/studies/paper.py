@@ -1,4 +1,4 @@
-"""Numbers from the paper, and the deviations of recipes from it."""
+"""Numbers from the paper, and recipes' deviations from it."""
 
 from reslab.detection.recipe import DetectionRecipe
 from reslab.models.config import config_named
@@ -16,7 +16,7 @@ TABLE_6_SPREAD = {110: "6.43 (6.61 ± 0.16, n=5)"}
 
 
 def table_6(depth: int) -> str:
-    """Return the printed entry for a residual net of `depth` layers, or "" if there is none."""
+    """Return the table's entry for a residual net of `depth` layers, or "" if there is none."""
     if depth in TABLE_6_SPREAD:
         return TABLE_6_SPREAD[depth]
     return f"{TABLE_6[depth]:.2f}" if depth in TABLE_6 else ""
@@ -30,7 +30,7 @@ def section(recipe: AnyRecipe) -> str:
 
 
 def deviations(recipe: AnyRecipe) -> list[str]:
-    """Return a line `key: paper's value -> run's value` for each deviation from the paper."""
+    """Return a line `key: paper's value -> recipe's value` for each deviation from the paper."""
     if isinstance(recipe, DetectionRecipe):
         lines = detector_deviations(recipe)
     else:
@@ -56,7 +56,7 @@ def detector_deviations(recipe: DetectionRecipe) -> list[str]:
     """
     trunk = recipe.model.trunk
     make = voc_recipe if recipe.years else coco_recipe
-    paper = make("", trunk).model_copy(update={"weights": recipe.weights or "of ImageNet"})
+    paper = make("", trunk).model_copy(update={"weights": recipe.weights or "from ImageNet"})
     lines = paper.differences(recipe)
     if trunk.stem == "cifar":
         paper_trunk = shape_of(config_named("resnet101"))

@@ -55,7 +55,8 @@ class Record(Generic[RecipeType]):
         """The run's name on a page."""
         if isinstance(self.recipe, Recipe):
             return self.network_label
-        return f"{self.network_label}, {'trained' if self.recipe.weights else 'untrained'} trunk"
+        start = "pretrained trunk" if self.recipe.weights else "from scratch"
+        return f"{self.network_label}, {start}"
 
     @property
     def report(self) -> Event:
@@ -64,22 +65,22 @@ class Record(Generic[RecipeType]):
 
     @property
     def test_set(self) -> str:
-        """The name of a detector's test set; only the split for the user's own images."""
+        """The name of a detector's test set; for the user's own images, only the split's name."""
         part = self.report["set"]
         return part if self.recipe.data == "boxes" else f"{self.recipe.data}, {part}"
 
 
 def read_record(path: Path, kind: type[RecipeType]) -> Record[RecipeType]:
-    """Read a finished run; raise ValueError if `path` is not one with a recipe of type `kind`."""
+    """Read a finished run whose recipe has the type `kind`; raise ValueError if it is not one."""
     folder = RunFolder.open(path)
     recipe = folder.recipe_as(kind)
     result, rows = folder.result(), folder.rows()
     if not any(row["kind"] == "train" for row in rows):
-        raise ValueError(f"{folder.metrics} holds no training: there is nothing to draw")
+        raise ValueError(f"{folder.metrics} has no training errors: there is nothing to plot")
     if result is None:
-        raise ValueError(f"{path} is not finished; `reslab resume {path}` goes on with it")
+        raise ValueError(f"{path} is not finished; `reslab resume {path}` resumes it")
     if not result["evaluation"]:
-        raise ValueError(f"{path} is a step of alternating training: it measured nothing")
+        raise ValueError(f"{path} is a step of alternating training, which is not evaluated")
     return Record(path, recipe, folder.environment(), rows, result)
 
 
@@ -91,14 +92,14 @@ def shared_task(paths: Sequence[Path]) -> str:
         if other != task:
             raise ValueError(
                 f"{first} is a run of a {TASKS[task]}, {path} of a {TASKS[other]}: "
-                "make a page of each kind"
+                "report on them separately"
             )
     return task
 
 
 @dataclass(frozen=True)
 class Seeds:
-    """A measure over several seeds, printed as in Table 6 with mean and deviation."""
+    """A measure over several seeds, printed as in Table 6: best (mean ± std)."""
 
     values: tuple[float, ...]
     best: Callable[[tuple[float, ...]], float] = min
@@ -154,14 +155,14 @@ class SeedGroup(Generic[RecipeType]):
 
     def curve_rows(self) -> list[Event]:
         """Return the log lines averaged over the seeds."""
-        by_place: dict[tuple[Any, ...], list[Event]] = {}
+        by_point: dict[tuple[Any, ...], list[Event]] = {}
         for run in self.runs:
             for row in run.rows:
                 if row["kind"] in ("train", "eval"):
-                    place = (row["kind"], row["iteration"], row.get("set"))
-                    by_place.setdefault(place, []).append(row)
+                    point = (row["kind"], row["iteration"], row.get("set"))
+                    by_point.setdefault(point, []).append(row)
         # runs may have been logged at different iterations: use the iterations common to all
-        return [mean_row(rows) for rows in by_place.values() if len(rows) == len(self.runs)]
+        return [mean_row(rows) for rows in by_point.values() if len(rows) == len(self.runs)]
 
     def mean_report(self) -> Event:
         """Return a detector's final report, averaged over the seeds."""
@@ -176,7 +177,7 @@ MEASURES = {"train_error", "top1_error", "map_50", "map_50_95", "ap_50", "ap_50_
 
 
 def mean_row(rows: Sequence[Event]) -> Event:
-    """Return the first row with each measure replaced by its mean, or None if undefined in any."""
+    """Return the first row with each measure replaced by its mean, None if undefined in any row."""
     means = {}
     for key in MEASURES & rows[0].keys():
         values = [row[key] for row in rows]
@@ -187,8 +188,8 @@ def mean_row(rows: Sequence[Event]) -> Event:
 def group_by_recipe(records: Iterable[Record[RecipeType]]) -> list[SeedGroup[RecipeType]]:
     """Group runs with equal recipes, in the order in which the recipes first appear.
 
-    Intervals of logging, evaluation and checkpoints do not affect training and are ignored. Raises
-    ValueError if two runs have the same recipe and seed.
+    The fields in `CADENCE` do not affect the weights and are ignored. Raises ValueError if two runs
+    have the same recipe and seed.
     """
     groups: dict[AnyRecipe, list[Record[RecipeType]]] = {}
     for record in records:
@@ -198,7 +199,8 @@ def group_by_recipe(records: Iterable[Record[RecipeType]]) -> list[SeedGroup[Rec
         for other in runs:
             if other.environment["seed"] == record.environment["seed"]:
                 raise ValueError(
-                    f"{other.path} and {record.path} are the same run: recipe and seed are equal"
+                    f"{other.path} and {record.path} have the same recipe and seed: "
+                    "name only one of them"
                 )
         runs.append(record)
     return [SeedGroup(tuple(runs)) for runs in groups.values()]

@@ -75,8 +75,8 @@ def test_mistakes_and_classes_are_shown_and_nothing_is_fetched(finish, tmp_path:
     html = page.read_text()
     assert html.count(f'<img src="{PIXEL}" alt="bee/test.jpg">') == 1
     assert "held_out.jpg" not in html  # another set than the one that the page is about
-    assert "taken for <b>bee</b>, 98.7&nbsp;%" in html
-    assert "is <b>&lt;cat&gt;</b>, 0.1&nbsp;%" in html
+    assert "predicted <b>bee</b>, 98.7&nbsp;%" in html
+    assert "true <b>&lt;cat&gt;</b>, 0.1&nbsp;%" in html
     assert not re.findall(r"(?:src|href)=[\"'](?!#|data:image/)", html)
     markdown = page.with_name("report.md").read_text()
     assert "| bee/test.jpg | &lt;cat> | bee | 98.7 |" in markdown
@@ -132,7 +132,7 @@ def test_a_page_of_models_from_elsewhere_has_no_recipes(tmp_path: Path) -> None:
     html = write_evaluations([("net.safetensors", report, [mistake])], tmp_path / "out").read_text()
     assert "<td>net.safetensors</td>" in html
     assert "<td>25.00</td><td>7.50</td>" in html
-    assert "taken for <b>coho</b>" in html
+    assert "predicted <b>coho</b>" in html
     assert "Recipes" not in html
     assert "Deviations" not in html
     assert list((tmp_path / "out").iterdir()) == [tmp_path / "out" / "report.html"]
@@ -144,4 +144,4 @@ def test_responses_make_a_page_too(degradation, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "figures" / "responses.svg").exists()
     rows = list(csv.DictReader(io.StringIO(page.with_name("table.csv").read_text())))
     assert [row["network"] for row in rows] == ["plain-20"] * 2 + ["plain-56"] * 2
-    assert "weaker" in page.read_text()
+    assert "smaller responses" in page.read_text()

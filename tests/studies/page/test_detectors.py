@@ -37,8 +37,8 @@ def test_the_page_is_whole_and_needs_no_network(pair, classifier, tmp_path: Path
     assert html.count("<img ") == 3 * 3  # truth and two detectors of each of three scenes
     assert html.count("<svg") == 2
     assert "test error 0.56 % (n=360 images)" in html
-    assert "the training of App. A" in html
-    assert "the training of Sec. 4.2" in html
+    assert "the training described in App. A" in html
+    assert "the training described in Sec. 4.2" in html
     for name in ("learning.svg", "precision.svg"):
         assert ET.parse(tmp_path / "out" / "figures" / name).getroot().tag.endswith("svg")
     markdown = (tmp_path / "out" / "report.md").read_text()
@@ -56,7 +56,7 @@ def test_images_that_have_gone_are_reported(finish_detector, tmp_path: Path) -> 
     record = read_record(run, DetectionRecipe)
     html = write_detectors([record], tmp_path / "out", ("t", "q")).read_text()
     assert "<img " not in html
-    assert "Without images and precision over recall: ResNet-20, trained trunk:" in html
+    assert "No images and no precision over recall for ResNet-20, pretrained trunk:" in html
     assert html.count("<svg") == 1
 
 
@@ -81,7 +81,7 @@ def test_what_was_measured_makes_a_page_without_runs(detector, tmp_path: Path) -
 def test_only_what_is_sure_is_drawn(detector, score: float, drawn: bool) -> None:
     final = final_of(detector(score=score))
     (album,) = albums_of([final])
-    assert album.columns == ["truth", "ResNet-20, trained trunk"]
+    assert album.columns == ["ground truth", "ResNet-20, pretrained trunk"]
     for index, (_, (truth, detections)) in enumerate(album.rows):
         empty = draw_image(final.images.image(index), NOTHING, final.images.classes)
         assert truth != empty

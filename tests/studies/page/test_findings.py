@@ -17,25 +17,25 @@ def labelled(records):
 
 def test_degradation_is_measured_on_both_kinds_of_net(degradation) -> None:
     plain, residual, together = depth_findings(group_by_recipe(degradation))
-    assert plain.startswith("plain-56 against plain-20: training error 25.00 % against 0.50 %")
+    assert plain.startswith("plain-56 vs. plain-20: training error 25.00 % vs. 0.50 %")
     assert "+24.50 points" in plain
-    assert residual.startswith("ResNet-56 against ResNet-20: training error 0.60 %")
+    assert residual.startswith("ResNet-56 vs. ResNet-20: training error 0.60 %")
     # 1 - 0.5 / 24.5
-    assert "plain nets 24.50 points" in together
-    assert "ResNet A +0.50; the shortcuts take away 98 % of it" in together
+    assert "adds 24.50 points of training error to plain nets" in together
+    assert "+0.50 to ResNet A; the shortcuts avoid 98 % of the increase" in together
 
 
 @pytest.mark.parametrize(
-    ("plain56", "resnet56", "share"), [(9.0, 0.0, "all"), (9.0, 30.0, "nothing"), (0.1, 0.5, None)]
+    ("plain56", "resnet56", "avoided"), [(9.0, 0.0, "all"), (9.0, 30.0, "none"), (0.1, 0.5, None)]
 )
-def test_findings_follow_the_numbers(classifier, plain56, resnet56, share) -> None:
+def test_findings_follow_the_numbers(classifier, plain56, resnet56, avoided) -> None:
     errors = {"plain20": 0.5, "plain56": plain56, "resnet20": 0.1, "resnet56": resnet56}
     records = [classifier(f"digits-{model}", train_error=error) for model, error in errors.items()]
     findings = depth_findings(group_by_recipe(records))
-    if share is None:  # the plain net did not degrade: there is nothing to take away
+    if avoided is None:  # the plain net did not degrade: there is nothing to avoid
         assert len(findings) == 2
     else:
-        assert f"take away {share} of it" in findings[2]
+        assert f"avoid {avoided} of the increase" in findings[2]
 
 
 def test_nets_of_different_sets_are_not_compared(classifier) -> None:
@@ -51,8 +51,7 @@ def test_options_are_ordered_by_test_error(classifier) -> None:
     errors = {"A": 9.0, "B": 8.5, "C": 8.0}
     records = [classifier(f"digits-resnet20-{o}", test_error=e) for o, e in errors.items()]
     (finding,) = option_findings(group_by_recipe(records))
-    assert "C 8.00 %, B 8.50 %, A 9.00 % (1.00 apart)" in finding
-    assert "one seed cannot distinguish" in finding
+    assert "C 8.00 %, B 8.50 %, A 9.00 % (a gap of 1.00 points; with one seed" in finding
 
 
 def test_the_weakest_responses_come_first() -> None:
@@ -63,7 +62,7 @@ def test_the_weakest_responses_come_first() -> None:
 
 def test_detector_findings_hold_the_numbers_and_what_they_are_of(pair) -> None:
     text = " ".join(detector_findings(labelled(pair())))
-    assert "trained trunk: mAP@.5 90.00 %, mAP@[.5:.95] 45.00 %" in text
+    assert "pretrained trunk: mAP@.5 90.00 %, mAP@[.5:.95] 45.00 %" in text
     assert "one run, n=3 images" in text
     assert "+30.00 points of mAP@.5 and +15.00 of mAP@[.5:.95]" in text
     assert "One run each does not show" in text
@@ -72,12 +71,12 @@ def test_detector_findings_hold_the_numbers_and_what_they_are_of(pair) -> None:
 
 def test_the_mark_is_reached_where_the_curve_first_is_above_it(pair) -> None:
     groups = labelled(pair(changes=("iterations=1000",)))
-    trained, untrained = groups.values()
-    assert first_iteration_at(trained, 50) == 600  # 54
-    assert first_iteration_at(untrained, 50) == 900  # 54
-    assert first_iteration_at(untrained, 61) is None
+    pretrained, scratch = groups.values()
+    assert first_iteration_at(pretrained, 50) == 600  # 54
+    assert first_iteration_at(scratch, 50) == 900  # 54
+    assert first_iteration_at(scratch, 61) is None
     text = " ".join(detector_findings(groups))
-    assert "after 600 iterations by the trained, after 900 iterations by the untrained" in text
+    assert "after 600 iterations with the pretrained trunk and after 900 iterations from" in text
 
 
 def test_detectors_of_other_lengths_are_not_compared(detector) -> None:

@@ -1,4 +1,4 @@
-"""Write report pages on classifiers: finished runs, layer responses, evaluated models."""
+"""Write report pages for classifiers: finished runs, layer responses, evaluated models."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,27 +21,27 @@ from reslab.studies.records import Classifiers, Record, group_by_recipe
 from reslab.training.folder import RunFolder
 from reslab.training.recipe import Recipe
 
-MATRIX_CLASSES = 30  # most classes for which a confusion matrix stays readable
-DARK = 0.55  # fraction of its row from which a cell's number is white
-FAINTEST = 0.12  # lowest opacity of a cell with mistakes: one among hundreds should be visible
+MATRIX_CLASSES = 30  # number of classes up to which a confusion matrix is readable
+DARK = 0.55  # opacity of a cell from which on its number is white
+FAINTEST = 0.12  # lowest opacity of a cell with mistakes, so that one in hundreds is visible
 RESPONSES = (
     "Layer responses",
-    "Are the responses of residual nets weaker than those of plain nets, and the weaker the "
-    "deeper? (Sec. 4.2, Fig. 7)",
+    "Do residual nets have smaller responses than plain nets, and smaller ones the deeper they "
+    "are? (Sec. 4.2, Fig. 7)",
 )
 ERROR_CAPTION = (
-    "Error over iterations, as in the paper's Fig. 6: bold lines are test errors, thin lines "
-    "training errors on augmented images; the mean where there are several seeds. The axis ends "
-    "above the errors of the later part of training; what is higher leaves the figure at its top."
+    "Error over iterations, as in the paper's Fig. 6. Bold lines: test error. Thin lines: training "
+    "error on augmented images. Curves are means over the seeds. The vertical axis is scaled to "
+    "the later part of training, so higher errors at the beginning are cut off."
 )
 RESPONSE_CAPTION = (
-    "Standard deviation of each 3×3 layer's output after batch norm, before ReLU and addition, on "
-    "the test set, as in the paper's Fig. 7: in the order of the layers, and sorted."
+    "Standard deviation of each 3×3 layer's output on the test set, after batch norm and before "
+    "ReLU or addition, as in the paper's Fig. 7. Top: in the order of the layers. Bottom: sorted."
 )
 
 
 def write_classifiers(records: Sequence[Record[Recipe]], out: Path, heading: Heading) -> Path:
-    """Write the report page on finished runs; return its path."""
+    """Write the report page for finished runs; return its path."""
     groups = group_by_recipe(records)
     labelled = label_classifiers(groups)
     page = Page(
@@ -59,7 +59,7 @@ def write_responses(
 ) -> Path:
     """Write the report page on layer responses (Fig. 7); return its path.
 
-    `responses` holds each run's standard deviation by layer.
+    `responses` holds the standard deviations of each run by layer.
     """
     labels = unique([record.label for record in records])
     networks = dict(zip(labels, responses, strict=True))
@@ -75,7 +75,7 @@ def write_responses(
 def write_evaluations(
     evaluations: Sequence[tuple[str, Event, Sequence[Mistake]]], out: Path
 ) -> Path:
-    """Write `report.html` on evaluated models, without their runs; return its path.
+    """Write `report.html` for evaluated models, without their runs; return its path.
 
     Each evaluation holds a model's name, its report with details, and its mistakes.
     """
@@ -132,12 +132,12 @@ def details_of(label: str, evaluation: Event, mistakes: Sequence[Mistake]) -> Ev
     """
     rows = evaluation.get("per_class") or []
     confusion = evaluation.get("confusion") or []
-    # a class without images has no row, which would shift the names of the matrix
+    # a class without images has no row, so the names would not match the matrix
     complete = len(confusion) == len(rows) <= MATRIX_CLASSES
     return EvaluationDetails(
         label=label,
         facts=f"{evaluation['set']}, {evaluation['protocol']}: top-1 error "
-        f"{evaluation['top1_error']:.2f} % of {evaluation['n']:,} images",
+        f"{evaluation['top1_error']:.2f} % on {evaluation['n']:,} images",
         mistakes=[mistake for mistake in mistakes if mistake.set == evaluation["set"]],
         classes=sorted(rows, key=lambda row: -row["top1_error"]),
         names=[row["class"] for row in rows] if complete else [],
@@ -146,19 +146,19 @@ def details_of(label: str, evaluation: Event, mistakes: Sequence[Mistake]) -> Ev
 
 
 def cells(label: int, counts: Sequence[int]) -> list[tuple[int, str]]:
-    """Return the cells of a row of the confusion matrix: counts and CSS."""
+    """Return a row of the confusion matrix as cells: count and CSS."""
     total = sum(counts) or 1
     return [(count, cell_style(count / total, at == label)) for at, count in enumerate(counts)]
 
 
-def cell_style(share: float, correct: bool) -> str:
-    """Return a cell's CSS: blue for correct predictions, orange for wrong ones.
+def cell_style(fraction: float, correct: bool) -> str:
+    """Return the CSS of a cell with a `fraction` of its row's images.
 
-    The larger its share of the row, the darker the cell.
+    Correct predictions are blue, wrong ones orange; the larger the fraction, the darker the cell.
     """
-    if not share:
+    if not fraction:
         return ""
     colour = "0,114,178" if correct else "213,94,0"
-    depth = share if correct else max(share, FAINTEST)
-    ink = ";color:#fff" if depth >= DARK else ""
-    return f"background:rgba({colour},{depth:.2f}){ink}"
+    opacity = fraction if correct else max(fraction, FAINTEST)
+    text = ";color:#fff" if opacity >= DARK else ""
+    return f"background:rgba({colour},{opacity:.2f}){text}"

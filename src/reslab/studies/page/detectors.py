@@ -1,4 +1,4 @@
-"""Write report pages on detectors: finished runs, and average precisions."""
+"""Write report pages for detectors: finished runs, and average precisions."""
 
 import base64
 import io
@@ -28,20 +28,20 @@ from reslab.studies.records import Detectors, Record, group_by_recipe
 from reslab.training.recipe import Recipe
 
 ALBUM_IMAGES = 8
-SOURCE_SIDE = 480  # longer side of an image before drawing, in pixels
-PAGE_SIDE = 400  # and after drawing, as displayed on the page
+SOURCE_SIDE = 480  # longer side of an image when boxes are drawn on it, in pixels
+PAGE_SIDE = 400  # longer side of the drawing on the page
 ALBUM_QUALITY = 88  # of JPEG, without chroma subsampling because box outlines are thin
 SINGLE_WIDTH = 6.4  # inches, for a figure across the whole page
 PRECISION_CAPTION = (
-    "Precision over recall at IoU 0.5, interpolated: the highest precision at that recall or a "
-    "higher one. Bold: the mean over the classes that have boxes."
+    "Interpolated precision over recall at IoU 0.5: the highest precision at this recall or "
+    "above. Bold: the mean over the classes that have boxes."
 )
 LEARNING_CAPTION = (
-    "Left: mAP@.5 over iterations, on {images} on the way; the last point is of all. "
-    "Right: training error, the share of sampled regions whose class is wrong. The mean where "
-    "there are several seeds."
+    "Left: mAP@.5 over iterations, on {images} during training and on all test images at the end. "
+    "Right: training error, the percentage of sampled regions that are misclassified. Curves are "
+    "means over the seeds."
 )
-ImageSource = tuple[str, str | None, str, float]  # the fields that determine a run's images
+ImageSource = tuple[str, str | None, str, float]  # what determines a run's images
 
 
 def write_detectors(
@@ -50,7 +50,7 @@ def write_detectors(
     heading: Heading,
     trunks: Sequence[Record[Recipe]] = (),
 ) -> Path:
-    """Write the report page on finished runs; return its path.
+    """Write the report page for finished runs; return its path.
 
     `trunks` are the classifiers whose weights the detectors started from, if known.
     """
@@ -66,7 +66,7 @@ def write_detectors(
         heading=heading,
         findings=[
             *detector_findings(labelled, trunks),
-            *(f"Without images and precision over recall: {reason}" for reason in reasons),
+            *(f"No images and no precision over recall for {reason}" for reason in reasons),
         ],
         figures=figures,
         tables=detector_tables(labelled),
@@ -76,9 +76,9 @@ def write_detectors(
 
 
 def write_precision(entries: Sequence[tuple[str, AveragePrecision]], out: Path) -> Path:
-    """Write `report.html` on named average precisions; return its path."""
+    """Write `report.html` for named average precisions; return its path."""
     page = Page(
-        heading=("Average precision", "What is found, and what is missed?"),
+        heading=("Average precision", "How much is detected, and how precisely?"),
         findings=[line for entry in entries for line in measured_findings(*entry)],
         figures={
             f"precision{index}.svg": (
@@ -109,9 +109,9 @@ def final_detections(
 ) -> tuple[list[FinalDetections], list[str]]:
     """Read the final detections of each recipe's first run.
 
-    Return them, and the reasons for missing ones, such as images that no longer exist.
+    Return them, and a line for each run without them, for example because its images are gone.
     """
-    opened: dict[ImageSource, OpenedSets] = {}  # most runs on a page share their images
+    opened: dict[ImageSource, OpenedSets] = {}  # runs on a page usually share their images
     final: list[FinalDetections] = []
     reasons: list[str] = []
     for label, group in groups.items():
@@ -136,7 +136,7 @@ def read_detections(
     sets, protocol = opened[source]
     images, count = sets.test, record.report["n"]
     if len(images) != count:
-        raise ValueError(f"it was tested on {count} images, there are {len(images)} now")
+        raise ValueError(f"it was tested on {count} images, but now there are {len(images)}")
     detections = read_results(record.path / DETECTIONS_FILE, images)
     return FinalDetections(label, images, detections, measure(images, detections, protocol))
 
@@ -150,7 +150,7 @@ def albums_of(final: Sequence[FinalDetections]) -> list[Album]:
 
 
 def album_of(family: Sequence[FinalDetections]) -> Album:
-    """Return an album of the first images of a set, not selected by quality."""
+    """Return an album of the first images of a set that can be decoded."""
     images = family[0].images
     rows: list[tuple[str, list[str]]] = []
     for index, file in enumerate(images.files):
@@ -161,10 +161,10 @@ def album_of(family: Sequence[FinalDetections]) -> Album:
         except (BadImage, OSError):
             continue
     return Album(
-        title="What is found",
+        title="Detections",
         note=f"The first {len(rows)} of the {len(images):,} images of {images.name}, not "
-        f"chosen, with the boxes whose score is {SHOWN_SCORE} or more.",
-        columns=["truth", *(run.label for run in family)],
+        f"hand-picked, with the boxes whose score is {SHOWN_SCORE} or more.",
+        columns=["ground truth", *(run.label for run in family)],
         rows=rows,
     )
 
@@ -173,8 +173,8 @@ def draw_row(index: int, images: DetectionSet, family: Sequence[FinalDetections]
     """Return drawings of an image: its ground truth, then each run's detections."""
     pixels = images.image(index)
     truth = images.truths[index]
-    true = Detections(truth.boxes, torch.ones(len(truth)), truth.labels)
-    drawings = [draw_image(pixels, true, images.classes, scores=False)]
+    boxes = Detections(truth.boxes, torch.ones(len(truth)), truth.labels)
+    drawings = [draw_image(pixels, boxes, images.classes, scores=False)]
     for run in family:
         detections = run.detections[index]
         shown = detections.take(detections.scores >= SHOWN_SCORE)

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PANEL = (5.2, 4.2)  # inches
-SETTLED_FRACTION = 0.4  # of a run's length: earlier errors may exceed the axis
-NAMED_CURVES = 8  # most classes with distinguishable colours
+SETTLED_FRACTION = 0.4  # of a run's iterations; earlier errors may exceed the axis
+NAMED_CURVES = 8  # number of classes up to which each has its own colour
 ABREAST = 2  # panels side by side
-MANY = "#8a949e"  # grey, for more classes than NAMED_CURVES
+GREY = "#8a949e"  # of all classes, if there are more than NAMED_CURVES
 
 
 def panels(
@@ -65,7 +65,7 @@ def draw_errors(groups: Mapping[str, Classifiers]) -> str:
 
 
 def highest_settled(groups: Sequence[Classifiers]) -> float:
-    """Return the top of the error axis in percent, above all errors after early training."""
+    """Return the top of the error axis in percent, above all errors but the early ones."""
     highest = 5.0
     for group in groups:
         curve = Curve("", group.curve_rows())
@@ -77,7 +77,7 @@ def highest_settled(groups: Sequence[Classifiers]) -> float:
 
 
 def draw_learning(groups: Mapping[str, Detectors]) -> str:
-    """Plot the mAP@.5 of detectors over iterations beside the training error of regions."""
+    """Plot the mAP@.5 of detectors over iterations, and beside it the training error of regions."""
     figure, (precision, error) = panels(1, 2, 2 * PANEL[0], PANEL[1])
     for colour, (label, group) in zip(cycle(COLOURS), groups.items(), strict=False):
         curve = Curve(label, group.curve_rows())
@@ -91,7 +91,7 @@ def draw_learning(groups: Mapping[str, Detectors]) -> str:
 
 
 def draw_responses(networks: Mapping[str, Mapping[str, float]]) -> str:
-    """Plot the standard deviations of layer responses, by layer above, sorted below (Fig. 7)."""
+    """Plot the standard deviations of layer responses, in order above, sorted below (Fig. 7)."""
     figure, (in_order, by_size) = panels(2, 1, 7.2, 6.4)
     for colour, (label, deviations) in zip(cycle(COLOURS), networks.items(), strict=False):
         dashes = "--" if label.startswith("plain") else "-"
@@ -120,13 +120,13 @@ def draw_precisions(
 
 
 def draw_precision(axes: "Axes", precision: AveragePrecision, title: str) -> None:
-    """Plot the curve for each class and their mean."""
+    """Plot the curve of each class and the mean of the curves."""
     rows = zip(precision.per_class, precision.curves, strict=True)
     curves = {row["class"]: 100 * np.array(curve) for row, curve in rows if row["boxes"]}
     recalls = np.linspace(0, 100, len(precision.curves[0]))
     few = len(curves) <= NAMED_CURVES
     for index, (name, curve) in enumerate(curves.items()):
-        colour, label = (COLOURS[index], plain_text(name)) if few else (MANY, None)
+        colour, label = (COLOURS[index], plain_text(name)) if few else (GREY, None)
         alpha = 0.85 if few else 0.4
         axes.step(recalls, curve, color=colour, label=label, linewidth=0.9, alpha=alpha)
     mean, label = np.mean(list(curves.values()), axis=0), f"mean of {len(curves)}"

@@ -1,4 +1,4 @@
-"""State the findings of runs in sentences generated from the numbers alone."""
+"""State findings on runs in sentences, which are generated from the numbers alone."""
 
 from collections.abc import Mapping, Sequence
 from statistics import mean
@@ -12,8 +12,8 @@ from reslab.training.recipe import Recipe
 
 MARK = 50.0  # mAP@.5 in percent; detectors are compared by when they reach it
 NORMS = {
-    "frozen": "batch norm as a fixed map, of the classifier's statistics",
-    "recompute": "batch norm as a fixed map, of statistics computed anew",
+    "frozen": "frozen batch norm with the classifier's statistics",
+    "recompute": "frozen batch norm with recomputed statistics",
     "group": "group normalisation",
 }
 
@@ -46,25 +46,25 @@ def compare_depths(shallow: Classifiers, deep: Classifiers) -> str:
     train = deep.train_error.mean - shallow.train_error.mean
     test = deep.test_error.mean - shallow.test_error.mean
     return (
-        f"{deep.first.label} against {shallow.first.label}: training error "
-        f"{deep.train_error.mean:.2f} % against {shallow.train_error.mean:.2f} % "
-        f"({train:+.2f} points), test error {deep.test_error.mean:.2f} % against "
+        f"{deep.first.label} vs. {shallow.first.label}: training error "
+        f"{deep.train_error.mean:.2f} % vs. {shallow.train_error.mean:.2f} % "
+        f"({train:+.2f} points), test error {deep.test_error.mean:.2f} % vs. "
         f"{shallow.test_error.mean:.2f} % ({test:+.2f} points)."
     )
 
 
 def compare_costs(kind: str, plain: float, residual: float) -> str:
-    """State how much of the plain nets' degradation is avoided by residual nets.
+    """State how much of the plain nets' degradation the residual nets avoid.
 
-    `plain` and `residual` are the increases in training error from depth, in percentage points.
+    `plain` and `residual` are the increases in training error with depth, in percentage points.
     """
     if residual <= 0:
-        share = "all"
+        avoided = "all"
     else:
-        share = f"{100 * (1 - residual / plain):.0f} %" if residual < plain else "nothing"
+        avoided = f"{100 * (1 - residual / plain):.0f} %" if residual < plain else "none"
     return (
-        f"Degradation: the depth costs plain nets {plain:.2f} points of training error and "
-        f"{kind} {residual:+.2f}; the shortcuts take away {share} of it."
+        f"Degradation: depth adds {plain:.2f} points of training error to plain nets and "
+        f"{residual:+.2f} to {kind}; the shortcuts avoid {avoided} of the increase."
     )
 
 
@@ -80,9 +80,10 @@ def option_findings(groups: Sequence[Classifiers]) -> list[str]:
         names = ", ".join(f"{g.first.kind[-1]} {g.test_error.mean:.2f} %" for g in order)
         apart = order[-1].test_error.mean - order[0].test_error.mean
         seeds = min(len(group.runs) for group in family)
-        caution = "; one seed cannot distinguish such gaps from chance" if seeds < 2 else ""
+        caution = "; with one seed, such a gap may be chance" if seeds < 2 else ""
         findings.append(
-            f"{depth} layers, test error by option: {names} ({apart:.2f} apart){caution}."
+            f"{depth} layers, test error by shortcut option: {names} "
+            f"(a gap of {apart:.2f} points{caution})."
         )
     return findings
 
@@ -97,18 +98,18 @@ def response_findings(networks: Mapping[str, Mapping[str, float]]) -> list[str]:
 def detector_findings(
     groups: Mapping[str, Detectors], trunks: Sequence[Record[Recipe]] = ()
 ) -> list[str]:
-    """State the precision of each detector, then compare trained with untrained trunks.
+    """State the precision of each detector, then compare pretrained trunks with ones from scratch.
 
-    `trunks` are the classifiers that the trained trunks come from, if known.
+    `trunks` are the classifiers that the pretrained trunks come from, if known.
     """
     findings = [precision_finding(label, group) for label, group in groups.items()]
-    for trained, untrained in comparable_pairs(list(groups.values())):
-        findings += [compare_precisions(trained, untrained), *compare_speeds(trained, untrained)]
-        norms = [NORMS[group.first.recipe.model.norm] for group in (trained, untrained)]
+    for pretrained, scratch in comparable_pairs(list(groups.values())):
+        findings += [compare_precisions(pretrained, scratch), *compare_speeds(pretrained, scratch)]
+        norms = [NORMS[group.first.recipe.model.norm] for group in (pretrained, scratch)]
         if norms[0] != norms[1]:
             findings.append(
-                f"They differ in more than first weights: the trained trunk has {norms[0]}; the "
-                f"untrained one, which has none, {norms[1]}."
+                f"They differ not only in their initial weights: the pretrained trunk has "
+                f"{norms[0]}, the one from scratch {norms[1]}."
             )
     return [*findings, *map(trunk_finding, trunks)]
 
@@ -130,14 +131,14 @@ def mean_and_std(seeds: Seeds) -> str:
 
 
 def comparable_pairs(groups: Sequence[Detectors]) -> list[tuple[Detectors, Detectors]]:
-    """Return pairs of detectors, trained and untrained trunk, under otherwise equal conditions."""
+    """Pair detectors with pretrained trunks and from scratch that agree in their `conditions`."""
     return [
-        (trained, untrained)
-        for trained in groups
-        for untrained in groups
-        if trained.first.recipe.weights
-        and not untrained.first.recipe.weights
-        and conditions(trained) == conditions(untrained)
+        (pretrained, scratch)
+        for pretrained in groups
+        for scratch in groups
+        if pretrained.first.recipe.weights
+        and not scratch.first.recipe.weights
+        and conditions(pretrained) == conditions(scratch)
     ]
 
 
@@ -147,29 +148,30 @@ def conditions(group: Detectors) -> tuple[object, ...]:
     return network, recipe.data, report["protocol"], report["n"], recipe.iterations
 
 
-def compare_precisions(trained: Detectors, untrained: Detectors) -> str:
-    gap = trained.map_50.mean - untrained.map_50.mean
+def compare_precisions(pretrained: Detectors, scratch: Detectors) -> str:
+    gap = pretrained.map_50.mean - scratch.map_50.mean
     text = f"{gap:+.2f} points of mAP@.5"
-    strict = trained.map_50_95, untrained.map_50_95
+    strict = pretrained.map_50_95, scratch.map_50_95
     if strict[0] and strict[1]:
         text += f" and {strict[0].mean - strict[1].mean:+.2f} of mAP@[.5:.95]"
-    seeds = min(len(trained.runs), len(untrained.runs))
-    alone = " One run each does not show how much other seeds would differ." if seeds < 2 else ""
-    return f"The trained trunk against the untrained one: {text}.{alone}"
+    seeds = min(len(pretrained.runs), len(scratch.runs))
+    caution = " One run each does not show how much other seeds would differ." if seeds < 2 else ""
+    return f"Pretrained trunk vs. from scratch: {text}.{caution}"
 
 
-def compare_speeds(trained: Detectors, untrained: Detectors) -> list[str]:
+def compare_speeds(pretrained: Detectors, scratch: Detectors) -> list[str]:
     """State when each detector reached `MARK`; return nothing if neither did."""
-    reached = [first_iteration_at(group, MARK) for group in (trained, untrained)]
+    reached = [first_iteration_at(group, MARK) for group in (pretrained, scratch)]
     if reached == [None, None]:
         return []
-    first, other = (
-        f"after {at:,.0f} iterations" if at else "not at all while it was watched" for at in reached
+    first, second = (
+        f"after {iteration:,.0f} iterations" if iteration else "at no evaluation"
+        for iteration in reached
     )
-    every = max(group.first.recipe.eval_every for group in (trained, untrained))
+    every = max(group.first.recipe.eval_every for group in (pretrained, scratch))
     return [
-        f"mAP@.5 of {MARK:.0f} % is reached {first} by the trained, {other} by the untrained one "
-        f"(looked at every {every:,} iterations, on {watched_images(trained)})."
+        f"mAP@.5 reaches {MARK:.0f} % {first} with the pretrained trunk and {second} from scratch "
+        f"(evaluated every {every:,} iterations on {watched_images(pretrained)})."
     ]
 
 
@@ -187,17 +189,17 @@ def watched_images(group: Detectors) -> str:
 
 
 def trunk_finding(record: Record[Recipe]) -> str:
-    """State which classifier the trained trunks' weights come from."""
+    """State which classifier the pretrained trunks' weights come from."""
     return (
-        f"The trained trunk's weights are those of {record.label}, trained on "
+        f"The pretrained trunk's weights come from {record.label}, trained on "
         f"{record.recipe.data} for {record.recipe.iterations:,} iterations in "
         f"{record.result['seconds']:.0f} s: test error {record.report['top1_error']:.2f} % "
-        f"(n={record.report['n']:,} images). No digit of a test scene was shown in any training."
+        f"(n={record.report['n']:,} images). No digit in a test scene was used for training."
     )
 
 
 def measured_findings(name: str, precision: AveragePrecision) -> list[str]:
-    """State the average precision of one entry, with COCO's twelve numbers if measured."""
+    """State one average precision, with COCO's twelve numbers if measured."""
     coco = precision.as_dict().get("coco", {})
     numbers = [f"{key.upper().replace('_', ' ')} {one_decimal(coco[key])}" for key in coco]
     return [f"{name}: {precision}", *([", ".join(numbers)] if numbers else [])]

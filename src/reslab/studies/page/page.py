@@ -13,7 +13,7 @@ from reslab.studies.page.tables import Table, markdown_cell
 from reslab.studies.paper import deviations, section
 from reslab.studies.records import SeedGroup
 
-SHOWN_CLASSES = 20  # number of the worst classes shown; the rest are collapsed
+SHOWN_CLASSES = 20  # number of classes shown, worst first; the rest are collapsed
 Heading = tuple[str, str]  # title of a page, and the question that it answers
 ENVIRONMENT = ("device", "processor", "precision", "threads", "torch", "python", "system", "commit")
 
@@ -42,7 +42,7 @@ class Album:
 
 @dataclass(frozen=True)
 class Page:
-    """The content of a page before its deviations, recipes and environments."""
+    """The content of a page, without the sections on deviations, recipes and environments."""
 
     heading: Heading
     findings: Sequence[str]
@@ -103,7 +103,7 @@ def deviations_by_section(groups: Sequence[SeedGroup]) -> dict[str, list[str]]:
 
 
 def shared_deviations(groups: Sequence[SeedGroup]) -> list[str]:
-    """Return each deviation once, followed by its runs unless all runs share it."""
+    """Return each deviation once, followed by the runs that have it unless all do."""
     owners: dict[str, list[str]] = {}
     for group in groups:
         lines = deviations(group.first.recipe)
@@ -118,7 +118,7 @@ def shared_deviations(groups: Sequence[SeedGroup]) -> list[str]:
 
 
 def environments(groups: Sequence[SeedGroup]) -> list[str]:
-    """Return a line for each distinct machine and its software versions."""
+    """Return a line for each distinct combination of machine and software versions."""
     lines = [
         ", ".join(
             f"{key} {run.environment[key]}" for key in ENVIRONMENT if run.environment.get(key)

@@ -18,16 +18,16 @@ from reslab.studies.records import CADENCE, Classifiers, Detectors, Record, Seed
 from reslab.training.overrides import flatten
 from reslab.training.recipe import Recipe
 
-MAX_LABEL_KEYS = 2  # most recipe keys in a label
+MAX_LABEL_KEYS = 2  # maximum number of recipe keys in a label
 RESULTS = ("train_error", "seconds", "weights_sha256")  # last columns of the CSV
 ERROR_NOTE = (
-    "Errors of the last iteration: best (mean ± standard deviation over n seeds). Training error "
-    "is the mean of the last epoch, on augmented images. “paper” is the test error of Table 6, "
-    "trained for 64k iterations."
+    "Errors at the last iteration: best (mean ± standard deviation over n seeds). Training error "
+    "is the mean over the last epoch, on augmented images. “Paper” is the test error in Table 6, "
+    "after 64k iterations."
 )
 PRECISION_NOTE = (
-    "Of the last iteration: best (mean ± standard deviation over n seeds). Training error is the "
-    "share of sampled regions whose class is wrong, mean of the last epoch."
+    "Values at the last iteration: best (mean ± standard deviation over n seeds). Training error "
+    "is the percentage of sampled regions that are misclassified, averaged over the last epoch."
 )
 
 
@@ -66,7 +66,7 @@ def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def unique(labels: Sequence[str]) -> list[str]:
-    """Append a number to each label that occurs more than once."""
+    """Number the labels that occur more than once."""
     return [
         label if labels.count(label) == 1 else f"{label} #{labels[: i + 1].count(label)}"
         for i, label in enumerate(labels)
@@ -102,7 +102,7 @@ def error_table(groups: Mapping[str, Classifiers]) -> Table:
             "test error (%)": str(group.test_error),
             "training error (%)": str(group.train_error),
             "paper (%)": paper_entry(group.first) or "–",
-            "seconds a run": f"{group.seconds:,.0f}",
+            "seconds per run": f"{group.seconds:,.0f}",
         }
         for label, group in groups.items()
     ]
@@ -125,7 +125,7 @@ def response_table(networks: Mapping[str, Mapping[str, float]]) -> Table:
         numbers = {"mean std": mean(stds), "smallest": min(stds), "largest": max(stds)}
         cells = {name: f"{number:.3f}" for name, number in numbers.items()}
         rows.append({"network": label, "3×3 layers": str(len(stds)), **cells})
-    return table_of(rows, "Over the 3×3 layers of each net, as trained, last iteration.")
+    return table_of(rows, "Over the 3×3 layers of each net after its last iteration.")
 
 
 def responses_csv(networks: Mapping[str, Mapping[str, float]]) -> str:
@@ -139,9 +139,9 @@ def responses_csv(networks: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def detector_tables(groups: Mapping[str, Detectors]) -> list[Table]:
-    """Build a table with a row for each recipe, best (mean ± std) over its seeds, and class tables.
+    """Build the table of detectors, best (mean ± std) over the seeds, and the tables by class.
 
-    Detectors with the same classes and boxes share a class table of means over their seeds.
+    Detectors with the same classes and boxes share a table by class, of means over their seeds.
     """
     rows = [
         {
@@ -152,7 +152,7 @@ def detector_tables(groups: Mapping[str, Detectors]) -> list[Table]:
             "mAP@[.5:.95] (%)": str(group.map_50_95 or "–"),
             "training error of regions (%)": str(group.train_error),
             "iterations": f"{group.first.recipe.iterations:,}",
-            "seconds a run": f"{group.seconds:,.0f}",
+            "seconds per run": f"{group.seconds:,.0f}",
         }
         for label, group in groups.items()
     ]
@@ -174,7 +174,7 @@ def parameters(detector: DetectorConfig) -> int:
 
 
 def class_table(title: str, entries: Sequence[tuple[str, Event]]) -> Table:
-    """Build a table with a row for the mean and each class, and reports side by side."""
+    """Build a table with a row for the mean and each class, the reports side by side."""
     classes = entries[0][1]["per_class"]
     columns = [["class", "mean", *(row["class"] for row in classes)]]
     columns.append(["boxes", *counts(classes, "boxes")])
@@ -188,7 +188,8 @@ def class_table(title: str, entries: Sequence[tuple[str, Event]]) -> Table:
             values = [report["map_50_95"], *(row["ap_50_95"] for row in rows)]
             columns.append([f"{prefix}AP@[.5:.95]", *map(one_decimal, values)])
     header, *lines = zip(*columns, strict=True)
-    return Table(title, header, lines, "Percent. Classes without boxes are left out of the means.")
+    note = "AP in percent. Classes without boxes are left out of the means."
+    return Table(title, header, lines, note)
 
 
 def counts(rows: Sequence[Event], key: str) -> list[str]:
