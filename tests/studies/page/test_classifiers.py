@@ -112,7 +112,7 @@ def test_many_classes_are_folded_and_several_runs_too(finish, tmp_path: Path) ->
     runs = [with_details(finish("digits-resnet20"), many), with_details(finish("digits-plain20"))]
     records = [read_record(run, Recipe) for run in runs]
     html = write_classifiers(records, tmp_path / "out", ("t", "q")).read_text()
-    assert f"the other {100 - SHOWN_CLASSES} classes" in html
+    assert f"{100 - SHOWN_CLASSES} more classes" in html
     assert html.count("<details open>") == 1
     assert "<b>plain-20, seed 1</b>; test, one-crop" in html
 
