@@ -58,7 +58,7 @@ def test_the_run_itself_is_the_fourth_step() -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ("fixed_stages=3", "fixed_stages=3: 2 stages precede the region head, at least 3 must"),
+        ("fixed_stages=3", "fixed_stages=3: 2 stages precede the region head; at least 3"),
         ("model.trunk.blocks=[1]", "must name the same stages"),
         ("step=1", "step=1 requires training=alternating"),
         ("step=4", "'step' cannot be 4"),

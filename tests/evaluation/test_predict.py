@@ -207,7 +207,7 @@ def test_an_image_that_would_fill_the_memory_is_bad(tmp_path: Path) -> None:
     file = tmp_path / "thin.png"
     file.write_bytes(png(plain(9, 0, 0, (3, 153))))
     found = list(colours(6).each([file, plain(9, 0, 0, (3, 150))], top=1))
-    assert str(found[0]) == f"{file}: 153 x 3 pixels exceed the aspect ratio of 50 to 1"
+    assert str(found[0]) == f"{file}: 153 x 3 pixels; the aspect ratio may be 50 at most"
     assert isinstance(found[1], list)
 
 

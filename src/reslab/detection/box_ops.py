@@ -18,7 +18,7 @@ Stds = tuple[float, float, float, float]
 
 NO_STDS: Stds = (1.0, 1.0, 1.0, 1.0)  # the region proposal network regresses plain deltas
 REGION_STDS: Stds = (0.1, 0.1, 0.2, 0.2)  # released Fast R-CNN: targets have about unit variance
-LARGEST_GROWTH = log(1000 / 16)  # not in the paper; Detectron's bound: 16 pixels grow to 1000
+LARGEST_GROWTH = log(1000 / 16)  # not in the paper; Detectron's bound: from 16 pixels to 1000
 NMS_BLOCK = 256  # boxes compared at once; 128 to 512 are equally fast
 
 

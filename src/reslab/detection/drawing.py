@@ -1,6 +1,6 @@
 """Draw detections on an image: boxes, class names and scores.
 
-Each name is written on a filled rectangle, the plate, in the colour of the class, placed where it
+Each name is written on a filled rectangle, its plate, in the colour of the class, placed where it
 hides the least.
 """
 
@@ -24,13 +24,13 @@ NAMED_COLOURS: tuple[RGB, ...] = (
     (204, 121, 167),
 )  # fmt: skip
 FIRST_HUE = 0.02  # for further classes; with LIGHTNESS, farthest in CIELAB from the colours above
-GOLDEN = 0.6180339887  # fraction of the hue circle per step, which falls into the widest gap left
+GOLDEN = 0.6180339887  # step in hue, in turns of the circle: each hue falls into the widest gap
 LIGHTNESS = (0.85, 0.55, 0.3)  # cycled, since neighbouring hues look alike
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 MIN_SHORTER_SIDE = 480  # pixels, roughly; smaller images are enlarged
 MAX_DRAWING_SIDE = 2400  # pixels; images are not enlarged beyond this
 PLATE_WEIGHT = 4  # hiding a plate counts this many times as much as hiding an object
-STEP_COST = 0.02  # each later position must hide this fraction of an object less to be chosen
+STEP_COST = 0.02  # cost of each further position, in objects hidden, to prefer the earlier ones
 MAX_LETTERS = 60  # longest class name shown in full
 
 

@@ -85,7 +85,7 @@ class ImageFeatures:
         self.maps: dict[int, FeatureMap] = {}  # by the shorter side of the resized image
 
     def map_at(self, shorter: int) -> FeatureMap:
-        """Return the feature map of the image whose shorter side is resized to `shorter`."""
+        """Return the feature map of the image resized to the shorter side `shorter`, in pixels."""
         if shorter not in self.maps:
             self.maps[shorter] = self._compute_map(shorter)
         return self.maps[shorter]

@@ -52,8 +52,8 @@ class DetectionLoader:
     Images without an object to detect are left out, as in the released code. Mini-batches may be
     requested in any order; threads prepare the following ones ahead. An image that is missing,
     cannot be decoded or differs in size from its annotations is replaced by the next good one and
-    logged once. ValueError is raised if the fraction of such images exceeds `bad_limit`; unless
-    that is 0, a single one is always allowed.
+    logged once. Raise ValueError if more than the fraction `bad_limit` of the images are bad; one
+    bad image is always allowed unless `bad_limit` is 0.
     `prepare` converts RGB bytes [1, 3, H, W] to the network's input and is called in the threads.
     """
 

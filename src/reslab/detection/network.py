@@ -16,7 +16,7 @@ from reslab.models.config import EXPANSION, ResNetConfig
 from reslab.models.layers import Conv, ConvBN, he_normal, unset_linear
 from reslab.models.resnet import ResNet
 
-PROPOSAL_NMS = 0.7  # IoU threshold for suppressing proposals, as in the released Faster R-CNN
+PROPOSAL_NMS = 0.7  # IoU threshold for suppressing proposals (Faster R-CNN, Sec. 3.3)
 GROUPS = 32  # in group normalisation, as in its paper; fewer where a group would be one channel
 MIN_IMAGE_SIDE = 3  # pixels needed for one window of the stem's pooling
 # standard deviations of the new layers' initial weights, as in the released code
@@ -64,10 +64,7 @@ class ProposalNetwork(nn.Module):
         self.deltas = Conv(width, 4 * anchors.per_cell, 1)
 
     def forward(self, features: Tensor) -> AnchorPredictions:
-        """Predict objectness and deltas for the N = h * w * anchors per cell of one image.
-
-        `features` is [1, c_in, h, w].
-        """
+        """Predict for every anchor of an image from its features, [1, c_in, h, w]."""
         hidden = F.relu(self.conv(features))
         # channels last, to match the order of `Anchors.grid`: by row, cell and anchor
         logits = self.objectness(hidden).permute(0, 2, 3, 1).flatten()

@@ -58,7 +58,7 @@ def is_detector(path: str | Path) -> bool:
 def load_detector(path: str | Path) -> Detector:
     """Load a detector from a model file, or from the one in a run folder.
 
-    Raises ValueError unless the file holds exactly the weights of a detector.
+    Raise ValueError unless the file holds exactly the weights of a detector.
     """
     file, facts, tensors = read_model_file(path)
     if "config" in facts:
@@ -179,7 +179,7 @@ def load_detector_predictor(
 
     `threshold` is the lowest probability reported. `refine` and `scales` select the box refinement
     and the multi-scale testing of App. B; None keeps the setting that evaluations during training
-    used. Raises ValueError for an invalid value.
+    used. Raise ValueError for an invalid value.
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold {threshold} is not a probability between 0 and 1")

@@ -87,7 +87,7 @@ class DetectionRecipe(RunRecipe):
     flip: bool = True
     sampling: Sampling = Sampling()
     search: InferenceConfig = InferenceConfig()
-    watched: PositiveInt = 500  # number of test images evaluated during training, at most
+    watched: PositiveInt = 500  # maximum number of test images evaluated during training
     iterations: int = Field(80_000, ge=1)
     batch_size: int = Field(1, ge=1)
     virtual_gpus: int = Field(1, ge=1)
@@ -110,8 +110,8 @@ class DetectionRecipe(RunRecipe):
         shared = len(self.model.trunk.blocks) - 1
         if shared < 1 or self.fixed_stages > shared:
             raise ValueError(
-                f"fixed_stages={self.fixed_stages}: {shared} stages precede the region head, "
-                f"at least {max(self.fixed_stages, 1)} must"
+                f"fixed_stages={self.fixed_stages}: {shared} stages precede the region head; "
+                f"at least {max(self.fixed_stages, 1)} are needed"
             )
         if self.step is not None and self.training != "alternating":
             raise ValueError(f"step={self.step} requires training=alternating")

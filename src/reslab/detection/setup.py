@@ -36,7 +36,7 @@ from reslab.training.task import task_of
 
 # number of training images that the mean colour is computed from, unless weights supply a mean
 MEAN_COLOUR_IMAGES = 500
-CLASS_LAYERS = ("classifier.", "regressor.")  # parameter names of layers with outputs per class
+CLASS_LAYERS = ("classifier.", "regressor.")  # prefixes of the class-specific layers' parameters
 
 Weights = Model | Detector
 OpenedSets = tuple[DetectionSplits, str]  # with the evaluation protocol for the test set
@@ -86,8 +86,8 @@ def setup_detection(
 ) -> DetectionTask:
     """Build the task from opened sets.
 
-    `preprocessing` is the one stored when the run began, or None for a new run. `begun` says
-    whether a checkpoint holds the network's state.
+    `preprocessing` is the one stored when the run began, or None for a new run. `begun` is True if
+    a checkpoint holds the network's state.
     """
     if preprocessing is None and weights is not None:
         preprocessing = weights.preprocessing
@@ -174,7 +174,7 @@ def trunk_of(weights: Weights) -> ResNetConfig:
 def fit_detector_to_weights(recipe: DetectionRecipe, weights: Weights) -> DetectionRecipe:
     """Return `recipe` with the layout and the digest of the weights to start from.
 
-    Raises ValueError if the weights belong to another network.
+    Raise ValueError if the weights belong to another network.
     """
     trunk = fit_config(recipe.model.trunk, trunk_of(weights), recipe.name)
     model = recipe.model.model_copy(update={"trunk": trunk})
@@ -221,7 +221,7 @@ def initial_detector(
     """Build the network from the weights that fit it; initialise the rest from the seed.
 
     A classifier supplies the residual part. A detector also supplies all other layers that fit, but
-    the layers with outputs per class only if its classes are those of the set.
+    the class-specific layers only if it has the same classes as the set.
     """
     net = build_detector(recipe.model, make_generator(seed, Stream.INITIALISATION))
     if weights is not None:
@@ -235,7 +235,7 @@ def initial_detector(
 
 
 def matching(net: FasterRCNN, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights that fit the network; raise ValueError if its residual part lacks any."""
+    """Return the weights that fit; raise ValueError if they do not cover the residual part."""
     state = net.state_dict()
     fitting = {
         name: tensor

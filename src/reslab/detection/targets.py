@@ -97,7 +97,7 @@ def assign_anchors(
     """
     overlaps = iou(anchors, truths) * inside[:, None]  # [A, N]
     best, truth = argmax_iou(overlaps)
-    # a truth that overlaps no anchor has no closest one; in the released code all are its closest
+    # a truth that overlaps no anchor has no closest one; in the released code it has all of them
     closest = (overlaps > 0) & (overlaps == overlaps.amax(0))
     assigned = torch.full_like(truth, IGNORED)
     assigned[(best < low) & ~_in_ignored(anchors, ignored)] = BACKGROUND

@@ -73,7 +73,7 @@ class Predictor:
         """Return the `top` most probable classes of an image, or of each image in a list.
 
         An image is a path, the bytes of a file, an RGB uint8 array [H, W, 3], or a Pillow image.
-        Raises BadImage, naming the image and the reason, if an image cannot be decoded.
+        Raise BadImage, naming the image and the reason, if an image cannot be decoded.
         """
         single = isinstance(images, IMAGE_TYPES)
         answers = []
@@ -182,7 +182,7 @@ def match_classes(
     A class is matched by its id (ImageNet: wnid) or its name, first exactly (a set of letters may
     have folders a and A), then ignoring case. The set may have fewer classes than the model has
     outputs, but predictions are made among all outputs. Images of unmatched classes are left out.
-    Raises ValueError if no class matches.
+    Raise ValueError if no class matches.
     """
     set_ids = images.ids if isinstance(images, EncodedImages) else ()
     if images.classes == classes and (not ids or not set_ids or set_ids == ids):

@@ -32,12 +32,12 @@ RANKED_ROWS = 10_000  # rows of scores ranked at a time
 QUANTILE = 1.959963984540054  # 97.5 % quantile of the normal distribution, for 95 % intervals
 
 
-# the errors of one class; "class" is a keyword, so this is not written as a class
+# errors of one class; in the functional syntax, because "class" is a keyword
 ClassErrors = TypedDict(
     "ClassErrors",
     {
         "class": str,
-        "id": NotRequired[str],  # of an encoded set: the name of the class's folder
+        "id": NotRequired[str],  # the class's folder name, for encoded sets only
         "n": int,
         "top1_error": float,  # percent
         "taken_for": Sequence[Sequence[str | int]],  # [class, images], the most frequent first
@@ -103,7 +103,7 @@ def score_set(
     the set's labels. `threads` is the number of decoding threads; `score_cache` supplies scores
     computed earlier. Ranges of images are distributed over the processes, and every process
     returns all scores. `check_stop` is called once per range, equally often in every process, and
-    may raise an exception to stop. Raises ValueError if the set is empty or its classes differ in
+    may raise an exception to stop. Raise ValueError if the set is empty or its classes differ in
     number from the model's outputs.
     """
     if not len(images):
@@ -146,7 +146,7 @@ def score_set(
 def find_cached(
     cached: CachedScores | None, views: Sequence[View], on_event: Callback
 ) -> dict[View, Scores]:
-    """Read the cached scores of those views that have them, and report how many do."""
+    """Read the cached scores of the views that have them, and report their number."""
     if cached is None:
         return {}
     known = {view: scores for view in views if (scores := cached.find(view)) is not None}

@@ -115,7 +115,7 @@ def digest_set(images: ImageSet, threads: int, on_event: Callback) -> str:
     def digest_file(index: int) -> bytes:
         return hashlib.sha256(images.read(images.files[index])).digest()
 
-    on_event(note(f"reading {len(images):,} images to find their cached scores"))
+    on_event(note(f"reading {len(images):,} images to look up their cached scores"))
     indices = images.prefetching(range(len(images)))
     digests = map_in_order(digest_file, indices, threads, FILES_AHEAD)
     for file, file_digest in zip(images.files, digests, strict=True):
@@ -124,9 +124,9 @@ def digest_set(images: ImageSet, threads: int, on_event: Callback) -> str:
 
 
 def config_json(config: ResNetConfig) -> str:
-    """Return a configuration as JSON, the same as in versions that had fewer fields.
+    """Return a configuration as JSON, without newer fields that have their default value.
 
-    A later field with its default value is left out, so scores kept before it existed are found.
+    Scores cached before these fields existed are thus still found.
     """
     fields = config.model_dump(mode="json")
     added = {"norm": {"kind": "batch"}, "stochastic_depth": 0.0, "dropout": 0.0}

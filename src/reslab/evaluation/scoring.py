@@ -50,7 +50,7 @@ Scorable = Callable[[Tensor], Tensor] | Scorer  # only the view "all" needs `den
 
 @dataclass(frozen=True)
 class LoadedRange:
-    """A range of a set's images: the decoded ones, and the errors of the others."""
+    """A range of a set: its decoded images, and the errors of undecodable ones."""
 
     indices: range
     positions: list[int]  # of the decoded images, in the range
@@ -107,13 +107,13 @@ def load_resized(images: ImageSet, index: int, sides: Sequence[int | None]) -> R
 def at_sides(image: np.ndarray, sides: Iterable[int | None], file: str) -> ResizedViews:
     """Resize an image, uint8 [H, W, 3], to each shorter side.
 
-    Raises BadImage, naming `file`, if the image is very thin, regardless of the sides, so that the
+    Raise BadImage, naming `file`, if the image is very thin, regardless of the sides, so that the
     cached scores of all views have the same bad images.
     """
     height, width = image.shape[:2]
     if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
         raise BadImage(
-            f"{file}: {width} x {height} pixels exceed the aspect ratio of {MAX_ASPECT_RATIO} to 1"
+            f"{file}: {width} x {height} pixels; the aspect ratio may be {MAX_ASPECT_RATIO} at most"
         )
     arrays = {side: image if side is None else resize_whole(image, side) for side in sides}
     # copied, because torch requires writable memory

@@ -59,7 +59,7 @@ class OneCrop:
     def __post_init__(self) -> None:
         if (self.resize is None) != (self.size is None):
             raise ValueError(
-                "one-crop takes a shorter side and a crop size, as in 256-224, or none"
+                "one-crop takes a shorter side and a crop size, as in 256-224, or neither"
             )
         check_crop_fits(self.resize, self.size)
 
@@ -134,7 +134,7 @@ def protocol_named(text: str, resize: int | None, size: int | None) -> ViewProto
     """Parse a protocol; `resize` and `size`, which belong to the network, replace omitted numbers.
 
     Examples are `one-crop`, `ten-crop:256-224` and `multi-scale:224,256,no-flip`; the form printed
-    in reports is also accepted. Raises ValueError if the text is malformed or the numbers do not
+    in reports is also accepted. Raise ValueError if the text is malformed or the numbers do not
     suit the network.
     """
     name, _, rest = text.strip().replace(" ", ":", 1).partition(":")

@@ -174,6 +174,6 @@ def iterations_done(run: "PlannedRun") -> int:
 
 
 def last_line(log: Path) -> str:
-    """Return the last line of a failed run's output, which has the reason."""
+    """Return the last line of a failed run's output, which states the reason."""
     lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
     return lines[-1].removeprefix("reslab: ") if lines else "failed without a message"

@@ -23,8 +23,8 @@ REPORT = ("Report", "What are the results of these runs?")
 STUDIES = {  # studies with runs of their own: name -> heading of the page
     "degradation": (
         "Degradation: does depth hurt?",
-        "Do plain nets have a higher training error when they are deeper, and is this not so for "
-        "residual nets? (Sec. 4.2, Fig. 6)",
+        "Does depth raise the training error of plain nets, but not that of residual nets? "
+        "(Sec. 4.2, Fig. 6)",
     ),
     "depth": (
         "Depth: do residual nets benefit from it?",
@@ -36,9 +36,9 @@ STUDIES = {  # studies with runs of their own: name -> heading of the page
     ),
     "detection": (
         "Transfer: does a pretrained trunk help a detector?",
-        "After as many iterations, does a detector whose trunk was pretrained on classification "
-        "outperform one trained from scratch? (Sec. 4.3, App. A; here Faster R-CNN on a small net "
-        "that detects digits in scenes)",
+        "Is a detector with a trunk pretrained on classification better than one trained from "
+        "scratch for as many iterations? (Sec. 4.3, App. A; here Faster R-CNN on a small net that "
+        "detects digits in scenes)",
     ),
 }
 DEPTHS = {"degradation": (20, 56), "depth": (20, 32, 44, 56, 110), "shortcuts": (20,)}
@@ -174,7 +174,10 @@ def compared_models(study: str, depths: Sequence[int]) -> list[str]:
 def plan_classifiers(
     names: Sequence[str], out: Path, iterations: int | None, seeds: int
 ) -> list[PlannedRun]:
-    """Plan a run for each recipe and seed; a shortened schedule drops at the same fractions."""
+    """Plan a run for each recipe and seed.
+
+    A shortened schedule drops the learning rate at the same fractions of the iterations.
+    """
     runs = []
     for seed in range(1, seeds + 1):
         for name in names:

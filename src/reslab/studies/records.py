@@ -71,7 +71,7 @@ class Record(Generic[RecipeType]):
 
 
 def read_record(path: Path, kind: type[RecipeType]) -> Record[RecipeType]:
-    """Read a finished run whose recipe has the type `kind`; raise ValueError if it is not one."""
+    """Read a run; raise ValueError if it is not finished or its recipe is not of type `kind`."""
     folder = RunFolder.open(path)
     recipe = folder.recipe_as(kind)
     result, rows = folder.result(), folder.rows()
@@ -80,7 +80,7 @@ def read_record(path: Path, kind: type[RecipeType]) -> Record[RecipeType]:
     if result is None:
         raise ValueError(f"{path} is not finished; `reslab resume {path}` resumes it")
     if not result["evaluation"]:
-        raise ValueError(f"{path} is a step of alternating training, which is not evaluated")
+        raise ValueError(f"{path} is a step of alternating training that is not evaluated")
     return Record(path, recipe, folder.environment(), rows, result)
 
 
@@ -188,7 +188,7 @@ def mean_row(rows: Sequence[Event]) -> Event:
 def group_by_recipe(records: Iterable[Record[RecipeType]]) -> list[SeedGroup[RecipeType]]:
     """Group runs with equal recipes, in the order in which the recipes first appear.
 
-    The fields in `CADENCE` do not affect the weights and are ignored. Raises ValueError if two runs
+    The fields in `CADENCE` do not affect the weights and are ignored. Raise ValueError if two runs
     have the same recipe and seed.
     """
     groups: dict[AnyRecipe, list[Record[RecipeType]]] = {}

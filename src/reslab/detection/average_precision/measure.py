@@ -40,7 +40,7 @@ RECALLS = 100  # recall steps of the curves, as in COCO
 IGNORED_AREA = -1.0  # outside every size range, so that pycocotools ignores the box
 
 
-# the precision for one class; "class" is a keyword, so this is not written as a class
+# precision for one class; in the functional syntax, because "class" is a keyword
 ClassPrecision = TypedDict(
     "ClassPrecision",
     {
@@ -69,7 +69,7 @@ class AveragePrecision:
     # COCO's twelve numbers; empty under VOC
     coco: Mapping[str, float] = field(repr=False)
     per_class: Sequence[ClassPrecision] = field(repr=False)
-    # for each class the precision at recalls 0, 1, ... 100 %, IoU 0.5; not kept in JSON
+    # for each class the precision at recalls 0, 1, ... 100 %, IoU 0.5; not in JSON
     curves: Sequence[Sequence[float]] = field(default=(), repr=False)
 
     @property
@@ -116,7 +116,7 @@ def measure(
     """Measure the average precision of detections against a set's ground truth.
 
     `detections` are in the order of the images, and their labels are indices into the set's
-    classes. Raises ValueError for an unknown protocol or if there is nothing to measure.
+    classes. Raise ValueError for an unknown protocol or if there is nothing to measure.
     """
     if protocol not in PROTOCOL_NAMES:
         raise ValueError(unknown_name("protocol", protocol, PROTOCOL_NAMES))

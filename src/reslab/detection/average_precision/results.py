@@ -14,7 +14,7 @@ from reslab.errors import unknown_name
 KEYS = ("image_id", "category_id", "bbox", "score")
 MAX_NUMBER = 1e30  # so that areas stay finite
 MAX_QUOTED = 60  # characters of a value in a message
-MAX_CLASSES_NAMED = 20  # in a message; otherwise it has only the range of their ids
+MAX_CLASSES_NAMED = 20  # if there are more, a message has only the range of their ids
 
 
 def read_results(file: Path, images: DetectionSet) -> list[Detections]:

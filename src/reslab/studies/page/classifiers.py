@@ -22,12 +22,12 @@ from reslab.training.folder import RunFolder
 from reslab.training.recipe import Recipe
 
 MATRIX_CLASSES = 30  # number of classes up to which a confusion matrix is readable
-DARK = 0.55  # opacity of a cell from which on its number is white
-FAINTEST = 0.12  # lowest opacity of a cell with mistakes, so that one in hundreds is visible
+DARK = 0.55  # opacity at which a cell's number turns white
+FAINTEST = 0.12  # lowest opacity of a cell with mistakes, so that a single one is visible
 RESPONSES = (
     "Layer responses",
-    "Do residual nets have smaller responses than plain nets, and smaller ones the deeper they "
-    "are? (Sec. 4.2, Fig. 7)",
+    "Do residual nets have smaller responses than plain nets, and do these shrink with depth? "
+    "(Sec. 4.2, Fig. 7)",
 )
 ERROR_CAPTION = (
     "Error over iterations, as in the paper's Fig. 6. Bold lines: test error. Thin lines: training "

@@ -127,7 +127,7 @@ def read_detections(
 ) -> FinalDetections:
     """Read and measure the final detections of a run.
 
-    Raises ValueError or OSError if its test images have changed.
+    Raise ValueError or OSError if its test images have changed.
     """
     folder, recipe = record.environment["data"], record.recipe
     source = (recipe.data, folder, recipe.years, recipe.validation)

@@ -18,7 +18,7 @@ PANEL = (5.2, 4.2)  # inches
 SETTLED_FRACTION = 0.4  # of a run's iterations; earlier errors may exceed the axis
 NAMED_CURVES = 8  # number of classes up to which each has its own colour
 ABREAST = 2  # panels side by side
-GREY = "#8a949e"  # of all classes, if there are more than NAMED_CURVES
+GREY = "#8a949e"  # colour of every class if there are more than NAMED_CURVES
 
 
 def panels(

@@ -1,4 +1,4 @@
-"""State findings on runs in sentences, which are generated from the numbers alone."""
+"""Generate sentences that state the findings of runs, from the numbers alone."""
 
 from collections.abc import Mapping, Sequence
 from statistics import mean
@@ -131,7 +131,7 @@ def mean_and_std(seeds: Seeds) -> str:
 
 
 def comparable_pairs(groups: Sequence[Detectors]) -> list[tuple[Detectors, Detectors]]:
-    """Pair detectors with pretrained trunks and from scratch that agree in their `conditions`."""
+    """Return pairs of detectors, pretrained and from scratch, under otherwise equal conditions."""
     return [
         (pretrained, scratch)
         for pretrained in groups

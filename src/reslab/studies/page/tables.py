@@ -66,7 +66,7 @@ def csv_text(rows: Sequence[Mapping[str, object]]) -> str:
 
 
 def unique(labels: Sequence[str]) -> list[str]:
-    """Number the labels that occur more than once."""
+    """Append a number to labels that occur more than once."""
     return [
         label if labels.count(label) == 1 else f"{label} #{labels[: i + 1].count(label)}"
         for i, label in enumerate(labels)
