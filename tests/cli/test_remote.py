@@ -26,7 +26,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultySe
         yield server
 
 
-@pytest.mark.filterwarnings("ignore:.*trying again:UserWarning")
+@pytest.mark.filterwarnings("ignore:.*retrying:UserWarning")
 def test_a_run_from_afar_is_the_run_from_here(
     server: FaultyServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,15 +86,15 @@ def test_refusals_are_one_line_and_write_nothing(
         return line("train", recipe, "--data", url, "--out", str(out))
 
     assert "did you mean 'http'?" in train("htp://host/set")
-    assert "a URL begins with http://" in train("http:/host/set")
+    assert "a URL must begin with http://" in train("http:/host/set")
     assert "no such host" in train("http://no-such-host.invalid/set")
-    assert "holds no packed images" in train(f"{server.url}/nothing")
-    assert "access is refused" in train(f"{server.url}/forbidden")
-    assert "cifar10 needs a folder" in train(f"{server.url}/set", "cifar10-resnet20")
+    assert "has no packed images" in train(f"{server.url}/nothing")
+    assert "access denied" in train(f"{server.url}/forbidden")
+    assert "cifar10 needs a local folder" in train(f"{server.url}/set", "cifar10-resnet20")
     assert "need no folder" in train(f"{server.url}/set", "digits-resnet20")
-    assert "needs a folder" in train(f"{server.url}/set", "own-detection-resnet18-c4")
-    assert "needs a folder" in line("study", "depth", "--data", f"{server.url}/set")
-    assert "holds no packed images" in line("check", f"{server.url}/nothing")
+    assert "needs a local folder" in train(f"{server.url}/set", "own-detection-resnet18-c4")
+    assert "needs a local folder" in line("study", "depth", "--data", f"{server.url}/set")
+    assert "has no packed images" in line("check", f"{server.url}/nothing")
 
 
 def test_without_the_extra(

@@ -91,5 +91,5 @@ def test_a_shard_that_shrinks_while_it_is_read(packed: Path) -> None:
     opened = open_part(packed)
     os.truncate(packed / "shard-000000.tar", 1000)
     last = int(np.argmax(read_index(packed).columns["offsets"]))
-    with pytest.raises(BadImage, match="not those that were packed"):
+    with pytest.raises(BadImage, match="differ from those that were packed"):
         opened.image(last)

@@ -182,8 +182,8 @@ def test_a_disk_that_takes_nothing_is_reported_once(
         assert read_all(opened) == files
         assert opened.prefetch
         opened.prefetch(list(files))  # in vain: there is no place for it
-    reason = "there is no room for a block" if full else "not a directory"
-    assert lines == [f"cache {cache}: {reason}; reading goes on without it"]
+    reason = "no space for a block" if full else "not a directory"
+    assert lines == [f"cache {cache}: {reason}; continuing without a cache"]
 
 
 # what no patience helps against
@@ -210,8 +210,8 @@ def test_a_shard_that_stays_wrong_is_named_and_no_other_image_suffers(
                 bad[name] = str(error)
     ((name, line),) = bad.items()
     assert line == (
-        f"{name}: its bytes in {server.url}/shard-000000.tar are not those that were packed, "
-        "4 times; copy that shard again"
+        f"{name}: its bytes in {server.url}/shard-000000.tar differ from those that were packed "
+        "(4 attempts); copy the shard again"
     )
     assert len(pauses) == 3
     assert 0.5 <= pauses[0] <= 1 <= pauses[1] <= 2
@@ -232,10 +232,10 @@ def test_a_server_that_stays_away_is_named_and_no_image_is_called_bad(
         server.faults.refused = 0
         assert opened.read(opened.files[0]) == files[opened.files[0]], "and when it is back"
     assert str(raised.value).startswith(f"{server.url}/shard-00000")
-    assert str(raised.value).endswith(", 5 times")
+    assert str(raised.value).endswith(" (5 attempts)")
     assert " cannot be read: " in str(raised.value)
     (line,) = lines
-    assert line.endswith("; trying again")
+    assert line.endswith("; retrying")
 
 
 def test_a_slow_server_is_not_waited_for_for_ever(
@@ -246,7 +246,7 @@ def test_a_slow_server_is_not_waited_for_for_ever(
         opened = open_remote_part(Url(server.url), options(tmp_path / "cache", policy=policy))
         monkeypatch.setattr("reslab.data.shards.remote.TIMEOUT", 0.1)
         server.faults.wait = 1.0
-        with pytest.raises(RuntimeError, match="no whole answer within"):
+        with pytest.raises(RuntimeError, match="no complete response within"):
             opened.read(opened.files[0])
         server.faults.wait = 0.0
 
@@ -278,21 +278,21 @@ def test_at_the_door(files: dict, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "root/index/index.safetensors").write_bytes(index)
     with serving(files_of(tmp_path / "root")) as server:
         none = refusal(f"{server.url}/nothing", tmp_path)
-        assert "holds no packed images" in none
-        assert "there is no such file" in none
-        assert "access is refused" in refusal(f"{server.url}/forbidden", tmp_path)
+        assert "has no packed images" in none
+        assert "(no such file)" in none
+        assert "access denied" in refusal(f"{server.url}/forbidden", tmp_path)
         gone = refusal(f"{server.url}/gone", tmp_path)
-        assert gone == "/shard-000000.tar: there is no such file"
-        assert "is shorter than the index says" in refusal(f"{server.url}/cut", tmp_path)
-        assert "this is no index of packed images" in refusal(f"{server.url}/html", tmp_path)
-        assert "is damaged (its checksum is another)" in refusal(
+        assert gone == "/shard-000000.tar: no such file"
+        assert "the file is shorter than in the index" in refusal(f"{server.url}/cut", tmp_path)
+        assert "not an index of packed images" in refusal(f"{server.url}/html", tmp_path)
+        assert "is damaged (its checksum does not match)" in refusal(
             f"{server.url}/index", tmp_path / "no other's index"
         )
         server.faults.refused = 1
-        assert ", 3 times" in refusal(f"{server.url}/small", tmp_path, RuntimeError)
+        assert "(3 attempts)" in refusal(f"{server.url}/small", tmp_path, RuntimeError)
     assert "Connect call failed" in refusal(f"{server.url}/small", tmp_path, RuntimeError)
     with serving(files_of(small, ranges=False)) as server:
-        assert "it knows no ranges of bytes" in refusal(server.url, tmp_path)
+        assert "it does not support byte ranges" in refusal(server.url, tmp_path)
     assert "no such host" in refusal("http://no-such-host.invalid/set", tmp_path)
 
 

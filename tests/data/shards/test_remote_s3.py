@@ -60,12 +60,12 @@ def test_a_bucket_or_folder_that_is_not_there_and_no_credentials(
     bucket: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for place in (f"s3://{BUCKET}/other", "s3://no-such-bucket/imagenet"):
-        with pytest.raises(ValueError, match=r"holds no packed images.*there is no such file"):
+        with pytest.raises(ValueError, match=r"has no packed images.*no such file"):
             remote_parts(Url(place), options(tmp_path / "cache"))
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     s3fs.S3FileSystem.clear_instance_cache()
-    with pytest.raises(ValueError, match="no credentials are found"):
+    with pytest.raises(ValueError, match="no credentials found"):
         remote_parts(Url(f"s3://{BUCKET}/imagenet"), options(tmp_path / "cache"))

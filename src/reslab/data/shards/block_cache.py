@@ -1,4 +1,4 @@
-"""A disk cache for blocks of remote files, which several processes may share.
+"""Cache blocks of remote files on disk; several processes may share the cache.
 
 A block is a file in a folder named by the SHA-256 of its shard: a changed shard gets a new folder,
 and equal shards on two servers share one. Processes do not wait for each other: a block is written
@@ -21,9 +21,9 @@ from reslab.runtime.events import Log
 
 GIGABYTE = 1_000_000_000
 MAX_BYTES = 50 * GIGABYTE  # or half of the disk space available to it, if less
-KEPT_FRACTION = 0.9  # of the limit, to keep when the oldest blocks are removed
-RECOUNT_FRACTION = 0.05  # of the limit, to write before blocks are counted again
-STALE = 3600.0  # seconds after which a temporary file is considered abandoned
+KEPT_FRACTION = 0.9  # of the limit; kept when the oldest blocks are evicted
+RECOUNT_FRACTION = 0.05  # of the limit; written before the cache is measured again
+STALE = 3600.0  # seconds after which a temporary file counts as abandoned
 
 
 def cache_folder() -> Path:
@@ -48,11 +48,11 @@ class BlockCache:
         self.folder, self.limit, self.clock = folder, limit, clock
         self.on_trouble = on_trouble
         self.keeps = True
-        self._left = 0.0  # bytes to write before blocks are counted again
+        self._left = 0.0  # bytes to write before the cache is measured again
         self._lock = threading.Lock()
 
     def find(self, key: str, number: int, size: int) -> bytes | None:
-        """Return block `number` if it is in the cache and has this size, else None."""
+        """Return block `number` of the shard `key` if it is cached with this size, or else None."""
         path = self._path(key, number)
         try:
             data = path.read_bytes()
@@ -70,7 +70,7 @@ class BlockCache:
             return False
 
     def keep(self, key: str, number: int, data: bytes) -> None:
-        """Write a block to the cache, after evicting others if necessary."""
+        """Write a block to the cache; evict others first if necessary."""
         if not self.keeps:
             return
         path = self._path(key, number)
@@ -111,7 +111,7 @@ class BlockCache:
         if limit is None:
             limit = min(MAX_BYTES, (total + shutil.disk_usage(self.folder).free) // 2)
         if wanted > limit:
-            raise OSError(errno.ENOSPC, "there is no room for a block")
+            raise OSError(errno.ENOSPC, "no space for a block")
         for _, size, path in sorted(blocks):
             if total + wanted <= KEPT_FRACTION * limit:
                 break
@@ -124,11 +124,11 @@ class BlockCache:
         with self._lock:
             first, self.keeps = self.keeps, False
         if first:
-            self.on_trouble(f"cache {self.folder}: {os_reason(error)}; reading goes on without it")
+            self.on_trouble(f"cache {self.folder}: {os_reason(error)}; continuing without a cache")
 
 
 def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Yield the files of all blocks, from the folders of all shards."""
+    """Yield the files in the folders of all shards."""
     for shard in os.scandir(folder):
         if shard.is_dir():
             with os.scandir(shard) as blocks:

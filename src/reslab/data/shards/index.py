@@ -1,4 +1,4 @@
-"""The index of packed images: the images in the shards, their positions, and checksums."""
+"""The index of packed images: which images are in the shards, their positions and checksums."""
 
 import hashlib
 import json
@@ -36,14 +36,14 @@ class Index:
     name: str  # of the set: "train", "validation", or the name of its folder
     classes: tuple[str, ...]
     ids: tuple[str, ...]
-    shorter_side: int | None  # to which larger images were reduced; None: none were
+    shorter_side: int | None  # of reduced images; None if no images were reduced
     quality: int | None  # JPEG quality of reduced images
     shards: tuple[Shard, ...]
     files: list[str]  # names in the original set, in its order
-    columns: dict[str, np.ndarray]  # with the keys COLUMNS
+    columns: dict[str, np.ndarray]  # with the keys of COLUMNS
 
     def facts(self) -> dict:
-        """Return all fields except the files and the columns."""
+        """Return all fields except the files and the columns, and the format's number."""
         return {
             "format": FORMAT,
             "name": self.name,
@@ -68,11 +68,11 @@ class Index:
 
 
 def index_bytes(index: Index) -> bytes:
-    """Serialise an index, with a checksum of its whole content."""
+    """Serialise an index, with a checksum of all its content."""
     arrays: dict[str, np.ndarray] = {
         name: np.ascontiguousarray(index.columns[name], dtype) for name, dtype in COLUMNS.items()
     }
-    # file names cannot contain a zero byte; names that are not UTF-8 are restored exactly
+    # file names cannot contain a zero byte; names that are not UTF-8 survive unchanged
     names = "\0".join(index.files).encode("utf-8", "surrogateescape")
     arrays["files"] = np.frombuffer(names, np.uint8)
     facts = index.facts()
@@ -81,7 +81,7 @@ def index_bytes(index: Index) -> bytes:
 
 
 def parse_index(data: bytes, path: str) -> Index:
-    """Parse the bytes of an index file; ValueError names `path` and the problem."""
+    """Parse the bytes of an index file; raises ValueError, naming `path` and the problem."""
     try:
         facts = checked_facts(parse_header(data[8 : 8 + header_size(data)]))
         arrays = load(data)
@@ -89,10 +89,11 @@ def parse_index(data: bytes, path: str) -> Index:
         raise ValueError(f"{path} is damaged ({error}); copy it again") from None
     if facts.get("format", 0) > FORMAT:
         raise ValueError(
-            f"{path} is of format {facts['format']}, this reslab reads {FORMAT}: update reslab"
+            f"{path} has format {facts['format']}, but this reslab only reads up to {FORMAT}: "
+            "update reslab"
         )
     if facts.pop("sha256", "") != _sha256(facts, arrays):
-        raise ValueError(f"{path} is damaged (its checksum is another); copy it again")
+        raise ValueError(f"{path} is damaged (its checksum does not match); copy it again")
     files = arrays.pop("files").tobytes().decode("utf-8", "surrogateescape").split("\0")
     return Index(
         facts["name"],
@@ -112,15 +113,15 @@ def header_size(data: bytes) -> int:
 
 
 def parse_header(data: bytes) -> dict:
-    """Parse the header of a safetensors file; ValueError if it is malformed."""
+    """Parse the header of a safetensors file; raises ValueError if it is malformed."""
     header = json.loads(data)
     if not isinstance(header, dict):
-        raise ValueError("its header is none")
+        raise ValueError("its header is not a JSON object")
     return header
 
 
 def checked_facts(header: dict) -> dict:
-    """Return `Index.facts` with their checksum, or {} if the file is not an index."""
+    """Return `Index.facts` and their checksum from a header; {} if the file is not an index."""
     return json.loads(header.get("__metadata__", {}).get("facts", "{}"))
 
 

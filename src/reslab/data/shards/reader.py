@@ -1,9 +1,9 @@
-"""Packed images: tar shards, compatible with webdataset, and an index for random access.
+"""Read packed images: tar shards, compatible with webdataset, and an index for random access.
 
 A packed folder has `shard-000000.tar` and so on, and `index.safetensors`, which is written last: a
 folder without an index is not a packed folder. A sample is two members of a shard, `000123.jpg` and
-`000123.cls`, the label in decimal. The index has the order and the names of the original set, so
-that sampling and splitting by order or name give the same result, whatever the order in the shards.
+`000123.cls`, the label in decimal. The index keeps the order and names of the original set, so
+sampling and splitting by order or name give the same result, whatever the order in the shards.
 """
 
 import os
@@ -40,11 +40,11 @@ from reslab.errors import os_reason
 from reslab.runtime.events import Log
 from reslab.runtime.threads import Result, map_in_order
 
-MAX_OPEN = 512  # shards; the usual limit of a process is 1,024 open files
+MAX_OPEN = 512  # shards; the usual limit is 1,024 open files per process
 ONCE = RetryPolicy(attempts=1, first=0, longest=0)  # retrying a local disk would not help
 OPENING = RetryPolicy(attempts=6, first=0.2, longest=5)  # a few seconds, while the user waits
 READING = RetryPolicy(attempts=10, first=0.2, longest=30)  # a minute or more: a server may restart
-REPORTED_FAILURES = 3  # of one read before a message says why it takes so long
+REPORTED_FAILURES = 3  # failed attempts of one read before a message explains the delay
 QUIET = 60.0  # seconds between two such messages
 PACKED_PARTS = ("train", "validation")  # names of the folders from `reslab pack`
 TAR_END = 1024  # zeros at the end of a tar file
@@ -68,7 +68,7 @@ class LocalShards:
         weakref.finalize(self, _close_all, self._descriptors)
 
     def place(self, shard: Shard) -> str:
-        """Return the path of a shard for messages."""
+        """Return the path of a shard."""
         return f"{self.folder / shard.name}"
 
     def read_range(self, shard: Shard, start: int, stop: int) -> bytes:
@@ -103,9 +103,9 @@ def _close_all(descriptors: dict[str, int]) -> None:
 class ShardReader:
     """Read the bytes of an image by name, and verify their checksum; thread-safe.
 
-    Failed requests and wrong bytes are retried. If the bytes stay wrong, or a local file cannot be
-    read, BadImage is raised. If a server stays unreachable, RuntimeError is raised: its images are
-    not bad, and training with replacements for them would be a different run.
+    Failed requests and wrong bytes are retried. Raises BadImage if the bytes stay wrong or a local
+    file cannot be read. Raises RuntimeError if a server stays unreachable: its images are not bad,
+    and training with replacements for them would be a different run.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class ShardReader:
         on_trouble: Log = warn,
     ) -> None:
         self.index, self.shards, self.policy, self.on_trouble = index, shards, policy, on_trouble
-        self._reported = float("-inf")  # time of the last report, in seconds of the monotonic clock
+        self._reported = float("-inf")  # time.monotonic() at the last report
 
     def __call__(self, file: str) -> bytes:
         shard, start, stop, checksum = self.index.locate(file)
@@ -126,21 +126,21 @@ class ShardReader:
             data = self.shards.read_range(shard, start, stop)
             if zlib.crc32(data) != checksum:
                 self.shards.drop(shard, start, stop)
-                raise CorruptData("its bytes are not those that were packed")
+                raise CorruptData("its bytes differ from those that were packed")
             return data
 
-        times = f", {self.policy.attempts} times" if self.policy.attempts > 1 else ""
+        attempts = f" ({self.policy.attempts} attempts)" if self.policy.attempts > 1 else ""
         try:
             return retry(attempt, f"{place} {start}", self.policy, partial(self._report, place))
         except OSError as error:
             raise BadImage(f"{file}: {place} cannot be read ({os_reason(error)})") from None
         except CorruptData:
             raise BadImage(
-                f"{file}: its bytes in {place} are not those that were packed{times}; "
-                "copy that shard again"
+                f"{file}: its bytes in {place} differ from those that were packed{attempts}; "
+                "copy the shard again"
             ) from None
         except TransientError as error:
-            raise RuntimeError(f"{place} cannot be read: {error}{times}") from None
+            raise RuntimeError(f"{place} cannot be read: {error}{attempts}") from None
         except PermanentError as error:
             raise RuntimeError(f"{place} cannot be read: {error}") from None
 
@@ -151,27 +151,27 @@ class ShardReader:
             self.shards.prefetch(shard, start, stop)
 
     def _report(self, place: str, attempt: int, failure: TransientError) -> None:
-        """Report why reading waits, with one message for all threads that wait."""
+        """Report why reads are slow, with one message for all waiting threads."""
         now = time.monotonic()
         if attempt + 1 == REPORTED_FAILURES and now - self._reported > QUIET:
             self._reported = now
-            self.on_trouble(f"{place}: {failure}; trying again")
+            self.on_trouble(f"{place}: {failure}; retrying")
 
 
 def is_packed(folder: Path) -> bool:
-    """Return whether `folder` holds shards with their index."""
+    """Return whether `folder` has packed images, that is, an index."""
     return (folder / INDEX).is_file()
 
 
 def read_index(folder: Path) -> Index:
-    """Read the index of a packed folder, and verify its checksum."""
+    """Read the index of a packed folder; raises ValueError if it is damaged."""
     return parse_index((folder / INDEX).read_bytes(), str(folder / INDEX))
 
 
 def open_part(folder: Path) -> EncodedImages:
     """Open the packed set in `folder`.
 
-    ValueError names a damaged index, or a missing or truncated shard.
+    Raises ValueError, naming the damaged index, or the missing or truncated shard.
     """
     index = read_index(folder)
     for shard in index.shards:
@@ -181,8 +181,8 @@ def open_part(folder: Path) -> EncodedImages:
             raise ValueError(f"{path} is missing; copy the whole folder again")
         if size != shard.size:
             raise ValueError(
-                f"{path} has {size:,} bytes instead of {shard.size:,}: it is truncated or another "
-                "file; copy it again"
+                f"{path} has {size:,} bytes instead of {shard.size:,}: it is truncated or a "
+                "different file; copy it again"
             )
     return make_set(index, ShardReader(index, LocalShards(folder)))
 
@@ -202,7 +202,7 @@ def make_set(index: Index, reader: ShardReader) -> EncodedImages:
 
 @dataclass(frozen=True)
 class RemoteOptions:
-    """Options for reading from servers: cache, retries, and a callback for trouble."""
+    """Options for reading from servers: the cache, retries, and a callback for warnings."""
 
     cache: BlockCache
     on_trouble: Log = warn
@@ -211,28 +211,31 @@ class RemoteOptions:
     block: int = BLOCK_BYTES
 
     def open_shards(self, url: Url) -> RemoteShards:
-        """Return a reader for the files below `url` that uses the cache."""
+        """Return a reader for the files below `url`, with the cache."""
         return RemoteShards(url, self.cache, self.block)
 
     def retry_opening(self, url: Url, act: Callable[[], Result]) -> Result:
-        """Call `act` with retries; ValueError or RuntimeError names the URL and the reason."""
+        """Call `act` with retries, and return its value.
+
+        Raises ValueError, or RuntimeError if a later attempt might succeed; both name the URL.
+        """
         try:
             return retry(act, str(url), self.opening)
         except PermanentError as error:
             raise ValueError(f"{url}: {error}") from None
         except CorruptData as error:
-            raise ValueError(f"{url}: {error}, {self.opening.attempts} times") from None
+            raise ValueError(f"{url}: {error} ({self.opening.attempts} attempts)") from None
         except TransientError as error:
-            raise RuntimeError(f"{url}: {error}, {self.opening.attempts} times") from None
+            raise RuntimeError(f"{url}: {error} ({self.opening.attempts} attempts)") from None
 
 
 def default_options() -> RemoteOptions:
-    """Return the default options: the user's cache folder, and trouble as warnings."""
+    """Return options with the user's cache folder, which report trouble as warnings."""
     return RemoteOptions(BlockCache(cache_folder(), warn))
 
 
 def remote_parts(url: Url, options: RemoteOptions | None = None) -> tuple[Url | None, Url | None]:
-    """Find the training and validation splits; both are None if the shards are at `url` itself."""
+    """Find the training and validation splits; both are None if `url` itself is packed."""
     options = options or default_options()
     shards = options.open_shards(url)
     missing: list[NotFound] = []
@@ -253,8 +256,8 @@ def remote_parts(url: Url, options: RemoteOptions | None = None) -> tuple[Url | 
     )
     if train is None and validation is None:
         raise ValueError(
-            f"{url} holds no packed images: {INDEX}, there or in {' or '.join(PACKED_PARTS)}: "
-            f"{missing[0]}; `reslab pack` makes them"
+            f"{url} has no packed images: no {INDEX} there or in {' or '.join(PACKED_PARTS)} "
+            f"({missing[0]}); create them with `reslab pack`"
         )
     return train, validation
 
@@ -262,7 +265,7 @@ def remote_parts(url: Url, options: RemoteOptions | None = None) -> tuple[Url | 
 def open_remote_part(url: Url, options: RemoteOptions | None = None) -> EncodedImages:
     """Open the packed set at `url`.
 
-    ValueError names the index or shard that is missing, truncated or damaged.
+    Raises ValueError, naming the index or shard that is missing, truncated or damaged.
     """
     options = options or default_options()
     shards = options.open_shards(url)
@@ -271,14 +274,12 @@ def open_remote_part(url: Url, options: RemoteOptions | None = None) -> EncodedI
     def check_end(shard: Shard) -> None:
         def end() -> None:
             if any(shards.request(shard.name, shard.size - TAR_END, shard.size)):
-                raise CorruptData(
-                    "it does not end as the shard that was packed; copy it there again"
-                )
+                raise CorruptData("its end differs from the shard that was packed; upload it again")
 
         options.retry_opening(url / shard.name, end)
 
     first, *others = index.shards
-    check_end(first)  # first and alone: a server without range requests would send all of it
+    check_end(first)  # alone: a server without range requests would send the whole shard
     for _ in map_in_order(check_end, others, FETCHERS, FETCHERS):
         pass
     return make_set(index, ShardReader(index, shards, options.reading, options.on_trouble))

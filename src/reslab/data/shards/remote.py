@@ -1,4 +1,4 @@
-"""Read byte ranges of remote files in whole blocks, with a disk cache and retries."""
+"""Read byte ranges of remote files as whole blocks, with a disk cache and retries."""
 
 import threading
 import time
@@ -26,31 +26,31 @@ from reslab.data.shards.index import (
 )
 from reslab.runtime.threads import Result, map_in_order
 
-BLOCK_BYTES = 256 * 1024  # access is random: larger blocks would mostly fetch unneeded bytes
-CONNECTIONS = 32  # to S3 at the same time
+BLOCK_BYTES = 256 * 1024  # access is random: more of a larger block would be unused
+CONNECTIONS = 32  # to S3, at the same time
 TIMEOUT = 60.0  # seconds per response; enough for 256 KiB at 35 kbit/s
-RETRIED_STATUSES = (408, 425, 429)  # HTTP statuses below 500 that ask for a retry
+RETRIED_STATUSES = (408, 425, 429)  # HTTP statuses below 500 after which a retry may succeed
 EXTRA = "pip install 'reslab[remote]'"
 MAX_REASON = 160  # characters quoted from a library's message
 FETCHERS = 16  # prefetching threads; they mostly wait for the server
 LOCKS = 1024
-MAX_HEADER_BYTES = 100_000_000  # a longer header cannot be an index's
+MAX_HEADER_BYTES = 100_000_000  # more than the header of any index
 
 
 class TransientError(Exception):
-    """Raised for a failure that a retry may resolve; the message is the reason."""
+    """Raised for a failure after which a retry may succeed; the message is the reason."""
 
 
 class CorruptData(TransientError):
-    """Raised if bytes do not match the index."""
+    """Raised if bytes do not match the index, or the index its checksum."""
 
 
 class PermanentError(Exception):
-    """Raised for a failure that no retry would resolve; the message is the reason."""
+    """Raised for a failure that retries cannot resolve; the message is the reason."""
 
 
 class NotFound(PermanentError):
-    """Raised if a file does not exist, or access to it is refused."""
+    """Raised if a file does not exist, or access to it is denied."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ class RetryPolicy:
     def pause(self, what: str, attempt: int) -> float:
         """Return the seconds to wait after a failed attempt, counted from 0.
 
-        A hash shortens the pause by up to half, so that clients do not all retry at the same time.
+        A hash of `what` shortens the pause by up to half, so that clients do not all retry at the
+        same time.
         """
         digest = blake2b(f"{what} {attempt}".encode(), digest_size=8).digest()
         fraction = int.from_bytes(digest, "big") / 2**64
@@ -80,7 +81,8 @@ def retry(
 ) -> Result:
     """Call `act` until it succeeds, and return its value.
 
-    The last attempt's TransientError is raised; earlier ones are passed to `on_failure`.
+    A TransientError is passed to `on_failure`, or raised at the last attempt. Other errors are
+    raised at once.
     """
     for attempt in range(policy.attempts - 1):
         try:
@@ -92,9 +94,9 @@ def retry(
 
 
 class RemoteShards:
-    """Read byte ranges of the files below a URL, in whole blocks that are cached; thread-safe.
+    """Read byte ranges of the files below a URL as whole blocks, and cache them; thread-safe.
 
-    Each request is a single attempt with a timeout; it raises TransientError or PermanentError.
+    Each request is a single attempt, which raises TransientError or PermanentError if it fails.
     """
 
     def __init__(self, url: Url, cache: BlockCache, block: int = BLOCK_BYTES) -> None:
@@ -107,11 +109,11 @@ class RemoteShards:
         self._queue: SimpleQueue[tuple[Shard, int, int] | None] | None = None  # to prefetch
 
     def place(self, shard: Shard) -> str:
-        """Return the URL of a shard for messages."""
+        """Return the URL of a shard."""
         return f"{self.url}/{shard.name}"
 
     def read_range(self, shard: Shard, start: int, stop: int) -> bytes:
-        """Return the bytes from `start` to `stop`; one request fetches the missing blocks."""
+        """Return the bytes from `start` to `stop`; one request fetches all missing blocks."""
         numbers = self._numbers(start, stop)
         with self._locks[hash((shard.sha256, numbers[0])) % LOCKS]:
             blocks = {
@@ -131,7 +133,7 @@ class RemoteShards:
             self.cache.drop(shard.sha256, number)
 
     def prefetch(self, shard: Shard, start: int, stop: int) -> None:
-        """Fetch a range into the cache in the background; errors are only raised on reading."""
+        """Fetch a range into the cache in the background; errors are raised only when reading."""
         with self._starting:
             if self._queue is None:
                 self._queue = start_fetchers(weakref.WeakMethod(self._prefetch_now))
@@ -141,24 +143,24 @@ class RemoteShards:
     def request(self, name: str, start: int, stop: int) -> bytes:
         """Return the bytes from `start` to `stop` of a file, bypassing the cache."""
         try:
-            data = self._ask(f"{self._root}/{name}", start, stop)
+            data = self._cat(f"{self._root}/{name}", start, stop)
         except Exception as error:  # each underlying library raises its own exceptions
             raise classify_failure(error, self._reached) from error
         self._reached = True
         if len(data) > stop - start:
             raise PermanentError(
-                "the server sends more than it is asked for: it knows no ranges of bytes"
+                "the server sent more bytes than requested: it does not support byte ranges"
             )
         if len(data) < stop - start:
-            raise TransientError(f"{len(data):,} of {stop - start:,} bytes came")
+            raise TransientError(f"received {len(data):,} of {stop - start:,} bytes")
         return data
 
-    def _ask(self, path: str, start: int, stop: int) -> bytes:
+    def _cat(self, path: str, start: int, stop: int) -> bytes:
         if not self._filesystem.async_impl:
             return self._filesystem.cat_file(path, start=start, end=stop)
         from fsspec.asyn import sync
 
-        # fsspec's documented way to set a timeout for a call
+        # fsspec's documented way to set a timeout per call
         cat, loop = self._filesystem._cat_file, self._filesystem.loop
         data: Any = sync(loop, cat, path, start=start, end=stop, timeout=TIMEOUT)
         return data
@@ -191,9 +193,9 @@ class RemoteShards:
 
 
 def start_fetchers(fetch: "weakref.WeakMethod[Callable[[Shard, int, int], None]]") -> SimpleQueue:
-    """Start daemon threads that fetch ranges from the returned queue.
+    """Start daemon threads that fetch the ranges put into the returned queue.
 
-    They hold `fetch` weakly, so that its owner can be garbage-collected.
+    They reference `fetch` weakly, so that its owner can be garbage-collected.
     """
     queue: SimpleQueue[tuple[Shard, int, int] | None] = SimpleQueue()
     for number in range(FETCHERS):
@@ -206,7 +208,7 @@ def _work(queue: SimpleQueue, fetch: weakref.WeakMethod) -> None:
     while (byte_range := queue.get()) is not None:
         if (method := fetch()) is not None:
             method(*byte_range)
-        del method  # a waiting thread would keep its owner alive
+        del method  # otherwise a waiting thread would keep the owner alive
 
 
 def stop_fetchers(queue: SimpleQueue) -> None:
@@ -219,7 +221,7 @@ def stop_fetchers(queue: SimpleQueue) -> None:
 
 
 def open_filesystem(url: Url) -> tuple[Any, str]:
-    """Return fsspec's file system and root path; ImportError names the missing package."""
+    """Return fsspec's file system and root path; raises ImportError if a package is missing."""
     protocol = str(url).partition(":")[0]
     try:
         from fsspec.core import url_to_fs
@@ -232,39 +234,40 @@ def open_filesystem(url: Url) -> tuple[Any, str]:
         return url_to_fs(str(url))
     except ImportError:
         command = "pip install gcsfs" if protocol == "gs" else EXTRA
-        raise ImportError(f"{url}: reading {protocol}:// needs more: {command}") from None
+        raise ImportError(f"{url}: {protocol}:// needs another package: {command}") from None
 
 
 def classify_failure(error: Exception, reached: bool) -> TransientError | PermanentError:
     """Convert a library's exception to a transient or permanent error with a plain message.
 
-    An unresolved host name is a permanent error (a typo), unless the server was `reached` before.
+    An unknown host name is a permanent error (a typo), unless the server was `reached` before.
     """
     from fsspec.exceptions import FSTimeoutError
 
     status = getattr(error, "status", None)  # from aiohttp, which may not be installed
     name = type(error).__name__
     if isinstance(error, FileNotFoundError):
-        return NotFound("there is no such file")
+        return NotFound("no such file")
     if isinstance(error, PermissionError) or status in (401, 403):
-        return NotFound("access is refused")
+        return NotFound("access denied")
     if name == "NoCredentialsError":
         return PermanentError(
-            "no credentials are found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+            "no credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
             "FSSPEC_S3_ANON=true for a public bucket"
         )
     if name == "ClientConnectorDNSError":
         kind = TransientError if reached else PermanentError
         return kind("no such host, or no network")
     if status == 416:
-        return PermanentError("it is shorter than the index says")
+        return PermanentError("the file is shorter than in the index")
     if name in ("InvalidURL", "ParamValidationError"):
-        return PermanentError(f"no valid address ({short_reason(error)})")
+        return PermanentError(f"not a valid address ({short_reason(error)})")
     if isinstance(status, int) and 400 <= status < 500 and status not in RETRIED_STATUSES:
-        return PermanentError(f"the server answers {status}")
+        return PermanentError(f"the server responded with status {status}")
     if isinstance(error, FSTimeoutError | TimeoutError):
-        return TransientError(f"no whole answer within {TIMEOUT:g} s")
-    return TransientError(f"the server answers {status}" if status else short_reason(error))
+        return TransientError(f"no complete response within {TIMEOUT:g} s")
+    reason = f"the server responded with status {status}" if status else short_reason(error)
+    return TransientError(reason)
 
 
 def short_reason(error: Exception) -> str:
@@ -274,24 +277,24 @@ def short_reason(error: Exception) -> str:
 
 
 def fetch_index(shards: RemoteShards, policy: RetryPolicy) -> Index:
-    """Fetch the index; the checksum in its header serves as the cache key for the rest.
+    """Fetch the index; the checksum in its header is the cache key for the rest of the file.
 
-    The header is requested once, and each block of the rest with retries.
+    The header is requested once, without the cache, and each block of the file with retries.
     """
     path = str(shards.url / INDEX)
     size = header_size(shards.request(INDEX, 0, 8))
     if size > MAX_HEADER_BYTES:
-        raise CorruptData("this is no index of packed images, or it is damaged")
+        raise CorruptData("not an index of packed images, or damaged")
     try:
         header = parse_header(shards.request(INDEX, 8, 8 + size))
-        # validated as hex: the cache creates a folder with this name, so it must not be a path
+        # must be hexadecimal: the cache creates a folder with this name, which must not be a path
         digest = bytes.fromhex(checked_facts(header)["sha256"]).hex()
         ends = [
             entry["data_offsets"][1] for name, entry in header.items() if not name.startswith("__")
         ]
         length = 8 + size + max(ends)
     except (ValueError, LookupError, AttributeError, TypeError):
-        raise CorruptData("this is no index of packed images, or it is damaged") from None
+        raise CorruptData("not an index of packed images, or damaged") from None
     file = Shard(INDEX, length, f"index-{digest}")
     starts = range(0, length, shards.block)
 

@@ -1,4 +1,4 @@
-"""Pack images into tar shards with an index, all of which appear together or not at all."""
+"""Pack images into tar shards with an index; all files appear together or not at all."""
 
 import hashlib
 import os
@@ -24,7 +24,7 @@ from reslab.runtime.threads import map_in_order, usable_cores
 
 TAR_BLOCK = tarfile.BLOCKSIZE
 MEGABYTE = 1_000_000
-SHARD_SIZE = 500  # megabytes: 280 shards for ImageNet
+SHARD_SIZE = 500  # megabytes; gives 280 shards for ImageNet
 JPEG_QUALITY = 95
 MAX_JPEG_SIDE = 65_500  # the maximum in libjpeg
 
@@ -32,7 +32,7 @@ OnImage = Callable[[BadImage | None], None]  # called for each image, with its e
 
 
 class Draft:
-    """Files that are written under temporary names, and published together."""
+    """Write files under temporary names, and publish them together."""
 
     def __init__(self) -> None:
         self._folders: list[Path] = []
@@ -47,7 +47,7 @@ class Draft:
 
     def create(self, path: Path) -> BufferedWriter:
         """Open a new file with the final path `path`."""
-        self._files[path] = None  # before it exists, in case of a signal in between
+        self._files[path] = None  # recorded before it exists: a signal may come in between
         self._files[path] = file = open(_temporary(path), "xb")  # noqa: SIM115
         return file
 
@@ -86,7 +86,7 @@ def _temporary(path: Path) -> Path:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Set the file name of an OSError, which is missing for operations on open files."""
+    """Add the file name to an OSError, which lacks it for operations on open files."""
     try:
         yield
     except OSError as error:
@@ -95,7 +95,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 class ShardWriter:
-    """Write samples to tar files of at most `limit` bytes; a larger sample has its own file."""
+    """Write samples to tar files of at most `limit` bytes; a larger sample gets its own file."""
 
     def __init__(self, folder: Path, limit: int, draft: Draft) -> None:
         self.folder, self.limit, self.draft = folder, limit, draft
@@ -119,8 +119,8 @@ class ShardWriter:
         return len(self._finished), start + TAR_BLOCK
 
     def finish(self) -> list[Shard]:
-        """Finish the current shard; return all shards so far."""
-        assert self._file, "a shard has a sample"
+        """Finish the current shard, and return all shards so far."""
+        assert self._file, "add was called before"
         self._write(bytes(2 * TAR_BLOCK))  # the end of a tar file
         with _naming(self._path):
             self._file.close()
@@ -137,7 +137,7 @@ class ShardWriter:
 
 
 def member(name: str, data: bytes) -> bytes:
-    """Return a tar member without owner and time, so that equal images give equal bytes."""
+    """Return a tar member without owner or time, so that equal images give equal bytes."""
     info = tarfile.TarInfo(name)
     info.size = len(data)
     return info.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % TAR_BLOCK)
@@ -147,17 +147,17 @@ def member(name: str, data: bytes) -> bytes:
 class Packing:
     """Options for packing images."""
 
-    shorter_side: int | None = None  # to which larger images are reduced; None: copy all files
+    shorter_side: int | None = None  # larger images are reduced to it; None: copy all files
     quality: int = JPEG_QUALITY  # JPEG quality of reduced images
     shard_size: int = SHARD_SIZE  # maximum, in megabytes
 
     def __post_init__(self) -> None:
         if self.shorter_side is not None and self.shorter_side < 1:
-            raise ValueError(f"a shorter side of {self.shorter_side} pixels: at least 1")
+            raise ValueError(f"shorter side {self.shorter_side}: it must be at least 1 pixel")
         if not 1 <= self.quality <= 100:
-            raise ValueError(f"JPEG quality {self.quality}: from 1 to 100")
+            raise ValueError(f"JPEG quality {self.quality}: it must be from 1 to 100")
         if self.shard_size < 1:
-            raise ValueError(f"shards of {self.shard_size} MB: at least 1")
+            raise ValueError(f"shard size {self.shard_size}: it must be at least 1 MB")
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,7 @@ class Packed:
     pictures: int  # images packed
     classes: int
     reduced: int  # images that were reduced
-    left_out: int  # images that do not decode
+    left_out: int  # images that cannot be decoded
     shards: int
     bytes: int  # total size of the shards
 
@@ -176,16 +176,16 @@ class Packed:
 def pack_sets(
     parts: Mapping[str, EncodedImages], out: Path, packing: Packing, on_image: OnImage
 ) -> list[Packed]:
-    """Pack each set into the folder with its name in `out`, or into `out` itself if it is ".".
+    """Pack each set into the folder `out / name`; the name "." stands for `out` itself.
 
-    Every image is decoded as a test. Images that do not decode are skipped; `on_image` is called
-    for every image, with the error if it is skipped. Raises ValueError if `out` is neither new nor
-    empty. After any failure, all files written are removed.
+    Every image is decoded as a test. Images that cannot be decoded are skipped; `on_image` is
+    called for every image, with the error if it is skipped. Raises ValueError if `out` is neither
+    new nor empty, or if all images of a class are skipped. After a failure, all files are removed.
     """
     if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; name a new folder")
+        raise ValueError(f"{out} is a file; choose a new folder")
     if out.is_dir() and any(out.iterdir()):
-        raise ValueError(f"{out} is not empty; name a new folder, or empty it first")
+        raise ValueError(f"{out} is not empty; choose a new folder, or empty it first")
     draft = Draft()
     try:
         written = {
@@ -206,8 +206,8 @@ def write_shards(
 ) -> tuple[Index, Packed]:
     """Write the shards of one set; return its index and a summary.
 
-    Images are written in a fixed random order, so that sequential readers of a shard get mixed
-    classes; the index keeps the order of the set.
+    Images are written in a fixed random order, so that a sequential reader gets mixed classes; the
+    index keeps the order of the set.
     """
     draft.make_folder(folder)
     writer = ShardWriter(folder, packing.shard_size * MEGABYTE, draft)
@@ -240,8 +240,8 @@ def write_shards(
 def pack_image(images: EncodedImages, packing: Packing, row: int) -> tuple[bytes, bool] | BadImage:
     """Return (the bytes to pack, whether the image was reduced), or the BadImage if it is bad.
 
-    Reduced images keep full colour resolution (4:4:4): once a large photograph is reduced, its
-    subsampled colour channels are as fine as its brightness. Subsampling them again would about
+    Reduced images keep the full colour resolution (4:4:4): when a large photograph is reduced, its
+    subsampled colour channels become as fine as its brightness. Subsampling them again would about
     double the squared error at quality 95.
     """
     file = images.files[row]
@@ -263,7 +263,7 @@ def pack_image(images: EncodedImages, packing: Packing, row: int) -> tuple[bytes
 
 
 def file_suffix(data: bytes) -> str:
-    """Return the suffix for a sample by its signature, whatever the original file name."""
+    """Return the file suffix for a sample, by its signature and not its original name."""
     kind = str(image_format(data))
     return "jpg" if kind == "jpeg" else kind
 
@@ -276,7 +276,8 @@ def refuse_lost_classes(images: EncodedImages, bad: dict[int, BadImage]) -> None
     for label in np.flatnonzero((had > 0) & (had == lost)):
         example = next(error for row, error in bad.items() if labels[row] == label)
         raise ValueError(
-            f"{images.name}: no image of class {images.classes[label]} can be read; {example}"
+            f"{images.name}: no image of class {images.classes[label]!r} can be decoded (for "
+            f"example {example})"
         )
 
 
@@ -287,7 +288,7 @@ def make_index(
     bad: dict[int, BadImage],
     shards: list[Shard],
 ) -> Index:
-    """Build the index of all images except bad ones, in the order of the set."""
+    """Build the index of all images except the bad ones, in the order of the set."""
     rows = np.delete(np.arange(len(images)), list(bad)).tolist()
     return Index(
         images.name,
