@@ -16,7 +16,7 @@ WORD = re.compile(r"(?<![a-z])(?:pictures?|tells?|telling|told|departures?)(?![a
 # folder name in which images are looked for
 CONTRACTS = {
     "docs/deviations.md": ("`pictures.mean=channel`", "`pictures.bad_limit`"),
-    "src/reslab/api/folders.py": ('"pictures"',),
+    "src/reslab/api/check.py": ('"pictures"',),
     "src/reslab/api/plan.py": ('"pictures"', '"pictures_per_second"'),
     "src/reslab/api/test_sets.py": ('"pictures"',),
     "src/reslab/cli/pack.py": ("part.pictures",),

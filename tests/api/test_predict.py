@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from reslab.api.predict import STDIN, InputImage, detection_row, drawing_paths, find_images
+from reslab.api.drawings import detection_row, drawing_paths
+from reslab.api.inputs import STDIN, InputImage, find_images
 from reslab.detection.predict import Detection
 
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,9 @@ import pytest
 import simplejpeg
 from tests.data.boxes.planted_boxes import plant_coco
 
-from reslab.api import folders
 from reslab.api.lines import printable
 from reslab.cli import main
+from reslab.data.doctor import inspect
 
 
 @pytest.fixture
@@ -93,13 +95,23 @@ def test_a_wrong_path_is_the_callers_mistake(
     assert capsys.readouterr().err == f"reslab: {folder / 'cat/0.jpg'} is not a folder\n"
 
 
+def test_a_missing_folder_is_refused_without_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys; from reslab.cli import main; "
+        f"status = main(['check', {str(tmp_path / 'nowhere')!r}]); "
+        "sys.exit(10 * status + ('torch' in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (20, 1)
+
+
 def test_ctrl_c_is_one_line(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(folders, "inspect_all", stop)
+    monkeypatch.setattr(inspect, "inspect_all", stop)
     assert run(folder) == 130
     assert capsys.readouterr() == ("", "reslab: stopped\n")
 

@@ -98,7 +98,7 @@ def test_outputs_without_names_are_numbers_and_that_is_said(
     out = tmp_path / "model.safetensors"
     assert main(["import", str(weights), "--as", "resnet18", "--out", str(out), "--json"]) == 0
     reported = capsys.readouterr()
-    assert "3 outputs are called 0 to 2; --classes FILE names them" in reported.err
+    assert "3 outputs are called 0 to 2; name them with a file of classes" in reported.err
     facts = json.loads(reported.out)
     assert facts["decided"] == {"pool": "padded"}
     assert (facts["classes"], facts["ids"]) == (["0", "1", "2"], [])
@@ -153,7 +153,7 @@ def test_import_refuses_in_one_line(one_line, weights: Path, tmp_path: Path) -> 
     assert "it fits resnet18" in one_line("import", weights, "--as", "resnet34", out=out)
     assert "did you mean" in one_line("import", weights, "--as", "resnet181", out=out)
     assert "no file" in one_line("import", tmp_path / "no.pth", "--as", "resnet18", out=out)
-    assert "to end in .safetensors" in one_line(*asked, out=tmp_path / "model.pth")
+    assert "must end in .safetensors" in one_line(*asked, out=tmp_path / "model.pth")
     assert "no folder" in one_line(*asked, out=tmp_path / "nowhere" / "m.safetensors")
     assert "there already" in one_line(*asked, out=weights)
     names = tmp_path / "names.txt"

@@ -180,7 +180,7 @@ def test_nothing_of_anothers_is_overwritten(capsys, model: Path, folder: Path) -
     shutil.copy(folder / "a.jpg", "album/a.png")
     status, said, err = run(capsys, model, folder / "a.png", "--out", "album")
     assert (status, said, len(err)) == (2, "", 1)
-    assert err[0].startswith("reslab: album/a.png is there already")
+    assert err[0].startswith("reslab: album/a.png exists already")
     assert {name: (folder / name).read_bytes() for name in contents(folder)} == before
     assert contents(Path("album")) == {"a.png"}
 

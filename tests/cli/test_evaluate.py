@@ -235,4 +235,4 @@ def test_a_run_is_tested_on_images_that_it_was_not_trained_on(evaluate, own_run)
 def test_images_that_are_gone(line, own_run) -> None:
     run, data = own_run
     data.rename(data.with_name("moved"))
-    assert "say --data FOLDER" in line(run)
+    assert "name their folder with --data" in line(run)

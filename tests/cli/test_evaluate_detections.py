@@ -148,7 +148,7 @@ def test_the_page_has_the_table_and_the_curves(evaluate, coco, found, tmp_path: 
 
 def test_what_does_not_go_together(line, coco: Path, found: Path, tmp_path: Path) -> None:
     assert "--data: which annotations?" in line(found)
-    assert "run is no .json of detections" in line(found, tmp_path / "run", "--data", coco)
+    assert "run is not a .json file of detections" in line(found, tmp_path / "run", "--data", coco)
     for option in (
         ("--keep-scores",),
         ("--on", "digits"),
@@ -158,7 +158,7 @@ def test_what_does_not_go_together(line, coco: Path, found: Path, tmp_path: Path
         ("--scales", "400,600"),
     ):
         said = line(found, "--data", coco, *option)
-        assert f"{option[0]} does not go with files of detections" in said
+        assert f"{option[0]} does not apply to files of detections" in said
     assert "no protocol 'one-crop'" in line(found, "--data", coco, "--protocol", "one-crop")
 
 

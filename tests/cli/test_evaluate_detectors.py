@@ -130,7 +130,7 @@ def test_a_model_file_does_not_know_where_its_images_were(run: Run, own_run: Pat
     file = own_run / "model.safetensors"
     status, out, err = run(file)
     assert (status, out, len(err)) == (2, "", 1)
-    assert "say --data FOLDER" in err[0]
+    assert "name their folder with --data" in err[0]
     status, out, _ = run(file, "--data", own_run.parent / "scenes", "--json")
     assert (status, numbers(out)) == (0, numbers(run(own_run, "--json")[1]))
 
@@ -223,7 +223,7 @@ def test_a_classifier_among_detectors_is_refused(run: Run, model: Path, tmp_path
         assert "evaluate them one at a time" in err[0]
     status, out, err = run(other, "--refine")
     assert (status, len(err)) == (2, 1)
-    assert "--refine does not go with classifiers" in err[0]
+    assert "--refine does not apply to classifiers" in err[0]
 
 
 @pytest.mark.parametrize(
@@ -231,8 +231,8 @@ def test_a_classifier_among_detectors_is_refused(run: Run, model: Path, tmp_path
     [
         (("--on", "digits"), "digit-scenes"),
         (("--protocol", "ten-crop"), "no protocol 'ten-crop'"),
-        (("--precision", "bf16"), "--precision does not go with detectors"),
-        (("--keep-scores",), "--keep-scores does not go with detectors"),
+        (("--precision", "bf16"), "--precision does not apply to detectors"),
+        (("--keep-scores",), "--keep-scores does not apply to detectors"),
         (("--data", "nothing"), "nothing does not exist"),
     ],
 )

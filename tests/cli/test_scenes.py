@@ -19,5 +19,5 @@ def test_a_folder_with_something_in_it_is_left_alone(reslab, tmp_path: Path) -> 
     (tmp_path / "notes.txt").write_text("mine")
     done = reslab("scenes", tmp_path, "--train", 1, "--test", 1)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "is there already" in done.stderr
+    assert "exists already" in done.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["notes.txt"]

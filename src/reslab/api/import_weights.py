@@ -2,81 +2,106 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
+from pydantic import JsonValue
 from safetensors.torch import save
 from torch import Tensor
 
+from reslab.api.display import OnEvent, showing
+from reslab.api.models import Classifier, open_classifier
 from reslab.data.cifar10 import CIFAR10_CLASSES
 from reslab.data.datasets import read_class_list
 from reslab.errors import os_reason, unknown_name
 from reslab.models.convert.importer import Imported, import_model
 from reslab.models.convert.layouts import AKAMASTER, USUAL_MEAN, USUAL_STD, torchvision_state
-from reslab.models.model_file import Model, load_model, model_bytes
-from reslab.runtime.events import Callback, note, silent
+from reslab.models.model_file import Model, model_bytes
+from reslab.runtime.events import Callback, note
 from reslab.runtime.files import atomic_write
 
 TORCH_SUFFIXES = (".pth", ".pt")
 TARGETS = ("torchvision",)
 
 
+@dataclass(frozen=True)
+class ImportedModel:
+    """A model file made from another program's weights."""
+
+    path: Path
+    network: str  # the name asked for
+    imported: Imported
+
+    @property
+    def model(self) -> Model:
+        return self.imported.model
+
+    def __repr__(self) -> str:
+        layout, classes = self.imported.layout.title, len(self.model.classes)
+        return f"ImportedModel({str(self.path)!r}: {self.network}, {classes} classes, {layout})"
+
+    def as_dict(self) -> dict[str, JsonValue]:
+        """Return a description of the model for JSON."""
+        model, prepared = self.model, self.model.preprocessing
+        decided: dict[str, JsonValue] = {**self.imported.decided}
+        return {
+            "model": str(self.path),
+            "network": self.network,
+            "layout": self.imported.layout.title,
+            "decided": decided,
+            "config": model.net.config.model_dump(),
+            "preprocessing": {
+                "channels": prepared.channels,
+                "mean": prepared.mean.mean((1, 2)).tolist(),
+                "std": prepared.std.flatten().tolist(),
+                "resize": prepared.resize,
+                "size": prepared.size,
+            },
+            "classes": [*model.classes],
+            "ids": [*model.ids],
+            "batch_norm_folded": model.folded,
+        }
+
+
 def import_weights(
-    file: Path,
+    file: str | Path,
     network: str,
-    out: Path,
+    out: str | Path,
     *,
-    classes: Path | None = None,
-    mean: Path | None = None,
-    on_event: Callback = silent,
-) -> Imported:
-    """Write the model file `out` from weights whose layout is recognised by the parameter names.
+    classes: str | Path | None = None,
+    mean: str | Path | None = None,
+    on_event: OnEvent = "print",
+) -> ImportedModel:
+    """Write the model file `out` from another program's weights, recognised by their names.
 
-    `network` is a name from `reslab models`; the file `classes` names the outputs; the file `mean`
-    holds the mean to subtract from images, if the layout does not determine it.
+    `file` holds weights of torchvision or timm, of akamaster's CIFAR nets, of the authors' Caffe
+    models, or of reslab: .safetensors, .pth, .pt, .th or .npz. `network` is a name such as
+    "resnet50". The file `classes` names the outputs: .csv with index,id,name or .txt with one per
+    line. The file `mean`, .npy or .npz, [3] or [3, H, W] from 0 to 255, is the mean to subtract
+    from images, if the layout does not determine it.
+
+    Raises ValueError if `out` exists, or if the weights are not those of the network.
     """
-    check_new_file(out, (".safetensors",))
-    imported = import_model(file, network, mean)
+    check_new_file(Path(out), (".safetensors",))
+    imported = import_model(Path(file), network, Path(mean) if mean else None)
     if classes:
-        model = name_outputs(imported.model, classes)
+        model = name_outputs(imported.model, Path(classes))
     else:
-        model = name_cifar10_outputs(imported, on_event)
-    atomic_write(out, model_bytes(model))
-    return replace(imported, model=model)
-
-
-def import_facts(imported: Imported, network: str, out: Path) -> dict[str, Any]:
-    """Return a description of an imported model file, for JSON."""
-    model, prepared = imported.model, imported.model.preprocessing
-    return {
-        "model": str(out),
-        "network": network,
-        "layout": imported.layout.title,
-        "decided": imported.decided,
-        "config": model.net.config.model_dump(),
-        "preprocessing": {
-            "channels": prepared.channels,
-            "mean": prepared.mean.mean((1, 2)).tolist(),
-            "std": prepared.std.flatten().tolist(),
-            "resize": prepared.resize,
-            "size": prepared.size,
-        },
-        "classes": list(model.classes),
-        "ids": list(model.ids),
-        "batch_norm_folded": model.folded,
-    }
+        with showing(on_event) as callback:
+            model = name_cifar10_outputs(imported, callback)
+    atomic_write(Path(out), model_bytes(model))
+    return ImportedModel(Path(out), network, replace(imported, model=model))
 
 
 def check_new_file(out: Path, suffixes: Sequence[str]) -> None:
     """Raise ValueError, before any work, if `out` exists or has the wrong suffix."""
     if out.suffix not in suffixes:
-        raise ValueError(f"--out {out}: the file is to end in {' or '.join(suffixes)}")
+        raise ValueError(f"`out` {out}: the file must end in {' or '.join(suffixes)}")
     if out.exists():
-        raise ValueError(f"--out {out} is there already: name another, or remove it first")
+        raise ValueError(f"`out` {out} exists already: name another file, or remove it first")
     if not out.parent.is_dir():
-        raise ValueError(f"--out {out}: there is no folder {out.parent}")
+        raise ValueError(f"`out` {out}: there is no folder {out.parent}")
 
 
 def name_outputs(model: Model, file: Path) -> Model:
@@ -118,34 +143,60 @@ def name_cifar10_outputs(imported: Imported, on_event: Callback) -> Model:
     if imported.layout is AKAMASTER and outputs == len(CIFAR10_CLASSES):
         return replace(model, classes=CIFAR10_CLASSES)
     on_event(
-        note(f"the {outputs} outputs are called 0 to {outputs - 1}; --classes FILE names them")
+        note(
+            f"the {outputs} outputs are called 0 to {outputs - 1}; name them with a file of classes"
+        )
     )
     return model
 
 
-def export_weights(model: Path, to: str, out: Path) -> tuple[dict[str, Any], list[str]]:
+@dataclass(frozen=True)
+class ExportedWeights:
+    """A file of weights for another program, and what is needed to use them there."""
+
+    path: Path
+    tensors: int  # number of tensors
+    mean: tuple[float, ...]  # as in torchvision's Normalize: images from 0 to 1, RGB
+    std: tuple[float, ...]
+    depth: int
+    outputs: int
+    advice: tuple[str, ...]  # lines for the user
+
+    def __str__(self) -> str:
+        first = f"{self.path}: resnet{self.depth}, {self.outputs} outputs, torchvision's names"
+        return "\n".join([first, *self.advice])
+
+    def as_dict(self) -> dict[str, JsonValue]:
+        """Return all but the advice for JSON."""
+        return {
+            "file": str(self.path),
+            "tensors": self.tensors,
+            "mean": [*self.mean],
+            "std": [*self.std],
+            "depth": self.depth,
+            "outputs": self.outputs,
+        }
+
+
+def export(model: Classifier, to: str, out: str | Path) -> ExportedWeights:
     """Write a model's weights for another program, in which they compute the same function.
 
-    Return facts for JSON, with mean and standard deviation as in torchvision's Normalize (images
-    from 0 to 1, RGB), and lines of advice that the user needs to apply the weights. Raise
-    ValueError, with the reason, if the program cannot represent the network.
+    `to` is "torchvision", whose names timm reads too; `out` is a new file, .safetensors, .pth or
+    .pt. Raises ValueError, with the reason, if the program cannot represent the network.
     """
     if to not in TARGETS:
         raise ValueError(unknown_name("target of export", to, TARGETS))
+    out = Path(out)
     check_new_file(out, (".safetensors", *TORCH_SUFFIXES))
-    loaded = load_model(model)
+    _, loaded = open_classifier(model, torch.device("cpu"))
     state = torchvision_state(loaded)
     atomic_write(out, state_bytes(state, out.suffix))
     mean, std = loaded.preprocessing.mean.mean((1, 2)), loaded.preprocessing.std.flatten()
-    facts = {
-        "file": str(out),
-        "tensors": len(state),
-        "mean": [round(value / 255, 6) for value in mean.tolist()],
-        "std": [round(value / 255, 6) for value in std.tolist()],
-        "depth": loaded.net.config.depth,
-        "outputs": len(loaded.classes),
-    }
-    return facts, advice_for_user(loaded, facts["mean"], facts["std"])
+    mean, std = (tuple(round(value / 255, 6) for value in part.tolist()) for part in (mean, std))
+    return ExportedWeights(
+        out, len(state), mean, std, loaded.net.config.depth, len(loaded.classes),
+        advice=tuple(advice_for_user(loaded, list(mean), list(std))),
+    )  # fmt: skip
 
 
 def state_bytes(state: dict[str, Tensor], suffix: str) -> bytes:

@@ -1,7 +1,7 @@
 """What a run, a study or a report comes to, as values."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,3 +102,57 @@ class ReportPage:
         """Return the page's path and the result of each run, for JSON."""
         runs: list[JsonValue] = [{"run": str(run.folder), **run.document} for run in self.runs]
         return {"report": str(self.path), "runs": runs}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The report on one model, an ensemble, or a file of detections."""
+
+    title: str
+    subject: Mapping[str, str | list[str]] = field(repr=False)  # what was evaluated, for JSON
+    report: Report | AveragePrecision
+
+    def __str__(self) -> str:
+        return f"{self.title}  {self.report}"
+
+    def as_dict(self) -> dict[str, JsonValue]:
+        """Return the subject and the whole report, for JSON."""
+        document: dict[str, Any] = {**self.subject}
+        return document | self.report.as_dict() | self.report.details()
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """Evaluations on one set: one for each model and, of several models, one of their ensemble."""
+
+    entries: tuple[Evaluation, ...]
+    writer: Callable[[Path], Path] = field(repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[Evaluation]:
+        return iter(self.entries)
+
+    def __getitem__(self, index: int) -> Evaluation:
+        return self.entries[index]
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.entries))
+
+    def __repr__(self) -> str:
+        return f"Evaluations({'; '.join(map(str, self.entries))})"
+
+    def write_page(self, out: str | Path) -> Path:
+        """Write a page into the folder `out`, and return its path.
+
+        It shows the most confident mistakes of classifiers, or the curves of detectors.
+        """
+        must_not_be_a_file(out)
+        return self.writer(Path(out))
+
+
+def must_not_be_a_file(folder: str | Path) -> None:
+    """Raise ValueError if `folder`, to be written into, is a file."""
+    if Path(folder).exists() and not Path(folder).is_dir():
+        raise ValueError(f"{folder} is a file: name a folder")

@@ -44,13 +44,13 @@ def choose_images(
             if trained_on(*other) != trained_on(path, model):
                 raise ValueError(
                     f"{path} and {other[0]} have different sets of their own: "
-                    "name one with --on or --data"
+                    "name one with `on` or `data`"
                 )
         return open_own_images(path, model)
     if isinstance(data, Url):
         return open_images_in(data, models, on_event)
     if not data.is_dir():
-        raise ValueError(f"--data {data}: no such folder")
+        raise ValueError(f"`data` {data}: no such folder")
     if holds_cifar10(data):
         return open_test_set("cifar10", data, path)
     return open_images_in(data, models, on_event)
@@ -70,12 +70,14 @@ def open_own_images(path: Path, model: Model) -> ImageSet:
     if name is None:
         raise ValueError(
             f"{path} holds weights from elsewhere, which have no set of their own: "
-            "name one with --on cifar10, --on digits or --data FOLDER"
+            "name one with `on` (cifar10 or digits) or a folder with `data`"
         )
     if name != "pictures":
         return open_test_set(name, None, path)
     if folder is None:
-        raise ValueError(f"the images that {path} was trained on are not found: say --data FOLDER")
+        raise ValueError(
+            f"the images that {path} was trained on are not found: name their folder with `data`"
+        )
     return open_folder(folder, validation=model.recipe["pictures"]["validation"]).test
 
 
@@ -160,7 +162,9 @@ def open_own_annotated_images(path: Path, detector: Detector) -> tuple[Detection
     recipe = DetectionRecipe.model_validate(detector.recipe)
     folder = folder_of_run(path)
     if recipe.data == "boxes" and folder is None:
-        raise ValueError(f"the images that {path} was trained on are not found: say --data FOLDER")
+        raise ValueError(
+            f"the images that {path} was trained on are not found: name their folder with `data`"
+        )
     sets, protocol = open_detection_data(recipe, folder)
     return sets.test, protocol
 

@@ -1,6 +1,8 @@
 """The command line: parse, call, print. A verb imports torch when it runs; `--help` does not."""
 
+import inspect
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -127,6 +129,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return explain(error, arguments)
 
 
+def as_options(text: str, name: str) -> str:
+    """Write the options of the verb `name`, which messages call `parameters`, as on the command
+    line."""
+    verb = next((verb for verb in VERBS if verb_name(verb) == name), None)
+    options = inspect.signature(verb).parameters if verb else {}
+
+    def written(match: re.Match[str]) -> str:
+        parameter = match[1]
+        return f"--{parameter.replace('_', '-')}" if parameter in options else match[0]
+
+    return re.sub(r"`(\w+)`", written, text)
+
+
 def explain(error: Exception, arguments: Sequence[str]) -> int:
     """Print one line about an exception and return the exit status."""
     if isinstance(error, UsageError):
@@ -141,5 +156,5 @@ def explain(error: Exception, arguments: Sequence[str]) -> int:
         warn(f"{os_reason(error)}{file}")
         return 1
     text = " ".join(str(error).split()) or type(error).__name__
-    warn(text)
+    warn(as_options(text, arguments[0]))
     return 2 if isinstance(error, ValueError) else 1

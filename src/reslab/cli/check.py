@@ -11,7 +11,7 @@ from reslab.api.lines import clock, printable
 from reslab.cli.console import AsJson, print_json, print_line, print_rich_table
 
 if TYPE_CHECKING:
-    from reslab.api.folders import FolderCheck
+    from reslab.api.check import FolderCheck
     from reslab.data.doctor.findings import Case, Finding
 
 
@@ -36,11 +36,11 @@ def check(
     that are too small, classes with too few images and, for COCO and VOC, impossible boxes, with
     the effect of each on a run. The exit status is 1 if any fault would spoil a run.
     """
-    from reslab.api import folders
+    from reslab.api.check import run_check
 
     began = time.monotonic()
     with progress_display() as on_event:
-        checked = folders.check(folder, size=size, on_event=on_event)
+        checked = run_check(folder, size, on_event)
     if as_json:
         print_json({"folder": str(checked.folder), "size": size} | checked.as_dict())
     else:

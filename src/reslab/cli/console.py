@@ -12,7 +12,7 @@ from reslab.api.lines import warn
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from reslab.api.predict import Answer
+    from reslab.api.inputs import ImageResult
 
 
 Result = TypeVar("Result")
@@ -76,10 +76,10 @@ def print_rich_table(table: "Table") -> None:
     console.print(table)
 
 
-def print_answers(
-    answers: "Iterable[Answer[Result]]",
-    text: "Callable[[Answer[Result]], str]",
-    entry: "Callable[[Answer[Result]], dict[str, Any]] | None",
+def print_results(
+    results: "Iterable[ImageResult[Result]]",
+    text: "Callable[[ImageResult[Result]], str]",
+    entry: "Callable[[ImageResult[Result]], dict[str, Any]] | None",
 ) -> int:
     """Print the results for each image as they arrive; with `entry`, as one JSON list.
 
@@ -87,17 +87,17 @@ def print_answers(
     """
     bad = 0
     separator = "["
-    for answer in answers:
-        if answer.error:
+    for result in results:
+        if result.error:
             bad += 1
-            warn(f"{answer.file}: {answer.error}")
+            warn(f"{result.file}: {result.error}")
         if entry:
-            content = {"error": answer.error} if answer.error else entry(answer)
+            content = {"error": result.error} if result.error else entry(result)
             print(separator)
-            print(f"  {json.dumps({'file': answer.file} | content)}", end="", flush=True)
+            print(f"  {json.dumps({'file': result.file} | content)}", end="", flush=True)
             separator = ","
-        elif not answer.error:
-            print(text(answer), flush=True)  # flush, also to a pipe
+        elif not result.error:
+            print(text(result), flush=True)  # flush, also to a pipe
     if entry:
         print("\n]")
     return 1 if bad else 0

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from reslab.api.display import progress_display
 from reslab.cli.console import AsJson, ClassNames, print_json, print_line
 
 if TYPE_CHECKING:
@@ -42,14 +41,13 @@ def import_(
     Supports the layouts of torchvision and timm, akamaster's CIFAR nets, the authors' Caffe models,
     and reslab.
     """
-    from reslab.api.import_weights import import_facts, import_weights
+    from reslab.api.import_weights import import_weights
 
-    with progress_display() as on_event:
-        imported = import_weights(file, network, out, classes=classes, mean=mean, on_event=on_event)
+    made = import_weights(file, network, out, classes=classes, mean=mean)
     if as_json:
-        print_json(import_facts(imported, network, out))
+        print_json(made.as_dict())
         return
-    model = imported.model
+    imported, model = made.imported, made.model
     print_line(f"{out}: {network}, from {imported.layout.title}")
     for field, value in imported.decided.items():
         usual = getattr(imported.asked, field)
@@ -85,12 +83,10 @@ def export(
 
     Fails, with the reason, if the other program cannot represent the network.
     """
-    from reslab.api.import_weights import export_weights
+    from reslab.api import import_weights
 
-    facts, advice = export_weights(model, to, out)
+    exported = import_weights.export(model, to, out)
     if as_json:
-        print_json(facts)
-        return
-    print_line(f"{out}: resnet{facts['depth']}, {facts['outputs']} outputs, torchvision's names")
-    for line in advice:
-        print_line(line)
+        print_json(exported.as_dict())
+    else:
+        print_line(str(exported))

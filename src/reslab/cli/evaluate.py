@@ -22,7 +22,7 @@ from reslab.cli.console import (
 from reslab.cli.predict import PROTOCOL_HELP
 
 if TYPE_CHECKING:
-    from reslab.api.evaluate import Evaluation
+    from reslab.api.results import Evaluations
     from reslab.detection.average_precision.measure import AveragePrecision
 
 
@@ -72,12 +72,13 @@ def evaluate(
     one and as an ensemble (App. B). Reuses stored scores and computes only the missing ones.
     Measures files of detections, in COCO's results format, against the boxes in --data.
     """
-    from reslab.api import evaluate
+    from reslab.api.evaluate import run_evaluation
+    from reslab.api.results import must_not_be_a_file
 
-    if page and page.exists() and not page.is_dir():
-        raise ValueError(f"--report {page} is a file: name a folder")
+    if page:
+        must_not_be_a_file(page)
     with progress_display() as on_event:
-        evaluations, write_page = evaluate.evaluate(
+        evaluations = run_evaluation(
             models, on=on, data=data, protocol=protocol, precision=precision,
             keep_scores=keep_scores, classes=classes, refine=refine,
             scales=parse_numbers("--scales", scales, "400,600,800"), on_event=on_event,
@@ -87,15 +88,15 @@ def evaluate(
     else:
         print_evaluations(evaluations)
     if page:
-        to_stderr(f"report: {write_page(page)}")
+        to_stderr(f"report: {evaluations.write_page(page)}")
 
 
-def print_evaluations(entries: "Sequence[Evaluation]") -> None:
+def print_evaluations(entries: "Evaluations") -> None:
     """Print each report, then the last report class by class."""
     from reslab.evaluation.report import Report
 
     for entry in entries:
-        print_line(f"{entry.title}  {entry.report}")
+        print_line(str(entry))
         if not isinstance(entry.report, Report):
             print_coco_numbers(entry.report)
     last = entries[-1].report

@@ -41,7 +41,7 @@ def pack(
     Copies image files unchanged, except the ones that --shorter-side reduces. Splits are kept.
     Reports images that cannot be decoded and leaves them out.
     """
-    from reslab.api import folders
+    from reslab.api import pack as packer
 
     signals: list[int] = []
 
@@ -52,7 +52,7 @@ def pack(
 
     with handling_signals(interrupt), progress_display() as on_event:
         try:
-            packed, packing = folders.pack(
+            packed, packing = packer.pack(
                 folder, out, shorter_side=shorter_side, shard_size=shard_size, quality=quality,
                 on_event=on_event,
             )  # fmt: skip
@@ -89,10 +89,10 @@ def scenes(
     They are for inspection or other programs: the recipes `digit-scenes-*` generate the scenes
     themselves and need no folder.
     """
-    from reslab.api import folders
+    from reslab.api import pack as packer
 
     with progress_display() as on_event:
-        folders.write_scenes(out, train=train, test=test, seed=seed, on_event=on_event)
+        packer.write_scenes(out, train=train, test=test, seed=seed, on_event=on_event)
     print_line(
         f"{train:,} scenes to train on and {test:,} to test on, boxes in {out / 'annotations'}"
     )

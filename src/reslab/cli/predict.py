@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reslab.api.lines import printable, to_stderr, warn
-from reslab.cli.console import AsJson, Precision, Refine, Scales, parse_numbers, print_answers
+from reslab.cli.console import AsJson, Precision, Refine, Scales, parse_numbers, print_results
 
 if TYPE_CHECKING:
-    from reslab.api.predict import Answer, InputImage
+    from reslab.api.inputs import ImageResult, InputImage
     from reslab.detection.predict import Detection
     from reslab.evaluation.predict import Prediction
 
@@ -44,11 +44,12 @@ def predict(
     Images are preprocessed as specified in the model file. Bad files are reported on standard error
     and skipped; the exit status is then 1.
     """
-    from reslab.api import predict
+    from reslab.api.inputs import find_images
+    from reslab.api.predict import predict_each
 
-    files, left_out = predict.find_images(images)
+    files, left_out = find_images(images)
     single = len(files) == 1
-    answers = predict.predict(
+    results = predict_each(
         model, files,
         top=top or (TOP if single or as_json else 1), protocol=protocol, precision=precision,
     )  # fmt: skip
@@ -56,13 +57,13 @@ def predict(
         warn(f"{left_out} other files in folders are no images by their names, left out")
     width = name_width(files)
 
-    def text(answer: "Answer[Prediction]") -> str:
-        name = printable(answer.file)
+    def text(result: "ImageResult[Prediction]") -> str:
+        name = printable(result.file)
         if single or top:
-            return "\n".join([name, *(f"  {prediction}" for prediction in answer.results)])
-        return f"{name:{width}}  {answer.results[0]}"
+            return "\n".join([name, *(f"  {prediction}" for prediction in result.results)])
+        return f"{name:{width}}  {result.results[0]}"
 
-    return print_answers(answers, text, classes_entry if as_json else None)
+    return print_results(results, text, classes_entry if as_json else None)
 
 
 def name_width(images: "Sequence[InputImage]") -> int:
@@ -70,11 +71,11 @@ def name_width(images: "Sequence[InputImage]") -> int:
     return min(WIDEST_NAME, max(len(image.file) for image in images))
 
 
-def classes_entry(answer: "Answer[Prediction]") -> dict[str, Any]:
+def classes_entry(result: "ImageResult[Prediction]") -> dict[str, Any]:
     """Return the classes of an image, for JSON."""
     predictions = [
         {"class": prediction.name, "probability": prediction.probability, "id": prediction.id}
-        for prediction in answer.results
+        for prediction in result.results
     ]
     return {"predictions": predictions}
 
@@ -98,42 +99,39 @@ def detect(
     With --out, draws the boxes and writes detections.json in COCO's results format. Bad files are
     reported on standard error and skipped; the exit status is then 1.
     """
-    from reslab.api import predict
+    from reslab.api.drawings import open_drawing_folder
+    from reslab.api.predict import detect_each, images_to_search, open_predictor
 
-    files, left_out = predict.find_images(images)
-    files = list({image.file: image for image in files}.values())  # each image once
-    if out:
-        files = predict.without_drawings(files, out)
-    drawings = predict.open_drawing_folder(out, files) if out else None
-    answers = predict.detect(
-        model, files, drawings,
-        threshold=threshold, refine=refine, scales=parse_numbers("--scales", scales, "400,600,800"),
-    )  # fmt: skip
+    files, left_out = images_to_search(images, out)
+    sizes = parse_numbers("--scales", scales, "400,600,800")
+    predictor = open_predictor(model, threshold, refine or None, sizes)
+    drawings = open_drawing_folder(out, files) if out else None
+    results = detect_each(predictor, files, drawings)
     if left_out:
         warn(f"{left_out} other files in folders are no images by their names, left out")
     width = name_width(files)
 
-    def text(answer: "Answer[Detection]") -> str:
-        return block(answer) if len(files) == 1 else line(answer, width)
+    def text(result: "ImageResult[Detection]") -> str:
+        return block(result) if len(files) == 1 else line(result, width)
 
     try:
-        with closing(answers):
-            return print_answers(answers, text, objects_entry if as_json else None)
+        with closing(results):
+            return print_results(results, text, objects_entry if as_json else None)
     finally:  # also if interrupted, so that every drawn image is listed
         if drawings:
             drawings.finish()
             to_stderr(f"{drawings.drawn} of {len(files)} images with their boxes: {out}")
 
 
-def block(answer: "Answer[Detection]") -> str:
+def block(result: "ImageResult[Detection]") -> str:
     """Return the text for an image: one line per object, with its box."""
-    lines = [printable(str(detection)) for detection in answer.results] or [NOTHING]
-    return "\n".join([printable(answer.file), *(f"  {line}" for line in lines)])
+    lines = [printable(str(detection)) for detection in result.results] or [NOTHING]
+    return "\n".join([printable(result.file), *(f"  {line}" for line in lines)])
 
 
-def line(answer: "Answer[Detection]", width: int) -> str:
+def line(result: "ImageResult[Detection]", width: int) -> str:
     """Return the text for an image on one line, the most probable objects first."""
-    return f"{printable(answer.file):{width}}  {printable(objects_in_words(answer.results))}"
+    return f"{printable(result.file):{width}}  {printable(objects_in_words(result.results))}"
 
 
 def objects_in_words(objects: "Sequence[Detection]") -> str:
@@ -145,11 +143,11 @@ def objects_in_words(objects: "Sequence[Detection]") -> str:
     return f"{len(objects)} object{'s' if len(objects) > 1 else ''}: {shown}{more}"
 
 
-def objects_entry(answer: "Answer[Detection]") -> dict[str, Any]:
+def objects_entry(result: "ImageResult[Detection]") -> dict[str, Any]:
     """Return the objects in an image, for JSON."""
     objects = [
         {"class": detection.name, "id": detection.id, "score": round(detection.score, 6),
          "box": [round(corner, 2) for corner in detection.box]}
-        for detection in answer.results
+        for detection in result.results
     ]  # fmt: skip
     return {"objects": objects}

@@ -177,18 +177,32 @@ def load_detector_predictor(
 ) -> DetectorPredictor:
     """Load a detector from a model file or a run folder, ready to detect objects in images.
 
+    The other arguments are those of `detector_predictor`.
+    """
+    return detector_predictor(
+        load_detector(path), Path(path), threshold=threshold, refine=refine, scales=scales
+    )
+
+
+def detector_predictor(
+    detector: Detector,
+    path: Path | None = None,
+    *,
+    threshold: float = SHOWN_SCORE,
+    refine: bool | None = None,
+    scales: Sequence[int] | None = None,
+) -> DetectorPredictor:
+    """Make a detector, loaded from `path`, ready to detect objects in images.
+
     `threshold` is the lowest probability reported. `refine` and `scales` select the box refinement
     and the multi-scale testing of App. B; None keeps the setting that evaluations during training
     used. Raise ValueError for an invalid value.
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold {threshold} is not a probability between 0 and 1")
-    detector = load_detector(path)
     # keep less probable boxes, too: they suppress no higher-scoring box, but vote in refinement
     lowest = min(threshold, detector.search.threshold)
     options = {"threshold": lowest, "refine": refine, "scales": scales}
     changes = {key: value for key, value in options.items() if value is not None}
-    return DetectorPredictor(
-        prepare_for_inference(detector), detector.search.with_changes(changes), threshold,
-        Path(path),
-    )  # fmt: skip
+    search = detector.search.with_changes(changes)
+    return DetectorPredictor(prepare_for_inference(detector), search, threshold, path)

@@ -104,7 +104,7 @@ class Family:
 def own_images(model: str, config: ResNetConfig, inputs: Inputs, weights: Model | None) -> Recipe:
     """Build a recipe for the user's folder of images, after reading its classes and size."""
     if inputs.data is None:
-        raise ValueError(f"own-{model} is made from your images: name their folder with --data")
+        raise ValueError(f"own-{model} is made from your images: name their folder with `data`")
     images = split_folder(inputs.read(read_folder, inputs.data), OWN_VALIDATION)
     return own_recipe(model, config, images.train, weights)
 
@@ -115,7 +115,7 @@ def own_boxes(
     """Build a recipe for the user's folder of images with boxes, after reading it."""
     name = f"own-detection-{model}{C4}"
     if inputs.data is None:
-        raise ValueError(f"{name} is made from your boxes: name a COCO or VOC folder with --data")
+        raise ValueError(f"{name} is made from your boxes: name a COCO or VOC folder with `data`")
     folder = to_folder(inputs.data, f"{name} needs")
     sets = split_annotations(inputs.read(read_annotations, folder, ""), OWN_VALIDATION)
     return own_detection_recipe(model, config, sets.train)

@@ -1,18 +1,17 @@
-"""Check, pack and write folders of images."""
+"""Check a folder of images. A wrong path is refused before torch is imported: that is slow."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
-from reslab.data.boxes import digit_scenes
-from reslab.data.boxes.folder import all_parts, is_detection, read_annotations
-from reslab.data.doctor.findings import Finding, diagnose, diagnose_boxes
-from reslab.data.doctor.inspect import inspect_all, inspect_annotated
-from reslab.data.doctor.scan import scan_folder
-from reslab.data.folder import WHOLE_FOLDER, open_folder_parts
+from reslab.api.display import OnEvent, showing
 from reslab.data.location import Location, Url, parse_location
-from reslab.data.shards.writer import JPEG_QUALITY, SHARD_SIZE, Packed, Packing, pack_sets
-from reslab.runtime.events import Callback, counter, silent
+from reslab.runtime.events import Callback, counter
+
+if TYPE_CHECKING:
+    from pydantic import JsonValue
+
+    from reslab.data.doctor.findings import Finding
 
 
 @dataclass(frozen=True)
@@ -21,14 +20,20 @@ class FolderCheck:
 
     folder: Location
     images: int
-    parts: dict[str, dict[str, Any]]  # train, validation...: layout and classes of each
+    parts: "dict[str, JsonValue]"  # train, validation...: layout and classes of each
     contents: str  # one-line description of the parts
-    findings: tuple[Finding, ...]
+    findings: tuple["Finding", ...]
 
-    def count(self, severity: str) -> int:
+    def __repr__(self) -> str:
+        counts = f"{self.count('spoils')} spoil a run, {self.count('remark')} remarks"
+        return f"FolderCheck({str(self.folder)!r}: {self.contents or 'no images'}; {counts})"
+
+    def count(self, severity: Literal["spoils", "remark"]) -> int:
+        """Return the number of findings that would spoil a run, or that are remarks."""
         return sum(finding.advice.severity == severity for finding in self.findings)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> "dict[str, JsonValue]":
+        """Return the check for JSON, with all cases of each finding."""
         return {
             "pictures": self.images,
             "spoils": self.count("spoils"),
@@ -50,24 +55,42 @@ class FolderCheck:
         }
 
 
-def check(folder: str, *, size: int = 224, on_event: Callback = silent) -> FolderCheck:
-    """Decode every file in a folder and diagnose faults that would spoil a run.
+def check(folder: str | Path, *, size: int = 224, on_event: OnEvent = "print") -> FolderCheck:
+    """Decode every file in a folder and find faults that would spoil a run, with their remedies.
 
     `folder` holds images in one subfolder per class, shards (or is their URL), or boxes in COCO's
     or VOC's layout; `size` is the side, in pixels, of the images that a network is trained on.
+    Raises ValueError if there is no such folder; all faults of its content are findings.
     """
+    with showing(on_event) as callback:
+        return run_check(folder, size, callback)
+
+
+def run_check(folder: str | Path, size: int, on_event: Callback) -> FolderCheck:
+    """Do the work of `check`."""
+    if size < 1:
+        raise ValueError(f"`size` {size}: at least 1 pixel")
     location = parse_location(folder)
+    if isinstance(location, Path) and not location.is_dir():
+        raise ValueError(f"{folder} {'is not a folder' if location.exists() else 'does not exist'}")
+    from reslab.data.boxes.folder import is_detection
+
     if not isinstance(location, Url) and is_detection(location):
         return check_boxes(location, on_event)
     return check_classes(location, size, on_event)
 
 
 def check_classes(folder: Location, size: int, on_event: Callback) -> FolderCheck:
+    from reslab.data.doctor.findings import diagnose
+    from reslab.data.doctor.inspect import inspect_all
+    from reslab.data.doctor.scan import scan_folder
+    from reslab.data.folder import WHOLE_FOLDER
 
     scan = scan_folder(folder)
     images = inspect_all(scan, counter(len(scan), "images", on_event))
-    parts = {
-        part.name: {"folder": part.prefix or ".", "classes": part.classes} for part in scan.parts
+    parts: dict[str, JsonValue] = {
+        part.name: {"folder": part.prefix or ".", "classes": dict(part.classes)}
+        for part in scan.parts
     }
     contents = ", ".join(
         f"{sum(part.classes.values()):,} "
@@ -79,17 +102,20 @@ def check_classes(folder: Location, size: int, on_event: Callback) -> FolderChec
 
 
 def check_boxes(folder: Path, on_event: Callback) -> FolderCheck:
+    from reslab.data.boxes.folder import all_parts, read_annotations
+    from reslab.data.doctor.findings import diagnose_boxes
+    from reslab.data.doctor.inspect import inspect_annotated
 
     annotations = read_annotations(folder)
     annotated = all_parts(annotations)
     count = sum(len(part) for part in annotated)
     images = inspect_annotated(annotated, counter(count, "images", on_event))
-    parts = {
+    parts: dict[str, JsonValue] = {
         part.name: {
             "layout": part.layout,
             "pictures": len(part),
             "boxes": len(part.objects),
-            "classes": list(part.classes.values()),
+            "classes": [*part.classes.values()],
         }
         for part in annotated
     }
@@ -99,37 +125,3 @@ def check_boxes(folder: Path, on_event: Callback) -> FolderCheck:
         for part in annotated
     )
     return FolderCheck(folder, count, parts, contents, diagnose_boxes(folder, annotated, images))
-
-
-def pack(
-    folder: Path,
-    out: Path,
-    *,
-    shorter_side: int | None = None,
-    shard_size: int | None = None,
-    quality: int | None = None,
-    on_event: Callback = silent,
-) -> tuple[list[Packed], Packing]:
-    """Pack a folder of images, one subfolder per class, into tar shards of `shard_size` MB.
-
-    Images are copied unchanged unless they are larger than `shorter_side`; those are reduced and
-    encoded as JPEG with `quality`.
-    """
-    if quality and not shorter_side:
-        raise ValueError("--quality is that of reduced images: give --shorter-side too")
-    if out.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"{out} lies in {folder}, where it would become a class; name another")
-    packing = Packing(shorter_side, quality or JPEG_QUALITY, shard_size or SHARD_SIZE)
-    parts = open_folder_parts(folder)
-    on_image = counter(sum(map(len, parts.values())), "images", on_event)
-    return pack_sets(parts, out, packing, lambda bad: on_image(str(bad) if bad else None)), packing
-
-
-def write_scenes(
-    out: Path, *, train: int, test: int, seed: int = 0, on_event: Callback = silent
-) -> None:
-    """Generate digit-scenes into a new folder in COCO's layout."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"{out} is there already: name a new folder")
-    sets = digit_scenes.digit_scenes(train=train, test=test, seed=seed)
-    digit_scenes.save_scenes(out, sets, counter(train + test, "scenes", on_event))

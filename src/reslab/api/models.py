@@ -1,0 +1,99 @@
+"""Models given by the user: the path of a run folder or model file, or a model loaded before."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from reslab.api.test_sets import LoadedDetector, LoadedModel
+from reslab.detection.predict import DetectorPredictor, is_detector, load_detector_predictor
+from reslab.detection.predict import load_detector as read_detector
+from reslab.evaluation.predict import Predictor, load_predictor
+from reslab.models.model_file import load_model
+
+Classifier = str | Path | Predictor
+DetectorModel = str | Path | DetectorPredictor
+AnyModel = str | Path | Predictor | DetectorPredictor
+IN_MEMORY = Path("(in memory)")  # in messages, for a model that was not loaded from a file
+
+
+def load(path: str | Path) -> Predictor:
+    """Load a classifier from its run folder or model file, ready to classify images.
+
+    The result is called with uint8 images [B, 3, H, W] for logits [B, classes]; its `predict` takes
+    files, bytes, arrays or Pillow images. Raises ValueError if there is no such model or its file
+    is damaged.
+    """
+    return load_predictor(path)
+
+
+def load_detector(
+    path: str | Path,
+    *,
+    threshold: float = 0.5,
+    refine: bool | None = None,
+    scales: Sequence[int] | None = None,
+) -> DetectorPredictor:
+    """Load a detector from its run folder or model file, ready to detect objects in images.
+
+    `threshold` is the lowest probability reported. `refine` and `scales`, shorter sides in pixels,
+    are the box refinement and the multi-scale testing of App. B; None keeps the setting used for
+    evaluation during training. Raises ValueError for an impossible value, or if there is no such
+    detector or its file is damaged.
+    """
+    return load_detector_predictor(path, threshold=threshold, refine=refine, scales=scales)
+
+
+def path_of(model: AnyModel) -> Path:
+    """Return the path that a model was given as, or loaded from."""
+    if isinstance(model, str | Path):
+        return Path(model)
+    return model.path or IN_MEMORY
+
+
+def as_list(models: AnyModel | Sequence[AnyModel]) -> list[AnyModel]:
+    """Return one model, or several, as a list; raise ValueError if there is none."""
+    if isinstance(models, AnyModel):
+        return [models]
+    if not models:
+        raise ValueError("no model given: name a run folder or a model file")
+    return list(models)
+
+
+def holds_detector(model: AnyModel) -> bool:
+    """Return whether a model is a detector."""
+    if isinstance(model, str | Path):
+        return is_detector(model)
+    return isinstance(model, DetectorPredictor)
+
+
+def open_classifier(model: AnyModel, device: torch.device) -> LoadedModel:
+    """Return a classifier on a device, and its path; a loaded one stays where it is.
+
+    Raises ValueError if the model is a detector.
+    """
+    if isinstance(model, DetectorPredictor):
+        raise ValueError(f"{path_of(model)} is a detector: use detect")
+    if isinstance(model, str | Path):
+        return Path(model), load_model(model).to(device)
+    loaded = model.model
+    if loaded.preprocessing.std.device != device:  # moving a network changes it in place
+        loaded = replace(loaded, net=deepcopy(loaded.net)).to(device)
+    return path_of(model), loaded
+
+
+def open_detector(model: AnyModel, device: torch.device) -> LoadedDetector:
+    """Return a detector on a device, and its path; a loaded one stays where it is.
+
+    Raises ValueError if the model is a classifier.
+    """
+    if isinstance(model, Predictor):
+        raise ValueError(f"{path_of(model)} is a classifier, not a detector: use predict")
+    if isinstance(model, str | Path):
+        return Path(model), read_detector(model).to(device)
+    detector = replace(model.detector, search=model.search)
+    if detector.preprocessing.std.device != device:
+        detector = replace(detector, net=deepcopy(detector.net)).to(device)
+    return path_of(model), detector

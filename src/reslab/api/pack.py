@@ -1,0 +1,42 @@
+"""Pack a folder of images into shards, and write digit-scenes into a folder."""
+
+from pathlib import Path
+
+from reslab.data.boxes import digit_scenes
+from reslab.data.folder import open_folder_parts
+from reslab.data.shards.writer import JPEG_QUALITY, SHARD_SIZE, Packed, Packing, pack_sets
+from reslab.runtime.events import Callback, counter, silent
+
+
+def pack(
+    folder: Path,
+    out: Path,
+    *,
+    shorter_side: int | None = None,
+    shard_size: int | None = None,
+    quality: int | None = None,
+    on_event: Callback = silent,
+) -> tuple[list[Packed], Packing]:
+    """Pack a folder of images, one subfolder per class, into tar shards of `shard_size` MB.
+
+    Images are copied unchanged unless they are larger than `shorter_side`; those are reduced and
+    encoded as JPEG with `quality`.
+    """
+    if quality and not shorter_side:
+        raise ValueError("`quality` is that of reduced images: give `shorter_side` too")
+    if out.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{out} lies in {folder}, where it would become a class; name another")
+    packing = Packing(shorter_side, quality or JPEG_QUALITY, shard_size or SHARD_SIZE)
+    parts = open_folder_parts(folder)
+    on_image = counter(sum(map(len, parts.values())), "images", on_event)
+    return pack_sets(parts, out, packing, lambda bad: on_image(str(bad) if bad else None)), packing
+
+
+def write_scenes(
+    out: Path, *, train: int, test: int, seed: int = 0, on_event: Callback = silent
+) -> None:
+    """Generate digit-scenes into a new folder in COCO's layout."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ValueError(f"{out} exists already: name a new folder")
+    sets = digit_scenes.digit_scenes(train=train, test=test, seed=seed)
+    digit_scenes.save_scenes(out, sets, counter(train + test, "scenes", on_event))
