@@ -155,7 +155,7 @@ def test_import_refuses_in_one_line(one_line, weights: Path, tmp_path: Path) -> 
     assert "no file" in one_line("import", tmp_path / "no.pth", "--as", "resnet18", out=out)
     assert "must end in .safetensors" in one_line(*asked, out=tmp_path / "model.pth")
     assert "no folder" in one_line(*asked, out=tmp_path / "nowhere" / "m.safetensors")
-    assert "there already" in one_line(*asked, out=weights)
+    assert "exists already" in one_line(*asked, out=weights)
     names = tmp_path / "names.txt"
     for text, reason in [
         ("ant\nbee\n", "names 2 classes, the model has 3"),

@@ -75,7 +75,7 @@ def test_the_page_shows_every_mistake_of_every_model(capsys, tmp_path: Path) -> 
     assert wrong > 0
     assert html.count('<img src="data:image/png;base64,') == wrong
     assert html.count("Confusion matrix") == 3
-    named = re.findall(r'alt="(\w+)/\d.png">\s*<figcaption>.*<br>\s*is <b>(\w+)</b>', html)
+    named = re.findall(r'alt="(\w+)/\d.png">\s*<figcaption>.*<br>\s*true <b>(\w+)</b>', html)
     assert len(named) == wrong
     assert all(folder == truth for folder, truth in named)
 

@@ -136,7 +136,7 @@ def test_the_page_has_the_table_and_the_curves(evaluate, coco, found, tmp_path: 
     evaluate(found, second, "--data", coco, "--report", tmp_path / "page", "--json")
     page = (tmp_path / "page" / "report.html").read_text()
     assert page.count("<svg") == 2
-    assert "IoU 0.5, interpolated" in page
+    assert "Interpolated precision over recall at IoU 0.5" in page
     assert "&lt;owl&gt;" in page
     assert "<owl>" not in page
     row = f"{found}: AP@[.5:.95]"
