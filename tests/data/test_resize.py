@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from reslab.data.decode import load_image
-from reslab.data.resize import Box, centre_crop, crop_box, cut, resize_whole, shorter_side
+from reslab.data.resize import Box, centre_crop, crop_box, resize_whole, resized_crop, shorter_side
 
 
 def by_pillow(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -46,7 +46,7 @@ def test_a_cut_equals_the_crop_of_the_resized_photograph(shared: Path, side: int
         height, width = image.shape[:2]
         scaled = shorter_side(width, height, side)
         left, top = rng.randint(0, scaled[0] - 224), rng.randint(0, scaled[1] - 224)
-        ours = cut(image, crop_box(width, height, scaled, left, top, 224), (224, 224))
+        ours = resized_crop(image, crop_box(width, height, scaled, left, top, 224), (224, 224))
         plain = by_pillow(image, scaled)[top : top + 224, left : left + 224]
         worst = max(worst, int(differences(ours, plain).max()))
         sums += float(differences(ours, plain).mean())
@@ -69,7 +69,7 @@ def test_a_cut_equals_the_crop_of_the_resized_whole(
     image = noise(width, height)
     scaled = shorter_side(width, height, side)
     left, top = round(across * (scaled[0] - 8)), round(down * (scaled[1] - 8))
-    ours = cut(image, crop_box(width, height, scaled, left, top, 8), (8, 8))
+    ours = resized_crop(image, crop_box(width, height, scaled, left, top, 8), (8, 8))
     plain = by_pillow(image, scaled)[top : top + 8, left : left + 8]
     assert differences(ours, plain).max() <= 2
 
@@ -81,7 +81,7 @@ def test_extreme_shapes(width: int, height: int) -> None:
     whole = by_pillow(image, scaled)
     assert np.array_equal(resize_whole(image, 16), whole)
     for left, top in [(0, 0), (scaled[0] - 16, scaled[1] - 16)]:
-        ours = cut(image, crop_box(width, height, scaled, left, top, 16), (16, 16))
+        ours = resized_crop(image, crop_box(width, height, scaled, left, top, 16), (16, 16))
         assert differences(ours, whole[top : top + 16, left : left + 16]).max() <= 2
 
 
@@ -94,7 +94,7 @@ def test_a_long_strip_is_not_resized_whole() -> None:
     """480 times a million pixels would be gigabytes; the crop is not."""
     image = np.full((1, 20_000, 3), 7, np.uint8)
     scaled = shorter_side(20_000, 1, 480)
-    part = cut(image, crop_box(20_000, 1, scaled, scaled[0] - 224, 0, 224), (224, 224))
+    part = resized_crop(image, crop_box(20_000, 1, scaled, scaled[0] - 224, 0, 224), (224, 224))
     assert part.shape == (224, 224, 3)
     assert (part == 7).all()
 
@@ -103,7 +103,7 @@ def test_a_worked_case() -> None:
     """Halving with a triangle of two pixels' reach: weights 1 3 3 1, at the edge 3 3 1."""
     row = np.array([0, 80, 160, 240, 240, 240], np.uint8)
     image = np.repeat(np.repeat(row[None, :, None], 2, axis=0), 3, axis=2)
-    small = cut(image, (0, 0, 6, 2), (3, 1))[0, :, 0].tolist()
+    small = resized_crop(image, (0, 0, 6, 2), (3, 1))[0, :, 0].tolist()
     #        (3*0 + 3*80 + 160) / 7    (80 + 480 + 720 + 240) / 8    240
     assert small == [57, 190, 240]
 
@@ -112,16 +112,16 @@ def test_a_flip_is_the_mirror_image() -> None:
     image = noise(40, 30)
     boxes: list[tuple[Box, tuple[int, int]]] = [
         ((3.5, 2.25, 33.5, 20.25), (11, 13)),  # resized
-        ((4, 5, 14, 17), (10, 12)),  # only cut out
+        ((4, 5, 14, 17), (10, 12)),  # a crop without resizing
     ]
     for box, size in boxes:
-        plain, mirrored = cut(image, box, size), cut(image, box, size, flip=True)
+        plain, mirrored = resized_crop(image, box, size), resized_crop(image, box, size, flip=True)
         assert np.array_equal(mirrored, plain[:, ::-1])
 
 
 def test_a_box_of_the_same_size_is_cut_out_untouched() -> None:
     image = noise(20, 10)
-    assert np.array_equal(cut(image, (3, 2, 13, 9), (10, 7)), image[2:9, 3:13])
+    assert np.array_equal(resized_crop(image, (3, 2, 13, 9), (10, 7)), image[2:9, 3:13])
 
 
 def test_the_centre_is_that_of_the_resized_image() -> None:

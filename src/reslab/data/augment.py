@@ -82,8 +82,8 @@ class ScaleCrop(BaseModel):
         low, high = self.shorter_side
         if not self.size <= low <= high:
             raise ValueError(
-                f"augmentation.shorter_side {[low, high]}: {self.size} (augmentation.size) <= "
-                "minimum <= maximum is needed"
+                f"augmentation.shorter_side {[low, high]} must satisfy {self.size} "
+                "(augmentation.size) <= minimum <= maximum"
             )
         return self
 
@@ -117,11 +117,11 @@ class ResizedCrop(BaseModel):
     def _fits_together(self) -> Self:
         if not 0 < self.area[0] <= self.area[1] <= 1:
             raise ValueError(
-                f"augmentation.area {list(self.area)}: 0 < minimum <= maximum <= 1 is needed"
+                f"augmentation.area {list(self.area)} must satisfy 0 < minimum <= maximum <= 1"
             )
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(
-                f"augmentation.ratio {list(self.ratio)}: 0 < minimum <= maximum is needed"
+                f"augmentation.ratio {list(self.ratio)} must satisfy 0 < minimum <= maximum"
             )
         return self
 
@@ -169,7 +169,7 @@ def draw_offsets(count: int, pad: int, rng: Generator) -> Tensor:
 def pad_and_crop(images: Tensor, pad: int, offsets: Tensor) -> Tensor:
     """Pad with zeros, then crop to the original size at one of (2 pad + 1)^2 offsets (Sec. 4.2).
 
-    [B, C, H, W] and [B, 2] -> [B, C, H, W]. Subtract the mean first: the padding then equals it.
+    [B, C, H, W] and [B, 2] -> [B, C, H, W]. Subtract the mean first, so that the padding equals it.
     """
     batch, _, height, width = images.shape
     offsets = offsets.to(images.device)

@@ -17,7 +17,7 @@ NO_CLASSES = ("__MACOSX", "@eaDir")  # created by archivers and file servers
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem with a folder: opening a data set raises it, and the doctor collects all."""
+    """A problem with a folder; opening a data set raises the first, the doctor collects all."""
 
     kind: str  # a key of the doctor's ADVICE
     place: str  # relative to the opened folder

@@ -35,7 +35,7 @@ class ImagesInMemory:
         return len(self.labels)
 
     def to(self, device: torch.device) -> "ImagesInMemory":
-        """Return a copy of the set on a device."""
+        """Return the set with its tensors on `device`."""
         images, labels = self.images.to(device), self.labels.to(device)
         return ImagesInMemory(self.name, images, labels, self.classes)
 

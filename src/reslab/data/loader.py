@@ -20,7 +20,7 @@ from reslab.data.augment import (
     pad_and_crop,
 )
 from reslab.data.datasets import PREFETCHED, EncodedImages, ImagesInMemory, replace_within_class
-from reslab.data.resize import cut
+from reslab.data.resize import resized_crop
 from reslab.data.sampler import Stream, make_generator, make_sampler
 from reslab.runtime.device import Processes, SingleProcess
 from reslab.runtime.events import Log
@@ -51,7 +51,7 @@ class Batch:
 
 
 class InMemoryLoader:
-    """Return shuffled, augmented mini-batches from a set in memory.
+    """Load shuffled, augmented mini-batches from a set in memory.
 
     The permutations of successive epochs are concatenated: the last, partial batch of an epoch is
     completed with images of the next epoch. `rank_slice` is this process's part of each mini-batch.
@@ -146,7 +146,7 @@ class BadFileLimit:
 
 
 class EncodedLoader:
-    """Return shuffled, augmented mini-batches from a set of encoded images, on a device.
+    """Load shuffled, augmented mini-batches from a set of encoded images onto a device.
 
     Batches may be requested in any order; threads decode the following batches in advance, up to
     iteration `last`, exclusive. A bad file is replaced by another file of its class and logged
@@ -245,7 +245,7 @@ class EncodedLoader:
         image, _, bad = self.image(index)
         height, width = image.shape[:2]
         box, flip = self.augmentation.crop(width, height, draws)
-        row[:] = cut(image, box, (self.augmentation.size, self.augmentation.size), flip)
+        row[:] = resized_crop(image, box, (self.augmentation.size, self.augmentation.size), flip)
         return bad
 
     def _finish(

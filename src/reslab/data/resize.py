@@ -19,7 +19,7 @@ def shorter_side(width: int, height: int, side: int) -> Size:
 def resize_whole(image: np.ndarray, side: int) -> np.ndarray:
     """Resize an image so that its shorter side is `side`, uint8 [H, W, 3] -> [h, w, 3]."""
     height, width = image.shape[:2]
-    return cut(image, (0, 0, width, height), shorter_side(width, height, side))
+    return resized_crop(image, (0, 0, width, height), shorter_side(width, height, side))
 
 
 def crop_box(width: int, height: int, scaled: Size, left: int, top: int, size: int) -> Box:
@@ -37,10 +37,10 @@ def centre_crop(image: np.ndarray, side: int, size: int) -> np.ndarray:
     height, width = image.shape[:2]
     scaled = shorter_side(width, height, side)
     left, top = (round((length - size) / 2) for length in scaled)  # rounds half to even
-    return cut(image, crop_box(width, height, scaled, left, top, size), (size, size))
+    return resized_crop(image, crop_box(width, height, scaled, left, top, size), (size, size))
 
 
-def cut(image: np.ndarray, box: Box, size: Size, flip: bool = False) -> np.ndarray:
+def resized_crop(image: np.ndarray, box: Box, size: Size, flip: bool = False) -> np.ndarray:
     """Crop an image to `box`, resize it to `size` and mirror it if `flip`.
 
     uint8 [H, W, 3] -> [h, w, 3]. The result equals, up to rounding, a crop of the resized whole

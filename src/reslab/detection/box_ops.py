@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reslab.data.resize import Size, cut
+from reslab.data.resize import Size, resized_crop
 
 Stds = tuple[float, float, float, float]
 
@@ -169,7 +169,7 @@ def resize_image(pixels: np.ndarray, shorter: int, longest: int, flip: bool = Fa
     """
     height, width = pixels.shape[:2]
     size = resize_shortest_edge(width, height, shorter, longest)
-    return np.array(cut(pixels, (0, 0, width, height), size, flip), order="C")
+    return np.array(resized_crop(pixels, (0, 0, width, height), size, flip), order="C")
 
 
 def boxes_to_network(boxes: Tensor, original: Size, resized: Size, flip: bool = False) -> Tensor:

@@ -1,4 +1,4 @@
-"""The processes of one run and their collectives, whose results are in rank order.
+"""The processes of one run and their collectives, with results in rank order.
 
 In a `SingleProcess` every collective is the identity. A `ProcessGroup` implements the same methods
 with torch.distributed, for processes started by torchrun or `--processes`. All processes make the

@@ -32,7 +32,7 @@ def core_numbers() -> set[int]:
 
 
 def cores_for(processes: "Processes") -> int:
-    """Return this process's fair number of cores, given the run's other processes on this host.
+    """Return the number of cores for this process, given the run's other processes on this host.
 
     Some schedulers bind each process to its own cores; other launchers do not.
     """

@@ -190,7 +190,7 @@ def _add_annotation(
 
 
 def _image_folder(path: Path, folder: Path, part: Annotations) -> Path:
-    """Return the first usual image folder with the first image, or else the first usual folder."""
+    """Return the first candidate folder that has the first image, or else the first candidate."""
     stem = re.sub(r"^(instances|annotations)_?", "", path.stem)  # train2017
     names = [name for name in (stem, f"images/{stem}", "images", "pictures") if name]
     places = [folder / name for name in names if (folder / name).is_dir()]

@@ -164,7 +164,7 @@ def background(rng: np.random.RandomState) -> np.ndarray:
 
 
 def _near(base: np.ndarray, rng: np.random.RandomState) -> tuple[int, ...]:
-    """Sample a colour near the background's, so that digits stand out from both."""
+    """Sample a colour near the background's, so that digits stand out from the shapes too."""
     return tuple(np.clip(base + rng.uniform(-55, 55, 3), 0, 255).astype(int).tolist())
 
 

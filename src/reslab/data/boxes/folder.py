@@ -106,8 +106,8 @@ def _read_coco_folder(folder: Path, files: list[Path], years: str) -> AnnotatedF
         raise ValueError(f"{folder}: {unknown_name('COCO year', years, file_years)}")
     if len(file_years) > 1 and not years:
         raise ValueError(
-            f"{folder} has annotations of {' and '.join(file_years)}: choose one with "
-            f"--set years={file_years[-1]}"
+            f"{folder} has annotations of {' and '.join(file_years)}: train with "
+            f"--set years={file_years[-1]}, or remove the others"
         )
     by_part: dict[str, Path] = {}
     for path in files:

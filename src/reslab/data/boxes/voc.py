@@ -153,7 +153,7 @@ def read_voc(
     name: str,
     classes: Sequence[str] = (),
 ) -> Annotations:
-    """Read the images with the given keys as one split, and collect its problems.
+    """Read the images with the given keys as one split, and collect their problems.
 
     `homes` are VOC folders in `folder`, each with its keys. If `classes` is empty, the classes are
     taken from the annotated objects.

@@ -45,7 +45,7 @@ _AGAIN = "copy or download it again, or delete it"
 IMAGE_ADVICE = {
     # layout of the folder
     "no classes": _refused("put the images of each class into a subfolder named after it"),
-    "one class": _refused("add a second class; if its subfolders are the classes, use it instead"),
+    "one class": _refused("add a second class; if its subfolders are the classes, use that folder"),
     "no training part": _refused("add train/ beside val/, or move its classes up one level"),
     "class list": _refused("correct classes.csv, or rename the class folder"),
     "shards": _refused("copy or pack the shards again"),
@@ -73,7 +73,7 @@ IMAGE_ADVICE = {
     # images that mislead
     "too small": _spoils(
         f"enlarged more than {SMALL} times, it has no detail to learn from",
-        "replace it with its original, delete it (an icon?), or give the net's real --size",
+        "replace it with its original, delete it (an icon?), or set --size to the net's input size",
     ),
     "two labels": _spoils(
         "the same image is in several classes: all but one of its labels are wrong",
@@ -90,9 +90,12 @@ IMAGE_ADVICE = {
     ),
     # remarks
     "repeated": _remark(
-        "the same image is in a class several times, and counts as often", "delete all but one"
+        "the same image is in a class several times, so it counts several times",
+        "delete all but one",
     ),
-    "unknown suffix": _remark("not read: an image by its content but not by its name", "rename it"),
+    "unknown suffix": _remark(
+        "not read: an image by its content, but not by its name", "rename it"
+    ),
     "other file": _remark(
         "not read: not an image", "nothing, or move it elsewhere; save HEIC and AVIF as JPEG"
     ),
@@ -172,8 +175,8 @@ BOX_ADVICE = {
         "delete all but one",
     ),
     "repeated image": _remark(
-        "the same image is in a split several times, and counts as often; a random split may put "
-        "one copy into training and another into test",
+        "the same image is in a split several times, so it counts several times; a random split "
+        "may put one copy into training and another into test",
         "delete all but one",
     ),
     "no boxes": _remark(

@@ -26,14 +26,17 @@ from reslab.data.location import Location
 
 @dataclass
 class FolderScan:
-    """The splits of a folder, its problems, and the files that a run does not read."""
+    """The splits of a folder, its problems, and the files that a run does not read.
+
+    All paths are relative to `folder`. `misnamed` are images without an image suffix, with their
+    formats; `others` are further files in class folders, and `outside` are images and folders
+    outside class folders.
+    """
 
     folder: Location
     parts: list[FolderPart] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    # all paths are relative to `folder`: images without an image suffix, and their formats;
     misnamed: list[tuple[str, str]] = field(default_factory=list)
-    # files in class folders that are not images; images and folders outside class folders
     others: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
 

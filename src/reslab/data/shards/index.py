@@ -89,8 +89,8 @@ def parse_index(data: bytes, path: str) -> Index:
         raise ValueError(f"{path} is damaged ({error}); copy it again") from None
     if facts.get("format", 0) > FORMAT:
         raise ValueError(
-            f"{path} has format {facts['format']}, but this reslab only reads up to {FORMAT}: "
-            "update reslab"
+            f"{path} has format {facts['format']}, but this version of reslab reads formats up to "
+            f"{FORMAT}: update reslab"
         )
     if facts.pop("sha256", "") != _sha256(facts, arrays):
         raise ValueError(f"{path} is damaged (its checksum does not match); copy it again")
