@@ -1,9 +1,9 @@
 """Time what a detector does besides its convolutions: suppression and pooling of regions.
 
-The sizes are those of Faster R-CNN on ResNet-101: an image of 600 x 1000 pixels, features of 1024
-channels at stride 16, 6,000 boxes of which 300 stay, 7x7 bins of each. With --whole, one image is
-timed from bytes to detections. One JSON line a measurement, in milliseconds: the best and the
-median of the rounds.
+Sizes are as in Faster R-CNN on ResNet-101: an image of 600 x 1000 pixels, features of 1024 channels
+at stride 16, 6,000 boxes of which 300 are kept, 7x7 bins per region. With --whole, one image is
+timed from bytes to detections. Each measurement is one JSON line: best and median of the rounds, in
+milliseconds.
 """
 
 import argparse
@@ -51,9 +51,9 @@ def measure(what: str, turn: Callable[[], object], rounds: int) -> None:
 
 
 def proposals(rng: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Imitate a region proposal network: anchors moved a little, the 6,000 of highest score.
+    """Imitate a region proposal network: jittered anchors, the 6,000 with the highest scores.
 
-    Scores rise towards a few objects, as on an image.
+    Scores rise towards a few objects, as in a real image.
     """
     anchors = Anchors().grid(38, 63)
     deltas = 0.1 * torch.randn(anchors.shape, generator=rng)
@@ -65,7 +65,7 @@ def proposals(rng: torch.Generator) -> tuple[Tensor, Tensor]:
 
 
 def regions(count: int, rng: torch.Generator) -> Tensor:
-    """Draw boxes between any two points of the image, at least 16 pixels wide and high."""
+    """Draw boxes between random points of the image, at least 16 pixels wide and high."""
     corners = torch.rand(count, 2, 2, generator=rng) * torch.tensor([WIDTH - 16.0, HEIGHT - 16.0])
     return torch.cat([corners.amin(1), corners.amax(1) + 16], 1)
 
@@ -74,8 +74,8 @@ def suppression(rounds: int, rng: torch.Generator) -> None:
     boxes, scores = proposals(rng)
     for what, kind in (("proposals", boxes), ("any boxes", regions(BOXES, rng))):
         for most in (REGIONS, None):
-            stay = len(nms(kind, scores, 0.7, most))
-            name = f"nms of {BOXES} {what} at 0.7 to {stay}" + (", all" if most is None else "")
+            kept = len(nms(kind, scores, 0.7, most))
+            name = f"nms of {BOXES} {what} at 0.7 to {kept}" + (", all" if most is None else "")
             measure(name, partial(nms, kind, scores, 0.7, most), rounds)
     labels = torch.randint(0, 80, (BOXES,), generator=rng)
     name = f"nms_by_class of {BOXES} boxes of 80 classes at 0.3"
@@ -86,7 +86,7 @@ def pooling(rounds: int, rng: torch.Generator) -> None:
     shape = (1, CHANNELS, 38, 63)
     features = torch.randn(shape, generator=rng).relu()
     features = features.contiguous(memory_format=torch.channels_last)
-    learning = features.clone().requires_grad_()
+    with_grad = features.clone().requires_grad_()
     images = torch.zeros(REGIONS, dtype=torch.int64)
     whole = torch.tensor([[0.0, 0, WIDTH, HEIGHT]]).expand(REGIONS, 4)
     gradient = torch.randn(REGIONS, BINS, BINS, CHANNELS, generator=rng).permute(0, 3, 1, 2)
@@ -95,17 +95,17 @@ def pooling(rounds: int, rng: torch.Generator) -> None:
             name = f"{layer.__name__} of {REGIONS} {kind} regions to 7x7 on {list(shape)}"
             pool = partial(layer, boxes=boxes, images=images, size=BINS, stride=STRIDE)
             measure(f"{name}, forward", partial(pool, features), rounds)
-            measure(f"{name}, forward to learn", partial(pool, learning), rounds)
-            pooled = pool(learning)
-            backward = partial(torch.autograd.grad, pooled, learning, gradient, retain_graph=True)
+            measure(f"{name}, forward in training", partial(pool, with_grad), rounds)
+            pooled = pool(with_grad)
+            backward = partial(torch.autograd.grad, pooled, with_grad, gradient, retain_graph=True)
             measure(f"{name}, backward", backward, rounds)
 
 
 def whole(model: str, rounds: int, rng: torch.Generator) -> None:
     """Time an image of 600 x 1000 pixels from bytes to detections, in fp32, batch norm folded.
 
-    The weights are random, with batch norm's statistics taken from the image so that numbers stay
-    in range: the detections are nonsense, the work is that of a trained net.
+    The weights are random, with batch-norm statistics of this image so that activations stay in
+    range. The detections are meaningless, but the work is the same as for a trained net.
     """
     config = detection_recipe(f"voc07+12-{model}-c4").model
     net = channels_last(build_detector(config, rng))
@@ -126,11 +126,11 @@ def whole(model: str, rounds: int, rng: torch.Generator) -> None:
     boxes = features.proposals()
     name = f"{model} on {HEIGHT}x{WIDTH}"
     with torch.no_grad():
-        measure(f"{name}, map and proposals",
+        measure(f"{name}, features and proposals",
                 lambda: ImageFeatures(detector, pixels, detector.search).proposals(),
                 rounds)  # fmt: skip
         measure(
-            f"{name}, judging {len(boxes)} proposals",
+            f"{name}, classifying {len(boxes)} proposals",
             lambda: features.classify_regions(boxes),
             rounds,
         )
@@ -142,7 +142,7 @@ def whole(model: str, rounds: int, rng: torch.Generator) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--whole", metavar="MODEL", help="an image through this trunk instead")
+    parser.add_argument("--whole", metavar="MODEL", help="time a whole image on this trunk instead")
     options = parser.parse_args()
     rounds = options.rounds
     rng = torch.Generator().manual_seed(0)

@@ -1,13 +1,13 @@
-"""What reslab does on a GPU: whether it is right, and how fast it is, in one command.
+"""Check reslab's results on a GPU and measure its speed, in one command.
 
-Steps run in order of importance, each in a process of its own, as long as the time allows; what a
-step found, or how it failed, is written to OUT/results.json as soon as it is known. The same
-command goes on where it ended. Without a GPU the steps run on the CPU with tiny sizes, which shows
-that they run and nothing else.
+Steps run in order of importance, each in its own process, as long as time allows. The result or
+failure of a step is written to OUT/results.json when the step ends. Repeating the command continues
+where it ended. Without a GPU the steps run on the CPU with tiny sizes, which shows only that they
+run.
 
     python benchmarks/gpu.py --data DIR [--minutes 8] [--out gpu-results] [--only digits fp32]
 
-DIR holds CIFAR-10; without it the step that trains on it is left out.
+DIR holds CIFAR-10; without it, the step that trains on CIFAR-10 is skipped.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import time
 import traceback
 from pathlib import Path
 
-# a fork has none of the threads that importing torch starts, and would wait for them; before torch
+# before torch is imported: a fork lacks the threads that the import starts, and would wait for them
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import gpu_checks as checks
@@ -26,7 +26,7 @@ import gpu_profile as profile
 import gpu_speed as speed
 from gpu_steps import Notes, Setting, Step, forked, gpu_is_there, preload
 
-NO_TIME = "no time"  # a step that the same command begins again
+NO_TIME = "no time"  # the status of a step that the next call repeats
 STEPS = (
     Step("machine", checks.machine, 40),
     Step("digits", checks.digits, 70),
@@ -51,8 +51,8 @@ STEPS = (
 )
 
 
-def carried_out(step: Step, setting: Setting, seconds: float) -> dict[str, object]:
-    """What a step found within a time, with what ended it if it did not end well."""
+def carry_out(step: Step, setting: Setting, seconds: float) -> dict[str, object]:
+    """Run a step for at most `seconds`; return its status, duration, notes and any traceback."""
     notes = Notes(setting.out / f"{step.name}.json")
 
     def work() -> int:
@@ -75,17 +75,17 @@ def carried_out(step: Step, setting: Setting, seconds: float) -> dict[str, objec
 
 
 def table(results: dict[str, dict[str, object]]) -> str:
-    """A line a step: status, seconds, and the short ones among its facts."""
+    """Format the status and duration of each step, and one line per fact."""
     lines = []
     for name, result in results.items():
-        facts = {key: it for key, it in result.items() if key not in ("status", "seconds")}
+        facts = {key: fact for key, fact in result.items() if key not in ("status", "seconds")}
         lines.append(f"{name:18} {result['status']}  {result['seconds']} s")
-        lines += [f"    {key}: {shown(it)}" for key, it in facts.items()]
+        lines += [f"    {key}: {shown(fact)}" for key, fact in facts.items()]
     return "\n".join(lines)
 
 
 def shown(fact: object) -> str:
-    """One line of it; a traceback's end says most."""
+    """Shorten a fact to one line; of a traceback, only the end is kept."""
     text = fact if isinstance(fact, str) else json.dumps(fact)
     text = " | ".join(text.strip().splitlines()[-3:])
     return text if len(text) <= 400 else f"{text[:200]} ... {text[-200:]}"
@@ -93,28 +93,28 @@ def shown(fact: object) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="the folder of CIFAR-10")
+    parser.add_argument("--data", type=Path, help="the folder that holds CIFAR-10")
     parser.add_argument("--out", type=Path, default=Path("gpu-results"))
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--only", nargs="+", choices=[step.name for step in STEPS])
-    given = parser.parse_args()
-    given.out.mkdir(parents=True, exist_ok=True)
-    setting = Setting(given.out.resolve(), given.data, time.monotonic() + 60 * given.minutes)
-    file = given.out / "results.json"
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    setting = Setting(options.out.resolve(), options.data, time.monotonic() + 60 * options.minutes)
+    file = options.out / "results.json"
     results = json.loads(file.read_text()) if file.exists() else {}
     preload()
     slower = 1 if gpu_is_there() else 10
     for step in STEPS:
         left = setting.deadline - time.monotonic()
-        unwanted = given.only and step.name not in given.only
+        unwanted = options.only and step.name not in options.only
         done = results.get(step.name, {"status": NO_TIME})["status"] != NO_TIME
         if unwanted or done or left < step.least:
             continue
-        results[step.name] = carried_out(step, setting, min(slower * step.limit, left))
+        results[step.name] = carry_out(step, setting, min(slower * step.limit, left))
         file.write_text(json.dumps(results, indent=1))
         print(table({step.name: results[step.name]}), flush=True)
     missing = [step.name for step in STEPS if step.name not in results]
-    print(f"{file}; not run: {', '.join(missing) or 'none'}")
+    print(f"results in {file}; steps not run: {', '.join(missing) or 'none'}")
 
 
 if __name__ == "__main__":

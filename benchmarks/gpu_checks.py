@@ -1,4 +1,4 @@
-"""The steps of `gpu.py` that ask whether a classifier's results are right on a GPU."""
+"""The steps of `gpu.py` that check a classifier's results on a GPU."""
 
 import subprocess
 import sys
@@ -14,20 +14,24 @@ CPU_THREADS = 4
 
 
 def machine(setting: Setting, notes: Notes) -> None:
-    """What this machine is."""
+    """Record the hardware and software versions."""
     notes.add(python=sys.version.split()[0], torch=torch.__version__, cuda=torch.version.cuda)
     notes.add(cudnn=torch.backends.cudnn.version(), cores=usable_cores())
     if not torch.cuda.is_available():
         return
-    it = torch.cuda.get_device_properties(0)
-    notes.add(device=it.name, gib=round(it.total_memory / 2**30, 1), sms=it.multi_processor_count)
+    properties = torch.cuda.get_device_properties(0)
+    notes.add(
+        device=properties.name,
+        gib=round(properties.total_memory / 2**30, 1),
+        sms=properties.multi_processor_count,
+    )
     fields = "driver_version,clocks.max.sm,power.limit"
     query = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"]
     notes.add(smi=subprocess.run(query, capture_output=True, text=True).stdout.strip())
 
 
 def digits(setting: Setting, notes: Notes) -> None:
-    """A run that is repeated, killed, stopped; in bf16 and in fp32."""
+    """Repeat, kill and stop a run on digits, in bf16 and in fp32."""
     length = setting.size(300, 10)
     changes = sets(iterations=length, eval_every=length // 2, checkpoint_every=max(length // 10, 2))
     for precision in ("auto", "fp32"):
@@ -44,7 +48,7 @@ def digits(setting: Setting, notes: Notes) -> None:
 
 
 def fp32(setting: Setting, notes: Notes) -> None:
-    """Train in fp32 on the GPU and on the CPU and compare the losses of each iteration."""
+    """Train in fp32 on the GPU and on the CPU; compare the losses of each iteration."""
     where = setting.out / "work" / "fp32"
     where.mkdir(parents=True, exist_ok=True)
     length = setting.size(60, 3)
@@ -68,7 +72,7 @@ def fp32(setting: Setting, notes: Notes) -> None:
 
 
 def evaluation(setting: Setting, notes: Notes) -> None:
-    """One model on both devices: its log-probabilities, in fp32 and in bf16, and its statistics."""
+    """Evaluate a model on both devices; compare log-probabilities and recomputed statistics."""
     model = setting.out / "work" / "digits-fp32" / "one"
     pair = [
         command(
@@ -77,7 +81,9 @@ def evaluation(setting: Setting, notes: Notes) -> None:
         for place in ("gpu", "cpu")
     ]
     finished(*pair)
-    notes.add(reports=[[it[-1]["top1_error"], it[-1]["loss"]] for it in map(said_json, pair)])
+    notes.add(
+        reports=[[report[-1]["top1_error"], report[-1]["loss"]] for report in map(said_json, pair)]
+    )
 
     def work() -> int:
         from gpu_inside import devices_apart
@@ -89,7 +95,7 @@ def evaluation(setting: Setting, notes: Notes) -> None:
 
 
 def nccl(setting: Setting, notes: Notes) -> None:
-    """The collectives of several processes by a group of one, on NCCL; and what is refused."""
+    """Train through NCCL's collectives in a group of one; check that two processes are refused."""
     where = setting.out / "work" / "nccl"
     where.mkdir(parents=True, exist_ok=True)
     length = setting.size(60, 4)
@@ -126,14 +132,14 @@ def nccl(setting: Setting, notes: Notes) -> None:
 
 
 def torchrun(setting: Setting, notes: Notes) -> None:
-    """One process under torchrun."""
+    """Train one process under torchrun."""
     out = setting.out / "work" / "torchrun"
     changes = sets(iterations=setting.size(60, 4), recompute_bn=setting.size(10, 1))
     words = ["--standalone", "--nproc-per-node", "1", "-m", "reslab", "train", "digits-resnet20"]
     launcher = [sys.executable, "-m", "torch.distributed.run"]
-    ran = subprocess.run(
+    process = subprocess.run(
         [*launcher, *words, *changes, "--out", str(out)], capture_output=True, text=True
     )
-    if ran.returncode:
-        raise RuntimeError(f"exit status {ran.returncode}\n{ran.stderr[-1500:]}")
+    if process.returncode:
+        raise RuntimeError(f"exit status {process.returncode}\n{process.stderr[-1500:]}")
     notes.add(state=result(out)["state_sha256"][:12])

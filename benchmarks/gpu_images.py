@@ -1,4 +1,4 @@
-"""The steps of `gpu.py` on images in files: photographs' sizes, detectors."""
+"""The steps of `gpu.py` on image files: classifiers of photographs, detectors."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from gpu_steps import Notes, Setting, command, finished, memory, said_json
 
 
 def draw_images(folder: Path, classes: int, each: int) -> Path:
-    """Photographs' sizes, drawn: a class a colour and a shape on noise."""
+    """Draw images as large as photographs: one colour and shape per class, on noise."""
     rng = np.random.default_rng(0)
     for label in range(classes):
         (folder / f"class{label}").mkdir(parents=True, exist_ok=True)
@@ -19,7 +19,7 @@ def draw_images(folder: Path, classes: int, each: int) -> Path:
             noise = Image.fromarray(rng.integers(0, 256, (47, 63, 3), dtype=np.uint8))
             image = noise.resize((500, 375), Image.Resampling.BICUBIC)
             x, y, radius = rng.integers(100, 300), rng.integers(100, 250), rng.integers(40, 100)
-            hue = tuple(int(it) for it in rng.integers(0, 90, 3) + 20 * label)
+            hue = tuple(int(value) for value in rng.integers(0, 90, 3) + 20 * label)
             box = (int(x - radius), int(y - radius), int(x + radius), int(y + radius))
             pen = ImageDraw.Draw(image)
             (pen.ellipse if label % 2 else pen.rectangle)(box, fill=hue)
@@ -28,7 +28,7 @@ def draw_images(folder: Path, classes: int, each: int) -> Path:
 
 
 def images(setting: Setting, notes: Notes) -> None:
-    """A folder of one's own: training, protocols, names, fine-tuning."""
+    """Train on a user's folder; evaluate by several protocols, predict, fine-tune."""
     where = setting.out / "work" / "images"
     data = draw_images(where / "data", 4, setting.size(40, 8))
     length = setting.size(60, 4)
@@ -81,7 +81,7 @@ def images(setting: Setting, notes: Notes) -> None:
 
 
 def imagenet(setting: Setting, notes: Notes) -> None:
-    """The paper's recipe on drawn photographs, twice: bits, memory, images a second."""
+    """Train by the paper's ImageNet recipe, twice: bits, memory, images per second."""
     where = setting.out / "work" / "imagenet"
     data = draw_images(where / "data", 4, setting.size(80, 8))
     model, batch = ("resnet50", 256) if setting.size(1, 0) else ("resnet18", 16)
@@ -105,7 +105,7 @@ def imagenet(setting: Setting, notes: Notes) -> None:
 
 
 def detector(setting: Setting, notes: Notes) -> None:
-    """A detector on ResNet-18: repeated and killed, beside the CPU, and what it finds."""
+    """Repeat and kill a detector's run; compare losses and detections with the CPU's."""
     where = setting.out / "work" / "detector"
     where.mkdir(parents=True, exist_ok=True)
     scenes = where / "scenes"
@@ -146,7 +146,7 @@ def detector(setting: Setting, notes: Notes) -> None:
 
 
 def found_apart(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> dict[str, Any]:
-    """Objects found by two machines: how many, and how far scores of the same rank are apart."""
+    """Compare two devices' detections: numbers of objects, differences of scores at equal rank."""
     pairs = [(a["objects"], b["objects"]) for a, b in zip(one, other, strict=True)]
     scores = [abs(a["score"] - b["score"]) for x, y in pairs for a, b in zip(x, y, strict=False)]
     return {
@@ -156,7 +156,7 @@ def found_apart(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> dict[
 
 
 def alternating(setting: Setting, notes: Notes) -> None:
-    """Faster R-CNN's four steps."""
+    """Train by Faster R-CNN's four alternating steps."""
     where = setting.out / "work" / "alternating"
     where.mkdir(parents=True, exist_ok=True)
     scenes = where / "scenes"

@@ -1,4 +1,4 @@
-"""The only file of `gpu.py`'s that knows reslab's inner modules."""
+"""The parts of `gpu.py` that use reslab's internal modules."""
 
 import copy
 from collections.abc import Iterator
@@ -32,12 +32,12 @@ SIDE, CLASSES = 224, 1000
 
 
 def network(name: str) -> ResNet:
-    """A named network, channels first, on the CPU."""
+    """Build a named network, channels first, on the CPU."""
     return build_resnet(config_named(name))
 
 
 def random_set(count: int) -> ImagesInMemory:
-    """Images of CIFAR's size; speed does not depend on what they show."""
+    """Make random images of CIFAR's size; speed does not depend on their content."""
     rng = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=rng)
     labels = torch.randint(0, 10, (count,), generator=rng)
@@ -47,13 +47,13 @@ def random_set(count: int) -> ImagesInMemory:
 def cifar_loop(
     name: str, precision: str, images: ImagesInMemory, shares: int = 2
 ) -> Iterator[None]:
-    """The update behind `reslab train`, one iteration at a time, augmentation and all."""
+    """Run the update of `reslab train`, augmentation included, one iteration per turn."""
     changes = [f"precision={precision}", f"virtual_gpus={shares}", "warmup=null"]
-    it = recipe(f"cifar10-{name}").with_changes([*changes, "learning_rate=0.01"])
+    run_recipe = recipe(f"cifar10-{name}").with_changes([*changes, "learning_rate=0.01"])
     splits = MemorySplits(images, images)
-    task = setup_classification(it, 1, splits, setup_device(it.precision))
+    task = setup_classification(run_recipe, 1, splits, setup_device(run_recipe.precision))
     update = eager_update_of(task)
-    steps = training_steps(update, task.draws, Schedule(it), range(it.iterations))
+    steps = training_steps(update, task.draws, Schedule(run_recipe), range(run_recipe.iterations))
     for step in steps:
         if step.iteration % LOGGED == 0:
             step.loss.item()
@@ -61,7 +61,7 @@ def cifar_loop(
 
 
 def photographs(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Bytes [count, 3, 224, 224] and labels on a device."""
+    """Make random images, uint8 [count, 3, 224, 224], and labels on a device."""
     rng = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 3, SIDE, SIDE), dtype=torch.uint8, generator=rng)
     labels = torch.randint(0, CLASSES, (count,), generator=rng)
@@ -71,24 +71,24 @@ def photographs(count: int, device: torch.device) -> tuple[Tensor, Tensor]:
 def photograph_loop(
     name: str, precision: str, batch: tuple[Tensor, Tensor], shares: int
 ) -> Iterator[None]:
-    """The update behind `reslab train imagenet-*` on a mini-batch that is there."""
-    it = recipe(f"imagenet-{name}").with_changes(
+    """Run the update of `reslab train imagenet-*` on one mini-batch that is on the device."""
+    run_recipe = recipe(f"imagenet-{name}").with_changes(
         [f"precision={precision}", f"virtual_gpus={shares}", "learning_rate=0.01", "plateau=null",
          f"batch_size={len(batch[1])}"]
     )  # fmt: skip
-    device = setup_device(it.precision)
+    device = setup_device(run_recipe.precision)
     net = channels_last(network(name).to(device.torch_device)).train()
     images = minus_mean(torch.full((3, 1, 1), 120.0)).to(device.torch_device)(batch[0]) / 60
-    dealt = list(zip(images.chunk(shares), batch[1].chunk(shares), strict=True))
+    parts = list(zip(images.chunk(shares), batch[1].chunk(shares), strict=True))
 
     def loss_of(share: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         with device.autocast():
             scores = net(share[0]).float()
         return F.cross_entropy(scores, share[1]), scores.new_zeros(())
 
-    optimizer = build_sgd(net, momentum=it.momentum, weight_decay=it.weight_decay)
-    update = eager_update(lambda draws: dealt, loss_of, optimizer, norms_of(net))
-    steps = training_steps(update, int, Schedule(it), range(it.iterations))
+    optimizer = build_sgd(net, momentum=run_recipe.momentum, weight_decay=run_recipe.weight_decay)
+    update = eager_update(lambda draws: parts, loss_of, optimizer, norms_of(net))
+    steps = training_steps(update, int, Schedule(run_recipe), range(run_recipe.iterations))
     for step in steps:
         if step.iteration % LOGGED == 0:
             step.loss.item()
@@ -96,7 +96,7 @@ def photograph_loop(
 
 
 def inference_model(name: str, precision: str, device: torch.device) -> Model:
-    """What `reslab predict` and `evaluate` show images to."""
+    """Build a model as `reslab predict` and `evaluate` use it."""
     setup_device("fp32")
     net = channels_last(network(name).to(device)).eval().requires_grad_(False)
     preprocessing = minus_mean(torch.full((3, 1, 1), 120.0)).to(device)
@@ -105,35 +105,37 @@ def inference_model(name: str, precision: str, device: torch.device) -> Model:
 
 
 def devices_apart(run: Path) -> dict[str, Any]:
-    """How far the answers of one model are apart on CPU and GPU; the largest differences of its
-    log-probabilities in fp32 and bf16, and of recomputed statistics, relative."""
+    """Compare a model on CPU and GPU.
+
+    Return the largest differences of its log-probabilities, in fp32 and in bf16, and the largest
+    relative difference of recomputed batch-norm statistics.
+    """
     device = setup_device("fp32")
     model = reslab.load(run).model
     images = random_set(256).images[:, :, ::2, ::2].contiguous()
-    own = copy.deepcopy(model.net)
+    cpu_net = copy.deepcopy(model.net)
     exact = model(images).log_softmax(1)
-    there = Model(copy.deepcopy(model.net), model.classes, model.preprocessing, {}, [])
-    there = there.to(device.torch_device)
-    moved = images.to(device.torch_device)
-    fast = in_bf16(there)(moved).log_softmax(1).cpu()
+    gpu_model = Model(copy.deepcopy(model.net), model.classes, model.preprocessing, {}, [])
+    gpu_model = gpu_model.to(device.torch_device)
+    gpu_images = images.to(device.torch_device)
+    fast = in_bf16(gpu_model)(gpu_images).log_softmax(1).cpu()
     facts = {
-        "fp32": (there(moved).log_softmax(1).cpu() - exact).abs().max().item(),
+        "fp32": (gpu_model(gpu_images).log_softmax(1).cpu() - exact).abs().max().item(),
         "bf16": (fast - exact).abs().max().item(),
         "bf16_same_answer": (fast.argmax(1) == exact.argmax(1)).float().mean().item(),
     }
-    for net, given in ((own, images), (there.net, moved)):
-        batches = model.preprocessing.to(given.device)(given).split(64)
+    for net, inputs in ((cpu_net, images), (gpu_model.net, gpu_images)):
+        batches = model.preprocessing.to(inputs.device)(inputs).split(64)
         recompute_statistics(net, (net(batch) for batch in batches))
     apart = [
         ((a.cpu() - b).abs().max() / b.abs().max()).item()
-        for a, b in zip(there.net.buffers(), own.buffers(), strict=True)
+        for a, b in zip(gpu_model.net.buffers(), cpu_net.buffers(), strict=True)
         if b.is_floating_point()
     ]
     return facts | {"statistics": max(apart)}
 
 
 def grouped() -> None:
-    """From here on this process is one of several, of which there is one: gradients, statistics
-    and scores go through the collectives."""
+    """Make this process a process group of one, so that results go through the collectives."""
     group = ProcessGroup(dist.HashStore(), 0, 1, 60.0)
     device_module.join_processes = lambda: group  # pyrefly: ignore[bad-assignment]

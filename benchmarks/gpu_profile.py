@@ -1,4 +1,4 @@
-"""The steps of `gpu.py` that ask where an iteration's time goes on a GPU."""
+"""The steps of `gpu.py` that profile iterations on a GPU."""
 
 import time
 from collections import defaultdict
@@ -13,11 +13,11 @@ import gpu_inside as inside
 from gpu_speed import WARM_UP, Loop, device, wait
 from gpu_steps import Notes, Setting, gpu_is_there
 
-TOP = 15  # kernels named
+TOP = 15  # kernels listed
 
 
 def profile(name: str) -> Callable[[Setting, Notes], None]:
-    """Where an iteration's time goes, in bf16."""
+    """Return a step that profiles the training iterations of a network, in bf16."""
 
     def work(setting: Setting, notes: Notes) -> None:
         if name == "resnet50":
@@ -31,7 +31,7 @@ def profile(name: str) -> Callable[[Setting, Notes], None]:
 
 
 def profiled(loop: Loop, count: int) -> dict[str, Any]:
-    """The share of the time in which no kernel runs, the kernels, the host's own work."""
+    """Profile `count` iterations: idle share of the GPU, longest kernels, longest host calls."""
     from torch.autograd import DeviceType
     from torch.profiler import ProfilerActivity
     from torch.profiler import profile as recorded
@@ -52,43 +52,43 @@ def profiled(loop: Loop, count: int) -> dict[str, Any]:
         wait()
     kernels: dict[str, list[float]] = defaultdict(list)
     host: dict[str, list[float]] = defaultdict(list)
-    stretches = []
+    intervals = []
     for event in record.events() or ():
         if event.is_user_annotation or event.name.startswith("Optimizer."):
             continue
         if event.device_type == DeviceType.CUDA:
-            stretches.append((event.time_range.start, event.time_range.end))
+            intervals.append((event.time_range.start, event.time_range.end))
             kernels[event.name].append(event.time_range.elapsed_us())
         elif event.device_type == DeviceType.CPU:
             host[event.name].append(event.self_cpu_time_total)
-    busy = covered(stretches) / 1e3 / count
+    busy = covered(intervals) / 1e3 / count
     return {
         "milliseconds": round(wall, 3),
         "busy_milliseconds": round(busy, 3),
         "idle_share": round(max(1 - busy / wall, 0), 3),
-        "launches": round(len(stretches) / count),
+        "launches": round(len(intervals) / count),
         "kernels": largest(kernels, count),
         "host": largest(host, count),
     }
 
 
-def covered(stretches: list[tuple[float, float]]) -> float:
-    """The length of what stretches of time cover together."""
+def covered(intervals: list[tuple[float, float]]) -> float:
+    """Return the length of the union of time intervals."""
     total, reached = 0.0, float("-inf")
-    for start, end in sorted(stretches):
+    for start, end in sorted(intervals):
         total += max(end - max(start, reached), 0.0)
         reached = max(reached, end)
     return total
 
 
 def largest(times: dict[str, list[float]], count: int) -> list[list[Any]]:
-    """Name, milliseconds and number in an iteration, of those that take longest."""
-    order = sorted(times.items(), key=lambda it: -sum(it[1]))[:TOP]
+    """Return name, milliseconds and calls per iteration of the entries that take longest."""
+    order = sorted(times.items(), key=lambda entry: -sum(entry[1]))[:TOP]
     return [[n[:90], round(sum(t) / 1e3 / count, 4), round(len(t) / count, 1)] for n, t in order]
 
 
 def graph(setting: Setting, notes: Notes) -> None:
-    """What one CUDA graph for the forwards and backwards of an iteration would bring."""
+    """Measure what a CUDA graph of an iteration's forward and backward passes would save."""
     if not torch.cuda.is_available():
         notes.add(skipped="there is no GPU")
         return
@@ -103,9 +103,9 @@ def graph(setting: Setting, notes: Notes) -> None:
 
         def once(net: nn.Module = net, images: Tensor = images, labels: Tensor = labels) -> None:
             for share, numbers in zip(images, labels, strict=True):
-                given = share.contiguous(memory_format=torch.channels_last)
+                inputs = share.contiguous(memory_format=torch.channels_last)
                 with torch.autocast("cuda", torch.bfloat16):
-                    loss = F.cross_entropy(net(given).float(), numbers)
+                    loss = F.cross_entropy(net(inputs).float(), numbers)
                 loss.backward()
 
         def timed(work: Callable[[], None], count: int = 50) -> float:
@@ -123,7 +123,9 @@ def graph(setting: Setting, notes: Notes) -> None:
                 once()
         torch.cuda.current_stream().wait_stream(side)
         eager = timed(once, 20)
-        kept = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(kept):
+        cuda_graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(cuda_graph):
             once()
-        notes.add(**{name: {"eager_milliseconds": eager, "graph_milliseconds": timed(kept.replay)}})
+        notes.add(
+            **{name: {"eager_milliseconds": eager, "graph_milliseconds": timed(cuda_graph.replay)}}
+        )

@@ -1,4 +1,4 @@
-"""Runs of the command as the steps of `gpu.py` compare them."""
+"""Start, repeat and compare runs for the steps of `gpu.py`."""
 
 import json
 import signal
@@ -11,8 +11,8 @@ from gpu_steps import Fork, Notes, command, finished, memory, wait_for
 
 
 def sets(**changes: object) -> list[str]:
-    """--set KEY=VALUE for each."""
-    return [word for key, it in changes.items() for word in ("--set", f"{key}={it}")]
+    """Return `--set KEY=VALUE` for each change."""
+    return [word for key, value in changes.items() for word in ("--set", f"{key}={value}")]
 
 
 def result(folder: Path) -> dict[str, Any]:
@@ -28,51 +28,53 @@ def repeated(
     where: Path, notes: Notes, words: Sequence[object], *, stop: bool = False, label: str = "",
     deterministic: bool = False,
 ) -> None:  # fmt: skip
-    """One run four times at once: twice through, once killed, once asked to stop; the last two
-    are gone on with. All should end with the same bits."""
+    """Run the same command twice to its end, once killed and, if `stop`, once stopped by SIGTERM.
+
+    All run at once; interrupted runs are resumed. All should end with the same bits.
+    """
     train = partial(command, deterministic=deterministic)
 
     def begun(name: str) -> Fork:
         return train(where / f"{name}.log", *words, "--out", where / name)
 
     where.mkdir(parents=True, exist_ok=True)
-    through = [begun("one"), begun("two")]
+    uninterrupted = [begun("one"), begun("two")]
     broken = {"killed": signal.SIGKILL} | ({"stopped": signal.SIGTERM} if stop else {})
-    hit, processes = {}, {name: begun(name) for name in broken}
+    interrupted, processes = {}, {name: begun(name) for name in broken}
     for name, number in broken.items():
         saved = where / name / "checkpoints"
-        hit[name] = wait_for(lambda saved=saved: any(saved.glob("0*")), processes[name])
+        interrupted[name] = wait_for(lambda saved=saved: any(saved.glob("0*")), processes[name])
         processes[name].send(number)
     for process in processes.values():
         process.join()
-    again = [train(where / f"{name}-again.log", "resume", where / name) for name in broken]
-    finished(*through, *again)
+    resumed = [train(where / f"{name}-again.log", "resume", where / name) for name in broken]
+    finished(*uninterrupted, *resumed)
     hashes = {name: result(where / name)["state_sha256"][:12] for name in ("one", "two", *broken)}
     notes.add(**{
         f"{label}hashes": hashes,
         f"{label}same": len(set(hashes.values())) == 1,
-        f"{label}interrupted": hit,
-        f"{label}exit_statuses": [it.exitcode for it in processes.values()],
-        f"{label}not_exact": [it.log.name for it in again if "not bit-exact" in it.said()],
+        f"{label}interrupted": interrupted,
+        f"{label}exit_statuses": [process.exitcode for process in processes.values()],
+        f"{label}not_exact": [run.log.name for run in resumed if "not bit-exact" in run.said()],
         f"{label}seconds": [result(where / name)["seconds"] for name in ("one", "two")],
-        f"{label}gib": memory(through[0]),
-        f"{label}warned": warned(through[0]),
+        f"{label}gib": memory(uninterrupted[0]),
+        f"{label}warned": warned(uninterrupted[0]),
     })  # fmt: skip
 
 
 def warned(run: Fork) -> list[str]:
-    """The first words of its warnings, each once."""
+    """Return the beginnings of a run's warnings, without repetitions."""
     lines = (line.split("warning: ")[1] for line in run.said().splitlines() if "warning: " in line)
     return sorted({line[:110] for line in lines})
 
 
 def compared(one: Path, other: Path) -> dict[str, Any]:
-    """How far the losses of two runs are apart, relative, after so many iterations; and errors."""
+    """Compare two runs: relative differences of losses over iterations, and final results."""
     losses = [[row["loss"] for row in rows(folder, "train")] for folder in (one, other)]
     apart = [abs(a - b) / b for a, b in zip(*losses, strict=True)]
     finals = [result(folder)["evaluation"][-1] for folder in (one, other)]
     return {
         "first_loss": losses[0][0],
         "apart": {at: f"{max(apart[:at]):.1e}" for at in (1, 2, 5, 10, 20, 60) if at <= len(apart)},
-        "final": [[it.get("top1_error"), it.get("loss"), it.get("map_50")] for it in finals],
+        "final": [[row.get("top1_error"), row.get("loss"), row.get("map_50")] for row in finals],
     }

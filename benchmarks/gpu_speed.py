@@ -1,4 +1,4 @@
-"""The steps of `gpu.py` that ask how fast the GPU is used, and where its time goes."""
+"""The steps of `gpu.py` that measure speed on a GPU."""
 
 import json
 import random
@@ -20,12 +20,12 @@ from torch.utils.data import DataLoader, Dataset
 import gpu_inside as inside
 from gpu_steps import Notes, Setting, command, gpu_is_there
 
-Loop = Iterator[Any]  # an iteration a turn
-WARM_UP = 5 if gpu_is_there() else 1  # iterations of each turn that are not counted
+Loop = Iterator[Any]  # one training iteration per item
+WARM_UP = 5 if gpu_is_there() else 1  # iterations of each turn that are not timed
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 WORKERS = 8
 PRECISIONS = ("bf16", "fp32") if gpu_is_there() else ("fp32",)
-SAVING = 25.0  # seconds before the end at which the last run is asked to stop
+SAVING = 25.0  # seconds before the deadline at which the last run is asked to stop
 
 
 def device() -> torch.device:
@@ -33,17 +33,17 @@ def device() -> torch.device:
 
 
 def wait() -> None:
-    """Until the GPU has done what it was given."""
+    """Wait until the GPU has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 class PlainDataset(Dataset):
-    """What the field's CIFAR scripts do with each image, one at a time."""
+    """Load images as the field's CIFAR scripts do, one at a time."""
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         self.pixels, self.labels = images.permute(0, 2, 3, 1).numpy(), labels.tolist()
-        self.mean, self.std = (torch.tensor(it)[:, None, None] for it in (MEAN, STD))
+        self.mean, self.std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -59,7 +59,7 @@ class PlainDataset(Dataset):
 
 
 def plain_batches(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """From workers that stay, without end, on the GPU."""
+    """Yield mini-batches on the device without end, from persistent workers."""
     loader = DataLoader(
         PlainDataset(images, labels), batch_size=128, shuffle=True, drop_last=True,
         num_workers=WORKERS if gpu_is_there() else 1, persistent_workers=True,
@@ -73,7 +73,7 @@ def plain_batches(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tens
 def plain_loop(
     net: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], *, bf16: bool, last: bool, read: bool
 ) -> Loop:
-    """The loop that people write; `last` is channels last, `read` the loss of every iteration."""
+    """Train as in most scripts; `last`: channels last, `read`: read the loss of each iteration."""
     net = net.to(device()).train()
     if last:
         net = net.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
@@ -92,7 +92,7 @@ def plain_loop(
 
 
 def endless(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """One mini-batch that is there already, again and again."""
+    """Yield one mini-batch, already on the device, without end."""
     while True:
         yield images, labels
 
@@ -114,36 +114,39 @@ def per_second(loop: Loop, size: int, seconds: float) -> float:
 def in_turn(
     loops: dict[str, Loop], size: int, rounds: int, seconds: float, plain: set[str]
 ) -> dict[str, list[float]]:
-    """Rounds of turns of all loops. Those that are `plain` run under torch's own defaults, where
-    convolutions in fp32 may round to tf32 and need not repeat their bits."""
+    """Measure all loops in turn for several rounds; return images per second of each turn.
+
+    Loops in `plain` run under torch's defaults: fp32 convolutions may use tf32 and need not be
+    deterministic.
+    """
     speeds: dict[str, list[float]] = defaultdict(list)
     for _ in range(rounds):
         for name, loop in loops.items():
-            theirs = name in plain
-            torch.backends.cudnn.deterministic = not theirs
-            torch.backends.cudnn.allow_tf32 = theirs
+            default = name in plain
+            torch.backends.cudnn.deterministic = not default
+            torch.backends.cudnn.allow_tf32 = default
             speeds[name].append(round(per_second(loop, size, seconds), 1))
     return speeds
 
 
 def ratios(speeds: dict[str, list[float]], ours: str) -> dict[str, list[float]]:
-    """Ours over each other's in the same round: median, least, most."""
-    found = {}
-    for name, theirs in speeds.items():
+    """Return the ratio of `ours` to each other loop over the rounds: median, minimum, maximum."""
+    summary = {}
+    for name, other in speeds.items():
         if name != ours:
-            each = [a / b for a, b in zip(speeds[ours], theirs, strict=True)]
-            found[name] = [round(it, 2) for it in (median(each), min(each), max(each))]
-    return found
+            each = [a / b for a, b in zip(speeds[ours], other, strict=True)]
+            summary[name] = [round(ratio, 2) for ratio in (median(each), min(each), max(each))]
+    return summary
 
 
 def cifar(name: str) -> Callable[[Setting, Notes], None]:
-    """Training of one of Sec. 4.2's nets, batches of 128, beside the loops that people write."""
+    """Return a step that compares training a net of Sec. 4.2 with loops as in most scripts."""
 
     def work(setting: Setting, notes: Notes) -> None:
         images = inside.random_set(setting.size(50_000, 512))
         rounds, seconds = setting.size(3, 1), setting.size(8, 1) / 10
         pixels = ((images.images[:128].float() - 120) / 60).to(device())
-        there = pixels, images.labels[:128].to(device())
+        batch = pixels, images.labels[:128].to(device())
         for precision in PRECISIONS:
             bf16 = precision == "bf16"
             plain = {
@@ -152,10 +155,10 @@ def cifar(name: str) -> Callable[[Setting, Notes], None]:
                     bf16=bf16, last=False, read=True,
                 ),
                 "channels_first": plain_loop(
-                    inside.network(name), endless(*there), bf16=bf16, last=False, read=False
+                    inside.network(name), endless(*batch), bf16=bf16, last=False, read=False
                 ),
                 "channels_last": plain_loop(
-                    inside.network(name), endless(*there), bf16=bf16, last=True, read=False
+                    inside.network(name), endless(*batch), bf16=bf16, last=True, read=False
                 ),
             }  # fmt: skip
             ours = {
@@ -169,17 +172,17 @@ def cifar(name: str) -> Callable[[Setting, Notes], None]:
 
 
 def resnet50(setting: Setting, notes: Notes) -> None:
-    """ResNet-50 on 224x224: training and inference, mini-batches of 256 that are there."""
+    """Measure ResNet-50, training and inference, on mini-batches of 256 that are on the device."""
     size, rounds, seconds = setting.size(256, 4), setting.size(3, 1), setting.size(15, 1) / 10
     batch = inside.photographs(size, device())
     floats = (batch[0].float() - 120) / 60
     for precision in PRECISIONS:
         bf16 = precision == "bf16"
         net = partial(inside.network, "resnet50")
-        there = partial(endless, floats, batch[1])
+        batches = partial(endless, floats, batch[1])
         plain = {
-            "channels_first": plain_loop(net(), there(), bf16=bf16, last=False, read=True),
-            "channels_last": plain_loop(net(), there(), bf16=bf16, last=True, read=True),
+            "channels_first": plain_loop(net(), batches(), bf16=bf16, last=False, read=True),
+            "channels_last": plain_loop(net(), batches(), bf16=bf16, last=True, read=True),
         }
         loop = partial(inside.photograph_loop, "resnet50", precision, batch)
         ours = {"reslab": loop(shares=min(8, size // 2)), "reslab_one_share": loop(shares=1)}
@@ -193,17 +196,17 @@ def resnet50(setting: Setting, notes: Notes) -> None:
 
 
 def inference(precision: str, images: Tensor, floats: Tensor) -> dict[str, Loop]:
-    """Our model and the plain net, channels first and last, each an answer a turn."""
+    """Return inference loops: our model and the plain net, channels first and last."""
     ours = inside.inference_model("resnet50", precision, device())
     first = inside.network("resnet50").to(device()).eval()
     last = inside.network("resnet50").to(device()).eval()
     last = last.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
     bf16 = precision == "bf16"
 
-    def answers(net: Callable[[Tensor], Tensor], given: Tensor, mixed: bool) -> Loop:
+    def answers(net: Callable[[Tensor], Tensor], inputs: Tensor, mixed: bool) -> Loop:
         while True:
             with torch.no_grad(), torch.autocast(device().type, torch.bfloat16, enabled=mixed):
-                net(given)
+                net(inputs)
             yield
 
     return {
@@ -216,7 +219,7 @@ def inference(precision: str, images: Tensor, floats: Tensor) -> dict[str, Loop]
 
 
 def deep(setting: Setting, notes: Notes) -> None:
-    """ResNet-1202: a few iterations, and how much memory they take."""
+    """Measure speed and memory of a few iterations of ResNet-1202."""
     name = "resnet1202" if gpu_is_there() else "resnet20"
     for precision in PRECISIONS:
         if torch.cuda.is_available():
@@ -236,7 +239,7 @@ def deep(setting: Setting, notes: Notes) -> None:
 
 
 def whole_recipe(setting: Setting, notes: Notes) -> None:
-    """The paper's training on CIFAR-10, until the time is over; the run can be gone on with."""
+    """Train by the paper's CIFAR-10 recipe until time is up; the run can be resumed."""
     if setting.data is None:
         notes.add(skipped="no --data")
         return
@@ -248,11 +251,11 @@ def whole_recipe(setting: Setting, notes: Notes) -> None:
         run.send(signal.SIGTERM)
         run.join()
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    judged = [row for row in lines if row["kind"] == "eval"]
+    evaluated = [row for row in lines if row["kind"] == "eval"]
     trained = [row for row in lines if row["kind"] == "train"]
     notes.add(
         exit_status=run.exitcode, iterations=trained[-1]["iteration"] if trained else 0,
-        test_error=[[row["iteration"], row["top1_error"]] for row in judged],
+        test_error=[[row["iteration"], row["top1_error"]] for row in evaluated],
         images_per_second=median(row["images_per_second"] for row in trained) if trained else None,
         finished=(out / "result.json").exists(), said=run.said()[-300:],
     )  # fmt: skip

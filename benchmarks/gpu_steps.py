@@ -1,8 +1,7 @@
-"""What the steps of `gpu.py` stand on: a setting, notes, and processes that are cheap to start.
+"""Common parts of the steps of `gpu.py`: settings, notes, and processes that start quickly.
 
-A process is a fork of one that has imported everything and never touched the GPU, so that it has a
-GPU context of its own: an error of the device ends a step, not the others, and nothing is imported
-twice.
+Each process is a fork of one that has imported everything but never used the GPU. So it has its own
+GPU context, in which a device error ends one step and not the others, and imports nothing twice.
 """
 
 import json
@@ -24,7 +23,7 @@ import torch
 import reslab.cli
 from reslab.runtime.threads import usable_cores
 
-# what commands import when they are first used
+# modules that commands import lazily
 HEAVY = (
     "sklearn.datasets", "matplotlib.pyplot", "torch.distributed", "torch.utils.data",
     "reslab.recipes", "reslab.training.run", "reslab.training.curves", "reslab.detection.task",
@@ -34,24 +33,24 @@ HEAVY = (
 
 @dataclass(frozen=True)
 class Setting:
-    """Where the steps run, and until when."""
+    """The folders and the deadline of all steps."""
 
     out: Path
     data: Path | None  # CIFAR-10
-    deadline: float  # of time.monotonic()
+    deadline: float  # as time.monotonic()
 
     def size(self, on_gpu: int, otherwise: int) -> int:
-        """A number for this machine; small ones without a GPU."""
+        """Return the size for this machine: a small one without a GPU."""
         return on_gpu if gpu_is_there() else otherwise
 
 
 def gpu_is_there() -> bool:
-    """Whether the driver knows a GPU; without a GPU context, which forks could not share."""
+    """Return whether there is a GPU, without creating a context, which forks could not share."""
     return Path("/proc/driver/nvidia/version").exists() or Path("/dev/nvidia0").exists()
 
 
 class Notes:
-    """What a step has found so far, in a file that outlives it."""
+    """The results of a step so far, in a file that remains if the step is killed."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -67,7 +66,7 @@ class Notes:
 
 @dataclass(frozen=True)
 class Step:
-    """One of the things to find out, the seconds that it may take, and those that it must have."""
+    """A check or measurement, its time limit and the least time that it needs, in seconds."""
 
     name: str
     work: Callable[[Setting, Notes], None]
@@ -77,7 +76,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Fork:
-    """A process that was started by `forked`, with all that it starts."""
+    """A process started by `forked`, together with its child processes."""
 
     process: Any
     log: Path
@@ -96,7 +95,7 @@ class Fork:
         os.kill(self.process.pid, number)
 
     def end(self) -> None:
-        """Kill what is left of it and of the processes that it started."""
+        """Kill the process group and wait for the process."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.join()
@@ -112,8 +111,10 @@ def preload() -> None:
 
 
 def forked(work: Callable[[], int], log: Path, *, leads: bool = False) -> Fork:
-    """Start `work`; its words go to `log`, its value is the exit status. One that `leads` can be
-    ended with all that it starts."""
+    """Run `work` in a fork: its output goes to `log`, its value is the exit status.
+
+    With `leads` the fork leads a process group, so that `end` also kills its children.
+    """
 
     def run() -> None:
         if leads:
@@ -129,7 +130,7 @@ def forked(work: Callable[[], int], log: Path, *, leads: bool = False) -> Fork:
         finally:
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(status)  # the parent's threads and handlers are not this process's to end
+            os._exit(status)  # without the parent's exit handlers
 
     process = multiprocessing.get_context("fork").Process(target=run)
     process.start()
@@ -163,7 +164,7 @@ def command(
 
 
 def finished(*runs: Fork, status: int = 0) -> None:
-    """Wait for commands; RuntimeError with its last words for one that ended otherwise."""
+    """Wait for commands; raise RuntimeError with the end of its output if one fails."""
     for run in runs:
         run.join()
     for run in runs:
@@ -172,22 +173,22 @@ def finished(*runs: Fork, status: int = 0) -> None:
 
 
 def said_json(run: Fork) -> Any:
-    """The JSON document among a command's words."""
+    """Parse the JSON document in a command's output."""
     text = "\n" + run.said()
     begin = min(place for mark in "[{" if (place := text.find(f"\n{mark}")) >= 0)
     return json.JSONDecoder().raw_decode(text[begin + 1 :])[0]
 
 
 def memory(run: Fork) -> float:
-    """The peak of a command that has ended, GiB."""
+    """Return the peak GPU memory of a finished command in GiB."""
     file = run.log.with_suffix(".memory")
     return float(file.read_text()) if file.exists() else 0.0
 
 
-def wait_for(there: Callable[[], bool], run: Fork) -> bool:
-    """Whether something came about while a process ran."""
+def wait_for(condition: Callable[[], bool], run: Fork) -> bool:
+    """Wait until a condition holds or a process ends; return whether the condition held."""
     while run.is_alive():
-        if there():
+        if condition():
             return True
         time.sleep(0.005)
     return False

@@ -1,9 +1,9 @@
-"""Compare reslab's loader of photographs with the one people write, side by side in one run.
+"""Compare reslab's loader of photographs with the usual one, in one run.
 
-Both give training batches with the paper's augmentation: shorter side drawn from 256 to 480, a
+Both yield training batches with the paper's augmentation: shorter side drawn from 256 to 480, a
 224 crop, flip, minus the mean image. The plain loader is a Dataset that opens, resizes and crops
-with Pillow, under DataLoader with two workers; reslab's, with two threads, shifts the colours too.
-Loaders take turns, A B A B; one JSON line a comparison gives the median ratio of the rounds.
+with Pillow, under DataLoader with two workers; reslab's uses two threads and also shifts colours.
+Loaders take turns, A B A B; each comparison is one JSON line with the median ratio of the rounds.
 
     python benchmarks/loader.py --data FOLDER [--rounds 7] [--memory]
 """
@@ -34,8 +34,8 @@ from reslab.data.shards.writer import Packing, pack_sets
 from reslab.models.preprocessing import minus_mean
 
 BATCH, SIZE, WORKERS = 32, 224, 2
-WARM_UP = 6  # batches of each turn that are not counted: more than are read ahead
-IMAGES = 50_000  # while memory is watched
+WARM_UP = 6  # batches of each turn that are not timed; more than are prefetched
+IMAGES = 50_000  # loaded while memory is measured
 PAPER, REDUCED = ScaleCrop(), ScaleCrop(shorter_side=(256, 256))
 
 
@@ -69,7 +69,7 @@ class PlainDataset(Dataset):
 
 
 def plain_batches(dataset: PlainDataset) -> Iterator[Tensor]:
-    """Yield batches without end, from workers that persist."""
+    """Yield batches without end."""
     # drawn with replacement: an epoch of few images would end before it is measured
     sampler = RandomSampler(dataset, replacement=True, num_samples=10**9)
     for images, _ in DataLoader(dataset, BATCH, sampler=sampler, num_workers=WORKERS):
@@ -97,7 +97,7 @@ def images_per_second(loader: Iterator[Tensor], batches: int) -> float:
 
 
 def compare(data: Path, rounds: int, batches: int) -> Iterator[dict[str, object]]:
-    """Time all loaders in turn; compare each of ours with the plain one."""
+    """Time all loaders in turn; yield a comparison for each of four pairs."""
     images = open_whole_folder(data)
     mean, _ = measure_statistics(images, SIZE, 256, seed=0, threads=WORKERS)
     with tempfile.TemporaryDirectory() as folder:
@@ -134,7 +134,7 @@ def compare(data: Path, rounds: int, batches: int) -> Iterator[dict[str, object]
 
 
 def memory(data: Path) -> dict[str, object]:
-    """Measure this process, in MB, while it loads; the first images fill the buffers."""
+    """Measure the resident memory of this process, in MB, while it loads images."""
     images = open_whole_folder(data)
     loader = our_batches(images, torch.full((3, SIZE, SIZE), 120.0), PAPER)
     sizes = []
@@ -143,7 +143,7 @@ def memory(data: Path) -> dict[str, object]:
         if number % (IMAGES // BATCH // 20) == 0:
             sizes.append(resident_megabytes())
     return {
-        "measure": f"resident memory in MB over {IMAGES:,} images, looked at 20 times",
+        "measure": f"resident memory in MB over {IMAGES:,} images, measured 20 times",
         "first": sizes[0],
         "last": sizes[-1],
         "highest": max(sizes),
@@ -157,9 +157,11 @@ def resident_megabytes() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="photographs, a class a subfolder")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="photographs, one subfolder per class"
+    )
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--batches", type=int, default=20, help="of each turn")
+    parser.add_argument("--batches", type=int, default=20, help="batches per turn")
     parser.add_argument("--memory", action="store_true", help="measure memory, not speed")
     arguments = parser.parse_args()
     if arguments.memory:

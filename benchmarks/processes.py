@@ -1,8 +1,10 @@
 """Compare two processes of one thread each with one process of two threads, in one run.
 
 Both train the same network on the same bytes, batches of 128 on two virtual GPUs, in fp32. They
-take turns, A B A B; one JSON line gives the median of the rounds, their range, and the ratio. Each
-turn is a command of its own: `python benchmarks/processes.py [--rounds 5] [--model resnet20]`.
+take turns, A B A B; one JSON line gives the medians of the rounds and the ratio with its range.
+Each turn is a separate command.
+
+    python benchmarks/processes.py [--rounds 5] [--model resnet20]
 """
 
 import argparse
@@ -25,11 +27,11 @@ from reslab.training.loop import eager_update_of, training_steps
 from reslab.training.schedule import Schedule
 from reslab.training.setup import setup_classification
 
-WARM_UP = 3  # iterations of each turn that are not counted
+WARM_UP = 3  # iterations of each turn that are not timed
 
 
 def measure(model: str, iterations: int, out: Path) -> None:
-    """Time one turn by all processes; write the images a second into the file `out`."""
+    """Time one turn of all processes; write the images per second to the file `out`."""
     with fail_together(lambda error: 1) as processes:
         rng = torch.Generator().manual_seed(0)
         # speed does not depend on what the images show
@@ -54,7 +56,7 @@ def measure(model: str, iterations: int, out: Path) -> None:
 
 
 def turn(model: str, iterations: int, processes: int, threads: int) -> float:
-    """Time a fresh command; images a second."""
+    """Time one turn in a new command; return images per second."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "speed"
         command = [sys.executable, __file__, "--model", model, "--iterations", str(iterations)]
@@ -67,8 +69,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", default="resnet20")
-    parser.add_argument("--iterations", type=int, default=20, help="of a turn")
-    parser.add_argument("--out", type=Path, help="time one turn and write it here")
+    parser.add_argument("--iterations", type=int, default=20, help="iterations per turn")
+    parser.add_argument(
+        "--out", type=Path, help="time one turn in this process and write its speed to this file"
+    )
     options = parser.parse_args()
     if options.out:
         measure(options.model, options.iterations, options.out)

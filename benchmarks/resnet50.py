@@ -1,8 +1,8 @@
-"""Compare ResNet-50 with a plain script: training and inference in images a second.
+"""Compare ResNet-50 with a plain script: training and inference in images per second.
 
-The plain script is a first one: eager, fp32, channels first. Ours is the update behind
-`reslab train` and the model behind `--precision bf16`. One JSON line a measurement; turns are
-taken A B A B, the ratio is the median of the rounds'.
+The plain script is eager, in fp32, channels first. Ours is the update of `reslab train` and the
+model of `--precision bf16`. The two take turns, A B A B; each measurement is one JSON line with the
+median ratio of the rounds.
 """
 
 import argparse
@@ -94,7 +94,7 @@ def measure(
 
 @torch.no_grad()
 def inference(rounds: int) -> None:
-    """Time both on the same images; print how far their probabilities differ."""
+    """Time both on the same images; print the largest difference of their probabilities."""
     images, _ = random_images(SHOWN)
     plain_net = build_resnet(config_named(NAME))
     recompute_statistics(plain_net, [preprocessing()(images)])  # as in a trained net
@@ -114,7 +114,7 @@ def inference(rounds: int) -> None:
 
 
 def training(rounds: int) -> None:
-    """Time one update a turn; print the first losses, which are of the same weights."""
+    """Time one update per turn; print the first losses, which are computed from equal weights."""
     device = setup_device("auto")
     plain = plain_training(build_resnet(config_named(NAME)).train())
     ours = our_training(channels_last(build_resnet(config_named(NAME))).train(), device)

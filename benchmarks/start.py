@@ -1,4 +1,4 @@
-"""Time `reslab --help` and a script that imports torch.
+"""Compare the time that `reslab --help` takes with that of importing torch.
 
 python benchmarks/start.py
 """

@@ -1,9 +1,10 @@
-"""Compare the training speed of reslab and of the loop that people write, in one run.
+"""Compare the training speed of reslab and of a plain training loop, in one run.
 
 Both train the same network from the same weights on the same bytes with the same recipe: batches
-of 128, crop and flip, SGD with momentum, the loss read. The plain loop is a Dataset of PIL
-images, DataLoader with two workers, eager fp32. The two take turns, A B A B; one JSON line a
-network gives the median ratio of the rounds, its range, and how far the losses of one batch differ.
+of 128, crop and flip, SGD with momentum, the loss read at each iteration. The plain loop is a
+Dataset of PIL images, DataLoader with two workers, eager fp32. The two take turns, A B A B; one
+JSON line per network gives the median ratio of the rounds, its range, and the relative difference
+of the losses of one batch.
 
     python benchmarks/training.py [--rounds 5] [--models resnet20 resnet56 resnet110]
 """
@@ -34,7 +35,7 @@ from reslab.training.setup import setup_classification
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 ITERATIONS = {"resnet20": 16, "resnet56": 8, "resnet110": 5}  # of one turn
-WARM_UP = 3  # iterations of each turn that are not counted
+WARM_UP = 3  # iterations of each turn that are not timed
 WORKERS = 2
 
 
@@ -91,7 +92,7 @@ def reslab_loop(name: str, images: ImagesInMemory, device: Device) -> Iterator[f
 
 
 def difference(name: str, images: ImagesInMemory) -> float:
-    """The relative difference of the two losses of one batch, both in fp32."""
+    """Return the relative difference of the losses of one batch, both in fp32."""
     batch, labels = images.images[:64].float(), images.labels[:64]
     plain = build_resnet(config_named(name)).train()
     ours = channels_last(build_resnet(config_named(name))).train()

@@ -30,7 +30,7 @@ def weights(folded: bool = False) -> Model:
 
 
 def test_lengths_follow_the_number_of_images() -> None:
-    """An epoch is images / 32 iterations: 100 of them from nothing, 12 from weights."""
+    """Train for 100 epochs from random weights and 12 from trained ones; mini-batches of 32."""
     plain = CONFIG.model_copy(update={"pool": "ceil"})
     assert own_recipe("net", plain, images(3200)).iterations == 100 * 100
     assert own_recipe("net", plain, images(3200), weights()).iterations == 12 * 100
@@ -45,19 +45,19 @@ def test_a_mini_batch_is_never_larger_than_the_set() -> None:
 
 def test_classes_come_from_the_folder_and_the_layout_from_the_weights() -> None:
     plain = CONFIG.model_copy(update={"pool": "ceil", "classes": 1000})
-    it = own_recipe("net", plain, images(9, classes=3), weights())
-    assert (it.model.classes, it.model.pool) == (3, "padded")
-    assert it.weights == sha256_of(weights().net.state_dict())
-    assert it.batch_norm == "frozen"
+    own = own_recipe("net", plain, images(9, classes=3), weights())
+    assert (own.model.classes, own.model.pool) == (3, "padded")
+    assert own.weights == sha256_of(weights().net.state_dict())
+    assert own.batch_norm == "frozen"
     assert own_recipe("net", plain, images(9, classes=3)).batch_norm == "train"
 
 
 def test_folded_weights_can_only_be_frozen() -> None:
-    it = own_recipe("net", CONFIG, images(9), weights(folded=True))
-    assert it.batch_norm == "frozen"
+    own = own_recipe("net", CONFIG, images(9), weights(folded=True))
+    assert own.batch_norm == "frozen"
 
 
-def test_every_imagenet_net_has_one() -> None:
+def test_every_imagenet_net_has_an_own_recipe() -> None:
     assert {"own-resnet18", "own-resnet50", "own-resnet152", "own-plain18"} <= set(
         recipe_names(own=True)
     )
