@@ -4,7 +4,9 @@ Each run is a fork of this process, in which tests/forks.py has imported everyth
 hit the run and not its imports; torch has computed nothing here, so a fork is as good as a new
 process. A killed run resumes with one process or two, drawn at random, and finishes.
 
-    python tests/faults/killing.py FOLDER KILLS SEED
+    python tests/faults/killing.py FOLDER KILLS SEED [CHANGE]...
+
+A CHANGE is a KEY=VALUE of the recipe, as for --set.
 """
 
 import json
@@ -13,6 +15,7 @@ import random
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -29,10 +32,10 @@ MOST = 4  # runs per intended kill; a run that finishes first does not count
 LIMIT = 60.0  # seconds after which a process counts as hanging
 
 
-def start(out: Path, count: int) -> list[int]:
+def start(out: Path, count: int, changes: Sequence[str]) -> list[int]:
     """Start or resume the run in `out` with `count` processes; return their ids."""
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    changes = [word for change in CHANGES for word in ("--set", change)]
+    sets = [word for change in (*CHANGES, *changes) for word in ("--set", change)]
     started = []
     for rank in range(count):
         if process := os.fork():
@@ -45,7 +48,7 @@ def start(out: Path, count: int) -> list[int]:
         }  # fmt: skip
         status = 1
         try:
-            status = main(["train", "digits-resnet20", "--out", str(out), *changes])
+            status = main(["train", "digits-resnet20", "--out", str(out), *sets])
         finally:
             os._exit(status)
     STORES.append(store)  # it must outlive the processes
@@ -86,11 +89,11 @@ def has_checkpoints(out: Path) -> bool:
     return bool(checkpoints)
 
 
-def run(home: Path, kills: int, seed: int) -> dict[str, int]:
+def run(home: Path, kills: int, seed: int, changes: Sequence[str] = ()) -> dict[str, int]:
     """Kill runs until `kills` kills have hit a run in progress; return counts."""
     moments = random.Random(seed)
     begun = time.monotonic()
-    assert ends(start(home / "whole", 1)) == [0]
+    assert ends(start(home / "whole", 1, changes)) == [0]
     duration = time.monotonic() - begun
     facts = {"kills": 0, "of_two": 0, "with_checkpoints": 0}
     for number in range(MOST * kills):
@@ -98,7 +101,7 @@ def run(home: Path, kills: int, seed: int) -> dict[str, int]:
             break
         out = home / f"run{number}"
         count = 1 + number % 2
-        processes = start(out, count)
+        processes = start(out, count, changes)
         time.sleep(moments.uniform(0.0, 1.0) * duration)
         chosen = moments.randrange(count)
         os.kill(processes[chosen], signal.SIGKILL)
@@ -112,11 +115,11 @@ def run(home: Path, kills: int, seed: int) -> dict[str, int]:
         duration *= 1.0 if killed else 0.8  # the machine was busier when it was measured
         facts["with_checkpoints"] += has_checkpoints(out)
         resuming = moments.choice([1, 2])
-        assert ends(start(out, resuming)) == [0] * resuming, f"kill {number}"
+        assert ends(start(out, resuming, changes)) == [0] * resuming, f"kill {number}"
         assert state(out) == state(home / "whole"), f"kill {number}"
     return facts
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    print(json.dumps(run(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))))
+    print(json.dumps(run(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4:])))

@@ -8,8 +8,8 @@ import pytest
 from tests.faults import killing
 
 
-def kills(start_python, home: Path, count: int, seed: int) -> dict[str, Any]:
-    done = start_python(killing.__file__, home, count, seed).end()
+def kills(start_python, home: Path, count: int, seed: int, *changes: str) -> dict[str, Any]:
+    done = start_python(killing.__file__, home, count, seed, *changes).end()
     assert done.returncode == 0, done.stderr[-4000:]
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -17,6 +17,27 @@ def kills(start_python, home: Path, count: int, seed: int) -> dict[str, Any]:
 def test_five_kills(start_python, tmp_path: Path) -> None:
     facts = kills(start_python, tmp_path, 5, seed=5)
     assert facts["kills"] == 5
+
+
+NETS = {
+    "stochastic depth": ["model.stochastic_depth=0.5"],
+    "group norm": ["model.norm=group", "model.norm.groups=4"],
+    "noise after batch norm": ["model.norm=noisy-batch"],
+    "dropout, mixed parts": [
+        "model.dropout=0.3", 'model.norm=["group","none","noisy-batch"]',
+        'model.shortcut=["C",null,"A"]', "learning_rate=0.01",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_every_kind_of_net_is_resumed_to_the_same_bits(
+    start_python, tmp_path: Path, net: str
+) -> None:
+    """By one and by two processes: its random layers depend on the seed and iteration alone."""
+    facts = kills(start_python, tmp_path, 2, 5, *NETS[net])
+    assert facts["kills"] == 2
+    assert facts["of_two"] >= 1
 
 
 @pytest.mark.slow

@@ -40,6 +40,7 @@ class Draws:
     iteration: int  # from 0
     indices: Tensor  # int64 [B]: the images, before bad images are replaced
     numbers: tuple[Tensor, ...]  # the random numbers for the augmentation, [B, ...] each
+    network: tuple[Tensor, ...] = ()  # the random numbers for the network's layers, [B, ...] each
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Batch:
 
     images: Tensor  # float [B, 3, H, W], mean subtracted, channels last
     labels: Tensor  # int64 [B]
+    network: tuple[Tensor, ...] = ()  # the random numbers for the network's layers, [B, ...] each
 
 
 class InMemoryLoader:

@@ -16,6 +16,7 @@ class Stream(IntEnum):
     INITIALISATION = 2  # the initial weights
     CLASSES = 3  # the order of classes in class-balanced sampling
     SAMPLING = 4  # the sampling of anchors and regions
+    NETWORK = 5  # the random layers of a network
 
 
 def make_generator(*key: int) -> Generator:

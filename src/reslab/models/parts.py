@@ -34,7 +34,10 @@ class GroupNorm(BaseModel):
 
 
 class NoNorm(BaseModel):
-    """No normalisation: each convolution has a bias, initialised to zero."""
+    """No normalisation: each convolution has a bias, initialised to zero.
+
+    Such networks need a learning rate that is smaller by orders of magnitude.
+    """
 
     model_config = STRICT
 

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from reslab.data.datasets import ImageSet
 from reslab.data.loader import Batch, Draws, EncodedLoader, InMemoryLoader
+from reslab.data.sampler import Stream, make_generator
 from reslab.evaluation.mistakes import mistakes_json, worst_mistakes
 from reslab.evaluation.report import Report, build_report, score_set, wrong_in_top
 from reslab.evaluation.scoring import Scores
@@ -16,6 +17,7 @@ from reslab.evaluation.views import OneCrop
 from reslab.models import batchnorm
 from reslab.models.model_file import Model, model_bytes
 from reslab.models.preprocessing import Preprocessing
+from reslab.models.random_layers import draw_numbers, numbers_for
 from reslab.models.resnet import ResNet
 from reslab.runtime.device import Device
 from reslab.runtime.events import Event
@@ -48,6 +50,12 @@ class ClassificationTask:
         return -(-self.count // self.recipe.batch_size)
 
     @property
+    def recomputed(self) -> int:
+        """Mini-batches for the batch-norm statistics after training; 0 without batch norm."""
+        trained = self.recipe.batch_norm == "train" and batchnorm.norms_of(self.net)
+        return self.recipe.recompute_bn if trained else 0
+
+    @property
     def files(self) -> Mapping[str, bytes]:
         return {FILE: initial_state_bytes(self.origin)} if self.recipe.data == "pictures" else {}
 
@@ -56,17 +64,29 @@ class ClassificationTask:
             self.loader.close()
 
     def draws(self, iteration: int) -> Draws:
-        return self.loader.draws(iteration)
+        """Sample the mini-batch of `iteration`, and the numbers for the network's random layers.
+
+        The numbers are drawn for the whole mini-batch, so that they do not depend on the number of
+        processes.
+        """
+        rng = make_generator(self.loader.seed, Stream.NETWORK, iteration)
+        numbers = draw_numbers(self.net, self.recipe.batch_size, rng)
+        own_part = tuple(drawn[self.loader.rank_slice] for drawn in numbers)
+        return replace(self.loader.draws(iteration), network=own_part)
 
     def prepare(self, draws: Draws) -> list[Batch]:
         batch = self.loader.batch(draws)
         count = self.recipe.virtual_gpus // self.device.processes.count
+        numbers = [drawn.to(batch.images.device).chunk(count) for drawn in draws.network]
         pairs = zip(batch.images.chunk(count), batch.labels.chunk(count), strict=True)
-        return [Batch(images, labels) for images, labels in pairs]
+        return [
+            Batch(images, labels, tuple(drawn[share] for drawn in numbers))
+            for share, (images, labels) in enumerate(pairs)
+        ]
 
     def loss(self, share: Batch) -> tuple[Tensor, Tensor]:
         """Return the mean cross-entropy, in fp32, and the training error in percent."""
-        with self.device.autocast():
+        with self.device.autocast(), numbers_for(self.net, share.network):
             scores = self.net(share.images)
         scores = scores.float()
         wrong = wrong_in_top(scores.detach(), share.labels, 1)
@@ -115,10 +135,9 @@ class ClassificationTask:
 
         The mini-batches belong to the iterations after the last: seeded, and new to the network.
         """
-        recipe = self.recipe
-        if recipe.recompute_bn and recipe.batch_norm == "train":
-            first = recipe.iterations
-            self.recompute_statistics(range(first, first + recipe.recompute_bn), check_stop)
+        first, count = self.recipe.iterations, self.recomputed
+        if count:
+            self.recompute_statistics(range(first, first + count), check_stop)
         self.net.eval()
         evaluated = [self.evaluate_set(images, check_stop) for images in self.final]
         _, scores = evaluated[-1]
@@ -135,7 +154,7 @@ class ClassificationTask:
         passes = (
             self.net(share.images)
             for iteration in iterations
-            for share in (check_stop() or self.prepare(self.draws(iteration)))
+            for share in (check_stop() or self.prepare(self.loader.draws(iteration)))
         )
         with self.device.autocast():
             batchnorm.recompute_statistics(

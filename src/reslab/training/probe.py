@@ -62,7 +62,6 @@ def classifier_target(job: Job[Recipe]) -> ProbeTarget:
     recipe, watched_set = task.recipe, task.watched[0]
     evaluations = (recipe.iterations - 1) // recipe.eval_every
     watched, final = (sum(map(len, sets)) for sets in (task.watched, task.final))
-    recomputed = recipe.recompute_bn if recipe.batch_norm == "train" else 0
 
     def evaluate() -> int:
         task.net.eval()
@@ -75,7 +74,7 @@ def classifier_target(job: Job[Recipe]) -> ProbeTarget:
     return ProbeTarget(
         task,
         images=task.count,
-        batches=recipe.iterations + recomputed,
+        batches=recipe.iterations + task.recomputed,
         evaluated=evaluations * watched + final,
         evaluate=evaluate,
         read=partial(read_last, train.files, train.read) if train else None,

@@ -24,6 +24,7 @@ from reslab.data.folder import read_folder, split_folder
 from reslab.data.loader import EncodedLoader, InMemoryLoader
 from reslab.data.location import Location, parse_location
 from reslab.data.sampler import Stream, make_generator
+from reslab.models.batchnorm import norms_of
 from reslab.models.config import warn_small_map
 from reslab.models.layers import channels_last
 from reslab.models.model_file import Model
@@ -109,7 +110,7 @@ def setup_classification(
         class_weights=class_weights(recipe, train.labels, device.torch_device),
         origin=origin,
     )
-    if recipe.batch_norm == "recalibrate" and not origin.begun:
+    if recipe.batch_norm == "recalibrate" and not origin.begun and norms_of(net):
         task.recompute_statistics(range(CALIBRATION_BATCHES))
     task.train_mode()
     return task
