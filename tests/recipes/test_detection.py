@@ -13,7 +13,6 @@ from reslab.recipes import (
     catalogue,
     detection_recipe,
     network_of,
-    recipe,
     recipe_names,
 )
 from reslab.recipes.detection import own_detection_recipe
@@ -91,7 +90,7 @@ def test_unknown_names_are_refused_and_the_nearest_suggested() -> None:
 
 def test_a_classifier_cannot_start_from_a_detector() -> None:
     with pytest.raises(ValueError, match="it cannot start from a detector"):
-        recipe("digits-resnet20", weights=detector())
+        any_recipe("digits-resnet20", weights=detector())
 
 
 def test_weights_of_another_net_are_refused() -> None:

@@ -240,7 +240,7 @@ def test_the_same_classes_keep_their_classifier(whole: Path, walls: Path, tmp_pa
 def test_other_weights_are_refused(whole: Path, walls: Path, tmp_path: Path) -> None:
     start = load_model(whole)
     with pytest.raises(ValueError, match="20 layers, option A, cifar stem"):
-        recipe("digits-resnet20", weights=start)
+        recipe("digits-resnet20", weights=whole)
     tuned = fine(walls, start)
     with pytest.raises(ValueError, match="name them with --weights"):
         train(tuned, tmp_path / "run", data=walls)

@@ -6,6 +6,7 @@ each task to its recipe class and functions.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from reslab.data.boxes.folder import read_annotations, split_annotations
@@ -156,50 +157,52 @@ def catalogue(task: TaskName = "classification") -> dict[str, AnyRecipe]:
     return {recipe.name: recipe for recipe in recipes}
 
 
-def any_recipe(
-    name: str, *, data: str | Location | Inputs | None = None, weights: Weights | None = None
-) -> AnyRecipe:
-    """Return the recipe `name` of a classifier or a detector; see `recipe`."""
-    return _recipe(name, "recipe", recipe_names(), data, weights)
+def recipe(
+    name: str, *, data: str | Path | None = None, weights: str | Path | None = None
+) -> Recipe:
+    """Return the classifier's recipe `name`: `<data>-<model>`, such as "cifar10-resnet56".
+
+    "own-*" recipes are made for the images in the folder, or at the URL, `data`. With `weights`, a
+    model file or run folder, the recipe is adapted to start from them. `with_` changes fields of
+    the recipe. Raises ValueError, with the nearest name, if there is no such recipe.
+    """
+    must_be_known("recipe", name, recipe_names("classification"))
+    opened = open_recipe(name, inputs_at(data, weights))
+    assert isinstance(opened, Recipe)
+    return opened
+
+
+def detection_recipe(
+    name: str, *, data: str | Path | None = None, weights: str | Path | None = None
+) -> DetectionRecipe:
+    """Return the detector's recipe `name`: `<data>-<trunk>-c4`, such as "coco-resnet50-c4".
+
+    The arguments are those of `recipe`; "own-detection-*" recipes are made for images with boxes.
+    """
+    must_be_known("detector's recipe", name, recipe_names("detection"))
+    opened = open_recipe(name, inputs_at(data, weights))
+    assert isinstance(opened, DetectionRecipe)
+    return opened
+
+
+def must_be_known(what: str, name: str, names: Sequence[str]) -> None:
+    """Raise ValueError, with the nearest one, unless `name` is among `names` of a `what`."""
+    if name not in names:
+        raise ValueError(unknown_name(what, name, names))
 
 
 def open_recipe(name: str, inputs: Inputs, changes: Sequence[str] = ()) -> AnyRecipe:
     """Return the recipe `name` for `inputs`, with KEY=VALUE changes."""
+    must_be_known("recipe", name, recipe_names())
     weights = read_weights(inputs, inputs.weights) if inputs.weights else None
     return any_recipe(name, data=inputs, weights=weights).with_changes(changes)
 
 
-def recipe(
+def any_recipe(
     name: str, *, data: str | Location | Inputs | None = None, weights: Weights | None = None
-) -> Recipe:
-    """Return the classifier's recipe `name`; raise ValueError, with the nearest name, if unknown.
-
-    `own-*` recipes are built from the folder `data`. With `weights` the recipe starts from them.
-    """
-    found = _recipe(name, "recipe", recipe_names("classification"), data, weights)
-    assert isinstance(found, Recipe)
-    return found
-
-
-def detection_recipe(
-    name: str, *, data: str | Location | Inputs | None = None, weights: Weights | None = None
-) -> DetectionRecipe:
-    """Return the detector's recipe `name`; see `recipe`."""
-    found = _recipe(name, "detector's recipe", recipe_names("detection"), data, weights)
-    assert isinstance(found, DetectionRecipe)
-    return found
-
-
-def _recipe(
-    name: str,
-    what: str,
-    names: Sequence[str],
-    data: str | Location | Inputs | None,
-    weights: Weights | None,
 ) -> AnyRecipe:
-    """Build the recipe `name`, which must be among `names`; `what` is for the error message."""
-    if name not in names:
-        raise ValueError(unknown_name(what, name, names))
+    """Return the recipe `name` of a classifier or a detector, given weights that were read."""
+    must_be_known("recipe", name, recipe_names())
     family = next(family for family in FAMILIES if name in family.names())
     if family.task == "classification" and not isinstance(weights, Model | None):
         raise ValueError(f"{name} trains a classifier: it cannot start from a detector")
