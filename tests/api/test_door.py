@@ -131,9 +131,7 @@ def test_pyrefly_sees_every_type(tmp_path: Path) -> None:
 
 
 def test_mypy_sees_every_type_in_strict_mode(tmp_path: Path) -> None:
-    settings = (
-        tmp_path / "mypy.ini"
-    )  # errors in reslab itself are pyrefly's affair
+    settings = tmp_path / "mypy.ini"  # errors in reslab itself are pyrefly's affair
     settings.write_text("[mypy]\nstrict = True\n[mypy-reslab.*]\nfollow_imports = silent\n")
     checker = [sys.executable, "-m", "mypy", "--config-file", str(settings)]
     cache = ["--cache-dir", str(tmp_path / "cache")]
