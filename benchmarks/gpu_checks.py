@@ -95,7 +95,7 @@ def evaluation(setting: Setting, notes: Notes) -> None:
 
 
 def nccl(setting: Setting, notes: Notes) -> None:
-    """Train through NCCL's collectives in a group of one; check that two processes are refused."""
+    """Train through NCCL in a group of one; record how two processes on one GPU are refused."""
     where = setting.out / "work" / "nccl"
     where.mkdir(parents=True, exist_ok=True)
     length = setting.size(60, 4)

@@ -146,7 +146,7 @@ def detector(setting: Setting, notes: Notes) -> None:
 
 
 def found_apart(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> dict[str, Any]:
-    """Compare two devices' detections: numbers of objects, differences of scores at equal rank."""
+    """Compare two devices' detections: object counts, largest score difference at equal rank."""
     pairs = [(a["objects"], b["objects"]) for a, b in zip(one, other, strict=True)]
     scores = [abs(a["score"] - b["score"]) for x, y in pairs for a, b in zip(x, y, strict=False)]
     return {
@@ -156,7 +156,7 @@ def found_apart(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> dict[
 
 
 def alternating(setting: Setting, notes: Notes) -> None:
-    """Train by Faster R-CNN's four alternating steps."""
+    """Train by Faster R-CNN's four-step alternating training."""
     where = setting.out / "work" / "alternating"
     where.mkdir(parents=True, exist_ok=True)
     scenes = where / "scenes"

@@ -1,4 +1,4 @@
-"""Compare reslab's loader of photographs with the usual one, in one run.
+"""Compare reslab's loader of photographs with a plain one, in one run.
 
 Both yield training batches with the paper's augmentation: shorter side drawn from 256 to 480, a
 224 crop, flip, minus the mean image. The plain loader is a Dataset that opens, resizes and crops

@@ -20,7 +20,9 @@ def seconds(*arguments: str) -> float:
 
 def main() -> None:
     ours, theirs = ("-m", "reslab", "--help"), ("-c", "import torch")
-    pairs = [(seconds(*ours), seconds(*theirs)) for _ in range(ROUNDS + 1)][1:]  # one to warm up
+    pairs = [(seconds(*ours), seconds(*theirs)) for _ in range(ROUNDS + 1)][
+        1:
+    ]  # the first warms up
     print(
         json.dumps(
             {

@@ -80,7 +80,7 @@ def run_command(command: Sequence[str], environment: Mapping[str, str]) -> None:
 
 
 class ForkedProcess:
-    """Stand in for subprocess.Popen, with the methods that reslab calls."""
+    """A stand-in for subprocess.Popen with the methods that reslab calls."""
 
     def __init__(
         self, command: Sequence[str], *, env: Mapping[str, str], start_new_session: bool,

@@ -93,7 +93,7 @@ def test_no_files_import_each_other() -> None:
     assert set(order) == paths.keys()
 
 
-def test_a_file_is_read_in_one_sitting_and_a_function_on_a_screen() -> None:
+def test_files_and_functions_are_short() -> None:
     wrong = []
     for path in SOURCE.rglob("*.py"):
         text = path.read_text()

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.editions.edition import Edition
 
 SHORT = ("precision=fp32", "iterations=3", "eval_every=2", "checkpoint_every=2", "log_every=1")
-# widths of at least 8: torch's 1x1 convolution of stride 2 fails below with AVX2
+# at least 8 channels: with fewer, torch's 1x1 convolution of stride 2 fails under AVX2
 SMALL = (*SHORT, "recompute_bn=2", "model.widths=[8,8,16]", "model.blocks=[1,2,1]")
 SIZES = ("augmentation.size=128", "augmentation.shorter_side=[128,160]", "pictures.resize=144")
 IMAGES = (*SHORT, "recompute_bn=2", "model.widths=[8,8,16,16]", "batch_size=4", *SIZES)
@@ -137,7 +137,7 @@ def words_of(edition: Edition, run: Run, out: Path, *more: str) -> list[object]:
 
 
 def stop(edition: Edition, name: str, place: Path) -> None:
-    """Start a run and stop it by a signal on its way."""
+    """Start a run and stop it by a signal before it ends."""
     base, seen, number = STOPPED[name]
     edition.stopped(number, place / seen, *words_of(edition, RUNS[base], place, *LONG))
     if (place / "result.json").exists():

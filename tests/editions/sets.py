@@ -1,4 +1,4 @@
-"""Small generated data sets for both editions, drawn without the help of either."""
+"""Small generated data sets for both editions, drawn without using either."""
 
 import json
 from pathlib import Path

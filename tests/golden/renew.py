@@ -94,7 +94,7 @@ def classifier(edition: Edition, out: Path) -> None:
 
 
 def unfinished(edition: Edition, out: Path) -> None:
-    """Leave the classifier's run as if killed twenty iterations before its end."""
+    """Train the classifier; leave its run as if killed twenty iterations before its end."""
     train(edition, out, "digits-resnet20", CLASSIFIER)
     delete(out, "checkpoints/00000[13]*", "*.safetensors")
     delete(out, "result.json", "mistakes.json")

@@ -30,7 +30,7 @@ def weights(folded: bool = False) -> Model:
 
 
 def test_lengths_follow_the_number_of_images() -> None:
-    """Train for 100 epochs from random weights and 12 from trained ones; mini-batches of 32."""
+    """100 epochs from random weights, 12 from trained ones, in mini-batches of 32."""
     plain = CONFIG.model_copy(update={"pool": "ceil"})
     assert own_recipe("net", plain, images(3200)).iterations == 100 * 100
     assert own_recipe("net", plain, images(3200), weights()).iterations == 12 * 100
