@@ -23,9 +23,9 @@ def random_model(config) -> Model:
 
 
 def test_a_response_is_taken_after_batch_norm_and_before_relu_and_addition() -> None:
-    """The second layer of a block, computed here from the block's input."""
+    """The response of a block's second layer, computed from the block's input."""
     model = random_model(cifar_config(8, classes=2))
-    images = image_set(300)  # more than one range
+    images = image_set(300)  # more than one batch
     block = model.net.get_submodule("stages.0.0")
     assert isinstance(block, Block)
     with torch.no_grad():

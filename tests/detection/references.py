@@ -1,4 +1,4 @@
-"""Plain loops over pixels, boxes and bins: what the fast functions must equal."""
+"""Slow references: plain loops over pixels, boxes and bins that the fast functions must equal."""
 
 from math import ceil, floor
 
@@ -9,13 +9,13 @@ Box = list[float]
 
 
 def random_boxes(count: int, side: int, rng: torch.Generator) -> Tensor:
-    """Whole numbers, one pixel wide and high at least, [count, 4]."""
+    """Boxes with integer corners, at least one pixel wide and high, [count, 4]."""
     corners = torch.randint(0, side, (count, 2, 2), generator=rng)
     return torch.cat([corners.amin(1), corners.amax(1) + 1], 1).float()
 
 
 def iou_of_pixels(one: Box, other: Box) -> float:
-    """For corners that are whole numbers."""
+    """IoU by counting pixels; the corners must be integers."""
     pixels = [
         {(x, y) for x in range(int(x0), int(x1)) for y in range(int(y0), int(y1))}
         for x0, y0, x1, y1 in (one, other)
@@ -40,7 +40,7 @@ def nms(boxes: Tensor, scores: Tensor, threshold: float) -> list[int]:
 
 
 def roi_pool(features: Tensor, boxes: Tensor, images: Tensor, size: int, stride: int) -> Tensor:
-    """Fast R-CNN's layer in Python, its corners exclusive, its bins in exact fractions."""
+    """Fast R-CNN's layer in Python, with exclusive corners and exact fractions for bins."""
     height, width = features.shape[2:]
     pooled = torch.zeros(len(boxes), features.shape[1], size, size, dtype=features.dtype)
     for region, (box, image) in enumerate(zip(boxes.tolist(), images.tolist(), strict=True)):
@@ -62,7 +62,7 @@ def roi_pool(features: Tensor, boxes: Tensor, images: Tensor, size: int, stride:
 
 
 def bilinear(image: Tensor, y: float, x: float) -> Tensor:
-    """[C, H, W] at a point in cells, whose middles are whole numbers, -> [C]"""
+    """Interpolate at a point in cells, whose centres are integers, [C, H, W] -> [C]."""
     height, width = image.shape[1:]
     if not (-1 <= y <= height and -1 <= x <= width):
         return torch.zeros(len(image), dtype=image.dtype)

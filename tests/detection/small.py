@@ -1,4 +1,4 @@
-"""Detectors, recipes and folders that are trained in a second."""
+"""Small detectors, recipes and folders, for training in about a second."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -40,12 +40,12 @@ SHORT = [
 
 
 def short_recipe(*changes: str) -> DetectionRecipe:
-    """Six iterations on a few scenes."""
+    """Return a recipe of six iterations on a few scenes."""
     return digit_scenes_recipe("small", SMALL).with_changes([*SHORT, *changes])
 
 
 def scatter_statistics(net: nn.Module, rng: Generator) -> None:
-    """Batch norm as after training: no layer is the identity."""
+    """Randomise batch norm as if after training, so that no layer is the identity."""
     for norm in norms_of(net):
         for values, low in ((norm.running_mean, -0.3), (norm.bias.data, -0.3)):
             assert isinstance(values, Tensor)
@@ -56,7 +56,7 @@ def scatter_statistics(net: nn.Module, rng: Generator) -> None:
 
 
 def classifier(config: ResNetConfig = SMALL, seed: int = 7, *, folded: bool = False) -> Model:
-    """Make a classifier that looks trained."""
+    """Build a classifier that looks trained."""
     rng = torch.Generator().manual_seed(seed)
     net = build_resnet(config, rng)
     if not folded:
@@ -82,7 +82,7 @@ def network(config: DetectorConfig, seed: int = 3) -> FasterRCNN:
 def detector(
     *, seed: int = 3, search: InferenceConfig | None = None, sure: float = 150, **config: object
 ) -> Detector:
-    """Make an untrained detector of the scenes' classes whose scores are far apart."""
+    """Build an untrained detector for the scenes' classes with widely spread scores."""
     sizes = {"sizes": (8, 14, 24), "ratios": (1.0, 1.6), "width": 8, "pooled": 8}
     full = DetectorConfig.model_validate({"trunk": SMALL, "classes": 10} | sizes | config)
     net = network(full, seed)
@@ -97,14 +97,14 @@ def detector(
 
 
 def scenes_folder(folder: Path, sets: DetectionSplits = SCENES) -> Path:
-    """Write scenes as a folder in COCO's layout."""
+    """Write scenes to a folder in COCO's layout."""
     folder.mkdir(parents=True, exist_ok=True)
     save_scenes(folder, sets, lambda _: None)
     return folder
 
 
 def own_recipe(*changes: str) -> DetectionRecipe:
-    """For a folder of scenes."""
+    """Return a recipe for a folder of scenes."""
     return short_recipe("data=boxes", *changes)
 
 

@@ -54,7 +54,7 @@ def test_overlaps_are_those_of_counted_pixels(seed: int) -> None:
 
 
 def test_the_released_codes_overlaps_of_inclusive_corners() -> None:
-    """x1 - x0 + 1 with inclusive corners is x1 - x0 with exclusive ones."""
+    """Widths x1 - x0 + 1 with inclusive corners equal x1 - x0 with exclusive ones."""
     one, other = torch.tensor([[10.0, 10, 19, 29]]), torch.tensor([[15.0, 5, 24, 14]])
     widened = torch.tensor([0.0, 0, 1, 1])
     assert iou(one + widened, other + widened).item() == pytest.approx(25 / (200 + 100 - 25))
@@ -113,15 +113,15 @@ def test_gradients() -> None:
     assert torch.autograd.gradcheck(lambda b: encode_boxes(references, b, REGION_STDS), boxes)
 
 
-# the second overlaps the first by 0.6, the third the second by 0.6 but the first by 1/3
+# IoU of the second with the first 0.6, of the third with the second 0.6, with the first 1/3
 CHAIN = torch.tensor([[0.0, 0, 8, 1], [2, 0, 10, 1], [4, 0, 12, 1], [20, 0, 28, 1]])
 
 
 def test_nms_by_hand() -> None:
     scores = torch.tensor([0.9, 0.8, 0.7, 0.95])
-    assert nms(CHAIN, scores, 0.5).tolist() == [3, 0, 2]  # what is suppressed suppresses nothing
+    assert nms(CHAIN, scores, 0.5).tolist() == [3, 0, 2]  # a suppressed box suppresses nothing
     assert nms(CHAIN, scores, 0.3).tolist() == [3, 0]
-    assert nms(CHAIN, scores, 0.6).tolist() == [3, 0, 1, 2]  # only more than the threshold
+    assert nms(CHAIN, scores, 0.6).tolist() == [3, 0, 1, 2]  # an IoU equal to the threshold does not suppress
     assert nms(CHAIN, scores, 0.5, limit=2).tolist() == [3, 0]
     assert nms(CHAIN, scores, 0.5, limit=0).tolist() == []
     assert nms(CHAIN[:0], scores[:0], 0.5).tolist() == []
@@ -135,7 +135,7 @@ def test_equal_scores_stay_in_their_order() -> None:
 
 @pytest.mark.parametrize("block", [1, 3, 7, 256])
 def test_nms_against_a_plain_loop(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For any seam between the blocks; scores of five values, so that many are equal."""
+    """Wherever blocks end; with only five distinct scores, so that many are equal."""
     monkeypatch.setattr(box_ops, "NMS_BLOCK", block)
     rng = torch.Generator().manual_seed(block)
     for threshold in (0.0, 0.3, 0.7):
@@ -166,7 +166,7 @@ def test_classes_do_not_suppress_each_other(seed: int) -> None:
 def test_votes_by_hand() -> None:
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 20], [0, 0, 10, 5], [0, 0, 10, 4]])
     scores = torch.tensor([0.6, 0.3, 0.1, 0.9])
-    # half of the union counts, 0.4 of it does not: bottoms 10, 20 and 5, weighed
+    # an IoU of 0.5 counts, 0.4 does not: weighted mean of the bottoms 10, 20 and 5
     expected = [[0, 0, 10, pytest.approx((0.6 * 10 + 0.3 * 20 + 0.1 * 5) / 1.0)]]
     assert box_voting(boxes[:1], boxes, scores).tolist() == expected
     assert box_voting(boxes[:1], boxes, scores, threshold=0.6).tolist() == boxes[:1].tolist()
@@ -180,7 +180,7 @@ def test_boxes_without_votes_stay() -> None:
 
 LENGTHS = st.integers(1, 5000)
 SIZES = st.tuples(LENGTHS, LENGTHS)
-# far enough from 0 for float32's relative precision to mean something
+# not so close to 0 that float32's relative precision is meaningless
 CORNERS = st.floats(0.125, 5000, width=32, allow_subnormal=False)
 
 
@@ -190,13 +190,13 @@ CORNERS = st.floats(0.125, 5000, width=32, allow_subnormal=False)
         ((500, 375), (800, 600)),  # VOC
         ((375, 500), (600, 800)),
         ((640, 426), (901, 600)),  # 901.4
-        ((640, 425), (904, 600)),  # 903.5, and halves go to even as cv2's
+        ((640, 425), (904, 600)),  # 903.5: halves are rounded to even, as in cv2
         ((500, 300), (1000, 600)),
-        ((501, 300), (1000, 599)),  # 1002 would be too long; 598.8
+        ((501, 300), (1000, 599)),  # 1002 would exceed the limit; 598.8
         ((300, 501), (599, 1000)),
         ((500, 200), (1000, 400)),
         ((5002, 3000), (1000, 600)),  # 1000.4, which is 1000 pixels
-        ((10_000, 3), (1000, 1)),  # 0.3 of a pixel is no image
+        ((10_000, 3), (1000, 1)),  # 0.3 pixels become one
         ((600, 600), (600, 600)),
         ((1, 1), (600, 600)),
     ],
@@ -220,7 +220,7 @@ def test_a_side_has_its_limit_and_none_is_longer(
     assert max(resized) <= longest
     assert min(resized) == shorter or (max(resized) == longest and min(resized) < shorter)
     assert resize_shortest_edge(*original[::-1], shorter, longest) == resized[::-1]
-    for one, other in ((0, 1), (1, 0)):  # each side is at most half a pixel from the other's ratio
+    for one, other in ((0, 1), (1, 0)):  # each side is within half a pixel of the other's ratio
         exact = original[one] * resized[other] / original[other]
         assert (
             abs(resized[one] - exact) <= 0.5 + 0.5 * original[one] / original[other]
@@ -230,7 +230,7 @@ def test_a_side_has_its_limit_and_none_is_longer(
 
 def test_boxes_of_a_resized_image_by_hand() -> None:
     boxes = torch.tensor([[0.0, 0, 40, 30], [10, 20, 30, 26]])
-    original, resized = (40, 30), (100, 60)  # 2.5 across, 2 down
+    original, resized = (40, 30), (100, 60)  # ratios 2.5 and 2
     expected = [[0, 0, 100, 60], [25, 40, 75, 52]]
     assert boxes_to_network(boxes, original, resized).tolist() == expected
     assert flip_boxes(torch.tensor([[5.0, 1, 7, 2]]), 10).tolist() == [[3, 1, 5, 2]]
@@ -250,7 +250,7 @@ def test_scaling_boxes_back_restores_them(
     boxes = torch.tensor(corners).reshape(-1, 4)
     forth = boxes_to_network(boxes, original, resized, flip)
     back = boxes_to_network(flip_boxes(forth, resized[0]) if flip else forth, resized, original)
-    # a flip rounds like the width, whose size the distance from the other edge may have
+    # the flip subtracts from the width, so rounding errors are relative to the width
     torch.testing.assert_close(back, boxes, rtol=1e-6, atol=1e-6 * max(original) * flip + 1e-30)
     assert torch.equal(
         flip_boxes(flip_boxes(boxes.round(), original[0]), original[0]), boxes.round()
@@ -259,7 +259,7 @@ def test_scaling_boxes_back_restores_them(
 
 @pytest.mark.parametrize("flip", [False, True])
 def test_pixels_go_where_their_boxes_go(flip: bool) -> None:
-    """A white rectangle: enlarged twice, its edges stay at half the brightness."""
+    """In an image enlarged twice, a white rectangle's edges are at half brightness at its box."""
     image = np.zeros((10, 16, 3), np.uint8)
     image[2:5, 3:9] = 255
     resized = resize_image(image, 20, 100, flip)

@@ -47,7 +47,7 @@ def font(size: int = 16) -> ImageFont.FreeTypeFont:
 
 
 def changed(drawn: Image.Image) -> np.ndarray:
-    """Mark where a grey image was drawn on, bool [H, W]."""
+    """Return a mask of the pixels of a grey image that were drawn on, bool [H, W]."""
     return (np.asarray(drawn) != GREY).any(2)
 
 
@@ -76,7 +76,7 @@ def test_small_images_are_enlarged_by_a_whole_factor(height: int, width: int, fa
 
 
 def test_lines_lie_on_the_edges_of_the_box_and_nowhere_else() -> None:
-    """128 pixels become 512: a box from 32 to 96 has its lines at 128 and 384."""
+    """Of 128 pixels enlarged to 512, a box from 32 to 96 has its lines at 128 and 384."""
     drawn = draw_detections(grey(128, 128), detections([[32, 32, 96, 96]], [1]), CLASSES)
     pixels = np.asarray(drawn)
     for edge in (128, 384):
@@ -87,7 +87,7 @@ def test_lines_lie_on_the_edges_of_the_box_and_nowhere_else() -> None:
         assert (np.abs(line - 128) < 5).any()
         assert (np.abs(line - 384) < 5).any()
     assert not changed(drawn)[140:370, 140:370].any()
-    above = changed(drawn)[:122]  # the plate: above the box, at its left
+    above = changed(drawn)[:122]  # the plate, above the box and flush left
     assert above[100:].any()
     assert not above[:90].any()
     assert not above[:, :124].any()
@@ -132,12 +132,12 @@ def test_each_class_has_its_own_colour_with_legible_letters() -> None:
     assert apart > 60
     assert class_colour(0) == (230, 159, 0)  # Okabe and Ito's orange
     for colour in colours:
-        assert contrast(colour, text_colour(colour)) > 4.5  # WCAG's bound for text
+        assert contrast(colour, text_colour(colour)) > 4.5  # minimum contrast for text in WCAG
         assert text_colour(colour) in (BLACK, WHITE)
 
 
 def contrast(one: RGB, other: RGB) -> float:
-    """WCAG's, by the exact curve of sRGB."""
+    """Compute WCAG's contrast ratio with the exact sRGB curve."""
     shares = np.array([one, other]) / 255
     linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
     darker, lighter = sorted(linear @ [0.2126, 0.7152, 0.0722])
@@ -145,7 +145,7 @@ def contrast(one: RGB, other: RGB) -> float:
 
 
 def test_plates_make_room_for_one_another() -> None:
-    """Three boxes at the same place: above, above at the right side, below."""
+    """The plates of three equal boxes go above it, above it flush right, and below it."""
     box = (200, 200, 300, 300)
     plates = place_plates([box] * 3, [(50, 20)] * 3, (600, 600))
     assert plates == [(200, 180, 250, 200), (250, 180, 300, 200), (200, 300, 250, 320)]
@@ -160,7 +160,7 @@ def test_a_plate_does_not_hide_a_small_object() -> None:
 def test_at_the_upper_border_the_plate_goes_below() -> None:
     assert place_plates([(50, 0, 150, 100)], [(60, 20)], (600, 600)) == [(50, 100, 110, 120)]
     whole = place_plates([(0, 0, 600, 600)], [(60, 20)], (600, 600))
-    assert whole == [(0, 0, 60, 20)]  # there is no outside
+    assert whole == [(0, 0, 60, 20)]  # the box fills the image
 
 
 corner = st.integers(0, 90)
@@ -183,7 +183,7 @@ def test_labels_fit_into_the_image() -> None:
     long = plate_text("x" * 1000, 0.5, font(), 200)
     assert long.endswith("x...  50 %")
     assert plate_size(long, font())[0] <= 200
-    assert plate_size(plate_text("x" * 40, 0.5, font(), 200), font())[0] > 180  # not cut too short
+    assert plate_size(plate_text("x" * 40, 0.5, font(), 200), font())[0] > 180  # not shortened more than necessary
     assert plate_text("cat", 0.5, font(), 10) == "50 %"
 
 

@@ -49,8 +49,10 @@ def close(one: Detections, other: Detections) -> None:
 
 
 def hand_made(search: InferenceConfig, logits: tuple[float, ...], moves: Tensor) -> Detector:
-    """One anchor of 8 pixels a cell of 2; each region has these scores and deltas, whatever it
-    shows. Anchors are equally probable, so the first that fit are the proposals."""
+    """Build a detector with one 8-pixel anchor per 2-pixel cell and fixed region outputs.
+
+    Anchors are equally probable, so the first ones that fit are the proposals.
+    """
     model = detector(
         classes=CLASSES, sizes=(8,), ratios=(1.0,), search=search,
     )  # fmt: skip
@@ -77,7 +79,7 @@ def test_a_hand_made_head_detects_known_boxes_in_pixels_of_the_original() -> Non
     model = hand_made(search, (0.0, 1.0, 2.0), moves)
     detections = detect_objects(model, image(30, 41), search)
     across, down = 41 / 27, 30 / 20
-    # cell (0, 0) has its middle at 1 1: the anchor, -3 -3 5 5, is clipped to 0 0 5 5
+    # the centre of cell (0, 0) is at 1 1: its anchor, -3 -3 5 5, is clipped to 0 0 5 5
     width, height = 5 * across, 5 * down
     cat = [0.5 * width, 0, 1.5 * width, height]
     dog = [0, 0.25 * height, 1.5 * width, 1.25 * height]
@@ -90,7 +92,7 @@ def test_a_hand_made_head_detects_known_boxes_in_pixels_of_the_original() -> Non
 @pytest.mark.parametrize("height", [29, 30, 31, 57])
 @pytest.mark.parametrize("width", [29, 43, 58, 64])
 def test_a_region_of_the_whole_image_covers_all_of_it_at_any_size(height: int, width: int) -> None:
-    """Deltas that grow without end, clipped to the image: its own borders, to the last bit."""
+    """Boxes of unbounded growth are clipped to exactly the borders of the image."""
     search = InferenceConfig(
         shorter=20, longest=35, smallest=0, before=1, proposals=1, threshold=0.3
     )
@@ -100,7 +102,7 @@ def test_a_region_of_the_whole_image_covers_all_of_it_at_any_size(height: int, w
 
 
 def test_threshold_suppression_and_limit_of_detections() -> None:
-    """Three regions, two classes: threshold, suppression within a class, limit."""
+    """Three regions and two classes: score threshold, suppression within a class, limit."""
     places = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 6], [20, 20, 30, 30]])
     places = places[:, None].expand(3, 2, 4)
     probabilities = torch.tensor([[0.1, 0.6, 0.3], [0.05, 0.35, 0.6], [0.9, 0.05, 0.05]])
@@ -123,7 +125,7 @@ def test_threshold_suppression_and_limit_of_detections() -> None:
 
 
 def reference(model: Detector, pixels: np.ndarray, search: InferenceConfig) -> Detections:
-    """Regions one at a time: pooled by plain loops, classified, refined, suppressed, voted on."""
+    """Detect with regions one at a time: pool by plain loops, classify, refine, suppress, vote."""
     net, view = model.net, ImageFeatures(model, pixels, search)
     height, width = pixels.shape[:2]
     image_map = view.map_at(search.shorter)
@@ -200,7 +202,7 @@ def test_against_regions_one_at_a_time(refine: bool, context: bool) -> None:
 
 
 def test_refinement_classifies_moved_boxes_again_and_adds_them() -> None:
-    """Every box moves by a half of its width: the refined ones by that again."""
+    """Every box moves by half its width, and the refined boxes by as much again."""
     search = InferenceConfig(
         shorter=40, longest=40, smallest=4, before=1, proposals=1, threshold=0.5, overlap=0.9
     )
@@ -214,7 +216,7 @@ def test_refinement_classifies_moved_boxes_again_and_adds_them() -> None:
 
 
 def test_voting_is_the_mean_by_score_of_overlapping_boxes() -> None:
-    """Three boxes of a class, of IoU 0.8, 0.6 and 0 with the best; one of another class."""
+    """Boxes of one class with IoU 0.8, 0.6 and 0 with the best box, and one of another class."""
     places = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 8], [0, 0, 6, 10], [50, 50, 60, 60]])
     places = places[:, None].expand(4, 2, 4).clone()
     probabilities = torch.tensor([[0.1, 0.8, 0.0], [0.3, 0.4, 0.3], [0.8, 0.2, 0], [0.5, 0.5, 0]])
@@ -229,7 +231,7 @@ def test_voting_is_the_mean_by_score_of_overlapping_boxes() -> None:
 
 
 def test_the_two_scales_at_which_a_region_is_closest_to_224_pixels() -> None:
-    """The paper's scales, for an image whose shorter side is 500 pixels."""
+    """With the paper's scales, for an image with a shorter side of 500 pixels."""
     ratios = torch.tensor([200.0, 400, 600, 800, 1000]) / 500
     sides = [20.0, 120, 130, 180, 200, 300, 400, 490]
 
@@ -365,7 +367,7 @@ def test_nan_and_infinite_weights_are_an_error(where: str, value: float) -> None
 
 
 def test_an_images_features_are_freed_at_once() -> None:
-    """Maps of large images must not wait for the garbage collector."""
+    """Feature maps of large images must not live until the next garbage collection."""
     model = detector()
     gc.collect()
     gc.disable()
@@ -380,11 +382,11 @@ def test_an_images_features_are_freed_at_once() -> None:
 DIGITS = tuple("0123456789")
 MODEL = detector()
 FAST = prepare_for_inference(MODEL)
-SEARCH = MODEL.search.with_changes({"threshold": 0.0})  # so every class is detected
+SEARCH = MODEL.search.with_changes({"threshold": 0.0})  # so that every class is detected
 
 
 def detections_in(images: DetectionSet, labels: list[int]) -> list[Detections]:
-    """Detect image by image; `labels` are the set's for the detector's classes."""
+    """Detect image by image; `labels` are the set's labels for the detector's classes."""
     rows = []
     for index in range(len(images)):
         detections = detect_objects(FAST, images.image(index), SEARCH)
@@ -407,7 +409,7 @@ def test_detections_of_a_set_are_in_its_order() -> None:
 
 
 def test_labels_are_those_of_the_set() -> None:
-    """The set has the digits in another order, and does not know 3."""
+    """The set has the digits in another order and lacks 3."""
     order = (9, 8, 7, 6, 5, 4, 2, 1, 0)
     names = tuple(str(digit) for digit in order)
     others = renamed(SCENES, names, names).test
@@ -420,10 +422,10 @@ def test_labels_are_those_of_the_set() -> None:
 
 
 def test_names_decide_where_ids_are_only_numbers() -> None:
-    """Every COCO folder numbers its categories from 1, whatever they are."""
+    """Most COCO folders number their categories from 1, whatever they are."""
     numbered = renamed(SCENES, DIGITS, tuple(str(number + 1) for number in range(10))).test
     assert labels_in(MODEL, numbered).tolist() == list(range(10))
-    few = renamed(SCENES, ("0", "1"), ("1", "2")).test  # ids that the detector has for others
+    few = renamed(SCENES, ("0", "1"), ("1", "2")).test  # ids that the detector has for other classes
     assert labels_in(MODEL, few).tolist() == [0, 1, *[-1] * 8]
     cars = renamed(SCENES, ("car", "bus"), ("1", "2")).test
     with pytest.raises(ValueError, match="lacks a class of test: no class 'car'"):

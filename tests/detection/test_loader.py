@@ -22,7 +22,7 @@ def scenes() -> DetectionSplits:
 
 @pytest.fixture
 def coco(scenes: DetectionSplits, tmp_path: Path) -> Path:
-    """The scenes as a folder, whose images a test may spoil."""
+    """Write the scenes to a folder whose images a test may damage."""
     save_scenes(tmp_path, scenes, lambda _: None)
     return tmp_path
 
@@ -32,7 +32,7 @@ def as_it_is(images: Tensor) -> Tensor:
 
 
 class Opened:
-    """Loaders that are closed when the test is over, and the lines they logged."""
+    """Loaders that are closed after the test, and the lines they logged."""
 
     def __init__(self) -> None:
         self.all: list[DetectionLoader] = []
@@ -73,7 +73,7 @@ Whose = Callable[[Example], tuple[int, bool]]
 
 @pytest.fixture(scope="module")
 def whose(scenes: DetectionSplits) -> Whose:
-    """Which scene an example of full size shows, and whether it is mirrored."""
+    """Return the scene that a full-size example shows, and whether it is mirrored."""
     known = {}
     for index in range(len(scenes.train)):
         image = scenes.train.image(index)
@@ -99,12 +99,12 @@ def same(one: Sequence[Example], other: Sequence[Example]) -> bool:
 
 
 def with_truths(train: DetectionSet, *truths: GroundTruth) -> DetectionSet:
-    """The first images of a set with other objects."""
+    """Return the first images of a set with other ground truth."""
     return replace(train.take("train", torch.arange(len(truths))), truths=truths)
 
 
 def truth(*boxes: Sequence[float], difficult: Sequence[int] = (), crowd=()) -> GroundTruth:
-    """Objects of class 0, 1, 2 ..."""
+    """Return objects of class 0, 1, 2 ..."""
     places = range(len(boxes))
     return GroundTruth(
         torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
@@ -139,7 +139,7 @@ def test_flips_are_half_and_take_the_boxes_along(
 ) -> None:
     batches = opened(scenes.train, flip=True, size=8)
     shown = [(example, whose(example)) for k in range(12) for example in batches(k)]
-    assert 36 <= sum(mirrored for _, (_, mirrored) in shown) <= 60  # of 96: 2.5 deviations
+    assert 36 <= sum(mirrored for _, (_, mirrored) in shown) <= 60  # of 96: within 2.5 standard deviations
     for example, (index, mirrored) in shown:
         x0, y0, x1, y1 = scenes.train.truths[index].boxes.unbind(1)
         if mirrored:
@@ -148,7 +148,7 @@ def test_flips_are_half_and_take_the_boxes_along(
 
 
 def test_boxes_are_scaled_as_their_images(opened: Opened, shared: Path) -> None:
-    """Photographs, of which both sides are rounded."""
+    """With photographs, both of whose sides are rounded."""
     train = open_detection(shared / "detection" / "coco128").train.take("few", torch.arange(6))
     batches = opened(train, shorter=[61], longest=90, size=6)
     for example, index in zip(batches(0), batches.sampler(0, 6).tolist(), strict=True):
@@ -159,7 +159,7 @@ def test_boxes_are_scaled_as_their_images(opened: Opened, shared: Path) -> None:
         boxes = train.truths[batches.rows[index]].boxes[~crowd]
         expected = boxes * torch.tensor([wide / width, high / height] * 2)
         sides = expected[:, 2:] - expected[:, :2]
-        assert ((sides < 0.99) | (sides > 1.01)).all()  # whichever way it is rounded
+        assert ((sides < 0.99) | (sides > 1.01)).all()  # rounded either way
         expected = expected[(sides > 1).all(1)]
         torch.testing.assert_close(example.boxes, expected, atol=1e-4, rtol=0)
 
@@ -221,7 +221,7 @@ def test_boxes_are_clipped_and_what_is_too_small_is_dropped(
         scenes.train,
         truth(
             [-1, 0, 20, 129],
-            [127, 0, 129, 50],  # one pixel of it is in the image
+            [127, 0, 129, 50],  # one pixel of the object is in the image
             [10, 10, 12, 11.9],
             [10, 10, 12, 12],
             [127.5, 5, 140, 50],
@@ -312,7 +312,7 @@ def test_a_reader_of_ones_own_may_raise_what_open_raises(
 def test_too_many_bad_images_are_an_error(opened: Opened, coco: Path) -> None:
     train = open_detection(coco).train
     (coco / "train" / "000001.png").unlink()
-    (one := opened(train, size=8, bad_limit=0.01))(0)  # one is let pass, however few there are
+    (one := opened(train, size=8, bad_limit=0.01))(0)  # one is allowed in a set of any size
     one(1)
     assert len(opened.reported) == 1
     with pytest.raises(ValueError, match=r"1 of 8 .* bad_limit=0 .*000001\.png: .*check FOLDER"):
@@ -326,7 +326,7 @@ def test_too_many_bad_images_are_an_error(opened: Opened, coco: Path) -> None:
 def test_a_search_for_a_good_image_ends_with_the_limit(
     opened: Opened, scenes: DetectionSplits
 ) -> None:
-    """Where all are bad, not all are decoded before somebody hears of it."""
+    """If all images are bad, the error comes before all have been decoded."""
     read: list[str] = []
 
     def counted(file: str) -> bytes:
@@ -344,7 +344,7 @@ def test_a_search_for_a_good_image_ends_with_the_limit(
 def test_only_images_to_train_on_count_for_the_limit(
     opened: Opened, scenes: DetectionSplits, coco: Path, whose: Whose
 ) -> None:
-    """And a stand-in is never one without objects."""
+    """A replacement always has objects, too."""
     train = open_detection(coco).train
     (coco / "train" / "000000.png").unlink()
     truths = [truth([10, 10, 60, 60]), truth(), truth([20, 20, 50, 70]), truth()]

@@ -18,7 +18,7 @@ def said(logits: list[float], deltas: list[list[float]]) -> AnchorPredictions:
 
 
 def smooth_l1(difference: float, sigma: float) -> float:
-    """Fast R-CNN's layer of the released code, smooth_L1_loss_layer.cu, value by value."""
+    """The released code's layer, smooth_L1_loss_layer.cu, value by value."""
     away = abs(difference)
     if away < 1 / sigma**2:
         return 0.5 * sigma**2 * away**2
@@ -26,24 +26,24 @@ def smooth_l1(difference: float, sigma: float) -> float:
 
 
 def test_proposals_by_hand() -> None:
-    """Two of four anchors are sampled: one object of logit 0, one background of logit log 3."""
+    """Two of four anchors are sampled: an object with logit 0, background with logit log 3."""
     found = said(
         [9.0, log(3), 0.0, 9.0],
         [[9.0] * 4, [9.0] * 4, [0.1, 0.0, 0.5, -1.0], [9.0] * 4],
     )
     targets = AnchorTargets(torch.tensor([2, 1]), torch.tensor([[0.0, 0, 0.25, 0.0]]))
-    # -log 1/2; -log(1 - 3/4); places: 4.5 * 0.01, 0, 0.25 - 1/18, 1 - 1/18
+    # -log 1/2; -log(1 - 3/4); box losses 4.5 * 0.01, 0, 0.25 - 1/18, 1 - 1/18
     expected = (log(2) + log(4) + 0.045 + 0.25 - 1 / 18 + 1 - 1 / 18) / 2
     assert proposal_loss(found, targets).item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_regions_by_hand() -> None:
-    """A foreground region of class 1 of two, and background that is three times less sure."""
+    """A foreground region of class 1 of two, and a background region."""
     scores = torch.tensor([[0.0, 0, log(2)], [0, log(3), 0]])
     deltas = torch.full((2, 2, 4), 9.0)
     deltas[0, 1] = torch.tensor([0.5, 0.0, 3.0, -1.0])
     targets = RegionTargets(torch.zeros(2, 4), torch.tensor([2, 0]), torch.tensor([[0.0, 0, 1, 0]]))
-    # -log 2/4; -log 1/5; places: 0.125, 0, 2 - 0.5, 1 - 0.5
+    # -log 2/4; -log 1/5; box losses 0.125, 0, 2 - 0.5, 1 - 0.5
     expected = (log(2) + log(5) + 0.125 + 1.5 + 0.5) / 2
     assert region_loss(scores, deltas, targets).item() == pytest.approx(expected, rel=1e-6)
 
@@ -67,7 +67,7 @@ def random(*shape: int, seed: int) -> Tensor:
 
 
 def slow_region_loss(scores: Tensor, deltas: Tensor, targets: RegionTargets) -> float:
-    """Region by region, the places of background left out."""
+    """Sum the loss region by region, without a box loss for background."""
     total = 0.0
     for at, label in enumerate(targets.labels.tolist()):
         total -= scores[at].softmax(0)[label].log().item()
@@ -90,7 +90,7 @@ def test_both_losses_and_their_gradients_in_float64(seed: int) -> None:
     region_loss(scores, deltas, targets).backward()
     assert deltas.grad is not None
     learning = deltas.grad.abs().sum(2) > 0
-    assert learning.nonzero().tolist() == [[0, 2], [1, 0], [2, 0]]  # its own class's alone
+    assert learning.nonzero().tolist() == [[0, 2], [1, 0], [2, 0]]  # only the deltas for the region's class
 
     sampled = AnchorTargets(torch.tensor([4, 1, 2, 0]), random(2, 4, seed=seed + 30))
     logits, places = random(5, seed=seed + 40), random(5, 4, seed=seed + 50)

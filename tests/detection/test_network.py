@@ -83,7 +83,7 @@ def test_a_map_covers_the_image_in_cells_of_the_stride(
     net = network(config(trunk))
     map_sides = net.features(random_image(*sides)).shape[2:]
     for cells, side in zip(map_sides, sides, strict=True):
-        # the authors' pooling loses a cell of four pixels where its last window lies outside
+        # the authors' pooling drops a cell of four pixels if its last window lies outside
         fewest = -(-(side - 3) // net.config.stride)
         assert fewest <= cells <= -(-side // net.config.stride)
     assert len(net.config.anchors.grid(*map_sides)) == map_sides[0] * map_sides[1] * 6
@@ -96,7 +96,7 @@ def test_moving_the_image_by_the_stride_moves_its_map_by_a_cell(trunk: ResNetCon
     wide = random_image(20 * stride, 21 * stride)
     left_part = net.features(wide[..., :-stride])
     right_part = net.features(wide[..., stride:])
-    middle = slice(8, 12)  # none of its fields of view reaches a border
+    middle = slice(8, 12)  # no receptive field reaches a border
     torch.testing.assert_close(
         left_part[..., 9:13][:, :, middle], right_part[..., 8:12][:, :, middle]
     )
@@ -107,7 +107,7 @@ def test_moving_the_image_by_the_stride_moves_its_map_by_a_cell(trunk: ResNetCon
 
 @pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
 def test_a_cells_receptive_field_lies_around_its_place(trunk: ResNetConfig) -> None:
-    """The gradient of a cell is centred on its pixels, to less than half of a cell."""
+    """The gradient of a cell is centred on its pixels, within half a cell."""
     net = network(config(trunk)).double()
     stride = net.config.stride
     image = random_image(20 * stride, 20 * stride).double().requires_grad_()
@@ -154,7 +154,7 @@ def test_group_norm_replaces_every_batch_norm(trunk: ResNetConfig) -> None:
         assert isinstance(norm, nn.GroupNorm)
         assert norm.num_channels // norm.num_groups >= 2
         assert torch.equal(norm.weight, torch.ones(norm.num_channels))
-    # its output does not depend on the scale of what it is given
+    # its output does not depend on the scale of its input
     image = random_image(40, 40)
     same = [net.stem[0](times * image) for times in (1, 7)]
     torch.testing.assert_close(*same, rtol=1e-3, atol=1e-3)
@@ -242,7 +242,7 @@ ANCHORS = Anchors(sizes=(8, 16), ratios=(0.5, 1, 2), stride=4)
 
 
 def zero_network() -> ProposalNetwork:
-    """Make a network whose weights are all zero."""
+    """Build a network whose weights are all zero."""
     net = ProposalNetwork(2, 3, ANCHORS).requires_grad_(False)
     for weight in net.parameters():
         weight.zero_()
@@ -253,14 +253,14 @@ def zero_network() -> ProposalNetwork:
 def test_a_bright_cell_and_an_anchors_weight_make_one_logit(
     row: int, column: int, anchor: int
 ) -> None:
-    """The active anchor lies around the bright cell and has the shape of its channel."""
+    """The active anchor is centred on the bright cell and has the shape of its channel."""
     net = zero_network()
     net.conv.weight[1, 0, 1, 1] = 1
     net.objectness.weight[anchor, 1] = 5
-    net.deltas.weight[4 * anchor + 2, 1] = 0.5  # its width grows
+    net.deltas.weight[4 * anchor + 2, 1] = 0.5  # its width doubles
     features = torch.zeros(1, 2, 3, 5)
     features[0, 0, row, column] = 1
-    features[0, 1] = 7  # a channel without weights
+    features[0, 1] = 7  # a channel with zero weights
     predictions = net(features)
     assert predictions.anchors.shape == (3 * 5 * 6, 4)
     (active,) = predictions.logits.nonzero()[:, 0].tolist()
@@ -277,7 +277,7 @@ def test_a_bright_cell_and_an_anchors_weight_make_one_logit(
 
 def test_the_window_is_three_by_three_and_negative_hidden_values_are_cut() -> None:
     net = zero_network()
-    net.conv.weight[0, 0, 0, 2] = 1  # what lies above and to the right
+    net.conv.weight[0, 0, 0, 2] = 1  # the values above and to the right
     net.objectness.weight[2, 0] = 1
     features = torch.zeros(1, 2, 4, 4)
     features[0, 0, 1, 3], features[0, 0, 2, 1] = 2, -3
@@ -308,7 +308,7 @@ def slow_boxes(
     after: int,
     smallest: float,
 ) -> list[list[float]]:
-    """One anchor at a time, in Python's arithmetic."""
+    """Decode one anchor at a time, in Python's arithmetic."""
     kept = []
     for index, (anchor, delta) in enumerate(
         zip(predictions.anchors.tolist(), predictions.deltas.tolist(), strict=True)
@@ -338,7 +338,7 @@ def slow_boxes(
 def random_predictions(
     cells: tuple[int, int], seed: int, steps: int | None = None
 ) -> AnchorPredictions:
-    """Draw predictions; with `steps`, few distinct scores."""
+    """Sample predictions; with `steps`, there are few distinct scores."""
     rng = torch.Generator().manual_seed(seed)
     anchors = ANCHORS.grid(*cells)
     logits = torch.randn(len(anchors), generator=rng)
@@ -370,7 +370,7 @@ def test_equal_scores_keep_the_order_of_the_anchors() -> None:
 
 
 def test_small_boxes_are_dropped_before_the_best_are_taken() -> None:
-    """Else an image whose best boxes are slivers would have no proposal."""
+    """Otherwise an image whose best boxes are slivers would have no proposals."""
     anchors = torch.tensor([[0.0, 0, 3, 30], [0, 0, 10, 10], [20, 0, 30, 10]])
     predictions = AnchorPredictions(anchors, torch.tensor([3.0, 1, 2]), torch.zeros(3, 4))
     assert predictions.proposals(50, 50, before=1, after=1, smallest=4).tolist() == [
@@ -383,7 +383,7 @@ def test_small_boxes_are_dropped_before_the_best_are_taken() -> None:
 
 
 def test_boxes_are_clipped_before_they_are_measured() -> None:
-    anchors = torch.tensor([[-90.0, 0, 9, 20], [-90, 0, 10, 20]])  # 9 and 10 pixels are inside
+    anchors = torch.tensor([[-90.0, 0, 9, 20], [-90, 0, 10, 20]])  # 9 and 10 pixels of the boxes are inside
     predictions = AnchorPredictions(anchors, torch.tensor([2.0, 1]), torch.zeros(2, 4))
     assert predictions.proposals(40, 40, before=9, after=9, smallest=10).tolist() == [
         [0, 0, 10, 20]

@@ -38,7 +38,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def image(seed: int, height: int = 60, width: int = 80) -> np.ndarray:
-    """Coloured patches."""
+    """Return an image of coloured patches."""
     patches = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
     return np.array(Image.fromarray(patches).resize((width, height), Image.Resampling.NEAREST))
 
@@ -77,7 +77,7 @@ def test_an_image_may_be_a_file_bytes_an_array_or_pillows(model: Path, tmp_path:
 
 def test_a_photograph_on_its_side_is_seen_upright(model: Path) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees
+    exif[0x0112] = 6  # rotate by 90 degrees
     lying, out = Image.fromarray(np.rot90(image(1))), io.BytesIO()
     lying.save(out, "PNG", exif=exif)
     assert load_detector_predictor(model).detect(out.getvalue()) == load_detector_predictor(
@@ -86,7 +86,7 @@ def test_a_photograph_on_its_side_is_seen_upright(model: Path) -> None:
 
 
 def test_boxes_do_not_depend_on_the_threshold(model: Path) -> None:
-    """Refinement averages over less probable boxes too, which are not reported."""
+    """Refinement also averages over less probable boxes, which are not reported."""
     everything = load_detector_predictor(model, threshold=0.05, refine=True).detect(image(3))
     for threshold in (0.3, SHOWN_SCORE, 0.9):
         reported = load_detector_predictor(model, threshold=threshold, refine=True).detect(image(3))
@@ -94,7 +94,7 @@ def test_boxes_do_not_depend_on_the_threshold(model: Path) -> None:
         assert len(reported) < len(everything)
     assert (
         len(load_detector_predictor(model, threshold=0).detect(image(3))) == 20
-    )  # as many as its search allows
+    )  # the maximum in its settings
 
 
 def test_options_are_the_files_unless_given(model: Path, tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_a_file_holds_the_whole_detector(tmp_path: Path, config: dict[str, objec
     )
     file = model_file_of(tmp_path, made)
     assert is_detector(file)
-    assert is_detector(tmp_path)  # the one in a run folder
+    assert is_detector(tmp_path)  # the model file in a run folder
     loaded = load_detector(tmp_path)
     assert sha256_of(loaded.net.state_dict()) == sha256_of(made.net.state_dict())
     assert loaded.net.config == made.net.config

@@ -24,8 +24,8 @@ def test_what_a_run_will_show(
         Job(recipe, tmp_path, inputs_at(None, weights), setup_device("fp32"), seed=1)
     )
     try:
-        # 6 iterations, looked at once on the way (2 images) and at the end (3); two of the four
-        # steps judge regions
+        # 6 iterations, evaluated once during training (2 images) and at the end (3); two of the
+        # four steps are evaluated
         shown = {"joint": (6, 2 + 3), "alternating": (4 * 6, 2 * (2 + 3))}[training]
         assert (run.batches, run.evaluated) == shown
         assert (run.task.recipe.name, run.images, run.task.epoch) == (recipe.name, 6, 3)

@@ -1,4 +1,4 @@
-"""A detector and a classifier of photographs by two processes: the runs of one."""
+"""A detector and a photograph classifier trained by two processes equal those of one."""
 
 import ast
 import json
@@ -52,7 +52,7 @@ def rows(out: Path) -> list[dict[str, Any]]:
 
 
 def must_be_equal(work: str, home: Path, start_python) -> tuple[list[Path], list[str]]:
-    """The folders of the runs by one process and by two, and what each said."""
+    """Check that runs by one process and by two are equal, and return their output."""
     script = home / "script.py"
     script.write_text(work + BEGIN)
     outs = [home / "one", home / "two"]
@@ -78,7 +78,7 @@ def test_a_detector(tmp_path: Path, start_python) -> None:
 
 
 def test_photographs_of_which_some_are_bad(tmp_path: Path, start_python) -> None:
-    """Whichever process meets a bad file, it is reported of once."""
+    """A bad file is reported once, whichever process meets it."""
     folder = walls.draw(tmp_path / "walls", {"brick": 8, "sky": 8})
     for number in range(3):
         (folder / "brick" / f"{number:03d}.jpg").write_bytes(b"no image")

@@ -88,7 +88,7 @@ def test_one_stage_has_nothing_to_share() -> None:
 
 
 def test_inference_defaults_are_the_papers() -> None:
-    """App. A: 600 pixels, 300 proposals; Faster R-CNN: the longer side 1000, NMS 0.3 of regions."""
+    """600 pixels and 300 proposals (App. A); longer side 1000 and NMS 0.3 (Faster R-CNN)."""
     config = InferenceConfig()
     assert (config.shorter, config.longest, config.before, config.proposals) == (
         600,

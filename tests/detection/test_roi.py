@@ -8,11 +8,11 @@ from torch import Tensor
 from reslab.detection import roi
 from reslab.detection.roi import add_by_place, add_in_order, range_max, roi_align, roi_pool
 
-FIRST = torch.zeros(1, dtype=torch.int64)  # the image of one region
+FIRST = torch.zeros(1, dtype=torch.int64)  # all regions are in image 0
 
 
 def board(height: int, width: int) -> Tensor:
-    """0, 1, 2 ... row by row, [1, 1, height, width]."""
+    """Return a map of 0, 1, 2 ... row by row, [1, 1, height, width]."""
     return torch.arange(float(height * width)).view(1, 1, height, width)
 
 
@@ -22,26 +22,26 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def regions(count: int, rng: torch.Generator) -> Tensor:
-    """On and around a map of 9 x 12 cells of 16 pixels, some of a pixel or two."""
+    """Sample regions on and around a map of 9 x 12 16-pixel cells, some of a pixel or two."""
     start = torch.rand(count, 2, generator=rng) * torch.tensor([220.0, 170]) - 20
     sides = torch.rand(count, 2, generator=rng) ** 3 * torch.tensor([200.0, 150]) + 1
     return torch.cat([start, start + sides], 1).double()
 
 
 def test_bins_by_hand() -> None:
-    """Cells 1 to 5 of 6 rows and 0 to 2 of 4 columns: bins of 3 rows that share one, 2 columns."""
-    box = torch.tensor([[0.0, 16, 48, 96]])  # its last pixel is (47, 95): cells 2.9 and 5.9
+    """Cells 1 to 5 of 6 rows and 0 to 2 of 4 columns: overlapping bins of 3 rows, of 2 columns."""
+    box = torch.tensor([[0.0, 16, 48, 96]])  # the last pixel, (47, 95), is at cells 2.9 and 5.9
     pooled = roi_pool(board(6, 4), box, FIRST, size=2, stride=16)
-    # rounded, they are 3 and 6: columns 0 1 | 2 3, rows 1 2 3 | 4 5 (6 is off the map)
+    # rounded to 3 and 6: columns 0 1 | 2 3, rows 1 2 3 | 4 5 (6 is off the map)
     assert pooled.tolist() == [[[[13, 15], [21, 23]]]]
     pooled = roi_pool(board(6, 4), box - torch.tensor([0.0, 0, 8, 8]), FIRST, size=2, stride=16)
-    # last pixels 39 and 87: 2.4 and 5.4, so columns 0 1 | 1 2, rows 1 2 3 | 3 4 5
+    # last pixels 39 and 87 are at 2.4 and 5.4: columns 0 1 | 1 2, rows 1 2 3 | 3 4 5
     assert pooled.tolist() == [[[[13, 14], [21, 22]]]]
 
 
 def test_halves_round_up() -> None:
-    """Fast R-CNN's C rounds 0.5 to 1 and 2.5 to 3, where torch rounds to even."""
-    box = torch.tensor([[8.0, 8, 41, 41]])  # first pixel at 0.5 cells, last one at 2.5
+    """Fast R-CNN's C code rounds 0.5 to 1 and 2.5 to 3; torch rounds to even."""
+    box = torch.tensor([[8.0, 8, 41, 41]])  # first pixel at 0.5 cells, last pixel at 2.5
     assert roi_pool(board(5, 5), box, FIRST, 1, 16).item() == 18  # row 3, column 3
     kept = roi_pool(-board(5, 5), box, FIRST, 1, 16).item()
     assert kept == -6  # row 1, column 1
@@ -67,7 +67,7 @@ def test_bins_off_the_map_are_zero_and_learn_nothing() -> None:
 def test_pooling_against_plain_loops(
     size: int, together: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two images, regions of any size on and off the map; with the gradient and without."""
+    """Two images, regions of any size on and off the map, with and without gradients."""
     monkeypatch.setattr(roi, "CHANNELS", together)
     features = noise(2, 5, 9, 12)
     rng = torch.Generator().manual_seed(size)
@@ -127,9 +127,9 @@ def test_no_regions(layer) -> None:
 
 
 def test_align_by_hand() -> None:
-    """A plane is interpolated exactly: each bin has the value at its middle, half a pixel off."""
+    """A plane is interpolated exactly: each bin has the value at its centre, half a pixel off."""
     pooled = roi_align(board(6, 8), torch.tensor([[16.0, 32, 80, 64]]), FIRST, 2, 16)
-    # cells 1 to 5 and 2 to 4, middles 2, 4 and 2.5, 3.5, of which cell 0 has its own at 0.5
+    # cells 1 to 5 and 2 to 4: bin centres 2, 4 and 2.5, 3.5; the centre of cell 0 is at 0.5
     expected = [[8 * y + x for x in (1.5, 3.5)] for y in (2.0, 3.0)]
     assert pooled.tolist() == [[expected]]
 
@@ -145,7 +145,7 @@ def test_align_against_plain_loops(points: int) -> None:
 
 
 def test_align_of_a_mirrored_image_is_mirrored() -> None:
-    """Pooling, which rounds, lacks this property."""
+    """Max pooling, which rounds, lacks this property."""
     features, boxes = noise(1, 4, 9, 12), torch.tensor([[21.3, 40.2, 101.7, 91.1]]).double()
     mirrored = boxes.clone()
     mirrored[:, [0, 2]] = 12 * 16 - boxes[:, [2, 0]]
@@ -155,7 +155,7 @@ def test_align_of_a_mirrored_image_is_mirrored() -> None:
 
 
 def largest(features: Tensor, *rectangles: tuple[int, int, int, int, int]) -> Tensor:
-    """`range_max` of rectangles image, top, bottom, left, right."""
+    """Return `range_max` for rectangles (image, top, bottom, left, right)."""
     table = torch.tensor(rectangles).T
     return range_max(features, table[0], table[1:3], table[3:5])
 
@@ -173,7 +173,7 @@ def test_range_max_by_hand() -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**31))
 def test_every_rectangle_of_a_map(height: int, width: int, seed: int) -> None:
-    """Few distinct values, so that most are equal; the gradient goes to a largest one."""
+    """With few distinct values, so that many are equal; the gradient goes to one maximum."""
     rng = torch.Generator().manual_seed(seed)
     features = torch.randint(-2, 3, (1, 2, height, width), generator=rng).double().requires_grad_()
     rows = [(top, stop) for stop in range(height + 1) for top in range(stop)]
@@ -198,8 +198,8 @@ def test_nan_stays_nan() -> None:
 
 
 def test_both_ways_of_adding_agree_with_a_plain_loop() -> None:
-    """The total is a slice of a larger tensor, as a block of a feature map's channels is; half of
-    the values go to a quarter of the places."""
+    """The total is a slice of a larger tensor, like a block of a feature map's channels; half of
+    the values go to a quarter of the cells."""
     rng = torch.Generator().manual_seed(0)
     places = torch.randint(0, 8, (40, 3), generator=rng)
     places[:20] %= 2

@@ -69,7 +69,7 @@ def test_classes_are_as_many_as_outputs(folder: Path) -> None:
 
 
 def test_a_part_without_objects_is_refused_before_training(folder: Path) -> None:
-    """Not when the first evaluation finds nothing to measure."""
+    """Not only when the first evaluation has nothing to measure."""
     spoil(folder, "val", lambda it: it["annotations"].clear())
     with pytest.raises(
         ValueError, match="images of validation evaluated during training has an object"

@@ -32,11 +32,11 @@ from reslab.models.resnet import build_resnet
 from reslab.runtime.files import sha256_of
 
 TRAIN = SCENES.train
-LIKE = ("model.sizes=[8, 14, 24]", "model.ratios=[1.0, 1.6]", "model.width=8")  # as `detector()`
+LIKE = ("model.sizes=[8, 14, 24]", "model.ratios=[1.0, 1.6]", "model.width=8")  # as in `detector()`
 
 
 def untouched() -> Model:
-    """A classifier as it was drawn."""
+    """Return a classifier with its initial weights."""
     made = classifier()
     return replace(made, net=build_resnet(SMALL, torch.Generator().manual_seed(1)).eval())
 
@@ -60,7 +60,7 @@ def test_weights_are_a_classifiers_or_a_detectors(tmp_path: Path) -> None:
 
 
 def test_the_trunk_of_a_new_detector_does_what_the_classifier_did() -> None:
-    """Convolutions get another scale, and batch norm undoes it."""
+    """Convolutions are rescaled, and batch norm compensates."""
     weights = classifier()
     net = initial_detector(fitting(weights), 1, weights, TRAIN).eval()
     image = torch.randn(1, 3, 30, 42, generator=torch.Generator().manual_seed(2))
@@ -78,7 +78,7 @@ def test_new_layers_are_drawn_from_the_seed() -> None:
     assert sha256_of(one.state_dict()) == sha256_of(same.state_dict())
     residual = ("stem.", "stages.")
     for name, tensor in other.state_dict().items():
-        alike = name.startswith(residual) or name.endswith("bias")  # which begins at 0
+        alike = name.startswith(residual) or name.endswith("bias")  # whose bias starts at 0
         assert torch.equal(tensor, one.state_dict()[name]) == alike, name
 
 
@@ -90,7 +90,7 @@ def test_a_detector_of_the_same_classes_gives_everything() -> None:
 
 @pytest.mark.parametrize("classes", [tuple("abcdefghij"), tuple("1234567890")])
 def test_a_detector_of_other_classes_gives_all_that_names_none(classes: tuple[str, ...]) -> None:
-    """Ids that are the same numbers for other things make no class the same."""
+    """Equal ids of different classes do not make the classes equal."""
     weights = detector()
     others = renamed(SCENES, classes, weights.ids).train
     net = initial_detector(fitting(weights, *LIKE), 1, weights, others)
@@ -100,7 +100,7 @@ def test_a_detector_of_other_classes_gives_all_that_names_none(classes: tuple[st
 
 
 def test_layers_of_another_shape_are_new() -> None:
-    weights = detector()  # two shapes of anchors, the recipe has three
+    weights = detector()  # two anchor ratios; the recipe has three
     net = initial_detector(fitting(weights), 1, weights, TRAIN).state_dict()
     given = weights.net.state_dict()
     assert torch.equal(net["proposals.conv.weight"], given["proposals.conv.weight"])
@@ -169,7 +169,7 @@ def test_folded_weights_allow_frozen_batch_norm_alone(norm: str) -> None:
     must_match_trunk(fitting(folded), folded)
     with pytest.raises(ValueError, match=f"model.norm={norm}: in these weights"):
         must_match_trunk(fitting(folded, f"model.norm={norm}"), folded)
-    # and so do those of a detector that was trained from them
+    # so does a detector that was trained from such weights
     net = initial_detector(fitting(folded, *LIKE), 1, folded, TRAIN)
     after = replace(detector(), net=net)
     must_match_trunk(fitting(after, *LIKE), after)

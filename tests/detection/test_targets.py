@@ -18,8 +18,8 @@ from reslab.detection.targets import (
     sample,
 )  # fmt: skip
 
-# printed by the released code's generate_anchors, its last pixels inclusive; there for each ratio
-# all sizes too
+# printed by the released code's generate_anchors, with inclusive corners; also ordered by ratio,
+# then by size
 RELEASED = [
     [-84, -40, 99, 55], [-176, -88, 191, 103], [-360, -184, 375, 199],
     [-56, -56, 71, 71], [-120, -120, 135, 135], [-248, -248, 263, 263],
@@ -62,8 +62,10 @@ def test_inside_is_up_to_the_border() -> None:
 
 
 def test_how_many_anchors_are_inside_an_image() -> None:
-    """Counted by the places that each shape may have along the sides; all those of an image of
-    1000 x 600 are about 20,000 (Sec. 3.1.3)."""
+    """Counted by the positions that each shape may have along the sides.
+
+    In all, an image of 1000 x 600 has about 20,000 anchors (Faster R-CNN, Sec. 3.1.3).
+    """
     anchors = Anchors()
     grid = anchors.grid(38, 63)
     assert len(grid) == 21546
@@ -79,7 +81,7 @@ NOTHING = torch.zeros(0, 4)
 
 
 def strips(*ends: float) -> torch.Tensor:
-    """Boxes from 0 to an end, one pixel high: the IoU with the one to 10 is end / 10."""
+    """Return boxes from 0 to `ends`, one pixel high: the IoU with a box to 10 is end / 10."""
     return torch.tensor([[0.0, 0, end, 1] for end in ends])
 
 
@@ -94,14 +96,14 @@ def seeded(seed: int) -> torch.Generator:
 def test_anchors_by_hand() -> None:
     anchors, truths = strips(10, 8, 7, 5, 3, 2, 1), strips(10)
     assigned = assign_anchors(anchors, everywhere(anchors), truths, NOTHING)
-    assert assigned.tolist() == [0, 0, -2, -2, -2, -1, -1]  # 0.7 and 0.3 are neither
+    assert assigned.tolist() == [0, 0, -2, -2, -2, -1, -1]  # exactly 0.7 and 0.3 are neither
     assert (BACKGROUND, IGNORED) == (-1, -2)
 
 
 def test_the_closest_anchors_of_a_truth_are_positive_however_far() -> None:
     anchors, truths = strips(2, 1, 2, 1.5), strips(10)
     assigned = assign_anchors(anchors, everywhere(anchors), truths, NOTHING)
-    assert assigned.tolist() == [0, -1, 0, -1]  # both equals
+    assert assigned.tolist() == [0, -1, 0, -1]  # both of the equal maxima
 
 
 def test_the_closest_anchor_takes_the_truth_that_it_overlaps_most() -> None:
@@ -141,7 +143,7 @@ def test_background_mostly_in_an_ignored_region_is_none() -> None:
     crowd = torch.tensor([[0.0, 0, 1.5, 1]])  # 15 % of the first, 75 % of the second
     assert assign_anchors(boxes, everywhere(boxes), strips(10), crowd).tolist() == [0, -2]
     assert assign_proposals(boxes, strips(10), crowd).tolist() == [0, -2]
-    wide = torch.tensor([[0.0, 0, 100, 1]])  # an object in a crowd is one still
+    wide = torch.tensor([[0.0, 0, 100, 1]])  # an object in a crowd is still an object
     assert assign_anchors(boxes, everywhere(boxes), strips(10), wide).tolist() == [0, -2]
     less = torch.tensor([[0.0, 0, 1.3, 1]])  # 65 %
     assert assign_proposals(boxes, strips(10), less).tolist() == [0, -1]
@@ -178,9 +180,9 @@ def test_samples_hold_at_most_their_share_of_positives() -> None:
     assert len(objects.unique()) == 32
     assert len(rest.unique()) == 96
     objects, rest = sample(assigned, 256, 0.5, seeded(0))
-    assert (len(objects), len(rest)) == (40, 216)  # background makes up for what is missing
+    assert (len(objects), len(rest)) == (40, 216)  # background fills up the sample
     objects, rest = sample(assigned[:50], 64, 0.25, seeded(0))
-    assert (len(objects), len(rest)) == (16, 10)  # and no more than there is
+    assert (len(objects), len(rest)) == (16, 10)  # as far as there is any
 
 
 def test_samples_are_a_function_of_the_generator() -> None:
@@ -198,7 +200,7 @@ def test_every_candidate_is_drawn_equally_often() -> None:
         objects, rest = sample(assigned, 8, 0.25, rng)
         counts[objects] += 1
         counts[rest] += 1
-    assert counts[::2].sub(200).abs().max() < 60  # 2 of 10, a deviation of 13
+    assert counts[::2].sub(200).abs().max() < 60  # 2 of 10, with a standard deviation of 13
     assert counts[1::2].sub(600).abs().max() < 70  # 6 of 10
 
 
@@ -208,8 +210,8 @@ def test_targets_of_anchors() -> None:
         anchors, everywhere(anchors), truths, NOTHING, seeded(0), count=3, positive=1 / 3
     )
     first = targets.anchors[0].item()
-    assert first in (0, 1)  # the first two are positive, for the second truth; one is drawn
-    assert targets.anchors[1:].tolist() == [3]  # and one is background, the third neither
+    assert first in (0, 1)  # the first two are positive, for the second truth; one is sampled
+    assert targets.anchors[1:].tolist() == [3]  # one is background, the third neither
     assert targets.objects.tolist() == [1, 0]
     assert torch.equal(targets.deltas, encode_boxes(anchors[first : first + 1], truths[1:]))
 
@@ -218,7 +220,7 @@ def test_targets_of_regions() -> None:
     proposals, truths = strips(8, 3), strips(10)
     labels = torch.tensor([4])
     targets = region_targets(proposals, truths, labels, NOTHING, seeded(0), count=8)
-    # the truth itself is a proposal; of 8, two may be foreground
+    # the truth itself is a proposal; two of 8 may be foreground
     assert sorted(targets.boxes[:2, 2].tolist()) == [8, 10]
     assert targets.boxes[2:].tolist() == [[0, 0, 3, 1]]
     assert targets.labels.tolist() == [5, 5, 0]

@@ -21,7 +21,7 @@ from reslab.training.schedule import Schedule
 
 Make = Callable[..., DetectionTask]
 WEIGHTS = classifier()
-ALL = ("sampling.anchors=100000", "sampling.regions=100000")  # nothing is left to chance
+ALL = ("sampling.anchors=100000", "sampling.regions=100000")  # so that all candidates are sampled
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def calibrated_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def make() -> Iterator[Make]:
-    """Trainings of a few scenes, whose threads end with the test."""
+    """Build tasks on a few scenes, whose threads end with the test."""
     made: list[DetectionTask] = []
 
     def build(
@@ -58,7 +58,7 @@ def make() -> Iterator[Make]:
 
 
 def with_step(recipe: DetectionRecipe, step: int) -> DetectionRecipe:
-    """A run of one of the four; the last is the run itself."""
+    """Return a recipe for one of the four steps; the last is the run itself."""
     return recipe.model_copy(update={"training": "alternating", "step": step if step < 4 else None})
 
 
@@ -69,7 +69,7 @@ def smooth_l1(differences: Tensor, sigma: float) -> Tensor:
 
 
 def should_say(reference: list[float], box: list[float]) -> Tensor:
-    """R-CNN's t."""
+    """Compute the regression targets t of R-CNN."""
     wide, high = reference[2] - reference[0], reference[3] - reference[1]
     x, y = (
         (box[0] + box[2] - reference[0] - reference[2]) / 2,
@@ -80,7 +80,7 @@ def should_say(reference: list[float], box: list[float]) -> Tensor:
 
 
 def slow_loss(it: DetectionTask, example: Example) -> Tensor:
-    """Faster R-CNN's loss of an image, all anchors and regions that may be sampled in it."""
+    """Compute Faster R-CNN's loss for an image of which all anchors and regions are sampled."""
     net, config = it.net, it.net.config
     height, width = example.image.shape[2:]
     features = net.features(example.image)
@@ -135,7 +135,7 @@ def slow_loss(it: DetectionTask, example: Example) -> Tensor:
 
 def test_the_joint_loss_and_its_gradients_against_plain_loops(make: Make) -> None:
     it = make(*ALL)
-    with torch.no_grad():  # answers that are not all alike
+    with torch.no_grad():  # outputs that differ
         for layer in (it.net.proposals.objectness, it.net.proposals.deltas, it.net.regressor):
             layer.weight.mul_(30)
     examples = it.loader(0)
@@ -171,7 +171,7 @@ def test_places_of_proposals_pass_no_gradient(make: Make) -> None:
 
 
 def test_the_error_counts_wrong_regions_or_anchors(make: Make) -> None:
-    """A net that always predicts background is wrong on exactly the foreground regions."""
+    """A network that always predicts background is wrong for exactly the foreground regions."""
     it = make()
     with torch.no_grad():
         assert it.net.classifier.bias is not None
@@ -189,7 +189,7 @@ def test_the_error_counts_wrong_regions_or_anchors(make: Make) -> None:
         assert it.net.proposals.objectness.bias is not None
         it.net.proposals.objectness.bias.fill_(99)
     _, error = it.proposal_loss(it.net.proposals(features), example, rng)
-    assert error.item() >= 50  # at least one half of the anchors is background
+    assert error.item() >= 50  # at least half of the anchors are background
 
 
 def test_a_loss_is_a_function_of_seed_and_iteration(make: Make) -> None:
@@ -222,7 +222,7 @@ def changed(before: dict[str, Tensor], it: DetectionTask) -> set[str]:
 
 
 def convolutions(it: DetectionTask, *parts: str) -> set[str]:
-    """The weights of these parts but batch norm's."""
+    """Return the weights of these modules except batch norm's."""
     return {name for name in it.net.state_dict() if name.startswith(parts) and ".norm." not in name}
 
 
@@ -316,7 +316,7 @@ def test_recomputed_statistics_are_means_over_what_is_shown_at_the_beginning(mak
 
 
 def test_a_trunk_that_a_step_left_keeps_its_statistics(make: Make) -> None:
-    """Steps 3 and 4 stand on the trunk of step 2; of a run that goes on it is in a checkpoint."""
+    """Steps 3 and 4 use the trunk of step 2; a resumed run has it in its checkpoint."""
     it = detector(seed=8, norm="recompute")
     for step in (3, 4):
         made = make("model.norm=recompute", *LIKE, step=step, weights=it)
@@ -347,7 +347,7 @@ def test_an_image_smaller_than_all_anchors_is_no_error(make: Make, step: int | N
 
 @pytest.mark.parametrize("context", ["true", "false"])
 def test_an_image_that_nothing_can_be_sampled_of_is_no_error(make: Make, context: str) -> None:
-    """Its objects were too small to be kept, and background must overlap some."""
+    """Its objects were too small, and background must overlap an object."""
     it = make("sampling.background=0.1", f"model.context={context}", step=2)
     loss, error = it.image_loss(blank(40, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)))
     assert (loss.item(), error.item()) == (0, 0)
@@ -359,7 +359,7 @@ def test_shares_are_virtual_gpus(make: Make) -> None:
     first, second = it.prepare(it.draws(1))
     assert (len(first), len(second)) == (2, 2)
     assert [e.seed for e in first + second] == [e.seed for e in it.loader(1)]
-    assert it.epoch == 2  # 6 images, 4 at once
+    assert it.epoch == 2  # 6 images, 4 per batch
 
 
 def test_evaluation_is_of_the_first_images_and_leaves_training_as_it_was(make: Make) -> None:

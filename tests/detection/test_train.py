@@ -1,4 +1,4 @@
-"""Whole runs of detectors: repeatable, resumable anywhere, in one step or in four."""
+"""Whole detector runs: reproducible, resumable anywhere, in joint or alternating training."""
 
 import json
 import random
@@ -54,14 +54,16 @@ def digests(run: Path) -> tuple[str, str]:
 
 
 def looks(run: Path) -> list[tuple[int, int]]:
-    """Iterations and images of the evaluations in the log."""
+    """Return the iterations and numbers of images of the evaluations in the log."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [(row["iteration"], row["n"]) for row in rows if row["kind"] == "eval"]
 
 
 def after(times: int) -> Callable[[], int | None]:
-    """A SIGTERM that is there when the run asks for the so manieth time: it does after each update
-    and for each image that it looks at."""
+    """Return a stop function that reports SIGTERM when it is called for the `times`-th time.
+
+    A run calls it after each update and for each image evaluated.
+    """
     asked = 0
 
     def stop() -> int | None:
@@ -73,7 +75,7 @@ def after(times: int) -> Callable[[], int | None]:
 
 
 def resume(out: Path, **more: Any) -> dict[str, Any]:
-    """As `reslab resume` does."""
+    """Resume a run as `reslab resume` does."""
     folder = RunFolder.open(out)
     recipe, begun = recipe_in(folder), folder.environment()
     assert isinstance(recipe, DetectionRecipe)
@@ -82,7 +84,7 @@ def resume(out: Path, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def joint(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Path:
-    """A run that was never stopped."""
+    """Train a run without stops."""
     out = tmp_path_factory.mktemp("joint") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prepare, "digit_scenes", lambda: SCENES)
@@ -92,7 +94,7 @@ def joint(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def fourfold(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Path:
-    """The four steps, never stopped."""
+    """Train the four steps without stops."""
     out = tmp_path_factory.mktemp("fourfold") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prepare, "digit_scenes", lambda: SCENES)
@@ -124,7 +126,7 @@ def test_a_run_folder_holds_what_a_classifiers_does(joint: Path) -> None:
 def test_stopped_and_gone_on_is_never_stopped(
     joint: Path, weights: Path, tmp_path: Path, updates: int, times: int
 ) -> None:
-    """At a checkpoint, between two, at the second image of an evaluation, at the last update."""
+    """At a checkpoint, between two, at an evaluation's second image, at the last update."""
     out = tmp_path / "run"
     with pytest.raises(Interrupted) as stopped:
         train_detector(short_recipe(), out, weights=weights, stop=after(times))
@@ -153,7 +155,7 @@ def test_the_same_command_goes_on_too_and_a_finished_run_is_left(
 def test_a_run_without_a_checkpoint_finds_its_weights(
     joint: Path, weights: Path, tmp_path: Path
 ) -> None:
-    """Killed before its first checkpoint."""
+    """The run was killed before its first checkpoint."""
     out = tmp_path / "run"
     with pytest.raises(Interrupted):
         train_detector(short_recipe(), out, weights=weights, stop=after(1))
@@ -194,7 +196,7 @@ REGIONS = ("stages.2.", "classifier.", "regressor.")
 
 
 def test_four_steps_share_what_the_paper_shares(fourfold: Path) -> None:
-    """Proposals and regions have a trunk of their own at first; then both stand on the second."""
+    """Proposals and regions first have separate trunks, then share the second one."""
     one, two, three = (fourfold / f"step{step}" for step in (1, 2, 3))
     assert not alike(one, two, "stages.1.")
     assert alike(one, two, "stem.", "stages.0.")  # fixed_stages=1
@@ -217,7 +219,7 @@ def test_four_steps_stopped_anywhere_go_on(
 ) -> None:
     """Stop steps of 4 updates inside every step, between two, and in the second's evaluation.
 
-    Resuming needs only where the weights lie, which the folder records.
+    Resuming needs only the path of the weights, which the folder records.
     """
     out = tmp_path / "run"
     with pytest.raises(Interrupted) as stopped:
@@ -251,7 +253,7 @@ def test_finished_steps_may_be_deleted(fourfold: Path, weights: Path, tmp_path: 
 
 
 def test_a_detector_is_trained_further(joint: Path, tmp_path: Path) -> None:
-    """One that learns at next to nothing is as it was."""
+    """With a tiny learning rate it stays as it was."""
     recipe = short_recipe("iterations=1", "learning_rate=1e-30", "weight_decay=0.0")
     train_detector(recipe, tmp_path / "run", weights=joint)
     assert digests(tmp_path / "run")[0] == digests(joint)[0]
@@ -324,7 +326,7 @@ def test_bad_images_are_skipped_if_they_are_few(weights: Path, tmp_path: Path) -
         train_detector(recipe, tmp_path / "more", weights=weights, data=folder)
 
 
-# real processes, really killed
+# real processes that are really killed
 
 KILLS = 20
 LONG = [*SHORT, "checkpoint_every=3", "eval_every=15", "data=boxes"]
@@ -338,12 +340,12 @@ def command(out: Path, weights: Path, data: Path, changes: list[str]) -> list[st
 
 
 def lines(out: Path) -> int:
-    """Count the lines of all logs of a run, its steps included."""
+    """Count the lines in all logs of a run, including its steps."""
     return sum(len(log.read_bytes().splitlines()) for log in out.rglob("metrics.jsonl"))
 
 
 def killed_once(start: Callable[..., Any], arguments: list[str], out: Path, more: int) -> bool:
-    """Run the command until the log has so many lines more than before; whether it was running."""
+    """Kill the command once the logs have `more` lines more; return whether it was running."""
     begun, process = lines(out), start(*arguments)
     while lines(out) < begun + more and process.runs():
         time.sleep(0.005)
@@ -353,7 +355,7 @@ def killed_once(start: Callable[..., Any], arguments: list[str], out: Path, more
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A classifier's file for the recipe's own trunk, and a folder of scenes."""
+    """Write a classifier file that fits the recipe's trunk, and a folder of scenes."""
     home = tmp_path_factory.mktemp("large")
     made = classifier(config_named("resnet20"))
     noise = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 60
@@ -365,7 +367,7 @@ def must_survive(
     large: tuple[Path, Path], tmp_path: Path, start: Callable[..., Any], kills: int,
     iterations: int, training: str,
 ) -> None:  # fmt: skip
-    """Killed so often, each time further on, and at last finished: the same bits."""
+    """Check that a run killed several times, each time later, ends with the same bits."""
     weights, data = large
     changes = [*LONG, f"iterations={iterations}", f"training={training}"]
     recipe = any_recipe("digit-scenes-resnet20-c4", weights=load_weights(weights))

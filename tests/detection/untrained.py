@@ -1,4 +1,4 @@
-"""A small untrained detector whose scores are far apart."""
+"""A small untrained detector with widely spread scores."""
 
 import torch
 
@@ -13,7 +13,7 @@ IDS = ("1", "18", "tiger")
 
 
 def untrained_detector() -> Detector:
-    """Make a detector for images of about 40 to 100 pixels."""
+    """Build a detector for images of about 40 to 100 pixels."""
     config = DetectorConfig(
         trunk=cifar_config(8, classes=3), classes=3, sizes=(8, 14, 24), width=16, pooled=8
     )

@@ -22,7 +22,7 @@ def encoded(image: np.ndarray) -> bytes:
 
 @pytest.fixture
 def album() -> Album:
-    """A set of arrays, uint8 [H, W, 3]; a file for None is damaged."""
+    """Return a function that makes a set of arrays, uint8 [H, W, 3]; None is a damaged file."""
 
     def make(
         images: Sequence[np.ndarray | None],
@@ -50,7 +50,7 @@ def album() -> Album:
 
 @pytest.fixture
 def photographs() -> list[np.ndarray]:
-    """Five random images of different shapes, smooth enough to be resized."""
+    """Return five random images of different shapes, smooth enough to be resized."""
     rng = np.random.default_rng(0)
     shapes = [(40, 40), (40, 61), (57, 40), (48, 48), (90, 50)]
     coarse = [rng.integers(0, 256, (9, 9, 3), dtype=np.uint8) for _ in shapes]

@@ -57,7 +57,7 @@ def test_no_class_in_common(of) -> None:
 
 
 def test_all_outputs_compete(of) -> None:
-    """The model is sure of an output that the folder does not have: every image is wrong."""
+    """The model is confident of a class that the folder lacks: every image is wrong."""
     images, _ = match_classes(of("n01", "n05"), NAMES, WNIDS)
     scores = torch.tensor([0.0, 1.0, 0.0, 0.0, 0.5])
     report = classify(lambda batch: scores.expand(len(batch), 5), images)

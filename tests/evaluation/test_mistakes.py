@@ -13,7 +13,7 @@ from reslab.data.datasets import EncodedImages, ImagesInMemory
 from reslab.evaluation.mistakes import mistakes_from, mistakes_json, thumbnail, worst_mistakes
 
 CLASSES = ("ant", "bee", "cat")
-# right; wrong and sure; wrong and unsure; wrong and surest; not a number; all alike
+# correct; wrong, confident; wrong, unsure; wrong, most confident; NaN; all equal
 PROBABILITIES = [
     [0.90, 0.05, 0.05],
     [0.10, 0.80, 0.10],

@@ -26,10 +26,10 @@ COLOURS = ("red", "green", "blue")
 
 
 class Brightness(nn.Module):
-    """The scores of three classes are the mean red, green and blue, over a hundred."""
+    """Score three classes by the mean red, green and blue, divided by 100."""
 
     config = cifar_config(8, classes=3)
-    fc = nn.Linear(1, 1)  # gives the dtype a network computes in
+    fc = nn.Linear(1, 1)  # a parameter shows the dtype that a network computes in
 
     def forward(self, images: Tensor) -> Tensor:
         return images.mean((2, 3)) / 100
@@ -39,7 +39,7 @@ class Brightness(nn.Module):
 
 
 def colours(size: int | None = None, **changes) -> Predictor:
-    """A predictor whose answers can be worked out by hand."""
+    """Return a predictor whose predictions can be computed by hand."""
     preprocessing = Preprocessing(
         torch.zeros(3, 1, 1), torch.ones(3, 1, 1), resize=size and size + 2, size=size
     )
@@ -96,7 +96,7 @@ def test_the_model_files_preprocessing_decides() -> None:
 
 
 def test_only_the_centre_crop_counts() -> None:
-    """Shorter side 10 of an image that has it, centre 8: a green frame is cut off."""
+    """Shorter side 10, as the image has already, centre 8: a green frame is cropped off."""
     pixels = plain(0, 255, 0, (10, 30))
     pixels[1:9, 11:19] = (255, 0, 0)
     found = colours(size=8).predict(pixels)
@@ -116,7 +116,7 @@ def test_ten_crop_is_the_mean_of_ten_probabilities() -> None:
 
 
 def test_multi_scale_averages_over_positions() -> None:
-    """Left half red, right half green: the mean of two softmaxes, and not one of the mean."""
+    """Left half red, right half green: the mean of two softmaxes, not the softmax of the mean."""
     pixels = plain(200, 0, 0, (8, 8))
     pixels[:, 4:] = (0, 200, 0)
     found = colours(8).predict(pixels, protocol="multi-scale:8,no-flip")
@@ -124,7 +124,7 @@ def test_multi_scale_averages_over_positions() -> None:
     assert {it.name: it.probability for it in found} == pytest.approx(
         {"red": (high + low) / 2, "green": (high + low) / 2, "blue": low}, rel=1e-5
     )
-    assert [it.name for it in found] == ["red", "green", "blue"]  # equal: the lower index first
+    assert [it.name for it in found] == ["red", "green", "blue"]  # equal probabilities: the lower index first
 
 
 def test_an_image_may_be_a_file_bytes_an_array_or_pillows(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_an_image_of_pillows_is_turned_upright_and_made_rgb() -> None:
     pixels = plain(0, 200, 0, (8, 12))
     pixels[:, :6] = (200, 0, 0)  # left half red
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees: the left becomes the top
+    exif[0x0112] = 6  # rotate by 90 degrees: the left becomes the top
     data = io.BytesIO()
     Image.fromarray(pixels).save(data, "PNG", exif=exif)
     opened = Image.open(io.BytesIO(data.getvalue()))
@@ -234,7 +234,7 @@ def test_a_protocol_that_is_unknown_is_refused_before_any_work() -> None:
 
 
 def test_a_net_with_a_mean_image_gets_its_own_size_and_says_so_once() -> None:
-    """Shorter side to the net's, then the centre: left and right of a wide image are cut off."""
+    """Resized to the net's side, then cropped: a wide image loses its left and right ends."""
     model = colours(mean=torch.zeros(3, 8, 8))
     pixels = plain(0, 255, 0, (16, 48))
     pixels[:, 16:32] = (255, 0, 0)
@@ -242,11 +242,11 @@ def test_a_net_with_a_mean_image_gets_its_own_size_and_says_so_once() -> None:
         found = list(model.each([pixels] * 70, top=1))
     assert len(said) == 1
     assert {it[0].name for it in found if isinstance(it, list)} == {"red"}
-    model.predict(plain(1, 2, 3))  # of its size: nothing to say, and warnings are errors here
+    model.predict(plain(1, 2, 3))  # of its size: there is no warning, which would be an error here
 
 
 def test_large_images_do_not_wait_for_the_whole_list() -> None:
-    """Images are read a bounded number ahead of the answers."""
+    """Only a bounded number of images is read ahead of the predictions."""
     read = 0
 
     def endless():
@@ -282,7 +282,7 @@ def test_a_model_file_predicts_what_its_scores_say(random_net: Path) -> None:
 
 
 class LeastSquares(nn.Module):
-    """A linear classifier of digits, fitted in one step."""
+    """A linear classifier for digits, fitted in one step."""
 
     fc = Brightness.fc
 

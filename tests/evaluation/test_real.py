@@ -1,4 +1,4 @@
-"""Trained weights from elsewhere give the numbers that they are known for."""
+"""Trained weights from elsewhere reproduce their published errors."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -32,7 +32,7 @@ def result_of(model: Model, folder: Path, protocol: ViewProtocol) -> Report:
 def test_a_hundred_photographs(resnet18: Model, shared: Path) -> None:
     found = result_of(resnet18, shared / "imagenet" / "samples", OneCrop(256, 224))
     assert (found.n, found.skipped, len(found.per_class)) == (100, 0, 100)
-    assert 100 - found.top1_error == pytest.approx(78, abs=1.01)  # one image
+    assert 100 - found.top1_error == pytest.approx(78, abs=1.01)  # difference of one image
     assert 100 - found.top5_error == pytest.approx(93, abs=1.01)
 
 

@@ -13,7 +13,7 @@ from reslab.evaluation.scoring import RANGE_IMAGES
 
 
 def coded(count: int, classes: int) -> ImagesInMemory:
-    """Images whose first pixel is their label, and second whether a net should get it."""
+    """Return images whose first pixel is their label, the second whether a net should get it."""
     labels = torch.arange(count) % classes
     images = torch.zeros(count, 3, 2, 2, dtype=torch.uint8)
     images[:, 0, 0, 0] = labels
@@ -21,7 +21,7 @@ def coded(count: int, classes: int) -> ImagesInMemory:
 
 
 def reader(images: torch.Tensor, classes: int = 10) -> torch.Tensor:
-    """Reads the label, but is off by one for labels 0 and 1."""
+    """Read the label from each image, but score labels 0 and 1 wrongly by one."""
     label = images[:, 0, 0, 0].long()
     return torch.nn.functional.one_hot(torch.where(label < 2, label + 1, label), classes).float()
 
@@ -78,7 +78,7 @@ def test_a_set_of_bad_images_is_no_result(album) -> None:
 
 
 def test_class_by_class() -> None:
-    """Labels 0 and 1 are taken for 1 and 2, all others are right."""
+    """Labels 0 and 1 are mistaken for 1 and 2, all others are correct."""
     report = classify(lambda x: reader(x, 4), coded(9, 4))
     assert [row["class"] for row in report.per_class] == ["0", "1", "2", "3"]
     assert [row["n"] for row in report.per_class] == [3, 2, 2, 2]

@@ -1,4 +1,4 @@
-"""Kept scores: nothing is computed twice, and nothing is believed that does not belong."""
+"""Cached scores: none is computed twice, and none is used for other weights or images."""
 
 import os
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from reslab.evaluation.views import MultiScale, OneCrop, TenCrop, ViewProtocol
 
 @dataclass
 class Watched:
-    """A network of the pixels alone that counts what it is shown."""
+    """A network without weights that counts the images it scores."""
 
     shown: int = 0
     kinds: list[str] = field(default_factory=list)
@@ -65,7 +65,7 @@ def test_kept_scores_give_the_same_report_without_the_model(
     assert fresh == first == again
     count = len(protocol.views())
     assert any(f"{count} of {count} views read from cached scores" in line for line in heard)
-    assert any(line.startswith("5.png: ") for line in heard)  # still named
+    assert any(line.startswith("5.png: ") for line in heard)  # bad images are still reported
 
 
 @pytest.mark.parametrize(

@@ -22,13 +22,13 @@ from reslab.models.resnet import build_resnet
 
 
 def colour(images: Tensor) -> Tensor:
-    """Scores are mean colours: full red is three times as probable as no colour."""
+    """Score images by mean colour: full red is three times as probable as no colour."""
     return images.float().mean((2, 3)) * math.log(3) / 255
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """Scores are those of `colour` over windows of a few pixels, one pixel apart."""
+    """Apply `colour` to windows of a few pixels, one pixel apart."""
 
     window: int
 
@@ -48,18 +48,18 @@ def black(height: int, width: int) -> np.ndarray:
 
 
 def test_ten_crop_by_hand(album) -> None:
-    """Red in one corner: (.6, .2, .2) there and in its mirror, a third each in the others."""
+    """Red in one corner: (.6, .2, .2) for its crop and the mirror, a third each for the others."""
     image = black(4, 6)
     image[:2, :2, 0] = 255
     found = probabilities(colour, album([image], [0]), TenCrop(4, 2))
     other = (2 * 0.2 + 8 / 3) / 10
     assert found[0].tolist() == pytest.approx([(2 * 0.6 + 8 / 3) / 10, other, other])
-    # and not the softmax of averaged scores
+    # not the softmax of averaged scores
     assert found[0, 0] != pytest.approx(3**0.2 / (3**0.2 + 2), abs=1e-3)
 
 
 def test_mirrors_are_seen_by_hand(album) -> None:
-    """A network that looks at the left column alone: of the full image half its mirrors."""
+    """The network sees only the left column, which is red in the image but not in its mirror."""
     image = black(2, 2)
     image[:, 0, 0] = 255
     found = probabilities(lambda x: colour(x[..., :1]), album([image], [0]), TenCrop(2, 2))
@@ -74,7 +74,7 @@ def test_the_centre_by_hand(album) -> None:
 
 
 def test_multi_scale_by_hand(album) -> None:
-    """One red pixel of four at side 2; at side 4 the same four, each as 2 x 2 half-blended."""
+    """One red pixel of four at side 2; at side 4 the same four, enlarged bilinearly."""
     image = black(2, 2)
     image[0, 0, 0] = 255
     found = probabilities(Pixels(1), album([image], [0]), MultiScale((2,), flip=True))
@@ -114,7 +114,7 @@ def slow_ten_crop(model, image: np.ndarray, side: int, size: int) -> Tensor:
 
 
 def slow_multi_scale(model, image: np.ndarray, sides: tuple[int, ...], window: int) -> Tensor:
-    """Each position is a crop of its own."""
+    """Score each position as a separate crop."""
     means = []
     for side in sides:
         whole = plainly_resized(image, side)
@@ -149,7 +149,7 @@ def test_ten_crop_against_a_slow_reference(album, photographs) -> None:
 
 
 def test_multi_scale_against_a_slow_reference(album, photographs) -> None:
-    """A network of single pixels under its pooling: each position is exactly a crop."""
+    """With a network of windows without padding, each position is exactly a crop."""
     small = [image[:12, :17] for image in photographs]
     found = probabilities(Pixels(7), album(small, [0, 1, 2, 0, 1]), MultiScale((7, 9, 12)))
     slow = torch.stack([slow_multi_scale(colour, image, (7, 9, 12), 7) for image in small])
@@ -157,7 +157,7 @@ def test_multi_scale_against_a_slow_reference(album, photographs) -> None:
 
 
 def test_every_position_of_a_real_network_counts_alike(album, photographs) -> None:
-    """Its last map, window by window: pooled, classified and put through the softmax by itself."""
+    """Its last map, window by window: each is pooled, classified and put through the softmax."""
     model = small_model(32, 36)
     found = probabilities(model, album(photographs[1:3], [0, 1]), MultiScale((40,), flip=False))
     for image, mean in zip(photographs[1:3], found, strict=True):
@@ -206,7 +206,7 @@ def test_results_do_not_depend_on_threads(album, photographs) -> None:
 
 
 def test_each_image_is_decoded_once_and_few_at_a_time(album, monkeypatch) -> None:
-    """More images than a range holds; every view and side from one decoding."""
+    """With more images than a range holds, all views and sides come from one decoding."""
     count = scoring.RANGE_FILES + 3
     decoded: list[int] = []
     original = EncodedImages.image
@@ -249,7 +249,7 @@ def scores_of(*probabilities: list[float], bad: dict[int, str] | None = None) ->
 
 
 def test_the_mean_of_probabilities_by_hand(album) -> None:
-    """Two members are wrong about an image each, their mean about none."""
+    """Each of two members misclassifies one image, their mean none."""
     first = scores_of([0.7, 0.2, 0.1], [0.45, 0.40, 0.15])
     second = scores_of([0.4, 0.5, 0.1], [0.10, 0.80, 0.10])
     mean = ensemble([first, second])
@@ -262,7 +262,7 @@ def test_the_mean_of_probabilities_by_hand(album) -> None:
 
 
 def test_scores_are_not_what_is_averaged() -> None:
-    """A member that is sure of itself does not outvote two: their logarithms would."""
+    """A confident member does not outvote two, as it would if logarithms were averaged."""
     sure, other = scores_of([1 - 1e-12, 1e-12]), scores_of([0.3, 0.7])
     assert ensemble([sure, other, other]).log_probabilities.exp()[0].tolist() == pytest.approx(
         [1.6 / 3, 1.4 / 3]

@@ -1,4 +1,4 @@
-"""Finished runs made by hand: what a page reads, without the time of training."""
+"""Finished runs written by hand: all that a page reads, without training."""
 
 import json
 from collections.abc import Callable
@@ -34,7 +34,7 @@ def write_run(run: Path, recipe: Any, environment: dict, rows: list, result: dic
 
 @pytest.fixture
 def finish(tmp_path: Path) -> Finish:
-    """Write a finished run of a classifier with given errors."""
+    """Return a function that writes a finished run of a classifier with given errors."""
 
     def write(
         name: str, seed: int = 1, train_error: float = 5.0, test_error: float = 10.0,
@@ -65,20 +65,20 @@ def finish(tmp_path: Path) -> Finish:
 
 @pytest.fixture
 def classifier(finish: Finish) -> Read:
-    """The record of such a run."""
+    """Return a function that writes such a run and reads its record."""
     return lambda *args, **options: read_record(finish(*args, **options), Recipe)
 
 
 @pytest.fixture
 def degradation(classifier: Read) -> list[Record[Recipe]]:
-    """Plain nets that degrade, residual nets that do not."""
+    """Return runs of plain nets that degrade and of residual nets that do not."""
     errors = {"plain20": 0.5, "plain56": 25.0, "resnet20": 0.1, "resnet56": 0.6}
     return [classifier(f"digits-{model}", train_error=error) for model, error in errors.items()]
 
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A few digit-scenes as a folder in COCO's layout: boxes of one's own."""
+    """Write a few digit-scenes to a folder in COCO's layout, as a user's own boxes."""
     folder = tmp_path_factory.mktemp("scenes")
     save_scenes(folder, digit_scenes(train=2, test=3), lambda none: None)
     return folder
@@ -86,8 +86,10 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def finish_detector(tmp_path: Path, scenes: Path) -> Finish:
-    """Write a finished run of a detector that found every object of the scenes, each with a score;
-    its precisions are those that are given."""
+    """Return a function that writes a finished run of a detector with given precisions.
+
+    The detector has found every object in the scenes, with the given score.
+    """
 
     def write(
         seed: int = 1, *, trained: bool = True, map_50: float = 80.0, score: float = 0.9,
@@ -120,13 +122,13 @@ def finish_detector(tmp_path: Path, scenes: Path) -> Finish:
 
 @pytest.fixture
 def detector(finish_detector: Finish) -> Read:
-    """The record of such a run."""
+    """Return a function that writes such a run and reads its record."""
     return lambda *args, **options: read_record(finish_detector(*args, **options), DetectionRecipe)
 
 
 @pytest.fixture
 def pair(detector: Read) -> Callable[..., list[Record[DetectionRecipe]]]:
-    """A detector on a trained trunk and one on an untrained trunk."""
+    """Return a function that makes a detector with a pretrained trunk and one from scratch."""
     return lambda **options: [
         detector(trained=True, map_50=90.0, **options),
         detector(trained=False, map_50=60.0, **options),

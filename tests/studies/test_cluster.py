@@ -19,12 +19,12 @@ HEAD = {"CPU": 0.0, "memory": 1e10}
     [
         ([SMALL], 1, (6, 0)),
         ([SMALL], 4, (1, 0)),
-        ([SMALL], 9, (1, 0)),  # more than there are processors: they take turns
-        ([HEAD, SMALL, {"CPU": 4.0}], 2, (2, 0)),  # fits the smallest
-        ([LARGE], 8, (8, 1)),  # a GPU is not divided while there are enough of them
+        ([SMALL], 9, (1, 0)),  # more runs than processors share them
+        ([HEAD, SMALL, {"CPU": 4.0}], 2, (2, 0)),  # so that they fit the smallest machine
+        ([LARGE], 8, (8, 1)),  # a GPU is not shared if there are enough of them
         ([LARGE], 16, (4, 0.5)),
         ([LARGE, {"CPU": 16.0, "GPU": 1.0}], 2, (8, 0.5)),
-        ([HEAD, LARGE, SMALL], 1, (64, 1)),  # runs go where the GPUs are
+        ([HEAD, LARGE, SMALL], 1, (64, 1)),  # runs are placed on machines with GPUs
     ],
 )
 def test_each_machine_takes_as_many_runs_as_asked(machines, jobs, share) -> None:
@@ -37,7 +37,7 @@ def test_a_cluster_without_a_processor_is_refused() -> None:
 
 
 class Process:
-    """A process that is cancelled twice while it runs, then ends."""
+    """A process that is cancelled twice while it is running, then ends."""
 
     def __init__(self) -> None:
         self.waits = iter(
@@ -57,7 +57,7 @@ class Process:
 def test_a_run_waits_for_a_machine_out_of_sight_and_is_cancelled_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two processes in one folder would be neither run; a second signal would not let it save."""
+    """Two processes must not share a folder; a second signal would keep the run from saving."""
     held = lock(tmp_path)
     assert held is not None
     assert is_locked(tmp_path)

@@ -34,7 +34,7 @@ class Started:
 
 
 class Machine:
-    """Finishes runs in the order in which they are started; one may fail or go on for ever."""
+    """Finish runs in the order in which they are started; one may fail, one may never end."""
 
     def __init__(self, failing: str = "", endless: str = "") -> None:
         self.failing, self.endless = failing, endless
@@ -42,7 +42,7 @@ class Machine:
 
     def launch(self, run: PlannedRun, log: Path) -> Started:
         if run.weights:
-            assert (run.weights / "result.json").exists()  # it waited for them
+            assert (run.weights / "result.json").exists()  # the run has waited for its weights
         name = run.folder.name
         run.folder.mkdir(parents=True)
         status: int | None = 0

@@ -43,7 +43,7 @@ def a_set(
     )  # fmt: skip
 
 
-# right, wrong (a second one on A), on a difficult box, right, wrong (nothing there), right
+# correct, wrong (second match of A), on a difficult box, correct, wrong (no box), correct
 TRUTHS = [truth(A, B), truth(A, B, difficult=[1])]
 
 FOUND = [

@@ -1,4 +1,4 @@
-"""Reports by all protocols, COCO's by its own code."""
+"""Reports under all protocols, COCO's computed by its own code."""
 
 import sys
 from math import isnan
@@ -37,7 +37,7 @@ def test_the_reports_of_all_protocols() -> None:
 
 
 def test_coco_sizes_are_those_of_the_outlines() -> None:
-    """A box of 100 x 100 pixels around an outline of 50 is a small object."""
+    """A box of 100 x 100 pixels around a segmentation of 50 is a small object."""
     whole = truth((0.0, 0.0, 100.0, 100.0))
     thin = GroundTruth(
         whole.boxes, whole.labels, whole.difficult, whole.crowd, torch.tensor([50.0])
@@ -52,7 +52,7 @@ def test_coco_sizes_are_those_of_the_outlines() -> None:
 
 
 def test_a_first_box_counts_for_coco() -> None:
-    """pycocotools takes the box numbered 0 for none."""
+    """pycocotools treats a match with box 0 as no match."""
     assert measure(a_set([truth(A)]), [found((0.9, A))]).map_50 == pytest.approx(100)
 
 
@@ -86,7 +86,7 @@ def test_nothing_found_is_zero(protocol: str) -> None:
 
 @pytest.mark.parametrize("protocol", ["coco", "voc-2007", "voc-2012"])
 def test_images_rank_by_their_keys(protocol: str) -> None:
-    """So that equal scores give the same number in whatever order images are listed."""
+    """Equal scores give the same number in whatever order the images are listed."""
     truths, seen = [truth(A), truth(A)], [found((0.5, A)), found((0.5, ELSEWHERE))]
     one = measure(a_set(truths, keys=[3, 7]), seen, protocol)
     turned = measure(a_set(truths[::-1], keys=[7, 3]), seen[::-1], protocol)

@@ -1,4 +1,4 @@
-"""Detections in files: what is read, and what is said of a file that is not as it should be."""
+"""Files of detections: the values read, and the messages for malformed files."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ GOOD = {"image_id": 42, "category_id": 17, "bbox": [1.25, 2, 3, 4.5], "score": 0
 
 @pytest.fixture
 def line(tmp_path: Path):
-    """The one line with which a file is refused, without the folder."""
+    """Return the one-line error for a malformed file, without the folder."""
 
     def read(content: object) -> str:
         file = tmp_path / "found.json"

@@ -1,4 +1,4 @@
-"""VOC's average precision: rankings worked by hand, and loops as its development kits have."""
+"""VOC's average precision against rankings by hand and loops as in its development kits."""
 
 from collections.abc import Sequence
 from math import isnan
@@ -44,7 +44,7 @@ def test_a_ranking_worked_by_hand() -> None:
 
 
 def test_a_recall_of_three_tenths_reaches_the_fourth_point() -> None:
-    """In floating point 3 / 10 is less than 3 * 0.1."""
+    """In floating point, 3 / 10 is less than 3 * 0.1."""
     ranking = Ranking(np.array([True] * 3), 10)
     assert eleven_points(ranking) == pytest.approx(4 / 11, abs=1e-15)
     assert area(ranking) == pytest.approx(0.3, abs=1e-15)
@@ -63,7 +63,7 @@ def test_every_detection_on_a_difficult_box_is_left_out() -> None:
 
 
 def test_the_box_that_is_overlapped_most_decides() -> None:
-    """A detection between two boxes does not go on to the one that is still free."""
+    """A detection between two boxes is not matched to the one that is still unmatched."""
     near = (1.0, 0.0, 11.0, 10.0)  # IoU of A and near: 9 / 11
     ranking = only([truth(A, near)], [found((0.9, A), (0.8, A), (0.7, near))])
     assert ranking.correct.tolist() == [True, False, True]
@@ -100,7 +100,7 @@ def iou_of(a: Box, b: Box) -> float:
 def by_loops(
     truths: Sequence[GroundTruth], detections: Sequence[Detections]
 ) -> tuple[float, float]:
-    """VOC's two numbers for class 0 by its development kits' rule, one detection at a time."""
+    """Compute VOC's two numbers for class 0 as its development kits do, one by one."""
     ranked = [
         (-score, image, box)
         for image, seen in enumerate(detections)
@@ -148,7 +148,7 @@ def by_loops(
 
 
 def random_case(rng: np.random.Generator) -> tuple[list[GroundTruth], list[Detections]]:
-    """Few places and few scores, so that boxes meet and scores tie; two classes, in images."""
+    """Sample images with two classes, few positions and few scores, so that boxes and scores tie."""
 
     def boxes(number: int) -> torch.Tensor:
         corners = torch.from_numpy(rng.integers(0, 3, (number, 2)) * 4.0)

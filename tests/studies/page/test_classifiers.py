@@ -48,7 +48,7 @@ def test_the_report_is_whole_and_needs_no_network(degradation, tmp_path: Path) -
 
 
 def with_details(run: Path, names: tuple[str, ...] = ("ant", "bee", "<cat>")) -> Path:
-    """Add to a finished run what says which images and classes went wrong."""
+    """Add the mistakes and the errors by class to a finished run."""
     rows = [
         {"class": name, "n": 10, "top1_error": error, "taken_for": taken_for}
         for name, error, taken_for in zip(
@@ -74,7 +74,7 @@ def test_mistakes_and_classes_are_shown_and_nothing_is_fetched(finish, tmp_path:
     page = write_classifiers([read_record(run, Recipe)], tmp_path / "out", ("t", "q"))
     html = page.read_text()
     assert html.count(f'<img src="{PIXEL}" alt="bee/test.jpg">') == 1
-    assert "held_out.jpg" not in html  # another set than the one that the page is about
+    assert "held_out.jpg" not in html  # not the set that the page reports on
     assert "predicted <b>bee</b>, 98.7&nbsp;%" in html
     assert "true <b>&lt;cat&gt;</b>, 0.1&nbsp;%" in html
     assert not re.findall(r"(?:src|href)=[\"'](?!#|data:image/)", html)
@@ -102,7 +102,7 @@ def test_a_matrix_that_could_not_be_read_or_named_is_left_out() -> None:
     full = evaluation | {"per_class": rows, "confusion": [[0] * 40] * 40}
     details = details_of("net", full, [])
     assert (details.matrix, len(details.classes)) == ([], 40)
-    # a class without images has no row, so the matrix's names would be off by one
+    # a class without images has no row, so the names would not match the matrix
     some = evaluation | {"per_class": rows[:2], "confusion": CONFUSION}
     assert details_of("net", some, []).matrix == []
 

@@ -1,4 +1,4 @@
-"""Pages of detectors, of runs made by hand: every object found, precisions as given."""
+"""Pages for detectors, from runs written by hand that detect every object."""
 
 import base64
 import io
@@ -34,7 +34,7 @@ def test_the_page_is_whole_and_needs_no_network(pair, classifier, tmp_path: Path
     html = page.read_text()
     assert "Boxes &lt;help&gt;?" in html
     assert not re.findall(r"(?:src|href)=[\"'](?!#|data:image/)", html)
-    assert html.count("<img ") == 3 * 3  # truth and two detectors of each of three scenes
+    assert html.count("<img ") == 3 * 3  # ground truth and two detectors for each of three scenes
     assert html.count("<svg") == 2
     assert "test error 0.56 % (n=360 images)" in html
     assert "the training described in App. A" in html
@@ -99,7 +99,7 @@ def test_a_drawing_is_large_enough_to_read_and_no_larger() -> None:
 
 
 def test_boxes_shrink_with_their_image() -> None:
-    """A box of the left half stays in the left half of an image that was made smaller."""
+    """A box around the left half is still around the left half of a reduced image."""
     half = Detections(torch.tensor([[0.0, 0, 960, 1080]]), torch.ones(1), torch.zeros(1).long())
     black = np.zeros((1080, 1920, 3), dtype=np.uint8)
     pixels = np.asarray(image_in(draw_image(black, half, ("a",), scores=False))).max(2)

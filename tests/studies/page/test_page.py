@@ -18,7 +18,7 @@ def test_long_tables_are_folded_in_html_and_whole_in_markdown(tmp_path) -> None:
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.html"]
     assert "<h1>&lt;Title&gt;</h1>" in html
     assert "10 more rows" in html
-    assert "Deviations" not in html  # there are no runs
+    assert "Deviations" not in html  # since there are no runs
     markdown = render("report.md.j2", page, ())
     assert markdown.startswith(
         "# <Title>\n\nWhy?\n\nIt is so.\n\n| a | b |\n| --- | --- |\n| row 0 |"
