@@ -32,11 +32,11 @@ def iou(one: Box, other: Box) -> float:
 
 def nms(boxes: Tensor, scores: Tensor, threshold: float) -> list[int]:
     order = sorted(range(len(boxes)), key=lambda index: (-scores[index].item(), index))
-    kept: list[int] = []
+    selected: list[int] = []
     for index in order:
-        if all(iou(boxes[index].tolist(), boxes[k].tolist()) <= threshold for k in kept):
-            kept.append(index)
-    return kept
+        if all(iou(boxes[index].tolist(), boxes[k].tolist()) <= threshold for k in selected):
+            selected.append(index)
+    return selected
 
 
 def roi_pool(features: Tensor, boxes: Tensor, images: Tensor, size: int, stride: int) -> Tensor:

@@ -121,7 +121,8 @@ def test_nms_by_hand() -> None:
     scores = torch.tensor([0.9, 0.8, 0.7, 0.95])
     assert nms(CHAIN, scores, 0.5).tolist() == [3, 0, 2]  # a suppressed box suppresses nothing
     assert nms(CHAIN, scores, 0.3).tolist() == [3, 0]
-    assert nms(CHAIN, scores, 0.6).tolist() == [3, 0, 1, 2]  # an IoU equal to the threshold does not suppress
+    # an IoU equal to the threshold does not suppress
+    assert nms(CHAIN, scores, 0.6).tolist() == [3, 0, 1, 2]
     assert nms(CHAIN, scores, 0.5, limit=2).tolist() == [3, 0]
     assert nms(CHAIN, scores, 0.5, limit=0).tolist() == []
     assert nms(CHAIN[:0], scores[:0], 0.5).tolist() == []
@@ -152,14 +153,14 @@ def test_classes_do_not_suppress_each_other(seed: int) -> None:
     rng = torch.Generator().manual_seed(seed)
     boxes, labels = random_boxes(30, 15, rng), torch.randint(0, 3, (30,), generator=rng)
     scores = torch.randint(0, 5, (30,), generator=rng) / 4
-    kept = []
+    expected = []
     for label in range(3):
         members = (labels == label).nonzero()[:, 0]
         indices = references.nms(boxes[members], scores[members], 0.3)
-        kept += members[indices].tolist()
-    kept.sort(key=lambda index: (-scores[index].item(), index))
-    assert nms_by_class(boxes, scores, labels, 0.3).tolist() == kept
-    assert nms_by_class(boxes, scores, labels, 0.3, limit=4).tolist() == kept[:4]
+        expected += members[indices].tolist()
+    expected.sort(key=lambda index: (-scores[index].item(), index))
+    assert nms_by_class(boxes, scores, labels, 0.3).tolist() == expected
+    assert nms_by_class(boxes, scores, labels, 0.3, limit=4).tolist() == expected[:4]
     assert nms_by_class(boxes[:0], scores[:0], labels[:0], 0.3).tolist() == []
 
 

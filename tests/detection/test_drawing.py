@@ -183,7 +183,8 @@ def test_labels_fit_into_the_image() -> None:
     long = plate_text("x" * 1000, 0.5, font(), 200)
     assert long.endswith("x...  50 %")
     assert plate_size(long, font())[0] <= 200
-    assert plate_size(plate_text("x" * 40, 0.5, font(), 200), font())[0] > 180  # not shortened more than necessary
+    # not shortened more than necessary
+    assert plate_size(plate_text("x" * 40, 0.5, font(), 200), font())[0] > 180
     assert plate_text("cat", 0.5, font(), 10) == "50 %"
 
 

@@ -164,10 +164,10 @@ def reference(model: Detector, pixels: np.ndarray, search: InferenceConfig) -> D
         if not candidates:
             continue
         boxes = torch.stack([box for _, box in candidates])
-        kept = references.nms(
+        selected = references.nms(
             boxes, torch.tensor([score for score, _ in candidates]), search.overlap
         )
-        for index in kept:
+        for index in selected:
             score, box = candidates[index]
             if search.refine:
                 same = [
@@ -425,7 +425,8 @@ def test_names_decide_where_ids_are_only_numbers() -> None:
     """Most COCO folders number their categories from 1, whatever they are."""
     numbered = renamed(SCENES, DIGITS, tuple(str(number + 1) for number in range(10))).test
     assert labels_in(MODEL, numbered).tolist() == list(range(10))
-    few = renamed(SCENES, ("0", "1"), ("1", "2")).test  # ids that the detector has for other classes
+    # ids that the detector has for other classes
+    few = renamed(SCENES, ("0", "1"), ("1", "2")).test
     assert labels_in(MODEL, few).tolist() == [0, 1, *[-1] * 8]
     cars = renamed(SCENES, ("car", "bus"), ("1", "2")).test
     with pytest.raises(ValueError, match="lacks a class of test: no class 'car'"):

@@ -51,19 +51,19 @@ class Opened:
         last: int | None = None,
         prepare: Callable[[Tensor], Tensor] = as_it_is,
     ) -> DetectionLoader:
-        made = DetectionLoader(
+        loader = DetectionLoader(
             train, prepare, shorter=shorter, longest=longest, flip=flip, size=size, seed=seed,
             threads=threads, bad_limit=bad_limit, log=self.reported.append, last=last,
         )  # fmt: skip
-        self.all.append(made)
-        return made
+        self.all.append(loader)
+        return loader
 
 
 @pytest.fixture
 def opened() -> Iterator[Opened]:
-    made = Opened()
-    yield made
-    for batches in made.all:
+    loaders = Opened()
+    yield loaders
+    for batches in loaders.all:
         batches.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("reslab-images")]
 
@@ -119,7 +119,7 @@ def test_an_epoch_shows_every_scene_once_with_its_objects(
 ) -> None:
     batches = opened(scenes.train)
     assert batches.count == 8
-    seen = []
+    shown = []
     for k in range(8):
         for place, example in enumerate(batches(k)):
             index, mirrored = whose(example)
@@ -128,10 +128,10 @@ def test_an_epoch_shows_every_scene_once_with_its_objects(
             assert torch.equal(example.labels, scenes.train.truths[index].labels)
             assert example.ignored.shape == (0, 4)
             assert example.seed == (1, Stream.SAMPLING, k, place)
-            seen.append(index)
+            shown.append(index)
     for epoch in range(3):
-        assert sorted(seen[8 * epoch : 8 * epoch + 8]) == list(range(8))
-    assert seen[:8] != seen[8:16]
+        assert sorted(shown[8 * epoch : 8 * epoch + 8]) == list(range(8))
+    assert shown[:8] != shown[8:16]
 
 
 def test_flips_are_half_and_take_the_boxes_along(
@@ -139,7 +139,8 @@ def test_flips_are_half_and_take_the_boxes_along(
 ) -> None:
     batches = opened(scenes.train, flip=True, size=8)
     shown = [(example, whose(example)) for k in range(12) for example in batches(k)]
-    assert 36 <= sum(mirrored for _, (_, mirrored) in shown) <= 60  # of 96: within 2.5 standard deviations
+    # of 96: within 2.5 standard deviations
+    assert 36 <= sum(mirrored for _, (_, mirrored) in shown) <= 60
     for example, (index, mirrored) in shown:
         x0, y0, x1, y1 = scenes.train.truths[index].boxes.unbind(1)
         if mirrored:
@@ -166,8 +167,8 @@ def test_boxes_are_scaled_as_their_images(opened: Opened, shared: Path) -> None:
 
 def test_all_sizes_are_shown(opened: Opened, scenes: DetectionSplits) -> None:
     batches = opened(scenes.train, shorter=(32, 64, 200), longest=150, size=8)
-    found = [tuple(example.image.shape[2:]) for k in range(6) for example in batches(k)]
-    counts = [found.count((side, side)) for side in (32, 64, 150)]
+    sizes = [tuple(example.image.shape[2:]) for k in range(6) for example in batches(k)]
+    counts = [sizes.count((side, side)) for side in (32, 64, 150)]
     assert sum(counts) == 48
     assert min(counts) >= 8
 
@@ -247,8 +248,8 @@ def test_images_without_an_object_to_find_are_left_out(
     batches = opened(with_truths(scenes.train, *none, truth(box), *none, truth(box, box)))
     assert batches.count == 2
     for k in range(4):
-        found = {(whose(example)[0], len(example.boxes)) for example in batches(k)}
-        assert found == {(3, 1), (7, 2)}
+        examples = {(whose(example)[0], len(example.boxes)) for example in batches(k)}
+        assert examples == {(3, 1), (7, 2)}
     with pytest.raises(ValueError, match="none of the 3 images of train has an object to detect"):
         opened(with_truths(scenes.train, *none))
 
@@ -263,16 +264,16 @@ def test_bad_images_are_replaced_by_the_next_one_and_logged_once(
     sizes = [(128, 128)] * 8
     sizes[5] = (128, 100)
     batches = opened(replace(train, sizes=sizes), flip=True)
-    seen = []
+    shown = []
     for k in range(16):
         for example in batches(k):
             index, mirrored = whose(example)
             assert len(example.boxes) == len(scenes.train.truths[index])
             assert torch.equal(example.labels, scenes.train.truths[index].labels)
             assert mirrored or torch.equal(example.boxes, scenes.train.truths[index].boxes)
-            seen.append(index)
+            shown.append(index)
     times = {0: 2, 1: 1, 4: 3, 6: 2}  # 7 -> 0, 2 and 3 -> 4, 5 -> 6
-    assert {index: seen.count(index) for index in set(seen)} == {
+    assert {index: shown.count(index) for index in set(shown)} == {
         index: 6 * count for index, count in times.items()
     }
     reported = sorted(opened.reported)

@@ -38,8 +38,8 @@ def random_image(height: int, width: int, seed: int = 0) -> Tensor:
 
 
 def test_a_config_is_json_both_ways() -> None:
-    made = config(context=True, norm="group", pooling="align")
-    assert DetectorConfig.model_validate_json(made.model_dump_json()) == made
+    original = config(context=True, norm="group", pooling="align")
+    assert DetectorConfig.model_validate_json(original.model_dump_json()) == original
 
 
 @pytest.mark.parametrize("trunk", TRUNKS.values(), ids=TRUNKS)
@@ -309,7 +309,7 @@ def slow_boxes(
     smallest: float,
 ) -> list[list[float]]:
     """Decode one anchor at a time, in Python's arithmetic."""
-    kept = []
+    candidates = []
     for index, (anchor, delta) in enumerate(
         zip(predictions.anchors.tolist(), predictions.deltas.tolist(), strict=True)
     ):
@@ -326,8 +326,8 @@ def slow_boxes(
             for corner, edge in zip(box, (width, height, width, height), strict=True)
         ]
         if box[2] - box[0] >= smallest and box[3] - box[1] >= smallest:
-            kept.append((predictions.logits[index].item(), -index, box))
-    best = [box for _, _, box in sorted(kept, reverse=True)[:before]]
+            candidates.append((predictions.logits[index].item(), -index, box))
+    best = [box for _, _, box in sorted(candidates, reverse=True)[:before]]
     kept_boxes: list[list[float]] = []
     for box in best:
         if all(references.iou(box, other) <= 0.7 for other in kept_boxes):
@@ -383,7 +383,8 @@ def test_small_boxes_are_dropped_before_the_best_are_taken() -> None:
 
 
 def test_boxes_are_clipped_before_they_are_measured() -> None:
-    anchors = torch.tensor([[-90.0, 0, 9, 20], [-90, 0, 10, 20]])  # 9 and 10 pixels of the boxes are inside
+    # 9 and 10 pixels of the boxes are inside
+    anchors = torch.tensor([[-90.0, 0, 9, 20], [-90, 0, 10, 20]])
     predictions = AnchorPredictions(anchors, torch.tensor([2.0, 1]), torch.zeros(2, 4))
     assert predictions.proposals(40, 40, before=9, after=9, smallest=10).tolist() == [
         [0, 0, 10, 20]

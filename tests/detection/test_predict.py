@@ -90,7 +90,7 @@ def test_boxes_do_not_depend_on_the_threshold(model: Path) -> None:
     everything = load_detector_predictor(model, threshold=0.05, refine=True).detect(image(3))
     for threshold in (0.3, SHOWN_SCORE, 0.9):
         reported = load_detector_predictor(model, threshold=threshold, refine=True).detect(image(3))
-        assert reported == [found for found in everything if found.score >= threshold]
+        assert reported == [detection for detection in everything if detection.score >= threshold]
         assert len(reported) < len(everything)
     assert (
         len(load_detector_predictor(model, threshold=0).detect(image(3))) == 20
@@ -217,23 +217,23 @@ def test_a_file_holds_the_whole_detector(tmp_path: Path, config: dict[str, objec
     search = InferenceConfig(
         shorter=40, longest=60, refine=True, scales=(20, 40), smallest=4, proposals=9
     )
-    made = replace(
+    original = replace(
         detector(search=search, **config),  # pyrefly: ignore[bad-argument-type]
         recipe=short_recipe().model_dump(mode="json"),
         metrics=[{"set": "test", "map_50": 12.5}],
     )
-    file = model_file_of(tmp_path, made)
+    file = model_file_of(tmp_path, original)
     assert is_detector(file)
     assert is_detector(tmp_path)  # the model file in a run folder
     loaded = load_detector(tmp_path)
-    assert sha256_of(loaded.net.state_dict()) == sha256_of(made.net.state_dict())
-    assert loaded.net.config == made.net.config
-    assert (loaded.classes, loaded.ids, loaded.search) == (made.classes, made.ids, search)
-    assert (loaded.recipe, loaded.metrics) == (made.recipe, made.metrics)
-    assert torch.equal(loaded.preprocessing.mean, made.preprocessing.mean)
-    assert torch.equal(loaded.preprocessing.std, made.preprocessing.std)
+    assert sha256_of(loaded.net.state_dict()) == sha256_of(original.net.state_dict())
+    assert loaded.net.config == original.net.config
+    assert (loaded.classes, loaded.ids, loaded.search) == (original.classes, original.ids, search)
+    assert (loaded.recipe, loaded.metrics) == (original.recipe, original.metrics)
+    assert torch.equal(loaded.preprocessing.mean, original.preprocessing.mean)
+    assert torch.equal(loaded.preprocessing.std, original.preprocessing.std)
     assert not loaded.net.training
-    one, other = (detect_objects(model, PIXELS.numpy(), search) for model in (made, loaded))
+    one, other = (detect_objects(model, PIXELS.numpy(), search) for model in (original, loaded))
     assert torch.equal(one.boxes, other.boxes)
     assert torch.equal(one.scores, other.scores)
 
@@ -243,7 +243,7 @@ def test_inference_folds_batch_norm() -> None:
     fast = prepare_for_inference(model)
     assert norms_of(model.net)
     assert not norms_of(fast.net)
-    one, other = (detect_objects(made, PIXELS.numpy(), model.search) for made in (model, fast))
+    one, other = (detect_objects(each, PIXELS.numpy(), model.search) for each in (model, fast))
     assert len(one)
     torch.testing.assert_close(one.boxes, other.boxes, rtol=1e-4, atol=1e-2)
     torch.testing.assert_close(one.scores, other.scores, rtol=1e-3, atol=1e-4)

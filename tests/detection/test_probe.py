@@ -30,11 +30,13 @@ def test_what_a_run_will_show(
         assert (run.batches, run.evaluated) == shown
         assert (run.task.recipe.name, run.images, run.task.epoch) == (recipe.name, 6, 3)
         assert run.evaluate() == 3
-        learning = {name for name, it in run.task.net.named_parameters() if it.requires_grad}
-        assert {"proposals.conv.weight", "regressor.weight"} <= learning
-        found = probe(run, 2)
-        assert min(found.together, found.network, found.evaluating) > 0
-        assert found.images is not None
-        assert found.seconds(run) > 0
+        trained = {
+            name for name, parameter in run.task.net.named_parameters() if parameter.requires_grad
+        }
+        assert {"proposals.conv.weight", "regressor.weight"} <= trained
+        measured = probe(run, 2)
+        assert min(measured.together, measured.network, measured.evaluating) > 0
+        assert measured.images is not None
+        assert measured.seconds(run) > 0
     finally:
         run.close()

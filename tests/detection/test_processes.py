@@ -73,8 +73,8 @@ def must_be_equal(work: str, home: Path, start_python) -> tuple[list[Path], list
 def test_a_detector(tmp_path: Path, start_python) -> None:
     classifier_file(tmp_path)
     outs, _ = must_be_equal(DETECTOR, tmp_path, start_python)
-    found = [(out / "detections.json").read_bytes() for out in outs]
-    assert found[0] == found[1]
+    detections = [(out / "detections.json").read_bytes() for out in outs]
+    assert detections[0] == detections[1]
 
 
 def test_photographs_of_which_some_are_bad(tmp_path: Path, start_python) -> None:

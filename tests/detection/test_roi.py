@@ -43,8 +43,8 @@ def test_halves_round_up() -> None:
     """Fast R-CNN's C code rounds 0.5 to 1 and 2.5 to 3; torch rounds to even."""
     box = torch.tensor([[8.0, 8, 41, 41]])  # first pixel at 0.5 cells, last pixel at 2.5
     assert roi_pool(board(5, 5), box, FIRST, 1, 16).item() == 18  # row 3, column 3
-    kept = roi_pool(-board(5, 5), box, FIRST, 1, 16).item()
-    assert kept == -6  # row 1, column 1
+    pooled = roi_pool(-board(5, 5), box, FIRST, 1, 16).item()
+    assert pooled == -6  # row 1, column 1
 
 
 def test_a_small_region_fills_all_bins_with_its_cell() -> None:

@@ -70,12 +70,12 @@ def test_classes_are_as_many_as_outputs(folder: Path) -> None:
 
 def test_a_part_without_objects_is_refused_before_training(folder: Path) -> None:
     """Not only when the first evaluation has nothing to measure."""
-    spoil(folder, "val", lambda it: it["annotations"].clear())
+    spoil(folder, "val", lambda coco: coco["annotations"].clear())
     with pytest.raises(
         ValueError, match="images of validation evaluated during training has an object"
     ):
         open_training_data(own_recipe(), folder)
-    spoil(folder, "train", lambda it: [row.update(iscrowd=1) for row in it["annotations"]])
+    spoil(folder, "train", lambda coco: [row.update(iscrowd=1) for row in coco["annotations"]])
     with pytest.raises(ValueError, match="none of the 6 images of train has an object to detect"):
         open_training_data(own_recipe(), folder)
 
@@ -91,7 +91,7 @@ def test_what_is_watched_must_hold_an_object(folder: Path) -> None:
 
 
 def test_an_empty_test_part_is_a_line(folder: Path) -> None:
-    spoil(folder, "val", lambda it: (it["images"].clear(), it["annotations"].clear()))
+    spoil(folder, "val", lambda coco: (coco["images"].clear(), coco["annotations"].clear()))
     with pytest.raises(ValueError, match="the annotations list no images"):
         open_detection_data(own_recipe(), folder)
 
@@ -102,9 +102,9 @@ def test_without_weights_the_mean_is_that_of_the_training_images(
     train = open_detection(folder).train
     images = [train.image(index) for index in range(6)]
     expected = np.mean([image.mean((0, 1)) for image in images], axis=0)
-    found = mean_colour(train)
-    assert found.shape == (3, 1, 1)
-    torch.testing.assert_close(found.flatten(), torch.tensor(expected).float())
+    mean = mean_colour(train)
+    assert mean.shape == (3, 1, 1)
+    torch.testing.assert_close(mean.flatten(), torch.tensor(expected).float())
     (folder / "train" / "000001.png").write_bytes(b"no image")
     some = [image.mean((0, 1)) for at, image in enumerate(images) if at != 1]
     torch.testing.assert_close(
@@ -122,19 +122,19 @@ def test_what_is_prepared_fits_together(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(prepare, "digit_scenes", lambda: SCENES)
     device, weights, file = setup_device("fp32"), classifier(), classifier_file(tmp_path)
     recipe = fit_detector_to_weights(short_recipe(), weights)
-    it = begin_detection(Job(recipe, tmp_path, inputs_at(None, file), device, seed=1))
+    task = begin_detection(Job(recipe, tmp_path, inputs_at(None, file), device, seed=1))
     try:
-        assert torch.equal(it.preprocessing.mean, weights.preprocessing.mean)
-        (example, _) = it.loader(0)
+        assert torch.equal(task.preprocessing.mean, weights.preprocessing.mean)
+        (example, _) = task.loader(0)
         assert example.image.shape == (1, 3, 32, 32)
         assert example.image.is_contiguous(memory_format=torch.channels_last)
-        index = it.loader.sampler(0, 1).item()
+        index = task.loader.sampler(0, 1).item()
         colour = SCENES.train.image(int(index)).mean() - weights.preprocessing.mean.mean()
         assert example.image.mean().item() == pytest.approx(float(colour), abs=1)
-        assert it.proposer is None
-        assert it.net.training
+        assert task.proposer is None
+        assert task.net.training
     finally:
-        it.close()
+        task.close()
     with pytest.raises(ValueError, match="--weights"):
         begin_detection(Job(short_recipe(), tmp_path, Inputs(), device, seed=1))
 
@@ -149,12 +149,12 @@ def test_a_proposer_goes_to_the_device_of_the_run(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(theirs, "to", to)
     weights, world = classifier(), setup_device("fp32")
-    it = prepare.setup_detection(
+    task = prepare.setup_detection(
         fit_detector_to_weights(short_recipe(), weights), 1, SCENES, "coco",
         world,
         weights=weights, preprocessing=None, proposer=theirs, begun=False, log=print,
     )  # fmt: skip
-    it.close()
+    task.close()
     assert moved == [world.torch_device]
 
 

@@ -37,8 +37,8 @@ LIKE = ("model.sizes=[8, 14, 24]", "model.ratios=[1.0, 1.6]", "model.width=8")  
 
 def untouched() -> Model:
     """Return a classifier with its initial weights."""
-    made = classifier()
-    return replace(made, net=build_resnet(SMALL, torch.Generator().manual_seed(1)).eval())
+    net = build_resnet(SMALL, torch.Generator().manual_seed(1)).eval()
+    return replace(classifier(), net=net)
 
 
 def fitting(weights: Weights, *changes: str) -> DetectionRecipe:
@@ -47,9 +47,9 @@ def fitting(weights: Weights, *changes: str) -> DetectionRecipe:
 
 def test_weights_are_a_classifiers_or_a_detectors(tmp_path: Path) -> None:
     file = classifier_file(tmp_path)
-    found = load_weights(file)
-    assert isinstance(found, Model)
-    assert trunk_of(found) == SMALL
+    loaded = load_weights(file)
+    assert isinstance(loaded, Model)
+    assert trunk_of(loaded) == SMALL
     (tmp_path / "detector.safetensors").write_bytes(detector_bytes(detector()))
     other = load_weights(tmp_path / "detector.safetensors")
     assert isinstance(other, Detector)
@@ -102,10 +102,10 @@ def test_a_detector_of_other_classes_gives_all_that_names_none(classes: tuple[st
 def test_layers_of_another_shape_are_new() -> None:
     weights = detector()  # two anchor ratios; the recipe has three
     net = initial_detector(fitting(weights), 1, weights, TRAIN).state_dict()
-    given = weights.net.state_dict()
-    assert torch.equal(net["proposals.conv.weight"], given["proposals.conv.weight"])
+    state = weights.net.state_dict()
+    assert torch.equal(net["proposals.conv.weight"], state["proposals.conv.weight"])
     assert net["proposals.deltas.weight"].shape == (36, 8, 1, 1)
-    assert torch.equal(net["classifier.weight"], given["classifier.weight"])
+    assert torch.equal(net["classifier.weight"], state["classifier.weight"])
 
 
 def test_another_net_is_refused() -> None:

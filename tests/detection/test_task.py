@@ -32,7 +32,7 @@ def calibrated_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def make() -> Iterator[Make]:
     """Build tasks on a few scenes, whose threads end with the test."""
-    made: list[DetectionTask] = []
+    tasks: list[DetectionTask] = []
 
     def build(
         *changes: str,
@@ -45,16 +45,16 @@ def make() -> Iterator[Make]:
         recipe = short_recipe(*changes)
         recipe = with_step(recipe, step) if step else recipe
         recipe = fit_detector_to_weights(recipe, weights) if weights else recipe
-        it = setup_detection(
+        task = setup_detection(
             recipe, seed, SCENES, "coco", setup_device("fp32"), weights=weights,
             preprocessing=None, proposer=proposer, begun=begun, log=print,
         )  # fmt: skip
-        made.append(it)
-        return it
+        tasks.append(task)
+        return task
 
     yield build
-    for it in made:
-        it.close()
+    for task in tasks:
+        task.close()
 
 
 def with_step(recipe: DetectionRecipe, step: int) -> DetectionRecipe:
@@ -79,9 +79,9 @@ def should_say(reference: list[float], box: list[float]) -> Tensor:
     return torch.cat([torch.tensor([x / wide, y / high]), growth])
 
 
-def slow_loss(it: DetectionTask, example: Example) -> Tensor:
+def slow_loss(task: DetectionTask, example: Example) -> Tensor:
     """Compute Faster R-CNN's loss for an image of which all anchors and regions are sampled."""
-    net, config = it.net, it.net.config
+    net, config = task.net, task.net.config
     height, width = example.image.shape[2:]
     features = net.features(example.image)
     rpn = net.proposals
@@ -101,102 +101,106 @@ def slow_loss(it: DetectionTask, example: Example) -> Tensor:
     for at, row in overlaps.items():
         cell, kind = divmod(at, per_cell)
         y, x = divmod(cell, across)
-        closest = any(own == best > 0 for own, best in zip(row, highest, strict=True))
+        closest = any(overlap == best > 0 for overlap, best in zip(row, highest, strict=True))
         positive = max(row) > 0.7 or closest
         if positive:
-            own = truths[row.index(max(row))]
-            said = deltas[4 * kind : 4 * kind + 4, y, x]
-            total = total + smooth_l1(said - should_say(anchors[at], own), 3)
+            truth = truths[row.index(max(row))]
+            predicted = deltas[4 * kind : 4 * kind + 4, y, x]
+            total = total + smooth_l1(predicted - should_say(anchors[at], truth), 3)
         if positive or max(row) < 0.3:
             logit = logits[kind, y, x]
             total, count = total + F.softplus(-logit if positive else logit), count + 1
     proposal = total / count
 
     boxes = net.proposals(features).proposals(
-        width, height, before=it.recipe.sampling.before, after=it.recipe.sampling.proposals,
-        smallest=it.recipe.search.smallest * example.ratio,
+        width, height, before=task.recipe.sampling.before, after=task.recipe.sampling.proposals,
+        smallest=task.recipe.search.smallest * example.ratio,
     )  # fmt: skip
     total, regions = torch.zeros(()), [*boxes.tolist(), *truths]
     for box in regions:
         row = [references.iou(box, truth) for truth in truths]
-        own = row.index(max(row))
-        label = example.labels[own].item() + 1 if max(row) >= 0.5 else 0
+        match = row.index(max(row))
+        label = example.labels[match].item() + 1 if max(row) >= 0.5 else 0
         pooled = references.roi_pool(
             features, torch.tensor([box]), torch.tensor([0]), config.pooled, config.stride
         )
         region = net.stages[-1](pooled).mean((2, 3))[0]
         total = total - net.classifier(region).log_softmax(0)[label]
         if label:
-            said = net.regressor(region)[4 * label - 4 : 4 * label]
-            wanted = should_say(box, truths[own]) / torch.tensor(REGION_STDS)
-            total = total + smooth_l1(said - wanted, 1)
+            predicted = net.regressor(region)[4 * label - 4 : 4 * label]
+            wanted = should_say(box, truths[match]) / torch.tensor(REGION_STDS)
+            total = total + smooth_l1(predicted - wanted, 1)
     return proposal + total / len(regions)
 
 
 def test_the_joint_loss_and_its_gradients_against_plain_loops(make: Make) -> None:
-    it = make(*ALL)
+    task = make(*ALL)
     with torch.no_grad():  # outputs that differ
-        for layer in (it.net.proposals.objectness, it.net.proposals.deltas, it.net.regressor):
+        for layer in (task.net.proposals.objectness, task.net.proposals.deltas, task.net.regressor):
             layer.weight.mul_(30)
-    examples = it.loader(0)
+    examples = task.loader(0)
     for example in examples:
-        loss, _ = it.image_loss(example)
+        loss, _ = task.image_loss(example)
         loss.backward()
-        gradients = {name: p.grad for name, p in it.net.named_parameters()}
-        found = {name: it.clone() for name, it in gradients.items() if it is not None}
-        it.net.zero_grad()
-        expected = slow_loss(it, example)
+        gradients = {name: p.grad for name, p in task.net.named_parameters()}
+        computed = {
+            name: parameter.clone()
+            for name, parameter in gradients.items()
+            if parameter is not None
+        }
+        task.net.zero_grad()
+        expected = slow_loss(task, example)
         torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
         expected.backward()
-        learning = {name for name, p in it.net.named_parameters() if p.requires_grad}
-        assert found.keys() == learning
-        for name, parameter in it.net.named_parameters():
-            if name in learning:
-                torch.testing.assert_close(found[name], parameter.grad, rtol=1e-3, atol=1e-4)
-        it.net.zero_grad()
-    both = it.loss(examples)[0]
-    torch.testing.assert_close(both, torch.stack([it.image_loss(e)[0] for e in examples]).mean())
+        trained = {name for name, p in task.net.named_parameters() if p.requires_grad}
+        assert computed.keys() == trained
+        for name, parameter in task.net.named_parameters():
+            if name in trained:
+                torch.testing.assert_close(computed[name], parameter.grad, rtol=1e-3, atol=1e-4)
+        task.net.zero_grad()
+    both = task.loss(examples)[0]
+    torch.testing.assert_close(both, torch.stack([task.image_loss(e)[0] for e in examples]).mean())
 
 
 def test_places_of_proposals_pass_no_gradient(make: Make) -> None:
-    it = make()
-    (example, _) = it.loader(0)
-    features = it.net.features(example.image)
-    proposed = it.net.proposals(features)
-    regions, _ = it.region_loss(features, proposed, example, torch.Generator())
+    task = make()
+    (example, _) = task.loader(0)
+    features = task.net.features(example.image)
+    proposed = task.net.proposals(features)
+    regions, _ = task.region_loss(features, proposed, example, torch.Generator())
     regions.backward()
-    assert all(weight.grad is None for weight in it.net.proposals.parameters())
-    assert it.net.regressor.weight.grad is not None
-    assert it.net.get_parameter("stem.0.conv.weight").grad is not None
+    assert all(weight.grad is None for weight in task.net.proposals.parameters())
+    assert task.net.regressor.weight.grad is not None
+    assert task.net.get_parameter("stem.0.conv.weight").grad is not None
 
 
 def test_the_error_counts_wrong_regions_or_anchors(make: Make) -> None:
     """A network that always predicts background is wrong for exactly the foreground regions."""
-    it = make()
+    task = make()
     with torch.no_grad():
-        assert it.net.classifier.bias is not None
-        it.net.classifier.bias[0] = 99
-    (example, _) = it.loader(0)
+        assert task.net.classifier.bias is not None
+        task.net.classifier.bias[0] = 99
+    (example, _) = task.loader(0)
     rng = torch.Generator().manual_seed(0)
-    features = it.net.features(example.image)
-    proposed = it.net.proposals(features)
-    targets = it.targets(proposed, example, rng)
-    _, error = it.region_loss(features, proposed, example, rng.manual_seed(0))
+    features = task.net.features(example.image)
+    proposed = task.net.proposals(features)
+    targets = task.targets(proposed, example, rng)
+    _, error = task.region_loss(features, proposed, example, rng.manual_seed(0))
     share = 100 * len(targets.deltas) / len(targets.labels)
     assert 0 < share < 100
     assert error.item() == pytest.approx(share)
     with torch.no_grad():
-        assert it.net.proposals.objectness.bias is not None
-        it.net.proposals.objectness.bias.fill_(99)
-    _, error = it.proposal_loss(it.net.proposals(features), example, rng)
+        assert task.net.proposals.objectness.bias is not None
+        task.net.proposals.objectness.bias.fill_(99)
+    _, error = task.proposal_loss(task.net.proposals(features), example, rng)
     assert error.item() >= 50  # at least half of the anchors are background
 
 
 def test_a_loss_is_a_function_of_seed_and_iteration(make: Make) -> None:
     one, same, other = make(), make(), make(seed=2)
 
-    def losses(it: DetectionTask, iterations: list[int]) -> list[float]:
-        return [it.loss(it.prepare(it.draws(k))[0])[0].item() for k in iterations]
+    def losses(task: DetectionTask, iterations: list[int]) -> list[float]:
+        return [task.loss(task.prepare(task.draws(k))[0])[0].item() for k in iterations]
 
     forwards = losses(one, [0, 1, 2, 3])
     assert losses(same, [3, 1, 0, 2]) == [forwards[k] for k in (3, 1, 0, 2)]
@@ -206,24 +210,26 @@ def test_a_loss_is_a_function_of_seed_and_iteration(make: Make) -> None:
     assert losses(other, [0]) != forwards[:1]
 
 
-def state_of(it: DetectionTask) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in it.net.state_dict().items()}
+def state_of(task: DetectionTask) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in task.net.state_dict().items()}
 
 
-def train(it: DetectionTask, iterations: int = 3) -> None:
-    schedule = Schedule(it.recipe)
-    for _ in training_steps(eager_update_of(it), it.draws, schedule, range(iterations)):
+def train(task: DetectionTask, iterations: int = 3) -> None:
+    schedule = Schedule(task.recipe)
+    for _ in training_steps(eager_update_of(task), task.draws, schedule, range(iterations)):
         pass
 
 
-def changed(before: dict[str, Tensor], it: DetectionTask) -> set[str]:
-    after = it.net.state_dict()
+def changed(before: dict[str, Tensor], task: DetectionTask) -> set[str]:
+    after = task.net.state_dict()
     return {name for name, tensor in before.items() if not torch.equal(tensor, after[name])}
 
 
-def convolutions(it: DetectionTask, *parts: str) -> set[str]:
+def convolutions(task: DetectionTask, *parts: str) -> set[str]:
     """Return the weights of these modules except batch norm's."""
-    return {name for name in it.net.state_dict() if name.startswith(parts) and ".norm." not in name}
+    return {
+        name for name in task.net.state_dict() if name.startswith(parts) and ".norm." not in name
+    }
 
 
 REGIONS = ("stages.2.", "classifier.", "regressor.")
@@ -237,17 +243,17 @@ REGIONS = ("stages.2.", "classifier.", "regressor.")
 def test_what_is_fixed_keeps_its_bits_while_the_rest_moves(
     make: Make, norm: str, fixed: int, free: tuple[str, ...]
 ) -> None:
-    it = make(f"fixed_stages={fixed}", f"model.norm={norm}", "weight_decay=0.1")
-    before = state_of(it)
-    train(it)
-    assert changed(before, it) == convolutions(it, *free, "proposals.", *REGIONS)
+    task = make(f"fixed_stages={fixed}", f"model.norm={norm}", "weight_decay=0.1")
+    before = state_of(task)
+    train(task)
+    assert changed(before, task) == convolutions(task, *free, "proposals.", *REGIONS)
 
 
 def test_group_norm_learns(make: Make) -> None:
-    it = make("model.norm=group")
-    before = state_of(it)
-    train(it)
-    assert changed(before, it) == set(before)
+    task = make("model.norm=group")
+    before = state_of(task)
+    train(task)
+    assert changed(before, task) == set(before)
     fixed = make("model.norm=group", "fixed_stages=1")
     before = state_of(fixed)
     train(fixed)
@@ -268,42 +274,42 @@ def test_each_of_the_four_steps_changes_its_parts(
     make: Make, step: int, parts: tuple[str, ...]
 ) -> None:
     proposer = detector(seed=8).net if step == 2 else None
-    it = make("fixed_stages=1", step=step, proposer=proposer)
-    before = state_of(it)
+    task = make("fixed_stages=1", step=step, proposer=proposer)
+    before = state_of(task)
     theirs = sha256_of(proposer.state_dict()) if proposer else None
-    train(it)
-    assert changed(before, it) == convolutions(it, *parts)
+    train(task)
+    assert changed(before, task) == convolutions(task, *parts)
     if proposer:
         assert sha256_of(proposer.state_dict()) == theirs
 
 
 def test_step_two_learns_from_the_proposals_of_another_net(make: Make) -> None:
     theirs = detector(seed=8, sizes=(8, 14, 24), ratios=(1, 1.6, 2.8)).net
-    own, other = make(step=2), make(step=2, proposer=theirs)
-    (example, _) = own.loader(0)
-    proposed = own.net.proposals(own.net.features(example.image))
+    single, other = make(step=2), make(step=2, proposer=theirs)
+    (example, _) = single.loader(0)
+    proposed = single.net.proposals(single.net.features(example.image))
 
-    def regions(it: DetectionTask) -> Tensor:
-        return it.targets(proposed, example, torch.Generator().manual_seed(0)).boxes
+    def regions(task: DetectionTask) -> Tensor:
+        return task.targets(proposed, example, torch.Generator().manual_seed(0)).boxes
 
-    assert not torch.equal(regions(own), regions(other))
+    assert not torch.equal(regions(single), regions(other))
     proposed = theirs.proposals(theirs.features(example.image))
-    assert torch.equal(regions(own), regions(other))
+    assert torch.equal(regions(single), regions(other))
 
 
 def test_steps_of_proposals_report_nothing(make: Make) -> None:
     for step in (1, 3):
-        it = make(step=step)
-        assert it.evaluate(lambda: None) == []
-        assert it.finish(lambda: None) == ([], {})
+        task = make(step=step)
+        assert task.evaluate(lambda: None) == []
+        assert task.finish(lambda: None) == ([], {})
 
 
 def test_recomputed_statistics_are_means_over_what_is_shown_at_the_beginning(make: Make) -> None:
-    kept, it = make(), make("model.norm=recompute")
-    before, state = kept.net.state_dict(), it.net.state_dict()
+    frozen, task = make(), make("model.norm=recompute")
+    before, state = frozen.net.state_dict(), task.net.state_dict()
     first = before["stem.0.conv.weight"]
     assert torch.equal(state["stem.0.conv.weight"], first)
-    shown = [F.conv2d(e.image, first, padding=1) for k in range(2) for e in kept.loader(k)]
+    shown = [F.conv2d(e.image, first, padding=1) for k in range(2) for e in frozen.loader(k)]
     means = torch.stack([maps.mean((0, 2, 3)) for maps in shown]).mean(0)
     variances = torch.stack([maps.var((0, 2, 3)) for maps in shown]).mean(0)
     torch.testing.assert_close(state["stem.0.norm.running_mean"], means, rtol=1e-4, atol=1e-4)
@@ -312,15 +318,15 @@ def test_recomputed_statistics_are_means_over_what_is_shown_at_the_beginning(mak
         if name.endswith(("running_mean", "running_var")):
             assert not torch.allclose(tensor, before[name]), name
     again = make("model.norm=recompute")
-    assert not changed(state_of(it), again)
+    assert not changed(state_of(task), again)
 
 
 def test_a_trunk_that_a_step_left_keeps_its_statistics(make: Make) -> None:
     """Steps 3 and 4 use the trunk of step 2; a resumed run has it in its checkpoint."""
-    it = detector(seed=8, norm="recompute")
+    weights = detector(seed=8, norm="recompute")
     for step in (3, 4):
-        made = make("model.norm=recompute", *LIKE, step=step, weights=it)
-        assert sha256_of(made.net.state_dict()) == sha256_of(it.net.state_dict())
+        task = make("model.norm=recompute", *LIKE, step=step, weights=weights)
+        assert sha256_of(task.net.state_dict()) == sha256_of(weights.net.state_dict())
     going_on = make("model.norm=recompute", begun=True, weights=None)
     assert not going_on.net.state_dict()["stem.0.norm.running_mean"].any()
 
@@ -335,9 +341,9 @@ def blank(side: int, boxes: Tensor, labels: Tensor) -> Example:
 
 @pytest.mark.parametrize("step", [None, 1, 2])
 def test_an_image_smaller_than_all_anchors_is_no_error(make: Make, step: int | None) -> None:
-    it = make(step=step)
+    task = make(step=step)
     example = blank(6, torch.tensor([[1.0, 1, 5, 5]]), torch.tensor([3]))
-    loss, error = it.image_loss(example)
+    loss, error = task.image_loss(example)
     assert loss.isfinite()
     assert 0 <= error.item() <= 100
     loss.backward()
@@ -348,30 +354,30 @@ def test_an_image_smaller_than_all_anchors_is_no_error(make: Make, step: int | N
 @pytest.mark.parametrize("context", ["true", "false"])
 def test_an_image_that_nothing_can_be_sampled_of_is_no_error(make: Make, context: str) -> None:
     """Its objects were too small, and background must overlap an object."""
-    it = make("sampling.background=0.1", f"model.context={context}", step=2)
-    loss, error = it.image_loss(blank(40, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)))
+    task = make("sampling.background=0.1", f"model.context={context}", step=2)
+    loss, error = task.image_loss(blank(40, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)))
     assert (loss.item(), error.item()) == (0, 0)
     loss.backward()
 
 
 def test_shares_are_virtual_gpus(make: Make) -> None:
-    it = make("batch_size=4", "virtual_gpus=2")
-    first, second = it.prepare(it.draws(1))
+    task = make("batch_size=4", "virtual_gpus=2")
+    first, second = task.prepare(task.draws(1))
     assert (len(first), len(second)) == (2, 2)
-    assert [e.seed for e in first + second] == [e.seed for e in it.loader(1)]
-    assert it.epoch == 2  # 6 images, 4 per batch
+    assert [e.seed for e in first + second] == [e.seed for e in task.loader(1)]
+    assert task.epoch == 2  # 6 images, 4 per batch
 
 
 def test_evaluation_is_of_the_first_images_and_leaves_training_as_it_was(make: Make) -> None:
-    it = make("search.threshold=0.0")
-    before, training = state_of(it), [m.training for m in it.net.modules()]
-    learning = [p.requires_grad for p in it.net.parameters()]
-    (row,) = it.evaluate(lambda: None)
+    task = make("search.threshold=0.0")
+    before, training = state_of(task), [m.training for m in task.net.modules()]
+    trained = [p.requires_grad for p in task.net.parameters()]
+    (row,) = task.evaluate(lambda: None)
     assert (row["n"], row["set"]) == (2, "test")
-    assert not changed(before, it)
-    assert training == [m.training for m in it.net.modules()]
-    assert learning == [p.requires_grad for p in it.net.parameters()]
-    reports, files = it.finish(lambda: None)
+    assert not changed(before, task)
+    assert training == [m.training for m in task.net.modules()]
+    assert trained == [p.requires_grad for p in task.net.parameters()]
+    reports, files = task.finish(lambda: None)
     (report,) = reports
     assert report["n"] == 3
     assert list(files) == [DETECTIONS_FILE]
@@ -379,10 +385,10 @@ def test_evaluation_is_of_the_first_images_and_leaves_training_as_it_was(make: M
 
 
 def test_the_detector_knows_its_classes_and_its_search(make: Make) -> None:
-    it = make()
-    made = it.detector([{"n": 1}])
-    assert (made.classes, made.ids) == (SCENES.test.classes, SCENES.test.ids)
-    assert made.search == it.recipe.search
-    assert DetectionRecipe.model_validate(made.recipe) == it.recipe
-    assert made.metrics == [{"n": 1}]
-    assert it.error_of({"map_50": 87.5}) == 12.5
+    task = make()
+    model = task.detector([{"n": 1}])
+    assert (model.classes, model.ids) == (SCENES.test.classes, SCENES.test.ids)
+    assert model.search == task.recipe.search
+    assert DetectionRecipe.model_validate(model.recipe) == task.recipe
+    assert model.metrics == [{"n": 1}]
+    assert task.error_of({"map_50": 87.5}) == 12.5

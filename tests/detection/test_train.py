@@ -77,9 +77,9 @@ def after(times: int) -> Callable[[], int | None]:
 def resume(out: Path, **more: Any) -> dict[str, Any]:
     """Resume a run as `reslab resume` does."""
     folder = RunFolder.open(out)
-    recipe, begun = recipe_in(folder), folder.environment()
+    recipe, environment = recipe_in(folder), folder.environment()
     assert isinstance(recipe, DetectionRecipe)
-    return train_detector(recipe, out, seed=begun["seed"], data=begun["data"], **more)
+    return train_detector(recipe, out, seed=environment["seed"], data=environment["data"], **more)
 
 
 @pytest.fixture(scope="module")
@@ -112,9 +112,9 @@ def test_a_run_folder_holds_what_a_classifiers_does(joint: Path) -> None:
     assert [row["iteration"] for row in rows if row["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
     assert looks(joint) == [(4, 2), (6, 3)]
     evaluated = [row for row in rows if row["kind"] == "eval"]
-    made = load_detector(joint)
-    assert sha256_of(made.net.state_dict()) == digests(joint)[0]
-    assert made.classes == SCENES.test.classes
+    model = load_detector(joint)
+    assert sha256_of(model.net.state_dict()) == digests(joint)[0]
+    assert model.classes == SCENES.test.classes
     result = json.loads((joint / "result.json").read_bytes())
     (report,) = result["evaluation"]
     assert report["map_50"] == evaluated[1]["map_50"]
@@ -172,10 +172,10 @@ def test_other_ways_to_train_go_on_as_well(
     weights: Path, tmp_path: Path, changes: list[str]
 ) -> None:
     recipe = short_recipe("iterations=4", *changes)
-    given = None if "model.norm=group" in changes else weights
-    train_detector(recipe, tmp_path / "whole", weights=given)
+    start = None if "model.norm=group" in changes else weights
+    train_detector(recipe, tmp_path / "whole", weights=start)
     with pytest.raises(Interrupted):
-        train_detector(recipe, tmp_path / "run", weights=given, stop=after(3))
+        train_detector(recipe, tmp_path / "run", weights=start, stop=after(3))
     resume(tmp_path / "run")
     assert digests(tmp_path / "run") == digests(tmp_path / "whole")
 
@@ -346,8 +346,8 @@ def lines(out: Path) -> int:
 
 def killed_once(start: Callable[..., Any], arguments: list[str], out: Path, more: int) -> bool:
     """Kill the command once the logs have `more` lines more; return whether it was running."""
-    begun, process = lines(out), start(*arguments)
-    while lines(out) < begun + more and process.runs():
+    before, process = lines(out), start(*arguments)
+    while lines(out) < before + more and process.runs():
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     return process.end().returncode == -signal.SIGKILL
@@ -357,10 +357,10 @@ def killed_once(start: Callable[..., Any], arguments: list[str], out: Path, more
 def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Write a classifier file that fits the recipe's trunk, and a folder of scenes."""
     home = tmp_path_factory.mktemp("large")
-    made = classifier(config_named("resnet20"))
+    model = classifier(config_named("resnet20"))
     noise = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 60
-    recompute_statistics(made.net, (made.net(noise) for _ in range(2)))
-    return classifier_file(home, made), scenes_folder(home / "it")
+    recompute_statistics(model.net, (model.net(noise) for _ in range(2)))
+    return classifier_file(home, model), scenes_folder(home / "it")
 
 
 def must_survive(
@@ -380,8 +380,8 @@ def must_survive(
     for _ in range(kills):
         killed += killed_once(start, command_, out, moments.randint(1, max(shown // kills, 4)))
     assert killed >= kills * 0.7
-    begun = (out / "recipe.json").exists()
-    done = (start("resume", out) if begun else start(*command_)).end()
+    started = (out / "recipe.json").exists()
+    done = (start("resume", out) if started else start(*command_)).end()
     assert done.returncode == 0, done.stderr
     assert digests(out) == digests(tmp_path / "whole")
 

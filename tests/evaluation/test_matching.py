@@ -71,8 +71,8 @@ def test_sets_in_memory_too() -> None:
         "test", torch.zeros(3, 3, 2, 2, dtype=torch.uint8), torch.arange(3), tuple("abc")
     )
     assert match_classes(images, ("a", "b", "c"))[0] is images
-    found, lost = match_classes(images, ("C", "x", "A"))
-    assert (found.labels.tolist(), found.classes) == ([2, 0], ("C", "x", "A"))
+    matched, lost = match_classes(images, ("C", "x", "A"))
+    assert (matched.labels.tolist(), matched.classes) == ([2, 0], ("C", "x", "A"))
     assert len(lost) == 1
 
 

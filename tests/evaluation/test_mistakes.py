@@ -41,22 +41,24 @@ def logs() -> Tensor:
 
 
 def test_the_surest_wrong_answers_come_first() -> None:
-    found = worst_mistakes(logs(), LABELS, numbered())
-    assert [it.file for it in found] == ["image 3", "image 1", "image 2", "image 5"]
-    assert [(it.truth, it.predicted) for it in found] == [
+    mistakes = worst_mistakes(logs(), LABELS, numbered())
+    assert [mistake.file for mistake in mistakes] == ["image 3", "image 1", "image 2", "image 5"]
+    assert [(mistake.truth, mistake.predicted) for mistake in mistakes] == [
         ("bee", "cat"), ("ant", "bee"), ("bee", "cat"), ("bee", "ant"),
     ]  # fmt: skip
-    assert [it.probability for it in found] == pytest.approx([0.98, 0.8, 0.4, 1 / 3])
-    assert [it.truth_probability for it in found] == pytest.approx([0.01, 0.1, 0.3, 1 / 3])
-    assert {it.set for it in found} == {"test"}
-    assert [pixels_of(it.picture)[0, 0, 0] for it in found] == [3, 1, 2, 5]  # lossless
+    assert [mistake.probability for mistake in mistakes] == pytest.approx([0.98, 0.8, 0.4, 1 / 3])
+    assert [mistake.truth_probability for mistake in mistakes] == pytest.approx(
+        [0.01, 0.1, 0.3, 1 / 3]
+    )
+    assert {mistake.set for mistake in mistakes} == {"test"}
+    assert [pixels_of(mistake.picture)[0, 0, 0] for mistake in mistakes] == [3, 1, 2, 5]  # lossless
 
 
 def test_no_more_than_are_asked_for_and_no_image_that_is_right() -> None:
     assert len(worst_mistakes(logs(), LABELS, numbered(), count=2)) == 2
     right = torch.tensor([0, 1, 2, 2, 2, 0])
-    found = worst_mistakes(logs(), right, numbered())
-    assert found == []
+    mistakes = worst_mistakes(logs(), right, numbered())
+    assert mistakes == []
 
 
 def test_mistakes_of_files_have_their_names_and_thumbnails(tmp_path: Path) -> None:
@@ -86,9 +88,9 @@ def test_a_thumbnail_is_never_enlarged(size, expected, kind: str) -> None:
 
 
 def test_json_brings_them_back() -> None:
-    found = worst_mistakes(logs(), LABELS, numbered())
-    text = json.dumps(mistakes_json(found), allow_nan=False)
-    assert mistakes_from(json.loads(text)) == found
+    mistakes = worst_mistakes(logs(), LABELS, numbered())
+    text = json.dumps(mistakes_json(mistakes), allow_nan=False)
+    assert mistakes_from(json.loads(text)) == mistakes
 
 
 def test_malformed_content_and_remote_images_are_refused() -> None:

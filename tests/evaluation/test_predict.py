@@ -65,12 +65,12 @@ def softmax(*scores: float) -> list[float]:
 
 def test_probabilities_worked_by_hand_best_first() -> None:
     expected = softmax(1.0, 2.5, 0.5)
-    found = colours().predict(plain(100, 250, 50))
-    assert [it.name for it in found] == ["green", "red", "blue"]
-    assert [it.probability for it in found] == pytest.approx(
+    predictions = colours().predict(plain(100, 250, 50))
+    assert [prediction.name for prediction in predictions] == ["green", "red", "blue"]
+    assert [prediction.probability for prediction in predictions] == pytest.approx(
         [expected[1], expected[0], expected[2]], rel=1e-5
     )
-    assert str(found[0]) == f" {100 * expected[1]:.1f} %  green"
+    assert str(predictions[0]) == f" {100 * expected[1]:.1f} %  green"
 
 
 def test_a_network_for_larger_images_warns_once() -> None:
@@ -99,9 +99,9 @@ def test_only_the_centre_crop_counts() -> None:
     """Shorter side 10, as the image has already, centre 8: a green frame is cropped off."""
     pixels = plain(0, 255, 0, (10, 30))
     pixels[1:9, 11:19] = (255, 0, 0)
-    found = colours(size=8).predict(pixels)
-    assert found[0].name == "red"
-    assert found[0].probability == pytest.approx(softmax(2.55, 0, 0)[0], rel=1e-5)
+    predictions = colours(size=8).predict(pixels)
+    assert predictions[0].name == "red"
+    assert predictions[0].probability == pytest.approx(softmax(2.55, 0, 0)[0], rel=1e-5)
 
 
 def test_ten_crop_is_the_mean_of_ten_probabilities() -> None:
@@ -111,20 +111,24 @@ def test_ten_crop_is_the_mean_of_ten_probabilities() -> None:
         (view.of(sized[10]).float().mean((1, 2)) / 100).softmax(0)
         for view in TenCrop(10, 8).views()
     ]).mean(0)  # fmt: skip
-    found = {it.name: it.probability for it in colours(8).predict(pixels, protocol="ten-crop")}
-    assert [found[name] for name in COLOURS] == pytest.approx(by_hand.tolist(), rel=1e-5)
+    predictions = {
+        prediction.name: prediction.probability
+        for prediction in colours(8).predict(pixels, protocol="ten-crop")
+    }
+    assert [predictions[name] for name in COLOURS] == pytest.approx(by_hand.tolist(), rel=1e-5)
 
 
 def test_multi_scale_averages_over_positions() -> None:
     """Left half red, right half green: the mean of two softmaxes, not the softmax of the mean."""
     pixels = plain(200, 0, 0, (8, 8))
     pixels[:, 4:] = (0, 200, 0)
-    found = colours(8).predict(pixels, protocol="multi-scale:8,no-flip")
+    predictions = colours(8).predict(pixels, protocol="multi-scale:8,no-flip")
     high, _, low = softmax(2, 0, 0)
-    assert {it.name: it.probability for it in found} == pytest.approx(
+    assert {prediction.name: prediction.probability for prediction in predictions} == pytest.approx(
         {"red": (high + low) / 2, "green": (high + low) / 2, "blue": low}, rel=1e-5
     )
-    assert [it.name for it in found] == ["red", "green", "blue"]  # equal probabilities: the lower index first
+    # equal probabilities: the lower index first
+    assert [prediction.name for prediction in predictions] == ["red", "green", "blue"]
 
 
 def test_an_image_may_be_a_file_bytes_an_array_or_pillows(tmp_path: Path) -> None:
@@ -160,17 +164,17 @@ def test_sizes_may_differ_and_answers_keep_their_places() -> None:
     images = [plain(10 * k, 200 - 9 * k, 5, size) for k, size in enumerate(sizes * 15)]
     model = colours()
     together = model.predict(images, top=3)
-    for found, image in zip(together, images, strict=True):
-        for one, other in zip(found, model.predict(image), strict=True):
+    for predictions, image in zip(together, images, strict=True):
+        for one, other in zip(predictions, model.predict(image), strict=True):
             assert one.name == other.name
             assert one.probability == pytest.approx(other.probability, rel=1e-5)
 
 
 def test_top_is_at_most_the_number_of_classes() -> None:
     assert len(colours().predict(plain(1, 2, 3), top=2)) == 2
-    found = colours().predict(plain(1, 2, 3), top=50)
-    assert len(found) == 3
-    assert sum(it.probability for it in found) == pytest.approx(1)
+    predictions = colours().predict(plain(1, 2, 3), top=50)
+    assert len(predictions) == 3
+    assert sum(prediction.probability for prediction in predictions) == pytest.approx(1)
     with pytest.raises(ValueError, match="top=0 must be at least 1"):
         colours().predict(plain(1, 2, 3), top=0)
 
@@ -178,19 +182,19 @@ def test_top_is_at_most_the_number_of_classes() -> None:
 def test_ids_are_the_names_where_there_are_no_others() -> None:
     model = colours().model
     assert Predictor(model).predict(plain(9, 0, 0))[0].id == "red"
-    found = Predictor(replace(model, ids=("n1", "n2", "n3"))).predict(plain(9, 0, 0))
-    assert (found[0].name, found[0].id) == ("red", "n1")
+    predictions = Predictor(replace(model, ids=("n1", "n2", "n3"))).predict(plain(9, 0, 0))
+    assert (predictions[0].name, predictions[0].id) == ("red", "n1")
 
 
 def test_a_bad_image_is_an_answer_among_others(tmp_path: Path) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no image")
     images = [plain(9, 0, 0), bad, tmp_path / "missing.png", tmp_path, plain(0, 0, 9)]
-    found = list(colours().each(images, top=1))
-    assert [it[0].name for it in found if isinstance(it, list)] == ["red", "blue"]
-    assert [type(it) for it in found] == [list, BadImage, BadImage, BadImage, list]
-    assert str(found[1]).startswith(f"{bad}: not an image")
-    assert str(found[2]) == f"{tmp_path / 'missing.png'}: no such file or directory"
+    predictions = list(colours().each(images, top=1))
+    assert [answer[0].name for answer in predictions if isinstance(answer, list)] == ["red", "blue"]
+    assert [type(answer) for answer in predictions] == [list, BadImage, BadImage, BadImage, list]
+    assert str(predictions[1]).startswith(f"{bad}: not an image")
+    assert str(predictions[2]) == f"{tmp_path / 'missing.png'}: no such file or directory"
     with pytest.raises(BadImage, match=r"bad\.jpg"):
         colours().predict(images)
 
@@ -198,17 +202,17 @@ def test_a_bad_image_is_an_answer_among_others(tmp_path: Path) -> None:
 def test_an_image_of_pillows_may_be_truncated() -> None:
     noise = np.random.default_rng(2).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     opened = Image.open(io.BytesIO(png(noise)[:9000]))
-    (found,) = colours().each([opened])
-    assert str(found).startswith("the image: ")
-    assert isinstance(found, BadImage)
+    (answer,) = colours().each([opened])
+    assert str(answer).startswith("the image: ")
+    assert isinstance(answer, BadImage)
 
 
 def test_an_image_that_would_fill_the_memory_is_bad(tmp_path: Path) -> None:
     file = tmp_path / "thin.png"
     file.write_bytes(png(plain(9, 0, 0, (3, 153))))
-    found = list(colours(6).each([file, plain(9, 0, 0, (3, 150))], top=1))
-    assert str(found[0]) == f"{file}: 153 x 3 pixels; the aspect ratio may be 50 at most"
-    assert isinstance(found[1], list)
+    predictions = list(colours(6).each([file, plain(9, 0, 0, (3, 150))], top=1))
+    assert str(predictions[0]) == f"{file}: 153 x 3 pixels; the aspect ratio may be 50 at most"
+    assert isinstance(predictions[1], list)
 
 
 @pytest.mark.parametrize(
@@ -238,10 +242,10 @@ def test_a_net_with_a_mean_image_gets_its_own_size_and_says_so_once() -> None:
     model = colours(mean=torch.zeros(3, 8, 8))
     pixels = plain(0, 255, 0, (16, 48))
     pixels[:, 16:32] = (255, 0, 0)
-    with pytest.warns(UserWarning, match="takes only 8x8 images") as said:
-        found = list(model.each([pixels] * 70, top=1))
-    assert len(said) == 1
-    assert {it[0].name for it in found if isinstance(it, list)} == {"red"}
+    with pytest.warns(UserWarning, match="takes only 8x8 images") as warned:
+        predictions = list(model.each([pixels] * 70, top=1))
+    assert len(warned) == 1
+    assert {answer[0].name for answer in predictions if isinstance(answer, list)} == {"red"}
     model.predict(plain(1, 2, 3))  # of its size: there is no warning, which would be an error here
 
 
@@ -274,11 +278,15 @@ def test_a_model_file_predicts_what_its_scores_say(random_net: Path) -> None:
     pixels = np.random.default_rng(3).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     images = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     expected = model(images).softmax(1)[0].sort(descending=True)
-    found = model.predict(png(pixels))
-    assert [it.name for it in found] == [COLOURS[k] for k in expected.indices.tolist()]
-    assert [it.probability for it in found] == pytest.approx(expected.values.tolist(), rel=1e-4)
+    predictions = model.predict(png(pixels))
+    assert [prediction.name for prediction in predictions] == [
+        COLOURS[k] for k in expected.indices.tolist()
+    ]
+    assert [prediction.probability for prediction in predictions] == pytest.approx(
+        expected.values.tolist(), rel=1e-4
+    )
     assert model.classes == COLOURS
-    assert isinstance(found[0], Prediction)
+    assert isinstance(predictions[0], Prediction)
 
 
 class LeastSquares(nn.Module):
@@ -309,14 +317,14 @@ def test_a_model_of_digits_names_enlarged_digits() -> None:
     net = LeastSquares(sets.train.images.float(), sets.train.labels)
     model = Predictor(Model(cast(ResNet, net), sets.test.classes, zero, {}, []))
     small = [image.permute(1, 2, 0).numpy() for image in sets.test.images[:100]]
-    large = [Image.fromarray(it).resize((160, 160), Image.Resampling.BICUBIC) for it in small]
+    large = [Image.fromarray(image).resize((160, 160), Image.Resampling.BICUBIC) for image in small]
     truth = [str(label) for label in sets.test.labels[:100].tolist()]
     with pytest.warns(UserWarning, match="only 16x16 images"):
-        found = model.predict(large, top=1)
-    right = sum(answer[0].name == label for answer, label in zip(found, truth, strict=True))
-    own = sum(
+        predictions = model.predict(large, top=1)
+    correct = sum(answer[0].name == label for answer, label in zip(predictions, truth, strict=True))
+    expected = sum(
         answer[0].name == label
         for answer, label in zip(model.predict(small, top=1), truth, strict=True)
     )
-    assert own >= 90
-    assert right >= own - 2
+    assert expected >= 90
+    assert correct >= expected - 2

@@ -30,18 +30,18 @@ def result_of(model: Model, folder: Path, protocol: ViewProtocol) -> Report:
 
 
 def test_a_hundred_photographs(resnet18: Model, shared: Path) -> None:
-    found = result_of(resnet18, shared / "imagenet" / "samples", OneCrop(256, 224))
-    assert (found.n, found.skipped, len(found.per_class)) == (100, 0, 100)
-    assert 100 - found.top1_error == pytest.approx(78, abs=1.01)  # difference of one image
-    assert 100 - found.top5_error == pytest.approx(93, abs=1.01)
+    report = result_of(resnet18, shared / "imagenet" / "samples", OneCrop(256, 224))
+    assert (report.n, report.skipped, len(report.per_class)) == (100, 0, 100)
+    assert 100 - report.top1_error == pytest.approx(78, abs=1.01)  # difference of one image
+    assert 100 - report.top5_error == pytest.approx(93, abs=1.01)
 
 
 @pytest.mark.slow
 def test_five_hundred_of_the_validation_set(resnet18: Model, shared: Path) -> None:
-    found = result_of(resnet18, shared / "imagenet" / "val500", OneCrop(256, 224))
-    assert (found.n, len(found.per_class)) == (500, 10)
-    assert 100 - found.top1_error == pytest.approx(64.8, abs=0.6)
-    assert 100 - found.top5_error == pytest.approx(88.4, abs=0.6)
+    report = result_of(resnet18, shared / "imagenet" / "val500", OneCrop(256, 224))
+    assert (report.n, len(report.per_class)) == (500, 10)
+    assert 100 - report.top1_error == pytest.approx(64.8, abs=0.6)
+    assert 100 - report.top5_error == pytest.approx(88.4, abs=0.6)
 
 
 @pytest.mark.slow
@@ -67,8 +67,8 @@ def scores_of_20(cifar10_test: ImagesInMemory, shared: Path) -> Scores:
 
 
 def test_akamasters_20_layers_err_as_he_says(cifar10_test, scores_of_20) -> None:
-    found = build_report(scores_of_20, cifar10_test, "one-crop")
-    assert (found.n, found.top1_error) == (10_000, 8.27)
+    report = build_report(scores_of_20, cifar10_test, "one-crop")
+    assert (report.n, report.top1_error) == (10_000, 8.27)
 
 
 @pytest.mark.slow
@@ -86,5 +86,5 @@ def test_scores_are_log_probabilities(resnet18: Model, shared: Path) -> None:
     )
     few = images.take("few", torch.arange(4))
     for protocol in (OneCrop(256, 224), MultiScale((224,))):
-        found = score_set(resnet18, few, protocol).log_probabilities
-        assert found.exp().sum(1).tolist() == pytest.approx([1.0] * 4, abs=1e-5)
+        scores = score_set(resnet18, few, protocol).log_probabilities
+        assert scores.exp().sum(1).tolist() == pytest.approx([1.0] * 4, abs=1e-5)

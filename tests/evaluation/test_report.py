@@ -28,15 +28,15 @@ def reader(images: torch.Tensor, classes: int = 10) -> torch.Tensor:
 
 @pytest.mark.parametrize("count", [10, RANGE_IMAGES, RANGE_IMAGES + 10, 3 * RANGE_IMAGES - 10])
 def test_each_image_counts_once(count: int) -> None:
-    seen = 0
+    scored = 0
 
     def model(images: torch.Tensor) -> torch.Tensor:
-        nonlocal seen
-        seen += len(images)
+        nonlocal scored
+        scored += len(images)
         return reader(images)
 
     report = classify(model, coded(count, 10))
-    assert seen == report.n == count
+    assert scored == report.n == count
     assert report.top1_error == pytest.approx(20.0)
     right = math.log(9 + math.e) - 1
     wrong = math.log(9 + math.e)
@@ -61,12 +61,12 @@ def test_an_empty_set_is_refused() -> None:
 def test_images_that_do_not_decode_are_named_and_left_out(album) -> None:
     red = np.zeros((2, 2, 3), np.uint8)
     red[..., 0] = 255
-    heard: list[dict] = []
+    events: list[dict] = []
     images = album([red, None, red, red], [0, 0, 1, 0])
-    report = classify(lambda x: x.float().mean((2, 3)), images, on_event=heard.append)
+    report = classify(lambda x: x.float().mean((2, 3)), images, on_event=events.append)
     assert (report.n, report.skipped) == (3, 1)
     assert report.top1_error == pytest.approx(100 / 3)
-    (bad,) = [row["text"] for row in heard if row["kind"] == "bad"]
+    (bad,) = [row["text"] for row in events if row["kind"] == "bad"]
     assert bad.startswith("1.png: ")
     assert "1 skipped" in str(report)
     assert report.as_dict()["skipped"] == 1

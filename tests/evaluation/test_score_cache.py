@@ -41,14 +41,16 @@ def images(album, photographs) -> EncodedImages:
     return album([*photographs, None], [0, 1, 2, 0, 1, 2])
 
 
-def kept(model, images, protocol: ViewProtocol, folder: Path, **how) -> tuple[Report, list[str]]:
-    heard: list[str] = []
+def evaluate(
+    model, images, protocol: ViewProtocol, folder: Path, **how
+) -> tuple[Report, list[str]]:
+    messages: list[str] = []
     cache = ScoreCache(folder, how.pop("digest", "weights"), how.pop("keep", True))
     report = classify(
         model, images, protocol, score_cache=cache,
-        on_event=lambda row: heard.append(row["text"]) if "text" in row else None,
+        on_event=lambda row: messages.append(row["text"]) if "text" in row else None,
     )  # fmt: skip
-    return report, heard
+    return report, messages
 
 
 PROTOCOLS = [OneCrop(36, 32), TenCrop(36, 32), MultiScale((32, 48))]
@@ -59,13 +61,13 @@ def test_kept_scores_give_the_same_report_without_the_model(
     images: EncodedImages, tmp_path: Path, protocol: ViewProtocol, monkeypatch
 ) -> None:
     fresh = classify(Watched(), images, protocol)
-    first, _ = kept(Watched(), images, protocol, tmp_path)
+    first, _ = evaluate(Watched(), images, protocol, tmp_path)
     monkeypatch.setattr(EncodedImages, "image", forbidden)
-    again, heard = kept(forbidden, images, protocol, tmp_path, keep=False)
+    again, messages = evaluate(forbidden, images, protocol, tmp_path, keep=False)
     assert fresh == first == again
     count = len(protocol.views())
-    assert any(f"{count} of {count} views read from cached scores" in line for line in heard)
-    assert any(line.startswith("5.png: ") for line in heard)  # bad images are still reported
+    assert any(f"{count} of {count} views read from cached scores" in line for line in messages)
+    assert any(line.startswith("5.png: ") for line in messages)  # bad images are still reported
 
 
 @pytest.mark.parametrize(
@@ -80,18 +82,18 @@ def test_kept_scores_give_the_same_report_without_the_model(
 def test_a_part_of_a_protocol_computes_nothing(
     images: EncodedImages, tmp_path: Path, whole: ViewProtocol, part: ViewProtocol
 ) -> None:
-    kept(Watched(), images, whole, tmp_path)
-    found, _ = kept(forbidden, images, part, tmp_path)
-    assert found == classify(Watched(), images, part)
+    evaluate(Watched(), images, whole, tmp_path)
+    report, _ = evaluate(forbidden, images, part, tmp_path)
+    assert report == classify(Watched(), images, part)
 
 
 def test_only_missing_views_are_computed(images: EncodedImages, tmp_path: Path) -> None:
-    kept(Watched(), images, OneCrop(36, 32), tmp_path)
+    evaluate(Watched(), images, OneCrop(36, 32), tmp_path)
     model = Watched()
-    found, heard = kept(model, images, TenCrop(36, 32), tmp_path)
+    report, messages = evaluate(model, images, TenCrop(36, 32), tmp_path)
     assert model.shown == 9 * 5
-    assert any("1 of 10 views read from cached scores" in line for line in heard)
-    assert found == classify(Watched(), images, TenCrop(36, 32))
+    assert any("1 of 10 views read from cached scores" in line for line in messages)
+    assert report == classify(Watched(), images, TenCrop(36, 32))
 
 
 def test_nothing_is_written_or_read_unless_asked(images: EncodedImages, tmp_path: Path) -> None:
@@ -103,23 +105,23 @@ def test_nothing_is_written_or_read_unless_asked(images: EncodedImages, tmp_path
         return original(file)
 
     watched = EncodedImages("album", images.files, images.labels, images.classes, images.ids, read)
-    kept(Watched(), watched, OneCrop(36, 32), tmp_path / "scores", keep=False)
+    evaluate(Watched(), watched, OneCrop(36, 32), tmp_path / "scores", keep=False)
     assert not (tmp_path / "scores").exists()
     assert len(reads) == len(images)
 
 
 def test_other_weights_are_not_these(images: EncodedImages, tmp_path: Path) -> None:
-    kept(Watched(), images, OneCrop(36, 32), tmp_path)
+    evaluate(Watched(), images, OneCrop(36, 32), tmp_path)
     model = Watched()
-    _, heard = kept(model, images, OneCrop(36, 32), tmp_path, digest="others")
+    _, messages = evaluate(model, images, OneCrop(36, 32), tmp_path, digest="others")
     assert model.shown == 5
-    assert any("is not used: it has the scores of another model" in line for line in heard)
+    assert any("is not used: it has the scores of another model" in line for line in messages)
 
 
 @pytest.mark.parametrize("change", ["pixels", "label", "class"])
 def test_another_set_is_not_this(album, photographs, tmp_path: Path, change: str) -> None:
     labels, classes = [0, 1, 2, 0, 1], ["red", "green", "blue"]
-    kept(Watched(), album(photographs, labels, classes), OneCrop(36, 32), tmp_path)
+    evaluate(Watched(), album(photographs, labels, classes), OneCrop(36, 32), tmp_path)
     if change == "pixels":
         photographs[3] = np.ascontiguousarray(photographs[3][::-1])
     elif change == "label":
@@ -127,14 +129,14 @@ def test_another_set_is_not_this(album, photographs, tmp_path: Path, change: str
     else:
         classes[0] = "rot"
     model = Watched()
-    kept(model, album(photographs, labels, classes), OneCrop(36, 32), tmp_path)
+    evaluate(model, album(photographs, labels, classes), OneCrop(36, 32), tmp_path)
     assert model.shown == 5
 
 
 def test_a_mended_image_is_seen(album, photographs, tmp_path: Path) -> None:
     damaged = album([*photographs[:2], None], [0, 1, 2])
-    kept(Watched(), damaged, OneCrop(36, 32), tmp_path)
-    report, _ = kept(Watched(), album(photographs[:3], [0, 1, 2]), OneCrop(36, 32), tmp_path)
+    evaluate(Watched(), damaged, OneCrop(36, 32), tmp_path)
+    report, _ = evaluate(Watched(), album(photographs[:3], [0, 1, 2]), OneCrop(36, 32), tmp_path)
     assert (report.n, report.skipped) == (3, 0)
 
 
@@ -148,23 +150,23 @@ def flip_a_byte(data: bytes) -> bytes:
     ids=["byte", "cut", "empty", "other"],
 )  # fmt: skip
 def test_damaged_files_are_computed_again(images: EncodedImages, tmp_path: Path, damage) -> None:
-    first, _ = kept(Watched(), images, OneCrop(36, 32), tmp_path)
+    first, _ = evaluate(Watched(), images, OneCrop(36, 32), tmp_path)
     (file,) = tmp_path.rglob("*.safetensors")
     file.write_bytes(damage(file.read_bytes()))
-    again, heard = kept(Watched(), images, OneCrop(36, 32), tmp_path)
-    assert any("is not used: it is damaged or has no scores" in line for line in heard)
+    again, messages = evaluate(Watched(), images, OneCrop(36, 32), tmp_path)
+    assert any("is not used: it is damaged or has no scores" in line for line in messages)
     assert again == first
-    assert kept(forbidden, images, OneCrop(36, 32), tmp_path)[0] == first
+    assert evaluate(forbidden, images, OneCrop(36, 32), tmp_path)[0] == first
 
 
 def test_a_file_of_somebody_else_is_not_used(images: EncodedImages, tmp_path: Path) -> None:
-    kept(Watched(), images, OneCrop(36, 32), tmp_path)
+    evaluate(Watched(), images, OneCrop(36, 32), tmp_path)
     (file,) = tmp_path.rglob("*.safetensors")
     save_file({"something": torch.zeros(3)}, file)
     model = Watched()
-    _, heard = kept(model, images, OneCrop(36, 32), tmp_path)
+    _, messages = evaluate(model, images, OneCrop(36, 32), tmp_path)
     assert model.shown == 5
-    assert any("is not used" in line for line in heard)
+    assert any("is not used" in line for line in messages)
 
 
 def test_a_kill_while_writing_leaves_no_half_file(
@@ -175,17 +177,17 @@ def test_a_kill_while_writing_leaves_no_half_file(
 
     monkeypatch.setattr(os, "fsync", killed)
     with pytest.raises(KeyboardInterrupt):
-        kept(Watched(), images, OneCrop(36, 32), tmp_path)
+        evaluate(Watched(), images, OneCrop(36, 32), tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_sets_in_memory_are_known_by_their_pixels(tmp_path: Path) -> None:
     images = torch.randint(0, 256, (7, 3, 4, 4), dtype=torch.uint8)
     one = ImagesInMemory("test", images, torch.arange(7) % 3, ("a", "b", "c"))
-    report, _ = kept(Watched(), one, OneCrop(), tmp_path)
-    assert kept(forbidden, one, OneCrop(), tmp_path)[0] == report
+    report, _ = evaluate(Watched(), one, OneCrop(), tmp_path)
+    assert evaluate(forbidden, one, OneCrop(), tmp_path)[0] == report
     images = images.clone()
     images[6, 2, 3, 3] += 1
     model = Watched()
-    kept(model, ImagesInMemory("test", images, one.labels, one.classes), OneCrop(), tmp_path)
+    evaluate(model, ImagesInMemory("test", images, one.labels, one.classes), OneCrop(), tmp_path)
     assert model.shown == 7

@@ -51,40 +51,40 @@ def test_ten_crop_by_hand(album) -> None:
     """Red in one corner: (.6, .2, .2) for its crop and the mirror, a third each for the others."""
     image = black(4, 6)
     image[:2, :2, 0] = 255
-    found = probabilities(colour, album([image], [0]), TenCrop(4, 2))
+    scores = probabilities(colour, album([image], [0]), TenCrop(4, 2))
     other = (2 * 0.2 + 8 / 3) / 10
-    assert found[0].tolist() == pytest.approx([(2 * 0.6 + 8 / 3) / 10, other, other])
+    assert scores[0].tolist() == pytest.approx([(2 * 0.6 + 8 / 3) / 10, other, other])
     # not the softmax of averaged scores
-    assert found[0, 0] != pytest.approx(3**0.2 / (3**0.2 + 2), abs=1e-3)
+    assert scores[0, 0] != pytest.approx(3**0.2 / (3**0.2 + 2), abs=1e-3)
 
 
 def test_mirrors_are_seen_by_hand(album) -> None:
     """The network sees only the left column, which is red in the image but not in its mirror."""
     image = black(2, 2)
     image[:, 0, 0] = 255
-    found = probabilities(lambda x: colour(x[..., :1]), album([image], [0]), TenCrop(2, 2))
-    assert found[0, 0] == pytest.approx((0.6 + 1 / 3) / 2)
+    scores = probabilities(lambda x: colour(x[..., :1]), album([image], [0]), TenCrop(2, 2))
+    assert scores[0, 0] == pytest.approx((0.6 + 1 / 3) / 2)
 
 
 def test_the_centre_by_hand(album) -> None:
     image = black(5, 8)
     image[1:4, 2:5, 1] = 255
-    found = probabilities(colour, album([image], [1]), OneCrop(5, 3))
-    assert found[0].tolist() == pytest.approx([0.2, 0.6, 0.2])
+    scores = probabilities(colour, album([image], [1]), OneCrop(5, 3))
+    assert scores[0].tolist() == pytest.approx([0.2, 0.6, 0.2])
 
 
 def test_multi_scale_by_hand(album) -> None:
     """One red pixel of four at side 2; at side 4 the same four, enlarged bilinearly."""
     image = black(2, 2)
     image[0, 0, 0] = 255
-    found = probabilities(Pixels(1), album([image], [0]), MultiScale((2,), flip=True))
-    assert found[0, 0] == pytest.approx((0.6 + 3 / 3) / 4)
+    scores = probabilities(Pixels(1), album([image], [0]), MultiScale((2,), flip=True))
+    assert scores[0, 0] == pytest.approx((0.6 + 3 / 3) / 4)
     # bilinear from 2 to 4 pixels: weights 1, 3/4, 1/4, 0 along each side, rounded to bytes
     weights = [1, 0.75, 0.25, 0]
     reds = [round(255 * a * b) / 255 for a in weights for b in weights]
     at_4 = sum(3**red / (3**red + 2) for red in reds) / 16
-    found = probabilities(Pixels(1), album([image], [0]), MultiScale((2, 4), flip=False))
-    assert found[0, 0] == pytest.approx((0.4 + at_4) / 2, abs=2e-4)
+    scores = probabilities(Pixels(1), album([image], [0]), MultiScale((2, 4), flip=False))
+    assert scores[0, 0] == pytest.approx((0.4 + at_4) / 2, abs=2e-4)
 
 
 def plainly_resized(image: np.ndarray, side: int) -> np.ndarray:
@@ -105,12 +105,12 @@ def slow_ten_crop(model, image: np.ndarray, side: int, size: int) -> Tensor:
         (0, 0), (0, width - size), (height - size, 0), (height - size, width - size),
         (round((height - size) / 2), round((width - size) / 2)),
     ]  # fmt: skip
-    found = []
+    softmaxes = []
     for top, left in places:
         crop = whole[top : top + size, left : left + size]
         for view in (crop, crop[:, ::-1]):
-            found.append(model(one(view))[0].double().softmax(0))
-    return torch.stack(found).mean(0)
+            softmaxes.append(model(one(view))[0].double().softmax(0))
+    return torch.stack(softmaxes).mean(0)
 
 
 def slow_multi_scale(model, image: np.ndarray, sides: tuple[int, ...], window: int) -> Tensor:
@@ -120,12 +120,12 @@ def slow_multi_scale(model, image: np.ndarray, sides: tuple[int, ...], window: i
         whole = plainly_resized(image, side)
         for view in (whole, whole[:, ::-1]):
             height, width = view.shape[:2]
-            found = [
+            softmaxes = [
                 model(one(view[top : top + window, left : left + window]))[0].double().softmax(0)
                 for top in range(height - window + 1)
                 for left in range(width - window + 1)
             ]
-            means.append(torch.stack(found).mean(0))
+            means.append(torch.stack(softmaxes).mean(0))
     return torch.stack(means).mean(0)
 
 
@@ -142,25 +142,25 @@ def small_model(size: int, resize: int) -> Model:
 def test_ten_crop_against_a_slow_reference(album, photographs) -> None:
     model = small_model(32, 36)
     some = photographs[:3]
-    found = probabilities(model, album(some, [0, 1, 2]), TenCrop(36, 32))
+    scores = probabilities(model, album(some, [0, 1, 2]), TenCrop(36, 32))
     slow = torch.stack([slow_ten_crop(model, image, 36, 32) for image in some])
-    torch.testing.assert_close(found.double(), slow, rtol=0, atol=1e-5)
-    assert (found - 1 / 3).abs().max() > 0.05  # the network does distinguish them
+    torch.testing.assert_close(scores.double(), slow, rtol=0, atol=1e-5)
+    assert (scores - 1 / 3).abs().max() > 0.05  # the network does distinguish them
 
 
 def test_multi_scale_against_a_slow_reference(album, photographs) -> None:
     """With a network of windows without padding, each position is exactly a crop."""
     small = [image[:12, :17] for image in photographs]
-    found = probabilities(Pixels(7), album(small, [0, 1, 2, 0, 1]), MultiScale((7, 9, 12)))
+    scores = probabilities(Pixels(7), album(small, [0, 1, 2, 0, 1]), MultiScale((7, 9, 12)))
     slow = torch.stack([slow_multi_scale(colour, image, (7, 9, 12), 7) for image in small])
-    torch.testing.assert_close(found.double(), slow, rtol=0, atol=1e-6)
+    torch.testing.assert_close(scores.double(), slow, rtol=0, atol=1e-6)
 
 
 def test_every_position_of_a_real_network_counts_alike(album, photographs) -> None:
     """Its last map, window by window: each is pooled, classified and put through the softmax."""
     model = small_model(32, 36)
-    found = probabilities(model, album(photographs[1:3], [0, 1]), MultiScale((40,), flip=False))
-    for image, mean in zip(photographs[1:3], found, strict=True):
+    scores = probabilities(model, album(photographs[1:3], [0, 1]), MultiScale((40,), flip=False))
+    for image, mean in zip(photographs[1:3], scores, strict=True):
         shown = model.preprocessing(one(plainly_resized(image, 40)))
         features = model.net.stages(model.net.stem(shown))[0]  # [16, h, w]
         rows, columns = features.shape[1] - 3, features.shape[2] - 3
@@ -193,16 +193,16 @@ def test_a_set_in_memory_is_a_folder_of_the_same_images(album, photographs) -> N
     in_memory = ImagesInMemory("album", images, torch.tensor(labels), ("red", "green", "blue"))
     for protocol in (OneCrop(), OneCrop(36, 32), TenCrop(36, 32), MultiScale((32, 40))):
         model = Pixels(8)
-        found = score_set(model, in_memory, protocol).log_probabilities
+        scores = score_set(model, in_memory, protocol).log_probabilities
         assert torch.equal(
-            found, score_set(model, album(squares, labels), protocol).log_probabilities
+            scores, score_set(model, album(squares, labels), protocol).log_probabilities
         )
 
 
 def test_results_do_not_depend_on_threads(album, photographs) -> None:
     images = album(photographs, [0, 1, 2, 0, 1])
-    found = [score_set(Pixels(8), images, TenCrop(36, 32), threads=threads) for threads in (1, 3)]
-    assert torch.equal(found[0].log_probabilities, found[1].log_probabilities)
+    scores = [score_set(Pixels(8), images, TenCrop(36, 32), threads=threads) for threads in (1, 3)]
+    assert torch.equal(scores[0].log_probabilities, scores[1].log_probabilities)
 
 
 def test_each_image_is_decoded_once_and_few_at_a_time(album, monkeypatch) -> None:
@@ -239,9 +239,9 @@ def test_large_images_are_shown_a_few_at_a_time(album, monkeypatch) -> None:
         shown.append(len(images))
         return colour(images)
 
-    found = probabilities(model, album([black(4, 5)] * 7, [0] * 7), OneCrop())
+    scores = probabilities(model, album([black(4, 5)] * 7, [0] * 7), OneCrop())
     assert shown == [3, 3, 1]
-    assert found.tolist() == [[pytest.approx(1 / 3)] * 3] * 7
+    assert scores.tolist() == [[pytest.approx(1 / 3)] * 3] * 7
 
 
 def scores_of(*probabilities: list[float], bad: dict[int, str] | None = None) -> Scores:
@@ -253,11 +253,11 @@ def test_the_mean_of_probabilities_by_hand(album) -> None:
     first = scores_of([0.7, 0.2, 0.1], [0.45, 0.40, 0.15])
     second = scores_of([0.4, 0.5, 0.1], [0.10, 0.80, 0.10])
     mean = ensemble([first, second])
-    found = mean.log_probabilities.exp().tolist()
-    assert found[0] == pytest.approx([0.55, 0.35, 0.10])
-    assert found[1] == pytest.approx([0.275, 0.60, 0.125])
+    probabilities_ = mean.log_probabilities.exp().tolist()
+    assert probabilities_[0] == pytest.approx([0.55, 0.35, 0.10])
+    assert probabilities_[1] == pytest.approx([0.275, 0.60, 0.125])
     images = album([np.zeros((2, 2, 3), np.uint8)] * 2, [0, 1])
-    errors = [build_report(it, images, "").top1_error for it in (first, second, mean)]
+    errors = [build_report(scores, images, "").top1_error for scores in (first, second, mean)]
     assert errors == [50.0, 50.0, 0.0]
 
 

@@ -47,11 +47,11 @@ def test_multi_scale_is_the_papers() -> None:
     assert [view.side for view in MultiScale().views() if view.flip] == [224, 256, 384, 480, 640]
 
 
-crops = st.tuples(st.integers(1, 600), st.integers(0, 50)).map(lambda it: (sum(it), it[0]))
+crops = st.tuples(st.integers(1, 600), st.integers(0, 50)).map(lambda sizes: (sum(sizes), sizes[0]))
 protocols = st.one_of(
     st.just(OneCrop()),
-    crops.map(lambda it: OneCrop(*it)),
-    crops.map(lambda it: TenCrop(*it)),
+    crops.map(lambda sizes: OneCrop(*sizes)),
+    crops.map(lambda sizes: TenCrop(*sizes)),
     st.builds(
         MultiScale, st.lists(st.integers(1, 700), min_size=1, unique=True).map(tuple), st.booleans()
     ),

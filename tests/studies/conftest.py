@@ -100,8 +100,10 @@ def finish_detector(tmp_path: Path, scenes: Path) -> Finish:
             ("data=boxes", *kind, *changes)
         )
         test = open_detection_data(changed, scenes)[0].test
-        found = [Detections(t.boxes, torch.full((len(t),), score), t.labels) for t in test.truths]
-        report = measure(test, found, "coco")
+        detections = [
+            Detections(t.boxes, torch.full((len(t),), score), t.labels) for t in test.truths
+        ]
+        report = measure(test, detections, "coco")
         report = report.as_dict() | report.details() | {"map_50": map_50, "map_50_95": map_50 / 2}
         rows = []
         for k in range(1, 11):
@@ -114,7 +116,7 @@ def finish_detector(tmp_path: Path, scenes: Path) -> Finish:
         environment = {"seed": seed, "data": str(scenes), "device": "cpu", "commit": "abc"}
         run = tmp_path / f"{'trained' if trained else 'untrained'}-{seed}"
         write_run(run, changed, environment, rows, result)
-        (run / DETECTIONS_FILE).write_text(json.dumps(as_results(test, found)))
+        (run / DETECTIONS_FILE).write_text(json.dumps(as_results(test, detections)))
         return run
 
     return write

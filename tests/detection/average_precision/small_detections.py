@@ -25,7 +25,7 @@ def truth(*boxes: Box, label: int = 0, difficult: Sequence[int] = (), crowd=()) 
     )
 
 
-def found(*rows: tuple[float, Box], label: int = 0) -> Detections:
+def detected(*rows: tuple[float, Box], label: int = 0) -> Detections:
     return Detections(
         torch.tensor([box for _, box in rows], dtype=torch.float64).reshape(-1, 4),
         torch.tensor([score for score, _ in rows], dtype=torch.float64),
@@ -47,6 +47,6 @@ def a_set(
 TRUTHS = [truth(A, B), truth(A, B, difficult=[1])]
 
 FOUND = [
-    found((0.4, HALF_OF_B), (0.9, A), (0.8, A)),
-    found((0.7, B), (0.6, A), (0.5, ELSEWHERE)),
+    detected((0.4, HALF_OF_B), (0.9, A), (0.8, A)),
+    detected((0.7, B), (0.6, A), (0.5, ELSEWHERE)),
 ]

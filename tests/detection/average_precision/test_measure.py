@@ -12,7 +12,7 @@ from tests.detection.average_precision.small_detections import (
     TRUTHS,
     A,
     a_set,
-    found,
+    detected,
     truth,
 )
 
@@ -42,7 +42,7 @@ def test_coco_sizes_are_those_of_the_outlines() -> None:
     thin = GroundTruth(
         whole.boxes, whole.labels, whole.difficult, whole.crowd, torch.tensor([50.0])
     )
-    detections = [found((0.9, (0.0, 0.0, 100.0, 100.0)))]
+    detections = [detected((0.9, (0.0, 0.0, 100.0, 100.0)))]
     numbers = measure(a_set([whole]), detections).coco
     assert isnan(numbers["ap_small"])
     assert numbers["ap_large"] == pytest.approx(100)
@@ -53,21 +53,24 @@ def test_coco_sizes_are_those_of_the_outlines() -> None:
 
 def test_a_first_box_counts_for_coco() -> None:
     """pycocotools treats a match with box 0 as no match."""
-    assert measure(a_set([truth(A)]), [found((0.9, A))]).map_50 == pytest.approx(100)
+    assert measure(a_set([truth(A)]), [detected((0.9, A))]).map_50 == pytest.approx(100)
 
 
 def test_a_crowd_forgives_what_lies_in_it() -> None:
-    seen = [found((0.9, A), (0.8, (50.0, 50.0, 60.0, 60.0)), (0.7, (70.0, 70.0, 80.0, 80.0)))]
+    detections = [
+        detected((0.9, A), (0.8, (50.0, 50.0, 60.0, 60.0)), (0.7, (70.0, 70.0, 80.0, 80.0)))
+    ]
     area_of_many = (40.0, 40.0, 90.0, 90.0)
-    assert measure(a_set([truth(A, area_of_many, crowd=[1])]), seen).map_50 == pytest.approx(100)
-    (row,) = measure(a_set([truth(A, area_of_many, crowd=[1])]), seen).per_class
+    precision = measure(a_set([truth(A, area_of_many, crowd=[1])]), detections)
+    assert precision.map_50 == pytest.approx(100)
+    (row,) = precision.per_class
     assert row["boxes"] == 1
 
 
 @pytest.mark.parametrize("protocol", ["coco", "voc-2007", "voc-2012"])
 def test_classes_without_boxes_are_left_out_and_named(protocol: str) -> None:
     images = a_set([truth(A)], ("cat", "dog", "owl"))
-    both = [found((0.9, A))]
+    both = [detected((0.9, A))]
     alone = measure(a_set([truth(A)]), both, protocol)
     report = measure(images, both, protocol)
     assert report.map_50 == alone.map_50 == pytest.approx(100)
@@ -80,34 +83,34 @@ def test_classes_without_boxes_are_left_out_and_named(protocol: str) -> None:
 
 @pytest.mark.parametrize("protocol", ["coco", "voc-2007", "voc-2012"])
 def test_nothing_found_is_zero(protocol: str) -> None:
-    report = measure(a_set([truth(A), truth()]), [found(), found()], protocol)
+    report = measure(a_set([truth(A), truth()]), [detected(), detected()], protocol)
     assert report.map_50 == 0
 
 
 @pytest.mark.parametrize("protocol", ["coco", "voc-2007", "voc-2012"])
 def test_images_rank_by_their_keys(protocol: str) -> None:
     """Equal scores give the same number in whatever order the images are listed."""
-    truths, seen = [truth(A), truth(A)], [found((0.5, A)), found((0.5, ELSEWHERE))]
-    one = measure(a_set(truths, keys=[3, 7]), seen, protocol)
-    turned = measure(a_set(truths[::-1], keys=[7, 3]), seen[::-1], protocol)
-    assert one.map_50 == turned.map_50
-    assert one.map_50 > measure(a_set(truths, keys=[7, 3]), seen, protocol).map_50
+    truths, detections = [truth(A), truth(A)], [detected((0.5, A)), detected((0.5, ELSEWHERE))]
+    one = measure(a_set(truths, keys=[3, 7]), detections, protocol)
+    reversed_ = measure(a_set(truths[::-1], keys=[7, 3]), detections[::-1], protocol)
+    assert one.map_50 == reversed_.map_50
+    assert one.map_50 > measure(a_set(truths, keys=[7, 3]), detections, protocol).map_50
 
 
 def test_what_cannot_be_measured_is_refused() -> None:
     with pytest.raises(ValueError, match="scenes has no boxes to detect"):
-        measure(a_set([truth(A, difficult=[0])]), [found((0.9, A))])
+        measure(a_set([truth(A, difficult=[0])]), [detected((0.9, A))])
     with pytest.raises(ValueError, match=r"0\.png: a detection has a score or a box"):
-        measure(a_set([truth(A)]), [found((float("nan"), A))])
+        measure(a_set([truth(A)]), [detected((float("nan"), A))])
     with pytest.raises(ValueError, match="did you mean 'voc-2007'"):
-        measure(a_set([truth(A)]), [found()], "voc2007")
+        measure(a_set([truth(A)]), [detected()], "voc2007")
 
 
 def test_without_pycocotools_one_line_says_what_to_install(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
     with pytest.raises(ImportError, match=r"pip install 'reslab\[detect\]'"):
-        measure(a_set([truth(A)]), [found()])
-    assert isinstance(measure(a_set([truth(A)]), [found()], "voc-2012"), AveragePrecision)
+        measure(a_set([truth(A)]), [detected()])
+    assert isinstance(measure(a_set([truth(A)]), [detected()], "voc-2012"), AveragePrecision)
 
 
 def test_a_set_has_its_usual_protocol(tmp_path: Path) -> None:

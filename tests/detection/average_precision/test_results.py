@@ -72,14 +72,14 @@ def test_what_is_missing_is_named_with_its_place(line, key: str) -> None:
 
 @pytest.mark.parametrize("key", [41, True, 42.0, None, [42], "42"])
 def test_unknown_images_are_named(line, key: object) -> None:
-    said = line([GOOD, GOOD | {"image_id": key}])
-    assert said == f"found.json[1].image_id: scenes has no image {json.dumps(key)}"
+    message = line([GOOD, GOOD | {"image_id": key}])
+    assert message == f"found.json[1].image_id: scenes has no image {json.dumps(key)}"
 
 
 def test_unknown_classes_are_named(line) -> None:
-    said = line([GOOD | {"category_id": 18}])
-    assert said.startswith("found.json[0].category_id: no class '18'")
-    assert "17" in said
+    message = line([GOOD | {"category_id": 18}])
+    assert message.startswith("found.json[0].category_id: no class '18'")
+    assert "17" in message
 
 
 BAD_BOXES = ["[1, 2, 3]", '[1, 2, 3, "4"]', "[1, 2, 3, true]", "[NaN, 2, 3, 4]", "[1, 2, 3, 1e999]"]
@@ -87,22 +87,22 @@ BAD_BOXES = ["[1, 2, 3]", '[1, 2, 3, "4"]', "[1, 2, 3, true]", "[NaN, 2, 3, 4]",
 
 @pytest.mark.parametrize("box", [*BAD_BOXES, "null", "{}", "[1, 2, 3, 4, 5]", "7"])
 def test_boxes_that_are_not_four_numbers(line, box: str) -> None:
-    said = line(json.dumps([GOOD]).replace("[1.25, 2, 3, 4.5]", box))
-    assert said.startswith("found.json[0].bbox: ")
-    assert said.endswith(" is not four numbers: x y width height")
+    message = line(json.dumps([GOOD]).replace("[1.25, 2, 3, 4.5]", box))
+    assert message.startswith("found.json[0].bbox: ")
+    assert message.endswith(" is not four numbers: x y width height")
 
 
 @pytest.mark.parametrize("box", [[5, 5, -1, 3], [5, 5, 1, -3]])
 def test_swapped_corners(line, box: list[int]) -> None:
-    said = line([GOOD | {"bbox": box}])
-    assert said == f"found.json[0].bbox: {box} has a negative width or height"
+    message = line([GOOD | {"bbox": box}])
+    assert message == f"found.json[0].bbox: {box} has a negative width or height"
 
 
 @pytest.mark.parametrize("score", ["NaN", "Infinity", '"0.5"', "null", "true", "9" * 400])
 def test_scores_that_are_no_numbers(line, score: str) -> None:
-    said = line(json.dumps([GOOD]).replace("0.5}", score + "}"))
-    assert said.startswith("found.json[0].score: ")
-    assert said.endswith(" is not a number")
+    message = line(json.dumps([GOOD]).replace("0.5}", score + "}"))
+    assert message.startswith("found.json[0].score: ")
+    assert message.endswith(" is not a number")
 
 
 def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:

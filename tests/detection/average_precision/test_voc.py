@@ -15,7 +15,7 @@ from tests.detection.average_precision.small_detections import (
     A,
     B,
     Box,
-    found,
+    detected,
     truth,
 )
 
@@ -51,39 +51,41 @@ def test_a_recall_of_three_tenths_reaches_the_fourth_point() -> None:
 
 
 def test_half_is_enough_and_less_is_not() -> None:
-    assert only([truth(B)], [found((0.5, HALF_OF_B))]).correct.tolist() == [True]
-    assert only([truth(B)], [found((0.5, LESS_THAN_HALF))]).correct.tolist() == [False]
+    assert only([truth(B)], [detected((0.5, HALF_OF_B))]).correct.tolist() == [True]
+    assert only([truth(B)], [detected((0.5, LESS_THAN_HALF))]).correct.tolist() == [False]
 
 
 def test_every_detection_on_a_difficult_box_is_left_out() -> None:
-    ranking = only([truth(B, difficult=[0])], [found((0.9, B), (0.8, B), (0.7, ELSEWHERE))])
+    ranking = only([truth(B, difficult=[0])], [detected((0.9, B), (0.8, B), (0.7, ELSEWHERE))])
     assert (ranking.correct.tolist(), ranking.positives) == ([False], 0)
-    crowd = only([truth(B, crowd=[0])], [found((0.9, B), (0.8, B), (0.7, ELSEWHERE))])
+    crowd = only([truth(B, crowd=[0])], [detected((0.9, B), (0.8, B), (0.7, ELSEWHERE))])
     assert (crowd.correct.tolist(), crowd.positives) == ([False], 0)
 
 
 def test_the_box_that_is_overlapped_most_decides() -> None:
     """A detection between two boxes is not matched to the one that is still unmatched."""
     near = (1.0, 0.0, 11.0, 10.0)  # IoU of A and near: 9 / 11
-    ranking = only([truth(A, near)], [found((0.9, A), (0.8, A), (0.7, near))])
+    ranking = only([truth(A, near)], [detected((0.9, A), (0.8, A), (0.7, near))])
     assert ranking.correct.tolist() == [True, False, True]
-    hidden = only([truth(A, near, difficult=[1])], [found((0.9, near), (0.8, A))])
+    hidden = only([truth(A, near, difficult=[1])], [detected((0.9, near), (0.8, A))])
     assert hidden.correct.tolist() == [True]
 
 
 def test_equal_scores_stay_in_the_order_of_the_images() -> None:
-    right, wrong = (truth(A), found((0.5, A))), (truth(A), found((0.5, ELSEWHERE)))
+    right, wrong = (truth(A), detected((0.5, A))), (truth(A), detected((0.5, ELSEWHERE)))
     for pairs in ([right, wrong], [wrong, right]):
         ranking = only(*zip(*pairs, strict=True))
         assert ranking.correct.tolist() == [pair is right for pair in pairs]
-    several = only([truth(A, B)], [found((0.5, ELSEWHERE), (0.5, A), (0.5, ELSEWHERE), (0.5, B))])
+    several = only(
+        [truth(A, B)], [detected((0.5, ELSEWHERE), (0.5, A), (0.5, ELSEWHERE), (0.5, B))]
+    )
     assert several.correct.tolist() == [False, True, False, True]
 
 
 def test_nothing_found_and_nothing_to_be_found() -> None:
-    nothing = only([truth(A)], [found()])
+    nothing = only([truth(A)], [detected()])
     assert (eleven_points(nothing), area(nothing)) == (0.0, 0.0)
-    needless = only([truth()], [found((0.5, A))])
+    needless = only([truth()], [detected((0.5, A))])
     assert isnan(eleven_points(needless))
     assert isnan(area(needless))
     assert np.isnan(interpolated(needless, 100)).all()
@@ -103,9 +105,9 @@ def by_loops(
     """Compute VOC's two numbers for class 0 as its development kits do, one by one."""
     ranked = [
         (-score, image, box)
-        for image, seen in enumerate(detections)
+        for image, rows in enumerate(detections)
         for score, label, box in zip(
-            seen.scores.tolist(), seen.labels.tolist(), seen.boxes.tolist(), strict=True
+            rows.scores.tolist(), rows.labels.tolist(), rows.boxes.tolist(), strict=True
         )
         if label == 0
     ]
@@ -114,11 +116,11 @@ def by_loops(
         [
             (tuple(box), difficult)
             for box, label, difficult in zip(
-                it.boxes.tolist(), it.labels.tolist(), it.difficult.tolist(), strict=True
+                rows.boxes.tolist(), rows.labels.tolist(), rows.difficult.tolist(), strict=True
             )
             if label == 0
         ]
-        for it in truths
+        for rows in truths
     ]
     positives = sum(not difficult for of_image in objects for _, difficult in of_image)
     taken = set()
@@ -148,7 +150,7 @@ def by_loops(
 
 
 def random_case(rng: np.random.Generator) -> tuple[list[GroundTruth], list[Detections]]:
-    """Sample images with two classes, few positions and few scores, so that boxes and scores tie."""
+    """Sample images with two classes and few positions and scores, so that many are equal."""
 
     def boxes(number: int) -> torch.Tensor:
         corners = torch.from_numpy(rng.integers(0, 3, (number, 2)) * 4.0)
@@ -156,13 +158,13 @@ def random_case(rng: np.random.Generator) -> tuple[list[GroundTruth], list[Detec
 
     truths, detections = [], []
     for _ in range(3):
-        number, seen = int(rng.integers(0, 4)), int(rng.integers(0, 7))
+        number, count = int(rng.integers(0, 4)), int(rng.integers(0, 7))
         labels = torch.from_numpy(rng.integers(0, 2, number))
         difficult = torch.from_numpy(rng.random(number) < 0.2)
         truths.append(GroundTruth(boxes(number), labels, difficult, torch.zeros_like(difficult)))
-        scores = torch.from_numpy(rng.integers(1, 5, seen) / 4)
+        scores = torch.from_numpy(rng.integers(1, 5, count) / 4)
         detections.append(
-            Detections(boxes(seen), scores, torch.from_numpy(rng.integers(0, 2, seen)))
+            Detections(boxes(count), scores, torch.from_numpy(rng.integers(0, 2, count)))
         )
     return truths, detections
 
