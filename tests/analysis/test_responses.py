@@ -22,7 +22,7 @@ def random_model(config) -> Model:
     return Model(net, ("a", "b"), minus_mean(torch.zeros(3, 1, 1)), {}, [])
 
 
-def test_a_response_is_taken_after_batch_norm_and_before_relu_and_addition() -> None:
+def test_responses_are_measured_after_batch_norm_and_before_relu_and_addition() -> None:
     """The response of a block's second layer, computed from the block's input."""
     model = random_model(cifar_config(8, classes=2))
     images = image_set(300)  # more than one batch

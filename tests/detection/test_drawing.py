@@ -76,7 +76,7 @@ def test_small_images_are_enlarged_by_a_whole_factor(height: int, width: int, fa
 
 
 def test_lines_lie_on_the_edges_of_the_box_and_nowhere_else() -> None:
-    """Of 128 pixels enlarged to 512, a box from 32 to 96 has its lines at 128 and 384."""
+    """When 128 pixels become 512, a box from 32 to 96 has its lines at 128 and 384."""
     drawn = draw_detections(grey(128, 128), detections([[32, 32, 96, 96]], [1]), CLASSES)
     pixels = np.asarray(drawn)
     for edge in (128, 384):

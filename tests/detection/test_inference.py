@@ -101,7 +101,7 @@ def test_a_region_of_the_whole_image_covers_all_of_it_at_any_size(height: int, w
     assert detections.boxes.tolist() == [[0, 0, width, height]]
 
 
-def test_threshold_suppression_and_limit_of_detections() -> None:
+def test_detections_are_thresholded_suppressed_and_limited() -> None:
     """Three regions and two classes: score threshold, suppression within a class, limit."""
     places = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 6], [20, 20, 30, 30]])
     places = places[:, None].expand(3, 2, 4)
@@ -271,7 +271,7 @@ def test_features_of_two_scales_are_merged_by_their_maximum() -> None:
         torch.testing.assert_close(features, expected)
 
 
-def test_maps_that_are_equal_at_both_scales_are_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_equal_maps_at_two_scales_equal_one_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     search = InferenceConfig(shorter=48, longest=96, smallest=4, proposals=30)
     model, pixels = detector(search=search), image(50, 70)
     single = detect_objects(model, pixels, search)
@@ -465,7 +465,7 @@ def test_bad_images_are_reported_and_left_out(tmp_path: Path) -> None:
     assert lines[1].endswith("; left out")
 
 
-def test_a_set_of_bad_images_alone_is_refused(tmp_path: Path) -> None:
+def test_a_set_of_only_bad_images_is_refused(tmp_path: Path) -> None:
     folder = scenes_folder(tmp_path / "scenes")
     whole = open_whole(folder)
     for file in whole.files:
@@ -474,7 +474,7 @@ def test_a_set_of_bad_images_alone_is_refused(tmp_path: Path) -> None:
         detect_set([MODEL], whole, SEARCH)
 
 
-def test_detections_do_not_depend_on_images_before() -> None:
+def test_detections_do_not_depend_on_earlier_images() -> None:
     one = detect_set([MODEL], SCENES.test, SEARCH)[1]
     turned = SCENES.test.take("turned", torch.tensor([2, 1, 0]))
     assert all_same(one, detect_set([MODEL], turned, SEARCH)[1][::-1])

@@ -134,7 +134,7 @@ def test_an_epoch_shows_every_scene_once_with_its_objects(
     assert shown[:8] != shown[8:16]
 
 
-def test_flips_are_half_and_take_the_boxes_along(
+def test_half_of_the_images_are_flipped_with_their_boxes(
     opened: Opened, scenes: DetectionSplits, whose: Whose
 ) -> None:
     batches = opened(scenes.train, flip=True, size=8)
@@ -148,7 +148,7 @@ def test_flips_are_half_and_take_the_boxes_along(
         assert torch.equal(example.boxes, torch.stack([x0, y0, x1, y1], 1))
 
 
-def test_boxes_are_scaled_as_their_images(opened: Opened, shared: Path) -> None:
+def test_boxes_are_scaled_like_their_images(opened: Opened, shared: Path) -> None:
     """With photographs, both of whose sides are rounded."""
     train = open_detection(shared / "detection" / "coco128").train.take("few", torch.arange(6))
     batches = opened(train, shorter=[61], longest=90, size=6)
@@ -165,7 +165,7 @@ def test_boxes_are_scaled_as_their_images(opened: Opened, shared: Path) -> None:
         torch.testing.assert_close(example.boxes, expected, atol=1e-4, rtol=0)
 
 
-def test_all_sizes_are_shown(opened: Opened, scenes: DetectionSplits) -> None:
+def test_all_sizes_occur(opened: Opened, scenes: DetectionSplits) -> None:
     batches = opened(scenes.train, shorter=(32, 64, 200), longest=150, size=8)
     sizes = [tuple(example.image.shape[2:]) for k in range(6) for example in batches(k)]
     counts = [sizes.count((side, side)) for side in (32, 64, 150)]
@@ -173,7 +173,7 @@ def test_all_sizes_are_shown(opened: Opened, scenes: DetectionSplits) -> None:
     assert min(counts) >= 8
 
 
-def test_sizes_and_flips_are_drawn_apart(
+def test_sizes_and_flips_are_independent(
     opened: Opened, scenes: DetectionSplits, whose: Whose
 ) -> None:
     batches = opened(scenes.train, shorter=(64, 128), flip=True, size=8)
@@ -215,7 +215,7 @@ def test_difficult_objects_are_background_and_crowds_are_ignored(
     assert example.ignored.tolist() == [[2.5, 2.5, 30, 30]]
 
 
-def test_boxes_are_clipped_and_what_is_too_small_is_dropped(
+def test_boxes_are_clipped_and_too_small_ones_dropped(
     opened: Opened, scenes: DetectionSplits
 ) -> None:
     train = with_truths(
@@ -240,7 +240,7 @@ def test_boxes_are_clipped_and_what_is_too_small_is_dropped(
     assert tiny.labels.tolist() == [0]
 
 
-def test_images_without_an_object_to_find_are_left_out(
+def test_images_without_an_object_to_detect_are_left_out(
     opened: Opened, scenes: DetectionSplits, whose: Whose
 ) -> None:
     box = [10, 10, 40, 50]
@@ -298,7 +298,7 @@ def test_replacements_do_not_depend_on_threads_or_start(
     assert all(same(batches(k), reference[k]) for k in (3, 4, 5, 0, 1, 2))
 
 
-def test_a_reader_of_ones_own_may_raise_what_open_raises(
+def test_a_custom_reader_may_raise_the_errors_of_open(
     opened: Opened, scenes: DetectionSplits, coco: Path, whose: Whose
 ) -> None:
     train = replace(scenes.train, read=lambda file: (coco / "train" / file).read_bytes())

@@ -115,7 +115,7 @@ def test_both_losses_and_their_gradients_in_float64(seed: int) -> None:
     assert shifts.grad.abs().sum(1).nonzero()[:, 0].tolist() == [1, 4]
 
 
-def test_background_alone_has_no_place_to_learn() -> None:
+def test_background_alone_has_no_box_loss() -> None:
     predictions = predictions_of([0.0, 0.0], [[5.0] * 4] * 2)
     background = AnchorTargets(torch.tensor([0, 1]), torch.zeros(0, 4))
     assert proposal_loss(predictions, background).item() == pytest.approx(log(2))

@@ -194,7 +194,7 @@ def test_deltas_are_ordered_class_by_class() -> None:
     assert deltas[1].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11]]
 
 
-def test_new_layers_are_drawn_as_in_fast_rcnn() -> None:
+def test_new_layers_are_initialised_as_in_fast_rcnn() -> None:
     wide = config(SMALL.model_copy(update={"widths": (64, 64, 256)}), width=200, classes=40)
     net = build_detector(wide, torch.Generator().manual_seed(1))
     same = build_detector(wide, torch.Generator().manual_seed(1))
@@ -285,7 +285,7 @@ def test_the_window_is_three_by_three_and_negative_hidden_values_are_cut() -> No
     assert active == (2 * 4 + 2) * 6 + 2
 
 
-def test_predictions_are_float32_and_learn() -> None:
+def test_predictions_are_float32_and_have_gradients() -> None:
     net = ProposalNetwork(2, 3, ANCHORS)
     for weight in net.parameters():
         torch.nn.init.normal_(weight, generator=torch.Generator().manual_seed(0))
@@ -415,7 +415,7 @@ def test_no_gradient_goes_through_proposals() -> None:
     assert decode_boxes(learning.anchors, learning.deltas).requires_grad
 
 
-def test_a_growth_that_overflows_gives_the_image() -> None:
+def test_unbounded_growth_is_clipped_to_the_image() -> None:
     anchors = torch.tensor([[10.0, 10, 20, 20]])
     predictions = AnchorPredictions(anchors, torch.zeros(1), torch.tensor([[0.0, 0, 500, 500]]))
     assert predictions.proposals(90, 70, before=1, after=1, smallest=1).tolist() == [[0, 0, 90, 70]]

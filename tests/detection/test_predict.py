@@ -48,7 +48,7 @@ def test_a_detection_as_text() -> None:
     assert str(object_) == " 97.3 %  person  at 12 40 200 310"
 
 
-def test_objects_are_what_the_search_finds_best_first(model: Path) -> None:
+def test_objects_are_the_probable_detections_best_first(model: Path) -> None:
     predictor = load_detector_predictor(model)
     objects = predictor.detect(image(0))
     raw = detect_objects(predictor.detector, image(0), predictor.detector.search)
@@ -63,7 +63,7 @@ def test_objects_are_what_the_search_finds_best_first(model: Path) -> None:
     assert len(objects) > 1
 
 
-def test_an_image_may_be_a_file_bytes_an_array_or_pillows(model: Path, tmp_path: Path) -> None:
+def test_an_image_may_be_a_file_bytes_an_array_or_from_pillow(model: Path, tmp_path: Path) -> None:
     predictor = load_detector_predictor(model)
     expected = predictor.detect(image(1))
     file = tmp_path / "image.png"
@@ -97,7 +97,7 @@ def test_boxes_do_not_depend_on_the_threshold(model: Path) -> None:
     )  # the maximum in its settings
 
 
-def test_options_are_the_files_unless_given(model: Path, tmp_path: Path) -> None:
+def test_options_default_to_the_settings_in_the_file(model: Path, tmp_path: Path) -> None:
     detector = untrained_detector()
     named = detector.search.model_copy(update={"refine": True, "scales": (32, 64)})
     (tmp_path / "other.safetensors").write_bytes(detector_bytes(replace(detector, search=named)))
@@ -117,7 +117,7 @@ def test_options_are_the_files_unless_given(model: Path, tmp_path: Path) -> None
     assert plain != refined != scaled != plain
 
 
-def test_a_bad_image_is_an_answer_among_others(model: Path, tmp_path: Path) -> None:
+def test_a_bad_image_yields_an_error_among_the_answers(model: Path, tmp_path: Path) -> None:
     predictor = load_detector_predictor(model)
     good, bad = predictor.detect(image(1)), tmp_path / "missing.jpg"
     answers = list(predictor.each([image(1), bad, b"nothing", image(1)]))
@@ -158,7 +158,7 @@ def test_a_predictor_can_move_to_a_device(model: Path) -> None:
     assert moved.detect(image(0)) == predictor.detect(image(0))
 
 
-def test_the_public_door(model: Path) -> None:
+def test_the_public_function_loads_the_same_detector(model: Path) -> None:
     assert reslab.load_detector(model).detect(image(0)) == load_detector_predictor(model).detect(
         image(0)
     )
@@ -178,13 +178,13 @@ def test_a_threshold_is_a_probability(model: Path, threshold: float) -> None:
         ([0, 32], "scales cannot be 0"),
     ],
 )
-def test_impossible_scales_are_refused(model: Path, scales: list[int], why: str) -> None:
+def test_invalid_scales_are_refused(model: Path, scales: list[int], why: str) -> None:
     with pytest.raises(ValueError, match=why) as caught:
         load_detector_predictor(model, scales=scales)
     assert "\n" not in str(caught.value)
 
 
-def test_a_classifier_is_no_detector(model: Path, tmp_path: Path) -> None:
+def test_a_classifier_is_not_a_detector(model: Path, tmp_path: Path) -> None:
     net = build_resnet(cifar_config(8, classes=3), torch.Generator().manual_seed(1)).eval()
     grey = torch.full((3, 1, 1), 120.0)
     file = tmp_path / "classifier.safetensors"
@@ -282,7 +282,7 @@ def test_a_file_with_other_weights_is_refused(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_detector_moves_with_all_it_needs() -> None:
+def test_a_detector_moves_to_a_device_with_its_preprocessing() -> None:
     moved = detector().to(torch.device("cpu"))
     assert moved.preprocessing.std.device.type == "cpu"
     assert moved.preprocess(PIXELS.numpy()).device.type == "cpu"

@@ -14,7 +14,7 @@ from reslab.training.train import Job
 
 
 @pytest.mark.parametrize("training", ["joint", "alternating"])
-def test_what_a_run_will_show(
+def test_the_numbers_of_batches_and_images_of_a_run(
     training: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prepare, "digit_scenes", lambda: SCENES)

@@ -77,7 +77,7 @@ def test_a_detector(tmp_path: Path, start_python) -> None:
     assert detections[0] == detections[1]
 
 
-def test_photographs_of_which_some_are_bad(tmp_path: Path, start_python) -> None:
+def test_photographs_with_bad_files(tmp_path: Path, start_python) -> None:
     """A bad file is reported once, whichever process meets it."""
     folder = walls.draw(tmp_path / "walls", {"brick": 8, "sky": 8})
     for number in range(3):

@@ -49,7 +49,7 @@ def test_defaults_are_appendix_a_and_the_released_code() -> None:
     assert (recipe.model.sizes, recipe.model.ratios) == ((128, 256, 512), (0.5, 1, 2))
 
 
-def test_the_run_itself_is_the_fourth_step() -> None:
+def test_the_whole_run_is_the_fourth_step() -> None:
     recipe = short_recipe("training=alternating")
     assert (recipe.step, recipe.stage) == (None, 4)
     assert recipe.model_copy(update={"step": 2}).stage == 2
@@ -73,7 +73,7 @@ def test_the_run_itself_is_the_fourth_step() -> None:
         ("data=digits", "data"),
     ],
 )
-def test_changes_that_cannot_be(change: str, why: str | None) -> None:
+def test_invalid_changes_are_refused(change: str, why: str | None) -> None:
     if why is None:
         assert short_recipe(change)
         return
@@ -82,7 +82,7 @@ def test_changes_that_cannot_be(change: str, why: str | None) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_one_stage_has_nothing_to_share() -> None:
+def test_a_trunk_needs_a_stage_before_the_region_head() -> None:
     with pytest.raises(ValueError, match="0 stages precede"):
         short_recipe("model.trunk.blocks=[1]", "model.trunk.widths=[4]")
 
@@ -100,7 +100,7 @@ def test_inference_defaults_are_the_papers() -> None:
     assert (config.refine, config.scales) == (False, ())
 
 
-def test_changed_inference_is_another_value() -> None:
+def test_changes_return_new_settings() -> None:
     config = InferenceConfig()
     changed = config.with_changes({"refine": True, "scales": [200, 400, 600, 800, 1000]})
     assert changed.scales == (200, 400, 600, 800, 1000)
@@ -122,7 +122,9 @@ def test_changed_inference_is_another_value() -> None:
         ({"sharpness": 1}, "sharpness cannot be 1: extra inputs"),
     ],
 )
-def test_impossible_inference_is_refused_in_a_line(changes: dict[str, object], why: str) -> None:
+def test_invalid_inference_settings_are_refused_in_one_line(
+    changes: dict[str, object], why: str
+) -> None:
     with pytest.raises(ValueError, match=why) as caught:
         InferenceConfig().with_changes(changes)
     assert "\n" not in str(caught.value)

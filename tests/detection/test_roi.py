@@ -52,7 +52,7 @@ def test_a_small_region_fills_all_bins_with_its_cell() -> None:
     assert torch.equal(pooled, torch.full((1, 1, 7, 7), 9.0))
 
 
-def test_bins_off_the_map_are_zero_and_learn_nothing() -> None:
+def test_bins_off_the_map_are_zero_without_gradient() -> None:
     features = (-1 - board(2, 2)).requires_grad_()
     box = torch.tensor([[16.0, 0, 80, 8]])  # row 0, columns 1 to 5 of 2
     pooled = roi_pool(features, box, FIRST, 2, 16)
@@ -95,7 +95,7 @@ def test_the_gradient_of_pooling_against_plain_loops(monkeypatch: pytest.MonkeyP
     torch.testing.assert_close(*gradients)
 
 
-def test_among_equals_one_cell_learns() -> None:
+def test_of_equal_maxima_one_cell_gets_the_gradient() -> None:
     features = torch.zeros(1, 1, 5, 5, requires_grad=True)
     box = torch.tensor([[0.0, 0, 80, 80]])
     grads = []
@@ -197,7 +197,7 @@ def test_nan_stays_nan() -> None:
     assert values.isnan().tolist() == [[True], [False]]
 
 
-def test_both_ways_of_adding_agree_with_a_plain_loop() -> None:
+def test_both_additions_agree_with_a_plain_loop() -> None:
     """The total is a slice of a larger tensor, like a block of a feature map's channels; half of
     the values go to a quarter of the cells."""
     rng = torch.Generator().manual_seed(0)

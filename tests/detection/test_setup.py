@@ -42,12 +42,12 @@ def spoil(folder: Path, part: str, change: Any) -> None:
     path.write_text(json.dumps(document))
 
 
-def test_the_scenes_come_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digit_scenes_need_no_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "digit_scenes", lambda: SCENES)
     assert open_detection_data(short_recipe(), None) == (SCENES, "coco")
 
 
-def test_a_folder_is_measured_as_its_layout_is(folder: Path, tmp_path: Path) -> None:
+def test_the_protocol_follows_the_folders_layout(folder: Path, tmp_path: Path) -> None:
     sets, protocol = open_detection_data(own_recipe(), folder)
     assert (len(sets.train), len(sets.test), protocol) == (6, 3, "coco")
     sheets = {f"00{number}": sheet(CAT, DOG) for number in range(4)}
@@ -57,18 +57,18 @@ def test_a_folder_is_measured_as_its_layout_is(folder: Path, tmp_path: Path) -> 
     assert open_detection_data(own_recipe(), tmp_path / "own")[1] == "voc-2012"
 
 
-def test_a_folder_must_be_named() -> None:
+def test_a_recipe_for_own_boxes_needs_a_folder() -> None:
     with pytest.raises(ValueError, match="COCO or VOC folder with --data"):
         open_detection_data(own_recipe(), None)
 
 
-def test_classes_are_as_many_as_outputs(folder: Path) -> None:
+def test_the_number_of_classes_must_match(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"--set model\.classes=10"):
         open_training_data(own_recipe("model.classes=9"), folder)
     must_match_classes("digit-scenes", 10, len(SCENES.train.classes))
 
 
-def test_a_part_without_objects_is_refused_before_training(folder: Path) -> None:
+def test_a_split_without_objects_is_refused_before_training(folder: Path) -> None:
     """Not only when the first evaluation has nothing to measure."""
     spoil(folder, "val", lambda coco: coco["annotations"].clear())
     with pytest.raises(
@@ -80,7 +80,7 @@ def test_a_part_without_objects_is_refused_before_training(folder: Path) -> None
         open_training_data(own_recipe(), folder)
 
 
-def test_what_is_watched_must_hold_an_object(folder: Path) -> None:
+def test_the_images_evaluated_during_training_need_an_object(folder: Path) -> None:
     def first_two_empty(document: Any) -> None:
         document["annotations"] = [row for row in document["annotations"] if row["image_id"] == 2]
 
@@ -90,7 +90,7 @@ def test_what_is_watched_must_hold_an_object(folder: Path) -> None:
     open_training_data(own_recipe("watched=3"), folder)
 
 
-def test_an_empty_test_part_is_a_line(folder: Path) -> None:
+def test_an_empty_test_split_is_refused_in_one_line(folder: Path) -> None:
     spoil(folder, "val", lambda coco: (coco["images"].clear(), coco["annotations"].clear()))
     with pytest.raises(ValueError, match="the annotations list no images"):
         open_detection_data(own_recipe(), folder)
@@ -118,7 +118,9 @@ def test_without_weights_the_mean_is_that_of_the_training_images(
         mean_colour(train)
 
 
-def test_what_is_prepared_fits_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_starts_from_the_weights_with_their_preprocessing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(prepare, "digit_scenes", lambda: SCENES)
     device, weights, file = setup_device("fp32"), classifier(), classifier_file(tmp_path)
     recipe = fit_detector_to_weights(short_recipe(), weights)
@@ -139,7 +141,7 @@ def test_what_is_prepared_fits_together(tmp_path: Path, monkeypatch: pytest.Monk
         begin_detection(Job(short_recipe(), tmp_path, Inputs(), device, seed=1))
 
 
-def test_a_proposer_goes_to_the_device_of_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_proposer_is_moved_to_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     moved: list[torch.device] = []
     theirs = detector().net
 
@@ -158,6 +160,6 @@ def test_a_proposer_goes_to_the_device_of_the_run(monkeypatch: pytest.MonkeyPatc
     assert moved == [world.torch_device]
 
 
-def test_a_split_folder_has_both_parts(tmp_path: Path) -> None:
+def test_a_split_folder_has_both_splits(tmp_path: Path) -> None:
     sets, _ = open_detection_data(own_recipe("validation=0.5"), plant_coco(tmp_path))
     assert len(sets.train) + len(sets.test) == 3

@@ -59,7 +59,7 @@ def test_weights_are_a_classifiers_or_a_detectors(tmp_path: Path) -> None:
             load_weights(wrong)
 
 
-def test_the_trunk_of_a_new_detector_does_what_the_classifier_did() -> None:
+def test_the_trunk_of_a_new_detector_computes_the_classifiers_features() -> None:
     """Convolutions are rescaled, and batch norm compensates."""
     weights = classifier()
     net = initial_detector(fitting(weights), 1, weights, TRAIN).eval()
@@ -71,7 +71,7 @@ def test_the_trunk_of_a_new_detector_does_what_the_classifier_did() -> None:
         torch.testing.assert_close(net.region_features(shared), last, rtol=1e-4, atol=1e-4)
 
 
-def test_new_layers_are_drawn_from_the_seed() -> None:
+def test_new_layers_are_initialised_from_the_seed() -> None:
     weights = classifier()
     recipe = fitting(weights)
     one, same, other = (initial_detector(recipe, seed, weights, TRAIN) for seed in (1, 1, 2))
@@ -82,14 +82,16 @@ def test_new_layers_are_drawn_from_the_seed() -> None:
         assert torch.equal(tensor, one.state_dict()[name]) == alike, name
 
 
-def test_a_detector_of_the_same_classes_gives_everything() -> None:
+def test_a_detector_with_the_same_classes_supplies_all_weights() -> None:
     weights = detector()
     net = initial_detector(fitting(weights, *LIKE), 1, weights, TRAIN)
     assert sha256_of(net.state_dict()) == sha256_of(weights.net.state_dict())
 
 
 @pytest.mark.parametrize("classes", [tuple("abcdefghij"), tuple("1234567890")])
-def test_a_detector_of_other_classes_gives_all_that_names_none(classes: tuple[str, ...]) -> None:
+def test_a_detector_with_other_classes_supplies_all_but_the_class_layers(
+    classes: tuple[str, ...],
+) -> None:
     """Equal ids of different classes do not make the classes equal."""
     weights = detector()
     others = renamed(SCENES, classes, weights.ids).train
@@ -99,7 +101,7 @@ def test_a_detector_of_other_classes_gives_all_that_names_none(classes: tuple[st
         assert torch.equal(tensor, weights.net.state_dict()[name]) != of_classes or not tensor.any()
 
 
-def test_layers_of_another_shape_are_new() -> None:
+def test_layers_with_other_shapes_are_initialised() -> None:
     weights = detector()  # two anchor ratios; the recipe has three
     net = initial_detector(fitting(weights), 1, weights, TRAIN).state_dict()
     state = weights.net.state_dict()
@@ -140,7 +142,7 @@ def test_batch_norm_needs_weights(norm: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_group_norm_may_start_from_nothing_that_is_fixed() -> None:
+def test_group_norm_needs_no_weights_if_no_stage_is_fixed() -> None:
     must_match_trunk(short_recipe("model.norm=group"), None)
     with pytest.raises(ValueError, match="fixed_stages=0"):
         must_match_trunk(short_recipe("model.norm=group", "fixed_stages=1"), None)
@@ -148,14 +150,14 @@ def test_group_norm_may_start_from_nothing_that_is_fixed() -> None:
         must_match_trunk(fitting(classifier(), "model.norm=group"), None)
 
 
-def test_weights_must_be_those_of_the_recipe() -> None:
+def test_weights_must_have_the_recipes_digest() -> None:
     recipe = fitting(classifier())
     must_match_trunk(recipe, classifier())
     with pytest.raises(ValueError, match="the weights have the SHA-256"):
         must_match_trunk(recipe, classifier(seed=8))
 
 
-def test_a_net_that_was_never_trained_has_no_statistics_to_keep() -> None:
+def test_an_untrained_net_has_no_statistics_to_keep() -> None:
     weights = untouched()
     with pytest.raises(ValueError, match="never trained"):
         must_match_trunk(fitting(weights), weights)
@@ -164,7 +166,7 @@ def test_a_net_that_was_never_trained_has_no_statistics_to_keep() -> None:
 
 
 @pytest.mark.parametrize("norm", ["recompute", "group"])
-def test_folded_weights_allow_frozen_batch_norm_alone(norm: str) -> None:
+def test_folded_weights_allow_only_frozen_batch_norm(norm: str) -> None:
     folded = classifier(folded=True)
     must_match_trunk(fitting(folded), folded)
     with pytest.raises(ValueError, match=f"model.norm={norm}: in these weights"):
@@ -178,7 +180,7 @@ def test_folded_weights_allow_frozen_batch_norm_alone(norm: str) -> None:
     must_match_trunk(fitting(detector(), *LIKE, f"model.norm={norm}"), detector())
 
 
-def test_a_detector_with_group_norm_may_go_on() -> None:
+def test_a_detector_with_group_norm_may_be_trained_further() -> None:
     weights = detector(norm="group")
     recipe = fitting(weights, *LIKE, "model.norm=group", "fixed_stages=1")
     must_match_trunk(recipe, weights)
@@ -187,7 +189,7 @@ def test_a_detector_with_group_norm_may_go_on() -> None:
 
 
 @pytest.mark.parametrize("fixed", [0, 1, 2])
-def test_what_learns(fixed: int) -> None:
+def test_which_parts_are_trained(fixed: int) -> None:
     recipe = short_recipe(f"fixed_stages={fixed}")
     net = initial_detector(recipe, 1, None, TRAIN)
     conv4 = [net.stem, net.stages[0], net.stages[1]][fixed + 1 if fixed else 0 :]
@@ -196,7 +198,7 @@ def test_what_learns(fixed: int) -> None:
     assert len(conv4) == {0: 3, 1: 1, 2: 0}[fixed]
 
 
-def test_train_mode_makes_batch_norm_a_fixed_map() -> None:
+def test_batch_norm_is_fixed_in_train_mode() -> None:
     recipe = short_recipe("fixed_stages=1")
     net = initial_detector(recipe, 1, None, TRAIN)
     detector_train_mode(net, recipe)

@@ -112,7 +112,7 @@ def test_the_closest_anchor_takes_the_truth_that_it_overlaps_most() -> None:
     assert assigned.tolist() == [0, -1]
 
 
-def test_anchors_that_cross_the_border_take_no_part() -> None:
+def test_anchors_that_cross_the_border_are_ignored() -> None:
     anchors, truths = strips(10, 4, 1), strips(10)
     inside = torch.tensor([False, True, True])
     assert assign_anchors(anchors, inside, truths, NOTHING).tolist() == [-2, 0, -1]
@@ -124,7 +124,7 @@ def test_a_truth_that_no_anchor_touches_makes_none_positive() -> None:
     assert assign_anchors(anchors, everywhere(anchors), far, NOTHING).tolist() == [-1, -1]
 
 
-def test_without_truths_all_is_background() -> None:
+def test_without_truths_every_anchor_is_background() -> None:
     boxes = strips(10, 5)
     assert assign_anchors(boxes, everywhere(boxes), NOTHING, NOTHING).tolist() == [-1, -1]
     assert assign_proposals(boxes, NOTHING, NOTHING, background=(0, 0.5)).tolist() == [-1, -1]
@@ -138,7 +138,7 @@ def test_proposals_by_hand() -> None:
     assert assigned.tolist() == [0, -2, -2, -1, -1]
 
 
-def test_background_mostly_in_an_ignored_region_is_none() -> None:
+def test_boxes_mostly_in_an_ignored_region_are_not_background() -> None:
     boxes = strips(10, 2)
     crowd = torch.tensor([[0.0, 0, 1.5, 1]])  # 15 % of the first, 75 % of the second
     assert assign_anchors(boxes, everywhere(boxes), strips(10), crowd).tolist() == [0, -2]
@@ -192,7 +192,7 @@ def test_samples_are_a_function_of_the_generator() -> None:
     assert not torch.equal(one, other)
 
 
-def test_every_candidate_is_drawn_equally_often() -> None:
+def test_every_candidate_is_sampled_equally_often() -> None:
     rng = seeded(0)
     assigned = torch.tensor([0, BACKGROUND] * 10)
     counts = torch.zeros(20)

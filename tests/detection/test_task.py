@@ -162,7 +162,7 @@ def test_the_joint_loss_and_its_gradients_against_plain_loops(make: Make) -> Non
     torch.testing.assert_close(both, torch.stack([task.image_loss(e)[0] for e in examples]).mean())
 
 
-def test_places_of_proposals_pass_no_gradient(make: Make) -> None:
+def test_coordinates_of_proposals_pass_no_gradient(make: Make) -> None:
     task = make()
     (example, _) = task.loader(0)
     features = task.net.features(example.image)
@@ -240,7 +240,7 @@ REGIONS = ("stages.2.", "classifier.", "regressor.")
     ("fixed", "free"),
     [(0, ("stem.", "stages.0.", "stages.1.")), (1, ("stages.1.",)), (2, ("nothing",))],
 )
-def test_what_is_fixed_keeps_its_bits_while_the_rest_moves(
+def test_frozen_weights_keep_their_bits_while_the_rest_is_trained(
     make: Make, norm: str, fixed: int, free: tuple[str, ...]
 ) -> None:
     task = make(f"fixed_stages={fixed}", f"model.norm={norm}", "weight_decay=0.1")
@@ -283,7 +283,7 @@ def test_each_of_the_four_steps_changes_its_parts(
         assert sha256_of(proposer.state_dict()) == theirs
 
 
-def test_step_two_learns_from_the_proposals_of_another_net(make: Make) -> None:
+def test_step_two_trains_on_the_proposals_of_another_net(make: Make) -> None:
     theirs = detector(seed=8, sizes=(8, 14, 24), ratios=(1, 1.6, 2.8)).net
     single, other = make(step=2), make(step=2, proposer=theirs)
     (example, _) = single.loader(0)
@@ -297,14 +297,14 @@ def test_step_two_learns_from_the_proposals_of_another_net(make: Make) -> None:
     assert torch.equal(regions(single), regions(other))
 
 
-def test_steps_of_proposals_report_nothing(make: Make) -> None:
+def test_steps_that_train_proposals_report_nothing(make: Make) -> None:
     for step in (1, 3):
         task = make(step=step)
         assert task.evaluate(lambda: None) == []
         assert task.finish(lambda: None) == ([], {})
 
 
-def test_recomputed_statistics_are_means_over_what_is_shown_at_the_beginning(make: Make) -> None:
+def test_recomputed_statistics_are_means_over_the_first_images(make: Make) -> None:
     frozen, task = make(), make("model.norm=recompute")
     before, state = frozen.net.state_dict(), task.net.state_dict()
     first = before["stem.0.conv.weight"]
@@ -321,7 +321,7 @@ def test_recomputed_statistics_are_means_over_what_is_shown_at_the_beginning(mak
     assert not changed(state_of(task), again)
 
 
-def test_a_trunk_that_a_step_left_keeps_its_statistics(make: Make) -> None:
+def test_a_trunk_from_an_earlier_step_keeps_its_statistics(make: Make) -> None:
     """Steps 3 and 4 use the trunk of step 2; a resumed run has it in its checkpoint."""
     weights = detector(seed=8, norm="recompute")
     for step in (3, 4):
@@ -352,7 +352,7 @@ def test_an_image_smaller_than_all_anchors_is_no_error(make: Make, step: int | N
 
 
 @pytest.mark.parametrize("context", ["true", "false"])
-def test_an_image_that_nothing_can_be_sampled_of_is_no_error(make: Make, context: str) -> None:
+def test_an_image_without_samples_is_no_error(make: Make, context: str) -> None:
     """Its objects were too small, and background must overlap an object."""
     task = make("sampling.background=0.1", f"model.context={context}", step=2)
     loss, error = task.image_loss(blank(40, torch.zeros(0, 4), torch.zeros(0, dtype=torch.int64)))
@@ -368,7 +368,7 @@ def test_shares_are_virtual_gpus(make: Make) -> None:
     assert task.epoch == 2  # 6 images, 4 per batch
 
 
-def test_evaluation_is_of_the_first_images_and_leaves_training_as_it_was(make: Make) -> None:
+def test_evaluation_uses_the_first_images_and_does_not_affect_training(make: Make) -> None:
     task = make("search.threshold=0.0")
     before, training = state_of(task), [m.training for m in task.net.modules()]
     trained = [p.requires_grad for p in task.net.parameters()]
@@ -384,7 +384,7 @@ def test_evaluation_is_of_the_first_images_and_leaves_training_as_it_was(make: M
     assert len(report["per_class"]) == 10
 
 
-def test_the_detector_knows_its_classes_and_its_search(make: Make) -> None:
+def test_the_detector_has_its_classes_and_settings(make: Make) -> None:
     task = make()
     model = task.detector([{"n": 1}])
     assert (model.classes, model.ids) == (SCENES.test.classes, SCENES.test.ids)

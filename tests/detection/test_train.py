@@ -102,7 +102,7 @@ def fourfold(tmp_path_factory: pytest.TempPathFactory, weights: Path) -> Path:
     return out
 
 
-def test_a_run_folder_holds_what_a_classifiers_does(joint: Path) -> None:
+def test_a_run_folder_has_the_files_of_a_classifiers(joint: Path) -> None:
     names = {path.name for path in joint.iterdir()}
     assert names == {
         "recipe.json", "environment.json", "metrics.jsonl", "result.json", "model.safetensors",
@@ -123,7 +123,7 @@ def test_a_run_folder_holds_what_a_classifiers_does(joint: Path) -> None:
 
 
 @pytest.mark.parametrize(("updates", "times"), [(1, 1), (4, 4), (4, 6), (6, 8)])
-def test_stopped_and_gone_on_is_never_stopped(
+def test_a_stopped_and_resumed_run_equals_an_unstopped_one(
     joint: Path, weights: Path, tmp_path: Path, updates: int, times: int
 ) -> None:
     """At a checkpoint, between two, at an evaluation's second image, at the last update."""
@@ -139,7 +139,7 @@ def test_stopped_and_gone_on_is_never_stopped(
     assert load_detector(out).metrics == load_detector(joint).metrics
 
 
-def test_the_same_command_goes_on_too_and_a_finished_run_is_left(
+def test_the_same_command_resumes_and_leaves_a_finished_run_alone(
     joint: Path, weights: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
@@ -168,9 +168,7 @@ def test_a_run_without_a_checkpoint_finds_its_weights(
 @pytest.mark.parametrize(
     "changes", [["model.norm=recompute"], ["model.norm=group"], ["virtual_gpus=2"]]
 )
-def test_other_ways_to_train_go_on_as_well(
-    weights: Path, tmp_path: Path, changes: list[str]
-) -> None:
+def test_other_settings_resume_as_well(weights: Path, tmp_path: Path, changes: list[str]) -> None:
     recipe = short_recipe("iterations=4", *changes)
     start = None if "model.norm=group" in changes else weights
     train_detector(recipe, tmp_path / "whole", weights=start)
@@ -214,7 +212,7 @@ def test_four_steps_share_what_the_paper_shares(fourfold: Path) -> None:
 
 
 @pytest.mark.parametrize("times", [3, 4, 9, 12, 22])
-def test_four_steps_stopped_anywhere_go_on(
+def test_four_steps_resume_wherever_they_stopped(
     fourfold: Path, weights: Path, tmp_path: Path, times: int
 ) -> None:
     """Stop steps of 4 updates inside every step, between two, and in the second's evaluation.
@@ -231,7 +229,7 @@ def test_four_steps_stopped_anywhere_go_on(
         assert digests(out / step) == digests(fourfold / step)
 
 
-def test_a_step_can_go_on_by_itself(fourfold: Path, weights: Path, tmp_path: Path) -> None:
+def test_a_step_can_be_resumed_by_itself(fourfold: Path, weights: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     with pytest.raises(Interrupted):
         train_detector(short_recipe(*FOURFOLD), out, weights=weights, stop=after(9))
@@ -259,7 +257,7 @@ def test_a_detector_is_trained_further(joint: Path, tmp_path: Path) -> None:
     assert digests(tmp_path / "run")[0] == digests(joint)[0]
 
 
-def test_what_it_learns_from_lowers_the_loss(weights: Path, tmp_path: Path) -> None:
+def test_training_lowers_the_loss(weights: Path, tmp_path: Path) -> None:
     recipe = short_recipe("iterations=30", "learning_rate=0.02", "eval_every=100", "drops=[]")
     train_detector(recipe, tmp_path / "run", weights=weights)
     rows = RunFolder.open(tmp_path / "run").rows()
@@ -276,7 +274,7 @@ def test_what_it_learns_from_lowers_the_loss(weights: Path, tmp_path: Path) -> N
         (("data=boxes",), "starts from trained weights|with --data"),
     ],
 )
-def test_what_is_missing_is_said_before_there_is_a_folder(
+def test_missing_inputs_are_reported_before_a_folder_is_created(
     tmp_path: Path, training: str, changes: tuple[str, ...], why: str
 ) -> None:
     recipe = short_recipe(f"training={training}", *changes)
@@ -287,7 +285,7 @@ def test_what_is_missing_is_said_before_there_is_a_folder(
 
 
 @pytest.mark.parametrize("training", ["joint", "alternating"])
-def test_what_does_not_fit_is_said_before_there_is_a_folder(
+def test_mismatched_inputs_are_reported_before_a_folder_is_created(
     tmp_path: Path, weights: Path, training: str
 ) -> None:
     folder = scenes_folder(tmp_path / "scenes")
@@ -306,14 +304,14 @@ def test_what_does_not_fit_is_said_before_there_is_a_folder(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_of_another_recipe_is_refused(joint: Path, weights: Path) -> None:
+def test_a_folder_with_another_recipe_is_refused(joint: Path, weights: Path) -> None:
     with pytest.raises(ValueError, match="holds a run of another recipe"):
         train_detector(short_recipe("model.width=16"), joint, weights=weights)
     with pytest.raises(ValueError, match="seed: 1 -> 2"):
         train_detector(short_recipe(), joint, weights=weights, seed=2)
 
 
-def test_bad_images_are_skipped_if_they_are_few(weights: Path, tmp_path: Path) -> None:
+def test_a_few_bad_images_are_skipped(weights: Path, tmp_path: Path) -> None:
     folder = scenes_folder(tmp_path / "scenes")
     (folder / "train" / "000002.png").write_bytes(b"no image")
     reported: list[Any] = []
@@ -386,7 +384,7 @@ def must_survive(
     assert digests(out) == digests(tmp_path / "whole")
 
 
-def test_killed_and_gone_on_is_never_killed(
+def test_a_killed_and_resumed_run_equals_an_unkilled_one(
     large: tuple[Path, Path], tmp_path: Path, start: Callable[..., Any]
 ) -> None:
     must_survive(large, tmp_path, start, 1, 8, "joint")

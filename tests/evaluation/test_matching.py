@@ -76,7 +76,7 @@ def test_sets_in_memory_too() -> None:
     assert len(lost) == 1
 
 
-def test_case_counts_where_outputs_differ_by_it_alone(of) -> None:
+def test_case_matters_if_outputs_differ_only_in_case(of) -> None:
     letters = ("A", "B", "a", "b")
     images, lost = match_classes(of("a", "B"), letters)
     assert (images.labels.tolist(), lost) == ([2, 2, 1, 1], [])

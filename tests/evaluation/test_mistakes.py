@@ -40,7 +40,7 @@ def logs() -> Tensor:
     return torch.tensor(PROBABILITIES).log()
 
 
-def test_the_surest_wrong_answers_come_first() -> None:
+def test_the_most_confident_mistakes_come_first() -> None:
     mistakes = worst_mistakes(logs(), LABELS, numbered())
     assert [mistake.file for mistake in mistakes] == ["image 3", "image 1", "image 2", "image 5"]
     assert [(mistake.truth, mistake.predicted) for mistake in mistakes] == [
@@ -54,7 +54,7 @@ def test_the_surest_wrong_answers_come_first() -> None:
     assert [pixels_of(mistake.picture)[0, 0, 0] for mistake in mistakes] == [3, 1, 2, 5]  # lossless
 
 
-def test_no_more_than_are_asked_for_and_no_image_that_is_right() -> None:
+def test_only_mistakes_are_listed_and_at_most_the_count() -> None:
     assert len(worst_mistakes(logs(), LABELS, numbered(), count=2)) == 2
     right = torch.tensor([0, 1, 2, 2, 2, 0])
     mistakes = worst_mistakes(logs(), right, numbered())
@@ -87,7 +87,7 @@ def test_a_thumbnail_is_never_enlarged(size, expected, kind: str) -> None:
     assert pixels_of(address).shape == (expected[1], expected[0], 3)
 
 
-def test_json_brings_them_back() -> None:
+def test_mistakes_survive_json() -> None:
     mistakes = worst_mistakes(logs(), LABELS, numbered())
     text = json.dumps(mistakes_json(mistakes), allow_nan=False)
     assert mistakes_from(json.loads(text)) == mistakes

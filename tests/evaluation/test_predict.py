@@ -131,7 +131,7 @@ def test_multi_scale_averages_over_positions() -> None:
     assert [prediction.name for prediction in predictions] == ["red", "green", "blue"]
 
 
-def test_an_image_may_be_a_file_bytes_an_array_or_pillows(tmp_path: Path) -> None:
+def test_an_image_may_be_a_file_bytes_an_array_or_from_pillow(tmp_path: Path) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (9, 7, 3), dtype=np.uint8)
     file = tmp_path / "picture.png"
     file.write_bytes(png(pixels))
@@ -143,7 +143,7 @@ def test_an_image_may_be_a_file_bytes_an_array_or_pillows(tmp_path: Path) -> Non
     assert model.predict([]) == []
 
 
-def test_an_image_of_pillows_is_turned_upright_and_made_rgb() -> None:
+def test_a_pillow_image_is_rotated_upright_and_converted_to_rgb() -> None:
     pixels = plain(0, 200, 0, (8, 12))
     pixels[:, :6] = (200, 0, 0)  # left half red
     exif = Image.Exif()
@@ -179,14 +179,14 @@ def test_top_is_at_most_the_number_of_classes() -> None:
         colours().predict(plain(1, 2, 3), top=0)
 
 
-def test_ids_are_the_names_where_there_are_no_others() -> None:
+def test_ids_default_to_the_names() -> None:
     model = colours().model
     assert Predictor(model).predict(plain(9, 0, 0))[0].id == "red"
     predictions = Predictor(replace(model, ids=("n1", "n2", "n3"))).predict(plain(9, 0, 0))
     assert (predictions[0].name, predictions[0].id) == ("red", "n1")
 
 
-def test_a_bad_image_is_an_answer_among_others(tmp_path: Path) -> None:
+def test_a_bad_image_yields_an_error_among_the_answers(tmp_path: Path) -> None:
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"no image")
     images = [plain(9, 0, 0), bad, tmp_path / "missing.png", tmp_path, plain(0, 0, 9)]
@@ -199,7 +199,7 @@ def test_a_bad_image_is_an_answer_among_others(tmp_path: Path) -> None:
         colours().predict(images)
 
 
-def test_an_image_of_pillows_may_be_truncated() -> None:
+def test_a_truncated_pillow_image_is_bad() -> None:
     noise = np.random.default_rng(2).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     opened = Image.open(io.BytesIO(png(noise)[:9000]))
     (answer,) = colours().each([opened])
@@ -222,17 +222,17 @@ def test_an_image_that_would_fill_the_memory_is_bad(tmp_path: Path) -> None:
         np.zeros((0, 8, 3), np.uint8),
     ],
 )  # fmt: skip
-def test_an_array_of_another_shape_or_type_is_refused(array: np.ndarray) -> None:
+def test_an_array_with_another_shape_or_type_is_refused(array: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"RGB uint8 \[H, W, 3\], not"):
         colours().predict(array)
 
 
-def test_scores_that_are_no_numbers_are_not_passed_off_as_an_answer() -> None:
+def test_nan_scores_are_an_error() -> None:
     with pytest.raises(RuntimeError, match="scores are NaN"):
         colours(mean=torch.full((3, 1, 1), torch.nan)).predict(plain(1, 2, 3))
 
 
-def test_a_protocol_that_is_unknown_is_refused_before_any_work() -> None:
+def test_an_unknown_protocol_is_refused_immediately() -> None:
     with pytest.raises(ValueError, match="did you mean 'ten-crop'"):
         colours(8).each([], protocol="tencrop")
 
@@ -311,7 +311,7 @@ class LeastSquares(nn.Module):
         return 10 * self.flat(images) @ self.weight
 
 
-def test_a_model_of_digits_names_enlarged_digits() -> None:
+def test_a_digit_classifier_recognises_enlarged_digits() -> None:
     sets = load_digits()
     zero = minus_mean(torch.zeros(3, 16, 16))
     net = LeastSquares(sets.train.images.float(), sets.train.labels)

@@ -66,13 +66,15 @@ def scores_of_20(cifar10_test: ImagesInMemory, shared: Path) -> Scores:
     return score_set(model, cifar10_test, OneCrop())
 
 
-def test_akamasters_20_layers_err_as_he_says(cifar10_test, scores_of_20) -> None:
+def test_akamasters_20_layers_have_their_published_error(cifar10_test, scores_of_20) -> None:
     report = build_report(scores_of_20, cifar10_test, "one-crop")
     assert (report.n, report.top1_error) == (10_000, 8.27)
 
 
 @pytest.mark.slow
-def test_akamasters_44_layers_err_as_he_says(cifar10_test, scores_of_20, shared: Path) -> None:
+def test_akamasters_44_layers_have_their_published_error(
+    cifar10_test, scores_of_20, shared: Path
+) -> None:
     model = import_model(shared / "weights" / "resnet44-014dd654.th", "resnet44").model
     scores_of_44 = score_set(model, cifar10_test, OneCrop())
     assert build_report(scores_of_44, cifar10_test, "one-crop").top1_error == 6.90

@@ -58,7 +58,7 @@ def test_an_empty_set_is_refused() -> None:
         classify(reader, coded(0, 10))
 
 
-def test_images_that_do_not_decode_are_named_and_left_out(album) -> None:
+def test_undecodable_images_are_reported_and_left_out(album) -> None:
     red = np.zeros((2, 2, 3), np.uint8)
     red[..., 0] = 255
     events: list[dict] = []
@@ -72,7 +72,7 @@ def test_images_that_do_not_decode_are_named_and_left_out(album) -> None:
     assert report.as_dict()["skipped"] == 1
 
 
-def test_a_set_of_bad_images_is_no_result(album) -> None:
+def test_a_set_of_only_bad_images_is_an_error(album) -> None:
     with pytest.raises(ValueError, match="no image of album can be decoded"):
         classify(reader, album([None, None], [0, 1]))
 
@@ -99,7 +99,7 @@ def test_a_matrix_is_for_few_classes_and_rows_for_a_thousand() -> None:
     assert classify(lambda x: reader(x, 1001), coded(9, 1001)).per_class == ()
 
 
-def test_scores_that_are_no_numbers_take_an_image_for_nothing() -> None:
+def test_an_image_with_nan_scores_has_no_prediction() -> None:
     report = classify(lambda x: reader(x) * torch.nan, coded(20, 10))
     assert (report.top1_error, report.top5_error) == (100.0, 100.0)
     assert sum(map(sum, report.confusion or [])) == 0
@@ -116,13 +116,13 @@ def test_a_report_comes_back_from_json() -> None:
     assert report.top1_interval == pytest.approx((9.51, 37.31), abs=0.005)  # 6 of 30
 
 
-def test_reports_of_before_are_read() -> None:
+def test_older_reports_are_read() -> None:
     core = {"set": "test", "protocol": "one-crop", "n": 10, "loss": 0.5}
     old = Report(**core, top1_error=20.0, top5_error=0.0)
     assert str(old) == "test: top-1 error 20.00 %, top-5 error 0.00 %  (one-crop, n=10)"
 
 
-def test_a_model_of_other_classes_is_refused() -> None:
+def test_a_model_with_another_number_of_classes_is_refused() -> None:
     with pytest.raises(ValueError, match="has 10 outputs, but the set has 3 classes"):
         classify(reader, coded(9, 3))
 
@@ -145,13 +145,13 @@ def test_against_torch_where_scores_differ(k: int, seed: int) -> None:
     assert torch.equal(wrong_in_top(scores, labels, k), expected)
 
 
-def test_a_net_that_scores_all_alike_is_right_by_chance_only() -> None:
+def test_a_net_with_equal_scores_is_correct_only_by_chance() -> None:
     scores = torch.zeros(10, 10)
     assert wrong_in_top(scores, torch.arange(10), 1).sum() == 9
     assert wrong_in_top(scores, torch.arange(10), 5).sum() == 5
 
 
-def test_scores_that_are_no_numbers_are_wrong() -> None:
+def test_nan_scores_are_wrong() -> None:
     assert wrong_in_top(torch.full((2, 3), float("nan")), torch.tensor([0, 1]), 3).all()
 
 
@@ -171,7 +171,7 @@ def test_wilsons_interval_by_hand(wrong: int, n: int, interval: tuple[float, flo
 
 
 @given(st.integers(1, 5000), st.data())
-def test_wilsons_interval_holds_the_rate_and_mirrors(n: int, data) -> None:
+def test_wilsons_interval_contains_the_rate_and_is_symmetric(n: int, data) -> None:
     wrong = data.draw(st.integers(0, n))
     low, high = wilson(wrong, n)
     assert 0 <= low <= 100 * wrong / n + 1e-9

@@ -57,7 +57,7 @@ PROTOCOLS = [OneCrop(36, 32), TenCrop(36, 32), MultiScale((32, 48))]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS, ids=str)
-def test_kept_scores_give_the_same_report_without_the_model(
+def test_cached_scores_give_the_same_report_without_the_model(
     images: EncodedImages, tmp_path: Path, protocol: ViewProtocol, monkeypatch
 ) -> None:
     fresh = classify(Watched(), images, protocol)
@@ -79,7 +79,7 @@ def test_kept_scores_give_the_same_report_without_the_model(
     ],
     ids=str,
 )
-def test_a_part_of_a_protocol_computes_nothing(
+def test_a_protocol_whose_views_are_cached_computes_nothing(
     images: EncodedImages, tmp_path: Path, whole: ViewProtocol, part: ViewProtocol
 ) -> None:
     evaluate(Watched(), images, whole, tmp_path)
@@ -110,7 +110,7 @@ def test_nothing_is_written_or_read_unless_asked(images: EncodedImages, tmp_path
     assert len(reads) == len(images)
 
 
-def test_other_weights_are_not_these(images: EncodedImages, tmp_path: Path) -> None:
+def test_scores_of_other_weights_are_not_used(images: EncodedImages, tmp_path: Path) -> None:
     evaluate(Watched(), images, OneCrop(36, 32), tmp_path)
     model = Watched()
     _, messages = evaluate(model, images, OneCrop(36, 32), tmp_path, digest="others")
@@ -119,7 +119,9 @@ def test_other_weights_are_not_these(images: EncodedImages, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("change", ["pixels", "label", "class"])
-def test_another_set_is_not_this(album, photographs, tmp_path: Path, change: str) -> None:
+def test_scores_of_another_set_are_not_used(
+    album, photographs, tmp_path: Path, change: str
+) -> None:
     labels, classes = [0, 1, 2, 0, 1], ["red", "green", "blue"]
     evaluate(Watched(), album(photographs, labels, classes), OneCrop(36, 32), tmp_path)
     if change == "pixels":
@@ -133,7 +135,7 @@ def test_another_set_is_not_this(album, photographs, tmp_path: Path, change: str
     assert model.shown == 5
 
 
-def test_a_mended_image_is_seen(album, photographs, tmp_path: Path) -> None:
+def test_a_repaired_image_is_scored(album, photographs, tmp_path: Path) -> None:
     damaged = album([*photographs[:2], None], [0, 1, 2])
     evaluate(Watched(), damaged, OneCrop(36, 32), tmp_path)
     report, _ = evaluate(Watched(), album(photographs[:3], [0, 1, 2]), OneCrop(36, 32), tmp_path)
@@ -159,7 +161,7 @@ def test_damaged_files_are_computed_again(images: EncodedImages, tmp_path: Path,
     assert evaluate(forbidden, images, OneCrop(36, 32), tmp_path)[0] == first
 
 
-def test_a_file_of_somebody_else_is_not_used(images: EncodedImages, tmp_path: Path) -> None:
+def test_another_models_file_is_not_used(images: EncodedImages, tmp_path: Path) -> None:
     evaluate(Watched(), images, OneCrop(36, 32), tmp_path)
     (file,) = tmp_path.rglob("*.safetensors")
     save_file({"something": torch.zeros(3)}, file)
@@ -169,7 +171,7 @@ def test_a_file_of_somebody_else_is_not_used(images: EncodedImages, tmp_path: Pa
     assert any("is not used" in line for line in messages)
 
 
-def test_a_kill_while_writing_leaves_no_half_file(
+def test_a_failed_write_leaves_no_partial_file(
     images: EncodedImages, tmp_path: Path, monkeypatch
 ) -> None:
     def killed(handle: int) -> None:
@@ -181,7 +183,7 @@ def test_a_kill_while_writing_leaves_no_half_file(
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_sets_in_memory_are_known_by_their_pixels(tmp_path: Path) -> None:
+def test_sets_in_memory_are_identified_by_their_pixels(tmp_path: Path) -> None:
     images = torch.randint(0, 256, (7, 3, 4, 4), dtype=torch.uint8)
     one = ImagesInMemory("test", images, torch.arange(7) % 3, ("a", "b", "c"))
     report, _ = evaluate(Watched(), one, OneCrop(), tmp_path)

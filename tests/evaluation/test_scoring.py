@@ -58,7 +58,7 @@ def test_ten_crop_by_hand(album) -> None:
     assert scores[0, 0] != pytest.approx(3**0.2 / (3**0.2 + 2), abs=1e-3)
 
 
-def test_mirrors_are_seen_by_hand(album) -> None:
+def test_mirrored_views_by_hand(album) -> None:
     """The network sees only the left column, which is red in the image but not in its mirror."""
     image = black(2, 2)
     image[:, 0, 0] = 255
@@ -231,7 +231,7 @@ def test_each_image_is_decoded_once_and_few_at_a_time(album, monkeypatch) -> Non
     assert max(shown) <= scoring.RANGE_FILES
 
 
-def test_large_images_are_shown_a_few_at_a_time(album, monkeypatch) -> None:
+def test_large_images_are_scored_a_few_at_a_time(album, monkeypatch) -> None:
     monkeypatch.setattr(scoring, "BATCH_PIXELS", 3 * 20)
     shown: list[int] = []
 
@@ -261,7 +261,7 @@ def test_the_mean_of_probabilities_by_hand(album) -> None:
     assert errors == [50.0, 50.0, 0.0]
 
 
-def test_scores_are_not_what_is_averaged() -> None:
+def test_probabilities_are_averaged_not_scores() -> None:
     """A confident member does not outvote two, as it would if logarithms were averaged."""
     sure, other = scores_of([1 - 1e-12, 1e-12]), scores_of([0.3, 0.7])
     assert ensemble([sure, other, other]).log_probabilities.exp()[0].tolist() == pytest.approx(
@@ -269,13 +269,13 @@ def test_scores_are_not_what_is_averaged() -> None:
     )
 
 
-def test_a_member_alone_is_itself(album) -> None:
+def test_an_ensemble_of_one_member_is_the_member(album) -> None:
     images = album([np.full((2, 2, 3), 40, np.uint8)], [0])
     alone = score_set(lambda x: x.float().mean((2, 3)), images, OneCrop())
     assert torch.equal(ensemble([alone]).log_probabilities, alone.log_probabilities)
 
 
-def test_an_image_that_no_member_saw_is_left_out() -> None:
+def test_images_that_are_bad_for_a_member_are_left_out() -> None:
     nothing = [float("nan")] * 2
     members = [scores_of([0.5, 0.5], nothing, bad={1: "1.png: damaged"})] * 2
     assert ensemble(members).bad == {1: "1.png: damaged"}

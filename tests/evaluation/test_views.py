@@ -28,7 +28,7 @@ def test_a_mirrored_crop_is_the_mirror_of_the_crop() -> None:
     assert View(5, "all", flip=True).of(IMAGE)[0, 0].tolist() == [7, 6, 5, 4, 3, 2, 1, 0]
 
 
-def test_ten_crop_shows_five_places_and_their_mirrors() -> None:
+def test_ten_crop_has_five_crops_and_their_mirrors() -> None:
     views = TenCrop(256, 224).views()
     assert len(set(views)) == 10
     assert {view.crop for view in views} == {
@@ -59,13 +59,13 @@ protocols = st.one_of(
 
 
 @given(protocols)
-def test_what_a_report_says_can_be_asked_for(protocol) -> None:
+def test_a_printed_protocol_can_be_parsed(protocol) -> None:
     assert protocol_named(str(protocol), None, None) == protocol
     assert protocol_named(str(protocol).replace(" ", ":"), None, None) == protocol
 
 
 @given(protocols)
-def test_every_view_has_a_name_of_its_own(protocol) -> None:
+def test_every_view_has_its_own_name(protocol) -> None:
     names = {str(view) for view in protocol.views()}
     assert len(names) == len(protocol.views())
     assert not any("/" in name for name in names)
@@ -94,12 +94,12 @@ def test_names_take_the_networks_numbers() -> None:
         ("multi-scale:128,256", "128 is below 224"),
     ],
 )
-def test_what_makes_no_sense_is_refused(text: str, reason: str) -> None:
+def test_invalid_protocols_are_refused(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         protocol_named(text, 256, 224)
 
 
 @pytest.mark.parametrize("text", ["ten-crop", "multi-scale"])
-def test_images_of_the_networks_own_size_have_no_corners(text: str) -> None:
+def test_a_network_without_crop_size_has_no_default_crops(text: str) -> None:
     with pytest.raises(ValueError, match="takes whole images"):
         protocol_named(text, None, None)

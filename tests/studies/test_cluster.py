@@ -31,7 +31,7 @@ def test_each_machine_takes_as_many_runs_as_asked(machines, jobs, share) -> None
     assert resources_per_run(machines, jobs) == share
 
 
-def test_a_cluster_without_a_processor_is_refused() -> None:
+def test_a_cluster_without_a_cpu_is_refused() -> None:
     with pytest.raises(ValueError, match="no machine of the Ray cluster offers a CPU"):
         resources_per_run([HEAD], 1)
 
@@ -54,7 +54,7 @@ class Process:
         self.terminated += 1
 
 
-def test_a_run_waits_for_a_machine_out_of_sight_and_is_cancelled_once(
+def test_a_run_waits_for_an_unreachable_machine_and_is_cancelled_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two processes must not share a folder; a second signal would keep the run from saving."""

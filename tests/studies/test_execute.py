@@ -78,7 +78,7 @@ def test_the_classifier_comes_first_and_its_detector_waits(tmp_path: Path) -> No
     assert sorted(machine.started) == sorted(run.folder.name for run in runs)
 
 
-def test_what_needs_no_weights_does_not_wait(tmp_path: Path) -> None:
+def test_runs_that_need_no_weights_do_not_wait(tmp_path: Path) -> None:
     machine = Machine()
     finish(plan_detectors(tmp_path, None, seeds=1), machine, jobs=2)
     assert list(machine.started) == ["digits-resnet20", "untrained-seed1", "trained-seed1"]
@@ -113,7 +113,7 @@ def test_a_signal_is_passed_on(tmp_path: Path) -> None:
     assert machine.started["digits-resnet20"].status == 143
 
 
-def test_a_result_that_other_machines_see_late_is_waited_for(
+def test_a_result_may_appear_late_on_a_shared_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = plan_detectors(tmp_path, None, seeds=1)[0]
@@ -124,7 +124,7 @@ def test_a_result_that_other_machines_see_late_is_waited_for(
     assert has_finished(run, patience=20.0)
 
 
-def test_a_run_is_the_command_a_person_would_type(tmp_path: Path) -> None:
+def test_a_run_is_started_as_a_train_command(tmp_path: Path) -> None:
     run = PlannedRun("digits-resnet20", ("iterations=4",), 2, Path("out"), Path("trunk"))
     assert train_arguments(run, Path("data")) == [
         "train", "digits-resnet20", "--out", "out", "--seed", "2", "--data", "data",
@@ -135,7 +135,7 @@ def test_a_run_is_the_command_a_person_would_type(tmp_path: Path) -> None:
     assert log.read_text().startswith("reslab")
 
 
-def test_progress_is_read_from_the_last_whole_line(tmp_path: Path) -> None:
+def test_progress_is_read_from_the_last_complete_line(tmp_path: Path) -> None:
     run = PlannedRun("digits-resnet20", (), 1, tmp_path)
     assert iterations_done(run) == 0
     (tmp_path / "metrics.jsonl").write_text('{"iteration": 7}\n{"iteration": 9}\n{"itera')

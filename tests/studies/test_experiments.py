@@ -50,7 +50,7 @@ def test_a_depth_that_no_recipe_has_is_refused() -> None:
         plan_study("degradation", depths=(21,))
 
 
-def test_detection_is_a_classifier_and_two_detectors_a_seed() -> None:
+def test_detection_is_a_classifier_and_two_detectors_per_seed() -> None:
     trunk, *detectors = plan_study("detection", out=OUT, seeds=2).runs
     assert (trunk.base, trunk.changes, trunk.weights) == ("digits-resnet20", (), None)
     assert [(run.seed, run.weights) for run in detectors] == [

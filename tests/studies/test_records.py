@@ -19,7 +19,7 @@ def test_runs_of_one_recipe_are_grouped(classifier) -> None:
     assert [len(group.runs) for group in groups] == [2, 1]
 
 
-def test_how_often_a_run_was_logged_makes_no_other_recipe(classifier, detector) -> None:
+def test_logging_intervals_do_not_distinguish_recipes(classifier, detector) -> None:
     runs = [
         classifier("digits-plain20"),
         classifier("digits-plain20", 2, changes=("eval_every=7",)),
@@ -60,7 +60,7 @@ def test_a_run_that_is_not_finished_is_refused(finish) -> None:
         read_record(run, Recipe)
 
 
-def test_a_page_is_of_one_task(finish_detector, finish) -> None:
+def test_a_page_has_runs_of_one_task(finish_detector, finish) -> None:
     detector, classifier = finish_detector(), finish("digits-resnet20")
     assert shared_task([detector, detector]) == "detection"
     with pytest.raises(ValueError, match=r"is a run of a classifier, .* of a detector"):

@@ -36,7 +36,7 @@ def test_the_reports_of_all_protocols() -> None:
     assert str(voc) == "scenes: mAP@.5 76.36 %  (VOC 2007, eleven points, IoU 0.5, n=2)"
 
 
-def test_coco_sizes_are_those_of_the_outlines() -> None:
+def test_coco_sizes_are_those_of_the_segmentations() -> None:
     """A box of 100 x 100 pixels around a segmentation of 50 is a small object."""
     whole = truth((0.0, 0.0, 100.0, 100.0))
     thin = GroundTruth(
@@ -56,7 +56,7 @@ def test_a_first_box_counts_for_coco() -> None:
     assert measure(a_set([truth(A)]), [detected((0.9, A))]).map_50 == pytest.approx(100)
 
 
-def test_a_crowd_forgives_what_lies_in_it() -> None:
+def test_detections_in_a_crowd_are_ignored() -> None:
     detections = [
         detected((0.9, A), (0.8, (50.0, 50.0, 60.0, 60.0)), (0.7, (70.0, 70.0, 80.0, 80.0)))
     ]
@@ -82,7 +82,7 @@ def test_classes_without_boxes_are_left_out_and_named(protocol: str) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["coco", "voc-2007", "voc-2012"])
-def test_nothing_found_is_zero(protocol: str) -> None:
+def test_no_detections_have_a_precision_of_zero(protocol: str) -> None:
     report = measure(a_set([truth(A), truth()]), [detected(), detected()], protocol)
     assert report.map_50 == 0
 
@@ -97,7 +97,7 @@ def test_images_rank_by_their_keys(protocol: str) -> None:
     assert one.map_50 > measure(a_set(truths, keys=[7, 3]), detections, protocol).map_50
 
 
-def test_what_cannot_be_measured_is_refused() -> None:
+def test_unmeasurable_detections_are_refused() -> None:
     with pytest.raises(ValueError, match="scenes has no boxes to detect"):
         measure(a_set([truth(A, difficult=[0])]), [detected((0.9, A))])
     with pytest.raises(ValueError, match=r"0\.png: a detection has a score or a box"):

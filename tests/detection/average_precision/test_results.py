@@ -35,7 +35,7 @@ def line(tmp_path: Path):
     return read
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_detections_are_read_by_image(tmp_path: Path) -> None:
     file = tmp_path / "found.json"
     more = GOOD | {"image_id": "key", "category_id": 3, "score": 1, "segmentation": []}
     file.write_text(json.dumps([GOOD, more, GOOD | {"score": 0.75}]))
@@ -46,14 +46,14 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert (second.scores.tolist(), second.labels.tolist()) == ([1.0], [0])
 
 
-def test_an_empty_list_is_nothing_found(tmp_path: Path) -> None:
+def test_an_empty_list_has_no_detections(tmp_path: Path) -> None:
     (tmp_path / "found.json").write_text("[]")
     first, second = read_results(tmp_path / "found.json", IMAGES)
     assert len(first) == len(second) == 0
     assert first.boxes.shape == (0, 4)
 
 
-def test_what_is_no_list_of_detections_is_refused(line) -> None:
+def test_files_without_a_list_of_detections_are_refused(line) -> None:
     malformed = line('[{"image_id": 1,\n oh]')
     assert malformed.startswith("found.json:2: malformed JSON: Expecting")
     assert malformed.endswith(", column 2")
@@ -65,7 +65,7 @@ def test_what_is_no_list_of_detections_is_refused(line) -> None:
 
 
 @pytest.mark.parametrize("key", GOOD)
-def test_what_is_missing_is_named_with_its_place(line, key: str) -> None:
+def test_a_missing_key_is_reported_with_its_position(line, key: str) -> None:
     lacking = {name: value for name, value in GOOD.items() if name != key}
     assert line([GOOD, GOOD, lacking]).startswith(f"found.json[2] has no {key}; ")
 
@@ -99,13 +99,13 @@ def test_swapped_corners(line, box: list[int]) -> None:
 
 
 @pytest.mark.parametrize("score", ["NaN", "Infinity", '"0.5"', "null", "true", "9" * 400])
-def test_scores_that_are_no_numbers(line, score: str) -> None:
+def test_scores_that_are_not_numbers(line, score: str) -> None:
     message = line(json.dumps([GOOD]).replace("0.5}", score + "}"))
     assert message.startswith("found.json[0].score: ")
     assert message.endswith(" is not a number")
 
 
-def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
+def test_missing_files_and_files_that_are_not_text(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none\.json: no such file"):
         read_results(tmp_path / "none.json", IMAGES)
     (tmp_path / "bytes.json").write_bytes(b"[\xff\xfe\x80]")

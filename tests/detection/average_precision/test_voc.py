@@ -50,7 +50,7 @@ def test_a_recall_of_three_tenths_reaches_the_fourth_point() -> None:
     assert area(ranking) == pytest.approx(0.3, abs=1e-15)
 
 
-def test_half_is_enough_and_less_is_not() -> None:
+def test_an_iou_of_one_half_is_enough() -> None:
     assert only([truth(B)], [detected((0.5, HALF_OF_B))]).correct.tolist() == [True]
     assert only([truth(B)], [detected((0.5, LESS_THAN_HALF))]).correct.tolist() == [False]
 
@@ -82,7 +82,7 @@ def test_equal_scores_stay_in_the_order_of_the_images() -> None:
     assert several.correct.tolist() == [False, True, False, True]
 
 
-def test_nothing_found_and_nothing_to_be_found() -> None:
+def test_no_detections_and_nothing_to_detect() -> None:
     nothing = only([truth(A)], [detected()])
     assert (eleven_points(nothing), area(nothing)) == (0.0, 0.0)
     needless = only([truth()], [detected((0.5, A))])
@@ -169,7 +169,7 @@ def random_case(rng: np.random.Generator) -> tuple[list[GroundTruth], list[Detec
     return truths, detections
 
 
-def test_loops_give_the_same() -> None:
+def test_random_cases_against_plain_loops() -> None:
     rng = np.random.default_rng(0)
     compared = 0
     for _ in range(150):

@@ -94,7 +94,7 @@ def test_mistakes_and_classes_are_shown_and_nothing_is_fetched(finish, tmp_path:
     assert blue == [at % 4 == 0 for at in range(9)]  # the diagonal
 
 
-def test_a_matrix_that_could_not_be_read_or_named_is_left_out() -> None:
+def test_an_unreadable_or_incomplete_matrix_is_left_out() -> None:
     evaluation = {"set": "test", "protocol": "one-crop", "n": 400, "top1_error": 50.0}
     rows = [
         {"class": f"class {k}", "n": 10, "top1_error": 50.0, "taken_for": []} for k in range(40)
@@ -107,7 +107,7 @@ def test_a_matrix_that_could_not_be_read_or_named_is_left_out() -> None:
     assert details_of("net", some, []).matrix == []
 
 
-def test_many_classes_are_folded_and_several_runs_too(finish, tmp_path: Path) -> None:
+def test_many_classes_and_several_runs_are_collapsed(finish, tmp_path: Path) -> None:
     many = tuple(f"class {k}" for k in range(100))
     runs = [with_details(finish("digits-resnet20"), many), with_details(finish("digits-plain20"))]
     records = [read_record(run, Recipe) for run in runs]

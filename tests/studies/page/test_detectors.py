@@ -48,7 +48,7 @@ def test_the_page_is_whole_and_needs_no_network(pair, classifier, tmp_path: Path
     assert again.read_text() == html
 
 
-def test_images_that_have_gone_are_reported(finish_detector, tmp_path: Path) -> None:
+def test_missing_images_are_reported(finish_detector, tmp_path: Path) -> None:
     run = finish_detector()
     environment = json.loads((run / "environment.json").read_text())
     gone = environment | {"data": str(tmp_path / "gone")}
@@ -67,7 +67,7 @@ def final_of(record):
     return final
 
 
-def test_what_was_measured_makes_a_page_without_runs(detector, tmp_path: Path) -> None:
+def test_average_precisions_make_a_page_without_runs(detector, tmp_path: Path) -> None:
     precision = final_of(detector()).precision
     html = write_precision([("a.json", precision), ("b.json", precision)], tmp_path).read_text()
     assert "a.json: " in html
@@ -78,7 +78,7 @@ def test_what_was_measured_makes_a_page_without_runs(detector, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("score", "drawn"), [(0.9, True), (0.4, False)])
-def test_only_what_is_sure_is_drawn(detector, score: float, drawn: bool) -> None:
+def test_only_probable_detections_are_drawn(detector, score: float, drawn: bool) -> None:
     final = final_of(detector(score=score))
     (album,) = albums_of([final])
     assert album.columns == ["ground truth", "ResNet-20, pretrained trunk"]

@@ -54,13 +54,13 @@ def test_options_are_ordered_by_test_error(classifier) -> None:
     assert "C 8.00 %, B 8.50 %, A 9.00 % (a gap of 1.00 points; with one seed" in finding
 
 
-def test_the_weakest_responses_come_first() -> None:
+def test_the_smallest_responses_come_first() -> None:
     networks = {"plain-20": {"a": 3.0}, "ResNet-20": {"a": 1.0}}
     (finding,) = response_findings(networks)
     assert finding.index("ResNet-20") < finding.index("plain-20")
 
 
-def test_detector_findings_hold_the_numbers_and_what_they_are_of(pair) -> None:
+def test_detector_findings_state_the_numbers_and_their_origin(pair) -> None:
     text = " ".join(detector_findings(labelled(pair())))
     assert "pretrained trunk: mAP@.5 90.00 %, mAP@[.5:.95] 45.00 %" in text
     assert "one run, n=3 images" in text
@@ -69,7 +69,7 @@ def test_detector_findings_hold_the_numbers_and_what_they_are_of(pair) -> None:
     assert "group normalisation" in text
 
 
-def test_the_mark_is_reached_where_the_curve_first_is_above_it(pair) -> None:
+def test_the_mark_is_reached_at_the_first_point_above_it(pair) -> None:
     groups = labelled(pair(changes=("iterations=1000",)))
     pretrained, scratch = groups.values()
     assert first_iteration_at(pretrained, 50) == 600  # 54
@@ -79,7 +79,7 @@ def test_the_mark_is_reached_where_the_curve_first_is_above_it(pair) -> None:
     assert "after 600 iterations with the pretrained trunk and after 900 iterations from" in text
 
 
-def test_detectors_of_other_lengths_are_not_compared(detector) -> None:
+def test_detectors_with_different_iterations_are_not_compared(detector) -> None:
     records = [detector(trained=True), detector(trained=False, changes=("iterations=9",))]
     assert len(detector_findings(labelled(records))) == 2
 

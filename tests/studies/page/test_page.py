@@ -3,14 +3,14 @@ from reslab.studies.page.tables import Table
 from reslab.studies.records import group_by_recipe
 
 
-def test_a_deviation_of_some_names_them_and_one_of_all_does_not(classifier) -> None:
+def test_a_deviation_of_some_runs_names_them(classifier) -> None:
     groups = group_by_recipe([classifier("digits-resnet20"), classifier("digits-resnet20-B")])
     (lines,) = deviations_by_section(groups).values()
     assert "data: cifar10 -> digits" in lines
     assert "model.shortcut: A -> B  (ResNet-20 B)" in lines
 
 
-def test_long_tables_are_folded_in_html_and_whole_in_markdown(tmp_path) -> None:
+def test_long_tables_are_collapsed_in_html_and_complete_in_markdown(tmp_path) -> None:
     rows = [(f"row {k}", "1") for k in range(60)]
     tables = [Table("Table", ("a", "b"), rows, "A note."), Table("Other", ("c",), [("x",)])]
     page = Page(("<Title>", "Why?"), ["It is so."], {}, tables)

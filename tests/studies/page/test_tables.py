@@ -30,7 +30,7 @@ def test_a_name_breaks_no_table() -> None:
     assert Table("t", ("a",), [("x|<b>",)]).markdown() == "| a |\n| --- |\n| x\\|&lt;b> |\n"
 
 
-def test_recipes_of_one_network_are_called_by_what_sets_them_apart(classifier) -> None:
+def test_recipes_with_one_network_are_labelled_by_their_differences(classifier) -> None:
     whole, digits = classifier("cifar10-resnet20"), classifier("digits-resnet20")
     short = classifier("cifar10-resnet20", seed=2, changes=("iterations=4000", "eval_every=9"))
     many = ("iterations=9", "batch_size=64", "learning_rate=0.2")
@@ -46,11 +46,11 @@ def test_recipes_of_one_network_are_called_by_what_sets_them_apart(classifier) -
     assert labels(whole, other) == ["ResNet-20 #1", "ResNet-20 #2"]
 
 
-def test_two_runs_of_one_net_get_labels_of_their_own() -> None:
+def test_two_runs_of_one_net_get_different_labels() -> None:
     assert unique(["a", "b", "a"]) == ["a #1", "b", "a #2"]
 
 
-def test_the_papers_number_stands_only_beside_its_own_net_and_set(classifier) -> None:
+def test_the_papers_number_is_shown_only_for_its_net_and_set(classifier) -> None:
     assert paper_entry(classifier("cifar10-resnet20")) == "8.75"
     assert paper_entry(classifier("cifar10-resnet110")) == "6.43 (6.61 ± 0.16, n=5)"
     assert paper_entry(classifier("digits-resnet20")) == ""
