@@ -64,7 +64,7 @@ def test_every_imagenet_net_has_an_own_recipe() -> None:
 
 
 def test_images_are_needed(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--data"):
+    with pytest.raises(ValueError, match="name their folder with `data`"):
         recipe("own-resnet18")
     with pytest.raises(ValueError, match="did you mean 'own-resnet152'"):
         recipe("own-resnet153", data=tmp_path)
