@@ -1,7 +1,7 @@
-# Everything runs in .venv, which each target makes by itself.
+# Everything runs in .venv, which each target creates if needed.
 PYTHON ?= python3
 BIN := .venv/bin
-# bytecode is compiled at the first import instead of for all that is never imported
+# bytecode is compiled at the first import: most modules are never imported
 PIP := $(BIN)/pip install --quiet --no-compile --disable-pip-version-check --constraint constraints.txt
 JOBS ?= $(shell nproc 2>/dev/null || echo 1)
 
@@ -21,7 +21,7 @@ setup: .venv/installed
 study: .venv/installed
 	$(BIN)/reslab study degradation --jobs $(JOBS) --out studies/degradation-digits
 
-# COCO's numbers are made by its authors' code
+# COCO's metric is computed by its authors' code
 .venv/installed-detect: .venv/installed
 	$(PIP) --editable '.[detect]'
 	touch $@
@@ -34,7 +34,7 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 
-# lint runs beside the tests, and what it finds is printed after them
+# lint runs alongside the tests; its output is printed after theirs
 test: .venv/installed-dev
 	@$(MAKE) --no-print-directory lint > .venv/lint.log 2>&1 & lint=$$!; \
 	$(BIN)/pytest --numprocesses $(JOBS) --dist worksteal --durations=20; tests=$$?; \
@@ -43,7 +43,7 @@ test: .venv/installed-dev
 test-slow: lint
 	$(BIN)/pytest -m slow
 
-# `make bench PHOTOGRAPHS=FOLDER` measures the loader too, on original photographs in class folders
+# `make bench PHOTOGRAPHS=FOLDER` also measures the loader, on original photographs in class folders
 bench: .venv/installed
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/start.py
