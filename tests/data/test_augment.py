@@ -27,17 +27,17 @@ from reslab.data.datasets import EncodedImages
 from reslab.data.resize import shorter_side
 
 ALMOST = 1 - 2**-53  # the largest number below one
-# training makes the smallest numbers zero in its process, which other tests may have shared
+# denormals are flushed to zero in a process that has trained, possibly in another test
 DRAWS = st.floats(0, ALMOST, allow_subnormal=False)
 
 
 def grid(count: int) -> list[float]:
-    """Numbers that fall into each of `count` equal parts of [0, 1)."""
+    """Return one number in each of `count` equal parts of [0, 1)."""
     return [(part + 0.5) / count for part in range(count)]
 
 
-def test_each_shorter_side_is_drawn_equally_often() -> None:
-    """256 and 480 too: at side s, the first crop of a square image of 480 is 224 * 480/s wide."""
+def test_each_shorter_side_is_sampled_equally_often() -> None:
+    """Including 256 and 480: at side s, a crop of a 480 x 480 image is 224 * 480/s wide."""
     augmentation = ScaleCrop()
     widths = Counter()
     for draw in grid(225 * 4):
@@ -49,7 +49,7 @@ def test_each_shorter_side_is_drawn_equally_often() -> None:
 
 
 def test_every_position_of_the_resized_image_occurs() -> None:
-    """Hand-worked: 6 x 4 at shorter side 4 has room for 4 x 2 crops of 3."""
+    """By hand: a 6 x 4 image at shorter side 4 has 4 x 2 crops of side 3."""
     augmentation = ScaleCrop(size=3, shorter_side=(4, 4))
     boxes = Counter(
         augmentation.crop(6, 4, [0.5, x, y, 0.9])[0] for x, y in product(grid(40), grid(40))
@@ -59,12 +59,12 @@ def test_every_position_of_the_resized_image_occurs() -> None:
 
 
 def test_a_box_lies_in_the_original_image() -> None:
-    """100 x 50 at shorter side 100 is 200 x 100; its last crop of 80 begins at (120, 20)."""
+    """A 100 x 50 image at shorter side 100 is 200 x 100; its last crop of 80 is at (120, 20)."""
     augmentation = ScaleCrop(size=80, shorter_side=(100, 100))
     assert augmentation.crop(100, 50, [0, ALMOST, ALMOST, 0.2]) == ((60, 10, 100, 50), True)
 
 
-def test_half_of_the_images_are_mirrored_and_none_without_flip() -> None:
+def test_half_of_the_images_are_mirrored_or_none_if_flip_is_off() -> None:
     for augmentation in (ScaleCrop(), ResizedCrop()):
         start = [0.5] * (augmentation.draws - 1)
         flips = [augmentation.crop(300, 300, [*start, draw])[1] for draw in grid(10)]
@@ -74,7 +74,7 @@ def test_half_of_the_images_are_mirrored_and_none_without_flip() -> None:
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.lists(DRAWS, min_size=4))
-def test_scale_crops_lie_inside(width: int, height: int, draws: list[float]) -> None:
+def test_scale_crops_lie_inside_the_image(width: int, height: int, draws: list[float]) -> None:
     (x0, y0, x1, y1), _ = ScaleCrop().crop(width, height, draws[:4])
     assert 0 <= x0 < x1 <= width * (1 + 1e-9)
     assert 0 <= y0 < y1 <= height * (1 + 1e-9)
@@ -89,7 +89,7 @@ def test_scale_crops_lie_inside(width: int, height: int, draws: list[float]) -> 
     st.lists(DRAWS, min_size=ResizedCrop.draws, max_size=ResizedCrop.draws),
     st.sampled_from([(0.75, 4 / 3), (2.0, 3.0), (0.1, 0.2)]),
 )
-def test_resized_crops_are_whole_pixels_inside(
+def test_resized_crops_are_integer_boxes_inside_the_image(
     width: int, height: int, draws: list[float], ratio: tuple[float, float]
 ) -> None:
     x0, y0, x1, y1 = ResizedCrop(ratio=ratio).crop(width, height, draws)[0]
@@ -98,18 +98,18 @@ def test_resized_crops_are_whole_pixels_inside(
     assert 0 <= y0 < y1 <= height
 
 
-def test_a_resized_crop_has_the_area_and_the_shape_drawn() -> None:
-    # area halfway from 0.08 to 1 is 0.54; the middle of the logarithms of 3/4 and 4/3 is a square
+def test_a_resized_crop_has_the_sampled_area_and_shape() -> None:
+    # halfway from 0.08 to 1 is an area of 0.54; halfway from log 3/4 to log 4/3 is a square
     draws = [0.5] * ResizedCrop.draws
     x0, y0, x1, y1 = ResizedCrop().crop(1000, 1000, draws)[0]
     assert (x1 - x0, y1 - y0) == (735, 735)  # sqrt(540,000) = 734.8
-    assert (x0, y0) == (133, 133)  # half of the 266 places
+    assert (x0, y0) == (133, 133)  # the middle of 266 positions
     draws[1] = 0.0
     x0, y0, x1, y1 = ResizedCrop().crop(1000, 1000, draws)[0]
     assert (x1 - x0, y1 - y0) == (636, 849)  # sqrt(540,000 * 3/4), sqrt(540,000 / (3/4))
 
 
-def test_areas_are_uniform_where_every_shape_fits() -> None:
+def test_areas_are_uniform_if_every_shape_fits() -> None:
     rng = torch.Generator().manual_seed(0)
     augmentation = ResizedCrop(area=(0.1, 0.5))
     rows = torch.rand(2000, augmentation.draws, generator=rng, dtype=torch.float64).tolist()
@@ -120,18 +120,18 @@ def test_areas_are_uniform_where_every_shape_fits() -> None:
     assert torch.allclose(quantiles, expected, atol=0.02)
 
 
-def test_the_second_shape_is_taken_where_the_first_does_not_fit() -> None:
+def test_the_second_shape_is_used_if_the_first_does_not_fit() -> None:
     draws = [0.5] * ResizedCrop.draws
-    draws[0:2] = [ALMOST, 0.0]  # the whole area, taller than the square image
-    draws[2:4] = [0.0, 0.5]  # 0.08 of it, a square
+    draws[0:2] = [ALMOST, 0.0]  # the whole area, but taller than the square image
+    draws[2:4] = [0.0, 0.5]  # 0.08 of the area, a square
     x0, y0, x1, y1 = ResizedCrop().crop(1000, 1000, draws)[0]
     assert (x1 - x0, y1 - y0) == (283, 283)
 
 
-def test_the_middle_is_taken_where_no_shape_fits() -> None:
+def test_the_centre_is_used_if_no_shape_fits() -> None:
     draws = [ALMOST] * ResizedCrop.draws
-    assert ResizedCrop().crop(1000, 300, draws)[0] == (300, 0, 700, 300)  # 4/3 of 300 wide
-    assert ResizedCrop().crop(300, 1000, draws)[0] == (0, 300, 300, 700)  # 3/4 is 300 by 400
+    assert ResizedCrop().crop(1000, 300, draws)[0] == (300, 0, 700, 300)  # 400 x 300, ratio 4/3
+    assert ResizedCrop().crop(300, 1000, draws)[0] == (0, 300, 300, 700)  # 300 x 400, ratio 3/4
     assert ResizedCrop().crop(1, 1, draws)[0] == (0, 0, 1, 1)
 
 
@@ -139,8 +139,8 @@ def rng(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_all_81_offsets_occur_about_equally_and_each_is_a_true_crop() -> None:
-    """An image whose pixels are all different shows where each crop came from."""
+def test_all_81_offsets_occur_about_equally_and_each_is_a_correct_crop() -> None:
+    """All pixels of the image are different, which shows where each crop comes from."""
     image = torch.arange(1.0, 1025).reshape(1, 1, 32, 32)
     padded = torch.zeros(40, 40)
     padded[4:36, 4:36] = image[0, 0]
@@ -154,11 +154,11 @@ def test_all_81_offsets_occur_about_equally_and_each_is_a_true_crop() -> None:
         offset = (y - 12, x - 12)
         assert torch.equal(crop, windows[offset])
         seen[offset] += 1
-    # 60 expected each; a binomial count leaves 25..110 once in 10^5 draws of all 81
+    # 60 expected for each; some binomial count leaves 25..110 once in 10^5 such tests
     assert all(25 < times < 110 for times in seen.values())
 
 
-def test_channels_move_together() -> None:
+def test_channels_are_cropped_together() -> None:
     image = torch.rand(5, 1, 16, 16, generator=rng()).expand(5, 3, 16, 16)
     crops = pad_and_crop(image, 2, draw_offsets(5, 2, rng(1)))
     assert torch.equal(crops[:, 0], crops[:, 1])
@@ -174,7 +174,7 @@ def test_flip_mirrors_about_half_and_nothing_else() -> None:
     assert 900 < mirrored.sum() < 1100
 
 
-def test_draws_come_from_the_generator_alone() -> None:
+def test_random_numbers_come_only_from_the_generator() -> None:
     torch.manual_seed(1)
     offsets, flips = draw_offsets(8, 4, rng(7)), draw_flips(8, rng(8))
     torch.manual_seed(2)
@@ -183,7 +183,7 @@ def test_draws_come_from_the_generator_alone() -> None:
 
 
 def a_set(images: list[np.ndarray]) -> EncodedImages:
-    """Make a set of PNGs, which lose nothing; an empty array becomes a bad file."""
+    """Return a set of PNGs, which are lossless; an empty array becomes a bad file."""
 
     def png(image: np.ndarray) -> bytes:
         out = io.BytesIO()
@@ -201,7 +201,7 @@ def noise(count: int, height: int, width: int) -> list[np.ndarray]:
 
 
 def test_the_mean_image_is_exact() -> None:
-    """At its own size an image is not resized: the mean is that of its middle."""
+    """At their original size, images are not resized: the mean is over their centre crops."""
     images = noise(7, 8, 10)
     mean, _ = measure_statistics(a_set(images), 6, 8, seed=0, threads=2)
     expected = np.stack(images)[:, 1:7, 2:8].astype(np.float64).mean(0)
@@ -209,7 +209,7 @@ def test_the_mean_image_is_exact() -> None:
     assert torch.equal(mean, torch.from_numpy(expected).permute(2, 0, 1).float())
 
 
-def test_the_components_are_those_of_the_pixels() -> None:
+def test_the_components_match_the_covariance_of_the_pixels() -> None:
     images = [image // np.array([1, 2, 4], np.uint8) for image in noise(5, 8, 8)]
     _, statistics = measure_statistics(a_set(images), 8, 8, seed=0, threads=1)
     covariance = np.cov(np.stack(images).reshape(-1, 3).T, bias=True)
@@ -219,14 +219,14 @@ def test_the_components_are_those_of_the_pixels() -> None:
 
 
 def test_a_known_covariance_has_known_components() -> None:
-    """All variance along (1, 2, 2) / 3, none else."""
+    """All variance is along (1, 2, 2) / 3."""
     direction = np.array([-1, -2, -2]) / 3
     statistics = principal_components(2550 * np.outer(direction, direction))
     assert statistics.values.tolist() == pytest.approx([10, 0, 0], abs=1e-5)
     assert statistics.vectors[:, 0].tolist() == pytest.approx([1 / 3, 2 / 3, 2 / 3])
 
 
-def test_threads_change_nothing_and_the_sample_is_seeded() -> None:
+def test_threads_do_not_change_statistics_and_the_sample_is_seeded() -> None:
     images = a_set(noise(30, 12, 9))
     seen: list[str] = []
 
@@ -249,21 +249,22 @@ def test_threads_change_nothing_and_the_sample_is_seeded() -> None:
 def test_bad_files_are_skipped() -> None:
     good = noise(3, 6, 6)
     with_bad = a_set([good[0], np.empty(0), good[1]])
-    expected = np.stack([good[0], good[1], good[1]]).mean(0)  # the next one of its class
+    # the bad file is replaced by the next image of its class
+    expected = np.stack([good[0], good[1], good[1]]).mean(0)
     mean, _ = measure_statistics(with_bad, 6, 6, seed=0, threads=2)
     assert torch.allclose(mean, torch.from_numpy(expected).permute(2, 0, 1).float())
 
 
-def test_the_colours_of_imagenet_move_as_far_as_they_should() -> None:
-    """In the wrong unit it would be nothing, or noise: a hundredth of this, or a hundredfold."""
+def test_colour_shifts_for_imagenet_have_the_right_scale() -> None:
+    """On the wrong scale, shifts would be negligible or extreme: 1/255 of this, or 255 times."""
     rng = torch.Generator().manual_seed(0)
     added = colour_shift(0.1 * torch.randn(200_000, 3, generator=rng), ALEXNET)
-    # per colour 0.1 * 255 * sqrt(sum of (vector * value)^2), of 0 to 255
+    # per channel: 0.1 * 255 * sqrt(sum of (vector * value)^2), for pixels from 0 to 255
     assert added.std(0).tolist() == pytest.approx([3.166, 3.222, 3.247], rel=0.01)
     assert added.mean(0).tolist() == pytest.approx([0, 0, 0], abs=0.03)
 
 
-def test_a_shift_worked_by_hand() -> None:
+def test_a_colour_shift_computed_by_hand() -> None:
     components = Components(torch.tensor([10.0, 5.0, 1.0]), torch.eye(3).roll(1, 0))
     # the first component is green, the second blue, the third red
     shift = colour_shift(torch.tensor([[1.0, 2.0, 3.0]]), components)

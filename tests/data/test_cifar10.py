@@ -21,7 +21,7 @@ def test_the_real_images(real_cifar10: Path) -> None:
     torch.testing.assert_close(std, torch.tensor([0.2470, 0.2435, 0.2616]), atol=5e-3, rtol=0)
 
 
-def test_python_and_binary_files_hold_the_same(real_cifar10: Path, tmp_path: Path) -> None:
+def test_python_and_binary_files_have_the_same_images(real_cifar10: Path, tmp_path: Path) -> None:
     sets = load_cifar10(real_cifar10)
     home = tmp_path / "cifar-10-batches-bin"
     home.mkdir()
@@ -37,7 +37,7 @@ def test_python_and_binary_files_hold_the_same(real_cifar10: Path, tmp_path: Pat
     assert torch.equal(again.test.labels, sets.test.labels)
 
 
-def test_the_folder_of_batches_itself_may_be_named(random_cifar10: Path) -> None:
+def test_the_folder_of_batches_may_be_given(random_cifar10: Path) -> None:
     direct = load_cifar10(random_cifar10 / "cifar-10-batches-bin")
     assert torch.equal(direct.test.images, load_cifar10(random_cifar10).test.images)
 
@@ -58,7 +58,7 @@ def test_a_truncated_binary_batch_is_named(random_cifar10: Path, tmp_path: Path)
         load_cifar10(tmp_path)
 
 
-def test_a_label_that_cannot_be_is_refused(random_cifar10: Path, tmp_path: Path) -> None:
+def test_an_impossible_label_is_refused(random_cifar10: Path, tmp_path: Path) -> None:
     shutil.copytree(random_cifar10 / "cifar-10-batches-bin", tmp_path / "cifar-10-batches-bin")
     file = tmp_path / "cifar-10-batches-bin" / "test_batch.bin"
     rows = np.frombuffer(file.read_bytes(), np.uint8).copy()
@@ -75,21 +75,21 @@ def test_a_missing_batch_is_named(random_cifar10: Path, tmp_path: Path) -> None:
         load_cifar10(tmp_path)
 
 
-def test_an_archive_of_another_content_is_not_unpacked(tmp_path: Path) -> None:
-    (tmp_path / cifar10.ARCHIVE).write_bytes(b"not it")
+def test_an_archive_with_another_md5_is_not_unpacked(tmp_path: Path) -> None:
+    (tmp_path / cifar10.ARCHIVE).write_bytes(b"not the archive")
     with pytest.raises(ValueError, match="MD5"):
         load_cifar10(tmp_path)
     assert not (tmp_path / "cifar-10-batches-py").exists()
 
 
-def test_the_environments_folder_is_searched(
+def test_the_folder_in_reslab_data_is_searched(
     random_cifar10: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RESLAB_DATA", str(random_cifar10))
     assert len(load_cifar10(None).test) == 10_000
 
 
-def test_a_closed_network_says_what_to_put_where(
+def test_without_a_network_the_message_names_file_and_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RESLAB_DATA", str(tmp_path / "home"))

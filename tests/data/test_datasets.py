@@ -6,23 +6,23 @@ import torch
 from reslab.data.datasets import ImagesInMemory, hold_out, pixel_mean, read_class_list
 
 
-def a_set(count: int) -> ImagesInMemory:
+def random_set(count: int) -> ImagesInMemory:
     images = torch.arange(count, dtype=torch.uint8).reshape(count, 1, 1, 1).expand(count, 3, 2, 2)
     return ImagesInMemory("train", images.contiguous(), torch.arange(count), ("a", "b"))
 
 
-def test_holding_out_splits_without_loss_and_always_alike() -> None:
-    remaining, held = hold_out(a_set(100), 30)
+def test_held_out_images_are_split_off_without_loss_and_always_the_same() -> None:
+    remaining, held = hold_out(random_set(100), 30)
     assert (len(remaining), len(held)) == (70, 30)
     assert sorted(remaining.labels.tolist() + held.labels.tolist()) == list(range(100))
-    assert torch.equal(hold_out(a_set(100), 30)[1].labels, held.labels)
+    assert torch.equal(hold_out(random_set(100), 30)[1].labels, held.labels)
     assert held.name == "held_out"
 
 
 @pytest.mark.parametrize("count", [0, 100, 101])
-def test_a_split_that_leaves_nothing_is_refused(count: int) -> None:
+def test_a_split_with_an_empty_side_is_refused(count: int) -> None:
     with pytest.raises(ValueError, match=f"held_out={count}"):
-        hold_out(a_set(100), count)
+        hold_out(random_set(100), count)
 
 
 def test_the_mean_is_exact_for_many_bright_images() -> None:
@@ -32,7 +32,7 @@ def test_the_mean_is_exact_for_many_bright_images() -> None:
     assert torch.equal(pixel_mean(images), torch.full((3, 1, 1), expected))
 
 
-# names of classes
+# class lists
 
 
 def read(folder: Path, text: str | bytes) -> list[tuple[str, str]]:
@@ -41,7 +41,7 @@ def read(folder: Path, text: str | bytes) -> list[tuple[str, str]]:
     return read_class_list(path)
 
 
-def test_both_headers_quotes_and_what_spreadsheets_write(tmp_path: Path) -> None:
+def test_both_headers_quotes_and_spreadsheet_encodings(tmp_path: Path) -> None:
     expected = [("b", "a beetle, red"), ("a", "Ähre")]
     rows = '0,b,"a beetle, red"\n1,a,Ähre\n'
     assert read(tmp_path, "index,wnid,name\n" + rows) == expected
@@ -75,7 +75,7 @@ def test_the_classes_of_imagenet(shared: Path) -> None:
         (b"index,id,name\n0,a,\xff\n", " is not UTF-8 text"),
     ],
 )
-def test_a_malformed_file_is_one_line_that_says_where(
+def test_a_malformed_file_gives_a_one_line_error_with_its_place(
     tmp_path: Path, text: str | bytes, line: str
 ) -> None:
     with pytest.raises(ValueError, match=r"classes\.csv") as caught:

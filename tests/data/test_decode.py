@@ -29,7 +29,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
 def photograph(width: int = 64, height: int = 48, seed: int = 0) -> Image.Image:
-    """Smooth colours, as a photograph has."""
+    """Return an image with smooth colours, like a photograph."""
     noise = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
     return Image.fromarray(noise).resize((width, height), Image.Resampling.BICUBIC)
 
@@ -49,7 +49,7 @@ def pixels(image: Image.Image) -> np.ndarray:
 
 
 def reason(data: bytes) -> str:
-    """Why `data` is no image, for both functions alike."""
+    """Return why `data` cannot be decoded; load_image and image_size must agree."""
     with pytest.raises(BadImage, match=r"\Athe/file\.jpg: [^\n]+\Z") as caught:
         load_image(data, "the/file.jpg")
     return str(caught.value).removeprefix("the/file.jpg: ")
@@ -63,7 +63,7 @@ def one_colour(data: bytes) -> list[int]:
     return rgb[0, 0].tolist()
 
 
-# what becomes of images
+# images that decode
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def one_colour(data: bytes) -> list[int]:
     [{}, {"progressive": True}, {"subsampling": 0}, {"subsampling": 1}, {"restart_marker_rows": 1}],
     ids=str,
 )
-def test_jpeg_has_the_pixels_that_pillow_gives(options: dict[str, object]) -> None:
+def test_jpeg_pixels_equal_pillows(options: dict[str, object]) -> None:
     for image in (photograph(61, 47), photograph(61, 47).convert("L")):
         data = encoded(image, "JPEG", **options)
         rgb = load_image(data, "x")
@@ -79,7 +79,7 @@ def test_jpeg_has_the_pixels_that_pillow_gives(options: dict[str, object]) -> No
         assert np.array_equal(rgb, pixels(Image.open(io.BytesIO(data))))
 
 
-def test_real_photographs_have_the_pixels_that_pillow_gives(shared: Path) -> None:
+def test_pixels_of_real_photographs_equal_pillows(shared: Path) -> None:
     files = sorted((shared / "imagenet" / "samples").glob("*/*"))[::5]
     files += sorted((shared / "detection" / "coco128").rglob("*.jpg"))[::5]
     for path in files:
@@ -91,7 +91,7 @@ def test_real_photographs_have_the_pixels_that_pillow_gives(shared: Path) -> Non
 
 
 @pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF"])
-def test_lossless_formats_give_back_what_was_saved(form: str) -> None:
+def test_lossless_formats_return_the_saved_pixels(form: str) -> None:
     assert np.array_equal(load_image(encoded(photograph(), form), "x"), pixels(photograph()))
     grey = photograph().convert("L")
     assert np.array_equal(load_image(encoded(grey, form), "x"), pixels(grey))
@@ -107,7 +107,7 @@ def test_webp_and_gif() -> None:
 
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "TIFF"])
-def test_of_a_film_the_first_image_counts(form: str) -> None:
+def test_the_first_frame_of_an_animation_is_read(form: str) -> None:
     more = [flat("RGB", (0, 0, 255)), flat("RGB", (0, 255, 0))]
     options = {"lossless": True} if form == "WEBP" else {}
     film = encoded(flat("RGB", (255, 0, 0)), form, save_all=True, append_images=more, **options)
@@ -115,8 +115,8 @@ def test_of_a_film_the_first_image_counts(form: str) -> None:
 
 
 @pytest.mark.parametrize("stored", [(255, 0, 0, 255), (0, 255, 255, 255)], ids=["red", "cyan"])
-def test_cmyk_jpeg_is_inverted_as_adobe_does(stored: tuple[int, ...]) -> None:
-    """Stored is 255 minus the ink: no cyan, all magenta and yellow, no black make red."""
+def test_cmyk_jpegs_are_inverted_as_in_adobe_files(stored: tuple[int, ...]) -> None:
+    """255 minus the ink is stored: no cyan, full magenta and yellow, and no black give red."""
     inks = np.broadcast_to(np.array(stored, np.uint8), (16, 16, 4)).copy()
     data = simplejpeg.encode_jpeg(inks, colorspace="CMYK", colorsubsampling="444")
     assert simplejpeg.decode_jpeg_header(data)[2] in ("CMYK", "YCCK")
@@ -126,7 +126,7 @@ def test_cmyk_jpeg_is_inverted_as_adobe_does(stored: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
 def test_sixteen_bits_are_scaled_not_clipped(form: str) -> None:
-    """255 is nearly black among 65,535; each value goes to the nearest of value / 257."""
+    """Values are divided by 257 and rounded, so 255 of 65,535 is nearly black."""
     values = np.array([[0, 128, 129, 255], [257, 32768, 65406, 65535]], np.uint16)
     rgb = load_image(encoded(Image.fromarray(values), form), "x")
     assert rgb[..., 0].tolist() == [[0, 0, 1, 1], [1, 128, 254, 255]]
@@ -156,7 +156,7 @@ def transparent_images() -> Iterator[tuple[str, bytes]]:
 @pytest.mark.parametrize(
     ("kind", "data"), list(transparent_images()), ids=[kind for kind, _ in transparent_images()]
 )
-def test_what_is_transparent_is_white(kind: str, data: bytes) -> None:
+def test_transparent_pixels_become_white(kind: str, data: bytes) -> None:
     assert one_colour(data) == [255, 255, 255]
 
 
@@ -166,7 +166,7 @@ def test_half_transparent_black_is_grey() -> None:
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("turn", range(9))
-def test_images_come_upright(form: str, turn: int) -> None:
+def test_images_are_rotated_upright(form: str, turn: int) -> None:
     exif = Image.Exif()
     exif[0x010F] = "a camera"
     exif[0x0112] = turn
@@ -177,7 +177,7 @@ def test_images_come_upright(form: str, turn: int) -> None:
     assert image_size(data, "x") == ((16, 24) if turn >= 5 else (24, 16))
 
 
-def test_a_cmyk_jpeg_comes_upright_too() -> None:
+def test_a_cmyk_jpeg_is_rotated_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     data = encoded(photograph(24, 16).convert("CMYK"), "JPEG", exif=exif)
@@ -186,14 +186,14 @@ def test_a_cmyk_jpeg_comes_upright_too() -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_formats_are_known_by_their_signature(form: str) -> None:
+def test_formats_are_recognised_by_their_signature(form: str) -> None:
     data = encoded(photograph(), form)
     assert image_format(data) == form.lower()
     assert image_size(data, "x") == (64, 48)
     assert f".{form.lower()}" in IMAGE_SUFFIXES
 
 
-def test_stray_bytes_between_segments_cost_nothing() -> None:
+def test_stray_bytes_between_segments_do_no_harm() -> None:
     data = encoded(photograph(), "JPEG")
     start = data.index(b"\xff\xdb")
     assert np.array_equal(
@@ -201,10 +201,10 @@ def test_stray_bytes_between_segments_cost_nothing() -> None:
     )
 
 
-# what does not become an image
+# files that cannot be decoded
 
 
-def test_a_file_that_is_no_image_is_refused_in_plain_words() -> None:
+def test_a_file_that_is_not_an_image_is_refused_with_a_reason() -> None:
     assert reason(b"") == "the file is empty"
     assert reason(bytes(100)) == "the file contains only zero bytes"
     assert reason(b"<!DOCTYPE html>") == "a web page or SVG, not a photograph"
@@ -215,19 +215,19 @@ def test_a_file_that_is_no_image_is_refused_in_plain_words() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_rows": 1}])
-def test_a_jpeg_cut_anywhere_is_refused(options: dict[str, object]) -> None:
+def test_a_jpeg_truncated_anywhere_is_refused(options: dict[str, object]) -> None:
     data = encoded(photograph(), "JPEG", **options)
     for end in range(len(data) - 1):
         with pytest.raises(BadImage, match=r"\Ax\.jpg: "):
             load_image(data[:end], "x.jpg")
     middle = data[: data.index(b"\xff\xda") + 100]
     assert reason(middle).startswith("truncated or damaged JPEG (")
-    # an end marker after the cut hides it from Pillow, which fills up with grey
+    # an end marker hides the truncation from Pillow, which fills the rest with grey
     assert reason(middle + b"\xff\xd9").startswith("truncated or damaged JPEG (")
 
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_other_formats_cut_short_are_refused(form: str) -> None:
+def test_other_truncated_formats_are_refused(form: str) -> None:
     data = encoded(photograph(), form)
     for end in range(10, len(data) * 3 // 4, 37):
         decoded = reason(data[:end])
@@ -236,7 +236,7 @@ def test_other_formats_cut_short_are_refused(form: str) -> None:
 
 @pytest.fixture(scope="module")
 def mutated() -> list[tuple[str, bytes]]:
-    """1,000 JPEGs with bytes flipped, cut, or spliced from two files."""
+    """Return 1,000 JPEGs with flipped bytes, truncated, or spliced from two files."""
     sources = [
         encoded(photograph(120 + 8 * seed, 90, seed), "JPEG", progressive=bool(seed % 2))
         for seed in range(6)
@@ -265,7 +265,7 @@ def mutate(sources: list[bytes], rng: np.random.Generator) -> bytes:
 
 
 def outcome(file: str, data: bytes) -> str:
-    """Decode an image soon, or refuse it; return what is wrong with it, or nothing."""
+    """Decode an image or refuse it, within a time limit; return the reason, or ""."""
     start = time.thread_time()
     try:
         rgb = load_image(data, file)
@@ -279,22 +279,22 @@ def outcome(file: str, data: bytes) -> str:
 
 
 def outcomes(files: list[tuple[str, bytes]]) -> list[bool]:
-    """Return whether each file decodes."""
+    """Return whether each file can be decoded."""
     lines = [outcome(file, data) for file, data in files]
     for (file, _), line in zip(files, lines, strict=True):
         assert not line or (line.startswith(f"{file}: ") and "\n" not in line)
     return [not line for line in lines]
 
 
-def test_a_thousand_damaged_jpegs_crash_nothing(mutated: list[tuple[str, bytes]]) -> None:
+def test_a_thousand_damaged_jpegs_cause_no_crash(mutated: list[tuple[str, bytes]]) -> None:
     good = outcomes(mutated)
-    assert 100 < sum(good) < 500  # a flipped bit may leave an image; a cut file is none
-    with ThreadPoolExecutor(4) as threads:  # and as loader threads meet them
+    assert 100 < sum(good) < 500  # an image may survive a flipped bit, but no truncation
+    with ThreadPoolExecutor(4) as threads:  # and as in the threads of a loader
         parts = threads.map(outcomes, [mutated[start::4] for start in range(4)])
     assert sum(sum(part) for part in parts) == sum(good)
 
 
-def test_damaged_real_photographs_crash_nothing(shared: Path) -> None:
+def test_damaged_real_photographs_cause_no_crash(shared: Path) -> None:
     paths = sorted((shared / "imagenet" / "val500").glob("*/*"))[::25]
     sources = [path.read_bytes() for path in paths]
     rng = np.random.default_rng(1)
@@ -303,7 +303,7 @@ def test_damaged_real_photographs_crash_nothing(shared: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_damaged_images_of_other_formats_crash_nothing(form: str) -> None:
+def test_damaged_images_in_other_formats_cause_no_crash(form: str) -> None:
     image = photograph(40, 30)
     sources = [encoded(image, form), encoded(image.quantize(16).convert("RGBA"), "PNG")]
     if form != "BMP":
@@ -318,7 +318,7 @@ def chunk(name: bytes, body: bytes) -> bytes:
 
 
 def png_of_zeros(width: int, height: int) -> bytes:
-    """One bit a pixel; 60,000 x 60,000 are 440 kB here and 10 GB as RGB."""
+    """Return a PNG with 1 bit per pixel; 60,000 x 60,000 are 440 kB, but 10 GB as RGB."""
     packer = zlib.compressobj(9)
     row = bytes(1 + (width + 7) // 8)
     body = b"".join(packer.compress(row * 100) for _ in range(height // 100)) + packer.flush()
@@ -368,11 +368,11 @@ def test_a_huge_image_is_refused_by_its_header(huge: dict[str, bytes], kind: str
     assert min(times) < 0.02
 
 
-# what stays as it was
+# no side effects
 
 
 def loud_images() -> Iterator[tuple[str, bytes]]:
-    """Images that Pillow warns of."""
+    """Yield images for which Pillow issues a warning."""
     tiff = encoded(flat("RGB", (10, 20, 30)), "TIFF", description="x" * 50)
     yield "tiff", tiff.replace(struct.pack("<HHI", 270, 2, 51), struct.pack("<HHI", 270, 2, 5100))
     yield (
@@ -387,7 +387,7 @@ def loud_images() -> Iterator[tuple[str, bytes]]:
 @pytest.mark.parametrize(
     ("kind", "data"), list(loud_images()), ids=[kind for kind, _ in loud_images()]
 )
-def test_warnings_of_pillow_do_not_come_through(kind: str, data: bytes) -> None:
+def test_pillows_warnings_are_suppressed(kind: str, data: bytes) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         Image.open(io.BytesIO(data)).load()
@@ -397,14 +397,14 @@ def test_warnings_of_pillow_do_not_come_through(kind: str, data: bytes) -> None:
     assert list(warnings.filters) == filters
 
 
-def test_a_damaged_exif_block_costs_nothing() -> None:
+def test_a_damaged_exif_block_does_no_harm() -> None:
     exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\xff\xff\x12\x01\x03\x00"
     for mode in ("RGB", "CMYK"):
         data = encoded(photograph().convert(mode), "JPEG", exif=exif)
         assert load_image(data, "x").shape == (48, 64, 3)
 
 
-def test_settings_of_pillow_stay() -> None:
+def test_pillows_settings_are_unchanged() -> None:
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
     assert Image.MAX_IMAGE_PIXELS == MAX_PIXELS
 
@@ -412,7 +412,7 @@ def test_settings_of_pillow_stay() -> None:
 # orientation
 
 STORED = np.arange(6, dtype=np.uint8).reshape(2, 3, 1).repeat(3, 2)  # 0 1 2 / 3 4 5
-UPRIGHT = {  # EXIF 2.3, tag 0x0112: where the stored first row and first column belong
+UPRIGHT = {  # EXIF 2.3, tag 0x0112: the sides of the stored first row and first column
     1: [[0, 1, 2], [3, 4, 5]],  # top, left
     2: [[2, 1, 0], [5, 4, 3]],  # top, right
     3: [[5, 4, 3], [2, 1, 0]],  # bottom, right
@@ -446,12 +446,12 @@ def test_orientation_in_both_byte_orders(order: str) -> None:
         assert orientation(b"Exif\0\0" + exif(order, value)) == value
 
 
-def test_what_cannot_be_read_is_upright() -> None:
+def test_an_unreadable_block_means_upright() -> None:
     block = exif("<", 6)
     assert orientation(exif("<", 9)) == orientation(exif("<", 0)) == 1
     assert orientation(exif("<", 6, tag=0x0113)) == 1
     assert orientation(b"") == orientation(b"what") == 1
-    for end in range(len(block) - 7):  # the value is cut off, or all of it
+    for end in range(len(block) - 7):  # truncated within the value or before it
         assert orientation(block[:end]) in (1, 6)
     for where in range(4, 8):  # a directory beyond the end
         assert orientation(block[:where] + b"\xff" + block[where + 1 :]) == 1
@@ -469,5 +469,5 @@ def test_the_exif_segment_is_found_among_others() -> None:
     assert (start, end) == (len(before), len(before) + len(exif_segment))
     assert (
         jpeg_exif(before + scan + exif_segment)[0] == b""
-    )  # after the pixels begin none is looked for
+    )  # segments after the start of the pixels are ignored
     assert jpeg_exif(before) == (b"", 0, 0)

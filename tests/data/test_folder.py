@@ -20,7 +20,7 @@ def image(seed: int) -> bytes:
 
 
 def grow(root: Path, **counts: int) -> Path:
-    """A folder per class; `train__cat` is cat/ in train/."""
+    """Create one folder of images per class; `train__cat` is cat/ in train/."""
     for name, count in counts.items():
         home = root.joinpath(*name.split("__"))
         home.mkdir(parents=True)
@@ -45,7 +45,7 @@ def refused(folder: Path, validation: float = 0.2) -> str:
 # class folders
 
 
-def test_a_class_is_a_subfolder_and_all_below_it(tmp_path: Path) -> None:
+def test_a_class_is_a_subfolder_with_all_images_below_it(tmp_path: Path) -> None:
     grow(tmp_path, dog=1, cat=2, cat__kittens__young=1)
     for name in ("upper.JPG", "a.jpeg", "b.PNG", "c.webp", "d.tiff"):
         (tmp_path / "dog" / name).write_bytes(image(0))
@@ -68,7 +68,7 @@ def test_a_class_is_a_subfolder_and_all_below_it(tmp_path: Path) -> None:
     assert whole.image(1).tolist() == np.full((4, 4, 3), 1).tolist()
 
 
-def test_links_lead_to_classes_and_files_but_not_in_circles(tmp_path: Path) -> None:
+def test_links_to_classes_and_files_are_followed_but_not_in_cycles(tmp_path: Path) -> None:
     real = grow(tmp_path / "real", dog=2, cat=2)
     linked = tmp_path / "linked"
     linked.mkdir()
@@ -91,31 +91,31 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         whole.read("dog/001.jpg")
 
 
-def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
+def test_a_pipe_is_not_read(tmp_path: Path) -> None:
     whole = open_whole_folder(grow(tmp_path, dog=1))
     (tmp_path / "dog" / "device.jpg").symlink_to(os.devnull)
-    os.mkfifo(tmp_path / "dog" / "pipe.jpg")  # to read it would wait for ever
+    os.mkfifo(tmp_path / "dog" / "pipe.jpg")  # reading it would block forever
     for name in ("device", "pipe"):
         with pytest.raises(BadImage, match=rf"\Adog/{name}\.jpg: .* \(not a file but a device"):
             whole.read(f"dog/{name}.jpg")
 
 
-def test_a_circle_of_links_is_no_class(tmp_path: Path) -> None:
+def test_a_cycle_of_links_is_not_a_class(tmp_path: Path) -> None:
     grow(tmp_path, dog=1, cat=1)
     (tmp_path / "round").symlink_to("round")
     assert open_whole_folder(tmp_path).ids == ("cat", "dog")
 
 
-def test_the_reader_goes_to_other_processes(tmp_path: Path) -> None:
+def test_the_reader_can_be_pickled(tmp_path: Path) -> None:
     whole = open_whole_folder(grow(tmp_path, dog=1))
     assert isinstance(whole.read, FolderReader)
     assert pickle.loads(pickle.dumps(whole.read))("dog/000.jpg") == image(0)
 
 
-# a split
+# splitting an unsplit folder
 
 
-def test_a_split_is_stratified_and_whole(tmp_path: Path) -> None:
+def test_a_split_is_stratified_and_complete(tmp_path: Path) -> None:
     sets = open_folder(grow(tmp_path, ant=2, bee=7, cow=30, dog=3), validation=0.2)
     train, test = by_class(sets.train), by_class(sets.test)
     assert {name: len(files) for name, files in test.items()} == {
@@ -130,7 +130,7 @@ def test_a_split_is_stratified_and_whole(tmp_path: Path) -> None:
     assert most.train.labels.bincount().tolist() == [1, 1, 1, 1]
 
 
-def test_a_split_depends_on_seed_and_files_of_the_class_alone(tmp_path: Path) -> None:
+def test_a_split_depends_only_on_the_seed_and_the_files_of_the_class(tmp_path: Path) -> None:
     first = by_class(open_folder(grow(tmp_path, cow=30, dog=30)).test)
     assert by_class(open_folder(tmp_path).test) == first
     assert by_class(open_folder(tmp_path, seed=1).test)["cow"] != first["cow"]
@@ -140,19 +140,19 @@ def test_a_split_depends_on_seed_and_files_of_the_class_alone(tmp_path: Path) ->
     assert (again["cow"], again["dog"]) == (first["cow"], first["dog"])
 
 
-def test_images_added_later_do_not_move_the_others(tmp_path: Path) -> None:
+def test_images_added_later_do_not_reorder_earlier_ones(tmp_path: Path) -> None:
     before = set(open_folder(grow(tmp_path, cow=30, dog=30)).test.files)
     for number in range(100, 110):
         (tmp_path / "cow" / f"{number}.jpg").write_bytes(b"")
     after = set(open_folder(tmp_path).test.files)
-    # of 30 cows 6 are held out and of 40 are 8: an old one leaves only for a new one
+    # 6 of 30 cows are held out, and 8 of 40: an old cow leaves only if a new cow replaces it
     added = {file for file in after - before if file >= "cow/100.jpg"}
     assert len(after) == len(before) + 2
     assert len(before - after) <= len(added)
     assert {file for file in before if "dog" in file} <= after
 
 
-def test_a_split_of_images_in_any_order(tmp_path: Path) -> None:
+def test_a_split_is_independent_of_the_order_of_the_images(tmp_path: Path) -> None:
     whole = open_whole_folder(grow(tmp_path, cow=10, dog=10))
     mixed = whole.take("mixed", torch.randperm(20, generator=torch.Generator().manual_seed(0)))
     expected = split_validation(whole, 0.3, 7)
@@ -160,7 +160,7 @@ def test_a_split_of_images_in_any_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("validation", [0.0, 1.0, -0.1, 3.0, float("nan")])
-def test_a_fraction_is_between_none_and_all(tmp_path: Path, validation: float) -> None:
+def test_the_fraction_must_be_between_0_and_1(tmp_path: Path, validation: float) -> None:
     line = refused(grow(tmp_path, cow=5, dog=5), validation=validation)
     assert line == f"validation={validation}: the fraction must be between 0 and 1"
 
@@ -176,21 +176,21 @@ def test_the_images_of_ten_real_classes(shared: Path) -> None:
     assert not set(sets.train.files) & set(sets.test.files)
 
 
-# parts
+# splits
 
 
 @pytest.mark.parametrize(
     ("train", "test"),
     [("train", "val"), ("training", "validation"), ("Train", "Test"), ("train", "valid")],
 )
-def test_parts_are_known_by_their_names(tmp_path: Path, train: str, test: str) -> None:
+def test_splits_are_recognised_by_their_names(tmp_path: Path, train: str, test: str) -> None:
     grow(tmp_path, **{f"{train}__cat": 3, f"{train}__dog": 2, f"{test}__dog": 1, "scripts": 0})
     sets = open_folder(tmp_path)
     assert by_class(sets.train) == {
         "cat": ["cat/000.jpg", "cat/001.jpg", "cat/002.jpg"],
         "dog": ["dog/000.jpg", "dog/001.jpg"],
     }
-    assert by_class(sets.test) == {"dog": ["dog/000.jpg"]}  # cat is lacking, which is allowed
+    assert by_class(sets.test) == {"dog": ["dog/000.jpg"]}  # cat is missing, which is allowed
     assert sets.test.labels.tolist() == [1]
     assert sets.test.ids == sets.train.ids == ("cat", "dog")
     assert (sets.train.name, sets.test.name) == ("train", "validation")
@@ -199,24 +199,24 @@ def test_parts_are_known_by_their_names(tmp_path: Path, train: str, test: str) -
     assert (alone.name, alone.ids, alone.files) == ("validation", ("dog",), ["dog/000.jpg"])
 
 
-def test_validation_comes_before_test(tmp_path: Path) -> None:
+def test_validation_takes_precedence_over_test(tmp_path: Path) -> None:
     grow(tmp_path, train__a=1, train__b=1, test__a=3, test__b=3, val__a=2, val__b=2)
     assert len(open_folder(tmp_path).test) == len(open_whole_folder(tmp_path)) == 4
 
 
-def test_a_train_part_alone_is_split(tmp_path: Path) -> None:
+def test_a_training_split_alone_is_split(tmp_path: Path) -> None:
     grow(tmp_path, train__a=5, train__b=5)
     sets = open_folder(tmp_path)
     assert (len(sets.train), len(sets.test)) == (8, 2)
     assert open_whole_folder(tmp_path).ids == ("a", "b")
 
 
-def test_a_train_may_be_photographed(tmp_path: Path) -> None:
+def test_train_may_be_a_class(tmp_path: Path) -> None:
     grow(tmp_path, bus=2, train=2, car=2)
     assert open_folder(tmp_path).train.ids == ("bus", "car", "train")
 
 
-def test_a_validation_part_alone_is_for_evaluation(tmp_path: Path) -> None:
+def test_a_validation_split_alone_is_for_evaluation(tmp_path: Path) -> None:
     grow(tmp_path, val__a=5, val__b=5)
     assert len(open_whole_folder(tmp_path)) == 10
     assert refused(tmp_path) == f"{tmp_path} has val/ but no train/ to train on"
@@ -238,7 +238,7 @@ def write_names(path: Path, *rows: tuple[str, str]) -> Path:
 
 
 @pytest.mark.parametrize("place", ["classes.csv", "train/classes.csv"])
-def test_classes_have_the_order_and_names_of_the_file(tmp_path: Path, place: str) -> None:
+def test_classes_have_the_order_and_names_of_the_class_list(tmp_path: Path, place: str) -> None:
     grow(tmp_path, train__n1=2, train__n2=1, train__n3=3, val__n1=1, val__n3=1)
     rows = [("n9", "absent"), ("n3", "crane"), ("n1", "tench"), ("n2", "crane")]
     write_names(tmp_path / place, *rows)
@@ -250,7 +250,7 @@ def test_classes_have_the_order_and_names_of_the_file(tmp_path: Path, place: str
     assert sets.test.labels.tolist() == [1, 0]
 
 
-def test_names_given_take_the_place_of_the_folders(tmp_path: Path) -> None:
+def test_a_given_class_list_replaces_the_folders_list(tmp_path: Path) -> None:
     grow(tmp_path / "set", a=2, b=2)
     write_names(tmp_path / "set" / "classes.csv", ("a", "ours"), ("b", "too"))
     other = write_names(tmp_path / "other.csv", ("b", "bee"), ("a", "ant"))
@@ -259,7 +259,7 @@ def test_names_given_take_the_place_of_the_folders(tmp_path: Path) -> None:
     assert open_folder(tmp_path / "set", names=other).test.ids == ("b", "a")
 
 
-def test_a_class_that_is_not_in_the_file_is_named(tmp_path: Path) -> None:
+def test_a_class_that_is_not_listed_is_named(tmp_path: Path) -> None:
     grow(tmp_path, tench=2, goldfisch=2)
     path = write_names(tmp_path / "classes.csv", ("tench", "tench"), ("goldfish", "goldfish"))
     line = refused(tmp_path)
@@ -289,7 +289,7 @@ def same_sets(left: FolderSplits, right: FolderSplits) -> bool:
     return same(left.train, right.train) and same(left.test, right.test)
 
 
-def test_a_packed_folder_is_the_folder(packed: Path) -> None:
+def test_a_packed_folder_opens_like_the_folder(packed: Path) -> None:
     source = packed.parent / "source"
     assert same(open_whole_folder(packed), open_whole_folder(source))
     assert same_sets(open_folder(packed, seed=3), open_folder(source, seed=3))
@@ -297,7 +297,7 @@ def test_a_packed_folder_is_the_folder(packed: Path) -> None:
     assert same_sets(open_folder(packed, names=names), open_folder(source, names=names))
 
 
-def test_packed_parts_are_the_parts(tmp_path: Path) -> None:
+def test_packed_splits_open_like_the_splits(tmp_path: Path) -> None:
     source = grow(tmp_path / "source", train__a=3, train__b=2, val__b=2, val__a=1)
     sets = open_folder(source)
     parts = {"train": sets.train, "validation": sets.test}
@@ -309,10 +309,10 @@ def test_packed_parts_are_the_parts(tmp_path: Path) -> None:
     assert same_sets(open_folder(tmp_path / "packed"), sets)
 
 
-# what is no folder of images
+# folders that cannot be opened
 
 
-def test_what_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_opened_gives_a_one_line_error(tmp_path: Path) -> None:
     none = tmp_path / "none"
     assert refused(none) == f"{none} cannot be listed: no such file or directory"
     (tmp_path / "file").write_bytes(b"")
@@ -321,7 +321,7 @@ def test_what_cannot_be_opened_is_one_line(tmp_path: Path) -> None:
     assert refused(tmp_path / "empty").startswith(f"{tmp_path / 'empty'} has no class folders")
 
 
-def test_what_is_no_tree_of_classes_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_without_a_tree_of_classes_gives_a_one_line_error(tmp_path: Path) -> None:
     heap = grow(tmp_path, heap=3) / "heap"
     assert refused(heap) == (
         f"{heap} has no class folders: put the images of each class into a subfolder"
@@ -339,7 +339,7 @@ def test_what_is_no_tree_of_classes_is_one_line(tmp_path: Path) -> None:
     assert refused(lonely).startswith("class 'single' has one image, but a split needs two: ")
 
 
-def test_imagenets_validation_heap_beside_its_train_part(tmp_path: Path) -> None:
+def test_unsorted_imagenet_validation_images_beside_train(tmp_path: Path) -> None:
     grow(tmp_path, train__n01440764=2, train__n01443537=2, val=0)
     (tmp_path / "val" / "ILSVRC2012_val_00000001.JPEG").write_bytes(b"")
     assert refused(tmp_path).startswith(f"{tmp_path / 'val'} has ImageNet's validation images")

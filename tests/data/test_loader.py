@@ -37,7 +37,7 @@ def in_memory(
 @settings(max_examples=30, deadline=None)
 @given(count=st.integers(1, 40), size=st.integers(1, 50), epochs=st.integers(1, 4))
 def test_each_epoch_shows_every_image_once(count: int, size: int, epochs: int) -> None:
-    """Also where batches reach over the end of an epoch, or hold several epochs."""
+    """Also if batches extend past the end of an epoch, or contain several epochs."""
     loader = in_memory(memory_set(count), size)
     needed = -(-count * epochs // size)
     order = torch.cat([loader.indices(k) for k in range(needed)])
@@ -58,8 +58,8 @@ def test_a_batch_is_a_function_of_seed_and_iteration() -> None:
     assert not torch.equal(other.labels, forwards[0].labels)
 
 
-def test_a_batch_is_a_function_of_its_draws_which_are_on_the_cpu() -> None:
-    """Each of several processes draws its part of what one process would draw."""
+def test_a_batch_is_a_function_of_its_draws_on_the_cpu() -> None:
+    """Each of several processes has its part of the draws of one process."""
     train = memory_set(50)
     whole, halves = in_memory(train, 16), [in_memory(train, 16) for _ in range(2)]
     for loader, part in zip(halves, (slice(8), slice(8, 16)), strict=True):
@@ -78,7 +78,7 @@ def test_epochs_are_shuffled_anew() -> None:
     assert not torch.equal(loader.indices(0), loader.indices(1))
 
 
-def test_without_augmentation_a_batch_is_the_image_minus_the_mean() -> None:
+def test_without_augmentation_a_batch_is_the_images_minus_the_mean() -> None:
     train = memory_set(10)
     batch = in_memory(train, 10, pad=0, flip=False)(0)
     expected = train.images.float() - pixel_mean(train.images)
@@ -86,13 +86,13 @@ def test_without_augmentation_a_batch_is_the_image_minus_the_mean() -> None:
 
 
 def test_the_mean_is_subtracted_before_padding_with_zeros() -> None:
-    """Constant images are their own mean: minus it, padded with zeros, all is zero."""
+    """Images that equal their mean are all zeros after subtraction and padding."""
     images = torch.full((4, 3, 8, 8), 200, dtype=torch.uint8)
     train = ImagesInMemory("train", images, torch.arange(4), ("a",))
     assert not in_memory(train, 4, pad=4)(0).images.any()
 
 
-def test_batches_lie_channels_last() -> None:
+def test_batches_are_channels_last() -> None:
     images = in_memory(memory_set(8), 8)(0).images
     assert images.is_contiguous(memory_format=torch.channels_last)
 
@@ -109,7 +109,7 @@ def png(image: np.ndarray) -> bytes:
 
 
 def a_set(count: int = 20, bad: tuple[int, ...] = (), classes: int = 4) -> EncodedImages:
-    """Image k has the colour (k, k, k) everywhere, so that a batch shows which images it holds."""
+    """Return a set whose image k has the colour (k, k, k), so that batches show their images."""
     files = {
         f"{k}.png": b"no" if k in bad else png(np.full((10 + k, 12, 3), k, np.uint8))
         for k in range(count)
@@ -129,7 +129,7 @@ def noise_set(count: int = 20) -> EncodedImages:
 
 
 class Opened:
-    """Open loaders, close them when the test is over, and keep what they log."""
+    """Open loaders, collect their log lines, and close them after the test."""
 
     def __init__(self) -> None:
         self.all: list[EncodedLoader] = []
@@ -167,7 +167,7 @@ def opened() -> Iterator[Opened]:
 
 
 def shown(batch: Batch) -> list[int]:
-    """Return which images of `a_set` a batch shows."""
+    """Return the indices of the images of `a_set` in a batch."""
     assert (batch.images.amax((1, 2, 3)) == batch.images.amin((1, 2, 3))).all()
     return batch.images[:, 0, 0, 0].int().tolist()
 
@@ -189,10 +189,10 @@ def test_an_epoch_shows_every_image_once_with_its_label(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize("augmentation", [SMALL, ResizedCrop(size=8, colour=0.1)])
-def test_batches_are_the_same_whoever_prepares_them(
+def test_batches_do_not_depend_on_how_they_are_prepared(
     opened: Opened, augmentation: ScaleCrop | ResizedCrop
 ) -> None:
-    """Whatever the number of threads, the first iteration, the order of asking, the read-ahead."""
+    """Not on the number of threads, the first iteration, the order of requests or prefetching."""
     train = noise_set()
     reference = [opened(train, augmentation, ALEXNET)(k) for k in range(9)]
     for threads in (1, 3):
@@ -204,8 +204,8 @@ def test_batches_are_the_same_whoever_prepares_them(
     assert not torch.equal(other.images, reference[0].images)
 
 
-def test_a_batch_is_what_the_plain_way_makes(opened: Opened, shared: Path) -> None:
-    """Photographs resized whole, cropped, mirrored, one at a time, up to rounding."""
+def test_a_batch_equals_the_straightforward_computation(opened: Opened, shared: Path) -> None:
+    """Up to rounding: photographs are resized as a whole, cropped and mirrored one by one."""
     root = shared / "imagenet" / "samples"
     files = sorted(str(path.relative_to(root)) for path in root.rglob("*.JPEG"))[:12]
     labels = torch.arange(12)
@@ -225,7 +225,7 @@ def test_a_batch_is_what_the_plain_way_makes(opened: Opened, shared: Path) -> No
 
 
 def by_pillow(image: np.ndarray, draws: list[float]) -> Tensor:
-    """The whole image resized, then cropped, then mirrored."""
+    """Return a crop of the resized whole image, mirrored if the draw says so."""
     side, left, top, mirror = draws
     size = shorter_side(image.shape[1], image.shape[0], 256 + int(side * 225))
     whole = Image.fromarray(image).resize(size, Image.Resampling.BILINEAR)
@@ -236,19 +236,19 @@ def by_pillow(image: np.ndarray, draws: list[float]) -> Tensor:
     return torch.from_numpy(np.array(crop)).permute(2, 0, 1).float()
 
 
-def test_colours_move_all_pixels_of_an_image_alike(opened: Opened) -> None:
+def test_a_colour_shift_is_the_same_for_all_pixels_of_an_image(opened: Opened) -> None:
     train = noise_set()
     plain, moved = opened(train)(3), opened(train, colour=ALEXNET)(3)
     shift = moved.images - plain.images
     first = shift[:, :, :1, :1]
     assert torch.allclose(shift, first.expand_as(shift), atol=1e-4)
     assert len(first[:, 0].unique()) == 6
-    rotated = first[:, :, 0, 0] @ ALEXNET.vectors / ALEXNET.values  # the factors drawn
+    rotated = first[:, :, 0, 0] @ ALEXNET.vectors / ALEXNET.values  # the sampled factors
     assert (rotated.abs() < 0.5).all()
     assert (rotated.abs() > 1e-4).any()
 
 
-def test_images_are_prepared_as_floats_that_lie_channels_last(opened: Opened) -> None:
+def test_prepare_gets_channels_last_floats(opened: Opened) -> None:
     prepared: list[Tensor] = []
 
     def prepare(images: Tensor) -> Tensor:
@@ -270,10 +270,12 @@ def test_a_sampler_shows_each_class_equally_often(opened: Opened) -> None:
     assert torch.stack(labels).bincount().tolist() == [10, 10, 10]
 
 
-def test_a_bad_file_is_replaced_by_the_next_of_its_class_and_logged_once(opened: Opened) -> None:
+def test_a_bad_file_is_replaced_by_the_next_file_of_its_class_and_logged_once(
+    opened: Opened,
+) -> None:
     batches = opened(a_set(20, bad=(5, 9, 19)))
     seen = [image for k in range(10) for image in shown(batches(k))]
-    # 5 -> 9 -> 13, and 19 -> from the beginning of its class, 3
+    # 5 -> 9 -> 13, and 19 -> 3, the first of its class
     twice = {13: 3, 3: 2}
     for image in set(range(20)) - {5, 9, 19}:
         assert seen.count(image) == 3 * twice.get(image, 1)
@@ -281,7 +283,7 @@ def test_a_bad_file_is_replaced_by_the_next_of_its_class_and_logged_once(opened:
     assert named == ["skipped 19.png", "skipped 5.png", "skipped 9.png"]
 
 
-def test_labels_stay_those_of_the_class(opened: Opened) -> None:
+def test_replacements_have_the_same_label(opened: Opened) -> None:
     batches = opened(a_set(20, bad=(0, 1, 2, 3)))
     for k in range(4):
         batch = batches(k)
@@ -314,7 +316,7 @@ def test_a_class_without_a_good_image_is_an_error(opened: Opened) -> None:
         [batches(k) for k in range(8)]
 
 
-def test_no_more_is_read_ahead_than_a_few_batches(opened: Opened) -> None:
+def test_only_a_few_batches_are_prepared_in_advance(opened: Opened) -> None:
     read: list[str] = []
     train = a_set(20)
 
@@ -332,12 +334,12 @@ def test_no_more_is_read_ahead_than_a_few_batches(opened: Opened) -> None:
     until = opened(source, size=6, last=1)
     until(0)
     until(1)
-    until(2)  # not foreseen, and given all the same
+    until(2)  # beyond `last`, but returned on request
     until.close()
     assert len(read) == 6 * 3
 
 
-def test_the_caller_keeps_its_threads(opened: Opened) -> None:
+def test_the_number_of_threads_of_the_caller_is_unchanged(opened: Opened) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

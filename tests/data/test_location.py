@@ -1,4 +1,4 @@
-"""Folders and URLs as people write them; the pauses between attempts."""
+"""Folders and URLs as users write them."""
 
 from pathlib import Path
 
@@ -7,7 +7,9 @@ import pytest
 from reslab.data.location import Url, absolute, parse_location, to_folder
 
 
-def test_what_is_a_url_and_what_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_urls_and_folders_are_distinguished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for text in ("http://host:80/a/b", "s3://bucket/a", "gs://bucket", "file:///mnt/a"):
         assert parse_location(text) == parse_location(f"{text}/") == Url(text)
         assert absolute(Url(text)) == str(Url(text)) == text
@@ -34,20 +36,20 @@ def test_what_is_a_url_and_what_a_folder(tmp_path: Path, monkeypatch: pytest.Mon
         ("http://host/a?token=1", "give the URL of the folder"),
     ],
 )
-def test_a_url_that_can_be_none_is_refused(text: str | Path, reason: str) -> None:
+def test_an_invalid_url_is_refused(text: str | Path, reason: str) -> None:
     with pytest.raises(ValueError, match=r"^\S+:? ") as raised:
         parse_location(text)
     assert reason in str(raised.value)
     assert str(raised.value).startswith(str(text))
 
 
-def test_a_password_is_neither_kept_nor_repeated() -> None:
+def test_a_password_is_refused_and_not_repeated() -> None:
     with pytest.raises(ValueError, match=r"^https://host/a was given with a password") as raised:
         parse_location("https://me:secret@host/a")
     assert "secret" not in str(raised.value)
 
 
-def test_what_needs_a_folder_says_so() -> None:
+def test_a_url_is_refused_where_a_folder_is_needed() -> None:
     assert to_folder(Path("a"), "cifar10 needs") == Path("a")
     with pytest.raises(ValueError, match=r"^s3://b/a: .* cifar10 needs a local folder$"):
         to_folder(Url("s3://b/a"), "cifar10 needs")

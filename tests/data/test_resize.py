@@ -12,12 +12,12 @@ from reslab.data.resize import Box, centre_crop, crop_box, resize_whole, resized
 
 
 def by_pillow(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The whole image resized: the plain way, which the fast one must equal."""
+    """Resize the whole image with Pillow, which resized_crop must equal."""
     return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 
 def noise(width: int, height: int) -> np.ndarray:
-    """The hardest image to resize alike: every pixel another."""
+    """Return random pixels, on which differences would be largest."""
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -26,7 +26,7 @@ def differences(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.abs(one.astype(int) - other.astype(int))
 
 
-def test_the_shorter_side_is_the_one_asked_for() -> None:
+def test_the_shorter_side_is_as_requested() -> None:
     assert shorter_side(500, 375, 256) == (341, 256)  # 341.33
     assert shorter_side(375, 500, 480) == (480, 640)
     assert shorter_side(7, 7, 3) == (3, 3)
@@ -35,8 +35,8 @@ def test_the_shorter_side_is_the_one_asked_for() -> None:
 
 
 @pytest.mark.parametrize("side", [256, 333, 480])
-def test_a_cut_equals_the_crop_of_the_resized_photograph(shared: Path, side: int) -> None:
-    """On every photograph, at a random place, up to rounding."""
+def test_a_resized_crop_equals_the_crop_of_the_resized_photograph(shared: Path, side: int) -> None:
+    """On every photograph, at a random position, up to rounding."""
     rng = random.Random(side)
     paths = sorted((shared / "imagenet" / "samples").rglob("*.JPEG"))
     assert len(paths) == 100
@@ -62,10 +62,10 @@ def test_a_cut_equals_the_crop_of_the_resized_photograph(shared: Path, side: int
     st.floats(0, 1, allow_subnormal=False),
     st.floats(0, 1, allow_subnormal=False),
 )
-def test_a_cut_equals_the_crop_of_the_resized_whole(
+def test_a_resized_crop_equals_the_crop_of_the_resized_image(
     width: int, height: int, side: int, across: float, down: float
 ) -> None:
-    """Any shape, larger and smaller, at edges and corners."""
+    """For any shape, enlarged and reduced, at edges and corners."""
     image = noise(width, height)
     scaled = shorter_side(width, height, side)
     left, top = round(across * (scaled[0] - 8)), round(down * (scaled[1] - 8))
@@ -91,7 +91,7 @@ def test_one_pixel_fills_everything() -> None:
 
 
 def test_a_long_strip_is_not_resized_whole() -> None:
-    """480 times a million pixels would be gigabytes; the crop is not."""
+    """The resized strip, 480 times as large, would take gigabytes; a crop does not."""
     image = np.full((1, 20_000, 3), 7, np.uint8)
     scaled = shorter_side(20_000, 1, 480)
     part = resized_crop(image, crop_box(20_000, 1, scaled, scaled[0] - 224, 0, 224), (224, 224))
@@ -99,8 +99,8 @@ def test_a_long_strip_is_not_resized_whole() -> None:
     assert (part == 7).all()
 
 
-def test_a_worked_case() -> None:
-    """Halving with a triangle of two pixels' reach: weights 1 3 3 1, at the edge 3 3 1."""
+def test_a_crop_computed_by_hand() -> None:
+    """Halving with a triangle filter of support 2: weights 1 3 3 1, and 3 3 1 at the edge."""
     row = np.array([0, 80, 160, 240, 240, 240], np.uint8)
     image = np.repeat(np.repeat(row[None, :, None], 2, axis=0), 3, axis=2)
     small = resized_crop(image, (0, 0, 6, 2), (3, 1))[0, :, 0].tolist()
@@ -119,12 +119,12 @@ def test_a_flip_is_the_mirror_image() -> None:
         assert np.array_equal(mirrored, plain[:, ::-1])
 
 
-def test_a_box_of_the_same_size_is_cut_out_untouched() -> None:
+def test_a_box_of_the_same_size_is_not_interpolated() -> None:
     image = noise(20, 10)
     assert np.array_equal(resized_crop(image, (3, 2, 13, 9), (10, 7)), image[2:9, 3:13])
 
 
-def test_the_centre_is_that_of_the_resized_image() -> None:
+def test_the_centre_crop_is_the_centre_of_the_resized_image() -> None:
     image = noise(101, 60)
     whole = by_pillow(image, shorter_side(101, 60, 30))  # 50 wide: 15 to each side of 20
     assert differences(centre_crop(image, 30, 20), whole[5:25, 15:35]).max() <= 2

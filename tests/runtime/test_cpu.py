@@ -1,4 +1,4 @@
-"""RESLAB_CPU: kernels, precision and every process obey it."""
+"""RESLAB_CPU applies to kernels, precision and every process."""
 
 import json
 import os
@@ -17,7 +17,7 @@ NAMES = {"RESLAB_CPU", *(name for switches in SWITCHES.values() for name in swit
 
 
 def python(code: str, **environment: str) -> str:
-    """Run code in a process of its own, which may choose its kernels; what it printed."""
+    """Run code in a new process, which may choose its kernels, and return its output."""
     own = {name: value for name, value in os.environ.items() if name not in NAMES}
     return subprocess.run(
         [sys.executable, "-c", code], env=own | environment, check=True, capture_output=True,
@@ -25,7 +25,7 @@ def python(code: str, **environment: str) -> str:
     ).stdout  # fmt: skip
 
 
-def test_a_run_obeys(reslab, tmp_path: Path) -> None:
+def test_a_run_obeys_reslab_cpu(reslab, tmp_path: Path) -> None:
     out = tmp_path / "run"
     done = reslab(
         "train", "digits-resnet20", "--out", out, "--set", "iterations=1",
@@ -39,7 +39,7 @@ def test_a_run_obeys(reslab, tmp_path: Path) -> None:
     assert environment["processor"].endswith(" cores, kernels for avx2")
 
 
-def test_a_device_set_up_from_python_obeys_and_what_it_starts() -> None:
+def test_a_device_set_up_from_python_and_its_child_processes_obey() -> None:
     code = """
 import subprocess, sys, torch
 from reslab.runtime.device import setup_device
@@ -71,11 +71,11 @@ except ValueError as error:
     assert done.stdout.startswith("RESLAB_CPU=avx2, but torch uses DEFAULT kernels: ")
 
 
-def test_an_unknown_one_is_refused(refused) -> None:
+def test_an_unknown_instruction_set_is_refused(refused) -> None:
     line = refused("models", RESLAB_CPU="avx512")
     assert line == "reslab: RESLAB_CPU=avx512 is unknown; set it to avx2, or leave it unset"
 
 
-def test_an_empty_one_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_empty_variable_means_no_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RESLAB_CPU", "")
     assert kernel_limit() is None

@@ -10,14 +10,14 @@ from reslab.runtime.device import Device, setup_device
 @pytest.mark.parametrize(
     ("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)]
 )
-def test_precision_is_that_of_the_forward_pass(precision, dtype) -> None:
+def test_the_forward_pass_has_the_given_precision(precision, dtype) -> None:
     device = Device(torch.device("cpu"), precision)
     with device.autocast():
         assert torch.nn.functional.linear(torch.zeros(1, 2), torch.zeros(3, 2)).dtype == dtype
 
 
-def test_auto_is_one_of_the_two_and_a_choice_is_kept() -> None:
-    """In a process of its own: opening a world sets switches of the whole process."""
+def test_auto_is_bf16_or_fp32_and_an_explicit_precision_is_kept() -> None:
+    """In a new process, because setup_device sets process-wide switches."""
     code = """
 import torch
 from reslab.runtime.device import setup_device
@@ -31,5 +31,5 @@ assert (tiny * 0.5 == 0).all(), "denormals are flushed"
     assert done.returncode == 0, done.stderr
 
 
-def test_opening_twice_is_opening_once() -> None:
+def test_setting_up_twice_gives_equal_devices() -> None:
     assert setup_device("fp32") == setup_device("fp32")

@@ -1,4 +1,4 @@
-"""Collectives of several processes against what one process makes of the same."""
+"""Compare the collectives of several processes with the result of one process."""
 
 import signal
 import socket
@@ -28,7 +28,7 @@ def main():
     with fail_together(status_of) as group:
         work(group)
 
-def said():
+def report():
     try:
         main()
     except PeerFailed as ended:
@@ -45,13 +45,13 @@ LAUNCHED = Path(__file__).with_name("launched.py")
 
 @pytest.fixture
 def together(tmp_path: Path, start_python):
-    """Run `work(group)` in several processes: the status of the whole, and what was said."""
+    """Run `work(group)` in several processes; return the exit status and the logged lines."""
 
     def run(
         work: str, count: int = 2, threads: int = 1, grace: float = 20.0, **environment: str
     ) -> tuple[int, list[str]]:
         script = tmp_path / "script.py"
-        script.write_text(BEGIN + textwrap.dedent(work) + "\nsaid()\n")
+        script.write_text(BEGIN + textwrap.dedent(work) + "\nreport()\n")
         lines = tmp_path / "lines"
         lines.write_text("")
         launched = start_python(
@@ -62,8 +62,8 @@ def together(tmp_path: Path, start_python):
     return run
 
 
-def test_three_processes_are_one(together) -> None:
-    """Gathered, joined, agreed, made by the first; gradients added in the order of the shares."""
+def test_three_processes_give_the_result_of_one(together) -> None:
+    """All collectives, with gradients added in the order of the shares."""
     work = """
     def work(group):
         rank, count = group.rank, group.count
@@ -96,7 +96,7 @@ def test_three_processes_are_one(together) -> None:
             for number in range(6)[group.rank_slice(6)]:
                 for weight, value in zip(weights[:2], shares[number]):
                     weight.grad = value.clone()
-                if number == 4:  # one share alone knows this weight, none the last
+                if number == 4:  # one share has a gradient for it, and none for the last weight
                     weights[2].grad = shares[number][2].clone()
                 gradients.store()
             gradients.reduce()
@@ -110,8 +110,8 @@ def test_three_processes_are_one(together) -> None:
     assert together(work, 3) == (0, [])
 
 
-def test_three_processes_count_the_errors_of_one_on_1001_images(together) -> None:
-    """Every image once, the tail of one included; log-probabilities equal to the last bit."""
+def test_three_processes_count_the_errors_of_1001_images_as_one_does(together) -> None:
+    """Every image counts once, the remainder too; log-probabilities are equal to the last bit."""
     work = """
     from reslab.data.builtin import load_digits
     from reslab.evaluation.report import build_report, score_set
@@ -136,22 +136,22 @@ def test_three_processes_count_the_errors_of_one_on_1001_images(together) -> Non
         assert together(work, count) == (0, [])
 
 
-def test_what_fails_in_one_ends_all_with_its_line_alone(together) -> None:
+def test_a_failure_in_one_process_ends_all_and_is_reported_once(together) -> None:
     work = """
     def work(group):
         group.all_reduce_max(0)
         if group.rank == 1:
-            raise ValueError("wrong here")
+            raise ValueError("the input is wrong")
         group.all_reduce_max(0)
     """
-    assert together(work, 3) == (2, ["wrong here"])
+    assert together(work, 3) == (2, ["the input is wrong"])
     assert together("def work(group): raise ValueError('wrong everywhere')") == (
         2,
         ["wrong everywhere"],
     )
 
 
-def test_a_killed_process_is_named(together) -> None:
+def test_a_killed_process_is_named_by_the_others(together) -> None:
     work = """
     def work(group):
         group.all_reduce_max(0)
@@ -172,8 +172,8 @@ def test_a_killed_process_is_named(together) -> None:
     assert together(work) == (137, ["process 0 of 2 was killed by SIGKILL"])
 
 
-def test_who_is_waited_for_too_long_is_named(together) -> None:
-    """Two wait for the third, who is stopped; it is not left behind."""
+def test_a_process_that_does_not_respond_is_named(together) -> None:
+    """Two processes wait for the third, which is stopped; it is killed in the end."""
     work = """
     def work(group):
         group.all_reduce_max(0)
@@ -189,7 +189,7 @@ def test_who_is_waited_for_too_long_is_named(together) -> None:
     ]
 
 
-def test_who_is_killed_while_others_compute_is_named_and_they_end(together) -> None:
+def test_a_process_killed_while_others_compute_is_named_and_they_end(together) -> None:
     work = """
     def work(group):
         if group.rank == 1:
@@ -199,7 +199,7 @@ def test_who_is_killed_while_others_compute_is_named_and_they_end(together) -> N
     assert together(work, grace=0.2) == (137, ["process 1 of 2 was killed by SIGKILL"])
 
 
-def test_a_signal_that_comes_before_anyone_listens_is_the_status(together) -> None:
+def test_a_signal_before_any_handler_is_installed_is_the_exit_status(together) -> None:
     work = """
     def work(group):
         if group.rank == 1:
@@ -209,10 +209,10 @@ def test_a_signal_that_comes_before_anyone_listens_is_the_status(together) -> No
     assert together(work) == (143, [])
 
 
-def test_the_others_say_that_the_process_with_the_store_is_gone(
+def test_the_loss_of_the_process_that_hosts_the_store_is_reported(
     tmp_path: Path, start_python
 ) -> None:
-    """A scheduler starts processes, and the first of them has the store."""
+    """A scheduler starts the processes, and the first of them hosts the store."""
     script, lines = tmp_path / "script.py", tmp_path / "lines"
     work = """
 def work(group):
@@ -221,7 +221,7 @@ def work(group):
         os.kill(os.getpid(), signal.SIGKILL)
     group.all_reduce_max(0)
 """
-    script.write_text(f"{BEGIN}{work}\nsaid()\n")
+    script.write_text(f"{BEGIN}{work}\nreport()\n")
     lines.write_text("")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -233,8 +233,8 @@ def work(group):
     assert lines.read_text() == line
 
 
-def met(store: dist.Store, count: int, late: float = 0.0) -> list[str]:
-    """What `count` processes agree on, of which the last comes so many seconds late."""
+def agreed_names(store: dist.Store, count: int, late: float = 0.0) -> list[str]:
+    """Return the names that `count` processes agree on; the last starts `late` seconds late."""
 
     def one(rank: int) -> str:
         time.sleep(late if rank == count - 1 else 0.0)
@@ -244,22 +244,22 @@ def met(store: dist.Store, count: int, late: float = 0.0) -> list[str]:
         return list(pool.map(one, range(count)))
 
 
-def test_processes_that_are_started_again_meet_each_other_and_not_the_dead() -> None:
-    """In a store that still holds what the dead ones wrote."""
+def test_restarted_processes_do_not_meet_their_predecessors() -> None:
+    """The store still has the entries of the ended processes."""
     store = dist.HashStore()
-    names = [met(store, 3), met(store, 3, late=0.5), met(store, 3)]
+    names = [agreed_names(store, 3), agreed_names(store, 3, late=0.5), agreed_names(store, 3)]
     assert all(len(set(name)) == 1 for name in names)
     assert len({name[0] for name in names}) == 3
 
 
-def test_who_does_not_come_is_named() -> None:
+def test_missing_processes_are_named() -> None:
     store = dist.HashStore()
-    met(store, 3)  # started before, dead now
+    agreed_names(store, 3)  # an earlier launch, which has ended
     with pytest.raises(TimeoutError, match=r"processes 1 and 2 of 3 did not start within 0\.2 s"):
         rendezvous(store, 0, 3, patience=0.2)
 
 
-def test_one_process_is_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_collectives_of_one_process_are_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "1")
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "0")
@@ -273,7 +273,7 @@ def test_one_process_is_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (alone.all_gather_objects(3), alone.run_on_first(lambda: 4)) == ([3], 4)
     weight = nn.Parameter(torch.zeros(2))
     gradients = alone.gradients([weight])
-    for value in (1.0, 2.0):  # as backward adds them
+    for value in (1.0, 2.0):  # as backward accumulates them
         (weight * value).sum().backward()
         gradients.store()
     gradients.reduce()
@@ -283,7 +283,7 @@ def test_one_process_is_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:
         raise KeyError
 
 
-def test_a_launched_process_has_its_share_of_threads_and_its_place(together) -> None:
+def test_a_launched_process_has_its_threads_and_local_rank(together) -> None:
     work = """
     def work(group):
         places = group.all_gather_objects((os.environ["OMP_NUM_THREADS"], os.environ["LOCAL_RANK"]))
@@ -292,20 +292,20 @@ def test_a_launched_process_has_its_share_of_threads_and_its_place(together) -> 
     assert together(work, threads=3, OMP_NUM_THREADS="") == (0, [])
 
 
-def test_thread_counts_move_float64_by_less_than_1e_8_and_processes_by_nothing(
+def test_threads_change_float64_results_by_at_most_1e_8_and_processes_not_at_all(
     tmp_path: Path, start_python
 ) -> None:
-    """Four virtual GPUs on one process and on two; moving statistics and losses included."""
+    """Four virtual GPUs in one process and in two, including moving statistics and losses."""
     two = tmp_path / "two"
     done = start_python(LAUNCHED, tmp_path / "lines", 2, 1, 20.0, updates.__file__, two).end()
     assert done.returncode == 0, done.stderr
-    one = updates.made_by(SingleProcess())
+    one = updates.updated_by(SingleProcess())
     for name, value in torch.load(two, weights_only=True).items():
         assert torch.equal(value, one[name])
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        for name, value in updates.made_by(SingleProcess()).items():
+        for name, value in updates.updated_by(SingleProcess()).items():
             torch.testing.assert_close(value, one[name], rtol=0, atol=1e-8)
     finally:
         torch.set_num_threads(before)

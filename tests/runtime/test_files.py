@@ -1,4 +1,4 @@
-"""Whole files or none, and tensors with their facts."""
+"""Atomic writes, locks, and files of tensors with facts."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ TENSORS = {"b": torch.arange(6.0).view(2, 3), "a": torch.tensor([1, 2]), "": tor
 FACTS = {"name": "caf\u00e9", "values": [1.5, None, True], "nested": {"iteration": 20}}
 
 
-def test_a_write_that_fails_leaves_what_was_there(
+def test_a_failed_write_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = tmp_path / "file"
@@ -36,7 +36,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "tensors"
 
 
-def test_tensors_and_facts_come_back(path: Path) -> None:
+def test_tensors_and_facts_are_read_back(path: Path) -> None:
     path.write_bytes(TensorFile(TENSORS, FACTS).to_bytes())
     content = TensorFile.read(path)
     assert content.facts == TensorFile.read_facts(path) == FACTS
@@ -70,7 +70,7 @@ def test_damage_is_refused(path: Path, damage: str) -> None:
 
 
 def test_files_of_the_first_edition_open(path: Path) -> None:
-    """Its checkpoints had the checksum beside the facts, its models an entry for each fact."""
+    """Its checkpoints had the checksum beside the facts, its models one entry per fact."""
     text = json.dumps(FACTS)
     digest = sha256_of(TENSORS | {f"facts {text}": torch.empty(0)})
     path.write_bytes(save(TENSORS, {"facts": text, "sha256": digest}))
@@ -84,8 +84,8 @@ def test_files_of_the_first_edition_open(path: Path) -> None:
     assert TensorFile.read(path).facts == TensorFile.read_facts(path) == facts
 
 
-def test_the_digest_is_that_of_names_types_shapes_and_values() -> None:
-    """As it was computed from the beginning: digests stand in recipes and results."""
+def test_the_digest_of_names_types_shapes_and_values_has_not_changed() -> None:
+    """Digests are stored in recipes and results, so they must never change."""
     digest = hashlib.sha256()
     for name in ("", "a", "b"):
         tensor = TENSORS[name]
@@ -94,7 +94,7 @@ def test_the_digest_is_that_of_names_types_shapes_and_values() -> None:
     assert sha256_of(TENSORS) == digest.hexdigest()
 
 
-def test_the_digest_sees_names_shapes_and_values() -> None:
+def test_the_digest_depends_on_names_shapes_and_values() -> None:
     one = {"a": torch.zeros(2, 3)}
     digests = [
         sha256_of(one),
@@ -105,4 +105,4 @@ def test_the_digest_sees_names_shapes_and_values() -> None:
     ]
     assert len(set(digests)) == len(digests)
     strided = torch.zeros(3, 2).t()
-    assert sha256_of({"a": strided}) == sha256_of(one)  # layout in memory is no difference
+    assert sha256_of({"a": strided}) == sha256_of(one)  # the memory layout does not matter

@@ -8,7 +8,7 @@ import pytest
 from reslab.runtime.threads import map_in_order, usable_cores
 
 
-def test_results_come_in_order_however_long_each_takes() -> None:
+def test_results_are_in_order_however_long_each_takes() -> None:
     def slow(item: int) -> int:
         time.sleep(0.002 * (item % 3))
         return item * item
@@ -18,8 +18,8 @@ def test_results_come_in_order_however_long_each_takes() -> None:
     assert list(map_in_order(slow, [], 2, 2)) == []
 
 
-def test_threads_work_side_by_side() -> None:
-    """Each waits until all four are there, so fewer would never get on."""
+def test_threads_work_concurrently() -> None:
+    """Each waits for all four, so fewer threads would never finish."""
     meeting = threading.Barrier(4, timeout=10)
 
     def meet(item: int) -> int:
@@ -29,7 +29,7 @@ def test_threads_work_side_by_side() -> None:
     assert list(map_in_order(meet, range(8), 4, 8)) == list(range(8))
 
 
-def test_no_more_is_taken_than_may_be_ahead() -> None:
+def test_at_most_ahead_items_are_taken_early() -> None:
     taken = 0
 
     def items() -> Iterator[int]:
@@ -45,7 +45,7 @@ def test_no_more_is_taken_than_may_be_ahead() -> None:
     results.close()
 
 
-def test_an_error_is_raised_in_its_place() -> None:
+def test_an_error_is_raised_when_its_item_is_due() -> None:
     def fails(item: int) -> int:
         if item == 3:
             raise ValueError("three")
@@ -58,7 +58,7 @@ def test_an_error_is_raised_in_its_place() -> None:
     assert list(results) == []
 
 
-def ours() -> list[threading.Thread]:
+def reslab_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("reslab_")]
 
 
@@ -72,12 +72,12 @@ def test_threads_end_with_the_iterator(end: str) -> None:
     def items() -> Iterator[int]:
         yield from range(5)
         if end == "interrupted":
-            raise KeyboardInterrupt  # where Ctrl-C finds the main thread
+            raise KeyboardInterrupt  # where Ctrl-C interrupts the main thread
         yield from range(5, 9)
 
     results = map_in_order(work, items(), 3, 1)
     assert next(results) == 0
-    assert ours()
+    assert reslab_threads()
     if end == "exhausted":
         assert list(results) == list(range(1, 9))
     elif end == "closed":
@@ -90,10 +90,10 @@ def test_threads_end_with_the_iterator(end: str) -> None:
             list(results)
     del results
     gc.collect()
-    assert not ours()
+    assert not reslab_threads()
 
 
-def test_what_was_not_begun_is_left_undone() -> None:
+def test_items_that_have_not_started_are_cancelled() -> None:
     done = []
 
     def work(item: int) -> None:
@@ -106,5 +106,5 @@ def test_what_was_not_begun_is_left_undone() -> None:
     assert len(done) < 20
 
 
-def test_there_is_a_core() -> None:
+def test_at_least_one_core_is_usable() -> None:
     assert usable_cores() >= 1

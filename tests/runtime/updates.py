@@ -1,4 +1,4 @@
-"""Six updates in float64 with four virtual GPUs; by as many processes as are started."""
+"""Six updates in float64 with four virtual GPUs, in any number of processes."""
 
 import sys
 
@@ -18,8 +18,8 @@ from reslab.training.schedule import Schedule
 CHANGES = ["iterations=6", "warmup=null", "virtual_gpus=4"]
 
 
-def made_by(processes: Processes) -> dict[str, Tensor]:
-    """Weights, statistics and losses."""
+def updated_by(processes: Processes) -> dict[str, Tensor]:
+    """Return weights, statistics and losses after six updates."""
     net = build_resnet(cifar_config(8), torch.Generator().manual_seed(0)).double().train()
 
     def shares_of(iteration: int) -> list[tuple[Tensor, Tensor]]:
@@ -45,7 +45,7 @@ def made_by(processes: Processes) -> dict[str, Tensor]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     group = join_processes()
-    made = made_by(group)
+    result = updated_by(group)
     if group.first:
-        torch.save(made, sys.argv[1])
+        torch.save(result, sys.argv[1])
     group.close()

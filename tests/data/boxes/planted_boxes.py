@@ -1,4 +1,4 @@
-"""Tiny folders of images with boxes."""
+"""Create tiny folders of images with boxes."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ def image(path: Path, seed: int, size: tuple[int, int] = (WIDTH, HEIGHT)) -> Non
 
 
 def document() -> Document:
-    """Three images, the last without boxes; categories with a hole and out of order."""
+    """Return COCO instances: three images, one without boxes, and unordered category ids."""
     return {
         "images": [
             {"id": 5, "file_name": "five.png", "width": WIDTH, "height": HEIGHT},
@@ -41,8 +41,8 @@ def document() -> Document:
     }  # fmt: skip
 
 
-def plant_coco(folder: Path, change: Callable[[Document], object] = lambda it: None) -> Path:
-    """A folder of instances.json and images/."""
+def plant_coco(folder: Path, change: Callable[[Document], object] = lambda doc: None) -> Path:
+    """Create a folder with instances.json and images/."""
     made = document()
     for number, name in enumerate(("five", "three", "nine")):
         image(folder / "images" / f"{name}.png", number)
@@ -51,10 +51,10 @@ def plant_coco(folder: Path, change: Callable[[Document], object] = lambda it: N
     return folder
 
 
-Marked = tuple[str, Sequence[float], str]  # the class, VOC's corners, more XML
+XmlObject = tuple[str, Sequence[float], str]  # the class, VOC's corners, more XML
 
 
-def sheet(*objects: Marked, size: tuple[int, int] = (WIDTH, HEIGHT)) -> str:
+def sheet(*objects: XmlObject, size: tuple[int, int] = (WIDTH, HEIGHT)) -> str:
     marked = "".join(
         f"\n<object><name>{name}</name>{more}\n<bndbox><xmin>{x0}</xmin><ymin>{y0}</ymin>"
         f"<xmax>{x1}</xmax><ymax>{y1}</ymax></bndbox></object>"
@@ -67,12 +67,12 @@ def sheet(*objects: Marked, size: tuple[int, int] = (WIDTH, HEIGHT)) -> str:
     )
 
 
-CAT: Marked = ("cat", (1, 1, 40, 30), "")
-DOG: Marked = ("dog", (3, 4, 10, 12), "<truncated>1</truncated><difficult>1</difficult>")
+CAT: XmlObject = ("cat", (1, 1, 40, 30), "")
+DOG: XmlObject = ("dog", (3, 4, 10, 12), "<truncated>1</truncated><difficult>1</difficult>")
 
 
 def plant_voc(home: Path, sheets: dict[str, str], **lists: Sequence[str]) -> Path:
-    """Annotations/ and JPEGImages/, and the lists of parts."""
+    """Create Annotations/, JPEGImages/, and the lists of the splits."""
     (home / "Annotations").mkdir(parents=True)
     (home / "ImageSets" / "Main").mkdir(parents=True)
     for number, (key, text) in enumerate(sheets.items()):
@@ -89,5 +89,5 @@ def hash_of(key: str) -> int:
 
 
 def open_whole(folder: Path, years: str = "") -> DetectionSet:
-    """Every image as one set; of a folder with parts, its test part."""
+    """Open an unsplit folder as one set, or the test split of a split folder."""
     return detection_set(evaluation_part(read_annotations(folder, years)))

@@ -1,4 +1,4 @@
-"""COCO's instances: what is read, and the line for each fault."""
+"""COCO instances: reading them, and the error message for each fault."""
 
 import json
 import re
@@ -55,7 +55,7 @@ def test_the_official_layout(tmp_path: Path, images: str) -> None:
     assert len(open_whole(tmp_path, years="2017")) == 1
 
 
-def test_parts_that_hold_their_own_annotations(tmp_path: Path) -> None:
+def test_splits_with_their_own_annotation_files(tmp_path: Path) -> None:
     for part, seed in (("train", 1), ("valid", 2)):
         image(tmp_path / part / "a.png", seed)
         made = {**document(), "annotations": []}
@@ -65,7 +65,7 @@ def test_parts_that_hold_their_own_annotations(tmp_path: Path) -> None:
     assert (sets.train.image(0) != sets.test.image(0)).any()
 
 
-def test_two_years_beside_each_other_are_not_mixed(tmp_path: Path) -> None:
+def test_two_years_in_one_folder_are_not_mixed(tmp_path: Path) -> None:
     plant_coco(tmp_path)
     (tmp_path / "annotations").mkdir()
     for name in ("train2014", "val2014", "train2017", "val2017"):
@@ -80,94 +80,100 @@ def test_two_years_beside_each_other_are_not_mixed(tmp_path: Path) -> None:
         open_detection(tmp_path, years="2015")
 
 
-def test_a_split_is_drawn_by_seed_and_name(tmp_path: Path) -> None:
+def test_a_split_depends_on_seed_and_name(tmp_path: Path) -> None:
     plant_coco(tmp_path)
     sets = open_detection(tmp_path, validation=0.34)
     assert (len(sets.train), len(sets.test)) == (2, 1)
     assert {*sets.train.keys, *sets.test.keys} == {3, 5, 9}
     assert open_detection(tmp_path, validation=0.34).test.keys == sets.test.keys
-    drawn = {open_detection(tmp_path, validation=0.34, seed=it).test.keys[0] for it in range(20)}
+    drawn = {
+        open_detection(tmp_path, validation=0.34, seed=seed).test.keys[0] for seed in range(20)
+    }
     assert drawn == {3, 5, 9}
     with pytest.raises(ValueError, match="must be between 0 and 1"):
         open_detection(tmp_path, validation=1)
 
 
-def test_an_empty_box_is_left_out_as_cocos_own_need(tmp_path: Path) -> None:
-    def empty(it: Document) -> None:
-        it["annotations"][0]["bbox"] = [1, 2, 0, 4]
+def test_an_empty_box_is_left_out_as_cocos_own_files_require(tmp_path: Path) -> None:
+    def empty(doc: Document) -> None:
+        doc["annotations"][0]["bbox"] = [1, 2, 0, 4]
 
     three = open_whole(plant_coco(tmp_path, empty)).truths[1]
     assert three.labels.tolist() == [0]
 
 
 FAULTS: dict[str, tuple[Callable[[Document], object], str]] = {
-    "no images": (lambda it: it.pop("images"), "instances.json: 'images' is missing; COCO"),
-    "images no list": (lambda it: it.update(images={}), "instances.json: 'images' is not a list"),
+    "no images": (lambda doc: doc.pop("images"), "instances.json: 'images' is missing; COCO"),
+    "images no list": (lambda doc: doc.update(images={}), "instances.json: 'images' is not a list"),
     "no file name": (
-        lambda it: it["images"][1].pop("file_name"),
+        lambda doc: doc["images"][1].pop("file_name"),
         "instances.json: image number 2 has no 'file_name'; `reslab check FOLDER` lists 2 more",
     ),
     "no size": (
-        lambda it: it["images"][1].update(width=0),
+        lambda doc: doc["images"][1].update(width=0),
         "instances.json: image 3 has an invalid size: 0 x 30",
     ),
     "size in words": (
-        lambda it: it["images"][1].update(width="40"),
+        lambda doc: doc["images"][1].update(width="40"),
         "instances.json: image number 2 has an invalid 'width': '40'",
     ),
-    "same image": (lambda it: it["images"][1].update(id=5), "two images have the id 5"),
-    "same category": (lambda it: it["categories"][0].update(id=4), "two categories have the id 4"),
+    "same image": (lambda doc: doc["images"][1].update(id=5), "two images have the id 5"),
+    "same category": (
+        lambda doc: doc["categories"][0].update(id=4), "two categories have the id 4",
+    ),
     "no box": (
-        lambda it: it["annotations"][1].pop("bbox"),
+        lambda doc: doc["annotations"][1].pop("bbox"),
         "instances.json: annotation number 2 has no 'bbox'",
     ),
-    "no object": (lambda it: it["annotations"].append(7), "annotation number 4 is not an object"),
+    "no object": (lambda doc: doc["annotations"].append(7), "annotation number 4 is not an object"),
     "unknown image": (
-        lambda it: it["annotations"][0].update(image_id=4),
+        lambda doc: doc["annotations"][0].update(image_id=4),
         "instances.json: annotation 1 refers to image 4, which is not listed",
     ),
     "unknown category": (
-        lambda it: it["annotations"][2].update(category_id=5),
+        lambda doc: doc["annotations"][2].update(category_id=5),
         "instances.json: annotation 3: no category has the id 5",
     ),
     "negative width": (
-        lambda it: it["annotations"][0].update(bbox=[10, 2, -3, 4]),
+        lambda doc: doc["annotations"][0].update(bbox=[10, 2, -3, 4]),
         "instances.json: annotation 1: swapped corners (box 10 2 7 6 in an image of 40 x 30)",
     ),
     "three numbers": (
-        lambda it: it["annotations"][0].update(bbox=[10, 2, 3]),
+        lambda doc: doc["annotations"][0].update(bbox=[10, 2, 3]),
         "instances.json: annotation 1: not numbers",
     ),
     "infinite": (
-        lambda it: it["annotations"][0].update(bbox=[10, 2, 3, float("inf")]),
+        lambda doc: doc["annotations"][0].update(bbox=[10, 2, 3, float("inf")]),
         "instances.json: annotation 1: not numbers",
     ),
     "huge": (
-        lambda it: it["annotations"][0].update(bbox=[10, 2, 3, 10**400]),
+        lambda doc: doc["annotations"][0].update(bbox=[10, 2, 3, 10**400]),
         "instances.json: annotation 1: not numbers",
     ),
     "outside": (
-        lambda it: it["annotations"][0].update(bbox=[40, 2, 3, 4]),
+        lambda doc: doc["annotations"][0].update(bbox=[40, 2, 3, 4]),
         "instances.json: annotation 1: box outside (box 40 2 43 6 in an image of 40 x 30)",
     ),
     "missing image": (
-        lambda it: it["images"][2].update(file_name="gone.png"),
+        lambda doc: doc["images"][2].update(file_name="gone.png"),
         "images/gone.png does not exist",
     ),
     "a name that no file can have": (
-        lambda it: it["images"][2].update(file_name="a\0/b\n.png"),
+        lambda doc: doc["images"][2].update(file_name="a\0/b\n.png"),
         "b .png does not exist",
     ),
     "an absolute name": (
-        lambda it: it["images"][2].update(file_name="/etc/passwd"),
+        lambda doc: doc["images"][2].update(file_name="/etc/passwd"),
         "/etc/passwd does not exist",
     ),
-    "nothing": (lambda it: it.update(images=[], annotations=[]), "the annotations list no images"),
+    "nothing": (
+        lambda doc: doc.update(images=[], annotations=[]), "the annotations list no images",
+    ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_one_line_that_names_file_and_place(name: str, tmp_path: Path) -> None:
+def test_a_fault_gives_a_one_line_error_with_file_and_place(name: str, tmp_path: Path) -> None:
     spoil, line = FAULTS[name]
     with pytest.raises(ValueError, match=re.escape(line)) as caught:
         open_whole(plant_coco(tmp_path, spoil))
@@ -184,7 +190,7 @@ def test_a_fault_is_one_line_that_names_file_and_place(name: str, tmp_path: Path
         (b"[" * 100_000, "instances.json: nested too deeply"),
     ],
 )
-def test_malformed_json_is_one_line(data: bytes, line: str, tmp_path: Path) -> None:
+def test_malformed_json_gives_a_one_line_error(data: bytes, line: str, tmp_path: Path) -> None:
     (tmp_path / "instances.json").write_bytes(data)
     with pytest.raises(ValueError, match=re.escape(line)) as caught:
         open_whole(tmp_path)
@@ -195,9 +201,9 @@ def test_coco128(shared: Path) -> None:
     images = open_whole(shared / "detection" / "coco128")
     assert len(images) == 128
     assert len(images.classes) == 80
-    assert sum(len(it) for it in images.truths) == 929
-    assert len(torch.cat([it.labels for it in images.truths]).unique()) == 71
-    assert sum(len(it) == 0 for it in images.truths) == 2
+    assert sum(len(truth) for truth in images.truths) == 929
+    assert len(torch.cat([truth.labels for truth in images.truths]).unique()) == 71
+    assert sum(len(truth) == 0 for truth in images.truths) == 2
     for index in (0, 64, 127):
         width, height = images.sizes[index]
         assert images.image(index).shape == (height, width, 3)

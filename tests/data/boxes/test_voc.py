@@ -1,4 +1,4 @@
-"""Pascal VOC: corners, flags, layouts, unions, and the line for each fault."""
+"""Pascal VOC: corners, flags, layouts, unions, and the error message for each fault."""
 
 import re
 from pathlib import Path
@@ -26,22 +26,22 @@ def test_corners_count_from_one_and_include_the_last(tmp_path: Path) -> None:
     assert images.image(0).shape == (30, 40, 3)
 
 
-def test_boxes_of_heads_and_hands_are_not_those_of_the_object() -> None:
+def test_boxes_of_parts_do_not_replace_the_box_of_the_object() -> None:
     part = "<part><name>head</name><bndbox><xmin>5</xmin><ymin>6</ymin></bndbox></part>"
     read = XmlAnnotation(sheet(("person", (1, 2, 3.5, 4), part)).encode(), "a.xml")
-    assert [it.name for it in read.objects] == ["person"]
+    assert [parsed.name for parsed in read.objects] == ["person"]
     assert read.objects[0].corners == {"xmin": 1, "ymin": 2, "xmax": 3.5, "ymax": 4}
     assert read.size == {"width": 40, "height": 30}
 
 
-def test_a_size_that_is_not_written_is_that_of_the_image(tmp_path: Path) -> None:
+def test_a_missing_size_is_read_from_the_image(tmp_path: Path) -> None:
     plant_voc(tmp_path, {"a": sheet(CAT, size=(0, 0))})
     assert open_whole(tmp_path).sizes == [(40, 30)]
 
 
 @pytest.fixture
 def devkit(tmp_path: Path) -> Path:
-    """Both years, as they unpack beside each other."""
+    """Create both years in one folder, as their archives unpack."""
     home = tmp_path / "VOCdevkit"
     plant_voc(
         home / "VOC2007",
@@ -94,7 +94,7 @@ def test_the_classes_are_vocs_twenty_in_order() -> None:
     assert sorted(VOC_CLASSES) == list(VOC_CLASSES)
 
 
-def test_a_folder_of_ones_own_with_lists(tmp_path: Path) -> None:
+def test_an_own_folder_with_lists(tmp_path: Path) -> None:
     plant_voc(
         tmp_path, {"a": sheet(CAT, DOG), "b": sheet(DOG), "c": sheet()}, train=["a", "c"], val=["b"]
     )
@@ -141,7 +141,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_one_line_with_file_and_line(name: str, tmp_path: Path) -> None:
+def test_a_fault_gives_a_one_line_error_with_file_and_line(name: str, tmp_path: Path) -> None:
     text, line = FAULTS[name]
     plant_voc(tmp_path, {"a": text})
     with pytest.raises(ValueError, match="^Annotations/" + re.escape(line)) as caught:
@@ -149,7 +149,7 @@ def test_a_fault_is_one_line_with_file_and_line(name: str, tmp_path: Path) -> No
     assert "\n" not in str(caught.value)
 
 
-def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_files_are_named(tmp_path: Path) -> None:
     plant_voc(tmp_path, {"a": GOOD, "b": GOOD}, train=["a"], val=["b", "c"])
     with pytest.raises(ValueError, match=r"^Annotations/c.xml: no such file"):
         open_detection(tmp_path)
@@ -160,7 +160,7 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         open_detection(tmp_path)
 
 
-def test_other_folders_hold_no_boxes(tmp_path: Path) -> None:
+def test_other_folders_have_no_annotated_boxes(tmp_path: Path) -> None:
     assert not is_detection(tmp_path)
     with pytest.raises(ValueError, match="has no annotated boxes: COCO has"):
         open_detection(tmp_path)

@@ -1,4 +1,4 @@
-"""Folders of small images with one fault each, and what the doctor finds in them."""
+"""Create folders of small images with one fault each, and list the expected findings."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ from reslab.data.doctor.inspect import (
 )
 from reslab.data.doctor.scan import scan_folder
 
-SIZE = 16  # of the net's images, and of those here
+SIZE = 16  # side of the net's input and of the images here
 
 Found = dict[str, list[tuple[str, ...]]]
 
@@ -46,14 +46,14 @@ def write(home: Path, files: list[tuple[str, bytes]]) -> None:
 
 
 def plant(root: Path) -> Path:
-    """Two classes without parts, and nothing wrong."""
+    """Create an unsplit folder with two classes and no faults."""
     write(root / "cat", rows(FEW, 0))
     write(root / "dog", rows(FEW, 100))
     return root
 
 
 def plant_parts(root: Path) -> Path:
-    """Draw a folder with train and validation parts."""
+    """Create a folder with train/ and val/ and no faults."""
     plant(root / "train")
     write(root / "val" / "cat", rows(2, 200))
     write(root / "val" / "dog", rows(2, 300))
@@ -63,11 +63,11 @@ def plant_parts(root: Path) -> Path:
 def check(folder: Path, size: int = SIZE) -> Found:
     scan = scan_folder(folder)
     findings = diagnose(scan, inspect_all(scan, lambda line: None), size)
-    return {it.kind: [case.files for case in it.cases] for it in findings}
+    return {finding.kind: [case.files for case in finding.cases] for finding in findings}
 
 
 def sixteen_bits(seed: int) -> bytes:
-    """An RGB PNG of sixteen bits a channel, which Pillow reads and does not write."""
+    """Return an RGB PNG with 16 bits per channel, which Pillow can read but not write."""
     lines = np.random.default_rng(seed).integers(0, 256, (SIZE, 6 * SIZE), np.uint8)
     raw = b"".join(b"\0" + line.tobytes() for line in lines)
 
@@ -83,7 +83,7 @@ def sixteen_bits(seed: int) -> bytes:
 
 
 def bomb() -> bytes:
-    """A PNG of a few bytes that says it has 10^10 pixels."""
+    """Return a PNG of a few bytes whose header states 10^10 pixels."""
     data = bytearray(encoded(image(1), "PNG"))
     data[16:24] = struct.pack(">II", 100_000, 100_000)
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
@@ -91,7 +91,7 @@ def bomb() -> bytes:
 
 
 def with_exif(data: bytes, orientation: int) -> bytes:
-    """A JPEG with an EXIF block that holds nothing but the orientation."""
+    """Return a JPEG with an EXIF block that has only the orientation."""
     block = b"Exif\0\0MM\0*\0\0\0\x08\0\x01" + struct.pack(">HHIHHI", 274, 3, 1, orientation, 0, 0)
     return data[:2] + b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block + data[2:]
 
@@ -100,7 +100,7 @@ JPEG = encoded(image(900), "JPEG")
 
 PNG = encoded(image(901), "PNG")
 
-# kind -> a file and its bytes: one fault each, in a class of a folder that is otherwise clean
+# kind -> a file name and bytes: one fault each, put into a class of a clean folder
 FILES: dict[str, tuple[str, bytes]] = {
     "empty": ("empty.jpg", b""),
     "truncated": ("truncated.jpg", JPEG[: len(JPEG) * 2 // 3]),
@@ -149,7 +149,7 @@ def grow(root: Path, place: str, count: int, start: int = 500) -> None:
 
 Spoil = Callable[[Path], object]
 
-# of a folder with parts: name -> (what is done to it, what is found)
+# for a split folder: name -> (a change to the folder, the expected findings)
 ARRANGED: dict[str, tuple[Spoil, Found]] = {
     "copied": (
         lambda root: copy(root, "train/cat/03.jpg", "train/cat/copy.jpg"),
@@ -251,7 +251,7 @@ ARRANGED: dict[str, tuple[Spoil, Found]] = {
     ),
 }  # fmt: skip
 
-# the same for a folder without parts
+# the same for an unsplit folder
 WHOLE: dict[str, tuple[Spoil, Found]] = {
     "copied": (
         lambda root: copy(root, "cat/03.jpg", "cat/copy.jpg"),

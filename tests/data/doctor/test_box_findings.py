@@ -1,4 +1,4 @@
-"""The doctor for boxes: a clean folder, one fault after the other, all of them at once."""
+"""The doctor for boxes: a clean folder, each fault alone, and all faults at once."""
 
 import json
 import shutil
@@ -28,22 +28,24 @@ Found = dict[str, list[tuple[tuple[str, ...], str]]]
 def check(folder: Path) -> Found:
     parts = all_parts(read_annotations(folder))
     findings = diagnose_boxes(folder, parts, inspect_annotated(parts, lambda line: None))
-    return {it.kind: [(case.files, case.note) for case in it.cases] for it in findings}
+    return {
+        finding.kind: [(case.files, case.note) for case in finding.cases] for finding in findings
+    }
 
 
-def whole(it: Document) -> None:
-    """Every image and class has a box."""
-    it["annotations"].append({"id": 4, "image_id": 9, "category_id": 90, "bbox": [1, 1, 5, 5]})
+def whole(doc: Document) -> None:
+    """Add a box, so that every image and class has one."""
+    doc["annotations"].append({"id": 4, "image_id": 9, "category_id": 90, "bbox": [1, 1, 5, 5]})
 
 
 Spoil = Callable[[Document, Path], object]
 SPOILT: dict[str, tuple[Spoil, str, str]] = {
     "annotation file": (
-        lambda it, _: it["annotations"].append({"id": 9}),
+        lambda doc, _: doc["annotations"].append({"id": 9}),
         "instances.json", "annotation number 5 has no 'image_id'",
     ),
     "unknown image": (
-        lambda it, _: it["annotations"].append({**it["annotations"][0], "image_id": 4}),
+        lambda doc, _: doc["annotations"].append({**doc["annotations"][0], "image_id": 4}),
         "instances.json", "annotation 1 refers to image 4, which is not listed",
     ),
     "missing image": (lambda _, root: (root / "images/nine.png").unlink(), "images/nine.png", ""),
@@ -56,46 +58,46 @@ SPOILT: dict[str, tuple[Spoil, str, str]] = {
         "images/nine.png", "30 x 40, but annotated as 40 x 30",
     ),
     "unknown class": (
-        lambda it, _: it["annotations"].append({**it["annotations"][0], "category_id": 7}),
+        lambda doc, _: doc["annotations"].append({**doc["annotations"][0], "category_id": 7}),
         "instances.json: annotation 1", "no category has the id 7: three.png",
     ),
     "not numbers": (
-        lambda it, _: it["annotations"][2].update(bbox=[1, 2, 3, None]),
+        lambda doc, _: doc["annotations"][2].update(bbox=[1, 2, 3, None]),
         "instances.json: annotation 3", "box nan nan nan nan in an image of 40 x 30: three.png",
     ),
     "swapped corners": (
-        lambda it, _: it["annotations"][2].update(bbox=[9, 2, 3, -1]),
+        lambda doc, _: doc["annotations"][2].update(bbox=[9, 2, 3, -1]),
         "instances.json: annotation 3", "box 9 2 12 1 in an image of 40 x 30: three.png",
     ),
     "box outside": (
-        lambda it, _: it["annotations"][2].update(bbox=[9, 30, 3, 1]),
+        lambda doc, _: doc["annotations"][2].update(bbox=[9, 30, 3, 1]),
         "instances.json: annotation 3", "box 9 30 12 31 in an image of 40 x 30: three.png",
     ),
     "empty box": (
-        lambda it, _: it["annotations"][2].update(bbox=[9, 2, 0, 1]),
+        lambda doc, _: doc["annotations"][2].update(bbox=[9, 2, 0, 1]),
         "instances.json: annotation 3", "box 9 2 9 3 in an image of 40 x 30: three.png",
     ),
     "past the edge": (
-        lambda it, _: it["annotations"][2].update(bbox=[9, 2, 33, 3]),
+        lambda doc, _: doc["annotations"][2].update(bbox=[9, 2, 33, 3]),
         "instances.json: annotation 3", "box 9 2 42 5 in an image of 40 x 30: three.png",
     ),
     "repeated box": (
-        lambda it, _: it["annotations"].append({**it["annotations"][0], "id": 8}),
+        lambda doc, _: doc["annotations"].append({**doc["annotations"][0], "id": 8}),
         "instances.json: annotation 8", "box 1 2 4 6 in an image of 40 x 30: three.png",
     ),
-    "no boxes": (lambda it, _: it["annotations"].pop(), "images/nine.png", ""),
+    "no boxes": (lambda doc, _: doc["annotations"].pop(), "images/nine.png", ""),
     "class without boxes": (
-        lambda it, _: it["categories"].append({"id": 5, "name": "eel"}), "eel", "",
+        lambda doc, _: doc["categories"].append({"id": 5, "name": "eel"}), "eel", "",
     ),
 }  # fmt: skip
 REFUSED = [kind for kind in SPOILT if BOX_ADVICE[kind].does == "training refuses the folder"]
 
 
 def plant(folder: Path, *kinds: str) -> Path:
-    def spoil(it: Document) -> None:
-        whole(it)
+    def spoil(doc: Document) -> None:
+        whole(doc)
         for kind in kinds:
-            SPOILT[kind][0](it, folder)
+            SPOILT[kind][0](doc, folder)
 
     return plant_coco(folder, spoil)
 
@@ -105,13 +107,13 @@ def test_a_clean_folder_has_no_findings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", SPOILT)
-def test_a_fault_is_found_and_nothing_else(kind: str, tmp_path: Path) -> None:
+def test_each_fault_is_found_alone(kind: str, tmp_path: Path) -> None:
     _, place, note = SPOILT[kind]
     assert check(plant(tmp_path, kind)) == {kind: [((place,), note)]}
 
 
 @pytest.mark.parametrize("kind", SPOILT)
-def test_what_the_doctor_says_is_refused_is_refused(kind: str, tmp_path: Path) -> None:
+def test_training_refuses_what_the_advice_says_it_refuses(kind: str, tmp_path: Path) -> None:
     plant(tmp_path, kind)
     if kind in REFUSED:
         with pytest.raises(ValueError, match=r": | does not exist$"):
@@ -120,14 +122,14 @@ def test_what_the_doctor_says_is_refused_is_refused(kind: str, tmp_path: Path) -
         assert len(open_whole(tmp_path)) == 3
 
 
-def test_a_name_that_no_file_can_have_is_missing(tmp_path: Path) -> None:
-    def spoil(it: Document) -> None:
-        it["images"][2]["file_name"] = "a\0b.png"
+def test_an_invalid_file_name_is_missing(tmp_path: Path) -> None:
+    def spoil(doc: Document) -> None:
+        doc["images"][2]["file_name"] = "a\0b.png"
 
     assert check(plant_coco(tmp_path, spoil))["missing image"] == [(("images/a\0b.png",), "")]
 
 
-def test_copies_within_and_across_parts(tmp_path: Path) -> None:
+def test_copies_within_and_across_splits(tmp_path: Path) -> None:
     sheets = {key: sheet(CAT, DOG) for key in "abcd"}
     plant_voc(tmp_path, sheets, train=["a", "b"], val=["c", "d"])
     home = tmp_path / "JPEGImages"
@@ -139,7 +141,7 @@ def test_copies_within_and_across_parts(tmp_path: Path) -> None:
     assert list(check(tmp_path)) == ["repeated image"]
 
 
-def test_voc_is_named_by_sheet_and_line(tmp_path: Path) -> None:
+def test_voc_problems_are_named_by_file_and_line(tmp_path: Path) -> None:
     hound = ("hound", (1, 1, 9, 9), "")
     plant_voc(tmp_path, {"a": sheet(CAT, DOG), "b": sheet(CAT, hound), "c": "<annotation>"},
               train=["a", "c"], val=["b"])  # fmt: skip
@@ -151,12 +153,12 @@ def test_voc_is_named_by_sheet_and_line(tmp_path: Path) -> None:
     }
 
 
-def test_every_kind_is_tested_and_has_one_advice() -> None:
+def test_every_kind_is_tested_and_has_advice_once() -> None:
     assert {*SPOILT, "image in both parts", "repeated image"} == set(BOX_ADVICE)
     assert not set(BOX_ADVICE) & set(IMAGE_ADVICE)
 
 
-def test_all_at_once_are_shown_with_what_spoils_first(tmp_path: Path) -> None:
+def test_findings_that_spoil_a_run_are_shown_first(tmp_path: Path) -> None:
     kinds = ("annotation file", "missing image", "unknown class", "swapped corners", "empty box")
     plant(tmp_path, *(kind for kind in kinds if kind != "empty box"))
     made = json.loads((tmp_path / "instances.json").read_text())

@@ -1,4 +1,4 @@
-"""The folder doctor: a clean folder, one fault after the other, and all of them at once."""
+"""The folder doctor: a clean folder, each fault alone, and all faults at once."""
 
 import os
 import tracemalloc
@@ -42,20 +42,20 @@ def test_a_clean_folder_has_no_findings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_a_bad_file_is_found_and_nothing_else(kind: str, tmp_path: Path) -> None:
+def test_each_bad_file_is_found_alone(kind: str, tmp_path: Path) -> None:
     name, data = FILES[kind]
     (plant_parts(tmp_path) / "val" / "cat" / name).write_bytes(data)
     assert check(tmp_path) == {kind: [(f"val/cat/{name}",)]}
 
 
-def test_a_note_says_more(tmp_path: Path) -> None:
+def test_notes_give_details(tmp_path: Path) -> None:
     plant(tmp_path)
     for kind in ("wrong suffix", "unknown suffix", "small", "too large"):
         name, data = FILES[kind]
         (tmp_path / "cat" / name).write_bytes(data)
     scan = scan_folder(tmp_path)
     findings = diagnose(scan, inspect_all(scan, lambda line: None), SIZE)
-    notes = {it.kind: [case.note for case in it.cases] for it in findings}
+    notes = {finding.kind: [case.note for case in finding.cases] for finding in findings}
     assert notes == {
         "too large": [
             "100000 x 100000 pixels according to its header; the limit is 89,478,485 pixels"
@@ -67,21 +67,21 @@ def test_a_note_says_more(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", ARRANGED)
-def test_a_fault_of_a_folder_with_parts_is_found_alone(fault: str, tmp_path: Path) -> None:
+def test_each_fault_of_a_split_folder_is_found_alone(fault: str, tmp_path: Path) -> None:
     spoil, found = ARRANGED[fault]
     spoil(plant_parts(tmp_path))
     assert check(tmp_path) == found
 
 
 @pytest.mark.parametrize("fault", WHOLE)
-def test_a_fault_of_a_folder_without_parts_is_found_alone(fault: str, tmp_path: Path) -> None:
+def test_each_fault_of_an_unsplit_folder_is_found_alone(fault: str, tmp_path: Path) -> None:
     spoil, found = WHOLE[fault]
     spoil(plant(tmp_path))
     assert check(tmp_path) == found
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_what_may_not_be_read_is_named(tmp_path: Path) -> None:
+def test_unreadable_files_and_folders_are_named(tmp_path: Path) -> None:
     plant(tmp_path)
     (tmp_path / "cat" / "00.jpg").chmod(0)
     (tmp_path / "dog" / "closed").mkdir(mode=0)
@@ -90,7 +90,7 @@ def test_what_may_not_be_read_is_named(tmp_path: Path) -> None:
     assert found == {"unreadable": [("cat/00.jpg",)], "unreadable folder": [("dog/closed",)]}
 
 
-def test_all_faults_at_once_are_found_each_and_no_other(tmp_path: Path) -> None:
+def test_all_faults_at_once_are_found_and_no_others(tmp_path: Path) -> None:
     root = plant_parts(tmp_path)
     for name, data in FILES.values():
         (root / "val/cat" / name).write_bytes(data)
@@ -121,21 +121,21 @@ def test_all_faults_at_once_are_found_each_and_no_other(tmp_path: Path) -> None:
     }
 
 
-def test_every_kind_has_advice_and_a_case_here() -> None:
+def test_every_kind_is_tested_and_has_advice() -> None:
     met = {kind for _, found in (*ARRANGED.values(), *WHOLE.values()) for kind in found}
     assert met | set(FILES) | {"unreadable folder"} == set(IMAGE_ADVICE)
     assert set(PROBLEMS) | set(ODDITIES) <= set(IMAGE_ADVICE)
     assert set(FORMATS) == set(IMAGE_SUFFIXES)
 
 
-def test_shards_are_checked_as_their_folder_is(tmp_path: Path) -> None:
+def test_shards_are_checked_like_their_folder(tmp_path: Path) -> None:
     root = plant_parts(tmp_path / "plain")
     copy(root, "train/cat/03.jpg", "val/cat/copy.jpg")
     pack_sets(open_folder_parts(root), tmp_path / "packed", Packing(), lambda bad: None)
     assert check(tmp_path / "packed") == {"leak": [("train/cat/03.jpg", "validation/cat/copy.jpg")]}
     shard = next((tmp_path / "packed/train").glob("*.tar"))
     data = bytearray(shard.read_bytes())
-    data[600] ^= 255  # in the image that comes first
+    data[600] ^= 255  # in the first image
     shard.write_bytes(data)
     found = check(tmp_path / "packed")
     assert [len(cases) for cases in found.values()] == [1, 1]
@@ -152,7 +152,7 @@ def test_shards_of_reduced_images_have_no_wrong_suffix(tmp_path: Path) -> None:
 
 
 def test_many_images_take_little_memory(tmp_path: Path) -> None:
-    """Bytes an image, names of thirty letters included, while every two hundredth is a copy."""
+    """Limit the bytes per image, including names of 30 letters; every 200th image is a copy."""
     many, classes = 5_000, 100
     files = {
         f"n{id_:08}": [f"n{id_:08}/n{id_:08}_{row:05}.JPEG" for row in range(many // classes)]

@@ -1,4 +1,4 @@
-"""What one file is, by its bytes."""
+"""Describe a file by its bytes."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ FORMATS_CUT = (
 
 
 @pytest.mark.parametrize(("form", "options"), FORMATS_CUT)
-def test_a_file_cut_anywhere_is_truncated(form: str, options: dict) -> None:
+def test_a_file_cut_off_anywhere_is_truncated(form: str, options: dict) -> None:
     data = encoded(image(3, 40, 50), form, **options)
     suffix = f".{form.lower()}"
     assert inspect(lambda file: data, f"a{suffix}").problem == ""
@@ -31,7 +31,7 @@ def test_a_file_cut_anywhere_is_truncated(form: str, options: dict) -> None:
     assert problems == {"truncated"}
 
 
-def test_a_tiff_is_turned_and_of_sixteen_bits(tmp_path: Path) -> None:
+def test_a_tiff_can_be_rotated_and_have_16_bits(tmp_path: Path) -> None:
     plant(tmp_path)
     deep = Image.fromarray(np.arange(SIZE * SIZE, dtype=np.uint16).reshape(SIZE, SIZE) * 200)
     deep.save(tmp_path / "cat/deep.tif")

@@ -1,4 +1,4 @@
-"""One walk: the doctor sees what a data set sees, and collects what it refuses."""
+"""The doctor lists the images of a data set, and collects the problems it refuses."""
 
 import os
 import shutil
@@ -20,8 +20,8 @@ from reslab.data.doctor.scan import scan_folder
 from reslab.data.folder import open_folder
 
 
-def test_the_doctor_sees_the_images_of_a_run(tmp_path: Path) -> None:
-    """On a folder that both accept, by name and in number."""
+def test_the_doctor_lists_the_images_of_a_run(tmp_path: Path) -> None:
+    """In a folder without problems: the same names and numbers of images."""
     root = plant_parts(tmp_path)
     for place in (
         "train/cat/young/a.JPEG",
@@ -45,7 +45,7 @@ def test_the_doctor_sees_the_images_of_a_run(tmp_path: Path) -> None:
     assert len(sets.train) + len(sets.test) == 38
 
 
-def test_names_that_are_not_text_and_an_empty_folder(tmp_path: Path) -> None:
+def test_names_that_are_not_utf8_and_an_empty_folder(tmp_path: Path) -> None:
     plant(tmp_path / "a")
     odd = os.fsencode(tmp_path / "a/cat") + b"/\xff\n.jpg"
     Path(os.fsdecode(odd)).write_bytes(b"")
@@ -64,7 +64,7 @@ def refusal(folder: Path) -> str:
     return ""
 
 
-# a split, a list of classes and shards are refused by their readers
+# splits, class lists and shards are refused by their readers
 REFUSED_ELSEWHERE = (
     "one image",
     "a class that is not listed",

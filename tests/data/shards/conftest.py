@@ -1,4 +1,4 @@
-"""Images, and the same packed."""
+"""Images, and the same images packed."""
 
 import shutil
 from pathlib import Path
@@ -24,5 +24,5 @@ def packed_once(files: dict[str, bytes], tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def packed(packed_once: Path, tmp_path: Path) -> Path:
-    """A packed folder of the test's own, to be damaged."""
+    """A copy of the packed folder that the test may damage."""
     return shutil.copytree(packed_once, tmp_path / "packed")

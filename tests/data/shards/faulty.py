@@ -1,4 +1,4 @@
-"""A server of files that fails on purpose, and a proxy that does so before another server."""
+"""A file server that fails on purpose, and a proxy that fails in front of another server."""
 
 import http.client
 import random
@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 @dataclass
 class Faults:
-    """What goes wrong, drawn by a seed, of each part of all requests; and what has been seen."""
+    """The fraction of requests with each fault, chosen by a seed, and the faults that occurred."""
 
     refused: float = 0.0
     short: float = 0.0
@@ -23,7 +23,7 @@ class Faults:
     seed: int = 0
     seen: dict[str, int] = field(default_factory=dict)
     requests: int = 0
-    wait: float = 0.0  # seconds before each answer
+    wait: float = 0.0  # seconds before each response
 
     def __post_init__(self) -> None:
         self._rng, self._lock = random.Random(self.seed), threading.Lock()
@@ -47,7 +47,7 @@ Answer = Callable[[BaseHTTPRequestHandler], tuple[int, dict[str, str], bytes]]
 
 
 class FaultyServer:
-    """Answers on one port of loopback, which it keeps when it is stopped and started again."""
+    """Listen on a loopback port, which stays the same when the server is restarted."""
 
     def __init__(self, answer: Answer, faults: Faults) -> None:
         self.answer, self.faults = answer, faults
@@ -64,7 +64,7 @@ class FaultyServer:
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
-        """As a killed process: open connections break too."""
+        """Stop like a killed process: open connections break too."""
         self._server.shutdown()
         self._server.server_close()
         for connection in list(self._open):
@@ -77,13 +77,13 @@ class _Server(ThreadingHTTPServer):
     allow_reuse_address = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A connection that breaks is no news here."""
+        """Ignore broken connections."""
 
 
 def _handler(server: FaultyServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # or each answer waits for an acknowledgement
+        disable_nagle_algorithm = True  # otherwise each response waits for an acknowledgement
 
         def setup(self) -> None:
             super().setup()
@@ -103,7 +103,7 @@ def _handler(server: FaultyServer) -> type[BaseHTTPRequestHandler]:
                 self.close_connection = True
                 if server.faults.seen[kind] % 2:
                     self.send_error(503)
-                return  # or not a word
+                return  # no response at all
             status, headers, body = server.answer(self)
             self.send_response(status)
             for name, value in headers.items():
@@ -125,7 +125,7 @@ def _handler(server: FaultyServer) -> type[BaseHTTPRequestHandler]:
 
 
 def files_of(folder: Path, *, ranges: bool = True) -> Answer:
-    """The files of a folder, and parts of them."""
+    """Return a handler that serves the files of a folder, and byte ranges of them."""
 
     def answer(request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
         path = folder / unquote(urlsplit(request.path).path).lstrip("/")
@@ -147,8 +147,8 @@ def files_of(folder: Path, *, ranges: bool = True) -> Answer:
     return answer
 
 
-def passed_on_to(host: str, port: int) -> Answer:
-    """What another server answers."""
+def forward_to(host: str, port: int) -> Answer:
+    """Return a handler that returns another server's responses."""
 
     def answer(request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
         connection = http.client.HTTPConnection(host, port, timeout=10)

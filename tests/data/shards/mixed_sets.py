@@ -1,4 +1,4 @@
-"""Images of mixed formats and sizes, to be packed and read back."""
+"""Images in mixed formats and sizes, to be packed and read back."""
 
 import io
 from collections.abc import Callable
@@ -12,12 +12,12 @@ from reslab.data.datasets import EncodedImages
 from reslab.data.decode import BadImage
 
 CLASSES = ("cat", "dog", "grey fox")
-IDS = ("n02", "n01", "n03")  # not sorted: the order is the set's
+IDS = ("n02", "n01", "n03")  # not sorted: the set has its own order
 FORMATS = ("JPEG", "JPEG", "PNG", "WEBP", "JPEG")
 
 
 def encoded(width: int, height: int, seed: int, kind: str = "JPEG") -> bytes:
-    """A smooth image with some noise."""
+    """Return a smooth image with some noise, encoded."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8))
     out = io.BytesIO()
@@ -26,13 +26,13 @@ def encoded(width: int, height: int, seed: int, kind: str = "JPEG") -> bytes:
 
 
 def set_of(files: dict[str, bytes], name: str = "pictures") -> EncodedImages:
-    """Images in memory, `ID/...` each."""
+    """Return a set of images in memory; each name is `ID/...`."""
     labels = torch.tensor([IDS.index(file.split("/")[0]) for file in files])
     return EncodedImages(name, list(files), labels, CLASSES, IDS, files.__getitem__)
 
 
 def mixed_files() -> dict[str, bytes]:
-    """Twenty images a class; formats and sizes differ, one is called what it is not."""
+    """Return 20 images per class in several formats and sizes, one with a wrong suffix."""
     files = {}
     for number in range(60):
         kind = FORMATS[number % len(FORMATS)]

@@ -1,4 +1,4 @@
-"""Packed images to be served, and options that read them with short pauses."""
+"""Packed images to be served, and options to read them with short pauses."""
 
 import io
 from pathlib import Path
@@ -15,12 +15,12 @@ from reslab.data.shards.writer import Packing, pack_sets
 from reslab.runtime.events import Log
 
 CLASSES = ("cat", "dog")
-BLOCK = 8_192  # small, so that there are many
+BLOCK = 8_192  # small, so that there are many blocks
 QUICK = RetryPolicy(attempts=12, first=0.01, longest=0.3)
 
 
 def images(count: int, name: str = "pictures", start: int = 0) -> dict[str, bytes]:
-    """Noise of 7 to 17 kB each, `cat/...` and `dog/...`."""
+    """Return images of noise, 7 to 17 kB each, named `cat/...` and `dog/...`."""
     files = {}
     for number in range(start, start + count):
         rng = np.random.default_rng(number)
@@ -52,7 +52,7 @@ def options(
     on_trouble: Log = fail,
     policy: RetryPolicy = QUICK,
 ) -> RemoteOptions:
-    """Trouble fails the test unless it is expected."""
+    """Return options for a test; by default, a warning fails the test."""
     blocks = BlockCache(cache, on_trouble, limit=limit)
     return RemoteOptions(blocks, on_trouble, policy, policy, BLOCK)
 

@@ -1,4 +1,4 @@
-"""The cache of blocks: what it keeps, and what it removes first."""
+"""The block cache: what it keeps, and what it evicts first."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ from tests.data.shards.remote_sets import fail
 from reslab.data.shards.block_cache import STALE, BlockCache, cache_folder
 
 
-def test_the_oldest_go_first_and_use_makes_young(tmp_path: Path) -> None:
+def test_the_least_recently_used_block_is_evicted_first(tmp_path: Path) -> None:
     cache = BlockCache(tmp_path / "cache", fail, limit=1000)
     for number in range(9):
         cache.keep("key", number, bytes([number]) * 100)
@@ -19,7 +19,7 @@ def test_the_oldest_go_first_and_use_makes_young(tmp_path: Path) -> None:
     assert kept == [0, 2, 3, 4, 5, 6, 7, 8, 9]
 
 
-def test_only_a_whole_block_is_one(tmp_path: Path) -> None:
+def test_only_a_complete_block_is_returned(tmp_path: Path) -> None:
     cache = BlockCache(tmp_path, fail)
     assert cache.find("key", 3, 100) is None
     cache.keep("key", 3, bytes(99))
@@ -31,7 +31,7 @@ def test_only_a_whole_block_is_one(tmp_path: Path) -> None:
     assert cache.find("key", 3, 99) is None
 
 
-def test_what_a_killed_process_left_goes_when_it_is_nobodys(tmp_path: Path) -> None:
+def test_abandoned_temporary_files_are_removed(tmp_path: Path) -> None:
     left = tmp_path / "key" / "000001.1-2.tmp"
     left.parent.mkdir()
     left.write_bytes(bytes(5))
@@ -42,7 +42,7 @@ def test_what_a_killed_process_left_goes_when_it_is_nobodys(tmp_path: Path) -> N
     assert not left.exists()
 
 
-def test_where_it_lies(tmp_path: Path, monkeypatch) -> None:
+def test_the_location_of_the_cache(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("RESLAB_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path
     monkeypatch.delenv("RESLAB_CACHE")

@@ -1,4 +1,4 @@
-"""The index: where images lie, and which damage is reported."""
+"""The index: positions of images, and detected damage."""
 
 import hashlib
 import os
@@ -12,7 +12,7 @@ from reslab.data.shards.reader import open_part, read_index
 from reslab.data.shards.writer import Packing, pack_sets
 
 
-def test_the_index_says_where_each_image_lies(packed: Path, files: dict) -> None:
+def test_the_index_locates_each_image(packed: Path, files: dict) -> None:
     index = read_index(packed)
     columns = index.columns
     for row, name in enumerate(index.files):
@@ -25,7 +25,7 @@ def test_the_index_says_where_each_image_lies(packed: Path, files: dict) -> None
 
 
 @pytest.mark.parametrize("part", ["length", "facts", "columns", "names", "end", "nothing"])
-def test_a_damaged_index_is_one_line(packed: Path, part: str) -> None:
+def test_a_damaged_index_gives_a_one_line_error(packed: Path, part: str) -> None:
     path = packed / INDEX
     data = path.read_bytes()
     position = {
@@ -44,7 +44,9 @@ def test_a_damaged_index_is_one_line(packed: Path, part: str) -> None:
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_an_index_of_a_newer_reslab_says_so(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_with_a_newer_format_is_refused(
+    packed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     index = read_index(packed)
     with monkeypatch.context() as newer:
         newer.setattr("reslab.data.shards.index.FORMAT", FORMAT + 1)
@@ -53,7 +55,7 @@ def test_an_index_of_a_newer_reslab_says_so(packed: Path, monkeypatch: pytest.Mo
         open_part(packed)
 
 
-def test_names_that_are_not_unicode_come_back(tmp_path: Path) -> None:
+def test_names_that_are_not_unicode_are_restored(tmp_path: Path) -> None:
     name = os.fsdecode(b"n01/caf\xe9\n.jpg")
     pack_sets({".": set_of({name: encoded(8, 8, 0)})}, tmp_path / "o", Packing(), quiet)
     assert list(open_part(tmp_path / "o").files) == [name]

@@ -1,4 +1,4 @@
-"""Reading packed images back, whole and damaged."""
+"""Reading packed images, intact and damaged."""
 
 import gc
 import os
@@ -14,7 +14,7 @@ from reslab.data.decode import BadImage, load_image
 from reslab.data.shards.reader import is_packed, open_part, read_index
 
 
-def test_a_set_comes_back_byte_for_byte_in_its_order(packed: Path, files: dict) -> None:
+def test_a_set_is_read_back_byte_for_byte_in_its_order(packed: Path, files: dict) -> None:
     original, opened = set_of(files), open_part(packed)
     assert is_packed(packed)
     assert not is_packed(packed.parent)
@@ -26,7 +26,7 @@ def test_a_set_comes_back_byte_for_byte_in_its_order(packed: Path, files: dict) 
         assert np.array_equal(opened.image(row), load_image(data, name))
 
 
-def test_any_part_of_it_by_many_threads(packed: Path, files: dict) -> None:
+def test_many_threads_read_any_image(packed: Path, files: dict) -> None:
     opened = open_part(packed)
     chosen = torch.randint(60, (400,), generator=torch.Generator().manual_seed(0))
     part = opened.take("part", chosen)
@@ -53,7 +53,7 @@ def test_descriptors_are_closed_with_the_reader(packed: Path) -> None:
     assert open_files() == before
 
 
-def test_more_shards_than_a_process_may_keep_open(
+def test_more_shards_than_may_be_open(
     packed: Path, files: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("reslab.data.shards.reader.MAX_OPEN", 0)

@@ -1,4 +1,4 @@
-"""Packed images over HTTP: from a server that fails, through a cache that others use too."""
+"""Packed images over HTTP: from a server that fails, through a shared cache."""
 
 import os
 import threading
@@ -43,7 +43,7 @@ def folder(files: dict, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read_all(opened: EncodedImages, threads: int = 4) -> dict[str, bytes]:
-    """In a random order, as training does."""
+    """Read all images in a random order, as in training."""
     order = torch.randperm(len(opened), generator=torch.Generator().manual_seed(1)).tolist()
     names = [opened.files[row] for row in order]
     with ThreadPoolExecutor(threads) as pool:
@@ -51,7 +51,7 @@ def read_all(opened: EncodedImages, threads: int = 4) -> dict[str, bytes]:
 
 
 def restarted(server: FaultyServer, opened: EncodedImages) -> dict[str, bytes]:
-    """All images, the server being killed and started again in the middle."""
+    """Read all images while the server is killed and restarted."""
 
     def restart() -> None:
         deadline = time.monotonic() + 20
@@ -69,7 +69,7 @@ def restarted(server: FaultyServer, opened: EncodedImages) -> dict[str, bytes]:
     return read
 
 
-def test_every_sample_of_a_server_that_fails_equals_the_original(tmp_path: Path) -> None:
+def test_every_image_from_a_failing_server_equals_the_original(tmp_path: Path) -> None:
     lines: list[str] = []
     files = images(300)
     folder = packed(files, tmp_path / "set")
@@ -86,22 +86,26 @@ def test_every_sample_of_a_server_that_fails_equals_the_original(tmp_path: Path)
         requests = server.faults.requests
         assert read_all(opened) == files  # from the cache
         assert server.faults.requests == requests
-    assert len(lines) <= 1, "one line for one time of trouble"
+    assert len(lines) <= 1, "one message per outage"
 
 
-def test_what_was_read_once_is_not_fetched_again(files: dict, folder: Path, tmp_path: Path) -> None:
+def test_cached_images_are_not_fetched_again(files: dict, folder: Path, tmp_path: Path) -> None:
     with serving(files_of(folder)) as server:
         read_all(open_remote_part(Url(server.url), options(tmp_path / "cache")))
         first = server.faults.requests
         opened = open_remote_part(Url(f"{server.url}/"[:-1]), options(tmp_path / "cache"))
         shards = len(list(folder.glob("shard-*")))
         assert shards > 1
-        assert server.faults.requests == first + 2 + shards, "the index's header, each shard's end"
+        assert server.faults.requests == first + 2 + shards, (
+            "the index's header and the end of each shard"
+        )
         assert read_all(opened) == files
         assert server.faults.requests == first + 2 + shards
 
 
-def test_damage_in_the_cache_is_found_and_mended(files: dict, folder: Path, tmp_path: Path) -> None:
+def test_damage_in_the_cache_is_detected_and_repaired(
+    files: dict, folder: Path, tmp_path: Path
+) -> None:
     cache = tmp_path / "cache"
     with serving(files_of(folder)) as server:
         opened = open_remote_part(Url(server.url), options(cache))
@@ -116,10 +120,10 @@ def test_damage_in_the_cache_is_found_and_mended(files: dict, folder: Path, tmp_
         read = read_all(open_remote_part(Url(server.url), options(cache)))
     assert read == files
     same = [path.read_bytes() == before[path] for path in blocks]
-    assert sum(same) > 0.9 * len(same), "all but those that lie between images"
+    assert sum(same) > 0.9 * len(same), "all but bytes between images"
 
 
-def test_a_cache_is_no_larger_than_it_may_be(files: dict, folder: Path, tmp_path: Path) -> None:
+def test_a_cache_stays_within_its_limit(files: dict, folder: Path, tmp_path: Path) -> None:
     limit, cache = 60 * BLOCK, tmp_path / "cache"
     most = 0
     with serving(files_of(folder)) as server:
@@ -132,7 +136,7 @@ def test_a_cache_is_no_larger_than_it_may_be(files: dict, folder: Path, tmp_path
 
 
 def read_through(url: str, wide: Path, narrow: Path) -> None:
-    """Through a cache with room for all, and twice through one with room for half."""
+    """Read with a cache that has room for all, and twice with one that has room for half."""
     opened = open_remote_part(Url(url), options(wide, on_trouble=print))
     assert read_all(opened) == images(40)
     opened = open_remote_part(Url(url), options(narrow, limit=HALF, on_trouble=print))
@@ -150,25 +154,25 @@ read_through(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
 
 
 def test_two_processes_share_a_cache(start_python, tmp_path: Path) -> None:
-    """Each removes what the other has written, where there is no room for all."""
+    """If there is no room for all blocks, each process evicts the other's."""
     folder = packed(images(40), tmp_path / "set")
     wide, narrow = tmp_path / "wide", tmp_path / "narrow"
     with serving(files_of(folder), Faults(refused=0.05, corrupt=0.01)) as server:
         other = start_python("-c", OTHER, server.url, wide, narrow)
-        while not other.out.read_text():  # until it has imported all
+        while not other.out.read_text():  # until its imports are done
             assert other.runs(), other.err.read_text()
             time.sleep(0.01)
         read_through(server.url, wide, narrow)
         done = other.end()
         assert done.returncode == 0, done.stderr
     size = sum(path.stat().st_size for path in folder.iterdir())
-    assert 0.98 * size < bytes_in(wide) <= size, "all but some ends of shards"
+    assert 0.98 * size < bytes_in(wide) <= size, "all but the ends of some shards"
     assert bytes_in(narrow) <= HALF < size
     assert not list(tmp_path.rglob("*.tmp"))
 
 
 @pytest.mark.parametrize("full", [True, False])
-def test_a_disk_that_takes_nothing_is_reported_once(
+def test_a_cache_that_cannot_be_written_is_reported_once(
     files: dict, folder: Path, tmp_path: Path, full: bool
 ) -> None:
     lines: list[str] = []
@@ -181,15 +185,15 @@ def test_a_disk_that_takes_nothing_is_reported_once(
         )
         assert read_all(opened) == files
         assert opened.prefetch
-        opened.prefetch(list(files))  # in vain: there is no place for it
+        opened.prefetch(list(files))  # without effect: there is no room
     reason = "no space for a block" if full else "not a directory"
     assert lines == [f"cache {cache}: {reason}; continuing without a cache"]
 
 
-# what no patience helps against
+# failures that retries do not resolve
 
 
-def test_a_shard_that_stays_wrong_is_named_and_no_other_image_suffers(
+def test_a_shard_with_wrong_bytes_is_named_and_other_images_are_read(
     files: dict, tmp_path: Path
 ) -> None:
     folder = packed(files, tmp_path / "set")
@@ -218,7 +222,7 @@ def test_a_shard_that_stays_wrong_is_named_and_no_other_image_suffers(
     assert 1.5 <= pauses[2] <= 3
 
 
-def test_a_server_that_stays_away_is_named_and_no_image_is_called_bad(
+def test_an_unreachable_server_is_named_and_no_image_counts_as_bad(
     files: dict, folder: Path, tmp_path: Path
 ) -> None:
     lines: list[str] = []
@@ -230,7 +234,7 @@ def test_a_server_that_stays_away_is_named_and_no_image_is_called_bad(
         with pytest.raises(RuntimeError) as raised:
             opened.read(opened.files[0])
         server.faults.refused = 0
-        assert opened.read(opened.files[0]) == files[opened.files[0]], "and when it is back"
+        assert opened.read(opened.files[0]) == files[opened.files[0]], "after the server is back"
     assert str(raised.value).startswith(f"{server.url}/shard-00000")
     assert str(raised.value).endswith(" (5 attempts)")
     assert " cannot be read: " in str(raised.value)
@@ -238,7 +242,7 @@ def test_a_server_that_stays_away_is_named_and_no_image_is_called_bad(
     assert line.endswith("; retrying")
 
 
-def test_a_slow_server_is_not_waited_for_for_ever(
+def test_requests_to_a_slow_server_time_out(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = RetryPolicy(attempts=2, first=0.01, longest=0.1)
@@ -263,7 +267,7 @@ def refusal(url: str, tmp_path: Path, kind: type[Exception] = ValueError) -> str
     return text.removeprefix(url)
 
 
-def test_at_the_door(files: dict, folder: Path, tmp_path: Path) -> None:
+def test_errors_when_opening(files: dict, folder: Path, tmp_path: Path) -> None:
     small = packed(images(4), tmp_path / "root" / "small")
     for name in ("gone", "cut", "html", "index", "forbidden"):
         (tmp_path / "root" / name).mkdir()
@@ -296,18 +300,18 @@ def test_at_the_door(files: dict, folder: Path, tmp_path: Path) -> None:
     assert "no such host" in refusal("http://no-such-host.invalid/set", tmp_path)
 
 
-# parts, and prefetching
+# splits and prefetching
 
 
-def test_a_name_that_never_resolved_is_mistyped_and_a_lost_one_may_come_back() -> None:
+def test_an_unknown_host_is_permanent_unless_it_was_reached_before() -> None:
     class ClientConnectorDNSError(Exception):
-        """As aiohttp calls it."""
+        """Has the name of aiohttp's exception."""
 
     assert isinstance(classify_failure(ClientConnectorDNSError(), reached=False), PermanentError)
     assert isinstance(classify_failure(ClientConnectorDNSError(), reached=True), TransientError)
 
 
-def test_parts_stay_parts(tmp_path: Path) -> None:
+def test_splits_are_found(tmp_path: Path) -> None:
     parts = {"train": set_of(images(6), "train"), "validation": set_of(images(4), "v")}
     pack_sets(parts, tmp_path / "set", Packing(shard_size=1), lambda bad: None)
     with serving(files_of(tmp_path)) as server:
@@ -317,14 +321,14 @@ def test_parts_stay_parts(tmp_path: Path) -> None:
         assert len(open_remote_part(url / "validation", far)) == 4
 
 
-def test_a_file_url_goes_through_the_cache_too(files: dict, folder: Path, tmp_path: Path) -> None:
+def test_a_file_url_uses_the_cache_too(files: dict, folder: Path, tmp_path: Path) -> None:
     opened = open_remote_part(Url(f"file://{folder}"), options(tmp_path / "cache"))
     assert read_all(opened) == files
     assert bytes_in(tmp_path / "cache") > sum(map(len, files.values()))
 
 
 def wait_until_cached(opened: EncodedImages, names: Sequence[str]) -> None:
-    """Return when the cache has all blocks of these images; fail after a minute."""
+    """Wait until the cache has all blocks of these images; fail after a minute."""
     reader = opened.read
     assert isinstance(reader, ShardReader)
     assert isinstance(reader.shards, RemoteShards)
@@ -338,7 +342,7 @@ def wait_until_cached(opened: EncodedImages, names: Sequence[str]) -> None:
                 time.sleep(0.005)
 
 
-def test_what_is_expected_is_there_when_it_is_read(
+def test_prefetched_images_are_cached_when_they_are_read(
     files: dict, folder: Path, tmp_path: Path
 ) -> None:
     with serving(files_of(folder)) as server:
@@ -357,8 +361,8 @@ def test_what_is_expected_is_there_when_it_is_read(
         assert server.faults.requests == requests
 
 
-def test_batches_announce_the_images_after_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each image of each batch, in order, before it is read, and none after the last batch."""
+def test_batches_prefetch_the_images_of_later_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each image is prefetched in order, before it is read, and none after the last batch."""
     from dataclasses import replace
 
     from reslab.data.augment import ScaleCrop
@@ -384,10 +388,10 @@ def test_batches_announce_the_images_after_them(monkeypatch: pytest.MonkeyPatch)
         batches.close()
 
 
-# patience
+# retries
 
 
-def test_pauses_double_up_to_the_longest_and_are_the_same_every_time() -> None:
+def test_pauses_double_up_to_a_limit_and_are_deterministic() -> None:
     policy = RetryPolicy(attempts=8, first=0.5, longest=6)
     pauses = [policy.pause("a", attempt) for attempt in range(7)]
     assert pauses == [policy.pause("a", attempt) for attempt in range(7)]
@@ -399,7 +403,7 @@ def test_pauses_double_up_to_the_longest_and_are_the_same_every_time() -> None:
     assert abs(sum(others) / 1000 - 0.75) < 0.02
 
 
-def test_an_act_is_tried_as_often_as_the_policy_says() -> None:
+def test_retry_makes_as_many_attempts_as_the_policy_says() -> None:
     tried: list[int] = []
     slept: list[float] = []
     failures: list[tuple[int, str]] = []
@@ -414,9 +418,9 @@ def test_an_act_is_tried_as_often_as_the_policy_says() -> None:
         failures.append((attempt, str(failure)))
 
     policy = RetryPolicy(4, 1, 100, slept.append)
-    assert retry(act, "it", policy, on_failure) == "done"
-    assert slept == [policy.pause("it", attempt) for attempt in range(3)]
+    assert retry(act, "url", policy, on_failure) == "done"
+    assert slept == [policy.pause("url", attempt) for attempt in range(3)]
     assert failures == [(0, "reason 1"), (1, "reason 2"), (2, "reason 3")]
     tried.clear()
     with pytest.raises(TransientError, match="reason 3"):
-        retry(act, "it", RetryPolicy(3, 1, 1, slept.append))
+        retry(act, "url", RetryPolicy(3, 1, 1, slept.append))

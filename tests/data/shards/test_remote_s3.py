@@ -1,10 +1,10 @@
-"""Packed images in an S3 bucket: moto's server, on loopback, behind a proxy that fails."""
+"""Packed images in an S3 bucket: moto's server on loopback, behind a failing proxy."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.data.shards.faulty import Faults, FaultyServer, passed_on_to, serving
+from tests.data.shards.faulty import Faults, FaultyServer, forward_to, serving
 from tests.data.shards.remote_sets import images, options, packed
 from tests.data.shards.test_remote import FAULTS, read_all, restarted
 
@@ -17,7 +17,7 @@ BUCKET = "pictures"
 
 @pytest.fixture
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
-    """A bucket with a packed set in imagenet/, and what stands before it."""
+    """A bucket with a packed set in imagenet/, behind a failing proxy."""
     import boto3
     from moto.server import ThreadedMotoServer
 
@@ -31,14 +31,14 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultySe
     client.create_bucket(Bucket=BUCKET)
     for path in packed(images(300), tmp_path / "set").iterdir():
         client.put_object(Bucket=BUCKET, Key=f"imagenet/{path.name}", Body=path.read_bytes())
-    with serving(passed_on_to(host, port), Faults(seed=5)) as server:
+    with serving(forward_to(host, port), Faults(seed=5)) as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
-        s3fs.S3FileSystem.clear_instance_cache()  # another test's endpoint
+        s3fs.S3FileSystem.clear_instance_cache()  # it may have another test's endpoint
         yield server
     moto.stop()
 
 
-def test_every_sample_of_a_bucket_that_fails_equals_the_original(
+def test_every_image_from_a_failing_bucket_equals_the_original(
     bucket: FaultyServer, tmp_path: Path
 ) -> None:
     url, far = (
@@ -56,7 +56,7 @@ def test_every_sample_of_a_bucket_that_fails_equals_the_original(
     assert bucket.faults.requests == requests
 
 
-def test_a_bucket_or_folder_that_is_not_there_and_no_credentials(
+def test_a_missing_bucket_or_folder_and_missing_credentials(
     bucket: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for place in (f"s3://{BUCKET}/other", "s3://no-such-bucket/imagenet"):

@@ -1,4 +1,4 @@
-"""Packing into shards: what is written, reduced, left out, and removed after a failure."""
+"""Packing into shards: files written, images reduced or left out, and failures."""
 
 import errno
 import gc
@@ -33,7 +33,7 @@ from reslab.data.shards.writer import Packing, pack_sets
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def test_webdataset_reads_the_same(tmp_path: Path) -> None:
-    """Every sample, from several shards, with webdataset's own decoding of labels."""
+    """Read every sample from several shards, with webdataset's own decoding of labels."""
     import webdataset
 
     files = {f"{IDS[n % 3]}/{n}.jpg": encoded(900, 700, n) + bytes(200_000) for n in range(9)}
@@ -47,10 +47,10 @@ def test_webdataset_reads_the_same(tmp_path: Path) -> None:
     assert len({sample["__key__"] for sample in samples}) == len(files)
     read = {(sample.get("jpg") or sample["png"], sample["cls"]) for sample in samples}
     assert read == {(data, IDS.index(name.split("/")[0])) for name, data in files.items()}
-    gc.collect()  # webdataset leaves its files to the collector
+    gc.collect()  # webdataset leaves closing its files to the garbage collector
 
 
-def test_an_image_larger_than_a_shard_has_one_to_itself(tmp_path: Path) -> None:
+def test_an_image_larger_than_a_shard_gets_its_own_shard(tmp_path: Path) -> None:
     sizes = {"n01/a.jpg": 0, "n01/b.jpg": 1_200_000, "n01/c.jpg": 0, "n01/d.jpg": 1_200_000}
     files = {name: encoded(8, 8, 0) + bytes(size) for name, size in sizes.items()}
     pack_sets({".": set_of(files)}, tmp_path / "o", Packing(shard_size=1), quiet)
@@ -60,7 +60,7 @@ def test_an_image_larger_than_a_shard_has_one_to_itself(tmp_path: Path) -> None:
     assert not {shards[1], shards[3]} & {shards[0], shards[2]}
 
 
-def test_members_are_called_what_they_are(packed: Path) -> None:
+def test_members_have_the_suffix_of_their_format(packed: Path) -> None:
     with tarfile.open(packed / "shard-000000.tar") as tar:
         members = tar.getmembers()
     names = [member.name for member in members]
@@ -70,8 +70,8 @@ def test_members_are_called_what_they_are(packed: Path) -> None:
     assert {(m.mtime, m.uid, m.gid, m.uname, m.mode) for m in members} == {(0, 0, 0, "", 0o644)}
 
 
-def test_a_shard_read_from_end_to_end_mixes_the_classes(packed: Path) -> None:
-    """Sorted by class, no first third would hold all three."""
+def test_classes_are_mixed_in_a_shard(packed: Path) -> None:
+    """If sorted by class, the first third would not have all three classes."""
     index = read_index(packed)
     first = np.argsort(index.columns["offsets"])[:20]
     assert set(index.columns["labels"][first]) == {0, 1, 2}
@@ -84,8 +84,8 @@ def test_equal_images_give_equal_bytes(files: dict, packed: Path, tmp_path: Path
     assert names_in(packed) == {INDEX, "shard-000000.tar"} == names_in(tmp_path / "again")
 
 
-def test_the_split_is_that_of_the_originals(files: dict, tmp_path: Path) -> None:
-    """Also from reduced images, whose bytes are others."""
+def test_a_packed_set_is_split_like_the_original(files: dict, tmp_path: Path) -> None:
+    """Even if images are reduced, and their bytes differ."""
     folder = write(tmp_path / "pictures", files)
     for packing in (Packing(), Packing(shorter_side=32)):
         out = tmp_path / f"packed-{packing.shorter_side}"
@@ -98,7 +98,7 @@ def test_the_split_is_that_of_the_originals(files: dict, tmp_path: Path) -> None
             assert after.train.ids == before.train.ids == tuple(sorted(IDS))
 
 
-def test_parts_are_packed_as_parts(files: dict, tmp_path: Path) -> None:
+def test_splits_are_packed_as_splits(files: dict, tmp_path: Path) -> None:
     names = list(files)
     train = {f"train/{name}": files[name] for name in names[::2]}
     test = {f"val/{name}": files[name] for name in names[1::8]}
@@ -114,7 +114,7 @@ def test_parts_are_packed_as_parts(files: dict, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("alone", ["train", "val"])
-def test_one_part_alone_stays_that_part(files: dict, tmp_path: Path, alone: str) -> None:
+def test_a_single_split_stays_that_split(files: dict, tmp_path: Path, alone: str) -> None:
     folder = write(tmp_path / "pictures" / alone, files).parent
     pack_sets(open_folder_parts(folder), tmp_path / "packed", Packing(), quiet)
     place = {"train": "train", "val": "validation"}[alone]
@@ -127,7 +127,7 @@ def test_one_part_alone_stays_that_part(files: dict, tmp_path: Path, alone: str)
             open_folder(tmp_path / "packed")
 
 
-def test_a_packed_set_packs_again(packed: Path, files: dict, tmp_path: Path) -> None:
+def test_a_packed_set_can_be_packed_again(packed: Path, files: dict, tmp_path: Path) -> None:
     pack_sets({".": open_part(packed)}, tmp_path / "again", Packing(), quiet)
     assert (packed / INDEX).read_bytes() == (tmp_path / "again" / INDEX).read_bytes()
 
@@ -140,13 +140,13 @@ def test_a_packed_set_packs_again(packed: Path, files: dict, tmp_path: Path) -> 
     [
         ((120, 60), (96, 48)),
         ((60, 120), (48, 96)),
-        ((101, 60), (80, 48)),  # 80.8 rounded down, as whole images are resized elsewhere
+        ((101, 60), (80, 48)),  # 80.8 rounded down, as in shorter_side
         ((49, 49), (48, 48)),
         ((500, 48), (500, 48)),
         ((47, 500), (47, 500)),
     ],
 )
-def test_the_shorter_side_is_reduced_and_nothing_enlarged(
+def test_larger_images_are_reduced_and_none_are_enlarged(
     tmp_path: Path, size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
     data = encoded(*size, seed=1, kind="PNG")
@@ -160,7 +160,7 @@ def test_the_shorter_side_is_reduced_and_nothing_enlarged(
         assert opened.read("n01/a.png") == data
 
 
-def test_a_reduced_image_is_the_resized_one_up_to_jpeg(tmp_path: Path) -> None:
+def test_a_reduced_image_equals_the_resized_image_up_to_jpeg_loss(tmp_path: Path) -> None:
     data = encoded(400, 300, 3)
     pack_sets({".": set_of({"n01/a.jpg": data})}, tmp_path / "o", Packing(shorter_side=100), quiet)
     opened = open_part(tmp_path / "o")
@@ -172,13 +172,13 @@ def test_a_reduced_image_is_the_resized_one_up_to_jpeg(tmp_path: Path) -> None:
     assert [layer[1:3] for layer in layers] == [(1, 1)] * 3  # 4:4:4
 
 
-def test_what_no_jpeg_can_hold_is_kept_as_it_is(tmp_path: Path) -> None:
+def test_an_image_too_long_for_jpeg_is_not_reduced(tmp_path: Path) -> None:
     data = encoded(140_000, 3, 0, "PNG")
     pack_sets({".": set_of({"n01/a.png": data})}, tmp_path / "o", Packing(shorter_side=2), quiet)
     assert open_part(tmp_path / "o").read("n01/a.png") == data
 
 
-def test_quality_is_the_jpegs(tmp_path: Path) -> None:
+def test_the_jpeg_quality_is_as_requested(tmp_path: Path) -> None:
     files = {"n01/a.jpg": encoded(400, 300, 3)}
     for quality in (50, 95):
         packing = Packing(shorter_side=200, quality=quality)
@@ -200,7 +200,7 @@ def test_options_out_of_range(options: dict, reason: str) -> None:
         Packing(**options)
 
 
-# bad images, and work that does not end well
+# bad images and failures
 
 
 def test_bad_images_are_named_and_left_out(files: dict, tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def test_a_class_without_a_good_image_is_an_error(files: dict, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("made_before", [False, True])
-def test_an_interrupt_leaves_nothing(files: dict, tmp_path: Path, made_before: bool) -> None:
+def test_an_interrupt_leaves_no_files(files: dict, tmp_path: Path, made_before: bool) -> None:
     if made_before:
         (tmp_path / "o").mkdir()
     seen = []
@@ -247,16 +247,16 @@ def test_an_interrupt_leaves_nothing(files: dict, tmp_path: Path, made_before: b
     parts = {"train": part, "validation": part.take("validation", torch.arange(60))}
     with pytest.raises(KeyboardInterrupt):
         pack_sets(parts, tmp_path / "o", Packing(), stop)
-    # while it goes on, nothing there looks like a shard
+    # meanwhile no file has the name of a shard
     assert not any(name.endswith(".tar") or INDEX in name for names in seen for name in names)
     assert seen[-1] >= {"train/shard-000000.tar.tmp", "validation/shard-000000.tar.tmp"}
     assert names_in(tmp_path) == ({"o"} if made_before else set())
 
 
-def test_a_failing_rename_leaves_nothing(
+def test_a_failed_rename_leaves_no_files(
     files: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The shard has its name already when the index's fails."""
+    """The shard has been renamed already when renaming the index fails."""
     rename = os.rename
 
     def fail(source: Path, target: Path) -> None:
@@ -271,7 +271,7 @@ def test_a_failing_rename_leaves_nothing(
     assert names_in(tmp_path) == set()
 
 
-def test_a_folder_with_something_in_it_is_refused(packed: Path, files: dict) -> None:
+def test_a_folder_that_is_not_empty_is_refused(packed: Path, files: dict) -> None:
     before = {name: (packed / name).read_bytes() for name in names_in(packed)}
     with pytest.raises(ValueError, match="is not empty"):
         pack_sets({".": set_of(files)}, packed, Packing(), quiet)
@@ -280,7 +280,7 @@ def test_a_folder_with_something_in_it_is_refused(packed: Path, files: dict) -> 
         pack_sets({".": set_of(files)}, packed / INDEX, Packing(), quiet)
 
 
-def test_a_full_disk_leaves_nothing_and_is_named(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_no_files(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(disk)]
@@ -297,10 +297,10 @@ def test_a_full_disk_leaves_nothing_and_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
-def test_a_killed_pack_is_no_packed_folder(
+def test_a_killed_process_leaves_no_packed_folder(
     files: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed: nothing is removed."""
+    """A killed process cannot remove its files."""
     done = []
 
     def kill(bad: BadImage | None) -> None:
@@ -319,7 +319,7 @@ def test_a_killed_pack_is_no_packed_folder(
 
 
 def test_real_photographs(shared: Path, tmp_path: Path) -> None:
-    """Reduced to 256, none is lost and shapes keep their aspect."""
+    """Reduced to 256, no image is lost and aspect ratios are kept."""
     paths = sorted((shared / "imagenet" / "samples").rglob("*.JPEG"))[:12]
     files = {f"n01/{path.name}": path.read_bytes() for path in paths}
     pack_sets({".": set_of(files)}, tmp_path / "o", Packing(shorter_side=256), quiet)
