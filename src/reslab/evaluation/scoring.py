@@ -113,7 +113,7 @@ def at_sides(image: np.ndarray, sides: Iterable[int | None], file: str) -> Resiz
     height, width = image.shape[:2]
     if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
         raise BadImage(
-            f"{file}: {width} x {height} pixels; the aspect ratio may be {MAX_ASPECT_RATIO} at most"
+            f"{file}: {width} x {height} pixels; the aspect ratio may be at most {MAX_ASPECT_RATIO}"
         )
     arrays = {side: image if side is None else resize_whole(image, side) for side in sides}
     # copied, because torch requires writable memory
