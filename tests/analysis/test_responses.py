@@ -1,5 +1,6 @@
 import pytest
 import torch
+from tests.models.kinds import KINDS, perturbed
 from torch import nn
 
 from reslab.analysis.responses import layer_responses, standard_deviation
@@ -64,3 +65,19 @@ def test_hooks_are_removed() -> None:
 def test_a_standard_deviation_by_hand() -> None:
     assert standard_deviation(4, 10, 30) == pytest.approx(1.25**0.5)  # 1 2 3 4
     assert standard_deviation(3, 6, 12) == 0  # 2 2 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_net_has_responses(kind: str) -> None:
+    """After the norm, whatever it is, and before noise, dropout and dropped blocks."""
+    model = Model(perturbed(KINDS[kind]), ("a", "b", "c"), minus_mean(torch.zeros(3, 1, 1)), {}, [])
+    images = image_set(20)
+    block = model.net.get_submodule("stages.1.0")
+    assert isinstance(block, Block)
+    layers = [f"stages.{stage}.0.body.{layer}" for stage in range(3) for layer in (0, 2)]
+    responses = layer_responses(model, images)
+    assert list(responses) == ["stem.0", *layers]
+    with torch.no_grad():
+        before = model.net.get_submodule("stages.0")(model.net.stem(images.images.float()))
+        first = block.body[0](before)
+    assert responses["stages.1.0.body.0"] == pytest.approx(first.std(unbiased=False).item(), 1e-4)

@@ -18,6 +18,8 @@ from reslab.detection.network import (
 from reslab.detection.targets import Anchors
 from reslab.models.config import ResNetConfig, config_named
 from reslab.models.layers import ConvBN
+from reslab.models.parts import GroupNorm, NoisyBatchNorm, NoNorm
+from reslab.models.random_layers import random_layers
 from reslab.models.resnet import build_resnet
 
 TRUNKS = {
@@ -158,6 +160,30 @@ def test_group_norm_replaces_every_batch_norm(trunk: ResNetConfig) -> None:
     image = random_image(40, 40)
     same = [net.stem[0](times * image) for times in (1, 7)]
     torch.testing.assert_close(*same, rtol=1e-3, atol=1e-3)
+
+
+def test_a_trunk_is_not_random() -> None:
+    """Weights of a net that was trained with random layers fit; the layers themselves are gone."""
+    random = {"norm": NoisyBatchNorm(), "stochastic_depth": 0.5, "dropout": 0.2, "shortcut": "A"}
+    trunk = ResNetConfig.model_validate(dict(SMALL) | random)
+    net, plain = FasterRCNN(config(trunk)).train(), FasterRCNN(config(SMALL))
+    assert not random_layers(net)
+    assert net.state_dict().keys() == plain.state_dict().keys()
+    assert net.config.trunk == trunk
+
+
+@pytest.mark.parametrize("norm", [GroupNorm(groups=2), NoNorm()])
+def test_a_trunk_keeps_a_norm_of_its_own(norm: GroupNorm | NoNorm) -> None:
+    trunk = ResNetConfig.model_validate(dict(SMALL) | {"norm": norm})
+    rng = torch.Generator().manual_seed(0)
+    net = build_detector(config(trunk, norm="group"), rng)  # for batch norm, which it has not
+    norms = [module.norm for module in net.modules() if isinstance(module, ConvBN)]
+    expected = nn.GroupNorm if isinstance(norm, GroupNorm) else nn.Identity
+    assert all(isinstance(module, expected) for module in norms)
+    assert net.features(random_image(40, 40)).isfinite().all()
+    assert {name for name in build_resnet(trunk).state_dict() if name[:2] == "st"} == {
+        name for name in net.state_dict() if name[:2] == "st"
+    }
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 6, 7, 48, 80, 256])

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from tests.models.kinds import KINDS
 from torch import Tensor
 
 from reslab.data.datasets import EncodedImages, ImagesInMemory
 from reslab.evaluation.report import Report, classify
-from reslab.evaluation.score_cache import ScoreCache
+from reslab.evaluation.score_cache import ScoreCache, config_json
 from reslab.evaluation.views import MultiScale, OneCrop, TenCrop, ViewProtocol
+from reslab.models.config import config_named
 
 
 @dataclass
@@ -181,6 +183,16 @@ def test_a_failed_write_leaves_no_partial_file(
     with pytest.raises(KeyboardInterrupt):
         evaluate(Watched(), images, OneCrop(36, 32), tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_scores_of_nets_that_older_versions_know_keep_their_digest() -> None:
+    """The JSON of a configuration as it was before norm, stochastic depth and dropout existed."""
+    assert config_json(config_named("resnet20")) == (
+        '{"stem":"cifar","block":"basic","blocks":[3,3,3],"widths":[16,32,64],"classes":10,'
+        '"shortcut":"A","zeros":"end","stride_on":"1x1","pool":"ceil"}'
+    )
+    jsons = {config_json(config) for config in KINDS.values()}
+    assert len(jsons) == len(KINDS)
 
 
 def test_sets_in_memory_are_identified_by_their_pixels(tmp_path: Path) -> None:

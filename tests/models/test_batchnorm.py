@@ -1,5 +1,6 @@
 import pytest
 import torch
+from tests.models.kinds import KINDS, perturbed
 from torch import nn
 
 from reslab.models.batchnorm import (
@@ -82,6 +83,27 @@ def test_folding_changes_no_score(name: str) -> None:
     after = fold_batchnorm(net)(images)
     torch.testing.assert_close(after, before, rtol=1e-9, atol=1e-9)
     assert torch.equal(net(images), before)  # the net itself stays as it was
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_net_is_folded_as_far_as_it_has_batch_norm(kind: str) -> None:
+    net = perturbed(KINDS[kind]).double()
+    images = torch.randn(2, 3, 16, 16, dtype=torch.float64)
+    folded = fold_batchnorm(net)
+    torch.testing.assert_close(folded(images), net(images), rtol=1e-9, atol=1e-9)
+    assert not norms_of(folded)
+    groups = [m for m in net.modules() if isinstance(m, nn.GroupNorm)]
+    assert sum(isinstance(m, nn.GroupNorm) for m in folded.modules()) == len(groups)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_net_computes_in_bf16(kind: str) -> None:
+    mean = minus_mean(torch.full((3, 1, 1), 120.0))
+    model = Model(perturbed(KINDS[kind]), ("a", "b", "c"), mean, {}, [])
+    images = torch.randint(0, 256, (32, 3, 16, 16), dtype=torch.uint8)
+    exact, fast = model(images), in_bf16(model)(images)
+    assert (fast - exact).abs().max() < 0.1 * exact.std()
+    assert not torch.equal(fast, exact)
 
 
 def test_bf16_scores_are_close_and_come_back_as_fp32() -> None:

@@ -3,12 +3,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.models.kinds import KINDS, perturbed
 
 from reslab.models.config import cifar_config, imagenet_config
 from reslab.models.model_file import Model, load_model, model_bytes
 from reslab.models.preprocessing import minus_mean
 from reslab.models.resnet import build_resnet
-from reslab.runtime.files import sha256_of
+from reslab.runtime.files import TensorFile, sha256_of
 
 
 def a_model() -> Model:
@@ -32,6 +33,28 @@ def test_a_model_file_brings_back_the_same_function(tmp_path: Path) -> None:
     )
     assert again.net.config == model.net.config
     assert sha256_of(again.net.state_dict()) == sha256_of(model.net.state_dict())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_net_comes_back(tmp_path: Path, kind: str) -> None:
+    net = perturbed(KINDS[kind])
+    model = Model(net, ("ant", "bee", "cat"), minus_mean(torch.zeros(3, 1, 1)), {}, [])
+    (tmp_path / "model.safetensors").write_bytes(model_bytes(model))
+    again = load_model(tmp_path)
+    images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    assert again.net.config == net.config
+    torch.testing.assert_close(again(images), model(images), rtol=1e-5, atol=1e-4)
+
+
+def test_a_model_file_without_the_newer_fields_opens(tmp_path: Path) -> None:
+    model = a_model()
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(model_bytes(model))
+    content = TensorFile.read(file)
+    for key in ("norm", "stochastic_depth", "dropout"):
+        del content.facts["config"][key]
+    file.write_bytes(content.to_bytes())
+    assert load_model(tmp_path).net.config == model.net.config
 
 
 @pytest.mark.parametrize(

@@ -18,3 +18,14 @@ def test_deviations_of_a_detector_are_from_app_a(pair) -> None:
     assert set(untrained) - set(trained) == {
         "model.norm: frozen -> group", "weights: from ImageNet -> None",
     }  # fmt: skip
+
+
+def test_other_parts_are_named(classifier) -> None:
+    changes = ("model.norm=group", "model.stochastic_depth=0.5", "model.dropout=0.1")
+    lines = deviations(classifier("cifar10-resnet20", changes=changes).recipe)
+    assert lines == [
+        "model.norm.kind: batch -> group",
+        "model.stochastic_depth: 0.0 -> 0.5",
+        "model.dropout: 0.0 -> 0.1",
+        "model.norm.groups: None -> 8",
+    ]

@@ -19,6 +19,24 @@ def test_runs_of_one_recipe_are_grouped(classifier) -> None:
     assert [len(group.runs) for group in groups] == [2, 1]
 
 
+def test_labels_name_the_parts_that_the_paper_does_not_have(classifier) -> None:
+    shortcuts = json.dumps(["A"] * 8 + ["B"])
+    changed = {
+        "ResNet-20, group norm": ["model.norm=group"],
+        "ResNet-20, stochastic depth 0.5, dropout 0.1": [
+            "model.stochastic_depth=0.5", "model.dropout=0.1",
+        ],
+        "ResNet-20 mixed": [f"model.shortcut={shortcuts}"],
+    }  # fmt: skip
+    runs = [
+        classifier("digits-resnet20", seed, changes=tuple(it))
+        for seed, it in enumerate(changed.values())
+    ]
+    assert [run.label for run in runs] == list(changed)
+    assert [run.network.option for run in runs] == ["A", "A", "mixed"]
+    assert len(group_by_recipe(runs)) == 3
+
+
 def test_logging_intervals_do_not_distinguish_recipes(classifier, detector) -> None:
     runs = [
         classifier("digits-plain20"),

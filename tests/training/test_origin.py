@@ -7,6 +7,7 @@ import torch
 from reslab.data.augment import Components
 from reslab.models.config import config_named
 from reslab.models.model_file import Model
+from reslab.models.parts import GroupNorm, NoisyBatchNorm
 from reslab.models.preprocessing import Preprocessing, minus_mean
 from reslab.models.resnet import build_resnet
 from reslab.recipes import recipe
@@ -72,6 +73,21 @@ def test_a_recipe_takes_the_layout_and_the_digest_of_its_weights() -> None:
         must_match_weights(RECIPE, weights)
     with pytest.raises(ValueError, match=f"the recipe starts from {fitted.weights}"):
         must_match_weights(fitted, weights_of("resnet20"))
+
+
+def test_weights_fit_whatever_is_random_in_training() -> None:
+    """Random layers have no weights: a recipe keeps its own, whatever the weights had."""
+    random = {"norm": NoisyBatchNorm(), "stochastic_depth": 0.5, "dropout": 0.2}
+    weights = weights_of("resnet20", **random)
+    assert fit_to_weights(RECIPE, weights).model == RECIPE.model
+    dropping = RECIPE.with_({"model.dropout": 0.3})
+    assert fit_to_weights(dropping, weights).model == dropping.model
+
+
+def test_weights_with_another_norm_are_refused() -> None:
+    reason = "net with 20 layers, option A, group norm, cifar stem, .* one with 20 layers, option A"
+    with pytest.raises(ValueError, match=reason):
+        fit_to_weights(RECIPE, weights_of("resnet20", norm=GroupNorm()))
 
 
 @pytest.mark.parametrize("name", ["resnet32", "plain20", "resnet20-B"])

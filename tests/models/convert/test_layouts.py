@@ -8,6 +8,7 @@ from tests.models.convert.states import a_model, rng, torchvision_like
 from reslab.models.config import ResNetConfig, config_named
 from reslab.models.convert.layouts import AUTHORS, torchvision_state
 from reslab.models.model_file import Model
+from reslab.models.parts import BatchNorm, GroupNorm, NoisyBatchNorm, NoNorm
 from reslab.models.preprocessing import Preprocessing
 from reslab.models.resnet import ResNet
 
@@ -56,12 +57,30 @@ def test_torchvisions_code_computes_the_same_with_exported_weights(name, channel
         ("resnet18-C", {"pool": "padded"}, "option C"),
         ("plain18", {"pool": "padded"}, "are none"),
         ("resnet20", {}, "CIFAR"),
+        ("resnet18", {"pool": "padded", "norm": GroupNorm()}, "this one's norm is 'group'"),
+        ("resnet18", {"pool": "padded", "norm": NoNorm()}, "this one's norm is 'none'"),
+        (
+            "resnet18",
+            {"pool": "padded", "norm": (*7 * (BatchNorm(),), NoNorm())},
+            "this one's norm is 'none'",
+        ),
+        ("resnet18", {"pool": "padded", "shortcut": (*7 * ("B",), "C")}, "this one's are mixed"),
     ],
 )
 def test_what_torchvision_cannot_compute_is_not_exported(name, change, reason) -> None:
     config = config_named(name).model_copy(update=change | {"classes": 3})
     with pytest.raises(ValueError, match=reason):
         torchvision_state(unset(config))
+
+
+def test_a_net_that_differs_only_in_training_is_exported() -> None:
+    """Random layers are the identity in inference; eight entries "B" are option B."""
+    plain = torchvision_like("resnet18")
+    random = {"norm": NoisyBatchNorm(), "stochastic_depth": 0.5, "dropout": 0.2}
+    config = plain.model_copy(update=random | {"shortcut": ("B",) * 8})
+    state, expected = (torchvision_state(a_model(it)) for it in (config, plain))
+    assert state.keys() == expected.keys()
+    assert all(torch.equal(state[name], expected[name]) for name in state)
 
 
 @pytest.mark.parametrize("depth", [101, 152])
