@@ -54,6 +54,29 @@ def test_options_are_ordered_by_test_error(classifier) -> None:
     assert "C 8.00 %, B 8.50 %, A 9.00 % (a gap of 1.00 points; with one seed" in finding
 
 
+def test_nets_with_other_parts_are_compared_among_themselves(classifier) -> None:
+    """The degradation of plain nets with group norm says nothing about nets with batch norm."""
+    group = ("model.norm=group",)
+    records = [
+        classifier("digits-plain20", train_error=1.0, changes=group),
+        classifier("digits-plain56", train_error=5.0, changes=group),
+        classifier("digits-resnet20", train_error=1.0),
+        classifier("digits-resnet56", train_error=3.0),
+    ]
+    plain, residual = depth_findings(group_by_recipe(records))
+    assert plain.startswith("plain-56, group norm vs. plain-20, group norm: training error 5.00 %")
+    assert residual.startswith("ResNet-56 vs. ResNet-20")
+    both = [
+        classifier("digits-resnet20", 2, train_error=1.0, changes=group),
+        classifier("digits-resnet56", 2, train_error=2.0, changes=group),
+    ]
+    *_, together = depth_findings(group_by_recipe([*records, *both]))
+    assert "adds 4.00 points" in together
+    assert "+1.00 to ResNet A, group norm" in together
+    options = [classifier("digits-resnet20-B", changes=group), *records[2:3]]
+    assert option_findings(group_by_recipe(options)) == []
+
+
 def test_the_smallest_responses_come_first() -> None:
     networks = {"plain-20": {"a": 3.0}, "ResNet-20": {"a": 1.0}}
     (finding,) = response_findings(networks)

@@ -28,17 +28,23 @@ def classifier_findings(groups: Sequence[Classifiers]) -> list[str]:
 
 
 def depth_findings(groups: Sequence[Classifiers]) -> list[str]:
-    """Compare the deepest with the shallowest net of each kind, then residual with plain nets."""
+    """Compare the deepest with the shallowest net of each kind, then residual with plain nets.
+
+    Only nets with the same additions to the paper's, such as group norm, are compared.
+    """
     findings, costs = [], {}
-    for kind in dict.fromkeys(group.first.kind for group in groups):
-        family = sorted((g for g in groups if g.first.kind == kind), key=lambda g: g.first.depth)
+    kinds = [(group.first.kind, group.first.network.additions) for group in groups]
+    for kind in dict.fromkeys(kinds):
+        family = [group for group, other in zip(groups, kinds, strict=True) if other == kind]
+        family.sort(key=lambda group: group.first.depth)
         shallow, deep = family[0], family[-1]
         if shallow.first.depth < deep.first.depth:
             findings.append(compare_depths(shallow, deep))
             costs[kind] = deep.train_error.mean - shallow.train_error.mean
-    plain = costs.pop("plain", 0.0)
-    if plain > 0:
-        findings += [compare_costs(kind, plain, cost) for kind, cost in costs.items()]
+    for (kind, additions), cost in costs.items():
+        plain = costs.get(("plain", additions), 0.0)
+        if kind != "plain" and plain > 0:
+            findings.append(compare_costs(", ".join([kind, *additions]), plain, cost))
     return findings
 
 
@@ -71,7 +77,8 @@ def compare_costs(kind: str, plain: float, residual: float) -> str:
 def option_findings(groups: Sequence[Classifiers]) -> list[str]:
     """Rank the shortcut options by test error, at each depth with several options."""
     findings = []
-    residual = [group for group in groups if group.first.network.option in OPTIONS]
+    networks = [(group, group.first.network) for group in groups]
+    residual = [group for group, net in networks if net.option in OPTIONS and not net.additions]
     for depth in dict.fromkeys(group.first.depth for group in residual):
         family = [group for group in residual if group.first.depth == depth]
         if len({group.first.kind for group in family}) < 2:
