@@ -29,7 +29,7 @@ def showing(on_event: OnEvent) -> AbstractContextManager[Callback]:
         return nullcontext(cast(Callback, on_event))
     if on_event != "print":
         raise ValueError(
-            f'on_event={on_event!r}: give "print", None, or a function that takes an event'
+            f"on_event={on_event!r}: give 'print', None, or a function that takes an event"
         )
     return progress_display()
 
