@@ -30,7 +30,7 @@ def test_responses_are_measured_after_batch_norm_and_before_relu_and_addition() 
     block = model.net.get_submodule("stages.0.0")
     assert isinstance(block, Block)
     with torch.no_grad():
-        x = model.net.stem(images.images.float())
+        x = model.resnet.stem(images.images.float())
         expected = block.body(x)
     stds = layer_responses(model, images)
     assert stds["stages.0.0.body.2"] == pytest.approx(expected.std(unbiased=False).item(), rel=1e-4)

@@ -103,7 +103,7 @@ def test_outputs_without_names_are_numbers_and_that_is_said(
     assert facts["decided"] == {"pool": "padded"}
     assert (facts["classes"], facts["ids"]) == (["0", "1", "2"], [])
     assert not facts["batch_norm_folded"]
-    assert load_model(out).net.config.model_dump(mode="json") == facts["config"]
+    assert load_model(out).config.model_dump(mode="json") == facts["config"]
 
 
 def test_classes_from_a_table_and_from_lines(weights: Path, tmp_path: Path, run) -> None:

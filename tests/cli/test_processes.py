@@ -239,5 +239,5 @@ def test_torchrun_restarts_a_killed_process_and_the_run_ends_the_same(
         os.kill(ranks(process)[1], signal.SIGKILL)
         _, stderr = process.communicate(timeout=240)
     assert process.returncode == 0, stderr
-    assert "going on from iteration" in stderr
+    assert "resuming from iteration" in stderr
     assert result(out) == result(one)

@@ -77,7 +77,7 @@ def states(out: Path) -> dict[str, str]:
 def resumed_runs(out: Path) -> int:
     """Count the runs that were resumed."""
     logs = [(out / "logs" / f"{name}.log").read_text() for name in NAMES]
-    return sum("going on from iteration" in log for log in logs)
+    return sum("resuming from iteration" in log for log in logs)
 
 
 @pytest.mark.slow

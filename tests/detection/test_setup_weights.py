@@ -65,9 +65,9 @@ def test_the_trunk_of_a_new_detector_computes_the_classifiers_features() -> None
     net = initial_detector(fitting(weights), 1, weights, TRAIN).eval()
     image = torch.randn(1, 3, 30, 42, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
-        shared = weights.net.stages[:-1](weights.net.stem(image))
+        shared = weights.resnet.stages[:-1](weights.resnet.stem(image))
         torch.testing.assert_close(net.features(image), shared, rtol=1e-4, atol=1e-4)
-        last = weights.net.stages[-1](shared).mean((2, 3))
+        last = weights.resnet.stages[-1](shared).mean((2, 3))
         torch.testing.assert_close(net.region_features(shared), last, rtol=1e-4, atol=1e-4)
 
 

@@ -162,11 +162,11 @@ def test_every_position_of_a_real_network_counts_alike(album, photographs) -> No
     scores = probabilities(model, album(photographs[1:3], [0, 1]), MultiScale((40,), flip=False))
     for image, mean in zip(photographs[1:3], scores, strict=True):
         shown = model.preprocessing(one(plainly_resized(image, 40)))
-        features = model.net.stages(model.net.stem(shown))[0]  # [16, h, w]
+        features = model.resnet.stages(model.resnet.stem(shown))[0]  # [16, h, w]
         rows, columns = features.shape[1] - 3, features.shape[2] - 3
         assert min(rows, columns) == 2 < max(rows, columns)
         windows = [features[:, y : y + 4, x : x + 4] for y in range(rows) for x in range(columns)]
-        by_hand = [model.net.fc(w.mean((1, 2))).double().softmax(0) for w in windows]
+        by_hand = [model.resnet.fc(w.mean((1, 2))).double().softmax(0) for w in windows]
         torch.testing.assert_close(mean.double(), torch.stack(by_hand).mean(0), rtol=0, atol=1e-5)
 
 

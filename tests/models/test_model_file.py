@@ -84,7 +84,7 @@ def test_at_its_native_size_a_net_has_one_position(pool, side: int) -> None:
         dense = model.dense(images)
         torch.testing.assert_close(dense[:, :, 0, 0], model(images), rtol=1e-3, atol=1e-3)
     assert dense.shape[2:] == (1, 1)
-    assert config.map_side(side) == model.net.stages(model.net.stem(images.float())).shape[-1]
+    assert config.map_side(side) == model.resnet.stages(model.resnet.stem(images.float())).shape[-1]
 
 
 def test_images_below_a_nets_native_size_have_no_position() -> None:

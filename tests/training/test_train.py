@@ -145,7 +145,7 @@ def test_statistics_are_measured_once(whole: Path, walls: Path, tmp_path: Path) 
 
 
 def fine(walls: Path, start: Model, *changes: str) -> Recipe:
-    tuned = own_recipe("tiny", start.net.config, open_folder(walls).train, start)
+    tuned = own_recipe("tiny", start.config, open_folder(walls).train, start)
     return tuned.with_changes([*TINY[1:], *changes])
 
 
@@ -201,7 +201,7 @@ def test_fine_tuning_resumes_without_the_weights_it_began_from(
 def test_a_new_classifier_has_no_opinion(whole: Path, three: Path) -> None:
     start = load_model(whole)
     with closing(begin(fine(three, start), three, whole)) as it:
-        assert not any(weight.any() for weight in it.net.fc.parameters())
+        assert not it.model([]).resnet.fc.weight.any()
         first = "stem.0.conv.weight"
         assert torch.equal(it.net.state_dict()[first], start.net.state_dict()[first])
 
@@ -212,7 +212,7 @@ def test_ids_that_the_weights_know_get_their_names(
     """Also when the run goes on without the weights; other ids stay as they are."""
     shutil.copytree(whole, tmp_path / "start")
     ids, names = ("sky", "brick", "water", "wood"), ("blue", "red", "wet", "brown")
-    config = load_model(whole).net.config.model_copy(update={"classes": 4})
+    config = load_model(whole).config.model_copy(update={"classes": 4})
     start = replace(load_model(whole), net=build_resnet(config).eval(), classes=names, ids=ids)
     (tmp_path / "start" / "model.safetensors").write_bytes(model_bytes(start))
     out = tmp_path / "run"

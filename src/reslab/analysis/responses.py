@@ -1,5 +1,6 @@
 """Standard deviations of the layer responses (Sec. 4.2, Fig. 7)."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import torch
@@ -16,14 +17,11 @@ BATCH_IMAGES = 250  # images per forward pass
 def layer_responses(model: Model, images: ImagesInMemory) -> dict[str, float]:
     """Measure the standard deviation of each 3x3 layer's output over a set, by layer name.
 
-    Layers are in the order of the network. The output is measured after batch norm and before ReLU
-    or addition, as in Fig. 7, over all images, channels and positions.
+    Layers are in the order of the network. The output is measured before ReLU or addition, as in
+    Fig. 7, over all images, channels and positions: the output of a `ConvBN` after its norm, that
+    of any other 3x3 convolution as it is. Layers that the network does not use are left out.
     """
-    layers = {
-        name: module
-        for name, module in model.net.named_modules()
-        if isinstance(module, ConvBN) and module.conv.kernel_size == (3, 3)
-    }
+    layers = dict(layers_3x3(model.net))
     sums = {name: torch.zeros(3, dtype=torch.float64) for name in layers}
 
     def add(name: str, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -36,7 +34,16 @@ def layer_responses(model: Model, images: ImagesInMemory) -> dict[str, float]:
         model(images.images[start : start + BATCH_IMAGES])
     for hook in hooks:
         hook.remove()
-    return {name: standard_deviation(*total.tolist()) for name, total in sums.items()}
+    return {name: standard_deviation(*total.tolist()) for name, total in sums.items() if total[0]}
+
+
+def layers_3x3(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield each 3x3 convolution, with its norm where it is part of a `ConvBN`, and its name."""
+    inside = {id(module.conv) for module in net.modules() if isinstance(module, ConvBN)}
+    for name, module in net.named_modules():
+        conv = module.conv if isinstance(module, ConvBN) else module
+        if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3) and id(module) not in inside:
+            yield name, module
 
 
 def standard_deviation(count: float, total: float, squares: float) -> float:

@@ -50,7 +50,7 @@ class ImportedModel:
             "network": self.network,
             "layout": self.imported.layout.title,
             "decided": decided,
-            "config": model.net.config.model_dump(),
+            "config": model.config.model_dump(),
             "preprocessing": {
                 "channels": prepared.channels,
                 "mean": prepared.mean.mean((1, 2)).tolist(),
@@ -194,7 +194,7 @@ def export(model: Classifier, to: str, out: str | Path) -> ExportedWeights:
     mean, std = loaded.preprocessing.mean.mean((1, 2)), loaded.preprocessing.std.flatten()
     mean, std = (tuple(round(value / 255, 6) for value in part.tolist()) for part in (mean, std))
     return ExportedWeights(
-        out, len(state), mean, std, loaded.net.config.depth, len(loaded.classes),
+        out, len(state), mean, std, loaded.config.depth, len(loaded.classes),
         advice=tuple(advice_for_user(loaded, list(mean), list(std))),
     )  # fmt: skip
 

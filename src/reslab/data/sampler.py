@@ -17,6 +17,7 @@ class Stream(IntEnum):
     CLASSES = 3  # the order of classes in class-balanced sampling
     SAMPLING = 4  # the sampling of anchors and regions
     NETWORK = 5  # the random layers of a network
+    GLOBAL = 6  # torch's global generators, in runs with parts of the user's own
 
 
 def make_generator(*key: int) -> Generator:

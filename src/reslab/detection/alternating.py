@@ -140,7 +140,8 @@ def train_step(whole: Job[DetectionRecipe], step: Step) -> None:
     try:
         train_in_folder(job, begin_detection)
     except Interrupted as interrupted:  # users resume the whole run, not a step
-        raise Interrupted(interrupted.signal, whole.out, interrupted.iteration) from None
+        command = whole.recipe.deviations.resume_command(whole.out)
+        raise Interrupted(interrupted.signal, command, interrupted.iteration) from None
 
 
 def step_folder(job: Job[DetectionRecipe], step: Step) -> Path:

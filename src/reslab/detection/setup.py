@@ -168,7 +168,7 @@ def read_weights(inputs: Inputs, path: Path) -> Weights:
 
 def trunk_of(weights: Weights) -> ResNetConfig:
     """Return the configuration of the residual network that the weights belong to."""
-    return weights.net.config.trunk if isinstance(weights, Detector) else weights.net.config
+    return weights.net.config.trunk if isinstance(weights, Detector) else weights.config
 
 
 def fit_detector_to_weights(recipe: DetectionRecipe, weights: Weights) -> DetectionRecipe:

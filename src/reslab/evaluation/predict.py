@@ -10,7 +10,7 @@ from typing import overload
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reslab.data.datasets import EncodedImages, ImageSet, ImagesInMemory
 from reslab.data.decode import IMAGE_TYPES, BadImage, ImageInput, image_name, load_image
@@ -148,9 +148,12 @@ class Predictor:
         ]
 
 
-def load_predictor(path: str | Path) -> Predictor:
-    """Load a model file, or the one in a run folder, ready to classify images."""
-    return Predictor(load_model(path), Path(path))
+def load_predictor(path: str | Path, net: nn.Module | None = None) -> Predictor:
+    """Load a model file, or the one in a run folder, for classifying images.
+
+    A network of the user's own must be given again: `net`, whose weights are replaced.
+    """
+    return Predictor(load_model(path, net), Path(path))
 
 
 def fixed_side(model: Model) -> int | None:

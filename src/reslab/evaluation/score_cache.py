@@ -140,8 +140,9 @@ def score_cache_of(path: Path, model: Model, keep: bool) -> ScoreCache:
     Scores in bf16 and in fp32 have separate folders, so that neither overwrites the other.
     """
     # scores also depend on the configuration and the preprocessing
-    facts = f"{config_json(model.net.config)} {json.dumps(model.preprocessing.facts())}"
+    network = model.own_net or config_json(model.config)
+    facts = f"{network} {json.dumps(model.preprocessing.facts())}"
     tensors = model.net.state_dict() | model.preprocessing.tensors()
-    kind = "scores-bf16" if model.net.fc.weight.dtype == torch.bfloat16 else "scores"
+    kind = "scores-bf16" if model.dtype == torch.bfloat16 else "scores"
     folder = path / kind if path.is_dir() else path.with_name(f"{path.name}.{kind}")
     return ScoreCache(folder, sha256_of(tensors | {facts: torch.empty(0)}), keep)

@@ -1,18 +1,20 @@
 """The model file: weights, configuration, classes and preprocessing in one safetensors file."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import reslab
 from reslab.models.config import ResNetConfig, warn_small_map
 from reslab.models.layers import Net, channels_last
+from reslab.models.layout import describe_net, is_of_family
 from reslab.models.preprocessing import MEAN_NAME, STD_NAME, Preprocessing, pop_preprocessing
 from reslab.models.resnet import ResNet
-from reslab.runtime.files import TensorFile
+from reslab.runtime.files import TensorFile, atomic_write
 
 REQUIRED = {"config", "classes", "ids", "preprocessing", "recipe", "metrics", "batch_norm_folded"}
 
@@ -21,17 +23,37 @@ REQUIRED = {"config", "classes", "ids", "preprocessing", "recipe", "metrics", "b
 class Model:
     """A trained network with everything needed to use it."""
 
-    net: ResNet
+    net: nn.Module  # a ResNet, except for a network of the user's own
     classes: tuple[str, ...]  # names of the outputs, for display
     preprocessing: Preprocessing
     recipe: dict[str, Any]  # empty for imported weights
     metrics: list[dict[str, Any]]
     ids: tuple[str, ...] = ()  # folder names (ImageNet: wnids); empty: same as classes
     folded: bool = False  # whether batch norm is folded into the convolutions
+    own_net: str | None = None  # `describe_net` of a network that no configuration describes
 
     def __repr__(self) -> str:
         name = self.recipe.get("name", "weights from elsewhere")
         return f"Model({name!r}, {len(self.classes)} classes)"
+
+    @property
+    def resnet(self) -> ResNet:
+        """The network; ValueError for one of the user's own, which no configuration describes."""
+        if self.own_net is not None or not isinstance(self.net, ResNet):
+            label = (self.own_net or type(self.net).__name__).partition(";")[0]
+            raise ValueError(f"the model's network is {label}, which no configuration describes")
+        return self.net
+
+    @property
+    def config(self) -> ResNetConfig:
+        """The configuration of the network; ValueError for a network of the user's own."""
+        return self.resnet.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the weights."""
+        types = (weight.dtype for weight in self.net.parameters())
+        return next((dtype for dtype in types if dtype.is_floating_point), torch.float32)
 
     def to(self, device: torch.device) -> "Model":
         """Return the same model on a device; the network is moved in place."""
@@ -49,7 +71,13 @@ class Model:
         A position is a window of the size of the training images: an image of this size has one
         position, a larger one has several.
         """
-        native, map_side = self.native_side, self.net.config.map_side
+        net, native = self.net, self.native_side
+        if not isinstance(net, ResNet):
+            raise ValueError(
+                f"{type(net).__name__} cannot be applied fully convolutionally, a ResNet can: "
+                "choose a protocol with crops of one size"
+            )
+        map_side = net.config.map_side
         if native is None:
             raise ValueError("this model does not say for which size of images it was trained")
         height, width = images.shape[-2:]
@@ -57,7 +85,7 @@ class Model:
             raise ValueError(
                 f"images of {height}x{width} are below the network's own size, {native}"
             )
-        return self.net.dense(self._prepared(images), map_side(native)).float()
+        return net.dense(self._prepared(images), map_side(native)).float()
 
     @property
     def native_side(self) -> int | None:
@@ -67,29 +95,56 @@ class Model:
 
     def _prepared(self, images: Tensor) -> Tensor:
         """Preprocess in fp32, then convert to the dtype of the weights."""
-        return self.preprocessing(images).to(self.net.fc.weight.dtype)
+        return self.preprocessing(images).to(self.dtype)
 
 
 def model_bytes(model: Model) -> bytes:
     """Return the content of a model file."""
     facts = {
         "reslab": reslab.__version__,
-        "config": model.net.config.model_dump(mode="json"),
+        "config": None if model.own_net else model.config.model_dump(mode="json"),
         "classes": model.classes,
         "ids": model.ids,
         "preprocessing": model.preprocessing.facts(),
         "recipe": model.recipe,
         "metrics": model.metrics,
         "batch_norm_folded": model.folded,
+        **({"own_net": model.own_net} if model.own_net else {}),
     }
     return TensorFile(model.net.state_dict() | model.preprocessing.tensors(), facts).to_bytes()
 
 
-def load_model(path: str | Path) -> Model:
+def save_model(
+    net: nn.Module,
+    classes: Sequence[str],
+    preprocessing: Preprocessing,
+    path: str | Path,
+    ids: Sequence[str] = (),
+) -> None:
+    """Write a model file of a network trained elsewhere, for prediction and evaluation.
+
+    `classes` are the names of its outputs, `ids` the folder names of the classes where they differ
+    (wnids for ImageNet), `preprocessing` what it is applied to (`Preprocessing.of`). The file opens
+    by itself if the network is a `ResNet` as its configuration describes it; any other network must
+    be given again to load it. Raises ValueError if the numbers of names and outputs differ.
+    """
+    file, own_net = Path(path), None if is_of_family(net) else describe_net(net)
+    model = Model(net, tuple(classes), preprocessing, {}, [], tuple(ids), own_net=own_net)
+    if own_net is None and len(classes) != model.config.classes:
+        raise ValueError(f"{len(classes)} classes, the network has {model.config.classes} outputs")
+    if ids and len(ids) != len(classes):
+        raise ValueError(f"{len(ids)} ids for {len(classes)} classes: as many, or none")
+    if file.is_dir():
+        raise ValueError(f"{path} is a folder: name a file, such as {file / 'model.safetensors'}")
+    atomic_write(file, model_bytes(model))
+
+
+def load_model(path: str | Path, net: nn.Module | None = None) -> Model:
     """Load a model file, or the one in a run folder, for inference.
 
-    Raises ValueError if the file is not a classifier's model file or is damaged, or if its tensors
-    are not exactly the weights of the network.
+    `net` is a network for a file that holds one of the user's own: it must have the same layout,
+    and its weights are replaced. Raises ValueError if the file is not a classifier's model file or
+    is damaged, or if its tensors are not exactly the weights of the network.
     """
     file, facts, tensors = read_model_file(path)
     if "detector" in facts:
@@ -97,16 +152,35 @@ def load_model(path: str | Path) -> Model:
     if not facts.keys() >= REQUIRED or not tensors.keys() >= {MEAN_NAME, STD_NAME}:
         raise not_a_model_file(file)
     preprocessing = pop_preprocessing(tensors, facts["preprocessing"])
-    config = ResNetConfig.model_validate(facts["config"])
+    own_net = facts.get("own_net")
+    if own_net is not None:
+        net = must_have_layout(net, own_net, file)
+    elif net is not None:
+        raise ValueError(f"{file} describes its network: load it without net")
+    else:
+        net = ResNet(ResNetConfig.model_validate(facts["config"]))
     return Model(
-        net=with_weights(ResNet(config), tensors, file),
+        net=with_weights(net, tensors, file),
         classes=tuple(facts["classes"]),
         preprocessing=preprocessing,
         recipe=facts["recipe"],
         metrics=facts["metrics"],
         ids=tuple(facts["ids"]),
         folded=facts["batch_norm_folded"],
+        own_net=own_net,
     )
+
+
+def must_have_layout(net: nn.Module | None, own_net: str, file: Path) -> nn.Module:
+    """Return `net`; raise ValueError unless it has the layout of the network in the file."""
+    if net is None:
+        raise ValueError(
+            f"{file} holds a network of your own ({own_net}): give one of the same class, "
+            f"reslab.load({str(file)!r}, net=...)"
+        )
+    if describe_net(net) != own_net:
+        raise ValueError(f"{file} holds {own_net}, the given network is {describe_net(net)}")
+    return net
 
 
 def read_model_file(path: str | Path) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
@@ -137,7 +211,7 @@ def read_facts(file: Path) -> dict[str, Any]:
 
 
 def _damaged(file: Path, error: Exception) -> ValueError:
-    return ValueError(f"{file} is no model file, or a damaged one ({error})")
+    return ValueError(f"{file} is not a model file, or is damaged ({error})")
 
 
 def not_a_model_file(file: Path) -> ValueError:

@@ -1,8 +1,10 @@
 """The preprocessing of a network's input images, stored in the model file."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,6 +32,40 @@ class Preprocessing:
             f"Preprocessing(mean={mean}, std={std}, channels={self.channels!r}, "
             f"resize={self.resize}, size={self.size})"
         )
+
+    @staticmethod
+    def of(
+        mean: Sequence[float] | np.ndarray | Tensor,
+        std: Sequence[float] = (1.0, 1.0, 1.0),
+        *,
+        size: int | None = None,
+        resize: int | None = None,
+    ) -> "Preprocessing":
+        """Return the preprocessing with these numbers, for RGB from 0 to 255.
+
+        `mean` is a colour of three numbers or a mean image [3, H, W]. A one-crop test takes the
+        central `size` x `size` pixels after resizing the shorter side to `resize` (by default
+        `size`); without them images keep their size. Raises ValueError for other shapes, and for
+        numbers that are meant for pixels from 0 to 1.
+        """
+        values = torch.as_tensor(mean, dtype=torch.float32)
+        deviations = torch.as_tensor(std, dtype=torch.float32)
+        if values.ndim == 1:
+            values = values[:, None, None]
+        if values.ndim != 3 or len(values) != 3 or deviations.shape != (3,):
+            shapes = f"{list(values.shape)} and {list(deviations.shape)}"
+            raise ValueError(f"mean and std have the shapes {shapes}: [3] or [3, H, W], and [3]")
+        if not bool((deviations > 0).all()):
+            raise ValueError(f"std {deviations.tolist()} must be above 0")
+        if bool((values > 0).any()) and values.max() < 1 and deviations.max() < 1:
+            raise ValueError(
+                f"mean {values.mean((1, 2)).tolist()} and std {deviations.tolist()} are for pixels "
+                "from 0 to 1, here they go to 255: multiply both by 255"
+            )
+        if resize is not None and size is not None and resize < size:
+            raise ValueError(f"resize={resize} is less than size={size}")
+        resize = size if resize is None else resize
+        return Preprocessing(values, deviations[:, None, None], resize=resize, size=size)
 
     def to(self, device: torch.device) -> "Preprocessing":
         """Return the same preprocessing with its tensors on a device."""

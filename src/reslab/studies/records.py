@@ -11,7 +11,7 @@ from reslab.models.config import ResNetConfig
 from reslab.recipes import AnyRecipe, network_of
 from reslab.runtime.events import Event
 from reslab.training.folder import RunFolder
-from reslab.training.recipe import TASKS, Recipe
+from reslab.training.recipe import TASKS, Recipe, label_of
 
 # fields that have no effect on the weights
 CADENCE = {"eval_every", "checkpoint_every", "keep_every", "log_every", "watched"}
@@ -38,25 +38,42 @@ class Record(Generic[RecipeType]):
         return self.network.depth
 
     @property
+    def own_net(self) -> str | None:
+        """The label of a network of the user's own, which `network` does not describe."""
+        line = self.recipe.deviations.net
+        return None if line is None else label_of(line)
+
+    @property
+    def data(self) -> str:
+        """The name of the data set."""
+        line = self.recipe.deviations.data
+        return self.recipe.data if line is None else label_of(line)
+
+    @property
     def kind(self) -> str:
-        """The kind of network: plain, or ResNet with its shortcut option."""
+        """The kind of network: plain, ResNet with its shortcut option, or the user's own."""
         option = self.network.option
-        return "plain" if option is None else f"ResNet {option}"
+        return self.own_net or ("plain" if option is None else f"ResNet {option}")
 
     @property
     def network_label(self) -> str:
-        """The network's name as in the paper, with additions: plain-20, ResNet-56, ResNet-20 B."""
+        """The network's name as in the paper, with additions: plain-20, ResNet-56, ResNet-20 B.
+
+        A network of the user's own is called by its class.
+        """
+        if self.own_net:
+            return self.own_net
         name, _, option = self.kind.partition(" ")
         label = f"{name}-{self.depth}" + (f" {option}" if option in ("B", "C", "mixed") else "")
         return ", ".join([label, *self.network.additions])
 
     @property
     def label(self) -> str:
-        """The run's name on a page."""
+        """The run's name on a page: its network and an optimizer of the user's own."""
         if isinstance(self.recipe, Recipe):
-            return self.network_label
-        start = "pretrained trunk" if self.recipe.weights else "from scratch"
-        return f"{self.network_label}, {start}"
+            optimizer = self.recipe.deviations.optimizer
+            return ", ".join([self.network_label, *([label_of(optimizer)] if optimizer else [])])
+        return f"{self.network_label}, {'trained' if self.recipe.weights else 'untrained'} trunk"
 
     @property
     def report(self) -> Event:
@@ -78,7 +95,8 @@ def read_record(path: Path, kind: type[RecipeType]) -> Record[RecipeType]:
     if not any(row["kind"] == "train" for row in rows):
         raise ValueError(f"{folder.metrics} has no training errors: there is nothing to plot")
     if result is None:
-        raise ValueError(f"{path} is not finished; `reslab resume {path}` resumes it")
+        command = recipe.deviations.resume_command(path)
+        raise ValueError(f"{path} is not finished: resume it with {command}")
     if not result["evaluation"]:
         raise ValueError(f"{path} is a step of alternating training that is not evaluated")
     return Record(path, recipe, folder.environment(), rows, result)

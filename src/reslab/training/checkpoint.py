@@ -13,7 +13,9 @@ from reslab.training.schedule import PlateauState, ScheduleState, WarmupState
 KEPT_CHECKPOINTS = 3
 SUFFIX = ".safetensors"
 WEIGHTS, HISTORY = "weights.", "history."  # prefixes of tensors' names
-FORMAT = 2  # version of the facts; format 1 is not recorded in its files
+# version of the facts; format 1 is not recorded in its files, format 3 adds the facts of an own
+# optimizer, so that older versions can still read other checkpoints
+ORDINARY_FORMAT, FORMAT = 2, 3
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,15 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep_every: int | None
     iterations.
     """
     folder.mkdir(exist_ok=True)
+    own_facts = checkpoint.optimizer.facts
     facts = {
-        "format": FORMAT,
+        "format": ORDINARY_FORMAT if own_facts is None else FORMAT,
         "iteration": checkpoint.iteration,
         "learning_rate": checkpoint.optimizer.learning_rate,
         "seconds": checkpoint.seconds,
         "schedule": asdict(checkpoint.schedule),
         "judged": checkpoint.evaluated,
+        **({} if own_facts is None else {"optimizer": own_facts}),
     }
     path = folder / f"{checkpoint.iteration:08d}{SUFFIX}"
     atomic_write(path, TensorFile(checkpoint.tensors(), facts).to_bytes())
@@ -93,7 +97,7 @@ def recover_newest_checkpoint(folder: Path, log: Log) -> Checkpoint | None:
         try:
             file = read_file(path)
         except ValueError as error:
-            log(f"{error}; going on from the one before")
+            log(f"{error}; using the one before")
             path.unlink()
         else:
             return decode(file, path)
@@ -124,7 +128,7 @@ def decode(file: TensorFile, path: Path) -> Checkpoint:
     if facts.get("format", 1) > FORMAT:
         raise ValueError(
             f"checkpoint {path} has format {facts['format']}, this reslab reads up to {FORMAT}; "
-            "go on with the version that wrote it"
+            "resume the run with the version that wrote it"
         )
     warmup, plateau = facts["schedule"]["warmup"], facts["schedule"]["plateau"]
     return Checkpoint(
@@ -145,6 +149,7 @@ def decode(file: TensorFile, path: Path) -> Checkpoint:
                 for name, tensor in tensors.items()
                 if not name.startswith((WEIGHTS, HISTORY))
             },
+            facts.get("optimizer"),
         ),
         losses=tensors[f"{HISTORY}losses"],
         errors=tensors[f"{HISTORY}errors"],

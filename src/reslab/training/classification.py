@@ -4,8 +4,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from reslab.data.datasets import ImageSet
 from reslab.data.loader import Batch, Draws, EncodedLoader, InMemoryLoader
@@ -18,7 +19,6 @@ from reslab.models import batchnorm
 from reslab.models.model_file import Model, model_bytes
 from reslab.models.preprocessing import Preprocessing
 from reslab.models.random_layers import draw_numbers, numbers_for
-from reslab.models.resnet import ResNet
 from reslab.runtime.device import Device
 from reslab.runtime.events import Event
 from reslab.training.optimizer import Optimizer
@@ -33,7 +33,7 @@ class ClassificationTask:
 
     recipe: Recipe
     device: Device
-    net: ResNet
+    net: nn.Module
     optimizer: Optimizer
     preprocessing: Preprocessing
     loader: InMemoryLoader | EncodedLoader
@@ -75,6 +75,9 @@ class ClassificationTask:
         return replace(self.loader.draws(iteration), network=own_part)
 
     def prepare(self, draws: Draws) -> list[Batch]:
+        if self.recipe.deviations.parts:  # own layers and optimizers may use torch's generators
+            key = (self.loader.seed, Stream.GLOBAL, draws.iteration)
+            torch.manual_seed(make_generator(*key).initial_seed())
         batch = self.loader.batch(draws)
         count = self.recipe.virtual_gpus // self.device.processes.count
         numbers = [drawn.to(batch.images.device).chunk(count) for drawn in draws.network]
@@ -100,7 +103,10 @@ class ClassificationTask:
     def model(self, reports: list[Event]) -> Model:
         """Return the current network with everything that inference needs."""
         recipe = self.recipe.model_dump(mode="json")
-        return Model(self.net, self.classes, self.preprocessing, recipe, reports, ids=self.ids)
+        own_net = self.recipe.deviations.net
+        return Model(
+            self.net, self.classes, self.preprocessing, recipe, reports, self.ids, own_net=own_net
+        )
 
     def model_file(self, reports: list[Event]) -> bytes:
         return model_bytes(self.model(reports))

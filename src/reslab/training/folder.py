@@ -10,7 +10,7 @@ from reslab.errors import unknown_name
 from reslab.runtime.files import LOCK, atomic_write, lock
 from reslab.training.checkpoint import Checkpoint, save_checkpoint
 from reslab.training.overrides import Fields, recipe_differences
-from reslab.training.recipe import TASKS, Recipe, RunRecipe, TaskRecipe
+from reslab.training.recipe import TASKS, Deviations, Recipe, RunRecipe, TaskRecipe
 
 # files left behind by a process that was killed while creating the folder
 LEFTOVERS = (LOCK, "environment.json", ".environment.json.tmp", ".recipe.json.tmp")
@@ -68,6 +68,7 @@ class RunFolder:
             stored = self.recipe_as(type(recipe)).model_dump(mode="json")
         else:
             stored = self.fields()
+        deviations = Deviations.model_validate(stored.get("deviations", {}))
         differences = recipe_differences(stored, recipe.model_dump(mode="json"))
         if self.environment()["seed"] != seed:
             differences.append(f"seed: {self.environment()['seed']} -> {seed}")
@@ -76,8 +77,8 @@ class RunFolder:
             if len(differences) > DIFFERENCES_SHOWN:
                 some += f" and {len(differences) - DIFFERENCES_SHOWN} more"
             raise ValueError(
-                f"{self.path} holds a run of another recipe ({some}); name another --out, or "
-                f"`reslab resume {self.path}` to go on with it"
+                f"{self.path} holds a run of another recipe ({some}): name another folder, or "
+                f"resume that run with {deviations.resume_command(self.path)}"
             )
 
     def fields(self) -> Fields:

@@ -182,7 +182,7 @@ class CheckpointWriter:
         self.saved = checkpoint.iteration
 
     def close(self) -> None:
-        """Wait until the pending checkpoint is written."""
+        """Wait until the pending checkpoint is written, or its write has failed."""
         self._collect_finished_write(None)
 
     def __enter__(self) -> Self:

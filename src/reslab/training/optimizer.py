@@ -1,21 +1,23 @@
-"""The optimizer of a run: SGD as in the authors' framework."""
+"""The optimizer of a run: SGD as in the authors' framework, or the user's own."""
 
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Any, Protocol, final
 
 import torch
 from torch import Tensor, nn
 
 DECAYED = (nn.Conv2d, nn.Linear)  # layers with weight decay
 MOMENTUM = "momentum."  # prefix of the velocities in a checkpoint
+Facts = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class OptimizerState:
     """The state of an optimizer after some update, for a checkpoint."""
 
-    learning_rate: float  # to which the velocities are scaled
+    learning_rate: float  # of the last update; the authors' velocities are scaled to it
     tensors: dict[str, Tensor]  # by their names in the checkpoint
+    facts: Facts | None = None  # for JSON; None: the authors' SGD, which has none
 
 
 class Optimizer(Protocol):

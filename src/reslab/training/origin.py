@@ -69,7 +69,7 @@ def fit_to_weights(recipe: Recipe, weights: Model, *, keep_statistics: bool = Fa
     return fit_recipe(
         recipe,
         weights.net,
-        model=fit_config(recipe.model, weights.net.config, recipe.name),
+        model=fit_config(recipe.model, weights.config, recipe.name),
         batch_norm="frozen" if keep else recipe.batch_norm,
     )
 

@@ -4,6 +4,7 @@ import itertools
 import json
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, final
 
 from pydantic import (
@@ -68,7 +69,35 @@ class PhotographSettings(Section):
     bad_limit: float = Field(0.01, ge=0, le=1)  # fraction of files that may be undecodable
 
 
-UNWRITTEN = ("keep_every",)  # fields that are written only if they are set
+class Deviations(Section):
+    """Parts of a run that the user gave in Python, each described as `label; details; digest`.
+
+    A field is None where the recipe's part is used.
+    """
+
+    net: str | None = None
+    data: str | None = None
+    optimizer: str | None = None
+
+    @property
+    def parts(self) -> list[str]:
+        """The names of the parts that were given."""
+        return [name for name, line in self if line is not None]
+
+    def resume_command(self, folder: Path) -> str:
+        """Return the command that resumes a run with these parts."""
+        if not self.parts:
+            return f"`reslab resume {folder}`"
+        parts = ", ".join(f"{part}=..." for part in self.parts)
+        return f"`reslab.train(recipe, {str(folder)!r}, {parts})` in Python, with the same parts"
+
+
+def label_of(line: str) -> str:
+    """Return the label in a line of `Deviations`, for tables and figures."""
+    return line.partition(";")[0]
+
+
+UNWRITTEN = ("keep_every", "deviations")  # fields that are written only if they are set
 # sections that may be absent; setting one key of a section fills in defaults for the others
 OPTIONAL = {"warmup": Warmup(), "plateau": Plateau()}
 TASKS = {"classification": "classifier", "detection": "detector"}  # task -> what it trains
@@ -97,6 +126,7 @@ class RunRecipe(Section):
     checkpoint_every: int = Field(1000, ge=1)
     keep_every: int | None = Field(None, ge=1)  # checkpoints at its multiples are never deleted
     log_every: int = Field(10, ge=1)
+    deviations: Deviations = Deviations()  # parts of the user's own, given in Python
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
@@ -113,8 +143,10 @@ class RunRecipe(Section):
         Fields added later are left out where they are not set, so that recipes stay as they were.
         """
         fields = fields_of(self)
+        given = fields.get("deviations") or {}
+        fields["deviations"] = {part: line for part, line in given.items() if line is not None}
         for key in UNWRITTEN:
-            if fields.get(key) is None:
+            if not fields.get(key):
                 fields.pop(key, None)
         names = {key: fields[key] for key in ("name", "task") if key in fields}
         of_task = {key: fields[key] for key in fields if key not in RunRecipe.model_fields}
@@ -160,7 +192,7 @@ class RunRecipe(Section):
         return self._changed(map(parse_override, changes))
 
     def _changed(self, changes: Iterable[tuple[str, object]]) -> Self:
-        fields = dict.fromkeys(UNWRITTEN) | self.model_dump(mode="json")
+        fields = {"keep_every": None} | self.model_dump(mode="json")
         for change, new in changes:
             for key, value in self.expand_override(fields, change, json_value(change, new)).items():
                 set_field(fields, key, value, self.kinds, OPTIONAL)
@@ -185,7 +217,7 @@ class Recipe(RunRecipe):
 
     task: Literal["classification"] = "classification"
     model: ResNetConfig
-    data: Literal[SetName, "pictures"]
+    data: Literal[SetName, "pictures", "own"]  # own: images in memory, given in Python
     pictures: PhotographSettings | None = None
     augmentation: AnyAugmentation = PadAndCrop()
     balance: Literal["none", "sampler", "loss"] = "none"  # for classes of unequal size
@@ -211,6 +243,10 @@ class Recipe(RunRecipe):
         if photographs == isinstance(self.augmentation, PadAndCrop):
             raise ValueError(
                 f"augmentation {self.augmentation.kind!r} is not for data {self.data!r}"
+            )
+        if self.data == "own" and self.deviations.data is None:
+            raise ValueError(
+                "data 'own' is for images given in Python: reslab.train(recipe, out, data=...)"
             )
         if self.batch_norm != "train" and self.weights is None:
             raise ValueError(

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -19,12 +18,7 @@ from reslab.training.log import (
     warmup_row,
     without_details,
 )
-from reslab.training.loop import (
-    Observer,
-    UpdateResult,
-    eager_update_of,
-    training_steps,
-)
+from reslab.training.loop import Observer, UpdateResult, eager_update_of, training_steps
 from reslab.training.recipe import RunRecipe
 from reslab.training.schedule import Schedule, ScheduleState
 from reslab.training.task import Final, Task
@@ -35,8 +29,8 @@ Stop = Callable[[], int | None]  # returns the number of the signal received, or
 class Interrupted(Exception):
     """The run was asked to stop, and stopped after saving a checkpoint."""
 
-    def __init__(self, signal: int, folder: Path, iteration: int) -> None:
-        super().__init__(f"stopped at iteration {iteration}, saved; `reslab resume {folder}`")
+    def __init__(self, signal: int, resume: str, iteration: int) -> None:
+        super().__init__(f"stopped at iteration {iteration}, saved; {resume}")
         self.signal, self.iteration = signal, iteration
 
 
@@ -75,9 +69,12 @@ def run_task(
         )  # fmt: skip
         if saved:
             run.restore(saved)
-            log(f"going on from iteration {start}")
+            log(f"resuming from iteration {start}")
             if not saved.evaluated:
                 run.evaluate(start)
+        elif task.recipe.deviations.net:  # a resumed run may be given other initial weights
+            writer.begin(run.snapshot(0))
+            writer.close()  # before the first update, so that none is lost with these weights
         run.train_from(start)
         return run.finish(run.progress.seconds())
 
@@ -99,7 +96,8 @@ class RunInProgress:
         """Continue from a checkpoint."""
         task = self.task
         task.net.load_state_dict(saved.weights)
-        task.optimizer.restore(saved.optimizer)
+        if saved.iteration:  # an optimizer that has made no step has nothing to restore
+            task.optimizer.restore(saved.optimizer)
         self.progress.losses.extend(saved.losses.tolist())
         self.progress.errors.extend(saved.errors.tolist())
 
@@ -169,14 +167,19 @@ class RunInProgress:
             self.writer.save(self.snapshot(iteration, evaluation_due=evaluation_due))
             # a process that exited before the first one has saved would take that one down too
             self.task.device.processes.all_reduce_max(0)
-            raise Interrupted(signal, self.folder.path, iteration)
+            raise self.interrupted(signal, iteration)
 
     def stop_if_signalled(self) -> None:
         """Raise Interrupted if a signal came; after the last update everything is already saved."""
         if signal := self.stop():
             self.writer.close()
             saved = self.task.device.processes.run_on_first(lambda: self.writer.saved)
-            raise Interrupted(signal, self.folder.path, saved)
+            raise self.interrupted(signal, saved)
+
+    def interrupted(self, signal: int, iteration: int) -> Interrupted:
+        """Return the exception for a run that was stopped and saved at an iteration."""
+        command = self.recipe.deviations.resume_command(self.folder.path)
+        return Interrupted(signal, command, iteration)
 
     def finish(self, seconds: float) -> Event:
         """Make the final reports, write the model, the curves and last the result; return it."""

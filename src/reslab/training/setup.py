@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from reslab.data.augment import ALEXNET, PadAndCrop, measure_statistics
 from reslab.data.builtin import open_sets
@@ -34,8 +34,10 @@ from reslab.runtime.device import Device
 from reslab.runtime.events import Log
 from reslab.runtime.threads import cores_for, usable_cores
 from reslab.training.classification import ClassificationTask
-from reslab.training.optimizer import build_sgd
+from reslab.training.optimizer import Optimizer, build_sgd
 from reslab.training.origin import InitialState
+from reslab.training.own import OwnParts, must_give_logits
+from reslab.training.own_optimizer import build_own_optimizer
 from reslab.training.recipe import Recipe
 
 CALIBRATION_BATCHES = 50  # mini-batches whose statistics replace the loaded ones
@@ -75,31 +77,34 @@ def setup_classification(
     device: Device,
     origin: InitialState = InitialState(),
     log: Log = lambda text: None,
+    own: OwnParts = OwnParts(),
 ) -> ClassificationTask:
     """Build the task from opened sets; `log` receives notes for the user.
+
+    The network and the optimizer are the recipe's unless `own` has others.
 
     Raises ValueError if the sets do not fit the recipe.
     """
     train, watched, final = split_sets(recipe, sets)
     must_match_classes(recipe.name, recipe.model.classes, len(train.classes))
-    warn_small_map(recipe.model, side_of(recipe, train))
+    if own.net is None:
+        warn_small_map(recipe.model, side_of(recipe, train))
     if isinstance(train, EncodedImages):
         origin = device.processes.run_on_first(
             partial(with_statistics, recipe, train, with_names(train, origin), log)
         )
     preprocessing = origin.preprocessing or memory_preprocessing(train, origin.weights)
     preprocessing = preprocessing.to(device.torch_device)
-    net = channels_last(initial_net(recipe, seed, origin.weights, train).to(device.torch_device))
+    net = own.net if own.net is not None else initial_net(recipe, seed, origin.weights, train)
+    net = channels_last(net.to(device.torch_device))
+    if own.net is not None:
+        example = preprocessing(example_images(recipe, train).to(device.torch_device))
+        must_give_logits(net, example, len(train.classes))
     task = ClassificationTask(
         recipe=recipe,
         device=device,
         net=net,
-        optimizer=build_sgd(
-            net,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            classifier_rate=recipe.classifier_rate,
-        ),
+        optimizer=build_optimizer(recipe, net, own),
         preprocessing=preprocessing,
         loader=build_loader(recipe, seed, train, preprocessing, origin, device, log),
         count=len(train),
@@ -116,8 +121,30 @@ def setup_classification(
     return task
 
 
+def example_images(recipe: Recipe, train: ImageSet) -> Tensor:
+    """Return two black images of the size that the network is trained on, uint8 [2, 3, H, W]."""
+    if isinstance(train, ImagesInMemory):
+        return torch.zeros_like(train.images[:1]).repeat(2, 1, 1, 1)
+    assert not isinstance(recipe.augmentation, PadAndCrop)
+    size = recipe.augmentation.size
+    return torch.zeros(2, 3, size, size, dtype=torch.uint8)
+
+
+def build_optimizer(recipe: Recipe, net: nn.Module, own: OwnParts) -> Optimizer:
+    """Build the user's own optimizer, or else the authors' SGD."""
+    if own.optimizer is not None:
+        return build_own_optimizer(net, own.optimizer)
+    return build_sgd(
+        net,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        classifier_rate=recipe.classifier_rate,
+    )
+
+
 def open_data(recipe: Recipe, inputs: Inputs) -> MemorySplits | FolderSplits:
     """Open the image sets that a recipe names."""
+    assert recipe.data != "own"
     if recipe.data != "pictures":
         return open_sets(recipe.data, inputs.data)
     assert recipe.pictures is not None

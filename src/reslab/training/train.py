@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Generic
@@ -28,6 +28,13 @@ from reslab.training.origin import (
     must_match_weights,
     read_initial_state,
 )
+from reslab.training.own import (
+    OwnParts,
+    facts_of_net,
+    must_have_parts,
+    own_randomness,
+    with_own_parts,
+)
 from reslab.training.recipe import Recipe, RunRecipe, TaskRecipe
 from reslab.training.run import Stop, run_task
 from reslab.training.setup import Inputs, inputs_at, open_data, setup_classification
@@ -49,6 +56,7 @@ class Job(Generic[TaskRecipe]):
     on_event: Callback = silent
     stop: Stop = lambda: None
     observer: Observer | None = None
+    own: OwnParts = field(default_factory=OwnParts)
 
     def log(self, text: str) -> None:
         """Send the user a one-line note."""
@@ -73,6 +81,7 @@ class Job(Generic[TaskRecipe]):
             "python": platform.python_version(),
             "system": platform.platform(),
             "command": " ".join(["reslab", *sys.argv[1:]]),
+            **(facts_of_net(self.own.net) if self.own.net is not None else {}),
         }
 
     def weights_of(self, folder: RunFolder | None) -> Path | None:
@@ -90,13 +99,15 @@ def train(
     seed: int = 1,
     data: str | Location | Inputs | None = None,
     weights: str | Path | None = None,
+    own: OwnParts = OwnParts(),
     observer: Observer | None = None,
     on_event: Callback = silent,
     stop: Stop = lambda: None,
 ) -> dict[str, Any]:
     """Train `recipe` into the folder `out`, or continue the run in `out`, and return its result.
 
-    `weights` is a model file or run folder to start from. `on_event` receives every log line as it
+    `weights` is a model file or run folder to start from; `own` are parts that replace the recipe's
+    and are recorded in it as deviations. `on_event` receives every log line as it
     is written; `stop` is called after each update and ends the run, with a checkpoint, by returning
     a signal number (see `run_task`). `observer(iteration, net)` is called between backward and step
     of every update, counted from 1, when `.grad` holds the sum over all shares; it must not change
@@ -107,17 +118,20 @@ def train(
         model = inputs.read(load_model, inputs.weights)
         recipe = recipe if recipe.weights else fit_to_weights(recipe, model)
     device = setup_device(recipe.precision)
-    job = Job(recipe, Path(out), inputs, device, seed, on_event, stop, observer)
-    return train_in_folder(job, begin_classification)
+    with own_randomness(own):
+        recipe = with_own_parts(recipe, own, device)
+        job = Job(recipe, Path(out), inputs, device, seed, on_event, stop, observer, own)
+        return train_in_folder(job, begin_classification)
 
 
 def begin_classification(job: Job[Recipe], folder: RunFolder | None = None) -> ClassificationTask:
     """Build the task for a new run, or for the existing run in `folder`."""
+    must_have_parts(job.recipe, job.own, job.out)
     origin = initial_state(job, folder)
     if not origin.begun:
         must_match_weights(job.recipe, origin.weights)
-    sets = open_data(job.recipe, job.inputs)
-    return setup_classification(job.recipe, job.seed, sets, job.device, origin, job.log)
+    sets = job.own.data or open_data(job.recipe, job.inputs)
+    return setup_classification(job.recipe, job.seed, sets, job.device, origin, job.log, job.own)
 
 
 def initial_state(job: Job[Recipe], folder: RunFolder | None) -> InitialState:

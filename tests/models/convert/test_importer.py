@@ -21,8 +21,8 @@ def test_import_export_import_gives_equal_tensors(tmp_path: Path) -> None:
     imported = import_model(first, "resnet50")
     assert imported.layout is TORCHVISION
     assert imported.decided == {"stride_on": "3x3", "pool": "padded"}
-    config = imported.model.net.config
-    assert config == model.net.config
+    config = imported.model.config
+    assert config == model.config
     assert (config.stride_on, config.pool, config.classes) == ("3x3", "padded", 5)
     torch.save(torchvision_state(imported.model), tmp_path / "again.pth")
     again = import_model(tmp_path / "again.pth", "resnet50-3x3").model
@@ -91,7 +91,7 @@ def test_akamaster_decides_zeros_and_preprocessing(tmp_path: Path) -> None:
     imported = import_model(tmp_path / "w.th", "resnet20")
     assert imported.layout is AKAMASTER
     assert imported.decided == {"zeros": "both"}
-    assert imported.model.net.config == cifar_config(20).model_copy(update={"zeros": "both"})
+    assert imported.model.config == cifar_config(20).model_copy(update={"zeros": "both"})
     prepared = imported.model.preprocessing
     assert prepared.mean.flatten().tolist() == pytest.approx([123.675, 116.28, 103.53])
     assert prepared.std.flatten().tolist() == pytest.approx([58.395, 57.12, 57.375])
@@ -151,7 +151,7 @@ def test_our_own_names_need_a_mean(tmp_path: Path) -> None:
     np.save(tmp_path / "mean.npy", np.full((3, 32, 32), 120.0))
     imported = import_model(file, "resnet20-B", mean=tmp_path / "mean.npy")
     assert (imported.layout, imported.decided) == (OWN, {})
-    assert imported.model.net.config == model.net.config
+    assert imported.model.config == model.config
     assert imported.model.preprocessing.mean.shape == (3, 32, 32)
     assert imported.model.classes == ("0", "1", "2", "3")
 

@@ -202,11 +202,11 @@ def torchvision_state(model: Model) -> dict[str, Tensor]:
     The first convolution of a net trained on BGR images is flipped, so that it takes RGB. Raises
     ValueError if torchvision's code would compute another function with these weights.
     """
-    config = model.net.config
+    config = model.config
     if reason := torchvision_obstacle(config):
         raise ValueError(f"torchvision has no such net: {reason}")
     weights = model.net.state_dict()
-    names = TORCHVISION.names(model.net)
+    names = TORCHVISION.names(model.resnet)
     state = {theirs: weights[ours].detach().cpu().contiguous() for ours, theirs in names.items()}
     if model.preprocessing.channels == "BGR":
         state["conv1.weight"] = state["conv1.weight"].flip(1)

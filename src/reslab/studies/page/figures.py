@@ -42,11 +42,14 @@ def frame(axes: "Axes", xlabel: str, ylabel: str = "", title: str = "") -> None:
 def draw_errors(groups: Mapping[str, Classifiers]) -> str:
     """Plot training and test error over iterations, plain and residual side by side (Fig. 6).
 
+    Networks of the user's own have a panel of their own.
+
     The panels share their error axis, so that they can be compared.
     """
     plain = {label: group for label, group in groups.items() if group.first.kind == "plain"}
-    residual = {label: group for label, group in groups.items() if label not in plain}
-    kinds = {"plain nets": plain, "residual nets": residual}
+    own = {label: group for label, group in groups.items() if group.first.own_net}
+    residual = {label: group for label, group in groups.items() if label not in plain | own}
+    kinds = {"plain nets": plain, "residual nets": residual, "other nets": own}
     shown = {kind: members for kind, members in kinds.items() if members}
     figure, all_axes = panels(1, len(shown), PANEL[0] * len(shown), PANEL[1], sharey=True)
     for axes, (kind, members) in zip(all_axes, shown.items(), strict=True):

@@ -21,8 +21,12 @@ NORMS = {
 def classifier_findings(groups: Sequence[Classifiers]) -> list[str]:
     """Return sentences on the effects of depth and shortcuts, for each data set."""
     findings = []
-    for data in dict.fromkeys(group.first.recipe.data for group in groups):
-        family = [group for group in groups if group.first.recipe.data == data]
+    families: dict[object, list[Classifiers]] = {}
+    for group in groups:
+        recipe = group.first.recipe
+        if recipe.deviations.net is None:  # else neither depth nor shortcuts are known
+            families.setdefault((recipe.data, recipe.deviations), []).append(group)
+    for family in families.values():
         findings += [*depth_findings(family), *option_findings(family)]
     return findings
 
@@ -199,7 +203,7 @@ def trunk_finding(record: Record[Recipe]) -> str:
     """State which classifier the pretrained trunks' weights come from."""
     return (
         f"The pretrained trunk's weights come from {record.label}, trained on "
-        f"{record.recipe.data} for {record.recipe.iterations:,} iterations in "
+        f"{record.data} for {record.recipe.iterations:,} iterations in "
         f"{record.result['seconds']:.0f} s: test error {record.report['top1_error']:.2f} % "
         f"(n={record.report['n']:,} images). No digit in a test scene was used for training."
     )

@@ -18,6 +18,7 @@ from reslab.studies.records import CADENCE, Classifiers, Detectors, Record, Seed
 from reslab.training.overrides import flatten
 from reslab.training.recipe import Recipe
 
+OWN_PARTS = {"deviations.net", "deviations.optimizer"}  # their labels are in a run's label
 MAX_LABEL_KEYS = 2  # maximum number of recipe keys in a label
 RESULTS = ("train_error", "seconds", "weights_sha256")  # last columns of the CSV
 ERROR_NOTE = (
@@ -85,7 +86,10 @@ def label_classifiers(groups: Sequence[Classifiers]) -> dict[str, Classifiers]:
         rivals = [rival for rival in groups if rival.first.label == group.first.label]
         lines = [group.first.recipe.differences(rival.first.recipe) for rival in rivals]
         differing = {line.partition(":")[0] for line in chain.from_iterable(lines)}
-        keys = ["data"] if "data" in differing else sorted(differing - CADENCE)
+        fields["data"] = group.first.data
+        keys = ["data"]
+        if not differing & {"data", "deviations.data"}:
+            keys = sorted(differing - CADENCE - OWN_PARTS)
         values = [f"{key}={fields.get(key)}" for key in keys if len(keys) <= MAX_LABEL_KEYS]
         labels.append(", ".join([group.first.label, *values]))
     return dict(zip(unique(labels), groups, strict=True))
@@ -96,9 +100,9 @@ def error_table(groups: Mapping[str, Classifiers]) -> Table:
     rows = [
         {
             "network": label,
-            "set": group.first.recipe.data,
-            "layers": str(group.first.depth),
-            "parameters": f"{complexity(group.first.label, group.first.recipe.model).parameters:,}",
+            "set": group.first.data,
+            "layers": "–" if group.first.own_net else str(group.first.depth),
+            "parameters": f"{classifier_parameters(group.first):,}",
             "test error (%)": str(group.test_error),
             "training error (%)": str(group.train_error),
             "paper (%)": paper_entry(group.first) or "–",
@@ -109,9 +113,18 @@ def error_table(groups: Mapping[str, Classifiers]) -> Table:
     return table_of(rows, ERROR_NOTE)
 
 
+def classifier_parameters(record: Record[Recipe]) -> int:
+    """Return the number of parameters of a classifier."""
+    if record.own_net:
+        return record.environment["parameters"]
+    return complexity(record.label, record.recipe.model).parameters
+
+
 def paper_entry(record: Record[Recipe]) -> str:
     """Return the paper's test error for the same network and data set, or "" if there is none."""
     data, net, name = record.recipe.data, record.recipe.model, f"resnet{record.depth}"
+    if record.own_net:
+        return ""
     if data == "cifar10" and name in cifar_names() and net == config_named(name):
         return table_6(record.depth)
     return ""
@@ -210,9 +223,9 @@ def runs_csv(groups: Mapping[str, SeedGroup]) -> str:
         for run in group.runs:
             recipe, seed = run.recipe, run.environment["seed"]
             if isinstance(recipe, Recipe):
-                option = recipe.model.option or "none"
-                row = {"network": run.label, "layers": run.depth, "shortcut": option}
-                row |= {"data": recipe.data, "seed": seed}
+                known = {"layers": run.depth, "shortcut": recipe.model.option or "none"}
+                row = {"network": run.label} | (dict.fromkeys(known, "") if run.own_net else known)
+                row |= {"data": run.data, "seed": seed}
                 measured = {"test_error": run.report["top1_error"]}
             else:
                 row = {"detector": label, "data": recipe.data, "seed": seed}
