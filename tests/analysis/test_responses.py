@@ -1,7 +1,7 @@
 import pytest
 import torch
 from tests.models.kinds import KINDS, perturbed
-from torch import nn
+from torch import Tensor, nn
 
 from reslab.analysis.responses import layer_responses, standard_deviation
 from reslab.data.datasets import ImagesInMemory
@@ -81,3 +81,36 @@ def test_every_kind_of_net_has_responses(kind: str) -> None:
         before = model.net.get_submodule("stages.0")(model.net.stem(images.images.float()))
         first = block.body[0](before)
     assert responses["stages.1.0.body.0"] == pytest.approx(first.std(unbiased=False).item(), 1e-4)
+
+
+class PreActivation(nn.Module):
+    """A block of the user's own: plain convolutions with norms before them, one never used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.first = nn.Conv2d(3, 5, 3, padding=1)
+        self.projection = nn.Conv2d(5, 5, 1)
+        self.inner = ConvBN(5, 4, 3)
+        self.unused = nn.Conv2d(3, 3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(self.norm(x).relu())
+        return self.inner(self.projection(x).relu()).mean((2, 3))
+
+
+def test_every_3x3_convolution_of_an_own_network_is_measured() -> None:
+    """Against numpy, on the outputs computed here; a norm counts only where it follows."""
+    torch.manual_seed(0)
+    net = PreActivation().eval()
+    nn.init.uniform_(net.inner.conv.weight)
+    nn.init.uniform_(net.inner.get_parameter("norm.weight"))
+    model = Model(net, ("a", "b"), minus_mean(torch.zeros(3, 1, 1)), {}, [], own_net="own")
+    images = image_set(7)
+    found = layer_responses(model, images)
+    with torch.no_grad():
+        first = net.first(net.norm(images.images.float()).relu())
+        inner = net.inner(net.projection(first).relu())
+    expected = {"first": first.double().numpy().std(), "inner": inner.double().numpy().std()}
+    assert list(found) == list(expected)
+    assert found == pytest.approx(expected, rel=1e-6)

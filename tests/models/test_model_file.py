@@ -4,10 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 from tests.models.kinds import KINDS, perturbed
+from torch import nn
 
 from reslab.models.config import cifar_config, imagenet_config
-from reslab.models.model_file import Model, load_model, model_bytes
-from reslab.models.preprocessing import minus_mean
+from reslab.models.model_file import Model, load_model, model_bytes, save_model
+from reslab.models.preprocessing import Preprocessing, minus_mean
 from reslab.models.resnet import build_resnet
 from reslab.runtime.files import TensorFile, sha256_of
 
@@ -90,3 +91,72 @@ def test_at_its_native_size_a_net_has_one_position(pool, side: int) -> None:
 def test_images_below_a_nets_native_size_have_no_position() -> None:
     with pytest.raises(ValueError, match="images of 20x12 are below the network's own size, 16"):
         a_model().dense(torch.zeros(1, 3, 20, 12, dtype=torch.uint8))
+
+
+COLOURS = Preprocessing.of((120.0, 110.0, 100.0), (60.0, 50.0, 40.0), size=16)
+
+
+def test_a_network_trained_elsewhere_is_saved_and_opens_by_itself(tmp_path: Path) -> None:
+    net = a_model().net.train()
+    save_model(net, ["ant", "bee", "cat"], COLOURS, tmp_path / "own.safetensors", ["a", "b", "c"])
+    model = load_model(tmp_path / "own.safetensors")
+    assert (model.classes, model.ids) == (("ant", "bee", "cat"), ("a", "b", "c"))
+    assert (model.preprocessing.resize, model.preprocessing.size) == (16, 16)
+    images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    expected = net.eval()(COLOURS(images))
+    torch.testing.assert_close(model(images), expected, rtol=0, atol=1e-5)
+
+
+def test_any_other_network_is_saved_and_given_again(tmp_path: Path) -> None:
+    def build() -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 2), nn.Softmax(1))
+
+    net, file = build(), tmp_path / "own.safetensors"
+    save_model(net, ("a", "b"), Preprocessing.of((1, 2, 3)), file)
+    with pytest.raises(ValueError, match=r"holds a network of your own \(Sequential; 98 para"):
+        load_model(file)
+    model = load_model(file, build())
+    images = torch.randint(0, 256, (4, 3, 4, 4), dtype=torch.uint8)
+    torch.testing.assert_close(model(images), net(COLOURS.of((1, 2, 3))(images)))
+    save_model(a_model().net, ("a", "b", "c"), COLOURS, file)
+    with pytest.raises(ValueError, match="describes its network: load it without net"):
+        load_model(file, build())
+
+
+class Shared(nn.Module):
+    """A network that uses one layer twice, under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = self.second = nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x.mean((2, 3))))
+
+
+def test_a_network_that_shares_layers_is_saved_too(tmp_path: Path) -> None:
+    net, file = Shared(), tmp_path / "own.safetensors"
+    save_model(net, "abc", Preprocessing.of((0, 0, 0)), file)
+    images = torch.randint(0, 256, (4, 3, 4, 4), dtype=torch.uint8)
+    expected = net(images.float())
+    torch.testing.assert_close(load_model(file, Shared())(images), expected)
+
+
+@pytest.mark.parametrize(
+    ("classes", "ids", "reason"),
+    [
+        (("a", "b"), (), "2 classes, the network has 3 outputs"),
+        (("a", "b", "c"), ("x",), "1 ids for 3 classes"),
+    ],
+)
+def test_names_that_do_not_fit_are_refused(
+    tmp_path: Path, classes: tuple[str, ...], ids: tuple[str, ...], reason: str
+) -> None:
+    with pytest.raises(ValueError, match=reason):
+        save_model(a_model().net, classes, COLOURS, tmp_path / "own.safetensors", ids)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_no_place_for_a_model(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is a folder: name a file"):
+        save_model(a_model().net, ("a", "b", "c"), COLOURS, tmp_path)

@@ -1,3 +1,6 @@
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
@@ -51,3 +54,39 @@ def test_it_travels_as_tensors_and_facts() -> None:
     assert torch.equal(after.mean, before.mean)
     assert torch.equal(after.std, before.std)
     assert (after.channels, after.resize, after.size) == ("BGR", 256, 224)
+
+
+def test_numbers_make_a_preprocessing() -> None:
+    pixel = torch.tensor([110, 60, 5], dtype=torch.uint8).reshape(1, 3, 1, 1)
+    seen = Preprocessing.of((100, 50, 25), (5, 2, 4))(pixel)
+    assert seen.flatten().tolist() == [2.0, 5.0, -5.0]
+    assert Preprocessing.of((100, 50, 25))(pixel).flatten().tolist() == [10.0, 10.0, -20.0]
+    mean = np.arange(12.0).reshape(3, 2, 2)
+    assert torch.equal(Preprocessing.of(mean).mean, torch.from_numpy(mean).float())
+    for size, resize, sides in (
+        (None, None, (None, None)),
+        (224, None, (224, 224)),
+        (224, 256, (256, 224)),
+    ):
+        made = Preprocessing.of((1, 2, 3), size=size, resize=resize)
+        assert (made.resize, made.size) == sides
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (((1, 2),), r"shapes \[2, 1, 1\] and \[3\]"),
+        (((1, 2, 3), (1, 2)), r"shapes \[3, 1, 1\] and \[2\]"),
+        ((torch.zeros(1, 4, 4),), r"shapes \[1, 4, 4\]"),
+        (((1, 2, 3), (1, 0, 1)), "must be above 0"),
+        (((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), "multiply both by 255"),
+    ],
+)
+def test_other_numbers_are_refused(arguments: tuple[Any, ...], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        Preprocessing.of(*arguments)
+
+
+def test_a_crop_is_not_larger_than_the_image() -> None:
+    with pytest.raises(ValueError, match="resize=200 is less than size=224"):
+        Preprocessing.of((1, 2, 3), size=224, resize=200)

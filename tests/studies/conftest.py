@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from reslab.detection.setup import open_detection_data
 from reslab.detection.task import DETECTIONS_FILE
 from reslab.recipes import detection_recipe, recipe
 from reslab.studies.records import Record, read_record
-from reslab.training.recipe import Recipe
+from reslab.training.recipe import Deviations, Recipe
 
 Finish = Callable[..., Path]
 Read = Callable[..., Record[Any]]
@@ -67,6 +68,22 @@ def finish(tmp_path: Path) -> Finish:
 def classifier(finish: Finish) -> Read:
     """Return a function that writes such a run and reads its record."""
     return lambda *args, **options: read_record(finish(*args, **options), Recipe)
+
+
+@pytest.fixture
+def own_parts(classifier: Read) -> Read:
+    """The record of a run with parts of the user's own, each given as a line of `Deviations`."""
+
+    def read(name: str, seed: int = 1, test_error: float = 10.0, **lines: str) -> Record[Recipe]:
+        record = classifier(name, seed, test_error=test_error)
+        changes: dict[str, Any] = {"deviations": Deviations(**lines)}
+        if "data" in lines:
+            changes["data"] = "own"
+        environment = record.environment | ({"parameters": 531} if "net" in lines else {})
+        changed = record.recipe.model_copy(update=changes)
+        return replace(record, recipe=changed, environment=environment)
+
+    return read
 
 
 @pytest.fixture

@@ -29,3 +29,13 @@ def test_other_parts_are_named(classifier) -> None:
         "model.dropout: 0.0 -> 0.1",
         "model.norm.groups: None -> 8",
     ]
+
+
+def test_parts_of_ones_own_are_deviations(own_parts) -> None:
+    net, data = "PreAct; 531 parameters; 0123456789ab", "letters; 40 images; 0123456789ab"
+    record = own_parts("cifar10-resnet20", net=net, data=data, optimizer="AdamW(); 0123456789ab")
+    assert deviations(record.recipe) == [
+        f"net: the recipe's -> {net}",
+        f"data: the paper's -> {data}",
+        "optimizer: SGD with momentum -> AdamW(); 0123456789ab",
+    ]

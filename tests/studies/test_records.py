@@ -74,7 +74,7 @@ def test_the_larger_precision_is_the_best_of_several_seeds(detector) -> None:
 def test_a_run_that_is_not_finished_is_refused(finish) -> None:
     run = finish("digits-plain20")
     (run / "result.json").unlink()
-    with pytest.raises(ValueError, match="not finished; `reslab resume"):
+    with pytest.raises(ValueError, match="not finished: resume it with `reslab resume"):
         read_record(run, Recipe)
 
 
@@ -96,3 +96,26 @@ def test_a_step_of_alternating_training_has_no_page(finish_detector) -> None:
     (run / "result.json").write_text(json.dumps(result))
     with pytest.raises(ValueError, match="a step of alternating training"):
         read_record(run, DetectionRecipe)
+
+
+NET, DATA = "PreAct; 531 parameters; 0123456789ab", "letters; 40 images; 0123456789ab"
+OPTIMIZER = "AdamW(weight_decay=0.05); 0123456789ab"
+
+
+def test_runs_with_parts_of_ones_own_are_groups_of_their_own(own_parts, classifier) -> None:
+    """And their seeds one group, as of any recipe."""
+    records = [
+        classifier("digits-resnet20"),
+        own_parts("digits-resnet20", 2, net=NET),
+        own_parts("digits-resnet20", 3, net=NET),
+        own_parts("digits-resnet20", 4, net=NET.replace("ab", "cd")),
+        own_parts("digits-resnet20", 5, optimizer=OPTIMIZER),
+        own_parts("digits-resnet20", 6, data=DATA),
+    ]
+    groups = group_by_recipe(records)
+    assert [len(group.runs) for group in groups] == [1, 2, 1, 1, 1]
+    labels = [group.first.label for group in groups]
+    optimizer = "ResNet-20, AdamW(weight_decay=0.05)"
+    assert labels == ["ResNet-20", "PreAct", "PreAct", optimizer, "ResNet-20"]
+    assert [group.first.data for group in groups] == ["digits"] * 4 + ["letters"]
+    assert [group.first.kind for group in groups[:2]] == ["ResNet A", "PreAct"]

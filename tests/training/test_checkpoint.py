@@ -117,8 +117,8 @@ def test_a_file_of_the_first_edition_names_no_format(tmp_path: Path) -> None:
 def test_a_file_of_a_later_format_is_refused_and_kept(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, checkpoint(10))
     path = save_checkpoint(tmp_path, checkpoint(20))
-    with_facts(path, format=3, schedule={"warmup": "in another form"})
-    with pytest.raises(ValueError, match="has format 3, this reslab reads up to 2"):
+    with_facts(path, format=4, schedule={"warmup": "in another form"})
+    with pytest.raises(ValueError, match="has format 4, this reslab reads up to 3"):
         recover_newest_checkpoint(tmp_path, print)
     assert len(checkpoints_in(tmp_path)) == 2
 

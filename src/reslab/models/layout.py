@@ -10,17 +10,14 @@ DIGITS = 12  # of a digest in a line for people
 PACKAGES = ("torch", "reslab")  # whose classes are not the user's own
 
 
-def layout(net: nn.Module) -> list[tuple[str, ...]]:
-    """Return the class of each module, and the type and shape of each weight and buffer, by name.
+def layout(net: nn.Module) -> list[tuple[str, str]]:
+    """Return the class of each module, and the shape of each weight and buffer, by name.
 
     Neither values are covered nor settings without weights, such as a stride.
     """
     classes = [(name, type(module).__name__) for name, module in net.named_modules()]
-    tensors = [
-        (name, str(tensor.dtype), str(tuple(tensor.shape)))
-        for name, tensor in net.state_dict().items()
-    ]
-    return [*classes, *tensors]
+    shapes = [(name, str(tuple(tensor.shape))) for name, tensor in net.state_dict().items()]
+    return [*classes, *shapes]
 
 
 def describe_net(net: nn.Module) -> str:

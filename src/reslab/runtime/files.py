@@ -86,9 +86,13 @@ class TensorFile:
         """Return the content of the file."""
         from safetensors.torch import save
 
-        tensors = {
-            name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()
-        }
+        tensors, storages = {}, set()
+        for name, tensor in self.tensors.items():
+            content = tensor.detach().cpu().contiguous()
+            storage = content.untyped_storage().data_ptr()
+            # safetensors refuses shared memory, as of a layer that a network uses twice
+            tensors[name] = content.clone() if storage in storages else content
+            storages.add(storage)
         facts = self.facts | {DIGEST: sha256_of(tensors, json.dumps(self.facts))}
         return save(tensors, {FACTS: json.dumps(facts)})
 

@@ -73,7 +73,8 @@ class Record(Generic[RecipeType]):
         if isinstance(self.recipe, Recipe):
             optimizer = self.recipe.deviations.optimizer
             return ", ".join([self.network_label, *([label_of(optimizer)] if optimizer else [])])
-        return f"{self.network_label}, {'trained' if self.recipe.weights else 'untrained'} trunk"
+        start = "pretrained trunk" if self.recipe.weights else "from scratch"
+        return f"{self.network_label}, {start}"
 
     @property
     def report(self) -> Event:

@@ -112,3 +112,19 @@ def test_several_seeds_have_a_spread(detector) -> None:
     (finding,) = detector_findings(labelled(records))
     assert "mAP@.5 82.00 % ± 2.83, mAP@[.5:.95] 41.00 % ± 1.41" in finding
     assert "2 seeds, mean ± std" in finding
+
+
+def test_only_nets_of_the_family_with_equal_parts_are_compared(own_parts, classifier) -> None:
+    """A net of one's own has no known depth; another optimizer or set is compared by itself."""
+    net, optimizer = "PreAct; 531 parameters; 0123456789ab", "AdamW(); 0123456789ab"
+    shallow, deep = classifier("digits-resnet20"), classifier("digits-resnet56")
+    apart = [
+        own_parts("digits-resnet56", 2, net=net),
+        own_parts("digits-resnet110", 3, optimizer=optimizer),
+        own_parts("digits-resnet110", 4, data="letters; 40 images; 0123456789ab"),
+    ]
+    (finding,) = classifier_findings(group_by_recipe([shallow, deep, *apart]))
+    assert finding.startswith("ResNet-56 vs. ResNet-20: ")
+    more = own_parts("digits-resnet20", 5, optimizer=optimizer)
+    findings = classifier_findings(group_by_recipe([shallow, deep, *apart, more]))
+    assert findings[1].startswith("ResNet-110, AdamW() vs. ResNet-20, AdamW(): ")

@@ -26,6 +26,31 @@ def test_the_tables_agree(degradation) -> None:
     assert len({line.count("|") for line in markdown}) == 1
 
 
+def test_a_network_of_ones_own_has_parameters_but_no_known_layers(own_parts, classifier) -> None:
+    net = "PreAct; 531 parameters; 0123456789ab"
+    records = [
+        classifier("cifar10-resnet20"),
+        own_parts("cifar10-resnet20", 2, net=net),
+        own_parts("cifar10-resnet20", 3, net=net.replace("ab", "cd")),
+        own_parts("cifar10-resnet20", 4, data="letters; 40 images; 0123456789ab"),
+        own_parts("cifar10-resnet20", 5, data="shapes; 40 images; 0123456789ab"),
+    ]
+    groups = label_classifiers(group_by_recipe(records))
+    labels = [
+        "ResNet-20, data=cifar10", "PreAct #1", "PreAct #2",
+        "ResNet-20, data=letters", "ResNet-20, data=shapes",
+    ]  # fmt: skip
+    assert list(groups) == labels
+    rows = error_table(groups).rows
+    assert [row[1] for row in rows] == ["cifar10"] * 3 + ["letters", "shapes"]
+    assert [row[2] for row in rows] == ["20", "–", "–", "20", "20"]
+    assert [row[3] for row in rows] == ["269,722", "531", "531", "269,722", "269,722"]
+    assert [row[6] for row in rows] == ["8.75", "–", "–", "–", "–"]
+    text = list(csv.DictReader(io.StringIO(runs_csv(groups))))
+    assert [row["layers"] for row in text] == ["20", "", "", "20", "20"]
+    assert [row["data"] for row in text] == [row[1] for row in rows]
+
+
 def test_a_name_breaks_no_table() -> None:
     assert Table("t", ("a",), [("x|<b>",)]).markdown() == "| a |\n| --- |\n| x\\|&lt;b> |\n"
 
