@@ -78,7 +78,7 @@ def test_every_kind_of_net_has_responses(kind: str) -> None:
     responses = layer_responses(model, images)
     assert list(responses) == ["stem.0", *layers]
     with torch.no_grad():
-        before = model.net.get_submodule("stages.0")(model.net.stem(images.images.float()))
+        before = model.net.get_submodule("stages.0")(model.resnet.stem(images.images.float()))
         first = block.body[0](before)
     assert responses["stages.1.0.body.0"] == pytest.approx(first.std(unbiased=False).item(), 1e-4)
 
