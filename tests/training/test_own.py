@@ -1,4 +1,4 @@
-"""Runs with parts of one's own: told apart, resumed to the same bits, refused with other parts."""
+"""Runs with parts of one's own: distinguished, resumed to the same bits, refused with others."""
 
 import json
 import signal
@@ -130,7 +130,7 @@ def test_the_callers_random_numbers_are_left_alone(tmp_path: Path) -> None:
 
 
 class OtherNet(Net):
-    """The same weights under another name: another function, for all that a file can know."""
+    """A network with the same weights, which may be another function of them."""
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def sgd_of_the_authors(net: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
 
 
-def test_runs_with_and_without_own_parts_are_told_apart(whole: Path, tmp_path: Path) -> None:
+def test_runs_with_and_without_own_parts_are_distinguished(whole: Path, tmp_path: Path) -> None:
     """Even a network that the recipe would build, and an optimizer that is nearly the recipe's."""
     short = recipe("digits-resnet20").with_(
         {"model.blocks": [1, 1, 1]}, iterations=2, warmup=None, recompute_bn=0, batch_size=8,

@@ -237,7 +237,7 @@ def test_the_description_leaves_the_network_as_it_was(name: str) -> None:
     assert all(weight.grad is None for weight in net.parameters())
 
 
-def test_the_description_tells_settings_and_members_apart() -> None:
+def test_the_description_distinguishes_settings_and_members() -> None:
     def halves(rate: float) -> Build:
         def build(net: nn.Module) -> torch.optim.Optimizer:
             weights: list[Tensor] = list(net.parameters())

@@ -204,7 +204,7 @@ def must_fit_recipe(recipe: Recipe, sets: OwnSets) -> None:
             sizes = [list(images.images.shape[1:]) for images in (train, test)]
             raise ValueError(f"training images are {sizes[0]}, test images {sizes[1]}")
     elif isinstance(train, EncodedImages) and isinstance(test, EncodedImages):
-        if recipe.pictures is None:
+        if isinstance(recipe.augmentation, PadAndCrop):
             raise ValueError(
                 f"{recipe.name} is for images in memory, these are encoded: take a recipe as "
                 "imagenet-resnet18"
