@@ -1,1 +1,1 @@
-"""Bytes on disk to tensors; independent of networks."""
+"""Data sets: from bytes on disk to tensors, independent of networks."""

@@ -66,7 +66,7 @@ class EncodedImages:
         return replace(self, name=name, files=files, labels=self.labels[indices])
 
     def image(self, index: int) -> np.ndarray:
-        """Decode an image, RGB uint8 [H, W, 3]; raises BadImage if it cannot be decoded."""
+        """Decode an image, RGB uint8 [H, W, 3]; raise BadImage if it cannot be decoded."""
         return load_image(self.read(self.files[index]), self.files[index])
 
     def prefetching(self, indices: Iterable[int]) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""Decode images of any format to RGB. The header is checked before any pixel is decoded."""
+"""Decode images to RGB; the header is checked before any pixel is decoded."""
 
 import re
 import threading

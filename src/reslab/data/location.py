@@ -32,7 +32,7 @@ Location = Path | Url
 
 
 def parse_location(text: str | Location) -> Location:
-    """Parse a user's input as a path or URL; raises ValueError if a URL is invalid."""
+    """Parse a user's input as a path or URL; raise ValueError if a URL is invalid."""
     if isinstance(text, Url):
         return text
     written = str(text)  # a Path has collapsed "//" to "/"; it is refused below
@@ -70,7 +70,7 @@ def _check_url(written: str, protocol: str) -> None:
 
 
 def to_folder(place: Location, use: str) -> Path:
-    """Return a local folder unchanged; raises ValueError for a URL.
+    """Return a local folder unchanged; raise ValueError for a URL.
 
     `use` begins the remedy in the message: "cifar10 needs", for example.
     """

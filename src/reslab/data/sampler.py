@@ -1,4 +1,4 @@
-"""Sample images in an endless training sequence; seeded random generators."""
+"""Sample images in an endless sequence for training, with seeded random generators."""
 
 from enum import IntEnum
 from functools import lru_cache

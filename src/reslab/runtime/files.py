@@ -98,7 +98,7 @@ class TensorFile:
 
     @staticmethod
     def read(path: Path) -> "TensorFile":
-        """Read the file at `path`; raises ValueError if it is damaged or in another format.
+        """Read the file at `path`; raise ValueError if it is damaged or in another format.
 
         An OSError is passed on, because a later attempt may succeed.
         """
@@ -118,7 +118,7 @@ class TensorFile:
 
     @staticmethod
     def read_facts(path: Path) -> dict[str, Any]:
-        """Read the facts only, without the checksum test; raises the same errors as `read`."""
+        """Read the facts only, without the checksum test; raise the same errors as `read`."""
         from safetensors import SafetensorError, safe_open
 
         try:

@@ -68,7 +68,7 @@ def send(processes: Sequence[subprocess.Popen[bytes]], number: int) -> None:
 
 
 def wait(processes: Sequence[subprocess.Popen[bytes]]) -> list[int | None]:
-    """Wait until all processes end, or for EXIT_GRACE after one has failed; return exit codes."""
+    """Wait until all processes end, or until EXIT_GRACE after a failure; return the exit codes."""
     limit = float("inf")
     while None in (codes := [process.poll() for process in processes]):
         if time.monotonic() > limit:

@@ -132,7 +132,7 @@ def box_in_words(part: Annotations, row: int) -> str:
 
 
 def detection_set(part: Annotations, *, alone: bool = False) -> DetectionSet:
-    """Build a detection set from annotations; raises ValueError with the first problem.
+    """Build a detection set from annotations; raise ValueError with the first problem.
 
     `alone` is for evaluating detections from a file: the images need not exist, and boxes stay
     float64, because rounding could move an IoU of exactly 0.9 below its threshold.

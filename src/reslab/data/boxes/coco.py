@@ -78,7 +78,7 @@ def read_coco(path: Path, folder: Path, name: str) -> Annotations:
 
 
 def read_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """Read a JSON file; raises ValueError, naming the malformed line."""
+    """Read a JSON file; raise ValueError, naming the malformed line."""
     try:
         return json.loads(path.read_bytes(), object_hook=object_hook)
     except OSError as error:

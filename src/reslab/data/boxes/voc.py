@@ -42,7 +42,7 @@ class XmlAnnotation:
     """
 
     def __init__(self, data: bytes, file: str) -> None:
-        """Parse `data`; raises ValueError, naming file and line, if it is malformed."""
+        """Parse `data`; raise ValueError, naming file and line, if it is malformed."""
         self.file = file
         self.size: dict[str, float] = {}  # empty if the XML has none
         self.objects: list[XmlObject] = []
@@ -191,7 +191,7 @@ def _by_stem(folder: Path) -> dict[str, str]:
 
 
 def _add_image(part: Annotations, file: str, key: str, image: str) -> None:
-    """Append one image and its objects to the columns; raises ValueError as `PLACE: REASON`."""
+    """Append one image and its objects to the columns; raise ValueError as `PLACE: REASON`."""
     try:
         annotation = XmlAnnotation((part.root / file).read_bytes(), file)
     except OSError as error:

@@ -43,7 +43,7 @@ class Index:
     columns: dict[str, np.ndarray]  # with the keys of COLUMNS
 
     def facts(self) -> dict:
-        """Return all fields except the files and the columns, and the format's number."""
+        """Return the format number and all fields except the files and the columns."""
         return {
             "format": FORMAT,
             "name": self.name,
@@ -81,7 +81,7 @@ def index_bytes(index: Index) -> bytes:
 
 
 def parse_index(data: bytes, path: str) -> Index:
-    """Parse the bytes of an index file; raises ValueError, naming `path` and the problem."""
+    """Parse the bytes of an index file; raise ValueError, naming `path` and the problem."""
     try:
         facts = checked_facts(parse_header(data[8 : 8 + header_size(data)]))
         arrays = load(data)
@@ -113,7 +113,7 @@ def header_size(data: bytes) -> int:
 
 
 def parse_header(data: bytes) -> dict:
-    """Parse the header of a safetensors file; raises ValueError if it is malformed."""
+    """Parse the header of a safetensors file; raise ValueError if it is malformed."""
     header = json.loads(data)
     if not isinstance(header, dict):
         raise ValueError("its header is not a JSON object")

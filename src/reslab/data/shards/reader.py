@@ -164,7 +164,7 @@ def is_packed(folder: Path) -> bool:
 
 
 def read_index(folder: Path) -> Index:
-    """Read the index of a packed folder; raises ValueError if it is damaged."""
+    """Read the index of a packed folder; raise ValueError if it is damaged."""
     return parse_index((folder / INDEX).read_bytes(), str(folder / INDEX))
 
 

@@ -221,7 +221,7 @@ def stop_fetchers(queue: SimpleQueue) -> None:
 
 
 def open_filesystem(url: Url) -> tuple[Any, str]:
-    """Return fsspec's file system and root path; raises ImportError if a package is missing."""
+    """Return fsspec's file system and root path; raise ImportError if a package is missing."""
     protocol = str(url).partition(":")[0]
     try:
         from fsspec.core import url_to_fs
