@@ -1,4 +1,4 @@
-"""The lines that events become."""
+"""The lines in which events are printed."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def test_progress_is_a_line_now_and_then(
            "images_per_second": 9.53}  # fmt: skip
     on_event = progress_lines()
     on_event({"kind": "start", "total": 3, "what": "iterations"})
-    for iteration in (1, 2, 3):  # the first and the last at once
+    for iteration in (1, 2, 3):  # in quick succession: only the first and the last are printed
         on_event(row | {"iteration": iteration})
     facts = "lr 0.1  loss 1.0000  training error 50.00 %  9.5 images/s"
     first, last = capsys.readouterr().err.splitlines()

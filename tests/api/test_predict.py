@@ -1,4 +1,4 @@
-"""The images that a user names, and rows of detections, without a model."""
+"""Images that a user names, and rows of detections, without a model."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ def test_images_are_listed_in_order_and_other_files_counted(tmp_path: Path) -> N
     for name in ("b.jpg", "a.PNG", "notes.txt", ".hidden.jpg", "deep/c.webp", ".git/d.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    named = str(tmp_path / "notes.txt")  # named by itself it is tried
+    named = str(tmp_path / "notes.txt")  # a file named explicitly is tried whatever its suffix
     images, left_out = find_images([named, STDIN, str(tmp_path)])
     assert [image.file for image in images[:2]] == [named, STDIN]
     assert [image.name for image in images[2:]] == ["a.PNG", "b.jpg", "deep/c.webp"]

@@ -1,4 +1,4 @@
-"""What the tests of the command share."""
+"""Fixtures for the tests of the command."""
 
 from collections.abc import Callable
 
@@ -9,5 +9,5 @@ Refused = Callable[..., str]
 
 @pytest.fixture
 def line(refused: Refused) -> Refused:
-    """The one line with which `evaluate` refuses."""
+    """Run `evaluate`, which must fail with one line, and return that line."""
     return lambda *arguments: refused("evaluate", *arguments)

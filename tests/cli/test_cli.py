@@ -1,4 +1,4 @@
-"""The command as a person meets it; signals and studies in processes of their own."""
+"""The command as a user meets it; signals and studies run in processes of their own."""
 
 import json
 import os
@@ -17,7 +17,7 @@ import pytest
 from reslab.cli import VERBS, main, verb_name
 
 Reslab = Callable[..., subprocess.CompletedProcess[str]]
-Start = Callable[..., Any]  # as the fixtures of tests/conftest.py
+Start = Callable[..., Any]  # as in the fixtures of tests/conftest.py
 Printed = subprocess.CompletedProcess[str]
 
 SHORT = (
@@ -29,13 +29,13 @@ NAMES = [verb_name(verb) for verb in VERBS]
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that `printed` finishes."""
+    """The folder of the run that `printed` trains."""
     return tmp_path_factory.mktemp("runs") / "first"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def printed(reslab: Reslab, run: Path) -> Printed:
-    """What the command prints that makes the run."""
+    """Train a run; return the output of the command."""
     done = reslab("train", "digits-resnet20", "--out", run, *SHORT)
     assert done.returncode == 0, done.stderr
     return done
@@ -132,7 +132,7 @@ def test_a_study_is_stopped_goes_on_and_is_not_run_again(
     stopped = begun.end()
     assert stopped.returncode == 130, stopped.stderr
     assert "the same command goes on" in stopped.stderr
-    for run in (study / "runs").iterdir():  # `runs/*` are runs, saved or finished
+    for run in (study / "runs").iterdir():  # every run is saved or finished
         assert list(run.glob("checkpoints/*.safetensors")) or (run / "result.json").exists()
     assert reslab("resume", study / "runs" / "plain20-seed1").returncode == 0
     first = (study / "runs" / "plain20-seed1" / "result.json").stat().st_mtime_ns
@@ -147,7 +147,7 @@ def test_a_study_is_stopped_goes_on_and_is_not_run_again(
 
 
 def wait_for(folder: Path, pattern: str, count: int = 1) -> None:
-    """Wait until so many files are there that hold something."""
+    """Wait until `count` files match the pattern and are not empty."""
     deadline = time.monotonic() + 120
     while sum(map(holds_something, folder.glob(pattern))) < count:
         assert time.monotonic() < deadline
@@ -157,7 +157,7 @@ def wait_for(folder: Path, pattern: str, count: int = 1) -> None:
 def holds_something(path: Path) -> bool:
     try:
         return path.stat().st_size > 0
-    except FileNotFoundError:  # replaced meanwhile
+    except FileNotFoundError:  # replaced in the meantime
         return False
 
 
@@ -192,7 +192,7 @@ def test_a_signal_loses_nothing(
     assert json.loads((out / "result.json").read_text())["state_sha256"] == unstopped
 
 
-# bad input: exit 2 or 1, one line, and nothing lost
+# bad input: exit status 2 or 1, one line, no file lost
 
 
 def test_no_verb(refused) -> None:
@@ -277,7 +277,7 @@ def test_a_read_only_place(refused, tmp_path: Path) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path):
-    """A file system of 1.3 MB, where the test may mount one."""
+    """A file system of 1.3 MB; skip the test if it may not mount one."""
     place = tmp_path / "disk"
     place.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=1300k", "tmpfs", str(place)]
@@ -288,7 +288,7 @@ def small_disk(tmp_path: Path):
 
 
 def test_a_full_disk_loses_no_run(reslab, refused, unstopped: str, small_disk: Path) -> None:
-    """Checkpoints of 0.6 MB: the third does not fit, nor the model in the end."""
+    """A checkpoint takes 0.6 MB, so the third does not fit, nor does the final model."""
     out = small_disk / "run"
     done = reslab("train", "digits-resnet20", "--out", out, *LONG)
     assert done.returncode == 1
@@ -296,7 +296,7 @@ def test_a_full_disk_loses_no_run(reslab, refused, unstopped: str, small_disk: P
     last = lines[-1]
     refused_ones = [line for line in lines if "no checkpoint at iteration" in line]
     assert "no space left on device" in refused_ones[0]
-    assert lines.index(refused_ones[0]) < len(lines) - 2  # training went on
+    assert lines.index(refused_ones[0]) < len(lines) - 2  # training continued
     assert "no space left on device" in last
     assert f"`reslab resume {out}`" in last
     assert "Traceback" not in done.stderr

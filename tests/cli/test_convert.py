@@ -1,4 +1,4 @@
-"""`reslab import` and `reslab export`, from weights of others to a model file and back."""
+"""`reslab import` and `reslab export`: from other programs' weights to a model file and back."""
 
 import json
 import warnings
@@ -34,13 +34,13 @@ def weights(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def own_warnings(monkeypatch) -> None:
-    """The command takes warnings over; a test gives them back."""
+    """Restore the handling of warnings, which the command replaces."""
     monkeypatch.setattr("warnings.showwarning", warnings.showwarning)
 
 
 @pytest.fixture
 def run(capsys):
-    """Run a command that must succeed in silence, and give the lines of its result."""
+    """Run a command that must succeed without messages; return the lines it prints."""
 
     def run(*arguments: object) -> list[str]:
         assert main(list(map(str, arguments))) == 0
@@ -53,7 +53,7 @@ def run(capsys):
 
 @pytest.fixture
 def one_line(capsys):
-    """Run a command that must fail with one line, write nothing, and give the line."""
+    """Run a command that must fail with one line and write nothing; return the line."""
 
     def run(*arguments: object, out: Path | None = None) -> str:
         before = out.read_bytes() if out and out.exists() else None

@@ -1,4 +1,4 @@
-"""`reslab detect`, run inside this process where that is enough."""
+"""`reslab detect`, inside this process where possible."""
 
 import io
 import json
@@ -33,12 +33,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-NAMES = ["a.jpg", "a.png", "a.webp", "empty.png", "deep/a.JPG"]  # in the order of a walk
+NAMES = [
+    "a.jpg",
+    "a.png",
+    "a.webp",
+    "empty.png",
+    "deep/a.JPG",
+]  # in the order in which the folder is searched
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Five good images, one bad; the folder, as seen from where it lies."""
+    """Return the relative path of a folder with five good images and a bad one."""
     rng = np.random.default_rng(0)
     (tmp_path / "in" / "deep").mkdir(parents=True)
     for name in NAMES:
@@ -52,7 +58,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(capsys, *arguments: object) -> tuple[int, str, list[str]]:
-    """Exit status, standard output, lines of standard error."""
+    """Run the verb; return exit status, standard output and lines of standard error."""
     status = main(["detect", *map(str, arguments)])
     printed = capsys.readouterr()
     return status, printed.out, printed.err.splitlines()
@@ -140,7 +146,10 @@ def test_the_list_is_cocos_with_names_of_images(capsys, model: Path, folder: Pat
     ]
     found = {row["image_id"] for row in rows}
     assert "deep/a.JPG" in found
-    assert found <= {*NAMES, str(folder / "a.jpg")}  # named beside its folder: looked at once
+    assert found <= {
+        *NAMES,
+        str(folder / "a.jpg"),
+    }  # named together with its folder: processed once
     assert {row["category_id"] for row in rows} <= {1, 18, "tiger"}
     assert len({row["category_id"] for row in rows}) > 1
 
@@ -252,4 +261,4 @@ def test_ctrl_c_keeps_what_is_drawn_and_lists_it(start, model: Path, folder: Pat
     assert 5 <= len(drawn) < 300
     assert {Path(row["image_id"]).stem for row in rows} <= {Path(name).stem for name in drawn}
     for name in drawn:
-        load_image((Path("out") / name).read_bytes(), name)  # whole
+        load_image((Path("out") / name).read_bytes(), name)  # not truncated

@@ -51,7 +51,7 @@ def images(folder: Path) -> Path:
 
 @pytest.fixture
 def evaluate(capsys):
-    """The verb's reports and what it said beside them."""
+    """Run the verb; return its reports and its messages."""
 
     def run(*arguments: object) -> tuple[list[dict], str]:
         assert main(["evaluate", *map(str, arguments), "--json"]) == 0
@@ -100,7 +100,9 @@ def test_several_models_are_reported_and_averaged(evaluate, tmp_path: Path) -> N
     alone, _ = evaluate(models[0], models[0], "--data", data)
     assert alone[2]["loss"] == pytest.approx(alone[0]["loss"], rel=1e-6)
     best, worst = sorted(report["loss"] for report in reports[:2])
-    assert reports[2]["loss"] < (best + worst) / 2  # the logarithm is concave
+    assert (
+        reports[2]["loss"] < (best + worst) / 2
+    )  # by Jensen's inequality, since the logarithm is concave
 
 
 def test_kept_scores_are_used_without_being_asked_for(
@@ -149,7 +151,7 @@ def test_scores_in_bf16_do_not_replace_others(evaluate, tmp_path: Path) -> None:
 
 def test_the_preprocessing_is_part_of_what_scores_depend_on(evaluate, tmp_path: Path) -> None:
     data = images(tmp_path / "data")
-    for size in (16, 20):  # the same weights and the same view, but positions of another size
+    for size in (16, 20):  # equal weights and views, but windows of different sizes
         model = a_model(tmp_path / "m.safetensors", 1, size=size)
         _, said = evaluate(model, "--data", data, "--protocol", "multi-scale:24", "--keep-scores")
     assert "is not used: it has the scores of another model" in said
@@ -179,7 +181,7 @@ def test_a_file_names_the_outputs(evaluate, line, tmp_path: Path) -> None:
 
 
 def test_a_model_from_elsewhere_needs_a_set(line, evaluate, tmp_path: Path) -> None:
-    """One that subtracts a colour takes images of every size: digits as they come."""
+    """A model that subtracts one colour takes images of any size, so digits are not resized."""
     digits = tuple(str(digit) for digit in range(10))
     model = a_model(tmp_path / "m.safetensors", 1, classes=digits, resize=None, size=None)
     assert "no set of their own" in line(model)
@@ -195,7 +197,9 @@ def test_models_of_different_classes_have_no_mean(line, tmp_path: Path) -> None:
     two = a_model(tmp_path / "2.safetensors", 2, classes=("ant", "bee", "dog"))
     data = images(tmp_path / "data")
     assert "knows other classes than" in line(one, two, "--data", data)
-    one = a_model(tmp_path / "3.safetensors", 1, ids=("n1", "n2", "n3"))  # as ImageNet's two cranes
+    one = a_model(
+        tmp_path / "3.safetensors", 1, ids=("n1", "n2", "n3")
+    )  # as with ImageNet's two cranes
     two = a_model(tmp_path / "4.safetensors", 2, ids=("n2", "n1", "n3"))
     assert "knows other classes than" in line(one, two, "--data", data)
 
@@ -211,7 +215,7 @@ def test_a_folder_that_is_not_there(line, tmp_path: Path) -> None:
 
 @pytest.fixture
 def own_run(tmp_path: Path) -> tuple[Path, Path]:
-    """A run on a folder without parts, and that folder."""
+    """A run on an unsplit folder, and that folder."""
     data = images(tmp_path / "data")
     made = recipe("own-resnet18", data=data)
     folder = RunFolder.create(tmp_path / "run", made, {"seed": 3, "data": str(data)})

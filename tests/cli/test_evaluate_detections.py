@@ -1,4 +1,4 @@
-"""`reslab evaluate` of files of detections: COCO's own reference, small sets, every refusal."""
+"""`reslab evaluate` on files of detections: COCO's reference numbers, small sets, errors."""
 
 import json
 from pathlib import Path
@@ -7,14 +7,14 @@ import pytest
 
 from reslab.cli import main
 
-# COCO's release prints these for its example: AP, AP50, AP75, small, medium, large; AR 1, 10, 100,
-# small, medium, large
+# COCO's release prints these for its example: AP, AP50, AP75, AP small, medium, large; AR 1, 10,
+# 100, AR small, medium, large
 REFERENCE = [.505, .697, .573, .586, .519, .501, .387, .594, .595, .640, .566, .564]  # fmt: skip
 
 
 @pytest.fixture
 def evaluate(capsys):
-    """What the verb prints, after it has succeeded."""
+    """Run the verb, which must succeed, and return its output."""
 
     def run(*arguments: object) -> str:
         assert main(["evaluate", *map(str, arguments)]) == 0
@@ -25,7 +25,7 @@ def evaluate(capsys):
 
 @pytest.fixture
 def coco(tmp_path: Path) -> Path:
-    """Annotations without images; ids begin at 0, a class has no boxes."""
+    """Annotations without image files; ids begin at 0, and one class has no boxes."""
     content = {
         "images": [
             {"id": key, "file_name": f"{key}.jpg", "width": 100, "height": 80} for key in (5, 9)
@@ -45,7 +45,7 @@ def coco(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def found(tmp_path: Path) -> Path:
-    """All of the cat, half of the dog."""
+    """Write detections: the whole cat, and half of the dog."""
     rows = [
         {"image_id": 5, "category_id": 2, "bbox": [10, 10, 20, 20], "score": 0.9},
         {"image_id": 9, "category_id": 7, "bbox": [30, 30, 20, 20], "score": 0.8},
@@ -76,7 +76,7 @@ def test_a_report_as_json(evaluate, coco: Path, found: Path) -> None:
         "detections", "set", "protocol", "n", "map_50", "map_50_95", "coco", "per_class",
     ]  # fmt: skip
     assert report["detections"] == str(found)
-    # IoU of the dog is exactly 0.5: found at one of the ten overlaps
+    # the dog's IoU is exactly 0.5, enough for one of the ten thresholds
     assert report["map_50"] == pytest.approx(100)
     assert report["map_50_95"] == pytest.approx(55)
     assert report["coco"]["ap_large"] is None

@@ -1,4 +1,4 @@
-"""`reslab evaluate` of detectors."""
+"""`reslab evaluate` on detectors."""
 
 import json
 from collections.abc import Callable
@@ -36,7 +36,7 @@ IT = replace(IT, search=IT.search.with_changes({"threshold": 0.0}))
 
 
 def findable() -> DetectionSplits:
-    """Scenes whose truth is about what an untrained detector takes for it."""
+    """Make scenes whose ground truth lies close to an untrained detector's detections."""
     _, found = detect_set([IT], SCENES.test, IT.search)
     truths = []
     for seen in found:
@@ -59,7 +59,7 @@ def few_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Exit status, standard output, lines of standard error."""
+    """Run the verb; return exit status, standard output and lines of standard error."""
 
     def started(*arguments: object) -> tuple[int, str, list[str]]:
         status = main(["evaluate", *map(str, arguments)])
@@ -70,7 +70,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def written(path: Path, it: Detector = IT, name: str = "model.safetensors") -> Path:
-    """A model file of a detector of scenes."""
+    """Write the model file of a detector of scenes."""
     path.mkdir(exist_ok=True)
     made = it if it.recipe else replace(it, recipe=short_recipe().model_dump(mode="json"))
     (path / name).write_bytes(detector_bytes(made))
@@ -84,7 +84,7 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def own_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run on a folder of one's own."""
+    """A run on a user's folder."""
     home = tmp_path_factory.mktemp("own")
     folder = scenes_folder(home / "scenes")
     weights = classifier_file(home)
@@ -197,14 +197,14 @@ def test_switches_of_appendix_b(run: Run, model: Path, tmp_path: Path) -> None:
         status, out, err = run(model, "--scales", scales)
         assert (status, out, len(err)) == (2, "", 1)
         assert why in err[0]
-    # a detector that was trained with a switch is tested with it
+    # an option set in training is used in testing
     always = replace(IT, search=IT.search.with_changes({"refine": True}))
     assert numbers(run(written(tmp_path, always, "always"), "--json")[1]) == refined
 
 
 def test_detectors_that_cannot_be_taken_together(run: Run, model: Path, tmp_path: Path) -> None:
     names = tuple("abcdefghij")
-    others = replace(IT, classes=names)  # whose ids are the same numbers
+    others = replace(IT, classes=names)  # with the same ids
     file = written(tmp_path, others, "others")
     status, out, err = run(model, file)
     assert (status, out, len(err)) == (2, "", 1)

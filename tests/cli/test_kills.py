@@ -1,4 +1,4 @@
-"""SIGKILL at random moments, twenty times: the same bits at the end, each time."""
+"""Twenty runs killed by SIGKILL at random moments end with the same bits once resumed."""
 
 import json
 import os
@@ -37,9 +37,9 @@ def test_twenty_kills(tmp_path: Path) -> None:
         time.sleep(moments.uniform(0.1, 0.95) * duration)
         process.send_signal(signal.SIGKILL)
         killed += process.wait() == -signal.SIGKILL
-        if number % 2:  # half of the times the newest checkpoint is cut short as well
+        if number % 2:  # every second time the newest checkpoint is truncated too
             for newest in sorted((out / "checkpoints").glob("*.safetensors"))[-1:]:
                 newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
         subprocess.run(command(out), check=True, env=environment)
         assert state(out) == state(tmp_path / "whole"), f"kill {number}"
-    assert killed > KILLS // 2  # most moments fell inside the run
+    assert killed > KILLS // 2  # most kills hit the run before its end

@@ -1,4 +1,4 @@
-"""A folder of one's own, as a person would use it: forty grey images of two classes."""
+"""A user's own folder: forty grey images of two classes."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`reslab pack` as a person meets it."""
+"""`reslab pack` as a user meets it."""
 
 import io
 import json
@@ -24,7 +24,7 @@ def image(seed: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten images of two classes, one of them cut short."""
+    """Ten images of two classes, one of them truncated."""
     folder = tmp_path_factory.mktemp("images")
     for number in range(10):
         path = folder / ("cat", "dog")[number % 2] / f"{number}.jpg"
@@ -88,7 +88,7 @@ def test_refusals(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
 )
 def test_a_signal_leaves_nothing(start, tmp_path: Path, number: int, status: int) -> None:
-    """It comes when the first shard has its first image, and there are seconds of work left."""
+    """It arrives after the first image of the first shard, seconds before the work is done."""
     large = tmp_path / "large.jpg"
     Image.fromarray(np.zeros((1500, 2000, 3), np.uint8)).save(large)
     for name in ("cat", "dog"):

@@ -18,8 +18,8 @@ def test_a_plan_says_what_a_run_costs(reslab) -> None:
         "digits-resnet20", 1437, 600
     )  # fmt: skip
     assert (facts["limit"], facts["pictures_per_second"]["preparing"]) == ("network", None)
-    batches = 600 + 50  # updates, and the statistics recomputed after them
-    shown = 11 * 360 + 360  # evaluations at 50, 100 ... 550, and the last
+    batches = 600 + 50  # updates, then batches for recomputed statistics
+    shown = 11 * 360 + 360  # evaluations at 50, 100 ... 550, and at the end
     speeds = facts["pictures_per_second"]
     seconds = batches * 128 / speeds["training"] + shown / speeds["evaluating"]
     assert facts["hours"] == pytest.approx(seconds / 3600)

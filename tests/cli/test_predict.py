@@ -1,4 +1,4 @@
-"""`reslab predict`, run inside this process where that is enough."""
+"""`reslab predict`, inside this process where possible."""
 
 import io
 import json
@@ -41,7 +41,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four good images, one bad, and files that predict should pass by."""
+    """Four good images, a bad one, and files that predict must ignore."""
     out = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(0)
     (out / "deep").mkdir()
@@ -55,12 +55,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-GOOD = ["a.png", "b.jpg", "z.JPG", "deep/c.webp"]  # in the order of a walk
+GOOD = ["a.png", "b.jpg", "z.JPG", "deep/c.webp"]  # in the order in which the folder is searched
 
 
 def run(capsys, *arguments: object) -> tuple[int, str, list[str]]:
-    """Exit status, standard output, lines of standard error."""
-    with warnings.catch_warnings():  # in a process of its own, warnings are lines and no errors
+    """Run the verb; return exit status, standard output and lines of standard error."""
+    with (
+        warnings.catch_warnings()
+    ):  # warnings are printed by the command but are errors under pytest
         warnings.simplefilter("default")
         status = main(["predict", *map(str, arguments)])
     printed = capsys.readouterr()
@@ -78,7 +80,7 @@ def test_one_image_is_a_block_best_first(capsys, model: Path, folder: Path) -> N
 def test_a_folder_is_a_line_each_and_a_bad_file_does_not_stop_it(
     capsys, model: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(folder.parent)  # names that are short enough to be aligned
+    monkeypatch.chdir(folder.parent)  # of names short enough to be aligned
     folder = Path(folder.name)
     status, out, err = run(capsys, model, folder)
     assert status == 1

@@ -1,4 +1,4 @@
-"""Runs by several processes: the run of one, to the last bit, whatever happens to them."""
+"""Runs of several processes equal the run of one bit-exactly, even if interrupted."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def rows(out: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def started(*command: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """A command in a session of its own, which ends with the test."""
+    """Start a command in a session of its own; kill it at the end of the test."""
     process = subprocess.Popen(
         [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"} | environment, start_new_session=True,
@@ -67,7 +67,7 @@ def free_port() -> str:
 
 
 def ranks(process: subprocess.Popen[str]) -> dict[int, int]:
-    """The ids of the processes that a launcher has started, by rank."""
+    """Return the ids of the processes that a launcher has started, by rank."""
     found = {}
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     for child in children:
@@ -80,7 +80,7 @@ def ranks(process: subprocess.Popen[str]) -> dict[int, int]:
 
 @pytest.fixture(scope="module")
 def one(reslab, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of one process with two virtual GPUs."""
+    """The run of a single process with two virtual GPUs."""
     out = tmp_path_factory.mktemp("one") / "run"
     done = reslab(*words(out))
     assert done.returncode == 0, done.stderr
@@ -88,9 +88,9 @@ def one(reslab, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_processes_make_the_run_of_one(one: Path, tmp_path: Path) -> None:
-    """Weights, momentum, statistics, every line of the log; said and written once.
+    """Weights, momentum, statistics and log are equal; lines are printed and files written once.
 
-    The command and its processes are begun as a person begins them, not by fork.
+    The command and its processes are started as a user starts them, not by fork.
     """
     out = tmp_path / "two"
     with started(*RESLAB, *words(out, "--processes", "2", "--json")) as process:
@@ -109,7 +109,7 @@ def test_two_processes_make_the_run_of_one(one: Path, tmp_path: Path) -> None:
 
 
 def start_ranks(start, count: int, words: list[str]) -> list[Any]:
-    """Start the processes of one run as a scheduler does, each with its place in variables."""
+    """Start the processes of a run as a scheduler does, with ranks in environment variables."""
     facts = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     return [start(*words, **facts, RANK=str(rank)) for rank in range(count)]
 
@@ -158,7 +158,7 @@ def test_a_signal_to_the_launcher_is_one_to_all(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_full_disk_ends_all_with_one_line(tmp_path: Path, refused) -> None:
-    """A file that may not grow is what a full disk is; the first process alone writes."""
+    """A limit on file size stands for a full disk; only the first process writes."""
     out = tmp_path / "run"
     code = (
         "import resource, signal, sys; from reslab.cli import main; "
@@ -203,9 +203,9 @@ def test_a_scheduler_may_start_the_processes_and_hears_143(one: Path, tmp_path: 
 
 @pytest.mark.slow
 def test_two_machines_of_which_one_loses_its_process(one: Path, tmp_path: Path) -> None:
-    """As docs/machines.md has it: torchrun on each, here on two addresses of this machine.
+    """As in docs/machines.md, one torchrun per machine, here on two addresses of this machine.
 
-    Each torchrun counts its own restarts, so after the loss their numbers differ.
+    Each torchrun counts its own restarts, so the counts differ after the loss.
     """
     out = tmp_path / "run"
     endpoint = f"127.0.0.1:{free_port()}"

@@ -1,4 +1,4 @@
-"""Training, testing and checking images at a URL, as a person does."""
+"""Training on, testing on and checking images at a URL, as a user does."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ pytest.importorskip("aiohttp", reason="the extra `remote`")
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
-    """Twelve images to train on and six to test, on a server that sometimes fails."""
+    """Twelve training and six test images, on a server that sometimes fails."""
     monkeypatch.setenv("RESLAB_CACHE", str(tmp_path / "cache"))
     parts = {"train": set_of(images(12)), "validation": set_of(images(6, "v", start=12))}
     pack_sets(parts, tmp_path / "root" / "set", Packing(shard_size=1), lambda bad: None)
@@ -30,7 +30,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultySe
 def test_a_run_from_afar_is_the_run_from_here(
     server: FaultyServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Weights are equal; the run records its URL, which resume, evaluate, check and plan use."""
+    """Weights are equal; resume, evaluate, check and plan use the URL that the run records."""
     url = f"{server.url}/set"
     small = ("--set", "batch_size=4", "--set", "checkpoint_every=2", *SMALL)
     for data, name in ((tmp_path / "root" / "set", "here"), (url, "afar")):

@@ -1,4 +1,4 @@
-"""`reslab study detection` and `reslab report` of detectors, as a person calls them."""
+"""`reslab study detection` and `reslab report` on detectors, as a user calls them."""
 
 import json
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_the_study_goes_from_nothing_to_its_page(reslab, tmp_path: Path) -> None
     assert weights == classifier["weights_sha256"]
     assert json.loads((Path(untrained["run"]) / "recipe.json").read_text())["weights"] is None
     again = reslab(*command)
-    assert json.loads(again.stdout) == said  # nothing was run again
+    assert json.loads(again.stdout) == said  # no run was repeated
     other = reslab("study", "detection", "--out", tmp_path, "--iterations", 3)
     assert other.returncode == 2
     assert "holds a run of another recipe" in other.stderr

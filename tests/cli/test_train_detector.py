@@ -1,4 +1,4 @@
-"""`reslab train`, `resume`, `plan` and `recipes` of detectors; input faults are a line each."""
+"""`reslab train`, `resume`, `plan` and `recipes` for detectors; input errors are one line."""
 
 import json
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def few_scenes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Exit status, standard output, lines of standard error."""
+    """Run the command; return exit status, standard output and lines of standard error."""
 
     def started(*arguments: object) -> tuple[int, str, list[str]]:
         status = main([str(argument) for argument in arguments])
@@ -48,7 +48,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture
 def refused(run: Run, tmp_path: Path) -> Callable[..., str]:
-    """The line with which `train` refuses; there is no run afterwards."""
+    """Run `train`, which must fail with one line and leave no run; return the line."""
 
     def started(*arguments: object, recipe: str = RECIPE, status: int = 2) -> str:
         out = tmp_path / "run"
@@ -228,7 +228,7 @@ def test_faults_of_voc_are_a_line_each(
 def test_images_of_another_size_are_bad_files(
     run: Run, tmp_path: Path, weights: Path, folder: Path
 ) -> None:
-    """Their boxes would lie elsewhere. Few are passed over, too many end the run in a line."""
+    """Their boxes would not fit. A few are skipped; too many end the run with one line."""
     Image.new("RGB", (50, 40)).save(folder / "train" / "000000.png")
     more = ("--weights", weights, "--data", folder, *BOXES, "--set=iterations=6")
     status, out, err = run("train", RECIPE, "--out", tmp_path / "one", *more)
@@ -246,7 +246,7 @@ def test_images_of_another_size_are_bad_files(
 def test_what_was_saved_outlives_an_image_that_vanishes(
     run: Run, tmp_path: Path, weights: Path, folder: Path
 ) -> None:
-    """A fault in the middle is a line; with the images back the run goes on."""
+    """An error during the run is one line; once the images are restored, the run resumes."""
     more = ("--weights", weights, "--data", folder, *BOXES, "--set=eval_every=1")
     kept = {file.name: file.read_bytes() for file in (folder / "val").iterdir()}
     out = tmp_path / "run"

@@ -1,4 +1,4 @@
-"""What other programs name and compute, written down from their sources, as judges."""
+"""Names and computations of other programs, written from their sources, to judge ours."""
 
 import math
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def torchvision_shapes(depth: int, classes: int = 1000) -> Shapes:
-    """torchvision/models/resnet.py, `resnet18().state_dict()` and so on, in its order."""
+    """Return names and shapes as in torchvision's `resnet18().state_dict()` and deeper nets."""
     bottleneck = depth > 34
     layers = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}[depth]
     shapes: Shapes = {"conv1.weight": (64, 3, 7, 7)}
@@ -44,7 +44,7 @@ def norm(shapes: Shapes, name: str, channels: int) -> None:
 
 
 def torchvision_net(state: State, images: Tensor) -> Tensor:
-    """`ResNet.forward` of torchvision on normalised images, read off a state dict."""
+    """Compute torchvision's `ResNet.forward` on normalised images from a state dict."""
 
     def conv_bn(x: Tensor, conv: str, bn: str, stride: int) -> Tensor:
         kernel = state[f"{conv}.weight"]
@@ -72,7 +72,7 @@ def torchvision_net(state: State, images: Tensor) -> Tensor:
 
 
 def authors_blocks(depth: int) -> list[str]:
-    """The blocks of ResNet-{50,101,152}-deploy.prototxt."""
+    """Return the names of the blocks in ResNet-{50,101,152}-deploy.prototxt."""
     middle = {
         50: ["3a", "3b", "3c", "3d", "4a", "4b", "4c", "4d", "4e", "4f"],
         101: ["3a", "3b1", "3b2", "3b3", "4a", *(f"4b{i}" for i in range(1, 23))],
@@ -82,7 +82,7 @@ def authors_blocks(depth: int) -> list[str]:
 
 
 def authors_convolutions(depth: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    """Name of a convolution, suffix of its batch norm and scale, shape of its blob."""
+    """Yield each convolution's name, the suffix of its batch norm and scale, its blob's shape."""
     yield "conv1", "_conv1", (64, 3, 7, 7)
     inputs = 64
     for block in authors_blocks(depth):
@@ -96,7 +96,7 @@ def authors_convolutions(depth: int) -> Iterator[tuple[str, str, tuple[int, ...]
 
 
 def authors_blobs(depth: int, rng: Generator, classes: int = 7) -> State:
-    """Random blobs as in the released files, their statistics 4 times too large."""
+    """Make random blobs as in the released files; statistics are multiplied by their factor, 4."""
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(*shape, generator=rng)
@@ -116,7 +116,7 @@ def authors_blobs(depth: int, rng: Generator, classes: int = 7) -> State:
 
 
 def authors_net(blobs: State, depth: int, bgr: Tensor) -> Tensor:
-    """The deploy prototxt as Caffe computes it, on BGR images less their mean; in float64."""
+    """Compute the deploy prototxt as Caffe does, on BGR images minus their mean, in float64."""
     blobs = {name: blob.double() for name, blob in blobs.items()}
 
     def layer(x: Tensor, name: str, suffix: str, stride: int) -> Tensor:

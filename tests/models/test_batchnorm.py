@@ -20,7 +20,7 @@ def test_statistics_are_the_mean_of_those_of_the_batches() -> None:
     rng = torch.Generator().manual_seed(0)
     batches = [torch.randn(8, 3, 6, 6, generator=rng) * k + k for k in (1.0, 2.0, 5.0)]
     norm = nn.BatchNorm2d(3)
-    norm(torch.full((4, 3, 6, 6), 100.0))  # what was averaged before must be forgotten
+    norm(torch.full((4, 3, 6, 6), 100.0))  # earlier averages must be discarded
     recompute_statistics(norm, (norm(batch) for batch in batches))
     means = torch.stack([b.mean((0, 2, 3)) for b in batches])
     variances = torch.stack([b.var((0, 2, 3)) for b in batches])
@@ -44,7 +44,7 @@ def test_the_scale_of_convolutions_is_that_of_the_initialisation_and_the_net_the
     recompute_statistics(net, (net(torch.randn(4, 3, 16, 16, generator=rng)) for _ in range(2)))
     convolutions = [module for module in net.modules() if isinstance(module, nn.Conv2d)]
     for number, (convolution, norm) in enumerate(zip(convolutions, norms_of(net), strict=True)):
-        with torch.no_grad():  # as decay would leave them, were the statistics to follow
+        with torch.no_grad():  # as weight decay would, with statistics that follow
             convolution.weight.mul_(0.1 * (number + 1))
             assert norm.running_mean is not None
             assert norm.running_var is not None
@@ -60,7 +60,7 @@ def test_the_scale_of_convolutions_is_that_of_the_initialisation_and_the_net_the
 
 
 def with_statistics(name: str) -> ResNet:
-    """A net whose batch norms are not the identity."""
+    """Build a net whose batch norms are not the identity."""
     config = config_named(name)
     net = build_resnet(config.model_copy(update={"blocks": tuple(1 for _ in config.blocks)}))
     rng = torch.Generator().manual_seed(0)
@@ -82,7 +82,7 @@ def test_folding_changes_no_score(name: str) -> None:
     before = net(images)
     after = fold_batchnorm(net)(images)
     torch.testing.assert_close(after, before, rtol=1e-9, atol=1e-9)
-    assert torch.equal(net(images), before)  # the net itself stays as it was
+    assert torch.equal(net(images), before)  # the original net is unchanged
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,7 +9,7 @@ from reslab.models.config import ResNetConfig, all_models, config_named
 from reslab.models.parts import BatchNorm, GroupNorm, NoisyBatchNorm, NoNorm
 from reslab.models.resnet import ResNet
 
-# name: parameters, multiply-adds in millions and the decimals they are known to
+# name: parameters, and multiply-adds (billions in Table 1, millions in Table 6) to known decimals
 TABLE_1 = {
     "plain18": (11_515_688, "1.795"),
     "resnet18-A": (11_515_688, "1.795"),
@@ -35,7 +35,7 @@ TABLE_6 = {
     1202: (19_421_274, "2829"),
 }
 OPTION_B = {20: 272_474, 32: 466_906, 44: 661_338, 56: 855_770, 110: 1_730_714, 1202: 19_424_026}
-# the FLOPs that Table 1 itself prints, in billions
+# FLOPs as printed in Table 1, in billions
 PRINTED = {
     "resnet18-A": 1.8,
     "resnet34-A": 3.6,
@@ -94,7 +94,7 @@ def test_every_name_is_counted_once_and_in_order() -> None:
 
 
 def counted(config: ResNetConfig, side: int) -> tuple[int, int]:
-    """Parameters and multiply-adds of a net, counted in a forward pass without values."""
+    """Count parameters and multiply-adds of a net in a forward pass on the meta device."""
     multiply_adds = 0
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:

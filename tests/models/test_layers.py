@@ -59,8 +59,10 @@ print(torch.backends.cpu.get_cpu_capability())
 
 
 def test_few_channels_at_stride_2_have_right_gradients_on_avx2(start_python) -> None:
-    """torch's own form corrupts the heap there: a process of its own ends with it."""
-    done = start_python("-c", SMALL, **SWITCHES["avx2"]).end()  # which ends one that hangs, too
+    """torch's own kernel corrupts the heap there, so the test runs in its own process."""
+    done = start_python(
+        "-c", SMALL, **SWITCHES["avx2"]
+    ).end()  # the server also ends it if it hangs
     assert (done.returncode, done.stdout) == (0, "AVX2\n"), done.stderr
 
 
@@ -79,7 +81,7 @@ def pixels_first(conv: Conv, x: torch.Tensor) -> bool:
         (Conv(4, 8, 3, 2, padding=1), False),
         (Conv(4, 8, 1, 2).double(), False),
         (Conv(4, 8, 1, 2).to(torch.bfloat16), False),
-        (Conv(4, 8, 1, 2).to("meta"), False),  # no CPU
+        (Conv(4, 8, 1, 2).to("meta"), False),  # not on the CPU
     ],
 )  # fmt: skip
 def test_pixels_are_taken_first_only_where_torch_has_the_fault(conv: Conv, safe: bool) -> None:

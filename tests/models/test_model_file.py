@@ -76,7 +76,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pool", ["ceil", "padded"])
 @pytest.mark.parametrize("side", [16, 17, 18, 100, 129])
 def test_at_its_native_size_a_net_has_one_position(pool, side: int) -> None:
-    """Also at sizes that the stages do not halve into whole numbers."""
+    """Also at sizes that are not multiples of the stride."""
     config = cifar_config(8) if side < 32 else imagenet_config(18).model_copy(update={"pool": pool})
     model = replace(a_model(), net=build_resnet(config).eval())
     model = replace(model, preprocessing=replace(model.preprocessing, resize=side, size=side))

@@ -72,7 +72,9 @@ def test_the_numbers_must_be_of_this_net() -> None:
         pass
     with numbers_for(net, numbers):
         net(torch.zeros(3, 2))
-    with pytest.raises(ValueError, match="needs random numbers"):  # they are taken back
+    with pytest.raises(
+        ValueError, match="needs random numbers"
+    ):  # they are removed after the block
         net(torch.zeros(3, 2))
 
 
@@ -155,7 +157,7 @@ def test_masks_of_neighbours_images_and_layers_are_independent() -> None:
     assert abs(correlation(kept[:, 1:], kept[:, :-1])) < bound
     assert abs(correlation(kept[..., 1:], kept[..., :-1])) < bound
     assert abs(correlation(kept[:, :, 1:], kept[:, :, :-1])) < bound
-    # keys that differ in one bit
+    # of keys that differ in one bit
     near = kept_values(keys ^ 1, torch.empty(129, 16, 8, 8), 0.5)
     assert abs(correlation(kept, near)) < bound
     net = nn.Sequential(Dropout(0.5), Dropout(0.5))
@@ -179,7 +181,7 @@ def test_dropouts_mask_is_the_same_for_every_memory_format() -> None:
     x = torch.randn(4, 6, 5, 3, generator=rng())
     layer = Dropout(0.5)
     assert torch.equal(run(layer, x), run(layer, x.contiguous(memory_format=torch.channels_last)))
-    wide = run(layer, torch.ones(4, 6))  # as in a head without a map
+    wide = run(layer, torch.ones(4, 6))  # without spatial dimensions
     assert set(wide.unique().tolist()) == {0.0, 2.0}
 
 
@@ -205,7 +207,7 @@ def test_noise_has_the_papers_distribution() -> None:
     torch.testing.assert_close(scales.std(1).mean().item(), 0.3, rtol=0.01, atol=0)
     torch.testing.assert_close(shifts.std(1).mean().item(), 0.2 / math.sqrt(3), rtol=0.01, atol=0)
     spread = (shifts - shifts.mean(1, keepdim=True)).abs().max()
-    assert 0.2 < spread < 0.26  # never further than 0.2 from mu, whose estimate is off a little
+    assert 0.2 < spread < 0.26  # at most 0.2 from mu, plus the error of its estimate
     # between iterations and channels
     sigma, mu = scales.mean(1), shifts.mean(1)
     torch.testing.assert_close(sigma.mean().item(), 1.25, rtol=0.01, atol=0)

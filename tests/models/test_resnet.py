@@ -86,7 +86,7 @@ def test_a_bottleneck_halves_where_its_config_says(
 ) -> None:
     with torch.device("meta"):
         net = ResNet(imagenet_config(50).model_copy(update={"stride_on": stride_on}))
-    halving = list(blocks(net))[3].body  # after the three of conv2_x
+    halving = list(blocks(net))[3].body  # the first block after the three of conv2_x
     strides = [layer.conv.stride[0] for layer in halving if isinstance(layer, ConvBN)]
     assert tuple(strides) == expected
 

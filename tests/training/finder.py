@@ -1,4 +1,4 @@
-"""A recipe of the other task, with as little of its own as there can be."""
+"""A minimal recipe of the task detection, for tests of what all tasks share."""
 
 from typing import Any, Literal, final
 
@@ -14,7 +14,7 @@ class FinderRecipe(RunRecipe):
 
     @staticmethod
     def expand_override(fields: Fields, key: str, value: Any) -> Fields:
-        """`shorter=paper` stands for two changes."""
+        """Expand `shorter=paper` to two changes."""
         return (
             {"shorter": 600, "batch_size": 8}
             if (key, value) == ("shorter", "paper")

@@ -87,7 +87,7 @@ def test_a_damaged_newest_is_reported_deleted_and_passed_over(tmp_path: Path, da
 def test_a_disk_that_does_not_answer_costs_no_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error of reading is not damage: nothing may be deleted for it."""
+    """A read error is not damage, so no checkpoint may be deleted."""
     save_checkpoint(tmp_path, checkpoint(10))
 
     def fail(*arguments: object) -> None:
@@ -100,7 +100,7 @@ def test_a_disk_that_does_not_answer_costs_no_checkpoint(
 
 
 def with_facts(path: Path, **changes: object) -> None:
-    """Write a checkpoint's file again, some of its facts changed or, for None, left out."""
+    """Rewrite a checkpoint file with facts changed or, where None is given, removed."""
     file = TensorFile.read(path)
     facts = {key: fact for key, fact in (file.facts | changes).items() if fact is not None}
     path.write_bytes(TensorFile(file.tensors, facts).to_bytes())

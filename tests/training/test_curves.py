@@ -15,7 +15,7 @@ DETECTOR = [*TRAIN, evaluation(5, map_50=20.0), evaluation(10, map_50=60.0, map_
 
 
 def words(svg: str) -> set[str]:
-    """Matplotlib leaves each text as a comment beside its outlines."""
+    """Return the texts of an SVG, which Matplotlib writes as comments beside the outlines."""
     return set(re.findall(r"<!-- (.*?) -->", svg))
 
 

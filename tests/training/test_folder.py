@@ -54,7 +54,7 @@ def test_lines_after_a_checkpoint_are_forgotten_and_a_cut_line_too(tmp_path: Pat
     folder = RunFolder.create(tmp_path / "run", RECIPE, HERE)
     folder.log([{"kind": "train", "iteration": k} for k in (10, 20, 30)])
     with open(folder.metrics, "a") as file:
-        file.write('{"iterat')  # a kill in the middle of a line
+        file.write('{"iterat')  # as after a kill in the middle of a line
     assert [row["iteration"] for row in folder.rows()] == [10, 20, 30]
     folder.forget_after(20, evaluated_until=20)
     folder.log([{"kind": "train", "iteration": 25}])

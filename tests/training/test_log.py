@@ -1,4 +1,4 @@
-"""Disks that are slow, full or gone during a run."""
+"""Disks that become slow, full or unavailable during a run."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from reslab.training.log import CheckpointWriter
 
 
 class Disk(RunFolder):
-    """A folder that writes checkpoints once `let` is set, and refuses those of some iterations."""
+    """A folder that saves checkpoints once `let` is set, except at the iterations `refused`."""
 
     def __init__(self, path: Path, refused: tuple[int, ...] = ()) -> None:
         super().__init__(path)
@@ -45,7 +45,7 @@ def test_training_goes_on_while_a_copy_is_written(tmp_path: Path, reported: list
     now = checkpoint(10)
     writer.begin(now)
     for tensor in (*now.weights.values(), *now.optimizer.tensors.values()):
-        tensor.zero_()  # the next update
+        tensor.zero_()  # as the next update does
     assert saved(disk) == []
     disk.let.set()
     writer.close()
@@ -86,7 +86,7 @@ def test_the_last_checkpoint_waits_for_the_disk(tmp_path: Path, reported: list[s
 def test_a_process_that_ends_at_once_does_not_wait_for_the_disk(
     tmp_path: Path, reported: list[str]
 ) -> None:
-    """A second signal ends a run so: the checkpoint being written may be lost."""
+    """So ends a run at the second signal: the checkpoint being written may be lost."""
     disk = Disk(tmp_path)
     disk.let.clear()
     writer = CheckpointWriter(disk, reported.append, saved=0)
@@ -167,7 +167,7 @@ def test_lines_wait_for_room_and_no_checkpoint_outlives_them(
 
 
 def test_half_a_line_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk is full in the middle of a line."""
+    """If the disk fills up in the middle of a line, the line is removed."""
     resource = pytest.importorskip("resource")
     import signal
 

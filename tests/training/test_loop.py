@@ -18,7 +18,7 @@ def share(seed: int, count: int = 4) -> tuple[Tensor, Tensor]:
 
 
 def test_one_update_is_the_mean_over_shares_with_statistics_of_their_own() -> None:
-    """Against gradients taken by hand, one forward a virtual GPU, in float64."""
+    """Compare with manual gradients, one forward pass per virtual GPU, in float64."""
     net = build_resnet(cifar_config(8)).double().train()
     twin = build_resnet(cifar_config(8)).double().train()
     shares = [share(0), share(1)]
@@ -47,7 +47,7 @@ def test_one_update_is_the_mean_over_shares_with_statistics_of_their_own() -> No
 
 
 def test_all_that_an_update_makes_is_on_the_device_of_the_weights() -> None:
-    """Also where no batch norm moves statistics. A device without memory mixes with no other."""
+    """Also without batch norm. Tensors on the meta device cannot be mixed with others."""
     net = nn.Linear(2, 1, device="meta")
     sgd = torch.optim.SGD([{"params": list(net.parameters()), "scale": 1.0}], lr=0.1)
 
@@ -104,13 +104,13 @@ def test_the_warm_up_listens_to_the_training_error() -> None:
     changes = ["iterations=40", "warmup.window=10"]
     steps, _, _ = counted_run(lambda k: 90.0 if k < 12 else 0.0, changes)
     rates = [step.learning_rate for step in steps]
-    # errors of 90 until the 12th: two of 0 among the last ten make a mean of 72
+    # 12 errors of 90, then 0: after 14, the last ten average 72, which is below 80
     assert rates == [0.01] * 14 + [0.1] * (20 - 14) + [0.01] * 10 + [0.001] * 10
     assert [step.iteration for step in steps if step.warmed_up] == [14]
 
 
 def test_an_observer_sees_the_gradient_of_the_mean_loss_before_the_step() -> None:
-    """Against finite differences in float64, for one weight of every parameter."""
+    """Compare with finite differences in float64, for one entry of every parameter."""
     net = build_resnet(cifar_config(8)).double().train()
     shares = [share(0), share(1)]
 

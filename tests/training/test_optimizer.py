@@ -16,7 +16,7 @@ def gradients(step: int, weight: torch.Tensor) -> torch.Tensor:
 
 
 def test_updates_are_those_of_the_authors_framework() -> None:
-    """v <- mu v + rate (g + decay w), w <- w - v in float64, through drops and a warm-up's end."""
+    """v <- mu v + rate (g + decay w), w <- w - v in float64, across changes of the rate."""
     layer = nn.Linear(5, 4).double()
     optimizer = build_sgd(layer, momentum=0.9, weight_decay=0.01)
     weight, velocity = layer.weight.detach().clone(), torch.zeros(4, 5, dtype=torch.float64)
@@ -30,7 +30,7 @@ def test_updates_are_those_of_the_authors_framework() -> None:
 
 
 def test_torchs_own_form_differs_after_a_drop() -> None:
-    """The test above would pass for any SGD if the rate never changed; it does."""
+    """At a constant rate both forms agree, so the test above has to change it."""
     ours, theirs = nn.Linear(5, 4), nn.Linear(5, 4)
     theirs.load_state_dict(ours.state_dict())
     sgd = build_sgd(ours, momentum=0.9, weight_decay=0.0)

@@ -1,4 +1,4 @@
-"""Whole runs: repeatable, resumable at any iteration, honest about what they did."""
+"""Whole runs: repeatable, resumable at any iteration, recorded correctly."""
 
 import json
 import time
@@ -26,7 +26,7 @@ SHORT = [
     "iterations=24", "warmup.cap=9", "eval_every=10", "checkpoint_every=6", "recompute_bn=2",
     "batch_size=32", "model.blocks=[1, 1, 1]",
 ]  # fmt: skip
-ADDRESS = ("seconds", "images_per_second")  # what may differ between equal runs
+ADDRESS = ("seconds", "images_per_second")  # keys whose values may differ between equal runs
 
 
 @pytest.fixture(scope="module")
@@ -52,16 +52,16 @@ def result(run: Path) -> dict[str, Any]:
     return {k: v for k, v in found.items() if k not in ADDRESS}
 
 
-LOOKS = 4  # times that an evaluation asks whether to stop: once for each hundred of 360 images
+LOOKS = 4  # stop checks per evaluation: one per hundred of 360 images
 
 
 def after(iterations: int) -> Callable[[], int | None]:
-    """A SIGTERM that arrives during update number `iterations`."""
+    """Return a stop check that reports SIGTERM during update number `iterations`."""
     return at(iterations + LOOKS * ((iterations - 1) // 10))
 
 
 def at(number: int) -> Callable[[], int | None]:
-    """A SIGTERM that is there when a run asks for the so manieth time."""
+    """Return a stop check that reports SIGTERM when it is called for the `number`th time."""
     asked = 0
 
     def stop() -> int | None:
@@ -93,7 +93,7 @@ def test_rows_have_the_keys_of_the_contract(whole: Path) -> None:
     assert [row["iteration"] for row in evals] == [10, 20, 24]
     keys = {"kind", "iteration", "set", "protocol", "top1_error", "top5_error", "loss", "n"}
     assert all(set(row) >= keys for row in evals)
-    assert not any("per_class" in row for row in evals)  # it stands in the result
+    assert not any("per_class" in row for row in evals)  # it is in the result
     assert [row["iteration"] for row in rows if row["kind"] == "warmup"] == [9]
 
 
@@ -124,7 +124,7 @@ def test_another_seed_is_another_run(short: Recipe, whole: Path, tmp_path: Path)
 def test_a_stopped_run_goes_on_to_the_same_bits_and_lines(
     short: Recipe, whole: Path, tmp_path: Path, iterations: int
 ) -> None:
-    """In the warm-up, at its end, between lines of the log, in the middle of an epoch."""
+    """Stop in the warm-up, at its end, between lines of the log, and inside an epoch."""
     out = tmp_path / "run"
     with pytest.raises(Interrupted, match=f"iteration {iterations}"):
         train(short, out, stop=after(iterations))
@@ -157,7 +157,7 @@ def test_a_stopped_run_in_bf16_goes_on_to_the_same_bits(
 def test_a_run_that_is_stopped_in_an_evaluation_goes_on_with_it(
     short: Recipe, whole: Path, tmp_path: Path, number: int
 ) -> None:
-    """At its beginning, at its end, and in the second one; its result is not lost."""
+    """Stop at its beginning, at its end, and in the second evaluation; no result is lost."""
     out = tmp_path / "run"
     with pytest.raises(Interrupted, match="iteration 20" if number > 20 else "iteration 10"):
         train(short, out, stop=at(number))
@@ -180,7 +180,7 @@ def test_a_run_killed_without_warning_goes_on_from_its_last_checkpoint(
     with pytest.raises(Interrupted):
         train(short, out, stop=after(8))
     calls = iter(range(100))
-    with pytest.raises(Killed):  # five updates later, none of them saved but by the sixth
+    with pytest.raises(Killed):  # a few updates after the checkpoint of iteration 12
         train(short, out, stop=lambda: None if next(calls) < 6 + LOOKS else kill())
     newest = sorted((out / "checkpoints").iterdir())[-1]
     newest.write_bytes(newest.read_bytes()[:-100])
@@ -195,7 +195,7 @@ def test_a_run_killed_without_warning_goes_on_from_its_last_checkpoint(
 def test_a_run_stopped_in_its_last_phase_goes_on(
     short: Recipe, whole: Path, tmp_path: Path
 ) -> None:
-    """After the last update: while statistics are recomputed, and before the result is written."""
+    """Stop while statistics are recomputed, or before the result is written."""
     out = tmp_path / "run"
     with pytest.raises(Interrupted):
         train(short, out, stop=after(25))
@@ -208,7 +208,7 @@ def test_a_run_stopped_in_its_last_phase_goes_on(
 
 
 def test_a_resumed_run_keeps_its_number_of_threads(short: Recipe, tmp_path: Path) -> None:
-    """Sums depend on it, so the bits do."""
+    """Sums depend on it, and so do the bits of the weights."""
     short = short.with_changes(["iterations=4", "eval_every=4", "warmup=null"])
     out = tmp_path / "run"
     before = torch.get_num_threads()
@@ -273,7 +273,7 @@ def test_recomputed_statistics_replace_the_moving_averages(short: Recipe, tmp_pa
 def test_an_observer_sees_every_update_once_and_changes_nothing(
     short: Recipe, whole: Path, tmp_path: Path
 ) -> None:
-    """It is not recorded: another one may look when the run is resumed, or none."""
+    """It is not recorded, so a run may be resumed with another observer, or none."""
     out, seen = tmp_path / "run", []
 
     def observe(iteration: int, net: nn.Module) -> None:
@@ -292,7 +292,7 @@ def test_an_observer_sees_every_update_once_and_changes_nothing(
 def test_checkpoints_at_multiples_of_keep_every_stay(
     short: Recipe, whole: Path, tmp_path: Path
 ) -> None:
-    """Besides the newest three, whether `checkpoint_every` divides them or not."""
+    """They stay besides the newest three, whether or not `checkpoint_every` divides them."""
     kept = short.with_({"keep_every": 4}, checkpoint_every=6)
     with pytest.raises(Interrupted, match="iteration 9"):
         train(kept, tmp_path / "run", stop=after(9))
@@ -309,7 +309,7 @@ def test_checkpoints_at_multiples_of_keep_every_stay(
 def test_a_kept_checkpoint_waits_for_a_slow_disk(
     short: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where others are left out, with a line that says so."""
+    """Other checkpoints are skipped if the disk is slow, and a line reports it."""
     patient, save = CheckpointWriter.__init__, RunFolder.save
 
     def impatient(self: CheckpointWriter, *arguments: Any) -> None:

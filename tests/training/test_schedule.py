@@ -50,7 +50,7 @@ def feed(warmup: Warmup, errors: list[float]) -> WarmupState:
 
 def test_the_mean_of_the_last_ten_errors_ends_it() -> None:
     warmup = Warmup()
-    assert feed(warmup, [79.0] * 9).ended_at is None  # not yet ten
+    assert feed(warmup, [79.0] * 9).ended_at is None  # only nine
     assert feed(warmup, [79.0] * 10).ended_at == 10
     assert feed(warmup, [90.0] * 10 + [79.0] * 9).ended_at is None
     # the window slides: ten errors of mean (90 + 9 * 78.8) / 10 = 79.92
@@ -80,9 +80,11 @@ def test_a_plateau_is_patience_evaluations_that_are_no_better() -> None:
     plateau = Plateau(patience=3, threshold=0.5)
     assert listen(plateau, [50, 49, 48, 47]).drops == 0
     assert listen(plateau, [50, 49.8, 49.6]).drops == 0
-    assert listen(plateau, [50, 49.8, 49.6, 49.5]).drops == 1  # 0.5 below the best is not below
-    assert listen(plateau, [50, 51, 52, 49.4, 51, 52]).drops == 0  # better in time
-    assert listen(plateau, [50, 51, 52, 53]) == PlateauState(1)  # it starts anew at the lower rate
+    assert listen(plateau, [50, 49.8, 49.6, 49.5]).drops == 1  # exactly 0.5 better does not count
+    assert listen(plateau, [50, 51, 52, 49.4, 51, 52]).drops == 0  # better before patience runs out
+    assert listen(plateau, [50, 51, 52, 53]) == PlateauState(
+        1
+    )  # counting restarts at the lower rate
     assert listen(plateau, [50, 51, 52, 53, 54, 54, 54]).drops == 1
     assert listen(plateau, [50, 51, 52, 53, 54, 54, 54, 54]).drops == 2
 

@@ -1,4 +1,4 @@
-"""What a run of any task gets: a task as small as one weight, whose reports are a detector's."""
+"""What all tasks share in a run, tested with a task of one weight and a detector's reports."""
 
 import json
 from collections.abc import Callable
@@ -29,7 +29,7 @@ TWELVE = {"ap": 45.0, "ap_50": 81.2}
 
 
 class Finder:
-    """Learns a single weight; remembers what it was asked to do."""
+    """A task that learns a single weight and counts how often it is closed."""
 
     epoch = 2
 
@@ -80,7 +80,7 @@ def carried_out(
     recipe: RunRecipe = RECIPE,
     stop: Callable[[], int | None] = lambda: None,
 ) -> tuple[dict[str, Any], list[RunFolder | None]]:
-    """The result, and the folders that `begin` was called with."""
+    """Run a task; return its result and the folders with which `begin` was called."""
     asked: list[RunFolder | None] = []
 
     def begin(job: Job[Any], folder: RunFolder | None) -> Task:
@@ -113,7 +113,7 @@ def test_reports_without_an_error_are_logged_and_drawn(tmp_path: Path) -> None:
 
 
 def test_a_plateau_is_heard_in_the_error_that_the_task_names(tmp_path: Path) -> None:
-    """With equal precision at every evaluation the first is the best, and each pair a plateau."""
+    """With equal precision at every evaluation the first is best, and each pair is a plateau."""
     carried_out(tmp_path / "same", Finder([REPORT]))
     assert rates(tmp_path / "same") == pytest.approx([0.001] * 4 + [0.0001] * 4)
     better = Finder([REPORT])
@@ -170,7 +170,7 @@ def test_whatever_happens_the_run_is_closed_and_unlocked(tmp_path: Path) -> None
     carried_out(tmp_path / "run", finder)
     assert finder.closed == 3
     _, asked = carried_out(tmp_path / "run", finder)
-    assert (asked, finder.closed) == ([], 3)  # it is finished: nothing is begun
+    assert (asked, finder.closed) == ([], 3)  # the run is finished, so `begin` is not called
     RunFolder.unlock(RunFolder.open(tmp_path / "run").lock())
 
 

@@ -1,4 +1,4 @@
-"""Runs on photographs: from nothing and from weights, resumed, with classes of unequal size."""
+"""Runs on photographs: from random or given weights, resumed, with unbalanced classes."""
 
 import json
 import shutil
@@ -45,7 +45,7 @@ def walls(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(walls: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was never disturbed."""
+    """A run that was never interrupted."""
     out = tmp_path_factory.mktemp("runs") / "whole"
     train(own(walls), out, data=walls)
     return out
@@ -58,7 +58,7 @@ def result(out: Path) -> dict:
 def test_data_and_weights_are_read_once(
     walls: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the recipe and by the run, whichever asks first."""
+    """The recipe and the run share them."""
     calls: list[str] = []
 
     def counted(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -88,7 +88,7 @@ def test_data_and_weights_are_read_once(
 
 
 def begin(recipe: Recipe, data: Path, weights: Path | None = None) -> ClassificationTask:
-    """The task of a new run."""
+    """Set up the task of a new run."""
     return begin_classification(
         Job(recipe, data / "run", inputs_at(data, weights), setup_device("fp32"), seed=1)
     )
@@ -103,7 +103,7 @@ def stopping_after(updates: int):
 def test_a_run_stopped_inside_an_epoch_goes_on_to_the_same_bits(
     whole: Path, walls: Path, tmp_path: Path, updates: int
 ) -> None:
-    """Threads decode ahead of the loop; nothing of it is part of the state."""
+    """Threads prefetch images, but no prefetching is part of the state."""
     out = tmp_path / "run"
     with pytest.raises(Interrupted):
         train(own(walls), out, data=walls, stop=stopping_after(updates))
@@ -209,7 +209,7 @@ def test_a_new_classifier_has_no_opinion(whole: Path, three: Path) -> None:
 def test_ids_that_the_weights_know_get_their_names(
     whole: Path, three: Path, tmp_path: Path
 ) -> None:
-    """Also when the run goes on without the weights; other ids stay as they are."""
+    """Also when the run is resumed without the weights; other ids stay unchanged."""
     shutil.copytree(whole, tmp_path / "start")
     ids, names = ("sky", "brick", "water", "wood"), ("blue", "red", "wet", "brown")
     config = load_model(whole).config.model_copy(update={"classes": 4})
@@ -254,7 +254,7 @@ def test_unequal_classes_can_be_balanced(walls: Path, tmp_path: Path, balance: s
     with closing(begin(own(walls, f"balance={balance}"), walls)) as it:
         if balance == "loss":
             assert it.class_weights is not None
-            # eight of brick and four of sky to train on: 12 / (2 * 8) and 12 / (2 * 4)
+            # eight training images of brick and four of sky: 12 / (2 * 8) and 12 / (2 * 4)
             assert it.class_weights.tolist() == [0.75, 1.5]
         else:
             labels = torch.cat([it.loader(k).labels for k in range(4)])

@@ -1,4 +1,4 @@
-"""Photographs in small: two classes that differ in their colour."""
+"""A small set of photographs: two classes that differ in colour."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ TINY = [
 
 
 def draw(folder: Path, counts: dict[str, int]) -> Path:
-    """A class a subfolder: noise around a red or a blue, of changing size."""
+    """Draw images of noise around red or blue, of varying size, one subfolder per class."""
     rng = np.random.default_rng(0)
     for name, count in counts.items():
         (folder / name).mkdir(parents=True)

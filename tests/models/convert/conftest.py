@@ -1,4 +1,4 @@
-"""State dicts that several files read; nobody changes them."""
+"""State dicts that several test files read and none changes."""
 
 import pytest
 from tests.models import references

@@ -1,4 +1,4 @@
-"""Weights of others become models that compute what their own programs do."""
+"""Imported models compute what the programs compute from which their weights come."""
 
 import re
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_folded_batch_norm_is_seen_and_kept(tmp_path: Path, small_18: State) -> 
 
 
 def akamaster_state(n: int = 1) -> State:
-    """The names of pytorch_resnet_cifar10/resnet.py, as DataParallel saves them."""
+    """Return a state dict with the names of pytorch_resnet_cifar10/resnet.py under DataParallel."""
     weights = a_model(cifar_config(6 * n + 2)).net.state_dict()
     state = {}
     for name, tensor in weights.items():
@@ -99,8 +99,8 @@ def test_akamaster_decides_zeros_and_preprocessing(tmp_path: Path) -> None:
 
 
 def test_the_authors_net_is_what_caffe_computes(tmp_path: Path, authors_50: State) -> None:
-    """Blue first, mean image, bias and scale factor, pooling, stride: all in the scores."""
-    mean = 100 + 50 * torch.rand(3, 128, 128, generator=rng(5))  # blue, green, red
+    """Channel order, mean image, bias, scale factor, pooling and stride all affect the scores."""
+    mean = 100 + 50 * torch.rand(3, 128, 128, generator=rng(5))  # BGR
     save_npz(authors_50 | {"mean": mean}, tmp_path / "w.npz")
     imported = import_model(tmp_path / "w.npz", "resnet50")
     assert imported.layout is AUTHORS
@@ -123,7 +123,7 @@ def test_blobs_may_be_written_in_other_ways(tmp_path: Path, authors_50: State, b
     mean = authors_50["bn_conv1/0"] / 4 - authors_50["conv1/1"]
     torch.testing.assert_close(weights["stem.0.norm.running_mean"], mean)
     assert model.preprocessing.channels == "BGR"
-    # the published average, red first as every mean here
+    # the published average, in RGB order as all means in reslab
     assert model.preprocessing.mean.flatten().tolist() == pytest.approx(
         [123.1516, 115.9029, 103.0626]
     )

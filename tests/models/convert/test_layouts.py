@@ -1,4 +1,4 @@
-"""Names of others, judged by what their own programs name and compute."""
+"""Other programs' names of weights, judged by their own code."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from reslab.models.resnet import ResNet
 
 
 def unset(config: ResNetConfig) -> Model:
-    """A network whose weights are whatever lay in memory."""
+    """Make a model with uninitialised weights."""
     zero = torch.zeros(3, 1, 1)
     return Model(ResNet(config), ("a", "b"), Preprocessing(zero, zero + 1), {}, [])
 

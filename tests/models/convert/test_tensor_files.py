@@ -1,4 +1,4 @@
-"""Files that are no weights are refused in one line; nothing in them is run."""
+"""Files that are not weights are refused in one line; no code in them is run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_values_that_are_no_weights(tmp_path: Path, small_18: State) -> None:
 
 
 class Innocent:
-    """A class that a pickle could only hold if it were trusted."""
+    """A class that can be unpickled only from a trusted file."""
 
 
 def test_a_pickle_that_needs_more_than_weights_is_refused(tmp_path, small_18) -> None:
