@@ -1,4 +1,5 @@
 import io
+import re
 import struct
 import time
 import warnings
@@ -471,3 +472,25 @@ def test_the_exif_segment_is_found_among_others() -> None:
         jpeg_exif(before + scan + exif_segment)[0] == b""
     )  # segments after the start of the pixels are ignored
     assert jpeg_exif(before) == (b"", 0, 0)
+
+
+def test_arrays_are_rgb_or_grey() -> None:
+    rgb = pixels(photograph())
+    assert np.array_equal(load_image(rgb), rgb)
+    grey = load_image(rgb[..., 1])
+    assert all(np.array_equal(grey[..., channel], rgb[..., 1]) for channel in range(3))
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 4), np.float32),
+        np.zeros((4, 4, 1), np.uint8),
+        np.zeros((3, 4, 4), np.uint8),
+        np.zeros((0, 4), np.uint8),
+        np.zeros(4, np.uint8),
+    ],
+)
+def test_other_arrays_are_refused(image: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"not {image.dtype} {list(image.shape)}")):
+        load_image(image)

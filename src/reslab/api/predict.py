@@ -29,9 +29,9 @@ def predict(
     """Classify images: return the `top` most probable classes of each.
 
     `model` is a run folder, a model file or what `load` returned. `images` is a file, a folder,
-    encoded bytes, an RGB uint8 array [H, W, 3] or a Pillow image, or several of these; files in
-    folders that are not images are left out. A bad image is not an exception: its result has an
-    `error`, and no classes.
+    encoded bytes, a uint8 array, RGB [H, W, 3] or grey [H, W], or a Pillow image, or several of
+    these; files in folders that are not images are left out. A bad image is not an exception: its
+    result has an `error`, and no classes.
 
     `protocol` is "one-crop", "ten-crop" or "multi-scale", optionally with sizes
     ("ten-crop:256-224"); `precision` is "fp32", or "bf16", which is faster. Raises ValueError if

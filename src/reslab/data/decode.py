@@ -68,16 +68,19 @@ class TooLarge(BadImage):
 def load_image(image: ImageInput, file: str | None = None) -> np.ndarray:
     """Load an image from a path, encoded bytes, an array or Pillow: upright RGB uint8 [H, W, 3].
 
-    `file` is the name for error messages; by default the path, or "the image". Raises BadImage if
-    the image cannot be decoded, and ValueError if an array has another type or shape.
+    An array is uint8, RGB [H, W, 3] or grey [H, W]. `file` is the name for error messages; by
+    default the path, or "the image". Raises BadImage if the image cannot be decoded, and ValueError
+    if an array has another type or shape.
     """
     file = file or image_name(image)
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
+        grey = image.ndim == 2
+        if image.dtype != np.uint8 or not (grey or image.shape[2:] == (3,)) or not image.size:
             raise ValueError(
-                f"an image array must be RGB uint8 [H, W, 3], not {image.dtype} {list(image.shape)}"
+                "an image array must be uint8, RGB [H, W, 3] or grey [H, W], not "
+                f"{image.dtype} {list(image.shape)}"
             )
-        return image
+        return np.stack([image] * 3, axis=2) if grey else image
     if isinstance(image, Image.Image):
         try:
             return to_rgb(ImageOps.exif_transpose(image), file)

@@ -72,8 +72,9 @@ class Predictor:
     ) -> list[Prediction] | list[list[Prediction]]:
         """Return the `top` most probable classes of an image, or of each image in a list.
 
-        An image is a path, the bytes of a file, an RGB uint8 array [H, W, 3], or a Pillow image.
-        Raise BadImage, naming the image and the reason, if an image cannot be decoded.
+        An image is a path, the bytes of a file, a uint8 array, RGB [H, W, 3] or grey [H, W], or a
+        Pillow image. Raise BadImage, naming the image and the reason, if an image cannot be
+        decoded.
         """
         single = isinstance(images, IMAGE_TYPES)
         answers = []
