@@ -12,8 +12,8 @@ from reslab.cli import VERBS, main, verb_name
 ROOT = Path(__file__).parents[1]
 START = re.compile(r"(Of|The same|Those|That|What is)\b")
 WORD = re.compile(r"(?<![a-z])(?:pictures?|tells?|telling|told|departures?)(?![a-z])", re.I)
-# Field and key names of recipes, run folders and JSON, which files written before still use, and a
-# folder name in which images are looked for
+# Recipe fields and JSON keys, which existing files use, and a folder that may hold COCO's images:
+# names that stay, each only in the files named here
 CONTRACTS = {
     "docs/deviations.md": ("`pictures.mean=channel`", "`pictures.bad_limit`"),
     "src/reslab/api/check.py": ('"pictures"',),
@@ -59,14 +59,14 @@ def names(tree: ast.Module) -> Iterator[str]:
 
 
 def words_in(text: str, contracts: tuple[str, ...] = ()) -> list[str]:
-    """Return the unwanted words of a text, also as parts of names; `contracts` do not count."""
+    """Return the unwanted words in a text, also in parts of names, except within `contracts`."""
     for contract in contracts:
         text = re.sub(re.escape(contract) + r"(?![a-zA-Z_])", "", text)
     return WORD.findall(re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text))
 
 
-def words_given(source: str) -> list[str]:
-    """Return the unwanted words of a file's names, docstrings and comments."""
+def words_of_code(source: str) -> list[str]:
+    """Return the unwanted words in a file's names, docstrings and comments."""
     tree = ast.parse(source)
     comments = re.findall(r"(?:^|\s)# .*", source, re.M)
     return words_in("\n".join([*names(tree), *docstrings(tree), *comments]))
@@ -99,10 +99,10 @@ def test_a_docstring_with_a_bad_beginning_is_found(source: str, wrong: int) -> N
 
 
 def test_package_and_documents_use_the_fields_words() -> None:
-    """Names, docstrings, comments and messages are all of a file's text."""
+    """All text of a file is checked: names, docstrings, comments and messages."""
     texts = [path for path in (ROOT / "src").rglob("*") if path.suffix in (".py", ".j2", ".typed")]
     wrong = []
-    for path in (*texts, ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+    for path in (*texts, ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
         name = str(path.relative_to(ROOT))
         text = path.read_text()
         for contract in CONTRACTS.get(name, ()):
@@ -115,11 +115,11 @@ def test_package_and_documents_use_the_fields_words() -> None:
 
 
 def test_tests_and_benchmarks_use_the_fields_words() -> None:
-    """Their strings are left out: many are the keys and fields of contracts."""
+    """Strings are not checked: many are the keys and fields of contracts."""
     wrong = []
     for path in python_files("tests", "benchmarks"):
         name = str(path.relative_to(ROOT))
-        wrong += [f"{name}: {word}" for word in words_in(name) + words_given(path.read_text())]
+        wrong += [f"{name}: {word}" for word in words_in(name) + words_of_code(path.read_text())]
     assert not wrong
 
 
@@ -159,7 +159,7 @@ def test_a_words_use_is_found_in_any_text(text: str, words: list[str]) -> None:
 def test_a_words_use_is_found_in_names_docstrings_and_comments(
     source: str, words: list[str]
 ) -> None:
-    assert words_given(source) == words
+    assert words_of_code(source) == words
 
 
 @pytest.mark.parametrize("verb", ["", *map(verb_name, VERBS)])

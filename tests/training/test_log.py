@@ -86,7 +86,7 @@ def test_the_last_checkpoint_waits_for_the_disk(tmp_path: Path, reported: list[s
 def test_a_process_that_ends_at_once_does_not_wait_for_the_disk(
     tmp_path: Path, reported: list[str]
 ) -> None:
-    """So ends a run at the second signal: the checkpoint being written may be lost."""
+    """A second signal ends a run like this: the checkpoint being written may be lost."""
     disk = Disk(tmp_path)
     disk.let.clear()
     writer = CheckpointWriter(disk, reported.append, saved=0)
