@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,22 +41,27 @@ def python_files(*folders: str) -> Iterator[Path]:
         yield from (path for path in (ROOT / folder).rglob("*.py") if path != Path(__file__))
 
 
-def docstrings(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            yield ast.get_docstring(node) or ""
-
-
-def names(tree: ast.Module) -> Iterator[str]:
-    """Yield the names that a file defines, those of parameters and attributes among them."""
-    for node in ast.walk(tree):
+@cache  # two tests read every file
+def names_and_docstrings(source: str) -> tuple[list[str], list[str]]:
+    """Return the names that a file defines, attributes and parameters included, and docstrings."""
+    names, docstrings = [], []
+    for node in ast.walk(ast.parse(source)):
         match node:
             case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.arg(arg=name):
-                yield name
+                names.append(name)
             case ast.AsyncFunctionDef(name=name) | ast.Name(id=name, ctx=ast.Store()):
-                yield name
+                names.append(name)
             case ast.Attribute(attr=name, ctx=ast.Store()):
-                yield name
+                names.append(name)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            docstrings.append(ast.get_docstring(node) or "")
+    return names, docstrings
+
+
+def bad_beginnings(source: str) -> list[str]:
+    """Return the first lines of docstrings that do not begin with what a thing is or does."""
+    _, docstrings = names_and_docstrings(source)
+    return [text.splitlines()[0] for text in docstrings if START.match(text)]
 
 
 def words_in(text: str, contracts: tuple[str, ...] = ()) -> list[str]:
@@ -67,17 +73,16 @@ def words_in(text: str, contracts: tuple[str, ...] = ()) -> list[str]:
 
 def words_of_code(source: str) -> list[str]:
     """Return the unwanted words in a file's names, docstrings and comments."""
-    tree = ast.parse(source)
+    names, docstrings = names_and_docstrings(source)
     comments = re.findall(r"(?:^|\s)# .*", source, re.M)
-    return words_in("\n".join([*names(tree), *docstrings(tree), *comments]))
+    return words_in("\n".join([*names, *docstrings, *comments]))
 
 
 def test_docstrings_begin_with_what_a_thing_is_or_does() -> None:
     wrong = [
-        f"{path.relative_to(ROOT)}: {text.splitlines()[0]}"
+        f"{path.relative_to(ROOT)}: {line}"
         for path in python_files("src", "tests", "benchmarks")
-        for text in docstrings(ast.parse(path.read_text()))
-        if START.match(text)
+        for line in bad_beginnings(path.read_text())
     ]
     assert not wrong
 
@@ -95,7 +100,7 @@ def test_docstrings_begin_with_what_a_thing_is_or_does() -> None:
     ],
 )
 def test_a_docstring_with_a_bad_beginning_is_found(source: str, wrong: int) -> None:
-    assert sum(bool(START.match(text)) for text in docstrings(ast.parse(source))) == wrong
+    assert len(bad_beginnings(source)) == wrong
 
 
 def test_package_and_documents_use_the_fields_words() -> None:
