@@ -4,7 +4,6 @@ import warnings
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from reslab.data.decode import BadImage
 from reslab.evaluation.predict import Prediction, Predictor, load_predictor
 from reslab.evaluation.scoring import at_sides
 from reslab.evaluation.views import TenCrop
-from reslab.models.config import cifar_config, imagenet_config
+from reslab.models.config import ResNetConfig, cifar_config, imagenet_config
 from reslab.models.model_file import Model, model_bytes
 from reslab.models.preprocessing import Preprocessing, minus_mean
 from reslab.models.resnet import ResNet, build_resnet
@@ -25,11 +24,16 @@ from reslab.models.resnet import ResNet, build_resnet
 COLOURS = ("red", "green", "blue")
 
 
-class Brightness(nn.Module):
+class Brightness(ResNet):
     """Score three classes by the mean red, green and blue, divided by 100."""
 
-    config = cifar_config(8, classes=3)
-    fc = nn.Linear(1, 1)  # a parameter shows the dtype that a network computes in
+    def __init__(self) -> None:
+        # one stage: no image has too small a feature map
+        super().__init__(
+            ResNetConfig(
+                stem="cifar", block="basic", blocks=(1,), widths=(4,), classes=3, shortcut="A"
+            )
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         return images.mean((2, 3)) / 100
@@ -43,8 +47,7 @@ def colours(size: int | None = None, **changes) -> Predictor:
     preprocessing = Preprocessing(
         torch.zeros(3, 1, 1), torch.ones(3, 1, 1), resize=size and size + 2, size=size
     )
-    net = cast(ResNet, Brightness())
-    model = Model(net, COLOURS, replace(preprocessing, **changes), {}, [])
+    model = Model(Brightness(), COLOURS, replace(preprocessing, **changes), {}, [])
     return Predictor(model)
 
 
@@ -218,12 +221,12 @@ def test_an_image_that_would_fill_the_memory_is_bad(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "array",
     [
-        np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3)), np.zeros((3, 8, 8), np.uint8),
+        np.zeros((8, 8)), np.zeros((8, 8, 3)), np.zeros((3, 8, 8), np.uint8),
         np.zeros((0, 8, 3), np.uint8),
     ],
 )  # fmt: skip
 def test_an_array_with_another_shape_or_type_is_refused(array: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"RGB uint8 \[H, W, 3\], not"):
+    with pytest.raises(ValueError, match=r"RGB \[H, W, 3\] or grey \[H, W\], not"):
         colours().predict(array)
 
 
@@ -292,8 +295,6 @@ def test_a_model_file_predicts_what_its_scores_say(random_net: Path) -> None:
 class LeastSquares(nn.Module):
     """A linear classifier for digits, fitted in one step."""
 
-    fc = Brightness.fc
-
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         super().__init__()
         targets = nn.functional.one_hot(labels, 10).double()
@@ -315,7 +316,7 @@ def test_a_digit_classifier_recognises_enlarged_digits() -> None:
     sets = load_digits()
     zero = minus_mean(torch.zeros(3, 16, 16))
     net = LeastSquares(sets.train.images.float(), sets.train.labels)
-    model = Predictor(Model(cast(ResNet, net), sets.test.classes, zero, {}, []))
+    model = Predictor(Model(net, sets.test.classes, zero, {}, []))
     small = [image.permute(1, 2, 0).numpy() for image in sets.test.images[:100]]
     large = [Image.fromarray(image).resize((160, 160), Image.Resampling.BICUBIC) for image in small]
     truth = [str(label) for label in sets.test.labels[:100].tolist()]
