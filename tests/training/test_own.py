@@ -12,9 +12,11 @@ import torch
 from tests.training.own import CLASSES, RECIPE, Net, adamw, parts, run, sets, some_images
 from torch import Tensor, nn
 
+from reslab.api.test_sets import open_test_set
 from reslab.data.datasets import Splits
 from reslab.evaluation.predict import load_predictor
 from reslab.models.model_file import load_model
+from reslab.models.random_layers import Dropout, StochasticDepth
 from reslab.models.resnet import build_resnet
 from reslab.recipes import recipe
 from reslab.runtime.device import setup_device
@@ -167,6 +169,12 @@ def test_reslab_resume_refuses_and_names_the_way_on(refused, tmp_path: Path) -> 
     line = refused("resume", out)
     assert "is trained with net (Net), data (lamps) and optimizer (AdamW(" in line
     assert f"`reslab.train(recipe, '{out}', net=..., data=..., optimizer=...)` in Python" in line
+
+
+def test_commands_that_need_the_images_or_the_network_say_so(refused, whole: Path) -> None:
+    assert "holds a network of your own (Net; 531 parameters" in refused("evaluate", whole)
+    with pytest.raises(ValueError, match="was trained on images given in Python"):
+        open_test_set("own", None, whole)
 
 
 def test_a_recipe_read_from_the_folder_can_be_given_again(whole: Path, tmp_path: Path) -> None:
@@ -341,6 +349,33 @@ def test_the_digest_of_images_covers_every_byte_and_label() -> None:
         assert line is not None
         lines.add(line.rpartition(";")[2] if change != "name" else line)
     assert len(lines) == 4
+
+
+class WithRandomLayers(nn.Module):
+    """Random layers whose numbers come with the mini-batch, in a network of one's own."""
+
+    def __init__(self, *, random: bool = True) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, len(CLASSES))
+        self.dropout = Dropout(0.3) if random else nn.Identity()
+        self.drop = StochasticDepth(0.8) if random else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.dropout(self.conv(x).relu())
+        return self.fc(self.drop(x).mean((2, 3)))
+
+
+def test_random_layers_of_an_own_network_get_their_numbers(tmp_path: Path) -> None:
+    own = partial(parts, optimizer=None)
+    run(tmp_path / "whole", own(net=WithRandomLayers()))
+    with pytest.raises(Interrupted):
+        run(tmp_path / "run", own(net=WithRandomLayers()), stop=stopping_after(3))
+    run(tmp_path / "run", own(net=WithRandomLayers()))
+    assert result(tmp_path / "run") == result(tmp_path / "whole")
+    run(tmp_path / "ordinary", own(net=WithRandomLayers(random=False)))
+    one, other = result(tmp_path / "run"), result(tmp_path / "ordinary")
+    assert one["weights_sha256"] != other["weights_sha256"]
 
 
 def test_own_optimizers_alone_train_the_recipes_network(tmp_path: Path) -> None:

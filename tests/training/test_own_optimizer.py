@@ -261,3 +261,4 @@ def test_the_description_distinguishes_settings_and_members() -> None:
     # the schedule replaces the rate, and the values of the weights are not part of it
     other = describe_optimizer(small_net(3), lambda net: torch.optim.AdamW(net.parameters(), 0.2))
     assert other == lines[0]
+    assert describe_optimizer(nn.Linear(2, 2), builders[0]) == lines[0]

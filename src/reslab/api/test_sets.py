@@ -58,6 +58,11 @@ def choose_images(
 
 def open_test_set(name: str, data: Location | None, path: Path) -> ImagesInMemory:
     """Open the test images of a named set, by default from the data folder of the run `path`."""
+    if name == "own":
+        raise ValueError(
+            f"{path} was trained on images given in Python, which no file holds: name a set with "
+            "`on` (cifar10 or digits) or a folder with `data`"
+        )
     chosen = set_named(name)
     if data is None and chosen != "digits":
         data = data_of_run(path, chosen)

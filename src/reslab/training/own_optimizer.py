@@ -250,6 +250,7 @@ def description(own: OwnOptimizer) -> str:
     The digest also covers the groups: their members and the ratios of their rates.
     """
     kind, names = type(own.torch_optimizer), own.names
+    everything = list(names.values())
     defaults = inspect.signature(kind).parameters
     groups = []
     for group in own.torch_optimizer.param_groups:
@@ -260,7 +261,9 @@ def description(own: OwnOptimizer) -> str:
             and key not in ("params", "lr")
             and repr(value) != repr(defaults[key].default)
         }
-        groups.append((settings, [names[weight] for weight in group["params"]]))
+        members = [names[weight] for weight in group["params"]]
+        # so that the usual optimizer of two networks is the same one
+        groups.append((settings, "all" if members == everything else members))
     changed = dict.fromkeys(f"{key}={value}" for group, _ in groups for key, value in group.items())
     digest = sha256(repr([kind.__name__, groups, own.scales]).encode()).hexdigest()[:DIGITS]
     return f"{kind.__name__}({', '.join(changed)}); {digest}"
