@@ -3,23 +3,28 @@
 import json
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from tests.training.own import CLASSES, RECIPE, Net, adamw, parts, run, sets, some_images
+from tests.training.walls import TINY, draw
 from torch import Tensor, nn
 
 from reslab.api.test_sets import open_test_set
 from reslab.data.datasets import Splits
+from reslab.data.folder import read_folder, split_folder
 from reslab.evaluation.predict import load_predictor
 from reslab.models.model_file import load_model
 from reslab.models.random_layers import Dropout, StochasticDepth
 from reslab.models.resnet import build_resnet
 from reslab.recipes import recipe
 from reslab.runtime.device import setup_device
+from reslab.runtime.distributed import Processes
 from reslab.runtime.files import TensorFile, sha256_of
 from reslab.studies.records import group_by_recipe, read_record
 from reslab.training.checkpoint import checkpoints_in, read_checkpoint
@@ -391,3 +396,31 @@ def test_own_optimizers_alone_train_the_recipes_network(tmp_path: Path) -> None:
     train(short, tmp_path / "run", own=own())
     assert result(tmp_path / "run") == result(tmp_path / "whole")
     assert load_model(tmp_path / "run").config == short.model  # opens without a network
+
+
+def test_photographs_given_as_sets_are_trained_on(tmp_path: Path) -> None:
+    """Like those of a folder, but for the deviation; files are described by name and label."""
+    walls = draw(tmp_path / "walls", {"brick": 6, "sky": 6})
+    changes = [change for change in TINY if not change.startswith("iterations")]
+    short = recipe("own-resnet18", data=walls).with_changes([*changes, "iterations=2"])
+    photographs = split_folder(read_folder(walls), 0.2)
+    train(short, tmp_path / "folder", data=walls)
+    train(short, tmp_path / "sets", own=OwnParts(data=photographs))
+    for key in ("weights_sha256", "train_error"):
+        assert result(tmp_path / "sets")[key] == result(tmp_path / "folder")[key]
+    fields = json.loads((tmp_path / "sets" / "recipe.json").read_text())
+    assert fields["data"] == "pictures"
+    line = fields["deviations"]["data"]
+    assert line.startswith("train; 10 training and 2 test images in 2 classes; ")
+    fewer = Splits(photographs.train.take("train", torch.arange(8)), photographs.test)
+    with pytest.raises(ValueError, match=r"deviations\.data: train; 10 training"):
+        train(short, tmp_path / "sets", own=OwnParts(data=fewer))
+    with pytest.raises(ValueError, match="is for images in memory, these are encoded"):
+        fitted(OwnParts(data=photographs))
+
+
+def test_own_parts_are_trained_by_one_process() -> None:
+    group = cast(Processes, SimpleNamespace(count=2))
+    device = replace(setup_device("fp32"), processes=group)
+    with pytest.raises(ValueError, match=r"net and optimizer of your own: .* one process, not 2"):
+        with_own_parts(RECIPE, OwnParts(net=Net(), optimizer=adamw), device)

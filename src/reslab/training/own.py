@@ -72,7 +72,8 @@ def with_own_parts(recipe: Recipe, own: OwnParts, device: Device) -> Recipe:
         deviations = with_line(deviations, data=describe_sets(own.data))
         data = "own" if isinstance(own.data.train, ImagesInMemory) else data
     if own.optimizer is not None:
-        net = own.net or build_resnet(recipe.model).to(device.torch_device)
+        net = build_resnet(recipe.model) if own.net is None else own.net
+        net = net.to(device.torch_device)
         deviations = with_line(deviations, optimizer=describe_optimizer(net, own.optimizer))
     name = own_name(recipe, deviations)
     changed = recipe.model_copy(update={"name": name, "deviations": deviations, "data": data})
@@ -111,7 +112,7 @@ def listed(words: Sequence[str]) -> str:
 
 
 @contextmanager
-def own_randomness(own: OwnParts) -> Iterator[None]:
+def own_randomness(own: OwnParts, device: Device) -> Iterator[None]:
     """Leave the caller's global random numbers unchanged by a run with own parts.
 
     Such a run seeds torch's global generators for every mini-batch, because own layers and
@@ -120,7 +121,8 @@ def own_randomness(own: OwnParts) -> Iterator[None]:
     if not own.names:
         yield
         return
-    with torch.random.fork_rng():
+    gpus = [device.torch_device] if device.torch_device.type == "cuda" else []
+    with torch.random.fork_rng(gpus):
         yield
 
 

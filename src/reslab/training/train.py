@@ -118,7 +118,7 @@ def train(
         model = inputs.read(load_model, inputs.weights)
         recipe = recipe if recipe.weights else fit_to_weights(recipe, model)
     device = setup_device(recipe.precision)
-    with own_randomness(own):
+    with own_randomness(own, device):
         recipe = with_own_parts(recipe, own, device)
         job = Job(recipe, Path(out), inputs, device, seed, on_event, stop, observer, own)
         return train_in_folder(job, begin_classification)
