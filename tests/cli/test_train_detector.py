@@ -186,7 +186,7 @@ FAULTS: dict[Callable[[Path], None], str] = {
     a_list: "instances_val.json: not COCO instances, a JSON object",
     missing_image: "000003.png does not exist",
     unknown_class: "no category has the id 77",
-    one_class_more: "model.classes=10, the images have 11 classes: --set model.classes=11",
+    one_class_more: "model.classes=10, the images have 11 classes: set model.classes=11",
     no_objects: "none of the 6 images of train has an object to detect",
     swapped: "annotation 1: swapped corners",
 }

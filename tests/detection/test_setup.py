@@ -58,12 +58,12 @@ def test_the_protocol_follows_the_folders_layout(folder: Path, tmp_path: Path) -
 
 
 def test_a_recipe_for_own_boxes_needs_a_folder() -> None:
-    with pytest.raises(ValueError, match="COCO or VOC folder with --data"):
+    with pytest.raises(ValueError, match="COCO or VOC folder with `data`"):
         open_detection_data(own_recipe(), None)
 
 
 def test_the_number_of_classes_must_match(folder: Path) -> None:
-    with pytest.raises(ValueError, match=r"--set model\.classes=10"):
+    with pytest.raises(ValueError, match=r"set model\.classes=10"):
         open_training_data(own_recipe("model.classes=9"), folder)
     must_match_classes("digit-scenes", 10, len(SCENES.train.classes))
 
@@ -137,7 +137,7 @@ def test_a_task_starts_from_the_weights_with_their_preprocessing(
         assert task.net.training
     finally:
         task.close()
-    with pytest.raises(ValueError, match="--weights"):
+    with pytest.raises(ValueError, match="`weights`"):
         begin_detection(Job(short_recipe(), tmp_path, Inputs(), device, seed=1))
 
 

@@ -137,7 +137,7 @@ def test_the_layout_is_that_of_the_weights() -> None:
 
 @pytest.mark.parametrize("norm", ["frozen", "recompute"])
 def test_batch_norm_needs_weights(norm: str) -> None:
-    with pytest.raises(ValueError, match=r"--weights, or set model\.norm=group") as caught:
+    with pytest.raises(ValueError, match=r"`weights`, or set model\.norm=group") as caught:
         must_match_trunk(short_recipe(f"model.norm={norm}"), None)
     assert "\n" not in str(caught.value)
 
@@ -146,7 +146,7 @@ def test_group_norm_needs_no_weights_if_no_stage_is_fixed() -> None:
     must_match_trunk(short_recipe("model.norm=group"), None)
     with pytest.raises(ValueError, match="fixed_stages=0"):
         must_match_trunk(short_recipe("model.norm=group", "fixed_stages=1"), None)
-    with pytest.raises(ValueError, match="--weights"):
+    with pytest.raises(ValueError, match="`weights`"):
         must_match_trunk(fitting(classifier(), "model.norm=group"), None)
 
 

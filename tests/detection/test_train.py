@@ -271,7 +271,7 @@ def test_training_lowers_the_loss(weights: Path, tmp_path: Path) -> None:
     [
         ((), "starts from trained weights"),
         (("model.norm=recompute",), "starts from trained weights"),
-        (("data=boxes",), "starts from trained weights|with --data"),
+        (("data=boxes",), "starts from trained weights|with `data`"),
     ],
 )
 def test_missing_inputs_are_reported_before_a_folder_is_created(

@@ -73,5 +73,5 @@ def test_a_shortened_detection_study_is_shortened_as_a_whole() -> None:
 
 
 def test_no_iterations_are_refused() -> None:
-    with pytest.raises(ValueError, match="--iterations 0 must be at least 1"):
+    with pytest.raises(ValueError, match="`iterations` 0 must be at least 1"):
         plan_study("detection", iterations=0)

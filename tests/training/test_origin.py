@@ -67,7 +67,7 @@ def test_a_recipe_takes_the_layout_and_the_digest_of_its_weights() -> None:
     assert fitted.batch_norm == RECIPE.batch_norm
     assert fit_to_weights(RECIPE, replace(weights, folded=True)).batch_norm == "frozen"
     must_match_weights(fitted, weights)
-    with pytest.raises(ValueError, match="name them with --weights"):
+    with pytest.raises(ValueError, match="name them with `weights`"):
         must_match_weights(fitted, None)
     with pytest.raises(ValueError, match="was made without weights"):
         must_match_weights(RECIPE, weights)

@@ -122,7 +122,7 @@ def test_a_model_can_be_named() -> None:
         ("model.dropout=1", "'model.dropout' cannot be 1.0: input should be less than 1"),
         ("plateau={}", "set drops=[] or plateau=null"),
         ("data=pictures", "do not go together"),
-        ("batch_norm=frozen", "(--weights)"),
+        ("batch_norm=frozen", "with `weights`"),
         ("model.blocks=[3, 3]", "must name the same stages"),
         ("model.blocks=[0, 0, 0]", "greater than 0"),
         ("drops=[NaN]", "finite"),

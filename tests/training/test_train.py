@@ -242,7 +242,7 @@ def test_other_weights_are_refused(whole: Path, walls: Path, tmp_path: Path) -> 
     with pytest.raises(ValueError, match="20 layers, option A, cifar stem"):
         recipe("digits-resnet20", weights=whole)
     tuned = fine(walls, start)
-    with pytest.raises(ValueError, match="name them with --weights"):
+    with pytest.raises(ValueError, match="name them with `weights`"):
         train(tuned, tmp_path / "run", data=walls)
     with pytest.raises(ValueError, match="batch_norm=frozen"):
         must_match_weights(fine(walls, start, "batch_norm=train"), replace(start, folded=True))

@@ -30,7 +30,7 @@ def open_sets(name: SetName, folder: Location | None = None) -> MemorySplits:
     if name == "cifar10":
         return load_cifar10(to_folder(folder, "cifar10 needs") if folder else None)
     if folder is not None:
-        raise ValueError(f"--data {folder}: the digits are built in and need no folder")
+        raise ValueError(f"`data` {folder}: the digits are built in and need no folder")
     return load_digits()
 
 

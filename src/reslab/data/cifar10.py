@@ -56,7 +56,7 @@ def load_cifar10(folder: Path | None) -> MemorySplits:
 def find_batches(folder: Path) -> Path:
     """Return the folder of the official batches: `folder`, a subfolder, or the unpacked archive."""
     if not folder.is_dir():
-        raise ValueError(f"--data {folder}: no such folder")
+        raise ValueError(f"`data` {folder}: no such folder")
     for batches in (folder, folder / PYTHON_FOLDER, folder / BINARY_FOLDER):
         if batches.name in (PYTHON_FOLDER, BINARY_FOLDER) and batches.is_dir():
             return batches

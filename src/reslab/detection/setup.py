@@ -51,7 +51,7 @@ def open_detection_data(
         return inputs.read(digit_scenes), "coco"
     if inputs.data is None:
         raise ValueError(
-            f"{recipe.name} needs images with boxes: give a COCO or VOC folder with --data"
+            f"{recipe.name} needs images with boxes: give a COCO or VOC folder with `data`"
         )
     folder = to_folder(inputs.data, f"{recipe.name} needs")
     annotations = inputs.read(read_annotations, folder, recipe.years)
@@ -188,7 +188,7 @@ def must_match_trunk(recipe: DetectionRecipe, weights: Weights | None) -> None:
             return
         raise ValueError(
             f"{recipe.name} starts from trained weights, whose batch norm it keeps: give them with "
-            "--weights, or set model.norm=group and fixed_stages=0 to train from scratch"
+            "`weights`, or set model.norm=group and fixed_stages=0 to train from scratch"
         )
     must_have_digest(recipe, weights.net)
     if recipe.model.norm == "frozen":

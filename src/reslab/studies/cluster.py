@@ -33,7 +33,7 @@ def launch_on_ray(data: Path | None, jobs: int) -> Iterator[Launcher]:
     try:
         import ray
     except ImportError:
-        raise ValueError("--cluster ray needs Ray: pip install 'reslab[cluster]'") from None
+        raise ValueError("`cluster` ray needs Ray: pip install 'reslab[cluster]'") from None
     check_address(os.environ.get("RAY_ADDRESS", ""))
     ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:

@@ -134,10 +134,10 @@ def plan_study(
     if name not in STUDIES:
         raise ValueError(unknown_name("study", name, (*STUDIES, "responses")))
     if iterations is not None and iterations < 1:
-        raise ValueError(f"--iterations {iterations} must be at least 1")
+        raise ValueError(f"`iterations` {iterations} must be at least 1")
     if name == "detection":
         layers = ",".join(map(str, depths))
-        refuse_options(name, {"--on": on, "--depths": layers, "--data": data})
+        refuse_options(name, {"on": on, "depths": layers, "data": data})
         import_pycocotools()
         folder = out or Path("studies") / "detection-digit-scenes"
         runs = plan_detectors(folder, iterations, seeds)
@@ -156,7 +156,7 @@ def refuse_options(study: str, options: Mapping[str, object]) -> None:
     """Raise ValueError if any of `options` has a value."""
     for option, value in options.items():
         if value:
-            raise ValueError(f"{option} {value} does not apply to the {study} study")
+            raise ValueError(f"`{option}` {value} does not apply to the {study} study")
 
 
 def compared_models(study: str, depths: Sequence[int]) -> list[str]:
@@ -164,7 +164,7 @@ def compared_models(study: str, depths: Sequence[int]) -> list[str]:
     for depth in depths:
         if depth not in CIFAR_DEPTHS:
             known = ", ".join(map(str, CIFAR_DEPTHS))
-            raise ValueError(f"--depths {depth} is not in Table 6; its depths are {known}")
+            raise ValueError(f"`depths` {depth} is not in Table 6; its depths are {known}")
     if study == "shortcuts":
         return [f"resnet{depth}-{option}" for depth in depths for option in "ABC"]
     kinds = ("plain", "resnet") if study == "degradation" else ("resnet",)

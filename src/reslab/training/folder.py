@@ -39,12 +39,12 @@ class RunFolder:
         """
         folder = RunFolder(path)
         if path.exists() and not path.is_dir():
-            raise ValueError(f"--out {path} is a file; name a folder for the run")
+            raise ValueError(f"`out` {path} is a file; name a folder for the run")
         if (path / "recipe.json").exists():
             folder.must_match(recipe, environment["seed"])
             return folder
         if path.is_dir() and any(file.name not in LEFTOVERS for file in path.iterdir()):
-            raise ValueError(f"--out {path} is not empty and not a run; name a new folder")
+            raise ValueError(f"`out` {path} is not empty and not a run; name a new folder")
         path.mkdir(parents=True, exist_ok=True)
         folder.write_json("environment.json", environment)
         folder.write("recipe.json", recipe.model_dump_json(indent=2).encode())

@@ -101,7 +101,7 @@ def must_match_weights(recipe: Recipe, weights: Model | None) -> None:
     """Raise ValueError unless `weights` are the ones `recipe` starts from, or both are None."""
     if weights is None:
         if recipe.weights is not None:
-            raise ValueError("this recipe starts from trained weights; name them with --weights")
+            raise ValueError("this recipe starts from trained weights; name them with `weights`")
         return
     if recipe.weights is None:
         raise ValueError(f"{recipe.name} was made without weights; give them where it is made")

@@ -251,7 +251,7 @@ class Recipe(RunRecipe):
         if self.batch_norm != "train" and self.weights is None:
             raise ValueError(
                 f"batch_norm {self.batch_norm!r} keeps statistics of trained weights: "
-                "start from some (--weights), or choose 'train'"
+                "start from some with `weights`, or choose 'train'"
             )
         return self
 

@@ -149,7 +149,7 @@ def open_data(recipe: Recipe, inputs: Inputs) -> MemorySplits | FolderSplits:
         return open_sets(recipe.data, inputs.data)
     assert recipe.pictures is not None
     if inputs.data is None:
-        raise ValueError(f"{recipe.name} needs images: name their folder with --data")
+        raise ValueError(f"{recipe.name} needs images: name their folder with `data`")
     return split_folder(inputs.read(read_folder, inputs.data), recipe.pictures.validation)
 
 
@@ -168,7 +168,7 @@ def must_match_classes(name: str, classes: int, count: int) -> None:
     if classes != count:
         raise ValueError(
             f"{name} has model.classes={classes}, the images have {count} classes: "
-            f"--set model.classes={count}"
+            f"set model.classes={count}"
         )
 
 

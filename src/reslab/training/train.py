@@ -200,7 +200,7 @@ def must_divide_evenly(recipe: RunRecipe, processes: Processes) -> None:
         return
     fit = [str(number) for number in range(1, shares + 1) if shares % number == 0]
     sizes = " or ".join([", ".join(fit[:-1]), fit[-1]] if len(fit) > 1 else fit)
-    more = "" if recipe.batch_size % count else f", or --set virtual_gpus={count} for another run"
+    more = "" if recipe.batch_size % count else f", or set virtual_gpus={count} for another run"
     raise ValueError(
         f"{shares} virtual_gpus cannot be dealt whole to {count} processes: take {sizes}{more}"
     )

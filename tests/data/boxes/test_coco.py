@@ -72,9 +72,7 @@ def test_two_years_in_one_folder_are_not_mixed(tmp_path: Path) -> None:
         shutil.copy(tmp_path / "instances.json", tmp_path / f"annotations/instances_{name}.json")
     (tmp_path / "instances.json").unlink()
     assert len(open_detection(tmp_path, years="2014").train) == 3
-    with pytest.raises(
-        ValueError, match="has annotations of 2014 and 2017: train with --set years=2017"
-    ):
+    with pytest.raises(ValueError, match="has annotations of 2014 and 2017: train with years=2017"):
         open_detection(tmp_path)
     with pytest.raises(ValueError, match="no COCO year '2015'; did you mean '201"):
         open_detection(tmp_path, years="2015")

@@ -146,7 +146,7 @@ def test_a_lost_scale_factor_is_named(tmp_path: Path, authors_50: State) -> None
 def test_our_own_names_need_a_mean(tmp_path: Path) -> None:
     model = a_model(cifar_config(20, "B", classes=4))
     file = saved(dict(model.net.state_dict()), tmp_path / "w.safetensors")
-    with pytest.raises(ValueError, match="--mean"):
+    with pytest.raises(ValueError, match="`mean`"):
         import_model(file, "resnet20-B")
     np.save(tmp_path / "mean.npy", np.full((3, 32, 32), 120.0))
     imported = import_model(file, "resnet20-B", mean=tmp_path / "mean.npy")
@@ -193,4 +193,4 @@ def test_a_name_or_a_mean_that_does_not_belong(tmp_path: Path, small_18: State) 
     assert "did you mean 'resnet18-B'" in refusal(tmp_path / "nowhere.pth", "resnet1B")
     np.save(tmp_path / "mean.npy", np.full(3, 100.0))
     file = saved(small_18, tmp_path / "w.safetensors")
-    assert "leave out --mean" in refusal(file, "resnet18", tmp_path / "mean.npy")
+    assert "leave out `mean`" in refusal(file, "resnet18", tmp_path / "mean.npy")

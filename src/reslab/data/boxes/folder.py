@@ -107,7 +107,7 @@ def _read_coco_folder(folder: Path, files: list[Path], years: str) -> AnnotatedF
     if len(file_years) > 1 and not years:
         raise ValueError(
             f"{folder} has annotations of {' and '.join(file_years)}: train with "
-            f"--set years={file_years[-1]}, or remove the others"
+            f"years={file_years[-1]}, or remove the others"
         )
     by_part: dict[str, Path] = {}
     for path in files:

@@ -73,7 +73,7 @@ IMAGE_ADVICE = {
     # images that mislead
     "too small": _spoils(
         f"enlarged more than {SMALL} times, it has no detail to learn from",
-        "replace it with its original, delete it (an icon?), or set --size to the net's input size",
+        "replace it with its original, delete it (an icon?), or set size to the net's input size",
     ),
     "two labels": _spoils(
         "the same image is in several classes: all but one of its labels are wrong",
@@ -129,7 +129,7 @@ IMAGE_ADVICE = {
     ),
     "imbalance": _remark(
         f"the largest class has more than {IMBALANCE} times as many images",
-        "set balance=sampler or balance=loss with --set, and look at the error of each class",
+        "set balance=sampler or balance=loss, and look at the error of each class",
     ),
     "class not in validation": _remark(
         "its error is not measured", "move some of its images to validation"

@@ -168,7 +168,7 @@ def preprocessing_of(
     `mean_image` is [3, H, W] in the layout's channel order, or None if no file was given.
     """
     if mean_image is not None and not layout.asks_mean:
-        raise ValueError(f"{file} has {layout.title}, whose mean is known: leave out --mean")
+        raise ValueError(f"{file} has {layout.title}, whose mean is known: leave out `mean`")
     if mean_image is not None:
         mean = mean_image.flip(0) if layout.channels == "BGR" else mean_image
     elif layout.mean is not None:
@@ -176,7 +176,7 @@ def preprocessing_of(
     else:
         raise ValueError(
             f"{file} has {layout.title}, which do not say what is subtracted from an image: "
-            "give --mean FILE (.npy or .npz; red, green, blue of 0 to 255; [3] or [3, H, W])"
+            "give a file with `mean` (.npy or .npz; red, green, blue of 0 to 255; [3] or [3, H, W])"
         )
     std = torch.tensor(layout.std)[:, None, None]
     resize, size = ONE_CROP if config.stem == "imagenet" else (layout.side, layout.side)
