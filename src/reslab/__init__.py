@@ -34,9 +34,13 @@ Build
     ResNetConfig        any network of the family; its parts are
                         BatchNorm, GroupNorm, NoNorm, NoisyBatchNorm
     build_resnet        the network of a configuration, a torch module
+    image_set           arrays and labels of your own as a set of images, for `train`, `evaluate`
+    Splits              a training and a test set, for `train`
+    save                a model file of a network that you trained yourself
+    Preprocessing       what images go through before a network, for `save`
     Study, PlannedRun   a question of your own, and its runs
 
-docs/extending.md shows networks, data, optimizers and studies of your own.
+`train` takes a network, images and an optimizer of your own: docs/extending.md shows how.
 Importing reslab loads nothing; each of these names imports what it needs when first used.
 """
 
@@ -51,12 +55,14 @@ if TYPE_CHECKING:
     from reslab.api.events import Event
     from reslab.api.import_weights import ExportedWeights, ImportedModel, export, import_weights
     from reslab.api.inputs import ImageResult
-    from reslab.api.models import load, load_detector
+    from reslab.api.models import load, load_detector, save
     from reslab.api.plan import Plan, plan
     from reslab.api.predict import detect, predict
     from reslab.api.results import Evaluation, Evaluations, ReportPage, RunResult
     from reslab.api.studies import report, study
     from reslab.api.train import train
+    from reslab.data.arrays import image_set
+    from reslab.data.datasets import EncodedImages, ImagesInMemory, Splits
     from reslab.data.decode import BadImage
     from reslab.detection.average_precision.measure import AveragePrecision
     from reslab.detection.predict import Detection, DetectorPredictor
@@ -65,7 +71,8 @@ if TYPE_CHECKING:
     from reslab.evaluation.report import Report
     from reslab.models.config import ResNetConfig, config_named
     from reslab.models.parts import BatchNorm, GroupNorm, NoisyBatchNorm, NoNorm
-    from reslab.models.resnet import build_resnet
+    from reslab.models.preprocessing import Preprocessing
+    from reslab.models.resnet import ResNet, build_resnet
     from reslab.recipes import detection_recipe, recipe
     from reslab.studies.experiments import PlannedRun, Study
     from reslab.training.log import Diverged
@@ -78,12 +85,14 @@ _HOMES = {  # module -> public names; the same imports as above
     "reslab.api.events": ("Event",),
     "reslab.api.import_weights": ("ExportedWeights", "ImportedModel", "export", "import_weights"),
     "reslab.api.inputs": ("ImageResult",),
-    "reslab.api.models": ("load", "load_detector"),
+    "reslab.api.models": ("load", "load_detector", "save"),
     "reslab.api.plan": ("Plan", "plan"),
     "reslab.api.predict": ("detect", "predict"),
     "reslab.api.results": ("Evaluation", "Evaluations", "ReportPage", "RunResult"),
     "reslab.api.studies": ("report", "study"),
     "reslab.api.train": ("train",),
+    "reslab.data.arrays": ("image_set",),
+    "reslab.data.datasets": ("EncodedImages", "ImagesInMemory", "Splits"),
     "reslab.data.decode": ("BadImage",),
     "reslab.detection.average_precision.measure": ("AveragePrecision",),
     "reslab.detection.predict": ("Detection", "DetectorPredictor"),
@@ -92,7 +101,8 @@ _HOMES = {  # module -> public names; the same imports as above
     "reslab.evaluation.report": ("Report",),
     "reslab.models.config": ("ResNetConfig", "config_named"),
     "reslab.models.parts": ("BatchNorm", "GroupNorm", "NoNorm", "NoisyBatchNorm"),
-    "reslab.models.resnet": ("build_resnet",),
+    "reslab.models.preprocessing": ("Preprocessing",),
+    "reslab.models.resnet": ("ResNet", "build_resnet"),
     "reslab.recipes": ("detection_recipe", "recipe"),
     "reslab.studies.experiments": ("PlannedRun", "Study"),
     "reslab.training.log": ("Diverged",),
@@ -109,6 +119,7 @@ __all__ = [
     "DetectionRecipe",
     "DetectorPredictor",
     "Diverged",
+    "EncodedImages",
     "Evaluation",
     "Evaluations",
     "Event",
@@ -116,6 +127,7 @@ __all__ = [
     "FolderCheck",
     "GroupNorm",
     "ImageResult",
+    "ImagesInMemory",
     "ImportedModel",
     "Interrupted",
     "NoNorm",
@@ -124,11 +136,14 @@ __all__ = [
     "PlannedRun",
     "Prediction",
     "Predictor",
+    "Preprocessing",
     "Recipe",
     "Report",
     "ReportPage",
+    "ResNet",
     "ResNetConfig",
     "RunResult",
+    "Splits",
     "Study",
     "__version__",
     "build_resnet",
@@ -138,6 +153,7 @@ __all__ = [
     "detection_recipe",
     "evaluate",
     "export",
+    "image_set",
     "import_weights",
     "load",
     "load_detector",
@@ -145,6 +161,7 @@ __all__ = [
     "predict",
     "recipe",
     "report",
+    "save",
     "study",
     "train",
 ]

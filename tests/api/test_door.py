@@ -12,12 +12,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 import reslab
 
 SOURCE = Path(reslab.__file__)
 USE = Path(__file__).with_name("typed_use.py")
+MEAN = reslab.Preprocessing.of([120.0, 120.0, 120.0])
+ANY_ARRAY = "numpy.ndarray[tuple[Any, ...], numpy.dtype[Any]]"  # in mypy's words
 # each public function, and a call of it that is refused with ValueError
 REFUSED: dict[str, Callable[[Path], object]] = {
     "build_resnet": lambda _: reslab.build_resnet(reslab.config_named("resnet7")),
@@ -27,6 +31,7 @@ REFUSED: dict[str, Callable[[Path], object]] = {
     "detection_recipe": lambda _: reslab.detection_recipe("digits-resnet20"),
     "evaluate": lambda place: reslab.evaluate(place / "nowhere"),
     "export": lambda place: reslab.export(place / "nowhere", "caffe", place / "out.pth"),
+    "image_set": lambda _: reslab.image_set(np.zeros((2, 28, 28), np.uint8), [0], ["a"]),
     "import_weights": lambda place: reslab.import_weights(place / "a.pth", "resnet18", place),
     "load": lambda place: reslab.load(place / "nowhere"),
     "load_detector": lambda place: reslab.load_detector(place / "nowhere"),
@@ -34,6 +39,7 @@ REFUSED: dict[str, Callable[[Path], object]] = {
     "predict": lambda place: reslab.predict(place / "nowhere", "image.png"),
     "recipe": lambda _: reslab.recipe("digits-resnet7"),
     "report": lambda place: reslab.report(place / "nowhere"),
+    "save": lambda place: reslab.save(torch.nn.Flatten(), ["a"], MEAN, place),
     "study": lambda _: reslab.study("degradation", seeds=0),
     "train": lambda place: reslab.train("digits-resnet7", place / "run"),
 }
@@ -117,6 +123,8 @@ def revealed(checker: list[str], **environment: str) -> list[str]:
 
 
 def must_be_typed(lines: list[str]) -> None:
+    """Assert that no type is unknown, except the shape and type of an array that may be any."""
+    lines = [line.replace(ANY_ARRAY, "numpy.ndarray") for line in lines]
     assert not [line for line in lines if re.search(r"\b(Any|Unknown)\b", line)]
     assert not [line for line in lines if "kwargs" in line]
 

@@ -4,6 +4,8 @@ from pathlib import Path
 from typing import reveal_type
 
 import numpy as np
+import torch
+from torch import nn
 
 import reslab
 
@@ -25,6 +27,29 @@ reveal_type(result)
 reveal_type(result.reports[0])
 reveal_type(result.train_error)
 reveal_type(result.as_dict())
+
+
+def adam(net: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(net.parameters(), weight_decay=0.05)
+
+
+def watch(iteration: int, net: nn.Module) -> None:
+    print(iteration, [weight.grad for weight in net.parameters()])
+
+
+letters = reslab.image_set(np.zeros((9, 28, 28), np.uint8), [0, 1, 2] * 3, ["a", "b", "c"])
+reveal_type(letters)
+sets = reslab.Splits(letters, letters)
+reveal_type(sets)
+net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 28 * 28, 3))
+result = reslab.train(
+    recipe, "runs/letters", net=net, data=sets, optimizer=adam, observer=watch, stop=lambda: None
+)
+reveal_type(reslab.load("runs/letters", net=net))
+reveal_type(reslab.evaluate("runs/letters", data=letters))
+mean = reslab.Preprocessing.of([120.0, 120.0, 120.0], size=224)
+reveal_type(mean)
+reslab.save(net, ["a", "b", "c"], mean, "letters.safetensors")
 
 plan = reslab.plan(detector_recipe, data="street")
 reveal_type(plan)
@@ -75,9 +100,9 @@ reveal_type(reslab.report(["runs/first", Path("runs/second")], "report"))
 
 config = reslab.config_named("resnet20").model_copy(update={"norm": reslab.GroupNorm(groups=4)})
 reveal_type(config)
-net = reslab.build_resnet(config)
-reveal_type(net)
-reveal_type(net.config)
+resnet = reslab.build_resnet(config)
+reveal_type(resnet)
+reveal_type(resnet.config)
 
 # the functions themselves
 reveal_type(reslab.build_resnet)
@@ -87,6 +112,7 @@ reveal_type(reslab.detect)
 reveal_type(reslab.detection_recipe)
 reveal_type(reslab.evaluate)
 reveal_type(reslab.export)
+reveal_type(reslab.image_set)
 reveal_type(reslab.import_weights)
 reveal_type(reslab.load)
 reveal_type(reslab.load_detector)
@@ -94,5 +120,6 @@ reveal_type(reslab.plan)
 reveal_type(reslab.predict)
 reveal_type(reslab.recipe)
 reveal_type(reslab.report)
+reveal_type(reslab.save)
 reveal_type(reslab.study)
 reveal_type(reslab.train)

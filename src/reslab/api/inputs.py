@@ -46,7 +46,8 @@ class ImageResult(Generic[Result]):
     error: str | None = None
 
     def __repr__(self) -> str:
-        return f"{self.file}: {self.error or ', '.join(map(str, self.results)) or 'nothing'}"
+        results = ", ".join(str(result).strip() for result in self.results)
+        return f"{self.file}: {self.error or results or 'nothing'}"
 
 
 def find_images(given: ImageInput | Sequence[ImageInput]) -> tuple[list[InputImage], int]:

@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from reslab.api.test_sets import LoadedDetector, LoadedModel
 from reslab.detection.predict import DetectorPredictor, is_detector, load_detector_predictor
 from reslab.detection.predict import load_detector as read_detector
 from reslab.evaluation.predict import Predictor, load_predictor
-from reslab.models.model_file import load_model
+from reslab.models.model_file import load_model, save_model
+from reslab.models.preprocessing import Preprocessing
 
 Classifier = str | Path | Predictor
 DetectorModel = str | Path | DetectorPredictor
@@ -19,14 +21,33 @@ AnyModel = str | Path | Predictor | DetectorPredictor
 IN_MEMORY = Path("(in memory)")  # in messages, for a model that was not loaded from a file
 
 
-def load(path: str | Path) -> Predictor:
+def load(path: str | Path, *, net: nn.Module | None = None) -> Predictor:
     """Load a classifier from its run folder or model file, ready to classify images.
 
     The result is called with uint8 images [B, 3, H, W] for logits [B, classes]; its `predict` takes
-    files, bytes, arrays or Pillow images. Raises ValueError if there is no such model or its file
-    is damaged.
+    files, bytes, arrays or Pillow images. A file that holds a network of your own needs `net`, one
+    of the same layout, whose weights are replaced. Raises ValueError if there is no such model, if
+    its file is damaged, or if `net` does not fit.
     """
-    return load_predictor(path)
+    return load_predictor(path, net)
+
+
+def save(
+    net: nn.Module,
+    classes: Sequence[str],
+    preprocessing: Preprocessing,
+    path: str | Path,
+    ids: Sequence[str] = (),
+) -> None:
+    """Write a model file of a network that was trained elsewhere; `load` and the command read it.
+
+    `classes` are the names of its outputs and `ids`, where they differ, the folder names of the
+    classes (wnids for ImageNet). `preprocessing` is what images [B, 3, H, W] go through before the
+    network: `Preprocessing.of(mean, std, size=224)`. A network that `build_resnet` makes of its
+    configuration opens by itself; any other must be given again to `load`. Raises ValueError if
+    the numbers of names and outputs differ.
+    """
+    save_model(net, classes, preprocessing, path, ids)
 
 
 def load_detector(

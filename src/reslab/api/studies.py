@@ -8,12 +8,14 @@ from pathlib import Path
 from reslab.analysis.responses import layer_responses
 from reslab.api.display import OnEvent, showing
 from reslab.api.lines import warn
+from reslab.api.models import open_classifier, path_of
 from reslab.api.results import ReportPage, run_result
 from reslab.api.signals import Stopping, stopping_python
 from reslab.api.test_sets import open_test_set
+from reslab.data.datasets import ImagesInMemory
 from reslab.data.location import parse_location, to_folder
 from reslab.errors import unknown_name
-from reslab.models.model_file import load_model
+from reslab.evaluation.predict import Predictor
 from reslab.runtime.device import setup_device
 from reslab.runtime.events import Callback, Event, note
 from reslab.runtime.threads import usable_cores
@@ -37,10 +39,10 @@ class StudyInterrupted(Exception):
 
 def study(
     study: str | Study,
-    runs: Sequence[str | Path] = (),
+    runs: Sequence[str | Path | Predictor] = (),
     *,
     on: str | None = None,
-    data: str | Path | None = None,
+    data: str | Path | ImagesInMemory | None = None,
     out: str | Path | None = None,
     depths: Sequence[int] = (),
     iterations: int | None = None,
@@ -54,7 +56,8 @@ def study(
     `study` is one of the paper's ("degradation", "depth", "shortcuts", "detection") or a `Study` of
     your own. Its runs are started as processes, `jobs` at a time on each machine, `cluster="ray"`
     distributes them over a Ray cluster; finished runs are skipped and interrupted runs are resumed.
-    "responses" measures the layer responses (Fig. 7) of finished `runs` instead.
+    "responses" measures the layer responses (Fig. 7) of finished `runs` instead: folders, or what
+    `load` returned for a network of your own. For images of your own, `data` is the test set.
 
     Of the paper's studies, `on` is the data set, "digits" (default) or "cifar10"; `data` its
     folder; `out` the study's folder, by default studies/NAME-SET; `depths` the numbers of layers;
@@ -68,7 +71,7 @@ def study(
     with showing(on_event) as callback:
         try:
             return run_study(
-                study, list(map(Path, runs)),
+                study, [run if isinstance(run, Predictor) else Path(run) for run in runs],
                 on=on, data=data, out=Path(out) if out else None, depths=depths,
                 iterations=iterations, seeds=seeds, jobs=jobs, cluster=cluster,
                 stopping=stopping, on_event=callback,
@@ -81,10 +84,10 @@ def study(
 
 def run_study(
     study: str | Study,
-    runs: Sequence[Path],
+    runs: Sequence[Path | Predictor],
     *,
     on: str | None,
-    data: str | Path | None,
+    data: str | Path | ImagesInMemory | None,
     out: Path | None,
     depths: Sequence[int],
     iterations: int | None,
@@ -103,23 +106,30 @@ def run_study(
             raise ValueError(f"{name}={count}: at least 1")
     if cluster and cluster not in CLUSTERS:
         raise ValueError(unknown_name("cluster", cluster, CLUSTERS))
-    folder = to_folder(parse_location(data), "a study needs") if data else None
     planning = {"on": on, "depths": ",".join(map(str, depths)), "iterations": iterations}
     if study == RESPONSES:
         refuse_options(RESPONSES, planning | {"cluster": cluster})
-        return study_responses(runs, folder, out, on_event)
+        images = data if isinstance(data, ImagesInMemory) else study_folder(data)
+        return study_responses(runs, images, out, on_event)
+    if isinstance(data, ImagesInMemory):
+        raise ValueError("a set of images as `data` is for the study `responses` alone")
+    folder = study_folder(data)
     if isinstance(study, Study):
         refuse_options(study.heading[0], planning | {"out": out, "runs": runs})
         planned = study
     else:
         if runs:
-            raise ValueError(f"{study} makes its own runs; only `responses` takes run folders")
+            raise ValueError(f"{study} makes its own runs; only 'responses' takes run folders")
         planned = plan_study(
             study, on=on, data=folder, out=out, depths=depths, iterations=iterations, seeds=seeds
         )
     if signal := execute(planned, folder, jobs, cluster, stopping, on_event):
         raise StudyInterrupted(signal, planned.folder)
     return report_page(*planned.write_page())
+
+
+def study_folder(data: str | Path | None) -> Path | None:
+    return to_folder(parse_location(data), "a study needs") if data else None
 
 
 def execute(
@@ -158,20 +168,33 @@ def reporting_runs(runs: Sequence[PlannedRun], on_event: Callback) -> RunCallbac
 
 
 def study_responses(
-    runs: Sequence[Path], data: Path | None, out: Path | None, on_event: Callback
+    runs: Sequence[Path | Predictor],
+    data: Path | ImagesInMemory | None,
+    out: Path | None,
+    on_event: Callback,
 ) -> ReportPage:
     """Measure the layer responses of finished runs (Fig. 7) and write the report page."""
     if not runs:
-        raise ValueError("responses of which runs? `reslab study responses RUN...`")
+        raise ValueError("responses of which runs? give the folders of finished runs")
     device = setup_device("fp32").torch_device
-    records = [read_record(run, Recipe) for run in runs]
+    records = [read_record(path_of(run), Recipe) for run in runs]
     responses = []
-    for record in records:
+    for run, record in zip(runs, records, strict=True):
         on_event(note(f"responses of {record.path}"))
-        images = open_test_set(record.recipe.data, data, record.path).to(device)
-        responses.append(layer_responses(load_model(record.path).to(device), images))
+        _, model = open_classifier(run, device)
+        images = data if isinstance(data, ImagesInMemory) else own_images(record, data)
+        responses.append(layer_responses(model, images.to(device)))
     page = write_responses(records, responses, out or Path("studies") / RESPONSES)
     return report_page(page, records)
+
+
+def own_images(record: Record[Recipe], data: Path | None) -> ImagesInMemory:
+    """Open the test images of a run; raise ValueError if they were given in Python."""
+    if record.recipe.data == "own":
+        raise ValueError(
+            f"{record.path} was trained on images given in Python: give its test images with `data`"
+        )
+    return open_test_set(record.recipe.data, data, record.path)
 
 
 def report(runs: str | Path | Sequence[str | Path], out: str | Path = "report") -> ReportPage:

@@ -77,6 +77,11 @@ def open_own_images(path: Path, model: Model) -> ImageSet:
             f"{path} holds weights from elsewhere, which have no set of their own: "
             "name one with `on` (cifar10 or digits) or a folder with `data`"
         )
+    if name == "own":
+        raise ValueError(
+            f"{path} was trained on images given in Python: give a set with reslab.evaluate(..., "
+            "data=...), or name one with `on` or `data`"
+        )
     if name != "pictures":
         return open_test_set(name, None, path)
     if folder is None:

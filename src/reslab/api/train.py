@@ -2,18 +2,25 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
+
+from torch import nn
 
 from reslab.api.display import OnEvent, showing
 from reslab.api.lines import warn
 from reslab.api.results import RunResult, run_result
 from reslab.api.signals import Stop, stopping_python
+from reslab.data.datasets import FolderSplits, MemorySplits, Splits
 from reslab.detection.recipe import DetectionRecipe
 from reslab.errors import os_reason
 from reslab.recipes import AnyRecipe, open_recipe, recipe_in, task_kind
 from reslab.runtime.distributed import join_processes
 from reslab.runtime.events import Callback, start
 from reslab.training.folder import RunFolder
+from reslab.training.loop import Observer
+from reslab.training.own import OwnParts
+from reslab.training.own_optimizer import BuildOptimizer
 from reslab.training.recipe import Recipe
 from reslab.training.run import Interrupted
 from reslab.training.setup import Inputs, inputs_at
@@ -24,8 +31,11 @@ def train(
     out: str | Path,
     *,
     seed: int = 1,
-    data: str | Path | None = None,
+    data: str | Path | MemorySplits | FolderSplits | None = None,
     weights: str | Path | None = None,
+    net: nn.Module | None = None,
+    optimizer: BuildOptimizer | None = None,
+    observer: Observer | None = None,
     on_event: OnEvent = "print",
     stop: Stop | None = None,
 ) -> RunResult:
@@ -36,24 +46,37 @@ def train(
     function of recipe, seed, device and number of threads, to the last bit, interrupted or not. If
     the run in `out` is finished, its result is returned.
 
+    A classifier can have parts of your own: `net`, a module from preprocessed images [B, 3, H, W]
+    to logits [B, classes]; `data=Splits(train, test)`, sets as `image_set` makes them;
+    `optimizer`, a function from the network to a torch optimizer, whose rate the recipe's schedule
+    sets. The recipe in `out` records them as deviations. To resume, give the same parts again.
+
+    `observer(iteration, net)` is called between backward and step of every update, when `.grad`
+    holds the gradients; it must not change anything.
+
     `on_event="print"` shows progress: as a bar on a terminal and in a notebook, as lines on
-    standard error anywhere else. None silences it; a function is called with every event, of the
-    types in `reslab.api.events`.
+    standard error anywhere else. None silences it; a function is called with every `Event`.
 
     Ctrl-C saves a checkpoint and raises KeyboardInterrupt; the same call resumes. With `stop` it
     does not: `stop` is called after each iteration, and Interrupted is raised, after a checkpoint,
     once it returns a number.
 
-    Raises ValueError, and trains nothing, if `out` holds another run or if recipe, data and weights
-    do not fit together.
+    Raises ValueError, and trains nothing, if `out` holds another run or if recipe, data, weights
+    and parts do not fit together.
     """
-    inputs = inputs_at(data, weights)
+    if seed < 0:
+        raise ValueError(f"seed={seed}: at least 0")
+    own = OwnParts(net, data if isinstance(data, Splits) else None, optimizer)
+    inputs = inputs_at(None if isinstance(data, Splits) else data, weights)
     opened = open_recipe(recipe, inputs) if isinstance(recipe, str) else recipe
     shown = on_event if join_processes().first else None
     stopping = nullcontext(stop) if stop else stopping_python(warn if shown else lambda line: None)
     try:
         with showing(shown) as callback, stopping as stop_now:
-            return run(opened, inputs, Path(out), seed=seed, on_event=callback, stop=stop_now)
+            return run(
+                opened, inputs, Path(out),
+                seed=seed, own=own, observer=observer, on_event=callback, stop=stop_now,
+            )  # fmt: skip
     except Interrupted as interrupted:
         if stop:
             raise
@@ -63,7 +86,15 @@ def train(
 
 
 def run(
-    recipe: AnyRecipe, inputs: Inputs, out: Path, *, seed: int, on_event: Callback, stop: Stop
+    recipe: AnyRecipe,
+    inputs: Inputs,
+    out: Path,
+    *,
+    seed: int,
+    own: OwnParts = OwnParts(),
+    observer: Observer | None = None,
+    on_event: Callback,
+    stop: Stop,
 ) -> RunResult:
     """Do the work of `train`.
 
@@ -72,14 +103,20 @@ def run(
     """
     on_event(start(recipe.iterations, "iterations"))
     work = task_kind(recipe).train
+    if own.names:
+        if not isinstance(recipe, Recipe):
+            raise ValueError(f"{' and '.join(own.names)} of your own: only a classifier has them")
+        work = partial(work, own=own)
     try:
-        document = work(recipe, out, seed=seed, data=inputs, on_event=on_event, stop=stop)
+        document = work(
+            recipe, out, seed=seed, data=inputs, observer=observer, on_event=on_event, stop=stop
+        )
     except OSError as error:
         saved = out / "checkpoints"
         if saved.is_dir() and any(saved.iterdir()):
+            command = recipe.deviations.resume_command(out)
             raise RuntimeError(
-                f"{os_reason(error)}: {out}; what was saved is whole: mend it, then "
-                f"`reslab resume {out}`"
+                f"{os_reason(error)}: {out}; what was saved is whole: free the disk, then {command}"
             ) from error
         raise
     return run_result(out, document)

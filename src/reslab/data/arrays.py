@@ -10,7 +10,7 @@ from reslab.data.datasets import ImagesInMemory
 
 
 def image_set(
-    images: np.ndarray | Tensor,
+    images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]] | Tensor,
     labels: Sequence[int] | np.ndarray | Tensor,
     classes: Sequence[str],
     name: str = "own",

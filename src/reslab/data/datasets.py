@@ -31,6 +31,11 @@ class ImagesInMemory:
     labels: Tensor  # int64 [N]
     classes: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        size = list(self.images.shape[1:])
+        classes = len(self.classes)
+        return f"ImagesInMemory({self.name!r}: {len(self):,} images {size}, {classes:,} classes)"
+
     def __len__(self) -> int:
         return len(self.labels)
 
@@ -56,6 +61,10 @@ class EncodedImages:
     read: Callable[[str], bytes]  # maps one of `files` to its bytes; thread-safe
     # starts fetching images that will be read soon; None if the images are local
     prefetch: Callable[[Sequence[str]], None] | None = None
+
+    def __repr__(self) -> str:
+        classes = len(self.classes)
+        return f"EncodedImages({self.name!r}: {len(self):,} images, {classes:,} classes)"
 
     def __len__(self) -> int:
         return len(self.labels)
