@@ -117,7 +117,7 @@ def test_a_model_can_be_named() -> None:
         ("model.norm=grop", "did you mean 'group'"),
         ("model.norm=layer", "available: batch, group, noisy-batch, none"),
         ("model.norm.groups=4", "model.norm 'batch' has no 'groups': first set model.norm=group"),
-        ('model.norm=["group"]', "model.norm has 1 entries: give one for all blocks, or a list"),
+        ('model.norm=["group"]', "model.norm is a list of 1: give one for all blocks, or a list"),
         ("model.shortcut=D", "'model.shortcut' cannot be 'D': input should be 'A', 'B' or 'C'"),
         ("model.dropout=1", "'model.dropout' cannot be 1.0: input should be less than 1"),
         ("plateau={}", "set drops=[] or plateau=null"),

@@ -115,23 +115,25 @@ class ResNetConfig(BaseModel):
         for key, parts in (("norm", self.norm), ("shortcut", self.shortcut)):
             if isinstance(parts, tuple) and len(parts) != count:
                 raise ValueError(
-                    f"model.{key} has {len(parts)} entries: give one for all blocks, or a list "
+                    f"model.{key} is a list of {len(parts)}: give one for all blocks, or a list "
                     f"with one for each of the {count} blocks"
                 )
-        plain = [place.index for place in self.places() if place.shortcut is None]
-        if self.stochastic_depth and plain:
-            raise ValueError(
-                f"model.stochastic_depth={self.stochastic_depth:g} drops whole blocks, and without "
-                f"a shortcut nothing would be left of block {plain[0]} (from 0): set "
-                "model.shortcut for it, or stochastic_depth=0"
-            )
+        if self.stochastic_depth:
+            for place in self.places():
+                if place.shortcut is None:
+                    raise ValueError(
+                        f"model.stochastic_depth={self.stochastic_depth:g} drops whole blocks, and "
+                        f"block {place.index} (counted from 0) would then pass nothing on, because "
+                        "it has no shortcut: set model.shortcut for it, or stochastic_depth=0"
+                    )
         return self
 
     @model_validator(mode="after")
     def _groups_divide_the_channels(self) -> Self:
-        places = self.places()
-        channels = {norm: {self.widths[0]} for norm in [places[0].norm]}
-        for place in places:
+        if not any(isinstance(norm, GroupNorm) for norm in self.norms):
+            return self
+        channels: dict[Norm, set[int]] = {self.norms[0]: {self.widths[0]}}  # the stem's
+        for place in self.places():
             channels.setdefault(place.norm, set()).update((place.width, place.c_out))
         for norm, counts in channels.items():
             if isinstance(norm, GroupNorm) and any(count % norm.groups for count in counts):
@@ -150,13 +152,20 @@ class ResNetConfig(BaseModel):
     @property
     def option(self) -> Option | Literal["mixed"] | None:
         """The shortcut option of all blocks; None for a plain net, "mixed" if blocks differ."""
-        options = {place.shortcut for place in self.places()}
+        if not isinstance(self.shortcut, tuple):
+            return self.shortcut
+        options = set(self.shortcut)
         return options.pop() if len(options) == 1 else "mixed"
+
+    @property
+    def norms(self) -> tuple[Norm, ...]:
+        """The norm of each block, or the one norm of all blocks."""
+        return self.norm if isinstance(self.norm, tuple) else (self.norm,)
 
     @property
     def additions(self) -> tuple[str, ...]:
         """Return the names of the parts that the paper's networks do not have, for labels."""
-        norms = {place.norm for place in self.places()}
+        norms = set(self.norms)
         names = [NORM_NAMES[norm.kind] for norm in norms] if len(norms) == 1 else ["mixed norms"]
         names += [f"stochastic depth {self.stochastic_depth:g}"] if self.stochastic_depth else []
         names += [f"dropout {self.dropout:g}"] if self.dropout else []
@@ -188,8 +197,7 @@ class ResNetConfig(BaseModel):
 
     def without_randomness(self) -> "ResNetConfig":
         """Return the network without its random layers; its weights have the same names."""
-        norms = [place.norm for place in self.places()]
-        fixed = tuple(BatchNorm() if isinstance(n, NoisyBatchNorm) else n for n in norms)
+        fixed = tuple(BatchNorm() if isinstance(n, NoisyBatchNorm) else n for n in self.norms)
         norm = fixed[0] if len(set(fixed)) == 1 else fixed
         return self.model_copy(update={"norm": norm, "stochastic_depth": 0.0, "dropout": 0.0})
 

@@ -228,7 +228,7 @@ class Recipe(RunRecipe):
 
     @model_validator(mode="after")
     def _shares_have_statistics(self) -> Self:
-        norms = (place.norm for place in self.model.places())
+        norms = self.model.norms
         measures = any(isinstance(norm, BatchNorm | NoisyBatchNorm) for norm in norms)
         few = self.batch_size // self.virtual_gpus < 2
         if few and measures and self.batch_norm == "train":

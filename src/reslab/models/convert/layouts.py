@@ -222,7 +222,7 @@ def torchvision_obstacle(config: ResNetConfig) -> str:
     if config.option != "B":
         kind = f"option {config.option}" if config.option in OPTIONS else config.option or "none"
         return f"its shortcuts are option B, this one's are {kind}"
-    for norm in (place.norm for place in config.places()):
+    for norm in config.norms:
         if not isinstance(norm, BatchNorm | NoisyBatchNorm):
             return f"its convolutions are followed by batch norm, this one's norm is {norm.kind!r}"
     if config.block == "bottleneck" and config.stride_on == "1x1":
