@@ -112,6 +112,16 @@ def test_a_run_stopped_inside_an_epoch_goes_on_to_the_same_bits(
     assert result(out)["evaluation"] == result(whole)["evaluation"]
 
 
+def test_a_random_net_on_photographs_goes_on_to_the_same_bits(walls: Path, tmp_path: Path) -> None:
+    random = ["model.stochastic_depth=0.5", "model.dropout=0.2", "model.norm=noisy-batch"]
+    runs = tmp_path / "whole", tmp_path / "stopped"
+    train(own(walls, *random), runs[0], data=walls)
+    with pytest.raises(Interrupted):
+        train(own(walls, *random), runs[1], data=walls, stop=stopping_after(3))
+    train(own(walls, *random), runs[1], data=walls)
+    assert result(runs[1])["state_sha256"] == result(runs[0])["state_sha256"]
+
+
 def test_the_model_file_knows_classes_and_preprocessing(whole: Path) -> None:
     model = load_model(whole)
     assert (model.classes, model.ids) == (("brick", "sky"), ("brick", "sky"))
