@@ -1,12 +1,16 @@
-"""The lines in which events are printed."""
+"""How events are shown: as lines, and as bars on a terminal. Notebooks have a test of their own."""
 
+from io import StringIO
 from typing import Any
 
 import pytest
+from rich.console import Console
+from rich.progress import Progress
 
 from reslab.api import display
-from reslab.api.display import progress_lines
+from reslab.api.display import progress_lines, showing, update_bars
 from reslab.api.lines import event_line
+from reslab.runtime.events import silent
 
 REPORT = {
     "set": "test", "protocol": "COCO, pycocotools", "n": 500, "map_50": 81.2, "map_50_95": 45.1,
@@ -49,3 +53,46 @@ def test_progress_is_a_line_now_and_then(
     assert capsys.readouterr().err == (
         "1,999/2,000 images\nreslab: a.jpg: the file is empty; left out\n"
     )
+
+
+def test_bars_follow_work_and_the_runs_of_a_study() -> None:
+    out = StringIO()
+    bars = Progress(console=Console(file=out, width=100))
+    on_event = update_bars(bars)
+    on_event({"kind": "start", "total": 20, "what": "iterations"})
+    on_event({"kind": "train", "iteration": 5, "learning_rate": 0.1, "loss": 1.0,
+              "train_error": 50.0, "images_per_second": 780.4})  # fmt: skip
+    (task,) = bars.tasks
+    facts = "lr 0.1  loss 1.0000  training error 50.00 %  780 images/s"
+    assert (task.completed, task.total, task.description) == (5, 20, facts)
+    on_event({"kind": "start", "total": 9, "what": "images"})
+    on_event({"kind": "progress", "done": 4})
+    (task,) = bars.tasks
+    assert (task.completed, task.total, task.description) == (4, 9, "images")
+    on_event({"kind": "note", "text": "[red]a\x1b[2Jnote"})
+    assert out.getvalue() == "reslab: [red]a\\x1b[2Jnote\n"
+    study = Progress()
+    on_event = update_bars(study)
+    for run, done in (("a", 0), ("b", 0), ("b", 3)):
+        on_event({"kind": "run", "run": run, "done": done, "total": 10})
+    assert [(task.description, task.completed, task.started) for task in study.tasks] == [
+        ("a", 0, False), ("b", 3, True),
+    ]  # fmt: skip
+
+
+def test_a_run_of_a_study_is_a_line_once_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    on_event = progress_lines()
+    for done in (0, 10, 10):
+        on_event({"kind": "run", "run": "plain20-seed1", "done": done, "total": 10})
+    assert capsys.readouterr().err == "plain20-seed1: 10 iterations done\n"
+
+
+def test_silence_a_function_or_a_mistake() -> None:
+    events: list[Any] = []
+    with showing(events.append) as on_event:
+        on_event({"kind": "note", "text": "resumed"})
+    assert events == [{"kind": "note", "text": "resumed"}]
+    with showing(None) as on_event:
+        assert on_event is silent
+    with pytest.raises(ValueError, match="on_event='loud': give 'print', None, or a function"):
+        showing("loud")  # type: ignore[arg-type]
