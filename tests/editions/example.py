@@ -18,7 +18,7 @@ recipe = reslab.recipe("digits-resnet20").with_changes(
     ["precision=fp32", "iterations=2", "recompute_bn=1", "model.widths=[8,8,16]"]
 )
 result = reslab.train(recipe, out, seed=3)
-results["result"] = result
+results["result"] = result if isinstance(result, dict) else result.as_dict()
 
 model = reslab.load(images)
 results["names"] = [asdict(guess) for guess in model.predict(image)]

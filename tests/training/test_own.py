@@ -280,6 +280,7 @@ def frozen() -> nn.Module:
 
 def test_networks_that_a_run_cannot_train_are_refused() -> None:
     for net, reason in (
+        (cast(nn.Module, Net), "net is a type, not a torch.nn.Module"),
         (nn.Sequential(nn.Flatten(), nn.LazyLinear(3)), "lazy layers: call it once"),
         (frozen(), "no parameter that requires a gradient"),
         (Pair(0.2), r"momenta \['0.1', '0.2'\]"),

@@ -19,6 +19,14 @@ def test_json_both_ways() -> None:
         assert Recipe.from_json(it.model_dump_json()) == it
 
 
+def test_a_recipe_is_shown_in_one_line_and_printed_whole() -> None:
+    shown = recipe("cifar10-resnet20")
+    assert repr(shown) == (
+        "Recipe('cifar10-resnet20': 64,000 iterations of 128 images, learning rate 0.1)"
+    )
+    assert Recipe.from_json(str(shown)) == shown
+
+
 def test_a_recipe_is_frozen() -> None:
     with pytest.raises(ValidationError):
         setattr(recipe("digits-resnet20"), "iterations", 3)  # noqa: B010

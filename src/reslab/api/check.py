@@ -1,5 +1,7 @@
 """Check a folder of images. A wrong path is refused before torch is imported: that is slow."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -20,9 +22,9 @@ class FolderCheck:
 
     folder: Location
     images: int
-    parts: "dict[str, JsonValue]"  # train, validation...: layout and classes of each
+    parts: dict[str, JsonValue]  # train, validation...: layout and classes of each
     contents: str  # one-line description of the parts
-    findings: tuple["Finding", ...]
+    findings: tuple[Finding, ...]
 
     def __repr__(self) -> str:
         counts = f"{self.count('spoils')} spoil a run, {self.count('remark')} remarks"
@@ -32,7 +34,7 @@ class FolderCheck:
         """Return the number of findings that would spoil a run, or that are remarks."""
         return sum(finding.advice.severity == severity for finding in self.findings)
 
-    def as_dict(self) -> "dict[str, JsonValue]":
+    def as_dict(self) -> dict[str, JsonValue]:
         """Return the check for JSON, with all cases of each finding."""
         return {
             "pictures": self.images,

@@ -1,5 +1,7 @@
 """Evaluate classifiers, detectors and files of detections on a test set."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial

@@ -1,5 +1,7 @@
 """Import weights from other programs, and export weights to them."""
 
+from __future__ import annotations
+
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,5 +1,7 @@
 """Models given by the user: the path of a run folder or model file, or a model loaded before."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import replace

@@ -1,5 +1,7 @@
 """Estimate the cost of a run on this machine."""
 
+from __future__ import annotations
+
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path

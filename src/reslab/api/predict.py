@@ -1,5 +1,7 @@
 """Apply a model to a user's images: predict classes, or detect objects and draw their boxes."""
 
+from __future__ import annotations
+
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 

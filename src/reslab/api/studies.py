@@ -1,5 +1,7 @@
 """Run studies, the paper's or the user's own, and write report pages on finished runs."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial

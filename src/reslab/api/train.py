@@ -1,5 +1,7 @@
 """Train a recipe into a run folder, or resume the run that the folder holds."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial

@@ -50,7 +50,7 @@ class NoisyBatchNorm(BaseModel):
     Each channel of each image is scaled and shifted at random (their App. A): in every iteration
     and for every channel, mu ~ U(-shift, shift) and sigma ~ U(1, scale) are drawn; then for every
     image, the shift ~ U(mu - shift_spread, mu + shift_spread) and the scale ~ N(sigma,
-    scale_spread), where `scale_spread` is a standard deviation. The defaults are theirs.
+    scale_spread), where `scale_spread` is a standard deviation.
     """
 
     model_config = STRICT

@@ -129,6 +129,8 @@ def own_randomness(own: OwnParts, device: Device) -> Iterator[None]:
 def must_be_trainable(net: nn.Module) -> None:
     """Raise ValueError for a network that a run cannot train or store."""
     name = type(net).__name__
+    if not isinstance(net, nn.Module):
+        raise ValueError(f"net is a {name}, not a torch.nn.Module")
     if any(is_lazy(weight) for weight in (*net.parameters(), *net.buffers())):
         raise ValueError(f"{name} has lazy layers: call it once, so that they know their shapes")
     if not any(weight.requires_grad for weight in net.parameters()):

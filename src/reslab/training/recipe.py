@@ -128,6 +128,15 @@ class RunRecipe(Section):
     log_every: int = Field(10, ge=1)
     deviations: Deviations = Deviations()  # parts of the user's own, given in Python
 
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.name!r}: {self.iterations:,} iterations of "
+            f"{self.batch_size} images, learning rate {self.learning_rate:g})"
+        )
+
+    def __str__(self) -> str:
+        return self.model_dump_json(indent=2)
+
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         """Parse strictly; raise a one-line ValueError for an unknown key, a wrong type or value."""
