@@ -83,7 +83,7 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class Study:
-    """A question from the paper and the runs that answer it."""
+    """A question, from the paper or the user's own, and the runs that answer it."""
 
     heading: Heading
     folder: Path
