@@ -131,7 +131,7 @@ def test_a_study_is_stopped_goes_on_and_is_not_run_again(
     begun.send_signal(signal.SIGINT)
     stopped = begun.end()
     assert stopped.returncode == 130, stopped.stderr
-    assert "the same command goes on" in stopped.stderr
+    assert "the same command resumes" in stopped.stderr
     for run in (study / "runs").iterdir():  # every run is saved or finished
         assert list(run.glob("checkpoints/*.safetensors")) or (run / "result.json").exists()
     assert reslab("resume", study / "runs" / "plain20-seed1").returncode == 0

@@ -147,7 +147,7 @@ def test_a_folder_of_coco_or_voc(run: Run, model: Path, tmp_path: Path) -> None:
     assert "000000.png does not exist" in err[0]
     (folder / "val").rename(folder / "images")
     status, out, err = run(model, "--data", folder, "--json")
-    assert [line.endswith("is tested whole") for line in err] == [True]
+    assert [line.endswith("are tested") for line in err] == [True]
     assert numbers(out) == [pytest.approx(expected(IT))]
     voc = plant_voc(tmp_path / "voc", {"000": sheet(CAT, DOG), "001": sheet(CAT)})
     pets = replace(detector(classes=2), classes=("dog", "cat"), ids=("dog", "cat"))
@@ -208,11 +208,11 @@ def test_detectors_that_cannot_be_taken_together(run: Run, model: Path, tmp_path
     file = written(tmp_path, others, "others")
     status, out, err = run(model, file)
     assert (status, out, len(err)) == (2, "", 1)
-    assert "knows other classes than" in err[0]
+    assert "has different classes from" in err[0]
     larger = replace(IT, search=IT.search.with_changes({"shorter": 64}))
     status, out, err = run(model, written(tmp_path, larger, "larger"))
     assert (status, out, len(err)) == (2, "", 1)
-    assert "searches images otherwise than" in err[0]
+    assert "has different inference settings" in err[0]
 
 
 def test_a_classifier_among_detectors_is_refused(run: Run, model: Path, tmp_path: Path) -> None:

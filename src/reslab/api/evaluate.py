@@ -159,7 +159,7 @@ def load_classifiers(
         by_id = bool(expected.ids and model.ids)  # names may then repeat, or differ in spelling
         if expected.ids != model.ids if by_id else expected.classes != model.classes:
             raise ValueError(
-                f"{path} knows other classes than {first}: their scores cannot be averaged; "
+                f"{path} has different classes from {first}: their scores cannot be averaged; "
                 "evaluate them one at a time"
             )
     return models

@@ -78,14 +78,14 @@ def check_detectors_agree(
     for path, detector in models[1:]:
         if (detector.ids, detector.classes) != (expected.ids, expected.classes):
             raise ValueError(
-                f"{path} knows other classes than {first}: they cannot be taken together; "
+                f"{path} has different classes from {first}: they cannot form an ensemble; "
                 "evaluate them one at a time"
             )
     for (path, _), config in zip(models, configs, strict=True):
         if config != configs[0]:
             raise ValueError(
-                f"{path} searches images otherwise than {first}: they cannot be taken "
-                "together; evaluate them one at a time"
+                f"{path} has different inference settings from {first}: they cannot form an "
+                "ensemble; evaluate them one at a time"
             )
 
 

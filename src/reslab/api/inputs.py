@@ -69,7 +69,7 @@ def find_images(given: ImageInput | Sequence[ImageInput]) -> tuple[list[InputIma
             images += found
             left_out += others
     if [image.file for image in images].count(STDIN) > 1:
-        raise ValueError("- stands twice; standard input holds one image")
+        raise ValueError("- is given twice, but standard input holds one image")
     return images, left_out
 
 

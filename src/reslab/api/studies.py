@@ -35,7 +35,7 @@ class StudyInterrupted(Exception):
     """A signal stopped a study, after every run was saved."""
 
     def __init__(self, signal: int, folder: Path) -> None:
-        super().__init__(f"stopped, every run saved; the same command goes on: {folder}")
+        super().__init__(f"stopped, every run saved; the same command resumes them: {folder}")
         self.signal, self.folder = signal, folder
 
 
@@ -184,19 +184,14 @@ def study_responses(
     for run, record in zip(runs, records, strict=True):
         on_event(note(f"responses of {record.path}"))
         _, model = open_classifier(run, device)
-        images = data if isinstance(data, ImagesInMemory) else own_images(record, data)
+        images = (
+            data
+            if isinstance(data, ImagesInMemory)
+            else open_test_set(record.recipe.data, data, record.path)
+        )
         responses.append(layer_responses(model, images.to(device)))
     page = write_responses(records, responses, out or Path("studies") / RESPONSES)
     return report_page(page, records)
-
-
-def own_images(record: Record[Recipe], data: Path | None) -> ImagesInMemory:
-    """Open the test images of a run; raise ValueError if they were given in Python."""
-    if record.recipe.data == "own":
-        raise ValueError(
-            f"{record.path} was trained on images given in Python: give its test images with `data`"
-        )
-    return open_test_set(record.recipe.data, data, record.path)
 
 
 def report(runs: str | Path | Sequence[str | Path], out: str | Path = "report") -> ReportPage:

@@ -60,8 +60,8 @@ def open_test_set(name: str, data: Location | None, path: Path) -> ImagesInMemor
     """Open the test images of a named set, by default from the data folder of the run `path`."""
     if name == "own":
         raise ValueError(
-            f"{path} was trained on images given in Python, which no file holds: name a set with "
-            "`on` (cifar10 or digits) or a folder with `data`"
+            f"{path} was trained on images given in Python, which no file holds: give a set as "
+            "`data` there, or name one with `on` (cifar10 or digits)"
         )
     chosen = set_named(name)
     if data is None and chosen != "digits":
@@ -76,11 +76,6 @@ def open_own_images(path: Path, model: Model) -> ImageSet:
         raise ValueError(
             f"{path} holds weights from elsewhere, which have no set of their own: "
             "name one with `on` (cifar10 or digits) or a folder with `data`"
-        )
-    if name == "own":
-        raise ValueError(
-            f"{path} was trained on images given in Python: give a set with reslab.evaluate(..., "
-            "data=...), or name one with `on` or `data`"
         )
     if name != "pictures":
         return open_test_set(name, None, path)
@@ -99,7 +94,7 @@ def open_images_in(data: Location, models: Sequence[LoadedModel], on_event: Call
             return open_own_images(*model)
     images = open_whole_folder(data)
     if images.name != "validation" and any(name == "pictures" for name, _ in origins):
-        text = f"{data} is tested whole: a model trained on it has seen most of its images"
+        text = f"all images in {data} are tested: a model trained on them has seen most of them"
         on_event(note(text))
     return images
 
@@ -163,7 +158,7 @@ def choose_annotated_images(
     part = evaluation_part(annotations)
     images = detection_set(part)
     if part is annotations:
-        on_event(note(f"{folder} is tested whole"))
+        on_event(note(f"all images in {folder} are tested"))
     return images, usual_protocol(part)
 
 

@@ -87,7 +87,7 @@ def print_advice(findings: "tuple[Finding, ...]") -> None:
         table.add_row(
             finding.kind,
             f"{len(finding.cases):,}",
-            "spoilt" if spoils else "goes on",
+            "spoilt" if spoils else "continues",
             finding.advice.fix,
             style="red" if spoils else None,
         )
