@@ -118,8 +118,8 @@ def run(
         if saved.is_dir() and any(saved.iterdir()):
             command = recipe.deviations.resume_command(out)
             raise RuntimeError(
-                f"{os_reason(error)}: {out}; checkpoints are intact: once there is room, resume with "
-                f"{command}"
+                f"{os_reason(error)}: {out}; checkpoints are intact: make room, then resume "
+                f"with {command}"
             ) from error
         raise
     return run_result(out, document)
