@@ -60,7 +60,7 @@ def interrupted(recipe: Recipe, out: Path, **own: Any) -> None:
 
 def test_every_section_is_tested() -> None:
     """A section without a test here would not be run."""
-    assert sum(line.startswith("```") for line in TEXT.splitlines()) == 2 * len(BLOCKS)
+    assert sum("```" in line for line in TEXT.splitlines()) == 2 * len(BLOCKS)
     source = Path(__file__).read_text()
     assert all(f'example("{section}")' in source for section in RUN)
 
@@ -88,6 +88,8 @@ def test_block(example: Example, tmp_path: Path, refused: Refused) -> None:
     assert len(names) == 2
     assert "PreActivation" in names[0]
     assert "PreActivation" not in names[1]
+    page = (tmp_path / "report/report.md").read_text()
+    assert "net: the recipe's -> ResNet with PreActivation; 269,722 parameters" in page
     assert float(outputs[2].split()[0]) > 0  # the probability of the best class
 
     block = runpy.run_path(str(tmp_path / "preactivation.py"))["PreActivation"]
@@ -168,7 +170,11 @@ def test_study(example: Example, tmp_path: Path) -> None:
     names = first_cells(outputs[0])
     assert [name.partition("weight_decay=")[2] for name in names] == ["0.0001", "0.001"]
     assert outputs[0].count("n=2") == 4  # test and training errors of each
-    assert len(list((tmp_path / "studies/decay").glob("decay*/result.json"))) == 4
+    results = list((tmp_path / "studies/decay").glob("*/result.json"))
+    written = [path.stat().st_mtime_ns for path in results]
+    assert len(results) == 4
+    assert example("A study") == outputs  # finished runs are skipped
+    assert [path.stat().st_mtime_ns for path in results] == written
 
 
 def test_loop(example: Example, tmp_path: Path) -> None:
