@@ -36,11 +36,20 @@ def showing(on_event: OnEvent) -> AbstractContextManager[Callback]:
 
 def progress_display() -> AbstractContextManager[Callback]:
     """Return a context with a callback that shows events to the user."""
-    if "ipykernel" in sys.modules:  # only the kernel of a notebook imports it
+    if in_notebook():
         from reslab.api.notebook import notebook_bars
 
         return notebook_bars()
     return terminal_bars() if sys.stderr.isatty() else nullcontext(progress_lines())
+
+
+def in_notebook() -> bool:
+    """Return whether this process is a notebook's kernel; others need not have IPython."""
+    if "ipykernel" not in sys.modules:
+        return False
+    from ipykernel.kernelapp import IPKernelApp
+
+    return IPKernelApp.initialized()
 
 
 @contextmanager
