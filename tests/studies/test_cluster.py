@@ -32,7 +32,7 @@ def test_each_machine_takes_as_many_runs_as_asked(machines, jobs, share) -> None
 
 
 def test_a_cluster_without_a_cpu_is_refused() -> None:
-    with pytest.raises(ValueError, match="no machine of the Ray cluster offers a CPU"):
+    with pytest.raises(ValueError, match="no machine in the Ray cluster offers a CPU"):
         resources_per_run([HEAD], 1)
 
 

@@ -38,7 +38,7 @@ def layer_responses(model: Model, images: ImagesInMemory) -> dict[str, float]:
 
 
 def layers_3x3(net: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield each 3x3 convolution, with its norm where it is part of a `ConvBN`, and its name."""
+    """Yield the name and module of each 3x3 convolution, or of the `ConvBN` that it is part of."""
     inside = {id(module.conv) for module in net.modules() if isinstance(module, ConvBN)}
     for name, module in net.named_modules():
         conv = module.conv if isinstance(module, ConvBN) else module

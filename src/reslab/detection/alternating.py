@@ -80,7 +80,7 @@ def initial_nets(
     """Return a run's initial weights, and the network whose proposals train its region head.
 
     Steps 3 and 4 always start from the networks of earlier steps. In other runs the weights are
-    None if the recipe needs none or, with `begun`, a checkpoint already has them. The second
+    None if the recipe needs none, or if `begun`, since a checkpoint already holds them. The
     network is None except in step 2.
     """
 
@@ -150,7 +150,7 @@ def step_folder(job: Job[DetectionRecipe], step: Step) -> Path:
 
 
 def detector_target(job: Job[DetectionRecipe]) -> ProbeTarget:
-    """Set up a new run without writing anything, and return what is needed to estimate its cost.
+    """Set up a new run without writing anything, for estimating its cost.
 
     Each of the four steps of alternating training is counted as joint training, which costs about
     as much as the most expensive step.

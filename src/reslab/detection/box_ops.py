@@ -1,8 +1,8 @@
 """Box arithmetic: overlaps, regression, non-maximum suppression, and boxes in resized images.
 
 Boxes are corners in pixels, xyxy, [..., 4]. x1 and y1 are exclusive, so a width is x1 - x0. The
-released code of Faster R-CNN includes the last pixels and computes x1 - x0 + 1; for boxes that
-cover the same pixels, areas, overlaps and regression targets are equal.
+released code of Faster R-CNN includes the last pixels and computes x1 - x0 + 1; both conventions
+give the same areas, overlaps and regression targets for boxes that cover the same pixels.
 """
 
 from fractions import Fraction
@@ -142,7 +142,7 @@ def nms_by_class(
 
 
 def box_voting(kept: Tensor, boxes: Tensor, scores: Tensor, threshold: float = 0.5) -> Tensor:
-    """Replace each kept box by the score-weighted mean of the boxes that overlap it (App. B).
+    """Replace each kept box with the score-weighted mean of the boxes that overlap it (App. B).
 
     All boxes belong to one class: `kept` [K, 4], all boxes before suppression [N, 4], their scores
     [N] -> [K, 4]. Boxes whose IoU is `threshold` or more vote; a box without votes is unchanged.
@@ -183,6 +183,6 @@ def boxes_to_network(boxes: Tensor, original: Size, resized: Size, flip: bool = 
 
 
 def flip_boxes(boxes: Tensor, width: float) -> Tensor:
-    """Mirror boxes in an image of width `width`, [..., 4] -> [..., 4]; its own inverse."""
+    """Mirror boxes in an image of width `width`, [..., 4] -> [..., 4]."""
     x0, y0, x1, y1 = boxes.unbind(-1)
     return torch.stack([width - x1, y0, width - x0, y1], -1)

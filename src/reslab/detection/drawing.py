@@ -18,19 +18,19 @@ from reslab.detection.box_ops import ioa
 RGB = tuple[int, int, int]
 PixelBox = tuple[int, int, int, int]  # x0 y0 x1 y1 in pixels of the drawing, x1 y1 exclusive
 
-# Okabe and Ito's colours without black, which most colour-blind readers can distinguish
+# Okabe and Ito's colours, which most colour-blind readers can distinguish, without their black
 NAMED_COLOURS: tuple[RGB, ...] = (
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0),
     (204, 121, 167),
 )  # fmt: skip
-FIRST_HUE = 0.02  # for further classes; with LIGHTNESS, farthest in CIELAB from the colours above
-GOLDEN = 0.6180339887  # step in hue, in turns of the circle: each hue falls into the widest gap
+FIRST_HUE = 0.02  # of the next class; with LIGHTNESS, farthest in CIELAB from the colours above
+GOLDEN = 0.6180339887  # step in hue, out of a full circle: each hue falls into the widest gap
 LIGHTNESS = (0.85, 0.55, 0.3)  # cycled, since neighbouring hues look alike
 WHITE, BLACK = (255, 255, 255), (0, 0, 0)
 MIN_SHORTER_SIDE = 480  # pixels, roughly; smaller images are enlarged
 MAX_DRAWING_SIDE = 2400  # pixels; images are not enlarged beyond this
 PLATE_WEIGHT = 4  # hiding a plate counts this many times as much as hiding an object
-STEP_COST = 0.02  # cost of each further position, in objects hidden, to prefer the earlier ones
+STEP_COST = 0.02  # cost of each further position, in hidden objects: earlier ones are preferred
 MAX_LETTERS = 60  # longest class name shown in full
 
 

@@ -85,7 +85,7 @@ class ImageFeatures:
         self.maps: dict[int, FeatureMap] = {}  # by the shorter side of the resized image
 
     def map_at(self, shorter: int) -> FeatureMap:
-        """Return the feature map of the image resized to the shorter side `shorter`, in pixels."""
+        """Return the feature map of the image resized to a shorter side of `shorter` pixels."""
         if shorter not in self.maps:
             self.maps[shorter] = self._compute_map(shorter)
         return self.maps[shorter]
@@ -138,7 +138,7 @@ class ImageFeatures:
         return torch.cat(features)[torch.cat(rows).argsort()]
 
     def pool(self, boxes: Tensor, shorter: int) -> Tensor:
-        """Pool regions from the map at scale `shorter`, [R, 4] -> [R, C, pooled, pooled]."""
+        """Pool regions from the map at the scale `shorter`, [R, 4] -> [R, C, pooled, pooled]."""
         image_map = self.map_at(shorter)
         return self.net.pool(image_map.features, boxes * image_map.ratio)
 
@@ -216,7 +216,7 @@ def postprocess(probabilities: Tensor, boxes: Tensor, search: InferenceConfig) -
 
 
 def vote_by_class(detections: Detections, candidates: Detections) -> Detections:
-    """Replace each box by the mean of the overlapping candidates in its class (App. B)."""
+    """Replace each box with the weighted mean of the candidates that overlap it (App. B)."""
     boxes = detections.boxes.clone()
     for label in detections.labels.unique():
         members, voters = detections.labels == label, candidates.labels == label
@@ -245,7 +245,7 @@ def detect_set(
     """
     labels = labels_in(detectors[0], images)
     detectors = [prepare_for_inference(detector) for detector in detectors]
-    results: dict[int, Detections | str] = {}  # this process's: index -> detections or error
+    results: dict[int, Detections | str] = {}  # of this process: index -> detections or error
     indices = range(processes.rank, len(images), processes.count)
     decoded = decode_ahead(images.image, indices, cores_for(processes))
     for index, pixels in zip(indices, decoded, strict=True):
@@ -292,7 +292,7 @@ def decode_ahead(
 def labels_in(detector: Detector, images: DetectionSet) -> Tensor:
     """Map each class of a detector to the set's label, int64 [classes]; -1 if the set lacks it.
 
-    Classes are matched by id and name if the detector has all of the set's pairs, otherwise by
+    Classes are matched by id and name if the detector has every (id, name) pair of the set, else by
     name alone, since most COCO folders number categories from 1. Raise ValueError if the detector
     lacks a class of the set.
     """

@@ -34,9 +34,9 @@ class Example:
 
 
 def replace_by_next(image: Callable[[int], np.ndarray], limit: BadFileLimit) -> ReplaceBad:
-    """Return a reader that replaces a bad image by the next good one.
+    """Return a reader that replaces a bad image with the next good one.
 
-    The reader raises the limit's error if more consecutive images are bad than it allows.
+    The reader raises ValueError if more consecutive images are bad than `limit` allows in total.
     """
     tried = min(limit.allowed + 1, limit.count)
 

@@ -92,7 +92,7 @@ class DetectorConfig(BaseModel):
 
     @property
     def stride(self) -> int:
-        """Pixels of the image per cell of its feature map."""
+        """The side of a feature-map cell, in pixels of the image."""
         return (4 if self.trunk.stem == "imagenet" else 1) * 2 ** (len(self.trunk.blocks) - 2)
 
     @property
@@ -129,7 +129,7 @@ class FasterRCNN(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Compute the feature map shared by proposals and regions, [B, 3, H, W] -> [B, C, h, w]."""
         height, width = images.shape[2:]
-        # an image one or two pixels wide or high is padded with zeros, the mean's value
+        # an image one or two pixels wide or high is padded with zeros, which stand for the mean
         x = F.pad(images, (0, max(MIN_IMAGE_SIDE - width, 0), 0, max(MIN_IMAGE_SIDE - height, 0)))
         for part in self.trunk:
             x = part(x)

@@ -129,8 +129,9 @@ class DetectorPredictor:
     ) -> list[Detection] | list[list[Detection]]:
         """Detect the objects in an image, or in each image of a list, the most probable first.
 
-        An image is a path, the bytes of a file, RGB uint8 [H, W, 3], or a Pillow image. Raises
-        BadImage, naming the image and the reason, if an image cannot be decoded.
+        An image is a path, the bytes of a file, a uint8 array, RGB [H, W, 3] or grey [H, W], or a
+        Pillow image. Raise BadImage, naming the image and the reason, if an image cannot be
+        decoded.
         """
         single = isinstance(images, IMAGE_TYPES)
         answers = []
@@ -141,12 +142,15 @@ class DetectorPredictor:
         return answers[0] if single else answers
 
     def each(self, images: Iterable[ImageInput]) -> Iterator[list[Detection] | BadImage]:
-        """Detect image by image in bounded memory; yield the error in place of a bad image."""
+        """Detect objects one image at a time; yield the error in place of a bad image.
+
+        Only a few images are in memory at once.
+        """
         for image in self.each_image(images):
             yield image if isinstance(image, BadImage) else image.objects
 
     def each_image(self, images: Iterable[ImageInput]) -> Iterator[DetectedImage | BadImage]:
-        """Detect like `each`, and yield the decoded images too, to draw on.
+        """Detect objects like `each`, but also yield the decoded images, for drawing.
 
         Threads read and decode the images ahead of the detector.
         """
@@ -192,7 +196,7 @@ def detector_predictor(
     refine: bool | None = None,
     scales: Sequence[int] | None = None,
 ) -> DetectorPredictor:
-    """Make a detector, loaded from `path`, ready to detect objects in images.
+    """Return a predictor that detects objects in images with `detector`, loaded from `path`.
 
     `threshold` is the lowest probability reported. `refine` and `scales` select the box refinement
     and the multi-scale testing of App. B; None keeps the setting that evaluations during training

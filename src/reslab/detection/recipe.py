@@ -17,7 +17,7 @@ class InferenceConfig(Section):
 
     shorter: PositiveInt = 600  # pixels to which an image's shorter side is resized
     longest: PositiveInt = 1000  # upper bound of the other side, in pixels
-    smallest: float = Field(16, ge=0)  # smallest side of a proposal, in pixels of the original
+    smallest: float = Field(16, ge=0)  # shortest proposal side, in pixels of the original image
     before: PositiveInt = 6000  # proposals before non-maximum suppression
     proposals: PositiveInt = 300  # proposals after it
     threshold: float = Field(0.05, ge=0, le=1)  # lowest probability reported
@@ -75,10 +75,11 @@ class DetectionRecipe(RunRecipe):
     model: DetectorConfig
     data: DataName
     years: str = ""  # selects among a folder's years: 07+12 for VOC, 2014 for COCO
-    validation: float = Field(0.2, gt=0, lt=1)  # fraction of an unsplit folder
-    bad_limit: float = Field(0.01, ge=0, le=1)  # fraction of files that may be undecodable
-    # Faster R-CNN's approximate joint training, or its four steps, which train proposals; regions
-    # with a second trunk; proposals on the second trunk; regions again. The run itself is step 4
+    validation: float = Field(0.2, gt=0, lt=1)  # fraction of an unsplit folder used for testing
+    bad_limit: float = Field(0.01, ge=0, le=1)  # fraction of images that may be bad
+    # Faster R-CNN's approximate joint training, or its four steps, which train 1. proposals,
+    # 2. regions with a second trunk, 3. proposals on the second trunk, 4. regions again. The run
+    # itself is step 4
     training: Literal["joint", "alternating"] = "joint"
     step: Step | None = None  # set in the runs inside an alternating run
     fixed_stages: int = Field(1, ge=0)  # 1: conv1 and conv2_x are frozen

@@ -54,7 +54,7 @@ def _find_lookups(images: Tensor, rows: Tensor, columns: Tensor, shape: torch.Si
 
 
 def _cover(spans: Tensor, empty: Tensor) -> tuple[Tensor, Tensor]:
-    """Cover each [start, stop) by two spans of length 2**level; return level [N], starts [2, N]."""
+    """Cover [start, stop) with two spans of length 2**level; return level [N] and starts [2, N]."""
     start, stop = spans[0].masked_fill(empty, 0), spans[1].masked_fill(empty, 1)
     level = torch.frexp((stop - start).double()).exponent.long() - 1  # log2, rounded down
     return level, torch.stack([start, stop - 2**level])
@@ -100,7 +100,7 @@ def add_by_place(total: Tensor, places: Tensor, values: Tensor) -> None:
 
 
 def add_in_order(total: Tensor, places: Tensor, values: Tensor) -> None:
-    """Add like `add_by_place`, but in a fixed order on a GPU, too, which sorts the indices."""
+    """Add like `add_by_place`, but in a fixed order even on a GPU, where the indices are sorted."""
     columns = torch.arange(total.shape[1], device=total.device).expand_as(places)
     total.index_put_((places, columns), values, accumulate=True)
 
@@ -161,8 +161,8 @@ def _look_up(
 def _step(value: Tensor, other: Tensor, cell: Tensor, other_cell: Tensor) -> Tensor:
     """Return `other_cell - cell` where the other value is larger, and 0 elsewhere.
 
-    Adding the result to `cell` replaces torch.where in a third of the time on a CPU. int32, all of
-    the same shape.
+    Adding the result to `cell` replaces torch.where in a third of the time on a CPU. All tensors
+    have the same shape; the cells are int32.
     """
     larger = torch.gt(other, value, out=torch.empty_like(cell))
     return larger.mul_(other_cell - cell)
@@ -215,7 +215,7 @@ def roi_align(
     height, width = features.shape[2:]
     columns, across = _points(boxes[:, 0], boxes[:, 2], size, stride, points, width)
     rows, down = _points(boxes[:, 1], boxes[:, 3], size, stride, points, height)
-    rows = images[:, None, None] * height + rows  # in all images, stacked vertically
+    rows = images[:, None, None] * height + rows  # the images are stacked vertically
     # [R, size, size, 2 * points, 2 * points]: rows and columns of bins, then of their cells
     cells = rows[:, :, None, :, None] * width + columns[:, None, :, None, :]
     weights = down[:, :, None, :, None] * across[:, None, :, None, :]

@@ -235,7 +235,7 @@ def initial_detector(
 
 
 def matching(net: FasterRCNN, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights that fit; raise ValueError if they do not cover the residual part."""
+    """Return the weights that fit `net`; raise ValueError unless they cover its residual part."""
     state = net.state_dict()
     fitting = {
         name: tensor

@@ -2,7 +2,7 @@
 
 Every function handles one image. `truths` [N, 4] are the boxes of its objects; `ignored` [I, 4] are
 regions that are neither objects nor background, such as COCO's crowds. A box that matches no truth
-but lies mostly in an ignored region is not background, either. Boxes are xyxy.
+but lies mostly in an ignored region is ignored. Boxes are xyxy.
 """
 
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ class AnchorTargets:
 
     @property
     def objects(self) -> Tensor:
-        """1 for positive anchors, 0 for the rest, [S]."""
+        """The objectness targets: 1 for positive anchors, 0 for the rest, [S]."""
         positive = torch.arange(len(self.anchors), device=self.anchors.device) < len(self.deltas)
         return positive.to(self.deltas.dtype)
 
@@ -111,8 +111,9 @@ def assign_proposals(
 ) -> Tensor:  # fmt: skip
     """Assign a truth, BACKGROUND or IGNORED to each proposal (Fast R-CNN, Sec. 2.3).
 
-    Foreground has an IoU of at least `foreground` with a truth; the highest IoU of background is in
-    [low, high), where (low, high) is `background`. The released joint training has a low of 0.
+    A proposal is foreground if its highest IoU with a truth is at least `foreground`, background if
+    that IoU is in [low, high), the range `background`, and otherwise ignored. The released joint
+    training uses a low of 0.
     [R, 4], [N, 4], [I, 4] -> int64 [R]
     """
     best, truth = argmax_iou(iou(proposals, truths))
@@ -157,7 +158,7 @@ def anchor_targets(
 ) -> AnchorTargets:  # fmt: skip
     """Sample the region proposal network's mini-batch from an image (Faster R-CNN, Sec. 3.1.3).
 
-    [A, 4], bool [A], [N, 4], [I, 4]
+    anchors [A, 4], inside bool [A], truths [N, 4], ignored [I, 4]
     """
     assigned = assign_anchors(anchors, inside, truths, ignored)
     positives, background = sample(assigned, count, positive, rng)
@@ -172,7 +173,7 @@ def region_targets(
     """Sample Fast R-CNN's mini-batch from an image.
 
     The truths are added to the proposals, as in the released code. `labels` count from 0.
-    [R, 4], [N, 4], int64 [N], [I, 4]
+    proposals [R, 4], truths [N, 4], labels int64 [N], ignored [I, 4]
     """
     proposals = torch.cat([proposals, truths])
     assigned = assign_proposals(proposals, truths, ignored, background=background)

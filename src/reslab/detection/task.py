@@ -101,8 +101,9 @@ class DetectionTask:
         return [examples[at : at + size] for at in range(0, len(examples), size)]
 
     def loss(self, share: Sequence[Example]) -> tuple[Tensor, Tensor]:
-        """Return the mean loss over the images, and the percentage of sampled regions that are
-        misclassified (of sampled anchors in a step that trains only proposals)."""
+        """Return the mean loss over the images of `share`, the part of a mini-batch for one virtual
+        GPU, and the percentage of sampled regions that are misclassified (of sampled anchors in a
+        step that trains only proposals)."""
         losses, errors = zip(*(self.image_loss(example) for example in share), strict=True)
         return torch.stack(losses).mean(), torch.stack(errors).mean()
 
@@ -191,7 +192,7 @@ class DetectionTask:
     def detect_images(
         self, images: DetectionSet, check_stop: CheckStop = lambda: None
     ) -> tuple[DetectionSet, list[Detections]]:
-        """Return the set without its bad images, and the detections in each image."""
+        """Return the set without its bad images, and the detections in each remaining image."""
         self.net.eval()
 
         def on_progress(line: str | None) -> None:

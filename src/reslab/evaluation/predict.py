@@ -152,7 +152,7 @@ class Predictor:
 def load_predictor(path: str | Path, net: nn.Module | None = None) -> Predictor:
     """Load a model file, or the one in a run folder, for classifying images.
 
-    A network of the user's own must be given again: `net`, whose weights are replaced.
+    `net` is needed only for a network of the user's own; the file's weights replace its weights.
     """
     return Predictor(load_model(path, net), Path(path))
 

@@ -101,10 +101,10 @@ def score_set(
 
     The model maps uint8 [B, 3, H, W] to scores [B, classes] on `device`, by default the device of
     the set's labels. `threads` is the number of decoding threads; `score_cache` supplies scores
-    computed earlier. Ranges of images are distributed over the processes, and every process
-    returns all scores. `check_stop` is called once per range, equally often in every process, and
-    may raise an exception to stop. Raise ValueError if the set is empty or its classes differ in
-    number from the model's outputs.
+    computed earlier and, if its `keep` is set, stores new ones. Ranges of images are distributed
+    over the processes, and every process returns all scores. `check_stop` is called once per range,
+    equally often in every process, and may raise an exception to stop. Raise ValueError if the set
+    is empty or its classes differ in number from the model's outputs.
     """
     if not len(images):
         raise ValueError(f"{images.name} has no images: there is nothing to evaluate")
@@ -192,7 +192,7 @@ def classify(
 
 
 def build_report(scores: Scores, images: ImageSet, protocol: str) -> Report:
-    """Compute error rates from scores and a set's labels, without undecodable images.
+    """Compute error rates from scores and a set's labels, leaving out undecodable images.
 
     Top-5 is top-k for k = min(5, classes).
     """

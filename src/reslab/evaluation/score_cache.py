@@ -76,7 +76,9 @@ class CachedScores:
             content = TensorFile.read(file)
             facts, scores = content.facts, content.tensors[NAME]
             if facts["model"] != self.model or facts["pictures"] != self.images:
-                self.on_event(note(f"{file} is not used: it has the scores of another model"))
+                self.on_event(
+                    note(f"{file} is not used: it has the scores of another model or set")
+                )
                 return None
             first_edition = first_edition_checksum(scores, facts["bad"])
             if facts.get("sha256", first_edition) != first_edition:
@@ -97,7 +99,7 @@ class CachedScores:
 
 
 def first_edition_checksum(scores: Tensor, bad: dict[str, str]) -> str:
-    """Return the checksum that reslab's first edition stored with scores."""
+    """Return the checksum that the first edition of reslab stored with a file's scores."""
     digest = hashlib.sha256(scores.numpy().data)
     digest.update(json.dumps(bad).encode())
     return digest.hexdigest()

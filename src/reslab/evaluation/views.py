@@ -131,7 +131,7 @@ EXAMPLES = {
 
 
 def protocol_named(text: str, resize: int | None, size: int | None) -> ViewProtocol:
-    """Parse a protocol; `resize` and `size`, which belong to the network, replace omitted numbers.
+    """Parse a protocol; numbers that it omits default to the network's `resize` and `size`.
 
     Examples are `one-crop`, `ten-crop:256-224` and `multi-scale:224,256,no-flip`; the form printed
     in reports is also accepted. Raise ValueError if the text is malformed or the numbers do not

@@ -72,14 +72,14 @@ def resources_per_run(machines: Sequence[dict[str, float]], jobs: int) -> tuple[
     """
     usable = [machine for machine in machines if machine.get("CPU", 0) >= 1]
     if not usable:
-        raise ValueError("no machine of the Ray cluster offers a CPU")
+        raise ValueError("no machine in the Ray cluster offers a CPU")
     usable = [machine for machine in usable if machine.get("GPU", 0) >= 1] or usable
     gpus = min(machine.get("GPU", 0) for machine in usable) / jobs
     return max(int(min(machine["CPU"] for machine in usable)) // jobs, 1), min(gpus, 1)
 
 
 def run_on_worker(arguments: Sequence[str], folder: str, log: str, threads: int) -> int:
-    """Run `reslab` in a worker of the cluster and return its exit status.
+    """Run `reslab` in a cluster worker and return its exit status.
 
     If the cluster loses contact with a machine that is still training, it restarts the run
     elsewhere, so a run first waits for the lock on its folder. A cancelled run saves a checkpoint
@@ -101,7 +101,7 @@ def run_on_worker(arguments: Sequence[str], folder: str, log: str, threads: int)
 
 
 class ClusterRun:
-    """A run started on some machine of the cluster."""
+    """A run started on a machine in the cluster."""
 
     def __init__(self, ray: Any, reference: Any, log: Path) -> None:
         self.ray, self.reference, self.log = ray, reference, log

@@ -153,7 +153,7 @@ def plan_study(
 
 
 def refuse_options(study: str, options: Mapping[str, object]) -> None:
-    """Raise ValueError if any of `options` has a value."""
+    """Raise ValueError if any of `options`, which do not apply to the study, has a value."""
     for option, value in options.items():
         if value:
             raise ValueError(f"`{option}` {value} does not apply to the {study} study")
@@ -209,7 +209,7 @@ def plan_detectors(out: Path, iterations: int | None, seeds: int) -> list[Planne
 def shortened(recipe: AnyRecipe, iterations: int | None, *, dense: bool = False) -> tuple[str, ...]:
     """Return the changes that shorten a recipe, with at least `EVALUATIONS` points on its curves.
 
-    With `dense`, a schedule that is not shortened also has as many points.
+    With `dense`, this also holds for a schedule of full length.
     """
     whole = iterations is None or iterations == recipe.iterations
     if whole and not dense:

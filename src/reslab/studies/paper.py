@@ -15,7 +15,7 @@ TABLE_6 = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.43, 1202: 7.93}
 TABLE_6_SPREAD = {110: "6.43 (6.61 ± 0.16, n=5)"}
 
 
-# what stands for each part in the line of a deviation
+# the left side of the deviation that states which part the user replaced
 OF_THE_PAPER = {"net": "the recipe's", "data": "the paper's", "optimizer": "SGD with momentum"}
 
 
@@ -41,7 +41,7 @@ def deviations(recipe: AnyRecipe) -> list[str]:
         lines = classifier_deviations(recipe)
     own = [f"{part}: {OF_THE_PAPER[part]} -> {line}" for part, line in recipe.deviations if line]
     left_out = CADENCE | {f"deviations.{part}" for part in OF_THE_PAPER}
-    if recipe.deviations.data:  # its line says more than "own"
+    if recipe.deviations.data:  # its line in `own` says more
         left_out |= {"data"}
     return [*own, *(line for line in lines if line.partition(":")[0] not in left_out)]
 

@@ -13,7 +13,7 @@ from reslab.runtime.events import Event
 from reslab.training.folder import RunFolder
 from reslab.training.recipe import TASKS, Recipe, label_of
 
-# fields that have no effect on the weights
+# recipe fields that have no effect on the weights
 CADENCE = {"eval_every", "checkpoint_every", "keep_every", "log_every", "watched"}
 RecipeType = TypeVar("RecipeType", bound=AnyRecipe, covariant=True)
 
@@ -69,7 +69,10 @@ class Record(Generic[RecipeType]):
 
     @property
     def label(self) -> str:
-        """The run's name on a page: its network and an optimizer of the user's own."""
+        """The run's name on a page: its network, and an optimizer of the user's own.
+
+        A detector's name also says whether its trunk was pretrained.
+        """
         if isinstance(self.recipe, Recipe):
             optimizer = self.recipe.deviations.optimizer
             return ", ".join([self.network_label, *([label_of(optimizer)] if optimizer else [])])

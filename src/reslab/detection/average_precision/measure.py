@@ -103,7 +103,7 @@ class AveragePrecision:
 
 
 def nan_to_none(row: Mapping[str, object]) -> dict[str, Any]:
-    """Replace NaN, which JSON does not have, by None."""
+    """Replace NaN, which JSON does not have, with None."""
     return {
         key: None if isinstance(value, float) and math.isnan(value) else value
         for key, value in row.items()
@@ -257,7 +257,7 @@ def measure_coco(
 
 
 def undefined_to_nan(values: np.ndarray) -> np.ndarray:
-    """Replace -1, which pycocotools reports where there is nothing to detect, by NaN."""
+    """Replace -1, which pycocotools reports where there is nothing to detect, with NaN."""
     return np.where(values < 0, np.nan, values)
 
 

@@ -80,7 +80,7 @@ def by_score(values: Sequence[np.ndarray], scores: Sequence[np.ndarray]) -> np.n
 
 
 def best_precisions(ranking: Ranking) -> np.ndarray:
-    """Return for each detection the highest precision from its rank downwards, [D]."""
+    """Return the highest precision at each detection's rank or any lower rank, [D]."""
     precisions = np.cumsum(ranking.correct) / np.arange(1, len(ranking.correct) + 1)
     return np.maximum.accumulate(precisions[::-1])[::-1]
 

@@ -41,7 +41,8 @@ LEARNING_CAPTION = (
     "Right: training error, the percentage of sampled regions that are misclassified. Curves are "
     "means over the seeds."
 )
-ImageSource = tuple[str, str | None, str, float]  # what determines a run's images
+# the settings that determine a run's images: data, folder, years, validation
+ImageSource = tuple[str, str | None, str, float]
 
 
 def write_detectors(

@@ -40,11 +40,10 @@ def frame(axes: "Axes", xlabel: str, ylabel: str = "", title: str = "") -> None:
 
 
 def draw_errors(groups: Mapping[str, Classifiers]) -> str:
-    """Plot training and test error over iterations, plain and residual side by side (Fig. 6).
+    """Plot training and test error over iterations, in one panel per kind of network (Fig. 6).
 
-    Networks of the user's own have a panel of their own.
-
-    The panels share their error axis, so that they can be compared.
+    The kinds are plain nets, residual nets and networks of the user's own. The panels share their
+    error axis, so that they can be compared.
     """
     plain = {label: group for label, group in groups.items() if group.first.kind == "plain"}
     own = {label: group for label, group in groups.items() if group.first.own_net}

@@ -27,7 +27,7 @@ class EvaluationDetails:
     mistakes: Sequence[Mistake]
     classes: Sequence[Event]  # entries of a report's `per_class`, the worst first
     names: Sequence[str]  # class names of the confusion matrix's rows and columns
-    matrix: Sequence[Sequence[tuple[int, str]]]  # [label][predicted]: images, CSS
+    matrix: Sequence[Sequence[tuple[int, str]]]  # [label][predicted]: count, CSS
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def deviations_by_section(groups: Sequence[SeedGroup]) -> dict[str, list[str]]:
 
 
 def shared_deviations(groups: Sequence[SeedGroup]) -> list[str]:
-    """Return each deviation once, followed by the runs that have it unless all do."""
+    """Return each deviation once, followed by the runs that have it, unless all do."""
     owners: dict[str, list[str]] = {}
     for group in groups:
         lines = deviations(group.first.recipe)

@@ -34,7 +34,7 @@ PRECISION_NOTE = (
 
 @dataclass(frozen=True)
 class Table:
-    """A table on a page, which collapses the rows beyond `shown`."""
+    """A table on a page; the rows after the first `shown` are collapsed."""
 
     title: str
     header: Sequence[str]
@@ -77,8 +77,8 @@ def unique(labels: Sequence[str]) -> list[str]:
 def label_classifiers(groups: Sequence[Classifiers]) -> dict[str, Classifiers]:
     """Return the groups by their labels in tables and figures.
 
-    Recipes with the same network are distinguished by the data set, otherwise by up to two keys and
-    their values.
+    Recipes with the same label are distinguished by their data sets if these differ, otherwise by
+    the few keys that differ and their values, or else by a number.
     """
     labels = []
     for group in groups:
