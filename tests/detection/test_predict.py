@@ -129,7 +129,7 @@ def test_a_bad_image_yields_an_error_among_the_answers(model: Path, tmp_path: Pa
     with pytest.raises(BadImage, match=r"missing\.jpg"):
         predictor.detect([image(1), bad])
     with pytest.raises(ValueError, match=r"RGB uint8 \[H, W, 3\]"):
-        predictor.detect(np.zeros((4, 4), dtype=np.uint8))
+        predictor.detect(np.zeros((4, 4, 4), dtype=np.uint8))
 
 
 def test_the_first_answer_does_not_wait_for_the_last_image(model: Path) -> None:
@@ -262,7 +262,7 @@ def test_files_without_a_detector_are_refused(tmp_path: Path) -> None:
     assert not is_detector(file)
     with pytest.raises(ValueError, match="a classifier, not a detector; use `reslab predict`"):
         load_detector(file)
-    for text, why in ((b"", "no model file"), (b"{}", "no model file")):
+    for text, why in ((b"", "not a model file"), (b"{}", "no model file")):
         (tmp_path / "wrong").write_bytes(text)
         with pytest.raises(ValueError, match=why) as caught:
             load_detector(tmp_path / "wrong")
