@@ -18,8 +18,8 @@ def layer_responses(model: Model, images: ImagesInMemory) -> dict[str, float]:
     """Measure the standard deviation of each 3x3 layer's output over a set, by layer name.
 
     Layers are in the order of the network. The output is measured before ReLU or addition, as in
-    Fig. 7, over all images, channels and positions: the output of a `ConvBN` after its norm, that
-    of any other 3x3 convolution as it is. Layers that the network does not use are left out.
+    Fig. 7, over all images, channels and positions: after the norm in a `ConvBN`, directly after
+    any other 3x3 convolution. Layers that the network does not use are left out.
     """
     layers = dict(layers_3x3(model.net))
     sums = {name: torch.zeros(3, dtype=torch.float64) for name in layers}

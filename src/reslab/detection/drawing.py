@@ -1,7 +1,7 @@
 """Draw detections on an image: boxes, class names and scores.
 
-Each name is written on a filled rectangle, its plate, in the colour of the class, placed where it
-hides the least.
+Each name is written on a plate, a filled rectangle in the colour of the class, which is placed
+where it hides the least.
 """
 
 from collections.abc import Sequence

@@ -161,7 +161,7 @@ def lower_scale(boxes: Tensor, ratios: Tensor, side: float) -> Tensor:
 
 
 def detect_objects(detector: Detector, pixels: np.ndarray, search: InferenceConfig) -> Detections:
-    """Detect the objects in an image, RGB uint8 [H, W, 3], with one detector; best first."""
+    """Return one detector's detections in an image, RGB uint8 [H, W, 3], best first."""
     return detect_with_ensemble([detector], pixels, search)
 
 
@@ -169,7 +169,7 @@ def detect_objects(detector: Detector, pixels: np.ndarray, search: InferenceConf
 def detect_with_ensemble(
     detectors: Sequence[Detector], pixels: np.ndarray, search: InferenceConfig
 ) -> Detections:
-    """Detect the objects in an image, RGB uint8 [H, W, 3], with several detectors; best first.
+    """Return an ensemble's detections in an image, RGB uint8 [H, W, 3], best first.
 
     Each detector classifies the proposals of all detectors; probabilities and boxes are averaged
     (App. B).

@@ -199,8 +199,8 @@ def detector_predictor(
     """Return a predictor that detects objects in images with `detector`, loaded from `path`.
 
     `threshold` is the lowest probability reported. `refine` and `scales` select the box refinement
-    and the multi-scale testing of App. B; None keeps the setting that evaluations during training
-    used. Raise ValueError for an invalid value.
+    and the multi-scale testing of App. B; None keeps the setting used for evaluation during
+    training. Raise ValueError for an invalid value.
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold {threshold} is not a probability between 0 and 1")

@@ -39,7 +39,7 @@ PROPOSAL_BETA, REGION_BETA = 1 / 9, 1.0
 
 
 def proposal_loss(predicted: AnchorPredictions, targets: AnchorTargets) -> Tensor:
-    """Return the objectness and box losses, both divided by the number of sampled anchors, []."""
+    """Return the sum of objectness and box losses, divided by the number of sampled anchors, []."""
     count = max(len(targets.anchors), 1)  # an image smaller than every anchor has no samples
     logits = predicted.logits[targets.anchors]
     objectness = F.binary_cross_entropy_with_logits(logits, targets.objects, reduction="sum")
@@ -49,8 +49,8 @@ def proposal_loss(predicted: AnchorPredictions, targets: AnchorTargets) -> Tenso
 
 
 def region_loss(scores: Tensor, deltas: Tensor, targets: RegionTargets) -> Tensor:
-    """Return the classification loss and, for foreground, the box loss, both divided by the number
-    of sampled regions, [].
+    """Return the classification loss plus the box loss of the foreground, divided by the number of
+    sampled regions, [].
 
     scores [S, classes + 1], deltas [S, classes, 4]
     """
@@ -108,7 +108,7 @@ class DetectionTask:
         return torch.stack(losses).mean(), torch.stack(errors).mean()
 
     def image_loss(self, example: Example) -> tuple[Tensor, Tensor]:
-        """Return loss and error for one image, in approximate joint training or in one step."""
+        """Return the loss and error for one image, in joint training or one of the four steps."""
         rng = make_generator(*example.seed)
         with self.device.autocast():
             features = self.net.features(example.image)

@@ -194,7 +194,7 @@ def classify(
 def build_report(scores: Scores, images: ImageSet, protocol: str) -> Report:
     """Compute error rates from scores and a set's labels, leaving out undecodable images.
 
-    Top-5 is top-k for k = min(5, classes).
+    Top-5 is top-k for k = min(5, classes). Raise ValueError if no image could be decoded.
     """
     good = torch.tensor([index not in scores.bad for index in range(len(images))])
     n = int(good.sum())

@@ -116,7 +116,8 @@ def measure(
     """Measure the average precision of detections against a set's ground truth.
 
     `detections` are in the order of the images, and their labels are indices into the set's
-    classes. Raise ValueError for an unknown protocol or if there is nothing to measure.
+    classes. Raise ValueError if the protocol is unknown, a score or a box is not finite, or
+    there is nothing to measure.
     """
     if protocol not in PROTOCOL_NAMES:
         raise ValueError(unknown_name("protocol", protocol, PROTOCOL_NAMES))

@@ -1,4 +1,4 @@
-"""Average precision as in Pascal VOC: at eleven recalls until 2009, the area since 2010.
+"""Average precision as in Pascal VOC: over eleven recalls until 2009, over all recalls since 2010.
 
 Each detection is compared with the box of its class that it overlaps most. It is correct if their
 IoU is IOU or more and no higher-scoring detection has matched this box already; a second match is a

@@ -110,7 +110,7 @@ def final_detections(
 ) -> tuple[list[FinalDetections], list[str]]:
     """Read the final detections of each recipe's first run.
 
-    Return them, and a line for each run without them, for example because its images are gone.
+    Also return the reason for each run that has none, for example that its images are gone.
     """
     opened: dict[ImageSource, OpenedSets] = {}  # runs on a page usually share their images
     final: list[FinalDetections] = []
@@ -128,7 +128,7 @@ def read_detections(
 ) -> FinalDetections:
     """Read and measure the final detections of a run.
 
-    Raise ValueError or OSError if its test images have changed.
+    Raise ValueError or OSError if its test images have changed or are gone.
     """
     folder, recipe = record.environment["data"], record.recipe
     source = (recipe.data, folder, recipe.years, recipe.validation)

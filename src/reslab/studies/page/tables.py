@@ -18,7 +18,7 @@ from reslab.studies.records import CADENCE, Classifiers, Detectors, Record, Seed
 from reslab.training.overrides import flatten
 from reslab.training.recipe import Recipe
 
-OWN_PARTS = {"deviations.net", "deviations.optimizer"}  # their labels are in a run's label
+OWN_PARTS = {"deviations.net", "deviations.optimizer"}  # already part of a run's label
 MAX_LABEL_KEYS = 2  # maximum number of recipe keys in a label
 RESULTS = ("train_error", "seconds", "weights_sha256")  # last columns of the CSV
 ERROR_NOTE = (
@@ -154,7 +154,8 @@ def responses_csv(networks: Mapping[str, Mapping[str, float]]) -> str:
 def detector_tables(groups: Mapping[str, Detectors]) -> list[Table]:
     """Build the table of detectors, best (mean ± std) over the seeds, and the tables by class.
 
-    Detectors with the same classes and boxes share a table by class, of means over their seeds.
+    Detectors with the same classes and numbers of boxes share a table by class, which holds means
+    over their seeds.
     """
     rows = [
         {
