@@ -61,7 +61,7 @@ def _cover(spans: Tensor, empty: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class _RangeMax(torch.autograd.Function):
-    """Maximum over rectangles, differentiable: [B, H, W, C] -> [N, C]."""
+    """Compute the maximum over rectangles, differentiably: [B, H, W, C] -> [N, C]."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, lookups: _Lookups) -> Tensor:

@@ -204,7 +204,7 @@ def must_match_trunk(recipe: DetectionRecipe, weights: Weights | None) -> None:
 def norm_is_folded(weights: Weights) -> bool:
     """Return whether batch norm is folded into the convolutions of `weights`.
 
-    A detector trained from folded weights still has running means of 0.
+    A detector does not record this, but one trained from folded weights has running means of 0.
     """
     return weights.folded if isinstance(weights, Model) else never_trained(weights.net)
 
@@ -218,7 +218,7 @@ def never_trained(net: nn.Module) -> bool:
 def initial_detector(
     recipe: DetectionRecipe, seed: int, weights: Weights | None, train: DetectionSet
 ) -> FasterRCNN:
-    """Build the network from the weights that fit it; initialise the rest from the seed.
+    """Build the network with all the weights that fit; initialise the rest from `seed`.
 
     A classifier supplies the residual part. A detector also supplies all other layers that fit, but
     the class-specific layers only if it has the same classes as the set.

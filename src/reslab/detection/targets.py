@@ -47,7 +47,7 @@ class Anchors:
     def grid(self, height: int, width: int) -> Tensor:
         """Return all anchors of a feature map, [height * width * A, 4].
 
-        They are ordered by row, then by cell, then as in `shapes`.
+        They are ordered by row, then by cell in the row, then as in `shapes`.
         """
         y, x = ((torch.arange(cells) + 0.5) * self.stride for cells in (height, width))
         centres = torch.stack(torch.meshgrid(x, y, indexing="xy"), 2)  # [height, width, 2]

@@ -59,7 +59,8 @@ class OneCrop:
     def __post_init__(self) -> None:
         if (self.resize is None) != (self.size is None):
             raise ValueError(
-                "one-crop takes a shorter side and a crop size, as in 256-224, or neither"
+                "one-crop takes a shorter side and a crop size, as in 256-224, or neither, "
+                f"not {self.resize} and {self.size}"
             )
         check_crop_fits(self.resize, self.size)
 

@@ -102,7 +102,10 @@ def read_record(path: Path, kind: type[RecipeType]) -> Record[RecipeType]:
         command = recipe.deviations.resume_command(path)
         raise ValueError(f"{path} is not finished: resume it with {command}")
     if not result["evaluation"]:
-        raise ValueError(f"{path} is a step of alternating training that is not evaluated")
+        raise ValueError(
+            f"{path} is a step of alternating training that is not evaluated: "
+            "give the folder of the whole run"
+        )
     return Record(path, recipe, folder.environment(), rows, result)
 
 

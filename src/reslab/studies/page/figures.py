@@ -67,7 +67,7 @@ def draw_errors(groups: Mapping[str, Classifiers]) -> str:
 
 
 def highest_settled(groups: Sequence[Classifiers]) -> float:
-    """Return the top of the error axis in percent, above all errors but the early ones."""
+    """Return the upper end of the error axis in percent; only early errors may exceed it."""
     highest = 5.0
     for group in groups:
         curve = Curve("", group.curve_rows())
@@ -93,7 +93,7 @@ def draw_learning(groups: Mapping[str, Detectors]) -> str:
 
 
 def draw_responses(networks: Mapping[str, Mapping[str, float]]) -> str:
-    """Plot the standard deviations of layer responses, in order above, sorted below (Fig. 7)."""
+    """Plot the standard deviations of layer responses, by layer above, sorted below (Fig. 7)."""
     figure, (in_order, by_size) = panels(2, 1, 7.2, 6.4)
     for colour, (label, deviations) in zip(cycle(COLOURS), networks.items(), strict=False):
         dashes = "--" if label.startswith("plain") else "-"

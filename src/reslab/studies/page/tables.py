@@ -188,7 +188,7 @@ def parameters(detector: DetectorConfig) -> int:
 
 
 def class_table(title: str, entries: Sequence[tuple[str, Event]]) -> Table:
-    """Build a table with a row for the mean and each class, the reports side by side."""
+    """Build a table with rows for the mean and each class, and columns for each report."""
     classes = entries[0][1]["per_class"]
     columns = [["class", "mean", *(row["class"] for row in classes)]]
     columns.append(["boxes", *counts(classes, "boxes")])
