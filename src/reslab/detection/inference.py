@@ -150,10 +150,11 @@ def must_be_finite(*outputs: Tensor) -> None:
 
 
 def lower_scale(boxes: Tensor, ratios: Tensor, side: float) -> Tensor:
-    """Choose the two adjacent scales at which each box is closest to side x side pixels.
+    """Return the lower of two adjacent scales that bring each box closest to side x side pixels.
 
-    `side` is the region size that pooling is designed for, 14 cells of 16 pixels. [R, 4], ratios of
-    the S scales to the original [S] -> the index of the lower scale, int64 [R], 0 to S - 2.
+    `side` is the region size that pooling is designed for. `ratios` are the pixels of each resized
+    image per pixel of the original.
+    [R, 4], [S] -> index of the scale, int64 [R], 0 to S - 2
     """
     roots = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-3).prod(1).sqrt()
     distances = (roots[:, None] * ratios / side).log().abs()  # [R, S]

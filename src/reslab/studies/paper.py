@@ -60,7 +60,8 @@ def classifier_deviations(recipe: Recipe) -> list[str]:
 def detector_deviations(recipe: DetectionRecipe) -> list[str]:
     """Compare a recipe with the paper's baseline on VOC, if it names years, or on COCO.
 
-    The baseline starts from trained weights and has a ResNet-101 trunk.
+    The baseline starts from trained weights. Its trunk is the one in `recipe`; only a CIFAR trunk
+    is listed as a deviation, from ResNet-101.
     """
     trunk = recipe.model.trunk
     make = voc_recipe if recipe.years else coco_recipe
