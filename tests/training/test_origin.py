@@ -11,7 +11,7 @@ from reslab.models.parts import GroupNorm, NoisyBatchNorm
 from reslab.models.preprocessing import Preprocessing, minus_mean
 from reslab.models.resnet import build_resnet
 from reslab.recipes import recipe
-from reslab.runtime.files import sha256_of
+from reslab.runtime.files import TensorFile, sha256_of
 from reslab.training.folder import RunFolder
 from reslab.training.origin import (
     FILE,
@@ -94,3 +94,27 @@ def test_weights_with_another_norm_are_refused() -> None:
 def test_weights_of_another_network_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="digits-resnet20 trains one with 20 layers, option A"):
         fit_to_weights(RECIPE, weights_of(name))
+
+
+def test_a_flipped_bit_in_the_measurements_is_refused(tmp_path: Path) -> None:
+    prepared = Preprocessing(torch.rand(3, 1, 1), torch.ones(3, 1, 1), resize=256, size=224)
+    data = initial_state_bytes(InitialState(preprocessing=prepared, names=("ant", "bee")))
+    for place in range(len(data)):
+        changed = data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :]
+        (tmp_path / FILE).write_bytes(changed)
+        with pytest.raises(ValueError, match=f"{FILE} is damaged"):
+            read_initial_state(RunFolder(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("channels", "mean"), [("RBG", 1.0), ("RGB", float("nan")), ("RGB", float("inf"))]
+)
+def test_measurements_that_cannot_be_used_are_refused(
+    tmp_path: Path, channels: str, mean: float
+) -> None:
+    """As in a file without checksum, where one bit was flipped."""
+    tensors = Preprocessing(torch.full((3, 1, 1), mean), torch.ones(3, 1, 1)).tensors()
+    facts = {"preprocessing": {"channels": channels, "resize": None, "size": None}, "names": []}
+    (tmp_path / FILE).write_bytes(TensorFile(tensors, facts).to_bytes())
+    with pytest.raises(ValueError, match=f"{FILE} is damaged"):
+        read_initial_state(RunFolder(tmp_path))

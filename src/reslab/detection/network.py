@@ -2,17 +2,17 @@
 
 from dataclasses import dataclass
 from math import gcd
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
 from torch import Generator, Tensor, nn
 
 from reslab.detection.box_ops import clip, decode_boxes, large_enough, nms
 from reslab.detection.roi import roi_align, roi_pool
 from reslab.detection.targets import Anchors
-from reslab.models.config import EXPANSION, ResNetConfig
+from reslab.models.config import EXPANSION, MOST_CLASSES, ResNetConfig, Width
 from reslab.models.layers import Conv, ConvBN, he_normal, unset_linear
 from reslab.models.resnet import ResNet
 
@@ -79,16 +79,27 @@ class DetectorConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     trunk: ResNetConfig  # its last stage is applied to regions, the others to the image
-    classes: int = Field(ge=1)  # without the background
+    classes: int = Field(ge=1, le=MOST_CLASSES)  # without the background
     # batch norm as a fixed affine map, with the statistics loaded with the weights or recomputed
     # over the images; or group normalisation instead
     norm: Norm = "frozen"
     sizes: tuple[PositiveFloat, ...] = Field((128, 256, 512), min_length=1)  # of anchors, pixels
     ratios: tuple[PositiveFloat, ...] = Field((0.5, 1, 2), min_length=1)  # height to width
-    width: PositiveInt = 512  # channels of the region proposal network
+    width: Width = 512  # channels of the region proposal network
     pooling: Literal["max", "align"] = "max"
-    pooled: PositiveInt = 14  # side of pooled maps; conv5_1 halves it (docs/deviations.md)
+    pooled: int = Field(
+        14, ge=1, le=100
+    )  # side of pooled maps; conv5_1 halves it (docs/deviations.md)
     context: bool = False  # concatenate whole-image features to each region's (App. B)
+
+    @model_validator(mode="after")
+    def _trunk_has_a_stage_for_regions(self) -> Self:
+        if len(self.trunk.blocks) < 2:
+            raise ValueError(
+                f"model.trunk.blocks={list(self.trunk.blocks)}: at least two stages, because the "
+                "last one is applied to regions"
+            )
+        return self
 
     @property
     def stride(self) -> int:

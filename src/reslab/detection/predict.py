@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import overload
 
@@ -20,17 +21,24 @@ from reslab.detection.inference import (
 )
 from reslab.detection.network import DetectorConfig, FasterRCNN
 from reslab.detection.recipe import InferenceConfig
+from reslab.models.model_facts import (
+    config_in,
+    misfit,
+    must_have_types,
+    names_in,
+    preprocessing_in,
+)
 from reslab.models.model_file import (
+    build_to_fit,
     model_file,
-    not_a_model_file,
     read_facts,
     read_model_file,
     with_weights,
 )
-from reslab.models.preprocessing import pop_preprocessing
 from reslab.runtime.files import TensorFile
 from reslab.runtime.threads import usable_cores
 
+REQUIRED = {"detector", "classes", "ids", "preprocessing", "search", "recipe", "metrics"}
 SHOWN_SCORE = 0.5  # lowest probability shown to users; average precision needs lower ones, too
 
 
@@ -58,21 +66,28 @@ def is_detector(path: str | Path) -> bool:
 def load_detector(path: str | Path) -> Detector:
     """Load a detector from a model file, or from the one in a run folder.
 
-    Raise ValueError unless the file holds exactly the weights of a detector.
+    Raise ValueError unless the file holds exactly the weights of a detector, and RuntimeError if
+    any weight is infinite or NaN.
     """
-    file, facts, tensors = read_model_file(path)
+    content = read_model_file(path)
+    file, facts, tensors = content.path, content.facts, content.tensors
     if "config" in facts:
         raise ValueError(f"{path} is a classifier, not a detector; use `reslab predict`")
-    if "detector" not in facts:
-        raise not_a_model_file(file)
-    preprocessing = pop_preprocessing(tensors, facts["preprocessing"])
-    config = DetectorConfig.model_validate(facts["detector"])
+    content.must_have(REQUIRED)
+    must_have_types(facts, {"recipe": dict, "metrics": list}, file)
+    preprocessing = preprocessing_in(tensors, facts["preprocessing"], file)
+    config = config_in(DetectorConfig, facts["detector"], file)
+    search = config_in(InferenceConfig, facts["search"], file)
+    classes, ids = names_in(facts, config.classes, file)
+    if not ids:
+        raise misfit(file, "ids is empty: a detector has one for each class")
+    net = build_to_fit(partial(FasterRCNN, config), config.trunk, tensors, file)
     return Detector(
-        net=with_weights(FasterRCNN(config), tensors, file),
-        classes=tuple(facts["classes"]),
-        ids=tuple(facts["ids"]),
+        net=with_weights(net, tensors, file),
+        classes=tuple(classes),
+        ids=tuple(ids),
         preprocessing=preprocessing,
-        search=InferenceConfig.model_validate(facts["search"]),
+        search=search,
         recipe=facts["recipe"],
         metrics=facts["metrics"],
     )

@@ -80,6 +80,8 @@ class CachedScores:
                     note(f"{file} is not used: it has the scores of another model or set")
                 )
                 return None
+            if scores.dtype != torch.float32 or scores.shape != self.shape:
+                raise ValueError(f"{scores.dtype} {list(scores.shape)} instead of fp32 scores")
             first_edition = first_edition_checksum(scores, facts["bad"])
             if facts.get("sha256", first_edition) != first_edition:
                 raise ValueError("its checksum does not match")
@@ -87,7 +89,6 @@ class CachedScores:
         except (OSError, KeyError, ValueError) as error:
             self.on_event(note(f"{file} is not used: it is damaged or has no scores ({error})"))
             return None
-        assert scores.shape == self.shape
         return Scores(scores, bad)
 
     def keep(self, view: View, scores: Scores) -> None:

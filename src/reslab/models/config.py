@@ -4,9 +4,9 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import gcd
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, PositiveInt, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from reslab.errors import unknown_name
 from reslab.models.parts import (
@@ -22,6 +22,10 @@ from reslab.models.parts import (
 
 BlockKind = Literal["basic", "bottleneck"]
 Zeros = Literal["end", "both"]
+# far above any network of use; beyond, a configuration would only fill the memory
+MOST_STAGES, MOST_CLASSES = 20, 10_000_000
+BlockCount = Annotated[int, Field(ge=1, le=10_000)]  # blocks in one stage
+Width = Annotated[int, Field(ge=1, le=1_000_000)]  # channels
 
 OPTIONS: tuple[Option, ...] = ("A", "B", "C")
 SUFFIXES = ("", *(f"-{option}" for option in OPTIONS))  # of a name; "": the default option
@@ -85,9 +89,11 @@ class ResNetConfig(BaseModel):
 
     stem: Literal["imagenet", "cifar"]
     block: BlockKind
-    blocks: tuple[PositiveInt, ...] = Field(min_length=1)  # per stage
-    widths: tuple[PositiveInt, ...] = Field(min_length=1)  # channels inside the blocks, per stage
-    classes: int = Field(ge=2)
+    blocks: tuple[BlockCount, ...] = Field(min_length=1, max_length=MOST_STAGES)  # per stage
+    widths: tuple[Width, ...] = Field(
+        min_length=1, max_length=MOST_STAGES
+    )  # channels inside the blocks, per stage
+    classes: int = Field(ge=2, le=MOST_CLASSES)
     shortcut: Shortcuts
     zeros: Zeros = "end"  # where option A adds channels; "both" for weights trained that way
     stride_on: Literal["1x1", "3x3"] = "1x1"  # as in the authors' released prototxt

@@ -1,7 +1,8 @@
 """The model file: weights, configuration, classes and preprocessing in one safetensors file."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,20 @@ import reslab
 from reslab.models.config import ResNetConfig, warn_small_map
 from reslab.models.layers import Net, channels_last
 from reslab.models.layout import describe_net, is_of_family
-from reslab.models.preprocessing import MEAN_NAME, STD_NAME, Preprocessing, pop_preprocessing
+from reslab.models.model_facts import (
+    config_in,
+    first_repeated,
+    misfit,
+    must_be_finite,
+    must_have_tensors,
+    must_have_types,
+    must_match,
+    names_in,
+    preprocessing_in,
+)
+from reslab.models.preprocessing import MEAN_NAME, STD_NAME, Preprocessing
 from reslab.models.resnet import ResNet
-from reslab.runtime.files import TensorFile, atomic_write
+from reslab.runtime.files import TensorFile, atomic_write, warn_without_checksum
 
 REQUIRED = {"config", "classes", "ids", "preprocessing", "recipe", "metrics", "batch_norm_folded"}
 
@@ -134,6 +146,9 @@ def save_model(
         raise ValueError(f"{len(classes)} classes, the network has {model.config.classes} outputs")
     if ids and len(ids) != len(classes):
         raise ValueError(f"{len(ids)} ids for {len(classes)} classes: as many, or none")
+    if (repeated := first_repeated(list(ids or classes))) is not None:
+        what = "ids" if ids else "classes without ids"
+        raise ValueError(f"{repeated!r} comes twice among the {what}: all must be different")
     if file.is_dir():
         raise ValueError(f"{path} is a folder: name a file, such as {file / 'model.safetensors'}")
     atomic_write(file, model_bytes(model))
@@ -144,28 +159,32 @@ def load_model(path: str | Path, net: nn.Module | None = None) -> Model:
 
     `net` is a network for a file that holds one of the user's own: it must have the same layout,
     and its weights are replaced. Raises ValueError if the file is not a classifier's model file or
-    is damaged, or if its tensors are not exactly the weights of the network.
+    is damaged, or if its facts and tensors are not exactly those of the network; RuntimeError if
+    any weight is infinite or NaN.
     """
-    file, facts, tensors = read_model_file(path)
+    content = read_model_file(path)
+    file, facts, tensors = content.path, content.facts, content.tensors
     if "detector" in facts:
         raise ValueError(f"{path} is a detector: `reslab detect` shows what it finds in an image")
-    if not facts.keys() >= REQUIRED or not tensors.keys() >= {MEAN_NAME, STD_NAME}:
-        raise not_a_model_file(file)
-    preprocessing = pop_preprocessing(tensors, facts["preprocessing"])
+    content.must_have(REQUIRED)
+    must_have_types(facts, {"recipe": dict, "metrics": list, "batch_norm_folded": bool}, file)
+    preprocessing = preprocessing_in(tensors, facts["preprocessing"], file)
     own_net = facts.get("own_net")
     if own_net is not None:
-        net = must_have_layout(net, own_net, file)
+        outputs, net = None, must_have_layout(net, own_net, file)
     elif net is not None:
         raise ValueError(f"{file} describes its network: load it without net")
     else:
-        net = ResNet(ResNetConfig.model_validate(facts["config"]))
+        config = config_in(ResNetConfig, facts["config"], file)
+        outputs, net = config.classes, build_to_fit(partial(ResNet, config), config, tensors, file)
+    classes, ids = names_in(facts, outputs, file)
     return Model(
         net=with_weights(net, tensors, file),
-        classes=tuple(facts["classes"]),
+        classes=tuple(classes),
         preprocessing=preprocessing,
         recipe=facts["recipe"],
         metrics=facts["metrics"],
-        ids=tuple(facts["ids"]),
+        ids=tuple(ids),
         folded=facts["batch_norm_folded"],
         own_net=own_net,
     )
@@ -183,14 +202,39 @@ def must_have_layout(net: nn.Module | None, own_net: str, file: Path) -> nn.Modu
     return net
 
 
-def read_model_file(path: str | Path) -> tuple[Path, dict[str, Any], dict[str, Tensor]]:
-    """Read a model file, or the one in a run folder; return its path, facts and tensors."""
+def build_to_fit(
+    build: Callable[[], Net], config: ResNetConfig, tensors: Mapping[str, Tensor], file: Path
+) -> Net:
+    """Build the network of a file; raise ValueError, and build nothing, unless its tensors fit."""
+    must_have_tensors(sum(config.blocks), build, tensors, file)
+    return build()
+
+
+@dataclass(frozen=True)
+class ModelContent:
+    """The content of a model file, unchecked but for its checksum."""
+
+    path: Path
+    facts: dict[str, Any]
+    tensors: dict[str, Tensor]
+    has_checksum: bool  # files from the first edition have none
+
+    def must_have(self, keys: Set[str]) -> None:
+        """Raise ValueError unless reslab wrote the file; warn if nothing shows a changed value."""
+        if not self.facts.keys() >= keys or not self.tensors.keys() >= {MEAN_NAME, STD_NAME}:
+            raise not_a_model_file(self.path)
+        if not self.has_checksum:
+            warn_without_checksum(self.path)
+
+
+def read_model_file(path: str | Path) -> ModelContent:
+    """Read a model file, or the one in a run folder; ValueError if it is damaged."""
     file = model_file(path)
     try:
         content = TensorFile.read(file)
     except (ValueError, OSError) as error:
         raise _damaged(file, error) from None
-    return file, content.facts, content.tensors
+    return ModelContent(file, content.facts, content.tensors, content.has_checksum)
 
 
 def model_file(path: str | Path) -> Path:
@@ -223,11 +267,14 @@ def not_a_model_file(file: Path) -> ValueError:
 def with_weights(net: Net, tensors: dict[str, Tensor], file: Path) -> Net:
     """Load a file's tensors into a network, and return the network ready for inference.
 
-    Raises ValueError if the tensors are not exactly the weights of the network.
+    Raises ValueError if the tensors are not exactly the weights of the network, and RuntimeError
+    if any weight is infinite or NaN.
     """
+    must_match(net.state_dict(), tensors, file)
+    must_be_finite(tensors, file)
     try:
         net.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise ValueError(f"{file} does not fit its own configuration: {reason}") from None
+        raise misfit(file, reason) from None
     return channels_last(net.eval()).requires_grad_(False)

@@ -3,7 +3,9 @@
 import fcntl
 import hashlib
 import json
+import math
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +83,7 @@ class TensorFile:
 
     tensors: "dict[str, Tensor]"
     facts: dict[str, Any]
+    has_checksum: bool = True  # some files from the first edition have none
 
     def to_bytes(self) -> bytes:
         """Return the content of the file."""
@@ -93,8 +96,9 @@ class TensorFile:
             # safetensors refuses shared memory, as of a layer that a network uses twice
             tensors[name] = content.clone() if storage in storages else content
             storages.add(storage)
-        facts = self.facts | {DIGEST: sha256_of(tensors, json.dumps(self.facts))}
-        return save(tensors, {FACTS: json.dumps(facts)})
+        text = to_json(self.facts)
+        facts = json.loads(text) | {DIGEST: sha256_of(tensors, text)}
+        return save(tensors, {FACTS: to_json(facts)})
 
     @staticmethod
     def read(path: Path) -> "TensorFile":
@@ -110,11 +114,11 @@ class TensorFile:
                 facts, digest = _facts_and_digest(metadata)
                 names = file.keys()
                 tensors = {name: file.get_tensor(name) for name in names}
-        except SafetensorError as error:
+        except (SafetensorError, RecursionError) as error:
             raise ValueError(str(error)) from None
         if FACTS in metadata and sha256_of(tensors, json.dumps(facts)) != digest:
             raise ValueError("its checksum does not match")
-        return TensorFile(tensors, facts)
+        return TensorFile(tensors, facts, FACTS in metadata)
 
     @staticmethod
     def read_facts(path: Path) -> dict[str, Any]:
@@ -124,7 +128,7 @@ class TensorFile:
         try:
             with safe_open(path, "pt") as file:
                 return _facts_and_digest(file.metadata() or {})[0]
-        except SafetensorError as error:
+        except (SafetensorError, RecursionError) as error:
             raise ValueError(str(error)) from None
 
 
@@ -137,6 +141,8 @@ def _facts_and_digest(metadata: Mapping[str, str]) -> tuple[dict[str, Any], str 
     if FACTS not in metadata:
         return {name: _json_or_text(text) for name, text in metadata.items()}, None
     facts = json.loads(metadata[FACTS])
+    if not isinstance(facts, dict):
+        raise ValueError(f"its facts are a {type(facts).__name__}")
     return facts, facts.pop(DIGEST, None) or metadata.get(DIGEST)
 
 
@@ -145,6 +151,31 @@ def _json_or_text(text: str) -> Any:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
+
+
+def warn_without_checksum(file: Path) -> None:
+    """Warn that a file from the first edition would not show a changed value."""
+    warnings.warn(
+        f"{file} is from an earlier reslab and has no checksum: damage to its numbers would not "
+        "be noticed",
+        stacklevel=1,
+    )
+
+
+def to_json(value: object, indent: int | None = None) -> str:
+    """Encode a value as JSON; infinity and NaN, which JSON does not have, become null."""
+    try:
+        return json.dumps(value, indent=indent, allow_nan=False)
+    except ValueError:
+        return json.dumps(_without_nan(value), indent=indent, allow_nan=False)
+
+
+def _without_nan(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def sha256_of(tensors: "Mapping[str, Tensor]", facts: str | None = None) -> str:

@@ -6,9 +6,10 @@ from torch import nn
 
 from reslab.data.augment import Components
 from reslab.models.config import ResNetConfig
+from reslab.models.model_facts import preprocessing_in
 from reslab.models.model_file import Model
-from reslab.models.preprocessing import Preprocessing, pop_preprocessing
-from reslab.runtime.files import TensorFile, sha256_of
+from reslab.models.preprocessing import Preprocessing
+from reslab.runtime.files import TensorFile, sha256_of, warn_without_checksum
 from reslab.training.checkpoint import checkpoints_in
 from reslab.training.folder import RunFolder
 from reslab.training.recipe import Recipe, RunRecipe, TaskRecipe
@@ -50,13 +51,25 @@ def read_initial_state(folder: RunFolder | None) -> InitialState:
         return InitialState(begun=begun)
     try:
         content = TensorFile.read(file)
-        tensors, names = content.tensors, tuple(content.facts["names"])
+        tensors, names = content.tensors, content.facts["names"]
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("its names are not a list of names")
         values, vectors = tensors.pop("colour.values", None), tensors.pop("colour.vectors", None)
-        preprocessing = pop_preprocessing(tensors, content.facts["preprocessing"])
+        preprocessing = preprocessing_in(tensors, content.facts["preprocessing"], file)
     except (KeyError, ValueError) as error:
         raise ValueError(f"{file} is damaged ({error}); delete it to measure again") from None
-    components = None if values is None or vectors is None else Components(values, vectors)
-    return InitialState(None, preprocessing, components, names, begun)
+    if values is None or vectors is None:
+        components = None
+    elif (values.shape, vectors.shape) == ((3,), (3, 3)):
+        components = Components(values, vectors)
+    else:
+        shapes = f"{list(values.shape)} and {list(vectors.shape)}"
+        raise ValueError(
+            f"{file} is damaged (its colours are {shapes}); delete it to measure again"
+        )
+    if not content.has_checksum:
+        warn_without_checksum(file)
+    return InitialState(None, preprocessing, components, tuple(names), begun)
 
 
 def fit_to_weights(recipe: Recipe, weights: Model, *, keep_statistics: bool = False) -> Recipe:
