@@ -16,6 +16,7 @@ from reslab.evaluation.report import Report, classify
 from reslab.evaluation.score_cache import ScoreCache, config_json
 from reslab.evaluation.views import MultiScale, OneCrop, TenCrop, ViewProtocol
 from reslab.models.config import config_named
+from reslab.runtime.files import TensorFile
 
 
 @dataclass
@@ -205,3 +206,17 @@ def test_sets_in_memory_are_identified_by_their_pixels(tmp_path: Path) -> None:
     model = Watched()
     evaluate(model, ImagesInMemory("test", images, one.labels, one.classes), OneCrop(), tmp_path)
     assert model.shown == 7
+
+
+@pytest.mark.parametrize("change", [lambda t: t.half(), lambda t: t.int(), lambda t: t[:, :2]])
+def test_scores_of_another_type_or_shape_are_computed_again(
+    images: EncodedImages, tmp_path: Path, change
+) -> None:
+    first, _ = evaluate(Watched(), images, OneCrop(36, 32), tmp_path)
+    (file,) = tmp_path.rglob("*.safetensors")
+    content = TensorFile.read(file)
+    tensors = {name: change(tensor).contiguous() for name, tensor in content.tensors.items()}
+    file.write_bytes(TensorFile(tensors, content.facts).to_bytes())
+    again, messages = evaluate(Watched(), images, OneCrop(36, 32), tmp_path)
+    assert again == first
+    assert any("instead of fp32 scores" in line for line in messages)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from reslab.runtime.files import TensorFile, atomic_write, sha256_of
+from reslab.runtime.files import TensorFile, atomic_write, sha256_of, to_json
 
 TENSORS = {"b": torch.arange(6.0).view(2, 3), "a": torch.tensor([1, 2]), "": torch.zeros(0)}
 FACTS = {"name": "caf\u00e9", "values": [1.5, None, True], "nested": {"iteration": 20}}
@@ -106,3 +107,12 @@ def test_the_digest_depends_on_names_shapes_and_values() -> None:
     assert len(set(digests)) == len(digests)
     strided = torch.zeros(3, 2).t()
     assert sha256_of({"a": strided}) == sha256_of(one)  # the memory layout does not matter
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_json_holds_null_for_numbers_it_does_not_have(indent: int | None) -> None:
+    value = {"a": [1.5, math.nan, (math.inf, "NaN")], "b": {"c": -math.inf, "d": None}, "e": 3}
+    text = to_json(value, indent)
+    expected = {"a": [1.5, None, [None, "NaN"]], "b": {"c": None, "d": None}, "e": 3}
+    assert json.loads(text, parse_constant=pytest.fail) == expected
+    assert to_json(expected, indent) == json.dumps(expected, indent=indent)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from reslab.api.results import run_result
 from reslab.models.model_file import load_model
 from reslab.recipes import recipe
 from reslab.runtime.cpu import kernel_limit
@@ -239,6 +240,8 @@ def test_a_loss_that_is_not_finite_is_named_and_nothing_bad_is_saved(tmp_path: P
     )
     with pytest.raises(Diverged, match=r"the loss is (nan|inf) at iteration [23]\b"):
         train(wild, tmp_path / "run")
+    with pytest.raises(Diverged, match=r"learning rate is 1e\+30; train again .* lower"):
+        train(wild, tmp_path / "run")
     saved = sorted((tmp_path / "run" / "checkpoints").iterdir())
     assert next(path.name[:8] for path in saved) == "00000001"
     assert not (tmp_path / "run" / "result.json").exists()
@@ -327,3 +330,22 @@ def test_a_kept_checkpoint_waits_for_a_slow_disk(
     saved = {int(path.stem) for path in (tmp_path / "run" / "checkpoints").iterdir()}
     assert saved >= {5, 10, 12}
     assert any("the disk is busy" in note.get("text", "") for note in notes)
+
+
+def test_a_final_loss_that_is_not_finite_ends_a_complete_run_as_diverged(tmp_path: Path) -> None:
+    """The last update, and recomputed statistics, can spoil weights after the last finite loss."""
+    wild = recipe("digits-resnet20").with_changes(
+        [*SHORT, "warmup=null", "learning_rate=1e30", "iterations=1", "eval_every=100"]
+    )
+    out = tmp_path / "run"
+    for _ in range(2):  # a second call finds the finished run
+        with pytest.raises(Diverged, match=r"run: the loss on test is .* the learning rate 1e\+30"):
+            train(wild, out)
+    for name in ("result.json", "mistakes.json"):
+        json.loads((out / name).read_bytes(), parse_constant=pytest.fail)
+    for line in (out / "metrics.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)
+    assert json.loads((out / "result.json").read_bytes())["evaluation"][-1]["loss"] is None
+    assert run_result(out, json.loads((out / "result.json").read_bytes())).reports[-1].n == 360
+    with pytest.raises(RuntimeError, match=r"model\.safetensors: .* is infinite or NaN"):
+        load_model(out)

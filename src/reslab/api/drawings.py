@@ -1,6 +1,5 @@
 """Drawings of the objects detected in a user's images, and a list of all objects."""
 
-import json
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from PIL import Image
 from reslab.api.inputs import STDIN, InputImage
 from reslab.detection.drawing import draw_detections
 from reslab.detection.predict import DetectedImage, Detection
-from reslab.runtime.files import atomic_write
+from reslab.runtime.files import atomic_write, to_json
 
 STDIN_NAME = "standard-input"  # file name of its drawing
 LIST = "detections.json"
@@ -46,7 +45,7 @@ class DrawingFolder:
 
     def finish(self) -> None:
         """Write the list of all objects in COCO's results format."""
-        lines = ",\n".join(json.dumps(row) for row in self.rows)
+        lines = ",\n".join(to_json(row) for row in self.rows)
         atomic_write(self.out / LIST, f"[\n{lines}\n]\n".encode())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -195,6 +196,8 @@ def evaluate_classifiers(
             score_set(model, images, views, device=device, on_event=on_event, score_cache=cache)
         )
         report = build_report(scores[-1], images, str(views))
+        if not math.isfinite(report.loss):
+            raise RuntimeError(f"{path}: the network's scores are NaN: its weights are unusable")
         entries.append(Evaluation(str(path), {"model": str(path)}, report))
     if len(models) > 1:
         scores.append(ensemble(scores))

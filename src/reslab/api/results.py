@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,9 @@ def run_result(folder: Path, document: dict[str, Any]) -> RunResult:
 def report_from(row: Mapping[str, Any]) -> Report | AveragePrecision:
     """Return the report of a classifier or a detector, given its entry in result.json."""
     if "map_50" not in row:
-        return Report(**row)
+        report = Report(**row)
+        # JSON has null for the loss of a run that diverged
+        return replace(report, loss=math.nan) if row["loss"] is None else report
     return AveragePrecision(
         set_name=row["set"],
         protocol=row["protocol"],

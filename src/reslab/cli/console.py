@@ -1,6 +1,5 @@
 """Terminal output and input shared by the verbs: lines, tables, JSON, progress, signals."""
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from reslab.api.lines import warn
+from reslab.runtime.files import to_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -51,7 +51,7 @@ def print_line(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print a value as the JSON document for `--json`."""
-    print(json.dumps(value, indent=2))
+    print(to_json(value, indent=2))
 
 
 def print_table(*columns: str, rows: Sequence[Sequence[str]]) -> None:
@@ -94,7 +94,7 @@ def print_results(
         if entry:
             content = {"error": result.error} if result.error else entry(result)
             print(separator)
-            print(f"  {json.dumps({'file': result.file} | content)}", end="", flush=True)
+            print(f"  {to_json({'file': result.file} | content)}", end="", flush=True)
             separator = ","
         elif not result.error:
             print(text(result), flush=True)  # flush, also to a pipe

@@ -1,6 +1,5 @@
 """The detection task: the losses of Faster R-CNN and Fast R-CNN, and the reports."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +28,7 @@ from reslab.models.batchnorm import train_mode
 from reslab.models.preprocessing import Preprocessing
 from reslab.runtime.device import Device
 from reslab.runtime.events import Event, Log
+from reslab.runtime.files import to_json
 from reslab.training.optimizer import Optimizer
 from reslab.training.origin import FILE, InitialState, initial_state_bytes
 from reslab.training.task import CheckStop, Final
@@ -214,7 +214,7 @@ class DetectionTask:
             return [], {}
         images, detections = self.detect_images(self.test, check_stop)
         report = measure(images, detections, self.protocol)
-        results = json.dumps(as_results(images, detections)).encode()
+        results = to_json(as_results(images, detections)).encode()
         return [report.as_dict() | report.details()], {DETECTIONS_FILE: results}
 
 

@@ -145,5 +145,5 @@ def must_be_finite(tensors: Mapping[str, Tensor], file: Path) -> None:
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise RuntimeError(
                 f"{file}: {name} is infinite or NaN, so its weights are unusable; "
-                "use an earlier checkpoint, or train again with a lower learning rate"
+                "if training diverged, train again with a lower learning rate"
             )

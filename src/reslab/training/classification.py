@@ -1,6 +1,5 @@
 """The classification task: a network and its images, ready to train."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,6 +20,7 @@ from reslab.models.preprocessing import Preprocessing
 from reslab.models.random_layers import draw_numbers, numbers_for
 from reslab.runtime.device import Device
 from reslab.runtime.events import Event
+from reslab.runtime.files import to_json
 from reslab.training.optimizer import Optimizer
 from reslab.training.origin import FILE, InitialState, initial_state_bytes
 from reslab.training.recipe import Recipe
@@ -150,7 +150,7 @@ class ClassificationTask:
         test = self.final[-1]
         mistakes = worst_mistakes(scores.log_probabilities, test.labels.cpu(), test)
         reports = [report.as_dict() | report.details() for report, _ in evaluated]
-        return reports, {"mistakes.json": json.dumps(mistakes_json(mistakes)).encode()}
+        return reports, {"mistakes.json": to_json(mistakes_json(mistakes)).encode()}
 
     def recompute_statistics(
         self, iterations: Iterable[int], check_stop: CheckStop = lambda: None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reslab.errors import unknown_name
-from reslab.runtime.files import LOCK, atomic_write, lock
+from reslab.runtime.files import LOCK, atomic_write, lock, to_json
 from reslab.training.checkpoint import Checkpoint, save_checkpoint
 from reslab.training.overrides import Fields, recipe_differences
 from reslab.training.recipe import TASKS, Deviations, Recipe, RunRecipe, TaskRecipe
@@ -192,7 +192,7 @@ class RunFolder:
             atomic_write(self.path / name, data)
 
     def write_json(self, name: str, value: Any) -> None:
-        self.write(name, (json.dumps(value, indent=2) + "\n").encode())
+        self.write(name, (to_json(value, indent=2) + "\n").encode())
 
     def read_json(self, name: str, *keys: str) -> dict[str, Any]:
         """Read a JSON file in the folder; raise ValueError if it is damaged or lacks any `keys`."""
@@ -207,4 +207,4 @@ class RunFolder:
 
 
 def as_lines(rows: Iterable[dict[str, Any]]) -> bytes:
-    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+    return "".join(to_json(row) + "\n" for row in rows).encode()

@@ -3,25 +3,47 @@
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from threading import Thread
 from typing import Self
 
 import torch
-from torch import Tensor
 
 from reslab.errors import os_reason
 from reslab.runtime.events import Event, Log
 from reslab.training.checkpoint import Checkpoint
 from reslab.training.folder import RunFolder
 from reslab.training.loop import UpdateResult
+from reslab.training.recipe import RunRecipe
 from reslab.training.schedule import Schedule
 
 DETAILS = ("per_class", "confusion")  # in final reports only; left out of the log
 DISK_PATIENCE = 2.0  # seconds that training waits for the previous checkpoint's write
 
 
+# what to try after a run has diverged
+LOWER_RATE = (
+    "train again into a new folder with a lower learning_rate, such as a tenth, or with a warm-up"
+)
+
+
 class Diverged(RuntimeError):
     """The loss is no longer finite."""
+
+
+def must_be_finite(result: Event, folder: Path, recipe: RunRecipe) -> None:
+    """Raise Diverged if a finished run's loss on any set is infinite or NaN (null in its result).
+
+    The folder is complete, so that the run can be looked at.
+    """
+    for report in result["evaluation"]:
+        loss = report.get("loss", 0.0)
+        if loss is None or not math.isfinite(loss):
+            raise Diverged(
+                f"{folder}: the loss on {report['set']} is infinite or NaN after iteration "
+                f"{recipe.iterations}, with the learning rate {recipe.learning_rate:g}: "
+                f"the weights are unusable; {LOWER_RATE}"
+            )
 
 
 class Progress:
@@ -31,7 +53,7 @@ class Progress:
     """
 
     def __init__(self, epoch: int, clock: Callable[[], float], before_resume: float) -> None:
-        self.unread: list[tuple[int, Tensor, Tensor]] = []  # iteration, loss, error
+        self.unread: list[UpdateResult] = []
         self.losses: list[float] = []  # since the last log line
         self.errors: deque[float] = deque(maxlen=epoch)
         self.clock, self.before_resume = clock, before_resume
@@ -39,17 +61,20 @@ class Progress:
         self.images = 0  # since the last log line
 
     def add(self, step: UpdateResult, images: int) -> None:
-        self.unread.append((step.iteration, step.loss, step.train_error))
+        self.unread.append(step)
         self.images += images
 
     def read(self) -> None:
         """Fetch unread losses and errors; raise Diverged at the first loss that is not finite."""
         if not self.unread:
             return
-        values = torch.stack([torch.stack((loss, error)) for _, loss, error in self.unread])
-        for (iteration, _, _), (loss, error) in zip(self.unread, values.tolist(), strict=True):
+        values = torch.stack([torch.stack((step.loss, step.train_error)) for step in self.unread])
+        for step, (loss, error) in zip(self.unread, values.tolist(), strict=True):
             if not math.isfinite(loss):
-                raise Diverged(f"the loss is {loss} at iteration {iteration}")
+                raise Diverged(
+                    f"the loss is {loss} at iteration {step.iteration}, where the learning rate "
+                    f"is {step.learning_rate:g}; {LOWER_RATE}"
+                )
             self.losses.append(loss)
             self.errors.append(error)
         self.unread.clear()

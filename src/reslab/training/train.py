@@ -21,6 +21,7 @@ from reslab.runtime.events import Callback, note, silent
 from reslab.runtime.threads import usable_cores
 from reslab.training.classification import ClassificationTask
 from reslab.training.folder import RunFolder
+from reslab.training.log import must_be_finite
 from reslab.training.loop import Observer
 from reslab.training.origin import (
     InitialState,
@@ -148,7 +149,8 @@ def train_in_folder(
     """Train the task that `begin` builds in the job's folder, and return the result.
 
     `begin` receives the job and the folder of the run to continue, or None for a new run. A new
-    run's folder is created afterwards, so that missing data or weights leave nothing behind.
+    run's folder is created afterwards, so that missing data or weights leave nothing behind. Raise
+    Diverged if the final loss is not finite, after everything is written.
     """
     processes, out = job.device.processes, job.out
     must_divide_evenly(job.recipe, processes)
@@ -173,6 +175,7 @@ def train_in_folder(
         folder = RunFolder(out, writes=processes.first)
         if result is not None:
             on_event(note("this run is finished"))
+            must_be_finite(result, out, job.recipe)
             return result
         if differences:
             reported = "; ".join(differences)
@@ -185,7 +188,9 @@ def train_in_folder(
                 folder.write(name, content)
         # a signal to one process stops all, at the same iteration
         agreed: Stop = lambda: processes.all_reduce_max(job.stop() or 0) or None  # noqa: E731
-        return run_task(task, folder, on_event=on_event, stop=agreed, observer=job.observer)
+        result = run_task(task, folder, on_event=on_event, stop=agreed, observer=job.observer)
+        must_be_finite(result, out, job.recipe)
+        return result
 
 
 def environment_in(out: Path) -> dict[str, Any] | None:

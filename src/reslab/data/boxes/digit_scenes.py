@@ -4,7 +4,6 @@ A scene is a function of (seed, part, number) alone. Training scenes have only t
 the digits, and test scenes only test images.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,6 +18,7 @@ from PIL import Image, ImageDraw
 from reslab.data.boxes.sets import DetectionSet, DetectionSplits, GroundTruth, GroundTruthTable
 from reslab.data.builtin import load_digits
 from reslab.data.datasets import ImagesInMemory, Splits
+from reslab.runtime.files import to_json
 
 SCENE_SIDE = 128  # of a scene, in pixels
 TRAIN, TEST = 4000, 500  # scenes
@@ -202,7 +202,7 @@ def save_scenes(folder: Path, sets: DetectionSplits, on_progress: Callable[[None
             (folder / name / file).write_bytes(part.read(file))
             on_progress(None)
         path = folder / "annotations" / f"instances_{name}.json"
-        path.write_text(json.dumps(scenes_as_coco(part)), "utf-8")
+        path.write_text(to_json(scenes_as_coco(part)), "utf-8")
 
 
 def scenes_as_coco(part: DetectionSet) -> dict[str, Any]:
