@@ -172,6 +172,11 @@ def test_a_file_names_the_outputs(evaluate, line, tmp_path: Path) -> None:
     model, data = a_model(tmp_path / "m.safetensors", 1, classes=("0", "1", "2")), tmp_path / "data"
     images(data)
     assert "no class of data matches an output of the model" in line(model, "--data", data)
+    numbered = tmp_path / "numbered"
+    images(numbered)
+    for number, folder in enumerate(sorted(numbered.iterdir())):
+        folder.rename(numbered / str(number))
+    assert "its outputs were never named" in line(model, "--data", numbered)
     names = tmp_path / "names.csv"
     names.write_text("index,wnid,name\n0,ant,the ant\n1,bee,the bee\n2,cat,the cat\n")
     ((report,), _) = evaluate(model, "--data", data, "--classes", names)

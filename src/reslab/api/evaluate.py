@@ -166,6 +166,16 @@ def load_classifiers(
     return models
 
 
+def must_have_named_outputs(model: Model, images: EncodedImages) -> None:
+    """Raise ValueError if imported outputs were never named: 0 to N-1 are no class folders."""
+    outputs = len(model.classes)
+    if not (model.recipe or model.ids) and model.classes == tuple(map(str, range(outputs))):
+        raise ValueError(
+            f"no class of {images.name} matches an output of the model: its outputs were never "
+            f"named, only numbered 0 to {outputs - 1}; name them with a file of `classes`"
+        )
+
+
 def set_precision(model: Model, precision: str) -> Model:
     """Return a model that computes in fp32 (unchanged) or in bf16."""
     if precision not in PRECISIONS:
@@ -182,6 +192,8 @@ def evaluate_classifiers(
 ) -> Evaluations:
     """Evaluate classifiers one by one and, if there are several, their mean probabilities."""
     protocols = [protocol_named(protocol, *resize_and_crop(*model, opened)) for model in models]
+    if isinstance(opened, EncodedImages):
+        must_have_named_outputs(models[0][1], opened)
     images, unmatched = match_classes(opened, models[0][1].classes, models[0][1].ids)
     for line in unmatched:
         on_event(note(f"{line}; its images are left out"))

@@ -180,6 +180,11 @@ def open_annotations(data: Location) -> tuple[DetectionSet, str]:
     if data.suffix == ".json":
         return detection_set(read_coco(data, data.parent, data.stem), alone=True), "coco"
     part = evaluation_part(read_annotations(data))
+    if part.differing_ids:
+        raise ValueError(
+            f"{data}: {part.differing_ids}: the ids in the detections may mean either; name the "
+            "annotation file whose ids they use with `data`"
+        )
     return detection_set(part, alone=True), usual_protocol(part)
 
 

@@ -5,7 +5,6 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from hashlib import blake2b
 from pathlib import Path
 from typing import Generic, TextIO, TypeVar
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reslab.data.class_names import ClassIndex
 from reslab.data.decode import BadImage, load_image
 from reslab.data.location import Location
 from reslab.errors import os_reason
@@ -260,27 +260,24 @@ def arrange_classes(images: EncodedImages, root: Location, names: Path) -> Encod
 
     Raises ValueError if a class of the set is not in the list.
     """
-    listed = dict(read_class_list(names))
-    for name in images.ids:
-        if name not in listed:
-            near = get_close_matches(name, listed, n=1, cutoff=0)[0]
-            raise ValueError(f"{root}: class {name!r} is not in {names}; did you mean {near!r}?")
-    present = set(images.ids)
-    ids = tuple(name for name in listed if name in present)
+    listed = read_class_list(names)
+    index = ClassIndex([id_ for id_, _ in listed])
+    positions = index.match([(id_,) for id_ in images.ids])
+    for id_, position in zip(images.ids, positions, strict=True):
+        if position < 0:
+            raise ValueError(f"{root}: class {id_!r} is not in {names}{index.hint(id_)}")
+    present = sorted(positions)
+    order = torch.tensor([present.index(position) for position in positions])
     return replace(
         images,
-        labels=_relabel(images, ids),
-        classes=tuple(listed[name] for name in ids),
-        ids=ids,
+        labels=order[images.labels],
+        classes=tuple(listed[position][1] for position in present),
+        ids=tuple(listed[position][0] for position in present),
     )
 
 
 def align_labels(train: EncodedImages, test: EncodedImages) -> EncodedImages:
     """Relabel `test` with the classes of `train`, which must include all classes of `test`."""
-    labels = _relabel(test, train.ids)
+    positions = ClassIndex(train.ids).match([(id_,) for id_ in test.ids])
+    labels = torch.tensor(positions)[test.labels]
     return replace(test, labels=labels, classes=train.classes, ids=train.ids)
-
-
-def _relabel(images: EncodedImages, ids: tuple[str, ...]) -> Tensor:
-    position = {name: index for index, name in enumerate(ids)}
-    return torch.tensor([position[name] for name in images.ids])[images.labels]

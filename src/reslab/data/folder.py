@@ -14,6 +14,7 @@ from reslab.data.class_folders import (
     refuse,
     subfolders,
 )
+from reslab.data.class_names import ClassIndex
 from reslab.data.datasets import (
     EncodedImages,
     FolderSplits,
@@ -154,9 +155,18 @@ def check_parts(parts: Mapping[str, FolderPart], on_problem: OnProblem) -> None:
         on_problem(Problem("one class", train.prefix or ".", refusal=line))
     if test is None:
         return
-    for id_, count in test.classes.items():
-        if count and id_ not in train.images.ids:
+    index = ClassIndex(train.images.ids)
+    positions = index.match([(id_,) for id_ in test.images.ids])
+    for (id_, count), position in zip(test.classes.items(), positions, strict=True):
+        if count and position < 0:
             line = f"class {id_!r} is in {test.root} but not in {train.root}: no net can learn it"
+            if index.is_ambiguous((id_,)):
+                line = (
+                    f"class {id_!r} of {test.root} matches several classes of {train.root}, or the "
+                    "same class as another: rename it"
+                )
+            else:
+                line += index.hint(id_)
             on_problem(Problem("class not in training", test.prefix + id_, refusal=line))
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from reslab.data.boxes.sets import Detections, DetectionSet
+from reslab.data.class_names import ClassIndex
 from reslab.data.decode import BadImage
 from reslab.detection.box_ops import (
     REGION_STDS,
@@ -26,7 +27,6 @@ from reslab.detection.box_ops import (
 )
 from reslab.detection.network import FasterRCNN
 from reslab.detection.recipe import InferenceConfig
-from reslab.errors import unknown_name
 from reslab.models.batchnorm import fold_batchnorm
 from reslab.models.layers import channels_last
 from reslab.models.preprocessing import Preprocessing
@@ -301,13 +301,15 @@ def labels_in(detector: Detector, images: DetectionSet) -> Tensor:
     set_classes = list(zip(images.ids, images.classes, strict=True))
     if set(detector_classes) >= set(set_classes):
         return positions(detector_classes, set_classes)
-    for name in images.classes:
-        if name not in detector.classes:
+    index = ClassIndex(detector.classes)
+    labels = index.match([(name,) for name in images.classes])
+    for name, label in zip(images.classes, labels, strict=True):
+        if label < 0:
             raise ValueError(
-                f"the detector lacks a class of {images.name}: "
-                f"{unknown_name('class', name, detector.classes)}"
+                f"the detector lacks a class of {images.name}: no class {name!r}"
+                f"{index.hint(name) or '; available: ' + ', '.join(detector.classes)}"
             )
-    return positions(detector.classes, images.classes)
+    return positions(range(len(detector.classes)), labels)
 
 
 def positions(items: Sequence[Hashable], listed: Sequence[Hashable]) -> Tensor:

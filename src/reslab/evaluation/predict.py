@@ -1,9 +1,8 @@
 """Classify images: files, bytes or arrays -> class names and probabilities."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 from typing import overload
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from reslab.data.class_names import ClassIndex
 from reslab.data.datasets import EncodedImages, ImageSet, ImagesInMemory
 from reslab.data.decode import IMAGE_TYPES, BadImage, ImageInput, image_name, load_image
 from reslab.evaluation.scoring import ResizedViews, at_sides, log_mean, log_probabilities
@@ -183,23 +183,21 @@ def match_classes(
 ) -> tuple[ImageSet, list[str]]:
     """Relabel a set with a model's outputs; also return a message for each unmatched class.
 
-    A class is matched by its id (ImageNet: wnid) or its name, first exactly (a set of letters may
-    have folders a and A), then ignoring case. The set may have fewer classes than the model has
-    outputs, but predictions are made among all outputs. Images of unmatched classes are left out.
-    Raise ValueError if no class matches.
+    A class is matched by its id (ImageNet: wnid) or its name, as in `ClassIndex`. The set may have
+    fewer classes than the model has outputs, but predictions are made among all outputs. Images of
+    unmatched classes are left out. Raise ValueError if no class matches.
     """
     set_ids = images.ids if isinstance(images, EncodedImages) else ()
     if images.classes == classes and (not ids or not set_ids or set_ids == ids):
         return images, []
-    exact, loose = (outputs_by_name(form, classes, ids) for form in (str, normalise))
-    outputs, unmatched = [], []
-    for index, name in enumerate(images.classes):
-        words = list(dict.fromkeys([*set_ids[index : index + 1], name]))
-        matches = [exact.get(word, loose.get(normalise(word), -1)) for word in words]
-        output = next((match for match in matches if match not in (None, -1)), -1)
-        outputs.append(output)
-        if output == -1:
-            unmatched.append(explain_unmatched(words, None in matches, loose))
+    index = ClassIndex(classes, ids)
+    words = [
+        tuple(dict.fromkeys([*set_ids[row : row + 1], name]))
+        for row, name in enumerate(images.classes)
+    ]
+    outputs = index.match(words)
+    pairs = zip(words, outputs, strict=True)
+    unmatched = [explain_unmatched(names, index) for names, output in pairs if output < 0]
     if max(outputs, default=-1) < 0:
         raise ValueError(
             f"no class of {images.name} matches an output of the model: {unmatched[0]}"
@@ -214,25 +212,11 @@ def match_classes(
     return replace(rest, labels=labels[kept], classes=classes, ids=ids or classes), unmatched
 
 
-def normalise(name: str) -> str:
-    """Normalise a name for comparison: ignore case, and treat _ and - as spaces."""
-    return " ".join(name.casefold().replace("_", " ").replace("-", " ").split())
-
-
-def outputs_by_name(
-    form: Callable[[str], str], classes: Sequence[str], ids: Sequence[str]
-) -> dict[str, int | None]:
-    """Map names to outputs, or to None if outputs share a name (ImageNet has two cranes)."""
-    outputs: dict[str, int | None] = {}
-    for index, name in enumerate(map(form, classes)):
-        outputs[name] = None if name in outputs else index
-    return outputs | {form(name): index for index, name in enumerate(ids)}
-
-
-def explain_unmatched(words: Sequence[str], shared: bool, outputs: dict[str, int | None]) -> str:
+def explain_unmatched(words: Sequence[str], index: ClassIndex) -> str:
     name = " ".join(repr(word) for word in words)
-    if shared:
-        return f"class {name} matches several outputs of the model; rename the folder to its id"
-    near = get_close_matches(normalise(words[-1]), list(outputs), n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"class {name} is not an output of the model{hint}"
+    if index.is_ambiguous(words):
+        return (
+            f"class {name} matches several outputs of the model, or the same output as another "
+            "class; rename the folder to its id"
+        )
+    return f"class {name} is not an output of the model{index.hint(words[-1])}"

@@ -14,6 +14,7 @@ import torch
 
 from reslab.data.boxes.sets import DetectionSet, GroundTruth, GroundTruthTable
 from reslab.data.class_folders import FolderReader, Problem
+from reslab.data.class_names import ClassIndex
 from reslab.errors import unknown_name
 
 # A set with such boxes is refused. Empty boxes are skipped, because COCO's own files have some.
@@ -56,6 +57,7 @@ class Annotations:
     keys: list[int | str] = field(default_factory=list)
     objects: Objects = field(default_factory=Objects)
     problems: list[Problem] = field(default_factory=list)  # except problems with boxes
+    differing_ids: str = ""  # a remark, if the ids of the training classes are others
 
     def __len__(self) -> int:
         return len(self.files)
@@ -122,7 +124,35 @@ def unknown_in_words(part: Annotations, row: int) -> str:
     name = part.objects.names[row]
     if isinstance(name, int):
         return f"no category has the id {name}"
-    return unknown_name("class", name, map(str, part.classes))
+    return unknown_name("class", name, part.classes.values())
+
+
+def align_classes(train: Annotations, test: Annotations) -> None:
+    """Give `test` the classes of `train`, matched by name; category ids may differ in COCO.
+
+    Objects of a class that `train` lacks keep the class's name, and so are refused.
+    """
+    trained = list(train.classes)
+    if not set(test.classes.items()) <= set(train.classes.items()):  # else ids and names agree
+        positions = ClassIndex(list(train.classes.values())).match(
+            [(name,) for name in test.classes.values()]
+        )
+        known = {
+            id_: trained[position] if position >= 0 else name
+            for (id_, name), position in zip(test.classes.items(), positions, strict=True)
+        }
+        differ = [id_ for id_, other in known.items() if isinstance(other, int) and id_ != other]
+        if differ:
+            name = test.classes[differ[0]]
+            test.differing_ids = (
+                f"{test.name} numbers {len(differ)} of its classes otherwise than {train.name}: "
+                f"{name!r} has the id {differ[0]}, and {known[differ[0]]} in {train.name}"
+            )
+        test.objects.names = [known.get(id_, f"id {id_}") for id_ in test.objects.names]
+    elif len(test.classes) < len(train.classes):
+        names = test.objects.names
+        test.objects.names = [id_ if id_ in test.classes else f"id {id_}" for id_ in names]
+    test.classes = train.classes
 
 
 def box_in_words(part: Annotations, row: int) -> str:

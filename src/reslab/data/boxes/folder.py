@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from reslab.data.boxes.annotations import Annotations, detection_set
+from reslab.data.boxes.annotations import Annotations, align_classes, detection_set
 from reslab.data.boxes.coco import find_coco, part_of, read_coco, year_of
 from reslab.data.boxes.sets import DetectionSet, DetectionSplits
 from reslab.data.boxes.voc import (
@@ -96,7 +96,7 @@ def read_annotations(folder: Path, years: str = "") -> AnnotatedFolder:
             "instances.json beside the images, VOC has Annotations/ and JPEGImages/"
         )
     if isinstance(annotations, Splits):
-        annotations.test.classes = annotations.train.classes
+        align_classes(annotations.train, annotations.test)
     return annotations
 
 

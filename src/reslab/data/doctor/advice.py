@@ -163,6 +163,10 @@ BOX_ADVICE = {
         "delete its copies from the training images",
     ),
     # remarks
+    "category ids": _remark(
+        "classes are matched by name, so their numbers may differ between the splits",
+        "nothing, or number the categories alike for other programs",
+    ),
     "empty box": _remark(
         "left out of training and testing: it has no area", "draw it again, or delete it"
     ),

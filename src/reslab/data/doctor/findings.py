@@ -20,6 +20,7 @@ from reslab.data.boxes.annotations import (
     unknown_in_words,
 )
 from reslab.data.class_folders import Problem
+from reslab.data.class_names import ClassIndex, clean
 from reslab.data.datasets import read_class_list
 from reslab.data.doctor.advice import ADVICE, FEW, IMBALANCE, SMALL, Advice
 from reslab.data.doctor.inspect import ImageInfo
@@ -78,6 +79,8 @@ def diagnose_boxes(
         cases += _problem_cases(part.problems)
         cases += _annotated_image_cases(part, part_paths, part_infos)
         cases += _box_cases(part)
+        if part.differing_ids:
+            cases.append(Case("category ids", (part.name,), part.differing_ids))
     for group in _equal_images(infos):
         kind = "image in both parts" if len({part for part, _ in group}) > 1 else "repeated image"
         cases.append(Case(kind, tuple(paths[part][row] for part, row in group)))
@@ -112,12 +115,13 @@ def _class_list_cases(scan: FolderScan) -> Iterator[Case]:
             continue
         place = str(path.relative_to(scan.folder))
         try:
-            listed = dict(read_class_list(path))
+            index = ClassIndex([id_ for id_, _ in read_class_list(path)])
         except ValueError as error:
             yield Case("class list", (place,), str(error))
             continue
-        for id_ in part.classes:
-            if id_ not in listed:
+        positions = index.match([(id_,) for id_ in part.images.ids])
+        for id_, position in zip(part.images.ids, positions, strict=True):
+            if position < 0:
                 yield Case("class list", (part.prefix + id_,), f"not in {place}")
 
 
@@ -146,7 +150,7 @@ def _copies(scan: FolderScan, infos: list[list[ImageInfo]]) -> Iterator[Case]:
     within = "repeated" if len(scan.parts) > 1 else "repeated, no parts"
     for group in _equal_images(infos):
         members = [(scan.parts[part], row) for part, row in group]
-        labels = {part.images.ids[int(part.images.labels[row])] for part, row in members}
+        labels = {clean(part.images.ids[int(part.images.labels[row])]) for part, row in members}
         if len(labels) > 1:
             kind = "two labels"
         else:
@@ -170,6 +174,10 @@ def _class_cases(parts: dict[str, FolderPart]) -> Iterator[Case]:
     train, test = parts.get("train") or parts.get(WHOLE_FOLDER), parts.get("validation")
     if train is None:
         return
+    tested = ClassIndex(test.images.ids if test else ()).match([(id_,) for id_ in train.images.ids])
+    unmeasured = {
+        id_ for id_, match in zip(train.images.ids, tested, strict=True) if test and match < 0
+    }
     counts = {id_: count for id_, count in train.classes.items() if count}
     most = max(counts.values(), default=0)
     largest = max(counts, key=counts.__getitem__, default="")
@@ -181,7 +189,7 @@ def _class_cases(parts: dict[str, FolderPart]) -> Iterator[Case]:
             yield Case("few images", place, f"{count}")
         if count * IMBALANCE < most:
             yield Case("imbalance", place, f"{count:,} images; {largest} has {most:,}")
-        if test is not None and id_ not in test.images.ids:
+        if id_ in unmeasured:
             yield Case("class not in validation", place)
 
 
