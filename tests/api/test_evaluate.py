@@ -105,3 +105,17 @@ def test_images_of_every_kind_are_classified_alike(model: Path, tmp_path: Path) 
     assert bad.error is not None
     assert repr(bad) == f"{bad.file}: {bad.error}"
     assert repr(single[0]) == f"{file}: 100.0 %  circle, 0.0 %  cross"
+
+
+def test_weights_that_are_not_finite_are_refused_by_name(
+    model: Path, images: reslab.ImagesInMemory
+) -> None:
+    loaded = reslab.load(model)
+    with torch.no_grad():
+        loaded.model.resnet.fc.bias[1] = torch.nan
+    with pytest.raises(RuntimeError, match=rf"{model}: the network's scores are NaN"):
+        reslab.evaluate(loaded, data=images, on_event=None)
+    reslab.save(loaded.model.net, CLASSES, MEAN, model)
+    for use in (reslab.load, lambda path: reslab.evaluate(path, data=images, on_event=None)):
+        with pytest.raises(RuntimeError, match=rf"{model}: fc\.bias is infinite or NaN"):
+            use(model)

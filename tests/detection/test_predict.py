@@ -27,7 +27,7 @@ from reslab.models.config import cifar_config
 from reslab.models.model_file import Model, model_bytes
 from reslab.models.preprocessing import Preprocessing
 from reslab.models.resnet import build_resnet
-from reslab.runtime.files import sha256_of
+from reslab.runtime.files import TensorFile, sha256_of
 
 
 @pytest.fixture(scope="module")
@@ -286,3 +286,47 @@ def test_a_detector_moves_to_a_device_with_its_preprocessing() -> None:
     moved = detector().to(torch.device("cpu"))
     assert moved.preprocessing.std.device.type == "cpu"
     assert moved.preprocess(PIXELS.numpy()).device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        ("classes", "person"),
+        ("classes", ["one"]),
+        ("ids", []),
+        ("ids", ["1"] * len(IDS)),
+        ("metrics", None),
+        ("search", {"threshold": "high"}),
+        ("search", 5),
+        ("preprocessing", {"channels": "RGB"}),
+        ("blocks", [10**9, 10**9, 10**9]),
+        ("blocks", [1]),
+        ("width", 10**9),
+        ("pooled", 10**9),
+        ("sizes", [16.0]),
+        ("classes in configuration", 10**9),
+    ],
+)
+def test_a_changed_fact_is_refused_before_anything_is_built(
+    tmp_path: Path, key: str, change: object
+) -> None:
+    content = TensorFile.read(model_file_of(tmp_path, untrained_detector()))
+    facts, file = content.facts, tmp_path / "changed.safetensors"
+    if key in facts:
+        facts[key] = change
+    elif key == "blocks":
+        facts["detector"]["trunk"]["blocks"] = change
+    else:
+        facts["detector"][key.partition(" ")[0]] = change
+    file.write_bytes(TensorFile(content.tensors, facts).to_bytes())
+    with pytest.raises(ValueError, match=f"{file} does not fit its own configuration"):
+        load_detector(file)
+
+
+def test_a_detector_whose_weights_are_not_finite_is_refused_by_name(tmp_path: Path) -> None:
+    broken = untrained_detector()
+    with torch.no_grad():
+        broken.net.regressor.weight[0, 0] = torch.inf
+    file = model_file_of(tmp_path, broken)
+    with pytest.raises(RuntimeError, match=r"regressor\.weight is infinite or NaN"):
+        load_detector(file)

@@ -329,3 +329,9 @@ def test_a_digit_classifier_recognises_enlarged_digits() -> None:
     )
     assert expected >= 90
     assert correct >= expected - 2
+
+
+def test_a_network_of_ones_own_must_have_an_output_for_each_class() -> None:
+    model = replace(colours().model, classes=("red", "green"))
+    with pytest.raises(ValueError, match="the network has 3 outputs, the model names 2 classes"):
+        Predictor(model).predict(plain(1, 2, 3))

@@ -140,6 +140,11 @@ class Predictor:
         logs = log_mean([log_probabilities(self.model, images, view, device) for view in views])
         if logs.isnan().any():
             raise RuntimeError("the network's scores are NaN: its weights are unusable")
+        if logs.shape[1] != len(self.classes):  # a network of the user's own has no configuration
+            raise ValueError(
+                f"the network has {logs.shape[1]} outputs, the model names {len(self.classes)} "
+                "classes"
+            )
         # ties go to the lower index, as for the error rates
         ranked = logs.exp().sort(dim=1, descending=True, stable=True)
         ids = self.model.ids or self.classes
