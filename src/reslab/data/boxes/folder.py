@@ -7,15 +7,8 @@ import torch
 from reslab.data.boxes.annotations import Annotations, align_classes, detection_set
 from reslab.data.boxes.coco import find_coco, part_of, read_coco, year_of
 from reslab.data.boxes.sets import DetectionSet, DetectionSplits
-from reslab.data.boxes.voc import (
-    VOC_CLASSES,
-    YEARS,
-    all_keys,
-    find_voc,
-    has_part,
-    listed_keys,
-    read_voc,
-)
+from reslab.data.boxes.voc import VOC_CLASSES, YEARS, find_voc, read_voc
+from reslab.data.boxes.voc_lists import all_keys, has_part, listed_keys, own_split
 from reslab.data.datasets import Splits, draw_validation
 from reslab.errors import unknown_name
 
@@ -157,14 +150,14 @@ def _read_voc_folder(folder: Path, homes: list[Path], years: str) -> AnnotatedFo
 
 
 def _read_own_voc(folder: Path, home: Path) -> AnnotatedFolder:
-    """Read trainval and test, or train and val, or train and test, or all images unsplit."""
-    for train, test in (("trainval", "test"), ("train", "val"), ("train", "test")):
-        if has_part(home, train) and has_part(home, test):
-            return Splits(
-                _read_voc_lists(folder, [(home, train)], "train"),
-                _read_voc_lists(folder, [(home, test)], "validation"),
-            )
-    return read_voc([(home, all_keys(home))], folder, folder.resolve().name)
+    """Read the author's training and test splits, or all images unsplit if there are no lists."""
+    split = own_split(home)
+    if split is None:
+        return read_voc([(home, all_keys(home))], folder, folder.resolve().name)
+    train, test = split
+    return Splits(
+        read_voc([(home, train)], folder, "train"), read_voc([(home, test)], folder, "validation")
+    )
 
 
 def _read_voc_lists(

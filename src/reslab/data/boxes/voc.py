@@ -8,6 +8,7 @@ from pathlib import Path
 from xml.parsers import expat
 
 from reslab.data.boxes.annotations import Annotations, Objects
+from reslab.data.boxes.voc_lists import XML_FOLDER
 from reslab.data.class_folders import FolderReader, Problem
 from reslab.data.decode import IMAGE_SUFFIXES, image_size
 from reslab.errors import os_reason
@@ -18,7 +19,7 @@ VOC_CLASSES = (
     "tvmonitor",
 )  # fmt: skip
 YEARS = ("VOC2007", "VOC2012")
-XML_FOLDER, IMAGES, LISTS = "Annotations", ("JPEGImages", "images"), "ImageSets/Main"
+IMAGES = ("JPEGImages", "images")
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 MAX_COORDINATE = 2**24  # float32 represents all integers up to here
 
@@ -116,35 +117,6 @@ def find_voc(folder: Path) -> list[Path]:
 
 def _images_of(home: Path) -> str:
     return next((name for name in IMAGES if (home / name).is_dir()), "")
-
-
-def has_part(home: Path, part: str) -> bool:
-    """Return whether a split has both a list of images and their annotations.
-
-    The annotations of the VOC2012 test set were never published.
-    """
-    if not (home / LISTS / f"{part}.txt").is_file():
-        return False
-    keys = listed_keys(home, part)
-    return bool(keys) and (home / XML_FOLDER / f"{keys[0]}.xml").is_file()
-
-
-def listed_keys(home: Path, part: str) -> list[str]:
-    """Read the image keys of a split: the first word on each line of its list."""
-    path = home / LISTS / f"{part}.txt"
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: not UTF-8 text") from None
-    except OSError as error:
-        raise ValueError(f"{path}: {os_reason(error)}") from None
-    return [line.split()[0] for line in lines if line.strip()]
-
-
-def all_keys(home: Path) -> list[str]:
-    """Return the keys of all annotated images, sorted."""
-    names = os.listdir(home / XML_FOLDER)
-    return sorted(name[:-4] for name in names if name.endswith(".xml") and name[0] != ".")
 
 
 def read_voc(

@@ -1,0 +1,128 @@
+"""Read the lists of images in VOC's ImageSets, in the forms that other tools write too."""
+
+import os
+import re
+from pathlib import Path
+from unicodedata import normalize
+
+from reslab.data.decode import IMAGE_SUFFIXES
+from reslab.errors import os_reason
+
+LIST_FOLDERS = ("ImageSets/Main", "ImageSets")
+XML_FOLDER = "Annotations"
+ALIASES = {
+    "train": ("train", "training"),
+    "trainval": ("trainval",),
+    "val": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+SPLITS = (("trainval", "test"), ("train", "val"), ("train", "test"))
+FLAGS = ("-1", "0", "1")  # the second column of a class's list, such as cat_train.txt
+
+
+def has_part(home: Path, part: str) -> bool:
+    """Return whether a split has a list of images, of which some are annotated.
+
+    The annotations of the VOC2012 test set were never published.
+    """
+    annotated = set(all_keys(home))
+    return any(key in annotated for key in listed_keys(home, part))
+
+
+def listed_keys(home: Path, part: str) -> list[str]:
+    """Return the keys of the images in a split, from its list or else from its classes' lists."""
+    annotated = {normalize("NFC", key): key for key in all_keys(home)}
+    lines = (line for path in part_lists(home, part) for line in _lines(path))
+    return list(dict.fromkeys(_key(line, annotated) for line in lines))
+
+
+def all_keys(home: Path) -> list[str]:
+    """Return the keys of all annotated images, sorted."""
+    names = os.listdir(home / XML_FOLDER)
+    return sorted(name[:-4] for name in names if name.endswith(".xml") and name[0] != ".")
+
+
+def own_split(home: Path) -> tuple[list[str], list[str]] | None:
+    """Return the keys to train and to test on as the author split them; None without any lists.
+
+    If only one of the two is listed, the other has the rest of the annotated images; if nothing is
+    left for it, the folder is unsplit. Raise ValueError for lists that cannot be used.
+    """
+    parts = {part: listed_keys(home, part) for part in ALIASES if part_lists(home, part)}
+    everything = all_keys(home)
+    if {"train", "val"} <= parts.keys() and not set(parts.get("test", ())) & set(everything):
+        parts.pop("test", None)  # as in VOC2012, whose test annotations were never published
+    for part, keys in parts.items():
+        if not set(keys) & set(everything):
+            path = part_lists(home, part)[0]
+            first = f"the first is {keys[0]!r}" if keys else "it is empty"
+            raise ValueError(
+                f"{path}: none of its images is annotated in {XML_FOLDER}/ ({first}); correct the "
+                "list, or remove it"
+            )
+    for train, test in SPLITS:
+        if train in parts and test in parts:
+            return parts[train], parts[test]
+    if {"trainval", "val"} <= parts.keys():
+        return [key for key in parts["trainval"] if key not in set(parts["val"])], parts["val"]
+    for part, keys in parts.items():
+        if rest := sorted(set(everything) - set(keys)):
+            return (rest, keys) if part in ("val", "test") else (keys, rest)
+    if not parts and len(others := _text_files(home)) > 1:
+        names = ", ".join(path.name for path in others[:4])
+        raise ValueError(
+            f"{others[0].parent} has lists of which none is for training or testing ({names}): "
+            "call them train.txt and val.txt, or remove them"
+        )
+    return None
+
+
+def part_lists(home: Path, part: str) -> list[Path]:
+    """Return the file that lists a split, or else the lists of its classes (cat_train.txt)."""
+    files = _text_files(home)
+    names = "|".join(ALIASES[part])
+    for pattern in (names, f".+_({names})"):
+        for folder in LIST_FOLDERS:
+            found = [
+                path
+                for path in files
+                if path.parent == home / folder and re.fullmatch(pattern, path.stem, re.IGNORECASE)
+            ]
+            if found:
+                return found if pattern != names else found[:1]
+    return []
+
+
+def _text_files(home: Path) -> list[Path]:
+    folders = (home / folder for folder in LIST_FOLDERS if (home / folder).is_dir())
+    paths = (path for folder in folders for path in sorted(folder.iterdir()))
+    return [path for path in paths if path.suffix.lower() == ".txt" and path.name[0] != "."]
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not UTF-8 text") from None
+    except OSError as error:
+        raise ValueError(f"{path}: {os_reason(error)}") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _key(line: str, annotated: dict[str, str]) -> str:
+    """Return the key that a line names: a name with or without folder, suffix and flag.
+
+    The line is a name as a whole if there is such an annotation, because names may have spaces.
+    """
+    name, _, last = line.rpartition(" ") if " " in line else line.rpartition("\t")
+    unflagged = name.strip() if name and last.strip() in FLAGS else line
+    forms = [line, unflagged, line.split()[0]]
+    keys = [normalize("NFC", key) for form in forms for key in (form, _stem(form))]
+    return next((annotated[key] for key in keys if key in annotated), _stem(unflagged))
+
+
+def _stem(name: str) -> str:
+    """Return a file's name without its folders, on any system, and without a known suffix."""
+    base = name.replace("\\", "/").rpartition("/")[2]
+    stem, suffix = os.path.splitext(base)
+    return stem if suffix.lower() in (*IMAGE_SUFFIXES, ".xml") else base
