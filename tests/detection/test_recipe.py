@@ -59,7 +59,7 @@ def test_the_whole_run_is_the_fourth_step() -> None:
     ("change", "why"),
     [
         ("fixed_stages=3", "fixed_stages=3: 2 stages precede the region head; at least 3"),
-        ("model.trunk.blocks=[1]", "must name the same stages"),
+        ("model.trunk.blocks=[1]", "must have the same length"),
         ("step=1", "step=1 requires training=alternating"),
         ("step=4", "'step' cannot be 4"),
         ("model.norm=batch", "model.norm"),

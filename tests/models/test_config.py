@@ -94,11 +94,11 @@ def test_places_of_bottlenecks_hold_four_times_the_width() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"norm": (BatchNorm(),)}, "model.norm is a list of 1: .* each of the 4 blocks"),
-        ({"shortcut": ("A", None)}, "model.shortcut is a list of 2"),
-        ({"norm": GroupNorm(groups=6)}, "groups=6 .* 8, 16, 32: choose a divisor of 8"),
+        ({"norm": (BatchNorm(),)}, "model.norm is a list of length 1: .* each of the 4 blocks"),
+        ({"shortcut": ("A", None)}, "model.shortcut is a list of length 2"),
+        ({"norm": GroupNorm(groups=6)}, "groups=6 .*8, 16, 32.+ choose a divisor of 8"),
         ({"block": "bottleneck", "widths": (4, 8, 8), "norm": GroupNorm()}, "4, 8, 16, 32"),
-        ({"norm": (GroupNorm(groups=16), *3 * (BatchNorm(),))}, "groups=16 .* channels, 8:"),
+        ({"norm": (GroupNorm(groups=16), *3 * (BatchNorm(),))}, "groups=16 .* channels .8.:"),
         ({"shortcut": None, "stochastic_depth": 0.5}, "block 0 "),
         ({"shortcut": ("A", "A", None, "A"), "stochastic_depth": 0.5}, "block 2 "),
         ({"stochastic_depth": 1.0}, "less than 1"),

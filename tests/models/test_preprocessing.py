@@ -88,5 +88,5 @@ def test_other_numbers_are_refused(arguments: tuple[Any, ...], reason: str) -> N
 
 
 def test_a_crop_is_not_larger_than_the_image() -> None:
-    with pytest.raises(ValueError, match="resize=200 is less than size=224"):
+    with pytest.raises(ValueError, match="resize=200 must be at least size=224"):
         Preprocessing.of((1, 2, 3), size=224, resize=200)

@@ -211,7 +211,9 @@ def to_arrays(images: Tensor):
 
 @pytest.mark.parametrize("net", [Net(width=7), OtherNet(), build_resnet(RECIPE.model)])
 def test_the_model_file_refuses_a_network_of_another_layout(whole: Path, net: nn.Module) -> None:
-    with pytest.raises(ValueError, match=r"holds Net; 531 parameters; .*, the given network is "):
+    with pytest.raises(
+        ValueError, match=r"holds Net; 531 parameters; .*, but the given network is "
+    ):
         load_model(whole, net)
 
 

@@ -72,7 +72,7 @@ def _check_url(written: str, protocol: str) -> None:
 def to_folder(place: Location, use: str) -> Path:
     """Return a local folder unchanged; raise ValueError for a URL.
 
-    `use` begins the remedy in the message: "cifar10 needs", for example.
+    The message ends with `use` and "a local folder": for example, `use` is "cifar10 needs".
     """
     if isinstance(place, Url):
         raise ValueError(

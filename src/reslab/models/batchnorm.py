@@ -91,12 +91,12 @@ def recompute_statistics(
 ) -> None:
     """Replace the moving averages by the mean statistics of several forward passes.
 
-    Each step of `passes` makes one: `(net(images) for images in batches)`. Random layers are off,
-    the weights do not change, and the network is left in evaluation mode. When several processes
-    make passes, each for `shares` parts of a mini-batch, `gather` returns the rows of all processes
-    in the order of the parts.
+    Each step of the iterator `passes` runs one: `(net(images) for images in batches)`. Random
+    layers are off, the weights do not change, and the network is left in evaluation mode. When
+    several processes run passes, each for `shares` parts of a mini-batch, `gather` returns the rows
+    of all processes in the order of the parts.
 
-    The authors' released models have averages over a large sample, "not moving average".
+    The authors' released models store averages over a large sample, "not moving average".
     """
     statistics = NormStatistics(norms_of(net), next(net.parameters()).device)
     for norm in statistics.norms:

@@ -11,7 +11,7 @@ INPUT = {"imagenet": 224, "cifar": 32}  # pixels on a side
 
 @dataclass(frozen=True)
 class Complexity:
-    """The figures for a network in Tables 1 and 6."""
+    """A network's depth, size and cost, as stated in Tables 1 and 6."""
 
     name: str
     depth: int  # weighted layers, without projections, as the paper counts
@@ -53,7 +53,7 @@ def complexity(name: str, config: ResNetConfig) -> Complexity:
 
 
 def convolutions(config: ResNetConfig, side: int) -> Iterator[Convolution]:
-    """Yield all convolutions from input to output, projections included, for images of `side`."""
+    """Yield all convolutions, projections included, for images with sides of `side` pixels."""
     places = config.places()
     kernel, stride = (7, 2) if config.stem == "imagenet" else (3, 1)
     yield Convolution(kernel, 3, config.widths[0], -(-side // stride), places[0].norm)
@@ -64,7 +64,7 @@ def convolutions(config: ResNetConfig, side: int) -> Iterator[Convolution]:
 
 
 def block_convolutions(config: ResNetConfig, place: BlockPlace, side: int) -> Iterator[Convolution]:
-    """Yield the convolutions of one block (Fig. 5) and of its shortcut; `side` is the input's."""
+    """Yield the convolutions of one block (Fig. 5) and its shortcut; its input has side `side`."""
     c_in, width, c_out, norm = place.c_in, place.width, place.c_out, place.norm
     halved = -(-side // place.stride)
     if config.block == "basic":

@@ -28,7 +28,8 @@ BlockCount = Annotated[int, Field(ge=1, le=10_000)]  # blocks in one stage
 Width = Annotated[int, Field(ge=1, le=1_000_000)]  # channels
 
 OPTIONS: tuple[Option, ...] = ("A", "B", "C")
-SUFFIXES = ("", *(f"-{option}" for option in OPTIONS))  # of a name; "": the default option
+# suffixes of a network's name; without one, it has the default option
+SUFFIXES = ("", *(f"-{option}" for option in OPTIONS))
 # Table 1: the kind of block, and the number of blocks in conv2_x ... conv5_x
 IMAGENET_STAGES: dict[int, tuple[BlockKind, tuple[int, ...]]] = {
     18: ("basic", (2, 2, 2, 2)),
@@ -41,7 +42,7 @@ IMAGENET_WIDTHS = (64, 128, 256, 512)
 # Sec. 4.2: 6n+2 layers on feature maps of 32, 16 and 8 pixels; Table 6 names these depths
 CIFAR_DEPTHS = (20, 32, 44, 56, 110, 1202)
 CIFAR_WIDTHS = (16, 32, 64)
-NORM_NAMES = {  # in labels; "": the paper's
+NORM_NAMES = {  # in labels; the paper's norm is not mentioned
     "batch": "",
     "group": "group norm",
     "none": "no norm",
@@ -111,7 +112,7 @@ class ResNetConfig(BaseModel):
         if len(self.blocks) != len(self.widths):
             raise ValueError(
                 f"model.blocks {list(self.blocks)} and model.widths {list(self.widths)} must "
-                "name the same stages"
+                "have the same length, one entry per stage"
             )
         return self
 
@@ -121,8 +122,8 @@ class ResNetConfig(BaseModel):
         for key, parts in (("norm", self.norm), ("shortcut", self.shortcut)):
             if isinstance(parts, tuple) and len(parts) != count:
                 raise ValueError(
-                    f"model.{key} is a list of {len(parts)}: give one for all blocks, or a list "
-                    f"with one for each of the {count} blocks"
+                    f"model.{key} is a list of length {len(parts)}: give one entry for each of the "
+                    f"{count} blocks, or a single value for all"
                 )
         if self.stochastic_depth:
             for place in self.places():
@@ -144,15 +145,14 @@ class ResNetConfig(BaseModel):
         for norm, counts in channels.items():
             if isinstance(norm, GroupNorm) and any(count % norm.groups for count in counts):
                 raise ValueError(
-                    f"model.norm.groups={norm.groups} does not divide all of the numbers of "
-                    f"channels, {', '.join(map(str, sorted(counts)))}: choose a divisor of "
-                    f"{gcd(*counts)}"
+                    f"model.norm.groups={norm.groups} does not divide every number of channels "
+                    f"({', '.join(map(str, sorted(counts)))}): choose a divisor of {gcd(*counts)}"
                 )
         return self
 
     @property
     def depth(self) -> int:
-        """The number of weighted layers as the paper counts them: first, blocks, last."""
+        """The number of weighted layers as the paper counts them, without projections."""
         return LAYERS[self.block] * sum(self.blocks) + 2
 
     @property
@@ -170,7 +170,7 @@ class ResNetConfig(BaseModel):
 
     @property
     def additions(self) -> tuple[str, ...]:
-        """Return the names of the parts that the paper's networks do not have, for labels."""
+        """The names, for labels, of the parts that the paper's networks do not have."""
         norms = set(self.norms)
         names = [NORM_NAMES[norm.kind] for norm in norms] if len(norms) == 1 else ["mixed norms"]
         names += [f"stochastic depth {self.stochastic_depth:g}"] if self.stochastic_depth else []
@@ -178,7 +178,7 @@ class ResNetConfig(BaseModel):
         return tuple(name for name in names if name)
 
     def places(self) -> tuple[BlockPlace, ...]:
-        """Return where each block stands and what it consists of, from input to output."""
+        """Return the position, sizes and parts of each block, in order from the input."""
         return tuple(self._places())
 
     def _places(self) -> Iterator[BlockPlace]:
@@ -202,7 +202,7 @@ class ResNetConfig(BaseModel):
                 index, c_in = index + 1, c_out
 
     def without_randomness(self) -> "ResNetConfig":
-        """Return the network without its random layers; its weights have the same names."""
+        """Return the configuration without random layers; the weights keep their names."""
         fixed = tuple(BatchNorm() if isinstance(n, NoisyBatchNorm) else n for n in self.norms)
         norm = fixed[0] if len(set(fixed)) == 1 else fixed
         return self.model_copy(update={"norm": norm, "stochastic_depth": 0.0, "dropout": 0.0})
@@ -223,12 +223,12 @@ class ResNetConfig(BaseModel):
 
 
 def warn_small_map(config: ResNetConfig, side: int) -> None:
-    """Warn if images of `side` pixels, the shorter side, leave too small a last feature map.
+    """Warn if images whose shorter side is `side` pixels leave too small a last feature map.
 
-    CIFAR images after the ImageNet stem do.
+    This happens with CIFAR images in a net with the ImageNet stem.
     """
     if (last := config.map_side(side)) < SMALLEST_MAP:
-        # no stack level: the same place for all callers, so that the user is warned once
+        # attributed to this line, not to the caller's, so that the user is warned only once
         warnings.warn(
             f"images with a side of {side} pixels leave a feature map of {last}x{last} before "
             "pooling; for images this small use a CIFAR net (Sec. 4.2)",
@@ -261,7 +261,7 @@ def cifar_config(depth: int, shortcut: Option | None = "A", *, classes: int = 10
 
 
 def cifar_names() -> list[str]:
-    """List the nets of Sec. 4.2, plain and residual, of every depth; no suffix means option A."""
+    """Return the names of the nets in Sec. 4.2, plain and residual; no suffix means option A."""
     names = []
     for depth in CIFAR_DEPTHS:
         names += [f"plain{depth}", *(f"resnet{depth}{suffix}" for suffix in SUFFIXES)]
@@ -269,7 +269,10 @@ def cifar_names() -> list[str]:
 
 
 def imagenet_names() -> list[str]:
-    """List the nets of Table 1; no suffix means option B, `-3x3` moves a bottleneck's stride."""
+    """Return the names of the nets in Table 1; without a suffix, the shortcuts are option B.
+
+    The suffix `-3x3` moves a bottleneck's stride to its 3x3 convolution.
+    """
     names = []
     for depth, (block, _) in IMAGENET_STAGES.items():
         names += [f"plain{depth}"] if block == "basic" else []
@@ -284,7 +287,7 @@ def all_models() -> dict[str, ResNetConfig]:
 
 
 def config_named(name: str) -> ResNetConfig:
-    """Return the configuration for a name; ValueError suggests the nearest name."""
+    """Return the configuration for a name; raise ValueError with the nearest name if unknown."""
     names = [*cifar_names(), *imagenet_names()]
     if name not in names:
         raise ValueError(unknown_name("model", name, names))

@@ -1,4 +1,4 @@
-"""Building blocks of Sec. 3: convolution with normalisation, shortcuts A, B, C, initialisation."""
+"""Layers of Sec. 3: convolutions with normalisation, shortcuts A to C, and initialisation."""
 
 from typing import TypeVar
 
@@ -52,7 +52,7 @@ def unset_linear(inputs: int, outputs: int) -> nn.Linear:
 
 
 class ConvBN(nn.Module):
-    """A convolution followed by batch norm, before any ReLU (Sec. 3.4), or by another `norm`.
+    """A convolution followed by batch norm (Sec. 3.4) or another `norm`, before any ReLU.
 
     [B, c_in, H, W] -> [B, c_out, ceil(H / stride), ceil(W / stride)]
     """
@@ -72,7 +72,7 @@ class ConvBN(nn.Module):
 
 
 def build_norm(norm: Norm, channels: int) -> nn.Module:
-    """Build the layer that normalises the output of a convolution, without its noise."""
+    """Build the layer that normalises the output of a convolution; `ConvBN` adds any noise."""
     if isinstance(norm, GroupNorm):
         return nn.GroupNorm(norm.groups, channels)
     return nn.Identity() if isinstance(norm, NoNorm) else nn.BatchNorm2d(channels)
@@ -92,7 +92,7 @@ class Projection(nn.Module):
 class ZeroPadding(nn.Module):
     """Option A: take every `stride`-th pixel, with zeros for the new channels (Sec. 3.3).
 
-    [B, c_in, H, W] -> [B, c_out, ceil(H / stride), ceil(W / stride)]; there are no parameters
+    [B, c_in, H, W] -> [B, c_out, ceil(H / stride), ceil(W / stride)]; has no parameters
     """
 
     def __init__(self, c_in: int, c_out: int, stride: int, zeros: Zeros) -> None:

@@ -1,4 +1,4 @@
-"""The layout of a network that no configuration describes: a line for people, with a digest."""
+"""Identify a network that no configuration describes, by a readable line with a digest."""
 
 from hashlib import sha256
 
@@ -6,14 +6,14 @@ from torch import nn
 
 from reslab.models.resnet import ResNet
 
-DIGITS = 12  # of a digest in a line for people
-PACKAGES = ("torch", "reslab")  # whose classes are not the user's own
+DIGITS = 12  # hexadecimal digits of the digest in `describe_net`
+PACKAGES = ("torch", "reslab")  # their classes are not the user's own
 
 
 def layout(net: nn.Module) -> list[tuple[str, str]]:
     """Return the class of each module, and the shape of each weight and buffer, by name.
 
-    Neither values are covered nor settings without weights, such as a stride.
+    Values are not included, nor settings that change no shape, such as a stride.
     """
     classes = [(name, type(module).__name__) for name, module in net.named_modules()]
     shapes = [(name, str(tuple(tensor.shape))) for name, tensor in net.state_dict().items()]
@@ -21,9 +21,10 @@ def layout(net: nn.Module) -> list[tuple[str, str]]:
 
 
 def describe_net(net: nn.Module) -> str:
-    """Return `label; number of parameters; digest of the layout` of a network.
+    """Return a line about a network: `label; number of parameters; digest of its layout`.
 
-    The label is its class; a `ResNet` is followed by the first class of the user's own in it.
+    The label is the network's class. If a `ResNet` contains modules of the user's own, the label
+    also names the class of the first.
     """
     digest = sha256(repr(layout(net)).encode()).hexdigest()[:DIGITS]
     count = sum(weight.numel() for weight in net.parameters())
@@ -36,5 +37,5 @@ def describe_net(net: nn.Module) -> str:
 
 
 def is_of_family(net: nn.Module) -> bool:
-    """Return whether a network is what its configuration describes, block by block."""
+    """Return whether a network is a `ResNet` with the layout that its configuration describes."""
     return isinstance(net, ResNet) and layout(net) == layout(ResNet(net.config))

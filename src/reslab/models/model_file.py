@@ -42,7 +42,7 @@ class Model:
     metrics: list[dict[str, Any]]
     ids: tuple[str, ...] = ()  # folder names (ImageNet: wnids); empty: same as classes
     folded: bool = False  # whether batch norm is folded into the convolutions
-    own_net: str | None = None  # `describe_net` of a network that no configuration describes
+    own_net: str | None = None  # `describe_net`, if no configuration describes the network
 
     def __repr__(self) -> str:
         name = self.recipe.get("name", "weights from elsewhere")
@@ -50,15 +50,18 @@ class Model:
 
     @property
     def resnet(self) -> ResNet:
-        """The network; ValueError for one of the user's own, which no configuration describes."""
+        """The network as a `ResNet`; raises ValueError if no configuration describes it."""
         if self.own_net is not None or not isinstance(self.net, ResNet):
             label = (self.own_net or type(self.net).__name__).partition(";")[0]
-            raise ValueError(f"the model's network is {label}, which no configuration describes")
+            raise ValueError(
+                f"the model's network is {label}, which no configuration describes: this needs a "
+                "ResNet built from its configuration alone"
+            )
         return self.net
 
     @property
     def config(self) -> ResNetConfig:
-        """The configuration of the network; ValueError for a network of the user's own."""
+        """The configuration of the network; raises ValueError if the network is the user's own."""
         return self.resnet.config
 
     @property
@@ -86,16 +89,20 @@ class Model:
         net, native = self.net, self.native_side
         if not isinstance(net, ResNet):
             raise ValueError(
-                f"{type(net).__name__} cannot be applied fully convolutionally, a ResNet can: "
-                "choose a protocol with crops of one size"
+                f"{type(net).__name__} cannot be applied fully convolutionally, only a ResNet "
+                "can: choose a protocol with crops of one size"
             )
         map_side = net.config.map_side
         if native is None:
-            raise ValueError("this model does not say for which size of images it was trained")
+            raise ValueError(
+                "the model file does not state the size of its training images, which is needed "
+                "here: choose a protocol with crops of one size"
+            )
         height, width = images.shape[-2:]
         if map_side(min(height, width)) < map_side(native):
             raise ValueError(
-                f"images of {height}x{width} are below the network's own size, {native}"
+                f"images of {height}x{width} pixels are smaller than the model's training images, "
+                f"{native}x{native}"
             )
         return net.dense(self._prepared(images), map_side(native)).float()
 
@@ -133,19 +140,22 @@ def save_model(
     path: str | Path,
     ids: Sequence[str] = (),
 ) -> None:
-    """Write a model file of a network trained elsewhere, for prediction and evaluation.
+    """Write a network trained elsewhere to a model file, for prediction and evaluation.
 
-    `classes` are the names of its outputs, `ids` the folder names of the classes where they differ
-    (wnids for ImageNet), `preprocessing` what it is applied to (`Preprocessing.of`). The file opens
-    by itself if the network is a `ResNet` as its configuration describes it; any other network must
-    be given again to load it. Raises ValueError if the numbers of names and outputs differ.
+    `classes` are the names of the outputs. `ids` are the names of the class folders, if they differ
+    (ImageNet: wnids). `preprocessing` is applied to every image; build it with `Preprocessing.of`.
+    If the network is a `ResNet` with the layout that its configuration describes, the file is
+    complete; any other network must be given again when the file is loaded. Raises ValueError if
+    the number of names is not the number of outputs.
     """
     file, own_net = Path(path), None if is_of_family(net) else describe_net(net)
     model = Model(net, tuple(classes), preprocessing, {}, [], tuple(ids), own_net=own_net)
     if own_net is None and len(classes) != model.config.classes:
-        raise ValueError(f"{len(classes)} classes, the network has {model.config.classes} outputs")
+        raise ValueError(
+            f"{len(classes)} classes, but the network has {model.config.classes} outputs"
+        )
     if ids and len(ids) != len(classes):
-        raise ValueError(f"{len(ids)} ids for {len(classes)} classes: as many, or none")
+        raise ValueError(f"{len(ids)} ids for {len(classes)} classes: give one per class, or none")
     if (repeated := first_repeated(list(ids or classes))) is not None:
         what = "ids" if ids else "classes without ids"
         raise ValueError(f"{repeated!r} comes twice among the {what}: all must be different")
@@ -157,10 +167,10 @@ def save_model(
 def load_model(path: str | Path, net: nn.Module | None = None) -> Model:
     """Load a model file, or the one in a run folder, for inference.
 
-    `net` is a network for a file that holds one of the user's own: it must have the same layout,
-    and its weights are replaced. Raises ValueError if the file is not a classifier's model file or
-    is damaged, or if its facts and tensors are not exactly those of the network; RuntimeError if
-    any weight is infinite or NaN.
+    If the file holds a network of the user's own, `net` must be given, with the same layout; its
+    weights are replaced. Raises ValueError if the file is not a classifier's model file or is
+    damaged, or if its facts and tensors are not exactly those of the network; RuntimeError if any
+    weight is infinite or NaN.
     """
     content = read_model_file(path)
     file, facts, tensors = content.path, content.facts, content.tensors
@@ -198,7 +208,7 @@ def must_have_layout(net: nn.Module | None, own_net: str, file: Path) -> nn.Modu
             f"reslab.load({str(file)!r}, net=...)"
         )
     if describe_net(net) != own_net:
-        raise ValueError(f"{file} holds {own_net}, the given network is {describe_net(net)}")
+        raise ValueError(f"{file} holds {own_net}, but the given network is {describe_net(net)}")
     return net
 
 

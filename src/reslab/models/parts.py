@@ -1,4 +1,4 @@
-"""The parts of a block that a configuration can choose: shortcut and normalisation; no torch."""
+"""The parts of a block that a configuration can choose: its shortcut and normalisation."""
 
 from typing import Annotated, Literal
 
@@ -64,7 +64,7 @@ class NoisyBatchNorm(BaseModel):
 
 NORMS = (BatchNorm(), GroupNorm(), NoNorm(), NoisyBatchNorm())  # every kind, with its defaults
 Norm = Annotated[BatchNorm | GroupNorm | NoNorm | NoisyBatchNorm, Field(discriminator="kind")]
-FORMS = ("one", "each")  # tags in pydantic's error locations; keys do not contain them
+FORMS = ("one", "each")  # tags that pydantic inserts in error locations, not parts of a key
 
 
 def form_of(value: object) -> str:

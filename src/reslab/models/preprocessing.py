@@ -54,16 +54,18 @@ class Preprocessing:
             values = values[:, None, None]
         if values.ndim != 3 or len(values) != 3 or deviations.shape != (3,):
             shapes = f"{list(values.shape)} and {list(deviations.shape)}"
-            raise ValueError(f"mean and std have the shapes {shapes}: [3] or [3, H, W], and [3]")
+            raise ValueError(
+                f"mean and std have the shapes {shapes}: they must be [3] or [3, H, W], and [3]"
+            )
         if not bool((deviations > 0).all()):
             raise ValueError(f"std {deviations.tolist()} must be above 0")
         if bool((values > 0).any()) and values.max() < 1 and deviations.max() < 1:
             raise ValueError(
                 f"mean {values.mean((1, 2)).tolist()} and std {deviations.tolist()} are for pixels "
-                "from 0 to 1, here they go to 255: multiply both by 255"
+                "from 0 to 1, but here pixels go to 255: multiply both by 255"
             )
         if resize is not None and size is not None and resize < size:
-            raise ValueError(f"resize={resize} is less than size={size}")
+            raise ValueError(f"resize={resize} must be at least size={size}, the crop")
         resize = size if resize is None else resize
         return Preprocessing(values, deviations[:, None, None], resize=resize, size=size)
 

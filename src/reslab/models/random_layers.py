@@ -1,6 +1,6 @@
 """Layers that are random when training: stochastic depth, dropout, and noise after batch norm.
 
-Their random numbers come from outside, so that a mini-batch remains a function of its draws:
+Their random numbers are passed in, so that a training step depends only on its draws:
 
     numbers = draw_numbers(net, len(images), rng)
     with numbers_for(net, numbers):
@@ -25,9 +25,9 @@ MULTIPLIER = 0x45D9F3B  # below 2**31: its product with a 32-bit integer fits in
 class StochasticDepth(nn.Module):
     """Drop the residual function F(x) in some training iterations (arXiv 1603.09382).
 
-    A value that is kept is divided by the survival probability, so that an inference network is an
-    ordinary one; the authors multiply F(x) by the probability at test time instead. One decision
-    holds for the whole mini-batch. [B, ...] -> [B, ...]
+    When it is kept, F(x) is divided by the survival probability, so nothing needs scaling at test
+    time; the authors instead multiply by the probability at test time. One decision is made for the
+    whole mini-batch. [B, ...] -> [B, ...]
     """
 
     def __init__(self, survival: float) -> None:
@@ -159,7 +159,7 @@ def per_image(numbers: Tensor, x: Tensor) -> Tensor:
 
 
 def kept_values(keys: Tensor, x: Tensor, rate: float) -> Tensor:
-    """Return which values of `x` dropout keeps, given one key per image; bool, shaped like `x`."""
+    """Return a mask of the values in `x` that dropout keeps, given one key per image."""
     # numbered with the channels last, as `x` is stored
     channels, *sides = x.shape[1:]
     positions = torch.arange(x[0].numel(), device=x.device).view(*sides, channels)

@@ -136,7 +136,7 @@ def build_resnet(
     """Build a network on the CPU, with weights drawn from `rng` (default: seed 0).
 
     `block` builds the block for each place in the network; by default, the paper's. All
-    convolutions and linear layers are initialised here, those inside the blocks too.
+    convolutions and linear layers are initialised here, including those inside the blocks.
     """
     rng = rng or torch.Generator().manual_seed(0)
     net = ResNet(config, block)

@@ -24,7 +24,7 @@ def bad_image(text: str) -> Event:
 
 
 def progress(done: int) -> Event:
-    """Return an event with the number of images done so far, bad ones included."""
+    """Return an event with the number of items done so far, bad ones included."""
     return {"kind": "progress", "done": done}
 
 

@@ -93,7 +93,7 @@ class TensorFile:
         for name, tensor in self.tensors.items():
             content = tensor.detach().cpu().contiguous()
             storage = content.untyped_storage().data_ptr()
-            # safetensors refuses shared memory, as of a layer that a network uses twice
+            # safetensors refuses shared memory, such as that of a layer used twice in a network
             tensors[name] = content.clone() if storage in storages else content
             storages.add(storage)
         text = to_json(self.facts)

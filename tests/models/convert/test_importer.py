@@ -139,7 +139,7 @@ def test_a_mean_file_is_blue_first(tmp_path: Path, authors_50: State) -> None:
 
 def test_a_lost_scale_factor_is_named(tmp_path: Path, authors_50: State) -> None:
     lacking = {name: blob for name, blob in authors_50.items() if name != "bn3b_branch2b/2"}
-    with pytest.raises(ValueError, match="bn3b_branch2b has to have three blobs"):
+    with pytest.raises(ValueError, match="bn3b_branch2b must have three blobs"):
         import_model(saved(lacking, tmp_path / "w.safetensors"), "resnet50")
 
 
@@ -186,7 +186,7 @@ def test_a_weight_too_many_too_few_or_of_another_shape(tmp_path, small_18) -> No
     saved(small_18 | {"fc.weight": torch.zeros(1, 512), "fc.bias": torch.zeros(1)}, file)
     assert "fc.weight is [1, 512], expected [2, 512]" in refusal(file, "resnet18")
     saved({"encoder.weight": torch.zeros(3)}, file)
-    assert "(encoder.weight, ...) are not the authors' Caffe" in refusal(file, "resnet18")
+    assert "(encoder.weight, ...) match none of the authors' Caffe" in refusal(file, "resnet18")
 
 
 def test_a_name_or_a_mean_that_does_not_belong(tmp_path: Path, small_18: State) -> None:

@@ -39,7 +39,7 @@ def _annotation_files(place: Path, names: re.Pattern[str]) -> list[Path]:
 
 
 def part_of(path: Path) -> str:
-    """Return train, val, test or whole by the name of a file, or of its folder (Roboflow)."""
+    """Return train, val, test or whole, judged by the name of a file or (Roboflow) its folder."""
     for name in (path.stem, path.parent.name):
         for part in (*COCO_TRAIN, *COCO_TEST):
             if re.search(rf"(^|[_-]){part}(\d{{4}})?($|[_-])", name):

@@ -40,7 +40,7 @@ def open_detection(
 def split_annotations(
     annotations: AnnotatedFolder, validation: float, seed: int = 0
 ) -> DetectionSplits:
-    """Build detection sets for training and testing; see `open_detection`."""
+    """Build the training and test sets from annotations, split as in `open_detection`."""
     if isinstance(annotations, Splits):
         return Splits(detection_set(annotations.train), detection_set(annotations.test))
     return split_boxes(detection_set(annotations), validation, seed)

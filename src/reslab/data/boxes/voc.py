@@ -125,10 +125,10 @@ def read_voc(
     name: str,
     classes: Sequence[str] = (),
 ) -> Annotations:
-    """Read the images with the given keys as one split, and collect their problems.
+    """Read the annotations of the given images as one split, and collect their problems.
 
-    `homes` are VOC folders in `folder`, each with its keys. If `classes` is empty, the classes are
-    taken from the annotated objects.
+    `homes` are VOC folders in `folder`, each with the keys of its images. If `classes` is empty,
+    they are taken from the annotated objects.
     """
     xml_files: list[str] = []
     objects = Objects()

@@ -230,7 +230,7 @@ class RemoteOptions:
 
 
 def default_options() -> RemoteOptions:
-    """Return options with the user's cache folder, which report trouble as warnings."""
+    """Return options that use the user's cache folder and report trouble as warnings."""
     return RemoteOptions(BlockCache(cache_folder(), warn))
 
 

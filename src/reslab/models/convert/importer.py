@@ -71,7 +71,7 @@ def layout_of(tensors: dict[str, Tensor], file: Path) -> Layout:
             return layout
     some = ", ".join(list(tensors)[:NAMES_SHOWN]) or "none"
     known = ", ".join(layout.title for layout in LAYOUTS)
-    raise ValueError(f"{file}: the names of its tensors ({some}, ...) are not {known}")
+    raise ValueError(f"{file}: the names of its tensors ({some}, ...) match none of {known}")
 
 
 def build_imported(
@@ -79,7 +79,7 @@ def build_imported(
 ) -> ResNet:
     """Build the network `name` with tensors under the layout's names, ready for inference.
 
-    Raises ValueError, with the networks that do fit, if the tensors are not those of the network.
+    Raises ValueError, naming the networks that do fit, if the tensors do not fit this network.
     """
     if layout.stem not in (None, asked.stem):
         raise ValueError(
@@ -175,8 +175,8 @@ def preprocessing_of(
         mean = torch.tensor(layout.mean)[:, None, None]
     else:
         raise ValueError(
-            f"{file} has {layout.title}, which do not say what is subtracted from an image: "
-            "give a file with `mean` (.npy or .npz; red, green, blue of 0 to 255; [3] or [3, H, W])"
+            f"{file} has {layout.title}, which do not determine the mean to subtract: give a file "
+            "as `mean` (.npy or .npz; red, green, blue from 0 to 255; [3] or [3, H, W])"
         )
     std = torch.tensor(layout.std)[:, None, None]
     resize, size = ONE_CROP if config.stem == "imagenet" else (layout.side, layout.side)

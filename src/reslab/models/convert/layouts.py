@@ -61,7 +61,7 @@ def block_convs(net: ResNet) -> Iterator[tuple[str, int, int, int | None]]:
 
 
 def torch_names(net: ResNet, projection: str, classifier: str) -> NameMap:
-    """Map to torchvision-style names: conv1, bn1, layer1.0.conv1, ...
+    """Map our names to torchvision-style names: conv1, bn1, layer1.0.conv1, ...
 
     Libraries with this style differ in their names for projection shortcuts and the classifier.
     """
@@ -88,7 +88,7 @@ def reslab_names(net: ResNet) -> NameMap:
 
 
 def authors_names(net: ResNet) -> NameMap:
-    """Map to layers of the released prototxts with the blob number: `res2a_branch2a/0`.
+    """Map our names to layers of the released prototxts and blob numbers: `res2a_branch2a/0`.
 
     These are the blobs that `authors_tensors` returns.
     """
@@ -101,7 +101,7 @@ def authors_names(net: ResNet) -> NameMap:
 
 
 def caffe_layer(ours: str, conv: str, suffix: str) -> NameMap:
-    """Map a convolution, and a batch norm, which in Caffe is two layers with `suffix`."""
+    """Map the tensor names of a convolution and its batch norm, two layers in Caffe."""
     return {
         f"{ours}.conv.weight": f"{conv}/0",
         f"{ours}.norm.weight": f"scale{suffix}/0",
@@ -135,7 +135,9 @@ def authors_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         norm = first.removesuffix("/0")
         factor = blobs.pop(f"{norm}/2", None)
         if factor is None or factor.numel() != 1 or f"{norm}/1" not in blobs:
-            raise ValueError(f"{norm} has to have three blobs: mean, variance, a factor of both")
+            raise ValueError(
+                f"{norm} must have three blobs: mean, variance and their common factor"
+            )
         scale = 0.0 if factor.item() == 0 else 1 / factor.item()  # as Caffe does
         blobs[first], blobs[f"{norm}/1"] = blobs[first] * scale, blobs[f"{norm}/1"] * scale
         layer = "conv1" if norm == "bn_conv1" else f"res{norm.removeprefix('bn')}"
@@ -216,17 +218,17 @@ def torchvision_state(model: Model) -> dict[str, Tensor]:
 def torchvision_obstacle(config: ResNetConfig) -> str:
     """Return why torchvision would compute another function with these weights, or ""."""
     if config.stem != "imagenet":
-        return "its nets start with a 7x7 convolution and a pooling, this one is a CIFAR net"
+        return "its nets start with a 7x7 convolution and pooling, but this one is a CIFAR net"
     if config.widths != IMAGENET_WIDTHS:
-        return f"its widths are {list(IMAGENET_WIDTHS)}, this one's {list(config.widths)}"
+        return f"its widths are {list(IMAGENET_WIDTHS)}, but this one's are {list(config.widths)}"
     if config.option != "B":
         kind = f"option {config.option}" if config.option in OPTIONS else config.option or "none"
-        return f"its shortcuts are option B, this one's are {kind}"
+        return f"its shortcuts are option B, but this one's are {kind}"
     for norm in config.norms:
         if not isinstance(norm, BatchNorm | NoisyBatchNorm):
-            return f"its convolutions are followed by batch norm, this one's norm is {norm.kind!r}"
+            return f"its convolutions have batch norm, but this one's norm is {norm.kind!r}"
     if config.block == "bottleneck" and config.stride_on == "1x1":
-        return "its bottlenecks stride on the 3x3, this one's on the 1x1 (model.stride_on)"
+        return "its bottlenecks stride on the 3x3, but this one's on the 1x1 (model.stride_on)"
     if config.pool == "ceil":
-        return "its first pooling is padded, this one's is not (model.pool): windows one pixel off"
+        return "its first pooling is padded, but this one's is not (model.pool): off by one pixel"
     return ""

@@ -49,7 +49,7 @@ def read_safetensors(file: Path) -> dict[str, Tensor]:
     except (ValueError, OSError) as error:
         raise damaged(file, error) from None
     if "reslab" in content.facts:
-        raise ValueError(f"{file} is a model file of reslab already: use it as it is")
+        raise ValueError(f"{file} is already a reslab model file: use it as it is")
     return content.tensors
 
 
@@ -70,17 +70,17 @@ def read_pickle(file: Path) -> Any:
         refused = re.search(r"(?:GLOBAL|global|class) ([\w.]+\.\w+)", str(error))
         if refused:
             raise ValueError(
-                f"{file} needs {refused[1]} to be opened, which could run code, and is refused; "
-                "save the state dict alone where you trust the file"
+                f"{file} is refused: opening it needs {refused[1]}, which could run code; on a "
+                "machine where you trust the file, save its state dict alone"
             ) from None
-        raise ValueError(f"{file} is no weights file of torch, or a damaged one") from None
+        raise ValueError(f"{file} is not a weights file of torch, or is damaged") from None
     except Exception as error:  # a damaged archive can fail anywhere in torch
         raise damaged(file, error) from None
 
 
 def damaged(file: Path, error: Exception) -> ValueError:
     reason = " ".join(str(error).split())[:120] or type(error).__name__
-    return ValueError(f"{file} is no {file.suffix} of weights, or a damaged one ({reason})")
+    return ValueError(f"{file} is not a {file.suffix} file of weights, or is damaged ({reason})")
 
 
 def unwrap(content: Any, file: Path) -> dict[str, Any]:
@@ -105,14 +105,16 @@ def strip_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def to_fp32(tensor: Any, name: str, file: Path) -> Tensor:
     """Copy a tensor to fp32, except batch counts; ValueError unless dense and finite."""
     if not isinstance(tensor, Tensor):
-        raise ValueError(f"{file}: {name!r} is a {type(tensor).__name__}, not a tensor")
+        raise ValueError(f"{file}: {name!r} has the type {type(tensor).__name__}, not a tensor")
     if name.endswith("num_batches_tracked"):
         return tensor.detach().long().clone()
     if tensor.layout != torch.strided or not tensor.is_floating_point():
-        raise ValueError(f"{file}: {name!r} holds {tensor.dtype} numbers; floats are wanted")
+        raise ValueError(
+            f"{file}: {name!r} holds {tensor.dtype} numbers, but weights are dense floats"
+        )
     numbers = tensor.detach().float().clone()
     if not numbers.isfinite().all():
-        raise ValueError(f"{file}: {name!r} holds values that are not numbers")
+        raise ValueError(f"{file}: {name!r} holds values that are not finite")
     return numbers
 
 
@@ -133,12 +135,16 @@ def read_mean(file: Path) -> Tensor:
 
 
 def mean_shaped(mean: Tensor, source: str) -> Tensor:
-    """Reshape [3], [1, 3, H, W] or [3, H, W] to [3, H, W]; ValueError names `source`."""
+    """Reshape [3], [1, 3, H, W] or [3, H, W] to [3, H, W]; errors name `source`."""
     shaped = mean.squeeze(0) if mean.ndim == 4 and len(mean) == 1 else mean
     shaped = shaped[:, None, None] if shaped.ndim == 1 else shaped
     if shaped.ndim != 3 or len(shaped) != 3:
-        raise ValueError(f"{source}: a mean of {list(mean.shape)}; wanted [3, H, W] or [3]")
+        raise ValueError(
+            f"{source}: the mean has the shape {list(mean.shape)}, not [3, H, W] or [3]"
+        )
     low, high = shaped.min(), shaped.max()
     if not shaped.isfinite().all() or low < 0 or not 1 < high <= 255:
-        raise ValueError(f"{source}: a mean from {low:g} to {high:g}, not of 0-255")
+        raise ValueError(
+            f"{source}: the mean goes from {low:g} to {high:g}: it must be for pixels from 0 to 255"
+        )
     return shaped.contiguous()
