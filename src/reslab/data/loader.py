@@ -153,8 +153,8 @@ class EncodedLoader:
     Batches may be requested in any order; threads decode the following batches in advance, up to
     iteration `last`, exclusive. A bad file is replaced by another file of its class and logged
     once. Raises ValueError if more files are bad than `bad_limit`, a fraction of the set, allows
-    (see `BadFileLimit`). Each process prepares its part of a mini-batch, and is told of the bad
-    files in all others. `prepare` maps float RGB [B, 3, S, S] from 0 to 255 to the network's
+    (see `BadFileLimit`). Each process prepares its part of a mini-batch, and logs the bad files
+    of all processes. `prepare` maps float RGB [B, 3, S, S] from 0 to 255 to the network's
     input, and is called in threads.
     """
 
