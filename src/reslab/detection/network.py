@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from math import gcd
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 from torch import Generator, Tensor, nn
 
 from reslab.detection.box_ops import clip, decode_boxes, large_enough, nms
@@ -91,15 +91,6 @@ class DetectorConfig(BaseModel):
         14, ge=1, le=100
     )  # side of pooled maps; conv5_1 halves it (docs/deviations.md)
     context: bool = False  # concatenate whole-image features to each region's (App. B)
-
-    @model_validator(mode="after")
-    def _trunk_has_a_stage_for_regions(self) -> Self:
-        if len(self.trunk.blocks) < 2:
-            raise ValueError(
-                f"model.trunk.blocks={list(self.trunk.blocks)}: at least two stages, because the "
-                "last one is applied to regions"
-            )
-        return self
 
     @property
     def stride(self) -> int:

@@ -77,6 +77,10 @@ def load_detector(path: str | Path) -> Detector:
     must_have_types(facts, {"recipe": dict, "metrics": list}, file)
     preprocessing = preprocessing_in(tensors, facts["preprocessing"], file)
     config = config_in(DetectorConfig, facts["detector"], file)
+    if len(config.trunk.blocks) < 2:
+        raise misfit(
+            file, "the trunk has one stage: the last is for regions, the others for images"
+        )
     search = config_in(InferenceConfig, facts["search"], file)
     classes, ids = names_in(facts, config.classes, file)
     if not ids:
