@@ -24,8 +24,8 @@ BlockKind = Literal["basic", "bottleneck"]
 Zeros = Literal["end", "both"]
 # far above any network of use; beyond, a configuration would only fill the memory
 MOST_STAGES, MOST_CLASSES = 20, 10_000_000
-BlockCount = Annotated[int, Field(ge=1, le=10_000)]  # blocks in one stage
-Width = Annotated[int, Field(ge=1, le=1_000_000)]  # channels
+BlockCount = Annotated[int, Field(gt=0, le=10_000)]  # blocks in one stage
+Width = Annotated[int, Field(gt=0, le=1_000_000)]  # channels
 
 OPTIONS: tuple[Option, ...] = ("A", "B", "C")
 # suffixes of a network's name; without one, it has the default option
