@@ -155,7 +155,8 @@ def test_voc_problems_are_named_by_file_and_line(tmp_path: Path) -> None:
 
 def test_every_kind_is_tested_and_has_advice_once() -> None:
     of_splits = {"image in both parts", "repeated image", "category ids"}
-    assert {*SPOILT, *of_splits} == set(BOX_ADVICE)
+    of_conventions = {"fractions", "corners", "stored orientation", "turned by EXIF"}
+    assert {*SPOILT, *of_splits, *of_conventions} == set(BOX_ADVICE)
     assert not set(BOX_ADVICE) & set(IMAGE_ADVICE)
 
 

@@ -17,6 +17,8 @@ from reslab.data.class_folders import FolderReader, Problem
 from reslab.data.class_names import ClassIndex
 from reslab.errors import unknown_name
 
+LARGEST_FRACTION = 1.01  # above 1, because fractions are rounded
+LEAVING, FITTING = 0.2, 0.98  # boxes are corners if so many leave the image, and fit as corners
 # A set with such boxes is refused. Empty boxes are skipped, because COCO's own files have some.
 REFUSED = ("not numbers", "swapped corners", "box outside")
 
@@ -101,6 +103,36 @@ def faulty_boxes(part: Annotations) -> dict[str, np.ndarray]:
         "past the edge": whole & ~beyond & over,
     }
     return {kind: np.flatnonzero(mask) for kind, mask in masks.items()}
+
+
+def wrong_convention(part: Annotations) -> Problem | None:
+    """Return the problem if the boxes are fractions, or corners in a COCO file; else None."""
+    boxes = part.objects.corners()
+    sizes = np.array(part.sizes, float).reshape(-1, 2)[part.objects.images]
+    finite = np.isfinite(boxes).all(1)
+    boxes, sizes = boxes[finite], sizes[finite]
+    if not len(boxes):
+        return None
+    place = part.place(0).partition(": annotation")[0]
+    is_coco = part.layout == "COCO"
+    offset = -boxes[:, :2] if is_coco else np.zeros_like(sizes)
+    start, end = boxes[:, :2] + (0 if is_coco else 1), boxes[:, 2:] + offset  # as written
+    written = np.hstack([start, end])
+    if (written >= 0).all() and (written <= LARGEST_FRACTION).all() and (written % 1).any():
+        note = (
+            f"all {len(boxes):,} boxes are numbers from 0 to 1, fractions of the image: multiply "
+            "them by its width and height"
+        )
+        return Problem("fractions", place, note)
+    leaving = int((boxes[:, 2:] > sizes + 1).any(1).sum())
+    fits = ((end > start) & (end <= sizes + 1)).all(1).mean()
+    if is_coco and leaving >= max(2, LEAVING * len(boxes)) and fits >= FITTING:
+        note = (
+            f"{leaving:,} of {len(boxes):,} boxes leave the image as x y width height, but fit as "
+            "corners x0 y0 x1 y1: write x0 y0 x1-x0 y1-y0"
+        )
+        return Problem("corners", place, note)
+    return None
 
 
 def repeated_boxes(part: Annotations) -> np.ndarray:
@@ -199,6 +231,8 @@ def detection_set(part: Annotations, *, alone: bool = False) -> DetectionSet:
 def _refuse(part: Annotations, alone: bool) -> None:
     """Raise ValueError with the first problem and the number of further problems, if any."""
     lines = [f"{problem.place}: {problem.note}" for problem in part.problems]
+    if not alone and (problem := wrong_convention(part)):
+        raise ValueError(f"{problem.place}: {problem.note}")
     missing = () if alone else missing_images(part.root, part.files)
     lines += [f"{part.root / file} does not exist" for file in missing]
     lines += [f"{part.place(row)}: {unknown_in_words(part, row)}" for row in unknown_classes(part)]

@@ -152,6 +152,14 @@ BOX_ADVICE = {
     # boxes
     "unknown class": _refused("correct the class, or add it to the classes to learn"),
     "not numbers": _refused("correct the box: it needs four finite numbers"),
+    "fractions": _refused("multiply x and width by the image's width, y and height by its height"),
+    "corners": _refused(
+        "subtract the first corner from the second: a COCO box is x y width height"
+    ),
+    "stored orientation": _spoils(
+        "the boxes fit the image before its EXIF rotation, but it is read upright, and refused",
+        "remove its EXIF orientation (exiftool -Orientation= FILE), or annotate it upright",
+    ),
     "swapped corners": _refused(
         "swap the corners: a COCO box is x y width height, a VOC box xmin ymin xmax ymax"
     ),
@@ -163,6 +171,11 @@ BOX_ADVICE = {
         "delete its copies from the training images",
     ),
     # remarks
+    "turned by EXIF": _remark(
+        "read upright, but its boxes fit the stored image if it was annotated without its EXIF "
+        "block; the size cannot tell",
+        "look at its boxes; if they are turned, remove its EXIF orientation",
+    ),
     "category ids": _remark(
         "classes are matched by name, so their numbers may differ between the splits",
         "nothing, or number the categories alike for other programs",

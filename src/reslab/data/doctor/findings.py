@@ -18,6 +18,7 @@ from reslab.data.boxes.annotations import (
     repeated_boxes,
     unknown_classes,
     unknown_in_words,
+    wrong_convention,
 )
 from reslab.data.class_folders import Problem
 from reslab.data.class_names import ClassIndex, clean
@@ -204,10 +205,15 @@ def _annotated_image_cases(
             yield Case("missing image", (path,))
         elif info.problem:
             yield Case("bad image", (path,), info.reason)
+        elif info.turn >= 5 and (info.height, info.width) == annotated_size != annotated_size[::-1]:
+            note = f"annotated at its stored size, {info.height} x {info.width}"
+            yield Case("stored orientation", (path,), note)
         elif (info.width, info.height) != annotated_size:
             wide, high = annotated_size
             note = f"{info.width} x {info.height}, but annotated as {wide} x {high}"
             yield Case("other size", (path,), note)
+        elif row in annotated and info.turn > 1 and (info.turn < 5 or info.width == info.height):
+            yield Case("turned by EXIF", (path,), f"EXIF orientation {info.turn}")
         if row not in annotated:
             yield Case("no boxes", (path,))
 
@@ -215,6 +221,9 @@ def _annotated_image_cases(
 def _box_cases(part: Annotations) -> Iterator[Case]:
     for row in unknown_classes(part).tolist():
         yield _box_case("unknown class", part, row, unknown_in_words(part, row))
+    if problem := wrong_convention(part):  # the other faults follow from it
+        yield Case(problem.kind, (problem.place,), problem.note)
+        return
     kinds = faulty_boxes(part) | {"repeated box": repeated_boxes(part)}
     for kind, rows in kinds.items():
         for row in rows.tolist():

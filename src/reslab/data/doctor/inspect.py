@@ -45,6 +45,7 @@ class ImageInfo:
     digest: int = 0  # of the decoded pixels
     oddities: tuple[str, ...] = ()  # some of ODDITIES
     format: str = ""  # by the signature
+    turn: int = 1  # a JPEG's EXIF orientation, 1 to 8; 1 is upright
 
 
 def inspect_all(scan: FolderScan, on_progress: Callable[[None], None]) -> list[list[ImageInfo]]:
@@ -107,6 +108,7 @@ def inspect(read: Callable[[str], bytes], file: str, *, named: bool = True) -> I
         digest=int.from_bytes(digest, "little"),
         oddities=(*_oddities(data, kind, file), *wrong),
         format=kind,
+        turn=orientation(jpeg_exif(data)[0]) if kind == "jpeg" else 1,
     )
 
 
