@@ -23,7 +23,7 @@ def test_check_and_training_say_the_same_sentence(name: str, kind: str, line: st
     findings = {finding.kind: finding.cases for finding in check(BOXES / name).findings}
     (case,) = findings.pop(kind)
     assert line in case.note
-    assert "past the edge" not in findings  # one fault is told once
+    assert "past the edge" not in findings  # one fault is reported once
     with pytest.raises(ValueError, match=line) as error:
         open_detection(BOXES / name)
     assert str(error.value) == f"{case.files[0]}: {case.note}"

@@ -173,7 +173,7 @@ BOX_ADVICE = {
     # remarks
     "turned by EXIF": _remark(
         "read upright, but its boxes fit the stored image if it was annotated without its EXIF "
-        "block; the size cannot tell",
+        "block, which its size does not show",
         "look at its boxes; if they are turned, remove its EXIF orientation",
     ),
     "category ids": _remark(
