@@ -102,22 +102,22 @@ def test_a_file_without_checksum_opens_with_a_warning(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "reason"),
     [
-        ("classes", "abc", "classes is 'abc', and must be a list of names"),
-        ("classes", ["a", "b"], "classes has 2 names, the network has 3 outputs"),
-        ("classes", ["a", "b", "c", "d"], "classes has 4 names, the network has 3 outputs"),
+        ("classes", "abc", "classes is 'abc', but must be a list of names"),
+        ("classes", ["a", "b"], "2 classes, but the network has 3 outputs"),
+        ("classes", ["a", "b", "c", "d"], "4 classes, but the network has 3 outputs"),
         ("classes", ["a", "b", 3], "must be a list of names"),
         ("classes", ["a", "b", "a"], "classes has 'a' twice"),
         ("classes", None, "must be a list of names"),
-        ("ids", ["a"], "ids has 1 names, the network has 3 outputs"),
+        ("ids", ["a"], "1 ids, but the network has 3 outputs"),
         ("ids", {"a": 1}, "must be a list of names"),
         ("ids", ["a", "b", "b"], "ids has 'b' twice"),
         ("recipe", ["data"], "recipe is .* must be a dict"),
-        ("metrics", {}, "metrics is {}, and must be a list"),
+        ("metrics", {}, "metrics is {}, but must be a list"),
         ("metrics", [1], "must be a list of reports"),
         ("batch_norm_folded", "no", "must be a bool"),
         ("config", "resnet20", "does not fit its own configuration"),
         ("config", None, "does not fit its own configuration"),
-        ("preprocessing", [], "wanted are channels, resize, size"),
+        ("preprocessing", [], "channels, resize, size"),
         ("preprocessing", {"channels": "RBG", "resize": None, "size": None}, "'RGB' or 'BGR'"),
         ("preprocessing", {"channels": "RGB", "resize": -1, "size": None}, "resize is -1"),
         ("preprocessing", {"channels": "RGB", "resize": None, "size": 10**9}, "size is 1000000000"),
@@ -195,7 +195,7 @@ def test_repeated_names_need_ids_that_differ(tmp_path: Path) -> None:
     """ImageNet has two classes called crane."""
     net, colours = build_resnet(CONFIG), Preprocessing.of((1, 2, 3))
     file = tmp_path / "own.safetensors"
-    with pytest.raises(ValueError, match="'crane' comes twice among the classes without ids"):
+    with pytest.raises(ValueError, match="'crane' occurs twice in classes: give ids that differ"):
         save_model(net, ("crane", "crane", "cat"), colours, file)
     save_model(net, ("crane", "crane", "cat"), colours, file, ("n1", "n2", "n3"))
     assert load_model(file).classes == ("crane", "crane", "cat")

@@ -20,9 +20,10 @@ FORMS: tuple[Callable[[str], str], ...] = (str, clean, fold)  # from exact to lo
 
 
 class ClassIndex:
-    """Find classes by id or name: as written, else in NFC and stripped, else ignoring case.
+    """Find classes by id or name: as written, else as `clean` returns it, else as `fold` does.
 
-    A name that fits several classes equally well matches none of them; an id precedes a name.
+    A name that fits several classes equally well matches none of them. Ids take precedence over
+    names.
     """
 
     def __init__(self, names: Sequence[str], ids: Sequence[str] = ()) -> None:
@@ -30,9 +31,10 @@ class ClassIndex:
         self._shown = {fold(name): name for name in (*ids, *names)}
 
     def match(self, classes: Sequence[Sequence[str]]) -> list[int]:
-        """Return the position of each class, given as its id and name; -1 if there is none.
+        """Return the position of each class, given as its id and name; -1 if it has no match.
 
-        If several classes match one position, it goes to the one written like it, or to the first.
+        If several classes match one position, the one with the same spelling gets it, or else the
+        first; the others have no match.
         """
         positions = [self._find(words) for words in classes]
         exact = [any(word in self._tables[0] for word in words) for words in classes]
@@ -67,7 +69,7 @@ class ClassIndex:
 def _positions(
     form: Callable[[str], str], names: Sequence[str], ids: Sequence[str]
 ) -> dict[str, int | None]:
-    """Map names and ids to positions, or to None if several share one (ImageNet has two cranes)."""
+    """Map names and ids to positions; None if several classes share one (ImageNet: two cranes)."""
     positions: dict[str, int | None] = {}
     for group in (names, ids):
         own: dict[str, int | None] = {}

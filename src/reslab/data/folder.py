@@ -163,7 +163,7 @@ def check_parts(parts: Mapping[str, FolderPart], on_problem: OnProblem) -> None:
             if index.is_ambiguous((id_,)):
                 line = (
                     f"class {id_!r} of {test.root} matches several classes of {train.root}, or the "
-                    "same class as another: rename it"
+                    "same class as another one: rename it"
                 )
             else:
                 line += index.hint(id_)

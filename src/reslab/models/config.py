@@ -22,7 +22,7 @@ from reslab.models.parts import (
 
 BlockKind = Literal["basic", "bottleneck"]
 Zeros = Literal["end", "both"]
-# far above any network of use; beyond, a configuration would only fill the memory
+# far above any useful network; a larger configuration would only exhaust the memory
 MOST_STAGES, MOST_CLASSES = 20, 10_000_000
 BlockCount = Annotated[int, Field(gt=0, le=10_000)]  # blocks in one stage
 Width = Annotated[int, Field(gt=0, le=1_000_000)]  # channels
@@ -91,9 +91,8 @@ class ResNetConfig(BaseModel):
     stem: Literal["imagenet", "cifar"]
     block: BlockKind
     blocks: tuple[BlockCount, ...] = Field(min_length=1, max_length=MOST_STAGES)  # per stage
-    widths: tuple[Width, ...] = Field(
-        min_length=1, max_length=MOST_STAGES
-    )  # channels inside the blocks, per stage
+    # channels inside the blocks, per stage
+    widths: tuple[Width, ...] = Field(min_length=1, max_length=MOST_STAGES)
     classes: int = Field(ge=2, le=MOST_CLASSES)
     shortcut: Shortcuts
     zeros: Zeros = "end"  # where option A adds channels; "both" for weights trained that way

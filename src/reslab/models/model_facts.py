@@ -31,24 +31,25 @@ def quoted(value: object) -> str:
 def names_in(facts: Mapping[str, Any], outputs: int | None, file: Path) -> tuple[list[str], ...]:
     """Return the classes and ids in a model file's facts.
 
-    Raise ValueError unless both are lists of strings, one for each of the `outputs` (None: as many
-    as there are classes; ids may be empty), and the ids, or else the classes, are all different.
+    Raise ValueError unless both are lists of strings, one for each of the network's `outputs`, and
+    the ids are all different. If there are no ids, the classes must be different. If `outputs` is
+    None, any number of classes is allowed.
     """
     for key in ("classes", "ids"):
         names = facts[key]
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise misfit(file, f"{key} is {quoted(names)}, and must be a list of names")
+            raise misfit(file, f"{key} is {quoted(names)}, but must be a list of names")
         outputs = len(names) if outputs is None else outputs
         if len(names) != outputs and (names or key == "classes"):
-            raise misfit(file, f"{key} has {len(names)} names, the network has {outputs} outputs")
+            raise misfit(file, f"{len(names)} {key}, but the network has {outputs} outputs")
     key = "ids" if facts["ids"] else "classes"
     if (repeated := first_repeated(facts[key])) is not None:
-        raise misfit(file, f"{key} has {quoted(repeated)} twice, and all must be different")
+        raise misfit(file, f"{key} has {quoted(repeated)} twice, but all must be different")
     return facts["classes"], facts["ids"]
 
 
 def first_repeated(names: list[str]) -> str | None:
-    """Return the first name that already came before, or None if all are different."""
+    """Return the first name that repeats an earlier one, or None if all are different."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -62,9 +63,9 @@ def must_have_types(facts: Mapping[str, Any], types: Mapping[str, type], file: P
     for key, wanted in types.items():
         if not isinstance(facts[key], wanted):
             text = quoted(facts[key])
-            raise misfit(file, f"{key} is {text}, and must be a {wanted.__name__}")
+            raise misfit(file, f"{key} is {text}, but must be a {wanted.__name__}")
     if not all(isinstance(report, dict) for report in facts["metrics"]):
-        raise misfit(file, f"metrics is {quoted(facts['metrics'])}, and must be a list of reports")
+        raise misfit(file, f"metrics is {quoted(facts['metrics'])}, but must be a list of reports")
 
 
 def config_in(kind: type[Config], fields: Any, file: Path) -> Config:
@@ -84,23 +85,26 @@ def preprocessing_in(tensors: dict[str, Tensor], facts: Any, file: Path) -> Prep
     Raise ValueError unless its numbers and shapes can be used.
     """
     if not isinstance(facts, dict) or facts.keys() != {"channels", "resize", "size"}:
-        raise misfit(file, f"preprocessing is {quoted(facts)}: wanted are channels, resize, size")
+        raise misfit(
+            file,
+            f"preprocessing is {quoted(facts)}, but must have just the keys channels, resize, size",
+        )
     if facts["channels"] not in ("RGB", "BGR"):
-        raise misfit(file, f"channels is {quoted(facts['channels'])}, and must be 'RGB' or 'BGR'")
+        raise misfit(file, f"channels is {quoted(facts['channels'])}, but must be 'RGB' or 'BGR'")
     for key in ("resize", "size"):
         side = facts[key]
         if side is not None and not (type(side) is int and 0 < side <= LARGEST_SIDE):
             raise misfit(
-                file, f"{key} is {quoted(side)}, and must be null or 1 to {LARGEST_SIDE} pixels"
+                file, f"{key} is {quoted(side)}, but must be null or 1 to {LARGEST_SIDE} pixels"
             )
     preprocessing = pop_preprocessing(tensors, facts)
     mean, std = preprocessing.mean, preprocessing.std
     if mean.ndim != 3 or len(mean) != 3 or not mean.numel() or std.shape != (3, 1, 1):
         shapes = f"{list(mean.shape)} and {list(std.shape)}"
-        raise misfit(file, f"mean and std are {shapes}: wanted are [3, H, W] and [3, 1, 1]")
+        raise misfit(file, f"mean and std are {shapes}, not [3, H, W] and [3, 1, 1]")
     for name, values in preprocessing.tensors().items():
         if values.dtype not in WEIGHT_TYPES or not values.isfinite().all():
-            raise misfit(file, f"{name} holds values that are not numbers")
+            raise misfit(file, f"{name} holds values that are not finite floats")
     if not (std > 0).all():
         raise misfit(file, f"the standard deviation is {std.flatten().tolist()}, not above 0")
     return preprocessing
@@ -114,14 +118,14 @@ def must_have_tensors(
     The network has at least `blocks` blocks, and is built without memory for its weights.
     """
     if blocks > len(tensors):
-        raise misfit(file, f"blocks are {blocks:,} together, the file has {len(tensors)} tensors")
+        raise misfit(file, f"{blocks:,} blocks, but the file has only {len(tensors)} tensors")
     with torch.device("meta"):
         wanted = build().state_dict()
     must_match(wanted, tensors, file)
 
 
 def must_match(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], file: Path) -> None:
-    """Raise ValueError unless `tensors` have the names, shapes and kinds of numbers `wanted`."""
+    """Raise ValueError unless `tensors` have the names, shapes and number types of `wanted`."""
     missing = [name for name in wanted if name not in tensors]
     foreign = [name for name in tensors if name not in wanted]
     for what, names in (("the tensors lack", missing), ("no layer has the tensors", foreign)):
@@ -131,11 +135,11 @@ def must_match(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], file
     for name, expected in wanted.items():
         tensor = tensors[name]
         if tensor.shape != expected.shape:
-            shapes = f"{list(tensor.shape)}, the network has {list(expected.shape)}"
+            shapes = f"{list(tensor.shape)}, but the network has {list(expected.shape)}"
             raise misfit(file, f"{name} has the shape {shapes}")
         floats = expected.is_floating_point() and tensor.dtype in WEIGHT_TYPES
         if not floats and tensor.dtype != expected.dtype:
-            kinds = f"{tensor.dtype}, the network has {expected.dtype}"
+            kinds = f"{tensor.dtype}, but the network has {expected.dtype}"
             raise misfit(file, f"{name} holds {kinds}")
 
 
@@ -144,6 +148,6 @@ def must_be_finite(tensors: Mapping[str, Tensor], file: Path) -> None:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise RuntimeError(
-                f"{file}: {name} is infinite or NaN, so its weights are unusable; "
+                f"{file}: {name} is infinite or NaN, so the weights are unusable; "
                 "if training diverged, train again with a lower learning rate"
             )

@@ -157,8 +157,8 @@ def save_model(
     if ids and len(ids) != len(classes):
         raise ValueError(f"{len(ids)} ids for {len(classes)} classes: give one per class, or none")
     if (repeated := first_repeated(list(ids or classes))) is not None:
-        what = "ids" if ids else "classes without ids"
-        raise ValueError(f"{repeated!r} comes twice among the {what}: all must be different")
+        way_on = "ids must differ" if ids else "give ids that differ"
+        raise ValueError(f"{repeated!r} occurs twice in {'ids' if ids else 'classes'}: {way_on}")
     if file.is_dir():
         raise ValueError(f"{path} is a folder: name a file, such as {file / 'model.safetensors'}")
     atomic_write(file, model_bytes(model))
@@ -215,22 +215,22 @@ def must_have_layout(net: nn.Module | None, own_net: str, file: Path) -> nn.Modu
 def build_to_fit(
     build: Callable[[], Net], config: ResNetConfig, tensors: Mapping[str, Tensor], file: Path
 ) -> Net:
-    """Build the network of a file; raise ValueError, and build nothing, unless its tensors fit."""
+    """Build a file's network; raise ValueError, without building it, unless its tensors fit."""
     must_have_tensors(sum(config.blocks), build, tensors, file)
     return build()
 
 
 @dataclass(frozen=True)
 class ModelContent:
-    """The content of a model file, unchecked but for its checksum."""
+    """The content of a model file, not validated apart from its checksum."""
 
     path: Path
     facts: dict[str, Any]
     tensors: dict[str, Tensor]
-    has_checksum: bool  # files from the first edition have none
+    has_checksum: bool  # some files from the first edition have none
 
     def must_have(self, keys: Set[str]) -> None:
-        """Raise ValueError unless reslab wrote the file; warn if nothing shows a changed value."""
+        """Raise ValueError if `keys` or preprocessing are missing; warn if there is no checksum."""
         if not self.facts.keys() >= keys or not self.tensors.keys() >= {MEAN_NAME, STD_NAME}:
             raise not_a_model_file(self.path)
         if not self.has_checksum:

@@ -142,7 +142,7 @@ def _facts_and_digest(metadata: Mapping[str, str]) -> tuple[dict[str, Any], str 
         return {name: _json_or_text(text) for name, text in metadata.items()}, None
     facts = json.loads(metadata[FACTS])
     if not isinstance(facts, dict):
-        raise ValueError(f"its facts are a {type(facts).__name__}")
+        raise ValueError(f"its facts are a {type(facts).__name__}, not a dict")
     return facts, facts.pop(DIGEST, None) or metadata.get(DIGEST)
 
 
@@ -154,10 +154,10 @@ def _json_or_text(text: str) -> Any:
 
 
 def warn_without_checksum(file: Path) -> None:
-    """Warn that a file from the first edition would not show a changed value."""
+    """Warn that a file from the first edition has no checksum."""
     warnings.warn(
-        f"{file} is from an earlier reslab and has no checksum: damage to its numbers would not "
-        "be noticed",
+        f"{file} is from an earlier version of reslab and has no checksum: damage to its numbers "
+        "would go unnoticed",
         stacklevel=1,
     )
 

@@ -59,7 +59,7 @@ class Annotations:
     keys: list[int | str] = field(default_factory=list)
     objects: Objects = field(default_factory=Objects)
     problems: list[Problem] = field(default_factory=list)  # except problems with boxes
-    differing_ids: str = ""  # a remark, if the ids of the training classes are others
+    differing_ids: str = ""  # a remark, if the classes have other ids in the training split
 
     def __len__(self) -> int:
         return len(self.files)
@@ -162,7 +162,8 @@ def unknown_in_words(part: Annotations, row: int) -> str:
 def align_classes(train: Annotations, test: Annotations) -> None:
     """Give `test` the classes of `train`, matched by name; category ids may differ in COCO.
 
-    Objects of a class that `train` lacks keep the class's name, and so are refused.
+    Objects of a class that `train` lacks get the class's name instead of an id, so that they are
+    refused when a set is built.
     """
     trained = list(train.classes)
     if not set(test.classes.items()) <= set(train.classes.items()):  # else ids and names agree
@@ -177,8 +178,8 @@ def align_classes(train: Annotations, test: Annotations) -> None:
         if differ:
             name = test.classes[differ[0]]
             test.differing_ids = (
-                f"{test.name} numbers {len(differ)} of its classes otherwise than {train.name}: "
-                f"{name!r} has the id {differ[0]}, and {known[differ[0]]} in {train.name}"
+                f"{len(differ)} classes have other ids in {test.name} than in {train.name}: "
+                f"{name!r} has the id {differ[0]}, but {known[differ[0]]} in {train.name}"
             )
         test.objects.names = [known.get(id_, f"id {id_}") for id_ in test.objects.names]
     elif len(test.classes) < len(train.classes):

@@ -150,7 +150,7 @@ def _read_voc_folder(folder: Path, homes: list[Path], years: str) -> AnnotatedFo
 
 
 def _read_own_voc(folder: Path, home: Path) -> AnnotatedFolder:
-    """Read the author's training and test splits, or all images unsplit if there are no lists."""
+    """Read the folder's own training and test splits, or all images unsplit if it has no lists."""
     split = own_split(home)
     if split is None:
         return read_voc([(home, all_keys(home))], folder, folder.resolve().name)

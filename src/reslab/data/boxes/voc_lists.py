@@ -1,4 +1,4 @@
-"""Read the lists of images in VOC's ImageSets, in the forms that other tools write too."""
+"""Read the image lists in VOC's ImageSets, including the variants that other tools write."""
 
 import os
 import re
@@ -21,7 +21,7 @@ FLAGS = ("-1", "0", "1")  # the second column of a class's list, such as cat_tra
 
 
 def has_part(home: Path, part: str) -> bool:
-    """Return whether a split has a list of images, of which some are annotated.
+    """Return whether a split has a list of images, at least one of which is annotated.
 
     The annotations of the VOC2012 test set were never published.
     """
@@ -43,10 +43,10 @@ def all_keys(home: Path) -> list[str]:
 
 
 def own_split(home: Path) -> tuple[list[str], list[str]] | None:
-    """Return the keys to train and to test on as the author split them; None without any lists.
+    """Return the folder's own split as (training keys, test keys), or None if it is unsplit.
 
-    If only one of the two is listed, the other has the rest of the annotated images; if nothing is
-    left for it, the folder is unsplit. Raise ValueError for lists that cannot be used.
+    If only one of the two has a list, the other has the remaining annotated images; if none remain,
+    the folder is unsplit. Raise ValueError for lists that cannot be used.
     """
     parts = {part: listed_keys(home, part) for part in ALIASES if part_lists(home, part)}
     everything = all_keys(home)
@@ -71,8 +71,8 @@ def own_split(home: Path) -> tuple[list[str], list[str]] | None:
     if not parts and len(others := _text_files(home)) > 1:
         names = ", ".join(path.name for path in others[:4])
         raise ValueError(
-            f"{others[0].parent} has lists of which none is for training or testing ({names}): "
-            "call them train.txt and val.txt, or remove them"
+            f"{others[0].parent} has lists, but none for training or testing ({names}): "
+            "rename them to train.txt and val.txt, or remove them"
         )
     return None
 
@@ -110,9 +110,9 @@ def _lines(path: Path) -> list[str]:
 
 
 def _key(line: str, annotated: dict[str, str]) -> str:
-    """Return the key that a line names: a name with or without folder, suffix and flag.
+    """Return the image key on a line, which may also have a folder, a suffix and a flag.
 
-    The line is a name as a whole if there is such an annotation, because names may have spaces.
+    A key may have spaces, so the whole line is the key if an image with this key is annotated.
     """
     name, _, last = line.rpartition(" ") if " " in line else line.rpartition("\t")
     unflagged = name.strip() if name and last.strip() in FLAGS else line

@@ -177,8 +177,8 @@ BOX_ADVICE = {
         "look at its boxes; if they are turned, remove its EXIF orientation",
     ),
     "category ids": _remark(
-        "classes are matched by name, so their numbers may differ between the splits",
-        "nothing, or number the categories alike for other programs",
+        "none, because classes are matched by name",
+        "nothing; for other programs, give the categories the same ids in both splits",
     ),
     "empty box": _remark(
         "left out of training and testing: it has no area", "draw it again, or delete it"
