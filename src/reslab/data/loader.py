@@ -219,7 +219,7 @@ class EncodedLoader:
         self.prefetcher.close()
 
     def _begin(self, threads: Executor, iteration: int) -> list[Future[Any]]:
-        """Submit the work for a batch; return one future per image and then the Batch's."""
+        """Submit the work for a batch; return one future per image, and last the Batch's future."""
         self._prefetch_files(iteration)
         draws, side = self.draws(iteration), self.augmentation.size
         (crops, factors), indices = draws.numbers, draws.indices

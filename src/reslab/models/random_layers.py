@@ -141,7 +141,7 @@ def switch_off(net: nn.Module) -> None:
 
 
 def numbers_of(layer: RandomLayer, numbers: Tensor | None, x: Tensor) -> Tensor:
-    """Return a layer's numbers on the device of `x`; raise ValueError if they do not fit."""
+    """Return a layer's numbers on the device of `x`; raise ValueError if any are missing."""
     kind = type(layer).__name__
     if numbers is None:
         raise ValueError(

@@ -18,7 +18,10 @@ from reslab.data.class_names import ClassIndex
 from reslab.errors import unknown_name
 
 LARGEST_FRACTION = 1.01  # above 1, because fractions are rounded
-LEAVING, FITTING = 0.2, 0.98  # boxes are corners if so many leave the image, and fit as corners
+LEAVING, FITTING = (
+    0.2,
+    0.98,
+)  # boxes are corners if these fractions leave the image, and fit as corners
 # A set with such boxes is refused. Empty boxes are skipped, because COCO's own files have some.
 REFUSED = ("not numbers", "swapped corners", "box outside")
 

@@ -172,8 +172,8 @@ BOX_ADVICE = {
     ),
     # remarks
     "turned by EXIF": _remark(
-        "read upright, but its boxes fit the stored image if it was annotated without its EXIF "
-        "block, which its size does not show",
+        "read upright: its boxes do not fit if it was annotated without regard to its EXIF block, "
+        "which its size cannot show",
         "look at its boxes; if they are turned, remove its EXIF orientation",
     ),
     "category ids": _remark(

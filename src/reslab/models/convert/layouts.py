@@ -101,7 +101,10 @@ def authors_names(net: ResNet) -> NameMap:
 
 
 def caffe_layer(ours: str, conv: str, suffix: str) -> NameMap:
-    """Map the tensor names of a convolution and its batch norm, two layers in Caffe."""
+    """Map the tensor names of a convolution and its batch norm.
+
+    In Caffe, a batch norm is two layers, bn and scale, whose names end with `suffix`.
+    """
     return {
         f"{ours}.conv.weight": f"{conv}/0",
         f"{ours}.norm.weight": f"scale{suffix}/0",
