@@ -22,6 +22,7 @@ from reslab.detection.inference import (
 from reslab.detection.network import DetectorConfig, FasterRCNN
 from reslab.detection.recipe import InferenceConfig
 from reslab.models.model_facts import (
+    build_without_weights,
     config_in,
     misfit,
     must_have_types,
@@ -29,7 +30,6 @@ from reslab.models.model_facts import (
     preprocessing_in,
 )
 from reslab.models.model_file import (
-    build_to_fit,
     model_file,
     read_facts,
     read_model_file,
@@ -85,7 +85,9 @@ def load_detector(path: str | Path) -> Detector:
     classes, ids = names_in(facts, config.classes, file)
     if not ids:
         raise misfit(file, "ids is empty: a detector has one for each class")
-    net = build_to_fit(partial(FasterRCNN, config), config.trunk, tensors, file)
+    net = build_without_weights(
+        sum(config.trunk.blocks), partial(FasterRCNN, config), tensors, file
+    )
     return Detector(
         net=with_weights(net, tensors, file),
         classes=tuple(classes),

@@ -6,8 +6,9 @@ from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ValidationError
-from torch import Tensor, nn
+from torch import Tensor
 
+from reslab.models.layers import Net
 from reslab.models.preprocessing import Preprocessing, pop_preprocessing
 
 Config = TypeVar("Config", bound=BaseModel)
@@ -110,18 +111,18 @@ def preprocessing_in(tensors: dict[str, Tensor], facts: Any, file: Path) -> Prep
     return preprocessing
 
 
-def must_have_tensors(
-    blocks: int, build: Callable[[], nn.Module], tensors: Mapping[str, Tensor], file: Path
-) -> None:
-    """Raise ValueError unless `tensors` are the weights of the network that `build` returns.
+def build_without_weights(
+    blocks: int, build: Callable[[], Net], tensors: Mapping[str, Tensor], file: Path
+) -> Net:
+    """Build a file's network of `blocks` blocks without memory for its weights.
 
-    The network has at least `blocks` blocks, and is built without memory for its weights.
+    `tensors` are to become its weights. Raises ValueError, and builds nothing, if they are too few
+    for so many blocks.
     """
     if blocks > len(tensors):
-        raise misfit(file, f"{blocks:,} blocks, but the file has only {len(tensors)} tensors")
+        raise misfit(file, f"blocks are {blocks:,} together, the file has {len(tensors)} tensors")
     with torch.device("meta"):
-        wanted = build().state_dict()
-    must_match(wanted, tensors, file)
+        return build()
 
 
 def must_match(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], file: Path) -> None:

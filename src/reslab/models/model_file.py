@@ -1,6 +1,6 @@
 """The model file: weights, configuration, classes and preprocessing in one safetensors file."""
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,11 +14,11 @@ from reslab.models.config import ResNetConfig, warn_small_map
 from reslab.models.layers import Net, channels_last
 from reslab.models.layout import describe_net, is_of_family
 from reslab.models.model_facts import (
+    build_without_weights,
     config_in,
     first_repeated,
     misfit,
     must_be_finite,
-    must_have_tensors,
     must_have_types,
     must_match,
     names_in,
@@ -186,7 +186,8 @@ def load_model(path: str | Path, net: nn.Module | None = None) -> Model:
         raise ValueError(f"{file} describes its network: load it without net")
     else:
         config = config_in(ResNetConfig, facts["config"], file)
-        outputs, net = config.classes, build_to_fit(partial(ResNet, config), config, tensors, file)
+        outputs = config.classes
+        net = build_without_weights(sum(config.blocks), partial(ResNet, config), tensors, file)
     classes, ids = names_in(facts, outputs, file)
     return Model(
         net=with_weights(net, tensors, file),
@@ -210,14 +211,6 @@ def must_have_layout(net: nn.Module | None, own_net: str, file: Path) -> nn.Modu
     if describe_net(net) != own_net:
         raise ValueError(f"{file} holds {own_net}, but the given network is {describe_net(net)}")
     return net
-
-
-def build_to_fit(
-    build: Callable[[], Net], config: ResNetConfig, tensors: Mapping[str, Tensor], file: Path
-) -> Net:
-    """Build a file's network; raise ValueError, without building it, unless its tensors fit."""
-    must_have_tensors(sum(config.blocks), build, tensors, file)
-    return build()
 
 
 @dataclass(frozen=True)
