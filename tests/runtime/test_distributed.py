@@ -2,6 +2,8 @@
 
 import signal
 import socket
+import subprocess
+import sys
 import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -309,3 +311,21 @@ def test_threads_change_float64_results_by_at_most_1e_8_and_processes_not_at_all
             torch.testing.assert_close(value, one[name], rtol=0, atol=1e-8)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts the threads in /proc")
+def test_closing_the_group_ends_its_threads_whatever_was_imported_meanwhile() -> None:
+    code = """
+import os
+import torch.distributed as dist
+from reslab.runtime.distributed import ProcessGroup
+before = len(os.listdir("/proc/self/task"))
+group = ProcessGroup(dist.HashStore(), rank=0, count=1, patience=10.0)
+import torch.distributed.nn.functional
+assert group.all_gather_objects("one") == ["one"]
+assert len(os.listdir("/proc/self/task")) > before
+group.close()
+assert len(os.listdir("/proc/self/task")) == before
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

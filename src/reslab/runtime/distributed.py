@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
+from importlib import import_module
 from typing import Any, TypeVar, final
 from uuid import uuid4
 
@@ -95,6 +96,9 @@ class ProcessGroup:
         self.host = None if os.environ.get(AGENT_STORE_VARIABLE) == "True" else 0
         self.store = dist.PrefixStore("reslab", store)
         self.entered = 0  # collectives entered by this process
+        # Imported later, its functions would keep the group as a default argument. Then the group's
+        # threads would outlive `close`, and could abort the process while Python ends.
+        import_module("torch.distributed.nn.functional")
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         group = dist.PrefixStore("group", store)
 
