@@ -171,7 +171,7 @@ def _equal_images(infos: list[list[ImageInfo]]) -> list[list[tuple[int, int]]]:
 
 
 def _class_cases(parts: dict[str, FolderPart]) -> Iterator[Case]:
-    """Yield the classes with few images, with far fewer than the largest, or without validation."""
+    """Yield classes with few images, far fewer than the largest, or no validation images."""
     train, test = parts.get("train") or parts.get(WHOLE_FOLDER), parts.get("validation")
     if train is None:
         return
