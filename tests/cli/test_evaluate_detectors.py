@@ -266,7 +266,7 @@ def test_weights_that_are_no_numbers_are_a_failure_in_a_line(run: Run, tmp_path:
     broken.net.proposals.conv.weight.fill_(float("nan"))
     status, out, err = run(written(tmp_path, broken))
     assert (status, out) == (1, "")
-    assert "its weights are unusable" in err[-1]
+    assert "the weights are unusable" in err[-1]
 
 
 def test_a_page_of_what_was_found(run: Run, model: Path, tmp_path: Path) -> None:
