@@ -30,11 +30,12 @@ def check(
     ] = 224,
     as_json: AsJson = False,
 ) -> int:
-    """Find faults in a folder of images that would spoil a run, and how to fix them.
+    """Find faults in a data set that would spoil a run.
 
     Decodes every file. Reports bad files, duplicates within and across parts and classes, images
     that are too small, classes with too few images and, for COCO and VOC, impossible boxes, with
-    the effect of each on a run. The exit status is 1 if any fault would spoil a run.
+    the effect of each on a run and how to fix it. The exit status is 1 if any fault would spoil a
+    run.
     """
     from reslab.api.check import run_check
 

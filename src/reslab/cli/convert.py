@@ -36,10 +36,10 @@ def import_(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a model file from another program's weights, recognised by their names.
+    """Make a model file from another program's weights.
 
-    Supports the layouts of torchvision and timm, akamaster's CIFAR nets, the authors' Caffe models,
-    and reslab.
+    Recognises the layouts of torchvision and timm, akamaster's CIFAR nets, the authors' Caffe
+    models, and reslab by the names of the weights.
     """
     from reslab.api.import_weights import import_weights
 
@@ -79,9 +79,10 @@ def export(
     out: Annotated[Path, typer.Option(help="The file to write: .safetensors, .pth or .pt.")],
     as_json: AsJson = False,
 ) -> None:
-    """Write a model's weights for another program, in which they compute the same function.
+    """Write a model's weights for another program.
 
-    Fails, with the reason, if the other program cannot represent the network.
+    They compute the same function there. Fails, with the reason, if the other program cannot
+    represent the network.
     """
     from reslab.api import import_weights
 

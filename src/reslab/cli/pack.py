@@ -36,7 +36,7 @@ def pack(
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Pack a folder of images into tar shards that `--data` and webdataset read.
+    """Pack images into tar shards for `--data` and webdataset.
 
     Copies image files unchanged, except the ones that --shorter-side reduces. Splits are kept.
     Reports images that cannot be decoded and leaves them out.
@@ -83,7 +83,7 @@ def scenes(
     test: Annotated[int, typer.Option(min=1, help="Number of test scenes.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random scenes.")] = 0,
 ) -> None:
-    """Write digit-scenes, the detection set included in reslab, in COCO's layout.
+    """Write digit-scenes, a small detection set, in COCO's layout.
 
     The scenes show digits of several sizes on cluttered backgrounds, with boxes in annotations/.
     They are for inspection or other programs: the recipes `digit-scenes-*` generate the scenes

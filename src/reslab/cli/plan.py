@@ -30,7 +30,7 @@ def plan(
     iterations: Annotated[int, typer.Option(min=1, help="Number of iterations to measure.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Estimate a run's cost on this machine: speed, memory, hours, bottleneck. Writes nothing."""
+    """Estimate a run's hours, speed, memory and bottleneck. Writes nothing."""
     from reslab.api.plan import estimate
     from reslab.api.train import request_run
 

@@ -94,7 +94,7 @@ def detect(
     scales: Scales = None,
     as_json: AsJson = False,
 ) -> int:
-    """Detect the objects in images: print their class, probability and box.
+    """Detect objects in images: print class, probability and box.
 
     With --out, draws the boxes and writes detections.json in COCO's results format. Bad files are
     reported on standard error and skipped; the exit status is then 1.

@@ -14,7 +14,10 @@ def recipes(
     weights: WeightsOption = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the recipes, or show the fields of one, all of which `train --set` can change."""
+    """List the recipes, or show every field of one.
+
+    Each line of a recipe is a key for `train --set`.
+    """
     from reslab.api.train import request_run
     from reslab.recipes import catalogue, network_of, recipe_names
 
@@ -57,7 +60,7 @@ def fields_as_text(fields: dict[str, object], prefix: str = "") -> str:
 
 
 def models(as_json: AsJson = False) -> None:
-    """List every network of the paper with its depth, parameters and multiply-adds."""
+    """List the networks: depth, parameters, multiply-adds."""
     from dataclasses import asdict
 
     from reslab.models.complexity import complexities

@@ -42,9 +42,10 @@ def study(
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Answer one of the paper's questions with a set of runs: figures, table, report.html.
+    """Answer one of the paper's questions with a set of runs.
 
-    Finished runs are skipped, interrupted runs are resumed.
+    Writes figures, a table and report.html. Finished runs are skipped, interrupted runs are
+    resumed.
     """
     from reslab.api import studies
 
@@ -71,7 +72,10 @@ def report(
     ),
     as_json: AsJson = False,
 ) -> None:
-    """Write one page on finished runs: figures, table, recipes, environment, deviations."""
+    """Write one page on finished runs.
+
+    It has figures, a table, the recipes, the environment and the deviations from the paper.
+    """
     from reslab.api import studies
 
     print_page(studies.report(runs, out), as_json)

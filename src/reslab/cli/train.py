@@ -36,9 +36,10 @@ def train(
     processes: Processes = 1,
     as_json: AsJson = False,
 ) -> int:
-    """Train a recipe into a run folder: weights, metrics, curves, checkpoints.
+    """Train a recipe into a run folder, or resume the run in it.
 
-    It can be interrupted at any time: the same command resumes it, with bit-identical results.
+    Writes weights, metrics, curves and checkpoints. Training can be interrupted at any time: the
+    same command resumes it, with bit-identical results.
     """
 
     def work() -> int:
@@ -58,7 +59,7 @@ def resume(
     processes: Processes = 1,
     as_json: AsJson = False,
 ) -> int:
-    """Resume an interrupted run from its last checkpoint, with bit-identical results."""
+    """Resume an interrupted run, with bit-identical results."""
 
     def work() -> int:
         from reslab.api.train import interrupted_run
