@@ -54,7 +54,7 @@ def in_notebook() -> bool:
 
 @contextmanager
 def terminal_bars() -> Iterator[Callback]:
-    """Yield a callback that shows events on a terminal: as bars, other events as lines above."""
+    """Yield a callback that shows events on a terminal: progress as bars, the others as lines."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 

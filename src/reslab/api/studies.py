@@ -61,7 +61,7 @@ def study(
     "responses" measures the layer responses (Fig. 7) of finished `runs` instead: folders, or what
     `load` returned for a network of your own. For images of your own, `data` is the test set.
 
-    Of the paper's studies, `on` is the data set, "digits" (default) or "cifar10"; `data` its
+    For the paper's studies, `on` is the data set, "digits" (default) or "cifar10"; `data` its
     folder; `out` the study's folder, by default studies/NAME-SET; `depths` the numbers of layers;
     `iterations` shortens the schedule; `seeds` is the number of seeds, starting at 1.
 

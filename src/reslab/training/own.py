@@ -81,7 +81,7 @@ def with_own_parts(recipe: Recipe, own: OwnParts, device: Device) -> Recipe:
 
 
 def own_name(recipe: Recipe, deviations: Deviations) -> str:
-    """Return the recipe's name, with the labels of own parts for the names of its data and net."""
+    """Return the recipe's name, in which labels of own parts replace those of data and network."""
     data, dash, net = recipe.name.partition("-")
     if data != recipe.data or not dash:  # already renamed
         return recipe.name
@@ -113,7 +113,7 @@ def listed(words: Sequence[str]) -> str:
 
 @contextmanager
 def own_randomness(own: OwnParts, device: Device) -> Iterator[None]:
-    """Leave the caller's global random numbers unchanged by a run with own parts.
+    """Return a context in which a run with own parts leaves the global generators unchanged.
 
     Such a run seeds torch's global generators for every mini-batch, because own layers and
     optimizers may use them.

@@ -37,7 +37,7 @@ class OwnOptimizer:
 
     @property
     def names(self) -> dict[nn.Parameter, str]:
-        """The name in the network of each parameter."""
+        """The name of each parameter in the network."""
         return {weight: name for name, weight in self.net.named_parameters()}
 
     def set_rate(self, rate: float) -> None:

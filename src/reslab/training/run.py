@@ -182,7 +182,7 @@ class RunInProgress:
         return Interrupted(signal, command, iteration)
 
     def finish(self, seconds: float) -> Event:
-        """Make the final reports, write the model, the curves and last the result; return it."""
+        """Make the final reports, write the model, the curves and, last, the result; return it."""
         reports, files = self.task.finish(self.stop_if_signalled)
         rows = [eval_row(self.recipe.iterations, report) for report in reports]
         self.folder.log(rows)
