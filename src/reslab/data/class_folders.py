@@ -1,7 +1,8 @@
 """List the images of a folder with one subfolder per class, and its problems."""
 
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
@@ -9,10 +10,22 @@ from stat import S_ISREG
 import torch
 
 from reslab.data.datasets import EncodedImages
-from reslab.data.decode import IMAGE_SUFFIXES, BadImage
+from reslab.data.decode import IMAGE_SUFFIXES, BadImage, image_format
+from reslab.data.left_out import LeftOut
 from reslab.errors import os_reason
 
-NO_CLASSES = ("__MACOSX", "@eaDir")  # created by archivers and file servers
+# folders created by operating systems, file servers and archivers; `thumbs` may be a class
+SYSTEM_FOLDERS = re.compile(
+    r"(?i:__macosx|__pycache__|\$recycle\.bin|recycler|system volume information|lost\+found|"
+    r"found\.\d{3}|[#@](recycle|snapshot|tmp|eadir|sharebin|recently-snapshot)|"
+    r"network trash folder|temporary items)|Thumbs"
+)
+# images and films that are not read: a folder of them is meant to be a class
+UNREAD_SUFFIXES = (
+    ".heic", ".heif", ".avif", ".jxl", ".jp2", ".jpx", ".j2k", ".ppm", ".pgm", ".pnm", ".pbm",
+    ".tga", ".psd", ".exr", ".hdr", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2",
+    ".dcm", ".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,6 +39,13 @@ class Problem:
 
 
 OnProblem = Callable[[Problem], None]
+
+
+OnOther = Callable[[str, os.DirEntry[str]], None]  # a file that is not read, and its entry
+
+
+def ignore(file: str, entry: os.DirEntry[str]) -> None:
+    """Do nothing about a file that is not read."""
 
 
 def refuse(problem: Problem) -> None:
@@ -54,16 +74,83 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def class_ids(root: Path, on_problem: OnProblem, prefix: str = "") -> tuple[str, ...]:
-    """Return a split's classes, which are the names of its subfolders."""
-    ids = subfolders(root)
-    if not ids:
+def class_ids(
+    root: Path,
+    on_problem: OnProblem,
+    prefix: str = "",
+    listed: Sequence[str] = (),
+    left_out: LeftOut | None = None,
+) -> tuple[str, ...]:
+    """Return a part's classes, which are the names of its subfolders.
+
+    If a class list has paths (`animal/cat`) among its ids, `listed`, the subfolders at these paths
+    are the classes. Images beside them and system folders are counted in `left_out`.
+    """
+    left_out = left_out or LeftOut()
+    folders = []
+    for entry in list_folder(root):
+        if not is_folder(entry):
+            left_out.loose += entry.name.lower().endswith(IMAGE_SUFFIXES)
+        elif is_system_folder(entry.name):
+            left_out.system[entry.name] += 1
+        else:
+            folders.append(entry.name)
+    if not folders:
         on_problem(Problem("no classes", prefix or ".", refusal=_no_classes(root)))
-    return ids
+    paths = [id_ for id_ in listed if "/" in id_]
+    if paths:
+        return tuple(sorted(id_ for name in folders for id_ in _listed_paths(root, name, paths)))
+    return tuple(folders)
+
+
+def _listed_paths(root: Path, folder: str, paths: Sequence[str]) -> Iterator[str]:
+    """Yield the listed classes in a folder, and the folders in it that are not listed."""
+    if folder not in paths and any(path.startswith(f"{folder}/") for path in paths):
+        for name in subfolders(root / folder):
+            yield from _listed_paths(root, f"{folder}/{name}", paths)
+    else:
+        yield folder
+
+
+def list_classes(
+    root: Path,
+    ids: Sequence[str],
+    on_problem: OnProblem,
+    left_out: LeftOut,
+    *,
+    prefix: str = "",
+    required: bool = True,
+    on_other: OnOther = ignore,
+) -> dict[str, list[str]]:
+    """Return the images of each class, relative to `root`.
+
+    With `required`, a class folder is refused if it is empty or has images of formats that are not
+    read. Other folders without images are left out. `on_other` is called for each file that is not
+    read.
+    """
+    files, without = {}, {}
+    for id_ in ids:
+        images, others = class_files(root, id_, on_problem, left_out, prefix)
+        for file, entry in others:
+            left_out.add(entry, is_folder(entry))
+            on_other(prefix + file, entry)
+        if images:
+            files[id_] = images
+        else:
+            without[id_] = _no_images(root, id_, others)
+    for id_, refusal in without.items():
+        if refusal and (required or not files):
+            on_problem(Problem("empty class", prefix + id_, refusal=refusal))
+        elif not files:
+            line = f"{root / id_} has no images ({', '.join(IMAGE_SUFFIXES)})"
+            on_problem(Problem("empty class", prefix + id_, refusal=line))
+        else:
+            left_out.no_classes.append(id_)
+    return files
 
 
 def class_files(
-    root: Path, id_: str, on_problem: OnProblem, prefix: str = ""
+    root: Path, id_: str, on_problem: OnProblem, left_out: LeftOut, prefix: str = ""
 ) -> tuple[list[str], list[tuple[str, os.DirEntry[str]]]]:
     """Return the images below a class folder, sorted, and the other files, relative to `root`.
 
@@ -81,15 +168,41 @@ def class_files(
         for entry in entries:
             file = f"{folder}/{entry.name}"
             if entry.is_dir(follow_symlinks=False):
-                folders += [file] if entry.name not in NO_CLASSES else []
+                if is_system_folder(entry.name):
+                    left_out.system[entry.name] += 1
+                else:
+                    folders.append(file)
             elif file.lower().endswith(IMAGE_SUFFIXES):
                 images.append(file)
             else:
                 others.append((file, entry))
-    if not images:
-        line = f"{root / id_} has no images ({', '.join(IMAGE_SUFFIXES)}); add some or remove it"
-        on_problem(Problem("empty class", prefix + id_, refusal=line))
     return sorted(images), others
+
+
+def _no_images(root: Path, id_: str, others: Sequence[tuple[str, os.DirEntry[str]]]) -> str:
+    """Return why a folder without images is refused as a class; "" if it is not meant as one."""
+    line = f"{root / id_} has no images ({', '.join(IMAGE_SUFFIXES)})"
+    if not others:
+        return f"{line}; add some or remove it"
+    unread = [file for file, _ in others if file.lower().endswith(UNREAD_SUFFIXES)]
+    if unread:
+        suffix = os.path.splitext(unread[0])[1]
+        return f"{line}, but {len(unread):,} such as {unread[0]}; save {suffix} as JPEG or PNG"
+    misnamed = [file for file, entry in others if format_by_content(entry)]
+    if misnamed:
+        return f"{line} by their names, but {misnamed[0]} is one: give it the suffix of its format"
+    return ""
+
+
+def format_by_content(entry: os.DirEntry[str]) -> str | None:
+    """Return the format of an image file, whatever its name; None if it is something else."""
+    try:
+        if not entry.is_file():  # reading a pipe could block forever
+            return None
+        with open(entry, "rb") as file:
+            return image_format(file.read(16))
+    except OSError:
+        return None
 
 
 def images_by_class(root: Path, files: Mapping[str, list[str]]) -> EncodedImages:
@@ -112,9 +225,54 @@ def list_folder(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def subfolders(folder: Path) -> tuple[str, ...]:
-    """Return the names of the subfolders that may be classes or splits, sorted."""
+    """Return the names of the subfolders that may be classes or parts, sorted."""
     names = (entry.name for entry in list_folder(folder) if is_folder(entry))
-    return tuple(name for name in names if name not in NO_CLASSES)
+    return tuple(name for name in names if not is_system_folder(name))
+
+
+def is_system_folder(name: str) -> bool:
+    """Return whether a folder belongs to an operating system, a file server or an archiver."""
+    return SYSTEM_FOLDERS.fullmatch(name) is not None
+
+
+def inner_folders(folder: Path) -> tuple[str, ...] | None:
+    """Return the subfolders of a folder, sorted; None as soon as an image is found beside them."""
+    names = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.is_dir():
+                    return None
+                if is_folder(entry) and not is_system_folder(entry.name):
+                    names.append(entry.name)
+    except OSError:  # reported when the images are listed
+        return None
+    return tuple(sorted(names))
+
+
+def holds_images(folder: Path) -> bool:
+    """Return whether there is an image below a folder, or a folder that cannot be listed."""
+    folders = [folder]
+    while folders:
+        here = folders.pop()
+        inner = inner_folders(here)
+        if inner is None:
+            return True
+        folders += [here / name for name in inner if not (here / name).is_symlink()]
+    return False
+
+
+def count_files(folder: Path) -> tuple[int, int]:
+    """Return the number of images and of other files below a folder."""
+    images = others = 0
+    for _, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        shown = [name for name in files if not name.startswith(".")]
+        found = sum(name.lower().endswith(IMAGE_SUFFIXES) for name in shown)
+        images, others = images + found, others + len(shown) - found
+    return images, others
 
 
 def is_folder(entry: os.DirEntry[str]) -> bool:

@@ -61,6 +61,7 @@ class EncodedImages:
     read: Callable[[str], bytes]  # maps one of `files` to its bytes; thread-safe
     # starts fetching images that will be read soon; None if the images are local
     prefetch: Callable[[Sequence[str]], None] | None = None
+    notes: tuple[str, ...] = ()  # a line for each kind of thing left out or assumed
 
     def __repr__(self) -> str:
         classes = len(self.classes)
@@ -154,6 +155,11 @@ class Splits(Generic[AnySet]):
 
 MemorySplits = Splits[ImagesInMemory]
 FolderSplits = Splits[EncodedImages]
+
+
+def notes_of(sets: FolderSplits) -> tuple[str, ...]:
+    """Return the notes of both splits, each once."""
+    return tuple(dict.fromkeys(sets.train.notes + sets.test.notes))
 
 
 def hold_out(train: ImageSet, count: int) -> tuple[ImageSet, ImageSet]:

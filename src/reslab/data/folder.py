@@ -1,6 +1,6 @@
 """Open folders of images to classify; each split is packed or has one subfolder per class."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,9 +8,10 @@ from reslab.data.class_folders import (
     FolderReader,
     OnProblem,
     Problem,
-    class_files,
     class_ids,
     images_by_class,
+    inner_folders,
+    list_classes,
     refuse,
     subfolders,
 )
@@ -21,15 +22,15 @@ from reslab.data.datasets import (
     Splits,
     align_labels,
     arrange_classes,
+    read_class_list,
     split_validation,
 )
+from reslab.data.left_out import LeftOut, count_of, shorten
 from reslab.data.location import Location, Url
-from reslab.data.shards.reader import is_packed, open_part, open_remote_part, remote_parts
+from reslab.data.parts import WHOLE_FOLDER, Division, divide, in_words, relative
+from reslab.data.shards.reader import is_packed, open_part, open_remote_part
 
-TRAIN_NAMES = ("train", "training")
-VALIDATION_NAMES = ("val", "validation", "valid", "test")  # the first that exists is used
 CLASS_LIST = "classes.csv"
-WHOLE_FOLDER = "whole"  # the name for the images of an unsplit folder
 
 
 @dataclass(frozen=True)
@@ -66,17 +67,22 @@ def open_folder(
 
 def read_folder(place: Location, names: Path | None = None) -> FolderSplits | EncodedImages:
     """Return both splits of a folder, or all images of an unsplit folder."""
+    division = find_parts(place, refuse, names)
     parts = {
-        name: FolderPart(name, root, prefix_of(root, place), _open(root, place, names))
-        for name, root in part_roots(place, refuse).items()
+        name: FolderPart(name, root, prefix_of(root, place), _open(name, root, place, names))
+        for name, root in part_roots(division, place, refuse).items()
     }
     check_parts(parts, refuse)
+    notes = division_notes(division)
     if "validation" not in parts:
         (whole,) = parts.values()
-        return whole.images
+        if whole.name == "train":
+            notes += (f"{whole.prefix} is split, as there is no validation part",)
+        return replace(whole.images, notes=notes + whole.images.notes)
     train = replace(parts["train"].images, name="train")
+    notes += train.notes + unmeasured_classes(parts["train"], parts["validation"])
     test = align_labels(train, parts["validation"].images)
-    return Splits(train, replace(test, name="validation"))
+    return Splits(replace(train, notes=notes), replace(test, name="validation"))
 
 
 def split_folder(
@@ -90,9 +96,12 @@ def split_folder(
 
 def open_whole_folder(place: Location, *, names: Path | None = None) -> EncodedImages:
     """Open an unsplit folder as one set, or the validation split of a split folder."""
-    train, test = find_parts(place)
-    whole = _open(test or train or place, place, names)
-    return replace(whole, name="validation") if test else whole
+    division = find_parts(place, refuse, names)
+    name, root = list(division.parts.items())[-1]
+    whole = _open(name, root, place, names)
+    if name == "validation":
+        return replace(whole, name=name)
+    return replace(whole, notes=division_notes(division) + whole.notes)
 
 
 def open_folder_parts(folder: Path) -> dict[str, EncodedImages]:
@@ -100,49 +109,51 @@ def open_folder_parts(folder: Path) -> dict[str, EncodedImages]:
 
     The keys are "train" and "validation", or "." for an unsplit folder.
     """
-    train, test = find_parts(folder)
-    if train and test:
+    names = list(find_parts(folder, refuse).parts)
+    if len(names) == 2:
         sets = open_folder(folder)
         return {"train": sets.train, "validation": sets.test}
-    only = "train" if train else "validation" if test else "."
-    return {only: open_whole_folder(folder)}
+    return {"." if names == [WHOLE_FOLDER] else names[0]: open_whole_folder(folder)}
 
 
-def find_parts(place: Location) -> tuple[Location | None, Location | None]:
-    """Find the training and validation splits; both are None for an unsplit folder.
-
-    A single split name among other subfolders is a class: there are photographs of trains.
-    """
-    if isinstance(place, Url):
-        return remote_parts(place)
-    if is_packed(place):
-        return None, None
-    folders = {name.lower(): place / name for name in subfolders(place)}
-    train = next((folders[name] for name in TRAIN_NAMES if name in folders), None)
-    test = next((folders[name] for name in VALIDATION_NAMES if name in folders), None)
-    part = train or test
-    if train and test:
-        return train, test
-    if part and len(folders) == 1 and (is_packed(part) or subfolders(part)):
-        return train, test
-    return None, None
+def find_parts(place: Location, on_problem: OnProblem, names: Path | None = None) -> Division:
+    """Find the parts of a folder; `names` is a class list to use instead of its classes.csv."""
+    if isinstance(place, Path):
+        names = names or class_list(place, place)
+    return divide(place, on_problem, listed_ids(names))
 
 
-def part_roots(place: Location, on_problem: OnProblem) -> dict[str, Location]:
+def part_roots(division: Division, place: Location, on_problem: OnProblem) -> dict[str, Location]:
     """Return the location of each split that a run reads, keyed by name."""
-    train, test = find_parts(place)
-    if train is None and test is None:
-        return {WHOLE_FOLDER: place}
-    if train is None:
-        assert test is not None, "find_parts found a split"
-        line = f"{place} has {test.name}/ but no {TRAIN_NAMES[0]}/ to train on"
+    if division.parts.keys() == {"validation"}:
+        root = division.parts["validation"]
+        line = f"{place} has {prefix_of(root, place)} but no train/ to train on"
         on_problem(Problem("no training part", ".", refusal=line))
-    return {name: root for name, root in (("train", train), ("validation", test)) if root}
+    return division.parts
+
+
+def division_notes(division: Division) -> tuple[str, ...]:
+    """Return a line for each folder beside the parts."""
+    lines = (in_words(folder, reason) for folder, reason in division.beside.items())
+    return tuple(line for line in lines if line)
 
 
 def prefix_of(root: Location, place: Location) -> str:
     """Return the path prefix of a split's files, relative to the folder `place`."""
-    return f"{root.name}/" if root != place else ""
+    path = relative(root, place)
+    return f"{path}/" if path else ""
+
+
+def unmeasured_classes(train: FolderPart, test: FolderPart) -> tuple[str, ...]:
+    """Return a line about the classes without validation images, if there are any."""
+    index = ClassIndex([id_ for id_, count in test.classes.items() if count])
+    positions = index.match([(id_,) for id_ in train.images.ids])
+    ids = [id_ for id_, at in zip(train.images.ids, positions, strict=True) if at < 0]
+    if not ids:
+        return ()
+    error = "its error is" if len(ids) == 1 else "their errors are"
+    count = count_of(len(ids), "class")
+    return (f"{count} without validation images: {shorten(ids)}; {error} not measured",)
 
 
 def check_parts(parts: Mapping[str, FolderPart], on_problem: OnProblem) -> None:
@@ -170,16 +181,42 @@ def check_parts(parts: Mapping[str, FolderPart], on_problem: OnProblem) -> None:
             on_problem(Problem("class not in training", test.prefix + id_, refusal=line))
 
 
-def _open(root: Location, place: Location, names: Path | None) -> EncodedImages:
+def _open(part: str, root: Location, place: Location, names: Path | None) -> EncodedImages:
     """Open the images below `root`, which is `place` or one of its splits."""
     images = open_packed(root)
     if images is None:
         assert isinstance(root, Path), "remote splits are packed"
         assert isinstance(place, Path), "a local split is in a local folder"
-        files = {id_: class_files(root, id_, refuse)[0] for id_ in class_ids(root, refuse)}
-        images = images_by_class(root, files)
         names = names or class_list(root, place)
+        left_out = LeftOut()
+        ids = class_ids(root, refuse, listed=listed_ids(names), left_out=left_out)
+        files = list_classes(root, ids, refuse, left_out, required=part != "validation")
+        images = images_by_class(root, files)
+        notes = left_out.notes(prefix_of(root, place)) + levels_note(root, ids)
+        images = replace(images, notes=notes)
     return arrange_classes(images, root, names) if names else images
+
+
+def levels_note(root: Path, ids: Sequence[str]) -> tuple[str, ...]:
+    """Return a line if each class folder has several subfolders and no images beside them."""
+    first = ""
+    for id_ in ids:
+        inner = inner_folders(root / id_)
+        if inner is None or len(inner) < 2:
+            return ()
+        first = first or f"{id_}/{inner[0]}"
+    return (
+        f"the classes are {shorten(ids)}, and their subfolders are read together: if the "
+        f"subfolders are the classes, list them in {CLASS_LIST}, the first as {first}",
+    )
+
+
+def listed_ids(names: Path | None) -> list[str]:
+    """Return the ids of a class list, if there is one; an error in it is raised when it is used."""
+    try:
+        return [id_ for id_, _ in read_class_list(names)] if names else []
+    except ValueError:
+        return []
 
 
 def open_packed(root: Location) -> EncodedImages | None:
@@ -190,9 +227,9 @@ def open_packed(root: Location) -> EncodedImages | None:
 
 
 def class_list(root: Path, folder: Path) -> Path | None:
-    """Find a class list in `root`, or else in `folder`; return None if there is none."""
-    places = (root / CLASS_LIST, folder / CLASS_LIST)
-    return next((place for place in places if place.is_file()), None)
+    """Find a class list in `root` or a folder above it, up to `folder`; None if there is none."""
+    places = [root, *(parent for parent in root.parents if parent.is_relative_to(folder))]
+    return next((place / CLASS_LIST for place in places if (place / CLASS_LIST).is_file()), None)
 
 
 def _one_class(root: Location, images: EncodedImages) -> str:

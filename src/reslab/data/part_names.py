@@ -38,6 +38,13 @@ def part_of_name(name: str) -> Part | None:
     return parts[0] if len(set(parts)) == 1 else None
 
 
+def is_plain(name: str) -> bool:
+    """Return whether a name says nothing but its part: `Testing_set`, `val2017`, not `seg_val`."""
+    words = [word.lower() for piece in _CAMEL.split(name) for word in _WORD.findall(piece)]
+    rest = [word for word in words if _stem(word) not in WORDS]
+    return part_of_name(name) is not None and all(re.fullmatch(UNIT, word) for word in rest)
+
+
 def _stem(word: str) -> str:
     return re.sub(rf"(?<=.)(?:{UNIT})$", "", word) if word not in WORDS else word
 

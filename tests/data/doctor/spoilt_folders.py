@@ -147,6 +147,14 @@ def grow(root: Path, place: str, count: int, start: int = 500) -> None:
     write(root / place, rows(count, start))
 
 
+def by_day(root: Path) -> None:
+    """Move the classes into june/, and add may/ with one other image of each."""
+    for name, start in (("cat", 500), ("dog", 600)):
+        (root / "june").mkdir(exist_ok=True)
+        (root / name).rename(root / "june" / name)
+        grow(root, f"may/{name}", 1, start)
+
+
 Spoil = Callable[[Path], object]
 
 # for a split folder: name -> (a change to the folder, the expected findings)
@@ -259,6 +267,13 @@ WHOLE: dict[str, tuple[Spoil, Found]] = {
     ),
     "one image": (lambda root: grow(root, "eel", 1), {"one image": [("eel",)]}),
     "one class": (lambda root: shutil.rmtree(root / "cat"), {"one class": [(".",)]}),
+    "ambiguous parts": (
+        by_day,
+        {
+            "ambiguous parts": [(".",)],
+            "few images": [("may",)],
+        },
+    ),
     "no class": (
         lambda root: [shutil.rmtree(root / name) for name in ("cat", "dog")],
         {"no classes": [(".",)]},

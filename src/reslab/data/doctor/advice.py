@@ -51,7 +51,8 @@ IMAGE_ADVICE = {
     "shards": _refused("copy or pack the shards again"),
     "unreadable folder": _refused("give yourself permission to read it: chmod u+rx FOLDER"),
     "linked class": _spoils("the same images are read twice, as two classes", "delete the link"),
-    "empty class": _refused("add images to the class folder, or delete it"),
+    "empty class": _refused("add images that can be read; an empty folder can be deleted"),
+    "ambiguous parts": _refused("make clear by their names which folders are parts"),
     "one image": _spoils(
         "a split into training and validation needs two images per class: training refuses the "
         "folder",

@@ -7,20 +7,31 @@ Opening a data set fails at the first problem; a scan collects all problems and 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from reslab.data.class_folders import (
     Problem,
-    class_files,
     class_ids,
+    format_by_content,
     images_by_class,
     is_folder,
+    list_classes,
     list_folder,
-    subfolders,
 )
 from reslab.data.datasets import EncodedImages
-from reslab.data.decode import IMAGE_SUFFIXES, image_format
-from reslab.data.folder import FolderPart, check_parts, open_packed, part_roots, prefix_of
+from reslab.data.decode import IMAGE_SUFFIXES
+from reslab.data.folder import (
+    FolderPart,
+    check_parts,
+    class_list,
+    find_parts,
+    listed_ids,
+    open_packed,
+    part_roots,
+    prefix_of,
+)
+from reslab.data.left_out import LeftOut
 from reslab.data.location import Location
 
 
@@ -49,20 +60,20 @@ def scan_folder(folder: Location) -> FolderScan:
     if isinstance(folder, Path) and not folder.is_dir():
         raise ValueError(f"{folder} {'is not a folder' if folder.exists() else 'does not exist'}")
     scan = FolderScan(folder)
-    roots = part_roots(folder, scan.problems.append)
+    division = find_parts(folder, scan.problems.append)
+    roots = part_roots(division, folder, scan.problems.append)
     for name, root in roots.items():
         prefix = prefix_of(root, folder)
-        images = _scan_part(scan, root, prefix)
+        images = _scan_part(scan, name, root, prefix)
         if images is not None:
             scan.parts.append(FolderPart(name, root, prefix, images))
     check_parts({part.name: part for part in scan.parts}, scan.problems.append)
     if isinstance(folder, Path) and folder not in roots.values():
-        used = {root.name for root in roots.values()}
-        _list_outside(scan, folder, "", [name for name in subfolders(folder) if name not in used])
+        _list_outside(scan, folder, "", [prefix_of(beside, folder) for beside in division.beside])
     return scan
 
 
-def _scan_part(scan: FolderScan, root: Location, prefix: str) -> EncodedImages | None:
+def _scan_part(scan: FolderScan, name: str, root: Location, prefix: str) -> EncodedImages | None:
     """Open the images of a split; return None if it cannot be opened."""
     try:
         packed = open_packed(root)
@@ -72,19 +83,24 @@ def _scan_part(scan: FolderScan, root: Location, prefix: str) -> EncodedImages |
     if packed is not None:
         return packed
     assert isinstance(root, Path), "remote splits are packed"
+    assert isinstance(scan.folder, Path), "a local split is in a local folder"
     try:
-        ids = class_ids(root, scan.problems.append, prefix)
+        listed = listed_ids(class_list(root, scan.folder))
+        ids = class_ids(root, scan.problems.append, prefix, listed)
     except ValueError as error:
         scan.problems.append(Problem("unreadable folder", prefix or ".", str(error)))
         return None
     linked = _linked_classes(root, ids, prefix)
     scan.problems += linked.values()
-    files = {}
-    for id_ in ids:
-        if id_ not in linked:
-            files[id_], others = class_files(root, id_, scan.problems.append, prefix)
-            for file, entry in others:
-                _add_other(scan, prefix + file, entry)
+    files = list_classes(
+        root,
+        [id_ for id_ in ids if id_ not in linked],
+        scan.problems.append,
+        LeftOut(),
+        prefix=prefix,
+        required=name != "validation",
+        on_other=partial(_add_other, scan),
+    )
     _list_outside(scan, root, prefix)
     return images_by_class(root, files)
 
@@ -106,20 +122,10 @@ def _add_other(scan: FolderScan, file: str, entry: os.DirEntry[str]) -> None:
     """Classify and record a link to a folder, or a file without an image suffix."""
     if is_folder(entry):
         scan.problems.append(Problem("linked folder", file, f"links to {os.readlink(entry)}"))
-    elif kind := _format_by_content(entry):
+    elif kind := format_by_content(entry):
         scan.misnamed.append((file, kind))
     else:
         scan.others.append(file)
-
-
-def _format_by_content(entry: os.DirEntry[str]) -> str | None:
-    try:
-        if not entry.is_file():  # reading a pipe could block forever
-            return None
-        with open(entry, "rb") as file:
-            return image_format(file.read(16))
-    except OSError:
-        return None
 
 
 def _list_outside(
@@ -128,4 +134,4 @@ def _list_outside(
     """Record images beside the class folders, and folders beside the splits."""
     files = (entry.name for entry in list_folder(root) if not is_folder(entry))
     scan.outside += [prefix + name for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
-    scan.outside += [f"{prefix}{name}/" for name in unused_folders]
+    scan.outside += unused_folders

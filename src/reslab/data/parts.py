@@ -1,0 +1,247 @@
+"""Decide how a folder of images is divided: which of its folders are parts, and which are classes.
+
+Parts are recognised by name (`part_names.py`), and confirmed by structure: a part has class folders
+or is packed. `archive/archive/train`, `seg_train/seg_train` and `train/images` are followed to the
+folder that holds the classes.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from reslab.data.class_folders import (
+    OnProblem,
+    Problem,
+    count_files,
+    holds_images,
+    inner_folders,
+    subfolders,
+)
+from reslab.data.class_names import ClassIndex, fold
+from reslab.data.left_out import count_of, shorten
+from reslab.data.location import Location, Url
+from reslab.data.part_names import Part, is_plain, part_of_name
+from reslab.data.shards.reader import is_packed, remote_parts
+
+WHOLE_FOLDER = "whole"  # the name for the images of an unsplit folder
+PREFERRED = ("train", "training", "val", "validation", "valid", "test")  # of several for one part
+WRAPPERS = ("images", "imgs", "photos", "data", "dataset")  # never classes
+MAX_WRAPPERS = 4  # folders to follow, each the only one in its parent
+
+
+@dataclass(frozen=True)
+class Division:
+    """The parts of a folder, and the folders beside them that are not read, with the reasons."""
+
+    parts: dict[str, Location]  # "train" and "validation", or WHOLE_FOLDER alone
+    beside: dict[Path, str] = field(default_factory=dict)
+
+
+def divide(place: Location, on_problem: OnProblem, listed: Sequence[str] = ()) -> Division:
+    """Find the parts of a folder: training and validation, one of them, or the folder as a whole.
+
+    `listed` are the classes of a class list, if there is one. A folder whose parts are ambiguous is
+    a problem, and is then treated as a whole.
+    """
+    if isinstance(place, Url):
+        train, validation = remote_parts(place)
+        found = {"train": train, "validation": validation}
+        return Division({n: root for n, root in found.items() if root} or {WHOLE_FOLDER: place})
+    try:
+        return _divide(_unwrap(place), listed)
+    except AmbiguousFolder as error:
+        on_problem(Problem("ambiguous parts", ".", str(error), str(error)))
+        return Division({WHOLE_FOLDER: place})
+
+
+class AmbiguousFolder(ValueError):
+    """Raised if folders may be parts or classes; the message says how to make it clear."""
+
+
+def _divide(folder: Path, listed: Sequence[str]) -> Division:
+    names = () if is_packed(folder) else subfolders(folder)
+    named = _named_parts(folder, names)
+    if not _are_parts(folder, names, named):
+        _refuse_equal_folders(folder, names, listed)
+        return Division({WHOLE_FOLDER: folder})
+    train = _preferred(folder, named["train"])
+    root = _classes_in(folder / train) if train else None
+    tests = [name for name in named["test"] if not _is_unlabelled(folder / name, root)]
+    validation = _preferred(folder, named["validation"]) or _preferred(folder, tests)
+    roots: dict[str, Location] = {"train": root} if root else {}
+    if validation:
+        roots["validation"] = _classes_in(folder / validation)
+    beside = {}
+    for name in names:
+        if name in (train, validation):
+            continue
+        part = part_of_name(name)
+        used = train if part == "train" else validation
+        if part is None:
+            beside[folder / name] = "is not a part by its name"
+        elif part == "test" and name not in tests:
+            beside[folder / name] = "has no class folders"
+        elif used:
+            beside[folder / name] = f"is left out for {used}/"
+    return Division(roots, beside)
+
+
+def _named_parts(folder: Path, names: Sequence[str]) -> dict[Part, list[str]]:
+    """Return the folders that may be each part; one without classes needs a plain name."""
+    named: dict[Part, list[str]] = {"train": [], "validation": [], "test": []}
+    for name in names:
+        part = part_of_name(name)
+        if part == "test" or (part and (is_plain(name) or _has_classes(folder / name))):
+            named[part].append(name)
+    return named
+
+
+def _are_parts(folder: Path, names: Sequence[str], named: dict[Part, list[str]]) -> bool:
+    """Return whether the folders with a part's name are parts, and not classes.
+
+    There are photographs of trains: `train/` among other classes is one of them.
+    """
+    train, validation, tests = named.values()
+    if train and (validation or tests):
+        return True
+    divided = [name for name in (*train, *validation, *tests) if _has_classes(folder / name)]
+    if not divided:
+        return False
+    others = [name for name in names if name not in (*train, *validation, *tests)]
+    others = [name for name in others if holds_images(folder / name)]
+    if others and not any(map(_is_nested, (folder / name for name in others))):
+        part = folder / divided[0]
+        if _is_nested(part):
+            raise AmbiguousFolder(
+                f"{part} has class folders, but {others[0]}/ beside it has none: if {part.name}/ "
+                f"is a part, open it alone, or move {others[0]}/ elsewhere; if it is a class, "
+                "rename it"
+            )
+    return not others
+
+
+def _is_nested(folder: Path) -> bool:
+    """Return whether a folder has subfolders or shards, and no images beside them."""
+    return is_packed(folder) or bool(inner_folders(folder))
+
+
+def _refuse_equal_folders(folder: Path, names: Sequence[str], listed: Sequence[str]) -> None:
+    """Raise AmbiguousFolder if all folders have the same subfolders: they may be parts or levels.
+
+    If a class list has the folders, they are classes.
+    """
+    inner = {}
+    for name in names:
+        folders = inner_folders(folder / name)
+        if folders is None:  # it holds images: so the folders are classes
+            return
+        if folders:
+            inner[name] = {fold(sub): sub for sub in folders}
+    largest = max(inner.values(), key=len, default={})
+    if (
+        len(inner) < 2
+        or len(largest) < 2
+        or any(set(subs) - set(largest) for subs in inner.values())
+    ):
+        return
+    if min(ClassIndex(listed).match([(name,) for name in inner])) >= 0:
+        return
+    shown, shared = shorten(inner), shorten(largest.values())
+    if {part_of_name(name) for name in largest.values()} >= {"train"}:
+        raise AmbiguousFolder(
+            f"each folder in {folder} ({shown}) is divided into {shared}: put the parts at the "
+            f"top, as in {next(iter(largest.values()))}/{next(iter(inner))}/"
+        )
+    raise AmbiguousFolder(
+        f"the folders in {folder} ({shown}) all have the same subfolders ({shared}): if they are "
+        "parts, name them train/ and val/, or open one of them; if they are the classes, list them "
+        "in classes.csv"
+    )
+
+
+def _preferred(folder: Path, names: Sequence[str]) -> str | None:
+    """Return the folder to use for a part: one of PREFERRED, or with no further words."""
+    if not names:
+        return None
+
+    def rank(name: str) -> int:
+        usual = name.lower() in PREFERRED
+        return PREFERRED.index(name.lower()) if usual else len(PREFERRED) + (not is_plain(name))
+
+    first, *others = sorted(names, key=rank)
+    if others and rank(others[0]) == rank(first):
+        part = part_of_name(first)
+        raise AmbiguousFolder(
+            f"{folder} has several folders that may be its {part} part ({shorten(sorted(names))}): "
+            f"rename one of them {'val' if part == 'validation' else part}/"
+        )
+    return first
+
+
+def _has_classes(folder: Path) -> bool:
+    """Return whether a folder named as a part has class folders or is packed."""
+    root = _classes_in(folder)
+    return is_packed(root) or bool(subfolders(root))
+
+
+def _is_unlabelled(test: Path, train: Path | None) -> bool:
+    """Return whether a test part has no classes, or one folder that is not a class: `test/all/`."""
+    if not _has_classes(test):
+        return True
+    root = _classes_in(test)
+    names = () if is_packed(root) or train is None or is_packed(train) else subfolders(root)
+    return len(names) == 1 and ClassIndex(subfolders(train or root)).match([names]) == [-1]
+
+
+def _classes_in(folder: Path) -> Path:
+    """Follow doubled folders (`train/train`) and wrappers (`train/images`) in a part."""
+    for _ in range(MAX_WRAPPERS):
+        names = () if is_packed(folder) else subfolders(folder)
+        if len(names) != 1:
+            break
+        (name,) = names
+        part = part_of_name(folder.name)
+        doubled = fold(name) == fold(folder.name) or (part and part_of_name(name) == part)
+        if not doubled and name.lower() not in WRAPPERS:
+            break
+        folder = folder / name
+    return folder
+
+
+def _unwrap(place: Path) -> Path:
+    """Follow folders that hold nothing but one folder with parts, or with the same name."""
+    folder = place
+    for _ in range(MAX_WRAPPERS):
+        if is_packed(folder):
+            return folder
+        names = subfolders(folder)
+        if any(part_of_name(name) for name in names):
+            return folder
+        with_images = list(islice((n for n in names if holds_images(folder / n)), 2))
+        if len(with_images) != 1:
+            break
+        (name,) = with_images
+        doubled = fold(name) == fold(folder.absolute().name)
+        folder = folder / name
+        if doubled or name.lower() in WRAPPERS:
+            place = folder if len(subfolders(folder)) > 1 else place
+    return place
+
+
+def relative(root: Location, place: Location) -> str:
+    """Return the path from a folder to one of its parts, "" for the folder itself."""
+    if root == place:
+        return ""
+    if isinstance(root, Path) and isinstance(place, Path):
+        return os.path.relpath(root, place).replace(os.sep, "/")
+    return root.name
+
+
+def in_words(folder: Path, reason: str) -> str | None:
+    """Return a line about a folder that is not read; None if it has no files."""
+    images, others = count_files(folder)
+    if images:
+        return f"{folder.name}/ {reason}: its {count_of(images, 'image')} are not read"
+    return f"{folder.name}/ has no images: it is not read" if others else None
