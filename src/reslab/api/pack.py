@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from reslab.data.boxes import digit_scenes
+from reslab.data.datasets import notes_of
 from reslab.data.folder import open_folder_parts
 from reslab.data.shards.writer import JPEG_QUALITY, SHARD_SIZE, Packed, Packing, pack_sets
-from reslab.runtime.events import Callback, counter, silent
+from reslab.runtime.events import Callback, counter, note, silent
 
 
 def pack(
@@ -28,6 +29,8 @@ def pack(
         raise ValueError(f"{out} lies in {folder}, where it would become a class; name another")
     packing = Packing(shorter_side, quality or JPEG_QUALITY, shard_size or SHARD_SIZE)
     parts = open_folder_parts(folder)
+    for line in notes_of(*parts.values()):
+        on_event(note(line))
     on_image = counter(sum(map(len, parts.values())), "images", on_event)
     return pack_sets(parts, out, packing, lambda bad: on_image(str(bad) if bad else None)), packing
 

@@ -10,7 +10,7 @@ from reslab.data.boxes.folder import evaluation_part, read_annotations
 from reslab.data.boxes.sets import DetectionSet
 from reslab.data.builtin import open_sets, set_named
 from reslab.data.cifar10 import ARCHIVE, BINARY_FOLDER, PYTHON_FOLDER
-from reslab.data.datasets import ImageSet, ImagesInMemory
+from reslab.data.datasets import ImageSet, ImagesInMemory, notes_of
 from reslab.data.folder import open_folder, open_whole_folder
 from reslab.data.location import Location, Url, absolute, parse_location, to_folder
 from reslab.detection.average_precision.measure import usual_protocol
@@ -34,8 +34,18 @@ def choose_images(
 ) -> ImageSet:
     """Open the set to test classifiers on: `on`, the images in `data`, or the models' own set.
 
-    Raises ValueError if neither is given and the models' own sets differ.
+    `on_event` receives the set's notes. Raises ValueError if neither is given and the models' own
+    sets differ.
     """
+    images = _choose_images(on, data, models, on_event)
+    for line in notes_of(images):
+        on_event(note(line))
+    return images
+
+
+def _choose_images(
+    on: str | None, data: Location | None, models: Sequence[LoadedModel], on_event: Callback
+) -> ImageSet:
     path, model = models[0]
     if on is not None:
         return open_test_set(on, data, path)

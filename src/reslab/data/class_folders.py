@@ -12,6 +12,7 @@ import torch
 from reslab.data.datasets import EncodedImages
 from reslab.data.decode import IMAGE_SUFFIXES, BadImage, image_format
 from reslab.data.left_out import LeftOut
+from reslab.data.shards.index import INDEX
 from reslab.errors import os_reason
 
 # folders created by operating systems, file servers and archivers; `thumbs` may be a class
@@ -253,12 +254,12 @@ def inner_folders(folder: Path) -> tuple[str, ...] | None:
 
 
 def holds_images(folder: Path) -> bool:
-    """Return whether there is an image below a folder, or a folder that cannot be listed."""
+    """Return whether there is an image or a shard below a folder, or one that cannot be listed."""
     folders = [folder]
     while folders:
         here = folders.pop()
         inner = inner_folders(here)
-        if inner is None:
+        if inner is None or (here / INDEX).is_file():
             return True
         folders += [here / name for name in inner if not (here / name).is_symlink()]
     return False

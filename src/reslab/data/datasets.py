@@ -157,9 +157,10 @@ MemorySplits = Splits[ImagesInMemory]
 FolderSplits = Splits[EncodedImages]
 
 
-def notes_of(sets: FolderSplits) -> tuple[str, ...]:
-    """Return the notes of both splits, each once."""
-    return tuple(dict.fromkeys(sets.train.notes + sets.test.notes))
+def notes_of(*sets: ImageSet) -> tuple[str, ...]:
+    """Return the notes of image sets, each once; sets in memory have none."""
+    notes = [line for images in sets if isinstance(images, EncodedImages) for line in images.notes]
+    return tuple(dict.fromkeys(notes))
 
 
 def hold_out(train: ImageSet, count: int) -> tuple[ImageSet, ImageSet]:

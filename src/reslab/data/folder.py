@@ -192,7 +192,8 @@ def _open(part: str, root: Location, place: Location, names: Path | None) -> Enc
         ids = class_ids(root, refuse, listed=listed_ids(names), left_out=left_out)
         files = list_classes(root, ids, refuse, left_out, required=part != "validation")
         images = images_by_class(root, files)
-        notes = left_out.notes(prefix_of(root, place)) + levels_note(root, ids)
+        notes = left_out.notes(prefix_of(root, place))
+        notes += levels_note(root, ids) if part != "validation" else ()
         images = replace(images, notes=notes)
     return arrange_classes(images, root, names) if names else images
 

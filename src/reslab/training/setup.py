@@ -18,6 +18,7 @@ from reslab.data.datasets import (
     ImagesInMemory,
     MemorySplits,
     hold_out,
+    notes_of,
     pixel_mean,
 )
 from reslab.data.folder import read_folder, split_folder
@@ -90,6 +91,8 @@ def setup_classification(
     if own.net is None:
         warn_small_map(recipe.model, side_of(recipe, train))
     if isinstance(train, EncodedImages):
+        for line in notes_of(sets.train, sets.test):
+            log(line)
         origin = device.processes.run_on_first(
             partial(with_statistics, recipe, train, with_names(train, origin), log)
         )
