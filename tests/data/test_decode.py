@@ -26,7 +26,7 @@ from reslab.data.decode import (
     upright,
 )
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "TGA")
 
 
 def photograph(width: int = 64, height: int = 48, seed: int = 0) -> Image.Image:
@@ -91,7 +91,7 @@ def test_pixels_of_real_photographs_equal_pillows(shared: Path) -> None:
         assert image_size(data, path.name) == (expected.shape[1], expected.shape[0])
 
 
-@pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF"])
+@pytest.mark.parametrize("form", ["PNG", "BMP", "TIFF", "PPM", "TGA"])
 def test_lossless_formats_return_the_saved_pixels(form: str) -> None:
     assert np.array_equal(load_image(encoded(photograph(), form), "x"), pixels(photograph()))
     grey = photograph().convert("L")
@@ -125,7 +125,7 @@ def test_cmyk_jpegs_are_inverted_as_in_adobe_files(stored: tuple[int, ...]) -> N
     assert np.abs(colour - np.array(stored[:3])).max() <= 2
 
 
-@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "PPM"])
 def test_sixteen_bits_are_scaled_not_clipped(form: str) -> None:
     """Values are divided by 257 and rounded, so 255 of 65,535 is nearly black."""
     values = np.array([[0, 128, 129, 255], [257, 32768, 65406, 65535]], np.uint16)
@@ -165,7 +165,7 @@ def test_half_transparent_black_is_grey() -> None:
     assert one_colour(encoded(flat("RGBA", (0, 0, 0, 128)), "PNG")) == [127, 127, 127]
 
 
-@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("turn", range(9))
 def test_images_are_rotated_upright(form: str, turn: int) -> None:
     exif = Image.Exif()
@@ -194,6 +194,14 @@ def test_formats_are_recognised_by_their_signature(form: str) -> None:
     assert f".{form.lower()}" in IMAGE_SUFFIXES
 
 
+def test_jpeg_2000_and_plain_netpbm() -> None:
+    assert np.array_equal(load_image(encoded(photograph(), "JPEG2000"), "x"), pixels(photograph()))
+    stream = encoded(photograph(), "JPEG2000", no_jp2=True)
+    assert (image_format(stream), image_size(stream, "x")) == ("jp2", (64, 48))
+    assert one_colour(b"P3 2 1 255 9 8 7 9 8 7") == [9, 8, 7]
+    assert load_image(b"P1\n# a comment\n2 1\n1 0", "x")[0].tolist() == [[0] * 3, [255] * 3]
+
+
 def test_stray_bytes_between_segments_do_no_harm() -> None:
     data = encoded(photograph(), "JPEG")
     start = data.index(b"\xff\xdb")
@@ -209,9 +217,9 @@ def test_a_file_that_is_not_an_image_is_refused_with_a_reason() -> None:
     assert reason(b"") == "the file is empty"
     assert reason(bytes(100)) == "the file contains only zero bytes"
     assert reason(b"<!DOCTYPE html>") == "a web page or SVG, not a photograph"
-    assert reason(b"\0\0\0\x18ftypheic") == "a HEIC, AVIF or video file; save it as JPEG or PNG"
-    assert (
-        reason(b"hello") == "not an image in a supported format (jpeg, png, webp, gif, bmp, tiff)"
+    assert reason(b"\0\0\0\x18ftypheic") == "a HEIC or video file; save it as JPEG or PNG"
+    assert reason(b"hello") == (
+        "not an image in a supported format (jpeg, png, webp, gif, bmp, tiff, ppm, avif, jp2, tga)"
     )
 
 
@@ -227,10 +235,10 @@ def test_a_jpeg_truncated_anywhere_is_refused(options: dict[str, object]) -> Non
     assert reason(middle + b"\xff\xd9").startswith("truncated or damaged JPEG (")
 
 
-@pytest.mark.parametrize("form", ["PNG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "TGA"])
 def test_other_truncated_formats_are_refused(form: str) -> None:
     data = encoded(photograph(), form)
-    for end in range(10, len(data) * 3 // 4, 37):
+    for end in range(12, len(data) * 3 // 4, 37):
         decoded = reason(data[:end])
         assert decoded.startswith((f"cannot be read as {form} (", "not an image"))
 
@@ -303,11 +311,13 @@ def test_damaged_real_photographs_cause_no_crash(shared: Path) -> None:
     assert 40 < sum(good) < 160
 
 
-@pytest.mark.parametrize("form", ["PNG", "WEBP", "GIF", "BMP", "TIFF"])
+@pytest.mark.parametrize(
+    "form", ["PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA"]
+)
 def test_damaged_images_in_other_formats_cause_no_crash(form: str) -> None:
     image = photograph(40, 30)
     sources = [encoded(image, form), encoded(image.quantize(16).convert("RGBA"), "PNG")]
-    if form != "BMP":
+    if form not in ("BMP", "PPM", "JPEG2000", "TGA"):
         sources.append(encoded(image, form, save_all=True, append_images=[image]))
     rng = np.random.default_rng(2)
     good = outcomes([(f"{number}.x", mutate(sources, rng)) for number in range(200)])

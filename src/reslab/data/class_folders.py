@@ -23,9 +23,9 @@ SYSTEM_FOLDERS = re.compile(
 )
 # images and films that are not read: a folder of them is meant to be a class
 UNREAD_SUFFIXES = (
-    ".heic", ".heif", ".avif", ".jxl", ".jp2", ".jpx", ".j2k", ".ppm", ".pgm", ".pnm", ".pbm",
-    ".tga", ".psd", ".exr", ".hdr", ".raw", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2",
-    ".dcm", ".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv",
+    ".heic", ".heif", ".jxl", ".jpx", ".j2k", ".psd", ".exr", ".hdr", ".raw", ".dng", ".cr2",
+    ".cr3", ".nef", ".arw", ".orf", ".rw2", ".dcm", ".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v",
+    ".mpg", ".mpeg", ".wmv",
 )  # fmt: skip
 
 

@@ -11,13 +11,17 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 from PIL import (
+    AvifImagePlugin,
     BmpImagePlugin,
     GifImagePlugin,
     Image,
     ImageFile,
     ImageOps,
+    Jpeg2KImagePlugin,
     JpegImagePlugin,
     PngImagePlugin,
+    PpmImagePlugin,
+    TgaImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
 )
@@ -25,8 +29,10 @@ from PIL import (
 from reslab.errors import os_reason
 
 FORMATS = {
-    ".jpg": "jpeg", ".jpeg": "jpeg", ".jpe": "jpeg", ".png": "png", ".webp": "webp",
-    ".gif": "gif", ".bmp": "bmp", ".tif": "tiff", ".tiff": "tiff",
+    ".jpg": "jpeg", ".jpeg": "jpeg", ".jpe": "jpeg", ".jfif": "jpeg", ".pjpeg": "jpeg",
+    ".pjp": "jpeg", ".png": "png", ".webp": "webp", ".gif": "gif", ".bmp": "bmp", ".tif": "tiff",
+    ".tiff": "tiff", ".ppm": "ppm", ".pgm": "ppm", ".pbm": "ppm", ".pnm": "ppm", ".avif": "avif",
+    ".jp2": "jp2", ".tga": "tga",
 }  # fmt: skip
 IMAGE_SUFFIXES = tuple(FORMATS)
 
@@ -41,6 +47,10 @@ READERS: dict[str, type[ImageFile.ImageFile]] = {
     "gif": GifImagePlugin.GifImageFile,
     "bmp": BmpImagePlugin.BmpImageFile,
     "tiff": TiffImagePlugin.TiffImageFile,
+    "ppm": PpmImagePlugin.PpmImageFile,
+    "avif": AvifImagePlugin.AvifImageFile,
+    "jp2": Jpeg2KImagePlugin.Jpeg2KImageFile,
+    "tga": TgaImagePlugin.TgaImageFile,
 }
 
 # libjpeg's warnings about lost pixels (the last pattern: in a restart interval). Its other
@@ -124,7 +134,7 @@ def image_size(data: bytes, file: str) -> tuple[int, int]:
 
 
 def image_format(data: bytes) -> str | None:
-    """Return the format by its signature: jpeg, png, webp, gif, bmp or tiff; None if unknown."""
+    """Return the format by its signature, a key of READERS; None if unknown."""
     if data.startswith(b"\xff\xd8\xff"):
         return "jpeg"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -137,7 +147,13 @@ def image_format(data: bytes) -> str | None:
         return "bmp"
     if data.startswith((b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")):
         return "tiff"
-    return None
+    if re.match(rb"P[1-6]\s", data):
+        return "ppm"
+    if data[4:12] in (b"ftypavif", b"ftypavis"):
+        return "avif"
+    if data.startswith((b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")):
+        return "jp2"
+    return "tga" if data.endswith(b"TRUEVISION-XFILE.\0") else None
 
 
 def _kind(data: bytes, file: str) -> str:
@@ -149,7 +165,7 @@ def _kind(data: bytes, file: str) -> str:
     if not any(data):
         raise BadImage(f"{file}: the file contains only zero bytes")
     if data[4:8] == b"ftyp":
-        raise BadImage(f"{file}: a HEIC, AVIF or video file; save it as JPEG or PNG")
+        raise BadImage(f"{file}: a HEIC or video file; save it as JPEG or PNG")
     if data.lstrip()[:1] == b"<":
         raise BadImage(f"{file}: a web page or SVG, not a photograph")
     raise BadImage(f"{file}: not an image in a supported format ({', '.join(READERS)})")
@@ -199,7 +215,7 @@ def open_lazily(data: bytes, kind: str, file: str) -> Iterator[tuple[ImageFile.I
                 data = data[:start] + data[end:]
             image = READERS[kind](BytesIO(data))
             _check_size(*image.size, file)
-            if kind in ("png", "webp"):
+            if kind in ("png", "webp", "avif"):
                 exif = image.info.get("exif", b"")
             yield image, orientation(exif)  # Pillow itself rotates a TIFF
         except BadImage:
@@ -228,6 +244,8 @@ def _silence() -> Iterator[None]:
 def _decode_with_pillow(data: bytes, kind: str, file: str) -> tuple[np.ndarray, int]:
     with open_lazily(data, kind, file) as (image, turn):
         image.load()
+        if kind == "ppm" and image.mode == "I":  # 16 bits
+            return _grey_16_to_rgb(image), turn
         return to_rgb(image, file), turn
 
 

@@ -14,7 +14,7 @@ from reslab.data.doctor.inspect import (
 
 FORMATS_CUT = (
     ("JPEG", {}), ("JPEG", {"progressive": True}), ("PNG", {}), ("WEBP", {}), ("GIF", {}),
-    ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}),
+    ("BMP", {}), ("TIFF", {}), ("TIFF", {"compression": "tiff_lzw"}), ("PPM", {}),
 )  # fmt: skip
 
 

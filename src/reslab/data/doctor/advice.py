@@ -98,7 +98,7 @@ IMAGE_ADVICE = {
         "not read: an image by its content, but not by its name", "rename it"
     ),
     "other file": _remark(
-        "not read: not an image", "nothing, or move it elsewhere; save HEIC and AVIF as JPEG"
+        "not read: not an image", "nothing, or move it elsewhere; save HEIC as JPEG"
     ),
     "outside": _remark(
         "not read: it is not in a class folder", "move it into one if it should be read"

@@ -120,8 +120,9 @@ def _problem(data: bytes, bad: BadImage) -> str:
     kind = image_format(data)
     if kind is None:
         return "not an image"
-    # only Pillow knows how long a TIFF should be
-    short = is_cut_short(data, kind) or (kind == "tiff" and "file is truncated" in str(bad))
+    # only Pillow knows how long these should be
+    unknown = kind in ("tiff", "ppm", "tga") and "file is truncated" in str(bad)
+    short = is_cut_short(data, kind) or unknown
     return "truncated" if short else "corrupt"
 
 
@@ -138,6 +139,8 @@ def is_cut_short(data: bytes, kind: str) -> bool:
             return data.rstrip(b"\0")[-1:] != b";"
         case "bmp":
             return len(data) < int.from_bytes(data[2:6], "little")
+    if kind != "tiff":  # the length is not in the header
+        return False
     order = "little" if data.startswith(b"II") else "big"
     start = int.from_bytes(data[4:8], order)  # of a TIFF's directory, which is often last
     return len(data) < start + 2 + 12 * int.from_bytes(data[start : start + 2], order)
@@ -170,7 +173,7 @@ def _mode(data: bytes, kind: str, image: Image.Image) -> str:
     depth = data[24] if kind == "png" else 8  # Pillow opens 16-bit RGB as 8-bit
     if isinstance(image, TiffImageFile):
         depth = max(image.tag_v2.get(BITS_PER_SAMPLE, (8,)))
-    if depth == 16 or image.mode.startswith("I;16"):
+    if depth == 16 or image.mode.startswith("I"):
         return "16-bit"
     if image.mode == "CMYK":
         return "CMYK"
