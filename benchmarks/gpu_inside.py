@@ -1,6 +1,7 @@
 """The parts of `gpu.py` that use reslab's internal modules."""
 
 import copy
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,10 @@ from reslab.recipes import recipe
 from reslab.runtime import device as device_module
 from reslab.runtime.device import setup_device
 from reslab.runtime.distributed import ProcessGroup
-from reslab.training.loop import eager_update, eager_update_of, training_steps
+from reslab.runtime.files import sha256_of
+from reslab.training.classification import ClassificationTask
+from reslab.training.graph import update_of
+from reslab.training.loop import Update, eager_update, eager_update_of, training_steps
 from reslab.training.optimizer import build_sgd
 from reslab.training.schedule import Schedule
 from reslab.training.setup import setup_classification
@@ -48,16 +52,43 @@ def cifar_loop(
     name: str, precision: str, images: ImagesInMemory, shares: int = 2
 ) -> Iterator[None]:
     """Run the update of `reslab train`, augmentation included, one iteration per turn."""
-    changes = [f"precision={precision}", f"virtual_gpus={shares}", "warmup=null"]
-    run_recipe = recipe(f"cifar10-{name}").with_changes([*changes, "learning_rate=0.01"])
-    splits = MemorySplits(images, images)
-    task = setup_classification(run_recipe, 1, splits, setup_device(run_recipe.precision))
-    update = eager_update_of(task)
+    task = cifar_task(name, precision, images, shares)
+    update, run_recipe = update_of(task, None, print), task.recipe
     steps = training_steps(update, task.draws, Schedule(run_recipe), range(run_recipe.iterations))
     for step in steps:
         if step.iteration % LOGGED == 0:
             step.loss.item()
         yield
+
+
+def cifar_task(
+    name: str, precision: str, images: ImagesInMemory, shares: int = 2
+) -> ClassificationTask:
+    """Build the task of a CIFAR recipe, with the same images for training and test."""
+    changes = [f"precision={precision}", f"virtual_gpus={shares}", "warmup=null"]
+    run_recipe = recipe(f"cifar10-{name}").with_changes([*changes, "learning_rate=0.01"])
+    splits = MemorySplits(images, images)
+    return setup_classification(run_recipe, 1, splits, setup_device(run_recipe.precision))
+
+
+def graph_against_eager(name: str, precision: str, count: int) -> dict[str, Any]:
+    """Make the same updates eagerly and as `reslab train` does, and compare.
+
+    Return the milliseconds of an iteration of each, and whether their states have the same bits.
+    """
+    images, facts, hashes = random_set(1024), {}, set()
+    for form in ("eager", "graph"):
+        task = cifar_task(name, precision, images)
+        update: Update = eager_update_of(task) if form == "eager" else update_of(task, None, print)
+        for k in range(count):
+            update(task.draws(k), 0.01)
+        hashes.add(sha256_of(task.net.state_dict() | task.optimizer.state().tensors))
+        begun = time.perf_counter()
+        for k in range(count):
+            update(task.draws(k), 0.01)
+        update(task.draws(count), 0.01).cpu()  # waits for the device
+        facts[f"{form}_milliseconds"] = round(1e3 * (time.perf_counter() - begun) / (count + 1), 3)
+    return facts | {"same_bits": len(hashes) == 1}
 
 
 def photographs(count: int, device: torch.device) -> tuple[Tensor, Tensor]:

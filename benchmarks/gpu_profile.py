@@ -6,8 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
 import gpu_inside as inside
 from gpu_speed import WARM_UP, Loop, device, wait
@@ -88,44 +86,8 @@ def largest(times: dict[str, list[float]], count: int) -> list[list[Any]]:
 
 
 def graph(setting: Setting, notes: Notes) -> None:
-    """Measure what a CUDA graph of an iteration's forward and backward passes would save."""
-    if not torch.cuda.is_available():
-        notes.add(skipped="there is no GPU")
-        return
-    for name in ("resnet20", "resnet110"):
-        net = inside.network(name).to(device()).train()
-        net = net.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
-        images = torch.randn(2, 64, 3, 32, 32, device=device())
-        labels = torch.randint(0, 10, (2, 64), device=device())
-        weights = list(net.parameters())
-        for weight in weights:
-            weight.grad = torch.zeros_like(weight)
-
-        def once(net: nn.Module = net, images: Tensor = images, labels: Tensor = labels) -> None:
-            for share, numbers in zip(images, labels, strict=True):
-                inputs = share.contiguous(memory_format=torch.channels_last)
-                with torch.autocast("cuda", torch.bfloat16):
-                    loss = F.cross_entropy(net(inputs).float(), numbers)
-                loss.backward()
-
-        def timed(work: Callable[[], None], count: int = 50) -> float:
-            wait()
-            begun = time.perf_counter()
-            for _ in range(count):
-                work()
-            wait()
-            return round(1e3 * (time.perf_counter() - begun) / count, 3)
-
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
-            for _ in range(WARM_UP):
-                once()
-        torch.cuda.current_stream().wait_stream(side)
-        eager = timed(once, 20)
-        cuda_graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(cuda_graph):
-            once()
-        notes.add(
-            **{name: {"eager_milliseconds": eager, "graph_milliseconds": timed(cuda_graph.replay)}}
-        )
+    """Compare the update in a CUDA graph with the eager one: time and bits."""
+    for name in ("resnet20", "resnet110") if gpu_is_there() else ("resnet20",):
+        for precision in ("bf16", "fp32") if gpu_is_there() else ("fp32",):
+            facts = inside.graph_against_eager(name, precision, setting.size(40, 6))
+            notes.add(**{f"{name}_{precision}": facts})

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from reslab.data.loader import Draws
 from reslab.models.batchnorm import NormStatistics, norms_of
 from reslab.runtime.device import Processes, SingleProcess
-from reslab.training.optimizer import Optimizer
+from reslab.training.optimizer import Optimizer, Stepper
 from reslab.training.schedule import Schedule
 from reslab.training.task import Task
 
@@ -19,6 +19,8 @@ from reslab.training.task import Task
 # float64 [virtual GPUs, statistics + 2]: the batch-norm statistics of its forward pass, its mean
 # loss, its error in percent. Alternative implementations of the step share this signature.
 Update = Callable[[Any, float], Tensor]
+# One update at a rate set before: the same table from the draws of a mini-batch.
+Step = Callable[[Any], Tensor]
 # Look at a network between backward and step, when `.grad` holds the gradient of the mean loss over
 # all shares. The number is that of the update, counted from 1 as in the log.
 Observer = Callable[[int, nn.Module], None]
@@ -61,6 +63,27 @@ def eager_update(
 ) -> Update:
     """Return an update that runs forward and backward share by share in eager PyTorch.
 
+    The arguments are those of `eager_step`.
+    """
+    step = eager_step(prepare, loss, optimizer, norms, processes, observe)
+
+    def update(draws: Any, learning_rate: float) -> Tensor:
+        optimizer.set_rate(learning_rate)
+        return step(draws)
+
+    return update
+
+
+def eager_step(
+    prepare: Callable[[Any], Sequence[Any]],
+    loss: Callable[[Any], tuple[Tensor, Tensor]],
+    optimizer: Stepper,
+    norms: Sequence[nn.BatchNorm2d] = (),
+    processes: Processes = SingleProcess(),
+    observe: Callable[[Any], None] = lambda draws: None,
+) -> Step:
+    """Return an update at the optimizer's current learning rate.
+
     A share is the part of a mini-batch for one virtual GPU. `prepare(draws)` returns this process's
     shares, one per virtual GPU and all of equal size; `loss(share)` returns mean loss and error in
     percent. Every share has its own forward pass, and so its own batch-norm statistics. Gradients,
@@ -80,8 +103,7 @@ def eager_update(
         facts = torch.stack([share_loss.detach().double(), error.double()])
         return torch.cat([statistics.row(), facts])
 
-    def update(draws: Any, learning_rate: float) -> Tensor:
-        optimizer.set_rate(learning_rate)
+    def step(draws: Any) -> Tensor:
         shares = prepare(draws)
         averages = statistics.row()
         with statistics.without_averaging() as momentum:
@@ -97,7 +119,7 @@ def eager_update(
         statistics.write(averages, foreign_passes)
         return table
 
-    return update
+    return step
 
 
 def eager_update_of(

@@ -20,16 +20,12 @@ class OptimizerState:
     facts: Facts | None = None  # for JSON; None: the authors' SGD, which has none
 
 
-class Optimizer(Protocol):
-    """What an update, a schedule and a checkpoint need of an optimizer."""
+class Stepper(Protocol):
+    """What an update needs of an optimizer whose learning rate is set elsewhere."""
 
     @property
     def parameters(self) -> list[nn.Parameter]:
         """The parameters that it trains."""
-        ...
-
-    def set_rate(self, rate: float) -> None:
-        """Set the learning rate of the next step."""
         ...
 
     def step(self) -> None:
@@ -38,6 +34,14 @@ class Optimizer(Protocol):
 
     def zero_grad(self) -> None:
         """Delete all gradients."""
+        ...
+
+
+class Optimizer(Stepper, Protocol):
+    """What an update, a schedule and a checkpoint need of an optimizer."""
+
+    def set_rate(self, rate: float) -> None:
+        """Set the learning rate of the next step."""
         ...
 
     def state(self) -> OptimizerState:

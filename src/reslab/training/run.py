@@ -10,6 +10,7 @@ from reslab.runtime.events import Callback, Event, note
 from reslab.runtime.files import sha256_of
 from reslab.training.checkpoint import Checkpoint, is_kept, recover_newest_checkpoint
 from reslab.training.folder import RunFolder
+from reslab.training.graph import update_of
 from reslab.training.log import (
     CheckpointWriter,
     Progress,
@@ -18,7 +19,7 @@ from reslab.training.log import (
     warmup_row,
     without_details,
 )
-from reslab.training.loop import Observer, UpdateResult, eager_update_of, training_steps
+from reslab.training.loop import Observer, UpdateResult, training_steps
 from reslab.training.recipe import RunRecipe
 from reslab.training.schedule import Schedule, ScheduleState
 from reslab.training.task import Final, Task
@@ -119,7 +120,7 @@ class RunInProgress:
     def train_from(self, start: int) -> None:
         """Make all updates from iteration `start` on; log, evaluate and save whenever due."""
         recipe, task = self.recipe, self.task
-        update = eager_update_of(task, observer=self.observer)
+        update = update_of(task, self.observer, lambda text: self.on_event(note(text)))
         iterations = range(start, recipe.iterations)
         steps = training_steps(update, task.draws, self.schedule, iterations)
         for step in steps:

@@ -1,0 +1,211 @@
+"""Replay the update of a classifier from a CUDA graph.
+
+A small network keeps a GPU idle most of the time: an iteration of ResNet-20 launches 875 kernels,
+one after the other, from Python. A CUDA graph launches them all at once. It replays the kernels of
+the eager update in the same order on the same numbers, so a run has the same bits with either.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Protocol, final
+
+import torch
+from torch import Tensor, nn
+
+from reslab.data.loader import Draws, InMemoryLoader
+from reslab.models.batchnorm import norms_of
+from reslab.models.random_layers import random_layers
+from reslab.runtime.events import Log
+from reslab.training.classification import ClassificationTask
+from reslab.training.loop import Observer, Step, Update, eager_step, eager_update_of
+from reslab.training.optimizer import AuthorsSGD
+from reslab.training.task import Task
+
+EAGER_UPDATES = 4  # before the capture, so that the libraries have allocated what they keep
+
+Work = Callable[[], Tensor]
+
+
+class Recorder(Protocol):
+    """What can record work on a device."""
+
+    def run(self, work: Work) -> Tensor:
+        """Do the work as often as needed before it is recorded."""
+        ...
+
+    def record(self, work: Work) -> Work:
+        """Record the work, without doing it; return a function that repeats it.
+
+        The repetitions return the same tensor with new numbers. Raises RuntimeError if the work
+        cannot be recorded.
+        """
+        ...
+
+
+def update_of(task: Task, observer: Observer | None, log: Log) -> Update:
+    """Return the fastest update for a task; all of them compute the same bits.
+
+    An observer looks at gradients in Python, so its run is eager. `log` receives a note if the GPU
+    refuses the capture.
+    """
+    if observer is None and isinstance(task, ClassificationTask) and can_be_captured(task):
+        return captured_update(task, CudaGraphs(), log)
+    return eager_update_of(task, observer=observer)
+
+
+def can_be_captured(task: ClassificationTask) -> bool:
+    """Return whether every iteration of a run on a GPU makes the same calls on the same memory.
+
+    This excludes images decoded on the CPU, several processes, random layers, and optimizers and
+    networks of the user's own.
+    """
+    return (
+        task.device.torch_device.type == "cuda"
+        and task.device.processes.count == 1
+        and isinstance(task.loader, InMemoryLoader)
+        and isinstance(task.optimizer, AuthorsSGD)
+        and not task.recipe.deviations.parts
+        and not random_layers(task.net)
+    )
+
+
+def captured_update(task: ClassificationTask, recorder: Recorder, log: Log) -> Update:
+    """Return an update that is eager a few times and replayed from then on.
+
+    If it cannot be recorded, `log` receives a note, and all updates are eager.
+    """
+    optimizer = task.optimizer
+    assert isinstance(optimizer, AuthorsSGD)
+    sgd = DeviceSGD(optimizer)
+    norms = [norm for norm in norms_of(task.net) if norm.training]
+    step = Replayed(
+        eager_step(task.prepare, task.loss, sgd, norms, task.device.processes),
+        task.device.torch_device,
+        recorder,
+        log,
+    )
+
+    def update(draws: Draws, learning_rate: float) -> Tensor:
+        sgd.set_rate(learning_rate)
+        return step(draws)
+
+    return update
+
+
+@final
+class Replayed:
+    """A step that reads its draws from fixed memory, so that a recording of it can be replayed."""
+
+    def __init__(self, step: Step, device: torch.device, recorder: Recorder, log: Log) -> None:
+        self.step, self.device, self.recorder, self.log = step, device, recorder, log
+        self.eager_left = EAGER_UPDATES
+        self.held: Draws | None = None  # the memory that a replay reads
+        self.replay: Work | None = None
+
+    def __call__(self, draws: Draws) -> Tensor:
+        if self.eager_left > 0:
+            self.eager_left -= 1
+            return self.recorder.run(lambda: self.step(self.on_device(draws)))
+        if self.held is None:
+            self.held = self.on_device(draws)
+            self.replay = self.recorded(self.held)
+        else:
+            self.hold(self.held, draws)
+        return self.step(self.held) if self.replay is None else self.replay().clone()
+
+    def recorded(self, held: Draws) -> Work | None:
+        try:
+            return self.recorder.record(lambda: self.step(held))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            self.log(f"no CUDA graph, so small networks train more slowly: {reason}")
+            return None
+
+    def on_device(self, draws: Draws) -> Draws:
+        """Return a copy of the draws on the device."""
+        numbers = tuple(drawn.to(self.device, copy=True) for drawn in draws.numbers)
+        return replace(draws, indices=draws.indices.to(self.device, copy=True), numbers=numbers)
+
+    def hold(self, held: Draws, draws: Draws) -> None:
+        """Copy draws into the memory of others."""
+        held.indices.copy_(draws.indices, non_blocking=True)
+        for memory, drawn in zip(held.numbers, draws.numbers, strict=True):
+            memory.copy_(drawn, non_blocking=True)
+
+
+@final
+class CudaGraphs:
+    """Record work on the current GPU as CUDA graphs."""
+
+    def __init__(self) -> None:
+        self.stream = torch.cuda.Stream()
+
+    def run(self, work: Work) -> Tensor:
+        """Do the work on a stream of its own, as torch requires before a capture."""
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            result = work()
+        torch.cuda.current_stream().wait_stream(self.stream)
+        return result
+
+    def record(self, work: Work) -> Work:
+        graph = torch.cuda.CUDAGraph()
+        # other threads may use the GPU at the same time
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            table = work()
+
+        def replay() -> Tensor:
+            graph.replay()
+            return table
+
+        return replay
+
+
+@final
+class DeviceSGD:
+    """The step of the authors' SGD with learning rates that are read from the device.
+
+    A graph repeats numbers from Python as they were when it was captured.
+    """
+
+    def __init__(self, optimizer: AuthorsSGD) -> None:
+        self.optimizer, self.groups = optimizer, optimizer.sgd.param_groups
+        device = optimizer.parameters[0].device
+        self.rates = [torch.zeros((), device=device) for _ in self.groups]
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        return self.optimizer.parameters
+
+    def set_rate(self, rate: float) -> None:
+        """Set the learning rate, and rescale the velocities if it has changed; not captured."""
+        self.optimizer.set_rate(rate)
+        for group, held in zip(self.groups, self.rates, strict=True):
+            held.fill_(group["lr"])
+
+    def step(self) -> None:
+        for group, rate in zip(self.groups, self.rates, strict=True):
+            weights = [weight for weight in group["params"] if weight.grad is not None]
+            torch._fused_sgd_(
+                weights,
+                [weight.grad for weight in weights],
+                [self.velocity(weight) for weight in weights],
+                weight_decay=group["weight_decay"],
+                momentum=group["momentum"],
+                lr=rate,
+                dampening=0.0,
+                nesterov=False,
+                maximize=False,
+                is_first_step=False,  # the velocities begin as zeros
+                grad_scale=None,
+                found_inf=None,
+            )
+
+    def velocity(self, weight: nn.Parameter) -> Tensor:
+        state: dict[str, Any] = self.optimizer.sgd.state[weight]
+        if state.get("momentum_buffer") is None:
+            state["momentum_buffer"] = torch.zeros_like(weight)
+        return state["momentum_buffer"]
+
+    def zero_grad(self) -> None:
+        self.optimizer.zero_grad()
