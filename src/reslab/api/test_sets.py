@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from reslab.data.boxes.annotations import detection_set
+from reslab.data.boxes.build import detection_set
 from reslab.data.boxes.coco import read_coco
 from reslab.data.boxes.digit_scenes import digit_scenes
 from reslab.data.boxes.folder import evaluation_part, read_annotations
@@ -151,8 +151,18 @@ def choose_annotated_images(
 ) -> tuple[DetectionSet, str]:
     """Open the set to test detectors on; return it and its usual evaluation protocol.
 
-    The set is `on`, the images in `data`, or the first detector's own test set.
+    The set is `on`, the images in `data`, or the first detector's own test set. `on_event` receives
+    the set's notes.
     """
+    images, protocol = _choose_annotated_images(on, data, models, on_event)
+    for line in images.notes:
+        on_event(note(line))
+    return images, protocol
+
+
+def _choose_annotated_images(
+    on: str | None, data: Location | None, models: Sequence[LoadedDetector], on_event: Callback
+) -> tuple[DetectionSet, str]:
     path, detector = models[0]
     if on is not None:
         if on != SCENES:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from reslab.data.boxes.digit_scenes import digit_scenes
 from reslab.data.boxes.folder import evaluation_part, read_annotations, split_annotations
-from reslab.data.boxes.sets import DetectionSet, DetectionSplits
+from reslab.data.boxes.sets import DetectionSet, DetectionSplits, notes_of_splits
 from reslab.data.decode import BadImage
 from reslab.data.location import Location, to_folder
 from reslab.data.sampler import Stream, make_generator
@@ -89,6 +89,9 @@ def setup_detection(
     `preprocessing` is the one stored when the run began, or None for a new run. `begun` is True if
     a checkpoint holds the network's state.
     """
+    if recipe.stage not in (2, 3, 4):  # steps that follow one on the same sets
+        for line in notes_of_splits(sets):
+            log(line)
     if preprocessing is None and weights is not None:
         preprocessing = weights.preprocessing
     if preprocessing is None:

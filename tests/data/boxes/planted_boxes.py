@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from reslab.data.boxes.annotations import detection_set
+from reslab.data.boxes.build import detection_set
 from reslab.data.boxes.folder import evaluation_part, read_annotations
 from reslab.data.boxes.sets import DetectionSet
 

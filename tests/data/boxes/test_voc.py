@@ -7,7 +7,8 @@ import pytest
 from tests.data.boxes.planted_boxes import CAT, DOG, open_whole, plant_voc, sheet
 
 from reslab.data.boxes.folder import is_detection, open_detection
-from reslab.data.boxes.voc import VOC_CLASSES, XmlAnnotation
+from reslab.data.boxes.voc import VOC_CLASSES
+from reslab.data.boxes.voc_xml import XmlAnnotation
 
 
 def test_corners_count_from_one_and_include_the_last(tmp_path: Path) -> None:

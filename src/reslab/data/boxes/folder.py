@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 
-from reslab.data.boxes.annotations import Annotations, align_classes, detection_set
+from reslab.data.boxes.annotations import Annotations, align_classes
+from reslab.data.boxes.build import detection_set
 from reslab.data.boxes.coco import find_coco, part_of, read_coco, year_of
 from reslab.data.boxes.sets import DetectionSet, DetectionSplits
 from reslab.data.boxes.voc import VOC_CLASSES, YEARS, find_voc, read_voc

@@ -90,6 +90,7 @@ class DetectionSet:
     read: Callable[[str], bytes]  # maps one of `files` to its bytes; thread-safe
     sizes: Sequence[tuple[int, int]]  # width and height of each image, as annotated
     keys: Sequence[int | str]  # the images' keys in annotations and results: COCO's image ids
+    notes: tuple[str, ...] = ()  # what was left out or assumed, one line each
 
     def __len__(self) -> int:
         return len(self.files)
@@ -122,3 +123,8 @@ class DetectionSet:
 
 
 DetectionSplits = Splits[DetectionSet]
+
+
+def notes_of_splits(sets: DetectionSplits) -> tuple[str, ...]:
+    """Return the notes of both splits, each once."""
+    return tuple(dict.fromkeys((*sets.train.notes, *sets.test.notes)))

@@ -10,16 +10,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reslab.data.boxes.annotations import (
-    Annotations,
+from reslab.data.boxes.annotations import Annotations
+from reslab.data.boxes.box_faults import (
     box_in_words,
     faulty_boxes,
-    missing_images,
     repeated_boxes,
     unknown_classes,
     unknown_in_words,
     wrong_convention,
 )
+from reslab.data.boxes.image_files import missing_images
 from reslab.data.class_folders import Problem
 from reslab.data.class_names import ClassIndex, clean
 from reslab.data.datasets import read_class_list
@@ -77,7 +77,7 @@ def diagnose_boxes(
     cases: list[Case] = []
     paths = [[os.path.relpath(part.root / file, folder) for file in part.files] for part in parts]
     for part, part_paths, part_infos in zip(parts, paths, infos, strict=True):
-        cases += _problem_cases(part.problems)
+        cases += _problem_cases((*part.problems, *part.remarks))
         cases += _annotated_image_cases(part, part_paths, part_infos)
         cases += _box_cases(part)
         if part.differing_ids:

@@ -1,0 +1,97 @@
+"""Find faulty boxes in annotations: outside their image, repeated, or in another convention."""
+
+import numpy as np
+
+from reslab.data.boxes.annotations import Annotations
+from reslab.data.class_folders import Problem
+from reslab.errors import unknown_name
+
+LARGEST_FRACTION = 1.01  # above 1, because fractions are rounded
+# boxes are corners if these fractions leave the image, and fit as corners
+LEAVING, FITTING = 0.2, 0.98
+
+
+def faulty_boxes(part: Annotations) -> dict[str, np.ndarray]:
+    """Return the rows of objects with faulty boxes, keyed by the kind of fault.
+
+    A row has at most one fault.
+    """
+    boxes = part.objects.corners()
+    sizes = np.array(part.sizes, float).reshape(-1, 2)[part.objects.images]
+    finite = np.isfinite(boxes).all(1)
+    with np.errstate(invalid="ignore"):
+        extent = boxes[:, 2:] - boxes[:, :2]
+        swapped = finite & (extent < 0).any(1)
+        empty = finite & ~swapped & (extent == 0).any(1)
+        beyond = (boxes[:, 2:] <= 0).any(1) | (boxes[:, :2] >= sizes).any(1)
+        # one pixel of tolerance, for rounding and for corners counted from 0 instead of 1
+        over = (boxes[:, :2] < -1).any(1) | (boxes[:, 2:] > sizes + 1).any(1)
+    whole = finite & ~swapped & ~empty
+    masks = {
+        "not numbers": ~finite,
+        "swapped corners": swapped,
+        "box outside": whole & beyond,
+        "empty box": empty,
+        "past the edge": whole & ~beyond & over,
+    }
+    return {kind: np.flatnonzero(mask) for kind, mask in masks.items()}
+
+
+def wrong_convention(part: Annotations) -> Problem | None:
+    """Return the problem if the boxes are fractions, or corners in a COCO file; else None."""
+    boxes = part.objects.corners()
+    sizes = np.array(part.sizes, float).reshape(-1, 2)[part.objects.images]
+    finite = np.isfinite(boxes).all(1)
+    boxes, sizes = boxes[finite], sizes[finite]
+    if not len(boxes):
+        return None
+    place = part.place(0).partition(": annotation")[0]
+    is_coco = part.layout == "COCO"
+    offset = -boxes[:, :2] if is_coco else np.zeros_like(sizes)
+    start, end = boxes[:, :2] + (0 if is_coco else 1), boxes[:, 2:] + offset  # as written
+    written = np.hstack([start, end])
+    if (written >= 0).all() and (written <= LARGEST_FRACTION).all() and (written % 1).any():
+        note = (
+            f"all {len(boxes):,} boxes are numbers from 0 to 1, fractions of the image: multiply "
+            "them by its width and height"
+        )
+        return Problem("fractions", place, note)
+    leaving = int((boxes[:, 2:] > sizes + 1).any(1).sum())
+    fits = ((end > start) & (end <= sizes + 1)).all(1).mean()
+    if is_coco and leaving >= max(2, LEAVING * len(boxes)) and fits >= FITTING:
+        note = (
+            f"{leaving:,} of {len(boxes):,} boxes leave the image as x y width height, but fit as "
+            "corners x0 y0 x1 y1: write x0 y0 x1-x0 y1-y0"
+        )
+        return Problem("corners", place, note)
+    return None
+
+
+def repeated_boxes(part: Annotations) -> np.ndarray:
+    """Return the rows of objects with the same image, class and box as an earlier object."""
+    objects = part.objects
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(objects.names))}
+    rows = np.column_stack([
+        objects.images, [numbers[name] for name in objects.names], objects.corners(),
+    ])  # fmt: skip
+    _, first = np.unique(rows, axis=0, return_index=True)
+    return np.setdiff1d(np.arange(len(rows)), first)
+
+
+def unknown_classes(part: Annotations) -> np.ndarray:
+    """Return the rows of objects whose class is not one of `part.classes`."""
+    names = enumerate(part.objects.names)
+    return np.array([row for row, name in names if name not in part.classes], int)
+
+
+def unknown_in_words(part: Annotations, row: int) -> str:
+    name = part.objects.names[row]
+    if isinstance(name, int):
+        return f"no category has the id {name}"
+    return unknown_name("class", name, part.classes.values())
+
+
+def box_in_words(part: Annotations, row: int) -> str:
+    x0, y0, x1, y1 = part.objects.boxes[row]
+    width, height = part.sizes[part.objects.images[row]]
+    return f"box {x0:g} {y0:g} {x1:g} {y1:g} in an image of {width} x {height}"
