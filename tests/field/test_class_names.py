@@ -61,7 +61,7 @@ def test_ids_that_start_elsewhere(tmp_path: Path) -> None:
 
 def test_a_subset_of_the_categories_and_an_undefined_id(tmp_path: Path) -> None:
     folder = boxes(tmp_path, [{"id": 2, "name": "cat"}])
-    with pytest.raises(ValueError, match=r"annotation \d+: no class 'id 1'"):
+    with pytest.raises(ValueError, match=r"annotation \d+: no category has the id 1"):
         open_detection(folder)  # 1 is defined in training, but not here
     path = folder / "annotations/instances_val.json"
     document = json.loads(path.read_text())

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from reslab.data.boxes.annotations import Annotations
 from reslab.data.boxes.build import detection_set
 from reslab.data.boxes.coco import read_coco
 from reslab.data.boxes.digit_scenes import digit_scenes
@@ -198,7 +199,7 @@ def open_annotations(data: Location) -> tuple[DetectionSet, str]:
     """Open the boxes in a folder or in one COCO file, without requiring the images."""
     data = to_folder(data, "boxes need")
     if data.suffix == ".json":
-        return detection_set(read_coco(data, data.parent, data.stem), alone=True), "coco"
+        return detection_set(_read_alone(data), alone=True), "coco"
     part = evaluation_part(read_annotations(data))
     if part.differing_ids:
         raise ValueError(
@@ -206,6 +207,10 @@ def open_annotations(data: Location) -> tuple[DetectionSet, str]:
             "annotation file whose ids they use with `data`"
         )
     return detection_set(part, alone=True), usual_protocol(part)
+
+
+def _read_alone(file: Path) -> Annotations:
+    return read_coco(file, file.parent, file.stem, find_images=False)
 
 
 def folder_of_run(path: Path) -> Path | None:

@@ -105,23 +105,23 @@ FAULTS: dict[str, tuple[Callable[[Document], object], str]] = {
     "images no list": (lambda doc: doc.update(images={}), "instances.json: 'images' is not a list"),
     "no file name": (
         lambda doc: doc["images"][1].pop("file_name"),
-        "instances.json: image number 2 has no 'file_name'; `reslab check FOLDER` lists 2 more",
-    ),
-    "no size": (
-        lambda doc: doc["images"][1].update(width=0),
-        "instances.json: image 3 has an invalid size: 0 x 30",
+        "instances.json: image number 2 has no 'file_name'",
     ),
     "size in words": (
-        lambda doc: doc["images"][1].update(width="40"),
-        "instances.json: image number 2 has an invalid 'width': '40'",
+        lambda doc: doc["images"][1].update(width="forty"),
+        "instances.json: image number 2 has an invalid 'width': 'forty'",
+    ),
+    "half a pixel": (
+        lambda doc: doc["images"][1].update(height=30.5),
+        "instances.json: image number 2 has an invalid 'height': 30.5",
     ),
     "same image": (lambda doc: doc["images"][1].update(id=5), "two images have the id 5"),
     "same category": (
         lambda doc: doc["categories"][0].update(id=4), "two categories have the id 4",
     ),
-    "no box": (
-        lambda doc: doc["annotations"][1].pop("bbox"),
-        "instances.json: annotation number 2 has no 'bbox'",
+    "a box of another kind": (
+        lambda doc: doc["annotations"][1].update(bbox={"x": 1}),
+        "instances.json: annotation number 2 has an invalid 'bbox': {'x': 1}",
     ),
     "no object": (lambda doc: doc["annotations"].append(7), "annotation number 4 is not an object"),
     "unknown image": (
@@ -138,7 +138,7 @@ FAULTS: dict[str, tuple[Callable[[Document], object], str]] = {
     ),
     "three numbers": (
         lambda doc: doc["annotations"][0].update(bbox=[10, 2, 3]),
-        "instances.json: annotation 1: not numbers",
+        "instances.json: annotation 1: not numbers (bbox [10, 2, 3])",
     ),
     "infinite": (
         lambda doc: doc["annotations"][0].update(bbox=[10, 2, 3, float("inf")]),

@@ -157,7 +157,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "ImageSets/Main/val.txt").write_text("b -1\n\n")
     assert open_detection(tmp_path).test.keys == ["b"]
     (tmp_path / "JPEGImages/b.jpg").unlink()
-    with pytest.raises(ValueError, match=r"JPEGImages/b.jpg does not exist$"):
+    with pytest.raises(ValueError, match=r"JPEGImages/b.jpg does not exist"):
         open_detection(tmp_path)
 
 

@@ -26,6 +26,8 @@ class Objects:
     truncated: list[bool] = field(default_factory=list)
     crowd: list[bool] = field(default_factory=list)
     areas: list[float] = field(default_factory=list)
+    # boxes that are not numbers, as they are written; keyed by row
+    written: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -46,7 +48,7 @@ class Annotations:
     # from ids, as in the objects, to names for display, in the order of the labels
     classes: dict[int | str, str] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)  # relative to `root`
-    sizes: list[tuple[int, int]] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)  # or UNKNOWN_SIZE, of sets.py
     keys: list[int | str] = field(default_factory=list)
     objects: Objects = field(default_factory=Objects)
     problems: list[Problem] = field(default_factory=list)  # except problems with boxes
@@ -68,17 +70,24 @@ def align_classes(train: Annotations, test: Annotations) -> None:
         positions = ClassIndex(list(train.classes.values())).match(
             [(name,) for name in test.classes.values()]
         )
-        known = {
-            id_: trained[position] if position >= 0 else name
-            for (id_, name), position in zip(test.classes.items(), positions, strict=True)
+        matched = {
+            id_: trained[position]
+            for id_, position in zip(test.classes, positions, strict=True)
+            if position >= 0
         }
-        differ = [id_ for id_, other in known.items() if isinstance(other, int) and id_ != other]
-        if differ:
+        unmatched = {
+            id_: name if name not in train.classes else f"id {id_}"
+            for id_, name in test.classes.items()
+        }
+        known = unmatched | matched
+        differ = [id_ for id_, other in matched.items() if id_ != other]
+        if differ and test.layout == "COCO":
             name = test.classes[differ[0]]
             test.differing_ids = (
                 f"{len(differ)} classes have other ids in {test.name} than in {train.name}: "
                 f"{name!r} has the id {differ[0]}, but {known[differ[0]]} in {train.name}"
             )
+            test.remarks.append(Problem("category ids", test.name, test.differing_ids))
         test.objects.names = [known.get(id_, f"id {id_}") for id_ in test.objects.names]
     elif len(test.classes) < len(train.classes):
         names = test.objects.names

@@ -11,13 +11,20 @@ LARGEST_FRACTION = 1.01  # above 1, because fractions are rounded
 LEAVING, FITTING = 0.2, 0.98
 
 
+def sizes_of_images(part: Annotations) -> np.ndarray:
+    """Return the size of each object's image, float64 [M, 2]; infinite if it is unknown."""
+    sizes = np.array(part.sizes, float).reshape(-1, 2)
+    sizes[sizes == 0] = np.inf
+    return sizes[part.objects.images]
+
+
 def faulty_boxes(part: Annotations) -> dict[str, np.ndarray]:
     """Return the rows of objects with faulty boxes, keyed by the kind of fault.
 
     A row has at most one fault.
     """
     boxes = part.objects.corners()
-    sizes = np.array(part.sizes, float).reshape(-1, 2)[part.objects.images]
+    sizes = sizes_of_images(part)
     finite = np.isfinite(boxes).all(1)
     with np.errstate(invalid="ignore"):
         extent = boxes[:, 2:] - boxes[:, :2]
@@ -40,7 +47,7 @@ def faulty_boxes(part: Annotations) -> dict[str, np.ndarray]:
 def wrong_convention(part: Annotations) -> Problem | None:
     """Return the problem if the boxes are fractions, or corners in a COCO file; else None."""
     boxes = part.objects.corners()
-    sizes = np.array(part.sizes, float).reshape(-1, 2)[part.objects.images]
+    sizes = sizes_of_images(part)
     finite = np.isfinite(boxes).all(1)
     boxes, sizes = boxes[finite], sizes[finite]
     if not len(boxes):
@@ -86,12 +93,14 @@ def unknown_classes(part: Annotations) -> np.ndarray:
 
 def unknown_in_words(part: Annotations, row: int) -> str:
     name = part.objects.names[row]
-    if isinstance(name, int):
-        return f"no category has the id {name}"
+    if isinstance(name, int) or name.startswith("id "):
+        return f"no category has the id {str(name).removeprefix('id ')}"
     return unknown_name("class", name, part.classes.values())
 
 
 def box_in_words(part: Annotations, row: int) -> str:
+    if row in part.objects.written:
+        return part.objects.written[row]
     x0, y0, x1, y1 = part.objects.boxes[row]
     width, height = part.sizes[part.objects.images[row]]
     return f"box {x0:g} {y0:g} {x1:g} {y1:g} in an image of {width} x {height}"

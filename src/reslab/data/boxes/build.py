@@ -11,7 +11,7 @@ from reslab.data.boxes.box_faults import (
     unknown_in_words,
     wrong_convention,
 )
-from reslab.data.boxes.image_files import missing_images
+from reslab.data.boxes.image_files import missing_images, what_lies_in
 from reslab.data.boxes.sets import DetectionSet, GroundTruth, GroundTruthTable
 from reslab.data.class_folders import FolderReader
 
@@ -60,8 +60,10 @@ def _refuse(part: Annotations, alone: bool) -> None:
     lines = [f"{problem.place}: {problem.note}" for problem in part.problems]
     if not alone and (problem := wrong_convention(part)):
         raise ValueError(f"{problem.place}: {problem.note}")
-    missing = () if alone else missing_images(part.root, part.files)
-    lines += [f"{part.root / file} does not exist" for file in missing]
+    if not alone and (missing := list(missing_images(part.root, part.files))):
+        hint = what_lies_in(part.root, missing[0])
+        lines.append(f"{part.root / missing[0]} does not exist; {hint}")
+        lines += [f"{part.root / file} does not exist" for file in missing[1:]]
     lines += [f"{part.place(row)}: {unknown_in_words(part, row)}" for row in unknown_classes(part)]
     faulty = faulty_boxes(part)
     for kind in REFUSED:

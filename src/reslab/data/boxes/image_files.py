@@ -1,8 +1,23 @@
-"""Find the files of annotated images."""
+"""Find the files of annotated images, also under names that other systems and tools wrote.
+
+Annotations may name an image by its path on another machine, with backslashes, in another Unicode
+form, in other case or with another suffix. Such a name stands for the only image that fits it.
+"""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
+from urllib.parse import unquote
+
+from reslab.data.boxes.annotations import Annotations
+from reslab.data.boxes.sets import UNKNOWN_SIZE
+from reslab.data.class_folders import Problem
+from reslab.data.class_names import clean
+from reslab.data.decode import IMAGE_SUFFIXES, BadImage, image_size
+
+HEADER = 1 << 16  # bytes of a file that usually contain the image's size
 
 
 def missing_images(root: Path, files: Sequence[str]) -> Iterator[str]:
@@ -17,3 +32,165 @@ def missing_images(root: Path, files: Sequence[str]) -> Iterator[str]:
                 listed[folder] = set()
         if name not in listed[folder]:
             yield file
+
+
+def image_stem(name: str) -> str:
+    """Return a file name without the suffix of an image."""
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix.lower() in IMAGE_SUFFIXES else name
+
+
+def images_below(folder: Path) -> Iterator[str]:
+    """Yield the images in a folder and its subfolders, relative to it; skip hidden folders."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name[0] != ".")
+        prefix = os.path.relpath(place, folder).replace(os.sep, "/")
+        prefix = "" if prefix == "." else f"{prefix}/"
+        for name in names:
+            if name.lower().endswith(IMAGE_SUFFIXES) and name[0] != ".":
+                yield prefix + name
+
+
+class ImageIndex:
+    """Find images by names that are not exactly theirs."""
+
+    def __init__(self, files: Iterable[str]) -> None:
+        self._by_form: list[dict[str, list[str]]] = [{} for _ in FORMS]
+        for file in files:
+            name = file.rpartition("/")[2]
+            for form, table in zip(FORMS, self._by_form, strict=True):
+                table.setdefault(form(name), []).append(file)
+
+    def find(self, written: str) -> list[str]:
+        """Return the images that fit a name equally well; several if it is ambiguous."""
+        path = written.replace("\\", "/")
+        for text in dict.fromkeys((path, unquote(path))):
+            name = text.rpartition("/")[2]
+            for form, table in zip(FORMS, self._by_form, strict=True):
+                if found := table.get(form(name)):
+                    return _nearest(text, found)
+        return []
+
+
+def _folded(name: str) -> str:
+    return clean(name).casefold()
+
+
+def _folded_stem(name: str) -> str:
+    return _folded(image_stem(name.strip()))
+
+
+FORMS = (clean, _folded, _folded_stem)  # of the names of files, from strict to loose
+
+
+def _nearest(path: str, candidates: list[str]) -> list[str]:
+    """Return the candidates that share the most folders with `path`, counted from the end."""
+    folders = _folded(path).split("/")[-2::-1]
+
+    def shared(candidate: str) -> int:
+        pairs = zip(folders, _folded(candidate).split("/")[-2::-1], strict=False)
+        return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+    most = max(map(shared, candidates))
+    return [candidate for candidate in candidates if shared(candidate) == most]
+
+
+@dataclass(frozen=True)
+class Located:
+    """The images of a list of names."""
+
+    root: Path
+    files: list[str]  # relative to `root`
+    renamed: dict[str, str] = field(default_factory=dict)  # from names as written to images
+    not_found: int = 0  # number of names
+
+
+def place_images(part: Annotations, places: Sequence[Path], shown: str) -> None:
+    """Find the images of `part` in one of `places`, and read the sizes that its file lacks.
+
+    `shown` is the annotation file in messages.
+    """
+    located = locate(part.files, places)
+    part.root, part.files = located.root, located.files
+    if located.renamed:
+        name, image = next(iter(located.renamed.items()))
+        note = (
+            f"{len(located.renamed):,} of {len(part):,} images have another name on disk: "
+            f"{name!r} is {image}"
+        )
+        part.remarks.append(Problem("other name", shown, note))
+    without = [row for row, size in enumerate(part.sizes) if size == UNKNOWN_SIZE]
+    for row in without:
+        part.sizes[row] = size_of(part.root, part.files[row])
+    if without:
+        note = (
+            f"{len(without):,} of {len(part):,} images have no size in the annotations: it is read "
+            "from the images"
+        )
+        part.remarks.append(Problem("no size", shown, note))
+
+
+def locate(written: list[str], places: Sequence[Path]) -> Located:
+    """Find images by their names in annotations, in the first place that has most of them.
+
+    A name that fits no image there, or several, stays as it is.
+    """
+    first = [place for place in places if written and _is_file(place, written[0])]
+    results = []
+    for place in dict.fromkeys((*first[:1], *places)):
+        results.append(_locate_in(place, written))
+        if not results[-1].not_found:
+            break
+    return min(results, key=lambda located: located.not_found)
+
+
+def _is_file(place: Path, file: str) -> bool:
+    try:
+        return os.path.isfile(place / file)
+    except ValueError:  # an invalid file name
+        return False
+
+
+def _locate_in(root: Path, written: list[str]) -> Located:
+    missing = list(dict.fromkeys(missing_images(root, written)))
+    if not missing:
+        return Located(root, written)
+    index = ImageIndex(images_below(root))
+    taken = set(written).difference(missing)
+    claims: dict[str, list[str]] = {}
+    for name in missing:
+        if len(found := index.find(name)) == 1:
+            claims.setdefault(found[0], []).append(name)
+    renamed = {
+        names[0]: image for image, names in claims.items() if len(names) == 1 and image not in taken
+    }
+    files = [renamed.get(name, name) for name in written]
+    return Located(root, files, renamed, len(missing) - len(renamed))
+
+
+def what_lies_in(root: Path, missing: str) -> str:
+    """Return in words which images lie in a folder, where a missing one was not found."""
+    images = list(images_below(root))
+    found = ImageIndex(images).find(missing)
+    if len(found) > 1:
+        return f"{len(found)} images fit this name: {', '.join(sorted(found)[:3])}"
+    if found:
+        return f"{found[0]} fits several names in the annotations"
+    if images:
+        return f"{root} has {len(images):,} images, such as {min(images)}"
+    return f"{root} has no images"
+
+
+def size_of(root: Path, file: str) -> tuple[int, int]:
+    """Read an image's (width, height) from its header; return (0, 0) if it cannot be read."""
+    try:
+        if not os.path.isfile(root / file):  # reading a pipe could block forever
+            return UNKNOWN_SIZE
+        with open(root / file, "rb") as opened:
+            head = opened.read(HEADER)
+            try:
+                return image_size(head, file)
+            except BadImage:  # the header is longer, or its size is at the end
+                return image_size(head + opened.read(), file)
+    except (OSError, ValueError):  # ValueError: a damaged image, or an invalid file name
+        return UNKNOWN_SIZE

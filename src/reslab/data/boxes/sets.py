@@ -16,6 +16,8 @@ from torch import Tensor
 from reslab.data.datasets import Splits
 from reslab.data.decode import BadImage, load_image
 
+UNKNOWN_SIZE = (0, 0)  # of an image whose size is not annotated, and cannot be read
+
 
 @dataclass(frozen=True)
 class GroundTruth:
@@ -116,7 +118,7 @@ class DetectionSet:
         file = self.files[index]
         rgb = load_image(self.read(file), file)
         height, width = rgb.shape[:2]
-        if (width, height) != tuple(self.sizes[index]):
+        if tuple(self.sizes[index]) not in ((width, height), UNKNOWN_SIZE):
             wide, high = self.sizes[index]
             raise BadImage(f"{file}: {width} x {height} pixels, but annotated as {wide} x {high}")
         return rgb

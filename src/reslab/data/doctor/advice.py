@@ -181,6 +181,17 @@ BOX_ADVICE = {
         "none, because classes are matched by name",
         "nothing; for other programs, give the categories the same ids in both splits",
     ),
+    "other name": _remark(
+        "none, because each name fits one image", "nothing; for other programs, correct the names"
+    ),
+    "no size": _remark(
+        "the size is read from each image before training",
+        "nothing; with it in the annotations, a folder opens faster",
+    ),
+    "no box": _remark(
+        "the objects are left out, and detections of them are false positives",
+        "draw their boxes, or delete their annotations",
+    ),
     "empty box": _remark(
         "left out of training and testing: it has no area", "draw it again, or delete it"
     ),

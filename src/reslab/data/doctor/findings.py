@@ -20,6 +20,7 @@ from reslab.data.boxes.box_faults import (
     wrong_convention,
 )
 from reslab.data.boxes.image_files import missing_images
+from reslab.data.boxes.sets import UNKNOWN_SIZE
 from reslab.data.class_folders import Problem
 from reslab.data.class_names import ClassIndex, clean
 from reslab.data.datasets import read_class_list
@@ -80,8 +81,6 @@ def diagnose_boxes(
         cases += _problem_cases((*part.problems, *part.remarks))
         cases += _annotated_image_cases(part, part_paths, part_infos)
         cases += _box_cases(part)
-        if part.differing_ids:
-            cases.append(Case("category ids", (part.name,), part.differing_ids))
     for group in _equal_images(infos):
         kind = "image in both parts" if len({part for part, _ in group}) > 1 else "repeated image"
         cases.append(Case(kind, tuple(paths[part][row] for part, row in group)))
@@ -208,7 +207,7 @@ def _annotated_image_cases(
         elif info.turn >= 5 and (info.height, info.width) == annotated_size != annotated_size[::-1]:
             note = f"annotated at its stored size, {info.height} x {info.width}"
             yield Case("stored orientation", (path,), note)
-        elif (info.width, info.height) != annotated_size:
+        elif annotated_size not in ((info.width, info.height), UNKNOWN_SIZE):
             wide, high = annotated_size
             note = f"{info.width} x {info.height}, but annotated as {wide} x {high}"
             yield Case("other size", (path,), note)

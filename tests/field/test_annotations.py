@@ -1,0 +1,271 @@
+"""Annotations as other tools write them: names of files, numbers, missing sizes and boxes."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unicodedata import normalize
+
+import pytest
+
+from reslab.api.check import check
+from reslab.data.boxes.folder import open_detection
+from reslab.data.boxes.sets import DetectionSet
+
+BOXES = Path(__file__).parent / "boxes"
+IMAGES = BOXES / "bbox-normalised" / "images"  # of all these annotation files
+Document = dict[str, Any]
+
+
+def plant(folder: Path, name: str, change: Callable[[Document], object] = lambda doc: None) -> Path:
+    """Create a folder from an annotation file, `change` it, and copy its images."""
+    document = json.loads((BOXES / "coco-records" / f"{name}.json").read_text())
+    change(document)
+    (folder / "instances.json").write_text(json.dumps(document))
+    shutil.copytree(IMAGES, folder / "images")
+    return folder
+
+
+def rename_images(folder: Path, new_name: Callable[[str], str]) -> None:
+    for path in list((folder / "images").iterdir()):
+        path.rename(folder / "images" / new_name(path.name))
+
+
+def whole(folder: Path) -> DetectionSet:
+    sets = open_detection(folder)
+    rows = [*sets.train.keys, *sets.test.keys]
+    assert len(rows) == 8
+    return sets.train
+
+
+def boxes_of(folder: Path) -> list[tuple[str, list[float], str]]:
+    """Return the boxes of a folder's images, with the number of each image and their classes."""
+    sets = open_detection(folder)
+    assert len(sets.train) + len(sets.test) == 8
+    boxes = []
+    for images in (sets.train, sets.test):
+        for row, truth in enumerate(images.truths):
+            stem = Path(images.files[row]).stem[-3:]
+            boxes += [
+                (stem, box.tolist(), images.classes[label])
+                for box, label in zip(truth.boxes, truth.labels.tolist(), strict=True)
+            ]
+            assert images.image(row).shape == (120, 160, 3)
+    return sorted(boxes)
+
+
+def plain(document: Document) -> None:
+    """Make the file of case `no-size` an ordinary one."""
+    for image in document["images"]:
+        image |= {"width": 160, "height": 120}
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, list[float], str]]:
+    boxes = boxes_of(plant(tmp_path_factory.mktemp("plain"), "no-size", plain))
+    assert len(boxes) == 14
+    assert ("000", [7, 35, 55, 72], "cat") in boxes
+    return boxes
+
+
+@pytest.mark.parametrize(
+    ("name", "remark"),
+    [
+        ("no-size", "no size"),
+        ("size-minus1", "no size"),
+        ("size-float", ""),
+        ("size-str", ""),
+        ("float-ids", ""),
+        ("category-id-str", ""),
+        ("image-id-mixed", ""),
+        ("bbox-str", ""),
+        ("bbox-empty", ""),
+        ("no-bbox-polygon", ""),
+        ("ls-storage-path", "other name"),
+        ("absolute", "other name"),
+        ("other-prefix", "other name"),
+    ],
+)
+def test_records_of_other_tools_mean_the_same(
+    name: str, remark: str, expected: list[tuple[str, list[float], str]], tmp_path: Path
+) -> None:
+    folder = plant(tmp_path, name)
+    assert boxes_of(folder) == expected
+    found = {finding.kind: finding for finding in check(folder).findings}
+    assert all(finding.advice.severity == "remark" for finding in found.values())
+    assert remark == "" or remark in found
+    notes = open_detection(folder).train.notes
+    assert len(notes) == (remark != "")
+
+
+def rewrite(change: Callable[[str], str]) -> Callable[[Document], None]:
+    def rewritten(document: Document) -> None:
+        plain(document)
+        for image in document["images"]:
+            image["file_name"] = change(image["file_name"])
+
+    return rewritten
+
+
+@pytest.mark.parametrize(
+    ("annotated", "on_disk"),
+    [
+        (lambda name: f"images\\{name}", str),
+        (lambda name: f"C:\\Users\\me\\set\\images\\{name}", str),
+        (lambda name: f"/content/drive/{name}", str),
+        (lambda name: f"s3://bucket/photos/{name}", str),
+        (lambda name: f" {name} ", str),
+        (lambda name: f"my%20photo%20{name}", lambda name: f"my photo {name}"),
+        (str, str.upper),
+        (str, lambda name: name.replace(".jpg", ".JPG")),
+        (lambda name: name.replace("jpg", "png"), str),
+        (lambda name: name.removesuffix(".jpg"), str),
+        (lambda name: f"Äpfel-{name}", lambda name: normalize("NFD", f"Äpfel-{name}")),
+        (lambda name: normalize("NFD", f"é{name}"), lambda name: f"é{name}"),
+    ],
+)
+def test_names_that_fit_one_image_are_found(
+    annotated: Callable[[str], str],
+    on_disk: Callable[[str], str],
+    expected: list[tuple[str, list[float], str]],
+    tmp_path: Path,
+) -> None:
+    folder = plant(tmp_path, "no-size", rewrite(annotated))
+    rename_images(folder, on_disk)
+    boxes = boxes_of(folder)
+    assert [box for _, box, _ in boxes] == [box for _, box, _ in expected]
+    (note,) = open_detection(folder).train.notes
+    assert note.startswith("instances.json: 8 of 8 images have another name on disk: ")
+
+
+def test_the_nearest_folder_decides_between_equal_names(tmp_path: Path) -> None:
+    folder = plant(tmp_path, "no-size", rewrite(lambda name: f"/data/new/{name}"))
+    (folder / "images").rename(folder / "new")
+    shutil.copytree(folder / "new", folder / "old")
+    assert {Path(file).parent.name for file in whole(folder).files} == {"new"}
+
+
+def test_names_that_fit_several_images_or_none_are_refused_in_one_line(tmp_path: Path) -> None:
+    folder = plant(tmp_path, "no-size", rewrite(lambda name: f"/data/{name}"))
+    (folder / "images").rename(folder / "new")
+    shutil.copytree(folder / "new", folder / "old")
+    line = "2 images fit this name: new/000.jpg, old/000.jpg; `reslab check FOLDER` lists 7 more"
+    with pytest.raises(ValueError, match=line):
+        open_detection(folder)
+    shutil.rmtree(folder / "old")
+    (folder / "new").rename(folder / "images")
+    rename_images(folder, lambda name: f"x{name}")
+    with pytest.raises(ValueError, match=r"has 8 images, such as x000\.jpg"):
+        open_detection(folder)
+
+
+def test_two_names_for_one_image_are_refused(tmp_path: Path) -> None:
+    def twice(document: Document) -> None:
+        plain(document)
+        document["images"][0]["file_name"] = "a/000.jpg"
+        document["images"][1]["file_name"] = "b/000.jpg"
+
+    with pytest.raises(ValueError, match=r"000\.jpg fits several names in the annotations"):
+        open_detection(plant(tmp_path, "no-size", twice))
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "cases"),
+    [
+        ("cat-null", "annotation number 1 has an invalid 'category_id': None", 1),
+        ("dup-image-id", "two images have the id ", None),
+    ],
+)
+def test_a_fault_is_reported_once_without_its_consequences(
+    name: str, line: str, cases: int | None, tmp_path: Path
+) -> None:
+    folder = plant(tmp_path, name)
+    with pytest.raises(ValueError, match=line):
+        open_detection(folder)
+    kinds = {finding.kind: finding.cases for finding in check(folder).findings}
+    assert "unknown image" not in kinds
+    assert cases is None or len(kinds["annotation file"]) == cases
+
+
+def drop(record: str, key: str) -> Callable[[Document], None]:
+    def dropped(document: Document) -> None:
+        plain(document)
+        document[record][0].pop(key)
+
+    return dropped
+
+
+@pytest.mark.parametrize(
+    ("record", "key"),
+    [("images", "file_name"), ("images", "id"), ("categories", "id"), ("categories", "name")],
+)
+def test_the_annotations_of_a_refused_record_are_no_further_faults(
+    record: str, key: str, tmp_path: Path
+) -> None:
+    folder = plant(tmp_path, "no-size", drop(record, key))
+    with pytest.raises(ValueError, match=f"number 1 has no '{key}'$"):
+        open_detection(folder)
+
+
+def test_ids_that_differ_only_in_type_are_not_mixed_up(tmp_path: Path) -> None:
+    def both(document: Document) -> None:
+        plain(document)
+        document["images"][1]["id"] = "1"  # beside the number 1
+        document["annotations"] = [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]},
+            {"id": 2, "image_id": "1", "category_id": "2", "bbox": [5, 6, 7, 8]},
+            {"id": 3, "image_id": "3", "category_id": 2.0, "bbox": [9, 9, 9, 9]},
+        ]
+
+    boxes = boxes_of(plant(tmp_path, "no-size", both))
+    assert boxes == [
+        ("000", [1, 2, 4, 6], "cat"),
+        ("001", [5, 6, 12, 14], "dog"),
+        ("002", [9, 9, 18, 18], "dog"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("outline", "box"),
+    [
+        ([[10, 20, 30, 20, 30, 50]], [10, 20, 30, 50]),
+        ([[10, 20, 30, 20, 30, 50], [60, 10, 70, 15]], [10, 10, 70, 50]),
+        ([10, 20, 30, 20, 30, 50], [10, 20, 30, 50]),
+        ([["10.5", "20", "30", "20", "30", "50"]], [10.5, 20, 30, 50]),
+        # a mask: rows 1 to 2 of columns 1 to 3
+        ({"size": [120, 160], "counts": [121, 2, 118, 2, 118, 2]}, [1, 1, 4, 3]),
+    ],
+)
+def test_the_box_of_an_outline(outline: object, box: list[float], tmp_path: Path) -> None:
+    def outlined(document: Document) -> None:
+        plain(document)
+        entry = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": outline}
+        document["annotations"] = [entry, {**entry, "bbox": [1, 1, 1, 1]}]
+
+    boxes = boxes_of(plant(tmp_path, "no-size", outlined))
+    assert sorted(b for _, b, _ in boxes) == sorted([box, [1, 1, 2, 2]])
+
+
+@pytest.mark.parametrize("box", [None, [], {}, [None] * 4])
+def test_annotations_without_a_box_are_left_out_and_counted(box: object, tmp_path: Path) -> None:
+    def emptied(document: Document) -> None:
+        plain(document)
+        for entry in document["annotations"][:3]:
+            entry |= {"bbox": box, "segmentation": []}
+
+    folder = plant(tmp_path, "no-size", emptied)
+    sets = open_detection(folder)
+    assert sum(len(truth) for images in (sets.train, sets.test) for truth in images.truths) == 11
+    assert sets.train.notes == ("instances.json: 3 of the annotations have no box: left out",)
+
+
+def test_flags_written_as_text(tmp_path: Path) -> None:
+    def flagged(document: Document) -> None:
+        plain(document)
+        for number, flag in enumerate(("0", "1", False, True, "true", None)):
+            document["annotations"][number]["iscrowd"] = flag
+
+    sets = open_detection(plant(tmp_path, "no-size", flagged))
+    truths = [truth for images in (sets.train, sets.test) for truth in images.truths]
+    assert sum(int(truth.crowd.sum()) for truth in truths) == 3
