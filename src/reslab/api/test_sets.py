@@ -13,7 +13,7 @@ from reslab.data.builtin import open_sets, set_named
 from reslab.data.cifar10 import ARCHIVE, BINARY_FOLDER, PYTHON_FOLDER
 from reslab.data.datasets import ImageSet, ImagesInMemory, notes_of
 from reslab.data.folder import open_folder, open_whole_folder
-from reslab.data.location import Location, Url, absolute, parse_location, to_folder
+from reslab.data.location import Location, Url, absolute, is_table, parse_location, to_folder
 from reslab.detection.average_precision.measure import usual_protocol
 from reslab.detection.inference import Detector
 from reslab.detection.recipe import DetectionRecipe
@@ -60,7 +60,7 @@ def _choose_images(
         return open_own_images(path, model)
     if isinstance(data, Url):
         return open_images_in(data, models, on_event)
-    if not data.is_dir():
+    if not (data.is_dir() or is_table(data)):
         raise ValueError(f"`data` {data}: no such folder")
     if holds_cifar10(data):
         return open_test_set("cifar10", data, path)
@@ -123,7 +123,9 @@ def data_of_run(path: Path, name: str) -> Location | None:
     run = RunFolder.open(path)
     recorded = run.environment()["data"] if run.recipe().data == name else None
     data = parse_location(recorded) if recorded else None
-    return data if isinstance(data, Url) or (data and data.is_dir()) else None
+    if data is None or isinstance(data, Url) or data.is_dir() or is_table(data):
+        return data
+    return None
 
 
 def holds_cifar10(folder: Path) -> bool:

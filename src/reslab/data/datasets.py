@@ -62,6 +62,7 @@ class EncodedImages:
     # starts fetching images that will be read soon; None if the images are local
     prefetch: Callable[[Sequence[str]], None] | None = None
     notes: tuple[str, ...] = ()  # a line for each kind of thing left out or assumed
+    groups: Tensor | None = None  # int64 [N]; a split keeps images of one group (patient) together
 
     def __repr__(self) -> str:
         classes = len(self.classes)
@@ -73,7 +74,8 @@ class EncodedImages:
     def take(self, name: str, indices: Tensor) -> "EncodedImages":
         """Return the images at `indices` as a new set."""
         files = [self.files[index] for index in indices.tolist()]
-        return replace(self, name=name, files=files, labels=self.labels[indices])
+        groups = None if self.groups is None else self.groups[indices]
+        return replace(self, name=name, files=files, labels=self.labels[indices], groups=groups)
 
     def image(self, index: int) -> np.ndarray:
         """Decode an image, RGB uint8 [H, W, 3]; raise BadImage if it cannot be decoded."""

@@ -25,6 +25,8 @@ from reslab.data.datasets import (
     read_class_list,
     split_validation,
 )
+from reslab.data.groups import split_by_group
+from reslab.data.labels.folder import LabelledFolder, open_labelled
 from reslab.data.left_out import LeftOut, count_of, shorten
 from reslab.data.location import Location, Url
 from reslab.data.parts import WHOLE_FOLDER, Division, divide, in_words, relative
@@ -41,6 +43,7 @@ class FolderPart:
     root: Location
     prefix: str  # from the opened folder to `root`: "val/", or ""
     images: EncodedImages
+    source: str = ""  # the table with the labels, if they are in a file
 
     @property
     def packed(self) -> bool:
@@ -67,16 +70,22 @@ def open_folder(
 
 def read_folder(place: Location, names: Path | None = None) -> FolderSplits | EncodedImages:
     """Return both splits of a folder, or all images of an unsplit folder."""
-    division = find_parts(place, refuse, names)
-    parts = {
-        name: FolderPart(name, root, prefix_of(root, place), _open(name, root, place, names))
-        for name, root in part_roots(division, place, refuse).items()
-    }
+    labelled = labels_in_file(place, names)
+    if labelled:
+        parts, notes = labelled_parts(labelled), labelled.notes
+        if parts.keys() == {"validation"}:
+            refuse(no_training_part(parts["validation"].source))
+    else:
+        division = find_parts(place, refuse, names)
+        parts = {
+            name: FolderPart(name, root, prefix_of(root, place), _open(name, root, place, names))
+            for name, root in part_roots(division, place, refuse).items()
+        }
+        notes = division_notes(division)
     check_parts(parts, refuse)
-    notes = division_notes(division)
     if "validation" not in parts:
         (whole,) = parts.values()
-        if whole.name == "train":
+        if whole.name == "train" and not labelled:
             notes += (f"{whole.prefix} is split, as there is no validation part",)
         return replace(whole.images, notes=notes + whole.images.notes)
     train = replace(parts["train"].images, name="train")
@@ -90,12 +99,17 @@ def split_folder(
 ) -> FolderSplits:
     """Return existing splits unchanged, or split the images of an unsplit folder."""
     if isinstance(images, EncodedImages):
+        if images.groups is not None:
+            return split_by_group(images, validation, seed)
         return split_validation(images, validation, seed)
     return images
 
 
 def open_whole_folder(place: Location, *, names: Path | None = None) -> EncodedImages:
     """Open an unsplit folder as one set, or the validation split of a split folder."""
+    if labelled := labels_in_file(place, names):
+        name, part = list(labelled.parts.items())[-1]
+        return replace(part.images, name=name, notes=labelled.notes)
     division = find_parts(place, refuse, names)
     name, root = list(division.parts.items())[-1]
     whole = _open(name, root, place, names)
@@ -109,11 +123,46 @@ def open_folder_parts(folder: Path) -> dict[str, EncodedImages]:
 
     The keys are "train" and "validation", or "." for an unsplit folder.
     """
+    if labelled := labels_in_file(folder, None):
+        return _labelled_folder_parts(labelled, folder)
     names = list(find_parts(folder, refuse).parts)
     if len(names) == 2:
         sets = open_folder(folder)
         return {"train": sets.train, "validation": sets.test}
     return {"." if names == [WHOLE_FOLDER] else names[0]: open_whole_folder(folder)}
+
+
+def _labelled_folder_parts(labelled: LabelledFolder, folder: Path) -> dict[str, EncodedImages]:
+    """Return the splits to pack; a packed copy has no groups, so they are split before."""
+    names = list(labelled.parts)
+    whole = labelled.parts[names[0]].images
+    if len(names) == 2 or whole.groups is not None:
+        sets = open_folder(folder)
+        return {"train": sets.train, "validation": sets.test}
+    return {"." if names == [WHOLE_FOLDER] else names[0]: replace(whole, notes=labelled.notes)}
+
+
+def labels_in_file(place: Location, names: Path | None = None) -> LabelledFolder | None:
+    """Open a folder whose images are labelled in a file, or the file; None for class folders."""
+    if isinstance(place, Url):
+        return None
+    folder = place.parent if place.is_file() else place
+    names = names or class_list(folder, folder)
+    return open_labelled(place, names, listed_ids(names))
+
+
+def labelled_parts(labelled: LabelledFolder) -> dict[str, FolderPart]:
+    """Return the parts of a folder whose images are labelled in a file."""
+    return {
+        name: FolderPart(name, labelled.root, "", part.images, part.where)
+        for name, part in labelled.parts.items()
+    }
+
+
+def no_training_part(where: str) -> Problem:
+    """Return the problem with labels for testing alone."""
+    line = f"{where} are for testing: there are no labels to train on"
+    return Problem("no training part", ".", refusal=line)
 
 
 def find_parts(place: Location, on_problem: OnProblem, names: Path | None = None) -> Division:
@@ -162,7 +211,7 @@ def check_parts(parts: Mapping[str, FolderPart], on_problem: OnProblem) -> None:
     if train is None:
         return
     if len(train.images.ids) == 1:
-        line = _one_class(train.root, train.images)
+        line = _one_class(train)
         on_problem(Problem("one class", train.prefix or ".", refusal=line))
     if test is None:
         return
@@ -170,10 +219,11 @@ def check_parts(parts: Mapping[str, FolderPart], on_problem: OnProblem) -> None:
     positions = index.match([(id_,) for id_ in test.images.ids])
     for (id_, count), position in zip(test.classes.items(), positions, strict=True):
         if count and position < 0:
-            line = f"class {id_!r} is in {test.root} but not in {train.root}: no net can learn it"
+            learned, tested = train.source or train.root, test.source or test.root
+            line = f"class {id_!r} is in {tested} but not in {learned}: no net can learn it"
             if index.is_ambiguous((id_,)):
                 line = (
-                    f"class {id_!r} of {test.root} matches several classes of {train.root}, or the "
+                    f"class {id_!r} of {tested} matches several classes of {learned}, or the "
                     "same class as another one: rename it"
                 )
             else:
@@ -233,8 +283,12 @@ def class_list(root: Path, folder: Path) -> Path | None:
     return next((place / CLASS_LIST for place in places if (place / CLASS_LIST).is_file()), None)
 
 
-def _one_class(root: Location, images: EncodedImages) -> str:
-    inside = root / images.ids[0]
-    line = f"{root} has one class folder, {images.ids[0]!r}; a net needs at least two classes"
+def _one_class(part: FolderPart) -> str:
+    root, (id_,) = part.root, part.images.ids
+    needed = "a net needs at least two classes"
+    if part.source:
+        return f"{part.source} has one class, {id_!r}; {needed}"
+    line = f"{root} has one class folder, {id_!r}; {needed}"
+    inside = root / id_
     folders = isinstance(inside, Path) and inside.is_dir() and subfolders(inside)
     return f"{line}; did you mean {inside}?" if folders else line

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from reslab.errors import unknown_name
 
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt")  # of the labels of images
 URL_SCHEMES = ("http", "https", "s3", "gs", "file")
 
 
@@ -67,6 +68,11 @@ def _check_url(written: str, protocol: str) -> None:
         raise ValueError(f"{written} has no {'host' if 'http' in protocol else 'bucket'} name")
     if port == 0 or (protocol.startswith("http") and (parts.query or parts.fragment)):
         raise ValueError(f"{written} is not a folder: give the URL of the folder of the shards")
+
+
+def is_table(place: Path) -> bool:
+    """Return whether a path is a table, which may have the labels of images."""
+    return place.suffix.lower() in TABLE_SUFFIXES and place.is_file()
 
 
 def to_folder(place: Location, use: str) -> Path:

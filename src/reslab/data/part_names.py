@@ -45,6 +45,12 @@ def is_plain(name: str) -> bool:
     return part_of_name(name) is not None and all(re.fullmatch(UNIT, word) for word in rest)
 
 
+def without_part(name: str) -> tuple[str, ...]:
+    """Return the words of a name, in lower case, except the part: `trainLabels` is "labels"."""
+    words = [word.lower() for piece in _CAMEL.split(name) for word in _WORD.findall(piece)]
+    return tuple(word for word in words if _stem(word) not in WORDS)
+
+
 def _stem(word: str) -> str:
     return re.sub(rf"(?<=.)(?:{UNIT})$", "", word) if word not in WORDS else word
 

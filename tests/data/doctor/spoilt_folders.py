@@ -274,6 +274,10 @@ WHOLE: dict[str, tuple[Spoil, Found]] = {
             "few images": [("may",)],
         },
     ),
+    "a table with two labels for one image": (
+        lambda root: (root / "labels.csv").write_text("file,label\ncat/00.jpg,a\ncat/00.jpg,b\n"),
+        {"labels": [(".",)]},
+    ),
     "no class": (
         lambda root: [shutil.rmtree(root / name) for name in ("cat", "dog")],
         {"no classes": [(".",)]},

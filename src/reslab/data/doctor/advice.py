@@ -45,6 +45,7 @@ _AGAIN = "copy or download it again, or delete it"
 IMAGE_ADVICE = {
     # layout of the folder
     "no classes": _refused("put the images of each class into a subfolder named after it"),
+    "labels": _refused("correct the file with the labels"),
     "one class": _refused("add a second class; if its subfolders are the classes, use that folder"),
     "no training part": _refused("add train/ beside val/, or move its classes up one level"),
     "class list": _refused("correct classes.csv, or rename the class folder"),

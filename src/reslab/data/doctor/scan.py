@@ -26,13 +26,17 @@ from reslab.data.folder import (
     check_parts,
     class_list,
     find_parts,
+    labelled_parts,
+    labels_in_file,
     listed_ids,
+    no_training_part,
     open_packed,
     part_roots,
     prefix_of,
 )
+from reslab.data.labels.folder import LabelledFolder
 from reslab.data.left_out import LeftOut
-from reslab.data.location import Location
+from reslab.data.location import Location, is_table
 
 
 @dataclass
@@ -57,9 +61,16 @@ class FolderScan:
 
 def scan_folder(folder: Location) -> FolderScan:
     """List the images that a run would read, and all problems, without decoding any image."""
-    if isinstance(folder, Path) and not folder.is_dir():
+    if isinstance(folder, Path) and not (folder.is_dir() or is_table(folder)):
         raise ValueError(f"{folder} {'is not a folder' if folder.exists() else 'does not exist'}")
     scan = FolderScan(folder)
+    try:
+        labelled = labels_in_file(folder)
+    except ValueError as error:
+        scan.problems.append(Problem("labels", ".", str(error), str(error)))
+        return scan
+    if labelled:
+        return _scan_labelled(scan, labelled)
     division = find_parts(folder, scan.problems.append)
     roots = part_roots(division, folder, scan.problems.append)
     for name, root in roots.items():
@@ -70,6 +81,17 @@ def scan_folder(folder: Location) -> FolderScan:
     check_parts({part.name: part for part in scan.parts}, scan.problems.append)
     if isinstance(folder, Path) and folder not in roots.values():
         _list_outside(scan, folder, "", [prefix_of(beside, folder) for beside in division.beside])
+    return scan
+
+
+def _scan_labelled(scan: FolderScan, labelled: LabelledFolder) -> FolderScan:
+    """Add the parts of a folder whose images are labelled in a file."""
+    scan.folder = labelled.root
+    parts = labelled_parts(labelled)
+    scan.parts += parts.values()
+    if parts.keys() == {"validation"}:
+        scan.problems.append(no_training_part(parts["validation"].source))
+    check_parts(parts, scan.problems.append)
     return scan
 
 

@@ -1,0 +1,186 @@
+"""Open a folder whose images are labelled in a file, or the file itself.
+
+If the images are in class folders as well, and these agree with the table, the folders give the
+classes, unless only the table has a split. If they disagree, the table is right if its name says
+that it has labels (labels.csv, train.csv), or if the folders are only numbered.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from reslab.data.class_names import ClassIndex, fold
+from reslab.data.datasets import EncodedImages
+from reslab.data.image_finder import ImageFinder, list_images
+from reslab.data.labels.choose import (
+    NoLabels,
+    SeveralTables,
+    Tables,
+    can_train,
+    choose_tables,
+    find_tables,
+    is_usual,
+    tables_with,
+)
+from reslab.data.labels.images import Labelled, LabelledRow, collect, encoded_images
+from reslab.data.labels.table import read_labels
+from reslab.data.left_out import count_of, shorten
+from reslab.data.location import TABLE_SUFFIXES, is_table
+from reslab.data.part_names import part_of_name
+from reslab.data.parts import WHOLE_FOLDER, WRAPPERS, divide
+from reslab.data.shards.reader import is_packed
+
+
+@dataclass(frozen=True)
+class LabelledPart:
+    """One split that a table defines, or all of its images."""
+
+    images: EncodedImages
+    where: str  # for messages: "the train rows of DIR/labels.csv"
+
+
+@dataclass(frozen=True)
+class LabelledFolder:
+    """Images labelled in a file: train and validation, one of them, or WHOLE_FOLDER alone."""
+
+    root: Path  # the files are relative to it
+    parts: dict[str, LabelledPart]
+    notes: tuple[str, ...]
+
+
+def open_labelled(place: Path, names: Path | None, listed: Sequence[str]) -> LabelledFolder | None:
+    """Open images whose labels are in a file; return None if class folders give the labels.
+
+    `place` is a table of labels or a folder. `names` is a class list, and `listed` has its ids.
+    Raises ValueError if there are labels that cannot be used.
+    """
+    if place.is_file():
+        if not is_table(place):
+            raise ValueError(
+                f"{place} is not a folder of images, nor a table of their labels "
+                f"({', '.join(TABLE_SUFFIXES)})"
+            )
+        root = place.parent
+        finder = ImageFinder(list_images(root))
+        tables = tables_with(place, finder)
+        return _build(root, tables, _collect(root, tables, finder), names)
+    paths = find_tables(place) if place.is_dir() and not is_packed(place) else []
+    finder = ImageFinder(list_images(place) if paths else [])
+    if not finder.files:
+        return None
+    folders = _class_folders(finder.files)
+    if folders and _are_listed(folders, listed):
+        return None
+    try:
+        tables = choose_tables(paths, place, finder)
+        labelled = _collect(place, tables, finder)
+    except NoLabels as error:
+        if folders:
+            return None
+        raise ValueError(
+            f"{place} has no class folders, and no labels in a file: {error}"
+        ) from None
+    except SeveralTables as error:
+        if folders and any(_agree(_collect(place, group, finder)) for group in error.tables):
+            return None
+        raise
+    if folders and (not can_train(tables) or _folders_are_right(place, tables, labelled)):
+        return None
+    if _class_folders(row.file for row in _all_rows(labelled)):
+        note = f"{next(iter(tables.paths.values()))} gives the labels, and not the folders"
+        labelled = replace(labelled, notes=(note, *labelled.notes))
+    return _build(place, tables, labelled, names)
+
+
+def _collect(root: Path, tables: Tables, finder: ImageFinder) -> Labelled:
+    read = [read_labels(path, finder, part) for part, path in tables.paths.items()]
+    labelled = collect(root, read, finder)
+    return replace(labelled, notes=tables.notes + labelled.notes)
+
+
+def _build(root: Path, tables: Tables, labelled: Labelled, names: Path | None) -> LabelledFolder:
+    """Build the sets of the parts that a run reads, with notes on what it does not read."""
+    rows, notes = dict(labelled.rows), list(labelled.notes)
+    source = " and ".join(map(str, tables.paths.values()))
+    test = rows.pop("test", None)
+    if test and "validation" not in rows:
+        rows["validation"] = test
+    elif test:
+        notes.append(f"the {count_of(len(test), 'test image')} of {source} are not read")
+    if "train" in rows and "validation" not in rows:
+        notes.append(f"{source} has no validation part: the training images are split")
+    if "train" in rows and "validation" in rows:
+        notes += _shared_notes(rows["train"], rows["validation"])
+    parts = {}
+    for part, listed in rows.items():
+        images = encoded_images(part or root.resolve().name, root, listed, names)
+        where = f"the {part} rows of {source}" if part else source
+        parts[part or WHOLE_FOLDER] = LabelledPart(images, where)
+    order = [name for name in ("train", "validation", WHOLE_FOLDER) if name in parts]
+    return LabelledFolder(root, {name: parts[name] for name in order}, tuple(notes))
+
+
+def _shared_notes(train: Sequence[LabelledRow], validation: Sequence[LabelledRow]) -> Iterator[str]:
+    """Yield a line about images in both parts, and about groups (patients) in both parts."""
+    files = {row.file for row in train} & {row.file for row in validation}
+    if files:
+        number = count_of(len(files), "image")
+        yield f"{number} in training and in validation, such as {min(files)}: a leak"
+    groups = {row.group for row in train} & {row.group for row in validation} - {""}
+    if groups:
+        yield (
+            f"{count_of(len(groups), 'group')} of images with a part in training and a part in "
+            f"validation, such as {min(groups)}: a leak"
+        )
+
+
+def _class_folders(files: Iterable[str]) -> set[str]:
+    """Return the folders of files below the folders of parts; fewer than two are no classes."""
+    folders = {_class_folder(file) for file in files} - {""}
+    return folders if len(folders) > 1 else set()
+
+
+def _class_folder(file: str) -> str:
+    """Return the first folder in a path that is not a part or a wrapper, or ""."""
+    for folder in file.split("/")[:-1]:
+        if part_of_name(folder) is None and folder.lower() not in WRAPPERS:
+            return folder
+    return ""
+
+
+def _are_listed(folders: Iterable[str], listed: Sequence[str]) -> bool:
+    """Return whether all folders are in a class list."""
+    return min(ClassIndex(listed).match([(name,) for name in folders])) >= 0
+
+
+def _folders_are_right(place: Path, tables: Tables, labelled: Labelled) -> bool:
+    """Return whether class folders give the labels; raise ValueError if that is uncertain."""
+    if _agree(labelled):
+        has_split = len(labelled.rows) > 1
+        return not has_split or "validation" in divide(place, lambda problem: None).parts
+    rows = _all_rows(labelled)
+    folders = sorted(_class_folders(row.file for row in rows))
+    numbered = len({re.sub(r"\d+", "", name) for name in folders}) == 1
+    if not folders or numbered or is_usual(tables):
+        return False
+    table, row = next(iter(tables.paths.values())), rows[0]
+    raise ValueError(
+        f"{place} has folders ({shorten(folders)}), and {table} has other labels ({row.file}: "
+        f"{row.label!r}): name {table} as the data to learn its labels, or list the folders in "
+        "classes.csv to learn them"
+    )
+
+
+def _agree(labelled: Labelled) -> bool:
+    """Return whether images have the same class by their folders and by their labels."""
+    rows = _all_rows(labelled)
+    pairs = {(_class_folder(row.file), row.label) for row in rows}
+    folders, labels = ({pair[at] for pair in pairs} for at in (0, 1))
+    if len(folders) == len(labels) == len(pairs) and "" not in folders:
+        return True
+    return all(fold(row.label) in map(fold, row.file.split("/")[:-1]) for row in rows)
+
+
+def _all_rows(labelled: Labelled) -> list[LabelledRow]:
+    return [row for rows in labelled.rows.values() for row in rows]
