@@ -40,7 +40,7 @@ def test_a_run_knows_its_classes_and_how_many_it_was_tested_on(run: Path) -> Non
     recipe = json.loads((run / "recipe.json").read_text())
     assert (recipe["model"]["classes"], recipe["batch_size"]) == (2, 32)
     report = json.loads((run / "result.json").read_text())["evaluation"][0]
-    assert (report["set"], report["n"], report["top5_error"]) == ("validation", 8, 0.0)
+    assert (report["set"], report["n"], report["top5_error"]) == ("validation", 8, None)
 
 
 def test_it_is_evaluated_on_its_own_images(reslab, run: Path) -> None:

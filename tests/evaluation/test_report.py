@@ -43,10 +43,19 @@ def test_each_image_counts_once(count: int) -> None:
     assert report.loss == pytest.approx(0.8 * right + 0.2 * wrong, rel=1e-5)
 
 
-def test_top5_of_three_classes_is_top3() -> None:
+def test_five_classes_or_fewer_have_no_top5_error() -> None:
     report = classify(lambda x: reader(x, 3), coded(9, 3))
-    assert report.top5_error == 0.0
+    assert (report.top5_error, report.top5_interval) == (None, None)
     assert report.top1_error == pytest.approx(100 * 6 / 9)
+    assert "top-5" not in str(report)
+    assert classify(lambda x: reader(x, 5), coded(9, 5)).top5_error is None
+
+
+def test_six_classes_have_a_top5_error() -> None:
+    """Equal scores rank the classes by index, so only the label 5 is not among the first five."""
+    report = classify(lambda x: torch.zeros(len(x), 6), coded(12, 6))
+    assert report.top5_error == pytest.approx(100 * 2 / 12)
+    assert "top-5 error 16.67 %" in str(report)
 
 
 def test_a_report_names_its_protocol_and_count() -> None:

@@ -49,7 +49,7 @@ class EvalEvent(TypedDict):
     protocol: str
     n: int  # images
     top1_error: NotRequired[float]  # percent; classifiers
-    top5_error: NotRequired[float]
+    top5_error: NotRequired[float | None]  # None for 5 classes or fewer
     loss: NotRequired[float]
     map_50: NotRequired[float]  # percent; detectors
     map_50_95: NotRequired[float | None]  # None under VOC's protocols

@@ -53,7 +53,7 @@ class Report:
     protocol: str
     n: int
     top1_error: float
-    top5_error: float
+    top5_error: float | None  # None for 5 classes or fewer, where it says nothing
     loss: float  # mean cross-entropy, natural logarithm
     skipped: int = 0  # images that could not be decoded; not counted in n
     top1_interval: Interval | None = None
@@ -63,12 +63,11 @@ class Report:
     confusion: Sequence[Sequence[int]] | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
+        errors = f"top-1 error {self.top1_error:.2f} %{between(self.top1_interval)}"
+        if self.top5_error is not None:
+            errors += f", top-5 error {self.top5_error:.2f} %{between(self.top5_interval)}"
         skipped = f", {self.skipped} skipped" if self.skipped else ""
-        return (
-            f"{self.set}: top-1 error {self.top1_error:.2f} %{between(self.top1_interval)}, top-5 "
-            f"error {self.top5_error:.2f} %{between(self.top5_interval)}  "
-            f"({self.protocol}, n={self.n}{skipped})"
-        )
+        return f"{self.set}: {errors}  ({self.protocol}, n={self.n}{skipped})"
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields except the details, for one line of a log."""
@@ -194,24 +193,27 @@ def classify(
 def build_report(scores: Scores, images: ImageSet, protocol: str) -> Report:
     """Compute error rates from scores and a set's labels, leaving out undecodable images.
 
-    Top-5 is top-k for k = min(5, classes). Raise ValueError if no image could be decoded.
+    With 5 classes or fewer there is no top-5 error. Raise ValueError if no image could be decoded.
     """
     good = torch.tensor([index not in scores.bad for index in range(len(images))])
     n = int(good.sum())
     if not n:
         raise ValueError(f"no image of {images.name} can be decoded")
     labels, logs = images.labels.cpu()[good], scores.log_probabilities[good]
-    k = min(5, len(images.classes))
     parts = list(zip(logs.split(RANKED_ROWS), labels.split(RANKED_ROWS), strict=True))
     wrong = torch.cat([wrong_in_top(*part, 1) for part in parts])
-    wrong1, wrong5 = int(wrong.sum()), sum(int(wrong_in_top(*part, k).sum()) for part in parts)
+    wrong1 = int(wrong.sum())
+    top5_error, top5_interval = None, None
+    if len(images.classes) > 5:
+        wrong5 = sum(int(wrong_in_top(*part, 5).sum()) for part in parts)
+        top5_error, top5_interval = 100 * wrong5 / n, wilson(wrong5, n)
     loss = -float(logs.gather(1, labels[:, None]).double().mean())
     confusion = confusion_matrix(logs, labels) if len(images.classes) <= LISTED_CLASSES else None
     small = confusion is not None and len(confusion) <= CONFUSED_CLASSES
     return Report(
         set=images.name, protocol=protocol, n=n,
-        top1_error=100 * wrong1 / n, top5_error=100 * wrong5 / n, loss=loss,
-        skipped=len(scores.bad), top1_interval=wilson(wrong1, n), top5_interval=wilson(wrong5, n),
+        top1_error=100 * wrong1 / n, top5_error=top5_error, loss=loss,
+        skipped=len(scores.bad), top1_interval=wilson(wrong1, n), top5_interval=top5_interval,
         per_class=() if confusion is None else class_errors(confusion, wrong, labels, images),
         confusion=confusion.tolist() if confusion is not None and small else None,
     )  # fmt: skip

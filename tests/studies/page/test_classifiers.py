@@ -138,6 +138,14 @@ def test_a_page_of_models_from_elsewhere_has_no_recipes(tmp_path: Path) -> None:
     assert list((tmp_path / "out").iterdir()) == [tmp_path / "out" / "report.html"]
 
 
+def test_a_page_of_few_classes_has_no_top5_errors(tmp_path: Path) -> None:
+    report = {"set": "val", "protocol": "one-crop", "n": 12, "top1_error": 25.0,
+              "top5_error": None, "per_class": [], "confusion": None}  # fmt: skip
+    html = write_evaluations([("net.safetensors", report, [])], tmp_path / "out").read_text()
+    assert "<td>25.00</td>" in html
+    assert "top-5" not in html
+
+
 def test_responses_make_a_page_too(degradation, tmp_path: Path) -> None:
     responses = [{"stem.0": 1.5, "stages.0": 0.5}] * 2
     page = write_responses(degradation[:2], responses, tmp_path / "out")

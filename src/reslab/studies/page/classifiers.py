@@ -86,10 +86,12 @@ def write_evaluations(
             "protocol": report["protocol"],
             "n": f"{report['n']:,}",
             "top-1 error (%)": f"{report['top1_error']:.2f}",
-            "top-5 error (%)": f"{report['top5_error']:.2f}",
         }
         for model, report, _ in evaluations
     ]
+    for row, (_, report, _) in zip(rows, evaluations, strict=True):
+        if report["top5_error"] is not None:  # the models have the same classes
+            row["top-5 error (%)"] = f"{report['top5_error']:.2f}"
     page = Page(
         heading=("Evaluation", "What do these models get wrong?"),
         findings=(),
