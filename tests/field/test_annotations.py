@@ -269,3 +269,50 @@ def test_flags_written_as_text(tmp_path: Path) -> None:
     sets = open_detection(plant(tmp_path, "no-size", flagged))
     truths = [truth for images in (sets.train, sets.test) for truth in images.truths]
     assert sum(int(truth.crowd.sum()) for truth in truths) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "note"),
+    [
+        ("same-name-twice", "classes alike", "2 classes have names that are equal or nearly so: "),
+        ("case-names", "classes alike", "2 classes have names that are equal or nearly so: "),
+        ("unlisted", "not listed", "4 images are not listed, and not used"),
+    ],
+)
+def test_what_deserves_a_remark(name: str, kind: str, note: str, tmp_path: Path) -> None:
+    folder = plant(tmp_path, name)
+    for number in range(500, 504):
+        shutil.copy(folder / "images/000.jpg", folder / f"images/{number}.jpg")
+    found = {finding.kind: finding for finding in check(folder).findings}
+    assert found[kind].advice.severity == "remark"
+    assert found[kind].cases[0].note.startswith(note)
+    assert any(note in line for line in open_detection(folder).train.notes)
+
+
+def plant_voc(folder: Path, name: str) -> Path:
+    shutil.copytree(BOXES / "voc-records" / name, folder / "Annotations")
+    shutil.copytree(BOXES / "list-ext/JPEGImages", folder / "JPEGImages")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["difficult-word", "polygon", "Annotation", "gbk"])
+def test_xml_of_other_tools_means_the_same(name: str, tmp_path: Path) -> None:
+    shutil.copytree(BOXES / "list-ext/Annotations", tmp_path / "plain/Annotations")
+    shutil.copytree(BOXES / "list-ext/JPEGImages", tmp_path / "plain/JPEGImages")
+    expected = boxes_of(tmp_path / "plain")
+    boxes = boxes_of(plant_voc(tmp_path / name, name))
+    assert [box[:2] for box in boxes] == [box[:2] for box in expected]
+    classes = {"cat": "猫", "dog": "狗"} if name == "gbk" else {}
+    assert [box[2] for box in boxes] == [classes.get(box[2], box[2]) for box in expected]
+    assert open_detection(tmp_path / name).train.notes == ()
+
+
+def test_text_in_an_undeclared_encoding_is_named(tmp_path: Path) -> None:
+    folder = plant_voc(tmp_path, "gbk-undeclared")
+    with pytest.raises(ValueError, match=r"^Annotations/000.xml:\d: not UTF-8 text; state its"):
+        open_detection(folder)
+
+
+def test_classes_that_differ_in_case_get_a_remark(tmp_path: Path) -> None:
+    (note,) = open_detection(plant_voc(tmp_path, "case")).train.notes
+    assert note.startswith("classes: 2 classes have names that are equal or nearly so: ")

@@ -68,7 +68,10 @@ def test_a_name_that_ends_in_a_number_is_no_flag(tmp_path: Path) -> None:
 
 
 def test_only_a_test_list_leaves_the_rest_to_train_on(tmp_path: Path) -> None:
-    assert keys(write(plant(tmp_path, "none"), test=b"000\n006\n"))[1] == ["000", "006"]
+    folder = write(plant(tmp_path, "none"), test=b"000\n006\n")
+    assert keys(folder)[1] == ["000", "006"]
+    line = "ImageSets: the 6 annotated images that test.txt does not list are trained on"
+    assert open_detection(folder).train.notes == (line,)
 
 
 def test_a_first_line_without_annotations_is_named(tmp_path: Path) -> None:

@@ -87,6 +87,15 @@ SPOILT: dict[str, tuple[Spoil, str, str]] = {
         lambda doc, _: doc["annotations"].append({"image_id": 3, "category_id": 4}),
         "instances.json", "1 of the annotations have no box: left out",
     ),
+    "not listed": (
+        lambda _, root: [image(root / f"images/more/{n}.png", n) for n in (1, 2)],
+        "images/more/", "2 images are not listed, and not used",
+    ),
+    "classes alike": (
+        lambda doc, _: doc["categories"][1].update(name="Toothbrush "),
+        "classes",
+        "2 classes have names that are equal or nearly so: 'Toothbrush ' and 'toothbrush'",
+    ),
     "empty box": (
         lambda doc, _: doc["annotations"][2].update(bbox=[9, 2, 0, 1]),
         "instances.json: annotation 3", "box 9 2 9 3 in an image of 40 x 30: three.png",
@@ -159,6 +168,7 @@ def test_voc_problems_are_named_by_file_and_line(tmp_path: Path) -> None:
     hound = ("hound", (1, 1, 9, 9), "")
     plant_voc(tmp_path, {"a": sheet(CAT, DOG), "b": sheet(CAT, hound), "c": "<annotation>"},
               train=["a", "c"], val=["b"])  # fmt: skip
+    (tmp_path / "JPEGImages/c.jpg").unlink()
     assert check(tmp_path) == {
         "annotation file": [(("Annotations/c.xml:1",), "malformed XML: no element found")],
         "unknown class": [
@@ -168,7 +178,7 @@ def test_voc_problems_are_named_by_file_and_line(tmp_path: Path) -> None:
 
 
 def test_every_kind_is_tested_and_has_advice_once() -> None:
-    of_splits = {"image in both parts", "repeated image", "category ids"}
+    of_splits = {"image in both parts", "repeated image", "category ids", "one list"}
     of_conventions = {"fractions", "corners", "stored orientation", "turned by EXIF"}
     assert {*SPOILT, *of_splits, *of_conventions} == set(BOX_ADVICE)
     assert not set(BOX_ADVICE) & set(IMAGE_ADVICE)

@@ -1,9 +1,12 @@
 """Find faulty boxes in annotations: outside their image, repeated, or in another convention."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from reslab.data.boxes.annotations import Annotations
 from reslab.data.class_folders import Problem
+from reslab.data.class_names import fold
 from reslab.errors import unknown_name
 
 LARGEST_FRACTION = 1.01  # above 1, because fractions are rounded
@@ -89,6 +92,19 @@ def unknown_classes(part: Annotations) -> np.ndarray:
     """Return the rows of objects whose class is not one of `part.classes`."""
     names = enumerate(part.objects.names)
     return np.array([row for row, name in names if name not in part.classes], int)
+
+
+def alike_classes(classes: Iterable[str]) -> Problem | None:
+    """Return the remark on classes whose names are equal but for case, spaces, _ and -."""
+    groups: dict[str, list[str]] = {}
+    for name in classes:
+        groups.setdefault(fold(name), []).append(name)
+    alike = [group for group in groups.values() if len(group) > 1]
+    if not alike:
+        return None
+    names = "; ".join(" and ".join(map(repr, group)) for group in alike[:3])
+    note = f"{sum(map(len, alike))} classes have names that are equal or nearly so: {names}"
+    return Problem("classes alike", "classes", note)
 
 
 def unknown_in_words(part: Annotations, row: int) -> str:

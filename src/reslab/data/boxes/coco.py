@@ -53,20 +53,24 @@ def read_coco(path: Path, folder: Path, name: str, *, find_images: bool = True) 
     Without `find_images`, the images' names stay as written. Raises ValueError if the file is not
     JSON with the three lists of COCO instances.
     """
-    document = _read_lists(path)
     shown = str(path.relative_to(folder) if path.is_relative_to(folder) else path)
     objects = Objects()
     part = Annotations(
         "COCO", name, folder, lambda row: f"{shown}: annotation {objects.places[row]}",
         objects=objects,
     )  # fmt: skip
-    reader = RecordReader(part, shown)
-    reader.categories(document["categories"])
-    reader.images(document["images"])
-    reader.objects(document["annotations"])
+    _read_records(path, RecordReader(part, shown))
     if find_images:
         place_images(part, image_places(path, folder), shown)
     return part
+
+
+def _read_records(path: Path, reader: RecordReader) -> None:
+    """Read the records, and free the document, which is several times larger than its columns."""
+    document = _read_lists(path)
+    reader.categories(document["categories"])
+    reader.images(document["images"])
+    reader.objects(document["annotations"])
 
 
 def read_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:

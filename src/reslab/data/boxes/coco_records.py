@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from reslab.data.boxes.annotations import Annotations
+from reslab.data.boxes.image_files import no_box
 from reslab.data.boxes.sets import UNKNOWN_SIZE
 from reslab.data.class_folders import Problem
 from reslab.data.class_names import clean
@@ -211,8 +212,7 @@ class RecordReader:
         for number, record in enumerate(records, 1):
             self._add_object(record, number)
         if self._without_box:
-            note = f"{self._without_box:,} of the annotations have no box: left out"
-            self.part.remarks.append(Problem("no box", self.shown, note))
+            self.part.remarks.append(no_box(self._without_box, self.shown))
 
     def _refuse(self, note: str, kind: str = "annotation file") -> None:
         self.part.problems.append(Problem(kind, self.shown, note))

@@ -5,11 +5,14 @@ from pathlib import Path
 import torch
 
 from reslab.data.boxes.annotations import Annotations, align_classes
+from reslab.data.boxes.box_faults import alike_classes
 from reslab.data.boxes.build import detection_set
 from reslab.data.boxes.coco import find_coco, part_of, read_coco, year_of
+from reslab.data.boxes.image_files import unlisted_images
 from reslab.data.boxes.sets import DetectionSet, DetectionSplits
 from reslab.data.boxes.voc import VOC_CLASSES, YEARS, find_voc, read_voc
-from reslab.data.boxes.voc_lists import all_keys, has_part, listed_keys, own_split
+from reslab.data.boxes.voc_lists import LIST_FOLDERS, all_keys, has_part, listed_keys, own_split
+from reslab.data.class_folders import Problem
 from reslab.data.datasets import Splits, draw_validation
 from reslab.errors import unknown_name
 
@@ -91,7 +94,14 @@ def read_annotations(folder: Path, years: str = "") -> AnnotatedFolder:
         )
     if isinstance(annotations, Splits):
         align_classes(annotations.train, annotations.test)
+    add_remarks(folder, all_parts(annotations))
     return annotations
+
+
+def add_remarks(folder: Path, parts: tuple[Annotations, ...]) -> None:
+    """Add remarks on the folder as a whole to the first part."""
+    remarks = (alike_classes(parts[0].classes.values()), unlisted_images(folder, parts))
+    parts[0].remarks += [remark for remark in remarks if remark]
 
 
 def _read_coco_folder(folder: Path, files: list[Path], years: str) -> AnnotatedFolder:
@@ -155,10 +165,10 @@ def _read_own_voc(folder: Path, home: Path) -> AnnotatedFolder:
     split = own_split(home)
     if split is None:
         return read_voc([(home, all_keys(home))], folder, folder.resolve().name)
-    train, test = split
-    return Splits(
-        read_voc([(home, train)], folder, "train"), read_voc([(home, test)], folder, "validation")
-    )
+    train = read_voc([(home, split.train)], folder, "train")
+    if split.note:
+        train.remarks.append(Problem("one list", LIST_FOLDERS[-1], split.note))
+    return Splits(train, read_voc([(home, split.test)], folder, "validation"))
 
 
 def _read_voc_lists(

@@ -113,12 +113,24 @@ def place_images(part: Annotations, places: Sequence[Path], shown: str) -> None:
     located = locate(part.files, places)
     part.root, part.files = located.root, located.files
     if located.renamed:
-        name, image = next(iter(located.renamed.items()))
-        note = (
-            f"{len(located.renamed):,} of {len(part):,} images have another name on disk: "
-            f"{name!r} is {image}"
-        )
-        part.remarks.append(Problem("other name", shown, note))
+        part.remarks.append(other_names(located.renamed, len(part), shown))
+    read_sizes(part, shown)
+
+
+def other_names(renamed: dict[str, str], count: int, shown: str) -> Problem:
+    """Return the remark on images that were found under another name than the annotated one."""
+    name, image = next(iter(renamed.items()))
+    note = f"{len(renamed):,} of {count:,} images have another name on disk: {name!r} is {image}"
+    return Problem("other name", shown, note)
+
+
+def no_box(count: int, shown: str) -> Problem:
+    """Return the remark on annotated objects that have no box."""
+    return Problem("no box", shown, f"{count:,} of the annotations have no box: left out")
+
+
+def read_sizes(part: Annotations, shown: str) -> None:
+    """Read the sizes that are not annotated from the images; `shown` is the annotation file."""
     without = [row for row, size in enumerate(part.sizes) if size == UNKNOWN_SIZE]
     for row in without:
         part.sizes[row] = size_of(part.root, part.files[row])
@@ -166,6 +178,28 @@ def _locate_in(root: Path, written: list[str]) -> Located:
     }
     files = [renamed.get(name, name) for name in written]
     return Located(root, files, renamed, len(missing) - len(renamed))
+
+
+def unlisted_images(folder: Path, parts: Iterable[Annotations]) -> Problem | None:
+    """Return the remark on images in a folder that none of its annotation files or lists names."""
+    listed: set[str] = set()
+    for part in parts:
+        below = os.path.relpath(part.root, folder).replace(os.sep, "/")
+        prefix = "" if below == "." else f"{below}/"
+        listed.update(prefix + file for file in part.files)
+        listed.update(os.path.normpath(prefix + file) for file in part.files if ".." in file)
+    counts: dict[str, int] = {}
+    for image in images_below(folder):
+        if image not in listed:
+            place = f"{os.path.dirname(image) or '.'}/"
+            counts[place] = counts.get(place, 0) + 1
+    if not counts:
+        return None
+    places = sorted(counts, key=counts.__getitem__, reverse=True)
+    rest = sum(counts[place] for place in places[1:])
+    more = f"; {rest:,} more in {', '.join(places[1:4])}" if rest else ""
+    note = f"{counts[places[0]]:,} images are not listed, and not used{more}"
+    return Problem("not listed", places[0], note)
 
 
 def what_lies_in(root: Path, missing: str) -> str:

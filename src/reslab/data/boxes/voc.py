@@ -5,10 +5,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from reslab.data.boxes.annotations import Annotations, Objects
+from reslab.data.boxes.image_files import ImageIndex, no_box, other_names, read_sizes
+from reslab.data.boxes.sets import UNKNOWN_SIZE
 from reslab.data.boxes.voc_lists import XML_FOLDER
 from reslab.data.boxes.voc_xml import CORNERS, XmlAnnotation
-from reslab.data.class_folders import FolderReader, Problem
-from reslab.data.decode import IMAGE_SUFFIXES, image_size
+from reslab.data.class_folders import Problem
+from reslab.data.decode import IMAGE_SUFFIXES
 from reslab.errors import os_reason
 
 VOC_CLASSES = (
@@ -42,6 +44,7 @@ def read_voc(
     they are taken from the annotated objects.
     """
     xml_files: list[str] = []
+    without_box = 0
     objects = Objects()
 
     def place(row: int) -> str:
@@ -51,42 +54,70 @@ def read_voc(
     for home, keys in homes:
         prefix = "" if home == folder else f"{home.relative_to(folder).as_posix()}/"
         images = _images_of(home)
-        by_stem = _by_stem(home / images)
+        names = ImageNames(home / images, keys)
         for key in dict.fromkeys(keys):
             xml_file = f"{prefix}{XML_FOLDER}/{key}.xml"
-            image = f"{prefix}{images}/{by_stem.get(key, f'{key}.jpg')}"
             try:
-                _add_image(part, xml_file, key, image)
+                annotation = _read_xml(folder / xml_file, xml_file)
             except ValueError as error:
                 file_and_line, _, reason = str(error).partition(": ")
                 part.problems.append(Problem("annotation file", file_and_line, reason))
-            else:
-                xml_files.append(xml_file)
+                continue
+            xml_files.append(xml_file)
+            image = names.find(key, annotation.filename)
+            _add_image(part, annotation, key, f"{prefix}{images}/{image}")
+            without_box += annotation.without_box
+        shown = f"{prefix}{XML_FOLDER}"
+        if names.renamed:
+            part.remarks.append(other_names(names.renamed, len(part), shown))
+    if without_box:
+        part.remarks.append(no_box(without_box, XML_FOLDER))
+    read_sizes(part, XML_FOLDER)
     part.classes = {name: str(name) for name in classes or sorted(set(objects.names), key=str)}
     return part
 
 
-def _by_stem(folder: Path) -> dict[str, str]:
-    names = sorted(os.listdir(folder), reverse=True)  # reversed: a.jpg wins over a.png
-    return {
-        os.path.splitext(name)[0]: name for name in names if name.lower().endswith(IMAGE_SUFFIXES)
-    }
+class ImageNames:
+    """Find the images of a folder by the keys of their annotations."""
+
+    def __init__(self, folder: Path, keys: Iterable[str]) -> None:
+        names = sorted(os.listdir(folder), reverse=True)  # reversed: a.jpg wins over a.png
+        self.names = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
+        self.renamed: dict[str, str] = {}  # from names as written to images
+        self._by_stem = {os.path.splitext(name)[0]: name for name in self.names}
+        self._taken = {self._by_stem[key] for key in keys if key in self._by_stem}
+        self._index: ImageIndex | None = None  # built when it is first needed
+
+    def find(self, key: str, filename: str) -> str:
+        """Return the image with the stem `key`, else the one that fits `key` or `filename`."""
+        if key in self._by_stem:
+            return self._by_stem[key]
+        self._index = self._index or ImageIndex(self.names)
+        for written in (key, filename):
+            found = self._index.find(written)
+            if len(found) == 1 and found[0] not in self._taken:
+                self._taken.add(found[0])
+                self.renamed[written] = found[0]
+                return found[0]
+        return f"{key}.jpg"
 
 
-def _add_image(part: Annotations, file: str, key: str, image: str) -> None:
-    """Append one image and its objects to the columns; raise ValueError as `PLACE: REASON`."""
+def _read_xml(path: Path, file: str) -> XmlAnnotation:
+    """Parse the XML of one image; raise ValueError as `PLACE: REASON`."""
     try:
-        annotation = XmlAnnotation((part.root / file).read_bytes(), file)
+        return XmlAnnotation(path.read_bytes(), file)
     except OSError as error:
         raise ValueError(f"{file}: {os_reason(error)}") from None
+
+
+def _add_image(part: Annotations, annotation: XmlAnnotation, key: str, image: str) -> None:
+    """Append one image and its objects to the columns."""
     width, height = (int(annotation.size.get(side, 0)) for side in ("width", "height"))
-    if width <= 0 or height <= 0:
-        # some annotation tools omit the size, or write zeros
-        width, height = image_size(FolderReader(str(part.root))(image), image)
     row = len(part.files)
     part.files.append(image)
     part.keys.append(key)
-    part.sizes.append((width, height))
+    # some annotation tools omit the size, or write zeros
+    part.sizes.append((width, height) if min(width, height) > 0 else UNKNOWN_SIZE)
     objects = part.objects
     for parsed in annotation.objects:
         x0, y0, x1, y1 = (parsed.corners[corner] for corner in CORNERS)

@@ -3,6 +3,7 @@
 import os
 import re
 from pathlib import Path
+from typing import NamedTuple
 from unicodedata import normalize
 
 from reslab.data.decode import IMAGE_SUFFIXES
@@ -42,8 +43,16 @@ def all_keys(home: Path) -> list[str]:
     return sorted(name[:-4] for name in names if name.endswith(".xml") and name[0] != ".")
 
 
-def own_split(home: Path) -> tuple[list[str], list[str]] | None:
-    """Return the folder's own split as (training keys, test keys), or None if it is unsplit.
+class OwnSplit(NamedTuple):
+    """The keys of a folder's training and test images, by its own lists."""
+
+    train: list[str]
+    test: list[str]
+    note: str = ""  # if only one of the two has a list
+
+
+def own_split(home: Path) -> OwnSplit | None:
+    """Return the folder's own split, or None if it is unsplit.
 
     If only one of the two has a list, the other has the remaining annotated images; if none remain,
     the folder is unsplit. Raise ValueError for lists that cannot be used.
@@ -62,12 +71,18 @@ def own_split(home: Path) -> tuple[list[str], list[str]] | None:
             )
     for train, test in SPLITS:
         if train in parts and test in parts:
-            return parts[train], parts[test]
+            return OwnSplit(parts[train], parts[test])
     if {"trainval", "val"} <= parts.keys():
-        return [key for key in parts["trainval"] if key not in set(parts["val"])], parts["val"]
+        held_out = set(parts["val"])
+        train = [key for key in parts["trainval"] if key not in held_out]
+        return OwnSplit(train, parts["val"])
     for part, keys in parts.items():
         if rest := sorted(set(everything) - set(keys)):
-            return (rest, keys) if part in ("val", "test") else (keys, rest)
+            is_test = part in ("val", "test")
+            use = "trained on" if is_test else "tested on"
+            name = part_lists(home, part)[0].name
+            note = f"the {len(rest):,} annotated images that {name} does not list are {use}"
+            return OwnSplit(rest, keys, note) if is_test else OwnSplit(keys, rest, note)
     if not parts and len(others := _text_files(home)) > 1:
         names = ", ".join(path.name for path in others[:4])
         raise ValueError(

@@ -193,6 +193,17 @@ BOX_ADVICE = {
         "the objects are left out, and detections of them are false positives",
         "draw their boxes, or delete their annotations",
     ),
+    "not listed": _remark(
+        "images without annotations are not used", "annotate or list them if they should be used"
+    ),
+    "one list": _remark(
+        "a list for training or testing decides the other part too",
+        "nothing, or add the other list: train.txt or val.txt",
+    ),
+    "classes alike": _remark(
+        "they are learnt as different classes: detections of one count as errors of the other",
+        "give them one name if they mean the same",
+    ),
     "empty box": _remark(
         "left out of training and testing: it has no area", "draw it again, or delete it"
     ),
