@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from reslab.data.cifar10 import load_cifar10
-from reslab.data.datasets import ImagesInMemory, read_class_list
+from reslab.data.class_list import read_class_list
+from reslab.data.datasets import ImagesInMemory
 from reslab.data.folder import open_whole_folder
 from reslab.evaluation.predict import match_classes
 from reslab.evaluation.report import Report, build_report, classify, score_set

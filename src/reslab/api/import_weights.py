@@ -15,7 +15,7 @@ from torch import Tensor
 from reslab.api.display import OnEvent, showing
 from reslab.api.models import Classifier, open_classifier
 from reslab.data.cifar10 import CIFAR10_CLASSES
-from reslab.data.datasets import read_class_list
+from reslab.data.class_list import read_class_list
 from reslab.errors import os_reason, unknown_name
 from reslab.models.convert.importer import Imported, import_model
 from reslab.models.convert.layouts import AKAMASTER, USUAL_MEAN, USUAL_STD, torchvision_state

@@ -1,13 +1,11 @@
 """Sets of labelled images, in memory or encoded, and the names of their classes."""
 
-import csv
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
-from pathlib import Path
-from typing import Generic, TextIO, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -15,11 +13,8 @@ from torch import Tensor
 
 from reslab.data.class_names import ClassIndex
 from reslab.data.decode import BadImage, load_image
-from reslab.data.location import Location
-from reslab.errors import os_reason
 
 PREFETCHED = 512  # number of images fetched ahead of reading
-HEADERS = (["index", "wnid", "name"], ["index", "id", "name"])  # allowed in a class list
 
 
 @dataclass(frozen=True)
@@ -216,73 +211,6 @@ def draw_validation(
 def pixel_mean(images: Tensor) -> Tensor:
     """Return the mean image, [N, 3, H, W] -> [3, H, W], computed from exact integer sums."""
     return images.sum(0, dtype=torch.int64).double().div(len(images)).float()
-
-
-def read_class_list(path: Path) -> list[tuple[str, str]]:
-    """Read the (id, name) of each class, in the order of a network's outputs.
-
-    Raises ValueError, naming the malformed line.
-    """
-    try:
-        # Excel writes a byte-order mark; it is not part of the first column's name
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(_numbered_rows(path, file))
-    except OSError as error:
-        raise ValueError(f"{path}: {os_reason(error)}") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not UTF-8 text; save it as CSV UTF-8") from None
-    header = [column.strip().lower() for column in rows[0][1]] if rows else []
-    if header not in HEADERS:
-        raise ValueError(f"{path}:1: the first line must be index,wnid,name or index,id,name")
-    classes: list[tuple[str, str]] = []
-    lines: dict[str, int] = {}
-    for line, row in rows[1:]:
-        place = f"{path}:{line}"
-        if len(row) != 3:
-            raise ValueError(f"{place}: {len(row)} columns instead of 3 (quote names with commas)")
-        index, key, name = (field.strip() for field in row)
-        if index != str(len(classes)):
-            raise ValueError(f"{place}: index {index!r} instead of {len(classes)}")
-        if not key or not name:
-            raise ValueError(f"{place}: the class has no {'name' if key else header[1]}")
-        if key in lines:
-            raise ValueError(f"{place}: {key!r} is already on line {lines[key]}")
-        lines[key] = line
-        classes.append((key, name))
-    if not classes:
-        raise ValueError(f"{path} lists no classes")
-    return classes
-
-
-def _numbered_rows(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(file, strict=True)
-    try:
-        for row in reader:
-            if row:
-                yield reader.line_num, row
-    except csv.Error as error:
-        raise ValueError(f"{path}:{reader.line_num}: {error}") from None
-
-
-def arrange_classes(images: EncodedImages, root: Location, names: Path) -> EncodedImages:
-    """Order and name a set's classes as in the class list `names`, omitting those without images.
-
-    Raises ValueError if a class of the set is not in the list.
-    """
-    listed = read_class_list(names)
-    index = ClassIndex([id_ for id_, _ in listed])
-    positions = index.match([(id_,) for id_ in images.ids])
-    for id_, position in zip(images.ids, positions, strict=True):
-        if position < 0:
-            raise ValueError(f"{root}: class {id_!r} is not in {names}{index.hint(id_)}")
-    present = sorted(positions)
-    order = torch.tensor([present.index(position) for position in positions])
-    return replace(
-        images,
-        labels=order[images.labels],
-        classes=tuple(listed[position][1] for position in present),
-        ids=tuple(listed[position][0] for position in present),
-    )
 
 
 def align_labels(train: EncodedImages, test: EncodedImages) -> EncodedImages:

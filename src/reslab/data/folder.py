@@ -15,14 +15,13 @@ from reslab.data.class_folders import (
     refuse,
     subfolders,
 )
+from reslab.data.class_list import arrange_classes, read_class_list
 from reslab.data.class_names import ClassIndex
 from reslab.data.datasets import (
     EncodedImages,
     FolderSplits,
     Splits,
     align_labels,
-    arrange_classes,
-    read_class_list,
     split_validation,
 )
 from reslab.data.groups import split_by_group

@@ -22,8 +22,8 @@ from reslab.data.boxes.box_faults import (
 from reslab.data.boxes.image_files import missing_images
 from reslab.data.boxes.sets import UNKNOWN_SIZE
 from reslab.data.class_folders import Problem
+from reslab.data.class_list import read_class_list
 from reslab.data.class_names import ClassIndex, clean
-from reslab.data.datasets import read_class_list
 from reslab.data.doctor.advice import ADVICE, FEW, IMBALANCE, SMALL, Advice
 from reslab.data.doctor.inspect import ImageInfo
 from reslab.data.doctor.scan import FolderScan
@@ -115,7 +115,7 @@ def _class_list_cases(scan: FolderScan) -> Iterator[Case]:
             continue
         place = str(path.relative_to(scan.folder))
         try:
-            index = ClassIndex([id_ for id_, _ in read_class_list(path)])
+            index = ClassIndex([id_ for id_, _ in read_class_list(path, part.images.ids)])
         except ValueError as error:
             yield Case("class list", (place,), str(error))
             continue

@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 
 from reslab.data.class_folders import FolderReader
+from reslab.data.class_list import arrange_classes, read_class_list
 from reslab.data.class_names import ClassIndex
-from reslab.data.datasets import EncodedImages, arrange_classes, read_class_list
+from reslab.data.datasets import EncodedImages
 from reslab.data.image_finder import AMBIGUOUS, MISSING, ImageFinder
 from reslab.data.labels.table import LabelTable
 from reslab.data.left_out import count_of, shorten
