@@ -132,8 +132,8 @@ def test_other_folders_do_not_make_a_part_a_class(tmp_path: Path) -> None:
     plant(tmp_path, train=TRAIN, scripts="run.py", docs__more="a.md b.md")
     assert division(tmp_path) == {"train": "train"}
     assert notes(tmp_path)[:2] == (
-        "docs/ has no images: it is not read",
-        "scripts/ has no images: it is not read",
+        "docs/ has no images",
+        "scripts/ has no images",
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from reslab.data.class_folders import (
@@ -26,6 +27,7 @@ from reslab.data.datasets import (
 )
 from reslab.data.groups import split_by_group
 from reslab.data.labels.folder import LabelledFolder, open_labelled
+from reslab.data.labels.heap import open_heap
 from reslab.data.left_out import LeftOut, count_of, shorten
 from reslab.data.location import Location, Url
 from reslab.data.parts import WHOLE_FOLDER, Division, divide, in_words, relative
@@ -234,6 +236,8 @@ def _open(part: str, root: Location, place: Location, names: Path | None) -> Enc
     """Open the images below `root`, which is `place` or one of its splits."""
     images = open_packed(root)
     if images is None:
+        images = open_unsorted(part, root, place, names)
+    if images is None:
         assert isinstance(root, Path), "remote splits are packed"
         assert isinstance(place, Path), "a local split is in a local folder"
         names = names or class_list(root, place)
@@ -245,6 +249,30 @@ def _open(part: str, root: Location, place: Location, names: Path | None) -> Enc
         notes += levels_note(root, ids) if part != "validation" else ()
         images = replace(images, notes=notes)
     return arrange_classes(images, root, names) if names else images
+
+
+def open_unsorted(
+    part: str, root: Location, place: Location, names: Path | None = None
+) -> EncodedImages | None:
+    """Open a validation part without class folders, with labels from a file; None if it has none.
+
+    ImageNet's validation images are distributed like this.
+    """
+    if part != "validation" or isinstance(root, Url) or isinstance(place, Url):
+        return None
+    names = names or class_list(root, place)
+    return open_heap(root, place, names, partial(_training_ids, place))
+
+
+def _training_ids(place: Path) -> Sequence[str]:
+    """Return the classes of a folder's training part."""
+    root = find_parts(place, refuse).parts.get("train")
+    if root is None:
+        return ()
+    packed = open_packed(root)
+    if packed is not None:
+        return packed.ids
+    return subfolders(root) if isinstance(root, Path) else ()
 
 
 def levels_note(root: Path, ids: Sequence[str]) -> tuple[str, ...]:

@@ -244,4 +244,4 @@ def in_words(folder: Path, reason: str) -> str | None:
     images, others = count_files(folder)
     if images:
         return f"{folder.name}/ {reason}: its {count_of(images, 'image')} are not read"
-    return f"{folder.name}/ has no images: it is not read" if others else None
+    return f"{folder.name}/ has no images" if others else None

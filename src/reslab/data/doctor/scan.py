@@ -31,6 +31,7 @@ from reslab.data.folder import (
     listed_ids,
     no_training_part,
     open_packed,
+    open_unsorted,
     part_roots,
     prefix_of,
 )
@@ -104,6 +105,13 @@ def _scan_part(scan: FolderScan, name: str, root: Location, prefix: str) -> Enco
         return None
     if packed is not None:
         return packed
+    try:
+        unsorted = open_unsorted(name, root, scan.folder)
+    except ValueError as error:
+        scan.problems.append(Problem("labels", prefix, str(error), str(error)))
+        return None
+    if unsorted is not None:
+        return unsorted
     assert isinstance(root, Path), "remote splits are packed"
     assert isinstance(scan.folder, Path), "a local split is in a local folder"
     try:

@@ -58,14 +58,15 @@ def find_tables(folder: Path) -> list[Path]:
             if part_of_name(name) or name.lower() in TABLE_FOLDERS or name.lower() in WRAPPERS
         ]
         places = [folder, *(folder / name for name in known)]
-        found = [path for place in places for path in _tables_in(place)]
+        found = [path for place in places for path in tables_in(place)]
         if found or len(names) != 1:
             return found
         folder = folder / names[0]
     return []
 
 
-def _tables_in(folder: Path) -> list[Path]:
+def tables_in(folder: Path) -> list[Path]:
+    """Return the files in one folder that may be tables of labels."""
     return [
         folder / entry.name
         for entry in list_folder(folder)
@@ -83,7 +84,7 @@ def tables_with(path: Path, finder: ImageFinder) -> Tables:
         return Tables({part_of_name(path.stem): path})
     beside = [
         other
-        for other in _tables_in(path.parent)
+        for other in tables_in(path.parent)
         if part_of_name(other.stem) in ("validation", "test")
         and (without_part(other.stem), other.suffix) == (without_part(path.stem), path.suffix)
     ]

@@ -46,6 +46,7 @@ TRUE, FALSE = ("1", "true", "yes", "1.0"), ("0", "false", "no", "0.0")
 
 KNOWN = frozenset(" ".join((*FILES, *LABELS, PARTS, *GROUPS)).split())
 NOT_LABELS = frozenset(" ".join((*FILES, "index unnamed unnamed0")).split())
+FEW = 10  # rows that may all have different labels
 SHOWN = 12  # columns named in a message
 Rows = Sequence[Sequence[str]]
 
@@ -202,7 +203,7 @@ def _unnamed_columns(rows: Rows, finder: ImageFinder) -> Columns:
 
 def _repeated(at: int, rows: Rows, column: str) -> int:
     """Return a column without a known name if it can be the labels."""
-    if len(rows) > 2 and len({row[at] for row in rows}) == len(rows):
+    if len(rows) > FEW and len({row[at] for row in rows}) == len(rows):
         raise NotLabels(f"{column} has another value in each row: these are not classes")
     return at
 

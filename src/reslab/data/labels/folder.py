@@ -85,7 +85,7 @@ def open_labelled(place: Path, names: Path | None, listed: Sequence[str]) -> Lab
         if folders and any(_agree(_collect(place, group, finder)) for group in error.tables):
             return None
         raise
-    if folders and (not can_train(tables) or _folders_are_right(place, tables, labelled)):
+    if folders and (_is_for_testing(tables, labelled) or _are_right(place, tables, labelled)):
         return None
     if _class_folders(row.file for row in _all_rows(labelled)):
         note = f"{next(iter(tables.paths.values()))} gives the labels, and not the folders"
@@ -154,7 +154,14 @@ def _are_listed(folders: Iterable[str], listed: Sequence[str]) -> bool:
     return min(ClassIndex(listed).match([(name,) for name in folders])) >= 0
 
 
-def _folders_are_right(place: Path, tables: Tables, labelled: Labelled) -> bool:
+def _is_for_testing(tables: Tables, labelled: Labelled) -> bool:
+    """Return whether tables have only labels of a part to test on, such as ImageNet's val/."""
+    rows = _all_rows(labelled)
+    parts = {next(filter(None, map(part_of_name, row.file.split("/")[:-1])), None) for row in rows}
+    return not can_train(tables) or parts <= {"validation", "test"}
+
+
+def _are_right(place: Path, tables: Tables, labelled: Labelled) -> bool:
     """Return whether class folders give the labels; raise ValueError if that is uncertain."""
     if _agree(labelled):
         has_split = len(labelled.rows) > 1

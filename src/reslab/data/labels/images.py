@@ -37,14 +37,19 @@ class Labelled:
     notes: tuple[str, ...]
 
 
-def collect(root: Path, tables: Sequence[LabelTable], finder: ImageFinder) -> Labelled:
-    """Find the images that the tables list; raise ValueError if they contradict themselves."""
+def collect(
+    root: Path, tables: Sequence[LabelTable], finder: ImageFinder, *, all_parts: bool = True
+) -> Labelled:
+    """Find the images that the tables list; raise ValueError if they contradict themselves.
+
+    Without `all_parts`, the tables may list images of other parts, and no line says so.
+    """
     rows: dict[Part | None, list[LabelledRow]] = {}
     notes: list[str] = []
     listed: set[int] = set()
     for table in tables:
         indices = finder.find(table.files, table.parts)
-        notes += [*table.notes, *_missing_note(table, indices)]
+        notes += [*table.notes, *(_missing_note(table, indices) if all_parts else ())]
         seen: dict[tuple[int, Part | None], int] = {}
         repeated = 0
         for row, (index, part) in enumerate(zip(indices, table.parts, strict=True)):

@@ -1,0 +1,58 @@
+"""Read the classes in the meta.mat of ImageNet's development kit, a MATLAB 5 file."""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+HEADER = 128  # bytes
+COMPRESSED, MATRIX = 15, 14  # types of elements
+NUMBERS = {1: "b", 2: "B", 3: "h", 4: "H", 5: "i", 6: "I", 7: "f", 9: "d", 12: "q", 13: "Q"}
+TEXTS = {1: "latin-1", 2: "latin-1", 4: "utf-16-le", 16: "utf-8", 17: "utf-16-le"}
+STRUCT, CHARACTERS = 2, 4  # classes of matrices
+
+
+def read_meta(path: Path) -> dict[str, str]:
+    """Return the wnid of each class number; raise ValueError if the file is something else."""
+    try:
+        for kind, data in _elements(path.read_bytes()[HEADER:]):
+            inner = next(_elements(zlib.decompress(data))) if kind == COMPRESSED else (kind, data)
+            synsets = _matrix(inner[1])
+            if isinstance(synsets, list):
+                return {f"{s['ILSVRC2012_ID']:.0f}": str(s["WNID"]) for s in synsets}
+    except (struct.error, zlib.error, KeyError, StopIteration, ValueError, TypeError):
+        pass
+    raise ValueError(f"{path} is not the meta.mat of ImageNet's development kit")
+
+
+def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the type and the content of each element."""
+    at = 0
+    while at + 8 <= len(data):
+        kind, size = struct.unpack_from("<II", data, at)
+        if kind >> 16:  # a small element: size, type and content in 8 bytes
+            yield kind & 0xFFFF, data[at + 4 : at + 4 + (kind >> 16)]
+            at += 8
+        else:
+            yield kind, data[at + 8 : at + 8 + size]
+            at += 8 + size + (0 if kind == COMPRESSED else -size % 8)
+
+
+def _matrix(data: bytes) -> list[dict[str, object]] | str | float | None:
+    """Return a struct array as a list, a text, or the first number of a matrix."""
+    parts = _elements(data)
+    class_ = next(parts)[1][0]
+    next(parts)  # the dimensions
+    next(parts)  # the name
+    if class_ != STRUCT:
+        kind, content = next(parts, (0, b""))
+        if class_ == CHARACTERS:
+            return content.decode(TEXTS[kind])
+        number = NUMBERS.get(kind)
+        return float(struct.unpack_from(f"<{number}", content)[0]) if number and content else None
+    width = struct.unpack("<i", next(parts)[1])[0]
+    names = next(parts)[1]
+    fields = [names[at : at + width].rstrip(b"\0").decode() for at in range(0, len(names), width)]
+    values = [_matrix(content) for _, content in parts]
+    starts = range(0, len(values), len(fields))
+    return [dict(zip(fields, values[at : at + len(fields)], strict=True)) for at in starts]
