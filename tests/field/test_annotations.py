@@ -8,10 +8,12 @@ from typing import Any
 from unicodedata import normalize
 
 import pytest
+from PIL import Image
 
 from reslab.api.check import check
 from reslab.data.boxes.folder import open_detection
 from reslab.data.boxes.sets import DetectionSet
+from reslab.detection.setup import mean_colour
 
 BOXES = Path(__file__).parent / "boxes"
 IMAGES = BOXES / "bbox-normalised" / "images"  # of all these annotation files
@@ -274,19 +276,36 @@ def test_flags_written_as_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "note"),
     [
+        ("unlisted", "not listed", "4 images are not listed, and not used"),
         ("same-name-twice", "classes alike", "2 classes have names that are equal or nearly so: "),
         ("case-names", "classes alike", "2 classes have names that are equal or nearly so: "),
-        ("unlisted", "not listed", "4 images are not listed, and not used"),
     ],
 )
 def test_what_deserves_a_remark(name: str, kind: str, note: str, tmp_path: Path) -> None:
     folder = plant(tmp_path, name)
-    for number in range(500, 504):
-        shutil.copy(folder / "images/000.jpg", folder / f"images/{number}.jpg")
+    if name == "unlisted":
+        for number in range(500, 504):
+            shutil.copy(folder / "images/000.jpg", folder / f"images/{number}.jpg")
     found = {finding.kind: finding for finding in check(folder).findings}
     assert found[kind].advice.severity == "remark"
     assert found[kind].cases[0].note.startswith(note)
-    assert any(note in line for line in open_detection(folder).train.notes)
+    (line,) = open_detection(folder).train.notes
+    assert note in line
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "note"),
+    [
+        ("tiny", "tiny boxes", "14 of 14 boxes have a side below 16 pixels as a detector sees"),
+        ("dup-ann-id", "repeated id", "1 ids belong to several annotations; the first is 1"),
+    ],
+)
+def test_what_only_the_check_remarks(name: str, kind: str, note: str, tmp_path: Path) -> None:
+    folder = plant(tmp_path, name)
+    (finding,) = [finding for finding in check(folder).findings if finding.kind == kind]
+    assert finding.advice.severity == "remark"
+    assert [case.note.startswith(note) for case in finding.cases] == [True]
+    assert open_detection(folder).train.notes == ()
 
 
 def plant_voc(folder: Path, name: str) -> Path:
@@ -316,3 +335,42 @@ def test_text_in_an_undeclared_encoding_is_named(tmp_path: Path) -> None:
 def test_classes_that_differ_in_case_get_a_remark(tmp_path: Path) -> None:
     (note,) = open_detection(plant_voc(tmp_path, "case")).train.notes
     assert note.startswith("classes: 2 classes have names that are equal or nearly so: ")
+
+
+def test_an_image_that_is_too_large_gets_its_own_advice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = plant(tmp_path, "no-size", plain)
+    monkeypatch.setattr("reslab.data.decode.MAX_PIXELS", 160 * 120 - 1)
+    kinds = {finding.kind: finding for finding in check(folder).findings}
+    assert "tiles" in kinds["image too large"].advice.fix
+    assert len(kinds["image too large"].cases) == 8
+    assert "bad image" not in kinds
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
+def test_exif_rotations_are_noticed_in_every_format(suffix: str, tmp_path: Path) -> None:
+    def renamed(document: Document) -> None:
+        plain(document)
+        document["images"] = document["images"][:2]
+        for image in document["images"]:
+            image["file_name"] = image["file_name"].replace("jpg", suffix)
+        document["annotations"] = document["annotations"][:1]
+        document["annotations"].append({**document["annotations"][0], "image_id": 2})
+
+    folder = plant(tmp_path, "no-size", renamed)
+    for number, turn in ((0, 3), (1, 6)):
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        with Image.open(folder / f"images/00{number}.jpg") as image:
+            image.save(folder / f"images/00{number}.{suffix}", exif=exif)
+    found = {finding.kind: finding.cases for finding in check(folder).findings}
+    assert [case.files for case in found["turned by EXIF"]] == [(f"images/000.{suffix}",)]
+    assert [case.files for case in found["stored orientation"]] == [(f"images/001.{suffix}",)]
+
+
+def test_the_reason_why_no_image_can_be_used_is_its_size(tmp_path: Path) -> None:
+    folder = shutil.copytree(BOXES / "exif6-stored", tmp_path / "boxes")
+    line = "120 x 160 pixels, but annotated as 160 x 120, its size before the EXIF rotation"
+    with pytest.raises(ValueError, match=f"no image of train can be used: .*{line}"):
+        mean_colour(open_detection(folder).train)

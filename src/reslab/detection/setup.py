@@ -144,17 +144,18 @@ def mean_colour(train: DetectionSet) -> Tensor:
     ValueError if no image can be decoded.
     """
 
-    def colour(index: int) -> np.ndarray | None:
+    def colour(index: int) -> np.ndarray | BadImage:
         try:
             return train.image(index).mean((0, 1), dtype=np.float64)
-        except BadImage:
-            return None
+        except BadImage as bad:
+            return bad
 
     count = min(len(train), MEAN_COLOUR_IMAGES)
     with closing(map_in_order(colour, range(count), usable_cores(), 8)) as results:
-        colours = [result for result in results if result is not None]
+        found = list(results)
+    colours = [result for result in found if not isinstance(result, BadImage)]
     if not colours:
-        raise ValueError(f"no image of {train.name} can be decoded")
+        raise ValueError(f"no image of {train.name} can be used: {found[0]}")
     return torch.from_numpy(np.mean(colours, axis=0)).float()[:, None, None]
 
 

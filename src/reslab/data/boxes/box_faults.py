@@ -1,5 +1,6 @@
 """Find faulty boxes in annotations: outside their image, repeated, or in another convention."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 import numpy as np
@@ -12,6 +13,9 @@ from reslab.errors import unknown_name
 LARGEST_FRACTION = 1.01  # above 1, because fractions are rounded
 # boxes are corners if these fractions leave the image, and fit as corners
 LEAVING, FITTING = 0.2, 0.98
+# the usual input of Faster R-CNN, and the stride of its feature map
+SHORTER, LONGEST, CELL = 600, 1000, 16
+MANY_TINY = 0.1  # fraction of the boxes
 
 
 def sizes_of_images(part: Annotations) -> np.ndarray:
@@ -92,6 +96,36 @@ def unknown_classes(part: Annotations) -> np.ndarray:
     """Return the rows of objects whose class is not one of `part.classes`."""
     names = enumerate(part.objects.names)
     return np.array([row for row, name in names if name not in part.classes], int)
+
+
+def tiny_boxes(part: Annotations) -> list[Problem]:
+    """Return the remark if many boxes are tiny when the network sees them."""
+    boxes, sizes = part.objects.corners(), sizes_of_images(part)
+    scales = np.minimum(SHORTER / sizes.min(1), LONGEST / sizes.max(1))  # 0 if a size is unknown
+    sides = (boxes[:, 2:] - boxes[:, :2]).min(1) * scales
+    tiny = np.flatnonzero((sides > 0) & (sides < CELL))
+    if len(tiny) <= MANY_TINY * len(boxes):
+        return []
+    smallest = int(tiny[sides[tiny].argmin()])
+    note = (
+        f"{len(tiny):,} of {len(boxes):,} boxes have a side below {CELL} pixels as a detector sees "
+        f"them (shorter side {SHORTER}, at most {LONGEST}); the smallest is a "
+        f"{box_in_words(part, smallest)}"
+    )
+    return [Problem("tiny boxes", part.place(smallest), note)]
+
+
+def repeated_ids(part: Annotations) -> list[Problem]:
+    """Return the remark on COCO annotations that have the id of another."""
+    if part.layout != "COCO":
+        return []
+    counts = Counter(part.objects.places)
+    repeated = [id_ for id_, count in counts.items() if count > 1]
+    if not repeated:
+        return []
+    first = part.objects.places.index(repeated[0])
+    note = f"{len(repeated):,} ids belong to several annotations; the first is {repeated[0]}"
+    return [Problem("repeated id", part.place(first).partition(": annotation")[0], note)]
 
 
 def alike_classes(classes: Iterable[str]) -> Problem | None:

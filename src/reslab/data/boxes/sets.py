@@ -120,7 +120,10 @@ class DetectionSet:
         height, width = rgb.shape[:2]
         if tuple(self.sizes[index]) not in ((width, height), UNKNOWN_SIZE):
             wide, high = self.sizes[index]
-            raise BadImage(f"{file}: {width} x {height} pixels, but annotated as {wide} x {high}")
+            reason = f"{width} x {height} pixels, but annotated as {wide} x {high}"
+            if (high, wide) == (width, height):
+                reason += ", its size before the EXIF rotation"
+            raise BadImage(f"{file}: {reason}")
         return rgb
 
 

@@ -146,6 +146,10 @@ BOX_ADVICE = {
         "it cannot be decoded: nothing can be detected in it",
         "copy or download it again, or delete it and its annotations",
     ),
+    "image too large": _spoils(
+        "it is not decoded: nothing can be detected in it",
+        "cut it into tiles of about 1,000 pixels, each with its own boxes",
+    ),
     "other size": _spoils(
         "annotated at another size: its boxes do not fit, and it is refused when it is read",
         "restore the annotated image, or annotate this one; if it has an EXIF rotation, save it "
@@ -199,6 +203,14 @@ BOX_ADVICE = {
     "one list": _remark(
         "a list for training or testing decides the other part too",
         "nothing, or add the other list: train.txt or val.txt",
+    ),
+    "tiny boxes": _remark(
+        "objects smaller than a cell of the feature map are hardly detected",
+        "cut the images into tiles, each with its own boxes, or train at a larger size (`shorter`)",
+    ),
+    "repeated id": _remark(
+        "none, because the ids of annotations are not used",
+        "nothing; for other programs, which may lose boxes, number the annotations anew",
     ),
     "classes alike": _remark(
         "they are learnt as different classes: detections of one count as errors of the other",

@@ -15,6 +15,8 @@ from reslab.data.boxes.box_faults import (
     box_in_words,
     faulty_boxes,
     repeated_boxes,
+    repeated_ids,
+    tiny_boxes,
     unknown_classes,
     unknown_in_words,
     wrong_convention,
@@ -202,6 +204,8 @@ def _annotated_image_cases(
         annotated_size = part.sizes[row]
         if file in missing:
             yield Case("missing image", (path,))
+        elif info.problem == "too large":
+            yield Case("image too large", (path,), info.reason)
         elif info.problem:
             yield Case("bad image", (path,), info.reason)
         elif info.turn >= 5 and (info.height, info.width) == annotated_size != annotated_size[::-1]:
@@ -218,11 +222,13 @@ def _annotated_image_cases(
 
 
 def _box_cases(part: Annotations) -> Iterator[Case]:
+    yield from _problem_cases(repeated_ids(part))
     for row in unknown_classes(part).tolist():
         yield _box_case("unknown class", part, row, unknown_in_words(part, row))
     if problem := wrong_convention(part):  # the other faults follow from it
         yield Case(problem.kind, (problem.place,), problem.note)
         return
+    yield from _problem_cases(tiny_boxes(part))
     kinds = faulty_boxes(part) | {"repeated box": repeated_boxes(part)}
     for kind, rows in kinds.items():
         for row in rows.tolist():

@@ -45,7 +45,7 @@ class ImageInfo:
     digest: int = 0  # of the decoded pixels
     oddities: tuple[str, ...] = ()  # some of ODDITIES
     format: str = ""  # by the signature
-    turn: int = 1  # a JPEG's EXIF orientation, 1 to 8; 1 is upright
+    turn: int = 1  # the EXIF orientation, 1 to 8; 1 is upright
 
 
 def inspect_all(scan: FolderScan, on_progress: Callable[[None], None]) -> list[list[ImageInfo]]:
@@ -101,14 +101,15 @@ def inspect(read: Callable[[str], bytes], file: str, *, named: bool = True) -> I
     height, width = rgb.shape[:2]
     suffix = os.path.splitext(file)[1].lower()
     wrong = ("wrong suffix",) if named and FORMATS.get(suffix, kind) != kind else ()
+    oddities, turn = _oddities(data, kind, file)
     digest = blake2b(rgb.data, digest_size=16, salt=f"{width}x{height}".encode()).digest()
     return ImageInfo(
         width=width,
         height=height,
         digest=int.from_bytes(digest, "little"),
-        oddities=(*_oddities(data, kind, file), *wrong),
+        oddities=(*oddities, *wrong),
         format=kind,
-        turn=orientation(jpeg_exif(data)[0]) if kind == "jpeg" else 1,
+        turn=turn,
     )
 
 
@@ -146,15 +147,16 @@ def is_cut_short(data: bytes, kind: str) -> bool:
     return len(data) < start + 2 + 12 * int.from_bytes(data[start : start + 2], order)
 
 
-def _oddities(data: bytes, kind: str, file: str) -> tuple[str, ...]:
-    """Return the oddities of an image that can be decoded, from its header."""
+def _oddities(data: bytes, kind: str, file: str) -> tuple[tuple[str, ...], int]:
+    """Return the oddities and the EXIF orientation of an image that can be decoded."""
     if kind == "jpeg":
         try:
             space = simplejpeg.decode_jpeg_header(data)[2]
         except ValueError:
             space = ""
         colours = {"Gray": ("grey",), "CMYK": ("CMYK",), "YCCK": ("CMYK",)}.get(space, ())
-        return colours + (("rotated",) if orientation(jpeg_exif(data)[0]) > 1 else ())
+        turn = orientation(jpeg_exif(data)[0])
+        return colours + (("rotated",) if turn > 1 else ()), turn
     try:
         with open_lazily(data, kind, file) as (image, turn):
             oddities = [_mode(data, kind, image)]
@@ -164,8 +166,8 @@ def _oddities(data: bytes, kind: str, file: str) -> tuple[str, ...]:
             # only formats that can be animated have this attribute
             oddities += ["animated"] if getattr(image, "is_animated", False) else []
     except BadImage:  # a second frame is damaged
-        return ()
-    return tuple(oddity for oddity in oddities if oddity)
+        return (), 1
+    return tuple(oddity for oddity in oddities if oddity), turn
 
 
 def _mode(data: bytes, kind: str, image: Image.Image) -> str:

@@ -123,7 +123,8 @@ def measure(
         raise ValueError(unknown_name("protocol", protocol, PROTOCOL_NAMES))
     must_be_rankable(images, detections)
     # pycocotools processes images by id; the same order breaks ties in score the same way
-    order = sorted(range(len(images)), key=lambda index: images.keys[index])
+    keys = images.keys
+    order = sorted(range(len(images)), key=lambda row: (isinstance(keys[row], str), keys[row]))
     truths = [images.truths[index] for index in order]
     ordered = [detections[index] for index in order]
     if protocol == "coco":
