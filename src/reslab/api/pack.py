@@ -25,8 +25,9 @@ def pack(
     """
     if quality and not shorter_side:
         raise ValueError("`quality` is that of reduced images: give `shorter_side` too")
-    if out.resolve().is_relative_to(folder.resolve()):
-        raise ValueError(f"{out} lies in {folder}, where it would become a class; name another")
+    inside = folder.parent if folder.is_file() else folder
+    if out.resolve().is_relative_to(inside.resolve()):
+        raise ValueError(f"{out} lies in {inside}, where it would become a class; name another")
     packing = Packing(shorter_side, quality or JPEG_QUALITY, shard_size or SHARD_SIZE)
     parts = open_folder_parts(folder)
     for line in notes_of(*parts.values()):

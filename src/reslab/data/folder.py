@@ -86,8 +86,9 @@ def read_folder(place: Location, names: Path | None = None) -> FolderSplits | En
     check_parts(parts, refuse)
     if "validation" not in parts:
         (whole,) = parts.values()
-        if whole.name == "train" and not labelled:
-            notes += (f"{whole.prefix} is split, as there is no validation part",)
+        if whole.name == "train":
+            source = whole.source or whole.prefix
+            notes += (f"{source} is split, as there is no validation part",)
         return replace(whole.images, notes=notes + whole.images.notes)
     train = replace(parts["train"].images, name="train")
     notes += train.notes + unmeasured_classes(parts["train"], parts["validation"])

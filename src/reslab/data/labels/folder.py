@@ -108,8 +108,6 @@ def _build(root: Path, tables: Tables, labelled: Labelled, names: Path | None) -
         rows["validation"] = test
     elif test:
         notes.append(f"the {count_of(len(test), 'test image')} of {source} are not read")
-    if "train" in rows and "validation" not in rows:
-        notes.append(f"{source} has no validation part: the training images are split")
     if "train" in rows and "validation" in rows:
         notes += _shared_notes(rows["train"], rows["validation"])
     parts = {}
