@@ -179,8 +179,15 @@ def test_folders_with_the_same_subfolders_are_never_classes_in_silence(
 def test_a_folder_per_class_with_the_parts_inside_is_refused(tmp_path: Path) -> None:
     plant(tmp_path, ant__train="0 1", ant__val="2", bee__train="0", bee__val="2")
     assert refusal(tmp_path) == (
-        "each folder in ROOT (ant, bee) is divided into train, val: put the parts at the top, as "
-        "in train/ant/"
+        "ant has the parts train, val, as has each folder in ROOT: put the parts at the top, as "
+        "in train/ant, or open one of the folders"
+    )
+
+
+def test_a_folder_with_parts_beside_other_images_is_named(tmp_path: Path) -> None:
+    plant(tmp_path, album="0 1", set__train=TRAIN, set__val=TEST)
+    assert refusal(tmp_path) == (
+        "set has the parts train, val: open it, or move the other folders of ROOT elsewhere"
     )
 
 

@@ -11,7 +11,6 @@ from reslab.data.class_folders import (
     Problem,
     class_ids,
     images_by_class,
-    inner_folders,
     list_classes,
     refuse,
     subfolders,
@@ -29,6 +28,7 @@ from reslab.data.groups import split_by_group
 from reslab.data.labels.folder import LabelledFolder, open_labelled
 from reslab.data.labels.heap import open_heap
 from reslab.data.left_out import LeftOut, count_of, shorten
+from reslab.data.levels import check_levels, levels_note
 from reslab.data.location import Location, Url
 from reslab.data.parts import WHOLE_FOLDER, Division, divide, in_words, relative
 from reslab.data.shards.reader import is_packed, open_part, open_remote_part
@@ -77,7 +77,7 @@ def read_folder(place: Location, names: Path | None = None) -> FolderSplits | En
         if parts.keys() == {"validation"}:
             refuse(no_training_part(parts["validation"].source))
     else:
-        division = find_parts(place, refuse, names)
+        division = divide(place, refuse)
         parts = {
             name: FolderPart(name, root, prefix_of(root, place), _open(name, root, place, names))
             for name, root in part_roots(division, place, refuse).items()
@@ -112,7 +112,7 @@ def open_whole_folder(place: Location, *, names: Path | None = None) -> EncodedI
     if labelled := labels_in_file(place, names):
         name, part = list(labelled.parts.items())[-1]
         return replace(part.images, name=name, notes=labelled.notes)
-    division = find_parts(place, refuse, names)
+    division = divide(place, refuse)
     name, root = list(division.parts.items())[-1]
     whole = _open(name, root, place, names)
     if name == "validation":
@@ -127,7 +127,7 @@ def open_folder_parts(folder: Path) -> dict[str, EncodedImages]:
     """
     if labelled := labels_in_file(folder, None):
         return _labelled_folder_parts(labelled, folder)
-    names = list(find_parts(folder, refuse).parts)
+    names = list(divide(folder, refuse).parts)
     if len(names) == 2:
         sets = open_folder(folder)
         return {"train": sets.train, "validation": sets.test}
@@ -165,13 +165,6 @@ def no_training_part(where: str) -> Problem:
     """Return the problem with labels for testing alone."""
     line = f"{where} are for testing: there are no labels to train on"
     return Problem("no training part", ".", refusal=line)
-
-
-def find_parts(place: Location, on_problem: OnProblem, names: Path | None = None) -> Division:
-    """Find the parts of a folder; `names` is a class list to use instead of its classes.csv."""
-    if isinstance(place, Path):
-        names = names or class_list(place, place)
-    return divide(place, on_problem, listed_ids(names))
 
 
 def part_roots(division: Division, place: Location, on_problem: OnProblem) -> dict[str, Location]:
@@ -242,13 +235,15 @@ def _open(part: str, root: Location, place: Location, names: Path | None) -> Enc
         assert isinstance(root, Path), "remote splits are packed"
         assert isinstance(place, Path), "a local split is in a local folder"
         names = names or class_list(root, place)
-        left_out = LeftOut()
-        ids = class_ids(root, refuse, listed=listed_ids(names), left_out=left_out)
+        left_out, listed = LeftOut(), listed_ids(names)
+        ids = class_ids(root, refuse, listed=listed, left_out=left_out)
         files = list_classes(root, ids, refuse, left_out, required=part != "validation")
-        images = images_by_class(root, files)
         notes = left_out.notes(prefix_of(root, place))
-        notes += levels_note(root, ids) if part != "validation" else ()
-        images = replace(images, notes=notes)
+        if part == WHOLE_FOLDER:
+            check_levels(root, files, listed, refuse)
+        if part != "validation":
+            notes += levels_note(files)
+        images = replace(images_by_class(root, files), notes=notes)
     return arrange_classes(images, root, names) if names else images
 
 
@@ -267,27 +262,13 @@ def open_unsorted(
 
 def _training_ids(place: Path) -> Sequence[str]:
     """Return the classes of a folder's training part."""
-    root = find_parts(place, refuse).parts.get("train")
+    root = divide(place, refuse).parts.get("train")
     if root is None:
         return ()
     packed = open_packed(root)
     if packed is not None:
         return packed.ids
     return subfolders(root) if isinstance(root, Path) else ()
-
-
-def levels_note(root: Path, ids: Sequence[str]) -> tuple[str, ...]:
-    """Return a line if each class folder has several subfolders and no images beside them."""
-    first = ""
-    for id_ in ids:
-        inner = inner_folders(root / id_)
-        if inner is None or len(inner) < 2:
-            return ()
-        first = first or f"{id_}/{inner[0]}"
-    return (
-        f"the classes are {shorten(ids)}, and their subfolders are read together: if the "
-        f"subfolders are the classes, list them in {CLASS_LIST}, the first as {first}",
-    )
 
 
 def listed_ids(names: Path | None) -> list[str]:

@@ -39,18 +39,17 @@ class Division:
     beside: dict[Path, str] = field(default_factory=dict)
 
 
-def divide(place: Location, on_problem: OnProblem, listed: Sequence[str] = ()) -> Division:
+def divide(place: Location, on_problem: OnProblem) -> Division:
     """Find the parts of a folder: training and validation, one of them, or the folder as a whole.
 
-    `listed` are the classes of a class list, if there is one. A folder whose parts are ambiguous is
-    a problem, and is then treated as a whole.
+    If the parts are ambiguous, that is a problem, and the folder is then treated as a whole.
     """
     if isinstance(place, Url):
         train, validation = remote_parts(place)
         found = {"train": train, "validation": validation}
         return Division({n: root for n, root in found.items() if root} or {WHOLE_FOLDER: place})
     try:
-        return _divide(_unwrap(place), listed)
+        return _divide(_unwrap(place))
     except AmbiguousFolder as error:
         on_problem(Problem("ambiguous parts", ".", str(error), str(error)))
         return Division({WHOLE_FOLDER: place})
@@ -60,11 +59,10 @@ class AmbiguousFolder(ValueError):
     """Raised if folders may be parts or classes; the message says how to make it clear."""
 
 
-def _divide(folder: Path, listed: Sequence[str]) -> Division:
+def _divide(folder: Path) -> Division:
     names = () if is_packed(folder) else subfolders(folder)
     named = _named_parts(folder, names)
     if not _are_parts(folder, names, named):
-        _refuse_equal_folders(folder, names, listed)
         return Division({WHOLE_FOLDER: folder})
     train = _preferred(folder, named["train"])
     root = _classes_in(folder / train) if train else None
@@ -125,40 +123,6 @@ def _are_parts(folder: Path, names: Sequence[str], named: dict[Part, list[str]])
 def _is_nested(folder: Path) -> bool:
     """Return whether a folder has subfolders or shards, and no images beside them."""
     return is_packed(folder) or bool(inner_folders(folder))
-
-
-def _refuse_equal_folders(folder: Path, names: Sequence[str], listed: Sequence[str]) -> None:
-    """Raise AmbiguousFolder if all folders have the same subfolders: they may be parts or levels.
-
-    If a class list has the folders, they are classes.
-    """
-    inner = {}
-    for name in names:
-        folders = inner_folders(folder / name)
-        if folders is None:  # it holds images: so the folders are classes
-            return
-        if folders:
-            inner[name] = {fold(sub): sub for sub in folders}
-    largest = max(inner.values(), key=len, default={})
-    if (
-        len(inner) < 2
-        or len(largest) < 2
-        or any(set(subs) - set(largest) for subs in inner.values())
-    ):
-        return
-    if min(ClassIndex(listed).match([(name,) for name in inner])) >= 0:
-        return
-    shown, shared = shorten(inner), shorten(largest.values())
-    if {part_of_name(name) for name in largest.values()} >= {"train"}:
-        raise AmbiguousFolder(
-            f"each folder in {folder} ({shown}) is divided into {shared}: put the parts at the "
-            f"top, as in {next(iter(largest.values()))}/{next(iter(inner))}/"
-        )
-    raise AmbiguousFolder(
-        f"the folders in {folder} ({shown}) all have the same subfolders ({shared}): if they are "
-        "parts, name them train/ and val/, or open one of them; if they are the classes, list them "
-        "in classes.csv"
-    )
 
 
 def _preferred(folder: Path, names: Sequence[str]) -> str | None:

@@ -25,7 +25,6 @@ from reslab.data.folder import (
     FolderPart,
     check_parts,
     class_list,
-    find_parts,
     labelled_parts,
     labels_in_file,
     listed_ids,
@@ -37,7 +36,9 @@ from reslab.data.folder import (
 )
 from reslab.data.labels.folder import LabelledFolder
 from reslab.data.left_out import LeftOut
+from reslab.data.levels import check_levels
 from reslab.data.location import Location, is_table
+from reslab.data.parts import WHOLE_FOLDER, divide
 
 
 @dataclass
@@ -72,7 +73,7 @@ def scan_folder(folder: Location) -> FolderScan:
         return scan
     if labelled:
         return _scan_labelled(scan, labelled)
-    division = find_parts(folder, scan.problems.append)
+    division = divide(folder, scan.problems.append)
     roots = part_roots(division, folder, scan.problems.append)
     for name, root in roots.items():
         prefix = prefix_of(root, folder)
@@ -131,6 +132,8 @@ def _scan_part(scan: FolderScan, name: str, root: Location, prefix: str) -> Enco
         required=name != "validation",
         on_other=partial(_add_other, scan),
     )
+    if name == WHOLE_FOLDER:
+        check_levels(root, files, listed, scan.problems.append)
     _list_outside(scan, root, prefix)
     return images_by_class(root, files)
 

@@ -1,0 +1,82 @@
+"""Look into class folders: their subfolders may be parts, or the actual classes."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from reslab.data.class_folders import OnProblem, Problem
+from reslab.data.class_names import ClassIndex, fold
+from reslab.data.left_out import shorten
+from reslab.data.part_names import part_of_name
+
+ClassFiles = Mapping[str, Sequence[str]]  # the images of each class, relative to the part
+
+
+def check_levels(
+    root: Path, files: ClassFiles, listed: Sequence[str], on_problem: OnProblem
+) -> None:
+    """Report class folders of an unsplit folder that hold parts, or that may themselves be parts.
+
+    If all of them are `listed` in a class list, they are classes.
+    """
+    if not files or min(ClassIndex(listed).match([(id_,) for id_ in files])) >= 0:
+        return
+    inner = {id_: folders for id_ in files if (folders := folders_in(files[id_], id_))}
+    refusal = _divided_classes(root, files, inner) or _equal_folders(root, files, inner)
+    if refusal:
+        on_problem(Problem("ambiguous parts", ".", refusal, refusal))
+
+
+def levels_note(files: ClassFiles) -> tuple[str, ...]:
+    """Return a line if each class folder has several subfolders and no images beside them."""
+    inner = [folders_in(files[id_], id_) for id_ in files]
+    if not inner or min(map(len, inner)) < 2:
+        return ()
+    return (
+        f"the classes are {shorten(files)}, and their subfolders are read together: if the "
+        f"subfolders are the classes, list them in classes.csv, the first as "
+        f"{next(iter(files))}/{inner[0][0]}",
+    )
+
+
+def folders_in(files: Sequence[str], folder: str) -> tuple[str, ...]:
+    """Return the subfolders of a folder that have images; () if it has images beside them."""
+    start, names = len(folder) + 1, set()
+    for file in files:
+        end = file.find("/", start)
+        if end < 0:
+            return ()
+        names.add(file[start:end])
+    return tuple(sorted(names))
+
+
+def _divided_classes(
+    root: Path, files: ClassFiles, inner: Mapping[str, Sequence[str]]
+) -> str | None:
+    """Return a refusal if there is a training part and another one in a class folder."""
+    for id_, folders in inner.items():
+        found = {part: name for name in folders if (part := part_of_name(name))}
+        if "train" not in found or len(found) < 2:
+            continue
+        line = f"{root / id_} has the parts {shorten(found.values())}"
+        if len(inner) == len(files) and len(inner) > 1:
+            return (
+                f"{line}, as has each folder in {root}: put the parts at the top, as in "
+                f"{found['train']}/{id_}, or open one of the folders"
+            )
+        return f"{line}: open it, or move the other folders of {root} elsewhere"
+    return None
+
+
+def _equal_folders(root: Path, files: ClassFiles, inner: Mapping[str, Sequence[str]]) -> str | None:
+    """Return a refusal if all folders have the same subfolders: they may be parts or levels."""
+    sets = [{fold(name) for name in folders} for folders in inner.values()]
+    largest = max(inner.values(), key=len, default=())
+    if len(inner) < len(files) or len(inner) < 2 or len(largest) < 2:
+        return None
+    if set.union(*sets) != {fold(name) for name in largest}:
+        return None
+    return (
+        f"the folders in {root} ({shorten(inner)}) all have the same subfolders "
+        f"({shorten(largest)}): if they are parts, name them train/ and val/, or open one of them; "
+        "if they are the classes, list them in classes.csv"
+    )
