@@ -168,11 +168,11 @@ def load_classifiers(
 
 def must_have_named_outputs(model: Model, images: EncodedImages) -> None:
     """Raise ValueError if imported outputs were never named: 0 to N-1 are no class folders."""
-    outputs = len(model.classes)
-    if not (model.recipe or model.ids) and model.classes == tuple(map(str, range(outputs))):
+    if not model.has_names:
         raise ValueError(
             f"no class of {images.name} matches an output of the model: its outputs were never "
-            f"named, only numbered 0 to {outputs - 1}; name them with a file of `classes`"
+            f"named, only numbered 0 to {len(model.classes) - 1}; name them with a file of "
+            "`classes`"
         )
 
 

@@ -28,7 +28,11 @@ class ClassIndex:
 
     def __init__(self, names: Sequence[str], ids: Sequence[str] = ()) -> None:
         self._tables = [_positions(form, names, ids) for form in FORMS]
+        self._count = len(names)
         self._shown = {fold(name): name for name in (*ids, *names)}
+
+    def __len__(self) -> int:
+        return self._count
 
     def match(self, classes: Sequence[Sequence[str]]) -> list[int]:
         """Return the position of each class, given as its id and name; -1 if it has no match.

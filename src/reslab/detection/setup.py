@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from reslab.data.boxes.digit_scenes import digit_scenes
 from reslab.data.boxes.folder import evaluation_part, read_annotations, split_annotations
 from reslab.data.boxes.sets import DetectionSet, DetectionSplits, notes_of_splits
+from reslab.data.class_names import ClassIndex
 from reslab.data.decode import BadImage
 from reslab.data.location import Location, to_folder
 from reslab.data.sampler import Stream, make_generator
@@ -29,6 +30,7 @@ from reslab.models.preprocessing import Preprocessing, minus_mean
 from reslab.runtime.device import Device
 from reslab.runtime.events import Log
 from reslab.runtime.threads import cores_for, map_in_order, usable_cores
+from reslab.training.initial_net import match_in_words, matching_rows
 from reslab.training.optimizer import build_sgd
 from reslab.training.origin import fit_config, fit_recipe, folded_error, must_have_digest
 from reslab.training.setup import CALIBRATION_BATCHES, Inputs, inputs_at, must_match_classes
@@ -97,7 +99,7 @@ def setup_detection(
     if preprocessing is None:
         preprocessing = minus_mean(mean_colour(sets.train))
     preprocessing = preprocessing.to(device.torch_device)
-    net = initial_detector(recipe, seed, weights, sets.train).to(device.torch_device)
+    net = initial_detector(recipe, seed, weights, sets.train, log).to(device.torch_device)
     net = channels_last(net)
     task = DetectionTask(
         recipe=recipe,
@@ -220,22 +222,50 @@ def never_trained(net: nn.Module) -> bool:
 
 
 def initial_detector(
-    recipe: DetectionRecipe, seed: int, weights: Weights | None, train: DetectionSet
+    recipe: DetectionRecipe,
+    seed: int,
+    weights: Weights | None,
+    train: DetectionSet,
+    log: Log = lambda text: None,
 ) -> FasterRCNN:
     """Build the network with all the weights that fit; initialise the rest from `seed`.
 
     A classifier supplies the residual part. A detector also supplies all other layers that fit, but
-    the class-specific layers only if it has the same classes as the set.
+    the class-specific layers only if it has the classes of the set, in any order. `log` receives a
+    line about them, unless the classes are equal.
     """
     net = build_detector(recipe.model, make_generator(seed, Stream.INITIALISATION))
     if weights is not None:
         state = weights.net.state_dict()
-        if (weights.ids, weights.classes) != (train.ids, train.classes):
-            state = {name: state[name] for name in state if not name.startswith(CLASS_LAYERS)}
+        equal = (weights.ids, weights.classes) == (train.ids, train.classes)
+        if isinstance(weights, Detector) and not equal:
+            state = with_class_layers(state, weights, train, log)
         net.load_state_dict(net.state_dict() | matching(net, state))
     if isinstance(weights, Model):
         restore_initial_scale(net)
     return net
+
+
+def with_class_layers(
+    state: dict[str, Tensor], weights: Detector, train: DetectionSet, log: Log
+) -> dict[str, Tensor]:
+    """Return a detector's weights with its class layers in the order of the set's classes.
+
+    Leave them out unless the classes match one to one. Only names are matched, because ids are
+    numbers that each annotation file chooses.
+    """
+    rows = matching_rows(ClassIndex(weights.classes), [(name,) for name in train.classes])
+    if rows is None:
+        log("new class layers are initialised: the weights have other classes than the images")
+        return {name: state[name] for name in state if not name.startswith(CLASS_LAYERS)}
+    log(f"the detector's class layers are kept: {match_in_words(rows)}")
+    scores = torch.tensor([0, *(row + 1 for row in rows)])  # the first is the background
+    deltas = (4 * torch.tensor(rows)[:, None] + torch.arange(4)).flatten()
+    order = {"classifier": scores, "regressor": deltas}
+    return {
+        name: tensor[order[name.partition(".")[0]]] if name.startswith(CLASS_LAYERS) else tensor
+        for name, tensor in state.items()
+    }
 
 
 def matching(net: FasterRCNN, weights: dict[str, Tensor]) -> dict[str, Tensor]:

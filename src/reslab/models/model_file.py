@@ -107,6 +107,12 @@ class Model:
         return net.dense(self._prepared(images), map_side(native)).float()
 
     @property
+    def has_names(self) -> bool:
+        """Whether the outputs have names; those of imported weights may be only numbered."""
+        numbers = tuple(map(str, range(len(self.classes))))
+        return bool(self.recipe or self.ids) or self.classes != numbers
+
+    @property
     def native_side(self) -> int | None:
         """The side of the training images, or None if the file does not state it."""
         side = self.preprocessing.mean.shape[-1]  # 1: a mean colour, which fits every size

@@ -24,17 +24,16 @@ from reslab.data.datasets import (
 from reslab.data.folder import read_folder, split_folder
 from reslab.data.loader import EncodedLoader, InMemoryLoader
 from reslab.data.location import Location, parse_location
-from reslab.data.sampler import Stream, make_generator
 from reslab.models.batchnorm import norms_of
 from reslab.models.config import warn_small_map
 from reslab.models.layers import channels_last
 from reslab.models.model_file import Model
 from reslab.models.preprocessing import Preprocessing, minus_mean
-from reslab.models.resnet import ResNet, build_resnet
 from reslab.runtime.device import Device
 from reslab.runtime.events import Log
 from reslab.runtime.threads import cores_for, usable_cores
 from reslab.training.classification import ClassificationTask
+from reslab.training.initial_net import initial_net
 from reslab.training.optimizer import Optimizer, build_sgd
 from reslab.training.origin import InitialState
 from reslab.training.own import OwnParts, must_give_logits
@@ -98,7 +97,7 @@ def setup_classification(
         )
     preprocessing = origin.preprocessing or memory_preprocessing(train, origin.weights)
     preprocessing = preprocessing.to(device.torch_device)
-    net = own.net if own.net is not None else initial_net(recipe, seed, origin.weights, train)
+    net = own.net if own.net is not None else initial_net(recipe, seed, origin.weights, train, log)
     net = channels_last(net.to(device.torch_device))
     if own.net is not None:
         example = preprocessing(example_images(recipe, train).to(device.torch_device))
@@ -224,23 +223,6 @@ def memory_preprocessing(train: ImageSet, weights: Model | None) -> Preprocessin
     """Return the weights' preprocessing, or one that subtracts the mean image of `train`."""
     assert isinstance(train, ImagesInMemory)
     return weights.preprocessing if weights else minus_mean(pixel_mean(train.images))
-
-
-def initial_net(recipe: Recipe, seed: int, weights: Model | None, train: ImageSet) -> ResNet:
-    """Initialise the network from the seed, or load the weights.
-
-    A classifier for other classes starts at zero, to disturb the trained weights least.
-    """
-    net = build_resnet(recipe.model, make_generator(seed, Stream.INITIALISATION))
-    if weights is None:
-        return net
-    state = weights.net.state_dict()
-    ids = train.ids if isinstance(train, EncodedImages) else ()
-    if (weights.classes, weights.ids) != (train.classes, ids):
-        classifier = net.fc.state_dict()
-        state |= {f"fc.{name}": torch.zeros_like(tensor) for name, tensor in classifier.items()}
-    net.load_state_dict(state)
-    return net
 
 
 def build_loader(
