@@ -193,7 +193,7 @@ def test_voc_problems_are_named_by_file_and_line(tmp_path: Path) -> None:
 
 def test_every_kind_is_tested_and_has_advice_once() -> None:
     of_splits = {"image in both parts", "repeated image", "category ids", "one list"}
-    of_conventions = {"fractions", "corners", "stored orientation", "turned by EXIF"}
+    of_conventions = {"fractions", "convention", "stored orientation", "turned by EXIF"}
     of_conventions |= {"image too large"}
     assert {*SPOILT, *of_splits, *of_conventions} == set(BOX_ADVICE)
     assert not set(BOX_ADVICE) & set(IMAGE_ADVICE)

@@ -10,9 +10,6 @@ from reslab.data.class_folders import Problem
 from reslab.data.class_names import fold
 from reslab.errors import unknown_name
 
-LARGEST_FRACTION = 1.01  # above 1, because fractions are rounded
-# boxes are corners if these fractions leave the image, and fit as corners
-LEAVING, FITTING = 0.2, 0.98
 # the usual input of Faster R-CNN, and the stride of its feature map
 SHORTER, LONGEST, CELL = 600, 1000, 16
 MANY_TINY = 0.1  # fraction of the boxes
@@ -49,36 +46,6 @@ def faulty_boxes(part: Annotations) -> dict[str, np.ndarray]:
         "past the edge": whole & ~beyond & over,
     }
     return {kind: np.flatnonzero(mask) for kind, mask in masks.items()}
-
-
-def wrong_convention(part: Annotations) -> Problem | None:
-    """Return the problem if the boxes are fractions, or corners in a COCO file; else None."""
-    boxes = part.objects.corners()
-    sizes = sizes_of_images(part)
-    finite = np.isfinite(boxes).all(1)
-    boxes, sizes = boxes[finite], sizes[finite]
-    if not len(boxes):
-        return None
-    place = part.place(0).partition(": annotation")[0]
-    is_coco = part.layout == "COCO"
-    offset = -boxes[:, :2] if is_coco else np.zeros_like(sizes)
-    start, end = boxes[:, :2] + (0 if is_coco else 1), boxes[:, 2:] + offset  # as written
-    written = np.hstack([start, end])
-    if (written >= 0).all() and (written <= LARGEST_FRACTION).all() and (written % 1).any():
-        note = (
-            f"all {len(boxes):,} boxes are numbers from 0 to 1, fractions of the image: multiply "
-            "them by its width and height"
-        )
-        return Problem("fractions", place, note)
-    leaving = int((boxes[:, 2:] > sizes + 1).any(1).sum())
-    fits = ((end > start) & (end <= sizes + 1)).all(1).mean()
-    if is_coco and leaving >= max(2, LEAVING * len(boxes)) and fits >= FITTING:
-        note = (
-            f"{leaving:,} of {len(boxes):,} boxes leave the image as x y width height, but fit as "
-            "corners x0 y0 x1 y1: write x0 y0 x1-x0 y1-y0"
-        )
-        return Problem("corners", place, note)
-    return None
 
 
 def repeated_boxes(part: Annotations) -> np.ndarray:

@@ -9,8 +9,8 @@ from reslab.data.boxes.box_faults import (
     faulty_boxes,
     unknown_classes,
     unknown_in_words,
-    wrong_convention,
 )
+from reslab.data.boxes.conventions import wrong_convention
 from reslab.data.boxes.image_files import missing_images, what_lies_in
 from reslab.data.boxes.sets import DetectionSet, GroundTruth, GroundTruthTable
 from reslab.data.class_folders import FolderReader

@@ -159,8 +159,8 @@ BOX_ADVICE = {
     "unknown class": _refused("correct the class, or add it to the classes to learn"),
     "not numbers": _refused("correct the box: it needs four finite numbers"),
     "fractions": _refused("multiply x and width by the image's width, y and height by its height"),
-    "corners": _refused(
-        "subtract the first corner from the second: a COCO box is x y width height"
+    "convention": _refused(
+        "convert the boxes: a COCO box is x y width height, a VOC box xmin ymin xmax ymax"
     ),
     "stored orientation": _spoils(
         "the boxes fit the image before its EXIF rotation, but it is read upright, and refused",

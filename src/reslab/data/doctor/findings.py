@@ -19,8 +19,8 @@ from reslab.data.boxes.box_faults import (
     tiny_boxes,
     unknown_classes,
     unknown_in_words,
-    wrong_convention,
 )
+from reslab.data.boxes.conventions import wrong_convention
 from reslab.data.boxes.image_files import missing_images
 from reslab.data.boxes.sets import UNKNOWN_SIZE
 from reslab.data.class_folders import Problem
