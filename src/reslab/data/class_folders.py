@@ -13,6 +13,7 @@ from reslab.data.datasets import EncodedImages
 from reslab.data.decode import IMAGE_SUFFIXES, BadImage, image_format
 from reslab.data.left_out import LeftOut
 from reslab.data.shards.index import INDEX
+from reslab.data.unlabelled import without_classes
 from reslab.errors import os_reason
 
 # folders created by operating systems, file servers and archivers; `thumbs` may be a class
@@ -97,7 +98,7 @@ def class_ids(
         else:
             folders.append(entry.name)
     if not folders:
-        on_problem(Problem("no classes", prefix or ".", refusal=_no_classes(root)))
+        on_problem(Problem("no classes", prefix or ".", refusal=without_classes(root)))
     paths = [id_ for id_ in listed if "/" in id_]
     if paths:
         return tuple(sorted(id_ for name in folders for id_ in _listed_paths(root, name, paths)))
@@ -282,13 +283,3 @@ def is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a cycle of links
         return False
-
-
-def _no_classes(root: Path) -> str:
-    for entry in list_folder(root):
-        if entry.name.startswith("ILSVRC2012_val_"):
-            return (
-                f"{root} has ImageNet's validation images in a single folder: move each into a "
-                "subfolder named by its wnid (n01440764/...), using the devkit's ground truth"
-            )
-    return f"{root} has no class folders: put the images of each class into a subfolder"

@@ -30,8 +30,9 @@ from reslab.data.labels.heap import open_heap
 from reslab.data.left_out import LeftOut, count_of, shorten
 from reslab.data.levels import check_levels, levels_note
 from reslab.data.location import Location, Url
-from reslab.data.parts import WHOLE_FOLDER, Division, divide, in_words, relative
+from reslab.data.parts import WHOLE_FOLDER, WRAPPERS, Division, divide, in_words, relative
 from reslab.data.shards.reader import is_packed, open_part, open_remote_part
+from reslab.data.unlabelled import without_classes
 
 CLASS_LIST = "classes.csv"
 
@@ -297,6 +298,8 @@ def _one_class(part: FolderPart) -> str:
     needed = "a net needs at least two classes"
     if part.source:
         return f"{part.source} has one class, {id_!r}; {needed}"
+    if isinstance(root, Path) and not part.packed and id_.lower() in WRAPPERS:
+        return without_classes(root / id_, [root])
     line = f"{root} has one class folder, {id_!r}; {needed}"
     inside = root / id_
     folders = isinstance(inside, Path) and inside.is_dir() and subfolders(inside)
