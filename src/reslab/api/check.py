@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from reslab.api.display import OnEvent, showing
 from reslab.data.location import Location, Url, is_table, parse_location
@@ -13,7 +13,10 @@ from reslab.runtime.events import Callback, counter
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
+    from reslab.api.training_data import TrainingData
+    from reslab.data.doctor.advice import Severity
     from reslab.data.doctor.findings import Finding
+    from reslab.data.doctor.scan import FolderScan
 
 
 @dataclass(frozen=True)
@@ -27,18 +30,20 @@ class FolderCheck:
     findings: tuple[Finding, ...]
 
     def __repr__(self) -> str:
-        counts = f"{self.count('spoils')} spoil a run, {self.count('remark')} remarks"
+        refused = "training refuses it, " if self.count("refused") else ""
+        counts = f"{refused}{self.count('spoils')} spoil a run, {self.count('remark')} remarks"
         return f"FolderCheck({str(self.folder)!r}: {self.contents or 'no images'}; {counts})"
 
-    def count(self, severity: Literal["spoils", "remark"]) -> int:
-        """Return the number of findings that would spoil a run, or that are remarks."""
-        return sum(finding.advice.severity == severity for finding in self.findings)
+    def count(self, *severities: Severity) -> int:
+        """Return the number of findings for which training refuses the folder ("refused"), that
+        would spoil a run ("spoils"), or that are remarks ("remark")."""
+        return sum(finding.advice.severity in severities for finding in self.findings)
 
     def as_dict(self) -> dict[str, JsonValue]:
         """Return the check for JSON, with all cases of each finding."""
         return {
             "pictures": self.images,
-            "spoils": self.count("spoils"),
+            "spoils": self.count("refused", "spoils"),
             "remarks": self.count("remark"),
             "parts": self.parts,
             "findings": [
@@ -62,7 +67,7 @@ def check(folder: str | Path, *, size: int = 224, on_event: OnEvent = "print") -
 
     `folder` holds images in one subfolder per class, shards (or is their URL), or boxes in COCO's
     or VOC's layout; `size` is the side, in pixels, of the images that a network is trained on.
-    Raises ValueError if there is no such folder; all faults of its content are findings.
+    What training refuses is a finding in training's words. Raises ValueError if there is no such folder; all faults of its content are findings.
     """
     with showing(on_event) as callback:
         return run_check(folder, size, callback)
@@ -83,33 +88,63 @@ def run_check(folder: str | Path, size: int, on_event: Callback) -> FolderCheck:
 
 
 def check_classes(folder: Location, size: int, on_event: Callback) -> FolderCheck:
-    from reslab.data.doctor.findings import diagnose
+    """Check images to classify."""
+    from reslab.api.training_data import open_images
+    from reslab.data.doctor.findings import diagnose, with_training
     from reslab.data.doctor.inspect import inspect_all
     from reslab.data.doctor.scan import scan_folder
     from reslab.data.folder import WHOLE_FOLDER
 
+    opened = open_images(folder)
     scan = scan_folder(folder)
     images = inspect_all(scan, counter(len(scan), "images", on_event))
+    classes = counts_by_class(scan, opened)
     parts: dict[str, JsonValue] = {
-        part.name: {"folder": part.prefix or ".", "classes": dict(part.classes)}
+        part.name: {"folder": part.prefix or ".", "classes": dict(classes[part.name])}
         for part in scan.parts
     }
     contents = ", ".join(
-        f"{sum(part.classes.values()):,} "
-        f"{'' if part.name == WHOLE_FOLDER else part.name + ' '}images "
-        f"in {len(part.classes):,} classes"
-        for part in scan.parts
+        f"{sum(counts.values()):,} {'' if name == WHOLE_FOLDER else name + ' '}images "
+        f"in {len(counts):,} classes"
+        for name, counts in classes.items()
     )
-    return FolderCheck(folder, len(scan), parts, contents, diagnose(scan, images, size))
+    notes = [note for note in opened.notes if note not in scan.told]
+    findings = with_training(diagnose(scan, images, size), opened.refusal, notes)
+    count = sum(sum(counts.values()) for counts in classes.values())
+    return FolderCheck(folder, count, parts, contents + split_in_words(opened), findings)
+
+
+def counts_by_class(scan: FolderScan, opened: TrainingData) -> dict[str, dict[str, int]]:
+    """Return the images per class of each part: as training counts them, unless it refuses them."""
+    if opened.refusal:
+        return {part.name: part.classes for part in scan.parts}
+    if opened.divided:
+        (part,) = scan.parts
+        train, validation = (opened.parts[name].classes for name in ("train", "validation"))
+        return {part.name: {id_: train[id_] + validation[id_] for id_ in train}}
+    return {
+        name: {id_: count for id_, count in part.classes.items() if count or name == "train"}
+        for name, part in opened.parts.items()
+    }
+
+
+def split_in_words(opened: TrainingData) -> str:
+    """Return how a run splits undivided data; "" for data with parts, and if it does not start."""
+    if not opened.divided:
+        return ""
+    train, validation = (opened.parts[name].images for name in ("train", "validation"))
+    return f" ({train:,} for training, {validation:,} for validation)"
 
 
 def check_boxes(folder: Path, on_event: Callback) -> FolderCheck:
-    from reslab.data.boxes.folder import all_parts, read_annotations
-    from reslab.data.doctor.findings import diagnose_boxes
+    """Check images with boxes."""
+    from reslab.api.training_data import open_boxes
+    from reslab.data.boxes.folder import all_parts
+    from reslab.data.doctor.findings import diagnose_boxes, with_training
     from reslab.data.doctor.inspect import inspect_annotated
 
-    annotations = read_annotations(folder)
-    annotated = all_parts(annotations)
+    opened, annotations = open_boxes(folder)
+    annotated = all_parts(annotations) if annotations else ()
     count = sum(len(part) for part in annotated)
     images = inspect_annotated(annotated, counter(count, "images", on_event))
     parts: dict[str, JsonValue] = {
@@ -126,4 +161,7 @@ def check_boxes(folder: Path, on_event: Callback) -> FolderCheck:
         f"{len(part.objects):,} boxes of {len(part.classes):,} classes"
         for part in annotated
     )
-    return FolderCheck(folder, count, parts, contents, diagnose_boxes(folder, annotated, images))
+    told = {f"{remark.place}: {remark.note}" for part in annotated for remark in part.remarks}
+    notes = [note for note in opened.notes if note not in told]
+    findings = with_training(diagnose_boxes(folder, annotated, images), opened.refusal, notes)
+    return FolderCheck(folder, count, parts, contents + split_in_words(opened), findings)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from reslab.data.doctor.findings import Case, Finding
 
 
+MARKS = {"refused": "training refuses it", "spoils": "spoils a run", "remark": "remark"}
+EFFECTS = {"refused": "does not start", "spoils": "spoilt", "remark": "continues"}
 CASES_SHOWN = 3  # most cases per finding, and files per case; --json has all
 
 
@@ -34,8 +36,8 @@ def check(
 
     Decodes every file. Reports bad files, duplicates within and across parts and classes, images
     that are too small, classes with too few images and, for COCO and VOC, impossible boxes, with
-    the effect of each on a run and how to fix it. The exit status is 1 if any fault would spoil a
-    run.
+    the effect of each on a run and how to fix it. The exit status is 1 if training would refuse the
+    folder or any fault would spoil a run.
     """
     from reslab.api.check import run_check
 
@@ -50,28 +52,32 @@ def check(
         if checked.findings:
             print_advice(checked.findings)
         print_line(check_summary(checked, time.monotonic() - began))
-    return int(checked.count("spoils") > 0)
+    return int(checked.count("refused", "spoils") > 0)
 
 
 def findings_as_text(findings: "tuple[Finding, ...]") -> Iterator[str]:
     """Yield the lines for each finding: its effect on a run, and its first cases."""
     for finding in findings:
         advice = finding.advice
-        mark = {"spoils": "spoils a run", "remark": "remark"}[advice.severity]
+        mark = MARKS[advice.severity]
         yield f"{finding.kind} ({mark}, {len(finding.cases):,}): {advice.does}"
         for case, _ in zip(finding.cases, range(CASES_SHOWN), strict=False):
-            yield f"    {case_in_words(case)}"
+            yield f"    {case_in_words(case, quoted=advice.severity == 'refused')}"
         if len(finding.cases) > CASES_SHOWN:
             yield f"    and {len(finding.cases) - CASES_SHOWN:,} more; --json names all"
         yield ""
 
 
-def case_in_words(case: "Case") -> str:
-    """Return the first files of a case, with its note."""
+def case_in_words(case: "Case", *, quoted: bool) -> str:
+    """Return the first files of a case and its note, which may be `quoted` from training."""
+    note = printable(case.note)
+    if quoted and note:
+        named = case.files[0] == "." or case.files[0] in case.note
+        return note if named else f"{printable(case.files[0])}: {note}"
     names = [printable(file) for file in case.files[:CASES_SHOWN]]
     if len(case.files) > CASES_SHOWN:
         names.append(f"{len(case.files) - CASES_SHOWN:,} more")
-    return " = ".join(names) + (f"  ({printable(case.note)})" if case.note else "")
+    return " = ".join(names) + (f"  ({note})" if note else "")
 
 
 def print_advice(findings: "tuple[Finding, ...]") -> None:
@@ -84,22 +90,23 @@ def print_advice(findings: "tuple[Finding, ...]") -> None:
     table.add_column("a run")
     table.add_column("what to do", overflow="fold")
     for finding in findings:
-        spoils = finding.advice.severity == "spoils"
+        severity = finding.advice.severity
         table.add_row(
             finding.kind,
             f"{len(finding.cases):,}",
-            "spoilt" if spoils else "continues",
+            EFFECTS[severity],
             finding.advice.fix,
-            style="red" if spoils else None,
+            style=None if severity == "remark" else "red",
         )
     print_rich_table(table)
 
 
 def check_summary(checked: "FolderCheck", seconds: float) -> str:
     spoils, remarks = checked.count("spoils"), checked.count("remark")
-    verdict = "nothing spoils a run"
+    verdict = "training refuses it" if checked.count("refused") else "nothing spoils a run"
     if spoils:
-        verdict = f"{spoils} {'finding spoils' if spoils == 1 else 'findings spoil'} a run"
+        spoilt = f"{spoils} {'finding spoils' if spoils == 1 else 'findings spoil'} a run"
+        verdict = f"{verdict}, {spoilt}" if checked.count("refused") else spoilt
     if remarks:
         verdict += f", {remarks} {'remark' if remarks == 1 else 'remarks'}"
     folder = printable(str(checked.folder))

@@ -8,6 +8,20 @@ from PIL import Image
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in the image's pixels
 Size = tuple[int, int]  # width, height, as Pillow orders them
 
+MAX_ASPECT_RATIO = 50  # enlarging a thinner image could exhaust the memory
+
+
+def too_thin(width: int, height: int) -> str:
+    """Return why an image is too thin to be resized for testing; "" if it is not."""
+    longer, shorter = max(width, height), min(width, height)
+    if longer <= MAX_ASPECT_RATIO * shorter:
+        return ""
+    shape = "long as high" if width > height else "high as wide"
+    return (
+        f"{width} x {height} pixels is {ceil(longer / shorter)} times as {shape}; the limit is "
+        f"{MAX_ASPECT_RATIO}"
+    )
+
 
 def shorter_side(width: int, height: int, side: int) -> Size:
     """Return the size at which the shorter side is `side`; the longer side is rounded down."""

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reslab.data.datasets import ImageSet, ImagesInMemory
 from reslab.data.decode import BadImage
-from reslab.data.resize import resize_whole
+from reslab.data.resize import resize_whole, too_thin
 from reslab.evaluation.views import View
 from reslab.runtime.threads import map_in_order
 
@@ -25,7 +25,6 @@ ResizedViews = dict[int | None, Tensor]
 RANGE_IMAGES = 100  # for small images: activations fit in the CPU cache
 RANGE_FILES = 64  # for photographs, which are large
 BATCH_PIXELS = RANGE_FILES * 224 * 224  # pixels per forward pass
-MAX_ASPECT_RATIO = 50  # enlarging a thinner image could exhaust the memory
 ENSEMBLE_ROWS = 10_000  # rows of scores averaged at a time
 
 
@@ -111,10 +110,8 @@ def at_sides(image: np.ndarray, sides: Iterable[int | None], file: str) -> Resiz
     cached scores of all views have the same bad images.
     """
     height, width = image.shape[:2]
-    if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
-        raise BadImage(
-            f"{file}: {width} x {height} pixels; the aspect ratio may be at most {MAX_ASPECT_RATIO}"
-        )
+    if reason := too_thin(width, height):
+        raise BadImage(f"{file}: {reason}")
     arrays = {side: image if side is None else resize_whole(image, side) for side in sides}
     # copied, because torch requires writable memory
     return {side: torch.from_numpy(array.copy()).permute(2, 0, 1) for side, array in arrays.items()}

@@ -7,7 +7,7 @@ SMALL = 8  # an image that must be enlarged by more than this factor spoils a ru
 FEW = 10  # a class with fewer images is worth a remark
 IMBALANCE = 10  # so is a class that the largest class exceeds by more than this factor
 
-Severity = Literal["spoils", "remark"]
+Severity = Literal["refused", "spoils", "remark"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ def _remark(does: str, fix: str) -> Advice:
 
 
 def _refused(fix: str) -> Advice:
-    return _spoils("training refuses the folder", fix)
+    return Advice("refused", "training refuses the folder", fix)
 
 
 def _bad_file(fix: str) -> Advice:
@@ -43,6 +43,7 @@ _AGAIN = "copy or download it again, or delete it"
 
 # The findings are shown in this order.
 IMAGE_ADVICE = {
+    "refused": _refused("correct what training names"),
     # layout of the folder
     "no classes": _refused("put the images of each class into a subfolder named after it"),
     "labels": _refused("correct the file with the labels"),
@@ -51,18 +52,13 @@ IMAGE_ADVICE = {
     "class list": _refused("correct classes.csv, or rename the class folder"),
     "shards": _refused("copy or pack the shards again"),
     "unreadable folder": _refused("give yourself permission to read it: chmod u+rx FOLDER"),
-    "linked class": _spoils("the same images are read twice, as two classes", "delete the link"),
     "empty class": _refused("add images that can be read; an empty folder can be deleted"),
     "ambiguous parts": _refused("make clear by their names which folders are parts"),
-    "one image": _spoils(
-        "a split into training and validation needs two images per class: training refuses the "
-        "folder",
-        "add images, delete the class, or create train/ and val/ yourself",
+    "one image": _refused("add images of the class, or create train/ and val/ yourself"),
+    "class not in training": _refused(
+        "add training images for it, or rename it if training has it under another name"
     ),
-    "class not in training": _spoils(
-        "no net can learn it: training refuses the folder",
-        "add training images for it, rename it if training has it under another name, or delete it",
-    ),
+    "linked class": _spoils("the same images are read twice, as two classes", "delete the link"),
     # files that cannot be decoded
     "unreadable": _bad_file("repair its link or its permissions (chmod u+r), or delete it"),
     "empty": _bad_file(_AGAIN),
@@ -76,6 +72,10 @@ IMAGE_ADVICE = {
     "too small": _spoils(
         f"enlarged more than {SMALL} times, it has no detail to learn from",
         "replace it with its original, delete it (an icon?), or set size to the net's input size",
+    ),
+    "too thin": _spoils(
+        "testing leaves it out, because enlarging it could exhaust the memory",
+        "cut it into pieces, or leave it out",
     ),
     "two labels": _spoils(
         "the same image is in several classes: all but one of its labels are wrong",
@@ -91,6 +91,7 @@ IMAGE_ADVICE = {
         "delete all but one",
     ),
     # remarks
+    "note": _remark("training says so, and starts", "nothing, if it is meant to be so"),
     "repeated": _remark(
         "the same image is in a class several times, so it counts several times",
         "delete all but one",
@@ -240,4 +241,7 @@ BOX_ADVICE = {
         "there are no examples to learn it from", "annotate some, or delete the class"
     ),
 }
-ADVICE = IMAGE_ADVICE | BOX_ADVICE
+SEVERITIES = ("refused", "spoils", "remark")  # the gravest first
+ADVICE = dict(
+    sorted((IMAGE_ADVICE | BOX_ADVICE).items(), key=lambda item: SEVERITIES.index(item[1].severity))
+)

@@ -7,7 +7,7 @@ EXIF block, but not images that only look alike.
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reslab.data.boxes.annotations import Annotations
@@ -30,6 +30,7 @@ from reslab.data.doctor.advice import ADVICE, FEW, IMBALANCE, SMALL, Advice
 from reslab.data.doctor.inspect import ImageInfo
 from reslab.data.doctor.scan import FolderScan
 from reslab.data.folder import WHOLE_FOLDER, FolderPart, class_list
+from reslab.data.resize import too_thin
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def diagnose(scan: FolderScan, infos: list[list[ImageInfo]], size: int) -> tuple
         *_copies(scan, infos),
         *(Case("unknown suffix", (file,), f"a {kind.upper()}") for file, kind in scan.misnamed),
         *(Case("other file", (file,)) for file in scan.others),
-        *(Case("outside", (file,)) for file in scan.outside),
+        *(Case("outside", (file,), reason) for file, reason in scan.outside),
         *_class_cases({part.name: part for part in scan.parts}),
     ))  # fmt: skip
 
@@ -86,7 +87,7 @@ def diagnose_boxes(
     for group in _equal_images(infos):
         kind = "image in both parts" if len({part for part, _ in group}) > 1 else "repeated image"
         cases.append(Case(kind, tuple(paths[part][row] for part, row in group)))
-    trained = parts[0]
+    trained = parts[0] if parts else None
     with_boxes = set(trained.objects.names)
     for id_, name in trained.classes.items():
         if id_ not in with_boxes:
@@ -103,8 +104,38 @@ def _by_kind(cases: Iterable[Case]) -> tuple[Finding, ...]:
     return tuple(Finding(kind, by_kind[kind]) for kind in ADVICE if kind in by_kind)
 
 
+def with_training(
+    findings: Sequence[Finding], refusal: str, notes: Sequence[str]
+) -> tuple[Finding, ...]:
+    """Add to a folder's findings what training says of it: why it refuses the folder, or its notes.
+
+    The finding that training refuses the folder for is shown first, in training's words.
+    """
+    cases = [case for finding in findings for case in finding.cases]
+    if refusal:
+        quoted = ((row, _quote(case, refusal)) for row, case in enumerate(cases))
+        row, quote = next(((row, case) for row, case in quoted if case), (None, None))
+        if row is not None:
+            del cases[row]
+        cases.insert(0, quote or Case("refused", (".",), refusal))
+    return _by_kind((*cases, *(Case("note", (".",), note) for note in notes)))
+
+
+def _quote(case: Case, refusal: str) -> Case | None:
+    """Return the case in training's words if it is the one that training refuses; else None."""
+    if ADVICE[case.kind].severity != "refused":
+        return None
+    place = f"{case.files[0]}: "
+    if refusal in (case.note, place + case.note):
+        return case
+    if refusal.startswith(place) or (case.note and refusal.startswith(case.note)):
+        return replace(case, note=refusal)
+    return None
+
+
 def _problem_cases(problems: Iterable[Problem]) -> Iterator[Case]:
-    return (Case(problem.kind, (problem.place,), problem.note) for problem in problems)
+    for problem in problems:
+        yield Case(problem.kind, (problem.place,), problem.refusal or problem.note)
 
 
 def _class_list_cases(scan: FolderScan) -> Iterator[Case]:
@@ -141,6 +172,8 @@ def _image_faults(info: ImageInfo, size: int) -> Iterator[tuple[str, str]]:
         return
     for oddity in info.oddities:
         yield oddity, f"a {info.format.upper()}" if oddity == "wrong suffix" else ""
+    if reason := too_thin(info.width, info.height):
+        yield "too thin", reason
     shorter = min(info.width, info.height)
     if shorter < size:
         kind = "too small" if shorter * SMALL < size else "small"
@@ -185,8 +218,8 @@ def _class_cases(parts: dict[str, FolderPart]) -> Iterator[Case]:
     largest = max(counts, key=counts.__getitem__, default="")
     for id_, count in counts.items():
         place = (train.prefix + id_,)
-        if count == 1 and test is None:  # validation images would be split off
-            yield Case("one image", place)
+        if count == 1 and test is None and train.images.groups is None:
+            yield Case("one image", place)  # validation images would be split off
         elif count < FEW:
             yield Case("few images", place, f"{count}")
         if count * IMBALANCE < most:
@@ -203,7 +236,7 @@ def _annotated_image_cases(
     for row, (file, path, info) in enumerate(zip(part.files, paths, infos, strict=True)):
         annotated_size = part.sizes[row]
         if file in missing:
-            yield Case("missing image", (path,))
+            yield Case("missing image", (path,), f"{part.root / file} does not exist")
         elif info.problem == "too large":
             yield Case("image too large", (path,), info.reason)
         elif info.problem:

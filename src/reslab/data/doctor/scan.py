@@ -25,6 +25,7 @@ from reslab.data.folder import (
     FolderPart,
     check_parts,
     class_list,
+    division_notes,
     labelled_parts,
     labels_in_file,
     listed_ids,
@@ -33,12 +34,13 @@ from reslab.data.folder import (
     open_unsorted,
     part_roots,
     prefix_of,
+    unmeasured_classes,
 )
 from reslab.data.labels.folder import LabelledFolder
 from reslab.data.left_out import LeftOut
 from reslab.data.levels import check_levels
 from reslab.data.location import Location, is_table
-from reslab.data.parts import WHOLE_FOLDER, divide
+from reslab.data.parts import WHOLE_FOLDER, divide, in_words
 
 
 @dataclass
@@ -55,7 +57,8 @@ class FolderScan:
     problems: list[Problem] = field(default_factory=list)
     misnamed: list[tuple[str, str]] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
-    outside: list[str] = field(default_factory=list)
+    outside: list[tuple[str, str]] = field(default_factory=list)  # with a reason
+    told: list[str] = field(default_factory=list)  # notes of training on files that are listed here
 
     def __len__(self) -> int:
         return sum(len(part.images) for part in self.parts)
@@ -73,16 +76,23 @@ def scan_folder(folder: Location) -> FolderScan:
         return scan
     if labelled:
         return _scan_labelled(scan, labelled)
-    division = divide(folder, scan.problems.append)
+    try:
+        division = divide(folder, scan.problems.append)
+    except ValueError as error:
+        scan.problems.append(Problem("unreadable folder", ".", str(error), str(error)))
+        return scan
     roots = part_roots(division, folder, scan.problems.append)
     for name, root in roots.items():
         prefix = prefix_of(root, folder)
         images = _scan_part(scan, name, root, prefix)
         if images is not None:
             scan.parts.append(FolderPart(name, root, prefix, images))
-    check_parts({part.name: part for part in scan.parts}, scan.problems.append)
+    _check_parts(scan)
+    scan.told += division_notes(division)
     if isinstance(folder, Path) and folder not in roots.values():
-        _list_outside(scan, folder, "", [prefix_of(beside, folder) for beside in division.beside])
+        _list_outside(scan, folder, "")
+        for beside, reason in division.beside.items():
+            scan.outside.append((prefix_of(beside, folder), in_words(beside, reason) or reason))
     return scan
 
 
@@ -93,8 +103,15 @@ def _scan_labelled(scan: FolderScan, labelled: LabelledFolder) -> FolderScan:
     scan.parts += parts.values()
     if parts.keys() == {"validation"}:
         scan.problems.append(no_training_part(parts["validation"].source))
-    check_parts(parts, scan.problems.append)
+    _check_parts(scan)
     return scan
+
+
+def _check_parts(scan: FolderScan) -> None:
+    parts = {part.name: part for part in scan.parts}
+    check_parts(parts, scan.problems.append)
+    if "train" in parts and "validation" in parts:
+        scan.told += unmeasured_classes(parts["train"], parts["validation"])
 
 
 def _scan_part(scan: FolderScan, name: str, root: Location, prefix: str) -> EncodedImages | None:
@@ -102,7 +119,7 @@ def _scan_part(scan: FolderScan, name: str, root: Location, prefix: str) -> Enco
     try:
         packed = open_packed(root)
     except ValueError as error:
-        scan.problems.append(Problem("shards", prefix or ".", str(error)))
+        scan.problems.append(Problem("shards", prefix or ".", str(error), str(error)))
         return None
     if packed is not None:
         return packed
@@ -119,22 +136,25 @@ def _scan_part(scan: FolderScan, name: str, root: Location, prefix: str) -> Enco
         listed = listed_ids(class_list(root, scan.folder))
         ids = class_ids(root, scan.problems.append, prefix, listed)
     except ValueError as error:
-        scan.problems.append(Problem("unreadable folder", prefix or ".", str(error)))
+        scan.problems.append(Problem("unreadable folder", prefix or ".", str(error), str(error)))
         return None
     linked = _linked_classes(root, ids, prefix)
     scan.problems += linked.values()
+    left_out = LeftOut()
     files = list_classes(
         root,
         [id_ for id_ in ids if id_ not in linked],
         scan.problems.append,
-        LeftOut(),
+        left_out,
         prefix=prefix,
         required=name != "validation",
         on_other=partial(_add_other, scan),
     )
     if name == WHOLE_FOLDER:
         check_levels(root, files, listed, scan.problems.append)
-    _list_outside(scan, root, prefix)
+    left_out.loose = _list_outside(scan, root, prefix)
+    listed_files = LeftOut(left_out.files, left_out.folder_links, left_out.loose)
+    scan.told += listed_files.notes(prefix)
     return images_by_class(root, files)
 
 
@@ -161,10 +181,9 @@ def _add_other(scan: FolderScan, file: str, entry: os.DirEntry[str]) -> None:
         scan.others.append(file)
 
 
-def _list_outside(
-    scan: FolderScan, root: Path, prefix: str, unused_folders: Sequence[str] = ()
-) -> None:
-    """Record images beside the class folders, and folders beside the splits."""
-    files = (entry.name for entry in list_folder(root) if not is_folder(entry))
-    scan.outside += [prefix + name for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
-    scan.outside += unused_folders
+def _list_outside(scan: FolderScan, root: Path, prefix: str) -> int:
+    """Record the images beside the class folders or the parts, and return their number."""
+    files = [entry.name for entry in list_folder(root) if not is_folder(entry)]
+    loose = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
+    scan.outside += [(prefix + name, "") for name in loose]
+    return len(loose)

@@ -1,0 +1,80 @@
+"""Open a data set as training does: what a run would train on, or why it would not start."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from reslab.data.boxes.folder import AnnotatedFolder, read_annotations
+from reslab.data.boxes.sets import DetectionSet, GroundTruthTable, notes_of_splits
+from reslab.data.datasets import EncodedImages, Splits, notes_of
+from reslab.data.folder import read_folder
+from reslab.data.location import Location
+from reslab.detection.setup import open_training_data
+from reslab.recipes import detection_recipe, recipe
+from reslab.training.setup import Inputs, open_data
+
+IMAGES, BOXES = "own-resnet18", "own-detection-resnet18-c4"  # their networks do not matter
+
+
+@dataclass(frozen=True)
+class TrainingPart:
+    """The training or the validation part, as a run uses it."""
+
+    images: int
+    classes: dict[str, int]  # the number of images, or of boxes, in each class, by id
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The parts that a run would use, or why it would not start."""
+
+    refusal: str = ""  # the message with which training refuses the data; "" if it starts
+    parts: dict[str, TrainingPart] = field(default_factory=dict)  # "train" and "validation"
+    notes: tuple[str, ...] = ()  # on what a run leaves out or assumes
+    divided: bool = False  # whether the data came undivided, and a run splits it
+
+
+def open_images(place: Location) -> TrainingData:
+    """Open images to classify as a run of an own-* recipe does."""
+    inputs = Inputs(place)
+    try:
+        sets = open_data(recipe(IMAGES, data=inputs), inputs)
+        divided = not isinstance(inputs.read(read_folder, place), Splits)
+    except ValueError as error:
+        return TrainingData(str(error))
+    assert isinstance(sets.train, EncodedImages)
+    assert isinstance(sets.test, EncodedImages)
+    parts = {"train": _count_images(sets.train), "validation": _count_images(sets.test)}
+    return TrainingData("", parts, notes_of(sets.train, sets.test), divided)
+
+
+def open_boxes(place: Location) -> tuple[TrainingData, AnnotatedFolder | None]:
+    """Open images with boxes as a run of an own-detection-* recipe does.
+
+    Also return the annotations, if they can be read.
+    """
+    inputs = Inputs(place)
+    annotations = None
+    try:
+        annotations = inputs.read(read_annotations, place, "")
+        sets, _ = open_training_data(detection_recipe(BOXES, data=inputs), inputs)
+    except ValueError as error:
+        return TrainingData(str(error)), annotations
+    parts = {"train": _count_boxes(sets.train), "validation": _count_boxes(sets.test)}
+    divided = not isinstance(annotations, Splits)
+    return TrainingData("", parts, notes_of_splits(sets), divided), annotations
+
+
+def _count_images(images: EncodedImages) -> TrainingPart:
+    counts = images.labels.bincount(minlength=len(images.ids)).tolist()
+    return TrainingPart(len(images), dict(zip(images.ids, counts, strict=True)))
+
+
+def _count_boxes(images: DetectionSet) -> TrainingPart:
+    truths = images.truths
+    if isinstance(truths, GroundTruthTable):
+        labels = truths.objects.labels
+    else:
+        labels = torch.cat([truth.labels for truth in truths])
+    counts = labels.bincount(minlength=len(images.ids)).tolist()
+    return TrainingPart(len(images), dict(zip(images.ids, counts, strict=True)))
