@@ -34,7 +34,8 @@ def run(*arguments: object) -> int:
 
 def test_a_clean_folder_is_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(folder, "--size", 32) == 0
-    line = f"{folder}: nothing spoils a run; 20 images in 2 classes; 0:00:0"
+    contents = "20 images in 2 classes (16 for training, 4 for validation)"
+    line = f"{folder}: nothing spoils a run; {contents}; 0:00:0"
     out, err = capsys.readouterr()
     assert out[:-2] == line
     assert err == ""
@@ -127,8 +128,11 @@ def test_images_with_boxes_are_recognised(
     plant_coco(tmp_path, lambda it: it["annotations"][0].update(bbox=[9, 2, 3, -1]))
     assert main(["check", str(tmp_path)]) == 1
     out = capsys.readouterr().out
-    assert "swapped corners (spoils a run, 1): training refuses the folder" in out
-    assert "instances.json: annotation 1  (box 9 2 12 1 in an image of 40 x 30" in out
+    assert "swapped corners (refused, 1): training refuses the folder" in out
+    assert (
+        "    instances.json: annotation 1: swapped corners (box 9 2 12 1 in an image of 40 x 30"
+        in out
+    )
     assert "3 images with 3 boxes of 2 classes" in out.splitlines()[-1]
     assert main(["check", str(tmp_path), "--json"]) == 1
     document = json.loads(capsys.readouterr().out)
@@ -136,11 +140,15 @@ def test_images_with_boxes_are_recognised(
     assert document["parts"][tmp_path.name]["boxes"] == 3
 
 
-def test_malformed_annotations_are_one_line(
+def test_malformed_annotations_are_refused_in_the_words_of_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "instances.json").write_text("{\n1")
-    assert main(["check", str(tmp_path)]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"reslab: {tmp_path / 'instances.json'}:2: malformed JSON: ")
-    assert error.count("\n") == 1
+    assert main(["check", str(tmp_path)]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "not trainable (refused, 1): training refuses the folder"
+    assert out[1].startswith(f"    {tmp_path / 'instances.json'}:2: malformed JSON: ")
+    assert out[-1].startswith(f"{tmp_path}: training refuses it; no images; ")
+    command = ["train", "own-detection-resnet18-c4", "--data", str(tmp_path), "--out"]
+    assert main([*command, str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err == f"reslab: {out[1].strip()}\n"

@@ -214,7 +214,10 @@ def test_an_image_that_would_fill_the_memory_is_bad(tmp_path: Path) -> None:
     file = tmp_path / "thin.png"
     file.write_bytes(png(plain(9, 0, 0, (3, 153))))
     predictions = list(colours(6).each([file, plain(9, 0, 0, (3, 150))], top=1))
-    assert str(predictions[0]) == f"{file}: 153 x 3 pixels is 51 times as long as high; the limit is 50"
+    assert (
+        str(predictions[0])
+        == f"{file}: 153 x 3 pixels is 51 times as long as high; the limit is 50"
+    )
     assert isinstance(predictions[1], list)
 
 

@@ -67,7 +67,8 @@ def check(folder: str | Path, *, size: int = 224, on_event: OnEvent = "print") -
 
     `folder` holds images in one subfolder per class, shards (or is their URL), or boxes in COCO's
     or VOC's layout; `size` is the side, in pixels, of the images that a network is trained on.
-    What training refuses is a finding in training's words. Raises ValueError if there is no such folder; all faults of its content are findings.
+    Raises ValueError if there is no such folder; all faults of its content are findings, and if
+    training refuses the folder, its message is one of them.
     """
     with showing(on_event) as callback:
         return run_check(folder, size, callback)
@@ -108,7 +109,7 @@ def check_classes(folder: Location, size: int, on_event: Callback) -> FolderChec
         f"in {len(counts):,} classes"
         for name, counts in classes.items()
     )
-    notes = [note for note in opened.notes if note not in scan.told]
+    notes = [note for note in opened.notes if note not in scan.detailed]
     findings = with_training(diagnose(scan, images, size), opened.refusal, notes)
     count = sum(sum(counts.values()) for counts in classes.values())
     return FolderCheck(folder, count, parts, contents + split_in_words(opened), findings)
@@ -161,7 +162,7 @@ def check_boxes(folder: Path, on_event: Callback) -> FolderCheck:
         f"{len(part.objects):,} boxes of {len(part.classes):,} classes"
         for part in annotated
     )
-    told = {f"{remark.place}: {remark.note}" for part in annotated for remark in part.remarks}
-    notes = [note for note in opened.notes if note not in told]
+    detailed = {f"{remark.place}: {remark.note}" for part in annotated for remark in part.remarks}
+    notes = [note for note in opened.notes if note not in detailed]
     findings = with_training(diagnose_boxes(folder, annotated, images), opened.refusal, notes)
     return FolderCheck(folder, count, parts, contents + split_in_words(opened), findings)

@@ -9,8 +9,10 @@ from reslab.data.boxes.sets import DetectionSet, GroundTruthTable, notes_of_spli
 from reslab.data.datasets import EncodedImages, Splits, notes_of
 from reslab.data.folder import read_folder
 from reslab.data.location import Location
+from reslab.detection.recipe import DetectionRecipe
 from reslab.detection.setup import open_training_data
-from reslab.recipes import detection_recipe, recipe
+from reslab.recipes import open_recipe
+from reslab.training.recipe import Recipe
 from reslab.training.setup import Inputs, open_data
 
 IMAGES, BOXES = "own-resnet18", "own-detection-resnet18-c4"  # their networks do not matter
@@ -38,7 +40,9 @@ def open_images(place: Location) -> TrainingData:
     """Open images to classify as a run of an own-* recipe does."""
     inputs = Inputs(place)
     try:
-        sets = open_data(recipe(IMAGES, data=inputs), inputs)
+        recipe = open_recipe(IMAGES, inputs)
+        assert isinstance(recipe, Recipe)
+        sets = open_data(recipe, inputs)
         divided = not isinstance(inputs.read(read_folder, place), Splits)
     except ValueError as error:
         return TrainingData(str(error))
@@ -57,7 +61,9 @@ def open_boxes(place: Location) -> tuple[TrainingData, AnnotatedFolder | None]:
     annotations = None
     try:
         annotations = inputs.read(read_annotations, place, "")
-        sets, _ = open_training_data(detection_recipe(BOXES, data=inputs), inputs)
+        recipe = open_recipe(BOXES, inputs)
+        assert isinstance(recipe, DetectionRecipe)
+        sets, _ = open_training_data(recipe, inputs)
     except ValueError as error:
         return TrainingData(str(error)), annotations
     parts = {"train": _count_boxes(sets.train), "validation": _count_boxes(sets.test)}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from reslab.data.doctor.findings import Case, Finding
 
 
-MARKS = {"refused": "training refuses it", "spoils": "spoils a run", "remark": "remark"}
+MARKS = {"refused": "refused", "spoils": "spoils a run", "remark": "remark"}
 EFFECTS = {"refused": "does not start", "spoils": "spoilt", "remark": "continues"}
 CASES_SHOWN = 3  # most cases per finding, and files per case; --json has all
 

@@ -109,6 +109,7 @@ FILES: dict[str, tuple[str, bytes]] = {
     "too large": ("bomb.png", bomb()),
     "too small": ("tiny.png", encoded(image(902, 1, 5), "PNG")),
     "small": ("small.png", encoded(image(903, 40, SIZE - 1), "PNG")),
+    "too thin": ("strip.png", encoded(image(912, 51 * SIZE, SIZE), "PNG")),
     "unknown suffix": ("photo.image", JPEG),
     "other file": ("notes.txt", b"seen in the garden"),
     "wrong suffix": ("wrong.jpg", PNG),

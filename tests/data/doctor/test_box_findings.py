@@ -18,7 +18,7 @@ from tests.data.boxes.planted_boxes import (
 )
 
 from reslab.data.boxes.folder import all_parts, read_annotations
-from reslab.data.doctor.advice import BOX_ADVICE, IMAGE_ADVICE
+from reslab.data.doctor.advice import ADVICE, BOX_ADVICE, IMAGE_ADVICE
 from reslab.data.doctor.findings import diagnose_boxes
 from reslab.data.doctor.inspect import inspect_annotated
 
@@ -208,5 +208,5 @@ def test_findings_that_spoil_a_run_are_shown_first(tmp_path: Path) -> None:
     found = list(check(tmp_path))
     assert found[:4] == ["annotation file", "missing image", "unknown class", "swapped corners"]
     assert "empty box" in found[4:]
-    severities = [BOX_ADVICE[kind].severity for kind in BOX_ADVICE]
-    assert severities == sorted(severities, key=["spoils", "remark"].index)
+    severities = [advice.severity for advice in ADVICE.values()]
+    assert severities == sorted(severities, key=["refused", "spoils", "remark"].index)

@@ -43,7 +43,7 @@ _AGAIN = "copy or download it again, or delete it"
 
 # The findings are shown in this order.
 IMAGE_ADVICE = {
-    "refused": _refused("correct what training names"),
+    "not trainable": _refused("correct it as training says"),
     # layout of the folder
     "no classes": _refused("put the images of each class into a subfolder named after it"),
     "labels": _refused("correct the file with the labels"),

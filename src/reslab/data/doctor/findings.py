@@ -87,11 +87,10 @@ def diagnose_boxes(
     for group in _equal_images(infos):
         kind = "image in both parts" if len({part for part, _ in group}) > 1 else "repeated image"
         cases.append(Case(kind, tuple(paths[part][row] for part, row in group)))
-    trained = parts[0] if parts else None
-    with_boxes = set(trained.objects.names)
-    for id_, name in trained.classes.items():
-        if id_ not in with_boxes:
-            cases.append(Case("class without boxes", (name,)))
+    for trained in parts[:1]:
+        with_boxes = set(trained.objects.names)
+        without = [name for id_, name in trained.classes.items() if id_ not in with_boxes]
+        cases += (Case("class without boxes", (name,)) for name in without)
     return _by_kind(cases)
 
 
@@ -117,7 +116,7 @@ def with_training(
         row, quote = next(((row, case) for row, case in quoted if case), (None, None))
         if row is not None:
             del cases[row]
-        cases.insert(0, quote or Case("refused", (".",), refusal))
+        cases.insert(0, quote or Case("not trainable", (".",), refusal))
     return _by_kind((*cases, *(Case("note", (".",), note) for note in notes)))
 
 
@@ -128,9 +127,9 @@ def _quote(case: Case, refusal: str) -> Case | None:
     place = f"{case.files[0]}: "
     if refusal in (case.note, place + case.note):
         return case
-    if refusal.startswith(place) or (case.note and refusal.startswith(case.note)):
-        return replace(case, note=refusal)
-    return None
+    missing = f"{os.sep}{case.files[0]} does not exist"
+    same = refusal.startswith(place) or missing in refusal
+    return replace(case, note=refusal) if same else None
 
 
 def _problem_cases(problems: Iterable[Problem]) -> Iterator[Case]:
@@ -236,7 +235,7 @@ def _annotated_image_cases(
     for row, (file, path, info) in enumerate(zip(part.files, paths, infos, strict=True)):
         annotated_size = part.sizes[row]
         if file in missing:
-            yield Case("missing image", (path,), f"{part.root / file} does not exist")
+            yield Case("missing image", (path,))
         elif info.problem == "too large":
             yield Case("image too large", (path,), info.reason)
         elif info.problem:

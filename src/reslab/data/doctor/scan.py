@@ -58,7 +58,9 @@ class FolderScan:
     misnamed: list[tuple[str, str]] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     outside: list[tuple[str, str]] = field(default_factory=list)  # with a reason
-    told: list[str] = field(default_factory=list)  # notes of training on files that are listed here
+    detailed: list[str] = field(
+        default_factory=list
+    )  # notes of training on files that are listed here
 
     def __len__(self) -> int:
         return sum(len(part.images) for part in self.parts)
@@ -88,7 +90,7 @@ def scan_folder(folder: Location) -> FolderScan:
         if images is not None:
             scan.parts.append(FolderPart(name, root, prefix, images))
     _check_parts(scan)
-    scan.told += division_notes(division)
+    scan.detailed += division_notes(division)
     if isinstance(folder, Path) and folder not in roots.values():
         _list_outside(scan, folder, "")
         for beside, reason in division.beside.items():
@@ -111,7 +113,7 @@ def _check_parts(scan: FolderScan) -> None:
     parts = {part.name: part for part in scan.parts}
     check_parts(parts, scan.problems.append)
     if "train" in parts and "validation" in parts:
-        scan.told += unmeasured_classes(parts["train"], parts["validation"])
+        scan.detailed += unmeasured_classes(parts["train"], parts["validation"])
 
 
 def _scan_part(scan: FolderScan, name: str, root: Location, prefix: str) -> EncodedImages | None:
@@ -154,7 +156,7 @@ def _scan_part(scan: FolderScan, name: str, root: Location, prefix: str) -> Enco
         check_levels(root, files, listed, scan.problems.append)
     left_out.loose = _list_outside(scan, root, prefix)
     listed_files = LeftOut(left_out.files, left_out.folder_links, left_out.loose)
-    scan.told += listed_files.notes(prefix)
+    scan.detailed += listed_files.notes(prefix)
     return images_by_class(root, files)
 
 
