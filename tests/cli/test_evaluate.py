@@ -241,6 +241,31 @@ def test_a_run_is_tested_on_images_that_it_was_not_trained_on(evaluate, own_run)
     assert (run / "scores").is_dir()
 
 
+@pytest.mark.parametrize(
+    ("forged", "said"),
+    [
+        ({"pictures": {"validation": 7}}, "recipe.pictures.validation is 7: "),
+        ({"pictures": {"validation": "x"}}, "recipe.pictures.validation is 'x': "),
+        ({"pictures": {"share": 0.2}}, "recipe.pictures.share is 0.2: "),
+        ({"pictures": {"validation": None}}, "recipe.pictures.validation is None: "),
+        ({"pictures": 3}, "recipe.pictures is 3: "),
+        ({"pictures": None}, "recipe.pictures is None: "),
+        ({"data": ["pictures"]}, "recipe.data is ['pictures'], but must be "),
+        ({"data": "photos"}, "recipe.data is 'photos', but must be "),
+    ],
+)
+def test_a_recipe_in_a_model_file_is_checked_when_it_is_used(
+    line, evaluate, own_run, forged: dict[str, object], said: str
+) -> None:
+    run, data = own_run
+    fields = recipe("own-resnet18", data=data).model_dump(mode="json")
+    a_model(run / "model.safetensors", 1, **fields | forged)
+    error = line(run)
+    assert f"{run} does not fit its own configuration: {said}" in error
+    if "data" in forged:
+        assert said in line(run, "--data", data)
+
+
 def test_images_that_are_gone(line, own_run) -> None:
     run, data = own_run
     data.rename(data.with_name("moved"))

@@ -171,6 +171,17 @@ def test_an_empty_test_part_is_not_replaced_by_what_was_trained_on(
     assert "the annotations list no images" in err[0]
 
 
+@pytest.mark.parametrize("forged", [{"data": "scenes"}, {"years": 7}, {"validation": "most"}])
+def test_a_recipe_in_a_detectors_file_is_checked_when_it_is_used(
+    run: Run, tmp_path: Path, forged: dict[str, object]
+) -> None:
+    fields = short_recipe().model_dump(mode="json") | forged
+    status, out, err = run(written(tmp_path, replace(IT, recipe=fields)))
+    assert (status, out, len(err)) == (2, "", 1)
+    ((key, value),) = forged.items()
+    assert f"does not fit its own configuration: recipe.{key} is {value!r}: " in err[0]
+
+
 def test_several_are_an_ensemble_too(run: Run, model: Path, tmp_path: Path) -> None:
     other = detector(seed=4, sure=20, search=IT.search)
     second = written(tmp_path, other, "other")

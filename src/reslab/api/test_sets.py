@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from reslab.data.boxes.annotations import Annotations
 from reslab.data.boxes.build import detection_set
@@ -9,7 +10,7 @@ from reslab.data.boxes.coco import read_coco
 from reslab.data.boxes.digit_scenes import digit_scenes
 from reslab.data.boxes.folder import evaluation_part, read_annotations
 from reslab.data.boxes.sets import DetectionSet
-from reslab.data.builtin import open_sets, set_named
+from reslab.data.builtin import SetName, open_sets, set_named
 from reslab.data.cifar10 import ARCHIVE, BINARY_FOLDER, PYTHON_FOLDER
 from reslab.data.datasets import ImageSet, ImagesInMemory, notes_of
 from reslab.data.folder import open_folder, open_whole_folder
@@ -19,9 +20,11 @@ from reslab.detection.inference import Detector
 from reslab.detection.recipe import DetectionRecipe
 from reslab.detection.setup import open_detection_data
 from reslab.errors import unknown_name
+from reslab.models.model_facts import config_in, misfit, quoted
 from reslab.models.model_file import Model
 from reslab.runtime.events import Callback, note
 from reslab.training.folder import RunFolder
+from reslab.training.recipe import PhotographSettings
 
 LoadedModel = tuple[Path, Model]
 LoadedDetector = tuple[Path, Detector]
@@ -94,7 +97,9 @@ def open_own_images(path: Path, model: Model) -> ImageSet:
         raise ValueError(
             f"the images that {path} was trained on are not found: name their folder with `data`"
         )
-    return open_folder(folder, validation=model.recipe["pictures"]["validation"]).test
+    fields = model.recipe.get("pictures")
+    settings = config_in(PhotographSettings, fields, path, "recipe", "pictures")
+    return open_folder(folder, validation=settings.validation).test
 
 
 def open_images_in(data: Location, models: Sequence[LoadedModel], on_event: Callback) -> ImageSet:
@@ -113,6 +118,9 @@ def open_images_in(data: Location, models: Sequence[LoadedModel], on_event: Call
 def trained_on(path: Path, model: Model) -> tuple[str | None, Location | None]:
     """Return the data set's name in a model's recipe and, for a folder of images, its location."""
     name = model.recipe.get("data")
+    known = (*get_args(SetName), "pictures", "own")
+    if name is not None and name not in known:
+        raise misfit(path, f"recipe.data is {quoted(name)}, but must be {' or '.join(known)}")
     return name, data_of_run(path, name) if name == "pictures" else None
 
 
@@ -177,7 +185,8 @@ def _choose_annotated_images(
     own_folder = folder_of_run(path)
     if own_folder is not None and own_folder.resolve() == folder.resolve():
         return open_own_annotated_images(path, detector)
-    annotations = read_annotations(folder, detector.recipe.get("years", "") if own_folder else "")
+    recipe = config_in(DetectionRecipe, detector.recipe, path, "recipe") if own_folder else None
+    annotations = read_annotations(folder, recipe.years if recipe else "")
     part = evaluation_part(annotations)
     images = detection_set(part)
     if part is annotations:
@@ -187,7 +196,7 @@ def _choose_annotated_images(
 
 def open_own_annotated_images(path: Path, detector: Detector) -> tuple[DetectionSet, str]:
     """Open the set that a detector was evaluated on during training, with its protocol."""
-    recipe = DetectionRecipe.model_validate(detector.recipe)
+    recipe = config_in(DetectionRecipe, detector.recipe, path, "recipe")
     folder = folder_of_run(path)
     if recipe.data == "boxes" and folder is None:
         raise ValueError(

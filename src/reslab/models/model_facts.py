@@ -69,13 +69,16 @@ def must_have_types(facts: Mapping[str, Any], types: Mapping[str, type], file: P
         raise misfit(file, f"metrics is {quoted(facts['metrics'])}, but must be a list of reports")
 
 
-def config_in(kind: type[Config], fields: Any, file: Path) -> Config:
-    """Return the configuration in a model file; raise ValueError at its first invalid field."""
+def config_in(kind: type[Config], fields: Any, file: Path, *section: str) -> Config:
+    """Return the configuration in a model file; raise ValueError at its first invalid field.
+
+    `section` is the place of `fields` in the file, for the message.
+    """
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(map(str, first["loc"]))
+        place = ".".join(map(str, (*section, *first["loc"])))
         said = f"{place} is {quoted(first['input'])}: " if place else ""
         raise misfit(file, said + first["msg"].removeprefix("Value error, ")) from None
 
