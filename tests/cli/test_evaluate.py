@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -255,11 +256,11 @@ def test_a_run_is_tested_on_images_that_it_was_not_trained_on(evaluate, own_run)
     ],
 )
 def test_a_recipe_in_a_model_file_is_checked_when_it_is_used(
-    line, evaluate, own_run, forged: dict[str, object], said: str
+    line, own_run, forged: dict[str, Any], said: str
 ) -> None:
     run, data = own_run
     fields = recipe("own-resnet18", data=data).model_dump(mode="json")
-    a_model(run / "model.safetensors", 1, **fields | forged)
+    a_model(run / "model.safetensors", 1, **(fields | forged))
     error = line(run)
     assert f"{run} does not fit its own configuration: {said}" in error
     if "data" in forged:

@@ -147,7 +147,8 @@ def test_a_folder_of_coco_or_voc(run: Run, model: Path, tmp_path: Path) -> None:
     assert "000000.png does not exist" in err[0]
     (folder / "val").rename(folder / "images")
     status, out, err = run(model, "--data", folder, "--json")
-    assert [line.endswith("are tested") for line in err] == [True]
+    assert [line.rpartition(" ")[2] for line in err] == ["tested", "used"]
+    assert err[1].endswith("train/: 6 images are not listed, and not used")
     assert numbers(out) == [pytest.approx(expected(IT))]
     voc = plant_voc(tmp_path / "voc", {"000": sheet(CAT, DOG), "001": sheet(CAT)})
     pets = replace(detector(classes=2), classes=("dog", "cat"), ids=("dog", "cat"))
