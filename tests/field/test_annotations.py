@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from reslab.api.check import check
-from reslab.data.boxes.folder import open_detection
+from reslab.data.boxes.folder import evaluation_part, open_detection, read_annotations
 from reslab.data.boxes.sets import DetectionSet
 from reslab.detection.setup import mean_colour
 
@@ -117,6 +117,8 @@ def rewrite(change: Callable[[str], str]) -> Callable[[Document], None]:
         (lambda name: f"C:\\Users\\me\\set\\images\\{name}", str),
         (lambda name: f"/content/drive/{name}", str),
         (lambda name: f"s3://bucket/photos/{name}", str),
+        (lambda name: f"https://host/data/{name}?raw=1", str),
+        (lambda name: f"/data/local-files/?d=set/{name}", str),
         (lambda name: f" {name} ", str),
         (lambda name: f"my%20photo%20{name}", lambda name: f"my photo {name}"),
         (str, str.upper),
@@ -237,6 +239,11 @@ def test_ids_that_differ_only_in_type_are_not_mixed_up(tmp_path: Path) -> None:
         ([["10.5", "20", "30", "20", "30", "50"]], [10.5, 20, 30, 50]),
         # a mask: rows 1 to 2 of columns 1 to 3
         ({"size": [120, 160], "counts": [121, 2, 118, 2, 118, 2]}, [1, 1, 4, 3]),
+        # three rectangles, compressed by pycocotools
+        (
+            {"size": [120, 160], "counts": r"i32f3000am1V1YQN0000000jT4\OjkK00000lT;"},
+            [1, 1, 64, 120],
+        ),
     ],
 )
 def test_the_box_of_an_outline(outline: object, box: list[float], tmp_path: Path) -> None:
@@ -249,7 +256,7 @@ def test_the_box_of_an_outline(outline: object, box: list[float], tmp_path: Path
     assert sorted(b for _, b, _ in boxes) == sorted([box, [1, 1, 2, 2]])
 
 
-@pytest.mark.parametrize("box", [None, [], {}, [None] * 4])
+@pytest.mark.parametrize("box", [None, [], {}, [None] * 4, [float("nan")] * 4])
 def test_annotations_without_a_box_are_left_out_and_counted(box: object, tmp_path: Path) -> None:
     def emptied(document: Document) -> None:
         plain(document)
@@ -259,7 +266,36 @@ def test_annotations_without_a_box_are_left_out_and_counted(box: object, tmp_pat
     folder = plant(tmp_path, "no-size", emptied)
     sets = open_detection(folder)
     assert sum(len(truth) for images in (sets.train, sets.test) for truth in images.truths) == 11
-    assert sets.train.notes == ("instances.json: 3 of the annotations have no box: left out",)
+    assert sets.train.notes == ("instances.json: 3 annotations without a box: left out",)
+
+
+@pytest.mark.parametrize("box", ["[10, 20, 30, 40]", "10 20 30 40", ["10", 20.0, "30.0", 40]])
+def test_boxes_written_as_text(box: object, tmp_path: Path) -> None:
+    def written(document: Document) -> None:
+        plain(document)
+        document["annotations"][0]["bbox"] = box
+
+    assert ("000", [10, 20, 40, 60], "cat") in boxes_of(plant(tmp_path, "no-size", written))
+
+
+@pytest.mark.parametrize("size", [None, "", 0, -1, "0", float("nan")])
+def test_a_size_without_a_value_is_read_from_the_image(size: object, tmp_path: Path) -> None:
+    def emptied(document: Document) -> None:
+        plain(document)
+        document["images"][3]["width"] = size
+
+    folder = plant(tmp_path, "no-size", emptied)
+    assert evaluation_part(read_annotations(folder)).sizes == [(160, 120)] * 8
+    note = "instances.json: 1 of 8 images have no size in the annotations: read from the files"
+    assert open_detection(folder).train.notes == (note,)
+
+
+def test_an_image_whose_size_is_nowhere_is_only_a_damaged_image(tmp_path: Path) -> None:
+    folder = plant(tmp_path, "no-size")
+    (folder / "images/002.jpg").write_bytes(b"damaged")
+    (folder / "images/003.jpg").unlink()
+    kinds = {finding.kind: len(finding.cases) for finding in check(folder).findings}
+    assert kinds == {"missing image": 1, "bad image": 1, "no size": 1}
 
 
 def test_flags_written_as_text(tmp_path: Path) -> None:
@@ -276,7 +312,7 @@ def test_flags_written_as_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "kind", "note"),
     [
-        ("unlisted", "not listed", "4 images are not listed, and not used"),
+        ("unlisted", "not listed", "not listed, and not used: 4 images"),
         ("same-name-twice", "classes alike", "2 classes have names that are equal or nearly so: "),
         ("case-names", "classes alike", "2 classes have names that are equal or nearly so: "),
     ],
@@ -297,7 +333,7 @@ def test_what_deserves_a_remark(name: str, kind: str, note: str, tmp_path: Path)
     ("name", "kind", "note"),
     [
         ("tiny", "tiny boxes", "14 of 14 boxes have a side below 16 pixels as a detector sees"),
-        ("dup-ann-id", "repeated id", "1 ids belong to several annotations; the first is 1"),
+        ("dup-ann-id", "repeated id", "several annotations have one id: 1"),
     ],
 )
 def test_what_only_the_check_remarks(name: str, kind: str, note: str, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ missing, and a box may be given only by its outline. These are understood; what 
 out becomes a remark.
 """
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -115,13 +116,15 @@ def outline_box(outline: Any) -> list[float] | None:
 
 
 def mask_box(mask: dict[str, Any]) -> list[float] | None:
-    """Return the box of a run-length encoded mask {size: [height, width], counts: [...]}.
+    """Return the box of a run-length encoded mask {size: [height, width], counts: ...}.
 
     Runs of background and object alternate, down the columns.
     """
     match mask:
         case {"size": [int(height), int()], "counts": list(runs)} if height > 0:
             pass
+        case {"size": [int(height), int()], "counts": str(text)} if height > 0:
+            runs = decompressed(text)
         case _:
             return None
     if not all(isinstance(run, int) and run >= 0 for run in runs):
@@ -137,6 +140,24 @@ def mask_box(mask: dict[str, Any]) -> list[float] | None:
         return None
     x, y = min(columns), min(rows)
     return [x, y, max(columns) + 1 - x, max(rows) + 1 - y]
+
+
+def decompressed(counts: str) -> list[int]:
+    """Return the runs of a mask from COCO's compressed text.
+
+    Characters hold five bits each, lowest first; a run is the difference from the one before last.
+    """
+    runs: list[int] = []
+    value = bits = 0
+    for character in counts:
+        code = ord(character) - 48
+        value |= (code & 31) << bits
+        bits += 5
+        if not code & 32:  # the last character of a run
+            value -= (code & 16) << (bits - 4)  # the sign
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = bits = 0
+    return runs
 
 
 def record_fault(record: Any, keys: dict[str, Any]) -> str:
@@ -168,6 +189,8 @@ class RecordReader:
         names: dict[Id, str] = {}
         for number, record in enumerate(records, 1):
             record = _with_ids(record, "id")
+            if isinstance(record, dict) and as_whole(record.get("name")) is not None:
+                record["name"] = str(record["name"])
             if fault := record_fault(record, CATEGORY):
                 self._refuse(f"category number {number} {fault}")
             elif record["id"] in names:
@@ -221,6 +244,8 @@ class RecordReader:
         """Append one annotation to the columns, unless it is refused or has no box."""
         if record_fault(record, ANNOTATION):
             record = _with_ids(record, "image_id", "category_id")
+            if isinstance(record, dict) and isinstance(record.get("bbox"), str):
+                record["bbox"] = re.findall(r"[^\s,;()\[\]]+", record["bbox"])
             if not record_fault(record, OBJECT) and _is_no_box(record.get("bbox")):
                 self._without_box += 1
                 return
@@ -278,8 +303,12 @@ class RecordReader:
 
 
 def _is_no_box(box: Any) -> bool:
-    """Return whether a box is missing, null, or a list of nulls."""
-    return box is None or (isinstance(box, (list, dict)) and all(value is None for value in box))
+    """Return whether a box is missing, null or empty; some programs write NaN for null."""
+    return box is None or (isinstance(box, (list, dict)) and all(map(_is_null, box)))
+
+
+def _is_null(value: Any) -> bool:
+    return value is None or value != value
 
 
 def _with_ids(record: Any, *keys: str) -> Any:
@@ -292,7 +321,7 @@ def _with_ids(record: Any, *keys: str) -> Any:
 def _side(record: dict[str, Any], key: str) -> int | None:
     """Return the width or height of an image, 0 if it is missing, or None if it is no number."""
     written = record.get(key)
-    return 0 if written in (None, "") else as_whole(written)
+    return 0 if _is_null(written) or written == "" else as_whole(written)
 
 
 def _size_fault(record: dict[str, Any]) -> str:

@@ -100,7 +100,9 @@ def read_annotations(folder: Path, years: str = "") -> AnnotatedFolder:
 
 def add_remarks(folder: Path, parts: tuple[Annotations, ...]) -> None:
     """Add remarks on the folder as a whole to the first part."""
-    remarks = (alike_classes(parts[0].classes.values()), unlisted_images(folder, parts))
+    remarks = [alike_classes(parts[0].classes.values())]
+    if not any(part.problems for part in parts):  # else images may be unlisted for this reason
+        remarks.append(unlisted_images(folder, parts))
     parts[0].remarks += [remark for remark in remarks if remark]
 
 

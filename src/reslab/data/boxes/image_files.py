@@ -64,6 +64,8 @@ class ImageIndex:
     def find(self, written: str) -> list[str]:
         """Return the images that fit a name equally well; several if it is ambiguous."""
         path = written.replace("\\", "/")
+        if "://" in path:
+            path = path.partition("?")[0]
         for text in dict.fromkeys((path, unquote(path))):
             name = text.rpartition("/")[2]
             for form, table in zip(FORMS, self._by_form, strict=True):
@@ -120,13 +122,17 @@ def place_images(part: Annotations, places: Sequence[Path], shown: str) -> None:
 def other_names(renamed: dict[str, str], count: int, shown: str) -> Problem:
     """Return the remark on images that were found under another name than the annotated one."""
     name, image = next(iter(renamed.items()))
-    note = f"{len(renamed):,} of {count:,} images have another name on disk: {name!r} is {image}"
+    note = f"{len(renamed):,} of {count:,} images have another name on disk: "
+    if clean(name) == clean(image):
+        note += f"{image} is written in another Unicode form"
+    else:
+        note += f"{name!r} is {image}"
     return Problem("other name", shown, note)
 
 
 def no_box(count: int, shown: str) -> Problem:
     """Return the remark on annotated objects that have no box."""
-    return Problem("no box", shown, f"{count:,} of the annotations have no box: left out")
+    return Problem("no box", shown, f"{counted(count, 'annotation')} without a box: left out")
 
 
 def read_sizes(part: Annotations, shown: str) -> None:
@@ -136,8 +142,8 @@ def read_sizes(part: Annotations, shown: str) -> None:
         part.sizes[row] = size_of(part.root, part.files[row])
     if without:
         note = (
-            f"{len(without):,} of {len(part):,} images have no size in the annotations: it is read "
-            "from the images"
+            f"{len(without):,} of {len(part):,} images have no size in the annotations: read from "
+            "the files"
         )
         part.remarks.append(Problem("no size", shown, note))
 
@@ -198,8 +204,13 @@ def unlisted_images(folder: Path, parts: Iterable[Annotations]) -> Problem | Non
     places = sorted(counts, key=counts.__getitem__, reverse=True)
     rest = sum(counts[place] for place in places[1:])
     more = f"; {rest:,} more in {', '.join(places[1:4])}" if rest else ""
-    note = f"{counts[places[0]]:,} images are not listed, and not used{more}"
+    note = f"not listed, and not used: {counted(counts[places[0]], 'image')}{more}"
     return Problem("not listed", places[0], note)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, such as `1 image` or `2,000 images`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def what_lies_in(root: Path, missing: str) -> str:
@@ -211,7 +222,7 @@ def what_lies_in(root: Path, missing: str) -> str:
     if found:
         return f"{found[0]} fits several names in the annotations"
     if images:
-        return f"{root} has {len(images):,} images, such as {min(images)}"
+        return f"{root} has {counted(len(images), 'image')}, such as {min(images)}"
     return f"{root} has no images"
 
 

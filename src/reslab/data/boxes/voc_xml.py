@@ -77,7 +77,7 @@ class XmlAnnotation:
         match self._path[1:]:
             case ["filename"]:
                 self.filename = text
-            case ["size", ("width" | "height") as side]:
+            case ["size", ("width" | "height") as side] if text:
                 self.size[side] = self._number(side, text)
             case ["object", "name"]:
                 self.objects[-1].name = clean(text)
