@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from reslab.data.boxes.annotations import Annotations, Objects
-from reslab.data.boxes.coco_records import RecordReader, with_outline_box
+from reslab.data.boxes.coco_records import RecordReader
 from reslab.data.boxes.image_files import place_images
+from reslab.data.boxes.outlines import with_outline_box
 from reslab.errors import os_reason
 
 ANNOTATION_FILE = re.compile(r"(instances(?!.*result).*|annotations|_annotations\.coco)\.json")

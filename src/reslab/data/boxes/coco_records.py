@@ -6,14 +6,21 @@ out becomes a remark.
 """
 
 import re
-from collections.abc import Iterable
 from typing import Any
 
 from reslab.data.boxes.annotations import Annotations
+from reslab.data.boxes.coco_values import (
+    Id,
+    IdTable,
+    as_flag,
+    as_id,
+    as_number,
+    as_whole,
+    quoted,
+)
 from reslab.data.boxes.image_files import no_box
 from reslab.data.boxes.sets import UNKNOWN_SIZE
 from reslab.data.class_folders import Problem
-from reslab.data.class_names import clean
 
 # Required keys of a record. A pydantic schema would take longer on COCO's 860,000 annotations.
 CATEGORY = {"id": (int, str), "name": str}
@@ -24,140 +31,6 @@ OBJECT = {"image_id": (int, str), "category_id": (int, str)}
 ANNOTATION = OBJECT | {"bbox": list}
 NAN = float("nan")
 MAX_PIXEL = 2**24  # float32 represents all integers up to here
-MAX_QUOTED = 60  # characters of a value in a message
-
-Id = int | str
-
-
-class IdTable:
-    """Find records by id: as written, else 1, "1" and "01" alike, unless that is ambiguous."""
-
-    def __init__(self, ids: Iterable[Id]) -> None:
-        self.exact = {id_: row for row, id_ in enumerate(ids)}
-        self._alike: dict[Id, int | None] | None = None  # built when it is first needed
-
-    def find(self, id_: Id) -> int | None:
-        """Return the row of a record, or None if there is none."""
-        if id_ in self.exact:
-            return self.exact[id_]
-        if self._alike is None:
-            self._alike = {}
-            for other, row in self.exact.items():
-                form = _loose(other)
-                self._alike[form] = None if form in self._alike else row
-        return self._alike.get(_loose(id_))
-
-
-def _loose(id_: Id) -> Id:
-    number = as_whole(id_)
-    return clean(str(id_)) if number is None else number
-
-
-def as_whole(value: Any) -> int | None:
-    """Return an integer written as 1, 1.0, "1" or "1.0"; None for any other value."""
-    number = as_number(value)
-    return int(number) if number is not None and number == int(number) else None
-
-
-def as_number(value: Any) -> int | float | None:
-    """Return a finite number, or a string that contains one; None for any other value."""
-    if isinstance(value, str) and len(value) <= MAX_QUOTED:
-        try:
-            value = float(value)
-        except ValueError:
-            return None
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        return None
-    return value if abs(value) <= 2**63 else None
-
-
-def as_id(value: Any) -> Any:
-    """Return a whole float as an integer, and any other value unchanged."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def as_flag(value: Any) -> bool:
-    """Return whether a flag is set; False, "0" and "false" are not."""
-    number = as_number(value)
-    if number is not None:
-        return number != 0
-    return value is True or str(value).strip().lower() in ("true", "yes")
-
-
-def quoted(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}..."
-
-
-def with_outline_box(record: dict[str, Any]) -> dict[str, Any]:
-    """Drop an object's outline while parsing; a record without a box gets the outline's box.
-
-    Outlines make up nine tenths of a file.
-    """
-    outline = record.pop("segmentation", None)
-    if outline and not record.get("bbox") and (box := outline_box(outline)):
-        record["bbox"] = box
-    return record
-
-
-def outline_box(outline: Any) -> list[float] | None:
-    """Return the box x y width height of polygons [[x, y, x, y, ...], ...] or of a mask in RLE."""
-    if isinstance(outline, dict):
-        return mask_box(outline)
-    if not isinstance(outline, list):
-        return None
-    polygons = outline if isinstance(outline[0], list) else [outline]
-    values = [as_number(value) for polygon in polygons for value in polygon]
-    numbers = [value for value in values if value is not None]
-    if len(numbers) != len(values) or not numbers or any(len(polygon) % 2 for polygon in polygons):
-        return None
-    xs, ys = numbers[::2], numbers[1::2]
-    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
-
-
-def mask_box(mask: dict[str, Any]) -> list[float] | None:
-    """Return the box of a run-length encoded mask {size: [height, width], counts: ...}.
-
-    Runs of background and object alternate, down the columns.
-    """
-    match mask:
-        case {"size": [int(height), int()], "counts": list(runs)} if height > 0:
-            pass
-        case {"size": [int(height), int()], "counts": str(text)} if height > 0:
-            runs = decompressed(text)
-        case _:
-            return None
-    if not all(isinstance(run, int) and run >= 0 for run in runs):
-        return None
-    end, columns, rows = 0, [], []
-    for number, run in enumerate(runs):
-        start, end = end, end + run
-        if number % 2 and run:
-            first, last = divmod(start, height), divmod(end - 1, height)
-            columns += [first[0], last[0]]
-            rows += [first[1], last[1]] if first[0] == last[0] else [0, height - 1]
-    if not columns:
-        return None
-    x, y = min(columns), min(rows)
-    return [x, y, max(columns) + 1 - x, max(rows) + 1 - y]
-
-
-def decompressed(counts: str) -> list[int]:
-    """Return the runs of a mask from COCO's compressed text.
-
-    Characters hold five bits each, lowest first; a run is the difference from the one before last.
-    """
-    runs: list[int] = []
-    value = bits = 0
-    for character in counts:
-        code = ord(character) - 48
-        value |= (code & 31) << bits
-        bits += 5
-        if not code & 32:  # the last character of a run
-            value -= (code & 16) << (bits - 4)  # the sign
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value = bits = 0
-    return runs
 
 
 def record_fault(record: Any, keys: dict[str, Any]) -> str:
