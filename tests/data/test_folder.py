@@ -330,9 +330,7 @@ def test_a_folder_without_a_tree_of_classes_gives_a_one_line_error(tmp_path: Pat
         "labels into labels.csv with the columns file and label"
     )
     (heap / "ILSVRC2012_val_00000001.JPEG").write_bytes(b"")
-    assert "validation images in a single folder: put the file with their labels beside" in refused(
-        heap
-    )
+    assert "validation images in a single folder: put the file with their labels" in refused(heap)
     one = grow(tmp_path / "one", only=3)
     assert refused(one) == (f"{one} has one class folder, 'only'; a net needs at least two classes")
     assert open_whole_folder(one).ids == ("only",)  # any subset of a net's classes can be evaluated

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from tests.data.labels.test_folder import images, table
+from tests.data.labels.layouts import images, table
 
 from reslab.data.folder import read_folder
 from reslab.data.unlabelled import without_classes

@@ -88,8 +88,8 @@ def read_folder(place: Location, names: Path | None = None) -> FolderSplits | En
     if "validation" not in parts:
         (whole,) = parts.values()
         if whole.name == "train":
-            source = whole.source or whole.prefix
-            notes += (f"{source} is split, as there is no validation part",)
+            verb = f"{whole.source} are" if whole.source else f"{whole.prefix} is"
+            notes += (f"{verb} split, as there is no validation part",)
         return replace(whole.images, notes=notes + whole.images.notes)
     train = replace(parts["train"].images, name="train")
     notes += train.notes + unmeasured_classes(parts["train"], parts["validation"])
@@ -251,14 +251,15 @@ def _open(part: str, root: Location, place: Location, names: Path | None) -> Enc
 def open_unsorted(
     part: str, root: Location, place: Location, names: Path | None = None
 ) -> EncodedImages | None:
-    """Open a validation part without class folders, with labels from a file; None if it has none.
+    """Open images to test on that have no class folders, with labels from a file; None without one.
 
     ImageNet's validation images are distributed like this.
     """
-    if part != "validation" or isinstance(root, Url) or isinstance(place, Url):
+    if part == "train" or isinstance(root, Url) or isinstance(place, Url):
         return None
     names = names or class_list(root, place)
-    return open_heap(root, place, names, partial(_training_ids, place))
+    images = open_heap(root, place, names, partial(_training_ids, place))
+    return replace(images, name=part) if images and part != WHOLE_FOLDER else images
 
 
 def _training_ids(place: Path) -> Sequence[str]:

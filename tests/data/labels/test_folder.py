@@ -3,86 +3,10 @@
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from tests.data.labels.layouts import CATS, FOUR, images, labels_of, table, whole
 
-from reslab.data.datasets import EncodedImages, notes_of
+from reslab.data.datasets import notes_of
 from reslab.data.folder import open_folder, open_whole_folder, read_folder
-
-
-def images(folder: Path, *names: str) -> Path:
-    """Write small images."""
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8)).save(folder / name)
-    return folder
-
-
-def table(folder: Path, name: str, *lines: str) -> Path:
-    """Write a text file."""
-    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text("\n".join(lines) + "\n")
-    return folder / name
-
-
-def labels_of(images: EncodedImages) -> dict[str, str]:
-    """Return the class of each file."""
-    numbers = images.labels.tolist()
-    return {file: images.ids[label] for file, label in zip(images.files, numbers, strict=True)}
-
-
-def whole(folder: Path) -> EncodedImages:
-    """Open images without a split."""
-    opened = read_folder(folder)
-    assert isinstance(opened, EncodedImages)
-    return opened
-
-
-FOUR = ("a.png", "b.png", "c.png", "d.png")
-CATS = {"a.png": "cat", "b.png": "cat", "c.png": "dog", "d.png": "dog"}
-
-
-@pytest.mark.parametrize(
-    ("name", "lines"),
-    [
-        ("labels.csv", ["file,label", "a.png,cat", "b.png,cat", "c.png,dog", "d.png,dog"]),
-        ("labels.csv", ["id,breed", "a,cat", "b,cat", "c,dog", "d,dog"]),
-        ("Labels.CSV", ["image_id;Class Name", "a;cat", "b;cat", "c;dog", "d;dog"]),
-        ("train.tsv", ["label\tpath", "cat\ta.png", "cat\tb.png", "dog\tc.png", "dog\td.png"]),
-        ("labels.txt", ["a.png cat", "b.png cat", "c.png dog", "d.png dog"]),
-        ("labels.txt", ["cat a.png", "cat b.png", "dog c.png", "dog d.png"]),
-        ("labels.txt", ["a.png,cat", "b.png,cat", "c.png,dog", "d.png,dog"]),
-        ("data.csv", ["a.png,cat", "b.png,cat", "c.png,dog", "d.png,dog"]),
-        ("data.csv", ["pic_of,what", "a.png,cat", "b.png,cat", "c.png,dog", "d.png,dog"]),
-        (
-            "labels.csv",
-            [",image,label_id,label", "0,a,7,cat", "1,b,7,cat", "2,c,9,dog", "3,d,9,dog"],
-        ),
-        ("x.csv", ["image,cat,dog", "a,1,0", "b,1,0", "c,0,1", "d,0.0,1.0"]),
-        ("x.csv", ['"file","label"', '"a.png","cat"', "b.png,cat", "c.png, dog", "d.png,dog "]),
-        (
-            "labels.csv",
-            ["file,label", "/in/x/a.png,cat", r"C:\data\b.png,cat", "./c.png,dog", "D.PNG,dog"],
-        ),
-        ("metadata.csv", ["file_name,label", "a.jpg,cat", "b.jpg,cat", "c.jpg,dog", "d.jpg,dog"]),
-    ],
-)
-def test_tables(tmp_path: Path, name: str, lines: list[str]) -> None:
-    images(tmp_path / "images", *FOUR)
-    path = table(tmp_path, name, *lines)
-    expected = {f"images/{file}": label for file, label in CATS.items()}
-    assert labels_of(whole(tmp_path)) == expected
-    assert labels_of(whole(path)) == expected
-    sets = open_folder(tmp_path, validation=0.5)
-    assert len(sets.train) == len(sets.test) == 2
-    assert sets.train.image(0).shape == (8, 8, 3)
-
-
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
-def test_encodings_and_line_ends(tmp_path: Path, encoding: str) -> None:
-    images(tmp_path, *FOUR)
-    text = "file,label\r\na.png,Kätzchen\r\nb.png,Kätzchen\r\nc.png,Hund\r\nd.png,Hund\r\n"
-    (tmp_path / "labels.csv").write_bytes(text.encode(encoding))
-    assert whole(tmp_path).ids == ("Hund", "Kätzchen")
 
 
 def test_kaggle_cifar10(tmp_path: Path) -> None:
@@ -186,24 +110,6 @@ def test_patients_stay_in_one_part(tmp_path: Path) -> None:
     assert other.test.files != sets.test.files
 
 
-def test_numbers_are_in_numerical_order(tmp_path: Path) -> None:
-    names = [f"{number:02}.png" for number in range(22)]
-    images(tmp_path, *names)
-    table(tmp_path, "labels.csv", "file,y", *(f"{n},{i // 2}.0" for i, n in enumerate(names)))
-    opened = whole(tmp_path)
-    assert opened.ids == tuple(map(str, range(11)))
-    assert opened.labels.tolist() == [i // 2 for i in range(22)]
-
-
-def test_numbers_are_positions_in_a_class_list(tmp_path: Path) -> None:
-    images(tmp_path, *FOUR)
-    table(tmp_path, "labels.csv", "file,label", "a.png,1", "b.png,1", "c.png,0", "d.png,0")
-    table(tmp_path, "classes.csv", "index,id,name", "0,dog,Dog", "1,cat,Cat")
-    opened = whole(tmp_path)
-    assert opened.classes == ("Dog", "Cat")
-    assert labels_of(opened) == CATS
-
-
 def test_class_folders_that_agree(tmp_path: Path) -> None:
     images(tmp_path, "cat/a.png", "cat/b.png", "dog/c.png", "dog/d.png", "dog/e.png")
     rows = ["cat/a.png,cat", "cat/b.png,cat", "dog/c.png,dog", "dog/d.png,dog"]
@@ -262,43 +168,6 @@ def test_tables_in_the_folders_of_parts(tmp_path: Path) -> None:
     assert labels_of(sets.test) == {"valid/f.png": "cat", "valid/e.png": "dog"}
 
 
-@pytest.mark.parametrize(
-    ("lines", "message"),
-    [
-        (["file,label", "x.png,cat", "y.png,dog"], "none of its files .*'x.png'.*images/a.png"),
-        (["file,label", "a.png,cat", "a.png,dog", "b.png,dog"], r"csv:3: .*'dog', and 'cat' on l"),
-        (["file,label", "a.png,cat", "b.png"], r"labels.csv:3: 1 column instead of 2"),
-        (["file,width,height", "a.png,1,2", "b.png,1,3"], "none is called label or class"),
-        (["file,label", "a.png,0.25", "b.png,0.5"], "numbers with fractions"),
-        (["file,label", "a.png,cat|dog", "b.png,dog", "c.png,cat"], "several classes"),
-        (["file,cat,dog", "a.png,1,1", "b.png,0,1", "c.png,1,0"], r"csv:2: .*several classes"),
-        (["label,pixel0,pixel1", "1,0,0", "2,0,0"], "pixels"),
-        (["file,label,split", "a.png,cat,train", "b.png,dog,extra"], "csv:3: the part 'extra'"),
-        (
-            ["file,xmin,ymin,xmax,ymax,class", "a.png,1,2,3,4,x", "a.png,2,3,4,5,x", "b,1,2,3,4,y"],
-            "csv:3: 'a.png' is already on line 2: the table has several boxes per image",
-        ),
-        (["a.png,1,2,3,4,cat", "b.png,2,3,4,5,dog"], "it has boxes"),
-        (["file,label,class", "a.png,cat,x", "b.png,cat,y", "c.png,dog,x"], "label, class may all"),
-        (["file,label", "a.png,cat", "b.png,cat"], "has one class, 'cat'"),
-        (["file,label", "a.png,", "b.png,"], "no row has a label"),
-    ],
-)
-def test_refusals(tmp_path: Path, lines: list[str], message: str) -> None:
-    images(tmp_path / "images", *FOUR)
-    path = table(tmp_path, "labels.csv", *lines)
-    for place in (tmp_path, path):
-        with pytest.raises(ValueError, match=message):
-            read_folder(place)
-
-
-def test_one_name_in_two_folders(tmp_path: Path) -> None:
-    images(tmp_path, "left/a.png", "right/a.png", "left/b.png")
-    table(tmp_path, "labels.csv", "file,label", "a.png,cat", "b.png,dog")
-    with pytest.raises(ValueError, match=r"csv:2: .* several images called 'a.png'"):
-        read_folder(tmp_path)
-
-
 def test_two_tables(tmp_path: Path) -> None:
     images(tmp_path / "images", *FOUR)
     for name in ("colours", "shapes"):
@@ -308,22 +177,11 @@ def test_two_tables(tmp_path: Path) -> None:
     assert len(whole(tmp_path / "shapes.csv")) == 4
 
 
-def test_what_is_left_out_is_said(tmp_path: Path) -> None:
-    images(tmp_path / "images", *FOUR, "e.png", "f.png")
-    rows = ["a.png,cat", "b.png,cat", "b.png,cat", "c.png,dog", "d.png,", "x.png,dog"]
-    table(tmp_path, "labels.csv", "file,label", *rows)
-    notes = "\n".join(whole(tmp_path).notes)
-    assert "1 row without a label" in notes
-    assert "1 row left out, as the images are missing, such as 'x.png' on line 7" in notes
-    assert "1 repeated row" in notes
-    assert "3 images not listed in labels.csv left out: 3 in images/" in notes
-
-
 def test_a_class_of_validation_alone(tmp_path: Path) -> None:
     images(tmp_path / "images", *FOUR)
     table(tmp_path, "train.csv", "image,label", "a,cat", "b,dog")
     table(tmp_path, "val.csv", "image,label", "c,cat", "d,dgo")
-    with pytest.raises(ValueError, match=r"'dgo' is in the validation rows.*did you mean 'dog'"):
+    with pytest.raises(ValueError, match=r"'dgo' is in the rows of .*val.csv but .* mean 'dog'"):
         read_folder(tmp_path)
 
 
@@ -333,3 +191,55 @@ def test_validation_alone(tmp_path: Path) -> None:
     assert len(open_whole_folder(tmp_path)) == 4
     with pytest.raises(ValueError, match="no labels to train on"):
         read_folder(tmp_path)
+
+
+def test_numbered_folders_that_happen_to_agree(tmp_path: Path) -> None:
+    """As in HAM10000, whose images lie in two folders."""
+    images(tmp_path, "images_part_1/a.jpg", "images_part_1/b.jpg", "images_part_2/c.jpg")
+    rows = ["lesion_id,image_id,dx,dx_type,age", "L1,a,nv,histo,80.0", "L1,b,nv,histo,80.0"]
+    table(tmp_path, "HAM10000_metadata.csv", *rows, "L2,c,mel,histo,50.0")
+    opened = whole(tmp_path)
+    assert opened.ids == ("mel", "nv")
+    assert opened.groups is not None
+    assert any("each group, such as a patient" in note for note in opened.notes)
+
+
+def test_a_group_may_be_the_folder_of_the_file(tmp_path: Path) -> None:
+    images(tmp_path, "p1/a.png", "p1/b.png", "p2/a.png", "p2/b.png", "p3/a.png")
+    rows = ["p1,a.png,sick", "p1,b.png,well", "p2,a.png,well", "p2,b.png,well", "p3,a,sick"]
+    table(tmp_path, "labels.csv", "patient,file,label", *rows)
+    assert labels_of(whole(tmp_path)) == {
+        "p1/a.png": "sick",
+        "p1/b.png": "well",
+        "p2/a.png": "well",
+        "p2/b.png": "well",
+        "p3/a.png": "sick",
+    }
+
+
+def test_ids_that_begin_again_in_each_part(tmp_path: Path) -> None:
+    for part in ("train", "valid", "test"):
+        images(tmp_path / part, *(f"{number}.png" for number in range(4)))
+        rows = [f"{number},{'xy'[number % 2]}" for number in range(4)]
+        table(tmp_path, f"{part}.csv", "id,label", *rows)
+    sets = open_folder(tmp_path)
+    assert {file.split("/")[0] for file in sets.train.files} == {"train"}
+    assert {file.split("/")[0] for file in sets.test.files} == {"valid"}
+    assert labels_of(sets.test)["valid/3.png"] == "y"
+    assert any("test.csv are left out: 4 test images" in note for note in sets.train.notes)
+
+
+def test_an_image_and_a_patient_in_both_parts_are_said(tmp_path: Path) -> None:
+    images(tmp_path, *FOUR)
+    header = "file,label,patient"
+    table(tmp_path, "train.csv", header, "a.png,cat,1", "b.png,dog,2")
+    table(tmp_path, "val.csv", header, "a.png,cat,1", "c.png,cat,2", "d.png,dog,3")
+    notes = "\n".join(open_folder(tmp_path).train.notes)
+    assert "1 image in training and in validation, such as a.png: a leak" in notes
+    assert "2 groups of images with a part in training" in notes
+
+
+def test_a_wrapped_folder(tmp_path: Path) -> None:
+    images(tmp_path / "archive/images", *FOUR)
+    table(tmp_path / "archive", "train.csv", "file,label", *(f"{f},{c}" for f, c in CATS.items()))
+    assert len(whole(tmp_path)) == 4

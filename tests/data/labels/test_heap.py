@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from tests.data.labels.test_folder import images, labels_of, table
+from tests.data.labels.layouts import images, labels_of, table
 
 from reslab.data.datasets import FolderSplits, notes_of
 from reslab.data.folder import open_folder, open_whole_folder

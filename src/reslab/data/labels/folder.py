@@ -27,7 +27,7 @@ from reslab.data.labels.images import Labelled, LabelledRow, collect, encoded_im
 from reslab.data.labels.table import read_labels
 from reslab.data.left_out import count_of, shorten
 from reslab.data.location import TABLE_SUFFIXES, is_table
-from reslab.data.part_names import part_of_name
+from reslab.data.part_names import Part, part_of_name
 from reslab.data.parts import WHOLE_FOLDER, WRAPPERS, divide
 from reslab.data.shards.reader import is_packed
 
@@ -37,7 +37,7 @@ class LabelledPart:
     """One split that a table defines, or all of its images."""
 
     images: EncodedImages
-    where: str  # for messages: "the train rows of DIR/labels.csv"
+    where: str  # for messages: "the train rows of DIR/labels.csv", "the rows of DIR/train.csv"
 
 
 @dataclass(frozen=True)
@@ -102,21 +102,42 @@ def _collect(root: Path, tables: Tables, finder: ImageFinder) -> Labelled:
 def _build(root: Path, tables: Tables, labelled: Labelled, names: Path | None) -> LabelledFolder:
     """Build the sets of the parts that a run reads, with notes on what it does not read."""
     rows, notes = dict(labelled.rows), list(labelled.notes)
-    source = " and ".join(map(str, tables.paths.values()))
     test = rows.pop("test", None)
+    where = {part: _where(part, tables) for part in labelled.rows}
     if test and "validation" not in rows:
-        rows["validation"] = test
+        rows["validation"], where["validation"] = test, where["test"]
     elif test:
-        notes.append(f"the {count_of(len(test), 'test image')} of {source} are not read")
+        notes.append(f"{where['test']} are left out: {count_of(len(test), 'test image')}")
     if "train" in rows and "validation" in rows:
         notes += _shared_notes(rows["train"], rows["validation"])
+    notes += _spelling_notes({row.label for listed in rows.values() for row in listed})
     parts = {}
     for part, listed in rows.items():
         images = encoded_images(part or root.resolve().name, root, listed, names)
-        where = f"the {part} rows of {source}" if part else source
-        parts[part or WHOLE_FOLDER] = LabelledPart(images, where)
+        parts[part or WHOLE_FOLDER] = LabelledPart(images, where[part])
+    if "validation" not in parts and any(part.images.groups is not None for part in parts.values()):
+        notes.append("a split keeps the images of each group, such as a patient, in one part")
     order = [name for name in ("train", "validation", WHOLE_FOLDER) if name in parts]
     return LabelledFolder(root, {name: parts[name] for name in order}, tuple(notes))
+
+
+def _where(part: Part | None, tables: Tables) -> str:
+    """Return which rows of which table are a part, for a message."""
+    table = tables.paths.get(part) or next(iter(tables.paths.values()))
+    return (
+        f"the {part} rows of {table}"
+        if part and part not in tables.paths
+        else f"the rows of {table}"
+    )
+
+
+def _spelling_notes(labels: Iterable[str]) -> Iterator[str]:
+    """Yield a line about each pair of classes that differ only in case, spaces or hyphens."""
+    by_form: dict[str, str] = {}
+    for label in sorted(labels):
+        other = by_form.setdefault(fold(label), label)
+        if other != label:
+            yield f"{other!r} and {label!r} are two classes: if they are one, correct the labels"
 
 
 def _shared_notes(train: Sequence[LabelledRow], validation: Sequence[LabelledRow]) -> Iterator[str]:
@@ -166,8 +187,7 @@ def _are_right(place: Path, tables: Tables, labelled: Labelled) -> bool:
         return not has_split or "validation" in divide(place, lambda problem: None).parts
     rows = _all_rows(labelled)
     folders = sorted(_class_folders(row.file for row in rows))
-    numbered = len({re.sub(r"\d+", "", name) for name in folders}) == 1
-    if not folders or numbered or is_usual(tables):
+    if not folders or _are_numbered(folders) or is_usual(tables):
         return False
     table, row = next(iter(tables.paths.values())), rows[0]
     raise ValueError(
@@ -182,9 +202,15 @@ def _agree(labelled: Labelled) -> bool:
     rows = _all_rows(labelled)
     pairs = {(_class_folder(row.file), row.label) for row in rows}
     folders, labels = ({pair[at] for pair in pairs} for at in (0, 1))
-    if len(folders) == len(labels) == len(pairs) and "" not in folders:
-        return True
+    if len(folders) == len(labels) == len(pairs) and not _are_numbered(folders):
+        return "" not in folders
     return all(fold(row.label) in map(fold, row.file.split("/")[:-1]) for row in rows)
+
+
+def _are_numbered(folders: Iterable[str]) -> bool:
+    """Return whether folders differ only in a number after a word: `part_1`, `part_2`."""
+    words = {re.sub(r"\d+", "", name) for name in folders}
+    return len(words) == 1 and words != {""}
 
 
 def _all_rows(labelled: Labelled) -> list[LabelledRow]:

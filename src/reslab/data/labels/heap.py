@@ -56,7 +56,7 @@ def open_heap(
                 f"{root} has no class folders, and no labels in a file: {error}"
             ) from None
         rows, notes = read_ground_truth(truths[0], finder.files), ()
-    return replace(encoded_images("validation", root, rows, names), notes=notes)
+    return replace(encoded_images(root.resolve().name, root, rows, names), notes=notes)
 
 
 def _places(root: Path, place: Path) -> Iterator[Path]:

@@ -48,7 +48,7 @@ def collect(
     notes: list[str] = []
     listed: set[int] = set()
     for table in tables:
-        indices = finder.find(table.files, table.parts)
+        indices = _find(table, finder)
         notes += [*table.notes, *(_missing_note(table, indices) if all_parts else ())]
         seen: dict[tuple[int, Part | None], int] = {}
         repeated = 0
@@ -76,6 +76,18 @@ def collect(
             notes.append(f"{table.path.name}: {count_of(repeated, 'repeated row')} left out")
     notes += _unlisted_note(finder.files, listed, tables)
     return Labelled(root, rows, tuple(notes))
+
+
+def _find(table: LabelTable, finder: ImageFinder) -> list[int]:
+    """Return the index of the image in each row; a group may be the name of its folder."""
+    indices = finder.find(table.files, table.parts)
+    unclear = [row for row, index in enumerate(indices) if index == AMBIGUOUS]
+    if table.groups and unclear:
+        paths = [f"{table.groups[row]}/{table.files[row]}" for row in unclear]
+        found = finder.find(paths, [table.parts[row] for row in unclear])
+        for row, index in zip(unclear, found, strict=True):
+            indices[row] = index if index != MISSING else AMBIGUOUS
+    return indices
 
 
 def _missing_note(table: LabelTable, indices: Sequence[int]) -> tuple[str, ...]:

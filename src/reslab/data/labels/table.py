@@ -187,7 +187,7 @@ def looks_like_table(path: Path) -> bool:
         return True
     words = [line.split() for line in lines]
     named = [any(w.lower().endswith(IMAGE_SUFFIXES) for w in line) for line in words]
-    return all(len(line) == 2 for line in words) or (all(named) and len(words[0]) > 1)
+    return len(words[0]) > 1 and (all(named) or len({len(line) for line in words}) == 1)
 
 
 def _rows(path: Path, finder: ImageFinder) -> Iterator[Row]:
@@ -208,15 +208,22 @@ def _rows(path: Path, finder: ImageFinder) -> Iterator[Row]:
 
 def _spaced_rows(path: Path, lines: Sequence[str], finder: ImageFinder) -> Iterator[Row]:
     """Yield rows of a file and a label, which may contain spaces, in this order or the other."""
-    splits = (_first_word, _last_word)
+    splits = (_first_word, _last_word, _words)
     found = [sum(any(map(finder.has, split(line))) for line in lines) for split in splits]
     split = splits[found[1] > found[0]]
+    words = list(map(_words, lines))
+    if len({len(line) for line in words}) == 1 and all(map(is_number, words[0][2:])):
+        split = _words  # columns of numbers are not a name with spaces
     for number, line in _lines(path):
         yield number, split(line)
 
 
 def _first_word(line: str) -> list[str]:
     return line.split(None, 1)
+
+
+def _words(line: str) -> list[str]:
+    return line.split()
 
 
 def _last_word(line: str) -> list[str]:
