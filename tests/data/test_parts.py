@@ -269,11 +269,15 @@ def test_files_that_are_not_read_are_counted_by_suffix(tmp_path: Path) -> None:
     plant(tmp_path, train=f"{TRAIN} ant/0.txt ant/more/1.TXT bee/2.heic x", val=f"{TEST} ant/a.xml")
     (tmp_path / "train/bee/plain").write_bytes(b"")
     (tmp_path / "train/bee/up").symlink_to("..")
+    plant(tmp_path, **{"": "README.md 0 classes.csv", "$RECYCLE.BIN": "0"})
+    (tmp_path / "classes.csv").write_text("index,id,name\n0,ant,Ant\n1,bee,Bee\n")
     sets = read_folder(tmp_path)
     assert isinstance(sets, Splits)
     assert sets.train.notes == (
+        "2 files beside the parts left out: 1 .jpg, 1 .md",
+        "1 system folder left out: $RECYCLE.BIN",
         "4 files in train/ left out: 2 .txt, 1 .heic, 1 no suffix",
         "1 link to folders in class folders in train/ left out",
-        "1 image beside the class folders in train/ left out",
+        "1 file beside the class folders in train/ left out: 1 .jpg",
     )
     assert sets.test.notes == ("1 file in val/ left out: 1 .xml",)

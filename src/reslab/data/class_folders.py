@@ -86,17 +86,15 @@ def class_ids(
     """Return a part's classes, which are the names of its subfolders.
 
     If a class list has paths (`animal/cat`) among its ids, `listed`, the subfolders at these paths
-    are the classes. Images beside them and system folders are counted in `left_out`.
+    are the classes. Files beside them and system folders are counted in `left_out`.
     """
     left_out = left_out or LeftOut()
     folders = []
     for entry in list_folder(root):
-        if not is_folder(entry):
-            left_out.loose += entry.name.lower().endswith(IMAGE_SUFFIXES)
-        elif is_system_folder(entry.name):
-            left_out.system[entry.name] += 1
-        else:
+        if is_folder(entry) and not is_system_folder(entry.name):
             folders.append(entry.name)
+        else:
+            left_out.add_beside(entry, is_folder(entry))
     if not folders:
         on_problem(Problem("no classes", prefix or ".", refusal=without_classes(root)))
     paths = [id_ for id_ in listed if "/" in id_]

@@ -27,14 +27,19 @@ from reslab.data.datasets import (
 from reslab.data.groups import split_by_group
 from reslab.data.labels.folder import LabelledFolder, open_labelled
 from reslab.data.labels.heap import open_heap
-from reslab.data.left_out import LeftOut, count_of, shorten
+from reslab.data.left_out import CLASS_LIST, LeftOut, count_of, shorten
 from reslab.data.levels import check_levels, levels_note
 from reslab.data.location import Location, Url
-from reslab.data.parts import WHOLE_FOLDER, WRAPPERS, Division, divide, in_words, relative
+from reslab.data.parts import (
+    WHOLE_FOLDER,
+    WRAPPERS,
+    Division,
+    divide,
+    division_notes,
+    relative,
+)
 from reslab.data.shards.reader import is_packed, open_part, open_remote_part
 from reslab.data.unlabelled import without_classes
-
-CLASS_LIST = "classes.csv"
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def read_folder(place: Location, names: Path | None = None) -> FolderSplits | En
             name: FolderPart(name, root, prefix_of(root, place), _open(name, root, place, names))
             for name, root in part_roots(division, place, refuse).items()
         }
-        notes = division_notes(division)
+        notes = division_notes(division, place)
     check_parts(parts, refuse)
     if "validation" not in parts:
         (whole,) = parts.values()
@@ -118,7 +123,7 @@ def open_whole_folder(place: Location, *, names: Path | None = None) -> EncodedI
     whole = _open(name, root, place, names)
     if name == "validation":
         return replace(whole, name=name)
-    return replace(whole, notes=division_notes(division) + whole.notes)
+    return replace(whole, notes=division_notes(division, place) + whole.notes)
 
 
 def open_folder_parts(folder: Path) -> dict[str, EncodedImages]:
@@ -175,12 +180,6 @@ def part_roots(division: Division, place: Location, on_problem: OnProblem) -> di
         line = f"{place} has {prefix_of(root, place)} but no train/ to train on"
         on_problem(Problem("no training part", ".", refusal=line))
     return division.parts
-
-
-def division_notes(division: Division) -> tuple[str, ...]:
-    """Return a line for each folder beside the parts."""
-    lines = (in_words(folder, reason) for folder, reason in division.beside.items())
-    return tuple(line for line in lines if line)
 
 
 def prefix_of(root: Location, place: Location) -> str:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+CLASS_LIST = "classes.csv"  # read with the class folders beside it
 SHOWN = 6  # suffixes or names in a note
 
 
@@ -21,13 +22,24 @@ def shorten(names: Iterable[str], shown: int = SHOWN) -> str:
     return ", ".join(listed[:shown]) + rest
 
 
+def suffix_of(name: str) -> str:
+    """Return the suffix of a file's name in lower case, or "no suffix"."""
+    return os.path.splitext(name)[1].lower() or "no suffix"
+
+
+def count_suffixes(suffixes: Counter[str], where: str) -> str:
+    """Return a line about files that are left out, with the number of each suffix."""
+    kinds = [f"{number:,} {suffix}" for suffix, number in suffixes.most_common()]
+    return f"{count_of(suffixes.total(), 'file')}{where} left out: {shorten(kinds)}"
+
+
 @dataclass
 class LeftOut:
     """The files and folders in a part that are not read."""
 
     files: Counter[str] = field(default_factory=Counter)  # by suffix
     folder_links: int = 0  # in class folders
-    loose: int = 0  # images beside the class folders
+    loose: Counter[str] = field(default_factory=Counter)  # beside the class folders, by suffix
     system: Counter[str] = field(default_factory=Counter)  # system folders, by name
     no_classes: list[str] = field(default_factory=list)  # folders without images
 
@@ -36,23 +48,29 @@ class LeftOut:
         if is_link:
             self.folder_links += 1
         else:
-            self.files[os.path.splitext(entry.name)[1].lower() or "no suffix"] += 1
+            self.files[suffix_of(entry.name)] += 1
 
-    def notes(self, prefix: str) -> tuple[str, ...]:
-        """Return a line for each kind; `prefix` is the path of the part in the opened folder."""
+    def add_beside(self, entry: os.DirEntry[str], is_folder: bool) -> None:
+        """Count a system folder, or a file beside the folders that are read."""
+        if is_folder:
+            self.system[entry.name] += 1
+        elif entry.name != CLASS_LIST:
+            self.loose[suffix_of(entry.name)] += 1
+
+    def notes(self, prefix: str, folders: str = "class folders") -> tuple[str, ...]:
+        """Return a line for each kind.
+
+        `prefix` is the path of the part in the opened folder; `folders` are the ones that are read.
+        """
         where = f" in {prefix}" if prefix else ""
-        kinds = [f"{number:,} {suffix}" for suffix, number in self.files.most_common()]
         lines = []
-        if kinds:
-            number = count_of(self.files.total(), "file")
-            lines.append(f"{number}{where} left out: {shorten(kinds)}")
+        if self.files:
+            lines.append(count_suffixes(self.files, where))
         if self.folder_links:
             links = count_of(self.folder_links, "link")
             lines.append(f"{links} to folders in class folders{where} left out")
         if self.loose:
-            lines.append(
-                f"{count_of(self.loose, 'image')} beside the class folders{where} left out"
-            )
+            lines.append(count_suffixes(self.loose, f" beside the {folders}{where}"))
         if self.system:
             number = count_of(self.system.total(), "system folder")
             lines.append(f"{number}{where} left out: {shorten(sorted(self.system))}")

@@ -17,11 +17,14 @@ from reslab.data.class_folders import (
     count_files,
     holds_images,
     inner_folders,
+    is_folder,
+    is_system_folder,
+    list_folder,
     subfolders,
 )
 from reslab.data.class_names import ClassIndex, fold
-from reslab.data.left_out import count_of, shorten
-from reslab.data.location import Location, Url
+from reslab.data.left_out import LeftOut, count_of, shorten
+from reslab.data.location import TABLE_SUFFIXES, Location, Url
 from reslab.data.part_names import Part, is_plain, part_of_name
 from reslab.data.shards.reader import is_packed, remote_parts
 
@@ -201,6 +204,37 @@ def relative(root: Location, place: Location) -> str:
     if isinstance(root, Path) and isinstance(place, Path):
         return os.path.relpath(root, place).replace(os.sep, "/")
     return root.name
+
+
+def division_notes(division: Division, place: Location) -> tuple[str, ...]:
+    """Return a line for each folder beside the parts, and for the files beside them."""
+    lines = [in_words(folder, reason) for folder, reason in division.beside.items()]
+    left_out = LeftOut()
+    for folder in _folders_above(division, place):
+        for entry in list_folder(folder):
+            system = is_folder(entry) and is_system_folder(entry.name)
+            if system or not (is_folder(entry) or _may_label(entry.name, division)):
+                left_out.add_beside(entry, system)
+    return (*(line for line in lines if line), *left_out.notes("", "parts"))
+
+
+def _may_label(name: str, division: Division) -> bool:
+    """Return whether a file may have the labels of validation images without class folders."""
+    root = division.parts.get("validation")
+    is_table = name.lower().endswith((*TABLE_SUFFIXES, ".mat"))
+    return is_table and isinstance(root, Path) and not subfolders(root)
+
+
+def _folders_above(division: Division, place: Location) -> list[Path]:
+    """Return the folders from the opened one down to the parts, except for the parts."""
+    above = {
+        folder
+        for root in division.parts.values()
+        if isinstance(root, Path) and isinstance(place, Path)
+        for folder in root.parents
+        if folder.is_relative_to(place)
+    }
+    return sorted(above)
 
 
 def in_words(folder: Path, reason: str) -> str | None:

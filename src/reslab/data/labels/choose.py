@@ -7,12 +7,11 @@ from pathlib import Path
 from reslab.data.class_folders import is_folder, list_folder, subfolders
 from reslab.data.image_finder import ImageFinder
 from reslab.data.labels.table import looks_like_table, read_columns
-from reslab.data.left_out import shorten
+from reslab.data.left_out import CLASS_LIST, shorten
 from reslab.data.location import TABLE_SUFFIXES
 from reslab.data.part_names import Part, part_of_name, without_part
 from reslab.data.parts import MAX_WRAPPERS, WRAPPERS
 
-CLASS_LIST = "classes.csv"
 # words in the names of tables of labels, and of folders with tables
 USUAL = {"label", "labels", "annotation", "annotations", "metadata", "meta", "classes"} | {
     "truth", "groundtruth", "gt", "solution", "target", "targets",
