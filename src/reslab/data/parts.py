@@ -6,7 +6,7 @@ folder that holds the classes.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -210,12 +210,20 @@ def division_notes(division: Division, place: Location) -> tuple[str, ...]:
     """Return a line for each folder beside the parts, and for the files beside them."""
     lines = [in_words(folder, reason) for folder, reason in division.beside.items()]
     left_out = LeftOut()
+    for entry in entries_beside(division, place):
+        left_out.add_beside(entry, is_folder(entry))
+    return (*(line for line in lines if line), *left_out.notes("", "parts"))
+
+
+def entries_beside(division: Division, place: Location) -> Iterator[os.DirEntry[str]]:
+    """Yield the files and system folders beside the parts and the folders above them."""
     for folder in _folders_above(division, place):
         for entry in list_folder(folder):
-            system = is_folder(entry) and is_system_folder(entry.name)
-            if system or not (is_folder(entry) or _may_label(entry.name, division)):
-                left_out.add_beside(entry, system)
-    return (*(line for line in lines if line), *left_out.notes("", "parts"))
+            if is_folder(entry):
+                if is_system_folder(entry.name):
+                    yield entry
+            elif not _may_label(entry.name, division):
+                yield entry
 
 
 def _may_label(name: str, division: Division) -> bool:

@@ -196,7 +196,7 @@ ARRANGED: dict[str, tuple[Spoil, Found]] = {
     ),
     "circles of links without a suffix": (
         lambda root: [link(root, place, "round") for place in ("val/cat/round", "train/round")],
-        {"other file": [("val/cat/round",)]},
+        {"other file": [("val/cat/round",)], "outside": [("train/round",)]},
     ),
     "a pipe": (
         lambda root: os.mkfifo(root / "val/cat/pipe.jpg"),

@@ -5,7 +5,7 @@ Opening a data set fails at the first problem; a scan collects all problems and 
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,12 +20,10 @@ from reslab.data.class_folders import (
     list_folder,
 )
 from reslab.data.datasets import EncodedImages
-from reslab.data.decode import IMAGE_SUFFIXES
 from reslab.data.folder import (
     FolderPart,
     check_parts,
     class_list,
-    division_notes,
     labelled_parts,
     labels_in_file,
     listed_ids,
@@ -37,10 +35,10 @@ from reslab.data.folder import (
     unmeasured_classes,
 )
 from reslab.data.labels.folder import LabelledFolder
-from reslab.data.left_out import LeftOut
+from reslab.data.left_out import CLASS_LIST, LeftOut
 from reslab.data.levels import check_levels
 from reslab.data.location import Location, is_table
-from reslab.data.parts import WHOLE_FOLDER, divide, in_words
+from reslab.data.parts import WHOLE_FOLDER, divide, division_notes, entries_beside, in_words
 
 
 @dataclass
@@ -90,9 +88,9 @@ def scan_folder(folder: Location) -> FolderScan:
         if images is not None:
             scan.parts.append(FolderPart(name, root, prefix, images))
     _check_parts(scan)
-    scan.detailed += division_notes(division)
-    if isinstance(folder, Path) and folder not in roots.values():
-        _list_outside(scan, folder, "")
+    scan.detailed += division_notes(division, folder)
+    if isinstance(folder, Path):
+        _list_outside(scan, entries_beside(division, folder))
         for beside, reason in division.beside.items():
             scan.outside.append((prefix_of(beside, folder), in_words(beside, reason) or reason))
     return scan
@@ -136,13 +134,13 @@ def _scan_part(scan: FolderScan, name: str, root: Location, prefix: str) -> Enco
     assert isinstance(scan.folder, Path), "a local split is in a local folder"
     try:
         listed = listed_ids(class_list(root, scan.folder))
-        ids = class_ids(root, scan.problems.append, prefix, listed)
+        left_out = LeftOut()
+        ids = class_ids(root, scan.problems.append, prefix, listed, left_out)
     except ValueError as error:
         scan.problems.append(Problem("unreadable folder", prefix or ".", str(error), str(error)))
         return None
     linked = _linked_classes(root, ids, prefix)
     scan.problems += linked.values()
-    left_out = LeftOut()
     files = list_classes(
         root,
         [id_ for id_ in ids if id_ not in linked],
@@ -154,7 +152,7 @@ def _scan_part(scan: FolderScan, name: str, root: Location, prefix: str) -> Enco
     )
     if name == WHOLE_FOLDER:
         check_levels(root, files, listed, scan.problems.append)
-    left_out.loose = _list_outside(scan, root, prefix)
+    _list_outside(scan, list_folder(root))
     listed_files = LeftOut(left_out.files, left_out.folder_links, left_out.loose)
     scan.detailed += listed_files.notes(prefix)
     return images_by_class(root, files)
@@ -183,9 +181,8 @@ def _add_other(scan: FolderScan, file: str, entry: os.DirEntry[str]) -> None:
         scan.others.append(file)
 
 
-def _list_outside(scan: FolderScan, root: Path, prefix: str) -> int:
-    """Record the images beside the class folders or the parts, and return their number."""
-    files = [entry.name for entry in list_folder(root) if not is_folder(entry)]
-    loose = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
-    scan.outside += [(prefix + name, "") for name in loose]
-    return len(loose)
+def _list_outside(scan: FolderScan, entries: Iterable[os.DirEntry[str]]) -> None:
+    """Record the files beside the class folders or the parts."""
+    for entry in entries:
+        if not is_folder(entry) and entry.name != CLASS_LIST:
+            scan.outside.append((os.path.relpath(entry.path, str(scan.folder)), ""))
