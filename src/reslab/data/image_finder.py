@@ -17,11 +17,13 @@ _LEADING_DOTS = re.compile(r"^(\.{1,2}/)+")
 
 
 def list_images(root: Path) -> list[str]:
-    """Return all images below a folder, relative to it; links to folders are followed at the top.
+    """Return all images below a folder, relative to it, except in hidden and system folders.
 
-    Hidden and system folders are left out.
+    Links to folders elsewhere are followed, each target once.
     """
     images, folders = [], [""]
+    top = os.path.realpath(root)
+    followed = set()
     while folders:
         folder = folders.pop()
         for entry in list_folder(root / folder):
@@ -29,7 +31,12 @@ def list_images(root: Path) -> list[str]:
             if path.lower().endswith(IMAGE_SUFFIXES) and not entry.is_dir(follow_symlinks=False):
                 images.append(path)
             elif is_folder(entry) and not is_system_folder(entry.name):
-                folders += [] if folder and entry.is_symlink() else [f"{path}/"]
+                if entry.is_symlink():
+                    target = os.path.realpath(entry.path)
+                    if target in followed or os.path.commonpath((top, target)) in (top, target):
+                        continue
+                    followed.add(target)
+                folders.append(f"{path}/")
     return sorted(images)
 
 

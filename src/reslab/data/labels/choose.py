@@ -17,6 +17,7 @@ USUAL = {"label", "labels", "annotation", "annotations", "metadata", "meta", "cl
     "truth", "groundtruth", "gt", "solution", "target", "targets",
 }  # fmt: skip
 TABLE_FOLDERS = {"label", "labels", "annotation", "annotations", "csv", "csvs", "metadata", "meta"}
+MANY = 50  # files in a folder
 NEVER = {"submission", "sample", "readme", "license", "requirements"}
 
 
@@ -65,16 +66,19 @@ def find_tables(folder: Path) -> list[Path]:
 
 
 def tables_in(folder: Path) -> list[Path]:
-    """Return the files in one folder that may be tables of labels."""
-    return [
+    """Return the files in one folder that may be tables of labels.
+
+    In a folder with many, they are a file for each image, as in YOLO format.
+    """
+    found = [
         folder / entry.name
         for entry in list_folder(folder)
         if entry.name.lower().endswith(TABLE_SUFFIXES)
         and entry.name != CLASS_LIST
         and not NEVER & set(without_part(entry.name))
         and not is_folder(entry)
-        and looks_like_table(folder / entry.name)
     ]
+    return [] if len(found) > MANY else list(filter(looks_like_table, found))
 
 
 def tables_with(path: Path, finder: ImageFinder) -> Tables:

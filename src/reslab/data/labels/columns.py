@@ -182,7 +182,7 @@ def _guess_label(header: Sequence[str], rest: Sequence[int], rows: Rows, boxes: 
 def _unnamed_columns(rows: Rows, finder: ImageFinder) -> Columns:
     """Choose the columns of a table without a header."""
     count = len(rows[0])
-    found = [sum(finder.has(row[at]) for row in rows) for at in range(count)]
+    found = [sum(map(finder.has, {row[at] for row in rows})) for at in range(count)]
     if not any(found):
         found = [
             sum(row[at].lower().endswith(IMAGE_SUFFIXES) for row in rows) for at in range(count)
