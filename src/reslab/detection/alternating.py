@@ -7,15 +7,19 @@ from typing import Any
 
 import torch
 
+from reslab.data.boxes.folder import all_parts, read_annotations
 from reslab.data.location import Location
 from reslab.detection.inference import Detector
 from reslab.detection.network import FasterRCNN
 from reslab.detection.predict import load_detector
 from reslab.detection.recipe import DetectionRecipe, Step
 from reslab.detection.setup import (
+    OpenedSets,
     Weights,
     fit_detector_to_weights,
+    must_be_trainable,
     must_match_trunk,
+    open_detection_data,
     open_training_data,
     read_weights,
     setup_detection,
@@ -23,6 +27,7 @@ from reslab.detection.setup import (
 from reslab.detection.task import DetectionTask, detector_train_mode
 from reslab.runtime.device import setup_device
 from reslab.runtime.events import Callback, silent
+from reslab.training.data_record import DATA_FILE, examine_data, must_have_known_classes
 from reslab.training.folder import RunFolder
 from reslab.training.loop import Observer
 from reslab.training.origin import read_initial_state
@@ -31,6 +36,7 @@ from reslab.training.run import Interrupted, Stop
 from reslab.training.setup import Inputs, inputs_at
 from reslab.training.train import Job, must_divide_evenly, train_in_folder
 
+SCENES = "digit-scenes"  # built-in data, which do not change
 STEPS: tuple[Step, ...] = (1, 2, 3)  # the fourth step is the run itself
 PROBED_IMAGES = 8  # images on which detection is timed
 
@@ -55,20 +61,40 @@ def train_detector(
     if inputs.weights:
         model = read_weights(inputs, inputs.weights)
         recipe = recipe if recipe.weights else fit_detector_to_weights(recipe, model)
+    if opened := inputs.already_read(read_annotations, inputs.data, recipe.years):
+        must_have_known_classes(Path(out), tuple(all_parts(opened)[0].classes.values()))
     device = setup_device(recipe.precision)
     job = Job(recipe, Path(out), inputs, device, seed, on_event, stop, observer)
     if recipe.training == "alternating" and recipe.step is None:
         job = train_first_steps(job)
-    return train_in_folder(job, begin_detection)
+    return train_in_folder(job, begin_run)
 
 
-def begin_detection(job: Job[DetectionRecipe], folder: RunFolder | None = None) -> DetectionTask:
-    """Build the task for a new run, or for the existing run in `folder`."""
+def begin_run(job: Job[DetectionRecipe], folder: RunFolder | None) -> DetectionTask:
+    """Build the task for a new run, or for the run in `folder`, after examining its images.
+
+    Alternating training examines them before its first step.
+    """
+    opened = open_detection_data(job.recipe, job.inputs)
+    record = b""
+    if job.recipe.stage is None and job.recipe.data != SCENES:
+        record = job.examine(opened[0], folder)
+    return replace(begin_detection(job, folder, opened), data_record=record)
+
+
+def begin_detection(
+    job: Job[DetectionRecipe],
+    folder: RunFolder | None = None,
+    opened: OpenedSets | None = None,
+) -> DetectionTask:
+    """Build the task for a new run, or for the run in `folder`; `opened` are the opened sets."""
     recipe = job.recipe
+    sets, protocol = opened or open_detection_data(recipe, job.inputs)
+    must_be_trainable(recipe, sets, protocol)
     origin = read_initial_state(folder)
     weights, proposer = initial_nets(job, folder, origin.begun)
     return setup_detection(
-        recipe, job.seed, *open_training_data(recipe, job.inputs), job.device,
+        recipe, job.seed, sets, protocol, job.device,
         weights=weights, preprocessing=origin.preprocessing, proposer=proposer,
         begun=origin.begun, log=job.log,
     )  # fmt: skip
@@ -119,13 +145,25 @@ def make_whole_folder(job: Job[DetectionRecipe]) -> RunFolder:
     must_divide_evenly(job.recipe, processes)
     environment = job.environment()
 
+    def examine(folder: RunFolder | None) -> bytes:
+        sets, _ = open_training_data(job.recipe, inputs)
+        if job.recipe.data == SCENES:
+            return b""
+        return examine_data(sets, folder, inputs.data, job.log)
+
     def create() -> None:
-        if not (job.out / "recipe.json").exists():
+        record = b""
+        is_new = not (job.out / "recipe.json").exists()
+        if is_new:
             must_match_trunk(
                 job.recipe, read_weights(inputs, inputs.weights) if inputs.weights else None
             )
-            open_training_data(job.recipe, inputs)
-        RunFolder.create(job.out, job.recipe, environment)
+            record = examine(None)
+        folder = RunFolder.create(job.out, job.recipe, environment)
+        if not is_new and not folder.result():
+            record = examine(folder)
+        if record:
+            folder.write_missing(DATA_FILE, record)
 
     processes.run_on_first(create)
     return RunFolder(job.out, writes=processes.first)

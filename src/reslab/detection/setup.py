@@ -64,13 +64,18 @@ def open_detection_data(
 def open_training_data(recipe: DetectionRecipe, data: str | Location | Inputs | None) -> OpenedSets:
     """Open a run's sets; raise ValueError for faults that would otherwise stop the run later."""
     sets, protocol = open_detection_data(recipe, data)
+    must_be_trainable(recipe, sets, protocol)
+    return sets, protocol
+
+
+def must_be_trainable(recipe: DetectionRecipe, sets: DetectionSplits, protocol: str) -> None:
+    """Raise ValueError for faults in a run's sets that would otherwise stop the run later."""
     train, test = sets.train, sets.test
     must_match_classes(recipe.name, recipe.model.classes, len(train.classes))
     must_have_objects(train.name, train.truths)
     must_have_objects(f"{test.name} evaluated during training", test.truths[: recipe.watched])
     if protocol == "coco":
         import_pycocotools()  # better to fail now than after training
-    return sets, protocol
 
 
 def setup_detection(

@@ -29,6 +29,7 @@ from reslab.models.preprocessing import Preprocessing
 from reslab.runtime.device import Device
 from reslab.runtime.events import Event, Log
 from reslab.runtime.files import to_json
+from reslab.training.data_record import DATA_FILE
 from reslab.training.optimizer import Optimizer
 from reslab.training.origin import FILE, InitialState, initial_state_bytes
 from reslab.training.task import CheckStop, Final
@@ -80,6 +81,7 @@ class DetectionTask:
     protocol: str  # evaluation protocol, as in `measure`
     proposer: FasterRCNN | None  # proposes the regions in step 2; None: `net` itself does
     log: Log
+    data_record: bytes = b""  # of the images, for the run folder; empty: sets that cannot change
 
     @property
     def epoch(self) -> int:
@@ -87,7 +89,8 @@ class DetectionTask:
 
     @property
     def files(self) -> Mapping[str, bytes]:
-        return {FILE: initial_state_bytes(InitialState(preprocessing=self.preprocessing))}
+        files = {FILE: initial_state_bytes(InitialState(preprocessing=self.preprocessing))}
+        return files | ({DATA_FILE: self.data_record} if self.data_record else {})
 
     def close(self) -> None:
         self.loader.close()

@@ -21,6 +21,7 @@ from reslab.models.random_layers import draw_numbers, numbers_for
 from reslab.runtime.device import Device
 from reslab.runtime.events import Event
 from reslab.runtime.files import to_json
+from reslab.training.data_record import DATA_FILE
 from reslab.training.optimizer import Optimizer
 from reslab.training.origin import FILE, InitialState, initial_state_bytes
 from reslab.training.recipe import Recipe
@@ -44,6 +45,7 @@ class ClassificationTask:
     final: Sequence[ImageSet]  # evaluated once, at the end
     class_weights: Tensor | None  # weights in the loss, [classes]
     origin: InitialState
+    data_record: bytes = b""  # of the images, for the run folder; empty: sets that cannot change
 
     @property
     def epoch(self) -> int:
@@ -57,7 +59,10 @@ class ClassificationTask:
 
     @property
     def files(self) -> Mapping[str, bytes]:
-        return {FILE: initial_state_bytes(self.origin)} if self.recipe.data == "pictures" else {}
+        if self.recipe.data != "pictures":
+            return {}
+        files = {FILE: initial_state_bytes(self.origin)}
+        return files | ({DATA_FILE: self.data_record} if self.data_record else {})
 
     def close(self) -> None:
         if isinstance(self.loader, EncodedLoader):

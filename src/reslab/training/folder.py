@@ -191,6 +191,11 @@ class RunFolder:
         if self.writes:
             atomic_write(self.path / name, data)
 
+    def write_missing(self, name: str, data: bytes) -> None:
+        """Write a file of what the run began with, unless the folder has it."""
+        if not (self.path / name).exists():
+            self.write(name, data)
+
     def write_json(self, name: str, value: Any) -> None:
         self.write(name, (to_json(value, indent=2) + "\n").encode())
 

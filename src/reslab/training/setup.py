@@ -62,6 +62,10 @@ class Inputs:
             self.known[key] = reader(*arguments)
         return self.known[key]
 
+    def already_read(self, reader: Callable[..., Content], *arguments: Any) -> Content | None:
+        """Return `reader(*arguments)` if it has been read, or else None."""
+        return self.known.get((reader, *arguments))
+
 
 def inputs_at(data: "str | Location | Inputs | None", weights: str | Path | None = None) -> Inputs:
     """Return the inputs at these paths; an `Inputs` is returned unchanged."""

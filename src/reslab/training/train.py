@@ -13,6 +13,8 @@ from typing import Any, Generic
 import torch
 
 import reslab
+from reslab.data.datasets import FolderSplits, MemorySplits, Splits
+from reslab.data.folder import read_folder
 from reslab.data.location import Location, absolute
 from reslab.models.model_file import load_model
 from reslab.runtime.cpu import kernel_limit
@@ -20,6 +22,7 @@ from reslab.runtime.device import Device, Processes, setup_device
 from reslab.runtime.events import Callback, note, silent
 from reslab.runtime.threads import usable_cores
 from reslab.training.classification import ClassificationTask
+from reslab.training.data_record import AnySplits, examine_data, must_have_known_classes
 from reslab.training.folder import RunFolder
 from reslab.training.log import must_be_finite
 from reslab.training.loop import Observer
@@ -85,6 +88,19 @@ class Job(Generic[TaskRecipe]):
             **(facts_of_net(self.own.net) if self.own.net is not None else {}),
         }
 
+    def examine(self, sets: AnySplits, folder: RunFolder | None) -> bytes:
+        """Return the record of the images for the run folder; see `examine_data`.
+
+        In processes other than the first it is empty.
+        """
+        records: list[bytes] = []
+
+        def work() -> None:
+            records.append(examine_data(sets, folder, self.inputs.data, self.log))
+
+        self.device.processes.run_on_first(work)  # whose record is too large to be sent
+        return b"".join(records)
+
     def weights_of(self, folder: RunFolder | None) -> Path | None:
         """Return the path of the weights: the one given now, or else when the run was started."""
         if self.inputs.weights is not None or folder is None:
@@ -118,21 +134,40 @@ def train(
     if inputs.weights:
         model = inputs.read(load_model, inputs.weights)
         recipe = recipe if recipe.weights else fit_to_weights(recipe, model)
+    if opened := inputs.already_read(read_folder, inputs.data):  # for an own-* recipe
+        images = opened.train if isinstance(opened, Splits) else opened
+        must_have_known_classes(Path(out), images.ids)
     device = setup_device(recipe.precision)
     with own_randomness(own, device):
         recipe = with_own_parts(recipe, own, device)
         job = Job(recipe, Path(out), inputs, device, seed, on_event, stop, observer, own)
-        return train_in_folder(job, begin_classification)
+        return train_in_folder(job, begin_run)
 
 
-def begin_classification(job: Job[Recipe], folder: RunFolder | None = None) -> ClassificationTask:
-    """Build the task for a new run, or for the existing run in `folder`."""
-    must_have_parts(job.recipe, job.own, job.out)
+def begin_run(job: Job[Recipe], folder: RunFolder | None) -> ClassificationTask:
+    """Build the task for a new run, or for the run in `folder`, after examining its images."""
+    sets = open_sets(job)
+    record = job.examine(sets, folder)
+    return replace(begin_classification(job, folder, sets), data_record=record)
+
+
+def begin_classification(
+    job: Job[Recipe],
+    folder: RunFolder | None = None,
+    sets: MemorySplits | FolderSplits | None = None,
+) -> ClassificationTask:
+    """Build the task for a new run, or for the run in `folder`; `sets` are the opened data."""
+    sets = sets or open_sets(job)
     origin = initial_state(job, folder)
     if not origin.begun:
         must_match_weights(job.recipe, origin.weights)
-    sets = job.own.data or open_data(job.recipe, job.inputs)
     return setup_classification(job.recipe, job.seed, sets, job.device, origin, job.log, job.own)
+
+
+def open_sets(job: Job[Recipe]) -> MemorySplits | FolderSplits:
+    """Open a run's image sets; raise ValueError if parts of the user's own are missing."""
+    must_have_parts(job.recipe, job.own, job.out)
+    return job.own.data or open_data(job.recipe, job.inputs)
 
 
 def initial_state(job: Job[Recipe], folder: RunFolder | None) -> InitialState:
@@ -184,8 +219,7 @@ def train_in_folder(
             task = begin(job, folder)
             ending.callback(task.close)
         for name, content in task.files.items():
-            if not (folder.path / name).exists():
-                folder.write(name, content)
+            folder.write_missing(name, content)
         # a signal to one process stops all, at the same iteration
         agreed: Stop = lambda: processes.all_reduce_max(job.stop() or 0) or None  # noqa: E731
         result = run_task(task, folder, on_event=on_event, stop=agreed, observer=job.observer)
