@@ -11,12 +11,13 @@ from tests.training.walls import TINY, draw
 
 from reslab import train
 from reslab.api.pack import pack
-from reslab.api.train import interrupted_run, run
+from reslab.api.train import interrupted_run, request_run, run
 from reslab.cli import main
-from reslab.recipes import any_recipe
+from reslab.recipes import AnyRecipe, any_recipe
 from reslab.runtime.events import Event
 from reslab.training.data_record import DATA_FILE
 from reslab.training.run import Interrupted
+from reslab.training.setup import Inputs
 
 NOTE = "not bit-exact from here on, the images differ: "
 
@@ -32,12 +33,17 @@ def changes_in(events: list[Event]) -> list[str]:
     return [line.removeprefix(NOTE) for line in notes if line.startswith(NOTE)]
 
 
-def resume(out: Path, data: Path | None = None) -> list[str]:
-    """Resume a run to its end; return the changes that it notes."""
+def finish(recipe: AnyRecipe, inputs: Inputs, out: Path, seed: int) -> list[str]:
+    """Train to the end; return the changes that are noted."""
     events: list[Event] = []
-    recipe, inputs, seed = interrupted_run(out, str(data) if data else None)
     run(recipe, inputs, out, seed=seed, on_event=events.append, stop=lambda: None)
     return changes_in(events)
+
+
+def resume(out: Path, data: Path | None = None) -> list[str]:
+    """Resume a run to its end; return the changes that are noted."""
+    recipe, inputs, seed = interrupted_run(out, str(data) if data else None)
+    return finish(recipe, inputs, out, seed)
 
 
 @pytest.fixture(scope="module")
@@ -119,10 +125,8 @@ def test_other_images_are_noted_once_and_the_run_goes_on(place: Path, kind: str)
 def test_train_again_notes_other_images(place: Path) -> None:
     """Into an unfinished run, with a recipe that is the same for the other images."""
     (place / "data/ant/005.jpg").rename(place / "data/ant/other.jpg")
-    recipe = any_recipe("own-resnet18", data=str(place / "data")).with_changes(TINY)
-    events: list[Event] = []
-    train(recipe, place / "run", data=place / "data", on_event=events.append)
-    (changes,) = changes_in(events)
+    recipe, inputs = request_run("own-resnet18", str(place / "data"), None, TINY)
+    (changes,) = finish(recipe, inputs, place / "run", 1)
     assert changes.startswith("1 added, 1 gone")
 
 

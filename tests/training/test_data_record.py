@@ -139,7 +139,7 @@ def examined(folder: Path, out: Path) -> list[str]:
     return notes
 
 
-def test_a_new_run_is_told_of_copies_and_a_resumed_one_of_changes(tmp_path: Path) -> None:
+def test_a_new_run_reports_copies_and_a_resumed_one_changes(tmp_path: Path) -> None:
     for part in ("train", "val"):
         draw(tmp_path / "walls" / part, {"brick": 3, "sky": 3})
     brick = tmp_path / "walls/train/brick"

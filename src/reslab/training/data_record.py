@@ -81,11 +81,11 @@ def _part(tensors: dict[str, Tensor], name: str) -> PartRecord:
 def examine_data(
     sets: AnySplits, folder: RunFolder | None, place: Location | None, log: Log
 ) -> bytes:
-    """Return the record of a run's images, and tell the user what affects its result.
+    """Return the record of a run's images, and log what affects its result.
 
-    For a new run, whose `folder` is None, this is copies of images in both parts or in two classes;
-    `place` is the opened folder. For an existing run it is a change of the images since the run
-    began. The record of images in memory is empty. Raises ValueError if the classes have changed.
+    For a new run, whose `folder` is None, these are copies of images in both parts or in two
+    classes; `place` is the opened folder. For an existing run it is a change of its images. The
+    record of images in memory is empty. Raises ValueError if the classes have changed.
     """
     train, test = sets.train, sets.test
     if isinstance(train, ImagesInMemory) or isinstance(test, ImagesInMemory):
@@ -113,7 +113,7 @@ def must_have_known_classes(out: Path, classes: Sequence[str]) -> None:
 
 
 def classes_of(images: AnyFiles) -> tuple[str, ...]:
-    """Return the names that tell a set's classes apart: of its folders, or of its objects."""
+    """Return the names that identify a set's classes: of its folders, or of its objects."""
     return images.ids if isinstance(images, EncodedImages) else images.classes
 
 
