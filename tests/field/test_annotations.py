@@ -344,35 +344,6 @@ def test_what_only_the_check_remarks(name: str, kind: str, note: str, tmp_path: 
     assert open_detection(folder).train.notes == ()
 
 
-def plant_voc(folder: Path, name: str) -> Path:
-    shutil.copytree(BOXES / "voc-records" / name, folder / "Annotations")
-    shutil.copytree(BOXES / "list-ext/JPEGImages", folder / "JPEGImages")
-    return folder
-
-
-@pytest.mark.parametrize("name", ["difficult-word", "polygon", "Annotation", "gbk"])
-def test_xml_of_other_tools_means_the_same(name: str, tmp_path: Path) -> None:
-    shutil.copytree(BOXES / "list-ext/Annotations", tmp_path / "plain/Annotations")
-    shutil.copytree(BOXES / "list-ext/JPEGImages", tmp_path / "plain/JPEGImages")
-    expected = boxes_of(tmp_path / "plain")
-    boxes = boxes_of(plant_voc(tmp_path / name, name))
-    assert [box[:2] for box in boxes] == [box[:2] for box in expected]
-    classes = {"cat": "猫", "dog": "狗"} if name == "gbk" else {}
-    assert [box[2] for box in boxes] == [classes.get(box[2], box[2]) for box in expected]
-    assert open_detection(tmp_path / name).train.notes == ()
-
-
-def test_text_in_an_undeclared_encoding_is_named(tmp_path: Path) -> None:
-    folder = plant_voc(tmp_path, "gbk-undeclared")
-    with pytest.raises(ValueError, match=r"^Annotations/000.xml:\d: not UTF-8 text; state its"):
-        open_detection(folder)
-
-
-def test_classes_that_differ_in_case_get_a_remark(tmp_path: Path) -> None:
-    (note,) = open_detection(plant_voc(tmp_path, "case")).train.notes
-    assert note.startswith("classes: 2 classes have names that are equal or nearly so: ")
-
-
 def test_an_image_that_is_too_large_gets_its_own_advice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

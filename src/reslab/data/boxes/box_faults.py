@@ -86,7 +86,7 @@ def repeated_ids(part: Annotations) -> list[Problem]:
     """Return the remark on COCO annotations that have the id of another."""
     if part.layout != "COCO":
         return []
-    counts = Counter(part.objects.places)
+    counts = Counter(id_ for id_ in part.objects.places if isinstance(id_, (int, str)))
     repeated = [id_ for id_, count in counts.items() if count > 1]
     if not repeated:
         return []

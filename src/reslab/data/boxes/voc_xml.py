@@ -1,5 +1,6 @@
 """Parse VOC's XML annotations of one image, including the variants that other tools write."""
 
+import codecs
 import math
 import re
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ OUTLINES = ("polygon", "points", "segmentation")  # elements of an object that h
 POINT = re.compile(r"([xy])\d*")  # x1 y1 x2 y2 ..., or x and y of each point
 SET, NOT_SET = ("true", "yes"), ("", "false", "no", "none", "unspecified", "unknown")
 ENCODING = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""")
-KNOWN_TO_EXPAT = ("utf-8", "utf-16", "iso-8859-1", "us-ascii")
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass
@@ -45,8 +46,8 @@ class XmlAnnotation:
         self.without_box = 0  # number of objects that were left out
         self._path: list[str] = []
         self._text: list[str] = []
-        data, encoding = _decoded(data, file)
-        self._parser = expat.ParserCreate(encoding)
+        data = _as_utf_8(data, file)
+        self._parser = expat.ParserCreate("utf-8")  # whatever the first line declares
         self._parser.StartElementHandler = self._start
         self._parser.EndElementHandler = self._end
         self._parser.CharacterDataHandler = self._text.append
@@ -77,7 +78,7 @@ class XmlAnnotation:
         match self._path[1:]:
             case ["filename"]:
                 self.filename = text
-            case ["size", ("width" | "height") as side] if text:
+            case ["size", ("width" | "height") as side] if text.lower() not in NOT_SET:
                 self.size[side] = self._number(side, text)
             case ["object", "name"]:
                 self.objects[-1].name = clean(text)
@@ -128,17 +129,20 @@ class XmlAnnotation:
             raise ValueError(f"{self.file}:{parsed.line}: the object has no <{missing[0]}>")
 
 
-def _decoded(data: bytes, file: str) -> tuple[bytes, str | None]:
-    """Return XML in an encoding that expat knows, and its name if it is not the declared one."""
+def _as_utf_8(data: bytes, file: str) -> bytes:
+    """Return XML in UTF-8, decoded from its declared encoding: expat knows only a few."""
+    data = data.removeprefix(codecs.BOM_UTF8)
     match = ENCODING.match(data)
     encoding = match[1].decode() if match else "utf-8"
-    if encoding.lower() in KNOWN_TO_EXPAT:
-        return data, None
+    if data.startswith(UTF_16):
+        encoding = "utf-16"
+    elif encoding.lower() in ("utf-8", "utf8", "utf-16"):  # bytes that spell utf-16 are not UTF-16
+        return data
     try:
-        return data.decode(encoding).encode(), "utf-8"
+        return data.decode(encoding).encode()
     except LookupError:
         raise ValueError(f"{file}:1: unknown encoding {encoding!r}") from None
-    except UnicodeDecodeError:
+    except UnicodeError:
         raise ValueError(f"{file}:1: not {encoding} text, as its first line states") from None
 
 
