@@ -337,7 +337,7 @@ def test_a_folder_without_a_tree_of_classes_gives_a_one_line_error(tmp_path: Pat
     deep = grow(tmp_path / "deep", flowers__rose=3, flowers__tulip=3)
     assert refused(deep).endswith(f"; did you mean {deep / 'flowers'}?")
     gap = grow(tmp_path / "gap", full=3, void=0)
-    assert refused(gap).startswith(f"{gap / 'void'} has no images (.jpg, ")
+    assert refused(gap).startswith(f"{gap / 'void'} has no images; add some")
     lonely = grow(tmp_path / "lonely", many=3, single=1)
     assert refused(lonely).startswith("class 'single' has one image, but a split needs two: ")
 

@@ -184,6 +184,14 @@ def test_a_folder_per_class_with_the_parts_inside_is_refused(tmp_path: Path) -> 
     )
 
 
+def test_folders_named_after_a_class_and_a_part_are_refused(tmp_path: Path) -> None:
+    plant(tmp_path, cats_train="0 1", cats_val="2", dogs_train="0 1", dogs_val="2", cows="0 1")
+    assert refusal(tmp_path) == (
+        "ROOT has folders for the parts of a class, as cats_train, cats_val: put the parts at the "
+        "top, as in train/cats and val/cats"
+    )
+
+
 def test_a_folder_with_parts_beside_other_images_is_named(tmp_path: Path) -> None:
     plant(tmp_path, album="0 1", set__train=TRAIN, set__val=TEST)
     assert refusal(tmp_path) == (
@@ -250,6 +258,12 @@ def test_a_folder_without_images_is_a_class_only_if_it_is_meant_as_one(tmp_path:
     assert refusal(tmp_path).endswith(
         "by their names, but cow/1 is one: give it the suffix of its format"
     )
+
+
+def test_classes_that_differ_in_case_alone_are_noted(tmp_path: Path) -> None:
+    plant(tmp_path, Cat="0 1", cat="0 1", dog="0 1")
+    assert open_whole_folder(tmp_path).ids == ("Cat", "cat", "dog")
+    assert notes(tmp_path) == ("2 classes have names that are equal or nearly so: 'Cat' and 'cat'",)
 
 
 def test_an_empty_class_is_refused_in_training_and_noted_in_validation(tmp_path: Path) -> None:

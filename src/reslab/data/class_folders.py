@@ -142,7 +142,7 @@ def list_classes(
         if refusal and (required or not files):
             on_problem(Problem("empty class", prefix + id_, refusal=refusal))
         elif not files:
-            line = f"{root / id_} has no images ({', '.join(IMAGE_SUFFIXES)})"
+            line = f"{root / id_} has no images"
             on_problem(Problem("empty class", prefix + id_, refusal=line))
         else:
             left_out.no_classes.append(id_)
@@ -181,7 +181,7 @@ def class_files(
 
 def _no_images(root: Path, id_: str, others: Sequence[tuple[str, os.DirEntry[str]]]) -> str:
     """Return why a folder without images is refused as a class; "" if it is not meant as one."""
-    line = f"{root / id_} has no images ({', '.join(IMAGE_SUFFIXES)})"
+    line = f"{root / id_} has no images"
     if not others:
         return f"{line}; add some or remove it"
     unread = [file for file, _ in others if file.lower().endswith(UNREAD_SUFFIXES)]

@@ -1,6 +1,6 @@
 """Match the classes of one set with those of another by name, never by number."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from unicodedata import normalize
 
@@ -14,6 +14,18 @@ def fold(name: str) -> str:
     """Return a name for loose comparison: ignore case, and treat _ and - as spaces."""
     folded = clean(name).casefold().replace("_", " ").replace("-", " ")
     return normalize("NFC", " ".join(folded.split()))
+
+
+def alike_in_words(names: Iterable[str]) -> str | None:
+    """Return a line about names that `fold` makes equal; None if there are none."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(fold(name), []).append(name)
+    alike = [group for group in groups.values() if len(group) > 1]
+    if not alike:
+        return None
+    shown = "; ".join(" and ".join(map(repr, group)) for group in alike[:3])
+    return f"{sum(map(len, alike))} classes have names that are equal or nearly so: {shown}"
 
 
 FORMS: tuple[Callable[[str], str], ...] = (str, clean, fold)  # from exact to loose

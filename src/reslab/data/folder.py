@@ -16,7 +16,7 @@ from reslab.data.class_folders import (
     subfolders,
 )
 from reslab.data.class_list import arrange_classes, read_class_list
-from reslab.data.class_names import ClassIndex
+from reslab.data.class_names import ClassIndex, alike_in_words
 from reslab.data.datasets import (
     EncodedImages,
     FolderSplits,
@@ -243,6 +243,8 @@ def _open(part: str, root: Location, place: Location, names: Path | None) -> Enc
             check_levels(root, files, listed, refuse)
         if part != "validation":
             notes += levels_note(files)
+            alike = alike_in_words(files)
+            notes += (alike,) if alike else ()
         images = replace(images_by_class(root, files), notes=notes)
     return arrange_classes(images, root, names) if names else images
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from reslab.data.class_folders import OnProblem, Problem
 from reslab.data.class_names import ClassIndex, fold
 from reslab.data.left_out import shorten
-from reslab.data.part_names import part_of_name
+from reslab.data.part_names import Part, part_of_name, without_part
 
 ClassFiles = Mapping[str, Sequence[str]]  # the images of each class, relative to the part
 
@@ -21,7 +21,11 @@ def check_levels(
     if not files or min(ClassIndex(listed).match([(id_,) for id_ in files])) >= 0:
         return
     inner = {id_: folders for id_ in files if (folders := folders_in(files[id_], id_))}
-    refusal = _divided_classes(root, files, inner) or _equal_folders(root, files, inner)
+    refusal = (
+        _class_and_part_names(root, list(files))
+        or _divided_classes(root, files, inner)
+        or _equal_folders(root, files, inner)
+    )
     if refusal:
         on_problem(Problem("ambiguous parts", ".", refusal, refusal))
 
@@ -47,6 +51,22 @@ def folders_in(files: Sequence[str], folder: str) -> tuple[str, ...]:
             return ()
         names.add(file[start:end])
     return tuple(sorted(names))
+
+
+def _class_and_part_names(root: Path, ids: Sequence[str]) -> str | None:
+    """Return a refusal if folders are named after a class and a part: `cats_train`, `cats_val`."""
+    by_class: dict[tuple[str, ...], dict[Part, str]] = {}
+    for id_ in ids:
+        if part := part_of_name(id_):
+            by_class.setdefault(without_part(id_), {})[part] = id_
+    for words, named in by_class.items():
+        if words and "train" in named and len(named) > 1:
+            class_ = "_".join(words)
+            return (
+                f"{root} has folders for the parts of a class, as {shorten(named.values())}: put "
+                f"the parts at the top, as in train/{class_} and val/{class_}"
+            )
+    return None
 
 
 def _divided_classes(

@@ -23,7 +23,7 @@ from reslab.data.class_folders import (
     subfolders,
 )
 from reslab.data.class_names import ClassIndex, fold
-from reslab.data.left_out import LeftOut, count_of, shorten
+from reslab.data.left_out import LeftOut, shorten
 from reslab.data.location import TABLE_SUFFIXES, Location, Url
 from reslab.data.part_names import Part, is_plain, part_of_name
 from reslab.data.shards.reader import is_packed, remote_parts
@@ -249,5 +249,6 @@ def in_words(folder: Path, reason: str) -> str | None:
     """Return a line about a folder that is not read; None if it has no files."""
     images, others = count_files(folder)
     if images:
-        return f"{folder.name}/ {reason}: its {count_of(images, 'image')} are not read"
+        its = f"its {images:,} images are" if images > 1 else "its image is"
+        return f"{folder.name}/ {reason}: {its} not read"
     return f"{folder.name}/ has no images" if others else None

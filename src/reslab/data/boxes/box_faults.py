@@ -7,7 +7,7 @@ import numpy as np
 
 from reslab.data.boxes.annotations import Annotations
 from reslab.data.class_folders import Problem
-from reslab.data.class_names import fold
+from reslab.data.class_names import alike_in_words
 from reslab.errors import unknown_name
 
 # the usual input of Faster R-CNN, and the stride of its feature map
@@ -99,15 +99,8 @@ def repeated_ids(part: Annotations) -> list[Problem]:
 
 def alike_classes(classes: Iterable[str]) -> Problem | None:
     """Return the remark on classes whose names are equal but for case, spaces, _ and -."""
-    groups: dict[str, list[str]] = {}
-    for name in classes:
-        groups.setdefault(fold(name), []).append(name)
-    alike = [group for group in groups.values() if len(group) > 1]
-    if not alike:
-        return None
-    names = "; ".join(" and ".join(map(repr, group)) for group in alike[:3])
-    note = f"{sum(map(len, alike))} classes have names that are equal or nearly so: {names}"
-    return Problem("classes alike", "classes", note)
+    note = alike_in_words(classes)
+    return Problem("classes alike", "classes", note) if note else None
 
 
 def unknown_in_words(part: Annotations, row: int) -> str:
