@@ -24,7 +24,8 @@ def check(
     folder: Annotated[
         str,
         typer.Argument(
-            help="Images in one subfolder per class, shards or their URL, or COCO or VOC layout."
+            help="Images in one subfolder per class or with a table of labels, shards or their "
+            "URL, or COCO or VOC layout."
         ),
     ],
     size: Annotated[

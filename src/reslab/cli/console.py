@@ -28,7 +28,8 @@ Changes = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Change a field of the recipe; repeatable."),
 ]
 DataSet = Annotated[
-    str | None, typer.Option(help="The data set's folder, or a URL of packed images.")
+    str | None,
+    typer.Option(help="The data set's folder, table of labels, or URL of packed images."),
 ]
 ClassNames = Annotated[
     Path | None,
