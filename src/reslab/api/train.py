@@ -43,10 +43,10 @@ def train(
 ) -> RunResult:
     """Train `recipe` into the run folder `out`, or resume the run in `out`; return its result.
 
-    `recipe` is a recipe or its name; `data` is the folder, table of labels or URL of its data set, if
-    the recipe needs one; `weights` is the model file or run folder to start from. The result is a
-    function of recipe, seed, device and number of threads, to the last bit, interrupted or not. If
-    the run in `out` is finished, its result is returned.
+    `recipe` is a recipe or its name; `data` is the folder, table of labels or URL of its data set,
+    if the recipe needs one; `weights` is the model file or run folder to start from. The result is
+    a function of recipe, seed, device and number of threads, to the last bit, interrupted or not.
+    If the run in `out` is finished, its result is returned.
 
     A classifier can have parts of your own: `net`, a module from preprocessed images [B, 3, H, W]
     to logits [B, classes]; `data=Splits(train, test)`, sets as `image_set` makes them;
