@@ -70,6 +70,11 @@ def _check_url(written: str, protocol: str) -> None:
         raise ValueError(f"{written} is not a folder: give the URL of the folder of the shards")
 
 
+def is_annotation_file(place: Path) -> bool:
+    """Return whether a place is a JSON file, which may hold the boxes of images."""
+    return place.suffix.lower() == ".json" and place.is_file()
+
+
 def is_table(place: Path) -> bool:
     """Return whether a path is a table, which may have the labels of images."""
     return place.suffix.lower() in TABLE_SUFFIXES and place.is_file()

@@ -12,6 +12,7 @@ import numpy as np
 
 from reslab.data.class_folders import Problem
 from reslab.data.class_names import ClassIndex
+from reslab.data.datasets import Splits
 
 
 @dataclass
@@ -57,6 +58,9 @@ class Annotations:
 
     def __len__(self) -> int:
         return len(self.files)
+
+
+AnnotatedFolder = Splits[Annotations] | Annotations  # both splits, or an unsplit folder
 
 
 def align_classes(train: Annotations, test: Annotations) -> None:

@@ -1,51 +1,18 @@
 """Read COCO instances: a JSON file of images, categories and boxes, beside image folders."""
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from reslab.data.boxes.annotations import Annotations, Objects
+from reslab.data.boxes.coco_files import image_places
 from reslab.data.boxes.coco_records import RecordReader
 from reslab.data.boxes.image_files import place_images
 from reslab.data.boxes.outlines import with_outline_box
 from reslab.errors import os_reason
 
-ANNOTATION_FILE = re.compile(r"(instances(?!.*result).*|annotations|_annotations\.coco)\.json")
-IN_ANNOTATIONS = re.compile(ANNOTATION_FILE.pattern + r"|(train|val|test)[^/]*\.json")
 LISTS = ("images", "annotations", "categories")
-COCO_TRAIN = ("train", "training")
-COCO_TEST = ("val", "valid", "validation", "test")
-
-
-def find_coco(folder: Path) -> list[Path]:
-    """Return the annotation files in annotations/, in the folder, and in its train/, val/, ..."""
-    files = _annotation_files(folder / "annotations", IN_ANNOTATIONS)
-    for place in (folder, *(folder / name for name in COCO_TRAIN + COCO_TEST)):
-        files += _annotation_files(place, ANNOTATION_FILE)
-    return files
-
-
-def _annotation_files(place: Path, names: re.Pattern[str]) -> list[Path]:
-    if not place.is_dir():
-        return []
-    return sorted(path for path in place.iterdir() if names.fullmatch(path.name))
-
-
-def part_of(path: Path) -> str:
-    """Return train, val, test or whole, judged by the name of a file or (Roboflow) its folder."""
-    for name in (path.stem, path.parent.name):
-        for part in (*COCO_TRAIN, *COCO_TEST):
-            if re.search(rf"(^|[_-]){part}(\d{{4}})?($|[_-])", name):
-                return "train" if part in COCO_TRAIN else "test" if part == "test" else "val"
-    return "whole"
-
-
-def year_of(path: Path) -> str:
-    """Return the year in a file's name, as in instances_train2014.json, or "" if there is none."""
-    match = re.search(r"(?<!\d)(19|20)\d\d(?!\d)", path.stem)
-    return match.group() if match else ""
 
 
 def read_coco(path: Path, folder: Path, name: str, *, find_images: bool = True) -> Annotations:
@@ -62,7 +29,7 @@ def read_coco(path: Path, folder: Path, name: str, *, find_images: bool = True) 
     )  # fmt: skip
     _read_records(path, RecordReader(part, shown))
     if find_images:
-        place_images(part, image_places(path, folder), shown)
+        place_images(part, image_places(path, folder, part.files), shown)
     return part
 
 
@@ -104,12 +71,3 @@ def _read_lists(path: Path) -> dict[str, list[Any]]:
                 f"{path}: {name!r} {state}; COCO instances have the lists {', '.join(LISTS)}"
             )
     return document
-
-
-def image_places(path: Path, folder: Path) -> list[Path]:
-    """Return the folders where the images of an annotation file may lie, most likely first."""
-    stem = re.sub(r"^(instances|annotations)_?", "", path.stem)  # train2017
-    names = [name for name in (stem, f"images/{stem}", "images", "pictures") if name]
-    places = [folder / name for name in names if (folder / name).is_dir()]
-    places += [path.parent] if path.parent.name != "annotations" else []
-    return [*places, folder]

@@ -5,9 +5,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from reslab.data.boxes.annotations import Annotations, Objects
-from reslab.data.boxes.image_files import ImageIndex, no_box, other_names, read_sizes
+from reslab.data.boxes.image_files import (
+    ImageIndex,
+    images_below,
+    no_box,
+    other_names,
+    read_sizes,
+)
 from reslab.data.boxes.sets import UNKNOWN_SIZE
-from reslab.data.boxes.voc_lists import XML_FOLDER
+from reslab.data.boxes.voc_homes import VocHome
 from reslab.data.boxes.voc_xml import CORNERS, XmlAnnotation
 from reslab.data.class_folders import Problem
 from reslab.data.decode import IMAGE_SUFFIXES
@@ -18,33 +24,21 @@ VOC_CLASSES = (
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
     "tvmonitor",
 )  # fmt: skip
-YEARS = ("VOC2007", "VOC2012")
-IMAGES = ("JPEGImages", "images")
-
-
-def find_voc(folder: Path) -> list[Path]:
-    """Return folders with Annotations/: `folder` itself, or VOC2007 and VOC2012 in a VOCdevkit."""
-    places = [folder, *(base / name for base in (folder, folder / "VOCdevkit") for name in YEARS)]
-    return [place for place in places if (place / XML_FOLDER).is_dir() and _images_of(place)]
-
-
-def _images_of(home: Path) -> str:
-    return next((name for name in IMAGES if (home / name).is_dir()), "")
 
 
 def read_voc(
-    homes: Iterable[tuple[Path, list[str]]],
+    homes: Iterable[tuple[VocHome, list[str]]],
     folder: Path,
     name: str,
     classes: Sequence[str] = (),
 ) -> Annotations:
     """Read the annotations of the given images as one split, and collect their problems.
 
-    `homes` are VOC folders in `folder`, each with the keys of its images. If `classes` is empty,
+    `homes` are places in `folder`, each with the keys of its images. If `classes` is empty,
     they are taken from the annotated objects.
     """
     xml_files: list[str] = []
-    without_box = 0
+    without_box, shown = 0, "."
     objects = Objects()
 
     def place(row: int) -> str:
@@ -52,27 +46,26 @@ def read_voc(
 
     part = Annotations("VOC", name, folder, place, objects=objects)
     for home, keys in homes:
-        prefix = "" if home == folder else f"{home.relative_to(folder).as_posix()}/"
-        images = _images_of(home)
-        names = ImageNames(home / images, keys)
+        names = ImageNames(home.images, keys)
         for key in dict.fromkeys(keys):
-            xml_file = f"{prefix}{XML_FOLDER}/{key}.xml"
+            path = home.file(key)
+            xml_file = path.relative_to(folder).as_posix()
             try:
-                annotation = _read_xml(folder / xml_file, xml_file)
+                annotation = _read_xml(path, xml_file)
             except ValueError as error:
                 file_and_line, _, reason = str(error).partition(": ")
                 part.problems.append(Problem("annotation file", file_and_line, reason))
                 continue
             xml_files.append(xml_file)
-            image = names.find(key, annotation.filename)
-            _add_image(part, annotation, key, f"{prefix}{images}/{image}")
+            image = home.images / names.find(key, annotation.filename)
+            _add_image(part, annotation, key, image.relative_to(folder).as_posix())
             without_box += annotation.without_box
-        shown = f"{prefix}{XML_FOLDER}"
+        shown = home.xml.relative_to(folder).as_posix()
         if names.renamed:
             part.remarks.append(other_names(names.renamed, len(part), shown))
     if without_box:
-        part.remarks.append(no_box(without_box, XML_FOLDER))
-    read_sizes(part, XML_FOLDER)
+        part.remarks.append(no_box(without_box, shown))
+    read_sizes(part, shown)
     part.classes = {name: str(name) for name in classes or sorted(set(objects.names), key=str)}
     return part
 
@@ -81,10 +74,14 @@ class ImageNames:
     """Find the images of a folder by the keys of their annotations."""
 
     def __init__(self, folder: Path, keys: Iterable[str]) -> None:
+        keys = list(keys)
         names = sorted(os.listdir(folder), reverse=True)  # reversed: a.jpg wins over a.png
         self.names = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
-        self.renamed: dict[str, str] = {}  # from names as written to images
         self._by_stem = {os.path.splitext(name)[0]: name for name in self.names}
+        if any(key not in self._by_stem for key in keys):
+            self.names += [name for name in sorted(images_below(folder))[::-1] if "/" in name]
+            self._by_stem = {os.path.splitext(name)[0]: name for name in self.names}
+        self.renamed: dict[str, str] = {}  # from names as written to images
         self._taken = {self._by_stem[key] for key in keys if key in self._by_stem}
         self._index: ImageIndex | None = None  # built when it is first needed
 
@@ -97,7 +94,8 @@ class ImageNames:
             found = self._index.find(written)
             if len(found) == 1 and found[0] not in self._taken:
                 self._taken.add(found[0])
-                self.renamed[written] = found[0]
+                if os.path.splitext(found[0])[0].rpartition("/")[2] != key.rpartition("/")[2]:
+                    self.renamed[written] = found[0]
                 return found[0]
         return f"{key}.jpg"
 

@@ -2,15 +2,18 @@
 
 import os
 import re
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 from unicodedata import normalize
 
+from reslab.data.boxes.tree import inner_folders
+from reslab.data.boxes.voc_homes import VocHome
 from reslab.data.decode import IMAGE_SUFFIXES
+from reslab.data.part_names import Part, part_of_name
 from reslab.errors import os_reason
 
-LIST_FOLDERS = ("ImageSets/Main", "ImageSets")
-XML_FOLDER = "Annotations"
+LIST_FOLDER = "ImageSets"
 ALIASES = {
     "train": ("train", "training"),
     "trainval": ("trainval",),
@@ -21,26 +24,21 @@ SPLITS = (("trainval", "test"), ("train", "val"), ("train", "test"))
 FLAGS = ("-1", "0", "1")  # the second column of a class's list, such as cat_train.txt
 
 
-def has_part(home: Path, part: str) -> bool:
+def has_part(home: VocHome, part: str) -> bool:
     """Return whether a split has a list of images, at least one of which is annotated.
 
     The annotations of the VOC2012 test set were never published.
     """
-    annotated = set(all_keys(home))
-    return any(key in annotated for key in listed_keys(home, part))
+    return any(key in home.sheets for key in listed_keys(home, part))
 
 
-def listed_keys(home: Path, part: str) -> list[str]:
+def listed_keys(home: VocHome, part: str) -> list[str]:
     """Return the keys of the images in a split, from its list or else from its classes' lists."""
-    annotated = {normalize("NFC", key): key for key in all_keys(home)}
+    names = Counter(_stem(key) for key in home.sheets)
+    annotated = {_stem(key): key for key in home.sheets if names[_stem(key)] == 1}
+    annotated |= {normalize("NFC", key): key for key in home.sheets}
     lines = (line for path in part_lists(home, part) for line in _lines(path))
     return list(dict.fromkeys(_key(line, annotated) for line in lines))
-
-
-def all_keys(home: Path) -> list[str]:
-    """Return the keys of all annotated images, sorted."""
-    names = os.listdir(home / XML_FOLDER)
-    return sorted(name[:-4] for name in names if name.endswith(".xml") and name[0] != ".")
 
 
 class OwnSplit(NamedTuple):
@@ -51,22 +49,22 @@ class OwnSplit(NamedTuple):
     note: str = ""  # if only one of the two has a list
 
 
-def own_split(home: Path) -> OwnSplit | None:
+def own_split(home: VocHome) -> OwnSplit | None:
     """Return the folder's own split, or None if it is unsplit.
 
     If only one of the two has a list, the other has the remaining annotated images; if none remain,
     the folder is unsplit. Raise ValueError for lists that cannot be used.
     """
     parts = {part: listed_keys(home, part) for part in ALIASES if part_lists(home, part)}
-    everything = all_keys(home)
-    if {"train", "val"} <= parts.keys() and not set(parts.get("test", ())) & set(everything):
+    everything = set(home.sheets)
+    if {"train", "val"} <= parts.keys() and not set(parts.get("test", ())) & everything:
         parts.pop("test", None)  # as in VOC2012, whose test annotations were never published
     for part, keys in parts.items():
-        if not set(keys) & set(everything):
+        if not set(keys) & everything:
             path = part_lists(home, part)[0]
             first = f"the first is {keys[0]!r}" if keys else "it is empty"
             raise ValueError(
-                f"{path}: none of its images is annotated in {XML_FOLDER}/ ({first}); correct the "
+                f"{path}: none of its images is annotated in {home.shown}/ ({first}); correct the "
                 "list, or remove it"
             )
     for train, test in SPLITS:
@@ -77,7 +75,7 @@ def own_split(home: Path) -> OwnSplit | None:
         train = [key for key in parts["trainval"] if key not in held_out]
         return OwnSplit(train, parts["val"])
     for part, keys in parts.items():
-        if rest := sorted(set(everything) - set(keys)):
+        if rest := sorted(everything - set(keys)):
             is_test = part in ("val", "test")
             use = "trained on" if is_test else "tested on"
             name = part_lists(home, part)[0].name
@@ -89,28 +87,46 @@ def own_split(home: Path) -> OwnSplit | None:
             f"{others[0].parent} has lists, but none for training or testing ({names}): "
             "rename them to train.txt and val.txt, or remove them"
         )
-    return None
+    return None if parts else _split_by_folder(home)
 
 
-def part_lists(home: Path, part: str) -> list[Path]:
+def _split_by_folder(home: VocHome) -> OwnSplit | None:
+    """Return the split by the subfolders of the annotations, such as Annotations/train/."""
+    by_part: dict[Part | None, list[str]] = {}
+    for key in home.sheets:
+        names = reversed(key.split("/")[:-1])
+        part = next((part for name in names if (part := part_of_name(name))), None)
+        by_part.setdefault(part, []).append(key)
+    test = by_part.get("validation") or by_part.get("test")
+    if "train" not in by_part or not test:
+        return None
+    unused = len(home.sheets) - len(by_part["train"]) - len(test)
+    note = f"{unused:,} annotated images are in neither of the two parts used" if unused else ""
+    return OwnSplit(by_part["train"], test, note)
+
+
+def part_lists(home: VocHome, part: str) -> list[Path]:
     """Return the file that lists a split, or else the lists of its classes (cat_train.txt)."""
     files = _text_files(home)
     names = "|".join(ALIASES[part])
     for pattern in (names, f".+_({names})"):
-        for folder in LIST_FOLDERS:
+        for folder in dict.fromkeys(path.parent for path in files):
             found = [
                 path
                 for path in files
-                if path.parent == home / folder and re.fullmatch(pattern, path.stem, re.IGNORECASE)
+                if path.parent == folder and re.fullmatch(pattern, path.stem, re.IGNORECASE)
             ]
             if found:
                 return found if pattern != names else found[:1]
-    return []
+    beside = (home.path / f"{name}{end}.txt" for name in ALIASES[part] for end in ("", "_list"))
+    return [path for path in beside if path.is_file()][:1]
 
 
-def _text_files(home: Path) -> list[Path]:
-    folders = (home / folder for folder in LIST_FOLDERS if (home / folder).is_dir())
-    paths = (path for folder in folders for path in sorted(folder.iterdir()))
+def _text_files(home: VocHome) -> list[Path]:
+    """Return the text files in ImageSets/Main/, and then in ImageSets/, in any case."""
+    sets = [path for path in inner_folders(home.path) if path.name.lower() == LIST_FOLDER.lower()]
+    main = [path for place in sets for path in inner_folders(place) if path.name.lower() == "main"]
+    paths = (path for folder in (*main, *sets) for path in sorted(folder.iterdir()))
     return [path for path in paths if path.suffix.lower() == ".txt" and path.name[0] != "."]
 
 

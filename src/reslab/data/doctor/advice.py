@@ -205,6 +205,15 @@ BOX_ADVICE = {
         "a list for training or testing decides the other part too",
         "nothing, or add the other list: train.txt or val.txt",
     ),
+    "part not used": _remark(
+        "one part is trained on, and one is tested on",
+        "nothing, or name the other part with `data` to evaluate on it",
+    ),
+    "one part": _remark(
+        "a fifth of its images is held out to test on",
+        "nothing, or add the other part",
+    ),
+    "folder further down": _remark("none", "nothing, or name this folder with `data`"),
     "tiny boxes": _remark(
         "objects smaller than a cell of the feature map are hardly detected",
         "cut the images into tiles, each with its own boxes, or train at a larger size (`shorter`)",

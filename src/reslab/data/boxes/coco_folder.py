@@ -1,0 +1,92 @@
+"""Read a folder's COCO annotations, with one file per part or a single file to be split."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from reslab.data.boxes.annotations import AnnotatedFolder, Annotations
+from reslab.data.boxes.coco import read_coco
+from reslab.data.boxes.coco_files import coco_part, year_of
+from reslab.data.class_folders import Problem
+from reslab.data.datasets import Splits
+from reslab.data.part_names import Part
+from reslab.errors import unknown_name
+
+COCO_YEARS = {"2014", "2015", "2017"}  # the official splits, which share images
+
+
+def read_coco_folder(folder: Path, files: Sequence[Path], years: str) -> AnnotatedFolder:
+    """Read the annotation files of a folder: the training and the test split, or a single file."""
+    files = _of_year(folder, files, years)
+    by_part: dict[Part | None, Path] = {}
+    for path in files:
+        part = coco_part(path, folder)
+        if part in by_part:
+            raise ValueError(_both(by_part[part], path, part))
+        by_part[part] = path
+    test = by_part.get("validation") or by_part.get("test")
+    if "train" in by_part and test:
+        train = read_coco(by_part["train"], folder, "train")
+        unused = [path for path in by_part.values() if path not in (by_part["train"], test)]
+        train.remarks += [_unused(path, test, folder) for path in unused]
+        return Splits(train, read_coco(test, folder, "validation"))
+    if len(by_part) > 1:
+        raise ValueError(
+            f"{folder} has {', '.join(path.name for path in by_part.values())}: it needs a "
+            "training and a test split, or a single file to split; name them train and val, or "
+            "name one file with `data`"
+        )
+    return _read_single(folder, *by_part.items())
+
+
+def read_coco_file(path: Path) -> Annotations:
+    """Read the annotation file `path`, whose images lie beside it or beside its folder."""
+    return read_coco(path, home_of(path), path.stem)
+
+
+def home_of(path: Path) -> Path:
+    """Return the folder of the data set that an annotation file belongs to."""
+    path = path.absolute()
+    return path.parent.parent if path.parent.name.lower() == "annotations" else path.parent
+
+
+def _of_year(folder: Path, files: Sequence[Path], years: str) -> Sequence[Path]:
+    file_years = sorted({year_of(path) for path in files} - {""})
+    if years:
+        if years not in file_years:
+            raise ValueError(f"{folder}: {unknown_name('COCO year', years, file_years)}")
+        return [path for path in files if year_of(path) == years]
+    parts = [coco_part(path, folder) for path in files]
+    if len(file_years) > 1 and (len({*parts}) < len(parts) or {*file_years} <= COCO_YEARS):
+        raise ValueError(
+            f"{folder} has annotations of {' and '.join(file_years)}: train with "
+            f"years={file_years[-1]}, or move the others to another folder"
+        )
+    return files
+
+
+def _both(first: Path, second: Path, part: Part | None) -> str:
+    if part:
+        return (
+            f"{first} and {second} are both for {part!r}: move one of them to another folder, or "
+            "merge them"
+        )
+    return (
+        f"{first} and {second} both have boxes, and their names do not say for which part: name "
+        "them train.json and val.json, or name one file with `data`"
+    )
+
+
+def _unused(path: Path, test: Path, folder: Path) -> Problem:
+    note = f"not used: {test.relative_to(folder)} is the split to test on"
+    return Problem("part not used", str(path.relative_to(folder)), note)
+
+
+def _read_single(folder: Path, single: tuple[Part | None, Path]) -> Annotations:
+    part, path = single
+    annotations = read_coco(path, folder, folder.resolve().name)
+    if part:
+        shown = str(path.relative_to(folder))
+        other = "training" if part != "train" else "validation"
+        note = f"it is split for training and validation, as there is no {other} part"
+        annotations.remarks.append(Problem("one part", shown, note))
+    return annotations

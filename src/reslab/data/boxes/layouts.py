@@ -1,0 +1,44 @@
+"""Recognise the layout of box annotations in a folder by the content of its files."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from reslab.data.boxes.coco_files import find_coco, find_coco_near, named_coco
+from reslab.data.boxes.tree import scan
+from reslab.data.boxes.voc_homes import VocHome, find_homes
+
+
+@dataclass(frozen=True)
+class CocoFiles:
+    """A folder with COCO instances."""
+
+    files: list[Path]
+
+
+@dataclass(frozen=True)
+class VocHomes:
+    """A folder with one XML file per image."""
+
+    homes: list[VocHome]
+
+
+BoxLayout = CocoFiles | VocHomes
+
+
+def find_layout(folder: Path) -> BoxLayout | None:
+    """Return the layout of a folder's boxes and its files; None if it has none that is read.
+
+    COCO's files come first, then VOC's. Files that are recognised only by their names come last:
+    they are malformed, and reading them says how.
+    """
+    if files := find_coco_near(folder):
+        return CocoFiles(files)
+    tree = scan(folder)
+    if files := find_coco(tree):
+        return CocoFiles(files)
+    if homes := find_homes(tree):
+        return VocHomes(homes)
+    if files := named_coco(folder):
+        return CocoFiles(files)
+    homes = find_homes(tree, named=True)
+    return VocHomes(homes) if homes else None
