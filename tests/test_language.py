@@ -21,7 +21,7 @@ CONTRACTS = {
     "src/reslab/api/plan.py": ('"pictures"', '"pictures_per_second"'),
     "src/reslab/api/test_sets.py": ('"pictures"',),
     "src/reslab/cli/pack.py": ("part.pictures",),
-    "src/reslab/data/boxes/coco.py": ('"pictures"',),
+    "src/reslab/data/boxes/tree.py": ('"pictures"',),
     "src/reslab/data/shards/writer.py": ("pictures: int",),
     "src/reslab/evaluation/mistakes.py": ("picture: str", "picture=thumbnail", "mistake.picture"),
     "src/reslab/evaluation/score_cache.py": ('"pictures"',),

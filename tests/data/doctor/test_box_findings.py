@@ -194,7 +194,8 @@ def test_every_kind_is_tested_and_has_advice_once() -> None:
     of_splits = {"image in both parts", "repeated image", "category ids", "one list"}
     of_conventions = {"fractions", "convention", "stored orientation", "turned by EXIF"}
     of_conventions |= {"image too large"}
-    assert {*SPOILT, *of_splits, *of_conventions} == set(BOX_ADVICE)
+    of_layouts = {"part not used", "one part", "folder further down"}
+    assert {*SPOILT, *of_splits, *of_conventions, *of_layouts} == set(BOX_ADVICE)
     assert not set(BOX_ADVICE) & set(IMAGE_ADVICE)
 
 

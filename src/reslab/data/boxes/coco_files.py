@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from reslab.data.boxes.tree import Folder, inner_folders, scan
+from reslab.data.boxes.tree import IMAGE_FOLDERS, Folder, inner_folders, scan
 from reslab.data.part_names import Part, part_of_name
 
 # names that promise COCO instances, even if the file is malformed
@@ -19,7 +19,6 @@ OBJECTS = re.compile(rb'"(bbox|segmentation)"|"annotations"\s*:\s*\[\s*\]')
 MAX_FILES = 100  # in one folder; more are annotations of one image each
 MAX_PLACES = 64  # folders where images are looked for
 TRIED = 20  # images that are looked for in each folder
-PICTURES = ("images", "data", "jpegimages", "imgs", "photos", "pictures")
 
 
 def find_coco_near(folder: Path) -> list[Path]:
@@ -109,7 +108,7 @@ def image_places(path: Path, folder: Path, files: Sequence[str]) -> list[Path]:
         if any(_is_file(place / file) for file in files[:TRIED]):
             (of_part if other == part else of_others if other else of_none).append(place)
     places += of_part
-    places += [folder / name for name in ("images", "pictures")]
+    places.append(folder / "images")
     if path.parent == folder or not ANNOTATION_FOLDER.fullmatch(path.parent.name):
         places.append(path.parent)
     places += [*of_none, folder, *of_others]
@@ -123,7 +122,7 @@ def _image_folders(path: Path, folder: Path) -> Iterator[Path]:
         if home.is_relative_to(folder):
             for place in inner_folders(home)[:MAX_PLACES]:
                 yield place
-                if place.name.lower() in PICTURES:
+                if place.name.lower() in IMAGE_FOLDERS:
                     yield from inner_folders(place)[:MAX_PLACES]
 
 

@@ -9,6 +9,8 @@ from reslab.data.class_folders import is_folder, is_system_folder
 from reslab.data.decode import IMAGE_SUFFIXES
 
 MAX_DEPTH = 6  # levels of folders below the opened one
+# usual names for a folder of images, the most usual first
+IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img", "photos", "pictures", "data")
 DATA_SUFFIXES = (".xml", ".json")
 
 

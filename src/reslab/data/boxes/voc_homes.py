@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from reslab.data.boxes.tree import Folder
+from reslab.data.boxes.tree import IMAGE_FOLDERS, Folder
 from reslab.data.part_names import Part, part_of_name
 
-# names of folders, the usual ones first
+# usual names for a folder of XML files, the most usual first
 XML_FOLDERS = ("annotations", "annotation", "annots", "xmls", "xml", "labels", "label")
-IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img", "photos", "pictures", "data")
 ROOT_ELEMENT = re.compile(rb"<\s*([A-Za-z_][\w.-]*)")
 COMMENT = re.compile(rb"<!--.*?-->", re.DOTALL)
 SNIFFED = 3  # XML files of a folder whose root element is looked at
