@@ -91,7 +91,7 @@ def run_check(folder: str | Path, size: int, on_event: Callback) -> FolderCheck:
 
 def check_classes(folder: Location, size: int, on_event: Callback) -> FolderCheck:
     """Check images to classify."""
-    from reslab.api.training_data import open_images
+    from reslab.api.training_data import open_images, refusal_of_bad_files
     from reslab.data.doctor.findings import diagnose, with_training
     from reslab.data.doctor.inspect import inspect_all
     from reslab.data.doctor.scan import scan_folder
@@ -111,7 +111,14 @@ def check_classes(folder: Location, size: int, on_event: Callback) -> FolderChec
         for name, counts in classes.items()
     )
     notes = [note for note in opened.notes if note not in scan.detailed]
-    findings = with_training(diagnose(scan, images, size), opened.refusal, notes)
+    bad = {
+        file
+        for part, infos in zip(scan.parts, images, strict=True)
+        for file, info in zip(part.images.files, infos, strict=True)
+        if info.problem and part.name != "validation"
+    }
+    refusal = opened.refusal or (refusal_of_bad_files(folder, bad) if bad else "")
+    findings = with_training(diagnose(scan, images, size), refusal, notes)
     count = sum(sum(counts.values()) for counts in classes.values())
     return FolderCheck(folder, count, parts, contents + split_in_words(opened), findings)
 

@@ -1,12 +1,13 @@
 """Open a data set as training does: what a run would train on, or why it would not start."""
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 import torch
 
 from reslab.data.boxes.folder import AnnotatedFolder, read_annotations
 from reslab.data.boxes.sets import DetectionSet, GroundTruthTable, notes_of_splits
-from reslab.data.datasets import EncodedImages, Splits, notes_of
+from reslab.data.datasets import EncodedImages, FolderSplits, Splits, notes_of, replace_within_class
 from reslab.data.folder import read_folder
 from reslab.data.location import Location
 from reslab.detection.recipe import DetectionRecipe
@@ -40,16 +41,36 @@ def open_images(place: Location) -> TrainingData:
     """Open images to classify as a run of an own-* recipe does."""
     inputs = Inputs(place)
     try:
-        recipe = open_recipe(IMAGES, inputs)
-        assert isinstance(recipe, Recipe)
-        sets = open_data(recipe, inputs)
+        sets = _open_sets(inputs)
         divided = not isinstance(inputs.read(read_folder, place), Splits)
     except ValueError as error:
         return TrainingData(str(error))
-    assert isinstance(sets.train, EncodedImages)
-    assert isinstance(sets.test, EncodedImages)
     parts = {"train": _count_images(sets.train), "validation": _count_images(sets.test)}
     return TrainingData("", parts, notes_of(sets.train, sets.test), divided)
+
+
+def _open_sets(inputs: Inputs) -> FolderSplits:
+    recipe = open_recipe(IMAGES, inputs)
+    assert isinstance(recipe, Recipe)
+    sets = open_data(recipe, inputs)
+    assert isinstance(sets.train, EncodedImages)
+    assert isinstance(sets.test, EncodedImages)
+    return Splits(sets.train, sets.test)
+
+
+def refusal_of_bad_files(place: Location, bad: Set[str]) -> str:
+    """Return training's refusal if all training images of a class are `bad` files; "" otherwise."""
+    train = _open_sets(Inputs(place)).train
+    good = torch.tensor([file not in bad for file in train.files])
+    counts = train.labels[good].bincount(minlength=len(train.ids))
+    rows = (counts[train.labels] == 0).nonzero()[:, 0].tolist()
+    if not rows:
+        return ""
+    try:
+        replace_within_class(train)(rows[0])
+    except ValueError as error:
+        return str(error)
+    return ""  # a file was repaired in the meantime
 
 
 def open_boxes(place: Location) -> tuple[TrainingData, AnnotatedFolder | None]:

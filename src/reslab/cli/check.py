@@ -72,9 +72,10 @@ def findings_as_text(findings: "tuple[Finding, ...]") -> Iterator[str]:
 def case_in_words(case: "Case", *, quoted: bool) -> str:
     """Return the first files of a case and its note, which may be `quoted` from training."""
     note = printable(case.note)
+    if note and (case.files == (".",) or (quoted and case.files[0] in case.note)):
+        return note
     if quoted and note:
-        named = case.files[0] == "." or case.files[0] in case.note
-        return note if named else f"{printable(case.files[0])}: {note}"
+        return f"{printable(case.files[0])}: {note}"
     names = [printable(file) for file in case.files[:CASES_SHOWN]]
     if len(case.files) > CASES_SHOWN:
         names.append(f"{len(case.files) - CASES_SHOWN:,} more")
