@@ -313,12 +313,14 @@ def test_a_folder_with_another_recipe_is_refused(joint: Path, weights: Path) -> 
 
 def test_a_few_bad_images_are_skipped(weights: Path, tmp_path: Path) -> None:
     folder = scenes_folder(tmp_path / "scenes")
+    shutil.copy(folder / "train" / "000001.png", folder / "train" / "more.png")
     (folder / "train" / "000002.png").write_bytes(b"no image")
     reported: list[Any] = []
     recipe = own_recipe("bad_limit=0.2", "iterations=4")
     train_detector(recipe, tmp_path / "run", weights=weights, data=folder, on_event=reported.append)
     notes = [row["text"] for row in reported if row["kind"] == "note"]
     assert any(text.startswith("skipped 000002.png") for text in notes)
+    assert notes.count("train/: not listed, and not used: 1 image") == 1
     (folder / "train" / "000003.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match="2 of 6 images cannot be used"):
         train_detector(recipe, tmp_path / "more", weights=weights, data=folder)
