@@ -141,8 +141,26 @@ def test_a_part_or_a_class_is_not_guessed(tmp_path: Path) -> None:
     plant(tmp_path, train=TRAIN, unlabelled="1 2")
     assert refusal(tmp_path) == (
         "train has class folders, but unlabelled/ beside it has none: if train/ is a part, open it "
-        "alone, or move unlabelled/ elsewhere; if it is a class, rename it"
+        "alone, or move unlabelled/ into another part or elsewhere; if it is a class, rename it"
     )
+
+
+def test_a_class_with_the_name_of_a_part_is_noted(tmp_path: Path) -> None:
+    plant(tmp_path, bus="0 1", train="0 1")
+    line = "train is read as a class, like the folders beside it: move it elsewhere if it is a part"
+    assert notes(tmp_path) == (line,)
+    plant(tmp_path, ant="0 1")
+    (tmp_path / "train").rename(tmp_path / "Testing")
+    assert notes(tmp_path) == (line.replace("train", "Testing"),)
+
+
+def test_folders_beside_a_wrapper_are_noted(tmp_path: Path) -> None:
+    plant(tmp_path, archive__birds__train=TRAIN, archive__birds__val=TEST, archive__docs="a.md")
+    plant(tmp_path, more="b.md c.txt")
+    assert division(tmp_path) == {
+        "train": "archive/birds/train", "validation": "archive/birds/val",
+    }  # fmt: skip
+    assert notes(tmp_path) == ("more/ has no images", "docs/ has no images")
 
 
 @pytest.mark.parametrize("station", ["train_station", "train"])

@@ -28,7 +28,7 @@ from reslab.data.groups import split_by_group
 from reslab.data.labels.folder import LabelledFolder, open_labelled
 from reslab.data.labels.heap import open_heap
 from reslab.data.left_out import CLASS_LIST, LeftOut, count_of, shorten
-from reslab.data.levels import check_levels, levels_note
+from reslab.data.levels import check_levels, levels_note, part_names_note
 from reslab.data.location import Location, Url
 from reslab.data.parts import (
     WHOLE_FOLDER,
@@ -241,6 +241,7 @@ def _open(part: str, root: Location, place: Location, names: Path | None) -> Enc
         notes = left_out.notes(prefix_of(root, place))
         if part == WHOLE_FOLDER:
             check_levels(root, files, listed, refuse)
+            notes += part_names_note(files)
         if part != "validation":
             notes += levels_note(files)
             alike = alike_in_words(files)

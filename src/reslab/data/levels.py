@@ -6,7 +6,7 @@ from pathlib import Path
 from reslab.data.class_folders import OnProblem, Problem
 from reslab.data.class_names import ClassIndex, fold
 from reslab.data.left_out import shorten
-from reslab.data.part_names import Part, part_of_name, without_part
+from reslab.data.part_names import Part, is_plain, part_of_name, without_part
 
 ClassFiles = Mapping[str, Sequence[str]]  # the images of each class, relative to the part
 
@@ -28,6 +28,19 @@ def check_levels(
     )
     if refusal:
         on_problem(Problem("ambiguous parts", ".", refusal, refusal))
+
+
+def part_names_note(files: ClassFiles) -> tuple[str, ...]:
+    """Return a line about classes that have the name of a part."""
+    named = [id_ for id_ in files if is_plain(id_)]
+    if not named:
+        return ()
+    one = len(named) == 1
+    return (
+        f"{shorten(named)} {'is' if one else 'are'} read as {'a class' if one else 'classes'}, "
+        f"like the folders beside {'it' if one else 'them'}: move "
+        f"{'it' if one else 'them'} elsewhere if {'it is a part' if one else 'they are parts'}",
+    )
 
 
 def levels_note(files: ClassFiles) -> tuple[str, ...]:

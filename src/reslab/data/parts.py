@@ -7,7 +7,7 @@ folder that holds the classes.
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -52,7 +52,8 @@ def divide(place: Location, on_problem: OnProblem) -> Division:
         found = {"train": train, "validation": validation}
         return Division({n: root for n, root in found.items() if root} or {WHOLE_FOLDER: place})
     try:
-        return _divide(_unwrap(place))
+        division = _divide(_unwrap(place))
+        return replace(division, beside=_beside_wrappers(division, place) | division.beside)
     except AmbiguousFolder as error:
         on_problem(Problem("ambiguous parts", ".", str(error), str(error)))
         return Division({WHOLE_FOLDER: place})
@@ -117,8 +118,8 @@ def _are_parts(folder: Path, names: Sequence[str], named: dict[Part, list[str]])
         if _is_nested(part):
             raise AmbiguousFolder(
                 f"{part} has class folders, but {others[0]}/ beside it has none: if {part.name}/ "
-                f"is a part, open it alone, or move {others[0]}/ elsewhere; if it is a class, "
-                "rename it"
+                f"is a part, open it alone, or move {others[0]}/ into another part or elsewhere; "
+                "if it is a class, rename it"
             )
     return not others
 
@@ -231,6 +232,17 @@ def _may_label(name: str, division: Division) -> bool:
     root = division.parts.get("validation")
     is_table = name.lower().endswith((*TABLE_SUFFIXES, ".mat"))
     return is_table and isinstance(root, Path) and not subfolders(root)
+
+
+def _beside_wrappers(division: Division, place: Path) -> dict[Path, str]:
+    """Return the folders without images beside the ones that were followed to the parts."""
+    roots = [root for root in division.parts.values() if isinstance(root, Path)]
+    return {
+        folder / name: "is not a part by its name"
+        for folder in _folders_above(division, place)
+        for name in subfolders(folder)
+        if not any(root.is_relative_to(folder / name) for root in roots)
+    }
 
 
 def _folders_above(division: Division, place: Location) -> list[Path]:
