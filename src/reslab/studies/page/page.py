@@ -63,15 +63,20 @@ def write_page(page: Page, groups: Sequence[SeedGroup], out: Path, csv: str) -> 
     texts |= {"table.md": page.tables[0].markdown(), "table.csv": csv}
     texts |= {"report.md": render("report.md.j2", page, groups), "report.html": html}
     for name, text in texts.items():
-        atomic_write(out / name, text.encode())
+        atomic_write(out / name, encode(text))
     return out / "report.html"
 
 
 def write_html(page: Page, out: Path) -> Path:
     """Write only `report.html`, without the sections on runs; return its path."""
     out.mkdir(parents=True, exist_ok=True)
-    atomic_write(out / "report.html", render("report.html.j2", page, ()).encode())
+    atomic_write(out / "report.html", encode(render("report.html.j2", page, ())))
     return out / "report.html"
+
+
+def encode(text: str) -> bytes:
+    """Encode text as UTF-8; bytes of file names that are not UTF-8 are shown as escapes."""
+    return text.encode(errors="backslashreplace")
 
 
 def render(template: str, page: Page, groups: Sequence[SeedGroup]) -> str:
