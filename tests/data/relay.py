@@ -1,8 +1,8 @@
 """Lay a set out anew, as people have theirs: boxes as YOLO or flat VOC, classes as labels.csv.
 
-    python -m tests.data.relay yolo COCO_FOLDER OUT
-    python -m tests.data.relay voc COCO_FOLDER OUT
-    python -m tests.data.relay csv CLASS_FOLDERS OUT
+python -m tests.data.relay yolo COCO_FOLDER OUT
+python -m tests.data.relay voc COCO_FOLDER OUT
+python -m tests.data.relay csv CLASS_FOLDERS OUT
 """
 
 import csv
@@ -11,8 +11,8 @@ from pathlib import Path
 from shutil import copyfile
 from xml.sax.saxutils import escape
 
-from reslab.data.boxes.folder import evaluation_part, read_annotations
 from reslab.data.boxes.build import detection_set
+from reslab.data.boxes.folder import evaluation_part, read_annotations
 from reslab.data.boxes.sets import DetectionSet
 from reslab.data.folder import open_whole_folder
 
@@ -38,7 +38,9 @@ def as_yolo(images: DetectionSet, source: Path, out: Path) -> None:
         label_file.parent.mkdir(parents=True, exist_ok=True)
         label_file.write_text("".join(f"{line}\n" for line in lines))
     names = "".join(f"  {label}: {name}\n" for label, name in enumerate(images.classes))
-    (out / "data.yaml").write_text(f"path: .\ntrain: images/train\nval: images/val\nnames:\n{names}")
+    (out / "data.yaml").write_text(
+        f"path: .\ntrain: images/train\nval: images/val\nnames:\n{names}"
+    )
 
 
 def as_flat_voc(images: DetectionSet, source: Path, out: Path) -> None:

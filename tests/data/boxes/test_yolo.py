@@ -37,13 +37,19 @@ TRAIN_VAL = pairs("images/train", "labels/train", "a b") | pairs("images/val", "
 LAYOUTS = {
     "ultralytics": TRAIN_VAL | {"data.yaml": YAML},
     "names by number": TRAIN_VAL
-    | {"coco.yml": "path: ../datasets/x\ntrain: images/train\nval: images/val\nnames:\n 0: cat\n 1: dog"},
+    | {
+        "coco.yml": "path: ../datasets/x\ntrain: images/train\nval: images/val\n"
+        "names:\n 0: cat\n 1: dog"
+    },
     "roboflow": pairs("train/images", "train/labels", "a b")
     | pairs("valid/images", "valid/labels", "c")
     | {"data.yaml": "train: ../train/images\nval: ../valid/images\nnc: 2\nnames: ['cat', 'dog']\n"},
     "another machine": pairs("train/images", "train/labels", "a b")
     | pairs("val/images", "val/labels", "c")
-    | {"data.yaml": "train: /content/drive/x/train/images\nval: C:\\x\\val\\images\nnames: [cat, dog]\n"},
+    | {
+        "data.yaml": "train: /content/drive/x/train/images\nval: C:\\x\\val\\images\n"
+        "names: [cat, dog]\n"
+    },
     "text lists": pairs("images", "labels", "a b c")
     | {
         "train.txt": "./images/a.jpg\n/home/me/images/b.jpg\n",
@@ -56,7 +62,8 @@ LAYOUTS = {
         "obj.names": "cat\ndog\n",
         "train.txt": "data/obj_train_data/a.jpg\ndata/obj_train_data/b.jpg\n",
         "valid.txt": "data/obj_valid_data/c.jpg\n",
-        "obj.data": "classes = 2\ntrain = data/train.txt\nvalid = data/valid.txt\nnames = data/obj.names\n",
+        "obj.data": "classes = 2\ntrain = data/train.txt\nvalid = data/valid.txt\n"
+        "names = data/obj.names\n",
     },
     "without a data file": TRAIN_VAL | {"classes.txt": "cat\ndog\n"},
 }
@@ -138,13 +145,24 @@ def test_data_files_with_mistakes(tmp_path: Path, text: str, message: str) -> No
         whole(tmp_path, ROW, **{"data.yaml": text})
 
 
+def test_a_malformed_data_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data\.yaml:3: malformed YAML"):
+        whole(tmp_path, ROW, **{"data.yaml": "train: images\nnames: [cat, dog\nnc: 2\n"})
+
+
 def test_coco128_as_yolo_has_the_boxes_of_its_coco_file(shared: Path, tmp_path: Path) -> None:
     source = shared / "detection" / "coco128"
     original = whole_set(source)
-    as_yolo(original, source / "images" if not (source / original.files[0]).exists() else source, tmp_path)
+    as_yolo(
+        original,
+        source / "images" if not (source / original.files[0]).exists() else source,
+        tmp_path,
+    )
     sets = open_detection(tmp_path)
     assert sets.train.classes == original.classes
-    truths = {Path(file).name: truth for file, truth in zip(original.files, original.truths, strict=True)}
+    truths = {
+        Path(file).name: truth for file, truth in zip(original.files, original.truths, strict=True)
+    }
     assert len(sets.train) + len(sets.test) == len(original)
     for images in (sets.train, sets.test):
         for file, truth in zip(images.files, images.truths, strict=True):

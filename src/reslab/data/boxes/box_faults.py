@@ -105,6 +105,10 @@ def alike_classes(classes: Iterable[str]) -> Problem | None:
 
 def unknown_in_words(part: Annotations, row: int) -> str:
     name = part.objects.names[row]
+    if part.layout == "YOLO":
+        return (
+            f"class {name}, but there are {len(part.classes)} classes, 0 to {len(part.classes) - 1}"
+        )
     if isinstance(name, int) or name.startswith("id "):
         return f"no category has the id {str(name).removeprefix('id ')}"
     return unknown_name("class", name, part.classes.values())

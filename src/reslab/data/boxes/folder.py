@@ -1,4 +1,4 @@
-"""Open folders of images with boxes, in COCO or VOC layout."""
+"""Open folders of images with boxes, in COCO, VOC or YOLO layout."""
 
 from pathlib import Path
 
@@ -8,10 +8,13 @@ from reslab.data.boxes.annotations import AnnotatedFolder, Annotations, align_cl
 from reslab.data.boxes.box_faults import alike_classes
 from reslab.data.boxes.build import detection_set
 from reslab.data.boxes.coco_folder import home_of, read_coco_file, read_coco_folder
+from reslab.data.boxes.foreign import foreign_annotations
 from reslab.data.boxes.image_files import unlisted_images
 from reslab.data.boxes.layouts import CocoFiles, VocHomes, find_layout
 from reslab.data.boxes.sets import DetectionSet, DetectionSplits
 from reslab.data.boxes.voc_folder import read_voc_folder
+from reslab.data.boxes.yolo import read_yolo
+from reslab.data.boxes.yolo_files import YoloFiles
 from reslab.data.datasets import Splits, draw_validation
 from reslab.data.location import is_annotation_file
 
@@ -70,7 +73,7 @@ def split_boxes(whole: DetectionSet, validation: float, seed: int) -> DetectionS
 def read_annotations(folder: Path, years: str = "") -> AnnotatedFolder:
     """Read the annotations of a folder, or a COCO file, and collect their problems.
 
-    Raises ValueError if the folder has neither COCO nor VOC layout.
+    Raises ValueError if the folder has none of the layouts.
     """
     if is_annotation_file(folder):
         annotations: AnnotatedFolder = read_coco_file(folder)
@@ -90,11 +93,20 @@ def _read_layout(folder: Path, years: str) -> AnnotatedFolder:
             return read_coco_folder(folder, files, years)
         case VocHomes(homes):
             return read_voc_folder(folder, homes, years)
+        case YoloFiles() as found:
+            return read_yolo(folder, found)
         case None:
-            raise ValueError(
-                f"{folder} has no annotated boxes: COCO has a JSON file with images, annotations "
-                "and categories, VOC has an XML file for each image, in Annotations/ or beside it"
-            )
+            raise ValueError(f"{folder} {_no_boxes(folder)}")
+
+
+def _no_boxes(folder: Path) -> str:
+    """Return why a folder is not a set with boxes."""
+    if foreign := foreign_annotations(folder):
+        return f"has no boxes that can be read: {foreign}"
+    return (
+        "has no annotated boxes: COCO has a JSON file with images, annotations and categories, VOC "
+        "an XML file for each image, in Annotations/ or beside it, YOLO a text file for each image"
+    )
 
 
 def must_be_folder(folder: Path) -> None:

@@ -33,8 +33,8 @@ WAYS = {
     "a table of boxes (CSV)": CONVERT.format("FiftyOne or a short script"),
 }
 CORNER_COLUMNS = (
-    {"xmin", "ymin", "xmax", "ymax"}, {"x1", "y1", "x2", "y2"}, {"x_min", "y_min", "x_max", "y_max"},
-    {"x", "y", "w", "h"}, {"x", "y", "width", "height"}, {"bbox"},
+    {"xmin", "ymin", "xmax", "ymax"}, {"x_min", "y_min", "x_max", "y_max"},
+    {"x1", "y1", "x2", "y2"}, {"x", "y", "w", "h"}, {"x", "y", "width", "height"}, {"bbox"},
 )  # fmt: skip
 IMAGE_NAME = re.compile(r"(?i).+\.(jpe?g|png|bmp|tiff?|webp)")
 NUMBER = r"-?\d+(\.\d+)?"
@@ -130,7 +130,7 @@ def _of_table(path: Path) -> str | None:
     with open(path, encoding="utf-8-sig", newline="") as file:
         text = file.read(READ)
     dialect = csv.Sniffer().sniff(text.partition("\n")[0], ",;\t")
-    header, *rows = islice(csv.reader(text.splitlines(), dialect), 3)
+    header = next(csv.reader(text.splitlines(), dialect), [])
     columns = {name.strip().lower() for name in header}
     if "region_shape_attributes" in columns:
         return "VIA"

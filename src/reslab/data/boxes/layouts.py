@@ -6,6 +6,7 @@ from pathlib import Path
 from reslab.data.boxes.coco_files import find_coco, find_coco_near, named_coco
 from reslab.data.boxes.tree import scan
 from reslab.data.boxes.voc_homes import VocHome, find_homes
+from reslab.data.boxes.yolo_files import YoloFiles, find_yolo
 
 
 @dataclass(frozen=True)
@@ -22,14 +23,14 @@ class VocHomes:
     homes: list[VocHome]
 
 
-BoxLayout = CocoFiles | VocHomes
+BoxLayout = CocoFiles | VocHomes | YoloFiles
 
 
 def find_layout(folder: Path) -> BoxLayout | None:
     """Return the layout of a folder's boxes and its files; None if it has none that is read.
 
-    COCO's files come first, then VOC's. Files that are recognised only by their names come last:
-    they are malformed, and reading them says how.
+    COCO's files come first, then VOC's, then YOLO's. Files that are recognised only by their names
+    come last: they are malformed, and reading them says how.
     """
     if files := find_coco_near(folder):
         return CocoFiles(files)
@@ -38,6 +39,8 @@ def find_layout(folder: Path) -> BoxLayout | None:
         return CocoFiles(files)
     if homes := find_homes(tree):
         return VocHomes(homes)
+    if tree.has_texts() and (found := find_yolo(folder)):
+        return found
     if files := named_coco(folder):
         return CocoFiles(files)
     homes = find_homes(tree, named=True)

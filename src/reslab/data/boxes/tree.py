@@ -1,4 +1,4 @@
-"""Scan the folders of a data set for images, XML and JSON files."""
+"""Scan the folders of a data set for images and files of annotations."""
 
 import os
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from reslab.data.decode import IMAGE_SUFFIXES
 MAX_DEPTH = 6  # levels of folders below the opened one
 # usual names for a folder of images, the most usual first
 IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img", "photos", "pictures", "data")
-DATA_SUFFIXES = (".xml", ".json")
+DATA_SUFFIXES = (".xml", ".json", ".txt", ".csv", ".tsv")
 
 
 @dataclass
@@ -22,6 +22,8 @@ class Folder:
     folders: list["Folder"] = field(default_factory=list)  # sorted by name
     xml: list[str] = field(default_factory=list)  # names of files, sorted
     json: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
     images: int = 0
 
     def walk(self) -> Iterator["Folder"]:
@@ -35,6 +37,14 @@ class Folder:
 
     def has_xml(self) -> bool:
         return any(folder.xml for folder in self.walk())
+
+    def has_texts(self) -> bool:
+        return any(folder.texts for folder in self.walk())
+
+    def files_of(self, suffix: str) -> list[str]:
+        """Return the list of the files with one of DATA_SUFFIXES."""
+        lists = {".xml": self.xml, ".json": self.json, ".txt": self.texts}
+        return lists.get(suffix, self.tables)
 
 
 def scan(path: Path, depth: int = MAX_DEPTH) -> Folder:
@@ -51,13 +61,13 @@ def scan(path: Path, depth: int = MAX_DEPTH) -> Folder:
                 if lower.endswith(IMAGE_SUFFIXES):
                     folder.images += 1
                 elif lower.endswith(DATA_SUFFIXES):
-                    (folder.xml if lower.endswith(".xml") else folder.json).append(name)
+                    folder.files_of(os.path.splitext(lower)[1]).append(name)
                 elif depth and is_folder(entry) and not _is_left_out(entry):
                     names.append(name)
     except OSError:  # reported by the reader of the images
         return folder
-    folder.xml.sort()
-    folder.json.sort()
+    for names_of_kind in (folder.xml, folder.json, folder.texts, folder.tables):
+        names_of_kind.sort()
     folder.folders = [scan(path / name, depth - 1) for name in sorted(names)]
     return folder
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from reslab.data.boxes.annotations import Annotations, Objects
-from reslab.data.boxes.folder import AnnotatedFolder
+from reslab.data.boxes.annotations import AnnotatedFolder, Annotations, Objects
 from reslab.data.boxes.image_files import counted, size_of
 from reslab.data.boxes.sets import UNKNOWN_SIZE
 from reslab.data.boxes.yolo_files import YoloFiles, label_files
@@ -63,7 +62,8 @@ def _read_part(folder: Path, found: YoloFiles, name: str, images: list[str]) -> 
         )
         part.remarks.append(Problem("no names", "labels", note))
     if labelled < len(part):
-        note = f"{counted(len(part) - labelled, 'image')} without a label file: taken as without objects"
+        without = counted(len(part) - labelled, "image")
+        note = f"{without} without a label file: taken as images without objects"
         part.remarks.append(Problem("no label file", name, note))
     part.remarks += [Problem("no images", found.source, note) for note in found.notes]
     return part
@@ -129,7 +129,7 @@ class _Rows:
             return
         if max(values) > LARGEST:
             self._fault(
-                "numbers above 1: they must be fractions of the image's width and height, not pixels",
+                "numbers above 1: they must be fractions of the image's sides, not pixels",
                 place,
             )
             return

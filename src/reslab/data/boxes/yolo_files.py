@@ -96,17 +96,18 @@ def _data_file(folder: Path) -> Path | None:
     """Return the YAML or darknet file that describes the data set, the nearest to the folder."""
     found: list[tuple[int, str, Path]] = []
     for place, folders, files in os.walk(folder):
-        depth = 0 if place == str(folder) else len(Path(place).relative_to(folder).parts)
-        folders[:] = [
-            n for n in folders if n[0] != "." and not is_system_folder(n) and depth < MAX_DEPTH
-        ]
-        for name in files:
-            path = Path(place, name)
-            if name.lower().endswith(YAML_SUFFIXES) and _describes(_parse_yaml(path)):
-                found.append((depth, name, path))
-            elif name.lower().endswith(".data") and "names" in _darknet_keys(path):
-                found.append((depth, name, path))
+        depth = len(Path(place).relative_to(folder).parts)
+        shown = [name for name in folders if name[0] != "." and not is_system_folder(name)]
+        folders[:] = shown if depth < MAX_DEPTH else []
+        found += [(depth, name, Path(place, name)) for name in files if _is_data_file(place, name)]
     return min(found)[2] if found else None
+
+
+def _is_data_file(place: str, name: str) -> bool:
+    path = Path(place, name)
+    if name.lower().endswith(YAML_SUFFIXES):
+        return _describes(_parse_yaml(path))
+    return name.lower().endswith(".data") and "names" in _darknet_keys(path)
 
 
 def _describes(content: Any) -> bool:
@@ -116,11 +117,24 @@ def _describes(content: Any) -> bool:
 
 
 def _parse_yaml(path: Path) -> Any:
-    """Return the content of a YAML file; None if it cannot be parsed."""
+    """Return the content of a YAML file; None if it is not text.
+
+    Raises ValueError if it is malformed and was meant to describe a data set.
+    """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError):
         return None
+    try:
+        return yaml.safe_load(text)
+    except RecursionError:
+        return None
+    except yaml.YAMLError as error:
+        if "names" not in text:
+            return None
+        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+        line = f":{mark.line + 1}" if mark else ""
+        raise ValueError(f"{path}{line}: malformed YAML") from None
 
 
 def _darknet_keys(path: Path) -> dict[str, str]:
@@ -159,7 +173,7 @@ def _read_data_file(folder: Path, path: Path, images: list[str]) -> YoloFiles:
             notes.append(f"{shown}: {key}: {entry} has no images here")
     if "train" not in by_part:
         divided = _by_folder(folder, images)
-        if by_part or "train" not in divided | {"train": []} and None not in divided:
+        if by_part or ("train" not in divided | {"train": []} and None not in divided):
             raise ValueError(f"{path}: {notes[0] if notes else 'it names no training images'}")
         by_part = divided
     return YoloFiles(by_part, names, shown, tuple(notes))

@@ -141,6 +141,7 @@ IMAGE_ADVICE = {
 BOX_ADVICE = {
     # files
     "annotation file": _refused("correct the file at this place"),
+    "label file": _refused("correct the row at this place, and the others like it"),
     "unknown image": _refused("add the image to the list 'images', or delete its annotations"),
     "missing image": _refused("copy it to this place, or delete it from the annotations"),
     "bad image": _spoils(
@@ -190,6 +191,11 @@ BOX_ADVICE = {
     "other name": _remark(
         "none, because each name fits one image", "nothing; for other programs, correct the names"
     ),
+    "no names": _remark("its classes are numbers", "list the names of the classes in classes.txt"),
+    "no label file": _remark(
+        "counted as images without objects", "nothing, or copy the label files that are missing"
+    ),
+    "no images": _remark("not used", "copy the images of this part, or correct its path"),
     "no size": _remark(
         "the size is read from each image before training",
         "nothing; with it in the annotations, a folder opens faster",
