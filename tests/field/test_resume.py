@@ -14,7 +14,7 @@ from reslab.api.pack import pack
 from reslab.api.train import interrupted_run, request_run, run
 from reslab.cli import main
 from reslab.recipes import AnyRecipe, any_recipe
-from reslab.runtime.events import Event
+from reslab.runtime.events import Event, silent
 from reslab.training.data_record import DATA_FILE
 from reslab.training.run import Interrupted
 from reslab.training.setup import Inputs
@@ -128,6 +128,22 @@ def test_train_again_notes_other_images(place: Path) -> None:
     recipe, inputs = request_run("own-resnet18", str(place / "data"), None, TINY)
     (changes,) = finish(recipe, inputs, place / "run", 1)
     assert changes.startswith("1 added, 1 gone")
+
+
+def test_train_again_keeps_the_length_of_the_run(tmp_path: Path) -> None:
+    """An own-* recipe is made for the number of images; the run has the one it began with."""
+    data, out = draw(tmp_path / "data", {"ant": 6, "bee": 6}), tmp_path / "run"
+    changes = [change for change in TINY if not change.startswith("batch_size")]
+    recipe, inputs = request_run("own-resnet18", str(data), None, changes)
+    with pytest.raises(Interrupted):
+        run(recipe, inputs, out, seed=1, on_event=silent, stop=stop_after(4))
+    for name in ("ant/001.jpg", "bee/001.jpg", "bee/002.jpg"):
+        (data / name).unlink()
+    assert request_run("own-resnet18", str(data), None, changes)[0].batch_size < recipe.batch_size
+    again, inputs = request_run("own-resnet18", str(data), None, changes, out)
+    assert again == recipe
+    (note,) = finish(again, inputs, out, 1)
+    assert "3 gone" in note
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,10 @@ import torch
 from tests.detection.small import SCENES
 from tests.training.walls import draw
 
-from reslab.data.boxes.sets import GroundTruth
+from reslab.data.boxes.sets import GroundTruth, GroundTruthTable
 from reslab.data.datasets import EncodedImages
 from reslab.data.folder import open_folder
+from reslab.detection.loader import with_objects
 from reslab.runtime.files import TensorFile
 from reslab.training.data_record import (
     DATA_FILE,
@@ -22,8 +23,11 @@ from reslab.training.data_record import (
     must_have_classes,
     read_record,
     record_part,
+    training_count,
 )
 from reslab.training.folder import RunFolder
+
+COLUMNS = ("boxes", "labels", "difficult", "crowd")
 
 
 def images(labels: dict[str, int], ids: tuple[str, ...] = ("a", "b")) -> EncodedImages:
@@ -34,14 +38,14 @@ def images(labels: dict[str, int], ids: tuple[str, ...] = ("a", "b")) -> Encoded
 
 def record(train: dict[str, tuple[int, int]], test: dict[str, tuple[int, int]]) -> DataRecord:
     """Return the record of files with (label, size)."""
-    parts = (
+    first, second = (
         record_part(
             images({file: label for file, (label, _) in part.items()}),
             np.array([size for _, size in part.values()], np.int64),
         )
         for part in (train, test)
     )
-    return DataRecord(("a", "b"), *parts)
+    return DataRecord(("a", "b"), first, second, len(train))
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -163,6 +167,34 @@ def test_two_labels_of_one_image(tmp_path: Path) -> None:
     assert note.startswith("2 images in two classes, such as ")
     assert "brick/003.jpg" in note
     assert "sky/copy.jpg" in note
+
+
+def test_the_folder_of_a_table_of_labels_is_that_of_its_file(tmp_path: Path) -> None:
+    draw(tmp_path / "walls", {"brick": 8, "sky": 8})
+    table = tmp_path / "walls/labels.csv"
+    rows = [f"{kind}/{number:03}.jpg,{kind}" for kind in ("brick", "sky") for number in range(8)]
+    table.write_text("\n".join(["file,label", *rows, "brick/copy.jpg,sky"]))
+    (tmp_path / "walls/brick/copy.jpg").write_bytes((tmp_path / "walls/sky/000.jpg").read_bytes())
+    (tmp_path / "walls/brick/other.jpg").write_bytes((tmp_path / "walls/sky/000.jpg").read_bytes())
+    with table.open("a") as file:
+        file.write("\nbrick/other.jpg,brick")
+    (note,) = [line for line in examined(table, tmp_path / "run") if "two classes" in line]
+    assert note.startswith("3 images in two classes, such as ")
+    assert {"brick/other.jpg", "sky/000.jpg"} & set(note.replace(":", "").split())
+    assert f"`reslab check {table}`" in note
+
+
+def test_a_detectors_images_count_if_they_have_objects_to_train_on() -> None:
+    """In a table and in a list, also with images before, between and after them that have none."""
+    truths = [*SCENES.train.truths]
+    nothing = truths[0].take(torch.zeros(0, dtype=torch.int64))
+    hard = replace(truths[1], difficult=torch.ones(len(truths[1]), dtype=torch.bool))
+    listed = [nothing, truths[0], nothing, hard, truths[2], nothing]
+    columns = [torch.cat([vars(truth)[name] for truth in listed]) for name in COLUMNS]
+    table = GroundTruthTable(GroundTruth(*columns), [len(truth) for truth in listed])
+    for several in (listed, table):
+        assert training_count(replace(SCENES.train, truths=several)) == 2
+    assert training_count(SCENES.train) == len(with_objects(SCENES.train))
 
 
 def test_a_run_of_the_first_edition_has_no_record(tmp_path: Path) -> None:

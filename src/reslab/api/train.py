@@ -19,6 +19,7 @@ from reslab.errors import os_reason
 from reslab.recipes import AnyRecipe, open_recipe, recipe_in, task_kind
 from reslab.runtime.distributed import join_processes
 from reslab.runtime.events import Callback, start
+from reslab.training.data_record import recorded_count
 from reslab.training.folder import RunFolder
 from reslab.training.loop import Observer
 from reslab.training.own import OwnParts
@@ -69,7 +70,8 @@ def train(
     if seed < 0:
         raise ValueError(f"seed={seed}: at least 0")
     own = OwnParts(net, data if isinstance(data, Splits) else None, optimizer)
-    inputs = inputs_at(None if isinstance(data, Splits) else data, weights)
+    place = None if isinstance(data, Splits) else data
+    inputs = inputs_at(place, weights, recorded_count(Path(out)))
     opened = open_recipe(recipe, inputs) if isinstance(recipe, str) else recipe
     shown = on_event if join_processes().first else None
     stopping = nullcontext(stop) if stop else stopping_python(warn if shown else lambda line: None)
@@ -126,10 +128,17 @@ def run(
 
 
 def request_run(
-    name: str, data: str | None = None, weights: Path | None = None, changes: Sequence[str] = ()
+    name: str,
+    data: str | None = None,
+    weights: Path | None = None,
+    changes: Sequence[str] = (),
+    out: Path | None = None,
 ) -> tuple[AnyRecipe, Inputs]:
-    """Look up a recipe and apply the changes; own-* recipes are built from the data."""
-    inputs = inputs_at(data, weights)
+    """Look up a recipe and apply the changes; own-* recipes are built from the data.
+
+    If there is a run in `out`, they are built for the number of images that it began with.
+    """
+    inputs = inputs_at(data, weights, recorded_count(out) if out else None)
     return open_recipe(name, inputs, changes), inputs
 
 

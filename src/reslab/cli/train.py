@@ -45,7 +45,7 @@ def train(
     def work() -> int:
         from reslab.api.train import request_run
 
-        opened, inputs = request_run(recipe, data, weights, changes or [])
+        opened, inputs = request_run(recipe, data, weights, changes or [], out)
         return run_training(opened, inputs, seed, out, as_json)
 
     return by_processes(processes, work)

@@ -20,7 +20,6 @@ from reslab.detection.setup import (
     must_be_trainable,
     must_match_trunk,
     open_detection_data,
-    open_training_data,
     read_weights,
     setup_detection,
 )
@@ -146,10 +145,13 @@ def make_whole_folder(job: Job[DetectionRecipe]) -> RunFolder:
     environment = job.environment()
 
     def examine(folder: RunFolder | None) -> bytes:
-        sets, _ = open_training_data(job.recipe, inputs)
+        sets, protocol = open_detection_data(job.recipe, inputs)
         if job.recipe.data == SCENES:
-            return b""
-        return examine_data(sets, folder, inputs.data, job.log)
+            record = b""
+        else:
+            record = examine_data(sets, folder, inputs.data, job.log)
+        must_be_trainable(job.recipe, sets, protocol)
+        return record
 
     def create() -> None:
         record = b""

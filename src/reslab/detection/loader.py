@@ -143,7 +143,7 @@ class DetectionLoader:
         original, resized = ((size[1], size[0]) for size in (image.shape, pixels.shape))
         boxes = clip(boxes_to_network(truth.boxes, original, resized, flip), *resized)
         large = large_enough(boxes, MIN_OBJECT_SIDE)
-        objects, crowds = is_trainable(truth) & large, truth.crowd & large
+        objects, crowds = truth.trainable & large, truth.crowd & large
         example = Example(
             self.prepare(pixels.to(self.device).permute(2, 0, 1)[None]),  # bytes transfer faster
             boxes[objects].to(self.device),
@@ -155,17 +155,9 @@ class DetectionLoader:
         return example, bad
 
 
-def is_trainable(truth: GroundTruth) -> Tensor:
-    """Return a mask of the objects to train on, bool [N]: all but difficult objects and crowds.
-
-    VOC's difficult objects count as background, as in the released code; crowds are ignored.
-    """
-    return ~(truth.difficult | truth.crowd)
-
-
 def must_have_objects(name: str, truths: Sequence[GroundTruth]) -> None:
     """Raise ValueError unless some image of the set `name` has an object to detect."""
-    if not any(is_trainable(truth).any() for truth in truths):
+    if not any(truth.trainable.any() for truth in truths):
         raise ValueError(
             f"none of the {len(truths):,} images of {name} has an object to detect; "
             "difficult objects and crowds do not count"
@@ -175,4 +167,4 @@ def must_have_objects(name: str, truths: Sequence[GroundTruth]) -> None:
 def with_objects(train: DetectionSet) -> list[int]:
     """Return the indices of images that have an object to detect; raise ValueError if none has."""
     must_have_objects(train.name, train.truths)
-    return [row for row, truth in enumerate(train.truths) if is_trainable(truth).any()]
+    return [row for row, truth in enumerate(train.truths) if truth.trainable.any()]

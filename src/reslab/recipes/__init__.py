@@ -107,7 +107,7 @@ def own_images(model: str, config: ResNetConfig, inputs: Inputs, weights: Model 
     if inputs.data is None:
         raise ValueError(f"own-{model} is made from your images: name their folder with `data`")
     images = split_folder(inputs.read(read_folder, inputs.data), OWN_VALIDATION)
-    return own_recipe(model, config, images.train, weights)
+    return own_recipe(model, config, images.train, weights, inputs.count)
 
 
 def own_boxes(
@@ -119,7 +119,7 @@ def own_boxes(
         raise ValueError(f"{name} is made from your boxes: name a COCO or VOC folder with `data`")
     folder = to_folder(inputs.data, f"{name} needs")
     sets = split_annotations(inputs.read(read_annotations, folder, ""), OWN_VALIDATION)
-    return own_detection_recipe(model, config, sets.train)
+    return own_detection_recipe(model, config, sets.train, inputs.count)
 
 
 FAMILIES = (

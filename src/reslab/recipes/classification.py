@@ -71,9 +71,15 @@ def imagenet_recipe(model: str, config: ResNetConfig) -> Recipe:
 
 
 def own_recipe(
-    model: str, config: ResNetConfig, train: EncodedImages, weights: Model | None = None
+    model: str,
+    config: ResNetConfig,
+    train: EncodedImages,
+    weights: Model | None = None,
+    count: int | None = None,
 ) -> Recipe:
     """Train on the images in `train`, from scratch or from `weights`.
+
+    The length is that for `count` images, or else for all in `train`.
 
     From scratch this is Sec. 3.4 scaled down: the rate is in proportion to a mini-batch of 32, and
     there are 100 epochs with drops at fixed fractions. Fine-tuning takes 12 epochs: the rate is
@@ -81,8 +87,9 @@ def own_recipe(
     transfer to detection (App. A), so that mini-batches may be small.
     """
     epochs, shortest = (FINE_EPOCHS, FINE_SHORTEST) if weights else (EPOCHS, SHORTEST)
-    batch = min(BATCH, len(train) // 2 * 2)
-    iterations = max(ceil(epochs * len(train) / batch), shortest)
+    count = len(train) if count is None else count
+    batch = min(BATCH, count // 2 * 2)
+    iterations = max(ceil(epochs * count / batch), shortest)
     interval = max(iterations // OWN_EVALUATIONS, 1)
     recipe = Recipe(
         name=f"own-{model}",

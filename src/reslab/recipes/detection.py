@@ -71,13 +71,17 @@ def voc_recipe(model: str, config: ResNetConfig) -> DetectionRecipe:
     )
 
 
-def own_detection_recipe(model: str, config: ResNetConfig, train: DetectionSet) -> DetectionRecipe:
+def own_detection_recipe(
+    model: str, config: ResNetConfig, train: DetectionSet, count: int | None = None
+) -> DetectionRecipe:
     """Train on the user's boxes, from trained weights, for as many epochs as on VOC.
 
+    The length is that for `count` images with objects, or else for all in `train`.
     Mini-batches have one image, as on VOC, and the anchors include COCO's small ones. An image has
     64 regions, as in Fast R-CNN with two images per mini-batch, because regions cost the most.
     """
-    iterations = max(EPOCHS * len(with_objects(train)), SHORTEST)
+    count = len(with_objects(train)) if count is None else count
+    iterations = max(EPOCHS * count, SHORTEST)
     interval = max(ceil(iterations / OWN_EVALUATIONS), 1)
     return DetectionRecipe(
         name=f"own-detection-{model}-c4",

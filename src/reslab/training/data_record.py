@@ -46,6 +46,7 @@ class DataRecord:
     classes: tuple[str, ...]
     train: PartRecord
     test: PartRecord
+    count: int  # of training images; for a detector, of those with objects
 
     def to_bytes(self) -> bytes:
         """Encode the record for the run folder."""
@@ -53,7 +54,7 @@ class DataRecord:
         for name, part in (("train", self.train), ("test", self.test)):
             tensors[f"{name}.names"] = torch.from_numpy(part.names)
             tensors[f"{name}.contents"] = torch.from_numpy(part.contents)
-        return TensorFile(tensors, {"classes": self.classes}).to_bytes()
+        return TensorFile(tensors, {"classes": self.classes, "count": self.count}).to_bytes()
 
 
 def read_record(folder: Path) -> DataRecord | None:
@@ -64,7 +65,8 @@ def read_record(folder: Path) -> DataRecord | None:
     try:
         content = TensorFile.read(file)
         classes = tuple(map(str, content.facts["classes"]))
-        return DataRecord(classes, _part(content.tensors, "train"), _part(content.tensors, "test"))
+        parts = _part(content.tensors, "train"), _part(content.tensors, "test")
+        return DataRecord(classes, *parts, int(content.facts["count"]))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{file} is damaged ({error}); delete it to resume without comparing the images"
@@ -94,13 +96,31 @@ def examine_data(
     if folder and then:
         must_have_classes(folder.path, then.classes, classes_of(train))
     sizes = file_sizes(train), file_sizes(test)
-    now = DataRecord(classes_of(train), record_part(train, sizes[0]), record_part(test, sizes[1]))
+    parts = record_part(train, sizes[0]), record_part(test, sizes[1])
+    now = DataRecord(classes_of(train), *parts, training_count(train))
     if then and (changes := image_changes(then, now)):
         log(f"not bit-exact from here on, the images differ: {changes}")
     if folder is None and len(train) + len(test) <= MOST_COPIED:
         for line in copies_in_words(find_copies(train, test, np.concatenate(sizes)), place):
             log(line)
     return now.to_bytes()
+
+
+def training_count(train: AnyFiles) -> int:
+    """Return the number of images to train on; a detector needs objects in them."""
+    if isinstance(train, EncodedImages):
+        return len(train)
+    truths = train.truths
+    if isinstance(truths, GroundTruthTable):
+        before = np.concatenate([[0], truths.objects.trainable.numpy().cumsum()])
+        return int((np.diff(before[truths.starts.numpy()]) > 0).sum())
+    return sum(bool(truth.trainable.any()) for truth in truths)
+
+
+def recorded_count(out: Path) -> int | None:
+    """Return the number of training images that the run in `out` began with, if it is known."""
+    record = read_record(out)
+    return record.count if record else None
 
 
 def must_have_known_classes(out: Path, classes: Sequence[str]) -> None:
@@ -199,7 +219,7 @@ def image_changes(then: DataRecord, now: DataRecord) -> str:
 
 def copies_in_words(copies: Copies, place: Location | None) -> list[str]:
     """Return a line for each kind of copies that spoils a result; `place` is the opened folder."""
-    root = str(place) if isinstance(place, Path) else None
+    root = (place if place.is_dir() else place.parent) if isinstance(place, Path) else None
     kinds = (
         (copies.in_both, "of the validation set also in training", "its error is too low"),
         (copies.two_labels, "in two classes", "their labels cannot all be right"),
@@ -209,5 +229,5 @@ def copies_in_words(copies: Copies, place: Location | None) -> list[str]:
         if pairs:
             file, other = (os.path.relpath(path, root) if root else path for path in pairs[0])
             line = f"{count_of(len(pairs), 'image')} {where}, such as {file} and {other}: {effect}"
-            lines.append(f"{line}; `reslab check {root}` lists them" if root else line)
+            lines.append(f"{line}; `reslab check {place}` lists them" if root else line)
     return lines

@@ -53,6 +53,9 @@ class Inputs:
 
     data: Location | None = None
     weights: Path | None = None
+    # training images that an own-* recipe is made for, if not those in the data: when a run is
+    # trained again, those that it began with
+    count: int | None = None
     known: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def read(self, reader: Callable[..., Content], *arguments: Any) -> Content:
@@ -67,11 +70,15 @@ class Inputs:
         return self.known.get((reader, *arguments))
 
 
-def inputs_at(data: "str | Location | Inputs | None", weights: str | Path | None = None) -> Inputs:
+def inputs_at(
+    data: "str | Location | Inputs | None",
+    weights: str | Path | None = None,
+    count: int | None = None,
+) -> Inputs:
     """Return the inputs at these paths; an `Inputs` is returned unchanged."""
     if isinstance(data, Inputs):
         return data
-    return Inputs(parse_location(data) if data else None, Path(weights) if weights else None)
+    return Inputs(parse_location(data) if data else None, Path(weights) if weights else None, count)
 
 
 def setup_classification(

@@ -33,6 +33,14 @@ class GroundTruth:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def trainable(self) -> Tensor:
+        """A mask of the objects to train on, bool [N]: all but difficult objects and crowds.
+
+        VOC's difficult objects count as background, as in the released code; crowds are ignored.
+        """
+        return ~(self.difficult | self.crowd)
+
     def take(self, indices: Tensor) -> "GroundTruth":
         """Return the objects at `indices`, which are integers or a boolean mask."""
         columns = {name: column for name, column in vars(self).items() if column is not None}
