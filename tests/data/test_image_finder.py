@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from tests.data.labels.layouts import images
 
-from reslab.data.image_finder import AMBIGUOUS, MISSING, ImageFinder, list_images
+from reslab.data.image_finder import AMBIGUOUS, MISSING, ImageFinder, list_files
 
 FILES = ("images/a.png", "images/b.JPG", "train/1.png", "test/1.png", "x/dog/7.png", "é.png")
 
@@ -57,8 +57,9 @@ def test_images_are_preferred_to_masks() -> None:
 def test_links_are_followed_outwards_only(tmp_path: Path) -> None:
     images(tmp_path / "elsewhere", "a.png")
     root = images(tmp_path / "root", "b/c.png", ".hidden/d.png", "@eaDir/e.png")
+    (root / "notes.txt").write_text("")
     (root / "link").symlink_to(tmp_path / "elsewhere")
     (root / "again").symlink_to(tmp_path / "elsewhere")
     (root / "b/up").symlink_to(tmp_path)
     (root / "b/inside").symlink_to(root / "b")
-    assert list_images(root) == ["again/a.png", "b/c.png"]
+    assert list_files(root) == (["again/a.png", "b/c.png"], ["notes.txt"])

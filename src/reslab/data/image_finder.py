@@ -16,12 +16,13 @@ MISSING, AMBIGUOUS = -1, -2  # instead of an index
 _LEADING_DOTS = re.compile(r"^(\.{1,2}/)+")
 
 
-def list_images(root: Path) -> list[str]:
-    """Return all images below a folder, relative to it, except in hidden and system folders.
+def list_files(root: Path) -> tuple[list[str], list[str]]:
+    """Return all images below a folder and all other files, relative to it.
 
-    Links to folders elsewhere are followed, each target once.
+    Hidden files, and hidden and system folders, are left out. Links to folders elsewhere are
+    followed, each target once.
     """
-    images, folders = [], [""]
+    images, others, folders = [], [], [""]
     top = os.path.realpath(root)
     followed = set()
     while folders:
@@ -30,24 +31,26 @@ def list_images(root: Path) -> list[str]:
             path = f"{folder}{entry.name}"
             if path.lower().endswith(IMAGE_SUFFIXES) and not entry.is_dir(follow_symlinks=False):
                 images.append(path)
-            elif is_folder(entry) and not is_system_folder(entry.name):
+            elif not is_folder(entry):
+                others.append(path)
+            elif not is_system_folder(entry.name):
                 if entry.is_symlink():
                     target = os.path.realpath(entry.path)
                     if target in followed or os.path.commonpath((top, target)) in (top, target):
                         continue
                     followed.add(target)
                 folders.append(f"{path}/")
-    return sorted(images)
+    return sorted(images), sorted(others)
 
 
 class ImageFinder:
     """Find files by a path, a path with a foreign prefix, a bare name, or a name without suffix.
 
-    `files` are relative to the folder in which they were listed.
+    `files` are the images, and `others` the other files, relative to the folder that was listed.
     """
 
-    def __init__(self, files: Sequence[str]) -> None:
-        self.files = files
+    def __init__(self, files: Sequence[str], others: Sequence[str] = ()) -> None:
+        self.files, self.others = files, others
         self._exact = {file: index for index, file in enumerate(files)}
 
     @cached_property

@@ -243,3 +243,15 @@ def test_a_wrapped_folder(tmp_path: Path) -> None:
     images(tmp_path / "archive/images", *FOUR)
     table(tmp_path / "archive", "train.csv", "file,label", *(f"{f},{c}" for f, c in CATS.items()))
     assert len(whole(tmp_path)) == 4
+
+
+def test_other_files_are_counted(tmp_path: Path) -> None:
+    images(tmp_path / "images", *FOUR)
+    table(tmp_path, "train.csv", "file,label", *(f"{file},{label}" for file, label in CATS.items()))
+    table(tmp_path, "classes.csv", "index,id,name", "0,cat,Cat", "1,dog,Dog")
+    table(tmp_path, "test.csv", "file", "e.png")
+    for name in ("sample_submission.csv", "README.md", "images/clip.mp4", ".hidden"):
+        table(tmp_path, name, "")
+    notes = whole(tmp_path).notes
+    assert "3 files left out: 1 .md, 1 .mp4, 1 .csv" in notes
+    assert any("test.csv: it has no labels" in note for note in notes)

@@ -26,6 +26,7 @@ class Tables:
     """The tables that together hold the labels of a folder, by part; None for the whole folder."""
 
     paths: dict[Part | None, Path]
+    unused: tuple[Path, ...] = ()  # other tables, for each of which there is a note
     notes: tuple[str, ...] = ()
 
 
@@ -124,7 +125,7 @@ def choose_tables(paths: Sequence[Path], root: Path, finder: ImageFinder) -> Tab
     (chosen,) = candidates
     unused = [path for path in paths if path not in chosen.paths.values()]
     notes = tuple(reasons.get(path, f"{path} has labels too, and is not read") for path in unused)
-    return Tables(chosen.paths, notes)
+    return Tables(chosen.paths, tuple(unused), notes)
 
 
 def is_usual(tables: Tables) -> bool:

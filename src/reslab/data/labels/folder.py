@@ -6,13 +6,14 @@ that it has labels (labels.csv, train.csv), or if the folders are only numbered.
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reslab.data.class_names import ClassIndex, fold
 from reslab.data.datasets import EncodedImages
-from reslab.data.image_finder import ImageFinder, list_images
+from reslab.data.image_finder import ImageFinder, list_files
 from reslab.data.labels.choose import (
     NoLabels,
     SeveralTables,
@@ -25,7 +26,7 @@ from reslab.data.labels.choose import (
 )
 from reslab.data.labels.images import Labelled, LabelledRow, collect, encoded_images
 from reslab.data.labels.table import read_labels
-from reslab.data.left_out import count_of, shorten
+from reslab.data.left_out import CLASS_LIST, count_of, count_suffixes, shorten, suffix_of
 from reslab.data.location import TABLE_SUFFIXES, is_table
 from reslab.data.part_names import Part, part_of_name
 from reslab.data.parts import WHOLE_FOLDER, WRAPPERS, divide
@@ -62,11 +63,13 @@ def open_labelled(place: Path, names: Path | None, listed: Sequence[str]) -> Lab
                 f"({', '.join(TABLE_SUFFIXES)})"
             )
         root = place.parent
-        finder = ImageFinder(list_images(root))
+        finder = ImageFinder(*list_files(root))
         tables = tables_with(place, finder)
         return _build(root, tables, _collect(root, tables, finder), names)
     paths = find_tables(place) if place.is_dir() and not is_packed(place) else []
-    finder = ImageFinder(list_images(place) if paths else [])
+    if not paths:
+        return None
+    finder = ImageFinder(*list_files(place))
     if not finder.files:
         return None
     folders = _class_folders(finder.files)
@@ -96,7 +99,15 @@ def open_labelled(place: Path, names: Path | None, listed: Sequence[str]) -> Lab
 def _collect(root: Path, tables: Tables, finder: ImageFinder) -> Labelled:
     read = [read_labels(path, finder, part) for part, path in tables.paths.items()]
     labelled = collect(root, read, finder)
-    return replace(labelled, notes=tables.notes + labelled.notes)
+    notes = tables.notes + labelled.notes + _other_files_note(root, tables, finder)
+    return replace(labelled, notes=notes)
+
+
+def _other_files_note(root: Path, tables: Tables, finder: ImageFinder) -> tuple[str, ...]:
+    """Return a line about the files that are neither images nor tables in use."""
+    known = {root / CLASS_LIST, *tables.paths.values(), *tables.unused}
+    others = Counter(suffix_of(file) for file in finder.others if root / file not in known)
+    return (count_suffixes(others, ""),) if others else ()
 
 
 def _build(root: Path, tables: Tables, labelled: Labelled, names: Path | None) -> LabelledFolder:

@@ -12,7 +12,7 @@ from pathlib import Path
 from reslab.data.class_folders import list_folder, subfolders
 from reslab.data.datasets import EncodedImages
 from reslab.data.decode import IMAGE_SUFFIXES
-from reslab.data.image_finder import ImageFinder, list_images
+from reslab.data.image_finder import ImageFinder, list_files
 from reslab.data.labels.choose import (
     TABLE_FOLDERS,
     NoLabels,
@@ -44,7 +44,7 @@ def open_heap(
     paths = [path for folder in places for path in tables_in(folder)]
     paths = [path for path in paths if part_of(path, place) != "train"]
     truths = [folder / GROUND_TRUTH for folder in places if (folder / GROUND_TRUTH).is_file()]
-    finder = ImageFinder(list_images(root))
+    finder = ImageFinder(*list_files(root))
     try:
         tables = choose_tables(paths, place, finder)
         rows, notes = _read(tables, root, finder, classes, names)
