@@ -5,7 +5,8 @@ from pathlib import Path
 
 from reslab.data.boxes.annotations import AnnotatedFolder, Annotations
 from reslab.data.boxes.coco import read_coco
-from reslab.data.boxes.coco_files import coco_part, year_of
+from reslab.data.boxes.coco_files import coco_part, image_places, year_of
+from reslab.data.boxes.image_files import place_images
 from reslab.data.class_folders import Problem
 from reslab.data.datasets import Splits
 from reslab.data.part_names import Part
@@ -39,14 +40,13 @@ def read_coco_folder(folder: Path, files: Sequence[Path], years: str) -> Annotat
 
 
 def read_coco_file(path: Path) -> Annotations:
-    """Read the annotation file `path`, whose images lie beside it or beside its folder."""
-    return read_coco(path, home_of(path), path.stem)
-
-
-def home_of(path: Path) -> Path:
-    """Return the folder of the data set that an annotation file belongs to."""
+    """Read a single annotation file, whose images lie near it or near its folder."""
     path = path.absolute()
-    return path.parent.parent if path.parent.name.lower() == "annotations" else path.parent
+    part = read_coco(path, path.parent, path.stem, find_images=False)
+    homes = (path.parent, path.parent.parent)
+    places = [place for home in homes for place in image_places(path, home, part.files)]
+    place_images(part, places, path.name)
+    return part
 
 
 def _of_year(folder: Path, files: Sequence[Path], years: str) -> Sequence[Path]:

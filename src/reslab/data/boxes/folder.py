@@ -7,11 +7,11 @@ import torch
 from reslab.data.boxes.annotations import AnnotatedFolder, Annotations, align_classes
 from reslab.data.boxes.box_faults import alike_classes
 from reslab.data.boxes.build import detection_set
-from reslab.data.boxes.coco_folder import home_of, read_coco_file, read_coco_folder
+from reslab.data.boxes.coco_folder import read_coco_file, read_coco_folder
 from reslab.data.boxes.foreign import foreign_annotations
 from reslab.data.boxes.image_files import unlisted_images
 from reslab.data.boxes.layouts import CocoFiles, VocHomes, find_layout
-from reslab.data.boxes.sets import DetectionSet, DetectionSplits
+from reslab.data.boxes.sets import DetectionSet, DetectionSplits, GroundTruthTable
 from reslab.data.boxes.voc_folder import read_voc_folder
 from reslab.data.boxes.yolo import read_yolo
 from reslab.data.boxes.yolo_files import YoloFiles
@@ -59,7 +59,8 @@ def split_boxes(whole: DetectionSet, validation: float, seed: int) -> DetectionS
     """Split off the fraction `validation` of the images, at least one and never all.
 
     Images are ranked by a hash of seed and name, so images added later do not change the rank of
-    earlier ones.
+    earlier ones. If the first ones do not have their proportion of the images with objects, to
+    within one image, that fraction of the images with objects and of the others is split off.
     """
     if len(whole) < 2:
         raise ValueError(
@@ -67,6 +68,13 @@ def split_boxes(whole: DetectionSet, validation: float, seed: int) -> DetectionS
             "add images"
         )
     train, held_out = draw_validation(whole.files, validation, seed, [torch.arange(len(whole))])
+    assert isinstance(whole.truths, GroundTruthTable)
+    has_objects = whole.truths.have_objects()
+    count, drawn = int(has_objects.sum()), int(has_objects[held_out].sum())
+    in_proportion = 0 < drawn < count and abs(drawn - validation * count) < 1
+    if count > 1 and not in_proportion:
+        groups = has_objects.nonzero()[:, 0], (~has_objects).nonzero()[:, 0]
+        train, held_out = draw_validation(whole.files, validation, seed, groups)
     return Splits(whole.take("train", train), whole.take("validation", held_out))
 
 
@@ -76,11 +84,11 @@ def read_annotations(folder: Path, years: str = "") -> AnnotatedFolder:
     Raises ValueError if the folder has none of the layouts.
     """
     if is_annotation_file(folder):
-        annotations: AnnotatedFolder = read_coco_file(folder)
-        folder = home_of(folder)
-    else:
-        must_be_folder(folder)
-        annotations = _read_layout(folder, years)
+        whole = read_coco_file(folder)
+        add_remarks(whole.root, (whole,))
+        return whole
+    must_be_folder(folder)
+    annotations = _read_layout(folder, years)
     if isinstance(annotations, Splits):
         align_classes(annotations.train, annotations.test)
     add_remarks(folder, all_parts(annotations))

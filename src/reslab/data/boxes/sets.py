@@ -73,6 +73,12 @@ class GroundTruthTable(Sequence[GroundTruth]):
         self.objects = objects
         self.starts = torch.from_numpy(np.concatenate(([0], ends)))  # int64 [images + 1]
 
+    def have_objects(self) -> Tensor:
+        """Return which images have an object that is neither difficult nor a crowd, bool [N]."""
+        usable = ~(self.objects.difficult | self.objects.crowd)
+        before = torch.cat((torch.zeros(1, dtype=torch.int64), usable.cumsum(0)))[self.starts]
+        return before[1:] > before[:-1]
+
     def __len__(self) -> int:
         return len(self.starts) - 1
 
