@@ -63,22 +63,21 @@ def wrong_convention(part: Annotations) -> Problem | None:
     right, others = CONVENTIONS[part.layout]
     boxes, sizes = part.objects.corners(), sizes_of_images(part)
     finite = np.isfinite(boxes).all(1)
-    boxes, sizes = boxes[finite], sizes[finite]
+    if not finite.all():
+        boxes, sizes = boxes[finite], sizes[finite]
     if not len(boxes):
         return None
-    if part.layout == "COCO":
-        written = np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
-    else:
-        written = boxes + np.array([1, 1, 0, 0])
     place = part.place(0).partition(": annotation")[0]
-    if problem := _scaled(written, right.read(written), sizes, place):
-        return problem
-    inside = _fit(right.read(written), sizes, FAR)
-    misfits = int((~_fit(right.read(written), sizes, 0)).sum())
-    if (~inside).sum() < max(2, MISFITS * len(boxes)):
+    if boxes.max() <= PERCENT:
+        spread = bool((boxes[:, 2:].max(0) > PERCENT / 2).all())
+        if problem := _scaled(_as_written(part, boxes), sizes, place, spread):
+            return problem
+    far = ~_fit(boxes, sizes, FAR)
+    if far.sum() < max(2, MISFITS * len(boxes)):
         return None
+    misfits = int((~_fit(boxes, sizes, 0)).sum())
     for other in others:
-        if _fit(other.read(written), sizes, 0).mean() >= FITTING:
+        if _fit(other.read(_as_written(part, boxes)), sizes, 0).mean() >= FITTING:
             change = other.to_size if right is SIZES else other.to_corners
             note = (
                 f"{misfits:,} of {len(boxes):,} boxes do not fit the image as {right.name}, but as "
@@ -88,24 +87,30 @@ def wrong_convention(part: Annotations) -> Problem | None:
     return None
 
 
-def _scaled(
-    written: np.ndarray, boxes: np.ndarray, sizes: np.ndarray, place: str
-) -> Problem | None:
-    """Return the problem if all boxes are fractions or percentages of the image."""
+def _as_written(part: Annotations, boxes: np.ndarray) -> np.ndarray:
+    if part.layout == "COCO":
+        return np.hstack([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]])
+    return boxes + np.array([1, 1, 0, 0])
+
+
+def _scaled(written: np.ndarray, sizes: np.ndarray, place: str, spread: bool) -> Problem | None:
+    """Return the problem if all boxes are fractions or percentages of the image.
+
+    Percentages are at most 100 although images are large; `spread` is true if some exceed 50.
+    """
     if (written < 0).any():
         return None
     if (written <= LARGEST_FRACTION).all() and (written % 1).any():
         note = (
-            f"all {len(boxes):,} boxes are numbers from 0 to 1, fractions of the image: multiply "
+            f"all {len(written):,} boxes are numbers from 0 to 1, fractions of the image: multiply "
             "them by its width and height"
         )
         return Problem("fractions", place, note)
-    spread = (boxes[:, 2:].max(0) > PERCENT / 2).all()  # beyond the middle, as percentages
     large = (sizes >= SMALLEST_SIDE).all() and np.isfinite(sizes).all()
     fractional = ((written % 1) != 0).mean() > 0.5
-    if len(boxes) >= FEWEST and (boxes <= PERCENT).all() and spread and large and fractional:
+    if len(written) >= FEWEST and spread and large and fractional:
         note = (
-            f"all {len(boxes):,} boxes are numbers from 0 to 100 in images of at least "
+            f"all {len(written):,} boxes are numbers from 0 to 100 in images of at least "
             f"{sizes[:, 0].min():g} x {sizes[:, 1].min():g}, percentages of the image: multiply "
             "them by its width and height, and divide by 100"
         )
