@@ -74,23 +74,23 @@ class ImageIndex:
         return []
 
 
-def _folded(name: str) -> str:
+def folded(name: str) -> str:
     return clean(name).casefold()
 
 
 def _folded_stem(name: str) -> str:
-    return _folded(image_stem(name.strip()))
+    return folded(image_stem(name.strip()))
 
 
-FORMS = (clean, _folded, _folded_stem)  # of the names of files, from strict to loose
+FORMS = (clean, folded, _folded_stem)  # of the names of files, from strict to loose
 
 
 def _nearest(path: str, candidates: list[str]) -> list[str]:
     """Return the candidates that share the most folders with `path`, counted from the end."""
-    folders = _folded(path).split("/")[-2::-1]
+    folders = folded(path).split("/")[-2::-1]
 
     def shared(candidate: str) -> int:
-        pairs = zip(folders, _folded(candidate).split("/")[-2::-1], strict=False)
+        pairs = zip(folders, folded(candidate).split("/")[-2::-1], strict=False)
         return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
     most = max(map(shared, candidates))

@@ -39,7 +39,7 @@ def find_layout(folder: Path) -> BoxLayout | None:
         return CocoFiles(files)
     if homes := find_homes(tree):
         return VocHomes(homes)
-    if tree.has_texts() and (found := find_yolo(folder)):
+    if tree.has_texts() and (found := find_yolo(tree)):
         return found
     if files := named_coco(folder):
         return CocoFiles(files)

@@ -12,18 +12,31 @@ import numpy as np
 from reslab.data.boxes.annotations import AnnotatedFolder, Annotations, Objects
 from reslab.data.boxes.image_files import counted, size_of
 from reslab.data.boxes.sets import UNKNOWN_SIZE
-from reslab.data.boxes.yolo_files import YoloFiles, label_files
+from reslab.data.boxes.yolo_files import YoloFiles
 from reslab.data.class_folders import Problem
 from reslab.data.datasets import Splits
 from reslab.data.part_names import Part
 from reslab.errors import os_reason
 
 LARGEST = 1.05  # labels may extend past the edge by a rounding error
+MOST_CLASSES = 2**16  # a larger number is a mistake
 BOX, WITH_SCORE, FEWEST_OUTLINE = 5, 6, 7  # numbers in a row
 
 
 def read_yolo(folder: Path, found: YoloFiles) -> AnnotatedFolder:
     """Read the parts of a YOLO data set, and collect their problems."""
+    annotations = _read_parts(folder, found)
+    first = annotations.train if isinstance(annotations, Splits) else annotations
+    first.remarks += [Problem("not used", found.source, note) for note in found.notes]
+    if not found.names:
+        note = (
+            "no file names the classes: they are called by their numbers; list them in classes.txt"
+        )
+        first.remarks.append(Problem("no names", found.source, note))
+    return annotations
+
+
+def _read_parts(folder: Path, found: YoloFiles) -> AnnotatedFolder:
     parts = found.images
     test: Part = "validation" if "validation" in parts else "test"
     if "train" in parts and test in parts:
@@ -41,31 +54,24 @@ def read_yolo(folder: Path, found: YoloFiles) -> AnnotatedFolder:
 
 
 def _read_part(folder: Path, found: YoloFiles, name: str, images: list[str]) -> Annotations:
-    rows = _Rows(folder)
+    rows = _Rows(folder, found.keypoints)
     labelled = 0
     part = Annotations("YOLO", name, folder, rows.place, objects=rows.objects)
     for image in images:
         part.files.append(image)
         part.keys.append(image)
         part.sizes.append(size_of(folder, image))
-        label = next((file for file in label_files(image) if (folder / file).is_file()), None)
-        if label is not None:
+        if label := found.labels.get(image):
             labelled += 1
             rows.read(label, len(part) - 1, part.sizes[-1])
     part.problems = rows.problems()
     numbers = range(max((int(n) for n in rows.objects.names), default=-1) + 1)
     names = found.names or tuple(str(number) for number in numbers)
     part.classes = dict(enumerate(names))
-    if not found.names:
-        note = (
-            "no file names the classes: they are called by their numbers; list them in classes.txt"
-        )
-        part.remarks.append(Problem("no names", "labels", note))
     if labelled < len(part):
         without = counted(len(part) - labelled, "image")
         note = f"{without} without a label file: taken as images without objects"
         part.remarks.append(Problem("no label file", name, note))
-    part.remarks += [Problem("no images", found.source, note) for note in found.notes]
     return part
 
 
@@ -74,6 +80,7 @@ class _Rows:
     """The objects of label files, and the lines that are not rows."""
 
     folder: Path
+    keypoints: int  # numbers in a row after its box
     objects: Objects = field(default_factory=Objects)
     files: dict[int, str] = field(default_factory=dict)  # label files by image
     faults: dict[str, list[str]] = field(default_factory=dict)  # places by reason
@@ -114,6 +121,8 @@ class _Rows:
         except ValueError:
             self._fault(f"not a row of numbers: {' '.join(words)[:60]}", place)
             return
+        if self.keypoints and len(words) == BOX + self.keypoints:
+            words, values = words[:BOX], values[: BOX - 1]
         if len(words) == WITH_SCORE:
             self._fault(
                 "6 numbers: labels have 5, and predictions a confidence that they lack", place
@@ -124,7 +133,7 @@ class _Rows:
                 f"{len(words)} numbers instead of 5, or of a class and at least 3 points", place
             )
             return
-        if class_ < 0 or class_ % 1 or not np.isfinite(values).all():
+        if not 0 <= class_ < MOST_CLASSES or class_ % 1 or not np.isfinite(values).all():
             self._fault(f"not a class number and fractions: {' '.join(words)[:60]}", place)
             return
         if max(values) > LARGEST:
