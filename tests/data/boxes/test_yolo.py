@@ -65,6 +65,27 @@ LAYOUTS = {
         "obj.data": "classes = 2\ntrain = data/train.txt\nvalid = data/valid.txt\n"
         "names = data/obj.names\n",
     },
+    "a list in one file of two": pairs("p/images", "p/labels", "a")
+    | pairs("q/images", "q/labels", "b")
+    | pairs("v/images", "v/labels", "c")
+    | {"my.yaml": "train: [p/images, q/images]\nval:\n- v/images\nnames: {'1': dog, '0': cat}\n"},
+    "names in a text file": TRAIN_VAL
+    | {"data.yaml": YAML.replace("[cat, dog]", "classes.txt"), "classes.txt": "cat\r\ndog\n"},
+    "other capitals": {
+        name.replace("images/t", "Images/T").replace("images/v", "Images/V"): text
+        for name, text in TRAIN_VAL.items()
+    }
+    | {"data.yaml": YAML},
+    "other names of folders": pairs("train/JPEGImages", "train/labels_yolo", "a b")
+    | pairs("val/JPEGImages", "val/labels_yolo", "c")
+    | {"classes.txt": "cat\ndog\n"},
+    "labels of all parts in one folder": pairs("images/train", "txt", "a b")
+    | pairs("images/val", "txt", "c")
+    | {"classes.txt": "cat\ndog\n"},
+    "a level below": {f"set/set/{name}": text for name, text in TRAIN_VAL.items()}
+    | {"set/set/data.yaml": YAML},
+    "settings of a run beside it": TRAIN_VAL
+    | {"data.yaml": YAML, "args.yaml": "data: data.yaml\nepochs: 3\n"},
     "without a data file": TRAIN_VAL | {"classes.txt": "cat\ndog\n"},
 }
 
@@ -94,6 +115,7 @@ def whole(root: Path, label: str, **files: str):
         ("\ufeff0 0.5 0.5 0.5 1\r\n\r\n1 0.25 0.5 0.5 1.0\r\n", [[10, 0, 30, 20], [0, 0, 20, 20]]),
         ("1 0.1 0.2 0.5 0.2 0.4 0.8\n", [[4, 4, 20, 16]]),  # an outline
         ("1\t.5 .5 2.5e-1 .5\n", [[15, 5, 25, 15]]),
+        ("1,0.5,0.5,0.25,0.5\n", [[15, 5, 25, 15]]),
     ],
 )
 def test_rows(tmp_path: Path, label: str, boxes: list[list[float]]) -> None:
@@ -120,6 +142,8 @@ def test_classes_without_names_are_numbers(tmp_path: Path) -> None:
         ("2 .5 .5 .5 .5\n", r"labels/a\.txt:1: class 2, but there are 2 classes, 0 to 1"),
         (ROW + "0 10 5 20 10\n", r"labels/a\.txt:2: numbers above 1: .* not pixels"),
         (ROW + "1 .5 .5 .5 .5 .9\n", r"labels/a\.txt:2: 6 numbers: labels have 5"),
+        ("dog .5 .5 .5 .5\n", r"labels/a\.txt:1: not a row of numbers: dog"),
+        ("100000000000 .5 .5 .5 .5\n", r"labels/a\.txt:1: not a class number"),
         (ROW + "1 .5 .5 .5\n", r"labels/a\.txt:2: 4 numbers instead of 5"),
         (ROW + "dog .5 .5 .5 .5\n", r"labels/a\.txt:2: not a row of numbers: dog"),
         (ROW + "1 .5 nan .5 .5\n", r"labels/a\.txt:2: not a class number and fractions"),
@@ -148,6 +172,67 @@ def test_data_files_with_mistakes(tmp_path: Path, text: str, message: str) -> No
 def test_a_malformed_data_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data\.yaml:3: malformed YAML"):
         whole(tmp_path, ROW, **{"data.yaml": "train: images\nnames: [cat, dog\nnc: 2\n"})
+
+
+def test_class_names_are_text(tmp_path: Path) -> None:
+    """YAML would read these names as False, 1 and None."""
+    names = YAML.replace("[cat, dog]", "[no, 001, null]")
+    sets = open_detection(plant(tmp_path, TRAIN_VAL | {"data.yaml": names}))
+    assert sets.train.classes == ("no", "001", "null")
+
+
+@pytest.mark.parametrize(
+    ("shape", "points"), [("[2, 2]", " .45 .4 .55 .6"), ("[2, 3]", " .45 .4 2 .55 .6 0")]
+)
+def test_keypoints_follow_the_box(tmp_path: Path, shape: str, points: str) -> None:
+    row = ROW.strip() + points + "\n"
+    files = {name: row if text == ROW else text for name, text in TRAIN_VAL.items()}
+    data_file = {"data.yaml": f"{YAML}kpt_shape: {shape}\n"}
+    sets = open_detection(plant(tmp_path, files | data_file))
+    for truth in (*sets.train.truths, *sets.test.truths):
+        assert truth.boxes.tolist() == [[15, 5, 25, 15]]
+
+
+def test_a_data_file_is_enough_where_most_label_files_are_empty(tmp_path: Path) -> None:
+    names = " ".join(f"n{number:03}" for number in range(250))
+    files = pairs("images/train", "labels/train", names, "") | TRAIN_VAL | {"data.yaml": YAML}
+    assert len(open_detection(plant(tmp_path, files)).train) == 252
+
+
+def test_validation_on_the_training_images_is_split(tmp_path: Path) -> None:
+    data_file = {"data.yaml": YAML.replace("images/val", "images/train")}
+    files = pairs("images/train", "labels/train", "a b c d") | data_file
+    sets = open_detection(plant(tmp_path, files))
+    assert not set(sets.train.files) & set(sets.test.files)
+    assert any("the validation images are the training images" in n for n in sets.train.notes)
+
+
+def test_labels_without_an_image_are_noted(tmp_path: Path) -> None:
+    files = {"data.yaml": YAML, "labels/train/gone.txt": ROW, "labels/train/classes.txt": "cat"}
+    sets = open_detection(plant(tmp_path, TRAIN_VAL | files))
+    assert [note for note in sets.train.notes if "label file" in note] == [
+        "data.yaml: 1 label file without an image: left out, such as labels/train/gone.txt"
+    ]
+
+
+def test_a_part_never_takes_the_labels_of_another(tmp_path: Path) -> None:
+    """An image of the validation part has the name of a training image, but no label file."""
+    files = TRAIN_VAL | {"images/val/a.jpg": "", "classes.txt": "cat\ndog\n"}
+    sets = open_detection(plant(tmp_path, files))
+    objects = {Path(f).stem: len(t) for f, t in zip(sets.test.files, sets.test.truths, strict=True)}
+    assert objects == {"a": 0, "c": 1}
+
+
+def test_two_data_files_that_differ_are_refused(tmp_path: Path) -> None:
+    files = {"data.yaml": YAML, "coco.yaml": YAML.replace("cat", "cow")}
+    with pytest.raises(ValueError, match=r"coco\.yaml and data\.yaml, which describe different"):
+        open_detection(plant(tmp_path, TRAIN_VAL | files))
+
+
+def test_captions_beside_images_are_not_labels(tmp_path: Path) -> None:
+    files = pairs("", "", "a b", "a photo of 2 cats\n")
+    with pytest.raises(ValueError, match="has no annotated boxes"):
+        open_detection(plant(tmp_path, {name.strip("/"): text for name, text in files.items()}))
 
 
 def test_coco128_as_yolo_has_the_boxes_of_its_coco_file(shared: Path, tmp_path: Path) -> None:

@@ -195,7 +195,9 @@ BOX_ADVICE = {
     "no label file": _remark(
         "counted as images without objects", "nothing, or copy the label files that are missing"
     ),
-    "no images": _remark("not used", "copy the images of this part, or correct its path"),
+    "not used": _remark(
+        "not used", "copy the images that are missing, or correct the paths in the data file"
+    ),
     "no size": _remark(
         "the size is read from each image before training",
         "nothing; with it in the annotations, a folder opens faster",
