@@ -144,3 +144,45 @@ def test_classes_that_differ_in_case_are_said(tmp_path: Path) -> None:
     images(tmp_path, *FOUR)
     table(tmp_path, "labels.csv", "file,label", "a.png,Cat", "b.png,cat", "c.png,dog", "d.png,dog")
     assert any("'Cat' and 'cat' are two classes" in note for note in whole(tmp_path).notes)
+
+
+def test_the_first_line_of_excel(tmp_path: Path) -> None:
+    images(tmp_path, *FOUR)
+    table(tmp_path, "labels.csv", "sep=;", "file;label", *(f"{f};{c}" for f, c in CATS.items()))
+    assert labels_of(whole(tmp_path)) == CATS
+
+
+@pytest.mark.parametrize("values", ["0010", "yyny", "abab"])
+def test_a_split_that_cannot_be_used_is_refused(tmp_path: Path, values: str) -> None:
+    """No other split is drawn where the author has one."""
+    images(tmp_path, *FOUR)
+    rows = [f"{f},{c},{value}" for (f, c), value in zip(CATS.items(), values, strict=True)]
+    table(tmp_path, "labels.csv", "file,label,split", *rows)
+    with pytest.raises(ValueError, match=r"column 'split' has ., .: write train, val or test"):
+        read_folder(tmp_path)
+
+
+def test_parts_with_further_words(tmp_path: Path) -> None:
+    images(tmp_path, *FOUR)
+    usage = ["Training", "Training", "PublicTest", "PrivateTest"]
+    labels = ["x", "y", "x", "y"]
+    rows = [",".join(row) for row in zip(FOUR, labels, usage, strict=True)]
+    table(tmp_path, "labels.csv", "file,emotion,Usage", *rows)
+    assert len(open_folder(tmp_path).test) == 2
+
+
+def test_a_test_table_with_an_empty_column(tmp_path: Path) -> None:
+    images(tmp_path, *FOUR)
+    table(tmp_path, "train.csv", "file,label", "a.png,x", "b.png,y")
+    table(tmp_path, "test.csv", "file,label", "c.png,", "d.png,")
+    opened = whole(tmp_path)
+    assert opened.files == ["a.png", "b.png"]
+    assert any("test.csv: no row has a label" in note for note in opened.notes)
+
+
+def test_a_table_called_sample(tmp_path: Path) -> None:
+    images(tmp_path / "images", *FOUR)
+    rows = [f"{file},{label}" for file, label in CATS.items()]
+    table(tmp_path, "sample_labels.csv", "Image Index,Finding Labels", *rows)
+    table(tmp_path, "sample_submission.csv", "Image Index,Finding Labels", *rows)
+    assert len(whole(tmp_path)) == 4

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from reslab.data.class_folders import is_folder, list_folder, subfolders
 from reslab.data.image_finder import ImageFinder
+from reslab.data.labels.columns import NotLabels
 from reslab.data.labels.table import looks_like_table, read_columns
 from reslab.data.left_out import CLASS_LIST, shorten
 from reslab.data.location import TABLE_SUFFIXES
@@ -18,7 +19,7 @@ USUAL = {"label", "labels", "annotation", "annotations", "metadata", "meta", "cl
 }  # fmt: skip
 TABLE_FOLDERS = {"label", "labels", "annotation", "annotations", "csv", "csvs", "metadata", "meta"}
 MANY = 50  # files in a folder
-NEVER = {"submission", "sample", "readme", "license", "requirements"}
+NEVER = {"submission", "submissions", "readme", "license", "requirements"}
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,6 @@ class Tables:
     paths: dict[Part | None, Path]
     unused: tuple[Path, ...] = ()  # other tables, for each of which there is a note
     notes: tuple[str, ...] = ()
-
-
-class NoLabels(ValueError):
-    """Raised if no table in a folder has a label for each image; the message says why."""
 
 
 class SeveralTables(ValueError):
@@ -98,7 +95,7 @@ def tables_with(path: Path, finder: ImageFinder) -> Tables:
 def choose_tables(paths: Sequence[Path], root: Path, finder: ImageFinder) -> Tables:
     """Choose the tables that have labels of the images listed by `finder`.
 
-    The paths are below `root`. Raises NoLabels if there are no such tables, and SeveralTables if
+    The paths are below `root`. Raises NotLabels if there are no such tables, and SeveralTables if
     more than one may be meant.
     """
     reasons: dict[Path, str] = {}
@@ -116,7 +113,7 @@ def choose_tables(paths: Sequence[Path], root: Path, finder: ImageFinder) -> Tab
             raise SeveralTables([Tables({part: group[part]}), Tables({part: path})])
         group[part] = path
     if not groups:
-        raise NoLabels("; ".join(list(reasons.values())[:2]))
+        raise NotLabels("; ".join(list(reasons.values())[:2]))
     candidates = [Tables(group) for group in groups.values()]
     for is_better in (can_train, _has_split, is_usual, _says_labels):
         candidates = list(filter(is_better, candidates)) or candidates

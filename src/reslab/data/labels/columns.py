@@ -24,8 +24,9 @@ LABELS = (
     "species breed variety disease diagnosis dx finding emotion artist style genre tag tags type "
     "level grade name",
 )
-PARTS = "split splits subset partition usage phase datatype"
-MAYBE_PARTS = "set dataset part fold folds group mode stage"  # if they hold names of parts
+PARTS = "split splits subset partition"
+# of parts only if they have values such as train
+MAYBE_PARTS = "set dataset part fold folds group mode stage usage phase datatype"
 FLAGS: dict[str, tuple[Part, Part]] = {
     "istrain": ("train", "validation"),
     "istraining": ("train", "validation"),
@@ -52,7 +53,7 @@ Rows = Sequence[Sequence[str]]
 
 
 class NotLabels(ValueError):
-    """Raised if a table does not say which class each image has; the message says why."""
+    """Raised if no table says which class each image has; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -157,10 +158,14 @@ def _part_column(
             return names.index(name), flags, notes
     for at in _positions((PARTS, MAYBE_PARTS), names):
         values = {row[at] for row in rows}
-        named = any(part_of_name(value) for value in values)
-        if named or (names[at] in PARTS.split() and not all(map(is_number, values))):
+        if any(map(part_of_name, values)):
             return at, None, notes
-        if names[at] in (*PARTS.split(), "fold", "folds"):
+        if names[at] in PARTS.split():
+            raise NotLabels(
+                f"its column {header[at]!r} has {shorten(sorted(values), 3)}: write train, val or "
+                "test, or give the column another name"
+            )
+        if names[at] in ("fold", "folds"):
             notes = (f"its column {header[at]!r} has numbers, not train, val and test: not used",)
     return None, None, notes
 

@@ -15,7 +15,6 @@ from reslab.data.class_names import ClassIndex, fold
 from reslab.data.datasets import EncodedImages
 from reslab.data.image_finder import ImageFinder, list_files
 from reslab.data.labels.choose import (
-    NoLabels,
     SeveralTables,
     Tables,
     can_train,
@@ -24,6 +23,7 @@ from reslab.data.labels.choose import (
     is_usual,
     tables_with,
 )
+from reslab.data.labels.columns import NotLabels
 from reslab.data.labels.images import Labelled, LabelledRow, collect, encoded_images
 from reslab.data.labels.table import read_labels
 from reslab.data.left_out import CLASS_LIST, count_of, count_suffixes, shorten, suffix_of
@@ -78,7 +78,7 @@ def open_labelled(place: Path, names: Path | None, listed: Sequence[str]) -> Lab
     try:
         tables = choose_tables(paths, place, finder)
         labelled = _collect(place, tables, finder)
-    except NoLabels as error:
+    except NotLabels as error:
         if folders:
             return None
         raise ValueError(
@@ -97,10 +97,18 @@ def open_labelled(place: Path, names: Path | None, listed: Sequence[str]) -> Lab
 
 
 def _collect(root: Path, tables: Tables, finder: ImageFinder) -> Labelled:
-    read = [read_labels(path, finder, part) for part, path in tables.paths.items()]
+    """Read tables; one of test images that has no labels is noted and left out."""
+    read, notes = [], list(tables.notes)
+    for part, path in tables.paths.items():
+        try:
+            read.append(read_labels(path, finder, part))
+        except NotLabels as error:
+            if part != "test" or len(tables.paths) == 1:
+                raise
+            notes.append(str(error))
     labelled = collect(root, read, finder)
-    notes = tables.notes + labelled.notes + _other_files_note(root, tables, finder)
-    return replace(labelled, notes=notes)
+    notes += (*labelled.notes, *_other_files_note(root, tables, finder))
+    return replace(labelled, notes=tuple(notes))
 
 
 def _other_files_note(root: Path, tables: Tables, finder: ImageFinder) -> tuple[str, ...]:

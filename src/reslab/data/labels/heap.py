@@ -15,12 +15,12 @@ from reslab.data.decode import IMAGE_SUFFIXES
 from reslab.data.image_finder import ImageFinder, list_files
 from reslab.data.labels.choose import (
     TABLE_FOLDERS,
-    NoLabels,
     Tables,
     choose_tables,
     part_of,
     tables_in,
 )
+from reslab.data.labels.columns import NotLabels
 from reslab.data.labels.devkit import GROUND_TRUTH, read_ground_truth
 from reslab.data.labels.images import LabelledRow, collect, encoded_images
 from reslab.data.labels.table import read_labels
@@ -48,7 +48,7 @@ def open_heap(
     try:
         tables = choose_tables(paths, place, finder)
         rows, notes = _read(tables, root, finder, classes, names)
-    except NoLabels as error:
+    except NotLabels as error:
         if not truths:
             if not paths:
                 return None

@@ -245,6 +245,8 @@ def _lines(path: Path, *, keep_empty: bool = False) -> Iterator[tuple[int, str]]
             file.seek(0)
             text = TextIOWrapper(file, "utf-16" if wide else "utf-8-sig", newline="")
             for number, line in enumerate(text, 1):
+                if number == 1 and line.lower().startswith("sep="):  # written by Excel
+                    continue
                 if keep_empty or (line.strip() and not line.startswith("#")):
                     yield number, line.rstrip("\r\n") if not keep_empty else line
     except OSError as error:
