@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reslab.data.boxes.sets import DetectionSet, GroundTruth
+from reslab.data.boxes.sets import DetectionSet, GroundTruth, GroundTruthTable
 from reslab.data.datasets import ReplaceBad
 from reslab.data.loader import CPU, BadFileLimit, Draws
 from reslab.data.sampler import ShuffleSampler, Stream, make_generator
@@ -167,4 +167,7 @@ def must_have_objects(name: str, truths: Sequence[GroundTruth]) -> None:
 def with_objects(train: DetectionSet) -> list[int]:
     """Return the indices of images that have an object to detect; raise ValueError if none has."""
     must_have_objects(train.name, train.truths)
-    return [row for row, truth in enumerate(train.truths) if truth.trainable.any()]
+    truths = train.truths
+    if isinstance(truths, GroundTruthTable):
+        return truths.have_objects().nonzero()[:, 0].tolist()
+    return [row for row, truth in enumerate(truths) if truth.trainable.any()]

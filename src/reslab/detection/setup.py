@@ -56,9 +56,18 @@ def open_detection_data(
             f"{recipe.name} needs images with boxes: give a COCO or VOC folder with `data`"
         )
     folder = to_folder(inputs.data, f"{recipe.name} needs")
+    sets = read_splits(inputs, folder, recipe.years, recipe.validation)
     annotations = inputs.read(read_annotations, folder, recipe.years)
-    sets = split_annotations(annotations, recipe.validation)
     return sets, usual_protocol(evaluation_part(annotations))
+
+
+def read_splits(inputs: Inputs, folder: Path, years: str, validation: float) -> DetectionSplits:
+    """Open the training and test sets of a folder, only once per `inputs`."""
+    key = (read_splits, folder, years, validation)
+    if key not in inputs.known:
+        annotations = inputs.read(read_annotations, folder, years)
+        inputs.known[key] = split_annotations(annotations, validation)
+    return inputs.known[key]
 
 
 def open_training_data(recipe: DetectionRecipe, data: str | Location | Inputs | None) -> OpenedSets:

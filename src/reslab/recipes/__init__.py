@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reslab.data.boxes.folder import read_annotations, split_annotations
 from reslab.data.folder import read_folder, split_folder
 from reslab.data.location import Location, to_folder
 from reslab.detection.alternating import detector_target, train_detector
 from reslab.detection.recipe import DetectionRecipe
-from reslab.detection.setup import Weights, fit_detector_to_weights, read_weights
+from reslab.detection.setup import Weights, fit_detector_to_weights, read_splits, read_weights
 from reslab.errors import unknown_name
 from reslab.models.config import ResNetConfig, cifar_names, config_named, imagenet_names
 from reslab.models.model_file import Model
@@ -118,7 +117,7 @@ def own_boxes(
     if inputs.data is None:
         raise ValueError(f"{name} is made from your boxes: name a COCO or VOC folder with `data`")
     folder = to_folder(inputs.data, f"{name} needs")
-    sets = split_annotations(inputs.read(read_annotations, folder, ""), OWN_VALIDATION)
+    sets = read_splits(inputs, folder, "", OWN_VALIDATION)
     return own_detection_recipe(model, config, sets.train, inputs.count)
 
 

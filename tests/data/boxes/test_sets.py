@@ -28,6 +28,17 @@ def test_a_table_of_ground_truth_is_a_sequence() -> None:
         truths[3]
 
 
+def test_images_of_a_table_are_taken_in_any_order() -> None:
+    truths = GroundTruthTable(truth(7, areas=True), [2, 0, 3, 1, 1])
+    rows = torch.tensor([4, 2, 1, 0, 2])
+    taken = truths.take(rows)
+    assert len(taken) == 5
+    for row, image in zip(rows.tolist(), taken, strict=True):
+        for name, column in vars(truths[row]).items():
+            assert column is None or torch.equal(getattr(image, name), column)
+    assert len(truths.take(torch.tensor([], dtype=torch.int64))) == 0
+
+
 def test_objects_and_detections_are_selected_by_mask_or_index() -> None:
     selected = truth(3).take(torch.tensor([True, False, True]))
     assert selected.labels.tolist() == [0, 2]

@@ -93,6 +93,13 @@ class GroundTruthTable(Sequence[GroundTruth]):
         first, end = self.starts[rows : rows + 2].tolist()
         return self.objects.take(torch.arange(first, end))
 
+    def take(self, rows: Tensor) -> "GroundTruthTable":
+        """Return the images at `rows` as a new table."""
+        counts = self.starts.diff()[rows]
+        firsts = self.starts[rows] - (counts.cumsum(0) - counts)
+        objects = firsts.repeat_interleave(counts) + torch.arange(int(counts.sum()))
+        return GroundTruthTable(self.objects.take(objects), counts.numpy())
+
 
 @dataclass(frozen=True)
 class DetectionSet:
@@ -113,12 +120,13 @@ class DetectionSet:
 
     def take(self, name: str, indices: Tensor) -> "DetectionSet":
         """Return the images at `indices` as a new set."""
-        rows = indices.tolist()
+        rows, truths = indices.tolist(), self.truths
+        is_table = isinstance(truths, GroundTruthTable)
         return replace(
             self,
             name=name,
             files=[self.files[row] for row in rows],
-            truths=[self.truths[row] for row in rows],
+            truths=truths.take(indices) if is_table else [truths[row] for row in rows],
             sizes=[self.sizes[row] for row in rows],
             keys=[self.keys[row] for row in rows],
         )
