@@ -120,7 +120,7 @@ def test_sizes_that_do_not_fit_are_refused_with_those_that_do(start, tmp_path: P
     ended = [process.end() for process in processes]
     assert [done.returncode for done in ended] == [2, 2, 2]
     assert "".join(done.stderr for done in ended) == (
-        "reslab: 2 virtual_gpus cannot be dealt whole to 3 processes: take 1 or 2, or "
+        "reslab: 2 virtual_gpus cannot be divided evenly among 3 processes: use 1 or 2, or "
         "set virtual_gpus=3 for another run\n"
     )
     assert not out.exists()

@@ -116,7 +116,7 @@ def test_weights_are_needed_and_must_be_of_this_net(
     assert "--weights" in refused(*SETS)
     assert "model.norm=group" in refused(*SETS, "--set", "model.norm=recompute")
     small = classifier_file(tmp_path)
-    assert "the weights are of a net with 8 layers" in refused("--weights", small, *SETS)
+    assert "the weights belong to a net with 8 layers" in refused("--weights", small, *SETS)
     assert "no model at" in refused("--weights", tmp_path / "missing", *SETS)
     (tmp_path / "text").write_text("no model")
     assert "is not a model file" in refused("--weights", tmp_path / "text", *SETS)

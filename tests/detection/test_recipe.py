@@ -68,7 +68,7 @@ def test_the_whole_run_is_the_fourth_step() -> None:
         ("sampling.background=0.5", "sampling.background"),
         ("model.sizes=[]", "model.sizes"),
         ("batch_size=3", None),
-        ("virtual_gpus=3", "cannot be cut into 3"),
+        ("virtual_gpus=3", "cannot be split into 3"),
         ("validation=1", "validation"),
         ("data=digits", "data"),
     ],

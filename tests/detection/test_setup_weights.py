@@ -132,7 +132,7 @@ def test_layers_with_other_shapes_are_initialised() -> None:
 def test_another_net_is_refused() -> None:
     deeper = SMALL.model_copy(update={"blocks": (2, 1, 1)})
     for weights in (classifier(deeper), classifier(LARGE), detector(trunk=deeper)):
-        with pytest.raises(ValueError, match="the weights are of a net with") as caught:
+        with pytest.raises(ValueError, match="the weights belong to a net with") as caught:
             fitting(weights)
         assert "\n" not in str(caught.value)
     recipe = fitting(classifier())

@@ -294,7 +294,7 @@ def test_mismatched_inputs_are_reported_before_a_folder_is_created(
         train_detector(recipe, tmp_path / "run", weights=weights, data=folder)
     other = classifier_file(folder, classifier(SMALL.model_copy(update={"widths": (4, 8, 9)})))
     recipe = own_recipe(f"training={training}")
-    with pytest.raises(ValueError, match="the weights are of a net"):
+    with pytest.raises(ValueError, match="the weights belong to a net"):
         train_detector(recipe, tmp_path / "run", weights=other, data=folder)
     folded = classifier_file(folder, classifier(folded=True))
     for norm in ("recompute", "group"):

@@ -94,7 +94,7 @@ def test_a_classifier_cannot_start_from_a_detector() -> None:
 
 
 def test_weights_of_another_net_are_refused() -> None:
-    with pytest.raises(ValueError, match="the weights are of a net with 8 layers"):
+    with pytest.raises(ValueError, match="the weights belong to a net with 8 layers"):
         any_recipe("digit-scenes-resnet20-c4", weights=classifier())
 
 

@@ -118,7 +118,7 @@ def test_a_file_of_a_later_format_is_refused_and_kept(tmp_path: Path) -> None:
     save_checkpoint(tmp_path, checkpoint(10))
     path = save_checkpoint(tmp_path, checkpoint(20))
     with_facts(path, format=4, schedule={"warmup": "in another form"})
-    with pytest.raises(ValueError, match="has format 4, this reslab reads up to 3"):
+    with pytest.raises(ValueError, match="has format 4, this version of reslab reads up to 3"):
         recover_newest_checkpoint(tmp_path, print)
     assert len(checkpoints_in(tmp_path)) == 2
 

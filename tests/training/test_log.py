@@ -67,7 +67,7 @@ def test_a_disk_that_is_behind_costs_checkpoints_and_no_time(
     writer.close()
     assert saved(disk) == [10, 40]
     assert reported == [
-        f"no checkpoint at iteration {iteration}: the disk is busy with that of 10"
+        f"no checkpoint at iteration {iteration}: the disk is still writing that of 10"
         for iteration in (20, 30)
     ]
 

@@ -207,9 +207,9 @@ def same_again(net: nn.Module) -> torch.optim.Optimizer:
 @pytest.mark.parametrize(
     ("build", "reason"),
     [
-        (torch.optim.AdamW, "takes a function from the network to its optimizer"),
-        (torch.optim.SGD(small_net().parameters(), 0.1), "takes a function from the network"),
-        ("AdamW", "takes a function from the network"),
+        (torch.optim.AdamW, "must be a function from the network to its optimizer"),
+        (torch.optim.SGD(small_net().parameters(), 0.1), "must be a function from the network"),
+        ("AdamW", "must be a function from the network"),
         (lambda net: None, "returned a NoneType, not a torch.optim.Optimizer"),
         (lambda net: torch.optim.LBFGS(net.parameters()), "LBFGS computes the loss several times"),
         (lambda net: Closure(net.parameters(), 0.1), "Closure computes the loss several times"),
@@ -218,7 +218,7 @@ def same_again(net: nn.Module) -> torch.optim.Optimizer:
         (lambda net: WithoutRate(net.parameters()), "WithoutRate has no learning rate"),
         (lambda net: Hoarder(net.parameters(), {1, 2}), "holds 'hoard' of type set"),
         (lambda net: Hoarder(net.parameters(), [torch.ones(1)]), "holds 'hoard' of type list"),
-        (lambda net: Failing(net.parameters(), 0.1), "Failing makes no step .* is required"),
+        (lambda net: Failing(net.parameters(), 0.1), "Failing fails to make a step .* is required"),
         (same_again, "returned the same SGD twice"),
     ],
 )

@@ -21,7 +21,7 @@ SECONDS_BETWEEN_LINES = 5.0  # progress lines, where there is no terminal to red
 def showing(on_event: OnEvent) -> AbstractContextManager[Callback]:
     """Return a context with a callback for events: it prints them, ignores them, or is the user's.
 
-    Raises ValueError if `on_event` is neither "print" nor None nor a function.
+    Raise ValueError if `on_event` is neither "print" nor None nor a function.
     """
     if on_event is None:
         return nullcontext(silent)

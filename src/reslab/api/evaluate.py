@@ -60,7 +60,7 @@ def evaluate(
     and `classes` is a file that names the outputs. Detectors only: `refine` and `scales`, shorter
     sides in pixels, are the box refinement and the multi-scale testing of App. B.
 
-    Raises ValueError for an argument that does not apply, for models that cannot be combined, and
+    Raise ValueError for an argument that does not apply, for models that cannot be combined, and
     if the set cannot be read.
     """
     with showing(on_event) as callback:
@@ -149,7 +149,7 @@ def load_classifiers(
 ) -> list[LoadedModel]:
     """Load classifiers with equal classes; the file `classes`, if given, names the outputs.
 
-    Raises ValueError if the models' classes differ.
+    Raise ValueError if the models' classes differ.
     """
     loaded = [open_classifier(model, device) for model in given]
     models = [(path, set_precision(model, precision)) for path, model in loaded]

@@ -83,7 +83,7 @@ def import_weights(
     line. The file `mean`, .npy or .npz, [3] or [3, H, W] from 0 to 255, is the mean to subtract
     from images, if the layout does not determine it.
 
-    Raises ValueError if `out` exists, or if the weights are not those of the network.
+    Raise ValueError if `out` exists, or if the weights are not those of the network.
     """
     check_new_file(Path(out), (".safetensors",))
     imported = import_model(Path(file), network, Path(mean) if mean else None)
@@ -184,7 +184,7 @@ def export(model: Classifier, to: str, out: str | Path) -> ExportedWeights:
     """Write a model's weights for another program, in which they compute the same function.
 
     `to` is "torchvision", whose names timm reads too; `out` is a new file, .safetensors, .pth or
-    .pt. Raises ValueError, with the reason, if the program cannot represent the network.
+    .pt. Raise ValueError, with the reason, if the program cannot represent the network.
     """
     if to not in TARGETS:
         raise ValueError(unknown_name("target of export", to, TARGETS))

@@ -53,7 +53,7 @@ class ImageResult(Generic[Result]):
 def find_images(given: ImageInput | Sequence[ImageInput]) -> tuple[list[InputImage], int]:
     """Return the images, as given and from folders in order, and the number of files left out.
 
-    Files in folders are left out if their suffix is not an image's. Raises ValueError for a folder
+    Files in folders are left out if their suffix is not an image's. Raise ValueError for a folder
     without images.
     """
     sources: Sequence[ImageInput] = [given] if isinstance(given, IMAGE_TYPES) else given

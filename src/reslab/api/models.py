@@ -28,7 +28,7 @@ def load(path: str | Path, *, net: nn.Module | None = None) -> Predictor:
 
     The result is called with uint8 images [B, 3, H, W] for logits [B, classes]; its `predict` takes
     files, bytes, arrays or Pillow images. A file that holds a network of your own needs `net`, one
-    of the same layout, whose weights are replaced. Raises ValueError if there is no such model, if
+    of the same layout, whose weights are replaced. Raise ValueError if there is no such model, if
     its file is damaged, or if `net` does not fit.
     """
     return load_predictor(path, net)
@@ -46,7 +46,7 @@ def save(
     `classes` are the names of its outputs and `ids`, where they differ, the folder names of the
     classes (wnids for ImageNet). `preprocessing` is what images [B, 3, H, W] go through before the
     network: `Preprocessing.of(mean, std, size=224)`. A network that `build_resnet` makes of its
-    configuration opens by itself; any other must be given again to `load`. Raises ValueError if
+    configuration opens by itself; any other must be given again to `load`. Raise ValueError if
     the numbers of names and outputs differ.
     """
     save_model(net, classes, preprocessing, path, ids)
@@ -63,7 +63,7 @@ def load_detector(
 
     `threshold` is the lowest probability reported. `refine` and `scales`, shorter sides in pixels,
     are the box refinement and the multi-scale testing of App. B; None keeps the setting used for
-    evaluation during training. Raises ValueError for an impossible value, or if there is no such
+    evaluation during training. Raise ValueError for an impossible value, or if there is no such
     detector or its file is damaged.
     """
     return load_detector_predictor(path, threshold=threshold, refine=refine, scales=scales)
@@ -95,7 +95,7 @@ def holds_detector(model: AnyModel) -> bool:
 def open_classifier(model: AnyModel, device: torch.device) -> LoadedModel:
     """Return a classifier on a device, and its path; a loaded one stays where it is.
 
-    Raises ValueError if the model is a detector.
+    Raise ValueError if the model is a detector.
     """
     if isinstance(model, DetectorPredictor):
         raise ValueError(f"{path_of(model)} is a detector: use detect")
@@ -110,7 +110,7 @@ def open_classifier(model: AnyModel, device: torch.device) -> LoadedModel:
 def open_detector(model: AnyModel, device: torch.device) -> LoadedDetector:
     """Return a detector on a device, and its path; a loaded one stays where it is.
 
-    Raises ValueError if the model is a classifier.
+    Raise ValueError if the model is a classifier.
     """
     if isinstance(model, Predictor):
         raise ValueError(f"{path_of(model)} is a classifier, not a detector: use predict")

@@ -36,7 +36,7 @@ def predict(
     result has an `error`, and no classes.
 
     `protocol` is "one-crop", "ten-crop" or "multi-scale", optionally with sizes
-    ("ten-crop:256-224"); `precision` is "fp32", or "bf16", which is faster. Raises ValueError if
+    ("ten-crop:256-224"); `precision` is "fp32", or "bf16", which is faster. Raise ValueError if
     the model is not a classifier.
     """
     files, _ = find_images(images)
@@ -82,7 +82,7 @@ def detect(
 
     `threshold` is the lowest probability reported, by default 0.5 or that of the loaded detector.
     `refine` and `scales`, shorter sides in pixels, are the box refinement and the multi-scale
-    testing of App. B. Raises ValueError if the model is not a detector.
+    testing of App. B. Raise ValueError if the model is not a detector.
     """
     files, _ = images_to_search(images, out)
     predictor = open_predictor(model, threshold, refine, scales)

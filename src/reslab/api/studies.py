@@ -66,7 +66,7 @@ def study(
     `iterations` shortens the schedule; `seeds` is the number of seeds, starting at 1.
 
     Ctrl-C lets every run save a checkpoint and raises KeyboardInterrupt; the same call resumes.
-    Raises ValueError for an argument that does not apply to the study, and RuntimeError, with the
+    Raise ValueError for an argument that does not apply to the study, and RuntimeError, with the
     reason, if a run fails.
     """
     stopping = partial(stopping_python, warn if on_event else lambda line: None, begun=True)
@@ -101,7 +101,7 @@ def run_study(
 ) -> ReportPage:
     """Do the work of `study`; `stopping` is a context in which a signal is recorded.
 
-    Raises StudyInterrupted after a signal.
+    Raise StudyInterrupted after a signal.
     """
     for name, count in {"seeds": seeds, "jobs": jobs}.items():
         if count < 1:
@@ -198,7 +198,7 @@ def report(runs: str | Path | Sequence[str | Path], out: str | Path = "report") 
     """Write a page on finished runs of classifiers, or of detectors, into the folder `out`.
 
     The page shows curves, a table over seeds, errors by class, recipes, environment, and deviations
-    from the paper. Raises ValueError if a run is not finished, or if the runs are of both kinds.
+    from the paper. Raise ValueError if a run is not finished, or if the runs are of both kinds.
     """
     paths = [runs] if isinstance(runs, str | Path) else runs
     if not paths:

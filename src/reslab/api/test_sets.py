@@ -38,7 +38,7 @@ def choose_images(
 ) -> ImageSet:
     """Open the set to test classifiers on: `on`, the images in `data`, or the models' own set.
 
-    `on_event` receives the set's notes. Raises ValueError if neither is given and the models' own
+    `on_event` receives the set's notes. Raise ValueError if neither is given and the models' own
     sets differ.
     """
     images = _choose_images(on, data, models, on_event)

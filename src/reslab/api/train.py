@@ -64,7 +64,7 @@ def train(
     does not: `stop` is called after each iteration, and Interrupted is raised, after a checkpoint,
     once it returns a number.
 
-    Raises ValueError, and trains nothing, if `out` holds another run or if recipe, data, weights
+    Raise ValueError, and trains nothing, if `out` holds another run or if recipe, data, weights
     and parts do not fit together.
     """
     if seed < 0:

@@ -163,7 +163,7 @@ def recipe(
 
     "own-*" recipes are made for the images in the folder, or at the URL, `data`. With `weights`, a
     model file or run folder, the recipe is adapted to start from them. `with_` changes fields of
-    the recipe. Raises ValueError, with the nearest name, if there is no such recipe.
+    the recipe. Raise ValueError, with the nearest name, if there is no such recipe.
     """
     must_be_known("recipe", name, recipe_names("classification"))
     opened = open_recipe(name, inputs_at(data, weights))

@@ -12,7 +12,7 @@ from reslab.training.schedule import PlateauState, ScheduleState, WarmupState
 
 KEPT_CHECKPOINTS = 3
 SUFFIX = ".safetensors"
-WEIGHTS, HISTORY = "weights.", "history."  # prefixes of tensors' names
+WEIGHTS, HISTORY = "weights.", "history."  # prefixes of tensor names
 # version of the facts; format 1 is not recorded in its files, format 3 adds the facts of an own
 # optimizer, so that older versions can still read other checkpoints
 ORDINARY_FORMAT, FORMAT = 2, 3
@@ -55,7 +55,7 @@ def copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep_every: int | None = None) -> Path:
     """Write a checkpoint atomically and return its path.
 
-    Older checkpoints than the newest three are deleted, except at multiples of `keep_every`
+    All but the newest three checkpoints are deleted, except those at multiples of `keep_every`
     iterations.
     """
     folder.mkdir(exist_ok=True)
@@ -78,7 +78,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep_every: int | None
 
 
 def is_kept(iteration: int, keep_every: int | None) -> bool:
-    """Return whether the checkpoint of an iteration is never deleted nor left out."""
+    """Return whether the checkpoint of an iteration must never be skipped or deleted."""
     return keep_every is not None and iteration % keep_every == 0
 
 
@@ -97,7 +97,7 @@ def recover_newest_checkpoint(folder: Path, log: Log) -> Checkpoint | None:
         try:
             file = read_file(path)
         except ValueError as error:
-            log(f"{error}; using the one before")
+            log(f"{error}; using the previous one")
             path.unlink()
         else:
             return decode(file, path)
@@ -127,8 +127,8 @@ def decode(file: TensorFile, path: Path) -> Checkpoint:
     facts, tensors = file.facts, file.tensors
     if facts.get("format", 1) > FORMAT:
         raise ValueError(
-            f"checkpoint {path} has format {facts['format']}, this reslab reads up to {FORMAT}; "
-            "resume the run with the version that wrote it"
+            f"checkpoint {path} has format {facts['format']}, this version of reslab reads up "
+            f"to {FORMAT}; resume the run with the version that wrote it"
         )
     warmup, plateau = facts["schedule"]["warmup"], facts["schedule"]["plateau"]
     return Checkpoint(

@@ -87,7 +87,7 @@ def examine_data(
 
     For a new run, whose `folder` is None, these are copies of images in both parts or in two
     classes; `place` is the opened folder. For an existing run it is a change of its images. The
-    record of images in memory is empty. Raises ValueError if the classes have changed.
+    record of images in memory is empty. Raise ValueError if the classes have changed.
     """
     train, test = sets.train, sets.test
     if isinstance(train, ImagesInMemory) or isinstance(test, ImagesInMemory):

@@ -34,7 +34,7 @@ class RunFolder:
     def create(path: Path, recipe: RunRecipe, environment: dict[str, Any]) -> "RunFolder":
         """Create the folder for a run, or open it if the same run was started there.
 
-        `environment` records the seed, the data folder and the machine. Raises ValueError if `path`
+        `environment` records the seed, the data folder and the machine. Raise ValueError if `path`
         holds another run or other files.
         """
         folder = RunFolder(path)
@@ -89,7 +89,7 @@ class RunFolder:
         except ValueError as error:
             raise ValueError(f"{file}: the recipe is not valid JSON: {error}") from None
         if not isinstance(fields, dict):
-            raise ValueError(f"{file}: a recipe has keys, this is {fields!r}")
+            raise ValueError(f"{file}: a recipe is an object with keys, not {fields!r}")
         return {"task": "classification"} | fields
 
     def task(self) -> str:
@@ -192,7 +192,7 @@ class RunFolder:
             atomic_write(self.path / name, data)
 
     def write_missing(self, name: str, data: bytes) -> None:
-        """Write a file of what the run began with, unless the folder has it."""
+        """Write a file that describes the start of the run, unless the folder already has it."""
         if not (self.path / name).exists():
             self.write(name, data)
 

@@ -27,16 +27,16 @@ Work = Callable[[], Tensor]
 
 
 class Recorder(Protocol):
-    """What can record work on a device."""
+    """The interface for recording work on a device and replaying it."""
 
     def run(self, work: Work) -> Tensor:
-        """Do the work as often as needed before it is recorded."""
+        """Execute the work as many times as needed before it is recorded."""
         ...
 
     def record(self, work: Work) -> Work:
-        """Record the work, without doing it; return a function that repeats it.
+        """Record the work without executing it, and return a function that replays it.
 
-        The repetitions return the same tensor with new numbers. Raises RuntimeError if the work
+        Every replay returns the same tensor with new values. Raise RuntimeError if the work
         cannot be recorded.
         """
         ...
@@ -127,7 +127,7 @@ class Replayed:
         return replace(draws, indices=draws.indices.to(self.device, copy=True), numbers=numbers)
 
     def hold(self, held: Draws, draws: Draws) -> None:
-        """Copy draws into the memory of others."""
+        """Copy `draws` into the memory of `held`."""
         held.indices.copy_(draws.indices, non_blocking=True)
         for memory, drawn in zip(held.numbers, draws.numbers, strict=True):
             memory.copy_(drawn, non_blocking=True)
@@ -141,7 +141,7 @@ class CudaGraphs:
         self.stream = torch.cuda.Stream()
 
     def run(self, work: Work) -> Tensor:
-        """Do the work on a stream of its own, as torch requires before a capture."""
+        """Execute the work on a separate stream, as torch requires before a capture."""
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
             result = work()
@@ -165,7 +165,7 @@ class CudaGraphs:
 class DeviceSGD:
     """The step of the authors' SGD with learning rates that are read from the device.
 
-    A graph repeats numbers from Python as they were when it was captured.
+    A graph keeps numbers from Python at their values during the capture.
     """
 
     def __init__(self, optimizer: AuthorsSGD) -> None:

@@ -34,7 +34,7 @@ class Diverged(RuntimeError):
 def must_be_finite(result: Event, folder: Path, recipe: RunRecipe) -> None:
     """Raise Diverged if a finished run's loss on any set is infinite or NaN (null in its result).
 
-    The folder is complete, so that the run can be looked at.
+    The folder is complete, so that the run can be inspected.
     """
     for report in result["evaluation"]:
         loss = report.get("loss", 0.0)
@@ -166,7 +166,10 @@ class CheckpointWriter:
             self.folder.log(rows)
         except OSError as error:
             if not self._rows_wait:
-                self.notify(f"{os_reason(error)}: {self.folder.metrics}; its lines wait for room")
+                self.notify(
+                    f"{os_reason(error)}: {self.folder.metrics}; its lines are written when there "
+                    "is space"
+                )
             self._rows_wait = True
         else:
             self._rows_wait = False
@@ -179,7 +182,7 @@ class CheckpointWriter:
         self._collect_finished_write(None if wait else self.patience)
         if self._writing:
             self.notify(
-                f"no checkpoint at iteration {iteration}: the disk is busy with that of "
+                f"no checkpoint at iteration {iteration}: the disk is still writing that of "
                 f"{self._pending}"
             )
             return

@@ -19,10 +19,10 @@ from reslab.training.task import Task
 # float64 [virtual GPUs, statistics + 2]: the batch-norm statistics of its forward pass, its mean
 # loss, its error in percent. Alternative implementations of the step share this signature.
 Update = Callable[[Any, float], Tensor]
-# One update at a rate set before: the same table from the draws of a mini-batch.
+# An update at the optimizer's current rate: from the draws of a mini-batch to the same table.
 Step = Callable[[Any], Tensor]
 # Look at a network between backward and step, when `.grad` holds the gradient of the mean loss over
-# all shares. The number is that of the update, counted from 1 as in the log.
+# all shares. The number is the update's, counted from 1 as in the log.
 Observer = Callable[[int, nn.Module], None]
 LOSS, ERROR = -2, -1  # columns of the table, after the statistics
 

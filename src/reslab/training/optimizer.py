@@ -21,7 +21,7 @@ class OptimizerState:
 
 
 class Stepper(Protocol):
-    """What an update needs of an optimizer whose learning rate is set elsewhere."""
+    """The interface of an optimizer for an update, with the learning rate set elsewhere."""
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -38,7 +38,7 @@ class Stepper(Protocol):
 
 
 class Optimizer(Stepper, Protocol):
-    """What an update, a schedule and a checkpoint need of an optimizer."""
+    """The interface of an optimizer for updates, the schedule and checkpoints."""
 
     def set_rate(self, rate: float) -> None:
         """Set the learning rate of the next step."""

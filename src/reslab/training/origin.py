@@ -40,7 +40,7 @@ def initial_state_bytes(origin: InitialState) -> bytes:
 
 
 def read_initial_state(folder: RunFolder | None) -> InitialState:
-    """Read the file written from `initial_state_bytes` in a run folder.
+    """Read the initial state stored in a run folder.
 
     Return an empty state if the file is missing, or if `folder` is None (a new run).
     """
@@ -53,7 +53,7 @@ def read_initial_state(folder: RunFolder | None) -> InitialState:
         content = TensorFile.read(file)
         tensors, names = content.tensors, content.facts["names"]
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError("its names are not a list of names")
+            raise ValueError("its names are not a list of strings")
         values, vectors = tensors.pop("colour.values", None), tensors.pop("colour.vectors", None)
         preprocessing = preprocessing_in(tensors, content.facts["preprocessing"], file)
     except (KeyError, ValueError) as error:
@@ -75,7 +75,7 @@ def read_initial_state(folder: RunFolder | None) -> InitialState:
 def fit_to_weights(recipe: Recipe, weights: Model, *, keep_statistics: bool = False) -> Recipe:
     """Return `recipe` adapted to start from `weights`: with their layout and digest.
 
-    Batch norm that is folded into the convolutions stays frozen. Raises ValueError if `weights`
+    Batch norm that is folded into the convolutions stays frozen. Raise ValueError if `weights`
     belong to another network.
     """
     keep = keep_statistics or weights.folded
@@ -96,7 +96,7 @@ def fit_recipe(recipe: TaskRecipe, net: nn.Module, **changes: object) -> TaskRec
 def fit_config(config: ResNetConfig, trained: ResNetConfig, name: str) -> ResNetConfig:
     """Return the network `config` of the recipe `name` in the layout of the `trained` network.
 
-    The number of classes and random layers, which have no weights, are kept. Raises ValueError if
+    The number of classes and random layers, which have no weights, are kept. Raise ValueError if
     the networks differ in anything else.
     """
     layout = {"zeros": trained.zeros, "stride_on": trained.stride_on, "pool": trained.pool}
@@ -104,7 +104,7 @@ def fit_config(config: ResNetConfig, trained: ResNetConfig, name: str) -> ResNet
     same_classes = trained.model_copy(update={"classes": config.classes})
     if config.without_randomness() != same_classes.without_randomness():
         raise ValueError(
-            f"the weights are of a net with {shape_of(trained)}, {name} trains one with "
+            f"the weights belong to a net with {shape_of(trained)}, but {name} trains one with "
             f"{shape_of(config)}"
         )
     return config
@@ -117,7 +117,9 @@ def must_match_weights(recipe: Recipe, weights: Model | None) -> None:
             raise ValueError("this recipe starts from trained weights; name them with `weights`")
         return
     if recipe.weights is None:
-        raise ValueError(f"{recipe.name} was made without weights; give them where it is made")
+        raise ValueError(
+            f"{recipe.name} was made without weights; pass them when the recipe is made"
+        )
     must_have_digest(recipe, weights.net)
     if weights.folded and recipe.batch_norm != "frozen":
         raise folded_error("batch_norm", recipe.batch_norm)

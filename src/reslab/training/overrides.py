@@ -27,7 +27,7 @@ def parse_override(change: str) -> tuple[str, Any]:
 
 
 def json_value(key: str, value: object) -> Any:
-    """Return a Python value as JSON would give it; raise ValueError if JSON cannot hold it."""
+    """Return a Python value as parsed from JSON; raise ValueError if JSON cannot hold it."""
     try:
         return to_jsonable_python(value)
     except PydanticSerializationError:

@@ -35,7 +35,7 @@ class OwnParts:
     """Parts of a run given by the user; None stands for the recipe's own part.
 
     `net` maps preprocessed images [B, 3, H, W] to logits [B, classes], and is trained in place.
-    `optimizer` builds a torch optimizer of the network that it is called with.
+    `optimizer` builds a torch optimizer for the network passed to it.
     """
 
     net: nn.Module | None = None
@@ -58,7 +58,7 @@ def with_own_parts(recipe: Recipe, own: OwnParts, device: Device) -> Recipe:
         return recipe
     if device.processes.count > 1:
         raise ValueError(
-            f"{listed(own.names)} of your own: such a run has one process, not "
+            f"a run with {listed(own.names)} of your own has one process, not "
             f"{device.processes.count}"
         )
     deviations, data = recipe.deviations, recipe.data
@@ -81,7 +81,7 @@ def with_own_parts(recipe: Recipe, own: OwnParts, device: Device) -> Recipe:
 
 
 def own_name(recipe: Recipe, deviations: Deviations) -> str:
-    """Return the recipe's name, in which labels of own parts replace those of data and network."""
+    """Return the recipe's name with the labels of own parts instead of its data set and network."""
     data, dash, net = recipe.name.partition("-")
     if data != recipe.data or not dash:  # already renamed
         return recipe.name
@@ -142,7 +142,7 @@ def must_be_trainable(net: nn.Module) -> None:
     if len(momenta) > 1 or None in momenta:
         raise ValueError(
             f"{name} has batch-norm layers with the momenta {sorted(map(str, momenta))}: give all "
-            "the same number"
+            "of them the same one"
         )
 
 
@@ -165,7 +165,7 @@ def must_give_logits(net: nn.Module, images: Tensor, classes: int) -> None:
 
 
 def facts_of_net(net: nn.Module) -> dict[str, Any]:
-    """Return what environment.json records of a network: its size and its initial weights."""
+    """Return the facts about a network for environment.json: its size and its initial weights."""
     count = sum(weight.numel() for weight in net.parameters())
     return {"parameters": count, "initial_weights": sha256_of(net.state_dict())}
 
@@ -201,8 +201,8 @@ def must_fit_recipe(recipe: Recipe, sets: OwnSets) -> None:
     if isinstance(train, ImagesInMemory) and isinstance(test, ImagesInMemory):
         if not isinstance(recipe.augmentation, PadAndCrop):
             raise ValueError(
-                f"{recipe.name} is for photographs, the images are in memory: take a recipe as "
-                "cifar10-resnet20"
+                f"{recipe.name} is for photographs, but the images are in memory: use a recipe "
+                "such as cifar10-resnet20"
             )
         if train.images.shape[1:] != test.images.shape[1:]:
             sizes = [list(images.images.shape[1:]) for images in (train, test)]
@@ -210,8 +210,8 @@ def must_fit_recipe(recipe: Recipe, sets: OwnSets) -> None:
     elif isinstance(train, EncodedImages) and isinstance(test, EncodedImages):
         if isinstance(recipe.augmentation, PadAndCrop):
             raise ValueError(
-                f"{recipe.name} is for images in memory, these are encoded: take a recipe as "
-                "imagenet-resnet18"
+                f"{recipe.name} is for images in memory, but these are encoded: use a recipe "
+                "such as imagenet-resnet18"
             )
     else:
         raise ValueError(f"{train.name} and {test.name}: one is in memory, the other encoded")

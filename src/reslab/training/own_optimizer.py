@@ -56,7 +56,7 @@ class OwnOptimizer:
     def state(self) -> OptimizerState:
         """Return the state of each parameter and the settings of each group.
 
-        Raises ValueError for a value that is neither a tensor nor JSON.
+        Raise ValueError for a value that is neither a tensor nor JSON.
         """
         optimizer, names, tensors = self.torch_optimizer, self.names, {}
         facts: Facts = {"state": {}, "groups": []}
@@ -102,7 +102,7 @@ def split(
 ) -> Facts:
     """Move the tensors among `values` to `tensors`, under names with `prefix`; return the rest.
 
-    The keys of the tensors are listed under "tensors". Raises ValueError unless the rest is JSON.
+    The keys of the tensors are listed under "tensors". Raise ValueError unless the rest is JSON.
     """
     rest: Facts = {}
     for key, value in values.items():
@@ -116,7 +116,7 @@ def split(
 
 
 def joined(facts: Facts, prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the values that `split` took apart."""
+    """Reassemble the values that `split` has split."""
     return facts["values"] | {key: tensors[f"{prefix}.{key}"] for key in facts["tensors"]}
 
 
@@ -149,7 +149,7 @@ def load_state(
     """Load a state by parameter; torch decides on which device each tensor belongs.
 
     torch also converts tensors to the dtype of their parameter, and strings and lists to
-    generators and the like, which is undone here.
+    generators, among others; both conversions are undone.
     """
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     places = {weight: index for index, weight in enumerate(weights)}
@@ -172,9 +172,11 @@ def load_state(
 
 
 def build_own_optimizer(net: nn.Module, build: BuildOptimizer) -> OwnOptimizer:
-    """Build the user's optimizer of a network; raise ValueError if a run cannot use it."""
+    """Build the user's optimizer for a network; raise ValueError if a run cannot use it."""
     if isinstance(build, type | torch.optim.Optimizer) or not callable(build):
-        raise ValueError(f"optimizer takes a function from the network to its optimizer: {EXAMPLE}")
+        raise ValueError(
+            f"optimizer must be a function from the network to its optimizer: {EXAMPLE}"
+        )
     optimizer = build(net)
     if not isinstance(optimizer, torch.optim.Optimizer):
         kind = type(optimizer).__name__
@@ -200,7 +202,7 @@ def build_own_optimizer(net: nn.Module, build: BuildOptimizer) -> OwnOptimizer:
 def rate_scales(optimizer: torch.optim.Optimizer) -> tuple[float, ...]:
     """Return the rate of each group divided by that of the optimizer.
 
-    Raises ValueError if there is no rate, or if it is 0.
+    Raise ValueError if there is no rate, or if it is 0.
     """
     name, groups = type(optimizer).__name__, optimizer.param_groups
     if any("lr" not in group for group in groups):
@@ -224,8 +226,8 @@ def describe_optimizer(net: nn.Module, build: BuildOptimizer) -> str:
     own = build_own_optimizer(net, build)
     if build_own_optimizer(net, build).torch_optimizer is own.torch_optimizer:
         raise ValueError(
-            f"optimizer takes a function that builds a new one at each call, this one returned the "
-            f"same {type(own.torch_optimizer).__name__} twice: {EXAMPLE}"
+            "optimizer must be a function that builds a new one at each call; this one returned "
+            f"the same {type(own.torch_optimizer).__name__} twice: {EXAMPLE}"
         )
     line = description(own)
     before = {name: weight.detach().clone() for name, weight in net.named_parameters()}
@@ -235,7 +237,7 @@ def describe_optimizer(net: nn.Module, build: BuildOptimizer) -> str:
         own.step()
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         name = type(own.torch_optimizer).__name__
-        raise ValueError(f"{name} makes no step with zero gradients: {error}") from error
+        raise ValueError(f"{name} fails to make a step with zero gradients: {error}") from error
     own.zero_grad()
     with torch.no_grad():
         for name, weight in net.named_parameters():
@@ -262,7 +264,7 @@ def description(own: OwnOptimizer) -> str:
             and repr(value) != repr(defaults[key].default)
         }
         members = [names[weight] for weight in group["params"]]
-        # so that the usual optimizer of two networks is the same one
+        # so that the usual optimizer has the same digest for every network
         groups.append((settings, "all" if members == everything else members))
     changed = dict.fromkeys(f"{key}={value}" for group, _ in groups for key, value in group.items())
     digest = sha256(repr([kind.__name__, groups, own.scales]).encode()).hexdigest()[:DIGITS]

@@ -25,7 +25,7 @@ Limit = Literal["network", "decoding", "disk"]
 
 @dataclass(frozen=True)
 class ProbeTarget:
-    """A planned run, as far as its cost is concerned."""
+    """The parts of a planned run that determine its cost."""
 
     task: Task
     images: int  # in the training set
@@ -51,7 +51,7 @@ class Probe:
     limit: Limit
 
     def seconds(self, run: ProbeTarget) -> float:
-        """Estimate the duration of the whole run: updates, recomputed statistics, evaluations."""
+        """Estimate the seconds of the whole run: updates, recomputed statistics, evaluations."""
         trained = run.batches * run.task.recipe.batch_size
         return trained / self.together + run.evaluated / self.evaluating
 

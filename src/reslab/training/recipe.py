@@ -165,7 +165,7 @@ class RunRecipe(Section):
     def _shares_are_whole(self) -> Self:
         if self.batch_size % self.virtual_gpus:
             raise ValueError(
-                f"batch_size {self.batch_size} cannot be cut into {self.virtual_gpus} equal "
+                f"batch_size {self.batch_size} cannot be split into {self.virtual_gpus} equal "
                 "virtual_gpus"
             )
         return self
@@ -174,7 +174,7 @@ class RunRecipe(Section):
     def _rate_falls_in_one_way(self) -> Self:
         bounds = (0.0, *self.drops, 1.0)
         if any(a >= b for a, b in itertools.pairwise(bounds)):
-            raise ValueError(f"drops {list(self.drops)} must rise, between 0 and 1")
+            raise ValueError(f"drops {list(self.drops)} must increase, between 0 and 1")
         if self.plateau and self.drops:
             raise ValueError(
                 "the rate falls at drops or at a plateau: set drops=[] or plateau=null"
@@ -191,7 +191,7 @@ class RunRecipe(Section):
 
         `with_(learning_rate=0.2)`, or `with_({"model.classes": 26})`, where a dotted key addresses
         a field in a section. A section that comes in several kinds can be set to the name of a
-        kind, with its defaults, and `model` to the name of a network. Raises ValueError for an
+        kind, with its defaults, and `model` to the name of a network. Raise ValueError for an
         unknown key, with the nearest one, or a value that is not allowed.
         """
         return self._changed([*(changes or {}).items(), *fields.items()])
@@ -232,7 +232,9 @@ class Recipe(RunRecipe):
     balance: Literal["none", "sampler", "loss"] = "none"  # for classes of unequal size
     held_out: int = Field(0, ge=0)  # training images held out; 5000 in the paper's 45k/5k split
     batch_norm: Literal["train", "frozen", "recalibrate"] = "train"
-    classifier_rate: float = Field(1.0, gt=0)  # times `learning_rate`; new on trained weights
+    classifier_rate: float = Field(
+        1.0, gt=0
+    )  # factor of its `learning_rate`, above 1 for a new one
     recompute_bn: int = Field(200, ge=0)  # mini-batches after training; 0 keeps the moving averages
 
     @model_validator(mode="after")
@@ -248,7 +250,8 @@ class Recipe(RunRecipe):
     def _data_fit(self) -> Self:
         photographs = self.data == "pictures"
         if photographs != (self.pictures is not None):
-            raise ValueError(f"data {self.data!r} and the section images do not go together")
+            needed = "needs" if photographs else "does not go with"
+            raise ValueError(f"data {self.data!r} {needed} the section " + '"pictures"')
         if photographs == isinstance(self.augmentation, PadAndCrop):
             raise ValueError(
                 f"augmentation {self.augmentation.kind!r} is not for data {self.data!r}"

@@ -75,7 +75,7 @@ def run_task(
                 run.evaluate(start)
         elif task.recipe.deviations.net:  # a resumed run may be given other initial weights
             writer.begin(run.snapshot(0))
-            writer.close()  # before the first update, so that none is lost with these weights
+            writer.close()  # before the first update, so that these weights are never lost
         run.train_from(start)
         return run.finish(run.progress.seconds())
 

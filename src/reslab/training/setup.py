@@ -94,7 +94,7 @@ def setup_classification(
 
     The network and the optimizer are the recipe's unless `own` has others.
 
-    Raises ValueError if the sets do not fit the recipe.
+    Raise ValueError if the sets do not fit the recipe.
     """
     train, watched, final = split_sets(recipe, sets)
     must_match_classes(recipe.name, recipe.model.classes, len(train.classes))

@@ -124,11 +124,11 @@ def train(
     """Train `recipe` into the folder `out`, or continue the run in `out`, and return its result.
 
     `weights` is a model file or run folder to start from; `own` are parts that replace the recipe's
-    and are recorded in it as deviations. `on_event` receives every log line as it
-    is written; `stop` is called after each update and ends the run, with a checkpoint, by returning
-    a signal number (see `run_task`). `observer(iteration, net)` is called between backward and step
-    of every update, counted from 1, when `.grad` holds the sum over all shares; it must not change
-    anything, for a run does not record it.
+    and are recorded in it as deviations. `on_event` receives every log line as it is written;
+    `stop` is called after each update and ends the run, with a checkpoint, by returning a signal
+    number (see `run_task`). `observer(iteration, net)` is called between backward and step of every
+    update, counted from 1, when `.grad` holds the sum over all shares; it must not change anything,
+    because the run does not record it.
     """
     inputs = inputs_at(data, weights)
     if inputs.weights:
@@ -241,7 +241,7 @@ def must_divide_evenly(recipe: RunRecipe, processes: Processes) -> None:
     sizes = " or ".join([", ".join(fit[:-1]), fit[-1]] if len(fit) > 1 else fit)
     more = "" if recipe.batch_size % count else f", or set virtual_gpus={count} for another run"
     raise ValueError(
-        f"{shares} virtual_gpus cannot be dealt whole to {count} processes: take {sizes}{more}"
+        f"{shares} virtual_gpus cannot be divided evenly among {count} processes: use {sizes}{more}"
     )
 
 
