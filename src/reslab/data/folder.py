@@ -26,7 +26,7 @@ from reslab.data.datasets import (
 )
 from reslab.data.groups import split_by_group
 from reslab.data.labels.folder import LabelledFolder, open_labelled
-from reslab.data.labels.heap import open_heap
+from reslab.data.labels.heap import find_parts, open_heap
 from reslab.data.left_out import CLASS_LIST, LeftOut, count_of, shorten
 from reslab.data.levels import check_levels, levels_note, part_names_note
 from reslab.data.location import Location, Url
@@ -83,7 +83,7 @@ def read_folder(place: Location, names: Path | None = None) -> FolderSplits | En
         if parts.keys() == {"validation"}:
             refuse(no_training_part(parts["validation"].source))
     else:
-        division = divide(place, refuse)
+        division = find_parts(place, refuse)
         parts = {
             name: FolderPart(name, root, prefix_of(root, place), _open(name, root, place, names))
             for name, root in part_roots(division, place, refuse).items()
@@ -118,7 +118,7 @@ def open_whole_folder(place: Location, *, names: Path | None = None) -> EncodedI
     if labelled := labels_in_file(place, names):
         name, part = list(labelled.parts.items())[-1]
         return replace(part.images, name=name, notes=labelled.notes)
-    division = divide(place, refuse)
+    division = find_parts(place, refuse)
     name, root = list(division.parts.items())[-1]
     whole = _open(name, root, place, names)
     if name == "validation":
@@ -133,7 +133,7 @@ def open_folder_parts(folder: Path) -> dict[str, EncodedImages]:
     """
     if labelled := labels_in_file(folder, None):
         return _labelled_folder_parts(labelled, folder)
-    names = list(divide(folder, refuse).parts)
+    names = list(find_parts(folder, refuse).parts)
     if len(names) == 2:
         sets = open_folder(folder)
         return {"train": sets.train, "validation": sets.test}

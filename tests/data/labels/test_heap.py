@@ -133,3 +133,16 @@ def test_labels_of_another_part_of_an_own_data_set(tmp_path: Path) -> None:
     sets = open_folder(tmp_path)
     assert sets.train.ids == ("0", "1")
     assert labels_of(sets.test) == {"Test/c.png": "1", "Test/d.png": "0"}
+
+
+def test_a_test_part_with_a_table_is_the_validation_part(tmp_path: Path) -> None:
+    """Without its table, its images are not read."""
+    images(tmp_path, *(f"train/{name}/{row}.png" for name in ("cat", "dog") for row in "123"))
+    images(tmp_path / "test", "1.png", "2.png")
+    assert open_folder(tmp_path).test.files != ["1.png", "2.png"]
+    table(tmp_path, "test.csv", "id", "1", "2")
+    assert any("2 images are not read" in note for note in open_folder(tmp_path).train.notes)
+    table(tmp_path, "test_labels.csv", "id,label", "1,dog", "2,cat")
+    sets = open_folder(tmp_path)
+    assert labels_of(sets.test) == {"1.png": "dog", "2.png": "cat"}
+    assert len(sets.train) == 6

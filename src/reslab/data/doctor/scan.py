@@ -35,10 +35,11 @@ from reslab.data.folder import (
     unmeasured_classes,
 )
 from reslab.data.labels.folder import LabelledFolder
+from reslab.data.labels.heap import find_parts
 from reslab.data.left_out import CLASS_LIST, LeftOut
 from reslab.data.levels import check_levels
 from reslab.data.location import Location, is_table
-from reslab.data.parts import WHOLE_FOLDER, divide, division_notes, entries_beside, in_words
+from reslab.data.parts import WHOLE_FOLDER, division_notes, entries_beside, in_words
 
 
 @dataclass
@@ -77,7 +78,7 @@ def scan_folder(folder: Location) -> FolderScan:
     if labelled:
         return _scan_labelled(scan, labelled)
     try:
-        division = divide(folder, scan.problems.append)
+        division = find_parts(folder, scan.problems.append)
     except ValueError as error:
         scan.problems.append(Problem("unreadable folder", ".", str(error), str(error)))
         return scan

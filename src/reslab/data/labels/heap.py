@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from reslab.data.class_folders import list_folder, subfolders
+from reslab.data.class_folders import OnProblem, list_folder, subfolders
 from reslab.data.datasets import EncodedImages
 from reslab.data.decode import IMAGE_SUFFIXES
 from reslab.data.image_finder import ImageFinder, list_files
@@ -24,9 +24,45 @@ from reslab.data.labels.columns import NotLabels
 from reslab.data.labels.devkit import GROUND_TRUTH, read_ground_truth
 from reslab.data.labels.images import LabelledRow, collect, encoded_images
 from reslab.data.labels.table import read_labels
+from reslab.data.location import Location, Url
+from reslab.data.part_names import part_of_name
+from reslab.data.parts import Division, divide
 
 IMAGENET_CLASSES = 1000
 _WNID = re.compile(r"n\d{8}")
+
+
+def find_parts(place: Location, on_problem: OnProblem) -> Division:
+    """Find the parts of a folder, as `divide`; a test part may be labelled in a file."""
+    division = divide(place, on_problem)
+    if isinstance(place, Url) or division.parts.keys() != {"train"}:
+        return division
+    for folder in division.beside:
+        if part_of_name(folder.name) == "test" and _is_labelled(folder, place):
+            beside = {other: why for other, why in division.beside.items() if other != folder}
+            return replace(division, parts={**division.parts, "validation": folder}, beside=beside)
+    return division
+
+
+def _is_labelled(root: Path, place: Path) -> bool:
+    """Return whether there is a table with labels of the images in `root`."""
+    paths = _paths(root, place) if _is_heap(root) else []
+    try:
+        return bool(paths and choose_tables(paths, place, ImageFinder(*list_files(root))))
+    except ValueError:
+        return False
+
+
+def _is_heap(root: Path) -> bool:
+    """Return whether a folder has images and no class folders."""
+    names = (entry.name.lower() for entry in list_folder(root))
+    return not subfolders(root) and any(name.endswith(IMAGE_SUFFIXES) for name in names)
+
+
+def _paths(root: Path, place: Path) -> list[Path]:
+    """Return the files that may be tables of the labels of a part."""
+    paths = [path for folder in _places(root, place) for path in tables_in(folder)]
+    return [path for path in paths if part_of(path, place) != "train"]
 
 
 def open_heap(
@@ -37,13 +73,11 @@ def open_heap(
     `classes` returns the classes of the training part. Returns None if `root` has class folders or
     no images, or if there is no file. Raises ValueError if a file cannot be used.
     """
-    entries = list_folder(root)
-    if subfolders(root) or not any(e.name.lower().endswith(IMAGE_SUFFIXES) for e in entries):
+    if not _is_heap(root):
         return None
-    places = list(_places(root, place))
-    paths = [path for folder in places for path in tables_in(folder)]
-    paths = [path for path in paths if part_of(path, place) != "train"]
-    truths = [folder / GROUND_TRUTH for folder in places if (folder / GROUND_TRUTH).is_file()]
+    paths = _paths(root, place)
+    truths = [folder / GROUND_TRUTH for folder in _places(root, place)]
+    truths = [truth for truth in truths if truth.is_file()]
     finder = ImageFinder(*list_files(root))
     try:
         tables = choose_tables(paths, place, finder)
