@@ -194,6 +194,12 @@ def test_folders_with_the_same_subfolders_are_never_classes_in_silence(
     assert open_whole_folder(tmp_path).ids == ("may", "june")
 
 
+def test_stray_images_and_a_class_more_do_not_hide_parts(tmp_path: Path) -> None:
+    many = " ".join(f"ant/{number}" for number in range(20))
+    plant(tmp_path, may=f"{many} bee/1 cow/1 cover", june=f"{many} bee/1 dog/1")
+    assert "(june, may) have subfolders in common (ant, bee): if they are" in refusal(tmp_path)
+
+
 def test_a_folder_per_class_with_the_parts_inside_is_refused(tmp_path: Path) -> None:
     plant(tmp_path, ant__train="0 1", ant__val="2", bee__train="0", bee__val="2")
     assert refusal(tmp_path) == (

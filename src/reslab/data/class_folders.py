@@ -18,13 +18,13 @@ from reslab.errors import os_reason
 
 # folders created by operating systems, file servers and archivers; `thumbs` may be a class
 SYSTEM_FOLDERS = re.compile(
-    r"(?i:__macosx|__pycache__|\$recycle\.bin|recycler|system volume information|lost\+found|"
-    r"found\.\d{3}|[#@](recycle|snapshot|tmp|eadir|sharebin|recently-snapshot)|"
-    r"network trash folder|temporary items)|Thumbs"
+    r"(?i:__macosx|__pycache__|\$(recycle\.bin|winreagent|sysreset)|recycler|lost\.dir|lost\+found|"
+    r"system volume information|found\.\d{3}|[#@~](recycle|snapshot|tmp|eadir|sharebin|"
+    r"recently-snapshot)|network trash folder|temporary items)|Thumbs"
 )
 # images and films that are not read: a folder of them is meant to be a class
 UNREAD_SUFFIXES = (
-    ".heic", ".heif", ".jxl", ".jpx", ".j2k", ".psd", ".exr", ".hdr", ".raw", ".dng", ".cr2",
+    ".heic", ".heif", ".jxl", ".psd", ".exr", ".hdr", ".raw", ".dng", ".cr2",
     ".cr3", ".nef", ".arw", ".orf", ".rw2", ".dcm", ".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v",
     ".mpg", ".mpeg", ".wmv",
 )  # fmt: skip

@@ -30,9 +30,9 @@ from reslab.errors import os_reason
 
 FORMATS = {
     ".jpg": "jpeg", ".jpeg": "jpeg", ".jpe": "jpeg", ".jfif": "jpeg", ".pjpeg": "jpeg",
-    ".pjp": "jpeg", ".png": "png", ".webp": "webp", ".gif": "gif", ".bmp": "bmp", ".tif": "tiff",
-    ".tiff": "tiff", ".ppm": "ppm", ".pgm": "ppm", ".pbm": "ppm", ".pnm": "ppm", ".avif": "avif",
-    ".jp2": "jp2", ".tga": "tga",
+    ".pjp": "jpeg", ".png": "png", ".apng": "png", ".webp": "webp", ".gif": "gif", ".bmp": "bmp",
+    ".dib": "bmp", ".tif": "tiff", ".tiff": "tiff", ".ppm": "ppm", ".pgm": "ppm", ".pbm": "ppm",
+    ".pnm": "ppm", ".avif": "avif", ".jp2": "jp2", ".j2k": "jp2", ".jpx": "jp2", ".tga": "tga",
 }  # fmt: skip
 IMAGE_SUFFIXES = tuple(FORMATS)
 

@@ -1,5 +1,6 @@
 """Look into class folders: their subfolders may be parts, or the actual classes."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from reslab.data.class_names import ClassIndex, fold
 from reslab.data.left_out import shorten
 from reslab.data.part_names import Part, is_plain, part_of_name, without_part
 
+STRAYS = 0.1  # the fraction of images beside the subfolders of a part
 ClassFiles = Mapping[str, Sequence[str]]  # the images of each class, relative to the part
 
 
@@ -20,7 +22,7 @@ def check_levels(
     """
     if not files or min(ClassIndex(listed).match([(id_,) for id_ in files])) >= 0:
         return
-    inner = {id_: folders for id_ in files if (folders := folders_in(files[id_], id_))}
+    inner = {id_: folders for id_ in files if (folders := folders_in(files[id_], id_, STRAYS))}
     refusal = (
         _class_and_part_names(root, list(files))
         or _divided_classes(root, files, inner)
@@ -55,14 +57,18 @@ def levels_note(files: ClassFiles) -> tuple[str, ...]:
     )
 
 
-def folders_in(files: Sequence[str], folder: str) -> tuple[str, ...]:
-    """Return the subfolders of a folder that have images; () if it has images beside them."""
-    start, names = len(folder) + 1, set()
+def folders_in(files: Sequence[str], folder: str, strays: float = 0.0) -> tuple[str, ...]:
+    """Return the subfolders of a folder that have images.
+
+    Returns () if more than a fraction `strays` of the images lies beside them.
+    """
+    start, names, beside = len(folder) + 1, set(), 0
     for file in files:
         end = file.find("/", start)
-        if end < 0:
+        if end >= 0:
+            names.add(file[start:end])
+        elif (beside := beside + 1) > strays * len(files):
             return ()
-        names.add(file[start:end])
     return tuple(sorted(names))
 
 
@@ -101,15 +107,19 @@ def _divided_classes(
 
 
 def _equal_folders(root: Path, files: ClassFiles, inner: Mapping[str, Sequence[str]]) -> str | None:
-    """Return a refusal if all folders have the same subfolders: they may be parts or levels."""
-    sets = [{fold(name) for name in folders} for folders in inner.values()]
+    """Return a refusal if the folders have the same subfolders: they may be parts or levels."""
     largest = max(inner.values(), key=len, default=())
     if len(inner) < len(files) or len(inner) < 2 or len(largest) < 2:
         return None
-    if set.union(*sets) != {fold(name) for name in largest}:
+    folded = Counter(name for folders in inner.values() for name in set(map(fold, folders)))
+    shared = [name for name in largest if folded[fold(name)] > 1]
+    if len(folded) == len(set(map(fold, largest))):
+        shown = f"all have the same subfolders ({shorten(largest)})"
+    elif len(shared) > 1 and 2 * len(shared) >= len(folded):
+        shown = f"have subfolders in common ({shorten(shared)})"
+    else:
         return None
     return (
-        f"the folders in {root} ({shorten(inner)}) all have the same subfolders "
-        f"({shorten(largest)}): if they are parts, name them train/ and val/, or open one of them; "
-        "if they are the classes, list them in classes.csv"
+        f"the folders in {root} ({shorten(inner)}) {shown}: if they are parts, name them train/ "
+        "and val/, or open one of them; if they are the classes, list them in classes.csv"
     )
