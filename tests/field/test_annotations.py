@@ -164,6 +164,32 @@ def test_names_that_fit_several_images_or_none_are_refused_in_one_line(tmp_path:
         open_detection(folder)
 
 
+@pytest.mark.parametrize("prefix", ["", "/content/set/", "train/"])
+def test_an_image_missing_in_training_is_not_that_of_validation(
+    prefix: str, tmp_path: Path
+) -> None:
+    folder = plant(tmp_path, "no-size", rewrite(lambda name: prefix + name))
+    (folder / "images").rename(folder / "train")
+    shutil.copytree(folder / "train", folder / "val")
+    (folder / "annotations").mkdir()
+    (folder / "instances.json").rename(folder / "annotations/instances_train.json")
+    validation = json.loads((BOXES / "coco-records/no-size.json").read_text())
+    (folder / "annotations/instances_val.json").write_text(json.dumps(validation))
+    assert len(open_detection(folder).train) == 8
+    (folder / "train/000.jpg").unlink()
+    with pytest.raises(ValueError, match=r"000\.jpg does not exist"):
+        open_detection(folder)
+
+
+def test_images_in_several_folders_are_found(tmp_path: Path) -> None:
+    folder = plant(tmp_path, "no-size", plain)
+    for number in range(8):
+        place = folder / "images" / "ab"[number % 2]
+        place.mkdir(exist_ok=True)
+        (folder / f"images/00{number}.jpg").rename(place / f"00{number}.jpg")
+    assert {Path(file).parent.name for file in whole(folder).files} == {"a", "b"}
+
+
 def test_two_names_for_one_image_are_refused(tmp_path: Path) -> None:
     def twice(document: Document) -> None:
         plain(document)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reslab.data.boxes.annotations import Annotations, Objects
-from reslab.data.boxes.coco_files import image_places
+from reslab.data.boxes.coco_files import coco_part, image_places
 from reslab.data.boxes.coco_records import RecordReader
 from reslab.data.boxes.image_files import place_images
 from reslab.data.boxes.outlines import with_outline_box
@@ -29,7 +29,8 @@ def read_coco(path: Path, folder: Path, name: str, *, find_images: bool = True) 
     )  # fmt: skip
     _read_records(path, RecordReader(part, shown))
     if find_images:
-        place_images(part, image_places(path, folder, part.files), shown)
+        places = image_places(path, folder, part.files)
+        place_images(part, places, shown, coco_part(path, folder))
     return part
 
 

@@ -45,7 +45,7 @@ def read_coco_file(path: Path) -> Annotations:
     part = read_coco(path, path.parent, path.stem, find_images=False)
     homes = (path.parent, path.parent.parent)
     places = [place for home in homes for place in image_places(path, home, part.files)]
-    place_images(part, places, path.name)
+    place_images(part, places, path.name, coco_part(path, path.parent))
     return part
 
 

@@ -16,6 +16,7 @@ from reslab.data.boxes.sets import UNKNOWN_SIZE
 from reslab.data.class_folders import Problem
 from reslab.data.class_names import clean
 from reslab.data.decode import IMAGE_SUFFIXES, BadImage, image_size
+from reslab.data.part_names import Part, part_of_name
 
 HEADER = 1 << 16  # bytes of a file that usually contain the image's size
 
@@ -107,12 +108,14 @@ class Located:
     not_found: int = 0  # number of names
 
 
-def place_images(part: Annotations, places: Sequence[Path], shown: str) -> None:
+def place_images(
+    part: Annotations, places: Sequence[Path], shown: str, named: Part | None = None
+) -> None:
     """Find the images of `part` in one of `places`, and read the sizes that its file lacks.
 
-    `shown` is the annotation file in messages.
+    `shown` is the annotation file in messages, and `named` the part that its name says.
     """
-    located = locate(part.files, places)
+    located = locate(part.files, places, part.root, named)
     part.root, part.files = located.root, located.files
     if located.renamed:
         part.remarks.append(other_names(located.renamed, len(part), shown))
@@ -148,32 +151,39 @@ def read_sizes(part: Annotations, shown: str) -> None:
         part.remarks.append(Problem("no size", shown, note))
 
 
-def locate(written: list[str], places: Sequence[Path]) -> Located:
+def locate(written: list[str], places: Sequence[Path], folder: Path, part: Part | None) -> Located:
     """Find images by their names in annotations, in the first place that has most of them.
 
-    A name that fits no image there, or several, stays as it is.
+    If none has, every form of the names is looked for in each place. A name that fits no image
+    there, or several, stays as it is. Images in folders of `folder` that are named for another part
+    fit no name: an image that is missing in training is not one of validation with its name.
     """
-    first = [place for place in places if written and _is_file(place, written[0])]
-    results = []
-    for place in dict.fromkeys((*first[:1], *places)):
-        results.append(_locate_in(place, written))
-        if not results[-1].not_found:
+    for place in places:
+        missing = sum(1 for _ in missing_images(place, written))
+        if not missing:
+            return Located(place, written)
+        if missing * 2 < len(written):  # this is the place, and images are missing
+            places = [place]
             break
+    results = [_locate_in(place, written, _images_of_part(place, folder, part)) for place in places]
     return min(results, key=lambda located: located.not_found)
 
 
-def _is_file(place: Path, file: str) -> bool:
-    try:
-        return os.path.isfile(place / file)
-    except ValueError:  # an invalid file name
-        return False
+def _images_of_part(place: Path, folder: Path, part: Part | None) -> Iterator[str]:
+    """Yield the images below a place in `folder`, except in folders named for another part."""
+    inside = f"{place.relative_to(folder).as_posix()}/" if place.is_relative_to(folder) else ""
+    others: dict[str, bool] = {}
+    for image in images_below(place):
+        path = inside + image.rpartition("/")[0]
+        if part and path not in others:
+            others[path] = any(part_of_name(name) not in (None, part) for name in path.split("/"))
+        if not part or not others[path]:
+            yield image
 
 
-def _locate_in(root: Path, written: list[str]) -> Located:
+def _locate_in(root: Path, written: list[str], images: Iterable[str]) -> Located:
     missing = list(dict.fromkeys(missing_images(root, written)))
-    if not missing:
-        return Located(root, written)
-    index = ImageIndex(images_below(root))
+    index = ImageIndex(images)
     taken = set(written).difference(missing)
     claims: dict[str, list[str]] = {}
     for name in missing:
