@@ -91,11 +91,16 @@ def run_check(folder: str | Path, size: int, on_event: Callback) -> FolderCheck:
 
 def check_classes(folder: Location, size: int, on_event: Callback) -> FolderCheck:
     """Check images to classify."""
-    from reslab.api.training_data import open_images, refusal_of_bad_files
+    from reslab.api.training_data import (
+        open_images,
+        refusal_of_bad_files,
+        refusal_of_boxes,
+    )
     from reslab.data.doctor.findings import diagnose, with_training
     from reslab.data.doctor.inspect import inspect_all
     from reslab.data.doctor.scan import scan_folder
-    from reslab.data.folder import WHOLE_FOLDER
+    from reslab.data.left_out import count_of
+    from reslab.data.parts import WHOLE_FOLDER
 
     opened = open_images(folder)
     scan = scan_folder(folder)
@@ -106,9 +111,10 @@ def check_classes(folder: Location, size: int, on_event: Callback) -> FolderChec
         for part in scan.parts
     }
     contents = ", ".join(
-        f"{sum(counts.values()):,} {'' if name == WHOLE_FOLDER else name + ' '}images "
-        f"in {len(counts):,} classes"
+        f"{count_of(sum(counts.values()), words_for(name, WHOLE_FOLDER))} "
+        f"in {count_of(len(counts), 'class')}"
         for name, counts in classes.items()
+        if counts
     )
     notes = [note for note in opened.notes if note not in scan.detailed]
     bad = {
@@ -118,7 +124,8 @@ def check_classes(folder: Location, size: int, on_event: Callback) -> FolderChec
         if info.problem and part.name != "validation"
     }
     refusal = opened.refusal or (refusal_of_bad_files(folder, bad) if bad else "")
-    findings = with_training(diagnose(scan, images, size), refusal, notes)
+    refusals = [*refusal_of_boxes(folder), refusal] if refusal else []
+    findings = with_training(diagnose(scan, images, size), refusals, notes)
     count = sum(sum(counts.values()) for counts in classes.values())
     return FolderCheck(folder, count, parts, contents + split_in_words(opened), findings)
 
@@ -137,6 +144,11 @@ def counts_by_class(scan: FolderScan, opened: TrainingData) -> dict[str, dict[st
     }
 
 
+def words_for(part: str, whole: str) -> str:
+    """Return "train image" or the like for counting the images of a part, or of the whole."""
+    return "image" if part == whole else f"{part} image"
+
+
 def split_in_words(opened: TrainingData) -> str:
     """Return how a run splits undivided data; "" for data with parts, and if it does not start."""
     if not opened.divided:
@@ -151,6 +163,7 @@ def check_boxes(folder: Path, on_event: Callback) -> FolderCheck:
     from reslab.data.boxes.folder import all_parts
     from reslab.data.doctor.findings import diagnose_boxes, with_training
     from reslab.data.doctor.inspect import inspect_annotated
+    from reslab.data.left_out import count_of
 
     opened, annotations = open_boxes(folder)
     annotated = all_parts(annotations) if annotations else ()
@@ -165,12 +178,14 @@ def check_boxes(folder: Path, on_event: Callback) -> FolderCheck:
         }
         for part in annotated
     }
+    whole = annotated[0].name if len(annotated) == 1 else ""
     contents = ", ".join(
-        f"{len(part):,} {'' if part is annotations else part.name + ' '}images with "
-        f"{len(part.objects):,} boxes of {len(part.classes):,} classes"
+        f"{count_of(len(part), words_for(part.name, whole))} with "
+        f"{count_of(len(part.objects), 'box')} of {count_of(len(part.classes), 'class')}"
         for part in annotated
     )
     detailed = {f"{remark.place}: {remark.note}" for part in annotated for remark in part.remarks}
     notes = [note for note in opened.notes if note not in detailed]
-    findings = with_training(diagnose_boxes(folder, annotated, images), opened.refusal, notes)
+    refusals = [opened.refusal] if opened.refusal else []
+    findings = with_training(diagnose_boxes(folder, annotated, images), refusals, notes)
     return FolderCheck(folder, count, parts, contents + split_in_words(opened), findings)

@@ -2,10 +2,12 @@
 
 from collections.abc import Set
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
 from reslab.data.boxes.folder import AnnotatedFolder, read_annotations
+from reslab.data.boxes.foreign import foreign_annotations
 from reslab.data.boxes.sets import DetectionSet, GroundTruthTable, notes_of_splits
 from reslab.data.datasets import EncodedImages, FolderSplits, Splits, notes_of, replace_within_class
 from reslab.data.folder import read_folder
@@ -90,6 +92,13 @@ def open_boxes(place: Location) -> tuple[TrainingData, AnnotatedFolder | None]:
     parts = {"train": _count_boxes(sets.train), "validation": _count_boxes(sets.test)}
     divided = not isinstance(annotations, Splits)
     return TrainingData("", parts, notes_of_splits(sets), divided), annotations
+
+
+def refusal_of_boxes(place: Location) -> list[str]:
+    """Return a detector's refusal if there are boxes in a format that is not read."""
+    if not (isinstance(place, Path) and place.is_dir() and foreign_annotations(place)):
+        return []
+    return [open_boxes(place)[0].refusal]
 
 
 def _count_images(images: EncodedImages) -> TrainingPart:

@@ -11,7 +11,7 @@ SHOWN = 6  # suffixes or names in a note
 
 def count_of(number: int, noun: str) -> str:
     """Return "1 file", "2 files" or "2 classes"."""
-    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    plural = f"{noun}es" if noun.endswith(("s", "x")) else f"{noun}s"
     return f"{number:,} {noun if number == 1 else plural}"
 
 

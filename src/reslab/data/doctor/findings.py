@@ -59,6 +59,7 @@ def diagnose(scan: FolderScan, infos: list[list[ImageInfo]], size: int) -> tuple
 
     `infos` has a list per split; `size` is the side of the network's input, in pixels.
     """
+    outside = scan.outside if any(part.images.ids for part in scan.parts) else ()
     return _by_kind((
         *_problem_cases(scan.problems),
         *_class_list_cases(scan),
@@ -66,7 +67,7 @@ def diagnose(scan: FolderScan, infos: list[list[ImageInfo]], size: int) -> tuple
         *_copies(scan, infos),
         *(Case("unknown suffix", (file,), f"a {kind.upper()}") for file, kind in scan.misnamed),
         *(Case("other file", (file,)) for file in scan.others),
-        *(Case("outside", (file,), reason) for file, reason in scan.outside),
+        *(Case("outside", (file,), reason) for file, reason in outside),
         *_class_cases({part.name: part for part in scan.parts}),
     ))  # fmt: skip
 
@@ -104,14 +105,14 @@ def _by_kind(cases: Iterable[Case]) -> tuple[Finding, ...]:
 
 
 def with_training(
-    findings: Sequence[Finding], refusal: str, notes: Sequence[str]
+    findings: Sequence[Finding], refusals: Sequence[str], notes: Sequence[str]
 ) -> tuple[Finding, ...]:
     """Add to a folder's findings what training says of it: why it refuses the folder, or its notes.
 
-    The finding that training refuses the folder for is shown first, in training's words.
+    The findings that training refuses the folder for are shown first, in training's words.
     """
     cases = [case for finding in findings for case in finding.cases]
-    if refusal:
+    for refusal in reversed(refusals):
         quoted = ((row, _quote(case, refusal)) for row, case in enumerate(cases))
         row, quote = next(((row, case) for row, case in quoted if case), (None, None))
         if row is not None:
