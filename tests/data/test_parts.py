@@ -275,12 +275,15 @@ def test_a_folder_without_images_is_a_class_only_if_it_is_meant_as_one(tmp_path:
         "2 folders without images left out: code, docs",
     )
     plant(tmp_path, cow="0.HEIC 1.HEIC")
-    assert refusal(tmp_path).endswith("but 2 such as cow/0.HEIC; save .HEIC as JPEG or PNG")
+    assert refusal(tmp_path) == (
+        "cow has no images in a format that is read, but 2 files such as cow/0.HEIC: save them as "
+        "JPEG or PNG"
+    )
     (tmp_path / "cow/0.HEIC").unlink()
     (tmp_path / "cow/1.HEIC").rename(tmp_path / "cow/1")
     (tmp_path / "cow/1").write_bytes(b"\xff\xd8\xff\xe0")
-    assert refusal(tmp_path).endswith(
-        "by their names, but cow/1 is one: give it the suffix of its format"
+    assert refusal(tmp_path) == (
+        "cow has no files with the suffix of an image, but cow/1 is a JPEG: rename it and its like"
     )
 
 

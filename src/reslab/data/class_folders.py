@@ -11,7 +11,7 @@ import torch
 
 from reslab.data.datasets import EncodedImages
 from reslab.data.decode import IMAGE_SUFFIXES, BadImage, image_format
-from reslab.data.left_out import LeftOut
+from reslab.data.left_out import LeftOut, count_of
 from reslab.data.shards.index import INDEX
 from reslab.data.unlabelled import without_classes
 from reslab.errors import os_reason
@@ -181,16 +181,21 @@ def class_files(
 
 def _no_images(root: Path, id_: str, others: Sequence[tuple[str, os.DirEntry[str]]]) -> str:
     """Return why a folder without images is refused as a class; "" if it is not meant as one."""
-    line = f"{root / id_} has no images"
+    folder = root / id_
     if not others:
-        return f"{line}; add some or remove it"
+        return f"{folder} has no images; add some or remove it"
     unread = [file for file, _ in others if file.lower().endswith(UNREAD_SUFFIXES)]
     if unread:
-        suffix = os.path.splitext(unread[0])[1]
-        return f"{line}, but {len(unread):,} such as {unread[0]}; save {suffix} as JPEG or PNG"
-    misnamed = [file for file, entry in others if format_by_content(entry)]
-    if misnamed:
-        return f"{line} by their names, but {misnamed[0]} is one: give it the suffix of its format"
+        return (
+            f"{folder} has no images in a format that is read, but {count_of(len(unread), 'file')} "
+            f"such as {unread[0]}: save them as JPEG or PNG"
+        )
+    for file, entry in others:
+        if kind := format_by_content(entry):
+            return (
+                f"{folder} has no files with the suffix of an image, but {file} is a "
+                f"{kind.upper()}: rename it and its like"
+            )
     return ""
 
 
