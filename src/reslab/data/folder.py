@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from reslab.data.boxes.foreign import name_boxes
 from reslab.data.class_folders import (
     FolderReader,
     OnProblem,
@@ -89,7 +90,7 @@ def read_folder(place: Location, names: Path | None = None) -> FolderSplits | En
             for name, root in part_roots(division, place, refuse).items()
         }
         notes = division_notes(division, place)
-    check_parts(parts, refuse)
+    check_parts(parts, lambda problem: refuse(name_boxes(place, problem)))
     if "validation" not in parts:
         (whole,) = parts.values()
         if whole.name == "train":
@@ -236,7 +237,12 @@ def _open(part: str, root: Location, place: Location, names: Path | None) -> Enc
         assert isinstance(place, Path), "a local split is in a local folder"
         names = names or class_list(root, place)
         left_out, listed = LeftOut(), listed_ids(names)
-        ids = class_ids(root, refuse, listed=listed, left_out=left_out)
+        ids = class_ids(
+            root,
+            lambda problem: refuse(name_boxes(place, problem)),
+            listed=listed,
+            left_out=left_out,
+        )
         files = list_classes(root, ids, refuse, left_out, required=part != "validation")
         notes = left_out.notes(prefix_of(root, place))
         if part == WHOLE_FOLDER:

@@ -4,12 +4,15 @@ import csv
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from reslab.data.boxes.tree import Folder, scan
+from reslab.data.class_folders import Problem
+from reslab.data.location import Location
 
 TRIED = 4  # files looked at in each folder, of each kind
 LARGEST = 64 << 20  # bytes of a JSON file that is parsed to recognise it
@@ -51,6 +54,16 @@ def foreign_annotations(folder: Path) -> str | None:
                 shown = path.relative_to(folder).as_posix()
                 return f"{shown} has boxes in the format of {kind}, which is not read: {WAYS[kind]}"
     return None
+
+
+def name_boxes(place: Location, problem: Problem) -> Problem:
+    """Return a problem with the classes of a folder, or the reason for it: annotated boxes."""
+    if problem.kind not in ("no classes", "one class") or not isinstance(place, Path):
+        return problem
+    line = foreign_annotations(place)
+    if line is None:
+        return problem
+    return replace(problem, kind="other boxes", refusal=f"{place} has no classes: {line}")
 
 
 def _files(place: Folder) -> Iterator[Path]:

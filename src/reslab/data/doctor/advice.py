@@ -45,6 +45,7 @@ _AGAIN = "copy or download it again, or delete it"
 IMAGE_ADVICE = {
     "not trainable": _refused("correct it as training says"),
     # layout of the folder
+    "other boxes": _refused("convert the boxes to COCO, and train a detector"),
     "no classes": _refused("put the images of each class into a subfolder named after it"),
     "labels": _refused("correct the file with the labels"),
     "one class": _refused("add a second class; if its subfolders are the classes, use that folder"),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from reslab.data.boxes.foreign import name_boxes
 from reslab.data.class_folders import (
     Problem,
     class_ids,
@@ -94,6 +95,7 @@ def scan_folder(folder: Location) -> FolderScan:
         _list_outside(scan, entries_beside(division, folder))
         for beside, reason in division.beside.items():
             scan.outside.append((prefix_of(beside, folder), in_words(beside, reason) or reason))
+    scan.problems = [name_boxes(folder, problem) for problem in scan.problems]
     return scan
 
 

@@ -106,7 +106,7 @@ def _check_equal(table: LabelTable, first: int, row: int) -> None:
     if table.has_boxes:
         raise ValueError(
             f"{place}: {file!r} is already {before}: the table has several boxes per image, for a "
-            "detector, which reads them in COCO or VOC format"
+            "detector, which reads them in COCO, VOC or YOLO format"
         )
     if table.labels[first] != table.labels[row]:
         raise ValueError(
