@@ -16,7 +16,7 @@ YOLO_ROWS = "0 0.5 0.5 0.25 0.5\n1 0.25 0.25 0.5 0.5\n"  # 15 10 25 20 and 0 0 2
 PARTS = {"train": ("a", "b", "c", "d"), "val": ("e", "f")}
 
 
-def picture(path: Path) -> None:
+def save_image(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (40, 30), (ord(path.stem[0]), 80, 160)).save(path)
 
@@ -30,7 +30,7 @@ def lay_out(root: Path, images: str, labels: str) -> Path:
     """Write six images and their labels; `{}` in the folders stands for the part."""
     for part, names in PARTS.items():
         for name in names:
-            picture(root / images.format(part) / f"{name}.png")
+            save_image(root / images.format(part) / f"{name}.png")
             text(root / labels.format(part) / f"{name}.txt", YOLO_ROWS)
     return root
 
@@ -95,7 +95,7 @@ def test_other_formats_are_named_by_every_verb(
     tmp_path: Path, images: str, file: str, content: str, kind: str
 ) -> None:
     for name in "abc":
-        picture(tmp_path / images / f"{name}.png")
+        save_image(tmp_path / images / f"{name}.png")
     text(tmp_path / file, content)
     line = f"{file} has boxes in the format of {kind}, which is not read: "
     with pytest.raises(ValueError, match="has no classes: ") as caught:
@@ -111,7 +111,7 @@ def test_other_formats_are_named_by_every_verb(
 
 
 def test_tables_of_boxes_are_named(tmp_path: Path) -> None:
-    picture(tmp_path / "images/a.png")
+    save_image(tmp_path / "images/a.png")
     rows = "a.png,40,30,cat,1,2,20,15\na.png,40,30,dog,5,6,30,25\n"
     text(tmp_path / "labels.csv", f"filename,width,height,class,xmin,ymin,xmax,ymax\n{rows}")
     with pytest.raises(ValueError, match=r"labels\.csv has boxes in the format of a table"):
@@ -121,7 +121,7 @@ def test_tables_of_boxes_are_named(tmp_path: Path) -> None:
 
 def test_class_folders_beside_notes_of_a_tool_are_images_to_classify(tmp_path: Path) -> None:
     for name in "abcd":
-        picture(tmp_path / ("cat" if name < "c" else "dog") / f"{name}.png")
+        save_image(tmp_path / ("cat" if name < "c" else "dog") / f"{name}.png")
     text(tmp_path / "cat/a.json", LABELME)
     images = read_folder(tmp_path)
     assert not isinstance(images, Splits)

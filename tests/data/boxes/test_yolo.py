@@ -86,6 +86,12 @@ LAYOUTS = {
     | {"set/set/data.yaml": YAML},
     "settings of a run beside it": TRAIN_VAL
     | {"data.yaml": YAML, "args.yaml": "data: data.yaml\nepochs: 3\n"},
+    "text lists without a data file": pairs("data/obj", "data/obj", "a b c")
+    | {
+        "data/train.txt": "data/obj/a.jpg\ndata/obj/b.jpg\n",
+        "data/test.txt": "data/obj/c.jpg\n",
+        "data/obj.names": "cat\ndog\n",
+    },
     "without a data file": TRAIN_VAL | {"classes.txt": "cat\ndog\n"},
 }
 

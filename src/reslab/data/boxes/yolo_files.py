@@ -26,7 +26,8 @@ from reslab.data.boxes.yolo_labels import (
     part_of_path,
     text_files,
 )
-from reslab.data.part_names import Part
+from reslab.data.decode import IMAGE_SUFFIXES
+from reslab.data.part_names import Part, part_of_name
 
 ByPart = dict[Part | None, list[str]]  # images; None: not divided
 
@@ -62,7 +63,7 @@ def find_yolo(tree: Folder) -> YoloFiles | None:
         notes.append(f"{files} without an image: left out, such as {unused[0]}")
     if data_file is None:
         names, source = _names_beside(folder)
-        by_part = _by_folder(images)
+        by_part = _by_lists(tree, images) or _by_folder(images)
         return YoloFiles(by_part, labels.by_image, names, source or "labels", tuple(notes))
     by_part, more = _listed_parts(folder, data_file, images)
     shown = data_file.path.relative_to(folder).as_posix()
@@ -98,6 +99,22 @@ def _listed_parts(folder: Path, data_file: DataFile, images: list[str]) -> tuple
             note = f"the {part} images are the training images: the set is split instead"
             notes.append(note)
     return by_part, notes
+
+
+def _by_lists(tree: Folder, images: list[str]) -> ByPart:
+    """Divide images by lists that are named as a part: train.txt, autosplit_val.txt.
+
+    Return nothing if there is no list of training images.
+    """
+    by_part: ByPart = {}
+    for place in (tree, *tree.folders):
+        for name in place.texts:
+            part = part_of_name(Path(name).stem)
+            if part and first_line(place.path / name).lower().endswith(IMAGE_SUFFIXES):
+                finder = ImageFinder(tree.path, (place.path, tree.path), images)
+                by_part.setdefault(part, []).extend(finder.find(name))
+    listed: ByPart = {part: list(dict.fromkeys(files)) for part, files in by_part.items()}
+    return listed if "train" in listed else {}
 
 
 def _by_folder(images: Iterable[str]) -> ByPart:
