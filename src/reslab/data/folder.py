@@ -1,8 +1,7 @@
 """Open folders of images to classify; each split is packed or has one subfolder per class."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from reslab.data.boxes.foreign import name_boxes
@@ -266,19 +265,9 @@ def open_unsorted(
     if part == "train" or isinstance(root, Url) or isinstance(place, Url):
         return None
     names = names or class_list(root, place)
-    images = open_heap(root, place, names, partial(_training_ids, place))
+    train = divide(place, refuse).parts.get("train")
+    images = open_heap(root, place, names, train)
     return replace(images, name=part) if images and part != WHOLE_FOLDER else images
-
-
-def _training_ids(place: Path) -> Sequence[str]:
-    """Return the classes of a folder's training part."""
-    root = divide(place, refuse).parts.get("train")
-    if root is None:
-        return ()
-    packed = open_packed(root)
-    if packed is not None:
-        return packed.ids
-    return subfolders(root) if isinstance(root, Path) else ()
 
 
 def listed_ids(names: Path | None) -> list[str]:
@@ -306,7 +295,7 @@ def _one_class(part: FolderPart) -> str:
     root, (id_,) = part.root, part.images.ids
     needed = "a net needs at least two classes"
     if part.source:
-        return f"{part.source} has one class, {id_!r}; {needed}"
+        return f"{part.source} have one class, {id_!r}; {needed}"
     if isinstance(root, Path) and not part.packed and id_.lower() in WRAPPERS:
         return without_classes(root / id_, [root])
     line = f"{root} has one class folder, {id_!r}; {needed}"

@@ -75,7 +75,7 @@ class ImageFinder:
 
     def has(self, name: str) -> bool:
         """Return whether a file has this name, with or without its suffix and folders."""
-        return self._find(name, None, _is_any_path) != MISSING
+        return self._find(name.strip(), None, _is_any_path) != MISSING
 
     def _find(self, name: str, part: Part | None, fits: Callable[[str, str], bool]) -> int:
         if name in self._exact:

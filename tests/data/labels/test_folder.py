@@ -172,6 +172,8 @@ def test_two_tables(tmp_path: Path) -> None:
     images(tmp_path / "images", *FOUR)
     for name in ("colours", "shapes"):
         table(tmp_path, f"{name}.csv", "file,label", *(f"{f},{c}" for f, c in CATS.items()))
+    assert len(whole(tmp_path)) == 4
+    table(tmp_path, "shapes.csv", "file,label", *(f"{f},{f[0] in 'ac'}" for f in CATS))
     with pytest.raises(ValueError, match=r"several files may have the labels.*colours.*shapes"):
         read_folder(tmp_path)
     assert len(whole(tmp_path / "shapes.csv")) == 4

@@ -146,3 +146,32 @@ def test_a_test_part_with_a_table_is_the_validation_part(tmp_path: Path) -> None
     sets = open_folder(tmp_path)
     assert labels_of(sets.test) == {"1.png": "dog", "2.png": "cat"}
     assert len(sets.train) == 6
+
+
+def test_labels_of_training_images_are_not_taken_for_test_images(tmp_path: Path) -> None:
+    """Both parts have images called 1 and 2, and the table does not say which it means."""
+    images(tmp_path, *(f"train/{name}/{row}.png" for name in ("cat", "dog") for row in "12"))
+    images(tmp_path, "test/1.png", "test/2.png")
+    table(tmp_path, "labels.csv", "id,label", "cat/1,cat", "cat/2,cat", "dog/1,dog", "dog/2,dog")
+    sets = open_folder(tmp_path)
+    assert len(sets.train) + len(sets.test) == 4
+    (tmp_path / "test").rename(tmp_path / "val")
+    with pytest.raises(ValueError, match=r"labels.csv: it lists no image of .*val"):
+        open_folder(tmp_path)
+    table(tmp_path, "labels.csv", "id,label", "1,cat", "2,dog")
+    with pytest.raises(ValueError, match="several images called '1'"):
+        open_folder(tmp_path)
+
+
+def test_two_tables_with_the_same_labels(tmp_path: Path) -> None:
+    imagenet(tmp_path)
+    lines = [f"{file} {wnid}" for file, wnid in zip(FILES, WNIDS, strict=True)]
+    table(tmp_path, "val.txt", *lines)
+    table(tmp_path, "val_labels.csv", *(line.replace(" ", ",") for line in lines))
+    table(tmp_path, "validation.tsv", *(line.replace(" ", "\t") for line in lines))
+    assert answers(open_folder(tmp_path)) == list(WNIDS)
+    table(tmp_path, "validation.tsv", *(line.replace(" ", "\t") for line in lines[:2]))
+    table(tmp_path, "val.txt", *(line.replace(WNIDS[0], WNIDS[1]) for line in lines))
+    (tmp_path / "val_labels.csv").unlink()
+    with pytest.raises(ValueError, match=r"have different labels of .*val: keep one"):
+        open_folder(tmp_path)

@@ -104,6 +104,8 @@ def choose_columns(header: Sequence[str], rows: Rows, finder: ImageFinder) -> Co
         notes=notes,
     )
     taken = (file, part, group)
+    if columns.boxes:
+        columns = replace(columns, notes=(*notes, "its boxes are not read"))
     label = _label_column(header, names, rows, taken)
     if label is not None:
         return replace(columns, label=label)

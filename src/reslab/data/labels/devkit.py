@@ -6,6 +6,7 @@ from pathlib import Path
 
 from reslab.data.labels.images import LabelledRow
 from reslab.data.labels.meta import read_meta
+from reslab.data.labels.table import lines_of
 
 GROUND_TRUTH = "ILSVRC2012_validation_ground_truth.txt"  # a number from 1 for each image
 CLASSES = "map_clsloc.txt"  # lines of wnid, number and name, in later kits
@@ -19,7 +20,7 @@ def read_ground_truth(path: Path, files: Sequence[str]) -> list[LabelledRow]:
     Raises ValueError if the kit's list of classes is missing, or if an image is not in the file.
     """
     wnids = _wnids(path)
-    numbers = path.read_text(encoding="utf-8").split()
+    numbers = [line.strip() for _, line in lines_of(path)]
     rows = []
     for file in files:
         match = _NUMBER.match(file.rpartition("/")[2])
@@ -42,6 +43,5 @@ def _wnids(path: Path) -> dict[str, str]:
             f"{path} has the numbers of classes, not their names: put {META} or {CLASSES} of the "
             "development kit beside it, or use LOC_val_solution.csv"
         )
-    lines = (path.parent / CLASSES).read_text(encoding="utf-8").splitlines()
-    rows = [line.split() for line in lines if line.strip()]
-    return {row[1]: row[0] for row in rows}
+    rows = [line.split() for _, line in lines_of(path.parent / CLASSES)]
+    return {row[1]: row[0] for row in rows if len(row) > 1}

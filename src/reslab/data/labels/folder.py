@@ -85,9 +85,14 @@ def open_labelled(place: Path, names: Path | None, listed: Sequence[str]) -> Lab
             f"{place} has no class folders, and no labels in a file: {error}"
         ) from None
     except SeveralTables as error:
-        if folders and any(_agree(_collect(place, group, finder)) for group in error.tables):
+        if folders and not any(map(can_train, error.tables)):
             return None
-        raise
+        read = [_collect(place, group, finder) for group in error.tables]
+        if folders and any(map(_agree, read)):
+            return None
+        if any(_answers(other) != _answers(read[0]) for other in read):
+            raise
+        tables, labelled = error.tables[0], read[0]
     if folders and (_is_for_testing(tables, labelled) or _are_right(place, tables, labelled)):
         return None
     if _class_folders(row.file for row in _all_rows(labelled)):
@@ -224,6 +229,11 @@ def _agree(labelled: Labelled) -> bool:
     if len(folders) == len(labels) == len(pairs) and not _are_numbered(folders):
         return "" not in folders
     return all(fold(row.label) in map(fold, row.file.split("/")[:-1]) for row in rows)
+
+
+def _answers(labelled: Labelled) -> set[tuple[str, str, Part | None]]:
+    """Return the label and the part of each file."""
+    return {(row.file, row.label, part) for part, rows in labelled.rows.items() for row in rows}
 
 
 def _are_numbered(folders: Iterable[str]) -> bool:

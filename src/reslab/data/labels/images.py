@@ -38,22 +38,23 @@ class Labelled:
 
 
 def collect(
-    root: Path, tables: Sequence[LabelTable], finder: ImageFinder, *, all_parts: bool = True
+    root: Path, tables: Sequence[LabelTable], finder: ImageFinder, *, within: str = ""
 ) -> Labelled:
     """Find the images that the tables list; raise ValueError if they contradict themselves.
 
-    Without `all_parts`, the tables may list images of other parts, and no line says so.
+    If `finder` has the images of further folders, `within` is the path of `root` in its files, and
+    only the images there are collected.
     """
     rows: dict[Part | None, list[LabelledRow]] = {}
     notes: list[str] = []
     listed: set[int] = set()
     for table in tables:
         indices = _find(table, finder)
-        notes += [*table.notes, *(_missing_note(table, indices) if all_parts else ())]
+        notes += [*table.notes, *(() if within else _missing_note(table, indices))]
         seen: dict[tuple[int, Part | None], int] = {}
         repeated = 0
         for row, (index, part) in enumerate(zip(indices, table.parts, strict=True)):
-            if index == MISSING:
+            if index == MISSING or not _is_below(within, index, finder):
                 continue
             if index == AMBIGUOUS:
                 raise ValueError(
@@ -68,13 +69,22 @@ def collect(
             group = (table.groups[row] or table.files[row]) if table.groups else ""
             rows.setdefault(part, []).append(
                 LabelledRow(
-                    finder.files[index], table.labels[row], table.path, table.lines[row], group
+                    finder.files[index].removeprefix(within),
+                    table.labels[row],
+                    table.path,
+                    table.lines[row],
+                    group,
                 )
             )
         listed.update(index for index, _ in seen)
         if repeated:
             notes.append(f"{table.path.name}: {count_of(repeated, 'repeated row')} left out")
-    notes += _unlisted_note(finder.files, listed, tables)
+    files = [
+        file
+        for index, file in enumerate(finder.files)
+        if index not in listed and file.startswith(within)
+    ]
+    notes += _unlisted_note([file.removeprefix(within) for file in files], tables)
     return Labelled(root, rows, tuple(notes))
 
 
@@ -115,10 +125,12 @@ def _check_equal(table: LabelTable, first: int, row: int) -> None:
         )
 
 
-def _unlisted_note(
-    files: Sequence[str], listed: set[int], tables: Sequence[LabelTable]
-) -> tuple[str, ...]:
-    unlisted = [file for index, file in enumerate(files) if index not in listed]
+def _is_below(within: str, index: int, finder: ImageFinder) -> bool:
+    """Return whether a file is in a folder; one that is not found may be there."""
+    return index < 0 or finder.files[index].startswith(within)
+
+
+def _unlisted_note(unlisted: Sequence[str], tables: Sequence[LabelTable]) -> tuple[str, ...]:
     if not unlisted:
         return ()
     folders = Counter(file.rpartition("/")[0] + "/" for file in unlisted)

@@ -5,6 +5,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from reslab.errors import os_reason
+
 HEADER = 128  # bytes
 COMPRESSED, MATRIX = 15, 14  # types of elements
 NUMBERS = {1: "b", 2: "B", 3: "h", 4: "H", 5: "i", 6: "I", 7: "f", 9: "d", 12: "q", 13: "Q"}
@@ -15,7 +17,11 @@ STRUCT, CHARACTERS = 2, 4  # classes of matrices
 def read_meta(path: Path) -> dict[str, str]:
     """Return the wnid of each class number; raise ValueError if the file is something else."""
     try:
-        for kind, data in _elements(path.read_bytes()[HEADER:]):
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: {os_reason(error)}") from None
+    try:
+        for kind, data in _elements(content[HEADER:]):
             inner = next(_elements(zlib.decompress(data))) if kind == COMPRESSED else (kind, data)
             synsets = _matrix(inner[1])
             if isinstance(synsets, list):

@@ -178,7 +178,7 @@ def _check_labels(labels: Mapping[str, str]) -> None:
 def looks_like_table(path: Path) -> bool:
     """Return whether a file has rows of at least two columns, whatever they hold."""
     try:
-        lines = [line for _, line in islice(_lines(path), 20)]
+        lines = [line for _, line in islice(lines_of(path), 20)]
     except ValueError:
         return True  # it is reported when it is opened
     if len(lines) < 2:
@@ -192,12 +192,12 @@ def looks_like_table(path: Path) -> bool:
 
 def _rows(path: Path, finder: ImageFinder) -> Iterator[Row]:
     """Yield each row with its line; raise ValueError if the table cannot be read."""
-    lines = [line for _, line in islice(_lines(path), SAMPLE)]
+    lines = [line for _, line in islice(lines_of(path), SAMPLE)]
     delimiter = _delimiter(lines if path.suffix.lower() == ".txt" else lines[:1])
     if delimiter is None:
         yield from _spaced_rows(path, lines, finder)
         return
-    reader = csv.reader((line for _, line in _lines(path, keep_empty=True)), delimiter=delimiter)
+    reader = csv.reader((line for _, line in lines_of(path, keep_empty=True)), delimiter=delimiter)
     try:
         for row in reader:
             if any(row):
@@ -214,7 +214,7 @@ def _spaced_rows(path: Path, lines: Sequence[str], finder: ImageFinder) -> Itera
     words = list(map(_words, lines))
     if len({len(line) for line in words}) == 1 and all(map(is_number, words[0][2:])):
         split = _words  # columns of numbers are not a name with spaces
-    for number, line in _lines(path):
+    for number, line in lines_of(path):
         yield number, split(line)
 
 
@@ -237,7 +237,7 @@ def _delimiter(lines: Sequence[str]) -> str | None:
     return best if best and counts[best] else None
 
 
-def _lines(path: Path, *, keep_empty: bool = False) -> Iterator[tuple[int, str]]:
+def lines_of(path: Path, *, keep_empty: bool = False) -> Iterator[tuple[int, str]]:
     """Yield the lines of a text file with their numbers, without comments."""
     try:
         with path.open("rb") as file:
