@@ -136,7 +136,7 @@ def test_export_says_what_its_names_do_not(tmp_path: Path, run) -> None:
     assert f"Normalize(mean={mean}, std=[0.003922, 0.003922, 0.003922])" in reported
     assert "NOT torchvision's usual" in reported
     assert "mean image" in reported
-    assert "turned to see red first" in reported
+    assert "reordered from BGR to RGB" in reported
     state = torch.load(out, weights_only=True)
     assert torch.equal(state["conv1.weight"], model.net.state_dict()["stem.0.conv.weight"].flip(1))
     assert len(state) == 320
@@ -159,7 +159,7 @@ def test_import_refuses_in_one_line(one_line, weights: Path, tmp_path: Path) -> 
     names = tmp_path / "names.txt"
     for text, reason in [
         ("ant\nbee\n", "names 2 classes, the model has 3"),
-        ("ant\nant\nbee\n", "names.txt:2: 'ant' for a second time"),
+        ("ant\nant\nbee\n", "names.txt:2: 'ant' a second time"),
         ("ant\n\nbee\n", "names.txt:2: an empty line"),
         ("", "names.txt names no class"),
     ]:

@@ -177,7 +177,7 @@ def test_what_was_drawn_before_is_not_looked_at_again(capsys, model: Path, folde
 def test_nothing_of_anothers_is_overwritten(capsys, model: Path, folder: Path) -> None:
     before = {name: (folder / name).read_bytes() for name in contents(folder)}
     for images, out, why in (
-        (folder, folder, "is where the images lie"),
+        (folder, folder, "is the folder of the images"),
         (folder / "a.png", folder, "would overwrite in/a.png itself"),
         (folder / "deep" / "a.JPG", folder / "deep" / ".." / "deep", "would overwrite"),
         (folder / "a.png", folder / "a.jpg", "is a file"),

@@ -103,5 +103,5 @@ def test_a_signal_leaves_nothing(start, tmp_path: Path, number: int, status: int
     packing.send_signal(number)
     done = packing.end()
     assert done.returncode == status
-    assert done.stderr == f"reslab: stopped; nothing of it is left in {tmp_path / 'packed'}\n"
+    assert done.stderr == f"reslab: stopped; nothing is left in {tmp_path / 'packed'}\n"
     assert not (tmp_path / "packed").exists()

@@ -86,7 +86,8 @@ def test_a_folder_is_a_line_each_and_a_bad_file_does_not_stop_it(
     assert status == 1
     assert len(err) == 2
     assert (
-        err[0] == "reslab: 1 other files in folders left out: their names are not those of images"
+        err[0]
+        == "reslab: 1 other files in folders left out: their suffixes are not those of images"
     )
     assert err[1].startswith(f"reslab: {folder / 'c-bad.jpg'}: ")
     lines = out.splitlines()

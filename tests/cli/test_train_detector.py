@@ -134,7 +134,7 @@ def test_data_that_are_not_there(
     refused: Callable[..., str], tmp_path: Path, weights: Path
 ) -> None:
     given = ("--weights", weights, *BOXES)
-    assert "give a COCO or VOC folder with --data" in refused(*given)
+    assert "name their folder with --data" in refused(*given)
     assert f"{tmp_path / 'nothing'} does not exist" in refused(
         *given, "--data", tmp_path / "nothing"
     )

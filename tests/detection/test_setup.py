@@ -58,7 +58,7 @@ def test_the_protocol_follows_the_folders_layout(folder: Path, tmp_path: Path) -
 
 
 def test_a_recipe_for_own_boxes_needs_a_folder() -> None:
-    with pytest.raises(ValueError, match="COCO or VOC folder with `data`"):
+    with pytest.raises(ValueError, match="name their folder with `data`"):
         open_detection_data(own_recipe(), None)
 
 

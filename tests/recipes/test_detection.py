@@ -72,7 +72,7 @@ def test_a_users_folder_determines_classes_and_length(tmp_path: Path) -> None:
 
 
 def test_own_recipes_need_a_folder_with_boxes(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="is made from your boxes: name a COCO or VOC folder"):
+    with pytest.raises(ValueError, match="is made from your boxes: name their folder with"):
         any_recipe("own-detection-resnet18-c4")
     with pytest.raises(ValueError, match="has no annotated boxes"):
         any_recipe("own-detection-resnet18-c4", data=tmp_path)

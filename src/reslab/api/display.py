@@ -44,7 +44,7 @@ def progress_display() -> AbstractContextManager[Callback]:
 
 
 def in_notebook() -> bool:
-    """Return whether this process is a notebook's kernel; others need not have IPython."""
+    """Return whether this process is a notebook's kernel; IPython need not be installed."""
     if "ipykernel" not in sys.modules:
         return False
     from ipykernel.kernelapp import IPKernelApp

@@ -50,7 +50,7 @@ class DrawingFolder:
 
 
 def open_drawing_folder(out: Path, images: Sequence[InputImage]) -> DrawingFolder:
-    """Create the folder; raise ValueError if it would replace a file of another origin."""
+    """Create the folder; raise ValueError if a file that is not a drawing would be replaced."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"`out` {out} is a file; name a folder")
     targets = drawing_paths(images, out)
@@ -102,7 +102,7 @@ def without_drawings(images: Sequence[InputImage], out: Path) -> list[InputImage
 
     kept = [image for image in images if not is_drawing(image)]
     if not kept:
-        raise ValueError(f"`out` {out} is where the images lie; name another folder")
+        raise ValueError(f"`out` {out} is the folder of the images; name another")
     return kept
 
 

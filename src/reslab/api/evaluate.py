@@ -127,7 +127,7 @@ def choose_set(
     models: Sequence[LoadedModel],
     on_event: Callback,
 ) -> ImageSet:
-    """Return the set to test classifiers on; `data` may be one already."""
+    """Return the set to test classifiers on; `data` may already be one."""
     if isinstance(data, ImagesInMemory | EncodedImages):
         refuse_arguments({"on": on}, "a set given as data")
         return data
@@ -167,7 +167,7 @@ def load_classifiers(
 
 
 def must_have_named_outputs(model: Model, images: EncodedImages) -> None:
-    """Raise ValueError if imported outputs were never named: 0 to N-1 are no class folders."""
+    """Raise ValueError if a model's outputs were never named, only numbered."""
     if not model.has_names:
         raise ValueError(
             f"no class of {images.name} matches an output of the model: its outputs were never "

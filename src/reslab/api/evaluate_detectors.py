@@ -26,7 +26,7 @@ def is_detections(model: AnyModel) -> bool:
 def evaluate_detections(
     files: Sequence[Path], data: Location | None, protocol: str | None
 ) -> Evaluations:
-    """Measure files of detections, in COCO's results format, against the boxes in `data`."""
+    """Compute the average precision of files of detections, in COCO's results format."""
     for file in files:
         if not is_detections(file):
             raise ValueError(
@@ -34,7 +34,7 @@ def evaluate_detections(
             )
     if data is None:
         raise ValueError(
-            "`data`: which annotations? name a COCO or VOC folder, or an instances.json"
+            "`data`: which annotations? name a folder of images with boxes, or a COCO file"
         )
     images, usual = open_annotations(data)
     detections = [read_results(file, images) for file in files]

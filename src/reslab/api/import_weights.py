@@ -132,7 +132,7 @@ def read_class_names(file: Path) -> list[tuple[str, str]]:
             raise ValueError(f"{file}:{line}: an empty line instead of a name")
         if name in names[: line - 1]:
             raise ValueError(
-                f"{file}:{line}: {name!r} for a second time; a .csv of index,id,name can "
+                f"{file}:{line}: {name!r} a second time; a .csv of index,id,name can "
                 "distinguish the two by their ids"
             )
     return [(name, name) for name in names]
@@ -218,5 +218,5 @@ def advice_for_user(model: Model, mean: list[float], std: list[float]) -> list[s
     if model.preprocessing.mean.shape[-2:] != (1, 1):
         lines.append("the model subtracts a mean image; the line above has its average colour")
     if model.preprocessing.channels == "BGR":
-        lines.append("the first convolution, which saw blue first, was turned to see red first")
+        lines.append("the inputs of the first convolution were reordered from BGR to RGB")
     return lines

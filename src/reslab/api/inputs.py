@@ -51,7 +51,7 @@ class ImageResult(Generic[Result]):
 
 
 def find_images(given: ImageInput | Sequence[ImageInput]) -> tuple[list[InputImage], int]:
-    """Return the images, as given and from folders in order, and the number of files left out.
+    """Return the images, in the order given, and the number of files in folders left out.
 
     Files in folders are left out if their suffix is not an image's. Raise ValueError for a folder
     without images.

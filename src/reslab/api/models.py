@@ -1,4 +1,4 @@
-"""Models given by the user: the path of a run folder or model file, or a model loaded before."""
+"""Models given by the user: the path of a run folder or model file, or a loaded model."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def save(
     path: str | Path,
     ids: Sequence[str] = (),
 ) -> None:
-    """Write a model file of a network that was trained elsewhere; `load` and the command read it.
+    """Write a model file for a network that was trained elsewhere; `load` and the command read it.
 
     `classes` are the names of its outputs and `ids`, where they differ, the folder names of the
-    classes (wnids for ImageNet). `preprocessing` is what images [B, 3, H, W] go through before the
-    network: `Preprocessing.of(mean, std, size=224)`. A network that `build_resnet` makes of its
-    configuration opens by itself; any other must be given again to `load`. Raise ValueError if
+    classes (wnids for ImageNet). `preprocessing` is applied to images [B, 3, H, W] before the
+    network: `Preprocessing.of(mean, std, size=224)`. A network that `build_resnet` builds from its
+    configuration opens on its own; any other must be passed to `load` again. Raise ValueError if
     the numbers of names and outputs differ.
     """
     save_model(net, classes, preprocessing, path, ids)

@@ -68,13 +68,13 @@ class NotebookBars:
                 print(printable(event_line(event)), flush=True)
 
     def advance(self, name: str, done: int) -> None:
-        """Move a bar, and redraw unless that was done a moment ago."""
+        """Advance a bar, and redraw all bars unless they were just redrawn."""
         self.bars[name].done = done
         if time.monotonic() - self.shown_at >= SECONDS_BETWEEN_UPDATES:
             self.show()
 
     def show(self) -> None:
-        """Draw all bars where they were drawn before."""
+        """Draw all bars in place of the previous ones."""
         from IPython.display import display
 
         if not self.bars:

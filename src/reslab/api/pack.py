@@ -24,10 +24,12 @@ def pack(
     encoded as JPEG with `quality`.
     """
     if quality and not shorter_side:
-        raise ValueError("`quality` is that of reduced images: give `shorter_side` too")
+        raise ValueError("`quality` applies only to reduced images: give `shorter_side` too")
     inside = folder.parent if folder.is_file() else folder
     if out.resolve().is_relative_to(inside.resolve()):
-        raise ValueError(f"{out} lies in {inside}, where it would become a class; name another")
+        raise ValueError(
+            f"{out} lies in {inside}, where it would become a class; name another folder"
+        )
     packing = Packing(shorter_side, quality or JPEG_QUALITY, shard_size or SHARD_SIZE)
     parts = open_folder_parts(folder)
     for line in notes_of(*parts.values()):
@@ -39,7 +41,7 @@ def pack(
 def write_scenes(
     out: Path, *, train: int, test: int, seed: int = 0, on_event: Callback = silent
 ) -> None:
-    """Generate digit-scenes into a new folder in COCO's layout."""
+    """Generate digit-scenes into a new folder in COCO layout."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ValueError(f"{out} exists already: name a new folder")
     sets = digit_scenes.digit_scenes(train=train, test=test, seed=seed)

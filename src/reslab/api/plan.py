@@ -73,8 +73,8 @@ def plan(
 ) -> Plan:
     """Estimate the cost of a run on this machine: time, speed, memory, what limits it.
 
-    `recipe`, `data`, `weights` and `on_event` are those of `train`. Measures a number of
-    `iterations` and writes nothing.
+    `recipe`, `data`, `weights` and `on_event` are those of `train`. Measure
+    `iterations` iterations, and write nothing.
     """
     if iterations < 1:
         raise ValueError(f"iterations={iterations}: at least 1")

@@ -30,9 +30,9 @@ def predict(
 ) -> list[ImageResult[Prediction]]:
     """Classify images: return the `top` most probable classes of each.
 
-    `model` is a run folder, a model file or what `load` returned. `images` is a file, a folder,
+    `model` is a run folder, a model file or the result of `load`. `images` is a file, a folder,
     encoded bytes, a uint8 array, RGB [H, W, 3] or grey [H, W], or a Pillow image, or several of
-    these; files in folders that are not images are left out. A bad image is not an exception: its
+    these; files in folders that are not images are left out. A bad image raises no exception: its
     result has an `error`, and no classes.
 
     `protocol` is "one-crop", "ten-crop" or "multi-scale", optionally with sizes
@@ -75,7 +75,7 @@ def detect(
 ) -> list[ImageResult[Detection]]:
     """Detect the objects in images: return their classes, probabilities and boxes.
 
-    `model` is a detector's run folder or model file, or what `load_detector` returned. `images` and
+    `model` is a detector's run folder or model file, or the result of `load_detector`. `images` and
     bad images are as in `predict`; an image given twice is searched once. With `out`, the images
     are drawn into this folder with their boxes, and detections.json lists all objects in COCO's
     results format.
@@ -112,7 +112,7 @@ def open_predictor(
     refine: bool | None = None,
     scales: Sequence[int] | None = None,
 ) -> DetectorPredictor:
-    """Return a detector that is ready to detect; None keeps the settings that it comes with."""
+    """Return a detector that is ready to detect; None keeps its own settings."""
     path, detector = open_detector(model, setup_device("fp32").torch_device)
     if threshold is None:
         threshold = SHOWN_SCORE if isinstance(model, str | Path) else model.threshold

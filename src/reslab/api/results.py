@@ -1,4 +1,4 @@
-"""What a run, a study or a report comes to, as values."""
+"""Results of runs, studies, reports and evaluations, as values."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -80,7 +80,7 @@ def report_from(row: Mapping[str, Any]) -> Report | AveragePrecision:
 
 
 def none_to_nan(row: Mapping[str, Any]) -> Any:
-    """Replace None, as JSON writes an undefined number, by NaN."""
+    """Replace None, which JSON has for an undefined number, by NaN."""
     return {key: math.nan if value is None else value for key, value in row.items()}
 
 
@@ -125,7 +125,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Evaluations:
-    """Evaluations on one set: one for each model and, of several models, one of their ensemble."""
+    """Evaluations on one set: one per model and, if there are several, one of their ensemble."""
 
     entries: tuple[Evaluation, ...]
     writer: Callable[[Path], Path] = field(repr=False, compare=False)

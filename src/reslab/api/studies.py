@@ -58,8 +58,8 @@ def study(
     `study` is one of the paper's ("degradation", "depth", "shortcuts", "detection") or a `Study` of
     your own. Its runs are started as processes, `jobs` at a time on each machine, `cluster="ray"`
     distributes them over a Ray cluster; finished runs are skipped and interrupted runs are resumed.
-    "responses" measures the layer responses (Fig. 7) of finished `runs` instead: folders, or what
-    `load` returned for a network of your own. For images of your own, `data` is the test set.
+    "responses" measures the layer responses (Fig. 7) of finished `runs` instead: folders, or
+    results of `load` for networks of your own. For images of your own, `data` is the test set.
 
     For the paper's studies, `on` is the data set, "digits" (default) or "cifar10"; `data` its
     folder; `out` the study's folder, by default studies/NAME-SET; `depths` the numbers of layers;
@@ -114,7 +114,7 @@ def run_study(
         images = data if isinstance(data, ImagesInMemory) else study_folder(data)
         return study_responses(runs, images, out, on_event)
     if isinstance(data, ImagesInMemory):
-        raise ValueError("a set of images as `data` is for the study `responses` alone")
+        raise ValueError("a set of images as `data` applies only to the study `responses`")
     folder = study_folder(data)
     if isinstance(study, Study):
         refuse_options(study.heading[0], planning | {"out": out, "runs": runs})

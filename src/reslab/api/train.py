@@ -50,7 +50,7 @@ def train(
     If the run in `out` is finished, its result is returned.
 
     A classifier can have parts of your own: `net`, a module from preprocessed images [B, 3, H, W]
-    to logits [B, classes]; `data=Splits(train, test)`, sets as `image_set` makes them;
+    to logits [B, classes]; `data=Splits(train, test)`, sets that `image_set` builds;
     `optimizer`, a function from the network to a torch optimizer, whose rate the recipe's schedule
     sets. The recipe in `out` records them as deviations. To resume, give the same parts again.
 
@@ -64,7 +64,7 @@ def train(
     does not: `stop` is called after each iteration, and Interrupted is raised, after a checkpoint,
     once it returns a number.
 
-    Raise ValueError, and trains nothing, if `out` holds another run or if recipe, data, weights
+    Raise ValueError, and train nothing, if `out` holds another run or if recipe, data, weights
     and parts do not fit together.
     """
     if seed < 0:
@@ -109,7 +109,9 @@ def run(
     work = task_kind(recipe).train
     if own.names:
         if not isinstance(recipe, Recipe):
-            raise ValueError(f"{' and '.join(own.names)} of your own: only a classifier has them")
+            raise ValueError(
+                f"{' and '.join(own.names)} of your own: only a classifier can have them"
+            )
         work = partial(work, own=own)
     try:
         document = work(
@@ -120,7 +122,7 @@ def run(
         if saved.is_dir() and any(saved.iterdir()):
             command = recipe.deviations.resume_command(out)
             raise RuntimeError(
-                f"{os_reason(error)}: {out}; checkpoints are intact: make room, then resume "
+                f"{os_reason(error)}: {out}; checkpoints are intact: free some space, then resume "
                 f"with {command}"
             ) from error
         raise
@@ -143,7 +145,7 @@ def request_run(
 
 
 def interrupted_run(run: Path, data: str | None) -> tuple[AnyRecipe, Inputs, int]:
-    """Return the recipe, inputs and seed of a run; `data` is the new place of data that moved."""
+    """Return the recipe, inputs and seed of a run; `data` is the new location of its data."""
     folder = RunFolder.open(run)
     environment = folder.environment()
     return recipe_in(folder), inputs_at(data or environment["data"]), environment["seed"]

@@ -130,8 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def as_options(text: str, name: str) -> str:
-    """Write the options of the verb `name`, which messages call `parameters`, as on the command
-    line."""
+    """Return a message with the `parameters` of the verb `name` written as command-line options."""
     verb = next((verb for verb in VERBS if verb_name(verb) == name), None)
     options = inspect.signature(verb).parameters if verb else {}
 

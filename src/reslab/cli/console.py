@@ -43,7 +43,7 @@ Scales = Annotated[
     typer.Option(help="Detectors: multi-scale testing, e.g. 400,600,800; slower (App. B)."),
 ]
 
-PIPE_WIDTH = 200  # characters of a table in a pipe, which has no width of its own
+PIPE_WIDTH = 200  # of a table written to a pipe, in characters
 
 
 def print_line(text: str) -> None:
@@ -110,5 +110,5 @@ def parse_numbers(option: str, text: str | None, example: str) -> list[int]:
         return [] if text is None else [int(number) for number in text.split(",")]
     except ValueError:
         raise ValueError(
-            f"{option} {text}: whole numbers with commas between, as {example}"
+            f"{option} {text}: whole numbers separated by commas, such as {example}"
         ) from None

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 WORDS = {
     ("stride_on", "1x1"): "stride of a bottleneck: on its first 1x1",
     ("stride_on", "3x3"): "stride of a bottleneck: on its 3x3",
-    ("pool", "ceil"): "first pooling: not padded, its last window may reach over the edge",
+    ("pool", "ceil"): "first pooling: not padded, its last window may extend past the edge",
     ("pool", "padded"): "first pooling: padded by one pixel",
     ("zeros", "both"): "option A: zeros on both sides of the channels",
 }

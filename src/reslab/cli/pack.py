@@ -57,7 +57,7 @@ def pack(
                 on_event=on_event,
             )  # fmt: skip
         except KeyboardInterrupt:
-            warn(f"stopped; nothing of it is left in {out}")
+            warn(f"stopped; nothing is left in {out}")
             return 128 + signals[0]
     if as_json:
         print_json({"out": str(out), "parts": [asdict(part) for part in packed]})
@@ -83,7 +83,7 @@ def scenes(
     test: Annotated[int, typer.Option(min=1, help="Number of test scenes.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the random scenes.")] = 0,
 ) -> None:
-    """Write digit-scenes, a small detection set, in COCO's layout.
+    """Write digit-scenes, a small detection set, in COCO layout.
 
     The scenes show digits of several sizes on cluttered backgrounds, with boxes in annotations/.
     They are for inspection or other programs: the recipes `digit-scenes-*` generate the scenes

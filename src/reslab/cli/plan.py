@@ -77,7 +77,7 @@ def rate_curve(recipe: "RunRecipe") -> str:
     if plateau := recipe.plateau:
         lines.append(
             f"rate      {recipe.learning_rate:g}, divided by 10 after {plateau.patience} "
-            f"evaluations without {plateau.threshold:g} points of improvement; one each "
+            f"evaluations without {plateau.threshold:g} points of improvement; one every "
             f"{recipe.eval_every} iterations"
         )
     return "\n".join(lines)

@@ -54,7 +54,7 @@ def predict(
         top=top or (TOP if single or as_json else 1), protocol=protocol, precision=precision,
     )  # fmt: skip
     if left_out:
-        warn(f"{left_out} other files in folders left out: their names are not those of images")
+        warn(f"{left_out} other files in folders left out: their suffixes are not those of images")
     width = name_width(files)
 
     def text(result: "ImageResult[Prediction]") -> str:
@@ -108,7 +108,7 @@ def detect(
     drawings = open_drawing_folder(out, files) if out else None
     results = detect_each(predictor, files, drawings)
     if left_out:
-        warn(f"{left_out} other files in folders left out: their names are not those of images")
+        warn(f"{left_out} other files in folders left out: their suffixes are not those of images")
     width = name_width(files)
 
     def text(result: "ImageResult[Detection]") -> str:

@@ -79,8 +79,8 @@ def by_processes(count: int, work: Callable[[], int]) -> int:
 
     if count > 1 and "RANK" in os.environ:
         raise ValueError(
-            f"--processes {count} starts processes, and this is already one of torchrun's: "
-            "give one of the two a number"
+            f"--processes {count} would start processes, but torchrun has already started this "
+            "one: use only one of the two"
         )
     if count > 1:
         from reslab.runtime.threads import usable_cores

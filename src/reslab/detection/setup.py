@@ -52,9 +52,7 @@ def open_detection_data(
     if recipe.data == "digit-scenes":
         return inputs.read(digit_scenes), "coco"
     if inputs.data is None:
-        raise ValueError(
-            f"{recipe.name} needs images with boxes: give a COCO or VOC folder with `data`"
-        )
+        raise ValueError(f"{recipe.name} needs images with boxes: name their folder with `data`")
     folder = to_folder(inputs.data, f"{recipe.name} needs")
     sets = read_splits(inputs, folder, recipe.years, recipe.validation)
     annotations = inputs.read(read_annotations, folder, recipe.years)

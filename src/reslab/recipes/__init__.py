@@ -115,7 +115,7 @@ def own_boxes(
     """Build a recipe for the user's folder of images with boxes, after reading it."""
     name = f"own-detection-{model}{C4}"
     if inputs.data is None:
-        raise ValueError(f"{name} is made from your boxes: name a COCO or VOC folder with `data`")
+        raise ValueError(f"{name} is made from your boxes: name their folder with `data`")
     folder = to_folder(inputs.data, f"{name} needs")
     sets = read_splits(inputs, folder, "", OWN_VALIDATION)
     return own_detection_recipe(model, config, sets.train, inputs.count)
@@ -185,7 +185,7 @@ def detection_recipe(
 
 
 def must_be_known(what: str, name: str, names: Sequence[str]) -> None:
-    """Raise ValueError, with the nearest one, unless `name` is among `names` of a `what`."""
+    """Raise ValueError, with the nearest name, unless `name` is among the `names` of a `what`."""
     if name not in names:
         raise ValueError(unknown_name(what, name, names))
 

@@ -38,7 +38,7 @@ def digits_recipe(model: str, config: ResNetConfig) -> Recipe:
 
     All depths warm up: so short a run cannot wait for a deep plain net to recover from a rate of
     0.1 in its first iterations. Mirrored digits are not digits, so there is no flipping, and for
-    16x16 images the padding is halved like the side.
+    16x16 images the padding is halved, as the side is.
     """
     return Recipe(
         name=f"digits-{model}",
@@ -79,7 +79,7 @@ def own_recipe(
 ) -> Recipe:
     """Train on the images in `train`, from scratch or from `weights`.
 
-    The length is that for `count` images, or else for all in `train`.
+    The run is long enough for `count` images, by default all in `train`.
 
     From scratch this is Sec. 3.4 scaled down: the rate is in proportion to a mini-batch of 32, and
     there are 100 epochs with drops at fixed fractions. Fine-tuning takes 12 epochs: the rate is

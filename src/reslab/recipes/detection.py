@@ -76,7 +76,7 @@ def own_detection_recipe(
 ) -> DetectionRecipe:
     """Train on the user's boxes, from trained weights, for as many epochs as on VOC.
 
-    The length is that for `count` images with objects, or else for all in `train`.
+    The run is long enough for `count` images with objects, by default all in `train`.
     Mini-batches have one image, as on VOC, and the anchors include COCO's small ones. An image has
     64 regions, as in Fast R-CNN with two images per mini-batch, because regions cost the most.
     """
