@@ -11,7 +11,8 @@ from reslab.data.boxes.annotations import Annotations
 from reslab.data.boxes.build import detection_set
 from reslab.data.boxes.folder import is_detection, open_detection, read_annotations
 from reslab.data.boxes.sets import notes_of_splits
-from reslab.data.datasets import Splits
+from reslab.data.datasets import EncodedImages, Splits
+from reslab.data.folder import open_folder_parts, open_whole_folder, read_folder
 
 TRAIN, VALID = [f"{k:03}" for k in range(6)], ["100", "101", "102"]
 Files = dict[str, list[str]]  # images by the folder that they lie in
@@ -259,3 +260,75 @@ def test_a_few_images_with_objects_are_in_both_parts(text: str, tmp_path: Path) 
         sets = open_detection(tmp_path, validation=0.2, seed=seed)
         for part in (sets.train, sets.test):
             assert any((~truth.difficult).any() for truth in part.truths)
+
+
+@pytest.mark.parametrize(
+    ("sheets", "folder"), [("Annotations", "JPEGImages"), (".", "."), ("train/a", "train/b")]
+)
+def test_boxes_are_no_images_to_classify(sheets: str, folder: str, tmp_path: Path) -> None:
+    voc(tmp_path / sheets, TRAIN)
+    images(tmp_path / folder, TRAIN)
+    for open_images in (read_folder, open_whole_folder, open_folder_parts):
+        with pytest.raises(ValueError, match="boxes \\(VOC\\), .* use own-detection-resnet50-c4"):
+            open_images(tmp_path)
+
+
+def test_sets_of_boxes_are_no_classes(tmp_path: Path) -> None:
+    for year in ("VOC2007", "VOC2012"):
+        voc(tmp_path / f"VOCdevkit/{year}/Annotations", TRAIN)
+        images(tmp_path / f"VOCdevkit/{year}/JPEGImages", TRAIN)
+    with pytest.raises(ValueError, match="has images with boxes \\(VOC\\)"):
+        read_folder(tmp_path)
+
+
+def test_class_folders_have_no_boxes(tmp_path: Path) -> None:
+    for name in ("cats", "dogs"):
+        images(tmp_path / name, TRAIN)
+    assert not is_detection(tmp_path)
+    with pytest.raises(ValueError, match="images by class, without boxes: .* own-resnet50"):
+        read_annotations(tmp_path)
+
+
+def test_class_folders_with_boxes_beside_the_images_are_classes_too(tmp_path: Path) -> None:
+    for name in ("cats", "dogs"):
+        images(tmp_path / name, TRAIN)
+        voc(tmp_path / name, TRAIN)
+    classes = read_folder(tmp_path)
+    assert isinstance(classes, EncodedImages)
+    assert classes.ids == ("cats", "dogs")
+    assert len(open_detection(tmp_path).train) == 10
+
+
+def test_own_classes_in_a_folder_named_like_vocs(tmp_path: Path) -> None:
+    home = tmp_path / "VOCdevkit/VOC2007"
+    images(home / "JPEGImages", TRAIN)
+    (home / "Annotations").mkdir()
+    for key in TRAIN:
+        text = sheet(("helmet", (1, 1, 9, 9), ""), ("person", (1, 1, 20, 20), ""))
+        (home / f"Annotations/{key}.xml").write_text(text)
+    assert open_detection(tmp_path).train.classes == ("helmet", "person")
+    (home / "ImageSets/Main").mkdir(parents=True)
+    for part, keys in (("trainval", TRAIN[:4]), ("test", TRAIN[4:])):
+        (home / f"ImageSets/Main/{part}.txt").write_text("\n".join(keys))
+    sets = open_detection(tmp_path)
+    assert sets.train.classes == sets.test.classes == ("helmet", "person")
+    assert sets.test.keys == TRAIN[4:]
+    with pytest.raises(ValueError, match="no class 'helmet'; "):
+        open_detection(tmp_path, years="07")
+
+
+def test_several_sets_of_boxes_are_not_mixed(tmp_path: Path) -> None:
+    for year, keys in (("VOC2010", TRAIN), ("VOC2011", VALID)):
+        voc(tmp_path / f"VOCdevkit/{year}/Annotations", keys)
+        images(tmp_path / f"VOCdevkit/{year}/JPEGImages", keys)
+    with pytest.raises(ValueError, match="has 2 sets of boxes, .*: name one of them with `data`"):
+        read_annotations(tmp_path)
+    assert len(open_detection(tmp_path / "VOCdevkit/VOC2011").test) == 1
+
+
+def test_a_link_to_a_folder_above_ends_the_search(tmp_path: Path) -> None:
+    voc(tmp_path / "a", TRAIN)
+    images(tmp_path / "a", TRAIN)
+    (tmp_path / "a/up").symlink_to(tmp_path)
+    images(tmp_path / "elsewhere", VALID)
+    assert len(read_annotations(tmp_path / "a")) == len(TRAIN)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reslab.api.display import OnEvent, showing
-from reslab.data.location import Location, Url, is_table, parse_location
+from reslab.data.location import Location, Url, can_be_opened, parse_location
 from reslab.runtime.events import Callback, counter
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def run_check(folder: str | Path, size: int, on_event: Callback) -> FolderCheck:
     if size < 1:
         raise ValueError(f"`size` {size}: at least 1 pixel")
     location = parse_location(folder)
-    if isinstance(location, Path) and not (location.is_dir() or is_table(location)):
+    if isinstance(location, Path) and not can_be_opened(location):
         raise ValueError(f"{folder} {'is not a folder' if location.exists() else 'does not exist'}")
     from reslab.data.boxes.folder import is_detection
 

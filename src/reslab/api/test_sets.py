@@ -14,7 +14,15 @@ from reslab.data.builtin import SetName, open_sets, set_named
 from reslab.data.cifar10 import ARCHIVE, BINARY_FOLDER, PYTHON_FOLDER
 from reslab.data.datasets import ImageSet, ImagesInMemory, notes_of
 from reslab.data.folder import open_folder, open_whole_folder
-from reslab.data.location import Location, Url, absolute, is_table, parse_location, to_folder
+from reslab.data.location import (
+    Location,
+    Url,
+    absolute,
+    can_be_opened,
+    is_table,
+    parse_location,
+    to_folder,
+)
 from reslab.detection.average_precision.measure import usual_protocol
 from reslab.detection.inference import Detector
 from reslab.detection.recipe import DetectionRecipe
@@ -63,7 +71,7 @@ def _choose_images(
         return open_own_images(path, model)
     if isinstance(data, Url):
         return open_images_in(data, models, on_event)
-    if not (data.is_dir() or is_table(data)):
+    if not can_be_opened(data):
         raise ValueError(f"`data` {data}: no such folder")
     if holds_cifar10(data):
         return open_test_set("cifar10", data, path)
@@ -229,4 +237,4 @@ def folder_of_run(path: Path) -> Path | None:
     if not path.is_dir():
         return None
     recorded = RunFolder.open(path).environment()["data"]
-    return Path(recorded) if recorded and Path(recorded).is_dir() else None
+    return Path(recorded) if recorded and can_be_opened(Path(recorded)) else None

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reslab.data.boxes.foreign import name_boxes
+from reslab.data.boxes.instead import explaining_boxes, refuse_boxes
 from reslab.data.class_folders import (
     FolderReader,
     OnProblem,
@@ -77,6 +78,11 @@ def open_folder(
 
 def read_folder(place: Location, names: Path | None = None) -> FolderSplits | EncodedImages:
     """Return both splits of a folder, or all images of an unsplit folder."""
+    with explaining_boxes(place):
+        return _read_folder(place, names)
+
+
+def _read_folder(place: Location, names: Path | None) -> FolderSplits | EncodedImages:
     labelled = labels_in_file(place, names)
     if labelled:
         parts, notes = labelled_parts(labelled), labelled.notes
@@ -115,6 +121,11 @@ def split_folder(
 
 def open_whole_folder(place: Location, *, names: Path | None = None) -> EncodedImages:
     """Open an unsplit folder as one set, or the validation split of a split folder."""
+    with explaining_boxes(place):
+        return _open_whole_folder(place, names)
+
+
+def _open_whole_folder(place: Location, names: Path | None) -> EncodedImages:
     if labelled := labels_in_file(place, names):
         name, part = list(labelled.parts.items())[-1]
         return replace(part.images, name=name, notes=labelled.notes)
@@ -131,6 +142,11 @@ def open_folder_parts(folder: Path) -> dict[str, EncodedImages]:
 
     The keys are "train" and "validation", or "." for an unsplit folder.
     """
+    with explaining_boxes(folder):
+        return _open_folder_parts(folder)
+
+
+def _open_folder_parts(folder: Path) -> dict[str, EncodedImages]:
     if labelled := labels_in_file(folder, None):
         return _labelled_folder_parts(labelled, folder)
     names = list(find_parts(folder, refuse).parts)

@@ -80,6 +80,11 @@ def is_table(place: Path) -> bool:
     return place.suffix.lower() in TABLE_SUFFIXES and place.is_file()
 
 
+def can_be_opened(place: Path) -> bool:
+    """Return whether a path is a folder, a table of labels or a file with boxes."""
+    return place.is_dir() or is_table(place) or is_annotation_file(place)
+
+
 def to_folder(place: Location, use: str) -> Path:
     """Return a local folder unchanged; raise ValueError for a URL.
 

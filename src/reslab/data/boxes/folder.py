@@ -16,6 +16,7 @@ from reslab.data.boxes.voc_folder import read_voc_folder
 from reslab.data.boxes.yolo import read_yolo
 from reslab.data.boxes.yolo_files import YoloFiles
 from reslab.data.datasets import Splits, draw_validation
+from reslab.data.folder import read_folder
 from reslab.data.location import is_annotation_file
 
 
@@ -111,10 +112,23 @@ def _no_boxes(folder: Path) -> str:
     """Return why a folder is not a set with boxes."""
     if foreign := foreign_annotations(folder):
         return f"has no boxes that can be read: {foreign}"
+    if _has_classes(folder):
+        return (
+            "has images by class, without boxes: train a classifier on them, with own-resnet50 or "
+            "another own-* recipe"
+        )
     return (
         "has no annotated boxes: COCO has a JSON file with images, annotations and categories, VOC "
         "an XML file for each image, in Annotations/ or beside it, YOLO a text file for each image"
     )
+
+
+def _has_classes(folder: Path) -> bool:
+    try:
+        read_folder(folder)
+    except ValueError:
+        return False
+    return True
 
 
 def must_be_folder(folder: Path) -> None:

@@ -1,0 +1,58 @@
+"""Refuse folders of images with boxes where images to classify are needed."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from reslab.data.boxes.layouts import CocoFiles, VocHomes, find_layout
+from reslab.data.boxes.voc_homes import XML_FOLDERS
+from reslab.data.boxes.yolo_files import YoloFiles
+from reslab.data.class_folders import subfolders
+from reslab.data.location import Location, is_annotation_file
+
+MAX_SETS = 20  # class folders that are looked into
+
+
+@contextmanager
+def explaining_boxes(place: Location) -> Iterator[None]:
+    """Run a block that opens images to classify; if it fails because `place` has boxes, say so."""
+    try:
+        yield
+    except ValueError:
+        if isinstance(place, Path) and (line := _boxes_in(place)):
+            raise ValueError(line) from None
+        raise
+
+
+def refuse_boxes(place: Location, root: Location, ids: Sequence[str]) -> None:
+    """Raise ValueError if the class folders `ids` in `root` are the folders of a set of boxes."""
+    if not (isinstance(place, Path) and isinstance(root, Path)):
+        return
+    if len(ids) > 1 and not (len(ids) <= MAX_SETS and any(_has_sheets(root / id_) for id_ in ids)):
+        return
+    if line := _boxes_in(place):
+        raise ValueError(line)
+
+
+def _has_sheets(folder: Path) -> bool:
+    return folder.is_dir() and any(name.lower() in XML_FOLDERS for name in subfolders(folder))
+
+
+def _boxes_in(place: Path) -> str:
+    """Return the line with which boxes in a folder or file are refused; "" if it has none."""
+    if not (place.is_dir() or is_annotation_file(place)):
+        return ""
+    match find_layout(place) if place.is_dir() else CocoFiles([place]):
+        case CocoFiles():
+            layout = "COCO"
+        case VocHomes():
+            layout = "VOC"
+        case YoloFiles():
+            layout = "YOLO"
+        case None:
+            return ""
+    return (
+        f"{place} has images with boxes ({layout}), which detectors are trained on: use "
+        "own-detection-resnet50-c4 or another own-detection-* recipe; classifiers and `reslab "
+        "pack` need the images of each class in a folder of their own"
+    )
