@@ -269,7 +269,7 @@ def test_boxes_are_no_images_to_classify(sheets: str, folder: str, tmp_path: Pat
     voc(tmp_path / sheets, TRAIN)
     images(tmp_path / folder, TRAIN)
     for open_images in (read_folder, open_whole_folder, open_folder_parts):
-        with pytest.raises(ValueError, match="boxes \\(VOC\\), .* use own-detection-resnet50-c4"):
+        with pytest.raises(ValueError, match=r"boxes \(VOC\), .* use own-detection-resnet50-c4"):
             open_images(tmp_path)
 
 
@@ -277,7 +277,7 @@ def test_sets_of_boxes_are_no_classes(tmp_path: Path) -> None:
     for year in ("VOC2007", "VOC2012"):
         voc(tmp_path / f"VOCdevkit/{year}/Annotations", TRAIN)
         images(tmp_path / f"VOCdevkit/{year}/JPEGImages", TRAIN)
-    with pytest.raises(ValueError, match="has images with boxes \\(VOC\\)"):
+    with pytest.raises(ValueError, match=r"has images with boxes \(VOC\)"):
         read_folder(tmp_path)
 
 
@@ -321,7 +321,7 @@ def test_several_sets_of_boxes_are_not_mixed(tmp_path: Path) -> None:
     for year, keys in (("VOC2010", TRAIN), ("VOC2011", VALID)):
         voc(tmp_path / f"VOCdevkit/{year}/Annotations", keys)
         images(tmp_path / f"VOCdevkit/{year}/JPEGImages", keys)
-    with pytest.raises(ValueError, match="has 2 sets of boxes, .*: name one of them with `data`"):
+    with pytest.raises(ValueError, match=r"has 2 sets of boxes, .*: name one of them with `data`"):
         read_annotations(tmp_path)
     assert len(open_detection(tmp_path / "VOCdevkit/VOC2011").test) == 1
 

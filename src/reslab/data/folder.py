@@ -259,6 +259,7 @@ def _open(part: str, root: Location, place: Location, names: Path | None) -> Enc
             left_out=left_out,
         )
         files = list_classes(root, ids, refuse, left_out, required=part != "validation")
+        refuse_boxes(place, root, tuple(files))
         notes = left_out.notes(prefix_of(root, place))
         if part == WHOLE_FOLDER:
             check_levels(root, files, listed, refuse)
