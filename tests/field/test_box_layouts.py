@@ -285,7 +285,7 @@ def test_class_folders_have_no_boxes(tmp_path: Path) -> None:
     for name in ("cats", "dogs"):
         images(tmp_path / name, TRAIN)
     assert not is_detection(tmp_path)
-    with pytest.raises(ValueError, match="images by class, without boxes: .* own-resnet50"):
+    with pytest.raises(ValueError, match=r"images by class, without boxes: .* own-resnet50"):
         read_annotations(tmp_path)
 
 
@@ -331,4 +331,4 @@ def test_a_link_to_a_folder_above_ends_the_search(tmp_path: Path) -> None:
     images(tmp_path / "a", TRAIN)
     (tmp_path / "a/up").symlink_to(tmp_path)
     images(tmp_path / "elsewhere", VALID)
-    assert len(read_annotations(tmp_path / "a")) == len(TRAIN)
+    must_be_whole(tmp_path / "a")
