@@ -1,15 +1,19 @@
 """Byte-identical files, held against a comparison of every pair of files."""
 
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tests.detection.small import scenes_folder
 from tests.training.walls import draw
 
 from reslab.api.pack import pack
+from reslab.data.boxes.folder import open_detection
+from reslab.data.class_folders import FolderReader
 from reslab.data.copies import HEAD, UNKNOWN, Copies, file_sizes, find_copies
 from reslab.data.datasets import EncodedImages
 from reslab.data.folder import open_folder, read_folder
@@ -95,3 +99,19 @@ def test_a_packed_set_has_the_sizes_of_its_folder(tmp_path: Path) -> None:
     assert isinstance(packed, EncodedImages)
     assert file_sizes(packed).tolist() == file_sizes(plain).tolist()
     assert min(file_sizes(plain)) > 100
+
+
+def test_images_with_boxes_are_copies_in_both_parts_whatever_their_boxes(tmp_path: Path) -> None:
+    folder = scenes_folder(tmp_path / "scenes")
+    sets = open_detection(folder)
+    sizes = np.concatenate([file_sizes(sets.train), file_sizes(sets.test)])
+    assert find_copies(sets.train, sets.test, sizes) == Copies((), ())
+    reads = sets.train.read, sets.test.read
+    assert isinstance(reads[0], FolderReader)
+    assert isinstance(reads[1], FolderReader)
+    train = Path(reads[0].root, sets.train.files[4])
+    test = Path(reads[1].root, sets.test.files[1])
+    shutil.copy(train, test)
+    sizes = np.concatenate([file_sizes(sets.train), file_sizes(sets.test)])
+    found = find_copies(sets.train, sets.test, sizes)
+    assert found == Copies(((str(test), str(train)),), ())
