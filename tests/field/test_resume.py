@@ -130,6 +130,19 @@ def test_train_again_notes_other_images(place: Path) -> None:
     assert changes.startswith("1 added, 1 gone")
 
 
+def test_a_finished_run_says_that_its_images_have_changed(place: Path) -> None:
+    """Only if they are opened: `resume` returns the result also where the images are gone."""
+    assert resume(place / "run", place / "data") == []
+    (place / "data/bee/001.jpg").unlink()
+    recipe, inputs = request_run("own-resnet18", str(place / "data"), None, TINY, place / "run")
+    events: list[Event] = []
+    run(recipe, inputs, place / "run", seed=1, on_event=events.append, stop=lambda: None)
+    notes = [event["text"] for event in events if event["kind"] == "note"]
+    assert notes == ["this run is finished", "its images have changed since it began: 1 gone"]
+    shutil.rmtree(place / "data")
+    assert resume(place / "run") == []
+
+
 def test_train_again_keeps_the_length_of_the_run(tmp_path: Path) -> None:
     """An own-* recipe is made for the number of images; the run has the one it began with."""
     data, out = draw(tmp_path / "data", {"ant": 6, "bee": 6}), tmp_path / "run"

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from reslab.data.boxes.folder import all_parts, read_annotations
+from reslab.data.boxes.folder import read_annotations
 from reslab.data.location import Location
 from reslab.detection.inference import Detector
 from reslab.detection.network import FasterRCNN
@@ -60,10 +60,12 @@ def train_detector(
     if inputs.weights:
         model = read_weights(inputs, inputs.weights)
         recipe = recipe if recipe.weights else fit_detector_to_weights(recipe, model)
-    if opened := inputs.already_read(read_annotations, inputs.data, recipe.years):
-        must_have_known_classes(Path(out), tuple(all_parts(opened)[0].classes.values()))
+    opened = None
+    if inputs.already_read(read_annotations, inputs.data, recipe.years):  # for an own-* recipe
+        opened, _ = open_detection_data(recipe, inputs)
+        must_have_known_classes(Path(out), opened.train.classes)
     device = setup_device(recipe.precision)
-    job = Job(recipe, Path(out), inputs, device, seed, on_event, stop, observer)
+    job = Job(recipe, Path(out), inputs, device, seed, on_event, stop, observer, opened=opened)
     if recipe.training == "alternating" and recipe.step is None:
         job = train_first_steps(job)
     return train_in_folder(job, begin_run)

@@ -96,14 +96,27 @@ def examine_data(
     if folder and then:
         must_have_classes(folder.path, then.classes, classes_of(train))
     sizes = file_sizes(train), file_sizes(test)
-    parts = record_part(train, sizes[0]), record_part(test, sizes[1])
-    now = DataRecord(classes_of(train), *parts, training_count(train))
+    now = record_of(train, test, sizes)
     if then and (changes := image_changes(then, now)):
         log(f"not bit-exact from here on, the images differ: {changes}")
     if folder is None and len(train) + len(test) <= MOST_COPIED:
         for line in copies_in_words(find_copies(train, test, np.concatenate(sizes)), place):
             log(line)
     return now.to_bytes()
+
+
+def record_of(train: AnyFiles, test: AnyFiles, sizes: Sequence[np.ndarray]) -> DataRecord:
+    """Return the record of a run's sets, whose files have the `sizes` of each part."""
+    parts = record_part(train, sizes[0]), record_part(test, sizes[1])
+    return DataRecord(classes_of(train), *parts, training_count(train))
+
+
+def changes_since(out: Path, sets: AnySplits) -> str:
+    """Return how the images differ from those that the run in `out` began with; "" if unknown."""
+    train, test, then = sets.train, sets.test, read_record(out)
+    if then is None or isinstance(train, ImagesInMemory) or isinstance(test, ImagesInMemory):
+        return ""
+    return image_changes(then, record_of(train, test, (file_sizes(train), file_sizes(test))))
 
 
 def training_count(train: AnyFiles) -> int:

@@ -13,8 +13,8 @@ from typing import Any, Generic
 import torch
 
 import reslab
-from reslab.data.datasets import FolderSplits, MemorySplits, Splits
-from reslab.data.folder import read_folder
+from reslab.data.datasets import FolderSplits, MemorySplits
+from reslab.data.folder import read_folder, split_folder
 from reslab.data.location import Location, absolute
 from reslab.models.model_file import load_model
 from reslab.runtime.cpu import kernel_limit
@@ -22,7 +22,12 @@ from reslab.runtime.device import Device, Processes, setup_device
 from reslab.runtime.events import Callback, note, silent
 from reslab.runtime.threads import usable_cores
 from reslab.training.classification import ClassificationTask
-from reslab.training.data_record import AnySplits, examine_data, must_have_known_classes
+from reslab.training.data_record import (
+    AnySplits,
+    changes_since,
+    examine_data,
+    must_have_known_classes,
+)
 from reslab.training.folder import RunFolder
 from reslab.training.log import must_be_finite
 from reslab.training.loop import Observer
@@ -61,6 +66,7 @@ class Job(Generic[TaskRecipe]):
     stop: Stop = lambda: None
     observer: Observer | None = None
     own: OwnParts = field(default_factory=OwnParts)
+    opened: AnySplits | None = None  # the data, if an own-* recipe was made from them
 
     def log(self, text: str) -> None:
         """Send the user a one-line note."""
@@ -134,13 +140,14 @@ def train(
     if inputs.weights:
         model = inputs.read(load_model, inputs.weights)
         recipe = recipe if recipe.weights else fit_to_weights(recipe, model)
-    if opened := inputs.already_read(read_folder, inputs.data):  # for an own-* recipe
-        images = opened.train if isinstance(opened, Splits) else opened
-        must_have_known_classes(Path(out), images.ids)
+    opened = None
+    if recipe.pictures and (read := inputs.already_read(read_folder, inputs.data)):
+        opened = split_folder(read, recipe.pictures.validation)
+        must_have_known_classes(Path(out), opened.train.ids)
     device = setup_device(recipe.precision)
     with own_randomness(own, device):
         recipe = with_own_parts(recipe, own, device)
-        job = Job(recipe, Path(out), inputs, device, seed, on_event, stop, observer, own)
+        job = Job(recipe, Path(out), inputs, device, seed, on_event, stop, observer, own, opened)
         return train_in_folder(job, begin_run)
 
 
@@ -210,6 +217,8 @@ def train_in_folder(
         folder = RunFolder(out, writes=processes.first)
         if result is not None:
             on_event(note("this run is finished"))
+            if job.opened and (changes := changes_since(out, job.opened)):
+                on_event(note(f"its images have changed since it began: {changes}"))
             must_be_finite(result, out, job.recipe)
             return result
         if differences:
