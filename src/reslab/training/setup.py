@@ -166,6 +166,14 @@ def open_data(recipe: Recipe, inputs: Inputs) -> MemorySplits | FolderSplits:
     return split_folder(inputs.read(read_folder, inputs.data), recipe.pictures.validation)
 
 
+def opened_data(recipe: Recipe, inputs: Inputs) -> FolderSplits | None:
+    """Return the image sets if they have been read to make an own-* recipe, or else None."""
+    images = inputs.already_read(read_folder, inputs.data)
+    if images is None or recipe.pictures is None:
+        return None
+    return split_folder(images, recipe.pictures.validation)
+
+
 def split_sets(
     recipe: Recipe, sets: MemorySplits | FolderSplits
 ) -> tuple[ImageSet, Sequence[ImageSet], Sequence[ImageSet]]:

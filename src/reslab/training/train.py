@@ -14,7 +14,6 @@ import torch
 
 import reslab
 from reslab.data.datasets import FolderSplits, MemorySplits
-from reslab.data.folder import read_folder, split_folder
 from reslab.data.location import Location, absolute
 from reslab.models.model_file import load_model
 from reslab.runtime.cpu import kernel_limit
@@ -46,7 +45,7 @@ from reslab.training.own import (
 )
 from reslab.training.recipe import Recipe, RunRecipe, TaskRecipe
 from reslab.training.run import Stop, run_task
-from reslab.training.setup import Inputs, inputs_at, open_data, setup_classification
+from reslab.training.setup import Inputs, inputs_at, open_data, opened_data, setup_classification
 from reslab.training.task import Task
 
 # if one of these differs on resume, the run is still correct but no longer bit-exact
@@ -140,9 +139,7 @@ def train(
     if inputs.weights:
         model = inputs.read(load_model, inputs.weights)
         recipe = recipe if recipe.weights else fit_to_weights(recipe, model)
-    opened = None
-    if recipe.pictures and (read := inputs.already_read(read_folder, inputs.data)):
-        opened = split_folder(read, recipe.pictures.validation)
+    if opened := opened_data(recipe, inputs):
         must_have_known_classes(Path(out), opened.train.ids)
     device = setup_device(recipe.precision)
     with own_randomness(own, device):
