@@ -55,7 +55,12 @@ def _is_named(place: Path, name: str) -> bool:
 
 
 def _instances(places: Sequence[Folder]) -> list[Path]:
+    """Return the files with COCO instances; beside one, also files that are so by name alone.
+
+    Reading a damaged file then fails; if it were ignored, its images would be in no part.
+    """
     found: list[Path] = []
+    by_name: list[Path] = []
     for place in places:
         names = [name for name in place.json if _is_named(place.path, name)]
         names = place.json if len(place.json) <= MAX_FILES else names
@@ -63,6 +68,9 @@ def _instances(places: Sequence[Folder]) -> list[Path]:
             keys = keys_in(place.path / name)
             if len(keys) > len(KEYS) or (_is_named(place.path, name) and keys):
                 found.append(place.path / name)
+            elif NAMED.fullmatch(name):
+                by_name.append(place.path / name)
+    found = sorted(found + by_name) if found and by_name else found
     return [path for path in found if not OTHER_TASKS.search(path.stem)] or found
 
 
