@@ -169,7 +169,7 @@ def test_files_that_are_not_as_they_should_be(line, coco: Path, found: Path) -> 
     for written, instead, said in (
         ("]", "", "found.json:1: malformed JSON"),
         ('"image_id": 9', '"image_id": 6', "found.json[1].image_id: instances has no image 6"),
-        ('"category_id": 7', '"category_id": 1', "found.json[1].category_id: no class '1'"),
+        ('"category_id": ', '"category_id": 1', "found.json[0].category_id: no class '1"),
         ("[30, 30, 20, 20]", "[30, 30, 20]", "found.json[1].bbox: [30, 30, 20] is not four"),
         ("0.8", "NaN", "found.json[1].score: NaN is not a number"),
     ):

@@ -144,11 +144,11 @@ def test_a_folder_of_coco_or_voc(run: Run, model: Path, tmp_path: Path) -> None:
     (folder / "annotations" / "instances_val.json").rename(folder / "annotations/instances.json")
     status, out, err = run(model, "--data", folder)
     assert (status, out, len(err)) == (2, "", 1)
-    assert "000000.png does not exist" in err[0]
+    assert "2 images fit this name: train/000000.png, val/000000.png" in err[0]
     (folder / "val").rename(folder / "images")
     status, out, err = run(model, "--data", folder, "--json")
-    assert [line.rpartition(" ")[2] for line in err] == ["tested", "used"]
-    assert err[1].endswith("train/: 6 images are not listed, and not used")
+    assert [line.rpartition(" ")[2] for line in err] == ["tested", "images"]
+    assert err[1].endswith("train/: not listed, and not used: 6 images")
     assert numbers(out) == [pytest.approx(expected(IT))]
     voc = plant_voc(tmp_path / "voc", {"000": sheet(CAT, DOG), "001": sheet(CAT)})
     pets = replace(detector(classes=2), classes=("dog", "cat"), ids=("dog", "cat"))

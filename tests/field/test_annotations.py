@@ -150,6 +150,18 @@ def test_the_nearest_folder_decides_between_equal_names(tmp_path: Path) -> None:
     assert {Path(file).parent.name for file in whole(folder).files} == {"new"}
 
 
+@pytest.mark.parametrize("names", [("new", "old"), ("train", "val")])
+def test_the_same_names_in_two_folders_are_ambiguous(
+    names: tuple[str, str], tmp_path: Path
+) -> None:
+    folder = plant(tmp_path, "no-size", plain)
+    (folder / "images").rename(folder / names[0])
+    shutil.copytree(folder / names[0], folder / names[1])
+    line = f"2 images fit this name: {names[0]}/000.jpg, {names[1]}/000.jpg"
+    with pytest.raises(ValueError, match=line):
+        open_detection(folder)
+
+
 def test_names_that_fit_several_images_or_none_are_refused_in_one_line(tmp_path: Path) -> None:
     folder = plant(tmp_path, "no-size", rewrite(lambda name: f"/data/{name}"))
     (folder / "images").rename(folder / "new")

@@ -94,7 +94,8 @@ def run_evaluation(
     device = setup_device("fp32").torch_device
     if any(is_detections(model) for model in models):
         refuse_arguments(for_classifiers | changes | {"on": on}, "files of detections")
-        return evaluate_detections(list(map(path_of, models)), folder_or_url(data), protocol)
+        files = list(map(path_of, models))
+        return evaluate_detections(files, folder_or_url(data), protocol, on_event)
     if all_detectors(models):
         refuse_arguments(for_classifiers, "detectors")
         place = folder_or_url(data)

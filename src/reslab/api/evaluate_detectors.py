@@ -24,7 +24,7 @@ def is_detections(model: AnyModel) -> bool:
 
 
 def evaluate_detections(
-    files: Sequence[Path], data: Location | None, protocol: str | None
+    files: Sequence[Path], data: Location | None, protocol: str | None, on_event: Callback
 ) -> Evaluations:
     """Compute the average precision of files of detections, in COCO's results format."""
     for file in files:
@@ -37,7 +37,7 @@ def evaluate_detections(
             "`data`: which annotations? name a folder of images with boxes, or a COCO file"
         )
     images, usual = open_annotations(data)
-    detections = [read_results(file, images) for file in files]
+    detections = [read_results(file, images, on_event) for file in files]
     measured = [
         (str(file), measure(images, rows, protocol or usual))
         for file, rows in zip(files, detections, strict=True)

@@ -70,10 +70,33 @@ def test_a_missing_key_is_reported_with_its_position(line, key: str) -> None:
     assert line([GOOD, GOOD, lacking]).startswith(f"found.json[2] has no {key}; ")
 
 
-@pytest.mark.parametrize("key", [41, True, 42.0, None, [42], "42"])
+@pytest.mark.parametrize("key", [41, True, 42.5, None, [42], "41"])
 def test_unknown_images_are_named(line, key: object) -> None:
     message = line([GOOD, GOOD | {"image_id": key}])
     assert message == f"found.json[1].image_id: scenes has no image {json.dumps(key)}"
+
+
+@pytest.mark.parametrize("key", [42.0, "42", "a", "042"])
+@pytest.mark.parametrize("id_", [17.0, "17"])
+def test_other_forms_of_ids(key: object, id_: object, tmp_path: Path) -> None:
+    (tmp_path / "found.json").write_text(json.dumps([GOOD | {"image_id": key, "category_id": id_}]))
+    first, second = read_results(tmp_path / "found.json", IMAGES)
+    assert (first.labels.tolist(), len(second)) == ([1], 0)
+
+
+def test_a_document_with_a_list_of_annotations(tmp_path: Path) -> None:
+    (tmp_path / "found.json").write_text(json.dumps({"info": {}, "annotations": [GOOD]}))
+    assert len(read_results(tmp_path / "found.json", IMAGES)[0]) == 1
+
+
+def test_detections_of_classes_that_the_set_lacks_are_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "found.json"
+    file.write_text(json.dumps([GOOD, GOOD | {"category_id": 80}, GOOD | {"category_id": 80}]))
+    reported: list = []
+    first, _ = read_results(file, IMAGES, reported.append)
+    assert first.labels.tolist() == [1]
+    text = f"{file}: 2 detections of classes that scenes lacks are left out: 80"
+    assert reported == [{"kind": "note", "text": text}]
 
 
 def test_unknown_classes_are_named(line) -> None:

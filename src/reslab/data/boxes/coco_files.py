@@ -114,13 +114,18 @@ def image_places(path: Path, folder: Path, files: Sequence[str]) -> list[Path]:
     for place in _image_folders(path, folder):
         other = coco_part(place / "images", folder)
         if any(_is_file(place / file) for file in files[:TRIED]):
-            (of_part if other == part else of_others if other else of_none).append(place)
+            (of_none if not other else of_part if other == part else of_others).append(place)
     places += of_part
     places.append(folder / "images")
     if path.parent == folder or not ANNOTATION_FOLDER.fullmatch(path.parent.name):
         places.append(path.parent)
-    places += [*of_none, folder, *of_others]
+    # the same names in several folders are ambiguous
+    places += [*_single(of_none), folder, *_single(of_others)]
     return [place for place in dict.fromkeys(places) if place.is_dir()]
+
+
+def _single(places: list[Path]) -> list[Path]:
+    return places if len(places) == 1 else []
 
 
 def _image_folders(path: Path, folder: Path) -> Iterator[Path]:

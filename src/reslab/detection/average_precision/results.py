@@ -2,14 +2,16 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
 
 from reslab.data.boxes.coco import read_json
+from reslab.data.boxes.coco_values import IdTable, as_id
 from reslab.data.boxes.sets import Detections, DetectionSet
 from reslab.errors import unknown_name
+from reslab.runtime.events import Callback, note, silent
 
 KEYS = ("image_id", "category_id", "bbox", "score")
 MAX_NUMBER = 1e30  # so that areas stay finite
@@ -17,31 +19,46 @@ MAX_QUOTED = 60  # characters of a value in a message
 MAX_CLASSES_NAMED = 20  # if there are more, a message has only the range of their ids
 
 
-def read_results(file: Path, images: DetectionSet) -> list[Detections]:
+def read_results(file: Path, images: DetectionSet, on_event: Callback = silent) -> list[Detections]:
     """Read the detections in each image of a set.
 
-    Images are identified by the set's keys, classes by their ids. An image that is not in the file
-    has no detections. Raise ValueError, with the position in the file, for a faulty entry.
+    Images are identified by the set's keys or the names of their files, classes by their ids. An
+    image that is not in the file has no detections. Detections of classes that the set lacks are
+    left out, with a note for `on_event`, unless all are. Raise ValueError, with the position in the
+    file, for a faulty entry.
     """
-    indices = {key: index for index, key in enumerate(images.keys)}
-    labels = {id_: label for label, id_ in enumerate(images.ids)}
+    keys, labels = IdTable(images.keys), IdTable(images.ids)
+    stems = IdTable(PurePath(name).stem for name in images.files)
     rows: list[list[tuple[list[float], float, int]]] = [[] for _ in images.keys]
+    unknown: dict[str, int] = {}  # for each class that is left out, the position of its first entry
+    left_out = 0
     entries = read_json(file)
+    if isinstance(entries, dict):
+        entries = entries.get("annotations")
     if not isinstance(entries, list):
         raise ValueError(f"{file} is not a list of detections, {{{', '.join(KEYS)}}}")
     for number, entry in enumerate(entries):
         place = f"{file}[{number}]"
         must_be_complete(entry, place)
         key, id_, box, score = (entry[name] for name in KEYS)
-        index = indices.get(key) if is_image_key(key) else None
+        index = find(key, keys, stems)
         if index is None:
             raise ValueError(f"{place}.image_id: {images.name} has no image {quoted(key)}")
-        label = labels.get(str(id_))
-        if label is None:
-            raise ValueError(f"{place}.category_id: {no_class(id_, images)}")
+        label = find(str(as_id(id_)), labels)
         if not is_number(score):
             raise ValueError(f"{place}.score: {quoted(score)} is not a number")
-        rows[index].append((corners_of(box, place), score, label))
+        corners = corners_of(box, place)
+        if label is None:
+            unknown.setdefault(quoted(id_), number)
+            left_out += 1
+        else:
+            rows[index].append((corners, score, label))
+    if left_out and left_out == len(entries):
+        raise ValueError(f"{file}[0].category_id: {no_class(entries[0]['category_id'], images)}")
+    if left_out:
+        names = ", ".join([*unknown][:5]) + (", ..." if len(unknown) > 5 else "")
+        text = f"{file}: {left_out:,} detections of classes that {images.name} lacks are left out"
+        on_event(note(f"{text}: {names}"))
     return [as_detections(image_rows) for image_rows in rows]
 
 
@@ -54,9 +71,13 @@ def must_be_complete(entry: Any, place: str) -> None:
             raise ValueError(f"{place} has no {key}; a detection has {', '.join(KEYS)}")
 
 
-def is_image_key(key: Any) -> bool:
-    """Return whether a value may identify an image; True and 1.0 would equal 1, so neither may."""
-    return isinstance(key, int | str) and not isinstance(key, bool)
+def find(id_: Any, *tables: IdTable) -> int | None:
+    """Return the position of an image or class in the first table that has it, or None."""
+    id_ = as_id(id_)
+    if not isinstance(id_, int | str) or isinstance(id_, bool):  # True would equal 1
+        return None
+    found = (table.find(id_) for table in tables)
+    return next((position for position in found if position is not None), None)
 
 
 def no_class(id_: Any, images: DetectionSet) -> str:
