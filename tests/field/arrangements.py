@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from tests.field.annotated import BOX_FAULTS, BOX_LAYOUTS, VOC, plant_coco, plant_voc
+from tests.field.annotated import annotated, plant_labelme
 from tests.field.small_images import SIDE, image, images
 
 LAYOUTS_PER_FAULT = 3
@@ -188,19 +188,12 @@ def plant_table(where: tuple[str, str], fault: Callable[[Path, Rows], Rows], roo
     table(root, [header, *rows], name)
 
 
-OTHERS: dict[str, tuple[Callable[[Path], object], bool]] = {
-    "an empty folder": (lambda root: None, False),
-    "a file alone": (lambda root: (root / "a.txt").write_text("a"), False),
-    "images alone": (lambda root: images(root, 3), False),
-    "malformed JSON": (lambda root: (root / "instances.json").write_text("{"), True),
-    "annotations of two years": (
-        lambda root: [
-            plant_coco([(f"{part}{year}", f"annotations/instances_{part}{year}.json")],
-                       BOX_FAULTS["none"], root)
-            for part in ("train", "val") for year in (2014, 2017)
-        ], True,
-    ),
-}  # fmt: skip
+OTHERS: dict[str, Callable[[Path], object]] = {
+    "an empty folder": lambda root: None,
+    "a file alone": lambda root: (root / "a.txt").write_text("a"),
+    "images alone": lambda root: images(root, 3),
+    "labelme": plant_labelme,
+}
 
 
 def arrangements() -> Iterator[Arrangement]:
@@ -222,20 +215,7 @@ def arrangements() -> Iterator[Arrangement]:
                 f"{next(numbers)} table {key}, {name}",
                 lambda root, where=where, rows=rows: plant_table(where, rows, root),
             )
-    for number, (name, change) in enumerate(BOX_FAULTS.items()):
-        keys = list(BOX_LAYOUTS)
-        for key in keys if name == "none" else (keys[number % 3], keys[(number + 1) % 3]):
-            box_layout = BOX_LAYOUTS[key]
-            yield Arrangement(
-                f"{next(numbers)} boxes {key}, {name}",
-                lambda root, of=box_layout, change=change: plant_coco(of, change, root),
-                boxes=True,
-            )
-    for name, (text, lists) in VOC.items():
-        yield Arrangement(
-            f"{next(numbers)} VOC, {name}",
-            lambda root, text=text, lists=lists: plant_voc(root, text, **lists),
-            boxes=True,
-        )
-    for name, (plant, boxes) in OTHERS.items():
-        yield Arrangement(f"{next(numbers)} {name}", plant, boxes=boxes)
+    for name, plant in OTHERS.items():
+        yield Arrangement(f"{next(numbers)} {name}", plant)
+    for name, plant in annotated():
+        yield Arrangement(f"{next(numbers)} boxes {name}", plant, boxes=True)

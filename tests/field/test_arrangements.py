@@ -15,6 +15,7 @@ from tests.field.arrangements import Arrangement, arrangements
 from tests.field.small_images import SIDE
 
 from reslab.cli import main
+from reslab.data.boxes.sets import DetectionSet, DetectionSplits
 from reslab.data.class_names import fold
 from reslab.data.datasets import EncodedImages
 from reslab.data.decode import IMAGE_SUFFIXES
@@ -42,7 +43,7 @@ def train_images(folder: Path, run: Path) -> int:
     return main(["train", "own-resnet18", "--data", str(folder), "--out", str(run), *settings])
 
 
-def open_boxes(folder: Path) -> None:
+def open_boxes(folder: Path) -> DetectionSplits:
     """Open images with boxes as a run does, and read the first image of each part."""
     inputs = inputs_at(folder)
     recipe = open_recipe("own-detection-resnet18-c4", inputs)
@@ -50,6 +51,7 @@ def open_boxes(folder: Path) -> None:
     sets, _ = open_training_data(recipe, inputs)
     for images in (sets.train, sets.test):
         replace_by_next(images.image, BadFileLimit(len(images), 1, print, SingleProcess()))(0)
+    return sets
 
 
 def quotes(found: Document, sentence: str) -> bool:
@@ -79,13 +81,7 @@ def test_images(case: Arrangement, folder: Path, capsys: pytest.CaptureFixture[s
         assert counts_of(found) in expected_counts(sets.train, sets.test)
         assert load_model(run).classes == sets.train.classes
         read = read_files(sets.train, folder) | read_files(sets.test, folder)
-        named = names_in(found)
-        silent = [
-            file
-            for file in images_in(folder)
-            if file not in read and not any(name in named for name in names_of(file))
-        ]
-        assert not silent or f"{len(silent)} image" in named
+        all_images_are_read_or_named(folder, read, found)
 
 
 @pytest.mark.parametrize("case", [it for it in ALL if it.boxes], ids=lambda it: it.name)
@@ -93,12 +89,19 @@ def test_boxes(case: Arrangement, folder: Path, capsys: pytest.CaptureFixture[st
     case.plant(folder)
     status = main(["check", str(folder), "--json"])
     found = json.loads(capsys.readouterr().out)
-    trained, refusal = 0, ""
     try:
-        open_boxes(folder)
+        sets = open_boxes(folder)
     except ValueError as error:
-        trained, refusal = 2, str(error)
-    agree(found, status, trained, refusal, folder, capsys)
+        agree(found, status, 2, str(error), folder, capsys)
+        return
+    agree(found, status, 0, "", folder, capsys)
+    parts = list(found["parts"].values())
+    shown = [(part["pictures"], part["boxes"]) for part in parts]
+    counts = [(len(images), sum(map(len, images.truths))) for images in (sets.train, sets.test)]
+    assert shown in (counts, [tuple(map(sum, zip(*counts, strict=True)))])
+    assert {tuple(part["classes"]) for part in parts} == {sets.train.classes}
+    read = read_files(sets.train, folder) | read_files(sets.test, folder)
+    all_images_are_read_or_named(folder, read, found)
 
 
 def agree(
@@ -121,6 +124,16 @@ def agree(
         assert not refused
     if status == 0:
         assert trained == 0
+
+
+def all_images_are_read_or_named(folder: Path, read: set[str], found: Document) -> None:
+    named = names_in(found)
+    silent = [
+        file
+        for file in images_in(folder)
+        if file not in read and not any(name in named for name in names_of(file))
+    ]
+    assert not silent or f"{len(silent)} image" in named
 
 
 def counts_of(found: Document) -> dict[str, Counter[str]]:
@@ -147,7 +160,7 @@ def images_in(folder: Path) -> list[str]:
     return [file for file in files if file.lower().endswith((*IMAGE_SUFFIXES, ".heic"))]
 
 
-def read_files(images: EncodedImages, folder: Path) -> set[str]:
+def read_files(images: EncodedImages | DetectionSet, folder: Path) -> set[str]:
     assert hasattr(images.read, "root")
     return {os.path.relpath(f"{images.read.root}/{file}", folder) for file in images.files}
 

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reslab.api.display import OnEvent, showing
-from reslab.data.location import Location, Url, can_be_opened, parse_location
+from reslab.data.location import Location, can_be_opened, parse_location
 from reslab.runtime.events import Callback, counter
 
 if TYPE_CHECKING:
     from pydantic import JsonValue
 
     from reslab.api.training_data import TrainingData
+    from reslab.data.boxes.annotations import Annotations
     from reslab.data.doctor.advice import Severity
     from reslab.data.doctor.findings import Finding
     from reslab.data.doctor.scan import FolderScan
@@ -82,11 +83,19 @@ def run_check(folder: str | Path, size: int, on_event: Callback) -> FolderCheck:
     location = parse_location(folder)
     if isinstance(location, Path) and not can_be_opened(location):
         raise ValueError(f"{folder} {'is not a folder' if location.exists() else 'does not exist'}")
-    from reslab.data.boxes.folder import is_detection
-
-    if not isinstance(location, Url) and is_detection(location):
+    if isinstance(location, Path) and holds_boxes(location):
         return check_boxes(location, on_event)
     return check_classes(location, size, on_event)
+
+
+def holds_boxes(place: Path) -> bool:
+    """Return whether there are box annotations, which may be malformed."""
+    from reslab.data.boxes.folder import is_detection
+
+    try:
+        return is_detection(place)
+    except ValueError:  # a detector's run gives the reason
+        return True
 
 
 def check_classes(folder: Location, size: int, on_event: Callback) -> FolderCheck:
@@ -144,6 +153,16 @@ def counts_by_class(scan: FolderScan, opened: TrainingData) -> dict[str, dict[st
     }
 
 
+def boxes_by_part(annotated: tuple[Annotations, ...], opened: TrainingData) -> dict[str, int]:
+    """Return the number of boxes of each part, without boxes that training leaves out."""
+    if opened.refusal:
+        return {part.name: len(part.objects) for part in annotated}
+    counts = [sum(part.classes.values()) for part in opened.parts.values()]
+    if opened.divided:
+        counts = [sum(counts)]
+    return {part.name: boxes for part, boxes in zip(annotated, counts, strict=True)}
+
+
 def words_for(part: str, whole: str) -> str:
     """Return "train image" or the like for counting the images of a part, or of the whole."""
     return "image" if part == whole else f"{part} image"
@@ -169,11 +188,12 @@ def check_boxes(folder: Path, on_event: Callback) -> FolderCheck:
     annotated = all_parts(annotations) if annotations else ()
     count = sum(len(part) for part in annotated)
     images = inspect_annotated(annotated, counter(count, "images", on_event))
+    boxes = boxes_by_part(annotated, opened)
     parts: dict[str, JsonValue] = {
         part.name: {
             "layout": part.layout,
             "pictures": len(part),
-            "boxes": len(part.objects),
+            "boxes": boxes[part.name],
             "classes": [*part.classes.values()],
         }
         for part in annotated
@@ -181,7 +201,7 @@ def check_boxes(folder: Path, on_event: Callback) -> FolderCheck:
     whole = annotated[0].name if len(annotated) == 1 else ""
     contents = ", ".join(
         f"{count_of(len(part), words_for(part.name, whole))} with "
-        f"{count_of(len(part.objects), 'box')} of {count_of(len(part.classes), 'class')}"
+        f"{count_of(boxes[part.name], 'box')} of {count_of(len(part.classes), 'class')}"
         for part in annotated
     )
     detailed = {f"{remark.place}: {remark.note}" for part in annotated for remark in part.remarks}
