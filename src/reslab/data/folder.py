@@ -127,8 +127,8 @@ def open_whole_folder(place: Location, *, names: Path | None = None) -> EncodedI
 
 def _open_whole_folder(place: Location, names: Path | None) -> EncodedImages:
     if labelled := labels_in_file(place, names):
-        name, part = list(labelled.parts.items())[-1]
-        return replace(part.images, name=name, notes=labelled.notes)
+        part = list(labelled.parts.values())[-1]
+        return replace(part.images, notes=labelled.notes)
     division = find_parts(place, refuse)
     name, root = list(division.parts.items())[-1]
     whole = _open(name, root, place, names)

@@ -187,6 +187,15 @@ def test_a_class_of_validation_alone(tmp_path: Path) -> None:
         read_folder(tmp_path)
 
 
+def test_names_of_the_sets(tmp_path: Path) -> None:
+    images(tmp_path / "photos/images", *FOUR)
+    rows = [f"{file},{label}" for file, label in CATS.items()]
+    table(tmp_path / "photos", "labels.csv", "file,label", *rows)
+    assert open_whole_folder(tmp_path / "photos").name == "photos"
+    sets = open_folder(tmp_path / "photos")
+    assert (sets.train.name, sets.test.name) == ("train", "validation")
+
+
 def test_validation_alone(tmp_path: Path) -> None:
     images(tmp_path / "images", *FOUR)
     table(tmp_path, "val.csv", "image,label", "a,cat", "b,cat", "c,dog", "d,dog")
