@@ -143,6 +143,15 @@ def test_names_that_fit_one_image_are_found(
     assert note.startswith("instances.json: 8 of 8 images have another name on disk: ")
 
 
+def test_thumbnails_of_the_system_fit_no_name(tmp_path: Path) -> None:
+    folder = plant(tmp_path, "no-size", rewrite(lambda name: f"/data/{name}"))
+    for name in ("@eaDir", "__MACOSX", ".thumbnails"):
+        shutil.copytree(folder / "images", folder / name)
+        shutil.copytree(folder / "images", folder / "images" / name)
+    (note,) = whole(folder).notes
+    assert "8 of 8 images have another name on disk" in note
+
+
 def test_the_nearest_folder_decides_between_equal_names(tmp_path: Path) -> None:
     folder = plant(tmp_path, "no-size", rewrite(lambda name: f"/data/new/{name}"))
     (folder / "images").rename(folder / "new")

@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 from reslab.data.boxes.annotations import Annotations
 from reslab.data.boxes.sets import UNKNOWN_SIZE
-from reslab.data.class_folders import Problem
+from reslab.data.class_folders import Problem, is_system_folder
 from reslab.data.class_names import clean
 from reslab.data.decode import IMAGE_SUFFIXES, BadImage, image_size
 from reslab.data.part_names import Part, part_of_name
@@ -42,9 +42,14 @@ def image_stem(name: str) -> str:
 
 
 def images_below(folder: Path) -> Iterator[str]:
-    """Yield the images in a folder and its subfolders, relative to it; skip hidden folders."""
+    """Yield the images in a folder and its subfolders, relative to it.
+
+    Hidden folders and those of the system are skipped.
+    """
     for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name[0] != ".")
+        folders[:] = sorted(
+            name for name in folders if name[0] != "." and not is_system_folder(name)
+        )
         prefix = os.path.relpath(place, folder).replace(os.sep, "/")
         prefix = "" if prefix == "." else f"{prefix}/"
         for name in names:
