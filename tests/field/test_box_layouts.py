@@ -5,13 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from tests.data.boxes.planted_boxes import CAT, DOG, image, sheet
 
 from reslab.data.boxes.annotations import Annotations
 from reslab.data.boxes.build import detection_set
 from reslab.data.boxes.folder import is_detection, open_detection, read_annotations
 from reslab.data.boxes.sets import notes_of_splits
-from reslab.data.datasets import EncodedImages, Splits
+from reslab.data.datasets import EncodedImages, Splits, draw_validation
 from reslab.data.folder import open_folder_parts, open_whole_folder, read_folder
 
 TRAIN, VALID = [f"{k:03}" for k in range(6)], ["100", "101", "102"]
@@ -236,17 +237,24 @@ def must_be_whole(folder: Path) -> None:
     images.image(5)
 
 
-def test_validation_has_its_proportion_of_images_with_objects(tmp_path: Path) -> None:
+def test_both_parts_have_objects_and_an_ordinary_split_is_the_one_of_the_names(
+    tmp_path: Path,
+) -> None:
     keys = [f"{k:03}" for k in range(20)]
     (tmp_path / "Annotations").mkdir()
     images(tmp_path / "JPEGImages", keys)
     for key in keys:
         text = sheet(CAT) if int(key) % 2 else sheet()
         (tmp_path / f"Annotations/{key}.xml").write_text(text)
+    ordinary = 0
     for seed in range(20):
         sets = open_detection(tmp_path, validation=0.2, seed=seed)
-        assert [len(truth) for truth in sets.test.truths].count(1) == 2
         assert len(sets.train) == 16
+        assert 0 < sum(len(truth) for truth in sets.test.truths) < 10
+        files = sorted((*sets.train.files, *sets.test.files))
+        _, drawn = draw_validation(files, 0.2, seed, [torch.arange(20)])
+        ordinary += sets.test.files == [files[row] for row in drawn.tolist()]
+    assert ordinary > 15
 
 
 @pytest.mark.parametrize("text", [sheet(), sheet(DOG)])

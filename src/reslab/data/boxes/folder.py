@@ -60,8 +60,8 @@ def split_boxes(whole: DetectionSet, validation: float, seed: int) -> DetectionS
     """Split off the fraction `validation` of the images, at least one and never all.
 
     Images are ranked by a hash of seed and name, so images added later do not change the rank of
-    earlier ones. If the first ones do not have their proportion of the images with objects, to
-    within one image, that fraction of the images with objects and of the others is split off.
+    earlier ones. If this would leave one of the splits without objects, the fraction is split off
+    from the images with objects and from the others.
     """
     if len(whole) < 2:
         raise ValueError(
@@ -72,8 +72,7 @@ def split_boxes(whole: DetectionSet, validation: float, seed: int) -> DetectionS
     assert isinstance(whole.truths, GroundTruthTable)
     has_objects = whole.truths.have_objects()
     count, drawn = int(has_objects.sum()), int(has_objects[held_out].sum())
-    in_proportion = 0 < drawn < count and abs(drawn - validation * count) < 1
-    if count > 1 and not in_proportion:
+    if count > 1 and drawn in (0, count):
         groups = has_objects.nonzero()[:, 0], (~has_objects).nonzero()[:, 0]
         train, held_out = draw_validation(whole.files, validation, seed, groups)
     return Splits(whole.take("train", train), whole.take("validation", held_out))

@@ -42,7 +42,7 @@ def _boxes_in(place: Path) -> str:
     """Return the line with which boxes in a folder or file are refused; "" if it has none."""
     if not (place.is_dir() or is_annotation_file(place)):
         return ""
-    match find_layout(place) if place.is_dir() else CocoFiles([place]):
+    match find_layout(place, malformed=False) if place.is_dir() else CocoFiles([place]):
         case CocoFiles():
             layout = "COCO"
         case VocHomes():

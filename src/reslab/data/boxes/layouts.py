@@ -26,11 +26,11 @@ class VocHomes:
 BoxLayout = CocoFiles | VocHomes | YoloFiles
 
 
-def find_layout(folder: Path) -> BoxLayout | None:
+def find_layout(folder: Path, *, malformed: bool = True) -> BoxLayout | None:
     """Return the layout of a folder's boxes and its files; None if it has none that is read.
 
-    COCO's files come first, then VOC's, then YOLO's. Files that are recognised only by their names
-    come last: they are malformed, and reading them says how.
+    COCO's files come first, then VOC's, then YOLO's. With `malformed`, files that are recognised
+    only by their names come last: reading them says what is wrong.
     """
     if files := find_coco_near(folder):
         return CocoFiles(files)
@@ -41,6 +41,8 @@ def find_layout(folder: Path) -> BoxLayout | None:
         return VocHomes(homes)
     if tree.has_texts() and (found := find_yolo(tree)):
         return found
+    if not malformed:
+        return None
     if files := named_coco(folder):
         return CocoFiles(files)
     homes = find_homes(tree, named=True)
