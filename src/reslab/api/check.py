@@ -67,8 +67,8 @@ def check(folder: str | Path, *, size: int = 224, on_event: OnEvent = "print") -
     """Decode every file in a folder and find faults that would spoil a run, with their remedies.
 
     `folder` holds images in one subfolder per class or with a table of labels (or is the table),
-    shards (or is their URL), or boxes in COCO's or VOC's layout; `size` is the side, in pixels, of
-    the images that a network is trained on. Raise ValueError if there is no such folder; all
+    shards (or is their URL), or boxes in COCO, VOC or YOLO layout; `size` is the side, in pixels,
+    of the images that a network is trained on. Raise ValueError if there is no such folder; all
     faults of its content are findings, and if training refuses the folder, its message is one of
     them.
     """

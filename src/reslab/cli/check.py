@@ -25,7 +25,7 @@ def check(
         str,
         typer.Argument(
             help="Images in one subfolder per class or with a table of labels, shards or their "
-            "URL, or COCO or VOC layout."
+            "URL, or boxes in COCO, VOC or YOLO layout."
         ),
     ],
     size: Annotated[
@@ -36,8 +36,8 @@ def check(
     """Find faults in a data set that would spoil a run.
 
     Decodes every file. Reports bad files, duplicates within and across parts and classes, images
-    that are too small, classes with too few images and, for COCO and VOC, impossible boxes, with
-    the effect of each on a run and how to fix it. The exit status is 1 if training would refuse the
+    that are too small, classes with too few images, and impossible boxes, with the effect of each
+    on a run and how to fix it. The exit status is 1 if training would refuse the
     folder or any fault would spoil a run.
     """
     from reslab.api.check import run_check

@@ -47,7 +47,8 @@ def evaluate(
     data: Annotated[
         str | None,
         typer.Option(
-            help="A folder with images by class, shards, CIFAR-10, COCO or VOC; or a URL of shards."
+            help="A folder with images by class, shards, CIFAR-10, or boxes in COCO, VOC or YOLO "
+            "layout; or a URL of shards."
         ),
     ] = None,
     protocol: Annotated[
