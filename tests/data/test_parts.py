@@ -61,6 +61,7 @@ def refusal(root: Path) -> str:
         ("data/archive/train/images", "data/archive/dev/images"),
         ("train2017/train2017", "val2017"),
         ("TRAIN", "TEST_data"),
+        ("train/train", "train/val"),
     ],
 )
 def test_parts_have_any_usual_name_at_any_depth(train: str, test: str, tmp_path: Path) -> None:

@@ -186,7 +186,10 @@ def _unwrap(place: Path) -> Path:
             return folder
         names = subfolders(folder)
         if any(part_of_name(name) for name in names):
-            return folder
+            if len(names) > 1 or not _holds_parts(folder / names[0]):
+                return folder
+            folder = folder / names[0]
+            continue
         with_images = list(islice((n for n in names if holds_images(folder / n)), 2))
         if len(with_images) != 1:
             break
@@ -196,6 +199,12 @@ def _unwrap(place: Path) -> Path:
         if doubled or name.lower() in WRAPPERS:
             place = folder if len(subfolders(folder)) > 1 else place
     return place
+
+
+def _holds_parts(folder: Path) -> bool:
+    """Return whether a folder has a training part and another one: `train/train`, `train/val`."""
+    names = () if is_packed(folder) else subfolders(folder)
+    return {part_of_name(name) for name in names} - {None} > {"train"}
 
 
 def relative(root: Location, place: Location) -> str:
