@@ -340,3 +340,46 @@ def test_a_link_to_a_folder_above_ends_the_search(tmp_path: Path) -> None:
     (tmp_path / "a/up").symlink_to(tmp_path)
     images(tmp_path / "elsewhere", VALID)
     must_be_whole(tmp_path / "a")
+
+
+def test_annotations_of_the_same_images_are_read_once(tmp_path: Path) -> None:
+    images(tmp_path / "images", TRAIN)
+    voc(tmp_path / "annotations", TRAIN)
+    voc(tmp_path / "backup", TRAIN[:2])
+    must_be_whole(tmp_path)
+    (note,) = open_detection(tmp_path).train.notes
+    assert note == "backup/: 2 annotation files not used, as others are read instead"
+    (tmp_path / "annotations").rename(tmp_path / "checked")
+    with pytest.raises(ValueError, match="annotate the same images: move one of them out"):
+        read_annotations(tmp_path)
+
+
+@pytest.mark.parametrize("tested", ["val", "test"])
+def test_trainval_is_for_the_test_part_and_train_for_validation(
+    tested: str, tmp_path: Path
+) -> None:
+    coco(tmp_path / "annotations/instances_train.json", TRAIN[:3])
+    coco(tmp_path / "annotations/instances_trainval.json", TRAIN)
+    coco(tmp_path / f"annotations/instances_{tested}.json", VALID)
+    images(tmp_path / "images", TRAIN + VALID)
+    sets = open_detection(tmp_path)
+    assert (len(sets.train), len(sets.test)) == (3 if tested == "val" else 6, 3)
+    note = f"not used: annotations/instances_{tested}.json is the split to test on"
+    assert any(line.endswith(note) for line in sets.train.notes)
+
+
+def test_images_without_a_subset_in_cvat_are_trained_on(tmp_path: Path) -> None:
+    for name, keys in (("default", TRAIN), ("Test", VALID)):
+        coco(tmp_path / f"annotations/instances_{name}.json", keys)
+        images(tmp_path / f"images/{name}", keys)
+    must_be_split(tmp_path, notes=())
+
+
+def test_lists_beside_the_images(tmp_path: Path) -> None:
+    voc(tmp_path, TRAIN + VALID)
+    images(tmp_path, TRAIN + VALID)
+    for name, keys in (("train", TRAIN), ("val_list", VALID)):
+        (tmp_path / f"{name}.txt").write_text("".join(f"{key}.jpg {key}.xml\n" for key in keys))
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    sets = open_detection(tmp_path)
+    assert (sets.train.keys, sets.test.keys) == (TRAIN, VALID)

@@ -17,26 +17,43 @@ COCO_YEARS = {"2014", "2015", "2017"}  # the official splits, which share images
 
 def read_coco_folder(folder: Path, files: Sequence[Path], years: str) -> AnnotatedFolder:
     """Read the annotation files of a folder: the training and the test split, or a single file."""
-    files = _of_year(folder, files, years)
-    by_part: dict[Part | None, Path] = {}
-    for path in files:
-        part = coco_part(path, folder)
-        if part in by_part:
-            raise ValueError(_both(by_part[part], path, part))
-        by_part[part] = path
-    test = by_part.get("validation") or by_part.get("test")
-    if "train" in by_part and test:
-        train = read_coco(by_part["train"], folder, "train")
-        unused = [path for path in by_part.values() if path not in (by_part["train"], test)]
-        train.remarks += [_unused(path, test, folder) for path in unused]
+    by_part: dict[Part | None, list[Path]] = {}
+    for path in _of_year(folder, files, years):
+        by_part.setdefault(coco_part(path, folder), []).append(path)
+    if "train" not in by_part and len(by_part) > 1 and _is_default(by_part.get(None, [])):
+        by_part["train"] = by_part.pop(None)
+    tested: Part = "validation" if "validation" in by_part else "test"
+    if "train" in by_part and tested in by_part:
+        path, test = _only(by_part["train"], "train", tested), _only(by_part[tested], tested)
+        train = read_coco(path, folder, "train")
+        others = [other for part in by_part.values() for other in part if other not in (path, test)]
+        train.remarks += [_unused(other, test, folder) for other in others]
         return Splits(train, read_coco(test, folder, "validation"))
     if len(by_part) > 1:
+        names = ", ".join(path.name for paths in by_part.values() for path in paths)
         raise ValueError(
-            f"{folder} has {', '.join(path.name for path in by_part.values())}: it needs a "
-            "training and a test split, or a single file to split; name them train and val, or "
-            "name one file with `data`"
+            f"{folder} has {names}: it needs a training and a test split, or a single file to "
+            "split; name them train and val, or name one file with `data`"
         )
-    return _read_single(folder, *by_part.items())
+    ((part, paths),) = by_part.items()
+    return _read_single(folder, part, _only(paths, part))
+
+
+def _is_default(files: Sequence[Path]) -> bool:
+    """Return whether a file has the images without a subset in CVAT, beside its subsets."""
+    return len(files) == 1 and files[0].stem.lower().endswith("default")
+
+
+def _only(files: Sequence[Path], part: Part | None, tested: Part | None = None) -> Path:
+    """Return the file of a part; if train and trainval are there, the one that fits `tested`."""
+    if len(files) == 2 and tested:
+        unions = [path for path in files if "trainval" in path.stem.lower()]
+        plain = [path for path in files if path not in unions]
+        if unions and plain:
+            return plain[0] if tested == "validation" else unions[0]
+    if len(files) > 1:
+        raise ValueError(_several(files[0], files[1], part))
+    return files[0]
 
 
 def read_coco_file(path: Path) -> Annotations:
@@ -64,7 +81,7 @@ def _of_year(folder: Path, files: Sequence[Path], years: str) -> Sequence[Path]:
     return files
 
 
-def _both(first: Path, second: Path, part: Part | None) -> str:
+def _several(first: Path, second: Path, part: Part | None) -> str:
     if part:
         return (
             f"{first} and {second} are both for {part!r}: move one of them to another folder, or "
@@ -81,8 +98,7 @@ def _unused(path: Path, test: Path, folder: Path) -> Problem:
     return Problem("part not used", str(path.relative_to(folder)), note)
 
 
-def _read_single(folder: Path, single: tuple[Part | None, Path]) -> Annotations:
-    part, path = single
+def _read_single(folder: Path, part: Part | None, path: Path) -> Annotations:
     annotations = read_coco(path, folder, folder.resolve().name)
     if part:
         shown = str(path.relative_to(folder))

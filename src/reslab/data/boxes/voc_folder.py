@@ -6,10 +6,11 @@ from pathlib import Path
 
 from reslab.data.boxes.annotations import AnnotatedFolder, Annotations
 from reslab.data.boxes.voc import VOC_CLASSES, read_voc
-from reslab.data.boxes.voc_homes import VocHome, home_part
+from reslab.data.boxes.voc_homes import XML_FOLDERS, VocHome, home_part
 from reslab.data.boxes.voc_lists import LIST_FOLDER, has_part, listed_keys, own_split
 from reslab.data.class_folders import Problem
 from reslab.data.datasets import Splits
+from reslab.data.left_out import count_of
 from reslab.data.part_names import Part
 from reslab.errors import unknown_name
 
@@ -29,6 +30,41 @@ def read_voc_folder(folder: Path, homes: Sequence[VocHome], years: str) -> Annot
 
     The classes are VOC's twenty if all annotated classes are, or if `years` names a union.
     """
+    homes, others = _distinct(folder, homes)
+    annotations = _read_homes(folder, homes, years)
+    first = annotations.train if isinstance(annotations, Splits) else annotations
+    first.remarks += [_unused(home, folder) for home in others]
+    return annotations
+
+
+def _distinct(folder: Path, homes: Sequence[VocHome]) -> tuple[list[VocHome], list[VocHome]]:
+    """Divide homes into those to read, and those that annotate the same images again."""
+    read: list[VocHome] = []
+    again: list[VocHome] = []
+    for home in sorted(homes, key=_unusual):
+        twin = next((other for other in read if _same_images(home, other)), None)
+        if twin is None:
+            read.append(home)
+        elif _unusual(home) == _unusual(twin):
+            raise ValueError(
+                f"{_shown(home.xml, folder)}/ and {_shown(twin.xml, folder)}/ in {folder} annotate "
+                "the same images: move one of them out of the folder"
+            )
+        else:
+            again.append(home)
+    return [home for home in homes if home in read], again
+
+
+def _unusual(home: VocHome) -> int:
+    name = home.xml.name.lower()
+    return XML_FOLDERS.index(name) if name in XML_FOLDERS else len(XML_FOLDERS)
+
+
+def _same_images(first: VocHome, second: VocHome) -> bool:
+    return first.images == second.images and not first.sheets.keys().isdisjoint(second.sheets)
+
+
+def _read_homes(folder: Path, homes: Sequence[VocHome], years: str) -> AnnotatedFolder:
     by_year = {home.path.resolve().name: home for home in homes}
     union = years or "+".join(year.removeprefix("VOC20") for year in YEARS if year in by_year)
     if not union:
@@ -93,7 +129,7 @@ def _read_several(folder: Path, homes: Sequence[VocHome]) -> AnnotatedFolder:
         sets = Splits(_read_all(train, folder, "train"), _read_all(test, folder, "validation"))
         sets.train.remarks += [_unused(home, folder) for home in unused]
         return sets
-    shown = ", ".join(f"{_shown(home, folder)}/" for home in homes[:4])
+    shown = ", ".join(f"{_shown(home.path, folder)}/" for home in homes[:4])
     if len(by_part) > 1:
         raise ValueError(
             f"{folder} has boxes in {shown}: it needs a training and a validation part; name the "
@@ -111,19 +147,23 @@ def _read_all(homes: Sequence[VocHome], folder: Path, name: str) -> Annotations:
     return read_voc([(home, list(home.sheets)) for home in homes], folder, name)
 
 
-def _shown(home: VocHome, folder: Path) -> str:
-    return home.path.relative_to(folder).as_posix()
+def _shown(place: Path, folder: Path) -> str:
+    return place.relative_to(folder).as_posix()
 
 
 def _with_place(part: Annotations, home: VocHome, folder: Path) -> Annotations:
     """Add a remark to a part if its images lie deeper than expected."""
     inside = home.path.relative_to(folder).parts
-    if inside and not YEAR.fullmatch(inside[-1]):
+    place = f"{_shown(home.path, folder)}/"
+    if home_part(home, folder) == "train":
+        note = "it is split for training and validation, as there is no validation part"
+        part.remarks.append(Problem("one part", place, note))
+    elif inside and not YEAR.fullmatch(inside[-1]):
         note = "the images and their annotations lie in this folder"
-        part.remarks.append(Problem("folder further down", f"{_shown(home, folder)}/", note))
+        part.remarks.append(Problem("folder further down", place, note))
     return part
 
 
 def _unused(home: VocHome, folder: Path) -> Problem:
-    note = f"{len(home.sheets):,} annotated images are not used: other parts are trained on"
-    return Problem("part not used", f"{_shown(home, folder)}/", note)
+    note = f"{count_of(len(home.sheets), 'annotation file')} not used, as others are read instead"
+    return Problem("part not used", f"{_shown(home.xml, folder)}/", note)

@@ -81,9 +81,6 @@ def _pair(folder: Folder, named: bool) -> tuple[list[Folder], list[Folder]]:
             images.append(inner)
     if folder.images:
         images.append(Folder(folder.path, images=folder.images))
-    usual = [inner for inner in sheets if inner.path.name.lower() in XML_FOLDERS]
-    if len(sheets) > 1 and not all(part_of_name(inner.path.name) for inner in sheets):
-        sheets = usual[:1] or sheets
     return sheets, images
 
 
