@@ -117,7 +117,7 @@ def test_a_folder_from_before_there_were_tasks_goes_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("[1]", "has keys"),
+        ("[1]", "an object with keys"),
         ("{", "not valid JSON"),
         ("{}", "the recipe has no 'name'"),
         ('{"name": "x", "task": "poetry"}', "no task 'poetry'"),

@@ -329,7 +329,7 @@ def test_a_kept_checkpoint_waits_for_a_slow_disk(
     train(kept, tmp_path / "run", on_event=notes.append)
     saved = {int(path.stem) for path in (tmp_path / "run" / "checkpoints").iterdir()}
     assert saved >= {5, 10, 12}
-    assert any("the disk is busy" in note.get("text", "") for note in notes)
+    assert any("the disk is still writing" in note.get("text", "") for note in notes)
 
 
 def test_a_final_loss_that_is_not_finite_ends_a_complete_run_as_diverged(tmp_path: Path) -> None:

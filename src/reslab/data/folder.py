@@ -26,8 +26,8 @@ from reslab.data.datasets import (
     split_validation,
 )
 from reslab.data.groups import split_by_group
+from reslab.data.labels.flat import find_parts, open_flat
 from reslab.data.labels.folder import LabelledFolder, open_labelled
-from reslab.data.labels.heap import find_parts, open_heap
 from reslab.data.left_out import CLASS_LIST, LeftOut, count_of, shorten
 from reslab.data.levels import check_levels, levels_note, part_names_note
 from reslab.data.location import Location, Url
@@ -246,7 +246,7 @@ def _open(part: str, root: Location, place: Location, names: Path | None) -> Enc
     """Open the images below `root`, which is `place` or one of its splits."""
     images = open_packed(root)
     if images is None:
-        images = open_unsorted(part, root, place, names)
+        images = open_flat_part(part, root, place, names)
     if images is None:
         assert isinstance(root, Path), "remote splits are packed"
         assert isinstance(place, Path), "a local split is in a local folder"
@@ -272,7 +272,7 @@ def _open(part: str, root: Location, place: Location, names: Path | None) -> Enc
     return arrange_classes(images, root, names) if names else images
 
 
-def open_unsorted(
+def open_flat_part(
     part: str, root: Location, place: Location, names: Path | None = None
 ) -> EncodedImages | None:
     """Open images to test on that have no class folders, with labels from a file; None without one.
@@ -283,7 +283,7 @@ def open_unsorted(
         return None
     names = names or class_list(root, place)
     train = divide(place, refuse).parts.get("train")
-    images = open_heap(root, place, names, train)
+    images = open_flat(root, place, names, train)
     return replace(images, name=part) if images and part != WHOLE_FOLDER else images
 
 

@@ -29,14 +29,14 @@ from reslab.data.folder import (
     labels_in_file,
     listed_ids,
     no_training_part,
+    open_flat_part,
     open_packed,
-    open_unsorted,
     part_roots,
     prefix_of,
     unmeasured_classes,
 )
+from reslab.data.labels.flat import find_parts
 from reslab.data.labels.folder import LabelledFolder
-from reslab.data.labels.heap import find_parts
 from reslab.data.left_out import CLASS_LIST, LeftOut
 from reslab.data.levels import check_levels
 from reslab.data.location import Location, is_table
@@ -127,12 +127,12 @@ def _scan_part(scan: FolderScan, name: str, root: Location, prefix: str) -> Enco
     if packed is not None:
         return packed
     try:
-        unsorted = open_unsorted(name, root, scan.folder)
+        flat = open_flat_part(name, root, scan.folder)
     except ValueError as error:
         scan.problems.append(Problem("labels", prefix, str(error), str(error)))
         return None
-    if unsorted is not None:
-        return unsorted
+    if flat is not None:
+        return flat
     assert isinstance(root, Path), "remote splits are packed"
     assert isinstance(scan.folder, Path), "a local split is in a local folder"
     try:

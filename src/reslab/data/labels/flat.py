@@ -51,12 +51,12 @@ def find_parts(place: Location, on_problem: OnProblem) -> Division:
 def _is_labelled(root: Path, place: Path, division: Division) -> bool:
     """Return whether there is a file with labels of the images in `root`."""
     try:
-        return open_heap(root, place, None, division.parts["train"]) is not None
+        return open_flat(root, place, None, division.parts["train"]) is not None
     except ValueError:
         return False
 
 
-def open_heap(
+def open_flat(
     root: Path, place: Path, names: Path | None, train: Location | None
 ) -> EncodedImages | None:
     """Open the images of `root`, a part of the folder `place`, with labels from a file.
@@ -72,7 +72,7 @@ def open_heap(
     paths = [path for path in paths if part_of(path, place) != "train"]
     truth = next((path for f in places if (path := f / GROUND_TRUTH).is_file()), None)
     try:
-        rows, notes = _read_heap(paths, root, place)
+        rows, notes = _read_flat(paths, root, place)
     except NotLabels as error:
         if not truth and not paths:
             return None
@@ -99,7 +99,7 @@ def _places(root: Path, place: Path) -> Iterator[Path]:
                 yield folder / name / "data"
 
 
-def _read_heap(paths: Sequence[Path], root: Path, place: Path) -> Read:
+def _read_flat(paths: Sequence[Path], root: Path, place: Path) -> Read:
     """Read the labels of the part from the table whose name says so, or else from another."""
     own = [path for path in paths if part_of(path, place)]
     finder = ImageFinder(*list_files(root))
