@@ -175,3 +175,28 @@ def test_two_tables_with_the_same_labels(tmp_path: Path) -> None:
     (tmp_path / "val_labels.csv").unlink()
     with pytest.raises(ValueError, match=r"have different labels of .*val: keep one"):
         open_folder(tmp_path)
+
+
+def test_kaggles_imagenet_from_the_top(tmp_path: Path) -> None:
+    """The table is at the top, the images three folders down."""
+    imagenet(tmp_path / "ILSVRC/Data/CLS-LOC")
+    pairs = zip(FILES, WNIDS, strict=True)
+    lines = [f"{file.removesuffix('.JPEG')},{wnid} 1 2 3 4 " for file, wnid in pairs]
+    table(tmp_path, "LOC_val_solution.csv", "ImageId,PredictionString", *lines)
+    assert answers(open_folder(tmp_path)) == list(WNIDS)
+
+
+def test_tiny_imagenet(tmp_path: Path) -> None:
+    """A class and a box for each validation image, and a text file in each training class."""
+    for wnid in WNIDS:
+        images(tmp_path, f"train/{wnid}/images/{wnid}_0.JPEG")
+        table(tmp_path / "train" / wnid, f"{wnid}_boxes.txt", f"{wnid}_0.JPEG\t0\t10\t63\t58")
+    images(tmp_path / "val/images", *(f"val_{k}.JPEG" for k in range(3)))
+    rows = (f"val_{k}.JPEG\t{WNIDS[2 - k]}\t0\t32\t44\t62" for k in range(3))
+    table(tmp_path / "val", "val_annotations.txt", *rows)
+    images(tmp_path / "test/images", "test_0.JPEG")
+    table(tmp_path, "words.txt", "n01440764\ttench", "n01443537\tgoldfish", "n01751748\tsea snake")
+    sets = open_folder(tmp_path)
+    assert sets.train.ids == sets.test.ids == WNIDS
+    assert labels_of(sets.test) == {f"val_{k}.JPEG": WNIDS[2 - k] for k in range(3)}
+    assert "val_annotations.txt: its boxes are not read" in notes_of(sets.train, sets.test)

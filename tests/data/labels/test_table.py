@@ -86,7 +86,7 @@ def test_numbers_are_positions_in_a_class_list(tmp_path: Path) -> None:
             ["file,xmin,ymin,xmax,ymax,class", "a.png,1,2,3,4,x", "a.png,2,3,4,5,x", "b,1,2,3,4,y"],
             "csv:3: 'a.png' is already on line 2: the table has several boxes per image",
         ),
-        (["a.png,1,2,3,4,cat", "b.png,2,3,4,5,dog"], "it has boxes"),
+        (["a.png,1,2,3,4,cat", "a.png,2,3,4,5,dog"], "it has boxes"),
         (["file,label,class", "a.png,cat,x", "b.png,cat,y", "c.png,dog,x"], "label, class may all"),
         (["file,label", "a.png,cat", "b.png,cat"], "have one class, 'cat'"),
         (["file,label", "a.png,", "b.png,"], "no row has a label"),

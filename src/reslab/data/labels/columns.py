@@ -48,6 +48,7 @@ TRUE, FALSE = ("1", "true", "yes", "1.0"), ("0", "false", "no", "0.0")
 KNOWN = frozenset(" ".join((*FILES, *LABELS, PARTS, *GROUPS)).split())
 NOT_LABELS = frozenset(" ".join((*FILES, "index unnamed unnamed0")).split())
 FEW = 10  # rows that may all have different labels
+BOX = 5  # columns of a box with a class, beside the file
 SHOWN = 12  # columns named in a message
 Rows = Sequence[Sequence[str]]
 
@@ -198,14 +199,22 @@ def _unnamed_columns(rows: Rows, finder: ImageFinder) -> Columns:
         raise NotLabels("none of its columns has the names of image files")
     file = max(range(count), key=lambda at: ("/" in rows[0][at], found[at]))
     rest = [at for at in range(count) if at != file]
-    if len(rest) == 5:
-        raise NotLabels("it has boxes: a file, four numbers and a class in each row")
+    if len(rest) == BOX:
+        return _label_of_boxes(count, file, rest, rows)
     if len(rest) != 1:
         raise NotLabels(
             f"it has {count} columns without names: add a first line that calls one of them file "
             "and one of them label"
         )
     return Columns(count, file, label=_repeated(rest[0], rows, "the column beside the files"))
+
+
+def _label_of_boxes(count: int, file: int, rest: Sequence[int], rows: Rows) -> Columns:
+    """Return the columns of a table with one box per image, as in Tiny ImageNet."""
+    words = [at for at in rest if not all(is_number(row[at]) for row in rows)]
+    if len(words) != 1 or len({row[file] for row in rows}) < len(rows):
+        raise NotLabels("it has boxes: a file, four numbers and a class in each row")
+    return Columns(count, file, label=words[0], boxes=True, notes=("its boxes are not read",))
 
 
 def _repeated(at: int, rows: Rows, column: str) -> int:
