@@ -35,10 +35,10 @@ def check(
 ) -> int:
     """Find faults in a data set that would spoil a run.
 
-    Decodes every file. Reports bad files, duplicates within and across parts and classes, images
-    that are too small, classes with too few images, and impossible boxes, with the effect of each
-    on a run and how to fix it. The exit status is 1 if training would refuse the
-    folder or any fault would spoil a run.
+    Opens the data as training does, and decodes every file. Reports what training would refuse and
+    leave out, bad files, duplicates within and across parts and classes, images that are too small,
+    classes with too few images and impossible boxes, with the effect of each on a run and how to
+    fix it. The exit status is 1 if training would refuse the data or any fault would spoil a run.
     """
     from reslab.api.check import run_check
 

@@ -39,7 +39,7 @@ from reslab.data.labels.flat import find_parts
 from reslab.data.labels.folder import LabelledFolder
 from reslab.data.left_out import CLASS_LIST, LeftOut
 from reslab.data.levels import check_levels
-from reslab.data.location import Location, is_table
+from reslab.data.location import Location, Url, is_table
 from reslab.data.parts import WHOLE_FOLDER, division_notes, entries_beside, in_words
 
 
@@ -81,6 +81,8 @@ def scan_folder(folder: Location) -> FolderScan:
     try:
         division = find_parts(folder, scan.problems.append)
     except ValueError as error:
+        if isinstance(folder, Url):  # a wrong URL, like a wrong path, is the caller's mistake
+            raise
         scan.problems.append(Problem("unreadable folder", ".", str(error), str(error)))
         return scan
     roots = part_roots(division, folder, scan.problems.append)
