@@ -266,3 +266,12 @@ def test_other_files_are_counted(tmp_path: Path) -> None:
     notes = whole(tmp_path).notes
     assert "3 files left out: 1 .md, 1 .mp4, 1 .csv" in notes
     assert any("test.csv: it has no labels" in note for note in notes)
+
+
+def test_class_folders_beside_tables_of_something_else(tmp_path: Path) -> None:
+    """Boxes, and a table with several rows for an image, do not stop class folders."""
+    images(tmp_path, "cat/a.png", "cat/b.png", "dog/c.png", "dog/d.png")
+    boxes = ["file,xmin,ymin,xmax,ymax,label", "cat/a.png,1,1,2,2,ear", "cat/a.png,3,3,4,4,tail"]
+    table(tmp_path, "annotations.csv", *boxes)
+    table(tmp_path, "visits.csv", "file,level", "cat/a.png,1", "cat/a.png,2", "dog/c.png,1")
+    assert whole(tmp_path).ids == ("cat", "dog")

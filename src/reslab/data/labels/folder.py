@@ -75,32 +75,44 @@ def open_labelled(place: Path, names: Path | None, listed: Sequence[str]) -> Lab
     folders = _class_folders(finder.files)
     if folders and _are_listed(folders, listed):
         return None
-    try:
-        tables = choose_tables(paths, place, finder)
-        labelled = _collect(place, tables, finder)
-    except NotLabels as error:
-        if folders:
-            return None
-        raise ValueError(
-            f"{place} has no class folders, and no labels in a file: {error}"
-        ) from None
-    except SeveralTables as error:
-        if folders and not any(map(can_train, error.tables)):
-            return None
-        read = [_collect(place, group, finder) for group in error.tables]
-        if folders and any(map(_agree, read)):
-            return None
-        if any(_answers(other) != _answers(read[0]) for other in read):
-            raise
-        tables, labelled = error.tables[0], read[0]
+    chosen = _choose(place, paths, finder, bool(folders))
+    if chosen is None:
+        return None
+    tables, labelled = chosen
     if folders and (_is_for_testing(tables, labelled) or _are_right(place, tables, labelled)):
         return None
-    if not can_train(tables) and "train" in divide(place, lambda problem: None).parts:
-        return None  # a part to test on, beside class folders further down
     if _class_folders(row.file for row in _all_rows(labelled)):
         note = f"{next(iter(tables.paths.values()))} gives the labels, and not the folders"
         labelled = replace(labelled, notes=(note, *labelled.notes))
     return _build(place, tables, labelled, names)
+
+
+def _choose(
+    place: Path, paths: Sequence[Path], finder: ImageFinder, has_folders: bool
+) -> tuple[Tables, Labelled] | None:
+    """Choose tables and read them; return None if there are class folders and no usable table."""
+    tables = Tables({})
+    try:
+        tables = choose_tables(paths, place, finder)
+        return tables, _collect(place, tables, finder)
+    except NotLabels as error:
+        if has_folders:
+            return None
+        line = f"{place} has no class folders, and no labels in a file: {error}"
+        raise ValueError(line) from None
+    except SeveralTables as error:
+        if has_folders and not any(map(can_train, error.tables)):
+            return None
+        read = [_collect(place, group, finder) for group in error.tables]
+        if has_folders and any(map(_agree, read)):
+            return None
+        if any(_answers(other) != _answers(read[0]) for other in read):
+            raise
+        return error.tables[0], read[0]
+    except ValueError:
+        if has_folders and not is_usual(tables):  # a table about something else
+            return None
+        raise
 
 
 def _collect(root: Path, tables: Tables, finder: ImageFinder) -> Labelled:

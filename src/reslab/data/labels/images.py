@@ -12,6 +12,7 @@ from reslab.data.class_list import arrange_classes, read_class_list
 from reslab.data.class_names import ClassIndex
 from reslab.data.datasets import EncodedImages
 from reslab.data.image_finder import AMBIGUOUS, MISSING, ImageFinder
+from reslab.data.labels.columns import NotLabels
 from reslab.data.labels.table import LabelTable
 from reslab.data.left_out import count_of, shorten
 from reslab.data.part_names import Part
@@ -110,11 +111,11 @@ def _missing_note(table: LabelTable, indices: Sequence[int]) -> tuple[str, ...]:
 
 
 def _check_equal(table: LabelTable, first: int, row: int) -> None:
-    """Raise ValueError if two rows for one image differ in the label, or if they are boxes."""
+    """Raise ValueError if two rows for one image differ in the label, NotLabels for boxes."""
     place = f"{table.path}:{table.lines[row]}"
     file, before = table.files[row], f"on line {table.lines[first]}"
     if table.has_boxes:
-        raise ValueError(
+        raise NotLabels(
             f"{place}: {file!r} is already {before}: the table has several boxes per image, for a "
             "detector, which reads them in COCO, VOC or YOLO format"
         )
