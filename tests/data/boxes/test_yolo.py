@@ -221,6 +221,19 @@ def test_labels_without_an_image_are_noted(tmp_path: Path) -> None:
     ]
 
 
+def test_files_that_are_not_read_are_counted(tmp_path: Path) -> None:
+    files = {"data.yaml": YAML, "images/train/d.heic": "", "images/val/e.heic": "", "a.docx": ""}
+    sets = open_detection(plant(tmp_path, TRAIN_VAL | files))
+    (note,) = sets.train.notes
+    assert note.endswith(": 2 files beside the images left out: 2 .heic")
+
+
+def test_the_data_file_itself_is_not_the_folder(tmp_path: Path) -> None:
+    plant(tmp_path, TRAIN_VAL | {"data.yaml": YAML})
+    with pytest.raises(ValueError, match="is not a folder: give the folder of its images"):
+        open_detection(tmp_path / "data.yaml")
+
+
 def test_a_part_never_takes_the_labels_of_another(tmp_path: Path) -> None:
     """An image of the validation part has the name of a training image, but no label file."""
     files = TRAIN_VAL | {"images/val/a.jpg": "", "classes.txt": "cat\ndog\n"}

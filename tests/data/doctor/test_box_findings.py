@@ -194,7 +194,7 @@ def test_every_kind_is_tested_and_has_advice_once() -> None:
     of_splits = {"image in both parts", "repeated image", "category ids", "one list"}
     of_conventions = {"fractions", "convention", "stored orientation", "turned by EXIF"}
     of_conventions |= {"image too large"}
-    of_layouts = {"part not used", "one part", "folder further down"}
+    of_layouts = {"part not used", "one part", "other files", "folder further down"}
     of_yolo = {"no names", "label file", "not used", "no label file"}
     kinds = {*SPOILT, *of_splits, *of_conventions, *of_layouts, *of_yolo}
     assert kinds == set(BOX_ADVICE)

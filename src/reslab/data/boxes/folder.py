@@ -9,7 +9,7 @@ from reslab.data.boxes.box_faults import alike_classes
 from reslab.data.boxes.build import detection_set
 from reslab.data.boxes.coco_folder import read_coco_file, read_coco_folder
 from reslab.data.boxes.foreign import foreign_annotations
-from reslab.data.boxes.image_files import unlisted_images
+from reslab.data.boxes.image_files import other_files, unlisted_images
 from reslab.data.boxes.layouts import CocoFiles, VocHomes, find_layout
 from reslab.data.boxes.sets import DetectionSet, DetectionSplits, GroundTruthTable
 from reslab.data.boxes.voc_folder import read_voc_folder
@@ -131,13 +131,15 @@ def _has_classes(folder: Path) -> bool:
 
 
 def must_be_folder(folder: Path) -> None:
+    if folder.suffix.lower() in (".yaml", ".yml") and folder.is_file():
+        raise ValueError(f"{folder} is not a folder: give the folder of its images")
     if not folder.is_dir():
         raise ValueError(f"{folder} {'is not a folder' if folder.exists() else 'does not exist'}")
 
 
 def add_remarks(folder: Path, parts: tuple[Annotations, ...]) -> None:
     """Add remarks on the folder as a whole to the first part."""
-    remarks = [alike_classes(parts[0].classes.values())]
+    remarks = [alike_classes(parts[0].classes.values()), other_files(parts)]
     if not any(part.problems for part in parts):  # else images may be unlisted for this reason
         remarks.append(unlisted_images(folder, parts))
     parts[0].remarks += [remark for remark in remarks if remark]

@@ -5,6 +5,7 @@ form, in other case or with another suffix. Such a name stands for the only imag
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -16,8 +17,14 @@ from reslab.data.boxes.sets import UNKNOWN_SIZE
 from reslab.data.class_folders import Problem, is_system_folder
 from reslab.data.class_names import clean
 from reslab.data.decode import IMAGE_SUFFIXES, BadImage, image_size
+from reslab.data.left_out import count_suffixes, suffix_of
 from reslab.data.part_names import Part, part_of_name
 
+# annotations, lists and notes, which may lie beside images
+COMPANIONS = (
+    ".json", ".xml", ".txt", ".csv", ".tsv", ".yaml", ".yml", ".data", ".names", ".labels",
+    ".cache", ".md",
+)  # fmt: skip
 HEADER = 1 << 16  # bytes of a file that usually contain the image's size
 
 
@@ -221,6 +228,27 @@ def unlisted_images(folder: Path, parts: Iterable[Annotations]) -> Problem | Non
     more = f"; {rest:,} more in {', '.join(places[1:4])}" if rest else ""
     note = f"not listed, and not used: {counted(counts[places[0]], 'image')}{more}"
     return Problem("not listed", places[0], note)
+
+
+def other_files(parts: Iterable[Annotations]) -> Problem | None:
+    """Return the remark on files beside listed images that are neither images nor annotations."""
+    places = {
+        part.root / folder for part in parts for folder in set(map(os.path.dirname, part.files))
+    }
+    suffixes: Counter[str] = Counter()
+    for place in places:
+        try:
+            with os.scandir(place) as entries:
+                names = [entry.name for entry in entries if not entry.is_dir()]
+        except (OSError, ValueError):  # reported with the images that are missing
+            continue
+        known = (*IMAGE_SUFFIXES, *COMPANIONS)
+        suffixes.update(
+            suffix_of(name) for name in names if name[0] != "." and not name.lower().endswith(known)
+        )
+    if not suffixes:
+        return None
+    return Problem("other files", min(places).name, count_suffixes(suffixes, " beside the images"))
 
 
 def counted(number: int, noun: str) -> str:

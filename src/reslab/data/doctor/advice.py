@@ -207,6 +207,9 @@ BOX_ADVICE = {
         "the objects are left out, and detections of them are false positives",
         "draw their boxes, or delete their annotations",
     ),
+    "other files": _remark(
+        "files of these kinds are not read", "save images among them as JPEG or PNG"
+    ),
     "not listed": _remark(
         "images without annotations are not used", "annotate or list them if they should be used"
     ),
