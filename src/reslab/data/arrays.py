@@ -18,7 +18,7 @@ def image_set(
     """Return a set of the user's own square images; its memory is not shared with the arrays.
 
     `images` are uint8, grey [N, H, H] or [N, H, H, 1], or RGB [N, H, H, 3]; grey is repeated into
-    three equal channels. `labels` are N integers, indices into `classes`. Raises ValueError for
+    three equal channels. `labels` are N integers, indices into `classes`. Raise ValueError for
     other shapes and types, and for labels outside the classes.
     """
     pixels = torch.as_tensor(images)

@@ -25,7 +25,7 @@ def set_named(name: str) -> SetName:
 def open_sets(name: SetName, folder: Location | None = None) -> MemorySplits:
     """Open the training and test images of a built-in set.
 
-    Raises ValueError if `folder` is given for digits, which need none, or is a URL.
+    Raise ValueError if `folder` is given for digits, which need none, or is a URL.
     """
     if name == "cifar10":
         return load_cifar10(to_folder(folder, "cifar10 needs") if folder else None)

@@ -42,7 +42,7 @@ def load_cifar10(folder: Path | None) -> MemorySplits:
     """Load 50,000 training and 10,000 test images, [3, 32, 32].
 
     They are read from `folder`. If it is None, they are read from $RESLAB_DATA or the user's cache
-    folder, and downloaded if necessary. Raises ValueError, naming the missing or damaged file and
+    folder, and downloaded if necessary. Raise ValueError, naming the missing or damaged file and
     the remedy.
     """
     batches = find_batches(folder) if folder else find_or_download()

@@ -195,7 +195,7 @@ def draw_validation(
     """Choose the fraction `validation` of each group of rows; return (other rows, chosen rows).
 
     Files are ranked by a hash of seed and name, so files added later do not change the rank of
-    earlier ones. Raises ValueError unless the fraction is between 0 and 1.
+    earlier ones. Raise ValueError unless the fraction is between 0 and 1.
     """
     if not 0 < validation < 1:
         raise ValueError(f"validation={validation}: the fraction must be between 0 and 1")

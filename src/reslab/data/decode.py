@@ -79,7 +79,7 @@ def load_image(image: ImageInput, file: str | None = None) -> np.ndarray:
     """Load an image from a path, encoded bytes, an array or Pillow: upright RGB uint8 [H, W, 3].
 
     An array is uint8, RGB [H, W, 3] or grey [H, W]. `file` is the name for error messages; by
-    default the path, or "the image". Raises BadImage if the image cannot be decoded, and ValueError
+    default the path, or "the image". Raise BadImage if the image cannot be decoded, and ValueError
     if an array has another type or shape.
     """
     file = file or image_name(image)

@@ -1,4 +1,4 @@
-"""Look into class folders: their subfolders may be parts, or the actual classes."""
+"""Inspect class folders, whose subfolders may be parts or the actual classes."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

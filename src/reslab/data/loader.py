@@ -125,7 +125,7 @@ class BadFileLimit:
     def report(self, reasons: Mapping[int, str]) -> None:
         """Log the bad files of all processes, except those reported before.
 
-        `reasons` are the error messages of this process's bad files, by index. Raises ValueError if
+        `reasons` are the error messages of this process's bad files, by index. Raise ValueError if
         all processes together have too many bad files.
         """
         for reasons_of_process in self.processes.all_gather_objects(reasons):
@@ -152,7 +152,7 @@ class EncodedLoader:
 
     Batches may be requested in any order; threads decode the following batches in advance, up to
     iteration `last`, exclusive. A bad file is replaced by another file of its class and logged
-    once. Raises ValueError if more files are bad than `bad_limit`, a fraction of the set, allows
+    once. Raise ValueError if more files are bad than `bad_limit`, a fraction of the set, allows
     (see `BadFileLimit`). Each process prepares its part of a mini-batch, and logs the bad files
     of all processes. `prepare` maps float RGB [B, 3, S, S] from 0 to 255 to the network's
     input, and is called in threads.

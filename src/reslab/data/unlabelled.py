@@ -1,4 +1,4 @@
-"""Say what a folder of images without class folders lacks, by what lies in it."""
+"""Explain what is missing from a folder of images without class folders."""
 
 import os
 import re

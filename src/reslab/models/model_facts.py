@@ -119,7 +119,7 @@ def build_without_weights(
 ) -> Net:
     """Build a file's network of `blocks` blocks without memory for its weights.
 
-    `tensors` are to become its weights. Raises ValueError, and builds nothing, if they are too few
+    `tensors` are to become its weights. Raise ValueError, and build nothing, if they are too few
     for so many blocks.
     """
     if blocks > len(tensors):

@@ -151,7 +151,7 @@ def save_model(
     `classes` are the names of the outputs. `ids` are the names of the class folders, if they differ
     (ImageNet: wnids). `preprocessing` is applied to every image; build it with `Preprocessing.of`.
     If the network is a `ResNet` with the layout that its configuration describes, the file is
-    complete; any other network must be given again when the file is loaded. Raises ValueError if
+    complete; any other network must be given again when the file is loaded. Raise ValueError if
     the number of names is not the number of outputs.
     """
     file, own_net = Path(path), None if is_of_family(net) else describe_net(net)
@@ -174,7 +174,7 @@ def load_model(path: str | Path, net: nn.Module | None = None) -> Model:
     """Load a model file, or the one in a run folder, for inference.
 
     If the file holds a network of the user's own, `net` must be given, with the same layout; its
-    weights are replaced. Raises ValueError if the file is not a classifier's model file or is
+    weights are replaced. Raise ValueError if the file is not a classifier's model file or is
     damaged, or if its facts and tensors are not exactly those of the network; RuntimeError if any
     weight is infinite or NaN.
     """
@@ -276,7 +276,7 @@ def not_a_model_file(file: Path) -> ValueError:
 def with_weights(net: Net, tensors: dict[str, Tensor], file: Path) -> Net:
     """Load a file's tensors into a network, and return the network ready for inference.
 
-    Raises ValueError if the tensors are not exactly the weights of the network, and RuntimeError
+    Raise ValueError if the tensors are not exactly the weights of the network, and RuntimeError
     if any weight is infinite or NaN.
     """
     must_match(net.state_dict(), tensors, file)

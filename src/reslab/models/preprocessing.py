@@ -45,7 +45,7 @@ class Preprocessing:
 
         `mean` is a colour of three numbers or a mean image [3, H, W]. A one-crop test takes the
         central `size` x `size` pixels after resizing the shorter side to `resize` (by default
-        `size`); without them images keep their size. Raises ValueError for other shapes, and for
+        `size`); without them images keep their size. Raise ValueError for other shapes, and for
         numbers that are meant for pixels from 0 to 1.
         """
         values = torch.as_tensor(mean, dtype=torch.float32)

@@ -117,7 +117,7 @@ def draw_numbers(net: nn.Module, count: int, rng: Generator) -> tuple[Tensor, ..
 def numbers_for(net: nn.Module, numbers: Sequence[Tensor]) -> Iterator[None]:
     """Return a context in which the random layers of `net` use these numbers in training mode.
 
-    Raises ValueError if there is not one tensor per layer.
+    Raise ValueError if there is not one tensor per layer.
     """
     layers = random_layers(net)
     if len(layers) != len(numbers):

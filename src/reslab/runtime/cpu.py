@@ -10,7 +10,7 @@ SWITCHES = {"avx2": {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"
 def kernel_limit() -> str | None:
     """Return the instruction set that RESLAB_CPU names, or None if it is unset.
 
-    Raises ValueError if the name is unknown.
+    Raise ValueError if the name is unknown.
     """
     name = os.environ.get(VARIABLE) or None
     if name is not None and name not in SWITCHES:

@@ -34,7 +34,7 @@ def setup_device(precision: Precision = "auto") -> Device:
     """Set up and return this machine's best device; `auto` is bf16 if the hardware supports it.
 
     This sets process-wide switches (flush-to-zero, no TF32, deterministic kernels, RESLAB_CPU), so
-    call it once, before creating any tensor. Raises ValueError if there are more processes than
+    call it once, before creating any tensor. Raise ValueError if there are more processes than
     GPUs, or if RESLAB_CPU cannot take effect.
     """
     limit_kernels()

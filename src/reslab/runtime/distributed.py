@@ -233,7 +233,7 @@ def rendezvous(store: dist.Store, rank: int, count: int, patience: float) -> str
     torchrun's store, with all its entries, outlives the processes that torchrun restarts, and
     machines may count restarts differently. So each process announces a random name; the first
     process proposes the names that it finds, and starts as soon as exactly these processes have
-    agreed. Raises TimeoutError with the ranks of missing processes.
+    agreed. Raise TimeoutError with the ranks of missing processes.
     """
 
     def read(key: str) -> str:

@@ -68,6 +68,6 @@ def matching_rows(outputs: ClassIndex, words: Sequence[Sequence[str]]) -> list[i
 
 
 def match_in_words(rows: Sequence[int]) -> str:
-    """Describe trained classes that match those of the images, in the order `rows`."""
+    """Return a clause on trained classes that match those of the images, in the order `rows`."""
     order = "" if list(rows) == sorted(rows) else ", and its outputs are reordered"
     return f"its classes match those of the images by name{order}"

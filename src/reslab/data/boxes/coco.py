@@ -18,7 +18,7 @@ LISTS = ("images", "annotations", "categories")
 def read_coco(path: Path, folder: Path, name: str, *, find_images: bool = True) -> Annotations:
     """Read one annotation file of the data set in `folder`, and collect its problems.
 
-    Without `find_images`, the images' names stay as written. Raises ValueError if the file is not
+    Without `find_images`, the images' names stay as written. Raise ValueError if the file is not
     JSON with the three lists of COCO instances.
     """
     shown = str(path.relative_to(folder) if path.is_relative_to(folder) else path)

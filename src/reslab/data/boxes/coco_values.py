@@ -1,4 +1,4 @@
-"""Understand the ids, numbers and flags in COCO files, whatever their types."""
+"""Parse the ids, numbers and flags in COCO files, whatever their types."""
 
 from collections.abc import Iterable
 from typing import Any

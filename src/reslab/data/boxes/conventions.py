@@ -1,4 +1,4 @@
-"""Notice boxes that are written in another convention than that of their format.
+"""Detect boxes written in a different convention from that of their format.
 
 A COCO box is x y width height, a VOC box is xmin ymin xmax ymax, both in pixels. Other tools write
 corners, sizes, centres, fractions or percentages. A few boxes cannot show the convention, but all

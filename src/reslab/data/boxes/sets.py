@@ -134,7 +134,7 @@ class DetectionSet:
     def image(self, index: int) -> np.ndarray:
         """Decode an image, RGB uint8 [H, W, 3].
 
-        Raises BadImage if it cannot be decoded, or if its size is not as annotated, because the
+        Raise BadImage if it cannot be decoded, or if its size is not as annotated, because the
         boxes would not fit.
         """
         file = self.files[index]

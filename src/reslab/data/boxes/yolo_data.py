@@ -42,7 +42,7 @@ class DataFile:
 def find_data_file(folder: Path) -> DataFile | None:
     """Return the data file nearest to a folder; None if there is none.
 
-    Raises ValueError if it is malformed, or if several describe the data set differently.
+    Raise ValueError if it is malformed, or if several describe the data set differently.
     """
     found: list[tuple[int, Path]] = []
     for place, folders, files in os.walk(folder):
@@ -85,7 +85,7 @@ def _describes(content: Any) -> bool:
 def _parse_yaml(path: Path) -> Any:
     """Return the content of a YAML file, all values as text; None if it is not text.
 
-    Otherwise YAML would read the class names `no` and `001` as False and 1. Raises ValueError if
+    Otherwise YAML would read the class names `no` and `001` as False and 1. Raise ValueError if
     the file is malformed and was meant to describe a data set.
     """
     try:

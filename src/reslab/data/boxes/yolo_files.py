@@ -47,7 +47,7 @@ class YoloFiles:
 def find_yolo(tree: Folder) -> YoloFiles | None:
     """Return the files of a YOLO data set; None if a folder is not one.
 
-    Raises ValueError if a data file is malformed or none of its training images exist.
+    Raise ValueError if a data file is malformed or none of its training images exist.
     """
     folder = tree.path
     images = sorted(images_below(folder))

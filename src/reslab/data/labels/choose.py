@@ -95,7 +95,7 @@ def tables_with(path: Path, finder: ImageFinder) -> Tables:
 def choose_tables(paths: Sequence[Path], root: Path, finder: ImageFinder) -> Tables:
     """Choose the tables that have labels of the images listed by `finder`.
 
-    The paths are below `root`. Raises NotLabels if there are no such tables, and SeveralTables if
+    The paths are below `root`. Raise NotLabels if there are no such tables, and SeveralTables if
     more than one may be meant.
     """
     reasons: dict[Path, str] = {}

@@ -85,7 +85,7 @@ def is_header(row: Sequence[str], rows: Sequence[Sequence[str]], finder: ImageFi
 def choose_columns(header: Sequence[str], rows: Rows, finder: ImageFinder) -> Columns:
     """Choose the columns by their names, and by the values in the first rows.
 
-    `header` is empty if the columns have no names. Raises NotLabels.
+    `header` is empty if the columns have no names. Raise NotLabels.
     """
     if not header:
         return _unnamed_columns(rows, finder)

@@ -17,7 +17,7 @@ _NUMBER = re.compile(r"ILSVRC2012_val_(\d{8})\.", re.IGNORECASE)
 def read_ground_truth(path: Path, files: Sequence[str]) -> list[LabelledRow]:
     """Return the labels of validation images, whose numbers in the file are those in their names.
 
-    Raises ValueError if the kit's list of classes is missing, or if an image is not in the file.
+    Raise ValueError if the kit's list of classes is missing, or if an image is not in the file.
     """
     wnids = _wnids(path)
     numbers = [line.strip() for _, line in lines_of(path)]

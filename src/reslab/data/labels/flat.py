@@ -62,7 +62,7 @@ def open_flat(
     """Open the images of `root`, a part of the folder `place`, with labels from a file.
 
     `names` is a class list, and `train` the training part. Returns None if `root` has class folders
-    or no images, or if there is no file. Raises ValueError if a file cannot be used.
+    or no images, or if there is no file. Raise ValueError if a file cannot be used.
     """
     entries = (entry.name.lower() for entry in list_folder(root))
     if subfolders(root) or not any(name.endswith(IMAGE_SUFFIXES) for name in entries):

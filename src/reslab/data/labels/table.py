@@ -51,7 +51,7 @@ Row = tuple[int, list[str]]  # with its line
 def read_labels(path: Path, finder: ImageFinder, part: Part | None = None) -> LabelTable:
     """Read the labels in a table; `part` is the part of rows that do not name theirs.
 
-    Raises NotLabels if the table does not have a label for each image, and ValueError, naming the
+    Raise NotLabels if the table does not have a label for each image, and ValueError, naming the
     line, if a row is malformed.
     """
     columns, first = read_columns(path, finder)
@@ -65,7 +65,7 @@ def read_labels(path: Path, finder: ImageFinder, part: Part | None = None) -> La
 def read_columns(path: Path, finder: ImageFinder) -> tuple[Columns, int]:
     """Choose a table's columns, and return them with the number of header rows.
 
-    Raises NotLabels if the table does not have a label for each image.
+    Raise NotLabels if the table does not have a label for each image.
     """
     rows = [row for _, row in islice(_rows(path, finder), SAMPLE + 1)]
     try:

@@ -103,8 +103,8 @@ def _close_all(descriptors: dict[str, int]) -> None:
 class ShardReader:
     """Read the bytes of an image by name, and verify their checksum; thread-safe.
 
-    Failed requests and wrong bytes are retried. Raises BadImage if the bytes stay wrong or a local
-    file cannot be read. Raises RuntimeError if a server stays unreachable: its images are not bad,
+    Failed requests and wrong bytes are retried. Raise BadImage if the bytes stay wrong or a local
+    file cannot be read. Raise RuntimeError if a server stays unreachable: its images are not bad,
     and training with replacements for them would be a different run.
     """
 
@@ -171,7 +171,7 @@ def read_index(folder: Path) -> Index:
 def open_part(folder: Path) -> EncodedImages:
     """Open the packed set in `folder`.
 
-    Raises ValueError, naming the damaged index, or the missing or truncated shard.
+    Raise ValueError, naming the damaged index, or the missing or truncated shard.
     """
     index = read_index(folder)
     for shard in index.shards:
@@ -217,7 +217,7 @@ class RemoteOptions:
     def retry_opening(self, url: Url, act: Callable[[], Result]) -> Result:
         """Call `act` with retries, and return its value.
 
-        Raises ValueError, or RuntimeError if a later attempt might succeed; both name the URL.
+        Raise ValueError, or RuntimeError if a later attempt might succeed; both name the URL.
         """
         try:
             return retry(act, str(url), self.opening)
@@ -265,7 +265,7 @@ def remote_parts(url: Url, options: RemoteOptions | None = None) -> tuple[Url | 
 def open_remote_part(url: Url, options: RemoteOptions | None = None) -> EncodedImages:
     """Open the packed set at `url`.
 
-    Raises ValueError, naming the index or shard that is missing, truncated or damaged.
+    Raise ValueError, naming the index or shard that is missing, truncated or damaged.
     """
     options = options or default_options()
     shards = options.open_shards(url)

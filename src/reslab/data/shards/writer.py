@@ -179,7 +179,7 @@ def pack_sets(
     """Pack each set into the folder `out / name`; the name "." stands for `out` itself.
 
     Every image is decoded as a test. Images that cannot be decoded are skipped; `on_image` is
-    called for every image, with the error if it is skipped. Raises ValueError if `out` is neither
+    called for every image, with the error if it is skipped. Raise ValueError if `out` is neither
     new nor empty, or if all images of a class are skipped. After a failure, all files are removed.
     """
     if out.exists() and not out.is_dir():

@@ -79,7 +79,7 @@ def build_imported(
 ) -> ResNet:
     """Build the network `name` with tensors under the layout's names, ready for inference.
 
-    Raises ValueError, naming the networks that do fit, if the tensors do not fit this network.
+    Raise ValueError, naming the networks that do fit, if the tensors do not fit this network.
     """
     if layout.stem not in (None, asked.stem):
         raise ValueError(
