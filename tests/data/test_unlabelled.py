@@ -38,3 +38,18 @@ def test_a_table_in_another_format_is_named(tmp_path: Path, name: str) -> None:
 def test_a_folder_that_cannot_be_listed(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be listed: no such file"):
         without_classes(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("shard-000000.tar", "shard-000001.tar"), "without the index of shards packed by"),
+        (("train.tgz",), "extract the images of each class into a subfolder, and pack the folder"),
+        (("cats.zip", "dogs.zip"), r"archives \(cats.zip, dogs.zip\): extract the images of each"),
+    ],
+)
+def test_archives_are_named(tmp_path: Path, names: tuple[str, ...], message: str) -> None:
+    for name in names:
+        (tmp_path / name).write_bytes(b"PK")
+    with pytest.raises(ValueError, match=message):
+        read_folder(tmp_path)

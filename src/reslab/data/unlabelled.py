@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from reslab.data.decode import IMAGE_SUFFIXES
 from reslab.data.left_out import shorten
 from reslab.errors import os_reason
 
@@ -14,6 +15,7 @@ OTHER_TABLES = (
     ".json", ".jsonl", ".xlsx", ".xls", ".ods", ".parquet", ".feather", ".pkl", ".pickle", ".mat",
     ".npy", ".npz", ".h5", ".hdf5", ".db", ".sqlite", ".yaml", ".yml", ".xml",
 )  # fmt: skip
+ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zip", ".7z", ".rar")
 TABLE = "labels.csv with the columns file and label"
 _NUMBERED = re.compile(r"([^\W\d_]+)[ ._-]*\d+")
 
@@ -31,6 +33,9 @@ def without_classes(root: Path, beside: Sequence[Path] = ()) -> str:
             "and meta.mat of the development kit"
         )
     line = f"{root} has no class folders"
+    archives = [name for name in names if name.lower().endswith(ARCHIVES)]
+    if archives and not any(name.lower().endswith(IMAGE_SUFFIXES) for name in names):
+        return f"{line} but archives ({shorten(archives, 3)}){_way_to_unpack(archives)}"
     tables = [path for folder in (root, *beside) for path in _other_tables(folder)]
     if tables:
         return f"{line}; if {tables[0]} has the labels, save them as {TABLE}"
@@ -39,6 +44,13 @@ def without_classes(root: Path, beside: Sequence[Path] = ()) -> str:
     if classes:
         return f"{line}, or their names ({shorten(classes, 3)}) into {TABLE}"
     return f"{line}, or write the labels into {TABLE}"
+
+
+def _way_to_unpack(archives: Sequence[str]) -> str:
+    line = ": extract the images of each class into a subfolder"
+    if any(".tar" in name or name.endswith(".tgz") for name in archives):
+        return f", without the index of shards packed by `reslab pack`{line}, and pack the folder"
+    return line
 
 
 def _other_tables(folder: Path) -> list[Path]:

@@ -81,6 +81,8 @@ def open_labelled(place: Path, names: Path | None, listed: Sequence[str]) -> Lab
     tables, labelled = chosen
     if folders and (_is_for_testing(tables, labelled) or _are_right(place, tables, labelled)):
         return None
+    if not can_train(tables) and "train" in divide(place, lambda problem: None).parts:
+        return None  # a part to test on, beside class folders further down
     if _class_folders(row.file for row in _all_rows(labelled)):
         note = f"{next(iter(tables.paths.values()))} gives the labels, and not the folders"
         labelled = replace(labelled, notes=(note, *labelled.notes))
