@@ -6,6 +6,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from reslab.data.boxes.annotations import Annotations
+from reslab.data.boxes.sets import UNKNOWN_SIZE
 from reslab.data.class_folders import Problem
 from reslab.data.class_names import alike_in_words
 from reslab.errors import unknown_name
@@ -118,5 +119,6 @@ def box_in_words(part: Annotations, row: int) -> str:
     if row in part.objects.written:
         return part.objects.written[row]
     x0, y0, x1, y1 = part.objects.boxes[row]
-    width, height = part.sizes[part.objects.images[row]]
-    return f"box {x0:g} {y0:g} {x1:g} {y1:g} in an image of {width} x {height}"
+    size = part.sizes[part.objects.images[row]]
+    image = "of unknown size" if size == UNKNOWN_SIZE else f"of {size[0]} x {size[1]}"
+    return f"box {x0:g} {y0:g} {x1:g} {y1:g} in an image {image}"

@@ -17,7 +17,7 @@ from reslab.data.boxes.sets import UNKNOWN_SIZE
 from reslab.data.class_folders import Problem, is_system_folder
 from reslab.data.class_names import clean
 from reslab.data.decode import IMAGE_SUFFIXES, BadImage, image_size
-from reslab.data.left_out import count_suffixes, suffix_of
+from reslab.data.left_out import count_of, count_suffixes, suffix_of
 from reslab.data.part_names import Part, part_of_name
 
 # annotations, lists and notes, which may lie beside images
@@ -99,7 +99,7 @@ FORMS = (clean, folded, _folded_stem)  # of the names of files, from strict to l
 
 
 def _nearest(path: str, candidates: list[str]) -> list[str]:
-    """Return the candidates that share the most folders with `path`, counted from the end."""
+    """Return the candidates that share the most folders with `path` from the end."""
     folders = folded(path).split("/")[-2::-1]
 
     def shared(candidate: str) -> int:
@@ -125,7 +125,7 @@ def place_images(
 ) -> None:
     """Find the images of `part` in one of `places`, and read the sizes that its file lacks.
 
-    `shown` is the annotation file in messages, and `named` the part that its name says.
+    `shown` is the annotation file in messages, and `named` the part in its name.
     """
     located = locate(part.files, places, part.root, named)
     part.root, part.files = located.root, located.files
@@ -147,7 +147,7 @@ def other_names(renamed: dict[str, str], count: int, shown: str) -> Problem:
 
 def no_box(count: int, shown: str) -> Problem:
     """Return the remark on annotated objects that have no box."""
-    return Problem("no box", shown, f"{counted(count, 'annotation')} without a box: left out")
+    return Problem("no box", shown, f"{count_of(count, 'annotation')} without a box: left out")
 
 
 def read_sizes(part: Annotations, shown: str) -> None:
@@ -226,7 +226,7 @@ def unlisted_images(folder: Path, parts: Iterable[Annotations]) -> Problem | Non
     places = sorted(counts, key=counts.__getitem__, reverse=True)
     rest = sum(counts[place] for place in places[1:])
     more = f"; {rest:,} more in {', '.join(places[1:4])}" if rest else ""
-    note = f"not listed, and not used: {counted(counts[places[0]], 'image')}{more}"
+    note = f"not listed, and not used: {count_of(counts[places[0]], 'image')}{more}"
     return Problem("not listed", places[0], note)
 
 
@@ -251,13 +251,8 @@ def other_files(parts: Iterable[Annotations]) -> Problem | None:
     return Problem("other files", min(places).name, count_suffixes(suffixes, " beside the images"))
 
 
-def counted(number: int, noun: str) -> str:
-    """Return a number with its noun, such as `1 image` or `2,000 images`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def what_lies_in(root: Path, missing: str) -> str:
-    """Return in words which images lie in a folder, where a missing one was not found."""
+    """Return why an image is not found in a folder: what fits its name, or what is there."""
     images = list(images_below(root))
     found = ImageIndex(images).find(missing)
     if len(found) > 1:
@@ -265,7 +260,7 @@ def what_lies_in(root: Path, missing: str) -> str:
     if found:
         return f"{found[0]} fits several names in the annotations"
     if images:
-        return f"{root} has {counted(len(images), 'image')}, such as {min(images)}"
+        return f"{root} has {count_of(len(images), 'image')}, such as {min(images)}"
     return f"{root} has no images"
 
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from reslab.data.boxes.annotations import AnnotatedFolder, Annotations, Objects
-from reslab.data.boxes.image_files import counted, size_of
+from reslab.data.boxes.image_files import size_of
 from reslab.data.boxes.sets import UNKNOWN_SIZE
 from reslab.data.boxes.yolo_files import YoloFiles
 from reslab.data.class_folders import Problem
 from reslab.data.datasets import Splits
+from reslab.data.left_out import count_of
 from reslab.data.part_names import Part
 from reslab.errors import os_reason
 
@@ -69,7 +70,7 @@ def _read_part(folder: Path, found: YoloFiles, name: str, images: list[str]) -> 
     names = found.names or tuple(str(number) for number in numbers)
     part.classes = dict(enumerate(names))
     if labelled < len(part):
-        without = counted(len(part) - labelled, "image")
+        without = count_of(len(part) - labelled, "image")
         note = f"{without} without a label file: taken as images without objects"
         part.remarks.append(Problem("no label file", name, note))
     return part

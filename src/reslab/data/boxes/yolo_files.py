@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from reslab.data.boxes.image_files import counted, images_below
+from reslab.data.boxes.image_files import images_below
 from reslab.data.boxes.tree import Folder
 from reslab.data.boxes.yolo_data import (
     PARTS,
@@ -27,6 +27,7 @@ from reslab.data.boxes.yolo_labels import (
     text_files,
 )
 from reslab.data.decode import IMAGE_SUFFIXES
+from reslab.data.left_out import count_of
 from reslab.data.part_names import Part, part_of_name
 
 ByPart = dict[Part | None, list[str]]  # images; None: not divided
@@ -59,7 +60,7 @@ def find_yolo(tree: Folder) -> YoloFiles | None:
         return None
     notes = []
     if unused := labels.without_image(folder):
-        files = counted(len(unused), "label file")
+        files = count_of(len(unused), "label file")
         notes.append(f"{files} without an image: left out, such as {unused[0]}")
     if data_file is None:
         names, source = _names_beside(folder)
