@@ -96,7 +96,12 @@ def read_annotations(folder: Path, years: str = "") -> AnnotatedFolder:
 
 
 def _read_layout(folder: Path, years: str) -> AnnotatedFolder:
-    match find_layout(folder):
+    layout = find_layout(folder, malformed=False)
+    if layout is None:  # files of another format may have the names of COCO or VOC
+        if foreign := foreign_annotations(folder):
+            raise ValueError(f"{folder} has no boxes that can be read: {foreign}")
+        layout = find_layout(folder)
+    match layout:
         case CocoFiles(files):
             return read_coco_folder(folder, files, years)
         case VocHomes(homes):
@@ -109,8 +114,6 @@ def _read_layout(folder: Path, years: str) -> AnnotatedFolder:
 
 def _no_boxes(folder: Path) -> str:
     """Return why a folder is not a set with boxes."""
-    if foreign := foreign_annotations(folder):
-        return f"has no boxes that can be read: {foreign}"
     if _has_classes(folder):
         return (
             "has images by class, without boxes: train a classifier on them, with own-resnet50 or "

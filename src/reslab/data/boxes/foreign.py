@@ -16,6 +16,7 @@ from reslab.data.location import Location
 
 TRIED = 4  # files looked at in each folder, of each kind
 LARGEST = 64 << 20  # bytes of a JSON file that is parsed to recognise it
+ROWS = 100  # of a table, which are looked at
 READ = 1 << 16  # bytes of a text file
 EXPORT = "export it from {0} as {1}"
 CONVERT = "convert it to COCO, for example with {0}"
@@ -33,6 +34,13 @@ WAYS = {
     "Open Images": CONVERT.format("FiftyOne"),
     "KITTI": CONVERT.format("FiftyOne"),
     "DOTA": "its boxes are rotated: convert them to upright boxes in COCO format",
+    "VisDrone": CONVERT.format("a short script"),
+    "WIDER FACE": CONVERT.format("a short script"),
+    "keras-yolo3": CONVERT.format("Roboflow or a short script"),
+    "Labelbox": EXPORT.format("Labelbox", "COCO"),
+    "VoTT": EXPORT.format("VoTT", "Pascal VOC"),
+    "FiftyOne": EXPORT.format("FiftyOne", "COCODetectionDataset"),
+    "COCO without categories": "add the list 'categories', with the id and name of each class",
     "a table of boxes (CSV)": CONVERT.format("FiftyOne or a short script"),
 }
 CORNER_COLUMNS = (
@@ -41,7 +49,11 @@ CORNER_COLUMNS = (
 )  # fmt: skip
 IMAGE_NAME = re.compile(r"(?i).+\.(jpe?g|png|bmp|tiff?|webp)")
 NUMBER = r"-?\d+(\.\d+)?"
+CREATEML = (("image", "annotations"), ("imagefilename", "annotation"))  # keys of a record
 KITTI = re.compile(rf"\w+ {NUMBER} \d {NUMBER}( {NUMBER}){{11,12}}")
+VISDRONE = re.compile(r"(-?\d+,){7}-?\d+,?")
+KERAS_YOLO = re.compile(r"(?i).+\.(jpe?g|png|bmp)( \d+,\d+,\d+,\d+,\d+)+")
+WIDER = re.compile(r"-?\d+( -?\d+){9}")
 DOTA = re.compile(rf"({NUMBER} ){{8}}[\w-]+ [01]")
 
 
@@ -112,19 +124,34 @@ def _of_json(path: Path) -> str | None:
         return "Supervisely"
     if "items" in keys and "categories" in keys:
         return "Datumaro"
+    if isinstance(content.get("assets"), dict) and "tags" in keys:
+        return "VoTT"
+    if isinstance(content.get("classes"), list) and isinstance(content.get("labels"), dict):
+        return "FiftyOne"
+    return _of_coco(content)
+
+
+def _of_coco(content: dict[str, Any]) -> str | None:
+    """Return the variant of COCO that a document is, if it is not instances."""
     annotations = content.get("annotations")
-    if isinstance(annotations, list) and annotations and isinstance(annotations[0], dict):
-        return "COCO panoptic" if "segments_info" in annotations[0] else None
-    return None
+    if not (isinstance(annotations, list) and annotations and isinstance(annotations[0], dict)):
+        return None
+    if "segments_info" in annotations[0]:
+        return "COCO panoptic"
+    lacks_classes = "categories" not in content and isinstance(content.get("images"), list)
+    return "COCO without categories" if lacks_classes and "bbox" in annotations[0] else None
 
 
 def _of_records(records: list[Any]) -> str | None:
     if not records or not isinstance(records[0], dict):
         return None
     first = records[0]
-    inner = next((r for r in records if r.get("annotations")), first).get("annotations")
-    if "image" in first and isinstance(inner, list) and inner and "coordinates" in inner[0]:
-        return "CreateML"
+    for of_image, of_boxes in CREATEML:
+        inner = next((r for r in records if r.get(of_boxes)), first).get(of_boxes)
+        if of_image in first and isinstance(inner, list) and inner and "coordinates" in inner[0]:
+            return "CreateML"
+    if "Labeled Data" in first or "data_row" in first:
+        return "Labelbox"
     if "data" in first and "annotations" in first:
         return "Label Studio"
     return "BDD100K" if "name" in first and "labels" in first else None
@@ -151,11 +178,15 @@ def _of_table(path: Path) -> str | None:
         return "Open Images"
     if any(corners <= columns for corners in CORNER_COLUMNS):
         return "a table of boxes (CSV)"
-    # keras-retinanet: path, x1, y1, x2, y2, class, without a header
-    numbers = [bool(re.fullmatch(NUMBER, value)) for value in header]
-    if len(header) == 6 and IMAGE_NAME.fullmatch(header[0]) and numbers[1:5] == [True] * 4:
-        return "a table of boxes (CSV)"
-    return None
+    rows = islice(csv.reader(text.splitlines(), dialect), ROWS)
+    return "a table of boxes (CSV)" if any(map(_is_box, rows)) else None
+
+
+def _is_box(row: list[str]) -> bool:
+    """Return whether a row is of keras-retinanet: path, x1, y1, x2, y2, class, without a header."""
+    if len(row) != 6 or not IMAGE_NAME.fullmatch(row[0]):
+        return False
+    return all(re.fullmatch(NUMBER, value) for value in row[1:5])
 
 
 def _of_text(path: Path) -> str | None:
@@ -163,5 +194,11 @@ def _of_text(path: Path) -> str | None:
         lines = [line.strip() for line in islice(file, 10) if line.strip()]
     if lines and all(KITTI.fullmatch(line) for line in lines):
         return "KITTI"
+    if lines and all(VISDRONE.fullmatch(line) for line in lines):
+        return "VisDrone"
+    if lines and all(KERAS_YOLO.fullmatch(line) for line in lines):
+        return "keras-yolo3"
+    if len(lines) > 2 and IMAGE_NAME.fullmatch(lines[0]) and WIDER.fullmatch(lines[2]):
+        return "WIDER FACE"
     rows = [line for line in lines if not line.startswith(("imagesource", "gsd"))]
     return "DOTA" if rows and all(DOTA.fullmatch(line) for line in rows) else None

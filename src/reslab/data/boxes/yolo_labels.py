@@ -19,7 +19,7 @@ LABEL_FOLDERS = ("labels", "label")
 NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
 # a class number, then a box or an outline; or a name and a box
 ROW = re.compile(
-    rf"\d+(\.0*)?([\s,]+{NUMBER}){{4,}}[\s,]*|[^\W\d][\w-]*([\s,]+{NUMBER}){{4}}[\s,]*"
+    rf"\d+(\.0*)?(\s+{NUMBER}){{4,}}\s*|([^\W\d][\w-]*|\d+)([\s,]+{NUMBER}){{4}}[\s,]*"
 )
 TRIED = 200  # label files that are looked at to recognise the layout
 LONGEST_SEARCH = 20_000  # label files among which some that are not empty are looked for
