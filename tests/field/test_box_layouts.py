@@ -1,6 +1,7 @@
 """COCO and VOC in the arrangements that people and tools make."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -383,3 +384,10 @@ def test_lists_beside_the_images(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("cat\ndog\n")
     sets = open_detection(tmp_path)
     assert (sets.train.keys, sets.test.keys) == (TRAIN, VALID)
+
+
+def test_a_pipe_is_not_read(tmp_path: Path) -> None:
+    for name in ("instances.json", "a.json", "a.xml"):
+        os.mkfifo(tmp_path / name)
+    images(tmp_path, TRAIN)
+    assert not is_detection(tmp_path)

@@ -45,7 +45,7 @@ def named_coco(folder: Path) -> list[Path]:
         place.path / name
         for place in (scan(path, 0) for path in near)
         for name in place.json
-        if _is_named(place.path, name)
+        if _is_named(place.path, name) and _is_file(place.path / name)
     ]
 
 
@@ -76,6 +76,8 @@ def _instances(places: Sequence[Folder]) -> list[Path]:
 
 def keys_in(path: Path) -> list[bytes]:
     """Return which keys of COCO instances occur in a file, and a key of an object's outline."""
+    if not _is_file(path):  # reading a pipe could block forever
+        return []
     try:
         with (
             open(path, "rb") as file,
