@@ -194,6 +194,8 @@ def _with_ids(record: Any, *keys: str) -> Any:
 def _side(record: dict[str, Any], key: str) -> int | None:
     """Return the width or height of an image, 0 if it is missing, or None if it is no number."""
     written = record.get(key)
+    if type(written) is int:  # the usual case, and faster
+        return written
     return 0 if _is_null(written) or written == "" else as_whole(written)
 
 

@@ -236,16 +236,15 @@ def other_files(parts: Iterable[Annotations]) -> Problem | None:
         part.root / folder for part in parts for folder in set(map(os.path.dirname, part.files))
     }
     suffixes: Counter[str] = Counter()
+    known = (*IMAGE_SUFFIXES, *COMPANIONS)
     for place in places:
         try:
             with os.scandir(place) as entries:
-                names = [entry.name for entry in entries if not entry.is_dir()]
+                others = [entry for entry in entries if not entry.name.lower().endswith(known)]
+                names = [entry.name for entry in others if not entry.is_dir()]
         except (OSError, ValueError):  # reported with the images that are missing
             continue
-        known = (*IMAGE_SUFFIXES, *COMPANIONS)
-        suffixes.update(
-            suffix_of(name) for name in names if name[0] != "." and not name.lower().endswith(known)
-        )
+        suffixes.update(suffix_of(name) for name in names if name[0] != ".")
     if not suffixes:
         return None
     return Problem("other files", min(places).name, count_suffixes(suffixes, " beside the images"))
