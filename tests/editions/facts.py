@@ -19,6 +19,10 @@ RENAMED = {"picture": "image", "pictures": "images", "a picture": "an image"}
 # fields of a network's configuration that older editions do not have, with the values that mean
 # the same network as without them
 ADDED = {"norm": {"kind": "batch"}, "stochastic_depth": 0.0, "dropout": 0.0}
+# files of a run folder that older editions do not write
+NEW_FILES = {"data.safetensors"}
+# with five classes or fewer, older editions had a top-5 error of 0; it is null now
+NULL_TOP5 = {"top5_error", "top5_interval"}
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -41,7 +45,9 @@ def facts(value: Any, places: dict[str, str], key: str = "") -> Any:
 
 
 def is_added(name: str, value: Any) -> bool:
-    """Return whether a field is one of ADDED with the value that older editions imply."""
+    """Return whether a field is new, or has another form in older editions for the same content."""
+    if name in NULL_TOP5:
+        return value is None or value == 0 or (isinstance(value, list) and value[0] == 0)
     return name in ADDED and value == ADDED[name]
 
 
@@ -87,11 +93,15 @@ def run_facts(folder: Path, places: dict[str, str]) -> dict[str, Any]:
     }
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     content["metrics.jsonl"] = [facts(json.loads(line), places) for line in lines]
-    content |= {file.name: tensors_in(file) for file in sorted(folder.glob("*.safetensors"))}
+    content |= {
+        file.name: tensors_in(file)
+        for file in sorted(folder.glob("*.safetensors"))
+        if file.name not in NEW_FILES
+    }
     content["files"] = sorted(
         str(file.relative_to(folder))
         for file in folder.rglob("*")
-        if file.is_file() and not file.name.startswith(".")
+        if file.is_file() and not file.name.startswith(".") and file.name not in NEW_FILES
     )
     for step in sorted(folder.glob("step*")):
         content[step.name] = run_facts(step, places)
