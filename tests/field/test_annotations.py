@@ -9,6 +9,7 @@ from unicodedata import normalize
 
 import pytest
 from PIL import Image
+from tests.field.opened import boxes_of
 
 from reslab.api.check import check
 from reslab.data.boxes.folder import evaluation_part, open_detection, read_annotations
@@ -39,22 +40,6 @@ def whole(folder: Path) -> DetectionSet:
     rows = [*sets.train.keys, *sets.test.keys]
     assert len(rows) == 8
     return sets.train
-
-
-def boxes_of(folder: Path) -> list[tuple[str, list[float], str]]:
-    """Return the boxes of a folder's images, with the number of each image and their classes."""
-    sets = open_detection(folder)
-    assert len(sets.train) + len(sets.test) == 8
-    boxes = []
-    for images in (sets.train, sets.test):
-        for row, truth in enumerate(images.truths):
-            stem = Path(images.files[row]).stem[-3:]
-            boxes += [
-                (stem, box.tolist(), images.classes[label])
-                for box, label in zip(truth.boxes, truth.labels.tolist(), strict=True)
-            ]
-            assert images.image(row).shape == (120, 160, 3)
-    return sorted(boxes)
 
 
 def plain(document: Document) -> None:
