@@ -17,7 +17,7 @@ from reslab.models.batchnorm import norms_of
 from reslab.models.random_layers import random_layers
 from reslab.runtime.events import Log
 from reslab.training.classification import ClassificationTask
-from reslab.training.loop import Observer, Step, Update, eager_step, eager_update_of
+from reslab.training.loop import Observer, Step, Update, at_rate, eager_step, eager_update_of
 from reslab.training.optimizer import AuthorsSGD
 from reslab.training.task import Task
 
@@ -84,12 +84,7 @@ def captured_update(task: ClassificationTask, recorder: Recorder, log: Log) -> U
         recorder,
         log,
     )
-
-    def update(draws: Draws, learning_rate: float) -> Tensor:
-        sgd.set_rate(learning_rate)
-        return step(draws)
-
-    return update
+    return at_rate(step, sgd.set_rate)
 
 
 @final
@@ -110,7 +105,7 @@ class Replayed:
             self.held = self.on_device(draws)
             self.replay = self.recorded(self.held)
         else:
-            self.hold(self.held, draws)
+            copy_draws(draws, self.held)
         return self.step(self.held) if self.replay is None else self.replay().clone()
 
     def recorded(self, held: Draws) -> Work | None:
@@ -126,11 +121,12 @@ class Replayed:
         numbers = tuple(drawn.to(self.device, copy=True) for drawn in draws.numbers)
         return replace(draws, indices=draws.indices.to(self.device, copy=True), numbers=numbers)
 
-    def hold(self, held: Draws, draws: Draws) -> None:
-        """Copy `draws` into the memory of `held`."""
-        held.indices.copy_(draws.indices, non_blocking=True)
-        for memory, drawn in zip(held.numbers, draws.numbers, strict=True):
-            memory.copy_(drawn, non_blocking=True)
+
+def copy_draws(draws: Draws, held: Draws) -> None:
+    """Overwrite the tensors of `held` with those of `draws`."""
+    held.indices.copy_(draws.indices, non_blocking=True)
+    for memory, drawn in zip(held.numbers, draws.numbers, strict=True):
+        memory.copy_(drawn, non_blocking=True)
 
 
 @final

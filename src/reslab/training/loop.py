@@ -66,9 +66,14 @@ def eager_update(
     The arguments are those of `eager_step`.
     """
     step = eager_step(prepare, loss, optimizer, norms, processes, observe)
+    return at_rate(step, optimizer.set_rate)
+
+
+def at_rate(step: Step, set_rate: Callable[[float], None]) -> Update:
+    """Return an update that sets the learning rate, then takes the step."""
 
     def update(draws: Any, learning_rate: float) -> Tensor:
-        optimizer.set_rate(learning_rate)
+        set_rate(learning_rate)
         return step(draws)
 
     return update
