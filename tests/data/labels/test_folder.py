@@ -130,7 +130,7 @@ def test_folders_of_patients(tmp_path: Path) -> None:
     table(tmp_path, "labels.csv", "file,label", *rows)
     opened = whole(tmp_path)
     assert opened.ids == ("sick", "well")
-    assert any("not the folders" in note for note in opened.notes)
+    assert any("not the class folders" in note for note in opened.notes)
 
 
 def test_numbered_folders(tmp_path: Path) -> None:

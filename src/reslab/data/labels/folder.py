@@ -84,9 +84,7 @@ def open_labelled(place: Path, names: Path | None, listed: Sequence[str]) -> Lab
     if not can_train(tables) and "train" in divide(place, lambda problem: None).parts:
         return None  # a part to test on, beside class folders further down
     if _class_folders(row.file for row in _all_rows(labelled)):
-        note = (
-            f"{next(iter(tables.paths.values()))} gives the labels, not the class folders"
-        )
+        note = f"{next(iter(tables.paths.values()))} gives the labels, not the class folders"
         labelled = replace(labelled, notes=(note, *labelled.notes))
     return _build(place, tables, labelled, names)
 
