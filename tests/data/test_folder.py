@@ -96,7 +96,7 @@ def test_a_pipe_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "dog" / "device.jpg").symlink_to(os.devnull)
     os.mkfifo(tmp_path / "dog" / "pipe.jpg")  # reading it would block forever
     for name in ("device", "pipe"):
-        with pytest.raises(BadImage, match=rf"\Adog/{name}\.jpg: .* \(not a file but a device"):
+        with pytest.raises(BadImage, match=rf"\Adog/{name}\.jpg: .* \(not a regular file but a"):
             whole.read(f"dog/{name}.jpg")
 
 

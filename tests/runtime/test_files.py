@@ -1,19 +1,71 @@
-"""Atomic writes, locks, and files of tensors with facts."""
+"""Reading, atomic writes, locks, and files of tensors with facts."""
 
 import hashlib
 import json
 import math
 import os
+import socket
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save
 
-from reslab.runtime.files import TensorFile, atomic_write, sha256_of, to_json
+from reslab.runtime.files import (
+    TensorFile,
+    atomic_write,
+    check_regular,
+    open_regular,
+    read_regular,
+    sha256_of,
+    to_json,
+)
 
 TENSORS = {"b": torch.arange(6.0).view(2, 3), "a": torch.tensor([1, 2]), "": torch.zeros(0)}
 FACTS = {"name": "caf\u00e9", "values": [1.5, None, True], "nested": {"iteration": 20}}
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "endless", "terminal"])
+def test_only_regular_files_are_read(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even through a link; nothing blocks and nothing endless is read."""
+    monkeypatch.chdir(tmp_path)  # the path of a socket is short
+    target = Path(kind)
+    if kind == "pipe":
+        os.mkfifo(target)
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(kind)
+    else:
+        names = {"device": "/dev/null", "endless": "/dev/zero", "terminal": "/dev/ptmx"}
+        target.symlink_to(names[kind])
+    Path("link").symlink_to(target)
+    word = kind if kind in ("pipe", "socket") else "device"
+    for read in (read_regular, open_regular, check_regular):
+        with pytest.raises(OSError, match=f"not a regular file but a {word}") as caught:
+            read("link")
+        assert caught.value.filename == "link"
+
+
+def test_a_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"12345")
+    assert read_regular(path, 5) == read_regular(str(path)) == b"12345"
+    with pytest.raises(OSError, match="larger than the limit of 4 bytes"):
+        read_regular(path, 4)
+    os.truncate(path, 2**40)  # a sparse file, of which nothing is read
+    with pytest.raises(OSError, match="larger than the limit of 1,073,741,824 bytes"):
+        read_regular(path)
+    with pytest.raises(OSError, match="larger than the limit"):  # its size is stated as 0
+        read_regular("/proc/self/environ", 1)
+
+
+def test_missing_files_and_folders_keep_their_errors(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        read_regular(tmp_path / "none")
+    with pytest.raises(IsADirectoryError):
+        read_regular(tmp_path)
 
 
 def test_a_failed_write_leaves_the_old_file(

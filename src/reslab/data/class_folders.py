@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from stat import S_ISREG
 
 import torch
 
@@ -15,6 +14,7 @@ from reslab.data.left_out import LeftOut, count_of
 from reslab.data.shards.index import INDEX
 from reslab.data.unlabelled import without_classes
 from reslab.errors import os_reason
+from reslab.runtime.files import read_regular
 
 # folders created by operating systems, file servers and archivers; `thumbs` may be a class
 SYSTEM_FOLDERS = re.compile(
@@ -63,17 +63,9 @@ class FolderReader:
 
     def __call__(self, file: str) -> bytes:
         try:
-            with open(f"{self.root}/{file}", "rb", opener=_open_at_once) as handle:
-                if S_ISREG(os.fstat(handle.fileno()).st_mode):
-                    return handle.read()
-            raise OSError("not a file but a device, pipe or socket")
+            return read_regular(f"{self.root}/{file}")
         except OSError as error:
             raise BadImage(f"{file}: cannot be read ({os_reason(error)})") from None
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """Open a file; if it is a pipe, do not wait for a writer."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def class_ids(

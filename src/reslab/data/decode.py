@@ -27,6 +27,7 @@ from PIL import (
 )
 
 from reslab.errors import os_reason
+from reslab.runtime.files import read_regular
 
 FORMATS = {
     ".jpg": "jpeg", ".jpeg": "jpeg", ".jpe": "jpeg", ".jfif": "jpeg", ".pjpeg": "jpeg",
@@ -101,7 +102,7 @@ def load_image(image: ImageInput, file: str | None = None) -> np.ndarray:
     if isinstance(image, bytes):
         return _decode(image, file)
     try:
-        return _decode(Path(image).read_bytes(), file)
+        return _decode(read_regular(image), file)
     except OSError as error:
         raise BadImage(f"{file}: {os_reason(error)}") from None
 

@@ -1,21 +1,74 @@
-"""Atomic writes, folder locks, and files of tensors with JSON facts."""
+"""Reading, atomic writes, folder locks, and files of tensors with JSON facts."""
 
+import errno
 import fcntl
 import hashlib
 import json
 import math
 import os
+import stat
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 LOCK = ".lock"  # a file in the folder: shared disks cannot lock the folder itself
 FACTS, DIGEST = "facts", "sha256"
+MAX_BYTES = 2**30  # of a file read at once, unless the caller allows more
+
+
+def read_regular(path: str | Path, limit: int = MAX_BYTES) -> bytes:
+    """Read a regular file whole; never a pipe or device, which could block or never end.
+
+    Raise OSError, with the path as its `filename`, if the file cannot be read, is of another kind
+    or has more than `limit` bytes.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        data = b"" if size > limit else file.read(limit + 1)  # some files in /proc state size 0
+    if max(size, len(data)) > limit:
+        reason = f"larger than the limit of {limit:,} bytes"
+        raise OSError(errno.EFBIG, reason, str(path))
+    return data
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a regular file, or a link to one, for reading; raise OSError for any other kind."""
+    try:
+        # O_NONBLOCK: opening a pipe would wait for a writer
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.ENOENT and os.path.exists(path):
+            check_regular(path)  # a socket cannot be opened, nor most devices
+        raise
+    try:
+        _check_mode(os.fstat(handle).st_mode, path)
+    except OSError:
+        os.close(handle)
+        raise
+    return os.fdopen(handle, "rb")
+
+
+def check_regular(path: str | Path) -> None:
+    """Raise OSError if a path is not a regular file or a link to one.
+
+    For libraries that open a path themselves; else use `open_regular`, which leaves no time between
+    the check and the opening.
+    """
+    _check_mode(os.stat(path).st_mode, path)
+
+
+def _check_mode(mode: int, path: str | Path) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
+        kind = kinds.get(stat.S_IFMT(mode), "device")
+        raise OSError(errno.EINVAL, f"not a regular file but a {kind}", str(path))
 
 
 def atomic_write(path: Path, data: bytes, *, writer: str = "") -> None:
