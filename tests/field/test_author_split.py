@@ -86,7 +86,7 @@ def test_a_first_line_without_annotations_is_named(tmp_path: Path) -> None:
         ({"train": b"x\ny\n", "val": b"006"}, r"train.txt: none of its images is .* is 'x'\)"),
         ({"train": b"000\n", "val": b""}, r"val.txt: none of its images is .*\(it is empty\)"),
         ({"fold1": b"000\n", "fold2": b"001\n"}, "none for training or testing .fold1.txt, fo"),
-        ({"train": "é".encode("latin-1"), "val": b"006"}, "train.txt: not UTF-8 text"),
+        ({"train": "é".encode("latin-1"), "val": b"006"}, "train.txt is not UTF-8 text"),
     ],
 )
 def test_lists_that_cannot_be_used_are_refused(

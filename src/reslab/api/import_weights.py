@@ -16,12 +16,12 @@ from reslab.api.display import OnEvent, showing
 from reslab.api.models import Classifier, open_classifier
 from reslab.data.cifar10 import CIFAR10_CLASSES
 from reslab.data.class_list import read_class_list
-from reslab.errors import os_reason, unknown_name
+from reslab.errors import unknown_name
 from reslab.models.convert.importer import Imported, import_model
 from reslab.models.convert.layouts import AKAMASTER, USUAL_MEAN, USUAL_STD, torchvision_state
 from reslab.models.model_file import Model, model_bytes
 from reslab.runtime.events import Callback, note
-from reslab.runtime.files import atomic_write
+from reslab.runtime.files import atomic_write, read_text
 
 TORCH_SUFFIXES = (".pth", ".pt")
 TARGETS = ("torchvision",)
@@ -119,12 +119,7 @@ def read_class_names(file: Path) -> list[tuple[str, str]]:
     """Read (id, name) for each output from a .csv, or from a .txt, in which names are also ids."""
     if file.suffix != ".txt":
         return read_class_list(file)
-    try:
-        names = [line.strip() for line in file.read_text("utf-8-sig").splitlines()]
-    except OSError as error:
-        raise ValueError(f"{file}: {os_reason(error)}") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{file} is not UTF-8 text") from None
+    names = [line.strip() for line in read_text(file).splitlines()]
     if not names:
         raise ValueError(f"{file} names no class")
     for line, name in enumerate(names, 1):

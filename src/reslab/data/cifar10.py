@@ -16,6 +16,7 @@ import torch
 from platformdirs import user_cache_path
 
 from reslab.data.datasets import ImagesInMemory, MemorySplits, Splits
+from reslab.runtime.files import read_regular
 
 ARCHIVE = "cifar-10-python.tar.gz"
 ARCHIVE_MD5 = "c58f30108f718f92721af3b95e74349a"
@@ -95,7 +96,7 @@ def download(home: Path) -> Path:
 
 def unpack(archive: Path) -> Path:
     """Verify the archive's MD5, unpack it into its folder, and return the folder of batches."""
-    check_md5(archive, archive.read_bytes(), ARCHIVE_MD5)
+    check_md5(archive, read_regular(archive), ARCHIVE_MD5)
     target = archive.parent / PYTHON_FOLDER
     with tempfile.TemporaryDirectory(dir=archive.parent) as temporary:
         with tarfile.open(archive) as tar:
@@ -136,7 +137,7 @@ def read_binary(file: Path) -> tuple[np.ndarray, np.ndarray]:
 def read(file: Path) -> bytes:
     if not file.is_file():
         raise ValueError(f"{file} is missing; copy the complete official folder from {ARCHIVE}")
-    return file.read_bytes()
+    return read_regular(file)
 
 
 def check_md5(file: Path, data: bytes, md5: str) -> None:

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TextIO
 
@@ -12,6 +13,7 @@ from reslab.data.class_names import ClassIndex
 from reslab.data.datasets import EncodedImages
 from reslab.data.location import Location
 from reslab.errors import os_reason
+from reslab.runtime.files import MAX_BYTES, open_regular
 
 HEADERS = (["index", "wnid", "name"], ["index", "id", "name"])
 EXPECTED = "the first line must be index,wnid,name or index,id,name, or each line name,number"
@@ -47,7 +49,7 @@ def read_class_list(path: Path, folders: Collection[str] = ()) -> Classes:
 def _read_rows(path: Path) -> Rows:
     try:
         # Excel writes a byte-order mark; it is not part of the first column's name
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with TextIOWrapper(open_regular(path, MAX_BYTES), "utf-8-sig", newline="") as file:
             return list(_parse(path, file))
     except OSError as error:
         raise ValueError(f"{path}: {os_reason(error)}") from None

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
-from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from reslab.data.boxes.sets import DetectionSet
 from reslab.data.class_folders import FolderReader
 from reslab.data.datasets import EncodedImages
 from reslab.data.shards.reader import ShardReader
+from reslab.runtime.files import MAX_BYTES, open_regular
 from reslab.runtime.threads import map_in_order, usable_cores
 
 AnyFiles = EncodedImages | DetectionSet
@@ -103,7 +103,7 @@ def _equal_files(paths: Sequence[str], sizes: np.ndarray) -> list[list[int]]:
 def _digest(path: str, most: int | None) -> bytes | None:
     """Return a digest of the first `most` bytes of a file, or of all; None if it is unreadable."""
     try:
-        with Path(path).open("rb") as file:
-            return blake2b(file.read(most), digest_size=16).digest()
+        with open_regular(path, MAX_BYTES) as file:
+            return blake2b(file.read(-1 if most is None else most), digest_size=16).digest()
     except OSError:
         return None

@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from reslab.errors import os_reason
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 LOCK = ".lock"  # a file in the folder: shared disks cannot lock the folder itself
 FACTS, DIGEST = "facts", "sha256"
 MAX_BYTES = 2**30  # of a file read at once, unless the caller allows more
+MAX_LIST_BYTES = 2**33  # of a list that may have an entry for each of millions of images
 
 
 def read_regular(path: str | Path, limit: int = MAX_BYTES) -> bytes:
@@ -27,17 +30,27 @@ def read_regular(path: str | Path, limit: int = MAX_BYTES) -> bytes:
     Raise OSError, with the path as its `filename`, if the file cannot be read, is of another kind
     or has more than `limit` bytes.
     """
-    with open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        data = b"" if size > limit else file.read(limit + 1)  # some files in /proc state size 0
-    if max(size, len(data)) > limit:
-        reason = f"larger than the limit of {limit:,} bytes"
-        raise OSError(errno.EFBIG, reason, str(path))
+    with open_regular(path, limit) as file:
+        data = file.read(limit + 1)  # files in /proc state size 0
+    _check_size(len(data), limit, path)
     return data
 
 
-def open_regular(path: str | Path) -> BinaryIO:
-    """Open a regular file, or a link to one, for reading; raise OSError for any other kind."""
+def read_text(path: str | Path, limit: int = MAX_BYTES) -> str:
+    """Read a regular file of UTF-8 text; raise ValueError, naming it, if that fails."""
+    try:
+        return read_regular(path, limit).decode("utf-8-sig")
+    except OSError as error:
+        raise ValueError(f"{path}: {os_reason(error)}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text") from None
+
+
+def open_regular(path: str | Path, limit: int | None = None) -> BinaryIO:
+    """Open a regular file, or a link to one, for reading.
+
+    Raise OSError if it is of another kind or has more than `limit` bytes.
+    """
     try:
         # O_NONBLOCK: opening a pipe would wait for a writer
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -46,7 +59,9 @@ def open_regular(path: str | Path) -> BinaryIO:
             check_regular(path)  # a socket cannot be opened, nor most devices
         raise
     try:
-        _check_mode(os.fstat(handle).st_mode, path)
+        found = os.fstat(handle)
+        _check_mode(found.st_mode, path)
+        _check_size(found.st_size, limit, path)
     except OSError:
         os.close(handle)
         raise
@@ -60,6 +75,11 @@ def check_regular(path: str | Path) -> None:
     the check and the opening.
     """
     _check_mode(os.stat(path).st_mode, path)
+
+
+def _check_size(size: int, limit: int | None, path: str | Path) -> None:
+    if limit is not None and size > limit:
+        raise OSError(errno.EFBIG, f"larger than the limit of {limit:,} bytes", str(path))
 
 
 def _check_mode(mode: int, path: str | Path) -> None:
@@ -161,6 +181,7 @@ class TensorFile:
         """
         from safetensors import SafetensorError, safe_open
 
+        check_regular(path)
         try:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata() or {}
@@ -178,6 +199,7 @@ class TensorFile:
         """Read the facts only, without the checksum test; raise the same errors as `read`."""
         from safetensors import SafetensorError, safe_open
 
+        check_regular(path)
         try:
             with safe_open(path, "pt") as file:
                 return _facts_and_digest(file.metadata() or {})[0]

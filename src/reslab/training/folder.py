@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from reslab.errors import unknown_name
-from reslab.runtime.files import LOCK, atomic_write, lock, to_json
+from reslab.runtime.files import LOCK, atomic_write, lock, read_regular, to_json
 from reslab.training.checkpoint import Checkpoint, save_checkpoint
 from reslab.training.overrides import Fields, recipe_differences
 from reslab.training.recipe import TASKS, Deviations, Recipe, RunRecipe, TaskRecipe
@@ -85,7 +85,7 @@ class RunFolder:
         """Return the recipe's fields as stored; the task defaults to classification."""
         file = self.path / "recipe.json"
         try:
-            fields = json.loads(file.read_bytes())
+            fields = json.loads(read_regular(file))
         except ValueError as error:
             raise ValueError(f"{file}: the recipe is not valid JSON: {error}") from None
         if not isinstance(fields, dict):
@@ -112,7 +112,7 @@ class RunFolder:
                 f"{self.path} holds a run of a {TASKS[self.task()]}, not of a {TASKS[wanted]}"
             )
         try:
-            return kind.from_json((self.path / "recipe.json").read_bytes())
+            return kind.from_json(read_regular(self.path / "recipe.json"))
         except ValueError as error:
             raise ValueError(f"{self.path / 'recipe.json'}: {error}") from None
 
@@ -141,7 +141,7 @@ class RunFolder:
         """Return the parsed lines of metrics.jsonl, except a last line truncated by a kill."""
         if not self.metrics.exists():
             return []
-        lines = self.metrics.read_bytes().splitlines(keepends=True)
+        lines = read_regular(self.metrics).splitlines(keepends=True)
         try:
             return [json.loads(line) for line in lines if line.endswith(b"\n")]
         except ValueError as error:
@@ -202,7 +202,7 @@ class RunFolder:
     def read_json(self, name: str, *keys: str) -> dict[str, Any]:
         """Read a JSON file in the folder; raise ValueError if it is damaged or lacks any `keys`."""
         try:
-            value = json.loads((self.path / name).read_bytes())
+            value = json.loads(read_regular(self.path / name))
         except ValueError as error:
             raise ValueError(f"{self.path / name} is damaged: {error}") from None
         missing = [key for key in keys if not isinstance(value, dict) or key not in value]

@@ -11,6 +11,7 @@ from reslab.data.boxes.coco_records import RecordReader
 from reslab.data.boxes.image_files import place_images
 from reslab.data.boxes.outlines import with_outline_box
 from reslab.errors import os_reason
+from reslab.runtime.files import MAX_LIST_BYTES, read_regular
 
 LISTS = ("images", "annotations", "categories")
 
@@ -45,7 +46,7 @@ def _read_records(path: Path, reader: RecordReader) -> None:
 def read_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
     """Read a JSON file; raise ValueError, naming the malformed line."""
     try:
-        return json.loads(path.read_bytes(), object_hook=object_hook)
+        return json.loads(read_regular(path, MAX_LIST_BYTES), object_hook=object_hook)
     except OSError as error:
         raise ValueError(f"{path}: {os_reason(error)}") from None
     except UnicodeDecodeError:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from reslab.data.boxes.tree import IMAGE_FOLDERS, Folder, inner_folders, scan
 from reslab.data.part_names import Part, part_of_name
+from reslab.runtime.files import MAX_LIST_BYTES, open_regular
 
 # names that promise COCO instances, even if the file is malformed
 NAMED = re.compile(r"(instances(?!.*result).*|annotations|_annotations\.coco)\.json", re.IGNORECASE)
@@ -76,11 +77,9 @@ def _instances(places: Sequence[Folder]) -> list[Path]:
 
 def keys_in(path: Path) -> list[bytes]:
     """Return which keys of COCO instances occur in a file, and a key of an object's outline."""
-    if not _is_file(path):  # reading a pipe could block forever
-        return []
     try:
         with (
-            open(path, "rb") as file,
+            open_regular(path, MAX_LIST_BYTES) as file,
             mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
         ):
             keys = [key for key in KEYS if data.find(key) >= 0]

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 from reslab.data.boxes.tree import Folder, scan
 from reslab.data.class_folders import Problem
 from reslab.data.location import Location
+from reslab.runtime.files import read_regular
 
 TRIED = 4  # files looked at in each folder, of each kind
 LARGEST = 64 << 20  # bytes of a JSON file that is parsed to recognise it
@@ -105,9 +106,7 @@ def format_of(path: Path) -> str | None:
 
 
 def _of_json(path: Path) -> str | None:
-    if path.stat().st_size > LARGEST:
-        return None
-    content = json.loads(path.read_bytes())
+    content = json.loads(read_regular(path, LARGEST))
     if isinstance(content, list):
         return _of_records(content)
     if not isinstance(content, dict):

@@ -19,6 +19,7 @@ from reslab.data.class_names import clean
 from reslab.data.decode import IMAGE_SUFFIXES, BadImage, image_size
 from reslab.data.left_out import count_of, count_suffixes, suffix_of
 from reslab.data.part_names import Part, part_of_name
+from reslab.runtime.files import MAX_BYTES, open_regular
 
 # annotations, lists and notes, which may lie beside images
 COMPANIONS = (
@@ -266,9 +267,7 @@ def what_lies_in(root: Path, missing: str) -> str:
 def size_of(root: Path, file: str) -> tuple[int, int]:
     """Read an image's (width, height) from its header; return (0, 0) if it cannot be read."""
     try:
-        if not os.path.isfile(root / file):  # reading a pipe could block forever
-            return UNKNOWN_SIZE
-        with open(root / file, "rb") as opened:
+        with open_regular(root / file, MAX_BYTES) as opened:
             head = opened.read(HEADER)
             try:
                 return image_size(head, file)

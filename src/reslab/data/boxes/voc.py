@@ -18,6 +18,7 @@ from reslab.data.boxes.voc_xml import CORNERS, XmlAnnotation
 from reslab.data.class_folders import Problem
 from reslab.data.decode import IMAGE_SUFFIXES
 from reslab.errors import os_reason
+from reslab.runtime.files import read_regular
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -103,7 +104,7 @@ class ImageNames:
 def _read_xml(path: Path, file: str) -> XmlAnnotation:
     """Parse the XML of one image; raise ValueError as `PLACE: REASON`."""
     try:
-        return XmlAnnotation(path.read_bytes(), file)
+        return XmlAnnotation(read_regular(path), file)
     except OSError as error:
         raise ValueError(f"{file}: {os_reason(error)}") from None
 

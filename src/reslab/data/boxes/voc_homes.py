@@ -9,6 +9,7 @@ from pathlib import Path
 
 from reslab.data.boxes.tree import IMAGE_FOLDERS, Folder
 from reslab.data.part_names import Part, part_of_name
+from reslab.runtime.files import open_regular
 
 # usual names for a folder of XML files, the most usual first
 XML_FOLDERS = ("annotations", "annotation", "annots", "xmls", "xml", "labels", "label")
@@ -127,9 +128,7 @@ def _is_voc(folder: Folder) -> bool:
 
 def _root_element(path: Path) -> bytes:
     try:
-        if not path.is_file():  # reading a pipe could block forever
-            return b""
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             text = COMMENT.sub(b"", file.read(HEAD).replace(b"\0", b""))  # UTF-16 too
     except OSError:
         return b""

@@ -11,7 +11,7 @@ from reslab.data.boxes.tree import inner_folders
 from reslab.data.boxes.voc_homes import VocHome
 from reslab.data.decode import IMAGE_SUFFIXES
 from reslab.data.part_names import Part, part_of_name
-from reslab.errors import os_reason
+from reslab.runtime.files import read_text
 
 LIST_FOLDER = "ImageSets"
 ALIASES = {
@@ -131,13 +131,7 @@ def _text_files(home: VocHome) -> list[Path]:
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: not UTF-8 text") from None
-    except OSError as error:
-        raise ValueError(f"{path}: {os_reason(error)}") from None
-    return [line.strip() for line in lines if line.strip()]
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
 
 
 def _key(line: str, annotated: dict[str, str]) -> str:

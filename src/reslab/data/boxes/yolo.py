@@ -18,6 +18,7 @@ from reslab.data.datasets import Splits
 from reslab.data.left_out import count_of
 from reslab.data.part_names import Part
 from reslab.errors import os_reason
+from reslab.runtime.files import read_regular
 
 LARGEST = 1.05  # labels may extend past the edge by a rounding error
 MOST_CLASSES = 2**16  # a larger number is a mistake
@@ -103,7 +104,7 @@ class _Rows:
     def read(self, file: str, image: int, size: tuple[int, int]) -> None:
         self.files[image] = file
         try:
-            text = (self.folder / file).read_text(encoding="utf-8-sig")
+            text = read_regular(self.folder / file).decode("utf-8-sig")
         except OSError as error:
             self._fault(os_reason(error), file)
             return

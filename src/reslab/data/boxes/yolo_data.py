@@ -14,7 +14,7 @@ import yaml
 from reslab.data.boxes.image_files import ImageIndex
 from reslab.data.class_folders import is_system_folder
 from reslab.data.part_names import Part
-from reslab.errors import os_reason
+from reslab.runtime.files import read_text
 
 SUFFIXES = (".yaml", ".yml", ".data")
 PARTS: dict[str, Part] = {
@@ -89,10 +89,8 @@ def _parse_yaml(path: Path) -> Any:
     the file is malformed and was meant to describe a data set.
     """
     try:
-        if path.stat().st_size > LARGEST:
-            return None
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
+        text = read_text(path, LARGEST)
+    except ValueError:
         return None
     try:
         return yaml.load(text, Loader=yaml.BaseLoader)
@@ -165,12 +163,7 @@ def _from_darknet(folder: Path, path: Path) -> DataFile | None:
 
 def read_lines(path: Path) -> tuple[str, ...]:
     """Return the lines of a text file without surrounding spaces, except blank ones at its end."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise ValueError(f"{path}: {os_reason(error)}") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is not UTF-8 text") from None
+    lines = read_text(path).splitlines()
     while lines and not lines[-1].strip():
         lines.pop()
     return tuple(line.strip() for line in lines)

@@ -5,12 +5,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from reslab.data.boxes.image_files import folded
 from reslab.data.boxes.tree import IMAGE_FOLDERS, Folder
 from reslab.data.part_names import Part, part_of_name
+from reslab.runtime.files import open_regular
 
 NAMES_FILES = re.compile(
     r"(?i)classes\.txt|labels\.txt|_darknet\.labels|.+\.names|predefined_classes\.txt"
@@ -52,7 +54,7 @@ class LabelFiles:
 def first_line(path: Path) -> str:
     """Return the first line of a text file that is not blank; "" if it cannot be read."""
     try:
-        with open(path, encoding="utf-8-sig") as file:
+        with TextIOWrapper(open_regular(path), "utf-8-sig") as file:
             return next((line.strip() for line in islice(file, 20) if line.strip()), "")
     except (OSError, ValueError):
         return ""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reslab.errors import os_reason
+from reslab.runtime.files import read_regular
 
 HEADER = 128  # bytes
 COMPRESSED, MATRIX = 15, 14  # types of elements
@@ -17,7 +18,7 @@ STRUCT, CHARACTERS = 2, 4  # classes of matrices
 def read_meta(path: Path) -> dict[str, str]:
     """Return the wnid of each class number; raise ValueError if the file is something else."""
     try:
-        content = path.read_bytes()
+        content = read_regular(path)
     except OSError as error:
         raise ValueError(f"{path}: {os_reason(error)}") from None
     try:

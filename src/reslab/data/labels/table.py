@@ -24,6 +24,7 @@ from reslab.data.labels.columns import (
 from reslab.data.left_out import count_of, shorten
 from reslab.data.part_names import Part, part_of_name
 from reslab.errors import os_reason
+from reslab.runtime.files import MAX_LIST_BYTES, open_regular
 
 SAMPLE = 1000  # rows from which the columns are chosen
 UNLABELLED = ("", "nan")
@@ -240,7 +241,7 @@ def _delimiter(lines: Sequence[str]) -> str | None:
 def lines_of(path: Path, *, keep_empty: bool = False) -> Iterator[tuple[int, str]]:
     """Yield the lines of a text file with their numbers, without comments."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path, MAX_LIST_BYTES) as file:
             wide = file.read(2) in (b"\xff\xfe", b"\xfe\xff")  # Excel's "Unicode text"
             file.seek(0)
             text = TextIOWrapper(file, "utf-16" if wide else "utf-8-sig", newline="")

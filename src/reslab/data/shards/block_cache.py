@@ -18,6 +18,7 @@ from platformdirs import user_cache_path
 
 from reslab.errors import os_reason
 from reslab.runtime.events import Log
+from reslab.runtime.files import read_regular
 
 GIGABYTE = 1_000_000_000
 MAX_BYTES = 50 * GIGABYTE  # or half of the disk space available to it, if less
@@ -55,7 +56,7 @@ class BlockCache:
         """Return block `number` of the shard `key` if it is cached with this size, or else None."""
         path = self._path(key, number)
         try:
-            data = path.read_bytes()
+            data = read_regular(path)
         except OSError:
             return None
         with suppress(OSError):

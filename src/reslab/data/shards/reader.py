@@ -38,6 +38,7 @@ from reslab.data.shards.remote import (
 )
 from reslab.errors import os_reason
 from reslab.runtime.events import Log
+from reslab.runtime.files import MAX_LIST_BYTES, read_regular
 from reslab.runtime.threads import Result, map_in_order
 
 MAX_OPEN = 512  # shards; the usual limit is 1,024 open files per process
@@ -165,7 +166,7 @@ def is_packed(folder: Path) -> bool:
 
 def read_index(folder: Path) -> Index:
     """Read the index of a packed folder; raise ValueError if it is damaged."""
-    return parse_index((folder / INDEX).read_bytes(), str(folder / INDEX))
+    return parse_index(read_regular(folder / INDEX, MAX_LIST_BYTES), str(folder / INDEX))
 
 
 def open_part(folder: Path) -> EncodedImages:
