@@ -44,7 +44,7 @@ def import_model(file: Path, name: str, mean: Path | None = None) -> Imported:
     """
     asked = config_named(name)
     mean_image = read_mean(mean) if mean else None
-    tensors = read_tensors(file)
+    tensors = read_tensors(file).tensors
     layout = layout_of(tensors, file)
     if layout is AUTHORS:
         tensors = authors_tensors(with_slashes(tensors))

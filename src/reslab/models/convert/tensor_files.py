@@ -12,21 +12,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reslab.models.convert.wrapping import (
+    Weights,
+    named_tensors,
+    network_prefix,
+    plain_facts,
+    without_network,
+)
 from reslab.runtime.files import TensorFile
 
 TORCH_SUFFIXES = (".pth", ".pt", ".th")
 WEIGHT_SUFFIXES = (".safetensors", *TORCH_SUFFIXES, ".npz")
 PACKED = {".xz": "xz -dk", ".gz": "gzip -dk", ".bz2": "bzip2 -dk", ".zst": "zstd -dk"}
 
-# keys under which training scripts save a state dict, and prefixes that wrappers add to names
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
-PREFIXES = ("module.", "_orig_mod.", "model.")
 
+def read_tensors(file: Path) -> Weights:
+    """Return the weights of the network in a file, without wrappers and prefixes, as fp32.
 
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """Return the weights in a file by name, without wrappers and prefixes, as fp32.
-
-    Pickles are opened with `weights_only=True` only: anything more could run code.
+    If the names match no layout, the weights have their full names. Pickles are opened with
+    `weights_only=True` only: anything more could run code.
     """
     if not file.is_file():
         raise ValueError(f"no file {file}")
@@ -35,22 +39,32 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     if file.suffix not in WEIGHT_SUFFIXES:
         raise ValueError(f"{file}: weights are read from {', '.join(WEIGHT_SUFFIXES)}")
     if file.suffix == ".safetensors":
-        tensors = read_safetensors(file)
+        content = read_safetensors(file)
     elif file.suffix == ".npz":
-        tensors = read_npz(file)
+        content = read_npz(file)
     else:
-        tensors = unwrap(read_pickle(file), file)
-    return strip_prefixes({name: to_fp32(tensor, name, file) for name, tensor in tensors.items()})
+        content = read_pickle(file)
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{file} holds a {type(content).__name__} instead of named tensors")
+    tensors = named_tensors(content, file)
+    prefix = network_prefix(tensors, file)
+    names = [name for name in tensors if name.startswith(prefix)]
+    return Weights(
+        tensors={name.removeprefix(prefix): to_fp32(tensors[name], name, file) for name in names},
+        facts=plain_facts(content),
+        left_out=without_network(tensors, prefix),
+        prefix=prefix,
+    )
 
 
-def read_safetensors(file: Path) -> dict[str, Tensor]:
+def read_safetensors(file: Path) -> dict[str, Any]:
     try:
         content = TensorFile.read(file)
     except (ValueError, OSError) as error:
         raise damaged(file, error) from None
     if "reslab" in content.facts:
         raise ValueError(f"{file} is already a reslab model file: use it as it is")
-    return content.tensors
+    return content.facts | content.tensors
 
 
 def read_npz(file: Path) -> dict[str, Tensor]:
@@ -83,29 +97,8 @@ def damaged(file: Path, error: Exception) -> ValueError:
     return ValueError(f"{file} is not a {file.suffix} file of weights, or is damaged ({reason})")
 
 
-def unwrap(content: Any, file: Path) -> dict[str, Any]:
-    """Find the state dict in the object that a training script saved."""
-    while isinstance(content, Mapping):
-        wrapped = (content.get(key) for key in WRAPPERS)
-        inner = next((value for value in wrapped if isinstance(value, Mapping)), None)
-        if inner is None:
-            return {str(name): value for name, value in content.items()}
-        content = inner
-    raise ValueError(f"{file} holds a {type(content).__name__} instead of named tensors")
-
-
-def strip_prefixes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Remove the prefixes that wrappers add to every name."""
-    prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in tensors)), None)
-    if prefix is None or not tensors:
-        return tensors
-    return strip_prefixes({name.removeprefix(prefix): t for name, t in tensors.items()})
-
-
-def to_fp32(tensor: Any, name: str, file: Path) -> Tensor:
+def to_fp32(tensor: Tensor, name: str, file: Path) -> Tensor:
     """Copy a tensor to fp32, except batch counts; ValueError unless dense and finite."""
-    if not isinstance(tensor, Tensor):
-        raise ValueError(f"{file}: {name!r} has the type {type(tensor).__name__}, not a tensor")
     if name.endswith("num_batches_tracked"):
         return tensor.detach().long().clone()
     if tensor.layout != torch.strided or not tensor.is_floating_point():
