@@ -1,5 +1,6 @@
 """`reslab detect`, inside this process where possible."""
 
+import csv
 import io
 import json
 import shutil
@@ -262,3 +263,26 @@ def test_ctrl_c_keeps_what_is_drawn_and_lists_it(start, model: Path, folder: Pat
     assert {Path(row["image_id"]).stem for row in rows} <= {Path(name).stem for name in drawn}
     for name in drawn:
         load_image((Path("out") / name).read_bytes(), name)  # not truncated
+
+
+def test_csv_has_one_row_per_object(capsys, model: Path, folder: Path) -> None:
+    arguments = ["detect", str(model), str(folder), "--threshold", "0.2"]
+    assert main([*arguments, "--json"]) == 1
+    entries = json.loads(capsys.readouterr().out)
+    assert main([*arguments, "--csv"]) == 1
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    expected = [
+        (entry["file"], found["class"], found["id"], found["score"], found["box"])
+        for entry in entries
+        for found in entry.get("objects", ())
+    ]
+    assert expected
+    assert [
+        (
+            row["file"], row["class"], row["id"], float(row["score"]),
+            [float(row[corner]) for corner in ("x0", "y0", "x1", "y1")],
+        )
+        for row in rows if not row["error"]
+    ] == expected  # fmt: skip
+    bad = {entry["file"]: entry["error"] for entry in entries if "error" in entry}
+    assert {row["file"]: row["error"] for row in rows if row["error"]} == bad

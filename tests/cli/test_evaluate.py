@@ -1,5 +1,7 @@
 """`reslab evaluate` on a folder of images, inside this process."""
 
+import csv
+import io
 import json
 import re
 from pathlib import Path
@@ -60,6 +62,30 @@ def evaluate(capsys):
         return json.loads(printed.out), printed.err
 
     return run
+
+
+def test_csv_has_the_numbers_of_json_by_class(capsys, tmp_path: Path, evaluate) -> None:
+    models = [a_model(tmp_path / f"{seed}.safetensors", seed) for seed in (1, 2)]
+    data = images(tmp_path / "data")
+    reports, _ = evaluate(*models, "--data", data)
+    assert main(["evaluate", *map(str, models), "--data", str(data), "--csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert list(rows[0]) == [
+        "model", "set", "class", "id", "n", "top1_error", "precision", "recall", "f1",
+    ]  # fmt: skip
+    expected = [row for report in reports for row in report["per_class"]]
+    assert [row["model"] for row in rows[::3]] == [*map(str, models), "mean of 2 models"]
+    assert [row["class"] for row in rows] == [row["class"] for row in expected]
+    for name in ("n", "top1_error", "precision", "recall", "f1"):
+        numbers = [row[name] if row[name] == "" else float(row[name]) for row in rows]
+        assert numbers == ["" if row[name] is None else row[name] for row in expected]
+    assert reports[0]["macro"].keys() == {"precision", "recall", "f1"}
+
+
+def test_json_and_csv_exclude_each_other(capsys, tmp_path: Path) -> None:
+    model = a_model(tmp_path / "model.safetensors", 1)
+    assert main(["evaluate", str(model), "--json", "--csv"]) == 2
+    assert "choose one" in capsys.readouterr().err
 
 
 def test_the_page_shows_every_mistake_of_every_model(capsys, tmp_path: Path) -> None:

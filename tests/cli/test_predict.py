@@ -1,5 +1,6 @@
 """`reslab predict`, inside this process where possible."""
 
+import csv
 import io
 import json
 import shutil
@@ -176,3 +177,30 @@ def test_a_net_of_one_size_says_once_that_images_were_made_to_fit(
     )
     assert (status, len(out.splitlines()), len(err)) == (0, 2, 1)
     assert "only 16x16 images" in err[0]
+
+
+def test_csv_has_one_row_per_image_with_its_classes_side_by_side(
+    capsys, model: Path, folder: Path
+) -> None:
+    assert main(["predict", str(model), str(folder), "--top", "2", "--json"]) == 1
+    entries = json.loads(capsys.readouterr().out)
+    assert main(["predict", str(model), str(folder), "--top", "2", "--csv"]) == 1
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert list(rows[0]) == [
+        "file", "class", "id", "probability", "class_2", "id_2", "probability_2", "error",
+    ]  # fmt: skip
+    assert [row["file"] for row in rows] == [entry["file"] for entry in entries]
+    for row, entry in zip(rows, entries, strict=True):
+        assert row["error"] == entry.get("error", "")
+        for suffix, found in zip(("", "_2"), entry.get("predictions", ()), strict=False):
+            assert (row[f"class{suffix}"], row[f"id{suffix}"]) == (found["class"], found["id"])
+            assert float(row[f"probability{suffix}"]) == pytest.approx(
+                found["probability"], abs=1e-6
+            )
+
+
+def test_csv_names_the_most_probable_class_unless_asked_for_more(
+    capsys, model: Path, folder: Path
+) -> None:
+    assert main(["predict", str(model), str(folder / "a.png"), "--csv"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "file,class,id,probability,error"

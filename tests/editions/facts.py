@@ -23,6 +23,8 @@ ADDED = {"norm": {"kind": "batch"}, "stochastic_depth": 0.0, "dropout": 0.0}
 NEW_FILES = {"data.safetensors"}
 # with five classes or fewer, older editions had a top-5 error of 0; it is null now
 NULL_TOP5 = {"top5_error", "top5_interval"}
+# results by class that older editions do not have
+NEW_BY_CLASS = {"precision", "recall", "f1", "macro"}
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
@@ -48,6 +50,8 @@ def is_added(name: str, value: Any) -> bool:
     """Return whether a field is new, or has another form in older editions for the same content."""
     if name in NULL_TOP5:
         return value is None or value == 0 or (isinstance(value, list) and value[0] == 0)
+    if name in NEW_BY_CLASS:
+        return not isinstance(value, str)  # a recipe's precision is a string
     return name in ADDED and value == ADDED[name]
 
 

@@ -4,12 +4,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import precision_recall_fscore_support
 
 from reslab.data.datasets import ImagesInMemory
-from reslab.evaluation.report import Report, classify, wilson, wrong_in_top
-from reslab.evaluation.scoring import RANGE_IMAGES
+from reslab.evaluation.report import Report, build_report, classify, wilson, wrong_in_top
+from reslab.evaluation.scoring import RANGE_IMAGES, Scores
 
 
 def coded(count: int, classes: int) -> ImagesInMemory:
@@ -94,6 +95,39 @@ def test_class_by_class() -> None:
     assert [row["top1_error"] for row in report.per_class] == [100, 100, 0, 0]
     assert [row["taken_for"] for row in report.per_class] == [[["1", 3]], [["2", 2]], [], []]
     assert report.confusion == [[0, 3, 0, 0], [0, 0, 2, 0], [0, 0, 2, 0], [0, 0, 0, 2]]
+
+
+def test_precision_recall_and_f1_by_hand() -> None:
+    """Class 0 is never predicted; class 1 takes the images of 0; class 2 takes those of 1."""
+    report = classify(lambda x: reader(x, 4), coded(9, 4))
+    assert [row["precision"] for row in report.per_class] == [None, 0, 50, 100]
+    assert [row["recall"] for row in report.per_class] == [0, 0, 100, 100]
+    assert [row["f1"] for row in report.per_class] == [0, 0, pytest.approx(200 / 3), 100]
+    assert report.macro() == {
+        "precision": 37.5, "recall": 50.0, "f1": pytest.approx((200 / 3 + 100) / 4),
+    }  # fmt: skip
+
+
+@settings(max_examples=30)
+@given(st.integers(2, 6), st.integers(1, 40), st.integers(0, 2**31))
+def test_precision_recall_and_f1_against_scikit_learn(classes: int, n: int, seed: int) -> None:
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.randint(0, classes, (n,), generator=rng)
+    scores = torch.rand(n, classes, generator=rng)
+    names = tuple(map(str, range(classes)))
+    images = ImagesInMemory("test", torch.zeros(n, 3, 2, 2, dtype=torch.uint8), labels, names)
+    report = build_report(Scores(scores.log_softmax(1), {}), images, "one-crop")
+    present = sorted(set(labels.tolist()))
+    expected = precision_recall_fscore_support(
+        labels, scores.argmax(1), labels=present, zero_division=0
+    )
+    for name, numbers in zip(("precision", "recall", "f1"), expected, strict=False):
+        ours = [row[name] or 0 for row in report.per_class]  # type: ignore[literal-required]
+        percent = 100 * np.asarray(numbers, np.float64)
+        assert ours == pytest.approx(percent)
+        macro = report.macro()
+        assert macro is not None
+        assert macro[name] == pytest.approx(percent.mean())
 
 
 def test_classes_without_images_have_no_error(album) -> None:

@@ -120,7 +120,10 @@ class Evaluation:
     def as_dict(self) -> dict[str, JsonValue]:
         """Return the subject and the whole report, for JSON."""
         document: dict[str, Any] = {**self.subject}
-        return document | self.report.as_dict() | self.report.details()
+        document |= self.report.as_dict() | self.report.details()
+        if isinstance(self.report, Report):
+            document["macro"] = self.report.macro()
+        return document
 
 
 @dataclass(frozen=True)

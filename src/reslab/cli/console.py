@@ -1,12 +1,14 @@
 """Terminal output and input shared by the verbs: lines, tables, JSON, progress, signals."""
 
-from collections.abc import Callable, Iterable, Sequence
+import csv
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from reslab.api.lines import warn
+from reslab.api.lines import printable, warn
 from reslab.runtime.files import to_json
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ Result = TypeVar("Result")
 
 # options shared by several verbs
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+AsCsv = Annotated[bool, typer.Option("--csv", help="Print one CSV table.")]
 Precision = Annotated[str, typer.Option(help="fp32, or bf16, which is faster.")]
 WeightsOption = Annotated[
     Path | None, typer.Option(help="A model file or run folder to fine-tune from.")
@@ -79,29 +82,71 @@ def print_rich_table(table: "Table") -> None:
 
 def print_results(
     results: "Iterable[ImageResult[Result]]",
-    text: "Callable[[ImageResult[Result]], str]",
-    entry: "Callable[[ImageResult[Result]], dict[str, Any]] | None",
+    render: "Callable[[Iterable[ImageResult[Result]]], Iterator[str]]",
 ) -> int:
-    """Print the results for each image as they arrive; with `entry`, as one JSON list.
+    """Print the results for each image as they arrive, in the form that `render` gives them.
 
     Bad images are reported on standard error. Return the exit status: 1 if there are any, else 0.
     """
     bad = 0
+
+    def reporting() -> "Iterator[ImageResult[Result]]":
+        nonlocal bad
+        for result in results:
+            if result.error:
+                bad += 1
+                warn(f"{result.file}: {result.error}")
+            yield result
+
+    for text in render(reporting()):
+        print(text, end="", flush=True)  # flush, also to a pipe
+    return 1 if bad else 0
+
+
+def lines_of(
+    results: "Iterable[ImageResult[Result]]", text: "Callable[[ImageResult[Result]], str]"
+) -> Iterator[str]:
+    """Yield the text for each image that is not bad."""
+    return (f"{text(result)}\n" for result in results if not result.error)
+
+
+def json_list(
+    results: "Iterable[ImageResult[Result]]",
+    entry: "Callable[[ImageResult[Result]], dict[str, Any]]",
+) -> Iterator[str]:
+    """Yield the parts of one JSON list with an entry for each image."""
     separator = "["
     for result in results:
-        if result.error:
-            bad += 1
-            warn(f"{result.file}: {result.error}")
-        if entry:
-            content = {"error": result.error} if result.error else entry(result)
-            print(separator)
-            print(f"  {to_json({'file': result.file} | content)}", end="", flush=True)
-            separator = ","
-        elif not result.error:
-            print(text(result), flush=True)  # flush, also to a pipe
-    if entry:
-        print("\n]")
-    return 1 if bad else 0
+        content = {"error": result.error} if result.error else entry(result)
+        yield f"{separator}\n  {to_json({'file': result.file} | content)}"
+        separator = ","
+    yield "\n]\n"
+
+
+def csv_table(
+    results: "Iterable[ImageResult[Result]]",
+    columns: Sequence[str],
+    rows: "Callable[[ImageResult[Result]], Sequence[Sequence[object]]]",
+) -> Iterator[str]:
+    """Yield the lines of a CSV table: the file, the given columns, and why an image is bad."""
+    yield csv_line(["file", *columns, "error"])
+    for result in results:
+        for row in [[""] * len(columns)] if result.error else rows(result):
+            yield csv_line([result.file, *row, result.error or ""])
+
+
+def csv_line(cells: Sequence[object]) -> str:
+    """Return a line of a CSV table; None becomes an empty cell."""
+    line = StringIO()
+    texts = [printable(cell) if isinstance(cell, str) else cell for cell in cells]
+    csv.writer(line, lineterminator="\n").writerow(texts)
+    return line.getvalue()
+
+
+def must_choose_one_form(json: bool, csv: bool) -> None:
+    """Raise ValueError if both --json and --csv are given."""
+    if json and csv:
+        raise ValueError("--json and --csv are two forms of one result: choose one")
 
 
 def parse_numbers(option: str, text: str | None, example: str) -> list[int]:

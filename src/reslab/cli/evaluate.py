@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reslab.api.display import progress_display
-from reslab.api.lines import to_stderr
+from reslab.api.lines import to_stderr, warn
 from reslab.cli.console import (
+    AsCsv,
     AsJson,
     ClassNames,
     Precision,
     Refine,
     Scales,
+    csv_line,
+    must_choose_one_form,
     parse_numbers,
     print_json,
     print_line,
@@ -66,16 +69,19 @@ def evaluate(
         typer.Option("--report", metavar="DIR", help="Folder for a page on the mistakes."),
     ] = None,
     as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> None:
     """Evaluate trained models on a test set, each image exactly once.
 
     Reports several classifiers one by one and by their mean probabilities, several detectors one by
     one and as an ensemble (App. B). Reuses stored scores and computes only the missing ones.
-    Measures files of detections, in COCO's results format, against the boxes in --data.
+    Measures files of detections, in COCO's results format, against the boxes in --data. --csv has
+    one row per class: precision, recall and F1, or for detectors average precision.
     """
     from reslab.api.evaluate import run_evaluation
     from reslab.api.results import must_not_be_a_file
 
+    must_choose_one_form(as_json, as_csv)
     if page:
         must_not_be_a_file(page)
     with progress_display() as on_event:
@@ -84,10 +90,8 @@ def evaluate(
             keep_scores=keep_scores, classes=classes, refine=refine,
             scales=parse_numbers("--scales", scales, "400,600,800"), on_event=on_event,
         )  # fmt: skip
-    if as_json:
-        print_json([entry.as_dict() for entry in evaluations])
-    else:
-        print_evaluations(evaluations)
+    print_form = print_as_json if as_json else print_as_csv if as_csv else print_evaluations
+    print_form(evaluations)
     if page:
         to_stderr(f"report: {evaluations.write_page(page)}")
 
@@ -106,11 +110,18 @@ def print_evaluations(entries: "Evaluations") -> None:
             last.per_class,
             {
                 "n": lambda row: str(row["n"]),
-                "top-1 error": lambda row: f"{row['top1_error']:.2f}",
+                "precision": lambda row: percent(row["precision"]),
+                "recall": lambda row: percent(row["recall"]),
+                "F1": lambda row: percent(row["f1"]),
                 "taken for": lambda row: ", ".join(f"{k} ({n})" for k, n in row["taken_for"]),
             },
             badness=lambda row: row["top1_error"],
         )
+        if macro := last.macro():
+            precision, recall, f1 = map(percent, macro.values())
+            print_line(
+                f"mean of the classes: precision {precision} %, recall {recall} %, F1 {f1} %"
+            )
         return
     columns = {
         "boxes": lambda row: str(row["boxes"]),
@@ -121,6 +132,25 @@ def print_evaluations(entries: "Evaluations") -> None:
         columns["AP@[.5:.95]"] = lambda row: percent(row["ap_50_95"])
     present = [row for row in last.per_class if row["boxes"]]
     print_classes(present, columns, badness=lambda row: -row["ap_50"])
+
+
+def print_as_json(entries: "Evaluations") -> None:
+    print_json([entry.as_dict() for entry in entries])
+
+
+def print_as_csv(entries: "Evaluations") -> None:
+    """Print the numbers of every class as CSV, for one report after another."""
+    columns: list[str] = []
+    for entry in entries:
+        if not entry.report.per_class:
+            warn(f"{entry.title}: more than a thousand classes: no results by class")
+        for row in entry.report.details()["per_class"]:
+            cells = {"model": entry.title, "set": entry.report.as_dict()["set"]} | row
+            cells.pop("taken_for", None)
+            if not columns:
+                columns = list(cells)
+                print_line(csv_line(columns).rstrip("\n"))
+            print_line(csv_line([cells[name] for name in columns]).rstrip("\n"))
 
 
 def print_classes(
@@ -153,6 +183,6 @@ def print_coco_numbers(precision: "AveragePrecision") -> None:
     print_table("", "IoU", "size", "detections", "%", rows=rows)
 
 
-def percent(value: float) -> str:
+def percent(value: float | None) -> str:
     """Format a percentage with one decimal, or a dash if it is undefined."""
-    return "–" if value != value else f"{value:.1f}"
+    return "–" if value is None or value != value else f"{value:.1f}"

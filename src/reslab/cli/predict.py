@@ -1,6 +1,6 @@
 """`reslab predict` and `reslab detect`"""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from reslab.api.lines import printable, to_stderr, warn
-from reslab.cli.console import AsJson, Precision, Refine, Scales, parse_numbers, print_results
+from reslab.cli.console import (
+    AsCsv,
+    AsJson,
+    Precision,
+    Refine,
+    Scales,
+    csv_table,
+    json_list,
+    lines_of,
+    must_choose_one_form,
+    parse_numbers,
+    print_results,
+)
 
 if TYPE_CHECKING:
     from reslab.api.inputs import ImageResult, InputImage
@@ -20,6 +32,7 @@ TOP = 5
 WIDEST_NAME = 60  # longest file name, in characters, that the column is aligned to
 SURE = 0.5  # as in detection/predict.py, which imports torch
 NOTHING = "nothing found"
+OBJECT_COLUMNS = ("class", "id", "score", "x0", "y0", "x1", "y1")  # corners in pixels
 OBJECTS_LISTED = 6  # most objects listed in an image's line
 PROTOCOL_HELP = "one-crop, ten-crop or multi-scale, optionally with sizes: ten-crop:256-224."
 Images = Annotated[
@@ -38,6 +51,7 @@ def predict(
     protocol: Annotated[str, typer.Option(help=PROTOCOL_HELP)] = "one-crop",
     precision: Precision = "fp32",
     as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> int:
     """Classify images: print the most probable classes of each.
 
@@ -47,12 +61,11 @@ def predict(
     from reslab.api.inputs import find_images
     from reslab.api.predict import predict_each
 
+    must_choose_one_form(as_json, as_csv)
     files, left_out = find_images(images)
     single = len(files) == 1
-    results = predict_each(
-        model, files,
-        top=top or (TOP if single or as_json else 1), protocol=protocol, precision=precision,
-    )  # fmt: skip
+    shown = top or (TOP if as_json or (single and not as_csv) else 1)
+    results = predict_each(model, files, top=shown, protocol=protocol, precision=precision)
     if left_out:
         warn(f"{left_out} other files in folders left out: their suffixes are not those of images")
     width = name_width(files)
@@ -63,7 +76,14 @@ def predict(
             return "\n".join([name, *(f"  {prediction}" for prediction in result.results)])
         return f"{name:{width}}  {result.results[0]}"
 
-    return print_results(results, text, classes_entry if as_json else None)
+    def render(results: "Iterable[ImageResult[Prediction]]") -> Iterator[str]:
+        if as_json:
+            return json_list(results, classes_entry)
+        if as_csv:
+            return csv_table(results, class_columns(shown), classes_row)
+        return lines_of(results, text)
+
+    return print_results(results, render)
 
 
 def name_width(images: "Sequence[InputImage]") -> int:
@@ -80,6 +100,20 @@ def classes_entry(result: "ImageResult[Prediction]") -> dict[str, Any]:
     return {"predictions": predictions}
 
 
+def class_columns(top: int) -> list[str]:
+    """Return the columns for the `top` most probable classes: class, ..., class_2, ..."""
+    suffixes = ["", *(f"_{rank}" for rank in range(2, top + 1))]
+    return [f"{name}{suffix}" for suffix in suffixes for name in ("class", "id", "probability")]
+
+
+def classes_row(result: "ImageResult[Prediction]") -> list[list[object]]:
+    """Return the row of an image, with its classes side by side."""
+    cells: list[object] = []
+    for prediction in result.results:
+        cells += [prediction.name, prediction.id, f"{prediction.probability:.6f}"]
+    return [cells]
+
+
 def detect(
     model: Annotated[Path, typer.Argument(help="A detector's run folder or model file.")],
     images: Images,
@@ -93,6 +127,7 @@ def detect(
     refine: Refine = False,
     scales: Scales = None,
     as_json: AsJson = False,
+    as_csv: AsCsv = False,
 ) -> int:
     """Detect objects in images: print class, probability and box.
 
@@ -102,6 +137,7 @@ def detect(
     from reslab.api.drawings import open_drawing_folder
     from reslab.api.predict import detect_each, images_to_search, open_predictor
 
+    must_choose_one_form(as_json, as_csv)
     files, left_out = images_to_search(images, out)
     sizes = parse_numbers("--scales", scales, "400,600,800")
     predictor = open_predictor(model, threshold, refine or None, sizes)
@@ -114,9 +150,16 @@ def detect(
     def text(result: "ImageResult[Detection]") -> str:
         return block(result) if len(files) == 1 else line(result, width)
 
+    def render(results: "Iterable[ImageResult[Detection]]") -> Iterator[str]:
+        if as_json:
+            return json_list(results, objects_entry)
+        if as_csv:
+            return csv_table(results, OBJECT_COLUMNS, objects_rows)
+        return lines_of(results, text)
+
     try:
         with closing(results):
-            return print_results(results, text, objects_entry if as_json else None)
+            return print_results(results, render)
     finally:  # also if interrupted, so that every drawn image is listed
         if drawings:
             drawings.finish()
@@ -151,3 +194,11 @@ def objects_entry(result: "ImageResult[Detection]") -> dict[str, Any]:
         for detection in result.results
     ]  # fmt: skip
     return {"objects": objects}
+
+
+def objects_rows(result: "ImageResult[Detection]") -> list[list[object]]:
+    """Return a row for each object in an image."""
+    return [
+        [found.name, found.id, f"{found.score:.6f}", *(f"{corner:.2f}" for corner in found.box)]
+        for found in result.results
+    ]

@@ -32,7 +32,7 @@ RANKED_ROWS = 10_000  # rows of scores ranked at a time
 QUANTILE = 1.959963984540054  # 97.5 % quantile of the normal distribution, for 95 % intervals
 
 
-# errors of one class; in the functional syntax, because "class" is a keyword
+# results of one class; in the functional syntax, because "class" is a keyword
 ClassErrors = TypedDict(
     "ClassErrors",
     {
@@ -40,6 +40,10 @@ ClassErrors = TypedDict(
         "id": NotRequired[str],  # the class's folder name, for encoded sets only
         "n": int,
         "top1_error": float,  # percent
+        # percent; precision is None if no image was predicted to be of this class
+        "precision": NotRequired[float | None],
+        "recall": NotRequired[float],
+        "f1": NotRequired[float],
         "taken_for": Sequence[Sequence[str | int]],  # [class, images], the most frequent first
     },
 )
@@ -77,6 +81,21 @@ class Report:
     def details(self) -> dict[str, Any]:
         """Return the per-class errors and the confusion matrix."""
         return {"per_class": list(self.per_class), "confusion": self.confusion}
+
+    def macro(self) -> dict[str, float] | None:
+        """Return the means of precision, recall and F1 over the classes with images, in percent.
+
+        The precision of a class that was never predicted counts as 0. The result is None if the
+        report has no results by class.
+        """
+        if not self.per_class:
+            return None
+        count = len(self.per_class)
+        return {
+            "precision": sum(row["precision"] or 0.0 for row in self.per_class) / count,
+            "recall": sum(row["recall"] for row in self.per_class) / count,
+            "f1": sum(row["f1"] for row in self.per_class) / count,
+        }
 
 
 def between(interval: Interval | None) -> str:
@@ -234,9 +253,15 @@ def confusion_matrix(logs: Tensor, labels: Tensor) -> Tensor:
 def class_errors(
     confusion: Tensor, wrong: Tensor, labels: Tensor, images: ImageSet
 ) -> list[ClassErrors]:
-    """Return the error and the most frequent wrong predictions of each class that has images."""
+    """Return the results of each class that has images, with its most frequent wrong predictions.
+
+    Of a class's n images, `correct` are predicted right; of all images, `predicted` are predicted
+    to be of this class. Then precision = correct / predicted, recall = correct / n, and
+    F1 = 2 correct / (n + predicted), their harmonic mean.
+    """
     counts = labels.bincount(minlength=len(confusion)).tolist()
     errors = labels[wrong].bincount(minlength=len(confusion)).tolist()
+    predictions = confusion.sum(0).tolist()
     names, ids = images.classes, images.ids if isinstance(images, EncodedImages) else ()
     rows: list[ClassErrors] = []
     for label, count in enumerate(counts):
@@ -245,11 +270,15 @@ def class_errors(
         others = confusion[label].clone()
         others[label] = 0
         most = others.sort(descending=True, stable=True).indices[:TAKEN_FOR].tolist()
+        correct, predicted = count - errors[label], predictions[label]
         row: ClassErrors = {
             "class": names[label],
             "id": ids[label] if ids else "",
             "n": count,
             "top1_error": 100 * errors[label] / count,
+            "precision": 100 * correct / predicted if predicted else None,
+            "recall": 100 * correct / count,
+            "f1": 200 * correct / (count + predicted),
             "taken_for": [[names[at], int(others[at])] for at in most if others[at]],
         }
         if not ids:
