@@ -54,6 +54,7 @@ def read_tensors(file: Path) -> Weights:
         facts=plain_facts(content),
         left_out=without_network(tensors, prefix),
         prefix=prefix,
+        beside={name: tensor for name, tensor in tensors.items() if not name.startswith(prefix)},
     )
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ class Weights:
     facts: dict[str, Any]  # all plain values of the file, nested as there: epoch, class_to_idx, ...
     left_out: tuple[str, ...] = ()  # full names, each of one tensor or of all below a wrapper
     prefix: str = ""  # removed from the names: wrappers and modules around the network
+    beside: dict[str, Tensor] = field(default_factory=dict)  # all other tensors, by full names
 
     def fact(self, name: str) -> Any:
         """Return the value called `name` that is nested least deeply, or None."""
