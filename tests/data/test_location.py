@@ -33,7 +33,7 @@ def test_urls_and_folders_are_distinguished(
         ("s3:///key", "has no bucket"),
         ("http://host:x/a", "Port could not be cast"),
         ("http://[::1/a", "Invalid IPv6 URL"),
-        ("http://host/a?token=1", "give the URL of the folder"),
+        ("http://host/a#part", "give the URL of the folder"),
     ],
 )
 def test_an_invalid_url_is_refused(text: str | Path, reason: str) -> None:
@@ -47,6 +47,17 @@ def test_a_password_is_refused_and_not_repeated() -> None:
     with pytest.raises(ValueError, match=r"^https://host/a was given with a password") as raised:
         parse_location("https://me:secret@host/a")
     assert "secret" not in str(raised.value)
+
+
+def test_the_query_of_a_url_is_kept_for_each_file_and_not_shown() -> None:
+    url = parse_location("HTTPS://host/a b/?sv=1&sig=x%2By/z")
+    assert url == Url("https://host/a b", "?sv=1&sig=x%2By/z")
+    assert url / "train" == Url("https://host/a b/train", "?sv=1&sig=x%2By/z")
+    assert "sig" not in f"{url} {url!r} {absolute(url)} {url / 'train'}"
+    with pytest.raises(ValueError, match=r"^http://host:x/a: ") as raised:
+        parse_location("http://host:x/a?sig=secret")
+    assert "secret" not in str(raised.value)
+    assert parse_location("s3://bucket/a?b") == Url("s3://bucket/a?b")  # part of a key
 
 
 def test_a_url_is_refused_where_a_folder_is_needed() -> None:

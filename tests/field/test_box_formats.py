@@ -8,6 +8,7 @@ from PIL import Image
 
 import reslab
 from reslab.api.check import FolderCheck, check
+from reslab.api.pack import pack
 from reslab.data.boxes.folder import open_detection
 from reslab.data.datasets import Splits
 from reslab.data.folder import read_folder
@@ -102,8 +103,12 @@ def test_other_formats_are_named_by_every_verb(
         read_folder(tmp_path)
     with pytest.raises(ValueError, match="no boxes that can be read") as no_boxes:
         open_detection(tmp_path)
+    with pytest.raises(ValueError, match="has no classes: ") as not_packed:
+        pack(tmp_path, tmp_path.parent / "packed")
+    assert not (tmp_path.parent / "packed").exists()
     assert line in str(no_classes.value)
     assert line in str(no_boxes.value)
+    assert line in str(not_packed.value)
     refused = {
         found.kind: [case.note for case in found.cases]
         for found in checked(tmp_path).findings
@@ -113,6 +118,19 @@ def test_other_formats_are_named_by_every_verb(
         "not trainable": [str(no_boxes.value)],
         "other boxes": [str(no_classes.value)],
     }
+
+
+@pytest.mark.parametrize(("file", "content"), [("boxes.xml", CVAT), ("via.json", VIA)])
+def test_boxes_of_other_formats_in_parts_are_not_packed(
+    tmp_path: Path, file: str, content: str
+) -> None:
+    """Each part has one folder, which is not a class."""
+    for name in "abcd":
+        part = "train" if name < "c" else "val"
+        save_image(tmp_path / part / ("images" if name < "c" else "imgs") / f"{name}.png")
+        text(tmp_path / part / file, content)
+    with pytest.raises(ValueError, match=rf"{file} has boxes in the format of "):
+        pack(tmp_path, tmp_path.parent / "packed")
 
 
 def test_tables_of_boxes_are_named(tmp_path: Path) -> None:

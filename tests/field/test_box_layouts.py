@@ -9,6 +9,7 @@ import pytest
 import torch
 from tests.data.boxes.planted_boxes import CAT, DOG, image, sheet
 
+from reslab.api.pack import pack
 from reslab.data.boxes.annotations import Annotations
 from reslab.data.boxes.build import detection_set
 from reslab.data.boxes.folder import is_detection, open_detection, read_annotations
@@ -225,6 +226,7 @@ def must_be_split(folder: Path, notes: tuple[str, ...]) -> None:
     assert sum(map(len, sets.train.truths)) == len(TRAIN) + 1
     assert notes_of_splits(sets) == notes
     sets.train.image(5), sets.test.image(2)
+    must_not_be_packed(folder)
 
 
 def must_be_whole(folder: Path) -> None:
@@ -236,6 +238,15 @@ def must_be_whole(folder: Path) -> None:
     assert images.classes == ("cat", "dog")
     assert len(images.truths[0]) == 2
     images.image(5)
+    must_not_be_packed(folder)
+
+
+def must_not_be_packed(folder: Path) -> None:
+    """Shards have no boxes: packing would lose them."""
+    out = folder.parent / "packed"
+    with pytest.raises(ValueError, match=r" has images with boxes \((COCO|VOC|YOLO)\), .*pack"):
+        pack(folder, out)
+    assert not out.exists()
 
 
 def test_both_parts_have_objects_and_an_ordinary_split_is_the_one_of_the_names(

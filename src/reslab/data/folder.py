@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reslab.data.boxes.foreign import name_boxes
-from reslab.data.boxes.instead import explaining_boxes, refuse_boxes
+from reslab.data.boxes.instead import explaining_boxes, refuse_boxes, refuse_foreign_boxes
 from reslab.data.class_folders import (
     FolderReader,
     OnProblem,
@@ -143,7 +143,9 @@ def open_folder_parts(folder: Path) -> dict[str, EncodedImages]:
     The keys are "train" and "validation", or "." for an unsplit folder.
     """
     with explaining_boxes(folder):
-        return _open_folder_parts(folder)
+        parts = _open_folder_parts(folder)
+    refuse_foreign_boxes(folder, next(iter(parts.values())).ids)
+    return parts
 
 
 def _open_folder_parts(folder: Path) -> dict[str, EncodedImages]:

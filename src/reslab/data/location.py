@@ -1,7 +1,7 @@
 """Locations of images: a folder, or the URL of packed shards."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,15 +13,25 @@ URL_SCHEMES = ("http", "https", "s3", "gs", "file")
 
 @dataclass(frozen=True)
 class Url:
-    """The URL of a folder, without a trailing slash."""
+    """The URL of a folder, without a trailing slash.
+
+    `query` is sent with the request for each file. It may be a signature or a token, so it is not
+    part of the text that is shown and recorded.
+    """
 
     text: str
+    query: str = field(default="", repr=False)  # "?sig=..." or ""
 
     def __str__(self) -> str:
         return self.text
 
     def __truediv__(self, name: str) -> "Url":
-        return Url(f"{self.text}/{name}")
+        return Url(f"{self.text}/{name}", self.query)
+
+    @property
+    def parent(self) -> "Url":
+        """The folder above."""
+        return Url(self.text.rsplit("/", 1)[0], self.query)
 
     @property
     def name(self) -> str:
@@ -47,8 +57,12 @@ def parse_location(text: str | Location) -> Location:
         return Path(text)
     if protocol not in URL_SCHEMES:
         raise ValueError(f"{written}: {unknown_name('protocol', protocol, URL_SCHEMES)}")
+    query = ""
+    if protocol.startswith("http"):
+        written, mark, query = written.partition("?")
+        query = mark + query
     _check_url(written, protocol)
-    return Url(protocol + written[scheme.end(1) :].rstrip("/"))
+    return Url(protocol + written[scheme.end(1) :].rstrip("/"), query)
 
 
 def _check_url(written: str, protocol: str) -> None:
@@ -66,7 +80,7 @@ def _check_url(written: str, protocol: str) -> None:
         )
     if not parts.netloc and protocol != "file":
         raise ValueError(f"{written} has no {'host' if 'http' in protocol else 'bucket'} name")
-    if port == 0 or (protocol.startswith("http") and (parts.query or parts.fragment)):
+    if port == 0 or (protocol.startswith("http") and parts.fragment):
         raise ValueError(f"{written} is not a folder: give the URL of the folder of the shards")
 
 

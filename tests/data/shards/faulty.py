@@ -124,12 +124,16 @@ def _handler(server: FaultyServer) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-def files_of(folder: Path, *, ranges: bool = True) -> Answer:
-    """Return a handler that serves the files of a folder, and byte ranges of them."""
+def files_of(folder: Path, *, ranges: bool = True, signature: str = "") -> Answer:
+    """Return a handler that serves the files of a folder, and byte ranges of them.
+
+    Every request must have the query `signature`.
+    """
 
     def answer(request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
-        path = folder / unquote(urlsplit(request.path).path).lstrip("/")
-        if "forbidden" in path.parts:
+        parts = urlsplit(request.path)
+        path = folder / unquote(parts.path).lstrip("/")
+        if "forbidden" in path.parts or parts.query != signature:
             return 403, {}, b"no"
         if not path.is_file():
             return 404, {}, b"no"

@@ -1,10 +1,13 @@
 """Packed images over HTTP: from a server that fails, through a shared cache."""
 
+import gzip
 import os
+import shutil
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ from tests.data.shards.remote_sets import BLOCK, bytes_in, images, options, pack
 from reslab.data.datasets import EncodedImages
 from reslab.data.decode import BadImage
 from reslab.data.loader import Batch
-from reslab.data.location import Url
+from reslab.data.location import Url, parse_location
 from reslab.data.shards.reader import ShardReader, open_remote_part, remote_parts
 from reslab.data.shards.remote import (
     PermanentError,
@@ -24,6 +27,7 @@ from reslab.data.shards.remote import (
     TransientError,
     classify_failure,
     retry,
+    short_reason,
 )
 from reslab.data.shards.writer import Packing, pack_sets
 
@@ -298,6 +302,51 @@ def test_errors_when_opening(files: dict, folder: Path, tmp_path: Path) -> None:
     with serving(files_of(small, ranges=False)) as server:
         assert "it does not support byte ranges" in refusal(server.url, tmp_path)
     assert "no such host" in refusal("http://no-such-host.invalid/set", tmp_path)
+
+
+def test_the_url_of_a_file_is_answered_with_its_folder(folder: Path, tmp_path: Path) -> None:
+    with serving(files_of(folder.parent)) as server:
+        for name in ("shard-000000.tar", "index.safetensors"):
+            line = refusal(f"{server.url}/set/{name}", tmp_path)
+            assert line.endswith(f"give the URL of the folder, {server.url}/set")
+
+
+def test_answers_that_are_not_ranges_of_a_file(tmp_path: Path) -> None:
+    def compressed(request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
+        assert request.headers["Accept-Encoding"] == "identity"
+        return 206, {"Content-Encoding": "gzip"}, gzip.compress(b"index")
+
+    def login(request: BaseHTTPRequestHandler) -> tuple[int, dict[str, str], bytes]:
+        return 200, {"Content-Type": "text/html; charset=utf-8"}, b"<html>" * 100
+
+    with serving(compressed) as server:
+        assert "compresses files (Content-Encoding: gzip)" in refusal(server.url, tmp_path)
+    with serving(login) as server:
+        assert "a web page (text/html)" in refusal(server.url, tmp_path)
+
+
+def test_the_signature_of_a_url_is_sent_for_each_file_and_never_shown(
+    files: dict, folder: Path, tmp_path: Path
+) -> None:
+    secret = "sv=2024&sig=ab%2Bc/d%3D"
+    policy = RetryPolicy(attempts=3, first=0.01, longest=0.02)
+    shutil.copytree(folder, tmp_path / "root" / "s é t")
+    with serving(files_of(tmp_path / "root", signature=secret)) as server:
+        url = parse_location(f"{server.url}/s é t?{secret}")
+        assert isinstance(url, Url)
+        far = options(tmp_path / "cache", policy=policy, on_trouble=print)
+        assert remote_parts(url, far) == (None, None)
+        assert read_all(open_remote_part(url, far)) == files
+        unsigned = refusal(server.url, tmp_path)
+        assert unsigned.startswith(": access denied; put the user name and password into ~/.netrc")
+        assert "reslab pack" not in unsigned
+        opened = open_remote_part(url, options(tmp_path / "other", policy=policy))
+        server.faults.refused = 1
+        with pytest.raises(RuntimeError) as raised:
+            opened.read(opened.files[0])
+        assert "sig" not in str(raised.value)
+    error = ValueError(f"http://h/a?{secret}: too many redirects, url='http://h/b?{secret}'")
+    assert short_reason(error) == "http://h/a too many redirects, url='http://h/b'"
 
 
 # splits and prefetching

@@ -4,11 +4,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from reslab.data.boxes.foreign import foreign_annotations
 from reslab.data.boxes.layouts import CocoFiles, VocHomes, find_layout
 from reslab.data.boxes.voc_homes import XML_FOLDERS
 from reslab.data.boxes.yolo_files import YoloFiles
 from reslab.data.class_folders import subfolders
 from reslab.data.location import Location, is_annotation_file
+from reslab.data.part_names import part_of_name
+from reslab.data.parts import WRAPPERS
 
 MAX_SETS = 20  # class folders that are looked into
 
@@ -28,10 +31,22 @@ def refuse_boxes(place: Location, root: Location, ids: Sequence[str]) -> None:
     """Raise ValueError if the class folders `ids` in `root` are the folders of a set of boxes."""
     if not (isinstance(place, Path) and isinstance(root, Path)):
         return
-    if len(ids) > 1 and not (len(ids) <= MAX_SETS and any(_has_sheets(root / id_) for id_ in ids)):
+    few = len(ids) <= MAX_SETS
+    if not (_are_doubtful(ids) or (few and any(_has_sheets(root / id_) for id_ in ids))):
         return
     if line := _boxes_in(place):
         raise ValueError(line)
+
+
+def refuse_foreign_boxes(place: Path, ids: Sequence[str]) -> None:
+    """Raise ValueError if `ids` may not be classes, as there are boxes in an unread format."""
+    if _are_doubtful(ids) and place.is_dir() and (line := foreign_annotations(place)):
+        raise ValueError(f"{place} has no classes: {line}")
+
+
+def _are_doubtful(ids: Sequence[str]) -> bool:
+    """Return whether folders may not be classes: a single one, or parts, or `images`."""
+    return len(ids) == 1 or any(id_.lower() in WRAPPERS or part_of_name(id_) for id_ in ids)
 
 
 def _has_sheets(folder: Path) -> bool:

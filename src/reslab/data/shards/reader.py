@@ -27,6 +27,7 @@ from reslab.data.shards.index import INDEX, Index, Shard, parse_index
 from reslab.data.shards.remote import (
     BLOCK_BYTES,
     FETCHERS,
+    AccessDenied,
     CorruptData,
     NotFound,
     PermanentError,
@@ -49,6 +50,7 @@ REPORTED_FAILURES = 3  # failed attempts of one read before a message explains t
 QUIET = 60.0  # seconds between two such messages
 PACKED_PARTS = ("train", "validation")  # names of the folders from `reslab pack`
 TAR_END = 1024  # zeros at the end of a tar file
+FILE_SUFFIXES = (".tar", ".tgz", ".tar.gz", ".safetensors")  # not of folders
 
 
 def warn(text: str) -> None:
@@ -256,11 +258,23 @@ def remote_parts(url: Url, options: RemoteOptions | None = None) -> tuple[Url | 
         for part in PACKED_PARTS
     )
     if train is None and validation is None:
-        raise ValueError(
-            f"{url} has no packed images: no {INDEX} there or in {' or '.join(PACKED_PARTS)} "
-            f"({missing[0]}); create them with `reslab pack`"
-        )
+        raise ValueError(_nothing_at(url, missing))
     return train, validation
+
+
+def _nothing_at(url: Url, missing: Sequence[NotFound]) -> str:
+    """Return why there are no packed images at a URL, and what to do."""
+    if any(isinstance(error, AccessDenied) for error in missing):
+        way = "check the name and the credentials"
+        if str(url).startswith("http"):
+            way = "put the user name and password into ~/.netrc, or give a URL that is still signed"
+        return f"{url}: access denied; {way}"
+    if url.name.lower().endswith(FILE_SUFFIXES):
+        return f"{url} is not a folder of packed images: give the URL of the folder, {url.parent}"
+    return (
+        f"{url} has no packed images: no {INDEX} there or in {' or '.join(PACKED_PARTS)} "
+        f"({missing[0]}); create them with `reslab pack`"
+    )
 
 
 def open_remote_part(url: Url, options: RemoteOptions | None = None) -> EncodedImages:

@@ -1,5 +1,6 @@
 """Read byte ranges of remote files as whole blocks, with a disk cache and retries."""
 
+import re
 import threading
 import time
 import weakref
@@ -10,6 +11,7 @@ from functools import partial
 from hashlib import blake2b
 from queue import SimpleQueue
 from typing import Any
+from urllib.parse import quote
 
 from safetensors import SafetensorError
 
@@ -35,6 +37,9 @@ MAX_REASON = 160  # characters quoted from a library's message
 FETCHERS = 16  # prefetching threads; they mostly wait for the server
 LOCKS = 1024
 MAX_HEADER_BYTES = 100_000_000  # more than the header of any index
+MAX_INDEX_BYTES = 2**33  # about 100 million images
+UNQUOTED = "/:%@!$&'()*+,;=~[]"  # in the path of a URL; it may be quoted already
+_QUERY = re.compile(r"(\w+://[^\s?]*)\?[^\s'\")]*")
 
 
 class TransientError(Exception):
@@ -50,7 +55,11 @@ class PermanentError(Exception):
 
 
 class NotFound(PermanentError):
-    """Raised if a file does not exist, or access to it is denied."""
+    """Raised if a file does not exist."""
+
+
+class AccessDenied(NotFound):
+    """Raised if access to a file is denied; for S3, the file may also be missing."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +152,7 @@ class RemoteShards:
     def request(self, name: str, start: int, stop: int) -> bytes:
         """Return the bytes from `start` to `stop` of a file, bypassing the cache."""
         try:
-            data = self._cat(f"{self._root}/{name}", start, stop)
+            data = self._cat(self._path(name), start, stop)
         except Exception as error:  # each underlying library raises its own exceptions
             raise classify_failure(error, self._reached) from error
         self._reached = True
@@ -154,6 +163,11 @@ class RemoteShards:
         if len(data) < stop - start:
             raise TransientError(f"received {len(data):,} of {stop - start:,} bytes")
         return data
+
+    def _path(self, name: str) -> str:
+        """Return the path of a file in the file system; a signature is sent as it was given."""
+        path = f"{self._root}/{name}"
+        return quote(path, safe=UNQUOTED) + self.url.query if self.url.query else path
 
     def _cat(self, path: str, start: int, stop: int) -> bytes:
         if not self._filesystem.async_impl:
@@ -227,14 +241,35 @@ def open_filesystem(url: Url) -> tuple[Any, str]:
         from fsspec.core import url_to_fs
 
         if protocol in ("http", "https"):
-            # use the proxies from the environment, and the passwords in ~/.netrc
-            return url_to_fs(str(url), client_kwargs={"trust_env": True})
+            options = {
+                "trust_env": True,  # proxies from the environment, passwords from ~/.netrc
+                "headers": {"Accept-Encoding": "identity"},  # ranges of the file itself
+                "raise_for_status": check_response,
+            }
+            return url_to_fs(str(url), client_kwargs=options, encoded=bool(url.query))
         if protocol == "s3":
             return url_to_fs(str(url), config_kwargs={"max_pool_connections": CONNECTIONS})
         return url_to_fs(str(url))
     except ImportError:
         command = "pip install gcsfs" if protocol == "gs" else EXTRA
         raise ImportError(f"{url}: {protocol}:// needs another package: {command}") from None
+
+
+async def check_response(response: Any) -> None:
+    """Raise PermanentError if aiohttp's `response` is not a range of the requested file."""
+    if response.status not in (200, 206):
+        return
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding != "identity":
+        raise PermanentError(
+            f"the server compresses files (Content-Encoding: {short_reason(encoding)}), so that "
+            "byte ranges of them cannot be read: switch this off for the folder"
+        )
+    if response.content_type == "text/html":
+        raise PermanentError(
+            "the server responded with a web page (text/html) and not with the file: it may ask "
+            "for a login"
+        )
 
 
 def classify_failure(error: Exception, reached: bool) -> TransientError | PermanentError:
@@ -246,10 +281,12 @@ def classify_failure(error: Exception, reached: bool) -> TransientError | Perman
 
     status = getattr(error, "status", None)  # from aiohttp, which may not be installed
     name = type(error).__name__
+    if isinstance(error, PermanentError):  # from check_response
+        return error
     if isinstance(error, FileNotFoundError):
         return NotFound("no such file")
     if isinstance(error, PermissionError) or status in (401, 403):
-        return NotFound("access denied")
+        return AccessDenied("access denied")
     if name == "NoCredentialsError":
         return PermanentError(
             "no credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
@@ -270,9 +307,9 @@ def classify_failure(error: Exception, reached: bool) -> TransientError | Perman
     return TransientError(reason)
 
 
-def short_reason(error: Exception) -> str:
-    """Return a library's message on one line, truncated if it is too long."""
-    text = " ".join(str(error).split()) or type(error).__name__
+def short_reason(error: Exception | str) -> str:
+    """Return a library's message on one line, without queries of URLs, truncated if too long."""
+    text = _QUERY.sub(r"\1", " ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}..."
 
 
