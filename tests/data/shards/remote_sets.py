@@ -10,7 +10,7 @@ from PIL import Image
 from reslab.data.datasets import EncodedImages
 from reslab.data.shards.block_cache import BlockCache
 from reslab.data.shards.reader import RemoteOptions
-from reslab.data.shards.remote import RetryPolicy
+from reslab.data.shards.retry import RetryPolicy
 from reslab.data.shards.writer import Packing, pack_sets
 from reslab.runtime.events import Log
 

@@ -20,15 +20,8 @@ from reslab.data.decode import BadImage
 from reslab.data.loader import Batch
 from reslab.data.location import Url, parse_location
 from reslab.data.shards.reader import ShardReader, open_remote_part, remote_parts
-from reslab.data.shards.remote import (
-    PermanentError,
-    RemoteShards,
-    RetryPolicy,
-    TransientError,
-    classify_failure,
-    retry,
-    short_reason,
-)
+from reslab.data.shards.remote import RemoteShards, classify_failure, short_reason
+from reslab.data.shards.retry import PermanentError, RetryPolicy, TransientError, retry
 from reslab.data.shards.writer import Packing, pack_sets
 
 pytest.importorskip("aiohttp", reason="the extra `remote`")

@@ -24,17 +24,14 @@ from reslab.data.decode import BadImage
 from reslab.data.location import Url
 from reslab.data.shards.block_cache import BlockCache, cache_folder
 from reslab.data.shards.index import INDEX, Index, Shard, parse_index
-from reslab.data.shards.remote import (
-    BLOCK_BYTES,
-    FETCHERS,
+from reslab.data.shards.remote import BLOCK_BYTES, FETCHERS, RemoteShards, fetch_index
+from reslab.data.shards.retry import (
     AccessDenied,
     CorruptData,
     NotFound,
     PermanentError,
-    RemoteShards,
     RetryPolicy,
     TransientError,
-    fetch_index,
     retry,
 )
 from reslab.errors import os_reason
