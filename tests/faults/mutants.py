@@ -1,0 +1,237 @@
+"""Mutate files of every kind, read each mutant as a user would, and judge what happened.
+
+    python -m tests.faults.mutants [--count 10000] [--seed 1] [--only NUMBER] [--table]
+
+Mutant NUMBER of a seed is always the same. Each is read in a forked process, with a limit on time
+and on memory, and must be read, with an answer, or be refused by an exception that reslab documents
+and that names the file. What else can happen is a fault:
+
+    exception   another exception, which a user would see as a bare "'iteration'" or a traceback
+    unnamed     the message does not name the file
+    message     the message is not one printable line of moderate length
+    silent      a file with a checksum was read without a word, with another answer
+    noise       a library printed to standard error
+    hang        no answer within the limit; or the process ended, as by a signal
+"""
+
+import argparse
+import json
+import os
+import random
+import resource
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from tests.faults.mutations import mutate
+from tests.faults.subjects import Refused, Subject, all_subjects
+
+SECONDS = 20  # for one mutant; the slowest subject takes under one, but the machine may be busy
+MEMORY = 2**32  # bytes of address space beyond what the process has when it begins
+LONGEST = 1500  # characters of a message
+OUTCOMES = ("same", "other", "refused")
+FAULTS = ("exception", "unnamed", "message", "silent", "noise", "hang")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What reading one mutant led to."""
+
+    number: int
+    kind: str
+    subject: str
+    file: str
+    mutation: str
+    outcome: str  # one of OUTCOMES or FAULTS
+    text: str = ""
+
+
+class Hang(BaseException):
+    """The time for one mutant has run out."""
+
+
+def chosen(subjects: Sequence[Subject], seed: int, number: int) -> tuple[Subject, Path, random.Random]:
+    """Return the subject of a mutant, its file, and the generator of its mutation."""
+    rng = random.Random(f"{seed} {number}")
+    subject = rng.choices(subjects, [subject.weight for subject in subjects])[0]
+    return subject, rng.choice(subject.targets), rng
+
+
+def judge(subject: Subject, file: Path, folder: Path, answer: object) -> tuple[str, str]:
+    """Read the mutant in `folder`; return an outcome, and the message or the fault."""
+    warned: list[str] = []
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            now = subject.probe(folder)
+        warned = [str(warning.message) for warning in caught]
+    except Hang:
+        return "hang", "".join(traceback.format_stack()[-3:])
+    except Exception as error:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        return refusal(error, file)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    if json.dumps(now) == json.dumps(answer):
+        return "same", ""
+    if subject.guarded and not any(file.name in line for line in warned):
+        return "silent", f"{now} instead of {answer}"[:500]
+    return "other", ""
+
+
+def refusal(error: Exception, file: Path) -> tuple[str, str]:
+    """Judge an exception: whether reslab documents its type, and what its message says."""
+    ours = type(error).__module__.startswith("reslab.")
+    if isinstance(error, OSError) and error.filename:
+        text = f"{error.strerror}: {error.filename}"
+    elif ours or type(error) in (ValueError, RuntimeError, Refused):
+        text = str(error)
+    else:
+        place = "".join(traceback.format_tb(error.__traceback__)[-2:])
+        return "exception", f"{type(error).__name__}: {str(error)[:300]}\n{place}"
+    lines = text.strip().splitlines()
+    if len(lines) != 1 and type(error) is not Refused or len(text) > LONGEST:
+        return "message", text[:500] + "".join(traceback.format_tb(error.__traceback__)[-1:])
+    if file.name not in text:
+        return "unnamed", text[:500] + "\n" + "".join(traceback.format_tb(error.__traceback__)[-2:])
+    return "refused", text
+
+
+def work(
+    subjects: Sequence[Subject], answers: Sequence[object], seed: int, numbers: Sequence[int], pipe: int
+) -> None:
+    """Read mutants, and write a line of JSON before and after each."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGALRM, raise_hang)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    with tempfile.TemporaryDirectory() as home, tempfile.TemporaryFile() as noise:
+        os.dup2(noise.fileno(), 2)
+        for number in numbers:
+            subject, file, rng = chosen(subjects, seed, number)
+            folder = Path(home) / str(number)
+            shutil.copytree(subject.source, folder)
+            place = folder / file.relative_to(subject.source)
+            mutation, mutant = mutate(file.read_bytes(), file.suffix, rng)
+            place.write_bytes(mutant)
+            facts = (number, subject.kind, subject.name, str(file.relative_to(subject.source)), mutation)
+            os.write(pipe, (json.dumps(asdict(Verdict(*facts, "begun"))) + "\n").encode())
+            noise.truncate(0)
+            outcome, text = judge(subject, file, folder, answers[subjects.index(subject)])
+            if noise.seek(0, os.SEEK_END) and outcome in OUTCOMES:
+                noise.seek(0)
+                outcome, text = "noise", noise.read(500).decode(errors="replace")
+            os.write(pipe, (json.dumps(asdict(Verdict(*facts, outcome, text))) + "\n").encode())
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def raise_hang(number: int, frame: object) -> None:
+    raise Hang
+
+
+def verdicts(
+    subjects: Sequence[Subject], answers: Sequence[object], seed: int, numbers: Sequence[int]
+) -> Iterator[Verdict]:
+    """Read mutants in a forked process, and in another one after a process that ended."""
+    numbers = list(numbers)
+    while numbers:
+        reading, writing = os.pipe()
+        process = os.fork()
+        if not process:
+            os.close(reading)
+            try:
+                work(subjects, answers, seed, numbers, writing)
+            except BaseException:
+                os.write(writing, (json.dumps({"failed": traceback.format_exc()}) + "\n").encode())
+            os._exit(0)
+        os.close(writing)
+        begun = None
+        for verdict in lines_of(reading, process):
+            if verdict.outcome == "begun":
+                begun = verdict
+                numbers = numbers[numbers.index(verdict.number) + 1 :]
+            else:
+                begun = None
+                yield verdict
+        _, status = os.waitpid(process, 0)
+        if begun:
+            text = f"the process ended: {os.waitstatus_to_exitcode(status)}"
+            yield Verdict(**asdict(begun) | {"outcome": "hang", "text": text})
+        elif numbers:
+            raise RuntimeError(f"a process ended between two mutants: {status}")
+
+
+def lines_of(reading: int, process: int) -> Iterator[Verdict]:
+    """Yield the verdicts that a process writes; kill it if it is silent for too long."""
+    with os.fdopen(reading) as pipe:
+        while True:
+            if not select.select([pipe], [], [], 2 * SECONDS)[0]:
+                os.kill(process, signal.SIGKILL)
+            line = pipe.readline()
+            if not line:
+                return
+            facts = json.loads(line)
+            if "failed" in facts:
+                raise RuntimeError(facts["failed"])
+            yield Verdict(**facts)
+
+
+def table(counts: dict[str, Counter[str]]) -> str:
+    """Return the counts by kind as a table in Markdown."""
+    columns = (*OUTCOMES, *FAULTS)
+    rows = [["kind", "mutants", *columns], ["---", *["---:"] * (1 + len(columns))]]
+    total: Counter[str] = Counter()
+    for kind, count in counts.items():
+        rows.append([kind, *(f"{n:,}" for n in (count.total(), *(count[c] for c in columns)))])
+        total += count
+    rows.append(["all", *(f"{n:,}" for n in (total.total(), *(total[c] for c in columns)))])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def main() -> int:
+    """Print each fault, and the counts by kind; return 1 if there are faults."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--count", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", type=int)
+    parser.add_argument("--kind", default="")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    counts: dict[str, Counter[str]] = {}
+    with tempfile.TemporaryDirectory(prefix="mutants-") as home:
+        begun = time.monotonic()
+        subjects = [s for s in all_subjects(Path(home)) if arguments.kind in s.kind]
+        answers = [subject.probe(copy(subject, Path(home))) for subject in subjects]
+        counts = {subject.kind: Counter() for subject in subjects}
+        print(f"{len(subjects)} subjects in {time.monotonic() - begun:.1f} s", file=sys.stderr)
+        numbers = range(arguments.count) if arguments.only is None else [arguments.only]
+        spent: Counter[str] = Counter()
+        last = time.monotonic()
+        for verdict in verdicts(subjects, answers, arguments.seed, numbers):
+            spent[f"{verdict.kind} {verdict.subject}"] += time.monotonic() - last
+            last = time.monotonic()
+            counts[verdict.kind][verdict.outcome] += 1
+            if verdict.outcome in FAULTS or arguments.only is not None:
+                print(json.dumps(asdict(verdict)), flush=True)
+    print(f"{time.monotonic() - begun:.1f} s", spent.most_common(12), file=sys.stderr)
+    print(table(counts))
+    return int(any(count[fault] for count in counts.values() for fault in FAULTS))
+
+
+def copy(subject: Subject, home: Path) -> Path:
+    return Path(shutil.copytree(subject.source, Path(tempfile.mkdtemp(dir=home)) / "copy"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
