@@ -10,7 +10,13 @@ from PIL import Image
 from torch import Tensor
 
 from reslab.data.datasets import EncodedImages, ImagesInMemory
-from reslab.evaluation.mistakes import mistakes_from, mistakes_json, thumbnail, worst_mistakes
+from reslab.evaluation.mistakes import (
+    mistakes_from,
+    mistakes_json,
+    must_be_mistakes,
+    thumbnail,
+    worst_mistakes,
+)
 
 CLASSES = ("ant", "bee", "cat")
 # correct; wrong, confident; wrong, unsure; wrong, most confident; NaN; all equal
@@ -90,15 +96,17 @@ def test_a_thumbnail_is_never_enlarged(size, expected, kind: str) -> None:
 def test_mistakes_survive_json() -> None:
     mistakes = worst_mistakes(logs(), LABELS, numbered())
     text = json.dumps(mistakes_json(mistakes), allow_nan=False)
+    must_be_mistakes(json.loads(text))
     assert mistakes_from(json.loads(text)) == mistakes
 
 
 def test_malformed_content_and_remote_images_are_refused() -> None:
     content = mistakes_json(worst_mistakes(logs(), LABELS, numbered()))
-    with pytest.raises(ValueError, match="not a list of mistakes"):
-        mistakes_from({"errors": []})
-    with pytest.raises(ValueError, match="not a list of mistakes"):
-        mistakes_from({"mistakes": [{"file": "a"}]})
+    for other in ([], {"errors": []}, {"mistakes": {}}):
+        with pytest.raises(ValueError, match="no list of 'mistakes'"):
+            must_be_mistakes(other)
+    with pytest.raises(ValueError, match="mistake 0 has no set"):
+        must_be_mistakes({"mistakes": [{"file": "a"}]})
     content["mistakes"][0]["picture"] = "https://example.org/a.png"
     with pytest.raises(ValueError, match="not embedded in the file"):
-        mistakes_from(content)
+        must_be_mistakes(content)

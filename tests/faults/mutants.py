@@ -29,7 +29,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -60,7 +60,9 @@ class Hang(BaseException):
     """The time for one mutant has run out."""
 
 
-def chosen(subjects: Sequence[Subject], seed: int, number: int) -> tuple[Subject, Path, random.Random]:
+def chosen(
+    subjects: Sequence[Subject], seed: int, number: int
+) -> tuple[Subject, Path, random.Random]:
     """Return the subject of a mutant, its file, and the generator of its mutation."""
     rng = random.Random(f"{seed} {number}")
     subject = rng.choices(subjects, [subject.weight for subject in subjects])[0]
@@ -80,7 +82,7 @@ def judge(subject: Subject, file: Path, folder: Path, answer: object) -> tuple[s
         return "hang", "".join(traceback.format_stack()[-3:])
     except Exception as error:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        return refusal(error, file)
+        return refusal(error, [target.name for target in subject.targets])
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     if json.dumps(now) == json.dumps(answer):
@@ -90,8 +92,11 @@ def judge(subject: Subject, file: Path, folder: Path, answer: object) -> tuple[s
     return "other", ""
 
 
-def refusal(error: Exception, file: Path) -> tuple[str, str]:
-    """Judge an exception: whether reslab documents its type, and what its message says."""
+def refusal(error: Exception, names: Sequence[str]) -> tuple[str, str]:
+    """Judge an exception: whether reslab documents its type, and what its message says.
+
+    A message may also name another file of the subject, which the mutant contradicts.
+    """
     ours = type(error).__module__.startswith("reslab.")
     if isinstance(error, OSError) and error.filename:
         text = f"{error.strerror}: {error.filename}"
@@ -101,15 +106,19 @@ def refusal(error: Exception, file: Path) -> tuple[str, str]:
         place = "".join(traceback.format_tb(error.__traceback__)[-2:])
         return "exception", f"{type(error).__name__}: {str(error)[:300]}\n{place}"
     lines = text.strip().splitlines()
-    if len(lines) != 1 and type(error) is not Refused or len(text) > LONGEST:
+    if (len(lines) != 1 and type(error) is not Refused) or len(text) > LONGEST:
         return "message", text[:500] + "".join(traceback.format_tb(error.__traceback__)[-1:])
-    if file.name not in text:
+    if not any(name in text for name in names):
         return "unnamed", text[:500] + "\n" + "".join(traceback.format_tb(error.__traceback__)[-2:])
     return "refused", text
 
 
 def work(
-    subjects: Sequence[Subject], answers: Sequence[object], seed: int, numbers: Sequence[int], pipe: int
+    subjects: Sequence[Subject],
+    answers: Sequence[object],
+    seed: int,
+    numbers: Sequence[int],
+    pipe: int,
 ) -> None:
     """Read mutants, and write a line of JSON before and after each."""
     torch.set_num_threads(1)
@@ -125,7 +134,13 @@ def work(
             place = folder / file.relative_to(subject.source)
             mutation, mutant = mutate(file.read_bytes(), file.suffix, rng)
             place.write_bytes(mutant)
-            facts = (number, subject.kind, subject.name, str(file.relative_to(subject.source)), mutation)
+            facts = (
+                number,
+                subject.kind,
+                subject.name,
+                str(file.relative_to(subject.source)),
+                mutation,
+            )
             os.write(pipe, (json.dumps(asdict(Verdict(*facts, "begun"))) + "\n").encode())
             noise.truncate(0)
             outcome, text = judge(subject, file, folder, answers[subjects.index(subject)])
@@ -167,7 +182,7 @@ def verdicts(
         _, status = os.waitpid(process, 0)
         if begun:
             text = f"the process ended: {os.waitstatus_to_exitcode(status)}"
-            yield Verdict(**asdict(begun) | {"outcome": "hang", "text": text})
+            yield replace(begun, outcome="hang", text=text)
         elif numbers:
             raise RuntimeError(f"a process ended between two mutants: {status}")
 
@@ -216,15 +231,20 @@ def main() -> int:
         counts = {subject.kind: Counter() for subject in subjects}
         print(f"{len(subjects)} subjects in {time.monotonic() - begun:.1f} s", file=sys.stderr)
         numbers = range(arguments.count) if arguments.only is None else [arguments.only]
-        spent: Counter[str] = Counter()
+        spent: dict[str, float] = {}
         last = time.monotonic()
         for verdict in verdicts(subjects, answers, arguments.seed, numbers):
-            spent[f"{verdict.kind} {verdict.subject}"] += time.monotonic() - last
+            label = f"{verdict.kind} {verdict.subject}"
+            spent[label] = spent.get(label, 0) + time.monotonic() - last
             last = time.monotonic()
             counts[verdict.kind][verdict.outcome] += 1
             if verdict.outcome in FAULTS or arguments.only is not None:
                 print(json.dumps(asdict(verdict)), flush=True)
-    print(f"{time.monotonic() - begun:.1f} s", spent.most_common(12), file=sys.stderr)
+    print(
+        f"{time.monotonic() - begun:.1f} s",
+        sorted(((round(v, 1), k) for k, v in spent.items()), reverse=True)[:12],
+        file=sys.stderr,
+    )
     print(table(counts))
     return int(any(count[fault] for count in counts.values() for fault in FAULTS))
 

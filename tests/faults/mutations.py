@@ -194,7 +194,9 @@ def change_document(value: Any, rng: random.Random) -> Any:
     if rng.random() < 0.7:
         container = value
         while True:
-            key = rng.choice([*(container if isinstance(container, dict) else range(len(container)))])
+            key = rng.choice(
+                [*(container if isinstance(container, dict) else range(len(container)))]
+            )
             inner = container[key]
             if not isinstance(inner, dict | list) or not inner or rng.random() < 0.3:
                 break
@@ -224,7 +226,9 @@ def change_json(data: bytes, rng: random.Random) -> bytes:
         return flip_bit(data, rng)
     if rng.random() < 0.1:
         text = json.dumps({"x": value} | (value if isinstance(value, dict) else {}))
-        long = rng.choice([*DEEP.values(), "1" * 5000, "-" + "9" * 5000, "1e99999", "NaN", '"\\u12'])
+        long = rng.choice(
+            [*DEEP.values(), "1" * 5000, "-" + "9" * 5000, "1e99999", "NaN", '"\\u12']
+        )
         changed = text.replace(rng.choice(NUMBER.findall(text) or ["{"]), long, 1)
     else:
         changed = json.dumps(change_document(value, rng))
@@ -260,7 +264,9 @@ def change_xml(data: bytes, rng: random.Random) -> bytes:
             new = rng.choice([tag.upper(), "x", "object", "name", "bndbox", "annotation"])
             return as_bytes(re.sub(rf"(</?){tag}>", rf"\1{new}>", text))
         case _:
-            return as_bytes(text.replace("</", rng.choice(["<![CDATA[", "<!--", "&amp;", "&x;"]), 1))
+            return as_bytes(
+                text.replace("</", rng.choice(["<![CDATA[", "<!--", "&amp;", "&x;"]), 1)
+            )
 
 
 def change_header(data: bytes, rng: random.Random) -> bytes:
@@ -320,11 +326,16 @@ def change_tensors(data: bytes, rng: random.Random) -> bytes:
     return save(arrays, facts)
 
 
+HEADERS = (
+    "'descr': '|O'", "'descr': '<M8[s]'", "'descr': []", "'fortran_order': True",
+    "'shape': (99999999999, 3)", "'shape': (-1,)", "'shape': " + "(" * 200,
+)  # fmt: skip
+
+
 def change_npy(data: bytes, rng: random.Random) -> bytes:
     """Change the header of a .npy file."""
     header = as_text(data[10:128])
-    at = rng.choice(["'descr': '|O'", "'shape': (99999999999, 3)", "'shape': (-1,)", "'descr': []",
-                     "'fortran_order': True", "'shape': " + "(" * 200, "'descr': '<M8[s]'"])  # fmt: skip
+    at = rng.choice(HEADERS)
     key = at.split(":")[0]
     changed = re.sub(rf"{key}: (\([^)]*\)|'[^']*'|\w+)", lambda _: at, header)
     return data[:10] + as_bytes(changed)[:118].ljust(118) + data[128:]

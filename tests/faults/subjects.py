@@ -20,6 +20,7 @@ from tests.field.annotated import BOX_FAULTS, plant_coco, plant_labelme, plant_v
 from tests.field.small_images import image, images
 from tests.golden.questions import copy_golden
 from tests.models import references
+from tests.models.convert.states import save_npz
 
 import reslab
 from reslab.cli import main
@@ -88,7 +89,9 @@ def without_clocks(value: Any, folder: Path) -> Any:
 
 
 def digest(*arrays: np.ndarray) -> str:
-    return hashlib.sha256(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)).hexdigest()
+    return hashlib.sha256(
+        b"".join(np.ascontiguousarray(array).tobytes() for array in arrays)
+    ).hexdigest()
 
 
 def pixels(folder: Path) -> object:
@@ -102,7 +105,10 @@ def classes(folder: Path) -> object:
 
 
 def facts_of(sets: FolderSplits) -> object:
-    return [(part.files, part.labels.tolist(), part.ids, part.classes) for part in (sets.train, sets.test)]
+    return [
+        (part.files, part.labels.tolist(), part.ids, part.classes)
+        for part in (sets.train, sets.test)
+    ]
 
 
 def all_images(folder: Path) -> object:
@@ -129,9 +135,7 @@ def box_facts(sets: DetectionSplits) -> object:
 def imported(folder: Path) -> object:
     """Import weights of the authors' layout; answer with the weights."""
     (file,) = (file for file in folder.iterdir() if file.name.startswith("net"))
-    model = reslab.import_weights(
-        file, "resnet20", folder / "out.safetensors", on_event=None
-    ).model
+    model = reslab.import_weights(file, "resnet20", folder / "out.safetensors", on_event=None).model
     return digest(*(value.numpy() for value in model.net.state_dict().values()))
 
 
@@ -199,15 +203,29 @@ def image_subjects(home: Path) -> Iterator[Subject]:
             for number in range(3):
                 drawn = picture(FORMATS[name][0], number + 3 * (kind == "cat"))
                 drawn.save(folder / kind / f"{number}-{name}")
-    yield Subject("images", "check", folder, "cat/*", command("check", "{}", "--size", "32", "--json"), weight=8)
+    yield Subject(
+        "images",
+        "check",
+        folder,
+        "cat/*",
+        command("check", "{}", "--size", "32", "--json"),
+        weight=8,
+    )
 
 
+def lines(row: Callable[[int], str], header: str = "") -> str:
+    return header + "".join(f"{row(number)}\n" for number in range(9))
+
+
+KINDS = ("cat", "dog", "eel")
 TABLES = {
-    "labels.csv": "file,label\n" + "".join(f"{n}.png,{'cat dog eel'.split()[n % 3]}\n" for n in range(9)),
-    "labels.tsv": "image\tclass\tsplit\n" + "".join(f"{n}.png\t{n % 2}\t{'train' if n < 6 else 'val'}\n" for n in range(9)),
-    "labels.txt": "".join(f"{n}.png {n % 3}\n" for n in range(9)),
-    "train.csv": "id,a,b,c\n" + "".join(f"{n},{n % 3 == 0:d},{n % 3 == 1:d},{n % 3 == 2:d}\n" for n in range(9)),
-}  # fmt: skip
+    "labels.csv": lines(lambda n: f"{n}.png,{KINDS[n % 3]}", "file,label\n"),
+    "labels.tsv": lines(
+        lambda n: f"{n}.png\t{n % 2}\t{'train' if n < 6 else 'val'}", "image\tclass\tsplit\n"
+    ),
+    "labels.txt": lines(lambda n: f"{n}.png {n % 3}"),
+    "train.csv": lines(lambda n: f"{n},{n % 3 == 0:d},{n % 3 == 1:d},{n % 3 == 2:d}", "id,a,b,c\n"),
+}
 
 
 def table_subjects(home: Path) -> Iterator[Subject]:
@@ -254,7 +272,9 @@ def box_subjects(home: Path) -> Iterator[Subject]:
         ("voc", "ImageSets/Main/*.txt"), ("yolo", "labels/*/*.txt"), ("yolo", "*.yaml"),
         ("labelme", "*.json"),
     ):  # fmt: skip
-        kind = {"coco": "COCO", "one": "COCO", "voc": "VOC", "yolo": "YOLO"}.get(name, "other boxes")
+        kind = {"coco": "COCO", "one": "COCO", "voc": "VOC", "yolo": "YOLO"}.get(
+            name, "other boxes"
+        )
         if name != "labelme":
             yield Subject(kind, f"{name} {pattern}", folders[name], pattern, boxes, weight=6)
         yield Subject(kind, f"check {name} {pattern}", folders[name], pattern, checked, weight=2)
@@ -286,14 +306,29 @@ def run_subjects(home: Path) -> Iterator[Subject]:
     own.mkdir()
     changes = [word for change in TINY for word in ("--set", change)]
     # the data are outside the folder that is copied for each mutant
-    command("train", "own-resnet18", "--data", str(golden["images"]), "--out", "{}/run", *changes, "--json")(own)
+    command(
+        "train",
+        "own-resnet18",
+        "--data",
+        str(golden["images"]),
+        "--out",
+        "{}/run",
+        *changes,
+        "--json",
+    )(own)
     begun = home / "begun"
     shutil.copytree(own, begun)
-    for name in ("result.json", "model.safetensors", "mistakes.json", "checkpoints/00000006.safetensors"):
+    for name in (
+        "result.json",
+        "model.safetensors",
+        "mistakes.json",
+        "checkpoints/00000006.safetensors",
+    ):
         (begun / "run" / name).unlink()
     resumed = command("resume", "{}/run", "--json")
     for pattern, guarded in (
-        ("run/checkpoints/*", True), ("run/preprocessing.safetensors", True), ("run/data.safetensors", True),
+        ("run/checkpoints/*", True), ("run/preprocessing.safetensors", True),
+        ("run/data.safetensors", True),
         ("run/*.json", False), ("run/metrics.jsonl", False),
     ):  # fmt: skip
         kind = "tensors of a run" if guarded else "JSON of a run"
@@ -308,7 +343,9 @@ def run_subjects(home: Path) -> Iterator[Subject]:
     detectors = home / "detectors"
     shutil.copytree(golden["detector"], detectors / "run")
     yield Subject("JSON of a run", "report a detector", detectors, "run/*.json*", page, weight=2)
-    measured = command("evaluate", "{}/run/detections.json", "--data", str(golden["boxes"]), "--json")
+    measured = command(
+        "evaluate", "{}/run/detections.json", "--data", str(golden["boxes"]), "--json"
+    )
     yield Subject("detections", "evaluate", detectors, "run/detections.json", measured, weight=6)
     scored = home / "scored"
     shutil.copytree(own, scored)
@@ -317,19 +354,35 @@ def run_subjects(home: Path) -> Iterator[Subject]:
     yield from model_subjects(home, own, detectors, golden)
 
 
-def model_subjects(home: Path, own: Path, detectors: Path, golden: dict[str, Path]) -> Iterator[Subject]:
+def model_subjects(
+    home: Path, own: Path, detectors: Path, golden: dict[str, Path]
+) -> Iterator[Subject]:
     models = home / "models"
     models.mkdir()
     shutil.copy(own / "run" / "model.safetensors", models)
     yield Subject("model files", "load", models, "model.safetensors", model_logits, True, weight=8)
-    predicted = command("predict", "{}/model.safetensors", str(golden["images"] / "val" / "moss" / "26.jpg"), "--json")
+    predicted = command(
+        "predict",
+        "{}/model.safetensors",
+        str(golden["images"] / "val" / "moss" / "26.jpg"),
+        "--json",
+    )
     yield Subject("model files", "predict", models, "*", predicted, True, weight=2)
     old = home / "first models"
     old.mkdir()
     shutil.copy(golden["photographs"] / "model.safetensors", old)
-    yield Subject("model files, first edition", "load", old, "model.safetensors", model_logits, weight=6)
+    yield Subject(
+        "model files, first edition", "load", old, "model.safetensors", model_logits, weight=6
+    )
     detected = command("detect", "{}/run", str(golden["boxes"] / "val" / "12.jpg"), "--json")
-    yield Subject("model files, first edition", "detect", detectors, "run/model.safetensors", detected, weight=3)
+    yield Subject(
+        "model files, first edition",
+        "detect",
+        detectors,
+        "run/model.safetensors",
+        detected,
+        weight=3,
+    )
     packed = home / "packed"
     packed.mkdir()
     command("pack", str(golden["images"]), "{}/set", "--json")(packed)
@@ -342,7 +395,11 @@ def model_subjects(home: Path, own: Path, detectors: Path, golden: dict[str, Pat
 
 def akamaster_state() -> dict[str, torch.Tensor]:
     """Return random weights of a ResNet-20 under akamaster's names."""
-    shapes: references.Shapes = {"conv1.weight": (16, 3, 3, 3), "linear.weight": (10, 64), "linear.bias": (10,)}
+    shapes: references.Shapes = {
+        "conv1.weight": (16, 3, 3, 3),
+        "linear.weight": (10, 64),
+        "linear.bias": (10,),
+    }
     references.norm(shapes, "bn1", 16)
     before = 16
     for stage, width in enumerate((16, 32, 64), 1):
@@ -363,7 +420,7 @@ def weight_subjects(home: Path) -> Iterator[Subject]:
         "net-legacy.th": lambda file: torch.save(
             {"state_dict": state}, file, _use_new_zipfile_serialization=False
         ),
-        "net.npz": lambda file: np.savez(file, **{k: v.numpy() for k, v in state.items()}),
+        "net.npz": lambda file: save_npz(state, file),
     }.items():
         folder = home / "weights" / name
         folder.mkdir(parents=True)

@@ -50,20 +50,25 @@ def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
     folder.unlock(folder.lock())
 
 
+def row(kind: str, iteration: int) -> dict[str, object]:
+    error = "train_error" if kind == "train" else "top1_error"
+    return {"kind": kind, "iteration": iteration, "set": "test", error: 50.0}
+
+
 def test_lines_after_a_checkpoint_are_forgotten_and_a_cut_line_too(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", RECIPE, HERE)
-    folder.log([{"kind": "train", "iteration": k} for k in (10, 20, 30)])
+    folder.log([row("train", k) for k in (10, 20, 30)])
     with open(folder.metrics, "a") as file:
         file.write('{"iterat')  # as after a kill in the middle of a line
     assert [row["iteration"] for row in folder.rows()] == [10, 20, 30]
     folder.forget_after(20, evaluated_until=20)
-    folder.log([{"kind": "train", "iteration": 25}])
+    folder.log([row("train", 25)])
     assert [row["iteration"] for row in folder.rows()] == [10, 20, 25]
 
 
 def test_evaluations_after_the_last_checkpoint_are_made_again(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", RECIPE, HERE)
-    folder.log([{"kind": kind, "iteration": k} for k in (20, 40) for kind in ("train", "eval")])
+    folder.log([row(kind, k) for k in (20, 40) for kind in ("train", "eval")])
     folder.forget_after(40, evaluated_until=39)
     kept = [(row["kind"], row["iteration"]) for row in folder.rows()]
     assert kept == [("train", 20), ("eval", 20), ("train", 40)]
@@ -83,7 +88,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(ValueError, match=r"environment.json is damaged"):
         folder.environment()
     folder.metrics.write_bytes(content + b"garbage\n")
-    with pytest.raises(ValueError, match=r"metrics.jsonl is damaged"):
+    with pytest.raises(ValueError, match=r"metrics.jsonl:1 is damaged"):
         folder.rows()
 
 

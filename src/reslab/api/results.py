@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +65,8 @@ def run_result(folder: Path, document: dict[str, Any]) -> RunResult:
 def report_from(row: Mapping[str, Any]) -> Report | AveragePrecision:
     """Return the report of a classifier or a detector, given its entry in result.json."""
     if "map_50" not in row:
-        report = Report(**row)
+        known = {field.name for field in fields(Report)}
+        report = Report(**{key: value for key, value in row.items() if key in known})
         # JSON has null for the loss of a run that diverged
         return replace(report, loss=math.nan) if row["loss"] is None else report
     return AveragePrecision(

@@ -58,6 +58,8 @@ class EncodedImages:
     prefetch: Callable[[Sequence[str]], None] | None = None
     notes: tuple[str, ...] = ()  # a line for each kind of thing left out or assumed
     groups: Tensor | None = None  # int64 [N]; a split keeps images of one group (patient) together
+    # for messages, if a table has the labels: "the rows of DIR/train.csv"
+    source: str = ""
 
     def __repr__(self) -> str:
         classes = len(self.classes)
@@ -71,6 +73,10 @@ class EncodedImages:
         files = [self.files[index] for index in indices.tolist()]
         groups = None if self.groups is None else self.groups[indices]
         return replace(self, name=name, files=files, labels=self.labels[indices], groups=groups)
+
+    def shown(self, label: int) -> str:
+        """Return a class for a message, with the file that has the labels."""
+        return f"{self.ids[label]!r}{f' in {self.source}' if self.source else ''}"
 
     def image(self, index: int) -> np.ndarray:
         """Decode an image, RGB uint8 [H, W, 3]; raise BadImage if it cannot be decoded."""
@@ -181,7 +187,7 @@ def split_validation(whole: EncodedImages, validation: float, seed: int) -> Fold
     if (counts < 2).any():
         few = int((counts < 2).nonzero()[0])
         raise ValueError(
-            f"class {whole.ids[few]!r} has {'one image' if counts[few] else 'no images'}, but a "
+            f"class {whole.shown(few)} has {'one image' if counts[few] else 'no images'}, but a "
             "split needs two: add images, remove the class, or create train/ and val/ yourself"
         )
     rows_by_class = whole.labels.argsort(stable=True).split(counts.tolist())

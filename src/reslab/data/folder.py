@@ -128,7 +128,7 @@ def open_whole_folder(place: Location, *, names: Path | None = None) -> EncodedI
 def _open_whole_folder(place: Location, names: Path | None) -> EncodedImages:
     if labelled := labels_in_file(place, names):
         part = list(labelled.parts.values())[-1]
-        return replace(part.images, notes=labelled.notes)
+        return replace(part, notes=labelled.notes)
     division = find_parts(place, refuse)
     name, root = list(division.parts.items())[-1]
     whole = _open(name, root, place, names)
@@ -161,7 +161,7 @@ def _open_folder_parts(folder: Path) -> dict[str, EncodedImages]:
 def _labelled_folder_parts(labelled: LabelledFolder, folder: Path) -> dict[str, EncodedImages]:
     """Return the splits to pack; a packed copy has no groups, so they are split before."""
     names = list(labelled.parts)
-    whole = labelled.parts[names[0]].images
+    whole = labelled.parts[names[0]]
     if len(names) == 2 or whole.groups is not None:
         sets = open_folder(folder)
         return {"train": sets.train, "validation": sets.test}
@@ -180,8 +180,8 @@ def labels_in_file(place: Location, names: Path | None = None) -> LabelledFolder
 def labelled_parts(labelled: LabelledFolder) -> dict[str, FolderPart]:
     """Return the parts of a folder whose images are labelled in a file."""
     return {
-        name: FolderPart(name, labelled.root, "", part.images, part.where)
-        for name, part in labelled.parts.items()
+        name: FolderPart(name, labelled.root, "", images, images.source)
+        for name, images in labelled.parts.items()
     }
 
 

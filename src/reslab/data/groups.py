@@ -41,7 +41,7 @@ def split_by_group(whole: EncodedImages, validation: float, seed: int) -> Folder
         ]
         if not able:
             raise ValueError(
-                f"class {whole.ids[label]!r} cannot be split, as its images are in too few groups "
+                f"class {whole.shown(label)} cannot be split, as its images are in too few groups "
                 "(patients, videos): add images of others, or a column split with train and val"
             )
         smallest = min(able, key=lambda group: counts[group].total())

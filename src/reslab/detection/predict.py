@@ -179,7 +179,10 @@ class DetectorPredictor:
             yield pixels if isinstance(pixels, BadImage) else self._detect(pixels)
 
     def _detect(self, pixels: np.ndarray) -> DetectedImage:
-        detections = detect_objects(self.detector, pixels, self.search)
+        try:
+            detections = detect_objects(self.detector, pixels, self.search)
+        except RuntimeError as error:  # infinite or NaN
+            raise RuntimeError(f"{self.path}: {error}" if self.path else str(error)) from None
         detections = detections.take(detections.scores >= self.threshold)
         classes, ids = self.detector.classes, self.detector.ids
         rows = zip(

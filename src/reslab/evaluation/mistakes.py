@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -93,12 +93,21 @@ def mistakes_json(mistakes: Sequence[Mistake]) -> dict[str, Any]:
 
 
 def mistakes_from(content: dict[str, Any]) -> list[Mistake]:
-    """Parse the content of a mistakes.json; raise ValueError if it is malformed."""
-    try:
-        mistakes = [Mistake(**entry) for entry in content["mistakes"]]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"not a list of mistakes: {error}") from None
-    for mistake in mistakes:
-        if not mistake.picture.startswith(INLINE):
-            raise ValueError(f"the image of {mistake.file} is not embedded in the file")
-    return mistakes
+    """Return the mistakes in the content of a mistakes.json; see `must_be_mistakes`."""
+    names = [field.name for field in fields(Mistake)]
+    return [Mistake(**{name: entry[name] for name in names}) for entry in content["mistakes"]]
+
+
+def must_be_mistakes(content: Any) -> None:
+    """Raise ValueError, with the reason, unless a value is the content of a mistakes.json."""
+    entries = content.get("mistakes") if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise ValueError("there is no list of 'mistakes' in it")
+    for number, entry in enumerate(entries):
+        for field in fields(Mistake):
+            value = entry.get(field.name) if isinstance(entry, dict) else None
+            kind = (int, float) if field.type is float else str
+            if not isinstance(value, kind):
+                raise ValueError(f"mistake {number} has no {field.name}, or of another type")
+        if not entry["picture"].startswith(INLINE):
+            raise ValueError(f"the image of mistake {number} is not embedded in the file")

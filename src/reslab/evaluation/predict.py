@@ -139,7 +139,8 @@ class Predictor:
         device = self.model.preprocessing.std.device
         logs = log_mean([log_probabilities(self.model, images, view, device) for view in views])
         if logs.isnan().any():
-            raise RuntimeError("the network's scores are NaN: its weights are unusable")
+            place = f"{self.path}: " if self.path else ""
+            raise RuntimeError(f"{place}the network's scores are NaN: its weights are unusable")
         if logs.shape[1] != len(self.classes):  # a network of the user's own has no configuration
             raise ValueError(
                 f"the network has {logs.shape[1]} outputs, the model names {len(self.classes)} "

@@ -136,12 +136,18 @@ def must_match(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor], file
         if names:
             more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
             raise misfit(file, f"{what} {', '.join(map(quoted, names[:SHOWN]))}{more}")
+    as_built = all(tensors[name].dtype == expected.dtype for name, expected in wanted.items())
+    # in a network in bf16, the norms may be fp32
+    main_type = next((t.dtype for t in tensors.values() if t.ndim > 1), torch.float32)
     for name, expected in wanted.items():
         tensor = tensors[name]
         if tensor.shape != expected.shape:
             shapes = f"{list(tensor.shape)}, but the network has {list(expected.shape)}"
             raise misfit(file, f"{name} has the shape {shapes}")
         floats = expected.is_floating_point() and tensor.dtype in WEIGHT_TYPES
+        one_type = tensor.dtype == main_type or (tensor.ndim < 2 and tensor.dtype == torch.float32)
+        if floats and not (one_type or as_built):
+            raise misfit(file, f"{name} holds {tensor.dtype}, but other weights {main_type}")
         if not floats and tensor.dtype != expected.dtype:
             kinds = f"{tensor.dtype}, but the network has {expected.dtype}"
             raise misfit(file, f"{name} holds {kinds}")

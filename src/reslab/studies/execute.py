@@ -1,7 +1,6 @@
 """Run a study: start each of its runs as a `reslab train` command."""
 
 import ctypes
-import json
 import os
 import signal
 import subprocess
@@ -10,6 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from reslab.runtime.json_text import parse_json
 
 if TYPE_CHECKING:  # a cluster worker starts runs without importing torch
     from reslab.studies.experiments import PlannedRun
@@ -168,8 +169,8 @@ def iterations_done(run: "PlannedRun") -> int:
         with open(run.folder / "metrics.jsonl", "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
             lines = [line for line in file.read().splitlines(keepends=True) if line.endswith(b"\n")]
-        return json.loads(lines[-1])["iteration"]
-    except (OSError, IndexError, ValueError):  # no log yet, or an incomplete line
+        return int(parse_json(lines[-1])["iteration"])
+    except (OSError, LookupError, TypeError, ValueError):  # no log yet, or a damaged line
         return 0
 
 

@@ -39,8 +39,8 @@ class Curve:
     def watched(self) -> tuple[list[float], list[float]]:
         """Return iterations and top-1 error (or a detector's mAP@.5) on the monitored set."""
         name = self.watched_set()
-        rows = [row for row in self.rows if row["kind"] == "eval" and row["set"] == name]
         measure = "map_50" if self.of_boxes() else "top1_error"
+        rows = [row for row in self.rows if row.get("set") == name and measure in row]
         return [row["iteration"] for row in rows], [row[measure] for row in rows]
 
 

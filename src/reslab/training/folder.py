@@ -1,16 +1,19 @@
 """The run folder: a run's recipe, log, checkpoints and results."""
 
-import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from reslab.errors import unknown_name
+from reslab.models.model_facts import quoted
 from reslab.runtime.files import LOCK, atomic_write, lock, read_regular, to_json
+from reslab.runtime.json_text import parse_json
 from reslab.training.checkpoint import Checkpoint, save_checkpoint
 from reslab.training.overrides import Fields, recipe_differences
 from reslab.training.recipe import TASKS, Deviations, Recipe, RunRecipe, TaskRecipe
+from reslab.training.stored import Environment, must_be, must_be_result, must_be_row
 
 # files left behind by a process that was killed while creating the folder
 LEFTOVERS = (LOCK, "environment.json", ".environment.json.tmp", ".recipe.json.tmp")
@@ -85,17 +88,17 @@ class RunFolder:
         """Return the recipe's fields as stored; the task defaults to classification."""
         file = self.path / "recipe.json"
         try:
-            fields = json.loads(read_regular(file))
+            fields = parse_json(read_regular(file))
         except ValueError as error:
             raise ValueError(f"{file}: the recipe is not valid JSON: {error}") from None
         if not isinstance(fields, dict):
-            raise ValueError(f"{file}: a recipe is an object with keys, not {fields!r}")
+            raise ValueError(f"{file}: a recipe is an object with keys, not {quoted(fields)}")
         return {"task": "classification"} | fields
 
     def task(self) -> str:
         """Return the run's task, one of TASKS."""
         task = self.fields()["task"]
-        if task not in TASKS:
+        if not isinstance(task, str) or task not in TASKS:
             error = unknown_name("task", str(task), TASKS)
             raise ValueError(f"{self.path / 'recipe.json'}: {error}")
         return task
@@ -120,11 +123,11 @@ class RunFolder:
         """Return the result, or None if the run is not finished."""
         if not (self.path / "result.json").exists():
             return None
-        return self.read_json("result.json", "train_error", "evaluation", "seconds")
+        return self.read_json("result.json", must_be_result)
 
     def environment(self) -> dict[str, Any]:
         """Return the seed, the data folder and the machine with which the run was started."""
-        return self.read_json("environment.json", "seed", "data")
+        return self.read_json("environment.json", partial(must_be, Environment))
 
     def lock(self) -> int:
         """Lock the folder until `unlock` or the end of this process; return the lock's handle."""
@@ -141,11 +144,11 @@ class RunFolder:
         """Return the parsed lines of metrics.jsonl, except a last line truncated by a kill."""
         if not self.metrics.exists():
             return []
-        lines = read_regular(self.metrics).splitlines(keepends=True)
-        try:
-            return [json.loads(line) for line in lines if line.endswith(b"\n")]
-        except ValueError as error:
-            raise ValueError(f"{self.metrics} is damaged: {error}") from None
+        rows = []
+        for number, line in enumerate(read_regular(self.metrics).splitlines(keepends=True), 1):
+            if line.endswith(b"\n"):
+                rows.append(parse_stored(line, must_be_row, f"{self.metrics}:{number}"))
+        return rows
 
     def log(self, rows: Iterable[dict[str, Any]]) -> None:
         """Append lines to metrics.jsonl, after any lines left over from an earlier OSError.
@@ -199,16 +202,19 @@ class RunFolder:
     def write_json(self, name: str, value: Any) -> None:
         self.write(name, (to_json(value, indent=2) + "\n").encode())
 
-    def read_json(self, name: str, *keys: str) -> dict[str, Any]:
-        """Read a JSON file in the folder; raise ValueError if it is damaged or lacks any `keys`."""
-        try:
-            value = json.loads(read_regular(self.path / name))
-        except ValueError as error:
-            raise ValueError(f"{self.path / name} is damaged: {error}") from None
-        missing = [key for key in keys if not isinstance(value, dict) or key not in value]
-        if missing:
-            raise ValueError(f"{self.path / name} is damaged: there is no {missing[0]!r} in it")
-        return value
+    def read_json(self, name: str, check: Callable[[Any], None]) -> dict[str, Any]:
+        """Read a JSON file in the folder; raise ValueError if it is damaged or fails the check."""
+        return parse_stored(read_regular(self.path / name), check, str(self.path / name))
+
+
+def parse_stored(text: bytes, check: Callable[[Any], None], place: str) -> dict[str, Any]:
+    """Parse the JSON at `place`; raise ValueError if it is damaged or fails the check."""
+    try:
+        value = parse_json(text)
+        check(value)
+    except ValueError as error:
+        raise ValueError(f"{place} is damaged: {error}") from None
+    return value
 
 
 def as_lines(rows: Iterable[dict[str, Any]]) -> bytes:

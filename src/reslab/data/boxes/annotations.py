@@ -54,6 +54,7 @@ class Annotations:
     objects: Objects = field(default_factory=Objects)
     problems: list[Problem] = field(default_factory=list)  # except problems with boxes
     remarks: list[Problem] = field(default_factory=list)  # on what was left out or assumed
+    source: str = ""  # the file that names the images, for messages; "" if each has a file
     differing_ids: str = ""  # a remark, if the classes have other ids in the training split
 
     def __len__(self) -> int:

@@ -61,8 +61,8 @@ def _refuse(part: Annotations, alone: bool) -> None:
     if not alone and (problem := wrong_convention(part)):
         raise ValueError(f"{problem.place}: {problem.note}")
     if not alone and (missing := list(missing_images(part.root, part.files))):
-        hint = what_lies_in(part.root, missing[0])
-        lines.append(f"{part.root / missing[0]} does not exist; {hint}")
+        hint, place = what_lies_in(part.root, missing[0]), f"{part.source}: " if part.source else ""
+        lines.append(f"{place}{part.root / missing[0]} does not exist; {hint}")
         lines += [f"{part.root / file} does not exist" for file in missing[1:]]
     lines += [f"{part.place(row)}: {unknown_in_words(part, row)}" for row in unknown_classes(part)]
     faulty = faulty_boxes(part)
@@ -72,6 +72,8 @@ def _refuse(part: Annotations, alone: bool) -> None:
         more = f"; `reslab check FOLDER` lists {len(lines) - 1:,} more" if len(lines) > 1 else ""
         raise ValueError(f"{' '.join(lines[0].split())}{more}")
     if not part.files:
-        raise ValueError(f"{part.root}: the annotations list no images")
+        raise ValueError(f"{part.source or part.root}: the annotations list no images")
     if not part.classes:
-        raise ValueError(f"{part.root}: the annotations have no classes and no objects")
+        raise ValueError(
+            f"{part.source or part.root}: the annotations have no classes and no objects"
+        )

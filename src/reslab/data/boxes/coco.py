@@ -1,7 +1,5 @@
 """Read COCO instances: a JSON file of images, categories and boxes, beside image folders."""
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +8,7 @@ from reslab.data.boxes.coco_files import coco_part, image_places
 from reslab.data.boxes.coco_records import RecordReader
 from reslab.data.boxes.image_files import place_images
 from reslab.data.boxes.outlines import with_outline_box
-from reslab.errors import os_reason
-from reslab.runtime.files import MAX_LIST_BYTES, read_regular
+from reslab.runtime.json_text import read_json
 
 LISTS = ("images", "annotations", "categories")
 
@@ -26,7 +23,7 @@ def read_coco(path: Path, folder: Path, name: str, *, find_images: bool = True) 
     objects = Objects()
     part = Annotations(
         "COCO", name, folder, lambda row: f"{shown}: annotation {objects.places[row]}",
-        objects=objects,
+        objects=objects, source=shown,
     )  # fmt: skip
     _read_records(path, RecordReader(part, shown))
     if find_images:
@@ -41,23 +38,6 @@ def _read_records(path: Path, reader: RecordReader) -> None:
     reader.categories(document["categories"])
     reader.images(document["images"])
     reader.objects(document["annotations"])
-
-
-def read_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """Read a JSON file; raise ValueError, naming the malformed line."""
-    try:
-        return json.loads(read_regular(path, MAX_LIST_BYTES), object_hook=object_hook)
-    except OSError as error:
-        raise ValueError(f"{path}: {os_reason(error)}") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: not UTF-8 text") from None
-    except RecursionError:
-        raise ValueError(f"{path}: nested too deeply") from None
-    except json.JSONDecodeError as error:
-        place = f"{path}:{error.lineno}"
-        raise ValueError(f"{place}: malformed JSON: {error.msg}, column {error.colno}") from None
-    except ValueError as error:  # a number with too many digits
-        raise ValueError(f"{path}: {error}") from None
 
 
 def _read_lists(path: Path) -> dict[str, list[Any]]:

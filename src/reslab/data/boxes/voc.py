@@ -14,6 +14,7 @@ from reslab.data.boxes.image_files import (
 )
 from reslab.data.boxes.sets import UNKNOWN_SIZE
 from reslab.data.boxes.voc_homes import VocHome
+from reslab.data.boxes.voc_lists import list_with
 from reslab.data.boxes.voc_xml import CORNERS, XmlAnnotation
 from reslab.data.class_folders import Problem
 from reslab.data.decode import IMAGE_SUFFIXES
@@ -55,6 +56,9 @@ def read_voc(
                 annotation = _read_xml(path, xml_file)
             except ValueError as error:
                 file_and_line, _, reason = str(error).partition(": ")
+                first = not part.problems and key not in home.sheets
+                if first and (listed := list_with(home, key)):
+                    reason += f", but {listed} lists it"
                 part.problems.append(Problem("annotation file", file_and_line, reason))
                 continue
             xml_files.append(xml_file)
@@ -104,9 +108,12 @@ class ImageNames:
 def _read_xml(path: Path, file: str) -> XmlAnnotation:
     """Parse the XML of one image; raise ValueError as `PLACE: REASON`."""
     try:
-        return XmlAnnotation(read_regular(path), file)
+        data = read_regular(path)
     except OSError as error:
         raise ValueError(f"{file}: {os_reason(error)}") from None
+    except ValueError as error:  # a name with a zero byte
+        raise ValueError(f"{file}: {error}") from None
+    return XmlAnnotation(data, file)
 
 
 def _add_image(part: Annotations, annotation: XmlAnnotation, key: str, image: str) -> None:

@@ -41,6 +41,15 @@ def listed_keys(home: VocHome, part: str) -> list[str]:
     return list(dict.fromkeys(_key(line, annotated) for line in lines))
 
 
+def list_with(home: VocHome, key: str) -> str:
+    """Return the name of the list that has a key without annotations; "" if none has it."""
+    for part in ALIASES:
+        for path in part_lists(home, part):
+            if any(_key(line, {}) == key for line in _lines(path)):
+                return path.name
+    return ""
+
+
 class OwnSplit(NamedTuple):
     """The keys of a folder's training and test images, by its own lists."""
 

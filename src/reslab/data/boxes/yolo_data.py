@@ -127,7 +127,7 @@ def _texts(entry: Any) -> list[str]:
 def _product(shape: Sequence[Any]) -> int:
     product = 1
     for number in shape:
-        product *= int(number) if str(number).isdecimal() else 0
+        product *= int(number) if str(number).isdecimal() and len(str(number)) < 6 else 0
     return product
 
 
@@ -140,8 +140,8 @@ def _names(names: Any, count: Any, path: Path) -> tuple[str, ...]:
         names = [names[number] for number in numbers]
     if not isinstance(names, list) or not names or not all(isinstance(n, str) for n in names):
         raise ValueError(f"{path}: names must be a list of the classes, or 0: NAME and so on")
-    if isinstance(count, str) and count.isdecimal() and int(count) != len(names):
-        raise ValueError(f"{path}: nc is {count}, but names has {len(names)} classes")
+    if isinstance(count, str) and count.isdecimal() and count.lstrip("0") != str(len(names)):
+        raise ValueError(f"{path}: nc is {count[:20]}, but names has {len(names)} classes")
     return tuple(name.strip() for name in names)
 
 

@@ -34,19 +34,11 @@ from reslab.data.shards.reader import is_packed
 
 
 @dataclass(frozen=True)
-class LabelledPart:
-    """One split that a table defines, or all of its images."""
-
-    images: EncodedImages
-    where: str  # for messages: "the train rows of DIR/labels.csv", "the rows of DIR/train.csv"
-
-
-@dataclass(frozen=True)
 class LabelledFolder:
     """Images labelled in a file: train and validation, one of them, or WHOLE_FOLDER alone."""
 
     root: Path  # the files are relative to it
-    parts: dict[str, LabelledPart]
+    parts: dict[str, EncodedImages]
     notes: tuple[str, ...]
 
 
@@ -154,8 +146,8 @@ def _build(root: Path, tables: Tables, labelled: Labelled, names: Path | None) -
     parts = {}
     for part, listed in rows.items():
         images = encoded_images(part or root.resolve().name, root, listed, names)
-        parts[part or WHOLE_FOLDER] = LabelledPart(images, where[part])
-    if "validation" not in parts and any(part.images.groups is not None for part in parts.values()):
+        parts[part or WHOLE_FOLDER] = replace(images, source=where[part])
+    if "validation" not in parts and any(part.groups is not None for part in parts.values()):
         notes.append("a split keeps the images of each group, such as a patient, in one part")
     order = [name for name in ("train", "validation", WHOLE_FOLDER) if name in parts]
     return LabelledFolder(root, {name: parts[name] for name in order}, tuple(notes))

@@ -27,7 +27,7 @@ def read_meta(path: Path) -> dict[str, str]:
             synsets = _matrix(inner[1])
             if isinstance(synsets, list):
                 return {f"{s['ILSVRC2012_ID']:.0f}": str(s["WNID"]) for s in synsets}
-    except (struct.error, zlib.error, KeyError, StopIteration, ValueError, TypeError):
+    except (struct.error, zlib.error, LookupError, StopIteration, ValueError, TypeError):
         pass
     raise ValueError(f"{path} is not the meta.mat of ImageNet's development kit")
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from reslab.evaluation.mistakes import Mistake, mistakes_from
+from reslab.evaluation.mistakes import Mistake, mistakes_from, must_be_mistakes
 from reslab.runtime.events import Event
 from reslab.studies.page.figures import draw_errors, draw_responses
 from reslab.studies.page.findings import classifier_findings, response_findings
@@ -120,11 +120,7 @@ def read_mistakes(run: Path) -> list[Mistake]:
     file = run / "mistakes.json"
     if not file.exists():
         return []
-    content = RunFolder(run).read_json(file.name, "mistakes")
-    try:
-        return mistakes_from(content)
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged: {error}") from None
+    return mistakes_from(RunFolder(run).read_json(file.name, must_be_mistakes))
 
 
 def details_of(label: str, evaluation: Event, mistakes: Sequence[Mistake]) -> EvaluationDetails:
