@@ -8,12 +8,13 @@ import math
 import os
 import stat
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from reslab.errors import os_reason
+from reslab.runtime.json_text import parse_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +45,19 @@ def read_text(path: str | Path, limit: int = MAX_BYTES) -> str:
         raise ValueError(f"{path}: {os_reason(error)}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8 text") from None
+
+
+def read_json(path: Path, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+    """Read a JSON file; raise ValueError, naming the file and the malformed line."""
+    try:
+        return parse_json(read_regular(path, MAX_LIST_BYTES), object_hook)
+    except OSError as error:
+        raise ValueError(f"{path}: {os_reason(error)}") from None
+    except json.JSONDecodeError as error:
+        place = f"{path}:{error.lineno}"
+        raise ValueError(f"{place}: malformed JSON: {error.msg}, column {error.colno}") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def open_regular(path: str | Path, limit: int | None = None) -> BinaryIO:
@@ -188,7 +202,7 @@ class TensorFile:
                 facts, digest = _facts_and_digest(metadata)
                 names = file.keys()
                 tensors = {name: file.get_tensor(name) for name in names}
-        except (SafetensorError, RecursionError) as error:
+        except SafetensorError as error:
             raise ValueError(str(error)) from None
         if FACTS in metadata and sha256_of(tensors, json.dumps(facts)) != digest:
             raise ValueError("its checksum does not match")
@@ -203,7 +217,7 @@ class TensorFile:
         try:
             with safe_open(path, "pt") as file:
                 return _facts_and_digest(file.metadata() or {})[0]
-        except (SafetensorError, RecursionError) as error:
+        except SafetensorError as error:
             raise ValueError(str(error)) from None
 
 
@@ -215,7 +229,7 @@ def _facts_and_digest(metadata: Mapping[str, str]) -> tuple[dict[str, Any], str 
     """
     if FACTS not in metadata:
         return {name: _json_or_text(text) for name, text in metadata.items()}, None
-    facts = json.loads(metadata[FACTS])
+    facts = parse_json(metadata[FACTS])
     if not isinstance(facts, dict):
         raise ValueError(f"its facts are a {type(facts).__name__}, not a dict")
     return facts, facts.pop(DIGEST, None) or metadata.get(DIGEST)
@@ -223,7 +237,7 @@ def _facts_and_digest(metadata: Mapping[str, str]) -> tuple[dict[str, Any], str 
 
 def _json_or_text(text: str) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except json.JSONDecodeError:
         return text
 

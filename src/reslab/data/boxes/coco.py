@@ -8,7 +8,7 @@ from reslab.data.boxes.coco_files import coco_part, image_places
 from reslab.data.boxes.coco_records import RecordReader
 from reslab.data.boxes.image_files import place_images
 from reslab.data.boxes.outlines import with_outline_box
-from reslab.runtime.json_text import read_json
+from reslab.runtime.files import read_json
 
 LISTS = ("images", "annotations", "categories")
 

@@ -100,7 +100,7 @@ def format_of(path: Path) -> str | None:
                 return _of_table(path)
             case ".txt":
                 return _of_text(path)
-    except (OSError, ValueError, RecursionError, csv.Error, ElementTree.ParseError):
+    except (OSError, ValueError, LookupError, RecursionError, csv.Error, ElementTree.ParseError):
         return None
     return None
 

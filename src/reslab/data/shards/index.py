@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from reslab.runtime.files import MAX_BYTES
+from reslab.runtime.json_text import parse_json
 
 INDEX = "index.safetensors"
 FORMAT = 1
@@ -228,10 +229,7 @@ def checked_facts(header: dict) -> dict:
 
 
 def _parse_object(text: str | bytes, what: str) -> dict:
-    try:
-        content = json.loads(text)
-    except RecursionError:
-        raise ValueError(f"{what} is nested too deeply") from None
+    content = parse_json(text)
     if not isinstance(content, dict):
         raise ValueError(f"{what} is not a JSON object")
     return content

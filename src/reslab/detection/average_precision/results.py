@@ -11,7 +11,7 @@ from reslab.data.boxes.coco_values import IdTable, as_id
 from reslab.data.boxes.sets import Detections, DetectionSet
 from reslab.errors import unknown_name
 from reslab.runtime.events import Callback, note, silent
-from reslab.runtime.json_text import read_json
+from reslab.runtime.files import read_json
 
 KEYS = ("image_id", "category_id", "bbox", "score")
 MAX_NUMBER = 1e30  # so that areas stay finite
