@@ -23,7 +23,7 @@ CONTRACTS = {
     "src/reslab/cli/pack.py": ("part.pictures",),
     "src/reslab/data/boxes/tree.py": ('"pictures"',),
     "src/reslab/data/shards/writer.py": ("pictures: int",),
-    "src/reslab/evaluation/mistakes.py": ("picture: str", "picture=thumbnail", "mistake.picture"),
+    "src/reslab/evaluation/mistakes.py": ("picture: str", "picture=thumbnail", 'entry["picture"]'),
     "src/reslab/evaluation/score_cache.py": ('"pictures"',),
     "src/reslab/recipes/classification.py": ('data="pictures"', "pictures=PhotographSettings"),
     "src/reslab/studies/page/report.html.j2": ("mistake.picture",),

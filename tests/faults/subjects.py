@@ -1,4 +1,4 @@
-"""What is mutated: small files of every kind that reslab reads, and how each is read."""
+"""Small files of every kind that reslab reads, and a function that reads each."""
 
 import hashlib
 import io
@@ -152,7 +152,7 @@ def page(folder: Path) -> object:
     return (written.path.with_suffix(".md")).read_text().replace(str(folder), "")
 
 
-def picture(mode: str, seed: int = 1, side: int = 40) -> Image.Image:
+def drawing(mode: str, seed: int = 1, side: int = 40) -> Image.Image:
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (side // 8, side // 8, 3), np.uint8)
     drawn = Image.fromarray(coarse).resize((side + 8, side), Image.Resampling.BICUBIC)
@@ -194,14 +194,14 @@ def image_subjects(home: Path) -> Iterator[Subject]:
     for name, (mode, options) in FORMATS.items():
         folder = home / "formats" / name
         folder.mkdir(parents=True)
-        picture(mode).save(folder / name, **options)
+        drawing(mode).save(folder / name, **options)
         yield Subject("images", name, folder, "*", pixels, weight=2)
     folder = home / "checked"
     for name in ("baseline.jpg", "rgb.png", "raw.tif", "still.gif"):
         for kind in ("cat", "dog"):
             (folder / kind).mkdir(parents=True, exist_ok=True)
             for number in range(3):
-                drawn = picture(FORMATS[name][0], number + 3 * (kind == "cat"))
+                drawn = drawing(FORMATS[name][0], number + 3 * (kind == "cat"))
                 drawn.save(folder / kind / f"{number}-{name}")
     yield Subject(
         "images",
