@@ -8,7 +8,7 @@ import string
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar
 
 from torch import Tensor
 
@@ -20,6 +20,7 @@ from reslab.models.preprocessing import Channels
 from reslab.models.resnet import Block, ResNet
 
 NameMap = dict[str, str]  # ours -> theirs
+Value = TypeVar("Value")
 Colour = tuple[float, float, float]  # RGB from 0 to 255
 
 # a batch norm's tensors under torch's names; the last one, a count, is missing in some files
@@ -121,7 +122,7 @@ def authors_block(config: ResNetConfig, stage: int, block: int) -> str:
     return string.ascii_lowercase[block]
 
 
-def with_slashes(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def with_slashes(tensors: Mapping[str, Value]) -> dict[str, Value]:
     """Rename blobs to `layer/0`, whatever separates layer and number."""
     return {re.sub(r"[/_.](\d)$", r"/\1", name): tensor for name, tensor in tensors.items()}
 

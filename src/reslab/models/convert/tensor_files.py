@@ -1,125 +1,175 @@
 """Read named tensors from other programs' files, without ever running code from them."""
 
-import re
-import warnings
-from collections.abc import Mapping
+import math
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from pickle import UnpicklingError
-from shlex import quote
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
-from reslab.models.convert.wrapping import (
-    Weights,
-    named_tensors,
-    network_prefix,
-    plain_facts,
-    without_network,
-)
-from reslab.runtime.files import TensorFile
+from reslab.errors import os_reason
+from reslab.models.convert.other_files import what_it_is
+from reslab.models.convert.stored import BATCH_COUNT, NotWeights, Stored, from_array, in_memory
+from reslab.models.convert.torch_files import read_archive, read_pickle
+from reslab.models.convert.wrapping import Content, Weights, network_prefix, without_network
+from reslab.runtime.files import TensorFile, open_regular
 
-TORCH_SUFFIXES = (".pth", ".pt", ".th")
-WEIGHT_SUFFIXES = (".safetensors", *TORCH_SUFFIXES, ".npz")
-PACKED = {".xz": "xz -dk", ".gz": "gzip -dk", ".bz2": "bzip2 -dk", ".zst": "zstd -dk"}
+HEAD_BYTES = 4096  # in which a file's kind is recognised
+MOST_BYTES = 2**33  # in a file
+MOST_UNPACKED = 2**31  # bytes in an archive that is smaller than what it holds
+MOST_WEIGHTS = 2**29  # in a file: no network of the family has an eighth of them
+MOST_HEADER = 10**8  # bytes in a safetensors file
 
 
 def read_tensors(file: Path) -> Weights:
     """Return the weights of the network in a file, without wrappers and prefixes, as fp32.
 
-    If the names match no layout, the weights have their full names. Pickles are opened with
-    `weights_only=True` only: anything more could run code.
+    The content decides how a file is read, not its name. If the names match no layout, the weights
+    have their full names. Raise ValueError, with what to do instead, if it is no file of weights.
     """
-    if not file.is_file():
-        raise ValueError(f"no file {file}")
-    if file.suffix in PACKED:
-        raise ValueError(f"{file} is compressed: first `{PACKED[file.suffix]} {quote(str(file))}`")
-    if file.suffix not in WEIGHT_SUFFIXES:
-        raise ValueError(f"{file}: weights are read from {', '.join(WEIGHT_SUFFIXES)}")
-    if file.suffix == ".safetensors":
-        content = read_safetensors(file)
-    elif file.suffix == ".npz":
-        content = read_npz(file)
-    else:
-        content = read_pickle(file)
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{file} holds a {type(content).__name__} instead of named tensors")
-    tensors = named_tensors(content, file)
-    prefix = network_prefix(tensors, file)
-    names = [name for name in tensors if name.startswith(prefix)]
-    return Weights(
-        tensors={name.removeprefix(prefix): to_fp32(tensors[name], name, file) for name in names},
-        facts=plain_facts(content),
-        left_out=without_network(tensors, prefix),
-        prefix=prefix,
-        beside={name: tensor for name, tensor in tensors.items() if not name.startswith(prefix)},
-    )
+    with open_file(file) as opened:
+        head = opened.read(HEAD_BYTES)
+        opened.seek(0)
+        try:
+            found = weights_in(read_content(file, opened, head))
+        except NotWeights as error:
+            raise ValueError(f"{file} {error}") from None
+        except Exception as error:  # libraries that read damaged files can fail anywhere
+            raise damaged(file, error) from None
+    tensors = {
+        name: to_fp32(tensor, f"{found.prefix}{name}", file)
+        for name, tensor in found.tensors.items()
+    }
+    return replace(found, tensors=tensors)
+
+
+def open_file(file: Path) -> BinaryIO:
+    try:
+        return open_regular(file, MOST_BYTES)
+    except FileNotFoundError:
+        raise ValueError(f"no file {file}") from None
+    except OSError as error:
+        raise ValueError(f"{file}: {os_reason(error)}") from None
+
+
+def read_content(file: Path, opened: BinaryIO, head: bytes) -> Any:
+    """Return the nested object in a file, with tensors that are read when they are needed."""
+    if head.startswith(b"PK\3\4"):
+        return read_zip(file, opened)
+    if head[:1] == b"\x80" and head[1:2] <= b"\5":
+        return read_pickle(opened)
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MOST_HEADER:
+        return read_safetensors(file)
+    raise NotWeights(what_it_is(file, head))
+
+
+def read_zip(file: Path, opened: BinaryIO) -> Any:
+    archive = zipfile.ZipFile(opened)
+    sizes = {info.filename: info.file_size for info in archive.infolist()}
+    if sum(sizes.values()) > max(MOST_UNPACKED, opened.seek(0, 2)):
+        raise NotWeights(f"unpacks to {sum(sizes.values()):,} bytes, too many for weights")
+    if len(sizes) != len(archive.infolist()):
+        raise NotWeights("is an archive in which two files have one name")
+    if all(name.endswith(".npy") for name in sizes):
+        return {name.removesuffix(".npy"): read_npy(archive, name) for name in sizes}
+    pickled = [name for name in sizes if name.rpartition("/")[2] == "data.pkl"]
+    if len(pickled) != 1:
+        some = ", ".join([*sizes][:3])
+        raise NotWeights(f"is a zip archive of {some}, ...: unpack it, and name the file in it")
+    root = pickled[0].removesuffix("data.pkl")
+    if any(name.startswith(f"{root}code/") for name in sizes):
+        raise NotWeights(
+            "is a TorchScript program: where you trust it, "
+            f"torch.save(torch.jit.load({str(file)!r}).state_dict(), 'weights.pth')"
+        )
+    return read_archive(archive, root)
+
+
+def read_npy(archive: zipfile.ZipFile, name: str) -> Any:
+    with archive.open(name) as opened:
+        try:
+            return from_array(np.lib.format.read_array(opened, allow_pickle=False))
+        except ValueError as error:
+            if "allow_pickle" in str(error):
+                raise NotWeights(
+                    f"is refused: its array {name} holds Python objects, which could run code"
+                ) from None
+            raise
 
 
 def read_safetensors(file: Path) -> dict[str, Any]:
-    try:
-        content = TensorFile.read(file)
-    except (ValueError, OSError) as error:
-        raise damaged(file, error) from None
-    if "reslab" in content.facts:
-        raise ValueError(f"{file} is already a reslab model file: use it as it is")
-    return content.facts | content.tensors
+    facts = TensorFile.read_facts(file)
+    if "reslab" in facts:
+        raise NotWeights("is already a reslab model file: use it as it is")
+    with safe_open(file, "pt") as opened:
+        names = list(opened.keys())
+        must_be_few(opened.get_slice(name).get_shape() for name in names)
+        return facts | {name: in_memory(opened.get_tensor(name)) for name in names}
 
 
-def read_npz(file: Path) -> dict[str, Tensor]:
-    try:
-        with open(file, "rb") as opened, np.load(opened, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    except Exception as error:  # one array instead of an archive, or any kind of damage
-        raise damaged(file, error) from None
+def must_be_few(shapes: Iterable[Iterable[int]]) -> None:
+    """Refuse a file with more weights than those of any network of this family."""
+    count = sum(math.prod(shape) for shape in shapes)
+    if count > MOST_WEIGHTS:
+        raise NotWeights(f"holds {count:,} numbers; a network of this family has far fewer")
 
 
-def read_pickle(file: Path) -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the error says the same
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:
-        refused = re.search(r"(?:GLOBAL|global|class) ([\w.]+\.\w+)", str(error))
-        if refused:
-            raise ValueError(
-                f"{file} is refused: opening it needs {refused[1]}, which could run code; on a "
-                "machine where you trust the file, save its state dict alone"
-            ) from None
-        raise ValueError(f"{file} is not a weights file of torch, or is damaged") from None
-    except Exception as error:  # a damaged archive can fail anywhere in torch
-        raise damaged(file, error) from None
+def weights_in(content: Any) -> Weights:
+    """Return the weights, as they are stored, of the network in the object that a program saved."""
+    if not isinstance(content, Mapping):
+        raise NotWeights(f"holds a {type(content).__name__} instead of named tensors")
+    found = Content()
+    facts = found.facts(content)
+    tensors = {name: t for name, t in found.tensors.items() if t.is_weight(name)}
+    must_be_few(tensor.shape for tensor in tensors.values())
+    prefix = network_prefix(tensors)
+    inside, beside = dict[str, Tensor](), dict[str, Tensor]()
+    for name, tensor in tensors.items():
+        if name.startswith(prefix):
+            inside[name.removeprefix(prefix)] = dense(tensor, name)
+        elif tensor.kind == "dense":
+            beside[name] = tensor.read()
+    others = [name for name in found.tensors if name not in tensors or not name.startswith(prefix)]
+    return Weights(inside, facts, without_network(others, prefix), prefix, beside)
+
+
+def dense(tensor: Stored, name: str) -> Tensor:
+    if tensor.kind != "dense":
+        raise NotWeights(f"holds {name!r} as a {tensor.kind} tensor, but weights are dense floats")
+    return tensor.read()
+
+
+def to_fp32(tensor: Tensor, name: str, file: Path) -> Tensor:
+    """Copy a tensor to fp32, except batch counts; ValueError unless they are finite floats."""
+    if name.endswith(BATCH_COUNT):
+        return tensor.to(torch.int64, copy=True)
+    if not tensor.is_floating_point():
+        raise ValueError(
+            f"{file}: {name!r} holds {tensor.dtype} numbers, but weights are dense floats"
+        )
+    numbers = tensor.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    if not numbers.isfinite().all():
+        raise ValueError(f"{file}: {name!r} holds values that are not finite")
+    return numbers
 
 
 def damaged(file: Path, error: Exception) -> ValueError:
     reason = " ".join(str(error).split())[:120] or type(error).__name__
-    return ValueError(f"{file} is not a {file.suffix} file of weights, or is damaged ({reason})")
-
-
-def to_fp32(tensor: Tensor, name: str, file: Path) -> Tensor:
-    """Copy a tensor to fp32, except batch counts; ValueError unless dense and finite."""
-    if name.endswith("num_batches_tracked"):
-        return tensor.detach().long().clone()
-    if tensor.layout != torch.strided or not tensor.is_floating_point():
-        raise ValueError(
-            f"{file}: {name!r} holds {tensor.dtype} numbers, but weights are dense floats"
-        )
-    numbers = tensor.detach().float().clone()
-    if not numbers.isfinite().all():
-        raise ValueError(f"{file}: {name!r} holds values that are not finite")
-    return numbers
+    return ValueError(f"{file} is cut short or damaged: download or copy it again ({reason})")
 
 
 def read_mean(file: Path) -> Tensor:
     """Read a mean image [3, H, W] or colour [3, 1, 1] from .npy, or the first array in .npz."""
     if file.suffix not in (".npy", ".npz"):
         raise ValueError(f"{file}: a mean is read from .npy or .npz")
-    if not file.is_file():
-        raise ValueError(f"no file {file}")
+    opened = open_file(file)
     try:
-        with open(file, "rb") as opened:
+        with opened:
             content = np.load(opened, allow_pickle=False)
             array = content if isinstance(content, np.ndarray) else content[content.files[0]]
             mean = torch.from_numpy(array).float()
@@ -132,7 +182,7 @@ def mean_shaped(mean: Tensor, source: str) -> Tensor:
     """Reshape [3], [1, 3, H, W] or [3, H, W] to [3, H, W]; errors name `source`."""
     shaped = mean.squeeze(0) if mean.ndim == 4 and len(mean) == 1 else mean
     shaped = shaped[:, None, None] if shaped.ndim == 1 else shaped
-    if shaped.ndim != 3 or len(shaped) != 3:
+    if shaped.ndim != 3 or len(shaped) != 3 or not shaped.numel():
         raise ValueError(
             f"{source}: the mean has the shape {list(mean.shape)}, not [3, H, W] or [3]"
         )

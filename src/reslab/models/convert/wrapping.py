@@ -1,16 +1,19 @@
 """Find a network's tensors in the nested object that a training program saved."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from reslab.models.convert.layouts import LAYOUTS, with_slashes
+from reslab.models.convert.pickles import Call
+from reslab.models.convert.stored import NotWeights, Stored
+from reslab.models.convert.torch_files import meaning
 
-DEEPEST = 32  # levels of nesting that are followed
+DEEPEST = 32  # levels of nesting
+MOST_VALUES = 5_000_000
 # parts of a name that mark a running average of the network, or the network that it should match
 AVERAGED = re.compile(
     r"(^|[._])(ema|swa|shadow|averaged?|avg|mean|teacher|momentum|target|encoder_k)(?=[._]|$)", re.I
@@ -39,60 +42,53 @@ class Weights:
         return None
 
 
-def named_tensors(content: Any, file: Path) -> dict[str, Tensor]:
-    """Return all tensors in nested mappings and sequences, by keys joined with dots."""
-    tensors: dict[str, Tensor] = {}
-    for name, value in leaves(content, "", file):
-        if isinstance(value, Tensor) and name in tensors:
-            raise ValueError(f"{file}: two tensors are called {name!r}")
-        if isinstance(value, Tensor):
-            tensors[name] = value
-    return tensors
+@dataclass
+class Content:
+    """The tensors of a nested object by their full names, which are its keys joined with dots."""
+
+    tensors: dict[str, Stored] = field(default_factory=dict)
+    values: int = 0  # visited so far
+
+    def facts(self, value: Any, name: str = "", depth: int = 0) -> Any:
+        """Collect the tensors in a value and return its facts; None if it holds none."""
+        self.values += 1
+        # references to one container, nested, would otherwise be followed for ever
+        if depth > DEEPEST or self.values > MOST_VALUES:
+            raise NotWeights(f"is nested over {DEEPEST} deep, or holds over {MOST_VALUES:,} values")
+        if isinstance(value, Call):
+            value = meaning(value)
+        if isinstance(value, Stored):
+            if name in self.tensors:
+                raise NotWeights(f"holds two tensors that are called {name!r}")
+            self.tensors[name] = value
+        if not isinstance(value, Mapping | list | tuple):
+            return value if isinstance(value, str | int | float) else None
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        start = f"{name}." if name else ""
+        inner = {str(key): self.facts(v, f"{start}{key}", depth + 1) for key, v in items}
+        facts = {key: fact for key, fact in inner.items() if fact is not None}
+        return facts if isinstance(value, Mapping) else [*facts.values()]
 
 
-def leaves(content: Any, name: str, file: Path, depth: int = 0) -> Iterator[tuple[str, Any]]:
-    """Yield the values of nested mappings and sequences with their full names."""
-    if depth > DEEPEST:
-        raise ValueError(f"{file} is nested more than {DEEPEST} levels deep")
-    if isinstance(content, Mapping):
-        items: Iterable[tuple[Any, Any]] = content.items()
-    elif isinstance(content, list | tuple):
-        items = enumerate(content)
-    else:
-        yield name, content
-        return
-    for key, value in items:
-        yield from leaves(value, f"{name}.{key}" if name else str(key), file, depth + 1)
-
-
-def plain_facts(content: Any) -> Any:
-    """Return nested mappings and sequences without the tensors in them."""
-    if isinstance(content, Mapping):
-        facts = {str(key): plain_facts(value) for key, value in content.items()}
-        return {key: value for key, value in facts.items() if value is not None}
-    if isinstance(content, list | tuple):
-        return [plain_facts(value) for value in content if not isinstance(value, Tensor)]
-    return content if isinstance(content, str | int | float | bool) else None
-
-
-def network_prefix(tensors: Mapping[str, Tensor], file: Path) -> str:
+def network_prefix(tensors: Iterable[str]) -> str:
     """Return the prefix, of wrappers and modules, under which the names of a layout are found.
 
-    Of a network and its running average, this is the network's. Return "" if no layout's names are
-    found; raise ValueError if there are several networks.
+    If a file has a network and its running average, this is the network's prefix. Return "" if no
+    layout's names are found; raise ValueError if there are several networks.
     """
     found = prefixes(tensors)
     outermost = [p for p in found if not any(p != q and p.startswith(q) for q in found)]
     trained = [prefix for prefix in outermost if not AVERAGED.search(prefix)] or outermost
     if len(trained) > 1:
         names = ", ".join(prefix.rstrip(".") for prefix in trained)
-        raise ValueError(f"{file} holds {len(trained)} networks, {names}: save the one you want")
+        raise NotWeights(f"holds {len(trained)} networks, {names}: save the one you want")
     return trained[0] if trained else ""
 
 
-def prefixes(tensors: Mapping[str, Tensor]) -> list[str]:
+def prefixes(tensors: Iterable[str]) -> list[str]:
     """Return each prefix under which all marks of a layout are found, in the order of the file."""
-    names = dict.fromkeys([*tensors, *with_slashes(dict(tensors))])
+    names = dict.fromkeys(tensors)
+    names |= with_slashes(names)
     found = dict[str, None]()
     for layout in LAYOUTS:
         first = layout.marks[0]
@@ -104,13 +100,12 @@ def prefixes(tensors: Mapping[str, Tensor]) -> list[str]:
     return list(found)
 
 
-def without_network(tensors: Iterable[str], prefix: str) -> tuple[str, ...]:
-    """Return what else a file holds: the shortest names below which no tensor of the network is."""
+def without_network(others: Iterable[str], prefix: str) -> tuple[str, ...]:
+    """Return the names of tensors outside a network, or of what around them is all outside."""
     groups = dict[str, None]()
-    for name in tensors:
-        if name.startswith(prefix):
-            continue
+    for name in others:
         parts = name.split(".")
         starts = (".".join(parts[:count]) for count in range(1, len(parts)))
-        groups[next((start for start in starts if not prefix.startswith(f"{start}.")), name)] = None
+        outside = (start for start in starts if not prefix.startswith(f"{start}."))
+        groups[name if name.startswith(prefix) else next(outside, name)] = None
     return tuple(groups)

@@ -1,0 +1,79 @@
+"""Recognise files that hold no weights which reslab reads, and say what to do instead."""
+
+import re
+from pathlib import Path
+from shlex import quote
+
+STATE_DICT = "save the weights as torch does: torch.save(model.state_dict(), 'weights.pth')"
+OTHER_NETS = "its networks are not this family's; look for the same network's weights for torch"
+CAFFE = (
+    "with pycaffe, np.savez('weights.npz', **{f'{layer}/{i}': blob.data for layer, blobs in "
+    "net.params.items() for i, blob in enumerate(blobs)})"
+)
+AGAIN = "download or copy it again"
+UNPACK = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
+COMPRESSED = {".gz", ".bz2", ".xz", ".zst"}
+
+# what a file is and what to do, by its first bytes
+STARTS = {
+    b"version https://git-lfs": ("a pointer of Git LFS, not the file", "`git lfs pull` fetches it"),
+    b"\x89HDF\r\n\x1a\n": ("an HDF5 file, as Keras writes", OTHER_NETS),
+    b"\x12\x01\0\0\0\0\0\0": ("a file of MXNet", OTHER_NETS),
+    b"GGUF": ("a GGUF file, of a language model", OTHER_NETS),
+    b"\x93NUMPY": ("one array without a name", "np.savez saves arrays by their names"),
+    b"%PDF": ("a PDF document", "name the file of weights"),
+    b"\x89PNG": ("an image", "name the file of weights"),
+    b"\xff\xd8\xff": ("an image", "name the file of weights"),
+    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "unpack it, and name the file in it"),
+    b"Rar!": ("a RAR archive", "unpack it, and name the file in it"),
+}
+# likewise by the end of its name, for files without certain first bytes
+ENDS = {
+    r"\.(part|partial|crdownload|download|aria2|tmp)": ("an incomplete download", AGAIN),
+    r"\.onnx": ("an ONNX file", STATE_DICT),
+    r"\.caffemodel": ("a Caffe model", CAFFE),
+    r"\.(data-\d+-of-\d+|index|meta|pb|tflite)": ("a file of TensorFlow", OTHER_NETS),
+    r"\.(msgpack|flax)": ("a file of Flax", OTHER_NETS),
+}
+MARKUP = re.compile(r"\s*<(!doctype|html|head|\?xml|!--|\w+>)", re.I)
+TITLE = re.compile(r"<(?:title|code)>\s*([^<]{1,80})", re.I)
+
+
+def what_it_is(file: Path, head: bytes) -> str:
+    """Return the end of a sentence, "is ...: what to do", from a file's name and first bytes."""
+    kind, way_on = kind_and_way_on(file, head)
+    return f"is {kind}: {way_on}"
+
+
+def kind_and_way_on(file: Path, head: bytes) -> tuple[str, str]:
+    if not head.strip(b"\0"):
+        return ("full of zeros, an incomplete download" if head else "empty"), AGAIN
+    for start, program in UNPACK.items():
+        if head.startswith(start):
+            target = file.with_suffix("" if file.suffix in COMPRESSED else ".unpacked")
+            return "compressed", f"first `{program} -dc {quote(str(file))} > {quote(str(target))}`"
+    if head[257:262] == b"ustar":
+        return "a tar archive", f"first `tar -xf {quote(str(file))}`, then name the file in it"
+    for start, answer in STARTS.items():
+        if head.startswith(start):
+            return answer
+    for end, answer in ENDS.items():
+        if re.search(f"{end}$", file.name, re.I):
+            return answer
+    return text_or_unknown(head)
+
+
+def text_or_unknown(head: bytes) -> tuple[str, str]:
+    """Recognise a text, which is often what a server answered instead of the file."""
+    known = "weights are read from files of torch, safetensors, .npz and pickles of arrays"
+    try:
+        text = head.decode("utf-8", "strict" if len(head) < 4 else "ignore")
+    except UnicodeDecodeError:
+        text = "\0"
+    if MARKUP.match(text):
+        found = TITLE.search(text)
+        title = f" ({' '.join(found[1].split())!r})" if found else ""
+        return f"a web page{title}, not the file", "download the file itself, in a browser perhaps"
+    if all(letter.isprintable() or letter.isspace() for letter in text):
+        return "a text", known
+    return "of a kind that reslab does not know", known

@@ -1,0 +1,281 @@
+"""Read pickles without creating any object that they name.
+
+A pickle is a program that calls functions by their names. Here, a call is only noted; the few that
+files of weights need are understood later, and any other name is refused. torch.load with
+`weights_only=True` does call functions, overlooks changed bits, and knows only protocol 2.
+"""
+
+import re
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pickletools import genops
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from reslab.models.convert.stored import NotWeights
+
+DTYPES = {
+    str(dtype): dtype
+    for dtype in (
+        torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn,
+        torch.float8_e5m2, torch.complex64, torch.complex128, torch.int64, torch.int32,
+        torch.int16, torch.int8, torch.uint8, torch.uint16, torch.uint32, torch.uint64, torch.bool,
+    )
+}  # fmt: skip
+STORAGES = {
+    "torch.DoubleStorage": torch.float64,
+    "torch.FloatStorage": torch.float32,
+    "torch.HalfStorage": torch.float16,
+    "torch.BFloat16Storage": torch.bfloat16,
+    "torch.LongStorage": torch.int64,
+    "torch.IntStorage": torch.int32,
+    "torch.ShortStorage": torch.int16,
+    "torch.CharStorage": torch.int8,
+    "torch.ByteStorage": torch.uint8,
+    "torch.BoolStorage": torch.bool,
+    "torch.ComplexFloatStorage": torch.complex64,
+    "torch.ComplexDoubleStorage": torch.complex128,
+    "torch.QInt8Storage": torch.int8,
+    "torch.QUInt8Storage": torch.uint8,
+    "torch.QInt32Storage": torch.int32,
+    "torch.storage.UntypedStorage": torch.uint8,
+}
+UNREAD = {
+    "torch._utils._rebuild_sparse_tensor": "sparse",
+    "torch._utils._rebuild_qtensor": "quantised",
+    "torch._utils._rebuild_nested_tensor": "nested",
+    "torch._utils._rebuild_meta_tensor_no_storage": "meta",
+}
+PATHS = {
+    f"pathlib{module}.{kind}"
+    for module in ("", "._local")
+    for kind in ("Path", "PosixPath", "PurePath", "PurePosixPath", "PureWindowsPath", "WindowsPath")
+}
+NUMPY = {
+    f"numpy.{core}.{name}"
+    for core in ("core", "_core")
+    for name in ("multiarray.scalar", "multiarray._reconstruct", "numeric._frombuffer")
+}
+KNOWN = {
+    *DTYPES, *STORAGES, *UNREAD, *PATHS, *NUMPY,
+    "argparse.Namespace", "collections.OrderedDict", "collections.Counter", "_codecs.encode",
+    "builtins.set", "builtins.complex", "builtins.bytearray", "numpy.dtype", "numpy.ndarray",
+    "torch.Size", "torch.device", "torch.Tensor", "torch.nn.parameter.Parameter",
+    "torch.serialization._get_layout", "torch._tensor._rebuild_from_type_v2",
+    "torch._utils._rebuild_tensor", "torch._utils._rebuild_tensor_v2",
+    "torch._utils._rebuild_tensor_v3", "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_parameter_with_state",
+    "torch._utils._rebuild_device_tensor_from_numpy",
+    "torch._utils._rebuild_device_tensor_from_cpu_tensor",
+}  # fmt: skip
+
+
+PLAIN = re.compile(r"[\w.]{1,99}")  # a name that needs no quotes
+# operations that push their argument, a new value, or a tuple of the topmost values
+ARGUMENTS = {
+    "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE",
+    "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
+    "BYTEARRAY8",
+}  # fmt: skip
+NEW: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_TUPLE": tuple,
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+    "EMPTY_SET": list,  # whose members need no hash
+}
+TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+
+@dataclass(frozen=True, eq=False)
+class Name:
+    """A function or class that a pickle names."""
+
+    full: str
+
+
+@dataclass(eq=False)
+class Call:
+    """A call that a pickle asks for, and the state that it gives to the result."""
+
+    name: str
+    args: tuple[Any, ...]
+    state: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class Storage:
+    """Consecutive numbers in a file, which tensors share."""
+
+    dtype: torch.dtype
+    size: int
+    read: Callable[[], Tensor]  # [size]
+
+
+@dataclass
+class Storages:
+    """The storages of a file, by their keys."""
+
+    read: Callable[[str, int], bytes]  # bytes of the storage with a key, and of a length
+    found: dict[str, Storage] = field(default_factory=dict)
+
+    def get(self, identifier: Any) -> Storage:
+        """Return the storage with the identifier that torch writes."""
+        match identifier:
+            case ("storage", Name(kind), str(key), str(), int(size), *view) if kind in STORAGES:
+                storage = self.found.setdefault(key, self.storage(key, STORAGES[kind], size))
+            case _:
+                raise ValueError("a storage has an identifier that is not torch's")
+        match view:
+            case [(_, int(start), int(size))]:  # part of a storage, in old files
+                if start < 0 or not 0 <= size <= storage.size - start:
+                    raise ValueError("a view extends past its storage")
+                return Storage(storage.dtype, size, lambda: storage.read()[start : start + size])
+        return storage
+
+    def storage(self, key: str, dtype: torch.dtype, size: int) -> Storage:
+        if size < 0:
+            raise ValueError(f"the storage {key} has {size} numbers")
+
+        @cache
+        def numbers() -> Tensor:
+            data = bytearray(self.read(key, size * dtype.itemsize))
+            return torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+
+        return Storage(dtype, size, numbers)
+
+
+@dataclass
+class Unpickler:
+    """The state of a pickle that is read: values, values below each mark, and values to reuse."""
+
+    storages: Storages | None
+    stack: list[Any] = field(default_factory=list)
+    below: list[list[Any]] = field(default_factory=list)
+    memo: dict[int, Any] = field(default_factory=dict)
+
+    def step(self, operation: str, argument: Any) -> None:
+        """Perform one operation."""
+        stack = self.stack
+        match operation:
+            case "PROTO" | "FRAME":
+                pass
+            case "MARK":
+                self.below.append(stack)
+                self.stack = []
+            case "MEMOIZE":
+                self.memo[len(self.memo)] = stack[-1]
+            case "BINPUT" | "LONG_BINPUT":
+                self.memo[argument] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(self.memo[argument])
+            case "TUPLE" | "FROZENSET":
+                self.push(tuple(self.marked()))
+            case "APPEND":
+                self.extend([stack.pop()])
+            case "APPENDS" | "ADDITEMS":
+                self.extend(self.marked())
+            case "SETITEM":
+                self.set_items([stack.pop(-2), stack.pop()])
+            case "SETITEMS":
+                self.set_items(self.marked())
+            case "GLOBAL":
+                stack.append(known_name(argument.replace(" ", ".", 1)))
+            case "STACK_GLOBAL":
+                name, module = stack.pop(), stack.pop()
+                stack.append(known_name(f"{module}.{name}"))
+            case "REDUCE" | "NEWOBJ":
+                args, name = stack.pop(), stack.pop()
+                stack.append(noted_call(name, args))
+            case "BUILD":
+                set_state(stack.pop(), stack[-1])
+            case "BINPERSID" if self.storages:
+                stack.append(self.storages.get(stack.pop()))
+            case _:
+                raise ValueError(f"its pickle has the operation {operation}")
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def marked(self) -> list[Any]:
+        """Remove and return the values above the last mark."""
+        values, self.stack = self.stack, self.below.pop()
+        return values
+
+    def extend(self, values: Sequence[Any]) -> None:
+        if not isinstance(self.stack[-1], list):
+            raise ValueError("its pickle appends to something other than a list")
+        self.stack[-1].extend(values)
+
+    def set_items(self, items: Sequence[Any]) -> None:
+        if not isinstance(self.stack[-1], dict):
+            raise ValueError("its pickle sets items of something other than a dict")
+        self.stack[-1].update(as_dict(zip(items[::2], items[1::2], strict=True)))
+
+
+def unpickle(file: BinaryIO, storages: Storages | None = None) -> Any:
+    """Return the object of the pickle that begins at the file's position, with calls in it."""
+    machine = Unpickler(storages)
+    for operation, argument, _ in genops(file):
+        name = operation.name
+        if name in ARGUMENTS:
+            machine.push(bytes(argument) if isinstance(argument, bytearray) else argument)
+        elif name in NEW:
+            machine.push(NEW[name]())
+        elif count := TUPLES.get(name):
+            machine.stack[-count:] = [tuple(machine.stack[-count:])]
+        elif name == "STOP":
+            break
+        else:
+            machine.step(name, argument)
+    return machine.stack.pop()
+
+
+def known_name(full: str) -> Name:
+    full = full.replace("__builtin__.", "builtins.")
+    if full not in KNOWN:
+        shown = full if PLAIN.fullmatch(full) else repr(full[:99])
+        raise NotWeights(
+            f"is refused: opening it needs {shown}, which could run code; on a machine where you "
+            "trust the file, save its state dict alone"
+        )
+    return Name(full)
+
+
+def noted_call(name: Any, args: Any) -> Any:
+    """Return a call, or at once the dict or bytes that it would return."""
+    if not isinstance(name, Name) or not isinstance(args, tuple):
+        raise ValueError("its pickle calls something other than a name")
+    match name.full, args:
+        case ("collections.OrderedDict" | "collections.Counter", ()):
+            return {}
+        case ("collections.OrderedDict" | "collections.Counter", (dict() as pairs,)):
+            return pairs
+        case ("collections.OrderedDict" | "collections.Counter", (list() as pairs,)):
+            return as_dict(pairs)
+        case "_codecs.encode", (str(text), "latin1" | "latin-1"):
+            return text.encode("latin1")
+    return Call(name.full, args)
+
+
+def set_state(state: Any, value: Any) -> None:
+    if isinstance(value, Call):
+        value.state = state
+    elif not isinstance(value, dict):  # the attributes of an ordered dict are not needed
+        raise ValueError("its pickle sets the state of something other than a call")
+
+
+def as_dict(pairs: Iterable[Any]) -> dict[Hashable, Any]:
+    """Return a dict whose keys are simple: the hash of nested tuples could take for ever."""
+    items = {}
+    for key, value in pairs:
+        parts = key if isinstance(key, tuple) else (key,)
+        if not all(part is None or isinstance(part, str | int | float | bytes) for part in parts):
+            raise ValueError("its pickle has a dict with keys that are neither text nor numbers")
+        items[key] = value
+    return items
