@@ -53,6 +53,8 @@ def open_file(file: Path) -> BinaryIO:
         return open_regular(file, MOST_BYTES)
     except FileNotFoundError:
         raise ValueError(f"no file {file}") from None
+    except IsADirectoryError:
+        raise ValueError(f"{file} is a folder: name the file of weights in it") from None
     except OSError as error:
         raise ValueError(f"{file}: {os_reason(error)}") from None
 
@@ -128,14 +130,18 @@ def weights_in(content: Any) -> Weights:
     tensors = {name: t for name, t in found.tensors.items() if t.is_weight(name)}
     must_be_few(tensor.shape for tensor in tensors.values())
     prefix = network_prefix(tensors)
-    inside, beside = dict[str, Tensor](), dict[str, Tensor]()
-    for name, tensor in tensors.items():
-        if name.startswith(prefix):
-            inside[name.removeprefix(prefix)] = dense(tensor, name)
-        elif tensor.kind == "dense":
-            beside[name] = tensor.read()
-    others = [name for name in found.tensors if name not in tensors or not name.startswith(prefix)]
-    return Weights(inside, facts, without_network(others, prefix), prefix, beside)
+    network = dict.fromkeys(name for name in found.network(prefix) if name in tensors)
+    return Weights(
+        tensors={n.removeprefix(prefix): dense(tensors[n], n) for n in network},
+        facts=facts,
+        left_out=without_network(found.tensors, network),
+        prefix=prefix,
+        beside={
+            name: tensor.read()
+            for name, tensor in tensors.items()
+            if name not in network and tensor.kind == "dense"
+        },
+    )
 
 
 def dense(tensor: Stored, name: str) -> Tensor:

@@ -1,7 +1,7 @@
 """Find a network's tensors in the nested object that a training program saved."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,9 +47,10 @@ class Content:
     """The tensors of a nested object by their full names, which are its keys joined with dots."""
 
     tensors: dict[str, Stored] = field(default_factory=dict)
+    containers: dict[str, str] = field(default_factory=dict)  # the name of each tensor's container
     values: int = 0  # visited so far
 
-    def facts(self, value: Any, name: str = "", depth: int = 0) -> Any:
+    def facts(self, value: Any, name: str = "", container: str = "", depth: int = 0) -> Any:
         """Collect the tensors in a value and return its facts; None if it holds none."""
         self.values += 1
         # references to one container, nested, would otherwise be followed for ever
@@ -61,13 +62,26 @@ class Content:
             if name in self.tensors:
                 raise NotWeights(f"holds two tensors that are called {name!r}")
             self.tensors[name] = value
+            self.containers[name] = container
         if not isinstance(value, Mapping | list | tuple):
             return value if isinstance(value, str | int | float) else None
         items = value.items() if isinstance(value, Mapping) else enumerate(value)
         start = f"{name}." if name else ""
-        inner = {str(key): self.facts(v, f"{start}{key}", depth + 1) for key, v in items}
+        inner = {str(key): self.facts(v, f"{start}{key}", name, depth + 1) for key, v in items}
         facts = {key: fact for key, fact in inner.items() if fact is not None}
         return facts if isinstance(value, Mapping) else [*facts.values()]
+
+    def network(self, prefix: str) -> list[str]:
+        """Return the names of the tensors with a prefix that belong to the network.
+
+        If one container has all names of a layout, what is nested in it does not belong to them.
+        """
+        names = [name for name in self.tensors if name.startswith(prefix)]
+        for container in dict.fromkeys(self.containers[name] for name in names):
+            together = [name for name in names if self.containers[name] == container]
+            if prefix in prefixes(together):
+                return together
+        return names
 
 
 def network_prefix(tensors: Iterable[str]) -> str:
@@ -100,12 +114,17 @@ def prefixes(tensors: Iterable[str]) -> list[str]:
     return list(found)
 
 
-def without_network(others: Iterable[str], prefix: str) -> tuple[str, ...]:
-    """Return the names of tensors outside a network, or of what around them is all outside."""
+def without_network(tensors: Iterable[str], network: Collection[str]) -> tuple[str, ...]:
+    """Return what is not in a network: the shortest names below which none of its tensors is."""
+    around = {start for name in network for start in beginnings(name)}
     groups = dict[str, None]()
-    for name in others:
-        parts = name.split(".")
-        starts = (".".join(parts[:count]) for count in range(1, len(parts)))
-        outside = (start for start in starts if not prefix.startswith(f"{start}."))
-        groups[name if name.startswith(prefix) else next(outside, name)] = None
+    for name in tensors:
+        if name not in network:
+            groups[next(start for start in (*beginnings(name), name) if start not in around)] = None
     return tuple(groups)
+
+
+def beginnings(name: str) -> list[str]:
+    """Return the dotted names that contain `name`, outermost first."""
+    parts = name.split(".")
+    return [".".join(parts[:count]) for count in range(1, len(parts))]
