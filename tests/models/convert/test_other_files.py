@@ -30,6 +30,9 @@ CASES = {
     "l.json": (b'{"a": 1}', "a text: weights are read from files of torch"),
     "m.bin": (b"\x91\x02\x03\xff", "of a kind that reslab does not know"),
     "n.msgpack": (b"\x81\xa6params", "a file of Flax"),
+    "p.txt": (("é" * 2100).encode()[:4095], "a text: weights are read"),
+    "q.bin": (b"\x81\xa6params", "of a kind that reslab does not know"),
+    "r.pth.tar": (b"sys_info".ljust(100, b"\0") + bytes(412), "a file of torch before 0.2"),
     "o.npy": (b"\x93NUMPY\x01\0", "one array without a name"),
 }
 

@@ -14,6 +14,8 @@ AGAIN = "download or copy it again"
 UNPACK = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 COMPRESSED = {".gz", ".bz2", ".xz", ".zst"}
 
+OLD_TORCH = {b"sys_info", b"pickle", b"tensors", b"storages"}  # members of its tar archives
+
 # what a file is and what to do, by its first bytes
 STARTS = {
     b"version https://git-lfs": ("a pointer of Git LFS, not the file", "`git lfs pull` fetches it"),
@@ -52,6 +54,8 @@ def kind_and_way_on(file: Path, head: bytes) -> tuple[str, str]:
         if head.startswith(start):
             target = file.with_suffix("" if file.suffix in COMPRESSED else ".unpacked")
             return "compressed", f"first `{program} -dc {quote(str(file))} > {quote(str(target))}`"
+    if head[:100].rstrip(b"\0") in OLD_TORCH:
+        return "a file of torch before 0.2", "where you trust it, load it and save it again"
     if head[257:262] == b"ustar":
         return "a tar archive", f"first `tar -xf {quote(str(file))}`, then name the file in it"
     for start, answer in STARTS.items():
@@ -66,14 +70,12 @@ def kind_and_way_on(file: Path, head: bytes) -> tuple[str, str]:
 def text_or_unknown(head: bytes) -> tuple[str, str]:
     """Recognise a text, which is often what a server answered instead of the file."""
     known = "weights are read from files of torch, safetensors, .npz and pickles of arrays"
-    try:
-        text = head.decode("utf-8", "strict" if len(head) < 4 else "ignore")
-    except UnicodeDecodeError:
-        text = "\0"
+    text = head.decode("utf-8", "replace").rstrip("\ufffd")  # the last character may be cut
     if MARKUP.match(text):
         found = TITLE.search(text)
         title = f" ({' '.join(found[1].split())!r})" if found else ""
-        return f"a web page{title}, not the file", "download the file itself, in a browser perhaps"
-    if all(letter.isprintable() or letter.isspace() for letter in text):
+        way_on = "open the address in a browser, and download the file itself"
+        return f"a web page{title}, not the file", way_on
+    if all(c != "\ufffd" and (c.isprintable() or c.isspace()) for c in text):
         return "a text", known
     return "of a kind that reslab does not know", known

@@ -72,7 +72,6 @@ KNOWN = {
     "torch._utils._rebuild_device_tensor_from_cpu_tensor",
 }  # fmt: skip
 
-
 PLAIN = re.compile(r"[\w.]{1,99}")  # a name that needs no quotes
 # operations that push their argument, a new value, or a tuple of the topmost values
 ARGUMENTS = {
@@ -135,7 +134,9 @@ class Storages:
             case [(_, int(start), int(size))]:  # part of a storage, in old files
                 if start < 0 or not 0 <= size <= storage.size - start:
                     raise ValueError("a view extends past its storage")
-                return Storage(storage.dtype, size, lambda: storage.read()[start : start + size])
+                part = slice(start, start + size)
+                # as_strided would count from the start of the whole storage
+                return Storage(storage.dtype, size, lambda: storage.read()[part].clone())
         return storage
 
     def storage(self, key: str, dtype: torch.dtype, size: int) -> Storage:

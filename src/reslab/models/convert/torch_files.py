@@ -70,12 +70,25 @@ def read_pickle(opened: BinaryIO) -> Any:
 def meaning(call: Call) -> Any:
     """Return the tensor or fact that a call would return; None if it is of no use for weights."""
     match call.name.rpartition(".")[2], call.args:
-        case "_rebuild_tensor" | "_rebuild_tensor_v2", (Storage() as storage, *place):
-            return stored(storage, storage.dtype, *place[:3])
-        case "_rebuild_tensor_v3", (Storage() as storage, *place, Name(kind)) if kind in DTYPES:
-            return stored(storage, DTYPES[kind], *place[:3])
-        case "_rebuild_tensor_v3", (Storage() as storage, *place, Name(kind), _) if kind in DTYPES:
-            return stored(storage, DTYPES[kind], *place[:3])
+        case "_rebuild_tensor" | "_rebuild_tensor_v2", (
+            Storage() as storage,
+            start,
+            shape,
+            stride,
+            *_,
+        ):
+            return stored(storage, storage.dtype, start, shape, stride)
+        case "_rebuild_tensor_v3", (
+            Storage() as storage,
+            start,
+            shape,
+            stride,
+            _,
+            _,
+            Name(kind),
+            *_,
+        ):
+            return stored(storage, DTYPES[kind], start, shape, stride)
         case "_rebuild_from_type_v2", (Name(made), _, tuple(args), _):
             return meaning(Call(made, args))
         case (
@@ -106,16 +119,16 @@ def meaning(call: Call) -> Any:
     return None
 
 
-def stored(storage: Storage, dtype: torch.dtype, offset: Any, shape: Any, stride: Any) -> Stored:
+def stored(storage: Storage, dtype: torch.dtype, start: Any, shape: Any, stride: Any) -> Stored:
     """Return a tensor in a storage; ValueError if it extends past the storage."""
     shape, stride = as_sizes(shape), as_sizes(stride)
     size = storage.size * storage.dtype.itemsize // dtype.itemsize
     last = sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
-    if not isinstance(offset, int) or offset < 0 or (math.prod(shape) and offset + last >= size):
+    if not isinstance(start, int) or start < 0 or (math.prod(shape) and start + last >= size):
         raise ValueError("a tensor extends past its storage")
 
     def read() -> Tensor:
-        return storage.read().view(dtype).as_strided(shape, stride, offset)
+        return storage.read().view(dtype).as_strided(shape, stride, start)
 
     return Stored(dtype, shape, read)
 

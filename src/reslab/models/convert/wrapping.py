@@ -120,7 +120,7 @@ def without_network(tensors: Iterable[str], network: Collection[str]) -> tuple[s
     groups = dict[str, None]()
     for name in tensors:
         if name not in network:
-            groups[next(start for start in (*beginnings(name), name) if start not in around)] = None
+            groups[next((start for start in beginnings(name) if start not in around), name)] = None
     return tuple(groups)
 
 
