@@ -69,8 +69,8 @@ def test_bars_follow_work_and_the_runs_of_a_study() -> None:
     on_event({"kind": "progress", "done": 4})
     (task,) = bars.tasks
     assert (task.completed, task.total, task.description) == (4, 9, "images")
-    on_event({"kind": "note", "text": "[red]a\x1b[2Jnote"})
-    assert out.getvalue() == "reslab: [red]a\\x1b[2Jnote\n"
+    on_event({"kind": "note", "text": "[red]a\x1b[2Jnote :smile:"})
+    assert out.getvalue() == "reslab: [red]a\\x1b[2Jnote :smile:\n"
     study = Progress()
     on_event = update_bars(study)
     for run, done in (("a", 0), ("b", 0), ("b", 3)):

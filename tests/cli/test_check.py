@@ -11,9 +11,9 @@ import pytest
 import simplejpeg
 from tests.data.boxes.planted_boxes import plant_coco
 
-from reslab.api.lines import printable
 from reslab.cli import main
 from reslab.data.doctor import inspect
+from reslab.runtime.text import printable
 
 
 @pytest.fixture

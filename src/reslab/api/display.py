@@ -3,11 +3,11 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Literal, cast
 
 from reslab.api.events import Event
-from reslab.api.lines import Row, clock, event_line, printable, to_stderr, train_facts
+from reslab.api.lines import Row, clock, event_line, line_of, to_stderr, train_facts
 from reslab.runtime.events import Callback, silent
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ def progress_display() -> AbstractContextManager[Callback]:
         from reslab.api.notebook import notebook_bars
 
         return notebook_bars()
-    return terminal_bars() if sys.stderr.isatty() else nullcontext(progress_lines())
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
+    return terminal_bars() if is_terminal else nullcontext(progress_lines())
 
 
 def in_notebook() -> bool:
@@ -60,11 +61,23 @@ def terminal_bars() -> Iterator[Callback]:
 
     columns = (
         BarColumn(bar_width=24),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.description}"),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.description}", markup=False),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
-        yield update_bars(bars)
+    bars = Progress(*columns, console=Console(stderr=True))
+    on_event = update_bars(bars)
+
+    def on_event_if_shown(event: Row) -> None:
+        with suppress(OSError):  # the terminal may have been closed
+            on_event(event)
+
+    try:
+        with suppress(OSError):
+            bars.start()
+        yield on_event_if_shown
+    finally:
+        with suppress(OSError):
+            bars.stop()
 
 
 def update_bars(bars: "Progress") -> Callback:
@@ -79,7 +92,7 @@ def update_bars(bars: "Progress") -> Callback:
             case "start":
                 for task in bars.task_ids:
                     bars.remove_task(task)
-                bars.add_task(event["what"], total=event["total"])
+                bars.add_task(line_of(event["what"]), total=event["total"])
             case "progress":
                 bars.update(bars.task_ids[-1], completed=event["done"])
             case "train":
@@ -88,13 +101,13 @@ def update_bars(bars: "Progress") -> Callback:
             case "run":
                 name = event["run"]
                 if name not in runs:
-                    runs[name] = bars.add_task(name, total=event["total"], start=False)
+                    runs[name] = bars.add_task(line_of(name), total=event["total"], start=False)
                 if event["done"]:
                     bars.start_task(runs[name])
                 bars.update(runs[name], completed=event["done"])
             case _:
-                line = printable(event_line(event))
-                bars.console.print(line, highlight=False, markup=False, soft_wrap=True)
+                line = line_of(event_line(event))
+                bars.console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     return on_event
 

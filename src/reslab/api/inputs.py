@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from reslab.data.decode import IMAGE_SUFFIXES, IMAGE_TYPES, UNNAMED, BadImage, ImageInput
+from reslab.runtime.text import printable
 
 Result = TypeVar("Result")  # a prediction or a detection
 STDIN = "-"
@@ -47,7 +48,7 @@ class ImageResult(Generic[Result]):
 
     def __repr__(self) -> str:
         results = ", ".join(str(result).strip() for result in self.results)
-        return f"{self.file}: {self.error or results or 'nothing'}"
+        return printable(f"{self.file}: {self.error or results or 'nothing'}")
 
 
 def find_images(given: ImageInput | Sequence[ImageInput]) -> tuple[list[InputImage], int]:

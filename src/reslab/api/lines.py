@@ -4,6 +4,8 @@ import sys
 from contextlib import suppress
 from typing import Any
 
+from reslab.runtime.text import hide_secrets, printable
+
 Row = dict[str, Any]  # an event, whose kind decides which keys it has
 
 
@@ -13,14 +15,15 @@ def warn(text: str) -> None:
 
 
 def to_stderr(text: str) -> None:
-    """Print a line on standard error; a closed pipe does not stop the work."""
-    with suppress(OSError):
-        print(printable(text), file=sys.stderr, flush=True)
+    """Print a line on standard error; if that is closed or full, the work goes on."""
+    if sys.stderr is not None:
+        with suppress(OSError):
+            print(line_of(text), file=sys.stderr, flush=True)
 
 
-def printable(text: str) -> str:
-    """Escape unprintable characters: a file name may contain any bytes."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+def line_of(text: str) -> str:
+    """Return a message as one printable line, without the passwords and tokens of URLs."""
+    return printable(hide_secrets(text))
 
 
 def train_facts(event: Row) -> str:

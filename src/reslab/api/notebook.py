@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from reslab.api.lines import event_line, printable, train_facts
+from reslab.api.lines import event_line, line_of, train_facts
 from reslab.runtime.events import Callback
 
 SECONDS_BETWEEN_UPDATES = 0.5
@@ -26,7 +26,7 @@ class Bar:
         return f"<div>{bar} {escape(str(self))}</div>"
 
     def __str__(self) -> str:
-        return f"{self.done:,}/{self.total:,} {printable(self.text)}"
+        return f"{self.done:,}/{self.total:,} {line_of(self.text)}"
 
 
 @contextmanager
@@ -65,7 +65,7 @@ class NotebookBars:
                 self.bars.setdefault(event["run"], Bar(event["total"], event["run"]))
                 self.advance(event["run"], event["done"])
             case _:
-                print(printable(event_line(event)), flush=True)
+                print(line_of(event_line(event)), flush=True)
 
     def advance(self, name: str, done: int) -> None:
         """Advance a bar, and redraw all bars unless they were just redrawn."""

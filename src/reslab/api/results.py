@@ -10,6 +10,7 @@ from pydantic import JsonValue
 
 from reslab.detection.average_precision.measure import AveragePrecision
 from reslab.evaluation.report import Report
+from reslab.runtime.text import printable
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class RunResult:
                 *map(str, self.reports),
                 f"training error {self.train_error:.2f} %  (last epoch, augmented)",
                 f"{self.iterations} iterations in {self.seconds:.0f} s; see "
-                f"{self.folder}/curves.svg",
+                f"{printable(str(self.folder))}/curves.svg",
             ]
         )
 
@@ -95,7 +96,7 @@ class ReportPage:
     @property
     def table(self) -> str:
         """The table of the runs, in Markdown."""
-        return self.path.with_name("table.md").read_text()
+        return self.path.with_name("table.md").read_text("utf-8")
 
     def __repr__(self) -> str:
         count = len(self.runs)
@@ -116,7 +117,7 @@ class Evaluation:
     report: Report | AveragePrecision
 
     def __str__(self) -> str:
-        return f"{self.title}  {self.report}"
+        return f"{printable(self.title)}  {self.report}"
 
     def as_dict(self) -> dict[str, JsonValue]:
         """Return the subject and the whole report, for JSON."""

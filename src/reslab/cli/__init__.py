@@ -16,7 +16,7 @@ import typer
 import reslab
 from reslab.api.lines import warn
 from reslab.cli.check import check
-from reslab.cli.console import print_line
+from reslab.cli.console import open_closed_streams, print_line
 from reslab.cli.convert import export, import_
 from reslab.cli.evaluate import evaluate
 from reslab.cli.pack import pack, scenes
@@ -85,7 +85,10 @@ def about(
 
 
 def ending_on_interrupt(verb: Callable[..., int | None]) -> Callable[..., int | None]:
-    """Return a verb that ends with a message on Ctrl-C; typer would end it silently."""
+    """Return a verb that ends with a message on Ctrl-C, or if a process or server hangs up.
+
+    typer would end it silently in both cases.
+    """
 
     @wraps(verb)
     def run(*arguments: object, **options: object) -> int | None:
@@ -94,6 +97,8 @@ def ending_on_interrupt(verb: Callable[..., int | None]) -> Callable[..., int | 
         except KeyboardInterrupt:
             warn("stopped")
             return 130
+        except BrokenPipeError as error:
+            raise RuntimeError(f"a connection was closed ({os_reason(error)})") from error
 
     return run
 
@@ -111,6 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     see docs/machines.md.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    open_closed_streams()
     if not arguments:
         warn(f"which verb? {', '.join(map(verb_name, VERBS))}; see reslab --help")
         return 2
@@ -120,9 +126,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         limit_kernels()
         return build_app()(args=arguments, prog_name="reslab", standalone_mode=False) or 0
-    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-        return 0
     except Exception as error:
         if os.environ.get("RESLAB_TRACEBACK"):
             raise

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reslab.api.display import progress_display
-from reslab.api.lines import clock, printable
+from reslab.api.lines import clock
 from reslab.cli.console import AsJson, print_json, print_line, print_rich_table
+from reslab.runtime.text import printable
 
 if TYPE_CHECKING:
     from reslab.api.check import FolderCheck

@@ -1,15 +1,18 @@
 """Terminal output and input shared by the verbs: lines, tables, JSON, progress, signals."""
 
 import csv
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from reslab.api.lines import printable, warn
+from reslab.api.lines import warn
 from reslab.runtime.files import to_json
+from reslab.runtime.text import printable, printable_lines
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -49,13 +52,48 @@ Scales = Annotated[
 PIPE_WIDTH = 200  # of a table written to a pipe, in characters
 
 
+def write(text: str) -> bool:
+    """Write to standard output at once; return False if its reader, such as `head`, has closed it.
+
+    Text that is written later is then dropped. Raise OSError if the output is full.
+    """
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        drop_output()
+        return False
+    except OSError as error:
+        drop_output()
+        raise OSError(error.errno, error.strerror, "standard output") from None
+    return True
+
+
+def drop_output() -> None:
+    """Drop the text that is written to standard output from now on."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+
+
+def open_closed_streams() -> None:
+    """Open closed standard streams on the null device, before another file takes their number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
+    # None if closed when Python started
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+    if sys.stdout is None:
+        drop_output()
+
+
 def print_line(text: str) -> None:
-    print(text)
+    write(f"{printable_lines(text)}\n")
 
 
 def print_json(value: Any) -> None:
     """Print a value as the JSON document for `--json`."""
-    print(to_json(value, indent=2))
+    write(f"{to_json(value, indent=2)}\n")
 
 
 def print_table(*columns: str, rows: Sequence[Sequence[str]]) -> None:
@@ -67,26 +105,35 @@ def print_table(*columns: str, rows: Sequence[Sequence[str]]) -> None:
     for index, column in enumerate(columns):
         table.add_column(column, justify="right" if index else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(printable, row))
     print_rich_table(table)
 
 
 def print_rich_table(table: "Table") -> None:
     from rich.console import Console
 
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = PIPE_WIDTH
-    console.print(table)
+    # not straight to standard output: rich would end the process if that is closed
+    rendered = TextIOWrapper(BytesIO(), sys.stdout.encoding, "backslashreplace")
+    is_terminal = sys.stdout.isatty()
+    Console(
+        file=rendered, force_terminal=is_terminal, width=None if is_terminal else PIPE_WIDTH,
+        highlight=False, markup=False, emoji=False,
+    ).print(table)  # fmt: skip
+    rendered.seek(0)
+    write(rendered.read())
 
 
 def print_results(
     results: "Iterable[ImageResult[Result]]",
     render: "Callable[[Iterable[ImageResult[Result]]], Iterator[str]]",
+    *,
+    is_only_output: bool = True,
 ) -> int:
     """Print the results for each image as they arrive, in the form that `render` gives them.
 
     Bad images are reported on standard error. Return the exit status: 1 if there are any, else 0.
+    Once nobody reads the output any more, the remaining images are skipped, unless the work has
+    other results.
     """
     bad = 0
 
@@ -98,8 +145,16 @@ def print_results(
                 warn(f"{result.file}: {result.error}")
             yield result
 
+    failure: OSError | None = None
     for text in render(reporting()):
-        print(text, end="", flush=True)  # flush, also to a pipe
+        try:
+            is_read = write(printable_lines(text))
+        except OSError as error:
+            is_read, failure = False, error
+        if not is_read and is_only_output:
+            break
+    if failure:
+        raise failure
     return 1 if bad else 0
 
 

@@ -90,10 +90,11 @@ def evaluate(
             keep_scores=keep_scores, classes=classes, refine=refine,
             scales=parse_numbers("--scales", scales, "400,600,800"), on_event=on_event,
         )  # fmt: skip
+    written = evaluations.write_page(page) if page else None  # before the output, which may be full
     print_form = print_as_json if as_json else print_as_csv if as_csv else print_evaluations
     print_form(evaluations)
-    if page:
-        to_stderr(f"report: {evaluations.write_page(page)}")
+    if written:
+        to_stderr(f"report: {written}")
 
 
 def print_evaluations(entries: "Evaluations") -> None:

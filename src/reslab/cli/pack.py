@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from reslab.api.display import progress_display
-from reslab.api.lines import printable, warn
+from reslab.api.lines import warn
 from reslab.api.signals import handling_signals
 from reslab.cli.console import AsJson, print_json, print_line
+from reslab.runtime.text import printable
 
 if TYPE_CHECKING:
     from reslab.data.shards.writer import Packed, Packing

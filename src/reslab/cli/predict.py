@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from reslab.api.lines import printable, to_stderr, warn
+from reslab.api.lines import to_stderr, warn
 from reslab.cli.console import (
     AsCsv,
     AsJson,
@@ -21,6 +21,7 @@ from reslab.cli.console import (
     parse_numbers,
     print_results,
 )
+from reslab.runtime.text import printable
 
 if TYPE_CHECKING:
     from reslab.api.inputs import ImageResult, InputImage
@@ -159,7 +160,7 @@ def detect(
 
     try:
         with closing(results):
-            return print_results(results, render)
+            return print_results(results, render, is_only_output=drawings is None)
     finally:  # also if interrupted, so that every drawn image is listed
         if drawings:
             drawings.finish()
@@ -168,7 +169,7 @@ def detect(
 
 def block(result: "ImageResult[Detection]") -> str:
     """Return the text for an image: one line per object, with its box."""
-    lines = [printable(str(detection)) for detection in result.results] or [NOTHING]
+    lines = [str(detection) for detection in result.results] or [NOTHING]
     return "\n".join([printable(result.file), *(f"  {line}" for line in lines)])
 
 

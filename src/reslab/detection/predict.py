@@ -36,6 +36,7 @@ from reslab.models.model_file import (
     with_weights,
 )
 from reslab.runtime.files import TensorFile
+from reslab.runtime.text import printable
 from reslab.runtime.threads import usable_cores
 
 REQUIRED = {"detector", "classes", "ids", "preprocessing", "search", "recipe", "metrics"}
@@ -110,7 +111,7 @@ class Detection:
 
     def __str__(self) -> str:
         corners = " ".join(f"{corner:.0f}" for corner in self.box)
-        return f"{100 * self.score:5.1f} %  {self.name}  at {corners}"
+        return f"{100 * self.score:5.1f} %  {printable(self.name)}  at {corners}"
 
 
 @dataclass(frozen=True)

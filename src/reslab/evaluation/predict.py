@@ -17,6 +17,7 @@ from reslab.data.decode import IMAGE_TYPES, BadImage, ImageInput, image_name, lo
 from reslab.evaluation.scoring import ResizedViews, at_sides, log_mean, log_probabilities
 from reslab.evaluation.views import View, protocol_named
 from reslab.models.model_file import Model, load_model
+from reslab.runtime.text import printable
 from reslab.runtime.threads import map_in_order, usable_cores
 
 BATCH_IMAGES = 32  # images per batch, and number of images decoded ahead
@@ -31,7 +32,7 @@ class Prediction:
     id: str  # folder name of the class; often equal to `name`
 
     def __str__(self) -> str:
-        return f"{100 * self.probability:5.1f} %  {self.name}"
+        return f"{100 * self.probability:5.1f} %  {printable(self.name)}"
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from reslab.evaluation.scoring import (
 from reslab.evaluation.views import OneCrop, View, ViewProtocol
 from reslab.runtime.device import Processes, SingleProcess
 from reslab.runtime.events import Callback, bad_image, note, progress, silent
+from reslab.runtime.text import printable
 from reslab.runtime.threads import cores_for
 
 Interval = Sequence[float]  # 95 % confidence interval (low, high), in percent
@@ -72,7 +73,7 @@ class Report:
         if self.top5_error is not None:
             errors += f", top-5 error {self.top5_error:.2f} %{between(self.top5_interval)}"
         skipped = f", {self.skipped} skipped" if self.skipped else ""
-        return f"{self.set}: {errors}  ({self.protocol}, n={self.n}{skipped})"
+        return f"{printable(self.set)}: {errors}  ({self.protocol}, n={self.n}{skipped})"
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields except the details, for one line of a log."""

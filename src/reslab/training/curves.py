@@ -1,11 +1,16 @@
 """Plot a run's curves in the paper's style: thin training error, bold test error (Fig. 6)."""
 
 import io
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from reslab.runtime.events import Event
+from reslab.runtime.text import printable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours, which most colour-blind readers can distinguish
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
@@ -57,7 +62,7 @@ def draw_curves(rows: Sequence[Event], title: str) -> str:
     axes.plot(*curve.train(), color=COLOURS[0], linewidth=0.9, label=train)
     iterations, values = curve.watched()
     if iterations:
-        axes.plot(iterations, values, color=COLOURS[0], linewidth=2.4, label=watched)
+        axes.plot(iterations, values, color=COLOURS[0], linewidth=2.4, label=legend_label(watched))
     axes.set(xlabel="iteration", ylabel=measured, title=title)
     axes.set_ylim(bottom=0)
     axes.set_xlim(left=0)
@@ -66,11 +71,29 @@ def draw_curves(rows: Sequence[Event], title: str) -> str:
     return svg_of(figure)
 
 
-def svg_of(figure: Any) -> str:
-    """Return a matplotlib figure as SVG text, reproducibly: it holds no date and no random ids."""
-    import matplotlib
+def svg_of(figure: "Figure") -> str:
+    """Return a matplotlib figure as SVG text, reproducibly: it holds no date and no random ids.
 
-    text = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "reslab"}):
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()
+    Names in it are text, never formulas. Letters are drawn as outlines; if matplotlib's font lacks
+    any, they stay letters, for the fonts of the reader.
+    """
+    import matplotlib
+    from matplotlib.font_manager import findfont, get_font
+    from matplotlib.text import Text
+
+    texts = [text for text in figure.findobj(Text) if isinstance(text, Text)]
+    for text in texts:
+        text.set(parse_math=False, usetex=False, text=printable(text.get_text()))
+    letters = {ord(letter) for text in texts for letter in text.get_text()}
+    has_outlines = letters <= get_font(findfont("DejaVu Sans")).get_charmap().keys()
+    settings = {"svg.hashsalt": "reslab", "svg.fonttype": "path" if has_outlines else "none"}
+    svg = io.StringIO()
+    with matplotlib.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")
+        figure.savefig(svg, format="svg", metadata={"Date": None})
+    return svg.getvalue()
+
+
+def legend_label(name: str) -> str:
+    """Return a name as the label of a curve; matplotlib would hide one that begins with "_"."""
+    return f" {name}" if name.startswith("_") else name

@@ -19,6 +19,7 @@ from reslab.models.model_file import load_model
 from reslab.runtime.cpu import kernel_limit
 from reslab.runtime.device import Device, Processes, setup_device
 from reslab.runtime.events import Callback, note, silent
+from reslab.runtime.text import without_secrets
 from reslab.runtime.threads import usable_cores
 from reslab.training.classification import ClassificationTask
 from reslab.training.data_record import (
@@ -89,7 +90,7 @@ class Job(Generic[TaskRecipe]):
             "torch": torch.__version__,
             "python": platform.python_version(),
             "system": platform.platform(),
-            "command": " ".join(["reslab", *sys.argv[1:]]),
+            "command": " ".join(["reslab", *map(without_secrets, sys.argv[1:])]),
             **(facts_of_net(self.own.net) if self.own.net is not None else {}),
         }
 

@@ -21,6 +21,6 @@ def test_long_tables_are_collapsed_in_html_and_complete_in_markdown(tmp_path) ->
     assert "Deviations" not in html  # since there are no runs
     markdown = render("report.md.j2", page, ())
     assert markdown.startswith(
-        "# <Title>\n\nWhy?\n\nIt is so.\n\n| a | b |\n| --- | --- |\n| row 0 |"
+        "# &lt;Title>\n\nWhy?\n\nIt is so.\n\n| a | b |\n| --- | --- |\n| row 0 |"
     )
     assert "| row 59 | 1 |\n\nA note.\n\n## Other\n\n| c |\n| --- |\n| x |\n\n## Dev" in markdown

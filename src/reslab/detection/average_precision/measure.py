@@ -15,6 +15,7 @@ from reslab.data.boxes.annotations import Annotations
 from reslab.data.boxes.sets import Detections, DetectionSet, GroundTruth
 from reslab.detection.average_precision.voc import area, eleven_points, interpolated, rankings
 from reslab.errors import unknown_name
+from reslab.runtime.text import printable
 
 # COCO's twelve numbers in COCO's order: IoU, object size, maximum number of detections per image
 COCO_NUMBERS = {
@@ -84,7 +85,7 @@ class AveragePrecision:
         left_out = ""
         if bare := self.classes_without_boxes:
             left_out = f"; {len(bare)} of {len(self.per_class)} classes left out: no boxes"
-        return f"{self.set_name}: {numbers}  ({self.protocol}, n={self.n}{left_out})"
+        return f"{printable(self.set_name)}: {numbers}  ({self.protocol}, n={self.n}{left_out})"
 
     def as_dict(self) -> dict[str, Any]:
         """Return the summary for a log line."""

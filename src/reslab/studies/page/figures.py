@@ -8,7 +8,7 @@ import numpy as np
 
 from reslab.detection.average_precision.measure import AveragePrecision
 from reslab.studies.records import Classifiers, Detectors
-from reslab.training.curves import COLOURS, Curve, svg_of
+from reslab.training.curves import COLOURS, Curve, legend_label, svg_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +55,7 @@ def draw_errors(groups: Mapping[str, Classifiers]) -> str:
         for colour, (label, group) in zip(cycle(COLOURS), members.items(), strict=False):
             curve = Curve(label, group.curve_rows())
             axes.plot(*curve.train(), color=colour, linewidth=0.9, alpha=0.85)
-            axes.plot(*curve.watched(), color=colour, linewidth=2.4, label=label)
+            axes.plot(*curve.watched(), color=colour, linewidth=2.4, label=legend_label(label))
         frame(axes, "iteration", title=kind)
         axes.legend(
             title="bold: test, thin: training", frameon=False, loc="upper right",
@@ -83,8 +83,10 @@ def draw_learning(groups: Mapping[str, Detectors]) -> str:
     figure, (precision, error) = panels(1, 2, 2 * PANEL[0], PANEL[1])
     for colour, (label, group) in zip(cycle(COLOURS), groups.items(), strict=False):
         curve = Curve(label, group.curve_rows())
-        precision.plot(*curve.watched(), color=colour, linewidth=2.4, marker=".", label=label)
-        error.plot(*curve.train(), color=colour, linewidth=1.2, label=label)
+        precision.plot(
+            *curve.watched(), color=colour, linewidth=2.4, marker=".", label=legend_label(label)
+        )
+        error.plot(*curve.train(), color=colour, linewidth=1.2, label=legend_label(label))
     frame(precision, "iteration", "mAP@.5 (%)", "mAP@.5")
     frame(error, "iteration", "error (%)", "training error of regions")
     for axes in (precision, error):
@@ -99,7 +101,8 @@ def draw_responses(networks: Mapping[str, Mapping[str, float]]) -> str:
         dashes = "--" if label.startswith("plain") else "-"
         stds = list(deviations.values())
         layers = range(1, len(stds) + 1)
-        in_order.plot(layers, stds, dashes, color=colour, label=label, linewidth=1.4)
+        shown = legend_label(label)
+        in_order.plot(layers, stds, dashes, color=colour, label=shown, linewidth=1.4)
         by_size.plot(layers, sorted(stds, reverse=True), dashes, color=colour, linewidth=1.4)
     frame(in_order, "layer index (original)", "std", "layer responses")
     frame(by_size, "layer index (sorted by magnitude)", "std")
@@ -128,17 +131,12 @@ def draw_precision(axes: "Axes", precision: AveragePrecision, title: str) -> Non
     recalls = np.linspace(0, 100, len(precision.curves[0]))
     few = len(curves) <= NAMED_CURVES
     for index, (name, curve) in enumerate(curves.items()):
-        colour, label = (COLOURS[index], plain_text(name)) if few else (GREY, None)
+        colour, label = (COLOURS[index], legend_label(name)) if few else (GREY, None)
         alpha = 0.85 if few else 0.4
         axes.step(recalls, curve, color=colour, label=label, linewidth=0.9, alpha=alpha)
     mean, label = np.mean(list(curves.values()), axis=0), f"mean of {len(curves)}"
     axes.step(recalls, mean, color="#1b1f24", label=label, linewidth=2.4)
-    frame(axes, "recall (%)", "precision (%)", plain_text(title))
+    frame(axes, "recall (%)", "precision (%)", title)
     axes.set_xlim(right=100)
     axes.set_ylim(top=103)
     axes.legend(frameon=False, loc="lower left", fontsize=9)
-
-
-def plain_text(name: str) -> str:
-    """Escape a name for matplotlib, where $ begins a formula and a leading _ hides a label."""
-    return name.replace("$", r"\$").lstrip("_") or name

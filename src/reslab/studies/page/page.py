@@ -9,7 +9,8 @@ import reslab
 from reslab.evaluation.mistakes import Mistake
 from reslab.runtime.events import Event
 from reslab.runtime.files import atomic_write
-from reslab.studies.page.tables import Table, markdown_cell
+from reslab.runtime.text import printable_lines
+from reslab.studies.page.tables import Table, markdown_text
 from reslab.studies.paper import deviations, section
 from reslab.studies.records import SeedGroup
 
@@ -84,10 +85,13 @@ def render(template: str, page: Page, groups: Sequence[SeedGroup]) -> str:
     from jinja2 import Environment
 
     environment = Environment(
-        autoescape=template == "report.html.j2", trim_blocks=True, keep_trailing_newline=True
+        autoescape=template == "report.html.j2",
+        trim_blocks=True,
+        keep_trailing_newline=True,
+        finalize=printable_value,
     )
-    environment.filters["cell"] = markdown_cell
-    text = files("reslab.studies.page").joinpath(template).read_text()
+    environment.filters["text"] = markdown_text
+    text = files("reslab.studies.page").joinpath(template).read_text("utf-8")
     return environment.from_string(text).render(
         page=page,
         groups=groups,
@@ -97,6 +101,11 @@ def render(template: str, page: Page, groups: Sequence[SeedGroup]) -> str:
         environments=environments(groups),
         version=reslab.__version__,
     )
+
+
+def printable_value(value: object) -> object:
+    """Escape unprintable characters in a value that a template inserts, unless it is HTML."""
+    return printable_lines(value) if type(value) is str else value
 
 
 def deviations_by_section(groups: Sequence[SeedGroup]) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -13,12 +14,15 @@ from reslab.detection.network import DetectorConfig, FasterRCNN
 from reslab.models.complexity import complexity
 from reslab.models.config import cifar_names, config_named
 from reslab.runtime.events import Event
+from reslab.runtime.text import printable
 from reslab.studies.paper import table_6
 from reslab.studies.records import CADENCE, Classifiers, Detectors, Record, SeedGroup
 from reslab.training.overrides import flatten
 from reslab.training.recipe import Recipe
 
 OWN_PARTS = {"deviations.net", "deviations.optimizer"}  # already part of a run's label
+# Markdown's emphasis, code, cells, links and entities, and formulas; _ within a word is kept
+MARKUP = re.compile(r"[\\`*~$|]|\](?=\()|(?<![^\W_])_|_(?![^\W_])|&(?=#?\w+;)")
 MAX_LABEL_KEYS = 2  # maximum number of recipe keys in a label
 RESULTS = ("train_error", "seconds", "weights_sha256")  # last columns of the CSV
 ERROR_NOTE = (
@@ -45,12 +49,12 @@ class Table:
     def markdown(self) -> str:
         """Return the header and all rows as Markdown."""
         lines = [self.header, ["---"] * len(self.header), *self.rows]
-        return "".join(f"| {' | '.join(map(markdown_cell, line))} |\n" for line in lines)
+        return "".join(f"| {' | '.join(map(markdown_text, line))} |\n" for line in lines)
 
 
-def markdown_cell(text: str) -> str:
-    """Escape characters that would end a cell or begin HTML, since names come from users."""
-    return text.replace("|", "\\|").replace("<", "&lt;")
+def markdown_text(text: str) -> str:
+    """Escape what Markdown would not show as it is, since names come from users."""
+    return MARKUP.sub(lambda mark: f"\\{mark[0]}", printable(text)).replace("<", "&lt;")
 
 
 def table_of(rows: Sequence[Mapping[str, str]], note: str = "") -> Table:
