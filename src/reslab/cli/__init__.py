@@ -27,6 +27,7 @@ from reslab.cli.study import report, study
 from reslab.cli.train import resume, train
 from reslab.errors import os_reason, unknown_name
 from reslab.runtime.cpu import limit_kernels
+from reslab.runtime.text import without_secrets
 
 VERBS = {
     models: "reslab models",
@@ -146,17 +147,20 @@ def as_options(text: str, name: str) -> str:
 
 def explain(error: Exception, arguments: Sequence[str]) -> int:
     """Print one line about an exception and return the exit status."""
+    text = explanation(error, arguments)
+    for word in arguments:  # a password in a URL may have spaces, where a message seems to go on
+        text = text.replace(word, without_secrets(word))
+    warn(as_options(" ".join(text.split()), arguments[0]))
+    return 2 if isinstance(error, UsageError | ValueError) else 1
+
+
+def explanation(error: Exception, arguments: Sequence[str]) -> str:
+    """Return the reason that an exception gives."""
     if isinstance(error, UsageError):
         names = [verb_name(verb) for verb in VERBS]
-        if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
-            warn(unknown_name("verb", arguments[0], names))
-        else:
-            warn(" ".join(error.format_message().split()))  # type: ignore[attr-defined]
-        return 2
+        if not arguments[0].startswith("-") and arguments[0] not in names:
+            return unknown_name("verb", arguments[0], names)
+        return error.format_message()  # type: ignore[attr-defined]
     if isinstance(error, OSError) and error.strerror:
-        file = f": {error.filename}" if error.filename else ""
-        warn(f"{os_reason(error)}{file}")
-        return 1
-    text = " ".join(str(error).split()) or type(error).__name__
-    warn(as_options(text, arguments[0]))
-    return 2 if isinstance(error, ValueError) else 1
+        return os_reason(error) + (f": {error.filename}" if error.filename else "")
+    return str(error).strip() or type(error).__name__

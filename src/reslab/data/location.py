@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from reslab.errors import unknown_name
+from reslab.runtime.text import without_secrets
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")  # of the labels of images
 URL_SCHEMES = ("http", "https", "s3", "gs", "file")
@@ -50,38 +51,46 @@ def parse_location(text: str | Location) -> Location:
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*):/", written)
     if scheme is None:
         return Path(text)
-    protocol = scheme[1].lower()
+    protocol, shown = scheme[1].lower(), without_secrets(written)
     if not written.startswith("://", scheme.end(1)):
-        if protocol in URL_SCHEMES:
-            raise ValueError(f"{written}: a URL must begin with {protocol}://")
+        if protocol in URL_SCHEMES or (shown != written and not Path(text).exists()):
+            raise ValueError(f"{shown}: a URL must begin with {protocol}://")
         return Path(text)
     if protocol not in URL_SCHEMES:
-        raise ValueError(f"{written}: {unknown_name('protocol', protocol, URL_SCHEMES)}")
+        raise ValueError(f"{shown}: {unknown_name('protocol', protocol, URL_SCHEMES)}")
     query = ""
     if protocol.startswith("http"):
         written, mark, query = written.partition("?")
         query = mark + query
-    _check_url(written, protocol)
+    _check_url(written, protocol, shown)
     return Url(protocol + written[scheme.end(1) :].rstrip("/"), query)
 
 
-def _check_url(written: str, protocol: str) -> None:
-    """Raise ValueError if no file name can be appended to a URL, or if it contains a password."""
+def _check_url(written: str, protocol: str, shown: str) -> None:
+    """Raise ValueError if no file name can be appended to a URL, or if it contains a password.
+
+    `shown` is the URL without secrets; urlsplit's own messages quote what may be a password.
+    """
     try:
         parts = urlsplit(written)
-        port = parts.port  # raises if it is not a number
-    except ValueError as error:
-        raise ValueError(f"{written}: {error}") from None
+    except ValueError:
+        raise ValueError(f"{shown}: not the name of a host, or a malformed IPv6 address") from None
     if "@" in parts.netloc:
-        shown = written.replace(f"{parts.netloc.rpartition('@')[0]}@", "")
         raise ValueError(
             f"{shown} was given with a password, which the run folder would store: "
             "put it into ~/.netrc"
         )
+    try:
+        port = parts.port
+    except ValueError:
+        raise ValueError(
+            f"{shown}: the port is not a number from 1 to 65535; a password belongs in ~/.netrc"
+        ) from None
     if not parts.netloc and protocol != "file":
-        raise ValueError(f"{written} has no {'host' if 'http' in protocol else 'bucket'} name")
+        raise ValueError(f"{shown} has no {'host' if 'http' in protocol else 'bucket'} name")
     if port == 0 or (protocol.startswith("http") and parts.fragment):
-        raise ValueError(f"{written} is not a folder: give the URL of the folder of the shards")
+        extra = "port 0" if port == 0 else "a fragment (#...)"
+        raise ValueError(f"{shown} has {extra}: give the URL of the folder of the shards")
 
 
 def is_annotation_file(place: Path) -> bool:
