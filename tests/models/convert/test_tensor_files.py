@@ -92,6 +92,12 @@ def test_a_tensor_larger_than_its_numbers_is_not_expanded(tmp_path: Path) -> Non
     assert "holds 549,755,813,888 numbers" in refusal(tmp_path / "w.pth")
 
 
+def test_a_type_of_number_that_torch_cannot_compute_with_is_named(tmp_path: Path) -> None:
+    header = b'{"a": {"dtype": "F4", "shape": [4], "data_offsets": [0, 2]}}'
+    (tmp_path / "w.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + b"12")
+    assert "holds 'a' as a F4 tensor, but weights are dense" in refusal(tmp_path / "w.safetensors")
+
+
 def test_numpys_texts_are_facts(tmp_path: Path) -> None:
     weight: Any = np.ones((2, 3), ">f4")
     np.savez(tmp_path / "w.npz", classes=np.array(["ant", "bee"]), weight=weight)

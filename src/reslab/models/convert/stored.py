@@ -24,15 +24,11 @@ class Stored:
     dtype: torch.dtype
     shape: tuple[int, ...]
     read: Callable[[], Tensor]
-    kind: str = "dense"  # or sparse, quantised, nested, meta, whose numbers are not read
+    kind: str = "dense"  # or sparse, quantised, ..., whose numbers are not read
 
     def is_weight(self, name: str) -> bool:
         """Return whether the tensor can be a network's weight, not a counter beside weights."""
         return self.dtype.is_floating_point or name.rpartition(".")[2] in WEIGHTS
-
-
-def in_memory(tensor: Tensor) -> Stored:
-    return Stored(tensor.dtype, tuple(tensor.shape), lambda: tensor)
 
 
 def from_array(array: np.ndarray) -> Any:
@@ -41,4 +37,5 @@ def from_array(array: np.ndarray) -> Any:
         return array.tolist()
     if array.dtype.kind not in "biuf" or array.dtype.itemsize > 8:
         return None
-    return in_memory(torch.from_numpy(array.astype(array.dtype.newbyteorder("="))))
+    tensor = torch.from_numpy(np.require(array, array.dtype.newbyteorder("="), "W"))
+    return Stored(tensor.dtype, tuple(tensor.shape), lambda: tensor)

@@ -2,8 +2,9 @@
 
 import math
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,15 +15,20 @@ from torch import Tensor
 
 from reslab.errors import os_reason
 from reslab.models.convert.other_files import what_it_is
-from reslab.models.convert.stored import BATCH_COUNT, NotWeights, Stored, from_array, in_memory
+from reslab.models.convert.stored import BATCH_COUNT, NotWeights, Stored, from_array
 from reslab.models.convert.torch_files import read_archive, read_pickle
 from reslab.models.convert.wrapping import Content, Weights, network_prefix, without_network
 from reslab.runtime.files import TensorFile, open_regular
 
 HEAD_BYTES = 4096  # in which a file's kind is recognised
 MOST_BYTES = 2**33  # in a file
-MOST_UNPACKED = 2**31  # bytes in an archive that is smaller than what it holds
-MOST_WEIGHTS = 2**29  # in a file: no network of the family has an eighth of them
+MOST_UNPACKED = 2**30  # bytes in an archive that is smaller than what it holds
+MOST_WEIGHTS = 2**28  # in a network: those of the family have less than a quarter of them
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "BOOL": torch.bool,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
+}  # fmt: skip
 MOST_HEADER = 10**8  # bytes in a safetensors file
 
 
@@ -108,17 +114,17 @@ def read_safetensors(file: Path) -> dict[str, Any]:
     facts = TensorFile.read_facts(file)
     if "reslab" in facts:
         raise NotWeights("is already a reslab model file: use it as it is")
-    with safe_open(file, "pt") as opened:
-        names = list(opened.keys())
-        must_be_few(opened.get_slice(name).get_shape() for name in names)
-        return facts | {name: in_memory(opened.get_tensor(name)) for name in names}
-
-
-def must_be_few(shapes: Iterable[Iterable[int]]) -> None:
-    """Refuse a file with more weights than those of any network of this family."""
-    count = sum(math.prod(shape) for shape in shapes)
-    if count > MOST_WEIGHTS:
-        raise NotWeights(f"holds {count:,} numbers; a network of this family has far fewer")
+    opened = safe_open(file, "pt")
+    content = {}
+    for name in opened.keys():  # noqa: SIM118 (it is not a dict)
+        part = opened.get_slice(name)
+        kind, shape = part.get_dtype(), tuple(part.get_shape())
+        read = partial(opened.get_tensor, name)
+        if dtype := DTYPES.get(kind):
+            content[name] = Stored(dtype, shape, read)
+        else:
+            content[name] = Stored(torch.float32, shape, read, kind)
+    return facts | content
 
 
 def weights_in(content: Any) -> Weights:
@@ -128,9 +134,11 @@ def weights_in(content: Any) -> Weights:
     found = Content()
     facts = found.facts(content)
     tensors = {name: t for name, t in found.tensors.items() if t.is_weight(name)}
-    must_be_few(tensor.shape for tensor in tensors.values())
     prefix = network_prefix(tensors)
     network = dict.fromkeys(name for name in found.network(prefix) if name in tensors)
+    count = sum(math.prod(tensors[name].shape) for name in network)
+    if count > MOST_WEIGHTS:
+        raise NotWeights(f"holds {count:,} numbers, too many for a network of this family")
     return Weights(
         tensors={n.removeprefix(prefix): dense(tensors[n], n) for n in network},
         facts=facts,
@@ -154,6 +162,8 @@ def to_fp32(tensor: Tensor, name: str, file: Path) -> Tensor:
     """Copy a tensor to fp32, except batch counts; ValueError unless they are finite floats."""
     if name.endswith(BATCH_COUNT):
         return tensor.to(torch.int64, copy=True)
+    if tensor.numel() > MOST_WEIGHTS:  # of which fewer may be stored
+        raise ValueError(f"{file}: {name!r} holds {tensor.numel():,} numbers")
     if not tensor.is_floating_point():
         raise ValueError(
             f"{file}: {name!r} holds {tensor.dtype} numbers, but weights are dense floats"
