@@ -56,6 +56,20 @@ def evaluate(
     return report, messages
 
 
+def test_a_full_disk_costs_the_scores_but_not_the_report(
+    images: EncodedImages, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    report, messages = evaluate(Watched(), images, OneCrop(36, 32), tmp_path)
+    assert report == classify(Watched(), images, OneCrop(36, 32))
+    (line,) = [line for line in messages if "not kept" in line]
+    assert line.startswith(f"scores are not kept: no space left on device: {tmp_path}")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
 PROTOCOLS = [OneCrop(36, 32), TenCrop(36, 32), MultiScale((32, 48))]
 
 

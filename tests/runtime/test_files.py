@@ -13,7 +13,6 @@ from safetensors.torch import save
 
 from reslab.runtime.files import (
     TensorFile,
-    atomic_write,
     check_regular,
     open_regular,
     read_regular,
@@ -66,22 +65,6 @@ def test_missing_files_and_folders_keep_their_errors(tmp_path: Path) -> None:
         read_regular(tmp_path / "none")
     with pytest.raises(IsADirectoryError):
         read_regular(tmp_path)
-
-
-def test_a_failed_write_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = tmp_path / "file"
-    atomic_write(target, b"before")
-
-    def full(handle: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        atomic_write(target, b"after")
-    assert target.read_bytes() == b"before"
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.fixture

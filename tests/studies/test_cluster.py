@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from reslab.runtime.files import is_locked, lock
+from reslab.runtime.writing import is_locked, lock
 from reslab.studies import cluster
 from reslab.studies.cluster import resources_per_run, run_on_worker
 

@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def test_multiples_are_kept_besides_the_last_three(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "one bit", "facts"])
-def test_a_damaged_newest_is_reported_deleted_and_passed_over(tmp_path: Path, damage: str) -> None:
+def test_a_damaged_newest_is_reported_renamed_and_passed_over(tmp_path: Path, damage: str) -> None:
     save_checkpoint(tmp_path, checkpoint(10))
     newest = save_checkpoint(tmp_path, checkpoint(20))
     data = bytearray(newest.read_bytes())
@@ -82,6 +83,44 @@ def test_a_damaged_newest_is_reported_deleted_and_passed_over(tmp_path: Path, da
     assert [path.stem for path in checkpoints_in(tmp_path)] == ["00000010"]
     assert len(reported) == 1
     assert "00000020.safetensors is damaged" in reported[0]
+    assert reported[0].endswith("keeping it as 00000020.safetensors.damaged")
+    assert (tmp_path / "00000020.safetensors.damaged").read_bytes() == bytes(data)
+
+
+def test_each_damaged_file_is_kept(tmp_path: Path) -> None:
+    for content in (b"one", b"two"):
+        (tmp_path / "00000020.safetensors").write_bytes(content)
+        assert recover_newest_checkpoint(tmp_path, lambda line: None) is None
+    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert kept == {
+        "00000020.safetensors.damaged": b"one",
+        "00000020.safetensors.damaged2": b"two",
+    }
+
+
+def test_files_of_the_user_stay_and_are_no_checkpoints(tmp_path: Path) -> None:
+    (tmp_path / "notes.safetensors").write_bytes(b"mine")
+    save_checkpoint(tmp_path, checkpoint(10))
+    for name in ("best", "123", "00000010 (copy)"):
+        shutil.copy(tmp_path / "00000010.safetensors", tmp_path / f"{name}.safetensors")
+    for iteration in (20, 30, 40):
+        save_checkpoint(tmp_path, checkpoint(iteration))
+    found = recover_newest_checkpoint(tmp_path, pytest.fail)
+    assert found is not None
+    assert found.iteration == 40
+    own = {"notes", "best", "123", "00000010 (copy)"}
+    assert {path.stem for path in tmp_path.iterdir()} - own == {"00000020", "00000030", "00000040"}
+    assert (tmp_path / "notes.safetensors").read_bytes() == b"mine"
+
+
+def test_a_copy_under_another_number_is_not_used(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, checkpoint(10))
+    shutil.copy(path, tmp_path / "00000099.safetensors")
+    reported: list[str] = []
+    found = recover_newest_checkpoint(tmp_path, reported.append)
+    assert found is not None
+    assert found.iteration == 10
+    assert "00000099.safetensors is that of another iteration" in reported[0]
 
 
 def test_a_disk_that_does_not_answer_costs_no_checkpoint(

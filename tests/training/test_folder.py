@@ -1,11 +1,17 @@
 import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.training.finder import FinderRecipe
+from tests.training.test_checkpoint import checkpoint
 
 from reslab.recipes import recipe
-from reslab.training.folder import RunFolder
+from reslab.runtime.writing import LOCK
+from reslab.training.folder import FolderGone, RunFolder
 
 RECIPE = recipe("digits-resnet20")
 HERE = {"seed": 1, "data": None}
@@ -55,6 +61,90 @@ def row(kind: str, iteration: int) -> dict[str, object]:
     return {"kind": kind, "iteration": iteration, "set": "test", error: 50.0}
 
 
+def test_a_file_of_the_same_name_is_no_run(tmp_path: Path) -> None:
+    """Only a creation that was killed leaves environment.json without recipe.json, and a lock."""
+    (tmp_path / "environment.json").write_text("mine")
+    with pytest.raises(ValueError, match="not empty and not a run"):
+        RunFolder.create(tmp_path, RECIPE, HERE)
+    assert (tmp_path / "environment.json").read_text() == "mine"
+
+
+def race(out: Path, begin: float, seed: int) -> int:
+    """Start a run in a fork of this process, which exits with status 0 if it has the lock."""
+    process = os.fork()
+    if process == 0:
+        status = 1
+        try:
+            while time.monotonic() < begin:
+                pass
+            changed = RECIPE.with_changes([f"iterations={seed}"])
+            RunFolder(out).enter(changed, HERE | {"seed": seed})
+            time.sleep(0.02)
+            status = 0
+        except ValueError:
+            pass
+        finally:
+            os._exit(status)
+    return process
+
+
+def test_two_runs_at_the_same_moment_do_not_mix(tmp_path: Path) -> None:
+    """The process that has the lock also wrote the seed and the recipe."""
+    for number in range(30):
+        out, begin = tmp_path / str(number), time.monotonic() + 0.01
+        processes = {race(out, begin, seed): seed for seed in (1, 2)}
+        won = [
+            seed
+            for process, seed in processes.items()
+            if os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
+        ]
+        folder = RunFolder.open(out)
+        assert won == [folder.environment()["seed"]] == [folder.recipe().iterations]
+
+
+@pytest.fixture
+def held(tmp_path: Path) -> Iterator[RunFolder]:
+    """A run's folder, locked by this process."""
+    folder = RunFolder.create(tmp_path / "run", RECIPE, HERE)
+    handle = folder.lock()
+    folder.log([row("train", 1)])
+    yield folder
+    folder.unlock(handle)
+
+
+@pytest.mark.parametrize("how", ["moved", "deleted", "replaced"])
+def test_a_folder_that_is_gone_ends_the_run(held: RunFolder, how: str) -> None:
+    """Nothing is written into the folder that may have taken its place."""
+    held.path.rename(held.path.with_name("elsewhere"))
+    if how == "deleted":
+        shutil.rmtree(held.path.with_name("elsewhere"))
+    if how == "replaced":
+        other = RunFolder.create(held.path, RECIPE.with_changes(["iterations=7"]), HERE)
+        other.unlock(other.lock())
+    writes = (
+        lambda: held.log([row("train", 2)]),
+        lambda: held.write("model.safetensors", b""),
+        lambda: held.save(checkpoint(2)),
+    )
+    for write in writes:
+        with pytest.raises(FolderGone, match=r"run is no longer the folder of this run"):
+            write()
+    files = {"recipe.json", "environment.json", ".lock"} if how == "replaced" else set()
+    assert {path.name for path in held.path.glob("*")} == files
+
+
+def test_a_folder_replaced_by_its_copy_is_locked_again(held: RunFolder) -> None:
+    shutil.copytree(held.path, held.path.with_name("copy"))
+    shutil.rmtree(held.path)
+    held.path.with_name("copy").rename(held.path)
+    held.log([row("train", 2)])
+    (held.path / LOCK).unlink()
+    held.log([row("train", 3)])
+    assert [line["iteration"] for line in held.rows()] == [1, 2, 3]
+    with pytest.raises(ValueError, match="another process"):
+        RunFolder.open(held.path).lock()
+
+
 def test_lines_after_a_checkpoint_are_forgotten_and_a_cut_line_too(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", RECIPE, HERE)
     folder.log([row("train", k) for k in (10, 20, 30)])
@@ -76,7 +166,7 @@ def test_evaluations_after_the_last_checkpoint_are_made_again(tmp_path: Path) ->
 
 def test_a_folder_whose_making_was_killed_is_made_whole(tmp_path: Path) -> None:
     whole = RunFolder.create(tmp_path / "run", RECIPE, HERE)
-    (tmp_path / "run" / "recipe.json").rename(tmp_path / "run" / ".recipe.json.tmp")
+    (tmp_path / "run" / "recipe.json").rename(tmp_path / "run" / ".reslab-0123456789abcdef.tmp")
     assert RunFolder.create(tmp_path / "run", RECIPE, HERE).recipe() == RECIPE
     assert whole.environment() == HERE
 

@@ -167,7 +167,7 @@ def test_lines_wait_for_room_and_no_checkpoint_outlives_them(
 
 
 def test_half_a_line_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the disk fills up in the middle of a line, the line is removed."""
+    """If the disk fills up in the middle of a line, the whole line is written again."""
     resource = pytest.importorskip("resource")
     import signal
 
@@ -183,9 +183,23 @@ def test_half_a_line_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
-    assert folder.metrics.stat().st_size == size
-    folder.log([])
-    assert [row["iteration"] for row in folder.rows()] == [1, 2]
+    assert folder.metrics.stat().st_size > size
+    assert [row["iteration"] for row in folder.rows()] == [1]
+    folder.log([{"iteration": 3}])
+    assert [row["iteration"] for row in folder.rows()] == [1, 2, 3]
+
+
+def test_a_promise_names_only_a_checkpoint_that_is_there(
+    tmp_path: Path, reported: list[str]
+) -> None:
+    disk = Disk(tmp_path, refused=(20,))
+    writer = CheckpointWriter(disk, reported.append, saved=0)
+    writer.save(checkpoint(10))
+    (disk.checkpoints / "00000010.safetensors").unlink()
+    writer.begin(checkpoint(20))
+    writer.close()
+    (line,) = reported
+    assert line.endswith("no space left on device; none is kept yet")
 
 
 def test_another_process_of_the_run_writes_nothing(tmp_path: Path, reported: list[str]) -> None:

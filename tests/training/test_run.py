@@ -1,6 +1,7 @@
 """Whole runs: repeatable, resumable at any iteration, recorded correctly."""
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,9 @@ from reslab.models.model_file import load_model
 from reslab.recipes import recipe
 from reslab.runtime.cpu import kernel_limit
 from reslab.runtime.files import sha256_of
+from reslab.training import curves
 from reslab.training.checkpoint import read_checkpoint
-from reslab.training.folder import RunFolder
+from reslab.training.folder import FolderGone, RunFolder
 from reslab.training.log import CheckpointWriter, Diverged
 from reslab.training.log import without_details as short_report
 from reslab.training.recipe import Recipe
@@ -330,6 +332,62 @@ def test_a_kept_checkpoint_waits_for_a_slow_disk(
     saved = {int(path.stem) for path in (tmp_path / "run" / "checkpoints").iterdir()}
     assert saved >= {5, 10, 12}
     assert any("the disk is still writing" in note.get("text", "") for note in notes)
+
+
+def test_a_figure_that_cannot_be_drawn_costs_no_result(
+    short: Recipe, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result is there before the figure, which a later call draws."""
+
+    def fail(*arguments: object) -> str:
+        assert (tmp_path / "run/result.json").exists()
+        raise RuntimeError("no fonts")
+
+    notes: list[dict[str, Any]] = []
+    with monkeypatch.context() as broken:
+        broken.setattr(curves, "draw_curves", fail)
+        train(short, tmp_path / "run", on_event=notes.append)
+    assert notes[-1]["text"] == f"{tmp_path}/run/curves.svg is missing: no fonts"
+    assert result(tmp_path / "run") == result(whole)
+    assert not (tmp_path / "run/curves.svg").exists()
+    train(short, tmp_path / "run")
+    assert (tmp_path / "run/curves.svg").exists()
+
+
+@pytest.mark.parametrize("how", ["deleted", "moved"])
+def test_a_run_whose_folder_is_gone_ends_at_once(
+    short: Recipe, whole: Path, tmp_path: Path, how: str
+) -> None:
+    out, notes, last = tmp_path / "run", [], 0
+
+    def observe(iteration: int, net: nn.Module) -> None:
+        nonlocal last
+        last = iteration
+        if iteration == 15:
+            out.rename(tmp_path / "moved") if how == "moved" else shutil.rmtree(out)
+
+    with pytest.raises(FolderGone, match="run is no longer the folder of this run"):
+        train(short, out, observer=observe, on_event=notes.append)
+    assert last < 24
+    assert not any("is kept" in note.get("text", "") for note in notes)
+    assert not out.exists()
+    if how == "moved":
+        train(short, tmp_path / "moved")
+        assert result(tmp_path / "moved") == result(whole)
+
+
+def test_damaged_checkpoints_alone_start_the_run_again(
+    short: Recipe, whole: Path, tmp_path: Path
+) -> None:
+    """From its initial weights, which are needed only if no checkpoint is intact."""
+    tuned = short.with_(iterations=8, checkpoint_every=4)
+    expected = train(tuned, tmp_path / "whole", weights=whole)
+    with pytest.raises(Interrupted):
+        train(tuned, tmp_path / "run", weights=whole, stop=after(6))
+    for file in (tmp_path / "run/checkpoints").iterdir():
+        file.write_bytes(file.read_bytes()[:1000])
+    found = train(tuned, tmp_path / "run", weights=whole)
+    assert found["state_sha256"] == expected["state_sha256"]
 
 
 def test_a_final_loss_that_is_not_finite_ends_a_complete_run_as_diverged(tmp_path: Path) -> None:

@@ -171,7 +171,8 @@ def test_whatever_happens_the_run_is_closed_and_unlocked(tmp_path: Path) -> None
     assert finder.closed == 3
     _, asked = carried_out(tmp_path / "run", finder)
     assert (asked, finder.closed) == ([], 3)  # the run is finished, so `begin` is not called
-    RunFolder.unlock(RunFolder.open(tmp_path / "run").lock())
+    folder = RunFolder.open(tmp_path / "run")
+    folder.unlock(folder.lock())
 
 
 def test_a_folder_of_another_task_is_left_alone(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from PIL import Image
 from reslab.api.inputs import STDIN, InputImage
 from reslab.detection.drawing import draw_detections
 from reslab.detection.predict import DetectedImage, Detection
-from reslab.runtime.files import atomic_write, to_json
+from reslab.runtime.files import to_json
+from reslab.runtime.writing import atomic_write, prepare_folder
 
 STDIN_NAME = "standard-input"  # file name of its drawing
 LIST = "detections.json"
@@ -63,7 +64,7 @@ def open_drawing_folder(out: Path, images: Sequence[InputImage]) -> DrawingFolde
                 f"{target} exists already, and {out} has no {LIST} from an earlier call; "
                 "name another folder with `out`"
             )
-    out.mkdir(parents=True, exist_ok=True)
+    prepare_folder(out)
     counts = Counter(image.name for image in images)
     ids = {image.file: image.name if counts[image.name] == 1 else image.file for image in images}
     return DrawingFolder(out, targets, ids)

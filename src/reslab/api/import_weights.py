@@ -21,7 +21,8 @@ from reslab.models.convert.importer import Imported, import_model
 from reslab.models.convert.layouts import AKAMASTER, USUAL_MEAN, USUAL_STD, torchvision_state
 from reslab.models.model_file import Model, model_bytes
 from reslab.runtime.events import Callback, note
-from reslab.runtime.files import atomic_write, read_text
+from reslab.runtime.files import read_text
+from reslab.runtime.writing import atomic_write
 
 TORCH_SUFFIXES = (".pth", ".pt")
 TARGETS = ("torchvision",)

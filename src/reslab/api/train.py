@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -19,6 +20,7 @@ from reslab.errors import os_reason
 from reslab.recipes import AnyRecipe, open_recipe, recipe_in, task_kind
 from reslab.runtime.distributed import join_processes
 from reslab.runtime.events import Callback, start
+from reslab.training.checkpoint import checkpoints_in
 from reslab.training.data_record import recorded_count
 from reslab.training.folder import RunFolder
 from reslab.training.loop import Observer
@@ -118,12 +120,12 @@ def run(
             recipe, out, seed=seed, data=inputs, observer=observer, on_event=on_event, stop=stop
         )
     except OSError as error:
-        saved = out / "checkpoints"
-        if saved.is_dir() and any(saved.iterdir()):
+        if checkpoints_in(RunFolder(out).checkpoints):
             command = recipe.deviations.resume_command(out)
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise RuntimeError(
-                f"{os_reason(error)}: {out}; checkpoints are intact: free some space, then resume "
-                f"with {command}"
+                f"{os_reason(error)}: {error.filename or out}; the checkpoints are kept: "
+                f"{'free some space, then ' if full else ''}resume with {command}"
             ) from error
         raise
     return run_result(out, document)

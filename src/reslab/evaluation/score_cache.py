@@ -3,7 +3,6 @@ images."""
 
 import hashlib
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,15 @@ import torch
 from torch import Tensor
 
 from reslab.data.datasets import ImageSet, ImagesInMemory
+from reslab.errors import os_reason
 from reslab.evaluation.scoring import Scores
 from reslab.evaluation.views import View
 from reslab.models.config import ResNetConfig
 from reslab.models.model_file import Model
 from reslab.runtime.events import Callback, note
-from reslab.runtime.files import TensorFile, atomic_write, sha256_of
+from reslab.runtime.files import TensorFile, sha256_of
 from reslab.runtime.threads import map_in_order
+from reslab.runtime.writing import atomic_write, prepare_folder
 
 NAME = "log_probabilities"
 FILES_AHEAD = 64  # files read ahead
@@ -45,7 +46,7 @@ class ScoreCache:
         name = re.sub(r"[^\w.-]+", "-", images.name)
         folder = self.folder / f"{name}-{digest[:12]}"
         if self.keep:
-            folder.mkdir(parents=True, exist_ok=True)  # better to fail now than after scoring
+            prepare_folder(folder)  # better to fail now than after scoring
         return CachedScores(
             folder, self.model, digest, (len(images), len(images.classes)), on_event
         )
@@ -92,11 +93,15 @@ class CachedScores:
         return Scores(scores, bad)
 
     def keep(self, view: View, scores: Scores) -> None:
+        """Write the scores of a view; a full disk is reported, since the evaluation is complete."""
         facts = {
             "model": self.model, "pictures": self.images, "view": str(view), "bad": scores.bad,
         }  # fmt: skip
         content = TensorFile({NAME: scores.log_probabilities}, facts).to_bytes()
-        atomic_write(self.file(view), content, writer=f".{os.getpid()}")
+        try:
+            atomic_write(self.file(view), content)
+        except OSError as error:
+            self.on_event(note(f"scores are not kept: {os_reason(error)}: {self.file(view)}"))
 
 
 def first_edition_checksum(scores: Tensor, bad: dict[str, str]) -> str:

@@ -26,7 +26,8 @@ from reslab.models.model_facts import (
 )
 from reslab.models.preprocessing import MEAN_NAME, STD_NAME, Preprocessing
 from reslab.models.resnet import ResNet
-from reslab.runtime.files import TensorFile, atomic_write, warn_without_checksum
+from reslab.runtime.files import TensorFile, warn_without_checksum
+from reslab.runtime.writing import atomic_write
 
 REQUIRED = {"config", "classes", "ids", "preprocessing", "recipe", "metrics", "batch_norm_folded"}
 

@@ -1,7 +1,6 @@
-"""Reading, atomic writes, folder locks, and files of tensors with JSON facts."""
+"""Reading of regular files, and files of tensors with JSON facts."""
 
 import errno
-import fcntl
 import hashlib
 import json
 import math
@@ -19,7 +18,6 @@ from reslab.runtime.json_text import parse_json
 if TYPE_CHECKING:
     from torch import Tensor
 
-LOCK = ".lock"  # a file in the folder: shared disks cannot lock the folder itself
 FACTS, DIGEST = "facts", "sha256"
 MAX_BYTES = 2**30  # of a file read at once, unless the caller allows more
 MAX_LIST_BYTES = 2**33  # of a list that may have an entry for each of millions of images
@@ -103,61 +101,6 @@ def _check_mode(mode: int, path: str | Path) -> None:
         kinds = {stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket"}
         kind = kinds.get(stat.S_IFMT(mode), "device")
         raise OSError(errno.EINVAL, f"not a regular file but a {kind}", str(path))
-
-
-def atomic_write(path: Path, data: bytes, *, writer: str = "") -> None:
-    """Replace the file at `path` completely, or leave it unchanged if anything fails.
-
-    The data are first written to a temporary file in the same folder. `writer` distinguishes
-    processes that may write the same file at the same time.
-    """
-    temporary = path.with_name(f".{path.name}{writer}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush a folder's directory entries to disk, so that a rename survives a power failure."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def lock(folder: Path) -> int | None:
-    """Lock a folder against other processes until this one ends, however it ends.
-
-    Returns the lock's file descriptor, which may be closed earlier, or None if another process
-    holds the lock. On a file system without locks this has no effect.
-    """
-    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        return None
-    except OSError:
-        pass
-    return handle
-
-
-def is_locked(folder: Path) -> bool:
-    """Return whether any process holds the folder's lock."""
-    if not (folder / LOCK).exists():
-        return False
-    handle = lock(folder)
-    if handle is not None:
-        os.close(handle)
-    return handle is None
 
 
 @dataclass(frozen=True)

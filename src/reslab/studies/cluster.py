@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reslab.runtime.files import is_locked
+from reslab.runtime.writing import is_locked
 from reslab.studies.execute import Launcher, start, train_arguments
 
 if TYPE_CHECKING:

@@ -1,17 +1,20 @@
 """Checkpoints that survive a kill, a full disk or a damaged file, and restore a run bit for bit."""
 
+import os
+import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
 from reslab.runtime.events import Log
-from reslab.runtime.files import TensorFile, atomic_write
+from reslab.runtime.files import TensorFile
+from reslab.runtime.writing import atomic_write
 from reslab.training.optimizer import OptimizerState
 from reslab.training.schedule import PlateauState, ScheduleState, WarmupState
 
 KEPT_CHECKPOINTS = 3
-SUFFIX = ".safetensors"
+NAME = re.compile(r"\d{8,}\.safetensors")  # other files in the folder belong to the user
 WEIGHTS, HISTORY = "weights.", "history."  # prefixes of tensor names
 # version of the facts; format 1 is not recorded in its files, format 3 adds the facts of an own
 # optimizer, so that older versions can still read other checkpoints
@@ -69,7 +72,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep_every: int | None
         "judged": checkpoint.evaluated,
         **({} if own_facts is None else {"optimizer": own_facts}),
     }
-    path = folder / f"{checkpoint.iteration:08d}{SUFFIX}"
+    path = folder / checkpoint_name(checkpoint.iteration)
     atomic_write(path, TensorFile(checkpoint.tensors(), facts).to_bytes())
     for old in checkpoints_in(folder)[:-KEPT_CHECKPOINTS]:
         if not is_kept(int(old.stem), keep_every):
@@ -82,26 +85,43 @@ def is_kept(iteration: int, keep_every: int | None) -> bool:
     return keep_every is not None and iteration % keep_every == 0
 
 
+def checkpoint_name(iteration: int) -> str:
+    return f"{iteration:08d}.safetensors"
+
+
 def checkpoints_in(folder: Path) -> list[Path]:
     """Return the checkpoint files in `folder`, oldest first."""
-    return sorted(folder.glob(f"*{SUFFIX}"))
+    if not folder.is_dir():
+        return []
+    names = [name for name in os.listdir(folder) if NAME.fullmatch(name)]
+    return [folder / name for name in sorted(names, key=lambda name: (len(name), name))]
 
 
 def recover_newest_checkpoint(folder: Path, log: Log) -> Checkpoint | None:
     """Return the newest intact checkpoint, or None if there is none.
 
-    Newer damaged checkpoints are deleted, each with a log line. A checkpoint in the format of a
+    Newer damaged checkpoints are renamed, each with a log line. A checkpoint in the format of a
     later reslab is not damaged: it is kept, and a ValueError is raised.
     """
     for path in reversed(checkpoints_in(folder)):
         try:
             file = read_file(path)
+            if file.facts["iteration"] != int(path.stem):
+                raise ValueError(f"checkpoint {path} is that of another iteration")
         except ValueError as error:
-            log(f"{error}; using the previous one")
-            path.unlink()
+            log(f"{error}; using the previous one, and keeping it as {set_aside(path).name}")
         else:
             return decode(file, path)
     return None
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file, so that it is no longer a checkpoint; return its new path."""
+    number, aside = 1, path.with_name(f"{path.name}.damaged")
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.damaged{number}")
+    return path.rename(aside)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

@@ -2,22 +2,26 @@
 
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from reslab.errors import unknown_name
 from reslab.models.model_facts import quoted
-from reslab.runtime.files import LOCK, atomic_write, lock, read_regular, to_json
+from reslab.runtime.files import read_regular, to_json
 from reslab.runtime.json_text import parse_json
+from reslab.runtime.writing import LOCK, TEMPORARY, atomic_write, lock, naming, remove_leftovers
 from reslab.training.checkpoint import Checkpoint, save_checkpoint
 from reslab.training.overrides import Fields, recipe_differences
 from reslab.training.recipe import TASKS, Deviations, Recipe, RunRecipe, TaskRecipe
 from reslab.training.stored import Environment, must_be, must_be_result, must_be_row
 
-# files left behind by a process that was killed while creating the folder
-LEFTOVERS = (LOCK, "environment.json", ".environment.json.tmp", ".recipe.json.tmp")
 DIFFERENCES_SHOWN = 3  # differences listed when a folder holds another recipe
+
+
+class FolderGone(RuntimeError):
+    """The folder of a run was moved, deleted or replaced while the run was being trained."""
 
 
 class RunFolder:
@@ -32,6 +36,9 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.checkpoints = path / "checkpoints"
         self.unwritten = b""  # log lines that could not be written yet
+        self.log_end: int | None = None  # size of the log before a write that failed
+        self.held: int | None = None  # handle of the lock, while this process holds it
+        self.started: list[bytes] = []  # `start()` when it was locked
 
     @staticmethod
     def create(path: Path, recipe: RunRecipe, environment: dict[str, Any]) -> "RunFolder":
@@ -41,17 +48,50 @@ class RunFolder:
         holds another run or other files.
         """
         folder = RunFolder(path)
+        handle = folder.enter(recipe, environment)
+        if handle is not None:
+            folder.unlock(handle)
+        return folder
+
+    def enter(self, recipe: RunRecipe, environment: dict[str, Any]) -> int | None:
+        """Lock the folder, then look what is in it, then create or open the run; see `create`.
+
+        Return the handle of the lock, or None for a finished run, which may be on a read-only disk.
+        """
+        path, seed = self.path, environment["seed"]
         if path.exists() and not path.is_dir():
             raise ValueError(f"`out` {path} is a file; name a folder for the run")
-        if (path / "recipe.json").exists():
-            folder.must_match(recipe, environment["seed"])
-            return folder
-        if path.is_dir() and any(file.name not in LEFTOVERS for file in path.iterdir()):
-            raise ValueError(f"`out` {path} is not empty and not a run; name a new folder")
-        path.mkdir(parents=True, exist_ok=True)
-        folder.write_json("environment.json", environment)
-        folder.write("recipe.json", recipe.model_dump_json(indent=2).encode())
-        return folder
+        if self.has_run():
+            self.must_match(recipe, seed)
+            if self.result() is not None:
+                return None
+        else:
+            self.must_be_unused()  # before anything is written
+            path.mkdir(parents=True, exist_ok=True)
+        handle = self.lock()
+        try:
+            if self.has_run():  # another process may have been faster
+                self.must_match(recipe, seed)
+            else:
+                self.must_be_unused()
+                self.write_json("environment.json", environment)
+                self.write("recipe.json", recipe.model_dump_json(indent=2).encode())
+        except BaseException:
+            self.unlock(handle)
+            raise
+        self.started = self.start()
+        return handle
+
+    def has_run(self) -> bool:
+        """Return whether a run was started here; its recipe is the last file to be created."""
+        return (self.path / "recipe.json").exists()
+
+    def must_be_unused(self) -> None:
+        """Raise ValueError if the folder has files, except those of a creation that was killed."""
+        names = {entry.name for entry in self.path.iterdir()} if self.path.is_dir() else set()
+        begun = {LOCK, "environment.json"} if LOCK in names else set()
+        if any(name not in begun and not TEMPORARY.fullmatch(name) for name in names):
+            raise ValueError(f"`out` {self.path} is not empty and not a run; name a new folder")
 
     @staticmethod
     def open(path: Path) -> "RunFolder":
@@ -134,11 +174,43 @@ class RunFolder:
         handle = lock(self.path)
         if handle is None:
             raise ValueError(f"{self.path} is being trained by another process")
+        self.held, self.started = handle, self.start()
         return handle
 
-    @staticmethod
-    def unlock(handle: int) -> None:
+    def unlock(self, handle: int) -> None:
+        self.held = None
         os.close(handle)
+
+    def remove_leftovers(self) -> None:
+        """Remove the temporary files of an earlier process that was killed; hold the lock."""
+        for folder in (self.path, self.checkpoints):
+            remove_leftovers(folder)
+
+    def must_be_held(self) -> None:
+        """Raise FolderGone if the folder that was locked is no longer at its path.
+
+        Without this, a run would write into the folder of another run, started after the deletion.
+        """
+        if self.held is None:
+            return
+        with suppress(FileNotFoundError, NotADirectoryError):
+            if os.path.samestat(os.fstat(self.held), os.stat(self.path / LOCK)):
+                return
+        # the lock file alone may be new, for example if the folder was replaced by its copy
+        if self.start() == self.started and (handle := lock(self.path)) is not None:
+            os.dup2(handle, self.held, inheritable=False)
+            os.close(handle)
+            return
+        raise FolderGone(
+            f"{self.path} is no longer the folder of this run: it was moved, deleted or replaced, "
+            "or its disk is gone; the run ends and saves nothing more. If the folder was moved, "
+            "resume the run there"
+        )
+
+    def start(self) -> list[bytes]:
+        """Return the content of the files that the run began with, as far as they exist."""
+        files = [self.path / name for name in ("recipe.json", "environment.json")]
+        return [read_regular(file) for file in files if file.is_file()]
 
     def rows(self) -> list[dict[str, Any]]:
         """Return the parsed lines of metrics.jsonl, except a last line truncated by a kill."""
@@ -158,15 +230,14 @@ class RunFolder:
         if not self.writes:
             return
         self.unwritten += as_lines(rows)
-        with open(self.metrics, "ab", buffering=0) as file:
-            size, left = file.seek(0, os.SEEK_END), self.unwritten
-            try:
-                while left:
-                    left = left[file.write(left) :]
-            except OSError:
-                file.truncate(size)  # keep no partial lines
-                raise
-        self.unwritten = b""
+        self.must_be_held()
+        with naming(self.metrics), open(self.metrics, "ab", buffering=0) as file:
+            if self.log_end is not None:
+                file.truncate(self.log_end)  # the rest was written in part
+            self.log_end, left = file.seek(0, os.SEEK_END), self.unwritten
+            while left:
+                left = left[file.write(left) :]
+        self.unwritten, self.log_end = b"", None
 
     def save(self, checkpoint: Checkpoint, keep_every: int | None = None) -> None:
         """Flush the log to disk, then save a checkpoint as `save_checkpoint` does.
@@ -175,7 +246,8 @@ class RunFolder:
         """
         if not self.writes:
             return
-        with open(self.metrics, "a") as file:
+        self.must_be_held()
+        with naming(self.metrics), open(self.metrics, "a") as file:
             os.fsync(file.fileno())
         save_checkpoint(self.checkpoints, checkpoint, keep_every)
 
@@ -192,6 +264,7 @@ class RunFolder:
 
     def write(self, name: str, data: bytes) -> None:
         if self.writes:
+            self.must_be_held()
             atomic_write(self.path / name, data)
 
     def write_missing(self, name: str, data: bytes) -> None:

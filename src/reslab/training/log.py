@@ -1,6 +1,7 @@
 """A run's log lines, the progress they report, and the thread that writes its checkpoints."""
 
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 
 from reslab.errors import os_reason
 from reslab.runtime.events import Event, Log
-from reslab.training.checkpoint import Checkpoint
+from reslab.training.checkpoint import Checkpoint, checkpoint_name
 from reslab.training.folder import RunFolder
 from reslab.training.loop import UpdateResult
 from reslab.training.recipe import RunRecipe
@@ -236,5 +237,6 @@ class CheckpointWriter:
             raise self._failure
 
     def _report_unsaved(self, iteration: int, error: OSError) -> None:
-        last = f"that of iteration {self.saved} is kept" if self.saved else "none is kept yet"
+        kept = os.path.exists(self.folder.checkpoints / checkpoint_name(self.saved))
+        last = f"that of iteration {self.saved} is kept" if kept else "none is kept yet"
         self.notify(f"no checkpoint at iteration {iteration}: {os_reason(error)}; {last}")

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import torch
 
+from reslab.errors import os_reason
 from reslab.runtime.events import Callback, Event, note
 from reslab.runtime.files import sha256_of
-from reslab.training.checkpoint import Checkpoint, is_kept, recover_newest_checkpoint
+from reslab.training.checkpoint import Checkpoint, is_kept
 from reslab.training.folder import RunFolder
 from reslab.training.graph import update_of
 from reslab.training.log import (
@@ -24,6 +25,7 @@ from reslab.training.recipe import RunRecipe
 from reslab.training.schedule import Schedule, ScheduleState
 from reslab.training.task import Final, Task
 
+CURVES = "curves.svg"
 Stop = Callable[[], int | None]  # returns the number of the signal received, or None
 
 
@@ -38,13 +40,14 @@ class Interrupted(Exception):
 def run_task(
     task: Task,
     folder: RunFolder,
+    saved: Checkpoint | None,
     *,
     on_event: Callback,
     stop: Stop,
     observer: Observer | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Event:
-    """Train from the newest checkpoint, or from the start, and return the run's result.
+    """Train from the checkpoint `saved`, or from the start, and return the run's result.
 
     `on_event` receives every log line, and notes. `stop` is called after every update and during
     evaluation; if it returns a signal number, a checkpoint is saved and Interrupted is raised.
@@ -55,8 +58,7 @@ def run_task(
     def log(text: str) -> None:
         on_event(note(text))
 
-    processes, iterations = task.device.processes, task.recipe.iterations
-    saved = processes.run_on_first(lambda: recover_newest_checkpoint(folder.checkpoints, log))
+    iterations = task.recipe.iterations
     start = saved.iteration if saved else 0
     # the final evaluations come after the checkpoint of the last iteration
     evaluated_until = start if saved and saved.evaluated and start < iterations else start - 1
@@ -183,7 +185,7 @@ class RunInProgress:
         return Interrupted(signal, command, iteration)
 
     def finish(self, seconds: float) -> Event:
-        """Make the final reports, write the model, the curves and, last, the result; return it."""
+        """Make the final reports, write the model, the result and the curves; return the result."""
         reports, files = self.task.finish(self.stop_if_signalled)
         rows = [eval_row(self.recipe.iterations, report) for report in reports]
         self.folder.log(rows)
@@ -195,8 +197,6 @@ class RunInProgress:
 
     def write_result(self, final: Final, seconds: float) -> Event:
         """Write the files of a finished run into its folder and return the result."""
-        from reslab.training.curves import draw_curves
-
         folder, task, (reports, files) = self.folder, self.task, final
         weights = task.net.state_dict()
         result = {
@@ -211,6 +211,19 @@ class RunInProgress:
         folder.write("model.safetensors", model)
         for name, content in files.items():
             folder.write(name, content)
-        folder.write("curves.svg", draw_curves(folder.rows(), self.recipe.name).encode())
         folder.write_json("result.json", result)
+        write_curves(folder, self.recipe, self.on_event)
         return result
+
+
+def write_curves(folder: RunFolder, recipe: RunRecipe, on_event: Callback) -> None:
+    """Plot the curves of a finished run, unless its folder has them; a failure is only noted."""
+    from reslab.training.curves import draw_curves
+
+    if (folder.path / CURVES).exists():
+        return
+    try:
+        folder.write(CURVES, draw_curves(folder.rows(), recipe.name).encode())
+    except Exception as error:  # whatever a plotting library raises: the result is complete
+        reason = os_reason(error) if isinstance(error, OSError) else error
+        on_event(note(f"{folder.path / CURVES} is missing: {reason}"))

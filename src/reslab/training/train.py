@@ -21,6 +21,7 @@ from reslab.runtime.device import Device, Processes, setup_device
 from reslab.runtime.events import Callback, note, silent
 from reslab.runtime.text import without_secrets
 from reslab.runtime.threads import usable_cores
+from reslab.training.checkpoint import Checkpoint, recover_newest_checkpoint
 from reslab.training.classification import ClassificationTask
 from reslab.training.data_record import (
     AnySplits,
@@ -45,7 +46,7 @@ from reslab.training.own import (
     with_own_parts,
 )
 from reslab.training.recipe import Recipe, RunRecipe, TaskRecipe
-from reslab.training.run import Stop, run_task
+from reslab.training.run import Stop, run_task, write_curves
 from reslab.training.setup import Inputs, inputs_at, open_data, opened_data, setup_classification
 from reslab.training.task import Task
 
@@ -204,17 +205,15 @@ def train_in_folder(
         else:
             task = begin(job, None)
             ending.callback(task.close)
-        now = job.environment()
+        now, folder = job.environment(), RunFolder(out, writes=processes.first)
 
-        def enter() -> tuple[dict[str, Any] | None, list[str]]:
-            folder = RunFolder.create(out, job.recipe, now)
-            ending.callback(folder.unlock, folder.lock())
-            return folder.result(), environment_changes(folder.environment(), now)
-
-        result, differences = processes.run_on_first(enter)
-        folder = RunFolder(out, writes=processes.first)
+        result, differences, saved = processes.run_on_first(
+            lambda: enter(job, folder, now, ending, is_new=known is None)
+        )
         if result is not None:
             on_event(note("this run is finished"))
+            if processes.first:
+                write_curves(folder, job.recipe, on_event)
             if job.opened and (changes := changes_since(out, job.opened)):
                 on_event(note(f"its images have changed since it began: {changes}"))
             must_be_finite(result, out, job.recipe)
@@ -229,9 +228,30 @@ def train_in_folder(
             folder.write_missing(name, content)
         # a signal to one process stops all, at the same iteration
         agreed: Stop = lambda: processes.all_reduce_max(job.stop() or 0) or None  # noqa: E731
-        result = run_task(task, folder, on_event=on_event, stop=agreed, observer=job.observer)
+        result = run_task(
+            task, folder, saved, on_event=on_event, stop=agreed, observer=job.observer
+        )
         must_be_finite(result, out, job.recipe)
         return result
+
+
+def enter(
+    job: Job[TaskRecipe], folder: RunFolder, now: dict[str, Any], ending: ExitStack, *, is_new: bool
+) -> tuple[dict[str, Any] | None, list[str], Checkpoint | None]:
+    """Lock the job's folder until the `ending`, and create or open the run in it.
+
+    Return the result, if the run is finished, how the environment has changed, and the newest
+    checkpoint.
+    """
+    handle = folder.enter(job.recipe, now)
+    saved = None
+    if handle is not None:
+        ending.callback(folder.unlock, handle)
+        folder.remove_leftovers()
+        saved = recover_newest_checkpoint(folder.checkpoints, job.log)
+        if saved and is_new:
+            raise ValueError(f"another process has just begun {job.out}: repeat the command")
+    return folder.result(), environment_changes(folder.environment(), now), saved
 
 
 def environment_in(out: Path) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from platformdirs import user_cache_path
 from reslab.errors import os_reason
 from reslab.runtime.events import Log
 from reslab.runtime.files import read_regular
+from reslab.runtime.writing import atomic_write
 
 GIGABYTE = 1_000_000_000
 MAX_BYTES = 50 * GIGABYTE  # or half of the disk space available to it, if less
@@ -75,18 +76,14 @@ class BlockCache:
         if not self.keeps:
             return
         path = self._path(key, number)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with self._lock:
                 self._left -= len(data)
                 if self._left < 0:
                     self._make_room(len(data))
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
+            atomic_write(path, data, durable=False)
         except OSError as error:
-            with suppress(OSError):
-                temporary.unlink()
             self._give_up(error)
 
     def drop(self, key: str, number: int) -> None:

@@ -19,8 +19,8 @@ from reslab.data.datasets import EncodedImages
 from reslab.data.decode import BadImage, image_format, load_image
 from reslab.data.resize import resize_whole, shorter_side
 from reslab.data.shards.index import COLUMNS, INDEX, Index, Shard, index_bytes
-from reslab.runtime.files import sync_folder
 from reslab.runtime.threads import map_in_order, usable_cores
+from reslab.runtime.writing import sync_folder
 
 TAR_BLOCK = tarfile.BLOCKSIZE
 MEGABYTE = 1_000_000

@@ -8,8 +8,8 @@ from pathlib import Path
 import reslab
 from reslab.evaluation.mistakes import Mistake
 from reslab.runtime.events import Event
-from reslab.runtime.files import atomic_write
 from reslab.runtime.text import printable_lines
+from reslab.runtime.writing import atomic_write, prepare_folder
 from reslab.studies.page.tables import Table, markdown_text
 from reslab.studies.paper import deviations, section
 from reslab.studies.records import SeedGroup
@@ -59,7 +59,8 @@ def write_page(page: Page, groups: Sequence[SeedGroup], out: Path, csv: str) -> 
     report.html is written last, so that the other files exist when it does.
     """
     html = render("report.html.j2", page, groups)
-    (out / "figures").mkdir(parents=True, exist_ok=True)
+    for folder in (out, out / "figures"):
+        prepare_folder(folder)
     texts = {f"figures/{name}": svg for name, (svg, _) in page.figures.items()}
     texts |= {"table.md": page.tables[0].markdown(), "table.csv": csv}
     texts |= {"report.md": render("report.md.j2", page, groups), "report.html": html}
@@ -70,7 +71,7 @@ def write_page(page: Page, groups: Sequence[SeedGroup], out: Path, csv: str) -> 
 
 def write_html(page: Page, out: Path) -> Path:
     """Write only `report.html`, without the sections on runs; return its path."""
-    out.mkdir(parents=True, exist_ok=True)
+    prepare_folder(out)
     atomic_write(out / "report.html", encode(render("report.html.j2", page, ())))
     return out / "report.html"
 
