@@ -45,7 +45,7 @@ def atomic_write(path: Path, data: bytes, *, durable: bool = True) -> None:
 def _create_temporary(folder: Path) -> tuple[Path, int]:
     """Create a file whose name nobody can have given to a link; return its path and handle.
 
-    It is locked until it is closed, so that `remove_leftovers` can tell that it is in use.
+    It is locked until it is closed, so that `remove_leftovers` sees that it is in use.
     """
     while True:
         path = folder / f".reslab-{os.urandom(8).hex()}.tmp"
@@ -67,8 +67,8 @@ def prepare_folder(folder: Path) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files of processes that were killed while they wrote into `folder`.
 
-    Files that another process is writing stay. A file system without locks cannot tell, so there
-    all of them stay. Errors are ignored.
+    Files that another process is writing are locked and stay; on a file system without locks, all
+    of them stay. Errors are ignored.
     """
     with suppress(OSError):
         names = [name for name in os.listdir(folder) if TEMPORARY.fullmatch(name)]
