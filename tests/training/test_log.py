@@ -172,20 +172,20 @@ def test_half_a_line_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     import signal
 
     folder = RunFolder(tmp_path)
-    folder.log([{"iteration": 1}])
+    folder.log([{"kind": "warmup", "iteration": 1}])
     size = folder.metrics.stat().st_size
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 5, limits[1]))
     try:
         with pytest.raises(OSError, match="File too large"):
-            folder.log([{"iteration": 2}])
+            folder.log([{"kind": "warmup", "iteration": 2}])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, before)
     assert folder.metrics.stat().st_size > size
     assert [row["iteration"] for row in folder.rows()] == [1]
-    folder.log([{"iteration": 3}])
+    folder.log([{"kind": "warmup", "iteration": 3}])
     assert [row["iteration"] for row in folder.rows()] == [1, 2, 3]
 
 
