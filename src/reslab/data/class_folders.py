@@ -1,7 +1,6 @@
 """List the images of a folder with one subfolder per class, and its problems."""
 
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,18 +9,13 @@ import torch
 
 from reslab.data.datasets import EncodedImages
 from reslab.data.decode import IMAGE_SUFFIXES, BadImage, image_format
-from reslab.data.left_out import LeftOut, count_of
+from reslab.data.left_out import LeftOut, count_of, is_system_folder
+from reslab.data.shards.foreign import is_foreign
 from reslab.data.shards.index import INDEX
 from reslab.data.unlabelled import without_classes
 from reslab.errors import os_reason
 from reslab.runtime.files import read_regular
 
-# folders created by operating systems, file servers and archivers; `thumbs` may be a class
-SYSTEM_FOLDERS = re.compile(
-    r"(?i:__macosx|__pycache__|\$(recycle\.bin|winreagent|sysreset)|recycler|lost\.dir|lost\+found|"
-    r"system volume information|found\.\d{3}|[#@~](recycle|snapshot|tmp|eadir|sharebin|"
-    r"recently-snapshot)|network trash folder|temporary items)|Thumbs"
-)
 # images and films that are not read: a folder of them is meant to be a class
 UNREAD_SUFFIXES = (
     ".heic", ".heif", ".jxl", ".psd", ".exr", ".hdr", ".raw", ".dng", ".cr2",
@@ -227,11 +221,6 @@ def subfolders(folder: Path) -> tuple[str, ...]:
     return tuple(name for name in names if not is_system_folder(name))
 
 
-def is_system_folder(name: str) -> bool:
-    """Return whether a folder belongs to an operating system, a file server or an archiver."""
-    return SYSTEM_FOLDERS.fullmatch(name) is not None
-
-
 def inner_folders(folder: Path) -> tuple[str, ...] | None:
     """Return the subfolders of a folder, sorted; None as soon as an image is found beside them."""
     names = []
@@ -255,7 +244,7 @@ def holds_images(folder: Path) -> bool:
     while folders:
         here = folders.pop()
         inner = inner_folders(here)
-        if inner is None or (here / INDEX).is_file():
+        if inner is None or (here / INDEX).is_file() or (not inner and is_foreign(here)):
             return True
         folders += [here / name for name in inner if not (here / name).is_symlink()]
     return False

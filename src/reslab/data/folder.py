@@ -39,7 +39,9 @@ from reslab.data.parts import (
     division_notes,
     relative,
 )
-from reslab.data.shards.reader import is_packed, open_part, open_remote_part
+from reslab.data.shards.foreign import is_foreign
+from reslab.data.shards.foreign_set import open_foreign
+from reslab.data.shards.reader import is_indexed, open_part, open_remote_part
 from reslab.data.unlabelled import without_classes
 
 
@@ -51,7 +53,7 @@ class FolderPart:
     root: Location
     prefix: str  # from the opened folder to `root`: "val/", or ""
     images: EncodedImages
-    source: str = ""  # the table with the labels, if they are in a file
+    source: str = ""  # the table with the labels, or the shards, if its root does not tell
 
     @property
     def packed(self) -> bool:
@@ -91,7 +93,13 @@ def _read_folder(place: Location, names: Path | None) -> FolderSplits | EncodedI
     else:
         division = find_parts(place, refuse)
         parts = {
-            name: FolderPart(name, root, prefix_of(root, place), _open(name, root, place, names))
+            name: FolderPart(
+                name,
+                root,
+                prefix_of(root, place),
+                _open(name, root, place, names),
+                source_of(name, root, place),
+            )
             for name, root in part_roots(division, place, refuse).items()
         }
         notes = division_notes(division, place)
@@ -195,7 +203,8 @@ def part_roots(division: Division, place: Location, on_problem: OnProblem) -> di
     """Return the location of each split that a run reads, keyed by name."""
     if division.parts.keys() == {"validation"}:
         root = division.parts["validation"]
-        line = f"{place} has {prefix_of(root, place)} but no train/ to train on"
+        has = prefix_of(root, place) or "shards to test on"
+        line = f"{place} has {has} but no train/ to train on"
         on_problem(Problem("no training part", ".", refusal=line))
     return division.parts
 
@@ -246,7 +255,7 @@ def check_parts(parts: Mapping[str, FolderPart], on_problem: OnProblem) -> None:
 
 def _open(part: str, root: Location, place: Location, names: Path | None) -> EncodedImages:
     """Open the images below `root`, which is `place` or one of its splits."""
-    images = open_packed(root)
+    images = open_packed(part, root, place, names)
     if images is None:
         images = open_flat_part(part, root, place, names)
     if images is None:
@@ -297,11 +306,24 @@ def listed_ids(names: Path | None) -> list[str]:
         return []
 
 
-def open_packed(root: Location) -> EncodedImages | None:
-    """Open a packed split; return None for a folder of class folders."""
+def open_packed(
+    part: str, root: Location, place: Location, names: Path | None = None
+) -> EncodedImages | None:
+    """Open a split in shards; return None for a folder of class folders."""
     if isinstance(root, Url):
         return open_remote_part(root)
-    return open_part(root) if is_packed(root) else None
+    if is_indexed(root):
+        return open_part(root)
+    if is_foreign(root):
+        assert isinstance(place, Path), "a local split is in a local folder"
+        return open_foreign(root, part, place, names or class_list(root, place))
+    return None
+
+
+def source_of(part: str, root: Location, place: Location) -> str:
+    """Return which shards are a split, if those of several splits are in one folder; else ""."""
+    shared = part != WHOLE_FOLDER and root == place and isinstance(root, Path)
+    return f"the {part} shards of {root}" if shared else ""
 
 
 def class_list(root: Path, folder: Path) -> Path | None:

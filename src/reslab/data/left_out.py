@@ -1,12 +1,24 @@
 """Count the files and folders that are not read when a folder is opened, for a line about each."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 CLASS_LIST = "classes.csv"  # read with the class folders beside it
 SHOWN = 6  # suffixes or names in a note
+# folders created by operating systems, file servers and archivers; `thumbs` may be a class
+SYSTEM_FOLDERS = re.compile(
+    r"(?i:__macosx|__pycache__|\$(recycle\.bin|winreagent|sysreset)|recycler|lost\.dir|lost\+found|"
+    r"system volume information|found\.\d{3}|[#@~](recycle|snapshot|tmp|eadir|sharebin|"
+    r"recently-snapshot)|network trash folder|temporary items)|Thumbs"
+)
+
+
+def is_system_folder(name: str) -> bool:
+    """Return whether a folder belongs to an operating system, a file server or an archiver."""
+    return SYSTEM_FOLDERS.fullmatch(name) is not None
 
 
 def count_of(number: int, noun: str) -> str:

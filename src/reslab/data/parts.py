@@ -26,7 +26,8 @@ from reslab.data.class_names import ClassIndex, fold
 from reslab.data.left_out import LeftOut, shorten
 from reslab.data.location import TABLE_SUFFIXES, Location, Url
 from reslab.data.part_names import Part, is_plain, part_of_name
-from reslab.data.shards.reader import is_packed, remote_parts
+from reslab.data.shards.foreign import foreign_parts
+from reslab.data.shards.reader import is_indexed, is_packed, remote_parts
 
 WHOLE_FOLDER = "whole"  # the name for the images of an unsplit folder
 PREFERRED = ("train", "training", "val", "validation", "valid", "test")  # of several for one part
@@ -64,7 +65,10 @@ class AmbiguousFolder(ValueError):
 
 
 def _divide(folder: Path) -> Division:
-    names = () if is_packed(folder) else subfolders(folder)
+    if is_packed(folder):
+        divided = None if is_indexed(folder) else foreign_parts(folder)
+        return Division(dict.fromkeys(divided or (WHOLE_FOLDER,), folder))
+    names = subfolders(folder)
     named = _named_parts(folder, names)
     if not _are_parts(folder, names, named):
         return Division({WHOLE_FOLDER: folder})

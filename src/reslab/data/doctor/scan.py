@@ -33,6 +33,7 @@ from reslab.data.folder import (
     open_packed,
     part_roots,
     prefix_of,
+    source_of,
     unmeasured_classes,
 )
 from reslab.data.labels.flat import find_parts
@@ -90,7 +91,7 @@ def scan_folder(folder: Location) -> FolderScan:
         prefix = prefix_of(root, folder)
         images = _scan_part(scan, name, root, prefix)
         if images is not None:
-            scan.parts.append(FolderPart(name, root, prefix, images))
+            scan.parts.append(FolderPart(name, root, prefix, images, source_of(name, root, folder)))
     _check_parts(scan)
     scan.detailed += division_notes(division, folder)
     if isinstance(folder, Path):
@@ -122,7 +123,7 @@ def _check_parts(scan: FolderScan) -> None:
 def _scan_part(scan: FolderScan, name: str, root: Location, prefix: str) -> EncodedImages | None:
     """Open the images of a split; return None if it cannot be opened."""
     try:
-        packed = open_packed(root)
+        packed = open_packed(name, root, scan.folder)
     except ValueError as error:
         scan.problems.append(Problem("shards", prefix or ".", str(error), str(error)))
         return None

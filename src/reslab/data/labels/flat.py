@@ -29,7 +29,7 @@ from reslab.data.left_out import shorten
 from reslab.data.location import Location, Url
 from reslab.data.part_names import part_of_name
 from reslab.data.parts import Division, divide, relative
-from reslab.data.shards.reader import is_packed, open_part
+from reslab.data.shards.reader import is_indexed, open_part
 
 IMAGENET_CLASSES = 1000
 Read = tuple[list[LabelledRow], tuple[str, ...]]  # with notes
@@ -149,5 +149,5 @@ def _training_ids(train: Location | None) -> Sequence[str]:
     """Return the classes of a training part."""
     if not isinstance(train, Path):
         return ()
-    packed = open_part(train) if is_packed(train) else None
+    packed = open_part(train) if is_indexed(train) else None
     return packed.ids if packed else subfolders(train)

@@ -54,7 +54,7 @@ class Index:
     quality: int | None  # JPEG quality of reduced images
     shards: tuple[Shard, ...]
     files: list[str]  # names in the original set, in its order
-    columns: dict[str, np.ndarray]  # with the keys of COLUMNS
+    columns: dict[str, np.ndarray]  # with the keys of COLUMNS; no checksums of foreign shards
 
     def facts(self) -> dict:
         """Return the format number and all fields except the files and the columns."""
@@ -72,12 +72,17 @@ class Index:
     def _rows(self) -> dict[str, int]:
         return {file: row for row, file in enumerate(self.files)}
 
-    def locate(self, file: str) -> tuple[Shard, int, int, int]:
-        """Return an image's shard, the start and stop of its bytes there, and their CRC-32."""
+    def locate(self, file: str) -> tuple[Shard, int, int, int | None]:
+        """Return an image's shard, the start and stop of its bytes there, and their CRC-32.
+
+        Shards of other programs have no checksums.
+        """
         row = self._rows[file]
-        number, start, length, checksum = (
-            int(self.columns[name][row]) for name in ("shards", "offsets", "lengths", "checksums")
+        number, start, length = (
+            int(self.columns[name][row]) for name in ("shards", "offsets", "lengths")
         )
+        checksums = self.columns.get("checksums")
+        checksum = None if checksums is None else int(checksums[row])
         return self.shards[number], start, start + length, checksum
 
 

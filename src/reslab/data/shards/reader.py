@@ -23,6 +23,7 @@ from reslab.data.datasets import EncodedImages
 from reslab.data.decode import BadImage
 from reslab.data.location import Url
 from reslab.data.shards.block_cache import BlockCache, cache_folder
+from reslab.data.shards.foreign import is_foreign
 from reslab.data.shards.index import INDEX, Index, Shard, parse_index
 from reslab.data.shards.remote import BLOCK_BYTES, FETCHERS, RemoteShards, fetch_index
 from reslab.data.shards.retry import (
@@ -34,6 +35,7 @@ from reslab.data.shards.retry import (
     TransientError,
     retry,
 )
+from reslab.data.shards.tar_files import open_plain
 from reslab.errors import os_reason
 from reslab.runtime.events import Log
 from reslab.runtime.files import MAX_LIST_BYTES, read_regular
@@ -78,15 +80,22 @@ class LocalShards:
             with self._lock:
                 descriptor = self._descriptors.get(shard.name)
                 if descriptor is None and len(self._descriptors) < MAX_OPEN:
-                    descriptor = os.open(self.place(shard), os.O_RDONLY)
+                    descriptor = self._open(shard)
                     self._descriptors[shard.name] = descriptor
         if descriptor is not None:
             return os.pread(descriptor, stop - start, start)
-        descriptor = os.open(self.place(shard), os.O_RDONLY)
+        descriptor = self._open(shard)
         try:
             return os.pread(descriptor, stop - start, start)
         finally:
             os.close(descriptor)
+
+    def _open(self, shard: Shard) -> int:
+        try:
+            with open_plain(self.folder / shard.name) as file:
+                return os.dup(file.fileno())
+        except ValueError as error:  # it was replaced by another file
+            raise OSError(str(error)) from None
 
     def drop(self, shard: Shard, start: int, stop: int) -> None:
         """Do nothing: local bytes are not cached."""
@@ -124,7 +133,9 @@ class ShardReader:
 
         def attempt() -> bytes:
             data = self.shards.read_range(shard, start, stop)
-            if zlib.crc32(data) != checksum:
+            if checksum is None and len(data) < stop - start:
+                raise OSError("it has become shorter")
+            if checksum is not None and zlib.crc32(data) != checksum:
                 self.shards.drop(shard, start, stop)
                 raise CorruptData("its bytes differ from those that were packed")
             return data
@@ -159,7 +170,12 @@ class ShardReader:
 
 
 def is_packed(folder: Path) -> bool:
-    """Return whether `folder` has packed images, that is, an index."""
+    """Return whether `folder` has images in shards, of `reslab pack` or of another program."""
+    return is_indexed(folder) or is_foreign(folder)
+
+
+def is_indexed(folder: Path) -> bool:
+    """Return whether `folder` has an index of `reslab pack`."""
     return (folder / INDEX).is_file()
 
 
