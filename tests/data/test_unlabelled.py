@@ -43,8 +43,11 @@ def test_a_folder_that_cannot_be_listed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("shard-000000.tar", "shard-000001.tar"), "without the index of shards packed by"),
-        (("train.tgz",), "extract the images of each class into a subfolder, and pack the folder"),
+        (
+            ("shard-000000.tar", "shard-000001.tar"),
+            "which are not shards of images with their classes",
+        ),
+        (("train.tgz",), r"\(.cls or .json\): extract the images of each class into a subfolder"),
         (("cats.zip", "dogs.zip"), r"archives \(cats.zip, dogs.zip\): extract the images of each"),
     ],
 )

@@ -11,6 +11,7 @@ import torch
 
 from reslab.data.class_names import ClassIndex
 from reslab.data.datasets import EncodedImages
+from reslab.data.left_out import CLASS_LIST
 from reslab.data.location import Location
 from reslab.errors import os_reason
 from reslab.runtime.files import MAX_BYTES, open_regular
@@ -24,6 +25,20 @@ NAMES = {"name", "class", "classes", "class_name", "classname", "label", "labels
 
 Rows = list[tuple[int, list[str]]]  # line numbers and stripped fields
 Classes = list[tuple[str, str]]  # the id and the name of each class
+
+
+def class_list(root: Path, folder: Path) -> Path | None:
+    """Find a class list in `root` or a folder above it, up to `folder`; None if there is none."""
+    places = [root, *(parent for parent in root.parents if parent.is_relative_to(folder))]
+    return next((place / CLASS_LIST for place in places if (place / CLASS_LIST).is_file()), None)
+
+
+def listed_ids(names: Path | None) -> list[str]:
+    """Return the ids of a class list, if there is one; an error in it is raised when it is used."""
+    try:
+        return [id_ for id_, _ in read_class_list(names)] if names else []
+    except ValueError:
+        return []
 
 
 def read_class_list(path: Path, folders: Collection[str] = ()) -> Classes:

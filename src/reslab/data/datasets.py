@@ -58,7 +58,7 @@ class EncodedImages:
     prefetch: Callable[[Sequence[str]], None] | None = None
     notes: tuple[str, ...] = ()  # a line for each kind of thing left out or assumed
     groups: Tensor | None = None  # int64 [N]; a split keeps images of one group (patient) together
-    # for messages, if a table has the labels: "the rows of DIR/train.csv"
+    # for messages, if a table or shards have the labels: "the rows of DIR/train.csv"
     source: str = ""
 
     def __repr__(self) -> str:

@@ -16,7 +16,7 @@ from reslab.data.class_folders import (
     refuse,
     subfolders,
 )
-from reslab.data.class_list import arrange_classes, read_class_list
+from reslab.data.class_list import arrange_classes, class_list, listed_ids
 from reslab.data.class_names import ClassIndex, alike_in_words
 from reslab.data.datasets import (
     EncodedImages,
@@ -28,7 +28,7 @@ from reslab.data.datasets import (
 from reslab.data.groups import split_by_group
 from reslab.data.labels.flat import find_parts, open_flat
 from reslab.data.labels.folder import LabelledFolder, open_labelled
-from reslab.data.left_out import CLASS_LIST, LeftOut, count_of, shorten
+from reslab.data.left_out import LeftOut, count_of, shorten
 from reslab.data.levels import check_levels, levels_note, part_names_note
 from reslab.data.location import Location, Url
 from reslab.data.parts import (
@@ -39,9 +39,7 @@ from reslab.data.parts import (
     division_notes,
     relative,
 )
-from reslab.data.shards.foreign import is_foreign
-from reslab.data.shards.foreign_set import open_foreign
-from reslab.data.shards.reader import is_indexed, open_part, open_remote_part
+from reslab.data.shards.opening import open_packed
 from reslab.data.unlabelled import without_classes
 
 
@@ -53,7 +51,11 @@ class FolderPart:
     root: Location
     prefix: str  # from the opened folder to `root`: "val/", or ""
     images: EncodedImages
-    source: str = ""  # the table with the labels, or the shards, if its root does not tell
+
+    @property
+    def source(self) -> str:
+        """What has the labels, for messages: the rows of a table, or shards; else ""."""
+        return self.images.source
 
     @property
     def packed(self) -> bool:
@@ -93,13 +95,7 @@ def _read_folder(place: Location, names: Path | None) -> FolderSplits | EncodedI
     else:
         division = find_parts(place, refuse)
         parts = {
-            name: FolderPart(
-                name,
-                root,
-                prefix_of(root, place),
-                _open(name, root, place, names),
-                source_of(name, root, place),
-            )
+            name: FolderPart(name, root, prefix_of(root, place), _open(name, root, place, names))
             for name, root in part_roots(division, place, refuse).items()
         }
         notes = division_notes(division, place)
@@ -188,8 +184,7 @@ def labels_in_file(place: Location, names: Path | None = None) -> LabelledFolder
 def labelled_parts(labelled: LabelledFolder) -> dict[str, FolderPart]:
     """Return the parts of a folder whose images are labelled in a file."""
     return {
-        name: FolderPart(name, labelled.root, "", images, images.source)
-        for name, images in labelled.parts.items()
+        name: FolderPart(name, labelled.root, "", images) for name, images in labelled.parts.items()
     }
 
 
@@ -296,40 +291,6 @@ def open_flat_part(
     train = divide(place, refuse).parts.get("train")
     images = open_flat(root, place, names, train)
     return replace(images, name=part) if images and part != WHOLE_FOLDER else images
-
-
-def listed_ids(names: Path | None) -> list[str]:
-    """Return the ids of a class list, if there is one; an error in it is raised when it is used."""
-    try:
-        return [id_ for id_, _ in read_class_list(names)] if names else []
-    except ValueError:
-        return []
-
-
-def open_packed(
-    part: str, root: Location, place: Location, names: Path | None = None
-) -> EncodedImages | None:
-    """Open a split in shards; return None for a folder of class folders."""
-    if isinstance(root, Url):
-        return open_remote_part(root)
-    if is_indexed(root):
-        return open_part(root)
-    if is_foreign(root):
-        assert isinstance(place, Path), "a local split is in a local folder"
-        return open_foreign(root, part, place, names or class_list(root, place))
-    return None
-
-
-def source_of(part: str, root: Location, place: Location) -> str:
-    """Return which shards are a split, if those of several splits are in one folder; else ""."""
-    shared = part != WHOLE_FOLDER and root == place and isinstance(root, Path)
-    return f"the {part} shards of {root}" if shared else ""
-
-
-def class_list(root: Path, folder: Path) -> Path | None:
-    """Find a class list in `root` or a folder above it, up to `folder`; None if there is none."""
-    places = [root, *(parent for parent in root.parents if parent.is_relative_to(folder))]
-    return next((place / CLASS_LIST for place in places if (place / CLASS_LIST).is_file()), None)
 
 
 def _one_class(part: FolderPart) -> str:

@@ -26,7 +26,7 @@ from reslab.data.class_names import ClassIndex, fold
 from reslab.data.left_out import LeftOut, shorten
 from reslab.data.location import TABLE_SUFFIXES, Location, Url
 from reslab.data.part_names import Part, is_plain, part_of_name
-from reslab.data.shards.foreign import foreign_parts
+from reslab.data.shards.foreign import NAME_FILES, NAME_LISTS, foreign_parts, is_foreign
 from reslab.data.shards.reader import is_indexed, is_packed, remote_parts
 
 WHOLE_FOLDER = "whole"  # the name for the images of an unsplit folder
@@ -241,7 +241,9 @@ def entries_beside(division: Division, place: Location) -> Iterator[os.DirEntry[
 
 
 def _may_label(name: str, division: Division) -> bool:
-    """Return whether a file may have the labels of validation images without class folders."""
+    """Return whether a file may have labels of validation images, or names of classes."""
+    if name in (*NAME_LISTS, *NAME_FILES):
+        return any(isinstance(r, Path) and is_foreign(r) for r in division.parts.values())
     root = division.parts.get("validation")
     is_table = name.lower().endswith((*TABLE_SUFFIXES, ".mat"))
     return is_table and isinstance(root, Path) and not subfolders(root)

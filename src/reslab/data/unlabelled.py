@@ -8,6 +8,7 @@ from pathlib import Path
 
 from reslab.data.decode import IMAGE_SUFFIXES
 from reslab.data.left_out import shorten
+from reslab.data.shards.tar_files import is_shard
 from reslab.errors import os_reason
 
 # files that may have labels, in formats that are not read
@@ -47,10 +48,10 @@ def without_classes(root: Path, beside: Sequence[Path] = ()) -> str:
 
 
 def _way_to_unpack(archives: Sequence[str]) -> str:
-    line = ": extract the images of each class into a subfolder"
-    if any(".tar" in name or name.endswith(".tgz") for name in archives):
-        return f", without the index of shards packed by `reslab pack`{line}, and pack the folder"
-    return line
+    way = ": extract the images of each class into a subfolder"
+    if any(map(is_shard, archives)):
+        return f", which are not shards of images with their classes (.cls or .json){way}"
+    return way
 
 
 def _other_tables(folder: Path) -> list[Path]:

@@ -24,12 +24,12 @@ from reslab.data.boxes.conventions import wrong_convention
 from reslab.data.boxes.image_files import missing_images
 from reslab.data.boxes.sets import UNKNOWN_SIZE
 from reslab.data.class_folders import Problem
-from reslab.data.class_list import read_class_list
+from reslab.data.class_list import class_list, read_class_list
 from reslab.data.class_names import ClassIndex, clean
 from reslab.data.doctor.advice import ADVICE, FEW, IMBALANCE, SMALL, Advice
 from reslab.data.doctor.inspect import ImageInfo
 from reslab.data.doctor.scan import FolderScan
-from reslab.data.folder import WHOLE_FOLDER, FolderPart, class_list
+from reslab.data.folder import WHOLE_FOLDER, FolderPart
 from reslab.data.resize import too_thin
 
 

@@ -20,20 +20,17 @@ from reslab.data.class_folders import (
     list_classes,
     list_folder,
 )
+from reslab.data.class_list import class_list, listed_ids
 from reslab.data.datasets import EncodedImages
 from reslab.data.folder import (
     FolderPart,
     check_parts,
-    class_list,
     labelled_parts,
     labels_in_file,
-    listed_ids,
     no_training_part,
     open_flat_part,
-    open_packed,
     part_roots,
     prefix_of,
-    source_of,
     unmeasured_classes,
 )
 from reslab.data.labels.flat import find_parts
@@ -42,6 +39,7 @@ from reslab.data.left_out import CLASS_LIST, LeftOut
 from reslab.data.levels import check_levels
 from reslab.data.location import Location, Url, is_table
 from reslab.data.parts import WHOLE_FOLDER, division_notes, entries_beside, in_words
+from reslab.data.shards.opening import open_packed
 
 
 @dataclass
@@ -91,7 +89,7 @@ def scan_folder(folder: Location) -> FolderScan:
         prefix = prefix_of(root, folder)
         images = _scan_part(scan, name, root, prefix)
         if images is not None:
-            scan.parts.append(FolderPart(name, root, prefix, images, source_of(name, root, folder)))
+            scan.parts.append(FolderPart(name, root, prefix, images))
     _check_parts(scan)
     scan.detailed += division_notes(division, folder)
     if isinstance(folder, Path):

@@ -13,6 +13,9 @@ from reslab.data.shards.samples import has_samples
 from reslab.data.shards.tar_files import is_shard, stem_of
 
 TRIED = 3  # shards that are looked into; the first may be damaged
+# files with the names of classes: one per line, or in JSON
+NAME_LISTS = ("classnames.txt", "class_names.txt", "classes.txt", "labels.txt", "synsets.txt")
+NAME_FILES = ("info.json", "_info.json", "dataset_info.json", "meta.json", "classes.json")
 MOST_IMAGES = 100  # beside shards, such as a preview; a folder with more is one of images
 
 

@@ -19,15 +19,19 @@ from reslab.data.datasets import EncodedImages
 from reslab.data.labels.images import in_order, numbered
 from reslab.data.left_out import CLASS_LIST, count_of, count_suffixes, shorten, suffix_of
 from reslab.data.parts import WHOLE_FOLDER
-from reslab.data.shards.foreign import foreign_parts, shards_by_part, shards_in
+from reslab.data.shards.foreign import (
+    NAME_FILES,
+    NAME_LISTS,
+    foreign_parts,
+    shards_by_part,
+    shards_in,
+)
 from reslab.data.shards.index import Index, Shard
 from reslab.data.shards.reader import MAX_OPEN, LocalShards, ShardReader, make_set
 from reslab.data.shards.samples import Listing, list_samples
 from reslab.runtime.files import read_text
 from reslab.runtime.threads import map_in_order, usable_cores
 
-NAME_LISTS = ("classnames.txt", "class_names.txt", "classes.txt", "labels.txt", "synsets.txt")
-NAME_FILES = ("info.json", "_info.json", "dataset_info.json", "meta.json", "classes.json")
 NAME_KEYS = ("names", "classes", "class_names", "classnames", "label_names", "labels")
 MAX_COMPRESSED = 4 << 30  # bytes of compressed shards, which are decompressed to be read
 MAX_NAMES_BYTES = 1 << 26
@@ -56,9 +60,11 @@ def open_foreign(root: Path, part: str, place: Path, names: Path | None) -> Enco
     _drop_captions(root, listings, names)
     images = _build(root, part, listings)
     images, name_notes = _with_names(images, root, place, names, listings)
-    unread = [name for name in found.names if name not in {n for s in parts.values() for n in s}]
-    notes = (*_notes(root, listings), *_beside(found.others, unread if parts else ()))
-    return replace(images, notes=notes + name_notes)
+    used = {name for names in parts.values() for name in names} or {*found.names}
+    unread = [name for name in found.names if name not in used]
+    notes = (*_notes(root, listings), *_beside(found.others, unread))
+    source = f"the {part} shards of {root}" if part in parts else f"the shards of {root}"
+    return replace(images, notes=notes + name_notes, source=source)
 
 
 def _check_compressed(root: Path, shards: Sequence[str]) -> None:
@@ -79,12 +85,13 @@ def _drop_captions(root: Path, listings: Sequence[Listing], names: Path | None) 
     """
     samples = [sample for listing in listings for sample in listing.samples]
     texts = {sample.label for sample in samples if sample.caption}
-    known = {word for pair in read_class_list(names) for word in pair} if names and texts else set()
+    listed = read_class_list(names) if names and texts else ()
+    known = {word for class_ in listed for word in class_}
     if texts <= known:
         return
     if all(sample.caption for sample in samples):
         raise ValueError(
-            f"{root} has no classes: its texts (.txt, such as {min(texts)[:40]!r}) may be captions; "
+            f"{root} has no classes: its texts (such as {min(texts)[:40]!r}) may be captions; "
             f"if they are classes, list them in {CLASS_LIST}"
         )
     for listing in listings:

@@ -221,10 +221,7 @@ def _read_field(path: Path, file: BinaryIO, member: tarfile.TarInfo, kind: str) 
         if kind == "txt":
             return ""  # too long for a class
         raise ValueError(f"{path}: {member.name!r} has more than {most:,} bytes")
-    position = file.tell()
-    file.seek(member.offset_data)
-    data = file.read(member.size)
-    file.seek(position)
+    data = os.pread(file.fileno(), member.size, member.offset_data)
     try:
         text = data.decode("utf-8-sig")
         return json.loads(text) if kind == "json" else _tidy(text)

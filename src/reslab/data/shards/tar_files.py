@@ -69,7 +69,7 @@ class _Limited:
     stream: Any
     left: int
 
-    def read(self, size: int) -> bytes:
+    def read(self, size: int = -1, /) -> bytes:
         data = self.stream.read(size)
         self.left -= len(data)
         if self.left < 0:
@@ -88,6 +88,8 @@ def read_members(path: Path, file: BinaryIO, size: int) -> Iterator[tarfile.TarI
             end = tar.offset
     except tarfile.TarError as error:
         raise ValueError(f"{path} is not a tar file, or damaged ({error})") from None
+    if end + tarfile.BLOCKSIZE > size:
+        raise ValueError(f"{path} is truncated: it has no end; copy it again")
     file.seek(end)
     while block := file.read(1 << 20):
         if block.strip(b"\0"):
