@@ -152,6 +152,15 @@ def test_bits_that_changed_on_the_way(tmp_path: Path, archive: bool) -> None:
             read_tensors(tmp_path / "w")
 
 
+def test_an_archive_that_was_written_without_checksums(tmp_path: Path) -> None:
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"fc.weight": torch.arange(3.0)}, tmp_path / "w")
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert read_tensors(tmp_path / "w").tensors["fc.weight"].tolist() == [0, 1, 2]
+
+
 class Quantised:
     """An object that is pickled as torch pickles a quantised tensor."""
 

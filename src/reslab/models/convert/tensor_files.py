@@ -95,6 +95,9 @@ def read_zip(file: Path, opened: BinaryIO) -> Any:
             "is a TorchScript program: where you trust it, "
             f"torch.save(torch.jit.load({str(file)!r}).state_dict(), 'weights.pth')"
         )
+    if not any(info.CRC for info in archive.infolist()):
+        for info in archive.infolist():
+            del info.CRC  # torch.serialization.set_crc32_options(False): there is none to verify
     return read_archive(archive, root)
 
 
