@@ -1,17 +1,21 @@
 """Mutate files: by bytes whatever their format, and by structure where the format has one."""
 
-import codecs
 import io
 import json
 import random
 import re
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.numpy import load, save
+
+from reslab.runtime.files import TensorFile
 
 Mutation = Callable[[bytes, random.Random], bytes]
 
@@ -396,13 +400,46 @@ def change_tar(data: bytes, rng: random.Random) -> bytes:
     return out.getvalue()
 
 
+def forge(data: bytes, rng: random.Random) -> bytes:
+    """Change facts or tensors of a file of reslab's, and renew its checksum."""
+    with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
+        Path(file.name).write_bytes(data)
+        content = TensorFile.read(Path(file.name))
+    facts, tensors = content.facts, dict(content.tensors)
+    if rng.random() < 0.7 or not tensors:
+        changed = change_document(facts, rng)
+        return TensorFile(tensors, changed if isinstance(changed, dict) else {}).to_bytes()
+    name = rng.choice([*tensors])
+    array = tensors.pop(name)
+    if rng.random() < 0.8:
+        tensors[name] = torch.tensor(change_array(array.numpy(), rng))
+    return TensorFile(tensors, facts).to_bytes()
+
+
+YAML = (
+    "a: &a [x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a]\n"
+    "c: &c [*b, *b, *b, *b, *b, *b, *b, *b]\nd: &d [*c, *c, *c, *c, *c, *c, *c, *c]\n"
+    "path: &e [*d, *d, *d, *d, *d, *d, *d, *d]\ntrain: [*e, *e, *e, *e]\n",
+    "!!python/object/apply:os.system ['echo x']\n", "names: &n [*n]\n", "nc: !!int [1]\n",
+    "train: " + "[" * 3000 + "\n", "names: {0: a, 0: b}\n", "? [a, b]\n: c\n", "%YAML 9.9\n---\n",
+)  # fmt: skip
+
+
+def change_yaml(data: bytes, rng: random.Random) -> bytes:
+    """Put a construct of YAML before or after the text."""
+    added = rng.choice(YAML).encode()
+    return added + data if rng.random() < 0.5 else data + added
+
+
 def structural(data: bytes, suffix: str) -> tuple[Mutation, ...]:
     """Return the mutations for the structure of a file; none if its format has none of ours."""
     if suffix in (".json", ".jsonl"):
         return (change_json, change_json, change_json, *TEXT)
     if suffix == ".xml":
         return (change_xml, change_xml, *TEXT)
-    if suffix in (".csv", ".tsv", ".txt", ".yaml", ".data", ".names"):
+    if suffix == ".yaml":
+        return (change_yaml, *TEXT)
+    if suffix in (".csv", ".tsv", ".txt"):
         return TEXT
     if suffix == ".safetensors":
         return (change_header, change_tensors)
@@ -415,15 +452,15 @@ def structural(data: bytes, suffix: str) -> tuple[Mutation, ...]:
     return ()
 
 
-def mutate(data: bytes, suffix: str, rng: random.Random) -> tuple[str, bytes]:
-    """Return the name of a random mutation, and the mutant, which differs from `data`."""
+def mutate(data: bytes, suffix: str, rng: random.Random, forged: bool = False) -> tuple[str, bytes]:
+    """Return the name of a random mutation, and the mutant, which differs from `data`.
+
+    A `forged` file has a valid checksum.
+    """
     own = structural(data, suffix)
     for _ in range(20):
-        mutation = rng.choice(own if own and rng.random() < 0.6 else BYTES)
+        mutation = forge if forged else rng.choice(own if own and rng.random() < 0.6 else BYTES)
         mutant = mutation(data, rng)[:LARGEST]
         if mutant != data:
             return mutation.__name__, mutant
     return "empty", b"" if data else b"\0"
-
-
-assert all(codecs.lookup(codec) for codec in CODECS)

@@ -47,6 +47,7 @@ class Subject:
     probe: Probe
     guarded: bool = False
     weight: int = 1  # how often it is chosen
+    forged: bool = False  # whether the mutants have a valid checksum
 
     @property
     def targets(self) -> list[Path]:
@@ -333,10 +334,18 @@ def run_subjects(home: Path) -> Iterator[Subject]:
     ):  # fmt: skip
         kind = "tensors of a run" if guarded else "JSON of a run"
         yield Subject(kind, f"resume {pattern}", begun, pattern, resumed, guarded, weight=4)
+        if guarded:
+            name = f"forged {pattern}"
+            yield Subject("forged files", name, begun, pattern, resumed, weight=2, forged=True)
     yield Subject("JSON of a run", "resume a finished run", own, "run/*.json*", resumed, weight=2)
     evaluated = command("evaluate", "{}/run", "--json")
     yield Subject("JSON of a run", "evaluate", own, "run/*.json*", evaluated, weight=2)
-    yield Subject("JSON of a run", "report", own, "run/*.json*", page, weight=3)
+    two = home / "two"
+    for run, seed in (("run", 1), ("run2", 2)):
+        shutil.copytree(own / "run", two / run)
+        facts = json.loads((two / run / "environment.json").read_bytes())
+        (two / run / "environment.json").write_text(json.dumps(facts | {"seed": seed}))
+    yield Subject("JSON of a run", "report", two, "run/*.json*", page, weight=3)
     old = home / "first"
     shutil.copytree(golden["unfinished"], old / "run")
     yield Subject("JSON of a run", "resume, first edition", old, "run/*.*", resumed)
@@ -350,7 +359,9 @@ def run_subjects(home: Path) -> Iterator[Subject]:
     scored = home / "scored"
     shutil.copytree(own, scored)
     command("evaluate", "{}/run", "--keep-scores", "--json")(scored)
-    yield Subject("kept scores", "evaluate", scored, "run/scores/*/*", evaluated, True, weight=6)
+    kept = "run/scores/*/*"
+    yield Subject("kept scores", "evaluate", scored, kept, evaluated, True, weight=6)
+    yield Subject("forged files", "scores", scored, kept, evaluated, weight=3, forged=True)
     yield from model_subjects(home, own, detectors, golden)
 
 
@@ -361,6 +372,8 @@ def model_subjects(
     models.mkdir()
     shutil.copy(own / "run" / "model.safetensors", models)
     yield Subject("model files", "load", models, "model.safetensors", model_logits, True, weight=8)
+    name = "model.safetensors"
+    yield Subject("forged files", "load", models, name, model_logits, weight=6, forged=True)
     predicted = command(
         "predict",
         "{}/model.safetensors",

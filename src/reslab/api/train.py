@@ -15,6 +15,7 @@ from reslab.api.lines import warn
 from reslab.api.results import RunResult, run_result
 from reslab.api.signals import Stop, stopping_python
 from reslab.data.datasets import FolderSplits, MemorySplits, Splits
+from reslab.data.location import can_be_opened, parse_location
 from reslab.detection.recipe import DetectionRecipe
 from reslab.errors import os_reason
 from reslab.recipes import AnyRecipe, open_recipe, recipe_in, task_kind
@@ -150,4 +151,12 @@ def interrupted_run(run: Path, data: str | None) -> tuple[AnyRecipe, Inputs, int
     """Return the recipe, inputs and seed of a run; `data` is the new location of its data."""
     folder = RunFolder.open(run)
     environment = folder.environment()
-    return recipe_in(folder), inputs_at(data or environment["data"]), environment["seed"]
+    recorded = environment["data"]
+    if data is None and recorded is not None and folder.result() is None:
+        place = parse_location(recorded)
+        if isinstance(place, Path) and not can_be_opened(place):
+            raise ValueError(
+                f"{run} began with the data {place}, as its environment.json records, which are "
+                "gone: name their place with `data`"
+            )
+    return recipe_in(folder), inputs_at(data or recorded), environment["seed"]

@@ -47,6 +47,8 @@ VERBS = {
     report: "reslab report runs/first runs/second --out report",
 }
 
+LONGEST = 4000  # characters of a message
+
 # typer hides its copy of click; UsageError is the base class of the exception it exports
 UsageError = typer.BadParameter.__mro__[1]
 
@@ -150,7 +152,10 @@ def explain(error: Exception, arguments: Sequence[str]) -> int:
     text = explanation(error, arguments)
     for word in arguments:  # a password in a URL may have spaces, where a message seems to go on
         text = text.replace(word, without_secrets(word))
-    warn(as_options(" ".join(text.split()), arguments[0]))
+    text = " ".join(text.split())
+    if len(text) > LONGEST:  # it quotes a file, such as a name of thousands of letters
+        text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+    warn(as_options(text, arguments[0]))
     return 2 if isinstance(error, UsageError | ValueError) else 1
 
 

@@ -145,7 +145,9 @@ def _number_column(header: Sequence[str], rows: Rows) -> int | None:
     """Return the column with numbers, or None; if both have numbers, the header decides."""
     if not all(len(row) == 2 for _, row in rows):
         return None
-    columns = [at for at in (0, 1) if all(row[at].isdecimal() for _, row in rows)]
+    columns = [
+        at for at in (0, 1) if all(row[at].isdecimal() and len(row[at]) < 10 for _, row in rows)
+    ]
     if len(columns) == 2:
         return 0 if header and header[0] in NUMBERS else 1
     return columns[0] if columns else None

@@ -1,5 +1,6 @@
 """Locations of images: a folder, or the URL of packed shards."""
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,17 +96,17 @@ def _check_url(written: str, protocol: str, shown: str) -> None:
 
 def is_annotation_file(place: Path) -> bool:
     """Return whether a place is a JSON file, which may hold the boxes of images."""
-    return place.suffix.lower() == ".json" and place.is_file()
+    return place.suffix.lower() == ".json" and os.path.isfile(place)
 
 
 def is_table(place: Path) -> bool:
     """Return whether a path is a table, which may have the labels of images."""
-    return place.suffix.lower() in TABLE_SUFFIXES and place.is_file()
+    return place.suffix.lower() in TABLE_SUFFIXES and os.path.isfile(place)
 
 
 def can_be_opened(place: Path) -> bool:
     """Return whether a path is a folder, a table of labels or a file with boxes."""
-    return place.is_dir() or is_table(place) or is_annotation_file(place)
+    return os.path.isdir(place) or is_table(place) or is_annotation_file(place)
 
 
 def to_folder(place: Location, use: str) -> Path:

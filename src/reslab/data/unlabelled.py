@@ -9,6 +9,7 @@ from pathlib import Path
 from reslab.data.decode import IMAGE_SUFFIXES
 from reslab.data.left_out import shorten
 from reslab.data.shards.tar_files import is_shard
+from reslab.data.location import TABLE_SUFFIXES
 from reslab.errors import os_reason
 
 # files that may have labels, in formats that are not read
@@ -18,6 +19,7 @@ OTHER_TABLES = (
 )  # fmt: skip
 ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zip", ".7z", ".rar")
 TABLE = "labels.csv with the columns file and label"
+LABELS = re.compile(r"label|annotation|train|val|test|truth|target|class", re.I)
 _NUMBERED = re.compile(r"([^\W\d_]+)[ ._-]*\d+")
 
 
@@ -40,6 +42,9 @@ def without_classes(root: Path, beside: Sequence[Path] = ()) -> str:
     tables = [path for folder in (root, *beside) for path in _other_tables(folder)]
     if tables:
         return f"{line}; if {tables[0]} has the labels, save them as {TABLE}"
+    texts = [name for name in names if name.lower().endswith(TABLE_SUFFIXES)]
+    named = [name for name in texts if LABELS.search(name)]
+    line += f", and {named[0]} is not a table of labels" if named else ""
     line += ": put the images of each class into a subfolder"
     classes = _in_names(names)
     if classes:

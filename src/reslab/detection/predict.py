@@ -183,7 +183,8 @@ class DetectorPredictor:
         try:
             detections = detect_objects(self.detector, pixels, self.search)
         except RuntimeError as error:  # infinite or NaN
-            raise RuntimeError(f"{self.path}: {error}" if self.path else str(error)) from None
+            place = f"{model_file(self.path)}: " if self.path else ""
+            raise RuntimeError(f"{place}{error}") from None
         detections = detections.take(detections.scores >= self.threshold)
         classes, ids = self.detector.classes, self.detector.ids
         rows = zip(

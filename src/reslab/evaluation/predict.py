@@ -16,7 +16,7 @@ from reslab.data.datasets import EncodedImages, ImageSet, ImagesInMemory
 from reslab.data.decode import IMAGE_TYPES, BadImage, ImageInput, image_name, load_image
 from reslab.evaluation.scoring import ResizedViews, at_sides, log_mean, log_probabilities
 from reslab.evaluation.views import View, protocol_named
-from reslab.models.model_file import Model, load_model
+from reslab.models.model_file import Model, load_model, model_file
 from reslab.runtime.text import printable
 from reslab.runtime.threads import map_in_order, usable_cores
 
@@ -140,7 +140,7 @@ class Predictor:
         device = self.model.preprocessing.std.device
         logs = log_mean([log_probabilities(self.model, images, view, device) for view in views])
         if logs.isnan().any():
-            place = f"{self.path}: " if self.path else ""
+            place = f"{model_file(self.path)}: " if self.path else ""
             raise RuntimeError(f"{place}the network's scores are NaN: its weights are unusable")
         if logs.shape[1] != len(self.classes):  # a network of the user's own has no configuration
             raise ValueError(

@@ -16,6 +16,7 @@ Config = TypeVar("Config", bound=BaseModel)
 SHOWN = 3  # tensors named in a message
 LONGEST_TEXT = 60  # characters of a value quoted in a message
 LARGEST_SIDE = 100_000  # pixels
+LARGEST_LEVEL = 1e6  # of the mean and the standard deviation of pixels, which go to 255
 WEIGHT_TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
@@ -107,8 +108,8 @@ def preprocessing_in(tensors: dict[str, Tensor], facts: Any, file: Path) -> Prep
         shapes = f"{list(mean.shape)} and {list(std.shape)}"
         raise misfit(file, f"mean and std are {shapes}, not [3, H, W] and [3, 1, 1]")
     for name, values in preprocessing.tensors().items():
-        if values.dtype not in WEIGHT_TYPES or not values.isfinite().all():
-            raise misfit(file, f"{name} holds values that are not finite floats")
+        if values.dtype not in WEIGHT_TYPES or not (values.abs() < LARGEST_LEVEL).all():
+            raise misfit(file, f"{name} holds values that are not floats, or too large for pixels")
     if not (std > 0).all():
         raise misfit(file, f"the standard deviation is {std.flatten().tolist()}, not above 0")
     return preprocessing

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 FACTS, DIGEST = "facts", "sha256"
 MAX_BYTES = 2**30  # of a file read at once, unless the caller allows more
 MAX_LIST_BYTES = 2**33  # of a list that may have an entry for each of millions of images
+MOST_IN_PROC = 2**20  # bytes of a file in /proc, whose size is stated as 0
 
 
 def read_regular(path: str | Path, limit: int = MAX_BYTES) -> bytes:
@@ -30,7 +31,8 @@ def read_regular(path: str | Path, limit: int = MAX_BYTES) -> bytes:
     or has more than `limit` bytes.
     """
     with open_regular(path, limit) as file:
-        data = file.read(limit + 1)  # files in /proc state size 0
+        size = max(os.fstat(file.fileno()).st_size, MOST_IN_PROC)
+        data = file.read(min(size, limit) + 1)  # memory for all of it is allocated first
     _check_size(len(data), limit, path)
     return data
 

@@ -23,7 +23,7 @@ from reslab.data.labels.choose import (
 )
 from reslab.data.labels.columns import NotLabels
 from reslab.data.labels.devkit import GROUND_TRUTH, read_ground_truth
-from reslab.data.labels.images import LabelledRow, collect, encoded_images
+from reslab.data.labels.images import LabelledRow, collect, encoded_images, is_whole
 from reslab.data.labels.table import read_labels
 from reslab.data.left_out import shorten
 from reslab.data.location import Location, Url
@@ -136,7 +136,11 @@ def _with_names(rows: list[LabelledRow], train: Location | None) -> Read:
     if not all(label.isdecimal() for label in labels) or labels <= set(classes) or not classes:
         return rows, ()
     wnids = sorted(filter(_WNID.fullmatch, classes))
-    if len(wnids) != IMAGENET_CLASSES or max(map(int, labels)) >= IMAGENET_CLASSES:
+    if (
+        len(wnids) != IMAGENET_CLASSES
+        or not all(map(is_whole, labels))
+        or max(map(int, labels)) >= IMAGENET_CLASSES
+    ):
         raise ValueError(
             f"{rows[0].table} has numbers, and the classes are names: list the classes in "
             "classes.csv (index,id,name), or write their names into the file"

@@ -17,6 +17,8 @@ from reslab.data.labels.table import LabelTable
 from reslab.data.left_out import count_of, shorten
 from reslab.data.part_names import Part
 
+LONGEST_NUMBER = 1000  # digits
+
 
 @dataclass(frozen=True, slots=True)
 class LabelledRow:
@@ -171,16 +173,23 @@ def encoded_images(
 
 def in_order(labels: set[str]) -> tuple[str, ...]:
     """Return labels in alphabetical order, or in the order of numbers if all are numbers."""
-    if all(label.lstrip("-").isdecimal() for label in labels):
+    if all(map(is_whole, labels)):
         return tuple(sorted(labels, key=lambda label: (int(label), label)))
     return tuple(sorted(labels))
+
+
+def is_whole(label: str) -> bool:
+    """Return whether a label is a whole number, of a length that Python converts."""
+    return label.removeprefix("-").isdecimal() and len(label) <= LONGEST_NUMBER
 
 
 def numbered(labels: set[str], names: Path) -> Mapping[str, str]:
     """Map labels to ids of a class list; labels that are numbers may be positions in it."""
     listed = [id_ for id_, _ in read_class_list(names)]
     positions = ClassIndex(listed).match([(label,) for label in sorted(labels)])
-    if max(positions, default=-1) >= 0 or not all(label.isdecimal() for label in labels):
+    if max(positions, default=-1) >= 0 or not all(
+        label.isdecimal() and is_whole(label) for label in labels
+    ):
         return {label: label for label in labels}
     largest = max(labels, key=int)
     if int(largest) >= len(listed):

@@ -16,18 +16,22 @@ COMPRESSED = {".gz", ".bz2", ".xz", ".zst"}
 
 OLD_TORCH = {b"sys_info", b"pickle", b"tensors", b"storages"}  # members of its tar archives
 
-# what a file is and what to do, by its first bytes
+# what a file is and what to do, by a regular expression for its first bytes
 STARTS = {
-    b"version https://git-lfs": ("a pointer of Git LFS, not the file", "`git lfs pull` fetches it"),
-    b"\x89HDF\r\n\x1a\n": ("an HDF5 file, as Keras writes", OTHER_NETS),
-    b"\x12\x01\0\0\0\0\0\0": ("a file of MXNet", OTHER_NETS),
-    b"GGUF": ("a GGUF file, of a language model", OTHER_NETS),
-    b"\x93NUMPY": ("one array without a name", "np.savez saves arrays by their names"),
-    b"%PDF": ("a PDF document", "name the file of weights"),
-    b"\x89PNG": ("an image", "name the file of weights"),
-    b"\xff\xd8\xff": ("an image", "name the file of weights"),
-    b"7z\xbc\xaf\x27\x1c": ("a 7z archive", "unpack it, and name the file in it"),
-    b"Rar!": ("a RAR archive", "unpack it, and name the file in it"),
+    rb"version https://git-lfs": (
+        "a pointer of Git LFS, not the file",
+        "`git lfs pull` fetches it",
+    ),
+    rb"\x89HDF\r\n\x1a\n": ("an HDF5 file, as Keras writes", OTHER_NETS),
+    rb"\x12\x01\0{6}": ("a file of MXNet", OTHER_NETS),
+    rb"\x08[\x03-\x0c]\x12": ("an ONNX file", STATE_DICT),
+    rb"\n.[ -~]+\xa2\x06": ("a Caffe model", CAFFE),
+    rb".{4}TFL3": ("a file of TensorFlow", OTHER_NETS),
+    rb"GGUF": ("a GGUF file, of a language model", OTHER_NETS),
+    rb"\x93NUMPY": ("one array without a name", "np.savez saves arrays by their names"),
+    rb"%PDF": ("a PDF document", "name the file of weights"),
+    rb"\x89PNG|\xff\xd8\xff": ("an image", "name the file of weights"),
+    rb"7z\xbc\xaf\x27\x1c|Rar!": ("an archive", "unpack it, and name the file in it"),
 }
 # likewise by the end of its name, for files without certain first bytes
 ENDS = {
@@ -59,7 +63,7 @@ def kind_and_way_on(file: Path, head: bytes) -> tuple[str, str]:
     if head[257:262] == b"ustar":
         return "a tar archive", f"first `tar -xf {quote(str(file))}`, then name the file in it"
     for start, answer in STARTS.items():
-        if head.startswith(start):
+        if re.match(start, head, re.DOTALL):
             return answer
     for end, answer in ENDS.items():
         if re.search(f"{end}$", file.name, re.I):

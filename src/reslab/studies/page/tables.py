@@ -236,6 +236,6 @@ def runs_csv(groups: Mapping[str, SeedGroup]) -> str:
                 row = {"detector": label, "data": recipe.data, "seed": seed}
                 row |= {"norm": recipe.model.norm, "weights": recipe.weights or "none"}
                 measured = {key: run.report[key] for key in ("map_50", "map_50_95")}
-            row |= {"iterations": run.result["iterations"], **measured}
-            rows.append(row | {key: run.result[key] for key in RESULTS})
+            row |= {"iterations": run.result.get("iterations", ""), **measured}
+            rows.append(row | {key: run.result.get(key, "") for key in RESULTS})
     return csv_text(rows)
