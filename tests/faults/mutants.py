@@ -36,6 +36,8 @@ import torch
 from tests.faults.mutations import mutate
 from tests.faults.subjects import Refused, Subject, all_subjects
 
+from reslab.training.log import Diverged
+
 SECONDS = 20  # for one mutant; the slowest subject takes under one, but the machine may be busy
 MEMORY = 2**32  # bytes of address space beyond what the process has when it begins
 OUTCOMES = ("same", "other", "refused")
@@ -81,7 +83,9 @@ def judge(subject: Subject, file: Path, folder: Path, answer: object) -> tuple[s
         return "hang", "".join(traceback.format_stack()[-3:])
     except Exception as error:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        return refusal(error, [target.name for target in subject.targets])
+        names = [target.name for target in subject.targets]
+        # a forged file contradicts the run, whose folder is named
+        return refusal(error, [*names, f"{folder}/run"] if subject.forged else names)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
     if json.dumps(now) == json.dumps(answer):
@@ -97,19 +101,27 @@ def refusal(error: Exception, names: Sequence[str]) -> tuple[str, str]:
     A message may also name another file of the subject, which the mutant contradicts.
     """
     ours = type(error).__module__.startswith("reslab.")
+    if isinstance(error, Diverged):
+        return "refused", str(error)  # its numbers are possible
     if isinstance(error, OSError) and error.filename:
         text = f"{error.strerror}: {error.filename}"
     elif ours or type(error) in (ValueError, RuntimeError, Refused):
         text = str(error)
     else:
-        place = "".join(traceback.format_tb(error.__traceback__)[-2:])
-        return "exception", f"{type(error).__name__}: {str(error)[:300]}\n{place}"
+        return "exception", f"{type(error).__name__}: {str(error)[:300]}{place_of(error)}"
     lines = text.strip().splitlines()
     if len(lines) != 1 and type(error) is not Refused:
-        return "message", text[:500] + "".join(traceback.format_tb(error.__traceback__)[-1:])
+        return "message", text[:500] + place_of(error)
     if not any(name in text for name in names):
-        return "unnamed", text[:500] + "\n" + "".join(traceback.format_tb(error.__traceback__)[-2:])
+        return "unnamed", text[:500] + place_of(error)
     return "refused", text
+
+
+def place_of(error: Exception) -> str:
+    """Return the last lines of reslab's code that an exception came through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [f"{frame.filename}:{frame.lineno}" for frame in frames if "reslab/" in frame.filename]
+    return "\n" + " ".join(ours[-2:])
 
 
 def work(

@@ -81,12 +81,15 @@ class CachedScores:
                     note(f"{file} is not used: it has the scores of another model or set")
                 )
                 return None
+            bad = facts["bad"]
+            if not isinstance(bad, dict) or not all(isinstance(why, str) for why in bad.values()):
+                raise ValueError("its bad images have no reasons")
             if scores.dtype != torch.float32 or scores.shape != self.shape:
                 raise ValueError(f"{scores.dtype} {list(scores.shape)} instead of fp32 scores")
-            first_edition = first_edition_checksum(scores, facts["bad"])
+            first_edition = first_edition_checksum(scores, bad)
             if facts.get("sha256", first_edition) != first_edition:
                 raise ValueError("its checksum does not match")
-            bad = {int(index): reason for index, reason in facts["bad"].items()}
+            bad = {int(index): reason for index, reason in bad.items()}
         except (OSError, KeyError, ValueError) as error:
             self.on_event(note(f"{file} is not used: it is damaged or has no scores ({error})"))
             return None

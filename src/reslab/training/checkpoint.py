@@ -4,14 +4,18 @@ import os
 import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated, Any, NotRequired
 
+from pydantic import Field
 from torch import Tensor
+from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from reslab.runtime.events import Log
 from reslab.runtime.files import TensorFile
 from reslab.runtime.writing import atomic_write
 from reslab.training.optimizer import OptimizerState
 from reslab.training.schedule import PlateauState, ScheduleState, WarmupState
+from reslab.training.stored import Count, Percent, Seconds, must_be
 
 KEPT_CHECKPOINTS = 3
 NAME = re.compile(r"\d{8,}\.safetensors")  # other files in the folder belong to the user
@@ -19,6 +23,47 @@ WEIGHTS, HISTORY = "weights.", "history."  # prefixes of tensor names
 # version of the facts; format 1 is not recorded in its files, format 3 adds the facts of an own
 # optimizer, so that older versions can still read other checkpoints
 ORDINARY_FORMAT, FORMAT = 2, 3
+
+
+class WarmupFacts(TypedDict):
+    """The fields of `WarmupState` in JSON."""
+
+    errors: list[Percent]
+    ended_at: Count | None
+    capped: bool
+
+
+class PlateauFacts(TypedDict):
+    """The fields of `PlateauState` in JSON."""
+
+    drops: Count
+    best: float | None
+    waited: Count
+
+
+class ScheduleFacts(TypedDict):
+    """The fields of `ScheduleState` in JSON."""
+
+    warmup: WarmupFacts
+    plateau: PlateauFacts
+
+
+class AnyFormat(TypedDict):
+    """The facts of a checkpoint in any format; only checkpoints have a schedule."""
+
+    format: NotRequired[int]
+    schedule: dict[str, Any]
+
+
+class Facts(TypedDict):
+    """The facts of a checkpoint in the formats that are read."""
+
+    iteration: Count
+    seconds: Seconds
+    learning_rate: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    schedule: ScheduleFacts
+    judged: NotRequired[bool]
+    optimizer: NotRequired[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -136,8 +181,13 @@ def read_file(path: Path) -> TensorFile:
     """Read a checkpoint file in any format; raise ValueError if it is damaged."""
     try:
         file = TensorFile.read(path)
-        file.facts["schedule"]  # only checkpoints have a schedule
-    except (ValueError, KeyError) as error:
+        must_be(AnyFormat, file.facts)
+        if file.facts.get("format", 1) <= FORMAT:
+            must_be(Facts, file.facts)
+            tensors = [file.tensors.get(f"{HISTORY}{name}") for name in ("losses", "errors")]
+            if any(tensor is None or tensor.ndim != 1 for tensor in tensors):
+                raise ValueError("there are no losses and errors in it")
+    except ValueError as error:
         raise ValueError(f"checkpoint {path} is damaged ({error})") from None
     return file
 

@@ -9,7 +9,7 @@ import torch
 from reslab.errors import os_reason
 from reslab.runtime.events import Callback, Event, note
 from reslab.runtime.files import sha256_of
-from reslab.training.checkpoint import Checkpoint, is_kept
+from reslab.training.checkpoint import Checkpoint, checkpoint_name, is_kept
 from reslab.training.folder import RunFolder
 from reslab.training.graph import update_of
 from reslab.training.log import (
@@ -98,9 +98,16 @@ class RunInProgress:
     def restore(self, saved: Checkpoint) -> None:
         """Continue from a checkpoint."""
         task = self.task
-        task.net.load_state_dict(saved.weights)
-        if saved.iteration:  # an optimizer that has made no step has nothing to restore
-            task.optimizer.restore(saved.optimizer)
+        try:
+            task.net.load_state_dict(saved.weights)
+            if saved.iteration:  # an optimizer that has made no step has nothing to restore
+                task.optimizer.restore(saved.optimizer)
+        except (KeyError, RuntimeError) as error:
+            reason = str(error).split()
+            file = self.folder.checkpoints / checkpoint_name(saved.iteration)
+            raise ValueError(
+                f"{file} does not fit the network or its optimizer: {' '.join(reason)[:300]}"
+            ) from None
         self.progress.losses.extend(saved.losses.tolist())
         self.progress.errors.extend(saved.errors.tolist())
 

@@ -12,6 +12,7 @@ from reslab.models.model_facts import quoted
 
 Percent = Annotated[float, Field(ge=0, le=100)]  # neither NaN nor infinite
 Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0, lt=1e12)]
 Interval = Annotated[list[Percent], Field(min_length=2, max_length=2)]
 
 
@@ -20,6 +21,7 @@ class Environment(TypedDict):
 
     seed: int
     data: str | None
+    weights: NotRequired[str | None]
     parameters: NotRequired[Count]
 
 
@@ -95,7 +97,7 @@ class PrecisionReport(TypedDict):
 class Result(TypedDict):
     """The content of result.json, whose evaluations are checked on their own."""
 
-    seconds: Annotated[float, Field(ge=0, lt=1e12)]
+    seconds: Seconds
     train_error: Percent
     iterations: NotRequired[Count]
     weights_sha256: NotRequired[str]

@@ -120,6 +120,9 @@ def error_table(groups: Mapping[str, Classifiers]) -> Table:
 def classifier_parameters(record: Record[Recipe]) -> int:
     """Return the number of parameters of a classifier."""
     if record.own_net:
+        if "parameters" not in record.environment:
+            file = record.path / "environment.json"
+            raise ValueError(f"{file} is damaged: there is no 'parameters' in it")
         return record.environment["parameters"]
     return complexity(record.label, record.recipe.model).parameters
 
