@@ -8,8 +8,8 @@ from pathlib import Path
 
 from reslab.data.decode import IMAGE_SUFFIXES
 from reslab.data.left_out import shorten
-from reslab.data.shards.tar_files import is_shard
 from reslab.data.location import TABLE_SUFFIXES
+from reslab.data.shards.tar_files import is_shard
 from reslab.errors import os_reason
 
 # files that may have labels, in formats that are not read
