@@ -2,11 +2,12 @@
 
 A pickle is a program that calls functions by their names. Here, a call is only noted; the few that
 files of weights need are understood later, and any other name is refused. torch.load with
-`weights_only=True` does call functions, overlooks changed bits, and knows only protocol 2.
+`weights_only=True` does call functions, which may take any amount of memory, overlooks changed
+bits, and knows only protocol 2.
 """
 
 import re
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pickletools import genops
@@ -26,23 +27,15 @@ DTYPES = {
     )
 }  # fmt: skip
 STORAGES = {
-    "torch.DoubleStorage": torch.float64,
-    "torch.FloatStorage": torch.float32,
-    "torch.HalfStorage": torch.float16,
-    "torch.BFloat16Storage": torch.bfloat16,
-    "torch.LongStorage": torch.int64,
-    "torch.IntStorage": torch.int32,
-    "torch.ShortStorage": torch.int16,
-    "torch.CharStorage": torch.int8,
-    "torch.ByteStorage": torch.uint8,
-    "torch.BoolStorage": torch.bool,
-    "torch.ComplexFloatStorage": torch.complex64,
-    "torch.ComplexDoubleStorage": torch.complex128,
-    "torch.QInt8Storage": torch.int8,
-    "torch.QUInt8Storage": torch.uint8,
-    "torch.QInt32Storage": torch.int32,
-    "torch.storage.UntypedStorage": torch.uint8,
-}
+    "torch.DoubleStorage": torch.float64, "torch.FloatStorage": torch.float32,
+    "torch.HalfStorage": torch.float16, "torch.BFloat16Storage": torch.bfloat16,
+    "torch.ComplexDoubleStorage": torch.complex128, "torch.ComplexFloatStorage": torch.complex64,
+    "torch.LongStorage": torch.int64, "torch.IntStorage": torch.int32,
+    "torch.ShortStorage": torch.int16, "torch.CharStorage": torch.int8,
+    "torch.ByteStorage": torch.uint8, "torch.BoolStorage": torch.bool,
+    "torch.QInt8Storage": torch.int8, "torch.QUInt8Storage": torch.uint8,
+    "torch.QInt32Storage": torch.int32, "torch.storage.UntypedStorage": torch.uint8,
+}  # fmt: skip
 UNREAD = {
     "torch._utils._rebuild_sparse_tensor": "sparse",
     "torch._utils._rebuild_qtensor": "quantised",
@@ -59,9 +52,9 @@ NUMPY = {
     for core in ("core", "_core")
     for name in ("multiarray.scalar", "multiarray._reconstruct", "numeric._frombuffer")
 }
+DICTS = {"collections.OrderedDict", "collections.Counter"}
 KNOWN = {
-    *DTYPES, *STORAGES, *UNREAD, *PATHS, *NUMPY,
-    "argparse.Namespace", "collections.OrderedDict", "collections.Counter", "_codecs.encode",
+    *DTYPES, *STORAGES, *UNREAD, *PATHS, *NUMPY, *DICTS, "argparse.Namespace", "_codecs.encode",
     "builtins.set", "builtins.complex", "builtins.bytearray", "numpy.dtype", "numpy.ndarray",
     "torch.Size", "torch.device", "torch.Tensor", "torch.nn.parameter.Parameter",
     "torch.serialization._get_layout", "torch._tensor._rebuild_from_type_v2",
@@ -71,24 +64,17 @@ KNOWN = {
     "torch._utils._rebuild_device_tensor_from_numpy",
     "torch._utils._rebuild_device_tensor_from_cpu_tensor",
 }  # fmt: skip
-
 PLAIN = re.compile(r"[\w.]{1,99}")  # a name that needs no quotes
-# operations that push their argument, a new value, or a tuple of the topmost values
+# operations that push their argument, and those that push a new value
 ARGUMENTS = {
     "BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE",
     "BINUNICODE8", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
     "BYTEARRAY8",
 }  # fmt: skip
 NEW: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_TUPLE": tuple,
-    "EMPTY_LIST": list,
-    "EMPTY_DICT": dict,
-    "EMPTY_SET": list,  # whose members need no hash
-}
-TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+    "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False, "EMPTY_TUPLE": tuple,
+    "EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_SET": list,  # members of a list need no hash
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,13 +106,13 @@ class Storage:
 class Storages:
     """The storages of a file, by their keys."""
 
-    read: Callable[[str, int], bytes]  # bytes of the storage with a key, and of a length
+    read: Callable[[str, int], bytes]  # a number of bytes, of the storage with a key
     found: dict[str, Storage] = field(default_factory=dict)
 
     def get(self, identifier: Any) -> Storage:
         """Return the storage with the identifier that torch writes."""
         match identifier:
-            case ("storage", Name(kind), str(key), str(), int(size), *view) if kind in STORAGES:
+            case ("storage", Name(kind), str(key), str(), int(size), *view) if size >= 0:
                 storage = self.found.setdefault(key, self.storage(key, STORAGES[kind], size))
             case _:
                 raise ValueError("a storage has an identifier that is not torch's")
@@ -140,9 +126,6 @@ class Storages:
         return storage
 
     def storage(self, key: str, dtype: torch.dtype, size: int) -> Storage:
-        if size < 0:
-            raise ValueError(f"the storage {key} has {size} numbers")
-
         @cache
         def numbers() -> Tensor:
             data = bytearray(self.read(key, size * dtype.itemsize))
@@ -151,93 +134,67 @@ class Storages:
         return Storage(dtype, size, numbers)
 
 
-@dataclass
-class Unpickler:
-    """The state of a pickle that is read: values, values below each mark, and values to reuse."""
-
-    storages: Storages | None
-    stack: list[Any] = field(default_factory=list)
-    below: list[list[Any]] = field(default_factory=list)
-    memo: dict[int, Any] = field(default_factory=dict)
-
-    def step(self, operation: str, argument: Any) -> None:
-        """Perform one operation."""
-        stack = self.stack
-        match operation:
-            case "PROTO" | "FRAME":
-                pass
+def unpickle(file: BinaryIO, storages: Storages | None = None) -> Any:
+    """Return the object of the pickle that begins at the file's position, with calls in it."""
+    stack: list[Any] = []
+    below: list[list[Any]] = []  # the values below each mark
+    memo: dict[int, Any] = {}
+    operations: Iterable[tuple[Any, Any, Any]] = genops(file)
+    for operation, argument, _ in operations:
+        match operation.name:
+            case name if name in ARGUMENTS:
+                stack.append(argument)
+            case name if name in NEW:
+                stack.append(NEW[name]())
+            case "TUPLE1" | "TUPLE2" | "TUPLE3" as name:
+                count = int(name[-1])
+                stack[-count:] = [tuple(stack[-count:])]
             case "MARK":
-                self.below.append(stack)
-                self.stack = []
-            case "MEMOIZE":
-                self.memo[len(self.memo)] = stack[-1]
-            case "BINPUT" | "LONG_BINPUT":
-                self.memo[argument] = stack[-1]
-            case "BINGET" | "LONG_BINGET":
-                stack.append(self.memo[argument])
+                below.append(stack)
+                stack = []
             case "TUPLE" | "FROZENSET":
-                self.push(tuple(self.marked()))
-            case "APPEND":
-                self.extend([stack.pop()])
+                values, stack = stack, below.pop()
+                stack.append(tuple(values))
             case "APPENDS" | "ADDITEMS":
-                self.extend(self.marked())
-            case "SETITEM":
-                self.set_items([stack.pop(-2), stack.pop()])
+                values, stack = stack, below.pop()
+                stack[-1].extend(values)
+            case "APPEND":
+                stack[-2].append(stack.pop())
             case "SETITEMS":
-                self.set_items(self.marked())
+                values, stack = stack, below.pop()
+                stack[-1].update(as_dict(zip(values[::2], values[1::2], strict=True)))
+            case "SETITEM":
+                value, key = stack.pop(), stack.pop()
+                stack[-1].update(as_dict([(key, value)]))
+            case "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            case "BINPUT" | "LONG_BINPUT":
+                memo[argument] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(memo[argument])
             case "GLOBAL":
                 stack.append(known_name(argument.replace(" ", ".", 1)))
             case "STACK_GLOBAL":
-                name, module = stack.pop(), stack.pop()
-                stack.append(known_name(f"{module}.{name}"))
+                stack[-2:] = [known_name(".".join(stack[-2:]))]
             case "REDUCE" | "NEWOBJ":
-                args, name = stack.pop(), stack.pop()
-                stack.append(noted_call(name, args))
+                stack[-2:] = [noted_call(*stack[-2:])]
             case "BUILD":
-                set_state(stack.pop(), stack[-1])
-            case "BINPERSID" if self.storages:
-                stack.append(self.storages.get(stack.pop()))
-            case _:
-                raise ValueError(f"its pickle has the operation {operation}")
-
-    def push(self, value: Any) -> None:
-        self.stack.append(value)
-
-    def marked(self) -> list[Any]:
-        """Remove and return the values above the last mark."""
-        values, self.stack = self.stack, self.below.pop()
-        return values
-
-    def extend(self, values: Sequence[Any]) -> None:
-        if not isinstance(self.stack[-1], list):
-            raise ValueError("its pickle appends to something other than a list")
-        self.stack[-1].extend(values)
-
-    def set_items(self, items: Sequence[Any]) -> None:
-        if not isinstance(self.stack[-1], dict):
-            raise ValueError("its pickle sets items of something other than a dict")
-        self.stack[-1].update(as_dict(zip(items[::2], items[1::2], strict=True)))
-
-
-def unpickle(file: BinaryIO, storages: Storages | None = None) -> Any:
-    """Return the object of the pickle that begins at the file's position, with calls in it."""
-    machine = Unpickler(storages)
-    for operation, argument, _ in genops(file):
-        name = operation.name
-        if name in ARGUMENTS:
-            machine.push(bytes(argument) if isinstance(argument, bytearray) else argument)
-        elif name in NEW:
-            machine.push(NEW[name]())
-        elif count := TUPLES.get(name):
-            machine.stack[-count:] = [tuple(machine.stack[-count:])]
-        elif name == "STOP":
-            break
-        else:
-            machine.step(name, argument)
-    return machine.stack.pop()
+                state = stack.pop()
+                if isinstance(stack[-1], Call):
+                    stack[-1].state = state
+                elif not isinstance(stack[-1], dict):  # whose attributes are not needed
+                    raise ValueError("its pickle sets the state of something other than a call")
+            case "BINPERSID" if storages:
+                stack.append(storages.get(stack.pop()))
+            case "STOP":
+                return stack.pop()
+            case name if name not in ("PROTO", "FRAME"):
+                raise ValueError(f"its pickle has the operation {name}")
+    raise ValueError("its pickle does not end")
 
 
 def known_name(full: str) -> Name:
+    """Return a name that a pickle may have; refuse the file if it is any other."""
     full = full.replace("__builtin__.", "builtins.")
     if full not in KNOWN:
         shown = full if PLAIN.fullmatch(full) else repr(full[:99])
@@ -250,25 +207,15 @@ def known_name(full: str) -> Name:
 
 def noted_call(name: Any, args: Any) -> Any:
     """Return a call, or at once the dict or bytes that it would return."""
-    if not isinstance(name, Name) or not isinstance(args, tuple):
-        raise ValueError("its pickle calls something other than a name")
-    match name.full, args:
-        case ("collections.OrderedDict" | "collections.Counter", ()):
-            return {}
-        case ("collections.OrderedDict" | "collections.Counter", (dict() as pairs,)):
-            return pairs
-        case ("collections.OrderedDict" | "collections.Counter", (list() as pairs,)):
-            return as_dict(pairs)
-        case "_codecs.encode", (str(text), "latin1" | "latin-1"):
+    match name, args:
+        case Name(full), () | (list() | dict(),) if full in DICTS:
+            pairs = args[0] if args else ()
+            return as_dict(pairs.items() if isinstance(pairs, dict) else pairs)
+        case Name("_codecs.encode"), (str(text), "latin1" | "latin-1"):
             return text.encode("latin1")
-    return Call(name.full, args)
-
-
-def set_state(state: Any, value: Any) -> None:
-    if isinstance(value, Call):
-        value.state = state
-    elif not isinstance(value, dict):  # the attributes of an ordered dict are not needed
-        raise ValueError("its pickle sets the state of something other than a call")
+        case Name(full), tuple():
+            return Call(full, args)
+    raise ValueError("its pickle calls something other than a name")
 
 
 def as_dict(pairs: Iterable[Any]) -> dict[Hashable, Any]:

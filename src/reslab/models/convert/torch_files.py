@@ -106,7 +106,12 @@ def meaning(call: Call) -> Any:
             match call.state:
                 case (_, tuple(shape), Call() as dtype, fortran, data):
                     return stored_array(data, dtype, shape, "F" if fortran else "C")
-        case "_frombuffer", (bytes() as data, Call() as dtype, tuple(shape), "C" | "F" as order):
+        case "_frombuffer", (
+            bytes() | bytearray() as data,
+            Call() as dtype,
+            tuple(shape),
+            "C" | "F" as order,
+        ):
             return stored_array(data, dtype, shape, order)
         case "set" | "Size", (list() | tuple() as items,):
             return list(items)
@@ -135,13 +140,9 @@ def stored(storage: Storage, dtype: torch.dtype, start: Any, shape: Any, stride:
 
 def as_sizes(sizes: Any) -> tuple[int, ...]:
     """Return a shape or strides; ValueError unless they are whole numbers from 0."""
-    if isinstance(sizes, Call) and sizes.name == "torch.Size" and len(sizes.args) == 1:
-        sizes = sizes.args[0]
-    if not isinstance(sizes, tuple | list):
-        raise ValueError("a shape is not a tuple")
-    if not all(isinstance(size, int) and 0 <= size < 2**63 for size in sizes):
-        raise ValueError(f"the shape {str(sizes)[:40]}")
-    return tuple(sizes)
+    if isinstance(sizes, tuple) and all(isinstance(n, int) and 0 <= n < 2**63 for n in sizes):
+        return sizes
+    raise ValueError(f"the shape {str(sizes)[:40]}")
 
 
 def stored_array(data: Any, dtype: Call, shape: tuple[Any, ...], order: Order) -> Any:
