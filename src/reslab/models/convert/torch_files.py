@@ -15,7 +15,6 @@ from reslab.models.convert.pickles import (
     PATHS,
     UNREAD,
     Call,
-    Name,
     Storage,
     Storages,
     unpickle,
@@ -68,59 +67,39 @@ def read_pickle(opened: BinaryIO) -> Any:
 
 
 def meaning(call: Call) -> Any:
-    """Return the tensor or fact that a call would return; None if it is of no use for weights."""
-    match call.name.rpartition(".")[2], call.args:
-        case "_rebuild_tensor" | "_rebuild_tensor_v2", (
-            Storage() as storage,
-            start,
-            shape,
-            stride,
-            *_,
-        ):
-            return stored(storage, storage.dtype, start, shape, stride)
-        case "_rebuild_tensor_v3", (
-            Storage() as storage,
-            start,
-            shape,
-            stride,
-            _,
-            _,
-            Name(kind),
-            *_,
-        ):
-            return stored(storage, DTYPES[kind], start, shape, stride)
-        case "_rebuild_from_type_v2", (Name(made), _, tuple(args), _):
-            return meaning(Call(made, args))
+    """Return the tensor or fact that a call would return; None if it is of no use for weights.
+
+    Arguments are not checked here: a call with others than torch's and numpy's can fail anywhere.
+    """
+    args = call.args
+    match call.name.rpartition(".")[2]:
+        case "_rebuild_tensor" | "_rebuild_tensor_v2":
+            return stored(args[0], args[0].dtype, *args[1:4])
+        case "_rebuild_tensor_v3":
+            return stored(args[0], DTYPES[args[6].full], *args[1:4])
+        case "_rebuild_from_type_v2":
+            return meaning(Call(args[0].full, args[2]))
         case (
             "_rebuild_parameter" | "_rebuild_parameter_with_state" | "Parameter"
-            | "_rebuild_device_tensor_from_numpy" | "_rebuild_device_tensor_from_cpu_tensor",
-            (data, *_),
+            | "_rebuild_device_tensor_from_numpy" | "_rebuild_device_tensor_from_cpu_tensor"
         ):  # fmt: skip
-            return meaning(data) if isinstance(data, Call) else data
-        case "Namespace", ():
+            return meaning(args[0]) if isinstance(args[0], Call) else args[0]
+        case "scalar":
+            numbers = array(args[1], args[0], (1,))
+            return None if numbers is None else numbers.tolist()[0]
+        case "_reconstruct":
+            _, shape, dtype, fortran, data = call.state
+            return stored_array(data, dtype, shape, "F" if fortran else "C")
+        case "_frombuffer":
+            return stored_array(*args)
+        case "set" | "Size":
+            return list(args[0])
+        case "Namespace":
             return call.state
-        case "scalar", (Call() as dtype, bytes() | str() as data):
-            numbers = array(data, dtype, (1,))
-            return numbers.tolist()[0] if numbers is not None else None
-        case "_reconstruct", _:
-            match call.state:
-                case (_, tuple(shape), Call() as dtype, fortran, data):
-                    return stored_array(data, dtype, shape, "F" if fortran else "C")
-        case "_frombuffer", (
-            bytes() | bytearray() as data,
-            Call() as dtype,
-            tuple(shape),
-            "C" | "F" as order,
-        ):
-            return stored_array(data, dtype, shape, order)
-        case "set" | "Size", (list() | tuple() as items,):
-            return list(items)
     if call.name in PATHS:
-        return "/".join(map(str, call.args))
+        return "/".join(map(str, args))
     if call.name in UNREAD:
         return Stored(torch.float32, (), lambda: torch.empty(()), UNREAD[call.name])
-    if call.name.startswith("torch._"):
-        raise ValueError(f"a call of {call.name} with other arguments than torch's")
     return None
 
 
