@@ -97,7 +97,7 @@ def test_a_signal_leaves_nothing(start, tmp_path: Path, number: int, status: int
             (tmp_path / "images" / name / f"{count}.jpg").hardlink_to(large)
     packing = start("pack", tmp_path / "images", tmp_path / "packed")
     deadline = time.monotonic() + 120
-    while not (tmp_path / "packed" / "shard-000000.tar.tmp").exists():
+    while not (tmp_path / "packed/.packing/shard-000000.tar").exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
     packing.send_signal(number)

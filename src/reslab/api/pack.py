@@ -5,6 +5,7 @@ from pathlib import Path
 from reslab.data.boxes import digit_scenes
 from reslab.data.datasets import notes_of
 from reslab.data.folder import open_folder_parts
+from reslab.data.shards.draft import DRAFT
 from reslab.data.shards.writer import JPEG_QUALITY, SHARD_SIZE, Packed, Packing, pack_sets
 from reslab.runtime.events import Callback, counter, note, silent
 
@@ -36,6 +37,13 @@ def pack(
         on_event(note(line))
     on_image = counter(sum(map(len, parts.values())), "images", on_event)
     return pack_sets(parts, out, packing, lambda bad: on_image(str(bad) if bad else None)), packing
+
+
+def remains_in_words(out: Path) -> str:
+    """Return what a stopped pack has left in `out`."""
+    if not (out / DRAFT).exists():
+        return f"nothing is left in {out}"
+    return f"{out / DRAFT} could not be removed: the next pack into {out} removes it"
 
 
 def write_scenes(

@@ -58,7 +58,7 @@ def pack(
                 on_event=on_event,
             )  # fmt: skip
         except KeyboardInterrupt:
-            warn(f"stopped; nothing is left in {out}")
+            warn(f"stopped; {packer.remains_in_words(out)}")
             return 128 + signals[0]
     if as_json:
         print_json({"out": str(out), "parts": [asdict(part) for part in packed]})

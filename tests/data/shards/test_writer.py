@@ -26,6 +26,7 @@ from tests.data.shards.mixed_sets import (
 from reslab.data.decode import BadImage, load_image
 from reslab.data.folder import open_folder, open_folder_parts, open_whole_folder
 from reslab.data.resize import resize_whole
+from reslab.data.shards.draft import DRAFT
 from reslab.data.shards.index import INDEX
 from reslab.data.shards.reader import is_packed, open_part, read_index
 from reslab.data.shards.writer import Packing, pack_sets
@@ -247,9 +248,9 @@ def test_an_interrupt_leaves_no_files(files: dict, tmp_path: Path, made_before: 
     parts = {"train": part, "validation": part.take("validation", torch.arange(60))}
     with pytest.raises(KeyboardInterrupt):
         pack_sets(parts, tmp_path / "o", Packing(), stop)
-    # meanwhile no file has the name of a shard
-    assert not any(name.endswith(".tar") or INDEX in name for names in seen for name in names)
-    assert seen[-1] >= {"train/shard-000000.tar.tmp", "validation/shard-000000.tar.tmp"}
+    # meanwhile all files are in the hidden folder
+    assert {name.split("/")[0] for names in seen for name in names} == {DRAFT}
+    assert seen[-1] >= {f"{DRAFT}/{name}/shard-000000.tar" for name in ("train", "validation")}
     assert names_in(tmp_path) == ({"o"} if made_before else set())
 
 
@@ -265,7 +266,7 @@ def test_a_failed_rename_leaves_no_files(
             raise OSError(errno.EIO, "Input/output error")
         rename(source, target)
 
-    monkeypatch.setattr("reslab.data.shards.writer.os.rename", fail)
+    monkeypatch.setattr("reslab.data.shards.draft.os.rename", fail)
     with pytest.raises(OSError, match="Input/output error"):
         pack_sets({".": set_of(files)}, tmp_path / "o", Packing(), quiet)
     assert names_in(tmp_path) == set()
@@ -294,28 +295,6 @@ def test_a_full_disk_is_reported_and_leaves_no_files(tmp_path: Path) -> None:
         assert names_in(disk) == set()
     finally:
         subprocess.run(["umount", str(disk)], check=True)
-
-
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
-def test_a_killed_process_leaves_no_packed_folder(
-    files: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A killed process cannot remove its files."""
-    done = []
-
-    def kill(bad: BadImage | None) -> None:
-        done.append(bad)
-        if len(done) == 40:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr("reslab.data.shards.writer.Draft.remove", lambda draft: None)
-    with pytest.raises(KeyboardInterrupt):
-        pack_sets({".": set_of(files)}, tmp_path / "o", Packing(), kill)
-    gc.collect()
-    assert names_in(tmp_path) == {"o", "o/shard-000000.tar.tmp"}
-    assert not is_packed(tmp_path / "o")
-    with pytest.raises(ValueError, match="is not empty"):
-        pack_sets({".": set_of(files)}, tmp_path / "o", Packing(), quiet)
 
 
 def test_real_photographs(shared: Path, tmp_path: Path) -> None:

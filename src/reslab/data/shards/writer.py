@@ -1,11 +1,9 @@
 """Pack images into tar shards with an index; all files appear together or not at all."""
 
 import hashlib
-import os
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from io import BufferedWriter
@@ -18,9 +16,10 @@ import torch
 from reslab.data.datasets import EncodedImages
 from reslab.data.decode import BadImage, image_format, load_image
 from reslab.data.resize import resize_whole, shorter_side
+from reslab.data.shards.draft import Draft, drafting
 from reslab.data.shards.index import COLUMNS, INDEX, Index, Shard, index_bytes
 from reslab.runtime.threads import map_in_order, usable_cores
-from reslab.runtime.writing import sync_folder
+from reslab.runtime.writing import naming
 
 TAR_BLOCK = tarfile.BLOCKSIZE
 MEGABYTE = 1_000_000
@@ -29,69 +28,6 @@ JPEG_QUALITY = 95
 MAX_JPEG_SIDE = 65_500  # the maximum in libjpeg
 
 OnImage = Callable[[BadImage | None], None]  # called for each image, with its error if skipped
-
-
-class Draft:
-    """Write files under temporary names, and publish them together."""
-
-    def __init__(self) -> None:
-        self._folders: list[Path] = []
-        self._files: dict[Path, BufferedWriter | None] = {}  # by final path, in order
-
-    def make_folder(self, path: Path) -> None:
-        """Create the folder `path` and its parents; `remove` deletes only folders created here."""
-        for folder in reversed([path, *path.parents]):
-            if not folder.exists():
-                self._folders.append(folder)
-                folder.mkdir()
-
-    def create(self, path: Path) -> BufferedWriter:
-        """Open a new file with the final path `path`."""
-        self._files[path] = None  # recorded before it exists: a signal may come in between
-        self._files[path] = file = open(_temporary(path), "xb")  # noqa: SIM115
-        return file
-
-    def write(self, path: Path, data: bytes) -> None:
-        """Write a whole file with the final path `path`."""
-        with _naming(path), self.create(path) as file:
-            file.write(data)
-
-    def publish(self) -> None:
-        """Rename every file to its final path, in the order of creation."""
-        for path in self._files:
-            with _naming(path), open(_temporary(path), "rb") as file:
-                os.fsync(file.fileno())
-        for path in self._files:
-            os.rename(_temporary(path), path)
-        for folder in {path.parent for path in self._files}:
-            sync_folder(folder)
-
-    def remove(self) -> None:
-        """Remove all files and folders created so far; errors are ignored."""
-        for path, file in reversed(self._files.items()):
-            with suppress(OSError):  # if the disk is full, buffered bytes cannot be written
-                if file:
-                    file.close()
-            for name in (_temporary(path), path):
-                with suppress(OSError):
-                    name.unlink(missing_ok=True)
-        for folder in reversed(self._folders):
-            with suppress(OSError):
-                folder.rmdir()
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f"{path.name}.tmp")
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Add the file name to an OSError, which lacks it for operations on open files."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = str(path)
-        raise
 
 
 class ShardWriter:
@@ -122,15 +58,14 @@ class ShardWriter:
         """Finish the current shard, and return all shards so far."""
         assert self._file, "add was called before"
         self._write(bytes(2 * TAR_BLOCK))  # the end of a tar file
-        with _naming(self._path):
-            self._file.close()
+        self.draft.finish(self._path)
         self._finished.append(Shard(self._path.name, self._size, self._digest.hexdigest()))
         self._file = None
         return self._finished
 
     def _write(self, data: bytes) -> None:
         assert self._file
-        with _naming(self._path):
+        with naming(self._path):
             self._file.write(data)
         self._digest.update(data)
         self._size += len(data)
@@ -180,25 +115,17 @@ def pack_sets(
 
     Every image is decoded as a test. Images that cannot be decoded are skipped; `on_image` is
     called for every image, with the error if it is skipped. Raise ValueError if `out` is neither
-    new nor empty, or if all images of a class are skipped. After a failure, all files are removed.
+    new nor empty, or if all images of a class are skipped. After a failure, all files are removed;
+    those of a killed process are removed by the next one.
     """
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is a file; choose a new folder")
-    if out.is_dir() and any(out.iterdir()):
-        raise ValueError(f"{out} is not empty; choose a new folder, or empty it first")
-    draft = Draft()
-    try:
+    with drafting(out) as draft:
         written = {
             out / name: write_shards(images, out / name, packing, draft, on_image)
             for name, images in parts.items()
         }
         for folder, (index, _) in written.items():
             draft.write(folder / INDEX, index_bytes(index))  # last: it marks complete folders
-        draft.publish()
-        return [packed for _, packed in written.values()]
-    except BaseException:  # Ctrl-C too
-        draft.remove()
-        raise
+    return [packed for _, packed in written.values()]
 
 
 def write_shards(
@@ -209,7 +136,6 @@ def write_shards(
     Images are written in a fixed random order, so that a sequential reader gets mixed classes; the
     index keeps the order of the set.
     """
-    draft.make_folder(folder)
     writer = ShardWriter(folder, packing.shard_size * MEGABYTE, draft)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0)).tolist()
     columns = {name: np.zeros(len(order), dtype) for name, dtype in COLUMNS.items()}
