@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from reslab.models.convert import wrapping
 from reslab.models.convert.tensor_files import read_tensors
 
 
@@ -113,7 +114,8 @@ def test_nested_tuples_as_keys_do_not_take_for_ever(tmp_path: Path) -> None:
     )
 
 
-def test_nested_references_are_not_followed_for_ever(tmp_path: Path) -> None:
+def test_nested_references_are_not_followed_for_ever(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(wrapping, "MOST_VALUES", 10_000)
     inner: list[Any] = [1]
     for _ in range(30):
         inner = [inner, inner]

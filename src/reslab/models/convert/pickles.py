@@ -1,9 +1,9 @@
 """Read pickles without creating any object that they name.
 
-A pickle is a program that calls functions by their names. Here, a call is only noted; the few that
-files of weights need are understood later, and any other name is refused. torch.load with
-`weights_only=True` does call functions, which may take any amount of memory, overlooks changed
-bits, and knows only protocol 2.
+A pickle is a program that calls functions by name. Here, calls are only recorded; the few that
+files of weights need are interpreted later, and any other name is refused. torch.load with
+`weights_only=True` makes its calls, which may take any amount of memory; it does not notice changed
+bits, and reads protocol 2 only.
 """
 
 import re
@@ -135,7 +135,7 @@ class Storages:
 
 
 def unpickle(file: BinaryIO, storages: Storages | None = None) -> Any:
-    """Return the object of the pickle that begins at the file's position, with calls in it."""
+    """Return the object of the pickle at the position of `file`, with calls instead of objects."""
     stack: list[Any] = []
     below: list[list[Any]] = []  # the values below each mark
     memo: dict[int, Any] = {}
@@ -177,7 +177,7 @@ def unpickle(file: BinaryIO, storages: Storages | None = None) -> Any:
             case "STACK_GLOBAL":
                 stack[-2:] = [known_name(".".join(stack[-2:]))]
             case "REDUCE" | "NEWOBJ":
-                stack[-2:] = [noted_call(*stack[-2:])]
+                stack[-2:] = [recorded_call(*stack[-2:])]
             case "BUILD":
                 state = stack.pop()
                 if isinstance(stack[-1], Call):
@@ -194,7 +194,7 @@ def unpickle(file: BinaryIO, storages: Storages | None = None) -> Any:
 
 
 def known_name(full: str) -> Name:
-    """Return a name that a pickle may have; refuse the file if it is any other."""
+    """Return a name that is known to be harmless; refuse the file because of any other."""
     full = full.replace("__builtin__.", "builtins.")
     if full not in KNOWN:
         shown = full if PLAIN.fullmatch(full) else repr(full[:99])
@@ -205,8 +205,8 @@ def known_name(full: str) -> Name:
     return Name(full)
 
 
-def noted_call(name: Any, args: Any) -> Any:
-    """Return a call, or at once the dict or bytes that it would return."""
+def recorded_call(name: Any, args: Any) -> Any:
+    """Record a call; if its result is a dict or bytes, return this at once."""
     match name, args:
         case Name(full), () | (list() | dict(),) if full in DICTS:
             pairs = args[0] if args else ()

@@ -36,7 +36,7 @@ def read_tensors(file: Path) -> Weights:
     """Return the weights of the network in a file, without wrappers and prefixes, as fp32.
 
     The content decides how a file is read, not its name. If the names match no layout, the weights
-    have their full names. Raise ValueError, with what to do instead, if it is no file of weights.
+    have their full names. Raise ValueError, with what to do instead, if the file has no weights.
     """
     with open_file(file) as opened:
         head = opened.read(HEAD_BYTES)
@@ -162,7 +162,7 @@ def dense(tensor: Stored, name: str) -> Tensor:
 
 
 def to_fp32(tensor: Tensor, name: str, file: Path) -> Tensor:
-    """Copy a tensor to fp32, except batch counts; ValueError unless they are finite floats."""
+    """Copy a tensor to fp32, except batch counts; raise ValueError unless it has finite floats."""
     if name.endswith(BATCH_COUNT):
         return tensor.to(torch.int64, copy=True)
     if tensor.numel() > MOST_WEIGHTS:  # of which fewer may be stored

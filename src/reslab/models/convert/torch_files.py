@@ -1,4 +1,4 @@
-"""Understand what torch or pickle wrote: tensors, numpy's arrays and numbers, plain facts."""
+"""Interpret files of torch and pickles: tensors, numpy's arrays and numbers, plain facts."""
 
 import io
 import math
@@ -67,9 +67,9 @@ def read_pickle(opened: BinaryIO) -> Any:
 
 
 def meaning(call: Call) -> Any:
-    """Return the tensor or fact that a call would return; None if it is of no use for weights.
+    """Return the tensor or fact that a call stands for, or None if it is another object.
 
-    Arguments are not checked here: a call with others than torch's and numpy's can fail anywhere.
+    Arguments are not checked: if they are not those of torch or numpy, any error may be raised.
     """
     args = call.args
     match call.name.rpartition(".")[2]:
@@ -104,7 +104,7 @@ def meaning(call: Call) -> Any:
 
 
 def stored(storage: Storage, dtype: torch.dtype, start: Any, shape: Any, stride: Any) -> Stored:
-    """Return a tensor in a storage; ValueError if it extends past the storage."""
+    """Return a tensor within a storage; raise ValueError if it extends past the end."""
     shape, stride = as_sizes(shape), as_sizes(stride)
     size = storage.size * storage.dtype.itemsize // dtype.itemsize
     last = sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
@@ -118,7 +118,7 @@ def stored(storage: Storage, dtype: torch.dtype, start: Any, shape: Any, stride:
 
 
 def as_sizes(sizes: Any) -> tuple[int, ...]:
-    """Return a shape or strides; ValueError unless they are whole numbers from 0."""
+    """Return a shape or strides; raise ValueError unless they are whole numbers from 0."""
     if isinstance(sizes, tuple) and all(isinstance(n, int) and 0 <= n < 2**63 for n in sizes):
         return sizes
     raise ValueError(f"the shape {str(sizes)[:40]}")
@@ -135,8 +135,8 @@ def stored_array(data: Any, dtype: Call, shape: tuple[Any, ...], order: Order) -
 def array(data: Any, dtype: Call, shape: tuple[Any, ...], order: Order = "C") -> np.ndarray | None:
     """Return an array, or None if it holds neither numbers nor text.
 
-    Only a type's code and byte order are taken from the file: with fields and flags that it makes
-    up, numpy would take numbers for addresses.
+    Only a type's code and byte order are taken from the file: with made-up fields and flags, numpy
+    would follow numbers as addresses.
     """
     match dtype.args, dtype.state:
         case (str(code), *_), (_, "<" | ">" | "|" | "=" as sign, None, None, None, *_):

@@ -13,7 +13,7 @@ from reslab.models.convert.stored import NotWeights, Stored
 from reslab.models.convert.torch_files import meaning
 
 DEEPEST = 32  # levels of nesting
-MOST_VALUES = 5_000_000
+MOST_VALUES = 2_000_000
 # parts of a name that mark a running average of the network, or the network that it should match
 AVERAGED = re.compile(
     r"(^|[._])(ema|swa|shadow|averaged?|avg|mean|teacher|momentum|target|encoder_k)(?=[._]|$)", re.I
@@ -51,7 +51,7 @@ class Content:
     values: int = 0  # visited so far
 
     def facts(self, value: Any, name: str = "", container: str = "", depth: int = 0) -> Any:
-        """Collect the tensors in a value and return its facts; None if it holds none."""
+        """Collect the tensors in a value, and return its facts, or None if it has none."""
         self.values += 1
         # references to one container, nested, would otherwise be followed for ever
         if depth > DEEPEST or self.values > MOST_VALUES:
@@ -115,7 +115,7 @@ def prefixes(tensors: Iterable[str]) -> list[str]:
 
 
 def without_network(tensors: Iterable[str], network: Collection[str]) -> tuple[str, ...]:
-    """Return what is not in a network: the shortest names below which none of its tensors is."""
+    """Return names for the tensors outside a network; modules without any of its tensors, once."""
     around = {start for name in network for start in beginnings(name)}
     groups = dict[str, None]()
     for name in tensors:
