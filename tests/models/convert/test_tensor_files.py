@@ -15,6 +15,7 @@ from reslab.models.config import cifar_config
 from reslab.models.convert import tensor_files
 from reslab.models.convert.tensor_files import read_mean, read_tensors
 from reslab.models.model_file import model_bytes
+from reslab.runtime.files import TensorFile
 
 
 def refusal(file: Path, read: Callable[[Path], object] = read_tensors) -> str:
@@ -77,6 +78,11 @@ def test_files_that_need_no_reading(tmp_path: Path) -> None:
     assert refusal(tmp_path / "w.pth") == f"no file {tmp_path / 'w.pth'}"
     (tmp_path / "m.safetensors").write_bytes(model_bytes(a_model(cifar_config(8))))
     assert "already" in refusal(tmp_path / "m.safetensors")
+    facts = {"iteration": 3, "schedule": {}}
+    checkpoint = TensorFile({"weights.stem.0.conv.weight": torch.ones(1)}, facts)
+    (tmp_path / "00000003").write_bytes(checkpoint.to_bytes())
+    assert "is a checkpoint of a reslab run: `reslab resume`" in refusal(tmp_path / "00000003")
+    assert f"{tmp_path} is a folder: name the file of weights in it" in refusal(tmp_path)
     os.mkfifo(tmp_path / "pipe.pth")
     assert "not a regular file" in refusal(tmp_path / "pipe.pth")
 

@@ -117,6 +117,8 @@ def read_safetensors(file: Path) -> dict[str, Any]:
     facts = TensorFile.read_facts(file)
     if "reslab" in facts:
         raise NotWeights("is already a reslab model file: use it as it is")
+    if facts.keys() >= {"iteration", "schedule"}:
+        raise NotWeights("is a checkpoint of a reslab run: `reslab resume` completes the run")
     opened = safe_open(file, "pt")
     content = {}
     for name in opened.keys():  # noqa: SIM118 (it is not a dict)
