@@ -21,7 +21,7 @@ from reslab.models.convert.wrapping import Content, Weights, network_prefix, wit
 from reslab.runtime.files import TensorFile, open_regular
 
 HEAD_BYTES = 4096  # in which a file's kind is recognised
-MOST_BYTES = 2**33  # in a file
+MOST_BYTES = 2**32  # in a file
 MOST_UNPACKED = 2**30  # bytes in an archive that is smaller than what it holds
 MOST_WEIGHTS = 2**28  # in a network: those of the family have less than a quarter of them
 DTYPES = {
