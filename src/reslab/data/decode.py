@@ -26,6 +26,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from reslab.data.png_sums import has_wrong_checksum
 from reslab.errors import os_reason
 from reslab.runtime.files import read_regular
 
@@ -243,6 +244,8 @@ def _silence() -> Iterator[None]:
 
 
 def _decode_with_pillow(data: bytes, kind: str, file: str) -> tuple[np.ndarray, int]:
+    if kind == "png" and has_wrong_checksum(data):
+        raise BadImage(f"{file}: damaged PNG (the checksum of its pixels is wrong)")
     with open_lazily(data, kind, file) as (image, turn):
         image.load()
         if kind == "ppm" and image.mode == "I":  # 16 bits

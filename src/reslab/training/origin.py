@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from reslab.data.augment import Components
 from reslab.models.config import ResNetConfig
@@ -60,16 +61,20 @@ def read_initial_state(folder: RunFolder | None) -> InitialState:
         raise ValueError(f"{file} is damaged ({error}); delete it to measure again") from None
     if values is None or vectors is None:
         components = None
-    elif (values.shape, vectors.shape) == ((3,), (3, 3)):
+    elif is_colours(values, (3,)) and is_colours(vectors, (3, 3)):
         components = Components(values, vectors)
     else:
-        shapes = f"{list(values.shape)} and {list(vectors.shape)}"
+        shapes = " and ".join(f"{list(part.shape)} {part.dtype}" for part in (values, vectors))
         raise ValueError(
             f"{file} is damaged (its colours are {shapes}); delete it to measure again"
         )
     if not content.has_checksum:
         warn_without_checksum(file)
     return InitialState(None, preprocessing, components, tuple(names), begun)
+
+
+def is_colours(part: Tensor, shape: tuple[int, ...]) -> bool:
+    return part.shape == shape and part.dtype == torch.float32 and bool(part.isfinite().all())
 
 
 def fit_to_weights(recipe: Recipe, weights: Model, *, keep_statistics: bool = False) -> Recipe:
