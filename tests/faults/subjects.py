@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -12,17 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from safetensors.torch import save_file
 from tests.editions.facts import CLOCKS
 from tests.field.annotated import BOX_FAULTS, plant_coco, plant_labelme, plant_voc, plant_yolo
 from tests.field.small_images import image, images
-from tests.golden.questions import copy_golden
-from tests.models import references
-from tests.models.convert.states import save_npz
 
-import reslab
 from reslab.cli import main
 from reslab.data.boxes.folder import open_detection
 from reslab.data.boxes.sets import DetectionSplits
@@ -133,26 +126,6 @@ def box_facts(sets: DetectionSplits) -> object:
     ]
 
 
-def imported(folder: Path) -> object:
-    """Import weights of the authors' layout; answer with the weights."""
-    (file,) = (file for file in folder.iterdir() if file.name.startswith("net"))
-    model = reslab.import_weights(file, "resnet20", folder / "out.safetensors", on_event=None).model
-    return digest(*(value.numpy() for value in model.net.state_dict().values()))
-
-
-def model_logits(folder: Path) -> object:
-    predictor = reslab.load(folder / "model.safetensors")
-    model = predictor.model
-    answer = model(torch.arange(3 * 64 * 64).reshape(1, 3, 64, 64) % 256)
-    return answer.tolist(), model.classes, model.ids
-
-
-def page(folder: Path) -> object:
-    """Write a report on runs, and answer with its tables."""
-    written = reslab.report(sorted(folder.glob("run*")), folder / "page")
-    return (written.path.with_suffix(".md")).read_text().replace(str(folder), "")
-
-
 def drawing(mode: str, seed: int = 1, side: int = 40) -> Image.Image:
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (side // 8, side // 8, 3), np.uint8)
@@ -196,7 +169,8 @@ def image_subjects(home: Path) -> Iterator[Subject]:
         folder = home / "formats" / name
         folder.mkdir(parents=True)
         drawing(mode).save(folder / name, **options)
-        yield Subject("images", name, folder, "*", pixels, weight=2)
+        kind = "images, PNG" if name.endswith(".png") else "images"
+        yield Subject(kind, name, folder, "*", pixels, name.endswith(".png"), weight=2)
     folder = home / "checked"
     for name in ("baseline.jpg", "rgb.png", "raw.tif", "still.gif"):
         for kind in ("cat", "dog"):
@@ -291,160 +265,3 @@ SHEET = """<?xml version="1.0"?>
 <object><name>dog</name><polygon><x1>1</x1><y1>2</y1><x2>9</x2><y2>2</y2><x3>5</x3><y3>9</y3></polygon>
 </object></annotation>
 """
-
-TINY = (
-    "model.widths=[4,4,4,4]", "model.blocks=[1,1,1,1]", "model.pool=padded", "precision=fp32",
-    "augmentation.size=32", "augmentation.shorter_side=[32,40]", "pictures.resize=36",
-    "iterations=6", "batch_size=4", "eval_every=3", "checkpoint_every=2", "recompute_bn=2",
-    "warmup.cap=2", "log_every=1",
-)  # fmt: skip
-
-
-def run_subjects(home: Path) -> Iterator[Subject]:
-    """Yield the files of runs: of this edition, which have checksums, and of the first."""
-    golden = copy_golden(home / "golden")
-    own = home / "own"
-    own.mkdir()
-    changes = [word for change in TINY for word in ("--set", change)]
-    # the data are outside the folder that is copied for each mutant
-    command(
-        "train",
-        "own-resnet18",
-        "--data",
-        str(golden["images"]),
-        "--out",
-        "{}/run",
-        *changes,
-        "--json",
-    )(own)
-    begun = home / "begun"
-    shutil.copytree(own, begun)
-    for name in (
-        "result.json",
-        "model.safetensors",
-        "mistakes.json",
-        "checkpoints/00000006.safetensors",
-    ):
-        (begun / "run" / name).unlink()
-    resumed = command("resume", "{}/run", "--json")
-    for pattern, guarded in (
-        ("run/checkpoints/*", True), ("run/preprocessing.safetensors", True),
-        ("run/data.safetensors", True),
-        ("run/*.json", False), ("run/metrics.jsonl", False),
-    ):  # fmt: skip
-        kind = "tensors of a run" if guarded else "JSON of a run"
-        yield Subject(kind, f"resume {pattern}", begun, pattern, resumed, guarded, weight=4)
-        if guarded:
-            name = f"forged {pattern}"
-            yield Subject("forged files", name, begun, pattern, resumed, weight=2, forged=True)
-    yield Subject("JSON of a run", "resume a finished run", own, "run/*.json*", resumed, weight=2)
-    evaluated = command("evaluate", "{}/run", "--json")
-    yield Subject("JSON of a run", "evaluate", own, "run/*.json*", evaluated, weight=2)
-    two = home / "two"
-    for run, seed in (("run", 1), ("run2", 2)):
-        shutil.copytree(own / "run", two / run)
-        facts = json.loads((two / run / "environment.json").read_bytes())
-        (two / run / "environment.json").write_text(json.dumps(facts | {"seed": seed}))
-    yield Subject("JSON of a run", "report", two, "run/*.json*", page, weight=3)
-    old = home / "first"
-    shutil.copytree(golden["unfinished"], old / "run")
-    yield Subject("JSON of a run", "resume, first edition", old, "run/*.*", resumed)
-    detectors = home / "detectors"
-    shutil.copytree(golden["detector"], detectors / "run")
-    yield Subject("JSON of a run", "report a detector", detectors, "run/*.json*", page, weight=2)
-    measured = command(
-        "evaluate", "{}/run/detections.json", "--data", str(golden["boxes"]), "--json"
-    )
-    yield Subject("detections", "evaluate", detectors, "run/detections.json", measured, weight=6)
-    scored = home / "scored"
-    shutil.copytree(own, scored)
-    command("evaluate", "{}/run", "--keep-scores", "--json")(scored)
-    kept = "run/scores/*/*"
-    yield Subject("kept scores", "evaluate", scored, kept, evaluated, True, weight=6)
-    yield Subject("forged files", "scores", scored, kept, evaluated, weight=3, forged=True)
-    yield from model_subjects(home, own, detectors, golden)
-
-
-def model_subjects(
-    home: Path, own: Path, detectors: Path, golden: dict[str, Path]
-) -> Iterator[Subject]:
-    models = home / "models"
-    models.mkdir()
-    shutil.copy(own / "run" / "model.safetensors", models)
-    yield Subject("model files", "load", models, "model.safetensors", model_logits, True, weight=8)
-    name = "model.safetensors"
-    yield Subject("forged files", "load", models, name, model_logits, weight=6, forged=True)
-    predicted = command(
-        "predict",
-        "{}/model.safetensors",
-        str(golden["images"] / "val" / "moss" / "26.jpg"),
-        "--json",
-    )
-    yield Subject("model files", "predict", models, "*", predicted, True, weight=2)
-    old = home / "first models"
-    old.mkdir()
-    shutil.copy(golden["photographs"] / "model.safetensors", old)
-    yield Subject(
-        "model files, first edition", "load", old, "model.safetensors", model_logits, weight=6
-    )
-    detected = command("detect", "{}/run", str(golden["boxes"] / "val" / "12.jpg"), "--json")
-    yield Subject(
-        "model files, first edition",
-        "detect",
-        detectors,
-        "run/model.safetensors",
-        detected,
-        weight=3,
-    )
-    packed = home / "packed"
-    packed.mkdir()
-    command("pack", str(golden["images"]), "{}/set", "--json")(packed)
-    shutil.copytree(packed / "set", packed, dirs_exist_ok=True)
-    shutil.rmtree(packed / "set")
-    yield Subject("packed images", "read", packed, "*/*", all_images, True, weight=8)
-    checked = command("check", "{}", "--size", "64", "--json")
-    yield Subject("packed images", "check", packed, "*/*", checked)
-
-
-def akamaster_state() -> dict[str, torch.Tensor]:
-    """Return random weights of a ResNet-20 under akamaster's names."""
-    shapes: references.Shapes = {
-        "conv1.weight": (16, 3, 3, 3),
-        "linear.weight": (10, 64),
-        "linear.bias": (10,),
-    }
-    references.norm(shapes, "bn1", 16)
-    before = 16
-    for stage, width in enumerate((16, 32, 64), 1):
-        for block in range(3):
-            for number, inputs in ((1, before), (2, width)):
-                shapes[f"layer{stage}.{block}.conv{number}.weight"] = (width, inputs, 3, 3)
-                references.norm(shapes, f"layer{stage}.{block}.bn{number}", width)
-            before = width
-    rng = torch.Generator().manual_seed(0)
-    return {name: torch.rand(shape, generator=rng) for name, shape in shapes.items()}
-
-
-def weight_subjects(home: Path) -> Iterator[Subject]:
-    state = akamaster_state()
-    for name, write in {
-        "net.safetensors": lambda file: save_file(state, file),
-        "net.pth": lambda file: torch.save({"state_dict": state, "epoch": 3}, file),
-        "net-legacy.th": lambda file: torch.save(
-            {"state_dict": state}, file, _use_new_zipfile_serialization=False
-        ),
-        "net.npz": lambda file: save_npz(state, file),
-    }.items():
-        folder = home / "weights" / name
-        folder.mkdir(parents=True)
-        write(folder / name)
-        yield Subject("weights of others", name, folder, name, imported, weight=6)
-
-
-def all_subjects(home: Path) -> list[Subject]:
-    """Create all files in `home`, and return the subjects."""
-    os.environ["RESLAB_TRACEBACK"] = "1"
-    return [
-        *image_subjects(home), *table_subjects(home), *box_subjects(home), *run_subjects(home),
-        *weight_subjects(home),
-    ]  # fmt: skip

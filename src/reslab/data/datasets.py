@@ -186,9 +186,11 @@ def split_validation(whole: EncodedImages, validation: float, seed: int) -> Fold
     counts = whole.labels.bincount(minlength=len(whole.ids))
     if (counts < 2).any():
         few = int((counts < 2).nonzero()[0])
+        only = [whole.files[row] for row in (whole.labels == few).nonzero()[:, 0].tolist()]
         raise ValueError(
-            f"class {whole.shown(few)} has {'one image' if counts[few] else 'no images'}, but a "
-            "split needs two: add images, remove the class, or create train/ and val/ yourself"
+            f"class {whole.shown(few)} has {'one image' if only else 'no images'}, but a split "
+            "needs two: add images, remove the class, or create train/ and val/ yourself"
+            + "".join(f" (the image is {file})" for file in only)
         )
     rows_by_class = whole.labels.argsort(stable=True).split(counts.tolist())
     train, held_out = draw_validation(whole.files, validation, seed, rows_by_class)

@@ -57,6 +57,8 @@ def read_initial_state(folder: RunFolder | None) -> InitialState:
             raise ValueError("its names are not a list of strings")
         values, vectors = tensors.pop("colour.values", None), tensors.pop("colour.vectors", None)
         preprocessing = preprocessing_in(tensors, content.facts["preprocessing"], file)
+        if preprocessing.mean.dtype != torch.float32:
+            raise ValueError(f"its mean is {preprocessing.mean.dtype}")
     except (KeyError, ValueError) as error:
         raise ValueError(f"{file} is damaged ({error}); delete it to measure again") from None
     if values is None or vectors is None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +53,7 @@ def open_plain(path: Path) -> BinaryIO:
     try:
         with file, opener(file) as stream:
             shutil.copyfileobj(_Limited(stream, most), plain, 1 << 20)
-    except (EOFError, lzma.LZMAError, OSError) as error:
+    except (EOFError, lzma.LZMAError, zlib.error, OSError) as error:
         plain.close()
         raise ValueError(f"{path} cannot be decompressed ({error})") from None
     except BaseException:

@@ -72,6 +72,8 @@ def highest_settled(groups: Sequence[Classifiers]) -> float:
     for group in groups:
         curve = Curve("", group.curve_rows())
         for iterations, errors in (curve.train(), curve.watched()):
+            if not iterations:  # the seeds have no evaluation in common
+                continue
             start = SETTLED_FRACTION * iterations[-1]
             settled = [e for i, e in zip(iterations, errors, strict=True) if i >= start]
             highest = max(highest, *settled)
