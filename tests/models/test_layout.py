@@ -1,10 +1,11 @@
 """Descriptions of networks: which differences they show, and which they do not."""
 
+import pytest
 import torch
 from torch import nn
 
 from reslab.models.config import BlockPlace, ResNetConfig, cifar_config
-from reslab.models.layout import describe_net, is_of_family
+from reslab.models.layout import describe_net, is_of_family, must_have_values
 from reslab.models.resnet import Block, build_block, build_resnet
 
 
@@ -60,6 +61,14 @@ def test_names_classes_and_shapes_are() -> None:
         Named("fc", nn.Linear(3, 2, bias=False)),
     ]
     assert len({describe_net(net).rpartition("; ")[2] for net in nets}) == len(nets)
+
+
+def test_a_network_on_the_meta_device_has_no_values() -> None:
+    must_have_values(nn.Linear(2, 3))
+    with torch.device("meta"):
+        net = nn.Sequential(nn.Linear(2, 3))
+    with pytest.raises(ValueError, match=r"0\.weight of the network is on the meta device"):
+        must_have_values(net)
 
 
 def test_a_network_is_of_the_family_if_its_configuration_describes_it() -> None:

@@ -134,6 +134,8 @@ def test_a_model_can_be_named() -> None:
         ("model.blocks=[3, 3]", "must have the same length"),
         ("model.blocks=[0, 0, 0]", "greater than 0"),
         ("drops=[NaN]", "finite"),
+        (f"iterations={'[' * 100_000}", "--set iterations: nested too deeply"),
+        (f"iterations={'9' * 5000}", "--set iterations: a number has too many digits"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(change: str, reason: str) -> None:

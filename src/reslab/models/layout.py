@@ -36,6 +36,16 @@ def describe_net(net: nn.Module) -> str:
     return f"{label}; {count:,} parameters; {digest}"
 
 
+def must_have_values(net: nn.Module) -> None:
+    """Raise ValueError if any weight or buffer of a network is on the meta device."""
+    for name, tensor in net.state_dict().items():
+        if tensor.is_meta:
+            raise ValueError(
+                f"{name} of the network is on the meta device, where it has no values: build the "
+                "network on another device, or load its weights with `assign=True`"
+            )
+
+
 def is_of_family(net: nn.Module) -> bool:
     """Return whether a network is a `ResNet` with the layout that its configuration describes."""
     return isinstance(net, ResNet) and layout(net) == layout(ResNet(net.config))

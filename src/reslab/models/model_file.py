@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import reslab
 from reslab.models.config import ResNetConfig, warn_small_map
 from reslab.models.layers import Net, channels_last
-from reslab.models.layout import describe_net, is_of_family
+from reslab.models.layout import describe_net, is_of_family, must_have_values
 from reslab.models.model_facts import (
     build_without_weights,
     config_in,
@@ -155,6 +155,7 @@ def save_model(
     complete; any other network must be given again when the file is loaded. Raise ValueError if
     the number of names is not the number of outputs.
     """
+    must_have_values(net)
     file, own_net = Path(path), None if is_of_family(net) else describe_net(net)
     model = Model(net, tuple(classes), preprocessing, {}, [], tuple(ids), own_net=own_net)
     if own_net is None and len(classes) != model.config.classes:

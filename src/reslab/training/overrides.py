@@ -9,6 +9,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from reslab.errors import unknown_name
 from reslab.models.parts import FORMS
+from reslab.runtime.json_text import parse_json
 
 Fields = dict[str, Any]  # a recipe as parsed from JSON
 # sections that come in several kinds -> each kind, by name, with its defaults
@@ -21,9 +22,11 @@ def parse_override(change: str) -> tuple[str, Any]:
     if not equals:
         raise ValueError(f"--set {change}: write it as KEY=VALUE")
     try:
-        return key.strip(), json.loads(text.strip())
+        return key.strip(), parse_json(text.strip())
     except json.JSONDecodeError:
         return key.strip(), text.strip()
+    except ValueError as error:
+        raise ValueError(f"--set {key.strip()}: {error}") from None
 
 
 def json_value(key: str, value: object) -> Any:

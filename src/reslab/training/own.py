@@ -19,7 +19,7 @@ from reslab.data.augment import PadAndCrop
 from reslab.data.datasets import EncodedImages, FolderSplits, ImagesInMemory, MemorySplits
 from reslab.evaluation.score_cache import digest_set
 from reslab.models.batchnorm import norms_of
-from reslab.models.layout import DIGITS, describe_net
+from reslab.models.layout import DIGITS, describe_net, must_have_values
 from reslab.models.resnet import build_resnet
 from reslab.runtime.device import Device
 from reslab.runtime.events import silent
@@ -66,6 +66,7 @@ def with_own_parts(recipe: Recipe, own: OwnParts, device: Device) -> Recipe:
         if recipe.weights is not None:
             raise ValueError("weights are for the recipe's network: load them into your net")
         must_be_trainable(own.net)
+        must_have_values(own.net)
         deviations = with_line(deviations, net=describe_net(own.net.to(device.torch_device)))
     if own.data is not None:
         must_fit_recipe(recipe, own.data)

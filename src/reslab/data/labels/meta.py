@@ -8,7 +8,13 @@ from pathlib import Path
 from reslab.errors import os_reason
 from reslab.runtime.files import read_regular
 
+# exceptions from parsing a damaged file
+DAMAGE = (
+    struct.error, zlib.error, LookupError, StopIteration, ValueError, TypeError, OverflowError,
+    RecursionError,
+)  # fmt: skip
 HEADER = 128  # bytes
+LARGEST = 2**26  # bytes; the original has 21,000
 COMPRESSED, MATRIX = 15, 14  # types of elements
 NUMBERS = {1: "b", 2: "B", 3: "h", 4: "H", 5: "i", 6: "I", 7: "f", 9: "d", 12: "q", 13: "Q"}
 TEXTS = {1: "latin-1", 2: "latin-1", 4: "utf-16-le", 16: "utf-8", 17: "utf-16-le"}
@@ -23,13 +29,22 @@ def read_meta(path: Path) -> dict[str, str]:
         raise ValueError(f"{path}: {os_reason(error)}") from None
     try:
         for kind, data in _elements(content[HEADER:]):
-            inner = next(_elements(zlib.decompress(data))) if kind == COMPRESSED else (kind, data)
+            inner = next(_elements(_decompress(data))) if kind == COMPRESSED else (kind, data)
             synsets = _matrix(inner[1])
             if isinstance(synsets, list):
                 return {f"{s['ILSVRC2012_ID']:.0f}": str(s["WNID"]) for s in synsets}
-    except (struct.error, zlib.error, LookupError, StopIteration, ValueError, TypeError):
+    except DAMAGE:
         pass
     raise ValueError(f"{path} is not the meta.mat of ImageNet's development kit")
+
+
+def _decompress(data: bytes) -> bytes:
+    """Decompress an element; raise ValueError if it is truncated or grows too large."""
+    stream = zlib.decompressobj()
+    content = stream.decompress(data, LARGEST)
+    if not stream.eof:
+        raise ValueError("truncated, or too large")
+    return content
 
 
 def _elements(data: bytes) -> Iterator[tuple[int, bytes]]:
