@@ -26,6 +26,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from reslab.data.libtiff import quiet_libtiff
 from reslab.data.png_sums import has_wrong_checksum
 from reslab.errors import os_reason
 from reslab.runtime.files import read_regular
@@ -237,8 +238,8 @@ def _may_warn(data: bytes, kind: str) -> bool:
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Ignore warnings; one thread at a time, because filters are global to the process."""
-    with _one_at_a_time, warnings.catch_warnings():
+    """Ignore warnings; one thread at a time, because filters and handlers are global."""
+    with _one_at_a_time, quiet_libtiff(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 

@@ -35,7 +35,7 @@ from reslab.runtime.threads import cores_for, usable_cores
 from reslab.training.classification import ClassificationTask
 from reslab.training.initial_net import initial_net
 from reslab.training.optimizer import Optimizer, build_sgd
-from reslab.training.origin import InitialState
+from reslab.training.origin import FILE, InitialState
 from reslab.training.own import OwnParts, must_give_logits
 from reslab.training.own_optimizer import build_own_optimizer
 from reslab.training.recipe import Recipe
@@ -105,6 +105,11 @@ def setup_classification(
             log(line)
         origin = device.processes.run_on_first(
             partial(with_statistics, recipe, train, with_names(train, origin), log)
+        )
+    if len(origin.names) not in (0, len(train.classes)):
+        raise ValueError(
+            f"{FILE} names {len(origin.names)} classes, the images have "
+            f"{len(train.classes)}: delete it to measure again"
         )
     preprocessing = origin.preprocessing or memory_preprocessing(train, origin.weights)
     preprocessing = preprocessing.to(device.torch_device)
