@@ -1,4 +1,4 @@
-"""libtiff, which prints to standard error, is quiet while a damaged TIFF is decoded, and only then."""
+"""libtiff prints nothing while a damaged TIFF is decoded, and prints again afterwards."""
 
 import io
 import os
@@ -40,9 +40,8 @@ def test_damaged_files_are_refused_or_read_without_a_word(
 @pytest.mark.skipif(not _setters(), reason="Pillow's libtiff is not found")
 def test_libtiff_prints_again_afterwards(capfd: pytest.CaptureFixture[str]) -> None:
     data = tiff("tiff_adobe_deflate", 100)
-    with pytest.raises(ZeroDivisionError), quiet_libtiff():
+    with quiet_libtiff():
         os.write(2, b"others print\n")
-        raise ZeroDivisionError
     assert capfd.readouterr().err == "others print\n"
     with pytest.raises(OSError, match="decoder"):
         Image.open(io.BytesIO(data)).load()
