@@ -194,14 +194,18 @@ def structural(data: bytes, suffix: str) -> tuple[Mutation, ...]:
 
 
 def mutate(data: bytes, suffix: str, rng: random.Random, forged: bool = False) -> tuple[str, bytes]:
-    """Return the name of a random mutation, and the mutant, which differs from `data`.
+    """Return the names of one or more random mutations, and the mutant, which differs from `data`.
 
     A `forged` file has a valid checksum.
     """
     own = structural(data, suffix)
-    for _ in range(20):
+    names, mutant = [], data
+    while mutant == data or (rng.random() < 0.2 and not forged):
         mutation = forge if forged else rng.choice(own if own and rng.random() < 0.6 else BYTES)
-        mutant = mutation(data, rng)[:LARGEST]
-        if mutant != data:
-            return mutation.__name__, mutant
-    return "empty", b"" if data else b"\0"
+        try:
+            mutant = mutation(mutant, rng)[:LARGEST]
+        except (LookupError, TypeError, ValueError):  # an earlier one left no such structure
+            mutation = flip_bit
+            mutant = flip_bit(mutant, rng)
+        names.append(mutation.__name__)
+    return "+".join(names), mutant

@@ -99,7 +99,7 @@ def judge(
         signal.setitimer(signal.ITIMER_REAL, 0)
     if json.dumps(now) == json.dumps(answer):
         return "same", ""
-    resealed = mutation == "change_zip"  # an archive that was written again has valid checksums
+    resealed = "change_zip" in mutation  # an archive that was written again has valid checksums
     if subject.guarded and not resealed and not any(file.name in line for line in warned):
         return "silent", f"{now} instead of {answer}"[:500]
     return "other", ""
@@ -169,7 +169,8 @@ def work(
                 noise.seek(0)
                 outcome, text = "noise", noise.read(500).decode(errors="replace")
             os.write(pipe, (json.dumps(asdict(Verdict(*facts, outcome, text))) + "\n").encode())
-            shutil.rmtree(folder, ignore_errors=True)
+            for made in Path(home).iterdir():
+                shutil.rmtree(made, ignore_errors=True)
 
 
 def raise_hang(number: int, frame: object) -> None:

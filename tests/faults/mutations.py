@@ -120,6 +120,7 @@ def replace_match(pattern: re.Pattern[str], values: Sequence[str]) -> Mutation:
         match = rng.choice(matches)
         return as_bytes(text[: match.start()] + rng.choice(values) + text[match.end() :])
 
+    mutation.__name__ = "change_number" if pattern is NUMBER else "change_word"
     return mutation
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from tests.faults.subjects import (
+    TINY,
     Subject,
     all_images,
     box_subjects,
@@ -54,14 +55,6 @@ def page(folder: Path) -> object:
     """Write a report on runs, and answer with its tables."""
     written = reslab.report(sorted(folder.glob("run*")), folder / "page")
     return (written.path.with_suffix(".md")).read_text().replace(str(folder), "")
-
-
-TINY = (
-    "model.widths=[4,4,4,4]", "model.blocks=[1,1,1,1]", "model.pool=padded", "precision=fp32",
-    "augmentation.size=32", "augmentation.shorter_side=[32,40]", "pictures.resize=36",
-    "iterations=6", "batch_size=4", "eval_every=3", "checkpoint_every=2", "recompute_bn=2",
-    "warmup.cap=2", "log_every=1",
-)  # fmt: skip
 
 
 def run_subjects(home: Path) -> Iterator[Subject]:

@@ -164,6 +164,14 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {  # file name -> Pillow's mode
 }
 
 
+TINY = (
+    "model.widths=[4,4,4,4]", "model.blocks=[1,1,1,1]", "model.pool=padded", "precision=fp32",
+    "augmentation.size=32", "augmentation.shorter_side=[32,40]", "pictures.resize=36",
+    "iterations=6", "batch_size=4", "eval_every=3", "checkpoint_every=2", "recompute_bn=2",
+    "warmup.cap=2", "log_every=1",
+)  # fmt: skip
+
+
 def image_subjects(home: Path) -> Iterator[Subject]:
     for name, (mode, options) in FORMATS.items():
         folder = home / "formats" / name
@@ -178,14 +186,14 @@ def image_subjects(home: Path) -> Iterator[Subject]:
             for number in range(3):
                 drawn = drawing(FORMATS[name][0], number + 3 * (kind == "cat"))
                 drawn.save(folder / kind / f"{number}-{name}")
-    yield Subject(
-        "images",
-        "check",
-        folder,
-        "cat/*",
-        command("check", "{}", "--size", "32", "--json"),
-        weight=8,
-    )
+    changes = [word for change in TINY for word in ("--set", change)]
+    for verb, weight in {
+        ("check", "{}", "--size", "32"): 8,
+        ("pack", "{}", "{}-packed", "--shorter-side", "32"): 4,
+        ("train", "own-resnet18", "--data", "{}", "--out", "{}-run", *changes): 3,
+    }.items():
+        read = command(*verb, "--json")
+        yield Subject("images", verb[0], folder, "cat/*", read, weight=weight)
 
 
 def lines(row: Callable[[int], str], header: str = "") -> str:

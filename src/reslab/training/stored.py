@@ -13,6 +13,7 @@ from reslab.models.model_facts import quoted
 Percent = Annotated[float, Field(ge=0, le=100)]  # neither NaN nor infinite
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0, lt=1e12)]
+MOST_THREADS = 10_000
 Interval = Annotated[list[Percent], Field(min_length=2, max_length=2)]
 
 
@@ -22,6 +23,7 @@ class Environment(TypedDict):
     seed: int
     data: str | None
     weights: NotRequired[str | None]
+    threads: NotRequired[Annotated[int, Field(ge=1, le=MOST_THREADS)]]
     parameters: NotRequired[Count]
 
 

@@ -206,7 +206,7 @@ def class_table(title: str, entries: Sequence[tuple[str, Event]]) -> Table:
         values = [report["map_50"], *(row["ap_50"] for row in rows)]
         columns.append([f"{prefix}AP@.5", *map(one_decimal, values)])
         if report["map_50_95"] is not None:
-            values = [report["map_50_95"], *(row["ap_50_95"] for row in rows)]
+            values = [report["map_50_95"], *(row.get("ap_50_95") for row in rows)]
             columns.append([f"{prefix}AP@[.5:.95]", *map(one_decimal, values)])
     header, *lines = zip(*columns, strict=True)
     note = "AP in percent. Classes without boxes are left out of the means."
