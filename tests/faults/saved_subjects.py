@@ -30,6 +30,7 @@ from tests.models.convert.states import save_npz
 
 import reslab
 from reslab.api.import_weights import name_outputs
+from reslab.api.train import interrupted_run
 from reslab.models.config import config_named
 from reslab.models.convert.tensor_files import read_mean
 from reslab.models.model_file import Model
@@ -55,6 +56,15 @@ def page(folder: Path) -> object:
     """Write a report on runs, and answer with its tables."""
     written = reslab.report(sorted(folder.glob("run*")), folder / "page")
     return (written.path.with_suffix(".md")).read_text().replace(str(folder), "")
+
+
+LONG = 1000  # iterations
+
+
+def resumed(folder: Path) -> object:
+    """Resume a run, unless its recipe has become that of a run of hours."""
+    recipe = interrupted_run(folder / "run", None)[0]
+    return "long" if recipe.iterations > LONG else command("resume", "{}/run", "--json")(folder)
 
 
 def run_subjects(home: Path) -> Iterator[Subject]:
@@ -83,7 +93,6 @@ def run_subjects(home: Path) -> Iterator[Subject]:
         "checkpoints/00000006.safetensors",
     ):
         (begun / "run" / name).unlink()
-    resumed = command("resume", "{}/run", "--json")
     for pattern, guarded in (
         ("run/checkpoints/*", True), ("run/preprocessing.safetensors", True),
         ("run/data.safetensors", True),

@@ -23,7 +23,7 @@ from reslab.runtime.files import TensorFile
 
 
 def test_five_hundred_mutants(start_python) -> None:
-    done = start_python("-m", "tests.faults.mutants", "--count", "500", "--seed", "8").end()
+    done = start_python("-m", "tests.faults.mutants", "--count", "500", "--seed", "1").end()
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert "| all | 500 |" in done.stdout
     assert not [line for line in done.stdout.splitlines() if line.startswith("{")]
