@@ -324,6 +324,21 @@ def test_damaged_images_in_other_formats_cause_no_crash(form: str) -> None:
     assert 0 < sum(good) < 200
 
 
+@pytest.mark.parametrize("options", [{}, {"tile_size": (16, 16)}, {"no_jp2": True}])
+def test_a_truncated_jpeg_2000_file_is_never_decoded(options: dict[str, object]) -> None:
+    """Between two tiles, openjpeg would not notice that some are missing."""
+    out = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8)
+    Image.fromarray(pixels).save(out, "JPEG2000", **options)
+    data = out.getvalue()
+    assert load_image(data).tobytes() == pixels.tobytes()
+    tiles = [match.start() for match in re.finditer(rb"\xff\x90", data)]
+    assert len(tiles) == (9 if "tile_size" in options else 1)
+    for end in (*tiles, *range(12, len(data), 17)):
+        with pytest.raises(BadImage):
+            load_image(data[:end])
+
+
 def chunk(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 

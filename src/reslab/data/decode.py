@@ -62,6 +62,8 @@ DAMAGE = re.compile(
     "premature end|bad huffman|instead of rst|inconsistent progression|before marker 0xd[0-7]", re.I
 )
 
+END_OF_JP2 = b"\xff\xd9"  # the last marker; no two bytes of pixels are equal to it
+
 _one_at_a_time = threading.Lock()
 
 # a path, the bytes of a file, RGB uint8 [H, W, 3], or a Pillow image
@@ -247,6 +249,8 @@ def _silence() -> Iterator[None]:
 def _decode_with_pillow(data: bytes, kind: str, file: str) -> tuple[np.ndarray, int]:
     if kind == "png" and has_wrong_checksum(data):
         raise BadImage(f"{file}: damaged PNG (the checksum of its pixels is wrong)")
+    if kind == "jp2" and END_OF_JP2 not in data:  # tiles would be missing without a word
+        raise BadImage(f"{file}: truncated JPEG 2000 file")
     with open_lazily(data, kind, file) as (image, turn):
         image.load()
         if kind == "ppm" and image.mode == "I":  # 16 bits
