@@ -273,3 +273,13 @@ def test_coco128_as_yolo_has_the_boxes_of_its_coco_file(shared: Path, tmp_path: 
             expected = truths[Path(file).name]
             assert truth.labels.tolist() == expected.labels.tolist()
             torch.testing.assert_close(truth.boxes, expected.boxes, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("codec", ["gb18030", "utf-16", "latin-1"])
+def test_a_data_file_in_another_encoding_is_refused(tmp_path: Path, codec: str) -> None:
+    """If it were left out, the classes would be called by their numbers."""
+    plant(tmp_path, TRAIN_VAL)
+    text = YAML.replace("cat", "chat débile")
+    (tmp_path / "data.yaml").write_bytes(text.encode(codec))
+    with pytest.raises(ValueError, match=r"data\.yaml is not UTF-8 text: save it as UTF-8"):
+        open_detection(tmp_path)

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from reslab.data.boxes.tree import Folder, scan
 from reslab.data.class_folders import Problem
 from reslab.data.location import Location
-from reslab.runtime.files import read_regular
+from reslab.runtime.files import open_regular, read_regular
 
 TRIED = 4  # files looked at in each folder, of each kind
 LARGEST = 64 << 20  # bytes of a JSON file that is parsed to recognise it
@@ -157,11 +157,12 @@ def _of_records(records: list[Any]) -> str | None:
 
 
 def _of_xml(path: Path) -> str | None:
-    for number, (_, element) in enumerate(ElementTree.iterparse(path, ("start",))):
-        if number == 0 and element.tag != "annotations":
-            return None
-        if element.tag in ("image", "track"):
-            return "CVAT"
+    with open_regular(path) as file:
+        for number, (_, element) in enumerate(ElementTree.iterparse(file, ("start",))):
+            if number == 0 and element.tag != "annotations":
+                return None
+            if element.tag in ("image", "track"):
+                return "CVAT"
     return None
 
 

@@ -14,7 +14,7 @@ import yaml
 from reslab.data.boxes.image_files import ImageIndex
 from reslab.data.class_folders import is_system_folder
 from reslab.data.part_names import Part
-from reslab.runtime.files import read_text
+from reslab.runtime.files import read_regular, read_text
 
 SUFFIXES = (".yaml", ".yml", ".data")
 PARTS: dict[str, Part] = {
@@ -89,8 +89,13 @@ def _parse_yaml(path: Path) -> Any:
     the file is malformed and was meant to describe a data set.
     """
     try:
-        text = read_text(path, LARGEST)
-    except ValueError:
+        data = read_regular(path, LARGEST)
+        text = data.decode("utf-8-sig")
+    except OSError:
+        return None
+    except UnicodeDecodeError:
+        if b"names" in data.replace(b"\0", b""):  # in UTF-16, every other byte is zero
+            raise ValueError(f"{path} is not UTF-8 text: save it as UTF-8") from None
         return None
     try:
         return yaml.load(text, Loader=yaml.BaseLoader)
