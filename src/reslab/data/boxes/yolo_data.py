@@ -90,9 +90,10 @@ def _parse_yaml(path: Path) -> Any:
     """
     try:
         data = read_regular(path, LARGEST)
-        text = data.decode("utf-8-sig")
     except OSError:
         return None
+    try:
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
         if b"names" in data.replace(b"\0", b""):  # in UTF-16, every other byte is zero
             raise ValueError(f"{path} is not UTF-8 text: save it as UTF-8") from None
