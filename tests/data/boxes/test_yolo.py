@@ -283,3 +283,11 @@ def test_a_data_file_in_another_encoding_is_refused(tmp_path: Path, codec: str) 
     (tmp_path / "data.yaml").write_bytes(text.encode(codec))
     with pytest.raises(ValueError, match=r"data\.yaml is not UTF-8 text: save it as UTF-8"):
         open_detection(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "train: images/train\nval: images/val\n", "[]"])
+def test_a_data_file_without_names_is_in_the_note(tmp_path: Path, text: str) -> None:
+    plant(tmp_path, TRAIN_VAL)
+    (tmp_path / "data.yaml").write_text(text)
+    (note,) = open_detection(tmp_path).train.notes
+    assert "no file names the classes, not even data.yaml: they are called by their numbers" in note

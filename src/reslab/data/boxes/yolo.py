@@ -20,6 +20,7 @@ from reslab.data.part_names import Part
 from reslab.errors import os_reason
 from reslab.runtime.files import read_regular
 
+DATA_FILES = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml", "obj.data")
 LARGEST = 1.05  # labels may extend past the edge by a rounding error
 MOST_CLASSES = 2**16  # a larger number is a mistake
 BOX, WITH_SCORE, FEWEST_OUTLINE = 5, 6, 7  # numbers in a row
@@ -31,8 +32,10 @@ def read_yolo(folder: Path, found: YoloFiles) -> AnnotatedFolder:
     first = annotations.train if isinstance(annotations, Splits) else annotations
     first.remarks += [Problem("not used", found.source, note) for note in found.notes]
     if not found.names:
+        silent = next((name for name in DATA_FILES if (folder / name).is_file()), "")
         note = (
-            "no file names the classes: they are called by their numbers; list them in classes.txt"
+            f"no file names the classes{f', not even {silent}' if silent else ''}: they are called "
+            "by their numbers; list them in classes.txt"
         )
         first.remarks.append(Problem("no names", found.source, note))
     return annotations
