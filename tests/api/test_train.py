@@ -17,6 +17,9 @@ def test_an_interrupted_run_is_described_by_its_folder(tmp_path: Path) -> None:
     assert recipe.iterations == 7
     data = str(tmp_path / "data")
     RunFolder.create(tmp_path / "run", recipe, {"seed": 5, "data": data})
+    with pytest.raises(ValueError, match=r"as its environment\.json records, which does not exist"):
+        interrupted_run(tmp_path / "run", None)
+    (tmp_path / "data").mkdir()
     known, inputs, seed = interrupted_run(tmp_path / "run", None)
     assert (known, seed, str(inputs.data)) == (recipe, 5, data)
     _, moved, _ = interrupted_run(tmp_path / "run", str(tmp_path / "moved"))

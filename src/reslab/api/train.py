@@ -156,7 +156,7 @@ def interrupted_run(run: Path, data: str | None) -> tuple[AnyRecipe, Inputs, int
         place = parse_location(recorded)
         if isinstance(place, Path) and not can_be_opened(place):
             raise ValueError(
-                f"{run} began with the data {place}, as its environment.json records, which are "
-                "gone: name their place with `data`"
+                f"{run} began with the data in {place}, as its environment.json records, which "
+                "does not exist: name their place with `data`"
             )
     return recipe_in(folder), inputs_at(data or recorded), environment["seed"]
