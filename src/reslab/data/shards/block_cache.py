@@ -53,8 +53,11 @@ class BlockCache:
         self._left = 0.0  # bytes to write before the cache is measured again
         self._lock = threading.Lock()
 
-    def find(self, key: str, number: int, size: int) -> bytes | None:
-        """Return block `number` of the shard `key` if it is cached with this size, or else None."""
+    def find(self, key: str, number: int, size: int | None = None) -> bytes | None:
+        """Return block `number` of the shard `key` if it is cached, with this size if it is known.
+
+        Return None otherwise.
+        """
         path = self._path(key, number)
         try:
             data = read_regular(path)
@@ -62,7 +65,7 @@ class BlockCache:
             return None
         with suppress(OSError):
             os.utime(path)  # marks it as used
-        return data if len(data) == size else None
+        return data if size in (None, len(data)) else None
 
     def has(self, key: str, number: int, size: int) -> bool:
         """Return whether `find` would return the block."""

@@ -27,10 +27,10 @@ from reslab.data.shards.foreign import (
     shards_in,
 )
 from reslab.data.shards.index import Index, Shard
+from reslab.data.shards.listings import list_all
 from reslab.data.shards.reader import MAX_OPEN, LocalShards, ShardReader, make_set
-from reslab.data.shards.samples import Listing, list_samples
+from reslab.data.shards.samples import Listing
 from reslab.runtime.files import read_text
-from reslab.runtime.threads import map_in_order, usable_cores
 
 NAME_KEYS = ("names", "classes", "class_names", "classnames", "label_names", "labels")
 MAX_COMPRESSED = 4 << 30  # bytes of compressed shards, which are decompressed to be read
@@ -54,9 +54,7 @@ def open_foreign(root: Path, part: str, place: Path, names: Path | None) -> Enco
             "into train/ and val/, or rename them"
         )
     _check_compressed(root, shards)
-    threads = usable_cores()
-    paths = (root / name for name in shards)
-    listings = list(map_in_order(list_samples, paths, threads, 2 * threads))
+    listings = list_all([root / name for name in shards])
     _drop_captions(root, listings, names)
     images = _build(root, part, listings)
     images, name_notes = _with_names(images, root, place, names, listings)
