@@ -80,6 +80,14 @@ def test_tensors_and_facts_are_read_back(path: Path) -> None:
     assert all(torch.equal(content.tensors[name], tensor) for name, tensor in TENSORS.items())
 
 
+def test_a_path_need_not_be_utf_8(tmp_path: Path) -> None:
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    path.write_bytes(TensorFile(TENSORS, FACTS).to_bytes())
+    content = TensorFile.read(path)
+    assert content.facts == TensorFile.read_facts(path) == FACTS
+    assert all(torch.equal(content.tensors[name], tensor) for name, tensor in TENSORS.items())
+
+
 def test_equal_content_gives_equal_bytes() -> None:
     strided = {"a": torch.arange(6).view(2, 3).t()}
     contiguous = {"a": strided["a"].contiguous()}

@@ -5,9 +5,11 @@ import hashlib
 import json
 import math
 import os
+import re
 import stat
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 FACTS, DIGEST = "facts", "sha256"
 MAX_BYTES = 2**30  # of a file read at once, unless the caller allows more
+SURROGATES = re.compile("[\ud800-\udfff]")  # of bytes that are not UTF-8
 MAX_LIST_BYTES = 2**33  # of a list that may have an entry for each of millions of images
 MOST_IN_PROC = 2**20  # bytes of a file in /proc, whose size is stated as 0
 
@@ -138,17 +141,11 @@ class TensorFile:
 
         An OSError is passed on, because a later attempt may succeed.
         """
-        from safetensors import SafetensorError, safe_open
-
-        check_regular(path)
-        try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                facts, digest = _facts_and_digest(metadata)
-                names = file.keys()
-                tensors = {name: file.get_tensor(name) for name in names}
-        except SafetensorError as error:
-            raise ValueError(str(error)) from None
+        with open_safetensors(path) as file:
+            metadata = file.metadata() or {}
+            facts, digest = _facts_and_digest(metadata)
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
         if FACTS in metadata and sha256_of(tensors, json.dumps(facts)) != digest:
             raise ValueError("its checksum does not match")
         return TensorFile(tensors, facts, FACTS in metadata)
@@ -156,12 +153,23 @@ class TensorFile:
     @staticmethod
     def read_facts(path: Path) -> dict[str, Any]:
         """Read the facts only, without the checksum test; raise the same errors as `read`."""
-        from safetensors import SafetensorError, safe_open
+        with open_safetensors(path) as file:
+            return _facts_and_digest(file.metadata() or {})[0]
 
-        check_regular(path)
+
+@contextmanager
+def open_safetensors(path: Path) -> Iterator[Any]:
+    """Open a file with safetensors, which itself opens only paths that are UTF-8.
+
+    Raise OSError if the file cannot be read, and ValueError if it is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    with open_regular(path) as file:
+        is_utf8 = not SURROGATES.search(str(path))
         try:
-            with safe_open(path, "pt") as file:
-                return _facts_and_digest(file.metadata() or {})[0]
+            with safe_open(path if is_utf8 else f"/dev/fd/{file.fileno()}", "pt") as opened:
+                yield opened
         except SafetensorError as error:
             raise ValueError(str(error)) from None
 
