@@ -27,7 +27,6 @@ CONTRACTS = {
     "src/reslab/evaluation/score_cache.py": ('"pictures"',),
     "src/reslab/recipes/classification.py": ('data="pictures"', "pictures=PhotographSettings"),
     "src/reslab/studies/page/report.html.j2": ("mistake.picture",),
-    "src/reslab/studies/paper.py": ('"pictures"',),
     "src/reslab/training/classification.py": ('"pictures"',),
     "src/reslab/training/recipe.py": (
         '"pictures"', "pictures: PhotographSettings", "self.pictures",

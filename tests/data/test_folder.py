@@ -317,7 +317,8 @@ def test_a_folder_that_cannot_be_opened_gives_a_one_line_error(tmp_path: Path) -
     assert refused(none) == f"{none} cannot be listed: no such file or directory"
     (tmp_path / "file").write_bytes(b"")
     assert refused(tmp_path / "file").endswith(
-        "is not a folder of images, nor a table of their labels (.csv, .tsv, .txt)"
+        "is not a folder of images, nor a table of their labels or arrays of both "
+        "(.csv, .tsv, .txt, .npy, .npz)"
     )
     (tmp_path / "empty").mkdir()
     assert refused(tmp_path / "empty").startswith(f"{tmp_path / 'empty'} has no class folders")

@@ -7,7 +7,7 @@ from tests.detection.small import SCENES, classifier, detector, scenes_folder
 
 from reslab.detection.recipe import DetectionRecipe
 from reslab.recipes import (
-    SMALL_TRUNKS,
+    SMALL_NETS,
     TRUNKS,
     any_recipe,
     catalogue,
@@ -21,7 +21,7 @@ from reslab.training.recipe import Recipe
 
 def test_every_trunk_has_a_recipe() -> None:
     names = set(catalogue("detection"))
-    assert {f"digit-scenes-{trunk}-c4" for trunk in SMALL_TRUNKS} <= names
+    assert {f"digit-scenes-{trunk}-c4" for trunk in SMALL_NETS} <= names
     assert {f"{data}-{trunk}-c4" for data in ("coco", "voc07+12") for trunk in TRUNKS} <= names
     assert not names & set(catalogue())
     assert all(fields.name == name for name, fields in catalogue("detection").items())
@@ -47,7 +47,7 @@ def test_voc_is_faster_rcnn() -> None:
     assert voc.model.trunk.depth == 101
 
 
-@pytest.mark.parametrize("trunk", SMALL_TRUNKS)
+@pytest.mark.parametrize("trunk", SMALL_NETS)
 def test_scenes_have_anchors_of_their_digits(trunk: str) -> None:
     scenes = detection_recipe(f"digit-scenes-{trunk}-c4")
     assert (scenes.model.stride, scenes.model.classes, scenes.model.pooled) == (2, 10, 8)

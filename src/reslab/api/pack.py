@@ -5,6 +5,7 @@ from pathlib import Path
 from reslab.data.boxes import digit_scenes
 from reslab.data.datasets import notes_of
 from reslab.data.folder import open_folder_parts
+from reslab.data.location import is_table
 from reslab.data.shards.draft import DRAFT
 from reslab.data.shards.writer import JPEG_QUALITY, SHARD_SIZE, Packed, Packing, pack_sets
 from reslab.runtime.events import Callback, counter, note, silent
@@ -26,7 +27,7 @@ def pack(
     """
     if quality and not shorter_side:
         raise ValueError("`quality` applies only to reduced images: give `shorter_side` too")
-    inside = folder.parent if folder.is_file() else folder
+    inside = folder.parent if is_table(folder) else folder
     if out.resolve().is_relative_to(inside.resolve()):
         raise ValueError(
             f"{out} lies in {inside}, where it would become a class; name another folder"

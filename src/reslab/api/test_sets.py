@@ -19,7 +19,7 @@ from reslab.data.location import (
     Url,
     absolute,
     can_be_opened,
-    is_table,
+    is_image_list,
     parse_location,
     to_folder,
 )
@@ -139,7 +139,7 @@ def data_of_run(path: Path, name: str) -> Location | None:
     run = RunFolder.open(path)
     recorded = run.environment()["data"] if run.recipe().data == name else None
     data = parse_location(recorded) if recorded else None
-    if data is None or isinstance(data, Url) or data.is_dir() or is_table(data):
+    if data is None or isinstance(data, Url) or data.is_dir() or is_image_list(data):
         return data
     return None
 

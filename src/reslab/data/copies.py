@@ -8,6 +8,7 @@ from hashlib import blake2b
 
 import numpy as np
 
+from reslab.data.array_sets.images import ArrayReader, checksums
 from reslab.data.boxes.sets import DetectionSet
 from reslab.data.class_folders import FolderReader
 from reslab.data.datasets import EncodedImages
@@ -33,8 +34,11 @@ def file_sizes(images: AnyFiles) -> np.ndarray:
     """Return the size of each encoded image in bytes, int64 [N].
 
     The size is UNKNOWN if a local file is missing, and if only the set's reader knows the files.
+    Images in arrays have equal sizes, and checksums are returned instead.
     """
     read = images.read
+    if isinstance(read, ArrayReader):
+        return checksums(read, images.files)
     if isinstance(read, ShardReader):
         lengths = [stop - start for _, start, stop, _ in map(read.index.locate, images.files)]
         return np.array(lengths, np.int64)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from reslab.data.array_sets.folder import open_arrays
 from reslab.data.boxes.foreign import name_boxes
 from reslab.data.boxes.instead import explaining_boxes, refuse_boxes, refuse_foreign_boxes
 from reslab.data.class_folders import (
@@ -178,6 +179,8 @@ def labels_in_file(place: Location, names: Path | None = None) -> LabelledFolder
         return None
     folder = place.parent if place.is_file() else place
     names = names or class_list(folder, folder)
+    if (arrays := open_arrays(place, names)) is not None:
+        return arrays
     return open_labelled(place, names, listed_ids(names))
 
 

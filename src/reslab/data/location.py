@@ -10,6 +10,7 @@ from reslab.errors import unknown_name
 from reslab.runtime.text import without_secrets
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt")  # of the labels of images
+ARRAY_SUFFIXES = (".npy", ".npz")
 URL_SCHEMES = ("http", "https", "s3", "gs", "file")
 
 
@@ -104,9 +105,14 @@ def is_table(place: Path) -> bool:
     return place.suffix.lower() in TABLE_SUFFIXES and os.path.isfile(place)
 
 
+def is_image_list(place: Path) -> bool:
+    """Return whether a path is a file that stands for a set: a table of labels, or arrays."""
+    return is_table(place) or (place.suffix.lower() in ARRAY_SUFFIXES and os.path.isfile(place))
+
+
 def can_be_opened(place: Path) -> bool:
-    """Return whether a path is a folder, a table of labels or a file with boxes."""
-    return os.path.isdir(place) or is_table(place) or is_annotation_file(place)
+    """Return whether a path is a folder, a set in a file, or a file with boxes."""
+    return os.path.isdir(place) or is_image_list(place) or is_annotation_file(place)
 
 
 def to_folder(place: Location, use: str) -> Path:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reslab.data.datasets import EncodedImages
 from reslab.data.folder import read_folder, split_folder
 from reslab.data.location import Location, to_folder
+from reslab.data.small_images import side_of_images
 from reslab.detection.alternating import detector_target, train_detector
 from reslab.detection.recipe import DetectionRecipe
 from reslab.detection.setup import Weights, fit_detector_to_weights, read_splits, read_weights
@@ -22,6 +24,7 @@ from reslab.recipes.classification import (
     digits_recipe,
     imagenet_recipe,
     own_recipe,
+    own_small_recipe,
 )
 from reslab.recipes.detection import (
     coco_recipe,
@@ -39,8 +42,8 @@ from reslab.training.train import Job, train
 
 AnyRecipe = Recipe | DetectionRecipe
 OWN_VALIDATION = 0.2  # fraction of an unsplit folder; the same as the recipes' default
-# the residual trunks of the detectors in the catalogue
-SMALL_TRUNKS = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
+# the residual nets for the user's small images, and the trunks of small detectors
+SMALL_NETS = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 TRUNKS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 C4 = "-c4"  # regions are pooled from the feature map of conv4_x
 
@@ -103,10 +106,24 @@ class Family:
 
 def own_images(model: str, config: ResNetConfig, inputs: Inputs, weights: Model | None) -> Recipe:
     """Build a recipe for the user's folder of images, after reading its classes and size."""
+    train = own_training_images(model, inputs)
+    return own_recipe(model, config, train, weights, inputs.count)
+
+
+def own_small_images(
+    model: str, config: ResNetConfig, inputs: Inputs, weights: Model | None
+) -> Recipe:
+    """Build a recipe for the user's small images of one size, after reading their classes."""
+    train = own_training_images(model, inputs)
+    side = side_of_images(train, f"own-{model}")
+    return own_small_recipe(model, config, train, side, weights, inputs.count)
+
+
+def own_training_images(model: str, inputs: Inputs) -> EncodedImages:
+    """Return the training images in the user's folder."""
     if inputs.data is None:
         raise ValueError(f"own-{model} is made from your images: name their folder with `data`")
-    images = split_folder(inputs.read(read_folder, inputs.data), OWN_VALIDATION)
-    return own_recipe(model, config, images.train, weights, inputs.count)
+    return split_folder(inputs.read(read_folder, inputs.data), OWN_VALIDATION).train
 
 
 def own_boxes(
@@ -125,8 +142,9 @@ FAMILIES = (
     Family("classification", "digits-", cifar_names(), digits_recipe),
     Family("classification", "cifar10-", cifar_names(), cifar10_recipe),
     Family("classification", "imagenet-", imagenet_names(), imagenet_recipe),
+    Family("classification", "own-", SMALL_NETS, own_small_images, own=True),
     Family("classification", "own-", imagenet_names(), own_images, own=True),
-    Family("detection", "digit-scenes-", SMALL_TRUNKS, digit_scenes_recipe),
+    Family("detection", "digit-scenes-", SMALL_NETS, digit_scenes_recipe),
     Family("detection", "coco-", TRUNKS, coco_recipe),
     Family("detection", "voc07+12-", TRUNKS, voc_recipe),
     Family("detection", "own-detection-", TRUNKS, own_boxes, own=True),

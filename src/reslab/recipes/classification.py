@@ -20,6 +20,8 @@ NEW_CLASSIFIER = 50  # times FINE_RATE, since the new classifier is untrained
 EPOCHS, FINE_EPOCHS = 100, 12
 SHORTEST, FINE_SHORTEST = 1500, 150  # iterations, for folders with few images
 OWN_EVALUATIONS = 10  # evaluations during training
+CIFAR_IMAGES, CIFAR_ITERATIONS = 50_000, 64_000  # Sec. 4.2
+CIFAR_BATCH, CIFAR_SIDE, CIFAR_PAD, CIFAR_CLASSES = 128, 32, 4, 10
 
 
 def cifar10_recipe(model: str, config: ResNetConfig) -> Recipe:
@@ -103,6 +105,54 @@ def own_recipe(
         learning_rate=FINE_RATE if weights else RATE,
         classifier_rate=NEW_CLASSIFIER if weights else 1.0,
         recompute_bn=50,
+        eval_every=interval,
+        checkpoint_every=interval,
+    )
+    return fit_to_weights(recipe, weights, keep_statistics=True) if weights else recipe
+
+
+def own_small_recipe(
+    model: str,
+    config: ResNetConfig,
+    train: EncodedImages,
+    side: int,
+    weights: Model | None = None,
+    count: int | None = None,
+) -> Recipe:
+    """Train a 6n+2-layer net on the images in `train`, squares of `side` pixels.
+
+    From scratch this is Sec. 4.2 with its iterations in proportion to the images, up to the
+    paper's, its padding in proportion to the side, and its warm-up in proportion to both the
+    iterations and the error of guessing. For CIFAR-10 as image files it is the paper's recipe.
+    Fine-tuning is that of `own_recipe`.
+    """
+    count = len(train) if count is None else count
+    batch = min(CIFAR_BATCH, count // 2 * 2)
+    if weights:
+        iterations = max(ceil(FINE_EPOCHS * count / batch), FINE_SHORTEST)
+    else:
+        share = min(count / CIFAR_IMAGES, 1)
+        iterations = max(ceil(CIFAR_ITERATIONS * share), SHORTEST)
+    interval = max(min(iterations // OWN_EVALUATIONS, 1000), 1)
+    guessing = 1 - 1 / len(train.classes)  # the error
+    warmup = Warmup(
+        until_train_error=round(80 * guessing / (1 - 1 / CIFAR_CLASSES), 1),
+        cap=ceil(2000 * iterations / CIFAR_ITERATIONS),
+    )
+    deep = config.blocks[0] >= DEEP_BLOCKS and weights is None
+    recipe = Recipe(
+        name=f"own-{model}",
+        model=config.model_copy(update={"classes": len(train.classes)}),
+        data="pictures",
+        pictures=PhotographSettings(resize=side),
+        augmentation=PadAndCrop(pad=round(CIFAR_PAD * side / CIFAR_SIDE)),
+        iterations=iterations,
+        batch_size=batch,
+        virtual_gpus=2 if batch >= 4 else 1,
+        learning_rate=FINE_RATE if weights else 0.1,
+        classifier_rate=NEW_CLASSIFIER if weights else 1.0,
+        warmup=warmup if deep else None,
+        recompute_bn=min(200, iterations),
         eval_every=interval,
         checkpoint_every=interval,
     )

@@ -30,7 +30,7 @@ def section(recipe: AnyRecipe) -> str:
     """Return the section of the paper that describes the training in `recipe`."""
     if isinstance(recipe, DetectionRecipe):
         return "App. A"
-    return "Sec. 3.4" if recipe.data == "pictures" else "Sec. 4.2"
+    return "Sec. 4.2" if recipe.in_memory else "Sec. 3.4"
 
 
 def deviations(recipe: AnyRecipe) -> list[str]:
@@ -48,7 +48,7 @@ def deviations(recipe: AnyRecipe) -> list[str]:
 
 def classifier_deviations(recipe: Recipe) -> list[str]:
     """Compare a recipe with the paper's training on ImageNet (photographs) or on CIFAR-10."""
-    photographs = recipe.data == "pictures"
+    photographs = not recipe.in_memory
     layout: dict[str, object] = {"zeros": "end", "stride_on": "1x1", "pool": "ceil"}
     layout |= {"norm": BatchNorm(), "stochastic_depth": 0.0, "dropout": 0.0}
     if not photographs:

@@ -60,7 +60,10 @@ class Plateau(Section):
 
 
 class PhotographSettings(Section):
-    """Settings for a run on photographs (`data` is "pictures"), besides the augmentation."""
+    """Settings for a run on image files (`data` is "pictures"), besides the augmentation.
+
+    With the augmentation pad-and-crop, all images are squares with the side `resize`.
+    """
 
     resize: int = Field(256, ge=1)  # shorter side at test time (Sec. 3.4)
     mean: Literal["pixel", "channel"] = "pixel"  # "per-pixel mean subtracted", or its average
@@ -237,6 +240,11 @@ class Recipe(RunRecipe):
     )  # factor of its `learning_rate`, above 1 for a new one
     recompute_bn: int = Field(200, ge=0)  # mini-batches after training; 0 keeps the moving averages
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether the training images have one size and are kept in memory."""
+        return isinstance(self.augmentation, PadAndCrop)
+
     @model_validator(mode="after")
     def _shares_have_statistics(self) -> Self:
         norms = self.model.norms
@@ -252,7 +260,7 @@ class Recipe(RunRecipe):
         if photographs != (self.pictures is not None):
             needed = "needs" if photographs else "does not go with"
             raise ValueError(f"data {self.data!r} {needed} the section " + '"pictures"')
-        if photographs == isinstance(self.augmentation, PadAndCrop):
+        if not photographs and not self.in_memory:
             raise ValueError(
                 f"augmentation {self.augmentation.kind!r} is not for data {self.data!r}"
             )

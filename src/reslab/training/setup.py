@@ -22,8 +22,9 @@ from reslab.data.datasets import (
     pixel_mean,
 )
 from reslab.data.folder import read_folder, split_folder
-from reslab.data.loader import EncodedLoader, InMemoryLoader
+from reslab.data.loader import BadFileLimit, EncodedLoader, InMemoryLoader
 from reslab.data.location import Location, parse_location
+from reslab.data.small_images import decode_all
 from reslab.models.batchnorm import norms_of
 from reslab.models.config import warn_small_map
 from reslab.models.layers import channels_last
@@ -100,23 +101,25 @@ def setup_classification(
     must_match_classes(recipe.name, recipe.model.classes, len(train.classes))
     if own.net is None:
         warn_small_map(recipe.model, side_of(recipe, train))
+    images = train
     if isinstance(train, EncodedImages):
         for line in notes_of(sets.train, sets.test):
             log(line)
+        images = into_memory(recipe, train, device, log)
         origin = device.processes.run_on_first(
-            partial(with_statistics, recipe, train, with_names(train, origin), log)
+            partial(with_statistics, recipe, images, with_names(train, origin), log)
         )
     if len(origin.names) not in (0, len(train.classes)):
         raise ValueError(
             f"{FILE} names {len(origin.names)} classes, the images have "
             f"{len(train.classes)}: delete it to measure again"
         )
-    preprocessing = origin.preprocessing or memory_preprocessing(train, origin.weights)
+    preprocessing = origin.preprocessing or memory_preprocessing(images, origin.weights)
     preprocessing = preprocessing.to(device.torch_device)
     net = own.net if own.net is not None else initial_net(recipe, seed, origin.weights, train, log)
     net = channels_last(net.to(device.torch_device))
     if own.net is not None:
-        example = preprocessing(example_images(recipe, train).to(device.torch_device))
+        example = preprocessing(example_images(recipe, images).to(device.torch_device))
         must_give_logits(net, example, len(train.classes))
     task = ClassificationTask(
         recipe=recipe,
@@ -124,7 +127,7 @@ def setup_classification(
         net=net,
         optimizer=build_optimizer(recipe, net, own),
         preprocessing=preprocessing,
-        loader=build_loader(recipe, seed, train, preprocessing, origin, device, log),
+        loader=build_loader(recipe, seed, images, preprocessing, origin, device, log),
         count=len(train),
         classes=origin.names or train.classes,
         ids=train.ids if isinstance(train, EncodedImages) else (),
@@ -202,8 +205,19 @@ def side_of(recipe: Recipe, train: ImageSet) -> int:
     """Return the shorter side of the training images as the network sees them, in pixels."""
     if isinstance(train, ImagesInMemory):
         return min(train.images.shape[-2:])
-    assert not isinstance(recipe.augmentation, PadAndCrop)
+    if isinstance(recipe.augmentation, PadAndCrop):
+        assert recipe.pictures is not None
+        return recipe.pictures.resize
     return recipe.augmentation.size
+
+
+def into_memory(recipe: Recipe, train: EncodedImages, device: Device, log: Log) -> ImageSet:
+    """Decode the training images if the recipe keeps them in memory; else return the set itself."""
+    if not recipe.in_memory:
+        return train
+    assert recipe.pictures is not None
+    limit = BadFileLimit(len(train), recipe.pictures.bad_limit, log, device.processes)
+    return decode_all(train, recipe.pictures.resize, recipe.name, limit.report)
 
 
 def with_names(train: EncodedImages, origin: InitialState) -> InitialState:
@@ -216,14 +230,19 @@ def with_names(train: EncodedImages, origin: InitialState) -> InitialState:
 
 
 def with_statistics(
-    recipe: Recipe, train: EncodedImages, origin: InitialState, log: Log
+    recipe: Recipe, train: ImageSet, origin: InitialState, log: Log
 ) -> InitialState:
     """Add the preprocessing and the principal components of the colours.
 
     Weights come with the mean they were trained with. Statistics that are still missing, and were
-    not measured before a resume, are measured on the training images.
+    not measured before a resume, are measured on the training images. Those in memory have one
+    size, which is the test size, and colours that stay as they are.
     """
     assert recipe.pictures is not None
+    if isinstance(train, ImagesInMemory):
+        known = origin.preprocessing or memory_preprocessing(train, origin.weights)
+        side = recipe.pictures.resize
+        return replace(origin, preprocessing=replace(known, resize=side, size=side))
     assert not isinstance(recipe.augmentation, PadAndCrop)
     size, resize = recipe.augmentation.size, recipe.pictures.resize
     preprocessing, components = origin.preprocessing, origin.components

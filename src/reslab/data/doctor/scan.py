@@ -37,7 +37,7 @@ from reslab.data.labels.flat import find_parts
 from reslab.data.labels.folder import LabelledFolder
 from reslab.data.left_out import CLASS_LIST, LeftOut
 from reslab.data.levels import check_levels
-from reslab.data.location import Location, Url, is_table
+from reslab.data.location import Location, Url, is_image_list
 from reslab.data.parts import WHOLE_FOLDER, division_notes, entries_beside, in_words
 from reslab.data.shards.opening import open_packed
 
@@ -67,7 +67,7 @@ class FolderScan:
 
 def scan_folder(folder: Location) -> FolderScan:
     """List the images that a run would read, and all problems, without decoding any image."""
-    if isinstance(folder, Path) and not (folder.is_dir() or is_table(folder)):
+    if isinstance(folder, Path) and not (folder.is_dir() or is_image_list(folder)):
         raise ValueError(f"{folder} {'is not a folder' if folder.exists() else 'does not exist'}")
     scan = FolderScan(folder)
     try:

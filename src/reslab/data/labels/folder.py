@@ -27,7 +27,7 @@ from reslab.data.labels.columns import NotLabels
 from reslab.data.labels.images import Labelled, LabelledRow, collect, encoded_images
 from reslab.data.labels.table import read_labels
 from reslab.data.left_out import CLASS_LIST, count_of, count_suffixes, shorten, suffix_of
-from reslab.data.location import TABLE_SUFFIXES, is_table
+from reslab.data.location import ARRAY_SUFFIXES, TABLE_SUFFIXES, is_table
 from reslab.data.part_names import Part, part_of_name
 from reslab.data.parts import WHOLE_FOLDER, WRAPPERS, divide
 from reslab.data.shards.reader import is_packed
@@ -51,8 +51,8 @@ def open_labelled(place: Path, names: Path | None, listed: Sequence[str]) -> Lab
     if place.is_file():
         if not is_table(place):
             raise ValueError(
-                f"{place} is not a folder of images, nor a table of their labels "
-                f"({', '.join(TABLE_SUFFIXES)})"
+                f"{place} is not a folder of images, nor a table of their labels or arrays of both "
+                f"({', '.join((*TABLE_SUFFIXES, *ARRAY_SUFFIXES))})"
             )
         root = place.parent
         finder = ImageFinder(*list_files(root))

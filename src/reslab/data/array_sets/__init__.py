@@ -1,0 +1,1 @@
+"""Sets of images in NumPy's .npy and .npz files."""

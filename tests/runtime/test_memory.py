@@ -1,0 +1,27 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from reslab.runtime import memory
+from reslab.runtime.memory import free_memory, must_fit
+
+
+def test_free_memory_is_less_than_all() -> None:
+    free = free_memory()
+    assert free is not None
+    assert 0 < free < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_the_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    unlimited = free_memory()
+    assert unlimited is not None
+    (tmp_path / "memory.current").write_text("1000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory() is not None
+    (tmp_path / "memory.max").write_text("5000\n")
+    assert free_memory() == 4000
+    must_fit(4000, "a set", "")
+    with pytest.raises(ValueError, match=r"a set needs 0\.0 GiB .* are free: split it"):
+        must_fit(4001, "a set", "split it")
