@@ -1,5 +1,7 @@
 import os
+import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -54,6 +56,65 @@ class Process:
         self.terminated += 1
 
 
+class LostRay:
+    """A cluster that has lost a run, with an error that has no text."""
+
+    class exceptions:
+        class RayError(Exception):
+            pass
+
+    class TaskCancelledError(exceptions.RayError):
+        pass
+
+    def get(self, reference: object) -> int:
+        raise self.TaskCancelledError
+
+
+def test_a_lost_run_is_waited_for_and_its_error_is_named_without_a_text(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = lock(tmp_path)
+    assert held is not None
+    monkeypatch.setattr(time, "sleep", lambda seconds: os.close(held))
+    log = tmp_path / "log"
+    assert cluster.ClusterRun(LostRay(), None, tmp_path, log).wait() == 1
+    assert not is_locked(tmp_path)
+    assert log.read_text() == "reslab: TaskCancelledError\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_worker_that_ignores_signals_is_interrupted_while_a_run_is_trained(
+    number: signal.Signals,
+) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        with pytest.raises(KeyboardInterrupt), cluster.interrupted_by_signals():
+            os.kill(os.getpid(), number)
+        assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_run_receives_its_signal_if_its_parent_is_killed(tmp_path: Path) -> None:
+    """The run is a stand-in that ignores the signal long enough to write that it came."""
+    code = (
+        "import os, signal, time; from reslab.studies.execute import die_with\n"
+        "parent, child = os.getpid(), os.fork()\n"
+        "if child == 0:\n"
+        f"    signal.signal(signal.SIGTERM, lambda *_: open({str(tmp_path / 'saved')!r}, 'w'))\n"
+        "    die_with(parent, signal.SIGTERM); print('ready', flush=True); signal.pause()\n"
+        "time.sleep(60 if child else 0)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout is not None
+        assert run.stdout.readline() == "ready\n"
+        run.kill()
+    limit = time.monotonic() + 20
+    while not (tmp_path / "saved").exists():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+
+
 def test_a_run_waits_for_an_unreachable_machine_and_is_cancelled_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,7 +124,7 @@ def test_a_run_waits_for_an_unreachable_machine_and_is_cancelled_once(
     assert is_locked(tmp_path)
     process = Process()
 
-    def start(arguments: list[str], log: Path, threads: int) -> Process:
+    def start(arguments: list[str], log: Path, threads: int, death: int) -> Process:
         assert not is_locked(tmp_path)
         assert (arguments, log, threads) == (["train"], tmp_path / "log", 3)
         return process

@@ -88,9 +88,9 @@ class Report:
         """Return the means of precision, recall and F1 over the classes with images, in percent.
 
         The precision of a class that was never predicted counts as 0. The result is None if the
-        report has no results by class.
+        report has no results by class, or is older than these numbers.
         """
-        if not self.per_class:
+        if not self.per_class or "f1" not in self.per_class[0]:
             return None
         count = len(self.per_class)
         return {

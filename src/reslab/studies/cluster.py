@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 RETRIES = 20  # restarts of a run whose machine was lost, each from the last checkpoint
 LOCK_POLL_SECONDS = 0.2
+SAVING_SECONDS = 60.0  # for a run to save and end after its worker is gone
 ANSWER_SECONDS = 10.0
 
 
@@ -47,7 +49,7 @@ def launch_on_ray(data: Path | None, jobs: int) -> Iterator[Launcher]:
             run = replace(run, folder=run.folder.absolute(), weights=weights)
             arguments = train_arguments(run, data.absolute() if data else None)
             reference = task.remote(arguments, str(run.folder), str(log.absolute()), threads)
-            return ClusterRun(ray, reference, log)
+            return ClusterRun(ray, reference, run.folder, log)
 
         yield launch
     finally:
@@ -85,26 +87,43 @@ def run_on_worker(arguments: Sequence[str], folder: str, log: str, threads: int)
     elsewhere, so a run first waits for the lock on its folder. A cancelled run saves a checkpoint
     before it ends.
     """
-    while is_locked(Path(folder)):
-        time.sleep(LOCK_POLL_SECONDS)
-    process = start(arguments, Path(log), threads)
-    cancelled = False
-    while True:
-        try:
-            return process.wait(LOCK_POLL_SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
-        except KeyboardInterrupt:  # how Ray cancels; a second signal would keep the run from saving
-            if not cancelled:
-                process.terminate()
-            cancelled = True
+    with interrupted_by_signals():
+        while is_locked(Path(folder)):
+            time.sleep(LOCK_POLL_SECONDS)
+        # a worker that is killed has no time to ask the run to save: the system does
+        process = start(arguments, Path(log), threads, signal.SIGTERM)
+        cancelled = False
+        while True:
+            try:
+                return process.wait(LOCK_POLL_SECONDS)
+            except subprocess.TimeoutExpired:
+                continue
+            except KeyboardInterrupt:  # a second signal would keep the run from saving
+                if not cancelled:
+                    process.terminate()
+                cancelled = True
+
+
+@contextmanager
+def interrupted_by_signals() -> Iterator[None]:
+    """In this context, raise KeyboardInterrupt at SIGINT, by which Ray cancels, and at SIGTERM.
+
+    A worker may ignore SIGINT: the background jobs of a shell script do, and all they start.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.default_int_handler) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 class ClusterRun:
     """A run started on a machine in the cluster."""
 
-    def __init__(self, ray: Any, reference: Any, log: Path) -> None:
-        self.ray, self.reference, self.log = ray, reference, log
+    def __init__(self, ray: Any, reference: Any, folder: Path, log: Path) -> None:
+        self.ray, self.reference, self.folder, self.log = ray, reference, folder, log
 
     def poll(self) -> int | None:
         ended, _ = self.ray.wait([self.reference], timeout=0)
@@ -114,10 +133,15 @@ class ClusterRun:
         self.ray.cancel(self.reference)
 
     def wait(self) -> int:
+        """Return the run's exit status, or 1 if the cluster lost it, once it has ended."""
         try:
             return self.ray.get(self.reference)
         except self.ray.exceptions.RayError as error:
-            reason = str(error).strip().splitlines()[-1]  # the previous lines are a traceback
-            with open(self.log, "a") as file:
-                file.write(f"reslab: {reason}\n")
-            return 1
+            # the previous lines are a traceback; some errors have no text
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        limit = time.monotonic() + SAVING_SECONDS
+        while is_locked(self.folder) and time.monotonic() < limit:
+            time.sleep(LOCK_POLL_SECONDS)
+        with open(self.log, "a") as file:
+            file.write(f"reslab: {reason}\n")
+        return 1

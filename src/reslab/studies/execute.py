@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # a cluster worker starts runs without importing torch
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 COMMAND = (
-    "import sys; from reslab.studies.execute import die_with; die_with({parent}); "
+    "import sys; from reslab.studies.execute import die_with; die_with({parent}, {death}); "
     "from reslab.cli import main; sys.exit(main())"
 )
 POLL_SECONDS = 0.5
@@ -58,9 +58,16 @@ def train_arguments(run: "PlannedRun", data: Path | None) -> list[str]:
     return arguments
 
 
-def start(arguments: Sequence[str], log: Path, threads: int) -> subprocess.Popen[bytes]:
-    """Start `reslab` in a process that ends when this process ends, for whatever reason."""
-    command = [sys.executable, "-c", COMMAND.format(parent=os.getpid()), *arguments]
+def start(
+    arguments: Sequence[str], log: Path, threads: int, death: int = signal.SIGKILL
+) -> subprocess.Popen[bytes]:
+    """Start `reslab` in a process that receives the signal `death` when this process ends."""
+    command = [
+        sys.executable,
+        "-c",
+        COMMAND.format(parent=os.getpid(), death=int(death)),
+        *arguments,
+    ]
     with open(log, "ab") as file:
         # in its own session, so that Ctrl-C reaches only the study, which asks runs to save
         return subprocess.Popen(
@@ -69,16 +76,16 @@ def start(arguments: Sequence[str], log: Path, threads: int) -> subprocess.Popen
         )  # fmt: skip
 
 
-def die_with(parent: int) -> None:
-    """On Linux, have the system kill this process when its parent ends.
+def die_with(parent: int, death: int) -> None:
+    """On Linux, have the system send this process the signal `death` when its parent ends.
 
     An orphan would continue to train while a restarted study starts the same run again.
     """
     if sys.platform != "linux":
         return
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, death)
     if os.getppid() != parent:  # the parent has already ended
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), death)
 
 
 def run_all(
