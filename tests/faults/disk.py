@@ -194,5 +194,7 @@ class CountedFile(io.FileIO):
     def close(self) -> None:
         if not self.closed:
             self.disk.handles.pop(self.fileno(), None)
+            writes = self.writable()
             super().close()
-            self.disk.call("close", self.label)
+            if writes:  # only delayed writes can fail when a file is closed
+                self.disk.call("close", self.label)

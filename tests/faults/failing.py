@@ -53,6 +53,9 @@ def fail_one(
     case = f"{work.name}: {call}, error {number}: status {ended.status}\n{ended.err}"
     assert "Traceback" not in ended.err, case
     if ended.status == 0:
+        name = call.split()[1]
+        if name.startswith("photos/") and name in ended.err.replace("reslab: ", "photos/"):
+            return "finished without an image that is named"
         now = without_checkpoints(files(home))
         missing = without_checkpoints(expected).keys() - now.keys()
         assert all(name in ended.err for name in missing), case  # such as curves.svg
@@ -66,7 +69,7 @@ def fail_one(
             lost = {file for file, digest in before[name].items() if now.get(file) != digest}
             assert not {file for file in lost if not may_change(file, name in work.kept)}, case
         outcome = "refused, then finished"
-    if outcome != "finished":
+    if outcome != "finished" and without_checkpoints(files(home)) != without_checkpoints(expected):
         again = run(home, work)
         assert again.status == 0, f"{case}\nrepeated: {again.err}"
     left = {name for name in files(home) if name not in expected}

@@ -11,7 +11,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,10 +81,8 @@ def prepare(template: Path) -> Path:
     digits = recipe("digits-resnet20").with_changes(SHORT)
     train(digits, template / "finished", on_event=None)
     asked = iter(range(100))
-    try:
+    with suppress(Interrupted):
         train(digits, template / "stopped", on_event=None, stop=lambda: 15 * (next(asked) > 5))
-    except Interrupted:
-        pass
     photos = template / "photos"
     own = any_recipe("own-resnet18", data=str(photos)).with_changes(PHOTOS)
     train(own, template / "tuned", data=photos, on_event=None)
@@ -115,18 +113,18 @@ def start(
 ) -> int:
     """Start a work in a fork of this process, inside a context; return the id of the fork."""
     process = os.fork()
-    if process:
-        return process
-    status = 1
-    try:
-        os.chdir(home)
-        for handle, name in ((1, "out"), (2, "err")):
-            file = os.open(beside(home, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(file, handle)
-        with context():
-            status = main(work.arguments)
-    finally:
-        os._exit(status)
+    if process == 0:
+        status = 1
+        try:
+            os.chdir(home)
+            for handle, name in ((1, "out"), (2, "err")):
+                file = os.open(beside(home, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+                os.dup2(file, handle)
+            with context():
+                status = main(work.arguments)
+        finally:
+            os._exit(status)
+    return process
 
 
 def beside(home: Path, name: str) -> Path:
