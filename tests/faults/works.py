@@ -171,7 +171,8 @@ def digest(path: Path) -> str:
     if path.parent.name == "checkpoints":  # it has the seconds so far
         return ""
     if path.name == "metrics.jsonl":
-        rows = [json.loads(line) for line in data.splitlines()]
+        lines = data.splitlines(keepends=True)
+        rows = [json.loads(line) for line in lines if line.endswith(b"\n")]
         data = json.dumps([without_times(row) for row in rows]).encode()
     elif path.name in ("result.json", "environment.json"):
         data = json.dumps(without_times(json.loads(data))).encode()

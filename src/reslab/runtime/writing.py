@@ -124,11 +124,17 @@ def lock(folder: Path) -> int | None:
     return handle
 
 
+def unlock(handle: int) -> None:
+    """Release a lock; nothing can be lost, so errors are ignored."""
+    with suppress(OSError):
+        os.close(handle)
+
+
 def is_locked(folder: Path) -> bool:
     """Return whether any process holds the folder's lock."""
     if not (folder / LOCK).exists():
         return False
     handle = lock(folder)
     if handle is not None:
-        os.close(handle)
+        unlock(handle)
     return handle is None

@@ -11,7 +11,15 @@ from reslab.errors import unknown_name
 from reslab.models.model_facts import quoted
 from reslab.runtime.files import read_regular, to_json
 from reslab.runtime.json_text import parse_json
-from reslab.runtime.writing import LOCK, TEMPORARY, atomic_write, lock, naming, remove_leftovers
+from reslab.runtime.writing import (
+    LOCK,
+    TEMPORARY,
+    atomic_write,
+    lock,
+    naming,
+    remove_leftovers,
+    unlock,
+)
 from reslab.training.checkpoint import Checkpoint, save_checkpoint
 from reslab.training.overrides import Fields, recipe_differences
 from reslab.training.recipe import TASKS, Deviations, Recipe, RunRecipe, TaskRecipe
@@ -179,7 +187,7 @@ class RunFolder:
 
     def unlock(self, handle: int) -> None:
         self.held = None
-        os.close(handle)
+        unlock(handle)
 
     def remove_leftovers(self) -> None:
         """Remove the temporary files of an earlier process that was killed; hold the lock."""

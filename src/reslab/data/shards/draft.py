@@ -15,7 +15,7 @@ from io import BufferedWriter
 from pathlib import Path
 
 from reslab.runtime.files import read_text
-from reslab.runtime.writing import LOCK, atomic_write, lock, naming, sync_folder
+from reslab.runtime.writing import LOCK, atomic_write, lock, naming, sync_folder, unlock
 
 DRAFT = ".packing"  # the hidden folder
 FILES = "files.json"  # in it, once all files are complete: those to move, in order
@@ -154,7 +154,7 @@ class Draft:
     def unlock(self) -> None:
         """Release the lock, if it is held."""
         if self._lock is not None:
-            os.close(self._lock)
+            unlock(self._lock)
         self._lock = None
 
 
