@@ -61,7 +61,7 @@ def test_a_page_shows_its_mistakes(reslab, run: Path, tmp_path: Path) -> None:
         assert mistake["picture"] in page
 
 
-def test_weights_from_elsewhere_are_sent_to_import(refused, scans: Path, tmp_path: Path) -> None:
+def test_weights_of_no_known_layout_are_refused(refused, scans: Path, tmp_path: Path) -> None:
     from safetensors.torch import save_file
     from torch import zeros
 
@@ -70,7 +70,7 @@ def test_weights_from_elsewhere_are_sent_to_import(refused, scans: Path, tmp_pat
         "train", "own-resnet18", "--data", scans, "--out", tmp_path / "run",
         "--weights", tmp_path / "raw.safetensors",
     )  # fmt: skip
-    assert "reslab import" in line
+    assert "raw.safetensors: the names of its tensors (conv1.weight, ...) match none of" in line
     assert not (tmp_path / "run").exists()
 
 

@@ -14,15 +14,15 @@ from torch import Tensor
 
 from reslab.api.display import OnEvent, showing
 from reslab.api.models import Classifier, open_classifier
-from reslab.data.cifar10 import CIFAR10_CLASSES
 from reslab.data.class_list import read_class_list
 from reslab.errors import unknown_name
 from reslab.models.convert.importer import Imported, import_model
-from reslab.models.convert.layouts import AKAMASTER, USUAL_MEAN, USUAL_STD, torchvision_state
+from reslab.models.convert.layouts import USUAL_MEAN, USUAL_STD, torchvision_state
 from reslab.models.model_file import Model, model_bytes
-from reslab.runtime.events import Callback, note
+from reslab.runtime.events import note
 from reslab.runtime.files import read_text
 from reslab.runtime.writing import atomic_write
+from reslab.training.weights import name_cifar10_outputs, notes_of, weights_file
 
 TORCH_SUFFIXES = (".pth", ".pt")
 TARGETS = ("torchvision",)
@@ -33,8 +33,12 @@ class ImportedModel:
     """A model file made from another program's weights."""
 
     path: Path
-    network: str  # the name asked for
     imported: Imported
+
+    @property
+    def network(self) -> str:
+        """The name of the network."""
+        return self.imported.network
 
     @property
     def model(self) -> Model:
@@ -64,12 +68,13 @@ class ImportedModel:
             "classes": [*model.classes],
             "ids": [*model.ids],
             "batch_norm_folded": model.folded,
+            "left_out": [*self.imported.left_out],
         }
 
 
 def import_weights(
     file: str | Path,
-    network: str,
+    network: str | None,
     out: str | Path,
     *,
     classes: str | Path | None = None,
@@ -78,23 +83,33 @@ def import_weights(
 ) -> ImportedModel:
     """Write the model file `out` from another program's weights, recognised by their names.
 
-    `file` holds weights of torchvision or timm, of akamaster's CIFAR nets, of the authors' Caffe
-    models, or of reslab: .safetensors, .pth, .pt, .th or .npz. `network` is a name such as
-    "resnet50". The file `classes` names the outputs: .csv with index,id,name or .txt with one per
-    line. The file `mean`, .npy or .npz, [3] or [3, H, W] from 0 to 255, is the mean to subtract
-    from images, if the layout does not determine it.
+    `file` holds weights of torchvision, timm, MMPretrain, Lightning or Hugging Face, of akamaster's
+    CIFAR nets, of the authors' Caffe models, or of reslab; it may be a folder of Hugging Face's.
+    `network` is a name such as "resnet50"; None stands for the only one that fits. The file
+    `classes` names the outputs instead of the names found with the weights: .csv with index,id,name
+    or .txt with one per line. The file `mean`, .npy or .npz, [3] or [3, H, W] from 0 to 255, is the
+    mean to subtract from images, if the layout does not determine it.
 
-    Raise ValueError if `out` exists, or if the weights are not those of the network.
+    Raise ValueError if `out` exists, if the weights are not those of the network, or if they have
+    no classifier.
     """
     check_new_file(Path(out), (".safetensors",))
-    imported = import_model(Path(file), network, Path(mean) if mean else None)
+    file = weights_file(Path(file))
+    imported = import_model(file, network, Path(mean) if mean else None)
+    lines = notes_of(file, imported)
     if classes:
-        model = name_outputs(imported.model, Path(classes))
+        imported = replace(imported, model=name_outputs(imported.model, Path(classes)))
     else:
-        with showing(on_event) as callback:
-            model = name_cifar10_outputs(imported, callback)
-    atomic_write(Path(out), model_bytes(model))
-    return ImportedModel(Path(out), network, replace(imported, model=model))
+        imported = name_cifar10_outputs(imported)
+        if not imported.model.has_names:
+            outputs = len(imported.model.classes)
+            text = f"the {outputs} outputs are called 0 to {outputs - 1}; name them with a file of "
+            lines = (*lines, f"{text}classes")
+    with showing(on_event) as callback:
+        for line in lines:
+            callback(note(line))
+    atomic_write(Path(out), model_bytes(imported.model))
+    return ImportedModel(Path(out), imported)
 
 
 def check_new_file(out: Path, suffixes: Sequence[str]) -> None:
@@ -132,20 +147,6 @@ def read_class_names(file: Path) -> list[tuple[str, str]]:
                 "distinguish the two by their ids"
             )
     return [(name, name) for name in names]
-
-
-def name_cifar10_outputs(imported: Imported, on_event: Callback) -> Model:
-    """Name the outputs after CIFAR-10 if the layout is for CIFAR-10 nets; else keep numbers."""
-    model = imported.model
-    outputs = len(model.classes)
-    if imported.layout is AKAMASTER and outputs == len(CIFAR10_CLASSES):
-        return replace(model, classes=CIFAR10_CLASSES)
-    on_event(
-        note(
-            f"the {outputs} outputs are called 0 to {outputs - 1}; name them with a file of classes"
-        )
-    )
-    return model
 
 
 @dataclass(frozen=True)

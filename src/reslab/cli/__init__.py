@@ -41,7 +41,7 @@ VERBS = {
     detect: "reslab detect runs/first street.jpg --out detected",
     scenes: "reslab scenes scenes --train 100 --test 20",
     pack: "reslab pack images packed --shorter-side 480",
-    import_: "reslab import resnet50.pth --as resnet50 --out resnet50.safetensors",
+    import_: "reslab import resnet50.pth --out resnet50.safetensors",
     export: "reslab export runs/first --to torchvision --out resnet50.pth",
     study: "reslab study degradation --on cifar10 --iterations 4000 --seeds 3",
     report: "reslab report runs/first runs/second --out report",

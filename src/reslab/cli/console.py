@@ -27,7 +27,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print one CSV table.")]
 Precision = Annotated[str, typer.Option(help="fp32, or bf16, which is faster.")]
 WeightsOption = Annotated[
-    Path | None, typer.Option(help="A model file or run folder to fine-tune from.")
+    Path | None,
+    typer.Option(help="A model file, run folder, or file of another program to fine-tune from."),
 ]
 Changes = Annotated[
     list[str] | None,

@@ -21,11 +21,17 @@ WORDS = {
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(help="Weights: .safetensors, .pth, .pt, .th or .npz.")],
-    network: Annotated[
-        str, typer.Option("--as", help="The network's name; `reslab models` lists them.")
+    file: Annotated[
+        Path, typer.Argument(help="A file of weights, recognised by its content, not its suffix.")
     ],
     out: Annotated[Path, typer.Option(help="The model file to write, .safetensors.")],
+    network: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            help="The network's name, if several fit; `reslab models` lists them.",
+        ),
+    ] = None,
     classes: ClassNames = None,
     mean: Annotated[
         Path | None,
@@ -38,8 +44,9 @@ def import_(
 ) -> None:
     """Make a model file from another program's weights.
 
-    Recognises the layouts of torchvision and timm, akamaster's CIFAR nets, the authors' Caffe
-    models, and reslab by the names of the weights.
+    Recognises the layouts of torchvision and timm, Hugging Face, MMPretrain, akamaster's CIFAR
+    nets, the authors' Caffe models, and reslab by the names of the weights. Class names found with
+    the weights are kept.
     """
     from reslab.api.import_weights import import_weights
 
@@ -48,10 +55,10 @@ def import_(
         print_json(made.as_dict())
         return
     imported, model = made.imported, made.model
-    print_line(f"{out}: {network}, from {imported.layout.title}")
+    print_line(f"{out}: {made.network}, from {imported.layout.title}")
     for field, value in imported.decided.items():
         usual = getattr(imported.asked, field)
-        other = "" if usual == value else f" ({network} by itself has {field}={usual})"
+        other = "" if usual == value else f" ({made.network} by itself has {field}={usual})"
         print_line(WORDS[field, value] + other)
     print_line(f"preprocessing: {preprocessing_in_words(model.preprocessing)}")
     print_line(f"outputs: {len(model.classes)}, {model.classes[0]} to {model.classes[-1]}")

@@ -24,6 +24,7 @@ from reslab.detection.setup import (
     setup_detection,
 )
 from reslab.detection.task import DetectionTask, detector_train_mode
+from reslab.models.model_file import Model
 from reslab.runtime.device import setup_device
 from reslab.runtime.events import Callback, silent
 from reslab.training.data_record import DATA_FILE, examine_data, must_have_known_classes
@@ -127,6 +128,8 @@ def initial_nets(
     path = job.weights_of(folder)
     weights = read_weights(job.inputs, path) if path else None
     must_match_trunk(job.recipe, weights)
+    for line in weights.notes if isinstance(weights, Model) else ():
+        job.log(line)
     return weights, proposer
 
 

@@ -25,7 +25,7 @@ from reslab.detection.task import DetectionTask, detector_train_mode
 from reslab.models.batchnorm import recompute_statistics, restore_initial_scale
 from reslab.models.config import ResNetConfig
 from reslab.models.layers import channels_last
-from reslab.models.model_file import Model, load_model
+from reslab.models.model_file import Model
 from reslab.models.preprocessing import Preprocessing, minus_mean
 from reslab.runtime.device import Device
 from reslab.runtime.events import Log
@@ -35,6 +35,7 @@ from reslab.training.optimizer import build_sgd
 from reslab.training.origin import fit_config, fit_recipe, folded_error, must_have_digest
 from reslab.training.setup import CALIBRATION_BATCHES, Inputs, inputs_at, must_match_classes
 from reslab.training.task import task_of
+from reslab.training.weights import is_foreign, load_classifier
 
 # number of training images that the mean colour is computed from, unless weights supply a mean
 MEAN_COLOUR_IMAGES = 500
@@ -180,8 +181,8 @@ def load_weights(path: str | Path) -> Weights:
 
 def read_weights(inputs: Inputs, path: Path) -> Weights:
     """Load a classifier or a detector, only once per `inputs`."""
-    load = load_detector if task_of(path) == "detection" else load_model
-    return inputs.read(load, path)
+    detector = not is_foreign(path) and task_of(path) == "detection"
+    return inputs.read(load_detector if detector else load_classifier, path)
 
 
 def trunk_of(weights: Weights) -> ResNetConfig:

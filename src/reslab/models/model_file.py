@@ -44,6 +44,7 @@ class Model:
     ids: tuple[str, ...] = ()  # folder names (ImageNet: wnids); empty: same as classes
     folded: bool = False  # whether batch norm is folded into the convolutions
     own_net: str | None = None  # `describe_net`, if no configuration describes the network
+    notes: tuple[str, ...] = ()  # for the user, on weights imported for this run; not in the file
 
     def __repr__(self) -> str:
         name = self.recipe.get("name", "weights from elsewhere")

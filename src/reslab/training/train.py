@@ -15,7 +15,6 @@ import torch
 import reslab
 from reslab.data.datasets import FolderSplits, MemorySplits
 from reslab.data.location import Location, absolute
-from reslab.models.model_file import load_model
 from reslab.runtime.cpu import kernel_limit
 from reslab.runtime.device import Device, Processes, setup_device
 from reslab.runtime.events import Callback, note, silent
@@ -49,6 +48,7 @@ from reslab.training.recipe import Recipe, RunRecipe, TaskRecipe
 from reslab.training.run import Stop, run_task, write_curves
 from reslab.training.setup import Inputs, inputs_at, open_data, opened_data, setup_classification
 from reslab.training.task import Task
+from reslab.training.weights import load_classifier
 
 # if one of these differs on resume, the run is still correct but no longer bit-exact
 BINDING = ("device", "precision", "threads", "torch", "processor")
@@ -139,7 +139,7 @@ def train(
     """
     inputs = inputs_at(data, weights)
     if inputs.weights:
-        model = inputs.read(load_model, inputs.weights)
+        model = inputs.read(load_classifier, inputs.weights)
         recipe = recipe if recipe.weights else fit_to_weights(recipe, model)
     if opened := opened_data(recipe, inputs):
         must_have_known_classes(Path(out), opened.train.ids)
@@ -181,7 +181,10 @@ def initial_state(job: Job[Recipe], folder: RunFolder | None) -> InitialState:
     origin, path = read_initial_state(folder), job.weights_of(folder)
     if path is None or origin.begun or (folder and job.recipe.weights is None):
         return origin
-    return replace(origin, weights=job.inputs.read(load_model, path))
+    weights = job.inputs.read(load_classifier, path)
+    for line in weights.notes:
+        job.log(line)
+    return replace(origin, weights=weights)
 
 
 def train_in_folder(

@@ -1,6 +1,8 @@
 """Imported models compute what the programs compute from which their weights come."""
 
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +10,21 @@ import pytest
 import torch
 from tests.models import references
 from tests.models.convert.states import State, a_model, rng, save_npz, saved, torchvision_like
+from torch import Tensor
 
-from reslab.models.config import cifar_config
-from reslab.models.convert.importer import import_model
-from reslab.models.convert.layouts import AKAMASTER, AUTHORS, OWN, TORCHVISION, torchvision_state
-from reslab.models.model_file import load_model, model_bytes
+from reslab.models.config import ResNetConfig, cifar_config, config_named
+from reslab.models.convert.importer import import_model, import_to_start
+from reslab.models.convert.layouts import (
+    AKAMASTER,
+    AUTHORS,
+    HUGGING_FACE,
+    OWN,
+    SEQUENCE,
+    TORCHVISION,
+    torchvision_state,
+)
+from reslab.models.model_file import Model, load_model, model_bytes
+from reslab.models.resnet import ResNet
 
 
 def test_import_export_import_gives_equal_tensors(tmp_path: Path) -> None:
@@ -156,7 +168,7 @@ def test_our_own_names_need_a_mean(tmp_path: Path) -> None:
     assert imported.model.classes == ("0", "1", "2", "3")
 
 
-def refusal(file: Path, name: str, mean: Path | None = None) -> str:
+def refusal(file: Path, name: str | None = None, mean: Path | None = None) -> str:
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         import_model(file, name, mean)
     assert "\n" not in str(caught.value)
@@ -182,9 +194,9 @@ def test_a_weight_too_many_too_few_or_of_another_shape(tmp_path, small_18) -> No
     saved({n: t for n, t in small_18.items() if n != "layer4.1.bn2.running_var"}, file)
     assert "1 weight is missing (layer4.1.bn2.running_var), 0" in refusal(file, "resnet18")
     saved(small_18 | {"fc.weight": torch.zeros(5, 7)}, file)
-    assert "fc.weight is [5, 7], expected [5, 512]; it fits no" in refusal(file, "resnet18")
+    assert "fc.weight is [5, 7], but the trunk has 512 features" in refusal(file, "resnet18")
     saved(small_18 | {"fc.weight": torch.zeros(1, 512), "fc.bias": torch.zeros(1)}, file)
-    assert "fc.weight is [1, 512], expected [2, 512]" in refusal(file, "resnet18")
+    assert "fc has one output, but a classifier has one per class" in refusal(file, "resnet18")
     saved({"encoder.weight": torch.zeros(3)}, file)
     assert "(encoder.weight, ...) match none of the authors' Caffe" in refusal(file, "resnet18")
 
@@ -194,3 +206,133 @@ def test_a_name_or_a_mean_that_does_not_belong(tmp_path: Path, small_18: State) 
     np.save(tmp_path / "mean.npy", np.full(3, 100.0))
     file = saved(small_18, tmp_path / "w.safetensors")
     assert "leave out `mean`" in refusal(file, "resnet18", tmp_path / "mean.npy")
+
+
+def logits(model: Model) -> Tensor:
+    images = torch.randint(0, 256, (2, 3, 128, 112), dtype=torch.uint8, generator=rng(7))
+    with torch.no_grad():
+        return model(images)
+
+
+def hugging_face(name: str) -> str:
+    """Return the name in transformers of a tensor that torchvision calls `name`."""
+    kind = {"conv": "convolution", "bn": "normalization", "0": "convolution", "1": "normalization"}
+    if found := re.fullmatch(r"(conv|bn)1\.(\w+)", name):
+        return f"resnet.embedder.embedder.{kind[found[1]]}.{found[2]}"
+    block = r"layer(\d)\.(\d+)\."
+    if found := re.fullmatch(block + r"(conv|bn)(\d)\.(\w+)", name):
+        place = f"resnet.encoder.stages.{int(found[1]) - 1}.layers.{found[2]}"
+        return f"{place}.layer.{int(found[4]) - 1}.{kind[found[3]]}.{found[5]}"
+    if found := re.fullmatch(block + r"downsample\.(\d)\.(\w+)", name):
+        place = f"resnet.encoder.stages.{int(found[1]) - 1}.layers.{found[2]}"
+        return f"{place}.shortcut.{kind[found[3]]}.{found[4]}"
+    return name.replace("fc.", "classifier.1.")
+
+
+def in_sequence(name: str) -> str:
+    """Return the name in `nn.Sequential(nn.Sequential(*children[:-1]), head)`, as fastai saves."""
+    first, _, rest = name.partition(".")
+    if first == "fc":
+        return f"1.3.{rest}"
+    number = {"conv1": 0, "bn1": 1, **{f"layer{stage}": 3 + stage for stage in range(1, 5)}}[first]
+    return f"0.{number}.{rest}"
+
+
+def test_every_layout_gives_the_logits_of_the_plain_file(tmp_path: Path, small_18: State) -> None:
+    plain = import_model(saved(small_18, tmp_path / "plain.safetensors"), "resnet18").model
+    expected = logits(plain)
+    for count, (rename, layout) in enumerate(
+        [
+            (hugging_face, HUGGING_FACE),
+            (in_sequence, SEQUENCE),
+            (lambda n: f"head.{n}" if n.startswith("fc.") else f"backbone.{n}", TORCHVISION),
+            (lambda n: f"model.{n}", TORCHVISION),
+            (lambda n: n.replace("fc.", "last_linear."), TORCHVISION),
+        ]
+    ):
+        file = tmp_path / f"{count}.ckpt"
+        state = {rename(name): tensor for name, tensor in small_18.items()}
+        torch.save({"state_dict": state, "hyper_parameters": {"lr": 0.1}}, file)
+        imported = import_model(file)
+        assert (imported.network, imported.layout) == ("resnet18", layout)
+        assert torch.equal(logits(imported.model), expected)
+
+
+def test_a_checkpoint_wrapped_five_times_gives_the_logits_of_the_plain_file(
+    tmp_path: Path, small_18: State
+) -> None:
+    plain = import_model(saved(small_18, tmp_path / "plain.safetensors"), "resnet18").model
+    state: object = {f"module._orig_mod.{name}": tensor for name, tensor in small_18.items()}
+    for wrapper in ("state_dict", "model", "net", "ema", "checkpoint"):
+        state = {wrapper: state, "epoch": 3}
+    torch.save(state, tmp_path / "wrapped.pth.tar")
+    wrapped = import_model(tmp_path / "wrapped.pth.tar")
+    assert torch.equal(logits(wrapped.model), logits(plain))
+    assert wrapped.left_out == ()
+
+
+def test_hugging_faces_stride_may_be_on_the_1x1(tmp_path: Path) -> None:
+    model = a_model(config_named("resnet50").model_copy(update={"pool": "padded", "classes": 5}))
+    twin = model.config.model_copy(update={"stride_on": "3x3"})
+    state = torchvision_state(replace(model, net=with_config(model, twin)))
+    names = {"id2label": {str(number): name for number, name in enumerate("abcde")}}
+    saved({hugging_face(n): t for n, t in state.items()}, tmp_path / "model.safetensors")
+    for stride_on, facts in (("3x3", names), ("1x1", names | {"downsample_in_bottleneck": True})):
+        (tmp_path / "config.json").write_text(json.dumps(facts))
+        imported = import_model(tmp_path / "model.safetensors")
+        assert imported.decided == {"stride_on": stride_on, "pool": "padded"}
+        assert imported.network == "resnet50"
+        assert imported.model.classes == ("a", "b", "c", "d", "e")
+    torch.testing.assert_close(logits(imported.model), logits(model))
+
+
+def with_config(model: Model, config: ResNetConfig) -> ResNet:
+    net = ResNet(config).eval()
+    net.load_state_dict(model.net.state_dict())
+    return net
+
+
+def test_what_is_left_out_is_named(tmp_path: Path, small_18: State) -> None:
+    state = {f"net.{name}": tensor for name, tensor in small_18.items()}
+    beside = {"criterion.weight": torch.ones(5), "train_acc.correct": torch.tensor(3)}
+    counters = {"net.total_ops": torch.ones(1), "net.layer1.0.total_params": torch.ones(1)}
+    torch.save({"state_dict": state | beside | counters}, tmp_path / "w.ckpt")
+    left_out = import_model(tmp_path / "w.ckpt", "resnet18").left_out
+    assert set(left_out) == {
+        "state_dict.criterion", "state_dict.train_acc", "state_dict.net.total_ops",
+        "layer1.0.total_params",
+    }  # fmt: skip
+
+
+def test_without_a_classifier_only_a_run_can_start_from_it(tmp_path: Path, small_18: State) -> None:
+    headless = {name: tensor for name, tensor in small_18.items() if "fc." not in name}
+    file = saved(headless, tmp_path / "w.safetensors")
+    assert "it has no classifier; `reslab train` can start from it" in refusal(file, "resnet18")
+    imported = import_to_start(file)
+    weights = imported.model.net.state_dict()
+    assert not weights["fc.weight"].any()
+    assert torch.equal(weights["stem.0.conv.weight"], small_18["conv1.weight"])
+    assert not imported.model.has_names
+    assert imported.notes == ("it has no classifier: a new one is trained",)
+
+
+def test_networks_that_only_resemble_ours_are_refused_by_what_differs(tmp_path, small_18) -> None:
+    file = tmp_path / "w.safetensors"
+    grey = {"conv1.weight": small_18["conv1.weight"].sum(1, keepdim=True)}
+    saved(small_18 | grey, file)
+    assert "conv1.weight takes images with 1 channel, but" in refusal(file)
+    deep = {n: t for n, t in small_18.items() if n != "conv1.weight"}
+    saved(deep | {"conv1.0.weight": torch.zeros(32, 3, 3, 3)}, file)
+    assert "nearest is resnet18, but 1 weight is missing (conv1.weight), 1 too many" in refusal(
+        file
+    )
+    saved(small_18 | {"layer1.0.se.fc1.weight": torch.zeros(4, 64, 1, 1)}, file)
+    assert "1 too many (layer1.0.se.fc1.weight)" in refusal(file)
+    saved(small_18 | {"conv1.weight": torch.zeros(64, 3, 3, 3)}, file)
+    assert "conv1.weight is [64, 3, 3, 3], expected [64, 3, 7, 7]" in refusal(file)
+
+
+def test_two_networks_with_the_same_tensors_must_be_named(tmp_path: Path) -> None:
+    """Neither option A nor a plain net has weights in its shortcuts."""
+    file = saved(dict(a_model(cifar_config(20)).net.state_dict()), tmp_path / "w.safetensors")
+    assert "fits plain20 and resnet20: name one with `reslab import --as`" in refusal(file)

@@ -6,7 +6,7 @@ Names correspond one to one, so import and export use the same tables.
 import re
 import string
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, TypeVar
 
@@ -34,8 +34,9 @@ class Layout:
 
     title: str
     marks: tuple[str, ...]  # names by which a file of this layout is recognised
-    names: Callable[[ResNet], NameMap]
-    classifier: str  # the name of the classifier's weights
+    absent: tuple[str, ...] = ()  # names that files of this layout do not have
+    trunk: str  # a regular expression for the start of all names but the classifier's
+    names: Callable[[ResNet], NameMap]  # all names but the classifier's, which vary
     stem: Literal["imagenet", "cifar"] | None  # the stem of its networks; None: either
     overrides: Mapping[str, str]  # fields of the configuration
     mean: Colour | None  # None: the user gives a file with the mean
@@ -61,10 +62,10 @@ def block_convs(net: ResNet) -> Iterator[tuple[str, int, int, int | None]]:
             yield f"{name}.shortcut.map", stage, number, None
 
 
-def torch_names(net: ResNet, projection: str, classifier: str) -> NameMap:
+def torch_names(net: ResNet, projection: str = "downsample") -> NameMap:
     """Map our names to torchvision-style names: conv1, bn1, layer1.0.conv1, ...
 
-    Libraries with this style differ in their names for projection shortcuts and the classifier.
+    Libraries with this style differ in their names for projection shortcuts.
     """
     names = conv_and_norm("stem.0", "conv1", "bn1")
     for name, stage, number, conv in block_convs(net):
@@ -74,7 +75,35 @@ def torch_names(net: ResNet, projection: str, classifier: str) -> NameMap:
         else:
             theirs = f"{block}.conv{conv + 1}", f"{block}.bn{conv + 1}"
         names |= conv_and_norm(name, *theirs)
-    return names | {f"fc.{part}": f"{classifier}.{part}" for part in ("weight", "bias")}
+    return names
+
+
+def sequence_names(net: ResNet) -> NameMap:
+    """Map our names to those of `nn.Sequential(*children)` of a torchvision net: 0, 1, 4.0.conv1.
+
+    The numbers 2 and 3 are the ReLU and the pooling, which have no weights.
+    """
+    numbers = {
+        "conv1": "0",
+        "bn1": "1",
+        **{f"layer{stage}": f"{stage + 3}" for stage in range(1, 5)},
+    }
+    parts = {ours: theirs.partition(".") for ours, theirs in torch_names(net).items()}
+    return {ours: f"{numbers[first]}.{rest}" for ours, (first, _, rest) in parts.items()}
+
+
+def hugging_face_names(net: ResNet) -> NameMap:
+    """Map our names to those of Hugging Face's `ResNetModel`."""
+    names = convolution_layer("stem.0", "embedder.embedder")
+    for name, stage, number, conv in block_convs(net):
+        part = "shortcut" if conv is None else f"layer.{conv}"
+        names |= convolution_layer(name, f"encoder.stages.{stage}.layers.{number}.{part}")
+    return names
+
+
+def convolution_layer(ours: str, theirs: str) -> NameMap:
+    """Map the tensor names of a convolution and its batch norm in Hugging Face's layers."""
+    return conv_and_norm(ours, f"{theirs}.convolution", f"{theirs}.normalization")
 
 
 def conv_and_norm(ours: str, conv: str, norm: str) -> NameMap:
@@ -85,7 +114,7 @@ def conv_and_norm(ours: str, conv: str, norm: str) -> NameMap:
 
 def reslab_names(net: ResNet) -> NameMap:
     """Map our own names to themselves, for a file with only the weights of a model file."""
-    return {name: name for name in net.state_dict()}
+    return {name: name for name in net.state_dict() if not name.startswith("fc.")}
 
 
 def authors_names(net: ResNet) -> NameMap:
@@ -98,7 +127,7 @@ def authors_names(net: ResNet) -> NameMap:
         branch = "1" if conv is None else f"2{string.ascii_lowercase[conv]}"
         suffix = f"{stage + 2}{authors_block(net.config, stage, number)}_branch{branch}"
         names |= caffe_layer(name, f"res{suffix}", suffix)
-    return names | {"fc.weight": "fc1000/0", "fc.bias": "fc1000/1"}
+    return names
 
 
 def caffe_layer(ours: str, conv: str, suffix: str) -> NameMap:
@@ -151,25 +180,41 @@ def authors_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return blobs
 
 
+TORCH_TRUNK = r"(conv|bn|layer)\d"
 # normalisation in torchvision's references and akamaster's trainer.py
 USUAL_MEAN = (255 * 0.485, 255 * 0.456, 255 * 0.406)
 USUAL_STD = (255 * 0.229, 255 * 0.224, 255 * 0.225)
 
-TORCHVISION = Layout(  # and timm
+TORCHVISION = Layout(  # and timm, MMPretrain's backbone
     title="torchvision's names",
-    marks=("conv1.weight", "bn1.weight", "layer1.0.conv1.weight"),
-    names=partial(torch_names, projection="downsample", classifier="fc"),
-    classifier="fc.weight",
+    marks=("layer1.0.conv1.weight",),
+    trunk=TORCH_TRUNK,
+    names=torch_names,
     stem="imagenet",
     overrides={"stride_on": "3x3", "pool": "padded"},
     mean=USUAL_MEAN,
     std=USUAL_STD,
 )
+SEQUENCE = replace(
+    TORCHVISION,
+    title="torchvision's layers by number",
+    marks=("0.weight", "4.0.conv1.weight"),
+    trunk=r"[0-7]\.",
+    names=sequence_names,
+)
+HUGGING_FACE = replace(
+    TORCHVISION,
+    title="Hugging Face's names",
+    marks=("encoder.stages.0.layers.0.layer.0.convolution.weight",),
+    trunk=r"(embedder|encoder)\.",
+    names=hugging_face_names,
+)
 AKAMASTER = Layout(  # github.com/akamaster/pytorch_resnet_cifar10
     title="akamaster's names",
-    marks=("conv1.weight", "bn1.weight", "linear.weight"),
-    names=partial(torch_names, projection="shortcut", classifier="linear"),
-    classifier="linear.weight",
+    marks=("layer1.0.conv1.weight", "linear.weight"),
+    absent=("layer4.0.conv1.weight",),
+    trunk=TORCH_TRUNK,
+    names=partial(torch_names, projection="shortcut"),
     stem="cifar",
     overrides={"zeros": "both"},
     mean=USUAL_MEAN,
@@ -179,8 +224,8 @@ AKAMASTER = Layout(  # github.com/akamaster/pytorch_resnet_cifar10
 AUTHORS = Layout(
     title="the authors' Caffe layers",
     marks=("bn_conv1/0", "res2a_branch2a/0"),
+    trunk=r"(conv1|bn|res|scale)",
     names=authors_names,
-    classifier="fc1000/0",
     stem="imagenet",
     overrides={"stride_on": "1x1", "pool": "ceil"},
     # the average of the released mean image; the authors subtract and do not divide
@@ -191,15 +236,16 @@ AUTHORS = Layout(
 OWN = Layout(
     title="reslab's own names",
     marks=("stem.0.conv.weight",),
+    trunk=r"(stem|stages)\.",
     names=reslab_names,
-    classifier="fc.weight",
     stem=None,
     overrides={},
     mean=None,
     asks_mean=True,
 )
 
-LAYOUTS = (AUTHORS, AKAMASTER, TORCHVISION, OWN)  # in the order in which a file is matched
+# in the order in which a file is matched
+LAYOUTS = (AUTHORS, AKAMASTER, TORCHVISION, SEQUENCE, HUGGING_FACE, OWN)
 
 
 def torchvision_state(model: Model) -> dict[str, Tensor]:
@@ -212,7 +258,9 @@ def torchvision_state(model: Model) -> dict[str, Tensor]:
     if reason := torchvision_obstacle(config):
         raise ValueError(f"torchvision has no such net: {reason}")
     weights = model.net.state_dict()
-    names = TORCHVISION.names(model.resnet)
+    names = TORCHVISION.names(model.resnet) | {
+        f"fc.{part}": f"fc.{part}" for part in ("weight", "bias")
+    }
     state = {theirs: weights[ours].detach().cpu().contiguous() for ours, theirs in names.items()}
     if model.preprocessing.channels == "BGR":
         state["conv1.weight"] = state["conv1.weight"].flip(1)
