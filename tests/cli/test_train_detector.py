@@ -119,7 +119,7 @@ def test_weights_are_needed_and_must_be_of_this_net(
     assert "the weights belong to a net with 8 layers" in refused("--weights", small, *SETS)
     assert "no model at" in refused("--weights", tmp_path / "missing", *SETS)
     (tmp_path / "text").write_text("no model")
-    assert "is not a model file" in refused("--weights", tmp_path / "text", *SETS)
+    assert "text is a text: weights are read from" in refused("--weights", tmp_path / "text", *SETS)
 
 
 def test_a_classifier_does_not_start_from_a_detector(

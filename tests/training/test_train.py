@@ -31,6 +31,7 @@ from reslab.training.recipe import Recipe
 from reslab.training.run import Interrupted
 from reslab.training.setup import inputs_at
 from reslab.training.train import Job, begin_classification, train
+from reslab.training.weights import load_classifier
 
 
 def own(walls: Path, *changes: str) -> Recipe:
@@ -68,11 +69,11 @@ def test_data_and_weights_are_read_once(
 
         return call
 
-    folder, model = counted(read_folder), counted(load_model)
+    folder, model = counted(read_folder), counted(load_classifier)
     for module in (recipes, training_setup):
         monkeypatch.setattr(module, "read_folder", folder)
     for module in (detection_setup, training_train):
-        monkeypatch.setattr(module, "load_model", model)
+        monkeypatch.setattr(module, "load_classifier", model)
     inputs = inputs_at(walls)
     own = recipes.open_recipe("own-resnet18", inputs, [*TINY, "iterations=1"])
     recipes.task_kind(own).train(own, tmp_path / "own", data=inputs)
@@ -84,7 +85,7 @@ def test_data_and_weights_are_read_once(
     short = ["iterations=1", "batch_size=4", "recompute_bn=0"]
     tuned = recipes.open_recipe("digits-resnet20", inputs, short)
     recipes.task_kind(tuned).train(tuned, tmp_path / "digits", data=inputs)
-    assert calls == ["read_folder", "load_model"]
+    assert calls == ["read_folder", "load_classifier"]
 
 
 def begin(recipe: Recipe, data: Path, weights: Path | None = None) -> ClassificationTask:

@@ -267,7 +267,10 @@ def read_facts(file: Path) -> dict[str, Any]:
 
 
 def _damaged(file: Path, error: Exception) -> ValueError:
-    return ValueError(f"{file} is not a model file, or is damaged ({error})")
+    way_on = (
+        "; `reslab import` reads weights from elsewhere" if file.suffix != ".safetensors" else ""
+    )
+    return ValueError(f"{file} is not a model file, or is damaged ({error}){way_on}")
 
 
 def not_a_model_file(file: Path) -> ValueError:
