@@ -92,7 +92,7 @@ def without_checkpoints(found: dict[str, str]) -> dict[str, str]:
 def fail_all(home: Path, names: Sequence[str], sample: int | None, seed: int) -> dict[str, object]:
     """Make the calls of some works fail, one by one; return counts by work and kind of call."""
     rng = random.Random(seed)
-    template = prepare(home / "template")
+    template = prepare(home / "template", [WORKS[name] for name in names])
     cases = []
     for name in names:
         work = WORKS[name]

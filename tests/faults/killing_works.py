@@ -27,7 +27,7 @@ KILLED = ("evaluate", "pack", "train on images", "evaluate on images", "report")
 def kill(home: Path, kills: int, seed: int) -> dict[str, int]:
     """Kill works until `kills` kills have hit a work in progress; return counts by work."""
     moments = random.Random(seed)
-    template = prepare(home / "template")
+    template = prepare(home / "template", [WORKS[name] for name in KILLED])
     expected, durations = {}, {}
     for name in KILLED:
         place = begin(template, home / "whole" / name, WORKS[name])

@@ -13,7 +13,7 @@ from tests.faults.works import SHORT, WORKS, Work, files, prepare, run, sets
 
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepare(tmp_path_factory.mktemp("template") / "runs")
+    return prepare(tmp_path_factory.mktemp("template") / "runs", [WORKS["report"]])
 
 
 def facts(start_python, script: Any, *arguments: object) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,18 +74,21 @@ WORKS = {
 }
 
 
-def prepare(template: Path) -> Path:
-    """Fill a folder with the inputs of all works: images, and runs finished and stopped."""
+def prepare(template: Path, works: Iterable[Work]) -> Path:
+    """Fill a folder with the inputs of the works: images, and runs finished and stopped."""
+    wanted = {name for work in works for name in work.inputs}
     template.mkdir(parents=True)
-    draw(template / "photos", {"brick": 8, "sky": 8})
+    photos = draw(template / "photos", {"brick": 8, "sky": 8})
     digits = recipe("digits-resnet20").with_changes(SHORT)
-    train(digits, template / "finished", on_event=None)
-    asked = iter(range(100))
-    with suppress(Interrupted):
-        train(digits, template / "stopped", on_event=None, stop=lambda: 15 * (next(asked) > 5))
-    photos = template / "photos"
-    own = any_recipe("own-resnet18", data=str(photos)).with_changes(PHOTOS)
-    train(own, template / "tuned", data=photos, on_event=None)
+    if "finished" in wanted:
+        train(digits, template / "finished", on_event=None)
+    if "stopped" in wanted:
+        asked = iter(range(100))
+        with suppress(Interrupted):
+            train(digits, template / "stopped", on_event=None, stop=lambda: 15 * (next(asked) > 5))
+    if "tuned" in wanted:
+        own = any_recipe("own-resnet18", data=str(photos)).with_changes(PHOTOS)
+        train(own, template / "tuned", data=photos, on_event=None)
     return template
 
 
