@@ -304,6 +304,12 @@ def test_what_is_left_out_is_named(tmp_path: Path, small_18: State) -> None:
     }  # fmt: skip
 
 
+def test_what_is_beside_an_outer_classifier_is_named_once(tmp_path: Path, small_18: State) -> None:
+    state = {n if "fc." in n else f"backbone.{n}": tensor for n, tensor in small_18.items()}
+    torch.save({"state_dict": state | {"criterion.weight": torch.ones(5)}}, tmp_path / "w.ckpt")
+    assert import_model(tmp_path / "w.ckpt").left_out == ("state_dict.criterion",)
+
+
 def test_without_a_classifier_only_a_run_can_start_from_it(tmp_path: Path, small_18: State) -> None:
     headless = {name: tensor for name, tensor in small_18.items() if "fc." not in name}
     file = saved(headless, tmp_path / "w.safetensors")

@@ -132,7 +132,9 @@ def network_in(weights: Weights, layout: Layout, sidecar: Sidecar, file: Path) -
     for name in counters:
         del trunk[name]
     groups = [g for g in weights.left_out if not head.name.startswith(g)]
-    left_out = dict.fromkeys([*groups, *head.left_out, *counters])
+    covered = tuple(f"{group}." for group in groups)
+    single = [name for name in (*head.left_out, *counters) if not name.startswith(covered)]
+    left_out = dict.fromkeys([*groups, *single])
     overrides = {**layout.overrides}
     if sidecar.stride_on:
         overrides["stride_on"] = sidecar.stride_on
