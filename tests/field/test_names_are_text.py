@@ -105,7 +105,9 @@ def test_no_password_is_repeated(url: str, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_password_with_spaces_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["check"], ["train", "own-resnet18", "--out", "r", "--data"]):
+    for arguments in (
+        ["check"], ["predict", "a.jpg"], ["train", "own-resnet18", "--out", "r", "--data"],
+    ):  # fmt: skip
         assert main([*arguments, "https://user:HUN HUNTER2 TER@h:x/x"]) == 2
         assert "HUNTER2" not in capsys.readouterr().err
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from reslab.data.decode import IMAGE_SUFFIXES, IMAGE_TYPES, UNNAMED, BadImage, ImageInput
+from reslab.runtime.files import MAX_BYTES
 from reslab.runtime.text import printable
 
 Result = TypeVar("Result")  # a prediction or a detection
@@ -31,7 +32,9 @@ class InputImage:
     def source(self) -> ImageInput:
         if self.content is not None:
             return self.content
-        return sys.stdin.buffer.read() if self.file == STDIN else self.file
+        if self.file != STDIN:
+            return self.file
+        return sys.stdin.buffer.read(MAX_BYTES)  # a larger image is cut, and so refused as damaged
 
     def reason(self, error: BadImage) -> str:
         """Return why the image is bad, without its name."""

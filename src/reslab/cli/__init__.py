@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import wraps
 from importlib import metadata
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -151,7 +152,8 @@ def explain(error: Exception, arguments: Sequence[str]) -> int:
     """Print one line about an exception and return the exit status."""
     text = explanation(error, arguments)
     for word in arguments:  # a password in a URL may have spaces, where a message seems to go on
-        text = text.replace(word, without_secrets(word))
+        for shown in (word, str(Path(word))):  # a path has one slash where the URL has two
+            text = text.replace(shown, without_secrets(shown))
     text = " ".join(text.split())
     if len(text) > LONGEST:  # it quotes a file, such as a name of thousands of letters
         text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
