@@ -246,12 +246,14 @@ def test_threads_do_not_change_statistics_and_the_sample_is_seeded() -> None:
     assert not torch.equal(mean, elsewhere)
 
 
-def test_bad_files_are_skipped() -> None:
+def test_bad_files_are_skipped_and_reported() -> None:
     good = noise(3, 6, 6)
     with_bad = a_set([good[0], np.empty(0), good[1]])
     # the bad file is replaced by the next image of its class
     expected = np.stack([good[0], good[1], good[1]]).mean(0)
-    mean, _ = measure_statistics(with_bad, 6, 6, seed=0, threads=2)
+    reasons: list[str] = []
+    mean, _ = measure_statistics(with_bad, 6, 6, seed=0, threads=2, on_bad=reasons.append)
+    assert len(reasons) == 1
     assert torch.allclose(mean, torch.from_numpy(expected).permute(2, 0, 1).float())
 
 

@@ -54,7 +54,7 @@ def fail_one(
     assert "Traceback" not in ended.err, case
     if ended.status == 0:
         name = call.split()[1]
-        if name.startswith("photos/") and name in ended.err.replace("reslab: ", "photos/"):
+        if name.startswith("photos/") and name.removeprefix("photos/") in ended.err:
             return "finished without an image that is named"
         now = without_checkpoints(files(home))
         missing = without_checkpoints(expected).keys() - now.keys()

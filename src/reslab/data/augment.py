@@ -17,6 +17,7 @@ from torch import Generator, Tensor
 
 from reslab.data.datasets import EncodedImages, replace_within_class
 from reslab.data.resize import Box, centre_crop, crop_box, shorter_side
+from reslab.runtime.events import Log
 from reslab.runtime.threads import map_in_order
 
 LEVELS = 255
@@ -199,12 +200,13 @@ def measure_statistics(
     count: int = 10_000,
     seed: int,
     threads: int,
+    on_bad: Log = lambda text: None,
 ) -> tuple[Tensor, Components]:
     """Compute the mean image, float [3, size, size] from 0 to 255, and the colour components.
 
     This uses the centre crops of at most `count` images, sampled with `seed`. Sums are exact, so
     the result depends on neither the order nor the number of threads. Bad files are replaced as in
-    training.
+    training; `on_bad` is called with the reason of each.
     """
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     sample = order[:count].sort().values.tolist()
@@ -221,6 +223,8 @@ def measure_statistics(
             # exact: integers far below 2^53
             pixels = image.reshape(-1, 3).astype(np.float64)
             products += pixels.T @ pixels
+    for index in sorted(image_at.reasons):
+        on_bad(image_at.reasons[index])
     pixel_mean = torch.from_numpy(total / len(sample)).permute(2, 0, 1).float()
     pixel_count = len(sample) * size * size
     mean = total.sum((0, 1)) / pixel_count

@@ -252,7 +252,10 @@ def with_statistics(
         components = ALEXNET
     if preprocessing is None or (components is None and recipe.augmentation.colour):
         log(f"measuring colours over {min(len(train), 10_000)} training images")
-        mean, measured = measure_statistics(train, size, resize, seed=0, threads=usable_cores())
+        mean, measured = measure_statistics(
+            train, size, resize, seed=0, threads=usable_cores(),
+            on_bad=lambda reason: log(f"measured without {reason}"),
+        )  # fmt: skip
         components = components or measured
         if preprocessing is None:
             if recipe.pictures.mean == "channel":
