@@ -16,7 +16,8 @@ from tests.detection.untrained import untrained_detector
 
 from reslab.cli import main
 from reslab.cli.predict import SURE, objects_in_words
-from reslab.data.decode import image_format, load_image
+from reslab.data.decode import load_image
+from reslab.data.formats import image_format
 from reslab.detection import predict as library
 from reslab.detection.drawing import draw_detections
 from reslab.detection.predict import (

@@ -13,20 +13,12 @@ import pytest
 import simplejpeg
 from PIL import Image, ImageFile, ImageOps
 
-from reslab.data.decode import (
-    IMAGE_SUFFIXES,
-    MAX_PIXELS,
-    BadImage,
-    image_format,
-    image_size,
-    jpeg_exif,
-    load_image,
-    orientation,
-    rotate,
-    upright,
-)
+from reslab.data.decode import BadImage, image_size, load_image
+from reslab.data.exif import orientation, rotate, upright
+from reslab.data.formats import IMAGE_SUFFIXES, image_format
+from reslab.data.jpeg import MAX_PIXELS, jpeg_exif
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "TGA")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "TGA", "QOI", "SGI", "DDS")
 
 
 def photograph(width: int = 64, height: int = 48, seed: int = 0) -> Image.Image:
@@ -216,10 +208,11 @@ def test_stray_bytes_between_segments_do_no_harm() -> None:
 def test_a_file_that_is_not_an_image_is_refused_with_a_reason() -> None:
     assert reason(b"") == "the file is empty"
     assert reason(bytes(100)) == "the file contains only zero bytes"
-    assert reason(b"<!DOCTYPE html>") == "a web page or SVG, not a photograph"
-    assert reason(b"\0\0\0\x18ftypheic") == "a HEIC or video file; save it as JPEG or PNG"
+    assert reason(b"<!DOCTYPE html>") == "a web page or SVG, which is not read"
+    assert reason(b"\0\0\0\x18ftypisom") == "a video, which is not read"
     assert reason(b"hello") == (
-        "not an image in a supported format (jpeg, png, webp, gif, bmp, tiff, ppm, avif, jp2, tga)"
+        "not an image in a supported format "
+        "(jpeg, png, webp, gif, bmp, tiff, ppm, avif, jp2, tga, qoi, sgi, sun, dds)"
     )
 
 
@@ -235,7 +228,7 @@ def test_a_jpeg_truncated_anywhere_is_refused(options: dict[str, object]) -> Non
     assert reason(middle + b"\xff\xd9").startswith("truncated or damaged JPEG (")
 
 
-@pytest.mark.parametrize("form", ["PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "TGA"])
+@pytest.mark.parametrize("form", [*FORMATS[1:]])
 def test_other_truncated_formats_are_refused(form: str) -> None:
     data = encoded(photograph(), form)
     for end in range(12, len(data) * 3 // 4, 37):
@@ -311,13 +304,11 @@ def test_damaged_real_photographs_cause_no_crash(shared: Path) -> None:
     assert 40 < sum(good) < 160
 
 
-@pytest.mark.parametrize(
-    "form", ["PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "TGA"]
-)
+@pytest.mark.parametrize("form", [*FORMATS[1:], "JPEG2000"])
 def test_damaged_images_in_other_formats_cause_no_crash(form: str) -> None:
     image = photograph(40, 30)
     sources = [encoded(image, form), encoded(image.quantize(16).convert("RGBA"), "PNG")]
-    if form not in ("BMP", "PPM", "JPEG2000", "TGA"):
+    if form not in ("BMP", "PPM", "JPEG2000", "TGA", "QOI", "SGI", "DDS"):
         sources.append(encoded(image, form, save_all=True, append_images=[image]))
     rng = np.random.default_rng(2)
     good = outcomes([(f"{number}.x", mutate(sources, rng)) for number in range(200)])
@@ -361,11 +352,6 @@ def with_size(data: bytes, at: int, order: str, width: int, height: int) -> byte
 def huge_images() -> Iterator[tuple[str, bytes]]:
     small = photograph()
     yield "png", png_of_zeros(60_000, 60_000)
-    for name, frame in (("jpeg", b"\xff\xc0"), ("progressive", b"\xff\xc2")):
-        data = encoded(small, "JPEG", progressive=name == "progressive")
-        yield name, with_size(data, data.index(frame) + 5, ">HH", 65_500, 65_500)
-    data = encoded(small.convert("CMYK"), "JPEG")
-    yield "cmyk", with_size(data, data.index(b"\xff\xc0") + 5, ">HH", 65_500, 65_500)
     data = encoded(small.convert("L"), "GIF")
     yield "gif", with_size(data, 6, "<HH", 65_500, 65_500)
     yield "gif frame", with_size(data, data.index(b"\x2c\0\0\0\0") + 5, "<HH", 65_500, 65_500)
@@ -380,7 +366,7 @@ def huge() -> dict[str, bytes]:
 
 @pytest.mark.parametrize(
     "kind",
-    ["png", "jpeg", "progressive", "cmyk", "gif", "gif frame", "gif frame, less", "bmp"],
+    ["png", "gif", "gif frame", "gif frame, less", "bmp"],
 )
 def test_a_huge_image_is_refused_by_its_header(huge: dict[str, bytes], kind: str) -> None:
     times = []

@@ -27,7 +27,7 @@ def test_a_long_list_is_shortened() -> None:
 
 
 def test_each_kind_has_a_line_and_the_most_frequent_suffix_is_first(tmp_path: Path) -> None:
-    for name in ("a.txt", "b.TXT", "c.heic", "noext", "classes.csv"):
+    for name in ("a.txt", "b.TXT", "c.jxl", "noext", "classes.csv"):
         (tmp_path / name).touch()
     left_out, entries = LeftOut(), sorted(os.scandir(tmp_path), key=lambda entry: entry.name)
     for entry in entries:
@@ -35,8 +35,8 @@ def test_each_kind_has_a_line_and_the_most_frequent_suffix_is_first(tmp_path: Pa
         left_out.add_beside(entry, is_folder=False)
     left_out.no_classes.append("docs")
     assert left_out.notes("val/") == (
-        "5 files in val/ left out: 2 .txt, 1 .heic, 1 .csv, 1 no suffix",
-        "4 files beside the class folders in val/ left out: 2 .txt, 1 .heic, 1 no suffix",
+        "5 files in val/ left out: 2 .txt, 1 .jxl, 1 .csv, 1 no suffix",
+        "4 files beside the class folders in val/ left out: 2 .txt, 1 .jxl, 1 no suffix",
         "1 folder in val/ without images left out: docs",
     )
     assert LeftOut().notes("val/") == ()

@@ -275,13 +275,13 @@ def test_a_folder_without_images_is_a_class_only_if_it_is_meant_as_one(tmp_path:
         "3 files left out: 2 .py, 1 .md",
         "2 folders without images left out: code, docs",
     )
-    plant(tmp_path, cow="0.HEIC 1.HEIC")
+    plant(tmp_path, cow="0.JXL 1.JXL")
     assert refusal(tmp_path) == (
-        "cow has no images in a format that is read, but 2 files such as cow/0.HEIC: save them as "
+        "cow has no images in a format that is read, but 2 files such as cow/0.JXL: save them as "
         "JPEG or PNG"
     )
-    (tmp_path / "cow/0.HEIC").unlink()
-    (tmp_path / "cow/1.HEIC").rename(tmp_path / "cow/1")
+    (tmp_path / "cow/0.JXL").unlink()
+    (tmp_path / "cow/1.JXL").rename(tmp_path / "cow/1")
     (tmp_path / "cow/1").write_bytes(b"\xff\xd8\xff\xe0")
     assert refusal(tmp_path) == (
         "cow has no files with the suffix of an image, but cow/1 is a JPEG: rename it and its like"
@@ -308,7 +308,7 @@ def test_an_empty_class_is_refused_in_training_and_noted_in_validation(tmp_path:
 
 
 def test_files_that_are_not_read_are_counted_by_suffix(tmp_path: Path) -> None:
-    plant(tmp_path, train=f"{TRAIN} ant/0.txt ant/more/1.TXT bee/2.heic x", val=f"{TEST} ant/a.xml")
+    plant(tmp_path, train=f"{TRAIN} ant/0.txt ant/more/1.TXT bee/2.jxl x", val=f"{TEST} ant/a.xml")
     (tmp_path / "train/bee/plain").write_bytes(b"")
     (tmp_path / "train/bee/up").symlink_to("..")
     plant(tmp_path, **{"": "README.md 0 classes.csv", "$RECYCLE.BIN": "0"})
@@ -318,7 +318,7 @@ def test_files_that_are_not_read_are_counted_by_suffix(tmp_path: Path) -> None:
     assert sets.train.notes == (
         "2 files beside the parts left out: 1 .jpg, 1 .md",
         "1 system folder left out: $RECYCLE.BIN",
-        "4 files in train/ left out: 2 .txt, 1 .heic, 1 no suffix",
+        "4 files in train/ left out: 2 .txt, 1 .jxl, 1 no suffix",
         "1 link to folders in class folders in train/ left out",
         "1 file beside the class folders in train/ left out: 1 .jpg",
     )

@@ -125,7 +125,7 @@ def test_a_bad_image_yields_an_error_among_the_answers(model: Path, tmp_path: Pa
     assert [str(answer) for answer in answers if isinstance(answer, BadImage)] == [
         f"{bad}: no such file or directory",
         "the image: not an image in a supported format "
-        "(jpeg, png, webp, gif, bmp, tiff, ppm, avif, jp2, tga)",
+        "(jpeg, png, webp, gif, bmp, tiff, ppm, avif, jp2, tga, qoi, sgi, sun, dds)",
     ]
     with pytest.raises(BadImage, match=r"missing\.jpg"):
         predictor.detect([image(1), bad])

@@ -82,14 +82,14 @@ CLASS_FAULTS: dict[str, Fault] = {
         validation and (validation / "cat").rename(validation / "Cat ")
     ),
     "one image of a class": lambda root, train, validation: images(train / "fox", 1),
-    "a class of HEIC": lambda root, train, validation: (
-        (train / "fox").mkdir(), (train / "fox" / "a.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    "a class of JPEG XL": lambda root, train, validation: (
+        (train / "fox").mkdir(), (train / "fox" / "a.jxl").write_bytes(b"\xff\n")
     ),
     "a folder of texts": lambda root, train, validation: (
         (train / "docs").mkdir(), (train / "docs" / "a.md").write_text("notes")
     ),
     "other files": lambda root, train, validation: [
-        (train / "cat" / f"a{suffix}").write_bytes(b"text") for suffix in (".txt", ".heic", "")
+        (train / "cat" / f"a{suffix}").write_bytes(b"text") for suffix in (".txt", ".jxl", "")
     ],
     "images beside the classes": lambda root, train, validation: images(train, 2),
     "an unlabelled test part": unlabelled_test,

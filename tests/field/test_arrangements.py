@@ -18,8 +18,8 @@ from reslab.cli import main
 from reslab.data.boxes.sets import DetectionSet, DetectionSplits
 from reslab.data.class_names import fold
 from reslab.data.datasets import EncodedImages
-from reslab.data.decode import IMAGE_SUFFIXES
 from reslab.data.folder import open_folder
+from reslab.data.formats import IMAGE_SUFFIXES
 from reslab.data.loader import BadFileLimit
 from reslab.detection.loader import replace_by_next
 from reslab.detection.recipe import DetectionRecipe
@@ -50,7 +50,9 @@ def open_boxes(folder: Path) -> DetectionSplits:
     assert isinstance(recipe, DetectionRecipe)
     sets, _ = open_training_data(recipe, inputs)
     for images in (sets.train, sets.test):
-        replace_by_next(images.image, BadFileLimit(len(images), 1, print, SingleProcess()))(0)
+        replace_by_next(images.scaled_image, BadFileLimit(len(images), 1, print, SingleProcess()))(
+            0
+        )
     return sets
 
 
@@ -157,7 +159,7 @@ def images_in(folder: Path) -> list[str]:
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         files += [os.path.relpath(os.path.join(place, name), folder) for name in names]
-    return [file for file in files if file.lower().endswith((*IMAGE_SUFFIXES, ".heic"))]
+    return [file for file in files if file.lower().endswith((*IMAGE_SUFFIXES, ".jxl"))]
 
 
 def read_files(images: EncodedImages | DetectionSet, folder: Path) -> set[str]:

@@ -107,9 +107,9 @@ def test_every_usual_format_is_read(suffix: str, tmp_path: Path) -> None:
 def test_every_verb_says_what_it_leaves_out(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     folder = grow(tmp_path / "images", ant=6, bee=6)
     for number in range(3):
-        (folder / "ant" / f"{number}.heic").write_bytes(b"")
+        (folder / "ant" / f"{number}.jxl").write_bytes(b"")
         (folder / "bee" / f"{number}.txt").write_text("an insect")
-    line = "6 files left out: 3 .heic, 3 .txt"
+    line = "6 files left out: 3 .jxl, 3 .txt"
     assert open_folder(folder).train.notes == (line,)
     events: list[str] = []
     pack(folder, tmp_path / "out", on_event=lambda event: events.append(str(event.get("text"))))

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from reslab.data.decode import IMAGE_SUFFIXES, IMAGE_TYPES, UNNAMED, BadImage, ImageInput
+from reslab.data.decode import IMAGE_TYPES, UNNAMED, BadImage, ImageInput
+from reslab.data.formats import HEIC_SUFFIXES, IMAGE_SUFFIXES, READ_HEIC
 from reslab.runtime.files import MAX_BYTES
 from reslab.runtime.text import printable
 
@@ -80,13 +81,15 @@ def find_images(given: ImageInput | Sequence[ImageInput]) -> tuple[list[InputIma
 def images_in(folder: str) -> tuple[list[InputImage], int]:
     """Return the images in a folder and its subfolders, and the number of other files."""
     images: list[InputImage] = []
-    others = 0
+    others, heic = 0, False
     for place, subfolders, names in os.walk(folder):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         files = sorted(name for name in names if not name.startswith("."))
         chosen = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
         others += len(files) - len(chosen)
+        heic |= any(name.lower().endswith(HEIC_SUFFIXES) for name in files)
         images += [InputImage(os.path.join(place, name), folder) for name in chosen]
     if not images:
-        raise ValueError(f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)})")
+        line = f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)})"
+        raise ValueError(f"{line}; {READ_HEIC} reads HEIC" if heic else line)
     return images, others

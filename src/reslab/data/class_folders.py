@@ -8,20 +8,21 @@ from pathlib import Path
 import torch
 
 from reslab.data.datasets import EncodedImages
-from reslab.data.decode import IMAGE_SUFFIXES, BadImage, image_format
+from reslab.data.decode import BadImage
+from reslab.data.formats import (
+    ENOUGH,
+    IMAGE_SUFFIXES,
+    UNREAD_SUFFIXES,
+    image_format,
+    is_read,
+    way_to_read,
+)
 from reslab.data.left_out import LeftOut, count_of, is_system_folder
 from reslab.data.shards.foreign import is_foreign
 from reslab.data.shards.index import INDEX
 from reslab.data.unlabelled import without_classes
 from reslab.errors import os_reason
 from reslab.runtime.files import read_regular
-
-# images and films that are not read: a folder of them is meant to be a class
-UNREAD_SUFFIXES = (
-    ".heic", ".heif", ".jxl", ".psd", ".exr", ".hdr", ".raw", ".dng", ".cr2",
-    ".cr3", ".nef", ".arw", ".orf", ".rw2", ".dcm", ".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v",
-    ".mpg", ".mpeg", ".wmv",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -174,10 +175,11 @@ def _no_images(root: Path, id_: str, others: Sequence[tuple[str, os.DirEntry[str
     if unread:
         return (
             f"{folder} has no images in a format that is read, but {count_of(len(unread), 'file')} "
-            f"such as {unread[0]}: save them as JPEG or PNG"
+            f"such as {unread[0]}: {way_to_read(os.path.splitext(unread[0])[1])}"
         )
     for file, entry in others:
-        if kind := format_by_content(entry):
+        kind = format_by_content(entry)
+        if kind and is_read(kind):
             return (
                 f"{folder} has no files with the suffix of an image, but {file} is a "
                 f"{kind.upper()}: rename it and its like"
@@ -191,7 +193,7 @@ def format_by_content(entry: os.DirEntry[str]) -> str | None:
         if not entry.is_file():  # reading a pipe could block forever
             return None
         with open(entry, "rb") as file:
-            return image_format(file.read(16))
+            return image_format(file.read(ENOUGH))
     except OSError:
         return None
 

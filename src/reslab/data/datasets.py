@@ -96,7 +96,10 @@ class EncodedImages:
         yield from coming
 
 
-class ReplaceBad:
+Loaded = TypeVar("Loaded")  # a decoded image
+
+
+class ReplaceBad(Generic[Loaded]):
     """Load images by index, and replace bad images in a way that depends on the set alone.
 
     `candidates` yields an index and then its possible replacements, in order of preference;
@@ -106,15 +109,15 @@ class ReplaceBad:
 
     def __init__(
         self,
-        image: Callable[[int], np.ndarray],
+        image: Callable[[int], Loaded],
         candidates: Callable[[int], Iterator[int]],
         failure: Callable[[int], str],
     ) -> None:
         self.image, self.candidates, self.failure = image, candidates, failure
         self.reasons: dict[int, str] = {}  # why each bad image is bad, by index
 
-    def __call__(self, index: int) -> tuple[np.ndarray, int, list[int]]:
-        """Return an image, RGB uint8 [H, W, 3], its index, and the bad indices tried before it."""
+    def __call__(self, index: int) -> tuple[Loaded, int, list[int]]:
+        """Return an image, its index, and the bad indices tried before it."""
         bad = []
         for candidate in self.candidates(index):
             if candidate not in self.reasons:
@@ -129,7 +132,7 @@ class ReplaceBad:
         )
 
 
-def replace_within_class(images: EncodedImages) -> ReplaceBad:
+def replace_within_class(images: EncodedImages) -> ReplaceBad[np.ndarray]:
     """Return a loader that replaces a bad image by the next good image of its class, cyclically."""
 
     def candidates(index: int) -> Iterator[int]:

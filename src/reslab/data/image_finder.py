@@ -8,7 +8,7 @@ from pathlib import Path
 from unicodedata import normalize
 
 from reslab.data.class_folders import is_folder, is_system_folder, list_folder
-from reslab.data.decode import IMAGE_SUFFIXES
+from reslab.data.formats import IMAGE_SUFFIXES
 from reslab.data.part_names import Part, part_of_name
 from reslab.data.parts import WRAPPERS
 

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from reslab.data.formats import FORMATS, HEIC_SUFFIXES, way_to_read
+
 CLASS_LIST = "classes.csv"  # read with the class folders beside it
 SHOWN = 6  # suffixes or names in a note
 # folders created by operating systems, file servers and archivers; `thumbs` may be a class
@@ -42,7 +44,9 @@ def suffix_of(name: str) -> str:
 def count_suffixes(suffixes: Counter[str], where: str) -> str:
     """Return a line about files that are left out, with the number of each suffix."""
     kinds = [f"{number:,} {suffix}" for suffix, number in suffixes.most_common()]
-    return f"{count_of(suffixes.total(), 'file')}{where} left out: {shorten(kinds)}"
+    line = f"{count_of(suffixes.total(), 'file')}{where} left out: {shorten(kinds)}"
+    heic = [suffix for suffix in HEIC_SUFFIXES if suffix in suffixes and suffix not in FORMATS]
+    return f"{line} ({way_to_read(heic[0])})" if heic else line
 
 
 @dataclass

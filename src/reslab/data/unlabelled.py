@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from reslab.data.decode import IMAGE_SUFFIXES
+from reslab.data.formats import IMAGE_SUFFIXES
 from reslab.data.left_out import shorten
 from reslab.data.location import TABLE_SUFFIXES
 from reslab.data.shards.tar_files import is_shard

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from reslab.data.boxes.sets import Detections, DetectionSet
 from reslab.data.class_names import ClassIndex
-from reslab.data.decode import BadImage
+from reslab.data.decode import BadImage, ScaledImage
 from reslab.detection.box_ops import (
     REGION_STDS,
     box_voting,
@@ -248,14 +248,14 @@ def detect_set(
     detectors = [prepare_for_inference(detector) for detector in detectors]
     results: dict[int, Detections | str] = {}  # of this process: index -> detections or error
     indices = range(processes.rank, len(images), processes.count)
-    decoded = decode_ahead(images.image, indices, cores_for(processes))
-    for index, pixels in zip(indices, decoded, strict=True):
+    decoded = decode_ahead(images.scaled_image, indices, cores_for(processes))
+    for index, image in zip(indices, decoded, strict=True):
         check_stop()
-        if isinstance(pixels, BadImage):
-            results[index] = line = f"{pixels}; left out"
+        if isinstance(image, BadImage):
+            results[index] = line = f"{image}; left out"
             on_progress(line)
             continue
-        detections = detect_with_ensemble(detectors, pixels, search)
+        detections = detect_with_ensemble(detectors, image.pixels, search).scaled(*image.ratio)
         known = detections.take(labels[detections.labels] >= 0)
         results[index] = replace(known, labels=labels[known.labels])
         on_progress(None)
@@ -276,11 +276,11 @@ def detect_set(
 
 
 def decode_ahead(
-    load: Callable[[Source], np.ndarray], sources: Iterable[Source], threads: int
-) -> Iterator[np.ndarray | BadImage]:
+    load: Callable[[Source], ScaledImage], sources: Iterable[Source], threads: int
+) -> Iterator[ScaledImage | BadImage]:
     """Decode images ahead of time in threads; yield the error in place of a bad image."""
 
-    def load_or_error(source: Source) -> np.ndarray | BadImage:
+    def load_or_error(source: Source) -> ScaledImage | BadImage:
         try:
             return load(source)
         except BadImage as error:

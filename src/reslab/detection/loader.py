@@ -5,12 +5,12 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from reslab.data.boxes.sets import DetectionSet, GroundTruth, GroundTruthTable
 from reslab.data.datasets import ReplaceBad
+from reslab.data.decode import ScaledImage
 from reslab.data.loader import CPU, BadFileLimit, Draws
 from reslab.data.sampler import ShuffleSampler, Stream, make_generator
 from reslab.detection.box_ops import boxes_to_network, clip, large_enough, resize_image
@@ -33,7 +33,9 @@ class Example:
     seed: tuple[int, ...]  # random seed for sampling anchors and regions
 
 
-def replace_by_next(image: Callable[[int], np.ndarray], limit: BadFileLimit) -> ReplaceBad:
+def replace_by_next(
+    image: Callable[[int], ScaledImage], limit: BadFileLimit
+) -> ReplaceBad[ScaledImage]:
     """Return a reader that replaces a bad image with the next good one.
 
     The reader raises ValueError if more consecutive images are bad than `limit` allows in total.
@@ -129,19 +131,20 @@ class DetectionLoader:
             for index, (side, mirror), position in zip(*(n.tolist() for n in numbers), strict=True)
         ]
 
-    def _image(self, index: int) -> np.ndarray:
-        """Return a training image as RGB bytes [H, W, 3]."""
-        return self.train.image(self.rows[index])
+    def _image(self, index: int) -> ScaledImage:
+        """Return a training image."""
+        return self.train.scaled_image(self.rows[index])
 
     def _example(
         self, index: int, shorter: int, flip: bool, seed: tuple[int, ...]
     ) -> tuple[Example, list[int]]:
         """Return the example for an image or its replacement, and the bad images it replaces."""
-        image, index, bad = self.image(index)
+        scaled, index, bad = self.image(index)
+        image, full = scaled.pixels, (scaled.width, scaled.height)
         truth = self.train.truths[self.rows[index]]
         pixels = torch.from_numpy(resize_image(image, shorter, self.longest, flip))
-        original, resized = ((size[1], size[0]) for size in (image.shape, pixels.shape))
-        boxes = clip(boxes_to_network(truth.boxes, original, resized, flip), *resized)
+        resized = pixels.shape[1], pixels.shape[0]
+        boxes = clip(boxes_to_network(truth.boxes, full, resized, flip), *resized)
         large = large_enough(boxes, MIN_OBJECT_SIDE)
         objects, crowds = truth.trainable & large, truth.crowd & large
         example = Example(
@@ -149,7 +152,7 @@ class DetectionLoader:
             boxes[objects].to(self.device),
             truth.labels[objects].to(self.device),
             boxes[crowds].to(self.device),
-            resized[0] / original[0],
+            resized[0] / full[0],
             seed,
         )
         return example, bad

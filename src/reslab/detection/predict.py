@@ -11,7 +11,7 @@ import torch
 
 import reslab
 from reslab.data.boxes.sets import Detections
-from reslab.data.decode import IMAGE_TYPES, BadImage, ImageInput, load_image
+from reslab.data.decode import IMAGE_TYPES, BadImage, ImageInput, ScaledImage, load_scaled
 from reslab.detection.inference import (
     IMAGES_AHEAD,
     Detector,
@@ -118,9 +118,9 @@ class Detection:
 class DetectedImage:
     """A decoded image and the objects detected in it."""
 
-    pixels: np.ndarray  # RGB uint8 [H, W, 3], upright
-    detections: Detections
-    objects: list[Detection]  # the detections with class names, best first
+    pixels: np.ndarray  # RGB uint8 [H, W, 3], upright; a very large image is reduced
+    detections: Detections  # in `pixels`
+    objects: list[Detection]  # the detections at full size with class names, best first
 
 
 @dataclass(frozen=True)
@@ -176,26 +176,27 @@ class DetectorPredictor:
 
         Threads read and decode the images ahead of the detector.
         """
-        for pixels in decode_ahead(load_image, images, min(usable_cores(), IMAGES_AHEAD)):
-            yield pixels if isinstance(pixels, BadImage) else self._detect(pixels)
+        for image in decode_ahead(load_scaled, images, min(usable_cores(), IMAGES_AHEAD)):
+            yield image if isinstance(image, BadImage) else self._detect(image)
 
-    def _detect(self, pixels: np.ndarray) -> DetectedImage:
+    def _detect(self, image: ScaledImage) -> DetectedImage:
         try:
-            detections = detect_objects(self.detector, pixels, self.search)
+            detections = detect_objects(self.detector, image.pixels, self.search)
         except RuntimeError as error:  # infinite or NaN
             place = f"{model_file(self.path)}: " if self.path else ""
             raise RuntimeError(f"{place}{error}") from None
         detections = detections.take(detections.scores >= self.threshold)
         classes, ids = self.detector.classes, self.detector.ids
+        full = detections.scaled(*image.ratio)
         rows = zip(
-            detections.labels.tolist(), detections.scores.tolist(), detections.boxes.tolist(),
+            detections.labels.tolist(), detections.scores.tolist(), full.boxes.tolist(),
             strict=True,
         )  # fmt: skip
         objects = [
             Detection(classes[label], score, (x0, y0, x1, y1), ids[label])
             for label, score, (x0, y0, x1, y1) in rows
         ]
-        return DetectedImage(pixels, detections, objects)
+        return DetectedImage(image.pixels, detections, objects)
 
 
 def load_detector_predictor(

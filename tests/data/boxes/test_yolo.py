@@ -222,10 +222,10 @@ def test_labels_without_an_image_are_noted(tmp_path: Path) -> None:
 
 
 def test_files_that_are_not_read_are_counted(tmp_path: Path) -> None:
-    files = {"data.yaml": YAML, "images/train/d.heic": "", "images/val/e.heic": "", "a.docx": ""}
+    files = {"data.yaml": YAML, "images/train/d.jxl": "", "images/val/e.jxl": "", "a.docx": ""}
     sets = open_detection(plant(tmp_path, TRAIN_VAL | files))
     (note,) = sets.train.notes
-    assert note.endswith(": 2 files beside the images left out: 2 .heic")
+    assert note.endswith(": 2 files beside the images left out: 2 .jxl")
 
 
 def test_the_data_file_itself_is_not_the_folder(tmp_path: Path) -> None:

@@ -101,11 +101,14 @@ JPEG = encoded(image(900), "JPEG")
 PNG = encoded(image(901), "PNG")
 
 # kind -> a file name and bytes: one fault each, put into a class of a clean folder
+HEIC = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic"
 FILES: dict[str, tuple[str, bytes]] = {
     "empty": ("empty.jpg", b""),
     "truncated": ("truncated.jpg", JPEG[: len(JPEG) * 2 // 3]),
     "corrupt": ("corrupt.png", PNG[:60] + bytes(40) + PNG[100:]),
     "not an image": ("page.jpg", b"<!DOCTYPE html><title>404</title>"),
+    "HEIC": ("iphone.jpg", HEIC),
+    "HEIC left out": ("iphone.image", HEIC),
     "too large": ("bomb.png", bomb()),
     "too small": ("tiny.png", encoded(image(902, 1, 5), "PNG")),
     "small": ("small.png", encoded(image(903, 40, SIZE - 1), "PNG")),

@@ -51,7 +51,7 @@ SPOILT: dict[str, tuple[Spoil, str, str]] = {
     "missing image": (lambda _, root: (root / "images/nine.png").unlink(), "images/nine.png", ""),
     "bad image": (
         lambda _, root: (root / "images/nine.png").write_bytes(b"<html>"),
-        "images/nine.png", "a web page or SVG, not a photograph",
+        "images/nine.png", "a web page or SVG, which is not read",
     ),
     "other size": (
         lambda _, root: image(root / "images/nine.png", 8, (30, 40)),

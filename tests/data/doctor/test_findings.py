@@ -1,6 +1,7 @@
 """The folder doctor: a clean folder, each fault alone, and all faults at once."""
 
 import os
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -21,7 +22,6 @@ from tests.data.doctor.spoilt_folders import (
 )
 
 from reslab.data.class_folders import images_by_class
-from reslab.data.decode import IMAGE_SUFFIXES
 from reslab.data.doctor.advice import IMAGE_ADVICE, IMBALANCE
 from reslab.data.doctor.findings import diagnose
 from reslab.data.doctor.inspect import (
@@ -33,7 +33,13 @@ from reslab.data.doctor.inspect import (
 )
 from reslab.data.doctor.scan import FolderScan, scan_folder
 from reslab.data.folder import FolderPart, open_folder_parts
+from reslab.data.formats import IMAGE_SUFFIXES
 from reslab.data.shards.writer import Packing, pack_sets
+
+
+@pytest.fixture(autouse=True)
+def without_heic(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
 
 
 def test_a_clean_folder_has_no_findings(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from reslab.data.boxes.annotations import Annotations
 from reslab.data.boxes.sets import UNKNOWN_SIZE
 from reslab.data.class_folders import Problem, is_system_folder
 from reslab.data.class_names import clean
-from reslab.data.decode import IMAGE_SUFFIXES, BadImage, image_size
+from reslab.data.decode import BadImage, image_size
+from reslab.data.formats import IMAGE_SUFFIXES
 from reslab.data.left_out import count_of, count_suffixes, suffix_of
 from reslab.data.part_names import Part, part_of_name
 from reslab.runtime.files import MAX_BYTES, open_regular

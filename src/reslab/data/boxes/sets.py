@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from reslab.data.datasets import Splits
-from reslab.data.decode import BadImage, load_image
+from reslab.data.decode import BadImage, ScaledImage, load_scaled
 
 UNKNOWN_SIZE = (0, 0)  # of an image whose size is not annotated, and cannot be read
 
@@ -61,6 +61,12 @@ class Detections:
     def take(self, indices: Tensor) -> "Detections":
         """Return the detections at `indices`, which are integers or a boolean mask."""
         return Detections(self.boxes[indices], self.scores[indices], self.labels[indices])
+
+    def scaled(self, across: float, down: float) -> "Detections":
+        """Return the detections in an image that is enlarged by two factors."""
+        if across == down == 1:
+            return self
+        return replace(self, boxes=self.boxes * torch.tensor([across, down] * 2))
 
 
 class GroundTruthTable(Sequence[GroundTruth]):
@@ -132,21 +138,25 @@ class DetectionSet:
         )
 
     def image(self, index: int) -> np.ndarray:
-        """Decode an image, RGB uint8 [H, W, 3].
+        """Decode an image, RGB uint8 [H, W, 3]; a very large one is reduced."""
+        return self.scaled_image(index).pixels
+
+    def scaled_image(self, index: int) -> ScaledImage:
+        """Decode an image; its boxes are in pixels of its full size.
 
         Raise BadImage if it cannot be decoded, or if its size is not as annotated, because the
         boxes would not fit.
         """
         file = self.files[index]
-        rgb = load_image(self.read(file), file)
-        height, width = rgb.shape[:2]
+        image = load_scaled(self.read(file), file)
+        width, height = image.width, image.height
         if tuple(self.sizes[index]) not in ((width, height), UNKNOWN_SIZE):
             wide, high = self.sizes[index]
             reason = f"{width} x {height} pixels, but annotated as {wide} x {high}"
             if (high, wide) == (width, height):
                 reason += ", its size before the EXIF rotation"
             raise BadImage(f"{file}: {reason}")
-        return rgb
+        return image
 
 
 DetectionSplits = Splits[DetectionSet]

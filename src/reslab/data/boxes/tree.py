@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from reslab.data.class_folders import is_folder, is_system_folder
-from reslab.data.decode import IMAGE_SUFFIXES
+from reslab.data.formats import IMAGE_SUFFIXES
 
 MAX_DEPTH = 6  # levels of folders below the opened one
 # usual names for a folder of images, the most usual first

@@ -17,7 +17,7 @@ from reslab.data.boxes.voc_homes import VocHome
 from reslab.data.boxes.voc_lists import list_with
 from reslab.data.boxes.voc_xml import CORNERS, XmlAnnotation
 from reslab.data.class_folders import Problem
-from reslab.data.decode import IMAGE_SUFFIXES
+from reslab.data.formats import IMAGE_SUFFIXES
 from reslab.errors import os_reason
 from reslab.runtime.files import read_regular
 

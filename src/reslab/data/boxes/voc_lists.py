@@ -9,7 +9,7 @@ from unicodedata import normalize
 
 from reslab.data.boxes.tree import inner_folders
 from reslab.data.boxes.voc_homes import VocHome
-from reslab.data.decode import IMAGE_SUFFIXES
+from reslab.data.formats import IMAGE_SUFFIXES
 from reslab.data.part_names import Part, part_of_name
 from reslab.runtime.files import read_text
 

@@ -26,7 +26,7 @@ from reslab.data.boxes.yolo_labels import (
     part_of_path,
     text_files,
 )
-from reslab.data.decode import IMAGE_SUFFIXES
+from reslab.data.formats import IMAGE_SUFFIXES
 from reslab.data.left_out import count_of
 from reslab.data.part_names import Part, part_of_name
 

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from reslab.data.formats import READ_HEIC
+
 SMALL = 8  # an image that must be enlarged by more than this factor spoils a run
 FEW = 10  # a class with fewer images is worth a remark
 IMBALANCE = 10  # so is a class that the largest class exceeds by more than this factor
@@ -65,9 +67,8 @@ IMAGE_ADVICE = {
     "empty": _bad_file(_AGAIN),
     "truncated": _bad_file(_AGAIN),
     "corrupt": _bad_file(f"{_AGAIN}; if an image editor still opens it, save it again"),
-    "not an image": _bad_file(
-        "find out what it is (a web page: a failed download; HEIC: save it as JPEG), or delete it"
-    ),
+    "HEIC": _bad_file(f"{READ_HEIC} reads it, or save it as JPEG"),
+    "not an image": _bad_file("find out what it is (a web page: a failed download), or delete it"),
     "too large": _bad_file("reduce its size in an image editor, or delete it"),
     # images that mislead
     "too small": _spoils(
@@ -100,9 +101,8 @@ IMAGE_ADVICE = {
     "unknown suffix": _remark(
         "not read: an image by its content, but not by its name", "rename it"
     ),
-    "other file": _remark(
-        "not read: not an image", "nothing, or move it elsewhere; save HEIC as JPEG"
-    ),
+    "HEIC left out": _remark("not read: a HEIC image", f"{READ_HEIC} reads it, or save it as JPEG"),
+    "other file": _remark("not read: not an image", "nothing, or move it elsewhere"),
     "outside": _remark(
         "not read: it is not in a class folder", "move it into one if it should be read"
     ),

@@ -30,6 +30,7 @@ from reslab.data.doctor.advice import ADVICE, FEW, IMBALANCE, SMALL, Advice
 from reslab.data.doctor.inspect import ImageInfo
 from reslab.data.doctor.scan import FolderScan
 from reslab.data.folder import WHOLE_FOLDER, FolderPart
+from reslab.data.formats import is_read
 from reslab.data.resize import too_thin
 
 
@@ -65,7 +66,12 @@ def diagnose(scan: FolderScan, infos: list[list[ImageInfo]], size: int) -> tuple
         *_class_list_cases(scan),
         *_image_cases(scan, infos, size),
         *_copies(scan, infos),
-        *(Case("unknown suffix", (file,), f"a {kind.upper()}") for file, kind in scan.misnamed),
+        *(
+            Case("unknown suffix", (file,), f"a {kind.upper()}")
+            if is_read(kind)
+            else Case("HEIC left out", (file,))
+            for file, kind in scan.misnamed
+        ),
         *(Case("other file", (file,)) for file in scan.others),
         *(Case("outside", (file,), reason) for file, reason in outside),
         *_class_cases({part.name: part for part in scan.parts}),

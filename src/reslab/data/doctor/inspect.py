@@ -1,35 +1,32 @@
 """Read and decode every image in a folder once, in threads, and describe each file."""
 
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 
-import simplejpeg
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from reslab.data.boxes.annotations import Annotations
 from reslab.data.class_folders import FolderReader
-from reslab.data.decode import (
-    FORMATS,
-    BadImage,
-    TooLarge,
-    image_format,
-    jpeg_exif,
-    load_image,
-    open_lazily,
-    orientation,
-)
+from reslab.data.decode import BadImage, TooLarge, load_scaled, open_lazily
 from reslab.data.doctor.scan import FolderScan
+from reslab.data.exif import orientation
+from reslab.data.formats import FORMATS, image_format, is_read
+from reslab.data.jpeg import jpeg_exif, jpeg_header
 from reslab.runtime.threads import map_in_order, usable_cores
 
 BITS_PER_SAMPLE, ORIENTATION = 258, 274  # tags of a TIFF
 READ_AHEAD = 4  # files read ahead per thread
 
+# formats whose length is known only when they are decoded
+DECODED_TO_THE_END = ("tiff", "ppm", "tga", "qoi", "sgi", "sun", "dds")
+
 # The kinds of findings for files that cannot be decoded; each file has exactly one.
-PROBLEMS = ("unreadable", "empty", "truncated", "corrupt", "not an image", "too large")
+PROBLEMS = ("unreadable", "empty", "truncated", "corrupt", "HEIC", "not an image", "too large")
 # The kinds of findings for files that can be decoded; a file may have several.
 ODDITIES = ("16-bit", "CMYK", "alpha", "palette", "grey", "rotated", "animated", "wrong suffix")
 
@@ -93,19 +90,19 @@ def inspect(read: Callable[[str], bytes], file: str, *, named: bool = True) -> I
     except ValueError:
         return ImageInfo("unreadable", "an invalid file name")
     try:
-        rgb = load_image(data, file)
+        image = load_scaled(data, file)
     except BadImage as bad:
-        return ImageInfo(_problem(data, bad), str(bad).removeprefix(f"{file}: "))
-    kind = image_format(data)
+        return ImageInfo(_problem(data, file, bad), str(bad).removeprefix(f"{file}: "))
+    kind = image_format(data, file)
     assert kind, "load_image has recognised the format"
-    height, width = rgb.shape[:2]
     suffix = os.path.splitext(file)[1].lower()
     wrong = ("wrong suffix",) if named and FORMATS.get(suffix, kind) != kind else ()
     oddities, turn = _oddities(data, kind, file)
-    digest = blake2b(rgb.data, digest_size=16, salt=f"{width}x{height}".encode()).digest()
+    size = f"{image.width}x{image.height}".encode()
+    digest = blake2b(image.pixels.data, digest_size=16, salt=size).digest()
     return ImageInfo(
-        width=width,
-        height=height,
+        width=image.width,
+        height=image.height,
         digest=int.from_bytes(digest, "little"),
         oddities=(*oddities, *wrong),
         format=kind,
@@ -113,16 +110,17 @@ def inspect(read: Callable[[str], bytes], file: str, *, named: bool = True) -> I
     )
 
 
-def _problem(data: bytes, bad: BadImage) -> str:
+def _problem(data: bytes, file: str, bad: BadImage) -> str:
     if isinstance(bad, TooLarge):
         return "too large"
     if data.count(0) == len(data):
         return "empty"
-    kind = image_format(data)
+    kind = image_format(data, file)
     if kind is None:
         return "not an image"
-    # only Pillow knows how long these should be
-    unknown = kind in ("tiff", "ppm", "tga") and "file is truncated" in str(bad)
+    if not is_read(kind):
+        return "HEIC"
+    unknown = kind in DECODED_TO_THE_END and re.search("truncated|not enough", str(bad))
     short = is_cut_short(data, kind) or unknown
     return "truncated" if short else "corrupt"
 
@@ -150,10 +148,8 @@ def is_cut_short(data: bytes, kind: str) -> bool:
 def _oddities(data: bytes, kind: str, file: str) -> tuple[tuple[str, ...], int]:
     """Return the oddities and the EXIF orientation of an image that can be decoded."""
     if kind == "jpeg":
-        try:
-            space = simplejpeg.decode_jpeg_header(data)[2]
-        except ValueError:
-            space = ""
+        header = jpeg_header(data)
+        space = header[1] if header else ""
         colours = {"Gray": ("grey",), "CMYK": ("CMYK",), "YCCK": ("CMYK",)}.get(space, ())
         turn = orientation(jpeg_exif(data)[0])
         return colours + (("rotated",) if turn > 1 else ()), turn

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from reslab.data.class_folders import OnProblem, list_folder, subfolders
 from reslab.data.datasets import EncodedImages
-from reslab.data.decode import IMAGE_SUFFIXES
+from reslab.data.formats import IMAGE_SUFFIXES
 from reslab.data.image_finder import ImageFinder, list_files
 from reslab.data.labels.choose import (
     TABLE_FOLDERS,

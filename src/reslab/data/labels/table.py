@@ -11,7 +11,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from reslab.data.class_names import clean
-from reslab.data.decode import IMAGE_SUFFIXES
+from reslab.data.formats import IMAGE_SUFFIXES
 from reslab.data.image_finder import ImageFinder
 from reslab.data.labels.columns import (
     Columns,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
-from reslab.data.decode import IMAGE_SUFFIXES
+from reslab.data.formats import IMAGE_SUFFIXES
 from reslab.data.left_out import is_system_folder
 from reslab.data.part_names import Part, part_of_name
 from reslab.data.shards.samples import has_samples

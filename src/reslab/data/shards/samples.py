@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from reslab.data.decode import IMAGE_SUFFIXES
+from reslab.data.formats import IMAGE_SUFFIXES
 from reslab.data.left_out import suffix_of
 from reslab.data.shards.tar_files import open_plain, read_members
 from reslab.errors import os_reason

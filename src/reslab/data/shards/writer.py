@@ -14,7 +14,8 @@ import simplejpeg
 import torch
 
 from reslab.data.datasets import EncodedImages
-from reslab.data.decode import BadImage, image_format, load_image
+from reslab.data.decode import BadImage, load_image
+from reslab.data.formats import image_format
 from reslab.data.resize import resize_whole, shorter_side
 from reslab.data.shards.draft import Draft, drafting
 from reslab.data.shards.index import COLUMNS, INDEX, Index, Shard, index_bytes

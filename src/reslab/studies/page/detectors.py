@@ -172,14 +172,15 @@ def album_of(family: Sequence[FinalDetections]) -> Album:
 
 def draw_row(index: int, images: DetectionSet, family: Sequence[FinalDetections]) -> list[str]:
     """Return drawings of an image: its ground truth, then each run's detections."""
-    pixels = images.image(index)
+    image = images.scaled_image(index)
+    reduce = [1 / factor for factor in image.ratio]
     truth = images.truths[index]
-    boxes = Detections(truth.boxes, torch.ones(len(truth)), truth.labels)
-    drawings = [draw_image(pixels, boxes, images.classes, scores=False)]
+    boxes = Detections(truth.boxes, torch.ones(len(truth)), truth.labels).scaled(*reduce)
+    drawings = [draw_image(image.pixels, boxes, images.classes, scores=False)]
     for run in family:
         detections = run.detections[index]
-        shown = detections.take(detections.scores >= SHOWN_SCORE)
-        drawings.append(draw_image(pixels, shown, images.classes))
+        shown = detections.take(detections.scores >= SHOWN_SCORE).scaled(*reduce)
+        drawings.append(draw_image(image.pixels, shown, images.classes))
     return drawings
 
 
