@@ -1,3 +1,4 @@
+import io
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -5,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from reslab.data.boxes.digit_scenes import digit_scenes, save_scenes
@@ -352,3 +354,27 @@ def test_only_images_to_train_on_count_for_the_limit(
     batches = opened(with_truths(train, *truths), size=2)
     assert batches.count == 2
     assert {whose(example)[0] for example in batches(0)} == {2}
+
+
+def test_boxes_fit_an_image_that_is_reduced(
+    opened: Opened, scenes: DetectionSplits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Annotations are in pixels of the full size, 128 x 128, and 64 x 64 are decoded."""
+
+    def read(file: str) -> bytes:
+        encoded = io.BytesIO()
+        Image.open(io.BytesIO(scenes.train.read(file))).convert("RGB").save(encoded, "JPEG")
+        return encoded.getvalue()
+
+    train = replace(scenes.train, read=read)
+    whole = opened(train, shorter=(96,))(0)
+    for module in ("jpeg", "decode"):
+        monkeypatch.setattr(f"reslab.data.{module}.MAX_PIXELS", 10_000)
+    assert train.image(0).shape == (64, 64, 3)
+    reduced = opened(train, shorter=(96,))(0)
+    for one, other in zip(whole, reduced, strict=True):
+        assert torch.equal(one.boxes, other.boxes)
+        assert one.ratio == other.ratio == 96 / 128
+        assert one.image.shape == other.image.shape
+        assert (one.image - other.image).abs().mean() < 20
+    assert opened.reported == []

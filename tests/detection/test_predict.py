@@ -14,6 +14,7 @@ from reslab.data.decode import BadImage
 from reslab.detection.inference import Detector, detect_objects, prepare_for_inference
 from reslab.detection.predict import (
     SHOWN_SCORE,
+    DetectedImage,
     Detection,
     DetectorPredictor,
     detector_bytes,
@@ -331,3 +332,21 @@ def test_a_detector_whose_weights_are_not_finite_is_refused_by_name(tmp_path: Pa
     file = model_file_of(tmp_path, broken)
     with pytest.raises(RuntimeError, match=r"regressor\.weight is infinite or NaN"):
         load_detector(file)
+
+
+def test_objects_in_a_reduced_image_are_in_pixels_of_its_full_size(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = io.BytesIO()
+    Image.fromarray(image(1, 121, 160)).save(encoded, "JPEG")
+    predictor = load_detector_predictor(model)
+    for module in ("jpeg", "decode"):
+        monkeypatch.setattr(f"reslab.data.{module}.MAX_PIXELS", 10_000)
+    (seen,) = predictor.each_image([encoded.getvalue()])
+    assert isinstance(seen, DetectedImage)
+    assert seen.pixels.shape == (61, 80, 3)
+    assert seen.objects
+    for found, box in zip(seen.objects, seen.detections.boxes.tolist(), strict=True):
+        ratios = (160 / 80, 121 / 61) * 2
+        assert found.box == pytest.approx([side * by for side, by in zip(box, ratios, strict=True)])
+    assert predictor.detect(seen.pixels)[0].box == pytest.approx(seen.detections.boxes[0].tolist())

@@ -381,6 +381,7 @@ def test_an_image_that_is_too_large_gets_its_own_advice(
 ) -> None:
     folder = plant(tmp_path, "no-size", plain)
     monkeypatch.setattr("reslab.data.decode.MAX_PIXELS", 160 * 120 - 1)
+    monkeypatch.setattr("reslab.data.decode.scale", lambda *image: None)
     kinds = {finding.kind: finding for finding in check(folder).findings}
     assert "tiles" in kinds["image too large"].advice.fix
     assert len(kinds["image too large"].cases) == 8

@@ -100,18 +100,19 @@ def decode_jpeg(data: bytes, size: tuple[int, int], factor: int) -> np.ndarray |
     """
     if data.count(b"\xff\xda") > MAX_SCANS:
         raise ValueError(f"a JPEG of more than {MAX_SCANS} scans")
-    try:
+    reasons = []
+    # only the first warning is known: one about stray or fill bytes may hide a graver one
+    for clean in (lambda: data, lambda: without_fill(without_strays(data))):
         try:
-            return _decode(data, size, factor)
-        except ValueError as error:
-            # only the first warning is known, which may hide graver ones
+            return _decode(clean(), size, factor)
+        except (ValueError, MemoryError) as error:
+            reasons.append(str(error))
             if "extraneous bytes" not in str(error):
-                raise
-            return _decode(without_fill(without_strays(data)), size, factor)
-    except (ValueError, MemoryError) as error:
-        if DAMAGE.search(str(error)):
-            raise ValueError(f"truncated or damaged JPEG ({error})") from None
-        return None
+                break
+    for reason in reversed(reasons):
+        if DAMAGE.search(reason):
+            raise ValueError(f"truncated or damaged JPEG ({reason})")
+    return None
 
 
 def _decode(data: bytes, size: tuple[int, int], factor: int) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from reslab.data.class_folders import holds_images
-from reslab.data.decode import IMAGE_SUFFIXES
+from reslab.data.formats import IMAGE_SUFFIXES
 from reslab.data.location import ARRAY_SUFFIXES
 from reslab.data.part_names import part_of_name
 from reslab.errors import os_reason
