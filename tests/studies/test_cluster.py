@@ -102,7 +102,9 @@ def test_a_run_receives_its_signal_if_its_parent_is_killed(tmp_path: Path) -> No
         "parent, child = os.getpid(), os.fork()\n"
         "if child == 0:\n"
         f"    signal.signal(signal.SIGTERM, lambda *_: open({str(tmp_path / 'saved')!r}, 'w'))\n"
-        "    die_with(parent, signal.SIGTERM); print('ready', flush=True); signal.pause()\n"
+        "    die_with(parent, signal.SIGTERM); print('ready', flush=True)\n"
+        "for _ in range(0 if child else 1000):\n"
+        f"    time.sleep(0 if os.path.exists({str(tmp_path / 'saved')!r}) else 0.02)\n"
         "time.sleep(60 if child else 0)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as run:
