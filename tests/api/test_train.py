@@ -26,6 +26,14 @@ def test_an_interrupted_run_is_described_by_its_folder(tmp_path: Path) -> None:
     assert moved.data == tmp_path / "moved"
 
 
+def test_a_refusal_is_one_line_whatever_the_place_of_the_data_is_called(tmp_path: Path) -> None:
+    environment = {"seed": 5, "data": str(tmp_path / "line\x0cfeed")}
+    RunFolder.create(tmp_path / "run", request_run("digits-resnet20")[0], environment)
+    with pytest.raises(ValueError, match=r"line\\x0cfeed, as its environment.json") as refusal:
+        interrupted_run(tmp_path / "run", None)
+    assert len(str(refusal.value).splitlines()) == 1
+
+
 def test_a_run_with_parts_of_ones_own(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     train, test = (

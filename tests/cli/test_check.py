@@ -42,7 +42,7 @@ def test_a_clean_folder_is_one_line(folder: Path, capsys: pytest.CaptureFixture[
 
 
 def test_a_remark_is_not_a_failure(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(folder) == 0  # smaller than the default size of 224
+    assert run(folder, "--size", 224) == 0
     out = capsys.readouterr().out
     assert "small (remark, 20): its shorter side is smaller than the net's input" in out
     assert "    cat/2.jpg  (32 x 32)\n    and 17 more; --json names all" in out

@@ -7,7 +7,7 @@ from tests.field.small_images import image, images
 
 from reslab.data.datasets import EncodedImages
 from reslab.data.folder import open_whole_folder
-from reslab.data.small_images import decode_all, side_of_images
+from reslab.data.small_images import common_side, decode_all, side_of_images
 from reslab.runtime import memory
 
 
@@ -19,6 +19,21 @@ def opened(folder: Path) -> EncodedImages:
 
 def fail(reasons: Mapping[int, str]) -> None:
     assert not reasons
+
+
+@pytest.mark.parametrize(
+    ("sizes", "side"),
+    [
+        ([(28, 28)] * 3, 28),
+        ([(64, 64)], 64),
+        ([(65, 65)], None),
+        ([(28, 32)], None),
+        ([(28, 28), (32, 32)], None),
+        ([], None),
+    ],
+)
+def test_the_common_side_of_small_squares(sizes: list[tuple[int, int]], side: int | None) -> None:
+    assert common_side(sizes) == side
 
 
 def test_images_are_decoded_in_order(tmp_path: Path) -> None:

@@ -162,6 +162,22 @@ def test_a_detector_needs_boxes(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "mnist.npz" in capsys.readouterr().err
 
 
+def test_small_images_of_one_size_are_checked_at_their_own_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = mnist(tmp_path / "mnist.npz")
+    side = np.load(data)["x_train"].shape[1]
+    for size, words in ((side, []), (224, ["--size", "224"])):
+        main(["check", str(data), "--json", *words])
+        found = json.loads(capsys.readouterr().out)
+        assert found["size"] == size
+        kinds = {finding["kind"] for finding in found["findings"]}
+        assert ("small" in kinds) == (size == 224)
+        main(["check", str(data), *words])
+        own = f"all {side} x {side}: checked as they are, for own-resnet20 and its like"
+        assert (own in capsys.readouterr().out) == (size == side)
+
+
 def test_arrays_are_checked_and_packed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = mnist(tmp_path / "mnist.npz")
     arrays = dict(np.load(data))

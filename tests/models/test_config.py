@@ -154,6 +154,8 @@ def test_a_configuration_is_the_same_after_json() -> None:
 def test_only_a_map_under_4x4_is_warned_of() -> None:
     with pytest.warns(UserWarning, match=r"side of 32 pixels leave a feature map of 1x1"):
         warn_small_map(imagenet_config(18), 32)
+    with pytest.warns(UserWarning, match="2x2 before pooling; .* enlarge the images"):
+        warn_small_map(cifar_config(8), 8)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warn_small_map(cifar_config(8), 16)

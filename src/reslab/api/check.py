@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from reslab.data.doctor.scan import FolderScan
 
 
+USUAL_SIZE = 224  # side of the training images of Table 1's nets, in pixels (Sec. 3.4)
+
+
 @dataclass(frozen=True)
 class FolderCheck:
     """The contents of a folder, and the faults found in it."""
@@ -29,6 +32,7 @@ class FolderCheck:
     parts: dict[str, JsonValue]  # train, validation...: layout and classes of each
     contents: str  # one-line description of the parts
     findings: tuple[Finding, ...]
+    size: int = USUAL_SIZE  # of the training images that the images were checked for, in pixels
 
     def __repr__(self) -> str:
         refused = "training refuses it, " if self.count("refused") else ""
@@ -63,22 +67,25 @@ class FolderCheck:
         }
 
 
-def check(folder: str | Path, *, size: int = 224, on_event: OnEvent = "print") -> FolderCheck:
+def check(
+    folder: str | Path, *, size: int | None = None, on_event: OnEvent = "print"
+) -> FolderCheck:
     """Decode every file in a folder and find faults that would spoil a run, with their remedies.
 
     `folder` holds images in one subfolder per class or with a table of labels (or is the table),
     shards (or is their URL), or boxes in COCO, VOC or YOLO layout; `size` is the side, in pixels,
-    of the images that a network is trained on. Raise ValueError if there is no such folder; all
-    faults of its content are findings, and if training refuses the folder, its message is one of
-    them.
+    of the images that a network is trained on: by default 224, or that of the images themselves if
+    all are squares of one size up to 64, as own-resnet20 and its like need them. Raise ValueError
+    if there is no such folder; all faults of its content are findings, and if training refuses the
+    folder, its message is one of them.
     """
     with showing(on_event) as callback:
         return run_check(folder, size, callback)
 
 
-def run_check(folder: str | Path, size: int, on_event: Callback) -> FolderCheck:
+def run_check(folder: str | Path, size: int | None, on_event: Callback) -> FolderCheck:
     """Do the work of `check`."""
-    if size < 1:
+    if size is not None and size < 1:
         raise ValueError(f"`size` {size}: at least 1 pixel")
     location = parse_location(folder)
     if isinstance(location, Path) and not can_be_opened(location):
@@ -98,7 +105,7 @@ def holds_boxes(place: Path) -> bool:
         return True
 
 
-def check_classes(folder: Location, size: int, on_event: Callback) -> FolderCheck:
+def check_classes(folder: Location, size: int | None, on_event: Callback) -> FolderCheck:
     """Check images to classify."""
     from reslab.api.training_data import (
         open_images,
@@ -110,6 +117,7 @@ def check_classes(folder: Location, size: int, on_event: Callback) -> FolderChec
     from reslab.data.doctor.scan import scan_folder
     from reslab.data.left_out import count_of
     from reslab.data.parts import WHOLE_FOLDER
+    from reslab.data.small_images import common_side
 
     opened = open_images(folder)
     scan = scan_folder(folder)
@@ -126,6 +134,11 @@ def check_classes(folder: Location, size: int, on_event: Callback) -> FolderChec
         if counts
     )
     notes = [note for note in opened.notes if note not in scan.detailed]
+    good = [info for infos in images for info in infos if not info.problem]
+    side = common_side((info.width, info.height) for info in good)
+    if side and size is None:
+        contents += f", all {side} x {side}: checked as they are, for own-resnet20 and its like"
+    size = size or side or USUAL_SIZE
     bad = {
         file
         for part, infos in zip(scan.parts, images, strict=True)
@@ -136,7 +149,7 @@ def check_classes(folder: Location, size: int, on_event: Callback) -> FolderChec
     refusals = [*refusal_of_boxes(folder), refusal] if refusal else []
     findings = with_training(diagnose(scan, images, size), refusals, notes)
     count = sum(sum(counts.values()) for counts in classes.values())
-    return FolderCheck(folder, count, parts, contents + split_in_words(opened), findings)
+    return FolderCheck(folder, count, parts, contents + split_in_words(opened), findings, size)
 
 
 def counts_by_class(scan: FolderScan, opened: TrainingData) -> dict[str, dict[str, int]]:

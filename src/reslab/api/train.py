@@ -21,6 +21,7 @@ from reslab.errors import os_reason
 from reslab.recipes import AnyRecipe, open_recipe, recipe_in, task_kind
 from reslab.runtime.distributed import join_processes
 from reslab.runtime.events import Callback, start
+from reslab.runtime.text import printable
 from reslab.training.checkpoint import checkpoints_in
 from reslab.training.data_record import recorded_count
 from reslab.training.folder import RunFolder
@@ -156,7 +157,7 @@ def interrupted_run(run: Path, data: str | None) -> tuple[AnyRecipe, Inputs, int
         place = parse_location(recorded)
         if isinstance(place, Path) and not can_be_opened(place):
             raise ValueError(
-                f"{run} began with the data in {place}, as its environment.json records, which "
-                "does not exist: name their place with `data`"
+                f"{run} began with the data in {printable(str(place))}, as its environment.json "
+                "records, which does not exist: name their place with `data`"
             )
     return recipe_in(folder), inputs_at(data or recorded), environment["seed"]

@@ -30,8 +30,13 @@ def check(
         ),
     ],
     size: Annotated[
-        int, typer.Option(min=1, help="Side of the network's training images, in pixels.")
-    ] = 224,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Side of the network's training images, in pixels; default: 224, or that of small "
+            "images of one size.",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> int:
     """Find faults in a data set that would spoil a run.
@@ -47,7 +52,7 @@ def check(
     with progress_display() as on_event:
         checked = run_check(folder, size, on_event)
     if as_json:
-        print_json({"folder": str(checked.folder), "size": size} | checked.as_dict())
+        print_json({"folder": str(checked.folder), "size": checked.size} | checked.as_dict())
     else:
         for line in findings_as_text(checked.findings):
             print_line(line)

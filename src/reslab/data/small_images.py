@@ -1,6 +1,6 @@
 """Images of one small size, such as those of CIFAR-10 and MNIST, whatever they are stored in."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 
@@ -25,6 +25,16 @@ def side_of_images(images: EncodedImages, recipe: str) -> int:
             f"size, up to {LARGEST} x {LARGEST}; {REMEDY}"
         )
     return height
+
+
+def common_side(sizes: Iterable[tuple[int, int]]) -> int | None:
+    """Return the side of images that are all squares of one small size, or None if they are not.
+
+    `sizes` has the width and the height of each image, in pixels.
+    """
+    found = set(sizes)
+    width, height = found.pop() if len(found) == 1 else (0, 0)
+    return width if 0 < width == height <= LARGEST else None
 
 
 def decode_all(

@@ -227,10 +227,11 @@ def warn_small_map(config: ResNetConfig, side: int) -> None:
     This happens with CIFAR images in a net with the ImageNet stem.
     """
     if (last := config.map_side(side)) < SMALLEST_MAP:
+        use = "enlarge the images" if config.stem == "cifar" else "use a CIFAR net (Sec. 4.2)"
         # attributed to this line, not to the caller's, so that the user is warned only once
         warnings.warn(
             f"images with a side of {side} pixels leave a feature map of {last}x{last} before "
-            "pooling; for images this small use a CIFAR net (Sec. 4.2)",
+            f"pooling; for images this small {use}",
             stacklevel=1,
         )
 
