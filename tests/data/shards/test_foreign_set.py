@@ -291,7 +291,7 @@ REFUSED: dict[str, tuple[Members, str]] = {
     ),
     "deep": (
         sample(0, "[" * 100_000, suffix="json"),
-        "DIR/a.tar: '000000.json' is nested too deeply",
+        "DIR/a.tar: '000000.json' cannot be read (nested too deeply)",
     ),
     "no JSON": (sample(0, "{", suffix="json"), "DIR/a.tar: '000000.json' cannot be read ("),
     "long number": (sample(0, "1" * 4301, suffix="json"), "DIR/a.tar: '000000.json' cannot be"),

@@ -1,7 +1,6 @@
 """Recognise annotations in formats that are not read, by their content, and say what to do."""
 
 import csv
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +13,7 @@ from reslab.data.boxes.tree import Folder, scan
 from reslab.data.class_folders import Problem
 from reslab.data.location import Location
 from reslab.runtime.files import open_regular, read_regular
+from reslab.runtime.json_text import parse_json
 
 TRIED = 4  # files looked at in each folder, of each kind
 LARGEST = 64 << 20  # bytes of a JSON file that is parsed to recognise it
@@ -100,13 +100,13 @@ def format_of(path: Path) -> str | None:
                 return _of_table(path)
             case ".txt":
                 return _of_text(path)
-    except (OSError, ValueError, LookupError, RecursionError, csv.Error, ElementTree.ParseError):
+    except (OSError, ValueError, LookupError, csv.Error, ElementTree.ParseError):
         return None
     return None
 
 
 def _of_json(path: Path) -> str | None:
-    content = json.loads(read_regular(path, LARGEST))
+    content = parse_json(read_regular(path, LARGEST))
     if isinstance(content, list):
         return _of_records(content)
     if not isinstance(content, dict):

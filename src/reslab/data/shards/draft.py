@@ -15,6 +15,7 @@ from io import BufferedWriter
 from pathlib import Path
 
 from reslab.runtime.files import read_text
+from reslab.runtime.json_text import parse_json
 from reslab.runtime.writing import LOCK, atomic_write, lock, naming, sync_folder, unlock
 
 DRAFT = ".packing"  # the hidden folder
@@ -193,8 +194,8 @@ def _files_in(folder: Path) -> Iterator[str]:
 def _read_names(file: Path) -> list[str]:
     """Return the names in a list; [] if it is not there or cannot be read."""
     try:
-        names = json.loads(read_text(file))
-    except (ValueError, RecursionError):
+        names = parse_json(read_text(file))
+    except ValueError:
         return []
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 

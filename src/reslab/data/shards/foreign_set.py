@@ -4,7 +4,6 @@ There is no index of `reslab pack`: the members are listed when the set is opene
 set is that of the shards' names, and of the members in each shard.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from reslab.data.shards.listings import list_all
 from reslab.data.shards.reader import MAX_OPEN, LocalShards, ShardReader, make_set
 from reslab.data.shards.samples import Listing
 from reslab.runtime.files import read_text
+from reslab.runtime.json_text import parse_json
 
 NAME_KEYS = ("names", "classes", "class_names", "classnames", "label_names", "labels")
 MAX_COMPRESSED = 4 << 30  # bytes of compressed shards, which are decompressed to be read
@@ -181,8 +181,8 @@ def _name_lists(root: Path, place: Path) -> Iterator[tuple[Path, list[str]]]:
 
 def _parsed(text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):  # the file of another program
+        return parse_json(text)
+    except ValueError:  # the file of another program
         return None
 
 

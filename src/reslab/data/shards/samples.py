@@ -4,7 +4,6 @@ The members of a sample have one key (webdataset): `000.jpg` with `000.cls`, the
 of its class, or with `000.json`, which has it as `label` or under another usual key.
 """
 
-import json
 import lzma
 import os
 import tarfile
@@ -19,6 +18,7 @@ from reslab.data.left_out import suffix_of
 from reslab.data.shards.tar_files import open_plain, read_members
 from reslab.errors import os_reason
 from reslab.runtime.files import open_regular
+from reslab.runtime.json_text import parse_json
 
 PEEKED = 200  # members that are looked at to recognise a shard
 LONGEST_LABEL = 4096  # bytes of a .cls member
@@ -224,9 +224,7 @@ def _read_field(path: Path, file: BinaryIO, member: tarfile.TarInfo, kind: str) 
     data = os.pread(file.fileno(), member.size, member.offset_data)
     try:
         text = data.decode("utf-8-sig")
-        return json.loads(text) if kind == "json" else _tidy(text)
-    except RecursionError:
-        raise ValueError(f"{path}: {member.name!r} is nested too deeply") from None
+        return parse_json(text) if kind == "json" else _tidy(text)
     except ValueError as error:
         if kind == "txt":
             return ""
