@@ -17,7 +17,7 @@ def test_images_are_listed_in_order_and_other_files_counted(tmp_path: Path) -> N
     images, left_out = find_images([named, STDIN, str(tmp_path)])
     assert [image.file for image in images[:2]] == [named, STDIN]
     assert [image.name for image in images[2:]] == ["a.PNG", "b.jpg", "deep/c.webp"]
-    assert left_out == 1
+    assert left_out == {".txt": 1}
     with pytest.raises(ValueError, match="given twice"):
         find_images([STDIN, STDIN])
     (tmp_path / "empty").mkdir()

@@ -86,10 +86,7 @@ def test_a_folder_is_a_line_each_and_a_bad_file_does_not_stop_it(
     status, out, err = run(capsys, model, folder)
     assert status == 1
     assert len(err) == 2
-    assert (
-        err[0]
-        == "reslab: 1 other files in folders left out: their suffixes are not those of images"
-    )
+    assert err[0] == "reslab: 1 file in folders left out: 1 .txt"
     assert err[1].startswith(f"reslab: {folder / 'c-bad.jpg'}: ")
     lines = out.splitlines()
     assert [line.split()[0] for line in lines] == [str(folder / name) for name in GOOD]
@@ -204,3 +201,16 @@ def test_csv_names_the_most_probable_class_unless_asked_for_more(
 ) -> None:
     assert main(["predict", str(model), str(folder / "a.png"), "--csv"]) == 0
     assert capsys.readouterr().out.splitlines()[0] == "file,class,id,probability,error"
+
+
+def test_files_that_are_not_read_are_counted_by_suffix(
+    capsys, model: Path, folder: Path, tmp_path: Path
+) -> None:
+    for name in ("b.jxl", "c.jxl", "d.txt"):
+        (tmp_path / name).write_text("no image")
+    status, _, err = run(capsys, model, tmp_path)
+    assert status == 2
+    assert err[0].endswith("; 3 files left out: 2 .jxl, 1 .txt")
+    shutil.copy(folder / "a.png", tmp_path)
+    status, _, err = run(capsys, model, tmp_path)
+    assert (status, err) == (0, ["reslab: 3 files in folders left out: 2 .jxl, 1 .txt"])

@@ -2,13 +2,15 @@
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from reslab.data.decode import IMAGE_TYPES, UNNAMED, BadImage, ImageInput
-from reslab.data.formats import HEIC_SUFFIXES, IMAGE_SUFFIXES, READ_HEIC
+from reslab.data.formats import IMAGE_SUFFIXES
+from reslab.data.left_out import count_suffixes, suffix_of
 from reslab.runtime.files import MAX_BYTES
 from reslab.runtime.text import printable
 
@@ -55,15 +57,15 @@ class ImageResult(Generic[Result]):
         return printable(f"{self.file}: {self.error or results or 'nothing'}")
 
 
-def find_images(given: ImageInput | Sequence[ImageInput]) -> tuple[list[InputImage], int]:
-    """Return the images, in the order given, and the number of files in folders left out.
+def find_images(given: ImageInput | Sequence[ImageInput]) -> tuple[list[InputImage], Counter[str]]:
+    """Return the images, in the order given, and the suffixes of files in folders left out.
 
     Files in folders are left out if their suffix is not an image's. Raise ValueError for a folder
     without images.
     """
     sources: Sequence[ImageInput] = [given] if isinstance(given, IMAGE_TYPES) else given
     images: list[InputImage] = []
-    left_out = 0
+    left_out = Counter[str]()
     for number, source in enumerate(sources, 1):
         if not isinstance(source, str | Path):
             images.append(InputImage(f"image {number}", content=source))
@@ -78,18 +80,19 @@ def find_images(given: ImageInput | Sequence[ImageInput]) -> tuple[list[InputIma
     return images, left_out
 
 
-def images_in(folder: str) -> tuple[list[InputImage], int]:
-    """Return the images in a folder and its subfolders, and the number of other files."""
+def images_in(folder: str) -> tuple[list[InputImage], Counter[str]]:
+    """Return the images in a folder and its subfolders, and the suffixes of other files."""
     images: list[InputImage] = []
-    others, heic = 0, False
+    others = Counter[str]()
     for place, subfolders, names in os.walk(folder):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         files = sorted(name for name in names if not name.startswith("."))
-        chosen = [name for name in files if name.lower().endswith(IMAGE_SUFFIXES)]
-        others += len(files) - len(chosen)
-        heic |= any(name.lower().endswith(HEIC_SUFFIXES) for name in files)
-        images += [InputImage(os.path.join(place, name), folder) for name in chosen]
+        for name in files:
+            if name.lower().endswith(IMAGE_SUFFIXES):
+                images.append(InputImage(os.path.join(place, name), folder))
+            else:
+                others[suffix_of(name)] += 1
     if not images:
         line = f"{folder} holds no images ({', '.join(IMAGE_SUFFIXES)})"
-        raise ValueError(f"{line}; {READ_HEIC} reads HEIC" if heic else line)
+        raise ValueError(f"{line}; {count_suffixes(others, '')}" if others else line)
     return images, others

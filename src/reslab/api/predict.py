@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
@@ -96,8 +97,8 @@ def detect(
 
 def images_to_search(
     images: ImageInput | Sequence[ImageInput], out: str | Path | None
-) -> tuple[list[InputImage], int]:
-    """Return each image once, and the number of files left out, as `find_images` does.
+) -> tuple[list[InputImage], Counter[str]]:
+    """Return each image once, and the suffixes of files left out, as `find_images` does.
 
     The drawings of an earlier call in the folder `out` are not among the images.
     """

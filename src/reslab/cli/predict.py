@@ -61,6 +61,7 @@ def predict(
     """
     from reslab.api.inputs import find_images
     from reslab.api.predict import predict_each
+    from reslab.data.left_out import count_suffixes
 
     must_choose_one_form(as_json, as_csv)
     files, left_out = find_images(images)
@@ -68,7 +69,7 @@ def predict(
     shown = top or (TOP if as_json or (single and not as_csv) else 1)
     results = predict_each(model, files, top=shown, protocol=protocol, precision=precision)
     if left_out:
-        warn(f"{left_out} other files in folders left out: their suffixes are not those of images")
+        warn(count_suffixes(left_out, " in folders"))
     width = name_width(files)
 
     def text(result: "ImageResult[Prediction]") -> str:
@@ -137,6 +138,7 @@ def detect(
     """
     from reslab.api.drawings import open_drawing_folder
     from reslab.api.predict import detect_each, images_to_search, open_predictor
+    from reslab.data.left_out import count_suffixes
 
     must_choose_one_form(as_json, as_csv)
     files, left_out = images_to_search(images, out)
@@ -145,7 +147,7 @@ def detect(
     drawings = open_drawing_folder(out, files) if out else None
     results = detect_each(predictor, files, drawings)
     if left_out:
-        warn(f"{left_out} other files in folders left out: their suffixes are not those of images")
+        warn(count_suffixes(left_out, " in folders"))
     width = name_width(files)
 
     def text(result: "ImageResult[Detection]") -> str:
