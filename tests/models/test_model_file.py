@@ -1,3 +1,4 @@
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -162,3 +163,9 @@ def test_names_that_do_not_fit_are_refused(
 def test_a_folder_is_no_place_for_a_model(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is a folder: name a file"):
         save_model(a_model().net, ("a", "b", "c"), COLOURS, tmp_path)
+
+
+def test_a_pipe_given_as_a_model_is_named(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match=r"/pipe: not a regular file but a pipe$"):
+        load_model(tmp_path / "pipe")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import reslab
+from reslab.errors import os_reason
 from reslab.models.config import ResNetConfig, warn_small_map
 from reslab.models.layers import Net, channels_last
 from reslab.models.layout import describe_net, is_of_family, must_have_values
@@ -267,6 +268,8 @@ def read_facts(file: Path) -> dict[str, Any]:
 
 
 def _damaged(file: Path, error: Exception) -> ValueError:
+    if isinstance(error, OSError):
+        return ValueError(f"{file}: {os_reason(error)}")
     way_on = (
         "; `reslab import` reads weights from elsewhere" if file.suffix != ".safetensors" else ""
     )
