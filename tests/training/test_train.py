@@ -272,6 +272,20 @@ def test_unequal_classes_can_be_balanced(walls: Path, tmp_path: Path, balance: s
             assert labels.bincount().tolist() == [8, 8]
 
 
+def test_a_bad_image_to_validate_on_is_named_once(tmp_path: Path) -> None:
+    data = draw(tmp_path / "set/train", {"brick": 4, "sky": 4}).parent
+    draw(data / "val", {"brick": 2, "sky": 2})
+    (data / "val" / "sky" / "001.jpg").write_bytes(b"no image")
+    notes: list[str] = []
+    recipe = own(data, "iterations=2", "eval_every=1")
+    train(
+        recipe, tmp_path / "run", data=data, on_event=lambda row: notes.append(row.get("text", ""))
+    )
+    named = [text for text in notes if "sky/001.jpg: " in text]
+    assert len(named) == 1, notes
+    assert result(tmp_path / "run")["evaluation"][0]["skipped"] == 1
+
+
 def test_a_bad_image_is_named_and_too_many_end_the_run(tmp_path: Path) -> None:
     data = draw(tmp_path / "set", {"brick": 10, "sky": 10})
     (data / "sky" / "000.jpg").write_bytes(b"no image")

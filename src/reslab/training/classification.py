@@ -1,7 +1,7 @@
 """The classification task: a network and its images, ready to train."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from reslab.models.model_file import Model, model_bytes
 from reslab.models.preprocessing import Preprocessing
 from reslab.models.random_layers import draw_numbers, numbers_for
 from reslab.runtime.device import Device
-from reslab.runtime.events import Event
+from reslab.runtime.events import Event, Log
 from reslab.runtime.files import to_json
 from reslab.training.data_record import DATA_FILE
 from reslab.training.optimizer import Optimizer
@@ -46,6 +46,8 @@ class ClassificationTask:
     class_weights: Tensor | None  # weights in the loss, [classes]
     origin: InitialState
     data_record: bytes = b""  # of the images, for the run folder; empty: sets that cannot change
+    log: Log = lambda text: None
+    skipped: set[str] = field(default_factory=set)  # bad images of evaluations, each logged once
 
     @property
     def epoch(self) -> int:
@@ -139,6 +141,10 @@ class ClassificationTask:
             processes=self.device.processes,
             check_stop=check_stop,
         )
+        for reason in scores.bad.values():
+            if reason not in self.skipped:
+                self.skipped.add(reason)
+                self.log(f"skipped {reason}")
         return build_report(scores, images, str(protocol)), scores
 
     def finish(self, check_stop: CheckStop) -> Final:

@@ -135,6 +135,7 @@ def setup_classification(
         final=[prepare_set(images, origin, device.torch_device) for images in final],
         class_weights=class_weights(recipe, train.labels, device.torch_device),
         origin=origin,
+        log=log,
     )
     if recipe.batch_norm == "recalibrate" and not origin.begun and norms_of(net):
         task.recompute_statistics(range(CALIBRATION_BATCHES))
