@@ -1,8 +1,15 @@
+import gzip
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
+import pytest
+import sklearn.datasets
 import torch
 from sklearn.datasets import load_digits as originals
 
-from reslab.data.builtin import enlarge, load_digits
+from reslab.data.builtin import enlarge, load_digits, read_originals
 
 
 def test_the_split_has_its_sizes_and_no_common_images() -> None:
@@ -13,6 +20,46 @@ def test_the_split_has_its_sizes_and_no_common_images() -> None:
     assert torch.equal(load_digits().test.labels, sets.test.labels)
     labels = torch.cat([sets.train.labels, sets.test.labels]).bincount()
     assert labels.tolist() == np.bincount(originals(return_X_y=True)[1]).tolist()
+
+
+def test_the_originals_are_those_of_scikit_learn() -> None:
+    images, labels = read_originals()
+    assert np.array_equal(images, originals().images)
+    assert np.array_equal(labels, originals().target)
+    assert labels.dtype == np.int64
+
+
+def altered(content: bytes) -> bytes:
+    return gzip.compress(gzip.decompress(content).replace(b"13", b"12", 1))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (altered, r"does not hold the digits that recipes refer to; reinstall it: pip install"),
+        (lambda content: content[:1000], r"digits\.csv\.gz: .*; reinstall it: pip install"),
+        (lambda content: b"0,0,5", r"digits\.csv\.gz: .*; reinstall it: pip install"),
+    ],
+)
+def test_a_damaged_file_is_refused_by_name(
+    damage: Callable[[bytes], bytes],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    installed = Path(sklearn.datasets.__file__).parent / "data" / "digits.csv.gz"
+    package = tmp_path / "sklearn"
+    copy = package / "datasets" / "data" / "digits.csv.gz"
+    copy.parent.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    copy.write_bytes(damage(installed.read_bytes()))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "sklearn")
+    with pytest.raises(RuntimeError, match=message):
+        read_originals()
+    copy.unlink()
+    with pytest.raises(RuntimeError, match="no such file"):
+        read_originals()
 
 
 def test_the_three_channels_are_equal() -> None:

@@ -1,11 +1,14 @@
 """The authors' SGD against its formula in float64."""
 
+from collections.abc import Sequence
+
+import pytest
 import torch
 from torch import nn
 
 from reslab.models.config import cifar_config, imagenet_config
 from reslab.models.resnet import build_resnet
-from reslab.training.optimizer import build_sgd
+from reslab.training.optimizer import WeightGroup, build_sgd
 
 RATES = [0.1, 0.1, 0.1, 0.01, 0.01, 0.1, 0.1, 0.001, 0.001]
 
@@ -44,15 +47,72 @@ def test_torchs_own_form_differs_after_a_drop() -> None:
     assert not torch.allclose(ours.weight, theirs.weight, rtol=1e-3)
 
 
+def torch_sgd(groups: Sequence[WeightGroup], momentum: float) -> torch.optim.SGD:
+    return torch.optim.SGD(
+        [{"params": group.weights, "weight_decay": group.weight_decay} for group in groups],
+        lr=0.1,
+        momentum=momentum,
+        fused=True,
+    )
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_bits_are_those_of_torch_sgd(momentum: float) -> None:
+    """Without gradients, with gradients of -0, and in any memory layout."""
+    ours, theirs = (build_resnet(cifar_config(8, "B")) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    for net in (ours, theirs):
+        net.to(memory_format=torch.channels_last)
+    sgd = build_sgd(ours, momentum=momentum, weight_decay=1e-2)
+    same_groups = build_sgd(theirs, momentum=momentum, weight_decay=1e-2).groups
+    plain = torch_sgd(same_groups, momentum)
+    sgd.set_rate(0.1)
+    for step in range(4):
+        for ours_weight, theirs_weight in zip(ours.parameters(), theirs.parameters(), strict=True):
+            gradient = torch.empty_like(ours_weight).copy_(gradients(step, ours_weight))
+            gradient[0] = -0.0
+            ours_weight.grad, theirs_weight.grad = gradient, gradient.clone()
+        frozen = (ours.fc.weight, theirs.fc.weight)
+        for weight in frozen:
+            weight.grad = None
+        sgd.step()
+        plain.step()
+    velocities = sgd.state().tensors
+    for (name, ours_weight), theirs_weight in zip(
+        ours.named_parameters(), theirs.parameters(), strict=True
+    ):
+        assert same_bits(ours_weight, theirs_weight)
+        velocity = plain.state[theirs_weight].get("momentum_buffer")
+        expected = torch.zeros_like(theirs_weight) if velocity is None else velocity
+        assert same_bits(velocities["momentum." + name], expected)
+
+
+def same_bits(first: torch.Tensor, second: torch.Tensor) -> bool:
+    return torch.equal(first.detach().view(torch.int32), second.detach().view(torch.int32))
+
+
+def test_a_weight_whose_first_gradient_comes_later_begins_at_rest() -> None:
+    layer = nn.Linear(2, 1, bias=True)
+    sgd = build_sgd(layer, momentum=0.5, weight_decay=0.0)
+    layer.weight.data.zero_()
+    layer.bias.data.zero_()
+    sgd.set_rate(1.0)
+    for bias_gradient in (None, torch.ones(1), torch.ones(1)):
+        layer.weight.grad, layer.bias.grad = torch.ones(1, 2), bias_gradient
+        sgd.step()
+    assert layer.weight.tolist() == [[-4.25, -4.25]]  # velocities 1, 1.5, 1.75
+    assert layer.bias.tolist() == [-2.5]  # 1, 1.5
+
+
 def test_convolutions_and_the_classifier_decay_and_nothing_else() -> None:
     for config in (cifar_config(20, "B"), imagenet_config(50, classes=7)):
         net = build_resnet(config)
-        decayed, others = build_sgd(net, momentum=0.9, weight_decay=1e-4).sgd.param_groups
-        assert (decayed["weight_decay"], others["weight_decay"]) == (1e-4, 0.0)
+        sgd = build_sgd(net, momentum=0.9, weight_decay=1e-4)
+        decayed, others = sgd.groups
+        assert (decayed.weight_decay, others.weight_decay) == (1e-4, 0.0)
         expected = {id(m.weight) for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)}
-        assert {id(p) for p in decayed["params"]} == expected
-        everything = {id(p) for p in (*decayed["params"], *others["params"])}
-        assert everything == {id(p) for p in net.parameters()}
+        assert {id(p) for p in decayed.weights} == expected
+        assert {id(p) for p in sgd.parameters} == {id(p) for p in net.parameters()}
 
 
 def test_momentum_goes_out_and_comes_back() -> None:
@@ -76,14 +136,12 @@ def test_momentum_goes_out_and_comes_back() -> None:
 
 def test_a_classifier_learns_at_a_rate_of_its_own() -> None:
     net = build_resnet(cifar_config(8))
-    optimizer = build_sgd(net, momentum=0.9, weight_decay=0.0, classifier_rate=10.0)
+    optimizer = build_sgd(net, momentum=0.0, weight_decay=0.0, classifier_rate=10.0)
     before = {name: weight.detach().clone() for name, weight in net.named_parameters()}
-    for rate, moved in ((0.1, 1.0), (0.01, 0.1)):  # where the velocity is left out
+    for rate, moved in ((0.1, 1.0), (0.01, 0.1)):
         for weight in net.parameters():
             weight.grad = torch.ones_like(weight)
         optimizer.set_rate(rate)
-        for group in optimizer.sgd.param_groups:
-            group["momentum"] = 0.0
         optimizer.step()
         for name, weight in net.named_parameters():
             step = before[name] - weight.detach()

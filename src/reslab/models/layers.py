@@ -48,7 +48,11 @@ class Conv(nn.Conv2d):
 
 def unset_linear(inputs: int, outputs: int) -> nn.Linear:
     """Build a linear layer with uninitialised weights, for the same reason as `Conv`."""
-    return nn.Linear(inputs, outputs, device="meta").to_empty(device=torch.get_default_device())
+    linear = nn.Linear(inputs, outputs, device="meta")
+    # to_empty would do this too, but imports sympy, which takes a second
+    linear.weight = nn.Parameter(torch.empty(outputs, inputs))
+    linear.bias = nn.Parameter(torch.empty(outputs))
+    return linear
 
 
 class ConvBN(nn.Module):

@@ -7,7 +7,7 @@ the eager update in the same order on the same numbers, so a run has the same bi
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Protocol, final
+from typing import Protocol, final
 
 import torch
 from torch import Tensor, nn
@@ -165,9 +165,9 @@ class DeviceSGD:
     """
 
     def __init__(self, optimizer: AuthorsSGD) -> None:
-        self.optimizer, self.groups = optimizer, optimizer.sgd.param_groups
+        self.optimizer = optimizer
         device = optimizer.parameters[0].device
-        self.rates = [torch.zeros((), device=device) for _ in self.groups]
+        self.rates = [torch.zeros((), device=device) for _ in optimizer.groups]
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -176,32 +176,12 @@ class DeviceSGD:
     def set_rate(self, rate: float) -> None:
         """Set the learning rate, and rescale the velocities if it has changed; not captured."""
         self.optimizer.set_rate(rate)
-        for group, held in zip(self.groups, self.rates, strict=True):
-            held.fill_(group["lr"])
+        for group, held in zip(self.optimizer.groups, self.rates, strict=True):
+            held.fill_(rate * group.scale)
 
     def step(self) -> None:
-        for group, rate in zip(self.groups, self.rates, strict=True):
-            weights = [weight for weight in group["params"] if weight.grad is not None]
-            torch._fused_sgd_(
-                weights,
-                [weight.grad for weight in weights],
-                [self.velocity(weight) for weight in weights],
-                weight_decay=group["weight_decay"],
-                momentum=group["momentum"],
-                lr=rate,
-                dampening=0.0,
-                nesterov=False,
-                maximize=False,
-                is_first_step=False,  # the velocities begin as zeros
-                grad_scale=None,
-                found_inf=None,
-            )
-
-    def velocity(self, weight: nn.Parameter) -> Tensor:
-        state: dict[str, Any] = self.optimizer.sgd.state[weight]
-        if state.get("momentum_buffer") is None:
-            state["momentum_buffer"] = torch.zeros_like(weight)
-        return state["momentum_buffer"]
+        for group, rate in zip(self.optimizer.groups, self.rates, strict=True):
+            self.optimizer.step_group(group, rate)
 
     def zero_grad(self) -> None:
         self.optimizer.zero_grad()

@@ -1,5 +1,6 @@
 """The optimizer of a run: SGD as in the authors' framework, or the user's own."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, final
 
@@ -55,52 +56,94 @@ class Optimizer(Stepper, Protocol):
 
 @final
 @dataclass(frozen=True)
+class WeightGroup:
+    """Weights with the same decay and learning rate."""
+
+    weights: list[nn.Parameter]
+    weight_decay: float
+    scale: float  # multiplies the learning rate
+
+
+@final
 class AuthorsSGD:
     """SGD with momentum as in the authors' framework, whose velocity includes the learning rate.
 
     Caffe: v <- mu v + rate g, w <- w - v. torch: v <- mu v + g, w <- w - rate v. The two agree
-    while the rate is constant; when it changes, torch's buffer is scaled by old / new to match.
+    while the rate is constant; when it changes, torch's velocity is scaled by old / new to match.
+    The arithmetic is torch's fused kernel. torch.optim.SGD calls the same one, but importing it
+    takes longer than a hundred iterations of a small network: it loads torch's compiler.
     """
 
-    net: nn.Module
-    sgd: torch.optim.SGD  # each group has a "scale", which multiplies the learning rate
+    def __init__(self, net: nn.Module, groups: Sequence[WeightGroup], momentum: float) -> None:
+        self.net, self.groups, self.momentum = net, groups, momentum
+        self.rate = 0.0  # set before each update
+        self.velocities: dict[nn.Parameter, Tensor] = {}  # in torch's form; from the first step on
 
     @property
     def parameters(self) -> list[nn.Parameter]:
-        return [weight for group in self.sgd.param_groups for weight in group["params"]]
+        return [weight for group in self.groups for weight in group.weights]
 
     def set_rate(self, rate: float) -> None:
-        for group in self.sgd.param_groups:
-            old, group["lr"] = group["lr"], rate * group["scale"]
-            if old == group["lr"]:
+        for group in self.groups:
+            old, new = self.rate * group.scale, rate * group.scale
+            if old == new:
                 continue
-            for weight in group["params"]:
-                buffer = self.sgd.state[weight].get("momentum_buffer")
-                if buffer is not None:
-                    buffer.mul_(old / group["lr"])
+            for weight in group.weights:
+                if weight in self.velocities:
+                    self.velocities[weight].mul_(old / new)
+        self.rate = rate
 
     def step(self) -> None:
-        self.sgd.step()
+        for group in self.groups:
+            self.step_group(group, self.rate * group.scale)
+
+    @torch.no_grad()
+    def step_group(self, group: WeightGroup, rate: float | Tensor) -> None:
+        """Update the weights of one group that have gradients.
+
+        A rate that is a tensor stays on the device, so that a CUDA graph can read it.
+        """
+        weights = [weight for weight in group.weights if weight.grad is not None]
+        if not weights:
+            return
+        first = not any(weight in self.velocities for weight in weights)
+        for weight in weights if self.momentum else ():
+            if weight not in self.velocities:
+                # zeros_like keeps the weight's memory format, which the fused kernel needs
+                self.velocities[weight] = torch.zeros_like(weight)
+        torch._fused_sgd_(
+            weights,
+            [weight.grad for weight in weights],
+            [self.velocities[weight] for weight in weights] if self.momentum else [],
+            weight_decay=group.weight_decay,
+            momentum=self.momentum,
+            lr=rate,
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+            is_first_step=first,
+            grad_scale=None,
+            found_inf=None,
+        )
 
     def zero_grad(self) -> None:
-        self.sgd.zero_grad()
+        for weight in self.parameters:
+            weight.grad = None
 
     def state(self) -> OptimizerState:
         """Return the velocity of each parameter; zeros before the first update."""
-        state = self.sgd.state
         velocities = {
-            MOMENTUM + name: state[weight].get("momentum_buffer", torch.zeros_like(weight))
+            MOMENTUM + name: self.velocities.get(weight, torch.zeros_like(weight))
             for name, weight in self.net.named_parameters()
         }
-        return OptimizerState(self.sgd.param_groups[0]["lr"], velocities)
+        return OptimizerState(self.rate, velocities)
 
     def restore(self, state: OptimizerState) -> None:
         for name, weight in self.net.named_parameters():
-            # empty_like keeps the weight's memory format, which the fused update needs
-            buffer = torch.empty_like(weight).copy_(state.tensors[MOMENTUM + name])
-            self.sgd.state[weight]["momentum_buffer"] = buffer
-        for group in self.sgd.param_groups:
-            group["lr"] = state.learning_rate * group["scale"]
+            # empty_like keeps the memory format, as above
+            velocity = torch.empty_like(weight).copy_(state.tensors[MOMENTUM + name])
+            self.velocities[weight] = velocity
+        self.rate = state.learning_rate
 
 
 def build_sgd(
@@ -117,14 +160,7 @@ def build_sgd(
     for weight in net.parameters():
         scale = classifier_rate if id(weight) in classifier else 1.0
         decay = weight_decay if id(weight) in decayed else 0.0
-        groups.setdefault((scale, decay), []).append(weight)
-    sgd = torch.optim.SGD(
-        [
-            {"params": weights, "weight_decay": decay, "scale": scale}
-            for (scale, decay), weights in groups.items()
-        ],
-        lr=0.0,  # a placeholder: the rate is set before each update
-        momentum=momentum,
-        fused=True,
+        groups.setdefault((decay, scale), []).append(weight)
+    return AuthorsSGD(
+        net, [WeightGroup(weights, *settings) for settings, weights in groups.items()], momentum
     )
-    return AuthorsSGD(net, sgd)
