@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from reslab.models.config import cifar_config, imagenet_config
+from reslab.models.layers import channels_last
 from reslab.models.resnet import build_resnet
 from reslab.training.optimizer import WeightGroup, build_sgd
 
@@ -62,7 +63,7 @@ def test_bits_are_those_of_torch_sgd(momentum: float) -> None:
     ours, theirs = (build_resnet(cifar_config(8, "B")) for _ in range(2))
     theirs.load_state_dict(ours.state_dict())
     for net in (ours, theirs):
-        net.to(memory_format=torch.channels_last)
+        channels_last(net)
     sgd = build_sgd(ours, momentum=momentum, weight_decay=1e-2)
     same_groups = build_sgd(theirs, momentum=momentum, weight_decay=1e-2).groups
     plain = torch_sgd(same_groups, momentum)
