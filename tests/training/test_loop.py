@@ -5,7 +5,7 @@ from reslab.models.config import cifar_config
 from reslab.models.resnet import build_resnet
 from reslab.recipes import recipe
 from reslab.training.loop import eager_update, training_steps
-from reslab.training.optimizer import AuthorsSGD, build_sgd
+from reslab.training.own_optimizer import OwnOptimizer
 from reslab.training.schedule import Schedule
 
 RECIPE = recipe("digits-resnet20").with_changes(["iterations=4", "warmup=null", "batch_size=8"])
@@ -56,7 +56,7 @@ def test_all_that_an_update_makes_is_on_the_device_of_the_weights() -> None:
         return loss, loss.detach()
 
     shares = [torch.zeros(3, 2, device="meta")] * 2
-    update = eager_update(lambda k: shares, loss_of, AuthorsSGD(net, sgd))
+    update = eager_update(lambda k: shares, loss_of, OwnOptimizer(net, sgd, (1.0,)))
     step = next(training_steps(update, int, Schedule(RECIPE), range(1)))
     assert step.loss.device == step.train_error.device == torch.device("meta")
 
@@ -71,7 +71,7 @@ class Counting(torch.optim.SGD):
 def counted_run(error_of, changes: list[str], start: int = 0):
     net = nn.Linear(1, 1, bias=False)
     weight = net.weight
-    sgd = Counting([{"params": [weight], "scale": 1.0}], lr=0.1)
+    sgd = Counting([weight], lr=0.1)
     asked: list[int] = []
 
     def shares_of(iteration: int) -> list[int]:
@@ -83,7 +83,7 @@ def counted_run(error_of, changes: list[str], start: int = 0):
 
     it = RECIPE.with_changes(changes)
     iterations = range(start, it.iterations)
-    update = eager_update(shares_of, loss_of, AuthorsSGD(net, sgd))
+    update = eager_update(shares_of, loss_of, OwnOptimizer(net, sgd, (1.0,)))
     steps = list(training_steps(update, int, Schedule(it), iterations))
     return steps, asked, sgd.steps
 
