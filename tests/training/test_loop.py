@@ -5,6 +5,7 @@ from reslab.models.config import cifar_config
 from reslab.models.resnet import build_resnet
 from reslab.recipes import recipe
 from reslab.training.loop import eager_update, training_steps
+from reslab.training.optimizer import build_sgd
 from reslab.training.own_optimizer import OwnOptimizer
 from reslab.training.schedule import Schedule
 
