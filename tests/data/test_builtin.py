@@ -24,8 +24,9 @@ def test_the_split_has_its_sizes_and_no_common_images() -> None:
 
 def test_the_originals_are_those_of_scikit_learn() -> None:
     images, labels = read_originals()
-    assert np.array_equal(images, originals().images)
-    assert np.array_equal(labels, originals().target)
+    rows, digits = originals(return_X_y=True)
+    assert np.array_equal(images, rows.reshape(-1, 8, 8))
+    assert np.array_equal(labels, digits)
     assert labels.dtype == np.int64
 
 
