@@ -111,7 +111,7 @@ class AuthorsSGD:
             if weight not in self.velocities:
                 # zeros_like keeps the weight's memory format, which the fused kernel needs
                 self.velocities[weight] = torch.zeros_like(weight)
-        torch._fused_sgd_(
+        torch._fused_sgd_(  # pyrefly: ignore[no-matching-overload]
             weights,
             [weight.grad for weight in weights],
             [self.velocities[weight] for weight in weights] if self.momentum else [],
