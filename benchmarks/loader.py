@@ -79,8 +79,8 @@ def plain_batches(dataset: PlainDataset) -> Iterator[Tensor]:
 def our_batches(images: EncodedImages, mean: Tensor, augmentation: ScaleCrop) -> Iterator[Tensor]:
     """Yield batches without end, as training asks for them."""
     batches = EncodedLoader(
-        images, minus_mean(mean), augmentation=augmentation, colour=ALEXNET, size=BATCH, seed=1,
-        threads=WORKERS, balanced=False, bad_limit=0.0, log=print,
+        images, minus_mean(mean).in_place, augmentation=augmentation, colour=ALEXNET, size=BATCH,
+        seed=1, threads=WORKERS, balanced=False, bad_limit=0.0, log=print,
     )  # fmt: skip
     for iteration in count():
         yield batches(iteration).images

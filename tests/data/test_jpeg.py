@@ -18,7 +18,13 @@ from reslab.data.decode import (
     load_image,
     load_scaled,
 )
-from reslab.data.jpeg import MAX_PIXELS, MAX_PROGRESSIVE_PIXELS, segments, without_fill
+from reslab.data.jpeg import (
+    MAX_PIXELS,
+    MAX_PROGRESSIVE_PIXELS,
+    RowByRow,
+    segments,
+    without_fill,
+)
 
 
 def photograph(width: int = 64, height: int = 48, seed: int = 0) -> Image.Image:
@@ -246,3 +252,67 @@ def test_nothing_but_fill_is_removed() -> None:
     whole = webcam_frame(4)
     assert without_fill(filled(whole, 4)) == whole
     assert without_fill(b"\xff\xd8\xff\xe0\0\x10JFIF") == b"\xff\xd8\xff\xe0\0\x10JFIF"
+
+
+# rows from the top
+
+
+@pytest.mark.parametrize("subsampling", ["444", "422", "420", "440", "411", "Gray"])
+def test_rows_from_the_top_equal_those_of_the_whole_image(subsampling: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (75, 53, 3), dtype=np.uint8)
+    if subsampling == "Gray":
+        data = encoded(Image.fromarray(noise).convert("L"))
+    else:
+        data = simplejpeg.encode_jpeg(noise, 90, colorsubsampling=subsampling)
+    jpeg = RowByRow.of(data)
+    assert jpeg is not None
+    assert (jpeg.width, jpeg.height) == (53, 75)
+    whole = load_image(data, "x")
+    assert np.array_equal(jpeg.whole(), whole)
+    for rows in range(1, 76):
+        top = jpeg.top(rows)
+        assert rows <= len(top) <= rows + 8
+        assert np.array_equal(top[:rows], whole[:rows])
+
+
+def test_the_rows_below_are_not_decoded() -> None:
+    data = encoded(photograph(640, 4000), quality=95)
+    jpeg = RowByRow.of(data)
+    assert jpeg is not None
+
+    def seconds(rows: int) -> float:
+        start = time.thread_time()
+        jpeg.top(rows)
+        return time.thread_time() - start
+
+    assert min(seconds(100) for _ in range(5)) < min(seconds(4000) for _ in range(5)) / 4
+
+
+def test_only_an_upright_jpeg_in_one_scan_comes_row_by_row() -> None:
+    image = photograph()
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    assert RowByRow.of(encoded(image)) is not None
+    assert RowByRow.of(encoded(image, restart_marker_rows=1)) is not None
+    assert RowByRow.of(encoded(image, exif=turned)) is None
+    assert RowByRow.of(encoded(image, progressive=True)) is None
+    assert RowByRow.of(encoded(image.convert("CMYK"))) is None
+    assert RowByRow.of(with_size(encoded(image), 60_000, 60_000)) is None
+    png = io.BytesIO()
+    image.save(png, "PNG")
+    assert RowByRow.of(png.getvalue()) is None
+    data = encoded(image)
+    for length in range(0, len(data), 7):
+        jpeg = RowByRow.of(data[:length])
+        if jpeg is not None:
+            with pytest.raises(ValueError, match=r"."):
+                jpeg.whole()
+
+
+def test_a_second_scan_is_refused() -> None:
+    """Colours in scans of their own cannot come row by row."""
+    data = encoded(photograph())
+    places = {marker: (start, end) for marker, start, end in segments(data)}
+    start, _ = places[0xDA]
+    alone = data[:start] + b"\xff\xda\0\x08\x01\x01\0\0\x3f\0" + data[places[0xDA][1] :]
+    assert RowByRow.of(alone) is None

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from reslab.data.decode import load_image
-from reslab.data.resize import Box, centre_crop, crop_box, resize_whole, resized_crop, shorter_side
+from reslab.data.resize import (
+    Box,
+    centre_crop,
+    crop_box,
+    lowest_row,
+    resize_whole,
+    resized_crop,
+    shorter_side,
+)
 
 
 def by_pillow(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -128,3 +136,18 @@ def test_the_centre_crop_is_the_centre_of_the_resized_image() -> None:
     image = noise(101, 60)
     whole = by_pillow(image, shorter_side(101, 60, 30))  # 50 wide: 15 to each side of 20
     assert differences(centre_crop(image, 30, 20), whole[5:25, 15:35]).max() <= 2
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=50, deadline=None)
+def test_a_crop_needs_the_rows_down_to_the_lowest(seed: int) -> None:
+    draw = random.Random(seed)
+    width, height, size = draw.randint(9, 60), draw.randint(9, 60), draw.randint(1, 9)
+    image = noise(width, height)
+    scaled = shorter_side(width, height, draw.randint(size, 70))
+    left, top = draw.randint(0, scaled[0] - size), draw.randint(0, scaled[1] - size)
+    box = crop_box(width, height, scaled, left, top, size)
+    rows = lowest_row(box, (size, size), height)
+    crop = resized_crop(image, box, (size, size))
+    assert np.array_equal(resized_crop(image[:rows], box, (size, size)), crop)
+    assert rows <= height

@@ -46,6 +46,19 @@ def test_bytes_and_floats_come_out_alike_and_channels_last(channels) -> None:
     assert seen.is_contiguous(memory_format=torch.channels_last)
 
 
+@pytest.mark.parametrize("channels", ["RGB", "BGR"])
+def test_in_place_gives_the_same_numbers(channels) -> None:
+    images = torch.rand(2, 3, 8, 8).mul_(255).contiguous(memory_format=torch.channels_last)
+    before = images.clone()
+    prepare = Preprocessing(torch.rand(3, 8, 8) * 100, column(4, 5, 6), channels)
+    expected = prepare(images)
+    assert torch.equal(images, before)
+    seen = prepare.in_place(images)
+    assert torch.equal(seen, expected)
+    assert seen.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(images.flip(1) if channels == "BGR" else images, expected)
+
+
 def test_it_travels_as_tensors_and_facts() -> None:
     before = Preprocessing(torch.rand(3, 4, 4), column(4, 5, 6), "BGR", resize=256, size=224)
     tensors = before.tensors() | {"fc.weight": torch.zeros(1)}

@@ -97,6 +97,7 @@ class EncodedImages:
 
 
 Loaded = TypeVar("Loaded")  # a decoded image
+Part = TypeVar("Part")  # a part of it, or a crop
 
 
 class ReplaceBad(Generic[Loaded]):
@@ -118,11 +119,19 @@ class ReplaceBad(Generic[Loaded]):
 
     def __call__(self, index: int) -> tuple[Loaded, int, list[int]]:
         """Return an image, its index, and the bad indices tried before it."""
+        return self.first_good(index, self.image)
+
+    def first_good(self, index: int, load: Callable[[int], Part]) -> tuple[Part, int, list[int]]:
+        """Return the result of `load`, its index, and the bad indices tried before it.
+
+        `load` reads as much of an image as is needed, and raises BadImage or OSError as `image`
+        does.
+        """
         bad = []
         for candidate in self.candidates(index):
             if candidate not in self.reasons:
                 try:
-                    return self.image(candidate), candidate, bad
+                    return load(candidate), candidate, bad
                 except (BadImage, OSError) as error:  # a custom reader may raise OSError
                     self.reasons[candidate] = str(error)
             bad.append(candidate)

@@ -23,6 +23,7 @@ from reslab.data.formats import (
 from reslab.data.jpeg import (
     MAX_PIXELS,
     MAX_PROGRESSIVE_PIXELS,
+    RGB_OR_GREY,
     decode_jpeg,
     jpeg_exif,
     jpeg_header,
@@ -115,7 +116,7 @@ def _decode(data: bytes, file: str) -> ScaledImage:
     if kind == "jpeg" and (header := jpeg_header(data)):
         size, colours = header
         factor = _factor(data, kind, size, file)
-        if colours in ("YCbCr", "Gray", "RGB"):
+        if colours in RGB_OR_GREY:
             try:
                 rgb = decode_jpeg(data, size, factor)
             except ValueError as error:

@@ -19,8 +19,8 @@ from reslab.data.augment import (
     flip,
     pad_and_crop,
 )
+from reslab.data.crop_reader import CropReader
 from reslab.data.datasets import PREFETCHED, EncodedImages, ImagesInMemory, replace_within_class
-from reslab.data.resize import resized_crop
 from reslab.data.sampler import Stream, make_generator, make_sampler
 from reslab.runtime.device import Processes, SingleProcess
 from reslab.runtime.events import Log
@@ -155,7 +155,7 @@ class EncodedLoader:
     once. Raise ValueError if more files are bad than `bad_limit`, a fraction of the set, allows
     (see `BadFileLimit`). Each process prepares its part of a mini-batch, and logs the bad files
     of all processes. `prepare` maps float RGB [B, 3, S, S] from 0 to 255 to the network's
-    input, and is called in threads.
+    input, in threads; it may overwrite them.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class EncodedLoader:
         self.augmentation, self.colour = augmentation, colour
         self.size, self.seed, self.device = size, seed, device
         self.sampler = make_sampler(train.labels, seed, balanced=balanced)
-        self.image = replace_within_class(train)
+        self.crop, self.image = CropReader(train, augmentation), replace_within_class(train)
         self.bad_files = BadFileLimit(len(train), bad_limit, log, processes)
         self.prefetcher = Prefetcher(self._begin, threads, last)
         self.last, self._prefetched = last, 0  # iterations whose files are being fetched
@@ -244,10 +244,7 @@ class EncodedLoader:
 
     def _fill(self, row: np.ndarray, index: int, draws: list[float]) -> list[int]:
         """Decode, crop and flip an image into `row` [S, S, 3]; return the bad indices tried."""
-        image, _, bad = self.image(index)
-        height, width = image.shape[:2]
-        box, flip = self.augmentation.crop(width, height, draws)
-        row[:] = resized_crop(image, box, (self.augmentation.size, self.augmentation.size), flip)
+        row[:], _, bad = self.image.first_good(index, lambda candidate: self.crop(candidate, draws))
         return bad
 
     def _finish(

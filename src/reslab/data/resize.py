@@ -82,6 +82,11 @@ def resized_crop(image: np.ndarray, box: Box, size: Size, flip: bool = False) ->
     return np.asarray(resized)
 
 
+def lowest_row(box: Box, size: Size, height: int) -> int:
+    """Return how many rows, from the top, `resized_crop` needs of an image of this height."""
+    return _filter_range(box[1], box[3], size[1], height)[1]
+
+
 def _filter_range(start: float, stop: float, pixels: int, length: int) -> tuple[int, int]:
     """Return the range of source pixels needed to resize [start, stop) to `pixels` pixels."""
     support = max((stop - start) / pixels, 1.0)  # of the triangle filter, to each side

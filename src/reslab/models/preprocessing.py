@@ -79,12 +79,25 @@ class Preprocessing:
         If the mean image has another size than the images, as in multi-scale testing, its average
         colour is subtracted instead.
         """
+        converted = images.to(torch.float32, memory_format=torch.channels_last)
+        return self._apply(converted, None if converted is images else converted)
+
+    def in_place(self, images: Tensor) -> Tensor:
+        """Preprocess float images as `__call__` does, overwriting them if they are channels last.
+
+        A batch of photographs is large: new memory for it takes longer than the arithmetic.
+        """
+        converted = images.to(memory_format=torch.channels_last)
+        return self._apply(converted, converted)
+
+    def _apply(self, images: Tensor, out: Tensor | None) -> Tensor:
+        """Preprocess float images that are channels last, into `out` if it is given."""
         mean = self.mean
         if mean.shape[-2:] != images.shape[-2:]:
             mean = mean.mean((1, 2), keepdim=True)
         width = images.shape[-1]
-        images = images.to(torch.float32, memory_format=torch.channels_last)
-        prepared = (images - full_rows(mean, width)).div_(full_rows(self.std, width))
+        prepared = torch.sub(images, full_rows(mean, width), out=out)
+        prepared.div_(full_rows(self.std, width))
         if self.channels == "BGR":
             prepared = prepared.flip(1)
         return prepared.contiguous(memory_format=torch.channels_last)

@@ -294,7 +294,7 @@ def build_loader(
     assert recipe.pictures is not None
     assert not isinstance(augmentation, PadAndCrop)
     return EncodedLoader(
-        train, preprocessing, augmentation=augmentation,
+        train, preprocessing.in_place, augmentation=augmentation,
         colour=origin.components if augmentation.colour else None,
         size=recipe.batch_size, seed=seed, threads=cores_for(device.processes),
         balanced=recipe.balance == "sampler",
