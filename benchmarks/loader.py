@@ -25,12 +25,13 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from reslab.data.augment import ALEXNET, ScaleCrop, measure_statistics
+from reslab.data.augment import ScaleCrop
 from reslab.data.datasets import EncodedImages
 from reslab.data.folder import open_whole_folder
 from reslab.data.loader import EncodedLoader
 from reslab.data.shards.reader import open_part
 from reslab.data.shards.writer import Packing, pack_sets
+from reslab.data.statistics import ALEXNET, measure_statistics
 from reslab.models.preprocessing import minus_mean
 
 BATCH, SIZE, WORKERS = 32, 224, 2

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from reslab.data.augment import ALEXNET, Components, ResizedCrop, ScaleCrop
+from reslab.data.augment import ResizedCrop, ScaleCrop
 from reslab.data.datasets import EncodedImages, ImagesInMemory, pixel_mean
 from reslab.data.decode import load_image
 from reslab.data.loader import Batch, EncodedLoader, InMemoryLoader
 from reslab.data.resize import shorter_side
 from reslab.data.sampler import Stream, make_generator
+from reslab.data.statistics import ALEXNET, Components
 from reslab.models.preprocessing import minus_mean
 
 # sets in memory

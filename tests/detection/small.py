@@ -8,9 +8,9 @@ from torch import Generator, Tensor, nn
 
 from reslab.data.boxes.digit_scenes import digit_scenes, save_scenes
 from reslab.data.boxes.sets import DetectionSplits
+from reslab.detection.config import DetectorConfig
 from reslab.detection.inference import Detector
 from reslab.detection.network import (
-    DetectorConfig,
     FasterRCNN,
     build_detector,
 )

@@ -7,10 +7,10 @@ from tests.detection.small import LARGE, SMALL, network, scatter_statistics
 from torch import Tensor, nn
 
 from reslab.detection.box_ops import decode_boxes, iou
+from reslab.detection.config import DetectorConfig
 from reslab.detection.network import (
     PROPOSAL_NMS,
     AnchorPredictions,
-    DetectorConfig,
     FasterRCNN,
     ProposalNetwork,
     build_detector,

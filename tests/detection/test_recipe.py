@@ -1,9 +1,9 @@
 import pytest
 from tests.detection.small import LARGE, short_recipe
 
-from reslab.detection.network import DetectorConfig
+from reslab.detection.config import DetectorConfig
 from reslab.detection.recipe import DetectionRecipe, InferenceConfig, Sampling
-from reslab.recipes import recipe_in
+from reslab.recipes.tasks import recipe_in
 from reslab.training.folder import RunFolder
 
 

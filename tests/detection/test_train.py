@@ -29,7 +29,8 @@ from reslab.detection.recipe import DetectionRecipe
 from reslab.detection.setup import load_weights
 from reslab.models.batchnorm import recompute_statistics
 from reslab.models.config import config_named
-from reslab.recipes import any_recipe, recipe_in
+from reslab.recipes import any_recipe
+from reslab.recipes.tasks import recipe_in
 from reslab.runtime.files import sha256_of
 from reslab.training.folder import RunFolder
 from reslab.training.run import Interrupted

@@ -2,8 +2,9 @@
 
 import torch
 
+from reslab.detection.config import DetectorConfig
 from reslab.detection.inference import Detector
-from reslab.detection.network import DetectorConfig, build_detector
+from reslab.detection.network import build_detector
 from reslab.detection.recipe import InferenceConfig
 from reslab.models.config import cifar_config
 from reslab.models.preprocessing import Preprocessing

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from reslab.data.builtin import load_digits
 from reslab.data.decode import BadImage
+from reslab.data.digits import load_digits
 from reslab.evaluation.predict import Prediction, Predictor, load_predictor
 from reslab.evaluation.scoring import at_sides
 from reslab.evaluation.views import TenCrop

@@ -14,7 +14,7 @@ from tests.training.walls import TINY
 
 from reslab import train
 from reslab.cli import main
-from reslab.data.builtin import load_digits
+from reslab.data.digits import load_digits
 from reslab.data.folder import open_folder
 from reslab.models.model_file import load_model
 from reslab.recipes import recipe

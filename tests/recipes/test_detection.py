@@ -15,7 +15,7 @@ from reslab.recipes import (
     network_of,
     recipe_names,
 )
-from reslab.recipes.detection import own_detection_recipe
+from reslab.recipes.own import own_detection_recipe
 from reslab.training.recipe import Recipe
 
 

@@ -11,7 +11,7 @@ from reslab.models.model_file import Model
 from reslab.models.preprocessing import minus_mean
 from reslab.models.resnet import build_resnet
 from reslab.recipes import recipe, recipe_names
-from reslab.recipes.classification import own_recipe, own_small_recipe
+from reslab.recipes.own import own_recipe, own_small_recipe
 from reslab.runtime.files import sha256_of
 from reslab.training.recipe import Warmup
 

@@ -4,9 +4,9 @@ import pytest
 
 from reslab.data.augment import PadAndCrop, ScaleCrop
 from reslab.models.config import ResNetConfig
-from reslab.recipes import TASK_KINDS, any_recipe, catalogue, recipe, recipe_names, task_kind
-from reslab.training.recipe import Plateau, Section, Warmup
-from reslab.training.task import TaskName
+from reslab.recipes import any_recipe, catalogue, recipe, recipe_names
+from reslab.recipes.tasks import TASK_KINDS, task_kind
+from reslab.training.recipe import Plateau, Section, TaskName, Warmup
 
 
 def test_every_net_of_section_4_2_has_a_recipe_on_both_sets() -> None:

@@ -115,7 +115,7 @@ def test_three_processes_give_the_result_of_one(together) -> None:
 def test_three_processes_count_the_errors_of_1001_images_as_one_does(together) -> None:
     """Every image counts once, the remainder too; log-probabilities are equal to the last bit."""
     work = """
-    from reslab.data.builtin import load_digits
+    from reslab.data.digits import load_digits
     from reslab.evaluation.report import build_report, score_set
     from reslab.evaluation.views import OneCrop
     from reslab.models.resnet import build_resnet

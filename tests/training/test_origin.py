@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from reslab.data.augment import Components
+from reslab.data.statistics import Components
 from reslab.models.config import config_named
 from reslab.models.model_file import Model
 from reslab.models.parts import GroupNorm, NoisyBatchNorm

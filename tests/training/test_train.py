@@ -12,15 +12,16 @@ import pytest
 import torch
 from tests.training.walls import TINY, draw
 
-from reslab import recipes
 from reslab.data.folder import open_folder, read_folder
 from reslab.detection import setup as detection_setup
 from reslab.models.config import config_named
 from reslab.models.model_file import Model, load_model, model_bytes
 from reslab.models.preprocessing import minus_mean
 from reslab.models.resnet import build_resnet
-from reslab.recipes import recipe
-from reslab.recipes.classification import own_recipe
+from reslab.recipes import open_recipe, recipe
+from reslab.recipes import own as own_recipes
+from reslab.recipes.own import own_recipe
+from reslab.recipes.tasks import task_kind
 from reslab.runtime.device import setup_device
 from reslab.runtime.files import sha256_of
 from reslab.training import setup as training_setup
@@ -70,21 +71,21 @@ def test_data_and_weights_are_read_once(
         return call
 
     folder, model = counted(read_folder), counted(load_classifier)
-    for module in (recipes, training_setup):
+    for module in (own_recipes, training_setup):
         monkeypatch.setattr(module, "read_folder", folder)
     for module in (detection_setup, training_train):
         monkeypatch.setattr(module, "load_classifier", model)
     inputs = inputs_at(walls)
-    own = recipes.open_recipe("own-resnet18", inputs, [*TINY, "iterations=1"])
-    recipes.task_kind(own).train(own, tmp_path / "own", data=inputs)
+    own = open_recipe("own-resnet18", inputs, [*TINY, "iterations=1"])
+    task_kind(own).train(own, tmp_path / "own", data=inputs)
     assert calls == ["read_folder"]
     net = build_resnet(config_named("resnet20"))
     digits = Model(net, tuple("0123456789"), minus_mean(torch.zeros(3, 1, 1)), {}, [])
     (tmp_path / "start.safetensors").write_bytes(model_bytes(digits))
     inputs = inputs_at(None, tmp_path / "start.safetensors")
     short = ["iterations=1", "batch_size=4", "recompute_bn=0"]
-    tuned = recipes.open_recipe("digits-resnet20", inputs, short)
-    recipes.task_kind(tuned).train(tuned, tmp_path / "digits", data=inputs)
+    tuned = open_recipe("digits-resnet20", inputs, short)
+    task_kind(tuned).train(tuned, tmp_path / "digits", data=inputs)
     assert calls == ["read_folder", "load_classifier"]
 
 

@@ -11,7 +11,8 @@ from pydantic import JsonValue
 from reslab.api.display import OnEvent, showing
 from reslab.api.lines import clock, speed
 from reslab.detection.recipe import DetectionRecipe
-from reslab.recipes import AnyRecipe, open_recipe, task_kind
+from reslab.recipes import AnyRecipe, open_recipe
+from reslab.recipes.tasks import task_kind
 from reslab.runtime.device import setup_device
 from reslab.runtime.events import Callback
 from reslab.training.probe import Probe, probe

@@ -18,7 +18,8 @@ from reslab.data.datasets import FolderSplits, MemorySplits, Splits
 from reslab.data.location import can_be_opened, parse_location
 from reslab.detection.recipe import DetectionRecipe
 from reslab.errors import os_reason
-from reslab.recipes import AnyRecipe, open_recipe, recipe_in, task_kind
+from reslab.recipes import AnyRecipe, open_recipe
+from reslab.recipes.tasks import recipe_in, task_kind
 from reslab.runtime.distributed import join_processes
 from reslab.runtime.events import Callback, start
 from reslab.runtime.text import printable

@@ -18,12 +18,10 @@ def recipes(
 
     Each line of a recipe is a key for `train --set`.
     """
-    from reslab.api.train import request_run
-    from reslab.recipes import catalogue, network_of, recipe_names
+    from reslab.recipes import catalogue, network_of, recipe_from, recipe_names
 
     if name is not None:
-        recipe, _ = request_run(name, data, weights)
-        fields = recipe.model_dump(mode="json")
+        fields = recipe_from(name, data, weights).model_dump(mode="json")
         print_json(fields) if as_json else print_line(fields_as_text(fields))
         return
     all_recipes = [*catalogue().values(), *catalogue("detection").values()]

@@ -9,19 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from reslab.data.augment import (
-    Components,
-    ResizedCrop,
-    ScaleCrop,
-    colour_shift,
-    draw_flips,
-    draw_offsets,
-    flip,
-    pad_and_crop,
-)
+from reslab.data.augment import ResizedCrop, ScaleCrop
+from reslab.data.batch_augment import draw_flips, draw_offsets, flip, pad_and_crop
 from reslab.data.crop_reader import CropReader
 from reslab.data.datasets import PREFETCHED, EncodedImages, ImagesInMemory, replace_within_class
 from reslab.data.sampler import Stream, make_generator, make_sampler
+from reslab.data.statistics import Components, colour_shift
 from reslab.runtime.device import Processes, SingleProcess
 from reslab.runtime.events import Log
 from reslab.runtime.threads import Prefetcher

@@ -2,17 +2,16 @@
 
 from dataclasses import dataclass
 from math import gcd
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 from torch import Generator, Tensor, nn
 
 from reslab.detection.box_ops import clip, decode_boxes, large_enough, nms
+from reslab.detection.config import DetectorConfig
 from reslab.detection.roi import roi_align, roi_pool
 from reslab.detection.targets import Anchors
-from reslab.models.config import EXPANSION, MOST_CLASSES, ResNetConfig, Width
+from reslab.models.config import EXPANSION
 from reslab.models.layers import Conv, ConvBN, he_normal, unset_linear
 from reslab.models.resnet import ResNet
 
@@ -21,8 +20,6 @@ GROUPS = 32  # in group normalisation, as in its paper; fewer where a group woul
 MIN_IMAGE_SIDE = 3  # pixels needed for one window of the stem's pooling
 # standard deviations of the new layers' initial weights, as in the released code
 NEW_STD, REGRESSOR_STD = 0.01, 0.001
-
-Norm = Literal["frozen", "recompute", "group"]
 
 
 @dataclass(frozen=True)
@@ -71,35 +68,6 @@ class ProposalNetwork(nn.Module):
         deltas = self.deltas(hidden).permute(0, 2, 3, 1).reshape(-1, 4)
         anchors = self.anchors.grid(*features.shape[2:]).to(features.device)
         return AnchorPredictions(anchors, logits.float(), deltas.float())
-
-
-class DetectorConfig(BaseModel):
-    """The complete description of one detector."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    trunk: ResNetConfig  # its last stage is applied to regions, the others to the image
-    classes: int = Field(ge=1, le=MOST_CLASSES)  # without the background
-    # batch norm as a fixed affine map, with the statistics loaded with the weights or recomputed
-    # over the images; or group normalisation instead
-    norm: Norm = "frozen"
-    sizes: tuple[PositiveFloat, ...] = Field((128, 256, 512), min_length=1)  # of anchors, pixels
-    ratios: tuple[PositiveFloat, ...] = Field((0.5, 1, 2), min_length=1)  # height to width
-    width: Width = 512  # channels of the region proposal network
-    pooling: Literal["max", "align"] = "max"
-    pooled: int = Field(
-        14, ge=1, le=100
-    )  # side of pooled maps; conv5_1 halves it (docs/deviations.md)
-    context: bool = False  # concatenate whole-image features to each region's (App. B)
-
-    @property
-    def stride(self) -> int:
-        """The side of a feature-map cell, in pixels of the image."""
-        return (4 if self.trunk.stem == "imagenet" else 1) * 2 ** (len(self.trunk.blocks) - 2)
-
-    @property
-    def anchors(self) -> Anchors:
-        return Anchors(self.sizes, self.ratios, self.stride)
 
 
 class FasterRCNN(nn.Module):

@@ -12,6 +12,7 @@ import torch
 import reslab
 from reslab.data.boxes.sets import Detections
 from reslab.data.decode import IMAGE_TYPES, BadImage, ImageInput, ScaledImage, load_scaled
+from reslab.detection.config import DetectorConfig
 from reslab.detection.inference import (
     IMAGES_AHEAD,
     Detector,
@@ -19,7 +20,7 @@ from reslab.detection.inference import (
     detect_objects,
     prepare_for_inference,
 )
-from reslab.detection.network import DetectorConfig, FasterRCNN
+from reslab.detection.network import FasterRCNN
 from reslab.detection.recipe import InferenceConfig
 from reslab.models.model_facts import (
     build_without_weights,

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, Self, final
 
 from pydantic import Field, PositiveInt, ValidationError, model_validator
 
-from reslab.detection.network import DetectorConfig
+from reslab.detection.config import DetectorConfig
 from reslab.models.parts import NORMS
 from reslab.training.overrides import Fields, Kinds
 from reslab.training.recipe import RunRecipe, Section

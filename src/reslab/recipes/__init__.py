@@ -1,78 +1,31 @@
 """The catalogue of recipes: classifiers as `<data>-<model>`, detectors as `<data>-<trunk>-c4`.
 
-A name is looked up in the table FAMILIES, and only its recipe is built. The table TASK_KINDS maps
-each task to its recipe class and functions.
+A name is looked up in the table FAMILIES, and only its recipe is built. This needs no torch, which
+is imported only for recipes that are made from the user's images or adapted to weights.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from reslab.data.datasets import EncodedImages
-from reslab.data.folder import read_folder, split_folder
-from reslab.data.location import Location, to_folder
-from reslab.data.small_images import side_of_images
-from reslab.detection.alternating import detector_target, train_detector
 from reslab.detection.recipe import DetectionRecipe
-from reslab.detection.setup import Weights, fit_detector_to_weights, read_splits, read_weights
 from reslab.errors import unknown_name
 from reslab.models.config import ResNetConfig, cifar_names, config_named, imagenet_names
-from reslab.models.model_file import Model
-from reslab.recipes.classification import (
-    cifar10_recipe,
-    digits_recipe,
-    imagenet_recipe,
-    own_recipe,
-    own_small_recipe,
-)
-from reslab.recipes.detection import (
-    coco_recipe,
-    digit_scenes_recipe,
-    own_detection_recipe,
-    voc_recipe,
-)
-from reslab.training.folder import RunFolder
-from reslab.training.origin import fit_to_weights
-from reslab.training.probe import ProbeTarget, classifier_target
-from reslab.training.recipe import Recipe, RunRecipe
-from reslab.training.setup import Inputs, inputs_at
-from reslab.training.task import TaskName, task_of
-from reslab.training.train import Job, train
+from reslab.recipes.classification import cifar10_recipe, digits_recipe, imagenet_recipe
+from reslab.recipes.detection import coco_recipe, digit_scenes_recipe, voc_recipe
+from reslab.training.recipe import Recipe, RunRecipe, TaskName
+
+if TYPE_CHECKING:
+    from reslab.data.location import Location
+    from reslab.detection.setup import Weights
+    from reslab.training.setup import Inputs
 
 AnyRecipe = Recipe | DetectionRecipe
-OWN_VALIDATION = 0.2  # fraction of an unsplit folder; the same as the recipes' default
 # the residual nets for the user's small images, and the trunks of small detectors
 SMALL_NETS = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 TRUNKS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 C4 = "-c4"  # regions are pooled from the feature map of conv4_x
-
-
-@dataclass(frozen=True)
-class TaskKind:
-    """The recipe class and the functions of a task."""
-
-    recipe: type[RunRecipe]
-    train: Callable[..., dict[str, Any]]  # called like `reslab.train`
-    probe_target: Callable[[Job[Any]], ProbeTarget]  # sets up a new run to measure its cost
-
-
-TASK_KINDS: dict[TaskName, TaskKind] = {
-    "classification": TaskKind(Recipe, train, classifier_target),
-    "detection": TaskKind(DetectionRecipe, train_detector, detector_target),
-}
-
-
-def task_kind(source: RunRecipe | RunFolder) -> TaskKind:
-    """Return the recipe class and functions for the task of a recipe or a run folder."""
-    return TASK_KINDS[task_of(source)]
-
-
-def recipe_in(folder: RunFolder) -> AnyRecipe:
-    """Read the recipe of a run of any task."""
-    recipe = folder.recipe_as(task_kind(folder).recipe)
-    assert isinstance(recipe, AnyRecipe)
-    return recipe
 
 
 def network_of(recipe: RunRecipe) -> ResNetConfig:
@@ -90,8 +43,11 @@ class Family:
     task: TaskName
     prefix: str
     models: Sequence[str]
-    make: Callable[..., AnyRecipe]  # takes (model, config); if `own`, also (inputs, weights)
-    own: bool = False
+    make: Callable[[str, ResNetConfig], AnyRecipe] | None  # None: made from the user's images
+
+    @property
+    def own(self) -> bool:
+        return self.make is None
 
     @property
     def suffix(self) -> str:
@@ -101,53 +57,22 @@ class Family:
         return [f"{self.prefix}{model}{self.suffix}" for model in self.models]
 
     def recipes(self) -> list[AnyRecipe]:
+        """Build all recipes; there are none if they are made from the user's images."""
+        if self.make is None:
+            return []
         return [self.make(model, config_named(model)) for model in self.models]
-
-
-def own_images(model: str, config: ResNetConfig, inputs: Inputs, weights: Model | None) -> Recipe:
-    """Build a recipe for the user's folder of images, after reading its classes and size."""
-    train = own_training_images(model, inputs)
-    return own_recipe(model, config, train, weights, inputs.count)
-
-
-def own_small_images(
-    model: str, config: ResNetConfig, inputs: Inputs, weights: Model | None
-) -> Recipe:
-    """Build a recipe for the user's small images of one size, after reading their classes."""
-    train = own_training_images(model, inputs)
-    side = side_of_images(train, f"own-{model}")
-    return own_small_recipe(model, config, train, side, weights, inputs.count)
-
-
-def own_training_images(model: str, inputs: Inputs) -> EncodedImages:
-    """Return the training images in the user's folder."""
-    if inputs.data is None:
-        raise ValueError(f"own-{model} is made from your images: name their folder with `data`")
-    return split_folder(inputs.read(read_folder, inputs.data), OWN_VALIDATION).train
-
-
-def own_boxes(
-    model: str, config: ResNetConfig, inputs: Inputs, weights: Weights | None
-) -> DetectionRecipe:
-    """Build a recipe for the user's folder of images with boxes, after reading it."""
-    name = f"own-detection-{model}{C4}"
-    if inputs.data is None:
-        raise ValueError(f"{name} is made from your boxes: name their folder with `data`")
-    folder = to_folder(inputs.data, f"{name} needs")
-    sets = read_splits(inputs, folder, "", OWN_VALIDATION)
-    return own_detection_recipe(model, config, sets.train, inputs.count)
 
 
 FAMILIES = (
     Family("classification", "digits-", cifar_names(), digits_recipe),
     Family("classification", "cifar10-", cifar_names(), cifar10_recipe),
     Family("classification", "imagenet-", imagenet_names(), imagenet_recipe),
-    Family("classification", "own-", SMALL_NETS, own_small_images, own=True),
-    Family("classification", "own-", imagenet_names(), own_images, own=True),
+    Family("classification", "own-", SMALL_NETS, None),
+    Family("classification", "own-", imagenet_names(), None),
     Family("detection", "digit-scenes-", SMALL_NETS, digit_scenes_recipe),
     Family("detection", "coco-", TRUNKS, coco_recipe),
     Family("detection", "voc07+12-", TRUNKS, voc_recipe),
-    Family("detection", "own-detection-", TRUNKS, own_boxes, own=True),
+    Family("detection", "own-detection-", TRUNKS, None),
 )
 
 
@@ -184,7 +109,7 @@ def recipe(
     the recipe. Raise ValueError, with the nearest name, if there is no such recipe.
     """
     must_be_known("recipe", name, recipe_names("classification"))
-    opened = open_recipe(name, inputs_at(data, weights))
+    opened = recipe_from(name, data, weights)
     assert isinstance(opened, Recipe)
     return opened
 
@@ -197,7 +122,7 @@ def detection_recipe(
     The arguments are those of `recipe`; "own-detection-*" recipes are made for images with boxes.
     """
     must_be_known("detector's recipe", name, recipe_names("detection"))
-    opened = open_recipe(name, inputs_at(data, weights))
+    opened = recipe_from(name, data, weights)
     assert isinstance(opened, DetectionRecipe)
     return opened
 
@@ -208,30 +133,45 @@ def must_be_known(what: str, name: str, names: Sequence[str]) -> None:
         raise ValueError(unknown_name(what, name, names))
 
 
-def open_recipe(name: str, inputs: Inputs, changes: Sequence[str] = ()) -> AnyRecipe:
+def recipe_from(name: str, data: str | Path | None, weights: str | Path | None) -> AnyRecipe:
+    """Return the recipe `name` for the data and weights at these paths; torch is imported if any
+    are given."""
+    if data is None and weights is None:
+        return any_recipe(name)
+    from reslab.training.setup import inputs_at
+
+    return open_recipe(name, inputs_at(data, weights))
+
+
+def open_recipe(name: str, inputs: "Inputs", changes: Sequence[str] = ()) -> AnyRecipe:
     """Return the recipe `name` for `inputs`, with KEY=VALUE changes."""
     must_be_known("recipe", name, recipe_names())
-    weights = read_weights(inputs, inputs.weights) if inputs.weights else None
+    weights = None
+    if inputs.weights:
+        from reslab.detection.setup import read_weights
+
+        weights = read_weights(inputs, inputs.weights)
     return any_recipe(name, data=inputs, weights=weights).with_changes(changes)
 
 
 def any_recipe(
-    name: str, *, data: str | Location | Inputs | None = None, weights: Weights | None = None
+    name: str,
+    *,
+    data: "str | Location | Inputs | None" = None,
+    weights: "Weights | None" = None,
 ) -> AnyRecipe:
     """Return the recipe `name` of a classifier or a detector, given weights that were read."""
     must_be_known("recipe", name, recipe_names())
     family = next(family for family in FAMILIES if name in family.names())
-    if family.task == "classification" and not isinstance(weights, Model | None):
-        raise ValueError(f"{name} trains a classifier: it cannot start from a detector")
     model = name.removeprefix(family.prefix).removesuffix(family.suffix)
     config = config_named(model)
-    if family.own:
-        made = family.make(model, config, inputs_at(data), weights)
+    if family.make is not None and weights is None:
+        return family.make(model, config)
+    from reslab.recipes.own import adapted, made_from_images, must_fit_task
+
+    must_fit_task(name, family.task, weights)
+    if family.make is None:
+        made = made_from_images(family.task, model, config, data, weights)
     else:
         made = family.make(model, config)
-    if weights is None or made.weights is not None:
-        return made
-    if isinstance(made, DetectionRecipe):
-        return fit_detector_to_weights(made, weights)
-    assert isinstance(weights, Model)
-    return fit_to_weights(made, weights)
+    return adapted(made, weights)

@@ -1,17 +1,10 @@
-"""Recipes of detectors: Faster R-CNN (App. A), a small one for digit-scenes, the user's boxes."""
+"""Recipes of detectors: Faster R-CNN (App. A), and a small one for digit-scenes."""
 
-from math import ceil
-
-from reslab.data.boxes.sets import DetectionSet
-from reslab.detection.loader import with_objects
-from reslab.detection.network import DetectorConfig
+from reslab.detection.config import DetectorConfig
 from reslab.detection.recipe import DetectionRecipe, InferenceConfig, Sampling
 from reslab.models.config import ResNetConfig
-from reslab.recipes.classification import OWN_EVALUATIONS
 
 COCO_SIZES = (64, 128, 256, 512)  # anchor sizes, for COCO's small objects (Faster R-CNN, Sec. 4.2)
-EPOCHS = 16  # as many as 80k iterations on the 5,011 images of VOC 2007
-SHORTEST = 1000  # iterations, for folders with few images
 
 
 def digit_scenes_recipe(model: str, config: ResNetConfig) -> DetectionRecipe:
@@ -68,27 +61,4 @@ def voc_recipe(model: str, config: ResNetConfig) -> DetectionRecipe:
         model=DetectorConfig(trunk=config, classes=20),
         data="boxes",
         years="07+12",
-    )
-
-
-def own_detection_recipe(
-    model: str, config: ResNetConfig, train: DetectionSet, count: int | None = None
-) -> DetectionRecipe:
-    """Train on the user's boxes, from trained weights, for as many epochs as on VOC.
-
-    The run is long enough for `count` images with objects, by default all in `train`.
-    Mini-batches have one image, as on VOC, and the anchors include COCO's small ones. An image has
-    64 regions, as in Fast R-CNN with two images per mini-batch, because regions cost the most.
-    """
-    count = len(with_objects(train)) if count is None else count
-    iterations = max(EPOCHS * count, SHORTEST)
-    interval = max(ceil(iterations / OWN_EVALUATIONS), 1)
-    return DetectionRecipe(
-        name=f"own-detection-{model}-c4",
-        model=DetectorConfig(trunk=config, classes=len(train.classes), sizes=COCO_SIZES),
-        data="boxes",
-        sampling=Sampling(regions=64),
-        iterations=iterations,
-        eval_every=interval,
-        checkpoint_every=interval,
     )

@@ -1,6 +1,12 @@
-"""Limit the CPU's instruction set with RESLAB_CPU, to test for older CPUs or compare machines."""
+"""Choose the arithmetic: a run's precision, and RESLAB_CPU, which limits the CPU's instructions.
+
+The limit is for tests of older CPUs, and for comparing machines.
+"""
 
 import os
+from typing import Literal
+
+Precision = Literal["auto", "bf16", "fp32"]
 
 VARIABLE = "RESLAB_CPU"
 # environment variables that torch and oneDNN read at their first computation

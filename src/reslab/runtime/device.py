@@ -6,10 +6,8 @@ from typing import Literal
 
 import torch
 
-from reslab.runtime.cpu import kernel_limit, limit_kernels
+from reslab.runtime.cpu import Precision, kernel_limit, limit_kernels
 from reslab.runtime.distributed import Processes, SingleProcess, join_processes
-
-Precision = Literal["auto", "bf16", "fp32"]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from reslab.data.augment import Components
+from reslab.data.statistics import Components
 from reslab.models.config import ResNetConfig
 from reslab.models.model_facts import preprocessing_in
 from reslab.models.model_file import Model

@@ -21,7 +21,7 @@ from reslab.data.augment import PadAndCrop, ResizedCrop, ScaleCrop
 from reslab.data.builtin import SetName
 from reslab.models.config import ResNetConfig, config_named
 from reslab.models.parts import NORMS, BatchNorm, NoisyBatchNorm
-from reslab.runtime.device import Precision
+from reslab.runtime.cpu import Precision
 from reslab.training.overrides import (
     Fields,
     Kinds,
@@ -103,6 +103,7 @@ def label_of(line: str) -> str:
 UNWRITTEN = ("keep_every", "deviations")  # fields that are written only if they are set
 # sections that may be absent; setting one key of a section fills in defaults for the others
 OPTIONAL = {"warmup": Warmup(), "plateau": Plateau()}
+TaskName = Literal["classification", "detection"]
 TASKS = {"classification": "classifier", "detection": "detector"}  # task -> what it trains
 AnyAugmentation = Annotated[PadAndCrop | ScaleCrop | ResizedCrop, Field(discriminator="kind")]
 

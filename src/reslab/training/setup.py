@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from reslab.data.augment import ALEXNET, PadAndCrop, measure_statistics
+from reslab.data.augment import PadAndCrop
 from reslab.data.builtin import open_sets
 from reslab.data.datasets import (
     EncodedImages,
@@ -25,6 +25,7 @@ from reslab.data.folder import read_folder, split_folder
 from reslab.data.loader import BadFileLimit, EncodedLoader, InMemoryLoader
 from reslab.data.location import Location, parse_location
 from reslab.data.small_images import decode_all
+from reslab.data.statistics import ALEXNET, measure_statistics
 from reslab.models.batchnorm import norms_of
 from reslab.models.config import warn_small_map
 from reslab.models.layers import channels_last

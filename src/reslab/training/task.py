@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -12,7 +12,7 @@ from reslab.runtime.device import Device
 from reslab.runtime.events import Event
 from reslab.training.folder import RunFolder
 from reslab.training.optimizer import Optimizer
-from reslab.training.recipe import RunRecipe
+from reslab.training.recipe import RunRecipe, TaskName
 
 CheckStop = Callable[[], None]  # called regularly in long work; may raise to end it
 Final = tuple[list[Event], dict[str, bytes]]  # full reports, and files for the run folder
@@ -77,9 +77,6 @@ class Task(Protocol):
     def close(self) -> None:
         """Stop the threads that prepare mini-batches."""
         ...
-
-
-TaskName = Literal["classification", "detection"]
 
 
 def task_of(source: RunRecipe | RunFolder | str | Path) -> TaskName:

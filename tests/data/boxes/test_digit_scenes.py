@@ -19,8 +19,8 @@ from reslab.data.boxes.digit_scenes import (
 )
 from reslab.data.boxes.folder import open_detection
 from reslab.data.boxes.sets import DetectionSplits
-from reslab.data.builtin import load_digits
 from reslab.data.datasets import MemorySplits
+from reslab.data.digits import load_digits
 
 
 @pytest.fixture(scope="module")

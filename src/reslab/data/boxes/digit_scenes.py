@@ -16,8 +16,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from reslab.data.boxes.sets import DetectionSet, DetectionSplits, GroundTruth, GroundTruthTable
-from reslab.data.builtin import load_digits
 from reslab.data.datasets import ImagesInMemory, Splits
+from reslab.data.digits import load_digits
 from reslab.runtime.files import to_json
 
 SCENE_SIDE = 128  # of a scene, in pixels

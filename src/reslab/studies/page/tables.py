@@ -10,7 +10,8 @@ from statistics import mean
 
 import torch
 
-from reslab.detection.network import DetectorConfig, FasterRCNN
+from reslab.detection.config import DetectorConfig
+from reslab.detection.network import FasterRCNN
 from reslab.models.complexity import complexity
 from reslab.models.config import cifar_names, config_named
 from reslab.runtime.events import Event

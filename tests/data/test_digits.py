@@ -9,7 +9,7 @@ import sklearn.datasets
 import torch
 from sklearn.datasets import load_digits as originals
 
-from reslab.data.builtin import enlarge, load_digits, read_originals
+from reslab.data.digits import enlarge, load_digits, read_originals
 
 
 def test_the_split_has_its_sizes_and_no_common_images() -> None:
