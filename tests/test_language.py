@@ -26,6 +26,7 @@ CONTRACTS = {
     "src/reslab/evaluation/mistakes.py": ("picture: str", "picture=thumbnail", 'entry["picture"]'),
     "src/reslab/evaluation/score_cache.py": ('"pictures"',),
     "src/reslab/recipes/classification.py": ('data="pictures"', "pictures=PhotographSettings"),
+    "src/reslab/recipes/own.py": ('data="pictures"', "pictures=PhotographSettings"),
     "src/reslab/studies/page/report.html.j2": ("mistake.picture",),
     "src/reslab/training/classification.py": ('"pictures"',),
     "src/reslab/training/recipe.py": (
