@@ -43,14 +43,9 @@ test: .venv/installed-dev
 test-slow: lint
 	$(BIN)/pytest -m slow
 
-# `make bench PHOTOGRAPHS=FOLDER` also measures the loader, on original photographs in class folders
+# about six minutes; `.venv/bin/pip install onnx onnxruntime openvino` adds these peers
 bench: .venv/installed
-	$(BIN)/python benchmarks/training.py
-	$(BIN)/python benchmarks/start.py
-	$(BIN)/python benchmarks/resnet50.py
-	$(BIN)/python benchmarks/detection.py
-	$(BIN)/python benchmarks/detection.py --whole resnet101 --rounds 3
-	$(if $(PHOTOGRAPHS),$(BIN)/python benchmarks/loader.py --data $(PHOTOGRAPHS))
+	$(BIN)/python benchmarks/bench.py
 
 # docs/results.md links these pages; the runs in docs/runs are kept without weights and checkpoints
 results: .venv/installed-detect

@@ -1,20 +1,18 @@
-"""Compare ResNet-50 with a plain script: training and inference in images per second.
+"""Compare ResNet-50 with eager torch and other runtimes: inference, and an update in training.
 
-The plain script is eager, in fp32, channels first. Ours is the update of `reslab train` and the
-model of `--precision bf16`. The two take turns, A B A B; each measurement is one JSON line with the
-median ratio of the rounds.
+All start from the same weights; in inference from the same bytes. Peers compute in fp32 unless they
+say otherwise.
 """
 
-import argparse
 import copy
-import json
-import statistics
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
+from peers import plain_resnet50, with_weights_of
 from reslab.models.batchnorm import in_bf16, recompute_statistics
 from reslab.models.config import config_named
 from reslab.models.layers import channels_last
@@ -22,16 +20,31 @@ from reslab.models.model_file import Model
 from reslab.models.preprocessing import Preprocessing
 from reslab.models.resnet import ResNet, build_resnet
 from reslab.recipes import recipe
+from reslab.runtime.cpu import kernel_limit
 from reslab.runtime.device import Device, setup_device
 from reslab.training.loop import eager_update, training_steps
 from reslab.training.optimizer import build_sgd
 from reslab.training.schedule import Schedule
+from rows import (
+    Row,
+    Turn,
+    alternate,
+    apart,
+    compare,
+    not_installed,
+    path_of,
+    print_rows,
+    seconds_of,
+)
+from runtimes import Forward, autocast_bf16, compiled, onnx_runtime, openvino
 
 NAME, SIDE, CLASSES = "resnet50", 224, 1000
-TRAIN_BATCH, SHOWN = 32, 16
+TRAIN_BATCH = 32
+PASSES = {1: 10, 16: 1}  # forward passes of a turn, by batch size
+EAGER, ORT, OPENVINO = "eager, channels first", "ONNX Runtime", "OpenVINO"
 
 
-def random_images(count: int) -> tuple[torch.Tensor, torch.Tensor]:
+def random_images(count: int) -> tuple[Tensor, Tensor]:
     rng = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, 3, SIDE, SIDE), dtype=torch.uint8, generator=rng)
     return images, torch.randint(0, CLASSES, (count,), generator=rng)
@@ -41,12 +54,20 @@ def preprocessing() -> Preprocessing:
     return Preprocessing(torch.full((3, 1, 1), 120.0), torch.full((3, 1, 1), 60.0), size=SIDE)
 
 
-def plain_training(net: ResNet) -> Iterator[float]:
+def prepared(images: Tensor) -> Tensor:
+    """Preprocess as the peers do."""
+    return (images.float() - 120) / 60
+
+
+def plain_training(net: nn.Module, bf16: bool) -> Iterator[float]:
+    """Yield the loss of each update on one mini-batch without end, as in most scripts."""
     images, labels = random_images(TRAIN_BATCH)
-    prepared = (images.float() - 120) / 60
+    batch = prepared(images)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
     while True:
-        loss = F.cross_entropy(net(prepared), labels)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            output = net(batch)
+        loss = F.cross_entropy(output.float(), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -54,82 +75,115 @@ def plain_training(net: ResNet) -> Iterator[float]:
 
 
 def our_training(net: ResNet, device: Device) -> Iterator[float]:
+    """Yield the loss of each update of `reslab train` on the same mini-batch."""
     images, labels = random_images(TRAIN_BATCH)
     run_recipe = recipe(f"imagenet-{NAME}").with_changes(["learning_rate=0.01", "plateau=null"])
-    prepared = preprocessing()(images)
+    batch = preprocessing()(images)
 
-    def loss_of(share: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def loss_of(share: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         with device.autocast():
             scores = net(share[0])
         return F.cross_entropy(scores.float(), share[1]), torch.zeros(())
 
     optimizer = build_sgd(net, momentum=run_recipe.momentum, weight_decay=run_recipe.weight_decay)
-    update = eager_update(lambda draws: [(prepared, labels)], loss_of, optimizer)
+    update = eager_update(lambda draws: [(batch, labels)], loss_of, optimizer)
     for step in training_steps(update, int, Schedule(run_recipe), range(1_000_000)):
         yield step.loss.item()
 
 
-def measure(
-    what: str, plain: Callable[[], object], ours: Callable[[], object], shown: int, rounds: int
-) -> None:
-    """Warm up, time turns of both and print a line of JSON."""
-    plain(), ours()
-    seconds: dict[str, list[float]] = {"plain": [], "ours": []}
-    for _ in range(rounds):
-        for name, turn in (("plain", plain), ("ours", ours)):
-            start = time.perf_counter()
-            turn()
-            seconds[name].append(time.perf_counter() - start)
-    ratios = [a / b for a, b in zip(seconds["plain"], seconds["ours"], strict=True)]
-    line = {
-        "what": what,
-        "plain_images_per_second": round(shown / statistics.median(seconds["plain"]), 1),
-        "ours_images_per_second": round(shown / statistics.median(seconds["ours"]), 1),
-        "ratio": round(statistics.median(ratios), 2),
-        "range": [round(min(ratios), 2), round(max(ratios), 2)],
-        "rounds": rounds,
+def training_rows(device: Device) -> Iterator[Row]:
+    """Compare one update per turn; the losses of the first, from equal weights, must agree."""
+    bf16 = device.precision == "bf16"
+    net = channels_last(build_resnet(config_named(NAME))).train()
+    plain = with_weights_of(net, plain_resnet50()).train()
+    best = "channels last" + (", autocast in bf16" if bf16 else "")
+    loops = {
+        "reslab": our_training(net, device),
+        EAGER: plain_training(plain, False),
+        best: plain_training(channels_last(copy.deepcopy(plain)), bf16),
     }
-    print(json.dumps(line), flush=True)
+    first = {name: next(loop) for name, loop in loops.items()}
+
+    def turn(loop: Iterator[float]) -> float:
+        return TRAIN_BATCH / seconds_of(lambda: next(loop))
+
+    speeds = alternate({name: partial(turn, loop) for name, loop in loops.items()}, seconds=40)
+    ours = speeds.pop("reslab")
+    for peer, theirs in speeds.items():
+        difference = abs(first[peer] - first["reslab"]) / first[peer]
+        yield compare(
+            f"training ResNet-50, batch {TRAIN_BATCH}", "images/s", reslab=ours, peer=peer,
+            other=theirs, path=path_of(device), check=f"first losses {apart(difference)}",
+        )  # fmt: skip
+
+
+def inference_rows(
+    batch: int, what: str, ours: Callable[[Tensor], Tensor], peers: dict[str, Forward | None],
+    path: str,
+) -> Iterator[Row]:  # fmt: skip
+    """Compare forward passes in turn, and the logits: their largest difference and value."""
+    images, _ = random_images(batch)
+
+    def turn(work: Forward) -> float:
+        passes = PASSES[batch]
+        return passes * batch / seconds_of(lambda: [work(images) for _ in range(passes)])
+
+    there = {name: peer for name, peer in peers.items() if peer is not None}
+    turns: dict[str, Turn] = {"reslab": partial(turn, ours)}
+    for name, peer in there.items():
+        turns[name] = partial(turn, lambda images, peer=peer: peer(prepared(images)))
+    speeds = alternate(turns, seconds=15)
+    logits = ours(images)
+    for name in peers:
+        if name not in there:
+            yield not_installed(what, "images/s", reslab=speeds["reslab"], peer=name, path=path)
+            continue
+        difference = (
+            there[name](prepared(images)).float() - logits
+        ).abs().max() / logits.abs().max()
+        yield compare(
+            what, "images/s", reslab=speeds["reslab"], peer=name, other=speeds[name], path=path,
+            check=f"logits {apart(difference.item())}",
+        )  # fmt: skip
 
 
 @torch.no_grad()
-def inference(rounds: int) -> None:
-    """Time both on the same images; print the largest difference of their probabilities."""
-    images, _ = random_images(SHOWN)
-    plain_net = build_resnet(config_named(NAME))
-    recompute_statistics(plain_net, [preprocessing()(images)])  # as in a trained net
-    net = channels_last(copy.deepcopy(plain_net))
+def inference(device: Device) -> Iterator[Row]:
+    """Compare one image at a time and 16, in fp32, then 16 in bf16 if the processor has it."""
+    net = channels_last(build_resnet(config_named(NAME)))
+    recompute_statistics(net, (net(prepared(random_images(16)[0])) for _ in range(1)))
+    plain = with_weights_of(net, plain_resnet50()).eval()
+    last = channels_last(copy.deepcopy(plain))
     model = Model(net, tuple(map(str, range(CLASSES))), preprocessing(), {}, [])
-    fast = in_bf16(model)
+    device_path = path_of(device).partition(", ")[2]
+    for batch in PASSES:
+        example = prepared(random_images(batch)[0])
+        peers: dict[str, Forward | None] = {
+            EAGER: plain,
+            "channels last": last,
+            OPENVINO: openvino(plain, example, "f32"),
+        }
+        if not kernel_limit():  # its kernels cannot be limited
+            peers[ORT] = onnx_runtime(plain, example)
+        if batch == 16:
+            peers["torch.compile, frozen"] = compiled(copy.deepcopy(plain), example)
+        what = f"inference of ResNet-50, fp32, batch {batch}"
+        yield from inference_rows(batch, what, model, peers, f"fp32, {device_path}")
+    if device.precision == "bf16":
+        bf16 = {
+            "eager, channels first, fp32": plain,
+            "channels last, autocast": autocast_bf16(last),
+            OPENVINO: openvino(plain, example, "bf16"),
+        }
+        what = "inference of ResNet-50, bf16, batch 16"
+        yield from inference_rows(16, what, in_bf16(model), bf16, f"bf16, {device_path}")
 
-    def plain() -> torch.Tensor:
-        return plain_net((images.float() - 120) / 60)
 
-    expected, probabilities = plain().softmax(1), fast(images).softmax(1)
-    largest = (expected - probabilities).abs().max().item()
-    same = (expected.argmax(1) == probabilities.argmax(1)).sum().item()
-    print(json.dumps({"what": "probabilities", "largest_difference": largest, "same_answer": same}))
-    measure("inference, batch 16, bf16", plain, lambda: fast(images), SHOWN, rounds)
-    measure("inference, batch 16, fp32", plain, lambda: model(images), SHOWN, rounds)
-
-
-def training(rounds: int) -> None:
-    """Time one update per turn; print the first losses, which are computed from equal weights."""
-    device = setup_device("auto")
-    plain = plain_training(build_resnet(config_named(NAME)).train())
-    ours = our_training(channels_last(build_resnet(config_named(NAME))).train(), device)
-    first = {"plain": next(plain), "ours": next(ours)}
-    print(json.dumps({"what": "first loss", **first}), flush=True)
-    measure("training, batch 32", lambda: next(plain), lambda: next(ours), TRAIN_BATCH, rounds)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
-    inference(rounds)
-    training(rounds)
+def rows() -> Iterator[Row]:
+    device = setup_device()
+    yield from training_rows(device)
+    yield from inference(device)
 
 
 if __name__ == "__main__":
-    main()
+    print_rows(rows())

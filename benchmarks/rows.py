@@ -16,6 +16,8 @@ from reslab.runtime.device import Device
 ROUNDS = 5
 LEAST_ROUNDS = 3  # even when the time is up: a ratio without a range says little
 
+PAUSE = 0.05  # seconds before each turn: threads may spin for a while after the last one
+
 Turn = Callable[[], float]  # measures once, and returns the value in the row's unit
 
 
@@ -55,6 +57,7 @@ def alternate(
         if number >= LEAST_ROUNDS and time.perf_counter() - start > seconds:
             break
         for name, turn in turns.items():
+            time.sleep(PAUSE)
             values[name].append(turn())
     return values
 
@@ -86,6 +89,11 @@ def not_installed(what: str, unit: str, *, reslab: list[float], peer: str, path:
 def rounded(value: float) -> float:
     """Round to three significant digits, and large numbers to whole ones."""
     return float(f"{value:.3g}") if abs(value) < 1000 else float(round(value))
+
+
+def apart(difference: float) -> str:
+    """Word a relative difference for a row's check."""
+    return f"{difference:.0e} apart" if difference else "equal"
 
 
 def seconds_of(work: Callable[[], object]) -> float:
