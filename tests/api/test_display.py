@@ -74,17 +74,27 @@ def test_bars_follow_work_and_the_runs_of_a_study() -> None:
     study = Progress()
     on_event = update_bars(study)
     for run, done in (("a", 0), ("b", 0), ("b", 3)):
-        on_event({"kind": "run", "run": run, "done": done, "total": 10})
+        error = {"train_error": 43.75} if done else {}
+        on_event({"kind": "run", "run": run, "done": done, "total": 10} | error)
     assert [(task.description, task.completed, task.started) for task in study.tasks] == [
-        ("a", 0, False), ("b", 3, True),
+        ("a", 0, False), ("b  training error 43.75 %", 3, True),
     ]  # fmt: skip
 
 
-def test_a_run_of_a_study_is_a_line_once_it_ends(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_of_a_study_is_a_line_now_and_then_and_once_it_ends(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"kind": "run", "run": "plain20-seed1", "total": 1000, "train_error": 43.75}
     on_event = progress_lines()
-    for done in (0, 10, 10):
-        on_event({"kind": "run", "run": "plain20-seed1", "done": done, "total": 10})
-    assert capsys.readouterr().err == "plain20-seed1: 10 iterations done\n"
+    for done in (0, 10, 20, 1000, 1000):  # in quick succession: only the end is printed
+        on_event(row | {"done": done})
+    assert capsys.readouterr().err == "1,000/1,000 plain20-seed1  training error 43.75 %\n"
+    monkeypatch.setattr(display, "SECONDS_BETWEEN_RUN_LINES", 0.0)
+    on_event = progress_lines()
+    on_event({"kind": "run", "run": "a", "done": 0, "total": 10})
+    for done in (5, 5, 6):
+        on_event({"kind": "run", "run": "a", "done": done, "total": 10})
+    assert capsys.readouterr().err == "5/10 a\n6/10 a\n"
 
 
 def test_silence_a_function_or_a_mistake() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 import reslab
 from reslab.api import studies
+from reslab.studies.progress import Forecast, RunProgress
 
 SHORT = (
     "iterations=2", "batch_size=16", "model.blocks=[1,1,1]", "model.widths=[4,4,4]",
@@ -35,7 +36,11 @@ def test_a_study_of_ones_own(tmp_path: Path) -> None:
     assert [run.folder.name for run in page.runs] == ["0.0001", "0.01"]
     assert all(run.iterations == 2 for run in page.runs)
     assert "weight_decay" in page.path.read_text()
-    begun, ended = events[:2], events[-2:]
+    announced, *begun, ended = events[0], *events[1:3], events[-2:]
+    assert announced["text"] == (
+        f"2 runs of 2 iterations, 2 at a time; then the results in {page.path}. "
+        "Ctrl-C saves the runs and draws their curves so far"
+    )
     assert [(event["run"], event["done"]) for event in begun] == [("0.0001", 0), ("0.01", 0)]
     assert {(event["run"], event["done"], event["total"]) for event in ended} <= {
         ("0.0001", 2, 2), ("0.01", 2, 2),
@@ -68,10 +73,38 @@ def test_arguments_that_a_study_does_not_take(tmp_path: Path) -> None:
 def test_ctrl_c_saves_the_runs_and_says_how_to_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    finished = 0
+
     def run_all(runs: Any, launch: Any, *, stop: Callable[[], int | None], **more: Any) -> object:
+        for run in runs[:finished]:
+            reslab.train(run.recipe, run.folder, on_event=None)
         signal.raise_signal(signal.SIGINT)
         return stop()
 
     monkeypatch.setattr(studies, "run_all", run_all)
     with pytest.raises(KeyboardInterrupt, match=r"every run in .* saved; the same call resumes"):
         reslab.study(weight_decays(tmp_path), on_event=None)
+    page = tmp_path / "report.html"
+    assert not page.exists()  # nothing to draw yet
+    finished = 1
+    with pytest.raises(KeyboardInterrupt, match=r"curves so far in .*report\.html; the same call"):
+        reslab.study(weight_decays(tmp_path), on_event=None)
+    assert "1 of 2 runs have finished" in page.read_text()
+
+
+def test_the_time_left_is_reported_first_and_after_each_run(tmp_path: Path) -> None:
+    class Known(Forecast):
+        def seconds_left(self) -> float | None:
+            return 60.0 * (2 - self.ended) if self.advances else None
+
+    runs = weight_decays(tmp_path).runs
+    lines: list[Any] = []
+    report = studies.reporting_runs(runs, Known(runs, slots=2), lines.append)
+    for done in (0, 1, 2):
+        report(runs[0], RunProgress(done, 50.0))
+    report(runs[1], RunProgress(2, 25.0))
+    notes = [event["text"] for event in lines if event["kind"] == "note"]
+    assert notes == ["about 0:02:00 left", "about 0:01:00 left"]
+    assert lines[-1] == {
+        "kind": "run", "run": "0.01", "done": 2, "total": 2, "train_error": 25.0
+    }  # fmt: skip

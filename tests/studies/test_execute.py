@@ -6,7 +6,6 @@ import pytest
 from reslab.studies import execute
 from reslab.studies.execute import (
     has_finished,
-    iterations_done,
     run_all,
     start,
     train_arguments,
@@ -65,7 +64,7 @@ def finish(
 ) -> int | None:
     pending = iter(signals)
     return run_all(
-        runs, machine.launch, jobs=jobs, on_event=lambda run, done: None,
+        runs, machine.launch, jobs=jobs, on_event=lambda run, progress: None,
         stop=lambda: next(pending, None),
     )  # fmt: skip
 
@@ -133,10 +132,3 @@ def test_a_run_is_started_as_a_train_command(tmp_path: Path) -> None:
     log = tmp_path / "log"
     assert start(["--version"], log, threads=1).wait() == 0
     assert log.read_text().startswith("reslab")
-
-
-def test_progress_is_read_from_the_last_complete_line(tmp_path: Path) -> None:
-    run = PlannedRun("digits-resnet20", (), 1, tmp_path)
-    assert iterations_done(run) == 0
-    (tmp_path / "metrics.jsonl").write_text('{"iteration": 7}\n{"iteration": 9}\n{"itera')
-    assert iterations_done(run) == 9

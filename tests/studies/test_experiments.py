@@ -13,7 +13,15 @@ def test_degradation_is_plain_and_residual_at_both_depths() -> None:
     assert [run.base for run in runs] == [
         "digits-plain20", "digits-plain56", "digits-resnet20", "digits-resnet56",
     ]  # fmt: skip
-    assert all(run.changes == () for run in runs)
+    assert len({run.changes for run in runs}) == 1
+    assert {(run.recipe.iterations, run.recipe.learning_rate) for run in runs} == {(320, 0.03)}
+    longer = plan_study("degradation", out=OUT, iterations=5000).runs[0].recipe
+    assert (longer.iterations, longer.learning_rate, longer.eval_every) == (5000, 0.03, 32)
+
+
+def test_on_cifar10_degradation_is_trained_as_in_the_paper(random_cifar10: Path) -> None:
+    runs = plan_study("degradation", on="cifar10", data=random_cifar10, out=OUT).runs
+    assert [run.changes for run in runs] == [(), (), (), ()]
 
 
 def test_depth_is_the_residual_half_of_table_6() -> None:

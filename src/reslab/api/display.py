@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from typing import TYPE_CHECKING, Literal, cast
 
 from reslab.api.events import Event
-from reslab.api.lines import Row, clock, event_line, line_of, to_stderr, train_facts
+from reslab.api.lines import Row, clock, event_line, line_of, run_facts, to_stderr, train_facts
 from reslab.runtime.events import Callback, silent
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 OnEvent = Callable[[Event], None] | Literal["print"] | None
 SECONDS_BETWEEN_LINES = 5.0  # progress lines, where there is no terminal to redraw
+SECONDS_BETWEEN_RUN_LINES = 15.0  # for each run of a study
 
 
 def showing(on_event: OnEvent) -> AbstractContextManager[Callback]:
@@ -104,7 +105,8 @@ def update_bars(bars: "Progress") -> Callback:
                     runs[name] = bars.add_task(line_of(name), total=event["total"], start=False)
                 if event["done"]:
                     bars.start_task(runs[name])
-                bars.update(runs[name], completed=event["done"])
+                facts = line_of(run_facts(event))
+                bars.update(runs[name], completed=event["done"], description=facts)
             case _:
                 line = line_of(event_line(event))
                 bars.console.print(line, highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -116,7 +118,7 @@ def progress_lines() -> Callback:
     """Return a callback that prints events on standard error, at a limited rate for progress."""
     total, what, printed = 0, "", 0.0
     last: tuple[int, float] | None = None  # the last iteration printed, and its time
-    ended: set[str] = set()  # runs of a study
+    runs: dict[str, tuple[int, float]] = {}  # of a study: the iterations last printed, the time
 
     def on_event(event: Row) -> None:
         nonlocal total, what, printed, last
@@ -134,10 +136,14 @@ def progress_lines() -> Callback:
                 printed, last = now, (iteration, now)
                 left = clock((total - iteration) * seconds)
                 to_stderr(f"iteration {iteration}/{total}  {train_facts(event)}  {left} left")
-            case "run" if event["done"] >= event["total"] and event["run"] not in ended:
-                ended.add(event["run"])
-                to_stderr(f"{event['run']}: {event['done']} iterations done")
-            case "progress" | "train" | "run":
+            case "run":
+                name, done, whole = event["run"], event["done"], event["total"]
+                before, at = runs.setdefault(name, (0, now))
+                ends = done >= whole
+                if done != before and (ends or now - at >= SECONDS_BETWEEN_RUN_LINES):
+                    runs[name] = done, now
+                    to_stderr(f"{done:,}/{whole:,} {run_facts(event)}")
+            case "progress" | "train":
                 pass
             case _:
                 to_stderr(event_line(event))

@@ -76,6 +76,7 @@ class RunEvent(TypedDict):
     run: str  # name of the run's folder
     done: int  # iterations so far
     total: int
+    train_error: NotRequired[float]  # percent, as in the run's last training event
 
 
 Event = (

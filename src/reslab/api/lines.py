@@ -34,6 +34,12 @@ def train_facts(event: Row) -> str:
     )
 
 
+def run_facts(event: Row) -> str:
+    """Format the name of a study's run, and its training error if it is known."""
+    error = event.get("train_error")
+    return event["run"] if error is None else f"{event['run']}  training error {error:.2f} %"
+
+
 def speed(images_per_second: float) -> str:
     """Format a speed with its significant digits: 780, 9.5, 0.52."""
     return f"{images_per_second:.0f}" if images_per_second >= 10 else f"{images_per_second:.2g}"

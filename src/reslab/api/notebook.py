@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from reslab.api.lines import event_line, line_of, train_facts
+from reslab.api.lines import event_line, line_of, run_facts, train_facts
 from reslab.runtime.events import Callback
 
 SECONDS_BETWEEN_UPDATES = 0.5
@@ -62,7 +62,8 @@ class NotebookBars:
                 self.bars[""].text = train_facts(event)
                 self.advance("", event["iteration"])
             case "run":
-                self.bars.setdefault(event["run"], Bar(event["total"], event["run"]))
+                bar = self.bars.setdefault(event["run"], Bar(event["total"], event["run"]))
+                bar.text = run_facts(event)
                 self.advance(event["run"], event["done"])
             case _:
                 print(line_of(event_line(event)), flush=True)

@@ -9,21 +9,22 @@ from pathlib import Path
 
 from reslab.analysis.responses import layer_responses
 from reslab.api.display import OnEvent, showing
-from reslab.api.lines import warn
+from reslab.api.lines import clock, warn
 from reslab.api.models import open_classifier, path_of
 from reslab.api.results import ReportPage, run_result
 from reslab.api.signals import Stopping, stopping_python
 from reslab.api.test_sets import open_test_set
 from reslab.data.datasets import ImagesInMemory
 from reslab.data.location import parse_location, to_folder
-from reslab.errors import unknown_name
+from reslab.errors import os_reason, unknown_name
 from reslab.evaluation.predict import Predictor
 from reslab.runtime.device import setup_device
 from reslab.runtime.events import Callback, Event, note
 from reslab.runtime.threads import usable_cores
-from reslab.studies.execute import RunCallback, launch_here, run_all
+from reslab.studies.execute import RunCallback, is_finished, launch_here, run_all
 from reslab.studies.experiments import PlannedRun, Study, plan_study, refuse_options, write_report
 from reslab.studies.page.classifiers import write_responses
+from reslab.studies.progress import Forecast, RunProgress
 from reslab.studies.records import Record, read_record
 from reslab.training.recipe import Recipe
 
@@ -32,11 +33,17 @@ RESPONSES = "responses"  # the study that takes finished runs
 
 
 class StudyInterrupted(Exception):
-    """A signal stopped a study, after every run was saved."""
+    """A signal stopped a study, after every run was saved.
 
-    def __init__(self, signal: int, folder: Path) -> None:
-        super().__init__(f"stopped, every run saved; the same command resumes them: {folder}")
-        self.signal, self.folder = signal, folder
+    `page` has the curves so far; it is None if there are none yet.
+    """
+
+    def __init__(self, signal: int, folder: Path, page: Path | None) -> None:
+        self.signal, self.page = signal, page
+        self.saved = f"stopped, every run in {folder} saved"
+        if page:
+            self.saved += f", curves so far in {page}"
+        super().__init__(f"{self.saved}; the same command resumes them")
 
 
 def study(
@@ -65,7 +72,8 @@ def study(
     folder; `out` the study's folder, by default studies/NAME-SET; `depths` the numbers of layers;
     `iterations` shortens the schedule; `seeds` is the number of seeds, starting at 1.
 
-    Ctrl-C lets every run save a checkpoint and raises KeyboardInterrupt; the same call resumes.
+    Ctrl-C lets every run save a checkpoint, writes a page with the curves so far and raises
+    KeyboardInterrupt; the same call resumes.
     Raise ValueError for an argument that does not apply to the study, and RuntimeError, with the
     reason, if a run fails.
     """
@@ -79,9 +87,7 @@ def study(
                 stopping=stopping, on_event=callback,
             )  # fmt: skip
         except StudyInterrupted as interrupted:
-            raise KeyboardInterrupt(
-                f"stopped, every run in {interrupted.folder} saved; the same call resumes them"
-            ) from None
+            raise KeyboardInterrupt(f"{interrupted.saved}; the same call resumes them") from None
 
 
 def run_study(
@@ -126,12 +132,21 @@ def run_study(
             study, on=on, data=folder, out=out, depths=depths, iterations=iterations, seeds=seeds
         )
     if signal := execute(planned, folder, jobs, cluster, stopping, on_event):
-        raise StudyInterrupted(signal, planned.folder)
+        raise StudyInterrupted(signal, planned.folder, page_so_far(planned, on_event))
     return report_page(*planned.write_page())
 
 
 def study_folder(data: str | Path | None) -> Path | None:
     return to_folder(parse_location(data), "a study needs") if data else None
+
+
+def page_so_far(study: Study, on_event: Callback) -> Path | None:
+    """Write the page of a stopped study and return its path; None if nothing can be drawn."""
+    try:
+        return study.write_unfinished_page()
+    except OSError as error:  # the disk may be full; the runs are saved
+        on_event(note(f"the page with the curves so far is missing: {os_reason(error)}"))
+        return None
 
 
 def execute(
@@ -145,28 +160,66 @@ def execute(
     """Finish all runs of a study; return the number of the signal that stopped it, or None."""
     from reslab.studies.cluster import launch_on_ray
 
+    runs = study.runs
     with ExitStack() as stack:
         if cluster:
-            launch, concurrent = stack.enter_context(launch_on_ray(data, jobs)), len(study.runs)
+            launch, concurrent = stack.enter_context(launch_on_ray(data, jobs)), len(runs)
         else:
-            launch, concurrent = launch_here(data, max(usable_cores() // jobs, 1)), jobs
+            concurrent = min(jobs, len(runs))
+            launch = launch_here(data, max(usable_cores() // concurrent, 1))
         # after Ray has started: its own signal handlers would end us without stopping the runs
         stop = stack.enter_context(stopping())
-        on_run = reporting_runs(study.runs, on_event)
-        return run_all(study.runs, launch, jobs=concurrent, on_event=on_run, stop=stop)
+        # how many runs train at the same time on a cluster is not known
+        forecast = None if cluster else Forecast(runs, concurrent)
+        on_event(note(announcement(study, None if cluster else concurrent)))
+        on_run = reporting_runs(runs, forecast, on_event)
+        return run_all(runs, launch, jobs=concurrent, on_event=on_run, stop=stop)
 
 
-def reporting_runs(runs: Sequence[PlannedRun], on_event: Callback) -> RunCallback:
-    """Report all runs of a study as not begun, and return a callback for their progress."""
+def announcement(study: Study, concurrent: int | None) -> str:
+    """Return a line that says what the study is about to do; `concurrent` runs at a time."""
+    iterations = sorted({run.recipe.iterations for run in study.runs})
+    finished = sum(is_finished(run.folder) for run in study.runs)
+    return (
+        f"{len(study.runs)} runs of {' or '.join(f'{count:,}' for count in iterations)} iterations"
+        + (f", {concurrent} at a time" if concurrent else "")
+        + (f"; {finished} finished before" if finished else "")
+        + f"; then the results in {study.folder / 'report.html'}. Ctrl-C saves the runs and draws "
+        "their curves so far"
+    )
+
+
+def reporting_runs(
+    runs: Sequence[PlannedRun], forecast: Forecast | None, on_event: Callback
+) -> RunCallback:
+    """Report all runs of a study as not begun, and return a callback for their progress.
+
+    The time left is reported once it can be estimated, and again whenever a run ends.
+    """
     totals = {run: run.recipe.iterations for run in runs}
+    ended: int | None = None  # runs that had ended when the time left was last reported
 
-    def report(run: PlannedRun, done: int) -> None:
-        event: Event = {"kind": "run", "run": run.folder.name, "done": done, "total": totals[run]}
-        on_event(event)
+    def report(run: PlannedRun, progress: RunProgress) -> None:
+        nonlocal ended
+        on_event(run_event(run.folder.name, progress, totals[run]))
+        if forecast is None:
+            return
+        forecast.observe(run, progress.iterations)
+        seconds = forecast.seconds_left()
+        if seconds and forecast.ended != ended:
+            ended = forecast.ended
+            on_event(note(f"about {clock(seconds)} left"))
 
     for run in runs:
-        report(run, 0)
+        on_event(run_event(run.folder.name, RunProgress(), totals[run]))
     return report
+
+
+def run_event(name: str, progress: RunProgress, total: int) -> Event:
+    event: Event = {"kind": "run", "run": name, "done": progress.iterations, "total": total}
+    if progress.train_error is not None:
+        event["train_error"] = progress.train_error
+    return event
 
 
 def study_responses(

@@ -7,10 +7,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from reslab.runtime.json_text import parse_json
+from reslab.studies.progress import RunProgress, read_progress
 
 if TYPE_CHECKING:  # a cluster worker starts runs without importing torch
     from reslab.studies.experiments import PlannedRun
@@ -22,7 +23,6 @@ COMMAND = (
 )
 POLL_SECONDS = 0.5
 SHARED_DISK_SECONDS = 90.0  # until a file on a shared disk is visible to every machine
-TAIL = 2048  # bytes read from the end of a log, more than its last line
 
 
 class StartedRun(Protocol):
@@ -40,7 +40,7 @@ class StartedRun(Protocol):
 
 
 Launcher = Callable[["PlannedRun", Path], StartedRun]  # starts a run whose output goes to a file
-RunCallback = Callable[["PlannedRun", int], None]  # takes a run and its iterations so far
+RunCallback = Callable[["PlannedRun", RunProgress], None]
 
 
 def launch_here(data: Path | None, threads: int) -> Launcher:
@@ -107,7 +107,7 @@ def run_all(
     waiting = in_order([run for run in runs if not is_finished(run.folder)])
     for run in runs:
         if run not in waiting:
-            on_event(run, run.recipe.iterations)
+            on_event(run, replace(read_progress(run), iterations=run.recipe.iterations))
     running: dict[PlannedRun, StartedRun] = {}
     try:
         while waiting or running:
@@ -117,7 +117,7 @@ def run_all(
                 running[run] = launch(run, log_of(run))
             time.sleep(POLL_SECONDS)
             for run, started in list(running.items()):
-                on_event(run, iterations_done(run))
+                on_event(run, read_progress(run))
                 if (status := started.poll()) is not None:
                     del running[run]
                     patience = SHARED_DISK_SECONDS if status == 0 else 0.0
@@ -168,17 +168,6 @@ def has_finished(run: "PlannedRun", patience: float) -> bool:
 
 def is_finished(folder: Path) -> bool:
     return (folder / "result.json").exists()
-
-
-def iterations_done(run: "PlannedRun") -> int:
-    """Return the last iteration in a run's log, or 0 if there is none yet."""
-    try:
-        with open(run.folder / "metrics.jsonl", "rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL))
-            lines = [line for line in file.read().splitlines(keepends=True) if line.endswith(b"\n")]
-        return int(parse_json(lines[-1])["iteration"])
-    except (OSError, LookupError, TypeError, ValueError):  # no log yet, or a damaged line
-        return 0
 
 
 def last_line(log: Path) -> str:

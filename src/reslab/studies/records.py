@@ -20,13 +20,13 @@ RecipeType = TypeVar("RecipeType", bound=AnyRecipe, covariant=True)
 
 @dataclass(frozen=True)
 class Record(Generic[RecipeType]):
-    """A finished run of a classifier or a detector."""
+    """A run of a classifier or a detector."""
 
     path: Path
     recipe: RecipeType
     environment: Event
     rows: list[Event]
-    result: Event
+    result: Event  # empty while the run is not finished
 
     @property
     def network(self) -> ResNetConfig:
@@ -80,6 +80,11 @@ class Record(Generic[RecipeType]):
         return f"{self.network_label}, {start}"
 
     @property
+    def has_curve(self) -> bool:
+        """Whether training errors were logged."""
+        return any(row["kind"] == "train" for row in self.rows)
+
+    @property
     def report(self) -> Event:
         """The final evaluation, as stored in result.json."""
         return self.result["evaluation"][-1]
@@ -93,20 +98,27 @@ class Record(Generic[RecipeType]):
 
 def read_record(path: Path, kind: type[RecipeType]) -> Record[RecipeType]:
     """Read a run; raise ValueError if it is not finished or its recipe is not of type `kind`."""
-    folder = RunFolder.open(path)
-    recipe = folder.recipe_as(kind)
-    result, rows = folder.result(), folder.rows()
-    if not any(row["kind"] == "train" for row in rows):
-        raise ValueError(f"{folder.metrics} has no training errors: there is nothing to plot")
-    if result is None:
-        command = recipe.deviations.resume_command(path)
+    record = read_begun(path, kind)
+    if not record.has_curve:
+        raise ValueError(
+            f"{path / 'metrics.jsonl'} has no training errors: there is nothing to plot"
+        )
+    if not record.result:
+        command = record.recipe.deviations.resume_command(path)
         raise ValueError(f"{path} is not finished: resume it with {command}")
-    if not result["evaluation"]:
+    if not record.result["evaluation"]:
         raise ValueError(
             f"{path} is a step of alternating training that is not evaluated: "
             "give the folder of the whole run"
         )
-    return Record(path, recipe, folder.environment(), rows, result)
+    return record
+
+
+def read_begun(path: Path, kind: type[RecipeType]) -> Record[RecipeType]:
+    """Read a run that may not be finished; raise ValueError if its recipe is not a `kind`."""
+    folder = RunFolder.open(path)
+    recipe = folder.recipe_as(kind)
+    return Record(path, recipe, folder.environment(), folder.rows(), folder.result() or {})
 
 
 def shared_task(paths: Sequence[Path]) -> str:
