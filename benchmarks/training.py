@@ -42,20 +42,22 @@ BATCH, WORKERS = 128, min(usable_cores(), 4)  # 4 as published, if there are as 
 class PlainDataset(Dataset):
     """Load images as the field's CIFAR scripts do, one at a time."""
 
-    def __init__(self, images: ImagesInMemory) -> None:
+    def __init__(self, images: ImagesInMemory, augment: bool = True) -> None:
         self.images = images.images.permute(0, 2, 3, 1).numpy()
         self.labels = images.labels.tolist()
+        self.augment = augment
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image = Image.fromarray(self.images[index])
-        if random.random() < 0.5:
+        if self.augment and random.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        image = ImageOps.expand(image, border=4)
-        left, top = random.randint(0, 8), random.randint(0, 8)
-        image = image.crop((left, top, left + 32, top + 32))
+        if self.augment:
+            image = ImageOps.expand(image, border=4)
+            left, top = random.randint(0, 8), random.randint(0, 8)
+            image = image.crop((left, top, left + 32, top + 32))
         tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
         return normalised(tensor), self.labels[index]
 
@@ -139,13 +141,16 @@ def rows_of(depth: int, images: ImagesInMemory, device: Device) -> Iterator[Row]
         )  # fmt: skip
 
 
-def rows() -> Iterator[Row]:
-    device = setup_device()
+def random_images(count: int) -> ImagesInMemory:
+    """Draw images of CIFAR-10's size; speed does not depend on what they show."""
     rng = torch.Generator().manual_seed(0)
-    # speed does not depend on what the images show
-    pixels = torch.randint(0, 256, (50_000, 3, 32, 32), dtype=torch.uint8, generator=rng)
-    labels = torch.randint(0, 10, (50_000,), generator=rng)
-    images = ImagesInMemory("train", pixels, labels, tuple("0123456789"))
+    pixels = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=rng)
+    labels = torch.randint(0, 10, (count,), generator=rng)
+    return ImagesInMemory("random", pixels, labels, tuple("0123456789"))
+
+
+def rows() -> Iterator[Row]:
+    device, images = setup_device(), random_images(50_000)
     for depth in ITERATIONS:
         yield from rows_of(depth, images, device)
 

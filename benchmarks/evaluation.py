@@ -1,0 +1,92 @@
+"""Compare `reslab evaluate` with the validation loops that people write, on images like CIFAR-10's.
+
+The first loop is that of most CIFAR scripts: a Dataset of PIL images under DataLoader, batches of
+128, eager fp32, channels first, errors counted for each batch. The second leaves out all loading:
+channels last, on tensors in memory. Logits come from the same weights.
+"""
+
+import copy
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from peers import plain_cifar, with_weights_of
+from reslab import evaluate
+from reslab.data.datasets import ImagesInMemory
+from reslab.evaluation.predict import Predictor
+from reslab.models.batchnorm import recompute_statistics
+from reslab.models.config import config_named
+from reslab.models.layers import channels_last
+from reslab.models.model_file import Model
+from reslab.models.preprocessing import Preprocessing
+from reslab.models.resnet import build_resnet
+from reslab.runtime.device import setup_device
+from rows import Row, alternate, compare, path_of, print_rows, seconds_of
+from training import BATCH, MEAN, STD, WORKERS, PlainDataset, normalised, random_images
+
+IMAGES = {20: 10_000, 110: 2_000}  # by depth
+SECONDS = {20: 25, 110: 30}
+
+
+def errors_with_loader(net: nn.Module, images: ImagesInMemory) -> int:
+    """Count wrong predictions as most scripts do."""
+    dataset = PlainDataset(images, augment=False)
+    wrong = 0
+    for batch, labels in DataLoader(dataset, BATCH, num_workers=WORKERS):
+        wrong += (net(batch).argmax(1) != labels).sum().item()
+    return wrong
+
+
+def errors_in_memory(net: nn.Module, images: Tensor, labels: Tensor) -> int:
+    """Count wrong predictions of preprocessed images in memory."""
+    pairs = zip(images.split(BATCH), labels.split(BATCH), strict=True)
+    return sum(int((net(batch).argmax(1) != truth).sum()) for batch, truth in pairs)
+
+
+@torch.no_grad()
+def rows_of(depth: int, path: str) -> Iterator[Row]:
+    """Compare the loops on one network; they must count the same errors."""
+    images = random_images(IMAGES[depth])
+    inputs = normalised(images.images.float() / 255)
+    net = channels_last(build_resnet(config_named(f"resnet{depth}")))
+    recompute_statistics(net, (net(batch) for batch in inputs[:BATCH].split(BATCH)))
+    plain = with_weights_of(net, plain_cifar(depth)).eval()
+    mean, std = (255 * torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+    predictor = Predictor(Model(net, images.classes, Preprocessing(mean, std), {}, []))
+    last = channels_last(copy.deepcopy(plain))
+    in_memory = inputs.contiguous(memory_format=torch.channels_last)
+
+    def ours() -> int:
+        (entry,) = evaluate(predictor, data=images, on_event=None)
+        return round(entry.report.top1_error * len(images) / 100)
+
+    loops = {
+        "reslab": ours,
+        "eager, DataLoader": lambda: errors_with_loader(plain, images),
+        "channels last, no loading": lambda: errors_in_memory(last, in_memory, images.labels),
+    }
+    errors = {name: loop() for name, loop in loops.items()}
+
+    def turn(name: str) -> float:
+        return len(images) / seconds_of(loops[name])
+
+    speeds = alternate({name: partial(turn, name) for name in loops}, SECONDS[depth])
+    for peer in list(loops)[1:]:
+        yield compare(
+            f"evaluating ResNet-{depth}, {len(images):,} images", "images/s",
+            reslab=speeds["reslab"], peer=peer, other=speeds[peer], path=path,
+            check=f"{errors['reslab']:,} and {errors[peer]:,} errors",
+        )  # fmt: skip
+
+
+def rows() -> Iterator[Row]:
+    path = path_of(setup_device("fp32"))
+    for depth in IMAGES:
+        yield from rows_of(depth, path)
+
+
+if __name__ == "__main__":
+    print_rows(rows())
