@@ -23,6 +23,8 @@ SECTIONS = {
     "start": 90,
     "training": 150,
     "resnet50": 150,
+    "evaluation": 90,
+    "detection": 90,
 }
 WIDTHS = (46, 15, 44, 9, 22, 25, 0)
 
