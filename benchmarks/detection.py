@@ -212,7 +212,9 @@ def losses(device: Device, sets: DetectionSplits, first: bool) -> Iterator[float
         begun=False, log=lambda line: None,
     )  # fmt: skip
     if first:
-        net = copy.deepcopy(task.net).to(memory_format=torch.contiguous_format)
+        net = copy.deepcopy(task.net)
+        for parameter in net.parameters():
+            parameter.data = parameter.data.contiguous()
         optimizer = build_sgd(net, momentum=recipe.momentum, weight_decay=recipe.weight_decay)
         task = replace(task, net=net, optimizer=optimizer)
     update, schedule = eager_update_of(task), Schedule(recipe)
@@ -222,11 +224,8 @@ def losses(device: Device, sets: DetectionSplits, first: bool) -> Iterator[float
 
 def updates(device: Device) -> Iterator[Row]:
     """Compare the updates of `reslab train` with the same in fp32, channels first, with loops."""
-    sets = digit_scenes()
-    ours, theirs = (
-        losses(device, sets, False),
-        losses(replace(device, precision="fp32"), sets, True),
-    )
+    sets, exact = digit_scenes(), replace(device, precision="fp32")
+    ours, theirs = losses(device, sets, False), losses(exact, sets, True)
 
     def their_loss() -> float:
         with plain_functions():

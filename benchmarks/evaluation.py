@@ -17,6 +17,7 @@ from peers import plain_cifar, with_weights_of
 from reslab import evaluate
 from reslab.data.datasets import ImagesInMemory
 from reslab.evaluation.predict import Predictor
+from reslab.evaluation.report import Report
 from reslab.models.batchnorm import recompute_statistics
 from reslab.models.config import config_named
 from reslab.models.layers import channels_last
@@ -61,6 +62,7 @@ def rows_of(depth: int, path: str) -> Iterator[Row]:
 
     def ours() -> int:
         (entry,) = evaluate(predictor, data=images, on_event=None)
+        assert isinstance(entry.report, Report)
         return round(entry.report.top1_error * len(images) / 100)
 
     loops = {
