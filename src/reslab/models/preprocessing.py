@@ -1,7 +1,7 @@
 """The preprocessing of a network's input images, stored in the model file."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +25,13 @@ class Preprocessing:
     channels: Channels = "RGB"  # the order in which the network was trained
     resize: int | None = None
     size: int | None = None
+    _rows: Tensor = field(init=False)  # the mean, in the memory layout of images
+    _divides: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Prepare for each batch what would take as long as preprocessing it."""
+        object.__setattr__(self, "_rows", full_rows(self.mean, self.mean.shape[-1]))
+        object.__setattr__(self, "_divides", bool((self.std != 1).any()))
 
     def __repr__(self) -> str:
         mean, std = list(self.mean.shape), list(self.std.shape)
@@ -92,12 +99,12 @@ class Preprocessing:
 
     def _apply(self, images: Tensor, out: Tensor | None) -> Tensor:
         """Preprocess float images that are channels last, into `out` if it is given."""
-        mean = self.mean
-        if mean.shape[-2:] != images.shape[-2:]:
-            mean = mean.mean((1, 2), keepdim=True)
-        width = images.shape[-1]
-        prepared = torch.sub(images, full_rows(mean, width), out=out)
-        prepared.div_(full_rows(self.std, width))
+        width, rows = images.shape[-1], self._rows
+        if rows.shape[-2:] != images.shape[-2:]:
+            rows = full_rows(self.mean.mean((1, 2), keepdim=True), width)
+        prepared = torch.sub(images, rows, out=out)
+        if self._divides:
+            prepared.div_(full_rows(self.std, width))
         if self.channels == "BGR":
             prepared = prepared.flip(1)
         return prepared.contiguous(memory_format=torch.channels_last)

@@ -34,8 +34,8 @@ def read_regular(path: str | Path, limit: int = MAX_BYTES) -> bytes:
     or has more than `limit` bytes.
     """
     with open_regular(path, limit) as file:
-        size = max(os.fstat(file.fileno()).st_size, MOST_IN_PROC)
-        data = file.read(min(size, limit) + 1)  # memory for all of it is allocated first
+        # memory for all of it is allocated first
+        data = file.read(os.fstat(file.fileno()).st_size or min(MOST_IN_PROC, limit) + 1)
     _check_size(len(data), limit, path)
     return data
 
