@@ -69,13 +69,15 @@ def plain_roi_pool(
     features: Tensor, boxes: Tensor, images: Tensor, size: int, stride: int
 ) -> Tensor:
     """Crop each region from the features, and pool it to size x size bins."""
+    features = F.pad(features, (0, 1, 0, 1), value=-torch.inf)  # rounding may add a cell
     starts = (boxes[:, :2] / stride + 0.5).floor().long().tolist()
     ends = ((boxes[:, 2:] - 1) / stride + 0.5).floor().long().tolist()
     pooled = []
     for image, (left, top), (right, bottom) in zip(images.tolist(), starts, ends, strict=True):
         rows, columns = slice(top, max(bottom, top) + 1), slice(left, max(right, left) + 1)
         pooled.append(F.adaptive_max_pool2d(features[image, :, rows, columns], size))
-    return torch.stack(pooled)
+    stacked = torch.stack(pooled)
+    return stacked.masked_fill(stacked.isinf(), 0)
 
 
 @contextmanager
@@ -206,7 +208,8 @@ def losses(device: Device, sets: DetectionSplits, first: bool) -> Iterator[float
 
     The network is in channels last, or in channels `first`.
     """
-    recipe = detection_recipe(SCENES)
+    # as for a trunk without weights
+    recipe = detection_recipe(SCENES).with_changes(["model.norm=group"])
     task = setup_detection(
         recipe, 1, sets, "coco", device, weights=None, preprocessing=None, proposer=None,
         begun=False, log=lambda line: None,

@@ -1,20 +1,19 @@
-"""Compare two processes of one thread each with one process of two threads, in one run.
+"""Compare two processes of one thread each with one process of two threads, on one network.
 
-Both train the same network on the same bytes, batches of 128 on two virtual GPUs, in fp32. They
-take turns, A B A B; one JSON line gives the medians of the rounds and the ratio with its range.
-Each turn is a separate command.
+Both train it on the same bytes, batches of 128 on two virtual GPUs, in fp32. Each turn is a command
+of its own: the rounds take two minutes, so `bench.py` leaves them out.
 
-    python benchmarks/processes.py [--rounds 5] [--model resnet20]
+    python benchmarks/processes.py [--model resnet20]
 """
 
 import argparse
-import json
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from statistics import median
 
 import torch
 
@@ -26,12 +25,13 @@ from reslab.runtime.launch import launch
 from reslab.training.loop import eager_update_of, training_steps
 from reslab.training.schedule import Schedule
 from reslab.training.setup import setup_classification
+from rows import Row, alternate, apart, compare, print_rows
 
 WARM_UP = 3  # iterations of each turn that are not timed
 
 
 def measure(model: str, iterations: int, out: Path) -> None:
-    """Time one turn of all processes; write the images per second to the file `out`."""
+    """Time one turn of all processes; write images per second and the last loss to `out`."""
     with fail_together(lambda error: 1) as processes:
         rng = torch.Generator().manual_seed(0)
         # speed does not depend on what the images show
@@ -45,52 +45,58 @@ def measure(model: str, iterations: int, out: Path) -> None:
         steps = training_steps(
             eager_update_of(task), task.draws, Schedule(run_recipe), range(WARM_UP + iterations)
         )
-        start = 0.0
+        start = loss = 0.0
         for step in steps:
             if step.iteration == WARM_UP:
                 processes.all_reduce_max(0)
                 start = time.perf_counter()
+            loss = step.loss.item()
         processes.all_reduce_max(0)
         if processes.first:
-            out.write_text(str(run_recipe.batch_size * iterations / (time.perf_counter() - start)))
+            speed = run_recipe.batch_size * iterations / (time.perf_counter() - start)
+            out.write_text(f"{speed} {loss}")
 
 
-def turn(model: str, iterations: int, processes: int, threads: int) -> float:
-    """Time one turn in a new command; return images per second."""
+def turn(
+    model: str, iterations: int, processes: int, threads: int, losses: dict[int, float]
+) -> float:
+    """Time one turn in a new command; return images per second, and add its loss to `losses`."""
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "speed"
+        out = Path(folder) / "measured"
         command = [sys.executable, __file__, "--model", model, "--iterations", str(iterations)]
         os.environ["OMP_NUM_THREADS"] = str(threads)
         assert launch([*command, "--out", str(out)], processes, threads, print) == 0
-        return float(out.read_text())
+        speed, losses[processes] = map(float, out.read_text().split())
+        return speed
+
+
+def rows(model: str, iterations: int) -> Iterator[Row]:
+    losses: dict[int, float] = {}  # by the number of processes
+    turns = {
+        name: partial(turn, model, iterations, processes, threads, losses)
+        for name, processes, threads in (("two", 2, 1), ("one", 1, 2))
+    }
+    speeds = alternate(turns, seconds=300)
+    difference = abs(losses[2] - losses[1]) / losses[1]
+    yield compare(
+        f"training {model} in two processes of one thread", "images/s", reslab=speeds["two"],
+        peer="one process of two threads", other=speeds["one"], path="fp32",
+        check=f"last losses {apart(difference)}",
+    )  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--model", default="resnet20")
     parser.add_argument("--iterations", type=int, default=20, help="iterations per turn")
     parser.add_argument(
-        "--out", type=Path, help="time one turn in this process and write its speed to this file"
+        "--out", type=Path, help="time one turn in this process and write its results to this file"
     )
     options = parser.parse_args()
     if options.out:
         measure(options.model, options.iterations, options.out)
-        return
-    speeds = [
-        [turn(options.model, options.iterations, *how) for how in ((2, 1), (1, 2))]
-        for _ in range(options.rounds)
-    ]
-    ratios = [two / one for two, one in speeds]
-    print(json.dumps({
-        "measure": "training images/s, batch 128, fp32, data and augmentation included",
-        "model": options.model,
-        "two_processes_of_one_thread": round(median(two for two, _ in speeds)),
-        "one_process_of_two_threads": round(median(one for _, one in speeds)),
-        "ratio": round(median(ratios), 2),
-        "ratio_range": [round(min(ratios), 2), round(max(ratios), 2)],
-        "rounds": options.rounds,
-    }))  # fmt: skip
+    else:
+        print_rows(rows(options.model, options.iterations))
 
 
 if __name__ == "__main__":
