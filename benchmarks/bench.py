@@ -24,6 +24,7 @@ SECTIONS = {
     "training": 150,
     "resnet50": 150,
     "evaluation": 90,
+    "loader": 90,
     "detection": 90,
 }
 WIDTHS = (46, 15, 44, 9, 22, 25, 0)

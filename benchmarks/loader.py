@@ -1,11 +1,11 @@
-"""Compare reslab's loader of photographs with a plain one, in one run.
+"""Compare reslab's loader of photographs with a plain one.
 
 Both yield training batches with the paper's augmentation: shorter side drawn from 256 to 480, a
 224 crop, flip, minus the mean image. The plain loader is a Dataset that opens, resizes and crops
 with Pillow, under DataLoader with two workers; reslab's uses two threads and also shifts colours.
-Loaders take turns, A B A B; each comparison is one JSON line with the median ratio of the rounds.
+Every photograph has been read before: in the first epoch reslab decodes files whole.
 
-    python benchmarks/loader.py --data FOLDER [--rounds 7] [--memory]
+    python benchmarks/loader.py [--data FOLDER] [--memory]
 """
 
 import argparse
@@ -14,18 +14,20 @@ import random
 import resource
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
-from statistics import median
 
 import numpy as np
 import torch
 from PIL import Image
+from sklearn.datasets import load_sample_images
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from reslab.data.augment import ScaleCrop
+from reslab.data.crop_reader import CropReader
 from reslab.data.datasets import EncodedImages
 from reslab.data.folder import open_whole_folder
 from reslab.data.loader import EncodedLoader
@@ -33,11 +35,30 @@ from reslab.data.shards.reader import open_part
 from reslab.data.shards.writer import Packing, pack_sets
 from reslab.data.statistics import ALEXNET, measure_statistics
 from reslab.models.preprocessing import minus_mean
+from rows import Row, alternate, compare, print_rows
 
 BATCH, SIZE, WORKERS = 32, 224, 2
-WARM_UP = 6  # batches of each turn that are not timed; more than are prefetched
+BATCHES, WARM_UP = 20, 6  # timed in each turn; before that, more than are prefetched
+SECONDS = 40
+MADE = 64  # photographs, if none are given
 IMAGES = 50_000  # loaded while memory is measured
 PAPER, REDUCED = ScaleCrop(), ScaleCrop(shorter_side=(256, 256))
+
+
+def make_photographs(root: Path) -> None:
+    """Write JPEGs as large as ImageNet's, 500 x 375 and 100 kB, from parts of two photographs."""
+    photographs = [Image.fromarray(image) for image in load_sample_images().images]
+    (root / "parts").mkdir()
+    rng = random.Random(0)
+    for number in range(MADE):
+        photograph = photographs[number % len(photographs)]
+        width = rng.randint(300, 560)
+        height = width * 3 // 4
+        left = rng.randint(0, photograph.width - width)
+        top = rng.randint(0, photograph.height - height)
+        box = (left, top, left + width, top + height)
+        part = photograph.resize((500, 375), Image.Resampling.BICUBIC, box=box)
+        part.save(root / "parts" / f"{number}.jpg", quality=97)
 
 
 class PlainDataset(Dataset):
@@ -52,21 +73,35 @@ class PlainDataset(Dataset):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = self.crop(index, [random.random() for _ in range(4)])
+        tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float()
+        return tensor - self.mean, self.labels[index]
+
+    def crop(self, index: int, draws: Sequence[float]) -> Image.Image:
         with Image.open(self.paths[index]) as file:
             image = file.convert("RGB")
-        side = random.randint(256, 480)
+        side = 256 + int(225 * draws[0])
         width, height = image.size
         if width < height:
             image = image.resize((side, side * height // width), Image.Resampling.BILINEAR)
         else:
             image = image.resize((side * width // height, side), Image.Resampling.BILINEAR)
-        left = random.randint(0, image.width - SIZE)
-        top = random.randint(0, image.height - SIZE)
+        left = int((image.width - SIZE + 1) * draws[1])
+        top = int((image.height - SIZE + 1) * draws[2])
         image = image.crop((left, top, left + SIZE, top + SIZE))
-        if random.random() < 0.5:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float()
-        return tensor - self.mean, self.labels[index]
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if draws[3] < 0.5 else image
+
+
+def levels_apart(images: EncodedImages, plain: PlainDataset) -> str:
+    """Compare crops of the first images; each is read twice, as in two epochs."""
+    read, rng = CropReader(images, PAPER), random.Random(0)
+    most, total, indices = 0, 0.0, range(min(len(images), 32))
+    for index in indices:
+        draws = [rng.random() for _ in range(4)]
+        read(index, draws)
+        difference = np.abs(np.array(plain.crop(index, draws), int) - read(index, draws))
+        most, total = max(most, int(difference.max())), total + float(difference.mean())
+    return f"pixels at most {most} of 255 apart, {total / len(indices):.3f} on average"
 
 
 def plain_batches(dataset: PlainDataset) -> Iterator[Tensor]:
@@ -87,51 +122,45 @@ def our_batches(images: EncodedImages, mean: Tensor, augmentation: ScaleCrop) ->
         yield batches(iteration).images
 
 
-def images_per_second(loader: Iterator[Tensor], batches: int) -> float:
+def images_per_second(loader: Iterator[Tensor]) -> float:
     """Time one turn."""
     for _ in range(WARM_UP):
         next(loader)
     start = time.perf_counter()
-    for _ in range(batches):
+    for _ in range(BATCHES):
         next(loader)
-    return BATCH * batches / (time.perf_counter() - start)
+    return BATCH * BATCHES / (time.perf_counter() - start)
 
 
-def compare(data: Path, rounds: int, batches: int) -> Iterator[dict[str, object]]:
-    """Time all loaders in turn; yield a comparison for each of four pairs."""
+def rows(data: Path) -> Iterator[Row]:
+    """Compare the loaders in pairs, from one series of turns."""
     images = open_whole_folder(data)
     mean, _ = measure_statistics(images, SIZE, 256, seed=0, threads=WORKERS)
+    plain = PlainDataset(images, data, mean)
     with tempfile.TemporaryDirectory() as folder:
         for name, packing in {"whole": Packing(), "reduced": Packing(shorter_side=256)}.items():
             pack_sets({".": images}, Path(folder) / name, packing, lambda bad: None)
         whole, reduced = open_part(Path(folder) / "whole"), open_part(Path(folder) / "reduced")
         loaders = {
-            "plain": plain_batches(PlainDataset(images, data, mean)),
-            "originals": our_batches(images, mean, PAPER),
-            "packed": our_batches(whole, mean, PAPER),
-            "packed --shorter-side 256": our_batches(reduced, mean, REDUCED),
+            "Dataset with Pillow, DataLoader": plain_batches(plain),
+            "JPEG files": our_batches(images, mean, PAPER),
+            "packed images": our_batches(whole, mean, PAPER),
+            "images packed with --shorter-side 256": our_batches(reduced, mean, REDUCED),
         }
-        turns = [
-            {name: images_per_second(loader, batches) for name, loader in loaders.items()}
-            for _ in range(rounds)
-        ]
-    for ours, other in [
-        ("originals", "plain"),
-        ("packed", "plain"),
-        ("packed", "originals"),
-        ("packed --shorter-side 256", "plain"),
+        turns = {name: partial(images_per_second, loader) for name, loader in loaders.items()}
+        speeds = alternate(turns, SECONDS)
+    same = levels_apart(images, plain)
+    peer, files, packed, small = loaders
+    for ours, other, check in [
+        (files, peer, same),
+        (packed, peer, same),
+        (packed, files, "the same bytes"),
+        (small, peer, "reduced once more, as JPEG"),
     ]:
-        ratios = [turn[ours] / turn[other] for turn in turns]
-        yield {
-            "measure": f"training images/s, batches of {BATCH}, two workers or threads",
-            "loader": ours,
-            "beside": other,
-            "images_per_second": round(median(turn[ours] for turn in turns)),
-            "images_per_second_beside": round(median(turn[other] for turn in turns)),
-            "ratio": round(median(ratios), 2),
-            "ratio_range": [round(min(ratios), 2), round(max(ratios), 2)],
-            "rounds": rounds,
-        }
+        yield compare(
+            f"training batches of {BATCH} from {ours}", "images/s", reslab=speeds[ours], peer=other,
+            other=speeds[other], path=f"{WORKERS} threads", check=check,
+        )  # fmt: skip
 
 
 def memory(data: Path) -> dict[str, object]:
@@ -158,18 +187,17 @@ def resident_megabytes() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--data", type=Path, required=True, help="photographs, one subfolder per class"
-    )
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--batches", type=int, default=20, help="batches per turn")
+    parser.add_argument("--data", type=Path, help="photographs, one subfolder per class")
     parser.add_argument("--memory", action="store_true", help="measure memory, not speed")
     arguments = parser.parse_args()
-    if arguments.memory:
-        print(json.dumps(memory(arguments.data)), flush=True)
-        return
-    for line in compare(arguments.data, arguments.rounds, arguments.batches):
-        print(json.dumps(line), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        data = arguments.data or Path(folder)
+        if arguments.data is None:
+            make_photographs(data)
+        if arguments.memory:
+            print(json.dumps(memory(data)), flush=True)
+        else:
+            print_rows(rows(data))
 
 
 if __name__ == "__main__":
