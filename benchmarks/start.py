@@ -1,40 +1,82 @@
-"""Compare the time that `reslab --help` takes with that of importing torch.
+"""Measure how long commands take to start, beside `import torch`, which most of them need.
 
 python benchmarks/start.py
 """
 
-import json
+import os
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
-ROUNDS = 9
+from PIL import Image
+
+from reslab.data.digits import load_digits
+from reslab.runtime.device import setup_device
+from rows import Row, alternate, compare, path_of, print_rows, seconds_of
+
+PEER = "import torch"
+# the commands read compiled bytecode, as they do on a user's machine
+ENVIRONMENT = {key: text for key, text in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+TRAINING = ("train", "digits-resnet20", "--set", "log_every=1")
 
 
-def seconds(*arguments: str) -> float:
-    start = time.perf_counter()
-    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
-    return time.perf_counter() - start
+def python(*arguments: str) -> None:
+    """Run a command of Python to its end; a failure raises CalledProcessError."""
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True, env=ENVIRONMENT)
 
 
-def main() -> None:
-    ours, theirs = ("-m", "reslab", "--help"), ("-c", "import torch")
-    pairs = [(seconds(*ours), seconds(*theirs)) for _ in range(ROUNDS + 1)][
-        1:
-    ]  # the first warms up
-    print(
-        json.dumps(
-            {
-                "measure": "seconds from start to end",
-                "reslab --help": round(median(a for a, _ in pairs), 3),
-                "import torch": round(median(b for _, b in pairs), 3),
-                "ratio": round(median(b / a for a, b in pairs), 1),
-                "rounds": ROUNDS,
-            }
-        )
-    )
+def reslab(*arguments: str) -> None:
+    python("-m", "reslab", *arguments)
+
+
+def until_first_iteration(folder: Path) -> None:
+    """Start a training run, and stop it when it prints the line of its first iteration."""
+    out = folder / f"run{sum(1 for _ in folder.iterdir())}"
+    command = [sys.executable, "-m", "reslab", *TRAINING, "--out", str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    process.kill()
+    process.communicate()
+    if not line.startswith("iteration 1/"):
+        raise RuntimeError(f"no first iteration, but: {line}")
+
+
+def example(folder: Path) -> tuple[str, str]:
+    """Return a run folder, trained for one iteration, and an image, both made in `folder`."""
+    run, image = str(folder / "example"), str(folder / "digit.png")
+    reslab(*TRAINING, "--set", "iterations=1", "--set", "recompute_bn=1", "--out", run)
+    Image.fromarray(load_digits().test.images[0].permute(1, 2, 0).numpy()).save(image)
+    return run, image
+
+
+def rows() -> Iterator[Row]:
+    path = path_of(setup_device())
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        run, image = example(folder)
+        work = {
+            "reslab --help": partial(reslab, "--help"),
+            "reslab models": partial(reslab, "models"),
+            "reslab recipes": partial(reslab, "recipes"),
+            "reslab predict, one image": partial(reslab, "predict", run, image),
+            "first iteration of digits-resnet20": partial(until_first_iteration, folder),
+            PEER: partial(python, "-c", PEER),
+        }
+        turns = {name: partial(seconds_of, turn) for name, turn in work.items()}
+        values = alternate(turns, seconds=50)
+    theirs = values.pop(PEER)
+    for name, ours in values.items():
+        longer = median(a - b for a, b in zip(ours, theirs, strict=True))
+        yield compare(
+            f"start: {name}", "s", reslab=ours, peer=PEER, other=theirs, path=path,
+            check=f"{longer:+.2f} s",
+        )  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    print_rows(rows())
