@@ -10,6 +10,7 @@ from reslab.models.batchnorm import norms_of
 from reslab.models.random_layers import numbers_for, random_layers
 from reslab.recipes import recipe
 from reslab.runtime.device import setup_device
+from reslab.runtime.files import sha256_of
 from reslab.training.classification import ClassificationTask
 from reslab.training.loop import eager_update_of
 from reslab.training.setup import Inputs
@@ -83,6 +84,21 @@ def test_without_batch_norm_there_is_nothing_to_recompute() -> None:
     assert task().recomputed == 2
     assert task("model.norm=noisy-batch").recomputed == 2
     assert task("model.norm=group").recomputed == 0
+
+
+@pytest.mark.parametrize("changes", [[], RANDOM])
+def test_recomputed_blocks_change_no_bit_of_a_run(changes: list[str]) -> None:
+    """Neither a table of losses and statistics, nor a weight, nor a moving average."""
+    deep = ["model.blocks=[12]", "model.widths=[8]", *changes]  # groups of two blocks
+    results = []
+    for how in ("none", "blocks"):
+        learner = task(*deep, f"recompute={how}")
+        update = eager_update_of(learner)
+        tables = torch.stack([update(learner.draws(k), 0.05) for k in range(3)])
+        results.append((tables, sha256_of(learner.net.state_dict())))
+    (tables, bits), (others, other_bits) = results
+    assert torch.equal(tables, others)
+    assert bits == other_bits
 
 
 @pytest.mark.parametrize(

@@ -47,9 +47,10 @@ def trained(learner: ClassificationTask, update: Update) -> tuple[list[Tensor], 
     return tables, sha256_of(state)
 
 
-def test_a_replayed_run_has_the_tables_and_the_bits_of_an_eager_one() -> None:
+@pytest.mark.parametrize("changes", [[], ["recompute=blocks"]])
+def test_a_replayed_run_has_the_tables_and_the_bits_of_an_eager_one(changes: list[str]) -> None:
     """Every mini-batch, augmentation and learning rate is the iteration's own."""
-    eager, replayed, recorder = task(), task(), Repeat()
+    eager, replayed, recorder = task(), task(*changes), Repeat()
     tables, bits = trained(eager, eager_update_of(eager))
     others, other_bits = trained(replayed, captured_update(replayed, recorder, print))
     assert other_bits == bits

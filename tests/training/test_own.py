@@ -298,6 +298,12 @@ def test_weights_are_not_for_an_own_network() -> None:
         fitted(OwnParts(net=Net()), trained)
 
 
+def test_an_own_network_is_not_recomputed() -> None:
+    """Its layers may draw random numbers of their own, which a second pass would draw again."""
+    with pytest.raises(ValueError, match="recompute 'blocks' is for the recipe's network"):
+        fitted(OwnParts(net=Net()), RECIPE.with_(recompute="blocks"))
+
+
 @pytest.mark.parametrize(
     ("net", "reason"),
     [

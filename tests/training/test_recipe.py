@@ -176,6 +176,7 @@ def test_python_values_change_a_recipe_as_the_command_does() -> None:
         ({"iterations": 1.5}, "'iterations' cannot be 1.5"),
         ({"iterations": object}, "'iterations' cannot be a type: <class 'object'>"),
         ({"keep_every": 0}, "'keep_every' cannot be 0"),
+        ({"recompute": "all"}, "'recompute' cannot be 'all'"),
         ({"model": "resnet21"}, "did you mean"),
     ],
 )
@@ -185,14 +186,20 @@ def test_python_values_are_checked_in_one_line(changes: dict[str, object], reaso
     assert "\n" not in str(caught.value)
 
 
-def test_a_recipe_is_written_as_before_where_nothing_is_kept() -> None:
+@pytest.mark.parametrize(
+    ("key", "default", "other"), [("keep_every", None, 5), ("recompute", "none", "blocks")]
+)
+def test_fields_added_later_are_not_written_at_their_defaults(
+    key: str, default: object, other: object
+) -> None:
     """An older reslab refuses keys that it does not know."""
     here = recipe("digits-resnet20")
-    assert "keep_every" not in here.model_dump_json()
-    kept = here.with_(keep_every=5)
-    assert Recipe.from_json(kept.model_dump_json()) == kept
-    assert here.differences(kept) == ["keep_every: None -> 5"]
-    assert kept.with_(keep_every=None) == here
+    assert f'"{key}"' not in here.model_dump_json()
+    changed = here.with_({key: other})
+    assert Recipe.from_json(changed.model_dump_json()) == changed
+    assert here.differences(changed) == [f"{key}: None -> {other}"]
+    assert changed.with_({key: default}) == here
+    assert changed.with_changes([f"{key}={json.dumps(default)}"]) == here
 
 
 def test_an_unknown_key_in_a_file_is_refused() -> None:
@@ -221,8 +228,9 @@ def test_another_task_has_fields_and_defaults_of_its_own() -> None:
     assert it.with_changes(["shorter=paper"]).batch_size == 8
     with pytest.raises(ValueError, match="did you mean 'shorter'"):
         it.with_changes(["shortr=1"])
-    with pytest.raises(ValueError, match="no recipe key 'held_out'"):
-        it.with_changes(["held_out=5"])
+    for key, value in (("held_out", 5), ("recompute", "blocks")):
+        with pytest.raises(ValueError, match=f"no recipe key '{key}'"):
+            it.with_({key: value})
 
 
 def test_a_file_begins_with_what_the_task_is() -> None:

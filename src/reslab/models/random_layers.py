@@ -114,7 +114,7 @@ def draw_numbers(net: nn.Module, count: int, rng: Generator) -> tuple[Tensor, ..
 
 
 @contextmanager
-def numbers_for(net: nn.Module, numbers: Sequence[Tensor]) -> Iterator[None]:
+def numbers_for(net: nn.Module, numbers: Sequence[Tensor | None]) -> Iterator[None]:
     """Return a context in which the random layers of `net` use these numbers in training mode.
 
     Raise ValueError if there is not one tensor per layer.

@@ -16,6 +16,7 @@ from reslab.models.layers import (
     unset_linear,
 )
 from reslab.models.random_layers import Dropout, StochasticDepth
+from reslab.models.recompute import recomputed_in_groups
 
 
 class Block(nn.Module):
@@ -93,6 +94,7 @@ class ResNet(nn.Module):
     def __init__(self, config: ResNetConfig, block: BlockBuilder = build_block) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False  # compute blocks again in the backward pass, to save memory
         places = config.places()
         first, norm = config.widths[0], places[0].norm
         if config.stem == "imagenet":
@@ -110,7 +112,13 @@ class ResNet(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Return the last feature map, before pooling, [B, 3, H, W] -> [B, C, h, w]."""
-        return self.stages(self.stem(images))
+        x = self.stem(images)
+        if not (self.recompute and x.requires_grad):
+            return self.stages(x)
+        for stage in self.stages:
+            assert isinstance(stage, nn.Sequential)
+            x = recomputed_in_groups(stage, x)
+        return x
 
     def forward(self, images: Tensor) -> Tensor:
         features = self.features(images)

@@ -27,6 +27,7 @@ def initial_net(
     the classes are equal.
     """
     net = build_resnet(recipe.model, make_generator(seed, Stream.INITIALISATION))
+    net.recompute = recipe.recompute == "blocks"
     if weights is None:
         return net
     state = weights.net.state_dict()

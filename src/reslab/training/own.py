@@ -65,6 +65,10 @@ def with_own_parts(recipe: Recipe, own: OwnParts, device: Device) -> Recipe:
     if own.net is not None:
         if recipe.weights is not None:
             raise ValueError("weights are for the recipe's network: load them into your net")
+        if recipe.recompute != "none":
+            raise ValueError(
+                f"recompute {recipe.recompute!r} is for the recipe's network: set recompute=none"
+            )
         must_be_trainable(own.net)
         must_have_values(own.net)
         deviations = with_line(deviations, net=describe_net(own.net.to(device.torch_device)))

@@ -100,7 +100,8 @@ def label_of(line: str) -> str:
     return line.partition(";")[0]
 
 
-UNWRITTEN = ("keep_every", "deviations")  # fields that are written only if they are set
+# fields added later, with the defaults at which they are not written
+UNWRITTEN: Fields = {"keep_every": None, "recompute": "none"}
 # sections that may be absent; setting one key of a section fills in defaults for the others
 OPTIONAL = {"warmup": Warmup(), "plateau": Plateau()}
 TaskName = Literal["classification", "detection"]
@@ -158,9 +159,9 @@ class RunRecipe(Section):
         fields = fields_of(self)
         given = fields.get("deviations") or {}
         fields["deviations"] = {part: line for part, line in given.items() if line is not None}
-        for key in UNWRITTEN:
-            if not fields.get(key):
-                fields.pop(key, None)
+        for key, default in {**UNWRITTEN, "deviations": {}}.items():
+            if key in fields and fields[key] == default:
+                del fields[key]
         names = {key: fields[key] for key in ("name", "task") if key in fields}
         of_task = {key: fields[key] for key in fields if key not in RunRecipe.model_fields}
         return names | of_task | fields
@@ -205,7 +206,8 @@ class RunRecipe(Section):
         return self._changed(map(parse_override, changes))
 
     def _changed(self, changes: Iterable[tuple[str, object]]) -> Self:
-        fields = {"keep_every": None} | self.model_dump(mode="json")
+        unwritten = {key: UNWRITTEN[key] for key in UNWRITTEN if key in type(self).model_fields}
+        fields = unwritten | self.model_dump(mode="json")
         for change, new in changes:
             for key, value in self.expand_override(fields, change, json_value(change, new)).items():
                 set_field(fields, key, value, self.kinds, OPTIONAL)
@@ -240,6 +242,8 @@ class Recipe(RunRecipe):
         1.0, gt=0
     )  # factor of its `learning_rate`, above 1 for a new one
     recompute_bn: int = Field(200, ge=0)  # mini-batches after training; 0 keeps the moving averages
+    # blocks: compute their activations again in the backward pass, to save memory; the same bits
+    recompute: Literal["none", "blocks"] = "none"
 
     @property
     def in_memory(self) -> bool:
