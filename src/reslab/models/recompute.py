@@ -54,7 +54,7 @@ class _Recomputed(torch.autograd.Function):
             without_averaging(ctx.module),
         ):
             y = ctx.module(x)
-        torch.autograd.backward(y, *gradients)
+        torch.autograd.backward(y, gradients)
         return None, x.grad
 
 
