@@ -7,7 +7,6 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import wraps
-from importlib import metadata
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
@@ -57,6 +56,8 @@ UsageError = typer.BadParameter.__mro__[1]
 def print_version(version: bool) -> None:
     """Print the versions; torch's is read from its metadata, since importing it takes seconds."""
     if version:
+        from importlib import metadata
+
         print_line(f"reslab {reslab.__version__}, torch {metadata.version('torch')}")
         raise typer.Exit
 
