@@ -1,0 +1,88 @@
+// Vectors of fp32 numbers, and the two arithmetics of a trunk: fp32, or bf16 products with fp32 sums.
+//
+// All code above this file is written once for both. It sees numbers as `Stored` (in memory),
+// `Vector` (LANES sums) and `Operand` (a factor of products). One `multiply_add` multiplies GROUP
+// neighbouring numbers of memory in each lane: 1 in fp32, 2 in bf16.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__)
+constexpr int LANES = 16, REGISTERS = 32;
+#elif defined(__AVX2__) && defined(__FMA__)
+constexpr int LANES = 8, REGISTERS = 16;
+#else
+#error "these kernels need AVX2 with FMA, or AVX-512"
+#endif
+
+typedef float Vector __attribute__((vector_size(LANES * 4)));
+typedef float UnalignedVector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+
+#define INLINE static inline __attribute__((always_inline))
+#define INLINE_MEMBER inline __attribute__((always_inline))
+// The loops over registers must vanish, or the sums would live in memory.
+#define UNROLL _Pragma("GCC unroll 64")
+
+INLINE Vector load_fp32(const float* from) { return *(const UnalignedVector*)from; }
+INLINE void store_fp32(float* to, Vector numbers) { *(UnalignedVector*)to = numbers; }
+
+// x < 0 ? 0 : x, which keeps a NaN
+INLINE Vector relu(Vector x) { return x < Vector{} ? Vector{} : x; }
+
+// Add each lane to a sum in double precision.
+INLINE void add_lanes(double* sums, Vector numbers) {
+    for (int lane = 0; lane < LANES; lane++) sums[lane] += numbers[lane];
+}
+
+#ifndef RESLAB_BF16
+
+typedef float Stored;
+typedef Vector Operand;
+constexpr int GROUP = 1;
+
+INLINE Stored stored(float number) { return number; }
+INLINE Vector load(const Stored* from) { return load_fp32(from); }
+// Store numbers and return them as they can be read again.
+INLINE Vector store(Stored* to, Vector numbers) {
+    store_fp32(to, numbers);
+    return numbers;
+}
+INLINE Operand load_operand(const Stored* from) { return load_fp32(from); }
+INLINE Operand broadcast(const Stored* from) { return *from - Vector{}; }
+INLINE Vector multiply_add(Vector sum, Operand a, Operand b) { return sum + a * b; }
+
+#else
+
+typedef uint16_t Stored;
+typedef __m512i Operand;
+constexpr int GROUP = 2;
+
+INLINE Stored stored(float number) {  // rounded to the nearest, ties to even
+    uint32_t bits;
+    std::memcpy(&bits, &number, 4);
+    return Stored((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+INLINE Vector widen(__m256i numbers) {
+    return (Vector)_mm512_slli_epi32(_mm512_cvtepu16_epi32(numbers), 16);
+}
+INLINE Vector load(const Stored* from) { return widen(_mm256_loadu_si256((const __m256i*)from)); }
+// Store numbers and return them as they can be read again, that is, rounded.
+INLINE Vector store(Stored* to, Vector numbers) {
+    __m256i rounded = (__m256i)_mm512_cvtneps_pbh((__m512)numbers);
+    _mm256_storeu_si256((__m256i*)to, rounded);
+    return widen(rounded);
+}
+INLINE Operand load_operand(const Stored* from) { return _mm512_loadu_si512(from); }
+INLINE Operand broadcast(const Stored* from) {
+    int pair;
+    std::memcpy(&pair, from, 4);
+    return _mm512_set1_epi32(pair);
+}
+INLINE Vector multiply_add(Vector sum, Operand a, Operand b) {
+    return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)a, (__m512bh)b);
+}
+
+#endif

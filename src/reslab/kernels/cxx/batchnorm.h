@@ -1,0 +1,68 @@
+// Batch norm in training mode: statistics, forward map, and gradient, for at most 64 channels.
+//
+// The passes over maps belong to the convolutions before and after; here is what is done once a
+// channel, in double precision. Numbers are centred before they are scaled, so no digits are lost
+// where the mean is large.
+#pragma once
+
+#include <cmath>
+
+#include "arithmetic.h"
+
+constexpr int MOST_CHANNELS = 64;
+
+struct Norm {
+    // of the running forward pass: z -> (z - mean) scale + shift
+    float mean[MOST_CHANNELS], scale[MOST_CHANNELS], shift[MOST_CHANNELS];
+    double inverse[MOST_CHANNELS];  // 1 / standard deviation
+    // of the backward pass: dz = scale g + slope (z - mean) + constant
+    float slope[MOST_CHANNELS], constant[MOST_CHANNELS];
+
+    // Set the forward map from the sums of a channel's numbers and of their squares over `count`
+    // pixels, and move the running statistics, of which the variance is the unbiased one.
+    void set_forward(const double* sums, const double* squares, int channels, double count,
+                     const float* gamma, const float* beta, float* running_mean,
+                     float* running_variance, double momentum, double epsilon) {
+        for (int c = 0; c < channels; c++) {
+            double centre = sums[c] / count;
+            double variance = std::fmax(squares[c] / count - centre * centre, 0);
+            inverse[c] = 1 / std::sqrt(variance + epsilon);
+            mean[c] = centre, scale[c] = gamma[c] * inverse[c], shift[c] = beta[c];
+            running_mean[c] += momentum * (centre - running_mean[c]);
+            running_variance[c] +=
+                momentum * (variance * count / (count - 1) - running_variance[c]);
+        }
+    }
+
+    // Set the backward map from the sums of g and g (z - mean); write the gradients of both weights.
+    void set_backward(const double* g, const double* gz, int channels, double count,
+                      float* gamma_gradient, float* beta_gradient) {
+        for (int c = 0; c < channels; c++) {
+            gamma_gradient[c] = gz[c] * inverse[c], beta_gradient[c] = g[c];
+            slope[c] = -scale[c] * inverse[c] * inverse[c] * gz[c] / count;
+            constant[c] = -scale[c] * g[c] / count;
+        }
+    }
+};
+
+// A vector of channels of the two maps.
+struct Forward {
+    Vector mean, scale, shift;
+    INLINE_MEMBER Forward(const Norm& norm, int channel)
+        : mean(load_fp32(norm.mean + channel)),
+          scale(load_fp32(norm.scale + channel)),
+          shift(load_fp32(norm.shift + channel)) {}
+    INLINE_MEMBER Vector operator()(Vector z) const { return (z - mean) * scale + shift; }
+};
+
+struct Backward {
+    Vector mean, scale, slope, constant;
+    INLINE_MEMBER Backward(const Norm& norm, int channel)
+        : mean(load_fp32(norm.mean + channel)),
+          scale(load_fp32(norm.scale + channel)),
+          slope(load_fp32(norm.slope + channel)),
+          constant(load_fp32(norm.constant + channel)) {}
+    INLINE_MEMBER Vector operator()(Vector g, Vector z) const {
+        return scale * g + ((z - mean) * slope + constant);
+    }
+};
