@@ -7,6 +7,7 @@
 
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -86,3 +87,34 @@ INLINE Vector multiply_add(Vector sum, Operand a, Operand b) {
 }
 
 #endif
+
+// Memory that is needed soon. A pass works on one image at a time, all of it in the L2 cache; while
+// it computes, it fetches what the next step reads, a few cache lines a tile. The processor does not
+// do that by itself: each image is a new place in six maps.
+class Ahead {
+public:
+    INLINE_MEMBER void add(const Stored* from, size_t count) {
+        ranges[used++] = {(const char*)from, (const char*)(from + count)};
+        lines += count * sizeof(Stored) / LINE + 1;
+    }
+    // Divide the fetching by the number of calls of `fetch` to come.
+    INLINE_MEMBER void plan(int calls) { per_call = lines * LINE / calls + LINE; }
+    INLINE_MEMBER void fetch() {
+        if (current == used) return;
+        const char* next = ranges[current].next;
+        const char* const end = std::min(next + per_call, ranges[current].end);
+        for (; next < end; next += LINE) _mm_prefetch(next, _MM_HINT_T1);
+        ranges[current].next = next;
+        current += next >= ranges[current].end;
+    }
+
+private:
+    static constexpr int LINE = 64;
+    struct Range {
+        const char *next, *end;
+    };
+    Range ranges[4];
+    int used = 0, current = 0;
+    size_t lines = 0;
+    std::ptrdiff_t per_call = 0;  // bytes
+};

@@ -11,7 +11,6 @@
 // net sees has a fourth channel of zeros, so that `in` is a multiple of GROUP and of the tile.
 struct Conv {
     int in, out, kernel, stride, side;  // side: of the output
-    const float* weight;                // [out][kernel][kernel][real_in()], channels last
     Norm norm;
     std::vector<Stored> forward, backward;  // the weights as packed for either direction
     Stored* z;                              // [image][side][side][out]
@@ -34,8 +33,8 @@ INLINE std::ptrdiff_t first_pixel(int side, int channels) {
     return row_step(side, channels) + channels;
 }
 
-// Pack the weights for the forward tiles, and transposed for those of the gradient of the input.
-static void pack(Conv& conv) {
+// Pack the weights, [out][kernel][kernel][real_in()], for the forward tiles, and transposed for those of the gradient of the input.
+static void pack(Conv& conv, const float* weights) {
     const int taps = conv.taps(), in = conv.in, out = conv.out, real_in = conv.real_in();
     auto packed = [&](std::vector<Stored>& to, int outputs, int inputs, auto weight) {
         const int width = vectors_for(outputs) * LANES;
@@ -49,12 +48,17 @@ static void pack(Conv& conv) {
                             *next++ = stored(weight(block + lane, tap, c + k));
     };
     auto at = [&](int o, int tap, int c) {
-        return c < real_in ? conv.weight[(size_t(o) * taps + tap) * real_in + c] : 0.f;
+        return c < real_in ? weights[(size_t(o) * taps + tap) * real_in + c] : 0.f;
     };
     packed(conv.forward, out, in, at);
     if (in >= LANES) packed(conv.backward, in, out, [&](int c, int tap, int o) {
         return at(o, tap, c);
     });
+}
+
+template <int COUNT>
+INLINE int tiles_of(int side) {
+    return (side * side + COUNT - 1) / COUNT;
 }
 
 // Call `body(start, y, x, repeated)` for tiles of COUNT pixels of a map, in order. The last tile
@@ -86,11 +90,13 @@ INLINE void tile_sums(Vector* sums, const Stored* const* pixels, const Tap* taps
 }
 
 template <int IN, int OUT, int COUNT, bool RUN>
-static void convolve_in_tiles(const Conv& conv, const Stored* input, Stored* z, double* sums) {
+static void convolve_in_tiles(const Conv& conv, const Stored* input, Stored* z, double* sums,
+                              Ahead& ahead) {
     constexpr int VECTORS = vectors_for(OUT), WIDTH = VECTORS * LANES;
     const auto step = row_step(conv.in_side(), IN);
     const int radius = conv.kernel / 2;
     input += first_pixel(conv.in_side(), IN);
+    ahead.plan(tiles_of<COUNT>(conv.side) * (OUT / WIDTH));
     for (int block = 0; block < OUT; block += WIDTH) {
         const Stored* weights = conv.forward.data() + size_t(block) * conv.taps() * IN;
         Tap taps[9];
@@ -102,6 +108,7 @@ static void convolve_in_tiles(const Conv& conv, const Stored* input, Stored* z, 
             UNROLL for (int p = 0; p < COUNT; p++)
                 pixels[p] = input + conv.stride * (y[p] * step + x[p] * IN);
             Vector tile[COUNT * VECTORS];
+            ahead.fetch();
             tile_sums<IN, COUNT, VECTORS, RUN>(tile, pixels, taps, conv.taps());
             UNROLL for (int v = 0; v < VECTORS; v++) {
                 Vector sum{}, squares{};
@@ -122,11 +129,12 @@ static void convolve_in_tiles(const Conv& conv, const Stored* input, Stored* z, 
 // Compute z, unpadded, from a padded input. Add the sums of its channels and of their squares to
 // `sums`: at most PIXELS or RUN numbers are added in single precision.
 template <int IN, int OUT>
-static void convolve(const Conv& conv, const Stored* input, Stored* z, double* sums) {
+static void convolve(const Conv& conv, const Stored* input, Stored* z, double* sums,
+                     Ahead ahead = {}) {
     if constexpr (vectors_for(OUT) == 1)
         if (conv.stride == 1 && conv.kernel == 3 && conv.side % RUN == 0)
-            return convolve_in_tiles<IN, OUT, RUN, true>(conv, input, z, sums);
-    convolve_in_tiles<IN, OUT, PIXELS, false>(conv, input, z, sums);
+            return convolve_in_tiles<IN, OUT, RUN, true>(conv, input, z, sums, ahead);
+    convolve_in_tiles<IN, OUT, PIXELS, false>(conv, input, z, sums, ahead);
 }
 
 // What becomes of the gradient of a convolution's input: the shortcut's gradient is added, ReLU's
@@ -145,7 +153,7 @@ struct InputGradient {
 
 // The sums of one tile in one vector of channels.
 struct ChannelSums {
-    const InputGradient& to;
+    const InputGradient to;  // a copy, which no store can change
     const int channel;
     const Vector mean = load_fp32(to.mean + channel);
     Vector g{}, gz{}, gp{};
@@ -177,11 +185,12 @@ struct ChannelSums {
 // One class of pixels (SCALE y + dy, SCALE x + dx) of a convolution's input.
 template <int IN, int OUT, int COUNT, bool RUN, int SCALE>
 static void gradient_in_tiles(const Conv& conv, const Stored* dz, const Tap* taps, int count,
-                              int dy, int dx, const InputGradient& to) {
+                              int dy, int dx, const InputGradient& to, Ahead& ahead) {
     constexpr int VECTORS = vectors_for(IN), WIDTH = VECTORS * LANES;
     const int side = conv.in_side();
     const auto step = row_step(conv.side, OUT);
     dz += first_pixel(conv.side, OUT);
+    ahead.plan(tiles_of<COUNT>(conv.side) * (IN / WIDTH) * SCALE * SCALE);
     for (int block = 0; block < IN; block += WIDTH) {
         Tap here[10];
         for (int tap = 0; tap < count; tap++) here[tap] = taps[tap].at_block(block * OUT);
@@ -189,6 +198,7 @@ static void gradient_in_tiles(const Conv& conv, const Stored* dz, const Tap* tap
             const Stored* pixels[COUNT];
             UNROLL for (int p = 0; p < COUNT; p++) pixels[p] = dz + y[p] * step + x[p] * OUT;
             Vector tile[COUNT * VECTORS];
+            ahead.fetch();
             tile_sums<OUT, COUNT, VECTORS, RUN>(tile, pixels, here, count);
             UNROLL for (int v = 0; v < VECTORS; v++) {
                 const int channel = block + v * LANES;
@@ -207,21 +217,21 @@ static void gradient_in_tiles(const Conv& conv, const Stored* dz, const Tap* tap
 // by half a turn, each row from left to right.
 template <int IN, int OUT>
 static void input_gradient_of_stride_1(const Conv& conv, const Stored* dz, Tap* taps, int count,
-                                       const InputGradient& to) {
+                                       const InputGradient& to, Ahead& ahead) {
     const auto step = row_step(conv.side, OUT);
     for (int tap = 0; tap < 9; tap++)
         taps[tap] = conv.backward_tap(8 - tap, (tap / 3 - 1) * step + (tap % 3 - 1) * OUT);
     if constexpr (vectors_for(IN) == 1)
         if (conv.side % RUN == 0)
-            return gradient_in_tiles<IN, OUT, RUN, true, 1>(conv, dz, taps, count, 0, 0, to);
-    gradient_in_tiles<IN, OUT, PIXELS, false, 1>(conv, dz, taps, count, 0, 0, to);
+            return gradient_in_tiles<IN, OUT, RUN, true, 1>(conv, dz, taps, count, 0, 0, to, ahead);
+    gradient_in_tiles<IN, OUT, PIXELS, false, 1>(conv, dz, taps, count, 0, 0, to, ahead);
 }
 
 // For stride 2, the even and odd rows and columns of the input meet different taps: an even one the
 // middle of the kernel, an odd one both ends.
 template <int IN, int OUT>
 static void input_gradient_of_stride_2(const Conv& conv, const Stored* dz, Tap projection,
-                                       const InputGradient& to) {
+                                       const InputGradient& to, Ahead& ahead) {
     const auto step = row_step(conv.side, OUT);
     for (int dy = 0; dy < 2; dy++)
         for (int dx = 0; dx < 2; dx++) {
@@ -232,7 +242,8 @@ static void input_gradient_of_stride_2(const Conv& conv, const Stored* dz, Tap p
                     taps[count++] = conv.backward_tap(
                         3 * kh + kw, (dy && kh == 0) * step + (dx && kw == 0) * OUT);
             if (dy == 0 && dx == 0 && projection.weights) taps[count++] = projection;
-            gradient_in_tiles<IN, OUT, PIXELS, false, 2>(conv, dz, taps, count, dy, dx, to);
+            gradient_in_tiles<IN, OUT, PIXELS, false, 2>(conv, dz, taps, count, dy, dx, to,
+                                                           ahead);
         }
 }
 
@@ -240,13 +251,14 @@ static void input_gradient_of_stride_2(const Conv& conv, const Stored* dz, Tap p
 // the convolution, `projected_dz` has the layout of `dz`, and its 1x1 kernel is one tap more.
 template <int IN, int OUT>
 static void input_gradient(const Conv& conv, const Stored* dz, const Conv* projection,
-                           const Stored* projected_dz, const InputGradient& to) {
+                           const Stored* projected_dz, const InputGradient& to,
+                           Ahead ahead = {}) {
     Tap extra{};
     if (projection) extra = projection->backward_tap(0, projected_dz - dz);
-    if (conv.stride == 2) return input_gradient_of_stride_2<IN, OUT>(conv, dz, extra, to);
+    if (conv.stride == 2) return input_gradient_of_stride_2<IN, OUT>(conv, dz, extra, to, ahead);
     Tap taps[10];
     taps[9] = extra;
-    input_gradient_of_stride_1<IN, OUT>(conv, dz, taps, projection ? 10 : 9, to);
+    input_gradient_of_stride_1<IN, OUT>(conv, dz, taps, projection ? 10 : 9, to, ahead);
 }
 
 #if !defined(RESLAB_BF16)
@@ -274,10 +286,11 @@ constexpr int GRADIENT_ROWS = 4;  // output rows, or pairs of rows, that stay in
 // LANES output channels][channel of the block][kernel column][LANES]. Both maps are padded.
 template <int IN, int OUT, int STRIDE, int KERNEL>
 static void weight_gradient(int side, const Stored* x, const Stored* dz, float* total,
-                            Stored* scratch) {
+                            Stored* scratch, Ahead ahead = {}) {
     constexpr int CHANNELS = gradient_channels(IN, KERNEL), SUMS = CHANNELS * KERNEL;
     const auto in_step = row_step(side * STRIDE, IN), step = row_step(side, OUT);
     const int last_row = side * STRIDE + 1, groups = (side + GROUP - 1) / GROUP;
+    ahead.plan(groups * KERNEL * (IN / CHANNELS) * (OUT / LANES));
     // where a row of the input begins, see `gradient_row`
     const int begin = STRIDE == 2 && KERNEL == 3 ? 0 : IN * GROUP;
     Stored* const x_scratch = scratch + GRADIENT_ROWS * GROUP * (step + LANES);
@@ -301,9 +314,11 @@ static void weight_gradient(int side, const Stored* x, const Stored* dz, float* 
                     // from zero, so that few numbers are added in single precision one by one
                     Vector sums[SUMS];
                     UNROLL for (int k = 0; k < SUMS; k++) sums[k] = Vector{};
-                    for (int i = 0; i < count; i++)
+                    for (int i = 0; i < count; i++) {
+                        ahead.fetch();
                         gradient_row<IN, OUT, CHANNELS, STRIDE, KERNEL>(
                             sums, x_rows[i] + begin + c * GROUP, dz_rows[i] + o * GROUP, side);
+                    }
                     UNROLL for (int k = 0; k < SUMS; k++)
                         store_fp32(part + k * LANES, load_fp32(part + k * LANES) + sums[k]);
                 }
@@ -311,20 +326,23 @@ static void weight_gradient(int side, const Stored* x, const Stored* dz, float* 
     }
 }
 
-// Add the gradients of the chunks in order, and write output channel `o` in the weights' layout.
-static void reduce_weight_gradient(const Conv& conv, const float* chunks, int count, size_t apart,
-                                   float* gradient, int o) {
+// Add the weight gradients of the chunks in order, for one kernel row and one block of input
+// channels, and write them in the layout of the weights.
+static void reduce_weight_gradient(const Conv& conv, const float* chunks, int count, int row,
+                                   int first_channel, float* gradient) {
     const int channels = gradient_channels(conv.in, conv.kernel), kernel = conv.kernel;
-    float* to = gradient + size_t(o) * conv.taps() * conv.real_in();
-    for (int kh = 0; kh < kernel; kh++)
-        for (int kw = 0; kw < kernel; kw++)
-            for (int c = 0; c < conv.real_in(); c++) {
-                size_t place = kh * (conv.in / channels) + c / channels;
-                place = place * (conv.out / LANES) + o / LANES;
-                place = (place * channels + c % channels) * kernel + kw;
-                place = place * LANES + o % LANES;
-                float sum = 0;
-                for (int chunk = 0; chunk < count; chunk++) sum += chunks[chunk * apart + place];
-                *to++ = sum;
+    const size_t block = size_t(channels) * kernel * LANES;
+    const int number = row * (conv.in / channels) + first_channel / channels;
+    const float* from = chunks + number * (conv.out / LANES) * block;
+    for (int o = 0; o < conv.out; o += LANES)
+        for (int c = first_channel; c < first_channel + channels; c++)
+            for (int column = 0; column < kernel; column++, from += LANES) {
+                Vector sum{};
+                for (int chunk = 0; chunk < count; chunk++)
+                    sum += load_fp32(from + chunk * conv.weights());
+                if (c >= conv.real_in()) continue;
+                float* to = gradient + (row * kernel + column) * conv.real_in() + c;
+                for (int lane = 0; lane < LANES; lane++)
+                    to[size_t(o + lane) * conv.taps() * conv.real_in()] = sum[lane];
             }
 }

@@ -56,12 +56,14 @@ struct Node {
     size_t padded() const { return size_t(side + 2) * (side + 2) * channels; }
     size_t pixels() const { return size_t(side) * side; }
     size_t plain() const { return pixels() * channels; }
-    Stored* a_of(size_t image) const { return a + image * padded(); }
+    // Where `a` is not kept, it is computed again from z for the backward pass: that is cheaper than
+    // to write and to read it.
+    bool kept() const { return a; }
 };
 
 // What a thread works in. The maps keep their border of zeros.
 struct Workspace {
-    Memory<Stored> dz[STAGES], scratch;
+    Memory<Stored> a[STAGES], dz[STAGES], scratch;
 };
 
 struct Trunk {
@@ -74,6 +76,10 @@ struct Trunk {
 
     int chunks() const { return (images + CHUNK - 1) / CHUNK; }
     int stage(const Node& node) const { return node.side == side ? 0 : 2 * node.side == side ? 1 : 2; }
+    Stored* a_of(int number, size_t image, const Workspace& workspace) const {
+        const Node& node = nodes[number];
+        return node.kept() ? node.a + image * node.padded() : workspace.a[stage(node)];
+    }
     Stored* g_of(int node, size_t image) const {
         return gradients[node % 3] + image * nodes[node].plain();
     }
@@ -128,36 +134,43 @@ static void copy_image(const float* image, int side, Stored* to) {
                 to[y * row_step(side, 4) + x * 4 + c] = stored(image[(y * side + x) * 3 + c]);
 }
 
-// Write `a` of one image, from z and the shortcut's input or its convolution.
+// Write `a` of one image, from z and the shortcut's source or its projection.
 template <int CHANNELS>
-static void activate(const Node& node, const Node* source, size_t image) {
+static void activate(const Node& node, const Node* source, size_t image, Stored* a) {
     const bool skips = node.shortcut == UNWEIGHTED, projects = node.shortcut == PROJECTION;
     const int side = node.side;
     const Stored* z = node.z + image * node.plain();
-    const Stored* projected = z;
-    if (projects) projected = node.projected + image * node.plain();
-    Stored* a = node.a_of(image) + first_pixel(side, CHANNELS);
-    const int halved = skips && source->side != side ? 2 : 1;
-    const Stored* skip = skips ? source->a_of(image) + first_pixel(source->side, source->channels)
-                               : nullptr;
+    const Stored* projected = projects ? node.projected + image * node.plain() : z;
+    const Stored* skip = nullptr;
+    std::ptrdiff_t skip_row = 0;
+    int skip_pixel = 0, skip_channels = 0;
+    if (skips) {  // at every second row and pixel, where the map is halved
+        const int stride = source->side / side;
+        skip = source->a + image * source->padded() + first_pixel(source->side, source->channels);
+        skip_row = stride * row_step(source->side, source->channels);
+        skip_pixel = stride * source->channels;
+        skip_channels = source->channels;
+    }
+    a += first_pixel(side, CHANNELS);
     for (int y = 0; y < side; y++)
         for (int x = 0; x < side; x++, z += CHANNELS, projected += CHANNELS)
             UNROLL for (int c = 0; c < CHANNELS; c += LANES) {
                 Vector number = Forward(node.conv.norm, c)(load(z + c));
                 if (projects) number += Forward(node.projection.norm, c)(load(projected + c));
-                if (skips && c < source->channels)
-                    number += load(skip + y * halved * row_step(source->side, source->channels) +
-                                   x * halved * source->channels + c);
+                if (c < skip_channels) number += load(skip + y * skip_row + x * skip_pixel + c);
                 store(a + y * row_step(side, CHANNELS) + x * CHANNELS + c, relu(number));
             }
 }
 
-static void activate(const Trunk& trunk, int number, size_t image) {
+// Write `a` of one image where it belongs, and return it.
+static Stored* activate(const Trunk& trunk, int number, size_t image, const Workspace& workspace) {
     const Node& node = trunk.nodes[number];
     const Node* source = node.shortcut == NONE ? nullptr : &trunk.nodes[number - 2];
-    if (node.channels == 16) activate<16>(node, source, image);
-    if (node.channels == 32) activate<32>(node, source, image);
-    if (node.channels == 64) activate<64>(node, source, image);
+    Stored* a = trunk.a_of(number, image, workspace);
+    if (node.channels == 16) activate<16>(node, source, image, a);
+    if (node.channels == 32) activate<32>(node, source, image, a);
+    if (node.channels == 64) activate<64>(node, source, image, a);
+    return a;
 }
 
 // The tensors of a convolution and its batch norm, as Python passes them.
@@ -176,18 +189,32 @@ static void set_forward(Conv& conv, const Tensors& tensors, const double* sums, 
                           tensors.running_variance, momentum, epsilon);
 }
 
+// What `forward_pass` reads of an image.
+static Ahead inputs_ahead(const Trunk& trunk, int number, int image) {
+    Ahead ahead;
+    if (image == trunk.images || number == 1) return ahead;
+    const Node& input = trunk.nodes[number - 1];
+    ahead.add(input.z + image * input.plain(), input.plain());
+    if (input.shortcut == UNWEIGHTED) {
+        const Node& source = trunk.nodes[number - 3];
+        ahead.add(source.a + image * source.padded(), source.padded());
+    }
+    if (input.kept()) ahead.add(input.a + image * input.padded(), input.padded());  // is written
+    return ahead;
+}
+
 // Compute z of a node and its statistics; first finish the node before.
 static void forward_pass(Trunk& trunk, Node& node, int number, const float* images,
                          const Tensors& tensors, double momentum, double epsilon) {
     const Node& input = trunk.nodes[number - 1];
-    trunk.for_each_image([&](int image, int chunk, Workspace&) {
-        if (number == 1)
-            copy_image(images + image * 3 * input.pixels(), input.side, input.a_of(image));
-        else
-            activate(trunk, number - 1, image);
+    trunk.for_each_image([&](int image, int chunk, Workspace& workspace) {
+        Stored* a = trunk.a_of(number - 1, image, workspace);
+        if (number == 1) copy_image(images + image * 3 * input.pixels(), input.side, a);
+        else activate(trunk, number - 1, image, workspace);
+        const Ahead ahead = inputs_ahead(trunk, number, image + 1);
         with_channels(node.conv, [&](auto in, auto out) {
-            convolve<in, out>(node.conv, input.a_of(image), node.z + image * node.plain(),
-                              trunk.sums_of(chunk));
+            convolve<in, out>(node.conv, a, node.z + image * node.plain(),
+                              trunk.sums_of(chunk), ahead);
         });
     });
     set_forward(node.conv, tensors, trunk.total().data(), trunk.images, momentum, epsilon);
@@ -199,11 +226,22 @@ static void projection_pass(Trunk& trunk, Node& node, int number, const Tensors&
     const Node& source = trunk.nodes[number - 2];
     trunk.for_each_image([&](int image, int chunk, Workspace&) {
         with_channels(node.projection, [&](auto in, auto out) {
-            convolve<in, out>(node.projection, source.a_of(image),
+            convolve<in, out>(node.projection, source.a + image * source.padded(),
                               node.projected + image * node.plain(), trunk.sums_of(chunk));
         });
     });
     set_forward(node.projection, tensors, trunk.total().data(), trunk.images, momentum, epsilon);
+}
+
+static void pack_weights(Trunk& trunk, const Tensors* tensors) {
+    std::vector<Conv*> convs;
+    for (size_t number = 1; number < trunk.nodes.size(); number++) {
+        convs.push_back(&trunk.nodes[number].conv);
+        if (trunk.nodes[number].shortcut == PROJECTION)
+            convs.push_back(&trunk.nodes[number].projection);
+    }
+#pragma omp parallel for schedule(dynamic) num_threads(trunk.threads)
+    for (size_t k = 0; k < convs.size(); k++) pack(*convs[k], tensors[k].weight);
 }
 
 static void pool(const Stored* a, int side, int channels, float* features) {
@@ -219,12 +257,13 @@ static void pool(const Stored* a, int side, int channels, float* features) {
 
 // ---- backward
 
-// What follows the gradient of the input of the node after `number`: see `InputGradient`.
-static InputGradient gradient_of(Trunk& trunk, size_t number, size_t image, int chunk) {
+// What follows the gradient of `a` of a node, see `InputGradient`.
+static InputGradient gradient_of(Trunk& trunk, size_t number, size_t image, const Stored* a,
+                                 int chunk) {
     const Node& node = trunk.nodes[number];
     InputGradient to{};
     to.g = trunk.g_of(number, image);
-    to.a = node.a_of(image);
+    to.a = a;
     if (number + 2 < trunk.nodes.size() && trunk.nodes[number + 2].shortcut == UNWEIGHTED) {
         to.skip = trunk.g_of(number + 2, image);
         to.halved = trunk.nodes[number + 2].side != node.side;
@@ -239,12 +278,20 @@ static InputGradient gradient_of(Trunk& trunk, size_t number, size_t image, int 
     return to;
 }
 
+// `a` of one image after the forward pass.
+static const Stored* recall(const Trunk& trunk, int number, size_t image,
+                            const Workspace& workspace) {
+    if (trunk.nodes[number].kept()) return trunk.a_of(number, image, workspace);
+    return activate(trunk, number, image, workspace);
+}
+
 // The gradient of the last node from that of the pooled features.
 static void unpool(Trunk& trunk, const float* features) {
     const size_t last = trunk.nodes.size() - 1;
     const int side = trunk.nodes[last].side, channels = trunk.nodes[last].channels;
-    trunk.for_each_image([&](int image, int chunk, Workspace&) {
-        const InputGradient to = gradient_of(trunk, last, image, chunk);
+    trunk.for_each_image([&](int image, int chunk, Workspace& workspace) {
+        const Stored* a = recall(trunk, last, image, workspace);
+        const InputGradient to = gradient_of(trunk, last, image, a, chunk);
         for (int c = 0; c < channels; c += LANES) {
             const Vector number =
                 load_fp32(features + size_t(image) * channels + c) / float(side * side);
@@ -272,18 +319,19 @@ static void norm_gradient(const Norm& norm, int side, const Stored* g, const Sto
 // dz of one image, and its part of the weight gradient.
 template <int KERNEL, int IN, int OUT>
 static void output_gradient(const Conv& conv, const Stored* x, const Stored* g, const Stored* z,
-                            Stored* dz, float* weight_sums, Stored* scratch) {
+                            Stored* dz, float* weight_sums, Stored* scratch, Ahead ahead = {}) {
     constexpr int STRIDE = IN == 4 || IN == OUT ? 1 : 2;
     norm_gradient<OUT>(conv.norm, conv.side, g, z, dz);
-    weight_gradient<IN, OUT, STRIDE, KERNEL>(conv.side, x, dz, weight_sums, scratch);
+    weight_gradient<IN, OUT, STRIDE, KERNEL>(conv.side, x, dz, weight_sums, scratch, ahead);
 }
 
 static void write_weight_gradient(Trunk& trunk, const Conv& conv, const float* sums,
                                   float* gradient) {
-    const size_t apart = conv.weights();
+    const int channels = gradient_channels(conv.in, conv.kernel), blocks = conv.in / channels;
 #pragma omp parallel for schedule(static) num_threads(trunk.threads)
-    for (int o = 0; o < conv.out; o++)
-        reduce_weight_gradient(conv, sums, trunk.chunks(), apart, gradient, o);
+    for (int block = 0; block < conv.kernel * blocks; block++)
+        reduce_weight_gradient(conv, sums, trunk.chunks(), block / blocks,
+                               block % blocks * channels, gradient);
 }
 
 static void set_backward(Conv& conv, const double* g, const double* gz, int images,
@@ -308,11 +356,24 @@ static void backward_pass(Trunk& trunk, size_t number) {
             std::fill_n(projected_sums, projected_size, 0.f);
         }
         Stored *dz = workspace.dz[trunk.stage(node)], *projected_dz = dz + node.padded();
-        const Stored* x = input.a_of(image);
+        const Stored* x = recall(trunk, number - 1, image, workspace);
         const size_t place = image * node.plain();
+        Ahead ahead_here, ahead_next;
+        InputGradient to{};
+        if (number > 1) {
+            to = gradient_of(trunk, number - 1, image, x, chunk);
+            if (input.kept()) ahead_here.add(to.z, input.plain());
+            if (to.skip) ahead_here.add(to.skip, trunk.nodes[number + 1].plain());
+        }
+        if (image + 1 < trunk.images) {
+            ahead_next.add(trunk.g_of(number, image + 1), node.plain());
+            ahead_next.add(node.z + place + node.plain(), node.plain());
+            if (input.kept()) ahead_next.add(x + input.padded(), input.padded());
+            else ahead_next.add(input.z + (image + 1) * input.plain(), input.plain());
+        }
         with_channels(conv, [&](auto in, auto out) {
             output_gradient<3, in, out>(conv, x, trunk.g_of(number, image), node.z + place, dz,
-                                        sums, workspace.scratch);
+                                        sums, workspace.scratch, ahead_here);
             if (number == 1) return;
             if constexpr (in >= LANES) {
                 if (beside)
@@ -321,7 +382,7 @@ static void backward_pass(Trunk& trunk, size_t number) {
                         beside->projected + place, projected_dz, projected_sums,
                         workspace.scratch);
                 input_gradient<in, out>(conv, dz, beside ? &beside->projection : nullptr,
-                                        projected_dz, gradient_of(trunk, number - 1, image, chunk));
+                                        projected_dz, to, ahead_next);
             }
         });
     });
@@ -352,7 +413,8 @@ void* trunk_create(int side, int capacity, int threads, int count, const int (*l
         node.side = before.side / stride, node.channels = channels;
         node.shortcut = Shortcut(shortcut);
         node.conv = new_conv(before.channels, channels, 3, stride, node.side);
-        node.a.resize(capacity * node.padded());
+        const bool is_source = number + 2 <= count && layers[number + 1][2] != NONE;
+        if (node.shortcut != NONE || is_source) node.a.resize(capacity * node.padded());
         node.z.resize(capacity * node.plain());
         if (shortcut == PROJECTION) {
             const Node& source = trunk->nodes[number - 2];
@@ -374,7 +436,8 @@ void* trunk_create(int side, int capacity, int threads, int count, const int (*l
     for (auto& workspace : trunk->workspaces) {
         for (const Node& node : trunk->nodes)
             if (node.channels > 4 && !workspace.dz[trunk->stage(node)])
-                workspace.dz[trunk->stage(node)].resize(2 * node.padded());
+                workspace.dz[trunk->stage(node)].resize(2 * node.padded()),
+                    workspace.a[trunk->stage(node)].resize(node.padded());
         workspace.scratch.resize(2 * GRADIENT_ROWS * GROUP * row);
     }
     return trunk.release();
@@ -387,22 +450,19 @@ void trunk_forward(void* handle, const float* images, int count, const Tensors* 
                    double momentum, double epsilon, float* features) {
     Trunk& trunk = *(Trunk*)handle;
     trunk.images = count;
+    pack_weights(trunk, tensors);
     const int last = int(trunk.nodes.size()) - 1;
     for (int number = 1; number <= last; number++, tensors++) {
         Node& node = trunk.nodes[number];
-        node.conv.weight = tensors->weight;
-        pack(node.conv);
         forward_pass(trunk, node, number, images, *tensors, momentum, epsilon);
         if (node.shortcut != PROJECTION) continue;
         tensors++;
-        node.projection.weight = tensors->weight;
-        pack(node.projection);
         projection_pass(trunk, node, number, *tensors, momentum, epsilon);
     }
     const Node& node = trunk.nodes[last];
-    trunk.for_each_image([&](int image, int, Workspace&) {
-        activate(trunk, last, image);
-        pool(node.a_of(image), node.side, node.channels, features + image * node.channels);
+    trunk.for_each_image([&](int image, int, Workspace& workspace) {
+        const Stored* a = activate(trunk, last, image, workspace);
+        pool(a, node.side, node.channels, features + image * node.channels);
     });
 }
 
