@@ -17,6 +17,7 @@ FLOORS = {
     "runtime": 1,
     "models": 2,
     "data": 2,
+    "kernels": 2,
     "evaluation": 3,
     "training": 4,
     "analysis": 4,

@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 
 #include <memory>
+#include <new>
 
 #include "convolution.h"
 
@@ -399,8 +400,9 @@ static Conv new_conv(int in, int out, int kernel, int stride, int side) {
 
 extern "C" {
 
-// `layers` holds for each convolution of the main path: output channels, stride, Shortcut.
-void* trunk_create(int side, int capacity, int threads, int count, const int (*layers)[3]) {
+// Return a trunk for at most `capacity` images, or null if the memory does not suffice. `layers`
+// holds for each convolution of the main path: output channels, stride, Shortcut.
+void* trunk_create(int side, int capacity, int threads, int count, const int (*layers)[3]) try {
     auto trunk = std::make_unique<Trunk>();
     trunk->side = side, trunk->threads = threads;
     trunk->nodes.resize(count + 1);
@@ -441,6 +443,8 @@ void* trunk_create(int side, int capacity, int threads, int count, const int (*l
         workspace.scratch.resize(2 * GRADIENT_ROWS * GROUP * row);
     }
     return trunk.release();
+} catch (const std::bad_alloc&) {
+    return nullptr;
 }
 
 void trunk_destroy(void* trunk) { delete (Trunk*)trunk; }

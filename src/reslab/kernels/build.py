@@ -1,0 +1,141 @@
+"""Compile the C++ kernels with this machine's compiler, once, into the user's cache folder."""
+
+import ctypes
+import fcntl
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Literal
+
+import torch
+from platformdirs import user_cache_path
+
+from reslab.errors import os_reason
+from reslab.runtime.events import Log
+
+Instructions = Literal["avx2", "avx512", "avx512_bf16"]
+SOURCES = Path(__file__).parent / "cxx"
+MAIN = "trunk.cpp"
+COMPILERS = ("g++", "clang++")
+# No -ffast-math: a library built with it makes the whole process treat denormal numbers as zero.
+FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fopenmp", "-fPIC",
+         "-shared", "-w")  # fmt: skip
+MACHINE_FLAGS: dict[Instructions, tuple[str, ...]] = {
+    "avx2": ("-march=x86-64-v3",),
+    "avx512": ("-march=x86-64-v4",),
+    "avx512_bf16": ("-march=x86-64-v4", "-mavx512bf16", "-DRESLAB_BF16"),
+}
+TIME_LIMIT = 120  # seconds; a build takes 5 to 15
+
+
+class KernelsMissing(Exception):
+    """The kernels cannot be used on this machine; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The compiled kernels. Equal digests mean the same source, compiler and flags."""
+
+    library: ctypes.CDLL
+    instructions: Instructions
+    compiler: str  # the first line of its `--version`
+    digest: str  # SHA-256
+
+
+def instructions_for(precision: Literal["bf16", "fp32"]) -> Instructions:
+    """Return the instructions that this processor has for a precision, as torch reports them.
+
+    Raise KernelsMissing if it has none that the kernels are written for.
+    """
+    level = torch.backends.cpu.get_cpu_capability()  # RESLAB_CPU limits it
+    if precision == "bf16":
+        if level == "AVX512" and torch.cpu.get_capabilities().get("avx512_bf16"):
+            return "avx512_bf16"
+        raise KernelsMissing("the processor has no AVX-512 with bf16")
+    if level == "AVX512":
+        return "avx512"
+    if level == "AVX2":
+        return "avx2"
+    raise KernelsMissing(f"the kernels need AVX2 or AVX-512, and torch uses {level}")
+
+
+def load_kernels(instructions: Instructions, log: Log, folder: Path | None = None) -> Kernels:
+    """Load the kernels, and compile them first unless `folder` has them.
+
+    The default folder is in the user's cache. `log` receives a line if there is something to
+    compile; if several processes need the same kernels, one compiles and the others wait. Raise
+    KernelsMissing if there is no compiler, or if it fails.
+    """
+    compiler, version = find_compiler()
+    flags = (*FLAGS, *MACHINE_FLAGS[instructions])
+    digest = digest_of(version, flags)
+    folder = folder or user_cache_path("reslab") / "kernels"
+    path = folder / f"trunk-{instructions}-{digest[:16]}.so"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            with exclusive(path.with_suffix(".lock")):
+                if not path.exists():
+                    compile_into(path, [compiler, *flags], log)
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise KernelsMissing(f"{path}: {os_reason(error)}") from None
+    return Kernels(library, instructions, version, digest)
+
+
+def find_compiler() -> tuple[str, str]:
+    """Return the path of a C++ compiler, $CXX or one of COMPILERS, and its version.
+
+    Raise KernelsMissing if there is none.
+    """
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else COMPILERS
+    for name in names:
+        if path := shutil.which(name):
+            try:
+                shown = subprocess.run(
+                    [path, "--version"], capture_output=True, text=True, check=True, timeout=20
+                )
+            except (OSError, subprocess.SubprocessError):
+                continue
+            return path, (shown.stdout.splitlines() or [name])[0]
+    raise KernelsMissing(f"there is no C++ compiler ({' or '.join(names)})")
+
+
+def digest_of(version: str, flags: tuple[str, ...]) -> str:
+    """Return the SHA-256 of whatever decides the bits of the kernels."""
+    digest = sha256("\n".join([version, *flags]).encode())
+    for source in sorted(SOURCES.iterdir()):
+        digest.update(source.name.encode() + source.read_bytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Wait until no other process is in this context with the same file."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def compile_into(path: Path, command: list[str], log: Log) -> None:
+    """Compile the kernels into the file `path`, which appears when it is complete."""
+    log("compiling the kernels for this processor, once: about 10 s")
+    began, temporary = time.monotonic(), path.with_suffix(".tmp")
+    try:
+        done = subprocess.run(
+            [*command, "-o", str(temporary), str(SOURCES / MAIN)],
+            capture_output=True, text=True, errors="replace", timeout=TIME_LIMIT,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise KernelsMissing(f"{command[0]} took more than {TIME_LIMIT} s") from None
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if "error" in line] or ["no message"]
+        raise KernelsMissing(f"{command[0]} fails: {lines[0].strip()[:200]}")
+    os.replace(temporary, path)
+    log(f"compiled in {time.monotonic() - began:.0f} s: {path}")

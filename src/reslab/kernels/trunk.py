@@ -1,0 +1,136 @@
+"""The trunk of a 6n+2 net (Sec. 4.2) in C++: everything before its classifier, for training."""
+
+import ctypes
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from reslab.kernels.build import Kernels
+
+WIDTHS = (16, 32, 64)  # of the stages
+SMALLEST_SIDE, SIDE_STEP = 12, 4  # of images, in pixels
+POINTER = ctypes.c_void_p
+Shortcut = Literal["none", "unweighted", "projection"]
+SHORTCUTS: tuple[Shortcut, ...] = ("none", "unweighted", "projection")  # as the kernels count them
+
+
+@dataclass(frozen=True)
+class ConvNorm:
+    """The tensors of a convolution, channels-last [out, in, k, k], and of its batch norm, [out]."""
+
+    weight: Tensor
+    gamma: Tensor
+    beta: Tensor
+    running_mean: Tensor
+    running_variance: Tensor
+
+    @property
+    def weights(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.weight, self.gamma, self.beta
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        return *self.weights, self.running_mean, self.running_variance
+
+
+@dataclass(frozen=True)
+class TrunkLayer:
+    """One 3x3 convolution of the main path, and the shortcut that is added to its output.
+
+    A shortcut begins two layers earlier. "unweighted" is the identity, or option A.
+    """
+
+    conv: ConvNorm
+    stride: int = 1
+    shortcut: Shortcut = "none"
+    projection: ConvNorm | None = None
+
+    def __post_init__(self) -> None:
+        assert (self.projection is not None) == (self.shortcut == "projection")
+
+
+class Trunk:
+    """The layers of a trunk with the memory for their activations.
+
+    Every forward pass replaces the activations, so a backward pass must belong to the last forward
+    pass. The bits of a pass do not depend on the number of threads.
+    """
+
+    def __init__(self, kernels: Kernels, layers: Sequence[TrunkLayer], side: int, batch: int) -> None:
+        """Allocate memory for images [batch, 3, side, side]."""
+        assert side >= SMALLEST_SIDE
+        assert side % SIDE_STEP == 0
+        self.side, self.batch, self.passes = side, batch, 0
+        self.convs = [
+            conv for layer in layers for conv in (layer.conv, layer.projection) if conv is not None
+        ]
+        for conv in self.convs:
+            assert conv.weight.is_contiguous(memory_format=torch.channels_last)
+            assert all(tensor.dtype == torch.float32 for tensor in conv.tensors)
+        self.weights = [weight for conv in self.convs for weight in conv.weights]
+        described = [
+            number
+            for layer in layers
+            for number in (len(layer.conv.gamma), layer.stride, SHORTCUTS.index(layer.shortcut))
+        ]
+        self.library = kernels.library
+        create = self.library.trunk_create
+        create.restype = POINTER
+        handle = create(
+            side, batch, torch.get_num_threads(), len(layers),
+            (ctypes.c_int * len(described))(*described),
+        )  # fmt: skip
+        if not handle:
+            raise MemoryError(f"the activations of {batch} images do not fit in memory")
+        self.handle = POINTER(handle)
+        weakref.finalize(self, self.library.trunk_destroy, self.handle)
+
+    def features(self, images: Tensor, momentum: float, epsilon: float) -> Tensor:
+        """Return the pooled features, [B, 3, S, S] -> [B, 64], with autograd's support.
+
+        The batch-norm statistics of the images are used, and the running ones moved by `momentum`.
+        """
+        assert images.dtype == torch.float32
+        assert images.shape[1:] == (3, self.side, self.side)
+        assert len(images) <= self.batch
+        images = images.contiguous(memory_format=torch.channels_last)
+        return TrunkFunction.apply(self, images, momentum, epsilon, *self.weights)
+
+
+class TrunkFunction(torch.autograd.Function):
+    """The passes through a `Trunk`; its weights are arguments so that autograd sees them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, trunk: Trunk, images: Tensor, momentum: float, epsilon: float, *weights: Tensor
+    ) -> Tensor:
+        features = images.new_empty(len(images), WIDTHS[-1])
+        tensors = [tensor for conv in trunk.convs for tensor in conv.tensors]
+        trunk.library.trunk_forward(
+            trunk.handle, POINTER(images.data_ptr()), len(images), pointers(tensors),
+            ctypes.c_double(momentum), ctypes.c_double(epsilon), POINTER(features.data_ptr()),
+        )  # fmt: skip
+        trunk.passes += 1
+        ctx.trunk, ctx.number = trunk, trunk.passes
+        return features
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        trunk: Trunk = ctx.trunk
+        assert ctx.number == trunk.passes, "the activations were replaced by another forward pass"
+        features = gradients[0].contiguous()
+        results = [torch.empty_like(weight) for weight in trunk.weights]
+        trunk.library.trunk_backward(
+            trunk.handle, POINTER(features.data_ptr()), len(trunk.convs), pointers(results)
+        )
+        return None, None, None, None, *results
+
+
+def pointers(tensors: Sequence[Tensor]) -> ctypes.Array[POINTER]:
+    """Return an array of the tensors' addresses."""
+    return (POINTER * len(tensors))(*(tensor.data_ptr() for tensor in tensors))

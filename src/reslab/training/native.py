@@ -1,0 +1,93 @@
+"""Train a 6n+2 net with the C++ kernels: which nets they know, and the update."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from reslab.data.loader import Batch
+from reslab.kernels.build import Kernels
+from reslab.kernels.trunk import (
+    SIDE_STEP,
+    SMALLEST_SIDE,
+    WIDTHS,
+    ConvNorm,
+    Shortcut,
+    Trunk,
+    TrunkLayer,
+)
+from reslab.models.batchnorm import norms_of
+from reslab.models.config import ResNetConfig
+from reslab.models.layers import ConvBN, Projection
+from reslab.models.parts import BatchNorm
+from reslab.models.resnet import Block, ResNet
+from reslab.training.classification import ClassificationTask
+from reslab.training.loop import Update, eager_update
+
+
+def unsupported(config: ResNetConfig, side: int) -> str | None:
+    """Return what the kernels lack to train a net on images of `side` pixels, or None."""
+    if config.stem != "cifar" or config.block != "basic" or config.widths != WIDTHS:
+        return "nets other than those of Sec. 4.2"
+    if any(type(norm) is not BatchNorm for norm in config.norms):
+        return "norms other than batch norm"
+    if config.dropout or config.stochastic_depth:
+        return "random layers"
+    if config.zeros != "end":
+        return "option A with zeros on both sides"
+    if side < SMALLEST_SIDE or side % SIDE_STEP:
+        return f"images of {side} pixels: only multiples of {SIDE_STEP} from {SMALLEST_SIDE} on"
+    return None
+
+
+def tensors_of(layer: nn.Module) -> ConvNorm:
+    """Return the tensors of a convolution with batch norm."""
+    assert isinstance(layer, ConvBN)
+    norm = layer.norm
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    return ConvNorm(
+        layer.conv.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var
+    )
+
+
+def trunk_layers(net: ResNet) -> list[TrunkLayer]:
+    """Return the layers of a supported net's trunk, in the order of the computation."""
+    layers = [TrunkLayer(tensors_of(net.stem[0]))]
+    for block in (block for stage in net.stages for block in stage):
+        assert isinstance(block, Block)
+        first, _, second = block.body
+        assert isinstance(first, ConvBN)
+        shortcut: Shortcut = "none" if block.shortcut is None else "unweighted"
+        projection = None
+        if isinstance(block.shortcut, Projection):
+            shortcut, projection = "projection", tensors_of(block.shortcut.map)
+        layers.append(TrunkLayer(tensors_of(first), first.conv.stride[0]))
+        layers.append(TrunkLayer(tensors_of(second), 1, shortcut, projection))
+    return layers
+
+
+@dataclass(frozen=True)
+class NativeNet:
+    """A net whose trunk is computed by the kernels, [B, 3, S, S] -> [B, classes].
+
+    It has no weights of its own: it computes with those of `net`, and updates its statistics.
+    """
+
+    net: ResNet
+    trunk: Trunk
+    norms: list[nn.BatchNorm2d]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        momentum, epsilon = self.norms[0].momentum, self.norms[0].eps
+        assert momentum is not None
+        counts = [norm.num_batches_tracked for norm in self.norms]
+        torch._foreach_add_([count for count in counts if count is not None], 1)
+        return self.net.fc(self.trunk.features(images, momentum, epsilon))
+
+
+def native_net(net: ResNet, kernels: Kernels, side: int, batch: int) -> NativeNet:
+    """Prepare to compute at most `batch` images of `side` pixels at a time."""
+    return NativeNet(net, Trunk(kernels, trunk_layers(net), side, batch), norms_of(net))

@@ -1,0 +1,115 @@
+"""Compiling the kernels: once, by one process, and never with a failure of the run."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from reslab.kernels.build import (
+    SOURCES,
+    KernelsMissing,
+    digest_of,
+    instructions_for,
+    load_kernels,
+)
+
+# stands in for a compiler: writes a library of one function, and a line each time
+COMPILER = """#!/bin/sh
+[ "$1" = --version ] && { echo "stand-in 1.0"; exit; }
+echo built >> "$LINES_OF"
+sleep 0.3
+while [ "$1" != -o ]; do shift; done
+echo 'int reslab_stand_in(void) { return 7; }' | cc -x c -shared -fPIC -o "$2" -
+"""
+
+
+@pytest.fixture
+def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Put a stand-in for a compiler first; yield the file with a line for each build."""
+    script, lines = tmp_path / "compiler", tmp_path / "lines"
+    script.write_text(COMPILER)
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+    monkeypatch.setenv("LINES_OF", str(lines))
+    yield lines
+
+
+def test_kernels_are_compiled_once_and_the_user_is_told(compiler: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    first = load_kernels("avx2", said.append, tmp_path / "cache")
+    assert first.library.reslab_stand_in() == 7
+    assert "once" in said[0]
+    again = load_kernels("avx2", pytest.fail, tmp_path / "cache")
+    assert again.digest == first.digest
+    assert compiler.read_text() == "built\n"
+
+
+def test_processes_that_begin_together_share_one_build(compiler: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from reslab.kernels.build import load_kernels;"
+        "load_kernels('avx2', print, Path(sys.argv[1]))"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "cache")]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0]
+    assert compiler.read_text() == "built\n"
+    assert sum("compiling" in text for text in said) == 1
+
+
+def test_a_machine_without_a_compiler_has_no_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(KernelsMissing, match=r"no C\+\+ compiler \(g\+\+ or clang\+\+\)"):
+        load_kernels("avx2", print, tmp_path)
+
+
+def test_the_reason_why_a_compiler_fails_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "old"
+    script.write_text(
+        "#!/bin/sh\n[ $1 = --version ] && { echo old 1.0; exit; }\n"
+        "echo 'note: no' >&2; echo 'error: bad value for -march' >&2; exit 1\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+    with pytest.raises(KernelsMissing, match="fails: error: bad value for -march"):
+        load_kernels("avx512", print, tmp_path / "cache")
+    assert not list((tmp_path / "cache").glob("*.so"))
+
+
+def test_a_folder_that_cannot_be_written_is_a_reason(compiler: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(KernelsMissing, match="cache"):
+        load_kernels("avx2", print, tmp_path / "cache")
+
+
+def test_the_digest_covers_compiler_flags_and_every_source() -> None:
+    digests = {digest_of("g++ 12", ("-O3",)), digest_of("g++ 13", ("-O3",)), digest_of("g++ 12", ())}
+    assert len(digests) == 3
+    included = {
+        line.split('"')[1]
+        for source in SOURCES.iterdir()
+        for line in source.read_text().splitlines()
+        if line.startswith('#include "')
+    }
+    assert included <= {source.name for source in SOURCES.iterdir()}
+
+
+def test_reslab_cpu_limits_the_instructions() -> None:
+    code = (
+        "from reslab.runtime.cpu import limit_kernels; limit_kernels();"
+        "from reslab.kernels.build import instructions_for; print(instructions_for('fp32'))"
+    )
+    environment = os.environ | {"RESLAB_CPU": "avx2"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "avx2"
+    assert instructions_for("fp32") in ("avx2", "avx512")
