@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,14 +26,14 @@ echo 'int reslab_stand_in(void) { return 7; }' | cc -x c -shared -fPIC -o "$2" -
 
 
 @pytest.fixture
-def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Put a stand-in for a compiler first; yield the file with a line for each build."""
+def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a stand-in for a compiler first; return the file with a line for each build."""
     script, lines = tmp_path / "compiler", tmp_path / "lines"
     script.write_text(COMPILER)
     script.chmod(0o755)
     monkeypatch.setenv("CXX", str(script))
     monkeypatch.setenv("LINES_OF", str(lines))
-    yield lines
+    return lines
 
 
 def test_kernels_are_compiled_once_and_the_user_is_told(compiler: Path, tmp_path: Path) -> None:
@@ -53,9 +52,9 @@ def test_processes_that_begin_together_share_one_build(compiler: Path, tmp_path:
         "load_kernels('avx2', print, Path(sys.argv[1]))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "cache")]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = [process.communicate()[0] for process in running]
-    assert [process.returncode for process in running] == [0, 0, 0]
+    assert [process.returncode for process in running] == [0, 0]
     assert compiler.read_text() == "built\n"
     assert sum("compiling" in text for text in said) == 1
 
@@ -91,7 +90,11 @@ def test_a_folder_that_cannot_be_written_is_a_reason(compiler: Path, tmp_path: P
 
 
 def test_the_digest_covers_compiler_flags_and_every_source() -> None:
-    digests = {digest_of("g++ 12", ("-O3",)), digest_of("g++ 13", ("-O3",)), digest_of("g++ 12", ())}
+    digests = {
+        digest_of("g++ 12", ("-O3",)),
+        digest_of("g++ 13", ("-O3",)),
+        digest_of("g++ 12", ()),
+    }
     assert len(digests) == 3
     included = {
         line.split('"')[1]

@@ -1,6 +1,7 @@
 """The C++ trunk against PyTorch in double precision, finite differences, and itself."""
 
 import copy
+from contextlib import suppress
 from itertools import count
 
 import pytest
@@ -8,7 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reslab.kernels.build import Instructions, Kernels, KernelsMissing, instructions_for, load_kernels
+from reslab.kernels.build import (
+    Instructions,
+    Kernels,
+    KernelsMissing,
+    instructions_for,
+    load_kernels,
+)
 from reslab.models.config import CIFAR_WIDTHS, ResNetConfig
 from reslab.models.layers import channels_last
 from reslab.models.parts import Option
@@ -25,10 +32,8 @@ def available() -> list[Instructions]:
     except KernelsMissing:
         return []
     wanted: list[Instructions] = [best, "avx2"]
-    try:
+    with suppress(KernelsMissing):
         wanted.append(instructions_for("bf16"))
-    except KernelsMissing:
-        pass
     return list(dict.fromkeys(wanted))
 
 
@@ -104,8 +109,9 @@ def test_gradients_and_statistics_are_those_of_double_precision(
 ) -> None:
     net, images = clear_case(option, side, batch)
     judge = copy.deepcopy(net).double()
-    expected, result = gradient(judge, images.double()), gradient(
-        native_net(net, kernels, side, batch), images
+    expected, result = (
+        gradient(judge, images.double()),
+        gradient(native_net(net, kernels, side, batch), images),
     )
     rounded = kernels.instructions == "avx512_bf16"
     assert relative(result, expected) < (0.3 if rounded else 1e-5)
@@ -128,13 +134,17 @@ def test_the_loss_changes_as_the_gradient_says(kernels: Kernels) -> None:
     if kernels.instructions == "avx512_bf16":
         pytest.skip("a loss in bf16 is too coarse for differences")
     net, images = small_net("B", 0), images_for(16, 8, 0)
-    native, weights, labels = native_net(net, kernels, 16, 8), list(net.parameters()), torch.arange(8)
+    native, weights, labels = (
+        native_net(net, kernels, 16, 8),
+        list(net.parameters()),
+        torch.arange(8),
+    )
     slopes = torch.autograd.grad(F.cross_entropy(native(images), labels), weights)
     length = torch.cat([slope.flatten() for slope in slopes]).norm().item()
     losses, step = [], 1e-3
     with torch.no_grad():
         for steps in (1, -2):
-            torch._foreach_add_(weights, slopes, alpha=steps * step / length)
+            torch._foreach_add_([*weights], slopes, alpha=steps * step / length)
             losses.append(F.cross_entropy(native(images).double(), labels).item())
     assert (losses[0] - losses[1]) / (2 * step) == pytest.approx(length, rel=0.01)
 

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from reslab.kernels.build import Kernels
 
@@ -61,7 +60,9 @@ class Trunk:
     pass. The bits of a pass do not depend on the number of threads.
     """
 
-    def __init__(self, kernels: Kernels, layers: Sequence[TrunkLayer], side: int, batch: int) -> None:
+    def __init__(
+        self, kernels: Kernels, layers: Sequence[TrunkLayer], side: int, batch: int
+    ) -> None:
         """Allocate memory for images [batch, 3, side, side]."""
         assert side >= SMALLEST_SIDE
         assert side % SIDE_STEP == 0

@@ -1,12 +1,10 @@
 """Train a 6n+2 net with the C++ kernels: which nets they know, and the update."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from reslab.data.loader import Batch
 from reslab.kernels.build import Kernels
 from reslab.kernels.trunk import (
     SIDE_STEP,
@@ -22,8 +20,6 @@ from reslab.models.config import ResNetConfig
 from reslab.models.layers import ConvBN, Projection
 from reslab.models.parts import BatchNorm
 from reslab.models.resnet import Block, ResNet
-from reslab.training.classification import ClassificationTask
-from reslab.training.loop import Update, eager_update
 
 
 def unsupported(config: ResNetConfig, side: int) -> str | None:
@@ -48,16 +44,13 @@ def tensors_of(layer: nn.Module) -> ConvNorm:
     assert isinstance(norm, nn.BatchNorm2d)
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    return ConvNorm(
-        layer.conv.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var
-    )
+    return ConvNorm(layer.conv.weight, norm.weight, norm.bias, norm.running_mean, norm.running_var)
 
 
 def trunk_layers(net: ResNet) -> list[TrunkLayer]:
     """Return the layers of a supported net's trunk, in the order of the computation."""
     layers = [TrunkLayer(tensors_of(net.stem[0]))]
-    for block in (block for stage in net.stages for block in stage):
-        assert isinstance(block, Block)
+    for block in (module for module in net.stages.modules() if isinstance(module, Block)):
         first, _, second = block.body
         assert isinstance(first, ConvBN)
         shortcut: Shortcut = "none" if block.shortcut is None else "unweighted"
