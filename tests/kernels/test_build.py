@@ -36,11 +36,11 @@ def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return lines
 
 
-def test_kernels_are_compiled_once_and_the_user_is_told(compiler: Path, tmp_path: Path) -> None:
-    said: list[str] = []
-    first = load_kernels("avx2", said.append, tmp_path / "cache")
+def test_kernels_are_compiled_once_with_a_note(compiler: Path, tmp_path: Path) -> None:
+    notes: list[str] = []
+    first = load_kernels("avx2", notes.append, tmp_path / "cache")
     assert first.library.reslab_stand_in() == 7
-    assert "once" in said[0]
+    assert "once" in notes[0]
     again = load_kernels("avx2", pytest.fail, tmp_path / "cache")
     assert again.digest == first.digest
     assert compiler.read_text() == "built\n"
@@ -53,10 +53,10 @@ def test_processes_that_begin_together_share_one_build(compiler: Path, tmp_path:
     )
     command = [sys.executable, "-c", code, str(tmp_path / "cache")]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate()[0] for process in running]
+    outputs = [process.communicate()[0] for process in running]
     assert [process.returncode for process in running] == [0, 0]
     assert compiler.read_text() == "built\n"
-    assert sum("compiling" in text for text in said) == 1
+    assert sum("compiling" in text for text in outputs) == 1
 
 
 def test_a_machine_without_a_compiler_has_no_kernels(
