@@ -9,47 +9,58 @@ benchmarks/results/ and docs/performance.md; a run of some sections only prints.
 """
 
 import argparse
+import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from document import TITLES, Results, cells, this_machine, write_document
 from rows import Row
 
-# seconds after which a section is stopped; together about six minutes on two idle cores
+# seconds after which a section is stopped, in order of importance
 SECTIONS = {
-    "start": 90,
+    "start": 100,
     "training": 150,
     "resnet50": 150,
     "evaluation": 90,
     "loader": 90,
+    "memory": 150,
     "detection": 90,
 }
+SECONDS = 600  # of the whole run; two idle cores need about seven minutes
 WIDTHS = (46, 15, 44, 9, 22, 25, 0)
 
 
-def rows_of(section: str) -> Iterator[Row]:
-    """Run a section and yield its rows as they come; print a line if it fails or takes too long."""
+def rows_of(section: str, seconds: float) -> Iterator[Row]:
+    """Run a section for at most `seconds`, and yield its rows as they come.
+
+    Print a line if it fails or takes too long.
+    """
     command = [sys.executable, str(Path(__file__).with_name(f"{section}.py"))]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    # a group of its own, since a section starts processes too
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None
     late = threading.Event()
 
     def stop() -> None:
         late.set()
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)
 
-    timer = threading.Timer(SECTIONS[section], stop)
+    timer = threading.Timer(seconds, stop)
     timer.start()
     try:
         yield from (Row.model_validate_json(line) for line in process.stdout)
+        process.wait()
     finally:
         timer.cancel()
-        process.kill()
-    if process.wait() and late.is_set():
-        print(f"{section}: stopped after {SECTIONS[section]} s; the machine is slow or busy")
+        if process.poll() is None:  # interrupted
+            os.killpg(process.pid, signal.SIGKILL)
+    if late.is_set():
+        print(f"{section}: stopped after {seconds:.0f} s; this machine is slow or busy")
     elif process.returncode:
         print(f"{section}: failed, see above")
 
@@ -69,8 +80,9 @@ def main() -> None:
     print(f"{machine.processor}, {machine.kernels}; torch {machine.torch}; commit {machine.commit}")
     print(aligned(TITLES), flush=True)
     rows: list[Row] = []
+    end = time.monotonic() + SECONDS
     for section in chosen or SECTIONS:
-        for row in rows_of(section):
+        for row in rows_of(section, max(min(SECTIONS[section], end - time.monotonic()), 0)):
             rows.append(row)
             print(aligned(cells(row)), flush=True)
             if not chosen:

@@ -107,7 +107,7 @@ def training_rows(device: Device) -> Iterator[Row]:
     def turn(loop: Iterator[float]) -> float:
         return TRAIN_BATCH / seconds_of(lambda: next(loop))
 
-    speeds = alternate({name: partial(turn, loop) for name, loop in loops.items()}, seconds=40)
+    speeds = alternate({name: partial(turn, loop) for name, loop in loops.items()}, seconds=30)
     ours = speeds.pop("reslab")
     for peer, theirs in speeds.items():
         difference = abs(first[peer] - first["reslab"]) / first[peer]
