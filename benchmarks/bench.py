@@ -21,6 +21,7 @@ from pathlib import Path
 from document import TITLES, Results, cells, this_machine, write_document
 from rows import Row
 
+HERE = Path(__file__).parent
 # seconds after which a section is stopped, in order of importance
 SECTIONS = {
     "start": 100,
@@ -40,25 +41,31 @@ def rows_of(section: str, seconds: float) -> Iterator[Row]:
 
     Print a line if it fails or takes too long.
     """
-    command = [sys.executable, str(Path(__file__).with_name(f"{section}.py"))]
+    command = [sys.executable, str(HERE / f"{section}.py")]
     # a group of its own, since a section starts processes too
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-    assert process.stdout is not None
     late = threading.Event()
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
 
-    def stop() -> None:
-        late.set()
-        os.killpg(process.pid, signal.SIGKILL)
-
-    timer = threading.Timer(seconds, stop)
-    timer.start()
-    try:
-        yield from (Row.model_validate_json(line) for line in process.stdout)
-        process.wait()
-    finally:
-        timer.cancel()
-        if process.poll() is None:  # interrupted
+        def stop() -> None:
+            late.set()
             os.killpg(process.pid, signal.SIGKILL)
+
+        timer = threading.Timer(seconds, stop)
+        timer.start()
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if line.startswith("{"):
+                    yield Row.model_validate_json(line)
+                else:  # a message
+                    print(line, end="")
+            process.wait()
+        finally:
+            timer.cancel()
+            if process.poll() is None:  # interrupted
+                os.killpg(process.pid, signal.SIGKILL)
     if late.is_set():
         print(f"{section}: stopped after {seconds:.0f} s; this machine is slow or busy")
     elif process.returncode:
