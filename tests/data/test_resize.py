@@ -14,6 +14,7 @@ from reslab.data.resize import (
     crop_box,
     lowest_row,
     resize_whole,
+    resize_whole_to_centre,
     resized_crop,
     shorter_side,
 )
@@ -60,6 +61,36 @@ def test_a_resized_crop_equals_the_crop_of_the_resized_photograph(shared: Path, 
         sums += float(differences(ours, plain).mean())
     assert worst <= 2
     assert sums / len(paths) < 0.02
+
+
+def central(image: np.ndarray, size: int) -> np.ndarray:
+    top, left = (round((length - size) / 2) for length in image.shape[:2])
+    return image[top : top + size, left : left + size]
+
+
+@pytest.mark.parametrize(("side", "size"), [(256, 224), (224, 224), (480, 299)])
+def test_no_pixel_differs_from_the_centre_of_the_resized_photograph(
+    shared: Path, side: int, size: int
+) -> None:
+    paths = [*sorted((shared / "imagenet" / "samples").rglob("*.JPEG"))[:60]]
+    paths += sorted((shared / "detection" / "coco128").rglob("*.jpg"))[:40]
+    assert len(paths) == 100
+    for path in paths:
+        image = load_image(path.read_bytes(), path.name)
+        height, width = image.shape[:2]
+        whole = by_pillow(image, shorter_side(width, height, side))
+        assert np.array_equal(resize_whole_to_centre(image, side, size), central(whole, size))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 90), st.integers(1, 200), st.integers(1, 40), st.data())
+def test_no_pixel_differs_from_the_centre_of_any_resized_image(
+    width: int, height: int, side: int, data: st.DataObject
+) -> None:
+    size = data.draw(st.integers(1, side))
+    image = noise(width, height)
+    whole = resize_whole(image, side)
+    assert np.array_equal(resize_whole_to_centre(image, side, size), central(whole, size))
 
 
 @settings(max_examples=100, deadline=None)

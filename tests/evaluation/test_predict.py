@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.models.kinds import KINDS, perturbed
 from torch import Tensor, nn
 
 from reslab.data.decode import BadImage
 from reslab.data.digits import load_digits
 from reslab.evaluation.predict import Prediction, Predictor, load_predictor
-from reslab.evaluation.scoring import at_sides
+from reslab.evaluation.scoring import resize_to_sizes
 from reslab.evaluation.views import TenCrop
 from reslab.models.config import ResNetConfig, cifar_config, imagenet_config
 from reslab.models.model_file import Model, model_bytes
@@ -109,7 +110,7 @@ def test_only_the_centre_crop_counts() -> None:
 
 def test_ten_crop_is_the_mean_of_ten_probabilities() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (10, 14, 3), dtype=np.uint8)
-    sized = at_sides(pixels, [10], "picture")
+    sized = resize_to_sizes(pixels, {10: None}, "picture")
     by_hand = torch.stack([
         (view.of(sized[10]).float().mean((1, 2)) / 100).softmax(0)
         for view in TenCrop(10, 8).views()
@@ -236,6 +237,21 @@ def test_an_array_with_another_shape_or_type_is_refused(array: np.ndarray) -> No
 def test_nan_scores_are_an_error() -> None:
     with pytest.raises(RuntimeError, match="scores are NaN"):
         colours(mean=torch.full((3, 1, 1), torch.nan)).predict(plain(1, 2, 3))
+
+
+def test_predictions_follow_weights_that_change() -> None:
+    """A copy of the network for inference must not outlive the weights that it was made from."""
+    model = Model(perturbed(KINDS["batch norm"]), COLOURS, minus_mean(torch.zeros(3, 1, 1)), {}, [])
+    predictor = Predictor(model)
+    image = plain(100, 250, 50, (16, 16))
+    predictor.predict(image)
+    with torch.no_grad():
+        model.resnet.fc.weight.zero_()
+        model.resnet.fc.bias.copy_(torch.tensor([0.0, 0.0, math.log(2)]))
+    assert [p.probability for p in predictor.predict(image)] == pytest.approx([0.5, 0.25, 0.25])
+    with torch.inference_mode():  # such tensors have no versions
+        unversioned = perturbed(KINDS["batch norm"])
+        assert Predictor(replace(model, net=unversioned)).predict(image)
 
 
 def test_an_unknown_protocol_is_refused_immediately() -> None:

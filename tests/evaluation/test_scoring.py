@@ -232,7 +232,7 @@ def test_each_image_is_decoded_once_and_few_at_a_time(album, monkeypatch) -> Non
 
 
 def test_large_images_are_scored_a_few_at_a_time(album, monkeypatch) -> None:
-    monkeypatch.setattr(scoring, "BATCH_PIXELS", 3 * 20)
+    monkeypatch.setattr(scoring, "SMALL_CPU_PIXELS", 3 * 20)
     shown: list[int] = []
 
     def model(images: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from reslab.api.test_sets import LoadedModel, choose_images, resize_and_crop
 from reslab.data.datasets import EncodedImages, ImageSet, ImagesInMemory
 from reslab.data.location import Location, parse_location
 from reslab.errors import unknown_name
+from reslab.evaluation.fuse import model_for_inference
 from reslab.evaluation.mistakes import worst_mistakes
 from reslab.evaluation.predict import match_classes
 from reslab.evaluation.report import build_report, score_set
@@ -205,8 +206,9 @@ def evaluate_classifiers(
     for (path, model), views, cache in zip(models, protocols, caches, strict=True):
         on_event(start(len(images), "images"))
         device = model.preprocessing.std.device
+        fast = model_for_inference(model)
         scores.append(
-            score_set(model, images, views, device=device, on_event=on_event, score_cache=cache)
+            score_set(fast, images, views, device=device, on_event=on_event, score_cache=cache)
         )
         report = build_report(scores[-1], images, str(views))
         if not math.isfinite(report.loss):

@@ -8,6 +8,10 @@ from PIL import Image
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in the image's pixels
 Size = tuple[int, int]  # width, height, as Pillow orders them
 
+BILINEAR = Image.Resampling.BILINEAR
+# Pillow resizes horizontally first, like `resize_whole_to_centre`. From version 13 on, images more
+# than twice as high as wide are resized vertically first, which rounds differently.
+TALL = 1.5
 MAX_ASPECT_RATIO = 50  # enlarging a thinner image could exhaust the memory
 
 
@@ -36,6 +40,11 @@ def resize_whole(image: np.ndarray, side: int) -> np.ndarray:
     return resized_crop(image, (0, 0, width, height), shorter_side(width, height, side))
 
 
+def centre_offset(length: int, size: int) -> int:
+    """Return where `size` central pixels of `length` begin; halves are rounded to even."""
+    return round((length - size) / 2)
+
+
 def crop_box(width: int, height: int, scaled: Size, left: int, top: int, size: int) -> Box:
     """Return the box, in the original image, of a square crop from the image resized to `scaled`.
 
@@ -45,12 +54,32 @@ def crop_box(width: int, height: int, scaled: Size, left: int, top: int, size: i
     return left * x, top * y, (left + size) * x, (top + size) * y
 
 
+def resize_whole_to_centre(image: np.ndarray, side: int, size: int) -> np.ndarray:
+    """Return the central `size` x `size` pixels of `resize_whole`, computing few of the others.
+
+    uint8 [H, W, 3] -> [size, size, 3]. Unlike in `centre_crop`, no pixel differs: each axis is
+    resized in full, but only in the rows and columns that the centre depends on.
+    """
+    assert size <= side
+    height, width = image.shape[:2]
+    across, down = shorter_side(width, height, side)
+    left, top = centre_offset(across, size), centre_offset(down, size)
+    if height > TALL * width:
+        return resize_whole(image, side)[top : top + size, left : left + size]
+    scale = height / down
+    first, last = _filter_range(top * scale, (top + size) * scale, size, height)
+    rows = Image.fromarray(image[first:last]).resize((across, last - first), BILINEAR)
+    columns = Image.new("RGB", (size, height))  # the other rows may hold anything
+    columns.paste(rows.crop((left, 0, left + size, last - first)), (0, first))
+    return np.asarray(columns.resize((size, down), BILINEAR).crop((0, top, size, top + size)))
+
+
 def centre_crop(image: np.ndarray, side: int, size: int) -> np.ndarray:
     """Resize the shorter side to `side`, then crop the centre; [H, W, 3] -> [size, size, 3]."""
     assert size <= side
     height, width = image.shape[:2]
     scaled = shorter_side(width, height, side)
-    left, top = (round((length - size) / 2) for length in scaled)  # rounds half to even
+    left, top = (centre_offset(length, size) for length in scaled)
     return resized_crop(image, crop_box(width, height, scaled, left, top, size), (size, size))
 
 
@@ -76,7 +105,7 @@ def resized_crop(image: np.ndarray, box: Box, size: Size, flip: bool = False) ->
         min(x1 - left, source.width),
         min(y1 - top, source.height),
     )
-    resized = source.resize(size, Image.Resampling.BILINEAR, box=inside)
+    resized = source.resize(size, BILINEAR, box=inside)
     if flip:
         resized = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return np.asarray(resized)

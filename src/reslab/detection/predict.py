@@ -1,7 +1,7 @@
 """Model files for detectors, and a predictor that detects the objects in any image."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import overload
@@ -18,10 +18,10 @@ from reslab.detection.inference import (
     Detector,
     decode_ahead,
     detect_objects,
-    prepare_for_inference,
 )
 from reslab.detection.network import FasterRCNN
 from reslab.detection.recipe import InferenceConfig
+from reslab.evaluation.fuse import InferenceCache
 from reslab.models.model_facts import (
     build_without_weights,
     config_in,
@@ -132,6 +132,9 @@ class DetectorPredictor:
     search: InferenceConfig
     threshold: float = SHOWN_SCORE  # lowest probability reported
     path: Path | None = None  # the model file or run folder that the detector was loaded from
+    _cache: InferenceCache = field(
+        default_factory=InferenceCache, init=False, repr=False, compare=False
+    )
 
     def __repr__(self) -> str:
         return f"DetectorPredictor({str(self.path)!r}, {len(self.classes)} classes)"
@@ -181,8 +184,9 @@ class DetectorPredictor:
             yield image if isinstance(image, BadImage) else self._detect(image)
 
     def _detect(self, image: ScaledImage) -> DetectedImage:
+        net = self._cache.for_inference(self.detector.net)
         try:
-            detections = detect_objects(self.detector, image.pixels, self.search)
+            detections = detect_objects(replace(self.detector, net=net), image.pixels, self.search)
         except RuntimeError as error:  # infinite or NaN
             place = f"{model_file(self.path)}: " if self.path else ""
             raise RuntimeError(f"{place}{error}") from None
@@ -237,4 +241,4 @@ def detector_predictor(
     options = {"threshold": lowest, "refine": refine, "scales": scales}
     changes = {key: value for key, value in options.items() if value is not None}
     search = detector.search.with_changes(changes)
-    return DetectorPredictor(prepare_for_inference(detector), search, threshold, path)
+    return DetectorPredictor(detector, search, threshold, path)

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import overload
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from reslab.data.class_names import ClassIndex
 from reslab.data.datasets import EncodedImages, ImageSet, ImagesInMemory
 from reslab.data.decode import IMAGE_TYPES, BadImage, ImageInput, image_name, load_image
-from reslab.evaluation.scoring import ResizedViews, at_sides, log_mean, log_probabilities
-from reslab.evaluation.views import View, protocol_named
+from reslab.evaluation.fuse import InferenceCache, is_of_blocks
+from reslab.evaluation.scoring import ResizedViews, log_mean, log_probabilities, resize_to_sizes
+from reslab.evaluation.views import Sizes, View, protocol_named, sizes_needed
 from reslab.models.model_file import Model, load_model, model_file
 from reslab.runtime.text import printable
 from reslab.runtime.threads import map_in_order, usable_cores
@@ -41,6 +42,9 @@ class Predictor:
 
     model: Model
     path: Path | None = None  # the model file or run folder that the model was loaded from
+    _cache: InferenceCache = field(
+        default_factory=InferenceCache, init=False, repr=False, compare=False
+    )
 
     def __repr__(self) -> str:
         return f"Predictor({str(self.path)!r}, {self.model!r})"
@@ -96,12 +100,12 @@ class Predictor:
         views = protocol_named(protocol, preprocessing.resize, preprocessing.size).views()
         if top < 1:
             raise ValueError(f"top={top} must be at least 1")
-        sides = list(dict.fromkeys(view.side for view in views))
+        sizes = sizes_needed(views)
         input_side = fixed_side(self.model)
 
         def prepare(image: ImageInput) -> tuple[ResizedViews, bool] | BadImage:
             try:
-                return resize_to_sides(load_image(image), sides, input_side, image_name(image))
+                return fit_and_resize(load_image(image), sizes, input_side, image_name(image))
             except BadImage as error:
                 return error
 
@@ -138,7 +142,10 @@ class Predictor:
         if not images:
             return []
         device = self.model.preprocessing.std.device
-        logs = log_mean([log_probabilities(self.model, images, view, device) for view in views])
+        model = self.model
+        if is_of_blocks(model):
+            model = replace(model, net=self._cache.for_inference(model.net))
+        logs = log_mean([log_probabilities(model, images, view, device) for view in views])
         if logs.isnan().any():
             place = f"{model_file(self.path)}: " if self.path else ""
             raise RuntimeError(f"{place}the network's scores are NaN: its weights are unusable")
@@ -169,20 +176,19 @@ def fixed_side(model: Model) -> int | None:
     return None if model.preprocessing.size else model.native_side
 
 
-def resize_to_sides(
-    pixels: np.ndarray, sides: Sequence[int | None], input_side: int | None, file: str
+def fit_and_resize(
+    pixels: np.ndarray, sizes: Sizes, input_side: int | None, file: str
 ) -> tuple[ResizedViews, bool]:
-    """Resize an image, RGB uint8 [H, W, 3], to each shorter side.
+    """Resize an image, RGB uint8 [H, W, 3], as in `resize_to_sizes`.
 
-    The side None stands for the image itself. If the network takes only images of `input_side`, a
-    larger or smaller image is resized to this shorter side instead and cropped to the centre. The
-    second value is True if this was necessary.
+    If the network takes only images of `input_side`, a larger or smaller image is resized to this
+    shorter side and cropped to the centre instead of used as it is. The second value is True if
+    this was necessary.
     """
-    if input_side is None or None not in sides or pixels.shape[:2] == (input_side, input_side):
-        return at_sides(pixels, sides, file), False
-    resized = at_sides(pixels, [side or input_side for side in sides], file)
-    centre = View(input_side, "centre", input_side).of(resized[input_side])
-    return resized | {None: centre}, True
+    if input_side is None or None not in sizes or pixels.shape[:2] == (input_side, input_side):
+        return resize_to_sizes(pixels, sizes, file), False
+    centre = resize_to_sizes(pixels, {input_side: input_side}, file)[input_side]
+    return resize_to_sizes(pixels, sizes, file) | {None: centre}, True
 
 
 def match_classes(

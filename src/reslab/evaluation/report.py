@@ -20,7 +20,7 @@ from reslab.evaluation.scoring import (
     log_probabilities,
     split_into_ranges,
 )
-from reslab.evaluation.views import OneCrop, View, ViewProtocol
+from reslab.evaluation.views import OneCrop, View, ViewProtocol, sizes_needed
 from reslab.runtime.device import Processes, SingleProcess
 from reslab.runtime.events import Callback, bad_image, note, progress, silent
 from reslab.runtime.text import printable
@@ -141,7 +141,7 @@ def score_set(
     all_ranges = split_into_ranges(images)
     ranges = all_ranges[processes.rank :: processes.count]
     total = torch.full(shape, -0.0)
-    for loaded in load_ranges(images, [view.side for view in missing], threads, ranges):
+    for loaded in load_ranges(images, sizes_needed(missing), threads, ranges):
         check_stop()
         rows = slice(loaded.indices.start, loaded.indices.stop)
         logs = score_range(model, loaded, missing, shape[1], device)

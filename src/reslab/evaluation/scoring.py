@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol, cast
@@ -13,18 +13,23 @@ from torch import Tensor
 
 from reslab.data.datasets import ImageSet, ImagesInMemory
 from reslab.data.decode import BadImage
-from reslab.data.resize import resize_whole, too_thin
-from reslab.evaluation.views import View
+from reslab.data.resize import resize_whole, resize_whole_to_centre, too_thin
+from reslab.evaluation.views import Sizes, View
 from reslab.runtime.threads import map_in_order
 
-# shorter side -> resized image, uint8 [3, h, w]; None -> the image itself
+# shorter side -> resized image or its centre, uint8 [3, h, w]; None -> the image itself
 ResizedViews = dict[int | None, Tensor]
 
 # index ranges are fixed, so that results do not depend on the device or the process that
 # evaluates a range
-RANGE_IMAGES = 100  # for small images: activations fit in the CPU cache
+RANGE_IMAGES = 250  # for small images
 RANGE_FILES = 64  # for photographs, which are large
-BATCH_PIXELS = RANGE_FILES * 224 * 224  # pixels per forward pass
+# Pixels per forward pass. On a CPU, the activations for small images should stay in its cache;
+# with larger images, more must share the time that it takes to read the weights.
+GPU_PIXELS = RANGE_FILES * 224 * 224
+CPU_PIXELS = 16 * 224 * 224
+SMALL_CPU_PIXELS = 50 * 32 * 32
+SMALL_IMAGE = 64 * 64  # pixels
 ENSEMBLE_ROWS = 10_000  # rows of scores averaged at a time
 
 
@@ -64,22 +69,21 @@ def split_into_ranges(images: ImageSet) -> list[range]:
 
 
 def load_ranges(
-    images: ImageSet, sides: Iterable[int | None], threads: int, ranges: Sequence[range]
+    images: ImageSet, sizes: Sizes, threads: int, ranges: Sequence[range]
 ) -> Iterator[LoadedRange]:
-    """Decode a set range by range, and resize each image to every shorter side in `sides`."""
-    sides = list(dict.fromkeys(sides))
-    if not sides:
+    """Decode a set range by range, and resize each image as in `resize_to_sizes`."""
+    if not sizes:
         yield from (LoadedRange(indices, [], [], {}) for indices in ranges)
         return
 
     def load(index: int) -> ResizedViews | str:
         try:
-            return load_resized(images, index, sides)
+            return load_resized(images, index, sizes)
         except BadImage as error:
             return str(error)
 
     order = [index for indices in ranges for index in indices]
-    if sides == [None] and isinstance(images, ImagesInMemory):
+    if list(sizes) == [None] and isinstance(images, ImagesInMemory):
         loaded: Iterator[ResizedViews | str] = ({None: images.images[index]} for index in order)
     else:
         prefetched = order if isinstance(images, ImagesInMemory) else images.prefetching(order)
@@ -95,26 +99,33 @@ def load_ranges(
         )
 
 
-def load_resized(images: ImageSet, index: int, sides: Sequence[int | None]) -> ResizedViews:
-    """Decode one image in a set, and resize it to each shorter side."""
+def load_resized(images: ImageSet, index: int, sizes: Sizes) -> ResizedViews:
+    """Decode one image in a set, and resize it."""
     if isinstance(images, ImagesInMemory):
         pixels = images.images[index].permute(1, 2, 0).cpu().numpy()
-        return at_sides(pixels, sides, f"image {index}")
-    return at_sides(images.image(index), sides, images.files[index])
+        return resize_to_sizes(pixels, sizes, f"image {index}")
+    return resize_to_sizes(images.image(index), sizes, images.files[index])
 
 
-def at_sides(image: np.ndarray, sides: Iterable[int | None], file: str) -> ResizedViews:
-    """Resize an image, uint8 [H, W, 3], to each shorter side.
+def resize_to_sizes(image: np.ndarray, sizes: Sizes, file: str) -> ResizedViews:
+    """Resize an image, uint8 [H, W, 3], to each shorter side, or compute only its centre there.
 
-    Raise BadImage, naming `file`, if the image is very thin, regardless of the sides, so that the
+    Raise BadImage, naming `file`, if the image is very thin, regardless of the sizes, so that the
     cached scores of all views have the same bad images.
     """
     height, width = image.shape[:2]
     if reason := too_thin(width, height):
         raise BadImage(f"{file}: {reason}")
-    arrays = {side: image if side is None else resize_whole(image, side) for side in sides}
+    arrays = {side: resized(image, side, size) for side, size in sizes.items()}
     # copied, because torch requires writable memory
     return {side: torch.from_numpy(array.copy()).permute(2, 0, 1) for side, array in arrays.items()}
+
+
+def resized(image: np.ndarray, side: int | None, size: int | None) -> np.ndarray:
+    """Resize an image to a shorter side, or return its central `size` x `size` pixels there."""
+    if side is None:
+        return image
+    return resize_whole(image, side) if size is None else resize_whole_to_centre(image, side, size)
 
 
 def log_probabilities(
@@ -130,13 +141,23 @@ def log_probabilities(
         by_shape[crop.shape].append(index)
     rows: dict[int, Tensor] = {}
     for (_, height, width), indices in by_shape.items():
-        count = max(1, BATCH_PIXELS // (height * width))
+        count = images_per_pass(height * width, device)
         for start in range(0, len(indices), count):
             members = indices[start : start + count]
             batch = torch.stack([crops[index] for index in members]).to(device)
             scores = cast(Scorer, model).dense(batch) if view.crop == "all" else model(batch)
             rows |= zip(members, log_mean_softmax(scores), strict=True)
     return torch.stack([rows[index] for index in range(len(crops))])
+
+
+def images_per_pass(pixels: int, device: torch.device) -> int:
+    """Return how many images of a size go through the network together.
+
+    The number does not depend on the processor or the threads, because kernels may round
+    differently for other numbers of images.
+    """
+    on_cpu = SMALL_CPU_PIXELS if pixels <= SMALL_IMAGE else CPU_PIXELS
+    return max(1, (on_cpu if device.type == "cpu" else GPU_PIXELS) // pixels)
 
 
 def log_mean_softmax(scores: Tensor) -> Tensor:

@@ -1,10 +1,13 @@
 """Testing protocols: the views of an image over which probabilities are averaged."""
 
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from torch import Tensor
 
+from reslab.data.resize import centre_offset
 from reslab.errors import unknown_name
 
 Crop = Literal["whole", "all", "centre", "top-left", "top-right", "bottom-left", "bottom-right"]
@@ -40,13 +43,27 @@ class View:
 
 
 def corner(crop: Crop, height: int, width: int, size: int) -> tuple[int, int]:
-    """Return the top and left offsets of a square crop; the centre's are rounded half to even."""
+    """Return the top and left offsets of a square crop."""
     if crop == "centre":
-        return round((height - size) / 2), round((width - size) / 2)
+        return centre_offset(height, size), centre_offset(width, size)
     return (
         0 if crop.startswith("top") else height - size,
         0 if crop.endswith("left") else width - size,
     )
+
+
+Sizes = Mapping[int | None, int | None]  # shorter side -> size of the only crop, or None
+
+
+def sizes_needed(views: Iterable[View]) -> Sizes:
+    """Return the shorter sides to which views resize an image; None is the image's own.
+
+    With each side comes the size of its centre crop, if no view needs any other pixels, else None.
+    """
+    sizes: dict[int | None, set[int | None]] = defaultdict(set)
+    for view in views:
+        sizes[view.side].add(view.size if view.crop == "centre" else None)
+    return {side: found.pop() if len(found) == 1 else None for side, found in sizes.items()}
 
 
 @dataclass(frozen=True)
