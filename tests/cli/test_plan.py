@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from reslab.cli.plan import rate_curve
+from reslab.api.plan import Plan
+from reslab.cli.plan import cores_line, rate_curve
 from reslab.recipes import recipe
-from reslab.training.probe import limit_of
+from reslab.training.probe import Probe, limit_of
 
 
 def test_a_plan_says_what_a_run_costs(reslab) -> None:
@@ -40,6 +41,8 @@ def test_a_plan_of_photographs_leaves_nothing_behind(reslab, tmp_path: Path) -> 
     assert done.returncode == 0, done.stderr
     assert "8 images, 1,500 iterations of 8" in done.stdout
     assert "images alone" in done.stdout
+    assert "\ncores     " in done.stdout
+    assert "reslab: measuring the disk, for up to 1 s" in done.stderr.splitlines()
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -49,6 +52,19 @@ def test_the_curve_shows_the_drops() -> None:
         assert text in curve
     assert "\x1b" not in curve
     assert "6 evaluations" in rate_curve(recipe("imagenet-resnet18"))
+
+
+@pytest.mark.parametrize(
+    ("busy", "line"),
+    [
+        (0.04, "cores     2, none of them busy with other work"),
+        (1.24, "cores     1.2 of 2 were busy with other work: without it, the run is faster"),
+    ],
+)
+def test_a_plan_says_how_many_cores_are_busy(busy: float, line: str) -> None:
+    speeds = Probe(1.0, 1.0, None, None, 1.0, 1, "network")
+    cost = Plan(recipe("digits-resnet20"), "cpu", "fp32", 1, 1.0, 1.0, speeds, 2, busy)
+    assert cores_line(cost) == line
 
 
 @pytest.mark.parametrize(

@@ -284,7 +284,9 @@ def test_folded_weights_allow_frozen_batch_norm_alone(
 def test_a_plan_of_a_detector(run: Run, tmp_path: Path, weights: Path, training: str) -> None:
     more = (*SETS, "--iterations", 2, f"--set=training={training}")
     status, out, err = run("plan", RECIPE, "--weights", weights, *more)
-    assert (status, err) == (0, [])
+    assert status == 0
+    assert err[0] == "reslab: opening the data and building the network"
+    assert err[-1] == "reslab: measuring the evaluation, for up to 2 s"
     assert "6 images, 2 iterations of 1" in out
     assert "learning rate by iteration" in out
     status, out, _ = run("plan", RECIPE, "--weights", weights, *more, "--json")
@@ -293,8 +295,8 @@ def test_a_plan_of_a_detector(run: Run, tmp_path: Path, weights: Path, training:
     assert facts["hours"] > 0
     assert list(tmp_path.iterdir()) == []
     status, out, err = run("plan", RECIPE, *more)
-    assert (status, out, len(err)) == (2, "", 1)
-    assert "--weights" in err[0]
+    assert (status, out, len(err)) == (2, "", 2)
+    assert "--weights" in err[1]
 
 
 def test_recipes_of_detectors_are_listed_and_shown(run: Run, weights: Path, folder: Path) -> None:

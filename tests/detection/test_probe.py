@@ -29,7 +29,7 @@ def test_the_numbers_of_batches_and_images_of_a_run(
         shown = {"joint": (6, 2 + 3), "alternating": (4 * 6, 2 * (2 + 3))}[training]
         assert (run.batches, run.evaluated) == shown
         assert (run.task.recipe.name, run.images, run.task.epoch) == (recipe.name, 6, 3)
-        assert run.evaluate() == 3
+        assert (run.evaluate(2), run.evaluate(9)) == (2, 3)
         trained = {
             name for name, parameter in run.task.net.named_parameters() if parameter.requires_grad
         }

@@ -15,6 +15,7 @@ from reslab.recipes import AnyRecipe, open_recipe
 from reslab.recipes.tasks import task_kind
 from reslab.runtime.device import setup_device
 from reslab.runtime.events import Callback
+from reslab.runtime.load import allowed_cores, watch_load
 from reslab.training.probe import Probe, probe
 from reslab.training.recipe import Recipe
 from reslab.training.setup import Inputs, inputs_at
@@ -32,6 +33,8 @@ class Plan:
     epochs: float
     hours: float  # of the whole run, evaluations included
     speeds: Probe  # images per second of each part, the peak memory, and what limits the run
+    cores: float  # that the run may use
+    busy: float  # how many of them were busy with other work while the speeds were measured
 
     def __repr__(self) -> str:
         return (
@@ -74,8 +77,8 @@ def plan(
 ) -> Plan:
     """Estimate the cost of a run on this machine: time, speed, memory, what limits it.
 
-    `recipe`, `data`, `weights` and `on_event` are those of `train`. Measure
-    `iterations` iterations, and write nothing.
+    `recipe`, `data`, `weights` and `on_event` are those of `train`. Measure at most `iterations`
+    iterations, for about 16 seconds once the data are open, and write nothing.
     """
     if iterations < 1:
         raise ValueError(f"iterations={iterations}: at least 1")
@@ -89,8 +92,10 @@ def estimate(recipe: AnyRecipe, inputs: Inputs, iterations: int, on_event: Callb
     """Do the work of `plan`."""
     device = setup_device(recipe.precision)
     job = Job(recipe, Path(), inputs, device, seed=1, on_event=on_event)
+    job.log("opening the data and building the network")
     with closing(task_kind(recipe).probe_target(job)) as target:
-        speeds = probe(target, iterations)
+        busy_elsewhere = watch_load()
+        speeds = probe(target, iterations, job.log)
         return Plan(
             recipe=recipe,
             device=str(device.torch_device),
@@ -99,4 +104,6 @@ def estimate(recipe: AnyRecipe, inputs: Inputs, iterations: int, on_event: Callb
             epochs=round(recipe.iterations / target.task.epoch, 1),
             hours=speeds.seconds(target) / 3600,
             speeds=speeds,
+            cores=allowed_cores(),
+            busy=busy_elsewhere(),
         )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from reslab.api.plan import Plan
     from reslab.training.recipe import RunRecipe
 
-
+NOTABLE_LOAD = 0.1  # cores
 LIMITS = {
     "network": "the network: images are ready before it needs them",
     "decoding": "decoding: `reslab pack --shorter-side 480` prepares smaller images once",
@@ -27,7 +27,9 @@ def plan(
     data: DataSet = None,
     weights: WeightsOption = None,
     changes: Changes = None,
-    iterations: Annotated[int, typer.Option(min=1, help="Number of iterations to measure.")] = 20,
+    iterations: Annotated[
+        int, typer.Option(min=1, help="Most iterations to measure; slow ones end after seconds.")
+    ] = 20,
     as_json: AsJson = False,
 ) -> None:
     """Estimate a run's hours, speed, memory and bottleneck. Writes nothing."""
@@ -61,7 +63,17 @@ def plan_as_text(plan: "Plan") -> str:
             f"          network alone {speed(speeds.network)} images/s, images alone "
             f"{speed(speeds.images)}, reading files {speed(speeds.reading)}"
         )
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, cores_line(plan), ""])
+
+
+def cores_line(plan: "Plan") -> str:
+    """Return a line on the cores that the run may use, and on other work that slowed it."""
+    if plan.busy < NOTABLE_LOAD:
+        return f"cores     {plan.cores:g}, none of them busy with other work"
+    return (
+        f"cores     {plan.busy:.1f} of {plan.cores:g} were busy with other work: without it, the "
+        "run is faster"
+    )
 
 
 def rate_curve(recipe: "RunRecipe") -> str:

@@ -1,7 +1,6 @@
 """Train a detector: jointly, or in the four steps of Faster R-CNN's alternating training."""
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from reslab.training.data_record import DATA_FILE, examine_data, must_have_known
 from reslab.training.folder import RunFolder
 from reslab.training.loop import Observer
 from reslab.training.origin import read_initial_state
-from reslab.training.probe import ProbeTarget, read_last
+from reslab.training.probe import FILES, ProbeTarget
 from reslab.training.run import Interrupted, Stop
 from reslab.training.setup import Inputs, inputs_at
 from reslab.training.train import Job, must_divide_evenly, train_in_folder
@@ -208,8 +207,8 @@ def detector_target(job: Job[DetectionRecipe]) -> ProbeTarget:
     evaluations = (recipe.iterations - 1) // recipe.eval_every
     evaluated = evaluations * min(recipe.watched, len(images)) + len(images)
 
-    def evaluate() -> int:
-        probed = images.take("probed", torch.arange(min(len(images), PROBED_IMAGES)))
+    def evaluate(most: int) -> int:
+        probed = images.take("probed", torch.arange(min(len(images), PROBED_IMAGES, most)))
         task.detect_images(probed)
         detector_train_mode(task.net, task.recipe)
         return len(probed)
@@ -221,5 +220,5 @@ def detector_target(job: Job[DetectionRecipe]) -> ProbeTarget:
         batches=steps * recipe.iterations,
         evaluated=evaluating_steps * evaluated,
         evaluate=evaluate,
-        read=partial(read_last, train.files, train.read),
+        reads=map(train.read, train.files[-FILES:]),
     )

@@ -1,26 +1,30 @@
-"""Estimate what a run will cost on this machine from twenty of its iterations."""
+"""Estimate what a run will cost on this machine from a few seconds of its work."""
 
+import itertools
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from reslab.data.loader import EncodedLoader
-from reslab.training.loop import Update, eager_update_of, training_steps
+from reslab.runtime.events import Log
+from reslab.training.loop import eager_update_of, training_steps
 from reslab.training.recipe import Recipe
 from reslab.training.schedule import Schedule
 from reslab.training.task import Task
 from reslab.training.train import Job, begin_classification
 
 WARM_UP = 3  # untimed iterations: memory is allocated, kernels are chosen
-READ = 200  # image files read to time the disk
-EVALUATED_IMAGES = 64
+FILES = 200  # most image files read to time the disk
+FEWEST, MOST = 8, 256  # images to time the evaluation
+# seconds for each measurement; the last iteration of each may end later, so not quite 20 together
+TRAINING, NETWORK, PREPARING, READING, EVALUATING = 7.0, 3.0, 3.0, 1.0, 2.0
 Limit = Literal["network", "decoding", "disk"]
+Clock = Callable[[], float]
 
 
 @dataclass(frozen=True)
@@ -31,8 +35,10 @@ class ProbeTarget:
     images: int  # in the training set
     batches: int  # mini-batches in the whole run, including those after the last update
     evaluated: int  # images evaluated in the whole run
-    evaluate: Callable[[], int]  # evaluates some images and returns their number
-    read: Callable[[int], int] | None  # reads at most n files; None: images in memory
+    evaluate: Callable[[int], int]  # evaluates at most n images and returns their number
+    # reads one file per step, from the end of the set, which training has hardly touched: files
+    # read a moment ago would come from the page cache; None: images in memory
+    reads: Iterator[bytes] | None
 
     def close(self) -> None:
         self.task.close()
@@ -43,7 +49,9 @@ class Probe:
     """Measured speeds in images per second, memory in bytes."""
 
     together: float  # actual training: images are prepared while the network trains
-    network: float  # on a mini-batch that is already prepared
+    # on a mini-batch that is already prepared; if that takes too long to measure, during training,
+    # without the time spent waiting for images
+    network: float
     images: float | None  # preparing mini-batches only; None: images in memory
     reading: float | None  # reading files from disk, one after another
     evaluating: float
@@ -63,12 +71,12 @@ def classifier_target(job: Job[Recipe]) -> ProbeTarget:
     evaluations = (recipe.iterations - 1) // recipe.eval_every
     watched, final = (sum(map(len, sets)) for sets in (task.watched, task.final))
 
-    def evaluate() -> int:
+    def evaluate(most: int) -> int:
         task.net.eval()
-        some = watched_set.take("some", torch.arange(min(len(watched_set), EVALUATED_IMAGES)))
-        task.evaluate_set(some)
+        count = min(len(watched_set), MOST, most)
+        task.evaluate_set(watched_set.take("some", torch.arange(count)))
         task.train_mode()
-        return len(some)
+        return count
 
     train = task.loader.train if isinstance(task.loader, EncodedLoader) else None
     return ProbeTarget(
@@ -77,63 +85,135 @@ def classifier_target(job: Job[Recipe]) -> ProbeTarget:
         batches=recipe.iterations + task.recomputed,
         evaluated=evaluations * watched + final,
         evaluate=evaluate,
-        read=partial(read_last, train.files, train.read) if train else None,
+        reads=map(train.read, train.files[-FILES:]) if train else None,
     )
 
 
-def read_last(files: Sequence[str], read: Callable[[str], bytes], most: int) -> int:
-    """Read at most `most` files and return how many.
-
-    They are taken from the end of the set, which training has hardly touched: files read a moment
-    ago would come from the page cache.
-    """
-    for file in files[-most:]:
-        read(file)
-    return min(most, len(files))
-
-
 def probe(
-    run: ProbeTarget, iterations: int = 20, clock: Callable[[], float] = time.perf_counter
+    run: ProbeTarget,
+    iterations: int = 20,
+    log: Log = lambda text: None,
+    clock: Clock = time.perf_counter,
 ) -> Probe:
-    """Train for some iterations and measure speed and memory; discard the network afterwards."""
+    """Train for some seconds, at most `iterations`, and measure speed and memory.
+
+    Every part is measured at least once, however long it takes; `log` receives a line for each.
+    The network is of no use afterwards.
+    """
     task = run.task
     size = task.recipe.batch_size
-
-    def speed(update: Update, count: int) -> float:
-        """Return images per second over `count` updates."""
-        iterations = range(WARM_UP + count)
-        begun = 0.0
-        for step in training_steps(update, task.draws, Schedule(task.recipe), iterations):
-            if step.iteration == WARM_UP:
-                step.loss.item()  # waits for the device
-                begun = clock()
-        step.loss.item()
-        return count * size / (clock() - begun)
-
-    def rate(work: Callable[[], int]) -> float:
-        begun = clock()
-        return work() / (clock() - begun)
-
-    def prepare() -> int:
-        for iteration in range(WARM_UP, WARM_UP + iterations):
-            task.prepare(task.draws(iteration))
-        return iterations * size
-
-    together = speed(eager_update_of(task), iterations)
-    same = task.prepare(task.draws(0))
-    network = speed(eager_update_of(task, lambda draws: same), max(iterations // 4, 1))
+    log(f"measuring training, for up to {TRAINING:g} s")
+    trained = measure_updates(task, task.prepare, iterations, TRAINING, clock)
+    if not trained.whole:
+        log(
+            f"one iteration takes about {trained.seconds:.0f} s: measured on one virtual GPU's part"
+        )
+    network = trained.busy
+    if trained.busy < NETWORK / 2:
+        log(f"measuring the network alone, for up to {NETWORK:g} s")
+        same = task.prepare(task.draws(0))
+        few = max(iterations // 4, 1)
+        network = measure_updates(task, lambda draws: same, few, NETWORK, clock).busy
     images = reading = None
-    if run.read is not None:
-        for iteration in range(WARM_UP):  # use up the mini-batches that were prepared ahead
-            task.prepare(task.draws(iteration))
-        images = rate(prepare)
-        reading = rate(partial(run.read, READ))
+    if run.reads is not None:
+        log(f"measuring the preparation of images, for up to {PREPARING:g} s")
+        batches = (task.prepare(task.draws(iteration)) for iteration in itertools.count())
+        images = size * rate(batches, iterations, PREPARING, clock, WARM_UP)
+        log(f"measuring the disk, for up to {READING:g} s")
+        reading = rate(run.reads, FILES, READING, clock)
+    together = size / trained.seconds
+    log(f"measuring the evaluation, for up to {EVALUATING:g} s")
+    begun = clock()
+    evaluated = run.evaluate(max(int(EVALUATING * together), FEWEST))  # faster than training
     return Probe(
-        together, network, images, reading,
-        evaluating=rate(run.evaluate),
+        together, size / network, images, reading,
+        evaluating=evaluated / (clock() - begun),
         memory=peak_memory(task.device.torch_device),
-        limit=limit_of(network, images, reading),
+        limit=limit_of(size / network, images, reading),
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pace:
+    """The seconds that one iteration takes."""
+
+    busy: float  # training
+    waiting: float  # for images
+    whole: bool  # whether whole iterations were measured, or only one share of each
+
+    @property
+    def seconds(self) -> float:
+        return self.busy + self.waiting
+
+
+def measure_updates(
+    task: Task,
+    prepare: Callable[[Any], Sequence[Any]],
+    most: int,
+    seconds: float,
+    clock: Clock,
+) -> Pace:
+    """Time at most `most` iterations, for about `seconds`, after a warm-up if that is short.
+
+    If iterations are slow, only the first share of each is trained, and the time scaled up.
+    """
+    waits: list[float] = []
+    shares, used = 1, 1
+
+    def prepare_some(draws: Any) -> Sequence[Any]:
+        nonlocal shares
+        begun = clock()
+        prepared = prepare(draws)
+        waits.append(clock() - begun)
+        shares = len(prepared)
+        return prepared[:used]
+
+    update = eager_update_of(task, prepare_some)
+    steps = training_steps(update, task.draws, Schedule(task.recipe), itertools.count())
+
+    def measure(count: int) -> Pace:
+        waits.clear()
+        begun = clock()
+        *_, last = itertools.islice(steps, count)
+        last.loss.item()  # waits for the device
+        waiting = sum(waits)
+        busy = (clock() - begun - waiting) * shares / used
+        return Pace(busy / count, waiting / count, used == shares)
+
+    end = clock() + seconds
+    pace = measure(1)
+    if pace.whole or pace.seconds * (WARM_UP + 1) < seconds:
+        used = shares
+
+    def left() -> int:
+        """Return how many more updates fit into the time."""
+        return int((end - clock()) / (pace.busy * used / shares + pace.waiting))
+
+    for _ in range(WARM_UP - 1):
+        if left() < 1:
+            return pace
+        pace = measure(1)
+    return measure(min(left(), most)) if left() >= 1 else pace
+
+
+def rate(
+    work: Iterator[object], most: int, seconds: float, clock: Clock, warm_up: int = 0
+) -> float:
+    """Return the steps of `work` per second, at most `most`, for about `seconds`, at least one.
+
+    The first `warm_up` steps are not counted, unless they take all the time.
+    """
+    begun = clock()
+    end = begun + seconds
+    done = 0
+    for number, _ in enumerate(work):
+        if number < warm_up and clock() < end:
+            begun = clock()
+            continue
+        done += 1
+        if done == most or clock() >= end:
+            break
+    return max(done, 1) / (clock() - begun)
 
 
 def peak_memory(device: torch.device) -> int:
