@@ -108,3 +108,20 @@ def test_the_time_left_is_reported_first_and_after_each_run(tmp_path: Path) -> N
     assert lines[-1] == {
         "kind": "run", "run": "0.01", "done": 2, "total": 2, "train_error": 25.0
     }  # fmt: skip
+
+
+def test_runs_share_the_cores_that_fewer_runs_than_jobs_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[int] = []
+
+    def run_all(runs: Any, launch: Any, *, jobs: int, **more: Any) -> object:
+        given.append(jobs)
+        return signal.SIGTERM
+
+    monkeypatch.setattr(studies, "usable_cores", lambda: 8)
+    monkeypatch.setattr(studies, "launch_here", lambda data, threads: given.append(threads))
+    monkeypatch.setattr(studies, "run_all", run_all)
+    with pytest.raises(KeyboardInterrupt):
+        reslab.study(weight_decays(tmp_path), jobs=8, on_event=None)
+    assert given == [4, 2]  # threads for each run, runs at a time
