@@ -13,12 +13,19 @@ import torch
 from reslab.api.display import OnEvent, showing
 from reslab.api.evaluate_detectors import evaluate_detections, evaluate_detectors, is_detections
 from reslab.api.import_weights import name_outputs
-from reslab.api.models import AnyModel, as_list, holds_detector, open_classifier, path_of
+from reslab.api.models import (
+    AnyModel,
+    LoadedModel,
+    as_list,
+    holds_detector,
+    open_classifier,
+    path_of,
+    set_precision,
+)
 from reslab.api.results import Evaluation, Evaluations
-from reslab.api.test_sets import LoadedModel, choose_images, resize_and_crop
+from reslab.api.test_sets import choose_images, resize_and_crop
 from reslab.data.datasets import EncodedImages, ImageSet, ImagesInMemory
 from reslab.data.location import Location, parse_location
-from reslab.errors import unknown_name
 from reslab.evaluation.fuse import model_for_inference
 from reslab.evaluation.mistakes import worst_mistakes
 from reslab.evaluation.predict import match_classes
@@ -26,13 +33,10 @@ from reslab.evaluation.report import build_report, score_set
 from reslab.evaluation.score_cache import ScoreCache, digest_set, score_cache_of
 from reslab.evaluation.scoring import Scores, ensemble
 from reslab.evaluation.views import protocol_named
-from reslab.models.batchnorm import in_bf16
 from reslab.models.model_file import Model
 from reslab.runtime.device import setup_device
 from reslab.runtime.events import Callback, note, start
 from reslab.runtime.threads import usable_cores
-
-PRECISIONS = ("fp32", "bf16")
 
 
 def evaluate(
@@ -176,13 +180,6 @@ def must_have_named_outputs(model: Model, images: EncodedImages) -> None:
             f"named, only numbered 0 to {len(model.classes) - 1}; name them with a file of "
             "`classes`"
         )
-
-
-def set_precision(model: Model, precision: str) -> Model:
-    """Return a model that computes in fp32 (unchanged) or in bf16."""
-    if precision not in PRECISIONS:
-        raise ValueError(unknown_name("precision", precision, PRECISIONS))
-    return in_bf16(model) if precision == "bf16" else model
 
 
 def evaluate_classifiers(

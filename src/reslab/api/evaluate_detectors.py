@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from reslab.api.models import AnyModel, open_detector
+from reslab.api.models import AnyModel, LoadedDetector, open_detector
 from reslab.api.results import Evaluation, Evaluations
-from reslab.api.test_sets import LoadedDetector, choose_annotated_images, open_annotations
+from reslab.api.test_sets import choose_annotated_images, open_annotations
 from reslab.data.boxes.sets import DetectionSet
 from reslab.data.location import Location
 from reslab.detection.average_precision.measure import AveragePrecision, measure

@@ -10,16 +10,21 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from reslab.api.test_sets import LoadedDetector, LoadedModel
+from reslab.detection.inference import Detector
 from reslab.detection.predict import DetectorPredictor, is_detector, load_detector_predictor
 from reslab.detection.predict import load_detector as read_detector
+from reslab.errors import unknown_name
 from reslab.evaluation.predict import Predictor, load_predictor
-from reslab.models.model_file import load_model, save_model
+from reslab.models.batchnorm import in_bf16
+from reslab.models.model_file import Model, load_model, save_model
 from reslab.models.preprocessing import Preprocessing
 
 Classifier = str | Path | Predictor
 DetectorModel = str | Path | DetectorPredictor
 AnyModel = str | Path | Predictor | DetectorPredictor
+LoadedModel = tuple[Path, Model]
+LoadedDetector = tuple[Path, Detector]
+PRECISIONS = ("fp32", "bf16")
 IN_MEMORY = Path("(in memory)")  # in messages, for a model that was not loaded from a file
 
 
@@ -105,6 +110,13 @@ def open_classifier(model: AnyModel, device: torch.device) -> LoadedModel:
     if loaded.preprocessing.std.device != device:  # moving a network changes it in place
         loaded = replace(loaded, net=deepcopy(loaded.net)).to(device)
     return path_of(model), loaded
+
+
+def set_precision(model: Model, precision: str) -> Model:
+    """Return a model that computes in fp32 (unchanged) or in bf16."""
+    if precision not in PRECISIONS:
+        raise ValueError(unknown_name("precision", precision, PRECISIONS))
+    return in_bf16(model) if precision == "bf16" else model
 
 
 def open_detector(model: AnyModel, device: torch.device) -> LoadedDetector:

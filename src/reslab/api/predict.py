@@ -7,9 +7,14 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 from reslab.api.drawings import DrawingFolder, open_drawing_folder, without_drawings
-from reslab.api.evaluate import set_precision
 from reslab.api.inputs import ImageResult, InputImage, find_images
-from reslab.api.models import Classifier, DetectorModel, open_classifier, open_detector
+from reslab.api.models import (
+    Classifier,
+    DetectorModel,
+    open_classifier,
+    open_detector,
+    set_precision,
+)
 from reslab.data.decode import BadImage, ImageInput
 from reslab.detection.predict import (
     SHOWN_SCORE,

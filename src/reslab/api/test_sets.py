@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
 
+from reslab.api.models import LoadedDetector, LoadedModel
 from reslab.data.boxes.annotations import Annotations
 from reslab.data.boxes.build import detection_set
 from reslab.data.boxes.coco import read_coco
@@ -33,10 +34,6 @@ from reslab.models.model_file import Model
 from reslab.runtime.events import Callback, note
 from reslab.training.folder import RunFolder
 from reslab.training.recipe import PhotographSettings
-
-LoadedModel = tuple[Path, Model]
-LoadedDetector = tuple[Path, Detector]
-
 
 SCENES = "digit-scenes"
 
