@@ -56,8 +56,8 @@ def update_of(task: Task, observer: Observer | None, log: Log) -> Update:
 def can_be_captured(task: ClassificationTask) -> bool:
     """Return whether every iteration of a run on a GPU makes the same calls on the same memory.
 
-    This excludes images decoded on the CPU, several processes, random layers, and optimizers and
-    networks of the user's own.
+    This excludes images decoded on the CPU, several processes, random layers, recomputed blocks
+    (whose capture is untested), and optimizers and networks of the user's own.
     """
     return (
         task.device.torch_device.type == "cuda"
@@ -65,6 +65,7 @@ def can_be_captured(task: ClassificationTask) -> bool:
         and isinstance(task.loader, InMemoryLoader)
         and isinstance(task.optimizer, AuthorsSGD)
         and not task.recipe.deviations.parts
+        and task.recipe.recompute == "none"
         and not random_layers(task.net)
     )
 
