@@ -47,6 +47,11 @@ class Kernels:
     compiler: str  # the first line of its `--version`
     digest: str  # SHA-256
 
+    @property
+    def label(self) -> str:
+        """The instructions, the digest and the compiler in a line."""
+        return f"{self.instructions}, {self.digest[:16]}, {self.compiler}"
+
 
 def instructions_for(precision: Literal["bf16", "fp32"]) -> Instructions:
     """Return the instructions that this processor has for a precision, as torch reports them.

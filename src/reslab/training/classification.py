@@ -98,7 +98,10 @@ class ClassificationTask:
         """Return the mean cross-entropy, in fp32, and the training error in percent."""
         with self.device.autocast(), numbers_for(self.net, share.network):
             scores = self.net(share.images)
-        scores = scores.float()
+        return self.loss_of(scores.float(), share)
+
+    def loss_of(self, scores: Tensor, share: Batch) -> tuple[Tensor, Tensor]:
+        """Return the mean cross-entropy of a share's scores, and the error in percent."""
         wrong = wrong_in_top(scores.detach(), share.labels, 1)
         loss = F.cross_entropy(scores, share.labels, self.class_weights)
         return loss, 100 * wrong.float().mean()

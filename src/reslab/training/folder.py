@@ -120,7 +120,10 @@ class RunFolder:
         else:
             stored = self.fields()
         deviations = Deviations.model_validate(stored.get("deviations", {}))
-        differences = recipe_differences(stored, recipe.model_dump(mode="json"))
+        given = recipe.model_dump(mode="json")
+        if given.get("engine") == "torch":  # another engine may continue a run, with other bits
+            stored["engine"] = "torch"
+        differences = recipe_differences(stored, given)
         if self.environment()["seed"] != seed:
             differences.append(f"seed: {self.environment()['seed']} -> {seed}")
         if differences:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from reslab.data.loader import Batch, EncodedLoader
 from reslab.kernels.build import Kernels
 from reslab.kernels.trunk import (
     SIDE_STEP,
@@ -20,10 +21,29 @@ from reslab.models.config import ResNetConfig
 from reslab.models.layers import ConvBN, Projection
 from reslab.models.parts import BatchNorm
 from reslab.models.resnet import Block, ResNet
+from reslab.training.classification import ClassificationTask
+from reslab.training.loop import Update, eager_update
 
 
-def unsupported(config: ResNetConfig, side: int) -> str | None:
-    """Return what the kernels lack to train a net on images of `side` pixels, or None."""
+def lacking(task: ClassificationTask) -> str | None:
+    """Return the part of a task that the kernels lack, or None if they can train it."""
+    recipe, net, loader = task.recipe, task.net, task.loader
+    if task.device.torch_device.type != "cpu":
+        return "GPUs"
+    if recipe.deviations.net is not None or not isinstance(net, ResNet):
+        return "networks of your own"
+    if recipe.batch_norm != "train" or recipe.recompute != "none":
+        return "frozen batch norm" if recipe.batch_norm != "train" else "recompute=blocks"
+    if isinstance(loader, EncodedLoader):
+        return "images of more than one size"
+    height, width = loader.images.shape[-2:]
+    if height != width or height < SMALLEST_SIDE or height % SIDE_STEP:
+        return f"images of {height} x {width} pixels"
+    return lacking_for(net.config)
+
+
+def lacking_for(config: ResNetConfig) -> str | None:
+    """Return the part of a network that the kernels lack, or None."""
     if config.stem != "cifar" or config.block != "basic" or config.widths != WIDTHS:
         return "nets other than those of Sec. 4.2"
     if any(type(norm) is not BatchNorm for norm in config.norms):
@@ -32,8 +52,6 @@ def unsupported(config: ResNetConfig, side: int) -> str | None:
         return "random layers"
     if config.zeros != "end":
         return "option A with zeros on both sides"
-    if side < SMALLEST_SIDE or side % SIDE_STEP:
-        return f"images of {side} pixels: only multiples of {SIDE_STEP} from {SMALLEST_SIDE} on"
     return None
 
 
@@ -79,6 +97,15 @@ class NativeNet:
         counts = [norm.num_batches_tracked for norm in self.norms]
         torch._foreach_add_([count for count in counts if count is not None], 1)
         return self.net.fc(self.trunk.features(images, momentum, epsilon))
+
+
+def native_update(task: ClassificationTask, native: NativeNet) -> Update:
+    """Return the eager update with the kernels in place of the network."""
+
+    def loss(share: Batch) -> tuple[Tensor, Tensor]:
+        return task.loss_of(native(share.images), share)
+
+    return eager_update(task.prepare, loss, task.optimizer, native.norms, task.device.processes)
 
 
 def native_net(net: ResNet, kernels: Kernels, side: int, batch: int) -> NativeNet:

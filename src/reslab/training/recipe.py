@@ -101,7 +101,7 @@ def label_of(line: str) -> str:
 
 
 # fields added later, with the defaults at which they are not written
-UNWRITTEN: Fields = {"keep_every": None, "recompute": "none"}
+UNWRITTEN: Fields = {"keep_every": None, "recompute": "none", "engine": "auto"}
 # sections that may be absent; setting one key of a section fills in defaults for the others
 OPTIONAL = {"warmup": Warmup(), "plateau": Plateau()}
 TaskName = Literal["classification", "detection"]
@@ -244,6 +244,8 @@ class Recipe(RunRecipe):
     recompute_bn: int = Field(200, ge=0)  # mini-batches after training; 0 keeps the moving averages
     # blocks: compute their activations again in the backward pass, to save memory; the same bits
     recompute: Literal["none", "blocks"] = "none"
+    # native: kernels in C++ for the 6n+2 nets on a CPU; auto: PyTorch, replayed on a GPU
+    engine: Literal["auto", "torch", "native"] = "auto"
 
     @property
     def in_memory(self) -> bool:

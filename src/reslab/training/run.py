@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 
 from reslab.errors import os_reason
-from reslab.runtime.events import Callback, Event, note
+from reslab.runtime.events import Callback, Event, Log, note
 from reslab.runtime.files import sha256_of
 from reslab.training.checkpoint import Checkpoint, checkpoint_name, is_kept
+from reslab.training.engine import Engine, update_of
 from reslab.training.folder import RunFolder
-from reslab.training.graph import update_of
 from reslab.training.log import (
     CheckpointWriter,
     Progress,
@@ -45,6 +45,7 @@ def run_task(
     on_event: Callback,
     stop: Stop,
     observer: Observer | None = None,
+    engine: Engine = Engine(),
     clock: Callable[[], float] = time.monotonic,
 ) -> Event:
     """Train from the checkpoint `saved`, or from the start, and return the run's result.
@@ -69,6 +70,7 @@ def run_task(
             progress=Progress(task.epoch, clock, saved.seconds if saved else 0.0),
             schedule=Schedule(task.recipe, saved.schedule if saved else ScheduleState()),
             writer=writer, on_event=on_event, stop=stop, observer=observer,
+            engine=engine,
         )  # fmt: skip
         if saved:
             run.restore(saved)
@@ -94,6 +96,7 @@ class RunInProgress:
     on_event: Callback
     stop: Stop
     observer: Observer | None
+    engine: Engine
 
     def restore(self, saved: Checkpoint) -> None:
         """Continue from a checkpoint."""
@@ -129,7 +132,8 @@ class RunInProgress:
     def train_from(self, start: int) -> None:
         """Make all updates from iteration `start` on; log, evaluate and save whenever due."""
         recipe, task = self.recipe, self.task
-        update = update_of(task, self.observer, lambda text: self.on_event(note(text)))
+        log: Log = lambda text: self.on_event(note(text))  # noqa: E731
+        update = update_of(task, self.engine, self.observer, log)
         iterations = range(start, recipe.iterations)
         steps = training_steps(update, task.draws, self.schedule, iterations)
         for step in steps:

@@ -17,7 +17,7 @@ from reslab.data.datasets import FolderSplits, MemorySplits
 from reslab.data.location import Location, absolute
 from reslab.runtime.cpu import kernel_limit
 from reslab.runtime.device import Device, Processes, setup_device
-from reslab.runtime.events import Callback, note, silent
+from reslab.runtime.events import Callback, Log, note, silent
 from reslab.runtime.text import without_secrets
 from reslab.runtime.threads import usable_cores
 from reslab.training.checkpoint import Checkpoint, recover_newest_checkpoint
@@ -28,6 +28,7 @@ from reslab.training.data_record import (
     examine_data,
     must_have_known_classes,
 )
+from reslab.training.engine import new_engine, resumed_engine
 from reslab.training.folder import RunFolder
 from reslab.training.log import must_be_finite
 from reslab.training.loop import Observer
@@ -51,7 +52,7 @@ from reslab.training.task import Task
 from reslab.training.weights import load_classifier
 
 # if one of these differs on resume, the run is still correct but no longer bit-exact
-BINDING = ("device", "precision", "threads", "torch", "processor")
+BINDING = ("device", "precision", "threads", "torch", "processor", "engine", "kernels")
 
 
 @dataclass(frozen=True)
@@ -200,15 +201,18 @@ def train_in_folder(
     must_divide_evenly(job.recipe, processes)
     on_event = job.on_event if processes.first else silent
     task: Task | None = None
+    log: Log = lambda text: on_event(note(text))  # noqa: E731
     with ExitStack() as ending:
         known = processes.run_on_first(partial(environment_in, out))
         if known is not None:
             # sums depend on the number of threads, so a resumed run keeps its original number
             torch.set_num_threads(known.get("threads") or torch.get_num_threads())
+            engine = resumed_engine(job.recipe, known, job.device, job.observer, log)
         else:
             task = begin(job, None)
             ending.callback(task.close)
-        now, folder = job.environment(), RunFolder(out, writes=processes.first)
+            engine = new_engine(task, job.observer, log)
+        now, folder = job.environment() | engine.facts, RunFolder(out, writes=processes.first)
 
         result, differences, saved = processes.run_on_first(
             lambda: enter(job, folder, now, ending, is_new=known is None)
@@ -232,7 +236,13 @@ def train_in_folder(
         # a signal to one process stops all, at the same iteration
         agreed: Stop = lambda: processes.all_reduce_max(job.stop() or 0) or None  # noqa: E731
         result = run_task(
-            task, folder, saved, on_event=on_event, stop=agreed, observer=job.observer
+            task,
+            folder,
+            saved,
+            on_event=on_event,
+            stop=agreed,
+            observer=job.observer,
+            engine=engine,
         )
         must_be_finite(result, out, job.recipe)
         return result
@@ -277,7 +287,12 @@ def must_divide_evenly(recipe: RunRecipe, processes: Processes) -> None:
 
 def environment_changes(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Return a line for each difference between environments that can change a run's last bits."""
-    return [f"{key}: {then.get(key)} -> {now[key]}" for key in BINDING if then.get(key) != now[key]]
+    before, after = ({"engine": "torch"} | environment for environment in (then, now))
+    return [
+        f"{key}: {before.get(key)} -> {after.get(key)}"
+        for key in BINDING
+        if before.get(key) != after.get(key)
+    ]
 
 
 def device_name(device: torch.device) -> str:

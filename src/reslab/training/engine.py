@@ -1,0 +1,97 @@
+"""The engine of a run: PyTorch, or the C++ kernels. It is chosen once, and binds the bits."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from reslab.kernels.build import Kernels, KernelsMissing, instructions_for, load_kernels
+from reslab.models.resnet import ResNet
+from reslab.runtime.device import Device
+from reslab.runtime.events import Log
+from reslab.training.classification import ClassificationTask
+from reslab.training.graph import update_of as torch_update
+from reslab.training.loop import Observer, Update
+from reslab.training.native import lacking, native_net, native_update
+from reslab.training.recipe import Recipe, RunRecipe
+from reslab.training.task import Task
+
+
+@dataclass(frozen=True)
+class Engine:
+    """PyTorch, or the kernels that replace it in a run's updates."""
+
+    kernels: Kernels | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The entries of environment.json, which decide the bits of the run."""
+        if self.kernels is None:
+            return {"engine": "torch"}
+        return {"engine": "native", "kernels": self.kernels.label}
+
+
+def wanted_engine(recipe: RunRecipe) -> str:
+    """Return the engine that a recipe names; only classifiers have a choice."""
+    return recipe.engine if isinstance(recipe, Recipe) else "auto"
+
+
+def new_engine(task: Task, observer: Observer | None, log: Log) -> Engine:
+    """Choose the engine of a new run: PyTorch, unless the recipe wants the kernels and they can.
+
+    `log` receives a line with the choice, if the recipe wants the kernels.
+    """
+    if wanted_engine(task.recipe) != "native":
+        return Engine()
+    assert isinstance(task, ClassificationTask)
+    part = "observers" if observer is not None else lacking(task)
+    if part is not None:
+        log(f"engine: torch, because the native one lacks {part}")
+        return Engine()
+    try:
+        kernels = kernels_for(task.device, log)
+    except KernelsMissing as missing:
+        log(f"engine: torch, because {missing}")
+        return Engine()
+    log(f"engine: native, {kernels.label}")
+    return Engine(kernels)
+
+
+def resumed_engine(
+    recipe: RunRecipe,
+    begun: Mapping[str, Any],
+    device: Device,
+    observer: Observer | None,
+    log: Log,
+) -> Engine:
+    """Return the engine of a run that is resumed; `begun` is the environment it began with.
+
+    Raise ValueError if it began with the kernels and they are missing here.
+    """
+    if begun.get("engine", "torch") != "native" or wanted_engine(recipe) == "torch":
+        return Engine()
+    if observer is not None:
+        log("engine: torch, because the native one lacks observers")
+        return Engine()
+    try:
+        return Engine(kernels_for(device, log))
+    except KernelsMissing as missing:
+        raise ValueError(
+            f"the run began with engine=native, which is missing here: {missing}; the command that "
+            "began it continues with PyTorch if you add --set engine=torch"
+        ) from None
+
+
+def kernels_for(device: Device, log: Log) -> Kernels:
+    """Load the kernels for the device's precision, or raise KernelsMissing."""
+    return load_kernels(instructions_for(device.precision), log)
+
+
+def update_of(task: Task, engine: Engine, observer: Observer | None, log: Log) -> Update:
+    """Return the update that the engine makes."""
+    if engine.kernels is None:
+        return torch_update(task, observer, log)
+    assert isinstance(task, ClassificationTask)
+    assert isinstance(task.net, ResNet)
+    share = task.recipe.batch_size // task.recipe.virtual_gpus
+    side = task.loader.batch(task.draws(0)).images.shape[-1]
+    return native_update(task, native_net(task.net, engine.kernels, side, share))
