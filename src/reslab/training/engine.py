@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from reslab.data.loader import InMemoryLoader
 from reslab.kernels.build import Kernels, KernelsMissing, instructions_for, load_kernels
 from reslab.models.resnet import ResNet
 from reslab.runtime.device import Device
@@ -92,6 +93,6 @@ def update_of(task: Task, engine: Engine, observer: Observer | None, log: Log) -
         return torch_update(task, observer, log)
     assert isinstance(task, ClassificationTask)
     assert isinstance(task.net, ResNet)
-    share = task.recipe.batch_size // task.recipe.virtual_gpus
-    side = task.loader.batch(task.draws(0)).images.shape[-1]
+    assert isinstance(task.loader, InMemoryLoader)
+    share, side = task.recipe.batch_size // task.recipe.virtual_gpus, task.loader.images.shape[-1]
     return native_update(task, native_net(task.net, engine.kernels, side, share))

@@ -96,7 +96,10 @@ class NativeNet:
         assert momentum is not None
         counts = [norm.num_batches_tracked for norm in self.norms]
         torch._foreach_add_([count for count in counts if count is not None], 1)
-        return self.net.fc(self.trunk.features(images, momentum, epsilon))
+        features = self.trunk.features(images, momentum, epsilon)
+        # a matrix product would add in an order that depends on the number of threads
+        products = features[:, None] * self.net.fc.weight
+        return products.sum(-1) + self.net.fc.bias
 
 
 def native_update(task: ClassificationTask, native: NativeNet) -> Update:
