@@ -198,6 +198,14 @@ def test_pytorch_can_continue_it_with_other_bits(stopped: Path, no_compiler: Non
     assert any("not bit-exact" in note and "engine: native -> torch" in note for note in notes)
 
 
+def test_a_finished_run_needs_no_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result, _ = trained(tmp_path / "run", "iterations=1")
+    monkeypatch.setenv("CXX", str(tmp_path / "missing"))
+    again, notes = trained(tmp_path / "run", "iterations=1")
+    assert again["state_sha256"] == result["state_sha256"]
+    assert notes[-1] == "this run is finished"
+
+
 def test_other_kernels_are_reported(stopped: Path) -> None:
     file = stopped / "environment.json"
     file.write_text(file.read_text().replace("avx", "older avx"))

@@ -57,7 +57,7 @@ def new_engine(task: Task, observer: Observer | None, log: Log) -> Engine:
     return Engine(kernels)
 
 
-def resumed_engine(
+def continued_engine(
     recipe: RunRecipe,
     begun: Mapping[str, Any],
     device: Device,

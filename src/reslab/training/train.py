@@ -28,7 +28,7 @@ from reslab.training.data_record import (
     examine_data,
     must_have_known_classes,
 )
-from reslab.training.engine import new_engine, resumed_engine
+from reslab.training.engine import Engine, continued_engine, new_engine
 from reslab.training.folder import RunFolder
 from reslab.training.log import must_be_finite
 from reslab.training.loop import Observer
@@ -207,7 +207,9 @@ def train_in_folder(
         if known is not None:
             # sums depend on the number of threads, so a resumed run keeps its original number
             torch.set_num_threads(known.get("threads") or torch.get_num_threads())
-            engine = resumed_engine(job.recipe, known, job.device, job.observer, log)
+            engine = Engine()
+            if not (out / "result.json").exists():  # a finished run needs none
+                engine = continued_engine(job.recipe, known, job.device, job.observer, log)
         else:
             task = begin(job, None)
             ending.callback(task.close)
@@ -236,14 +238,9 @@ def train_in_folder(
         # a signal to one process stops all, at the same iteration
         agreed: Stop = lambda: processes.all_reduce_max(job.stop() or 0) or None  # noqa: E731
         result = run_task(
-            task,
-            folder,
-            saved,
-            on_event=on_event,
-            stop=agreed,
-            observer=job.observer,
+            task, folder, saved, on_event=on_event, stop=agreed, observer=job.observer,
             engine=engine,
-        )
+        )  # fmt: skip
         must_be_finite(result, out, job.recipe)
         return result
 
