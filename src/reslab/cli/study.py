@@ -44,8 +44,8 @@ def study(
 ) -> int:
     """Answer one of the paper's questions with a set of runs.
 
-    Writes figures, a table and report.html. Finished runs are skipped, interrupted runs are
-    resumed.
+    Writes figures, a table and report.html; if stopped, a page with the curves so far. Finished
+    runs are skipped, interrupted runs are resumed.
     """
     from reslab.api import studies
 
