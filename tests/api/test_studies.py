@@ -45,6 +45,9 @@ def test_a_study_of_ones_own(tmp_path: Path) -> None:
     assert {(event["run"], event["done"], event["total"]) for event in ended} <= {
         ("0.0001", 2, 2), ("0.01", 2, 2),
     }  # fmt: skip
+    events.clear()
+    reslab.study(study, jobs=2, on_event=events.append)
+    assert {event["kind"] for event in events} == {"run"}  # nothing to announce
     again = reslab.report([run.folder for run in page.runs], tmp_path / "report")
     assert again.runs == page.runs
     responses = reslab.study(
@@ -62,6 +65,8 @@ def test_arguments_that_a_study_does_not_take(tmp_path: Path) -> None:
         reslab.study(study, depths=[20])
     with pytest.raises(ValueError, match=r"`out` .* does not apply"):
         reslab.study(study, out=tmp_path)
+    with pytest.raises(ValueError, match="'Weight decay' has no runs"):
+        reslab.study(reslab.Study(study.heading, study.folder, ()))
     with pytest.raises(ValueError, match="no cluster 'slurm'"):
         reslab.study(study, cluster="slurm")
     with pytest.raises(ValueError, match="give the folders of finished runs"):

@@ -124,6 +124,8 @@ def run_study(
     folder = study_folder(data)
     if isinstance(study, Study):
         refuse_options(study.heading[0], planning | {"out": out, "runs": runs})
+        if not study.runs:
+            raise ValueError(f"the study {study.heading[0]!r} has no runs: give it at least one")
         planned = study
     else:
         if runs:
@@ -171,7 +173,8 @@ def execute(
         stop = stack.enter_context(stopping())
         # how many runs train at the same time on a cluster is not known
         forecast = None if cluster else Forecast(runs, concurrent)
-        on_event(note(announcement(study, None if cluster else concurrent)))
+        if not all(is_finished(run.folder) for run in runs):
+            on_event(note(announcement(study, None if cluster else concurrent)))
         on_run = reporting_runs(runs, forecast, on_event)
         return run_all(runs, launch, jobs=concurrent, on_event=on_run, stop=stop)
 
@@ -180,8 +183,9 @@ def announcement(study: Study, concurrent: int | None) -> str:
     """Return a line that says what the study is about to do; `concurrent` runs at a time."""
     iterations = sorted({run.recipe.iterations for run in study.runs})
     finished = sum(is_finished(run.folder) for run in study.runs)
+    count, lengths = len(study.runs), " or ".join(f"{length:,}" for length in iterations)
     return (
-        f"{len(study.runs)} runs of {' or '.join(f'{count:,}' for count in iterations)} iterations"
+        f"{count} {'run' if count == 1 else 'runs'} of {lengths} iterations"
         + (f", {concurrent} at a time" if concurrent else "")
         + (f"; {finished} finished before" if finished else "")
         + f"; then the results in {study.folder / 'report.html'}. Ctrl-C saves the runs and draws "
