@@ -73,6 +73,6 @@ def openvino(net: nn.Module, example: Tensor, precision: str) -> Forward | None:
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
     }
-    model = openvino.convert_model(net, example_input=example)
+    model = openvino.convert_model(net, example_input=example, input=[list(example.shape)])
     network = openvino.compile_model(model, "CPU", settings)
     return lambda x: torch.from_numpy(np.array(network(x.numpy())[0]))
