@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 import torch
@@ -27,9 +28,11 @@ from reslab.models.resnet import build_resnet
 from reslab.recipes import recipe
 from reslab.runtime.device import Device, setup_device
 from reslab.runtime.threads import usable_cores
-from reslab.training.loop import eager_update_of, training_steps
+from reslab.training.engine import Engine, new_engine, update_of
+from reslab.training.loop import training_steps
 from reslab.training.schedule import Schedule
 from reslab.training.setup import setup_classification
+from reslab.training.task import Task
 from rows import Row, alternate, apart, compare, path_of, print_rows
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
@@ -87,13 +90,24 @@ def plain_loop(net: nn.Module, images: ImagesInMemory, bf16: bool) -> Iterator[f
             yield loss.item()
 
 
-def reslab_loop(depth: int, images: ImagesInMemory, device: Device) -> Iterator[float]:
+def reslab_loop(task: Task, engine: Engine) -> Iterator[float]:
     """Yield the loss of each iteration of the loop behind `reslab train`."""
-    run_recipe = recipe(f"cifar10-resnet{depth}")
-    task = setup_classification(run_recipe, 1, MemorySplits(images, images), device)
-    update, schedule = eager_update_of(task), Schedule(run_recipe)
-    for step in training_steps(update, task.draws, schedule, range(run_recipe.iterations)):
+    update = update_of(task, engine, None, print)
+    recipe = task.recipe
+    for step in training_steps(update, task.draws, Schedule(recipe), range(recipe.iterations)):
         yield step.loss.item()
+
+
+def our_loops(
+    depth: int, images: ImagesInMemory, device: Device
+) -> Iterator[tuple[str, Iterator[float]]]:
+    """Yield the path and the loop of each engine; the kernels need a compiler."""
+    for name in ("torch", "native"):
+        run_recipe = recipe(f"cifar10-resnet{depth}").with_changes([f"engine={name}"])
+        task = setup_classification(run_recipe, 1, MemorySplits(images, images), device)
+        engine = new_engine(task, None, lambda line: None)
+        if name == engine.facts["engine"]:
+            yield f"{path_of(device)}, engine={name}", reslab_loop(task, engine)
 
 
 def difference(depth: int, images: ImagesInMemory) -> str:
@@ -121,24 +135,28 @@ def rows_of(depth: int, images: ImagesInMemory, device: Device) -> Iterator[Row]
     """Compare the loops on one network."""
     bf16 = device.precision == "bf16"
     best = "the same in channels last" + (", autocast in bf16" if bf16 else "")
-    loops = {
-        "reslab": reslab_loop(depth, images, device),
+    ours = dict(our_loops(depth, images, device))
+    first = {path: next(loop) for path, loop in ours.items()}
+    peers = {
         "akamaster's loop": plain_loop(plain_cifar(depth), images, False),
         best: plain_loop(channels_last(plain_cifar(depth)), images, bf16),
     }
-    speeds = alternate(
-        {
-            name: lambda loop=loop: images_per_second(loop, ITERATIONS[depth])
-            for name, loop in loops.items()
-        },
-        SECONDS[depth],
-    )
-    ours, check = speeds.pop("reslab"), difference(depth, images)
-    for peer, theirs in speeds.items():
-        yield compare(
-            f"training ResNet-{depth}, batch 128, with its data", "images/s", reslab=ours,
-            peer=peer, other=theirs, path=path_of(device), check=check,
-        )  # fmt: skip
+    turns = {
+        name: partial(images_per_second, loop, ITERATIONS[depth])
+        for name, loop in (ours | peers).items()
+    }
+    speeds = alternate(turns, SECONDS[depth])
+    of_torch, *_ = first.values()
+    for path, loss in first.items():
+        if path == next(iter(ours)):
+            check = difference(depth, images)
+        else:
+            check = f"first losses {apart(abs(loss - of_torch) / of_torch)} by engine"
+        for peer in peers:
+            yield compare(
+                f"training ResNet-{depth}, batch {BATCH}, with its data", "images/s",
+                reslab=speeds[path], peer=peer, other=speeds[peer], path=path, check=check,
+            )  # fmt: skip
 
 
 def random_images(count: int) -> ImagesInMemory:
