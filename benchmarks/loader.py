@@ -38,8 +38,8 @@ from reslab.models.preprocessing import minus_mean
 from rows import Row, alternate, compare, print_rows
 
 BATCH, SIZE, WORKERS = 32, 224, 2
-BATCHES, WARM_UP = 20, 6  # timed in each turn; before that, more than are prefetched
-SECONDS = 40
+BATCHES, WARM_UP = 12, 6  # timed in each turn; before that, more than are prefetched
+SECONDS, PAUSE = 30, 0.4  # in a pause, the loader before completes what it has begun
 MADE = 64  # photographs, if none are given
 IMAGES = 50_000  # loaded while memory is measured
 PAPER, REDUCED = ScaleCrop(), ScaleCrop(shorter_side=(256, 256))
@@ -124,6 +124,7 @@ def our_batches(images: EncodedImages, mean: Tensor, augmentation: ScaleCrop) ->
 
 def images_per_second(loader: Iterator[Tensor]) -> float:
     """Time one turn."""
+    time.sleep(PAUSE)
     for _ in range(WARM_UP):
         next(loader)
     start = time.perf_counter()
