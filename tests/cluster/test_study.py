@@ -91,7 +91,10 @@ def test_a_cluster_that_loses_a_worker_gives_the_runs_of_one_machine(tmp_path: P
     assert study.returncode == 0, err
     assert resumed_runs(lost) == 1
     assert f"report: {lost / 'report.html'}" in out
-    assert sorted(err.splitlines()) == [f"{name}: {ITERATIONS} iterations done" for name in NAMES]
+    announced, *lines = err.splitlines()
+    assert announced.startswith(f"reslab: 2 runs of {ITERATIONS} iterations; then the results in")
+    ended = [line.split()[1] for line in lines if line.startswith(f"{ITERATIONS}/{ITERATIONS} ")]
+    assert sorted(ended) == [*NAMES]
 
     study = start_study(local, "--jobs", "1")
     _, err = study.communicate(timeout=LIMIT)
@@ -108,7 +111,7 @@ def test_a_study_stopped_on_a_cluster_resumes_without_it(tmp_path: Path) -> None
         study.send_signal(signal.SIGTERM)
         _, err = study.communicate(timeout=LIMIT)
     assert study.returncode == 143, err
-    assert err.splitlines()[-1].startswith("reslab: stopped, every run saved")
+    assert err.splitlines()[-1].startswith(f"reslab: stopped, every run in {stopped} saved")
     assert resumed_runs(stopped) == 0
     for out in (stopped, whole):
         study = start_study(out, "--jobs", "1")
