@@ -3,7 +3,7 @@ from reslab.studies.paper import deviations
 
 def test_deviations_name_what_differs_from_the_paper(classifier) -> None:
     assert deviations(classifier("cifar10-resnet110").recipe) == []
-    short = classifier("cifar10-resnet20", changes=("iterations=4000", "eval_every=9"))
+    short = classifier("cifar10-resnet20", changes=("iterations=4000", "recompute=blocks"))
     assert deviations(short.recipe) == ["iterations: 64000 -> 4000"]
     option = classifier("cifar10-resnet20-B")
     assert deviations(option.recipe) == ["model.shortcut: A -> B"]

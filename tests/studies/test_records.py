@@ -37,10 +37,10 @@ def test_labels_name_the_parts_that_the_paper_does_not_have(classifier) -> None:
     assert len(group_by_recipe(runs)) == 3
 
 
-def test_logging_intervals_do_not_distinguish_recipes(classifier, detector) -> None:
+def test_fields_without_effect_on_weights_do_not_distinguish_recipes(classifier, detector) -> None:
     runs = [
         classifier("digits-plain20"),
-        classifier("digits-plain20", 2, changes=("eval_every=7",)),
+        classifier("digits-plain20", 2, changes=("eval_every=7", "recompute=blocks")),
     ]
     assert len(group_by_recipe(runs)) == 1
     runs = [detector(), detector(2, changes=("watched=7", "eval_every=9"))]

@@ -197,7 +197,7 @@ def test_fields_added_later_are_not_written_at_their_defaults(
     assert f'"{key}"' not in here.model_dump_json()
     changed = here.with_({key: other})
     assert Recipe.from_json(changed.model_dump_json()) == changed
-    assert here.differences(changed) == [f"{key}: None -> {other}"]
+    assert here.differences(changed) == [f"{key}: {default} -> {other}"]
     assert changed.with_({key: default}) == here
     assert changed.with_changes([f"{key}={json.dumps(default)}"]) == here
 

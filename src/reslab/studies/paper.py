@@ -6,7 +6,7 @@ from reslab.models.parts import BatchNorm
 from reslab.recipes import AnyRecipe
 from reslab.recipes.classification import cifar10_recipe, imagenet_recipe
 from reslab.recipes.detection import coco_recipe, voc_recipe
-from reslab.studies.records import CADENCE
+from reslab.studies.records import NO_EFFECT
 from reslab.training.origin import shape_of
 from reslab.training.recipe import Recipe
 
@@ -40,7 +40,7 @@ def deviations(recipe: AnyRecipe) -> list[str]:
     else:
         lines = classifier_deviations(recipe)
     own = [f"{part}: {OF_THE_PAPER[part]} -> {line}" for part, line in recipe.deviations if line]
-    left_out = CADENCE | {f"deviations.{part}" for part in OF_THE_PAPER}
+    left_out = NO_EFFECT | {f"deviations.{part}" for part in OF_THE_PAPER}
     if recipe.deviations.data:  # its line in `own` says more
         left_out |= {"data"}
     return [*own, *(line for line in lines if line.partition(":")[0] not in left_out)]

@@ -14,7 +14,7 @@ from reslab.training.folder import RunFolder
 from reslab.training.recipe import TASKS, Recipe, label_of
 
 # recipe fields that have no effect on the weights
-CADENCE = {"eval_every", "checkpoint_every", "keep_every", "log_every", "watched"}
+NO_EFFECT = {"eval_every", "checkpoint_every", "keep_every", "log_every", "watched", "recompute"}
 RecipeType = TypeVar("RecipeType", bound=AnyRecipe, covariant=True)
 
 
@@ -225,12 +225,12 @@ def mean_row(rows: Sequence[Event]) -> Event:
 def group_by_recipe(records: Iterable[Record[RecipeType]]) -> list[SeedGroup[RecipeType]]:
     """Group runs with equal recipes, in the order in which the recipes first appear.
 
-    The fields in `CADENCE` do not affect the weights and are ignored. Raise ValueError if two runs
-    have the same recipe and seed.
+    The fields in `NO_EFFECT` are ignored. Raise ValueError if two runs have the same recipe and
+    seed.
     """
     groups: dict[AnyRecipe, list[Record[RecipeType]]] = {}
     for record in records:
-        ignored = CADENCE & dict(record.recipe).keys()
+        ignored = NO_EFFECT & dict(record.recipe).keys()
         training = record.recipe.model_copy(update=dict.fromkeys(ignored, 1))
         runs = groups.setdefault(training, [])
         for other in runs:

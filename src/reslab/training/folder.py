@@ -22,7 +22,7 @@ from reslab.runtime.writing import (
 )
 from reslab.training.checkpoint import Checkpoint, save_checkpoint
 from reslab.training.overrides import Fields, recipe_differences
-from reslab.training.recipe import TASKS, Deviations, Recipe, RunRecipe, TaskRecipe
+from reslab.training.recipe import TASKS, UNWRITTEN, Deviations, Recipe, RunRecipe, TaskRecipe
 from reslab.training.stored import Environment, must_be, must_be_result, must_be_row
 
 DIFFERENCES_SHOWN = 3  # differences listed when a folder holds another recipe
@@ -123,7 +123,7 @@ class RunFolder:
         given = recipe.model_dump(mode="json")
         if given.get("engine") == "torch":  # another engine may continue a run, with other bits
             stored["engine"] = "torch"
-        differences = recipe_differences(stored, given)
+        differences = recipe_differences(UNWRITTEN | stored, UNWRITTEN | given)
         if self.environment()["seed"] != seed:
             differences.append(f"seed: {self.environment()['seed']} -> {seed}")
         if differences:

@@ -215,7 +215,9 @@ class RunRecipe(Section):
 
     def differences(self, other: "RunRecipe") -> list[str]:
         """Return a line `key: this -> other` for each field that differs."""
-        return recipe_differences(self.model_dump(mode="json"), other.model_dump(mode="json"))
+        return recipe_differences(
+            UNWRITTEN | self.model_dump(mode="json"), UNWRITTEN | other.model_dump(mode="json")
+        )
 
 
 TaskRecipe = TypeVar("TaskRecipe", bound=RunRecipe)

@@ -17,7 +17,7 @@ from reslab.models.config import cifar_names, config_named
 from reslab.runtime.events import Event
 from reslab.runtime.text import printable
 from reslab.studies.paper import table_6
-from reslab.studies.records import CADENCE, Classifiers, Detectors, Record, SeedGroup
+from reslab.studies.records import NO_EFFECT, Classifiers, Detectors, Record, SeedGroup
 from reslab.training.overrides import flatten
 from reslab.training.recipe import Recipe
 
@@ -94,7 +94,7 @@ def label_classifiers(groups: Sequence[Classifiers]) -> dict[str, Classifiers]:
         fields["data"] = group.first.data
         keys = ["data"]
         if not differing & {"data", "deviations.data"}:
-            keys = sorted(differing - CADENCE - OWN_PARTS)
+            keys = sorted(differing - NO_EFFECT - OWN_PARTS)
         values = [f"{key}={fields.get(key)}" for key in keys if len(keys) <= MAX_LABEL_KEYS]
         labels.append(", ".join([group.first.label, *values]))
     return dict(zip(unique(labels), groups, strict=True))
