@@ -33,6 +33,15 @@ def test_channels_are_cropped_together() -> None:
     assert torch.equal(crops[:, 0], crops[:, 2])
 
 
+def test_a_crop_is_mirrored_after_it_is_taken() -> None:
+    images = torch.rand(40, 3, 8, 10, generator=rng())
+    offsets, flips = draw_offsets(40, 2, rng(1)), draw_flips(40, rng(2))
+    expected = flip(pad_and_crop(images, 2, offsets), flips)
+    crops = pad_and_crop(images, 2, offsets, flips)
+    assert torch.equal(crops, expected)
+    assert crops.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_flip_mirrors_about_half_and_nothing_else() -> None:
     images = torch.rand(2000, 1, 2, 3, generator=rng())
     flipped = flip(images, draw_flips(2000, rng(1)))

@@ -88,10 +88,12 @@ class InMemoryLoader:
         """Return the mini-batch for the given draws."""
         indices, numbers = draws.indices.to(self.images.device), iter(draws.numbers)
         images = self.prepare(self.images[indices])
-        if self.pad:
-            images = pad_and_crop(images, self.pad, next(numbers))
-        if self.flip:
-            images = flip(images, next(numbers))
+        offsets = next(numbers) if self.pad else None
+        flips = next(numbers) if self.flip else None
+        if offsets is not None:
+            images = pad_and_crop(images, self.pad, offsets, flips)
+        elif flips is not None:
+            images = flip(images, flips)
         images = images.contiguous(memory_format=torch.channels_last)
         return Batch(images, self.labels[indices])
 

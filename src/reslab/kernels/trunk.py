@@ -56,6 +56,8 @@ class TrunkLayer:
 class Trunk:
     """The layers of a trunk with the memory for their activations.
 
+    Their tensors may be changed in place, but not replaced.
+
     Every forward pass replaces the activations, so a backward pass must belong to the last forward
     pass. The bits of a pass do not depend on the number of threads.
     """
@@ -74,6 +76,7 @@ class Trunk:
             assert conv.weight.is_contiguous(memory_format=torch.channels_last)
             assert all(tensor.dtype == torch.float32 for tensor in conv.tensors)
         self.weights = [weight for conv in self.convs for weight in conv.weights]
+        self.addresses = pointers([tensor for conv in self.convs for tensor in conv.tensors])
         described = [
             number
             for layer in layers
@@ -111,9 +114,8 @@ class TrunkFunction(torch.autograd.Function):
         ctx: Any, trunk: Trunk, images: Tensor, momentum: float, epsilon: float, *weights: Tensor
     ) -> Tensor:
         features = images.new_empty(len(images), WIDTHS[-1])
-        tensors = [tensor for conv in trunk.convs for tensor in conv.tensors]
         trunk.library.trunk_forward(
-            trunk.handle, POINTER(images.data_ptr()), len(images), pointers(tensors),
+            trunk.handle, POINTER(images.data_ptr()), len(images), trunk.addresses,
             ctypes.c_double(momentum), ctypes.c_double(epsilon), POINTER(features.data_ptr()),
         )  # fmt: skip
         trunk.passes += 1
