@@ -20,6 +20,7 @@ from reslab.runtime.events import Event
 from reslab.runtime.files import sha256_of
 from reslab.training.classification import ClassificationTask
 from reslab.training.engine import Engine, new_engine, update_of
+from reslab.training.probe import ProbeTarget, probe
 from reslab.training.recipe import Recipe
 from reslab.training.run import Interrupted
 from reslab.training.train import train
@@ -222,3 +223,17 @@ def test_a_run_without_the_entry_was_made_by_pytorch(tmp_path: Path) -> None:
     notes: list[Event] = []
     train(native_recipe("engine=auto"), tmp_path / "run", on_event=notes.append)
     assert not [note for note in notes if "bit-exact" in note.get("text", "")]
+
+
+def test_a_plan_measures_the_kernels() -> None:
+    """Its updates do not call the network, only the trunk in C++."""
+
+    def fail(module: torch.nn.Module, inputs: object) -> None:
+        raise AssertionError("PyTorch computes the network")
+
+    learner = task(*NATIVE)
+    learner.net.register_forward_pre_hook(fail)
+    lines: list[str] = []
+    measured = probe(ProbeTarget(learner, 1, 1, 1, lambda most: most, None), 1, lines.append)
+    assert lines[0].startswith("engine: native")
+    assert measured.together > 0

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from reslab.recipes import recipe
 from reslab.runtime.device import Device
+from reslab.training.engine import Engine
 from reslab.training.optimizer import AuthorsSGD, build_sgd
 from reslab.training.probe import ProbeTarget, measure_updates, probe, rate
 from reslab.training.recipe import Recipe
@@ -74,7 +75,7 @@ def test_updates_are_measured_within_the_time(
         clock.now += wait
         return [torch.ones(1, 1)] * 4
 
-    pace = measure_updates(cast(Task, slow), prepare, most, SECONDS, clock)
+    pace = measure_updates(cast(Task, slow), Engine(), prepare, most, SECONDS, clock)
     assert (pace.busy, pace.waiting) == pytest.approx((4 * share, wait))
     assert (slow.trained, pace.whole) == (trained, whole)
     assert clock.now <= max(SECONDS, share + wait)

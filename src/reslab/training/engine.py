@@ -11,7 +11,7 @@ from reslab.runtime.device import Device
 from reslab.runtime.events import Log
 from reslab.training.classification import ClassificationTask
 from reslab.training.graph import update_of as torch_update
-from reslab.training.loop import Observer, Update
+from reslab.training.loop import Observer, Prepare, Update, eager_update_of
 from reslab.training.native import lacking, native_net, native_update
 from reslab.training.recipe import Recipe, RunRecipe
 from reslab.training.task import Task
@@ -87,12 +87,21 @@ def kernels_for(device: Device, log: Log) -> Kernels:
     return load_kernels(instructions_for(device.precision), log)
 
 
-def update_of(task: Task, engine: Engine, observer: Observer | None, log: Log) -> Update:
-    """Return the update that the engine makes."""
+def update_of(
+    task: Task,
+    engine: Engine,
+    observer: Observer | None,
+    log: Log,
+    prepare: Prepare | None = None,
+) -> Update:
+    """Return the update that the engine makes.
+
+    If `prepare` replaces the task's, for measurements, the update of PyTorch is eager.
+    """
     if engine.kernels is None:
-        return torch_update(task, observer, log)
+        return eager_update_of(task, prepare) if prepare else torch_update(task, observer, log)
     assert isinstance(task, ClassificationTask)
     assert isinstance(task.net, ResNet)
     assert isinstance(task.loader, InMemoryLoader)
     share, side = task.recipe.batch_size // task.recipe.virtual_gpus, task.loader.images.shape[-1]
-    return native_update(task, native_net(task.net, engine.kernels, side, share))
+    return native_update(task, native_net(task.net, engine.kernels, side, share), prepare)

@@ -21,6 +21,8 @@ from reslab.training.task import Task
 Update = Callable[[Any, float], Tensor]
 # An update at the optimizer's current rate: from the draws of a mini-batch to the same table.
 Step = Callable[[Any], Tensor]
+# Return this process's shares of the mini-batch with the given draws, one per virtual GPU.
+Prepare = Callable[[Any], Sequence[Any]]
 # Look at a network between backward and step, when `.grad` holds the gradient of the mean loss over
 # all shares. The number is the update's, counted from 1 as in the log.
 Observer = Callable[[int, nn.Module], None]
@@ -54,7 +56,7 @@ def training_steps(
 
 
 def eager_update(
-    prepare: Callable[[Any], Sequence[Any]],
+    prepare: Prepare,
     loss: Callable[[Any], tuple[Tensor, Tensor]],
     optimizer: Optimizer,
     norms: Sequence[nn.BatchNorm2d] = (),
@@ -80,7 +82,7 @@ def at_rate(step: Step, set_rate: Callable[[float], None]) -> Update:
 
 
 def eager_step(
-    prepare: Callable[[Any], Sequence[Any]],
+    prepare: Prepare,
     loss: Callable[[Any], tuple[Tensor, Tensor]],
     optimizer: Stepper,
     norms: Sequence[nn.BatchNorm2d] = (),
@@ -129,7 +131,7 @@ def eager_step(
 
 def eager_update_of(
     task: Task,
-    prepare: Callable[[Any], Sequence[Any]] | None = None,
+    prepare: Prepare | None = None,
     observer: Observer | None = None,
 ) -> Update:
     """Return the eager update for a task; batch norm in evaluation mode is left unchanged."""

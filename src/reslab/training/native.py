@@ -22,7 +22,7 @@ from reslab.models.layers import ConvBN, Projection
 from reslab.models.parts import BatchNorm
 from reslab.models.resnet import Block, ResNet
 from reslab.training.classification import ClassificationTask
-from reslab.training.loop import Update, eager_update
+from reslab.training.loop import Prepare, Update, eager_update
 
 
 def lacking(task: ClassificationTask) -> str | None:
@@ -102,13 +102,20 @@ class NativeNet:
         return products.sum(-1) + self.net.fc.bias
 
 
-def native_update(task: ClassificationTask, native: NativeNet) -> Update:
-    """Return the eager update with the kernels in place of the network."""
+def native_update(
+    task: ClassificationTask, native: NativeNet, prepare: Prepare | None = None
+) -> Update:
+    """Return the eager update with the kernels in place of the network.
+
+    `prepare` may replace the task's.
+    """
 
     def loss(share: Batch) -> tuple[Tensor, Tensor]:
         return task.loss_of(native(share.images), share)
 
-    return eager_update(task.prepare, loss, task.optimizer, native.norms, task.device.processes)
+    return eager_update(
+        prepare or task.prepare, loss, task.optimizer, native.norms, task.device.processes
+    )
 
 
 def native_net(net: ResNet, kernels: Kernels, side: int, batch: int) -> NativeNet:

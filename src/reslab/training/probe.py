@@ -12,7 +12,8 @@ import torch
 
 from reslab.data.loader import EncodedLoader
 from reslab.runtime.events import Log
-from reslab.training.loop import eager_update_of, training_steps
+from reslab.training.engine import Engine, new_engine, update_of
+from reslab.training.loop import Prepare, training_steps
 from reslab.training.recipe import Recipe
 from reslab.training.schedule import Schedule
 from reslab.training.task import Task
@@ -102,8 +103,9 @@ def probe(
     """
     task = run.task
     size = task.recipe.batch_size
+    engine = new_engine(task, None, log)
     log(f"measuring training, for up to {TRAINING:g} s")
-    trained = measure_updates(task, task.prepare, iterations, TRAINING, clock)
+    trained = measure_updates(task, engine, task.prepare, iterations, TRAINING, clock)
     if not trained.whole:
         log(
             f"one iteration takes about {trained.seconds:.0f} s: measured on one virtual GPU's part"
@@ -113,7 +115,7 @@ def probe(
         log(f"measuring the network alone, for up to {NETWORK:g} s")
         same = task.prepare(task.draws(0))
         few = max(iterations // 4, 1)
-        network = measure_updates(task, lambda draws: same, few, NETWORK, clock).busy
+        network = measure_updates(task, engine, lambda draws: same, few, NETWORK, clock).busy
     images = reading = None
     if run.reads is not None:
         log(f"measuring the preparation of images, for up to {PREPARING:g} s")
@@ -147,11 +149,7 @@ class Pace:
 
 
 def measure_updates(
-    task: Task,
-    prepare: Callable[[Any], Sequence[Any]],
-    most: int,
-    seconds: float,
-    clock: Clock,
+    task: Task, engine: Engine, prepare: Prepare, most: int, seconds: float, clock: Clock
 ) -> Pace:
     """Time at most `most` iterations, for about `seconds`, after a warm-up if that is short.
 
@@ -168,7 +166,7 @@ def measure_updates(
         shares = len(prepared)
         return prepared[:used]
 
-    update = eager_update_of(task, prepare_some)
+    update = update_of(task, engine, None, lambda text: None, prepare_some)
     steps = training_steps(update, task.draws, Schedule(task.recipe), itertools.count())
 
     def measure(count: int) -> Pace:
