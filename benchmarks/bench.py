@@ -26,13 +26,13 @@ HERE = Path(__file__).parent
 SECTIONS = {
     "start": 100,
     "training": 150,
-    "resnet50": 150,
+    "resnet50": 200,
     "evaluation": 90,
     "loader": 90,
     "memory": 150,
     "detection": 90,
 }
-SECONDS = 600  # of the whole run; two idle cores need about seven minutes
+SECONDS = 600  # of the whole run
 WIDTHS = (56, 15, 44, 9, 22, 42, 0)
 
 

@@ -30,7 +30,7 @@ from rows import Row, alternate, compare, path_of, print_rows
 from training import BATCH, MEAN, STD, WORKERS, PlainDataset, normalised, random_images
 
 IMAGES = {20: 5_000, 110: 1_000}  # by depth
-SECONDS = 20
+SECONDS = 12
 
 
 def errors_with_loader(net: nn.Module, images: ImagesInMemory) -> int:

@@ -38,7 +38,7 @@ from rows import Row, alternate, apart, compare, path_of, print_rows
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 ITERATIONS = {20: 8, 56: 4, 110: 3}  # timed in each turn, by depth
 WARM_UP = 1  # iterations of each turn that are not timed
-SECONDS = {20: 15, 56: 20, 110: 25}
+SECONDS = {20: 15, 56: 15, 110: 20}
 BATCH, WORKERS = 128, min(usable_cores(), 4)  # 4 as published, if there are as many cores
 
 
