@@ -4,6 +4,7 @@ import warnings
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 
 from reslab.data.decode import BadImage
 from reslab.data.digits import load_digits
-from reslab.evaluation.predict import Prediction, Predictor, load_predictor
+from reslab.evaluation import predict
+from reslab.evaluation.predict import BATCH_IMAGES, Prediction, Predictor, load_predictor
 from reslab.evaluation.scoring import resize_to_sizes
 from reslab.evaluation.views import TenCrop
 from reslab.models.config import ResNetConfig, cifar_config, imagenet_config
@@ -284,6 +286,36 @@ def test_large_images_do_not_wait_for_the_whole_list() -> None:
     answers = colours().each(endless(), top=1)
     assert all(isinstance(answer, list) for answer in islice(answers, 100))
     assert read < 300
+
+
+def test_the_next_images_are_decoded_while_the_network_computes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    computing, decoded, seen = Event(), Event(), []
+
+    def load(image: np.ndarray) -> np.ndarray:
+        if image[0, 0, 0] >= BATCH_IMAGES:  # not in the first batch
+            assert computing.wait(timeout=10)
+            decoded.set()
+        return image
+
+    class Waiting(Brightness):
+        def forward(self, images: Tensor) -> Tensor:
+            computing.set()
+            seen.append(decoded.wait(timeout=10))
+            return super().forward(images)
+
+    monkeypatch.setattr(predict, "load_image", load)
+    model = Model(Waiting(), COLOURS, minus_mean(torch.zeros(3, 1, 1)), {}, [])
+    images = [plain(number, 0, 0) for number in range(3 * BATCH_IMAGES)]
+    answers = Predictor(model).each(images, top=3)
+    first = next(answers)
+    assert seen == [True]
+    rest = [answer for answer in answers if isinstance(answer, list)]
+    assert len(rest) == len(images) - 1
+    assert isinstance(first, list)
+    red = [next(p.probability for p in answer if p.name == "red") for answer in [first, *rest]]
+    assert red == sorted(red)  # in order: each image is redder than the one before
 
 
 @pytest.fixture(scope="module")

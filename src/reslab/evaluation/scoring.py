@@ -22,13 +22,13 @@ ResizedViews = dict[int | None, Tensor]
 
 # index ranges are fixed, so that results do not depend on the device or the process that
 # evaluates a range
-RANGE_IMAGES = 250  # for small images
+RANGE_IMAGES = 256  # for small images
 RANGE_FILES = 64  # for photographs, which are large
 # Pixels per forward pass. On a CPU, the activations for small images should stay in its cache;
 # with larger images, more must share the time that it takes to read the weights.
 GPU_PIXELS = RANGE_FILES * 224 * 224
 CPU_PIXELS = 16 * 224 * 224
-SMALL_CPU_PIXELS = 50 * 32 * 32
+SMALL_CPU_PIXELS = 32 * 32 * 32
 SMALL_IMAGE = 64 * 64  # pixels
 ENSEMBLE_ROWS = 10_000  # rows of scores averaged at a time
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from reslab.models.layers import ConvBN, Net, channels_last
 from reslab.models.model_file import Model
@@ -141,11 +141,18 @@ def restore_initial_scale(net: nn.Module) -> None:
         norm.running_var.copy_((norm.running_var + norm.eps) * scale**2 - norm.eps)
 
 
+@torch.no_grad()
 def fold_batchnorm(net: Net) -> Net:
     """Return a copy for inference, with batch norm folded into the convolutions."""
-    net = copy.deepcopy(net).eval()
+    weights = [layer.conv.weight for layer, _ in convs_with_norm(net)]
+    net = copy.deepcopy(net, {id(weight): weight for weight in weights}).eval()
     for layer, norm in convs_with_norm(net):
-        layer.conv = fuse_conv_bn_eval(layer.conv, norm)
+        mean, variance = norm.running_mean, norm.running_var
+        assert mean is not None
+        assert variance is not None
+        layer.conv.weight, layer.conv.bias = fuse_conv_bn_weights(  # replaces the shared weight
+            layer.conv.weight, layer.conv.bias, mean, variance, norm.eps, norm.weight, norm.bias
+        )
         layer.norm = nn.Identity()  # pyrefly: ignore[bad-assignment]
     return net.requires_grad_(False)
 
