@@ -1,4 +1,5 @@
-// Vectors of fp32 numbers, and the two arithmetics of a trunk: fp32, or bf16 products with fp32 sums.
+// Vectors of fp32 numbers, and the two arithmetics of a trunk: fp32, or bf16 products with fp32
+// sums.
 //
 // All code above this file is written once for both. It sees numbers as `Stored` (in memory),
 // `Vector` (LANES sums) and `Operand` (a factor of products). One `multiply_add` multiplies GROUP
@@ -88,9 +89,9 @@ INLINE Vector multiply_add(Vector sum, Operand a, Operand b) {
 
 #endif
 
-// Memory that is needed soon. A pass works on one image at a time, all of it in the L2 cache; while
-// it computes, it fetches what the next step reads, a few cache lines a tile. The processor does not
-// do that by itself: each image is a new place in six maps.
+// Memory that is needed soon. A pass works on one image at a time, all of it in the L2 cache. While
+// it computes, it fetches the input of the next step, a few cache lines per tile. The processor
+// does not do that by itself: each image is a new place in six maps.
 class Ahead {
 public:
     INLINE_MEMBER void add(const Stored* from, size_t count) {

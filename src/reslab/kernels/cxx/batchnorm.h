@@ -1,8 +1,8 @@
 // Batch norm in training mode: statistics, forward map, and gradient, for at most 64 channels.
 //
-// The passes over maps belong to the convolutions before and after; here is what is done once a
-// channel, in double precision. Numbers are centred before they are scaled, so no digits are lost
-// where the mean is large.
+// The passes over maps belong to the convolutions before and after; this file has the work that is
+// done once per channel, in double precision. Numbers are centred before they are scaled, so no
+// digits are lost where the mean is large.
 #pragma once
 
 #include <cmath>
@@ -34,7 +34,8 @@ struct Norm {
         }
     }
 
-    // Set the backward map from the sums of g and g (z - mean); write the gradients of both weights.
+    // Set the backward map from the sums of g and g (z - mean), and write the gradients of gamma
+    // and beta.
     void set_backward(const double* g, const double* gz, int channels, double count,
                       float* gamma_gradient, float* beta_gradient) {
         for (int c = 0; c < channels; c++) {

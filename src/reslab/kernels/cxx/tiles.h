@@ -1,8 +1,8 @@
 // Convolution tiles: the sums of a few pixels times a few vectors of output channels, in registers.
 //
 // Maps are NHWC. Inputs have a border of one zero pixel, so no tile asks where it is. Weights are
-// packed as [block of VECTORS * LANES output channels][tap][input channel / GROUP][output channel of
-// the block][GROUP], in the order in which a tile reads them.
+// packed in the order in which a tile reads them: [block of VECTORS * LANES output channels][tap]
+// [input channel / GROUP][output channel of the block][GROUP].
 #pragma once
 
 #include <cstddef>
@@ -64,8 +64,8 @@ INLINE void multiply_run(Vector* sums, const Stored* pixel, const Tap* taps) {
 
 // The weight gradient of CHANNELS input channels times one vector of output channels, added up over
 // a row of output pixels (in bf16: over a pair of rows, whose numbers are interleaved). `x` points
-// to the first real pixel of the input row for stride 1, one pixel earlier for stride 2; `dz` to the
-// border pixel before the row. A step between pixels is IN or OUT times GROUP numbers.
+// to the first real pixel of the input row for stride 1, one pixel earlier for stride 2; `dz`
+// points to the border pixel before the row. A step between pixels is IN or OUT times GROUP numbers.
 template <int IN, int OUT, int CHANNELS, int STRIDE, int KERNEL>
 INLINE void gradient_row(Vector* sums, const Stored* x, const Stored* dz, int width) {
     constexpr int STEP = OUT * GROUP, IN_STEP = IN * GROUP;

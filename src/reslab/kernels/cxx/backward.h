@@ -1,0 +1,136 @@
+// The backward passes over all images: one for each node.
+#pragma once
+
+#include "forward.h"
+#include "weight_gradient.h"
+
+// What follows the gradient of `a` of a node, see `InputGradient`.
+static InputGradient gradient_of(Trunk& trunk, size_t number, size_t image, const Stored* a,
+                                 int chunk) {
+    const Node& node = trunk.nodes[number];
+    InputGradient to{};
+    to.g = trunk.g_of(number, image);
+    to.a = a;
+    if (number + 2 < trunk.nodes.size() && trunk.nodes[number + 2].shortcut == UNWEIGHTED) {
+        to.skip = trunk.g_of(number + 2, image);
+        to.halved = trunk.nodes[number + 2].side != node.side;
+    }
+    to.z = node.z + image * node.plain();
+    to.mean = node.conv.norm.mean;
+    if (node.shortcut == PROJECTION) {
+        to.projected = node.projected + image * node.plain();
+        to.projected_mean = node.projection.norm.mean;
+    }
+    to.sums = trunk.sums_of(chunk);
+    return to;
+}
+
+// `a` of one image after the forward pass.
+static const Stored* recall(const Trunk& trunk, int number, size_t image,
+                            const Workspace& workspace) {
+    if (trunk.nodes[number].kept()) return trunk.a_of(number, image, workspace);
+    return activate(trunk, number, image, workspace);
+}
+
+// The gradient of the last node from that of the pooled features.
+static void unpool(Trunk& trunk, const float* features) {
+    const size_t last = trunk.nodes.size() - 1;
+    const int side = trunk.nodes[last].side, channels = trunk.nodes[last].channels;
+    trunk.for_each_image([&](int image, int chunk, Workspace& workspace) {
+        const Stored* a = recall(trunk, last, image, workspace);
+        const InputGradient to = gradient_of(trunk, last, image, a, chunk);
+        for (int c = 0; c < channels; c += LANES) {
+            const Vector number =
+                load_fp32(features + size_t(image) * channels + c) / float(side * side);
+            for (int y = 0; y < side; y++) {
+                ChannelSums sums(to, c);
+                for (int x = 0; x < side; x++) sums.finish(number, y, x, side, channels, true);
+                sums.add();
+            }
+        }
+    });
+}
+
+// The gradient of a convolution's output, into a padded map, from that of its batch norm's output.
+template <int CHANNELS>
+static void norm_gradient(const Norm& norm, int side, const Stored* g, const Stored* z,
+                          Stored* dz) {
+    dz += first_pixel(side, CHANNELS);
+    for (int y = 0; y < side; y++)
+        for (int x = 0; x < side; x++, g += CHANNELS, z += CHANNELS)
+            UNROLL for (int c = 0; c < CHANNELS; c += LANES)
+                store(dz + y * row_step(side, CHANNELS) + x * CHANNELS + c,
+                      Backward(norm, c)(load(g + c), load(z + c)));
+}
+
+// dz of one image, and its part of the weight gradient.
+template <int KERNEL, int IN, int OUT>
+static void output_gradient(const Conv& conv, const Stored* x, const Stored* g, const Stored* z,
+                            Stored* dz, float* weight_sums, Stored* scratch, Ahead ahead = {}) {
+    constexpr int STRIDE = IN == 4 || IN == OUT ? 1 : 2;
+    norm_gradient<OUT>(conv.norm, conv.side, g, z, dz);
+    weight_gradient<IN, OUT, STRIDE, KERNEL>(conv.side, x, dz, weight_sums, scratch, ahead);
+}
+
+static void write_weight_gradient(Trunk& trunk, const Conv& conv, const float* sums,
+                                  float* gradient) {
+    const int channels = gradient_channels(conv.in, conv.kernel), blocks = conv.in / channels;
+#pragma omp parallel for schedule(static) num_threads(trunk.threads)
+    for (int block = 0; block < conv.kernel * blocks; block++)
+        reduce_weight_gradient(conv, sums, trunk.chunks(), block / blocks,
+                               block % blocks * channels, gradient);
+}
+
+static void set_backward(Conv& conv, const double* g, const double* gz, int images,
+                         const Gradients& gradients) {
+    conv.norm.set_backward(g, gz, conv.out, double(images) * conv.pixels(), gradients.gamma,
+                           gradients.beta);
+}
+
+// From the gradient of node `number`: those of its weights, and of the node before with its norms.
+static void backward_pass(Trunk& trunk, size_t number) {
+    Node& node = trunk.nodes[number];
+    const Node& input = trunk.nodes[number - 1];
+    const Conv& conv = node.conv;
+    Node* beside = number + 1 < trunk.nodes.size() ? &trunk.nodes[number + 1] : nullptr;
+    if (beside && beside->shortcut != PROJECTION) beside = nullptr;
+    const size_t size = conv.weights(), projected_size = beside ? beside->projection.weights() : 0;
+    trunk.for_each_image([&](int image, int chunk, Workspace& workspace) {
+        float* sums = trunk.weight_sums[0] + chunk * size;
+        float* projected_sums = trunk.weight_sums[1] + chunk * projected_size;
+        if (image % CHUNK == 0) {
+            std::fill_n(sums, size, 0.f);
+            std::fill_n(projected_sums, projected_size, 0.f);
+        }
+        Stored *dz = workspace.dz[trunk.stage(node)], *projected_dz = dz + node.padded();
+        const Stored* x = recall(trunk, number - 1, image, workspace);
+        const size_t place = image * node.plain();
+        Ahead ahead_here, ahead_next;
+        InputGradient to{};
+        if (number > 1) {
+            to = gradient_of(trunk, number - 1, image, x, chunk);
+            if (input.kept()) ahead_here.add(to.z, input.plain());
+            if (to.skip) ahead_here.add(to.skip, trunk.nodes[number + 1].plain());
+        }
+        if (image + 1 < trunk.images) {
+            ahead_next.add(trunk.g_of(number, image + 1), node.plain());
+            ahead_next.add(node.z + place + node.plain(), node.plain());
+            if (input.kept()) ahead_next.add(x + input.padded(), input.padded());
+            else ahead_next.add(input.z + (image + 1) * input.plain(), input.plain());
+        }
+        with_channels(conv, [&](auto in, auto out) {
+            output_gradient<3, in, out>(conv, x, trunk.g_of(number, image), node.z + place, dz,
+                                        sums, workspace.scratch, ahead_here);
+            if (number == 1) return;
+            if constexpr (in >= LANES) {
+                if (beside)
+                    output_gradient<1, in, out>(
+                        beside->projection, x, trunk.g_of(number + 1, image),
+                        beside->projected + place, projected_dz, projected_sums,
+                        workspace.scratch);
+                input_gradient<in, out>(conv, dz, beside ? &beside->projection : nullptr,
+                                        projected_dz, to, ahead_next);
+            }
+        });
+    });
+}
