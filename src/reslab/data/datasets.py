@@ -14,6 +14,7 @@ from torch import Tensor
 from reslab.data.class_names import ClassIndex
 from reslab.data.decode import BadImage, load_image
 
+SUMMED = 500  # images summed at a time
 PREFETCHED = 512  # number of images fetched ahead of reading
 
 
@@ -230,7 +231,10 @@ def draw_validation(
 
 def pixel_mean(images: Tensor) -> Tensor:
     """Return the mean image, [N, 3, H, W] -> [3, H, W], computed from exact integer sums."""
-    return images.sum(0, dtype=torch.int64).double().div(len(images)).float()
+    total = torch.zeros(images.shape[1:], dtype=torch.int64, device=images.device)
+    for some in images.split(SUMMED):
+        total += some.sum(0, dtype=torch.int64)  # torch converts all that it sums at once
+    return total.double().div(len(images)).float()
 
 
 def align_labels(train: EncodedImages, test: EncodedImages) -> EncodedImages:
