@@ -168,7 +168,7 @@ def pooling(path: str, rng: torch.Generator) -> Iterator[Row]:
 
 
 @torch.no_grad()
-def image(path: str, rng: torch.Generator) -> Iterator[Row]:
+def image(device: Device, rng: torch.Generator) -> Iterator[Row]:
     """Compare an image from bytes to detections, in fp32.
 
     The weights are random, with batch-norm statistics of this image so that activations stay in
@@ -204,7 +204,7 @@ def image(path: str, rng: torch.Generator) -> Iterator[Row]:
     difference = abs(one.scores[0] - other.scores[0]).item() / one.scores[0].item()
     yield compare(
         f"detection on {TRUNK}, an image of {HEIGHT} x {WIDTH}", "s", reslab=times["reslab"],
-        peer=EAGER, other=times[EAGER], path=path,
+        peer=EAGER, other=times[EAGER], path=path_of(device, ready.net),
         check=f"{len(one)} and {len(other)} objects, best scores {apart(difference)}",
     )  # fmt: skip
 
@@ -258,11 +258,12 @@ def updates(device: Device) -> Iterator[Row]:
 
 def rows() -> Iterator[Row]:
     device = setup_device()
-    path = path_of(replace(device, precision="fp32"))
+    exact = replace(device, precision="fp32")
+    path = path_of(exact)
     rng = torch.Generator().manual_seed(0)
     yield from suppression(path, rng)
     yield from pooling(path, rng)
-    yield from image(path, rng)
+    yield from image(exact, rng)
     yield from updates(device)
 
 

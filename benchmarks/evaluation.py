@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from peers import plain_cifar, with_weights_of
 from reslab import evaluate
 from reslab.data.datasets import ImagesInMemory
+from reslab.evaluation.fuse import model_for_inference
 from reslab.evaluation.predict import Predictor
 from reslab.evaluation.report import Report
 from reslab.models.batchnorm import recompute_statistics
@@ -25,7 +26,7 @@ from reslab.models.layers import channels_last
 from reslab.models.model_file import Model
 from reslab.models.preprocessing import Preprocessing
 from reslab.models.resnet import build_resnet
-from reslab.runtime.device import setup_device
+from reslab.runtime.device import Device, setup_device
 from rows import Row, alternate, compare, path_of, print_rows
 from training import BATCH, MEAN, STD, WORKERS, PlainDataset, normalised, random_images
 
@@ -49,7 +50,7 @@ def errors_in_memory(net: nn.Module, images: Tensor, labels: Tensor) -> int:
 
 
 @torch.no_grad()
-def rows_of(depth: int, path: str) -> Iterator[Row]:
+def rows_of(depth: int, device: Device) -> Iterator[Row]:
     """Compare the loops on one network; they must count the same errors."""
     images = random_images(IMAGES[depth])
     inputs = normalised(images.images.float() / 255)
@@ -78,6 +79,7 @@ def rows_of(depth: int, path: str) -> Iterator[Row]:
         errors[name] = loops[name]()
         return len(images) / (time.perf_counter() - start)
 
+    path = path_of(device, model_for_inference(predictor.model).net)
     speeds = alternate({name: partial(turn, name) for name in loops}, SECONDS)
     for peer in list(loops)[1:]:
         yield compare(
@@ -88,9 +90,9 @@ def rows_of(depth: int, path: str) -> Iterator[Row]:
 
 
 def rows() -> Iterator[Row]:
-    path = path_of(setup_device("fp32"))
+    device = setup_device("fp32")
     for depth in IMAGES:
-        yield from rows_of(depth, path)
+        yield from rows_of(depth, device)
 
 
 if __name__ == "__main__":

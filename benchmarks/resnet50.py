@@ -8,7 +8,6 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +15,6 @@ from torch import Tensor, nn
 
 from peers import plain_resnet50, with_weights_of
 from reslab.evaluation.fuse import model_for_inference
-from reslab.kernels.inference import FusedConv
 from reslab.models.batchnorm import convs_with_norm, in_bf16, recompute_statistics
 from reslab.models.config import config_named
 from reslab.models.layers import channels_last
@@ -166,12 +164,6 @@ def like_trained() -> ResNet:
     return net
 
 
-def path_of_model(model: Model, device: Device, precision: Literal["fp32", "bf16"]) -> str:
-    fused = any(isinstance(module, FusedConv) for module in model.net.modules())
-    path = path_of(replace(device, precision=precision))
-    return f"{path}, fused convolutions" if fused else path
-
-
 @torch.no_grad()
 def inference(device: Device) -> Iterator[Row]:
     """Compare one image at a time and 16, in fp32, then 16 in bf16 if the processor has it.
@@ -182,7 +174,7 @@ def inference(device: Device) -> Iterator[Row]:
     plain = with_weights_of(net, plain_resnet50()).eval()
     last = channels_last(copy.deepcopy(plain))
     trained = Model(net, tuple(map(str, range(CLASSES))), preprocessing(), {}, [])
-    model = model_for_inference(trained)
+    model, exact = model_for_inference(trained), replace(device, precision="fp32")
     for batch in PASSES:
         example = prepared(random_images(batch)[0])
         peers: dict[str, Forward | None] = {
@@ -194,7 +186,7 @@ def inference(device: Device) -> Iterator[Row]:
             peers[ORT] = onnx_runtime(plain, example)
         if batch == 16:
             peers["torch.compile, frozen"] = compiled(copy.deepcopy(plain), example)
-        what, path = f"inference of ResNet-50, batch {batch}", path_of_model(model, device, "fp32")
+        what, path = f"inference of ResNet-50, batch {batch}", path_of(exact, model.net)
         yield from inference_rows(batch, what, model, peers, path)
     if device.precision == "bf16":
         model = model_for_inference(in_bf16(trained))
@@ -205,7 +197,7 @@ def inference(device: Device) -> Iterator[Row]:
         }
         what, path = (
             "inference of ResNet-50 in bf16, batch 16",
-            path_of_model(model, device, "bf16"),
+            path_of(device, model.net),
         )
         yield from inference_rows(16, what, model, peers, path)
 

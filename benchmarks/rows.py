@@ -10,7 +10,9 @@ from statistics import median
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from torch import nn
 
+from reslab.kernels.inference import FusedConv
 from reslab.runtime.device import Device
 
 ROUNDS = 5
@@ -102,10 +104,12 @@ def seconds_of(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def path_of(device: Device) -> str:
-    """Return the precision, the instruction set of torch's kernels, and the number of threads."""
+def path_of(device: Device, net: nn.Module | None = None) -> str:
+    """Return the precision, torch's kernels, the threads, and whether `net` has fused layers."""
     kernels = torch.backends.cpu.get_cpu_capability()
-    return f"{device.precision}, {kernels}, {threads()}"
+    fused = net is not None and any(isinstance(layer, FusedConv) for layer in net.modules())
+    path = f"{device.precision}, {kernels}, {threads()}"
+    return f"{path}, fused convolutions" if fused else path
 
 
 def threads() -> str:
