@@ -1,5 +1,6 @@
 """Trained weights from elsewhere reproduce their published errors."""
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from reslab.data.cifar10 import load_cifar10
 from reslab.data.class_list import read_class_list
 from reslab.data.datasets import ImagesInMemory
 from reslab.data.folder import open_whole_folder
+from reslab.evaluation.fuse import model_for_inference
 from reslab.evaluation.predict import match_classes
 from reslab.evaluation.report import Report, build_report, classify, score_set
 from reslab.evaluation.scoring import Scores, ensemble
@@ -64,14 +66,28 @@ def cifar10_test(real_cifar10: Path) -> ImagesInMemory:
 
 
 @pytest.fixture(scope="module")
-def scores_of_20(cifar10_test: ImagesInMemory, shared: Path) -> Scores:
-    model = import_model(shared / "weights" / "resnet20-12fca82f.th", "resnet20").model
-    return score_set(model, cifar10_test, OneCrop())
+def akamasters_20(shared: Path) -> Model:
+    return import_model(shared / "weights" / "resnet20-12fca82f.th", "resnet20").model
+
+
+@pytest.fixture(scope="module")
+def scores_of_20(cifar10_test: ImagesInMemory, akamasters_20: Model) -> Scores:
+    return score_set(model_for_inference(akamasters_20), cifar10_test, OneCrop())
 
 
 def test_akamasters_20_layers_have_their_published_error(cifar10_test, scores_of_20) -> None:
     report = build_report(scores_of_20, cifar10_test, "one-crop")
     assert (report.n, report.top1_error) == (10_000, 8.27)
+
+
+@torch.no_grad()
+def test_fused_logits_are_as_close_to_float64_as_others(cifar10_test, akamasters_20) -> None:
+    model, images = akamasters_20, cifar10_test.images[:200]
+    exact = deepcopy(model.net).double()(model.preprocessing(images).double())
+    plain = (model(images) - exact).abs().max()
+    fused = (model_for_inference(model)(images) - exact).abs().max()
+    assert fused < plain + 1e-5
+    assert fused < 1e-6 * exact.abs().max()  # single precision
 
 
 @pytest.mark.slow

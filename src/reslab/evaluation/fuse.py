@@ -15,9 +15,9 @@ from reslab.models.resnet import Block, ResNet
 
 
 def model_for_inference(model: Model) -> Model:
-    """Return a model that computes the same logits, up to rounding, in less time.
+    """Return a faster version of a model, whose logits are the same up to rounding.
 
-    Its network cannot be trained. A network of the user's own is returned as it is.
+    Its network cannot be trained. A model with a network of the user's own is returned unchanged.
     """
     return replace(model, net=net_for_inference(model.net)) if is_of_blocks(model) else model
 
@@ -28,9 +28,9 @@ def is_of_blocks(model: Model) -> bool:
 
 
 def net_for_inference(net: Net) -> Net:
-    """Return a copy of a ResNet, or of a detector, that computes its outputs in less time.
+    """Return a faster copy of a ResNet, or of a detector's network, for inference.
 
-    Batch norm is folded into the convolutions. On a CPU, they also include additions and ReLU.
+    Batch norm is folded into the convolutions; on a CPU, so are residual additions and ReLU.
     """
     net = channels_last(fold_batchnorm(net))
     weight = next(net.parameters())
@@ -40,7 +40,7 @@ def net_for_inference(net: Net) -> Net:
 
 
 class InferenceCache:
-    """The version of a network for inference, made when needed, and again if its weights change."""
+    """Keep a network's version for inference, and rebuild it when the network's weights change."""
 
     def __init__(self) -> None:
         self.versions: object = None
@@ -56,7 +56,7 @@ class InferenceCache:
 
 
 def fuse_children(module: nn.Module) -> None:
-    """Replace the blocks and the stem inside a module by faster ones."""
+    """Replace the stem and the blocks in a module with faster versions."""
     for name, child in list(module.named_children()):
         if isinstance(child, Block):
             if is_folded(child):
@@ -75,7 +75,7 @@ def is_folded(module: nn.Module) -> bool:
 
 
 def fuse_layers(layers: Iterable[nn.Module]) -> list[nn.Module]:
-    """Return the same function, in evaluation mode, with each ReLU part of its convolution."""
+    """Merge each ReLU into the convolution before it, and drop random layers, which are off."""
     nested = (layer if isinstance(layer, nn.Sequential) else [layer] for layer in layers)
     flat = [layer for group in nested for layer in group if not isinstance(layer, RandomLayer)]
     fused: list[nn.Module] = []

@@ -28,7 +28,7 @@ def can_fuse(dtype: torch.dtype, device: torch.device) -> bool:
 
 
 class FusedConv(nn.Module):
-    """A convolution with a copy of the weights of `conv`, optionally with ReLU; no gradients.
+    """A convolution with the weights of `conv`, optionally with ReLU; without gradients.
 
     [B, c_in, H, W] -> [B, c_out, h, w]
     """
