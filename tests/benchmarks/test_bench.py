@@ -1,6 +1,9 @@
 """`make bench`: rows are printed and stored as they come; a section may fail or take too long."""
 
 import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,10 +14,12 @@ from rows import compare
 
 ROW = compare("w", "s", reslab=[1.0], peer="p", other=[2.0], path="fp32", check="equal")
 SLOW = f"""
-import subprocess, sys, time
+import os, subprocess, sys, time
 print({ROW.model_dump_json()!r}, flush=True)
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-open("child", "w").write(str(child.pid))
+with open("pid", "w") as file:
+    file.write(str(child.pid))
+os.rename("pid", "child")
 time.sleep(60)
 """
 
@@ -56,9 +61,26 @@ def test_some_sections_only_print(scripts: Path, monkeypatch: pytest.MonkeyPatch
     assert "| w |" not in (scripts / "page.md").read_text()
 
 
+class LateOnceChildExists(threading.Thread):
+    """A timer for a busy machine: the time is up once the section has started its process."""
+
+    def __init__(self, seconds: float, stop: Callable[[], None]) -> None:
+        super().__init__(daemon=True)
+        self.stop = stop
+
+    def run(self) -> None:
+        while not Path("child").exists():
+            time.sleep(0.05)
+        self.stop()
+
+    def cancel(self) -> None:
+        pass
+
+
 def test_a_slow_section_ends_with_its_processes(
-    scripts: Path, capsys: pytest.CaptureFixture[str]
+    scripts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr(threading, "Timer", LateOnceChildExists)
     assert list(bench.rows_of("slow", seconds=3)) == [ROW]
     assert "slow: stopped after 3 s" in capsys.readouterr().out
     state = Path("/proc") / (scripts / "child").read_text() / "stat"
