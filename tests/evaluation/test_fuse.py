@@ -7,6 +7,7 @@ import torch
 from tests.models.kinds import KINDS, perturbed
 from torch import Tensor, nn
 
+from reslab.evaluation import fuse
 from reslab.evaluation.fuse import FusedBlock, model_for_inference, net_for_inference
 from reslab.kernels.inference import can_fuse
 from reslab.models.batchnorm import in_bf16, norms_of
@@ -58,6 +59,18 @@ def test_every_kind_of_net_computes_the_same(kind: str) -> None:
     assert deviation(fast, exact, images) <= deviation(net, exact, images) + 1e-5
     groups = sum(isinstance(module, nn.GroupNorm) for module in net.modules())
     assert sum(isinstance(module, nn.GroupNorm) for module in fast.modules()) == groups
+
+
+@torch.no_grad()
+def test_batch_norm_is_folded_where_nothing_can_be_fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuse, "can_fuse", lambda dtype, device: False)
+    net = shallow("resnet20-B")
+    images = images_for(net)
+    exact = copy.deepcopy(net).double()(images.double())
+    folded = net_for_inference(net)
+    assert deviation(folded, exact, images) <= deviation(net, exact, images) + 1e-5
+    assert not norms_of(folded)
+    assert not any(isinstance(module, FusedBlock) for module in folded.modules())
 
 
 @torch.no_grad()

@@ -65,10 +65,11 @@ class FusedConv(nn.Module):
         in every call. Converting them here pays from the second input of a shape.
         """
         shape = list(x.shape)
-        if shape == self.last_shape != self.packed_shape:
+        if shape != self.last_shape:
+            self.last_shape = shape
+        elif shape != self.packed_shape:
             self.packed = torch.ops.mkldnn._reorder_convolution_weight.default(
                 self.weight, *self.geometry, shape
             )
             self.packed_shape = shape
-        self.last_shape = shape
         return self.packed
