@@ -38,12 +38,14 @@ from rows import (
     print_rows,
     seconds_of,
 )
-from runtimes import Forward, autocast_bf16, compiled, onnx_runtime, openvino
+from runtimes import Forward, autocast_bf16, compiled, onnx_runtime, openvino, with_version
 
 NAME, SIDE, CLASSES = "resnet50", 224, 1000
 TRAIN_BATCH = 32
 PASSES = {1: 10, 16: 1}  # forward passes of a turn, by batch size
-EAGER, ORT, OPENVINO = "eager, channels first", "ONNX Runtime", "OpenVINO"
+EAGER = "eager, channels first"
+ORT = with_version("ONNX Runtime", "onnxruntime")
+OPENVINO = with_version("OpenVINO", "openvino")
 
 
 def random_images(count: int) -> tuple[Tensor, Tensor]:

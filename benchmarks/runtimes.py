@@ -6,6 +6,7 @@ A runtime that is not installed, or has no compiler, is None.
 import tempfile
 import warnings
 from collections.abc import Callable
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -16,6 +17,11 @@ from torch import Tensor, nn
 from reslab.models.layers import channels_last
 
 Forward = Callable[[Tensor], Tensor]  # fp32 [B, 3, H, W] -> logits [B, classes]
+
+
+def with_version(title: str, package: str) -> str:
+    """Return the title of a runtime with the version that is installed, if any."""
+    return f"{title} {version(package)}" if find_spec(package) else title
 
 
 def autocast_bf16(net: nn.Module) -> Forward:
