@@ -70,21 +70,32 @@ def test_finished_runs_take_no_time_and_say_nothing_about_the_pace() -> None:
         forecast.observe(run, run.recipe.iterations)
     now = 100.0
     assert forecast.seconds_left() is None
-    for run in runs[2:]:
-        forecast.observe(run, 10)
+    for done in (0, 10):
+        for run in runs[2:]:
+            forecast.observe(run, done)
     now = 110.0
     for run in runs[2:]:
         forecast.observe(run, 20)
     assert forecast.seconds_left() == pytest.approx(450.0)
 
 
+def test_the_start_of_a_resumed_run_does_not_count_as_training() -> None:
+    run = plan_study("degradation", out=Path("out")).runs[0]
+    now, total = 0.0, run.recipe.iterations
+    forecast = Forecast([run], 1, clock=lambda: now)
+    forecast.observe(run, 100)  # in its log from an earlier start
+    for now, done in ((20.0, 110), (30.0, 120)):
+        forecast.observe(run, done)
+    assert forecast.seconds_left() == pytest.approx(total - 120)
+
+
 def test_a_detector_needs_a_measurement_of_its_own() -> None:
     runs = plan_detectors(Path("out"), None, seeds=1)
     now = 0.0
     forecast = Forecast(runs, 1, clock=lambda: now)
-    for now in (0.0, 10.0):
-        forecast.observe(runs[0], 10 + int(now))
+    for now in (0.0, 10.0, 20.0):
+        forecast.observe(runs[0], int(now))
     assert forecast.seconds_left() is None
-    for now in (20.0, 30.0):
+    for now in (20.0, 30.0, 40.0):
         forecast.observe(runs[1], int(now))
     assert forecast.seconds_left() is not None

@@ -36,23 +36,20 @@ def read_progress(run: "PlannedRun") -> RunProgress:
         last = next(rows)
         errors = (row["train_error"] for row in chain([last], rows) if "train_error" in row)
         return RunProgress(int(last["iteration"]), next(errors, None))
-    except (
-        OSError,
-        LookupError,
-        StopIteration,
-        TypeError,
-        ValueError,
-    ):  # no line, or a damaged one
-        return RunProgress()
+    except (OSError, LookupError, StopIteration, TypeError, ValueError):
+        return RunProgress()  # there is no line, or a damaged one
 
 
 @dataclass
 class Advance:
-    """The times at which a run was started, first advanced and last advanced."""
+    """The times at which a run was started, first advanced and last advanced.
+
+    A resumed run starts with the iterations in its log, and has not advanced yet.
+    """
 
     started: float
-    first: tuple[float, int] | None = None  # time, iterations
-    last: tuple[float, int] = (0.0, 0)
+    last: tuple[float, int]  # time, iterations
+    first: tuple[float, int] | None = None
 
 
 class Forecast:
@@ -78,7 +75,7 @@ class Forecast:
     def observe(self, run: "PlannedRun", iterations: int) -> None:
         """Record the progress of a run that was started."""
         now = self.clock()
-        advance = self.advances.setdefault(run, Advance(started=now))
+        advance = self.advances.setdefault(run, Advance(now, last=(now, iterations)))
         if iterations > advance.last[1]:
             advance.last = now, iterations
             advance.first = advance.first or advance.last
@@ -94,13 +91,13 @@ class Forecast:
             if pace is None:
                 return None
             seconds = (self.totals[run] - self.done(run)) * self.costs[run] * pace
-            seconds += 0.0 if self.done(run) else self.starting_left(run)
+            seconds += self.starting_left(run)
             heapq.heapreplace(ends, ends[0] + seconds)
         return max(ends)
 
     @property
     def ended(self) -> int:
-        """The number of runs that have made all their iterations."""
+        """The number of runs that have completed all their iterations."""
         return sum(self.done(run) == total for run, total in self.totals.items())
 
     def done(self, run: "PlannedRun") -> int:
@@ -116,7 +113,9 @@ class Forecast:
         return seconds / cost if seconds >= MEASURED_SECONDS else None
 
     def starting_left(self, run: "PlannedRun") -> float:
-        """Return the seconds until the run's first line in the log, as long as for other runs."""
+        """Return the seconds until a run first advances, if that takes as long as in other runs."""
         known = [other.first[0] - other.started for other in self.advances.values() if other.first]
-        waited = self.clock() - self.advances[run].started if run in self.advances else 0.0
-        return max(mean(known) - waited, 0.0) if known else 0.0
+        own = self.advances.get(run)
+        if not known or (own and own.first):
+            return 0.0
+        return max(mean(known) - (self.clock() - own.started if own else 0.0), 0.0)
