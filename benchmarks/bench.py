@@ -3,7 +3,7 @@
     python benchmarks/bench.py [SECTION ...]
 
 Each section is a script and runs in its own process, for at most its time; a row is printed and
-stored as soon as it is measured. Peers that are not installed are left out, and said so. With
+stored as soon as it is measured. If a peer is not installed, its row says so. With
 RESLAB_CPU=avx2 the machine is measured as one without AVX-512. A complete run writes the results to
 benchmarks/results/ and docs/performance.md; a run of some sections only prints.
 """
@@ -79,10 +79,14 @@ def aligned(texts: Iterable[str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}")
+    parser.add_argument(
+        "sections", nargs="*", metavar="SECTION", help=f"any of {', '.join(SECTIONS)}"
+    )
     chosen = parser.parse_args().sections
     if unknown := set(chosen) - set(SECTIONS):
-        parser.error(f"unknown section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+        parser.error(
+            f"unknown section {', '.join(sorted(unknown))}; the sections are {', '.join(SECTIONS)}"
+        )
     machine = this_machine()
     print(f"{machine.processor}, {machine.kernels}; torch {machine.torch}; commit {machine.commit}")
     print(aligned(TITLES), flush=True)

@@ -27,7 +27,7 @@ SETTINGS = ("blocks", "none")
 
 
 def measure(setting: str) -> dict[str, float]:
-    """Train a few iterations; return the process's peak memory in MB, seconds and the loss."""
+    """Train a few iterations; return the process's peak memory in MiB, seconds and the loss."""
     run_recipe = recipe("cifar10-resnet1202").with_changes([f"recompute={setting}"])
     images = random_images(1000)
     task = setup_classification(run_recipe, 1, MemorySplits(images, images), setup_device())
@@ -38,7 +38,7 @@ def measure(setting: str) -> dict[str, float]:
     # kilobytes on Linux, bytes on macOS
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {
-        "MB": peak / 2 ** (20 if sys.platform == "darwin" else 10), "s": seconds, "loss": loss
+        "MiB": peak / 2 ** (20 if sys.platform == "darwin" else 10), "s": seconds, "loss": loss
     }  # fmt: skip
 
 
@@ -51,7 +51,7 @@ def rows() -> Iterator[Row]:
         measured[setting] = json.loads(text)
     ours, theirs = (measured[setting] for setting in SETTINGS)
     check = f"losses {apart(abs(ours['loss'] - theirs['loss']) / theirs['loss'])}, measured once"
-    for unit, what in (("MB", "peak memory"), ("s", "an iteration")):
+    for unit, what in (("MiB", "peak memory"), ("s", "an iteration")):
         yield compare(
             f"ResNet-1202, batch 128, recompute=blocks: {what}", unit, reslab=[ours[unit]],
             peer="recompute=none", other=[theirs[unit]], path=path, check=check,

@@ -32,7 +32,7 @@ class Row(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     what: str  # what is measured: "training ResNet-20, batch 128"
-    unit: str  # "images/s"; every other unit is better when lower: "s", "ms", "MB"
+    unit: str  # "images/s"; every other unit is better when lower: "s", "ms", "MiB"
     reslab: float
     peer: str  # "eager, channels first"
     other: float | None

@@ -58,7 +58,7 @@ def test_the_curve_shows_the_drops() -> None:
     ("busy", "line"),
     [
         (0.04, "cores     2, none of them busy with other work"),
-        (1.24, "cores     1.2 of 2 were busy with other work: without it, the run is faster"),
+        (1.24, "cores     1.2 of 2 were busy with other work: without it, the run would be faster"),
     ],
 )
 def test_a_plan_says_how_many_cores_are_busy(busy: float, line: str) -> None:

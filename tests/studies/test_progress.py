@@ -84,7 +84,8 @@ def test_the_start_of_a_resumed_run_does_not_count_as_training() -> None:
     now, total = 0.0, run.recipe.iterations
     forecast = Forecast([run], 1, clock=lambda: now)
     forecast.observe(run, 100)  # in its log from an earlier start
-    for now, done in ((20.0, 110), (30.0, 120)):
+    for seconds, done in ((20.0, 110), (30.0, 120)):
+        now = seconds
         forecast.observe(run, done)
     assert forecast.seconds_left() == pytest.approx(total - 120)
 

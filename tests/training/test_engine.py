@@ -156,7 +156,7 @@ def test_without_a_compiler_a_new_run_uses_pytorch(tmp_path: Path, no_compiler: 
 def test_a_part_that_the_kernels_lack_is_named(changes: list[str], part: str) -> None:
     notes: list[str] = []
     assert new_engine(task(*NATIVE, *changes), None, notes.append) == Engine()
-    assert notes == [f"engine: torch, because the native one lacks {part}"]
+    assert notes == [f"engine: torch, because the native one does not support {part}"]
 
 
 def test_an_observer_sees_the_gradients_of_pytorch(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_an_observer_sees_the_gradients_of_pytorch(tmp_path: Path) -> None:
         tmp_path / "run", "iterations=2", observer=lambda iteration, net: seen.append(iteration)
     )
     assert seen == [1, 2]
-    assert "engine: torch, because the native one lacks observers" in notes
+    assert "engine: torch, because the native one does not support observers" in notes
 
 
 def test_images_whose_maps_do_not_halve_are_left_to_pytorch() -> None:

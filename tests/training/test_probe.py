@@ -152,7 +152,7 @@ def test_a_slow_network_is_not_measured_a_second_time() -> None:
         return most
 
     measured = probe(ProbeTarget(run, 100, 10, 20, evaluate, None), 20, lines.append, clock)
-    assert lines[1] == "one iteration takes about 44 s: measured on one virtual GPU's part"
+    assert lines[1] == "one iteration takes about 44 s: measured on the share of one virtual GPU"
     assert slow.trained == 1
     assert (measured.together, measured.network) == pytest.approx((128 / 44, 128 / 40))
     assert measured.evaluating == pytest.approx(8 / 5)

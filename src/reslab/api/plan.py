@@ -77,8 +77,8 @@ def plan(
 ) -> Plan:
     """Estimate the cost of a run on this machine: time, speed, memory, what limits it.
 
-    `recipe`, `data`, `weights` and `on_event` are those of `train`. Measure at most `iterations`
-    iterations, for about 16 seconds once the data are open, and write nothing.
+    `recipe`, `data`, `weights` and `on_event` are those of `train`. Measure for about 16 seconds
+    once the data are open, at most `iterations` iterations, and write nothing.
     """
     if iterations < 1:
         raise ValueError(f"iterations={iterations}: at least 1")

@@ -180,7 +180,7 @@ def execute(
 
 
 def announcement(study: Study, concurrent: int | None) -> str:
-    """Return a line that says what the study is about to do; `concurrent` runs at a time."""
+    """Describe in a line what the study is about to do, with `concurrent` runs at a time."""
     iterations = sorted({run.recipe.iterations for run in study.runs})
     finished = sum(is_finished(run.folder) for run in study.runs)
     count, lengths = len(study.runs), " or ".join(f"{length:,}" for length in iterations)

@@ -28,7 +28,7 @@ def plan(
     weights: WeightsOption = None,
     changes: Changes = None,
     iterations: Annotated[
-        int, typer.Option(min=1, help="Most iterations to measure; slow ones end after seconds.")
+        int, typer.Option(min=1, help="Most iterations to measure, within seconds.")
     ] = 20,
     as_json: AsJson = False,
 ) -> None:
@@ -72,7 +72,7 @@ def cores_line(plan: "Plan") -> str:
         return f"cores     {plan.cores:g}, none of them busy with other work"
     return (
         f"cores     {plan.busy:.1f} of {plan.cores:g} were busy with other work: without it, the "
-        "run is faster"
+        "run would be faster"
     )
 
 

@@ -71,11 +71,11 @@ def instructions_for(precision: Literal["bf16", "fp32"]) -> Instructions:
 
 
 def load_kernels(instructions: Instructions, log: Log, folder: Path | None = None) -> Kernels:
-    """Load the kernels, and compile them first unless `folder` has them.
+    """Load the kernels from `folder`, and compile them first if they are not there yet.
 
-    The default folder is in the user's cache. `log` receives a line if there is something to
-    compile; if several processes need the same kernels, one compiles and the others wait. Raise
-    KernelsMissing if there is no compiler, or if it fails.
+    The default folder is in the user's cache. `log` receives lines before and after compiling. If
+    several processes need the same kernels, one compiles and the others wait. Raise KernelsMissing
+    if there is no compiler, or if it fails.
     """
     compiler, version = find_compiler()
     flags = (*FLAGS, *MACHINE_FLAGS[instructions])

@@ -54,9 +54,9 @@ class TrunkLayer:
 
 
 class Trunk:
-    """The layers of a trunk with the memory for their activations.
+    """The layers of a trunk, with memory for their activations.
 
-    Their tensors may be changed in place, but not replaced.
+    The layers' tensors may be changed in place, but not replaced.
 
     Every forward pass replaces the activations, so a backward pass must belong to the last forward
     pass. The bits of a pass do not depend on the number of threads.
@@ -97,7 +97,7 @@ class Trunk:
     def features(self, images: Tensor, momentum: float, epsilon: float) -> Tensor:
         """Return the pooled features, [B, 3, S, S] -> [B, 64], with autograd's support.
 
-        The batch-norm statistics of the images are used, and the running ones moved by `momentum`.
+        Batch norm uses the statistics of these images, and moves its running ones by `momentum`.
         """
         assert images.dtype == torch.float32
         assert images.shape[1:] == (3, self.side, self.side)

@@ -1,6 +1,6 @@
 """Train with less memory: compute activations again in the backward pass (arXiv 1604.06174).
 
-For its backward pass a network keeps four feature maps per block: 1,202 layers need 9 GB for
+For its backward pass a network keeps four feature maps per block: 1,202 layers need 8 GiB for
 a mini-batch of 128. Here only the inputs of groups of blocks are kept, and each group has a second
 forward pass when its gradients are due. Weights and statistics get the same bits.
 """

@@ -134,8 +134,10 @@ def must_be_known(what: str, name: str, names: Sequence[str]) -> None:
 
 
 def recipe_from(name: str, data: str | Path | None, weights: str | Path | None) -> AnyRecipe:
-    """Return the recipe `name` for the data and weights at these paths; torch is imported if any
-    are given."""
+    """Return the recipe `name` for the data and weights at these paths.
+
+    torch is imported only if one is given.
+    """
     if data is None and weights is None:
         return any_recipe(name)
     from reslab.training.setup import inputs_at

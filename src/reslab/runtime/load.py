@@ -14,10 +14,11 @@ COUNTED = 8  # columns; those that follow are part of others
 
 
 def watch_load() -> Callable[[], float]:
-    """Start to measure, and return a function for the mean number of cores busy with other work.
+    """Start measuring; return a function for the mean number of cores busy with other work since.
 
-    Only the cores that this process may use are counted. What a hypervisor takes for other machines
-    counts as other work. On other systems than Linux the answer is the load of the last minute.
+    Only the cores that this process may use are counted. Time that a hypervisor gives to other
+    machines counts as other work. On systems other than Linux, the load of the last minute is
+    returned.
     """
     if not STAT.exists():
         load = min(os.getloadavg()[0], usable_cores())

@@ -115,7 +115,7 @@ class Study:
         return write_report(paths, self.folder, self.heading, trunks)
 
     def write_unfinished_page(self) -> Path | None:
-        """Write the page for the runs so far; return its path, or None if there is no curve yet."""
+        """Write the page about the runs so far; return its path, or None if none has a curve."""
         classifiers, detectors = self.begun(Recipe), self.begun(DetectionRecipe)
         if not (classifiers or detectors):
             return None

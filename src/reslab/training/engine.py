@@ -1,4 +1,4 @@
-"""The engine of a run: PyTorch, or the C++ kernels. It is chosen once, and binds the bits."""
+"""The engine of a run, PyTorch or the C++ kernels: chosen once, because it decides the bits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Engine:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The entries of environment.json, which decide the bits of the run."""
+        """The engine's entries in environment.json: what decides the bits of the run."""
         if self.kernels is None:
             return {"engine": "torch"}
         return {"engine": "native", "kernels": self.kernels.label}
@@ -37,16 +37,16 @@ def wanted_engine(recipe: RunRecipe) -> str:
 
 
 def new_engine(task: Task, observer: Observer | None, log: Log) -> Engine:
-    """Choose the engine of a new run: PyTorch, unless the recipe wants the kernels and they can.
+    """Choose the engine of a new run: the kernels if the recipe names them and they can train it.
 
-    `log` receives a line with the choice, if the recipe wants the kernels.
+    Otherwise, it is PyTorch. If the recipe names them, `log` receives a line with the choice.
     """
     if wanted_engine(task.recipe) != "native":
         return Engine()
     assert isinstance(task, ClassificationTask)
     part = "observers" if observer is not None else lacking(task)
     if part is not None:
-        log(f"engine: torch, because the native one lacks {part}")
+        log(f"engine: torch, because the native one does not support {part}")
         return Engine()
     try:
         kernels = kernels_for(task.device, log)
@@ -71,7 +71,7 @@ def continued_engine(
     if begun.get("engine", "torch") != "native" or wanted_engine(recipe) == "torch":
         return Engine()
     if observer is not None:
-        log("engine: torch, because the native one lacks observers")
+        log("engine: torch, because the native one does not support observers")
         return Engine()
     try:
         return Engine(kernels_for(device, log))
@@ -94,9 +94,9 @@ def update_of(
     log: Log,
     prepare: Prepare | None = None,
 ) -> Update:
-    """Return the update that the engine makes.
+    """Return the engine's update for a task.
 
-    If `prepare` replaces the task's, for measurements, the update of PyTorch is eager.
+    For measurements, `prepare` may replace the task's; PyTorch's update is then eager.
     """
     if engine.kernels is None:
         return eager_update_of(task, prepare) if prepare else torch_update(task, observer, log)

@@ -1,4 +1,4 @@
-"""Train a 6n+2 net with the C++ kernels: which nets they know, and the update."""
+"""Train a 6n+2 net with the C++ kernels: which nets they support, and the update."""
 
 from dataclasses import dataclass
 
@@ -43,7 +43,7 @@ def lacking(task: ClassificationTask) -> str | None:
 
 
 def lacking_for(config: ResNetConfig) -> str | None:
-    """Return the part of a network that the kernels lack, or None."""
+    """Return the part of a network that the kernels lack, or None if they lack none."""
     if config.stem != "cifar" or config.block != "basic" or config.widths != WIDTHS:
         return "nets other than those of Sec. 4.2"
     if any(type(norm) is not BatchNorm for norm in config.norms):

@@ -22,7 +22,7 @@ from reslab.training.train import Job, begin_classification
 WARM_UP = 3  # untimed iterations: memory is allocated, kernels are chosen
 FILES = 200  # most image files read to time the disk
 FEWEST, MOST = 8, 256  # images to time the evaluation
-# seconds for each measurement; the last iteration of each may end later, so not quite 20 together
+# seconds for each measurement: 16 together, since the last iteration of each may end later
 TRAINING, NETWORK, PREPARING, READING, EVALUATING = 7.0, 3.0, 3.0, 1.0, 2.0
 Limit = Literal["network", "decoding", "disk"]
 Clock = Callable[[], float]
@@ -108,7 +108,8 @@ def probe(
     trained = measure_updates(task, engine, task.prepare, iterations, TRAINING, clock)
     if not trained.whole:
         log(
-            f"one iteration takes about {trained.seconds:.0f} s: measured on one virtual GPU's part"
+            f"one iteration takes about {trained.seconds:.0f} s: measured on the share of one "
+            "virtual GPU"
         )
     network = trained.busy
     if trained.busy < NETWORK / 2:
@@ -151,9 +152,9 @@ class Pace:
 def measure_updates(
     task: Task, engine: Engine, prepare: Prepare, most: int, seconds: float, clock: Clock
 ) -> Pace:
-    """Time at most `most` iterations, for about `seconds`, after a warm-up if that is short.
+    """Time at most `most` iterations, for about `seconds`, after a warm-up if there is time for it.
 
-    If iterations are slow, only the first share of each is trained, and the time scaled up.
+    If iterations are slow, only the first share of each is trained, and the time is scaled up.
     """
     waits: list[float] = []
     shares, used = 1, 1

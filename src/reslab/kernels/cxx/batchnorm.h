@@ -12,7 +12,7 @@
 constexpr int MOST_CHANNELS = 64;
 
 struct Norm {
-    // of the running forward pass: z -> (z - mean) scale + shift
+    // of the current forward pass: z -> (z - mean) scale + shift
     float mean[MOST_CHANNELS], scale[MOST_CHANNELS], shift[MOST_CHANNELS];
     double inverse[MOST_CHANNELS];  // 1 / standard deviation
     // of the backward pass: dz = scale g + slope (z - mean) + constant

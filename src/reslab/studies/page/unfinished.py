@@ -25,7 +25,7 @@ def write_unfinished(
     out: Path,
     heading: Heading,
 ) -> Path:
-    """Write report.html on the runs begun so far, of `planned` runs; return its path.
+    """Write report.html about the runs begun so far, of `planned` runs; return its path.
 
     Each run has a curve of its own: means over seeds would end with the shortest of them.
     """
