@@ -16,6 +16,7 @@ from tests.training.test_run import after
 from reslab.data.loader import InMemoryLoader
 from reslab.kernels.build import KernelsMissing, instructions_for, load_kernels
 from reslab.recipes import recipe
+from reslab.runtime.distributed import SingleProcess
 from reslab.runtime.events import Event
 from reslab.runtime.files import sha256_of
 from reslab.training.classification import ClassificationTask
@@ -87,13 +88,12 @@ def test_the_loss_falls() -> None:
 
 
 def test_threads_change_no_bit() -> None:
-    """The mean image is measured with one thread: its sum depends on their number."""
-    learners = [task(*NATIVE), task(*NATIVE)]
-    engine = new_engine(learners[0], None, print)
-    expected = bits_and_losses(learners[0], engine)
+    learner = task(*NATIVE)
+    engine = new_engine(learner, None, print)
+    expected = bits_and_losses(learner, engine)
     torch.set_num_threads(2)
     try:
-        assert bits_and_losses(learners[1], engine) == expected
+        assert bits_and_losses(task(*NATIVE), engine) == expected
     finally:
         torch.set_num_threads(1)
 
@@ -141,6 +141,13 @@ def test_without_a_compiler_a_new_run_uses_pytorch(tmp_path: Path, no_compiler: 
     _, notes = trained(tmp_path / "run", "iterations=1")
     assert "engine: torch, because there is no C++ compiler" in notes[0]
     assert environment(tmp_path / "run")["engine"] == "torch"
+
+
+def test_no_process_uses_kernels_that_another_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    missing, notes = "there is no C++ compiler", list[str]()
+    monkeypatch.setattr(SingleProcess, "all_gather_objects", lambda self, own: [own, missing])
+    assert new_engine(task(*NATIVE), None, notes.append) == Engine()
+    assert notes == [f"engine: torch, because {missing}"]
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def result(run: Path) -> dict[str, Any]:
     return {k: v for k, v in found.items() if k not in ADDRESS}
 
 
-LOOKS = 2  # stop checks per evaluation: one per 250 of 360 images
+LOOKS = 2  # stop checks per evaluation: one per 256 of 360 images
 
 
 def after(iterations: int) -> Callable[[], int | None]:

@@ -23,7 +23,7 @@ def model_for_inference(model: Model) -> Model:
 
 
 def is_of_blocks(model: Model) -> bool:
-    """Return whether a model's network is a ResNet whose blocks are all the paper's."""
+    """Return whether a model's network is a ResNet of the paper's blocks, not the user's own."""
     return model.own_net is None and type(model.net) is ResNet
 
 
@@ -40,7 +40,10 @@ def net_for_inference(net: Net) -> Net:
 
 
 class InferenceCache:
-    """Keep a network's version for inference, and rebuild it when the network's weights change."""
+    """Keep a network's version for inference, and rebuild it when the network's weights change.
+
+    Changes are noticed by torch's counter for each tensor, which those through `.data` bypass.
+    """
 
     def __init__(self) -> None:
         self.versions: object = None

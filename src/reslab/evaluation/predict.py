@@ -38,7 +38,11 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A classifier that accepts images as paths, bytes, arrays or Pillow images."""
+    """A classifier that accepts images as paths, bytes, arrays or Pillow images.
+
+    Predictions are computed by a faster copy of the network, which is made again when its weights
+    have changed; changes through `.data`, which torch does not count, go unnoticed.
+    """
 
     model: Model
     path: Path | None = None  # the model file or run folder that the model was loaded from

@@ -48,10 +48,15 @@ def new_engine(task: Task, observer: Observer | None, log: Log) -> Engine:
     if part is not None:
         log(f"engine: torch, because the native one does not support {part}")
         return Engine()
+    kernels, missing = None, ""
     try:
         kernels = kernels_for(task.device, log)
-    except KernelsMissing as missing:
-        log(f"engine: torch, because {missing}")
+    except KernelsMissing as error:
+        missing = str(error)
+    # all processes compute with one engine; some may be on a machine without a compiler
+    reasons = [reason for reason in task.device.processes.all_gather_objects(missing) if reason]
+    if kernels is None or reasons:
+        log(f"engine: torch, because {reasons[0]}")
         return Engine()
     log(f"engine: native, {kernels.label}")
     return Engine(kernels)
