@@ -48,7 +48,9 @@ def test_it_is_evaluated_on_its_own_images(reslab, run: Path) -> None:
     assert done.returncode == 0, done.stderr
     reported = json.loads(done.stdout)[0]
     result = json.loads((run / "result.json").read_text())["evaluation"][0]
-    assert {key: reported[key] for key in result} == result
+    # batch norm is folded for inference, which rounds differently
+    assert reported["loss"] == pytest.approx(result["loss"], rel=1e-5)
+    assert {key: reported[key] for key in result} == result | {"loss": reported["loss"]}
 
 
 def test_a_page_shows_its_mistakes(reslab, run: Path, tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from reslab.models.preprocessing import Preprocessing, minus_mean, pop_preprocessing
+from reslab.models.model_facts import preprocessing_in
+from reslab.models.preprocessing import Preprocessing, minus_mean
 
 
 def column(*values: float) -> torch.Tensor:
@@ -62,7 +64,7 @@ def test_in_place_gives_the_same_numbers(channels) -> None:
 def test_it_travels_as_tensors_and_facts() -> None:
     before = Preprocessing(torch.rand(3, 4, 4), column(4, 5, 6), "BGR", resize=256, size=224)
     tensors = before.tensors() | {"fc.weight": torch.zeros(1)}
-    after = pop_preprocessing(tensors, before.facts())
+    after = preprocessing_in(tensors, before.facts(), Path("model.safetensors"))
     assert tensors.keys() == {"fc.weight"}
     assert torch.equal(after.mean, before.mean)
     assert torch.equal(after.std, before.std)

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from reslab.models.layers import Net
-from reslab.models.preprocessing import Preprocessing, pop_preprocessing
+from reslab.models.preprocessing import MEAN_NAME, STD_NAME, Preprocessing
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -102,17 +102,16 @@ def preprocessing_in(tensors: dict[str, Tensor], facts: Any, file: Path) -> Prep
             raise misfit(
                 file, f"{key} is {quoted(side)}, but must be null or 1 to {LARGEST_SIDE} pixels"
             )
-    preprocessing = pop_preprocessing(tensors, facts)
-    mean, std = preprocessing.mean, preprocessing.std
+    mean, std = (tensors.pop(name) for name in (MEAN_NAME, STD_NAME))
     if mean.ndim != 3 or len(mean) != 3 or not mean.numel() or std.shape != (3, 1, 1):
         shapes = f"{list(mean.shape)} and {list(std.shape)}"
         raise misfit(file, f"mean and std are {shapes}, not [3, H, W] and [3, 1, 1]")
-    for name, values in preprocessing.tensors().items():
+    for name, values in ((MEAN_NAME, mean), (STD_NAME, std)):
         if values.dtype not in WEIGHT_TYPES or not (values.abs() < LARGEST_LEVEL).all():
             raise misfit(file, f"{name} holds values that are not floats, or too large for pixels")
     if not (std > 0).all():
         raise misfit(file, f"the standard deviation is {std.flatten().tolist()}, not above 0")
-    return preprocessing
+    return Preprocessing(mean, std, **facts)
 
 
 def build_without_weights(

@@ -130,8 +130,3 @@ def full_rows(values: Tensor, width: int) -> Tensor:
 def minus_mean(mean: Tensor) -> Preprocessing:
     """Return the paper's preprocessing, which only subtracts the mean."""
     return Preprocessing(mean, torch.ones(3, 1, 1, device=mean.device))
-
-
-def pop_preprocessing(tensors: dict[str, Tensor], facts: dict[str, Any]) -> Preprocessing:
-    """Return the preprocessing of a model file, and remove its tensors from `tensors`."""
-    return Preprocessing(mean=tensors.pop(MEAN_NAME), std=tensors.pop(STD_NAME), **facts)
