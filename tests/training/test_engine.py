@@ -16,11 +16,12 @@ from tests.training.test_run import after
 from reslab.data.loader import InMemoryLoader
 from reslab.kernels.build import KernelsMissing, instructions_for, load_kernels
 from reslab.recipes import recipe
+from reslab.runtime.device import Device
 from reslab.runtime.distributed import SingleProcess
 from reslab.runtime.events import Event
 from reslab.runtime.files import sha256_of
 from reslab.training.classification import ClassificationTask
-from reslab.training.engine import Engine, new_engine, update_of
+from reslab.training.engine import Engine, continued_engine, new_engine, update_of
 from reslab.training.probe import ProbeTarget, probe
 from reslab.training.recipe import Recipe
 from reslab.training.run import Interrupted
@@ -219,6 +220,13 @@ def test_other_kernels_are_reported(stopped: Path) -> None:
     file.write_text(file.read_text().replace("avx", "older avx"))
     _, notes = trained(stopped)
     assert any("not bit-exact" in note and "kernels: older avx" in note for note in notes)
+
+
+def test_a_run_that_moves_to_a_gpu_continues_with_pytorch() -> None:
+    gpu, notes = Device(torch.device("cuda"), "fp32"), list[str]()
+    began = {"engine": "native"}
+    assert continued_engine(native_recipe(), began, gpu, None, notes.append) == Engine()
+    assert notes == ["engine: torch, because the native one does not support GPUs"]
 
 
 def test_a_run_without_the_entry_was_made_by_pytorch(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def plan(
     weights: WeightsOption = None,
     changes: Changes = None,
     iterations: Annotated[
-        int, typer.Option(min=1, help="Most iterations to measure, within seconds.")
+        int, typer.Option(min=1, help="Maximum to measure; it ends after 16 seconds in any case.")
     ] = 20,
     as_json: AsJson = False,
 ) -> None:

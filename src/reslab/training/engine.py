@@ -71,12 +71,14 @@ def continued_engine(
 ) -> Engine:
     """Return the engine of a run that is resumed; `begun` is the environment it began with.
 
-    Raise ValueError if it began with the kernels and they are missing here.
+    Raise ValueError if it began with the kernels and they are missing on this CPU.
     """
     if begun.get("engine", "torch") != "native" or wanted_engine(recipe) == "torch":
         return Engine()
-    if observer is not None:
-        log("engine: torch, because the native one does not support observers")
+    on_cpu = device.torch_device.type == "cpu"  # the run may have moved to a machine with a GPU
+    if observer is not None or not on_cpu:
+        part = "observers" if on_cpu else "GPUs"
+        log(f"engine: torch, because the native one does not support {part}")
         return Engine()
     try:
         return Engine(kernels_for(device, log))
