@@ -28,7 +28,7 @@ def plan(
     weights: WeightsOption = None,
     changes: Changes = None,
     iterations: Annotated[
-        int, typer.Option(min=1, help="Maximum to measure; it ends after 16 seconds in any case.")
+        int, typer.Option(min=1, help="Measure at most this many, for about 16 seconds.")
     ] = 20,
     as_json: AsJson = False,
 ) -> None:

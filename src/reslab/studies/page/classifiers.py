@@ -29,10 +29,11 @@ RESPONSES = (
     "Do residual nets have smaller responses than plain nets, and do these shrink with depth? "
     "(Sec. 4.2, Fig. 7)",
 )
+SEED_MEANS = "Curves are means over the seeds. "
 ERROR_CAPTION = (
     "Error over iterations, as in the paper's Fig. 6. Bold lines: test error. Thin lines: training "
-    "error on augmented images. Curves are means over the seeds. The vertical axis is scaled to "
-    "the later part of training, so higher errors at the beginning are cut off."
+    f"error on augmented images. {SEED_MEANS}The vertical axis is scaled to the later part of "
+    "training, so higher errors at the beginning are cut off."
 )
 RESPONSE_CAPTION = (
     "Standard deviation of each 3×3 layer's output on the test set, after batch norm and before "

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from reslab.detection.recipe import DetectionRecipe
-from reslab.studies.page.classifiers import ERROR_CAPTION
+from reslab.studies.page.classifiers import ERROR_CAPTION, SEED_MEANS
 from reslab.studies.page.figures import draw_errors, draw_learning
 from reslab.studies.page.page import Heading, Page, write_html
 from reslab.studies.page.tables import Table, table_of
@@ -34,10 +34,7 @@ def write_unfinished(
     figures = {}
     if classifiers:
         drawing = draw_errors({record.path.name: SeedGroup((record,)) for record in classifiers})
-        figures["errors.svg"] = (
-            drawing,
-            ERROR_CAPTION.replace("Curves are means over the seeds. ", ""),
-        )
+        figures["errors.svg"] = (drawing, ERROR_CAPTION.replace(SEED_MEANS, ""))
     if detectors:
         drawing = draw_learning({record.path.name: SeedGroup((record,)) for record in detectors})
         figures["learning.svg"] = (drawing, LEARNING_CAPTION)
