@@ -25,14 +25,14 @@ HERE = Path(__file__).parent
 # seconds after which a section is stopped, in order of importance
 SECTIONS = {
     "start": 100,
-    "training": 150,
+    "training": 240,
     "resnet50": 200,
     "evaluation": 90,
     "loader": 90,
     "memory": 150,
     "detection": 90,
 }
-SECONDS = 600  # of the whole run
+SECONDS = 720  # of the whole run
 WIDTHS = (56, 15, 44, 9, 22, 42, 0)
 
 

@@ -10,6 +10,7 @@ import pytest
 import reslab
 from reslab.api import studies
 from reslab.studies.progress import Forecast, RunProgress
+from reslab.training.folder import RunFolder
 
 SHORT = (
     "iterations=2", "batch_size=16", "model.blocks=[1,1,1]", "model.widths=[4,4,4]",
@@ -95,6 +96,17 @@ def test_ctrl_c_saves_the_runs_and_says_how_to_resume(
     with pytest.raises(KeyboardInterrupt, match=r"curves so far in .*report\.html; the same call"):
         reslab.study(weight_decays(tmp_path), on_event=None)
     assert "1 of 2 runs have finished" in page.read_text()
+
+
+def test_a_damaged_log_does_not_keep_a_stopped_study_from_ending(tmp_path: Path) -> None:
+    events: list[Any] = []
+    study = weight_decays(tmp_path / "study")
+    run = study.runs[0]
+    RunFolder.create(run.folder, run.recipe, {"seed": 1, "data": None})
+    (run.folder / "metrics.jsonl").write_text('{"kind": "train"}\n')
+    assert studies.page_so_far(study, events.append) is None
+    assert "the page with the curves so far is missing" in events[0]["text"]
+    assert "metrics.jsonl" in events[0]["text"]
 
 
 def test_the_time_left_is_reported_first_and_after_each_run(tmp_path: Path) -> None:

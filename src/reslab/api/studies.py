@@ -146,8 +146,9 @@ def page_so_far(study: Study, on_event: Callback) -> Path | None:
     """Write the page of a stopped study and return its path; None if nothing can be drawn."""
     try:
         return study.write_unfinished_page()
-    except OSError as error:  # the disk may be full; the runs are saved
-        on_event(note(f"the page with the curves so far is missing: {os_reason(error)}"))
+    except (OSError, ValueError) as error:  # a full disk, or a damaged log; the runs are saved
+        reason = os_reason(error) if isinstance(error, OSError) else error
+        on_event(note(f"the page with the curves so far is missing: {reason}"))
         return None
 
 
