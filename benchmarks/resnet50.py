@@ -191,7 +191,7 @@ def inference(device: Device) -> Iterator[Row]:
         what, path = f"inference of ResNet-50, batch {batch}", path_of(exact, model.net)
         yield from inference_rows(batch, what, model, peers, path)
     if device.precision == "bf16":
-        model = model_for_inference(in_bf16(trained))
+        model, example = model_for_inference(in_bf16(trained)), prepared(random_images(16)[0])
         peers = {
             f"{EAGER}, fp32": plain,
             "channels last, autocast": autocast_bf16(last),
