@@ -16,9 +16,12 @@ CLOCKS = {
 PROSE = {"does", "fix", "note", "error", "text"}
 # the first edition's word for an image, in the kind of a finding and for an image without a file
 RENAMED = {"picture": "image", "pictures": "images", "a picture": "an image"}
-# fields of a network's configuration and of an import that older editions do not have, with the
+# fields of a configuration, an import and an environment that older editions do not have, with the
 # values that mean the same as without them
-ADDED = {"norm": {"kind": "batch"}, "stochastic_depth": 0.0, "dropout": 0.0, "left_out": []}
+ADDED = {
+    "norm": {"kind": "batch"}, "stochastic_depth": 0.0, "dropout": 0.0, "left_out": [],
+    "engine": "torch",
+}  # fmt: skip
 # files of a run folder that older editions do not write
 NEW_FILES = {"data.safetensors"}
 # with five classes or fewer, older editions had a top-5 error of 0; it is null now
