@@ -3,9 +3,9 @@
     python benchmarks/bench.py [SECTION ...]
 
 Each section is a script and runs in its own process, for at most its time; a row is printed and
-stored as soon as it is measured. If a peer is not installed, its row says so. With
-RESLAB_CPU=avx2 the machine is measured as one without AVX-512. A complete run writes the results to
-benchmarks/results/ and docs/performance.md; a run of some sections only prints.
+stored as soon as it is measured, in benchmarks/results/ and docs/performance.md; a run of some
+sections only prints. If a peer is not installed, its row says so. With RESLAB_CPU=avx2 the machine
+is measured as one without AVX-512.
 """
 
 import argparse
@@ -42,9 +42,8 @@ def rows_of(section: str, seconds: float) -> Iterator[Row]:
     Print a line if it fails or takes too long.
     """
     command = [sys.executable, str(HERE / f"{section}.py")]
-    # a group of its own, since a section starts processes too
     late = threading.Event()
-    with subprocess.Popen(
+    with subprocess.Popen(  # in a group of its own, since a section starts processes too
         command, stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
 
@@ -93,7 +92,11 @@ def main() -> None:
     rows: list[Row] = []
     end = time.monotonic() + SECONDS
     for section in chosen or SECTIONS:
-        for row in rows_of(section, max(min(SECTIONS[section], end - time.monotonic()), 0)):
+        seconds = min(SECTIONS[section], end - time.monotonic())
+        if seconds <= 0:
+            print(f"{section}: left out, the {SECONDS} s are over")
+            continue
+        for row in rows_of(section, seconds):
             rows.append(row)
             print(aligned(cells(row)), flush=True)
             if not chosen:

@@ -1,7 +1,7 @@
 """Compare detection with eager torch as people write it: suppression, pooling, images, updates.
 
-Sizes are as in Faster R-CNN on ResNet-101: an image of 600 x 1000 pixels, features of 1024 channels
-at stride 16, 6,000 boxes of which 300 are kept. The peers are loops over boxes and over regions, on
+Sizes are as in Faster R-CNN: an image of 600 x 1000 pixels, features of 1024 channels at stride 16,
+6,000 boxes to suppress, 300 regions to pool. The peers are loops over boxes and over regions, on
 a network in fp32 and channels first; for suppression also torchvision's kernel, if installed.
 """
 
@@ -212,7 +212,7 @@ def image(device: Device, rng: torch.Generator) -> Iterator[Row]:
 def losses(device: Device, sets: DetectionSplits, first: bool) -> Iterator[float]:
     """Yield the loss of each update of a detector of digit-scenes, with its data.
 
-    The network is in channels last, or in channels `first`.
+    The network is channels first if `first`, else channels last.
     """
     # as for a trunk without weights
     recipe = detection_recipe(SCENES).with_changes(["model.norm=group"])

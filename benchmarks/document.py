@@ -16,7 +16,15 @@ from rows import Row
 ROOT = Path(__file__).parents[1]
 RESULTS, DOCUMENT = ROOT / "benchmarks" / "results", ROOT / "docs" / "performance.md"
 BEGIN, END = "<!-- begin: written by benchmarks/bench.py -->", "<!-- end -->"
-TITLES = ("measured", "reslab", "peer", "its value", "ratio (range)", "reslab's path", "check")
+TITLES = (
+    "measured",
+    "reslab",
+    "peer",
+    "its value",
+    "ratio (range, rounds)",
+    "reslab's path",
+    "check",
+)
 
 
 class Machine(BaseModel):
@@ -83,7 +91,8 @@ def cells(row: Row) -> list[str]:
     ratio = ""
     if row.ratio is not None and row.ratio_range is not None:
         low, high = row.ratio_range
-        ratio = f"{row.ratio:.2f} ({low:.2f} to {high:.2f})"
+        spread = f"{low:.2f} to {high:.2f}, {row.rounds}" if row.rounds > 1 else "once"
+        ratio = f"{row.ratio:.2f} ({spread})"
     other = "" if row.other is None else f"{row.other:,.4g}"
     return [row.what, f"{row.reslab:,.4g} {row.unit}", row.peer, other, ratio, row.path, row.check]
 

@@ -15,9 +15,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import torch
-
-from reslab.data.datasets import ImagesInMemory, MemorySplits
+from reslab.data.datasets import MemorySplits
 from reslab.recipes import recipe
 from reslab.runtime.device import setup_device
 from reslab.runtime.distributed import fail_together
@@ -26,6 +24,7 @@ from reslab.training.loop import eager_update_of, training_steps
 from reslab.training.schedule import Schedule
 from reslab.training.setup import setup_classification
 from rows import Row, alternate, apart, compare, print_rows
+from training import random_images
 
 WARM_UP = 3  # iterations of each turn that are not timed
 
@@ -33,11 +32,7 @@ WARM_UP = 3  # iterations of each turn that are not timed
 def measure(model: str, iterations: int, out: Path) -> None:
     """Time one turn of all processes; write images per second and the last loss to `out`."""
     with fail_together(lambda error: 1) as processes:
-        rng = torch.Generator().manual_seed(0)
-        # speed does not depend on what the images show
-        pixels = torch.randint(0, 256, (10_000, 3, 32, 32), dtype=torch.uint8, generator=rng)
-        labels = torch.randint(0, 10, (10_000,), generator=rng)
-        images = ImagesInMemory("train", pixels, labels, tuple("0123456789"))
+        images = random_images(10_000)
         run_recipe = recipe(f"cifar10-{model}")
         task = setup_classification(
             run_recipe, 1, MemorySplits(images, images), setup_device("fp32")

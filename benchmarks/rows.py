@@ -43,9 +43,7 @@ class Row(BaseModel):
     check: str  # how equality was checked, with the value: "losses 4e-7 apart"
 
 
-def alternate(
-    turns: Mapping[str, Turn], seconds: float, rounds: int = ROUNDS
-) -> dict[str, list[float]]:
+def alternate(turns: Mapping[str, Turn], seconds: float) -> dict[str, list[float]]:
     """Take the turns one after another, A B A B, and return the values of each.
 
     A first round warms up and is not counted. After `seconds`, no further round begins unless there
@@ -55,7 +53,7 @@ def alternate(
     for turn in turns.values():
         turn()
     start = time.perf_counter()
-    for number in range(rounds):
+    for number in range(ROUNDS):
         if number >= LEAST_ROUNDS and time.perf_counter() - start > seconds:
             break
         for name, turn in turns.items():

@@ -1,7 +1,8 @@
 """Compare the training speed of reslab and of the loops that people write, on CIFAR-10's nets.
 
-All train the same network from the same weights on the same bytes with the same recipe: batches of
-128, crop and flip, SGD with momentum, the loss read at each iteration. The first loop is that of
+All train the same network, each from weights of its own, on the same images with the same recipe:
+batches of 128, crop and flip, SGD with momentum, the loss read at each iteration. That the networks
+are equal is checked on one batch, with the same weights. The first loop is that of
 akamaster's pytorch_resnet_cifar10 without its calls of CUDA: a Dataset of PIL images under
 DataLoader, eager fp32, channels first, the error measured at each iteration. The second is the same
 in channels last, with autocast in bf16 if the processor has it.

@@ -50,7 +50,7 @@ def test_a_complete_run_stores_its_rows_and_writes_the_document(
     (file,) = (scripts / "results").iterdir()
     assert document.Results.model_validate_json(file.read_bytes()).rows == (ROW,)
     page = (scripts / "page.md").read_text()
-    assert "| w | 1 s | p | 2 | 2.00 (2.00 to 2.00) | fp32 | equal |\n\n" in page
+    assert "| w | 1 s | p | 2 | 2.00 (once) | fp32 | equal |\n\n" in page
     assert page == document.with_part(page, document.written_part(scripts / "results"))
 
 

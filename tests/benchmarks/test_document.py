@@ -28,7 +28,7 @@ def test_results_are_stored_under_the_processor_s_name(
     part = written_part(tmp_path / "results")
     assert part.splitlines()[0] == "### A CPU (R), 2 cores, AVX2"
     assert part.splitlines()[-2:] == [
-        "| w | 2 images/s | p | 1 | 2.00 (2.00 to 2.00) | fp32 | equal |",
+        "| w | 2 images/s | p | 1 | 2.00 (once) | fp32 | equal |",
         "| w | 1,234 images/s | q |  |  | fp32 | not installed |",
     ]
 
