@@ -11,7 +11,7 @@ from reslab.data.augment import ResizedCrop, ScaleCrop
 from reslab.data.crop_reader import CropReader
 from reslab.data.datasets import EncodedImages
 from reslab.data.decode import BadImage, load_image
-from reslab.data.jpeg import RowByRow
+from reslab.data.jpeg import SequentialJpeg
 from reslab.data.resize import resized_crop
 
 SMALL = ScaleCrop(size=16, shorter_side=(18, 40))
@@ -68,8 +68,10 @@ def test_the_rows_below_are_left_out_from_the_second_time_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     rows: list[int] = []
-    top = RowByRow.top
-    monkeypatch.setattr(RowByRow, "top", lambda jpeg, count: rows.append(count) or top(jpeg, count))
+    top = SequentialJpeg.top
+    monkeypatch.setattr(
+        SequentialJpeg, "top", lambda jpeg, count: rows.append(count) or top(jpeg, count)
+    )
     read = CropReader(a_set({"x": KINDS["ordinary"], "y": KINDS["ordinary"]}), SMALL)
     read(0, TOP)
     read(1, TOP)

@@ -12,14 +12,18 @@ from sklearn.datasets import load_digits as originals
 from reslab.data.digits import enlarge, load_digits, read_originals
 
 
-def test_the_split_has_its_sizes_and_no_common_images() -> None:
+def test_the_split_has_every_digit_once() -> None:
     sets = load_digits()
     assert (len(sets.train), len(sets.test)) == (1437, 360)
     assert sets.train.images.shape == (1437, 3, 16, 16)
     assert sets.train.images.dtype == torch.uint8
     assert torch.equal(load_digits().test.labels, sets.test.labels)
     labels = torch.cat([sets.train.labels, sets.test.labels]).bincount()
-    assert labels.tolist() == np.bincount(originals(return_X_y=True)[1]).tolist()
+    rows, digits = originals(return_X_y=True)
+    assert labels.tolist() == np.bincount(digits).tolist()
+    images = torch.cat([sets.train.images, sets.test.images])[:, 0].numpy()
+    expected = [enlarge(row.reshape(8, 8)).tobytes() for row in rows]
+    assert sorted(image.tobytes() for image in images) == sorted(expected)
 
 
 def test_the_originals_are_those_of_scikit_learn() -> None:

@@ -21,7 +21,7 @@ from reslab.data.decode import (
 from reslab.data.jpeg import (
     MAX_PIXELS,
     MAX_PROGRESSIVE_PIXELS,
-    RowByRow,
+    SequentialJpeg,
     segments,
     without_fill,
 )
@@ -264,7 +264,7 @@ def test_rows_from_the_top_equal_those_of_the_whole_image(subsampling: str) -> N
         data = encoded(Image.fromarray(noise).convert("L"))
     else:
         data = simplejpeg.encode_jpeg(noise, 90, colorsubsampling=subsampling)
-    jpeg = RowByRow.of(data)
+    jpeg = SequentialJpeg.of(data)
     assert jpeg is not None
     assert (jpeg.width, jpeg.height) == (53, 75)
     whole = load_image(data, "x")
@@ -277,7 +277,7 @@ def test_rows_from_the_top_equal_those_of_the_whole_image(subsampling: str) -> N
 
 def test_the_rows_below_are_not_decoded() -> None:
     data = encoded(photograph(640, 4000), quality=95)
-    jpeg = RowByRow.of(data)
+    jpeg = SequentialJpeg.of(data)
     assert jpeg is not None
 
     def seconds(rows: int) -> float:
@@ -292,21 +292,22 @@ def test_only_an_upright_jpeg_in_one_scan_comes_row_by_row() -> None:
     image = photograph()
     turned = Image.Exif()
     turned[0x0112] = 6
-    assert RowByRow.of(encoded(image)) is not None
-    assert RowByRow.of(encoded(image, restart_marker_rows=1)) is not None
-    assert RowByRow.of(encoded(image, exif=turned)) is None
-    assert RowByRow.of(encoded(image, progressive=True)) is None
-    assert RowByRow.of(encoded(image.convert("CMYK"))) is None
-    assert RowByRow.of(with_size(encoded(image), 60_000, 60_000)) is None
+    assert SequentialJpeg.of(encoded(image)) is not None
+    assert SequentialJpeg.of(encoded(image, restart_marker_rows=1)) is not None
+    assert SequentialJpeg.of(encoded(image, exif=turned)) is None
+    assert SequentialJpeg.of(encoded(image, progressive=True)) is None
+    assert SequentialJpeg.of(encoded(image.convert("CMYK"))) is None
+    assert SequentialJpeg.of(with_size(encoded(image), 60_000, 60_000)) is None
     png = io.BytesIO()
     image.save(png, "PNG")
-    assert RowByRow.of(png.getvalue()) is None
+    assert SequentialJpeg.of(png.getvalue()) is None
     data = encoded(image)
-    for length in range(0, len(data), 7):
-        jpeg = RowByRow.of(data[:length])
-        if jpeg is not None:
-            with pytest.raises(ValueError, match=r"."):
-                jpeg.whole()
+    cut = [SequentialJpeg.of(data[:length]) for length in range(0, len(data), 7)]
+    readable = [jpeg for jpeg in cut if jpeg is not None]
+    assert len(readable) > 50
+    for jpeg in readable:
+        with pytest.raises(ValueError, match="JPEG"):
+            jpeg.whole()
 
 
 def test_a_second_scan_is_refused() -> None:
@@ -315,4 +316,4 @@ def test_a_second_scan_is_refused() -> None:
     places = {marker: (start, end) for marker, start, end in segments(data)}
     start, _ = places[0xDA]
     alone = data[:start] + b"\xff\xda\0\x08\x01\x01\0\0\x3f\0" + data[places[0xDA][1] :]
-    assert RowByRow.of(alone) is None
+    assert SequentialJpeg.of(alone) is None

@@ -70,7 +70,7 @@ def test_fixed_statistics_stay_fixed() -> None:
     assert all(norm.num_batches_tracked == 0 for norm in norms_of(net))
 
 
-def test_blocks_behind_a_frozen_stem_get_their_gradients() -> None:
+def test_blocks_after_a_frozen_stem_get_their_gradients() -> None:
     """The input of the first block has no gradient, but its weights have."""
     net = build_resnet(SMALL).train()
     net.stem.requires_grad_(False)
@@ -94,14 +94,15 @@ def test_a_forward_pass_stores_a_fraction_of_the_activations() -> None:
         with torch.autograd.graph.saved_tensors_hooks(store, lambda tensor: tensor):
             net(IMAGES)
         counts.append(len(stored))
-    # of the stem the convolution and the output; of each block four maps, or of three blocks one
+    # two maps from the stem; four per block, or one per three blocks
     assert counts == [2 + 45 * 4, 2 + 45 // 3]
 
 
-def test_without_gradients_nothing_is_stored_or_counted() -> None:
-    net = build_resnet(SMALL).eval()
-    logits = net(IMAGES)
+def test_without_gradients_nothing_is_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = build_resnet(SMALL).train()
+    net = copy.deepcopy(plain)
     net.recompute = True
+    monkeypatch.setattr("reslab.models.resnet.recomputed_in_groups", pytest.fail)
     with torch.no_grad():
-        assert torch.equal(net(IMAGES), logits)
-    assert all(norm.num_batches_tracked == 0 for norm in norms_of(net))
+        assert torch.equal(net(IMAGES), plain(IMAGES))
+    assert all(norm.num_batches_tracked == 1 for norm in norms_of(net))

@@ -149,6 +149,9 @@ def test_no_process_uses_kernels_that_another_lacks(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(SingleProcess, "all_gather_objects", lambda self, own: [own, missing])
     assert new_engine(task(*NATIVE), None, notes.append) == Engine()
     assert notes == [f"engine: torch, because {missing}"]
+    some = task(*NATIVE)  # so that a resumed run is refused by all processes, and none waits
+    with pytest.raises(ValueError, match=re.escape(missing)):
+        continued_engine(some.recipe, {"engine": "native"}, some.device, None, notes.append)
 
 
 @pytest.mark.parametrize(

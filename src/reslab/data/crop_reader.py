@@ -7,7 +7,7 @@ import numpy as np
 from reslab.data.augment import ResizedCrop, ScaleCrop
 from reslab.data.datasets import EncodedImages
 from reslab.data.decode import load_image
-from reslab.data.jpeg import RowByRow
+from reslab.data.jpeg import SequentialJpeg
 from reslab.data.resize import lowest_row, resized_crop
 
 
@@ -28,7 +28,7 @@ class CropReader:
         Raise BadImage if the image cannot be decoded.
         """
         data = self.images.read(self.images.files[index])
-        jpeg = RowByRow.of(data)
+        jpeg = SequentialJpeg.of(data)
         size = (self.augmentation.size, self.augmentation.size)
         if jpeg is not None and self.intact[index]:
             box, flip = self.augmentation.crop(jpeg.width, jpeg.height, draws)
@@ -41,7 +41,7 @@ class CropReader:
         box, flip = self.augmentation.crop(image.shape[1], image.shape[0], draws)
         return resized_crop(image, box, size, flip)
 
-    def _whole(self, index: int, data: bytes, jpeg: RowByRow | None) -> np.ndarray:
+    def _whole(self, index: int, data: bytes, jpeg: SequentialJpeg | None) -> np.ndarray:
         if jpeg is not None:
             try:
                 image = jpeg.whole()

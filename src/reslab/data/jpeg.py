@@ -134,7 +134,7 @@ def _decode(data: bytes, size: tuple[int, int], factor: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class RowByRow:
+class SequentialJpeg:
     """An ordinary JPEG, whose rows can be decoded from the top without those below.
 
     It is upright and sequential, has all its colours in one scan, and is not too large to be
@@ -147,8 +147,8 @@ class RowByRow:
     _height_at: int  # where the header states the height
 
     @staticmethod
-    def of(data: bytes) -> "RowByRow | None":
-        """Return a file as such an image; None if it is another kind of file."""
+    def of(data: bytes) -> "SequentialJpeg | None":
+        """Return the file as an ordinary JPEG, or None if it is not one."""
         if not data.startswith(b"\xff\xd8\xff"):
             return None
         places = {marker: start for marker, start, _ in segments(data)}
@@ -161,7 +161,7 @@ class RowByRow:
         in_one_scan = data[frame + 9 : frame + 10] == data[scan + 4 : scan + 5]
         if not in_one_scan or colours not in RGB_OR_GREY or width * height > MAX_PIXELS:
             return None
-        return RowByRow(data, width, height, frame + 5)
+        return SequentialJpeg(data, width, height, frame + 5)
 
     def whole(self) -> np.ndarray:
         """Decode the image, RGB uint8 [H, W, 3]; raise ValueError for libjpeg's first warning."""

@@ -3,6 +3,7 @@
 import ctypes
 import fcntl
 import os
+import shlex
 import shutil
 import subprocess
 import time
@@ -22,7 +23,9 @@ from reslab.runtime.events import Log
 Instructions = Literal["avx2", "avx512", "avx512_bf16"]
 SOURCES = Path(__file__).parent / "cxx"
 MAIN = "trunk.cpp"
-COMPILERS = ("g++", "clang++")
+# clang++ would load a second OpenMP beside torch's, which may end the process
+COMPILER = "g++"
+ENGLISH = {"LC_ALL": "C"}  # for messages
 # No -ffast-math: a library built with it makes the whole process treat denormal numbers as zero.
 FLAGS = ("-std=c++17", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fopenmp", "-fPIC",
          "-shared", "-w")  # fmt: skip
@@ -78,44 +81,60 @@ def load_kernels(instructions: Instructions, log: Log, folder: Path | None = Non
     if there is no compiler, or if it fails.
     """
     compiler, version = find_compiler()
-    flags = (*FLAGS, *MACHINE_FLAGS[instructions])
-    digest = digest_of(version, flags)
+    flags = (*compiler[1:], *FLAGS, *MACHINE_FLAGS[instructions])
     folder = folder or user_cache_path("reslab") / "kernels"
-    path = folder / f"trunk-{instructions}-{digest[:16]}.so"
     try:
+        digest = digest_of(version, flags)
         folder.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            with exclusive(path.with_suffix(".lock")):
-                if not path.exists():
-                    compile_into(path, [compiler, *flags], log)
-        library = ctypes.CDLL(str(path))
+        path = folder / f"trunk-{instructions}-{digest[:16]}.so"
+        library = open_library(path) or built_library(path, [compiler[0], *flags], log)
     except OSError as error:
-        raise KernelsMissing(f"{path}: {os_reason(error)}") from None
+        raise KernelsMissing(f"{folder}: {os_reason(error)}") from None
     return Kernels(library, instructions, version, digest)
 
 
-def find_compiler() -> tuple[str, str]:
-    """Return the path of a C++ compiler, $CXX or one of COMPILERS, and its version.
+def open_library(path: Path) -> ctypes.CDLL | None:
+    """Open a library; return None if it is missing, or damaged, as after a crash."""
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError:
+        return None
+
+
+def built_library(path: Path, command: list[str], log: Log) -> ctypes.CDLL:
+    """Compile the library and open it, unless another process has just compiled it."""
+    with exclusive(path.with_suffix(".lock")):
+        library = open_library(path)
+        if library is None:
+            compile_into(path, command, log)
+            library = ctypes.CDLL(str(path))
+    return library
+
+
+def find_compiler() -> tuple[list[str], str]:
+    """Return the command of the C++ compiler, $CXX or g++, and its version.
 
     Raise KernelsMissing if there is none.
     """
-    names = [os.environ["CXX"]] if os.environ.get("CXX") else COMPILERS
-    for name in names:
-        if path := shutil.which(name):
-            try:
-                shown = subprocess.run(
-                    [path, "--version"], capture_output=True, text=True, check=True, timeout=20
-                )
-            except (OSError, subprocess.SubprocessError):
-                continue
-            return path, (shown.stdout.splitlines() or [name])[0]
-    raise KernelsMissing(f"there is no C++ compiler ({' or '.join(names)})")
+    name = os.environ.get("CXX") or COMPILER
+    try:
+        program, *options = shlex.split(name)
+        path = shutil.which(program)
+        if path is not None:
+            shown = subprocess.run(
+                [path, *options, "--version"], env=os.environ | ENGLISH, capture_output=True,
+                text=True, check=True, timeout=20,
+            )  # fmt: skip
+            return [path, *options], (shown.stdout.splitlines() or [name])[0]
+    except (OSError, ValueError, subprocess.SubprocessError):
+        pass
+    raise KernelsMissing(f"there is no C++ compiler ({name})")
 
 
 def digest_of(version: str, flags: tuple[str, ...]) -> str:
     """Return the SHA-256 of whatever decides the bits of the kernels."""
     digest = sha256("\n".join([version, *flags]).encode())
-    for source in sorted(SOURCES.iterdir()):
+    for source in sorted([*SOURCES.glob("*.h"), *SOURCES.glob("*.cpp")]):
         digest.update(source.name.encode() + source.read_bytes())
     return digest.hexdigest()
 
@@ -135,7 +154,8 @@ def compile_into(path: Path, command: list[str], log: Log) -> None:
     try:
         done = subprocess.run(
             [*command, "-o", str(temporary), str(SOURCES / MAIN)],
-            capture_output=True, text=True, errors="replace", timeout=TIME_LIMIT,
+            env=os.environ | ENGLISH, capture_output=True, text=True, errors="replace",
+            timeout=TIME_LIMIT,
         )  # fmt: skip
     except subprocess.TimeoutExpired:
         raise KernelsMissing(f"{command[0]} took more than {TIME_LIMIT} s") from None

@@ -15,7 +15,11 @@ WIDTHS = (16, 32, 64)  # of the stages
 SMALLEST_SIDE, SIDE_STEP = 12, 4  # of images, in pixels
 POINTER = ctypes.c_void_p
 Shortcut = Literal["none", "unweighted", "projection"]
-SHORTCUTS: tuple[Shortcut, ...] = ("none", "unweighted", "projection")  # as the kernels count them
+SHORTCUTS: tuple[Shortcut, ...] = (
+    "none",
+    "unweighted",
+    "projection",
+)  # in the order of the kernels
 
 
 @dataclass(frozen=True)

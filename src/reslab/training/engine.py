@@ -48,15 +48,10 @@ def new_engine(task: Task, observer: Observer | None, log: Log) -> Engine:
     if part is not None:
         log(f"engine: torch, because the native one does not support {part}")
         return Engine()
-    kernels, missing = None, ""
     try:
         kernels = kernels_for(task.device, log)
-    except KernelsMissing as error:
-        missing = str(error)
-    # all processes compute with one engine; some may be on a machine without a compiler
-    reasons = [reason for reason in task.device.processes.all_gather_objects(missing) if reason]
-    if kernels is None or reasons:
-        log(f"engine: torch, because {reasons[0]}")
+    except KernelsMissing as missing:
+        log(f"engine: torch, because {missing}")
         return Engine()
     log(f"engine: native, {kernels.label}")
     return Engine(kernels)
@@ -90,8 +85,20 @@ def continued_engine(
 
 
 def kernels_for(device: Device, log: Log) -> Kernels:
-    """Load the kernels for the device's precision, or raise KernelsMissing."""
-    return load_kernels(instructions_for(device.precision), log)
+    """Load the kernels for the device's precision.
+
+    Raise KernelsMissing, in all processes, if they are missing in one: some may be on a machine
+    without a compiler.
+    """
+    kernels, missing = None, ""
+    try:
+        kernels = load_kernels(instructions_for(device.precision), log)
+    except KernelsMissing as error:
+        missing = str(error)
+    reasons = [reason for reason in device.processes.all_gather_objects(missing) if reason]
+    if kernels is None or reasons:
+        raise KernelsMissing(reasons[0])
+    return kernels
 
 
 def update_of(

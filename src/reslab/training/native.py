@@ -32,8 +32,10 @@ def lacking(task: ClassificationTask) -> str | None:
         return "GPUs"
     if recipe.deviations.net is not None or not isinstance(net, ResNet):
         return "networks of your own"
-    if recipe.batch_norm != "train" or recipe.recompute != "none":
-        return "frozen batch norm" if recipe.batch_norm != "train" else "recompute=blocks"
+    if recipe.batch_norm != "train":
+        return "frozen batch norm"
+    if recipe.recompute != "none":
+        return "recompute=blocks"
     if isinstance(loader, EncodedLoader):
         return "images of more than one size"
     height, width = loader.images.shape[-2:]

@@ -1,8 +1,9 @@
 // Batch norm in training mode: statistics, forward map, and gradient, for at most 64 channels.
 //
 // The passes over maps belong to the convolutions before and after; this file has the work that is
-// done once per channel, in double precision. Numbers are centred before they are scaled, so no
-// digits are lost where the mean is large.
+// done once per channel, in double precision. The forward map subtracts the mean before it scales.
+// The variance is E[z^2] - E[z]^2, which loses digits where the mean is much larger than the
+// standard deviation.
 #pragma once
 
 #include <cmath>
@@ -18,14 +19,15 @@ struct Norm {
     // of the backward pass: dz = scale g + slope (z - mean) + constant
     float slope[MOST_CHANNELS], constant[MOST_CHANNELS];
 
-    // Set the forward map from the sums of a channel's numbers and of their squares over `count`
+    // Set the forward map from the sums of a channel's values and of their squares over `count`
     // pixels, and move the running statistics, of which the variance is the unbiased one.
     void set_forward(const double* sums, const double* squares, int channels, double count,
                      const float* gamma, const float* beta, float* running_mean,
                      float* running_variance, double momentum, double epsilon) {
         for (int c = 0; c < channels; c++) {
             double centre = sums[c] / count;
-            double variance = std::fmax(squares[c] / count - centre * centre, 0);
+            double variance = squares[c] / count - centre * centre;
+            if (variance < 0) variance = 0;  // fmax would hide NaN
             inverse[c] = 1 / std::sqrt(variance + epsilon);
             mean[c] = centre, scale[c] = gamma[c] * inverse[c], shift[c] = beta[c];
             running_mean[c] += momentum * (centre - running_mean[c]);
