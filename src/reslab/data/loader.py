@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, Future, wait
+from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -45,6 +46,11 @@ class Batch:
     network: tuple[Tensor, ...] = ()  # the random numbers for the network's layers, [B, ...] each
 
 
+# Return the preprocessed, augmented images [B, 3, H, W], channels last, with the given indices [B],
+# offsets in the padded images [B, 2], and flips [B]; without offsets or flips, whole or unflipped.
+Crop = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
+
+
 class InMemoryLoader:
     """Load shuffled, augmented mini-batches from a set in memory.
 
@@ -68,6 +74,7 @@ class InMemoryLoader:
         self.size, self.pad, self.flip, self.seed = size, pad, flip, seed
         self.sampler = make_sampler(train.labels.cpu(), seed, balanced=balanced)
         self.rank_slice = rank_slice
+        self.crop: Crop = self.crop_of_torch
 
     def indices(self, iteration: int) -> Tensor:
         """Return the image indices of the mini-batch of `iteration`, counted from 0; [B]."""
@@ -87,15 +94,26 @@ class InMemoryLoader:
     def batch(self, draws: Draws) -> Batch:
         """Return the mini-batch for the given draws."""
         indices, numbers = draws.indices.to(self.images.device), iter(draws.numbers)
-        images = self.prepare(self.images[indices])
         offsets = next(numbers) if self.pad else None
         flips = next(numbers) if self.flip else None
+        return Batch(self.crop(indices, offsets, flips), self.labels[indices])
+
+    def with_crop(self, crop: Crop) -> Self:
+        """Return a loader of the same mini-batches that computes images with `crop`."""
+        loader = copy(self)
+        loader.crop = crop
+        return loader
+
+    def crop_of_torch(
+        self, indices: Tensor, offsets: Tensor | None, flips: Tensor | None
+    ) -> Tensor:
+        """Crop images as `Crop` says, on any device."""
+        images = self.prepare(self.images[indices])
         if offsets is not None:
             images = pad_and_crop(images, self.pad, offsets, flips)
         elif flips is not None:
             images = flip(images, flips)
-        images = images.contiguous(memory_format=torch.channels_last)
-        return Batch(images, self.labels[indices])
+        return images.contiguous(memory_format=torch.channels_last)
 
     def __call__(self, iteration: int) -> Batch:
         """Return this process's part of the mini-batch of `iteration`, from 0."""

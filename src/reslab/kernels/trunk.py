@@ -60,7 +60,8 @@ class TrunkLayer:
 class Trunk:
     """The layers of a trunk, with memory for their activations.
 
-    The layers' tensors may be changed in place, but not replaced.
+    The layers' tensors may be changed in place, but not replaced. After a change, `pack` must be
+    called before the next forward pass.
 
     Every forward pass replaces the activations, so a backward pass must belong to the last forward
     pass. The bits of a pass do not depend on the number of threads.
@@ -80,7 +81,9 @@ class Trunk:
             assert conv.weight.is_contiguous(memory_format=torch.channels_last)
             assert all(tensor.dtype == torch.float32 for tensor in conv.tensors)
         self.weights = [weight for conv in self.convs for weight in conv.weights]
+        self.gradients = [torch.empty_like(weight) for weight in self.weights]
         self.addresses = pointers([tensor for conv in self.convs for tensor in conv.tensors])
+        self.gradient_addresses = pointers(self.gradients)
         described = [
             number
             for layer in layers
@@ -97,25 +100,37 @@ class Trunk:
             raise MemoryError(f"the activations of {batch} images do not fit in memory")
         self.handle = POINTER(handle)
         weakref.finalize(self, self.library.trunk_destroy, self.handle)
+        self.pack()
+
+    def pack(self) -> None:
+        """Copy the weights of the convolutions into the layout that the passes read."""
+        self.library.trunk_pack(self.handle, self.addresses)
 
     def features(self, images: Tensor, momentum: float, epsilon: float) -> Tensor:
-        """Return the pooled features, [B, 3, S, S] -> [B, 64], with autograd's support.
+        """Return the pooled features, [B, 3, S, S] -> [B, 64].
 
         Batch norm uses the statistics of these images, and moves its running ones by `momentum`.
+        `backward` of a loss adds to the `grad` of the layers' weights; `torch.autograd.grad` does
+        not see them.
         """
         assert images.dtype == torch.float32
         assert images.shape[1:] == (3, self.side, self.side)
         assert len(images) <= self.batch
         images = images.contiguous(memory_format=torch.channels_last)
-        return TrunkFunction.apply(self, images, momentum, epsilon, *self.weights)
+        return TrunkFunction.apply(self, images, momentum, epsilon, self.weights[0])
 
 
 class TrunkFunction(torch.autograd.Function):
-    """The passes through a `Trunk`; its weights are arguments so that autograd sees them."""
+    """The passes through a `Trunk`.
+
+    The backward pass itself adds to the `grad` of the weights: through autograd, this would take
+    as long as a twentieth of the pass. One of the weights is an argument, so that autograd calls
+    the backward pass.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, trunk: Trunk, images: Tensor, momentum: float, epsilon: float, *weights: Tensor
+        ctx: Any, trunk: Trunk, images: Tensor, momentum: float, epsilon: float, weight: Tensor
     ) -> Tensor:
         features = images.new_empty(len(images), WIDTHS[-1])
         trunk.library.trunk_forward(
@@ -127,15 +142,20 @@ class TrunkFunction(torch.autograd.Function):
         return features
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[None, ...]:
         trunk: Trunk = ctx.trunk
         assert ctx.number == trunk.passes, "the activations were replaced by another forward pass"
         features = gradients[0].contiguous()
-        results = [torch.empty_like(weight) for weight in trunk.weights]
+        first = trunk.weights[0].grad is None
+        if first:
+            for weight, gradient in zip(trunk.weights, trunk.gradients, strict=True):
+                weight.grad = gradient
+        assert trunk.weights[0].grad is trunk.gradients[0]
         trunk.library.trunk_backward(
-            trunk.handle, POINTER(features.data_ptr()), len(trunk.convs), pointers(results)
-        )
-        return None, None, None, None, *results
+            trunk.handle, POINTER(features.data_ptr()), len(trunk.convs),
+            trunk.gradient_addresses, not first,
+        )  # fmt: skip
+        return (None,) * 5
 
 
 def pointers(tensors: Sequence[Tensor]) -> ctypes.Array[POINTER]:

@@ -99,15 +99,19 @@ class Preprocessing:
 
     def _apply(self, images: Tensor, out: Tensor | None) -> Tensor:
         """Preprocess float images that are channels last, into `out` if it is given."""
-        width, rows = images.shape[-1], self._rows
-        if rows.shape[-2:] != images.shape[-2:]:
-            rows = full_rows(self.mean.mean((1, 2), keepdim=True), width)
-        prepared = torch.sub(images, rows, out=out)
+        height, width = images.shape[-2:]
+        prepared = torch.sub(images, self.mean_rows(height, width), out=out)
         if self._divides:
             prepared.div_(full_rows(self.std, width))
         if self.channels == "BGR":
             prepared = prepared.flip(1)
         return prepared.contiguous(memory_format=torch.channels_last)
+
+    def mean_rows(self, height: int, width: int) -> Tensor:
+        """Return what is subtracted from images of this size, [1, 3, H or 1, W], channels last."""
+        if self._rows.shape[-2:] == (height, width):
+            return self._rows
+        return full_rows(self.mean.mean((1, 2), keepdim=True), width)
 
     def facts(self) -> dict[str, Any]:
         """Return all fields except the tensors, for the JSON in the model file."""

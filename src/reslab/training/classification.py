@@ -1,7 +1,9 @@
 """The classification task: a network and its images, ready to train."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +19,7 @@ from reslab.evaluation.views import OneCrop
 from reslab.models import batchnorm
 from reslab.models.model_file import Model, model_bytes
 from reslab.models.preprocessing import Preprocessing
-from reslab.models.random_layers import draw_numbers, numbers_for
+from reslab.models.random_layers import RandomLayer, draw_numbers, numbers_for, random_layers
 from reslab.runtime.device import Device
 from reslab.runtime.events import Event, Log
 from reslab.runtime.files import to_json
@@ -70,12 +72,19 @@ class ClassificationTask:
         if isinstance(self.loader, EncodedLoader):
             self.loader.close()
 
+    @cached_property
+    def random_layers(self) -> list[RandomLayer]:
+        """The network's random layers: to look for them takes as long as a batch of images."""
+        return random_layers(self.net)
+
     def draws(self, iteration: int) -> Draws:
         """Sample the mini-batch of `iteration`, and the numbers for the network's random layers.
 
         The numbers are drawn for the whole mini-batch, so that they do not depend on the number of
         processes.
         """
+        if not self.random_layers:
+            return self.loader.draws(iteration)
         rng = make_generator(self.loader.seed, Stream.NETWORK, iteration)
         numbers = draw_numbers(self.net, self.recipe.batch_size, rng)
         own_part = tuple(drawn[self.loader.rank_slice] for drawn in numbers)
@@ -96,7 +105,8 @@ class ClassificationTask:
 
     def loss(self, share: Batch) -> tuple[Tensor, Tensor]:
         """Return the mean cross-entropy, in fp32, and the training error in percent."""
-        with self.device.autocast(), numbers_for(self.net, share.network):
+        numbers = numbers_for(self.net, share.network) if self.random_layers else nullcontext()
+        with self.device.autocast(), numbers:
             scores = self.net(share.images)
         return self.loss_of(scores.float(), share)
 

@@ -118,4 +118,5 @@ def update_of(
     assert isinstance(task.net, ResNet)
     assert isinstance(task.loader, InMemoryLoader)
     share, side = task.recipe.batch_size // task.recipe.virtual_gpus, task.loader.images.shape[-1]
-    return native_update(task, native_net(task.net, engine.kernels, side, share), prepare)
+    native = native_net(task.net, engine.kernels, side, share)
+    return native_update(task, native, engine.kernels, prepare)

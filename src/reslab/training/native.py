@@ -1,12 +1,14 @@
 """Train a 6n+2 net with the C++ kernels: which nets they support, and the update."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from reslab.data.loader import Batch, EncodedLoader
+from reslab.data.loader import Batch, Draws, EncodedLoader, InMemoryLoader
 from reslab.kernels.build import Kernels
+from reslab.kernels.crop import Cropper
 from reslab.kernels.trunk import (
     SIDE_STEP,
     SMALLEST_SIDE,
@@ -20,6 +22,7 @@ from reslab.models.batchnorm import norms_of
 from reslab.models.config import ResNetConfig
 from reslab.models.layers import ConvBN, Projection
 from reslab.models.parts import BatchNorm
+from reslab.models.preprocessing import Preprocessing
 from reslab.models.resnet import Block, ResNet
 from reslab.training.classification import ClassificationTask
 from reslab.training.loop import Prepare, Update, eager_update
@@ -105,19 +108,36 @@ class NativeNet:
 
 
 def native_update(
-    task: ClassificationTask, native: NativeNet, prepare: Prepare | None = None
+    task: ClassificationTask, native: NativeNet, kernels: Kernels, prepare: Prepare | None = None
 ) -> Update:
-    """Return the eager update with the kernels in place of the network.
+    """Return the eager update with the kernels in place of the network and of the augmentation.
 
     `prepare` may replace the task's.
     """
+    prepare = prepare or replace(task, loader=with_cropper(task.loader, kernels)).prepare
+
+    def packed(draws: Draws) -> Sequence[Batch]:
+        """Prepare the shares; the weights have changed since the last ones."""
+        native.trunk.pack()
+        return prepare(draws)
 
     def loss(share: Batch) -> tuple[Tensor, Tensor]:
         return task.loss_of(native(share.images), share)
 
-    return eager_update(
-        prepare or task.prepare, loss, task.optimizer, native.norms, task.device.processes
-    )
+    return eager_update(packed, loss, task.optimizer, native.norms, task.device.processes)
+
+
+def with_cropper(
+    loader: InMemoryLoader | EncodedLoader, kernels: Kernels
+) -> InMemoryLoader | EncodedLoader:
+    """Return a loader that crops with the kernels, if it only subtracts and divides before."""
+    if isinstance(loader, EncodedLoader) or not isinstance(loader.prepare, Preprocessing):
+        return loader
+    preprocessing, size = loader.prepare, loader.images.shape[1:]
+    mean = preprocessing.mean_rows(*size[1:])[0].expand(size)
+    std = preprocessing.std.flatten()
+    bgr = preprocessing.channels == "BGR"
+    return loader.with_crop(Cropper(kernels, loader.images, mean, std, pad=loader.pad, bgr=bgr))
 
 
 def native_net(net: ResNet, kernels: Kernels, side: int, batch: int) -> NativeNet:

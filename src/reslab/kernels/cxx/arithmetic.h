@@ -39,6 +39,8 @@ INLINE void add_lanes(double* sums, Vector numbers) {
     for (int lane = 0; lane < LANES; lane++) sums[lane] += numbers[lane];
 }
 
+INLINE void write_or_add(float* to, float number, bool add) { *to = add ? *to + number : number; }
+
 #ifndef RESLAB_BF16
 
 typedef float Stored;

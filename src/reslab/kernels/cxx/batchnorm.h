@@ -37,11 +37,12 @@ struct Norm {
     }
 
     // Set the backward map from the sums of g and g (z - mean), and write the gradients of gamma
-    // and beta.
+    // and beta, or add them to what is there.
     void set_backward(const double* g, const double* gz, int channels, double count,
-                      float* gamma_gradient, float* beta_gradient) {
+                      float* gamma_gradient, float* beta_gradient, bool add) {
         for (int c = 0; c < channels; c++) {
-            gamma_gradient[c] = gz[c] * inverse[c], beta_gradient[c] = g[c];
+            write_or_add(gamma_gradient + c, gz[c] * inverse[c], add);
+            write_or_add(beta_gradient + c, g[c], add);
             slope[c] = -scale[c] * inverse[c] * inverse[c] * gz[c] / count;
             constant[c] = -scale[c] * g[c] / count;
         }

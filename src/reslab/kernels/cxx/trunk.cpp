@@ -7,6 +7,7 @@
 // Images are divided into chunks of a fixed number. Each chunk has sums of its own, added in the
 // order of the chunks: the bits depend neither on the number of threads nor on their timing.
 #include "backward.h"
+#include "crop.h"
 #include "forward.h"
 
 static Conv new_conv(int in, int out, int kernel, int stride, int side) {
@@ -19,6 +20,15 @@ static Conv new_conv(int in, int out, int kernel, int stride, int side) {
 // convolution: that of the main path, then the projection that is added to it.
 
 extern "C" {
+
+// `crops` are channels last, [count][side][side][3].
+void crop_images(const ImageSet* set, int count, const int64_t* indices, const Corner* corners,
+                 const bool* flips, float* crops, int threads) {
+#pragma omp parallel for schedule(static) num_threads(threads)
+    for (int k = 0; k < count; k++)
+        crop_image(*set, set->pixels + indices[k] * set->image, corners[k], flips[k],
+                   crops + size_t(k) * set->side * set->side * 3);
+}
 
 // Return a trunk for at most `capacity` images, or null if the memory does not suffice. `layers`
 // holds for each convolution of the main path: output channels, stride, Shortcut.
@@ -69,12 +79,13 @@ void* trunk_create(int side, int capacity, int threads, int count, const int (*l
 
 void trunk_destroy(void* trunk) { delete (Trunk*)trunk; }
 
+void trunk_pack(void* trunk, const Tensors* tensors) { pack_weights(*(Trunk*)trunk, tensors); }
+
 // `images` are channels last, [count][side][side][3]; `features` [count][channels].
 void trunk_forward(void* handle, const float* images, int count, const Tensors* tensors,
                    double momentum, double epsilon, float* features) {
     Trunk& trunk = *(Trunk*)handle;
     trunk.images = count;
-    pack_weights(trunk, tensors);
     const int last = int(trunk.nodes.size()) - 1;
     for (int number = 1; number <= last; number++, tensors++) {
         Node& node = trunk.nodes[number];
@@ -90,8 +101,10 @@ void trunk_forward(void* handle, const float* images, int count, const Tensors* 
     });
 }
 
-// The gradients of all weights, from that of the features of the last forward pass.
-void trunk_backward(void* handle, const float* features, int entries, const Gradients* gradients) {
+// The gradients of all weights, from that of the features of the last forward pass. They are added
+// to what `gradients` holds if `add`.
+void trunk_backward(void* handle, const float* features, int entries, const Gradients* gradients,
+                    bool add) {
     Trunk& trunk = *(Trunk*)handle;
     const size_t last = trunk.nodes.size() - 1;
     const Gradients *entry = gradients + entries, *beside = nullptr;
@@ -102,15 +115,15 @@ void trunk_backward(void* handle, const float* features, int entries, const Grad
         const double* sums = total.data();
         const Gradients* projection = node.shortcut == PROJECTION ? --entry : nullptr;
         const Gradients* main = --entry;
-        set_backward(node.conv, sums, sums + MOST_CHANNELS, trunk.images, *main);
+        set_backward(node.conv, sums, sums + MOST_CHANNELS, trunk.images, *main, add);
         if (projection)
             set_backward(node.projection, sums, sums + 2 * MOST_CHANNELS, trunk.images,
-                         *projection);
+                         *projection, add);
         backward_pass(trunk, number);
-        write_weight_gradient(trunk, node.conv, trunk.weight_sums[0], main->weight);
+        write_weight_gradient(trunk, node.conv, trunk.weight_sums[0], main->weight, add);
         if (beside)
             write_weight_gradient(trunk, trunk.nodes[number + 1].projection,
-                                  trunk.weight_sums[1], beside->weight);
+                                  trunk.weight_sums[1], beside->weight, add);
         beside = projection;
     }
 }

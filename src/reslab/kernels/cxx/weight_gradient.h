@@ -69,9 +69,9 @@ static void weight_gradient(int side, const Stored* x, const Stored* dz, float* 
 }
 
 // Add the weight gradients of the chunks in order, for one kernel row and one block of input
-// channels, and write them in the layout of the weights.
+// channels, and write them in the layout of the weights, or add them to what is there.
 static void reduce_weight_gradient(const Conv& conv, const float* chunks, int count, int row,
-                                   int first_channel, float* gradient) {
+                                   int first_channel, float* gradient, bool add) {
     const int channels = gradient_channels(conv.in, conv.kernel), kernel = conv.kernel;
     const size_t block = size_t(channels) * kernel * LANES;
     const int number = row * (conv.in / channels) + first_channel / channels;
@@ -84,7 +84,8 @@ static void reduce_weight_gradient(const Conv& conv, const float* chunks, int co
                     sum += load_fp32(from + chunk * conv.weights());
                 if (c >= conv.real_in()) continue;
                 float* to = gradient + (row * kernel + column) * conv.real_in() + c;
+                const size_t step = size_t(conv.taps()) * conv.real_in();
                 for (int lane = 0; lane < LANES; lane++)
-                    to[size_t(o + lane) * conv.taps() * conv.real_in()] = sum[lane];
+                    write_or_add(to + (o + lane) * step, sum[lane], add);
             }
 }
