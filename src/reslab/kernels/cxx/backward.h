@@ -27,9 +27,9 @@ static InputGradient gradient_of(Trunk& trunk, size_t number, size_t image, cons
 
 // `a` of one image after the forward pass.
 static const Stored* recall(const Trunk& trunk, int number, size_t image,
-                            const Workspace& workspace) {
+                            const Workspace& workspace, int slot = 0) {
     if (trunk.nodes[number].kept()) return trunk.a_of(number, image, workspace);
-    return activate(trunk, number, image, workspace);
+    return activate(trunk, number, image, workspace, slot);
 }
 
 // The gradient of the last node from that of the pooled features.
@@ -87,6 +87,49 @@ static void set_backward(Conv& conv, const double* g, const double* gz, int imag
                            gradients.beta, add);
 }
 
+// Takes the elements of an input's gradient in one of Winograd's tiles.
+struct TileOfGradient {
+    ChannelSums sums;
+    const int side, channels;
+
+    INLINE_MEMBER void take(Vector number, int y, int x) {
+        sums.finish(number, y, x, side, channels, true);
+    }
+    INLINE_MEMBER void finish() const { sums.add(); }
+};
+
+// The work of `backward_pass` for one image, by Winograd's convolution.
+template <int CHANNELS>
+static void backward_by_winograd(Trunk& trunk, int number, int image, int chunk, const Stored* x,
+                                 float* sums, Workspace& workspace, Ahead ahead, Ahead ahead_next) {
+    const Node &node = trunk.nodes[number], &input = trunk.nodes[number - 1];
+    const Conv& conv = node.conv;
+    const TileBatch batch(conv, image, trunk.images);
+    const size_t step = TileBatch::step(conv), place = batch.place(batch.position, CHANNELS);
+    Stored* dz = workspace.dz[trunk.stage(node)];
+    float *x_values = workspace.values[0], *dz_values = workspace.values[1];
+    float *tile_values = workspace.values[2], *products = x_values;
+    norm_gradient<CHANNELS>(conv.norm, conv.side, trunk.g_of(number, image),
+                            node.z + image * node.plain(), dz);
+    evaluate<WindowValues, CHANNELS>(x, conv.side, x_values + place, step, ahead);
+    evaluate<WindowValues, CHANNELS>(dz, conv.side, dz_values + place, step, ahead_next);
+    evaluate<TileValues, CHANNELS>(dz, conv.side, tile_values + place, step);
+    if (!batch.complete) return;
+    const int first = image - batch.position, tiles = batch.images * batch.tiles;
+    multiply_gradients<CHANNELS>(x_values, tile_values, tiles, step, workspace.weight_sums,
+                                 first % CHUNK != 0);
+    if ((image + 1) % CHUNK == 0 || image + 1 == trunk.images)
+        interpolate_weights<CHANNELS>(workspace.weight_sums, sums);
+    multiply_values<CHANNELS>(dz_values, trunk.weight_values, tiles, step, products);
+    for (int k = 0; k < batch.images; k++) {
+        const Stored* a = trunk.a_of(number - 1, first + k, workspace, k);
+        const InputGradient to = gradient_of(trunk, number - 1, first + k, a, chunk);
+        interpolate<CHANNELS>(products + batch.place(k, CHANNELS), step, input.side, [&](int c) {
+            return TileOfGradient{ChannelSums(to, c), input.side, CHANNELS};
+        });
+    }
+}
+
 // From the gradient of node `number`: those of its weights, and of the node before with its norms.
 static void backward_pass(Trunk& trunk, size_t number) {
     Node& node = trunk.nodes[number];
@@ -95,6 +138,7 @@ static void backward_pass(Trunk& trunk, size_t number) {
     Node* beside = number + 1 < trunk.nodes.size() ? &trunk.nodes[number + 1] : nullptr;
     if (beside && beside->shortcut != PROJECTION) beside = nullptr;
     const size_t size = conv.weights(), projected_size = beside ? beside->projection.weights() : 0;
+    if (conv.by_winograd) evaluate_weights(trunk, conv, true);
     trunk.for_each_image([&](int image, int chunk, Workspace& workspace) {
         float* sums = trunk.weight_sums[0] + chunk * size;
         float* projected_sums = trunk.weight_sums[1] + chunk * projected_size;
@@ -103,7 +147,8 @@ static void backward_pass(Trunk& trunk, size_t number) {
             std::fill_n(projected_sums, projected_size, 0.f);
         }
         Stored *dz = workspace.dz[trunk.stage(node)], *projected_dz = dz + node.padded();
-        const Stored* x = recall(trunk, number - 1, image, workspace);
+        const int slot = conv.by_winograd ? TileBatch(conv, image, trunk.images).position : 0;
+        const Stored* x = recall(trunk, number - 1, image, workspace, slot);
         const size_t place = image * node.plain();
         Ahead ahead_here, ahead_next;
         InputGradient to{};
@@ -119,6 +164,10 @@ static void backward_pass(Trunk& trunk, size_t number) {
             else ahead_next.add(input.z + (image + 1) * input.plain(), input.plain());
         }
         with_channels(conv, [&](auto in, auto out) {
+            if constexpr (in == out)
+                if (conv.by_winograd)
+                    return backward_by_winograd<in>(trunk, number, image, chunk, x, sums,
+                                                    workspace, ahead_here, ahead_next);
             output_gradient<3, in, out>(conv, x, trunk.g_of(number, image), node.z + place, dz,
                                         sums, workspace.scratch, ahead_here);
             if (number == 1) return;

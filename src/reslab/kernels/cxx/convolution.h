@@ -11,6 +11,8 @@
 // net sees has a fourth channel of zeros, so that `in` is a multiple of GROUP and of the tile.
 struct Conv {
     int in, out, kernel, stride, side;  // side: of the output
+    bool by_winograd;                   // see winograd.h
+    const float* weights_now;           // of the current pass, as Python has them
     Norm norm;
     std::vector<Stored> forward, backward;  // the weights as packed for either direction
 
@@ -18,6 +20,7 @@ struct Conv {
     int taps() const { return kernel * kernel; }
     size_t weights() const { return size_t(in) * taps() * out; }
     size_t pixels() const { return size_t(side) * side; }
+    int tiles() const { return (side / 4) * (side / 4); }  // of Winograd's
     int in_side() const { return side * stride; }
     Tap backward_tap(int tap, std::ptrdiff_t offset) const {
         return {offset, backward.data() + size_t(tap) * out * vectors_for(in) * LANES, taps()};
@@ -35,6 +38,8 @@ INLINE std::ptrdiff_t first_pixel(int side, int channels) {
 // Pack the weights, [out][kernel][kernel][real_in()], for the forward tiles, and transposed for
 // those of the gradient of the input.
 static void pack(Conv& conv, const float* weights) {
+    conv.weights_now = weights;
+    if (conv.by_winograd) return;
     const int taps = conv.taps(), in = conv.in, out = conv.out, real_in = conv.real_in();
     auto packed = [&](std::vector<Stored>& to, int outputs, int inputs, auto weight) {
         const int width = vectors_for(outputs) * LANES;

@@ -40,10 +40,11 @@ static void activate(const Node& node, const Node* source, size_t image, Stored*
 }
 
 // Write `a` of one image where it belongs, and return it.
-static Stored* activate(const Trunk& trunk, int number, size_t image, const Workspace& workspace) {
+static Stored* activate(const Trunk& trunk, int number, size_t image, const Workspace& workspace,
+                        int slot = 0) {
     const Node& node = trunk.nodes[number];
     const Node* source = node.shortcut == NONE ? nullptr : &trunk.nodes[number - 2];
-    Stored* a = trunk.a_of(number, image, workspace);
+    Stored* a = trunk.a_of(number, image, workspace, slot);
     if (node.channels == 16) activate<16>(node, source, image, a);
     if (node.channels == 32) activate<32>(node, source, image, a);
     if (node.channels == 64) activate<64>(node, source, image, a);
@@ -71,16 +72,72 @@ static Ahead inputs_ahead(const Trunk& trunk, int number, int image) {
     return ahead;
 }
 
+// Takes the elements of z in one of Winograd's tiles, for its statistics.
+struct TileOfZ {
+    Stored* const z;  // of the channel
+    const int side, channels;
+    double* const sums;
+    Vector sum{}, squares{};
+
+    INLINE_MEMBER void take(Vector number, int y, int x) {
+        number = store(z + (size_t(y) * side + x) * channels, number);
+        sum += number;
+        squares += number * number;
+    }
+    INLINE_MEMBER void finish() const {
+        add_lanes(sums, sum);
+        add_lanes(sums + MOST_CHANNELS, squares);
+    }
+};
+
+// Evaluate the weights of Winograd's convolution in parallel.
+static void evaluate_weights(Trunk& trunk, const Conv& conv, bool backward) {
+    const unsigned mode = _mm_getcsr();
+#pragma omp parallel for schedule(static) num_threads(trunk.threads)
+    for (int first = 0; first < conv.out; first += LANES) {
+        _mm_setcsr(mode);
+        with_channels(conv, [&](auto in, auto out) {
+            if constexpr (in == out)
+                evaluate_weights<in>(conv.weights_now, backward, first, trunk.weight_values);
+        });
+    }
+}
+
+// Compute z of the images of a batch of tiles as soon as `a` of its last image is known.
+template <int CHANNELS>
+static void convolve_by_winograd(Trunk& trunk, Node& node, int image, int chunk, const Stored* a,
+                                 Workspace& workspace, Ahead ahead) {
+    const TileBatch batch(node.conv, image, trunk.images);
+    const size_t step = TileBatch::step(node.conv);
+    float *values = workspace.values[0], *products = workspace.values[1];
+    float* here = values + batch.place(batch.position, CHANNELS);
+    evaluate<WindowValues, CHANNELS>(a, node.side, here, step, ahead);
+    if (!batch.complete) return;
+    multiply_values<CHANNELS>(values, trunk.weight_values, batch.images * batch.tiles, step,
+                              products);
+    for (int k = 0; k < batch.images; k++) {
+        Stored* z = node.z + (image - batch.position + k) * node.plain();
+        interpolate<CHANNELS>(products + batch.place(k, CHANNELS), step, node.side, [&](int c) {
+            return TileOfZ{z + c, node.side, CHANNELS, trunk.sums_of(chunk) + c};
+        });
+    }
+}
+
 // Compute z of a node and its statistics; first finish the node before.
 static void forward_pass(Trunk& trunk, Node& node, int number, const float* images,
                          const Tensors& tensors, double momentum, double epsilon) {
     const Node& input = trunk.nodes[number - 1];
+    if (node.conv.by_winograd) evaluate_weights(trunk, node.conv, false);
     trunk.for_each_image([&](int image, int chunk, Workspace& workspace) {
         Stored* a = trunk.a_of(number - 1, image, workspace);
         if (number == 1) copy_image(images + image * 3 * input.pixels(), input.side, a);
         else activate(trunk, number - 1, image, workspace);
         const Ahead ahead = inputs_ahead(trunk, number, image + 1);
         with_channels(node.conv, [&](auto in, auto out) {
+            if constexpr (in == out)
+                if (node.conv.by_winograd)
+                    return convolve_by_winograd<in>(trunk, node, image, chunk, a, workspace,
+                                                    ahead);
             convolve<in, out>(node.conv, a, node.z + image * node.plain(),
                               trunk.sums_of(chunk), ahead);
         });

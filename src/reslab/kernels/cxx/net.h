@@ -7,7 +7,7 @@
 #include <memory>
 #include <new>
 
-#include "convolution.h"
+#include "winograd.h"
 
 #ifdef _OPENMP
 #include <omp.h>
@@ -60,6 +60,32 @@ struct Node {
 // The memory of one thread. The maps keep their border of zeros.
 struct Workspace {
     Memory<Stored> a[STAGES], dz[STAGES], scratch;
+    Memory<float> values[3], weight_sums;  // of Winograd's convolution
+};
+
+// The images of a chunk whose tiles are multiplied together in Winograd's convolution. Small maps
+// have too few tiles for the weights that have to be loaded.
+struct TileBatch {
+    const int tiles;             // of an image
+    const int position, images;  // of the current image, and up to it
+    const bool complete;         // the current image is the last
+
+    static int most(const Conv& conv) {
+        constexpr int WANTED = 32;  // tiles
+        return std::clamp(WANTED / std::max(conv.tiles(), 1), 1, CHUNK);
+    }
+    static size_t step(const Conv& conv) {
+        constexpr int ROWS = 16;  // a multiple of `rows_of_sums`
+        const int rows = (most(conv) * conv.tiles() + ROWS - 1) / ROWS * ROWS;
+        return values_step(rows, conv.in);
+    }
+    TileBatch(const Conv& conv, int image, int all)
+        : tiles(conv.tiles()),
+          position(image % CHUNK % most(conv)),
+          images(position + 1),
+          complete(images == most(conv) || (image + 1) % CHUNK == 0 || image + 1 == all) {}
+    // Where the values of an image begin.
+    size_t place(int number, int channels) const { return size_t(number) * tiles * channels; }
 };
 
 struct Trunk {
@@ -69,14 +95,16 @@ struct Trunk {
     Memory<Stored> gradients[3];   // g of node i is in number i % 3
     std::vector<double> sums;      // [chunk][3][MOST_CHANNELS]
     Memory<float> weight_sums[2];  // [chunk][weights]: of a convolution, of a projection
+    Memory<float> weight_values;   // of the current convolution, if it is Winograd's
 
     int chunks() const { return (images + CHUNK - 1) / CHUNK; }
     int stage(const Node& node) const {
         return node.side == side ? 0 : 2 * node.side == side ? 1 : 2;
     }
-    Stored* a_of(int number, size_t image, const Workspace& workspace) const {
+    Stored* a_of(int number, size_t image, const Workspace& workspace, int slot = 0) const {
         const Node& node = nodes[number];
-        return node.kept() ? node.a + image * node.padded() : workspace.a[stage(node)];
+        if (node.kept()) return node.a + image * node.padded();
+        return workspace.a[stage(node)] + slot * node.padded();
     }
     Stored* g_of(int node, size_t image) const {
         return gradients[node % 3] + image * nodes[node].plain();

@@ -16,6 +16,29 @@ static Conv new_conv(int in, int out, int kernel, int stride, int side) {
     return conv;
 }
 
+// Allocate what is used again for every image; `row` is the longest row of a map.
+static void allocate_workspaces(Trunk& trunk, int threads, size_t row) {
+    size_t values = 0, weight_values = 0;
+    for (const Node& node : trunk.nodes) {
+        if (!node.conv.by_winograd) continue;
+        values = std::max(values, POINTS * TileBatch::step(node.conv));
+        weight_values = std::max(weight_values, POINTS * values_step(node.channels, node.channels));
+    }
+    trunk.weight_values.resize(weight_values);
+    trunk.workspaces.resize(threads);
+    for (auto& workspace : trunk.workspaces) {
+        for (const Node& node : trunk.nodes) {
+            const int stage = trunk.stage(node);
+            if (node.channels == 4 || workspace.dz[stage]) continue;
+            workspace.dz[stage].resize(2 * node.padded());
+            workspace.a[stage].resize(TileBatch::most(node.conv) * node.padded());
+        }
+        workspace.scratch.resize(2 * GRADIENT_ROWS * GROUP * row);
+        for (auto& map : workspace.values) map.resize(values);
+        workspace.weight_sums.resize(weight_values);
+    }
+}
+
 // ---- the functions that Python calls. `tensors` and `gradients` have an entry for each
 // convolution: that of the main path, then the projection that is added to it.
 
@@ -45,6 +68,8 @@ void* trunk_create(int side, int capacity, int threads, int count, const int (*l
         node.side = before.side / stride, node.channels = channels;
         node.shortcut = Shortcut(shortcut);
         node.conv = new_conv(before.channels, channels, 3, stride, node.side);
+        const bool has_projection_beside = number < count && layers[number][2] == PROJECTION;
+        node.conv.by_winograd = !has_projection_beside && fits_winograd(node.conv);
         const bool is_source = number + 2 <= count && layers[number + 1][2] != NONE;
         if (node.shortcut != NONE || is_source) node.a.resize(capacity * node.padded());
         node.z.resize(capacity * node.plain());
@@ -64,14 +89,7 @@ void* trunk_create(int side, int capacity, int threads, int count, const int (*l
     trunk->sums.resize(chunks * 3 * MOST_CHANNELS);
     trunk->weight_sums[0].resize(chunks * weights);
     trunk->weight_sums[1].resize(chunks * projected);
-    trunk->workspaces.resize(threads);
-    for (auto& workspace : trunk->workspaces) {
-        for (const Node& node : trunk->nodes)
-            if (node.channels > 4 && !workspace.dz[trunk->stage(node)])
-                workspace.dz[trunk->stage(node)].resize(2 * node.padded()),
-                    workspace.a[trunk->stage(node)].resize(node.padded());
-        workspace.scratch.resize(2 * GRADIENT_ROWS * GROUP * row);
-    }
+    allocate_workspaces(*trunk, threads, row);
     return trunk.release();
 } catch (const std::bad_alloc&) {
     return nullptr;
