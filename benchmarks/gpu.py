@@ -1,121 +1,188 @@
-"""Check reslab's results on a GPU and measure its speed, in one command.
+"""Check reslab on a GPU, measure its speed and train Table 6, in one command.
 
-Steps run in order of importance, each in its own process, as long as time allows. The result or
-failure of a step is written to OUT/results.json when the step ends. Repeating the command continues
-where it ended. Without a GPU the steps run on the CPU with tiny sizes, which shows only that they
-run.
+    python benchmarks/gpu.py [--data DIR] [--minutes 8] [--out gpu-results] [--only STEP ...]
 
-    python benchmarks/gpu.py --data DIR [--minutes 8] [--out gpu-results] [--only digits fp32]
+First come the checks, then the speeds, then the paper's CIFAR-10 recipes from ResNet-20 upward,
+each in a run folder in OUT/runs, as long as time allows; DIR holds CIFAR-10, and without it there
+are no recipes. Everything is written to OUT as soon as it is known, numbers to results.json and
+tables to report.md. The same command continues where the last one ended, also inside a run; with
+--only, steps are repeated. It needs torch, numpy, Pillow, safetensors and pydantic, but not the
+other packages of reslab's commands.
 
-DIR holds CIFAR-10; without it, the step that trains on CIFAR-10 is skipped.
+    python benchmarks/gpu.py --rehearse --out DIR
+
+carries out all steps in tiny sizes on any machine, which shows only that they work.
 """
 
 import argparse
 import json
 import os
+import signal
+import subprocess
+import sys
 import time
-import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Timer
+from typing import Any
 
-# before torch is imported: a fork lacks the threads that the import starts, and would wait for them
-os.environ["OMP_NUM_THREADS"] = "1"
+from gpu_report import report
 
-import gpu_checks as checks
-import gpu_images
-import gpu_profile as profile
-import gpu_speed as speed
-from gpu_steps import Notes, Setting, Step, forked, gpu_is_there, preload
+HERE = Path(__file__).parent
+DEPTHS = (20, 32, 44, 56, 110)  # Table 6
+CHECKS = {"machine": 20, "engines": 70, "precision": 30, "runs": 60, "detector": 40}
+CHECKS |= {"evaluation": 20}
+SPEEDS = {f"speed-resnet{depth}": 30 for depth in DEPTHS}
+SPEEDS |= {"speed-resnet1202": 60, "speed-resnet50": 40}
+RECIPES = {f"cifar10-resnet{depth}": 3600 for depth in DEPTHS}
+STEPS = CHECKS | SPEEDS | RECIPES  # step -> seconds after which it is stopped
+START = 90  # seconds in which the worker must begin its first step
+LEAST = 20  # seconds: no step begins with less
+REHEARSAL = 20  # times as long may a step take on a slow, busy machine without a GPU
 
-NO_TIME = "no time"  # the status of a step that the next call repeats
-STEPS = (
-    Step("machine", checks.machine, 40),
-    Step("digits", checks.digits, 70),
-    Step("fp32", checks.fp32, 60),
-    Step("detector", gpu_images.detector, 80),
-    Step("images", gpu_images.images, 80),
-    Step("evaluation", checks.evaluation, 40),
-    Step("nccl", checks.nccl, 40),
-    Step("imagenet", gpu_images.imagenet, 60),
-    Step("cifar-resnet20", speed.cifar("resnet20"), 60),
-    Step("profile-resnet20", profile.profile("resnet20"), 30),
-    Step("resnet50", speed.resnet50, 120),
-    Step("profile-resnet50", profile.profile("resnet50"), 45),
-    Step("cifar-resnet56", speed.cifar("resnet56"), 45),
-    Step("cifar-resnet110", speed.cifar("resnet110"), 75),
-    Step("profile-resnet110", profile.profile("resnet110"), 30),
-    Step("graph", profile.graph, 30),
-    Step("resnet1202", speed.deep, 40),
-    Step("alternating", gpu_images.alternating, 60),
-    Step("torchrun", checks.torchrun, 60),
-    Step("recipe", speed.whole_recipe, 3600, least=60),
-)
+Record = dict[str, Any]
 
 
-def carry_out(step: Step, setting: Setting, seconds: float) -> dict[str, object]:
-    """Run a step for at most `seconds`; return its status, duration, notes and any traceback."""
-    notes = Notes(setting.out / f"{step.name}.json")
+@dataclass
+class Results:
+    """The outcome of each step so far, kept in a file."""
 
-    def work() -> int:
-        try:
-            step.work(setting, notes)
-        except Exception:
-            notes.add(traceback=traceback.format_exc())
-            return 1
-        return 0
+    file: Path
+    steps: dict[str, Record] = field(default_factory=dict)
 
-    begun = time.monotonic()
-    process = forked(work, setting.out / f"{step.name}.log", leads=True)
-    process.join(seconds)
-    if process.is_alive():
-        status = NO_TIME
-    else:
-        status = "ok" if process.exitcode == 0 else f"failed, exit status {process.exitcode}"
-    process.end()
-    return {"status": status, "seconds": round(time.monotonic() - begun, 1), **notes.read()}
+    def add(self, record: Record) -> None:
+        """Add a record of the worker, and write everything down."""
+        step = self.steps.setdefault(record["step"], {"status": "begun", "records": {}})
+        if record["kind"] == "end":
+            step |= {key: record[key] for key in ("status", "seconds")}
+        elif record["kind"] == "begin":
+            step["status"] = "begun"
+        else:  # a later record on the same subject replaces the earlier one
+            step["records"][record["what"]] = record
+        self.write()
+
+    def write(self) -> None:
+        for path, text in (
+            (self.file, json.dumps(self.steps, indent=1)),
+            (self.file.with_name("report.md"), report(self.steps)),
+        ):
+            temporary = path.with_suffix(".new")
+            temporary.write_text(text)
+            temporary.replace(path)
+
+    def is_done(self, step: str) -> bool:
+        """Return whether a step has ended; one that ran out of time is repeated."""
+        return self.steps.get(step, {}).get("status") in ("ok", "failed")
+
+    def has_failures(self) -> bool:
+        """Return whether a step failed, or a check in it."""
+        records = [record for step in self.steps.values() for record in step["records"].values()]
+        return any(step["status"] == "failed" for step in self.steps.values()) or not all(
+            record["passed"] for record in records if record["kind"] == "check"
+        )
 
 
-def table(results: dict[str, dict[str, object]]) -> str:
-    """Format the status and duration of each step, and one line per fact."""
-    lines = []
-    for name, result in results.items():
-        facts = {key: fact for key, fact in result.items() if key not in ("status", "seconds")}
-        lines.append(f"{name:18} {result['status']}  {result['seconds']} s")
-        lines += [f"    {key}: {shown(fact)}" for key, fact in facts.items()]
-    return "\n".join(lines)
+@dataclass
+class Worker:
+    """A process that carries out steps, one after the other, until one fails or is too slow."""
+
+    arguments: Sequence[str]
+    log: Path  # receives its errors
+    end: float  # as time.time()
+    slower: float  # factor of the steps' times
+
+    def records(self, steps: Sequence[str]) -> Iterator[Record]:
+        """Yield what the worker reports; a step may lack its end."""
+        command = [sys.executable, str(HERE / "gpu_worker.py"), *self.arguments, *steps]
+        with (
+            self.log.open("a") as errors,
+            subprocess.Popen(  # in a group of its own, since steps start processes too
+                command, stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True
+            ) as process,
+        ):
+            assert process.stdout is not None
+            timer = self.stopping(process, START)
+            try:
+                for line in process.stdout:
+                    if not line.startswith("{"):
+                        continue
+                    record = json.loads(line)
+                    if record["kind"] == "begin":
+                        timer.cancel()
+                        timer = self.stopping(process, STEPS[record["step"]])
+                    yield record
+            finally:
+                timer.cancel()
+                if process.poll() is None:
+                    end_group(process)
+
+    def stopping(self, process: subprocess.Popen[str], seconds: float) -> Timer:
+        """Start a timer that ends the process after `seconds`, or when all time is up."""
+        left = max(self.end - time.time(), 0)
+        timer = Timer(min(self.slower * seconds, left), end_group, [process])
+        timer.start()
+        return timer
 
 
-def shown(fact: object) -> str:
-    """Shorten a fact to one line; of a traceback, only the end is kept."""
-    text = fact if isinstance(fact, str) else json.dumps(fact)
-    text = " | ".join(text.strip().splitlines()[-3:])
-    return text if len(text) <= 400 else f"{text[:200]} ... {text[-200:]}"
+def end_group(process: subprocess.Popen[str]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
-def main() -> None:
+def carry_out(steps: Sequence[str], worker: Worker, results: Results) -> None:
+    """Carry out the steps, with a new worker after each one that failed or was too slow."""
+    todo = list(steps)
+    while todo and worker.end - time.time() > LEAST:
+        current, before = None, len(todo)
+        for record in worker.records(tuple(todo)):
+            results.add(record)
+            print(line_of(record), flush=True)
+            current = None if record["kind"] == "end" else record["step"]
+            if record["kind"] == "begin":
+                todo.remove(record["step"])
+        if current is not None:  # the worker has crashed or was killed
+            status = "no time" if worker.end - time.time() < 1 else "failed"
+            results.add({"step": current, "kind": "end", "status": status, "seconds": None})
+            print(f"{current}: {status}, see {worker.log}", flush=True)
+        elif len(todo) == before and worker.end - time.time() > LEAST:
+            raise SystemExit(f"the worker cannot begin, see {worker.log}")
+
+
+def line_of(record: Record) -> str:
+    """Format a record for the terminal."""
+    facts = [
+        f"{fact}" if key == "what" else f"{key}={fact}"
+        for key, fact in record.items()
+        if key not in ("step", "kind")
+    ]
+    return "  ".join([f"{record['step']:18}", f"{record['kind']:6}", *facts])
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="the folder that holds CIFAR-10")
     parser.add_argument("--out", type=Path, default=Path("gpu-results"))
     parser.add_argument("--minutes", type=float, default=8.0)
-    parser.add_argument("--only", nargs="+", choices=[step.name for step in STEPS])
+    parser.add_argument("--only", nargs="+", choices=STEPS, metavar="STEP", help=", ".join(STEPS))
+    parser.add_argument("--rehearse", action="store_true", help="in tiny sizes, on any machine")
     options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    setting = Setting(options.out.resolve(), options.data, time.monotonic() + 60 * options.minutes)
-    file = options.out / "results.json"
-    results = json.loads(file.read_text()) if file.exists() else {}
-    preload()
-    slower = 1 if gpu_is_there() else 10
-    for step in STEPS:
-        left = setting.deadline - time.monotonic()
-        unwanted = options.only and step.name not in options.only
-        done = results.get(step.name, {"status": NO_TIME})["status"] != NO_TIME
-        if unwanted or done or left < step.least:
-            continue
-        results[step.name] = carry_out(step, setting, min(slower * step.limit, left))
-        file.write_text(json.dumps(results, indent=1))
-        print(table({step.name: results[step.name]}), flush=True)
-    missing = [step.name for step in STEPS if step.name not in results]
-    print(f"results in {file}; steps not run: {', '.join(missing) or 'none'}")
+    end, out = time.time() + 60 * options.minutes, options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / "results.json"
+    results = Results(file, json.loads(file.read_text()) if file.exists() else {})
+    arguments = ["--out", str(out), "--end", str(end)]
+    arguments += ["--data", str(options.data.resolve())] if options.data else []
+    arguments += ["--rehearse"] if options.rehearse else []
+    steps = STEPS if options.data or options.rehearse else CHECKS | SPEEDS
+    todo = options.only or [step for step in steps if not results.is_done(step)]
+    slower = REHEARSAL if options.rehearse else 1
+    carry_out(todo, Worker(arguments, out / "worker.log", end, slower), results)
+    left = [step for step in STEPS if not results.is_done(step)]
+    print(f"results in {file}; steps to do: {', '.join(left) or 'none'}")
+    return int(results.has_failures())
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())

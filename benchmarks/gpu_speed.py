@@ -1,261 +1,192 @@
-"""The steps of `gpu.py` that measure speed on a GPU."""
+"""The steps of `gpu.py` that measure the speed of training and its memory, on a GPU."""
 
-import json
-import random
-import signal
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
 
-import gpu_inside as inside
-from gpu_steps import Notes, Setting, command, gpu_is_there
+from gpu_setting import Notes, Setting, Trainer, engines, trainer, wait
+from peers import plain_cifar, plain_resnet50
+from reslab.data.datasets import Splits
+from reslab.models.batchnorm import norms_of
+from reslab.models.config import config_named
+from reslab.models.layers import channels_last
+from reslab.models.resnet import build_resnet
+from reslab.runtime.device import Device
+from reslab.training.loop import eager_update, training_steps
+from reslab.training.optimizer import build_sgd
+from reslab.training.schedule import Schedule
+from rows import alternate, compare
+from training import plain_loop, random_images
+
+AKAMASTER = "akamaster's loop"
+WARM_UP = 2  # iterations at the beginning of each turn that are not timed
+CLASSES = 1000
 
 Loop = Iterator[Any]  # one training iteration per item
-WARM_UP = 5 if gpu_is_there() else 1  # iterations of each turn that are not timed
-MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-WORKERS = 8
-PRECISIONS = ("bf16", "fp32") if gpu_is_there() else ("fp32",)
-SAVING = 25.0  # seconds before the deadline at which the last run is asked to stop
 
 
-def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+@dataclass
+class Turns:
+    """The turns of one loop, and the memory that it takes."""
+
+    setting: Setting
+    build: Callable[[], Loop]
+    block: int  # iterations between two waits for the device
+    images: int  # of an iteration
+    plain: bool = False  # runs as scripts do: TF32, and the fastest of all kernels
+    mib: float | None = field(default=None, init=False)
+    loop: Loop | None = field(default=None, init=False)
+
+    def __call__(self) -> float:
+        """Take a turn and return the images per second; the first one builds the loop."""
+        device, sizes = self.setting.device, self.setting.sizes
+        torch.backends.cudnn.deterministic = not self.plain
+        torch.backends.cudnn.benchmark = torch.backends.cudnn.allow_tf32 = self.plain
+        if self.loop is None:
+            self.loop = self.first(sizes.warm_up)
+        for _ in range(min(WARM_UP, sizes.warm_up)):
+            next(self.loop)
+        wait(device)
+        begun, made = time.perf_counter(), 0
+        while time.perf_counter() - begun < sizes.turn:
+            for _ in range(self.block):
+                next(self.loop)
+            made += self.block
+            wait(device)
+        return made * self.images / (time.perf_counter() - begun)
+
+    def first(self, count: int) -> Loop:
+        """Build the loop, and measure the peak of its memory over `count` iterations, in MiB."""
+        cuda = self.setting.device.type == "cuda"
+        before = 0
+        if cuda:
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+        loop = self.build()
+        for _ in range(count):
+            next(loop)
+        if cuda:
+            self.mib = (torch.cuda.max_memory_allocated() - before) / 2**20
+        return loop
 
 
-def wait() -> None:
-    """Wait until the GPU has finished its work."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-class PlainDataset(Dataset):
-    """Load images as the field's CIFAR scripts do, one at a time."""
-
-    def __init__(self, images: Tensor, labels: Tensor) -> None:
-        self.pixels, self.labels = images.permute(0, 2, 3, 1).numpy(), labels.tolist()
-        self.mean, self.std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = ImageOps.expand(Image.fromarray(self.pixels[index]), border=4)
-        left, top = random.randint(0, 8), random.randint(0, 8)
-        image = image.crop((left, top, left + 32, top + 32))
-        if random.random() < 0.5:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-        tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
-        return (tensor - self.mean) / self.std, self.labels[index]
-
-
-def plain_batches(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield mini-batches on the device without end, from persistent workers."""
-    loader = DataLoader(
-        PlainDataset(images, labels), batch_size=128, shuffle=True, drop_last=True,
-        num_workers=WORKERS if gpu_is_there() else 1, persistent_workers=True,
-        pin_memory=torch.cuda.is_available(),
-    )  # fmt: skip
-    while True:
-        for images, numbers in loader:
-            yield images.to(device(), non_blocking=True), numbers.to(device(), non_blocking=True)
-
-
-def plain_loop(
-    net: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], *, bf16: bool, last: bool, read: bool
-) -> Loop:
-    """Train as in most scripts; `last`: channels last, `read`: read the loss of each iteration."""
-    net = net.to(device()).train()
-    if last:
-        net = net.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
-    for images, labels in batches:
-        if last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device().type, torch.bfloat16, enabled=bf16):
-            loss = F.cross_entropy(net(images), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        if read:
-            loss.item()
+def reslab_loop(built: Trainer) -> Loop:
+    """Yield at each iteration of `reslab train`, without its evaluations and log."""
+    task = built.task
+    run_recipe = task.recipe
+    iterations = range(run_recipe.iterations)
+    for step in training_steps(built.update, task.draws, Schedule(run_recipe), iterations):
+        if step.iteration % run_recipe.log_every == 0:
+            step.loss.item()
         yield
 
 
-def endless(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield one mini-batch, already on the device, without end."""
-    while True:
-        yield images, labels
+def measured(network: str, ours: dict[str, Turns], peer: str, other: Turns, notes: Notes) -> None:
+    """Measure all loops in turn, and record each of ours, by its label, beside the peer."""
+    speeds = alternate(ours | {peer: other}, other.setting.sizes.measuring)
+    for label, turns in ours.items():
+        speed = median(speeds[label])
+        row = compare(
+            network, "images/s", reslab=speeds[label], peer=peer, other=speeds[peer], path=label,
+            check="",
+        )  # fmt: skip
+        notes.add(
+            "speed", what=f"{network}, {label}", network=network, engine=label,
+            images_per_second=speed, milliseconds=1e3 * turns.images / speed, mib=turns.mib,
+            peer=peer, peer_images_per_second=row.other, peer_mib=other.mib, ratio=row.ratio,
+            ratio_range=row.ratio_range, rounds=row.rounds,
+        )  # fmt: skip
 
 
-def per_second(loop: Loop, size: int, seconds: float) -> float:
-    """Return one turn's images per second."""
-    for _ in range(WARM_UP):
-        next(loop)
-    wait()
-    begun, done = time.perf_counter(), 0
-    while time.perf_counter() - begun < seconds:
-        for _ in range(2 * WARM_UP):
-            next(loop)
-        done += 2 * WARM_UP
-        wait()
-    return done * size / (time.perf_counter() - begun)
-
-
-def in_turn(
-    loops: dict[str, Loop], size: int, rounds: int, seconds: float, plain: set[str]
-) -> dict[str, list[float]]:
-    """Measure all loops in turn for several rounds; return images per second of each turn.
-
-    Loops in `plain` run under torch's defaults: fp32 convolutions may use tf32 and need not be
-    deterministic.
-    """
-    speeds: dict[str, list[float]] = defaultdict(list)
-    for _ in range(rounds):
-        for name, loop in loops.items():
-            default = name in plain
-            torch.backends.cudnn.deterministic = not default
-            torch.backends.cudnn.allow_tf32 = default
-            speeds[name].append(round(per_second(loop, size, seconds), 1))
-    return speeds
-
-
-def ratios(speeds: dict[str, list[float]], ours: str) -> dict[str, list[float]]:
-    """Return the ratio of `ours` to each other loop over the rounds: median, minimum, maximum."""
-    summary = {}
-    for name, other in speeds.items():
-        if name != ours:
-            each = [a / b for a, b in zip(speeds[ours], other, strict=True)]
-            summary[name] = [round(ratio, 2) for ratio in (median(each), min(each), max(each))]
-    return summary
-
-
-def cifar(name: str) -> Callable[[Setting, Notes], None]:
-    """Return a step that compares training a net of Sec. 4.2 with loops as in most scripts."""
-
-    def work(setting: Setting, notes: Notes) -> None:
-        images = inside.random_set(setting.size(50_000, 512))
-        rounds, seconds = setting.size(3, 1), setting.size(8, 1) / 10
-        pixels = ((images.images[:128].float() - 120) / 60).to(device())
-        batch = pixels, images.labels[:128].to(device())
-        for precision in PRECISIONS:
-            bf16 = precision == "bf16"
-            plain = {
-                "loader": plain_loop(
-                    inside.network(name), plain_batches(images.images, images.labels),
-                    bf16=bf16, last=False, read=True,
-                ),
-                "channels_first": plain_loop(
-                    inside.network(name), endless(*batch), bf16=bf16, last=False, read=False
-                ),
-                "channels_last": plain_loop(
-                    inside.network(name), endless(*batch), bf16=bf16, last=True, read=False
-                ),
-            }  # fmt: skip
-            ours = {
-                "reslab": inside.cifar_loop(name, precision, images),
-                "reslab_one_share": inside.cifar_loop(name, precision, images, shares=1),
-            }
-            speeds = in_turn(ours | plain, 128, rounds, seconds, set(plain))
-            notes.add(**{precision: speeds, f"{precision}_ratio": ratios(speeds, "reslab")})
-
-    return work
-
-
-def resnet50(setting: Setting, notes: Notes) -> None:
-    """Measure ResNet-50, training and inference, on mini-batches of 256 that are on the device."""
-    size, rounds, seconds = setting.size(256, 4), setting.size(3, 1), setting.size(15, 1) / 10
-    batch = inside.photographs(size, device())
-    floats = (batch[0].float() - 120) / 60
-    for precision in PRECISIONS:
-        bf16 = precision == "bf16"
-        net = partial(inside.network, "resnet50")
-        batches = partial(endless, floats, batch[1])
-        plain = {
-            "channels_first": plain_loop(net(), batches(), bf16=bf16, last=False, read=True),
-            "channels_last": plain_loop(net(), batches(), bf16=bf16, last=True, read=True),
-        }
-        loop = partial(inside.photograph_loop, "resnet50", precision, batch)
-        ours = {"reslab": loop(shares=min(8, size // 2)), "reslab_one_share": loop(shares=1)}
-        speeds = in_turn(ours | plain, size, rounds, seconds, set(plain))
-        notes.add(**{f"train_{precision}": speeds})
-        notes.add(**{f"train_{precision}_ratio": ratios(speeds, "reslab")})
-        shown = inference(precision, batch[0], floats)
-        speeds = in_turn(shown, size, rounds, seconds / 2, {"channels_first", "channels_last"})
-        notes.add(**{f"show_{precision}": speeds})
-        notes.add(**{f"show_{precision}_ratio": ratios(speeds, "reslab")})
-
-
-def inference(precision: str, images: Tensor, floats: Tensor) -> dict[str, Loop]:
-    """Return inference loops: our model and the plain net, channels first and last."""
-    ours = inside.inference_model("resnet50", precision, device())
-    first = inside.network("resnet50").to(device()).eval()
-    last = inside.network("resnet50").to(device()).eval()
-    last = last.to(memory_format=torch.channels_last)  # pyrefly: ignore[no-matching-overload]
-    bf16 = precision == "bf16"
-
-    def answers(net: Callable[[Tensor], Tensor], inputs: Tensor, mixed: bool) -> Loop:
-        while True:
-            with torch.no_grad(), torch.autocast(device().type, torch.bfloat16, enabled=mixed):
-                net(inputs)
-            yield
-
-    return {
-        "reslab": answers(ours, images, False),
-        "channels_first": answers(first, floats, bf16),
-        "channels_last": answers(
-            last, floats.contiguous(memory_format=torch.channels_last), bf16
-        ),
-    }  # fmt: skip
+def cifar(depth: int) -> Callable[[Setting, Notes], None]:
+    """Return a step that measures a net of Sec. 4.2."""
+    return lambda setting, notes: by_engine(setting, depth, setting.sizes.block, notes)
 
 
 def deep(setting: Setting, notes: Notes) -> None:
-    """Measure speed and memory of a few iterations of ResNet-1202."""
-    name = "resnet1202" if gpu_is_there() else "resnet20"
-    for precision in PRECISIONS:
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-        loop = inside.cifar_loop(name, precision, inside.random_set(1024))
-        next(loop)
-        wait()
-        begun = time.perf_counter()
-        for _ in range(count := setting.size(4, 1)):
-            next(loop)
-        wait()
-        speed = count * 128 / (time.perf_counter() - begun)
-        gib = torch.cuda.max_memory_allocated() / 2**30 if torch.cuda.is_available() else 0.0
-        notes.add(**{precision: {"images_per_second": round(speed, 1), "gib": round(gib, 2)}})
-        del loop
+    """Measure ResNet-1202."""
+    by_engine(setting, setting.sizes.deep, 1, notes)
 
 
-def whole_recipe(setting: Setting, notes: Notes) -> None:
-    """Train by the paper's CIFAR-10 recipe until time is up; the run can be resumed."""
-    if setting.data is None:
-        notes.add(skipped="no --data")
-        return
-    out = setting.out / "cifar10-resnet20"
-    words = ["train", "cifar10-resnet20", "--data", setting.data, "--out", out]
-    run = command(setting.out / "cifar10-resnet20.log", *words)
-    run.join(max(setting.deadline - time.monotonic() - SAVING, 5.0))
-    if run.is_alive():
-        run.send(signal.SIGTERM)
-        run.join()
-    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    evaluated = [row for row in lines if row["kind"] == "eval"]
-    trained = [row for row in lines if row["kind"] == "train"]
-    notes.add(
-        exit_status=run.exitcode, iterations=trained[-1]["iteration"] if trained else 0,
-        test_error=[[row["iteration"], row["top1_error"]] for row in evaluated],
-        images_per_second=median(row["images_per_second"] for row in trained) if trained else None,
-        finished=(out / "result.json").exists(), said=run.said()[-300:],
-    )  # fmt: skip
+def by_engine(setting: Setting, depth: int, block: int, notes: Notes) -> None:
+    """Measure a net by each engine that is there, in bf16, beside a loop of the field in fp32."""
+    sizes, images = setting.sizes, random_images(setting.sizes.set_size)
+
+    def ours(engine: str) -> Loop:
+        built = trainer(setting, depth, engine, sets=Splits(images, images))
+        assert isinstance(built, Trainer)
+        return reslab_loop(built)
+
+    def plain() -> Loop:
+        return plain_loop(plain_cifar(depth), images, False, setting.device, sizes.batch)
+
+    turns = {
+        f"{engine}, bf16": Turns(setting, partial(ours, engine), block, sizes.batch)
+        for engine in engines(setting)
+    }
+    other = Turns(setting, plain, block, sizes.batch, plain=True)
+    measured(f"ResNet-{depth}", turns, AKAMASTER, other, notes)
+
+
+def photographs(setting: Setting) -> tuple[Tensor, Tensor]:
+    """Make a preprocessed random mini-batch on the device: float [B, 3, S, S], and labels."""
+    sizes, rng = setting.sizes, torch.Generator().manual_seed(0)
+    side = sizes.photograph_side
+    images = torch.randn(sizes.photograph_batch, 3, side, side, generator=rng)
+    labels = torch.randint(0, CLASSES, (sizes.photograph_batch,), generator=rng)
+    images = images.to(setting.device).contiguous(memory_format=torch.channels_last)
+    return images, labels.to(setting.device)
+
+
+def photograph_loop(setting: Setting, batch: tuple[Tensor, Tensor], shares: int) -> Loop:
+    """Yield at each iteration of `reslab train imagenet-*` on a mini-batch on the device."""
+    device = Device(setting.device, "bf16")
+    net = build_resnet(config_named("resnet50"))
+    net = channels_last(net.to(setting.device)).train()
+    parts = list(zip(batch[0].chunk(shares), batch[1].chunk(shares), strict=True))
+
+    def loss_of(share: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        with device.autocast():
+            scores = net(share[0]).float()
+        return F.cross_entropy(scores, share[1]), scores.new_zeros(())
+
+    optimizer = build_sgd(net, momentum=0.9, weight_decay=1e-4)
+    update = eager_update(lambda draws: parts, loss_of, optimizer, norms_of(net))
+    while True:
+        yield update(0, 0.01)
+
+
+def plain_photograph_loop(setting: Setting, batch: tuple[Tensor, Tensor]) -> Loop:
+    """Yield at each iteration of a plain loop in channels last, with autocast in bf16."""
+    net = channels_last(plain_resnet50().to(setting.device)).train()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+    while True:
+        with torch.autocast(setting.device.type, torch.bfloat16):
+            loss = F.cross_entropy(net(batch[0]), batch[1])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        yield
+
+
+def resnet50(setting: Setting, notes: Notes) -> None:
+    """Measure ResNet-50 on a mini-batch on the device, split as in the paper and whole."""
+    sizes, batch = setting.sizes, photographs(setting)
+    ours = {
+        f"torch, bf16, {shares} virtual GPU{'s' if shares > 1 else ''}": Turns(
+            setting, partial(photograph_loop, setting, batch, shares), 1, len(batch[1])
+        )
+        for shares in (sizes.shares, 1)
+    }
+    loop = partial(plain_photograph_loop, setting, batch)
+    other = Turns(setting, loop, 1, len(batch[1]), plain=True)
+    measured(
+        f"ResNet-50, batch {len(batch[1])}", ours, "channels last, autocast in bf16", other, notes
+    )

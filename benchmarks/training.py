@@ -72,15 +72,24 @@ def normalised(images: Tensor) -> Tensor:
     return (images - mean) / std
 
 
-def plain_loop(net: nn.Module, images: ImagesInMemory, bf16: bool) -> Iterator[float]:
-    """Yield the loss of each iteration without end."""
+def plain_loop(
+    net: nn.Module,
+    images: ImagesInMemory,
+    bf16: bool,
+    device: torch.device = torch.device("cpu"),
+    size: int = BATCH,
+) -> Iterator[float]:
+    """Yield the loss of each iteration without end, on mini-batches of `size` images."""
+    net = net.to(device).train()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
     loader = DataLoader(
-        PlainDataset(images), batch_size=BATCH, shuffle=True, num_workers=WORKERS, drop_last=True
-    )
-    autocast = torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext()
+        PlainDataset(images), batch_size=size, shuffle=True, num_workers=WORKERS, drop_last=True,
+        pin_memory=device.type == "cuda",
+    )  # fmt: skip
+    autocast = torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
     while True:
-        for batch, labels in loader:
+        for pixels, classes in loader:
+            batch, labels = (each.to(device, non_blocking=True) for each in (pixels, classes))
             with autocast:
                 output = net(batch)
             loss = F.cross_entropy(output.float(), labels)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from platformdirs import user_cache_path
 
 from reslab.data.datasets import ImagesInMemory, MemorySplits, Splits
 from reslab.runtime.files import read_regular
@@ -70,6 +69,8 @@ def find_batches(folder: Path) -> Path:
 
 def find_or_download() -> Path:
     """Find the official batches in $RESLAB_DATA or the user's cache; download them if necessary."""
+    from platformdirs import user_cache_path
+
     home = Path(os.environ.get("RESLAB_DATA") or user_cache_path("reslab") / "data")
     try:
         return find_batches(home)

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import simplejpeg
 
 from reslab.data.exif import EXIF, orientation
 
@@ -60,6 +59,8 @@ def jpeg_exif(data: bytes) -> tuple[bytes, int, int]:
 
 def jpeg_header(data: bytes) -> tuple[tuple[int, int], str] | None:
     """Return (width, height) and the colour space; None if simplejpeg cannot parse the header."""
+    import simplejpeg
+
     for clean in (lambda: data, lambda: without_strays(data)):
         try:
             height, width, colours, _ = simplejpeg.decode_jpeg_header(clean())
@@ -126,6 +127,8 @@ def _scans(data: bytes) -> int:
 
 def _decode(data: bytes, size: tuple[int, int], factor: int) -> np.ndarray:
     """Decode an image; raise ValueError for libjpeg's first warning or error."""
+    import simplejpeg
+
     width, height = (reduced(side, factor) for side in size)
     # Pillow's DCT and upsampling, so that the pixels equal Pillow's
     return simplejpeg.decode_jpeg(
@@ -172,6 +175,8 @@ class SequentialJpeg:
 
         The pixels equal those of the whole image. Raise ValueError if libjpeg gives up.
         """
+        import simplejpeg
+
         kept = rows + CONTEXT
         data = self.data
         if kept < self.height:  # libjpeg stops after the rows that the header states
@@ -243,6 +248,8 @@ def _header_of_interval(header: bytes, places: dict[int, tuple[int, int]]) -> by
 
 def _is_complete(image: bytes) -> bool:
     """Return whether no pixels are missing at the end of an image without its last marker."""
+    import simplejpeg
+
     try:
         simplejpeg.decode_jpeg(image + b"\xff\xd9", "GRAY", fastdct=True)
     except ValueError as error:

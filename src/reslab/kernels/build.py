@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from platformdirs import user_cache_path
 
 from reslab.errors import os_reason
 from reslab.runtime.events import Log
@@ -80,6 +79,8 @@ def load_kernels(instructions: Instructions, log: Log, folder: Path | None = Non
     several processes need the same kernels, one compiles and the others wait. Raise KernelsMissing
     if there is no compiler, or if it fails.
     """
+    from platformdirs import user_cache_path
+
     compiler, version = find_compiler()
     flags = (*compiler[1:], *FLAGS, *MACHINE_FLAGS[instructions])
     folder = folder or user_cache_path("reslab") / "kernels"

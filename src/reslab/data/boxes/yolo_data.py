@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml
-
 from reslab.data.boxes.image_files import ImageIndex
 from reslab.data.class_folders import is_system_folder
 from reslab.data.part_names import Part
@@ -88,6 +86,8 @@ def _parse_yaml(path: Path) -> Any:
     Otherwise YAML would read the class names `no` and `001` as False and 1. Raise ValueError if
     the file is malformed and was meant to describe a data set.
     """
+    import yaml
+
     try:
         data = read_regular(path, LARGEST)
     except OSError:

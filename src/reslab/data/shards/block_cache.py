@@ -14,8 +14,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from platformdirs import user_cache_path
-
 from reslab.errors import os_reason
 from reslab.runtime.events import Log
 from reslab.runtime.files import read_regular
@@ -30,6 +28,8 @@ STALE = 3600.0  # seconds after which a temporary file counts as abandoned
 
 def cache_folder() -> Path:
     """Return $RESLAB_CACHE, or else a folder in the user's cache."""
+    from platformdirs import user_cache_path
+
     return Path(os.environ.get("RESLAB_CACHE") or user_cache_path("reslab") / "shards")
 
 

@@ -10,7 +10,6 @@ from io import BufferedWriter
 from pathlib import Path
 
 import numpy as np
-import simplejpeg
 import torch
 
 from reslab.data.datasets import EncodedImages
@@ -185,6 +184,8 @@ def pack_image(images: EncodedImages, packing: Packing, row: int) -> tuple[bytes
         or max(shorter_side(width, height, side)) > MAX_JPEG_SIDE
     ):
         return data, False
+    import simplejpeg
+
     small = np.ascontiguousarray(resize_whole(image, side))
     return simplejpeg.encode_jpeg(small, packing.quality, "RGB", "444"), True
 
