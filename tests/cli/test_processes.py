@@ -87,25 +87,30 @@ def one(reslab, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_two_processes_make_the_run_of_one(one: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["native", "torch"])
+def test_two_processes_make_the_run_of_one(reslab, tmp_path: Path, engine: str) -> None:
     """Weights, momentum, statistics and log are equal; lines are printed and files written once.
 
     The command and its processes are started as a user starts them, not by fork.
     """
-    out = tmp_path / "two"
-    with started(*RESLAB, *words(out, "--processes", "2", "--json")) as process:
+    changes = [*CHANGES, f"engine={engine}"]
+    one, out = tmp_path / "one", tmp_path / "two"
+    with started(*RESLAB, *words(out, "--processes", "2", "--json", changes=changes)) as process:
+        done = reslab(*words(one, changes=changes))
         stdout, stderr = process.communicate()
-    assert process.returncode == 0, stderr
+    assert (done.returncode, process.returncode) == (0, 0), done.stderr + stderr
     printed = json.loads(stdout)
     assert printed["state_sha256"] == result(one)["state_sha256"]
     assert result(out) == result(one)
     assert rows(out) == rows(one)
     assert {path.name for path in out.iterdir()} == {path.name for path in one.iterdir()}
     reported = [line for line in stderr.splitlines() if not line.startswith("iteration")]
-    assert not reported
+    assert len(reported) == 1
+    assert reported[0].startswith("reslab: engine: ")
     assert stderr.count("iteration 8  test error") == 1
     environment = json.loads((out / "environment.json").read_text())
     assert (environment["processes"], environment["threads"]) == (2, 1)
+    assert environment["engine"] == json.loads((one / "environment.json").read_text())["engine"]
 
 
 def start_ranks(start, count: int, words: list[str]) -> list[Any]:
@@ -137,8 +142,9 @@ def test_a_signal_to_one_of_two_saves_and_ends_both_and_one_goes_on(
     assert [(done.returncode, done.stdout) for done in ended] == [(143, ""), (143, "")]
     lines = "".join(done.stderr for done in ended).splitlines()
     ours = [line for line in lines if line.startswith("reslab:")]
-    assert len(ours) == 1, lines
-    assert ours[0].startswith("reslab: stopped at iteration")
+    assert len(ours) == 2, lines
+    assert ours[0].startswith("reslab: engine: ")
+    assert ours[1].startswith("reslab: stopped at iteration")
     done = reslab("resume", out)
     assert done.returncode == 0, done.stderr
     assert result(out) == result(one)

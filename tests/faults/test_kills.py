@@ -14,9 +14,10 @@ def kills(start_python, home: Path, count: int, seed: int, *changes: str) -> dic
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_five_kills(start_python, tmp_path: Path) -> None:
-    facts = kills(start_python, tmp_path, 5, seed=5)
-    assert facts["kills"] == 5
+@pytest.mark.parametrize("engine", ["native", "torch"])
+def test_three_kills(start_python, tmp_path: Path, engine: str) -> None:
+    facts = kills(start_python, tmp_path, 3, 5, f"engine={engine}")
+    assert facts["kills"] == 3
 
 
 NETS = {
@@ -42,7 +43,10 @@ def test_every_kind_of_net_is_resumed_to_the_same_bits(
 
 @pytest.mark.slow
 def test_a_hundred_kills(start_python, tmp_path: Path) -> None:
-    facts = [kills(start_python, tmp_path / f"{seed}", 10, seed) for seed in range(10)]
+    facts = [
+        kills(start_python, tmp_path / f"{seed}", 10, seed, f"engine={engine}")
+        for seed, engine in enumerate(["native", "torch"] * 5)
+    ]
     assert sum(fact["kills"] for fact in facts) == 100
     assert sum(fact["of_two"] for fact in facts) > 30
     assert sum(fact["with_checkpoints"] for fact in facts) > 50

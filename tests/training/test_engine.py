@@ -1,16 +1,14 @@
 """The choice of an engine, and runs with the native one: exact, resumable, recorded."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tests.training.test_classification import task
+from tests.training.test_graph import on_gpu
 from tests.training.test_run import after
 
 from reslab.data.loader import InMemoryLoader
@@ -119,39 +117,43 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path, iterations: int)
     assert not [note for note in notes if "bit-exact" in note]
 
 
-def test_two_processes_give_the_bits_of_one(tmp_path: Path) -> None:
-    one, _ = trained(tmp_path / "one")
-    changes = [word for change in [*SHORT, "engine=native"] for word in ("--set", change)]
-    command = [sys.executable, "-m", "reslab", "train", "digits-resnet20", "--processes", "2"]
-    subprocess.run(
-        [*command, "--out", str(tmp_path / "two"), *changes],
-        check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    two = json.loads((tmp_path / "two" / "result.json").read_text())
-    assert environment(tmp_path / "two")["processes"] == 2
-    assert two["state_sha256"] == one["state_sha256"]
-
-
-def test_auto_is_pytorch(tmp_path: Path) -> None:
-    train(native_recipe("engine=auto", "iterations=1"), tmp_path / "run")
-    assert environment(tmp_path / "run")["engine"] == "torch"
+def test_auto_is_native_on_a_cpu(tmp_path: Path) -> None:
+    _, notes = trained(tmp_path / "run", "engine=auto", "iterations=1")
+    assert environment(tmp_path / "run")["engine"] == "native"
+    assert notes[0].startswith("engine: native, avx")
     assert "engine" not in json.loads((tmp_path / "run" / "recipe.json").read_text())
 
 
-def test_without_a_compiler_a_new_run_uses_pytorch(tmp_path: Path, no_compiler: None) -> None:
-    _, notes = trained(tmp_path / "run", "iterations=1")
-    assert "engine: torch, because there is no C++ compiler" in notes[0]
-    assert environment(tmp_path / "run")["engine"] == "torch"
+@pytest.mark.parametrize("engine", ["auto", "native"])
+def test_without_a_compiler_a_new_run_uses_pytorch(
+    tmp_path: Path, no_compiler: None, engine: str
+) -> None:
+    one, notes = trained(tmp_path / "one", f"engine={engine}", "iterations=1")
+    assert notes[0].startswith("engine: torch, because there is no C++ compiler")
+    assert environment(tmp_path / "one")["engine"] == "torch"
+    other, notes = trained(tmp_path / "other", "engine=torch", "iterations=1")
+    assert notes[0] == "engine: torch"
+    assert other["state_sha256"] == one["state_sha256"]
+
+
+def test_pytorch_and_the_kernels_round_differently(tmp_path: Path) -> None:
+    """Otherwise, no test would notice a run that continues with another engine."""
+    bits = {
+        trained(tmp_path / engine, f"engine={engine}")[0]["state_sha256"]
+        for engine in ("torch", "native")
+    }
+    assert len(bits) == 2
 
 
 def test_no_process_uses_kernels_that_another_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
-    missing, notes = "there is no C++ compiler", list[str]()
+    missing = "there is no C++ compiler"
     monkeypatch.setattr(SingleProcess, "all_gather_objects", lambda self, own: [own, missing])
-    assert new_engine(task(*NATIVE), None, notes.append) == Engine()
-    assert notes == [f"engine: torch, because {missing}"]
+    engine = new_engine(task(*NATIVE), None, print)
+    assert engine.facts == {"engine": "torch"}
+    assert engine.line == f"engine: torch, because {missing}"
     some = task(*NATIVE)  # so that a resumed run is refused by all processes, and none waits
     with pytest.raises(ValueError, match=re.escape(missing)):
-        continued_engine(some.recipe, {"engine": "native"}, some.device, None, notes.append)
+        continued_engine(some.recipe, {"engine": "native"}, some.device, None, print)
 
 
 @pytest.mark.parametrize(
@@ -165,9 +167,24 @@ def test_no_process_uses_kernels_that_another_lacks(monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_a_part_that_the_kernels_lack_is_named(changes: list[str], part: str) -> None:
-    notes: list[str] = []
-    assert new_engine(task(*NATIVE, *changes), None, notes.append) == Engine()
-    assert notes == [f"engine: torch, because the native one does not support {part}"]
+    engine = new_engine(task(*NATIVE, *changes), None, print)
+    assert engine.name == "torch"
+    assert engine.line == f"engine: torch, because the engine native does not support {part}"
+
+
+def test_graphs_need_a_gpu(tmp_path: Path) -> None:
+    _, notes = trained(tmp_path / "run", "engine=graph", "iterations=1")
+    assert notes[0] == "engine: torch, because the engine graph does not support CPUs"
+    assert environment(tmp_path / "run")["engine"] == "torch"
+
+
+def test_auto_is_graph_on_a_gpu() -> None:
+    learner = on_gpu(task(*NATIVE, "engine=auto"))
+    assert new_engine(learner, None, print).facts["engine"] == "graph"
+    random = on_gpu(task("engine=auto", "model.dropout=0.1"))
+    assert new_engine(random, None, print).line == (
+        "engine: torch, because the engine graph does not support random layers"
+    )
 
 
 def test_an_observer_sees_the_gradients_of_pytorch(tmp_path: Path) -> None:
@@ -176,15 +193,16 @@ def test_an_observer_sees_the_gradients_of_pytorch(tmp_path: Path) -> None:
         tmp_path / "run", "iterations=2", observer=lambda iteration, net: seen.append(iteration)
     )
     assert seen == [1, 2]
-    assert "engine: torch, because the native one does not support observers" in notes
+    assert notes[0] == "engine: torch, because the engine native does not support observers"
 
 
 def test_images_whose_maps_do_not_halve_are_left_to_pytorch() -> None:
-    learner, notes = task(*NATIVE), list[str]()
+    learner = task(*NATIVE)
     assert isinstance(learner.loader, InMemoryLoader)
     learner.loader.images = learner.loader.images[:, :, :14, :14]
-    assert new_engine(learner, None, notes.append) == Engine()
-    assert "images of 14 x 14 pixels" in notes[0]
+    engine = new_engine(learner, None, print)
+    assert engine.name == "torch"
+    assert "images of 14 x 14 pixels" in engine.line
 
 
 @pytest.fixture
@@ -225,22 +243,40 @@ def test_other_kernels_are_reported(stopped: Path) -> None:
     assert any("not bit-exact" in note and "kernels: older avx" in note for note in notes)
 
 
-def test_a_run_that_moves_to_a_gpu_continues_with_pytorch() -> None:
-    gpu, notes = Device(torch.device("cuda"), "fp32"), list[str]()
-    began = {"engine": "native"}
-    assert continued_engine(native_recipe(), began, gpu, None, notes.append) == Engine()
-    assert notes == ["engine: torch, because the native one does not support GPUs"]
+def test_a_run_that_moves_to_another_device_continues_with_pytorch() -> None:
+    devices = {"native": Device(torch.device("cuda"), "fp32"), "graph": task().device}
+    for name, device in devices.items():
+        engine = continued_engine(native_recipe(), {"engine": name}, device, None, print)
+        assert engine.name == "torch"
+        other = "GPUs" if name == "native" else "CPUs"
+        assert engine.reason == f"the engine {name} does not support {other}"
 
 
-def test_a_run_without_the_entry_was_made_by_pytorch(tmp_path: Path) -> None:
-    with pytest.raises(Interrupted):
-        train(native_recipe("engine=auto"), tmp_path / "run", stop=after(4))
-    facts = environment(tmp_path / "run")
-    del facts["engine"]
-    (tmp_path / "run" / "environment.json").write_text(json.dumps(facts))
-    notes: list[Event] = []
-    train(native_recipe("engine=auto"), tmp_path / "run", on_event=notes.append)
-    assert not [note for note in notes if "bit-exact" in note.get("text", "")]
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_run_begun_by_pytorch_continues_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: bool
+) -> None:
+    """Even with auto, where a compiler appears; without the entry, it was PyTorch."""
+    run, auto = tmp_path / "run", "engine=auto"
+    with monkeypatch.context() as without, pytest.raises(Interrupted):
+        without.setenv("CXX", str(tmp_path / "missing"))
+        trained(run, auto, stop=after(4))
+    facts = environment(run)
+    assert facts.pop("engine") == "torch"
+    if not recorded:
+        (run / "environment.json").write_text(json.dumps(facts))
+    resumed, notes = trained(run, auto)
+    assert notes[0] == "engine: torch"
+    assert not [note for note in notes if "bit-exact" in note]
+    whole, _ = trained(tmp_path / "whole", "engine=torch")
+    assert resumed["state_sha256"] == whole["state_sha256"]
+
+
+def test_an_unknown_engine_is_refused(stopped: Path) -> None:
+    file = stopped / "environment.json"
+    file.write_text(file.read_text().replace('"native"', '"steam"'))
+    with pytest.raises(ValueError, match=r"environment.json is damaged: .*engine"):
+        trained(stopped)
 
 
 def test_a_plan_measures_the_kernels() -> None:
@@ -253,5 +289,5 @@ def test_a_plan_measures_the_kernels() -> None:
     learner.net.register_forward_pre_hook(fail)
     lines: list[str] = []
     measured = probe(ProbeTarget(learner, 1, 1, 1, lambda most: most, None), 1, lines.append)
-    assert lines[0].startswith("engine: native")
+    assert any(line.startswith("engine: native") for line in lines)
     assert measured.together > 0

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from reslab.runtime.files import sha256_of
 from reslab.training.classification import ClassificationTask
-from reslab.training.graph import EAGER_UPDATES, can_be_captured, captured_update, update_of
+from reslab.training.graph import EAGER_UPDATES, captured_update, lacking, update_of
 from reslab.training.loop import Update, eager_update_of
 
 RATES = [0.05] * 6 + [0.005] * 3 + [0.0005] * 3  # the velocities are rescaled twice
@@ -87,19 +87,19 @@ def on_gpu(learner: ClassificationTask) -> ClassificationTask:
     return replace(learner, device=device)
 
 
-def test_what_can_be_captured() -> None:
-    assert can_be_captured(on_gpu(task()))
-    assert not can_be_captured(task())  # on the CPU
-    random = ("model.dropout=0.2", "model.stochastic_depth=0.5", "model.norm=noisy-batch")
-    for change in (*random, "recompute=blocks"):
-        assert not can_be_captured(on_gpu(task(change)))
+def test_what_cannot_be_captured_is_named() -> None:
+    assert lacking(on_gpu(task())) is None
+    assert lacking(task()) == "CPUs"
+    for change in ("model.dropout=0.2", "model.stochastic_depth=0.5", "model.norm=noisy-batch"):
+        assert lacking(on_gpu(task(change))) == "random layers"
+    assert lacking(on_gpu(task("recompute=blocks"))) == "recompute=blocks"
 
 
 def test_an_observed_run_is_eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would be called once, at the capture, and never again."""
     seen: list[int] = []
     learner = task()
-    monkeypatch.setattr("reslab.training.graph.can_be_captured", lambda task: True)
+    monkeypatch.setattr("reslab.training.graph.lacking", lambda task: None)
     update = update_of(learner, lambda iteration, net: seen.append(iteration), print)
     for k in range(3):
         update(learner.draws(k), 0.05)

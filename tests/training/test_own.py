@@ -116,7 +116,7 @@ def test_a_killed_run_resumes_to_the_same_bits(
     events: list[dict[str, Any]] = []
     run(out, parts(net=Net(seed=8)), on_event=events.append)
     notes = [event["text"] for event in events if event["kind"] == "note"]
-    assert notes == [f"resuming from iteration {0 if iteration == 2 else 8}"]
+    assert notes == ["engine: torch", f"resuming from iteration {0 if iteration == 2 else 8}"]
     assert result(out) == result(whole)
 
 

@@ -122,6 +122,7 @@ def test_a_plan_says_what_it_measures() -> None:
     run = ProbeTarget(task(), 100, 10, 20, evaluate, reads())
     measured = probe(run, 1, lines.append)
     assert [line.partition(",")[0] for line in lines] == [
+        "engine: torch",
         "measuring training",
         "measuring the network alone",
         "measuring the preparation of images",
@@ -152,7 +153,7 @@ def test_a_slow_network_is_not_measured_a_second_time() -> None:
         return most
 
     measured = probe(ProbeTarget(run, 100, 10, 20, evaluate, None), 20, lines.append, clock)
-    assert lines[1] == "one iteration takes about 44 s: measured on the share of one virtual GPU"
+    assert lines[2] == "one iteration takes about 44 s: measured on the share of one virtual GPU"
     assert slow.trained == 1
     assert (measured.together, measured.network) == pytest.approx((128 / 44, 128 / 40))
     assert measured.evaluating == pytest.approx(8 / 5)

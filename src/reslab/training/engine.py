@@ -1,7 +1,8 @@
-"""The engine of a run, PyTorch or the C++ kernels: chosen once, because it decides the bits."""
+"""The engine of a run, which computes its updates: chosen once, because it decides the bits."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from reslab.data.loader import InMemoryLoader
@@ -9,52 +10,67 @@ from reslab.kernels.build import Kernels, KernelsMissing, instructions_for, load
 from reslab.models.resnet import ResNet
 from reslab.runtime.device import Device
 from reslab.runtime.events import Log
+from reslab.training import graph
 from reslab.training.classification import ClassificationTask
-from reslab.training.graph import update_of as torch_update
 from reslab.training.loop import Observer, Prepare, Update, eager_update_of
 from reslab.training.native import lacking, native_net, native_update
-from reslab.training.recipe import Recipe, RunRecipe
+from reslab.training.recipe import EngineName, RunRecipe
 from reslab.training.task import Task
+
+# Return the update for a task. An observer is called in every update. For measurements, `Prepare`
+# may replace the task's.
+UpdateOf = Callable[[Task, Observer | None, Log, Prepare | None], Update]
+
+
+def torch_update_of(
+    task: Task, observer: Observer | None, log: Log, prepare: Prepare | None = None
+) -> Update:
+    """Return PyTorch's update; it is eager if `prepare` replaces the task's."""
+    return eager_update_of(task, prepare) if prepare else graph.update_of(task, observer, log)
 
 
 @dataclass(frozen=True)
 class Engine:
-    """PyTorch, or the kernels that replace it in a run's updates."""
+    """PyTorch, or what replaces it in a run's updates.
 
-    kernels: Kernels | None = None
+    torch: PyTorch; native: the C++ kernels, on a CPU; graph: whole updates replayed on a GPU.
+    """
+
+    name: EngineName = "torch"
+    update: UpdateOf = torch_update_of
+    # what else decides the bits: further entries of environment.json
+    details: Mapping[str, str] = field(default_factory=dict)
+    reason: str = ""  # why it is PyTorch, if another engine was wanted
 
     @property
     def facts(self) -> dict[str, Any]:
         """The engine's entries in environment.json: what decides the bits of the run."""
-        if self.kernels is None:
-            return {"engine": "torch"}
-        return {"engine": "native", "kernels": self.kernels.label}
+        return {"engine": self.name, **self.details}
 
-
-def wanted_engine(recipe: RunRecipe) -> str:
-    """Return the engine that a recipe names; only classifiers have a choice."""
-    return recipe.engine if isinstance(recipe, Recipe) else "auto"
+    @property
+    def line(self) -> str:
+        """The choice in a line."""
+        reason = f"because {self.reason}" if self.reason else ""
+        return "engine: " + ", ".join(filter(None, [self.name, *self.details.values(), reason]))
 
 
 def new_engine(task: Task, observer: Observer | None, log: Log) -> Engine:
-    """Choose the engine of a new run: the kernels if the recipe names them and they can train it.
+    """Choose the engine of a new run: the recipe's, if it supports the task and is available here.
 
-    Otherwise, it is PyTorch. If the recipe names them, `log` receives a line with the choice.
+    Otherwise, it is PyTorch. `auto` stands for the fast engine of the device. `log` receives the
+    lines of a compilation.
     """
-    if wanted_engine(task.recipe) != "native":
+    wanted = task.recipe.engine
+    if wanted == "auto":
+        wanted = "native" if task.device.torch_device.type == "cpu" else "graph"
+    if wanted == "torch":
         return Engine()
-    assert isinstance(task, ClassificationTask)
-    part = "observers" if observer is not None else lacking(task)
-    if part is not None:
-        log(f"engine: torch, because the native one does not support {part}")
-        return Engine()
+    if part := missing_part(wanted, task, observer):
+        return unsupported(wanted, part)
     try:
-        kernels = kernels_for(task.device, log)
+        return load_engine(wanted, task.device, log)
     except KernelsMissing as missing:
-        log(f"engine: torch, because {missing}")
-        return Engine()
-    log(f"engine: native, {kernels.label}")
-    return Engine(kernels)
+        return Engine(reason=str(missing))
 
 
 def continued_engine(
@@ -66,22 +82,45 @@ def continued_engine(
 ) -> Engine:
     """Return the engine of a run that is resumed; `begun` is the environment it began with.
 
-    Raise ValueError if it began with the kernels and they are missing on this CPU.
+    Raise ValueError if the run began with the kernels and they are missing on this CPU.
     """
-    if begun.get("engine", "torch") != "native" or wanted_engine(recipe) == "torch":
+    name: EngineName = begun.get("engine", "torch")
+    if name == "torch" or recipe.engine == "torch":
         return Engine()
-    on_cpu = device.torch_device.type == "cpu"  # the run may have moved to a machine with a GPU
-    if observer is not None or not on_cpu:
-        part = "observers" if on_cpu else "GPUs"
-        log(f"engine: torch, because the native one does not support {part}")
-        return Engine()
+    if observer is not None:
+        return unsupported(name, "observers")
+    on_cpu = device.torch_device.type == "cpu"  # the run may have moved to another machine
+    if on_cpu != (name == "native"):
+        return unsupported(name, "CPUs" if on_cpu else "GPUs")
     try:
-        return Engine(kernels_for(device, log))
+        return load_engine(name, device, log)
     except KernelsMissing as missing:
         raise ValueError(
-            f"the run began with engine=native, which is missing here: {missing}; the command that "
+            f"the run began with engine={name}, which is missing here: {missing}; the command that "
             "began it continues with PyTorch if you add --set engine=torch"
         ) from None
+
+
+def missing_part(name: EngineName, task: Task, observer: Observer | None) -> str | None:
+    """Return the part of a run that an engine other than PyTorch lacks, or None."""
+    if observer is not None:
+        return "observers"
+    if not isinstance(task, ClassificationTask):
+        return "detectors"
+    return lacking(task) if name == "native" else graph.lacking(task)
+
+
+def unsupported(name: EngineName, part: str) -> Engine:
+    """Return PyTorch, because the engine `name` lacks a part of the run."""
+    return Engine(reason=f"the engine {name} does not support {part}")
+
+
+def load_engine(name: EngineName, device: Device, log: Log) -> Engine:
+    """Return an engine other than PyTorch; raise KernelsMissing if it is not available here."""
+    if name == "graph":
+        return Engine(name)
+    kernels = kernels_for(device, log)
+    return Engine(name, partial(native_update_of, kernels), {"kernels": kernels.label})
 
 
 def kernels_for(device: Device, log: Log) -> Kernels:
@@ -101,6 +140,22 @@ def kernels_for(device: Device, log: Log) -> Kernels:
     return kernels
 
 
+def native_update_of(
+    kernels: Kernels,
+    task: Task,
+    observer: Observer | None,
+    log: Log,
+    prepare: Prepare | None = None,
+) -> Update:
+    """Return the update of the C++ kernels."""
+    assert observer is None
+    assert isinstance(task, ClassificationTask)
+    assert isinstance(task.net, ResNet)
+    assert isinstance(task.loader, InMemoryLoader)
+    share, side = task.recipe.batch_size // task.recipe.virtual_gpus, task.loader.images.shape[-1]
+    return native_update(task, native_net(task.net, kernels, side, share), kernels, prepare)
+
+
 def update_of(
     task: Task,
     engine: Engine,
@@ -108,15 +163,5 @@ def update_of(
     log: Log,
     prepare: Prepare | None = None,
 ) -> Update:
-    """Return the engine's update for a task.
-
-    For measurements, `prepare` may replace the task's; PyTorch's update is then eager.
-    """
-    if engine.kernels is None:
-        return eager_update_of(task, prepare) if prepare else torch_update(task, observer, log)
-    assert isinstance(task, ClassificationTask)
-    assert isinstance(task.net, ResNet)
-    assert isinstance(task.loader, InMemoryLoader)
-    share, side = task.recipe.batch_size // task.recipe.virtual_gpus, task.loader.images.shape[-1]
-    native = native_net(task.net, engine.kernels, side, share)
-    return native_update(task, native, engine.kernels, prepare)
+    """Return the engine's update for a task. For measurements, `prepare` may replace the task's."""
+    return engine.update(task, observer, log, prepare)

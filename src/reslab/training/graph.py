@@ -48,26 +48,28 @@ def update_of(task: Task, observer: Observer | None, log: Log) -> Update:
     An observer looks at gradients in Python, so its run is eager. `log` receives a note if the GPU
     refuses the capture.
     """
-    if observer is None and isinstance(task, ClassificationTask) and can_be_captured(task):
+    if observer is None and isinstance(task, ClassificationTask) and lacking(task) is None:
         return captured_update(task, CudaGraphs(), log)
     return eager_update_of(task, observer=observer)
 
 
-def can_be_captured(task: ClassificationTask) -> bool:
-    """Return whether every iteration of a run on a GPU makes the same calls on the same memory.
+def lacking(task: ClassificationTask) -> str | None:
+    """Return the part of a task that cannot be captured, or None if all of it can.
 
-    This excludes images decoded on the CPU, several processes, random layers, recomputed blocks
-    (whose capture is untested), and optimizers and networks of the user's own.
+    Every iteration must make the same calls on the same memory. The capture of recomputed blocks
+    is untested.
     """
-    return (
-        task.device.torch_device.type == "cuda"
-        and task.device.processes.count == 1
-        and isinstance(task.loader, InMemoryLoader)
-        and isinstance(task.optimizer, AuthorsSGD)
-        and not task.recipe.deviations.parts
-        and task.recipe.recompute == "none"
-        and not random_layers(task.net)
-    )
+    if task.device.torch_device.type != "cuda":
+        return "CPUs"
+    if task.device.processes.count > 1:
+        return "several processes"
+    if not isinstance(task.loader, InMemoryLoader):
+        return "images of more than one size"
+    if task.recipe.deviations.parts or not isinstance(task.optimizer, AuthorsSGD):
+        return "parts of your own"
+    if task.recipe.recompute != "none":
+        return f"recompute={task.recipe.recompute}"
+    return "random layers" if random_layers(task.net) else None
 
 
 def captured_update(task: ClassificationTask, recorder: Recorder, log: Log) -> Update:

@@ -104,6 +104,7 @@ def probe(
     task = run.task
     size = task.recipe.batch_size
     engine = new_engine(task, None, log)
+    log(engine.line)
     log(f"measuring training, for up to {TRAINING:g} s")
     trained = measure_updates(task, engine, task.prepare, iterations, TRAINING, clock)
     if not trained.whole:

@@ -104,6 +104,7 @@ def label_of(line: str) -> str:
 UNWRITTEN: Fields = {"keep_every": None, "recompute": "none", "engine": "auto"}
 # sections that may be absent; setting one key of a section fills in defaults for the others
 OPTIONAL = {"warmup": Warmup(), "plateau": Plateau()}
+EngineName = Literal["torch", "native", "graph"]
 TaskName = Literal["classification", "detection"]
 TASKS = {"classification": "classifier", "detection": "detector"}  # task -> what it trains
 AnyAugmentation = Annotated[PadAndCrop | ScaleCrop | ResizedCrop, Field(discriminator="kind")]
@@ -127,6 +128,9 @@ class RunRecipe(Section):
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
     precision: Precision = "auto"
+    # native: kernels in C++, on a CPU; graph: replayed updates, on a GPU; auto: the one for this
+    # device. All fall back to PyTorch for what they do not support
+    engine: Literal["auto", EngineName] = "auto"
     eval_every: int = Field(1000, ge=1)
     checkpoint_every: int = Field(1000, ge=1)
     keep_every: int | None = Field(None, ge=1)  # checkpoints at its multiples are never deleted
@@ -246,8 +250,6 @@ class Recipe(RunRecipe):
     recompute_bn: int = Field(200, ge=0)  # mini-batches after training; 0 keeps the moving averages
     # blocks: compute their activations again in the backward pass, to save memory; the same bits
     recompute: Literal["none", "blocks"] = "none"
-    # native: kernels in C++ for the 6n+2 nets on a CPU; auto: PyTorch, replayed on a GPU
-    engine: Literal["auto", "torch", "native"] = "auto"
 
     @property
     def in_memory(self) -> bool:

@@ -9,6 +9,7 @@ from typing_extensions import TypedDict  # pydantic needs it before Python 3.12
 
 from reslab.evaluation.report import ClassErrors
 from reslab.models.model_facts import quoted
+from reslab.training.recipe import EngineName
 
 Percent = Annotated[float, Field(ge=0, le=100)]  # neither NaN nor infinite
 Count = Annotated[int, Field(ge=0)]
@@ -25,6 +26,7 @@ class Environment(TypedDict):
     weights: NotRequired[str | None]
     threads: NotRequired[Annotated[int, Field(ge=1, le=MOST_THREADS)]]
     parameters: NotRequired[Count]
+    engine: NotRequired[EngineName]
 
 
 class Row(TypedDict):

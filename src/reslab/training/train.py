@@ -235,6 +235,7 @@ def train_in_folder(
             ending.callback(task.close)
         for name, content in task.files.items():
             folder.write_missing(name, content)
+        log(engine.line)
         # a signal to one process stops all, at the same iteration
         agreed: Stop = lambda: processes.all_reduce_max(job.stop() or 0) or None  # noqa: E731
         result = run_task(
