@@ -258,9 +258,10 @@ def test_a_run_begun_by_pytorch_continues_with_it(
 ) -> None:
     """Even with auto, where a compiler appears; without the entry, it was PyTorch."""
     run, auto = tmp_path / "run", "engine=auto"
-    with monkeypatch.context() as without, pytest.raises(Interrupted):
+    with monkeypatch.context() as without:
         without.setenv("CXX", str(tmp_path / "missing"))
-        trained(run, auto, stop=after(4))
+        with pytest.raises(Interrupted):
+            trained(run, auto, stop=after(4))
     facts = environment(run)
     assert facts.pop("engine") == "torch"
     if not recorded:
