@@ -50,8 +50,8 @@ class Engine:
     @property
     def line(self) -> str:
         """The choice in a line."""
-        reason = f"because {self.reason}" if self.reason else ""
-        return "engine: " + ", ".join(filter(None, [self.name, *self.details.values(), reason]))
+        reason = [f"because {self.reason}"] if self.reason else []
+        return "engine: " + ", ".join([self.name, *self.details.values(), *reason])
 
 
 def new_engine(task: Task, observer: Observer | None, log: Log) -> Engine:
