@@ -47,7 +47,7 @@ def whole(short: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def by_torch(short: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same run with the engine of a run that is observed."""
+    """A run that was never stopped, with the engine of observed runs."""
     out = tmp_path_factory.mktemp("torch") / "run"
     train(short.with_(engine="torch"), out)
     return out
