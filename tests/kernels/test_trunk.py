@@ -21,6 +21,7 @@ from reslab.models.parts import Option
 from reslab.models.resnet import ResNet, build_resnet
 from reslab.training.native import NativeNet, native_net
 
+MOMENTUM = 0.1  # of the nets' norms
 OPTIONS: list[Option | None] = [None, "A", "B", "C"]
 
 
@@ -89,7 +90,8 @@ def gradient(net: ResNet | NativeNet, images: Tensor) -> Tensor:
     """Return all gradients of a net's loss, in double precision."""
     weights = list((net.net if isinstance(net, NativeNet) else net).parameters())
     labels = torch.arange(len(images)) % 10
-    loss = F.cross_entropy(net(images), labels)
+    scores = net(images, MOMENTUM) if isinstance(net, NativeNet) else net(images)
+    loss = F.cross_entropy(scores, labels)
     return torch.cat([g.double().flatten() for g in gradients_of(loss, weights)])
 
 
@@ -107,7 +109,8 @@ def relative(result: Tensor, expected: Tensor) -> float:
 
 
 def statistics(net: ResNet) -> Tensor:
-    return torch.cat([buffer.double().flatten() for _, buffer in net.named_buffers()])
+    """Return the running statistics of all norms; forward passes are not counted."""
+    return torch.cat([buffer.double() for buffer in net.buffers() if buffer.ndim])
 
 
 @pytest.mark.parametrize("option", OPTIONS)
@@ -147,14 +150,14 @@ def test_the_loss_changes_as_the_gradient_says(kernels: Kernels) -> None:
         list(net.parameters()),
         torch.arange(8),
     )
-    slopes = gradients_of(F.cross_entropy(native(images), labels), weights)
+    slopes = gradients_of(F.cross_entropy(native(images, MOMENTUM), labels), weights)
     length = torch.cat([slope.flatten() for slope in slopes]).norm().item()
     losses, step = [], 1e-3
     with torch.no_grad():
         for steps in (1, -2):
             torch._foreach_add_([*weights], slopes, alpha=steps * step / length)
             native.trunk.pack()
-            losses.append(F.cross_entropy(native(images).double(), labels).item())
+            losses.append(F.cross_entropy(native(images, MOMENTUM).double(), labels).item())
     assert (losses[0] - losses[1]) / (2 * step) == pytest.approx(length, rel=0.01)
 
 
@@ -163,7 +166,7 @@ def test_gradients_of_successive_passes_are_added(kernels: Kernels) -> None:
     weights = list(native.net.parameters())
     parts = [gradient(native, images_for(16, 9, seed)).float() for seed in (0, 1)]
     for seed in (0, 1):
-        F.cross_entropy(native(images_for(16, 9, seed)), torch.arange(9)).backward()
+        F.cross_entropy(native(images_for(16, 9, seed), MOMENTUM), torch.arange(9)).backward()
     total = torch.cat([weight.grad.flatten() for weight in weights if weight.grad is not None])
     assert torch.equal(total, parts[0] + parts[1])
 
@@ -196,12 +199,12 @@ def test_a_nan_is_not_hidden(kernels: Kernels) -> None:
     """ReLU as a maximum with zero would turn it into zero."""
     net, images = small_net("A", 0), images_for(16, 4, 0)
     images[2, 1, 3, 5] = float("nan")
-    assert native_net(net, kernels, 16, 4)(images).isnan().all()
+    assert native_net(net, kernels, 16, 4)(images, MOMENTUM).isnan().all()
 
 
 def test_a_backward_pass_needs_the_activations_of_its_forward_pass(kernels: Kernels) -> None:
     native = native_net(small_net("A", 0), kernels, 12, 2)
-    first = native(images_for(12, 2, 0))
-    native(images_for(12, 2, 1))
+    first = native(images_for(12, 2, 0), MOMENTUM)
+    native(images_for(12, 2, 1), MOMENTUM)
     with pytest.raises(AssertionError, match="replaced"):
         first.sum().backward()

@@ -72,6 +72,7 @@ class AuthorsSGD:
     while the rate is constant; when it changes, torch's velocity is scaled by old / new to match.
     The arithmetic is torch's fused kernel. torch.optim.SGD calls the same one, but importing it
     takes longer than a hundred iterations of a small network: it loads torch's compiler.
+    Velocities are never replaced by other tensors.
     """
 
     def __init__(self, net: nn.Module, groups: Sequence[WeightGroup], momentum: float) -> None:
@@ -140,9 +141,9 @@ class AuthorsSGD:
 
     def restore(self, state: OptimizerState) -> None:
         for name, weight in self.net.named_parameters():
-            # empty_like keeps the memory format, as above
-            velocity = torch.empty_like(weight).copy_(state.tensors[MOMENTUM + name])
-            self.velocities[weight] = velocity
+            if weight not in self.velocities:
+                self.velocities[weight] = torch.zeros_like(weight)  # as above
+            self.velocities[weight].copy_(state.tensors[MOMENTUM + name])
         self.rate = state.learning_rate
 
 

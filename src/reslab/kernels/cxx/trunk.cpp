@@ -9,6 +9,7 @@
 #include "backward.h"
 #include "crop.h"
 #include "forward.h"
+#include "sgd.h"
 
 static Conv new_conv(int in, int out, int kernel, int stride, int side) {
     Conv conv{};
@@ -51,6 +52,11 @@ void crop_images(const ImageSet* set, int count, const int64_t* indices, const C
     for (int k = 0; k < count; k++)
         crop_image(*set, set->pixels + indices[k] * set->image, corners[k], flips[k],
                    crops + size_t(k) * set->side * set->side * 3);
+}
+
+void sgd_step_all(const SgdTensor* tensors, int count, float momentum, int threads) {
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+    for (int k = 0; k < count; k++) sgd_step(tensors[k], momentum);
 }
 
 // Return a trunk for at most `capacity` images, or null if the memory does not suffice. `layers`

@@ -1,0 +1,46 @@
+"""The step of SGD in C++ against torch's fused kernel, bit by bit."""
+
+import pytest
+import torch
+
+from reslab.kernels.build import Kernels, KernelsMissing, instructions_for, load_kernels
+from reslab.kernels.sgd import SgdTensors
+
+DECAYS, RATES, MOMENTUM = (1e-4, 0.0, 1e-4), (0.1, 0.1, 0.037), 0.9
+
+
+@pytest.fixture(scope="module")
+def kernels() -> Kernels:
+    try:
+        return load_kernels(instructions_for("fp32"), print)
+    except KernelsMissing as missing:
+        pytest.skip(str(missing))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_weights_and_velocities_are_those_of_torch(kernels: Kernels, threads: int) -> None:
+    rng = torch.Generator().manual_seed(0)
+    shapes = [(16, 16, 3, 3), (64,), (10, 64)]
+    weights = [torch.randn(shape, generator=rng) for shape in shapes]
+    velocities = [torch.randn(shape, generator=rng) for shape in shapes]
+    weights[1][3], velocities[1][4] = -0.0, float("inf")
+    expected = [tensor.clone() for tensor in (*weights, *velocities)]
+    tensors = SgdTensors(kernels, weights, velocities, DECAYS, MOMENTUM)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for _ in range(3):
+            gradients = [torch.randn(shape, generator=rng) for shape in shapes]
+            gradients[1][3] = -0.0
+            tensors.step(gradients, RATES)
+            for number, gradient in enumerate(gradients):
+                torch._fused_sgd_(
+                    [expected[number]], [gradient], [expected[3 + number]],
+                    weight_decay=DECAYS[number], momentum=MOMENTUM, lr=RATES[number],
+                    dampening=0.0, nesterov=False, maximize=False, is_first_step=False,
+                    grad_scale=None, found_inf=None,
+                )  # fmt: skip
+    finally:
+        torch.set_num_threads(before)
+    for result, judge in zip((*weights, *velocities), expected, strict=True):
+        assert torch.equal(result.view(torch.int32), judge.view(torch.int32))
