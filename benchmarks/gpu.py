@@ -168,6 +168,9 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=STEPS, metavar="STEP", help=", ".join(STEPS))
     parser.add_argument("--rehearse", action="store_true", help="in tiny sizes, on any machine")
     options = parser.parse_args()
+    trains = set(options.only or ()) & set(RECIPES)
+    if trains and not (options.data or options.rehearse):
+        parser.error(f"{', '.join(sorted(trains))}: name the folder of CIFAR-10 with --data")
     end, out = time.time() + 60 * options.minutes, options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     file = out / "results.json"

@@ -3,7 +3,7 @@
 import io
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,7 +48,9 @@ def machine(setting: Setting, notes: Notes) -> None:
         notes.fact("device", f"{properties.name}, {gib:.1f} GiB")
         notes.fact("cuDNN", torch.backends.cudnn.version())
         query = ["nvidia-smi", "--query-gpu=driver_version,power.limit", "--format=csv,noheader"]
-        notes.fact("driver", subprocess.run(query, capture_output=True, text=True).stdout.strip())
+        with suppress(OSError):  # the tool is not everywhere
+            found = subprocess.run(query, capture_output=True, text=True).stdout
+            notes.fact("driver and power limit", found.strip())
     for engine in ENGINES:
         built = trainer(setting, 20, engine)
         notes.fact(f"engine={engine}", "there" if isinstance(built, Trainer) else built)

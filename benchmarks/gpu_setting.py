@@ -46,7 +46,7 @@ class Sizes:
     block: int = 10  # iterations between two reads of the loss, as in a run
     warm_up: int = 6  # iterations before the first turn; more than a graph's capture needs
     turn: float = 0.4  # seconds of a measurement
-    measuring: float = 8.0  # seconds after which no further round of turns begins
+    measuring: float = 5.0  # seconds after which no further round of turns begins
     recipe: tuple[str, ...] = ()  # changes of the paper's recipes
 
 

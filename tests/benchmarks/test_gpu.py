@@ -114,6 +114,17 @@ def test_a_worker_that_cannot_begin_ends_the_command(worker: gpu.Worker, tmp_pat
         gpu.carry_out(["machine"], worker, gpu.Results(tmp_path / "results.json"))
 
 
+def test_a_recipe_needs_its_data(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["gpu.py", "--out", str(tmp_path / "out"), "--only", "cifar10-resnet56"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit, match="2"):
+        gpu.main()
+    assert "cifar10-resnet56: name the folder of CIFAR-10 with --data" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_failed_check_shows_in_the_report() -> None:
     check = {"kind": "check", "what": "loss", "value": "3e-2, at most 1e-2", "passed": False}
     steps = {
