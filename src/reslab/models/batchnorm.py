@@ -79,7 +79,13 @@ class NormStatistics:
         """Replace the statistics, and count the `foreign_passes` made by other processes."""
         if self.buffers:
             torch._foreach_copy_(self.buffers, list(row.split(self.sizes)))
-            torch._foreach_add_(self.counts, foreign_passes)
+            self.count(foreign_passes)
+
+    @torch.no_grad()
+    def count(self, passes: int) -> None:
+        """Count forward passes that other networks made."""
+        if self.counts:
+            torch._foreach_add_(self.counts, passes)
 
 
 @torch.no_grad()

@@ -26,6 +26,10 @@ Prepare = Callable[[Any], Sequence[Any]]
 # Look at a network between backward and step, when `.grad` holds the gradient of the mean loss over
 # all shares. The number is the update's, counted from 1 as in the log.
 Observer = Callable[[int, nn.Module], None]
+# Run forward and backward of this process's shares, given the number of shares of all processes.
+# Yield each share's row of the table, in order, once `.grad` has its gradients. At the end, the
+# moving averages and their counts are those after the last share, without averaging.
+Passes = Callable[[Sequence[Any], int], Iterable[Tensor]]
 LOSS, ERROR = -2, -1  # columns of the table, after the statistics
 
 
@@ -89,32 +93,59 @@ def eager_step(
     processes: Processes = SingleProcess(),
     observe: Callable[[Any], None] = lambda draws: None,
 ) -> Step:
+    """Return an update at the optimizer's current learning rate, one share after the other.
+
+    `loss(share)` returns mean loss and error in percent; the other arguments are those of
+    `step_with`.
+    """
+    statistics = NormStatistics(norms, optimizer.parameters[0].device)
+
+    def passes(shares: Sequence[Any], count: int) -> Iterator[Tensor]:
+        for share in shares:
+            yield backward(loss, share, count, statistics)
+
+    return step_with(passes, prepare, optimizer, statistics, processes, observe)
+
+
+def backward(
+    loss: Callable[[Any], tuple[Tensor, Tensor]],
+    share: Any,
+    count: int,
+    statistics: NormStatistics,
+) -> Tensor:
+    """Add the gradients of one of `count` shares and return its row of the table."""
+    share_loss, error = loss(share)
+    (share_loss / count).backward()
+    facts = torch.stack([share_loss.detach().double(), error.double()])
+    return torch.cat([statistics.row(), facts])
+
+
+def step_with(
+    passes: Passes,
+    prepare: Prepare,
+    optimizer: Stepper,
+    statistics: NormStatistics,
+    processes: Processes = SingleProcess(),
+    observe: Callable[[Any], None] = lambda draws: None,
+) -> Step:
     """Return an update at the optimizer's current learning rate.
 
     A share is the part of a mini-batch for one virtual GPU. `prepare(draws)` returns this process's
-    shares, one per virtual GPU and all of equal size; `loss(share)` returns mean loss and error in
-    percent. Every share has its own forward pass, and so its own batch-norm statistics. Gradients,
-    statistics, losses and errors are summed in the order of the shares, whichever process computed
-    them, so the sums agree to the last bit for any number of processes. `observe` is called with
-    the draws once the gradients are summed, before the step.
+    shares, one per virtual GPU and all of equal size. Every share has its own forward pass, and so
+    its own batch-norm statistics. Gradients, statistics, losses and errors are summed in the order
+    of the shares, whichever process computed them, so the sums agree to the last bit for any number
+    of processes. `observe` is called with the draws once the gradients are summed, before the step.
     """
-    weights = optimizer.parameters
-    statistics = NormStatistics(norms, weights[0].device)
-    gradients = processes.gradients(weights)
-
-    def backward(share: Any, shares: int) -> Tensor:
-        """Add the gradients of one of `shares` shares and return its row of the table."""
-        share_loss, error = loss(share)
-        (share_loss / shares).backward()
-        gradients.store()
-        facts = torch.stack([share_loss.detach().double(), error.double()])
-        return torch.cat([statistics.row(), facts])
+    gradients = processes.gradients(optimizer.parameters)
 
     def step(draws: Any) -> Tensor:
         shares = prepare(draws)
         averages = statistics.row()
+        rows = []
         with statistics.without_averaging() as momentum:
-            rows = [backward(share, len(shares) * processes.count) for share in shares]
+            for row in passes(shares, len(shares) * processes.count):
+                gradients.store()
+                rows.append(row)
         gradients.reduce()
         observe(draws)
         optimizer.step()
@@ -129,22 +160,27 @@ def eager_step(
     return step
 
 
+def observing(task: Task, observer: Observer | None) -> Callable[[Draws], None]:
+    """Return a function of an iteration's draws that calls the observer, if there is one."""
+
+    def observe(draws: Draws) -> None:
+        if observer is not None:
+            observer(draws.iteration + 1, task.net)
+
+    return observe
+
+
 def eager_update_of(
     task: Task,
     prepare: Prepare | None = None,
     observer: Observer | None = None,
 ) -> Update:
     """Return the eager update for a task; batch norm in evaluation mode is left unchanged."""
-
-    def observe(draws: Draws) -> None:
-        if observer is not None:
-            observer(draws.iteration + 1, task.net)
-
     return eager_update(
         prepare or task.prepare,
         task.loss,
         task.optimizer,
         [norm for norm in norms_of(task.net) if norm.training],
         task.device.processes,
-        observe,
+        observing(task, observer),
     )
