@@ -131,7 +131,8 @@ def update_of(
         task.device.processes,
         observing(task, observer),
     )
-    return at_rate(step, task.optimizer.set_rate)
+    # after work of several threads, torch's threads wait for more by spinning, on the shares' cores
+    return with_threads(1, at_rate(step, task.optimizer.set_rate))
 
 
 def passes_by(
@@ -153,10 +154,15 @@ def passes_by(
             free.put(taken)
 
     def passes(shares: Sequence[Any], count: int) -> Iterator[Tensor]:
-        for trained in [pool.submit(train, share, count) for share in shares]:
-            gradients, row = trained.result()
-            add_to(weights, gradients)
-            yield row
+        futures = [pool.submit(train, share, count) for share in shares]
+        try:
+            for future in futures:
+                gradients, row = future.result()
+                add_to(weights, gradients)
+                yield row
+        finally:  # after an error, no further share is begun
+            for future in futures:
+                future.cancel()
         statistics.count(len(shares))  # the copies made these passes
 
     return passes
@@ -171,11 +177,15 @@ def set_up_thread(threads: int) -> None:
 @torch.no_grad()
 def add_to(weights: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]) -> None:
     """Add a share's gradients to `.grad`."""
+    sums, added = [], []
     for weight, gradient in zip(weights, gradients, strict=True):
         if weight.grad is None:
             weight.grad = gradient
         elif gradient is not None:
-            weight.grad.add_(gradient)
+            sums.append(weight.grad)
+            added.append(gradient)
+    if added:
+        torch._foreach_add_(sums, added)  # one call: the threads that train wait for Python
 
 
 def with_threads(threads: int, update: Update) -> Update:

@@ -1,0 +1,214 @@
+"""Shares that are trained side by side have the bits of shares trained one after the other."""
+
+import gc
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from threading import active_count
+
+import pytest
+import torch
+from tests.training.test_classification import RANDOM, task
+from torch import Tensor, nn
+
+from reslab.models.batchnorm import norms_of, train_mode
+from reslab.models.config import cifar_config
+from reslab.models.resnet import ResNet
+from reslab.runtime.distributed import SingleProcess
+from reslab.runtime.files import sha256_of
+from reslab.training.classification import ClassificationTask
+from reslab.training.loop import Observer, Update, eager_update_of
+from reslab.training.side_by_side import MOST_VALUES, threads_per_share, update_of, values_kept
+
+SMALL_NET = ["model.widths=[4,8,8]", "virtual_gpus=4"]
+
+
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def trained(learner: ClassificationTask, update: Update, iterations: int = 3) -> tuple[Tensor, str]:
+    """Return the tables of some updates, and the digest of the state after them."""
+    tables = [update(learner.draws(k), 0.05 if k < 2 else 0.01) for k in range(iterations)]
+    state = learner.net.state_dict() | learner.optimizer.state().tensors
+    return torch.stack(tables), sha256_of(state)
+
+
+def one_after_another(*changes: str, threads: int = 1) -> tuple[Tensor, str]:
+    torch.set_num_threads(threads)
+    learner = task(*SMALL_NET, *changes)
+    return trained(learner, eager_update_of(learner))
+
+
+def side_by_side(
+    *changes: str, threads: int = 2, each: int = 1, observer: Observer | None = None
+) -> tuple[Tensor, str]:
+    torch.set_num_threads(threads)
+    learner = task(*SMALL_NET, *changes)
+    return trained(learner, update_of(learner, each, observer))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [],
+        ["virtual_gpus=2"],
+        RANDOM,
+        ["recompute=blocks", "model.blocks=[5]", "model.widths=[4]"],
+        ["recompute=blocks", "model.blocks=[5]", "model.widths=[4]", *RANDOM],
+        ["model.norm=group", "model.widths=[32,32,32]"],
+        ["model.norm=none"],
+        ["balance=loss"],
+        ["model.shortcut=C"],
+    ],
+)
+def test_tables_weights_and_velocities_have_the_same_bits(changes: list[str]) -> None:
+    tables, bits = one_after_another(*changes)
+    others, other_bits = side_by_side(*changes)
+    assert torch.equal(others, tables)
+    assert other_bits == bits
+
+
+def test_also_in_bf16() -> None:
+    found = []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        learner = task(*SMALL_NET)
+        learner = replace(learner, device=replace(learner.device, precision="bf16"))
+        found.append(trained(learner, update_of(learner, 1))[1])
+    assert found[0] == found[1] != one_after_another()[1]
+
+
+def test_a_share_may_have_several_threads() -> None:
+    """Bits depend on their number alone."""
+    few = ["model.blocks=[1]", "model.widths=[8]", "virtual_gpus=2"]
+    _, bits = one_after_another(*few, threads=2)
+    assert side_by_side(*few, threads=4, each=2)[1] == bits
+    assert bits != one_after_another(*few)[1]
+
+
+def test_ten_starts_have_the_same_bits() -> None:
+    assert (
+        len({side_by_side("model.blocks=[1]", "model.widths=[4]", threads=4)[1] for _ in range(10)})
+        == 1
+    )
+
+
+def test_threads_beyond_the_shares_are_left_idle() -> None:
+    """A run that is resumed with more processes has fewer shares in each."""
+    assert side_by_side("virtual_gpus=2", threads=4)[1] == one_after_another("virtual_gpus=2")[1]
+
+
+def test_an_observer_sees_the_network_at_work_and_changes_no_bit() -> None:
+    gradients: list[float] = []
+    inputs: list[Tensor] = []
+
+    def observe(iteration: int, net: nn.Module) -> None:
+        assert isinstance(net, ResNet)
+        if iteration == 1:  # the second iteration's four shares pass through the network
+            net.fc.register_forward_pre_hook(lambda layer, arguments: inputs.append(arguments[0]))
+        assert net.fc.weight.grad is not None
+        gradients.append(net.fc.weight.grad.norm().item())
+
+    _, bits = side_by_side(observer=observe)
+    assert bits == side_by_side()[1]
+    assert len(inputs) == 2 * 4
+    assert len(gradients) == 3
+    assert min(gradients) > 0
+
+
+def test_the_networks_own_gradients_are_empty_after_an_update() -> None:
+    torch.set_num_threads(2)
+    learner = task(*SMALL_NET)
+    update = update_of(learner, 1)
+    update(learner.draws(0), 0.05)
+    assert all(weight.grad is None for weight in learner.net.parameters())
+    assert torch.get_num_threads() == 2
+
+
+def test_an_error_in_a_share_is_raised_and_the_threads_end() -> None:
+    torch.set_num_threads(2)
+    before = active_count()
+    learner = task(*SMALL_NET)
+    shares = learner.prepare(learner.draws(0))
+    shares[2] = replace(shares[2], labels=shares[2].labels[1:])
+    update = update_of(learner, 1, prepare=lambda draws: shares)
+    with pytest.raises(RuntimeError, match="must match"):
+        update(learner.draws(0), 0.05)
+    del update
+    gc.collect()  # the error's traceback and the future that raised it refer to each other
+    end = time.monotonic() + 10
+    while active_count() > before and time.monotonic() < end:
+        time.sleep(0.01)
+    assert active_count() == before
+
+
+@pytest.mark.parametrize(
+    ("threads", "shares", "each"),
+    [
+        (1, 2, 1), (2, 1, 2), (2, 2, 1), (2, 8, 1), (16, 2, 8), (16, 8, 2), (4, 8, 1),
+        (3, 2, 3), (6, 4, 3), (12, 8, 3),
+    ],
+)  # fmt: skip
+def test_the_rule_keeps_all_threads_busy(threads: int, shares: int, each: int) -> None:
+    learner = task(f"virtual_gpus={shares}")
+    assert threads_per_share(learner, threads) == each
+    assert shares % (threads // each) == 0
+
+
+def test_the_rule_counts_the_shares_of_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    learner = task("virtual_gpus=4")
+    assert threads_per_share(learner, 4) == 1
+    monkeypatch.setattr(SingleProcess, "count", 2)
+    assert threads_per_share(learner, 4) == 2
+
+
+def test_the_rule_counts_the_values_that_backward_needs() -> None:
+    learner = task()
+    side = learner.prepare(learner.draws(0))[0].images.shape[-1]
+    outputs: list[int] = []
+
+    def count(layer: nn.Module, arguments: tuple[Tensor], output: Tensor) -> None:
+        outputs.append(output[0].numel())
+
+    for layer in learner.net.modules():
+        if isinstance(layer, nn.Conv2d | nn.BatchNorm2d):
+            layer.register_forward_hook(count)
+    learner.net(torch.zeros(2, 3, side, side))
+    assert isinstance(learner.net, ResNet)
+    assert values_kept(learner.net, side) == sum(outputs)
+
+
+@pytest.mark.parametrize(("together", "each"), [(4, 1), (3, 2), (2, 2), (1, 4), (0, 4)])
+def test_fewer_shares_at_a_time_if_more_would_not_fit(
+    together: int, each: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = task("virtual_gpus=4")
+    assert isinstance(learner.net, ResNet)
+    monkeypatch.setattr(
+        "reslab.training.side_by_side.MOST_VALUES", together * 8 * values_kept(learner.net, 16)
+    )
+    assert learner.prepare(learner.draws(0))[0].images.shape == (8, 3, 16, 16)
+    assert threads_per_share(learner, 4) == each
+
+
+def test_the_nets_of_the_paper_for_cifar_fit_and_the_1202_layers_do_not() -> None:
+    assert 2 * 64 * values_kept(ResNet(cifar_config(110)), 32) <= MOST_VALUES
+    assert 2 * 64 * values_kept(ResNet(cifar_config(1202)), 32) > MOST_VALUES
+
+
+def test_statistics_that_are_kept_stay_as_they_are() -> None:
+    results = []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        learner = task(*SMALL_NET)
+        train_mode(learner.net, keep_statistics=True)
+        before = [norm.running_var for norm in norms_of(learner.net)]
+        update = update_of(learner, 1)
+        results.append(trained(learner, update))
+        assert all(torch.equal(norm, torch.ones_like(norm)) for norm in before if norm is not None)
+    assert torch.equal(results[0][0], results[1][0])
+    assert results[0][1] == results[1][1]
