@@ -88,12 +88,24 @@ static void set_backward(Conv& conv, const double* g, const double* gz, int imag
 }
 
 // Takes the elements of an input's gradient in one of Winograd's tiles.
+template <int CHANNELS>
 struct TileOfGradient {
     ChannelSums sums;
-    const int side, channels;
+    const int side;
+    const size_t place, padded, halved;  // of the first pixel, see `ChannelSums::finish`
 
-    INLINE_MEMBER void take(Vector number, int y, int x) {
-        sums.finish(number, y, x, side, channels, true);
+    INLINE_MEMBER TileOfGradient(const InputGradient& to, int side, int y, int x, int c)
+        : sums(to, c),
+          side(side),
+          place((y * side + x) * CHANNELS + c),
+          padded(((y + 1) * (side + 2) + x + 1) * CHANNELS + c),
+          halved((y / 2 * (side / 2) + x / 2) * 2 * CHANNELS + c) {}
+
+    INLINE_MEMBER void take(Vector number, int i, int j) {
+        if (sums.to.skip && sums.to.halved && !(i % 2) && !(j % 2))
+            number += load(sums.to.skip + halved + (i / 2 * (side / 2) + j / 2) * 2 * CHANNELS);
+        sums.finish(number, place + i * side * CHANNELS + j * CHANNELS,
+                    padded + i * (side + 2) * CHANNELS + j * CHANNELS, true);
     }
     INLINE_MEMBER void finish() const { sums.add(); }
 };
@@ -105,27 +117,26 @@ static void backward_by_winograd(Trunk& trunk, int number, int image, int chunk,
     const Node &node = trunk.nodes[number], &input = trunk.nodes[number - 1];
     const Conv& conv = node.conv;
     const TileBatch batch(conv, image, trunk.images);
-    const size_t step = TileBatch::step(conv), place = batch.place(batch.position, CHANNELS);
+    const int here = batch.position * batch.tiles;
     Stored* dz = workspace.dz[trunk.stage(node)];
-    float *x_values = workspace.values[0], *dz_values = workspace.values[1];
-    float *tile_values = workspace.values[2], *products = x_values;
+    const Values<CHANNELS> x_values{workspace.values[0]}, dz_values{workspace.values[1]};
+    const Values<CHANNELS> tile_values{workspace.values[2]}, products = x_values;
     norm_gradient<CHANNELS>(conv.norm, conv.side, trunk.g_of(number, image),
                             node.z + image * node.plain(), dz);
-    evaluate<WindowValues, CHANNELS>(x, conv.side, x_values + place, step, ahead);
-    evaluate<WindowValues, CHANNELS>(dz, conv.side, dz_values + place, step, ahead_next);
-    evaluate<TileValues, CHANNELS>(dz, conv.side, tile_values + place, step);
+    evaluate<WindowValues>(x, conv.side, x_values, here, ahead);
+    evaluate<WindowValues>(dz, conv.side, dz_values, here, ahead_next);
+    evaluate<TileValues>(dz, conv.side, tile_values, here);
     if (!batch.complete) return;
     const int first = image - batch.position, tiles = batch.images * batch.tiles;
-    multiply_gradients<CHANNELS>(x_values, tile_values, tiles, step, workspace.weight_sums,
-                                 first % CHUNK != 0);
+    multiply_gradients(x_values, tile_values, tiles, workspace.weight_sums, first % CHUNK != 0);
     if ((image + 1) % CHUNK == 0 || image + 1 == trunk.images)
         interpolate_weights<CHANNELS>(workspace.weight_sums, sums);
-    multiply_values<CHANNELS>(dz_values, trunk.weight_values, tiles, step, products);
+    multiply_values(dz_values, trunk.weight_values, tiles, products);
     for (int k = 0; k < batch.images; k++) {
         const Stored* a = trunk.a_of(number - 1, first + k, workspace, k);
         const InputGradient to = gradient_of(trunk, number - 1, first + k, a, chunk);
-        interpolate<CHANNELS>(products + batch.place(k, CHANNELS), step, input.side, [&](int c) {
-            return TileOfGradient{ChannelSums(to, c), input.side, CHANNELS};
+        interpolate(products, k * batch.tiles, input.side, [&](int y, int x, int c) {
+            return TileOfGradient<CHANNELS>(to, input.side, y, x, c);
         });
     }
 }
@@ -156,6 +167,7 @@ static void backward_pass(Trunk& trunk, size_t number) {
             to = gradient_of(trunk, number - 1, image, x, chunk);
             if (input.kept()) ahead_here.add(to.z, input.plain());
             if (to.skip) ahead_here.add(to.skip, trunk.nodes[number + 1].plain());
+            if (conv.by_winograd) ahead_here.add(to.g, input.plain());  // is written
         }
         if (image + 1 < trunk.images) {
             ahead_next.add(trunk.g_of(number, image + 1), node.plain());

@@ -166,11 +166,15 @@ struct ChannelSums {
     INLINE_MEMBER ChannelSums(const InputGradient& to, int channel) : to(to), channel(channel) {}
 
     INLINE_MEMBER void finish(Vector number, int y, int x, int side, int channels, bool counts) {
-        const size_t place = (size_t(y) * side + x) * channels + channel;
-        const size_t padded = (size_t(y + 1) * (side + 2) + x + 1) * channels + channel;
-        if (to.skip && !to.halved) number += load(to.skip + place);
         if (to.skip && to.halved && !(y % 2) && !(x % 2))
             number += load(to.skip + (size_t(y / 2) * (side / 2) + x / 2) * 2 * channels + channel);
+        finish(number, (size_t(y) * side + x) * channels + channel,
+               (size_t(y + 1) * (side + 2) + x + 1) * channels + channel, counts);
+    }
+
+    // `place` is that of the number in an unpadded map, `padded` that in `a`.
+    INLINE_MEMBER void finish(Vector number, size_t place, size_t padded, bool counts) {
+        if (to.skip && !to.halved) number += load(to.skip + place);
         number = load(to.a + padded) > Vector{} ? number : Vector{};
         number = store(to.g + place, number);
         if (!counts) return;

@@ -73,14 +73,15 @@ static Ahead inputs_ahead(const Trunk& trunk, int number, int image) {
 }
 
 // Takes the elements of z in one of Winograd's tiles, for its statistics.
+template <int CHANNELS>
 struct TileOfZ {
-    Stored* const z;  // of the channel
-    const int side, channels;
+    Stored* const z;  // of the first pixel
+    const int side;
     double* const sums;
     Vector sum{}, squares{};
 
-    INLINE_MEMBER void take(Vector number, int y, int x) {
-        number = store(z + (size_t(y) * side + x) * channels, number);
+    INLINE_MEMBER void take(Vector number, int i, int j) {
+        number = store(z + i * side * CHANNELS + j * CHANNELS, number);
         sum += number;
         squares += number * number;
     }
@@ -108,17 +109,16 @@ template <int CHANNELS>
 static void convolve_by_winograd(Trunk& trunk, Node& node, int image, int chunk, const Stored* a,
                                  Workspace& workspace, Ahead ahead) {
     const TileBatch batch(node.conv, image, trunk.images);
-    const size_t step = TileBatch::step(node.conv);
-    float *values = workspace.values[0], *products = workspace.values[1];
-    float* here = values + batch.place(batch.position, CHANNELS);
-    evaluate<WindowValues, CHANNELS>(a, node.side, here, step, ahead);
+    const Values<CHANNELS> values{workspace.values[0]}, products{workspace.values[1]};
+    ahead.add(node.z + image * node.plain(), node.plain());  // is written
+    evaluate<WindowValues>(a, node.side, values, batch.position * batch.tiles, ahead);
     if (!batch.complete) return;
-    multiply_values<CHANNELS>(values, trunk.weight_values, batch.images * batch.tiles, step,
-                              products);
+    multiply_values(values, trunk.weight_values, batch.images * batch.tiles, products);
     for (int k = 0; k < batch.images; k++) {
         Stored* z = node.z + (image - batch.position + k) * node.plain();
-        interpolate<CHANNELS>(products + batch.place(k, CHANNELS), step, node.side, [&](int c) {
-            return TileOfZ{z + c, node.side, CHANNELS, trunk.sums_of(chunk) + c};
+        interpolate(products, k * batch.tiles, node.side, [&](int y, int x, int c) {
+            return TileOfZ<CHANNELS>{z + (y * node.side + x) * CHANNELS + c, node.side,
+                                     trunk.sums_of(chunk) + c};
         });
     }
 }

@@ -74,18 +74,14 @@ struct TileBatch {
         constexpr int WANTED = 32;  // tiles
         return std::clamp(WANTED / std::max(conv.tiles(), 1), 1, CHUNK);
     }
-    static size_t step(const Conv& conv) {
-        constexpr int ROWS = 16;  // a multiple of `rows_of_sums`
-        const int rows = (most(conv) * conv.tiles() + ROWS - 1) / ROWS * ROWS;
-        return values_step(rows, conv.in);
+    static size_t size(const Conv& conv) {
+        return values_size(most(conv) * conv.tiles(), conv.in);
     }
     TileBatch(const Conv& conv, int image, int all)
         : tiles(conv.tiles()),
           position(image % CHUNK % most(conv)),
           images(position + 1),
           complete(images == most(conv) || (image + 1) % CHUNK == 0 || image + 1 == all) {}
-    // Where the values of an image begin.
-    size_t place(int number, int channels) const { return size_t(number) * tiles * channels; }
 };
 
 struct Trunk {

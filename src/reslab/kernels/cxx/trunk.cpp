@@ -22,8 +22,8 @@ static void allocate_workspaces(Trunk& trunk, int threads, size_t row) {
     size_t values = 0, weight_values = 0;
     for (const Node& node : trunk.nodes) {
         if (!node.conv.by_winograd) continue;
-        values = std::max(values, POINTS * TileBatch::step(node.conv));
-        weight_values = std::max(weight_values, POINTS * values_step(node.channels, node.channels));
+        values = std::max(values, TileBatch::size(node.conv));
+        weight_values = std::max(weight_values, POINTS * weights_step(node.channels));
     }
     trunk.weight_values.resize(weight_values);
     trunk.workspaces.resize(threads);

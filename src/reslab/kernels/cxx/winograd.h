@@ -26,8 +26,8 @@ constexpr float NEAR = 0.70710678f, FAR = 1.41421356f;
 struct WindowValues {
     static constexpr int FROM = WINDOW, TO = WINDOW;
     INLINE void apply(const Vector* x, Vector* to) {
-        const Vector even = x[4] - 2.f * x[2], odd = NEAR * (x[3] - 2.f * x[1]);
-        const Vector far_even = x[4] - 0.5f * x[2], far_odd = FAR * (x[3] - 0.5f * x[1]);
+        const Vector even = x[4] - 2.f * x[2], odd = NEAR * x[3] - FAR * x[1];
+        const Vector far_even = x[4] - 0.5f * x[2], far_odd = FAR * x[3] - NEAR * x[1];
         to[0] = x[0] - 2.5f * x[2] + x[4];
         to[1] = even + odd, to[2] = even - odd;
         to[3] = far_even + far_odd, to[4] = far_even - far_odd;
@@ -63,8 +63,8 @@ struct TileOfValues {
 struct TileValues {
     static constexpr int FROM = TILE, TO = WINDOW;
     INLINE void apply(const Vector* y, Vector* to) {
-        const Vector even = y[0] + 0.5f * y[2], odd = NEAR * (y[1] + 0.5f * y[3]);
-        const Vector far_even = y[0] + 2.f * y[2], far_odd = FAR * (y[1] + 2.f * y[3]);
+        const Vector even = y[0] + 0.5f * y[2], odd = NEAR * y[1] + (NEAR / 2) * y[3];
+        const Vector far_even = y[0] + 2.f * y[2], far_odd = FAR * y[1] + (2 * FAR) * y[3];
         to[0] = y[0];
         to[1] = even + odd, to[2] = even - odd;
         to[3] = far_even + far_odd, to[4] = far_even - far_odd;
@@ -102,44 +102,66 @@ INLINE void transform(Load load, Store store) {
     }
 }
 
-// The layout of values: [point][tile][channel]. Without the gap, equal tiles of all points would be
-// a multiple of 4096 bytes apart and share one set of the L1 cache.
-constexpr size_t values_step(int rows, int channels) { return size_t(rows) * channels + 16; }
+// Values lie in blocks of tiles, [block][point][tile of the block][channel], so that all distances
+// in a tile are constants. Without the gap after each point, points could be a multiple of 4096
+// bytes apart, and share one set of the L1 cache.
+constexpr int BLOCK = 16, GAP = 16;
 
-// Evaluate all windows (tiles) of one padded map, from tile `first` of the values on.
+template <int CHANNELS>
+struct Values {
+    static constexpr int POINT = BLOCK * CHANNELS + GAP;
+    float* const begin;
+
+    INLINE_MEMBER float* tile(int number) const {
+        return begin + size_t(number / BLOCK) * POINTS * POINT + number % BLOCK * CHANNELS;
+    }
+};
+constexpr size_t values_size(int tiles, int channels) {
+    return size_t((tiles + BLOCK - 1) / BLOCK) * POINTS * (BLOCK * channels + GAP);
+}
+
+// Evaluate all windows (tiles) of one padded map, from tile `number` of the values on.
 template <class Transform, int CHANNELS>
-static void evaluate(const Stored* map, int side, float* values, size_t step, Ahead ahead = {}) {
+static void evaluate(const Stored* map, int side, Values<CHANNELS> values, int number,
+                     Ahead ahead = {}) {
     constexpr int BORDER = Transform::FROM == WINDOW ? 0 : 1;
     const auto row = row_step(side, CHANNELS);
     map += BORDER * (row + CHANNELS);
     ahead.plan(side / TILE * (side / TILE) * (CHANNELS / LANES));
     for (int y = 0; y < side; y += TILE)
-        for (int x = 0; x < side; x += TILE, values += CHANNELS)
+        for (int x = 0; x < side; x += TILE, number++)
             for (int c = 0; c < CHANNELS; c += LANES) {
-                const Stored* from = map + y * row + x * CHANNELS + c;
+                const Stored* rows[Transform::FROM];
+                for (int i = 0; i < Transform::FROM; i++)
+                    rows[i] = map + (y + i) * row + x * CHANNELS + c;
+                float* to = values.tile(number) + c;
                 ahead.fetch();
                 transform<Transform>(
-                    [&](int i, int j) { return load(from + i * row + j * CHANNELS); },
+                    [&](int i, int j) { return load(rows[i] + j * CHANNELS); },
                     [&](int i, int j, Vector value) {
-                        store_fp32(values + (WINDOW * i + j) * step + c, value);
+                        store_fp32(to + (WINDOW * i + j) * values.POINT, value);
                     });
             }
 }
 
-// Compute the tiles of one map from the values. `taker_of(channel)` returns an object for one tile:
-// take(vector, y, x) is called for its 16 pixels, and finish() after them.
+// Compute the tiles of one map from the values. `taker_of(y, x, channel)` returns an object
+// for the tile at a pixel: take(vector, i, j) is called for its 16 pixels, and finish() after them.
 template <int CHANNELS, class Taker>
-static void interpolate(const float* values, size_t step, int side, Taker taker_of) {
+static void interpolate(Values<CHANNELS> values, int number, int side, Taker taker_of) {
     for (int y = 0; y < side; y += TILE)
-        for (int x = 0; x < side; x += TILE, values += CHANNELS)
+        for (int x = 0; x < side; x += TILE, number++)
             for (int c = 0; c < CHANNELS; c += LANES) {
-                auto taker = taker_of(c);
+                const float* from = values.tile(number) + c;
+                auto taker = taker_of(y, x, c);
                 transform<TileOfValues>(
-                    [&](int i, int j) { return load_fp32(values + (WINDOW * i + j) * step + c); },
-                    [&](int i, int j, Vector number) { taker.take(number, y + i, x + j); });
+                    [&](int i, int j) { return load_fp32(from + (WINDOW * i + j) * values.POINT); },
+                    [&](int i, int j, Vector number) { taker.take(number, i, j); });
                 taker.finish();
             }
 }
+
+// From one point to the next, of weights.
+constexpr size_t weights_step(int channels) { return channels * channels + GAP; }
 
 // Tiles, or input channels, whose sums with `vectors_for` vectors of channels are in registers:
 // eight sums are enough to keep two multiply-adds of 4 cycles busy.
@@ -150,22 +172,21 @@ constexpr int rows_of_sums() {
 
 // Multiply the channels at all points, for the least multiple of `rows_of_sums` tiles.
 template <int CHANNELS>
-static void multiply_values(const float* values, const float* weights, int tiles, size_t step,
-                            float* products) {
+static void multiply_values(Values<CHANNELS> values, const float* weights, int tiles,
+                            Values<CHANNELS> products) {
     constexpr int VECTORS = vectors_for(CHANNELS), WIDTH = VECTORS * LANES;
     constexpr int ROWS = rows_of_sums<CHANNELS>();
-    for (int point = 0; point < POINTS; point++, values += step, products += step)
-        for (int block = 0; block < CHANNELS; block += WIDTH) {
-            const float* here =
-                weights + point * values_step(CHANNELS, CHANNELS) + block * CHANNELS;
+    for (int point = 0; point < POINTS; point++, weights += weights_step(CHANNELS))
+        for (int block = 0; block < CHANNELS; block += WIDTH)
             for (int tile = 0; tile < tiles; tile += ROWS) {
-                const float* from = values + tile * CHANNELS;
-                float* to = products + tile * CHANNELS + block;
+                const float* from = values.tile(tile) + point * values.POINT;
+                const float* factor = weights + block * CHANNELS;
+                float* to = products.tile(tile) + point * values.POINT + block;
                 Vector sums[ROWS * VECTORS]{};
-                for (int c = 0; c < CHANNELS; c++) {
+                for (int c = 0; c < CHANNELS; c++, factor += WIDTH) {
                     Vector factors[VECTORS];
                     UNROLL for (int v = 0; v < VECTORS; v++)
-                        factors[v] = load_fp32(here + c * WIDTH + v * LANES);
+                        factors[v] = load_fp32(factor + v * LANES);
                     UNROLL for (int r = 0; r < ROWS; r++)
                         UNROLL for (int v = 0; v < VECTORS; v++)
                             sums[r * VECTORS + v] += from[r * CHANNELS + c] * factors[v];
@@ -174,37 +195,38 @@ static void multiply_values(const float* values, const float* weights, int tiles
                     UNROLL for (int v = 0; v < VECTORS; v++)
                         store_fp32(to + r * CHANNELS + v * LANES, sums[r * VECTORS + v]);
             }
-        }
 }
 
 // Add the products of the values of windows and of gradients, [point][in][out], over tiles.
 template <int CHANNELS>
-static void multiply_gradients(const float* values, const float* gradients, int tiles, size_t step,
+static void multiply_gradients(Values<CHANNELS> values, Values<CHANNELS> gradients, int tiles,
                                float* sums, bool adds) {
     constexpr int VECTORS = vectors_for(CHANNELS), WIDTH = VECTORS * LANES;
     constexpr int ROWS = rows_of_sums<CHANNELS>();
-    for (int point = 0; point < POINTS; point++, values += step, gradients += step) {
-        float* here = sums + point * values_step(CHANNELS, CHANNELS);
+    for (int point = 0; point < POINTS; point++, sums += weights_step(CHANNELS))
         for (int c = 0; c < CHANNELS; c += ROWS)
             for (int block = 0; block < CHANNELS; block += WIDTH) {
                 Vector tile_sums[ROWS * VECTORS]{};
-                const float *x = values + c, *dz = gradients + block;
-                for (int tile = 0; tile < tiles; tile++, x += CHANNELS, dz += CHANNELS) {
-                    Vector factors[VECTORS];
-                    UNROLL for (int v = 0; v < VECTORS; v++)
-                        factors[v] = load_fp32(dz + v * LANES);
-                    UNROLL for (int r = 0; r < ROWS; r++)
+                for (int first = 0; first < tiles; first += BLOCK) {
+                    const float* x = values.tile(first) + point * values.POINT + c;
+                    const float* dz = gradients.tile(first) + point * values.POINT + block;
+                    const int count = std::min(BLOCK, tiles - first);
+                    for (int tile = 0; tile < count; tile++, x += CHANNELS, dz += CHANNELS) {
+                        Vector factors[VECTORS];
                         UNROLL for (int v = 0; v < VECTORS; v++)
-                            tile_sums[r * VECTORS + v] += x[r] * factors[v];
+                            factors[v] = load_fp32(dz + v * LANES);
+                        UNROLL for (int r = 0; r < ROWS; r++)
+                            UNROLL for (int v = 0; v < VECTORS; v++)
+                                tile_sums[r * VECTORS + v] += x[r] * factors[v];
+                    }
                 }
                 UNROLL for (int r = 0; r < ROWS; r++)
                     UNROLL for (int v = 0; v < VECTORS; v++) {
-                        float* to = here + (c + r) * CHANNELS + block + v * LANES;
+                        float* to = sums + (c + r) * CHANNELS + block + v * LANES;
                         Vector sum = tile_sums[r * VECTORS + v];
                         store_fp32(to, adds ? load_fp32(to) + sum : sum);
                     }
             }
-    }
 }
 
 // Evaluate the weights of one vector of output channels, from `first` on: [point][block of
@@ -231,7 +253,7 @@ static void evaluate_weights(const float* weights, bool backward, int first, flo
                                  : transposed[tap][c]);
                 },
                 [&](int y, int x, Vector value) {
-                    const size_t point = (WINDOW * y + x) * values_step(CHANNELS, CHANNELS);
+                    const size_t point = (WINDOW * y + x) * weights_step(CHANNELS);
                     store_fp32(values + point + (block + c) * WIDTH, value);
                 });
     }
@@ -240,14 +262,14 @@ static void evaluate_weights(const float* weights, bool backward, int first, flo
 // Write the weight gradient of the sums over tiles to `total`, in the layout of `weight_gradient`.
 template <int CHANNELS>
 static void interpolate_weights(const float* sums, float* total) {
-    constexpr int BLOCK = gradient_channels(CHANNELS, 3);
+    constexpr int FEW = gradient_channels(CHANNELS, 3);
     for (int c = 0; c < CHANNELS; c++)
         for (int o = 0; o < CHANNELS; o += LANES) {
-            const int block = c / BLOCK * (CHANNELS / LANES) + o / LANES;
-            float* to = total + (block * BLOCK + c % BLOCK) * 3 * LANES;
+            const int block = c / FEW * (CHANNELS / LANES) + o / LANES;
+            float* to = total + (block * FEW + c % FEW) * 3 * LANES;
             transform<WeightsOfValues>(
                 [&](int y, int x) {
-                    const size_t point = (WINDOW * y + x) * values_step(CHANNELS, CHANNELS);
+                    const size_t point = (WINDOW * y + x) * weights_step(CHANNELS);
                     return load_fp32(sums + point + c * CHANNELS + o);
                 },
                 [&](int y, int x, Vector number) {
