@@ -41,6 +41,7 @@ class Edition:
             "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(self.tree / "src"),
             "RESLAB_CACHE": str(home / "cache"),
+            "CXX": "none",  # no kernels: PyTorch's bits are those of every edition
         }
         self.server: subprocess.Popen[str] | None = None  # started by the first command
 

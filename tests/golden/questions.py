@@ -49,6 +49,7 @@ QUESTIONS = {
     "--set model.blocks=[1,1,1] --set iterations=4 --set recompute_bn=2 --set precision=fp32",
     "resume a finished run": "resume {classifier}",
     "resume a classifier": "resume {unfinished}",
+    "resume a run with kernels": "resume {native}",
     "resume an alternating run": "resume {alternating-half}",
 }
 

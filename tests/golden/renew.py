@@ -8,10 +8,11 @@ this one. NAME is
     recipes     recipes.json: the fields of every recipe; renew it when a default changes.
     answers     answers.json: the output of the commands in questions.py; renew it when a verb's
                 output changes.
-    images boxes packed classifier unfinished photographs scores detector alternating study
+    images boxes packed classifier unfinished native photographs scores detector alternating study
                 folders as an edition writes them. They stand for what users have on disk, so they
                 stay as the first edition (commit e01b95a) wrote them: a new format adds folders
-                instead of replacing them. Renew `answers` afterwards.
+                instead of replacing them, as `native` for a run that began with the kernels. Renew
+                `answers` afterwards.
 
 Answers are stored without values that depend on a clock, a path, a version or a processor. Record
 every renewal in docs/log.md.
@@ -44,6 +45,10 @@ COMMON = ("precision=fp32", "recompute_bn=10")
 CLASSIFIER = (
     *COMMON, "model.widths=[8,8,8]", "model.blocks=[1,1,1]", "iterations=300",
     "eval_every=100", "checkpoint_every=140", "warmup.cap=10",
+)  # fmt: skip
+NATIVE = (
+    *COMMON, "model.blocks=[1,1,1]", "iterations=8", "warmup=null", "learning_rate=0.01",
+    "log_every=1", "batch_size=32",
 )  # fmt: skip
 PHOTOGRAPHS = (
     *COMMON, "model.widths=[8,8,8,8]", "model.blocks=[1,1,1,1]", "model.pool=padded",
@@ -98,6 +103,13 @@ def unfinished(edition: Edition, out: Path) -> None:
     train(edition, out, "digits-resnet20", CLASSIFIER)
     delete(out, "checkpoints/00000[13]*", "*.safetensors")
     delete(out, "result.json", "mistakes.json")
+
+
+def native(edition: Edition, out: Path) -> None:
+    """Train with the kernels; leave the run as if killed before its first checkpoint."""
+    train(edition, out, "digits-resnet20", NATIVE)
+    shutil.rmtree(out / "checkpoints")
+    delete(out, "*.safetensors", "result.json", "mistakes.json", "metrics.jsonl")
 
 
 def photographs(edition: Edition, out: Path) -> None:
@@ -211,8 +223,8 @@ def answers(edition: Edition) -> None:
 
 
 FOLDERS: tuple[Callable[[Edition, Path], None], ...] = (
-    images, boxes, packed, classifier, unfinished, photographs, scores, detector, alternating,
-    study,
+    images, boxes, packed, classifier, unfinished, native, photographs, scores, detector,
+    alternating, study,
 )  # fmt: skip
 FILES = {"recipes": recipes, "answers": answers}
 
@@ -229,6 +241,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         edition = Edition(options.tree, Path(home), GOLDEN, Path(home))
+        del edition.environment["CXX"]  # as users have it, with kernels
         for name in options.names:
             if name in FILES:
                 FILES[name](edition)
