@@ -1,33 +1,50 @@
 """Shares that are trained side by side have the bits of shares trained one after the other."""
 
 import gc
+import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from threading import active_count
+from pathlib import Path
+from threading import Thread
+from threading import enumerate as enumerate_threads
+from typing import Any
 
 import pytest
 import torch
 from tests.training.test_classification import RANDOM, task
+from tests.training.test_run import after
 from torch import Tensor, nn
 
 from reslab.models.batchnorm import norms_of, train_mode
 from reslab.models.config import cifar_config
 from reslab.models.resnet import ResNet
+from reslab.recipes import recipe
 from reslab.runtime.distributed import SingleProcess
+from reslab.runtime.events import Event
 from reslab.runtime.files import sha256_of
 from reslab.training.classification import ClassificationTask
 from reslab.training.loop import Observer, Update, eager_update_of
-from reslab.training.side_by_side import MOST_VALUES, threads_per_share, update_of, values_kept
+from reslab.training.run import Interrupted, Stop
+from reslab.training.side_by_side import (
+    MOST_VALUES,
+    thread_limit,
+    threads_per_share,
+    update_of,
+    values_kept,
+)
+from reslab.training.train import train
 
 SMALL_NET = ["model.widths=[4,8,8]", "virtual_gpus=4"]
 
 
 @pytest.fixture(autouse=True)
 def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+    with thread_limit(torch.get_num_threads()):
+        yield
 
 
 def trained(learner: ClassificationTask, update: Update, iterations: int = 3) -> tuple[Tensor, str]:
@@ -129,21 +146,25 @@ def test_the_networks_own_gradients_are_empty_after_an_update() -> None:
     assert torch.get_num_threads() == 2
 
 
+def threads_for_shares() -> list[Thread]:
+    return [thread for thread in enumerate_threads() if thread.name.startswith("reslab-shares")]
+
+
 def test_an_error_in_a_share_is_raised_and_the_threads_end() -> None:
     torch.set_num_threads(2)
-    before = active_count()
     learner = task(*SMALL_NET)
     shares = learner.prepare(learner.draws(0))
     shares[2] = replace(shares[2], labels=shares[2].labels[1:])
     update = update_of(learner, 1, prepare=lambda draws: shares)
     with pytest.raises(RuntimeError, match="must match"):
         update(learner.draws(0), 0.05)
+    assert threads_for_shares()
     del update
     gc.collect()  # the error's traceback and the future that raised it refer to each other
     end = time.monotonic() + 10
-    while active_count() > before and time.monotonic() < end:
+    while threads_for_shares() and time.monotonic() < end:
         time.sleep(0.01)
-    assert active_count() == before
+    assert not threads_for_shares()
 
 
 @pytest.mark.parametrize(
@@ -212,3 +233,111 @@ def test_statistics_that_are_kept_stay_as_they_are() -> None:
         assert all(torch.equal(norm, torch.ones_like(norm)) for norm in before if norm is not None)
     assert torch.equal(results[0][0], results[1][0])
     assert results[0][1] == results[1][1]
+
+
+CHANGES = [
+    "iterations=5", "warmup=null", "eval_every=4", "checkpoint_every=2", "recompute_bn=1",
+    "batch_size=32", "virtual_gpus=4", "model.blocks=[1]", "model.widths=[8]", "precision=fp32",
+    "engine=torch",
+]  # fmt: skip
+SHORT = recipe("digits-resnet20").with_changes(CHANGES)
+RULE = "reslab.training.engine.threads_per_share"
+LINE = "engine: torch, 2 virtual GPUs at a time"
+
+
+@pytest.fixture
+def two_threads(threads: None) -> None:
+    torch.set_num_threads(2)
+
+
+def run(
+    out: Path, stop: Stop = lambda: None, observer: Observer | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the result of a run, and the notes."""
+    events: list[Event] = []
+    result = train(SHORT, out, stop=stop, observer=observer, on_event=events.append)
+    return result, [event["text"] for event in events if event["kind"] == "note"]
+
+
+def environment(out: Path) -> dict[str, Any]:
+    return json.loads((out / "environment.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was not stopped."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    with thread_limit(2):
+        run(out)
+    return out
+
+
+def state(out: Path) -> str:
+    return json.loads((out / "result.json").read_text())["state_sha256"]
+
+
+def test_the_threads_of_a_share_are_recorded(whole: Path) -> None:
+    recorded = environment(whole)
+    assert (recorded["engine"], recorded["threads"]) == ("torch", 2)
+    assert recorded["threads_per_share"] == 1
+
+
+def test_a_stopped_run_goes_on_to_the_same_bits(
+    whole: Path, tmp_path: Path, two_threads: None
+) -> None:
+    """Also where the rule has changed since, and the number of threads is another."""
+    with pytest.raises(Interrupted):
+        run(tmp_path / "run", after(3))
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RULE, lambda task, threads: threads)
+        _, notes = run(tmp_path / "run")
+    assert state(tmp_path / "run") == state(whole)
+    assert LINE in notes
+    assert not any("bit-exact" in note for note in notes)
+
+
+def test_a_run_begun_one_share_after_the_other_goes_on_so(
+    whole: Path, tmp_path: Path, two_threads: None
+) -> None:
+    """As all runs of earlier editions were: their environment has no entry for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RULE, lambda task, threads: threads)
+        earlier, _ = run(tmp_path / "earlier")
+        with pytest.raises(Interrupted):
+            run(tmp_path / "run", after(3))
+    assert "threads_per_share" not in environment(tmp_path / "run")
+    result, notes = run(tmp_path / "run")
+    assert result["state_sha256"] == earlier["state_sha256"] != state(whole)
+    assert "engine: torch" in notes
+    assert not any("bit-exact" in note for note in notes)
+
+
+def test_an_observer_changes_no_bit(whole: Path, tmp_path: Path, two_threads: None) -> None:
+    seen: list[int] = []
+    result, _ = run(tmp_path / "run", observer=lambda iteration, net: seen.append(iteration))
+    assert seen == [1, 2, 3, 4, 5]
+    assert result["state_sha256"] == state(whole)
+
+
+def test_a_damaged_entry_is_refused(tmp_path: Path, two_threads: None) -> None:
+    with pytest.raises(Interrupted):
+        run(tmp_path / "run", after(3))
+    path = tmp_path / "run" / "environment.json"
+    path.write_text(json.dumps(environment(tmp_path / "run") | {"threads_per_share": 0}))
+    with pytest.raises(ValueError, match="threads_per_share"):
+        run(tmp_path / "run")
+
+
+def test_processes_with_shares_side_by_side_have_the_bits_of_one(tmp_path: Path) -> None:
+    """Two processes with two threads each, four shares at a time; and one with one thread."""
+    sets = [word for change in [*CHANGES, "recompute_bn=0"] for word in ("--set", change)]
+    for name, count in (("one", "1"), ("two", "2")):
+        subprocess.run(
+            [sys.executable, "-m", "reslab", "train", "digits-resnet20", "--processes", count,
+             "--out", tmp_path / name, *sets],
+            check=True, capture_output=True, env=os.environ | {"OMP_NUM_THREADS": count},
+        )  # fmt: skip
+    assert environment(tmp_path / "two")["threads_per_share"] == 1
+    assert "threads_per_share" not in environment(tmp_path / "one")
+    assert state(tmp_path / "two") == state(tmp_path / "one")

@@ -5,18 +5,22 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import torch
+
 from reslab.data.loader import InMemoryLoader
 from reslab.kernels.build import Kernels, KernelsMissing, instructions_for, load_kernels
 from reslab.models.resnet import ResNet
 from reslab.runtime.device import Device
 from reslab.runtime.events import Log
-from reslab.training import graph
+from reslab.training import graph, side_by_side
 from reslab.training.classification import ClassificationTask
 from reslab.training.loop import Observer, Prepare, Update, eager_update_of
 from reslab.training.native import lacking, native_net, native_update
 from reslab.training.recipe import EngineName, RunRecipe
+from reslab.training.side_by_side import threads_per_share
 from reslab.training.task import Task
 
+ENGINE_FACTS = ("engine", "kernels", "threads_per_share")  # its entries in environment.json
 # Return the update for a task. An observer is called in every update. For measurements, `Prepare`
 # may replace the task's.
 UpdateOf = Callable[[Task, Observer | None, Log, Prepare | None], Update]
@@ -41,17 +45,26 @@ class Engine:
     # what else decides the bits: further entries of environment.json
     details: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""  # why it is PyTorch, if another engine was wanted
+    threads_per_share: int | None = None  # None: all; otherwise, PyTorch's shares are side by side
 
     @property
     def facts(self) -> dict[str, Any]:
         """The engine's entries in environment.json: what decides the bits of the run."""
-        return {"engine": self.name, **self.details}
+        per_share = self.threads_per_share
+        shares = {"threads_per_share": per_share} if per_share is not None else {}
+        return {"engine": self.name, **self.details, **shares}
+
+    @property
+    def shares_at_a_time(self) -> int:
+        """The number of shares, each of one virtual GPU, that a process trains side by side."""
+        return torch.get_num_threads() // self.threads_per_share if self.threads_per_share else 1
 
     @property
     def line(self) -> str:
         """The choice in a line."""
+        shares = [f"{count} virtual GPUs at a time"] if (count := self.shares_at_a_time) > 1 else []
         reason = [f"because {self.reason}"] if self.reason else []
-        return "engine: " + ", ".join([self.name, *self.details.values(), *reason])
+        return "engine: " + ", ".join([self.name, *self.details.values(), *shares, *reason])
 
 
 def new_engine(task: Task, observer: Observer | None, log: Log) -> Engine:
@@ -64,13 +77,30 @@ def new_engine(task: Task, observer: Observer | None, log: Log) -> Engine:
     if wanted == "auto":
         wanted = "native" if task.device.torch_device.type == "cpu" else "graph"
     if wanted == "torch":
-        return Engine()
+        return new_torch_engine(task)
     if part := missing_part(wanted, task, observer):
-        return unsupported(wanted, part)
+        return new_torch_engine(task, unsupported(wanted, part))
     try:
         return load_engine(wanted, task.device, log)
     except KernelsMissing as missing:
-        return Engine(reason=str(missing))
+        return new_torch_engine(task, str(missing))
+
+
+def new_torch_engine(task: Task, reason: str = "") -> Engine:
+    """Return PyTorch for a new run, with shares side by side where the rule says so."""
+    if not isinstance(task, ClassificationTask):
+        return Engine(reason=reason)
+    threads = torch.get_num_threads()
+    per_share = task.device.processes.run_on_first(lambda: threads_per_share(task, threads))
+    return torch_engine(per_share if per_share < threads else None, reason)
+
+
+def torch_engine(per_share: int | None, reason: str = "") -> Engine:
+    """Return PyTorch with this many threads per share; None: all of them."""
+    if per_share is None:
+        return Engine(reason=reason)
+    update = partial(side_by_side_update_of, per_share)
+    return Engine(update=update, reason=reason, threads_per_share=per_share)
 
 
 def continued_engine(
@@ -85,13 +115,13 @@ def continued_engine(
     Raise ValueError if the run began with the kernels and they are missing on this CPU.
     """
     name: EngineName = begun.get("engine", "torch")
-    if name == "torch" or recipe.engine == "torch":
-        return Engine()
-    if observer is not None:
-        return unsupported(name, "observers")
     on_cpu = device.torch_device.type == "cpu"  # the run may have moved to another machine
+    if name == "torch" or recipe.engine == "torch":
+        return torch_engine(begun.get("threads_per_share") if on_cpu else None)
+    if observer is not None:
+        return Engine(reason=unsupported(name, "observers"))
     if on_cpu != (name == "native"):
-        return unsupported(name, "CPUs" if on_cpu else "GPUs")
+        return Engine(reason=unsupported(name, "CPUs" if on_cpu else "GPUs"))
     try:
         return load_engine(name, device, log)
     except KernelsMissing as missing:
@@ -110,9 +140,9 @@ def missing_part(name: EngineName, task: Task, observer: Observer | None) -> str
     return lacking(task) if name == "native" else graph.lacking(task)
 
 
-def unsupported(name: EngineName, part: str) -> Engine:
-    """Return PyTorch, because the engine `name` lacks a part of the run."""
-    return Engine(reason=f"the engine {name} does not support {part}")
+def unsupported(name: EngineName, part: str) -> str:
+    """Return the reason for PyTorch if the engine `name` lacks a part of the run."""
+    return f"the engine {name} does not support {part}"
 
 
 def load_engine(name: EngineName, device: Device, log: Log) -> Engine:
@@ -138,6 +168,18 @@ def kernels_for(device: Device, log: Log) -> Kernels:
     if kernels is None or reasons:
         raise KernelsMissing(reasons[0])
     return kernels
+
+
+def side_by_side_update_of(
+    threads: int,
+    task: Task,
+    observer: Observer | None,
+    log: Log,
+    prepare: Prepare | None = None,
+) -> Update:
+    """Return PyTorch's update with this many threads per share."""
+    assert isinstance(task, ClassificationTask)
+    return side_by_side.update_of(task, threads, observer, prepare)
 
 
 def native_update_of(

@@ -108,10 +108,11 @@ def probe(
     log(f"measuring training, for up to {TRAINING:g} s")
     trained = measure_updates(task, engine, task.prepare, iterations, TRAINING, clock)
     if not trained.whole:
-        log(
-            f"one iteration takes about {trained.seconds:.0f} s: measured on the share of one "
-            "virtual GPU"
+        used = engine.shares_at_a_time
+        shares = (
+            f"the shares of {used} virtual GPUs" if used > 1 else "the share of one virtual GPU"
         )
+        log(f"one iteration takes about {trained.seconds:.0f} s: measured on {shares}")
     network = trained.busy
     if trained.busy < NETWORK / 2:
         log(f"measuring the network alone, for up to {NETWORK:g} s")
@@ -143,7 +144,7 @@ class Pace:
 
     busy: float  # training
     waiting: float  # for images
-    whole: bool  # whether whole iterations were measured, or only one share of each
+    whole: bool  # whether whole iterations were measured, or only some shares of each
 
     @property
     def seconds(self) -> float:
@@ -155,10 +156,11 @@ def measure_updates(
 ) -> Pace:
     """Time at most `most` iterations, for about `seconds`, after a warm-up if there is time for it.
 
-    If iterations are slow, only the first share of each is trained, and the time is scaled up.
+    If iterations are slow, only the first shares of each are trained, as many as the engine trains
+    at a time, and the time is scaled up.
     """
     waits: list[float] = []
-    shares, used = 1, 1
+    shares, used = 1, engine.shares_at_a_time
 
     def prepare_some(draws: Any) -> Sequence[Any]:
         nonlocal shares

@@ -15,6 +15,7 @@ Percent = Annotated[float, Field(ge=0, le=100)]  # neither NaN nor infinite
 Count = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(ge=0, lt=1e12)]
 MOST_THREADS = 10_000
+Threads = Annotated[int, Field(ge=1, le=MOST_THREADS)]
 Interval = Annotated[list[Percent], Field(min_length=2, max_length=2)]
 
 
@@ -24,7 +25,8 @@ class Environment(TypedDict):
     seed: int
     data: str | None
     weights: NotRequired[str | None]
-    threads: NotRequired[Annotated[int, Field(ge=1, le=MOST_THREADS)]]
+    threads: NotRequired[Threads]
+    threads_per_share: NotRequired[Threads]
     parameters: NotRequired[Count]
     engine: NotRequired[EngineName]
 

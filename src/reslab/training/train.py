@@ -28,7 +28,7 @@ from reslab.training.data_record import (
     examine_data,
     must_have_known_classes,
 )
-from reslab.training.engine import Engine, continued_engine, new_engine
+from reslab.training.engine import ENGINE_FACTS, Engine, continued_engine, new_engine
 from reslab.training.folder import RunFolder
 from reslab.training.log import must_be_finite
 from reslab.training.loop import Observer
@@ -52,7 +52,7 @@ from reslab.training.task import Task
 from reslab.training.weights import load_classifier
 
 # if one of these differs on resume, the run is still correct but no longer bit-exact
-BINDING = ("device", "precision", "threads", "torch", "processor", "engine", "kernels")
+BINDING = ("device", "precision", "threads", "torch", "processor", *ENGINE_FACTS)
 
 
 @dataclass(frozen=True)
