@@ -118,9 +118,10 @@ def deep(setting: Setting, notes: Notes) -> None:
 def by_engine(setting: Setting, depth: int, block: int, notes: Notes) -> None:
     """Measure a net by each engine that is there, in bf16, beside a loop of the field in fp32."""
     sizes, images = setting.sizes, random_images(setting.sizes.set_size)
+    sets = Splits(images, images.take("test", torch.arange(len(images) // 5)))
 
     def ours(engine: str) -> Loop:
-        built = trainer(setting, depth, engine, sets=Splits(images, images))
+        built = trainer(setting, depth, engine, sets=sets)
         assert isinstance(built, Trainer)
         return reslab_loop(built)
 
