@@ -87,12 +87,17 @@ def clear_case(option: Option | None, side: int, batch: int) -> tuple[ResNet, Te
 
 
 def gradient(net: ResNet | NativeNet, images: Tensor) -> Tensor:
-    """Return all gradients of a net's loss, in double precision."""
+    """Return all gradients of a net's loss as one vector, in double precision."""
+    return torch.cat([gradient.flatten() for gradient in gradients(net, images)])
+
+
+def gradients(net: ResNet | NativeNet, images: Tensor) -> list[Tensor]:
+    """Return the gradients of a net's loss, in double precision."""
     weights = list((net.net if isinstance(net, NativeNet) else net).parameters())
     labels = torch.arange(len(images)) % 10
     scores = net(images, MOMENTUM) if isinstance(net, NativeNet) else net(images)
     loss = F.cross_entropy(scores, labels)
-    return torch.cat([g.double().flatten() for g in gradients_of(loss, weights)])
+    return [gradient.double() for gradient in gradients_of(loss, weights)]
 
 
 def gradients_of(loss: Tensor, weights: list[nn.Parameter]) -> list[Tensor]:
@@ -120,12 +125,11 @@ def test_gradients_and_statistics_are_those_of_double_precision(
 ) -> None:
     net, images = clear_case(option, side, batch)
     judge = copy.deepcopy(net).double()
-    expected, result = (
-        gradient(judge, images.double()),
-        gradient(native_net(net, kernels, side, batch), images),
-    )
+    expected = gradients(judge, images.double())
+    result = gradients(native_net(net, kernels, side, batch), images)
     rounded = kernels.instructions == "avx512_bf16"
-    assert relative(result, expected) < (0.3 if rounded else 1e-5)
+    apart = [relative(ours, exact) for ours, exact in zip(result, expected, strict=True)]
+    assert max(apart) < (0.5 if rounded else 1e-5)
     assert relative(statistics(net), statistics(judge)) < (0.01 if rounded else 1e-6)
 
 
