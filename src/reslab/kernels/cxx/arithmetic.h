@@ -34,10 +34,44 @@ INLINE void store_fp32(float* to, Vector numbers) { *(UnalignedVector*)to = numb
 // x < 0 ? 0 : x, which keeps a NaN
 INLINE Vector relu(Vector x) { return x < Vector{} ? Vector{} : x; }
 
+typedef float HalfVector __attribute__((vector_size(LANES * 2)));
+typedef double Doubles __attribute__((vector_size(LANES * 4), aligned(8), may_alias));
+
 // Add each lane to a sum in double precision.
 INLINE void add_lanes(double* sums, Vector numbers) {
-    for (int lane = 0; lane < LANES; lane++) sums[lane] += numbers[lane];
+    HalfVector halves[2];
+    std::memcpy(halves, &numbers, sizeof numbers);
+    UNROLL for (int k = 0; k < 2; k++)
+        *(Doubles*)(sums + k * LANES / 2) += __builtin_convertvector(halves[k], Doubles);
 }
+
+// Sums in double precision of vectors that come one after the other, COUNT at a time. Each addition
+// would wait for the last one; here they are made a few at a time, in the same order.
+template <int COUNT>
+class LaneSums {
+public:
+    // `to` may hold nulls, for vectors that are not needed.
+    INLINE_MEMBER explicit LaneSums(double* const* to) { std::copy_n(to, COUNT, this->to); }
+    LaneSums(const LaneSums&) = delete;
+    ~LaneSums() { flush(); }
+    INLINE_MEMBER void add(const Vector* numbers) {
+        UNROLL for (int k = 0; k < COUNT; k++) waiting[used][k] = numbers[k];
+        if (++used == MOST) flush();
+    }
+
+private:
+    static constexpr int MOST = 16;
+    double* to[COUNT];
+    Vector waiting[MOST][COUNT];
+    int used = 0;
+
+    __attribute__((noinline)) void flush() {
+        for (int k = 0; k < COUNT; k++)
+            for (int number = 0; to[k] && number < used; number++)
+                add_lanes(to[k], waiting[number][k]);
+        used = 0;
+    }
+};
 
 INLINE void write_or_add(float* to, float number, bool add) { *to = add ? *to + number : number; }
 

@@ -11,10 +11,8 @@ static InputGradient gradient_of(Trunk& trunk, size_t number, size_t image, cons
     InputGradient to{};
     to.g = trunk.g_of(number, image);
     to.a = a;
-    if (number + 2 < trunk.nodes.size() && trunk.nodes[number + 2].shortcut == UNWEIGHTED) {
+    if (number + 2 < trunk.nodes.size() && trunk.nodes[number + 2].shortcut == UNWEIGHTED)
         to.skip = trunk.g_of(number + 2, image);
-        to.halved = trunk.nodes[number + 2].side != node.side;
-    }
     to.z = node.z + image * node.plain();
     to.mean = node.conv.norm.mean;
     if (node.shortcut == PROJECTION) {
@@ -44,7 +42,9 @@ static void unpool(Trunk& trunk, const float* features) {
                 load_fp32(features + size_t(image) * channels + c) / float(side * side);
             for (int y = 0; y < side; y++) {
                 ChannelSums sums(to, c);
-                for (int x = 0; x < side; x++) sums.finish(number, y, x, side, channels, true);
+                for (int x = 0; x < side; x++)
+                    sums.finish(number, (size_t(y) * side + x) * channels + c,
+                                (size_t(y + 1) * (side + 2) + x + 1) * channels + c);
                 sums.add();
             }
         }
@@ -92,20 +92,17 @@ template <int CHANNELS>
 struct TileOfGradient {
     ChannelSums sums;
     const int side;
-    const size_t place, padded, halved;  // of the first pixel, see `ChannelSums::finish`
+    const size_t place, padded;  // of the first pixel, see `ChannelSums::finish`
 
     INLINE_MEMBER TileOfGradient(const InputGradient& to, int side, int y, int x, int c)
         : sums(to, c),
           side(side),
           place((y * side + x) * CHANNELS + c),
-          padded(((y + 1) * (side + 2) + x + 1) * CHANNELS + c),
-          halved((y / 2 * (side / 2) + x / 2) * 2 * CHANNELS + c) {}
+          padded(((y + 1) * (side + 2) + x + 1) * CHANNELS + c) {}
 
     INLINE_MEMBER void take(Vector number, int i, int j) {
-        if (sums.to.skip && sums.to.halved && !(i % 2) && !(j % 2))
-            number += load(sums.to.skip + halved + (i / 2 * (side / 2) + j / 2) * 2 * CHANNELS);
         sums.finish(number, place + i * side * CHANNELS + j * CHANNELS,
-                    padded + i * (side + 2) * CHANNELS + j * CHANNELS, true);
+                    padded + i * (side + 2) * CHANNELS + j * CHANNELS);
     }
     INLINE_MEMBER void finish() const { sums.add(); }
 };

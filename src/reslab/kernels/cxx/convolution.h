@@ -67,11 +67,20 @@ INLINE int tiles_of(int side) {
 }
 
 // Call `body(start, y, x, repeated)` for tiles of COUNT pixels of a map, in order. The last tile
-// ends with the map; its first `repeated` pixels belong to the tile before it.
-template <int COUNT, class Body>
+// ends with the map; its first `repeated` pixels belong to the tile before it. In a RUN, the pixels
+// are neighbours in a row, whose length is a multiple of COUNT.
+template <int COUNT, bool RUN = false, class Body>
 INLINE void for_each_tile(int side, Body body) {
     const int total = side * side;
     int y[COUNT], x[COUNT];
+    if constexpr (RUN) {
+        for (int row = 0; row < side; row++)
+            for (int column = 0; column < side; column += COUNT) {
+                UNROLL for (int p = 0; p < COUNT; p++) y[p] = row, x[p] = column + p;
+                body(row * side + column, y, x, 0);
+            }
+        return;
+    }
     for (int start = 0; start < total; start += COUNT) {
         int repeated = std::max(0, start + COUNT - total);
         start -= repeated;
@@ -84,7 +93,7 @@ INLINE void for_each_tile(int side, Body body) {
     }
 }
 
-// The sums of one tile over all taps. In a RUN, the pixels are neighbours in a row.
+// The sums of one tile over all taps.
 template <int IN, int COUNT, int VECTORS, bool RUN>
 INLINE void tile_sums(Vector* sums, const Stored* const* pixels, const Tap* taps, int count) {
     UNROLL for (int k = 0; k < COUNT * VECTORS; k++) sums[k] = Vector{};
@@ -108,25 +117,29 @@ static void convolve_in_tiles(const Conv& conv, const Stored* input, Stored* z, 
         for (int tap = 0; tap < conv.taps(); tap++)
             taps[tap] = {(tap / conv.kernel - radius) * step + (tap % conv.kernel - radius) * IN,
                          weights + size_t(tap) * IN * WIDTH, 0};
-        for_each_tile<COUNT>(conv.side, [&](int start, int* y, int* x, int repeated) {
+        double* to[2 * VECTORS];
+        for (int v = 0; v < VECTORS; v++) {
+            to[2 * v] = sums + block + v * LANES;
+            to[2 * v + 1] = to[2 * v] + MOST_CHANNELS;
+        }
+        LaneSums<2 * VECTORS> totals(to);
+        for_each_tile<COUNT, RUN>(conv.side, [&](int start, int* y, int* x, int repeated) {
             const Stored* pixels[COUNT];
             UNROLL for (int p = 0; p < COUNT; p++)
                 pixels[p] = input + conv.stride * (y[p] * step + x[p] * IN);
-            Vector tile[COUNT * VECTORS];
+            Vector tile[COUNT * VECTORS], of_tile[2 * VECTORS]{};
             ahead.fetch();
             tile_sums<IN, COUNT, VECTORS, RUN>(tile, pixels, taps, conv.taps());
             UNROLL for (int v = 0; v < VECTORS; v++) {
-                Vector sum{}, squares{};
                 UNROLL for (int p = 0; p < COUNT; p++) {
                     Stored* to = z + size_t(start + p) * OUT + block + v * LANES;
                     Vector number = store(to, tile[p * VECTORS + v]);
                     if (p < repeated) continue;
-                    sum += number;
-                    squares += number * number;
+                    of_tile[2 * v] += number;
+                    of_tile[2 * v + 1] += number * number;
                 }
-                add_lanes(sums + block + v * LANES, sum);
-                add_lanes(sums + MOST_CHANNELS + block + v * LANES, squares);
             }
+            totals.add(of_tile);
         });
     }
 }
@@ -148,8 +161,9 @@ static void convolve(const Conv& conv, const Stored* input, Stored* z, double* s
 struct InputGradient {
     Stored* g;           // the result: the gradient of the ReLU's input
     const Stored* a;     // padded: the ReLU's output
-    const Stored* skip;  // the gradient of the block's output, if its shortcut has no weights
-    int halved;          // 1 if that output has half the side, twice the channels (option A)
+    // The gradient of the block's output, if its shortcut has no weights. Before a convolution of
+    // stride 2, it has half the side and twice the channels (option A).
+    const Stored* skip;
     const Stored* z;     // the input of the batch norm
     const Stored* projected;  // the input of the shortcut's batch norm, or null
     const float *mean, *projected_mean;
@@ -158,36 +172,42 @@ struct InputGradient {
 
 // The sums of one tile in one vector of channels.
 struct ChannelSums {
+    static constexpr int COUNT = 3;
     const InputGradient to;  // a copy, which no store can change
     const int channel;
     const Vector mean = load_fp32(to.mean + channel);
-    Vector g{}, gz{}, gp{};
+    Vector sums[COUNT]{};  // as in `to`
 
     INLINE_MEMBER ChannelSums(const InputGradient& to, int channel) : to(to), channel(channel) {}
 
-    INLINE_MEMBER void finish(Vector number, int y, int x, int side, int channels, bool counts) {
-        if (to.skip && to.halved && !(y % 2) && !(x % 2))
-            number += load(to.skip + (size_t(y / 2) * (side / 2) + x / 2) * 2 * channels + channel);
-        finish(number, (size_t(y) * side + x) * channels + channel,
-               (size_t(y + 1) * (side + 2) + x + 1) * channels + channel, counts);
-    }
-
-    // `place` is that of the number in an unpadded map, `padded` that in `a`.
-    INLINE_MEMBER void finish(Vector number, size_t place, size_t padded, bool counts) {
-        if (to.skip && !to.halved) number += load(to.skip + place);
+    // `place` is the element in the unpadded maps, `padded` in `a`, and `skip` the element that is
+    // added, or null.
+    INLINE_MEMBER void finish(Vector number, size_t place, size_t padded, const Stored* skip,
+                              bool counts) {
+        if (skip) number += load(skip);
         number = load(to.a + padded) > Vector{} ? number : Vector{};
         number = store(to.g + place, number);
         if (!counts) return;
-        g += number;
-        gz += number * (load(to.z + place) - mean);
+        sums[0] += number;
+        sums[1] += number * (load(to.z + place) - mean);
         if (to.projected)
-            gp += number * (load(to.projected + place) - load_fp32(to.projected_mean + channel));
+            sums[2] +=
+                number * (load(to.projected + place) - load_fp32(to.projected_mean + channel));
+    }
+
+    // For a map whose shortcut is not halved.
+    INLINE_MEMBER void finish(Vector number, size_t place, size_t padded) {
+        finish(number, place, padded, to.skip ? to.skip + place : nullptr, true);
+    }
+
+    // Where the sums belong; null if they are not needed.
+    INLINE_MEMBER double* total(int k) const {
+        return k < 2 || to.projected ? to.sums + k * MOST_CHANNELS + channel : nullptr;
     }
 
     INLINE_MEMBER void add() const {
-        add_lanes(to.sums + channel, g);
-        add_lanes(to.sums + MOST_CHANNELS + channel, gz);
-        if (to.projected) add_lanes(to.sums + 2 * MOST_CHANNELS + channel, gp);
+        for (int k = 0; k < COUNT; k++)
+            if (total(k)) add_lanes(total(k), sums[k]);
     }
 };
 
@@ -199,14 +219,21 @@ static void gradient_in_tiles(const Conv& conv, const Stored* dz, const Tap* tap
     const int side = conv.in_side();
     const auto step = row_step(conv.side, OUT);
     dz += first_pixel(conv.side, OUT);
+    // a halved shortcut begins at the first class of pixels
+    const Stored* const skip = dy == 0 && dx == 0 ? to.skip : nullptr;
     ahead.plan(tiles_of<COUNT>(conv.side) * (IN / WIDTH) * SCALE * SCALE);
     for (int block = 0; block < IN; block += WIDTH) {
         Tap here[10];
         for (int tap = 0; tap < count; tap++) here[tap] = taps[tap].at_block(block * OUT);
-        for_each_tile<COUNT>(conv.side, [&](int, int* y, int* x, int repeated) {
+        constexpr int SUMS = ChannelSums::COUNT;
+        double* totals_of[VECTORS * SUMS];
+        for (int k = 0; k < VECTORS * SUMS; k++)
+            totals_of[k] = ChannelSums(to, block + k / SUMS * LANES).total(k % SUMS);
+        LaneSums<VECTORS * SUMS> totals(totals_of);
+        for_each_tile<COUNT, RUN>(conv.side, [&](int start, int* y, int* x, int repeated) {
             const Stored* pixels[COUNT];
             UNROLL for (int p = 0; p < COUNT; p++) pixels[p] = dz + y[p] * step + x[p] * OUT;
-            Vector tile[COUNT * VECTORS];
+            Vector tile[COUNT * VECTORS], of_tile[VECTORS * SUMS];
             ahead.fetch();
             tile_sums<OUT, COUNT, VECTORS, RUN>(tile, pixels, here, count);
             UNROLL for (int v = 0; v < VECTORS; v++) {
@@ -214,10 +241,15 @@ static void gradient_in_tiles(const Conv& conv, const Stored* dz, const Tap* tap
                 ChannelSums sums(to, channel);
                 UNROLL for (int p = 0; p < COUNT; p++) {
                     const int row = SCALE * y[p] + dy, column = SCALE * x[p] + dx;
-                    sums.finish(tile[p * VECTORS + v], row, column, side, IN, p >= repeated);
+                    const size_t pixel = SCALE == 1 ? start + p : size_t(row) * side + column;
+                    const size_t padded = size_t(row + 1) * (side + 2) + column + 1;
+                    const size_t place_in_skip = size_t(start + p) * SCALE * IN + channel;
+                    sums.finish(tile[p * VECTORS + v], pixel * IN + channel, padded * IN + channel,
+                                skip ? skip + place_in_skip : nullptr, p >= repeated);
                 }
-                sums.add();
+                UNROLL for (int k = 0; k < SUMS; k++) of_tile[v * SUMS + k] = sums.sums[k];
             }
+            totals.add(of_tile);
         });
     }
 }
