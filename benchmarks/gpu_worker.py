@@ -61,7 +61,10 @@ def main() -> int:
     parser.add_argument("--rehearse", action="store_true")
     parser.add_argument("steps", nargs="+", choices=STEPS)
     options = parser.parse_args()
-    sizes = REHEARSAL if options.rehearse else Sizes()
+    sizes = Sizes()
+    if options.rehearse:
+        sizes = REHEARSAL
+        torch.set_num_threads(1)  # more would train shares side by side, with other bits
     device = setup_device().torch_device
     setting = Setting(options.out, options.data, options.end, sizes, device)
     for step in options.steps:
