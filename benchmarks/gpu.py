@@ -40,7 +40,7 @@ RECIPES = {f"cifar10-resnet{depth}": 3600 for depth in DEPTHS}
 STEPS = CHECKS | SPEEDS | RECIPES  # step -> seconds after which it is stopped
 START = 90  # seconds in which the worker must begin its first step
 LEAST = 20  # seconds: no step begins with less
-REHEARSAL = 20  # times as long may a step take on a slow, busy machine without a GPU
+REHEARSAL = 20  # factor of these times in a rehearsal, whose machine may be slow and busy
 
 Record = dict[str, Any]
 
@@ -53,7 +53,7 @@ class Results:
     steps: dict[str, Record] = field(default_factory=dict)
 
     def add(self, record: Record) -> None:
-        """Add a record of the worker, and write everything down."""
+        """Add a record of the worker, and write the files."""
         step = self.steps.setdefault(record["step"], {"status": "begun", "records": {}})
         if record["kind"] == "end":
             step |= {key: record[key] for key in ("status", "seconds")}
@@ -94,7 +94,7 @@ class Worker:
     slower: float  # factor of the steps' times
 
     def records(self, steps: Sequence[str]) -> Iterator[Record]:
-        """Yield what the worker reports; a step may lack its end."""
+        """Yield the worker's records; a step that crashed or was too slow lacks its end."""
         command = [sys.executable, str(HERE / "gpu_worker.py"), *self.arguments, *steps]
         with (
             self.log.open("a") as errors,
@@ -181,6 +181,8 @@ def main() -> int:
     steps = STEPS if options.data or options.rehearse else CHECKS | SPEEDS
     todo = options.only or [step for step in steps if not results.is_done(step)]
     slower = REHEARSAL if options.rehearse else 1
+    # so that the worker, in a process group of its own, does not outlive this process
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     carry_out(todo, Worker(arguments, out / "worker.log", end, slower), results)
     left = [step for step in STEPS if not results.is_done(step)]
     print(f"results in {file}; steps to do: {', '.join(left) or 'none'}")

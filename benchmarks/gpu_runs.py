@@ -1,6 +1,7 @@
 """The steps of `gpu.py` that train whole runs: repeated and interrupted ones, and Table 6."""
 
 import json
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -40,7 +41,7 @@ class PowerCut(Exception):
 
 
 def stop_at(calls: int) -> Stop:
-    """Return a function that asks a run to stop at its `calls`-th call."""
+    """Return a function that asks a run to stop, with a checkpoint, at its `calls`-th call."""
     numbers = count(1)
     return lambda: signal.SIGTERM if next(numbers) == calls else None
 
@@ -87,12 +88,14 @@ def runs(setting: Setting, notes: Notes) -> None:
     for engine in engines(setting):
         part = partial(run, short_recipe(setting, engine), sets=sets, on_event=logging(notes))
         where = setting.out / "short" / engine
+        shutil.rmtree(where, ignore_errors=True)  # of an earlier call
         one, again, other = (
             part(where / name, seed=seed) for name, seed in (("one", 1), ("again", 1), ("other", 2))
         )
         for name, stop in {"stopped": stop_at, "crashed": crash_at}.items():
             with suppress(Interrupted, PowerCut):
                 part(where / name, stop=stop(length // 2 + 1))
+            assert not (where / name / "result.json").exists()
         resumed = {name: part(where / name) for name in ("stopped", "crashed")}
         bits = one["state_sha256"]
         for name, result in {"repeated": again, **resumed}.items():

@@ -1,4 +1,4 @@
-"""What the steps of `gpu.py` share: sizes, records, images, and updates by each engine."""
+"""Sizes, records, images and updates for the steps of `gpu.py`."""
 
 import json
 import sys
@@ -19,7 +19,7 @@ from reslab.training.loop import Update
 from reslab.training.recipe import Recipe
 from reslab.training.setup import setup_classification
 
-# engines, by their names in a recipe; the last that is there trains Table 6
+# engines by their names in a recipe, slowest first: the last available one trains Table 6
 ENGINES = ("torch", "graph")
 CLASSES, SIDE = 10, 32
 RATE = 0.01  # learning rate of the compared updates
@@ -61,11 +61,11 @@ REHEARSAL = Sizes(
 
 @dataclass(frozen=True)
 class Setting:
-    """What a step is carried out with."""
+    """The device, the folders, the sizes and the end of all steps."""
 
     out: Path
     data: Path | None  # CIFAR-10
-    end: float  # as time.time(), when all must be saved
+    end: float  # as time.time(); everything must be saved by then
     sizes: Sizes
     device: torch.device
 
@@ -101,7 +101,7 @@ class Trainer:
 
     task: ClassificationTask
     update: Update
-    said: list[str]  # by the update: why it could not be captured in a graph
+    said: list[str]  # notes of the update, such as why a graph could not be captured
 
 
 def pattern_set(name: str, count: int) -> ImagesInMemory:

@@ -39,7 +39,7 @@ class Turns:
     setting: Setting
     build: Callable[[], Loop]
     block: int  # iterations between two waits for the device
-    images: int  # of an iteration
+    images: int  # in a mini-batch
     plain: bool = False  # runs as scripts do: TF32, and the fastest of all kernels
     mib: float | None = field(default=None, init=False)
     loop: Loop | None = field(default=None, init=False)
