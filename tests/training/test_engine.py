@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.training.own import adamw
 from tests.training.test_classification import task
 from tests.training.test_graph import on_gpu
 from tests.training.test_run import after
@@ -20,6 +21,7 @@ from reslab.runtime.events import Event
 from reslab.runtime.files import sha256_of
 from reslab.training.classification import ClassificationTask
 from reslab.training.engine import Engine, continued_engine, new_engine, update_of
+from reslab.training.own import OwnParts
 from reslab.training.probe import ProbeTarget, probe
 from reslab.training.recipe import Recipe
 from reslab.training.run import Interrupted
@@ -115,6 +117,15 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path, iterations: int)
     resumed, notes = trained(tmp_path / "run")
     assert resumed["state_sha256"] == whole["state_sha256"]
     assert not [note for note in notes if "bit-exact" in note]
+
+
+def test_an_optimizer_of_the_users_own_continues_to_the_same_bits(tmp_path: Path) -> None:
+    whole, _ = trained(tmp_path / "whole", own=OwnParts(optimizer=adamw))
+    with pytest.raises(Interrupted):
+        trained(tmp_path / "run", own=OwnParts(optimizer=adamw), stop=after(4))
+    resumed, notes = trained(tmp_path / "run", own=OwnParts(optimizer=adamw))
+    assert notes[0].startswith("engine: native")
+    assert resumed["state_sha256"] == whole["state_sha256"]
 
 
 def test_auto_is_native_on_a_cpu(tmp_path: Path) -> None:
