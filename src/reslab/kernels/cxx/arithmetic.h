@@ -88,6 +88,10 @@ INLINE Vector store(Stored* to, Vector numbers) {
     store_fp32(to, numbers);
     return numbers;
 }
+// The same for numbers whose counterpart in `a` is positive, and zeros elsewhere.
+INLINE Vector store_where_positive(Stored* to, Vector numbers, const Stored* a) {
+    return store(to, load(a) > Vector{} ? numbers : Vector{});
+}
 INLINE Operand load_operand(const Stored* from) { return load_fp32(from); }
 INLINE Operand broadcast(const Stored* from) { return *from - Vector{}; }
 INLINE Vector multiply_add(Vector sum, Operand a, Operand b) { return sum + a * b; }
@@ -110,6 +114,15 @@ INLINE Vector load(const Stored* from) { return widen(_mm256_loadu_si256((const 
 // Store numbers and return them as they can be read again, that is, rounded.
 INLINE Vector store(Stored* to, Vector numbers) {
     __m256i rounded = (__m256i)_mm512_cvtneps_pbh((__m512)numbers);
+    _mm256_storeu_si256((__m256i*)to, rounded);
+    return widen(rounded);
+}
+// The same for numbers whose counterpart in `a` is positive, and zeros elsewhere.
+INLINE Vector store_where_positive(Stored* to, Vector numbers, const Stored* a) {
+    // positive numbers are those whose bits are a positive integer
+    const __mmask16 positive =
+        _mm256_cmpgt_epi16_mask(_mm256_loadu_si256((const __m256i*)a), _mm256_setzero_si256());
+    __m256i rounded = (__m256i)_mm512_maskz_cvtneps_pbh(positive, (__m512)numbers);
     _mm256_storeu_si256((__m256i*)to, rounded);
     return widen(rounded);
 }

@@ -56,11 +56,15 @@ template <int CHANNELS>
 static void norm_gradient(const Norm& norm, int side, const Stored* g, const Stored* z,
                           Stored* dz) {
     dz += first_pixel(side, CHANNELS);
-    for (int y = 0; y < side; y++)
-        for (int x = 0; x < side; x++, g += CHANNELS, z += CHANNELS)
-            UNROLL for (int c = 0; c < CHANNELS; c += LANES)
-                store(dz + y * row_step(side, CHANNELS) + x * CHANNELS + c,
-                      Backward(norm, c)(load(g + c), load(z + c)));
+    for (int c = 0; c < CHANNELS; c += LANES) {
+        const Backward backward(norm, c);  // in registers
+        for (int y = 0; y < side; y++) {
+            const size_t place = size_t(y) * side * CHANNELS + c;
+            Stored* row = dz + y * row_step(side, CHANNELS) + c;
+            for (int x = 0; x < side * CHANNELS; x += CHANNELS)
+                store(row + x, backward(load(g + place + x), load(z + place + x)));
+        }
+    }
 }
 
 // dz of one image, and its part of the weight gradient.

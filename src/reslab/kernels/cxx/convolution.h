@@ -185,8 +185,7 @@ struct ChannelSums {
     INLINE_MEMBER void finish(Vector number, size_t place, size_t padded, const Stored* skip,
                               bool counts) {
         if (skip) number += load(skip);
-        number = load(to.a + padded) > Vector{} ? number : Vector{};
-        number = store(to.g + place, number);
+        number = store_where_positive(to.g + place, number, to.a + padded);
         if (!counts) return;
         sums[0] += number;
         sums[1] += number * (load(to.z + place) - mean);
