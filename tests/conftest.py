@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from tests.editions.sets import draw_cifar10
 
 from reslab.cli import main
+from reslab.kernels.build import KernelsMissing, instructions_for, load_kernels
 from reslab.runtime import device
 from reslab.runtime.cpu import limit_kernels
 
@@ -60,6 +62,13 @@ def random_cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def compiled() -> None:
+    """Compile the kernels, so that no test sees a line about it; nothing without a compiler."""
+    with suppress(KernelsMissing):
+        load_kernels(instructions_for("fp32"), print)
+
+
 @dataclass(frozen=True)
 class Started:
     """A command that runs in its own process."""
@@ -90,7 +99,7 @@ FORKS = Path(__file__).with_name("forks.py")
 
 
 @pytest.fixture(scope="session")
-def start_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+def start_python(compiled: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
     """Start Python in its own process, as a user does, but with torch already imported.
 
     The arguments are those of `python`: a script or `-m reslab`, and what follows. The process has

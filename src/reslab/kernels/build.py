@@ -6,7 +6,6 @@ import os
 import shlex
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -75,7 +74,7 @@ def instructions_for(precision: Literal["bf16", "fp32"]) -> Instructions:
 def load_kernels(instructions: Instructions, log: Log, folder: Path | None = None) -> Kernels:
     """Load the kernels from `folder`, and compile them first if they are not there yet.
 
-    The default folder is in the user's cache. `log` receives lines before and after compiling. If
+    The default folder is in the user's cache. `log` receives a line before compiling. If
     several processes need the same kernels, one compiles and the others wait. Raise KernelsMissing
     if there is no compiler, or if it fails.
     """
@@ -151,7 +150,7 @@ def exclusive(path: Path) -> Iterator[None]:
 def compile_into(path: Path, command: list[str], log: Log) -> None:
     """Compile the kernels into the file `path`, which appears when it is complete."""
     log("compiling the kernels for this processor, once: about 10 s")
-    began, temporary = time.monotonic(), path.with_suffix(".tmp")
+    temporary = path.with_suffix(".tmp")
     try:
         done = subprocess.run(
             [*command, "-o", str(temporary), str(SOURCES / MAIN)],
@@ -164,4 +163,3 @@ def compile_into(path: Path, command: list[str], log: Log) -> None:
         lines = [line for line in done.stderr.splitlines() if "error" in line] or ["no message"]
         raise KernelsMissing(f"{command[0]} fails: {lines[0].strip()[:200]}")
     os.replace(temporary, path)
-    log(f"compiled in {time.monotonic() - began:.0f} s: {path}")
