@@ -1,0 +1,116 @@
+"""Batch norm, addition and ReLU as one operation in C++, with its gradient."""
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from reslab.kernels.build import Kernels
+
+POINTER = ctypes.c_void_p
+CHANNEL_STEP = 16  # the channels of a map must be a multiple
+NUMBERS = 4  # per channel, from a forward pass for its backward pass
+
+
+def add_and_normalise(
+    kernels: Kernels, norm: nn.BatchNorm2d, z: Tensor, residual: Tensor | None, *, relu: bool
+) -> Tensor:
+    """Return `norm(z)`, plus the residual if there is one, after ReLU if `relu`, [B, C, H, W].
+
+    Statistics and their moving averages are those of `norm`. A residual needs ReLU.
+    """
+    assert relu or residual is None
+    if norm.training and norm.track_running_stats and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+    kind = NormFunction if norm.training else FixedNormFunction
+    return kind.apply(kernels, norm, z, residual, relu, norm.weight, norm.bias)
+
+
+class NormFunction(torch.autograd.Function):
+    """The operation in training mode; gamma and beta are arguments so that autograd sees them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, kernels: Kernels, norm: nn.BatchNorm2d, z: Tensor, residual: Tensor | None,
+        relu: bool, gamma: Tensor, beta: Tensor,
+    ) -> Tensor:  # fmt: skip
+        z, y, numbers = forward(kernels, norm, z, residual, relu)
+        ctx.kernels, ctx.relu, ctx.added = kernels, relu, residual is not None
+        # without a residual, the zeros of ReLU follow from z
+        ctx.save_for_backward(z, numbers, *([y] if ctx.added else []))
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        z, numbers, *outputs = ctx.saved_tensors
+        dy = as_map(dy, z.dtype)
+        dz, dresidual = torch.empty_like(z), torch.empty_like(z) if ctx.added else None
+        weights = numbers.new_empty(2, numbers.shape[1])
+        ctx.kernels.library.norm_backward(
+            *sizes(z), address(z), address(*outputs), address(dy), ctx.relu, address(numbers),
+            address(dz), address(dresidual), address(weights[0]), address(weights[1]),
+        )  # fmt: skip
+        return None, None, dz, dresidual, None, *weights
+
+
+class FixedNormFunction(torch.autograd.Function):
+    """The operation in evaluation mode, without gradients for gamma and beta."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, kernels: Kernels, norm: nn.BatchNorm2d, z: Tensor, residual: Tensor | None,
+        relu: bool, gamma: Tensor, beta: Tensor,
+    ) -> Tensor:  # fmt: skip
+        assert not (gamma.requires_grad or beta.requires_grad)
+        z, y, numbers = forward(kernels, norm, z, residual, relu)
+        ctx.kernels, ctx.added = kernels, residual is not None
+        ctx.save_for_backward(numbers, *([y] if relu else []))
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        numbers, *outputs = ctx.saved_tensors
+        dy = as_map(dy, dy.dtype)
+        dz, dresidual = torch.empty_like(dy), torch.empty_like(dy) if ctx.added else None
+        ctx.kernels.library.norm_backward_fixed(
+            *sizes(dy), address(*outputs), address(dy), address(numbers), address(dz),
+            address(dresidual),
+        )  # fmt: skip
+        return None, None, dz, dresidual, None, None, None
+
+
+def forward(
+    kernels: Kernels, norm: nn.BatchNorm2d, z: Tensor, residual: Tensor | None, relu: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return z as the kernels read it, the output, and the numbers for the backward pass."""
+    assert norm.num_features % CHANNEL_STEP == 0
+    z = as_map(z, kernels.dtype)
+    added = None if residual is None else as_map(residual, kernels.dtype)
+    y, numbers = torch.empty_like(z), torch.empty(NUMBERS, norm.num_features)
+    moved = norm.track_running_stats or not norm.training
+    kernels.library.norm_forward(
+        *sizes(z), address(z), address(added), relu, norm.training, address(norm.weight),
+        address(norm.bias), address(norm.running_mean if moved else None),
+        address(norm.running_var if moved else None), ctypes.c_double(norm.momentum or 0.0),
+        ctypes.c_double(norm.eps), address(numbers), address(y),
+    )  # fmt: skip
+    return z, y, numbers
+
+
+def as_map(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return x as the kernels read it, channels last."""
+    return x.to(dtype).contiguous(memory_format=torch.channels_last)
+
+
+def sizes(x: Tensor) -> tuple[ctypes.c_size_t, int, int]:
+    """Return the number of rows and channels of a map, and of threads."""
+    channels = x.shape[1]
+    return ctypes.c_size_t(x.numel() // channels), channels, torch.get_num_threads()
+
+
+def address(x: Tensor | None = None) -> POINTER:
+    return POINTER(None if x is None else x.data_ptr())
