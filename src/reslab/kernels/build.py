@@ -20,7 +20,7 @@ from reslab.runtime.events import Log
 
 Instructions = Literal["avx2", "avx512", "avx512_bf16"]
 SOURCES = Path(__file__).parent / "cxx"
-MAIN = "trunk.cpp"
+MAIN = ("trunk.cpp", "norms.cpp")
 # clang++ would load a second OpenMP beside torch's, which may end the process
 COMPILER = "g++"
 ENGLISH = {"LC_ALL": "C"}  # for messages
@@ -47,6 +47,11 @@ class Kernels:
     instructions: Instructions
     compiler: str  # the first line of its `--version`
     digest: str  # SHA-256
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the numbers that they keep in memory."""
+        return torch.bfloat16 if self.instructions == "avx512_bf16" else torch.float32
 
     @property
     def label(self) -> str:
@@ -86,7 +91,7 @@ def load_kernels(instructions: Instructions, log: Log, folder: Path | None = Non
     try:
         digest = digest_of(version, flags)
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"trunk-{instructions}-{digest[:16]}.so"
+        path = folder / f"kernels-{instructions}-{digest[:16]}.so"
         library = open_library(path) or built_library(path, [compiler[0], *flags], log)
     except OSError as error:
         raise KernelsMissing(f"{folder}: {os_reason(error)}") from None
@@ -153,7 +158,7 @@ def compile_into(path: Path, command: list[str], log: Log) -> None:
     temporary = path.with_suffix(".tmp")
     try:
         done = subprocess.run(
-            [*command, "-o", str(temporary), str(SOURCES / MAIN)],
+            [*command, "-o", str(temporary), *(str(SOURCES / name) for name in MAIN)],
             env=os.environ | ENGLISH, capture_output=True, text=True, errors="replace",
             timeout=TIME_LIMIT,
         )  # fmt: skip

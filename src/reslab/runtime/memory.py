@@ -1,8 +1,36 @@
-"""Refuse what does not fit into memory, before the system ends the process."""
+"""Keep freed memory for the next iteration, and refuse what does not fit into memory."""
 
+import ctypes
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
+# parameters of glibc's mallopt, and their defaults
+TRIM_THRESHOLD, MMAP_MAX = -1, -4
+DEFAULTS = {TRIM_THRESHOLD: 128 * 1024, MMAP_MAX: 65536}
+NEVER = {TRIM_THRESHOLD: -1, MMAP_MAX: 0}
+
+
+@contextmanager
+def kept_memory() -> Iterator[None]:
+    """Return a context in which the process keeps the memory that it frees, for its next tensors.
+
+    Otherwise, glibc returns every tensor above 32 MiB to the system, which clears each page when it
+    is used again: a fifth of the time of an iteration. With another C library, nothing changes.
+    """
+    libc = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
+    if libc is not None:
+        for parameter, value in NEVER.items():
+            libc.mallopt(parameter, value)
+    try:
+        yield
+    finally:
+        if libc is not None:
+            for parameter, value in DEFAULTS.items():
+                libc.mallopt(parameter, value)
+            libc.malloc_trim(0)
 
 
 def must_fit(size: int, what: str, remedy: str) -> None:

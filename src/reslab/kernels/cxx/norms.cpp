@@ -18,6 +18,8 @@
 constexpr size_t RUN = 64;         // rows whose sums stay in fp32
 constexpr size_t CHUNK = 1 << 17;  // elements
 
+namespace {
+
 // How the gradient of ReLU knows where its output is zero: without a residual, the output is
 // computed again from z, which is read anyway.
 enum Mask { UNMASKED, FROM_Z, FROM_Y };
@@ -113,7 +115,7 @@ struct Rows {
 // Set the map of batch norm from the statistics of z, and move the running ones if there are any.
 // The sums are those of the differences to the first pixel: E[z^2] - E[z]^2 itself would lose
 // digits where the mean is much larger than the standard deviation.
-static void measure(const Rows& rows, const Stored* z, const float* gamma, const float* beta,
+void measure(const Rows& rows, const Stored* z, const float* gamma, const float* beta,
                     float* running_mean, float* running_variance, double momentum, double epsilon,
                     Channels channels) {
     const int width = rows.channels;
@@ -138,7 +140,7 @@ static void measure(const Rows& rows, const Stored* z, const float* gamma, const
 
 // Write y.
 template <bool RELU, bool RESIDUAL>
-static void apply(const Rows& rows, const Stored* z, const Stored* residual, Channels channels,
+void apply(const Rows& rows, const Stored* z, const Stored* residual, Channels channels,
                   Stored* y) {
     rows.write(y, [=](size_t at, int c) {
         Vector number = Affine(channels, c)(load(z + at));
@@ -157,7 +159,7 @@ INLINE Vector masked(Vector g, Vector z, const Affine& map, const Stored* y) {
 
 // From the gradient `dy`: those of z, gamma and beta, and, with a residual, the residual's.
 template <Mask MASK>
-static void differentiate(const Rows& rows, const Stored* z, const Stored* y, const Stored* dy,
+void differentiate(const Rows& rows, const Stored* z, const Stored* y, const Stored* dy,
                           Channels channels, Stored* dz, Stored* dresidual, float* dgamma,
                           float* dbeta) {
     const int width = rows.channels;
@@ -188,7 +190,7 @@ static void differentiate(const Rows& rows, const Stored* z, const Stored* y, co
 
 // The same where the statistics are fixed: dz = scale g.
 template <Mask MASK>
-static void differentiate_fixed(const Rows& rows, const Stored* y, const Stored* dy,
+void differentiate_fixed(const Rows& rows, const Stored* y, const Stored* dy,
                                 Channels channels, Stored* dz, Stored* dresidual) {
     rows.write(dz, [=](size_t at, int c) {
         const Affine map(channels, c);
@@ -197,6 +199,8 @@ static void differentiate_fixed(const Rows& rows, const Stored* y, const Stored*
         return map.scale * g;
     });
 }
+
+}  // namespace
 
 // ---- the functions that Python calls. Maps are [count][channels], channels a multiple of LANES;
 // `numbers` is [4][channels].
