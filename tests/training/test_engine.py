@@ -170,17 +170,36 @@ def test_no_process_uses_kernels_that_another_lacks(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("changes", "part"),
     [
-        (["model.norm=group"], "norms other than batch norm"),
-        (["model.dropout=0.1"], "random layers"),
-        (["model.zeros=both"], "option A with zeros on both sides"),
-        (["model.widths=[8,16,32]"], "nets other than those of Sec. 4.2"),
-        (["recompute=blocks"], "recompute=blocks"),
+        (["model.norm=group"], "networks without batch norm"),
+        (["model.widths=[8,16,32]"], "channels that are not multiples of 16"),
     ],
 )
 def test_a_part_that_the_kernels_lack_is_named(changes: list[str], part: str) -> None:
     engine = new_engine(task(*NATIVE, *changes), None, print)
     assert engine.name == "torch"
     assert engine.line == f"engine: torch, because the engine native does not support {part}"
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["model.zeros=both", "recompute=blocks", "model.widths=[16,32,48]", "model.dropout=0.1"],
+)
+def test_other_networks_get_the_norms_of_the_kernels(tmp_path: Path, change: str) -> None:
+    """They learn as with PyTorch, and a run that was stopped gets the same bits."""
+    tables = []
+    for engine in ("native", "torch"):
+        learner = task(*NATIVE, change, f"engine={engine}")
+        chosen = new_engine(learner, None, print)
+        assert chosen.name == engine
+        update = update_of(learner, chosen, None, print)
+        tables.append(torch.stack([update(learner.draws(k), 0.02) for k in range(3)]))
+    assert torch.allclose(*tables, rtol=1e-3, atol=1e-4)
+    whole, _ = trained(tmp_path / "whole", change)
+    with pytest.raises(Interrupted):
+        trained(tmp_path / "run", change, stop=after(4))
+    resumed, notes = trained(tmp_path / "run", change)
+    assert resumed["state_sha256"] == whole["state_sha256"]
+    assert not [note for note in notes if "bit-exact" in note]
 
 
 def test_graphs_need_a_gpu(tmp_path: Path) -> None:
@@ -207,13 +226,15 @@ def test_an_observer_sees_the_gradients_of_pytorch(tmp_path: Path) -> None:
     assert notes[0] == "engine: torch, because the engine native does not support observers"
 
 
-def test_images_whose_maps_do_not_halve_are_left_to_pytorch() -> None:
+def test_images_whose_maps_do_not_halve_are_supported() -> None:
     learner = task(*NATIVE)
     assert isinstance(learner.loader, InMemoryLoader)
     learner.loader.images = learner.loader.images[:, :, :14, :14]
-    engine = new_engine(learner, None, print)
-    assert engine.name == "torch"
-    assert "images of 14 x 14 pixels" in engine.line
+    losses = [update_of(learner, e, None, print)(learner.draws(0), 0.0)[:, -2] for e in (
+        new_engine(learner, None, print), Engine()
+    )]  # fmt: skip
+    assert new_engine(learner, None, print).name == "native"
+    assert torch.allclose(*losses, rtol=1e-4)
 
 
 @pytest.fixture

@@ -19,9 +19,12 @@ def add_and_normalise(
 ) -> Tensor:
     """Return `norm(z)`, plus the residual if there is one, after ReLU if `relu`, [B, C, H, W].
 
-    Statistics and their moving averages are those of `norm`. A residual needs ReLU.
+    Statistics and their moving averages are those of `norm`. A residual needs ReLU. Raise
+    ValueError if each channel has a single value when training, as torch does.
     """
     assert relu or residual is None
+    if norm.training and z.numel() == z.shape[1]:
+        raise ValueError(f"Expected more than 1 value per channel when training, got {z.shape}")
     if norm.training and norm.track_running_stats and norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
     kind = NormFunction if norm.training else FixedNormFunction
@@ -64,7 +67,8 @@ class FixedNormFunction(torch.autograd.Function):
         ctx: Any, kernels: Kernels, norm: nn.BatchNorm2d, z: Tensor, residual: Tensor | None,
         relu: bool, gamma: Tensor, beta: Tensor,
     ) -> Tensor:  # fmt: skip
-        assert not (gamma.requires_grad or beta.requires_grad)
+        assert not gamma.requires_grad
+        assert not beta.requires_grad
         z, y, numbers = forward(kernels, norm, z, residual, relu)
         ctx.kernels, ctx.added = kernels, residual is not None
         ctx.save_for_backward(numbers, *([y] if relu else []))

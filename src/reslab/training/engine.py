@@ -1,6 +1,7 @@
 """The engine of a run, which computes its updates: chosen once, because it decides the bits."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -12,10 +13,10 @@ from reslab.kernels.build import Kernels, KernelsMissing, instructions_for, load
 from reslab.models.resnet import ResNet
 from reslab.runtime.device import Device
 from reslab.runtime.events import Log
-from reslab.training import graph, side_by_side
+from reslab.runtime.memory import kept_memory
+from reslab.training import fused_norms, graph, native, side_by_side
 from reslab.training.classification import ClassificationTask
 from reslab.training.loop import Observer, Prepare, Update, eager_update_of
-from reslab.training.native import lacking, native_net, native_update
 from reslab.training.recipe import EngineName, RunRecipe
 from reslab.training.side_by_side import threads_per_share
 from reslab.training.task import Task
@@ -58,6 +59,10 @@ class Engine:
     def shares_at_a_time(self) -> int:
         """The number of shares, each of one virtual GPU, that a process trains side by side."""
         return torch.get_num_threads() // self.threads_per_share if self.threads_per_share else 1
+
+    def memory(self) -> AbstractContextManager[None]:
+        """Return a context for the engine's updates, which makes them faster."""
+        return kept_memory() if self.name == "native" else nullcontext()
 
     @property
     def line(self) -> str:
@@ -137,7 +142,9 @@ def missing_part(name: EngineName, task: Task, observer: Observer | None) -> str
         return "observers"
     if not isinstance(task, ClassificationTask):
         return "detectors"
-    return lacking(task) if name == "native" else graph.lacking(task)
+    if name == "graph":
+        return graph.lacking(task)
+    return fused_norms.lacking(task) if native.lacking(task) else None
 
 
 def unsupported(name: EngineName, part: str) -> str:
@@ -189,13 +196,16 @@ def native_update_of(
     log: Log,
     prepare: Prepare | None = None,
 ) -> Update:
-    """Return the update of the C++ kernels."""
+    """Return the update of the C++ kernels: for the whole trunk, or else for its norms alone."""
     assert observer is None
     assert isinstance(task, ClassificationTask)
+    if native.lacking(task):
+        return fused_norms.fused_update(task, kernels, prepare)
     assert isinstance(task.net, ResNet)
     assert isinstance(task.loader, InMemoryLoader)
     share, side = task.recipe.batch_size // task.recipe.virtual_gpus, task.loader.images.shape[-1]
-    return native_update(task, native_net(task.net, kernels, side, share), kernels, prepare)
+    net = native.native_net(task.net, kernels, side, share)
+    return native.native_update(task, net, kernels, prepare)
 
 
 def update_of(

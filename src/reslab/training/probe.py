@@ -106,7 +106,8 @@ def probe(
     engine = new_engine(task, None, log)
     log(engine.line)
     log(f"measuring training, for up to {TRAINING:g} s")
-    trained = measure_updates(task, engine, task.prepare, iterations, TRAINING, clock)
+    with engine.memory():
+        trained = measure_updates(task, engine, task.prepare, iterations, TRAINING, clock)
     if not trained.whole:
         used = engine.shares_at_a_time
         shares = (
@@ -118,7 +119,8 @@ def probe(
         log(f"measuring the network alone, for up to {NETWORK:g} s")
         same = task.prepare(task.draws(0))
         few = max(iterations // 4, 1)
-        network = measure_updates(task, engine, lambda draws: same, few, NETWORK, clock).busy
+        with engine.memory():
+            network = measure_updates(task, engine, lambda draws: same, few, NETWORK, clock).busy
     images = reading = None
     if run.reads is not None:
         log(f"measuring the preparation of images, for up to {PREPARING:g} s")
