@@ -34,7 +34,8 @@ def lacking(task: ClassificationTask) -> str | None:
     if any(norm.num_features % CHANNEL_STEP for norm in norms):
         return f"channels that are not multiples of {CHANNEL_STEP}"
     threads = torch.get_num_threads()
-    if threads_per_share(task, threads) < threads:
+    # the first process decides for all
+    if task.device.processes.run_on_first(lambda: threads_per_share(task, threads) < threads):
         return "small networks, whose shares are trained side by side"
     return None
 
