@@ -47,9 +47,9 @@ class NormFunction(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         z, numbers, *outputs = ctx.saved_tensors
-        dy = as_map(dy, z.dtype)
+        dy = as_map(gradients[0], z.dtype)
         dz, dresidual = torch.empty_like(z), torch.empty_like(z) if ctx.added else None
         weights = numbers.new_empty(2, numbers.shape[1])
         ctx.kernels.library.norm_backward(
@@ -76,9 +76,9 @@ class FixedNormFunction(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         numbers, *outputs = ctx.saved_tensors
-        dy = as_map(dy, dy.dtype)
+        dy = as_map(gradients[0], gradients[0].dtype)
         dz, dresidual = torch.empty_like(dy), torch.empty_like(dy) if ctx.added else None
         ctx.kernels.library.norm_backward_fixed(
             *sizes(dy), address(*outputs), address(dy), address(numbers), address(dz),
