@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from reslab.kernels.build import Kernels
 
@@ -46,7 +45,6 @@ class NormFunction(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         z, numbers, *outputs = ctx.saved_tensors
         dy = as_map(gradients[0], z.dtype)
@@ -75,7 +73,6 @@ class FixedNormFunction(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         numbers, *outputs = ctx.saved_tensors
         dy = as_map(gradients[0], gradients[0].dtype)
