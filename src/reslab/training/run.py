@@ -64,7 +64,7 @@ def run_task(
     # the final evaluations come after the checkpoint of the last iteration
     evaluated_until = start if saved and saved.evaluated and start < iterations else start - 1
     folder.forget_after(start, evaluated_until)
-    with CheckpointWriter(folder, log, start, task.recipe.keep_every) as writer:
+    with engine.memory(), CheckpointWriter(folder, log, start, task.recipe.keep_every) as writer:
         run = RunInProgress(
             task, folder,
             progress=Progress(task.epoch, clock, saved.seconds if saved else 0.0),

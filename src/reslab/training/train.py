@@ -214,7 +214,6 @@ def train_in_folder(
             task = begin(job, None)
             ending.callback(task.close)
             engine = new_engine(task, job.observer, log)
-        ending.enter_context(engine.memory())
         now, folder = job.environment() | engine.facts, RunFolder(out, writes=processes.first)
 
         result, differences, saved = processes.run_on_first(
