@@ -29,7 +29,7 @@ MEAN = torch.rand(3, 12, 12, generator=torch.Generator().manual_seed(1)) * 255
 STD = torch.tensor([60.0, 61.0, 62.5])[:, None, None]
 
 
-@pytest.mark.parametrize(("pad", "flip"), [(4, True), (2, False), (0, True), (0, False)])
+@pytest.mark.parametrize(("pad", "flip"), [(4, True), (14, False), (0, True), (0, False)])
 @pytest.mark.parametrize(
     "preprocessing",
     [
