@@ -37,6 +37,7 @@ from reslab.training.loop import (
 )
 
 MOST_VALUES = 2**29  # activations of all shares that are trained at a time: 2 GiB in fp32
+Fuse = Callable[[nn.Module], nn.Module]
 MAPS = 2  # kept for the backward pass per convolution: its output, and the next one's input
 
 
@@ -86,7 +87,7 @@ class Copy:
         return gradients, row
 
 
-def copy_of(task: ClassificationTask) -> Copy:
+def copy_of(task: ClassificationTask, fuse: Fuse) -> Copy:
     """Copy the task's network for the training of single shares."""
     twins = {
         id(weight): nn.Parameter(weight.detach(), weight.requires_grad)
@@ -97,7 +98,7 @@ def copy_of(task: ClassificationTask) -> Copy:
     statistics = NormStatistics(trained_norms(net), weights[0].device)
     for norm in statistics.norms:
         norm.momentum = 1.0  # every forward pass stores its own statistics
-    return Copy(replace(task, net=net).loss, weights, statistics)
+    return Copy(replace(task, net=fuse(net)).loss, weights, statistics)
 
 
 def trained_norms(net: nn.Module) -> list[nn.BatchNorm2d]:
@@ -110,21 +111,24 @@ def update_of(
     threads: int,
     observer: Observer | None = None,
     prepare: Prepare | None = None,
+    fuse: Fuse = lambda net: net,
 ) -> Update:
     """Return the update that trains every share on `threads` of this process's threads.
 
     With an observer, which may look into the network, the shares use the network itself, one after
-    the other, with the same bits. `prepare` may replace the task's.
+    the other, with the same bits. `prepare` may replace the task's. `fuse` returns a faster version
+    of a network for training, with the same layers.
     """
     count = min(
         torch.get_num_threads() // threads,
         task.recipe.virtual_gpus // task.device.processes.count,
     )
     if observer is not None or count <= 1:
-        return with_threads(threads, eager_update_of(task, prepare, observer))
+        fused = replace(task, net=fuse(task.net))
+        return with_threads(threads, eager_update_of(fused, prepare, observer))
     statistics = NormStatistics(trained_norms(task.net), task.device.torch_device)
     step = step_with(
-        passes_by([copy_of(task) for _ in range(count)], threads, task, statistics),
+        passes_by([copy_of(task, fuse) for _ in range(count)], threads, task, statistics),
         prepare or task.prepare,
         task.optimizer,
         statistics,
