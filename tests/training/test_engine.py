@@ -25,6 +25,7 @@ from reslab.training.own import OwnParts
 from reslab.training.probe import ProbeTarget, probe
 from reslab.training.recipe import Recipe
 from reslab.training.run import Interrupted
+from reslab.training.side_by_side import thread_limit
 from reslab.training.train import train
 
 NATIVE = ["engine=native", "model.widths=[16,32,64]"]
@@ -200,6 +201,26 @@ def test_other_networks_get_the_norms_of_the_kernels(tmp_path: Path, change: str
     resumed, notes = trained(tmp_path / "run", change)
     assert resumed["state_sha256"] == whole["state_sha256"]
     assert not [note for note in notes if "bit-exact" in note]
+
+
+def test_their_virtual_gpus_are_trained_side_by_side(tmp_path: Path) -> None:
+    changes, found = [*NATIVE, "model.zeros=both"], []
+    for threads in (1, 2):
+        with thread_limit(threads):
+            learner = task(*changes)
+            engine = new_engine(learner, None, print)
+            assert engine.shares_at_a_time == threads
+            found.append(bits_and_losses(learner, engine))
+    assert found[0] == found[1]
+    with thread_limit(2):
+        whole, notes = trained(tmp_path / "whole", "model.zeros=both")
+        with pytest.raises(Interrupted):
+            trained(tmp_path / "run", "model.zeros=both", stop=after(4))
+        resumed, _ = trained(tmp_path / "run", "model.zeros=both")
+    assert resumed["state_sha256"] == whole["state_sha256"]
+    recorded = environment(tmp_path / "run")
+    assert (recorded["engine"], recorded["threads_per_share"]) == ("native", 1)
+    assert f"engine: native, {recorded['kernels']}, 2 virtual GPUs at a time" in notes
 
 
 def test_graphs_need_a_gpu(tmp_path: Path) -> None:

@@ -117,13 +117,3 @@ def test_the_network_itself_stays(kernels: Kernels) -> None:
 )
 def test_a_part_that_is_lacking_is_named(changes: list[str], part: str | None) -> None:
     assert lacking(task(*changes)) == part
-
-
-def test_small_networks_are_left_to_shares_side_by_side() -> None:
-    learner = task("model.widths=[16,32,48]")
-    assert learner.recipe.virtual_gpus == 2
-    torch.set_num_threads(2)
-    try:
-        assert lacking(learner) == "small networks, whose shares are trained side by side"
-    finally:
-        torch.set_num_threads(1)

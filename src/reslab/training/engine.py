@@ -46,7 +46,7 @@ class Engine:
     # what else decides the bits: further entries of environment.json
     details: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""  # why it is PyTorch, if another engine was wanted
-    threads_per_share: int | None = None  # None: all; otherwise, PyTorch's shares are side by side
+    threads_per_share: int | None = None  # None: all; otherwise, shares are trained side by side
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -62,7 +62,8 @@ class Engine:
 
     def memory(self) -> AbstractContextManager[None]:
         """Return a context for the engine's updates, which makes them faster."""
-        return kept_memory() if self.name == "native" else nullcontext()
+        keeps = self.name == "native" or self.threads_per_share is not None
+        return kept_memory() if keeps else nullcontext()
 
     @property
     def line(self) -> str:
@@ -81,23 +82,30 @@ def new_engine(task: Task, observer: Observer | None, log: Log) -> Engine:
     wanted = task.recipe.engine
     if wanted == "auto":
         wanted = "native" if task.device.torch_device.type == "cpu" else "graph"
+    per_share = new_threads_per_share(task)
     if wanted == "torch":
-        return new_torch_engine(task)
+        return torch_engine(per_share)
     if part := missing_part(wanted, task, observer):
-        return new_torch_engine(task, unsupported(wanted, part))
+        return torch_engine(per_share, unsupported(wanted, part))
     try:
-        return load_engine(wanted, task.device, log)
+        return load_engine(wanted, task.device, log, per_share if lacks_trunk(task) else None)
     except KernelsMissing as missing:
-        return new_torch_engine(task, str(missing))
+        return torch_engine(per_share, str(missing))
 
 
-def new_torch_engine(task: Task, reason: str = "") -> Engine:
-    """Return PyTorch for a new run, with shares side by side where the rule says so."""
+def new_threads_per_share(task: Task) -> int | None:
+    """Return the threads for one share of a new run; None: all, one share after the other."""
     if not isinstance(task, ClassificationTask):
-        return Engine(reason=reason)
+        return None
     threads = torch.get_num_threads()
+    # the first process decides for all
     per_share = task.device.processes.run_on_first(lambda: threads_per_share(task, threads))
-    return torch_engine(per_share if per_share < threads else None, reason)
+    return per_share if per_share < threads else None
+
+
+def lacks_trunk(task: Task) -> bool:
+    """Return whether the kernels compute the norms of a task at most, not the whole trunk."""
+    return not isinstance(task, ClassificationTask) or native.lacking(task) is not None
 
 
 def torch_engine(per_share: int | None, reason: str = "") -> Engine:
@@ -128,7 +136,7 @@ def continued_engine(
     if on_cpu != (name == "native"):
         return Engine(reason=unsupported(name, "CPUs" if on_cpu else "GPUs"))
     try:
-        return load_engine(name, device, log)
+        return load_engine(name, device, log, begun.get("threads_per_share"))
     except KernelsMissing as missing:
         raise ValueError(
             f"the run began with engine={name}, which is missing here: {missing}; the command that "
@@ -152,12 +160,16 @@ def unsupported(name: EngineName, part: str) -> str:
     return f"the engine {name} does not support {part}"
 
 
-def load_engine(name: EngineName, device: Device, log: Log) -> Engine:
-    """Return an engine other than PyTorch; raise KernelsMissing if it is not available here."""
+def load_engine(name: EngineName, device: Device, log: Log, per_share: int | None = None) -> Engine:
+    """Return an engine other than PyTorch; raise KernelsMissing if it is not available here.
+
+    `per_share` is the number of threads per share; None: all of them.
+    """
     if name == "graph":
         return Engine(name)
     kernels = kernels_for(device, log)
-    return Engine(name, partial(native_update_of, kernels), {"kernels": kernels.label})
+    update = partial(native_update_of, kernels, per_share)
+    return Engine(name, update, {"kernels": kernels.label}, threads_per_share=per_share)
 
 
 def kernels_for(device: Device, log: Log) -> Kernels:
@@ -191,6 +203,7 @@ def side_by_side_update_of(
 
 def native_update_of(
     kernels: Kernels,
+    per_share: int | None,
     task: Task,
     observer: Observer | None,
     log: Log,
@@ -200,7 +213,7 @@ def native_update_of(
     assert observer is None
     assert isinstance(task, ClassificationTask)
     if native.lacking(task):
-        return fused_norms.fused_update(task, kernels, prepare)
+        return fused_norms.fused_update(task, kernels, per_share, prepare)
     assert isinstance(task.net, ResNet)
     assert isinstance(task.loader, InMemoryLoader)
     share, side = task.recipe.batch_size // task.recipe.virtual_gpus, task.loader.images.shape[-1]

@@ -6,7 +6,7 @@ those of ImageNet, and of the user's own images.
 
 import copy
 from collections.abc import Iterable
-from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +16,9 @@ from reslab.kernels.norms import CHANNEL_STEP, add_and_normalise
 from reslab.models.batchnorm import norms_of
 from reslab.models.layers import ConvBN, Net, Projection
 from reslab.models.resnet import Block, ResNet
+from reslab.training import side_by_side
 from reslab.training.classification import ClassificationTask
-from reslab.training.loop import Prepare, Update, eager_update_of
-from reslab.training.side_by_side import threads_per_share
+from reslab.training.loop import Prepare, Update
 
 
 def lacking(task: ClassificationTask) -> str | None:
@@ -33,18 +33,23 @@ def lacking(task: ClassificationTask) -> str | None:
         return "networks without batch norm"
     if any(norm.num_features % CHANNEL_STEP for norm in norms):
         return f"channels that are not multiples of {CHANNEL_STEP}"
-    threads = torch.get_num_threads()
-    # the first process decides for all
-    if task.device.processes.run_on_first(lambda: threads_per_share(task, threads) < threads):
-        return "small networks, whose shares are trained side by side"
     return None
 
 
 def fused_update(
-    task: ClassificationTask, kernels: Kernels, prepare: Prepare | None = None
+    task: ClassificationTask,
+    kernels: Kernels,
+    per_share: int | None = None,
+    prepare: Prepare | None = None,
 ) -> Update:
-    """Return the eager update with the kernels' batch norms. `prepare` may replace the task's."""
-    return eager_update_of(replace(task, net=with_fused_norms(task.net, kernels)), prepare)
+    """Return PyTorch's update with the kernels' batch norms.
+
+    `per_share` is the number of threads per share; None: all of them. `prepare` may replace the
+    task's.
+    """
+    fuse = partial(with_fused_norms, kernels=kernels)
+    threads = per_share or torch.get_num_threads()
+    return side_by_side.update_of(task, threads, prepare=prepare, fuse=fuse)
 
 
 def with_fused_norms(net: Net, kernels: Kernels) -> Net:

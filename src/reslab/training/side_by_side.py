@@ -37,8 +37,9 @@ from reslab.training.loop import (
 )
 
 MOST_VALUES = 2**29  # activations of all shares that are trained at a time: 2 GiB in fp32
-Fuse = Callable[[nn.Module], nn.Module]
 MAPS = 2  # kept for the backward pass per convolution: its output, and the next one's input
+# Return a faster version of a network for training, which computes with the network's own layers.
+Fuse = Callable[[nn.Module], nn.Module]
 
 
 def threads_per_share(task: ClassificationTask, threads: int) -> int:
@@ -116,8 +117,8 @@ def update_of(
     """Return the update that trains every share on `threads` of this process's threads.
 
     With an observer, which may look into the network, the shares use the network itself, one after
-    the other, with the same bits. `prepare` may replace the task's. `fuse` returns a faster version
-    of a network for training, with the same layers.
+    the other, with the same bits. `prepare` may replace the task's, and `fuse` the network in its
+    passes.
     """
     count = min(
         torch.get_num_threads() // threads,
