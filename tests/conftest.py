@@ -26,6 +26,8 @@ limit_kernels()
 torch.set_num_threads(1)
 # fp32 by default: bits and durations must not depend on whether the processor has bf16
 device._has_bf16 = lambda device: False
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels for GPUs are imported
 
 
 @pytest.fixture(scope="session")

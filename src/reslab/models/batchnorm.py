@@ -78,6 +78,7 @@ class NormStatistics:
     def write(self, row: Tensor, foreign_passes: int) -> None:
         """Replace the statistics, and count the `foreign_passes` made by other processes."""
         if self.buffers:
+            row = row.to(self.buffers[0].dtype)  # at once: torch would convert them one by one
             torch._foreach_copy_(self.buffers, list(row.split(self.sizes)))
             self.count(foreign_passes)
 

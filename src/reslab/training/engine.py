@@ -14,7 +14,7 @@ from reslab.models.resnet import ResNet
 from reslab.runtime.device import Device
 from reslab.runtime.events import Log
 from reslab.runtime.memory import kept_memory
-from reslab.training import fused_norms, graph, native, side_by_side
+from reslab.training import fused_norms, gpu, graph, native, side_by_side
 from reslab.training.classification import ClassificationTask
 from reslab.training.loop import Observer, Prepare, Update, eager_update_of
 from reslab.training.recipe import EngineName, RunRecipe
@@ -38,7 +38,7 @@ def torch_update_of(
 class Engine:
     """PyTorch, or what replaces it in a run's updates.
 
-    torch: PyTorch; native: the C++ kernels, on a CPU; graph: whole updates replayed on a GPU.
+    torch: PyTorch; native: kernels in C++, on a CPU; graph: kernels in Triton, replayed on a GPU.
     """
 
     name: EngineName = "torch"
@@ -151,7 +151,7 @@ def missing_part(name: EngineName, task: Task, observer: Observer | None) -> str
     if not isinstance(task, ClassificationTask):
         return "detectors"
     if name == "graph":
-        return graph.lacking(task)
+        return gpu.lacking(task)
     return fused_norms.lacking(task) if native.lacking(task) else None
 
 
@@ -166,7 +166,7 @@ def load_engine(name: EngineName, device: Device, log: Log, per_share: int | Non
     `per_share` is the number of threads per share; None: all of them.
     """
     if name == "graph":
-        return Engine(name)
+        return Engine(name, gpu_update_of, {"kernels": gpu.label()})
     kernels = kernels_for(device, log)
     update = partial(native_update_of, kernels, per_share)
     return Engine(name, update, {"kernels": kernels.label}, threads_per_share=per_share)
@@ -219,6 +219,15 @@ def native_update_of(
     share, side = task.recipe.batch_size // task.recipe.virtual_gpus, task.loader.images.shape[-1]
     net = native.native_net(task.net, kernels, side, share)
     return native.native_update(task, net, kernels, prepare)
+
+
+def gpu_update_of(
+    task: Task, observer: Observer | None, log: Log, prepare: Prepare | None = None
+) -> Update:
+    """Return the update of the Triton kernels; it is PyTorch's if `prepare` replaces the task's."""
+    assert observer is None
+    assert isinstance(task, ClassificationTask)
+    return eager_update_of(task, prepare) if prepare else gpu.gpu_update(task, log)
 
 
 def update_of(

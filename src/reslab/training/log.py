@@ -69,7 +69,7 @@ class Progress:
         """Fetch unread losses and errors; raise Diverged at the first loss that is not finite."""
         if not self.unread:
             return
-        values = torch.stack([torch.stack((step.loss, step.train_error)) for step in self.unread])
+        values = torch.stack([step.means for step in self.unread])
         for step, (loss, error) in zip(self.unread, values.tolist(), strict=True):
             if not math.isfinite(loss):
                 raise Diverged(

@@ -39,9 +39,16 @@ class UpdateResult:
 
     iteration: int  # updates made so far, including this one
     learning_rate: float
-    loss: Tensor  # mean over the mini-batch, []
-    train_error: Tensor  # percent, over the augmented mini-batch, []
+    means: Tensor  # mean loss; error in percent, over the augmented mini-batch, [2]
     warmed_up: bool  # whether the warm-up ended with this update
+
+    @property
+    def loss(self) -> Tensor:
+        return self.means[0]
+
+    @property
+    def train_error(self) -> Tensor:
+        return self.means[1]
 
 
 def training_steps(
@@ -54,9 +61,9 @@ def training_steps(
     for iteration in iterations:
         learning_rate = schedule.rate(iteration)
         table = update(draws(iteration), learning_rate)
-        loss, train_error = (table[:, column].float().mean() for column in (LOSS, ERROR))
-        warmed_up = schedule.observe_training(iteration + 1, train_error)
-        yield UpdateResult(iteration + 1, learning_rate, loss, train_error, warmed_up)
+        means = table[:, LOSS:].float().mean(0)
+        warmed_up = schedule.observe_training(iteration + 1, means[1])
+        yield UpdateResult(iteration + 1, learning_rate, means, warmed_up)
 
 
 def eager_update(

@@ -128,8 +128,8 @@ class RunRecipe(Section):
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(1e-4, ge=0)
     precision: Precision = "auto"
-    # native: kernels in C++, on a CPU; graph: replayed updates, on a GPU; auto: the one for this
-    # device. All fall back to PyTorch for what they do not support
+    # native: kernels in C++, on a CPU; graph: kernels in Triton, replayed on a GPU; auto: the one
+    # for this device. All fall back to PyTorch for what they do not support
     engine: Literal["auto", EngineName] = "auto"
     eval_every: int = Field(1000, ge=1)
     checkpoint_every: int = Field(1000, ge=1)

@@ -1,0 +1,1 @@
+"""Triton kernels for the 6n+2 nets on a GPU."""
