@@ -1,6 +1,7 @@
 """Updates by the Triton kernels, interpreted on the CPU, against the eager ones."""
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -48,7 +49,7 @@ def test_updates_are_the_eager_ones_but_for_rounding(monkeypatch: pytest.MonkeyP
 
 
 def test_what_the_kernels_lack() -> None:
-    def lacking(*changes: str, precision: str = "bf16") -> str | None:
+    def lacking(*changes: str, precision: Literal["bf16", "fp32"] = "bf16") -> str | None:
         learner = on_gpu(task(*WIDE, *changes))
         return gpu.lacking(replace(learner, device=Device(torch.device("cuda"), precision)))
 
