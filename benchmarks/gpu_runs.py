@@ -105,6 +105,8 @@ def runs(setting: Setting, notes: Notes) -> None:
         notes.check(f"run by {engine}, seed 2: other bits", differ, other["state_sha256"][:12])
         errors = [result["evaluation"][-1]["top1_error"] for result in (one, other)]
         notes.fact(f"run by {engine}: test error of two seeds", errors)
+        for checkpoints in where.glob("*/checkpoints"):
+            shutil.rmtree(checkpoints)  # most of what would be copied from the machine
 
 
 def evaluated(model: Model, images: ImagesInMemory, place: torch.device) -> tuple[Report, Scores]:
