@@ -2,9 +2,10 @@
 //
 // A convolution of small tiles is a product of polynomials (Lavin and Gray, arXiv 1509.09308). Both
 // factors are evaluated at the same points, multiplied there, and the product is read off its
-// values. A tile of 4x4 outputs has a window of 6x6 inputs and 6x6 points; at each point, the
-// channels are multiplied as matrices, [tiles][in] [in][out]. The gradient of the weights is read
-// off the values of the window times those of the gradient's tile, summed over all tiles.
+// values. A tile of 4x4 outputs has a window of 6x6 inputs and 6x6 points. At each point, the
+// values of all tiles, [tiles][in], are multiplied by those of the weights, [in][out]. The weight
+// gradient is read off the products of the windows and the output gradient's tiles, summed over
+// tiles.
 //
 // The points are 0, +-sqrt(1/2), +-sqrt(2) and infinity. With those, a layer in fp32 is about twice
 // as far from double precision as a direct sum; with the usual 0, +-1, +-2 it would be five times.
@@ -14,15 +15,16 @@
 
 constexpr int TILE = 4, WINDOW = 6, POINTS = WINDOW * WINDOW;
 
-// All arithmetic is in fp32, with maps in bf16 too: it is faster than direct products in bf16, which
-// save half of the multiply-adds instead of three quarters, and rounds neither values nor weights.
+// All arithmetic is in fp32, even if maps are in bf16: it is faster than direct products in bf16,
+// which save half of the multiply-adds instead of three quarters, and does not round the weights.
 static bool fits_winograd(const Conv& conv) {
     return conv.kernel == 3 && conv.stride == 1 && conv.in == conv.out && conv.side % TILE == 0;
 }
 
-constexpr float NEAR = 0.70710678f, FAR = 1.41421356f;
+constexpr float NEAR = 0.70710678f, FAR = 1.41421356f;  // the points, without their signs
 
-// The values at the points, less the factors that `WeightValues` has.
+// Transforms of one column or row. The values of windows are those of polynomials times a factor per
+// point, by which the values of the weights are divided.
 struct WindowValues {
     static constexpr int FROM = WINDOW, TO = WINDOW;
     INLINE void apply(const Vector* x, Vector* to) {
@@ -144,10 +146,10 @@ static void evaluate(const Stored* map, int side, Values<CHANNELS> values, int n
             }
 }
 
-// Compute the tiles of one map from the values. `taker_of(y, x, channel)` returns an object
-// for the tile at a pixel: take(vector, i, j) is called for its 16 pixels, and finish() after them.
-template <int CHANNELS, class Taker>
-static void interpolate(Values<CHANNELS> values, int number, int side, Taker taker_of) {
+// Compute the tiles of one map from the values. `taker_of(y, x, channel)` returns an object for the
+// tile at a pixel: take(vector, i, j) is called for its 16 pixels, and finish() after them.
+template <int CHANNELS, class TakerOf>
+static void interpolate(Values<CHANNELS> values, int number, int side, TakerOf taker_of) {
     for (int y = 0; y < side; y += TILE)
         for (int x = 0; x < side; x += TILE, number++)
             for (int c = 0; c < CHANNELS; c += LANES) {
@@ -155,7 +157,7 @@ static void interpolate(Values<CHANNELS> values, int number, int side, Taker tak
                 auto taker = taker_of(y, x, c);
                 transform<TileOfValues>(
                     [&](int i, int j) { return load_fp32(from + (WINDOW * i + j) * values.POINT); },
-                    [&](int i, int j, Vector number) { taker.take(number, i, j); });
+                    [&](int i, int j, Vector pixel) { taker.take(pixel, i, j); });
                 taker.finish();
             }
 }
@@ -170,7 +172,8 @@ constexpr int rows_of_sums() {
     return (REGISTERS == 32 ? 16 : 8) / vectors_for(CHANNELS);
 }
 
-// Multiply the channels at all points, for the least multiple of `rows_of_sums` tiles.
+// Multiply the values of tiles by those of the weights. The number of tiles is rounded up to a
+// multiple of `rows_of_sums`; what the added ones hold does not matter.
 template <int CHANNELS>
 static void multiply_values(Values<CHANNELS> values, const float* weights, int tiles,
                             Values<CHANNELS> products) {
@@ -197,7 +200,8 @@ static void multiply_values(Values<CHANNELS> values, const float* weights, int t
             }
 }
 
-// Add the products of the values of windows and of gradients, [point][in][out], over tiles.
+// Multiply the values of windows and of gradients, and sum over tiles: [point][in][out]. The sums
+// are added to those that are there, or replace them.
 template <int CHANNELS>
 static void multiply_gradients(Values<CHANNELS> values, Values<CHANNELS> gradients, int tiles,
                                float* sums, bool adds) {
