@@ -48,7 +48,7 @@ def test_updates_are_the_eager_ones_but_for_rounding(monkeypatch: pytest.MonkeyP
     assert all(count == len(RATES) * other.recipe.virtual_gpus for count in counts)
 
 
-def test_what_the_kernels_lack() -> None:
+def test_what_the_kernels_lack(monkeypatch: pytest.MonkeyPatch) -> None:
     def lacking(*changes: str, precision: Literal["bf16", "fp32"] = "bf16") -> str | None:
         learner = on_gpu(task(*WIDE, *changes))
         return gpu.lacking(replace(learner, device=Device(torch.device("cuda"), precision)))
@@ -58,6 +58,8 @@ def test_what_the_kernels_lack() -> None:
     assert lacking("model.shortcut=B") == "projections"
     assert lacking("model.widths=[8,8,8]") == "nets other than those of Sec. 4.2"
     assert gpu.lacking(task(*WIDE)) == "CPUs"
+    monkeypatch.setattr(gpu, "MOST_PIXELS", 1000 * 16 * 16)
+    assert lacking() == "more than 1,000 images of this size"
 
 
 def test_the_label_names_the_compiler_and_the_source(monkeypatch: pytest.MonkeyPatch) -> None:

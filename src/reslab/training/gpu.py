@@ -21,6 +21,7 @@ from reslab.training.native import lacking_for, trunk_layers
 from reslab.training.optimizer import AuthorsSGD
 
 PREPARED_AT_ONCE = 4096  # images
+MOST_PIXELS = 2**30  # of all preprocessed images, which are kept in memory: 8 GiB
 SOURCE = Path(kernels.__file__).parent / "gpu"
 
 
@@ -40,6 +41,8 @@ def lacking(task: ClassificationTask) -> str | None:
     height, width = task.loader.images.shape[-2:]
     if height != width:
         return f"images of {height} x {width} pixels"
+    if task.count * height * width > MOST_PIXELS:
+        return f"more than {MOST_PIXELS // (height * width):,} images of this size"
     if task.net.config.shortcut in ("B", "C"):
         return "projections"
     return lacking_for(task.net.config)
