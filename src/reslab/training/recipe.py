@@ -248,7 +248,8 @@ class Recipe(RunRecipe):
         1.0, gt=0
     )  # factor of its `learning_rate`, above 1 for a new one
     recompute_bn: int = Field(200, ge=0)  # mini-batches after training; 0 keeps the moving averages
-    # blocks: compute their activations again in the backward pass, to save memory; the same bits
+    # blocks: compute their activations again in the backward pass, to save memory; with PyTorch,
+    # the bits are the same
     recompute: Literal["none", "blocks"] = "none"
 
     @property
