@@ -1,9 +1,9 @@
-// Vectors of fp32 numbers, and the two arithmetics of a trunk: fp32, or bf16 products with fp32
+// Vectors of fp32 elements, and the two arithmetics of a trunk: fp32, or bf16 products with fp32
 // sums.
 //
-// All code above this file is written once for both. It sees numbers as `Stored` (in memory),
+// All code above this file is written once for both. It sees elements as `Stored` (in memory),
 // `Vector` (LANES sums) and `Operand` (a factor of products). One `multiply_add` multiplies GROUP
-// neighbouring numbers of memory in each lane: 1 in fp32, 2 in bf16.
+// neighbouring elements of memory in each lane: 1 in fp32, 2 in bf16.
 #pragma once
 
 #include <immintrin.h>
@@ -83,12 +83,12 @@ constexpr int GROUP = 1;
 
 INLINE Stored stored(float number) { return number; }
 INLINE Vector load(const Stored* from) { return load_fp32(from); }
-// Store numbers and return them as they can be read again.
+// Store elements and return them as they can be read again.
 INLINE Vector store(Stored* to, Vector numbers) {
     store_fp32(to, numbers);
     return numbers;
 }
-// The same for numbers whose counterpart in `a` is positive, and zeros elsewhere.
+// The same for elements whose counterpart in `a` is positive, and zeros elsewhere.
 INLINE Vector store_where_positive(Stored* to, Vector numbers, const Stored* a) {
     return store(to, load(a) > Vector{} ? numbers : Vector{});
 }
@@ -111,13 +111,13 @@ INLINE Vector widen(__m256i numbers) {
     return (Vector)_mm512_slli_epi32(_mm512_cvtepu16_epi32(numbers), 16);
 }
 INLINE Vector load(const Stored* from) { return widen(_mm256_loadu_si256((const __m256i*)from)); }
-// Store numbers and return them as they can be read again, that is, rounded.
+// Store elements and return them as they can be read again, that is, rounded.
 INLINE Vector store(Stored* to, Vector numbers) {
     __m256i rounded = (__m256i)_mm512_cvtneps_pbh((__m512)numbers);
     _mm256_storeu_si256((__m256i*)to, rounded);
     return widen(rounded);
 }
-// The same for numbers whose counterpart in `a` is positive, and zeros elsewhere.
+// The same for elements whose counterpart in `a` is positive, and zeros elsewhere.
 INLINE Vector store_where_positive(Stored* to, Vector numbers, const Stored* a) {
     // positive numbers are those whose bits are a positive integer
     const __mmask16 positive =

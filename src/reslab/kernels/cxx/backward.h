@@ -71,9 +71,9 @@ static void norm_gradient(const Norm& norm, int side, const Stored* g, const Sto
 template <int KERNEL, int IN, int OUT>
 static void output_gradient(const Conv& conv, const Stored* x, const Stored* g, const Stored* z,
                             Stored* dz, float* weight_sums, Stored* scratch, Ahead ahead = {}) {
-    constexpr int STRIDE = IN == 4 || IN == OUT ? 1 : 2;
     norm_gradient<OUT>(conv.norm, conv.side, g, z, dz);
-    weight_gradient<IN, OUT, STRIDE, KERNEL>(conv.side, x, dz, weight_sums, scratch, ahead);
+    weight_gradient<IN, OUT, stride_of(IN, OUT), KERNEL>(conv.side, x, dz, weight_sums, scratch,
+                                                         ahead);
 }
 
 static void write_weight_gradient(Trunk& trunk, const Conv& conv, const float* sums,

@@ -27,6 +27,9 @@ struct Conv {
     }
 };
 
+// A stage begins with stride 2, and twice the channels.
+constexpr int stride_of(int in, int out) { return in == 4 || in == out ? 1 : 2; }
+
 // The number of elements from one row of a padded map to the next, and to its first real pixel.
 INLINE std::ptrdiff_t row_step(int side, int channels) {
     return std::ptrdiff_t(side + 2) * channels;
@@ -126,7 +129,7 @@ static void convolve_in_tiles(const Conv& conv, const Stored* input, Stored* z, 
         for_each_tile<COUNT, RUN>(conv.side, [&](int start, int* y, int* x, int repeated) {
             const Stored* pixels[COUNT];
             UNROLL for (int p = 0; p < COUNT; p++)
-                pixels[p] = input + conv.stride * (y[p] * step + x[p] * IN);
+                pixels[p] = input + stride_of(IN, OUT) * (y[p] * step + x[p] * IN);
             Vector tile[COUNT * VECTORS], of_tile[2 * VECTORS]{};
             ahead.fetch();
             tile_sums<IN, COUNT, VECTORS, RUN>(tile, pixels, taps, conv.taps());
@@ -145,12 +148,12 @@ static void convolve_in_tiles(const Conv& conv, const Stored* input, Stored* z, 
 }
 
 // Compute z, unpadded, from a padded input. Add the sums of its channels and of their squares to
-// `sums`: at most PIXELS or RUN numbers are added in single precision.
+// `sums`: at most PIXELS or RUN elements are added in single precision.
 template <int IN, int OUT>
 static void convolve(const Conv& conv, const Stored* input, Stored* z, double* sums,
                      Ahead ahead = {}) {
-    if constexpr (vectors_for(OUT) == 1)
-        if (conv.stride == 1 && conv.kernel == 3 && conv.side % RUN == 0)
+    if constexpr (vectors_for(OUT) == 1 && stride_of(IN, OUT) == 1)
+        if (conv.kernel == 3 && conv.side % RUN == 0)
             return convolve_in_tiles<IN, OUT, RUN, true>(conv, input, z, sums, ahead);
     convolve_in_tiles<IN, OUT, PIXELS, false>(conv, input, z, sums, ahead);
 }
@@ -253,8 +256,8 @@ static void gradient_in_tiles(const Conv& conv, const Stored* dz, const Tap* tap
     }
 }
 
-// The taps that lead from a pixel of the input to `dz`, for stride 1: those of the kernel, turned
-// by half a turn, each row from left to right.
+// The taps that lead from a pixel of the input to `dz`, for stride 1: those of the kernel, rotated
+// by 180 degrees, each row from left to right.
 template <int IN, int OUT>
 static void input_gradient_of_stride_1(const Conv& conv, const Stored* dz, Tap* taps, int count,
                                        const InputGradient& to, Ahead& ahead) {
@@ -295,8 +298,11 @@ static void input_gradient(const Conv& conv, const Stored* dz, const Conv* proje
                            Ahead ahead = {}) {
     Tap extra{};
     if (projection) extra = projection->backward_tap(0, projected_dz - dz);
-    if (conv.stride == 2) return input_gradient_of_stride_2<IN, OUT>(conv, dz, extra, to, ahead);
-    Tap taps[10];
-    taps[9] = extra;
-    input_gradient_of_stride_1<IN, OUT>(conv, dz, taps, projection ? 10 : 9, to, ahead);
+    if constexpr (stride_of(IN, OUT) == 2) {
+        input_gradient_of_stride_2<IN, OUT>(conv, dz, extra, to, ahead);
+    } else {
+        Tap taps[10];
+        taps[9] = extra;
+        input_gradient_of_stride_1<IN, OUT>(conv, dz, taps, projection ? 10 : 9, to, ahead);
+    }
 }

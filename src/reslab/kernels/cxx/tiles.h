@@ -63,9 +63,9 @@ INLINE void multiply_run(Vector* sums, const Stored* pixel, const Tap* taps) {
 }
 
 // The weight gradient of CHANNELS input channels times one vector of output channels, added up over
-// a row of output pixels (in bf16: over a pair of rows, whose numbers are interleaved). `x` points
+// a row of output pixels (in bf16: over a pair of rows, whose elements are interleaved). `x` points
 // to the first real pixel of the input row for stride 1, one pixel earlier for stride 2; `dz`
-// points to the border pixel before the row. A step between pixels is IN or OUT times GROUP numbers.
+// points to the border pixel before the row. Pixels are IN or OUT times GROUP elements apart.
 template <int IN, int OUT, int CHANNELS, int STRIDE, int KERNEL>
 INLINE void gradient_row(Vector* sums, const Stored* x, const Stored* dz, int width) {
     constexpr int STEP = OUT * GROUP, IN_STEP = IN * GROUP;

@@ -7,7 +7,7 @@
 // Rows are read where they are.
 INLINE const Stored* rows(const Stored* first, const Stored*, int, Stored*) { return first; }
 #else
-// Interleave two rows, so that each pair of neighbouring numbers is of one column.
+// Interleave two rows, so that each pair of neighbouring elements is of one column.
 INLINE const Stored* rows(const Stored* first, const Stored* second, int length, Stored* scratch) {
     for (int k = 0; k < length; k += 16) {
         __m512i a = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(first + k)));
@@ -53,7 +53,7 @@ static void weight_gradient(int side, const Stored* x, const Stored* dz, float* 
             float* part = total + size_t(kh) * IN * KERNEL * OUT;
             for (int c = 0; c < IN; c += CHANNELS)
                 for (int o = 0; o < OUT; o += LANES, part += SUMS * LANES) {
-                    // from zero, so that few numbers are added in single precision one by one
+                    // from zero, so that few elements are added in single precision one by one
                     Vector sums[SUMS];
                     UNROLL for (int k = 0; k < SUMS; k++) sums[k] = Vector{};
                     for (int i = 0; i < count; i++) {
