@@ -23,8 +23,8 @@ static bool fits_winograd(const Conv& conv) {
 
 constexpr float NEAR = 0.70710678f, FAR = 1.41421356f;  // the points, without their signs
 
-// Transforms of one column or row. The values of windows are those of polynomials times a factor per
-// point, by which the values of the weights are divided.
+// Transforms of one column or row. The values of windows are those of polynomials times a factor
+// per point, by which the values of the weights are divided.
 struct WindowValues {
     static constexpr int FROM = WINDOW, TO = WINDOW;
     INLINE void apply(const Vector* x, Vector* to) {
