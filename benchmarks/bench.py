@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 SECTIONS = {
     "start": 100,
     "training": 240,
-    "resnet50": 200,
+    "resnet50": 240,
     "evaluation": 90,
     "loader": 90,
     "memory": 150,

@@ -2,10 +2,16 @@
 
 All start from the same weights; in inference from the same bytes. Peers compute in fp32 unless they
 say otherwise.
+
+    python benchmarks/resnet50.py [LOOP]
 """
 
 import copy
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -15,6 +21,7 @@ from torch import Tensor, nn
 
 from peers import plain_resnet50, with_weights_of
 from reslab.evaluation.fuse import model_for_inference
+from reslab.kernels.build import Kernels, KernelsMissing, instructions_for, load_kernels
 from reslab.models.batchnorm import convs_with_norm, in_bf16, recompute_statistics
 from reslab.models.config import config_named
 from reslab.models.layers import channels_last
@@ -24,6 +31,8 @@ from reslab.models.resnet import Block, ResNet, build_resnet
 from reslab.recipes import recipe
 from reslab.runtime.cpu import kernel_limit
 from reslab.runtime.device import Device, setup_device
+from reslab.runtime.memory import kept_memory
+from reslab.training.fused_norms import with_fused_norms
 from reslab.training.loop import eager_update, training_steps
 from reslab.training.optimizer import build_sgd
 from reslab.training.schedule import Schedule
@@ -43,7 +52,8 @@ from runtimes import Forward, autocast_bf16, compiled, onnx_runtime, openvino, w
 NAME, SIDE, CLASSES = "resnet50", 224, 1000
 TRAIN_BATCH = 32
 PASSES = {1: 10, 16: 1}  # forward passes of a turn, by batch size
-EAGER = "eager, channels first"
+EAGER, LAST = "eager, channels first", "channels last"
+NATIVE, TORCH = "engine=native", "engine=torch"
 ORT = with_version("ONNX Runtime", "onnxruntime")
 OPENVINO = with_version("OpenVINO", "openvino")
 
@@ -78,46 +88,99 @@ def plain_training(net: nn.Module, bf16: bool) -> Iterator[float]:
         yield loss.item()
 
 
-def our_training(net: ResNet, device: Device) -> Iterator[float]:
-    """Yield the loss of each update of `reslab train` on the same mini-batch."""
+def our_training(net: ResNet, device: Device, kernels: Kernels | None) -> Iterator[float]:
+    """Yield the loss of each update of `reslab train` on the same mini-batch.
+
+    With kernels it is that of engine=native, otherwise of engine=torch.
+    """
     images, labels = random_images(TRAIN_BATCH)
     run_recipe = recipe(f"imagenet-{NAME}").with_changes(["learning_rate=0.01", "plateau=null"])
     batch = preprocessing()(images)
+    trained = net if kernels is None else with_fused_norms(net, kernels)
 
     def loss_of(share: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         with device.autocast():
-            scores = net(share[0])
+            scores = trained(share[0])
         return F.cross_entropy(scores.float(), share[1]), torch.zeros(())
 
     optimizer = build_sgd(net, momentum=run_recipe.momentum, weight_decay=run_recipe.weight_decay)
     update = eager_update(lambda draws: [(batch, labels)], loss_of, optimizer)
-    for step in training_steps(update, int, Schedule(run_recipe), range(1_000_000)):
-        yield step.loss.item()
+    with nullcontext() if kernels is None else kept_memory():
+        for step in training_steps(update, int, Schedule(run_recipe), range(1_000_000)):
+            yield step.loss.item()
+
+
+def loop_named(name: str, device: Device) -> Iterator[float]:
+    """Return one of the loops that are compared, with the weights of all the others."""
+    net = channels_last(build_resnet(config_named(NAME))).train()
+    plain = with_weights_of(net, plain_resnet50()).train()
+    if name == EAGER:
+        return plain_training(plain, False)
+    if name == LAST:
+        return plain_training(channels_last(plain), device.precision == "bf16")
+    kernels = None
+    if name == NATIVE:
+        kernels = load_kernels(instructions_for(device.precision), lambda text: None)
+    return our_training(net, device, kernels)
+
+
+def serve(name: str) -> None:
+    """Make an update for each line of the input, and print its time and loss."""
+    loop = loop_named(name, setup_device())
+    for _ in sys.stdin:
+        begun = time.perf_counter()
+        loss = next(loop)
+        print(time.perf_counter() - begun, loss, flush=True)
+
+
+@contextmanager
+def loop_in_process(name: str) -> Iterator[Callable[[], list[float]]]:
+    """Return a context with a function that returns the time and the loss of a loop's next update.
+
+    The loop has a process of its own, because engine=native also changes how memory is reused.
+    """
+    with subprocess.Popen(
+        [sys.executable, __file__, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        requests, answers = process.stdin, process.stdout
+
+        def update() -> list[float]:
+            print(file=requests, flush=True)
+            return [float(number) for number in answers.readline().split()]
+
+        yield update
+        requests.close()
 
 
 def training_rows(device: Device) -> Iterator[Row]:
     """Compare one update per turn; the losses of the first, from equal weights, must agree."""
-    bf16 = device.precision == "bf16"
-    net = channels_last(build_resnet(config_named(NAME))).train()
-    plain = with_weights_of(net, plain_resnet50()).train()
-    best = "channels last" + (", autocast in bf16" if bf16 else "")
-    loops = {
-        "reslab": our_training(net, device),
-        EAGER: plain_training(plain, False),
-        best: plain_training(channels_last(copy.deepcopy(plain)), bf16),
-    }
-    first = {name: next(loop) for name, loop in loops.items()}
+    names = [NATIVE, TORCH, EAGER, LAST]
+    try:
+        load_kernels(instructions_for(device.precision), print)
+    except KernelsMissing as missing:
+        print(f"engine=native: {missing}")
+        names.remove(NATIVE)
+    first: dict[str, float] = {}
 
-    def turn(loop: Iterator[float]) -> float:
-        return TRAIN_BATCH / seconds_of(lambda: next(loop))
+    def turn(name: str, update: Callable[[], list[float]]) -> float:
+        seconds, loss = update()
+        first.setdefault(name, loss)
+        return TRAIN_BATCH / seconds
 
-    speeds = alternate({name: partial(turn, loop) for name, loop in loops.items()}, seconds=30)
-    ours = speeds.pop("reslab")
-    for peer, theirs in speeds.items():
-        difference = abs(first[peer] - first["reslab"]) / first[peer]
+    with ExitStack() as ending:
+        turns = {name: partial(turn, name, ending.enter_context(loop_in_process(name)))
+                 for name in names}  # fmt: skip
+        speeds = alternate(turns, seconds=40)
+    best, *peers = names
+    for peer in peers:
+        difference = abs(first[peer] - first[best]) / first[peer]
         yield compare(
-            f"training ResNet-50, batch {TRAIN_BATCH}", "images/s", reslab=ours, peer=peer,
-            other=theirs, path=path_of(device), check=f"first losses {apart(difference)}",
+            f"training ResNet-50, batch {TRAIN_BATCH}", "images/s", reslab=speeds[best],
+            peer=peer if peer != LAST or device.precision == "fp32" else f"{LAST}, autocast",
+            other=speeds[peer], path=f"{path_of(device)}, {best}",
+            check=f"first losses {apart(difference)}",
         )  # fmt: skip
 
 
@@ -211,4 +274,7 @@ def rows() -> Iterator[Row]:
 
 
 if __name__ == "__main__":
-    print_rows(rows())
+    if len(sys.argv) > 1:
+        serve(sys.argv[1])
+    else:
+        print_rows(rows())
