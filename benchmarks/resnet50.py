@@ -173,12 +173,13 @@ def training_rows(device: Device) -> Iterator[Row]:
         turns = {name: partial(turn, name, ending.enter_context(loop_in_process(name)))
                  for name in names}  # fmt: skip
         speeds = alternate(turns, seconds=40)
+    bf16 = device.precision == "bf16"
     best, *peers = names
     for peer in peers:
         difference = abs(first[peer] - first[best]) / first[peer]
         yield compare(
             f"training ResNet-50, batch {TRAIN_BATCH}", "images/s", reslab=speeds[best],
-            peer=peer if peer != LAST or device.precision == "fp32" else f"{LAST}, autocast",
+            peer=f"{LAST}, autocast in bf16" if peer == LAST and bf16 else peer,
             other=speeds[peer], path=f"{path_of(device)}, {best}",
             check=f"first losses {apart(difference)}",
         )  # fmt: skip
