@@ -76,8 +76,7 @@ struct Rows {
         }
     }
 
-    // Compute a map: `value(c)` returns the function from the place of a vector to its values, for
-    // the channels from c on.
+    // Write a map: `value(at, c)` returns the channels from c on, which are at `at`.
     template <class Value>
     void write(Stored* to, Value value) const {
         for_each_chunk(false, [&](size_t first, size_t end, int) {
@@ -116,8 +115,8 @@ struct Rows {
 // The sums are those of the differences to the first pixel: E[z^2] - E[z]^2 itself would lose
 // digits where the mean is much larger than the standard deviation.
 void measure(const Rows& rows, const Stored* z, const float* gamma, const float* beta,
-                    float* running_mean, float* running_variance, double momentum, double epsilon,
-                    Channels channels) {
+             float* running_mean, float* running_variance, double momentum, double epsilon,
+             Channels channels) {
     const int width = rows.channels;
     std::vector<float> pixel(width);
     for (int c = 0; c < width; c += LANES) store_fp32(&pixel[c], load(z + c));
@@ -141,7 +140,7 @@ void measure(const Rows& rows, const Stored* z, const float* gamma, const float*
 // Write y.
 template <bool RELU, bool RESIDUAL>
 void apply(const Rows& rows, const Stored* z, const Stored* residual, Channels channels,
-                  Stored* y) {
+           Stored* y) {
     rows.write(y, [=](size_t at, int c) {
         Vector number = Affine(channels, c)(load(z + at));
         if (RESIDUAL) number += load(residual + at);
@@ -160,8 +159,7 @@ INLINE Vector masked(Vector g, Vector z, const Affine& map, const Stored* y) {
 // From the gradient `dy`: those of z, gamma and beta, and, with a residual, the residual's.
 template <Mask MASK>
 void differentiate(const Rows& rows, const Stored* z, const Stored* y, const Stored* dy,
-                          Channels channels, Stored* dz, Stored* dresidual, float* dgamma,
-                          float* dbeta) {
+                   Channels channels, Stored* dz, Stored* dresidual, float* dgamma, float* dbeta) {
     const int width = rows.channels;
     const auto sums = rows.sums([=](size_t at, int c, Vector& sum, Vector& products) {
         const Affine map(channels, c);
@@ -184,14 +182,15 @@ void differentiate(const Rows& rows, const Stored* z, const Stored* y, const Sto
         const Vector input = load(z + at);
         const Vector g = MASK == FROM_Y ? load(dresidual + at)  // masked by the first pass
                                         : masked<MASK>(load(dy + at), input, map, y + at);
-        return map.scale * g + ((input - map.mean) * load_fp32(slope + c) + load_fp32(constant + c));
+        const Vector rest = (input - map.mean) * load_fp32(slope + c) + load_fp32(constant + c);
+        return map.scale * g + rest;
     });
 }
 
-// The same where the statistics are fixed: dz = scale g.
+// The gradients where the statistics are fixed: dz = scale g.
 template <Mask MASK>
-void differentiate_fixed(const Rows& rows, const Stored* y, const Stored* dy,
-                                Channels channels, Stored* dz, Stored* dresidual) {
+void differentiate_fixed(const Rows& rows, const Stored* y, const Stored* dy, Channels channels,
+                         Stored* dz, Stored* dresidual) {
     rows.write(dz, [=](size_t at, int c) {
         const Affine map(channels, c);
         const Vector g = masked<MASK>(load(dy + at), Vector{}, map, y + at);
@@ -221,12 +220,14 @@ void norm_forward(size_t count, int channels, int threads, const Stored* z, cons
     else
         for (int c = 0; c < channels; c++)
             described.set(c, running_mean[c], running_variance[c], epsilon, gamma[c], beta[c]);
-    auto* const work = residual ? apply<true, true> : relu ? apply<true, false> : apply<false, false>;
+    auto* const work = residual ? apply<true, true>
+                       : relu   ? apply<true, false>
+                                : apply<false, false>;
     work(rows, z, residual, described, y);
 }
 
-// Write the gradients after `norm_forward` with `training`. With a residual, `y` is the output, else
-// null.
+// Write the gradients after `norm_forward` with `training`. With a residual, `y` is the output;
+// otherwise it is null.
 void norm_backward(size_t count, int channels, int threads, const Stored* z, const Stored* y,
                    const Stored* dy, bool relu, float* numbers, Stored* dz, Stored* dresidual,
                    float* dgamma, float* dbeta) {
@@ -238,8 +239,8 @@ void norm_backward(size_t count, int channels, int threads, const Stored* z, con
     work(rows, z, y, dy, described, dz, dresidual, dgamma, dbeta);
 }
 
-// Write the gradients after `norm_forward` without `training`. With ReLU, `y` is its output, else
-// null.
+// Write the gradients after `norm_forward` without `training`. With ReLU, `y` is its output;
+// otherwise it is null.
 void norm_backward_fixed(size_t count, int channels, int threads, const Stored* y,
                          const Stored* dy, float* numbers, Stored* dz, Stored* dresidual) {
     const Rows rows{count, channels, threads};
