@@ -76,8 +76,8 @@ class Engine:
 def new_engine(task: Task, observer: Observer | None, log: Log) -> Engine:
     """Choose the engine of a new run: the recipe's, if it supports the task and is available here.
 
-    Otherwise, it is PyTorch. `auto` stands for the fast engine of the device. `log` receives the
-    lines of a compilation.
+    Otherwise, it is PyTorch. `auto` stands for the fast engine of the device. `log` receives a
+    line before the kernels are compiled.
     """
     wanted = task.recipe.engine
     if wanted == "auto":
