@@ -19,7 +19,7 @@ from reslab.training.loop import Update
 from reslab.training.recipe import Recipe
 from reslab.training.setup import setup_classification
 
-# engines by their names in a recipe, slowest first: the last available one trains Table 6
+# names of engines in a recipe, slowest first; the last one available here trains Table 6
 ENGINES = ("torch", "graph")
 CLASSES, SIDE = 10, 32
 RATE = 0.01  # learning rate of the compared updates
@@ -128,7 +128,7 @@ def trainer(
     setting: Setting, depth: int, engine: str, precision: Literal["bf16", "fp32"] = "bf16", *,
     sets: MemorySplits | None = None, place: torch.device | None = None,
 ) -> Trainer | str:  # fmt: skip
-    """Build a net's task and its update by an engine, or return why the engine is not there."""
+    """Build a net's task and its update by an engine, or return why it is not available."""
     changes = (f"precision={precision}", f"batch_size={setting.sizes.batch}", "warmup=null")
     run_recipe = cifar_recipe(depth, engine, *changes, f"learning_rate={RATE}")
     device = Device(place or setting.device, precision)

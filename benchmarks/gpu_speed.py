@@ -116,7 +116,7 @@ def deep(setting: Setting, notes: Notes) -> None:
 
 
 def by_engine(setting: Setting, depth: int, block: int, notes: Notes) -> None:
-    """Measure a net by each engine that is there, in bf16, beside a loop of the field in fp32."""
+    """Measure a net by each engine that is there, in bf16, beside akamaster's loop in fp32."""
     sizes, images = setting.sizes, random_images(setting.sizes.set_size)
     sets = Splits(images, images.take("test", torch.arange(len(images) // 5)))
 

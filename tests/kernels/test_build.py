@@ -94,7 +94,7 @@ def test_a_machine_without_a_compiler_has_no_kernels(
 ) -> None:
     monkeypatch.delenv("CXX", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(KernelsMissing, match=r"no C\+\+ compiler \(g\+\+\)"):
+    with pytest.raises(KernelsMissing, match=r"no C\+\+ compiler: g\+\+ is missing"):
         load_kernels("avx2", print, tmp_path)
 
 

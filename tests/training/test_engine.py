@@ -10,7 +10,7 @@ import pytest
 import torch
 from tests.training.own import adamw
 from tests.training.test_classification import task
-from tests.training.test_graph import on_gpu
+from tests.training.test_replay import on_gpu
 from tests.training.test_run import after
 
 from reslab.data.loader import InMemoryLoader

@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 import torch
 from tests.training.test_classification import task
-from tests.training.test_graph import Repeat, on_gpu
+from tests.training.test_replay import Repeat, on_gpu
 
 from reslab.kernels.build import KernelsMissing
 from reslab.models.batchnorm import norms_of
@@ -33,7 +33,7 @@ def apart(one: ClassificationTask, other: ClassificationTask) -> float:
 
 def test_updates_are_the_eager_ones_but_for_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also those that are replayed, with a learning rate that changes."""
-    monkeypatch.setattr("reslab.training.graph.EAGER_UPDATES", 1)
+    monkeypatch.setattr("reslab.training.replay.EAGER_UPDATES", 1)
     eager, other, recorder = task(*WIDE), task(*WIDE), Repeat()
     updates = eager_update_of(eager), gpu.gpu_update(other, print, recorder)
     for k, rate in enumerate(RATES):
@@ -55,8 +55,8 @@ def test_what_the_kernels_lack(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert lacking() is None
     assert lacking(precision="fp32") == "precision=fp32"
-    assert lacking("model.shortcut=B") == "projections"
-    assert lacking("model.widths=[8,8,8]") == "nets other than those of Sec. 4.2"
+    assert lacking("model.shortcut=B") == "projection shortcuts"
+    assert lacking("model.widths=[8,8,8]") == "nets other than the CIFAR nets of Sec. 4.2"
     assert gpu.lacking(task(*WIDE)) == "CPUs"
     monkeypatch.setattr(gpu, "MOST_PIXELS", 1000 * 16 * 16)
     assert lacking() == "more than 1,000 images of this size"

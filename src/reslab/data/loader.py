@@ -46,8 +46,9 @@ class Batch:
     network: tuple[Tensor, ...] = ()  # the random numbers for the network's layers, [B, ...] each
 
 
-# Return the preprocessed, augmented images [B, 3, H, W], channels last, with the given indices [B],
-# offsets in the padded images [B, 2], and flips [B]; without offsets or flips, whole or unflipped.
+# Return the images at the given indices [B], preprocessed and augmented: [B, 3, H, W], channels
+# last. They are cropped at offsets in the padded images [B, 2], and flipped where `flips` [B] is
+# True; either may be None.
 Crop = Callable[[Tensor, Tensor | None, Tensor | None], Tensor]
 
 

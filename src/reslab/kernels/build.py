@@ -133,7 +133,7 @@ def find_compiler() -> tuple[list[str], str]:
             return [path, *options], (shown.stdout.splitlines() or [name])[0]
     except (OSError, ValueError, subprocess.SubprocessError):
         pass
-    raise KernelsMissing(f"there is no C++ compiler ({name})")
+    raise KernelsMissing(f"there is no C++ compiler: {name} is missing or does not run")
 
 
 def digest_of(version: str, flags: tuple[str, ...]) -> str:
@@ -146,7 +146,7 @@ def digest_of(version: str, flags: tuple[str, ...]) -> str:
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Wait until no other process is in this context with the same file."""
+    """Return a context that only one process at a time can be in; the others wait."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

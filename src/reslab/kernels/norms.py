@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from reslab.kernels.build import Kernels
 
 POINTER = ctypes.c_void_p
-CHANNEL_STEP = 16  # the channels of a map must be a multiple
-NUMBERS = 4  # per channel, from a forward pass for its backward pass
+CHANNEL_STEP = 16  # the number of a map's channels must be a multiple of it
+NUMBERS = 4  # kept per channel for the backward pass
 
 
 def add_and_normalise(
@@ -87,7 +87,7 @@ class FixedNormFunction(torch.autograd.Function):
 def forward(
     kernels: Kernels, norm: nn.BatchNorm2d, z: Tensor, residual: Tensor | None, relu: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return z as the kernels read it, the output, and the numbers for the backward pass."""
+    """Return z in the kernels' type and layout, the output, and the numbers for `backward`."""
     assert norm.num_features % CHANNEL_STEP == 0
     z = as_map(z, kernels.dtype)
     added = None if residual is None else as_map(residual, kernels.dtype)
@@ -103,12 +103,12 @@ def forward(
 
 
 def as_map(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return x as the kernels read it, channels last."""
+    """Return x in the given type, channels last."""
     return x.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
 def sizes(x: Tensor) -> tuple[ctypes.c_size_t, int, int]:
-    """Return the number of rows and channels of a map, and of threads."""
+    """Return a map's numbers of rows (pixels of all images) and channels, and of threads."""
     channels = x.shape[1]
     return ctypes.c_size_t(x.numel() // channels), channels, torch.get_num_threads()
 

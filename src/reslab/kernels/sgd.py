@@ -9,7 +9,7 @@ from torch import Tensor
 from reslab.kernels.build import Kernels
 
 POINTER = ctypes.c_void_p
-MULTIPLE = 16  # of the numbers in a tensor
+MULTIPLE = 16  # the number of elements of a tensor must be a multiple of it
 
 
 class SgdTensor(ctypes.Structure):

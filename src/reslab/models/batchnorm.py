@@ -76,7 +76,7 @@ class NormStatistics:
 
     @torch.no_grad()
     def write(self, row: Tensor, foreign_passes: int) -> None:
-        """Replace the statistics, and count the `foreign_passes` made by other processes."""
+        """Replace the statistics, and count `foreign_passes`, which these layers did not make."""
         if self.buffers:
             row = row.to(self.buffers[0].dtype)  # at once: torch would convert them one by one
             torch._foreach_copy_(self.buffers, list(row.split(self.sizes)))
@@ -84,7 +84,7 @@ class NormStatistics:
 
     @torch.no_grad()
     def count(self, passes: int) -> None:
-        """Count forward passes that other networks made."""
+        """Count forward passes that these layers did not make themselves."""
         if self.counts:
             torch._foreach_add_(self.counts, passes)
 

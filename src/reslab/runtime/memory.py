@@ -18,7 +18,7 @@ def kept_memory() -> Iterator[None]:
     """Return a context in which the process keeps the memory that it frees, for its next tensors.
 
     Otherwise, glibc returns every tensor above 32 MiB to the system, which clears each page when it
-    is used again: a fifth of the time of an iteration. With another C library, nothing changes.
+    is used again: a fifth of an update of ResNet-50. With another C library, nothing changes.
     """
     libc = ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None
     if libc is not None:

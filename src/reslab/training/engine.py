@@ -1,4 +1,4 @@
-"""The engine of a run, which computes its updates: chosen once, because it decides the bits."""
+"""Choose the engine that computes a run's updates, once per run, because it decides the bits."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -14,7 +14,7 @@ from reslab.models.resnet import ResNet
 from reslab.runtime.device import Device
 from reslab.runtime.events import Log
 from reslab.runtime.memory import kept_memory
-from reslab.training import fused_norms, gpu, graph, native, side_by_side
+from reslab.training import fused_norms, gpu, native, replay, side_by_side
 from reslab.training.classification import ClassificationTask
 from reslab.training.loop import Observer, Prepare, Update, eager_update_of
 from reslab.training.recipe import EngineName, RunRecipe
@@ -22,31 +22,35 @@ from reslab.training.side_by_side import threads_per_share
 from reslab.training.task import Task
 
 ENGINE_FACTS = ("engine", "kernels", "threads_per_share")  # its entries in environment.json
-# Return the update for a task. An observer is called in every update. For measurements, `Prepare`
-# may replace the task's.
+# Return the update for a task. The observer, if there is one, is called in every update. For
+# measurements, `Prepare` may replace the task's.
 UpdateOf = Callable[[Task, Observer | None, Log, Prepare | None], Update]
 
 
 def torch_update_of(
     task: Task, observer: Observer | None, log: Log, prepare: Prepare | None = None
 ) -> Update:
-    """Return PyTorch's update; it is eager if `prepare` replaces the task's."""
-    return eager_update_of(task, prepare) if prepare else graph.update_of(task, observer, log)
+    """Return PyTorch's update, replayed from a CUDA graph where possible.
+
+    If `prepare` replaces the task's, it is eager.
+    """
+    return eager_update_of(task, prepare) if prepare else replay.update_of(task, observer, log)
 
 
 @dataclass(frozen=True)
 class Engine:
-    """PyTorch, or what replaces it in a run's updates.
+    """PyTorch, or the kernels that replace it in a run's updates.
 
-    torch: PyTorch; native: kernels in C++, on a CPU; graph: kernels in Triton, replayed on a GPU.
+    torch: PyTorch, on any device; native: kernels in C++, on a CPU; graph: kernels in Triton,
+    replayed from a CUDA graph.
     """
 
     name: EngineName = "torch"
     update: UpdateOf = torch_update_of
     # what else decides the bits: further entries of environment.json
     details: Mapping[str, str] = field(default_factory=dict)
-    reason: str = ""  # why it is PyTorch, if another engine was wanted
-    threads_per_share: int | None = None  # None: all; otherwise, shares are trained side by side
+    reason: str = ""  # why it is PyTorch, if the recipe asks for another engine
+    threads_per_share: int | None = None  # None: all threads, one share after the other
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -61,13 +65,13 @@ class Engine:
         return torch.get_num_threads() // self.threads_per_share if self.threads_per_share else 1
 
     def memory(self) -> AbstractContextManager[None]:
-        """Return a context for the engine's updates, which makes them faster."""
+        """Return a context that keeps freed memory for the next update, where that saves time."""
         keeps = self.name == "native" or self.threads_per_share is not None
         return kept_memory() if keeps else nullcontext()
 
     @property
     def line(self) -> str:
-        """The choice in a line."""
+        """Describe the choice in a line for the user."""
         shares = [f"{count} virtual GPUs at a time"] if (count := self.shares_at_a_time) > 1 else []
         reason = [f"because {self.reason}"] if self.reason else []
         return "engine: " + ", ".join([self.name, *self.details.values(), *shares, *reason])
@@ -76,8 +80,8 @@ class Engine:
 def new_engine(task: Task, observer: Observer | None, log: Log) -> Engine:
     """Choose the engine of a new run: the recipe's, if it supports the task and is available here.
 
-    Otherwise, it is PyTorch. `auto` stands for the fast engine of the device. `log` receives a
-    line before the kernels are compiled.
+    Otherwise, the engine is PyTorch, and its `reason` says why. `auto` stands for native on a CPU,
+    and for graph on a GPU. `log` receives a line before the kernels are compiled.
     """
     wanted = task.recipe.engine
     if wanted == "auto":
@@ -94,7 +98,7 @@ def new_engine(task: Task, observer: Observer | None, log: Log) -> Engine:
 
 
 def new_threads_per_share(task: Task) -> int | None:
-    """Return the threads for one share of a new run; None: all, one share after the other."""
+    """Return the threads per share of a new run; None: all, and one share after the other."""
     if not isinstance(task, ClassificationTask):
         return None
     threads = torch.get_num_threads()
@@ -104,7 +108,7 @@ def new_threads_per_share(task: Task) -> int | None:
 
 
 def lacks_trunk(task: Task) -> bool:
-    """Return whether the kernels compute the norms of a task at most, not the whole trunk."""
+    """Return whether the C++ kernels cannot compute the whole trunk of a task's network."""
     return not isinstance(task, ClassificationTask) or native.lacking(task) is not None
 
 
@@ -125,7 +129,8 @@ def continued_engine(
 ) -> Engine:
     """Return the engine of a run that is resumed; `begun` is the environment it began with.
 
-    Raise ValueError if the run began with the kernels and they are missing on this CPU.
+    It is the run's first engine, but PyTorch if the recipe now says so, or with an observer, or if
+    the run has moved between CPU and GPU. Raise ValueError if its kernels are missing here.
     """
     name: EngineName = begun.get("engine", "torch")
     on_cpu = device.torch_device.type == "cpu"  # the run may have moved to another machine
@@ -139,13 +144,14 @@ def continued_engine(
         return load_engine(name, device, log, begun.get("threads_per_share"))
     except KernelsMissing as missing:
         raise ValueError(
-            f"the run began with engine={name}, which is missing here: {missing}; the command that "
-            "began it continues with PyTorch if you add --set engine=torch"
+            f"the run began with engine={name}, which is missing here: {missing}; to continue with "
+            "PyTorch, not bit-exact from here on, repeat the command that began the run and add "
+            "--set engine=torch"
         ) from None
 
 
 def missing_part(name: EngineName, task: Task, observer: Observer | None) -> str | None:
-    """Return the part of a run that an engine other than PyTorch lacks, or None."""
+    """Return the part of a run that engine `name`, not PyTorch, does not support, or None."""
     if observer is not None:
         return "observers"
     if not isinstance(task, ClassificationTask):
@@ -156,7 +162,7 @@ def missing_part(name: EngineName, task: Task, observer: Observer | None) -> str
 
 
 def unsupported(name: EngineName, part: str) -> str:
-    """Return the reason for PyTorch if the engine `name` lacks a part of the run."""
+    """Return the reason for choosing PyTorch if the engine `name` does not support a part."""
     return f"the engine {name} does not support {part}"
 
 
@@ -173,10 +179,10 @@ def load_engine(name: EngineName, device: Device, log: Log, per_share: int | Non
 
 
 def kernels_for(device: Device, log: Log) -> Kernels:
-    """Load the kernels for the device's precision.
+    """Load the C++ kernels for the device's precision.
 
-    Raise KernelsMissing, in all processes, if they are missing in one: some may be on a machine
-    without a compiler.
+    Raise KernelsMissing in all processes if the kernels are missing in any: some processes may run
+    on a machine without a compiler.
     """
     kernels, missing = None, ""
     try:
@@ -196,7 +202,7 @@ def side_by_side_update_of(
     log: Log,
     prepare: Prepare | None = None,
 ) -> Update:
-    """Return PyTorch's update with this many threads per share."""
+    """Return PyTorch's update with `threads` threads per share."""
     assert isinstance(task, ClassificationTask)
     return side_by_side.update_of(task, threads, observer, prepare)
 
@@ -209,7 +215,7 @@ def native_update_of(
     log: Log,
     prepare: Prepare | None = None,
 ) -> Update:
-    """Return the update of the C++ kernels: for the whole trunk, or else for its norms alone."""
+    """Return the update of the C++ kernels, for the whole trunk if they can, or else its norms."""
     assert observer is None
     assert isinstance(task, ClassificationTask)
     if native.lacking(task):
@@ -224,7 +230,10 @@ def native_update_of(
 def gpu_update_of(
     task: Task, observer: Observer | None, log: Log, prepare: Prepare | None = None
 ) -> Update:
-    """Return the update of the Triton kernels; it is PyTorch's if `prepare` replaces the task's."""
+    """Return the update of the Triton kernels.
+
+    If `prepare` replaces the task's, it is PyTorch's eager one: the kernels take images by index.
+    """
     assert observer is None
     assert isinstance(task, ClassificationTask)
     return eager_update_of(task, prepare) if prepare else gpu.gpu_update(task, log)

@@ -1,7 +1,7 @@
 """Train a network whose batch norms, additions and ReLUs are computed by the C++ kernels.
 
-Its convolutions are PyTorch's. This serves the networks that the kernels do not compute as a whole:
-those of ImageNet, and of the user's own images.
+Its convolutions are PyTorch's. So the engine `native` trains nets whose whole trunk its kernels
+cannot compute: above all the ImageNet nets, also on the user's own images.
 """
 
 import copy
@@ -22,7 +22,7 @@ from reslab.training.loop import Prepare, Update
 
 
 def lacking(task: ClassificationTask) -> str | None:
-    """Return the part of a task that the operation lacks, or None if it serves the task."""
+    """Return the part of a task that the kernels' batch norms do not support, or None."""
     recipe, net = task.recipe, task.net
     if task.device.torch_device.type != "cpu":
         return "GPUs"
@@ -53,9 +53,9 @@ def fused_update(
 
 
 def with_fused_norms(net: Net, kernels: Kernels) -> Net:
-    """Return a version of a network for training, with the network's own layers.
+    """Return a version of a network for training that shares its layers.
 
-    Its weights and statistics are those of `net`, but not their names: save `net` instead.
+    Weights and statistics are those of `net`, but under other names, so save `net`, not this.
     """
     containers = (ResNet, Block, nn.Sequential, Projection)
     layers = [layer for layer in net.modules() if not isinstance(layer, containers)]
@@ -131,4 +131,4 @@ class FusedBlock(nn.Module):
             return self.last(y)
         if isinstance(self.last, FusedLayer) and self.last.relu:
             return self.last(y, self.shortcut(x))
-        return self.relu(self.last(y) + self.shortcut(x))  # something random is between
+        return self.relu(self.last(y) + self.shortcut(x))  # a random layer comes between

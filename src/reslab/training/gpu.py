@@ -1,4 +1,4 @@
-"""Train a 6n+2 net with the Triton kernels, replayed from a CUDA graph."""
+"""Train a 6n+2 net with the Triton kernels, replayed from a CUDA graph: the engine `graph`."""
 
 from hashlib import sha256
 from importlib import metadata
@@ -13,12 +13,12 @@ from reslab.kernels.build import KernelsMissing
 from reslab.models.batchnorm import NormStatistics, norms_of
 from reslab.models.resnet import ResNet
 from reslab.runtime.events import Log
-from reslab.training import graph
+from reslab.training import replay
 from reslab.training.classification import ClassificationTask
-from reslab.training.graph import CudaGraphs, DeviceSGD, Recorder, Replayed
 from reslab.training.loop import LOSS, Step, Update, at_rate
 from reslab.training.native import lacking_for, trunk_layers
 from reslab.training.optimizer import AuthorsSGD
+from reslab.training.replay import CudaGraphs, DeviceSGD, Recorder, Replayed
 
 PREPARED_AT_ONCE = 4096  # images
 MOST_PIXELS = 2**30  # of all preprocessed images, which are kept in memory: 8 GiB
@@ -26,8 +26,8 @@ SOURCE = Path(kernels.__file__).parent / "gpu"
 
 
 def lacking(task: ClassificationTask) -> str | None:
-    """Return the part of a task that the Triton kernels lack, or None if they can train it."""
-    if part := graph.lacking(task):
+    """Return the part of a task that the Triton kernels do not support, or None."""
+    if part := replay.lacking(task):
         return part
     if task.device.precision != "bf16":
         return f"precision={task.device.precision}"
@@ -36,7 +36,7 @@ def lacking(task: ClassificationTask) -> str | None:
     if task.recipe.batch_norm != "train":
         return "frozen batch norm"
     if task.class_weights is not None:
-        return "weights of classes"
+        return "balance=loss"
     assert isinstance(task.loader, InMemoryLoader)
     height, width = task.loader.images.shape[-2:]
     if height != width:
@@ -44,12 +44,12 @@ def lacking(task: ClassificationTask) -> str | None:
     if task.count * height * width > MOST_PIXELS:
         return f"more than {MOST_PIXELS // (height * width):,} images of this size"
     if task.net.config.shortcut in ("B", "C"):
-        return "projections"
+        return "projection shortcuts"
     return lacking_for(task.net.config)
 
 
 def label() -> str:
-    """Return what decides the bits of the kernels: their source, and the compiler's version.
+    """Return Triton's version and a digest of the kernels' source, which decide their bits.
 
     Raise KernelsMissing if Triton is not installed.
     """
@@ -91,7 +91,7 @@ def gpu_step(task: ClassificationTask, sgd: DeviceSGD) -> Step:
     assert momentum is not None
 
     def table() -> Tensor:
-        """Return the statistics, loss and error of each share, and update the averages."""
+        """Return one row per share, as `Update` says, and update the moving averages."""
         facts = torch.stack([passes.losses, 100 * passes.errors]).view(2, shares, share).mean(2).T
         rows = torch.cat([passes.unbiased_statistics(), facts.double()], 1)
         averages = statistics.row()

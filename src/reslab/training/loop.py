@@ -27,8 +27,8 @@ Prepare = Callable[[Any], Sequence[Any]]
 # all shares. The number is the update's, counted from 1 as in the log.
 Observer = Callable[[int, nn.Module], None]
 # Run forward and backward of this process's shares, given the number of shares of all processes.
-# Yield each share's row of the table, in order, once `.grad` has its gradients. At the end, the
-# moving averages and their counts are those after the last share, without averaging.
+# Yield each share's row of the table, in order, once its gradients are added to `.grad`. At the
+# end, the batch norms have counted these passes; their running statistics are replaced afterwards.
 Passes = Callable[[Sequence[Any], int], Iterable[Tensor]]
 LOSS, ERROR = -2, -1  # columns of the table, after the statistics
 
@@ -39,7 +39,7 @@ class UpdateResult:
 
     iteration: int  # updates made so far, including this one
     learning_rate: float
-    means: Tensor  # mean loss; error in percent, over the augmented mini-batch, [2]
+    means: Tensor  # of the augmented mini-batch: loss, and error in percent, [2]
     warmed_up: bool  # whether the warm-up ended with this update
 
     @property

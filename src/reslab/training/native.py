@@ -1,4 +1,4 @@
-"""Train a 6n+2 net with the C++ kernels: which nets they support, and the update."""
+"""Train a 6n+2 net whose whole trunk the C++ kernels compute, for the engine `native`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ from reslab.training.optimizer import AuthorsSGD, Stepper
 
 
 def lacking(task: ClassificationTask) -> str | None:
-    """Return the part of a task that the kernels lack, or None if they can train it."""
+    """Return the part of a task that the trunk in C++ does not support, or None."""
     recipe, net, loader = task.recipe, task.net, task.loader
     if task.device.torch_device.type != "cpu":
         return "GPUs"
@@ -44,7 +44,7 @@ def lacking(task: ClassificationTask) -> str | None:
     if recipe.recompute != "none":
         return "recompute=blocks"
     if isinstance(loader, EncodedLoader):
-        return "images of more than one size"
+        return "images that are decoded during training"
     height, width = loader.images.shape[-2:]
     if height != width or height < SMALLEST_SIDE or height % SIDE_STEP:
         return f"images of {height} x {width} pixels"
@@ -52,9 +52,9 @@ def lacking(task: ClassificationTask) -> str | None:
 
 
 def lacking_for(config: ResNetConfig) -> str | None:
-    """Return the part of a network that the kernels lack, or None if they lack none."""
+    """Return the part of a network that the trunks in C++ and in Triton lack, or None."""
     if config.stem != "cifar" or config.block != "basic" or config.widths != WIDTHS:
-        return "nets other than those of Sec. 4.2"
+        return "nets other than the CIFAR nets of Sec. 4.2"
     if any(type(norm) is not BatchNorm for norm in config.norms):
         return "norms other than batch norm"
     if config.dropout or config.stochastic_depth:
@@ -103,7 +103,7 @@ class NativeNet:
     def __call__(self, images: Tensor, momentum: float) -> Tensor:
         """Return the scores, and move the running statistics by `momentum`; see `Trunk.features`.
 
-        The forward passes are not counted.
+        The batch norms do not count these forward passes.
         """
         features = self.trunk.features(images, momentum, self.norms[0].eps)
         # a matrix product would add in an order that depends on the number of threads
@@ -150,9 +150,9 @@ class NativeSGD:
 def native_update(
     task: ClassificationTask, native: NativeNet, kernels: Kernels, prepare: Prepare | None = None
 ) -> Update:
-    """Return the eager update with the kernels in place of network, augmentation and optimizer.
+    """Return the update in which the kernels compute the trunk, the augmentation and SGD's step.
 
-    `prepare` may replace the task's.
+    Where they cannot, PyTorch does the last two. `prepare` may replace the task's.
     """
     optimizer = task.optimizer
     stepper: Stepper = optimizer
@@ -170,7 +170,7 @@ def native_step(
     optimizer: Stepper,
     processes: Processes,
 ) -> Step:
-    """Return an `eager_step` that spares the modules: to look them up takes a tenth of the time.
+    """Return a step like `eager_step` that avoids module look-ups, a tenth of the time.
 
     `loss_of` returns the mean loss of a share's scores, and the error in percent.
     """
@@ -206,7 +206,10 @@ def native_step(
 def with_cropper(
     loader: InMemoryLoader | EncodedLoader, kernels: Kernels
 ) -> InMemoryLoader | EncodedLoader:
-    """Return a loader that crops with the kernels, if it only subtracts and divides before."""
+    """Return a loader that crops with the kernels, or the same one if they cannot.
+
+    The kernels know preprocessing that subtracts and divides, of images in memory.
+    """
     if isinstance(loader, EncodedLoader) or not isinstance(loader.prepare, Preprocessing):
         return loader
     preprocessing, size = loader.prepare, loader.images.shape[1:]
@@ -217,5 +220,5 @@ def with_cropper(
 
 
 def native_net(net: ResNet, kernels: Kernels, side: int, batch: int) -> NativeNet:
-    """Prepare to compute at most `batch` images of `side` pixels at a time."""
+    """Build the net, for at most `batch` images of `side` x `side` pixels at a time."""
     return NativeNet(net, Trunk(kernels, trunk_layers(net), side, batch), norms_of(net))

@@ -4,7 +4,8 @@ The layers of a small network are too short to divide one of them among threads:
 wait for the slowest after every layer. Here a thread computes whole shares, with a copy of the
 network that shares its weights but has gradients and batch-norm statistics of its own.
 A share is the part of a mini-batch for one virtual GPU. Gradients are added in the order of the
-shares, so the bits depend on the threads of a share, but not on how many shares run at a time.
+shares, so the bits depend on the number of threads per share, but not on how many shares run at a
+time.
 """
 
 import copy
@@ -43,11 +44,11 @@ Fuse = Callable[[nn.Module], nn.Module]
 
 
 def threads_per_share(task: ClassificationTask, threads: int) -> int:
-    """Return how many of a process's `threads` work on one share, by a rule.
+    """Return how many of a process's `threads` train one share, by a rule, not by measurement.
 
-    With fewer than all of them, shares are trained side by side, as many as divide both the shares
-    and the threads evenly, if their activations fit into a fixed amount of memory. Otherwise, they
-    are trained one after the other: on a GPU, and if the network is the user's own.
+    As many shares are trained side by side as divide both the shares and the threads evenly and
+    keep at most MOST_VALUES activations; they divide the threads equally. On a GPU, or if the
+    network is the user's own, all threads train one share after the other.
     """
     on_cpu = task.device.torch_device.type == "cpu"
     if not on_cpu or task.recipe.deviations.net is not None or not isinstance(task.net, ResNet):
@@ -136,7 +137,7 @@ def update_of(
         task.device.processes,
         observing(task, observer),
     )
-    # after work of several threads, torch's threads wait for more by spinning, on the shares' cores
+    # one thread here: after parallel work, torch's idle threads spin, on cores the shares need
     return with_threads(1, at_rate(step, task.optimizer.set_rate))
 
 
@@ -148,7 +149,7 @@ def passes_by(
     free: SimpleQueue[Copy] = SimpleQueue()
     for each in copies:
         free.put(each)
-    torch.get_num_threads()  # fixes the main thread's setting before the others set theirs
+    torch.get_num_threads()  # settles the main thread's number before the others set theirs
     pool = ThreadPoolExecutor(len(copies), "reslab-shares", set_up_thread, (threads,))
 
     def train(share: Any, count: int) -> tuple[list[Tensor | None], Tensor]:
@@ -190,7 +191,7 @@ def add_to(weights: Sequence[nn.Parameter], gradients: Sequence[Tensor | None]) 
             sums.append(weight.grad)
             added.append(gradient)
     if added:
-        torch._foreach_add_(sums, added)  # one call: the threads that train wait for Python
+        torch._foreach_add_(sums, added)  # one call, since Python holds up the threads that train
 
 
 def with_threads(threads: int, update: Update) -> Update:

@@ -1,8 +1,11 @@
 """Replay the update of a classifier from a CUDA graph.
 
+The engine `torch` replays the eager update of CIFAR nets on a GPU; the engine `graph` (gpu.py)
+replays its own kernels with the same classes.
+
 A small network keeps a GPU idle most of the time: an iteration of ResNet-20 launches 875 kernels,
-one after the other, from Python. A CUDA graph launches them all at once. It replays the kernels of
-the eager update in the same order on the same numbers, so a run has the same bits with either.
+one after the other, from Python. A CUDA graph launches them all at once. With the kernels of the
+eager update, in the same order on the same numbers, a run has the bits of an eager one.
 """
 
 from collections.abc import Callable
@@ -43,7 +46,7 @@ class Recorder(Protocol):
 
 
 def update_of(task: Task, observer: Observer | None, log: Log) -> Update:
-    """Return the fastest update for a task; all of them compute the same bits.
+    """Return PyTorch's update for a task, replayed if possible, else eager; the bits are the same.
 
     An observer looks at gradients in Python, so its run is eager. `log` receives a note if the GPU
     refuses the capture.
@@ -64,7 +67,7 @@ def lacking(task: ClassificationTask) -> str | None:
     if task.device.processes.count > 1:
         return "several processes"
     if not isinstance(task.loader, InMemoryLoader):
-        return "images of more than one size"
+        return "images that are decoded during training"
     if task.recipe.deviations.parts or not isinstance(task.optimizer, AuthorsSGD):
         return "parts of your own"
     if task.recipe.recompute != "none":

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from reslab.runtime.files import sha256_of
 from reslab.training.classification import ClassificationTask
-from reslab.training.graph import EAGER_UPDATES, captured_update, lacking, update_of
 from reslab.training.loop import Update, eager_update_of
+from reslab.training.replay import EAGER_UPDATES, captured_update, lacking, update_of
 
 RATES = [0.05] * 6 + [0.005] * 3 + [0.0005] * 3  # the velocities are rescaled twice
 
@@ -99,7 +99,7 @@ def test_an_observed_run_is_eager(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would be called once, at the capture, and never again."""
     seen: list[int] = []
     learner = task()
-    monkeypatch.setattr("reslab.training.graph.lacking", lambda task: None)
+    monkeypatch.setattr("reslab.training.replay.lacking", lambda task: None)
     update = update_of(learner, lambda iteration, net: seen.append(iteration), print)
     for k in range(3):
         update(learner.draws(k), 0.05)
