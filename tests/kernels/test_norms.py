@@ -134,7 +134,7 @@ def test_channels_first_gradients_are_understood(kernels: Kernels) -> None:
 
 
 def test_statistics_that_are_not_tracked_stay(kernels: Kernels) -> None:
-    """So it is when activations are computed again in the backward pass."""
+    """Activations that are computed again in the backward pass are not tracked."""
     some = case(SHAPES[0], dtype=kernels.dtype)
     expected = case(SHAPES[0], dtype=kernels.dtype).ours(kernels)
     some.norm.track_running_stats = False

@@ -49,7 +49,7 @@ print(outside, inside, pages_fetched())
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_freed_memory_is_kept_until_the_end() -> None:
-    """In a process of its own, whose heap is small."""
+    """Count page faults in a new process, whose heap is small."""
     printed = subprocess.run([sys.executable, "-c", PAGES], capture_output=True, check=True).stdout
     before, inside, afterwards = map(int, printed.split())
     assert before > 20  # pages of 4 KiB, or fewer and larger ones

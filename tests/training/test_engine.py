@@ -150,7 +150,7 @@ def test_without_a_compiler_a_new_run_uses_pytorch(
 
 
 def test_pytorch_and_the_kernels_round_differently(tmp_path: Path) -> None:
-    """Otherwise, no test would notice a run that continues with another engine."""
+    """If they did not, no test would notice a run that continues with another engine."""
     bits = {
         trained(tmp_path / engine, f"engine={engine}")[0]["state_sha256"]
         for engine in ("torch", "native")
@@ -187,7 +187,7 @@ def test_a_part_that_the_kernels_lack_is_named(changes: list[str], part: str) ->
     ["model.zeros=both", "recompute=blocks", "model.widths=[16,32,48]", "model.dropout=0.1"],
 )
 def test_other_networks_get_the_norms_of_the_kernels(tmp_path: Path, change: str) -> None:
-    """They learn as with PyTorch, and a run that was stopped gets the same bits."""
+    """Such networks learn as with PyTorch, and a run that was stopped gets the same bits."""
     tables = []
     for engine in ("native", "torch"):
         learner = task(*NATIVE, change, f"engine={engine}")
@@ -312,7 +312,7 @@ def test_a_run_that_moves_to_another_device_continues_with_pytorch() -> None:
 def test_a_run_begun_by_pytorch_continues_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recorded: bool
 ) -> None:
-    """Even with auto, where a compiler appears; without the entry, it was PyTorch."""
+    """It does even with auto and a compiler; a run without the entry began with PyTorch."""
     run, auto = tmp_path / "run", "engine=auto"
     with monkeypatch.context() as without:
         without.setenv("CXX", str(tmp_path / "missing"))

@@ -32,7 +32,7 @@ def apart(one: ClassificationTask, other: ClassificationTask) -> float:
 
 
 def test_updates_are_the_eager_ones_but_for_rounding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also those that are replayed, with a learning rate that changes."""
+    """Replayed updates are too, with a learning rate that changes."""
     monkeypatch.setattr("reslab.training.replay.EAGER_UPDATES", 1)
     eager, other, recorder = task(*WIDE), task(*WIDE), Repeat()
     updates = eager_update_of(eager), gpu.gpu_update(other, print, recorder)

@@ -100,7 +100,7 @@ def test_also_in_bf16() -> None:
 
 
 def test_a_share_may_have_several_threads() -> None:
-    """Bits depend on their number alone."""
+    """The bits depend on the threads per share alone."""
     few = ["model.blocks=[1]", "model.widths=[8]", "virtual_gpus=2"]
     _, bits = one_after_another(*few, threads=2)
     assert side_by_side(*few, threads=4, each=2)[1] == bits
@@ -265,7 +265,7 @@ def environment(out: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was not stopped."""
+    """Return the folder of a run that was not stopped."""
     out = tmp_path_factory.mktemp("whole") / "run"
     with thread_limit(2):
         run(out)
@@ -285,7 +285,7 @@ def test_the_threads_of_a_share_are_recorded(whole: Path) -> None:
 def test_a_stopped_run_goes_on_to_the_same_bits(
     whole: Path, tmp_path: Path, two_threads: None
 ) -> None:
-    """Also where the rule has changed since, and the number of threads is another."""
+    """It does so even if the rule and the number of threads have changed since."""
     with pytest.raises(Interrupted):
         run(tmp_path / "run", after(2))
     torch.set_num_threads(1)
@@ -300,7 +300,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
 def test_a_run_begun_one_share_after_the_other_goes_on_so(
     whole: Path, tmp_path: Path, two_threads: None
 ) -> None:
-    """As all runs of earlier editions were: their environment has no entry for it."""
+    """Runs of earlier editions did so: their environment has no entry for it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RULE, lambda task, threads: threads)
         earlier, _ = run(tmp_path / "earlier")
@@ -330,7 +330,7 @@ def test_a_damaged_entry_is_refused(tmp_path: Path, two_threads: None) -> None:
 
 
 def test_processes_with_shares_side_by_side_have_the_bits_of_one(tmp_path: Path) -> None:
-    """Two processes with two threads each, four shares at a time; and one with one thread."""
+    """Compare two processes of two threads, four shares at a time, with one of one thread."""
     with thread_limit(1):
         train(SHORT, tmp_path / "one")
     sets = [word for change in CHANGES for word in ("--set", change)]

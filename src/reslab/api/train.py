@@ -51,7 +51,8 @@ def train(
 
     `recipe` is a recipe or its name; `data` is the folder, table of labels or URL of its data set,
     if the recipe needs one; `weights` is the model file or run folder to start from. The result is
-    a function of recipe, seed, device and number of threads, to the last bit, interrupted or not.
+    a function of recipe, seed, device, engine and number of threads, to the last bit, interrupted
+    or not.
     If the run in `out` is finished, its result is returned.
 
     A classifier can have parts of your own: `net`, a module from preprocessed images [B, 3, H, W]
@@ -60,7 +61,7 @@ def train(
     sets. The recipe in `out` records them as deviations. To resume, give the same parts again.
 
     `observer(iteration, net)` is called between backward and step of every update, when `.grad`
-    holds the gradients; it must not change anything.
+    holds the gradients; it must not change anything. Its run uses the engine `torch`.
 
     `on_event="print"` shows progress: as a bar on a terminal and in a notebook, as lines on
     standard error anywhere else. None silences it; a function is called with every `Event`.

@@ -123,8 +123,8 @@ class Trunk:
 class TrunkFunction(torch.autograd.Function):
     """The passes through a `Trunk`.
 
-    The backward pass itself adds to the `grad` of the weights: through autograd, this would take
-    as long as a twentieth of the pass. One of the weights is an argument, so that autograd calls
+    The backward pass itself adds to the `grad` of the weights: through autograd, this would take a
+    twentieth of the pass's time. One of the weights is an argument, so that autograd calls
     the backward pass.
     """
 

@@ -74,7 +74,7 @@ class ClassificationTask:
 
     @cached_property
     def random_layers(self) -> list[RandomLayer]:
-        """The network's random layers: to look for them takes as long as a batch of images."""
+        """The network's random layers, kept: finding them takes as long as a mini-batch."""
         return random_layers(self.net)
 
     def draws(self, iteration: int) -> Draws:

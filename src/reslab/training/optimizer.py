@@ -142,7 +142,9 @@ class AuthorsSGD:
     def restore(self, state: OptimizerState) -> None:
         for name, weight in self.net.named_parameters():
             if weight not in self.velocities:
-                self.velocities[weight] = torch.zeros_like(weight)  # as above
+                self.velocities[weight] = torch.zeros_like(
+                    weight
+                )  # in its format, as in `step_group`
             self.velocities[weight].copy_(state.tensors[MOMENTUM + name])
         self.rate = state.learning_rate
 

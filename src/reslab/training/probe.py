@@ -99,7 +99,8 @@ def probe(
     """Train for some seconds, at most `iterations`, and measure speed and memory.
 
     Every part is measured at least once, however long it takes; `log` receives a line for each.
-    The network is of no use afterwards.
+    On a GPU, the updates are eager, so the estimate is too long for runs that are replayed from a
+    CUDA graph. The network is of no use afterwards.
     """
     task = run.task
     size = task.recipe.batch_size

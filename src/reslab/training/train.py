@@ -229,7 +229,7 @@ def train_in_folder(
             return result
         if differences:
             reported = "; ".join(differences)
-            on_event(note(f"not bit-exact from here on, machine or engine differ: {reported}"))
+            on_event(note(f"not bit-exact from here on, the machine or engine differs: {reported}"))
         if task is None:
             task = begin(job, folder)
             ending.callback(task.close)
