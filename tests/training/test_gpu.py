@@ -1,6 +1,7 @@
 """Updates by the Triton kernels, interpreted on the CPU, against the eager ones."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -62,7 +63,9 @@ def test_what_the_kernels_lack(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lacking() == "more than 1,000 images of this size"
 
 
-def test_the_label_names_the_compiler_and_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_label_names_the_compiler_and_the_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from importlib import metadata
 
     version, digest = gpu.label().split(", ")
@@ -70,6 +73,13 @@ def test_the_label_names_the_compiler_and_the_source(monkeypatch: pytest.MonkeyP
     assert len(digest) == 16
     monkeypatch.setattr(gpu, "SOURCE", gpu.SOURCE.parent)
     assert gpu.label() != f"{version}, {digest}"
+
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(KernelsMissing, match="Triton needs a C compiler, gcc or clang"):
+        gpu.label()
+    monkeypatch.setenv("CC", "cc")
+    assert gpu.label()
 
     def missing(name: str) -> str:
         raise metadata.PackageNotFoundError(name)

@@ -13,7 +13,7 @@ from reslab.recipes import recipe
 from reslab.runtime.device import Device
 from reslab.training.engine import Engine
 from reslab.training.optimizer import AuthorsSGD, build_sgd
-from reslab.training.probe import ProbeTarget, measure_updates, probe, rate
+from reslab.training.probe import REPLAYED, ProbeTarget, measure_updates, probe, rate
 from reslab.training.recipe import Recipe
 from reslab.training.task import Task
 
@@ -158,3 +158,24 @@ def test_a_slow_network_is_not_measured_a_second_time() -> None:
     assert (measured.together, measured.network) == pytest.approx((128 / 44, 128 / 40))
     assert measured.evaluating == pytest.approx(8 / 5)
     assert clock.now == 24 + 5
+
+
+def test_an_update_that_makes_its_own_mini_batches_is_timed_after_its_compilation() -> None:
+    clock, calls = Clock(), 0
+
+    def update(draws: int, rate: float) -> Tensor:
+        nonlocal calls
+        calls += 1
+        clock.now += 100 if calls == 1 else 10 if calls <= REPLAYED else 0.5
+        return torch.zeros(1, 2)
+
+    def update_of(*arguments: Any) -> Any:
+        assert arguments[-1] is None  # nothing is prepared in its place
+        return update
+
+    engine = Engine("graph", update_of, prepares=True)
+    task = cast(Task, Slow(clock, 0.0))
+    pace = measure_updates(task, engine, lambda draws: [], 5, SECONDS, clock)
+    assert pace.whole
+    assert pace.seconds == pytest.approx(0.5)
+    assert calls == REPLAYED + 3 + 5  # a warm-up, then at most as many as were wanted

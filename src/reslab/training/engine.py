@@ -51,6 +51,7 @@ class Engine:
     details: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""  # why it is PyTorch, if the recipe asks for another engine
     threads_per_share: int | None = None  # None: all threads, one share after the other
+    prepares: bool = False  # whether the update makes its mini-batches itself, in its fastest form
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -172,7 +173,7 @@ def load_engine(name: EngineName, device: Device, log: Log, per_share: int | Non
     `per_share` is the number of threads per share; None: all of them.
     """
     if name == "graph":
-        return Engine(name, gpu_update_of, {"kernels": gpu.label()})
+        return Engine(name, gpu_update_of, {"kernels": gpu.label()}, prepares=True)
     kernels = kernels_for(device, log)
     update = partial(native_update_of, kernels, per_share)
     return Engine(name, update, {"kernels": kernels.label}, threads_per_share=per_share)

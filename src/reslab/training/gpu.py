@@ -1,5 +1,7 @@
 """Train a 6n+2 net with the Triton kernels, replayed from a CUDA graph: the engine `graph`."""
 
+import os
+import shutil
 from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +23,7 @@ from reslab.training.optimizer import AuthorsSGD
 from reslab.training.replay import CudaGraphs, DeviceSGD, Recorder, Replayed
 
 PREPARED_AT_ONCE = 4096  # images
+C_COMPILERS = ("gcc", "clang")  # where Triton looks for one, if CC is not set
 MOST_PIXELS = 2**30  # of all preprocessed images, which are kept in memory: 8 GiB
 SOURCE = Path(kernels.__file__).parent / "gpu"
 
@@ -51,12 +54,14 @@ def lacking(task: ClassificationTask) -> str | None:
 def label() -> str:
     """Return Triton's version and a digest of the kernels' source, which decide their bits.
 
-    Raise KernelsMissing if Triton is not installed.
+    Raise KernelsMissing if Triton is not installed, or lacks the C compiler that it starts with.
     """
     try:
         version = metadata.version("triton")
     except metadata.PackageNotFoundError:
         raise KernelsMissing("Triton is not installed") from None
+    if not os.environ.get("CC") and not any(map(shutil.which, C_COMPILERS)):
+        raise KernelsMissing(f"Triton needs a C compiler, {' or '.join(C_COMPILERS)}")
     source = b"".join(path.read_bytes() for path in sorted(SOURCE.glob("*.py")))
     return f"triton {version}, {sha256(source).hexdigest()[:16]}"
 

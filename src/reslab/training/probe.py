@@ -15,10 +15,12 @@ from reslab.runtime.events import Log
 from reslab.training.engine import Engine, new_engine, update_of
 from reslab.training.loop import Prepare, training_steps
 from reslab.training.recipe import Recipe
+from reslab.training.replay import EAGER_UPDATES
 from reslab.training.schedule import Schedule
 from reslab.training.task import Task
 from reslab.training.train import Job, begin_classification
 
+REPLAYED = EAGER_UPDATES + 1  # updates after which a captured one is replayed
 WARM_UP = 3  # untimed iterations: memory is allocated, kernels are chosen
 FILES = 200  # most image files read to time the disk
 FEWEST, MOST = 8, 256  # images to time the evaluation
@@ -99,8 +101,8 @@ def probe(
     """Train for some seconds, at most `iterations`, and measure speed and memory.
 
     Every part is measured at least once, however long it takes; `log` receives a line for each.
-    On a GPU, the updates are eager, so the estimate is too long for runs that are replayed from a
-    CUDA graph. The network is of no use afterwards.
+    On a GPU, PyTorch's updates are eager, so the estimate is too long for those that are replayed
+    from a CUDA graph. The network is of no use afterwards.
     """
     task = run.task
     size = task.recipe.batch_size
@@ -116,7 +118,7 @@ def probe(
         )
         log(f"one iteration takes about {trained.seconds:.0f} s: measured on {shares}")
     network = trained.busy
-    if trained.busy < NETWORK / 2:
+    if trained.busy < NETWORK / 2 and not engine.prepares:
         log(f"measuring the network alone, for up to {NETWORK:g} s")
         same = task.prepare(task.draws(0))
         few = max(iterations // 4, 1)
@@ -160,7 +162,8 @@ def measure_updates(
     """Time at most `most` iterations, for about `seconds`, after a warm-up if there is time for it.
 
     If iterations are slow, only the first shares of each are trained, as many as the engine trains
-    at a time, and the time is scaled up.
+    at a time, and the time is scaled up. An engine that prepares its own mini-batches is timed as
+    it trains, after it has compiled its kernels and captured its update.
     """
     waits: list[float] = []
     shares, used = 1, engine.shares_at_a_time
@@ -173,8 +176,12 @@ def measure_updates(
         shares = len(prepared)
         return prepared[:used]
 
-    update = update_of(task, engine, None, lambda text: None, prepare_some)
+    own = None if engine.prepares else prepare_some
+    update = update_of(task, engine, None, lambda text: None, own)
     steps = training_steps(update, task.draws, Schedule(task.recipe), itertools.count())
+    if engine.prepares:
+        for _ in range(REPLAYED):
+            next(steps)
 
     def measure(count: int) -> Pace:
         waits.clear()
