@@ -19,7 +19,7 @@ from reslab.training.loop import eager_update_of
 pytest.importorskip("triton", reason="it is not available for this system")
 
 WIDE = ("model.widths=[16,32,64]", "batch_size=4", "augmentation.pad=2")
-RATES = (0.01, 0.02, 0.02)
+RATES = (0.01, 0.02)
 
 
 def apart(one: ClassificationTask, other: ClassificationTask) -> float:
