@@ -39,7 +39,9 @@ def until_first_iteration(folder: Path) -> None:
     command = [sys.executable, "-m", "reslab", *TRAINING, "--out", str(out)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     assert process.stderr is not None
-    line = process.stderr.readline()
+    notes = "reslab: "  # begins a line such as the choice of an engine
+    lines = iter(process.stderr.readline, "")
+    line = next((line for line in lines if not line.startswith(notes)), "")
     process.kill()
     process.communicate()
     if not line.startswith("iteration 1/"):
