@@ -73,7 +73,7 @@ def data_gradient(
     inner, channel = tl.arange(0, INNER), tl.arange(0, IN)
     own = statistics + share * statistics_row + channel
     mean, inverse = tl.load(own)[None, :], tl.rsqrt(tl.load(own + IN) + EPSILON)[None, :]
-    total, slope = tl.zeros((IN,), tl.float32), tl.zeros((IN,), tl.float32)
+    total, weighted = tl.zeros((IN,), tl.float32), tl.zeros((IN,), tl.float32)
     for block in range(BLOCKS):
         row = (part * BLOCKS + block) * BLOCK + tl.arange(0, BLOCK)
         inside = row < rows
@@ -111,10 +111,10 @@ def data_gradient(
         values = values.to(tl.float32)
         read = tl.load(before + place_of, mask=inside[:, None], other=0.0).to(tl.float32)
         total += tl.sum(values, 0)
-        slope += tl.sum(values * (read - mean) * inverse, 0)
+        weighted += tl.sum(values * (read - mean) * inverse, 0)
     part_at = sums + (share * PARTS + part) * 2 * IN + channel
     tl.store(part_at, total)
-    tl.store(part_at + IN, slope)
+    tl.store(part_at + IN, weighted)
 
 
 @triton.jit

@@ -73,21 +73,21 @@ def norm_relu(
 
 @triton.jit
 def norm_gradient(
-    g, y, sums, parts, gamma, statistics, slopes, statistics_row, dy,
+    g, y, sums, parts, gamma, statistics, gradients, statistics_row, dy,
     ROWS: tl.constexpr, CHANNELS: tl.constexpr, BLOCK: tl.constexpr, MOST: tl.constexpr,
 ):  # fmt: skip
     """Compute dy, the gradient before batch norm, from the gradient g after it.
 
-    `sums` are those of g and of g times the normed y, in parts; `slopes` receives their totals,
+    `sums` are those of g and of g times the normed y, in parts; `gradients` receives their totals,
     which are the gradients of beta and gamma. A share has ROWS pixels.
     """
     share = tl.program_id(1)
     channel = tl.arange(0, CHANNELS)
-    total, slope = merged_sums(sums, share, parts, MOST, CHANNELS)
+    total, weighted = merged_sums(sums, share, parts, MOST, CHANNELS)
     at_channel = share * statistics_row + channel
     if tl.program_id(0) == 0:
-        tl.store(slopes + at_channel, total)
-        tl.store(slopes + at_channel + CHANNELS, slope)
+        tl.store(gradients + at_channel, total)
+        tl.store(gradients + at_channel + CHANNELS, weighted)
     mean = tl.load(statistics + at_channel)
     inverse = tl.rsqrt(tl.load(statistics + at_channel + CHANNELS) + EPSILON)
     factor = tl.load(gamma + channel) * inverse
@@ -97,14 +97,14 @@ def norm_gradient(
     after = tl.load(g + at, mask=inside, other=0.0).to(tl.float32)
     normed = tl.load(y + at, mask=inside, other=0.0).to(tl.float32) - mean[None, :]
     normed = normed * inverse[None, :]
-    before = after - (total / ROWS)[None, :] - normed * (slope / ROWS)[None, :]
+    before = after - (total / ROWS)[None, :] - normed * (weighted / ROWS)[None, :]
     tl.store(dy + at, (before * factor[None, :]).to(dy.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def classify(
     z, y, statistics, statistics_row, weight, bias, labels, indices,
-    g, sums, features, slopes, losses, errors,
+    g, sums, features, score_gradients, losses, errors,
     BATCH: tl.constexpr, IMAGES: tl.constexpr, PIXELS: tl.constexpr,
     CHANNELS: tl.constexpr, CLASSES: tl.constexpr, PADDED_CLASSES: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -139,9 +139,9 @@ def classify(
     finite = (of_label - of_label) == 0.0
     wrong = (tl.sum(ahead.to(tl.int32), 0) > 0) | (finite == 0)
     tl.store(errors + image, wrong.to(tl.float32))
-    slope = (powers / total - (cls == label).to(tl.float32)) / BATCH
-    tl.store(slopes + image * CLASSES + cls, slope, mask=known)
-    back = tl.sum(matrix * slope[:, None], 0) / PIXELS
+    difference = (powers / total - (cls == label).to(tl.float32)) / BATCH
+    tl.store(score_gradients + image * CLASSES + cls, difference, mask=known)
+    back = tl.sum(matrix * difference[:, None], 0) / PIXELS
     values = tl.where((last > 0) & inside, back[None, :], 0.0).to(g.dtype.element_ty)
     tl.store(g + at, values, mask=inside)
     at_statistics = statistics + share * statistics_row + channel

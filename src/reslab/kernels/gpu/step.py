@@ -42,10 +42,10 @@ class Node:
     moments: Tensor  # of y, in parts, [shares, parts, 2, out]
     sums: Tensor  # of g, and of g times the normed y, in parts, [shares, parts, 2, out]
     statistics: Tensor  # mean and variance of y for each share, [shares, 2 out]
-    slopes: Tensor  # the gradients of beta and gamma from each share, [shares, 2 out]
-    slope: Tensor  # their sum, [2 out]
+    share_gradients: Tensor  # the gradients of beta and gamma from each share, [shares, 2 out]
+    norm_gradients: Tensor  # their sum, [2 out]
     weight_parts: Tensor  # the gradient of the weights, in parts, [parts, out, 3, 3, in]
-    weight_slope: Tensor  # their sum, [out, 3, 3, in]
+    weight_gradient: Tensor  # their sum, [out, 3, 3, in]
 
 
 class Branch:
@@ -99,22 +99,22 @@ class GpuStep:
         self.input = images.new_zeros(batch, side, side, IMAGE_CHANNELS)
         self.statistics = weight.new_zeros(shares, 2 * sum(shape.channels for shape in self.shapes))
         self.correction = torch.ones_like(self.statistics[0], dtype=torch.float64)
-        self.slopes = torch.zeros_like(self.statistics)
-        self.slope = torch.zeros_like(self.statistics[0])
+        self.share_gradients = torch.zeros_like(self.statistics)
+        self.norm_gradients = torch.zeros_like(self.statistics[0])
         self.weight_parts: dict[Shape, Tensor] = {}
-        self.weight_slopes: dict[Shape, Tensor] = {}
+        self.weight_gradients: dict[Shape, Tensor] = {}
         for shape in dict.fromkeys(self.shapes):
             count = self.shapes.count(shape)
             parts = shares * weight_split(shape, self.share).parts
             self.weight_parts[shape] = weight.new_zeros(count, parts, *shape.weight)
-            self.weight_slopes[shape] = weight.new_zeros(count, *shape.weight)
+            self.weight_gradients[shape] = weight.new_zeros(count, *shape.weight)
         self.rounded = images.new_zeros(sum(math.prod(shape.weight) for shape in self.shapes))
         self.nodes = self.build(batch)
-        self.stem_slope = weight.new_zeros(self.shapes[0].channels, 3, 3, 3)  # without zeros
+        self.stem_gradient = weight.new_zeros(self.shapes[0].channels, 3, 3, 3)  # without zeros
         self.features = weight.new_zeros(batch, weight.shape[1])
-        self.score_slopes = weight.new_zeros(batch, len(weight))
+        self.score_gradients = weight.new_zeros(batch, len(weight))
         self.losses, self.errors = weight.new_zeros(batch), weight.new_zeros(batch)
-        self.classifier_slopes = torch.zeros_like(weight), torch.zeros_like(bias)
+        self.classifier_gradients = torch.zeros_like(weight), torch.zeros_like(bias)
         self.branch = Branch(images.device)
 
     def build(self, batch: int) -> list[Node]:
@@ -142,10 +142,10 @@ class GpuStep:
                     moments=self.weight.new_zeros(self.shares, parts, 2, out),
                     sums=self.weight.new_zeros(self.shares, sum_parts, 2, out),
                     statistics=self.statistics[:, columns],
-                    slopes=self.slopes[:, columns],
-                    slope=self.slope[columns],
+                    share_gradients=self.share_gradients[:, columns],
+                    norm_gradients=self.norm_gradients[columns],
                     weight_parts=self.weight_parts[shape][index],
-                    weight_slope=self.weight_slopes[shape][index],
+                    weight_gradient=self.weight_gradients[shape][index],
                 )
             )  # fmt: skip
         return nodes
@@ -155,10 +155,13 @@ class GpuStep:
         pairs = []
         for node in self.nodes:
             conv, out = node.layer.conv, node.shape.channels
-            weight = self.stem_slope if node is self.nodes[0] else node.weight_slope
-            pairs += [(conv.weight, weight.permute(0, 3, 1, 2)), (conv.beta, node.slope[:out])]
-            pairs.append((conv.gamma, node.slope[out:]))
-        return [*pairs, *zip((self.weight, self.bias), self.classifier_slopes, strict=True)]
+            weight = self.stem_gradient if node is self.nodes[0] else node.weight_gradient
+            pairs += [
+                (conv.weight, weight.permute(0, 3, 1, 2)),
+                (conv.beta, node.norm_gradients[:out]),
+            ]
+            pairs.append((conv.gamma, node.norm_gradients[out:]))
+        return [*pairs, *zip((self.weight, self.bias), self.classifier_gradients, strict=True)]
 
     def unbiased_statistics(self) -> Tensor:
         """Return mean and unbiased variance of every batch norm, float64 [shares, numbers]."""
@@ -180,14 +183,14 @@ class GpuStep:
     def backward(self) -> None:
         """Compute the gradients; those of the weights in a branch, as no other waits for them."""
         with self.branch:
-            self.classifier_gradient()
+            self.differentiate_classifier()
         for number in reversed(range(len(self.nodes))):
-            self.norm_gradient(number)
+            self.differentiate_norm(number)
             with self.branch:
-                self.weight_gradient(number)
+                self.differentiate_weights(number)
             if number:
-                self.data_gradient(number)
-        torch.sum(self.slopes, 0, out=self.slope)
+                self.differentiate_data(number)
+        torch.sum(self.share_gradients, 0, out=self.norm_gradients)
         self.branch.join()
 
     def round_weights(self) -> None:
@@ -249,13 +252,13 @@ class GpuStep:
             layers.classify, (len(indices),),
             last.z, last.y, last.statistics, self.statistics.stride(0), self.weight, self.bias,
             self.labels, indices,
-            last.g, last.sums, self.features, self.score_slopes, self.losses, self.errors,
+            last.g, last.sums, self.features, self.score_gradients, self.losses, self.errors,
             BATCH=len(indices), IMAGES=self.share, PIXELS=pixels, CHANNELS=last.shape.channels,
             CLASSES=len(self.weight), PADDED_CLASSES=padded(len(self.weight)),
             BLOCK=padded(pixels),
         )  # fmt: skip
 
-    def norm_gradient(self, number: int) -> None:
+    def differentiate_norm(self, number: int) -> None:
         """Compute the gradient of the result of a node's convolution."""
         node, shape = self.nodes[number], self.nodes[number].shape
         rows = self.share * shape.side**2
@@ -263,11 +266,11 @@ class GpuStep:
         launch(
             layers.norm_gradient, (-(-rows // block), self.shares),
             node.g, node.y, node.sums, parts, node.layer.conv.gamma,
-            node.statistics, node.slopes, self.statistics.stride(0), node.dy,
+            node.statistics, node.share_gradients, self.statistics.stride(0), node.dy,
             ROWS=rows, CHANNELS=shape.channels, BLOCK=block, MOST=padded(parts),
         )  # fmt: skip
 
-    def data_gradient(self, number: int) -> None:
+    def differentiate_data(self, number: int) -> None:
         """Compute the gradient after the batch norm of the node before."""
         node, shape, before = self.nodes[number], self.nodes[number].shape, self.nodes[number - 1]
         own, tile = data_split(shape, self.share), DATA_GRADIENT[shape.channels]
@@ -282,7 +285,7 @@ class GpuStep:
             SHORTCUT_CHANNELS=after.shape.channels,
         )  # fmt: skip
 
-    def weight_gradient(self, number: int) -> None:
+    def differentiate_weights(self, number: int) -> None:
         """Compute the gradient of a node's weights, in parts."""
         node, shape = self.nodes[number], self.nodes[number].shape
         own = weight_split(shape, self.share)
@@ -292,11 +295,11 @@ class GpuStep:
             self.source(number), node.dy, node.weight_parts, **self.sizes(shape), **chosen,
         )  # fmt: skip
         if number == self.shapes.index(shape):  # the parts of all nodes of this shape are there
-            torch.sum(self.weight_parts[shape], 1, out=self.weight_slopes[shape])
+            torch.sum(self.weight_parts[shape], 1, out=self.weight_gradients[shape])
         if number == 0:
-            self.stem_slope.copy_(node.weight_slope[..., :3])
+            self.stem_gradient.copy_(node.weight_gradient[..., :3])
 
-    def classifier_gradient(self) -> None:
-        weight, bias = self.classifier_slopes
-        torch.mm(self.score_slopes.T, self.features, out=weight)
-        torch.sum(self.score_slopes, 0, out=bias)
+    def differentiate_classifier(self) -> None:
+        weight, bias = self.classifier_gradients
+        torch.mm(self.score_gradients.T, self.features, out=weight)
+        torch.sum(self.score_gradients, 0, out=bias)
