@@ -43,7 +43,7 @@ test: .venv/installed-dev
 test-slow: lint
 	$(BIN)/pytest -m slow
 
-# seven minutes, at most twelve; `.venv/bin/pip install onnx onnxruntime openvino` adds these peers
+# at most twelve minutes; `.venv/bin/pip install onnx onnxruntime openvino` adds these peers
 bench: .venv/installed
 	$(BIN)/python benchmarks/bench.py
 

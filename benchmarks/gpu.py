@@ -40,7 +40,7 @@ RECIPES = {f"cifar10-resnet{depth}": 3600 for depth in DEPTHS}
 STEPS = CHECKS | SPEEDS | RECIPES  # step -> seconds after which it is stopped
 START = 90  # seconds in which the worker must begin its first step
 LEAST = 20  # seconds: no step begins with less
-REHEARSAL = 20  # factor of these times in a rehearsal, whose machine may be slow and busy
+SLOWER = 20  # factor of these times in a rehearsal, whose machine may be slow and busy
 
 Record = dict[str, Any]
 
@@ -180,7 +180,7 @@ def main() -> int:
     arguments += ["--rehearse"] if options.rehearse else []
     steps = STEPS if options.data or options.rehearse else CHECKS | SPEEDS
     todo = options.only or [step for step in steps if not results.is_done(step)]
-    slower = REHEARSAL if options.rehearse else 1
+    slower = SLOWER if options.rehearse else 1
     # so that the worker, in a process group of its own, does not outlive this process
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     carry_out(todo, Worker(arguments, out / "worker.log", end, slower), results)

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from reslab.studies.paper import table_6
+
 Record = Mapping[str, Any]
-PAPER = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.43}  # Table 6: test error, percent
 SPEED = (
     "network", "engine", "images/s", "ms an iteration", "peak memory, MiB", "beside it",
     "its images/s", "ratio (range, rounds)", "its peak, MiB",
@@ -71,13 +72,13 @@ def speed_cells(record: Record) -> list[str]:
 
 
 def run_cells(record: Record) -> list[str]:
-    error, paper = record["test_error"], PAPER.get(record["depth"])
+    error = record["test_error"]
     return [
         record["what"],
         record["engine"],
         f"{record['iterations']:,} of {record['of']:,}",
         "" if error is None else f"{error:.2f}",
-        "" if paper is None else f"{paper:.2f}",
+        table_6(record["depth"]),
         number(record["seconds"]),
         number(record["wall"]),
         "" if record["milliseconds"] is None else f"{record['milliseconds']:.2f}",

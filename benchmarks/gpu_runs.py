@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from gpu_setting import CPU, Notes, Setting, cifar_recipe, engines, pattern_sets
+from gpu_setting import CPU, Notes, Setting, available_engines, cifar_recipe, pattern_sets
 from reslab.data.datasets import ImagesInMemory, MemorySplits
 from reslab.evaluation.report import Report, build_report, score_set
 from reslab.evaluation.scoring import Scores
@@ -85,7 +85,7 @@ def logging(notes: Notes) -> Callback:
 def runs(setting: Setting, notes: Notes) -> None:
     """Repeat, stop and crash a run, and train it with another seed, by each engine."""
     sets, length = pattern_sets(setting.sizes), setting.sizes.iterations
-    for engine in engines(setting):
+    for engine in available_engines(setting):
         part = partial(run, short_recipe(setting, engine), sets=sets, on_event=logging(notes))
         where = setting.out / "short" / engine
         shutil.rmtree(where, ignore_errors=True)  # of an earlier call
@@ -158,7 +158,7 @@ def table_6(depth: int) -> Callable[[Setting, Notes], None]:
     """
 
     def work(setting: Setting, notes: Notes) -> None:
-        engine = engines(setting)[-1]
+        engine = available_engines(setting)[-1]
         run_recipe = cifar_recipe(depth, engine, *setting.sizes.recipe)
         out = setting.out / RUNS / f"{run_recipe.name}-seed1"
         facts: dict[str, Any] = {"what": run_recipe.name, "depth": depth, "engine": engine}

@@ -140,7 +140,7 @@ def trainer(
     return Trainer(task, update_of(task, chosen, None, said.append), said)
 
 
-def engines(setting: Setting) -> list[str]:
+def available_engines(setting: Setting) -> list[str]:
     """Return the engines that can train CIFAR-10's nets in bf16 here."""
     return [name for name in ENGINES if isinstance(trainer(setting, 20, name), Trainer)]
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gpu_setting import Notes, Setting, Trainer, engines, trainer, wait
+from gpu_setting import Notes, Setting, Trainer, available_engines, trainer, wait
 from peers import plain_cifar, plain_resnet50
 from reslab.data.datasets import Splits
 from reslab.models.batchnorm import norms_of
@@ -130,7 +130,7 @@ def by_engine(setting: Setting, depth: int, block: int, notes: Notes) -> None:
 
     turns = {
         f"{engine}, bf16": Turns(setting, partial(ours, engine), block, sizes.batch)
-        for engine in engines(setting)
+        for engine in available_engines(setting)
     }
     other = Turns(setting, plain, block, sizes.batch, plain=True)
     measured(f"ResNet-{depth}", turns, AKAMASTER, other, notes)

@@ -1,7 +1,8 @@
 """Compare the memory and the time of ResNet-1202 with and without `recompute=blocks`.
 
-Mini-batches of 128 on two virtual GPUs, as `reslab train cifar10-resnet1202` trains. Each setting
-is measured once, in a process of its own: an iteration takes seconds, and its memory hardly varies.
+Mini-batches of 128 on two virtual GPUs, as `reslab train cifar10-resnet1202 --set engine=torch`
+trains. Each setting is measured once, in a process of its own: an iteration takes seconds, and its
+memory hardly varies.
 
     python benchmarks/memory.py [none | blocks]
 """
@@ -29,8 +30,8 @@ SETTINGS = ("blocks", "none")
 def measure(setting: str) -> dict[str, float]:
     """Train a few iterations; return the process's peak memory in MiB, seconds and the loss."""
     run_recipe = recipe("cifar10-resnet1202").with_changes([f"recompute={setting}"])
-    images = random_images(1000)
-    task = setup_classification(run_recipe, 1, MemorySplits(images, images), setup_device())
+    device, images = setup_device(), random_images(1000)
+    task = setup_classification(run_recipe, 1, MemorySplits(images, images), device)
     start = seconds = loss = 0.0
     update, schedule = eager_update_of(task), Schedule(run_recipe)
     for step in training_steps(update, task.draws, schedule, range(ITERATIONS)):
@@ -43,7 +44,7 @@ def measure(setting: str) -> dict[str, float]:
 
 
 def rows() -> Iterator[Row]:
-    path = path_of(setup_device())
+    path = f"{path_of(setup_device())}, engine=torch"
     measured = {}
     for setting in SETTINGS:
         command = [sys.executable, __file__, setting]

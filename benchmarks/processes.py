@@ -1,7 +1,8 @@
 """Compare two processes of one thread each with one process of two threads, on one network.
 
-Both train it on the same bytes, batches of 128 on two virtual GPUs, in fp32. Each turn is a command
-of its own: the rounds take two minutes, so `bench.py` leaves them out.
+Both train it on the same bytes, batches of 128 on two virtual GPUs, in fp32, by PyTorch's eager
+update, which computes one virtual GPU after the other. Each turn is a command of its own: the
+rounds take two minutes, so `bench.py` leaves them out.
 
     python benchmarks/processes.py [--model resnet20]
 """

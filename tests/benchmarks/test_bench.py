@@ -97,6 +97,16 @@ def is_running(process: int) -> bool:
         return False
 
 
+def test_no_section_begins_when_the_time_is_over(
+    scripts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "SECONDS", 0)
+    bench.main()
+    left_out = [f"{section}: left out, the 0 s are over" for section in bench.SECTIONS]
+    assert capsys.readouterr().out.splitlines()[-2:] == left_out
+    assert not (scripts / "results").exists()
+
+
 def test_an_unknown_section_is_refused(
     scripts: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""The documents name files that exist, and the README lists every file of the package."""
+"""Files and headings named in the documents exist; the README lists every file of the package."""
 
 import re
 from pathlib import Path
@@ -11,10 +11,12 @@ DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FILES = [
     f"/{path.relative_to(ROOT)}"
     for folder in ("src", "tests", "benchmarks")
-    for path in (ROOT / folder).rglob("*.py")
+    for path in (ROOT / folder).rglob("*")
+    if path.suffix in (".py", ".h", ".cpp")
 ]
-CODE = re.compile(r"`([\w./-]+\.py)`")
-LINK = re.compile(r"\]\(([^)#:]+)\)")
+CODE = re.compile(r"`([\w./-]+\.(?:py|h|cpp))`")
+LINK = re.compile(r"\]\(([^)#:]*)(?:#([^)]+))?\)")
+HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 LINE = re.compile(r"( *)((?:\w+(?:/|\.py) ?)+) {2,}\S")  # of the tree: names and their description
 
 
@@ -23,7 +25,17 @@ def test_files_and_links_exist(document: Path) -> None:
     text = document.read_text()
     names = CODE.findall(text)
     assert not [name for name in names if not any(file.endswith(f"/{name}") for file in FILES)]
-    assert not [link for link in LINK.findall(text) if not (document.parent / link).exists()]
+    for file, anchor in LINK.findall(text):
+        target = document.parent / file if file else document
+        assert target.exists(), file
+        assert not anchor or anchor in anchors(target.read_text()), f"{file}#{anchor}"
+
+
+def anchors(text: str) -> set[str]:
+    """Return the names of a document's headings in links, as GitHub builds them."""
+    return {
+        re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in HEADING.findall(text)
+    }
 
 
 def files_in_tree(text: str) -> set[str]:
