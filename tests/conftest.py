@@ -17,7 +17,7 @@ import torch
 from tests.editions.sets import draw_cifar10
 
 from reslab.cli import main
-from reslab.kernels.build import KernelsMissing, instructions_for, load_kernels
+from reslab.kernels.build import Kernels, KernelsMissing, instructions_for, load_kernels
 from reslab.runtime import device
 from reslab.runtime.cpu import limit_kernels
 
@@ -69,6 +69,15 @@ def compiled() -> None:
     """Compile the kernels, so that no test sees a line about it; nothing without a compiler."""
     with suppress(KernelsMissing):
         load_kernels(instructions_for("fp32"), print)
+
+
+@pytest.fixture(scope="session")
+def kernels() -> Kernels:
+    """The fp32 kernels for this processor; skip without a compiler."""
+    try:
+        return load_kernels(instructions_for("fp32"), print)
+    except KernelsMissing as missing:
+        pytest.skip(str(missing))
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,9 @@ from torch import Tensor
 
 from reslab.data.datasets import ImagesInMemory
 from reslab.data.loader import InMemoryLoader
-from reslab.kernels.build import Kernels, KernelsMissing, instructions_for, load_kernels
+from reslab.kernels.build import Kernels
 from reslab.models.preprocessing import Preprocessing
 from reslab.training.native import with_cropper
-
-
-@pytest.fixture(scope="module")
-def kernels() -> Kernels:
-    try:
-        return load_kernels(instructions_for("fp32"), print)
-    except KernelsMissing as missing:
-        pytest.skip(str(missing))
 
 
 def loader_of(images: Tensor, preprocessing: Preprocessing, pad: int, flip: bool) -> InMemoryLoader:

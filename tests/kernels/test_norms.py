@@ -5,22 +5,13 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from tests.kernels.test_trunk import available
 from torch import Tensor, nn
 
-from reslab.kernels.build import Kernels, KernelsMissing, load_kernels
+from reslab.kernels.build import Kernels
 from reslab.kernels.norms import add_and_normalise
 
 # [B, C, H, W]: rows that fill no chunk, several chunks, and more channels than pixels
 SHAPES = [(3, 16, 5, 7), (5, 48, 60, 61), (2, 1024, 2, 1)]
-
-
-@pytest.fixture(scope="module", params=available())
-def kernels(request: pytest.FixtureRequest) -> Kernels:
-    try:
-        return load_kernels(request.param, print)
-    except KernelsMissing as missing:
-        pytest.skip(str(missing))
 
 
 @dataclass

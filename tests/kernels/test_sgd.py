@@ -3,18 +3,10 @@
 import pytest
 import torch
 
-from reslab.kernels.build import Kernels, KernelsMissing, instructions_for, load_kernels
+from reslab.kernels.build import Kernels
 from reslab.kernels.sgd import SgdTensors
 
 DECAYS, RATES, MOMENTUM = (1e-4, 0.0, 1e-4), (0.1, 0.1, 0.037), 0.9
-
-
-@pytest.fixture(scope="module")
-def kernels() -> Kernels:
-    try:
-        return load_kernels(instructions_for("fp32"), print)
-    except KernelsMissing as missing:
-        pytest.skip(str(missing))
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -1,20 +1,13 @@
 """The C++ trunk against PyTorch in double precision, finite differences, and itself."""
 
 import copy
-from contextlib import suppress
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from reslab.kernels.build import (
-    Instructions,
-    Kernels,
-    KernelsMissing,
-    instructions_for,
-    load_kernels,
-)
+from reslab.kernels.build import Kernels
 from reslab.models.config import CIFAR_WIDTHS, ResNetConfig
 from reslab.models.layers import channels_last
 from reslab.models.parts import Option
@@ -23,26 +16,6 @@ from reslab.training.native import NativeNet, native_net
 
 MOMENTUM = 0.1  # of the nets' norms
 OPTIONS: list[Option | None] = [None, "A", "B", "C"]
-
-
-def available() -> list[Instructions]:
-    """Return the instructions that this processor has."""
-    try:
-        best = instructions_for("fp32")
-    except KernelsMissing:
-        return []
-    wanted: list[Instructions] = [best, "avx2"]
-    with suppress(KernelsMissing):
-        wanted.append(instructions_for("bf16"))
-    return list(dict.fromkeys(wanted))
-
-
-@pytest.fixture(scope="module", params=available())
-def kernels(request: pytest.FixtureRequest) -> Kernels:
-    try:
-        return load_kernels(request.param, print)
-    except KernelsMissing as missing:
-        pytest.skip(str(missing))
 
 
 def small_net(option: Option | None, seed: int) -> ResNet:

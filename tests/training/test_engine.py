@@ -14,7 +14,6 @@ from tests.training.test_replay import on_gpu
 from tests.training.test_run import after
 
 from reslab.data.loader import InMemoryLoader
-from reslab.kernels.build import KernelsMissing, instructions_for, load_kernels
 from reslab.recipes import recipe
 from reslab.runtime.device import Device
 from reslab.runtime.distributed import SingleProcess
@@ -29,20 +28,12 @@ from reslab.training.run import Interrupted
 from reslab.training.side_by_side import thread_limit
 from reslab.training.train import train
 
+pytestmark = pytest.mark.usefixtures("kernels")  # skip without a compiler
 NATIVE = ["engine=native", "model.widths=[16,32,64]"]
 SHORT = [
     "iterations=8", "warmup=null", "eval_every=5", "checkpoint_every=3", "recompute_bn=1",
     "batch_size=36", "model.blocks=[1,1,1]", "precision=fp32",
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def kernels() -> None:
-    """Skip where there is no compiler."""
-    try:
-        load_kernels(instructions_for("fp32"), print)
-    except KernelsMissing as missing:
-        pytest.skip(str(missing))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import torch
 from tests.training.test_classification import task
 from torch import Tensor, nn
 
-from reslab.kernels.build import Kernels, KernelsMissing, instructions_for, load_kernels
+from reslab.kernels.build import Kernels
 from reslab.models.batchnorm import norms_of, train_mode
 from reslab.models.config import ResNetConfig
 from reslab.models.layers import channels_last
@@ -21,14 +21,6 @@ CHANGES = [
     {"dropout": 0.2, "stochastic_depth": 0.5, "norm": {"kind": "noisy-batch"}, "shortcut": "C"},
     {"norm": {"kind": "group"}},
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def kernels() -> Kernels:
-    try:
-        return load_kernels(instructions_for("fp32"), print)
-    except KernelsMissing as missing:
-        pytest.skip(str(missing))
 
 
 def net_of(**changes: object) -> ResNet:
