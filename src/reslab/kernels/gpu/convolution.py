@@ -15,6 +15,29 @@ from reslab.kernels.gpu.moments import EPSILON, extended
 
 
 @triton.jit
+def input_pixels(
+    x, row, share, step,
+    IMAGES: tl.constexpr, SIDE_IN: tl.constexpr, SIDE: tl.constexpr, STRIDE: tl.constexpr,
+    IN: tl.constexpr, GROUP: tl.constexpr, INNER: tl.constexpr,
+):  # fmt: skip
+    """Return what a step of the inner dimension reads of x for the output pixels `row` [R].
+
+    The result, [R, INNER], is zero outside of the image, and for rows after the share's last one.
+    """
+    inner = tl.arange(0, INNER)
+    inside = row < IMAGES * SIDE * SIDE
+    image = share * IMAGES + row // (SIDE * SIDE)
+    i, j = row // SIDE % SIDE, row % SIDE
+    source_i = i * STRIDE + step * GROUP // 3 - 1
+    first_j = j * STRIDE + step * GROUP % 3 - 1
+    source_j = first_j[:, None] + (inner // IN)[None, :]
+    there = (inside & (source_i >= 0) & (source_i < SIDE_IN))[:, None]
+    there = there & (source_j >= 0) & (source_j < SIDE_IN) & (inner < GROUP * IN)[None, :]
+    pixel = (image * SIDE_IN + source_i) * SIDE_IN + first_j
+    return tl.load(x + (pixel * IN)[:, None] + inner[None, :], mask=there, other=0.0)
+
+
+@triton.jit
 def forward(
     x, weight, y, moments,
     IMAGES: tl.constexpr, SIDE_IN: tl.constexpr, SIDE: tl.constexpr, STRIDE: tl.constexpr,
@@ -31,17 +54,9 @@ def forward(
     for block in range(BLOCKS):
         row = (part * BLOCKS + block) * BLOCK + tl.arange(0, BLOCK)
         inside = row < rows
-        image = share * IMAGES + row // (SIDE * SIDE)
-        i, j = row // SIDE % SIDE, row % SIDE
         product = tl.zeros((BLOCK, OUT), tl.float32)
         for step in range(9 // GROUP):
-            source_i = i * STRIDE + step * GROUP // 3 - 1
-            first_j = j * STRIDE + step * GROUP % 3 - 1
-            source_j = first_j[:, None] + (inner // IN)[None, :]
-            there = (inside & (source_i >= 0) & (source_i < SIDE_IN))[:, None]
-            there = there & (source_j >= 0) & (source_j < SIDE_IN) & (inner < GROUP * IN)[None, :]
-            pixel = (image * SIDE_IN + source_i) * SIDE_IN + first_j
-            a = tl.load(x + (pixel * IN)[:, None] + inner[None, :], mask=there, other=0.0)
+            a = input_pixels(x, row, share, step, IMAGES, SIDE_IN, SIDE, STRIDE, IN, GROUP, INNER)
             place = (out * 9 * IN)[None, :] + (step * GROUP * IN + inner)[:, None]
             b = tl.load(weight + place, mask=(inner < GROUP * IN)[:, None], other=0.0)
             product = tl.dot(a, b, product)
@@ -135,15 +150,7 @@ def weight_gradient(
     for block in range(BLOCKS):
         row = (part * BLOCKS + block) * BLOCK + tl.arange(0, BLOCK)
         inside = row < rows
-        image = share * IMAGES + row // (SIDE * SIDE)
-        i, j = row // SIDE % SIDE, row % SIDE
-        source_i = i * STRIDE + step * GROUP // 3 - 1
-        first_j = j * STRIDE + step * GROUP % 3 - 1
-        source_j = first_j[:, None] + (inner // IN)[None, :]
-        there = (inside & (source_i >= 0) & (source_i < SIDE_IN))[:, None]
-        there = there & (source_j >= 0) & (source_j < SIDE_IN) & (inner < GROUP * IN)[None, :]
-        pixel = (image * SIDE_IN + source_i) * SIDE_IN + first_j
-        a = tl.load(x + (pixel * IN)[:, None] + inner[None, :], mask=there, other=0.0)
+        a = input_pixels(x, row, share, step, IMAGES, SIDE_IN, SIDE, STRIDE, IN, GROUP, INNER)
         at = ((share * rows + row) * OUT)[:, None] + out[None, :]
         b = tl.load(dy + at, mask=inside[:, None], other=0.0)
         product = tl.dot(tl.trans(a), b, product)

@@ -11,6 +11,19 @@ EPSILON = tl.constexpr(1e-5)  # of batch norm
 
 
 @triton.jit
+def loaded_parts(parts, share, count, MOST: tl.constexpr, CHANNELS: tl.constexpr):
+    """Return the two numbers per channel of a share's parts, [MOST, C] each, padded with zeros.
+
+    `parts` is [shares, count, 2, C].
+    """
+    part, channel = tl.arange(0, MOST), tl.arange(0, CHANNELS)
+    there = (part < count)[:, None]
+    at = parts + ((share * count + part) * 2 * CHANNELS)[:, None] + channel[None, :]
+    first = tl.load(at, mask=there, other=0.0)
+    return first, tl.load(at + CHANNELS, mask=there, other=0.0)
+
+
+@triton.jit
 def merged_moments(
     parts, share, count, part_rows,
     MOST: tl.constexpr, ROWS: tl.constexpr, CHANNELS: tl.constexpr,
@@ -20,14 +33,10 @@ def merged_moments(
     `parts` holds the mean and the squared deviations from it of each part, [shares, count, 2, C]. A
     part has `part_rows` pixels, the last one perhaps fewer; there are at most MOST parts.
     """
+    means, deviations = loaded_parts(parts, share, count, MOST, CHANNELS)
     part = tl.arange(0, MOST)
-    channel = tl.arange(0, CHANNELS)
-    there = (part < count)[:, None]
-    at = parts + ((share * count + part) * 2 * CHANNELS)[:, None] + channel[None, :]
-    means = tl.load(at, mask=there, other=0.0)
-    deviations = tl.load(at + CHANNELS, mask=there, other=0.0)
-    rows = tl.minimum(part_rows, ROWS - part * part_rows).to(tl.float32)[:, None]
-    rows = tl.where(there, rows, 0.0)
+    rows = tl.minimum(part_rows, ROWS - part * part_rows).to(tl.float32)
+    rows = tl.where(part < count, rows, 0.0)[:, None]
     mean = tl.sum(means * rows, 0) / ROWS
     apart = means - mean[None, :]
     return mean, tl.sum(deviations + apart * apart * rows, 0) / ROWS
@@ -36,12 +45,7 @@ def merged_moments(
 @triton.jit
 def merged_sums(parts, share, count, MOST: tl.constexpr, CHANNELS: tl.constexpr):
     """Return two sums for each channel, from `parts` [shares, count, 2, C]."""
-    part = tl.arange(0, MOST)
-    channel = tl.arange(0, CHANNELS)
-    there = (part < count)[:, None]
-    at = parts + ((share * count + part) * 2 * CHANNELS)[:, None] + channel[None, :]
-    first = tl.load(at, mask=there, other=0.0)
-    second = tl.load(at + CHANNELS, mask=there, other=0.0)
+    first, second = loaded_parts(parts, share, count, MOST, CHANNELS)
     return tl.sum(first, 0), tl.sum(second, 0)
 
 
