@@ -26,62 +26,46 @@ def add_and_normalise(
         raise ValueError(f"Expected more than 1 value per channel when training, got {z.shape}")
     if norm.training and norm.track_running_stats and norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
-    kind = NormFunction if norm.training else FixedNormFunction
-    return kind.apply(kernels, norm, z, residual, relu, norm.weight, norm.bias)
+    return NormFunction.apply(kernels, norm, z, residual, relu, norm.weight, norm.bias)
 
 
 class NormFunction(torch.autograd.Function):
-    """The operation in training mode; gamma and beta are arguments so that autograd sees them."""
+    """The operation; gamma and beta are arguments so that autograd sees them.
+
+    They have gradients in training mode only.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, kernels: Kernels, norm: nn.BatchNorm2d, z: Tensor, residual: Tensor | None,
         relu: bool, gamma: Tensor, beta: Tensor,
     ) -> Tensor:  # fmt: skip
+        assert norm.training or not (gamma.requires_grad or beta.requires_grad)
         z, y, numbers = forward(kernels, norm, z, residual, relu)
         ctx.kernels, ctx.relu, ctx.added = kernels, relu, residual is not None
-        # without a residual, the zeros of ReLU follow from z
-        ctx.save_for_backward(z, numbers, *([y] if ctx.added else []))
+        # the zeros of ReLU follow from z if it is kept and there is no residual
+        with_y = ctx.added or (relu and not norm.training)
+        ctx.save_for_backward(numbers, z if norm.training else None, y if with_y else None)
         return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        z, numbers, *outputs = ctx.saved_tensors
-        dy = as_map(gradients[0], z.dtype)
-        dz, dresidual = torch.empty_like(z), torch.empty_like(z) if ctx.added else None
+        numbers, z, y = ctx.saved_tensors
+        dy = as_map(gradients[0], ctx.kernels.dtype)
+        dz, dresidual = torch.empty_like(dy), torch.empty_like(dy) if ctx.added else None
+        library = ctx.kernels.library
+        if z is None:
+            library.norm_backward_fixed(
+                *sizes(dy), address(y), address(dy), address(numbers), address(dz),
+                address(dresidual),
+            )  # fmt: skip
+            return None, None, dz, dresidual, None, None, None
         weights = numbers.new_empty(2, numbers.shape[1])
-        ctx.kernels.library.norm_backward(
-            *sizes(z), address(z), address(*outputs), address(dy), ctx.relu, address(numbers),
+        library.norm_backward(
+            *sizes(dy), address(z), address(y), address(dy), ctx.relu, address(numbers),
             address(dz), address(dresidual), address(weights[0]), address(weights[1]),
         )  # fmt: skip
         return None, None, dz, dresidual, None, *weights
-
-
-class FixedNormFunction(torch.autograd.Function):
-    """The operation in evaluation mode, without gradients for gamma and beta."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, kernels: Kernels, norm: nn.BatchNorm2d, z: Tensor, residual: Tensor | None,
-        relu: bool, gamma: Tensor, beta: Tensor,
-    ) -> Tensor:  # fmt: skip
-        assert not gamma.requires_grad
-        assert not beta.requires_grad
-        z, y, numbers = forward(kernels, norm, z, residual, relu)
-        ctx.kernels, ctx.added = kernels, residual is not None
-        ctx.save_for_backward(numbers, *([y] if relu else []))
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        numbers, *outputs = ctx.saved_tensors
-        dy = as_map(gradients[0], gradients[0].dtype)
-        dz, dresidual = torch.empty_like(dy), torch.empty_like(dy) if ctx.added else None
-        ctx.kernels.library.norm_backward_fixed(
-            *sizes(dy), address(*outputs), address(dy), address(numbers), address(dz),
-            address(dresidual),
-        )  # fmt: skip
-        return None, None, dz, dresidual, None, None, None
 
 
 def forward(
@@ -113,5 +97,5 @@ def sizes(x: Tensor) -> tuple[ctypes.c_size_t, int, int]:
     return ctypes.c_size_t(x.numel() // channels), channels, torch.get_num_threads()
 
 
-def address(x: Tensor | None = None) -> POINTER:
+def address(x: Tensor | None) -> POINTER:
     return POINTER(None if x is None else x.data_ptr())
