@@ -88,7 +88,7 @@ def gpu_step(task: ClassificationTask, sgd: DeviceSGD) -> Step:
     share = task.recipe.batch_size // shares
     passes = GpuStep(
         trunk_layers(net), net.fc.weight, net.fc.bias, prepared_images(loader, dtype),
-        loader.labels, shares=shares, share=share, pad=loader.pad, flip=loader.flip,
+        loader.labels, shares=shares, share=share, pad=loader.pad,
     )  # fmt: skip
     norms = norms_of(net)
     statistics = NormStatistics(norms, net.fc.weight.device)

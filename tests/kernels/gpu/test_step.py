@@ -39,7 +39,7 @@ class Case:
         padded[..., :3] = self.images.permute(0, 2, 3, 1)
         self.step = GpuStep(
             trunk_layers(self.net), self.net.fc.weight, self.net.fc.bias, padded, self.labels,
-            shares=SHARES, share=SHARE, pad=PAD, flip=crop,
+            shares=SHARES, share=SHARE, pad=PAD,
         )  # fmt: skip
         self.run()
 

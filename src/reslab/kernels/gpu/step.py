@@ -84,7 +84,7 @@ class GpuStep:
 
     def __init__(
         self, trunk: Sequence[TrunkLayer], weight: Tensor, bias: Tensor, images: Tensor,
-        labels: Tensor, *, shares: int, share: int, pad: int, flip: bool,
+        labels: Tensor, *, shares: int, share: int, pad: int,
     ) -> None:  # fmt: skip
         """Prepare for mini-batches of `shares` shares of `share` images.
 
@@ -92,7 +92,7 @@ class GpuStep:
         all maps have their type. `weight` and `bias` are the classifier's.
         """
         self.trunk, self.weight, self.bias = trunk, weight, bias
-        self.images, self.labels, self.pad, self.flip = images, labels, pad, flip
+        self.images, self.labels, self.pad = images, labels, pad
         self.shares, self.share = shares, share
         batch, side = shares * share, images.shape[1]
         self.shapes = shapes_of(trunk, side)
@@ -156,11 +156,10 @@ class GpuStep:
         for node in self.nodes:
             conv, out = node.layer.conv, node.shape.channels
             weight = self.stem_gradient if node is self.nodes[0] else node.weight_gradient
+            beta, gamma = node.norm_gradients[:out], node.norm_gradients[out:]
             pairs += [
-                (conv.weight, weight.permute(0, 3, 1, 2)),
-                (conv.beta, node.norm_gradients[:out]),
-            ]
-            pairs.append((conv.gamma, node.norm_gradients[out:]))
+                (conv.weight, weight.permute(0, 3, 1, 2)), (conv.beta, beta), (conv.gamma, gamma),
+            ]  # fmt: skip
         return [*pairs, *zip((self.weight, self.bias), self.classifier_gradients, strict=True)]
 
     def unbiased_statistics(self) -> Tensor:
