@@ -105,7 +105,7 @@ def levels_apart(images: EncodedImages, plain: PlainDataset) -> str:
 
 
 def bytes_compared(files: EncodedImages, packed: EncodedImages) -> str:
-    """Say whether the packed images are the files, whatever their order."""
+    """Compare the packed images with the files, in any order."""
     of_files, of_packed = (sorted(map(each.read, each.files)) for each in (files, packed))
     return "the same bytes" if of_files == of_packed else "other bytes"
 

@@ -116,7 +116,7 @@ def our_loops(
         run_recipe = recipe(f"cifar10-resnet{depth}").with_changes([f"engine={name}"])
         task = setup_classification(run_recipe, 1, MemorySplits(images, images), device)
         engine = new_engine(task, None, lambda line: None)
-        if name == engine.facts["engine"]:
+        if engine.name == name:
             yield f"{path_of(device)}, engine={name}", reslab_loop(task, engine)
 
 

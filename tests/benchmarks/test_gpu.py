@@ -13,7 +13,8 @@ import torch
 import gpu
 import gpu_report
 import gpu_worker
-from gpu_setting import distance, pattern_set
+from gpu_checks import Outcome, compare_with_eager
+from gpu_setting import Notes, distance, pattern_set
 
 ROOT = Path(__file__).parents[2]
 # one step of each kind
@@ -135,6 +136,26 @@ def test_a_failed_check_shows_in_the_report() -> None:
     assert "| loss | 3e-2, at most 1e-2 | **failed** |" in report
     assert "- precision: failed" in report
     assert "machine" not in report
+
+
+@pytest.mark.parametrize(
+    ("apart", "rounded_apart", "passed"),
+    [(0.01, None, True), (0.03, None, False), (0.25, 0.2, True), (0.35, 0.2, False)],
+)
+def test_kernels_may_be_little_farther_from_fp32_than_the_eager_update(
+    apart: float, rounded_apart: float | None, passed: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In bf16 it may be 1.5 times as far as the eager update, whose distance is `rounded_apart`."""
+
+    def outcome(distance: float) -> Outcome:
+        return Outcome([1.0], torch.tensor([1.0, distance]), bits="")
+
+    exact = outcome(0)
+    plain = exact if rounded_apart is None else outcome(rounded_apart)
+    compare_with_eager("net", outcome(apart), plain, exact, Notes("engines"))
+    loss, gradient = map(json.loads, capsys.readouterr().out.splitlines())
+    assert loss["passed"]
+    assert gradient["passed"] == passed
 
 
 def test_patterns_can_be_learned() -> None:

@@ -39,3 +39,11 @@ def test_both_loaders_crop_alike(data: Path) -> None:
         assert difference.max() <= 2
         assert difference.mean() < 0.05
     assert "pixels at most" in loader.levels_apart(images, plain)
+
+
+def test_bytes_are_compared_in_any_order(data: Path) -> None:
+    images = open_whole_folder(data)
+    reversed_set = images.take("reversed", torch.tensor([3, 2, 1, 0]))
+    assert loader.bytes_compared(images, reversed_set) == "the same bytes"
+    repeated = images.take("repeated", torch.tensor([0, 1, 2, 2]))
+    assert loader.bytes_compared(images, repeated) == "other bytes"
