@@ -19,6 +19,11 @@ def norms_of(net: nn.Module) -> list[nn.BatchNorm2d]:
     return [module for module in net.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
+def trained_norms(net: nn.Module) -> list[nn.BatchNorm2d]:
+    """Return the batch-norm layers in training mode, whose statistics are updated."""
+    return [norm for norm in norms_of(net) if norm.training]
+
+
 def convs_with_norm(net: nn.Module) -> list[tuple[ConvBN, nn.BatchNorm2d]]:
     """Return each convolution that is followed by batch norm, with its norm."""
     return [

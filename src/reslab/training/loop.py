@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from reslab.data.loader import Draws
-from reslab.models.batchnorm import NormStatistics, norms_of
+from reslab.models.batchnorm import NormStatistics, trained_norms
 from reslab.runtime.device import Processes, SingleProcess
 from reslab.training.optimizer import Optimizer, Stepper
 from reslab.training.schedule import Schedule
@@ -167,27 +167,22 @@ def step_with(
     return step
 
 
-def observing(task: Task, observer: Observer | None) -> Callable[[Draws], None]:
-    """Return a function of an iteration's draws that calls the observer, if there is one."""
-
-    def observe(draws: Draws) -> None:
-        if observer is not None:
-            observer(draws.iteration + 1, task.net)
-
-    return observe
-
-
 def eager_update_of(
     task: Task,
     prepare: Prepare | None = None,
     observer: Observer | None = None,
 ) -> Update:
     """Return the eager update for a task; batch norm in evaluation mode is left unchanged."""
+
+    def observe(draws: Draws) -> None:
+        if observer is not None:
+            observer(draws.iteration + 1, task.net)
+
     return eager_update(
         prepare or task.prepare,
         task.loss,
         task.optimizer,
-        [norm for norm in norms_of(task.net) if norm.training],
+        trained_norms(task.net),
         task.device.processes,
-        observing(task, observer),
+        observe,
     )

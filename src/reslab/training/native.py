@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
-import torch
 from torch import Tensor, nn
 
 from reslab.data.loader import Batch, EncodedLoader, InMemoryLoader

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from reslab.data.loader import Draws, InMemoryLoader
-from reslab.models.batchnorm import norms_of
+from reslab.models.batchnorm import trained_norms
 from reslab.models.random_layers import random_layers
 from reslab.runtime.events import Log
 from reslab.training.classification import ClassificationTask
@@ -83,9 +83,8 @@ def captured_update(task: ClassificationTask, recorder: Recorder, log: Log) -> U
     optimizer = task.optimizer
     assert isinstance(optimizer, AuthorsSGD)
     sgd = DeviceSGD(optimizer)
-    norms = [norm for norm in norms_of(task.net) if norm.training]
     step = Replayed(
-        eager_step(task.prepare, task.loss, sgd, norms, task.device.processes),
+        eager_step(task.prepare, task.loss, sgd, trained_norms(task.net), task.device.processes),
         task.device.torch_device,
         recorder,
         log,

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from reslab.data.loader import InMemoryLoader
-from reslab.models.batchnorm import NormStatistics, norms_of
+from reslab.models.batchnorm import NormStatistics, trained_norms
 from reslab.models.complexity import convolutions
 from reslab.models.resnet import ResNet
 from reslab.training.classification import ClassificationTask
@@ -33,7 +33,6 @@ from reslab.training.loop import (
     at_rate,
     backward,
     eager_update_of,
-    observing,
     step_with,
 )
 
@@ -103,11 +102,6 @@ def copy_of(task: ClassificationTask, fuse: Fuse) -> Copy:
     return Copy(replace(task, net=fuse(net)).loss, weights, statistics)
 
 
-def trained_norms(net: nn.Module) -> list[nn.BatchNorm2d]:
-    """Return the batch-norm layers in training mode, whose statistics are updated."""
-    return [norm for norm in norms_of(net) if norm.training]
-
-
 def update_of(
     task: ClassificationTask,
     threads: int,
@@ -135,7 +129,6 @@ def update_of(
         task.optimizer,
         statistics,
         task.device.processes,
-        observing(task, observer),
     )
     # one thread here: after parallel work, torch's idle threads spin, on cores the shares need
     return with_threads(1, at_rate(step, task.optimizer.set_rate))
