@@ -85,11 +85,8 @@ def test_threads_change_no_bit() -> None:
     learner = task(*NATIVE)
     engine = new_engine(learner, None, print)
     expected = bits_and_losses(learner, engine)
-    torch.set_num_threads(2)
-    try:
+    with thread_limit(2):
         assert bits_and_losses(task(*NATIVE), engine) == expected
-    finally:
-        torch.set_num_threads(1)
 
 
 def test_a_run_records_and_names_its_engine(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Updates by the Triton kernels, interpreted on the CPU, against the eager ones."""
 
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
@@ -66,8 +67,6 @@ def test_what_the_kernels_lack(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_label_names_the_compiler_and_the_source(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from importlib import metadata
-
     version, digest = gpu.label().split(", ")
     assert version == f"triton {metadata.version('triton')}"
     assert len(digest) == 16

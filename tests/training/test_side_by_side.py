@@ -108,10 +108,8 @@ def test_a_share_may_have_several_threads() -> None:
 
 
 def test_ten_starts_have_the_same_bits() -> None:
-    assert (
-        len({side_by_side("model.blocks=[1]", "model.widths=[4]", threads=4)[1] for _ in range(10)})
-        == 1
-    )
+    small = ["model.blocks=[1]", "model.widths=[4]"]
+    assert len({side_by_side(*small, threads=4)[1] for _ in range(10)}) == 1
 
 
 def test_threads_beyond_the_shares_are_left_idle() -> None:

@@ -28,7 +28,7 @@ UpdateOf = Callable[[Task, Observer | None, Log, Prepare | None], Update]
 
 
 def torch_update_of(
-    task: Task, observer: Observer | None, log: Log, prepare: Prepare | None = None
+    task: Task, observer: Observer | None, log: Log, prepare: Prepare | None
 ) -> Update:
     """Return PyTorch's update, replayed from a CUDA graph where possible.
 
@@ -159,7 +159,7 @@ def missing_part(name: EngineName, task: Task, observer: Observer | None) -> str
         return "detectors"
     if name == "graph":
         return gpu.lacking(task)
-    return fused_norms.lacking(task) if native.lacking(task) else None
+    return fused_norms.lacking(task)  # the trunk in C++ needs as much, and more
 
 
 def unsupported(name: EngineName, part: str) -> str:
@@ -167,7 +167,7 @@ def unsupported(name: EngineName, part: str) -> str:
     return f"the engine {name} does not support {part}"
 
 
-def load_engine(name: EngineName, device: Device, log: Log, per_share: int | None = None) -> Engine:
+def load_engine(name: EngineName, device: Device, log: Log, per_share: int | None) -> Engine:
     """Return an engine other than PyTorch; raise KernelsMissing if it is not available here.
 
     `per_share` is the number of threads per share; None: all of them.
@@ -201,7 +201,7 @@ def side_by_side_update_of(
     task: Task,
     observer: Observer | None,
     log: Log,
-    prepare: Prepare | None = None,
+    prepare: Prepare | None,
 ) -> Update:
     """Return PyTorch's update with `threads` threads per share."""
     assert isinstance(task, ClassificationTask)
@@ -214,7 +214,7 @@ def native_update_of(
     task: Task,
     observer: Observer | None,
     log: Log,
-    prepare: Prepare | None = None,
+    prepare: Prepare | None,
 ) -> Update:
     """Return the update of the C++ kernels, for the whole trunk if they can, or else its norms."""
     assert observer is None
@@ -229,7 +229,7 @@ def native_update_of(
 
 
 def gpu_update_of(
-    task: Task, observer: Observer | None, log: Log, prepare: Prepare | None = None
+    task: Task, observer: Observer | None, log: Log, prepare: Prepare | None
 ) -> Update:
     """Return the update of the Triton kernels.
 

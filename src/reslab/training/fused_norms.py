@@ -39,8 +39,8 @@ def lacking(task: ClassificationTask) -> str | None:
 def fused_update(
     task: ClassificationTask,
     kernels: Kernels,
-    per_share: int | None = None,
-    prepare: Prepare | None = None,
+    per_share: int | None,
+    prepare: Prepare | None,
 ) -> Update:
     """Return PyTorch's update with the kernels' batch norms.
 

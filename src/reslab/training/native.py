@@ -25,6 +25,7 @@ from reslab.models.layers import ConvBN, Projection
 from reslab.models.parts import BatchNorm
 from reslab.models.preprocessing import Preprocessing
 from reslab.models.resnet import Block, ResNet
+from reslab.training import fused_norms
 from reslab.training.classification import ClassificationTask
 from reslab.training.loop import Passes, Prepare, Update, at_rate, backward, step_with
 from reslab.training.optimizer import AuthorsSGD, Stepper
@@ -32,11 +33,10 @@ from reslab.training.optimizer import AuthorsSGD, Stepper
 
 def lacking(task: ClassificationTask) -> str | None:
     """Return the part of a task that the trunk in C++ does not support, or None."""
+    if part := fused_norms.lacking(task):
+        return part
     recipe, net, loader = task.recipe, task.net, task.loader
-    if task.device.torch_device.type != "cpu":
-        return "GPUs"
-    if recipe.deviations.net is not None or not isinstance(net, ResNet):
-        return "networks of your own"
+    assert isinstance(net, ResNet)
     if recipe.batch_norm != "train":
         return "frozen batch norm"
     if recipe.recompute != "none":
@@ -146,7 +146,7 @@ class NativeSGD:
 
 
 def native_update(
-    task: ClassificationTask, native: NativeNet, kernels: Kernels, prepare: Prepare | None = None
+    task: ClassificationTask, native: NativeNet, kernels: Kernels, prepare: Prepare | None
 ) -> Update:
     """Return the update in which the kernels compute the trunk, the augmentation and SGD's step.
 

@@ -142,9 +142,8 @@ class AuthorsSGD:
     def restore(self, state: OptimizerState) -> None:
         for name, weight in self.net.named_parameters():
             if weight not in self.velocities:
-                self.velocities[weight] = torch.zeros_like(
-                    weight
-                )  # in its format, as in `step_group`
+                # in the weight's memory format, as in `step_group`
+                self.velocities[weight] = torch.zeros_like(weight)
             self.velocities[weight].copy_(state.tensors[MOMENTUM + name])
         self.rate = state.learning_rate
 
