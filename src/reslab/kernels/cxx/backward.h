@@ -79,10 +79,10 @@ static void output_gradient(const Conv& conv, const Stored* x, const Stored* g, 
 static void write_weight_gradient(Trunk& trunk, const Conv& conv, const float* sums,
                                   float* gradient, bool add) {
     const int channels = gradient_channels(conv.in, conv.kernel), blocks = conv.in / channels;
-#pragma omp parallel for schedule(static) num_threads(trunk.threads)
-    for (int block = 0; block < conv.kernel * blocks; block++)
+    in_parallel(conv.kernel * blocks, trunk.threads, [&](int block) {
         reduce_weight_gradient(conv, sums, trunk.chunks(), block / blocks,
                                block % blocks * channels, gradient, add);
+    });
 }
 
 static void set_backward(Conv& conv, const double* g, const double* gz, int images,

@@ -12,6 +12,13 @@
 
 constexpr int MOST_CHANNELS = 64;
 
+// Move the running statistics of a channel, of which the variance is the unbiased one.
+INLINE void move(float& running_mean, float& running_variance, double mean, double variance,
+                 double count, double momentum) {
+    running_mean += momentum * (mean - running_mean);
+    running_variance += momentum * (variance * count / (count - 1) - running_variance);
+}
+
 struct Norm {
     // of the current forward pass: z -> (z - mean) scale + shift
     float mean[MOST_CHANNELS], scale[MOST_CHANNELS], shift[MOST_CHANNELS];
@@ -20,7 +27,7 @@ struct Norm {
     float slope[MOST_CHANNELS], constant[MOST_CHANNELS];
 
     // Set the forward map from the sums of a channel's values and of their squares over `count`
-    // pixels, and move the running statistics, of which the variance is the unbiased one.
+    // pixels, and move the running statistics.
     void set_forward(const double* sums, const double* squares, int channels, double count,
                      const float* gamma, const float* beta, float* running_mean,
                      float* running_variance, double momentum, double epsilon) {
@@ -30,9 +37,7 @@ struct Norm {
             if (variance < 0) variance = 0;  // fmax would hide NaN
             inverse[c] = 1 / std::sqrt(variance + epsilon);
             mean[c] = centre, scale[c] = gamma[c] * inverse[c], shift[c] = beta[c];
-            running_mean[c] += momentum * (centre - running_mean[c]);
-            running_variance[c] +=
-                momentum * (variance * count / (count - 1) - running_variance[c]);
+            move(running_mean[c], running_variance[c], centre, variance, count, momentum);
         }
     }
 
@@ -49,10 +54,11 @@ struct Norm {
     }
 };
 
-// A vector of channels of the two maps.
+// A vector of channels of the two maps. `norm` has the arrays `mean`, `scale` and `shift`.
 struct Forward {
     Vector mean, scale, shift;
-    INLINE_MEMBER Forward(const Norm& norm, int channel)
+    template <class AnyNorm>
+    INLINE_MEMBER Forward(const AnyNorm& norm, int channel)
         : mean(load_fp32(norm.mean + channel)),
           scale(load_fp32(norm.scale + channel)),
           shift(load_fp32(norm.shift + channel)) {}

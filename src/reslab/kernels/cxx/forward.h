@@ -93,15 +93,13 @@ struct TileOfZ {
 
 // Evaluate the weights of Winograd's convolution in parallel.
 static void evaluate_weights(Trunk& trunk, const Conv& conv, bool backward) {
-    const unsigned mode = _mm_getcsr();
-#pragma omp parallel for schedule(static) num_threads(trunk.threads)
-    for (int first = 0; first < conv.out; first += LANES) {
-        _mm_setcsr(mode);
+    in_parallel(conv.out / LANES, trunk.threads, [&](int block) {
         with_channels(conv, [&](auto in, auto out) {
             if constexpr (in == out)
-                evaluate_weights<in>(conv.weights_now, backward, first, trunk.weight_values);
+                evaluate_weights<in>(conv.weights_now, backward, block * LANES,
+                                     trunk.weight_values);
         });
-    }
+    });
 }
 
 // Compute z of the images of a batch of tiles as soon as `a` of its last image is known.

@@ -7,13 +7,8 @@
 #include <memory>
 #include <new>
 
+#include "threads.h"
 #include "winograd.h"
-
-#ifdef _OPENMP
-#include <omp.h>
-#else
-static int omp_get_thread_num() { return 0; }
-#endif
 
 constexpr int CHUNK = 8;  // images
 constexpr int STAGES = 3;
@@ -67,7 +62,7 @@ struct Workspace {
 // have too few tiles for the weights that have to be loaded.
 struct TileBatch {
     const int tiles;             // of an image
-    const int position, images;  // of the current image, and up to it
+    const int position, images;  // of the current image, and up to and with it
     const bool complete;         // the current image is the last
 
     static int most(const Conv& conv) {
@@ -110,15 +105,12 @@ struct Trunk {
     // Call `work(image, chunk, workspace)` for all images: chunks in parallel, a chunk in order.
     template <class Work>
     void for_each_image(Work work) {
-        const unsigned mode = _mm_getcsr();  // whether denormal numbers count as zero
-#pragma omp parallel for schedule(static) num_threads(threads)
-        for (int chunk = 0; chunk < chunks(); chunk++) {
-            _mm_setcsr(mode);
+        in_parallel(chunks(), threads, [&](int chunk) {
             Workspace& workspace = workspaces[omp_get_thread_num()];
             std::fill_n(sums_of(chunk), 3 * MOST_CHANNELS, 0.0);
             const int end = std::min(images, (chunk + 1) * CHUNK);
             for (int image = chunk * CHUNK; image < end; image++) work(image, chunk, workspace);
-        }
+        });
     }
 
     // Return the sums over all chunks, [3][MOST_CHANNELS].

@@ -8,12 +8,11 @@
 // A map is a matrix, [pixels of all images][channels]. Its rows are divided into chunks of a fixed
 // size. Each chunk has sums of its own, added in the order of the chunks: the bits depend neither
 // on the number of threads nor on their timing.
-#include <omp.h>
-
 #include <cmath>
 #include <vector>
 
-#include "arithmetic.h"
+#include "batchnorm.h"
+#include "threads.h"
 
 constexpr size_t RUN = 64;         // rows whose sums stay in fp32
 constexpr size_t CHUNK = 1 << 17;  // elements
@@ -40,16 +39,6 @@ struct Channels {
     }
 };
 
-// A vector of channels of the map that `Channels` describes.
-struct Affine {
-    Vector mean, scale, shift;
-    INLINE_MEMBER Affine(const Channels& channels, int c)
-        : mean(load_fp32(channels.mean + c)),
-          scale(load_fp32(channels.scale + c)),
-          shift(load_fp32(channels.shift + c)) {}
-    INLINE_MEMBER Vector operator()(Vector z) const { return (z - mean) * scale + shift; }
-};
-
 // The rows of a map, and the threads that share them.
 struct Rows {
     size_t count;
@@ -62,18 +51,14 @@ struct Rows {
     // first if `reversed`: they are what another pass has left in the caches.
     template <class Work>
     void for_each_chunk(bool reversed, Work work) const {
-        const unsigned mode = _mm_getcsr();  // whether denormal numbers count as zero
-#pragma omp parallel num_threads(threads)
-        {
-            _mm_setcsr(mode);
-            const int thread = omp_get_thread_num(), all = omp_get_num_threads();
-            const int begin = chunks() * thread / all, end = chunks() * (thread + 1) / all;
+        in_parallel(threads, threads, [&](int thread) {
+            const int begin = chunks() * thread / threads, end = chunks() * (thread + 1) / threads;
             for (int number = begin; number < end; number++) {
                 const int chunk = reversed ? end - 1 - (number - begin) : number;
                 const size_t first = chunk * per_chunk();
                 work(first, std::min(count, first + per_chunk()), chunk);
             }
-        }
+        });
     }
 
     // Write a map: `value(at, c)` returns the channels from c on, which are at `at`.
@@ -131,9 +116,8 @@ void measure(const Rows& rows, const Stored* z, const float* gamma, const float*
         double variance = sums[width + c] / count - difference * difference;
         if (variance < 0) variance = 0;  // fmax would hide NaN
         channels.set(c, mean, variance, epsilon, gamma[c], beta[c]);
-        if (!running_mean) continue;
-        running_mean[c] += momentum * (mean - running_mean[c]);
-        running_variance[c] += momentum * (variance * count / (count - 1) - running_variance[c]);
+        if (running_mean)
+            move(running_mean[c], running_variance[c], mean, variance, count, momentum);
     }
 }
 
@@ -142,7 +126,7 @@ template <bool RELU, bool RESIDUAL>
 void apply(const Rows& rows, const Stored* z, const Stored* residual, Channels channels,
            Stored* y) {
     rows.write(y, [=](size_t at, int c) {
-        Vector number = Affine(channels, c)(load(z + at));
+        Vector number = Forward(channels, c)(load(z + at));
         if (RESIDUAL) number += load(residual + at);
         return RELU ? relu(number) : number;
     });
@@ -150,7 +134,7 @@ void apply(const Rows& rows, const Stored* z, const Stored* residual, Channels c
 
 // The gradient before ReLU.
 template <Mask MASK>
-INLINE Vector masked(Vector g, Vector z, const Affine& map, const Stored* y) {
+INLINE Vector masked(Vector g, Vector z, const Forward& map, const Stored* y) {
     if (MASK == UNMASKED) return g;
     const Vector output = MASK == FROM_Y ? load(y) : map(z);
     return output <= Vector{} ? Vector{} : g;
@@ -162,7 +146,7 @@ void differentiate(const Rows& rows, const Stored* z, const Stored* y, const Sto
                    Channels channels, Stored* dz, Stored* dresidual, float* dgamma, float* dbeta) {
     const int width = rows.channels;
     const auto sums = rows.sums([=](size_t at, int c, Vector& sum, Vector& products) {
-        const Affine map(channels, c);
+        const Forward map(channels, c);
         const Vector input = load(z + at);
         const Vector g = masked<MASK>(load(dy + at), input, map, y + at);
         sum += g, products += g * (input - map.mean);
@@ -178,7 +162,7 @@ void differentiate(const Rows& rows, const Stored* z, const Stored* y, const Sto
     }
     const float *const slope = slopes.data(), *const constant = constants.data();
     rows.write(dz, [=](size_t at, int c) {
-        const Affine map(channels, c);
+        const Forward map(channels, c);
         const Vector input = load(z + at);
         const Vector g = MASK == FROM_Y ? load(dresidual + at)  // masked by the first pass
                                         : masked<MASK>(load(dy + at), input, map, y + at);
@@ -192,7 +176,7 @@ template <Mask MASK>
 void differentiate_fixed(const Rows& rows, const Stored* y, const Stored* dy, Channels channels,
                          Stored* dz, Stored* dresidual) {
     rows.write(dz, [=](size_t at, int c) {
-        const Affine map(channels, c);
+        const Forward map(channels, c);
         const Vector g = masked<MASK>(load(dy + at), Vector{}, map, y + at);
         if (dresidual) store(dresidual + at, g);
         return map.scale * g;

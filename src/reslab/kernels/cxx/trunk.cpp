@@ -48,15 +48,19 @@ extern "C" {
 // `crops` are channels last, [count][side][side][3].
 void crop_images(const ImageSet* set, int count, const int64_t* indices, const Corner* corners,
                  const bool* flips, float* crops, int threads) {
-#pragma omp parallel for schedule(static) num_threads(threads)
-    for (int k = 0; k < count; k++)
+    in_parallel(count, threads, [&](int k) {
         crop_image(*set, set->pixels + indices[k] * set->image, corners[k], flips[k],
                    crops + size_t(k) * set->side * set->side * 3);
+    });
 }
 
 void sgd_step_all(const SgdTensor* tensors, int count, float momentum, int threads) {
+    const unsigned mode = _mm_getcsr();  // see `in_parallel`; here tensors differ in size
 #pragma omp parallel for schedule(dynamic) num_threads(threads)
-    for (int k = 0; k < count; k++) sgd_step(tensors[k], momentum);
+    for (int k = 0; k < count; k++) {
+        _mm_setcsr(mode);
+        sgd_step(tensors[k], momentum);
+    }
 }
 
 // Return a trunk for at most `capacity` images, or null if the memory does not suffice. `layers`
