@@ -45,8 +45,8 @@ INLINE void add_lanes(double* sums, Vector numbers) {
         *(Doubles*)(sums + k * LANES / 2) += __builtin_convertvector(halves[k], Doubles);
 }
 
-// Sums in double precision of vectors that come one after the other, COUNT at a time. Each addition
-// would wait for the last one; here they are made a few at a time, in the same order.
+// COUNT running sums of vectors in double precision. Adding each vector as it comes would wait for
+// the addition before it, so up to MOST vectors are collected and then added in the same order.
 template <int COUNT>
 class LaneSums {
 public:
@@ -83,12 +83,12 @@ constexpr int GROUP = 1;
 
 INLINE Stored stored(float number) { return number; }
 INLINE Vector load(const Stored* from) { return load_fp32(from); }
-// Store elements and return them as they can be read again.
+// Store elements, and return what `load` would return.
 INLINE Vector store(Stored* to, Vector numbers) {
     store_fp32(to, numbers);
     return numbers;
 }
-// The same for elements whose counterpart in `a` is positive, and zeros elsewhere.
+// Store and return elements as `store` does, but zeros where `a` is not positive.
 INLINE Vector store_where_positive(Stored* to, Vector numbers, const Stored* a) {
     return store(to, load(a) > Vector{} ? numbers : Vector{});
 }
@@ -111,15 +111,15 @@ INLINE Vector widen(__m256i numbers) {
     return (Vector)_mm512_slli_epi32(_mm512_cvtepu16_epi32(numbers), 16);
 }
 INLINE Vector load(const Stored* from) { return widen(_mm256_loadu_si256((const __m256i*)from)); }
-// Store elements and return them as they can be read again, that is, rounded.
+// Store elements, and return what `load` would return: the rounded ones.
 INLINE Vector store(Stored* to, Vector numbers) {
     __m256i rounded = (__m256i)_mm512_cvtneps_pbh((__m512)numbers);
     _mm256_storeu_si256((__m256i*)to, rounded);
     return widen(rounded);
 }
-// The same for elements whose counterpart in `a` is positive, and zeros elsewhere.
+// Store and return elements as `store` does, but zeros where `a` is not positive.
 INLINE Vector store_where_positive(Stored* to, Vector numbers, const Stored* a) {
-    // positive numbers are those whose bits are a positive integer
+    // a number in bf16 is positive if its bits are those of a positive integer
     const __mmask16 positive =
         _mm256_cmpgt_epi16_mask(_mm256_loadu_si256((const __m256i*)a), _mm256_setzero_si256());
     __m256i rounded = (__m256i)_mm512_maskz_cvtneps_pbh(positive, (__m512)numbers);
@@ -138,16 +138,16 @@ INLINE Vector multiply_add(Vector sum, Operand a, Operand b) {
 
 #endif
 
-// Memory that is needed soon. A pass works on one image at a time, all of it in the L2 cache. While
-// it computes, it fetches the input of the next step, a few cache lines per tile. The processor
-// does not do that by itself: each image is a new place in six maps.
+// Memory that will soon be needed. A pass works on one image at a time, which fits in the L2 cache.
+// While it computes, it fetches the input of the next step, a few cache lines per tile. The
+// processor does not do this by itself, because each image is at a new place in six maps.
 class Ahead {
 public:
     INLINE_MEMBER void add(const Stored* from, size_t count) {
         ranges[used++] = {(const char*)from, (const char*)(from + count)};
         lines += count * sizeof(Stored) / LINE + 1;
     }
-    // Divide the fetching by the number of calls of `fetch` to come.
+    // Spread the fetching over the coming `calls` of `fetch`.
     INLINE_MEMBER void plan(int calls) { per_call = lines * LINE / calls + LINE; }
     INLINE_MEMBER void fetch() {
         if (current == used) return;

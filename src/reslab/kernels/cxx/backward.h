@@ -4,7 +4,7 @@
 #include "forward.h"
 #include "weight_gradient.h"
 
-// What follows the gradient of `a` of a node, see `InputGradient`.
+// Return the rest of the work on the gradient of a node's `a`.
 static InputGradient gradient_of(Trunk& trunk, size_t number, size_t image, const Stored* a,
                                  int chunk) {
     const Node& node = trunk.nodes[number];
@@ -23,14 +23,14 @@ static InputGradient gradient_of(Trunk& trunk, size_t number, size_t image, cons
     return to;
 }
 
-// `a` of one image after the forward pass.
+// Return `a` of one image after the forward pass.
 static const Stored* recall(const Trunk& trunk, int number, size_t image,
                             const Workspace& workspace, int slot = 0) {
     if (trunk.nodes[number].kept()) return trunk.a_of(number, image, workspace);
     return activate(trunk, number, image, workspace, slot);
 }
 
-// The gradient of the last node from that of the pooled features.
+// Compute the gradient of the last node from that of the pooled features.
 static void unpool(Trunk& trunk, const float* features) {
     const size_t last = trunk.nodes.size() - 1;
     const int side = trunk.nodes[last].side, channels = trunk.nodes[last].channels;
@@ -51,7 +51,7 @@ static void unpool(Trunk& trunk, const float* features) {
     });
 }
 
-// The gradient of a convolution's output, into a padded map, from that of its batch norm's output.
+// Compute dz, the padded gradient of a convolution's output, from g, that of its norm's output.
 template <int CHANNELS>
 static void norm_gradient(const Norm& norm, int side, const Stored* g, const Stored* z,
                           Stored* dz) {
@@ -67,7 +67,7 @@ static void norm_gradient(const Norm& norm, int side, const Stored* g, const Sto
     }
 }
 
-// dz of one image, and its part of the weight gradient.
+// Compute dz of one image, and add its part of the weight gradient.
 template <int KERNEL, int IN, int OUT>
 static void output_gradient(const Conv& conv, const Stored* x, const Stored* g, const Stored* z,
                             Stored* dz, float* weight_sums, Stored* scratch, Ahead ahead = {}) {
@@ -91,7 +91,7 @@ static void set_backward(Conv& conv, const double* g, const double* gz, int imag
                            gradients.beta, add);
 }
 
-// Takes the elements of an input's gradient in one of Winograd's tiles.
+// Finishes the elements of an input's gradient in one of Winograd's tiles.
 template <int CHANNELS>
 struct TileOfGradient {
     ChannelSums sums;
@@ -111,7 +111,7 @@ struct TileOfGradient {
     INLINE_MEMBER void finish() const { sums.add(); }
 };
 
-// The work of `backward_pass` for one image, by Winograd's convolution.
+// Do the work of `backward_pass` for one image by Winograd's convolution.
 template <int CHANNELS>
 static void backward_by_winograd(Trunk& trunk, int number, int image, int chunk, const Stored* x,
                                  float* sums, Workspace& workspace, Ahead ahead, Ahead ahead_next) {
@@ -142,7 +142,7 @@ static void backward_by_winograd(Trunk& trunk, int number, int image, int chunk,
     }
 }
 
-// From the gradient of node `number`: those of its weights, and of the node before with its norms.
+// Compute the gradients of a node's weights, and of the node before with its norms.
 static void backward_pass(Trunk& trunk, size_t number) {
     Node& node = trunk.nodes[number];
     const Node& input = trunk.nodes[number - 1];
@@ -168,7 +168,7 @@ static void backward_pass(Trunk& trunk, size_t number) {
             to = gradient_of(trunk, number - 1, image, x, chunk);
             if (input.kept()) ahead_here.add(to.z, input.plain());
             if (to.skip) ahead_here.add(to.skip, trunk.nodes[number + 1].plain());
-            if (conv.by_winograd) ahead_here.add(to.g, input.plain());  // is written
+            if (conv.by_winograd) ahead_here.add(to.g, input.plain());  // to be written
         }
         if (image + 1 < trunk.images) {
             ahead_next.add(trunk.g_of(number, image + 1), node.plain());

@@ -12,9 +12,9 @@
 struct Conv {
     int in, out, kernel, stride, side;  // side: of the output
     bool by_winograd;                   // see winograd.h
-    const float* weights_now;           // of the current pass, as Python has them
+    const float* weights_now;           // Python's, as of the last `pack`
     Norm norm;
-    std::vector<Stored> forward, backward;  // the weights as packed for either direction
+    std::vector<Stored> forward, backward;  // the packed weights for each direction
 
     int real_in() const { return in == 4 ? 3 : in; }
     int taps() const { return kernel * kernel; }
@@ -30,7 +30,8 @@ struct Conv {
 // A stage begins with stride 2, and twice the channels.
 constexpr int stride_of(int in, int out) { return in == 4 || in == out ? 1 : 2; }
 
-// The number of elements from one row of a padded map to the next, and to its first real pixel.
+// Distances in a padded map, in elements: from one row to the next, and from the beginning to the
+// first pixel that is not padding.
 INLINE std::ptrdiff_t row_step(int side, int channels) {
     return std::ptrdiff_t(side + 2) * channels;
 }
@@ -158,9 +159,9 @@ static void convolve(const Conv& conv, const Stored* input, Stored* z, double* s
     convolve_in_tiles<IN, OUT, PIXELS, false>(conv, input, z, sums, ahead);
 }
 
-// What becomes of the gradient of a convolution's input: the shortcut's gradient is added, ReLU's
-// mask is applied, and the sums for the batch norm before that ReLU are taken. All maps are of one
-// image, of the input's size, and unpadded but `a`.
+// The rest of the work on the gradient of a convolution's input: add the shortcut's gradient, apply
+// the mask of ReLU, and take the sums for the batch norm before ReLU. All maps are those of one
+// image, have the input's size, and are unpadded except for `a`.
 struct InputGradient {
     Stored* g;           // the result: the gradient of the ReLU's input
     const Stored* a;     // padded: the ReLU's output

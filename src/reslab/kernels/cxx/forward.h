@@ -58,7 +58,7 @@ static void set_forward(Conv& conv, const Tensors& tensors, const double* sums, 
                           tensors.running_variance, momentum, epsilon);
 }
 
-// What `forward_pass` reads of an image.
+// Return the memory that `forward_pass` reads and writes for an image.
 static Ahead inputs_ahead(const Trunk& trunk, int number, int image) {
     Ahead ahead;
     if (image == trunk.images || number == 1) return ahead;
@@ -68,11 +68,11 @@ static Ahead inputs_ahead(const Trunk& trunk, int number, int image) {
         const Node& source = trunk.nodes[number - 3];
         ahead.add(source.a + image * source.padded(), source.padded());
     }
-    if (input.kept()) ahead.add(input.a + image * input.padded(), input.padded());  // is written
+    if (input.kept()) ahead.add(input.a + image * input.padded(), input.padded());  // to be written
     return ahead;
 }
 
-// Takes the elements of z in one of Winograd's tiles, for its statistics.
+// Stores the elements of z in one of Winograd's tiles, and adds them to its statistics.
 template <int CHANNELS>
 struct TileOfZ {
     Stored* const z;  // of the first pixel
@@ -102,13 +102,13 @@ static void evaluate_weights(Trunk& trunk, const Conv& conv, bool backward) {
     });
 }
 
-// Compute z of the images of a batch of tiles as soon as `a` of its last image is known.
+// Evaluate `a` of an image; if its batch of tiles is complete, compute z of the whole batch.
 template <int CHANNELS>
 static void convolve_by_winograd(Trunk& trunk, Node& node, int image, int chunk, const Stored* a,
                                  Workspace& workspace, Ahead ahead) {
     const TileBatch batch(node.conv, image, trunk.images);
     const Values<CHANNELS> values{workspace.values[0]}, products{workspace.values[1]};
-    ahead.add(node.z + image * node.plain(), node.plain());  // is written
+    ahead.add(node.z + image * node.plain(), node.plain());  // to be written
     evaluate<WindowValues>(a, node.side, values, batch.position * batch.tiles, ahead);
     if (!batch.complete) return;
     multiply_values(values, trunk.weight_values, batch.images * batch.tiles, products);

@@ -47,8 +47,8 @@ struct Node {
     size_t padded() const { return size_t(side + 2) * (side + 2) * channels; }
     size_t pixels() const { return size_t(side) * side; }
     size_t plain() const { return pixels() * channels; }
-    // Where `a` is not kept, it is computed again from z in the backward pass, which is cheaper
-    // than writing and reading it.
+    // If `a` is not kept, the backward pass computes it again from z, which is cheaper than
+    // writing and reading it.
     bool kept() const { return a; }
 };
 
@@ -59,11 +59,12 @@ struct Workspace {
 };
 
 // The images of a chunk whose tiles are multiplied together in Winograd's convolution. Small maps
-// have too few tiles for the weights that have to be loaded.
+// alone have too few tiles to make up for loading the weights.
 struct TileBatch {
-    const int tiles;             // of an image
-    const int position, images;  // of the current image, and up to and with it
-    const bool complete;         // the current image is the last
+    const int tiles;      // per image
+    const int position;   // of the current image in the batch
+    const int images;     // so far, with the current one
+    const bool complete;  // the current image is the last
 
     static int most(const Conv& conv) {
         constexpr int WANTED = 32;  // tiles

@@ -19,7 +19,7 @@ constexpr size_t CHUNK = 1 << 17;  // elements
 
 namespace {
 
-// How the gradient of ReLU knows where its output is zero: without a residual, the output is
+// Where the gradient of ReLU finds the zeros of its output: if there is no residual, the output is
 // computed again from z, which is read anyway.
 enum Mask { UNMASKED, FROM_Z, FROM_Y };
 
@@ -132,7 +132,7 @@ void apply(const Rows& rows, const Stored* z, const Stored* residual, Channels c
     });
 }
 
-// The gradient before ReLU.
+// Return the gradient before ReLU.
 template <Mask MASK>
 INLINE Vector masked(Vector g, Vector z, const Forward& map, const Stored* y) {
     if (MASK == UNMASKED) return g;
@@ -140,7 +140,7 @@ INLINE Vector masked(Vector g, Vector z, const Forward& map, const Stored* y) {
     return output <= Vector{} ? Vector{} : g;
 }
 
-// From the gradient `dy`: those of z, gamma and beta, and, with a residual, the residual's.
+// Compute the gradients of z, gamma and beta from `dy`, and that of the residual if there is one.
 template <Mask MASK>
 void differentiate(const Rows& rows, const Stored* z, const Stored* y, const Stored* dy,
                    Channels channels, Stored* dz, Stored* dresidual, float* dgamma, float* dbeta) {
@@ -171,7 +171,7 @@ void differentiate(const Rows& rows, const Stored* z, const Stored* y, const Sto
     });
 }
 
-// The gradients where the statistics are fixed: dz = scale g.
+// Compute the gradients if the statistics are fixed: dz = scale g.
 template <Mask MASK>
 void differentiate_fixed(const Rows& rows, const Stored* y, const Stored* dy, Channels channels,
                          Stored* dz, Stored* dresidual) {

@@ -17,7 +17,7 @@ static Conv new_conv(int in, int out, int kernel, int stride, int side) {
     return conv;
 }
 
-// Allocate what is used again for every image; `row` is the longest row of a map.
+// Allocate the memory that every image uses again; `row` is the longest row of a map.
 static void allocate_workspaces(Trunk& trunk, int threads, size_t row) {
     size_t values = 0, weight_values = 0;
     for (const Node& node : trunk.nodes) {
@@ -129,7 +129,7 @@ void trunk_forward(void* handle, const float* images, int count, const Tensors* 
     });
 }
 
-// The gradients of all weights, from that of the features of the last forward pass. They are added
+// Compute the gradients of all weights from that of the features of the last forward pass. Add them
 // to what `gradients` holds if `add`.
 void trunk_backward(void* handle, const float* features, int entries, const Gradients* gradients,
                     bool add) {
