@@ -36,3 +36,21 @@ def test_weights_and_velocities_are_those_of_torch(kernels: Kernels, threads: in
         torch.set_num_threads(before)
     for result, judge in zip((*weights, *velocities), expected, strict=True):
         assert torch.equal(result.view(torch.int32), judge.view(torch.int32))
+
+
+def test_every_thread_treats_denormal_numbers_as_the_calling_one(kernels: Kernels) -> None:
+    weights = [torch.zeros(1 << 16) for _ in range(32)]
+    velocities = [torch.full_like(weight, 1e-40) for weight in weights]
+    gradients = [torch.zeros_like(weight) for weight in weights]
+    tensors = SgdTensors(kernels, weights, velocities, [0.0] * 32, MOMENTUM)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        tensors.step(gradients, [0.1] * 32)
+        assert all(velocity.all() for velocity in velocities)
+        torch.set_flush_denormal(True)
+        tensors.step(gradients, [0.1] * 32)
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(before)
+    assert not any(velocity.view(torch.int32).any() for velocity in velocities)
