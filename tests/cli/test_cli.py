@@ -7,12 +7,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.waiting import wait_until
 
 from reslab.cli import VERBS, main, verb_name
 
@@ -148,10 +148,7 @@ def test_a_study_is_stopped_goes_on_and_is_not_run_again(
 
 def wait_for(folder: Path, pattern: str, count: int = 1) -> None:
     """Wait until `count` files match the pattern and are not empty."""
-    deadline = time.monotonic() + 120
-    while sum(map(holds_something, folder.glob(pattern))) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: sum(map(holds_something, folder.glob(pattern))) >= count)
 
 
 def holds_something(path: Path) -> bool:

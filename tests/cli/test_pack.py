@@ -5,12 +5,12 @@ import json
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tests.waiting import wait_until
 
 from reslab.cli import main
 
@@ -96,10 +96,7 @@ def test_a_signal_leaves_nothing(start, tmp_path: Path, number: int, status: int
         for count in range(500):
             (tmp_path / "images" / name / f"{count}.jpg").hardlink_to(large)
     packing = start("pack", tmp_path / "images", tmp_path / "packed")
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "packed/.packing/shard-000000.tar").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until((tmp_path / "packed/.packing/shard-000000.tar").exists)
     packing.send_signal(number)
     done = packing.end()
     assert done.returncode == status

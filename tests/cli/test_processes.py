@@ -6,13 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.waiting import wait_until
 
 CHANGES = [
     "iterations=20", "warmup.cap=9", "eval_every=8", "checkpoint_every=5", "recompute_bn=3",
@@ -50,14 +50,6 @@ def started(*command: str, **environment: str) -> Iterator[subprocess.Popen[str]
     finally:
         process.kill()
         process.communicate()
-
-
-def wait_for(path: Path, process: subprocess.Popen[str] | None = None) -> None:
-    limit = time.monotonic() + 120
-    while not path.exists():
-        assert process is None or process.poll() is None, process.communicate()
-        assert time.monotonic() < limit
-        time.sleep(0.01)
 
 
 def free_port() -> str:
@@ -136,7 +128,7 @@ def test_a_signal_to_one_of_two_saves_and_ends_both_and_one_goes_on(
 ) -> None:
     out = tmp_path / "run"
     processes = start_ranks(start, 2, words(out))
-    wait_for(out / "checkpoints" / "00000005.safetensors")
+    wait_until((out / "checkpoints" / "00000005.safetensors").exists)
     processes[1].send_signal(signal.SIGTERM)
     ended = [process.end() for process in processes]
     assert [(done.returncode, done.stdout) for done in ended] == [(143, ""), (143, "")]
@@ -155,7 +147,7 @@ def test_a_signal_to_one_of_two_saves_and_ends_both_and_one_goes_on(
 def test_a_signal_to_the_launcher_is_one_to_all(tmp_path: Path) -> None:
     out = tmp_path / "run"
     with started(*RESLAB, *words(out, "--processes", "2")) as process:
-        wait_for(out / "checkpoints" / "00000005.safetensors", process)
+        wait_until((out / "checkpoints" / "00000005.safetensors").exists, process)
         process.terminate()
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 143, stderr
@@ -196,7 +188,7 @@ def test_a_scheduler_may_start_the_processes_and_hears_143(one: Path, tmp_path: 
 
     with ExitStack() as ending:
         processes = both()
-        wait_for(out / "checkpoints" / "00000005.safetensors", processes[0])
+        wait_until((out / "checkpoints" / "00000005.safetensors").exists, processes[0])
         for process in processes:
             process.terminate()
         said = [process.communicate(timeout=60)[1] for process in processes]
@@ -226,7 +218,7 @@ def test_two_machines_of_which_one_loses_its_process(one: Path, tmp_path: Path) 
             )
             for address in ("127.0.0.1", "127.0.0.2")
         ]  # fmt: skip
-        wait_for(out / "checkpoints" / "00000005.safetensors", machines[0])
+        wait_until((out / "checkpoints" / "00000005.safetensors").exists, machines[0])
         (lost,) = ranks(machines[1]).values()
         os.kill(lost, signal.SIGKILL)
         said = [machine.communicate(timeout=240)[1] for machine in machines]
@@ -241,7 +233,7 @@ def test_torchrun_restarts_a_killed_process_and_the_run_ends_the_same(
 ) -> None:
     out = tmp_path / "run"
     with started(*TORCHRUN, "--max-restarts", "1", *RESLAB, *words(out)) as process:
-        wait_for(out / "checkpoints" / "00000005.safetensors", process)
+        wait_until((out / "checkpoints" / "00000005.safetensors").exists, process)
         os.kill(ranks(process)[1], signal.SIGKILL)
         _, stderr = process.communicate(timeout=240)
     assert process.returncode == 0, stderr

@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tests.waiting import wait_until
 
 from reslab.cli import main
 from reslab.runtime.threads import core_numbers
@@ -61,12 +61,10 @@ def start_study(out: Path, *more: str, address: str = "") -> subprocess.Popen[st
 
 def wait_for_checkpoints(out: Path, study: subprocess.Popen[str]) -> None:
     """Wait until every run has a checkpoint."""
-    deadline = time.monotonic() + LIMIT
     folders = [out / "runs" / name / "checkpoints" for name in NAMES]
-    while not all(any(folder.glob("*.safetensors")) for folder in folders):
-        assert study.poll() is None, study.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(
+        lambda: all(any(folder.glob("*.safetensors")) for folder in folders), study, seconds=LIMIT
+    )
 
 
 def states(out: Path) -> dict[str, str]:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.waiting import wait_until
 
 from reslab.runtime.writing import is_locked, lock
 from reslab.studies import cluster
@@ -111,10 +112,7 @@ def test_a_run_receives_its_signal_if_its_parent_is_killed(tmp_path: Path) -> No
         assert run.stdout is not None
         assert run.stdout.readline() == "ready\n"
         run.kill()
-    limit = time.monotonic() + 20
-    while not (tmp_path / "saved").exists():
-        assert time.monotonic() < limit
-        time.sleep(0.02)
+    wait_until((tmp_path / "saved").exists)
 
 
 def test_a_run_waits_for_an_unreachable_machine_and_is_cancelled_once(

@@ -2,7 +2,8 @@
 
     python -m tests.training.own FOLDER ITERATION
 
-trains it into FOLDER, and kills its own process between backward and step of an iteration.
+trains it into FOLDER, and kills its own process between backward and step of an iteration, once
+the newest checkpoint is on disk.
 """
 
 import os
@@ -14,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tests.waiting import wait_until
 from torch import Tensor, nn
 
 from reslab.data.arrays import image_set
 from reslab.data.datasets import ImagesInMemory, MemorySplits, Splits
 from reslab.recipes import recipe
+from reslab.training.checkpoint import checkpoint_name
 from reslab.training.loop import Observer
 from reslab.training.own import OwnParts
 from reslab.training.recipe import Recipe
@@ -85,10 +88,13 @@ def run(
 
 
 if __name__ == "__main__":
-    last = int(sys.argv[2])
+    out, last = Path(sys.argv[1]), int(sys.argv[2])
+    due = RECIPE.checkpoint_every
 
     def kill(iteration: int, net: nn.Module) -> None:
         if iteration == last:
+            if saved := (iteration - 1) // due * due:
+                wait_until((out / "checkpoints" / checkpoint_name(saved)).exists)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    run(Path(sys.argv[1]), observer=kill)
+    run(out, observer=kill)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.waiting import wait_until
 from torch import nn
 
 from reslab.api.results import run_result
@@ -17,7 +18,7 @@ from reslab.recipes import recipe
 from reslab.runtime.cpu import kernel_limit
 from reslab.runtime.files import sha256_of
 from reslab.training import curves
-from reslab.training.checkpoint import read_checkpoint
+from reslab.training.checkpoint import checkpoint_name, read_checkpoint
 from reslab.training.folder import FolderGone, RunFolder
 from reslab.training.log import CheckpointWriter, Diverged
 from reslab.training.log import without_details as short_report
@@ -185,7 +186,10 @@ def test_a_run_killed_without_warning_goes_on_from_its_last_checkpoint(
     class Killed(BaseException):
         pass
 
+    newest = out / "checkpoints" / checkpoint_name(12)
+
     def kill() -> int | None:
+        wait_until(newest.exists)
         raise Killed
 
     with pytest.raises(Interrupted):
@@ -193,7 +197,6 @@ def test_a_run_killed_without_warning_goes_on_from_its_last_checkpoint(
     calls = iter(range(100))
     with pytest.raises(Killed):  # a few updates after the checkpoint of iteration 12
         train(short, out, stop=lambda: None if next(calls) < 6 + LOOKS else kill())
-    newest = sorted((out / "checkpoints").iterdir())[-1]
     newest.write_bytes(newest.read_bytes()[:-100])
     reported: list[dict[str, Any]] = []
     train(short, out, on_event=reported.append)
