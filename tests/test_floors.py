@@ -22,6 +22,7 @@ FLOORS = {
     "training": 4,
     "analysis": 4,
     "detection": 5,
+    "deploy": 6,
     "recipes": 7,
     "studies": 8,
     "api": 9,

@@ -1,0 +1,1 @@
+"""Export models to other runtimes, prove each export, and run exported files."""
