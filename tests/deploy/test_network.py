@@ -6,10 +6,10 @@ import pytest
 import torch
 from onnx import ModelProto
 from onnxruntime import InferenceSession
+from tests.models.kinds import FIELDS, KINDS, perturbed
 
 from reslab.deploy.network import LOGITS, PREPARED, network_graph
 from reslab.models.config import ResNetConfig, config_named
-from tests.models.kinds import FIELDS, KINDS, perturbed
 
 IMAGENET: dict[str, object] = {"stem": "imagenet", "blocks": (1, 1), "widths": (8, 16)}
 SHAPES: dict[str, dict[str, object]] = {

@@ -55,4 +55,3 @@ def add_centre_offsets(graph: Graph, sides: str, size: int) -> str:
     half = graph.add("Mul", [margin, graph.number(0.5, np.float64)], "prepare.half")
     rounded = graph.add("Round", [half], "prepare.rounded")
     return graph.add("Cast", [rounded], "prepare.starts", {"to": TensorProto.INT64})
-
