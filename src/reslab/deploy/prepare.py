@@ -83,7 +83,7 @@ def add_arithmetic(graph: Graph, x: str, preprocessing: Preprocessing, size: int
     mean = preprocessing.mean
     if mean.shape[-2:] != (size, size):
         mean = mean.mean((1, 2), keepdim=True)
-    steps = [("Cast", "", {"to": TensorProto.FLOAT})]
+    steps: list[tuple[str, str, dict[str, object]]] = [("Cast", "", {"to": TensorProto.FLOAT})]
     steps.append(("Sub", graph.constant(mean.float()[None], "prepare.mean"), {}))
     if bool((preprocessing.std != 1).any()):
         std = graph.constant(preprocessing.std.float()[None], "prepare.deviation")
