@@ -59,8 +59,8 @@ class Graph:
         self._claim(name)
         if isinstance(values, Tensor):
             values = values.detach().cpu().contiguous().numpy()
-        array = np.asarray(values)
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        array = np.asarray(values, order="C")  # unlike ascontiguousarray, keeps scalars
+        self.initializers.append(numpy_helper.from_array(array, name))
         return name
 
     def number(self, value: float, kind: type[np.generic] = np.int64) -> str:
