@@ -170,6 +170,17 @@ def test_images_are_rotated_upright(form: str, turn: int) -> None:
     assert image_size(data, "x") == ((16, 24) if turn >= 5 else (24, 16))
 
 
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "AVIF"])
+def test_images_are_read_as_stored_on_request(form: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(photograph(24, 16), form, exif=exif)
+    with Image.open(io.BytesIO(data)) as image:
+        expected = pixels(image)
+    assert np.array_equal(load_image(data, "x", as_stored=True), expected)
+    assert expected.shape == (16, 24, 3)
+
+
 def test_a_cmyk_jpeg_is_rotated_upright() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -1,5 +1,6 @@
 import random
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from PIL import Image
 from reslab.data.decode import load_image
 from reslab.data.resize import (
     Box,
+    Interpolation,
     centre_crop,
     crop_box,
     lowest_row,
@@ -89,8 +91,21 @@ def test_no_pixel_differs_from_the_centre_of_any_resized_image(
 ) -> None:
     size = data.draw(st.integers(1, side))
     image = noise(width, height)
-    whole = resize_whole(image, side)
-    assert np.array_equal(resize_whole_to_centre(image, side, size), central(whole, size))
+    kind = data.draw(st.sampled_from(get_args(Interpolation)))
+    whole = resize_whole(image, side, kind)
+    assert np.array_equal(resize_whole_to_centre(image, side, size, kind), central(whole, size))
+
+
+@pytest.mark.parametrize(("width", "height"), [(61, 40), (40, 61), (20, 30), (90, 90)])
+def test_a_bicubic_centre_is_that_of_torchvision_and_timm(width: int, height: int) -> None:
+    """They resize the whole image with Pillow, then crop; sizes and offsets are theirs."""
+    image = noise(width, height)
+    short = min(width, height)
+    scaled = [int(36 * side / short) if side > short else 36 for side in (width, height)]
+    left, top = (round((side - 32) / 2.0) for side in scaled)
+    whole = Image.fromarray(image).resize((scaled[0], scaled[1]), Image.Resampling.BICUBIC)
+    theirs = np.asarray(whole.crop((left, top, left + 32, top + 32)))
+    assert np.array_equal(resize_whole_to_centre(image, 36, 32, "bicubic"), theirs)
 
 
 @settings(max_examples=100, deadline=None)

@@ -1,7 +1,8 @@
 """Protocols on networks whose scores are known, and against slow references."""
 
+import io
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 from reslab.data.datasets import EncodedImages, ImagesInMemory
+from reslab.data.resize import resize_whole_to_centre
 from reslab.evaluation import scoring
 from reslab.evaluation.report import build_report, classify, score_set
-from reslab.evaluation.scoring import Scores, ensemble
+from reslab.evaluation.scoring import Reading, Scores, ensemble
 from reslab.evaluation.views import MultiScale, OneCrop, TenCrop, ViewProtocol
 from reslab.models.config import ResNetConfig, imagenet_config
 from reslab.models.model_file import Model
@@ -186,6 +188,30 @@ def test_one_scale_without_mirrors_is_one_crop_on_square_images(album) -> None:
     )
 
 
+def test_a_set_is_read_as_published_figures_were_measured(album, photographs) -> None:
+    """Bicubic, and not turned upright: the image is stored on its side."""
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    Image.fromarray(photographs[4]).save(file, "PNG", exif=exif)
+    images = replace(album([None], [0]), read=lambda name: file.getvalue())
+    seen: list[Tensor] = []
+
+    def model(batch: Tensor) -> Tensor:
+        seen.append(batch)
+        return colour(batch)
+
+    for reading in (Reading(), Reading("bicubic", as_stored=True)):
+        score_set(model, images, OneCrop(36, 32), reading=reading)
+    upright = np.ascontiguousarray(np.rot90(photographs[4], 3))
+    expected = (
+        resize_whole_to_centre(upright, 36, 32),
+        resize_whole_to_centre(photographs[4], 36, 32, "bicubic"),
+    )
+    for batch, pixels in zip(seen, expected, strict=True):
+        assert np.array_equal(batch[0].permute(1, 2, 0).numpy(), pixels)
+    assert not torch.equal(seen[0], seen[1])
+
+
 def test_a_set_in_memory_is_a_folder_of_the_same_images(album, photographs) -> None:
     squares = [image[:40, :40] for image in photographs]
     images = torch.stack([one(square)[0] for square in squares])
@@ -211,9 +237,9 @@ def test_each_image_is_decoded_once_and_few_at_a_time(album, monkeypatch) -> Non
     decoded: list[int] = []
     original = EncodedImages.image
 
-    def counted(self: EncodedImages, index: int) -> np.ndarray:
+    def counted(self: EncodedImages, index: int, as_stored: bool = False) -> np.ndarray:
         decoded.append(index)
-        return original(self, index)
+        return original(self, index, as_stored)
 
     monkeypatch.setattr(EncodedImages, "image", counted)
     images = album([black(4, 5)] * count, [0] * count)

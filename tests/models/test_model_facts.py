@@ -22,6 +22,8 @@ CONFIG = ResNetConfig(
 )
 WARNING = "has no checksum"
 
+PLAIN = {"channels": "RGB", "resize": None, "size": None}
+
 
 def a_model() -> Model:
     net = build_resnet(CONFIG, torch.Generator().manual_seed(1)).eval()
@@ -122,6 +124,9 @@ def test_a_file_without_checksum_opens_with_a_warning(tmp_path: Path) -> None:
         ("preprocessing", {"channels": "RGB", "resize": -1, "size": None}, "resize is -1"),
         ("preprocessing", {"channels": "RGB", "resize": None, "size": 10**9}, "size is 1000000000"),
         ("preprocessing", {"channels": "RGB", "resize": None, "size": "32"}, "size is '32'"),
+        ("preprocessing", PLAIN | {"interpolation": "nearest"}, "'bilinear' or 'bicubic'"),
+        ("preprocessing", PLAIN | {"as_stored": 1}, "as_stored is 1"),
+        ("preprocessing", PLAIN | {"crop": 1}, "channels, resize, size"),
     ],
 )
 def test_a_fact_that_does_not_fit_is_refused(

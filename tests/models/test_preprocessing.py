@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,17 @@ def test_it_travels_as_tensors_and_facts() -> None:
     assert torch.equal(after.mean, before.mean)
     assert torch.equal(after.std, before.std)
     assert (after.channels, after.resize, after.size) == ("BGR", 256, 224)
+
+
+def test_only_other_values_of_newer_fields_are_written() -> None:
+    """A file of a network of this project has the same bytes as before these fields existed."""
+    usual = Preprocessing(torch.zeros(3, 1, 1), torch.ones(3, 1, 1), resize=256, size=224)
+    assert usual.facts() == {"channels": "RGB", "resize": 256, "size": 224}
+    published = replace(usual, interpolation="bicubic", as_stored=True)
+    after = preprocessing_in(published.tensors(), published.facts(), Path("model.safetensors"))
+    assert (after.interpolation, after.as_stored) == ("bicubic", True)
+    run = after.for_run(64, 56)
+    assert run.facts() == {"channels": "RGB", "resize": 64, "size": 56}
 
 
 def test_numbers_make_a_preprocessing() -> None:

@@ -31,7 +31,7 @@ from reslab.evaluation.mistakes import worst_mistakes
 from reslab.evaluation.predict import match_classes
 from reslab.evaluation.report import build_report, score_set
 from reslab.evaluation.score_cache import ScoreCache, digest_set, score_cache_of
-from reslab.evaluation.scoring import Scores, ensemble
+from reslab.evaluation.scoring import Reading, Scores, ensemble
 from reslab.evaluation.views import protocol_named
 from reslab.models.model_file import Model
 from reslab.runtime.device import setup_device
@@ -202,11 +202,14 @@ def evaluate_classifiers(
     entries, scores = [], []
     for (path, model), views, cache in zip(models, protocols, caches, strict=True):
         on_event(start(len(images), "images"))
-        device = model.preprocessing.std.device
-        fast = model_for_inference(model)
+        prepared = model.preprocessing
         scores.append(
-            score_set(fast, images, views, device=device, on_event=on_event, score_cache=cache)
-        )
+            score_set(
+                model_for_inference(model), images, views,
+                device=prepared.std.device, on_event=on_event, score_cache=cache,
+                reading=Reading(prepared.interpolation, prepared.as_stored),
+            )
+        )  # fmt: skip
         report = build_report(scores[-1], images, str(views))
         if not math.isfinite(report.loss):
             raise RuntimeError(f"{path}: the network's scores are NaN: its weights are unusable")

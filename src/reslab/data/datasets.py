@@ -79,9 +79,13 @@ class EncodedImages:
         """Return a class for a message, with the file that has the labels."""
         return f"{self.ids[label]!r}{f' in {self.source}' if self.source else ''}"
 
-    def image(self, index: int) -> np.ndarray:
-        """Decode an image, RGB uint8 [H, W, 3]; raise BadImage if it cannot be decoded."""
-        return load_image(self.read(self.files[index]), self.files[index])
+    def image(self, index: int, as_stored: bool = False) -> np.ndarray:
+        """Decode an image, RGB uint8 [H, W, 3], upright unless `as_stored`.
+
+        Raise BadImage if it cannot be decoded.
+        """
+        file = self.files[index]
+        return load_image(self.read(file), file, as_stored=as_stored)
 
     def prefetching(self, indices: Iterable[int]) -> Iterator[int]:
         """Yield the indices, fetching their images up to PREFETCHED positions ahead."""

@@ -66,13 +66,18 @@ class ScaledImage:
         return self.width / self.pixels.shape[1], self.height / self.pixels.shape[0]
 
 
-def load_image(image: ImageInput, file: str | None = None) -> np.ndarray:
+def load_image(
+    image: ImageInput, file: str | None = None, *, as_stored: bool = False
+) -> np.ndarray:
     """Load an image from a path, encoded bytes, an array or Pillow: upright RGB uint8 [H, W, 3].
 
     An array is uint8, RGB [H, W, 3] or grey [H, W]. A JPEG of more than MAX_PIXELS is reduced.
+    With `as_stored`, an orientation in the EXIF block of encoded bytes is ignored.
     `file` is the name for error messages; by default the path, or "the image". Raise BadImage if
     the image cannot be decoded, and ValueError if an array has another type or shape.
     """
+    if as_stored and isinstance(image, bytes):
+        return _decode(image, file or UNNAMED, as_stored=True).pixels
     return load_scaled(image, file).pixels
 
 
@@ -111,7 +116,7 @@ def image_name(image: ImageInput) -> str:
     return str(image) if isinstance(image, str | Path) else UNNAMED
 
 
-def _decode(data: bytes, file: str) -> ScaledImage:
+def _decode(data: bytes, file: str, as_stored: bool = False) -> ScaledImage:
     kind = _kind(data, file)
     if kind == "jpeg" and (header := jpeg_header(data)):
         size, colours = header
@@ -122,9 +127,9 @@ def _decode(data: bytes, file: str) -> ScaledImage:
             except ValueError as error:
                 raise BadImage(f"{file}: {error}") from None
             if rgb is not None:
-                turn = orientation(jpeg_exif(data)[0])
+                turn = 1 if as_stored else orientation(jpeg_exif(data)[0])
                 return ScaledImage(upright(rgb, turn), *rotate(*size, turn))
-    return _decode_with_pillow(data, kind, file)
+    return _decode_with_pillow(data, kind, file, as_stored)
 
 
 def image_size(data: bytes, file: str) -> tuple[int, int]:
@@ -210,13 +215,14 @@ def _silence() -> Iterator[None]:
         yield
 
 
-def _decode_with_pillow(data: bytes, kind: str, file: str) -> ScaledImage:
+def _decode_with_pillow(data: bytes, kind: str, file: str, as_stored: bool) -> ScaledImage:
     if kind == "png" and has_wrong_checksum(data):
         raise BadImage(f"{file}: damaged PNG (the checksum of its pixels is wrong)")
     if kind == "jp2" and END_OF_JP2 not in data:  # tiles would be missing without a word
         raise BadImage(f"{file}: truncated JPEG 2000 file")
     with open_lazily(data, kind, file) as (image, turn):
         width, height = image.size
+        turn = 1 if as_stored else turn
         factor = _factor(data, kind, image.size, file)
         if factor > 1:
             image.draft(None, (width // factor, height // factor))

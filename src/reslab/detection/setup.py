@@ -108,7 +108,8 @@ def setup_detection(
         for line in notes_of_splits(sets):
             log(line)
     if preprocessing is None and weights is not None:
-        preprocessing = weights.preprocessing
+        known = weights.preprocessing
+        preprocessing = known.for_run(known.resize, known.size)
     if preprocessing is None:
         preprocessing = minus_mean(mean_colour(sets.train))
     preprocessing = preprocessing.to(device.torch_device)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from reslab.data.class_names import ClassIndex
 from reslab.data.datasets import EncodedImages, ImageSet, ImagesInMemory
 from reslab.data.decode import IMAGE_TYPES, BadImage, ImageInput, image_name, load_image
+from reslab.data.resize import Interpolation
 from reslab.evaluation.fuse import InferenceCache, is_of_blocks
 from reslab.evaluation.scoring import ResizedViews, log_mean, log_probabilities, resize_to_sizes
 from reslab.evaluation.views import Sizes, View, protocol_named, sizes_needed
@@ -109,7 +110,10 @@ class Predictor:
 
         def prepare(image: ImageInput) -> tuple[ResizedViews, bool] | BadImage:
             try:
-                return fit_and_resize(load_image(image), sizes, input_side, image_name(image))
+                return fit_and_resize(
+                    load_image(image), sizes, input_side, image_name(image),
+                    preprocessing.interpolation,
+                )  # fmt: skip
             except BadImage as error:
                 return error
 
@@ -181,7 +185,11 @@ def fixed_side(model: Model) -> int | None:
 
 
 def fit_and_resize(
-    pixels: np.ndarray, sizes: Sizes, input_side: int | None, file: str
+    pixels: np.ndarray,
+    sizes: Sizes,
+    input_side: int | None,
+    file: str,
+    interpolation: Interpolation = "bilinear",
 ) -> tuple[ResizedViews, bool]:
     """Resize an image, RGB uint8 [H, W, 3], as in `resize_to_sizes`.
 
@@ -190,9 +198,9 @@ def fit_and_resize(
     this was necessary.
     """
     if input_side is None or None not in sizes or pixels.shape[:2] == (input_side, input_side):
-        return resize_to_sizes(pixels, sizes, file), False
-    centre = resize_to_sizes(pixels, {input_side: input_side}, file)[input_side]
-    return resize_to_sizes(pixels, sizes, file) | {None: centre}, True
+        return resize_to_sizes(pixels, sizes, file, interpolation), False
+    centre = resize_to_sizes(pixels, {input_side: input_side}, file, interpolation)[input_side]
+    return resize_to_sizes(pixels, sizes, file, interpolation) | {None: centre}, True
 
 
 def match_classes(

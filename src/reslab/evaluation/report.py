@@ -13,6 +13,7 @@ from reslab.data.datasets import EncodedImages, ImageSet
 from reslab.evaluation.score_cache import CachedScores, ScoreCache
 from reslab.evaluation.scoring import (
     LoadedRange,
+    Reading,
     Scorable,
     Scores,
     load_ranges,
@@ -116,6 +117,7 @@ def score_set(
     score_cache: ScoreCache | None = None,
     processes: Processes = SingleProcess(),
     check_stop: Callable[[], None] = lambda: None,
+    reading: Reading = Reading(),
 ) -> Scores:
     """Average a model's probabilities over the views of a protocol, for every image in a set.
 
@@ -123,7 +125,8 @@ def score_set(
     the set's labels. `threads` is the number of decoding threads; `score_cache` supplies scores
     computed earlier and, if its `keep` is set, stores new ones. Ranges of images are distributed
     over the processes, and every process returns all scores. `check_stop` is called once per range,
-    equally often in every process, and may raise an exception to stop. Raise ValueError if the set
+    equally often in every process, and may raise an exception to stop. `reading` says how files
+    become pixels. Raise ValueError if the set
     is empty or its classes differ in number from the model's outputs.
     """
     if not len(images):
@@ -141,7 +144,7 @@ def score_set(
     all_ranges = split_into_ranges(images)
     ranges = all_ranges[processes.rank :: processes.count]
     total = torch.full(shape, -0.0)
-    for loaded in load_ranges(images, sizes_needed(missing), threads, ranges):
+    for loaded in load_ranges(images, sizes_needed(missing), threads, ranges, reading):
         check_stop()
         rows = slice(loaded.indices.start, loaded.indices.stop)
         logs = score_range(model, loaded, missing, shape[1], device)

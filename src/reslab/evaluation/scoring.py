@@ -13,7 +13,7 @@ from torch import Tensor
 
 from reslab.data.datasets import ImageSet, ImagesInMemory
 from reslab.data.decode import BadImage
-from reslab.data.resize import resize_whole, resize_whole_to_centre, too_thin
+from reslab.data.resize import Interpolation, resize_whole, resize_whole_to_centre, too_thin
 from reslab.evaluation.views import Sizes, View
 from reslab.runtime.threads import map_in_order
 
@@ -49,6 +49,14 @@ class Scorer(Protocol):
     def dense(self, images: Tensor) -> Tensor: ...  # [B, 3, H, W] -> [B, classes, h, w]
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How the image files of a set become pixels of a view's size."""
+
+    interpolation: Interpolation = "bilinear"
+    as_stored: bool = False  # whether the EXIF orientation is ignored
+
+
 Scorable = Callable[[Tensor], Tensor] | Scorer  # only the view "all" needs `dense`
 
 
@@ -69,7 +77,11 @@ def split_into_ranges(images: ImageSet) -> list[range]:
 
 
 def load_ranges(
-    images: ImageSet, sizes: Sizes, threads: int, ranges: Sequence[range]
+    images: ImageSet,
+    sizes: Sizes,
+    threads: int,
+    ranges: Sequence[range],
+    reading: Reading = Reading(),
 ) -> Iterator[LoadedRange]:
     """Decode a set range by range, and resize each image as in `resize_to_sizes`."""
     if not sizes:
@@ -78,7 +90,7 @@ def load_ranges(
 
     def load(index: int) -> ResizedViews | str:
         try:
-            return load_resized(images, index, sizes)
+            return load_resized(images, index, sizes, reading)
         except BadImage as error:
             return str(error)
 
@@ -99,15 +111,20 @@ def load_ranges(
         )
 
 
-def load_resized(images: ImageSet, index: int, sizes: Sizes) -> ResizedViews:
+def load_resized(
+    images: ImageSet, index: int, sizes: Sizes, reading: Reading = Reading()
+) -> ResizedViews:
     """Decode one image in a set, and resize it."""
     if isinstance(images, ImagesInMemory):
         pixels = images.images[index].permute(1, 2, 0).cpu().numpy()
-        return resize_to_sizes(pixels, sizes, f"image {index}")
-    return resize_to_sizes(images.image(index), sizes, images.files[index])
+        return resize_to_sizes(pixels, sizes, f"image {index}", reading.interpolation)
+    pixels = images.image(index, reading.as_stored)
+    return resize_to_sizes(pixels, sizes, images.files[index], reading.interpolation)
 
 
-def resize_to_sizes(image: np.ndarray, sizes: Sizes, file: str) -> ResizedViews:
+def resize_to_sizes(
+    image: np.ndarray, sizes: Sizes, file: str, interpolation: Interpolation = "bilinear"
+) -> ResizedViews:
     """Resize an image, uint8 [H, W, 3], to each shorter side, or compute only its centre there.
 
     Raise BadImage, naming `file`, if the image is very thin, regardless of the sizes, so that the
@@ -116,16 +133,20 @@ def resize_to_sizes(image: np.ndarray, sizes: Sizes, file: str) -> ResizedViews:
     height, width = image.shape[:2]
     if reason := too_thin(width, height):
         raise BadImage(f"{file}: {reason}")
-    arrays = {side: resized(image, side, size) for side, size in sizes.items()}
+    arrays = {side: resized(image, side, size, interpolation) for side, size in sizes.items()}
     # copied, because torch requires writable memory
     return {side: torch.from_numpy(array.copy()).permute(2, 0, 1) for side, array in arrays.items()}
 
 
-def resized(image: np.ndarray, side: int | None, size: int | None) -> np.ndarray:
+def resized(
+    image: np.ndarray, side: int | None, size: int | None, interpolation: Interpolation
+) -> np.ndarray:
     """Resize an image to a shorter side, or return its central `size` x `size` pixels there."""
     if side is None:
         return image
-    return resize_whole(image, side) if size is None else resize_whole_to_centre(image, side, size)
+    if size is None:
+        return resize_whole(image, side, interpolation)
+    return resize_whole_to_centre(image, side, size, interpolation)
 
 
 def log_probabilities(

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 from torch import Tensor
 
 from reslab.models.layers import Net
-from reslab.models.preprocessing import MEAN_NAME, STD_NAME, Preprocessing
+from reslab.models.preprocessing import MEAN_NAME, OPTIONAL, STD_NAME, Preprocessing
 
 Config = TypeVar("Config", bound=BaseModel)
 
@@ -89,13 +89,18 @@ def preprocessing_in(tensors: dict[str, Tensor], facts: Any, file: Path) -> Prep
 
     Raise ValueError unless its numbers and shapes can be used.
     """
-    if not isinstance(facts, dict) or facts.keys() != {"channels", "resize", "size"}:
+    if not isinstance(facts, dict) or facts.keys() - OPTIONAL != {"channels", "resize", "size"}:
         raise misfit(
             file,
             f"preprocessing is {quoted(facts)}, but must have just the keys channels, resize, size",
         )
     if facts["channels"] not in ("RGB", "BGR"):
         raise misfit(file, f"channels is {quoted(facts['channels'])}, but must be 'RGB' or 'BGR'")
+    if facts.get("interpolation", "bilinear") not in ("bilinear", "bicubic"):
+        text = quoted(facts["interpolation"])
+        raise misfit(file, f"interpolation is {text}, but must be 'bilinear' or 'bicubic'")
+    if not isinstance(facts.get("as_stored", False), bool):
+        raise misfit(file, f"as_stored is {quoted(facts['as_stored'])}, but must be true or false")
     for key in ("resize", "size"):
         side = facts[key]
         if side is not None and not (type(side) is int and 0 < side <= LARGEST_SIDE):

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 
 Channels = Literal["RGB", "BGR"]
+Interpolation = Literal["bilinear", "bicubic"]
+# facts that a model file has only with another value than this
+OPTIONAL = {"interpolation": "bilinear", "as_stored": False}
 MEAN_NAME, STD_NAME = "preprocessing.mean", "preprocessing.std"
 
 
@@ -17,7 +20,9 @@ class Preprocessing:
     """Subtract the mean, divide by the standard deviation, and order the channels.
 
     The paper only subtracts: its `std` is one. `resize` and `size` are the shorter side and the
-    centre crop of a one-crop test; if they are None, images keep their size.
+    centre crop of a one-crop test; if they are None, images keep their size. `as_stored` is for
+    published weights: the images of a test set are then not turned upright, as in the published
+    figures; those to predict always are.
     """
 
     mean: Tensor  # mean image [3, H, W] or colour [3, 1, 1]; RGB from 0 to 255
@@ -25,6 +30,8 @@ class Preprocessing:
     channels: Channels = "RGB"  # the order in which the network was trained
     resize: int | None = None
     size: int | None = None
+    interpolation: Interpolation = "bilinear"  # antialiased
+    as_stored: bool = False  # whether a test ignores the EXIF orientation
     _rows: Tensor = field(init=False)  # the mean, in the memory layout of images
     _divides: bool = field(init=False)
 
@@ -37,7 +44,7 @@ class Preprocessing:
         mean, std = list(self.mean.shape), list(self.std.shape)
         return (
             f"Preprocessing(mean={mean}, std={std}, channels={self.channels!r}, "
-            f"resize={self.resize}, size={self.size})"
+            f"resize={self.resize}, size={self.size}, interpolation={self.interpolation!r})"
         )
 
     @staticmethod
@@ -113,9 +120,21 @@ class Preprocessing:
             return self._rows
         return full_rows(self.mean.mean((1, 2), keepdim=True), width)
 
+    def for_run(self, resize: int | None, size: int | None) -> "Preprocessing":
+        """Return the preprocessing of a run that starts from weights with this one.
+
+        Only the colours are kept: runs resize bilinearly, and turn all images upright.
+        """
+        return replace(self, resize=resize, size=size, interpolation="bilinear", as_stored=False)
+
     def facts(self) -> dict[str, Any]:
-        """Return all fields except the tensors, for the JSON in the model file."""
-        return {"channels": self.channels, "resize": self.resize, "size": self.size}
+        """Return all fields except the tensors, for the JSON in the model file.
+
+        Fields that older files do not have are left out if they have the default value.
+        """
+        facts = {"channels": self.channels, "resize": self.resize, "size": self.size}
+        added = {"interpolation": self.interpolation, "as_stored": self.as_stored}
+        return facts | {name: added[name] for name in OPTIONAL if added[name] != OPTIONAL[name]}
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors under their names in the model file."""

@@ -244,7 +244,7 @@ def with_statistics(
     if isinstance(train, ImagesInMemory):
         known = origin.preprocessing or memory_preprocessing(train, origin.weights)
         side = recipe.pictures.resize
-        return replace(origin, preprocessing=replace(known, resize=side, size=side))
+        return replace(origin, preprocessing=known.for_run(side, side))
     assert not isinstance(recipe.augmentation, PadAndCrop)
     size, resize = recipe.augmentation.size, recipe.pictures.resize
     preprocessing, components = origin.preprocessing, origin.components
@@ -263,14 +263,17 @@ def with_statistics(
             if recipe.pictures.mean == "channel":
                 mean = mean.mean((1, 2), keepdim=True)
             preprocessing = minus_mean(mean)
-    preprocessing = replace(preprocessing, resize=resize, size=size)
+    preprocessing = preprocessing.for_run(resize, size)
     return replace(origin, preprocessing=preprocessing, components=components)
 
 
 def memory_preprocessing(train: ImageSet, weights: Model | None) -> Preprocessing:
     """Return the weights' preprocessing, or one that subtracts the mean image of `train`."""
     assert isinstance(train, ImagesInMemory)
-    return weights.preprocessing if weights else minus_mean(pixel_mean(train.images))
+    if weights is None:
+        return minus_mean(pixel_mean(train.images))
+    known = weights.preprocessing
+    return known.for_run(known.resize, known.size)
 
 
 def build_loader(
