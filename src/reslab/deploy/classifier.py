@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 PROBABILITIES = "probabilities"  # the output of an exported file
 
 
-def image_classifier(model: Model) -> ModelProto:
+def image_classifier(model: Model, *, exact: bool = False) -> ModelProto:
     """Return a model's ONNX graph with all its preprocessing inside.
 
     `images`, uint8 [batch, height, width, 3], are decoded RGB images of one size, any size;
-    `probabilities` are float32 [batch, classes].
+    `probabilities` are float32 [batch, classes]. If `exact`, pixels are resized exactly as by
+    Pillow, which takes longer.
     """
-    return classifier(image_preparation(model), logits_graph(model))
+    return classifier(image_preparation(model, exact=exact), logits_graph(model))
 
 
 def crop_classifier(model: Model) -> ModelProto:

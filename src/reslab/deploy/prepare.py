@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from reslab.deploy.exact_resize import add_exact_centre_crop
 from reslab.deploy.graph import Graph, Side, value
 from reslab.deploy.network import PREPARED
 from reslab.deploy.resize import add_centre_crop
@@ -34,17 +35,18 @@ def centre_of(model: Model) -> tuple[int, int] | None:
     return None if side is None else (side, side)
 
 
-def image_preparation(model: Model) -> ModelProto:
+def image_preparation(model: Model, *, exact: bool = False) -> ModelProto:
     """Return the graph of a model's whole preprocessing.
 
     `images`, uint8 [batch, height, width, 3], are decoded RGB images of one size, any size;
-    `prepared` are float32 [batch, 3, h, w]. Pixels differ from Pillow's by at most one level.
+    `prepared` are float32 [batch, 3, h, w]. Pixels differ from Pillow's by at most one level, or,
+    if `exact`, not at all, which takes several times as long.
     """
     graph = Graph("prepare.")
     centre = centre_of(model)
     x = graph.add("Transpose", [IMAGES], "prepare.planes", {"perm": (0, 3, 1, 2)})
     if centre is not None:
-        x = add_centre_crop(graph, x, *centre)
+        x = (add_exact_centre_crop if exact else add_centre_crop)(graph, x, *centre)
     return finish(graph, x, model.preprocessing, centre, ("height", "width"))
 
 

@@ -1,0 +1,128 @@
+"""Resizing and cropping inside an ONNX graph with Pillow's very pixels, in Pillow's arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import PIL
+
+from reslab.deploy.graph import Graph
+from reslab.deploy.resize import add_centre_offsets, add_scaled_sides, add_sides
+
+if TYPE_CHECKING:
+    from onnx import GraphProto
+
+LEVELS = 2.0**22  # Pillow's weights are integers, in units of 1 / LEVELS
+# from this version on, images more than twice as high as wide are shrunk vertically first
+VERTICAL_FIRST = 13
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The names of one axis's sizes, all of them int64 scalars."""
+
+    name: str
+    length: str
+    scaled: str  # the length after resizing
+    start: str  # of the crop in the resized image
+
+
+def add_exact_centre_crop(graph: Graph, x: str, side: int, size: int) -> str:
+    """Add resizing to a shorter side and cropping the centre, as Pillow does it.
+
+    Resizing an axis and cropping it is a product with a matrix of Pillow's integer weights. In
+    float64 these products are exact; they are rounded after each axis, as in Pillow.
+
+    uint8 [B, 3, H, W] -> float64 [B, 3, size, size]
+    """
+    from onnx import TensorProto
+
+    sides = add_sides(graph, x)
+    scaled = add_scaled_sides(graph, sides, side)
+    starts = add_centre_offsets(graph, scaled, size)
+    axes = [
+        Axis(
+            name,
+            *(
+                graph.add("Gather", [both, graph.number(index)], f"{name}.{part}")
+                for both, part in ((sides, "length"), (scaled, "scaled"), (starts, "start"))
+            ),
+        )
+        for index, name in enumerate(("prepare.rows", "prepare.columns"))
+    ]
+    down, across = (add_weights(graph, axis, size) for axis in axes)
+    across = graph.add("Transpose", [across], "prepare.across", {"perm": (1, 0)})
+    x = graph.add("Cast", [x], "prepare.double", {"to": TensorProto.DOUBLE})
+    if int(PIL.__version__.partition(".")[0]) < VERTICAL_FIRST:
+        return add_products(graph, x, (down, across), "prepare.crop", vertical_first=False)
+    rows, columns = axes
+    twice = graph.add("Mul", [columns.length, graph.number(2)], "prepare.twice")
+    is_tall = graph.add("Greater", [rows.length, twice], "prepare.tall")
+    shrinks = graph.add("Greater", [rows.length, rows.scaled], "prepare.shrinks")
+    condition = graph.add("And", [is_tall, shrinks], "prepare.vertical")
+    branches = {
+        name: product_graph(x, (down, across), vertical_first=name == "then_branch")
+        for name in ("then_branch", "else_branch")
+    }
+    return graph.add("If", [condition], "prepare.crop", branches)
+
+
+def add_weights(graph: Graph, axis: Axis, size: int) -> str:
+    """Add Pillow's weights for `size` pixels of an axis, whole numbers in float64 [size, length].
+
+    Each row holds the triangle filter around the centre of one pixel of the crop.
+    """
+    from onnx import TensorProto
+
+    def step(operator: str, inputs: list[str], name: str) -> str:
+        return graph.add(operator, inputs, f"{axis.name}.{name}")
+
+    def double(number: str) -> str:
+        return graph.add("Cast", [number], f"{number}.double", {"to": TensorProto.DOUBLE})
+
+    one, half = (graph.number(each, np.float64) for each in (1.0, 0.5))
+    scale = step("Div", [double(axis.length), double(axis.scaled)], "scale")
+    stop = step("Add", [axis.start, graph.number(size)], "stop")
+    indices = double(step("Range", [axis.start, stop, graph.number(1)], "indices"))
+    centres = step("Mul", [step("Add", [indices, half], "middles"), scale], "centres")
+    centres = step("Unsqueeze", [centres, graph.numbers(1)], "centre")  # [size, 1]
+    pixels = double(step("Range", [graph.number(0), axis.length, graph.number(1)], "pixels"))
+    distance = step("Add", [step("Sub", [pixels, centres], "offset"), half], "distance")
+    inverse = step("Div", [one, step("Max", [scale, one], "width")], "inverse")
+    filtered = step("Abs", [step("Mul", [distance, inverse], "relative")], "absolute")
+    filtered = step("Relu", [step("Sub", [one, filtered], "triangle")], "filter")
+    total = step("ReduceSum", [filtered, graph.numbers(1)], "total")
+    shares = step("Div", [filtered, total], "shares")
+    units = step("Mul", [shares, graph.number(LEVELS, np.float64)], "units")
+    return step("Floor", [step("Add", [units, half], "rounded")], "weights")
+
+
+def product_graph(x: str, weights: tuple[str, str], *, vertical_first: bool) -> GraphProto:
+    """Return a branch of `If` that resizes `x` along both axes, in one of the two orders."""
+    from onnx import TensorProto, helper
+
+    prefix = "prepare.vertical.first" if vertical_first else "prepare.horizontal.first"
+    graph = Graph(f"{prefix}.")
+    output = add_products(graph, x, weights, prefix, vertical_first=vertical_first)
+    result = helper.make_tensor_value_info(output, TensorProto.DOUBLE, None)
+    return helper.make_graph(graph.nodes, prefix, [], [result], initializer=graph.initializers)
+
+
+def add_products(
+    graph: Graph, x: str, weights: tuple[str, str], name: str, *, vertical_first: bool
+) -> str:
+    """Add both products with rounding to whole levels after each; float64 [B, 3, size, size].
+
+    `weights` are those of the rows, [size, H], and those of the columns, [W, size].
+    """
+    down, across = weights
+    passes = [("down", lambda x: [down, x]), ("across", lambda x: [x, across])]
+    unit, half = (graph.number(each, np.float64) for each in (1 / LEVELS, 0.5))
+    for index, (label, operands) in enumerate(passes if vertical_first else passes[::-1]):
+        product = graph.add("MatMul", operands(x), f"{name}.{label}")
+        levels = graph.add("Mul", [product, unit], f"{name}.{label}.levels")
+        shifted = graph.add("Add", [levels, half], f"{name}.{label}.shifted")
+        x = graph.add("Floor", [shifted], name if index else f"{name}.{label}.rounded")
+    return x
