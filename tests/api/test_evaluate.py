@@ -53,6 +53,30 @@ def test_a_loaded_model_is_evaluated_like_its_file(
         evaluations.write_page(model)
 
 
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_reports_are_those_of_torch_whatever_computes_the_network(
+    backend: str, model: Path, images: reslab.ImagesInMemory
+) -> None:
+    expected, found = (
+        reslab.evaluate([model, reslab.load(model)], data=images, backend=name, on_event=None)
+        for name in ("torch", backend)
+    )
+    assert [entry.title for entry in found] == [entry.title for entry in expected]
+    for entry, wanted in zip(found, expected, strict=True):
+        assert isinstance(entry.report, reslab.Report)
+        assert isinstance(wanted.report, reslab.Report)
+        assert entry.report.loss == pytest.approx(wanted.report.loss, rel=1e-5)
+        assert entry.report.as_dict() | {"loss": 0} == wanted.report.as_dict() | {"loss": 0}
+        assert entry.report.confusion == wanted.report.confusion
+    loaded = reslab.load(model, backend=backend)
+    pixels = images.images[0].permute(1, 2, 0).numpy()
+    (wanted,) = reslab.predict(model, pixels)
+    for result in (reslab.predict(loaded, pixels), reslab.predict(model, pixels, backend=backend)):
+        assert [(it.name, it.probability) for it in result[0].results] == [
+            (it.name, pytest.approx(it.probability, abs=1e-6)) for it in wanted.results
+        ]
+
+
 def test_arguments_that_do_not_go_together(model: Path, images: reslab.ImagesInMemory) -> None:
     with pytest.raises(ValueError, match="`on` does not apply to a set given as data"):
         reslab.evaluate(model, data=images, on="digits")

@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
+from reslab.api.models import load
 from reslab.cli import main
-from reslab.evaluation.predict import load_predictor
 from reslab.models.config import cifar_config
 from reslab.models.model_file import Model, model_bytes
 from reslab.models.preprocessing import Preprocessing
@@ -72,10 +72,19 @@ def run(capsys, *arguments: object) -> tuple[int, str, list[str]]:
 
 def test_one_image_is_a_block_best_first(capsys, model: Path, folder: Path) -> None:
     status, out, err = run(capsys, model, folder / "a.png")
-    expected = load_predictor(model).predict(folder / "a.png")
+    expected = load(model).predict(folder / "a.png")
     assert (status, err) == (0, [])
     assert out.splitlines() == [str(folder / "a.png"), *(f"  {it}" for it in expected)]
     assert len(expected) == 3
+
+
+def test_a_backend_prints_the_same_lines(capsys, model: Path, folder: Path) -> None:
+    expected = run(capsys, model, folder / "a.png")
+    for backend in ("onnxruntime", "openvino"):
+        assert run(capsys, model, folder / "a.png", "--backend", backend) == expected
+    status, _, err = run(capsys, model, folder / "a.png", "--backend", "tensorrt")
+    assert status == 2
+    assert "no backend 'tensorrt'; available: auto, onnxruntime, openvino, torch" in err[-1]
 
 
 def test_a_folder_is_a_line_each_and_a_bad_file_does_not_stop_it(
@@ -91,9 +100,7 @@ def test_a_folder_is_a_line_each_and_a_bad_file_does_not_stop_it(
     lines = out.splitlines()
     assert [line.split()[0] for line in lines] == [str(folder / name) for name in GOOD]
     assert len({line.index(" %") for line in lines}) == 1  # aligned
-    names = [
-        it[0].name for it in load_predictor(model).predict([folder / name for name in GOOD], top=1)
-    ]
+    names = [it[0].name for it in load(model).predict([folder / name for name in GOOD], top=1)]
     assert [line.split(" %  ")[1] for line in lines] == names
 
 
@@ -113,7 +120,7 @@ def test_json_is_one_list_with_the_bad_ones_in_it(capsys, model: Path, folder: P
     assert str(folder) not in found["c-bad.jpg"]["error"]
     expected = [
         {"class": it.name, "id": it.id, "probability": pytest.approx(it.probability, rel=1e-4)}
-        for it in load_predictor(model).predict(folder / "b.jpg")
+        for it in load(model).predict(folder / "b.jpg")
     ]
     assert found["b.jpg"]["predictions"] == expected
     assert {it["id"] for it in expected} == set(IDS)
@@ -131,7 +138,7 @@ def test_an_image_from_standard_input(capsys, monkeypatch, model: Path, folder: 
     status, out, err = run(capsys, model, "-", "--json")
     assert (status, err) == (0, [])
     (found,) = json.loads(out)
-    expected = load_predictor(model).predict(folder / "a.png")
+    expected = load(model).predict(folder / "a.png")
     assert found["file"] == "-"
     assert [it["class"] for it in found["predictions"]] == [it.name for it in expected]
 

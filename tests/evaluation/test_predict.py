@@ -13,10 +13,11 @@ from PIL import Image
 from tests.models.kinds import KINDS, perturbed
 from torch import Tensor, nn
 
+from reslab.api.models import load
 from reslab.data.decode import BadImage
 from reslab.data.digits import load_digits
 from reslab.evaluation import predict
-from reslab.evaluation.predict import BATCH_IMAGES, Prediction, Predictor, load_predictor
+from reslab.evaluation.predict import BATCH_IMAGES, Prediction, Predictor
 from reslab.evaluation.scoring import resize_to_sizes
 from reslab.evaluation.views import TenCrop
 from reslab.models.config import ResNetConfig, cifar_config, imagenet_config
@@ -328,7 +329,7 @@ def random_net(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_model_file_predicts_what_its_scores_say(random_net: Path) -> None:
-    model = load_predictor(random_net)
+    model = load(random_net)
     pixels = np.random.default_rng(3).integers(0, 256, (16, 16, 3), dtype=np.uint8)
     images = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     expected = model(images).softmax(1)[0].sort(descending=True)

@@ -15,10 +15,10 @@ from tests.training.own import CLASSES, RECIPE, Net, adamw, parts, run, sets, so
 from tests.training.walls import TINY, draw
 from torch import Tensor, nn
 
+from reslab.api.models import load
 from reslab.api.test_sets import open_test_set
 from reslab.data.datasets import Splits
 from reslab.data.folder import read_folder, split_folder
-from reslab.evaluation.predict import load_predictor
 from reslab.models.model_file import load_model
 from reslab.models.random_layers import Dropout, StochasticDepth
 from reslab.models.resnet import build_resnet
@@ -192,9 +192,9 @@ def test_a_recipe_read_from_the_folder_can_be_given_again(whole: Path, tmp_path:
 
 def test_the_model_file_opens_with_a_network_of_the_same_layout(whole: Path) -> None:
     with pytest.raises(ValueError, match=r"reslab.load\('.*model.safetensors', net=...\)"):
-        load_predictor(whole)
+        load(whole)
     net = Net(seed=9)
-    predictor = load_predictor(whole, net)
+    predictor = load(whole, net=net)
     assert predictor.classes == CLASSES
     assert sha256_of(net.state_dict()) == result(whole)["weights_sha256"]
     test = sets().test

@@ -32,7 +32,7 @@ from reslab.evaluation.predict import match_classes
 from reslab.evaluation.report import build_report, score_set
 from reslab.evaluation.score_cache import ScoreCache, digest_set, score_cache_of
 from reslab.evaluation.scoring import Reading, Scores, ensemble
-from reslab.evaluation.views import protocol_named
+from reslab.evaluation.views import must_be_one_crop, protocol_named
 from reslab.models.model_file import Model
 from reslab.runtime.device import setup_device
 from reslab.runtime.events import Callback, note, start
@@ -46,6 +46,7 @@ def evaluate(
     data: str | Path | ImageSet | None = None,
     protocol: str | None = None,
     precision: str = "fp32",
+    backend: str = "auto",
     keep_scores: bool = False,
     classes: str | Path | None = None,
     refine: bool = False,
@@ -54,16 +55,17 @@ def evaluate(
 ) -> Evaluations:
     """Evaluate models on a test set, each image exactly once; several models also as an ensemble.
 
-    `models` are run folders, model files or loaded models, all of them classifiers or all of them
-    detectors; or .json files of detections in COCO's results format. They are tested on their own
-    test set, or on the set that `on` names, or on `data`: a folder, a URL, or for classifiers a set
-    of images.
+    `models` are run folders, model files, exported files or loaded models, all of them classifiers
+    or all of them detectors; or .json files of detections in COCO's results format. They are tested
+    on their own test set, or on the set that `on` names, or on `data`: a folder, a URL, or for
+    classifiers a set of images.
 
     `protocol` is "one-crop", "ten-crop" or "multi-scale" for classifiers, optionally with sizes
     ("ten-crop:256-224"), and "coco", "voc-2007" or "voc-2012" for detectors. Classifiers only:
-    `precision` is "fp32" or "bf16", `keep_scores` stores the scores of every view beside the model,
-    and `classes` is a file that names the outputs. Detectors only: `refine` and `scales`, shorter
-    sides in pixels, are the box refinement and the multi-scale testing of App. B.
+    `precision` is "fp32" or "bf16", `backend` is as in `load`, `keep_scores` stores the scores of
+    every view beside the model, and `classes` is a file that names the outputs. Detectors only:
+    `refine` and `scales`, shorter sides in pixels, are the box refinement and the multi-scale
+    testing of App. B.
 
     Raise ValueError for an argument that does not apply, for models that cannot be combined, and
     if the set cannot be read.
@@ -71,7 +73,7 @@ def evaluate(
     with showing(on_event) as callback:
         return run_evaluation(
             as_list(models), on=on, data=data, protocol=protocol, precision=precision,
-            keep_scores=keep_scores, classes=Path(classes) if classes else None,
+            backend=backend, keep_scores=keep_scores, classes=Path(classes) if classes else None,
             refine=refine, scales=scales, on_event=callback,
         )  # fmt: skip
 
@@ -83,6 +85,7 @@ def run_evaluation(
     data: str | Path | ImageSet | None,
     protocol: str | None,
     precision: str,
+    backend: str,
     keep_scores: bool,
     classes: Path | None,
     refine: bool,
@@ -92,6 +95,7 @@ def run_evaluation(
     """Do the work of `evaluate`."""
     for_classifiers = {
         "precision": precision != "fp32",
+        "backend": backend != "auto",
         "keep_scores": keep_scores,
         "classes": classes,
     }
@@ -106,7 +110,7 @@ def run_evaluation(
         place = folder_or_url(data)
         return evaluate_detectors(models, on, place, protocol, changes, device, on_event)
     refuse_arguments(changes, "classifiers")
-    loaded = load_classifiers(models, precision, classes, device)
+    loaded = load_classifiers(models, precision, backend, classes, device)
     images = choose_set(on, data, loaded, on_event)
     return evaluate_classifiers(loaded, images, protocol or "one-crop", keep_scores, on_event)
 
@@ -151,13 +155,17 @@ def all_detectors(models: Sequence[AnyModel]) -> bool:
 
 
 def load_classifiers(
-    given: Sequence[AnyModel], precision: str, classes: Path | None, device: torch.device
+    given: Sequence[AnyModel],
+    precision: str,
+    backend: str,
+    classes: Path | None,
+    device: torch.device,
 ) -> list[LoadedModel]:
     """Load classifiers with equal classes; the file `classes`, if given, names the outputs.
 
     Raise ValueError if the models' classes differ.
     """
-    loaded = [open_classifier(model, device) for model in given]
+    loaded = [open_classifier(model, device, backend) for model in given]
     models = [(path, set_precision(model, precision)) for path, model in loaded]
     if classes:
         models = [(path, name_outputs(model, classes)) for path, model in models]
@@ -190,6 +198,8 @@ def evaluate_classifiers(
     on_event: Callback,
 ) -> Evaluations:
     """Evaluate classifiers one by one and, if there are several, their mean probabilities."""
+    if any(model.resizes for _, model in models):
+        must_be_one_crop(protocol)
     protocols = [protocol_named(protocol, *resize_and_crop(*model, opened)) for model in models]
     if isinstance(opened, EncodedImages):
         must_have_named_outputs(models[0][1], opened)

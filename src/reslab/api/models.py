@@ -10,11 +10,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from reslab.deploy.backends import runtime_in_bf16, with_backend
+from reslab.deploy.opening import is_exported, open_exported
 from reslab.detection.inference import Detector
 from reslab.detection.predict import DetectorPredictor, is_detector, load_detector_predictor
 from reslab.detection.predict import load_detector as read_detector
 from reslab.errors import unknown_name
-from reslab.evaluation.predict import Predictor, load_predictor
+from reslab.evaluation.predict import Predictor
 from reslab.models.batchnorm import in_bf16
 from reslab.models.model_file import Model, load_model, save_model
 from reslab.models.preprocessing import Preprocessing
@@ -28,15 +30,26 @@ PRECISIONS = ("fp32", "bf16")
 IN_MEMORY = Path("(in memory)")  # in messages, for a model that was not loaded from a file
 
 
-def load(path: str | Path, *, net: nn.Module | None = None) -> Predictor:
-    """Load a classifier from its run folder or model file, ready to classify images.
+def load(path: str | Path, *, net: nn.Module | None = None, backend: str = "auto") -> Predictor:
+    """Load a classifier from its run folder, model file or exported file, to classify images.
 
     The result is called with uint8 images [B, 3, H, W] for logits [B, classes]; its `predict` takes
     files, bytes, arrays or Pillow images. A file that holds a network of your own needs `net`, one
-    of the same layout, whose weights are replaced. Raise ValueError if there is no such model, if
-    its file is damaged, or if `net` does not fit.
+    of the same layout, whose weights are replaced. `backend` is what computes the network:
+    "torch", "onnxruntime" or "openvino"; "auto" is torch, except for exported files, which run in
+    their own runtime. Raise ValueError if there is no such model, if its file is damaged, if `net`
+    does not fit, or if the backend is not installed or cannot run the model.
     """
-    return load_predictor(path, net)
+    return Predictor(read_model(path, backend, net), Path(path))
+
+
+def read_model(path: str | Path, backend: str = "auto", net: nn.Module | None = None) -> Model:
+    """Read a classifier from its run folder, model file or exported file, as `load` does."""
+    if not is_exported(path):
+        return with_backend(load_model(path, net), backend)
+    if net is not None:
+        raise ValueError(f"{path} was exported with its network: load it without net")
+    return with_backend(open_exported(Path(path)), backend)
 
 
 def save(
@@ -93,20 +106,21 @@ def as_list(models: AnyModel | Sequence[AnyModel]) -> list[AnyModel]:
 def holds_detector(model: AnyModel) -> bool:
     """Return whether a model is a detector."""
     if isinstance(model, str | Path):
-        return is_detector(model)
+        return not is_exported(model) and is_detector(model)
     return isinstance(model, DetectorPredictor)
 
 
-def open_classifier(model: AnyModel, device: torch.device) -> LoadedModel:
+def open_classifier(model: AnyModel, device: torch.device, backend: str = "auto") -> LoadedModel:
     """Return a classifier on a device, and its path; a loaded one stays where it is.
 
-    Raise ValueError if the model is a detector.
+    `backend` is as in `load`. Raise ValueError if the model is a detector, or if the backend cannot
+    run it.
     """
     if isinstance(model, DetectorPredictor):
         raise ValueError(f"{path_of(model)} is a detector: use detect")
     if isinstance(model, str | Path):
-        return Path(model), load_model(model).to(device)
-    loaded = model.model
+        return Path(model), read_model(model, backend).to(device)
+    loaded = with_backend(model.model, backend)
     if loaded.preprocessing.std.device != device:  # moving a network changes it in place
         loaded = replace(loaded, net=deepcopy(loaded.net)).to(device)
     return path_of(model), loaded
@@ -116,7 +130,9 @@ def set_precision(model: Model, precision: str) -> Model:
     """Return a model that computes in fp32 (unchanged) or in bf16."""
     if precision not in PRECISIONS:
         raise ValueError(unknown_name("precision", precision, PRECISIONS))
-    return in_bf16(model) if precision == "bf16" else model
+    if precision == "fp32":
+        return model
+    return in_bf16(model) if model.backend == "torch" else runtime_in_bf16(model)
 
 
 def open_detector(model: AnyModel, device: torch.device) -> LoadedDetector:

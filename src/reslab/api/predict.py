@@ -33,20 +33,23 @@ def predict(
     top: int = 5,
     protocol: str = "one-crop",
     precision: str = "fp32",
+    backend: str = "auto",
 ) -> list[ImageResult[Prediction]]:
     """Classify images: return the `top` most probable classes of each.
 
-    `model` is a run folder, a model file or the result of `load`. `images` is a file, a folder,
-    encoded bytes, a uint8 array, RGB [H, W, 3] or grey [H, W], or a Pillow image, or several of
-    these; files in folders that are not images are left out. A bad image raises no exception: its
-    result has an `error`, and no classes.
+    `model` is a run folder, a model file, an exported file or the result of `load`. `images` is a
+    file, a folder, encoded bytes, a uint8 array, RGB [H, W, 3] or grey [H, W], or a Pillow image,
+    or several of these; files in folders that are not images are left out. A bad image raises no
+    exception: its result has an `error`, and no classes.
 
     `protocol` is "one-crop", "ten-crop" or "multi-scale", optionally with sizes
-    ("ten-crop:256-224"); `precision` is "fp32", or "bf16", which is faster. Raise ValueError if
-    the model is not a classifier.
+    ("ten-crop:256-224"); `precision` is "fp32", or "bf16", which is faster; `backend` is as in
+    `load`. Raise ValueError if the model is not a classifier.
     """
     files, _ = find_images(images)
-    return list(predict_each(model, files, top=top, protocol=protocol, precision=precision))
+    return list(
+        predict_each(model, files, top=top, protocol=protocol, precision=precision, backend=backend)
+    )
 
 
 def predict_each(
@@ -56,9 +59,10 @@ def predict_each(
     top: int,
     protocol: str,
     precision: str,
+    backend: str,
 ) -> Iterator[ImageResult[Prediction]]:
     """Yield the `top` most probable classes of each image, one image after another."""
-    _, loaded = open_classifier(model, setup_device("fp32").torch_device)
+    _, loaded = open_classifier(model, setup_device("fp32").torch_device, backend)
     predictor = Predictor(set_precision(loaded, precision))
     sources = (image.source for image in images)
     predictions = predictor.each(sources, top=top, protocol=protocol)

@@ -24,6 +24,7 @@ from reslab.data.location import (
     parse_location,
     to_folder,
 )
+from reslab.deploy.opening import is_exported
 from reslab.detection.average_precision.measure import usual_protocol
 from reslab.detection.inference import Detector
 from reslab.detection.recipe import DetectionRecipe
@@ -131,6 +132,8 @@ def trained_on(path: Path, model: Model) -> tuple[str | None, Location | None]:
 
 def data_of_run(path: Path, name: str) -> Location | None:
     """Return the location of the data set `name` of a run: a URL, an existing folder, or None."""
+    if is_exported(path):  # by default it is written into the run folder
+        path = path.parent if RunFolder(path.parent).has_run() else path
     if not path.is_dir():
         return None
     run = RunFolder.open(path)

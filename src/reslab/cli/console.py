@@ -26,6 +26,13 @@ Result = TypeVar("Result")
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Print one CSV table.")]
 Precision = Annotated[str, typer.Option(help="fp32, or bf16, which is faster.")]
+Backend = Annotated[
+    str,
+    typer.Option(
+        help="What computes the network: torch, onnxruntime, openvino, or auto: an exported file's "
+        "own runtime, otherwise torch."
+    ),
+]
 WeightsOption = Annotated[
     Path | None,
     typer.Option(help="A model file, run folder, or file of another program to fine-tune from."),

@@ -11,6 +11,7 @@ from reslab.api.lines import to_stderr, warn
 from reslab.cli.console import (
     AsCsv,
     AsJson,
+    Backend,
     ClassNames,
     Precision,
     Refine,
@@ -40,8 +41,7 @@ def evaluate(
         list[Path],
         typer.Argument(
             metavar="MODEL",
-            help="Run folders or model files, all classifiers or all detectors; several models are "
-            "also tested as an ensemble. Or .json files of detections.",
+            help="Run folders, model or exported files of one task, or .json files of detections.",
         ),
     ],
     on: Annotated[
@@ -58,6 +58,7 @@ def evaluate(
         str | None, typer.Option(help=f"{PROTOCOL_HELP} For boxes: coco, voc-2007 or voc-2012.")
     ] = None,
     precision: Precision = "fp32",
+    backend: Backend = "auto",
     keep_scores: Annotated[
         bool, typer.Option("--keep-scores", help="Store the scores of every view beside the model.")
     ] = False,
@@ -74,9 +75,9 @@ def evaluate(
     """Evaluate trained models on a test set, each image exactly once.
 
     Reports several classifiers one by one and by their mean probabilities, several detectors one by
-    one and as an ensemble (App. B). Reuses stored scores and computes only the missing ones.
-    Measures files of detections, in COCO's results format, against the boxes in --data. --csv has
-    one row per class: precision, recall and F1, or for detectors average precision.
+    one and as an ensemble (App. B). Reuses stored scores, computing only missing ones. Measures
+    files of detections, in COCO's results format, against the boxes in --data. --csv has one row
+    per class: precision, recall and F1, or for detectors average precision.
     """
     from reslab.api.evaluate import run_evaluation
     from reslab.api.results import must_not_be_a_file
@@ -86,7 +87,7 @@ def evaluate(
         must_not_be_a_file(page)
     with progress_display() as on_event:
         evaluations = run_evaluation(
-            models, on=on, data=data, protocol=protocol, precision=precision,
+            models, on=on, data=data, protocol=protocol, precision=precision, backend=backend,
             keep_scores=keep_scores, classes=classes, refine=refine,
             scales=parse_numbers("--scales", scales, "400,600,800"), on_event=on_event,
         )  # fmt: skip

@@ -11,6 +11,7 @@ from reslab.api.lines import to_stderr, warn
 from reslab.cli.console import (
     AsCsv,
     AsJson,
+    Backend,
     Precision,
     Refine,
     Scales,
@@ -43,7 +44,7 @@ Images = Annotated[
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="A run folder or a model file.")],
+    model: Annotated[Path, typer.Argument(help="A run folder, a model file or an exported file.")],
     images: Images,
     top: Annotated[
         int | None,
@@ -51,6 +52,7 @@ def predict(
     ] = None,
     protocol: Annotated[str, typer.Option(help=PROTOCOL_HELP)] = "one-crop",
     precision: Precision = "fp32",
+    backend: Backend = "auto",
     as_json: AsJson = False,
     as_csv: AsCsv = False,
 ) -> int:
@@ -67,7 +69,9 @@ def predict(
     files, left_out = find_images(images)
     single = len(files) == 1
     shown = top or (TOP if as_json or (single and not as_csv) else 1)
-    results = predict_each(model, files, top=shown, protocol=protocol, precision=precision)
+    results = predict_each(
+        model, files, top=shown, protocol=protocol, precision=precision, backend=backend
+    )
     if left_out:
         warn(count_suffixes(left_out, " in folders"))
     width = name_width(files)

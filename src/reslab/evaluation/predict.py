@@ -9,7 +9,7 @@ from typing import overload
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from reslab.data.class_names import ClassIndex
 from reslab.data.datasets import EncodedImages, ImageSet, ImagesInMemory
@@ -17,8 +17,14 @@ from reslab.data.decode import IMAGE_TYPES, BadImage, ImageInput, image_name, lo
 from reslab.data.resize import Interpolation
 from reslab.evaluation.fuse import InferenceCache, is_of_blocks
 from reslab.evaluation.scoring import ResizedViews, log_mean, log_probabilities, resize_to_sizes
-from reslab.evaluation.views import Sizes, View, protocol_named, sizes_needed
-from reslab.models.model_file import Model, load_model, model_file
+from reslab.evaluation.views import (
+    Sizes,
+    View,
+    must_be_one_crop,
+    protocol_named,
+    sizes_needed,
+)
+from reslab.models.model_file import Model, model_file
 from reslab.runtime.text import printable
 from reslab.runtime.threads import map_in_order, usable_cores
 
@@ -102,6 +108,8 @@ class Predictor:
         Threads read, decode and resize images ahead of the network.
         """
         preprocessing = self.model.preprocessing
+        if self.model.resizes:
+            must_be_one_crop(protocol)
         views = protocol_named(protocol, preprocessing.resize, preprocessing.size).views()
         if top < 1:
             raise ValueError(f"top={top} must be at least 1")
@@ -169,14 +177,6 @@ class Predictor:
             [Prediction(self.classes[k], p, ids[k]) for k, p in list(zip(*row, strict=True))[:top]]
             for row in zip(ranked.indices.tolist(), ranked.values.tolist(), strict=True)
         ]
-
-
-def load_predictor(path: str | Path, net: nn.Module | None = None) -> Predictor:
-    """Load a model file, or the one in a run folder, for classifying images.
-
-    `net` is needed only for a network of the user's own; the file's weights replace its weights.
-    """
-    return Predictor(load_model(path, net), Path(path))
 
 
 def fixed_side(model: Model) -> int | None:

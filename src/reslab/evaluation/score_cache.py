@@ -148,12 +148,14 @@ def config_json(config: ResNetConfig) -> str:
 def score_cache_of(path: Path, model: Model, keep: bool) -> ScoreCache:
     """Return the score cache of a model, in its run folder or beside its file.
 
-    Scores in bf16 and in fp32 have separate folders, so that neither overwrites the other.
+    Scores in bf16, in fp32 and from other backends have separate folders, so that none overwrites
+    the others.
     """
     # scores also depend on the configuration and the preprocessing
     network = model.own_net or config_json(model.config)
     facts = f"{network} {json.dumps(model.preprocessing.facts())}"
     tensors = model.net.state_dict() | model.preprocessing.tensors()
     kind = "scores-bf16" if model.dtype == torch.bfloat16 else "scores"
+    kind += "" if model.backend == "torch" else f"-{model.backend}"
     folder = path / kind if path.is_dir() else path.with_name(f"{path.name}.{kind}")
     return ScoreCache(folder, sha256_of(tensors | {facts: torch.empty(0)}), keep)

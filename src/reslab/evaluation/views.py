@@ -173,6 +173,18 @@ def protocol_named(text: str, resize: int | None, size: int | None) -> ViewProto
     return TenCrop(resize, size)
 
 
+def must_be_one_crop(text: str) -> None:
+    """Raise ValueError unless a protocol is `one-crop` without numbers.
+
+    An exported file that resizes and crops images itself can be tested in no other way.
+    """
+    if text.strip() != "one-crop":
+        raise ValueError(
+            f"protocol {text!r} needs images resized and cropped in other ways than the exported "
+            "file does inside: only one-crop applies; for others, use the model it was made from"
+        )
+
+
 def parse_numbers(text: str, name: str, rest: str, separator: str) -> tuple[int, ...]:
     try:
         return tuple(int(word) for word in rest.split(separator)) if rest else ()

@@ -46,6 +46,8 @@ class Model:
     folded: bool = False  # whether batch norm is folded into the convolutions
     own_net: str | None = None  # `describe_net`, if no configuration describes the network
     notes: tuple[str, ...] = ()  # for the user, on weights imported for this run; not in the file
+    backend: str = "torch"  # what computes the network: torch, onnxruntime or openvino
+    resizes: bool = False  # whether the network resizes and crops images itself (exported files)
 
     def __repr__(self) -> str:
         name = self.recipe.get("name", "weights from elsewhere")
@@ -90,6 +92,12 @@ class Model:
         position, a larger one has several.
         """
         net, native = self.net, self.native_side
+        if self.backend != "torch":
+            raise ValueError(
+                f"{self.backend} computes the network with its pooling over the whole map, so not "
+                "fully convolutionally: choose a protocol with crops of one size, or the model "
+                "in torch"
+            )
         if not isinstance(net, ResNet):
             raise ValueError(
                 f"{type(net).__name__} cannot be applied fully convolutionally, only a ResNet "
