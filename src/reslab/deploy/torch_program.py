@@ -1,0 +1,209 @@
+"""A classifier as an exported torch program, .pt2: decoded images -> probabilities."""
+
+import copy
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import PIL
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from reslab.deploy.pt2 import (
+    EXTRA,
+    archive_bytes,
+    read_archive,
+    split_archive,
+    without_traces,
+)
+from reslab.evaluation.fuse import is_of_blocks
+from reslab.evaluation.predict import fixed_side
+from reslab.evaluation.views import protocol_named
+from reslab.models.batchnorm import fold_batchnorm
+from reslab.models.model_file import Model
+from reslab.models.resnet import ResNet
+
+METADATA = f"{EXTRA}reslab.json"  # the record with the metadata
+PRECISION_BITS = 22  # of Pillow's coefficients, which are integers
+# from this version on, Pillow shrinks images more than twice as high as wide vertically first,
+# which rounds differently
+TALL_FIRST = int(PIL.__version__.partition(".")[0]) >= 13
+EXAMPLE_IMAGES = 2
+
+
+class ImageClassifier(nn.Module):
+    """A model with its preprocessing, as `reslab predict` applies both.
+
+    Decoded RGB images, uint8 [B, H, W, 3] -> probabilities, float32 [B, classes]
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, model: Model, *, exact: bool) -> None:
+        super().__init__()
+        preprocessing = model.preprocessing
+        self.side, self.size = centre_of(model)
+        self.exact, self.bgr = exact, preprocessing.channels == "BGR"
+        mean = preprocessing.mean
+        if mean.shape[-1] != self.size:  # as `Preprocessing` does
+            mean = mean.mean((1, 2), keepdim=True)
+        self.register_buffer("mean", mean.clone())
+        self.register_buffer("deviation", preprocessing.std.clone())
+        net = Logits(model.resnet) if is_of_blocks(model) else copy.deepcopy(model.net)
+        for weight in net.parameters():  # torch warns when it saves weights that are channels last
+            weight.data = weight.data.contiguous()
+        self.net = net
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images.permute(0, 3, 1, 2)
+        if self.side is not None and self.size is not None:
+            crop = exact_centre if self.exact else resized_centre
+            x = crop(x, self.side, self.size)
+        x = (x.float() - self.mean) / self.deviation
+        if self.bgr:
+            x = x.flip(1)
+        return self.net(x).float().softmax(1)
+
+
+class Logits(nn.Module):
+    """A ResNet for maps of any size: batch norm folded, a mean in place of pooling with a window.
+
+    [B, 3, H, W] -> [B, classes]
+    """
+
+    def __init__(self, net: ResNet) -> None:
+        super().__init__()
+        net = fold_batchnorm(net).float()
+        self.stem, self.stages, self.fc = net.stem, net.stages, net.fc
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.stages(self.stem(images)).mean((2, 3)))
+
+
+def centre_of(model: Model) -> tuple[int | None, int | None]:
+    """Return the shorter side and the crop of a one-crop test, both None for whole images.
+
+    A network that subtracts a mean image takes only images of its size.
+    """
+    preprocessing = model.preprocessing
+    (view,) = protocol_named("one-crop", preprocessing.resize, preprocessing.size).views()
+    side = fixed_side(model)
+    return (side, side) if view.size is None else (view.side, view.size)
+
+
+def scaled_sides(images: Tensor, side: int) -> tuple[int, int]:
+    """Return the height and width at which the shorter side is `side`, as `shorter_side` does."""
+    height, width = images.shape[-2:]
+    shorter = cast(int, torch.sym_min(height, width))
+    return side * height // shorter, side * width // shorter
+
+
+def centre_start(length: int, size: int) -> int:
+    """Return where the centre begins, as `centre_offset`, for lengths known only when run."""
+    half, odd = (length - size) // 2, (length - size) % 2
+    return half + odd * (half % 2)  # halves are rounded to even
+
+
+def resized_centre(images: Tensor, side: int, size: int) -> Tensor:
+    """Resize to a shorter side, and crop the centre; uint8 [B, 3, H, W] -> [B, 3, size, size].
+
+    Pixels differ from Pillow's by at most one level.
+    """
+    height, width = scaled_sides(images, side)
+    x = F.interpolate(images, size=(height, width), mode="bilinear", antialias=True)
+    top, left = centre_start(height, size), centre_start(width, size)
+    return x.narrow(2, top, size).narrow(3, left, size)
+
+
+def exact_centre(images: Tensor, side: int, size: int) -> Tensor:
+    """Compute `resized_centre` with exactly Pillow's pixels, which takes several times as long."""
+    (height, width), (down, across) = images.shape[-2:], scaled_sides(images, side)
+    rows = coefficients(width, across, centre_start(across, size), size)
+    columns = coefficients(height, down, centre_start(down, size), size)
+    pixels = images.double()
+    x = to_levels(columns @ to_levels(pixels @ rows.T))
+    if not TALL_FIRST:
+        return x
+    sides = torch.stack([torch.scalar_tensor(length) for length in (height, width, down)])
+    is_tall = (sides[0] > 2 * sides[1]) & (sides[2] < sides[0])
+    # a condition would need an operator that runs either of two programs
+    return torch.where(is_tall, to_levels(to_levels(columns @ pixels) @ rows.T), x)
+
+
+def coefficients(length: int, scaled: int, start: int, size: int) -> Tensor:
+    """Return Pillow's integer coefficients for `size` pixels, from `start`, of one resized axis.
+
+    float64 [size, length], the filter's weights of the `length` pixels before resizing to `scaled`
+    """
+    number = torch.float64
+    scale = torch.scalar_tensor(length, dtype=number) / torch.scalar_tensor(scaled, dtype=number)
+    support = scale.clamp(min=1)
+    centre = (torch.arange(size, dtype=number)[:, None] + start + 0.5) * scale
+    first, last = (centre - support + 0.5).floor(), (centre + support + 0.5).floor()
+    pixel = torch.arange(length, dtype=number)[None]
+    weights = (1 - ((pixel - centre + 0.5) * (1 / support)).abs()).clamp(min=0)
+    weights = weights * ((pixel >= first) & (pixel < last))
+    weights = weights / weights.sum(1, keepdim=True)
+    return (weights * 2**PRECISION_BITS + 0.5).floor()
+
+
+def to_levels(sums: Tensor) -> Tensor:
+    """Round weighted sums of pixels to levels, 0 to 255, as Pillow does after each axis."""
+    return ((sums + 2 ** (PRECISION_BITS - 1)) / 2**PRECISION_BITS).floor().clamp(0, 255)
+
+
+def export_program(model: Model, *, exact: bool = False) -> torch.export.ExportedProgram:
+    """Trace a model with its preprocessing; the number of images and their size are dynamic.
+
+    Raise ValueError if torch cannot trace a network of the user's own.
+    """
+    program = ImageClassifier(model, exact=exact).eval()
+    sides = example_sides(model)
+    example = torch.zeros(EXAMPLE_IMAGES, *sides, 3, dtype=torch.uint8)
+    dynamic = torch.export.Dim.DYNAMIC
+    try:
+        with torch.no_grad():
+            return torch.export.export(
+                program, (example,), dynamic_shapes=({0: dynamic, 1: dynamic, 2: dynamic},)
+            )
+    except Exception as error:
+        if is_of_blocks(model):
+            raise
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"torch.export cannot trace {model.own_net} for any number of images: {reason}"
+        ) from None
+
+
+def example_sides(model: Model) -> tuple[int, int]:
+    """Return the size of the images with which a model is traced; no side may be special to it."""
+    side, _ = centre_of(model)
+    if side is None:
+        stages = len(model.config.blocks) if is_of_blocks(model) else 4
+        side = 2 ** (stages + 3)
+    return side + 8, side + 16
+
+
+def program_bytes(program: torch.export.ExportedProgram, metadata: Mapping[str, str]) -> bytes:
+    """Return the content of a .pt2 file; the metadata is a record of its own."""
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    records = without_traces(split_archive(buffer.getvalue()))
+    return archive_bytes(records | {METADATA: json.dumps(dict(metadata)).encode()})
+
+
+def load_program(file: str | Path) -> tuple[nn.Module, dict[str, str]]:
+    """Open a .pt2 file that runs no code while it is loaded; return its module and its metadata.
+
+    The module takes uint8 [B, H, W, 3] for probabilities [B, classes]. Raise ValueError if the file
+    is damaged, is not an exported program, or could run code.
+    """
+    records = read_archive(file)
+    metadata = json.loads(records.get(METADATA, b"{}"))
+    # not the file itself, which another reader of archives could understand differently
+    program = torch.export.load(io.BytesIO(archive_bytes(records)))
+    return program.module(), metadata

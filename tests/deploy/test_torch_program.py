@@ -1,0 +1,154 @@
+"""Exported torch programs: the probabilities of `predict`, for images of any size."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tests.models.kinds import KINDS, perturbed
+from torch import Tensor, nn
+
+from reslab.data.resize import resize_whole_to_centre
+from reslab.deploy.torch_program import (
+    ImageClassifier,
+    exact_centre,
+    export_program,
+    load_program,
+    program_bytes,
+    resized_centre,
+)
+from reslab.evaluation.predict import Predictor
+from reslab.models.model_file import Model
+from reslab.models.preprocessing import Preprocessing
+
+# height, width; smaller and larger than the crop, thin, and with odd margins
+SIZES = [(50, 61), (64, 45), (37, 37), (200, 301), (20, 31), (38, 95), (150, 33), (36, 38)]
+CLASSES = ("cat", "dog", "mouse")
+CROP = Preprocessing.of([120.0, 110, 100], [50.0, 60, 70], size=24, resize=29)
+BGR = Preprocessing(CROP.mean, CROP.std, channels="BGR", resize=29, size=24)
+MEAN_IMAGE = Preprocessing.of(torch.rand(3, 24, 24, generator=torch.Generator()) * 255)
+WHOLE = Preprocessing.of([120.0, 110, 100], [50.0, 60, 70])
+
+
+def model_with(preprocessing: Preprocessing, kind: str = "batch norm") -> Model:
+    return Model(perturbed(KINDS[kind]), CLASSES, preprocessing, {}, [])
+
+
+def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Return an image with a gradient, edges and noise."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[0:height, 0:width]
+    image = np.stack([rows * 2, columns * 3, 128 + 100 * np.sin(rows / 3 + columns / 5)], axis=-1)
+    image[height // 3 : height // 2, width // 4 : width // 2] += 90
+    return np.clip(image + rng.normal(0, 12, image.shape), 0, 255).astype(np.uint8)
+
+
+def predicted(model: Model, images: np.ndarray) -> Tensor:
+    """Return reslab's probabilities, [B, classes]."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="this network takes only")
+        answers = Predictor(model).predict(list(images), top=len(CLASSES))
+    rows = [{entry.name: entry.probability for entry in answer} for answer in answers]
+    return torch.tensor([[row[name] for name in CLASSES] for row in rows])
+
+
+def deviation(program: Callable[[Tensor], Tensor], model: Model) -> float:
+    """Return the largest difference of probabilities from `predict`, over sizes and batches."""
+    largest = 0.0
+    for number, (height, width) in enumerate(SIZES):
+        batch = (1, 2, 7)[number % 3]
+        images = np.stack([photograph(height, width, seed) for seed in range(batch)])
+        difference = program(torch.from_numpy(images)) - predicted(model, images)
+        largest = max(largest, difference.abs().max().item())
+    return largest
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_exact_pixels_are_those_of_pillow_and_the_others_differ_by_one_level(
+    size: tuple[int, int],
+) -> None:
+    image = photograph(*size)
+    planes = torch.from_numpy(image).permute(2, 0, 1)[None]
+    for side, crop in ((29, 24), (24, 24), (64, 63)):
+        judge = torch.from_numpy(resize_whole_to_centre(image, side, crop).copy()).permute(2, 0, 1)
+        assert torch.equal(exact_centre(planes, side, crop)[0], judge.double())
+        off = (resized_centre(planes, side, crop)[0].int() - judge.int()).abs()
+        assert off.max() <= 1
+
+
+@pytest.mark.parametrize("preprocessing", [CROP, BGR, MEAN_IMAGE, WHOLE])
+def test_every_preprocessing_is_inside(preprocessing: Preprocessing) -> None:
+    model = model_with(preprocessing)
+    assert deviation(ImageClassifier(model, exact=True).eval(), model) < 1e-6
+    assert deviation(ImageClassifier(model, exact=False).eval(), model) < 2e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_part_of_a_network_is_exported(kind: str) -> None:
+    model = model_with(CROP, kind)
+    assert deviation(ImageClassifier(model, exact=True).eval(), model) < 1e-5
+
+
+def test_an_exported_file_answers_as_predict_does(tmp_path: Path) -> None:
+    model, file = model_with(BGR), tmp_path / "model.pt2"
+    file.write_bytes(program_bytes(export_program(model, exact=True), {"names": "cat"}))
+    program, metadata = load_program(file)
+    assert deviation(program, model) < 1e-6
+    assert metadata == {"names": "cat"}
+    assert b"test_torch_program" not in file.read_bytes()  # no lines of the code it was traced from
+    other = replace_mean(model)
+    assert deviation(program, other) > 2e-3
+
+
+def replace_mean(model: Model) -> Model:
+    mean = model.preprocessing.mean + 20
+    wrong = Preprocessing(mean, model.preprocessing.std, channels="BGR", resize=29, size=24)
+    return Model(model.net, CLASSES, wrong, {}, [])
+
+
+class Own(nn.Module):
+    """A network that no configuration describes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 4, 5, stride=4), nn.Linear(4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.conv(images).relu().mean((2, 3)))
+
+
+def test_own_networks_are_exported_and_untraceable_ones_refused(tmp_path: Path) -> None:
+    model = Model(Own().eval(), CLASSES, CROP, {}, [], own_net="Own")
+    program = export_program(model).module()
+    assert deviation(program, model) < 2e-3
+
+    class Counting(Own):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images) * (1 if images.sum() > 0 else 2)
+
+    untraceable = Model(Counting().eval(), CLASSES, CROP, {}, [], own_net="Counting")
+    with pytest.raises(ValueError, match="cannot trace Counting"):
+        export_program(untraceable)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("exact", [False, True])
+def test_resnet18_on_forty_images(resnet18_file: Path, shared: Path, exact: bool) -> None:
+    from reslab.models.model_file import load_model
+
+    model = load_model(resnet18_file)
+    program = export_program(model, exact=exact).module()
+    rng = np.random.default_rng(0)
+    largest = 0.0
+    for seed in range(40):
+        height, width = rng.integers(180, 900, 2)
+        image = photograph(height, width, seed)[None]
+        answers = Predictor(model).predict(list(image), top=1000)[0]
+        index = {name: row for row, name in enumerate(model.ids or model.classes)}
+        wanted = torch.zeros(1000)
+        for answer in answers:
+            wanted[index[answer.id]] = answer.probability
+        largest = max(largest, (program(torch.from_numpy(image))[0] - wanted).abs().max().item())
+    assert largest < (1e-5 if exact else 2e-3)
