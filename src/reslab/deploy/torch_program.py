@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from reslab.data.resize import FILTERS, Interpolation
+from reslab.deploy.prepare import centre_of
 from reslab.deploy.pt2 import (
     EXTRA,
     archive_bytes,
@@ -20,8 +22,6 @@ from reslab.deploy.pt2 import (
     without_traces,
 )
 from reslab.evaluation.fuse import is_of_blocks
-from reslab.evaluation.predict import fixed_side
-from reslab.evaluation.views import protocol_named
 from reslab.models.batchnorm import fold_batchnorm
 from reslab.models.model_file import Model
 from reslab.models.resnet import ResNet
@@ -46,10 +46,11 @@ class ImageClassifier(nn.Module):
     def __init__(self, model: Model, *, exact: bool) -> None:
         super().__init__()
         preprocessing = model.preprocessing
-        self.side, self.size = centre_of(model)
-        self.exact, self.bgr = exact, preprocessing.channels == "BGR"
+        self.centre = centre_of(model)
+        self.exact, self.interpolation = exact, preprocessing.interpolation
+        self.bgr = preprocessing.channels == "BGR"
         mean = preprocessing.mean
-        if mean.shape[-1] != self.size:  # as `Preprocessing` does
+        if self.centre is None or mean.shape[-1] != self.centre[1]:  # as `Preprocessing` does
             mean = mean.mean((1, 2), keepdim=True)
         self.register_buffer("mean", mean.clone())
         self.register_buffer("deviation", preprocessing.std.clone())
@@ -60,9 +61,9 @@ class ImageClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         x = images.permute(0, 3, 1, 2)
-        if self.side is not None and self.size is not None:
+        if self.centre is not None:
             crop = exact_centre if self.exact else resized_centre
-            x = crop(x, self.side, self.size)
+            x = crop(x, *self.centre, self.interpolation)
         x = (x.float() - self.mean) / self.deviation
         if self.bgr:
             x = x.flip(1)
@@ -84,17 +85,6 @@ class Logits(nn.Module):
         return self.fc(self.stages(self.stem(images)).mean((2, 3)))
 
 
-def centre_of(model: Model) -> tuple[int | None, int | None]:
-    """Return the shorter side and the crop of a one-crop test, both None for whole images.
-
-    A network that subtracts a mean image takes only images of its size.
-    """
-    preprocessing = model.preprocessing
-    (view,) = protocol_named("one-crop", preprocessing.resize, preprocessing.size).views()
-    side = fixed_side(model)
-    return (side, side) if view.size is None else (view.side, view.size)
-
-
 def scaled_sides(images: Tensor, side: int) -> tuple[int, int]:
     """Return the height and width at which the shorter side is `side`, as `shorter_side` does."""
     height, width = images.shape[-2:]
@@ -108,22 +98,27 @@ def centre_start(length: int, size: int) -> int:
     return half + odd * (half % 2)  # halves are rounded to even
 
 
-def resized_centre(images: Tensor, side: int, size: int) -> Tensor:
+def resized_centre(
+    images: Tensor, side: int, size: int, interpolation: Interpolation = "bilinear"
+) -> Tensor:
     """Resize to a shorter side, and crop the centre; uint8 [B, 3, H, W] -> [B, 3, size, size].
 
-    Pixels differ from Pillow's by at most one level.
+    Pixels differ from Pillow's by at most one level, or three in images more than twice as high
+    as wide.
     """
     height, width = scaled_sides(images, side)
-    x = F.interpolate(images, size=(height, width), mode="bilinear", antialias=True)
+    x = F.interpolate(images, size=(height, width), mode=interpolation, antialias=True)
     top, left = centre_start(height, size), centre_start(width, size)
     return x.narrow(2, top, size).narrow(3, left, size)
 
 
-def exact_centre(images: Tensor, side: int, size: int) -> Tensor:
+def exact_centre(
+    images: Tensor, side: int, size: int, interpolation: Interpolation = "bilinear"
+) -> Tensor:
     """Compute `resized_centre` with exactly Pillow's pixels, which takes several times as long."""
     (height, width), (down, across) = images.shape[-2:], scaled_sides(images, side)
-    rows = coefficients(width, across, centre_start(across, size), size)
-    columns = coefficients(height, down, centre_start(down, size), size)
+    rows = coefficients(width, across, centre_start(across, size), size, interpolation)
+    columns = coefficients(height, down, centre_start(down, size), size, interpolation)
     pixels = images.double()
     x = to_levels(columns @ to_levels(pixels @ rows.T))
     if not TALL_FIRST:
@@ -134,21 +129,39 @@ def exact_centre(images: Tensor, side: int, size: int) -> Tensor:
     return torch.where(is_tall, to_levels(to_levels(columns @ pixels) @ rows.T), x)
 
 
-def coefficients(length: int, scaled: int, start: int, size: int) -> Tensor:
+def coefficients(
+    length: int, scaled: int, start: int, size: int, interpolation: Interpolation
+) -> Tensor:
     """Return Pillow's integer coefficients for `size` pixels, from `start`, of one resized axis.
 
     float64 [size, length], the filter's weights of the `length` pixels before resizing to `scaled`
     """
     number = torch.float64
     scale = torch.scalar_tensor(length, dtype=number) / torch.scalar_tensor(scaled, dtype=number)
-    support = scale.clamp(min=1)
+    stretch = scale.clamp(min=1)
+    _, reach = FILTERS[interpolation]
+    support = reach * stretch
     centre = (torch.arange(size, dtype=number)[:, None] + start + 0.5) * scale
     first, last = (centre - support + 0.5).floor(), (centre + support + 0.5).floor()
     pixel = torch.arange(length, dtype=number)[None]
-    weights = (1 - ((pixel - centre + 0.5) * (1 / support)).abs()).clamp(min=0)
+    distance = ((pixel - centre + 0.5) * (1 / stretch)).abs()
+    weights = triangle(distance) if interpolation == "bilinear" else cubic(distance)
     weights = weights * ((pixel >= first) & (pixel < last))
-    weights = weights / weights.sum(1, keepdim=True)
-    return (weights * 2**PRECISION_BITS + 0.5).floor()
+    weights = weights / weights.sum(1, keepdim=True) * 2**PRECISION_BITS
+    return weights.sign() * (weights.abs() + 0.5).floor()
+
+
+def triangle(distance: Tensor) -> Tensor:
+    """Return the bilinear filter's weights of pixels at a distance from the centre."""
+    return (1 - distance).clamp(min=0)
+
+
+def cubic(distance: Tensor) -> Tensor:
+    """Return the weights of Pillow's bicubic filter, Keys' with a = -0.5."""
+    x, a = distance, -0.5
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = (((x - 5) * x + 8) * x - 4) * a
+    return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
 
 
 def to_levels(sums: Tensor) -> Tensor:
@@ -181,10 +194,9 @@ def export_program(model: Model, *, exact: bool = False) -> torch.export.Exporte
 
 def example_sides(model: Model) -> tuple[int, int]:
     """Return the size of the images with which a model is traced; no side may be special to it."""
-    side, _ = centre_of(model)
-    if side is None:
-        stages = len(model.config.blocks) if is_of_blocks(model) else 4
-        side = 2 ** (stages + 3)
+    centre = centre_of(model)
+    stages = len(model.config.blocks) if is_of_blocks(model) else 4
+    side = 2 ** (stages + 3) if centre is None else centre[0]
     return side + 8, side + 16
 
 
