@@ -13,13 +13,18 @@ from tests.models.kinds import KINDS, perturbed
 from torch import Tensor, nn
 
 from reslab.data.resize import Interpolation, resize_whole_to_centre
+from reslab.deploy.metadata import metadata_of
+from reslab.deploy.opening import open_exported
+from reslab.deploy.pt2 import split_archive
 from reslab.deploy.torch_program import (
+    METADATA,
     ImageClassifier,
+    TorchProgram,
     exact_centre,
     export_program,
-    load_program,
     program_bytes,
     resized_centre,
+    with_metadata,
 )
 from reslab.evaluation.predict import Predictor
 from reslab.models.model_file import Model
@@ -96,15 +101,52 @@ def test_every_part_of_a_network_is_exported(kind: str) -> None:
     assert deviation(ImageClassifier(model, exact=True).eval(), model) < 1e-5
 
 
-def test_an_exported_file_answers_as_predict_does(tmp_path: Path) -> None:
-    model, file = model_with(BGR), tmp_path / "model.pt2"
-    file.write_bytes(program_bytes(export_program(model, exact=True), {"names": "cat"}))
-    program, metadata = load_program(file)
-    assert deviation(program, model) < 1e-6
-    assert metadata == {"names": "cat"}
-    assert b"test_torch_program" not in file.read_bytes()  # no lines of the code it was traced from
-    other = replace_mean(model)
-    assert deviation(program, other) > 2e-3
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("exported") / "model.pt2"
+    model = model_with(BGR)
+    content = program_bytes(export_program(model, exact=True), metadata_of(model, "images"))
+    file.write_bytes(content)
+    return file
+
+
+def test_an_exported_file_answers_as_predict_does(exported: Path) -> None:
+    program = TorchProgram(exported)
+    assert deviation(applying(program), model_with(BGR)) < 1e-6
+    assert deviation(applying(program), replace_mean(model_with(BGR))) > 2e-3
+
+
+def applying(program: TorchProgram) -> Callable[[Tensor], Tensor]:
+    return lambda images: torch.from_numpy(program(images.numpy()))
+
+
+def test_an_exported_file_opens_as_a_model(exported: Path, tmp_path: Path) -> None:
+    model, opened = model_with(BGR), open_exported(exported)
+    images = [photograph(50, 61, seed) for seed in range(3)]
+    answers = Predictor(opened).predict(images)
+    for answer, wanted in zip(answers, Predictor(model).predict(images), strict=True):
+        assert [entry.name for entry in answer] == [entry.name for entry in wanted]
+        pairs = zip(answer, wanted, strict=True)
+        assert all(abs(one.probability - other.probability) < 1e-6 for one, other in pairs)
+    assert opened.backend == "torch.export"
+    with pytest.raises(ValueError, match="only one-crop applies"):
+        Predictor(opened).predict(images, protocol="ten-crop")
+
+
+def test_an_exported_file_names_nothing_of_the_machine(exported: Path) -> None:
+    content = exported.read_bytes()
+    assert b"torch_program.py" not in content  # no lines of the code that it was traced from
+    assert str(Path(__file__).parent).encode() not in content
+
+
+def test_metadata_is_replaced_alone(exported: Path) -> None:
+    before = exported.read_bytes()
+    after = with_metadata(before, {"names": "{0: 'cat'}"})
+    assert TorchProgram(after).metadata() == {"names": "{0: 'cat'}"}
+    different = {
+        name for name, part in split_archive(before).items() if split_archive(after)[name] != part
+    }
+    assert different == {METADATA}
 
 
 def replace_mean(model: Model) -> Model:

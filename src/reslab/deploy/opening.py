@@ -11,11 +11,16 @@ import torch
 from reslab.deploy.backends import ExportedNet, run_by
 from reslab.deploy.metadata import facts_in
 from reslab.deploy.runtimes import OnnxRuntime, OpenVino
+from reslab.deploy.torch_program import TorchProgram
 from reslab.models.model_file import Model
 from reslab.models.preprocessing import Preprocessing
 
-RUNTIMES: Mapping[str, type[OnnxRuntime | OpenVino]] = {".onnx": OnnxRuntime, ".xml": OpenVino}
-BACKENDS = {".onnx": "onnxruntime", ".xml": "openvino"}
+RUNTIMES: Mapping[str, type[OnnxRuntime | OpenVino | TorchProgram]] = {
+    ".onnx": OnnxRuntime,
+    ".xml": OpenVino,
+    ".pt2": TorchProgram,
+}
+BACKENDS = {".onnx": "onnxruntime", ".xml": "openvino", ".pt2": "torch.export"}
 
 
 def is_exported(path: str | Path) -> bool:

@@ -50,13 +50,16 @@ CONTAINERS = {None, "builtins.tuple", "builtins.list", "builtins.dict"}
 OBJECTS = {"as_custom_obj", "as_operator", "as_graph"}  # arguments that are more than numbers
 
 
-def read_archive(file: str | Path) -> Records:
-    """Read a .pt2 file's records; raise ValueError, with the reason, unless loading runs no code.
+def read_archive(source: Path | bytes) -> Records:
+    """Read the records of a .pt2 file, given its path or content, if loading them runs no code.
 
-    Every pickle inside has then been read with `weights_only=True`.
+    Every pickle inside has then been read with `weights_only=True`. Otherwise raise ValueError,
+    with the reason.
     """
+    file = "the program" if isinstance(source, bytes) else source
     try:
-        with zipfile.ZipFile(file) as archive:
+        opened = io.BytesIO(source) if isinstance(source, bytes) else source
+        with zipfile.ZipFile(opened) as archive:
             names = archive.namelist()
             if len(set(names)) < len(names):
                 raise refused(file, "two of its records have one name")

@@ -1,12 +1,15 @@
 """A classifier as an exported torch program, .pt2: decoded images -> probabilities."""
 
+from __future__ import annotations
+
 import copy
 import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, Self, cast
 
+import numpy as np
 import PIL
 import torch
 import torch.nn.functional as F
@@ -21,10 +24,12 @@ from reslab.deploy.pt2 import (
     split_archive,
     without_traces,
 )
+from reslab.deploy.runtimes import Runtime
 from reslab.evaluation.fuse import is_of_blocks
 from reslab.models.batchnorm import fold_batchnorm
 from reslab.models.model_file import Model
 from reslab.models.resnet import ResNet
+from reslab.runtime.json_text import parse_json
 
 METADATA = f"{EXTRA}reslab.json"  # the record with the metadata
 PRECISION_BITS = 22  # of Pillow's coefficients, which are integers
@@ -205,17 +210,42 @@ def program_bytes(program: torch.export.ExportedProgram, metadata: Mapping[str, 
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
     records = without_traces(split_archive(buffer.getvalue()))
+    return with_metadata(archive_bytes(records), metadata)
+
+
+def with_metadata(content: bytes, metadata: Mapping[str, str]) -> bytes:
+    """Return a .pt2 file's content with other metadata; all that computes stays the same."""
+    records = split_archive(content)
     return archive_bytes(records | {METADATA: json.dumps(dict(metadata)).encode()})
 
 
-def load_program(file: str | Path) -> tuple[nn.Module, dict[str, str]]:
-    """Open a .pt2 file that runs no code while it is loaded; return its module and its metadata.
+class TorchProgram:
+    """An exported program in torch, given as a .pt2 file or as its content.
 
-    The module takes uint8 [B, H, W, 3] for probabilities [B, classes]. Raise ValueError if the file
-    is damaged, is not an exported program, or could run code.
+    Raise ValueError if the file is damaged, is not an exported program, or could run code when it
+    is loaded.
     """
-    records = read_archive(file)
-    metadata = json.loads(records.get(METADATA, b"{}"))
-    # not the file itself, which another reader of archives could understand differently
-    program = torch.export.load(io.BytesIO(archive_bytes(records)))
-    return program.module(), metadata
+
+    def __init__(self, source: Path | bytes) -> None:
+        records = read_archive(source)
+        self.title = f"torch.export {torch.__version__}"
+        self.facts = records.get(METADATA, b"{}")
+        # not the file itself, which torch's reader of archives could understand differently
+        program = torch.export.load(io.BytesIO(archive_bytes(records)))
+        self.program = program.module()
+
+    @torch.no_grad()
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        return self.program(torch.from_numpy(images)).numpy()
+
+    def metadata(self) -> dict[str, str]:
+        """Return the metadata of the file."""
+        return parse_json(self.facts)
+
+    def in_bf16(self) -> Runtime:
+        raise ValueError(
+            "an exported program computes in fp32: for bf16, use the model that it was made from"
+        )
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
