@@ -19,6 +19,7 @@ FLOORS = {
     "data": 2,
     "kernels": 2,
     "evaluation": 3,
+    "pretrained": 3,
     "training": 4,
     "analysis": 4,
     "detection": 5,

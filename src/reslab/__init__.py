@@ -6,7 +6,8 @@
     reslab.evaluate("runs/first")
     reslab.predict("runs/first", "photo.jpg")
 
-Paths of run folders, model files, images and folders are strings or Paths. A mistake of the
+Paths of run folders, model files, images and folders are strings or Paths; a model may also be one
+of the names that `weights` lists. A mistake of the
 caller's raises ValueError, which names the value, what is allowed and the way on.
 
 Train
@@ -22,6 +23,7 @@ Use
     evaluate            errors or average precision on a test set -> Evaluations
     predict             classes of images -> a list of ImageResult
     detect              objects in images, and their boxes -> a list of ImageResult
+    weights             trained networks that have names: "resnet50", "cifar10-resnet20"
     import_weights      a model file from another program's weights -> ImportedModel
     export              weights for another program -> ExportedWeights
 
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     from reslab.api.results import Evaluation, Evaluations, ReportPage, RunResult
     from reslab.api.studies import report, study
     from reslab.api.train import train
+    from reslab.api.weights import NamedWeights, weights
     from reslab.data.arrays import image_set
     from reslab.data.datasets import EncodedImages, ImagesInMemory, Splits
     from reslab.data.decode import BadImage
@@ -91,6 +94,7 @@ _HOMES = {  # module -> public names; the same imports as above
     "reslab.api.results": ("Evaluation", "Evaluations", "ReportPage", "RunResult"),
     "reslab.api.studies": ("report", "study"),
     "reslab.api.train": ("train",),
+    "reslab.api.weights": ("NamedWeights", "weights"),
     "reslab.data.arrays": ("image_set",),
     "reslab.data.datasets": ("EncodedImages", "ImagesInMemory", "Splits"),
     "reslab.data.decode": ("BadImage",),
@@ -130,6 +134,7 @@ __all__ = [
     "ImagesInMemory",
     "ImportedModel",
     "Interrupted",
+    "NamedWeights",
     "NoNorm",
     "NoisyBatchNorm",
     "Plan",
@@ -164,6 +169,7 @@ __all__ = [
     "save",
     "study",
     "train",
+    "weights",
 ]
 
 if not TYPE_CHECKING:  # a type checker knows the names from the imports above, and no others

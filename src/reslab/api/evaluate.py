@@ -206,6 +206,14 @@ def evaluate_classifiers(
     images, unmatched = match_classes(opened, models[0][1].classes, models[0][1].ids)
     for line in unmatched:
         on_event(note(f"{line}; its images are left out"))
+    for path, model in models:
+        if model.preprocessing.as_stored and isinstance(images, EncodedImages):
+            on_event(
+                note(
+                    f"{path.name}: images are read as stored, as for its published error; "
+                    "otherwise reslab turns them upright"
+                )
+            )
     caches = [score_cache_of(*model, keep_scores) for model in models]
     if any(cache.in_use for cache in caches):
         caches = with_digest(caches, images, on_event)

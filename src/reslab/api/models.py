@@ -1,4 +1,4 @@
-"""Models given by the user: the path of a run folder or model file, or a loaded model."""
+"""Models given by the user: a path, the name of a published network, or a loaded model."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from reslab.evaluation.predict import Predictor
 from reslab.models.batchnorm import in_bf16
 from reslab.models.model_file import Model, load_model, save_model
 from reslab.models.preprocessing import Preprocessing
+from reslab.pretrained.locate import located
 
 Classifier = str | Path | Predictor
 DetectorModel = str | Path | DetectorPredictor
@@ -33,6 +34,9 @@ IN_MEMORY = Path("(in memory)")  # in messages, for a model that was not loaded 
 def load(path: str | Path, *, net: nn.Module | None = None, backend: str = "auto") -> Predictor:
     """Load a classifier from its run folder, model file or exported file, to classify images.
 
+    `path` may be one of the names that `weights` lists, such as "resnet50"; weights that are not on
+    this machine are downloaded.
+
     The result is called with uint8 images [B, 3, H, W] for logits [B, classes]; its `predict` takes
     files, bytes, arrays or Pillow images. A file that holds a network of your own needs `net`, one
     of the same layout, whose weights are replaced. `backend` is what computes the network:
@@ -40,16 +44,17 @@ def load(path: str | Path, *, net: nn.Module | None = None, backend: str = "auto
     their own runtime. Raise ValueError if there is no such model, if its file is damaged, if `net`
     does not fit, or if the backend is not installed or cannot run the model.
     """
-    return Predictor(read_model(path, backend, net), Path(path))
+    path = located(path)
+    return Predictor(read_model(path, backend, net), path)
 
 
-def read_model(path: str | Path, backend: str = "auto", net: nn.Module | None = None) -> Model:
+def read_model(path: Path, backend: str = "auto", net: nn.Module | None = None) -> Model:
     """Read a classifier from its run folder, model file or exported file, as `load` does."""
     if not is_exported(path):
         return with_backend(load_model(path, net), backend)
     if net is not None:
         raise ValueError(f"{path} was exported with its network: load it without net")
-    return with_backend(open_exported(Path(path)), backend)
+    return with_backend(open_exported(path), backend)
 
 
 def save(
@@ -84,13 +89,13 @@ def load_detector(
     evaluation during training. Raise ValueError for an impossible value, or if there is no such
     detector or its file is damaged.
     """
-    return load_detector_predictor(path, threshold=threshold, refine=refine, scales=scales)
+    return load_detector_predictor(located(path), threshold=threshold, refine=refine, scales=scales)
 
 
 def path_of(model: AnyModel) -> Path:
-    """Return the path that a model was given as, or loaded from."""
+    """Return the path of a model that was given by a path or a name, or is loaded already."""
     if isinstance(model, str | Path):
-        return Path(model)
+        return located(model)
     return model.path or IN_MEMORY
 
 
@@ -99,14 +104,15 @@ def as_list(models: AnyModel | Sequence[AnyModel]) -> list[AnyModel]:
     if isinstance(models, AnyModel):
         return [models]
     if not models:
-        raise ValueError("no model given: name a run folder or a model file")
+        raise ValueError("no model given: name a run folder, a model file or published weights")
     return list(models)
 
 
 def holds_detector(model: AnyModel) -> bool:
     """Return whether a model is a detector."""
     if isinstance(model, str | Path):
-        return not is_exported(model) and is_detector(model)
+        path = located(model)
+        return not is_exported(path) and is_detector(path)
     return isinstance(model, DetectorPredictor)
 
 
@@ -119,7 +125,8 @@ def open_classifier(model: AnyModel, device: torch.device, backend: str = "auto"
     if isinstance(model, DetectorPredictor):
         raise ValueError(f"{path_of(model)} is a detector: use detect")
     if isinstance(model, str | Path):
-        return Path(model), read_model(model, backend).to(device)
+        path = located(model)
+        return path, read_model(path, backend).to(device)
     loaded = with_backend(model.model, backend)
     if loaded.preprocessing.std.device != device:  # moving a network changes it in place
         loaded = replace(loaded, net=deepcopy(loaded.net)).to(device)
@@ -143,7 +150,8 @@ def open_detector(model: AnyModel, device: torch.device) -> LoadedDetector:
     if isinstance(model, Predictor):
         raise ValueError(f"{path_of(model)} is a classifier, not a detector: use predict")
     if isinstance(model, str | Path):
-        return Path(model), read_detector(model).to(device)
+        path = located(model)
+        return path, read_detector(path).to(device)
     detector = replace(model.detector, search=model.search)
     if detector.preprocessing.std.device != device:
         detector = replace(detector, net=deepcopy(detector.net)).to(device)

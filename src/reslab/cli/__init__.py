@@ -25,12 +25,14 @@ from reslab.cli.predict import detect, predict
 from reslab.cli.recipes import models, recipes
 from reslab.cli.study import report, study
 from reslab.cli.train import resume, train
+from reslab.cli.weights import weights
 from reslab.errors import os_reason, unknown_name
 from reslab.runtime.cpu import limit_kernels
 from reslab.runtime.text import without_secrets
 
 VERBS = {
     models: "reslab models",
+    weights: "reslab weights",
     recipes: "reslab recipes cifar10-resnet110",
     train: "reslab train digits-resnet20 --out runs/first",
     plan: "reslab plan own-resnet18 --data photos",

@@ -35,7 +35,10 @@ Backend = Annotated[
 ]
 WeightsOption = Annotated[
     Path | None,
-    typer.Option(help="A model file, run folder, or file of another program to fine-tune from."),
+    typer.Option(
+        help="A model file, run folder, file of another program, or a name that `reslab weights` "
+        "lists, to fine-tune from."
+    ),
 ]
 Changes = Annotated[
     list[str] | None,

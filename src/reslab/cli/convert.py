@@ -81,7 +81,7 @@ def preprocessing_in_words(preprocessing: "Preprocessing") -> str:
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="A run folder or a model file.")],
+    model: Annotated[Path, typer.Argument(help="A run folder, a model file or a name.")],
     to: Annotated[str, typer.Option(help="The target layout: torchvision (also for timm).")],
     out: Annotated[Path, typer.Option(help="The file to write: .safetensors, .pth or .pt.")],
     as_json: AsJson = False,

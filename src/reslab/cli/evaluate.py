@@ -41,7 +41,8 @@ def evaluate(
         list[Path],
         typer.Argument(
             metavar="MODEL",
-            help="Run folders, model or exported files of one task, or .json files of detections.",
+            help="Run folders, model or exported files of one task, names that `reslab weights` "
+            "lists, or .json files of detections.",
         ),
     ],
     on: Annotated[

@@ -44,7 +44,7 @@ Images = Annotated[
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="A run folder, a model file or an exported file.")],
+    model: Annotated[Path, typer.Argument(help="A run folder, model file, exported file or name.")],
     images: Images,
     top: Annotated[
         int | None,

@@ -263,7 +263,10 @@ def model_file(path: str | Path) -> Path:
     file = Path(path)
     file = file / "model.safetensors" if file.is_dir() else file
     if not file.exists():
-        raise ValueError(f"no model at {file}; give a finished run folder or a model file")
+        raise ValueError(
+            f"no model at {file}; give a finished run folder, a model file, or a name that "
+            "`reslab weights` lists"
+        )
     return file
 
 

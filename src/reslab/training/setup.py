@@ -31,6 +31,7 @@ from reslab.models.config import warn_small_map
 from reslab.models.layers import channels_last
 from reslab.models.model_file import Model
 from reslab.models.preprocessing import Preprocessing, minus_mean
+from reslab.pretrained.locate import located
 from reslab.runtime.device import Device
 from reslab.runtime.events import Log
 from reslab.runtime.threads import cores_for, usable_cores
@@ -77,10 +78,11 @@ def inputs_at(
     weights: str | Path | None = None,
     count: int | None = None,
 ) -> Inputs:
-    """Return the inputs at these paths; an `Inputs` is returned unchanged."""
+    """Return the inputs at these paths, or of published weights by name; an `Inputs` unchanged."""
     if isinstance(data, Inputs):
         return data
-    return Inputs(parse_location(data) if data else None, Path(weights) if weights else None, count)
+    place = parse_location(data) if data else None
+    return Inputs(place, located(weights) if weights else None, count)
 
 
 def setup_classification(
