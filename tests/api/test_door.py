@@ -42,6 +42,7 @@ REFUSED: dict[str, Callable[[Path], object]] = {
     "report": lambda place: reslab.report(place / "nowhere"),
     "save": lambda place: reslab.save(torch.nn.Flatten(), ["a"], MEAN, place),
     "study": lambda _: reslab.study("degradation", seeds=0),
+    "weights": lambda _: reslab.weights("resnet51"),
     "train": lambda place: reslab.train("digits-resnet7", place / "run"),
 }
 

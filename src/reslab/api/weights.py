@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from reslab.errors import unknown_name
 from reslab.pretrained.locate import Known, known_networks, present_at
 from reslab.pretrained.packaged import SOURCE, Packaged
 
@@ -34,16 +35,21 @@ class NamedWeights:
         return {**asdict(self), "path": str(self.path) if self.path else None}
 
 
-def weights() -> list[NamedWeights]:
-    """Return the networks that have names, whether they are on this machine or not.
+def weights(name: str | None = None) -> list[NamedWeights]:
+    """Return the networks that have names, or those called `name`, each from every source.
 
     Their names can be used for any model: `load("resnet50")`, `predict("resnet50:timm", image)`,
-    `train(..., weights="resnet18")`.
+    `train(..., weights="resnet18")`. What is not on this machine is then downloaded. Raise
+    ValueError, with the nearest name, if there is no network called `name`.
     """
+    networks = known_networks()
+    if name is not None and name not in networks:
+        raise ValueError(unknown_name("weights", name, networks))
     return [
-        describe(name, network, is_default=place == 0)
-        for name, sources in known_networks().items()
+        describe(known, network, is_default=place == 0)
+        for known, sources in networks.items()
         for place, network in enumerate(sources.values())
+        if name in (None, known)
     ]
 
 

@@ -1,9 +1,16 @@
 """`reslab weights`"""
 
+from typing import Annotated
+
+import typer
+
 from reslab.cli.console import AsJson, print_json, print_line, print_table
 
 
-def weights(as_json: AsJson = False) -> None:
+def weights(
+    name: Annotated[str | None, typer.Argument(help="Only the sources of this network.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """List the trained networks that have names, which any MODEL and --weights can be.
 
     A name alone is the first source of that name. What is not on this machine is downloaded when it
@@ -11,7 +18,7 @@ def weights(as_json: AsJson = False) -> None:
     """
     from reslab.api.weights import weights as named_weights
 
-    entries = named_weights()
+    entries = named_weights(name)
     if as_json:
         print_json([entry.as_dict() for entry in entries])
         return
