@@ -41,8 +41,7 @@ def evaluate(
         list[Path],
         typer.Argument(
             metavar="MODEL",
-            help="Run folders, model or exported files of one task, names that `reslab weights` "
-            "lists, or .json files of detections.",
+            help="Run folders, model files, exported files, names, or .json files of detections.",
         ),
     ],
     on: Annotated[
