@@ -26,6 +26,7 @@ from reslab.pretrained import locate, packaged
 from reslab.pretrained.convert import published_model
 from reslab.pretrained.locate import located, weights_folder
 from reslab.pretrained.table import PUBLISHED, Published
+from reslab.runtime.files import sha256_of
 
 ROW = next(row for row in PUBLISHED if row.full_name == "cifar10-resnet20:akamaster")
 
@@ -185,6 +186,17 @@ def test_a_path_that_exists_wins(
     assert located("runs/first") == Path("runs/first")  # which a later message is about
     os.symlink("nowhere", "cifar10-resnet20")
     assert located("cifar10-resnet20") == Path("cifar10-resnet20")
+
+
+def test_runs_of_classifiers_and_detectors_start_from_a_name(
+    cache: Path, row: Published, release: Release
+) -> None:
+    cache.mkdir()
+    (cache / row.file).write_bytes(release.content)
+    classifier = reslab.recipe("cifar10-resnet20", weights=row.name)
+    detector = reslab.detection_recipe("digit-scenes-resnet20-c4", weights=row.full_name)
+    assert classifier.weights == detector.weights == sha256_of(release.net.state_dict())
+    assert classifier.model.zeros == detector.model.trunk.zeros == "both"
 
 
 def test_the_package_comes_first(
