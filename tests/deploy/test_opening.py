@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import openvino
 import pytest
 from onnx import helper
 from tests.models.kinds import KINDS, perturbed
@@ -12,7 +11,7 @@ from tests.models.kinds import KINDS, perturbed
 from reslab.deploy.classifier import crop_classifier, image_classifier
 from reslab.deploy.metadata import IDS, NAMES, PREPROCESSING, TASK, Takes, metadata_of
 from reslab.deploy.opening import is_exported, open_exported
-from reslab.deploy.runtimes import INFO
+from reslab.deploy.openvino_file import openvino_files
 from reslab.evaluation.predict import Predictor
 from reslab.models.model_file import Model
 from reslab.models.preprocessing import Preprocessing
@@ -41,11 +40,9 @@ def save_onnx(graph: onnx.ModelProto, metadata: dict[str, str], file: Path) -> P
     return file
 
 
-def save_openvino(graph: onnx.ModelProto, metadata: dict[str, str], file: Path) -> Path:
-    converted = openvino.Core().read_model(graph.SerializeToString())
-    for key, text in metadata.items():
-        converted.set_rt_info(text, [INFO, key])
-    openvino.save_model(converted, str(file), compress_to_fp16=False)
+def save_openvino(model: Model, metadata: dict[str, str], file: Path) -> Path:
+    for suffix, content in openvino_files(model, metadata).items():
+        file.with_suffix(suffix).write_bytes(content)
     return file
 
 
@@ -75,8 +72,11 @@ def test_a_file_that_takes_images_predicts_as_its_model(
 def test_a_file_that_takes_crops_predicts_as_its_model(
     suffix: str, model: Model, images: list[np.ndarray], tmp_path: Path
 ) -> None:
-    save = save_openvino if suffix == ".xml" else save_onnx
-    file = save(crop_classifier(model), metadata_of(model, "crops"), tmp_path / f"a{suffix}")
+    metadata = metadata_of(model, "crops")
+    if suffix == ".xml":
+        file = save_openvino(model, metadata, tmp_path / "a.xml")
+    else:
+        file = save_onnx(crop_classifier(model), metadata, tmp_path / "a.onnx")
     opened = open_exported(file)
     must_agree(opened, model, images, 1e-5)
     expected = Predictor(model).predict(images[0], protocol="ten-crop")  # crops of its size
@@ -123,3 +123,13 @@ def test_kept_scores_are_those_of_the_very_file(model: Model, tmp_path: Path) ->
     graph.graph.initializer[0].raw_data = bytes(len(graph.graph.initializer[0].raw_data))
     again = open_exported(save_onnx(graph, metadata_of(model, takes), tmp_path / "a.onnx")).own_net
     assert first != again
+
+
+def test_an_openvino_file_names_the_labels_for_other_tools(model: Model, tmp_path: Path) -> None:
+    file = save_openvino(model, metadata_of(model, "crops"), tmp_path / "a.xml")
+    text = file.read_text()
+    assert "<labels value=\"circle the_'cross' a_&quot;square&quot;\" />" in text
+    assert '<resize_type value="crop" />' in text
+    file.with_suffix(".bin").unlink()
+    with pytest.raises(ValueError, match=r"a\.xml"):
+        open_exported(file)
