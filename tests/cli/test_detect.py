@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from tests.detection.untrained import untrained_detector
 
+import reslab
 from reslab.cli import main
 from reslab.cli.predict import SURE, objects_in_words
 from reslab.data.decode import load_image
@@ -24,7 +25,6 @@ from reslab.detection.predict import (
     DetectedImage,
     Detection,
     detector_bytes,
-    load_detector_predictor,
 )
 
 
@@ -72,7 +72,7 @@ def contents(folder: Path) -> set[str]:
 
 def test_one_image_is_a_line_for_each_object(capsys, model: Path, folder: Path) -> None:
     status, out, err = run(capsys, model, folder / "a.png")
-    expected = load_detector_predictor(model).detect(folder / "a.png")
+    expected = reslab.load_detector(model).detect(folder / "a.png")
     assert (status, err) == (0, [])
     assert out.splitlines() == [str(folder / "a.png"), *(f"  {it}" for it in expected)]
     assert expected
@@ -89,9 +89,7 @@ def test_a_folder_is_a_line_each_and_a_bad_file_does_not_stop_it(
     assert len(err) == 1
     assert err[0].startswith(f"reslab: {folder / 'b-bad.jpg'}: ")
     files = [folder / name for name in NAMES]
-    expected = [
-        objects_in_words(objects) for objects in load_detector_predictor(model).detect(files)
-    ]
+    expected = [objects_in_words(objects) for objects in reslab.load_detector(model).detect(files)]
     assert out.splitlines() == [
         f"{file!s:13}  {line}" for file, line in zip(files, expected, strict=True)
     ]
@@ -115,7 +113,7 @@ def test_a_line_names_the_best_and_counts_the_others() -> None:
 def test_what_is_drawn_is_the_image_with_its_boxes(capsys, model: Path, folder: Path) -> None:
     status, _, err = run(capsys, model, folder / "a.png", "--out", "new/out")
     assert (status, err) == (0, ["1 of 1 images with their boxes: new/out"])
-    finder = load_detector_predictor(model)
+    finder = reslab.load_detector(model)
     (seen,) = finder.each_image([folder / "a.png"])
     assert isinstance(seen, DetectedImage)
     expected = draw_detections(seen.pixels, seen.detections, finder.classes)
@@ -144,7 +142,7 @@ def test_the_list_is_cocos_with_names_of_images(capsys, model: Path, folder: Pat
     assert {tuple(row) for row in rows} == {("image_id", "category_id", "bbox", "score")}
     assert [row["score"] for row in rows if row["image_id"] == "a.png"] == [
         pytest.approx(it.score, abs=1e-6)
-        for it in load_detector_predictor(model, threshold=0.3).detect(folder / "a.png")
+        for it in reslab.load_detector(model, threshold=0.3).detect(folder / "a.png")
     ]
     found = {row["image_id"] for row in rows}
     assert "deep/a.JPG" in found
@@ -206,7 +204,7 @@ def test_json_is_one_list_with_the_bad_ones_in_it(capsys, model: Path, folder: P
     expected = [
         {"class": it.name, "id": it.id, "score": pytest.approx(it.score, abs=1e-6),
          "box": pytest.approx(it.box, abs=0.01)}
-        for it in load_detector_predictor(model).detect(folder / "a.webp")
+        for it in reslab.load_detector(model).detect(folder / "a.webp")
     ]  # fmt: skip
     assert found["in/a.webp"]["objects"] == expected
     assert (Path("out") / "detections.json").exists()
@@ -219,7 +217,7 @@ def test_an_image_from_standard_input(capsys, monkeypatch, model: Path, folder: 
     assert status == 0
     (found,) = json.loads(out)
     assert found["file"] == "-"
-    assert len(found["objects"]) == len(load_detector_predictor(model).detect(folder / "a.png"))
+    assert len(found["objects"]) == len(reslab.load_detector(model).detect(folder / "a.png"))
     assert contents(Path("out")) == {"standard-input.png", "detections.json"}
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
     assert run(capsys, model, "-") == (1, "", ["reslab: -: the file is empty"])

@@ -72,8 +72,9 @@ def test_suppression_within_each_class_has_its_own_boxes_and_ties_go_to_the_firs
     own = boxes(4, 60)
     scores = RNG.integers(0, 20, (4, 60)).astype(np.float32) / 20  # many ties
     scores[3] = 0.2
+    least = np.array([0.2], np.float32)
     (kept,) = run_steps(
-        lambda step, names: [add_suppression(step, *names, most=60, overlap=0.4, above=0.2)],
+        lambda step, names: [add_suppression(step, *names, most=60, overlap=0.4, above=least)],
         {"boxes": own, "scores": scores},
     )
     for label in range(4):

@@ -20,7 +20,6 @@ from reslab.detection.predict import (
     detector_bytes,
     is_detector,
     load_detector,
-    load_detector_predictor,
 )
 from reslab.detection.recipe import InferenceConfig
 from reslab.models.batchnorm import norms_of
@@ -50,7 +49,7 @@ def test_a_detection_as_text() -> None:
 
 
 def test_objects_are_the_probable_detections_best_first(model: Path) -> None:
-    predictor = load_detector_predictor(model)
+    predictor = reslab.load_detector(model)
     objects = predictor.detect(image(0))
     raw = detect_objects(predictor.detector, image(0), predictor.detector.search)
     sure = raw.take(raw.scores >= SHOWN_SCORE)
@@ -65,7 +64,7 @@ def test_objects_are_the_probable_detections_best_first(model: Path) -> None:
 
 
 def test_an_image_may_be_a_file_bytes_an_array_or_from_pillow(model: Path, tmp_path: Path) -> None:
-    predictor = load_detector_predictor(model)
+    predictor = reslab.load_detector(model)
     expected = predictor.detect(image(1))
     file = tmp_path / "image.png"
     Image.fromarray(image(1)).save(file)
@@ -81,20 +80,20 @@ def test_a_photograph_on_its_side_is_seen_upright(model: Path) -> None:
     exif[0x0112] = 6  # rotate by 90 degrees
     lying, out = Image.fromarray(np.rot90(image(1))), io.BytesIO()
     lying.save(out, "PNG", exif=exif)
-    assert load_detector_predictor(model).detect(out.getvalue()) == load_detector_predictor(
-        model
-    ).detect(image(1))
+    assert reslab.load_detector(model).detect(out.getvalue()) == reslab.load_detector(model).detect(
+        image(1)
+    )
 
 
 def test_boxes_do_not_depend_on_the_threshold(model: Path) -> None:
     """Refinement also averages over less probable boxes, which are not reported."""
-    everything = load_detector_predictor(model, threshold=0.05, refine=True).detect(image(3))
+    everything = reslab.load_detector(model, threshold=0.05, refine=True).detect(image(3))
     for threshold in (0.3, SHOWN_SCORE, 0.9):
-        reported = load_detector_predictor(model, threshold=threshold, refine=True).detect(image(3))
+        reported = reslab.load_detector(model, threshold=threshold, refine=True).detect(image(3))
         assert reported == [detection for detection in everything if detection.score >= threshold]
         assert len(reported) < len(everything)
     assert (
-        len(load_detector_predictor(model, threshold=0).detect(image(3))) == 20
+        len(reslab.load_detector(model, threshold=0).detect(image(3))) == 20
     )  # the maximum in its settings
 
 
@@ -102,24 +101,24 @@ def test_options_default_to_the_settings_in_the_file(model: Path, tmp_path: Path
     detector = untrained_detector()
     named = detector.search.model_copy(update={"refine": True, "scales": (32, 64)})
     (tmp_path / "other.safetensors").write_bytes(detector_bytes(replace(detector, search=named)))
-    assert load_detector_predictor(tmp_path / "other.safetensors").search == named
+    assert reslab.load_detector(tmp_path / "other.safetensors").search == named
     assert (
-        load_detector_predictor(tmp_path / "other.safetensors", refine=False, scales=[]).search
+        reslab.load_detector(tmp_path / "other.safetensors", refine=False, scales=[]).search
         == detector.search
     )
     plain, refined, scaled = (
         predictor.detect(image(3))
         for predictor in (
-            load_detector_predictor(model),
-            load_detector_predictor(model, refine=True),
-            load_detector_predictor(model, scales=[32, 64]),
+            reslab.load_detector(model),
+            reslab.load_detector(model, refine=True),
+            reslab.load_detector(model, scales=[32, 64]),
         )
     )
     assert plain != refined != scaled != plain
 
 
 def test_a_bad_image_yields_an_error_among_the_answers(model: Path, tmp_path: Path) -> None:
-    predictor = load_detector_predictor(model)
+    predictor = reslab.load_detector(model)
     good, bad = predictor.detect(image(1)), tmp_path / "missing.jpg"
     answers = list(predictor.each([image(1), bad, b"nothing", image(1)]))
     assert answers[0] == answers[3] == good
@@ -143,7 +142,7 @@ def test_the_first_answer_does_not_wait_for_the_last_image(model: Path) -> None:
             taken += 1
             yield image(taken)
 
-    answers = load_detector_predictor(model).each_image(endless())
+    answers = reslab.load_detector(model).each_image(endless())
     first = next(answers)
     assert not isinstance(first, BadImage)
     assert np.array_equal(first.pixels, image(1))
@@ -152,7 +151,7 @@ def test_the_first_answer_does_not_wait_for_the_last_image(model: Path) -> None:
 
 
 def test_a_predictor_can_move_to_a_device(model: Path) -> None:
-    predictor = load_detector_predictor(model, threshold=0.4)
+    predictor = reslab.load_detector(model, threshold=0.4)
     moved = predictor.to(torch.device("cpu"))
     assert isinstance(moved, DetectorPredictor)
     assert moved.threshold == 0.4
@@ -161,7 +160,7 @@ def test_a_predictor_can_move_to_a_device(model: Path) -> None:
 
 
 def test_the_public_function_loads_the_same_detector(model: Path) -> None:
-    assert reslab.load_detector(model).detect(image(0)) == load_detector_predictor(model).detect(
+    assert reslab.load_detector(model).detect(image(0)) == reslab.load_detector(model).detect(
         image(0)
     )
 
@@ -169,7 +168,7 @@ def test_the_public_function_loads_the_same_detector(model: Path) -> None:
 @pytest.mark.parametrize("threshold", [-0.1, 1.5, float("nan")])
 def test_a_threshold_is_a_probability(model: Path, threshold: float) -> None:
     with pytest.raises(ValueError, match="is not a probability between 0 and 1"):
-        load_detector_predictor(model, threshold=threshold)
+        reslab.load_detector(model, threshold=threshold)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +181,7 @@ def test_a_threshold_is_a_probability(model: Path, threshold: float) -> None:
 )
 def test_invalid_scales_are_refused(model: Path, scales: list[int], why: str) -> None:
     with pytest.raises(ValueError, match=why) as caught:
-        load_detector_predictor(model, scales=scales)
+        reslab.load_detector(model, scales=scales)
     assert "\n" not in str(caught.value)
 
 
@@ -192,7 +191,7 @@ def test_a_classifier_is_not_a_detector(model: Path, tmp_path: Path) -> None:
     file = tmp_path / "classifier.safetensors"
     file.write_bytes(model_bytes(Model(net, CLASSES, Preprocessing(grey, grey / 2), {}, [])))
     with pytest.raises(ValueError, match="`reslab predict`"):
-        load_detector_predictor(file)
+        reslab.load_detector(file)
     with pytest.raises(ValueError, match="`reslab detect`"):
         reslab.load(model)
 
@@ -339,7 +338,7 @@ def test_objects_in_a_reduced_image_are_in_pixels_of_its_full_size(
 ) -> None:
     encoded = io.BytesIO()
     Image.fromarray(image(1, 121, 160)).save(encoded, "JPEG")
-    predictor = load_detector_predictor(model)
+    predictor = reslab.load_detector(model)
     for module in ("jpeg", "decode"):
         monkeypatch.setattr(f"reslab.data.{module}.MAX_PIXELS", 10_000)
     (seen,) = predictor.each_image([encoded.getvalue()])

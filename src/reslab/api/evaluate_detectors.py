@@ -13,7 +13,8 @@ from reslab.data.boxes.sets import DetectionSet
 from reslab.data.location import Location
 from reslab.detection.average_precision.measure import AveragePrecision, measure
 from reslab.detection.average_precision.results import read_results
-from reslab.detection.inference import Detector, detect_set
+from reslab.detection.exported import ExportedDetector
+from reslab.detection.inference import AnyDetector, detect_set
 from reslab.detection.recipe import InferenceConfig
 from reslab.runtime.events import Callback, counter
 
@@ -56,7 +57,7 @@ def evaluate_detectors(
 ) -> Evaluations:
     """Evaluate detectors one by one and, if there are several, as an ensemble (App. B)."""
     loaded = [open_detector(model, device) for model in models]
-    configs = [detector.search.with_changes(changes) for _, detector in loaded]
+    configs = [detector.search_with(changes) for _, detector in loaded]
     check_detectors_agree(loaded, configs)
     images, usual = choose_annotated_images(on, data, loaded, on_event)
     tested = [(str(path), [detector]) for path, detector in loaded]
@@ -74,6 +75,13 @@ def check_detectors_agree(
     models: Sequence[LoadedDetector], configs: Sequence[InferenceConfig]
 ) -> None:
     """Raise ValueError if the detectors of an ensemble differ in classes or inference settings."""
+    if len(models) == 1:
+        return
+    for path, detector in models:
+        if isinstance(detector, ExportedDetector):
+            raise ValueError(
+                f"{path} is an exported detector, which cannot join an ensemble: evaluate it alone"
+            )
     first, expected = models[0]
     for path, detector in models[1:]:
         if (detector.ids, detector.classes) != (expected.ids, expected.classes):
@@ -90,7 +98,7 @@ def check_detectors_agree(
 
 
 def measure_detectors(
-    detectors: Sequence[Detector],
+    detectors: Sequence[AnyDetector],
     images: DetectionSet,
     config: InferenceConfig,
     protocol: str,

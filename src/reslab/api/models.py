@@ -11,10 +11,15 @@ import torch
 from torch import nn
 
 from reslab.deploy.backends import runtime_in_bf16, with_backend
-from reslab.deploy.opening import is_exported, open_exported
-from reslab.detection.inference import Detector
-from reslab.detection.predict import DetectorPredictor, is_detector, load_detector_predictor
-from reslab.detection.predict import load_detector as read_detector
+from reslab.deploy.opening import (
+    holds_exported_detector,
+    is_exported,
+    open_exported,
+    open_exported_detector,
+)
+from reslab.detection.inference import AnyDetector, Detector
+from reslab.detection.predict import DetectorPredictor, detector_predictor, is_detector
+from reslab.detection.predict import load_detector as load_own_detector
 from reslab.errors import unknown_name
 from reslab.evaluation.predict import Predictor
 from reslab.models.batchnorm import in_bf16
@@ -26,7 +31,7 @@ Classifier = str | Path | Predictor
 DetectorModel = str | Path | DetectorPredictor
 AnyModel = str | Path | Predictor | DetectorPredictor
 LoadedModel = tuple[Path, Model]
-LoadedDetector = tuple[Path, Detector]
+LoadedDetector = tuple[Path, AnyDetector]
 PRECISIONS = ("fp32", "bf16")
 IN_MEMORY = Path("(in memory)")  # in messages, for a model that was not loaded from a file
 
@@ -82,14 +87,22 @@ def load_detector(
     refine: bool | None = None,
     scales: Sequence[int] | None = None,
 ) -> DetectorPredictor:
-    """Load a detector from its run folder or model file, ready to detect objects in images.
+    """Load a detector from its run folder, model file or exported file, to detect objects.
 
     `threshold` is the lowest probability reported. `refine` and `scales`, shorter sides in pixels,
     are the box refinement and the multi-scale testing of App. B; None keeps the setting used for
-    evaluation during training. Raise ValueError for an impossible value, or if there is no such
-    detector or its file is damaged.
+    evaluation during training; an exported file has neither. Raise ValueError for an impossible
+    value, or if there is no such detector or its file is damaged.
     """
-    return load_detector_predictor(located(path), threshold=threshold, refine=refine, scales=scales)
+    path = located(path)
+    return detector_predictor(
+        read_detector(path), path, threshold=threshold, refine=refine, scales=scales
+    )
+
+
+def read_detector(path: Path) -> AnyDetector:
+    """Read a detector from its run folder, model file or exported file."""
+    return open_exported_detector(path) if is_exported(path) else load_own_detector(path)
 
 
 def path_of(model: AnyModel) -> Path:
@@ -112,7 +125,7 @@ def holds_detector(model: AnyModel) -> bool:
     """Return whether a model is a detector."""
     if isinstance(model, str | Path):
         path = located(model)
-        return not is_exported(path) and is_detector(path)
+        return holds_exported_detector(path) if is_exported(path) else is_detector(path)
     return isinstance(model, DetectorPredictor)
 
 
@@ -153,6 +166,6 @@ def open_detector(model: AnyModel, device: torch.device) -> LoadedDetector:
         path = located(model)
         return path, read_detector(path).to(device)
     detector = replace(model.detector, search=model.search)
-    if detector.preprocessing.std.device != device:
+    if isinstance(detector, Detector) and detector.preprocessing.std.device != device:
         detector = replace(detector, net=deepcopy(detector.net)).to(device)
     return path_of(model), detector

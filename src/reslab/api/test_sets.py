@@ -26,7 +26,7 @@ from reslab.data.location import (
 )
 from reslab.deploy.opening import is_exported
 from reslab.detection.average_precision.measure import usual_protocol
-from reslab.detection.inference import Detector
+from reslab.detection.inference import AnyDetector
 from reslab.detection.recipe import DetectionRecipe
 from reslab.detection.setup import open_detection_data
 from reslab.errors import unknown_name
@@ -202,7 +202,7 @@ def _choose_annotated_images(
     return images, usual_protocol(part)
 
 
-def open_own_annotated_images(path: Path, detector: Detector) -> tuple[DetectionSet, str]:
+def open_own_annotated_images(path: Path, detector: AnyDetector) -> tuple[DetectionSet, str]:
     """Open the set that a detector was evaluated on during training, with its protocol."""
     recipe = config_in(DetectionRecipe, detector.recipe, path, "recipe")
     folder = folder_of_run(path)

@@ -64,15 +64,15 @@ def add_is_large(step: Steps, boxes: str, least: Operand) -> str:
 
 
 def add_suppression(
-    step: Steps, boxes: str, scores: str, *, most: int, overlap: float, above: float
+    step: Steps, boxes: str, scores: str, *, most: int, overlap: float, above: Operand
 ) -> str:
-    """Add non-maximum suppression within each class, for scores larger than `above`.
+    """Add non-maximum suppression within each class, for scores above `above`, float32 [1].
 
     boxes [C, N, 4], a class's own; scores [C, N] -> int64 [K, 2]: class and box, the best of each
     class first, at most `most` per class. Ties go to the lower index.
     """
     scores = step("Unsqueeze", scores, np.array([1]))
-    limits = np.array([most]), np.array([overlap], np.float32), np.array([above], np.float32)
+    limits = np.array([most]), np.array([overlap], np.float32), above
     # the operator's classes share their boxes, but its batches do not
     chosen = step("NonMaxSuppression", boxes, scores, *limits)
     return step("Gather", chosen, np.array([0, 2]), attributes={"axis": 1})

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 IMAGE = "image"  # the input of an exported detector
+THRESHOLD = "threshold"  # another, which need not be given
 BOXES, SCORES, LABELS = "boxes", "scores", "labels"  # its outputs
 LOWEST = np.finfo(np.float32).min  # in place of the logits of boxes that are too small
 
@@ -40,18 +41,20 @@ def detector_graph(detector: Detector) -> ModelProto:
 
     `image`, uint8 [height, width, 3], is a decoded RGB image of any size. `boxes`, float32 [n, 4],
     are xyxy in its pixels, `scores` float32 [n] and `labels` int64 [n], best first. The settings
-    are those of `detector.search`, without box refinement and multi-scale testing.
+    are those of `detector.search`, without box refinement and multi-scale testing; another
+    threshold than its own can be given as `threshold`, float32 [1].
     """
     net = fold_batchnorm(detector.net).to("cpu", torch.float32)
     search = detector.search
     graph = Graph()
+    graph.constant(np.array([search.threshold], np.float32), THRESHOLD)  # used if none is given
     image = add_image(graph, detector)
     features = add_features(graph, net, image.prepared)
     proposals = add_proposals(graph, net, features, image, search)
     probabilities, boxes = add_classification(graph, net, features, proposals, image, search)
     add_detections(graph, probabilities, boxes, search)
     return graph.model(
-        [value(IMAGE, np.uint8, ["height", "width", 3])],
+        [value(IMAGE, np.uint8, ["height", "width", 3]), value(THRESHOLD, np.float32, [1])],
         [
             value(BOXES, np.float32, ["detections", 4]),
             value(SCORES, np.float32, ["detections"]),
@@ -147,7 +150,12 @@ def add_proposals(
     ranks = step("Where", large, step.cast(ranks, FLOAT), np.float32(0))
     ranks, candidates = (step("Unsqueeze", part, np.array([0])) for part in (ranks, boxes))
     kept = add_suppression(
-        step, candidates, ranks, most=search.proposals, overlap=PROPOSAL_NMS, above=0
+        step,
+        candidates,
+        ranks,
+        most=search.proposals,
+        overlap=PROPOSAL_NMS,
+        above=np.zeros(1, np.float32),
     )
     boxes = step("Gather", boxes, step.at(kept, 1))
     number = step.count(boxes)
@@ -226,7 +234,7 @@ def add_detections(graph: Graph, probabilities: str, boxes: str, search: Inferen
     boxes = step("Transpose", boxes, attributes={"perm": (1, 0, 2)})
     kept = add_suppression(
         step, boxes, scores,
-        most=search.proposals, overlap=search.overlap, above=search.threshold,
+        most=search.proposals, overlap=search.overlap, above=THRESHOLD,
     )  # fmt: skip
     scores = step("GatherND", scores, kept)
     count = step("Min", step.count(scores), np.array([search.most]))

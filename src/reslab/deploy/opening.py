@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
+from reslab.data.boxes.sets import Detections
 from reslab.deploy.backends import ExportedNet, run_by
-from reslab.deploy.metadata import facts_in
+from reslab.deploy.detector import BOXES, IMAGE, LABELS, SCORES, THRESHOLD
+from reslab.deploy.metadata import DETECT, TASK, detector_facts_in, facts_in
 from reslab.deploy.runtimes import OnnxRuntime, OpenVino
 from reslab.deploy.torch_program import TorchProgram
+from reslab.detection.exported import ExportedDetector
 from reslab.models.model_file import Model
 from reslab.models.preprocessing import Preprocessing
 
-RUNTIMES: Mapping[str, type[OnnxRuntime | OpenVino | TorchProgram]] = {
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+Opened = OnnxRuntime | OpenVino | TorchProgram
+RUNTIMES: Mapping[str, type[Opened]] = {
     ".onnx": OnnxRuntime,
     ".xml": OpenVino,
     ".pt2": TorchProgram,
@@ -35,9 +45,7 @@ def open_exported(file: Path) -> Model:
     crops, are made before it. Raise ValueError if the file is missing or damaged, was not exported
     by reslab, or holds a detector, or if its runtime is not installed.
     """
-    if not file.is_file():
-        raise ValueError(f"no model at {file}; give a finished run folder or a model file")
-    runtime = RUNTIMES[file.suffix](file)
+    runtime = open_runtime(file)
     facts = facts_in(runtime.metadata(), file)
     preprocessing = facts["preprocessing"]
     takes_crops = preprocessing.takes == "crops"
@@ -60,6 +68,46 @@ def open_exported(file: Path) -> Model:
         resizes=not takes_crops,
     )
     return run_by(model, ExportedNet(runtime), BACKENDS[file.suffix])
+
+
+def holds_exported_detector(file: Path) -> bool:
+    """Return whether an exported file is a detector; only ONNX files can be."""
+    return file.suffix == ".onnx" and open_runtime(file).metadata().get(TASK) == DETECT
+
+
+def open_exported_detector(file: Path) -> ExportedDetector:
+    """Open an exported detector; raise ValueError as `open_exported` does, or for a classifier."""
+    runtime = open_runtime(file)
+    facts = detector_facts_in(runtime.metadata(), file)
+    if not isinstance(runtime, OnnxRuntime):
+        raise ValueError(f"{file}: only an .onnx file can hold an exported detector")
+    return ExportedDetector(
+        partial(compute_detections, runtime.session),
+        classes=tuple(facts["classes"]),
+        ids=tuple(facts["ids"]),
+        search=facts["search"],
+        recipe=facts["recipe"],
+    )
+
+
+def compute_detections(
+    session: InferenceSession, pixels: np.ndarray, threshold: float
+) -> Detections:
+    """Return the detections in an image with scores above `threshold`, best first."""
+    inputs = {IMAGE: np.ascontiguousarray(pixels), THRESHOLD: np.array([threshold], np.float32)}
+    return Detections(
+        *(
+            torch.from_numpy(np.array(output))
+            for output in session.run([BOXES, SCORES, LABELS], inputs)
+        )
+    )
+
+
+def open_runtime(file: Path) -> Opened:
+    """Open an exported file in the runtime of its suffix; raise ValueError if it is missing."""
+    if not file.is_file():
+        raise ValueError(f"no model at {file}; give a finished run folder or a model file")
+    return RUNTIMES[file.suffix](file)
 
 
 def digest_of(file: Path) -> str:

@@ -4,9 +4,10 @@ Proposals are classified and their boxes regressed; box refinement, multi-scale 
 ensembles follow App. B. Boxes are xyxy in pixels of the original image unless stated otherwise.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,6 +26,7 @@ from reslab.detection.box_ops import (
     nms_by_class,
     resize_image,
 )
+from reslab.detection.exported import ExportedDetector
 from reslab.detection.network import FasterRCNN
 from reslab.detection.recipe import InferenceConfig
 from reslab.evaluation.fuse import net_for_inference
@@ -53,10 +55,17 @@ class Detector:
         """Return the detector on a device; the network is moved in place."""
         return replace(self, net=self.net.to(device), preprocessing=self.preprocessing.to(device))
 
+    def search_with(self, changes: Mapping[str, object]) -> InferenceConfig:
+        """Return the detector's inference settings with changes; ValueError for a bad value."""
+        return self.search.with_changes(changes)
+
     def preprocess(self, pixels: np.ndarray) -> Tensor:
         """Compute the network's input, RGB uint8 [H, W, 3] -> [1, 3, H, W]."""
         image = torch.from_numpy(pixels).to(self.preprocessing.std.device)
         return self.preprocessing(image.permute(2, 0, 1)[None])
+
+
+AnyDetector = Detector | ExportedDetector
 
 
 def prepare_for_inference(detector: Detector) -> Detector:
@@ -160,8 +169,12 @@ def lower_scale(boxes: Tensor, ratios: Tensor, side: float) -> Tensor:
     return (distances[:, :-1] + distances[:, 1:]).argmin(1)
 
 
-def detect_objects(detector: Detector, pixels: np.ndarray, search: InferenceConfig) -> Detections:
+def detect_objects(
+    detector: AnyDetector, pixels: np.ndarray, search: InferenceConfig
+) -> Detections:
     """Return one detector's detections in an image, RGB uint8 [H, W, 3], best first."""
+    if isinstance(detector, ExportedDetector):
+        return detector.detect(pixels, search)
     return detect_with_ensemble([detector], pixels, search)
 
 
@@ -227,7 +240,7 @@ def vote_by_class(detections: Detections, candidates: Detections) -> Detections:
 
 
 def detect_set(
-    detectors: Sequence[Detector],
+    detectors: Sequence[AnyDetector],
     images: DetectionSet,
     search: InferenceConfig,
     on_progress: Callable[[str | None], None] = lambda line: None,
@@ -236,6 +249,7 @@ def detect_set(
 ) -> tuple[DetectionSet, list[Detections]]:
     """Detect the objects in each image of a set, with one detector or an ensemble.
 
+    An ensemble has no exported detectors, since they do not take proposals.
     Return the images that could be decoded and the detections in each, with the set's labels. Raise
     ValueError if no image can be decoded or the detectors lack a class of the set.
     The images are distributed over the processes, and every process returns all detections.
@@ -244,7 +258,7 @@ def detect_set(
     exception to stop.
     """
     labels = labels_in(detectors[0], images)
-    detectors = [prepare_for_inference(detector) for detector in detectors]
+    detect = ready_to_detect(detectors, search)
     results: dict[int, Detections | str] = {}  # of this process: index -> detections or error
     indices = range(processes.rank, len(images), processes.count)
     decoded = decode_ahead(images.scaled_image, indices, cores_for(processes))
@@ -254,7 +268,7 @@ def detect_set(
             results[index] = line = f"{image}; left out"
             on_progress(line)
             continue
-        detections = detect_with_ensemble(detectors, image.pixels, search).scaled(*image.ratio)
+        detections = detect(image.pixels).scaled(*image.ratio)
         known = detections.take(labels[detections.labels] >= 0)
         results[index] = replace(known, labels=labels[known.labels])
         on_progress(None)
@@ -274,6 +288,18 @@ def detect_set(
     return images, list(good.values())
 
 
+def ready_to_detect(
+    detectors: Sequence[AnyDetector], search: InferenceConfig
+) -> Callable[[np.ndarray], Detections]:
+    """Return a function that detects the objects in an image, RGB uint8 [H, W, 3]."""
+    own = [prepare_for_inference(each) for each in detectors if isinstance(each, Detector)]
+    if own:
+        assert len(own) == len(detectors)
+        return partial(detect_with_ensemble, own, search=search)
+    (exported,) = detectors
+    return partial(detect_objects, exported, search=search)
+
+
 def decode_ahead(
     load: Callable[[Source], ScaledImage], sources: Iterable[Source], threads: int
 ) -> Iterator[ScaledImage | BadImage]:
@@ -289,7 +315,7 @@ def decode_ahead(
         yield from images
 
 
-def labels_in(detector: Detector, images: DetectionSet) -> Tensor:
+def labels_in(detector: AnyDetector, images: DetectionSet) -> Tensor:
     """Map each class of a detector to the set's label, int64 [classes]; -1 if the set lacks it.
 
     Classes are matched by id and name if the detector has every (id, name) pair of the set, else by

@@ -15,6 +15,7 @@ from reslab.data.decode import IMAGE_TYPES, BadImage, ImageInput, ScaledImage, l
 from reslab.detection.config import DetectorConfig
 from reslab.detection.inference import (
     IMAGES_AHEAD,
+    AnyDetector,
     Detector,
     decode_ahead,
     detect_objects,
@@ -128,7 +129,7 @@ class DetectedImage:
 class DetectorPredictor:
     """A detector that accepts images as paths, bytes, arrays or Pillow images."""
 
-    detector: Detector
+    detector: AnyDetector
     search: InferenceConfig
     threshold: float = SHOWN_SCORE  # lowest probability reported
     path: Path | None = None  # the model file or run folder that the detector was loaded from
@@ -184,9 +185,11 @@ class DetectorPredictor:
             yield image if isinstance(image, BadImage) else self._detect(image)
 
     def _detect(self, image: ScaledImage) -> DetectedImage:
-        net = self._cache.for_inference(self.detector.net)
+        detector = self.detector
+        if isinstance(detector, Detector):
+            detector = replace(detector, net=self._cache.for_inference(detector.net))
         try:
-            detections = detect_objects(replace(self.detector, net=net), image.pixels, self.search)
+            detections = detect_objects(detector, image.pixels, self.search)
         except RuntimeError as error:  # infinite or NaN
             place = f"{model_file(self.path)}: " if self.path else ""
             raise RuntimeError(f"{place}{error}") from None
@@ -204,24 +207,8 @@ class DetectorPredictor:
         return DetectedImage(image.pixels, detections, objects)
 
 
-def load_detector_predictor(
-    path: str | Path,
-    *,
-    threshold: float = SHOWN_SCORE,
-    refine: bool | None = None,
-    scales: Sequence[int] | None = None,
-) -> DetectorPredictor:
-    """Load a detector from a model file or a run folder, ready to detect objects in images.
-
-    The other arguments are those of `detector_predictor`.
-    """
-    return detector_predictor(
-        load_detector(path), Path(path), threshold=threshold, refine=refine, scales=scales
-    )
-
-
 def detector_predictor(
-    detector: Detector,
+    detector: AnyDetector,
     path: Path | None = None,
     *,
     threshold: float = SHOWN_SCORE,
@@ -240,5 +227,5 @@ def detector_predictor(
     lowest = min(threshold, detector.search.threshold)
     options = {"threshold": lowest, "refine": refine, "scales": scales}
     changes = {key: value for key, value in options.items() if value is not None}
-    search = detector.search.with_changes(changes)
+    search = detector.search_with(changes)
     return DetectorPredictor(detector, search, threshold, path)
