@@ -25,7 +25,8 @@ from reslab.data.boxes.sets import DetectionSplits, GroundTruth
 from reslab.detection import setup as prepare
 from reslab.detection.alternating import train_detector
 from reslab.detection.average_precision.measure import measure
-from reslab.detection.inference import Detector, detect_set
+from reslab.detection.detect_set import detect_set
+from reslab.detection.inference import Detector
 from reslab.detection.predict import detector_bytes
 
 Run = Callable[..., tuple[int, str, list[str]]]

@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from reslab.data.boxes.digit_scenes import digit_scenes, save_scenes
-from reslab.data.boxes.sets import DetectionSplits
+from reslab.data.boxes.sets import Detections, DetectionSplits
 from reslab.detection.config import DetectorConfig
 from reslab.detection.inference import Detector
 from reslab.detection.network import (
@@ -113,4 +113,13 @@ def renamed(
 ) -> DetectionSplits:
     return DetectionSplits(
         *(replace(part, classes=classes, ids=ids) for part in (sets.train, sets.test))
+    )
+
+
+def same(one: Detections, other: Detections) -> bool:
+    """Return whether detections are equal to the last bit."""
+    return (
+        torch.equal(one.boxes, other.boxes)
+        and torch.equal(one.scores, other.scores)
+        and torch.equal(one.labels, other.labels)
     )

@@ -13,8 +13,9 @@ from reslab.data.boxes.sets import DetectionSet
 from reslab.data.location import Location
 from reslab.detection.average_precision.measure import AveragePrecision, measure
 from reslab.detection.average_precision.results import read_results
+from reslab.detection.detect_set import detect_set
 from reslab.detection.exported import ExportedDetector
-from reslab.detection.inference import AnyDetector, detect_set
+from reslab.detection.inference import AnyDetector
 from reslab.detection.recipe import InferenceConfig
 from reslab.runtime.events import Callback, counter
 

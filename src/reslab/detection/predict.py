@@ -13,11 +13,10 @@ import reslab
 from reslab.data.boxes.sets import Detections
 from reslab.data.decode import IMAGE_TYPES, BadImage, ImageInput, ScaledImage, load_scaled
 from reslab.detection.config import DetectorConfig
+from reslab.detection.detect_set import IMAGES_AHEAD, decode_ahead
 from reslab.detection.inference import (
-    IMAGES_AHEAD,
     AnyDetector,
     Detector,
-    decode_ahead,
     detect_objects,
 )
 from reslab.detection.network import FasterRCNN

@@ -12,7 +12,8 @@ from reslab.data.loader import Draws
 from reslab.data.sampler import make_generator
 from reslab.detection.average_precision.measure import measure
 from reslab.detection.average_precision.results import as_results
-from reslab.detection.inference import Detector, detect_set
+from reslab.detection.detect_set import detect_set
+from reslab.detection.inference import Detector
 from reslab.detection.loader import DetectionLoader, Example
 from reslab.detection.network import AnchorPredictions, FasterRCNN
 from reslab.detection.predict import detector_bytes
