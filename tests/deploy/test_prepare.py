@@ -1,5 +1,7 @@
 """The preprocessing inside an ONNX graph gives the pixels that reslab gives a network."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -7,7 +9,7 @@ import torch
 from onnxruntime import InferenceSession
 from tests.models.kinds import KINDS, perturbed
 
-from reslab.data.resize import resize_whole_to_centre
+from reslab.data.resize import Interpolation, resize_whole_to_centre
 from reslab.deploy.prepare import IMAGES, PREPARED, crop_preparation, image_preparation
 from reslab.evaluation.predict import fit_and_resize, fixed_side
 from reslab.models.model_file import Model
@@ -37,17 +39,28 @@ def noise(height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("exact", [False, True])
-@pytest.mark.parametrize(("resize", "size"), [(36, 32), (33, 32), (64, 33)])
-def test_pixels_are_pillows(resize: int, size: int, exact: bool) -> None:
-    model = model_with(Preprocessing.of([0.0, 0.0, 0.0], resize=resize, size=size))
+@pytest.mark.parametrize(
+    ("resize", "size", "interpolation"),
+    [(36, 32, "bilinear"), (33, 32, "bicubic"), (64, 33, "bilinear"), (64, 33, "bicubic")],
+)
+def test_pixels_are_pillows(
+    resize: int, size: int, interpolation: Interpolation, exact: bool
+) -> None:
+    preprocessing = Preprocessing.of([0.0, 0.0, 0.0], resize=resize, size=size)
+    model = model_with(replace(preprocessing, interpolation=interpolation))
     graph = image_preparation(model, exact=exact)
     session = InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     for height, width in SIZES:
         image = noise(height, width)
         (found,) = session.run([PREPARED], {IMAGES: np.stack([image, image[::-1]])})
         assert isinstance(found, np.ndarray)
-        expected = [resize_whole_to_centre(each, resize, size) for each in (image, image[::-1])]
-        difference = np.abs(found - np.stack(expected).transpose(0, 3, 1, 2).astype(np.float32))
+        expected = np.stack(
+            [
+                resize_whole_to_centre(each, resize, size, interpolation)
+                for each in (image, image[::-1])
+            ]
+        )
+        difference = np.abs(found - expected.transpose(0, 3, 1, 2).astype(np.float32))
         assert difference.max() <= (0 if exact else 1), (height, width)
 
 

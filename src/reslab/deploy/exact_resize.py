@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import PIL
 
+from reslab.data.resize import Interpolation
 from reslab.deploy.graph import Graph
 from reslab.deploy.resize import add_centre_offsets, add_scaled_sides, add_sides
 
@@ -29,7 +31,9 @@ class Axis:
     start: str  # of the crop in the resized image
 
 
-def add_exact_centre_crop(graph: Graph, x: str, side: int, size: int) -> str:
+def add_exact_centre_crop(
+    graph: Graph, x: str, side: int, size: int, interpolation: Interpolation
+) -> str:
     """Add resizing to a shorter side and cropping the centre, as Pillow does it.
 
     Resizing an axis and cropping it is a product with a matrix of Pillow's integer weights. In
@@ -52,7 +56,7 @@ def add_exact_centre_crop(graph: Graph, x: str, side: int, size: int) -> str:
         )
         for index, name in enumerate(("prepare.rows", "prepare.columns"))
     ]
-    down, across = (add_weights(graph, axis, size) for axis in axes)
+    down, across = (add_weights(graph, axis, size, interpolation) for axis in axes)
     across = graph.add("Transpose", [across], "prepare.across", {"perm": (1, 0)})
     x = graph.add("Cast", [x], "prepare.double", {"to": TensorProto.DOUBLE})
     if int(PIL.__version__.partition(".")[0]) < VERTICAL_FIRST:
@@ -69,10 +73,10 @@ def add_exact_centre_crop(graph: Graph, x: str, side: int, size: int) -> str:
     return graph.add("If", [condition], "prepare.crop", branches)
 
 
-def add_weights(graph: Graph, axis: Axis, size: int) -> str:
+def add_weights(graph: Graph, axis: Axis, size: int, interpolation: Interpolation) -> str:
     """Add Pillow's weights for `size` pixels of an axis, whole numbers in float64 [size, length].
 
-    Each row holds the triangle filter around the centre of one pixel of the crop.
+    Each row holds the filter around the centre of one pixel of the crop.
     """
     from onnx import TensorProto
 
@@ -91,12 +95,43 @@ def add_weights(graph: Graph, axis: Axis, size: int) -> str:
     pixels = double(step("Range", [graph.number(0), axis.length, graph.number(1)], "pixels"))
     distance = step("Add", [step("Sub", [pixels, centres], "offset"), half], "distance")
     inverse = step("Div", [one, step("Max", [scale, one], "width")], "inverse")
-    filtered = step("Abs", [step("Mul", [distance, inverse], "relative")], "absolute")
-    filtered = step("Relu", [step("Sub", [one, filtered], "triangle")], "filter")
+    relative = step("Abs", [step("Mul", [distance, inverse], "signed")], "relative")
+    add_filter = add_cubic_filter if interpolation == "bicubic" else add_triangle_filter
+    filtered = add_filter(graph, relative, f"{axis.name}.filter")
     total = step("ReduceSum", [filtered, graph.numbers(1)], "total")
     shares = step("Div", [filtered, total], "shares")
     units = step("Mul", [shares, graph.number(LEVELS, np.float64)], "units")
-    return step("Floor", [step("Add", [units, half], "rounded")], "weights")
+    # halves are rounded away from zero
+    magnitude = step(
+        "Floor", [step("Add", [step("Abs", [units], "positive"), half], "half")], "whole"
+    )
+    return step("Mul", [step("Sign", [units], "sign"), magnitude], "weights")
+
+
+def add_triangle_filter(graph: Graph, x: str, name: str) -> str:
+    """Add the filter of bilinear resizing at distances x >= 0: 1 - x, or 0 beyond 1."""
+    one = graph.number(1.0, np.float64)
+    return graph.add("Relu", [graph.add("Sub", [one, x], f"{name}.line")], name)
+
+
+def add_cubic_filter(graph: Graph, x: str, name: str) -> str:
+    """Add the filter of bicubic resizing at distances x >= 0; it is 0 beyond 2."""
+    near = add_polynomial(graph, x, (1.5, -2.5, 0.0, 1.0), f"{name}.near")
+    far = add_polynomial(graph, x, (1.0, -5.0, 8.0, -4.0), f"{name}.far")
+    far = graph.add("Mul", [far, graph.number(-0.5, np.float64)], f"{name}.far.scaled")
+    zero, one, two = (graph.number(each, np.float64) for each in (0.0, 1.0, 2.0))
+    inside = graph.add("Less", [x, two], f"{name}.inside")
+    outer = graph.add("Where", [inside, far, zero], f"{name}.outer")
+    return graph.add("Where", [graph.add("Less", [x, one], f"{name}.inner"), near, outer], name)
+
+
+def add_polynomial(graph: Graph, x: str, factors: Sequence[float], name: str) -> str:
+    """Add a polynomial with these factors, the highest power first, by Horner's rule."""
+    y = graph.number(factors[0], np.float64)
+    for power, factor in enumerate(factors[1:]):
+        y = graph.add("Mul", [y, x], f"{name}.times.{power}")
+        y = graph.add("Add", [y, graph.number(factor, np.float64)], f"{name}.plus.{power}")
+    return y
 
 
 def product_graph(x: str, weights: tuple[str, str], *, vertical_first: bool) -> GraphProto:
@@ -119,10 +154,14 @@ def add_products(
     """
     down, across = weights
     passes = [("down", lambda x: [down, x]), ("across", lambda x: [x, across])]
-    unit, half = (graph.number(each, np.float64) for each in (1 / LEVELS, 0.5))
+    unit, half, zero, white = (
+        graph.number(each, np.float64) for each in (1 / LEVELS, 0.5, 0.0, 255.0)
+    )
     for index, (label, operands) in enumerate(passes if vertical_first else passes[::-1]):
         product = graph.add("MatMul", operands(x), f"{name}.{label}")
         levels = graph.add("Mul", [product, unit], f"{name}.{label}.levels")
         shifted = graph.add("Add", [levels, half], f"{name}.{label}.shifted")
-        x = graph.add("Floor", [shifted], name if index else f"{name}.{label}.rounded")
+        rounded = graph.add("Floor", [shifted], f"{name}.{label}.rounded")
+        # a cubic filter has negative weights
+        x = graph.add("Clip", [rounded, zero, white], name if index else f"{name}.{label}.clipped")
     return x

@@ -46,7 +46,12 @@ def image_preparation(model: Model, *, exact: bool = False) -> ModelProto:
     centre = centre_of(model)
     x = graph.add("Transpose", [IMAGES], "prepare.planes", {"perm": (0, 3, 1, 2)})
     if centre is not None:
-        x = (add_exact_centre_crop if exact else add_centre_crop)(graph, x, *centre)
+        interpolation = model.preprocessing.interpolation
+        # Resize would clip bicubic overshoots of tall images in another order than Pillow
+        if exact or interpolation == "bicubic":
+            x = add_exact_centre_crop(graph, x, *centre, interpolation)
+        else:
+            x = add_centre_crop(graph, x, *centre)
     return finish(graph, x, model.preprocessing, centre, ("height", "width"))
 
 

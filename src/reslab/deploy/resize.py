@@ -8,9 +8,9 @@ from reslab.deploy.graph import Graph
 
 
 def add_centre_crop(graph: Graph, x: str, side: int, size: int) -> str:
-    """Add resizing to a shorter side and cropping the centre, uint8 [B, 3, H, W] -> [B, 3, s, s].
+    """Add bilinear resizing to a shorter side and cropping the centre.
 
-    Pixels differ from Pillow's by at most one level.
+    Pixels differ from Pillow's by at most one level. uint8 [B, 3, H, W] -> [B, 3, size, size]
     """
     sides = add_sides(graph, x)
     scaled = add_scaled_sides(graph, sides, side)
