@@ -41,7 +41,7 @@ def noise(height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize(
     ("resize", "size", "interpolation"),
-    [(36, 32, "bilinear"), (33, 32, "bicubic"), (64, 33, "bilinear"), (64, 33, "bicubic")],
+    [(36, 32, "bilinear"), (33, 32, "bicubic"), (74, 65, "bilinear"), (64, 33, "bicubic")],
 )
 def test_pixels_are_pillows(
     resize: int, size: int, interpolation: Interpolation, exact: bool
@@ -61,7 +61,7 @@ def test_pixels_are_pillows(
             ]
         )
         difference = np.abs(found - expected.transpose(0, 3, 1, 2).astype(np.float32))
-        assert difference.max() <= (0 if exact else 1), (height, width)
+        assert difference.max() <= (1 if size == 65 and not exact else 0), (height, width)
 
 
 @pytest.mark.parametrize(

@@ -7,18 +7,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import PIL
 
 from reslab.data.resize import Interpolation
 from reslab.deploy.graph import Graph
-from reslab.deploy.resize import add_centre_offsets, add_scaled_sides, add_sides
+from reslab.deploy.resize import (
+    PILLOW_MAY_BEGIN_VERTICALLY,
+    add_centre_offsets,
+    add_scaled_sides,
+    add_sides,
+    add_vertical_first,
+)
 
 if TYPE_CHECKING:
     from onnx import GraphProto
 
 LEVELS = 2.0**22  # Pillow's weights are integers, in units of 1 / LEVELS
-# from this version on, images more than twice as high as wide are shrunk vertically first
-VERTICAL_FIRST = 13
 
 
 @dataclass(frozen=True)
@@ -59,13 +62,9 @@ def add_exact_centre_crop(
     down, across = (add_weights(graph, axis, size, interpolation) for axis in axes)
     across = graph.add("Transpose", [across], "prepare.across", {"perm": (1, 0)})
     x = graph.add("Cast", [x], "prepare.double", {"to": TensorProto.DOUBLE})
-    if int(PIL.__version__.partition(".")[0]) < VERTICAL_FIRST:
+    if not PILLOW_MAY_BEGIN_VERTICALLY:
         return add_products(graph, x, (down, across), "prepare.crop", vertical_first=False)
-    rows, columns = axes
-    twice = graph.add("Mul", [columns.length, graph.number(2)], "prepare.twice")
-    is_tall = graph.add("Greater", [rows.length, twice], "prepare.tall")
-    shrinks = graph.add("Greater", [rows.length, rows.scaled], "prepare.shrinks")
-    condition = graph.add("And", [is_tall, shrinks], "prepare.vertical")
+    condition = add_vertical_first(graph, sides, scaled)
     branches = {
         name: product_graph(x, (down, across), vertical_first=name == "then_branch")
         for name in ("then_branch", "else_branch")
@@ -136,13 +135,10 @@ def add_polynomial(graph: Graph, x: str, factors: Sequence[float], name: str) ->
 
 def product_graph(x: str, weights: tuple[str, str], *, vertical_first: bool) -> GraphProto:
     """Return a branch of `If` that resizes `x` along both axes, in one of the two orders."""
-    from onnx import TensorProto, helper
-
-    prefix = "prepare.vertical.first" if vertical_first else "prepare.horizontal.first"
+    prefix = "prepare.rows.first" if vertical_first else "prepare.columns.first"
     graph = Graph(f"{prefix}.")
     output = add_products(graph, x, weights, prefix, vertical_first=vertical_first)
-    result = helper.make_tensor_value_info(output, TensorProto.DOUBLE, None)
-    return helper.make_graph(graph.nodes, prefix, [], [result], initializer=graph.initializers)
+    return graph.branch(output, np.float64, prefix)
 
 
 def add_products(

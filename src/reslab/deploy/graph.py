@@ -88,6 +88,13 @@ class Graph:
         )
         return as_model(graph)
 
+    def branch(self, output: str, kind: type[np.generic], name: str) -> GraphProto:
+        """Return the graph as a branch of `If`; it may use values of the graph around it."""
+        from onnx import helper
+
+        result = value(output, kind, None)
+        return helper.make_graph(self.nodes, name, [], [result], initializer=self.initializers)
+
 
 def as_model(graph: GraphProto) -> ModelProto:
     """Return an ONNX model of one graph."""
@@ -102,13 +109,15 @@ def as_model(graph: GraphProto) -> ModelProto:
     )
 
 
-def value(name: str, kind: type[np.generic], shape: Sequence[Side]) -> ValueInfoProto:
-    """Return the declaration of an input or output; dimensions given as text are dynamic."""
+def value(name: str, kind: type[np.generic], shape: Sequence[Side] | None) -> ValueInfoProto:
+    """Return the declaration of an input or output.
+
+    Dimensions given as text are dynamic; without a shape, it is inferred.
+    """
     from onnx import helper
 
-    return helper.make_tensor_value_info(
-        name, helper.np_dtype_to_tensor_dtype(np.dtype(kind)), list(shape)
-    )
+    number_type = helper.np_dtype_to_tensor_dtype(np.dtype(kind))
+    return helper.make_tensor_value_info(name, number_type, shape and list(shape))
 
 
 def join(first: ModelProto, second: ModelProto) -> ModelProto:

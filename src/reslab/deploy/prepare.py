@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 IMAGES = "images"  # the input of an exported file
+# pixels; to so small crops, resizing exactly is fast, and a single level changes answers
+SMALL_CROP = 64
 
 
 def centre_of(model: Model) -> tuple[int, int] | None:
@@ -39,8 +41,8 @@ def image_preparation(model: Model, *, exact: bool = False) -> ModelProto:
     """Return the graph of a model's whole preprocessing.
 
     `images`, uint8 [batch, height, width, 3], are decoded RGB images of one size, any size;
-    `prepared` are float32 [batch, 3, h, w]. Pixels differ from Pillow's by at most one level, or,
-    if `exact`, not at all, which takes several times as long.
+    `prepared` are float32 [batch, 3, h, w]. Pixels differ from Pillow's by at most one level; for
+    small crops, bicubic resizing, or if `exact`, not at all, which takes several times as long.
     """
     graph = Graph("prepare.")
     centre = centre_of(model)
@@ -48,7 +50,7 @@ def image_preparation(model: Model, *, exact: bool = False) -> ModelProto:
     if centre is not None:
         interpolation = model.preprocessing.interpolation
         # Resize would clip bicubic overshoots of tall images in another order than Pillow
-        if exact or interpolation == "bicubic":
+        if exact or centre[1] <= SMALL_CROP or interpolation == "bicubic":
             x = add_exact_centre_crop(graph, x, *centre, interpolation)
         else:
             x = add_centre_crop(graph, x, *centre)
