@@ -25,7 +25,8 @@ Use
     detect              objects in images, and their boxes -> a list of ImageResult
     weights             trained networks that have names: "resnet50", "cifar10-resnet20"
     import_weights      a model file from another program's weights -> ImportedModel
-    export              weights for another program -> ExportedWeights
+    export              a file for another runtime, with a proof -> ExportedModel;
+                        or weights for another program -> ExportedWeights
 
 Compare
     study               the runs that answer a question, and their page -> ReportPage
@@ -55,7 +56,9 @@ if TYPE_CHECKING:
     from reslab.api.check import FolderCheck, check
     from reslab.api.evaluate import evaluate
     from reslab.api.events import Event
-    from reslab.api.import_weights import ExportedWeights, ImportedModel, export, import_weights
+    from reslab.api.export import ExportedModel, export
+    from reslab.api.export_weights import ExportedWeights
+    from reslab.api.import_weights import ImportedModel, import_weights
     from reslab.api.inputs import ImageResult
     from reslab.api.models import load, load_detector, save
     from reslab.api.plan import Plan, plan
@@ -86,7 +89,9 @@ _HOMES = {  # module -> public names; the same imports as above
     "reslab.api.check": ("FolderCheck", "check"),
     "reslab.api.evaluate": ("evaluate",),
     "reslab.api.events": ("Event",),
-    "reslab.api.import_weights": ("ExportedWeights", "ImportedModel", "export", "import_weights"),
+    "reslab.api.export": ("ExportedModel", "export"),
+    "reslab.api.export_weights": ("ExportedWeights",),
+    "reslab.api.import_weights": ("ImportedModel", "import_weights"),
     "reslab.api.inputs": ("ImageResult",),
     "reslab.api.models": ("load", "load_detector", "save"),
     "reslab.api.plan": ("Plan", "plan"),
@@ -127,6 +132,7 @@ __all__ = [
     "Evaluation",
     "Evaluations",
     "Event",
+    "ExportedModel",
     "ExportedWeights",
     "FolderCheck",
     "GroupNorm",

@@ -1,31 +1,21 @@
-"""Import weights from other programs, and export weights to them."""
+"""Import weights from other programs."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from pydantic import JsonValue
-from safetensors.torch import save
-from torch import Tensor
 
 from reslab.api.display import OnEvent, showing
-from reslab.api.models import Classifier, open_classifier
 from reslab.data.class_list import read_class_list
-from reslab.errors import unknown_name
 from reslab.models.convert.importer import Imported, import_model
-from reslab.models.convert.layouts import USUAL_MEAN, USUAL_STD, torchvision_state
 from reslab.models.model_file import Model, model_bytes
 from reslab.runtime.events import note
 from reslab.runtime.files import read_text
 from reslab.runtime.writing import atomic_write
 from reslab.training.weights import name_cifar10_outputs, notes_of, weights_file
-
-TORCH_SUFFIXES = (".pth", ".pt")
-TARGETS = ("torchvision",)
 
 
 @dataclass(frozen=True)
@@ -147,73 +137,3 @@ def read_class_names(file: Path) -> list[tuple[str, str]]:
                 "distinguish the two by their ids"
             )
     return [(name, name) for name in names]
-
-
-@dataclass(frozen=True)
-class ExportedWeights:
-    """A file of weights for another program, and what is needed to use them there."""
-
-    path: Path
-    tensors: int  # number of tensors
-    mean: tuple[float, ...]  # as in torchvision's Normalize: images from 0 to 1, RGB
-    std: tuple[float, ...]
-    depth: int
-    outputs: int
-    advice: tuple[str, ...]  # lines for the user
-
-    def __str__(self) -> str:
-        first = f"{self.path}: resnet{self.depth}, {self.outputs} outputs, torchvision's names"
-        return "\n".join([first, *self.advice])
-
-    def as_dict(self) -> dict[str, JsonValue]:
-        """Return all but the advice for JSON."""
-        return {
-            "file": str(self.path),
-            "tensors": self.tensors,
-            "mean": [*self.mean],
-            "std": [*self.std],
-            "depth": self.depth,
-            "outputs": self.outputs,
-        }
-
-
-def export(model: Classifier, to: str, out: str | Path) -> ExportedWeights:
-    """Write a model's weights for another program, in which they compute the same function.
-
-    `to` is "torchvision", whose names timm reads too; `out` is a new file, .safetensors, .pth or
-    .pt. Raise ValueError, with the reason, if the program cannot represent the network.
-    """
-    if to not in TARGETS:
-        raise ValueError(unknown_name("target of export", to, TARGETS))
-    out = Path(out)
-    check_new_file(out, (".safetensors", *TORCH_SUFFIXES))
-    _, loaded = open_classifier(model, torch.device("cpu"))
-    state = torchvision_state(loaded)
-    atomic_write(out, state_bytes(state, out.suffix))
-    mean, std = loaded.preprocessing.mean.mean((1, 2)), loaded.preprocessing.std.flatten()
-    mean, std = (tuple(round(value / 255, 6) for value in part.tolist()) for part in (mean, std))
-    return ExportedWeights(
-        out, len(state), mean, std, loaded.config.depth, len(loaded.classes),
-        advice=tuple(advice_for_user(loaded, list(mean), list(std))),
-    )  # fmt: skip
-
-
-def state_bytes(state: dict[str, Tensor], suffix: str) -> bytes:
-    """Encode a state dict in the file format of `suffix`."""
-    if suffix not in TORCH_SUFFIXES:
-        return save(state, {"format": "pt"})
-    file = io.BytesIO()
-    torch.save(state, file)
-    return file.getvalue()
-
-
-def advice_for_user(model: Model, mean: list[float], std: list[float]) -> list[str]:
-    pairs = zip(mean + std, USUAL_MEAN + USUAL_STD, strict=True)
-    usual = all(abs(255 * value - known) < 0.01 for value, known in pairs)
-    verdict = "torchvision's usual" if usual else "NOT torchvision's usual"
-    lines = [f"images of 0 to 1, red first: Normalize(mean={mean}, std={std}), {verdict}"]
-    if model.preprocessing.mean.shape[-2:] != (1, 1):
-        lines.append("the model subtracts a mean image; the line above has its average colour")
-    if model.preprocessing.channels == "BGR":
-        lines.append("the inputs of the first convolution were reordered from BGR to RGB")
-    return lines

@@ -17,8 +17,9 @@ import reslab
 from reslab.api.lines import warn
 from reslab.cli.check import check
 from reslab.cli.console import open_closed_streams, print_line
-from reslab.cli.convert import export, import_
+from reslab.cli.convert import import_
 from reslab.cli.evaluate import evaluate
+from reslab.cli.export import export
 from reslab.cli.pack import pack, scenes
 from reslab.cli.plan import plan
 from reslab.cli.predict import detect, predict
@@ -44,7 +45,7 @@ VERBS = {
     scenes: "reslab scenes scenes --train 100 --test 20",
     pack: "reslab pack images packed --shorter-side 480",
     import_: "reslab import resnet50.pth --out resnet50.safetensors",
-    export: "reslab export runs/first --to torchvision --out resnet50.pth",
+    export: "reslab export runs/first --to onnx",
     study: "reslab study degradation --on cifar10 --iterations 4000 --seeds 3",
     report: "reslab report runs/first runs/second --out report",
 }

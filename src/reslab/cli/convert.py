@@ -1,4 +1,4 @@
-"""`reslab import` and `reslab export`"""
+"""`reslab import`"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -78,23 +78,3 @@ def preprocessing_in_words(preprocessing: "Preprocessing") -> str:
     else:
         parts.append("images as they come")
     return ", ".join(parts)
-
-
-def export(
-    model: Annotated[Path, typer.Argument(help="A run folder, a model file or a name.")],
-    to: Annotated[str, typer.Option(help="The target layout: torchvision (also for timm).")],
-    out: Annotated[Path, typer.Option(help="The file to write: .safetensors, .pth or .pt.")],
-    as_json: AsJson = False,
-) -> None:
-    """Write a model's weights for another program.
-
-    They compute the same function there. Fails, with the reason, if the other program cannot
-    represent the network.
-    """
-    from reslab.api import import_weights
-
-    exported = import_weights.export(model, to, out)
-    if as_json:
-        print_json(exported.as_dict())
-    else:
-        print_line(str(exported))

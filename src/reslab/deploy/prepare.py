@@ -48,13 +48,20 @@ def image_preparation(model: Model, *, exact: bool = False) -> ModelProto:
     centre = centre_of(model)
     x = graph.add("Transpose", [IMAGES], "prepare.planes", {"perm": (0, 3, 1, 2)})
     if centre is not None:
-        interpolation = model.preprocessing.interpolation
-        # Resize would clip bicubic overshoots of tall images in another order than Pillow
-        if exact or centre[1] <= SMALL_CROP or interpolation == "bicubic":
-            x = add_exact_centre_crop(graph, x, *centre, interpolation)
+        if exact or must_be_exact(model):
+            x = add_exact_centre_crop(graph, x, *centre, model.preprocessing.interpolation)
         else:
             x = add_centre_crop(graph, x, *centre)
     return finish(graph, x, model.preprocessing, centre, ("height", "width"))
+
+
+def must_be_exact(model: Model) -> bool:
+    """Return whether a model's images are always resized to exactly Pillow's pixels."""
+    centre = centre_of(model)
+    if centre is None or centre[1] <= SMALL_CROP:
+        return True
+    # Resize would clip the overshoots of tall images in another order than Pillow
+    return model.preprocessing.interpolation == "bicubic"
 
 
 def crop_preparation(model: Model) -> ModelProto:

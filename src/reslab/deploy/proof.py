@@ -152,5 +152,5 @@ def batches_of(images: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
 def variants_of(image: np.ndarray) -> list[np.ndarray]:
     """Return as many different images of one size as the largest batch has."""
     turned = [image, image[:, ::-1], image[::-1], image[::-1, ::-1]]
-    others = [255 - image, image[..., ::-1], image // 2]
-    return [np.ascontiguousarray(variant) for variant in turned + others]
+    moved = [np.roll(image, image.shape[1] // part, axis=1) for part in (2, 3, 4)]
+    return [np.ascontiguousarray(variant) for variant in turned + moved]

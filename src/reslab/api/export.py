@@ -1,0 +1,150 @@
+"""Export models: to other runtimes, with a proof, and their weights to other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import JsonValue
+
+from reslab.api.display import OnEvent, showing
+from reslab.api.export_images import images_for_proof
+from reslab.api.export_weights import SUFFIXES, ExportedWeights, export_torchvision
+from reslab.api.import_weights import check_new_file
+from reslab.api.models import IN_MEMORY, Classifier, open_classifier, path_of
+from reslab.deploy import onnx_file
+from reslab.deploy.export import Draft, try_draft, write_draft
+from reslab.deploy.prepare import must_be_exact
+from reslab.deploy.proof import Verdict
+from reslab.errors import unknown_name
+from reslab.models.model_file import Model
+from reslab.runtime.events import Callback, note
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """A file for another runtime, which has proved that it answers as the model does."""
+
+    path: Path
+    to: str
+    verdict: Verdict
+    size: int  # bytes, of all its files
+    lines: tuple[str, ...] = ()  # more for the user
+
+    def __str__(self) -> str:
+        first = f"{self.path}: {self.to}, {self.size / 1e6:.1f} MB"
+        return "\n".join([first, *self.lines, str(self.verdict)])
+
+    def as_dict(self) -> dict[str, JsonValue]:
+        """Return a description of the file and of its proof for JSON."""
+        return {
+            "file": str(self.path),
+            "to": self.to,
+            "bytes": self.size,
+            "parity": self.verdict.as_dict(),
+        }
+
+
+Exported = ExportedWeights | ExportedModel
+
+
+@dataclass(frozen=True)
+class Order:
+    """One export, as the user ordered it."""
+
+    model: Model
+    path: Path  # where the model was loaded from
+    to: str
+    out: Path
+    check: Path | None
+    exact: bool
+    on_event: Callback
+
+
+@dataclass(frozen=True)
+class Target:
+    """A format that models are exported to."""
+
+    ending: str  # of the default file name: "model" and this
+    suffixes: tuple[str, ...]
+    export: Callable[[Order], Exported]
+    options: tuple[str, ...] = ()  # that apply, beside `out`
+
+
+def export(
+    model: Classifier,
+    to: str,
+    out: str | Path | None = None,
+    *,
+    check: str | Path | None = None,
+    exact: bool = False,
+    on_event: OnEvent = "print",
+) -> Exported:
+    """Write a model for another runtime, or its weights for another program.
+
+    `to` is a name in `TARGETS`. "onnx" is a file with all preprocessing inside, which is opened in
+    its runtime and must answer as reslab does before it is written: on images in the folder
+    `check`, by default on the model's own test images, and on seeded ones. If `exact`, it resizes
+    images to exactly the pixels of Pillow. "torchvision" is a file of weights, .safetensors, .pth
+    or .pt, with torchvision's names, which timm reads too. `out` is a new file, by default beside
+    the model.
+
+    Raise ValueError, with the reason, if the target cannot represent the network, and RuntimeError
+    if the file would not answer as reslab does.
+    """
+    if to not in TARGETS:
+        raise ValueError(unknown_name("target of export", to, TARGETS))
+    target = TARGETS[to]
+    for name, given in (("check", check is not None), ("exact", exact)):
+        if given and name not in target.options:
+            raise ValueError(f"`{name}` does not apply to {to}")
+    file = Path(out) if out is not None else default_out(path_of(model), target)
+    check_new_file(file, target.suffixes)
+    path, loaded = open_classifier(model, torch.device("cpu"))
+    if loaded.backend != "torch":
+        raise ValueError(f"{path} is an exported file: export the model that it was made from")
+    with showing(on_event) as callback:
+        return target.export(
+            Order(loaded, path, to, file, Path(check) if check else None, exact, callback)
+        )
+
+
+def default_out(path: Path, target: Target) -> Path:
+    """Return the path of the exported file if none is given: beside the model."""
+    if path == IN_MEMORY:
+        raise ValueError("the model was not loaded from a file: say in `out` what file to write")
+    if path.is_dir():
+        return path / f"model{target.ending}"
+    return path.with_name(f"{path.stem}{target.ending}")
+
+
+def export_onnx(order: Order) -> ExportedModel:
+    """Write an ONNX file; if resizing as in ONNX differs too much, with exact resizing."""
+    choices = (True,) if order.exact or must_be_exact(order.model) else (False, True)
+    return export_drafts(order, (onnx_file.onnx_draft(order.model, exact=e) for e in choices))
+
+
+def export_drafts(order: Order, drafts: Iterator[Draft]) -> ExportedModel:
+    """Write the first draft that passes its proof; raise RuntimeError if none does."""
+    images = images_for_proof(order.model, order.path, order.check)
+    draft = next(drafts)
+    verdict = try_draft(order.model, draft, order.out.suffix, images)
+    for other in drafts:
+        if verdict.passed:
+            break
+        order.on_event(note(f"resized exactly as by Pillow, because otherwise: {verdict}"))
+        draft, verdict = other, try_draft(order.model, other, order.out.suffix, images)
+    size = write_draft(order.model, draft, order.out, verdict)
+    return ExportedModel(order.out, order.to, verdict, size)
+
+
+TARGETS: Mapping[str, Target] = {
+    "onnx": Target(".onnx", (".onnx",), export_onnx, ("check", "exact")),
+    "torchvision": Target(
+        "-torchvision.safetensors",
+        SUFFIXES,
+        lambda order: export_torchvision(order.model, order.out),
+    ),
+}

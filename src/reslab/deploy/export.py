@@ -1,0 +1,53 @@
+"""Write an exported file, but only if it proves that it answers as the model does."""
+
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from reslab.deploy.metadata import PARITY, Takes, metadata_of
+from reslab.deploy.opening import open_exported
+from reslab.deploy.proof import Limits, ProofImages, Verdict, prove
+from reslab.models.model_file import Model
+from reslab.runtime.files import to_json
+from reslab.runtime.writing import atomic_write
+
+# metadata -> the content of each file, by suffix; the proven file is the last
+Contents = Callable[[Mapping[str, str]], Mapping[str, bytes]]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An export before its proof: all but its metadata."""
+
+    contents: Contents
+    takes: Takes
+    limits: Limits
+
+
+def try_draft(model: Model, draft: Draft, suffix: str, images: ProofImages) -> Verdict:
+    """Open a draft in its runtime, as a file of a temporary folder, and compare it with the model.
+
+    `suffix` is that of the file to open.
+    """
+    with tempfile.TemporaryDirectory(prefix="reslab-export-") as folder:
+        file = Path(folder) / f"model{suffix}"
+        for part, content in draft.contents(metadata_of(model, draft.takes)).items():
+            file.with_suffix(part).write_bytes(content)
+        return prove(model, open_exported(file), images, draft.limits)
+
+
+def write_draft(model: Model, draft: Draft, out: Path, verdict: Verdict) -> int:
+    """Write a proven draft with its verdict in the metadata; return the size of its files.
+
+    Raise RuntimeError, and write nothing, if the verdict is that the draft failed.
+    """
+    if not verdict.passed:
+        raise RuntimeError(
+            f"{out} was not written, because its answers are not reslab's: {verdict}"
+        )
+    metadata = metadata_of(model, draft.takes) | {PARITY: to_json(verdict.as_dict())}
+    files = draft.contents(metadata)
+    for suffix, content in files.items():
+        atomic_write(out.with_suffix(suffix), content)
+    return sum(map(len, files.values()))
