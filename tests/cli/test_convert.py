@@ -177,4 +177,4 @@ def test_export_refuses_in_one_line(one_line, tmp_path: Path) -> None:
     assert "CIFAR" in one_line(*asked, out=tmp_path / "out.pth")
     assert ".safetensors or .pth or .pt" in one_line(*asked, out=tmp_path / "out.onnx")
     reported = one_line("export", file, "--to", "keras", out=tmp_path / "out.pth")
-    assert "no target of export 'keras'; available: torchvision" in reported
+    assert "no target of export 'keras'; available: onnx" in reported
