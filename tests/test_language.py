@@ -18,6 +18,7 @@ WORD = re.compile(r"(?<![a-z])(?:pictures?|tells?|telling|told|departures?)(?![a
 CONTRACTS = {
     "docs/deviations.md": ("`pictures.mean=channel`", "`pictures.bad_limit`"),
     "src/reslab/api/check.py": ('"pictures"',),
+    "src/reslab/api/export_images.py": ('"pictures"',),
     "src/reslab/api/plan.py": ('"pictures"', '"pictures_per_second"'),
     "src/reslab/api/test_sets.py": ('"pictures"',),
     "src/reslab/cli/pack.py": ("part.pictures",),
