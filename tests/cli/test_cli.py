@@ -193,7 +193,7 @@ def test_a_signal_loses_nothing(
 
 
 def test_no_verb(refused) -> None:
-    assert "which verb? models, recipes, train" in refused()
+    assert "which verb? models, weights, recipes, train" in refused()
 
 
 def test_an_unknown_verb(refused) -> None:

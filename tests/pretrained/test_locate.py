@@ -156,9 +156,11 @@ def test_another_file_of_that_name_is_refused(
 def test_a_network_without_an_address_is_used_once_its_file_is_in_place(
     cache: Path, row: Published, release: Release, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    row = replace(row, address=None, digest="", source="authors", file="ResNet-50-model.npz")
+    row = replace(row, address=None, digest="", source="authors", file="ResNet-50-model.caffemodel")
     monkeypatch.setattr(locate, "PUBLISHED", (row,))
-    with pytest.raises(ValueError, match=r"download ResNet-50-model\.caffemodel in a browser"):
+    with pytest.raises(
+        ValueError, match=r"download ResNet-50-model\.caffemodel and ResNet_mean\.binaryproto in a"
+    ):
         located("cifar10-resnet20:authors")
     (cache / row.file).write_bytes(release.content)
     file = located("cifar10-resnet20:authors")

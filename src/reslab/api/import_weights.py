@@ -77,8 +77,8 @@ def import_weights(
     CIFAR nets, of the authors' Caffe models, or of reslab; it may be a folder of Hugging Face's.
     `network` is a name such as "resnet50"; None stands for the only one that fits. The file
     `classes` names the outputs instead of the names found with the weights: .csv with index,id,name
-    or .txt with one per line. The file `mean`, .npy or .npz, [3] or [3, H, W] from 0 to 255, is the
-    mean to subtract from images, if the layout does not determine it.
+    or .txt with one per line. The file `mean`, .npy, .npz or .binaryproto, [3] or [3, H, W] from 0
+    to 255, is the mean to subtract from images, if the layout does not determine it.
 
     Raise ValueError if `out` exists, if the weights are not those of the network, or if they have
     no classifier.

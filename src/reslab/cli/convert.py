@@ -36,8 +36,8 @@ def import_(
     mean: Annotated[
         Path | None,
         typer.Option(
-            help="The mean to subtract from images, .npy or .npz, [3] or [3, H, W]; BGR for the "
-            "authors' Caffe layout."
+            help="The mean to subtract from images, .npy, .npz or .binaryproto, [3] or [3, H, W]; "
+            "BGR for the authors' Caffe layout."
         ),
     ] = None,
     as_json: AsJson = False,

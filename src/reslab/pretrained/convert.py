@@ -7,7 +7,7 @@ from reslab.data.cifar10 import CIFAR10_CLASSES
 from reslab.data.class_list import read_class_list
 from reslab.models.convert.importer import import_model
 from reslab.models.model_file import Model, model_bytes
-from reslab.pretrained.table import CIFAR10, Published
+from reslab.pretrained.table import CIFAR10, MEAN, Published
 from reslab.runtime.writing import atomic_write
 
 IMAGENET_NAMES = Path(__file__).with_name("imagenet.csv")
@@ -20,7 +20,8 @@ def write_model(row: Published, file: Path, out: Path) -> None:
 
 def published_model(row: Published, file: Path) -> Model:
     """Import a published file, and name its outputs."""
-    model = import_model(file, row.network).model
+    mean = file.with_name(MEAN) if row.source == "authors" else None
+    model = import_model(file, row.network, mean if mean and mean.is_file() else None).model
     preprocessing = replace(
         model.preprocessing,
         resize=row.resize,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from reslab.pretrained.download import download
 from reslab.pretrained.packaged import SOURCE, Packaged, packaged
-from reslab.pretrained.table import AUTHORS_PAGE, PUBLISHED, Published
+from reslab.pretrained.table import AUTHORS_PAGE, MEAN, PUBLISHED, Published
 from reslab.runtime.files import read_regular
 from reslab.runtime.writing import lock, prepare_folder, unlock
 
@@ -128,11 +128,9 @@ def downloaded(row: Published, folder: Path) -> Path:
     """Download a published file into the folder; ValueError, with the way on, if that fails."""
     to = folder / row.file
     if row.address is None:
-        caffe = row.file.replace(".npz", ".caffemodel")
         raise ValueError(
-            f"{row.full_name} has no address that a program can fetch: download {caffe} in a "
-            f"browser ({AUTHORS_PAGE}), save its layers as {row.file} (docs/weights.md has the "
-            f"lines), and put it into {folder}"
+            f"{row.full_name} has no address that a program can fetch: download {row.file} and "
+            f"{MEAN} in a browser ({AUTHORS_PAGE}), and put both into {folder}"
         )
     if sys.stderr is not None:
         print(f"reslab: downloading {row.address}", file=sys.stderr)

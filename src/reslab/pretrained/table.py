@@ -12,6 +12,7 @@ PYTORCH = "https://download.pytorch.org/models"
 TIMM = "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-rsb-weights"
 AKAMASTER = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models"
 AUTHORS_PAGE = "https://github.com/KaimingHe/deep-residual-networks"
+MEAN = "ResNet_mean.binaryproto"  # the authors' mean image, used if it is beside their weights
 IMAGENET, CIFAR10 = "ImageNet validation", "CIFAR-10 test"
 
 
@@ -103,7 +104,7 @@ def authors(depth: int, megabytes: float, top1_error: float) -> Published:
         name=f"resnet{depth}",
         source="authors",
         network=f"resnet{depth}",
-        file=f"ResNet-{depth}-model.npz",
+        file=f"ResNet-{depth}-model.caffemodel",
         address=None,
         digest="",
         megabytes=megabytes,

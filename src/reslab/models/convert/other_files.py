@@ -25,7 +25,6 @@ STARTS = {
     rb"\x89HDF\r\n\x1a\n": ("an HDF5 file, as Keras writes", OTHER_NETS),
     rb"\x12\x01\0{6}": ("a file of MXNet", OTHER_NETS),
     rb"\x08[\x03-\x0c]\x12": ("an ONNX file", STATE_DICT),
-    rb"\n.[ -~]+\xa2\x06": ("a Caffe model", CAFFE),
     rb".{4}TFL3": ("a file of TensorFlow", OTHER_NETS),
     rb"GGUF": ("a GGUF file, of a language model", OTHER_NETS),
     rb"\x93NUMPY": ("one array without a name", "np.savez saves arrays by their names"),
@@ -37,7 +36,7 @@ STARTS = {
 ENDS = {
     r"\.(part|partial|crdownload|download|aria2|tmp)": ("an incomplete download", AGAIN),
     r"\.onnx": ("an ONNX file", STATE_DICT),
-    r"\.caffemodel": ("a Caffe model", CAFFE),
+    r"\.caffemodel": ("a Caffe model of an older format", CAFFE),
     r"\.(data-\d+-of-\d+|index|meta|pb|tflite)": ("a file of TensorFlow", OTHER_NETS),
     r"\.(msgpack|flax)": ("a file of Flax", OTHER_NETS),
 }

@@ -14,6 +14,11 @@ from safetensors import safe_open
 from torch import Tensor
 
 from reslab.errors import os_reason
+from reslab.models.convert.caffe_files import (
+    is_caffe_model,
+    read_caffe_blob,
+    read_caffe_model,
+)
 from reslab.models.convert.other_files import what_it_is
 from reslab.models.convert.stored import BATCH_COUNT, NotWeights, Stored, from_array
 from reslab.models.convert.torch_files import read_archive, read_pickle
@@ -71,6 +76,8 @@ def read_content(file: Path, opened: BinaryIO, head: bytes) -> Any:
         return read_zip(file, opened)
     if head[:1] == b"\x80" and head[1:2] <= b"\5":
         return read_pickle(opened)
+    if is_caffe_model(head):
+        return read_caffe_model(opened.read())
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MOST_HEADER:
         return read_safetensors(file)
     raise NotWeights(what_it_is(file, head))
@@ -185,18 +192,26 @@ def damaged(file: Path, error: Exception) -> ValueError:
 
 
 def read_mean(file: Path) -> Tensor:
-    """Read a mean image [3, H, W] or colour [3, 1, 1] from .npy, or the first array in .npz."""
-    if file.suffix not in (".npy", ".npz"):
-        raise ValueError(f"{file}: a mean is read from .npy or .npz")
+    """Read a mean image [3, H, W] or colour [3, 1, 1].
+
+    It is read from .npy, the first array in .npz, or Caffe's .binaryproto.
+    """
+    if file.suffix not in (".npy", ".npz", ".binaryproto"):
+        raise ValueError(f"{file}: a mean is read from .npy, .npz or .binaryproto")
     opened = open_file(file)
     try:
         with opened:
-            content = np.load(opened, allow_pickle=False)
-            array = content if isinstance(content, np.ndarray) else content[content.files[0]]
-            mean = torch.from_numpy(array).float()
+            mean = torch.from_numpy(mean_array(opened, file.suffix)).float()
     except Exception as error:
         raise damaged(file, error) from None
     return mean_shaped(mean, str(file))
+
+
+def mean_array(opened: BinaryIO, suffix: str) -> np.ndarray:
+    if suffix == ".binaryproto":
+        return read_caffe_blob(opened.read()).copy()  # torch requires writable memory
+    content = np.load(opened, allow_pickle=False)
+    return content if isinstance(content, np.ndarray) else content[content.files[0]]
 
 
 def mean_shaped(mean: Tensor, source: str) -> Tensor:
